@@ -1,0 +1,14 @@
+#![doc = include_str!("../README.md")]
+#![no_std]
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+pub mod access;
+pub mod addr;
+pub mod interleave;
+
+pub use addr::{DECODER_UNIT, Dpa, Hpa, Size, Span, SpanError};
+pub use interleave::{
+    Arithmetic, ComposeError, Granularity, Interleave, Levels, NotDecodable, Selector, Ways,
+    XorMapError,
+};
