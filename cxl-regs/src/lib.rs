@@ -5,9 +5,13 @@
 
 pub mod access;
 pub mod addr;
+pub mod decoder;
+pub mod hdm;
 pub mod interleave;
 
+pub use access::Component;
 pub use addr::{DECODER_UNIT, Dpa, Hpa, Size, Span, SpanError};
+pub use decoder::{Coherency, DecodeError, Decoder, Route, Targets};
 pub use interleave::{
     Arithmetic, ComposeError, Granularity, Interleave, Levels, NotDecodable, Selector, Ways,
     XorMapError,

@@ -1,0 +1,408 @@
+//! The HDM Decoder Capability Structure (CXL r3.1 section 8.2.4.20): what each dword means and
+//! where it sits.
+//!
+//! **Invariant**: every register type here holds any bit pattern. What is legal is judged by
+//! [`Decoder`](crate::Decoder), never here.
+
+use bitfield_struct::bitfield;
+
+use crate::access::rules::{RESERVED, RO, RW, RWL};
+use crate::access::{Class, Feature, Field, Register, Rule, Spec, register};
+use crate::addr::DECODER_UNIT;
+
+/// Where the dwords sit. The cells are never dereferenced here; `offset_of!` is taken from them.
+#[allow(missing_docs, dead_code)]
+mod layout {
+    use tock_registers::register_structs;
+    use tock_registers::registers::{ReadOnly, ReadWrite};
+
+    register_structs! {
+        /// One decoder: eight dwords.
+        pub(super) DecoderBlock {
+            (0x00 => pub(super) base_low: ReadWrite<u32>),
+            (0x04 => pub(super) base_high: ReadWrite<u32>),
+            (0x08 => pub(super) size_low: ReadWrite<u32>),
+            (0x0C => pub(super) size_high: ReadWrite<u32>),
+            (0x10 => pub(super) control: ReadWrite<u32>),
+            (0x14 => pub(super) route_low: ReadWrite<u32>),
+            (0x18 => pub(super) route_high: ReadWrite<u32>),
+            (0x1C => _reserved),
+            (0x20 => @END),
+        },
+        /// The structure, with as many decoders as the count field can name.
+        pub(super) HdmBlock {
+            (0x00 => pub(super) capability: ReadOnly<u32>),
+            (0x04 => pub(super) global_control: ReadWrite<u32>),
+            (0x08 => _reserved),
+            (0x10 => pub(super) decoders: [DecoderBlock; 32]),
+            (0x410 => @END),
+        }
+    }
+}
+
+use core::mem::offset_of;
+use layout::{DecoderBlock, HdmBlock};
+
+/// Size of one decoder's registers in bytes.
+pub const DECODER_SIZE: u16 = size_of::<DecoderBlock>() as u16;
+/// The most decoders a structure can have.
+pub const MAX_DECODERS: usize = 32;
+/// The most decoders a device can have; only host bridges and upstream ports go beyond.
+pub const MAX_DEVICE_DECODERS: usize = 10;
+
+/// Offset of decoder `index` from the start of the structure.
+pub const fn decoder_offset(index: u8) -> u16 {
+    offset_of!(HdmBlock, decoders) as u16 + DECODER_SIZE * index as u16
+}
+
+/// Length in bytes of a structure with `decoders` decoders.
+pub const fn structure_length(decoders: u8) -> u16 {
+    decoder_offset(decoders)
+}
+
+/// HDM Decoder Capability Register, offset 0x00 (section 8.2.4.20.1).
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct Capability {
+    /// Encoded number of decoders; see [`Capability::decoders`].
+    #[bits(4)]
+    pub decoder_count: u8,
+    /// Number of target ports a decoder can list: 1, 2, 4 or 8. Devices: ignored.
+    #[bits(4)]
+    pub target_count: u8,
+    /// HPA bits 11:8 can select.
+    pub interleave_11_8: bool,
+    /// HPA bits 14:12 can select.
+    pub interleave_14_12: bool,
+    /// Can return poison on a decode error.
+    pub poison_on_error: bool,
+    /// 3, 6 and 12 ways (devices only).
+    pub ways_3_6_12: bool,
+    /// 16 ways (devices only).
+    pub ways_16: bool,
+    /// Unordered I/O to the decoders' memory.
+    pub uio: bool,
+    #[bits(2)]
+    __: u8,
+    /// Number of decoders that can do UIO (host bridges and upstream ports).
+    #[bits(4)]
+    pub uio_decoders: u8,
+    /// Can return MemData-NXM.
+    pub mem_data_nxm: bool,
+    /// Coherency models a device supports: 0 unknown, 1 device-coherent, 2 host-only, 3 both.
+    #[bits(2)]
+    pub coherency_models: u8,
+    #[bits(9)]
+    __: u16,
+}
+
+register!(Capability: u32, "HDM Decoder Capability" at offset_of!(HdmBlock, capability), [
+    Field::new("Decoder Count", Self::DECODER_COUNT_OFFSET, Self::DECODER_COUNT_BITS, RO),
+    Field::split("Target Count", Self::TARGET_COUNT_OFFSET, Self::TARGET_COUNT_BITS, RESERVED, RO),
+    Field::new("A11to8 Interleave", Self::INTERLEAVE_11_8_OFFSET, Self::INTERLEAVE_11_8_BITS, RO),
+    Field::new("A14to12 Interleave", Self::INTERLEAVE_14_12_OFFSET, Self::INTERLEAVE_14_12_BITS, RO),
+    Field::new("Poison On Error", Self::POISON_ON_ERROR_OFFSET, Self::POISON_ON_ERROR_BITS, RO),
+    Field::split("3,6,12 Way", Self::WAYS_3_6_12_OFFSET, Self::WAYS_3_6_12_BITS, RO, RESERVED),
+    Field::split("16 Way", Self::WAYS_16_OFFSET, Self::WAYS_16_BITS, RO, RESERVED),
+    Field::new("UIO", Self::UIO_OFFSET, Self::UIO_BITS, RO),
+    Field::split("UIO Decoder Count", Self::UIO_DECODERS_OFFSET, Self::UIO_DECODERS_BITS, RESERVED, RO),
+    Field::new("MemData-NXM", Self::MEM_DATA_NXM_OFFSET, Self::MEM_DATA_NXM_BITS, RO),
+    Field::split("Coherency Models", Self::COHERENCY_MODELS_OFFSET, Self::COHERENCY_MODELS_BITS, RO, RESERVED),
+]);
+
+/// The number of decoders behind each count code. Not `2 * code` beyond code 8.
+const DECODER_COUNTS: [u8; 13] = [1, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32];
+
+impl Capability {
+    /// Number of decoders; `None` for a reserved code.
+    pub const fn decoders(self) -> Option<u8> {
+        let code = self.decoder_count() as usize;
+        if code < DECODER_COUNTS.len() { Some(DECODER_COUNTS[code]) } else { None }
+    }
+
+    /// The code for a number of decoders; `None` if no code names it.
+    pub fn encode_decoders(decoders: u8) -> Option<u8> {
+        DECODER_COUNTS.iter().position(|&count| count == decoders).map(|code| code as u8)
+    }
+
+    /// The HPA bits that this component can select on, as a mask.
+    pub const fn selector_mask(self) -> u64 {
+        (if self.interleave_11_8() { 0x0F00 } else { 0 })
+            | (if self.interleave_14_12() { 0x7000 } else { 0 })
+    }
+}
+
+/// HDM Decoder Global Control Register, offset 0x04 (section 8.2.4.20.2). No lock freezes it.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct GlobalControl {
+    /// Return poison when no decoder matches.
+    pub poison_on_error: bool,
+    /// HDM Decoder Enable. Devices only: the decoders of bridges and switches are always in use.
+    pub decoder_enable: bool,
+    #[bits(30)]
+    __: u32,
+}
+
+register!(GlobalControl: u32, "HDM Decoder Global Control" at offset_of!(HdmBlock, global_control), [
+    Field::new(
+        "Poison On Decode Error Enable",
+        Self::POISON_ON_ERROR_OFFSET,
+        Self::POISON_ON_ERROR_BITS,
+        Rule::with(Class::Rw, Feature::Poison),
+    ),
+    Field::split("HDM Decoder Enable", Self::DECODER_ENABLE_OFFSET, Self::DECODER_ENABLE_BITS, RW, RO),
+]);
+
+/// HDM Decoder n Control Register, decoder offset 0x10 (section 8.2.4.20.7).
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct Control {
+    /// IG: granularity code.
+    #[bits(4)]
+    pub granularity: u8,
+    /// IW: ways code.
+    #[bits(4)]
+    pub ways: u8,
+    /// Freeze the decoder once it is committed.
+    pub lock_on_commit: bool,
+    /// 0 to 1 starts a commit, 1 to 0 takes it back.
+    pub commit: bool,
+    /// The decoder is in use.
+    pub committed: bool,
+    /// The commit was refused.
+    pub error_not_committed: bool,
+    /// Target Range Type: 0 device-coherent, 1 host-only coherent.
+    pub host_only: bool,
+    /// BI: device-coherent through back-invalidate.
+    pub back_invalidate: bool,
+    /// UIO: unordered I/O may use the range.
+    pub uio: bool,
+    __: bool,
+    /// UIG: granularity code of UIO.
+    #[bits(4)]
+    pub uio_granularity: u8,
+    /// UIW: ways code of UIO.
+    #[bits(4)]
+    pub uio_ways: u8,
+    /// ISP: position in the interleave set.
+    #[bits(4)]
+    pub set_position: u8,
+    #[bits(4)]
+    __: u8,
+}
+
+const RWL_UIO: Rule = Rule::with(Class::Rwl, Feature::Uio);
+const RWL_BI: Rule = Rule::with(Class::Rwl, Feature::BackInvalidate);
+
+register!(Control: u32, "HDM Decoder Control" at offset_of!(DecoderBlock, control), [
+    Field::new("IG", Self::GRANULARITY_OFFSET, Self::GRANULARITY_BITS, RWL),
+    Field::new("IW", Self::WAYS_OFFSET, Self::WAYS_BITS, RWL),
+    Field::new("Lock On Commit", Self::LOCK_ON_COMMIT_OFFSET, Self::LOCK_ON_COMMIT_BITS, RWL),
+    Field::new("Commit", Self::COMMIT_OFFSET, Self::COMMIT_BITS, RWL),
+    Field::new("Committed", Self::COMMITTED_OFFSET, Self::COMMITTED_BITS, RO),
+    Field::new("Error Not Committed", Self::ERROR_NOT_COMMITTED_OFFSET, Self::ERROR_NOT_COMMITTED_BITS, RO),
+    Field::new("Target Range Type", Self::HOST_ONLY_OFFSET, Self::HOST_ONLY_BITS, RWL),
+    Field::new("BI", Self::BACK_INVALIDATE_OFFSET, Self::BACK_INVALIDATE_BITS, RWL_BI),
+    Field::new("UIO", Self::UIO_OFFSET, Self::UIO_BITS, RWL_UIO),
+    Field::split("UIG", Self::UIO_GRANULARITY_OFFSET, Self::UIO_GRANULARITY_BITS, RESERVED, RWL_UIO),
+    Field::split("UIW", Self::UIO_WAYS_OFFSET, Self::UIO_WAYS_BITS, RESERVED, RWL_UIO),
+    Field::split("ISP", Self::SET_POSITION_OFFSET, Self::SET_POSITION_BITS, RWL_BI, RWL_UIO),
+]);
+
+impl Control {
+    /// Whether a commit has come to an end, one way or the other.
+    pub const fn settled(self) -> bool {
+        self.committed() || self.error_not_committed()
+    }
+
+    /// Whether the decoder is frozen: committed with Lock On Commit set.
+    pub const fn locked(self) -> bool {
+        self.committed() && self.lock_on_commit()
+    }
+}
+
+/// The low dword of a base, size or skip: only bits 31:28 exist.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+struct UnitLow {
+    #[bits(28)]
+    __: u32,
+    #[bits(4)]
+    units: u8,
+}
+
+const UNIT_LOW: &[Field] =
+    &[Field::new("[31:28]", UnitLow::UNITS_OFFSET, UnitLow::UNITS_BITS, RWL)];
+const UNIT_HIGH: &[Field] = &[Field::new("[63:32]", 0, 32, RWL)];
+/// Targets are one byte each in a port; in a device the dword is the low half of the skip.
+const ROUTE_LOW: &[Field] = &[
+    Field::split("Target Port 0", 0, 8, RESERVED, RWL),
+    Field::split("Target Port 1", 8, 8, RESERVED, RWL),
+    Field::split("Target Port 2", 16, 8, RESERVED, RWL),
+    Field::split("Target Port 3", 24, 8, RESERVED, RWL),
+    Field::split("[31:28]", UnitLow::UNITS_OFFSET, UnitLow::UNITS_BITS, RWL, RESERVED),
+];
+const ROUTE_HIGH: &[Field] = &[
+    Field::split("Target Port 4", 0, 8, RESERVED, RWL),
+    Field::split("Target Port 5", 8, 8, RESERVED, RWL),
+    Field::split("Target Port 6", 16, 8, RESERVED, RWL),
+    Field::split("Target Port 7", 24, 8, RESERVED, RWL),
+    Field::split("[63:32]", 0, 32, RWL, RESERVED),
+];
+
+const fn dword(name: &'static str, offset: usize, fields: &'static [Field]) -> Spec {
+    Spec { name, offset: offset as u16, bytes: 4, fields }
+}
+
+/// The two dwords in front of the decoders, for tables and traces.
+pub const GLOBAL_SPECS: [Spec; 2] = [Capability::SPEC, GlobalControl::SPEC];
+
+/// The seven dwords of one decoder in order of offset; the eighth is reserved.
+pub const DECODER_SPECS: [Spec; 7] = [
+    dword("HDM Decoder Base Low", offset_of!(DecoderBlock, base_low), UNIT_LOW),
+    dword("HDM Decoder Base High", offset_of!(DecoderBlock, base_high), UNIT_HIGH),
+    dword("HDM Decoder Size Low", offset_of!(DecoderBlock, size_low), UNIT_LOW),
+    dword("HDM Decoder Size High", offset_of!(DecoderBlock, size_high), UNIT_HIGH),
+    Control::SPEC,
+    dword("HDM Decoder Target List/DPA Skip Low", offset_of!(DecoderBlock, route_low), ROUTE_LOW),
+    dword(
+        "HDM Decoder Target List/DPA Skip High",
+        offset_of!(DecoderBlock, route_high),
+        ROUTE_HIGH,
+    ),
+];
+
+/// The raw dwords of one decoder, legal or not.
+///
+/// A 64-bit value is put together and taken apart here and nowhere else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct DecoderImage {
+    /// Base Low, as read.
+    pub base_low: u32,
+    /// Base High.
+    pub base_high: u32,
+    /// Size Low, as read.
+    pub size_low: u32,
+    /// Size High.
+    pub size_high: u32,
+    /// Control, as read.
+    pub control: u32,
+    /// Target List Low in a port, DPA Skip Low in a device.
+    pub route_low: u32,
+    /// Target List High in a port, DPA Skip High in a device.
+    pub route_high: u32,
+    /// The reserved eighth dword; 0 on conforming hardware.
+    pub reserved: u32,
+}
+
+/// The low bits that a base, size or skip does not have.
+const BELOW_UNIT: u32 = (DECODER_UNIT - 1) as u32;
+
+const fn join(high: u32, low: u32) -> u64 {
+    (high as u64) << 32 | (low & !BELOW_UNIT) as u64
+}
+
+const fn split(value: u64) -> (u32, u32) {
+    ((value >> 32) as u32, value as u32)
+}
+
+impl DecoderImage {
+    /// Number of dwords.
+    pub const DWORDS: usize = DECODER_SIZE as usize / 4;
+
+    /// The image out of a decoder's dwords in order of offset.
+    pub const fn from_dwords(d: [u32; Self::DWORDS]) -> Self {
+        Self {
+            base_low: d[0],
+            base_high: d[1],
+            size_low: d[2],
+            size_high: d[3],
+            control: d[4],
+            route_low: d[5],
+            route_high: d[6],
+            reserved: d[7],
+        }
+    }
+
+    /// The dwords in order of offset.
+    pub const fn to_dwords(self) -> [u32; Self::DWORDS] {
+        [
+            self.base_low,
+            self.base_high,
+            self.size_low,
+            self.size_high,
+            self.control,
+            self.route_low,
+            self.route_high,
+            self.reserved,
+        ]
+    }
+
+    /// The base; reserved low bits are ignored.
+    pub const fn base(self) -> u64 {
+        join(self.base_high, self.base_low)
+    }
+
+    /// The size; reserved low bits are ignored.
+    pub const fn size(self) -> u64 {
+        join(self.size_high, self.size_low)
+    }
+
+    /// The DPA skip of a device's decoder; reserved low bits are ignored.
+    pub const fn skip(self) -> u64 {
+        join(self.route_high, self.route_low)
+    }
+
+    /// The target list of a port's decoder, way 0 first.
+    pub const fn targets(self) -> [u8; 8] {
+        ((self.route_high as u64) << 32 | self.route_low as u64).to_le_bytes()
+    }
+
+    /// The control register.
+    pub const fn control(self) -> Control {
+        Control::from_bits(self.control)
+    }
+
+    /// The image with another base.
+    pub const fn with_base(mut self, base: u64) -> Self {
+        (self.base_high, self.base_low) = split(base);
+        self
+    }
+
+    /// The image with another size.
+    pub const fn with_size(mut self, size: u64) -> Self {
+        (self.size_high, self.size_low) = split(size);
+        self
+    }
+
+    /// The image with another DPA skip.
+    pub const fn with_skip(mut self, skip: u64) -> Self {
+        (self.route_high, self.route_low) = split(skip);
+        self
+    }
+
+    /// The image with another target list.
+    pub const fn with_targets(mut self, targets: [u8; 8]) -> Self {
+        (self.route_high, self.route_low) = split(u64::from_le_bytes(targets));
+        self
+    }
+
+    /// The image with another control register.
+    pub const fn with_control(mut self, control: Control) -> Self {
+        self.control = control.into_bits();
+        self
+    }
+}
+
+const _: () = {
+    assert!(DECODER_SIZE == 0x20);
+    assert!(decoder_offset(0) == 0x10 && decoder_offset(31) == 0x3F0);
+    assert!(structure_length(32) as usize == size_of::<HdmBlock>());
+    assert!(BELOW_UNIT == 0x0FFF_FFFF);
+    let mut i = 0;
+    while i < DECODER_SPECS.len() {
+        assert!(DECODER_SPECS[i].offset as usize == 4 * i);
+        i += 1;
+    }
+};
