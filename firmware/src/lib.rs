@@ -4,3 +4,7 @@
 #![deny(missing_docs)]
 
 pub mod mmio;
+pub mod plan;
+pub mod platform;
+pub mod policy;
+pub mod topology;
