@@ -267,8 +267,7 @@ impl<'a> Tree<'a> {
     /// The node itself, then everything above it, the host bridge last.
     pub fn upwards(self, from: NodeId) -> impl Iterator<Item = (NodeId, &'a Node)> + Clone {
         let step = move |id: NodeId| self.get(id).map(|node| (id, node));
-        core::iter::successors(step(from), move |(_, node)| step(node.parent?))
-            .take(MAX_DEPTH + 2)
+        core::iter::successors(step(from), move |(_, node)| step(node.parent?)).take(MAX_DEPTH + 2)
     }
 
     /// The host bridge above a node and its UID.
