@@ -3,8 +3,15 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod back_invalidate;
+pub mod commit;
+pub mod committed;
 pub mod mmio;
+mod paths;
 pub mod plan;
 pub mod platform;
 pub mod policy;
+mod program;
 pub mod topology;
+pub mod verify;
+mod wait;
