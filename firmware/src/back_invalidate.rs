@@ -124,15 +124,14 @@ fn commit<C: Register>(
     block.write(hw, go);
     let status: CommitStatus = block.read(hw);
     let limit = status.timeout().filter(|&limit| limit > 0).unwrap_or(DEFAULT_WAIT);
-    let status = wait(clock, limit.min(LONGEST_WAIT), || {
-        let status: CommitStatus = block.read(hw);
-        status.settled().then_some(status)
-    })
-    .map_err(|TimedOut { polls, microseconds }| CommitError::BackInvalidateTimeout {
-        at,
-        polls,
-        microseconds,
-    })?;
+    let status =
+        wait(clock, limit.min(LONGEST_WAIT), || {
+            let status: CommitStatus = block.read(hw);
+            status.settled().then_some(status)
+        })
+        .map_err(|TimedOut { polls, microseconds }| {
+            CommitError::BackInvalidateTimeout { at, polls, microseconds }
+        })?;
     if status.error_not_committed() {
         return Err(CommitError::BackInvalidateRefused { at, status: status.into_bits() });
     }
@@ -149,21 +148,19 @@ pub(crate) fn restore(hw: &mut impl Mmio, tree: Tree<'_>, node: NodeId, control:
 
 /// The first component of a device's path that does not let back-invalidate through.
 pub(crate) fn gap(hw: &mut impl Mmio, tree: Tree<'_>, device: NodeId) -> Option<NodeId> {
-    links(tree, device).find_map(
-        |(id, role)| {
-            let Ok(block) = structure(tree, id) else { return Some(id) };
-            let open = if role == Role::Route {
-                let capability: bi::RouteTableCapability = block.read(hw);
-                !capability.explicit_commit() || committed(hw, block)
-            } else {
-                let capability: bi::DecoderCapability = block.read(hw);
-                let control: bi::DecoderControl = block.read(hw);
-                wanted(role, control) == control
-                    && (!capability.explicit_commit() || committed(hw, block))
-            };
-            (!open).then_some(id)
-        },
-    )
+    links(tree, device).find_map(|(id, role)| {
+        let Ok(block) = structure(tree, id) else { return Some(id) };
+        let open = if role == Role::Route {
+            let capability: bi::RouteTableCapability = block.read(hw);
+            !capability.explicit_commit() || committed(hw, block)
+        } else {
+            let capability: bi::DecoderCapability = block.read(hw);
+            let control: bi::DecoderControl = block.read(hw);
+            wanted(role, control) == control
+                && (!capability.explicit_commit() || committed(hw, block))
+        };
+        (!open).then_some(id)
+    })
 }
 
 fn committed(hw: &mut impl Mmio, block: Block) -> bool {

@@ -199,9 +199,7 @@ fn survey<const N: usize, const R: usize, const D: usize>(
         let DeviceUndo { registers, before, .. } = device;
         if in_use == 0 {
             registers.check_lock(job.tree, before, job.policy)?;
-        } else if let Some((register, expected, found)) =
-            registers.difference(before, job.policy)
-        {
+        } else if let Some((register, expected, found)) = registers.difference(before, job.policy) {
             let at = job.tree.path(registers.node);
             return Err(CommitError::ForeignEnables { at, register, expected, found });
         }
@@ -333,9 +331,7 @@ fn commit_one(
     }
     match slot.difference(slot.image.with_control(control), true) {
         None => Ok(control),
-        Some((_, expected, _)) => {
-            Err(CommitError::CommittedOtherwise { place, expected, found })
-        }
+        Some((_, expected, _)) => Err(CommitError::CommittedOtherwise { place, expected, found }),
     }
 }
 
@@ -412,11 +408,14 @@ fn is_whole<const N: usize, const R: usize, const D: usize>(
     region: u16,
 ) -> bool {
     let both = plan.decoders.iter().zip(&committed.decoders).enumerate();
-    { both }.filter(|(_, (planned, _))| belongs(planned, region)).all(|(index, (planned, entry))| {
-        let mut devices = undo.devices.iter();
-        let off = devices.any(|device| device.registers.node == planned.node && !device.enabled);
-        index < reached.committed && entry.locked() && !off
-    })
+    { both }.filter(|(_, (planned, _))| belongs(planned, region)).all(
+        |(index, (planned, entry))| {
+            let mut devices = undo.devices.iter();
+            let off =
+                devices.any(|device| device.registers.node == planned.node && !device.enabled);
+            index < reached.committed && entry.locked() && !off
+        },
+    )
 }
 
 fn belongs(planned: &PlannedDecoder, wanted: u16) -> bool {
@@ -431,8 +430,7 @@ fn take_back(hw: &mut impl Mmio, slot: &Slot, before: DecoderImage) -> DecoderIm
     }
     // Other fields may change only once Commit is 0. That clears Error Not Committed as well, and
     // is the best that can be done about a commit that never ends.
-    let uncommitted = slot.image.control().with_lock_on_commit(false);
-    slot.registers.write_control(hw, uncommitted);
+    slot.registers.write_control(hw, control.with_commit(false));
     slot.registers.write(hw, before);
     slot.registers.read(hw)
 }
@@ -450,10 +448,7 @@ fn record_devices<const N: usize, const D: usize>(
 }
 
 /// The regions of the plan that are whole, as the hardware has them.
-fn record_regions<const R: usize, const D: usize>(
-    plan: &Plan<R, D>,
-    committed: &mut Committed<D>,
-) {
+fn record_regions<const R: usize, const D: usize>(plan: &Plan<R, D>, committed: &mut Committed<D>) {
     for (number, region) in plan.regions.iter().enumerate() {
         if let Some(region) = whole_region(plan, committed, number as u16, region) {
             committed.add_region(region);

@@ -6,12 +6,14 @@
 mod back_invalidate;
 pub mod commit;
 pub mod committed;
+pub mod handoff;
 pub mod mmio;
 mod paths;
 pub mod plan;
 pub mod platform;
 pub mod policy;
 mod program;
+pub mod tables;
 pub mod topology;
 pub mod verify;
 mod wait;

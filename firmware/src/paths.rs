@@ -182,6 +182,7 @@ impl<'a> Decoders<'a> {
         if !entry.locked() {
             report(Finding::UnlockedOnPath { place: device });
         }
+        self.alone(entry, decoder.span, report);
         let mut levels = Levels {
             root: window.map_or(Interleave::NONE, |window| window.interleave),
             bridge: Interleave::NONE,
@@ -253,6 +254,20 @@ impl<'a> Decoders<'a> {
         }
     }
 
+    /// Whether no other decoder of the component claims any address of the range.
+    fn alone(self, entry: &CommittedDecoder, span: Span, report: &mut dyn FnMut(Finding)) {
+        for (other, decoder) in self.of(entry.node).filter(|(_, other)| other.span.overlaps(span)) {
+            if other.index == entry.index {
+                continue;
+            }
+            let (later, earlier) =
+                if other.index > entry.index { (decoder.span, span) } else { (span, decoder.span) };
+            let place = Place { index: other.index.max(entry.index), ..self.place(entry) };
+            let (base, previous_end) = (later.base().0, earlier.end().0);
+            report(Finding::Overlap { place, base, previous_end });
+        }
+    }
+
     /// One bridge or switch on the way: the interleave of its decoder for the range, if it has one
     /// that leads to the port.
     fn step(
@@ -273,8 +288,10 @@ impl<'a> Decoders<'a> {
         if !entry.locked() {
             report(Finding::UnlockedOnPath { place });
         }
+        self.alone(entry, decoder.span, report);
         let equal = decoder.span == span;
-        if !equal && (self.policy.target == TargetSystem::Linux || !decoder.span.contains_span(span))
+        if !equal
+            && (self.policy.target == TargetSystem::Linux || !decoder.span.contains_span(span))
         {
             let (expected, found) = (span, decoder.span);
             report(Finding::RangeDiffers { device, place, expected, found });

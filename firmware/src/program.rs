@@ -133,12 +133,9 @@ impl Slot {
         found: DecoderImage,
         committed: bool,
     ) -> Option<(&'static str, u32, u32)> {
-        let mask = |image: DecoderImage| {
-            let control = Control::from_bits(image.control & self.control_mask);
-            image.with_control(control)
-        };
-        let wanted = self.image.with_control(self.image.control().with_committed(committed));
-        difference(mask(wanted), mask(found))
+        let wanted = self.image.control().with_committed(committed).into_bits();
+        let control = wanted & self.control_mask | found.control & !self.control_mask;
+        difference(self.image.with_control(Control::from_bits(control)), found)
     }
 
     /// Writes all seven registers and reads them back.
@@ -261,8 +258,7 @@ impl DeviceRegisters {
 
     /// What Control shall hold in the end.
     fn wanted_control(self, before: &DeviceImage, policy: &Policy<'_>) -> device::Control {
-        let cache =
-            policy.enable_cache && self.accelerator && before.capability.cache_capable();
+        let cache = policy.enable_cache && self.accelerator && before.capability.cache_capable();
         let control = before.control.with_mem_enable(true);
         if cache { control.with_cache_enable(true) } else { control }
     }

@@ -101,7 +101,8 @@ pub fn verify_plan<const N: usize, const R: usize, const D: usize, const F: usiz
     for planned in &plan.decoders {
         let place = Place::of(tree, planned.node, planned.index);
         let mut entries = committed.decoders.iter();
-        let entry = entries.find(|entry| (entry.node, entry.index) == (planned.node, planned.index));
+        let entry =
+            entries.find(|entry| (entry.node, entry.index) == (planned.node, planned.index));
         let (Some(entry), Ok(slot)) = (entry, Slot::new(tree, planned, policy)) else {
             findings.add(Finding::NotCommitted { place });
             continue;
