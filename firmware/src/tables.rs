@@ -346,10 +346,10 @@ impl<const D: usize> Committed<D> {
     }
 
     /// The committed ranges for the SRAT, each in a proximity domain of its own from
-    /// `first_domain` on.
+    /// `first_domain` on, modulo 2^32.
     pub fn affinities(&self, first_domain: u32) -> impl Iterator<Item = MemoryAffinity> + '_ {
-        self.regions.iter().zip(first_domain..).map(|(region, domain)| MemoryAffinity {
-            domain,
+        self.regions.iter().enumerate().map(move |(number, region)| MemoryAffinity {
+            domain: first_domain.wrapping_add(number as u32),
             span: region.span,
             hot_pluggable: false,
             non_volatile: region.partition == Partition::Persistent,
