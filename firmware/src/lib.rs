@@ -3,6 +3,9 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod acpi;
+pub mod config;
+pub mod discover;
 pub mod mmio;
 pub mod plan;
 pub mod platform;
