@@ -22,8 +22,8 @@ use crate::interleave::{Arithmetic, Granularity, Ways};
 
 /// Prints bytes as a CEDT, record by record, with what is wrong where something is.
 ///
-/// The bytes need not be a good table: one with a bad checksum, and one that was cut off, are printed
-/// as far as they go.
+/// The bytes need not be a good table: one with a bad checksum, and one that was cut off, are
+/// printed as far as they go.
 #[derive(Clone, Copy, Debug)]
 pub struct Text<'a>(
     /// The table, and possibly bytes behind it, which are ignored.
