@@ -264,6 +264,16 @@ fn xor_window_selects_by_the_maps_of_its_table() {
     assert_eq!(Cedt::read(QEMU).unwrap().selector(&xor_window()), Err(no_cxims));
 }
 
+#[test]
+fn rdpas_has_its_protocol_behind_the_base_in_both_directions() {
+    let image = edited(RCH, &[(0x54, &[0])]);
+    let mut records = images()[3].1.clone();
+    records[1].1 = Record::Rdpas(Rdpas { protocol: RdpasProtocol::Io, ..RDPAS });
+    assert!(Cedt::read(&image).unwrap().records().eq(records.iter().cloned().map(Ok)));
+    assert_eq!(write(&records, &mut [0xa5; 0x100]).unwrap(), image);
+    assert!(Text(&image).to_string().contains("\n  protocol          0x00  CXL.io\n"));
+}
+
 /// The bytes with some replaced, and length and checksum made right by other code than the
 /// library's.
 fn edited(image: &[u8], edits: &[(usize, &[u8])]) -> Vec<u8> {
