@@ -3,7 +3,11 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod acpi;
+pub mod config;
+pub mod discover;
 mod back_invalidate;
+pub mod bring_up;
 pub mod commit;
 pub mod committed;
 pub mod handoff;

@@ -3,14 +3,14 @@
 //! **Invariant**: addresses and values are typed by hand; the fake hardware in `fake` shares no
 //! table with the library.
 
-mod fake;
+mod scripted;
 
 use cxl_firmware::commit::{CommitError, commit};
 use cxl_firmware::committed::{Committed, Fate};
 use cxl_firmware::plan::Plan;
 use cxl_firmware::policy::{PathPolicy, Policy, TargetSystem};
 use cxl_firmware::topology::{DeviceKind, NodeKind};
-use fake::{Access, Fake, GIB, MIB, Machine, OnCommit, Ticks, simple, switched};
+use scripted::{Access, Fake, GIB, MIB, Machine, OnCommit, Ticks, simple, switched};
 
 /// Decoder 0 of the only device, of the bridge; the device's DVSEC.
 const DEVICE: u64 = 0x2000_0010;

@@ -3,7 +3,7 @@
 //! **Invariant**: each case changes one thing on a machine that passes, and lists all that follows
 //! from it. Registers are set by hand, past every rule that the library keeps when it writes.
 
-mod fake;
+mod scripted;
 
 use cxl_firmware::commit::commit;
 use cxl_firmware::committed::Committed;
@@ -14,7 +14,7 @@ use cxl_firmware::topology::{DeviceKind, NodeKind};
 use cxl_firmware::verify::{Finding, Findings, verify, verify_plan};
 use cxl_regs::hdm::Capability;
 use cxl_regs::{Granularity, Interleave, Ways};
-use fake::{GIB, MIB, Machine, Ticks, simple, switched};
+use scripted::{GIB, MIB, Machine, Ticks, simple, switched};
 
 const DEVICE: u64 = 0x2000_0010;
 const BRIDGE: u64 = 0x1000_1010;

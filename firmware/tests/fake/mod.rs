@@ -1,484 +1,392 @@
-//! Hardware for tests: a sparse map of dwords that behaves as CXL r3.1 says, with faults on demand.
+//! Hardware for discovery tests: functions with registers typed by hand as QEMU 11.1 shows them,
+//! routed by the bus numbers, windows and BARs that they hold.
 //!
-//! **Invariant**: offsets and masks are typed here by hand from the specification's tables; nothing
-//! is taken from the library under test, or from the models of the harness.
-
-#![allow(dead_code, reason = "each test binary uses its share")]
+//! **Invariant**: nothing here comes from the library: offsets, masks and values are numbers. An
+//! access that is not an aligned dword panics, and every read is counted.
 
 use std::collections::BTreeMap;
 
-use cxl_firmware::mmio::{Block, Clock, Mmio};
-use cxl_firmware::plan::{Plan, plan};
-use cxl_firmware::platform::{Bridge, BridgeKind, Platform, Restrictions, Window};
-use cxl_firmware::policy::Policy;
-use cxl_firmware::topology::{
-    BackInvalidate, CapacitySource, Device, DeviceKind, Hdm, Node, NodeId, NodeKind, Topology,
-};
-use cxl_regs::hdm::Capability;
-use cxl_regs::{Arithmetic, Interleave};
+use cxl_firmware::mmio::{Clock, Mmio};
+use cxl_firmware::platform::{Bridge, BridgeKind, Ecam, Platform, Resources, RootBus};
 
-pub(crate) const MIB: u64 = 1 << 20;
-pub(crate) const GIB: u64 = 1 << 30;
-
-/// One access, as the hardware sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
-    Read(u64),
-    Write(u64, u32),
+/// A register: its value, the bits that can be written, the bits that writing 1 clears.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reg {
+    pub(crate) value: u32,
+    pub(crate) rw: u32,
+    pub(crate) rw1c: u32,
 }
 
-/// What a decoder does when it is asked to commit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OnCommit {
-    /// Commits after so many reads of Control.
-    After(u32),
-    /// Neither commits nor refuses.
-    Never,
-    /// Sets Error Not Committed.
-    Error,
-    /// Commits, and forgets to lock.
-    Unlocked,
+pub(crate) fn ro(value: u32) -> Reg {
+    Reg { value, ..Reg::default() }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// Eight dwords of a decoder; in a device the last two are the skip.
-    Decoder { device: bool },
-    /// HDM Decoder Global Control.
-    Global { device: bool },
-    /// CXL Device DVSEC from its header.
-    Dvsec,
-    /// BI decoder: capability, control, status.
-    BiDecoder,
-    /// BI route table.
-    BiRouteTable,
+impl Reg {
+    fn write(&mut self, new: u32) {
+        self.value = (self.value & !self.rw | new & self.rw) & !(new & self.rw1c);
+    }
 }
 
-/// A machine of registers. Clone it to have the image of a moment.
-#[derive(Clone, Debug, Default)]
+pub(crate) type Registers = BTreeMap<u64, Reg>;
+
+/// A function: below which port, at which device and function number, with what registers.
+#[derive(Clone, Debug)]
+pub(crate) struct Function {
+    /// Index of the port above; `Err` holds the root bus.
+    pub(crate) above: Result<usize, u8>,
+    pub(crate) devfn: u8,
+    pub(crate) config: Registers,
+    /// Register blocks: which BAR, offset into it, registers.
+    pub(crate) blocks: Vec<(u8, u64, Registers)>,
+}
+
+#[derive(Default)]
 pub(crate) struct Fake {
-    pub(crate) dwords: BTreeMap<u64, u32>,
-    blocks: Vec<(u64, u64, Kind)>,
-    pub(crate) trace: Vec<Access>,
-    /// Control registers with a commit under way: reads left, and what comes then.
-    pending: BTreeMap<u64, (u32, OnCommit)>,
-    /// By address of Control; at once where nothing is said.
-    pub(crate) on_commit: BTreeMap<u64, OnCommit>,
-    /// Number of the write that is lost.
-    pub(crate) dropped: Option<usize>,
-    /// Bits at an address that always read so: mask, value.
-    pub(crate) stuck: Option<(u64, u32, u32)>,
-    /// Accesses after which nothing answers any more.
-    pub(crate) silent_after: Option<usize>,
-    /// What a program must not do to hardware.
-    pub(crate) undefined: Vec<String>,
+    pub(crate) functions: Vec<Function>,
+    /// Registers that are not behind a BAR.
+    pub(crate) fixed: Registers,
+    pub(crate) reads: BTreeMap<u64, u32>,
+    pub(crate) writes: Vec<(u64, u32)>,
+    /// Registers that change by themselves: after so many reads of the address, it reads so.
+    pub(crate) later: BTreeMap<u64, (u32, u32)>,
+    /// Registers that answer a write of one register with other values.
+    pub(crate) reactions: Vec<(u64, u32, Vec<(u64, u32)>)>,
 }
 
-const LOCK: u32 = 1 << 8;
-const COMMIT: u32 = 1 << 9;
-const COMMITTED: u32 = 1 << 10;
-const ERROR: u32 = 1 << 11;
+pub(crate) const ECAM: u64 = 0xb000_0000;
+pub(crate) const BRIDGE: u64 = 0x3_c000_0000;
+
+enum At {
+    Config(usize, u64),
+    Block(usize, usize, u64),
+    Fixed(u64),
+}
 
 impl Fake {
-    /// An HDM capability with its decoders; all registers 0 but the capability.
-    pub(crate) fn hdm(&mut self, at: u64, decoders: u64, device: bool) {
-        self.blocks.push((at + 4, 4, Kind::Global { device }));
-        self.dwords.insert(at + 4, 0);
-        for n in 0..decoders {
-            let start = at + 0x10 + 0x20 * n;
-            self.blocks.push((start, 0x20, Kind::Decoder { device }));
-            for offset in (0..0x20).step_by(4) {
-                self.dwords.insert(start + offset, 0);
-            }
+    fn get(&self, index: usize, offset: u64) -> u32 {
+        self.functions[index].config.get(&offset).map_or(0, |reg| reg.value)
+    }
+
+    fn bus_of(&self, index: usize) -> u8 {
+        match self.functions[index].above {
+            Err(root) => root,
+            Ok(port) => (self.get(port, 0x18) >> 8) as u8,
         }
     }
 
-    /// A CXL Device DVSEC: cache, I/O and memory capable, with so many ranges.
-    pub(crate) fn dvsec(&mut self, at: u64, ranges: u32) {
-        self.blocks.push((at, 0x38, Kind::Dvsec));
-        for offset in (0..0x38).step_by(4) {
-            self.dwords.insert(at + offset, 0);
-        }
-        self.dwords.insert(at + 0x08, (0x0007 | ranges << 4) << 16);
-        // IO_Enable reads 1; a viral condition was seen before.
-        self.dwords.insert(at + 0x0C, 0x4000_0002);
-        self.dwords.insert(at + 0x14, 0xCAFE_0000);
-    }
-
-    /// A BI decoder or route table; `explicit`: changes need a commit.
-    pub(crate) fn back_invalidate(&mut self, at: u64, route_table: bool, explicit: bool) {
-        let kind = if route_table { Kind::BiRouteTable } else { Kind::BiDecoder };
-        self.blocks.push((at, 12, kind));
-        let explicit = u32::from(explicit);
-        self.dwords.insert(at, if route_table { explicit } else { explicit << 1 });
-        self.dwords.insert(at + 4, 0);
-        // Timeout: 2 x 1 ms.
-        self.dwords.insert(at + 8, 0x2300);
-    }
-
-    pub(crate) fn get(&self, address: u64) -> u32 {
-        self.dwords.get(&address).copied().unwrap_or(u32::MAX)
-    }
-
-    pub(crate) fn set(&mut self, address: u64, value: u32) {
-        self.dwords.insert(address, value);
-    }
-
-    pub(crate) fn writes(&self) -> Vec<(u64, u32)> {
-        let writes = self.trace.iter().filter_map(|access| match access {
-            Access::Write(address, value) => Some((*address, *value)),
-            Access::Read(_) => None,
-        });
-        writes.collect()
-    }
-
-    pub(crate) fn reads(&self) -> usize {
-        self.trace.len() - self.writes().len()
-    }
-
-    fn silent(&self) -> bool {
-        self.silent_after.is_some_and(|limit| self.trace.len() > limit)
-    }
-
-    fn stick(&self, address: u64, value: u32) -> u32 {
-        match self.stuck {
-            Some((at, mask, bits)) if at == address => value & !mask | bits & mask,
-            _ => value,
-        }
-    }
-
-    /// Puts `new` into the bits of `mask`.
-    fn merge(&mut self, address: u64, mask: u32, new: u32) {
-        let old = self.get(address);
-        let value = self.stick(address, old & !mask | new & mask);
-        self.set(address, value);
-    }
-
-    fn settle(&mut self, control: u64, how: OnCommit) {
-        let found = self.get(control);
-        let value = match how {
-            OnCommit::After(_) => found | COMMITTED,
-            OnCommit::Error => found | ERROR,
-            OnCommit::Unlocked => found & !LOCK | COMMITTED,
-            OnCommit::Never => found,
-        };
-        let value = self.stick(control, value);
-        self.set(control, value);
-    }
-
-    fn write_decoder(&mut self, start: u64, device: bool, address: u64, new: u32) {
-        let control = start + 0x10;
-        let state = self.get(control);
-        if state & (LOCK | COMMITTED) == LOCK | COMMITTED {
-            return;
-        }
-        let busy = state & COMMITTED != 0 || self.pending.contains_key(&control);
-        let mask = match (address - start, device) {
-            (0x00 | 0x08, _) | (0x14, true) => 0xF000_0000,
-            (0x04 | 0x0C, _) | (0x14, false) | (0x18, _) => 0xFFFF_FFFF,
-            (0x10, true) => 0x0F00_33FF,
-            (0x10, false) => 0x0000_33FF,
-            _ => 0,
-        };
-        if address != control {
-            if busy {
-                self.undefined.push(format!("{address:#x} written while its decoder is in use"));
-            }
-            self.merge(address, mask, new);
-            return;
-        }
-        if busy && (new ^ state) & mask & !COMMIT != 0 {
-            self.undefined.push(format!("{address:#x} changed while its decoder is in use"));
-        }
-        self.merge(control, mask, new);
-        match (state & COMMIT != 0, new & COMMIT != 0) {
-            (false, true) => {
-                let how = match self.on_commit.get(&control).copied() {
-                    None if !self.in_order(start) => OnCommit::Error,
-                    None => OnCommit::After(0),
-                    Some(how) => how,
-                };
-                match how {
-                    OnCommit::Never => {
-                        self.pending.insert(control, (u32::MAX, how));
-                    }
-                    OnCommit::After(reads) if reads > 0 => {
-                        self.pending.insert(control, (reads, how));
-                    }
-                    how => self.settle(control, how),
-                }
-            }
-            (true, false) => {
-                self.pending.remove(&control);
-                self.merge(control, COMMITTED | ERROR, 0);
-            }
-            _ => {}
-        }
-    }
-
-    /// Checks (a), (b) and (e) of CXL r3.1 section 8.2.4.20.12, for a decoder that locks.
-    fn in_order(&self, start: u64) -> bool {
-        let value = |at: u64| u64::from(self.get(at + 4)) << 32 | u64::from(self.get(at));
-        if value(start).checked_add(value(start + 8)).is_none() {
+    /// Whether memory accesses to the address get to the function.
+    fn forwarded(&self, index: usize, address: u64) -> bool {
+        if self.get(index, 0x04) & 2 == 0 {
             return false;
         }
-        let before = start - 0x20;
-        let first = !self
-            .blocks
-            .iter()
-            .any(|(at, _, kind)| *at == before && matches!(kind, Kind::Decoder { .. }));
-        first
-            || self.get(before + 0x10) & COMMITTED != 0
-                && value(before) + value(before + 8) <= value(start)
+        let Ok(port) = self.functions[index].above else { return true };
+        let (memory, low) = (self.get(port, 0x20), self.get(port, 0x24));
+        let base = u64::from(memory & 0xfff0) << 16;
+        let limit = u64::from(memory & 0xfff0_0000) | 0xf_ffff;
+        let wide_base = u64::from(self.get(port, 0x28)) << 32 | u64::from(low & 0xfff0) << 16;
+        let wide_limit =
+            u64::from(self.get(port, 0x2c)) << 32 | u64::from(low & 0xfff0_0000) | 0xf_ffff;
+        let passes =
+            (base..=limit).contains(&address) || (wide_base..=wide_limit).contains(&address);
+        passes && self.get(port, 0x04) & 2 != 0 && self.forwarded(port, address)
     }
 
-    fn write_dvsec(&mut self, start: u64, address: u64, new: u32) {
-        let locked = self.get(start + 0x14) & 1 != 0;
-        match address - start {
-            0x0C => {
-                if !locked {
-                    self.merge(address, 0x0000_0005, new);
+    fn find(&self, address: u64) -> Option<At> {
+        assert_eq!(address % 4, 0, "unaligned access at {address:#x}");
+        if (ECAM..ECAM + 0x1000_0000).contains(&address) {
+            let (bus, devfn) = ((address - ECAM) >> 20, (address >> 12) as u8);
+            let index = (0..self.functions.len()).find(|&index| {
+                self.functions[index].devfn == devfn && u64::from(self.bus_of(index)) == bus
+            })?;
+            return Some(At::Config(index, address & 0xfff));
+        }
+        for (index, function) in self.functions.iter().enumerate() {
+            for (place, (bar, offset, registers)) in function.blocks.iter().enumerate() {
+                let bar = 0x10 + 4 * u64::from(*bar);
+                let base = u64::from(self.get(index, bar + 4)) << 32
+                    | u64::from(self.get(index, bar) & 0xffff_fff0);
+                let here = address.wrapping_sub(base + offset);
+                if base != 0 && registers.contains_key(&here) && self.forwarded(index, address) {
+                    return Some(At::Block(index, place, here));
                 }
-                // Viral_Status is write-1-to-clear.
-                let cleared = new & 0x4000_0000;
-                self.merge(address, cleared, 0);
             }
-            0x14 => self.merge(address, new & 1, 1),
-            0x20 | 0x30 if !locked => self.merge(address, 0xFFFF_FFFF, new),
-            0x24 | 0x34 if !locked => self.merge(address, 0xF000_0000, new),
-            _ => {}
+        }
+        self.fixed.contains_key(&address).then_some(At::Fixed(address))
+    }
+
+    fn reg(&mut self, address: u64) -> Option<&mut Reg> {
+        match self.find(address)? {
+            // A function answers 0 where it has no register.
+            At::Config(index, offset) => {
+                Some(self.functions[index].config.entry(offset).or_default())
+            }
+            At::Block(index, block, offset) => {
+                self.functions[index].blocks[block].2.get_mut(&offset)
+            }
+            At::Fixed(address) => self.fixed.get_mut(&address),
         }
     }
 
-    fn write_bi(&mut self, start: u64, mask: u32, commit: u32, address: u64, new: u32) {
-        if address != start + 4 {
-            return;
-        }
-        let old = self.get(address);
-        self.merge(address, mask, new);
-        if old & commit == 0 && new & commit != 0 {
-            self.merge(start + 8, 3, 0);
-            match self.on_commit.get(&address) {
-                Some(OnCommit::Error) => self.merge(start + 8, 2, 2),
-                Some(OnCommit::Never) => {}
-                _ => self.merge(start + 8, 1, 1),
-            }
-        } else if new & commit == 0 {
-            self.merge(start + 8, 3, 0);
-        }
+    pub(crate) fn most_reads(&self) -> (u64, u32) {
+        self.reads.iter().map(|(a, n)| (*a, *n)).max_by_key(|(_, n)| *n).unwrap_or_default()
     }
 }
 
 impl Mmio for Fake {
     fn read(&mut self, address: u64) -> u32 {
-        assert_eq!(address % 4, 0, "unaligned read at {address:#x}");
-        self.trace.push(Access::Read(address));
-        if self.silent() {
-            return u32::MAX;
+        let count = self.reads.entry(address).or_default();
+        *count += 1;
+        if let Some(&(after, value)) = self.later.get(&address)
+            && *count > after
+        {
+            return value;
         }
-        if let Some((left, how)) = self.pending.get(&address).copied() {
-            if left == 0 {
-                self.pending.remove(&address);
-                self.settle(address, how);
-            } else if left != u32::MAX {
-                self.pending.insert(address, (left - 1, how));
-            }
-        }
-        self.stick(address, self.get(address))
+        self.reg(address).map_or(u32::MAX, |reg| reg.value)
     }
 
     fn write(&mut self, address: u64, value: u32) {
-        assert_eq!(address % 4, 0, "unaligned write at {address:#x}");
-        let number = self.writes().len();
-        self.trace.push(Access::Write(address, value));
-        if self.silent() || self.dropped == Some(number) {
-            return;
+        self.writes.push((address, value));
+        if let Some(reg) = self.reg(address) {
+            reg.write(value);
         }
-        let block = self.blocks.iter().find(|(at, size, _)| (*at..at + size).contains(&address));
-        let Some(&(start, _, kind)) = block else {
-            panic!("write to {address:#x}, where nothing is");
-        };
-        match kind {
-            Kind::Decoder { device } => self.write_decoder(start, device, address, value),
-            Kind::Global { device: true } => self.merge(address, 0x2, value),
-            Kind::Global { device: false } => {}
-            Kind::Dvsec => self.write_dvsec(start, address, value),
-            Kind::BiDecoder => self.write_bi(start, 0x7, 0x4, address, value),
-            Kind::BiRouteTable => self.write_bi(start, 0x1, 0x1, address, value),
+        for (trigger, wanted, answers) in self.reactions.clone() {
+            if trigger == address && wanted == value {
+                for (at, value) in answers {
+                    self.reg(at).expect("a register that reacts exists").value = value;
+                }
+            }
         }
     }
 }
 
-/// A clock that goes so many microseconds a look.
-pub(crate) struct Ticks(u64, u64);
-
-impl Ticks {
-    pub(crate) fn of(step: u64) -> Self {
-        Self(step, 0)
-    }
-}
+/// A clock that goes on by a fixed step whenever somebody looks.
+pub(crate) struct Ticks(pub(crate) u64, pub(crate) u64);
 
 impl Clock for Ticks {
     fn microseconds(&mut self) -> u64 {
-        self.1 += self.0;
-        self.1
+        self.0 += self.1;
+        self.0
     }
 }
 
-/// What a machine's description is built from.
-pub(crate) struct Machine {
-    pub(crate) hw: Fake,
-    pub(crate) topology: Topology<16>,
-    pub(crate) bridges: Vec<Bridge>,
-    pub(crate) windows: Vec<Window>,
+pub(crate) fn clock() -> Ticks {
+    Ticks(0, 500)
 }
 
-/// 4 decoders, 4 targets, all of HPA 14:8, both coherency models, 3/6/12 ways.
-const CAPABILITY: u32 = 0x0060_0B42;
-
-pub(crate) fn hdm(at: u64) -> Option<Hdm> {
-    Some(Hdm { block: Block(at), capability: Capability::from_bits(CAPABILITY), decoders: 4 })
+/// Writes dwords from an offset on.
+pub(crate) fn put(registers: &mut Registers, offset: u64, values: &[u32]) {
+    for (index, value) in values.iter().enumerate() {
+        registers.insert(offset + 4 * index as u64, ro(*value));
+    }
 }
 
-impl Machine {
-    pub(crate) fn new() -> Self {
-        Self {
-            hw: Fake::default(),
-            topology: Topology::new(),
-            bridges: Vec::new(),
-            windows: Vec::new(),
+/// A 64-bit BAR of 64 KiB at an address; 0 is one that nobody assigned.
+fn bar(registers: &mut Registers, offset: u64, address: u64) {
+    let low = Reg { value: address as u32 | 0x4, rw: 0xffff_0000, rw1c: 0 };
+    registers.insert(offset, low);
+    let high = Reg { value: (address >> 32) as u32, rw: 0xffff_ffff, rw1c: 0 };
+    registers.insert(offset + 4, high);
+}
+
+/// Command and status: Memory Space and Bus Master as given; all error bits of the status set, so
+/// that a careless write can be seen.
+fn command(value: u32) -> Reg {
+    Reg { value: 0xf910_0000 | value, rw: 0x0547, rw1c: 0xf900_0000 }
+}
+
+/// The component block of an endpoint or upstream port: RAS, Link, HDM at 0x128.
+pub(crate) fn component(hdm: u32) -> Registers {
+    let mut block = Registers::new();
+    put(&mut block, 0x1000, &[0x0311_0001, 0x0802_0002, 0x0d82_0004, 0x1281_0005]);
+    put(&mut block, 0x1128, &[hdm]);
+    block
+}
+
+/// A CXL endpoint as QEMU's cxl-type3 with 256 MiB: component registers in BAR 0, and, where given,
+/// device registers in BAR 2.
+pub(crate) fn endpoint(above: usize, address: u64, device: Option<Registers>) -> Function {
+    let mut config = Registers::new();
+    put(&mut config, 0x00, &[0x0d93_8086]);
+    config.insert(0x04, command(0x6));
+    put(&mut config, 0x08, &[0x0502_1001, 0]);
+    bar(&mut config, 0x10, address);
+    put(&mut config, 0x34, &[0x80]);
+    put(&mut config, 0x80, &[0x0002_0010]);
+    // CXL device DVSEC: control is writable, Viral in its status clears on 1.
+    put(&mut config, 0x100, &[0x13c1_0023, 0x03c3_1e98, 0x001e_0000]);
+    config.insert(0x10c, Reg { value: 0x4000_0002, rw: 0x0000_4ffd, rw1c: 0x4000_0000 });
+    put(&mut config, 0x110, &[0x0002_0000, 0, 0, 0x1000_004b]);
+    // Register locator: component registers in BAR 0, device registers in BAR 2, an empty entry.
+    put(&mut config, 0x13c, &[0x1601_0023, 0x0240_1e98, 0x0000_0008, 0x0000_0100]);
+    // Flex Bus.
+    put(&mut config, 0x160, &[0x0001_0023, 0x0202_1e98, 0x0026_0007, 0x0026_0002]);
+    let mut blocks = vec![(0, 0, component(0x0000_1b12))];
+    if let Some(device) = device {
+        bar(&mut config, 0x18, if address == 0 { 0 } else { address + 0x1_0000 });
+        put(&mut config, 0x150, &[0x0000_0302]);
+        blocks.push((2, 0, device));
+    }
+    Function { above: Ok(above), devfn: 0, config, blocks }
+}
+
+/// What a port gets from the board; all 0 is nothing.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Assigned {
+    pub(crate) primary: u8,
+    pub(crate) secondary: u8,
+    pub(crate) subordinate: u8,
+    /// BAR 0.
+    pub(crate) bar: u64,
+    /// First and last MiB of the memory window, as address bits 31:20.
+    pub(crate) window: (u16, u16),
+}
+
+/// A type 1 function with a PCIe capability of this type and port number.
+fn port(
+    above: Result<usize, u8>,
+    devfn: u8,
+    id: u32,
+    kind: u32,
+    number: u8,
+    a: Assigned,
+) -> Function {
+    let mut config = Registers::new();
+    put(&mut config, 0x00, &[id]);
+    config.insert(0x04, command(if a.secondary == 0 { 0 } else { 0x6 }));
+    put(&mut config, 0x08, &[0x0604_0000, 0x0001_0000]);
+    bar(&mut config, 0x10, a.bar);
+    let buses = u32::from_le_bytes([a.primary, a.secondary, a.subordinate, 0]);
+    config.insert(0x18, Reg { value: buses, rw: 0x00ff_ffff, rw1c: 0 });
+    config.insert(0x1c, Reg { value: 0xf900_0000, rw: 0xf0f0, rw1c: 0xf900_0000 });
+    let window = u32::from(a.window.1) << 20 | u32::from(a.window.0) << 4;
+    config.insert(0x20, Reg { value: window, rw: 0xfff0_fff0, rw1c: 0 });
+    let closed = if a.secondary == 0 { 0x0001_0001 } else { 0x0001_fff1 };
+    config.insert(0x24, Reg { value: closed, rw: 0xfff0_fff0, rw1c: 0 });
+    config.insert(0x28, Reg { value: 0, rw: !0, rw1c: 0 });
+    config.insert(0x2c, Reg { value: 0, rw: !0, rw1c: 0 });
+    put(&mut config, 0x34, &[0x90]);
+    put(&mut config, 0x90, &[0x0002_0010 | kind << 20, 0, 0, u32::from(number) << 24 | 0x411]);
+    Function { above, devfn, config, blocks: Vec::new() }
+}
+
+/// A root port. Its component block shows an HDM capability that must be ignored, in an array with
+/// a hole.
+pub(crate) fn root_port(bus: u8, devfn: u8, number: u8, assigned: Assigned) -> Function {
+    let mut f = port(Err(bus), devfn, 0x7075_8086, 4, number, assigned);
+    downstream_dvsecs(&mut f.config);
+    f.blocks.push((0, 0, root_port_block()));
+    f
+}
+
+fn root_port_block() -> Registers {
+    let mut block = component(0x0000_0312);
+    put(&mut block, 0x1000, &[0x0711_0001, 0x0802_0002, 0x0d82_0004, 0x1281_0005]);
+    put(&mut block, 0x1010, &[0x1f01_0000, 0x1401_0008, 0x0000_0000, 0x2401_000c]);
+    put(&mut block, 0x1240, &[0, 0, 0]);
+    block
+}
+
+/// AER, extensions for ports, Flex Bus, register locator.
+fn downstream_dvsecs(config: &mut Registers) {
+    put(config, 0x100, &[0x1481_0001]);
+    put(config, 0x148, &[0x1801_0023, 0x0280_1e98, 0x0000_0003]);
+    put(config, 0x180, &[0x1a81_0023, 0x0202_1e98, 0x0026_0007, 0x0026_0002]);
+    put(config, 0x1a8, &[0x0001_0023, 0x0140_1e98, 0x0000_0008, 0x0000_0100]);
+}
+
+/// A switch's upstream port, with decoders and a BI route table.
+pub(crate) fn upstream_port(above: usize, assigned: Assigned) -> Function {
+    let mut f = port(Ok(above), 0, 0xa128_19e5, 5, 0, assigned);
+    put(&mut f.config, 0x100, &[0x1901_0001]);
+    put(&mut f.config, 0x190, &[0x0001_0023, 0x0140_1e98, 0x0000_0008, 0x0000_0100]);
+    // The locator is the last; Flex Bus in front of it.
+    put(&mut f.config, 0x100, &[0x1701_0001]);
+    put(&mut f.config, 0x170, &[0x1901_0023, 0x0202_1e98, 0x0026_0007, 0x0026_0002]);
+    let mut block = component(0x0000_0382);
+    put(&mut block, 0x1000, &[0x0411_0001]);
+    put(&mut block, 0x1010, &[0x2401_000b]);
+    put(&mut block, 0x1240, &[0, 0, 0]);
+    f.blocks.push((0, 0, block));
+    f
+}
+
+/// A switch's downstream port.
+pub(crate) fn downstream_port(above: usize, devfn: u8, number: u8, assigned: Assigned) -> Function {
+    let mut f = port(Ok(above), devfn, 0xa129_19e5, 6, number, assigned);
+    downstream_dvsecs(&mut f.config);
+    f.blocks.push((0, 0, root_port_block()));
+    f
+}
+
+/// A host bridge's component registers with four decoders and eight targets; the array starts with
+/// a hole whose other bits are set.
+pub(crate) fn bridge_registers(at: u64) -> Registers {
+    let mut block = Registers::new();
+    put(&mut block, at + 0x1000, &[0x0511_0001, 0x0803_0000, 0x0d82_0004, 0x1281_0005]);
+    put(&mut block, at + 0x1010, &[0, 0]);
+    put(&mut block, at + 0x1128, &[0x0000_0382]);
+    block
+}
+
+pub(crate) fn bridge(uid: u32, root: Option<u8>, index: u64) -> Bridge {
+    Bridge {
+        uid,
+        kind: BridgeKind::ComponentRegisters,
+        registers: BRIDGE + index * 0x1_0000,
+        root: root.map(|bus| RootBus { segment: 0, bus }),
+    }
+}
+
+pub(crate) const ALL_BUSES: [Ecam; 1] =
+    [Ecam { base: ECAM, segment: 0, first_bus: 0, last_bus: 255 }];
+
+pub(crate) fn platform(bridges: &[Bridge], resources: Option<Resources>) -> Platform<'_> {
+    Platform { ecam: &ALL_BUSES, bridges, windows: &[], address_bits: 46, resources }
+}
+
+/// One bridge (UID 12, bus 12), a root port with number 3 at 0c:00.0, an endpoint at 0d:00.0.
+pub(crate) fn small() -> (Fake, [Bridge; 1]) {
+    let assigned = Assigned {
+        primary: 12,
+        secondary: 13,
+        subordinate: 13,
+        bar: 0xfe90_0000,
+        window: (0xfe8, 0xfe8),
+    };
+    let functions = vec![root_port(12, 0, 3, assigned), endpoint(0, 0xfe80_0000, None)];
+    let fixed = bridge_registers(BRIDGE);
+    (Fake { functions, fixed, ..Fake::default() }, [bridge(12, Some(12), 0)])
+}
+
+/// One bridge, a root port, a switch with two downstream ports (numbers 7 and 5, in this order), an
+/// endpoint behind each.
+pub(crate) fn switched(blank: bool) -> (Fake, [Bridge; 1]) {
+    let a = |primary, secondary, subordinate, bar, window| {
+        if blank {
+            Assigned::default()
+        } else {
+            Assigned { primary, secondary, subordinate, bar, window }
+        }
+    };
+    let e = |address| if blank { 0 } else { address };
+    let mut functions = vec![
+        root_port(12, 0, 0, a(12, 13, 16, 0xfe90_0000, (0xfe0, 0xfe8))),
+        upstream_port(0, a(13, 14, 16, 0xfe80_0000, (0xfe0, 0xfe7))),
+        downstream_port(1, 0x00, 7, a(14, 15, 15, 0xfe70_0000, (0xfe1, 0xfe1))),
+        downstream_port(1, 0x08, 5, a(14, 16, 16, 0xfe71_0000, (0xfe2, 0xfe2))),
+        endpoint(2, e(0xfe10_0000), None),
+        endpoint(3, e(0xfe20_0000), None),
+    ];
+    if blank {
+        for function in &mut functions {
+            function.config.insert(0x04, command(0));
         }
     }
-
-    fn push(&mut self, node: Node) -> NodeId {
-        let id = NodeId(self.topology.nodes.len() as u16);
-        self.topology.nodes.push(node).expect("16 nodes are enough for a test");
-        id
-    }
-
-    /// A host bridge with its HDM capability at `block` + 0x1000, or none.
-    pub(crate) fn bridge(&mut self, uid: u32, block: u64, decoders: bool) -> NodeId {
-        self.bridges.push(Bridge {
-            uid,
-            kind: BridgeKind::ComponentRegisters,
-            registers: block,
-            root: None,
-        });
-        if decoders {
-            self.hw.hdm(block + 0x1000, 4, false);
-        }
-        self.push(Node {
-            parent: None,
-            kind: NodeKind::HostBridge { uid },
-            port: 0,
-            function: None,
-            hdm: if decoders { hdm(block + 0x1000) } else { None },
-            back_invalidate: None,
-        })
-    }
-
-    pub(crate) fn port(&mut self, parent: NodeId, kind: NodeKind, number: u8) -> NodeId {
-        self.push(Node {
-            parent: Some(parent),
-            kind,
-            port: number,
-            function: None,
-            hdm: None,
-            back_invalidate: None,
-        })
-    }
-
-    pub(crate) fn upstream(&mut self, parent: NodeId, block: u64) -> NodeId {
-        self.hw.hdm(block, 4, false);
-        let id = self.port(parent, NodeKind::UpstreamPort, 0);
-        self.topology.nodes[usize::from(id.0)].hdm = hdm(block);
-        id
-    }
-
-    /// A device with its HDM capability at `block` and its DVSEC at `block` + 0x10000.
-    pub(crate) fn device(
-        &mut self,
-        parent: NodeId,
-        block: u64,
-        kind: DeviceKind,
-        [volatile, persistent]: [u64; 2],
-    ) -> NodeId {
-        self.hw.hdm(block, 4, true);
-        self.hw.dvsec(block + 0x1_0000, 2);
-        let device = Device {
-            kind,
-            dvsec: Block(block + 0x1_0000),
-            volatile,
-            persistent,
-            source: CapacitySource::Mailbox,
-        };
-        let id = self.port(parent, NodeKind::Device(device), 0);
-        self.topology.nodes[usize::from(id.0)].hdm = hdm(block);
-        id
-    }
-
-    /// Gives a component a BI structure.
-    pub(crate) fn back_invalidate(&mut self, id: NodeId, block: u64, explicit: bool) {
-        let node = &mut self.topology.nodes[usize::from(id.0)];
-        node.back_invalidate = Some(BackInvalidate { block: Block(block), hdm_d: false });
-        let route_table = matches!(node.kind, NodeKind::UpstreamPort);
-        self.hw.back_invalidate(block, route_table, explicit);
-    }
-
-    pub(crate) fn window(&mut self, base: u64, size: u64, targets: &[u32]) -> &mut Window {
-        self.windows.push(Window {
-            base,
-            size,
-            interleave: Interleave::NONE,
-            arithmetic: Arithmetic::Modulo,
-            xor_maps: heapless::Vec::new(),
-            restrictions: Restrictions::from_bits(0x002F),
-            qtg: 0,
-            targets: targets.iter().copied().collect(),
-        });
-        self.windows.last_mut().expect("one was pushed")
-    }
-
-    pub(crate) fn platform(&self) -> Platform<'_> {
-        Platform {
-            ecam: &[],
-            bridges: &self.bridges,
-            windows: &self.windows,
-            address_bits: 46,
-            resources: None,
-        }
-    }
-
-    pub(crate) fn plan(&self, policy: &Policy<'_>) -> Plan<8, 16> {
-        let mut made = Plan::new();
-        if let Err(error) = plan(&self.platform(), &self.topology, policy, &mut made) {
-            panic!("no plan: {error}");
-        }
-        made
-    }
+    let fixed = bridge_registers(BRIDGE);
+    (Fake { functions, fixed, ..Fake::default() }, [bridge(12, Some(12), 0)])
 }
 
-/// Bridge 7 with decoders, port 3, a Type 3 device of 512 MiB; a window of 4 GiB at 16 GiB.
-pub(crate) fn simple() -> Machine {
-    let mut m = Machine::new();
-    let bridge = m.bridge(7, 0x1000_0000, true);
-    let port = m.port(bridge, NodeKind::RootPort, 3);
-    m.device(port, 0x2000_0000, DeviceKind::Type3, [512 * MIB, 0]);
-    m.window(16 * GIB, 4 * GIB, &[7]);
-    m
-}
-
-/// Bridge 7, port 1, a switch with ports 4 and 5: a device with 256 MiB of each kind and one with
-/// 512 MiB volatile.
-pub(crate) fn switched() -> Machine {
-    let mut m = Machine::new();
-    let bridge = m.bridge(7, 0x1000_0000, true);
-    let port = m.port(bridge, NodeKind::RootPort, 1);
-    let switch = m.upstream(port, 0x1800_0000);
-    let left = m.port(switch, NodeKind::DownstreamPort, 4);
-    let right = m.port(switch, NodeKind::DownstreamPort, 5);
-    m.device(left, 0x2000_0000, DeviceKind::Type3, [256 * MIB, 256 * MIB]);
-    m.device(right, 0x2100_0000, DeviceKind::Type3, [512 * MIB, 0]);
-    m.window(16 * GIB, 4 * GIB, &[7]);
-    m
+/// The address of a dword of configuration space.
+pub(crate) fn ecam(bus: u8, devfn: u8, offset: u64) -> u64 {
+    ECAM + (u64::from(bus) << 20) + (u64::from(devfn) << 12) + offset
 }
