@@ -365,6 +365,10 @@ pub fn srat<'b, const D: usize>(
     first_domain: u32,
     buffer: &'b mut [u8],
 ) -> Result<&'b mut [u8], TablesError> {
-    let ranges: Vec<MemoryAffinity, D> = committed.affinities(first_domain).collect();
+    let mut ranges = Vec::<MemoryAffinity, D>::new();
+    for range in committed.affinities(first_domain) {
+        // As many as there are regions, and as much room.
+        let _ = ranges.push(range);
+    }
     Ok(srat::write(identity, &ranges, buffer)?)
 }
