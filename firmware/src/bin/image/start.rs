@@ -1,7 +1,7 @@
 //! The entries, in assembly: everything that has to happen before compiled Rust may run.
 //!
 //! Two ways in, one `main`:
-//! - `entry64`, named by the ELF header and by a note of our own: 64-bit mode at CPL 3 with paging
+//! - `entry64`, named by the ELF header: 64-bit mode at CPL 3 with paging
 //!   on and a TSS that allows port I/O, as the harness starts a vCPU. KVM without hardware support
 //!   emulates CPL 0 one instruction at a time and knows no SSE there; CPL 3 runs natively.
 //! - `entry32`, named by the PVH note: 32-bit protected mode without paging, from any VMM. It stays
@@ -22,12 +22,6 @@ global_asm!(
     .long 4, 4, 18              /* name size, description size, XEN_ELFNOTE_PHYS32_ENTRY */
     .asciz "Xen"
     .long entry32
-
-    .section .note.ring3, "a", @note
-    .align 4
-    .long 4, 8, 1               /* name size, description size, type 1: 64-bit entry at CPL 3 */
-    .asciz "CXL"
-    .quad entry64
 
     .section .text.entry, "ax", @progbits
     .code64
