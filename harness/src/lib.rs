@@ -1,6 +1,8 @@
-//! A machine to prove CXL firmware on: device models, a direct run and a KVM guest.
+//! A machine to prove CXL firmware on: scenarios, device models, and where an address leads.
 //!
 //! **Invariant**: models share register names and bit places with the firmware, never its logic.
-#![deny(missing_docs)]
 
 pub mod device;
+pub mod fabric;
+pub mod layout;
+pub mod scenario;

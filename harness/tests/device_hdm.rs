@@ -1,7 +1,7 @@
 //! The HDM decoder state machine against the rules of CXL r3.1 section 8.2.4.20, with register
 //! values typed by hand.
 
-use cxl_harness::device::hdm::{CommitTime, HdmBlock, Judgement, LockKeeping, Refusal, Stuck};
+use cxl_harness::device::hdm::{CommitTime, HdmBlock, Judgement, Refusal};
 use cxl_harness::device::{Effect, Reset};
 use cxl_regs::Component;
 use cxl_regs::access::Features;
@@ -357,7 +357,7 @@ fn lenient_block_accepts_everything_and_still_locks() {
 #[test]
 fn ignored_lock_is_stored_and_means_nothing() {
     let mut block = device();
-    block.set_lock_keeping(LockKeeping::Ignored);
+    block.ignore_lock(Some(0));
     assert_eq!(program(&mut block, 0, 1 << 32, UNIT, 0, 0x1300), 0x1700);
     let _ = write(&mut block, at(0, 1), 7);
     assert_eq!(read(&mut block, at(0, 1)), 7);
@@ -377,7 +377,7 @@ fn leaking_block_leaks_the_named_bits_and_no_other() {
         }
         for bit in (0..32).filter(|bit| field.mask() >> bit & 1 == 1) {
             let mut block = locked_device();
-            block.set_lock_keeping(LockKeeping::Leaks { offset: spec.offset, mask: field.mask() });
+            block.leak(0x10 + spec.offset, field.mask());
             let before = dwords(&mut block, 0);
             let dword = spec.offset / 4;
             // Every other dword first: nothing else may give.
@@ -430,7 +430,7 @@ fn commit_takes_as_many_polls_as_asked() {
         block.set_commit_time(Some(0), CommitTime::Polls(polls));
         let _ = write(&mut block, at(0, 2), UNIT as u32);
         let _ = write(&mut block, at(0, 4), HOST_ONLY | COMMIT);
-        for poll in 1..polls {
+        for poll in 0..polls {
             assert_eq!(block.read(at(0, 4), 0), (HOST_ONLY | COMMIT, Effect::None), "{poll}");
             // Other registers are no polls.
             let _ = block.read(at(0, 0), 0);
@@ -477,14 +477,14 @@ fn refused_by_scenario_is_an_error() {
 }
 
 #[test]
-fn stuck_bits_read_back_wrong_and_survive_reset() {
+fn stuck_bits_stay_zero() {
     let mut block = device();
-    block.stick(Stuck { offset: at(0, 0), mask: 0x3000_0000, value: 0x1000_0000 });
-    assert_eq!(read(&mut block, at(0, 0)), 0x1000_0000);
-    let _ = write(&mut block, at(0, 0), 0xE000_0000);
-    assert_eq!(read(&mut block, at(0, 0)), 0xD000_0000);
-    block.reset(Reset::Cold);
-    assert_eq!(read(&mut block, at(0, 0)), 0x1000_0000);
+    block.stick(at(1, 0), 0x3000_0000);
+    block.stick(GLOBAL, 2);
+    for (offset, expected) in [(at(1, 0), 0xC000_0000), (at(0, 0), 0xF000_0000), (GLOBAL, 0)] {
+        let _ = write(&mut block, offset, !0);
+        assert_eq!(read(&mut block, offset), expected, "{offset:#x}");
+    }
 }
 
 #[test]

@@ -24,30 +24,13 @@ pub enum Judgement {
     Lenient,
 }
 
-/// How Lock On Commit is kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LockKeeping {
-    /// A locked decoder is frozen.
-    #[default]
-    Enforced,
-    /// The bit is stored and means nothing.
-    Ignored,
-    /// A locked decoder is frozen but for these bits of one dword.
-    Leaks {
-        /// Offset of the dword in the decoder.
-        offset: u16,
-        /// The bits that still follow a write.
-        mask: u32,
-    },
-}
-
 /// When a commit comes to its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CommitTime {
     /// With the write.
     #[default]
     AtOnce,
-    /// With this many reads of the control register: the n-th sees the result.
+    /// This many reads of the control register still see it under way.
     Polls(u32),
     /// This many microseconds after the write, seen by the next access.
     Microseconds(u64),
@@ -121,18 +104,29 @@ struct Slot {
     refusal: Option<Refusal>,
     time: CommitTime,
     always_refused: bool,
+    /// Bits that follow writes although the decoder is locked.
+    leaks: [u32; DecoderImage::DWORDS],
+    /// Bits that never leave 0.
+    stuck: [u32; DecoderImage::DWORDS],
 }
 
-/// Bits of one dword that keep a value whatever happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stuck {
-    /// Offset of the dword in the structure.
-    pub offset: u16,
-    /// The bits.
-    pub mask: u32,
-    /// Their value.
-    pub value: u32,
+impl Slot {
+    /// Whether the decoder's lock is one.
+    fn frozen(&self) -> bool {
+        self.image.control().locked() && self.leaks != LOCK_IGNORED
+    }
+
+    fn store(&mut self, image: DecoderImage) {
+        let mut dwords = image.to_dwords();
+        for (dword, stuck) in dwords.iter_mut().zip(self.stuck) {
+            *dword &= !stuck;
+        }
+        self.image = DecoderImage::from_dwords(dwords);
+    }
 }
+
+/// What leaks where Lock On Commit is stored and means nothing.
+const LOCK_IGNORED: [u32; DecoderImage::DWORDS] = [u32::MAX; DecoderImage::DWORDS];
 
 /// A register of the structure: which, and of which decoder.
 #[derive(Clone, Copy, Debug)]
@@ -150,10 +144,9 @@ pub struct HdmBlock {
     features: Features,
     capability: Capability,
     judgement: Judgement,
-    lock: LockKeeping,
     global: u32,
+    global_stuck: u32,
     slots: Vec<Slot>,
-    stuck: Vec<Stuck>,
     misuse: Misuse,
 }
 
@@ -167,10 +160,9 @@ impl HdmBlock {
             features,
             capability,
             judgement: Judgement::default(),
-            lock: LockKeeping::default(),
             global: 0,
+            global_stuck: 0,
             slots: vec![Slot::default(); usize::from(capability.decoders().unwrap_or(0))],
-            stuck: Vec::new(),
             misuse: Misuse::default(),
         }
     }
@@ -178,11 +170,6 @@ impl HdmBlock {
     /// Judges commits like this from now on.
     pub fn set_judgement(&mut self, judgement: Judgement) {
         self.judgement = judgement;
-    }
-
-    /// Keeps locks like this from now on.
-    pub fn set_lock_keeping(&mut self, lock: LockKeeping) {
-        self.lock = lock;
     }
 
     /// Lets commits of one decoder, or of all, take this long.
@@ -195,10 +182,36 @@ impl HdmBlock {
         self.each(decoder, |slot| slot.always_refused = true);
     }
 
-    /// Sticks bits.
-    pub fn stick(&mut self, stuck: Stuck) {
-        self.stuck.push(stuck);
-        self.apply_stuck();
+    /// Stores the lock of one decoder, or of all, and ignores it.
+    pub fn ignore_lock(&mut self, decoder: Option<u8>) {
+        self.each(decoder, |slot| slot.leaks = LOCK_IGNORED);
+    }
+
+    /// Lets bits of a decoder's dword at `offset` in the structure follow writes in spite of the
+    /// lock. Offsets of no decoder are ignored: nothing there is ever locked.
+    pub fn leak(&mut self, offset: u16, mask: u32) {
+        if let Some((decoder, within)) = self.locate(offset)
+            && let Some(slot) = self.slots.get_mut(decoder)
+            && let Some(leaks) = slot.leaks.get_mut(usize::from(within / 4))
+        {
+            *leaks |= mask;
+        }
+    }
+
+    /// Keeps bits of the dword at `offset` in the structure at 0.
+    pub fn stick(&mut self, offset: u16, mask: u32) {
+        if offset == GlobalControl::SPEC.offset {
+            self.global_stuck |= mask;
+            self.global &= !mask;
+        }
+        if let Some((decoder, within)) = self.locate(offset)
+            && let Some(slot) = self.slots.get_mut(decoder)
+        {
+            if let Some(stuck) = slot.stuck.get_mut(usize::from(within / 4)) {
+                *stuck |= mask;
+            }
+            slot.store(slot.image);
+        }
     }
 
     fn each(&mut self, decoder: Option<u8>, mut change: impl FnMut(&mut Slot)) {
@@ -282,7 +295,7 @@ impl HdmBlock {
             let old = self.global;
             let spec = GlobalControl::SPEC;
             self.global = spec.write(self.component, self.features, false, old, value);
-            self.apply_stuck();
+            self.global &= !self.global_stuck;
             return if self.global == old { Effect::None } else { Effect::Remap };
         }
         let Some((decoder, within)) = self.locate(offset) else { return Effect::None };
@@ -297,10 +310,11 @@ impl HdmBlock {
         };
         let Some(slot) = self.slots.get(decoder) else { return Effect::None };
         let (before, pending) = (slot.image, slot.pending.is_some());
+        let leaks = slot.leaks.get(usize::from(within / 4)).copied().unwrap_or(0);
         let mut dwords = before.to_dwords();
         let Some(cell) = dwords.get_mut(usize::from(within / 4)) else { return Effect::None };
         let old = *cell;
-        let mut new = self.stored(spec, before.control().locked(), old, value);
+        let mut new = self.stored(spec, (before.control().locked(), leaks), old, value);
         let withdraws = within == CONTROL && !Control::from_raw(new).commit();
         let starts = within == CONTROL && !withdraws && !before.control().commit();
 
@@ -319,12 +333,11 @@ impl HdmBlock {
         }
         *cell = new;
         if let Some(slot) = self.slots.get_mut(decoder) {
-            slot.image = DecoderImage::from_dwords(dwords);
+            slot.store(DecoderImage::from_dwords(dwords));
             if withdraws {
                 (slot.pending, slot.refusal) = (None, None);
             }
         }
-        self.apply_stuck();
         if starts {
             self.start_commit(decoder, now);
         }
@@ -334,15 +347,9 @@ impl HdmBlock {
     }
 
     /// What a dword holds after a write, by access class, lock and what is hardwired.
-    fn stored(&self, spec: &Spec, locked: bool, old: u32, value: u32) -> u32 {
+    fn stored(&self, spec: &Spec, (locked, leaks): (bool, u32), old: u32, value: u32) -> u32 {
         let write = |locked| spec.write(self.component, self.features, locked, old, value);
-        let stored = match self.lock {
-            LockKeeping::Ignored => write(false),
-            LockKeeping::Leaks { offset, mask } if offset == spec.offset => {
-                write(locked) & !mask | write(false) & mask
-            }
-            LockKeeping::Enforced | LockKeeping::Leaks { .. } => write(locked),
-        };
+        let stored = write(locked) & !leaks | write(false) & leaks;
         let device_only = self.capability.coherency_models() == DEVICE_COHERENT_ONLY;
         if spec.offset == CONTROL && device_only {
             // A device without host-only coherency has no such bit to set.
@@ -356,7 +363,7 @@ impl HdmBlock {
         let Some(slot) = self.slots.get_mut(decoder) else { return };
         let verdict = if slot.always_refused { Err(Refusal::Fault) } else { verdict };
         let ends = match slot.time {
-            CommitTime::AtOnce => Ends::At(now),
+            CommitTime::AtOnce | CommitTime::Polls(0) => Ends::At(now),
             CommitTime::Polls(polls) => Ends::Polls(polls),
             CommitTime::Microseconds(time) => Ends::At(now.saturating_add(time)),
             CommitTime::Never => Ends::Never,
@@ -369,16 +376,14 @@ impl HdmBlock {
     fn advance(&mut self, decoder: usize, now: u64, polled: bool) -> Effect {
         let Some(slot) = self.slots.get_mut(decoder) else { return Effect::None };
         let Some(pending) = &mut slot.pending else { return Effect::None };
-        if let Ends::Polls(left) = &mut pending.ends {
-            *left = left.saturating_sub(u32::from(polled));
-        }
-        let over = match pending.ends {
-            Ends::Polls(left) => left == 0,
-            Ends::At(time) => now >= time,
-            Ends::Never => false,
-        };
-        if !over {
-            return Effect::None;
+        match &mut pending.ends {
+            Ends::Polls(0) if polled => {}
+            Ends::Polls(left) => {
+                *left -= u32::from(polled);
+                return Effect::None;
+            }
+            Ends::At(time) if now >= *time => {}
+            Ends::At(_) | Ends::Never => return Effect::None,
         }
         let verdict = pending.verdict;
         slot.pending = None;
@@ -388,8 +393,7 @@ impl HdmBlock {
             .control()
             .with_committed(verdict.is_ok())
             .with_error_not_committed(verdict.is_err());
-        slot.image = slot.image.with_control(control);
-        self.apply_stuck();
+        slot.store(slot.image.with_control(control));
         if verdict.is_ok() { Effect::Remap } else { Effect::None }
     }
 
@@ -464,42 +468,17 @@ impl HdmBlock {
             })
     }
 
-    fn apply_stuck(&mut self) {
-        for stuck in &self.stuck {
-            let keep = |value: u32| value & !stuck.mask | stuck.value & stuck.mask;
-            if stuck.offset == GlobalControl::SPEC.offset {
-                self.global = keep(self.global);
-                continue;
-            }
-            let Some(within) = stuck.offset.checked_sub(hdm::decoder_offset(0)) else { continue };
-            let Some(slot) = self.slots.get_mut(usize::from(within / DECODER_SIZE)) else {
-                continue;
-            };
-            let mut dwords = slot.image.to_dwords();
-            if let Some(cell) = dwords.get_mut(usize::from(within % DECODER_SIZE / 4)) {
-                *cell = keep(*cell);
-            }
-            slot.image = DecoderImage::from_dwords(dwords);
-        }
-    }
-
     /// Puts back to defaults what this reset reaches.
     pub fn reset(&mut self, reset: Reset) {
         if reset == Reset::Flr {
             // Function Level Reset stays within CXL.io.
             return;
         }
-        let keeps = |slot: &Slot| {
-            !reset.conventional()
-                && self.lock != LockKeeping::Ignored
-                && slot.image.control().locked()
-        };
-        for slot in self.slots.iter_mut().filter(|slot| !keeps(slot)) {
+        for slot in self.slots.iter_mut().filter(|slot| reset.conventional() || !slot.frozen()) {
             slot.image = DecoderImage::default();
             (slot.pending, slot.refusal) = (None, None);
         }
         self.global = 0;
-        self.apply_stuck();
     }
 
     /// The first committed decoder that claims an address, and how far the address lies in it.
