@@ -7,7 +7,15 @@
 //! outside of it is returned as an [`Effect`], and applied by the machine after the borrow has
 //! ended.
 
+pub mod bridge;
+pub mod component;
+pub mod config;
+pub mod endpoint;
 pub mod hdm;
+pub mod mailbox;
+pub mod media;
+pub mod port;
+pub mod registers;
 
 /// The resets of CXL r3.1 section 9.7 and PCIe r6.0 section 6.6, strongest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,4 +62,20 @@ pub enum Effect {
     ResetSelf(Reset),
     /// A bridge resets everything below it.
     ResetBelow,
+}
+
+/// What a register is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name {
+    /// The specification's name.
+    pub register: &'static str,
+    /// Which decoder it belongs to.
+    pub decoder: Option<u8>,
+}
+
+impl Name {
+    /// A register of no decoder.
+    pub const fn plain(register: &'static str) -> Self {
+        Self { register, decoder: None }
+    }
 }

@@ -5,7 +5,7 @@
 
 use cxl_regs::Component;
 use cxl_regs::access::{Class, Features, Register, Spec};
-use cxl_regs::block;
+use cxl_regs::block::{self, TooShort};
 
 /// Registers in bytes, with their tables and their values after a cold reset.
 #[derive(Clone, Debug)]
@@ -33,10 +33,30 @@ impl Registers {
     /// Adds the registers of a block at `base`, as they are after a cold reset.
     ///
     /// `fill` writes the values: it is given the bytes, as `put` of the block wants them.
-    pub fn add(&mut self, specs: &[Spec], base: u16, fill: impl FnOnce(&mut [u8])) {
+    pub fn add(
+        &mut self,
+        specs: &[Spec],
+        base: u16,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), TooShort>,
+    ) {
         self.specs.extend(specs.iter().map(|spec| spec.moved(base)));
-        fill(&mut self.bytes);
+        let filled = fill(&mut self.bytes);
+        debug_assert!(filled.is_ok(), "{filled:?}");
         self.defaults.clone_from(&self.bytes);
+    }
+
+    /// Sets a dword and what it is after a cold reset.
+    pub fn preset(&mut self, offset: u16, value: u32) {
+        self.put(offset, value);
+        let start = usize::from(offset);
+        if let Some(bytes) = self.defaults.get_mut(start..start.saturating_add(4)) {
+            bytes.copy_from_slice(&value.to_le_bytes());
+        }
+    }
+
+    /// Bytes of all of it.
+    pub fn length(&self) -> u16 {
+        self.bytes.len() as u16
     }
 
     /// The register in which the byte at `offset` lies.
@@ -77,8 +97,7 @@ impl Registers {
     pub fn write(&mut self, offset: u16, value: u32, enabled: u32, locked: bool) -> (u32, u32) {
         let old = self.read(offset);
         let kind = (self.component, self.features);
-        let write =
-            |locked| block::write_dword(&self.specs, offset, kind, locked, old, value);
+        let write = |locked| block::write_dword(&self.specs, offset, kind, locked, old, value);
         let leaks = mask_at(&self.leaks, offset);
         let written = write(locked) & !leaks | write(false) & leaks;
         self.put(offset, old & !enabled | written & enabled);
@@ -117,4 +136,9 @@ impl Registers {
 
 fn mask_at(masks: &[(u16, u32)], offset: u16) -> u32 {
     masks.iter().filter(|(at, _)| *at == offset).fold(0, |mask, (_, bits)| mask | bits)
+}
+
+/// Whether fields of this class outlive a hot reset.
+pub fn sticky(class: Class) -> bool {
+    matches!(class, Class::Rws | Class::Rw1cs)
 }
