@@ -16,6 +16,7 @@ mod resolve;
 use cxl_regs::{Arithmetic, Coherency, Hpa, Interleave};
 use serde::Deserialize;
 
+pub use crate::fabric::Parent;
 use crate::fabric::Restrictions;
 
 pub use builtin::{Builtin, builtin, builtins};
@@ -101,15 +102,6 @@ pub enum BridgeVersion {
     #[default]
     #[serde(rename = "2.0")]
     Cxl2,
-}
-
-/// What a port belongs to: an index into the scenario's lists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parent {
-    /// A root port of this bridge.
-    Bridge(usize),
-    /// A downstream port of this switch.
-    Switch(usize),
 }
 
 /// A root port or a switch's downstream port.
