@@ -4,5 +4,8 @@
 
 pub mod device;
 pub mod fabric;
+pub mod fault;
 pub mod layout;
+pub mod machine;
 pub mod scenario;
+pub mod trace;

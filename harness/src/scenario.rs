@@ -65,6 +65,10 @@ pub struct Platform {
     pub physical_bits: u8,
     /// Guest RAM in bytes.
     pub memory: u64,
+    /// The board's firmware has given out bus numbers, windows and BARs already.
+    pub assigned: bool,
+    /// Decoders make every check that hardware may make; otherwise each commit succeeds at once.
+    pub strict: bool,
 }
 
 /// A host bridge.
@@ -113,6 +117,8 @@ pub struct Port {
     pub parent: Parent,
     /// PCIe Port Number (Link Capabilities bits 31:24): what target lists hold.
     pub number: u8,
+    /// Its component registers have HDM decoders, which mean nothing there and have to be ignored.
+    pub hdm: bool,
 }
 
 /// A switch; its downstream ports are [`Port`]s.
@@ -316,7 +322,7 @@ pub struct Fault {
 }
 
 /// A component with registers: an index into the scenario's lists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// A host bridge.
     Bridge(usize),

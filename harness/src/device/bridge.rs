@@ -5,10 +5,10 @@
 
 use cxl_regs::Component;
 
+use super::Reset;
 use super::component::ComponentBlock;
 use super::hdm::HdmBlock;
 use super::port::Path;
-use super::{Effect, Name, Reset};
 
 /// A host bridge of CXL 2.0 or later, or of CXL 1.1, whose registers are not modelled.
 #[derive(Clone, Debug)]
@@ -46,33 +46,12 @@ impl HostBridge {
         self.registers.as_mut()
     }
 
-    /// The number of the root port that an address goes to. `ports` are the numbers of all.
-    pub fn route(&self, hpa: u64, ports: &[u8]) -> Option<u8> {
-        match (self.registers.as_ref()?.hdm(), ports) {
-            (Some(hdm), _) => hdm.route(hpa),
-            (None, [only]) => Some(*only),
-            (None, _) => None,
-        }
-    }
-
-    /// What the dword at an offset is called.
-    pub fn name(&self, offset: u32) -> Option<Name> {
-        self.registers.as_ref()?.name(offset)
-    }
-
-    /// Reads the dword at an offset.
-    pub fn read(&mut self, offset: u32, now: u64) -> (u32, Effect) {
-        match &mut self.registers {
-            Some(block) => block.read(offset, now),
-            None => (u32::MAX, Effect::None),
-        }
-    }
-
-    /// Writes the dword at an offset.
-    pub fn write(&mut self, offset: u32, value: u32, now: u64) -> Effect {
-        match &mut self.registers {
-            Some(block) => block.write(offset, value, now),
-            None => Effect::None,
+    /// The number of the root port that an address goes to. `only` is the bridge's one port, if it
+    /// has no more.
+    pub fn route(&self, hpa: u64, only: Option<u8>) -> Option<u8> {
+        match self.registers.as_ref()?.hdm() {
+            Some(hdm) => hdm.route(hpa),
+            None => only,
         }
     }
 

@@ -233,6 +233,12 @@ impl ComponentBlock {
         })
     }
 
+    /// The offset in the HDM decoder structure of an offset in the block, if it lies there.
+    pub fn hdm_offset(&self, offset: u32) -> Option<u16> {
+        let (index, within) = self.structure(offset)?;
+        matches!(self.structures.get(index)?.body, Body::Hdm(_)).then_some(within)
+    }
+
     /// The structure at an offset in the block, and the offset in it.
     fn structure(&self, offset: u32) -> Option<(usize, u16)> {
         let offset = u16::try_from(offset.checked_sub(Region::CacheMem.extent().start)?).ok()?;

@@ -246,7 +246,7 @@ impl Function {
         }
         if self.bridge && offset == BridgeControl::SPEC.offset & !3 {
             let bit = BridgeControl::new().with_secondary_bus_reset(true).raw() << 16;
-            let unmasked = self.port.is_some_and(|at| self.get::<port::Control>(at).unmask_sbr());
+            let unmasked = self.port.is_none_or(|at| self.get::<port::Control>(at).unmask_sbr());
             return if !old & new & bit != 0 && unmasked {
                 Effect::ResetBelow
             } else {
@@ -287,6 +287,12 @@ impl Function {
         let (low, high) = BAR_KIND.written(bar.size, low, high);
         self.registers.put(at, low);
         self.registers.put(at + 4, high);
+    }
+
+    /// Changes the link's status, as the link itself does.
+    pub fn set_link(&mut self, change: impl FnOnce(LinkStatus) -> LinkStatus) {
+        let status = change(self.registers.get(PCIE));
+        self.registers.set(PCIE, status);
     }
 
     /// Whether the function answers and forwards memory accesses.

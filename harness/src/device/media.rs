@@ -56,11 +56,9 @@ impl Media {
         if !self.holds(dpa, bytes.len() as u64) {
             return false;
         }
-        let mut at = dpa.0;
-        for byte in bytes {
+        for (at, byte) in (dpa.0..).zip(bytes) {
             let page = self.pages.get(&(at / PAGE));
             *byte = page.and_then(|page| page.get((at % PAGE) as usize)).copied().unwrap_or(0);
-            at += 1;
         }
         true
     }
@@ -71,14 +69,12 @@ impl Media {
         if !self.holds(dpa, bytes.len() as u64) {
             return false;
         }
-        let mut at = dpa.0;
-        for &byte in bytes {
+        for (at, &byte) in (dpa.0..).zip(bytes) {
             let empty = || vec![0; PAGE as usize].into_boxed_slice();
             let page = self.pages.entry(at / PAGE).or_insert_with(empty);
             if let Some(cell) = page.get_mut((at % PAGE) as usize) {
                 *cell = byte;
             }
-            at += 1;
         }
         true
     }

@@ -39,19 +39,18 @@ pub struct Port {
 pub(super) const COMPONENT_BAR: Bar = Bar { index: 0, size: BLOCK_SIZE as u64 };
 
 impl Port {
-    /// A root port.
-    pub fn root(number: u8, path: Path) -> Self {
-        Self::downward(PortType::RootPort, number, path)
+    /// A root port. Decoders in it route nothing.
+    pub fn root(number: u8, path: Path, idle: Option<HdmBlock>) -> Self {
+        Self::downward(PortType::RootPort, number, path, idle)
     }
 
-    /// A switch's downstream port.
-    pub fn downstream(number: u8, path: Path) -> Self {
-        Self::downward(PortType::DownstreamPort, number, path)
+    /// A switch's downstream port. Decoders in it route nothing.
+    pub fn downstream(number: u8, path: Path, idle: Option<HdmBlock>) -> Self {
+        Self::downward(PortType::DownstreamPort, number, path, idle)
     }
 
-    fn downward(kind: PortType, number: u8, path: Path) -> Self {
-        let mut component =
-            ComponentBlock::new(Component::UpstreamPort).with_ras().with_link().without_hdm();
+    fn downward(kind: PortType, number: u8, path: Path, idle: Option<HdmBlock>) -> Self {
+        let mut component = Self::block(idle);
         if path.back_invalidate {
             component = component.with_bi_decoder(kind == PortType::DownstreamPort);
         }
@@ -72,9 +71,8 @@ impl Port {
     }
 
     /// A switch's upstream port.
-    pub fn upstream(hdm: HdmBlock, path: Path) -> Self {
-        let mut component =
-            ComponentBlock::new(Component::UpstreamPort).with_ras().with_link().with_hdm(hdm);
+    pub fn upstream(hdm: Option<HdmBlock>, path: Path) -> Self {
+        let mut component = Self::block(hdm);
         if path.back_invalidate {
             component = component.with_bi_route_table();
         }
@@ -82,6 +80,14 @@ impl Port {
             component = component.with_cache_id_route_table();
         }
         Self::finish(Self::function(PortType::UpstreamPort, 0), component, path)
+    }
+
+    fn block(hdm: Option<HdmBlock>) -> ComponentBlock {
+        let block = ComponentBlock::new(Component::UpstreamPort).with_ras().with_link();
+        match hdm {
+            Some(hdm) => block.with_hdm(hdm),
+            None => block.without_hdm(),
+        }
     }
 
     fn function(kind: PortType, number: u8) -> Function {

@@ -39,11 +39,19 @@ pub(super) struct Document {
     pub(super) event: Vec<Event>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct Platform {
     pub(super) physical_bits: Option<Spanned<u8>>,
     pub(super) memory: Option<Spanned<Bytes>>,
+    pub(super) assigned: bool,
+    pub(super) strict: bool,
+}
+
+impl Default for Platform {
+    fn default() -> Self {
+        Self { physical_bits: None, memory: None, assigned: true, strict: true }
+    }
 }
 
 #[derive(Deserialize)]
@@ -71,6 +79,8 @@ pub(super) struct Port {
     pub(super) name: Option<Spanned<String>>,
     pub(super) below: Spanned<String>,
     pub(super) number: Option<Spanned<u8>>,
+    #[serde(default)]
+    pub(super) hdm: bool,
 }
 
 #[derive(Deserialize)]

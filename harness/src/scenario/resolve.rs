@@ -222,7 +222,8 @@ fn platform(source: &Source<'_>, platform: &document::Platform) -> Result<Platfo
         }
         None => DEFAULT_MEMORY,
     };
-    Ok(Platform { physical_bits, memory })
+    let document::Platform { assigned, strict, .. } = *platform;
+    Ok(Platform { physical_bits, memory, assigned, strict })
 }
 
 fn decoders(
@@ -318,7 +319,7 @@ fn ports(source: &Source<'_>, names: &Names, given: &[document::Port]) -> Result
                 free
             }
         };
-        ports.push(Port { name: name.clone(), parent, number });
+        ports.push(Port { name: name.clone(), parent, number, hdm: given.hdm });
     }
     for (place, below) in ports.iter().map(|port| port.parent).zip(given.iter().map(|p| &p.below)) {
         if ports.iter().filter(|port| port.parent == place).count() > layout::SLOTS {
