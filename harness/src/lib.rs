@@ -1,2 +1,12 @@
-//! x
+//! A machine to prove CXL firmware on: scenarios, device models, and where an address leads.
+//!
+//! **Invariant**: models share register names and bit places with the firmware, never its logic.
+
+pub mod device;
+pub mod fabric;
+pub mod fault;
 pub mod kvm;
+pub mod layout;
+pub mod machine;
+pub mod scenario;
+pub mod trace;
