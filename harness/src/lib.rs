@@ -2,4 +2,5 @@
 
 pub mod fabric;
 pub mod layout;
+pub mod mapping;
 pub mod scenario;
