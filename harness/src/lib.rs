@@ -8,5 +8,6 @@ pub mod fault;
 pub mod kvm;
 pub mod layout;
 pub mod machine;
+pub mod mapping;
 pub mod scenario;
 pub mod trace;
