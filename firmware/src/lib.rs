@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod doorbell;
 pub mod mmio;
 pub mod plan;
 pub mod platform;

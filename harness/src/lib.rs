@@ -2,9 +2,11 @@
 //!
 //! **Invariant**: models share register names and bit places with the firmware, never its logic.
 
+pub mod backing;
 pub mod device;
 pub mod fabric;
 pub mod fault;
+pub mod guest;
 pub mod kvm;
 pub mod layout;
 pub mod machine;

@@ -35,7 +35,7 @@ use crate::trace::{Access, Direction, Recorder, Traffic};
 pub use memory::Landing;
 
 /// A slot that a device sits in, or could.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Slot {
     endpoint: Endpoint,
     present: bool,
@@ -153,7 +153,7 @@ pub enum Target {
 }
 
 /// A machine built from a scenario.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Machine {
     scenario: Scenario,
     map: AddressMap,
