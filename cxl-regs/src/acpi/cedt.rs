@@ -622,8 +622,10 @@ impl<'a> Cedt<'a> {
         self.records().selector(window)
     }
 
-    /// Whether every record is legal, by itself and beside the others.
+    /// Whether every record is legal: first each by itself, then beside the others, so that the
+    /// error is a cause and not what followed from it.
     pub fn check(&self) -> Result<(), CedtError> {
+        self.records().try_for_each(|record| record.map(|_| ()))?;
         self.raw_records().try_for_each(|raw| self.records().judge_among(raw?).map(|_| ()))
     }
 }

@@ -350,10 +350,11 @@ pub(crate) fn append<'a>(buffer: &'a mut [u8], entry: &[u8]) -> Result<&'a mut [
     let old = header.length.get() as usize;
     let need = old.saturating_add(entry.len());
     let no_room = NoRoom { need, have };
-    if need > have || need > u32::MAX as usize {
+    let length = u32::try_from(need).map_err(|_| no_room)?;
+    if need > have {
         return Err(no_room.into());
     }
-    header.length = (need as u32).into();
+    header.length = length.into();
     let table = buffer.get_mut(..need).ok_or(no_room)?;
     table.get_mut(old..).ok_or(no_room)?.copy_from_slice(entry);
     mend_checksum(table)?;

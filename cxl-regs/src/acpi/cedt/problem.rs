@@ -240,7 +240,11 @@ impl fmt::Display for Problem {
                 write!(f, "CHBS version {found:#x} is not defined (defined: 0, 1)")
             }
             Self::ChbsLength { version, expected, found } => {
-                write!(f, "the register length is {found:#x}, {version} have {expected:#x}")
+                write!(
+                    f,
+                    "the register length of CHBS version {} is {expected:#x}, found {found:#x}",
+                    version.encode()
+                )
             }
             Self::ChbsWithoutBase => f.write_str("the host bridge has no register base"),
             Self::ChbsWraps { base, length } => {
@@ -281,7 +285,7 @@ impl fmt::Display for Problem {
                 write!(f, "an earlier CHBS describes host bridge {uid:#x} already")
             }
             Self::DuplicateCxims { granularity } => {
-                write!(f, "an earlier CXIMS has the maps for {granularity} already")
+                write!(f, "an earlier CXIMS has the maps for granularity {granularity} already")
             }
             Self::Overlap { window, other } => {
                 write!(f, "the window {window} overlaps the earlier one {other}")

@@ -1,7 +1,7 @@
 //! The text form of a CEDT: what people snapshot and diff.
 //!
-//! **Invariant**: any bytes print something, every byte of a record that can be found is in the text
-//! (reserved fields where they are not 0), and the same bytes print the same text.
+//! **Invariant**: any bytes print something, the same bytes print the same text, and every byte of
+//! a record that can be found is in it (reserved fields where they are not 0).
 
 use core::fmt;
 use core::mem::{offset_of, size_of};
@@ -22,8 +22,8 @@ use crate::interleave::{Arithmetic, Granularity, Ways};
 
 /// Prints bytes as a CEDT, record by record, with what is wrong where something is.
 ///
-/// [`Cedt::read`](super::Cedt::read) need not succeed on them: a table with a bad checksum, and one that was cut off,
-/// are printed as far as they go.
+/// The bytes need not be a good table: one with a bad checksum, and one that was cut off, are
+/// printed as far as they go.
 #[derive(Clone, Copy, Debug)]
 pub struct Text<'a>(
     /// The table, and possibly bytes behind it, which are ignored.
@@ -116,7 +116,10 @@ fn facts(f: &mut fmt::Formatter<'_>, wire: Wire<'_>) -> Result<usize, fmt::Error
             reserved(f, offset_of!(CfmwsRecord, reserved0), record.reserved0.get())?;
             raw(f, "base", Hex::from(record.base.get()))?;
             fact(f, "size", size, Size(size))?;
-            fact(f, "ways", record.eniw, Meaning(ways))?;
+            match ways {
+                Ok(ways) => fact(f, "ways", record.eniw, format_args!("{ways}-way"))?,
+                Err(_) => fact(f, "ways", record.eniw, "reserved")?,
+            }
             fact(f, "arithmetic", record.arithmetic, Meaning(arithmetic))?;
             reserved(f, offset_of!(CfmwsRecord, reserved1), record.reserved1.get())?;
             fact(f, "granularity", hbig, Meaning(Granularity::decode(hbig)))?;
