@@ -6,6 +6,8 @@
 //! **Invariant**: nothing here was judged. Windows may be unplaced, overlap or name bridges that
 //! do not exist; the plan refuses them by name.
 
+use core::fmt;
+
 use cxl_regs::{Arithmetic, Interleave, Selector};
 use heapless::Vec;
 
@@ -40,6 +42,12 @@ pub struct RootBus {
     pub segment: u16,
     /// Bus number of the root ports.
     pub bus: u8,
+}
+
+impl fmt::Display for RootBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "bus {:04x}:{:02x}", self.segment, self.bus)
+    }
 }
 
 /// What a bridge's registers are.
