@@ -395,11 +395,13 @@ fn one_thing_a_port(
     names: &Names,
 ) -> Result<()> {
     let mut holders: BTreeMap<usize, &str> = BTreeMap::new();
-    let switches = switches.iter().map(|switch| (switch.port, &switch.name));
-    let devices = devices.iter().map(|device| (device.port, &device.name));
+    // A device that is not plugged in may share its port: only one of them can be there at a time.
+    let switches = switches.iter().map(|switch| (switch.port, &switch.name, true));
+    let devices = devices.iter().map(|device| (device.port, &device.name, device.present));
     let below = document.switch.iter().map(|switch| &switch.below);
     let below = below.chain(document.device.iter().map(|device| &device.below));
-    for ((port, name), below) in switches.chain(devices).zip(below) {
+    let things = switches.chain(devices).zip(below).filter(|((_, _, present), _)| *present);
+    for ((port, name, _), below) in things {
         if let Some(by) = holders.insert(port, name) {
             let port = names.ports.get(port).map_or("", String::as_str);
             return source.taken(below.span(), "port", format!("`{port}`"), by);
