@@ -7,5 +7,6 @@ pub mod fabric;
 pub mod fault;
 pub mod layout;
 pub mod machine;
+pub mod mapping;
 pub mod scenario;
 pub mod trace;

@@ -20,7 +20,46 @@ macro_rules! builtins {
 
 /// All of them, the main one first.
 pub fn builtins() -> &'static [Builtin] {
-    builtins!["default"]
+    builtins![
+        "default",
+        "one-device",
+        "four-bridges",
+        "two-devices-one-bridge",
+        "switch",
+        "two-partitions",
+        "dpa-skip",
+        "type2",
+        "type2-db",
+        "pass-through",
+        "path2",
+        "uids-not-buses",
+        "two-way",
+        "two-way-ports",
+        "four-way",
+        "three-way",
+        "twelve-way",
+        "sixteen-way",
+        "switch-interleave",
+        "xor-four-way",
+        "ambiguous",
+        "no-window",
+        "no-such-target",
+        "window-too-small",
+        "unplaced-window",
+        "window-beyond-width",
+        "interleaved-window",
+        "too-few-decoders",
+        "window-order",
+        "coherency",
+        "cxl-1-1",
+        "lock-not-enforced",
+        "commit-polls",
+        "commit-never",
+        "commit-error",
+        "dropped-write",
+        "stuck-bit",
+        "dead-device",
+    ]
 }
 
 /// The one of this name.

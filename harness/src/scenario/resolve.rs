@@ -108,14 +108,18 @@ struct Names {
 
 impl Names {
     fn collect(source: &Source<'_>, document: &Document) -> Result<Self> {
+        let mut spans: BTreeMap<String, Range<usize>> = BTreeMap::new();
         let mut components = BTreeMap::new();
         let mut list = |given: Vec<&Option<Spanned<String>>>, prefix, place: fn(usize) -> Place| {
             let mut names = Vec::new();
             for (index, given) in given.into_iter().enumerate() {
                 let (name, span) = name_or_default(given, prefix, index);
-                if components.insert(name.clone(), place(index)).is_some() {
+                // Of two, blame the later one; a default name has no place in the text.
+                if let Some(other) = spans.insert(name.clone(), span.clone()) {
+                    let span = if other.start > span.start { other } else { span };
                     return source.taken(span, "name", format!("`{name}`"), "another component");
                 }
+                components.insert(name.clone(), place(index));
                 names.push(name);
             }
             Ok(names)
@@ -394,17 +398,20 @@ fn one_thing_a_port(
     devices: &[Device],
     names: &Names,
 ) -> Result<()> {
-    let mut holders: BTreeMap<usize, &str> = BTreeMap::new();
+    let mut holders: BTreeMap<usize, (&str, Range<usize>)> = BTreeMap::new();
     // A device that is not plugged in may share its port: only one of them can be there at a time.
     let switches = switches.iter().map(|switch| (switch.port, &switch.name, true));
     let devices = devices.iter().map(|device| (device.port, &device.name, device.present));
-    let below = document.switch.iter().map(|switch| &switch.below);
-    let below = below.chain(document.device.iter().map(|device| &device.below));
+    let below = document.switch.iter().map(|switch| switch.below.span());
+    let below = below.chain(document.device.iter().map(|device| device.below.span()));
     let things = switches.chain(devices).zip(below).filter(|((_, _, present), _)| *present);
     for ((port, name, _), below) in things {
-        if let Some(by) = holders.insert(port, name) {
+        if let Some((other, earlier)) = holders.insert(port, (name, below.clone())) {
             let port = names.ports.get(port).map_or("", String::as_str);
-            return source.taken(below.span(), "port", format!("`{port}`"), by);
+            // Of two, blame the later one in the text.
+            let (span, by) =
+                if earlier.start > below.start { (earlier, name.as_str()) } else { (below, other) };
+            return source.taken(span, "port", format!("`{port}`"), by);
         }
     }
     Ok(())
