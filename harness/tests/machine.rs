@@ -178,7 +178,8 @@ fn every_builtin_is_a_machine_whose_components_answer() {
         let mut machine = Machine::new(&scenario);
         for place in machine.places() {
             let absent = matches!(place, Place::Device(device) if !machine.present(device));
-            if absent || machine.component(place).is_none() {
+            // Below a CXL 1.1 bridge nothing is modelled.
+            if absent || found.name == "cxl-1-1" {
                 continue;
             }
             let at = component(&machine, &machine.name(place).to_owned());
