@@ -2,6 +2,7 @@
 //!
 //! **Invariant**: models share register names and bit places with the firmware, never its logic.
 
+pub mod acpi;
 pub mod device;
 pub mod fabric;
 pub mod fault;

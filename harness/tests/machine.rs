@@ -6,12 +6,13 @@ mod rig;
 use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_harness::device::Reset;
 use cxl_harness::machine::{Changes, Machine, PlugError, Target};
+use cxl_harness::mapping::{How, mappings};
 use cxl_harness::scenario::{Place, builtin, builtins};
 use cxl_harness::trace::Direction;
 use cxl_regs::component::{Capabilities, CapabilityId};
 use cxl_regs::config::{PcieCapability, PortType};
 use cxl_regs::dvsec::{DvsecId, Dvsecs, locator};
-use cxl_regs::{Dpa, mailbox};
+use cxl_regs::{Dpa, Hpa, mailbox};
 use proptest::prelude::*;
 use rig::*;
 
@@ -652,6 +653,42 @@ proptest! {
         machine.load(0x3_0000_0000, &mut found);
         prop_assert!(found == expected);
     }
+}
+
+#[test]
+fn mapping_and_walk_agree_on_every_direct_range() {
+    let xor2 = "arithmetic = \"xor\"\nxor_maps = [\"0x10100\"]";
+    let xor4 = "arithmetic = \"xor\"\nxor_maps = [\"0x10100\", \"0x20200\"]";
+    let mut tried = 0;
+    for (bridges, ports, granularity, extra) in [
+        (1, 1, 256, ""),
+        (1, 4, 1024, ""),
+        (2, 2, 256, ""),
+        (2, 2, 256, xor2),
+        (4, 1, 256, xor4),
+        (3, 1, 4096, ""),
+        (6, 1, 256, ""),
+        (12, 1, 512, ""),
+        (4, 4, 256, ""),
+    ] {
+        let machine = commit_grid(bridges, ports, granularity, extra);
+        let mappings = mappings(&machine.fabric());
+        let direct = mappings.iter().filter_map(|mapping| match &mapping.how {
+            How::Direct(direct) => Some((mapping, direct)),
+            How::Trapped { .. } => None,
+        });
+        for (mapping, direct) in direct {
+            for step in 0..2000u64 {
+                let hpa = mapping.hpa.0 + step * 0x1_2345 % mapping.size;
+                let (member, dpa) = direct.locate(Hpa(hpa)).unwrap();
+                let landing = machine.resolve(hpa).unwrap();
+                let found = (landing.device, landing.dpa);
+                assert_eq!(found, (member.device, dpa), "{bridges}x{ports} {extra} {hpa:#x}");
+                tried += 1;
+            }
+        }
+    }
+    assert_eq!(tried, 9 * 2000, "every set is one direct range");
 }
 
 #[test]
