@@ -1,6 +1,6 @@
 //! What tests of the machine share: a machine from TOML text, and a hand that programs decoders
 //! with dwords and offsets of its own.
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "shared by test binaries")]
 
 use cxl_firmware::mmio::Mmio;
 use cxl_harness::machine::Machine;
