@@ -3,6 +3,7 @@
 //! **Invariant**: models share register names and bit places with the firmware, never its logic.
 
 pub mod backing;
+pub mod acpi;
 pub mod device;
 pub mod fabric;
 pub mod fault;

@@ -413,7 +413,7 @@ fn adding_a_bridge_a_device_or_a_window_moves_nothing() {
         after.bridges.push(Bridge { name: "new".into(), uid: 999, bus: 200, segment: 1, ..twin });
         for parent in [Parent::Bridge(bridge), Parent::Bridge(0)] {
             let port = after.ports.len();
-            after.ports.push(Port { name: "new".into(), parent, number: 99 });
+            after.ports.push(Port { name: "new".into(), parent, hdm: false, number: 99 });
             let twin = before.devices[0].clone();
             after.devices.push(Device { name: "new".into(), port, ..twin });
         }

@@ -399,11 +399,13 @@ fn one_thing_a_port(
     names: &Names,
 ) -> Result<()> {
     let mut holders: BTreeMap<usize, (&str, Range<usize>)> = BTreeMap::new();
-    let switches = switches.iter().map(|switch| (switch.port, &switch.name));
-    let devices = devices.iter().map(|device| (device.port, &device.name));
+    // A device that is not plugged in may share its port: only one of them can be there at a time.
+    let switches = switches.iter().map(|switch| (switch.port, &switch.name, true));
+    let devices = devices.iter().map(|device| (device.port, &device.name, device.present));
     let below = document.switch.iter().map(|switch| switch.below.span());
     let below = below.chain(document.device.iter().map(|device| device.below.span()));
-    for ((port, name), below) in switches.chain(devices).zip(below) {
+    let things = switches.chain(devices).zip(below).filter(|((_, _, present), _)| *present);
+    for ((port, name, _), below) in things {
         if let Some((other, earlier)) = holders.insert(port, (name, below.clone())) {
             let port = names.ports.get(port).map_or("", String::as_str);
             // Of two, blame the later one in the text.
