@@ -8,6 +8,7 @@ pub mod addr;
 pub mod decoder;
 pub mod hdm;
 pub mod interleave;
+pub mod text;
 
 pub use access::Component;
 pub use addr::{DECODER_UNIT, Dpa, Hpa, Size, Span, SpanError};
@@ -16,3 +17,4 @@ pub use interleave::{
     Arithmetic, ComposeError, Granularity, Interleave, Levels, NotDecodable, Selector, Ways,
     XorMapError,
 };
+pub use text::{DecoderText, HdmText};
