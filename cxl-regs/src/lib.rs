@@ -4,6 +4,7 @@
 #![deny(missing_docs)]
 
 pub mod access;
+pub mod acpi;
 pub mod addr;
 pub mod decoder;
 pub mod hdm;
