@@ -192,6 +192,19 @@ impl<'a> HdmText<'a> {
         }
     }
 
+    /// Whether bytes of unknown origin look like such a structure: no reserved bit set in front of
+    /// the decoders, some number of them, and some address bits to select on, as every component
+    /// has (CXL r3.1 section 8.2.4.20.1).
+    pub fn plausible(&self) -> bool {
+        let (capability, global) = (self.capability(), self.global_control());
+        let reserved = reserved_bits(capability) | reserved_bits(global);
+        let gap = (GlobalControl::SPEC.offset + 4..decoder_offset(0)).step_by(4);
+        capability.decoders().is_some()
+            && capability.selector_mask() != 0
+            && reserved == 0
+            && gap.map(|offset| dword(self.bytes, offset)).all(|dword| dword == Some(0))
+    }
+
     /// The decoders that lie in the bytes as a whole, in order.
     pub fn decoders(&self) -> impl Iterator<Item = DecoderText> + use<'a> {
         let (bytes, component, capability) = (self.bytes, self.component, self.capability());
@@ -276,7 +289,8 @@ pub struct DecoderText {
     /// A committed decoder of a device: its range of device memory, or the lower decoder that
     /// leaves it unknown.
     pub dpa: Option<Result<Span<Dpa>, u8>>,
-    component: Component,
+    /// The kind of component that it is part of.
+    pub component: Component,
 }
 
 impl DecoderText {
@@ -324,7 +338,7 @@ impl<'a, 'f> Words<'a, 'f> {
     }
 }
 
-/// `2 ways`, `1 way`.
+/// `2 targets`, `1 target`.
 struct Count(u8, &'static str);
 
 impl Display for Count {
@@ -422,18 +436,27 @@ fn line64(
     value: u64,
     meaning: Option<&dyn Display>,
 ) -> fmt::Result {
-    write!(f, "\n  {label:<LABEL$}{value:#018x}")?;
-    meaning.map_or(Ok(()), |meaning| write!(f, "  {meaning}"))
+    write!(f, "  {label:<LABEL$}{value:#018x}")?;
+    meaning.map_or(Ok(()), |meaning| write!(f, "  {meaning}"))?;
+    writeln!(f)
 }
 
 /// A line with a field of a few bits.
 fn line_field(f: &mut Formatter<'_>, label: &str, value: u8, meaning: &dyn Display) -> fmt::Result {
-    write!(f, "\n  {label:<LABEL$}{value:#x}  {meaning}")
+    writeln!(f, "  {label:<LABEL$}{value:#x}  {meaning}")
 }
 
 /// A line without a raw value.
 fn line(f: &mut Formatter<'_>, label: &str, meaning: &dyn Display) -> fmt::Result {
-    write!(f, "\n  {label:<LABEL$}{meaning}")
+    writeln!(f, "  {label:<LABEL$}{meaning}")
+}
+
+/// What a code of ways means.
+fn ways_meaning(code: u8) -> impl Display {
+    fmt::from_fn(move |f| match Ways::decode(code) {
+        Ok(ways) => write!(f, "{ways}-way"),
+        Err(_) => f.write_str("reserved"),
+    })
 }
 
 /// The decoded value, or "reserved".
@@ -446,18 +469,19 @@ fn or_reserved<T: Display, E>(decoded: &Result<T, E>) -> &dyn Display {
 
 impl Display for HdmText<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str("hdm decoders of a ")?;
-        match (self.component, self.evidence) {
-            (Component::HostBridge, Evidence::Field(_)) => {
-                f.write_str("host bridge or upstream port")?
-            }
-            (component, _) => component.fmt(f)?,
-        }
+        f.write_str("hdm decoders of ")?;
+        f.write_str(match (self.component, self.evidence) {
+            (Component::Device, _) => "a device",
+            (Component::HostBridge, Evidence::Field(_)) => "a host bridge or upstream port",
+            (Component::HostBridge, _) => "a host bridge",
+            (Component::UpstreamPort, _) => "an upstream port",
+        })?;
         if let Some(count) = self.capability().decoders().filter(|_| self.decoders().count() > 0) {
             let committed =
                 self.decoders().filter(|decoder| decoder.image.control().committed()).count();
             write!(f, ", {committed} of {count} committed")?;
         }
+        writeln!(f)?;
         match self.evidence {
             Evidence::Given => {}
             Evidence::Field(name) => {
@@ -467,21 +491,23 @@ impl Display for HdmText<'_> {
         }
         let (cap, global) = (self.capability(), self.global_control());
         if self.bytes.len() >= decoder_offset(0).into() {
-            write!(f, "\n  {:<LABEL$}{:#010x}  ", "capability", cap.into_bits())?;
+            write!(f, "  {:<LABEL$}{:#010x}  ", "capability", cap.into_bits())?;
             capability(f, cap, self.component)?;
-            write!(f, "\n  {:<LABEL$}{:#010x}  ", "global control", global.into_bits())?;
+            writeln!(f)?;
+            write!(f, "  {:<LABEL$}{:#010x}  ", "global control", global.into_bits())?;
             global_control(f, global, self.component)?;
+            writeln!(f)?;
         }
         if let Some(problem) = self.problem() {
             line(f, "problem", &problem)?;
         }
-        self.decoders().try_for_each(|decoder| write!(f, "\n{decoder}"))
+        self.decoders().try_for_each(|decoder| decoder.fmt(f))
     }
 }
 
 impl Display for DecoderText {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "decoder {}", self.index)?;
+        writeln!(f, "decoder {}", self.index)?;
         if self.unused() {
             return line(f, "unused", &"all registers 0");
         }
@@ -496,10 +522,10 @@ impl Display for DecoderText {
             line64(f, "last", decoder.span.last().0, None)?;
         }
         line64(f, "size", size, Some(&Size(size)))?;
-        write!(f, "\n  {:<LABEL$}{:#010x}  ", "control", image.control)?;
+        write!(f, "  {:<LABEL$}{:#010x}  ", "control", image.control)?;
         control(f, fields)?;
-        let ways = Ways::decode(fields.ways());
-        line_field(f, "ways", fields.ways(), or_reserved(&ways))?;
+        writeln!(f)?;
+        line_field(f, "ways", fields.ways(), &ways_meaning(fields.ways()))?;
         let granularity = Granularity::decode(fields.granularity().into());
         line_field(f, "granularity", fields.granularity(), or_reserved(&granularity))?;
         let coherency = match (fields.host_only(), fields.back_invalidate()) {
@@ -511,7 +537,7 @@ impl Display for DecoderText {
         line_field(f, "type", fields.host_only().into(), or_reserved(&coherency))?;
         self.fmt_optional(f, fields)?;
         if self.component.routes() {
-            self.fmt_targets(f, ways.ok())?;
+            self.fmt_targets(f, Ways::decode(fields.ways()).ok())?;
         } else {
             let skip = wide(image.route_high, image.route_low);
             line64(f, "dpa skip", skip, Some(&Size(skip)))?;
@@ -528,7 +554,7 @@ impl Display for DecoderText {
             None => {}
         }
         if image.reserved != 0 {
-            write!(f, "\n  {:<LABEL$}{:#010x}  not 0", "reserved dword", image.reserved)?;
+            writeln!(f, "  {:<LABEL$}{:#010x}  not 0", "reserved dword", image.reserved)?;
         }
         match self.decoded {
             Err(error @ DecodeError::ZeroSize { .. }) => line(f, "note", &error)?,
@@ -549,8 +575,7 @@ impl DecoderText {
             line_field(f, "uio", 1, &"unordered I/O allowed")?;
         }
         if fields.uio_ways() != 0 {
-            let ways = Ways::decode(fields.uio_ways());
-            line_field(f, "uio ways", fields.uio_ways(), or_reserved(&ways))?;
+            line_field(f, "uio ways", fields.uio_ways(), &ways_meaning(fields.uio_ways()))?;
         }
         if fields.uio_granularity() != 0 {
             let code = fields.uio_granularity();
@@ -570,9 +595,9 @@ impl DecoderText {
         let used = ways.map_or(targets.0.len(), |ways| targets.used(ways).len());
         for (way, &port) in targets.0.iter().enumerate() {
             if way < used {
-                write!(f, "\n  target {way:<11}{port:#04x}  port {port}")?;
+                writeln!(f, "  target {way:<11}{port:#04x}  port {port}")?;
             } else if port != 0 {
-                write!(f, "\n  target {way:<11}{port:#04x}  not used")?;
+                writeln!(f, "  target {way:<11}{port:#04x}  not used")?;
             }
         }
         Ok(())

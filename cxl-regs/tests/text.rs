@@ -21,7 +21,7 @@ fn structure(capability: u32, global: u32, decoders: &[[u32; 8]]) -> Vec<u8> {
 }
 
 fn text(image: &[u8], component: Option<Component>) -> String {
-    format!("{}\n", HdmText::new(image, component))
+    HdmText::new(image, component).to_string()
 }
 
 /// The lines of one decoder.
@@ -53,7 +53,7 @@ decoder 0
   last              0x00000003efffffff
   size              0x0000000020000000  512 MiB
   control           0x00001710  committed, locked
-  ways              0x1  2
+  ways              0x1  2-way
   granularity       0x0  256 B
   type              0x1  host-only coherent (HDM-H)
   dpa skip          0x0000000000000000  0 B
@@ -65,7 +65,7 @@ decoder 1
   last              0x000000043fffffff
   size              0x0000000040000000  1 GiB
   control           0x00001600  committed
-  ways              0x0  1
+  ways              0x0  1-way
   granularity       0x0  256 B
   type              0x1  host-only coherent (HDM-H)
   dpa skip          0x0000000010000000  256 MiB
@@ -93,7 +93,7 @@ decoder 0
   last              0x00000003efffffff
   size              0x0000000020000000  512 MiB
   control           0x00001711  committed, locked
-  ways              0x1  2
+  ways              0x1  2-way
   granularity       0x1  512 B
   type              0x1  host-only coherent (HDM-H)
   target 0          0x02  port 2
@@ -113,7 +113,7 @@ fn optional_fields_show_only_where_set() {
         "  type              0x0  device-coherent with back-invalidate (HDM-DB)",
         "  bi                0x1  back-invalidate",
         "  uio               0x1  unordered I/O allowed",
-        "  uio ways          0x2  4",
+        "  uio ways          0x2  4-way",
         "  uio granularity   0x1  512 B",
         "  set position      0x3  3",
     ];
@@ -295,7 +295,7 @@ proptest! {
             *first = count;
         }
         let printed = text(&image, component);
-        prop_assert!(printed.starts_with("hdm decoders of a "));
+        prop_assert!(printed.starts_with("hdm decoders of a"));
         prop_assert!(printed.lines().all(|line| line == line.trim_end()));
     }
 }
