@@ -14,3 +14,5 @@ pub mod machine;
 pub mod mapping;
 pub mod scenario;
 pub mod trace;
+//! x
+pub mod dump;
