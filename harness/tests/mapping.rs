@@ -812,7 +812,7 @@ fn the_skip_counts_and_so_do_lower_decoders_by_share() {
 /// Deals the granules of a set out one by one and asks `resolve`, the mapping and the way back.
 ///
 /// `member` names the device that gets granule number K, counted from address 0.
-fn deal(fabric: &Fabric, base: u64, granule: u64, ways: u64, member: fn(u64) -> usize) {
+fn deal(fabric: &Fabric, base: u64, granule: u64, ways: u64, member: impl Fn(u64) -> usize) {
     let list = mappings(fabric);
     let How::Direct(direct) = at(&list, base) else {
         let text = MappingsText(fabric, &list).to_string();
@@ -824,7 +824,7 @@ fn deal(fabric: &Fabric, base: u64, granule: u64, ways: u64, member: fn(u64) -> 
     );
     let mut next = vec![0u64; fabric.devices.len()];
     let mut turns = vec![0u64; fabric.devices.len()];
-    let rounds = 64 * ways;
+    let rounds = 16 * ways;
     for number in 0..rounds {
         let start = base + number * granule;
         let device = member(start / granule);
@@ -866,6 +866,61 @@ fn granules_land_where_dealing_them_out_says() {
     deal(&three_by_two(0, 0), 0x1_2000_0000, 256, 6, |k| (2 * (k % 3) + k % 2) as usize);
     deal(&three_by_two(3, 3), 0x1_2000_0000, 2048, 6, |k| (2 * (k % 3) + k % 2) as usize);
     deal(&three_by_two(1, 0), 0x1_2000_0000, 256, 6, |k| (2 * (k / 2 % 3) + k % 2) as usize);
+}
+
+/// As many bridges as ways, one device each, in a window at a multiple of every stripe.
+fn root_set(ways: Ways, granularity: Granularity) -> Fabric {
+    let list = |row: &dyn Fn(u32) -> String| (0..ways.count()).map(row).collect::<String>();
+    let mut fabric = fabric_of(&format!(
+        "bridge = [{}]\nport = [{}]\ndevice = [{}]\n[[window]]\ntargets = [{}]\nbase = \"12GiB\"\n\
+         size = {}\ngranularity = {}",
+        list(&|i| format!("{{ uid = {} }},", 8 * i)),
+        list(&|i| format!("{{ below = \"hb{i}\" }},")),
+        list(&|i| format!("{{ below = \"port{i}\", persistent = \"256MiB\" }},")),
+        list(&|i| format!("{},", 8 * i)),
+        u64::from(ways.count()) * M256,
+        granularity.bytes(),
+    ));
+    let size = u64::from(ways.count()) * M256;
+    let codes = u32::from(ways.encode()) << 4 | u32::from(granularity.encode());
+    for index in 0..ways.count() {
+        program(
+            &mut fabric,
+            &[
+                (&format!("hb{index}"), 0, 12 << 30, size, COMMITTED, 0),
+                (&format!("mem{index}"), 0, 12 << 30, size, COMMITTED | codes, 0),
+            ],
+        );
+    }
+    fabric
+}
+
+#[test]
+fn all_49_pairs_are_direct_and_the_other_7_are_refused() {
+    let mut refused = Vec::new();
+    for ways in Ways::ALL {
+        for granularity in Granularity::ALL {
+            let fabric = root_set(ways, granularity);
+            let count = u64::from(ways.count());
+            match at(&mappings(&fabric), 12 << 30) {
+                // One way has no granularity, and the list says so.
+                How::Direct(_) if ways == Ways::One => deal(&fabric, 12 << 30, 256, 1, |_| 0),
+                How::Direct(_) => {
+                    deal(&fabric, 12 << 30, granularity.bytes(), count, |k| (k % count) as usize);
+                }
+                How::Trapped { reason } => refused.push((count, granularity.bytes(), *reason)),
+            }
+        }
+    }
+    let pairs: Vec<_> = refused.iter().map(|&(ways, bytes, _)| (ways, bytes >> 10)).collect();
+    assert_eq!(pairs, [(4, 16), (8, 8), (8, 16), (16, 4), (16, 8), (16, 16), (12, 16)]);
+    for (_, _, reason) in refused {
+        let error = matches!(
+            reason,
+            Reason::IllegalDecoder { at: MEM0, error: DecodeError::NotDecodable(_), .. }
+        );
+        assert!(error, "{reason:?}");
+    }
 }
 
 #[test]
