@@ -106,6 +106,14 @@ pub enum Feature {
     ResetMemClear,
     /// Viral (Device DVSEC capability bit 14).
     Viral,
+    /// Volatile memory's fate in a hot reset can be chosen (Device DVSEC capability3 bit 3).
+    HotResetState,
+    /// Direct peer-to-peer CXL.mem (Device DVSEC capability3 bit 4).
+    DirectP2p,
+    /// Modified completions (Device DVSEC capability2 bit 6).
+    ModifiedCompletion,
+    /// Explicit commit (BI and Cache ID structures).
+    ExplicitCommit,
 }
 
 /// The optional features a component has.
@@ -192,7 +200,8 @@ impl Field {
         Self::each(name, offset, bits, device, ports, ports)
     }
 
-    const fn each(
+    /// A field with a rule for each kind of component.
+    pub const fn each(
         name: &'static str,
         offset: usize,
         bits: usize,
@@ -238,6 +247,11 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// The same register `by` bytes further on: another instance of it.
+    pub const fn moved(self, by: u16) -> Self {
+        Self { offset: self.offset + by, ..self }
+    }
+
     /// The register's value after `new` is written over `old`.
     ///
     /// `locked` is the state of the lock that governs the structure: the decoder's own for an HDM
@@ -317,5 +331,10 @@ pub(crate) mod rules {
     pub(crate) const RO: Rule = Rule::always(Class::Ro);
     pub(crate) const RW: Rule = Rule::always(Class::Rw);
     pub(crate) const RWL: Rule = Rule::always(Class::Rwl);
+    pub(crate) const RWS: Rule = Rule::always(Class::Rws);
+    pub(crate) const RWO: Rule = Rule::always(Class::Rwo);
+    pub(crate) const RW1C: Rule = Rule::always(Class::Rw1c);
+    pub(crate) const RW1CS: Rule = Rule::always(Class::Rw1cs);
+    pub(crate) const TRIGGER: Rule = Rule::always(Class::Trigger);
     pub(crate) const RESERVED: Rule = Rule::always(Class::Reserved);
 }

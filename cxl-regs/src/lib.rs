@@ -5,9 +5,18 @@
 
 pub mod access;
 pub mod addr;
+pub mod bi;
+pub mod block;
+pub mod cache_id;
+mod codes;
+pub mod commit;
+pub mod component;
+pub mod config;
 pub mod decoder;
+pub mod dvsec;
 pub mod hdm;
 pub mod interleave;
+pub mod mailbox;
 
 pub use access::Component;
 pub use addr::{DECODER_UNIT, Dpa, Hpa, Size, Span, SpanError};

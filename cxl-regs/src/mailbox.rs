@@ -1,0 +1,690 @@
+//! CXL device registers: the capability array, the primary mailbox, the memory device status
+//! (CXL r3.1 section 8.2.8), and the two commands that tell how much memory there is (8.2.9.9).
+//!
+//! All of it is reached by dwords: 64-bit registers are two of them here.
+//!
+//! **Invariant**: payload lengths and capacities are checked where they are decoded; capacities
+//! are bytes everywhere else.
+
+use core::fmt;
+
+use bitfield_struct::bitfield;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::access::rules::{RO, RW};
+use crate::access::{Field, Register, register};
+use crate::addr::DECODER_UNIT;
+use crate::block::{self, block};
+use crate::codes::codes;
+
+/// CXL Device Capabilities Array (31:0) Register, offset 0x00 (CXL r3.1 section 8.2.8.1).
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct ArrayLow {
+    /// 0 for the array.
+    pub id: u16,
+    /// Version of the array.
+    pub version: u8,
+    /// 0 unknown, 1 memory device, 2 switch mailbox.
+    #[bits(4)]
+    pub kind: u8,
+    #[bits(4)]
+    __: u8,
+}
+
+register!(ArrayLow: u32, "CXL Device Capabilities Array (31:0)" at 0x00, [
+    Field::new("Capability ID", Self::ID_OFFSET, Self::ID_BITS, RO),
+    Field::new("Version", Self::VERSION_OFFSET, Self::VERSION_BITS, RO),
+    Field::new("Type", Self::KIND_OFFSET, Self::KIND_BITS, RO),
+]);
+
+/// CXL Device Capabilities Array (63:32) Register, offset 0x04 (CXL r3.1 section 8.2.8.1).
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct ArrayHigh {
+    /// Entries that follow.
+    pub count: u16,
+    __: u16,
+}
+
+register!(ArrayHigh: u32, "CXL Device Capabilities Array (63:32)" at 0x04, [
+    Field::new("Capabilities Count", Self::COUNT_OFFSET, Self::COUNT_BITS, RO),
+]);
+
+/// CXL Device Capability Header (31:0) Register, offset 0x10 (CXL r3.1 section 8.2.8.2). The
+/// first entry; each further one is 16 bytes on.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct EntryHeader {
+    /// See [`DeviceCapabilityId`].
+    pub id: u16,
+    /// Version of the structure.
+    pub version: u8,
+    __: u8,
+}
+
+register!(EntryHeader: u32, "CXL Device Capability Header (31:0)" at 0x10, [
+    Field::new("Capability ID", Self::ID_OFFSET, Self::ID_BITS, RO),
+    Field::new("Version", Self::VERSION_OFFSET, Self::VERSION_BITS, RO),
+]);
+
+/// CXL Device Capability Header (63:32) Register, offset 0x14 (CXL r3.1 section 8.2.8.2).
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct EntryOffset {
+    /// From the start of the register block.
+    pub offset: u32,
+}
+
+register!(EntryOffset: u32, "CXL Device Capability Header (63:32)" at 0x14, [
+    Field::new("Offset", Self::OFFSET_OFFSET, Self::OFFSET_BITS, RO),
+]);
+
+/// CXL Device Capability Header (95:64) Register, offset 0x18 (CXL r3.1 section 8.2.8.2).
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct EntryLength {
+    /// Of the structure in bytes.
+    pub length: u32,
+}
+
+register!(EntryLength: u32, "CXL Device Capability Header (95:64)" at 0x18, [
+    Field::new("Length", Self::LENGTH_OFFSET, Self::LENGTH_BITS, RO),
+]);
+
+/// Mailbox Capabilities Register, offset 0x00 (CXL r3.1 section 8.2.8.4.3).
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct Capabilities {
+    /// Log2 of the payload area's bytes: 8 to 20.
+    #[bits(5)]
+    pub payload_size: u8,
+    /// Can tell when a command is done.
+    pub doorbell_interrupt: bool,
+    /// Can tell when a background command is done.
+    pub background_interrupt: bool,
+    /// MSI vector.
+    #[bits(4)]
+    pub interrupt_message: u8,
+    /// Seconds after reset until the interface is ready; 0 not reported.
+    pub ready_time: u8,
+    /// As in the capability array.
+    #[bits(4)]
+    pub kind: u8,
+    #[bits(9)]
+    __: u16,
+}
+
+register!(Capabilities: u32, "Mailbox Capabilities" at 0x00, [
+    Field::new("Payload Size", Self::PAYLOAD_SIZE_OFFSET, Self::PAYLOAD_SIZE_BITS, RO),
+    Field::new(
+        "MB Doorbell Interrupt Capable",
+        Self::DOORBELL_INTERRUPT_OFFSET,
+        Self::DOORBELL_INTERRUPT_BITS,
+        RO,
+    ),
+    Field::new(
+        "Background Command Complete Interrupt Capable",
+        Self::BACKGROUND_INTERRUPT_OFFSET,
+        Self::BACKGROUND_INTERRUPT_BITS,
+        RO,
+    ),
+    Field::new(
+        "Interrupt Message Number",
+        Self::INTERRUPT_MESSAGE_OFFSET,
+        Self::INTERRUPT_MESSAGE_BITS,
+        RO,
+    ),
+    Field::new("Mailbox Ready Time", Self::READY_TIME_OFFSET, Self::READY_TIME_BITS, RO),
+    Field::new("Type", Self::KIND_OFFSET, Self::KIND_BITS, RO),
+]);
+
+/// Mailbox Control Register, offset 0x04 (CXL r3.1 section 8.2.8.4.4).
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct Control {
+    /// Software sets it to start a command, the device clears it when done.
+    pub doorbell: bool,
+    /// Tell when a command is done.
+    pub doorbell_interrupt: bool,
+    /// Tell when a background command is done.
+    pub background_interrupt: bool,
+    #[bits(29)]
+    __: u32,
+}
+
+register!(Control: u32, "Mailbox Control" at 0x04, [
+    Field::new("Doorbell", Self::DOORBELL_OFFSET, Self::DOORBELL_BITS, RW),
+    Field::new(
+        "MB Doorbell Interrupt",
+        Self::DOORBELL_INTERRUPT_OFFSET,
+        Self::DOORBELL_INTERRUPT_BITS,
+        RW,
+    ),
+    Field::new(
+        "Background Command Complete Interrupt",
+        Self::BACKGROUND_INTERRUPT_OFFSET,
+        Self::BACKGROUND_INTERRUPT_BITS,
+        RW,
+    ),
+]);
+
+/// Command (31:0) Register, offset 0x08 (CXL r3.1 section 8.2.8.4.5).
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct CommandLow {
+    /// See [`Opcode`].
+    pub opcode: u16,
+    /// Low bits of the payload's bytes.
+    pub length: u16,
+}
+
+register!(CommandLow: u32, "Command (31:0)" at 0x08, [
+    Field::new("Command Opcode", Self::OPCODE_OFFSET, Self::OPCODE_BITS, RW),
+    Field::new("Payload Length [15:0]", Self::LENGTH_OFFSET, Self::LENGTH_BITS, RW),
+]);
+
+/// Command (63:32) Register, offset 0x0C (CXL r3.1 section 8.2.8.4.5).
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct CommandHigh {
+    /// High bits of the payload's bytes.
+    #[bits(5)]
+    pub length: u8,
+    #[bits(27)]
+    __: u32,
+}
+
+register!(CommandHigh: u32, "Command (63:32)" at 0x0C, [
+    Field::new("Payload Length [20:16]", Self::LENGTH_OFFSET, Self::LENGTH_BITS, RW),
+]);
+
+/// Mailbox Status (31:0) Register, offset 0x10 (CXL r3.1 section 8.2.8.4.6).
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct StatusLow {
+    /// A background command is running.
+    pub background: bool,
+    #[bits(31)]
+    __: u32,
+}
+
+register!(StatusLow: u32, "Mailbox Status (31:0)" at 0x10, [
+    Field::new("Background Operation", Self::BACKGROUND_OFFSET, Self::BACKGROUND_BITS, RO),
+]);
+
+/// Mailbox Status (63:32) Register, offset 0x14 (CXL r3.1 section 8.2.8.4.6).
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct StatusHigh {
+    /// See [`ReturnCode`].
+    pub return_code: u16,
+    /// The vendor's.
+    pub vendor_status: u16,
+}
+
+register!(StatusHigh: u32, "Mailbox Status (63:32)" at 0x14, [
+    Field::new("Return Code", Self::RETURN_CODE_OFFSET, Self::RETURN_CODE_BITS, RO),
+    Field::new(
+        "Vendor Specific Extended Status",
+        Self::VENDOR_STATUS_OFFSET,
+        Self::VENDOR_STATUS_BITS,
+        RO,
+    ),
+]);
+
+/// Background Command Status (31:0) Register, offset 0x18 (CXL r3.1 section 8.2.8.4.7).
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct BackgroundLow {
+    /// The last background command.
+    pub opcode: u16,
+    /// 0 to 100.
+    #[bits(7)]
+    pub percent: u8,
+    #[bits(9)]
+    __: u16,
+}
+
+register!(BackgroundLow: u32, "Background Command Status (31:0)" at 0x18, [
+    Field::new("Command Opcode", Self::OPCODE_OFFSET, Self::OPCODE_BITS, RO),
+    Field::new("Percentage Complete", Self::PERCENT_OFFSET, Self::PERCENT_BITS, RO),
+]);
+
+/// Background Command Status (63:32) Register, offset 0x1C (CXL r3.1 section 8.2.8.4.7).
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct BackgroundHigh {
+    /// See [`ReturnCode`].
+    pub return_code: u16,
+    /// The vendor's.
+    pub vendor_status: u16,
+}
+
+register!(BackgroundHigh: u32, "Background Command Status (63:32)" at 0x1C, [
+    Field::new("Return Code", Self::RETURN_CODE_OFFSET, Self::RETURN_CODE_BITS, RO),
+    Field::new(
+        "Vendor Specific Extended Status",
+        Self::VENDOR_STATUS_OFFSET,
+        Self::VENDOR_STATUS_BITS,
+        RO,
+    ),
+]);
+
+/// Memory Device Status Register, offset 0x00 (CXL r3.1 section 8.2.8.5.1.1). The high dword is
+/// reserved.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct MemoryDeviceStatus {
+    /// The device is broken; replace it.
+    pub fatal: bool,
+    /// The device's firmware has stopped; reset it.
+    pub firmware_halt: bool,
+    /// See [`MediaStatus`].
+    #[bits(2)]
+    pub media_status: u8,
+    /// The mailbox takes commands.
+    pub interface_ready: bool,
+    /// 0 none, 1 cold, 2 warm, 3 hot, 4 CXL Reset.
+    #[bits(3)]
+    pub reset_needed: u8,
+    #[bits(24)]
+    __: u32,
+}
+
+register!(MemoryDeviceStatus: u32, "Memory Device Status" at 0x00, [
+    Field::new("Device Fatal", Self::FATAL_OFFSET, Self::FATAL_BITS, RO),
+    Field::new("FW Halt", Self::FIRMWARE_HALT_OFFSET, Self::FIRMWARE_HALT_BITS, RO),
+    Field::new("Media Status", Self::MEDIA_STATUS_OFFSET, Self::MEDIA_STATUS_BITS, RO),
+    Field::new(
+        "Mailbox Interfaces Ready",
+        Self::INTERFACE_READY_OFFSET,
+        Self::INTERFACE_READY_BITS,
+        RO,
+    ),
+    Field::new("Reset Needed", Self::RESET_NEEDED_OFFSET, Self::RESET_NEEDED_BITS, RO),
+]);
+
+codes! {
+    /// Device capability IDs (section 8.2.8.2.1).
+    DeviceCapabilityId: u16 {
+        /// Device status.
+        DeviceStatus = 0x0001, "device status";
+        /// Primary mailbox.
+        PrimaryMailbox = 0x0002, "primary mailbox";
+        /// Secondary mailbox.
+        SecondaryMailbox = 0x0003, "secondary mailbox";
+        /// Memory device status.
+        MemoryDeviceStatus = 0x4000, "memory device status";
+    }
+}
+
+codes! {
+    /// Commands (section 8.2.9).
+    Opcode: u16 {
+        /// Identify Memory Device.
+        IdentifyMemoryDevice = 0x4000, "Identify Memory Device";
+        /// Get Partition Info.
+        GetPartitionInfo = 0x4100, "Get Partition Info";
+    }
+}
+
+codes! {
+    /// Return codes (section 8.2.8.4.5.1).
+    ReturnCode: u16 {
+        /// Done.
+        Success = 0x00, "success";
+        /// Going on in the background.
+        BackgroundStarted = 0x01, "background command started";
+        /// Input makes no sense.
+        InvalidInput = 0x02, "invalid input";
+        /// No such command.
+        Unsupported = 0x03, "unsupported";
+        /// The device failed.
+        InternalError = 0x04, "internal error";
+        /// Try again.
+        RetryRequired = 0x05, "retry required";
+        /// A command is running.
+        Busy = 0x06, "busy";
+        /// Media is disabled.
+        MediaDisabled = 0x07, "media disabled";
+        /// Not on this mailbox.
+        UnsupportedMailbox = 0x15, "unsupported mailbox";
+        /// Input length makes no sense.
+        InvalidPayloadLength = 0x16, "invalid payload length";
+    }
+}
+
+codes! {
+    /// State of the media (section 8.2.8.5.1.1).
+    MediaStatus: u8 {
+        /// Training, or not started.
+        NotReady = 0, "not ready";
+        /// Usable.
+        Ready = 1, "ready";
+        /// Failed.
+        Error = 2, "error";
+        /// Disabled.
+        Disabled = 3, "disabled";
+    }
+}
+
+block! {
+    /// The mailbox registers, as far as the payload.
+    Mailbox {
+        /// Payload size.
+        capabilities: Capabilities;
+        /// Doorbell.
+        control: Control;
+        /// Opcode and length.
+        command_low: CommandLow;
+        /// Length.
+        command_high: CommandHigh;
+        /// Background operation.
+        status_low: StatusLow;
+        /// Return code.
+        status_high: StatusHigh;
+        /// Background command.
+        background_low: BackgroundLow;
+        /// Its return code.
+        background_high: BackgroundHigh;
+    }
+}
+
+/// Offset of the payload in the mailbox registers.
+pub const PAYLOAD_OFFSET: u16 = Mailbox::EXTENT.end;
+const _: () = assert!(PAYLOAD_OFFSET == 0x20);
+
+impl Capabilities {
+    /// Bytes of the payload area; `None` outside 256 bytes to 1 MiB.
+    pub const fn payload_bytes(self) -> Option<u32> {
+        match self.payload_size() {
+            size @ 8..=20 => Some(1 << size),
+            _ => None,
+        }
+    }
+}
+
+impl MemoryDeviceStatus {
+    /// Whether commands and memory can be used.
+    pub fn ready(self) -> bool {
+        let media = MediaStatus::from_code(self.media_status());
+        self.interface_ready()
+            && media == MediaStatus::Ready
+            && !self.fatal()
+            && !self.firmware_halt()
+    }
+}
+
+/// A command and the bytes of its payload: the Command register as one value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// What to do.
+    pub opcode: Opcode,
+    /// Bytes of input before, of output after. 21 bits.
+    pub length: u32,
+}
+
+impl Command {
+    /// Bits of the length field that lie in the low dword.
+    const LOW_BITS: u32 = CommandLow::LENGTH_BITS as u32;
+
+    /// The value of the two dwords.
+    pub fn decode(low: CommandLow, high: CommandHigh) -> Self {
+        let length = u32::from(high.length()) << Self::LOW_BITS | u32::from(low.length());
+        Self { opcode: Opcode::from_code(low.opcode()), length }
+    }
+
+    /// The two dwords, low first; `None` if the length has more than 21 bits.
+    pub fn encode(self) -> Option<(CommandLow, CommandHigh)> {
+        let high = CommandHigh::new().with_length_checked((self.length >> 16).try_into().ok()?);
+        let low = CommandLow::new().with_opcode(self.opcode.code());
+        Some((low.with_length(self.length as u16), high.ok()?))
+    }
+}
+
+/// Output of Identify Memory Device (section 8.2.9.9.1.1). Capacities are in units of 256 MiB.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
+)]
+#[repr(C)]
+pub struct IdentifyMemoryDevice {
+    /// Firmware revision, ASCII.
+    pub firmware_revision: [u8; 16],
+    /// All memory.
+    pub total: U64,
+    /// Memory that is always volatile.
+    pub volatile_only: U64,
+    /// Memory that is always persistent.
+    pub persistent_only: U64,
+    /// Unit of what can be either; 0 if nothing can.
+    pub partition_alignment: U64,
+    /// Entries of the informational event log.
+    pub informational_events: U16,
+    /// Entries of the warning event log.
+    pub warning_events: U16,
+    /// Entries of the failure event log.
+    pub failure_events: U16,
+    /// Entries of the fatal event log.
+    pub fatal_events: U16,
+    /// Bytes of the label storage area.
+    pub label_storage: U32,
+    /// Most entries of the poison list, 24 bits.
+    pub poison_list: [u8; 3],
+    /// Most poison that can be injected; 0 for no limit.
+    pub inject_poison_limit: U16,
+    /// How poison is handled.
+    pub poison_capabilities: u8,
+    /// QoS telemetry.
+    pub qos_capabilities: u8,
+    /// Entries of the dynamic capacity event log (CXL r3.0 and later).
+    pub dynamic_capacity_events: U16,
+}
+
+/// Output of Get Partition Info (section 8.2.9.9.2.1). Capacities are in units of 256 MiB.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
+)]
+#[repr(C)]
+pub struct PartitionInfo {
+    /// Volatile now.
+    pub active_volatile: U64,
+    /// Persistent now.
+    pub active_persistent: U64,
+    /// Volatile after the next reset; 0 with the next field 0 for no change.
+    pub next_volatile: U64,
+    /// Persistent after the next reset.
+    pub next_persistent: U64,
+}
+
+const _: () = assert!(size_of::<IdentifyMemoryDevice>() == 0x45);
+const _: () = assert!(size_of::<PartitionInfo>() == 0x20);
+
+/// Length of the Identify output in CXL 2.0, which ends before dynamic capacity.
+const IDENTIFY_CXL_2: u32 = 0x43;
+
+/// A capacity field in bytes; `None` if it is more than 64 bits can count.
+pub const fn capacity_bytes(units: U64) -> Option<u64> {
+    units.get().checked_mul(DECODER_UNIT)
+}
+
+/// A payload that is too short for the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShortPayload {
+    /// The command.
+    pub opcode: Opcode,
+    /// The least its output has.
+    pub need: u32,
+    /// What the device gave.
+    pub have: u32,
+}
+
+impl fmt::Display for ShortPayload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { opcode, need, have } = self;
+        write!(f, "{opcode} gave {have} bytes of payload, it has at least {need}")
+    }
+}
+
+impl core::error::Error for ShortPayload {}
+
+/// Copies up to `length` bytes of the payload of the mailbox at `base` into a value of zeros.
+fn payload<P: FromBytes + IntoBytes>(
+    mut reader: impl FnMut(u16) -> u32,
+    base: u16,
+    length: u32,
+) -> P {
+    let mut value = P::new_zeroed();
+    let length = length.try_into().unwrap_or(usize::MAX);
+    let size = size_of::<P>().min(length);
+    let start = base.wrapping_add(PAYLOAD_OFFSET);
+    let places = value.as_mut_bytes().iter_mut().take(size);
+    for (index, place) in (0u16..).zip(places) {
+        let at = start.wrapping_add(index);
+        *place = reader(at & !3).to_le_bytes()[usize::from(at & 3)];
+    }
+    value
+}
+
+impl IdentifyMemoryDevice {
+    /// Reads the output out of the payload of the mailbox at `base`, of which the device said
+    /// that it has `length` bytes.
+    pub fn read(
+        reader: impl FnMut(u16) -> u32,
+        base: u16,
+        length: u32,
+    ) -> Result<Self, ShortPayload> {
+        let (opcode, need) = (Opcode::IdentifyMemoryDevice, IDENTIFY_CXL_2);
+        if length < need {
+            return Err(ShortPayload { opcode, need, have: length });
+        }
+        Ok(payload(reader, base, length))
+    }
+}
+
+impl PartitionInfo {
+    /// Reads the output out of the payload of the mailbox at `base`, of which the device said
+    /// that it has `length` bytes.
+    pub fn read(
+        reader: impl FnMut(u16) -> u32,
+        base: u16,
+        length: u32,
+    ) -> Result<Self, ShortPayload> {
+        let (opcode, need) = (Opcode::GetPartitionInfo, size_of::<Self>() as u32);
+        if length < need {
+            return Err(ShortPayload { opcode, need, have: length });
+        }
+        Ok(payload(reader, base, length))
+    }
+}
+
+/// Why the capability array, or an entry, makes no sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceArrayError {
+    /// Nothing answers.
+    AllOnes,
+    /// The array does not start with ID 0, version 1 or later.
+    Header {
+        /// The dword.
+        found: u32,
+    },
+    /// A structure is not on a dword, or lies in the array, or is empty or passes the end.
+    Place {
+        /// Which entry, from 0.
+        entry: u16,
+        /// Its offset.
+        offset: u32,
+        /// Its length.
+        length: u32,
+    },
+}
+
+impl fmt::Display for DeviceArrayError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AllOnes => f.write_str("device registers read as all-ones: nothing answers"),
+            Self::Header { found } => {
+                write!(f, "device capability array starts with {found:#010x}, not ID 0 version 1")
+            }
+            Self::Place { entry, offset, length } => write!(
+                f,
+                "device capability {entry} at offset {offset:#x}, length {length:#x}, is no place \
+                 for a structure"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for DeviceArrayError {}
+
+/// A structure of the device registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceCapability {
+    /// What it is.
+    pub id: DeviceCapabilityId,
+    /// Version.
+    pub version: u8,
+    /// Offset from the start of the register block.
+    pub offset: u32,
+    /// Bytes.
+    pub length: u32,
+}
+
+/// The entries of the device capability array. Only those in the block's first 64 KiB are read.
+#[derive(Clone, Debug)]
+pub struct DeviceCapabilities<R> {
+    reader: R,
+    entries: core::ops::Range<u16>,
+}
+
+/// Bytes of one entry, and of what is in front of the first.
+const ENTRY_SIZE: u16 = EntryHeader::SPEC.offset;
+
+impl<R: FnMut(u16) -> u32> DeviceCapabilities<R> {
+    /// Reads the header of the array at the start of the register block.
+    pub fn new(mut reader: R) -> Result<Self, DeviceArrayError> {
+        let low: ArrayLow = block::read(&mut reader, 0);
+        if low.into_bits() == u32::MAX {
+            return Err(DeviceArrayError::AllOnes);
+        }
+        if low.id() != 0 || low.version() == 0 {
+            return Err(DeviceArrayError::Header { found: low.into_bits() });
+        }
+        let high: ArrayHigh = block::read(&mut reader, 0);
+        let most = u16::MAX / ENTRY_SIZE;
+        Ok(Self { reader, entries: 0..high.count().min(most) })
+    }
+
+    /// The first structure of a kind; broken entries in front of it are an error.
+    pub fn find(
+        mut self,
+        id: DeviceCapabilityId,
+    ) -> Result<Option<DeviceCapability>, DeviceArrayError> {
+        self.find_map(|found| match found {
+            Ok(found) => (found.id == id).then_some(Ok(found)),
+            Err(error) => Some(Err(error)),
+        })
+        .transpose()
+    }
+}
+
+impl<R: FnMut(u16) -> u32> Iterator for DeviceCapabilities<R> {
+    type Item = Result<DeviceCapability, DeviceArrayError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let entry = self.entries.next()?;
+        let at = ENTRY_SIZE.wrapping_mul(entry);
+        let header: EntryHeader = block::read(&mut self.reader, at);
+        let offset = block::read::<EntryOffset>(&mut self.reader, at).offset();
+        let length = block::read::<EntryLength>(&mut self.reader, at).length();
+        let array = u32::from(ENTRY_SIZE) * (u32::from(self.entries.end) + 1);
+        let ends = offset.checked_add(length).is_some() && length != 0;
+        Some(if offset.is_multiple_of(4) && offset >= array && ends {
+            let id = DeviceCapabilityId::from_code(header.id());
+            Ok(DeviceCapability { id, version: header.version(), offset, length })
+        } else {
+            Err(DeviceArrayError::Place { entry, offset, length })
+        })
+    }
+}

@@ -1,0 +1,68 @@
+//! The only seam to hardware: dwords by physical address, and a clock.
+//!
+//! **Invariant**: every access the library makes is an aligned 32-bit one. Nothing here can fail:
+//! hardware that is not there reads all-ones, and the library judges what it read.
+
+use cxl_regs::access::Register;
+
+/// Reads and writes aligned dwords by physical address.
+///
+/// Configuration space (through ECAM), BARs and host bridge registers all go through it. What is
+/// not there reads `0xffff_ffff` and swallows writes. An implementation must perform each access
+/// exactly once, as one 32-bit transaction, in program order.
+pub trait Mmio {
+    /// Reads the dword at `address`, a multiple of 4.
+    fn read(&mut self, address: u64) -> u32;
+    /// Writes the dword at `address`, a multiple of 4.
+    fn write(&mut self, address: u64, value: u32);
+}
+
+impl<T: Mmio + ?Sized> Mmio for &mut T {
+    fn read(&mut self, address: u64) -> u32 {
+        (**self).read(address)
+    }
+    fn write(&mut self, address: u64, value: u32) {
+        (**self).write(address, value);
+    }
+}
+
+/// Time, for waits that must end. Any monotonic source will do.
+///
+/// Waits are bounded by a number of polls as well, so a clock that stands still cannot hang them.
+pub trait Clock {
+    /// Microseconds since some fixed moment.
+    fn microseconds(&mut self) -> u64;
+}
+
+impl<T: Clock + ?Sized> Clock for &mut T {
+    fn microseconds(&mut self) -> u64 {
+        (**self).microseconds()
+    }
+}
+
+/// A block of registers at a physical address: registers are named by type, never by offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Block(
+    /// Physical address of the block's first byte.
+    pub u64,
+);
+
+impl Block {
+    /// Physical address of the dword that holds `R`.
+    pub fn address<R: Register>(self) -> u64 {
+        self.0.wrapping_add(u64::from(R::SPEC.offset)) & !3
+    }
+
+    /// Reads one register out of its dword.
+    pub fn read<R: Register>(self, hw: &mut impl Mmio) -> R {
+        let dword = hw.read(self.address::<R>());
+        R::from_raw(dword >> (8 * (u32::from(R::SPEC.offset) & 3)))
+    }
+
+    /// Writes a register that fills its dword. Narrower ones share theirs with a neighbour whose
+    /// write-1-to-clear bits must not be touched, so writing one alone is not offered here.
+    pub fn write<R: Register>(self, hw: &mut impl Mmio, value: R) {
+        debug_assert!(R::SPEC.bytes == 4);
+        hw.write(self.address::<R>(), value.raw());
+    }
+}
