@@ -13,7 +13,7 @@ use cxl_harness::mapping::{
 use cxl_harness::scenario::{Partition, Scenario, builtin, builtins};
 use cxl_regs::hdm::DecoderImage;
 use cxl_regs::{
-    Coherency, ComposeError, DecodeError, Dpa, Granularity, Hpa, Interleave, Span, Ways,
+    Coherency, ComposeError, DecodeError, Dpa, Granularity, Hpa, Interleave, Span, SpanError, Ways,
     XorMapError,
 };
 use proptest::prelude::*;
@@ -702,6 +702,72 @@ fn a_window_without_a_place_has_no_address() {
 }
 
 #[test]
+fn a_window_that_is_no_window_says_so() {
+    let with = |base, size| {
+        let mut fabric = flat();
+        (fabric.windows[0].base, fabric.windows[0].size) = (Hpa(base), size);
+        mappings(&fabric)
+    };
+    let whole = |base, size, reason| {
+        vec![Mapping { window: 0, hpa: Hpa(base), size, how: trapped(reason) }]
+    };
+    for (base, size) in [(0x1_0000_1000, 8 * M256), (0x1_0000_0000, 8 * M256 + 4096)] {
+        let reason = Reason::WindowUnaligned { base: Hpa(base), size };
+        assert_eq!(with(base, size), whole(base, size, reason));
+    }
+    for (base, size, error) in [
+        (1 << 32, 0, SpanError::Empty { base: 1 << 32 }),
+        (1 << 32, u64::MAX, SpanError::Wraps { base: 1 << 32, size: u64::MAX }),
+    ] {
+        let list = with(base, size);
+        assert_eq!(list, whole(base, size, Reason::WindowRange(error)));
+        assert_eq!(list[0].span(), None);
+    }
+    assert_eq!(resolve(&flat(), Hpa(0)), Err(Reason::NoWindow));
+    assert_eq!(resolve(&flat(), Hpa(0x1_8000_0000)), Err(Reason::NoWindow));
+}
+
+/// A switch below a switch, two devices below the lower one and one beside it.
+fn nested(upper: u32, lower: u32, device: u32) -> Fabric {
+    let mut fabric = fabric_of(
+        r#"
+        bridge = [{ uid = 16 }]
+        switch = [{ below = "port0" }, { below = "port1" }]
+        port = [
+            { below = "hb0" }, { below = "sw0" }, { below = "sw0" },
+            { below = "sw1" }, { below = "sw1" },
+        ]
+        device = [
+            { below = "port3", volatile = "512MiB" }, { below = "port4", volatile = "512MiB" },
+            { below = "port2", volatile = "512MiB" },
+        ]
+        window = [{ targets = [16], size = "1GiB" }]
+        "#,
+    );
+    let (base, size) = (0x1_0000_0000, 4 * M256);
+    program(
+        &mut fabric,
+        &[
+            ("hb0", 0, base, size, COMMITTED, 0),
+            ("sw0", 0, base, size, COMMITTED | upper, 0x0100),
+            ("sw1", 0, base, size, COMMITTED | lower, 0x0100),
+            ("mem0", 0, base, size, COMMITTED | device, 0),
+            ("mem1", 0, base, size, COMMITTED | device, 0),
+            ("mem2", 0, base, size, COMMITTED | device, 0),
+        ],
+    );
+    fabric
+}
+
+#[test]
+fn of_nested_switches_one_may_interleave() {
+    deal(&nested(0x00, 0x12, 0x12), 0x1_0000_0000, 1024, 2, |k| (k % 2) as usize);
+    let both = mappings(&nested(0x11, 0x10, 0x20));
+    let second = Reason::SwitchLevels { at: At::Switch(1) };
+    assert_eq!(*at(&both, 0x1_0000_0000), trapped(second));
+}
+
+#[test]
 fn windows_that_overlap_trap_where_they_do() {
     let mut fabric = flat();
     let mut other = fabric.windows[0].clone();
@@ -715,6 +781,20 @@ fn windows_that_overlap_trap_where_they_do() {
     assert_eq!(
         resolve(&fabric, Hpa(0x1_1000_0000)).map(|_| ()),
         Err(Reason::WindowsOverlap { other: 1 })
+    );
+
+    // The same with the small window first: what is left of the large one are two ranges.
+    fabric.windows.swap(0, 1);
+    fabric.windows[1].targets = vec![99];
+    let list = mappings(&fabric);
+    let spans: Vec<_> = list.iter().map(|mapping| (mapping.window, mapping.span())).collect();
+    assert_eq!(
+        spans,
+        [
+            (1, Some(span(0x1_0000_0000, M256))),
+            (0, Some(span(0x1_1000_0000, M256))),
+            (1, Some(span(0x1_2000_0000, 6 * M256))),
+        ]
     );
 }
 
@@ -799,6 +879,10 @@ fn the_skip_counts_and_so_do_lower_decoders_by_share() {
     let mut fabric = flat();
     *decoder(&mut fabric, "mem1", 1) = *decoder(&mut fabric, "mem1", 0);
     *decoder(&mut fabric, "mem1", 0) = image(0x1_0000_0000, 0, COMMITTED | 0x100, 0);
+    assert_eq!(resolve(&fabric, Hpa(0x1_2000_0000)).map(|path| path.dpa), Ok(Dpa(0)));
+
+    // Not committed: takes no part either, whatever it says.
+    *decoder(&mut fabric, "mem1", 0) = image(0x9_0000_0000, M256, COMMITTED & !0x400, M256);
     assert_eq!(resolve(&fabric, Hpa(0x1_2000_0000)).map(|path| path.dpa), Ok(Dpa(0)));
 
     // A lower decoder that makes no sense leaves the address of the upper one unknown.

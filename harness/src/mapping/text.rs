@@ -9,7 +9,6 @@ use cxl_regs::{Arithmetic, Decoder, Interleave, Size, Ways};
 
 use super::{At, Direct, Endpoint, Hop, How, Mapping, Path, Reason};
 use crate::fabric::{Fabric, Window};
-use crate::scenario::Partition;
 
 /// A reason as one sentence.
 #[derive(Clone, Copy)]
@@ -47,15 +46,6 @@ fn port_name(fabric: &Fabric, port: usize) -> &str {
 
 fn window_name(fabric: &Fabric, window: usize) -> &str {
     fabric.windows.get(window).map_or("a window", |window| &window.name)
-}
-
-impl Display for Partition {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Volatile => "volatile",
-            Self::Persistent => "persistent",
-        })
-    }
 }
 
 impl Display for ReasonText<'_> {
