@@ -2,6 +2,8 @@
 //!
 //! **Invariant**: expected addresses and messages are typed by hand.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use cxl_harness::layout::{AddressMap, place_windows};
 use cxl_harness::scenario::{
     Action, Bridge, Device, FaultKind, Parent, Place, Port, RegisterAt, ResetKind, Scenario,
