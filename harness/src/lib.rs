@@ -2,9 +2,10 @@
 //!
 //! **Invariant**: models share register names and bit places with the firmware, never its logic.
 
-pub mod backing;
 pub mod acpi;
+pub mod backing;
 pub mod device;
+pub mod dump;
 pub mod fabric;
 pub mod fault;
 pub mod guest;
@@ -12,7 +13,6 @@ pub mod kvm;
 pub mod layout;
 pub mod machine;
 pub mod mapping;
+pub mod run;
 pub mod scenario;
 pub mod trace;
-//! x
-pub mod dump;

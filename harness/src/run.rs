@@ -4,7 +4,9 @@
 //! tables, exactly as in a guest; the facts of both runs are the same.
 
 use cxl_firmware::bring_up::{BringUpError, Workspace, bring_up};
-use cxl_firmware::platform::RootBus;
+use cxl_firmware::discover::discover;
+use cxl_firmware::plan::plan;
+use cxl_firmware::platform::{Platform, RootBus};
 use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem};
 use cxl_firmware::topology::{Partition, Path};
 use cxl_firmware::{acpi, handoff, tables};
@@ -161,4 +163,91 @@ pub fn roots(scenario: &Scenario) -> Vec<(u32, RootBus)> {
     known
         .map(|bridge| (bridge.uid, RootBus { segment: bridge.segment, bus: bridge.bus }))
         .collect()
+}
+
+/// Where the tables lie in a guest: where a BIOS would put them.
+pub const TABLES_BASE: u64 = 0xE0000;
+
+/// Runs the library on a machine, as its scenario's policy says.
+pub fn direct(machine: &mut Machine) -> Done {
+    let wanted = Wanted::of(machine);
+    let policy = wanted.policy();
+    let mut done = Done::new();
+    let tables = match platform(machine) {
+        Ok(tables) => tables,
+        Err(error) => {
+            done.refusal = Some(Refusal::Platform(error));
+            return done;
+        }
+    };
+    let platform = tables.platform();
+    let mut clock = machine.clock();
+    if let Err(error) = bring_up(machine, &mut clock, &platform, &policy, &mut done.room) {
+        done.refusal = Some(Refusal::BringUp(error));
+    }
+    done.describe(&platform);
+    done
+}
+
+/// Plans without touching a decoder: discovery and the plan alone.
+pub fn dry(machine: &mut Machine) -> Done {
+    let wanted = Wanted::of(machine);
+    let mut done = Done::new();
+    let tables = match platform(machine) {
+        Ok(tables) => tables,
+        Err(error) => {
+            done.refusal = Some(Refusal::Platform(error));
+            return done;
+        }
+    };
+    let platform = tables.platform();
+    let mut clock = machine.clock();
+    let Room { topology, plan: room, .. } = &mut *done.room;
+    let result = discover(machine, &mut clock, &platform, topology)
+        .map_err(BringUpError::Discover)
+        .and_then(|()| {
+            plan(&platform, topology, &wanted.policy(), room).map_err(BringUpError::Plan)
+        });
+    done.refusal = result.err().map(Refusal::BringUp);
+    done
+}
+
+/// The platform as its ACPI tables tell it.
+pub fn platform(machine: &Machine) -> Result<Tables, acpi::PlatformError> {
+    let bytes = crate::acpi::Tables::new(machine.scenario(), machine.map(), TABLES_BASE);
+    Tables::from_acpi(
+        bytes.table(&bytes.mcfg),
+        bytes.table(&bytes.cedt),
+        machine.scenario().platform.physical_bits,
+        &roots(machine.scenario()),
+    )
+}
+
+impl Done {
+    fn new() -> Self {
+        Self { room: Box::new(Room::new()), cedt: Vec::new(), handoff: Vec::new(), refusal: None }
+    }
+
+    /// Tables and hand-off record of what was committed; nothing for a machine that is not whole.
+    fn describe(&mut self, platform: &Platform<'_>) {
+        if self.refusal.is_some() {
+            return;
+        }
+        let Room { topology, committed, .. } = &*self.room;
+        let mut buffer = vec![0; 64 << 10];
+        let cedt = tables::cedt(platform, topology, committed, IDENTITY, &mut buffer);
+        let checked = cedt.and_then(|cedt| {
+            tables::cross_check(cedt, topology, committed)?;
+            Ok(cedt.to_vec())
+        });
+        match checked {
+            Ok(cedt) => self.cedt = cedt,
+            Err(error) => self.refusal = Some(Refusal::Tables(error)),
+        }
+        let mut buffer = vec![0; 256 << 10];
+        match handoff::write(topology.tree(), committed, None, &mut buffer) {
+            Ok(record) => self.handoff = record.to_vec(),
+            Err(error) => self.refusal = Some(Refusal::Handoff(error)),
+        }
+    }
 }
