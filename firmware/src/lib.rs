@@ -3,14 +3,14 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
-pub mod doorbell;
 pub mod acpi;
-pub mod config;
-pub mod discover;
 mod back_invalidate;
 pub mod bring_up;
 pub mod commit;
 pub mod committed;
+pub mod config;
+pub mod discover;
+pub mod doorbell;
 pub mod handoff;
 pub mod mmio;
 mod paths;

@@ -1,6 +1,6 @@
 //! Committing a plan: the exact order of accesses, and what a fault at any step leaves behind.
 //!
-//! **Invariant**: addresses and values are typed by hand; the fake hardware in `fake` shares no
+//! **Invariant**: addresses and values are typed by hand; the fake hardware in `scripted` shares no
 //! table with the library.
 
 mod scripted;
@@ -75,9 +75,9 @@ fn one_path_is_written_in_the_order_of_the_specification() {
             (0x2000_0020, 0x0000_1300),
             (0x2000_0004, 0x0000_0002),
             (0x2001_000C, 0x0000_0006),
-            // Commit the bridge, then CONFIG_LOCK.
+            // Commit the bridge, then CONFIG_LOCK beside the read-only Capability2.
             (0x1000_1020, 0x0000_1300),
-            (0x2001_0014, 0x0000_0001),
+            (0x2001_0014, 0xCAFE_0001),
         ]
     );
     assert_eq!(m.hw.get(0x2000_0020), 0x1700);

@@ -3,14 +3,14 @@
 //! **Invariant**: the golden record is typed by hand from the layout in the module's documentation;
 //! digests are computed here by a second implementation.
 
-mod fake;
+mod scripted;
 
 use cxl_firmware::commit::commit;
 use cxl_firmware::committed::{Committed, Fate};
 use cxl_firmware::handoff::{self, HandoffError, TableLocation};
 use cxl_firmware::policy::Policy;
 use cxl_regs::access::Component;
-use fake::{Machine, Ticks, simple, switched};
+use scripted::{Machine, Ticks, simple, switched};
 
 /// FNV-1a, written out with 128 bits.
 fn fnv(bytes: &[u8]) -> u64 {

@@ -3,7 +3,7 @@
 //! **Invariant**: the golden tables are typed by hand from ACPI 6.5 section 5.2.6 and CXL r3.1
 //! section 9.18.1; only the checksum byte is computed, by summing.
 
-mod fake;
+mod scripted;
 
 use cxl_firmware::commit::commit;
 use cxl_firmware::committed::{Committed, Fate};
@@ -15,7 +15,7 @@ use cxl_firmware::verify::{Finding, Findings, verify};
 use cxl_regs::acpi::Identity;
 use cxl_regs::acpi::srat::MemoryAffinity;
 use cxl_regs::{Arithmetic, Granularity, Hpa, Interleave, Span, Ways};
-use fake::{GIB, MIB, Machine, Ticks, simple, switched};
+use scripted::{GIB, MIB, Machine, Ticks, simple, switched};
 
 const IDENTITY: Identity = Identity {
     oem_id: *b"OEMID ",
