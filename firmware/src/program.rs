@@ -173,6 +173,22 @@ pub(crate) struct DeviceImage {
     ranges: [(u32, u32); 2],
 }
 
+impl DeviceImage {
+    /// The first register that reads all-ones, which none of them can: the device does not answer.
+    pub(crate) fn silent(&self) -> Option<&'static str> {
+        let Self { global, control, lock, capability, .. } = *self;
+        let narrow = u32::from(u16::MAX);
+        [
+            (global.raw() == u32::MAX, GlobalControl::SPEC.name),
+            (capability.raw() == narrow, device::Capability::SPEC.name),
+            (control.raw() == narrow, device::Control::SPEC.name),
+            (lock.raw() == narrow, device::Lock::SPEC.name),
+        ]
+        .into_iter()
+        .find_map(|(silent, name)| silent.then_some(name))
+    }
+}
+
 /// From range 1 to range 2 (CXL r3.1 section 8.1.3.8).
 const RANGE_STRIDE: u64 = 0x10;
 
