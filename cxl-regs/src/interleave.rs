@@ -355,13 +355,12 @@ impl Interleave {
         if position >= self.ways.count() {
             return None;
         }
-        let shift = self.granularity.shift();
-        // No overflow: a granule number has at most 56 bits, the way count 5.
-        let granule = (dpa_offset >> shift) * self.ways.count() as u64 + position as u64;
-        if granule > u64::MAX >> shift {
-            return None;
+        let granularity = self.granularity.bytes();
+        let within = dpa_offset & (granularity - 1);
+        match (dpa_offset - within).checked_mul(self.ways.count() as u64) {
+            Some(round) => round.checked_add(position as u64 * granularity + within),
+            None => None,
         }
-        Some(granule << shift | dpa_offset & (self.granularity.bytes() - 1))
     }
 
     /// One member's share of a region; `None` if the region does not divide into whole
