@@ -56,9 +56,17 @@ impl Media {
         if !self.holds(dpa, bytes.len() as u64) {
             return false;
         }
-        for (at, byte) in (dpa.0..).zip(bytes) {
-            let page = self.pages.get(&(at / PAGE));
-            *byte = page.and_then(|page| page.get((at % PAGE) as usize)).copied().unwrap_or(0);
+        let mut at = dpa.0;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (chunk, behind) = rest.split_at_mut(in_page(at, rest.len()));
+            let start = (at % PAGE) as usize;
+            match self.pages.get(&(at / PAGE)).and_then(|p| p.get(start..start + chunk.len())) {
+                Some(page) => chunk.copy_from_slice(page),
+                None => chunk.fill(0),
+            }
+            at += chunk.len() as u64;
+            rest = behind;
         }
         true
     }
@@ -69,12 +77,18 @@ impl Media {
         if !self.holds(dpa, bytes.len() as u64) {
             return false;
         }
-        for (at, &byte) in (dpa.0..).zip(bytes) {
+        let mut at = dpa.0;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (chunk, behind) = rest.split_at(in_page(at, rest.len()));
+            let start = (at % PAGE) as usize;
             let empty = || vec![0; PAGE as usize].into_boxed_slice();
             let page = self.pages.entry(at / PAGE).or_insert_with(empty);
-            if let Some(cell) = page.get_mut((at % PAGE) as usize) {
-                *cell = byte;
+            if let Some(page) = page.get_mut(start..start + chunk.len()) {
+                page.copy_from_slice(chunk);
             }
+            at += chunk.len() as u64;
+            rest = behind;
         }
         true
     }
@@ -84,4 +98,9 @@ impl Media {
         // Partitions are multiples of 256 MiB, so no page is in both.
         self.pages = self.pages.split_off(&self.volatile.div_ceil(PAGE));
     }
+}
+
+/// How many of `length` bytes from an address on lie in one page.
+fn in_page(at: u64, length: usize) -> usize {
+    length.min((PAGE - at % PAGE) as usize)
 }
