@@ -199,10 +199,12 @@ fn a_guess_needs_a_bus_in_exactly_one_segment() {
     assert_eq!(run(&mut hw, &[region, empty]), Ok(()));
 }
 
+type Change = fn(&mut Vec<Bridge>);
+
 #[test]
 fn bridges_that_contradict_each_other_are_refused_before_any_access() {
     let (mut hw, mut bridges) = two_bridges();
-    let cases: [(fn(&mut Vec<Bridge>), DiscoverError); 3] = [
+    let cases: [(Change, DiscoverError); 3] = [
         (|b| b[1].uid = 20, DiscoverError::DuplicateUid { uid: 20 }),
         (|b| b[0].kind = BridgeKind::Rcrb, DiscoverError::Rch { uid: 20 }),
         (
@@ -761,8 +763,8 @@ fn with_mailbox(partitionable: bool) -> (Fake, [Bridge; 1]) {
     let answer = |bytes: &[u8], length| {
         let mut registers =
             vec![(DEVICE + 0x104, 0), (DEVICE + 0x114, 0), (DEVICE + 0x108, length)];
-        for (index, bytes) in bytes.chunks_exact(4).enumerate() {
-            let value = u32::from_le_bytes(bytes.try_into().unwrap());
+        for (index, bytes) in bytes.as_chunks().0.iter().enumerate() {
+            let value = u32::from_le_bytes(*bytes);
             registers.push((DEVICE + 0x120 + 4 * index as u64, value));
         }
         registers

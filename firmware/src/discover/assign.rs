@@ -286,10 +286,10 @@ impl<M: Mmio> Pass<'_, M> {
             let (hw, all) = (&mut *self.hw, BridgeHeader::REGISTERS);
             self.config.write(hw, all, header.memory_base);
             self.config.write(hw, all, header.memory_limit);
-            self.config.write(hw, all, header.prefetchable_base);
-            self.config.write(hw, all, header.prefetchable_limit);
-            self.config.write(hw, all, header.prefetchable_base_upper);
-            self.config.write(hw, all, header.prefetchable_limit_upper);
+            self.config.write(hw, all, header.pref_base);
+            self.config.write(hw, all, header.pref_limit);
+            self.config.write(hw, all, header.pref_base_upper);
+            self.config.write(hw, all, header.pref_limit_upper);
         }
         if !numbered {
             self.reopen(bus, here);
