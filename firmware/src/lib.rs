@@ -6,8 +6,18 @@
 pub mod acpi;
 pub mod config;
 pub mod discover;
+mod back_invalidate;
+pub mod bring_up;
+pub mod commit;
+pub mod committed;
+pub mod handoff;
 pub mod mmio;
+mod paths;
 pub mod plan;
 pub mod platform;
 pub mod policy;
+mod program;
+pub mod tables;
 pub mod topology;
+pub mod verify;
+mod wait;
