@@ -343,7 +343,7 @@ pub(crate) fn bridge(uid: u32, root: Option<u8>, index: u64) -> Bridge {
 pub(crate) const ALL_BUSES: [Ecam; 1] =
     [Ecam { base: ECAM, segment: 0, first_bus: 0, last_bus: 255 }];
 
-pub(crate) fn platform(bridges: &[Bridge], resources: Option<Resources>) -> Platform<'_> {
+pub(crate) fn platform<'a>(bridges: &'a [Bridge], resources: &'a [Resources]) -> Platform<'a> {
     Platform { ecam: &ALL_BUSES, bridges, windows: &[], address_bits: 46, resources }
 }
 
