@@ -5,12 +5,12 @@
 
 pub mod doorbell;
 pub mod acpi;
-pub mod config;
-pub mod discover;
 mod back_invalidate;
 pub mod bring_up;
 pub mod commit;
 pub mod committed;
+pub mod config;
+pub mod discover;
 pub mod handoff;
 pub mod mmio;
 mod paths;

@@ -30,7 +30,7 @@ fn at(bus: u8, devfn: u8) -> Place {
 
 fn found(hw: &mut Fake, bridges: &[Bridge]) -> Result<Topology<16>, DiscoverError> {
     let mut topology = Topology::new();
-    discover(hw, &mut clock(), &platform(bridges, None), &mut topology)?;
+    discover(hw, &mut clock(), &platform(bridges, &[]), &mut topology)?;
     Ok(topology)
 }
 
@@ -183,7 +183,7 @@ fn a_guess_needs_a_bus_in_exactly_one_segment() {
     let bridges = [bridge];
     let mut topology = Topology::<16>::new();
     let mut run = |hw: &mut Fake, ecam: &[Ecam]| {
-        let platform = Platform { ecam, ..platform(&bridges, None) };
+        let platform = Platform { ecam, ..platform(&bridges, &[]) };
         discover(hw, &mut clock(), &platform, &mut topology)
     };
     let unknown = |reason| Err(DiscoverError::RootBusUnknown { uid: 12, reason });
@@ -199,10 +199,12 @@ fn a_guess_needs_a_bus_in_exactly_one_segment() {
     assert_eq!(run(&mut hw, &[region, empty]), Ok(()));
 }
 
+type Change = fn(&mut Vec<Bridge>);
+
 #[test]
 fn bridges_that_contradict_each_other_are_refused_before_any_access() {
     let (mut hw, mut bridges) = two_bridges();
-    let cases: [(fn(&mut Vec<Bridge>), DiscoverError); 3] = [
+    let cases: [(Change, DiscoverError); 3] = [
         (|b| b[1].uid = 20, DiscoverError::DuplicateUid { uid: 20 }),
         (|b| b[0].kind = BridgeKind::Rcrb, DiscoverError::Rch { uid: 20 }),
         (
@@ -287,7 +289,7 @@ fn a_pass_through_bridge_has_no_decoders() {
 #[test]
 fn no_more_nodes_than_fit() {
     let (mut hw, bridges) = small();
-    let platform = platform(&bridges, None);
+    let platform = platform(&bridges, &[]);
     let mut exact = Topology::<3>::new();
     assert_eq!(discover(&mut hw, &mut clock(), &platform, &mut exact), Ok(()));
     let mut short = Topology::<2>::new();
@@ -614,7 +616,7 @@ fn a_bus_that_no_region_decodes_is_refused() {
     let (mut hw, mut bridges) = small();
     let region = Ecam { last_bus: 12, ..ALL_BUSES[0] };
     let run = |hw: &mut Fake, bridges: &[Bridge]| {
-        let platform = Platform { ecam: &[region], ..platform(bridges, None) };
+        let platform = Platform { ecam: &[region], ..platform(bridges, &[]) };
         discover(hw, &mut clock(), &platform, &mut Topology::<16>::new())
     };
     let last = DiscoverError::BusNumbers {
@@ -658,7 +660,7 @@ fn a_chain_of_switches_ends_at_the_depth_that_a_path_holds() {
         });
     }
     let mut topology = Topology::<32>::new();
-    let result = discover(&mut hw, &mut clock(), &platform(&bridges, None), &mut topology);
+    let result = discover(&mut hw, &mut clock(), &platform(&bridges, &[]), &mut topology);
     assert_eq!(result, Err(DiscoverError::TooDeep { at: at(13 + 15, 0) }));
 }
 
@@ -689,7 +691,7 @@ fn waits_end_by_the_advertised_time_or_when_the_clock_stands_still() {
         for (step, most) in [(500, 4002), (0, 3), (1 << 40, 3), (7, 4002)] {
             let (mut hw, bridges) = small();
             put(&mut hw.functions[1].config, 0x11c, &[value]);
-            let platform = platform(&bridges, None);
+            let platform = platform(&bridges, &[]);
             let mut topology = Topology::<16>::new();
             let result = discover(&mut hw, &mut Ticks(0, step), &platform, &mut topology);
             assert_eq!(result, Err(expected), "step {step}");
@@ -761,8 +763,8 @@ fn with_mailbox(partitionable: bool) -> (Fake, [Bridge; 1]) {
     let answer = |bytes: &[u8], length| {
         let mut registers =
             vec![(DEVICE + 0x104, 0), (DEVICE + 0x114, 0), (DEVICE + 0x108, length)];
-        for (index, bytes) in bytes.chunks_exact(4).enumerate() {
-            let value = u32::from_le_bytes(bytes.try_into().unwrap());
+        for (index, bytes) in bytes.as_chunks().0.iter().enumerate() {
+            let value = u32::from_le_bytes(*bytes);
             registers.push((DEVICE + 0x120 + 4 * index as u64, value));
         }
         registers
@@ -880,7 +882,8 @@ fn assign(
     size: u64,
 ) -> Result<Topology<16>, DiscoverError> {
     let mut topology = Topology::new();
-    let platform = platform(bridges, Some(Resources { base, size }));
+    let resources = [Resources { uid: 12, base, size }];
+    let platform = platform(bridges, &resources);
     discover(hw, &mut clock(), &platform, &mut topology)?;
     Ok(topology)
 }
@@ -952,6 +955,35 @@ fn what_is_assigned_keeps_its_place_and_the_rest_goes_around_it() {
     hw.functions.push(device);
     let topology = assign(&mut hw, &bridges, 0xc000_0000, 0x1000_0000);
     assert!(matches!(topology, Err(DiscoverError::NoRoom { .. })), "{topology:?}");
+}
+
+#[test]
+fn a_later_run_goes_around_what_an_earlier_one_took() {
+    let blank = Assigned::default();
+    let functions =
+        vec![root_port(12, 0, 1, blank), root_port(12, 8, 2, blank), endpoint(0, 0, None)];
+    let fixed = bridge_registers(BRIDGE);
+    let mut hw = Fake { functions, fixed, ..Fake::default() };
+    let bridges = [bridge(12, Some(12), 0)];
+    let device = |topology: &Topology<16>, node: usize| topology.nodes[node].hdm.unwrap().block;
+    let first = assign(&mut hw, &bridges, 0xc000_0000, 0x100_0000).unwrap();
+    assert_eq!(device(&first, 3), Block(0xc010_1128));
+    hw.functions.push(endpoint(1, 0, None));
+    let second = assign(&mut hw, &bridges, 0xc000_0000, 0x100_0000).unwrap();
+    assert_eq!(device(&second, 3), Block(0xc010_1128));
+    // BAR 0 of the second port lies behind the first port's window, so the device is behind it.
+    assert_eq!(device(&second, 4), Block(0xc030_1128));
+}
+
+#[test]
+fn a_range_serves_its_own_bridge_only() {
+    let (mut hw, bridges) = switched(true);
+    let given = [Resources { uid: 13, base: 0xc000_0000, size: 0x1000_0000 }];
+    let mut topology = Topology::<16>::new();
+    let result = discover(&mut hw, &mut clock(), &platform(&bridges, &given), &mut topology);
+    let what = Unassigned::BusNumbers;
+    assert_eq!(result, Err(DiscoverError::Unassigned { at: at(12, 0), what }));
+    assert_eq!(hw.writes, []);
 }
 
 #[test]
@@ -1130,7 +1162,8 @@ proptest! {
         if guess {
             bridges[0].root = None;
         }
-        let resources = resources.then_some(Resources { base: 0xc000_0000, size: 0x4000_0000 });
+        let given = [Resources { uid: 12, base: 0xc000_0000, size: 0x4000_0000 }];
+        let resources = if resources { &given[..] } else { &[] };
         let mut hw = Noise { seed, sane, machine, left, accesses: 0 };
         let mut topology = Topology::<{ NODES as usize }>::new();
         let result = discover(&mut hw, &mut Fast(0), &platform(&bridges, resources), &mut topology);

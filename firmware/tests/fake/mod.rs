@@ -40,6 +40,9 @@ pub(crate) struct Function {
     pub(crate) blocks: Vec<(u8, u64, Registers)>,
 }
 
+/// Address and value of a write, and the values that registers take then.
+type Reaction = (u64, u32, Vec<(u64, u32)>);
+
 #[derive(Default)]
 pub(crate) struct Fake {
     pub(crate) functions: Vec<Function>,
@@ -50,7 +53,7 @@ pub(crate) struct Fake {
     /// Registers that change by themselves: after so many reads of the address, it reads so.
     pub(crate) later: BTreeMap<u64, (u32, u32)>,
     /// Registers that answer a write of one register with other values.
-    pub(crate) reactions: Vec<(u64, u32, Vec<(u64, u32)>)>,
+    pub(crate) reactions: Vec<Reaction>,
 }
 
 pub(crate) const ECAM: u64 = 0xb000_0000;
@@ -340,7 +343,7 @@ pub(crate) fn bridge(uid: u32, root: Option<u8>, index: u64) -> Bridge {
 pub(crate) const ALL_BUSES: [Ecam; 1] =
     [Ecam { base: ECAM, segment: 0, first_bus: 0, last_bus: 255 }];
 
-pub(crate) fn platform(bridges: &[Bridge], resources: Option<Resources>) -> Platform<'_> {
+pub(crate) fn platform<'a>(bridges: &'a [Bridge], resources: &'a [Resources]) -> Platform<'a> {
     Platform { ecam: &ALL_BUSES, bridges, windows: &[], address_bits: 46, resources }
 }
 

@@ -445,7 +445,7 @@ impl Machine {
             bridges: &self.bridges,
             windows: &self.windows,
             address_bits: 46,
-            resources: None,
+            resources: &[],
         }
     }
 
