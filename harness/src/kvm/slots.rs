@@ -115,6 +115,11 @@ impl Slots {
         self.mapped.iter().map(|(_, slot)| slot)
     }
 
+    /// How many more slots there can be.
+    pub fn available(&self) -> usize {
+        (self.limit + self.free.len()).saturating_sub(self.next as usize)
+    }
+
     /// Every call so far besides RAM's, in order.
     pub fn log(&self) -> &[Call] {
         &self.log

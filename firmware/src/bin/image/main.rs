@@ -75,7 +75,8 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     if !options.quiet {
         say(format_args!("cxl firmware at ring {ring}"));
     }
-    let found = match tables::platform(&mut hw, info.rsdp, &options.roots, buffer) {
+    let bits = options.address_bits;
+    let found = match tables::platform(&mut hw, info.rsdp, &options.roots, bits, buffer) {
         Ok(found) => found,
         Err(error) => refuse(format_args!("platform: {error}")),
     };

@@ -9,13 +9,16 @@
 //! bus=UID:SEGMENT:BUS                     a bridge's root bus, hexadecimal; else bus = UID
 //! region=UID/PORT[.PORT],KIND[,window=A][,offset=A][,size=A]
 //!                                         one region; KIND is volatile or persistent
+//! address-bits=N                          width of a physical address, where CPUID is not the
+//!                                         VMM's to answer (CPL 3 without hardware support)
 //! payload=NAME                            what runs afterwards            (none)
 //! ring3                                   PVH entry: run at CPL 3
 //! quiet                                   print errors only
 //! ```
 //!
 //! **Invariant**: nothing here says what the machine is; that comes from ACPI and the devices. The
-//! one exception is `bus=`, which stands for `_BBN`: a method in AML that nobody here interprets.
+//! exceptions are `bus=`, which stands for `_BBN` (a method in AML that nobody here interprets), and
+//! `address-bits=`, which stands for CPUID.
 
 use cxl_firmware::platform::RootBus;
 use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem};
@@ -27,6 +30,7 @@ pub(crate) struct Options<'a> {
     pub(crate) policy: Policy<'static>,
     pub(crate) requests: Vec<Request, 32>,
     pub(crate) roots: Vec<(u32, RootBus), 32>,
+    pub(crate) address_bits: Option<u8>,
     pub(crate) payload: &'a str,
     pub(crate) quiet: bool,
 }
@@ -40,6 +44,7 @@ impl<'a> Options<'a> {
             policy: Policy::default(),
             requests: Vec::new(),
             roots: Vec::new(),
+            address_bits: None,
             payload: "none",
             quiet: false,
         };
@@ -62,6 +67,9 @@ impl<'a> Options<'a> {
             ("target", "specification") => self.policy.target = TargetSystem::Specification,
             ("bus", value) => self.roots.push(root(value)?).ok()?,
             ("region", value) => self.requests.push(region(value)?).ok()?,
+            ("address-bits", value) => {
+                self.address_bits = Some(number(value)?.try_into().ok()?);
+            }
             ("payload", name) => self.payload = name,
             ("quiet", "") => self.quiet = true,
             // The entry has looked at it already.

@@ -29,13 +29,14 @@ pub(crate) fn platform(
     hw: &mut Hardware,
     rsdp: u64,
     roots: &[(u32, RootBus)],
+    bits: Option<u8>,
     buffer: &mut [u8],
 ) -> Result<Tables, PlatformError> {
     let (first, second) = buffer.split_at_mut(4096);
     let mut reader = |address, bytes: &mut [u8]| read(hw, address, bytes);
     let mcfg = acpi::find_table(&mut reader, rsdp, *b"MCFG", first)?;
     let cedt = acpi::find_table(&mut reader, rsdp, *b"CEDT", second)?;
-    Tables::from_acpi(mcfg, cedt, address_bits(), roots)
+    Tables::from_acpi(mcfg, cedt, bits.unwrap_or_else(address_bits), roots)
 }
 
 /// Width of a physical address.
