@@ -663,7 +663,10 @@ proptest! {
     #[test]
     fn loads_see_stores_across_granules(
         (bridges, ports) in prop::sample::select(vec![(2, 2), (3, 1), (1, 4), (6, 1)]),
-        stores in prop::collection::vec((0u64..0x8000, prop::collection::vec(any::<u8>(), 1..2000)), 1..8),
+        stores in prop::collection::vec(
+            (0u64..0x8000, prop::collection::vec(any::<u8>(), 1..2000)),
+            1..8,
+        ),
     ) {
         let mut machine = commit_grid(bridges, ports, 512, "");
         let mut expected = vec![0; 0x9000];
