@@ -92,6 +92,9 @@ pub fn write_dword(
     })
 }
 
+/// Columns of a label in the text form.
+pub(crate) const LABEL_WIDTH: usize = 18;
+
 /// One register of a block with its value: one line of the text form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
@@ -110,7 +113,7 @@ impl fmt::Display for Row {
         for c in self.label.chars() {
             write!(f, "{}", if c == '_' { ' ' } else { c })?;
         }
-        let pad = 18usize.saturating_sub(self.label.len());
+        let pad = LABEL_WIDTH.saturating_sub(self.label.len());
         let digits = 2 + 2 * usize::from(self.spec.bytes);
         write!(f, "{:pad$}{:#0digits$x}", "", self.raw)?;
         if let [only] = self.spec.fields
@@ -187,8 +190,14 @@ macro_rules! block {
                 Ok(())
             }
 
+            // A longer label would run into its value in the text form.
+            const _LABELS_FIT: () = {
+                $(assert!(stringify!($field).len() < $crate::block::LABEL_WIDTH);)*
+            };
+
             /// Every register with its value, in order of offset.
             pub fn rows(&self) -> [$crate::block::Row; Self::REGISTERS.len()] {
+                const { Self::_LABELS_FIT };
                 [$($crate::block::Row {
                     label: stringify!($field),
                     spec: <$type as $crate::access::Register>::SPEC $(.moved($by))?,

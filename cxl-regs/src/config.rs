@@ -736,13 +736,13 @@ block! {
         /// Memory window limit.
         memory_limit: MemoryLimit;
         /// Prefetchable window base.
-        prefetchable_base: PrefetchableBase;
+        pref_base: PrefetchableBase;
         /// Prefetchable window limit.
-        prefetchable_limit: PrefetchableLimit;
+        pref_limit: PrefetchableLimit;
         /// Prefetchable window base, high.
-        prefetchable_base_upper: PrefetchableBaseUpper;
+        pref_base_upper: PrefetchableBaseUpper;
         /// Prefetchable window limit, high.
-        prefetchable_limit_upper: PrefetchableLimitUpper;
+        pref_limit_upper: PrefetchableLimitUpper;
         /// I/O window, high.
         io_window_upper: IoWindowUpper;
         /// First capability.
@@ -825,7 +825,7 @@ const fn megabytes(address: u64) -> u16 {
 impl BridgeHeader {
     /// Whether the prefetchable window has 64 address bits.
     pub const fn wide_prefetchable(&self) -> bool {
-        self.prefetchable_base.width() == 1
+        self.pref_base.width() == 1
     }
 
     /// What the window registers say.
@@ -840,8 +840,8 @@ impl BridgeHeader {
                 u64::from(self.memory_limit.address()) << 20,
             ),
             prefetchable: window(
-                upper(self.prefetchable_base.address(), self.prefetchable_base_upper.address()),
-                upper(self.prefetchable_limit.address(), self.prefetchable_limit_upper.address()),
+                upper(self.pref_base.address(), self.pref_base_upper.address()),
+                upper(self.pref_limit.address(), self.pref_limit_upper.address()),
             ),
         }
     }
@@ -853,10 +853,10 @@ impl BridgeHeader {
         Ok(Self {
             memory_base: self.memory_base.with_address(megabytes(base)),
             memory_limit: self.memory_limit.with_address(megabytes(limit)),
-            prefetchable_base: self.prefetchable_base.with_address(megabytes(wide.0)),
-            prefetchable_limit: self.prefetchable_limit.with_address(megabytes(wide.1)),
-            prefetchable_base_upper: PrefetchableBaseUpper::from((wide.0 >> 32) as u32),
-            prefetchable_limit_upper: PrefetchableLimitUpper::from((wide.1 >> 32) as u32),
+            pref_base: self.pref_base.with_address(megabytes(wide.0)),
+            pref_limit: self.pref_limit.with_address(megabytes(wide.1)),
+            pref_base_upper: PrefetchableBaseUpper::from((wide.0 >> 32) as u32),
+            pref_limit_upper: PrefetchableLimitUpper::from((wide.1 >> 32) as u32),
             ..self
         })
     }

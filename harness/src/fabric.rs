@@ -6,6 +6,7 @@
 //! **Invariant**: nothing here is judged. Dwords are what a read returned, facts are what the
 //! platform says of itself; [`mapping`](crate::mapping) decides what they mean together.
 
+use cxl_regs::dvsec::device;
 use cxl_regs::hdm::{Capability, DecoderImage, GlobalControl};
 use cxl_regs::{Arithmetic, Hpa, Interleave};
 
@@ -139,26 +140,26 @@ pub struct DeviceDvsec {
 }
 
 impl DeviceDvsec {
-    const CACHE_CAPABLE: u32 = 1 << 16;
-    const IO_CAPABLE: u32 = 1 << 17;
-    const MEM_CAPABLE: u32 = 1 << 18;
-    const IO_ENABLE: u32 = 1 << 1;
-    const MEM_ENABLE: u32 = 1 << 2;
+    fn of(kind: DeviceKind) -> Self {
+        let capability = device::Capability::new()
+            .with_cache_capable(kind == DeviceKind::Type2)
+            .with_io_capable(true)
+            .with_mem_capable(true);
+        let control = device::Control::new().with_io_enable(true);
+        Self {
+            capability: u32::from(capability.into_bits()) << 16,
+            control: control.into_bits().into(),
+        }
+    }
 
     /// Mem_Capable: it has CXL memory.
     pub fn mem_capable(self) -> bool {
-        self.capability & Self::MEM_CAPABLE != 0
+        device::Capability::from_bits((self.capability >> 16) as u16).mem_capable()
     }
 
     /// Mem_Enable: it serves CXL.mem.
     pub fn mem_enable(self) -> bool {
-        self.control & Self::MEM_ENABLE != 0
-    }
-
-    /// The same with Mem_Enable set or clear.
-    pub fn with_mem_enable(mut self, on: bool) -> Self {
-        self.control = self.control & !Self::MEM_ENABLE | if on { Self::MEM_ENABLE } else { 0 };
-        self
+        device::Control::from_bits(self.control as u16).mem_enable()
     }
 }
 
@@ -230,23 +231,8 @@ impl Fabric {
             bridges: bridges.collect(),
             ports: ports.collect(),
             switches: switches.collect(),
-            devices: scenario.devices.iter().map(device).collect(),
+            devices: scenario.devices.iter().map(at_reset).collect(),
         }
-    }
-
-    /// The bridge of this name.
-    pub fn bridge_mut(&mut self, name: &str) -> Option<&mut Bridge> {
-        self.bridges.iter_mut().find(|bridge| bridge.name == name)
-    }
-
-    /// The switch of this name.
-    pub fn switch_mut(&mut self, name: &str) -> Option<&mut Switch> {
-        self.switches.iter_mut().find(|switch| switch.name == name)
-    }
-
-    /// The device of this name.
-    pub fn device_mut(&mut self, name: &str) -> Option<&mut Device> {
-        self.devices.iter_mut().find(|device| device.name == name)
     }
 }
 
@@ -260,26 +246,19 @@ fn routing(decoders: u8, target_count: u8) -> Option<HdmImage> {
     Some(HdmImage::at_reset(capability))
 }
 
-fn device(device: &crate::scenario::Device) -> Device {
+fn at_reset(device: &crate::scenario::Device) -> Device {
     let capability = Capability::new()
         .with_decoder_count(Capability::encode_decoders(device.decoders).unwrap_or(0))
         .with_interleave_11_8(device.selects != Selects::High)
         .with_interleave_14_12(device.selects != Selects::Low)
         .with_ways_3_6_12(device.ways_3_6_12)
         .with_ways_16(device.ways_16);
-    let cache = match device.kind {
-        DeviceKind::Type2 => DeviceDvsec::CACHE_CAPABLE,
-        DeviceKind::Type3 => 0,
-    };
     Device {
         name: device.name.clone(),
         port: device.port,
         present: device.present,
         hdm: Some(HdmImage::at_reset(capability)),
-        dvsec: Some(DeviceDvsec {
-            capability: DeviceDvsec::IO_CAPABLE | DeviceDvsec::MEM_CAPABLE | cache,
-            control: DeviceDvsec::IO_ENABLE,
-        }),
+        dvsec: Some(DeviceDvsec::of(device.kind)),
         volatile: device.volatile,
         persistent: device.persistent,
     }

@@ -297,6 +297,8 @@ fn prove(fabric: &Fabric, window: &Window, root: Selector, part: Span) -> Result
             _ => return Err(Reason::PositionDoubled { device, position }),
         }
     }
+    // Memory last: how much of it a decoder maps follows from its ways.
+    leaves.iter().try_for_each(|leaf| admits_endpoint(fabric, window, &leaf.endpoint))?;
     let reached = leaves.len() as u32;
     let missing = Reason::MembersMissing { device: first.endpoint.device, ways: set.ways, reached };
     let members = members.into_iter().collect::<Option<Vec<_>>>().ok_or(missing)?;
@@ -358,7 +360,6 @@ fn leaves(fabric: &Fabric, window: &Window, part: Span) -> Result<Vec<Leaf>, Rea
                 Below::Switch(switch) => below.push((Ok(Parent::Switch(switch)), branch)),
                 Below::Device(device) => {
                     let endpoint = walk::endpoint(fabric, device, part).map_err(blame)?;
-                    admits_endpoint(fabric, window, &endpoint)?;
                     leaves.push(Leaf { branch, endpoint });
                 }
             }

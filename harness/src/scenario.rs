@@ -11,7 +11,11 @@
 mod builtin;
 mod document;
 mod error;
+mod faults;
+mod names;
 mod resolve;
+
+use std::fmt;
 
 use cxl_regs::{Arithmetic, Coherency, Hpa, Interleave};
 use serde::Deserialize;
@@ -301,6 +305,15 @@ pub enum Partition {
     Volatile,
     /// Does not.
     Persistent,
+}
+
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Volatile => "volatile",
+            Self::Persistent => "persistent",
+        })
+    }
 }
 
 /// How a region names its window.

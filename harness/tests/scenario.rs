@@ -2,6 +2,8 @@
 //!
 //! **Invariant**: expected addresses and messages are typed by hand.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use cxl_harness::layout::{AddressMap, place_windows};
 use cxl_harness::scenario::{
     Action, Bridge, Device, FaultKind, Parent, Place, Port, RegisterAt, ResetKind, Scenario,
@@ -200,7 +202,8 @@ const ERRORS: &[(&str, &str)] = &[
         "4:11: `decoder`: expected a decoder that the component has, found 4",
     ),
     (
-        "[[fault]]\nat = \"mem0\"\nkind = \"leaks-field\"\nregister = \"dvsec\"\noffset = 3\nbits = 1",
+        "[[fault]]\nat = \"mem0\"\nkind = \"leaks-field\"\nregister = \"dvsec\"\noffset = 3\n\
+         bits = 1",
         "5:10: `offset`: expected a multiple of 4, found 3",
     ),
     (

@@ -454,13 +454,13 @@ block! {
         /// Version and port type.
         capabilities: PcieCapabilities;
         /// Device capabilities.
-        device_capabilities: DeviceCapabilities;
+        device_caps: DeviceCapabilities;
         /// Device control.
         device_control: DeviceControl;
         /// Device status.
         device_status: DeviceStatus;
         /// Link capabilities, with the port number.
-        link_capabilities: LinkCapabilities;
+        link_caps: LinkCapabilities;
         /// Link control.
         link_control: LinkControl;
         /// Link status.
@@ -472,6 +472,11 @@ impl PcieCapability {
     /// Device or port type.
     pub const fn port_type(&self) -> PortType {
         PortType::from_code(self.capabilities.port_type())
+    }
+
+    /// The number that HDM target lists name this port by.
+    pub const fn port_number(&self) -> u8 {
+        self.link_caps.port_number()
     }
 }
 

@@ -74,9 +74,15 @@ fn fact(f: &mut fmt::Formatter<'_>, label: &str, value: fmt::Arguments<'_>) -> f
 fn header(f: &mut fmt::Formatter<'_>, reader: impl Fn(u16) -> u32 + Copy) -> fmt::Result {
     let kind: HeaderType = block::read(reader, 0);
     let EndpointHeader { id, class, .. } = EndpointHeader::read(reader, 0);
-    let class = ClassCode::from_code(class.code());
+    if id.vendor() == u16::MAX {
+        return writeln!(f, "configuration space: vendor ID 0xffff, no function answers");
+    }
     let title = |f: &mut fmt::Formatter<'_>, kind: &str| {
-        writeln!(f, "{kind} {:04x}:{:04x}, class {:#08x}", id.vendor(), id.device(), class.code())
+        write!(f, "{kind} {:04x}:{:04x}, class {:#08x}", id.vendor(), id.device(), class.code())?;
+        match ClassCode::from_code(class.code()) {
+            ClassCode::Other(_) => writeln!(f),
+            named => writeln!(f, ", {named}"),
+        }
     };
     match kind.layout() {
         0 => {
@@ -138,6 +144,9 @@ fn bar_facts(f: &mut fmt::Formatter<'_>, bars: &[u32]) -> fmt::Result {
     Ok(())
 }
 
+/// Tenths of GT/s behind Link Status speed codes from 1 on.
+const SPEEDS: [u16; 6] = [25, 50, 80, 160, 320, 640];
+
 fn pcie(f: &mut fmt::Formatter<'_>, capability: &PcieCapability) -> fmt::Result {
     rows(f, &capability.rows())?;
     fact(
@@ -145,7 +154,11 @@ fn pcie(f: &mut fmt::Formatter<'_>, capability: &PcieCapability) -> fmt::Result 
         "type",
         format_args!("{:#03x}  {}", capability.capabilities.port_type(), capability.port_type()),
     )?;
-    let port = capability.link_capabilities.port_number();
+    let (link, port) = (capability.link_status, capability.port_number());
+    if let Some(speed) = SPEEDS.get(usize::from(link.speed()).wrapping_sub(1)) {
+        let (whole, tenth) = (speed / 10, speed % 10);
+        fact(f, "link", format_args!("x{}, {whole}.{tenth} GT/s", link.width()))?;
+    }
     fact(f, "port number", format_args!("{port:#04x}  port {port}"))
 }
 

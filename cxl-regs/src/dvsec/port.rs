@@ -230,9 +230,9 @@ dvsec! {
         /// Alternate prefetchable window.
         alt_pref_limit: AltPrefetchableLimit;
         /// Alternate prefetchable window, high.
-        alt_pref_base_high: AltPrefetchableBaseHigh;
+        alt_pref_base_hi: AltPrefetchableBaseHigh;
         /// Alternate prefetchable window, high.
-        alt_pref_limit_high: AltPrefetchableLimitHigh;
+        alt_pref_limit_hi: AltPrefetchableLimitHigh;
         /// RCRB.
         rcrb_base: RcrbBase;
         /// RCRB, high.

@@ -5,11 +5,10 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use cxl_regs::{Decoder, Size};
+use cxl_regs::{Arithmetic, Decoder, Interleave, Size, Ways};
 
 use super::{At, Direct, Endpoint, Hop, How, Mapping, Path, Reason};
-use crate::fabric::Fabric;
-use crate::scenario::Partition;
+use crate::fabric::{Fabric, Window};
 
 /// A reason as one sentence.
 #[derive(Clone, Copy)]
@@ -47,15 +46,6 @@ fn port_name(fabric: &Fabric, port: usize) -> &str {
 
 fn window_name(fabric: &Fabric, window: usize) -> &str {
     fabric.windows.get(window).map_or("a window", |window| &window.name)
-}
-
-impl Display for Partition {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Volatile => "volatile",
-            Self::Persistent => "persistent",
-        })
-    }
 }
 
 impl Display for ReasonText<'_> {
@@ -253,8 +243,8 @@ impl Display for PathText<'_> {
             let meaning = format!("{} at {} + {offset:#x}", window.name, window.base);
             fact(f, "window", address(hpa.0), meaning)?;
             let uid = window.targets.get(path.root_way as usize).copied().unwrap_or_default();
-            let meaning = format!("{}: target {} is UID {uid}", window.interleave, path.root_way);
-            fact(f, "root way", format!("{:#04x}", path.root_way), meaning)?;
+            let meaning = format!("{}: target {} is UID {uid}", root(window), path.root_way);
+            fact(f, "way", format!("{:#04x}", path.root_way), meaning)?;
         }
         for hop in &path.hops {
             hop_facts(f, fabric, hop)?;
@@ -265,7 +255,7 @@ impl Display for PathText<'_> {
         fact(f, &device, address(span.base().0), format!("decoder {index}: {span}"))?;
         let meaning = format!("HPA - base = {hpa_offset:#x}");
         fact(f, "offset", address(hpa_offset), meaning)?;
-        let meaning = format!("share of {interleave}: {hpa_offset:#x} becomes {dpa_offset:#x}");
+        let meaning = format!("{interleave}: {}", share(*interleave, hpa_offset));
         fact(f, "device offset", address(dpa_offset), meaning)?;
         let meaning = format!("skips and lower decoders {base} + {dpa_offset:#x}, {partition}");
         fact(f, "DPA", address(dpa.0), meaning)
@@ -276,12 +266,42 @@ fn hop_facts(f: &mut Formatter<'_>, fabric: &Fabric, hop: &Hop) -> fmt::Result {
     let name = Name(fabric, hop.at);
     let number = fabric.ports.get(hop.port).map_or(0, |port| port.number);
     let port = port_name(fabric, hop.port);
-    let meaning = match hop.decoder {
-        None => format!("passes everything to its one port, {port}"),
-        Some((index, Decoder { span, interleave, .. })) => format!(
-            "decoder {index}: {span}, {interleave}: way {} is port number {number:#04x}, {port}",
-            hop.way
-        ),
+    let way = format!("{:#04x}", hop.way);
+    let Some((index, Decoder { span, interleave, .. })) = hop.decoder else {
+        return fact(f, name, way, format!("passes everything to its one port, {port}"));
     };
-    fact(f, name, format!("{:#04x}", hop.way), meaning)
+    fact(f, name, address(span.base().0), format!("decoder {index}: {span}"))?;
+    let first = interleave.granularity.shift();
+    let choice = match interleave.ways.selector_bits() {
+        0 => "1-way".to_owned(),
+        1 => format!("{interleave}, HPA[{first}]"),
+        bits => format!("{interleave}, HPA[{}:{first}]", first + bits - 1),
+    };
+    fact(f, "way", way, format!("{choice}: target {} is port {number:#04x}, {port}", hop.way))
+}
+
+/// How a window turns an address into a target.
+fn root(window: &Window) -> String {
+    let Interleave { ways, granularity } = window.interleave;
+    let maps = window.xor_maps.iter().take(ways.selector_bits() as usize);
+    let maps: Vec<String> = maps.map(|map| format!("{map:#x}")).collect();
+    match (ways, window.arithmetic) {
+        (Ways::One, _) => "1-way".to_owned(),
+        (_, Arithmetic::Xor) if !maps.is_empty() => {
+            format!("{}, parities of HPA & {}", window.interleave, maps.join(", "))
+        }
+        _ => format!("(HPA / {granularity}) mod {ways}"),
+    }
+}
+
+/// What a device makes of an offset, as a formula with the numbers put in.
+fn share(interleave: Interleave, offset: u64) -> String {
+    let Interleave { ways, granularity } = interleave;
+    if ways == Ways::One {
+        return format!("{offset:#x} as it is");
+    }
+    let (low, high) = (granularity.shift(), granularity.shift() + ways.selector_bits());
+    let third = if ways.has_three() { " / 3" } else { "" };
+    let rest = offset & (granularity.bytes() - 1);
+    format!("({offset:#x} >> {high}){third} << {low} | {rest:#x}")
 }

@@ -320,15 +320,15 @@ pub(super) fn blame(
 ) -> Reason {
     let nobody =
         matches!(reason, Reason::NotCovered { at: At::Device(_) } | Reason::NothingBehind { .. });
+    if !nobody {
+        return reason;
+    }
     let mut left_out = fabric.devices.iter().enumerate().filter_map(|(index, device)| {
         let port = port_of(fabric, parent, device.port)?;
         let listed = routing.ports.contains(&Ok(port));
         (!listed && device.present && device_has(fabric, index, part)).then_some(port)
     });
-    match left_out.next() {
-        Some(port) if nobody => Reason::NotInTargetList { at: At::from(parent), port },
-        _ => reason,
-    }
+    left_out.next().map_or(reason, |port| Reason::NotInTargetList { at: At::from(parent), port })
 }
 
 /// The component's own port on the way up from a port somewhere below it.

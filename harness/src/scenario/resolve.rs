@@ -11,10 +11,12 @@ use cxl_regs::hdm::{Capability, MAX_DEVICE_DECODERS};
 use cxl_regs::{Arithmetic, Coherency, DECODER_UNIT, Granularity, Hpa, Interleave, Ways};
 use toml::Spanned;
 
-use super::document::{self, ActionName, ArithmeticName, Bytes, Document, FaultName, TargetName};
+use super::document::{self, ActionName, ArithmeticName, Bytes, Document, TargetName};
+use super::faults::faults;
+use super::names::{Names, Result, Source};
 use super::{
-    Action, Bridge, Device, DeviceKind, Event, Fault, FaultKind, Parent, Place, Platform, Port,
-    Problem, Region, RegisterAt, Scenario, ScenarioError, Switch, Window, WindowChoice,
+    Action, Bridge, Device, DeviceKind, Event, Parent, Platform, Port, Problem, Region, Scenario,
+    Switch, Window, WindowChoice,
 };
 use crate::fabric::Restrictions;
 use crate::layout;
@@ -24,8 +26,6 @@ const DEFAULT_PHYSICAL_BITS: u8 = 46;
 const DEFAULT_MEMORY: u64 = 1 << 30;
 const DEFAULT_DECODERS: u8 = 4;
 const DEFAULT_TARGET_COUNT: u8 = 8;
-
-type Result<T> = std::result::Result<T, ScenarioError>;
 
 pub(super) fn scenario(text: &str, file: &str) -> Result<Scenario> {
     let source = Source { text, file };
@@ -61,150 +61,6 @@ pub(super) fn scenario(text: &str, file: &str) -> Result<Scenario> {
     };
     buses_apart(&source, &document.bridge, &scenario)?;
     Ok(scenario)
-}
-
-/// The text that errors point into.
-struct Source<'t> {
-    text: &'t str,
-    file: &'t str,
-}
-
-impl Source<'_> {
-    fn error(&self, span: Range<usize>, problem: Problem) -> ScenarioError {
-        ScenarioError::at(self.text, self.file, span, problem)
-    }
-
-    fn out_of_range<T>(
-        &self,
-        span: Range<usize>,
-        key: &'static str,
-        expected: &'static str,
-        found: impl ToString,
-    ) -> Result<T> {
-        Err(self.error(span, Problem::OutOfRange { key, expected, found: found.to_string() }))
-    }
-
-    fn taken<T>(
-        &self,
-        span: Range<usize>,
-        what: &'static str,
-        found: impl ToString,
-        by: &str,
-    ) -> Result<T> {
-        let (found, by) = (found.to_string(), by.to_owned());
-        Err(self.error(span, Problem::Taken { what, found, by }))
-    }
-}
-
-/// Every name of the document. Components share one space of names, windows have their own.
-struct Names {
-    components: BTreeMap<String, Place>,
-    windows: Vec<String>,
-    bridges: Vec<String>,
-    ports: Vec<String>,
-    switches: Vec<String>,
-    devices: Vec<String>,
-}
-
-impl Names {
-    fn collect(source: &Source<'_>, document: &Document) -> Result<Self> {
-        let mut spans: BTreeMap<String, Range<usize>> = BTreeMap::new();
-        let mut components = BTreeMap::new();
-        let mut list = |given: Vec<&Option<Spanned<String>>>, prefix, place: fn(usize) -> Place| {
-            let mut names = Vec::new();
-            for (index, given) in given.into_iter().enumerate() {
-                let (name, span) = name_or_default(given, prefix, index);
-                // Of two, blame the later one; a default name has no place in the text.
-                if let Some(other) = spans.insert(name.clone(), span.clone()) {
-                    let span = if other.start > span.start { other } else { span };
-                    return source.taken(span, "name", format!("`{name}`"), "another component");
-                }
-                components.insert(name.clone(), place(index));
-                names.push(name);
-            }
-            Ok(names)
-        };
-        let bridges = list(document.bridge.iter().map(|b| &b.name).collect(), "hb", Place::Bridge)?;
-        let ports = list(document.port.iter().map(|p| &p.name).collect(), "port", Place::Port)?;
-        let switches =
-            list(document.switch.iter().map(|s| &s.name).collect(), "sw", Place::Switch)?;
-        let devices =
-            list(document.device.iter().map(|d| &d.name).collect(), "mem", Place::Device)?;
-        let mut windows = Vec::new();
-        for (index, window) in document.window.iter().enumerate() {
-            let (name, span) = name_or_default(&window.name, "window", index);
-            if windows.contains(&name) {
-                return source.taken(span, "name", format!("`{name}`"), "another window");
-            }
-            windows.push(name);
-        }
-        Ok(Self { components, windows, bridges, ports, switches, devices })
-    }
-
-    fn of(&self, place: fn(usize) -> Place) -> Vec<String> {
-        let wanted = std::mem::discriminant(&place(0));
-        let kind = |place: &Place| std::mem::discriminant(place) == wanted;
-        let known = self.components.iter().filter(|(_, place)| kind(place));
-        known.map(|(name, _)| name.clone()).collect()
-    }
-
-    fn unknown<T>(
-        &self,
-        source: &Source<'_>,
-        name: &Spanned<String>,
-        expected: &'static str,
-        known: Vec<String>,
-    ) -> Result<T> {
-        let found = name.get_ref().clone();
-        Err(source.error(name.span(), Problem::UnknownName { expected, found, known }))
-    }
-
-    fn port(&self, source: &Source<'_>, name: &Spanned<String>) -> Result<usize> {
-        match self.components.get(name.get_ref()) {
-            Some(&Place::Port(index)) => Ok(index),
-            _ => self.unknown(source, name, "the name of a port", self.of(Place::Port)),
-        }
-    }
-
-    fn device(&self, source: &Source<'_>, name: &Spanned<String>) -> Result<usize> {
-        match self.components.get(name.get_ref()) {
-            Some(&Place::Device(index)) => Ok(index),
-            _ => self.unknown(source, name, "the name of a device", self.of(Place::Device)),
-        }
-    }
-
-    fn parent(&self, source: &Source<'_>, name: &Spanned<String>) -> Result<Parent> {
-        match self.components.get(name.get_ref()) {
-            Some(&Place::Bridge(index)) => Ok(Parent::Bridge(index)),
-            Some(&Place::Switch(index)) => Ok(Parent::Switch(index)),
-            _ => {
-                let mut known = self.of(Place::Bridge);
-                known.extend(self.of(Place::Switch));
-                self.unknown(source, name, "the name of a bridge or switch", known)
-            }
-        }
-    }
-
-    fn component(&self, source: &Source<'_>, name: &Spanned<String>) -> Result<Place> {
-        match self.components.get(name.get_ref()) {
-            Some(&place) => Ok(place),
-            None => {
-                let known = self.components.keys().cloned().collect();
-                self.unknown(source, name, "the name of a component", known)
-            }
-        }
-    }
-}
-
-fn name_or_default(
-    given: &Option<Spanned<String>>,
-    prefix: &str,
-    index: usize,
-) -> (String, Range<usize>) {
-    match given {
-        Some(name) => (name.get_ref().clone(), name.span()),
-        None => (format!("{prefix}{index}"), 0..0),
-    }
 }
 
 fn platform(source: &Source<'_>, platform: &document::Platform) -> Result<Platform> {
@@ -614,146 +470,6 @@ fn regions(source: &Source<'_>, names: &Names, given: &[document::Region]) -> Re
         })
     };
     given.iter().map(region).collect()
-}
-
-fn faults(
-    source: &Source<'_>,
-    names: &Names,
-    given: &[document::Fault],
-    bridges: &[Bridge],
-    switches: &[Switch],
-    devices: &[Device],
-) -> Result<Vec<Fault>> {
-    let decoders_of = |place| match place {
-        Place::Bridge(index) => bridges.get(index).map_or(0, |bridge| bridge.decoders),
-        Place::Switch(index) => switches.get(index).map_or(0, |switch| switch.decoders),
-        Place::Device(index) => devices.get(index).map_or(0, |device| device.decoders),
-        Place::Port(_) => 0,
-    };
-    let fault = |given: &document::Fault| {
-        let at = names.component(source, &given.at)?;
-        let keys = FaultKeys { source, given, decoders: decoders_of(at) };
-        Ok(Fault { at, kind: keys.kind()? })
-    };
-    given.iter().map(fault).collect()
-}
-
-/// The keys of one fault, of which each kind wants some and no others.
-struct FaultKeys<'d> {
-    source: &'d Source<'d>,
-    given: &'d document::Fault,
-    decoders: u8,
-}
-
-impl FaultKeys<'_> {
-    fn kind(&self) -> Result<FaultKind> {
-        let given = self.given;
-        let (kind, wanted): (FaultKind, &[&str]) = match given.kind.get_ref() {
-            FaultName::CommitPolls => (
-                FaultKind::CommitPolls {
-                    decoder: self.decoder()?,
-                    polls: self.need("after", &given.after)?,
-                },
-                &["decoder", "after"],
-            ),
-            FaultName::CommitNever => {
-                (FaultKind::CommitNever { decoder: self.decoder()? }, &["decoder"])
-            }
-            FaultName::CommitError => {
-                (FaultKind::CommitError { decoder: self.decoder()? }, &["decoder"])
-            }
-            FaultName::LockNotEnforced => {
-                (FaultKind::LockNotEnforced { decoder: self.decoder()? }, &["decoder"])
-            }
-            FaultName::AllOnesAfter => (
-                FaultKind::AllOnesAfter { accesses: self.need("after", &given.after)? },
-                &["after"],
-            ),
-            FaultName::DroppedWrite => (
-                FaultKind::DroppedWrite {
-                    register: self.register()?,
-                    after: given.after.as_ref().map_or(0, |after| *after.get_ref()),
-                },
-                &["decoder", "register", "offset", "after"],
-            ),
-            FaultName::StuckBit => (
-                FaultKind::StuckBit { register: self.register()?, bits: self.bits()? },
-                &["decoder", "register", "offset", "bits"],
-            ),
-            FaultName::LeaksField => (
-                FaultKind::LeaksField { register: self.register()?, bits: self.bits()? },
-                &["decoder", "register", "offset", "bits"],
-            ),
-        };
-        self.nothing_but(wanted)?;
-        Ok(kind)
-    }
-
-    fn need<T: Copy>(&self, key: &'static str, value: &Option<Spanned<T>>) -> Result<T> {
-        match value {
-            Some(value) => Ok(*value.get_ref()),
-            None => {
-                let because = "this kind of fault needs it".to_owned();
-                let problem = Problem::MissingKey { key, because };
-                Err(self.source.error(self.given.kind.span(), problem))
-            }
-        }
-    }
-
-    fn nothing_but(&self, wanted: &[&str]) -> Result<()> {
-        let given = self.given;
-        let present = [
-            ("decoder", given.decoder.as_ref().map(Spanned::span)),
-            ("register", given.register.as_ref().map(Spanned::span)),
-            ("offset", given.offset.as_ref().map(Spanned::span)),
-            ("bits", given.bits.as_ref().map(Spanned::span)),
-            ("after", given.after.as_ref().map(Spanned::span)),
-        ];
-        for (key, span) in present {
-            if let (Some(span), false) = (span, wanted.contains(&key)) {
-                let because = "this kind of fault has no use for it".to_owned();
-                return Err(self.source.error(span, Problem::UselessKey { key, because }));
-            }
-        }
-        Ok(())
-    }
-
-    /// The decoder, 0 unless given; it has to be there.
-    fn decoder(&self) -> Result<u8> {
-        let decoder = self.given.decoder.as_ref().map_or(0, |decoder| *decoder.get_ref());
-        if decoder < self.decoders {
-            return Ok(decoder);
-        }
-        let span = self.given.decoder.as_ref().map_or(self.given.at.span(), Spanned::span);
-        self.source.out_of_range(span, "decoder", "a decoder that the component has", decoder)
-    }
-
-    fn register(&self) -> Result<RegisterAt> {
-        use document::RegisterName as Name;
-        Ok(match self.need("register", &self.given.register)? {
-            Name::GlobalControl => RegisterAt::GlobalControl,
-            Name::Dvsec => {
-                let offset = self.need("offset", &self.given.offset)?;
-                if offset % 4 != 0 {
-                    let span = self.given.offset.as_ref().map_or(0..0, Spanned::span);
-                    return self.source.out_of_range(span, "offset", "a multiple of 4", offset);
-                }
-                RegisterAt::Dvsec { offset }
-            }
-            name => match name.of_decoder() {
-                Some(register) => RegisterAt::Decoder { decoder: self.decoder()?, register },
-                None => RegisterAt::GlobalControl,
-            },
-        })
-    }
-
-    fn bits(&self) -> Result<u32> {
-        let Bytes(bits) = self.need("bits", &self.given.bits)?;
-        u32::try_from(bits).or_else(|_| {
-            let span = self.given.bits.as_ref().map_or(0..0, Spanned::span);
-            self.source.out_of_range(span, "bits", "at most 0xffffffff", format!("{bits:#x}"))
-        })
-    }
 }
 
 fn events(source: &Source<'_>, names: &Names, given: &[document::Event]) -> Result<Vec<Event>> {
