@@ -667,7 +667,7 @@ fn device_dvsec_model_needs_the_tables_alone() {
         ("the lock's neighbour is read-only", 0x14, 0xffff_0000, 0x0000_0000),
         ("lock", 0x14, 0x0000_0001, 0x0000_0001),
         ("the lock stays", 0x14, 0x0000_0000, 0x0000_0001),
-        ("Control is frozen", 0x0c, 0xffff_ffff, 0x0000_0006),
+        ("Control is frozen", 0x0c, 0x0000_0000, 0x0000_0006),
         ("base high is frozen", 0x20, 0x0000_0000, 0xffff_ffff),
         ("base low is frozen", 0x24, 0x0000_0000, 0xf000_0000),
         ("range 2 base is frozen", 0x34, 0x0000_0000, 0x8000_0000),

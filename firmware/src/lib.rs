@@ -3,4 +3,22 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod doorbell;
+pub mod acpi;
+pub mod config;
+pub mod discover;
+mod back_invalidate;
+pub mod bring_up;
+pub mod commit;
+pub mod committed;
+pub mod handoff;
 pub mod mmio;
+mod paths;
+pub mod plan;
+pub mod platform;
+pub mod policy;
+mod program;
+pub mod tables;
+pub mod topology;
+pub mod verify;
+mod wait;

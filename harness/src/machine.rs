@@ -36,7 +36,7 @@ pub use memory::Landing;
 pub use route::Target;
 
 /// A slot that a device sits in, or could.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Slot {
     endpoint: Endpoint,
     present: bool,
@@ -72,7 +72,7 @@ impl Clock for MachineClock {
 }
 
 /// A machine built from a scenario.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Machine {
     scenario: Scenario,
     map: AddressMap,

@@ -259,7 +259,7 @@ fn what_firmware_has_to_refuse_stays_expressible() {
     assert_eq!(low.base, Some(Hpa(0x1000_0000)));
     // XOR without enough maps, or with wrong ones.
     let xor = "[[window]]\ntargets = [16, 17]\nsize = \"1GiB\"\narithmetic = \"xor\"";
-    assert_eq!(window(xor).xor_maps, []);
+    assert_eq!(window(xor).xor_maps, [0u64; 0]);
     assert_eq!(window(&format!("{xor}\nxor_maps = [\"0x200\"]")).xor_maps, [0x200]);
 }
 

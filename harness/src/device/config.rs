@@ -80,8 +80,8 @@ impl Function {
             status: Status::new().with_capability_list(true),
             class: ClassRegister::new().with_code(ClassCode::PciBridge.code()),
             header_type: HeaderType::new().with_layout(1),
-            prefetchable_base: PrefetchableBase::new().with_width(1),
-            prefetchable_limit: PrefetchableLimit::new().with_width(1),
+            pref_base: PrefetchableBase::new().with_width(1),
+            pref_limit: PrefetchableLimit::new().with_width(1),
             capabilities: CapabilitiesPointer::new().with_pointer(PCIE as u8),
             ..BridgeHeader::default()
         };
@@ -112,11 +112,11 @@ impl Function {
                 .with_version(2)
                 .with_port_type(kind.code())
                 .with_slot(slot),
-            device_capabilities: DeviceCapabilities::new()
+            device_caps: DeviceCapabilities::new()
                 .with_role_based_errors(true)
                 .with_function_level_reset(kind == PortType::Endpoint),
             // 32 GT/s, 16 lanes.
-            link_capabilities: LinkCapabilities::new()
+            link_caps: LinkCapabilities::new()
                 .with_max_speed(5)
                 .with_max_width(16)
                 .with_surprise_down(slot)

@@ -62,7 +62,7 @@ fn coherency_models(make: &Make) -> u8 {
 }
 
 /// One endpoint.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Endpoint {
     /// Its configuration space.
     pub function: Function,

@@ -77,10 +77,10 @@ fn assign_bridge(
     if let Ok(header) = header.with_windows(below) {
         let dword = |low: u32, high: u32| low | high << 16;
         let memory = dword(header.memory_base.raw(), header.memory_limit.raw());
-        let prefetchable = dword(header.prefetchable_base.raw(), header.prefetchable_limit.raw());
+        let prefetchable = dword(header.pref_base.raw(), header.pref_limit.raw());
         write(function, MemoryBase::SPEC.offset, memory);
         write(function, PrefetchableBase::SPEC.offset, prefetchable);
-        let (base, limit) = (header.prefetchable_base_upper, header.prefetchable_limit_upper);
+        let (base, limit) = (header.pref_base_upper, header.pref_limit_upper);
         write(function, PrefetchableBaseUpper::SPEC.offset, base.raw());
         write(function, PrefetchableLimitUpper::SPEC.offset, limit.raw());
     }

@@ -1,0 +1,325 @@
+//! The platform out of ACPI bytes: MCFG for configuration space, CEDT for bridges and windows.
+//!
+//! **Invariant**: a table that breaks a rule of its own is refused with the byte that breaks it;
+//! what only becomes wrong together with other facts (a window without a place, XOR without maps,
+//! targets that name nothing) is passed on for the plan to refuse by name.
+
+use core::fmt;
+use core::mem::size_of;
+
+use cxl_regs::acpi::cedt::wire::Wire;
+use cxl_regs::acpi::cedt::{Cedt, CedtError, Cfmws, ChbsVersion, Cxims, Problem, Record};
+use cxl_regs::acpi::mcfg::{Allocation, AllocationError, Mcfg};
+use cxl_regs::acpi::rsdp::RsdpError;
+use cxl_regs::acpi::rsdt::Kind;
+use cxl_regs::acpi::{Header, RootTable, Rsdp, Table, TableError};
+use cxl_regs::{Arithmetic, DECODER_UNIT};
+use heapless::Vec;
+
+use crate::platform::{Bridge, BridgeKind, Ecam, Platform, Resources, RootBus, Window};
+
+/// The most regions of configuration space that are kept.
+pub const MAX_ECAM: usize = 32;
+
+/// What there is more of in the tables than a [`Tables`] holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// MCFG allocations.
+    Ecam,
+    /// Host bridges.
+    Bridges,
+    /// Windows.
+    Windows,
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ecam => "MCFG allocations",
+            Self::Bridges => "host bridges",
+            Self::Windows => "windows",
+        })
+    }
+}
+
+/// Why ACPI does not tell what the platform is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "fields are named for what they hold; Display says it in words")]
+pub enum PlatformError {
+    /// The bytes at the RSDP's address are none.
+    Rsdp { address: u64, error: RsdpError },
+    /// The table at this address is broken, or not the kind it was listed as.
+    Table { signature: [u8; 4], address: u64, error: TableError },
+    /// No table with this signature is listed.
+    NoTable { signature: [u8; 4] },
+    /// The table does not fit the caller's buffer.
+    TableTooLarge { signature: [u8; 4], need: u32, have: usize },
+    /// The MCFG is broken.
+    Mcfg { error: TableError },
+    /// An allocation of the MCFG makes no sense.
+    Allocation { index: usize, error: AllocationError },
+    /// The CEDT is broken.
+    Cedt { error: TableError },
+    /// A record of the CEDT breaks a rule.
+    Record { error: CedtError },
+    /// There is more than the caller's structure holds.
+    Capacity { what: Count, have: usize },
+}
+
+impl PlatformError {
+    /// A number for logs and hand-off records; it never changes its meaning.
+    pub const fn code(&self) -> u16 {
+        match self {
+            Self::Rsdp { .. } => 0x0101,
+            Self::Table { .. } => 0x0102,
+            Self::NoTable { .. } => 0x0103,
+            Self::TableTooLarge { .. } => 0x0104,
+            Self::Mcfg { .. } => 0x0105,
+            Self::Allocation { .. } => 0x0106,
+            Self::Cedt { .. } => 0x0107,
+            Self::Record { .. } => 0x0108,
+            Self::Capacity { .. } => 0x0109,
+        }
+    }
+}
+
+impl fmt::Display for PlatformError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Rsdp { address, error } => write!(f, "RSDP at {address:#x}: {error}"),
+            Self::Table { signature, address, error } => {
+                write!(f, "{} at {address:#x}: {error}", signature.escape_ascii())
+            }
+            Self::NoTable { signature } => {
+                write!(f, "the root table lists no {}", signature.escape_ascii())
+            }
+            Self::TableTooLarge { signature, need, have } => write!(
+                f,
+                "the {} has {need} bytes, the buffer {have}; give a larger one",
+                signature.escape_ascii()
+            ),
+            Self::Mcfg { error } => write!(f, "MCFG: {error}"),
+            Self::Allocation { index, error } => write!(f, "MCFG allocation {index}: {error}"),
+            Self::Cedt { error } => write!(f, "CEDT: {error}"),
+            Self::Record { error } => write!(f, "CEDT: {error}"),
+            Self::Capacity { what, have } => {
+                write!(f, "more than {have} {what}: give the library larger structures")
+            }
+        }
+    }
+}
+
+impl core::error::Error for PlatformError {}
+
+/// A platform read from tables, which [`Tables::platform`] lends out.
+///
+/// About 40 bytes a bridge, 200 a window and 0.5 KiB for [`MAX_ECAM`] regions: keep it in a static
+/// or on a stack that has room.
+#[derive(Clone, Debug)]
+pub struct Tables<const BRIDGES: usize, const WINDOWS: usize> {
+    /// Configuration regions.
+    pub ecam: Vec<Ecam, MAX_ECAM>,
+    /// Host bridges, as the CEDT lists them.
+    pub bridges: Vec<Bridge, BRIDGES>,
+    /// Windows, as the CEDT lists them.
+    pub windows: Vec<Window, WINDOWS>,
+    /// Width of a physical address in bits.
+    pub address_bits: u8,
+    /// What discovery may assign; nothing, unless the caller sets it.
+    pub resources: Option<Resources>,
+}
+
+impl<const BRIDGES: usize, const WINDOWS: usize> Tables<BRIDGES, WINDOWS> {
+    /// Reads both tables. `roots` says where bridges' hierarchies start, as far as the caller knows
+    /// (`_BBN` and `_SEG` are in AML); UIDs of other bridges may be among them.
+    ///
+    /// ```no_run
+    /// use cxl_firmware::acpi::Tables;
+    ///
+    /// # let (mcfg, cedt): (&[u8], &[u8]) = (&[], &[]);
+    /// let tables = Tables::<8, 16>::from_acpi(mcfg, cedt, 46, &[])?;
+    /// let platform = tables.platform();
+    /// # Ok::<(), cxl_firmware::acpi::PlatformError>(())
+    /// ```
+    pub fn from_acpi(
+        mcfg: &[u8],
+        cedt: &[u8],
+        address_bits: u8,
+        roots: &[(u32, RootBus)],
+    ) -> Result<Self, PlatformError> {
+        let cedt = Cedt::read(cedt).map_err(|error| PlatformError::Cedt { error })?;
+        Ok(Self {
+            ecam: read_ecam(mcfg)?,
+            bridges: read_bridges(&cedt, roots)?,
+            windows: read_windows(&cedt)?,
+            address_bits,
+            resources: None,
+        })
+    }
+
+    /// The platform for discovery and the plan.
+    pub fn platform(&self) -> Platform<'_> {
+        Platform {
+            ecam: &self.ecam,
+            bridges: &self.bridges,
+            windows: &self.windows,
+            address_bits: self.address_bits,
+            resources: self.resources,
+        }
+    }
+}
+
+fn push<T, const N: usize>(
+    list: &mut Vec<T, N>,
+    item: T,
+    what: Count,
+) -> Result<(), PlatformError> {
+    list.push(item).map_err(|_| PlatformError::Capacity { what, have: N })
+}
+
+fn read_ecam(mcfg: &[u8]) -> Result<Vec<Ecam, MAX_ECAM>, PlatformError> {
+    let mcfg = Mcfg::read(mcfg).map_err(|error| PlatformError::Mcfg { error })?;
+    let mut regions = Vec::new();
+    for (index, allocation) in mcfg.allocations().enumerate() {
+        let allocation: Allocation =
+            allocation.map_err(|error| PlatformError::Allocation { index, error })?;
+        let region = Ecam {
+            base: allocation.base().0,
+            segment: allocation.segment(),
+            first_bus: allocation.first_bus(),
+            last_bus: allocation.last_bus(),
+        };
+        push(&mut regions, region, Count::Ecam)?;
+    }
+    Ok(regions)
+}
+
+fn read_bridges<const N: usize>(
+    cedt: &Cedt<'_>,
+    roots: &[(u32, RootBus)],
+) -> Result<Vec<Bridge, N>, PlatformError> {
+    let mut bridges: Vec<Bridge, N> = Vec::new();
+    for raw in cedt.raw_records() {
+        let raw = raw.map_err(|error| PlatformError::Record { error })?;
+        let wire = raw.wire().map_err(|error| PlatformError::Record { error })?;
+        if matches!(wire, Wire::Cfmws(..)) {
+            continue;
+        }
+        let record = Record::decode(wire)
+            .map_err(|problem| PlatformError::Record { error: at(raw.offset, problem) })?;
+        let Record::Chbs(chbs) = record else { continue };
+        let uid = chbs.uid;
+        if bridges.iter().any(|earlier| earlier.uid == uid) {
+            let error = at(raw.offset, Problem::DuplicateChbs { uid });
+            return Err(PlatformError::Record { error });
+        }
+        let bridge = Bridge {
+            uid,
+            kind: match chbs.version() {
+                ChbsVersion::Rch => BridgeKind::Rcrb,
+                ChbsVersion::Chbcr => BridgeKind::ComponentRegisters,
+            },
+            registers: chbs.registers().base().0,
+            root: roots.iter().find(|(of, _)| *of == uid).map(|(_, root)| *root),
+        };
+        push(&mut bridges, bridge, Count::Bridges)?;
+    }
+    Ok(bridges)
+}
+
+fn at(record: usize, problem: Problem) -> CedtError {
+    CedtError { record, problem }
+}
+
+fn read_windows<const N: usize>(cedt: &Cedt<'_>) -> Result<Vec<Window, N>, PlatformError> {
+    let mut windows = Vec::new();
+    for raw in cedt.raw_records() {
+        let raw = raw.map_err(|error| PlatformError::Record { error })?;
+        let Ok(Wire::Cfmws(record, targets)) = raw.wire() else { continue };
+        // QEMU publishes a window that did not fit with base 0. That is a fact for the plan, which
+        // can say who misses it; everything else is judged as if the window had a place.
+        let unplaced = record.base.get() == 0;
+        let mut judged = *record;
+        if unplaced {
+            judged.base = DECODER_UNIT.into();
+        }
+        let window = Cfmws::decode(&judged, targets)
+            .map_err(|problem| PlatformError::Record { error: at(raw.offset, problem) })?;
+        let interleave = window.interleave();
+        let cxims = match window.arithmetic {
+            Arithmetic::Modulo => None,
+            Arithmetic::Xor => cedt.records().find_map(|record| match record {
+                Ok((_, Record::Cxims(cxims))) => {
+                    (cxims.granularity == interleave.granularity).then_some(cxims)
+                }
+                _ => None,
+            }),
+        };
+        let window = Window {
+            base: if unplaced { 0 } else { window.span().base().0 },
+            size: window.span().size(),
+            interleave,
+            arithmetic: window.arithmetic,
+            xor_maps: cxims.map(|Cxims { maps, .. }| maps).unwrap_or_default(),
+            restrictions: window.restrictions,
+            qtg: window.qtg,
+            targets: window.targets().iter().copied().collect(),
+        };
+        push(&mut windows, window, Count::Windows)?;
+    }
+    Ok(windows)
+}
+
+/// Copies the table with `signature` into `buffer`, starting from the RSDP, and returns its bytes.
+///
+/// `read` fills a buffer from physical memory. The root table is checked in the same buffer first,
+/// so the buffer must hold the larger of the two.
+pub fn find_table<'b>(
+    read: &mut dyn FnMut(u64, &mut [u8]),
+    rsdp: u64,
+    signature: [u8; 4],
+    buffer: &'b mut [u8],
+) -> Result<&'b [u8], PlatformError> {
+    let mut bytes = [0; Rsdp::MAX_LEN];
+    read(rsdp, &mut bytes);
+    let found = Rsdp::read(&bytes).map_err(|error| PlatformError::Rsdp { address: rsdp, error })?;
+    let (kind, root) = match found.xsdt {
+        Some(xsdt) if xsdt != 0 => (Kind::Xsdt, xsdt),
+        _ => (Kind::Rsdt, u64::from(found.rsdt)),
+    };
+    let bytes = copy_table(read, root, kind.signature(), &mut *buffer)?;
+    let table = |error| PlatformError::Table { signature: kind.signature(), address: root, error };
+    let entries = RootTable::read(kind, bytes).map_err(table)?;
+    let address = entries
+        .addresses()
+        .find(|&address| {
+            let mut start = [0; 4];
+            read(address, &mut start);
+            start == signature
+        })
+        .ok_or(PlatformError::NoTable { signature })?;
+    copy_table(read, address, signature, buffer)
+}
+
+fn copy_table<'b>(
+    read: &mut dyn FnMut(u64, &mut [u8]),
+    address: u64,
+    signature: [u8; 4],
+    buffer: &'b mut [u8],
+) -> Result<&'b [u8], PlatformError> {
+    const LENGTH: core::ops::Range<usize> = 4..8;
+    let mut start = [0; LENGTH.end];
+    read(address, &mut start);
+    let [_, _, _, _, a, b, c, d] = start;
+    let need = u32::from_le_bytes([a, b, c, d]);
+    let have = buffer.len();
+    let place = usize::try_from(need).ok().and_then(|need| buffer.get_mut(..need));
+    let place = place.ok_or(PlatformError::TableTooLarge { signature, need, have })?;
+    read(address, place);
+    let table = Table::read(place, signature, size_of::<Header>());
+    table.map(|table| table.bytes()).map_err(|error| PlatformError::Table {
+        signature,
+        address,
+        error,
+    })
+}

@@ -1,0 +1,169 @@
+//! The way of back-invalidate messages from a device up to the host: BI decoders and route tables.
+//!
+//! **Invariant**: the device is enabled last, when everything above it forwards (CXL r3.1 sections
+//! 8.2.4.26 and 8.2.4.27). No wait is longer than ten seconds, whatever the hardware asks for.
+
+use cxl_regs::access::Register;
+use cxl_regs::bi;
+use cxl_regs::commit::CommitStatus;
+use heapless::Vec;
+
+use crate::commit::CommitError;
+use crate::mmio::{Block, Clock, Mmio};
+use crate::topology::{NodeId, NodeKind, Path, Tree};
+use crate::wait::{TimedOut, wait};
+
+/// Where the hardware names no time.
+const DEFAULT_WAIT: u64 = 10_000;
+/// The most that is granted, in microseconds.
+const LONGEST_WAIT: u64 = 10_000_000;
+
+/// A component's part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// The port right above the device: takes its messages.
+    Take,
+    /// A port further up: passes on what comes from a switch.
+    Forward,
+    /// An upstream port: routes by its table.
+    Route,
+    /// The device: issues messages.
+    Issue,
+}
+
+/// The components of a device's path that take part, in the order they have to be set up: from the
+/// port above the device to the root port, then the device.
+fn links(tree: Tree<'_>, device: NodeId) -> impl Iterator<Item = (NodeId, Role)> + '_ {
+    let mut direct = true;
+    let ports = tree.upwards(device).filter_map(move |(id, node)| match node.kind {
+        NodeKind::RootPort | NodeKind::DownstreamPort => {
+            let role = if direct { Role::Take } else { Role::Forward };
+            direct = false;
+            Some((id, role))
+        }
+        NodeKind::UpstreamPort => Some((id, Role::Route)),
+        NodeKind::HostBridge { .. } | NodeKind::Device(_) => None,
+    });
+    ports.chain([(device, Role::Issue)])
+}
+
+/// The control registers as they were before, in order of writing.
+pub(crate) type Before<const N: usize> = Vec<(NodeId, u32), N>;
+
+/// The structure of a component that takes part.
+fn structure(tree: Tree<'_>, id: NodeId) -> Result<Block, CommitError> {
+    tree.get(id)
+        .and_then(|node| node.back_invalidate)
+        .map(|structure| structure.block)
+        .ok_or(CommitError::NoBackInvalidate { at: tree.path(id) })
+}
+
+/// Sets up a device's whole path. What is overwritten goes into `before`.
+pub(crate) fn enable<const N: usize>(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    tree: Tree<'_>,
+    device: NodeId,
+    before: &mut Before<N>,
+) -> Result<(), CommitError> {
+    for (id, role) in links(tree, device) {
+        let (at, block) = (tree.path(id), structure(tree, id)?);
+        let mut keep = |control: u32| {
+            if !before.iter().any(|(node, _)| *node == id) {
+                // At most one for each node of the topology, so there is room.
+                let _ = before.push((id, control));
+            }
+        };
+        if role == Role::Route {
+            let capability: bi::RouteTableCapability = block.read(hw);
+            if capability.explicit_commit() {
+                let control = bi::RouteTableControl::new();
+                keep(block.read::<bi::RouteTableControl>(hw).into_bits());
+                commit(hw, clock, at, block, control, control.with_commit(true))?;
+            }
+            continue;
+        }
+        let capability: bi::DecoderCapability = block.read(hw);
+        let found: bi::DecoderControl = block.read(hw);
+        let wanted = wanted(role, found.with_commit(false));
+        keep(found.into_bits());
+        if capability.explicit_commit() {
+            commit(hw, clock, at, block, wanted, wanted.with_commit(true))?;
+        } else {
+            block.write(hw, wanted);
+        }
+        let found: bi::DecoderControl = block.read(hw);
+        let (expected, found) = (wanted.into_bits(), found.with_commit(false).into_bits());
+        if expected != found {
+            let register = bi::DecoderControl::SPEC.name;
+            return Err(CommitError::DeviceNotKept { at, register, expected, found });
+        }
+    }
+    Ok(())
+}
+
+/// What a BI decoder's control shall hold, Commit aside.
+fn wanted(role: Role, found: bi::DecoderControl) -> bi::DecoderControl {
+    match role {
+        Role::Take => found.with_enable(true).with_forward(false),
+        Role::Forward => found.with_enable(false).with_forward(true),
+        Role::Issue | Role::Route => found.with_enable(true),
+    }
+}
+
+/// Takes Commit from 0 to 1 and waits for what comes of it.
+fn commit<C: Register>(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    at: Path,
+    block: Block,
+    idle: C,
+    go: C,
+) -> Result<(), CommitError> {
+    block.write(hw, idle);
+    block.write(hw, go);
+    let status: CommitStatus = block.read(hw);
+    let limit = status.timeout().filter(|&limit| limit > 0).unwrap_or(DEFAULT_WAIT);
+    let status =
+        wait(clock, limit.min(LONGEST_WAIT), || {
+            let status: CommitStatus = block.read(hw);
+            status.settled().then_some(status)
+        })
+        .map_err(|TimedOut { polls, microseconds }| {
+            CommitError::BackInvalidateTimeout { at, polls, microseconds }
+        })?;
+    if status.error_not_committed() {
+        return Err(CommitError::BackInvalidateRefused { at, status: status.into_bits() });
+    }
+    Ok(())
+}
+
+/// Puts a control register back.
+pub(crate) fn restore(hw: &mut impl Mmio, tree: Tree<'_>, node: NodeId, control: u32) {
+    if let Ok(block) = structure(tree, node) {
+        // Both structures have it at one offset.
+        hw.write(block.address::<bi::DecoderControl>(), control);
+    }
+}
+
+/// The first component of a device's path that does not let back-invalidate through.
+pub(crate) fn gap(hw: &mut impl Mmio, tree: Tree<'_>, device: NodeId) -> Option<NodeId> {
+    links(tree, device).find_map(|(id, role)| {
+        let Ok(block) = structure(tree, id) else { return Some(id) };
+        let open = if role == Role::Route {
+            let capability: bi::RouteTableCapability = block.read(hw);
+            !capability.explicit_commit() || committed(hw, block)
+        } else {
+            let capability: bi::DecoderCapability = block.read(hw);
+            let control: bi::DecoderControl = block.read(hw);
+            wanted(role, control) == control
+                && (!capability.explicit_commit() || committed(hw, block))
+        };
+        (!open).then_some(id)
+    })
+}
+
+fn committed(hw: &mut impl Mmio, block: Block) -> bool {
+    let status: CommitStatus = block.read(hw);
+    status.committed() && !status.error_not_committed()
+}

@@ -1,0 +1,201 @@
+//! What the hardware has accepted: the decoders as they read back, and what became of each.
+//!
+//! **Invariant**: every value here was read from hardware. Nothing is copied from a plan, so a
+//! table made from it cannot promise what no decoder does.
+
+use core::fmt;
+
+use cxl_regs::access::Component;
+use cxl_regs::hdm::DecoderImage;
+use cxl_regs::{Coherency, Decoder, Interleave, Span};
+use heapless::Vec;
+
+use crate::mmio::Mmio;
+use crate::program::DeviceRegisters;
+use crate::topology::{NodeId, Partition, Path, Tree};
+
+/// One decoder, in words that survive renumbering.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Where the component is.
+    pub at: Path,
+    /// Which of those at that place.
+    pub component: Component,
+    /// Decoder number in the component.
+    pub index: u8,
+}
+
+impl Place {
+    /// The place of a node's decoder. A node without decoders that count passes for a device.
+    pub(crate) fn of(tree: Tree<'_>, node: NodeId, index: u8) -> Self {
+        let component = tree.get(node).and_then(|node| node.component());
+        Self { at: tree.path(node), component: component.unwrap_or(Component::Device), index }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.component {
+            Component::HostBridge => write!(f, "{}, decoder {}", self.at, self.index),
+            component => write!(f, "{} {component}, decoder {}", self.at, self.index),
+        }
+    }
+}
+
+/// What became of a decoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Not written to.
+    Untouched,
+    /// Written to, and reads as it did before.
+    RolledBack,
+    /// Cannot be put back, and serves nothing: it is locked, or it no longer takes writes.
+    Stranded,
+    /// Committed as it should be. After a failure: it belongs to a region whose whole path is.
+    Done,
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Untouched => "untouched",
+            Self::RolledBack => "rolled back",
+            Self::Stranded => "stranded",
+            Self::Done => "done",
+        })
+    }
+}
+
+/// A decoder as the hardware has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommittedDecoder {
+    /// The component.
+    pub node: NodeId,
+    /// Decoder number in the component.
+    pub index: u8,
+    /// The registers as last read; the reserved eighth dword is not read and 0.
+    pub image: DecoderImage,
+    /// What they say; `None` for a decoder that claims nothing, or that breaks a rule.
+    pub decoder: Option<Decoder>,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+impl CommittedDecoder {
+    /// Reads the meaning out of an image.
+    pub(crate) fn new(
+        tree: Tree<'_>,
+        node: NodeId,
+        index: u8,
+        image: DecoderImage,
+        fate: Fate,
+    ) -> Self {
+        let decoder = tree
+            .get(node)
+            .and_then(|node| Some((node.component()?, node.hdm?.capability)))
+            .and_then(|(component, capability)| {
+                Decoder::decode(&image, component, capability).ok()
+            });
+        Self { node, index, image, decoder, fate }
+    }
+
+    /// Whether the hardware says that the decoder is in use.
+    pub fn committed(&self) -> bool {
+        self.image.control().committed()
+    }
+
+    /// Whether the decoder is frozen until a conventional reset.
+    pub fn locked(&self) -> bool {
+        self.image.control().locked()
+    }
+
+    /// What it claims, if it is in use as it should be.
+    pub(crate) fn active(&self) -> Option<&Decoder> {
+        self.decoder.as_ref().filter(|_| self.committed() && self.fate == Fate::Done)
+    }
+}
+
+/// A device's enables as the hardware has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommittedDevice {
+    /// The device.
+    pub node: NodeId,
+    /// HDM Decoder Enable: its decoders count, not its range registers.
+    pub decoder_enable: bool,
+    /// Mem_Enable: it answers CXL.mem.
+    pub mem_enable: bool,
+    /// Cache_Enable: it may cache host memory.
+    pub cache_enable: bool,
+    /// CONFIG_LOCK: the two above are frozen until a conventional reset.
+    pub config_lock: bool,
+}
+
+impl CommittedDevice {
+    /// Reads the enables.
+    pub(crate) fn read(hw: &mut impl Mmio, registers: DeviceRegisters) -> Self {
+        let control = registers.read_control(hw);
+        Self {
+            node: registers.node,
+            decoder_enable: registers.read_global(hw).decoder_enable(),
+            mem_enable: control.mem_enable(),
+            cache_enable: control.cache_enable(),
+            config_lock: registers.read_lock(hw).config_lock(),
+        }
+    }
+}
+
+/// A range of host addresses that leads to memory, on every path and to every member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommittedRegion {
+    /// Base of the window it lies in.
+    pub window: u64,
+    /// The host addresses.
+    pub span: Span,
+    /// The whole set's interleave, as its devices have it.
+    pub interleave: Interleave,
+    /// Who keeps it coherent.
+    pub coherency: Coherency,
+    /// Kind of memory.
+    pub partition: Partition,
+    /// Every decoder on every path is locked; a pass-through bridge has none that is not.
+    pub locked: bool,
+}
+
+/// The decoders that are in use, or that a run had to do with, and the regions they make.
+///
+/// `D` of each; about 230 bytes for each of `D`. Keep it in a static or pass it by reference.
+#[derive(Clone, Debug)]
+pub struct Committed<const D: usize> {
+    /// The decoders; those of one component by number.
+    pub decoders: Vec<CommittedDecoder, D>,
+    /// The devices among their components.
+    pub devices: Vec<CommittedDevice, D>,
+    /// The regions whose every path is whole, by ascending address.
+    pub regions: Vec<CommittedRegion, D>,
+}
+
+impl<const D: usize> Default for Committed<D> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const D: usize> Committed<D> {
+    /// An empty one.
+    pub const fn new() -> Self {
+        Self { decoders: Vec::new(), devices: Vec::new(), regions: Vec::new() }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.decoders.clear();
+        self.devices.clear();
+        self.regions.clear();
+    }
+
+    /// Adds a region in order of address. One for each device decoder at most, so there is room.
+    pub(crate) fn add_region(&mut self, region: CommittedRegion) {
+        let at = self.regions.partition_point(|other| other.span.base() < region.span.base());
+        let _ = self.regions.insert(at, region);
+    }
+}

@@ -1,0 +1,460 @@
+//! Discovery: from root buses and register blocks to a [`Topology`].
+//!
+//! What is found is used as it is found: bus numbers, windows and BARs. Where everything is
+//! assigned, discovery writes nothing but the Memory Space bit of CXL functions that have it off,
+//! and the mailboxes of devices that have one. What is not assigned is assigned from
+//! [`Platform::resources`], or refused by name where there are none.
+//!
+//! A node is made for: every host bridge of the platform; every root port with CXL DVSECs on its
+//! root bus; below such a port every switch port with CXL DVSECs, and every endpoint with a CXL
+//! Device DVSEC that has CXL.mem. Everything else is passed over, and so is what is behind it.
+//!
+//! **Invariant**: every register is read once, but for those that are waited for; every bus is
+//! visited once, so the work is bounded by the number of nodes that fit. On an error the topology
+//! is empty. Needs about 6 KiB of stack and 100 bytes for each node that fits.
+
+mod assign;
+mod capacity;
+mod component;
+mod error;
+mod function;
+mod wait;
+
+use core::iter::successors;
+
+use cxl_regs::access::{Component, Register, Spec};
+use cxl_regs::config::{BridgeHeader, BusNumbers, Windows};
+use cxl_regs::dvsec::DvsecId;
+use cxl_regs::dvsec::flex_bus;
+use cxl_regs::dvsec::locator::BLOCK_ALIGNMENT;
+use cxl_regs::{Hpa, Span};
+use heapless::Vec;
+
+pub use error::{BarProblem, DiscoverError, NoRootBus, Place, Unassigned, Waited};
+
+use crate::config::{Config, bus_base};
+use crate::mmio::{Clock, Mmio};
+use crate::platform::{Bridge, BridgeKind, Platform, RootBus};
+use crate::topology::{Device, DeviceKind, MAX_DEPTH, Node, NodeId, NodeKind, Topology, Tree};
+use assign::Assigner;
+use component::{Structures, structures};
+use function::{Blocks, CxlFunction, Functions, Role};
+
+/// Finds everything below the platform's bridges and writes it to `topology`.
+///
+/// Nodes stand in order of [`Path`](crate::topology::Path): bridges by UID, below each its ports and
+/// devices level by level in order of port number, in whatever order the platform lists bridges.
+pub fn discover<const N: usize>(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    platform: &Platform<'_>,
+    topology: &mut Topology<N>,
+) -> Result<(), DiscoverError> {
+    topology.nodes.clear();
+    let mut walk: Walk<'_, _, _, N> = Walk {
+        hw,
+        clock,
+        platform,
+        nodes: &mut topology.nodes,
+        links: Vec::new(),
+        config: Config::new(),
+        assigner: platform.resources.map(Assigner::new),
+    };
+    let result = walk.all();
+    if result.is_err() {
+        topology.nodes.clear();
+    }
+    result
+}
+
+/// What a node leads to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Link {
+    /// The bus below; `None` below a device.
+    bus: Option<RootBus>,
+    /// The last bus below.
+    last: u8,
+    /// What a port forwards; nothing is known of a host bridge's.
+    windows: Option<Windows>,
+    /// What the link next to the function trained to, if the function says.
+    status: Option<flex_bus::Status>,
+}
+
+struct Walk<'a, M, C, const N: usize> {
+    hw: &'a mut M,
+    clock: &'a mut C,
+    platform: &'a Platform<'a>,
+    nodes: &'a mut Vec<Node, N>,
+    /// What each node leads to, in the order of the nodes.
+    links: Vec<Link, N>,
+    config: Config,
+    assigner: Option<Assigner>,
+}
+
+/// All bridges by ascending UID, each UID once.
+fn by_uid(bridges: &[Bridge]) -> impl Iterator<Item = &Bridge> {
+    let next = |above: Option<u32>| {
+        let left = bridges.iter().filter(move |bridge| above.is_none_or(|uid| bridge.uid > uid));
+        left.min_by_key(|bridge| bridge.uid)
+    };
+    successors(next(None), move |bridge| next(Some(bridge.uid)))
+}
+
+/// The rules on bridges that can be told without hardware.
+fn check_bridges(bridges: &[Bridge]) -> Result<(), DiscoverError> {
+    for bridge in by_uid(bridges) {
+        let uid = bridge.uid;
+        if bridges.iter().filter(|other| other.uid == uid).count() > 1 {
+            return Err(DiscoverError::DuplicateUid { uid });
+        }
+        if bridge.kind == BridgeKind::Rcrb {
+            return Err(DiscoverError::Rch { uid });
+        }
+        let mut higher = by_uid(bridges).filter(|other| other.uid > uid);
+        if let Some(root) = bridge.root
+            && let Some(other) = higher.find(|other| other.root == Some(root))
+        {
+            return Err(DiscoverError::SharedRootBus { uid, other: other.uid, root });
+        }
+    }
+    Ok(())
+}
+
+impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
+    fn all(&mut self) -> Result<(), DiscoverError> {
+        let bridges = self.platform.bridges;
+        check_bridges(bridges)?;
+        by_uid(bridges).try_for_each(|bridge| self.bridge(bridge))
+    }
+
+    /// One bridge and everything below; a second time if something had to be assigned first.
+    fn bridge(&mut self, bridge: &Bridge) -> Result<(), DiscoverError> {
+        let first = self.nodes.len();
+        let result = self.hierarchy(bridge);
+        let (Err(DiscoverError::Unassigned { .. }), Some(assigner)) = (result, &mut self.assigner)
+        else {
+            return result;
+        };
+        self.nodes.truncate(first);
+        self.links.truncate(first);
+        assigner.hierarchy(self.hw, &mut self.config, self.platform, bridge)?;
+        self.hierarchy(bridge)
+    }
+
+    fn hierarchy(&mut self, bridge: &Bridge) -> Result<(), DiscoverError> {
+        let at = Place { uid: bridge.uid, function: None };
+        let Structures { hdm, .. } =
+            structures(self.hw, bridge.registers, Some(Component::HostBridge), at)?;
+        let kind = NodeKind::HostBridge { uid: bridge.uid };
+        let node = Node { parent: None, kind, port: 0, function: None, hdm, back_invalidate: None };
+        let first = self.insert(self.nodes.len(), node, Link::default(), at)?;
+        self.root_bus(bridge, first)?;
+        // Nodes that are added on the way are visited too.
+        let mut next = first + 1;
+        while let Some(Link { bus, .. }) = self.links.get(next) {
+            if let Some(bus) = *bus {
+                self.scan(bridge.uid, next, bus)?;
+            }
+            next += 1;
+        }
+        Ok(())
+    }
+
+    /// Finds the root bus and scans it.
+    fn root_bus(&mut self, bridge: &Bridge, first: usize) -> Result<(), DiscoverError> {
+        let at = Place { uid: bridge.uid, function: None };
+        if let Some(root) = bridge.root {
+            if self.visited(root) {
+                return Err(DiscoverError::BusLoop { at, bus: root });
+            }
+            return self.enter(bridge.uid, first, root);
+        }
+        let refuse = |reason| DiscoverError::RootBusUnknown { uid: bridge.uid, reason };
+        let mut found = None;
+        let mut reason = match u8::try_from(bridge.uid) {
+            Ok(_) => NoRootBus::NotDecoded,
+            Err(_) => NoRootBus::NotABusNumber,
+        };
+        for root in guesses(self.platform, bridge) {
+            let owner = self.platform.bridges.iter().find(|other| other.root == Some(root));
+            if let Some(owner) = owner {
+                reason = NoRootBus::Claimed { by: owner.uid };
+                continue;
+            }
+            reason = NoRootBus::NoCxlPorts;
+            let before = self.nodes.len();
+            if !self.visited(root) {
+                self.enter(bridge.uid, first, root)?;
+            }
+            if self.nodes.len() > before && found.replace(root).is_some() {
+                return Err(refuse(NoRootBus::SeveralSegments));
+            }
+        }
+        if let (Some(root), Some(link)) = (found, self.links.get_mut(first)) {
+            link.bus = Some(root);
+            return Ok(());
+        }
+        Err(refuse(reason))
+    }
+
+    /// Makes `root` the bus of the bridge that is node `first`, and scans it.
+    fn enter(&mut self, uid: u32, first: usize, root: RootBus) -> Result<(), DiscoverError> {
+        let last = bus_range_end(self.platform, root);
+        if let Some(link) = self.links.get_mut(first) {
+            *link = Link { bus: Some(root), last, ..Link::default() };
+        }
+        self.scan(uid, first, root)
+    }
+
+    /// Whether a bus was visited, or will be as another bridge's root bus.
+    fn visited(&self, bus: RootBus) -> bool {
+        self.links.iter().any(|link| link.bus == Some(bus))
+    }
+
+    /// Looks at every function of the bus below node `parent`.
+    fn scan(&mut self, uid: u32, parent: usize, bus: RootBus) -> Result<(), DiscoverError> {
+        let above = self.nodes.get(parent);
+        let above = above.map(|node| (node.function, role(&node.kind)));
+        let Some((function, above)) = above else { return Ok(()) };
+        let base = bus_base(self.platform.ecam, bus)
+            .ok_or(DiscoverError::NotDecoded { at: Place { uid, function }, bus })?;
+        let batch = self.nodes.len();
+        let mut functions = Functions::new(base, bus, above);
+        while let Some(header) = functions.next(self.hw, &mut self.config) {
+            let found = CxlFunction::identify(self.hw, &mut self.config, uid, header, above)?;
+            if let Some(found) = found {
+                self.add(uid, parent, batch, &found)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the open function to the nodes of its bus, which start at `batch`.
+    fn add(
+        &mut self,
+        uid: u32,
+        parent: usize,
+        batch: usize,
+        found: &CxlFunction,
+    ) -> Result<(), DiscoverError> {
+        let function = self.config.function();
+        let at = Place { uid, function: Some(function) };
+        let status = self.link_status(found, at)?;
+        let (device, link) = match found.role {
+            Role::Device => {
+                let Some(dvsec) = &found.device else { return Ok(()) };
+                let capability = capacity::mem_capability(self.hw, &mut self.config, dvsec, at)?;
+                let Some(capability) = capability else { return Ok(()) };
+                self.check_links(status, parent, at)?;
+                (Some((dvsec, capability)), Link { status, ..Link::default() })
+            }
+            Role::RootPort | Role::UpstreamPort | Role::DownstreamPort => {
+                (None, self.port_link(parent, status, at)?)
+            }
+        };
+        let Blocks { component, device: registers } =
+            found.blocks(self.hw, &mut self.config, at)?;
+        for block in [component, registers].into_iter().flatten() {
+            self.check_forwarded(parent, block.address, at)?;
+        }
+        found.enable_memory(self.hw, &mut self.config);
+        let Structures { hdm, back_invalidate } = match component {
+            Some(block) => structures(self.hw, block.address, decodes_as(found.role), at)?,
+            None => Structures::default(),
+        };
+        let kind = match (found.role, device) {
+            (Role::RootPort, _) => NodeKind::RootPort,
+            (Role::UpstreamPort, _) => NodeKind::UpstreamPort,
+            (Role::DownstreamPort, _) | (Role::Device, None) => NodeKind::DownstreamPort,
+            (Role::Device, Some((dvsec, capability))) => {
+                let capacity = capacity::capacity(
+                    self.hw,
+                    self.clock,
+                    &mut self.config,
+                    dvsec,
+                    capability,
+                    registers,
+                    at,
+                )?;
+                let cache = capability.cache_capable();
+                NodeKind::Device(Device {
+                    kind: if cache { DeviceKind::Type2 } else { DeviceKind::Type3 },
+                    dvsec: self.config.block(dvsec.offset),
+                    volatile: capacity.volatile,
+                    persistent: capacity.persistent,
+                    source: capacity.source,
+                })
+            }
+        };
+        let node = Node {
+            parent: Some(NodeId(parent as u16)),
+            kind,
+            port: found.port_number(self.hw, &mut self.config),
+            function: Some(function),
+            hdm,
+            back_invalidate,
+        };
+        // Nodes of this bus have nothing below them yet, so they can still move.
+        let lower = self.nodes.iter().skip(batch).filter(|other| other.port <= node.port).count();
+        self.insert(batch + lower, node, link, at).map(|_| ())
+    }
+
+    fn insert(
+        &mut self,
+        index: usize,
+        node: Node,
+        link: Link,
+        at: Place,
+    ) -> Result<usize, DiscoverError> {
+        if let Some(hdm) = node.hdm
+            && self.nodes.iter().filter_map(|node| node.hdm).any(|other| other.block == hdm.block)
+        {
+            return Err(DiscoverError::SharedRegisters { at, address: hdm.block.0 });
+        }
+        let full = DiscoverError::Capacity { have: N };
+        if N > usize::from(u16::MAX) || self.nodes.is_full() {
+            return Err(full);
+        }
+        self.nodes.insert(index, node).map_err(|_| full)?;
+        self.links.insert(index, link).map_err(|_| full)?;
+        Ok(index)
+    }
+
+    /// What the open port leads to.
+    fn port_link(
+        &mut self,
+        parent: usize,
+        status: Option<flex_bus::Status>,
+        at: Place,
+    ) -> Result<Link, DiscoverError> {
+        let above = NodeId(parent as u16);
+        if Tree(self.nodes).upwards(above).count() > MAX_DEPTH {
+            return Err(DiscoverError::TooDeep { at });
+        }
+        let buses: BusNumbers = self.config.read(self.hw, 0);
+        let (secondary, subordinate) = (buses.secondary(), buses.subordinate());
+        if secondary == 0 {
+            return Err(DiscoverError::Unassigned { at, what: Unassigned::BusNumbers });
+        }
+        let Some(Link { bus: Some(own), last, .. }) = self.links.get(parent).copied() else {
+            return Ok(Link::default());
+        };
+        let bus = RootBus { segment: own.segment, bus: secondary };
+        let is_root = self.platform.bridges.iter().any(|bridge| bridge.root == Some(bus));
+        if is_root || self.visited(bus) {
+            return Err(DiscoverError::BusLoop { at, bus });
+        }
+        if secondary <= own.bus || subordinate < secondary || subordinate > last {
+            let above = own.bus;
+            return Err(DiscoverError::BusNumbers { at, secondary, subordinate, above, last });
+        }
+        let header = BridgeHeader::read(self.config.reader(self.hw), 0);
+        let windows = Some(open(header.windows()));
+        Ok(Link { bus: Some(bus), last: subordinate, windows, status })
+    }
+
+    /// Every port on the way must forward a register block.
+    fn check_forwarded(&self, parent: usize, address: u64, at: Place) -> Result<(), DiscoverError> {
+        let Ok(block) = Span::new(Hpa(address), BLOCK_ALIGNMENT) else { return Ok(()) };
+        for (id, node) in Tree(self.nodes).upwards(NodeId(parent as u16)) {
+            let link = self.links.get(usize::from(id.0));
+            let (Some(port), Some(windows)) = (node.function, link.and_then(|l| l.windows)) else {
+                continue;
+            };
+            let open = [windows.memory, windows.prefetchable];
+            if open == [None; 2] {
+                let at = Place { uid: at.uid, function: Some(port) };
+                return Err(DiscoverError::Unassigned { at, what: Unassigned::Windows });
+            }
+            if !open.into_iter().flatten().any(|window| window.contains_span(block)) {
+                return Err(DiscoverError::NotForwarded { at, port, address });
+            }
+        }
+        Ok(())
+    }
+
+    /// What the Flex Bus DVSEC says of the function's link.
+    fn link_status(
+        &mut self,
+        found: &CxlFunction,
+        at: Place,
+    ) -> Result<Option<flex_bus::Status>, DiscoverError> {
+        let Some(dvsec) = &found.flex_bus else { return Ok(None) };
+        let Spec { offset, bytes, .. } = flex_bus::Status::SPEC;
+        let need = offset + u16::from(bytes);
+        if !dvsec.has(offset..need) {
+            let (offset, length) = (dvsec.offset, dvsec.length);
+            let id = DvsecId::FlexBusPort;
+            return Err(DiscoverError::ShortDvsec { at, id, offset, length, need });
+        }
+        Ok(Some(self.config.read(self.hw, dvsec.offset)))
+    }
+
+    /// Every link from a device to its bridge must have trained to CXL.mem.
+    fn check_links(
+        &self,
+        own: Option<flex_bus::Status>,
+        parent: usize,
+        at: Place,
+    ) -> Result<(), DiscoverError> {
+        let above = Tree(self.nodes).upwards(NodeId(parent as u16)).map(|(id, node)| {
+            let link = self.links.get(usize::from(id.0));
+            (node.function, link.and_then(|link| link.status))
+        });
+        for (port, status) in core::iter::once((at.function, own)).chain(above) {
+            if let (Some(port), Some(status)) = (port, status)
+                && !status.mem()
+            {
+                return Err(DiscoverError::NoMemLink { at, port, status: status.into_bits() });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The role of a node; `None` for a host bridge.
+fn role(kind: &NodeKind) -> Option<Role> {
+    match kind {
+        NodeKind::HostBridge { .. } => None,
+        NodeKind::RootPort => Some(Role::RootPort),
+        NodeKind::UpstreamPort => Some(Role::UpstreamPort),
+        NodeKind::DownstreamPort => Some(Role::DownstreamPort),
+        NodeKind::Device(_) => Some(Role::Device),
+    }
+}
+
+/// The kind of decoders that count in a function.
+fn decodes_as(role: Role) -> Option<Component> {
+    match role {
+        Role::UpstreamPort => Some(Component::UpstreamPort),
+        Role::Device => Some(Component::Device),
+        Role::RootPort | Role::DownstreamPort => None,
+    }
+}
+
+/// Where a bridge's hierarchy may start: where the caller says, else on the bus of its UID's
+/// number, in any segment that has one.
+fn guesses<'a>(
+    platform: &'a Platform<'_>,
+    bridge: &'a Bridge,
+) -> impl Iterator<Item = RootBus> + 'a {
+    let uid = u8::try_from(bridge.uid).ok().filter(|_| bridge.root.is_none());
+    let guessed = platform.ecam.iter().filter_map(move |region| {
+        let bus = RootBus { segment: region.segment, bus: uid? };
+        region.bus(bus.segment, bus.bus).map(|_| bus)
+    });
+    bridge.root.into_iter().chain(guessed)
+}
+
+/// The last bus that configuration space has in the region of a bus.
+fn bus_range_end(platform: &Platform<'_>, bus: RootBus) -> u8 {
+    let regions = platform.ecam.iter().filter(|e| e.bus(bus.segment, bus.bus).is_some());
+    regions.map(|region| region.last_bus).max().unwrap_or(bus.bus)
+}
+
+/// The windows that are open. One at address 0 has never been set: registers reset to 0, and no
+/// memory of devices lies there.
+fn open(windows: Windows) -> Windows {
+    let set = |window: Option<Span>| window.filter(|window| window.base().0 != 0);
+    Windows { memory: set(windows.memory), prefetchable: set(windows.prefetchable) }
+}

@@ -1,0 +1,291 @@
+//! How much memory a device has, and that it is ready: range registers, and the mailbox if there is
+//! one.
+//!
+//! **Invariant**: nothing is taken as a size before the device says that it is one, and every wait
+//! ends by the time that the device itself advertises.
+
+use cxl_regs::access::Register;
+use cxl_regs::dvsec::device::{
+    Capability, DeviceDvsec, MediaType, Range, RangeBaseLow, RangeError, RangeRegisters,
+    RangeSizeHigh, RangeSizeLow, active_timeout_seconds,
+};
+use cxl_regs::dvsec::{Dvsec, DvsecId};
+use cxl_regs::mailbox::{
+    Command, CommandHigh, CommandLow, Control, DeviceArrayError, DeviceCapabilities,
+    DeviceCapability, DeviceCapabilityId, IdentifyMemoryDevice, MemoryDeviceStatus, Opcode,
+    PartitionInfo, ReturnCode, StatusHigh, capacity_bytes,
+};
+
+use super::error::{DiscoverError, Place, Waited};
+use super::function::RegisterBlock;
+use super::wait::wait;
+use crate::config::Config;
+use crate::mmio::{Block, Clock, Mmio};
+use crate::topology::CapacitySource;
+
+/// Memory_Info_Valid comes within this time after a reset (CXL r3.1 section 8.1.3.8.2).
+const INFO_VALID_MS: u32 = 1000;
+/// The mailbox answers within this time (CXL r3.1 section 8.2.8.4).
+const COMMAND_MS: u32 = 2000;
+
+/// A device's partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Capacity {
+    pub(super) volatile: u64,
+    pub(super) persistent: u64,
+    pub(super) source: CapacitySource,
+}
+
+/// The Device DVSEC of a CXL.mem device; `None` where the device has no CXL.mem.
+pub(super) fn mem_capability(
+    hw: &mut impl Mmio,
+    config: &mut Config,
+    dvsec: &Dvsec,
+    at: Place,
+) -> Result<Option<Capability>, DiscoverError> {
+    let need = DeviceDvsec::EXTENT.end;
+    if !dvsec.has(DeviceDvsec::EXTENT) {
+        let (offset, length) = (dvsec.offset, dvsec.length);
+        return Err(DiscoverError::ShortDvsec { at, id: DvsecId::Device, offset, length, need });
+    }
+    let capability: Capability = config.read(hw, dvsec.offset);
+    if !capability.mem_capable() {
+        return Ok(None);
+    }
+    let found = capability.hdm_count();
+    if !matches!(found, 1 | 2) {
+        return Err(DiscoverError::HdmCount { at, found });
+    }
+    Ok(Some(capability))
+}
+
+/// Waits until the memory is ready and asks how much there is.
+///
+/// A mailbox is asked first: it knows partitions. Where it refuses the command (QEMU's drops a
+/// command register that is written by dwords), the range registers are believed.
+pub(super) fn capacity(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    config: &mut Config,
+    dvsec: &Dvsec,
+    capability: Capability,
+    registers: Option<RegisterBlock>,
+    at: Place,
+) -> Result<Capacity, DiscoverError> {
+    let mut wait_ms = INFO_VALID_MS;
+    for index in 0..capability.hdm_count() {
+        wait_ms = wait_ms.max(await_range(hw, clock, config, dvsec, index, at)?);
+    }
+    if let Some(registers) = registers
+        && let Some(capacity) = from_mailbox(hw, clock, registers, wait_ms, at)?
+    {
+        return Ok(capacity);
+    }
+    from_ranges(hw, config, dvsec, capability, at)
+}
+
+/// Ranges follow each other in the DVSEC.
+const RANGE_STRIDE: u16 = stride::<RangeSizeHigh, RangeBaseLow>();
+
+const fn stride<First: Register, Last: Register>() -> u16 {
+    Last::SPEC.offset + Last::SPEC.bytes as u16 - First::SPEC.offset
+}
+
+/// Where the registers of a range, counted from 0, are found as if they were range 1's.
+fn range_base(dvsec: &Dvsec, index: u8) -> u16 {
+    dvsec.offset.wrapping_add(RANGE_STRIDE * u16::from(index))
+}
+
+/// Waits for one range; gives the milliseconds that it may take to become active.
+fn await_range(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    config: &mut Config,
+    dvsec: &Dvsec,
+    index: u8,
+    at: Place,
+) -> Result<u32, DiscoverError> {
+    let offset = range_base(dvsec, index).wrapping_add(RangeSizeLow::SPEC.offset);
+    let mut low = RangeSizeLow::new();
+    let mut settle = |waited, milliseconds, done: fn(RangeSizeLow) -> bool, clock: &mut _| {
+        wait(clock, milliseconds, || {
+            low = RangeSizeLow::from_raw(config.fresh(hw, offset));
+            done(low).then_some(low)
+        })
+        .ok_or(DiscoverError::Timeout { at, waited, found: low.raw(), milliseconds })
+    };
+    let range = index + 1;
+    let low = settle(Waited::InfoValid(range), INFO_VALID_MS, |low| low.info_valid(), clock)?;
+    let code = low.active_timeout();
+    let seconds = active_timeout_seconds(code).ok_or(DiscoverError::Range {
+        at,
+        range,
+        error: RangeError::Reserved { field: "Memory_Active_Timeout", code },
+    })?;
+    let milliseconds = u32::from(seconds) * 1000;
+    let ready = |low: RangeSizeLow| low.active() || low.active_degraded();
+    if !ready(low) {
+        settle(Waited::Active(range), milliseconds, ready, clock)?;
+    }
+    Ok(milliseconds)
+}
+
+fn from_ranges(
+    hw: &mut impl Mmio,
+    config: &mut Config,
+    dvsec: &Dvsec,
+    capability: Capability,
+    at: Place,
+) -> Result<Capacity, DiscoverError> {
+    let mut sizes = Capacity { volatile: 0, persistent: 0, source: CapacitySource::RangeRegisters };
+    for index in 0..2 {
+        let base = range_base(dvsec, index);
+        let size_low: RangeSizeLow = config.read(hw, base);
+        // QEMU counts one range and fills in two where a device has both kinds of memory.
+        let uncounted = index >= capability.hdm_count();
+        if uncounted && !(size_low.info_valid() && size_low.active()) {
+            continue;
+        }
+        let size_high = config.read(hw, base);
+        let registers = RangeRegisters { size_high, size_low, ..RangeRegisters::default() };
+        let error = |error| DiscoverError::Range { at, range: index + 1, error };
+        let range = Range::decode(registers).map_err(error)?;
+        let persistent = range.media == MediaType::NonVolatile;
+        if range.media == MediaType::Cdat {
+            sizes.source = CapacitySource::AssumedVolatile;
+        }
+        if range.size != 0 && !persistent && sizes.persistent != 0 {
+            return Err(DiscoverError::PersistentFirst { at });
+        }
+        let Capacity { volatile, persistent: kept, .. } = sizes;
+        let sum = if persistent { &mut sizes.persistent } else { &mut sizes.volatile };
+        let total = volatile.checked_add(kept).and_then(|sum| sum.checked_add(range.size));
+        if total.is_none() {
+            let (volatile, persistent) = (volatile, range.size);
+            return Err(DiscoverError::CapacityTooLarge { at, volatile, persistent });
+        }
+        *sum += range.size;
+    }
+    Ok(sizes)
+}
+
+/// A reader of registers at a physical address that does not fetch the dword it gave last again.
+fn reader(hw: &mut impl Mmio, address: u64) -> impl FnMut(u16) -> u32 {
+    let mut last = None;
+    move |offset| match last {
+        Some((at, dword)) if at == offset => dword,
+        _ => {
+            let dword = hw.read(address.wrapping_add(u64::from(offset)));
+            last = Some((offset, dword));
+            dword
+        }
+    }
+}
+
+fn from_mailbox(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    registers: RegisterBlock,
+    wait_ms: u32,
+    at: Place,
+) -> Result<Option<Capacity>, DiscoverError> {
+    let (mut mailbox, mut status) = (None, None);
+    let refuse = |error| DiscoverError::DeviceRegisters { at, error };
+    let entries = DeviceCapabilities::new(reader(hw, registers.address)).map_err(refuse)?;
+    for (entry, found) in (0..).zip(entries) {
+        let found = found.map_err(refuse)?;
+        let DeviceCapability { offset, length, .. } = found;
+        if u64::from(offset) + u64::from(length) > registers.room {
+            return Err(refuse(DeviceArrayError::Place { entry, offset, length }));
+        }
+        let place = Block(registers.address.wrapping_add(u64::from(offset)));
+        match found.id {
+            DeviceCapabilityId::PrimaryMailbox => _ = mailbox.get_or_insert(place),
+            DeviceCapabilityId::MemoryDeviceStatus => _ = status.get_or_insert(place),
+            _ => {}
+        }
+    }
+    let Some(mailbox) = mailbox else { return Ok(None) };
+    let mut mailbox = Mailbox { hw, clock, block: mailbox, at };
+    if let Some(status) = status {
+        mailbox.await_device(status, wait_ms)?;
+    }
+    let Some(length) = mailbox.run(Opcode::IdentifyMemoryDevice)? else { return Ok(None) };
+    let short = |error| DiscoverError::ShortPayload { at, error };
+    let identity = IdentifyMemoryDevice::read(mailbox.reader(), 0, length).map_err(short)?;
+    let (volatile, persistent) = if identity.partition_alignment.get() == 0 {
+        (identity.volatile_only, identity.persistent_only)
+    } else {
+        let Some(length) = mailbox.run(Opcode::GetPartitionInfo)? else { return Ok(None) };
+        let info = PartitionInfo::read(mailbox.reader(), 0, length).map_err(short)?;
+        (info.active_volatile, info.active_persistent)
+    };
+    capacity_bytes(volatile)
+        .zip(capacity_bytes(persistent))
+        .filter(|(volatile, persistent)| volatile.checked_add(*persistent).is_some())
+        .map(|(volatile, persistent)| {
+            Some(Capacity { volatile, persistent, source: CapacitySource::Mailbox })
+        })
+        .ok_or(DiscoverError::CapacityTooLarge {
+            at,
+            volatile: volatile.get(),
+            persistent: persistent.get(),
+        })
+}
+
+struct Mailbox<'a, M, C> {
+    hw: &'a mut M,
+    clock: &'a mut C,
+    block: Block,
+    at: Place,
+}
+
+impl<M: Mmio, C: Clock> Mailbox<'_, M, C> {
+    fn reader(&mut self) -> impl FnMut(u16) -> u32 {
+        reader(self.hw, self.block.0)
+    }
+
+    /// Polls `R` until `done`.
+    fn settle<R: Register>(
+        &mut self,
+        block: Block,
+        waited: Waited,
+        milliseconds: u32,
+        done: impl Fn(R) -> bool,
+    ) -> Result<R, DiscoverError> {
+        let (hw, at) = (&mut *self.hw, self.at);
+        let mut found = 0;
+        wait(self.clock, milliseconds, || {
+            let register: R = block.read(hw);
+            found = register.raw();
+            done(register).then_some(register)
+        })
+        .ok_or(DiscoverError::Timeout { at, waited, found, milliseconds })
+    }
+
+    /// Waits until the device takes commands and its media works.
+    fn await_device(&mut self, status: Block, milliseconds: u32) -> Result<(), DiscoverError> {
+        let done = MemoryDeviceStatus::ready;
+        self.settle(status, Waited::DeviceReady, milliseconds.max(COMMAND_MS), done).map(|_| ())
+    }
+
+    /// Runs a command without input; gives the length of its output, `None` if the device refused
+    /// the command.
+    fn run(&mut self, opcode: Opcode) -> Result<Option<u32>, DiscoverError> {
+        let idle = |control: Control| !control.doorbell();
+        let control = self.settle(self.block, Waited::MailboxFree, COMMAND_MS, idle)?;
+        let command = Command { opcode, length: 0 };
+        let Some((low, high)) = command.encode() else { return Ok(None) };
+        self.block.write(self.hw, low);
+        self.block.write(self.hw, high);
+        self.block.write(self.hw, control.with_doorbell(true));
+        self.settle(self.block, Waited::Command(opcode), COMMAND_MS, idle)?;
+        let status: StatusHigh = self.block.read(self.hw);
+        if ReturnCode::from_code(status.return_code()) != ReturnCode::Success {
+            return Ok(None);
+        }
+        let low: CommandLow = self.block.read(self.hw);
+        let high: CommandHigh = self.block.read(self.hw);
+        Ok(Some(Command::decode(low, high).length))
+    }
+}

@@ -1,0 +1,89 @@
+//! The component register block: which structures discovery needs of it, and their limits.
+//!
+//! **Invariant**: every register is read once, and a structure that is handed on lies whole within
+//! its 4 KiB range (CXL r3.1 section 8.2.4).
+
+use cxl_regs::access::Component;
+use cxl_regs::bi::DecoderCapability;
+use cxl_regs::component::{ArrayError, Capabilities, CapabilityId, RANGE_SIZE, Region};
+use cxl_regs::hdm::{self, MAX_DEVICE_DECODERS, structure_length};
+
+use super::error::{DiscoverError, Place};
+use crate::mmio::{Block, Mmio};
+use crate::topology::{BackInvalidate, Hdm};
+
+/// What discovery wants to know of a component's registers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Structures {
+    pub(super) hdm: Option<Hdm>,
+    pub(super) back_invalidate: Option<BackInvalidate>,
+}
+
+/// Reads a component block. `component` is `None` for a root or downstream port, whose decoders, if
+/// it shows any, take no part in decoding: QEMU's root ports have had them, on and off.
+pub(super) fn structures(
+    hw: &mut impl Mmio,
+    block: u64,
+    component: Option<Component>,
+    at: Place,
+) -> Result<Structures, DiscoverError> {
+    let range = block.wrapping_add(u64::from(Region::CacheMem.extent().start));
+    let wanted_hdm = component.map(|_| CapabilityId::HdmDecoder);
+    let wanted_bi = match component {
+        None | Some(Component::Device) => Some(CapabilityId::BiDecoder),
+        Some(Component::UpstreamPort) => Some(CapabilityId::BiRouteTable),
+        Some(Component::HostBridge) => None,
+    };
+    let refuse = |error| DiscoverError::Array { at, error };
+    let (mut hdm_at, mut bi_at) = (None, None);
+    let reader = |offset: u16| hw.read(range.wrapping_add(u64::from(offset)));
+    for found in Capabilities::new(reader).map_err(refuse)? {
+        // Of several structures of a kind the last one counts, as for Linux.
+        match found {
+            Ok(found) if Some(found.id) == wanted_hdm => hdm_at = Some(found.pointer),
+            Ok(found) if Some(found.id) == wanted_bi => bi_at = Some(found.pointer),
+            Ok(_) => {}
+            // A broken entry of a kind that nobody here uses does no harm.
+            Err(
+                ArrayError::Misaligned { id, .. }
+                | ArrayError::InsideArray { id, .. }
+                | ArrayError::PastEnd { id, .. },
+            ) if Some(id) != wanted_hdm && Some(id) != wanted_bi => {}
+            Err(error) => return Err(refuse(error)),
+        }
+    }
+    let place = |pointer: u16| Block(range.wrapping_add(u64::from(pointer)));
+    let hdm = match (component, hdm_at) {
+        (Some(component), Some(pointer)) => Some(hdm(hw, place(pointer), pointer, component, at)?),
+        _ => None,
+    };
+    let back_invalidate = bi_at.map(|pointer| BackInvalidate {
+        block: place(pointer),
+        hdm_d: component == Some(Component::Device)
+            && place(pointer).read::<DecoderCapability>(hw).hdm_d(),
+    });
+    Ok(Structures { hdm, back_invalidate })
+}
+
+fn hdm(
+    hw: &mut impl Mmio,
+    block: Block,
+    pointer: u16,
+    component: Component,
+    at: Place,
+) -> Result<Hdm, DiscoverError> {
+    let capability: hdm::Capability = block.read(hw);
+    let address = block.address::<hdm::Capability>();
+    let most = if component.routes() { hdm::MAX_DECODERS } else { MAX_DEVICE_DECODERS };
+    let decoders = capability
+        .decoders()
+        .filter(|decoders| usize::from(*decoders) <= most)
+        .ok_or(DiscoverError::DecoderCount { at, address, found: capability })?;
+    if component.routes() && !matches!(capability.target_count(), 1 | 2 | 4 | 8) {
+        return Err(DiscoverError::TargetCount { at, address, found: capability });
+    }
+    if pointer + structure_length(decoders) > RANGE_SIZE {
+        return Err(DiscoverError::DecodersPastEnd { at, pointer, decoders });
+    }
+    Ok(Hdm { block, capability, decoders })
+}

@@ -1,0 +1,264 @@
+//! One PCI function: is it part of a CXL hierarchy, as what, and where are its registers.
+//!
+//! **Invariant**: a function is taken for what it says it is only where such a thing can be; all
+//! others are passed over without a write.
+
+use cxl_regs::access::Register;
+use cxl_regs::config::{
+    Bar, BarKind, Bdf, Capabilities, CapabilityId, Command, EndpointHeader, HeaderType, Id,
+    LinkCapabilities, PcieCapabilities, PortType, Sbdf,
+};
+use cxl_regs::dvsec::locator::{BLOCK_ALIGNMENT, BlockId, Locations};
+use cxl_regs::dvsec::{Dvsec, DvsecId, Dvsecs};
+
+use super::error::{BarProblem, DiscoverError, Place, Unassigned};
+use crate::config::Config;
+use crate::mmio::Mmio;
+use crate::platform::RootBus;
+
+/// What a function is to CXL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    RootPort,
+    UpstreamPort,
+    DownstreamPort,
+    Device,
+}
+
+impl Role {
+    /// The role, if a function with this header and port type can have one below `above`: `None`
+    /// is the host bridge.
+    fn of(header: HeaderType, port_type: PortType, above: Option<Self>) -> Option<Self> {
+        let below_link = matches!(above, Some(Self::RootPort | Self::DownstreamPort));
+        match (header.layout(), port_type) {
+            (1, PortType::RootPort) if above.is_none() => Some(Self::RootPort),
+            (1, PortType::UpstreamPort) if below_link => Some(Self::UpstreamPort),
+            (1, PortType::DownstreamPort) if above == Some(Self::UpstreamPort) => {
+                Some(Self::DownstreamPort)
+            }
+            (0, PortType::Endpoint | PortType::LegacyEndpoint) if below_link => Some(Self::Device),
+            _ => None,
+        }
+    }
+
+    /// The number of BARs in its header.
+    pub(super) fn bars(self) -> u8 {
+        if self == Self::Device { 6 } else { 2 }
+    }
+
+    /// Device numbers that can exist on the bus below: a link leads to device 0 only.
+    pub(super) fn devices_below(above: Option<Self>) -> u16 {
+        match above {
+            None | Some(Self::UpstreamPort) => 32,
+            Some(Self::RootPort | Self::DownstreamPort | Self::Device) => 1,
+        }
+    }
+}
+
+/// A cursor over the functions that answer on a bus.
+#[derive(Debug)]
+pub(super) struct Functions {
+    base: u64,
+    bus: RootBus,
+    next: u16,
+    end: u16,
+}
+
+impl Functions {
+    /// All of a bus whose configuration space is at `base`.
+    pub(super) fn new(base: u64, bus: RootBus, above: Option<Role>) -> Self {
+        let end = Bdf::new(1, 0, 0).map_or(0, Bdf::bits) / 32 * Role::devices_below(above);
+        Self { base, bus, next: 0, end }
+    }
+
+    /// Opens the next function and gives its header type.
+    pub(super) fn next(&mut self, hw: &mut impl Mmio, config: &mut Config) -> Option<HeaderType> {
+        while self.next < self.end {
+            let bdf = Bdf::from_bits(u16::from(self.bus.bus) << 8 | self.next);
+            config.open(self.base, Sbdf { segment: self.bus.segment, bdf });
+            let id: Id = config.read(hw, 0);
+            let header = (id.vendor() != u16::MAX).then(|| config.read::<HeaderType>(hw, 0));
+            // Functions above 0 exist only where function 0 says so.
+            let skip = bdf.function() == 0 && !header.is_some_and(|h| h.multi_function());
+            self.next += if skip { 8 } else { 1 };
+            if header.is_some() {
+                return header;
+            }
+        }
+        None
+    }
+}
+
+/// A function of a CXL hierarchy.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CxlFunction {
+    pub(super) role: Role,
+    /// Offset of the PCI Express capability.
+    pcie: u16,
+    pub(super) device: Option<Dvsec>,
+    pub(super) flex_bus: Option<Dvsec>,
+    locator: Option<Dvsec>,
+}
+
+impl CxlFunction {
+    /// What the open function is; `None` if it has no part in CXL.
+    pub(super) fn identify(
+        hw: &mut impl Mmio,
+        config: &mut Config,
+        uid: u32,
+        header: HeaderType,
+        above: Option<Role>,
+    ) -> Result<Option<Self>, DiscoverError> {
+        // On a root bus only ports matter, and headers are not looked into further.
+        if header.layout() > 1 || (above.is_none() && header.layout() == 0) {
+            return Ok(None);
+        }
+        let at = Place { uid, function: Some(config.function()) };
+        let pcie = Capabilities::new(config.reader(hw))
+            .find(CapabilityId::PciExpress)
+            .map_err(|error| DiscoverError::Capabilities { at, error })?;
+        let Some(pcie) = pcie else { return Ok(None) };
+        let capabilities: PcieCapabilities = config.read(hw, pcie);
+        let port_type = PortType::from_code(capabilities.port_type());
+        let Some(role) = Role::of(header, port_type, above) else { return Ok(None) };
+        let mut found = Self { role, pcie, device: None, flex_bus: None, locator: None };
+        let mut extensions = false;
+        for dvsec in Dvsecs::new(config.reader(hw)) {
+            let dvsec = dvsec.map_err(|error| DiscoverError::Dvsecs { at, error })?;
+            match dvsec.id {
+                DvsecId::Device => _ = found.device.get_or_insert(dvsec),
+                DvsecId::FlexBusPort => _ = found.flex_bus.get_or_insert(dvsec),
+                DvsecId::RegisterLocator => _ = found.locator.get_or_insert(dvsec),
+                DvsecId::PortExtensions => extensions = true,
+                _ => {}
+            }
+        }
+        let is_cxl = match role {
+            Role::Device => found.device.is_some(),
+            Role::RootPort | Role::UpstreamPort | Role::DownstreamPort => {
+                extensions || found.flex_bus.is_some()
+            }
+        };
+        Ok(is_cxl.then_some(found))
+    }
+
+    /// The port's number, by which target lists name it; 0 for what is no target.
+    pub(super) fn port_number(&self, hw: &mut impl Mmio, config: &mut Config) -> u8 {
+        match self.role {
+            Role::RootPort | Role::DownstreamPort => {
+                config.read::<LinkCapabilities>(hw, self.pcie).port_number()
+            }
+            Role::UpstreamPort | Role::Device => 0,
+        }
+    }
+}
+
+/// Where a function's register blocks are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Blocks {
+    /// The component registers.
+    pub(super) component: Option<RegisterBlock>,
+    /// The CXL device registers.
+    pub(super) device: Option<RegisterBlock>,
+}
+
+/// A block of registers behind a BAR.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RegisterBlock {
+    /// Its physical address.
+    pub(super) address: u64,
+    /// The most bytes from there to the end of its BAR.
+    pub(super) room: u64,
+}
+
+impl CxlFunction {
+    /// The register blocks that the locator names, the first of each kind.
+    pub(super) fn blocks(
+        &self,
+        hw: &mut impl Mmio,
+        config: &mut Config,
+        at: Place,
+    ) -> Result<Blocks, DiscoverError> {
+        let Some(locator) = &self.locator else { return Ok(Blocks::default()) };
+        let mut named = [(BlockId::Component, None), (BlockId::Device, None)];
+        let locations = Locations::new(locator, config.reader(hw));
+        for location in locations.map_err(|error| DiscoverError::Locator { at, error })? {
+            let location = location.map_err(|error| DiscoverError::Locator { at, error })?;
+            if let Some((_, place)) = named.iter_mut().find(|(id, _)| *id == location.id) {
+                place.get_or_insert(location);
+            }
+        }
+        let [component, device] = named.map(|(_, location)| location);
+        let mut resolve = |location: Option<cxl_regs::dvsec::locator::BlockLocation>| {
+            location.map(|block| self.address(hw, config, at, block.bar, block.offset)).transpose()
+        };
+        Ok(Blocks { component: resolve(component)?, device: resolve(device)? })
+    }
+
+    /// The address of a register block at `offset` into a BAR that somebody has assigned.
+    fn address(
+        &self,
+        hw: &mut impl Mmio,
+        config: &mut Config,
+        at: Place,
+        bar: u8,
+        offset: u64,
+    ) -> Result<RegisterBlock, DiscoverError> {
+        let refuse = |problem| DiscoverError::Bar { at, bar, problem };
+        let mut index = 0;
+        let (kind, low, high) = loop {
+            if index > bar {
+                return Err(refuse(BarProblem::UpperHalf));
+            }
+            let (kind, low, high) =
+                read_bar(hw, config, self.role.bars(), index).map_err(refuse)?;
+            if index == bar {
+                break (kind, low, high);
+            }
+            index += kind.registers();
+        };
+        if kind == BarKind::Io {
+            return Err(refuse(BarProblem::Io));
+        }
+        let base = kind.address(low, high);
+        if base == 0 {
+            return Err(DiscoverError::Unassigned { at, what: Unassigned::Bar(bar) });
+        }
+        // A BAR's address is a multiple of its size, so the size is at most the lowest bit set.
+        let bar_size = base & base.wrapping_neg();
+        let outside = DiscoverError::OutsideBar { at, bar, offset, bar_size };
+        let room = bar_size.checked_sub(offset).filter(|room| *room >= BLOCK_ALIGNMENT);
+        Ok(RegisterBlock { address: base + offset, room: room.ok_or(outside)? })
+    }
+
+    /// Lets the function answer at its BARs, and a port forward. The only write that discovery
+    /// makes where everything is assigned, and only if the bit is 0.
+    pub(super) fn enable_memory(&self, hw: &mut impl Mmio, config: &mut Config) {
+        let command: Command = config.read(hw, 0);
+        if !command.memory_space() {
+            // Command and Status are alike in both headers.
+            config.write(hw, EndpointHeader::REGISTERS, command.with_memory_space(true));
+        }
+    }
+}
+
+/// The type and value of the open function's BAR that starts at register `index` of `bars`.
+pub(super) fn read_bar(
+    hw: &mut impl Mmio,
+    config: &mut Config,
+    bars: u8,
+    index: u8,
+) -> Result<(BarKind, u32, u32), BarProblem> {
+    let mut value = |index: u8| {
+        (index < bars).then(|| config.dword(hw, bar_offset(index))).ok_or(BarProblem::NoSuchBar)
+    };
+    let low = value(index)?;
+    let kind = BarKind::decode(low).map_err(BarProblem::Register)?;
+    let high = if kind.registers() > 1 { value(index + 1)? } else { 0 };
+    Ok((kind, low, high))
+}
+
+/// Offset of a BAR register in configuration space.
+pub(super) fn bar_offset(index: u8) -> u16 {
+    Bar::SPEC.offset + u16::from(index) * u16::from(Bar::SPEC.bytes)
+}

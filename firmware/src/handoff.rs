@@ -1,0 +1,507 @@
+//! The hand-off record: what the next stage is told, as bytes at an address.
+//!
+//! ```text
+//! offset  size  header (64 bytes)
+//!      0     8  "CXLFWHO\0"
+//!      8     2  version, 1
+//!     10     2  size of this header
+//!     12     4  size of the whole record
+//!     16     4  number of region records, which follow the header
+//!     20     4  number of decoder records, which follow the regions
+//!     24     8  address of the CEDT; 0: none
+//!     32     4  size of the CEDT
+//!     36    12  reserved, 0
+//!     48     8  digest of the registers of all locked decoders
+//!     56     8  digest of the record with these eight bytes 0
+//!
+//! offset  size  region (32 bytes)
+//!      0     8  base of the window
+//!      8     8  base
+//!     16     8  size
+//!     24     1  ways, as in HDM Decoder Control
+//!     25     1  granularity, likewise
+//!     26     1  coherency: 0 host-only, 1 device (HDM-D), 2 back-invalidate (HDM-DB)
+//!     27     1  memory: 0 volatile, 1 persistent
+//!     28     1  1: every decoder on every path is locked
+//!     29     3  reserved, 0
+//!
+//! offset  size  decoder (56 bytes)
+//!      0     4  UID of the host bridge
+//!      4     1  component: 0 device, 1 host bridge, 2 upstream port
+//!      5     1  decoder number
+//!      6     1  fate: 0 untouched, 1 rolled back, 2 stranded, 3 done
+//!      7     1  number of ports on the way
+//!      8    16  their port numbers, root port first, the rest 0
+//!     24    28  the seven registers in order of offset
+//!     52     4  reserved, 0
+//! ```
+//!
+//! All numbers are little-endian. A digest is FNV-1a, 64 bits: start with 0xcbf29ce484222325; for
+//! each byte, XOR it in, then multiply by 0x100000001b3 modulo 2^64. It notices accidents, not
+//! adversaries. The digest of the registers takes, for each locked decoder in the order of the
+//! records, its seven dwords in order of offset: whoever reads them again can tell whether anything
+//! changed.
+//!
+//! **Invariant**: [`read`] gives what [`write`] was given, or an error that names byte, expected
+//! and found; it never gives a part.
+
+use core::fmt;
+use core::mem::{offset_of, size_of};
+
+use cxl_regs::access::Component;
+use cxl_regs::hdm::DecoderImage;
+use cxl_regs::{Coherency, Granularity, Hpa, Interleave, Span, Ways};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::committed::{Committed, CommittedDecoder, CommittedRegion, Fate, Place};
+use crate::topology::{MAX_DEPTH, Partition, Path, Tree};
+
+const MAGIC: [u8; 8] = *b"CXLFWHO\0";
+
+/// The version that is written and read here.
+pub const VERSION: u16 = 1;
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Header {
+    magic: [u8; 8],
+    version: U16,
+    header_size: U16,
+    size: U32,
+    regions: U32,
+    decoders: U32,
+    cedt_address: U64,
+    cedt_size: U32,
+    reserved: [u8; 12],
+    registers: U64,
+    digest: U64,
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RegionRecord {
+    window: U64,
+    base: U64,
+    size: U64,
+    ways: u8,
+    granularity: u8,
+    coherency: u8,
+    partition: u8,
+    locked: u8,
+    reserved: [u8; 3],
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct DecoderRecord {
+    uid: U32,
+    component: u8,
+    index: u8,
+    fate: u8,
+    depth: u8,
+    ports: [u8; MAX_DEPTH],
+    registers: [U32; 7],
+    reserved: U32,
+}
+
+const _: () = {
+    assert!(size_of::<Header>() == 64);
+    assert!(size_of::<RegionRecord>() == 32);
+    assert!(size_of::<DecoderRecord>() == 56);
+};
+
+/// FNV-1a, 64 bits.
+#[derive(Clone, Copy)]
+struct Digest(u64);
+
+impl Digest {
+    const START: Self = Self(0xCBF2_9CE4_8422_2325);
+
+    fn bytes(self, bytes: &[u8]) -> Self {
+        let prime = 0x0000_0100_0000_01B3;
+        Self(bytes.iter().fold(self.0, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(prime)))
+    }
+}
+
+/// The digest of decoders' registers: the same from a machine as from its record, if nothing
+/// changed in between.
+pub fn digest(images: impl IntoIterator<Item = DecoderImage>) -> u64 {
+    let digest = images.into_iter().fold(Digest::START, |digest, image| {
+        let [base_low, base_high, size_low, size_high, control, route_low, route_high, _] =
+            image.to_dwords();
+        [base_low, base_high, size_low, size_high, control, route_low, route_high]
+            .into_iter()
+            .fold(digest, |digest, dword| digest.bytes(&dword.to_le_bytes()))
+    });
+    digest.0
+}
+
+/// Where the next stage finds the CEDT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableLocation {
+    /// Physical address.
+    pub address: u64,
+    /// Bytes.
+    pub size: u32,
+}
+
+/// Why there is no hand-off record, or why it is not to be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "fields are named for what they hold; Display says it in words")]
+pub enum HandoffError {
+    /// The buffer is too small for the record.
+    NoRoom { need: usize, have: usize },
+    /// Not even a header fits.
+    NoHeader { need: usize, have: usize },
+    /// The bytes do not start with the record's magic number.
+    Magic { found: [u8; 8] },
+    /// A version that this library does not know.
+    Version { expected: u16, found: u16 },
+    /// The record says that it is longer than the bytes given.
+    Truncated { need: u32, have: usize },
+    /// The sizes do not add up to the record's.
+    Size { expected: usize, found: u32 },
+    /// The bytes have changed since they were written.
+    Digest { expected: u64, found: u64 },
+    /// A field holds a value that has no meaning.
+    Code { offset: usize, found: u8 },
+    /// A region is empty or passes the end of the address space.
+    Range { offset: usize, base: u64, size: u64 },
+    /// The registers of the locked decoders are not those that were digested.
+    Registers { expected: u64, found: u64 },
+}
+
+impl HandoffError {
+    /// A number for logs; it never changes its meaning.
+    pub const fn code(&self) -> u16 {
+        match self {
+            Self::NoRoom { .. } => 0x0701,
+            Self::NoHeader { .. } => 0x0702,
+            Self::Magic { .. } => 0x0703,
+            Self::Version { .. } => 0x0704,
+            Self::Truncated { .. } => 0x0705,
+            Self::Size { .. } => 0x0706,
+            Self::Digest { .. } => 0x0707,
+            Self::Code { .. } => 0x0708,
+            Self::Range { .. } => 0x0709,
+            Self::Registers { .. } => 0x070A,
+        }
+    }
+}
+
+impl fmt::Display for HandoffError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::NoRoom { need, have } => {
+                write!(f, "the hand-off record needs {need} bytes, the buffer has {have}")
+            }
+            Self::NoHeader { need, have } => {
+                write!(f, "a hand-off record starts with {need} bytes, only {have} given")
+            }
+            Self::Magic { found } => {
+                write!(f, "byte 0x0: not a hand-off record, it starts with {found:02x?}")
+            }
+            Self::Version { expected, found } => write!(
+                f,
+                "byte {:#x}: hand-off record of version {found}, {expected} is known here",
+                offset_of!(Header, version)
+            ),
+            Self::Truncated { need, have } => write!(
+                f,
+                "byte {:#x}: the hand-off record has {need} bytes, only {have} given",
+                offset_of!(Header, size)
+            ),
+            Self::Size { expected, found } => write!(
+                f,
+                "byte {:#x}: the hand-off record says {found} bytes, its parts make {expected}",
+                offset_of!(Header, size)
+            ),
+            Self::Digest { expected, found } => write!(
+                f,
+                "byte {:#x}: the hand-off record has changed: digest {found:#018x}, its bytes \
+                 make {expected:#018x}",
+                offset_of!(Header, digest)
+            ),
+            Self::Code { offset, found } => {
+                write!(f, "byte {offset:#x}: {found:#04x} has no meaning here")
+            }
+            Self::Range { offset, base, size } => {
+                write!(f, "byte {offset:#x}: base {base:#x} with size {size:#x} is no range")
+            }
+            Self::Registers { expected, found } => write!(
+                f,
+                "the locked decoders' registers have digest {found:#018x}, recorded was \
+                 {expected:#018x}"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for HandoffError {}
+
+/// Codes of the record, each with its value.
+const COHERENCY: [Coherency; 3] =
+    [Coherency::HostOnly, Coherency::Device, Coherency::BackInvalidate];
+const PARTITION: [Partition; 2] = [Partition::Volatile, Partition::Persistent];
+const COMPONENT: [Component; 3] = Component::ALL;
+const FATE: [Fate; 4] = [Fate::Untouched, Fate::RolledBack, Fate::Stranded, Fate::Done];
+const LOCKED: [bool; 2] = [false, true];
+
+fn encode<T: PartialEq>(codes: &[T], value: T) -> u8 {
+    codes.iter().position(|other| *other == value).map_or(u8::MAX, |code| code as u8)
+}
+
+/// Writes the record into `buffer` and returns exactly it.
+pub fn write<'b, const D: usize>(
+    tree: Tree<'_>,
+    committed: &Committed<D>,
+    cedt: Option<TableLocation>,
+    buffer: &'b mut [u8],
+) -> Result<&'b mut [u8], HandoffError> {
+    let (regions, decoders) = (committed.regions.len(), committed.decoders.len());
+    let need = size(regions, decoders);
+    let have = buffer.len();
+    let record = buffer.get_mut(..need).ok_or(HandoffError::NoRoom { need, have })?;
+    let locked = committed.decoders.iter().filter(|entry| entry.locked());
+    let cedt = cedt.unwrap_or(TableLocation { address: 0, size: 0 });
+    let header = Header {
+        magic: MAGIC,
+        version: VERSION.into(),
+        header_size: (size_of::<Header>() as u16).into(),
+        size: (need as u32).into(),
+        regions: (regions as u32).into(),
+        decoders: (decoders as u32).into(),
+        cedt_size: cedt.size.into(),
+        cedt_address: cedt.address.into(),
+        registers: digest(locked.map(|entry| entry.image)).into(),
+        reserved: [0; 12],
+        digest: U64::ZERO,
+    };
+    let mut rest = &mut *record;
+    put(&mut rest, header.as_bytes());
+    for region in &committed.regions {
+        put(&mut rest, RegionRecord::from(region).as_bytes());
+    }
+    for entry in &committed.decoders {
+        put(&mut rest, DecoderRecord::new(tree, entry).as_bytes());
+    }
+    let digest = Digest::START.bytes(record).0;
+    let at = offset_of!(Header, digest);
+    if let Some(place) = record.get_mut(at..at + size_of::<U64>()) {
+        place.copy_from_slice(&digest.to_le_bytes());
+    }
+    Ok(record)
+}
+
+/// Bytes of a record with so many parts; more than memory has for numbers that are nonsense.
+fn size(regions: usize, decoders: usize) -> usize {
+    size_of::<Header>()
+        .saturating_add(regions.saturating_mul(size_of::<RegionRecord>()))
+        .saturating_add(decoders.saturating_mul(size_of::<DecoderRecord>()))
+}
+
+/// Copies `bytes` to the front of `rest` and moves `rest` behind them; the size was checked.
+fn put(rest: &mut &mut [u8], bytes: &[u8]) {
+    if let Some((place, behind)) = core::mem::take(rest).split_at_mut_checked(bytes.len()) {
+        place.copy_from_slice(bytes);
+        *rest = behind;
+    }
+}
+
+impl From<&CommittedRegion> for RegionRecord {
+    fn from(region: &CommittedRegion) -> Self {
+        Self {
+            window: region.window.into(),
+            base: region.span.base().0.into(),
+            size: region.span.size().into(),
+            ways: region.interleave.ways.encode(),
+            granularity: region.interleave.granularity.encode(),
+            coherency: encode(&COHERENCY, region.coherency),
+            partition: encode(&PARTITION, region.partition),
+            locked: encode(&LOCKED, region.locked),
+            reserved: [0; 3],
+        }
+    }
+}
+
+impl DecoderRecord {
+    fn new(tree: Tree<'_>, entry: &CommittedDecoder) -> Self {
+        let Place { at, component, index } = Place::of(tree, entry.node, entry.index);
+        let mut ports = [0; MAX_DEPTH];
+        for (slot, port) in ports.iter_mut().zip(at.ports()) {
+            *slot = *port;
+        }
+        let mut registers = [U32::ZERO; 7];
+        for (slot, dword) in registers.iter_mut().zip(entry.image.to_dwords()) {
+            *slot = dword.into();
+        }
+        Self {
+            uid: at.uid().into(),
+            component: encode(&COMPONENT, component),
+            index,
+            fate: encode(&FATE, entry.fate),
+            depth: at.ports().len() as u8,
+            ports,
+            registers,
+            reserved: U32::ZERO,
+        }
+    }
+}
+
+/// A decoder as the record has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandoffDecoder {
+    /// Where it is.
+    pub place: Place,
+    /// Its registers; [`cxl_regs::Decoder::decode`] says what they mean.
+    pub image: DecoderImage,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// A record that was checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Handoff<'a> {
+    bytes: &'a [u8],
+    regions: usize,
+    decoders: usize,
+    registers: u64,
+    /// Where the CEDT is.
+    pub cedt: Option<TableLocation>,
+}
+
+/// Reads a record at the start of `bytes`, which may go on behind it. All of it is checked here.
+pub fn read(bytes: &[u8]) -> Result<Handoff<'_>, HandoffError> {
+    let (need, have) = (size_of::<Header>(), bytes.len());
+    let (header, _) =
+        Header::ref_from_prefix(bytes).map_err(|_| HandoffError::NoHeader { need, have })?;
+    if header.magic != MAGIC {
+        return Err(HandoffError::Magic { found: header.magic });
+    }
+    if header.version.get() != VERSION {
+        return Err(HandoffError::Version { expected: VERSION, found: header.version.get() });
+    }
+    let (regions, decoders) = (header.regions.get() as usize, header.decoders.get() as usize);
+    let (expected, found) = (size(regions, decoders), header.size.get());
+    if u32::try_from(expected) != Ok(found) {
+        return Err(HandoffError::Size { expected, found });
+    }
+    let record = bytes.get(..expected).ok_or(HandoffError::Truncated { need: found, have })?;
+    let blank = Header { digest: U64::ZERO, ..*header };
+    let parts = record.get(size_of::<Header>()..).unwrap_or(&[]);
+    let expected = Digest::START.bytes(blank.as_bytes()).bytes(parts).0;
+    if expected != header.digest.get() {
+        return Err(HandoffError::Digest { expected, found: header.digest.get() });
+    }
+    let location =
+        TableLocation { address: header.cedt_address.get(), size: header.cedt_size.get() };
+    let handoff = Handoff {
+        bytes: record,
+        regions,
+        decoders,
+        registers: header.registers.get(),
+        cedt: (location.address != 0).then_some(location),
+    };
+    handoff.try_regions().try_for_each(|region| region.map(|_| ()))?;
+    handoff.try_decoders().try_for_each(|decoder| decoder.map(|_| ()))?;
+    Ok(handoff)
+}
+
+impl<'a> Handoff<'a> {
+    /// The regions, by ascending address.
+    pub fn regions(&self) -> impl Iterator<Item = CommittedRegion> + 'a {
+        self.try_regions().filter_map(Result::ok)
+    }
+
+    /// The decoders, in the order in which they were committed.
+    pub fn decoders(&self) -> impl Iterator<Item = HandoffDecoder> + 'a {
+        self.try_decoders().filter_map(Result::ok)
+    }
+
+    /// Compares the registers of the locked decoders, read again in the order of
+    /// [`Handoff::decoders`], with those that were recorded.
+    pub fn check_registers(
+        &self,
+        images: impl IntoIterator<Item = DecoderImage>,
+    ) -> Result<(), HandoffError> {
+        let (expected, found) = (self.registers, digest(images));
+        if expected == found { Ok(()) } else { Err(HandoffError::Registers { expected, found }) }
+    }
+
+    fn try_regions(
+        &self,
+    ) -> impl Iterator<Item = Result<CommittedRegion, HandoffError>> + 'a + use<'a> {
+        let bytes = self.bytes;
+        let start = size_of::<Header>();
+        (0..self.regions).filter_map(move |number| {
+            let at = start + number * size_of::<RegionRecord>();
+            let (record, _) = RegionRecord::ref_from_prefix(bytes.get(at..)?).ok()?;
+            Some(record.region(at))
+        })
+    }
+
+    fn try_decoders(
+        &self,
+    ) -> impl Iterator<Item = Result<HandoffDecoder, HandoffError>> + 'a + use<'a> {
+        let bytes = self.bytes;
+        let start = size(self.regions, 0);
+        (0..self.decoders).filter_map(move |number| {
+            let at = start + number * size_of::<DecoderRecord>();
+            let (record, _) = DecoderRecord::ref_from_prefix(bytes.get(at..)?).ok()?;
+            Some(record.decoder(at))
+        })
+    }
+}
+
+/// The value behind a code, or the error with its place.
+fn decode<T: Copy>(codes: &[T], code: u8, offset: usize) -> Result<T, HandoffError> {
+    let value = codes.get(usize::from(code)).copied();
+    value.ok_or(HandoffError::Code { offset, found: code })
+}
+
+impl RegionRecord {
+    fn region(&self, at: usize) -> Result<CommittedRegion, HandoffError> {
+        let (base, size) = (self.base.get(), self.size.get());
+        let offset = at + offset_of!(Self, base);
+        let code = |offset, found| HandoffError::Code { offset, found };
+        Ok(CommittedRegion {
+            window: self.window.get(),
+            span: Span::new(Hpa(base), size).map_err(|_| HandoffError::Range {
+                offset,
+                base,
+                size,
+            })?,
+            interleave: Interleave {
+                ways: Ways::decode(self.ways)
+                    .map_err(|_| code(at + offset_of!(Self, ways), self.ways))?,
+                granularity: Granularity::decode(self.granularity.into())
+                    .map_err(|_| code(at + offset_of!(Self, granularity), self.granularity))?,
+            },
+            coherency: decode(&COHERENCY, self.coherency, at + offset_of!(Self, coherency))?,
+            partition: decode(&PARTITION, self.partition, at + offset_of!(Self, partition))?,
+            locked: decode(&LOCKED, self.locked, at + offset_of!(Self, locked))?,
+        })
+    }
+}
+
+impl DecoderRecord {
+    fn decoder(&self, at: usize) -> Result<HandoffDecoder, HandoffError> {
+        let depth = HandoffError::Code { offset: at + offset_of!(Self, depth), found: self.depth };
+        let ports = self.ports.get(..usize::from(self.depth)).ok_or(depth)?;
+        let mut dwords = [0; DecoderImage::DWORDS];
+        for (slot, dword) in dwords.iter_mut().zip(self.registers) {
+            *slot = dword.get();
+        }
+        let component = decode(&COMPONENT, self.component, at + offset_of!(Self, component))?;
+        Ok(HandoffDecoder {
+            place: Place {
+                at: Path::new(self.uid.get(), ports).ok_or(depth)?,
+                component,
+                index: self.index,
+            },
+            image: DecoderImage::from_dwords(dwords),
+            fate: decode(&FATE, self.fate, at + offset_of!(Self, fate))?,
+        })
+    }
+}

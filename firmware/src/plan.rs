@@ -1,0 +1,575 @@
+//! The plan: which decoder of which component will claim which range. Plain data, made before any
+//! register is written.
+//!
+//! **Invariant**: a plan that was made breaks no rule of the specification and none of the target
+//! system's; what would is a [`PlanError`] that carries the numbers. The same platform, topology
+//! and policy give the same plan in whatever order they are listed.
+
+mod error;
+mod place;
+mod text;
+
+use cxl_regs::access::Component;
+use cxl_regs::{
+    Arithmetic, Coherency, Decoder, Dpa, Hpa, Interleave, Levels, Route, Selector, Span, Targets,
+};
+use heapless::Vec;
+
+pub use error::{Count, PlanError};
+
+use crate::platform::Platform;
+use crate::policy::{PathPolicy, Policy, TargetSystem};
+use crate::topology::{NodeId, NodeKind, Partition, Topology, Tree};
+
+/// A range of host addresses and the set of devices behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Base of the window it lies in.
+    pub window: u64,
+    /// The host addresses, all ways of it.
+    pub span: Span,
+    /// Interleave of every level of the path.
+    pub levels: Levels,
+    /// Who keeps it coherent.
+    pub coherency: Coherency,
+    /// Kind of memory.
+    pub partition: Partition,
+    /// Place of its members in [`Plan::members`]: as many as the levels have ways.
+    pub(crate) first_member: u16,
+    pub(crate) member_count: u16,
+}
+
+/// One device's share of a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The device.
+    pub device: NodeId,
+    /// Its own addresses.
+    pub dpa: Span<Dpa>,
+}
+
+/// What a decoder is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// It carries a region.
+    Region {
+        /// Index into [`Plan::regions`].
+        region: u16,
+        /// What to program.
+        decoder: Decoder,
+    },
+    /// A spare one, committed and locked at size 0 so that nobody can use it.
+    Burn {
+        /// Base to program: the end of the decoder before, so that order checks hold.
+        base: u64,
+    },
+}
+
+/// One decoder of the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlannedDecoder {
+    /// The component.
+    pub node: NodeId,
+    /// Decoder number in the component.
+    pub index: u8,
+    /// What it is for.
+    pub purpose: Purpose,
+}
+
+/// Something the owner should know although nothing is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A bridge without decoders forwards everything to its only port: there is nothing to program
+    /// or lock. Linux does not assemble regions behind it ("failed to find decoder mapping").
+    PassThrough {
+        /// The bridge's UID.
+        uid: u32,
+    },
+    /// Memory that no region covers.
+    Unused {
+        /// The device.
+        device: NodeId,
+        /// Which part of its memory.
+        partition: Partition,
+        /// Bytes.
+        size: u64,
+    },
+    /// Path 2: the guest programs this device's decoders.
+    GuestPrograms {
+        /// The device.
+        device: NodeId,
+    },
+}
+
+/// The decoders of the whole path for every region.
+///
+/// `R` regions; `D` members and `D` decoders and `D` notes. About 120 bytes a region and 250 for
+/// each of `D`: keep it in a static or pass it by reference. [`plan`] itself needs 48 bytes of
+/// stack a node of the topology and 120 a region.
+#[derive(Clone, Debug)]
+pub struct Plan<const R: usize, const D: usize> {
+    /// Regions by ascending address.
+    pub regions: Vec<Region, R>,
+    /// Members of all regions; see [`Plan::members`].
+    pub(crate) members: Vec<Member, D>,
+    /// Decoders in order of commit: devices, then switches from the bottom up, then host bridges;
+    /// within a component by number.
+    pub decoders: Vec<PlannedDecoder, D>,
+    /// What the owner should know.
+    pub notes: Vec<Note, D>,
+}
+
+impl<const R: usize, const D: usize> Default for Plan<R, D> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const R: usize, const D: usize> Plan<R, D> {
+    /// An empty one.
+    pub const fn new() -> Self {
+        Self { regions: Vec::new(), members: Vec::new(), decoders: Vec::new(), notes: Vec::new() }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.regions.clear();
+        self.members.clear();
+        self.decoders.clear();
+        self.notes.clear();
+    }
+
+    /// The members of a region in order of position.
+    pub fn members(&self, region: &Region) -> &[Member] {
+        let first = usize::from(region.first_member);
+        self.members.get(first..first + usize::from(region.member_count)).unwrap_or(&[])
+    }
+
+    /// The decoders of one component, by number.
+    pub fn decoders_of(&self, node: NodeId) -> impl Iterator<Item = &PlannedDecoder> {
+        self.decoders.iter().filter(move |decoder| decoder.node == node)
+    }
+}
+
+/// Decides where everything goes, or says why it cannot; touches no hardware.
+///
+/// On an error the plan is left empty.
+pub fn plan<const N: usize, const R: usize, const D: usize>(
+    platform: &Platform<'_>,
+    topology: &Topology<N>,
+    policy: &Policy<'_>,
+    plan: &mut Plan<R, D>,
+) -> Result<(), PlanError> {
+    plan.clear();
+    let result = fill::<N, R, D>(platform, topology.tree(), policy, plan);
+    if result.is_err() {
+        plan.clear();
+    }
+    result
+}
+
+/// What the plan has used of one node so far.
+#[derive(Clone, Copy, Default)]
+struct Used {
+    /// Ports below it.
+    children: u16,
+    /// Place in the order of commit.
+    rank: u16,
+    /// Next free decoder.
+    next: u8,
+    /// The last region that has a decoder here, plus one.
+    last_region: u16,
+    /// Where the last decoder's range starts and ends.
+    hpa_base: u64,
+    hpa_end: u64,
+    /// Where a device's last decoder ends in DPA.
+    dpa_end: u64,
+    volatile: u64,
+    persistent: u64,
+}
+
+impl Used {
+    fn taken(&self, partition: Partition) -> u64 {
+        match partition {
+            Partition::Volatile => self.volatile,
+            Partition::Persistent => self.persistent,
+        }
+    }
+
+    fn take(&mut self, partition: Partition, size: u64) {
+        let taken = match partition {
+            Partition::Volatile => &mut self.volatile,
+            Partition::Persistent => &mut self.persistent,
+        };
+        *taken = taken.saturating_add(size);
+    }
+}
+
+fn used_mut(used: &mut [Used], id: NodeId) -> Option<&mut Used> {
+    used.get_mut(usize::from(id.0))
+}
+
+fn fill<const N: usize, const R: usize, const D: usize>(
+    platform: &Platform<'_>,
+    tree: Tree<'_>,
+    policy: &Policy<'_>,
+    plan: &mut Plan<R, D>,
+) -> Result<(), PlanError> {
+    check_windows(platform)?;
+    if policy.burn_spares && policy.target == TargetSystem::Linux {
+        return Err(PlanError::LinuxRefusesBurnedDecoders);
+    }
+    if policy.burn_spares && policy.path != PathPolicy::LockAll {
+        return Err(PlanError::BurnWithoutLock);
+    }
+    check_ports::<N>(tree)?;
+    let mut used = [Used::default(); N];
+    let order = commit_order::<N>(tree, &mut used);
+    let devices = order.partition_point(|id| tree.get(*id).is_some_and(|n| n.device().is_some()));
+    let devices = order.get(..devices).unwrap_or(&[]);
+    if policy.path == PathPolicy::GuestPrograms {
+        return guest_programs(tree, devices, &used, plan);
+    }
+    let mut placed: Vec<place::Placed, R> = Vec::new();
+    place::regions(platform, tree, policy, devices, &mut used, &mut placed)?;
+    for region in &placed {
+        add_region(tree, region, &mut used, plan)?;
+    }
+    if policy.burn_spares {
+        burn_spares(tree, &order, &used, plan)?;
+    }
+    plan.decoders.sort_unstable_by_key(|decoder| {
+        (used.get(usize::from(decoder.node.0)).map_or(0, |used| used.rank), decoder.index)
+    });
+    for &device in devices {
+        for partition in [Partition::Volatile, Partition::Persistent] {
+            let size = place::left(tree, device, partition, &used);
+            if size > 0 {
+                note(plan, Note::Unused { device, partition, size })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn note<const R: usize, const D: usize>(
+    plan: &mut Plan<R, D>,
+    note: Note,
+) -> Result<(), PlanError> {
+    if plan.notes.contains(&note) {
+        return Ok(());
+    }
+    plan.notes.push(note).map_err(|_| PlanError::Capacity { what: Count::Notes, have: D })
+}
+
+/// The rules on windows that hold whichever of them is used.
+fn check_windows(platform: &Platform<'_>) -> Result<(), PlanError> {
+    for (index, window) in platform.windows.iter().enumerate() {
+        for &uid in &window.targets {
+            if !platform.bridges.iter().any(|bridge| bridge.uid == uid) {
+                return Err(PlanError::TargetMissing { window: window.base, uid });
+            }
+        }
+        if window.arithmetic == Arithmetic::Xor {
+            Selector::xor(window.interleave, &window.xor_maps)
+                .map_err(|error| PlanError::Xor { window: window.base, error })?;
+        }
+        let Ok(span) = Span::new(Hpa(window.base), window.size) else { continue };
+        for other in platform.windows.iter().take(index) {
+            let overlap = window.base != 0
+                && other.base != 0
+                && Span::new(Hpa(other.base), other.size).is_ok_and(|other| other.overlaps(span));
+            if overlap {
+                let (first, second) = (other.base.min(window.base), other.base.max(window.base));
+                return Err(PlanError::WindowsOverlap { first, second });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Ports below one component must differ in number: targets name them by it.
+fn check_ports<const N: usize>(tree: Tree<'_>) -> Result<(), PlanError> {
+    let mut ports: Vec<(NodeId, u8), N> = Vec::new();
+    for (_, node) in tree.iter() {
+        if let (NodeKind::RootPort | NodeKind::DownstreamPort, Some(parent)) =
+            (node.kind, node.parent)
+        {
+            ports
+                .push((parent, node.port))
+                .map_err(|_| PlanError::Capacity { what: Count::Nodes, have: N })?;
+        }
+    }
+    ports.sort_unstable();
+    for pair in ports.windows(2) {
+        if let [(at, port), next] = *pair
+            && (at, port) == next
+        {
+            return Err(PlanError::DuplicatePort { at: tree.path(at), port });
+        }
+    }
+    Ok(())
+}
+
+/// All components with decoders in order of commit: devices, switches from the bottom up, host
+/// bridges; named by place, so that the order in which they were listed does not matter.
+fn commit_order<const N: usize>(tree: Tree<'_>, used: &mut [Used; N]) -> Vec<NodeId, N> {
+    let mut order: Vec<NodeId, N> = Vec::new();
+    for (id, node) in tree.iter() {
+        if let Some(parent) = node.parent
+            && let Some(used) = used_mut(used, parent)
+        {
+            used.children = used.children.saturating_add(1);
+        }
+        if node.component().is_some() {
+            // The topology holds at most N nodes, so there is room.
+            let _ = order.push(id);
+        }
+    }
+    order.sort_unstable_by_key(|id| {
+        let class = match tree.get(*id).and_then(|node| node.component()) {
+            Some(Component::Device) => 0u8,
+            Some(Component::UpstreamPort) => 1,
+            Some(Component::HostBridge) | None => 2,
+        };
+        let path = tree.path(*id);
+        // Devices stay in order of place; only switches depend on those below them.
+        let height = if class == 1 { path.ports().len() } else { 0 };
+        (class, core::cmp::Reverse(height), path)
+    });
+    for (rank, id) in order.iter().enumerate() {
+        if let Some(used) = used_mut(used, *id) {
+            used.rank = rank as u16;
+        }
+    }
+    order
+}
+
+/// Whether the node is a bridge without decoders and with one port: it forwards everything there.
+fn is_pass_through(tree: Tree<'_>, id: NodeId, used: &[Used]) -> bool {
+    tree.get(id)
+        .is_some_and(|node| matches!(node.kind, NodeKind::HostBridge { .. }) && node.hdm.is_none())
+        && used.get(usize::from(id.0)).is_some_and(|used| used.children == 1)
+}
+
+/// Path 2: nothing is planned; the topology must leave the guest no way to go wrong.
+fn guest_programs<const R: usize, const D: usize>(
+    tree: Tree<'_>,
+    devices: &[NodeId],
+    used: &[Used],
+    plan: &mut Plan<R, D>,
+) -> Result<(), PlanError> {
+    for &device in devices {
+        let path = tree.path(device);
+        for (id, node) in tree.upwards(device) {
+            match node.kind {
+                NodeKind::UpstreamPort => return Err(PlanError::SwitchInPath { device: path }),
+                NodeKind::HostBridge { uid } => {
+                    let ports = used.get(usize::from(id.0)).map_or(0, |used| used.children);
+                    if ports != 1 {
+                        return Err(PlanError::MultiplePorts { uid, ports });
+                    }
+                    if let Some(hdm) = node.hdm {
+                        let decoders = hdm.decoders;
+                        return Err(PlanError::BridgeNotPassThrough { uid, decoders });
+                    }
+                }
+                _ => {}
+            }
+        }
+        note(plan, Note::GuestPrograms { device })?;
+    }
+    Ok(())
+}
+
+/// Gives a placed region its DPA and its decoders on every level. Regions come by ascending
+/// address, so decoders are numbered in the order that hardware demands.
+fn add_region<const R: usize, const D: usize>(
+    tree: Tree<'_>,
+    placed: &place::Placed,
+    used: &mut [Used],
+    plan: &mut Plan<R, D>,
+) -> Result<(), PlanError> {
+    let region = plan.regions.len() as u16;
+    let (Some(&first), span) = (placed.members.first(), placed.span) else { return Ok(()) };
+    let interleave = placed
+        .levels
+        .device()
+        .map_err(|error| PlanError::Compose { device: tree.path(first), error })?;
+    let share = span.size() / u64::from(interleave.ways.count());
+    let first_member = plan.members.len() as u16;
+    for (position, &device) in placed.members.iter().enumerate() {
+        let dpa = take_dpa(tree, device, placed, share, used)?;
+        plan.members
+            .push(Member { device, dpa: dpa.span })
+            .map_err(|_| PlanError::Capacity { what: Count::Decoders, have: D })?;
+        let decoder = Decoder {
+            span,
+            interleave,
+            coherency: placed.coherency,
+            uio: None,
+            set_position: match placed.coherency {
+                Coherency::BackInvalidate => position as u8,
+                Coherency::HostOnly | Coherency::Device => 0,
+            },
+            route: Route::Skip(dpa.skip),
+        };
+        push(tree, device, device, region, decoder, used, plan)?;
+    }
+    for &device in &placed.members {
+        for (id, node) in tree.upwards(device) {
+            let routes = node.component().is_some_and(Component::routes);
+            let done = used.get(usize::from(id.0)).is_some_and(|u| u.last_region == region + 1);
+            if !routes || done {
+                continue;
+            }
+            if is_pass_through(tree, id, used) {
+                if let NodeKind::HostBridge { uid } = node.kind {
+                    note(plan, Note::PassThrough { uid })?;
+                }
+                continue;
+            }
+            let decoder = Decoder {
+                span,
+                interleave: level(placed.levels, node.kind),
+                coherency: placed.coherency,
+                uio: None,
+                set_position: 0,
+                route: Route::Targets(targets(tree, id, node.kind, placed)),
+            };
+            push(tree, device, id, region, decoder, used, plan)?;
+        }
+    }
+    let region = Region {
+        window: placed.window,
+        span,
+        levels: placed.levels,
+        coherency: placed.coherency,
+        partition: placed.partition,
+        first_member,
+        member_count: placed.members.len() as u16,
+    };
+    plan.regions.push(region).map_err(|_| PlanError::Capacity { what: Count::Regions, have: R })
+}
+
+struct Taken {
+    span: Span<Dpa>,
+    skip: u64,
+}
+
+/// The next free piece of a partition, and the skip that leads to it.
+fn take_dpa(
+    tree: Tree<'_>,
+    id: NodeId,
+    placed: &place::Placed,
+    share: u64,
+    used: &mut [Used],
+) -> Result<Taken, PlanError> {
+    let path = tree.path(id);
+    let partition = placed.partition;
+    let (start, capacity) = tree
+        .get(id)
+        .and_then(|node| node.device())
+        .map_or((0, 0), |device| (device.start(partition), device.capacity(partition)));
+    let too_large =
+        PlanError::RequestTooLarge { device: path, partition, asked: share, left: capacity };
+    let used = used_mut(used, id).ok_or(too_large)?;
+    let partition_end = start.saturating_add(capacity);
+    if used.dpa_end > partition_end {
+        let (lower, higher) = (used.hpa_base, placed.span.base().0);
+        return Err(PlanError::DpaOrder { device: path, lower, higher });
+    }
+    let base = used.dpa_end.max(start);
+    let skip = base - used.dpa_end;
+    let span = Span::new(Dpa(base), share).map_err(|_| too_large)?;
+    if span.end().0 > partition_end {
+        return Err(too_large);
+    }
+    used.dpa_end = span.end().0;
+    Ok(Taken { span, skip })
+}
+
+/// The interleave of the level that a routing component belongs to.
+fn level(levels: Levels, kind: NodeKind) -> Interleave {
+    match kind {
+        NodeKind::HostBridge { .. } => levels.bridge,
+        _ => levels.switch,
+    }
+}
+
+/// The ports that a component's ways lead to. Positions count with the window's ways fastest, then
+/// the bridge's, then the switch's.
+fn targets(tree: Tree<'_>, at: NodeId, kind: NodeKind, placed: &place::Placed) -> Targets {
+    let Levels { root, bridge, switch } = placed.levels;
+    let (stride, ways) = match kind {
+        NodeKind::HostBridge { .. } => (root.ways.count(), bridge.ways.count()),
+        _ => (root.ways.count() * bridge.ways.count(), switch.ways.count()),
+    };
+    let mut targets = Targets::default();
+    for (position, &member) in placed.members.iter().enumerate() {
+        let way = (position as u32 / stride) % ways;
+        let mut port = 0;
+        for (id, node) in tree.upwards(member) {
+            if id == at {
+                if let Some(slot) = targets.0.get_mut(way as usize) {
+                    *slot = port;
+                }
+                break;
+            }
+            port = node.port;
+        }
+    }
+    targets
+}
+
+/// Takes the next decoder of a component, once the component has agreed to what it is to hold.
+fn push<const R: usize, const D: usize>(
+    tree: Tree<'_>,
+    device: NodeId,
+    node: NodeId,
+    region: u16,
+    decoder: Decoder,
+    used: &mut [Used],
+    plan: &mut Plan<R, D>,
+) -> Result<(), PlanError> {
+    let (device, at) = (tree.path(device), tree.path(node));
+    let (component, hdm) = tree
+        .get(node)
+        .and_then(|node| Some((node.component()?, node.hdm?)))
+        .ok_or(PlanError::NoDecoders { device, at })?;
+    decoder.encode(component, hdm.capability).map_err(|error| PlanError::Decoder { at, error })?;
+    let have = hdm.decoders;
+    let used = used_mut(used, node).ok_or(PlanError::NoDecoders { device, at })?;
+    let index = used.next;
+    if index >= have {
+        return Err(PlanError::DecodersExhausted { device, at, have });
+    }
+    used.next = index + 1;
+    used.last_region = region + 1;
+    used.hpa_base = decoder.span.base().0;
+    used.hpa_end = decoder.span.end().0;
+    let purpose = Purpose::Region { region, decoder };
+    plan.decoders
+        .push(PlannedDecoder { node, index, purpose })
+        .map_err(|_| PlanError::Capacity { what: Count::Decoders, have: D })
+}
+
+/// Every decoder that carries nothing, on every component.
+fn burn_spares<const R: usize, const D: usize>(
+    tree: Tree<'_>,
+    order: &[NodeId],
+    used: &[Used],
+    plan: &mut Plan<R, D>,
+) -> Result<(), PlanError> {
+    for &node in order {
+        let Some(hdm) = tree.get(node).and_then(|node| node.hdm) else { continue };
+        let Some(used) = used.get(usize::from(node.0)) else { continue };
+        for index in used.next..hdm.decoders {
+            let purpose = Purpose::Burn { base: used.hpa_end };
+            plan.decoders
+                .push(PlannedDecoder { node, index, purpose })
+                .map_err(|_| PlanError::Capacity { what: Count::Decoders, have: D })?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,266 @@
+//! Why there is no plan. One variant a refusal, each with the place and the numbers.
+//!
+//! **Invariant**: codes never change their meaning; a new refusal gets a new code.
+
+use core::fmt;
+
+use cxl_regs::{Coherency, ComposeError, DecodeError, Size, Ways, XorMapError};
+
+use crate::topology::{Partition, Path};
+
+/// What there is more of than a caller's structure holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// Nodes of the topology.
+    Nodes,
+    /// Regions of the plan.
+    Regions,
+    /// Decoders or members of the plan.
+    Decoders,
+    /// Notes of the plan.
+    Notes,
+}
+
+/// Why there is no plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "fields are named for what they hold; Display says it in words")]
+pub enum PlanError {
+    /// No window has this device's bridge as a target.
+    NoWindow { device: Path, partition: Partition, need: u64 },
+    /// A window's target is the UID of no bridge.
+    TargetMissing { window: u64, uid: u32 },
+    /// Several windows fit and the policy names none.
+    Ambiguous { device: Path, partition: Partition, first: u64, second: u64, fit: u16 },
+    /// The window interleaves and a flat mapping was asked for.
+    Interleaved { device: Path, window: u64, ways: Ways },
+    /// The platform found no place for the window.
+    Unplaced { device: Path, size: u64 },
+    /// The window ends beyond the physical address width.
+    BeyondAddressWidth { window: u64, size: u64, bits: u8 },
+    /// Two windows claim the same addresses.
+    WindowsOverlap { first: u64, second: u64 },
+    /// The window is smaller than what it has to hold.
+    WindowTooSmall { device: Path, window: u64, need: u64, have: u64 },
+    /// The window is large enough, but what is left of it is not.
+    WindowFull { device: Path, window: u64, need: u64, free: u64 },
+    /// The window does not allow this kind of memory.
+    MediaNotAllowed { device: Path, window: u64, partition: Partition },
+    /// The window does not allow this kind of coherency.
+    CoherencyNotAllowed { device: Path, window: u64, coherency: Coherency },
+    /// A component on the path has no decoder left.
+    DecodersExhausted { device: Path, at: Path, have: u8 },
+    /// A component on the path has no decoders, and more than one way to go.
+    NoDecoders { device: Path, at: Path },
+    /// The windows' order contradicts the device's: its volatile memory comes first in DPA, so it
+    /// has to come first in HPA too.
+    DpaOrder { device: Path, lower: u64, higher: u64 },
+    /// Two ports below one component have the same port number, so targets cannot tell them apart.
+    DuplicatePort { at: Path, port: u8 },
+    /// The device needs back-invalidate and a component on its path cannot do it.
+    NoBackInvalidate { device: Path, at: Path },
+    /// The policy names a device that does not exist.
+    UnknownDevice { device: Path },
+    /// The policy names a window that does not exist, or that does not target the device's bridge.
+    UnknownWindow { device: Path, window: u64 },
+    /// The policy asks for more than the partition has left.
+    RequestTooLarge { device: Path, partition: Partition, asked: u64, left: u64 },
+    /// A size or offset is not a multiple of 256 MiB for each way.
+    Unaligned { device: Path, value: u64, unit: u64 },
+    /// The place asked for reaches beyond the window or overlaps another region.
+    PlaceTaken { device: Path, window: u64, offset: u64, size: u64 },
+    /// Path 2: a bridge with more than one port leaves the guest a choice.
+    MultiplePorts { uid: u32, ports: u16 },
+    /// Path 2: a switch on the path leaves the guest a choice.
+    SwitchInPath { device: Path },
+    /// Path 2: the bridge has decoders of its own, so it is no proven pass-through.
+    BridgeNotPassThrough { uid: u32, decoders: u8 },
+    /// Linux gives up on a port that has a committed decoder of size 0.
+    LinuxRefusesBurnedDecoders,
+    /// Spare decoders can be burned only where everything is locked.
+    BurnWithoutLock,
+    /// The levels of a path do not make one interleave set.
+    Compose { device: Path, error: ComposeError },
+    /// The window's XOR maps cannot drive it.
+    Xor { window: u64, error: XorMapError },
+    /// A component cannot do what the plan needs of its decoder.
+    Decoder { at: Path, error: DecodeError },
+    /// There is more than the caller's structure holds.
+    Capacity { what: Count, have: usize },
+}
+
+impl PlanError {
+    /// A number for logs and hand-off records; it never changes its meaning.
+    pub const fn code(&self) -> u16 {
+        match self {
+            Self::NoWindow { .. } => 0x0301,
+            Self::TargetMissing { .. } => 0x0302,
+            Self::Ambiguous { .. } => 0x0303,
+            Self::Interleaved { .. } => 0x0304,
+            Self::Unplaced { .. } => 0x0305,
+            Self::BeyondAddressWidth { .. } => 0x0306,
+            Self::WindowsOverlap { .. } => 0x0307,
+            Self::WindowTooSmall { .. } => 0x0308,
+            Self::WindowFull { .. } => 0x0309,
+            Self::MediaNotAllowed { .. } => 0x030A,
+            Self::CoherencyNotAllowed { .. } => 0x030B,
+            Self::DecodersExhausted { .. } => 0x030C,
+            Self::NoDecoders { .. } => 0x030D,
+            Self::DpaOrder { .. } => 0x030E,
+            Self::DuplicatePort { .. } => 0x030F,
+            Self::NoBackInvalidate { .. } => 0x0310,
+            Self::UnknownDevice { .. } => 0x0311,
+            Self::UnknownWindow { .. } => 0x0312,
+            Self::RequestTooLarge { .. } => 0x0313,
+            Self::Unaligned { .. } => 0x0314,
+            Self::PlaceTaken { .. } => 0x0315,
+            Self::MultiplePorts { .. } => 0x0316,
+            Self::SwitchInPath { .. } => 0x0317,
+            Self::BridgeNotPassThrough { .. } => 0x0318,
+            Self::LinuxRefusesBurnedDecoders => 0x0319,
+            Self::BurnWithoutLock => 0x031A,
+            Self::Compose { .. } => 0x031B,
+            Self::Xor { .. } => 0x031C,
+            Self::Decoder { .. } => 0x031D,
+            Self::Capacity { .. } => 0x031E,
+        }
+    }
+}
+
+impl fmt::Display for PlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::NoWindow { device, partition, need } => write!(
+                f,
+                "{device}: no window targets bridge {}, so its {} of {partition} memory have no \
+                 place; the platform has to provide one",
+                device.uid(),
+                Size(need)
+            ),
+            Self::TargetMissing { window, uid } => {
+                write!(f, "window {window:#x}: its target {uid} is the UID of no bridge")
+            }
+            Self::Ambiguous { device, partition, first, second, fit } => write!(
+                f,
+                "{device}: {fit} windows fit its {partition} memory ({first:#x}, {second:#x}{}); \
+                 name one in the policy",
+                if fit > 2 { ", ..." } else { "" }
+            ),
+            Self::Interleaved { device, window, ways } => write!(
+                f,
+                "{device}: window {window:#x} interleaves {ways} bridges, a flat mapping was \
+                 asked for"
+            ),
+            Self::Unplaced { device, size } => write!(
+                f,
+                "{device}: its window of {} has no base: the platform found no place for it (it \
+                 did not fit)",
+                Size(size)
+            ),
+            Self::BeyondAddressWidth { window, size, bits } => write!(
+                f,
+                "window {window:#x} of {} ends beyond the physical address width of {bits} bits \
+                 (it did not fit)",
+                Size(size)
+            ),
+            Self::WindowsOverlap { first, second } => {
+                write!(f, "windows {first:#x} and {second:#x} overlap")
+            }
+            Self::WindowTooSmall { device, window, need, have } => write!(
+                f,
+                "{device}: window {window:#x} has {}, {} are needed",
+                Size(have),
+                Size(need)
+            ),
+            Self::WindowFull { device, window, need, free } => write!(
+                f,
+                "{device}: window {window:#x} has {} left in one piece, {} are needed",
+                Size(free),
+                Size(need)
+            ),
+            Self::MediaNotAllowed { device, window, partition } => {
+                write!(f, "{device}: window {window:#x} does not allow {partition} memory")
+            }
+            Self::CoherencyNotAllowed { device, window, coherency } => {
+                write!(f, "{device}: window {window:#x} does not allow {coherency} memory")
+            }
+            Self::DecodersExhausted { device, at, have } => {
+                write!(f, "{device}: all {have} decoders of {at} are taken")
+            }
+            Self::NoDecoders { device, at } => write!(
+                f,
+                "{device}: {at} has no HDM decoders, and is no host bridge with a single port"
+            ),
+            Self::DpaOrder { device, lower, higher } => write!(
+                f,
+                "{device}: persistent memory would be mapped at {lower:#x}, below its volatile \
+                 memory at {higher:#x}; decoders go up in HPA and DPA together"
+            ),
+            Self::DuplicatePort { at, port } => {
+                write!(f, "{at}: two ports have port number {port}")
+            }
+            Self::NoBackInvalidate { device, at } => {
+                write!(f, "{device}: needs back-invalidate, {at} has no BI structure")
+            }
+            Self::UnknownDevice { device } => {
+                write!(f, "the policy names a device at {device}; there is none")
+            }
+            Self::UnknownWindow { device, window } => write!(
+                f,
+                "{device}: the policy names window {window:#x}, and no window there targets \
+                 bridge {}",
+                device.uid()
+            ),
+            Self::RequestTooLarge { device, partition, asked, left } => write!(
+                f,
+                "{device}: {} of {partition} memory asked for, {} left",
+                Size(asked),
+                Size(left)
+            ),
+            Self::Unaligned { device, value, unit } => {
+                write!(f, "{device}: {value:#x} is not a multiple of {}", Size(unit))
+            }
+            Self::PlaceTaken { device, window, offset, size } => write!(
+                f,
+                "{device}: {} at offset {offset:#x} of window {window:#x} reach beyond it or \
+                 overlap another region",
+                Size(size)
+            ),
+            Self::MultiplePorts { uid, ports } => write!(
+                f,
+                "bridge {uid} has {ports} ports; a guest may program the decoders only below a \
+                 bridge with one (MultiplePorts)"
+            ),
+            Self::SwitchInPath { device } => write!(
+                f,
+                "{device} is behind a switch; a guest may program the decoders only where there \
+                 is none (SwitchInPath)"
+            ),
+            Self::BridgeNotPassThrough { uid, decoders } => write!(
+                f,
+                "bridge {uid} has {decoders} decoders of its own; a guest may program the \
+                 decoders only below a pass-through bridge (BridgeNotPassThrough)"
+            ),
+            Self::LinuxRefusesBurnedDecoders => f.write_str(
+                "Linux gives up on a port with a committed decoder of size 0; burn spare decoders \
+                 only with the specification as target",
+            ),
+            Self::BurnWithoutLock => {
+                f.write_str("spare decoders can be burned only when the whole path is locked")
+            }
+            Self::Compose { device, error } => write!(f, "{device}: {error}"),
+            Self::Xor { window, error } => write!(f, "window {window:#x}: {error}"),
+            Self::Decoder { at, error } => write!(f, "{at}: {error}"),
+            Self::Capacity { what, have } => {
+                let what = match what {
+                    Count::Nodes => "nodes",
+                    Count::Regions => "regions",
+                    Count::Decoders => "decoders",
+                    Count::Notes => "notes",
+                };
+                write!(f, "more than {have} {what}: give the library larger structures")
+            }
+        }
+    }
+}
+
+impl core::error::Error for PlanError {}

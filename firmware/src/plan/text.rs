@@ -1,0 +1,129 @@
+//! The plan in words: what people read in a dry run and compare in a review.
+//!
+//! **Invariant**: one fact a line, components by place, nothing that varies from run to run.
+
+use core::fmt;
+
+use cxl_regs::access::Component;
+use cxl_regs::{Interleave, Route, Size, Ways};
+
+use super::{Note, Plan, Purpose};
+use crate::topology::Tree;
+
+/// Prints a plan; made by [`Plan::text`].
+#[derive(Clone, Copy, Debug)]
+pub struct PlanText<'a, const R: usize, const D: usize> {
+    plan: &'a Plan<R, D>,
+    tree: Tree<'a>,
+}
+
+impl<const R: usize, const D: usize> Plan<R, D> {
+    /// The plan in words; the topology names the components.
+    pub fn text<'a>(&'a self, tree: Tree<'a>) -> PlanText<'a, R, D> {
+        PlanText { plan: self, tree }
+    }
+}
+
+/// One line: two spaces, a label, a value.
+fn fact(
+    f: &mut fmt::Formatter<'_>,
+    label: impl fmt::Display,
+    value: impl fmt::Display,
+) -> fmt::Result {
+    // Padding works on strings only: the label goes through a fixed buffer.
+    let mut text = heapless::String::<24>::new();
+    let _ = fmt::Write::write_fmt(&mut text, format_args!("{label}"));
+    writeln!(f, "  {text:<18}{value}")
+}
+
+impl<const R: usize, const D: usize> fmt::Display for PlanText<'_, R, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { plan, tree } = *self;
+        let (regions, decoders) = (plan.regions.len(), plan.decoders.len());
+        writeln!(f, "plan with {regions} regions and {decoders} decoders")?;
+        for (index, region) in plan.regions.iter().enumerate() {
+            let (span, levels) = (region.span, region.levels);
+            writeln!(f, "region {index}")?;
+            fact(f, "window", format_args!("{:#018x}", region.window))?;
+            fact(f, "range", format_args!("{:#018x}-{:#018x}", span.base().0, span.last().0))?;
+            fact(f, "size", Size(span.size()))?;
+            fact(f, "memory", region.partition)?;
+            fact(f, "coherency", region.coherency)?;
+            for (label, level) in [
+                ("window ways", levels.root),
+                ("bridge ways", levels.bridge),
+                ("switch ways", levels.switch),
+            ] {
+                if level.ways != Ways::One {
+                    fact(f, label, level)?;
+                }
+            }
+            for (position, member) in plan.members(region).iter().enumerate() {
+                fact(
+                    f,
+                    format_args!("position {position}"),
+                    format_args!(
+                        "{}, DPA {:#x}-{:#x}",
+                        tree.path(member.device),
+                        member.dpa.base().0,
+                        member.dpa.last().0
+                    ),
+                )?;
+            }
+        }
+        for decoder in &plan.decoders {
+            let component = tree
+                .get(decoder.node)
+                .and_then(|node| node.component())
+                .unwrap_or(Component::Device);
+            let path = tree.path(decoder.node);
+            match component {
+                Component::HostBridge => writeln!(f, "{path}, decoder {}", decoder.index)?,
+                _ => writeln!(f, "{path} {component}, decoder {}", decoder.index)?,
+            }
+            match decoder.purpose {
+                Purpose::Burn { base } => {
+                    fact(f, "burned", format_args!("size 0 at {base:#018x}"))?;
+                }
+                Purpose::Region { region, decoder } => {
+                    fact(f, "region", region)?;
+                    let (base, last) = (decoder.span.base().0, decoder.span.last().0);
+                    fact(f, "range", format_args!("{base:#018x}-{last:#018x}"))?;
+                    let Interleave { ways, granularity } = decoder.interleave;
+                    fact(f, "ways", ways)?;
+                    fact(f, "granularity", granularity)?;
+                    match decoder.route {
+                        Route::Targets(targets) => {
+                            for (way, port) in targets.used(ways).iter().enumerate() {
+                                let label = format_args!("target {way}");
+                                fact(f, label, format_args!("port {port}"))?;
+                            }
+                        }
+                        Route::Skip(skip) => fact(f, "dpa skip", Size(skip))?,
+                    }
+                }
+            }
+        }
+        for note in &plan.notes {
+            match *note {
+                Note::PassThrough { uid } => writeln!(
+                    f,
+                    "note: bridge {uid} is a pass-through without decoders, nothing to lock there; \
+                     Linux refuses regions behind it (failed to find decoder mapping)"
+                )?,
+                Note::Unused { device, partition, size } => writeln!(
+                    f,
+                    "note: {}: {} of {partition} memory stay unused",
+                    tree.path(device),
+                    Size(size)
+                )?,
+                Note::GuestPrograms { device } => writeln!(
+                    f,
+                    "note: {}: the guest programs the decoders (path 2)",
+                    tree.path(device)
+                )?,
+            }
+        }
+        Ok(())
+    }
+}

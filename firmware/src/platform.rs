@@ -1,0 +1,118 @@
+//! What the platform is: ECAM, host bridges and memory windows, borrowed from whoever knows.
+//!
+//! A bootloader that owns the machine writes the values down; one that starts from ACPI reads them
+//! with [`crate::acpi`]. Order means nothing: bridges are known by UID, windows by base.
+//!
+//! **Invariant**: nothing here was judged. Windows may be unplaced, overlap or name bridges that
+//! do not exist; the plan refuses them by name.
+
+use core::fmt;
+
+use cxl_regs::{Arithmetic, Interleave, Selector};
+use heapless::Vec;
+
+pub use cxl_regs::acpi::cedt::Restrictions;
+
+/// A memory-mapped configuration region of one segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ecam {
+    /// Address of bus 0, whether or not that bus is decoded.
+    pub base: u64,
+    /// PCI segment group.
+    pub segment: u16,
+    /// First bus that is decoded.
+    pub first_bus: u8,
+    /// Last bus that is decoded.
+    pub last_bus: u8,
+}
+
+impl Ecam {
+    /// The address of a bus's configuration space; `None` where this region does not decode it.
+    pub fn bus(&self, segment: u16, bus: u8) -> Option<u64> {
+        (segment == self.segment && (self.first_bus..=self.last_bus).contains(&bus))
+            .then(|| self.base.checked_add(u64::from(bus) << 20))
+            .flatten()
+    }
+}
+
+/// Where a host bridge's PCI hierarchy starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RootBus {
+    /// PCI segment group.
+    pub segment: u16,
+    /// Bus number of the root ports.
+    pub bus: u8,
+}
+
+impl fmt::Display for RootBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "bus {:04x}:{:02x}", self.segment, self.bus)
+    }
+}
+
+/// What a bridge's registers are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BridgeKind {
+    /// CXL 2.0 and later: a component register block of 64 KiB.
+    ComponentRegisters,
+    /// CXL 1.1: a root complex register block. Recognised, and refused by name.
+    Rcrb,
+}
+
+/// A CXL host bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bridge {
+    /// ACPI `_UID`: what CHBS records and window targets call it.
+    pub uid: u32,
+    /// What its registers are.
+    pub kind: BridgeKind,
+    /// Address of its register block.
+    pub registers: u64,
+    /// Its root bus, if the caller knows; it is not in the CEDT (`_BBN` is in AML).
+    pub root: Option<RootBus>,
+}
+
+/// A fixed memory window: host addresses that the platform routes to CXL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// First address; 0 when the platform found no place for it.
+    pub base: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Interleave across the targets.
+    pub interleave: Interleave,
+    /// How addresses choose a target.
+    pub arithmetic: Arithmetic,
+    /// XOR maps for [`Arithmetic::Xor`]; empty for modulo.
+    pub xor_maps: Vec<u64, { Selector::MAX_MAPS }>,
+    /// What may be mapped here.
+    pub restrictions: Restrictions,
+    /// QoS throttling group.
+    pub qtg: u16,
+    /// UIDs of the bridges, way 0 first.
+    pub targets: Vec<u32, 16>,
+}
+
+/// Address space that discovery may hand out to what the board left unassigned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resources {
+    /// Memory for BARs and forwarding windows.
+    pub base: u64,
+    /// Bytes of it.
+    pub size: u64,
+}
+
+/// The platform, as far as CXL is concerned.
+#[derive(Clone, Copy, Debug)]
+pub struct Platform<'a> {
+    /// Configuration regions.
+    pub ecam: &'a [Ecam],
+    /// Host bridges.
+    pub bridges: &'a [Bridge],
+    /// Memory windows.
+    pub windows: &'a [Window],
+    /// Width of a physical address in bits (CPUID leaf 0x8000_0008 on x86).
+    pub address_bits: u8,
+    /// What may be assigned below each bridge; `None`: everything is used as found or refused.
+    pub resources: Option<Resources>,
+}

@@ -1,0 +1,63 @@
+//! What the owner of the machine wants: who locks, what is locked, which memory goes where.
+//!
+//! **Invariant**: the default policy names nothing and guesses nothing: every device's whole
+//! capacity, flat, in the one window that fits, everything on the path locked.
+
+use crate::topology::{Partition, Path};
+
+/// Who programs the decoders, and whether they stay as programmed. The two designs are never mixed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PathPolicy {
+    /// Path 1: this library programs every decoder on the path and locks all of them.
+    #[default]
+    LockAll,
+    /// Path 2: the guest programs the decoders. The topology has to be so constrained that it
+    /// cannot go wrong: a pass-through bridge, exactly one port, no switch, no interleave.
+    GuestPrograms,
+    /// Program and commit, lock nothing: for bring-up and for systems that hot-plug.
+    Unlocked,
+}
+
+/// Whose rules the result has to satisfy beyond the specification's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TargetSystem {
+    /// Linux: what its CXL driver refuses is refused here, by name.
+    #[default]
+    Linux,
+    /// Nobody's: everything the specification allows.
+    Specification,
+}
+
+/// One region that the caller asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The device, by place.
+    pub device: Path,
+    /// Which part of its memory.
+    pub partition: Partition,
+    /// The window, by its base address; `None`: the only one that fits.
+    pub window: Option<u64>,
+    /// Offset into the window; `None`: the first free place.
+    pub offset: Option<u64>,
+    /// Bytes; `None`: all that is left of the partition.
+    pub size: Option<u64>,
+}
+
+/// How to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy<'a> {
+    /// Who programs and who locks.
+    pub path: PathPolicy,
+    /// Set CONFIG_LOCK in each Device DVSEC once its memory is enabled.
+    pub config_lock: bool,
+    /// Commit and lock the spare decoders at size 0, so that nobody can add a range. Linux gives
+    /// up on a port that has one, so its rules have to be waived for this.
+    pub burn_spares: bool,
+    /// Enable CXL.cache on Type 2 devices.
+    pub enable_cache: bool,
+    /// Whose rules count.
+    pub target: TargetSystem,
+    /// Regions asked for. A device named here gets these and no others; a device that is not gets
+    /// its whole capacity mapped, a region for each partition.
+    pub requests: &'a [Request],
+}

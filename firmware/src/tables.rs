@@ -1,0 +1,370 @@
+//! ACPI tables and memory map out of what the hardware accepted, and the check of a CEDT against
+//! it.
+//!
+//! **Invariant**: ranges come from [`Committed`] and windows from the platform; neither is resized
+//! to fit the other. No table is made while a decoder is stranded or leads to no whole region.
+
+use core::fmt;
+
+use cxl_regs::acpi::cedt::{
+    CedtError, CedtWriteError, Cfmws, Chbs, ChbsVersion, Cxims, Problem, Restrictions,
+};
+use cxl_regs::acpi::srat::{self, MemoryAffinity};
+use cxl_regs::acpi::{Cedt, CedtWriter, Identity, NoRoom, TableError};
+use cxl_regs::{Arithmetic, Granularity, Hpa, Span};
+use heapless::Vec;
+
+use crate::committed::{Committed, CommittedRegion, Fate, Place};
+use crate::paths::{Decoders, WindowView};
+use crate::platform::{BridgeKind, Platform, Window};
+use crate::policy::{PathPolicy, Policy};
+use crate::topology::{NodeId, NodeKind, Partition, Topology, Tree};
+use crate::verify::{Finding, view};
+
+/// Why there is no table, or why a table is not to be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "fields are named for what they hold; Display says it in words")]
+pub enum TablesError {
+    /// The buffer is too small.
+    NoRoom(NoRoom),
+    /// A record breaks a rule, by itself or beside the others.
+    Record(CedtError),
+    /// The platform's bridge makes no CHBS.
+    Bridge { uid: u32, problem: Problem },
+    /// The platform's window makes no CFMWS.
+    Window { window: u64, problem: Problem },
+    /// Two XOR windows of one granularity have different maps; a CEDT has one set for both.
+    XorMapsDiffer { granularity: Granularity, first: u64, second: u64 },
+    /// A decoder is stranded, or in use without a whole path.
+    NotWhole { place: Place },
+    /// A decoder claims a range that lies in no window, or not wholly.
+    OutsideWindows { place: Place, span: Span },
+    /// The bytes are no CEDT.
+    Table(TableError),
+    /// The CEDT does not have the bridge.
+    BridgeMissing { uid: u32 },
+    /// The CEDT has the bridge's registers elsewhere.
+    BridgeElsewhere { uid: u32, expected: u64, found: Span },
+    /// The CEDT's windows and the committed decoders do not go together.
+    Disagrees(Finding),
+    /// The CEDT's window is fixed and a decoder in it is not locked.
+    FixedUnlocked { window: u64 },
+}
+
+impl TablesError {
+    /// A number for logs and hand-off records; it never changes its meaning.
+    pub const fn code(&self) -> u16 {
+        match self {
+            Self::NoRoom(_) => 0x0601,
+            Self::Record(_) => 0x0602,
+            Self::Bridge { .. } => 0x0603,
+            Self::Window { .. } => 0x0604,
+            Self::XorMapsDiffer { .. } => 0x0605,
+            Self::NotWhole { .. } => 0x0606,
+            Self::OutsideWindows { .. } => 0x0607,
+            Self::Table(_) => 0x0608,
+            Self::BridgeMissing { .. } => 0x0609,
+            Self::BridgeElsewhere { .. } => 0x060A,
+            Self::Disagrees(_) => 0x060B,
+            Self::FixedUnlocked { .. } => 0x060C,
+        }
+    }
+}
+
+impl fmt::Display for TablesError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::NoRoom(error) => error.fmt(f),
+            Self::Record(error) => write!(f, "CEDT: {error}"),
+            Self::Bridge { uid, problem } => write!(f, "bridge {uid}: {problem}"),
+            Self::Window { window, problem } => write!(f, "window {window:#x}: {problem}"),
+            Self::XorMapsDiffer { granularity, first, second } => write!(
+                f,
+                "windows {first:#x} and {second:#x} have different XOR maps for {granularity}; a \
+                 CEDT has one set for both"
+            ),
+            Self::NotWhole { place } => {
+                write!(f, "{place}: not part of a whole path, so no table is made")
+            }
+            Self::OutsideWindows { place, span } => {
+                write!(f, "{place}: {span} lies in no window")
+            }
+            Self::Table(error) => write!(f, "CEDT: {error}"),
+            Self::BridgeMissing { uid } => write!(f, "the CEDT has no CHBS for bridge {uid}"),
+            Self::BridgeElsewhere { uid, expected, found } => write!(
+                f,
+                "bridge {uid}: its decoders are at {expected:#x}, the CEDT has its registers at \
+                 {found}"
+            ),
+            Self::Disagrees(finding) => write!(f, "CEDT and decoders disagree: {finding}"),
+            Self::FixedUnlocked { window } => write!(
+                f,
+                "window {window:#x}: fixed in the CEDT, and a decoder in it is not locked"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for TablesError {}
+
+impl From<NoRoom> for TablesError {
+    fn from(error: NoRoom) -> Self {
+        Self::NoRoom(error)
+    }
+}
+
+impl From<CedtWriteError> for TablesError {
+    fn from(error: CedtWriteError) -> Self {
+        match error {
+            CedtWriteError::NoRoom(error) => Self::NoRoom(error),
+            CedtWriteError::Refused(error) => Self::Record(error),
+        }
+    }
+}
+
+/// A policy that demands nothing beyond the specification: tables say what is there.
+const ANY: Policy<'static> = Policy {
+    path: PathPolicy::Unlocked,
+    config_lock: false,
+    burn_spares: false,
+    enable_cache: false,
+    target: crate::policy::TargetSystem::Specification,
+    requests: &[],
+};
+
+/// Writes the CEDT into `buffer` and returns exactly it.
+///
+/// A CHBS for every bridge, by UID; a CFMWS for every window that has a place, used or not, by
+/// base; a CXIMS for each granularity of XOR windows. A window is fixed exactly when it holds a
+/// committed range and every decoder on every path in it is locked.
+pub fn cedt<'b, const N: usize, const D: usize>(
+    platform: &Platform<'_>,
+    topology: &Topology<N>,
+    committed: &Committed<D>,
+    identity: Identity,
+    buffer: &'b mut [u8],
+) -> Result<&'b mut [u8], TablesError> {
+    check_whole(platform, topology.tree(), committed)?;
+    let mut writer = CedtWriter::new(buffer, identity)?;
+    for bridge in ascending(platform.bridges, |bridge| u64::from(bridge.uid)) {
+        let uid = bridge.uid;
+        let version = match bridge.kind {
+            BridgeKind::ComponentRegisters => ChbsVersion::Chbcr,
+            BridgeKind::Rcrb => ChbsVersion::Rch,
+        };
+        let chbs = Chbs::new(uid, version, Hpa(bridge.registers))
+            .map_err(|problem| TablesError::Bridge { uid, problem })?;
+        writer.chbs(&chbs)?;
+    }
+    // A window without a base decodes nothing: the platform found no place for it.
+    for window in ascending(platform.windows, |window| window.base).filter(|w| w.base != 0) {
+        writer.cfmws(&cfmws(window, &committed.regions)?)?;
+    }
+    for granularity in Granularity::ALL {
+        if let Some(cxims) = cxims(platform.windows, granularity)? {
+            writer.cxims(&cxims)?;
+        }
+    }
+    Ok(writer.finish()?)
+}
+
+/// The items in order of a key, those with the same one in order of place.
+fn ascending<T>(list: &[T], key: impl Fn(&T) -> u64) -> impl Iterator<Item = &T> {
+    let mut last = None;
+    core::iter::from_fn(move || {
+        let keys = list.iter().enumerate().map(|(at, item)| (key(item), at));
+        let next = keys.filter(|next| Some(*next) > last).min()?;
+        last = Some(next);
+        list.get(next.1)
+    })
+}
+
+/// Refuses decoders that are not part of a whole path in a window.
+fn check_whole<const D: usize>(
+    platform: &Platform<'_>,
+    tree: Tree<'_>,
+    committed: &Committed<D>,
+) -> Result<(), TablesError> {
+    for entry in &committed.decoders {
+        let place = Place::of(tree, entry.node, entry.index);
+        if entry.fate == Fate::Stranded {
+            return Err(TablesError::NotWhole { place });
+        }
+        let Some(decoder) = entry.active() else { continue };
+        let span = decoder.span;
+        if !platform.windows.iter().any(|window| view(window, span).is_some()) {
+            return Err(TablesError::OutsideWindows { place, span });
+        }
+        if !committed.regions.iter().any(|region| span.contains_span(region.span)) {
+            return Err(TablesError::NotWhole { place });
+        }
+    }
+    Ok(())
+}
+
+/// A platform's window as the table has it.
+fn cfmws(window: &Window, regions: &[CommittedRegion]) -> Result<Cfmws, TablesError> {
+    let base = window.base;
+    let refuse = |problem| TablesError::Window { window: base, problem };
+    let size = window.size;
+    let span = Span::new(Hpa(base), size).map_err(|_| match size {
+        0 => refuse(Problem::ZeroSize { base }),
+        _ => refuse(Problem::WindowWraps { base, size }),
+    })?;
+    let mut inside = regions.iter().filter(|region| span.contains_span(region.span));
+    let fixed = inside.clone().next().is_some() && inside.all(|region| region.locked);
+    let allowed = window.restrictions;
+    let mut record = Cfmws::new(span, window.interleave, &window.targets).map_err(refuse)?;
+    record.arithmetic = window.arithmetic;
+    record.qtg = window.qtg;
+    record.restrictions = Restrictions::new()
+        .with_device_coherent(allowed.device_coherent())
+        .with_host_only(allowed.host_only())
+        .with_volatile(allowed.volatile())
+        .with_persistent(allowed.persistent())
+        // Means nothing without device-coherent.
+        .with_back_invalidate(allowed.back_invalidate() && allowed.device_coherent())
+        .with_fixed(fixed);
+    Ok(record)
+}
+
+/// The XOR maps of a granularity: those of its widest window, which all others have to share.
+fn cxims(windows: &[Window], granularity: Granularity) -> Result<Option<Cxims>, TablesError> {
+    let mut windows = ascending(windows, |window| window.base).filter(|window| {
+        window.arithmetic == Arithmetic::Xor && window.interleave.granularity == granularity
+    });
+    let Some(mut widest) = windows.next() else { return Ok(None) };
+    for window in windows {
+        if window.xor_maps.iter().zip(&widest.xor_maps).any(|(one, other)| one != other) {
+            let (first, second) = (widest.base, window.base);
+            return Err(TablesError::XorMapsDiffer { granularity, first, second });
+        }
+        if window.xor_maps.len() > widest.xor_maps.len() {
+            widest = window;
+        }
+    }
+    Ok(Some(Cxims::new(granularity, &widest.xor_maps)))
+}
+
+/// Holds a CEDT, whoever wrote it, against the committed decoders: every range lies in one of its
+/// windows, whose targets, interleave and restrictions fit the decoders on every path; every
+/// bridge on a path is there, at its registers; what is fixed is locked.
+pub fn cross_check<const N: usize, const D: usize>(
+    cedt: &[u8],
+    topology: &Topology<N>,
+    committed: &Committed<D>,
+) -> Result<(), TablesError> {
+    let table = Cedt::read(cedt).map_err(TablesError::Table)?;
+    table.check().map_err(TablesError::Record)?;
+    let tree = topology.tree();
+    let decoders = Decoders { tree, list: &committed.decoders, policy: &ANY };
+    for (entry, decoder) in decoders.device_claims() {
+        check_bridge(&table, tree, entry.node)?;
+        let span = decoder.span;
+        let window = table.windows().find(|window| window.span().contains_span(span));
+        let view = window.as_ref().map(|window| WindowView {
+            span: window.span(),
+            interleave: window.interleave(),
+            restrictions: window.restrictions,
+            targets: window.targets(),
+        });
+        let mut failure = None;
+        let region = decoders.region(span, view, &mut |finding| {
+            if finding.is_failure() {
+                failure = failure.or(Some(finding));
+            }
+        });
+        if let Some(failure) = failure {
+            return Err(TablesError::Disagrees(failure));
+        }
+        if let (Some(region), Some(window)) = (region, window)
+            && window.restrictions.fixed()
+            && !region.locked
+        {
+            return Err(TablesError::FixedUnlocked { window: region.window });
+        }
+    }
+    Ok(())
+}
+
+/// Whether the CEDT has a device's bridge where its decoders were found.
+fn check_bridge(table: &Cedt<'_>, tree: Tree<'_>, device: NodeId) -> Result<(), TablesError> {
+    for (_, node) in tree.upwards(device) {
+        let NodeKind::HostBridge { uid } = node.kind else { continue };
+        let found = table
+            .host_bridges()
+            .find(|bridge| bridge.uid == uid)
+            .ok_or(TablesError::BridgeMissing { uid })?
+            .registers();
+        if let Some(hdm) = node.hdm
+            && !found.contains(Hpa(hdm.block.0))
+        {
+            return Err(TablesError::BridgeElsewhere { uid, expected: hdm.block.0, found });
+        }
+    }
+    Ok(())
+}
+
+/// What the memory map of the next stage shall call a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryKind {
+    /// Memory that the system's CXL driver hands out (EFI_MEMORY_SP).
+    SoftReserved,
+    /// Persistent memory: the CXL driver's as well. Not E820 type 7, which other drivers take.
+    Reserved,
+}
+
+impl MemoryKind {
+    /// The type in an E820 map; soft-reserved is the value that Linux uses.
+    pub const fn e820(self) -> u32 {
+        match self {
+            Self::SoftReserved => 0xEFFF_FFFF,
+            Self::Reserved => 2,
+        }
+    }
+}
+
+/// A range for the memory map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryRange {
+    /// The host addresses.
+    pub span: Span,
+    /// What they are.
+    pub kind: MemoryKind,
+}
+
+impl<const D: usize> Committed<D> {
+    /// The committed ranges for the memory map, by ascending address.
+    pub fn memory_map(&self) -> impl Iterator<Item = MemoryRange> + '_ {
+        self.regions.iter().map(|region| MemoryRange {
+            span: region.span,
+            kind: match region.partition {
+                Partition::Volatile => MemoryKind::SoftReserved,
+                Partition::Persistent => MemoryKind::Reserved,
+            },
+        })
+    }
+
+    /// The committed ranges for the SRAT, each in a proximity domain of its own from
+    /// `first_domain` on.
+    pub fn affinities(&self, first_domain: u32) -> impl Iterator<Item = MemoryAffinity> + '_ {
+        self.regions.iter().zip(first_domain..).map(|(region, domain)| MemoryAffinity {
+            domain,
+            span: region.span,
+            hot_pluggable: false,
+            non_volatile: region.partition == Partition::Persistent,
+        })
+    }
+}
+
+/// Writes an SRAT with the committed ranges alone. A platform that has one already appends
+/// [`Committed::affinities`] to it.
+pub fn srat<'b, const D: usize>(
+    committed: &Committed<D>,
+    identity: Identity,
+    first_domain: u32,
+    buffer: &'b mut [u8],
+) -> Result<&'b mut [u8], TablesError> {
+    let ranges: Vec<MemoryAffinity, D> = committed.affinities(first_domain).collect();
+    Ok(srat::write(identity, &ranges, buffer)?)
+}

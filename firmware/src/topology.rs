@@ -1,0 +1,305 @@
+//! What exists: host bridges, ports, switches and devices, as a flat tree.
+//!
+//! **Invariant**: a node's parent stands before it, and every way from a node to its host bridge
+//! ends after at most [`MAX_DEPTH`] steps.
+
+use core::fmt;
+
+use cxl_regs::access::Component;
+use cxl_regs::config::Sbdf;
+use cxl_regs::hdm::Capability;
+use heapless::Vec;
+
+use crate::mmio::Block;
+
+/// The most ports between a host bridge and a device: a root port and seven switch levels.
+pub const MAX_DEPTH: usize = 16;
+
+/// A node of a [`Topology`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(
+    /// Index into [`Topology::nodes`].
+    pub u16,
+);
+
+/// An HDM decoder capability: where, and what it can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hdm {
+    /// The structure's registers.
+    pub block: Block,
+    /// Its capability register, read once.
+    pub capability: Capability,
+    /// Number of decoders: `capability.decoders()`, judged.
+    pub decoders: u8,
+}
+
+/// A BI decoder or BI route table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackInvalidate {
+    /// The structure's registers.
+    pub block: Block,
+    /// A device that can also be coherent without it (HDM-D); false in ports.
+    pub hdm_d: bool,
+}
+
+/// A CXL.mem device's class of memory protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DeviceKind {
+    /// CXL.cache and CXL.mem: an accelerator.
+    Type2,
+    /// CXL.mem without CXL.cache: a memory expander.
+    Type3,
+}
+
+/// A part of a device's memory. Volatile memory comes first in DPA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Partition {
+    /// Lost with power.
+    Volatile,
+    /// Kept.
+    Persistent,
+}
+
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Volatile => "volatile",
+            Self::Persistent => "persistent",
+        })
+    }
+}
+
+/// How the sizes of a device's partitions were learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CapacitySource {
+    /// The device's mailbox (Identify Memory Device, Get Partition Info).
+    Mailbox,
+    /// The range registers' media type.
+    RangeRegisters,
+    /// Range registers that name no media type and no mailbox to ask: taken as volatile.
+    AssumedVolatile,
+}
+
+/// What is known of a memory device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Type 2 or Type 3.
+    pub kind: DeviceKind,
+    /// The CXL Device DVSEC in configuration space.
+    pub dvsec: Block,
+    /// Volatile bytes, from DPA 0.
+    pub volatile: u64,
+    /// Persistent bytes, behind the volatile ones.
+    pub persistent: u64,
+    /// How these sizes were learned.
+    pub source: CapacitySource,
+}
+
+impl Device {
+    /// Bytes of one partition.
+    pub fn capacity(&self, partition: Partition) -> u64 {
+        match partition {
+            Partition::Volatile => self.volatile,
+            Partition::Persistent => self.persistent,
+        }
+    }
+
+    /// First DPA of one partition.
+    pub fn start(&self, partition: Partition) -> u64 {
+        match partition {
+            Partition::Volatile => 0,
+            Partition::Persistent => self.volatile,
+        }
+    }
+}
+
+/// What a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeKind {
+    /// A host bridge, by ACPI UID.
+    HostBridge {
+        /// Its `_UID`.
+        uid: u32,
+    },
+    /// A root port.
+    RootPort,
+    /// A switch's upstream port.
+    UpstreamPort,
+    /// A switch's downstream port.
+    DownstreamPort,
+    /// A memory device.
+    Device(Device),
+}
+
+/// One component of the hierarchy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// The next component towards the host; `None` for a host bridge.
+    pub parent: Option<NodeId>,
+    /// What it is.
+    pub kind: NodeKind,
+    /// PCIe Port Number (Link Capabilities 31:24) of a root or downstream port; else 0.
+    pub port: u8,
+    /// PCI function; `None` for a host bridge.
+    pub function: Option<Sbdf>,
+    /// Decoders that count: a host bridge's, an upstream port's or a device's. Root ports may
+    /// carry the capability too; theirs is never used.
+    pub hdm: Option<Hdm>,
+    /// BI decoder (port, device) or BI route table (upstream port).
+    pub back_invalidate: Option<BackInvalidate>,
+}
+
+impl Node {
+    /// The kind of decoders it has; `None` for a port that has none that count.
+    pub fn component(&self) -> Option<Component> {
+        match self.kind {
+            NodeKind::HostBridge { .. } => Some(Component::HostBridge),
+            NodeKind::UpstreamPort => Some(Component::UpstreamPort),
+            NodeKind::Device(_) => Some(Component::Device),
+            NodeKind::RootPort | NodeKind::DownstreamPort => None,
+        }
+    }
+
+    /// The device, if it is one.
+    pub fn device(&self) -> Option<&Device> {
+        match &self.kind {
+            NodeKind::Device(device) => Some(device),
+            _ => None,
+        }
+    }
+}
+
+/// A device's or port's place, named by what does not depend on bus numbers or order: the bridge's
+/// UID and the port numbers on the way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Path {
+    uid: u32,
+    depth: u8,
+    ports: [u8; MAX_DEPTH],
+}
+
+impl Path {
+    /// The place below bridge `uid` through these port numbers; `None` for more than
+    /// [`MAX_DEPTH`].
+    pub fn new(uid: u32, ports: &[u8]) -> Option<Self> {
+        let mut path = Self { uid, depth: ports.len() as u8, ports: [0; MAX_DEPTH] };
+        path.ports.get_mut(..ports.len())?.copy_from_slice(ports);
+        Some(path)
+    }
+
+    /// The bridge's UID.
+    pub fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// Port numbers, root port first.
+    pub fn ports(&self) -> &[u8] {
+        self.ports.get(..usize::from(self.depth)).unwrap_or(&self.ports)
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "bridge {}", self.uid)?;
+        for (level, port) in self.ports().iter().enumerate() {
+            write!(f, "{}{port}", if level == 0 { " port " } else { "." })?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything that was found. `N` nodes: bridges, ports and devices together.
+///
+/// About 100 bytes a node; keep it in a static or on a stack that has room, and pass it by
+/// reference.
+#[derive(Clone, Debug)]
+pub struct Topology<const N: usize> {
+    /// All nodes, each behind its parent.
+    pub nodes: Vec<Node, N>,
+}
+
+impl<const N: usize> Default for Topology<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const N: usize> Topology<N> {
+    /// An empty one.
+    pub const fn new() -> Self {
+        Self { nodes: Vec::new() }
+    }
+
+    /// The nodes, with the walks over them.
+    pub fn tree(&self) -> Tree<'_> {
+        Tree(&self.nodes)
+    }
+}
+
+/// Read-only walks over a topology's nodes.
+#[derive(Clone, Copy, Debug)]
+pub struct Tree<'a>(
+    /// The nodes, each behind its parent.
+    pub &'a [Node],
+);
+
+impl<'a> Tree<'a> {
+    /// The node with this id.
+    pub fn get(self, id: NodeId) -> Option<&'a Node> {
+        self.0.get(usize::from(id.0))
+    }
+
+    /// All nodes with their ids.
+    pub fn iter(self) -> impl Iterator<Item = (NodeId, &'a Node)> + Clone {
+        self.0.iter().enumerate().map(|(index, node)| (NodeId(index as u16), node))
+    }
+
+    /// All devices.
+    pub fn devices(self) -> impl Iterator<Item = (NodeId, &'a Device)> + Clone {
+        self.iter().filter_map(|(id, node)| Some((id, node.device()?)))
+    }
+
+    /// The children of a node.
+    pub fn children(self, parent: NodeId) -> impl Iterator<Item = (NodeId, &'a Node)> + Clone {
+        self.iter().filter(move |(_, node)| node.parent == Some(parent))
+    }
+
+    /// The node itself, then everything above it, the host bridge last.
+    pub fn upwards(self, from: NodeId) -> impl Iterator<Item = (NodeId, &'a Node)> + Clone {
+        let step = move |id: NodeId| self.get(id).map(|node| (id, node));
+        core::iter::successors(step(from), move |(_, node)| step(node.parent?)).take(MAX_DEPTH + 2)
+    }
+
+    /// The host bridge above a node and its UID.
+    pub fn bridge(self, of: NodeId) -> Option<(NodeId, u32)> {
+        self.upwards(of).find_map(|(id, node)| match node.kind {
+            NodeKind::HostBridge { uid } => Some((id, uid)),
+            _ => None,
+        })
+    }
+
+    /// A node's place in words that survive renumbering.
+    pub fn path(self, of: NodeId) -> Path {
+        let mut path = Path::default();
+        let mut reversed: Vec<u8, MAX_DEPTH> = Vec::new();
+        for (_, node) in self.upwards(of) {
+            match node.kind {
+                NodeKind::HostBridge { uid } => path.uid = uid,
+                NodeKind::RootPort | NodeKind::DownstreamPort => {
+                    let _ = reversed.push(node.port);
+                }
+                NodeKind::UpstreamPort | NodeKind::Device(_) => {}
+            }
+        }
+        for (slot, port) in path.ports.iter_mut().zip(reversed.iter().rev()) {
+            *slot = *port;
+        }
+        path.depth = reversed.len() as u8;
+        path
+    }
+
+    /// The device at a place.
+    pub fn device_at(self, path: &Path) -> Option<NodeId> {
+        self.devices().map(|(id, _)| id).find(|id| self.path(*id) == *path)
+    }
+}

@@ -1,0 +1,186 @@
+//! Proof that what is committed is whole: every decoder on every path, from device to window.
+//!
+//! [`verify`] needs no plan: it reads a machine that this library or other firmware programmed and
+//! judges the decoders against each other, the devices and the windows. [`verify_plan`] also holds
+//! them against a plan.
+//!
+//! **Invariant**: only reads, and each register of a component once. What is found wrong is data;
+//! the whole list, not the first.
+
+mod finding;
+
+use cxl_regs::access::Register;
+use cxl_regs::hdm::Control;
+use cxl_regs::{Coherency, Decoder, Hpa, Span};
+
+pub use finding::{Finding, Findings};
+
+use crate::back_invalidate;
+use crate::committed::{Committed, CommittedDecoder, CommittedDevice, Fate, Place};
+use crate::mmio::Mmio;
+use crate::paths::{Decoders, WindowView};
+use crate::plan::Plan;
+use crate::platform::{Platform, Window};
+use crate::policy::{PathPolicy, Policy};
+use crate::program::{DecoderRegisters, DeviceRegisters, Slot};
+use crate::topology::{NodeId, Topology, Tree};
+
+/// Reads every committed decoder of a machine and judges all paths.
+///
+/// Of the policy, `path` says whether locks are demanded, `config_lock` whether CONFIG_LOCK is, and
+/// `target` whose rules count. `committed` is filled with what is in use and with the regions that
+/// are whole.
+pub fn verify<const N: usize, const D: usize, const F: usize>(
+    hw: &mut impl Mmio,
+    platform: &Platform<'_>,
+    topology: &Topology<N>,
+    policy: &Policy<'_>,
+    committed: &mut Committed<D>,
+    findings: &mut Findings<F>,
+) {
+    findings.clear();
+    let tree = topology.tree();
+    read(hw, tree, committed, findings);
+    let mut report = |finding| findings.add(finding);
+    for device in &committed.devices {
+        let at = tree.path(device.node);
+        if !device.decoder_enable {
+            report(Finding::DecodersDisabled { at });
+        }
+        if !device.mem_enable {
+            report(Finding::MemoryDisabled { at });
+        }
+        if policy.config_lock && !device.config_lock {
+            report(Finding::ConfigUnlocked { at });
+        }
+        let back_invalidate = committed.decoders.iter().any(|entry| {
+            let coherency = entry.active().map(|decoder| decoder.coherency);
+            entry.node == device.node && coherency == Some(Coherency::BackInvalidate)
+        });
+        if back_invalidate && let Some(gap) = back_invalidate::gap(hw, tree, device.node) {
+            report(Finding::BackInvalidateBlocked { device: at, at: tree.path(gap) });
+        }
+    }
+    let decoders = Decoders { tree, list: &committed.decoders, policy };
+    decoders.components(&mut report);
+    let mut regions = heapless::Vec::<_, D>::new();
+    for (at, (_, decoder)) in decoders.device_claims().enumerate() {
+        let span = decoder.span;
+        if decoders.device_claims().take(at).any(|(_, earlier)| earlier.span == span) {
+            continue;
+        }
+        let window = platform.windows.iter().find_map(|window| view(window, span));
+        if let Some(region) = decoders.region(span, window, &mut report) {
+            let _ = regions.push(region);
+        }
+    }
+    let on = |span: Span| {
+        decoders.device_claims().filter(|(_, decoder)| decoder.span == span).all(|(entry, _)| {
+            let mut devices = committed.devices.iter();
+            devices.any(|d| d.node == entry.node && d.decoder_enable && d.mem_enable)
+        })
+    };
+    regions.retain(|region| on(region.span));
+    for region in regions {
+        committed.add_region(region);
+    }
+}
+
+/// [`verify`], and every decoder of the plan committed as planned, and no other one.
+pub fn verify_plan<const N: usize, const R: usize, const D: usize, const F: usize>(
+    hw: &mut impl Mmio,
+    platform: &Platform<'_>,
+    topology: &Topology<N>,
+    plan: &Plan<R, D>,
+    policy: &Policy<'_>,
+    committed: &mut Committed<D>,
+    findings: &mut Findings<F>,
+) {
+    verify(hw, platform, topology, policy, committed, findings);
+    let tree = topology.tree();
+    for planned in &plan.decoders {
+        let place = Place::of(tree, planned.node, planned.index);
+        let mut entries = committed.decoders.iter();
+        let entry =
+            entries.find(|entry| (entry.node, entry.index) == (planned.node, planned.index));
+        let (Some(entry), Ok(slot)) = (entry, Slot::new(tree, planned, policy)) else {
+            findings.add(Finding::NotCommitted { place });
+            continue;
+        };
+        if let Some((register, expected, found)) = slot.difference(entry.image, true) {
+            findings.add(Finding::DiffersFromPlan { place, register, expected, found });
+        }
+    }
+    if policy.path == PathPolicy::GuestPrograms {
+        return;
+    }
+    for entry in &committed.decoders {
+        if !plan.decoders_of(entry.node).any(|planned| planned.index == entry.index) {
+            findings.add(Finding::NotInPlan { place: Place::of(tree, entry.node, entry.index) });
+        }
+    }
+}
+
+/// The window, if it has the whole of a range.
+pub(crate) fn view(window: &Window, span: Span) -> Option<WindowView<'_>> {
+    let whole = Span::new(Hpa(window.base), window.size).ok()?;
+    (window.base != 0 && whole.contains_span(span)).then_some(WindowView {
+        span: whole,
+        interleave: window.interleave,
+        restrictions: window.restrictions,
+        targets: &window.targets,
+    })
+}
+
+/// Reads every component with decoders.
+fn read<const D: usize, const F: usize>(
+    hw: &mut impl Mmio,
+    tree: Tree<'_>,
+    committed: &mut Committed<D>,
+    findings: &mut Findings<F>,
+) {
+    committed.clear();
+    for (id, node) in tree.iter() {
+        let (Some(component), Some(hdm)) = (node.component(), node.hdm) else { continue };
+        let at = tree.path(id);
+        let mut in_use = false;
+        for index in 0..hdm.decoders {
+            let registers = DecoderRegisters::new(hdm.block, index);
+            let control = registers.read_control(hw);
+            if control.into_bits() == u32::MAX {
+                findings.add(Finding::Silent { at, register: Control::SPEC.name });
+                break;
+            }
+            if !control.committed() {
+                continue;
+            }
+            in_use = true;
+            let image = registers.read_beside(hw, control);
+            if image.size() != 0
+                && let Err(error) = Decoder::decode(&image, component, hdm.capability)
+            {
+                findings.add(Finding::Illegal { place: Place::of(tree, id, index), error });
+            }
+            let entry = CommittedDecoder::new(tree, id, index, image, Fate::Done);
+            if committed.decoders.push(entry).is_err() {
+                findings.add(Finding::Capacity { have: D });
+            }
+        }
+        if in_use {
+            read_device(hw, tree, id, committed, findings);
+        }
+    }
+}
+
+fn read_device<const D: usize, const F: usize>(
+    hw: &mut impl Mmio,
+    tree: Tree<'_>,
+    id: NodeId,
+    committed: &mut Committed<D>,
+    findings: &mut Findings<F>,
+) {
+    let Some(registers) = DeviceRegisters::of(tree, id) else { return };
+    if committed.devices.push(CommittedDevice::read(hw, registers)).is_err() {
+        findings.add(Finding::Capacity { have: D });
+    }
+}
