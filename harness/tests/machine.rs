@@ -7,6 +7,7 @@ mod rig;
 
 use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_harness::device::Reset;
+use cxl_harness::fabric::HdmImage;
 use cxl_harness::machine::{Changes, Machine, PlugError, Target};
 use cxl_harness::mapping::{How, mappings};
 use cxl_harness::scenario::{Place, builtin, builtins};
@@ -662,7 +663,10 @@ proptest! {
     #[test]
     fn loads_see_stores_across_granules(
         (bridges, ports) in prop::sample::select(vec![(2, 2), (3, 1), (1, 4), (6, 1)]),
-        stores in prop::collection::vec((0u64..0x8000, prop::collection::vec(any::<u8>(), 1..2000)), 1..8),
+        stores in prop::collection::vec(
+            (0u64..0x8000, prop::collection::vec(any::<u8>(), 1..2000)),
+            1..8,
+        ),
     ) {
         let mut machine = commit_grid(bridges, ports, 512, "");
         let mut expected = vec![0; 0x9000];
@@ -971,6 +975,47 @@ fn lenient_machine_commits_what_a_strict_one_refuses() {
         for name in ["mem0", "hb0"] {
             let got = program(&mut machine, name, 1, (1 << 32, UNIT, 0), control);
             assert_eq!(got, control | status, "{name} {strict}");
+        }
+    }
+}
+
+proptest! {
+    /// Integrity: whatever software writes to the registers of a locked path, its range leads where
+    /// it led, or nowhere. (A port's reset of the link, which opens locks, stays masked.)
+    #[test]
+    fn no_writes_make_a_locked_range_lead_elsewhere(
+        writes in prop::collection::vec(
+            (
+                prop::sample::select(vec!["mem0", "hb0", "mem0 config"]),
+                0u64..0x90,
+                prop_oneof![any::<u32>(), Just(0), Just(u32::MAX), (0u32..32).prop_map(|b| 1 << b)],
+            ),
+            0..100,
+        ),
+    ) {
+        let mut machine = small_path(LOCK);
+        let at = dvsec(&machine, "mem0");
+        machine.write(at + 0x14, 1);
+        let (config, hpa) = (config(&machine, "mem0"), (1u64 << 32) + UNIT + 0x345);
+        let before = machine.resolve(hpa);
+        prop_assert!(before.is_some());
+        let locked = |machine: &Machine| {
+            let fabric = machine.fabric();
+            let first = |hdm: &Option<HdmImage>| hdm.as_ref().unwrap().decoders[0];
+            (first(&fabric.devices[0].hdm), first(&fabric.bridges[0].hdm))
+        };
+        let images = locked(&machine);
+        let blocks = [component(&machine, "mem0"), component(&machine, "hb0")];
+        for (what, dword, value) in writes {
+            let address = match what {
+                "mem0" => blocks[0] + HDM + 4 * dword,
+                "hb0" => blocks[1] + HDM + 4 * dword,
+                _ => config + 4 * dword,
+            };
+            machine.write(address, value);
+            prop_assert_eq!(locked(&machine), images);
+            let after = machine.resolve(hpa);
+            prop_assert!(after.is_none() || after == before, "{:?}", after);
         }
     }
 }
