@@ -192,6 +192,15 @@ impl Path {
         self.uid
     }
 
+    /// The last port number and the place of the component that has this port; `None` for a
+    /// bridge.
+    pub fn split_last(&self) -> Option<(u8, Self)> {
+        let depth = self.depth.checked_sub(1)?;
+        let mut above = Self { depth, ..*self };
+        let port = core::mem::take(above.ports.get_mut(usize::from(depth))?);
+        Some((port, above))
+    }
+
     /// Port numbers, root port first.
     pub fn ports(&self) -> &[u8] {
         self.ports.get(..usize::from(self.depth)).unwrap_or(&self.ports)
