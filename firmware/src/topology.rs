@@ -173,9 +173,10 @@ impl Node {
 /// UID and the port numbers on the way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Path {
+    // In this order, and unused ports 0, so that places sort as the tree is walked.
     uid: u32,
-    depth: u8,
     ports: [u8; MAX_DEPTH],
+    depth: u8,
 }
 
 impl Path {

