@@ -41,8 +41,8 @@ use function::{Blocks, CxlFunction, Functions, Role};
 
 /// Finds everything below the platform's bridges and writes it to `topology`.
 ///
-/// Nodes stand in order of [`Path`](crate::topology::Path): bridges by UID, below each its ports and
-/// devices level by level in order of port number, in whatever order the platform lists bridges.
+/// Nodes stand in order of [`Path`](crate::topology::Path): bridges by UID, below each its ports
+/// and devices level by level in order of port number, in whatever order the platform lists bridges.
 pub fn discover<const N: usize>(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
