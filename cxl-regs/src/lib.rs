@@ -18,6 +18,7 @@ pub mod dvsec;
 pub mod hdm;
 pub mod interleave;
 pub mod mailbox;
+pub mod text;
 
 pub use access::Component;
 pub use addr::{DECODER_UNIT, Dpa, Hpa, Size, Span, SpanError};
@@ -26,3 +27,4 @@ pub use interleave::{
     Arithmetic, ComposeError, Granularity, Interleave, Levels, NotDecodable, Selector, Ways,
     XorMapError,
 };
+pub use text::{DecoderText, HdmText};

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod doorbell;
 pub mod acpi;
 mod back_invalidate;
 pub mod bring_up;

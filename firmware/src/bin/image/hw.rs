@@ -1,0 +1,107 @@
+//! The volatile back end of [`Mmio`], and the processor's clock.
+//!
+//! **Invariant**: every access is one aligned 32-bit load or store that the compiler neither drops
+//! nor repeats, on a page that is mapped.
+
+use core::arch::x86_64::{__cpuid, _rdtsc};
+use core::ptr;
+
+use cxl_firmware::mmio::{Clock, Mmio};
+
+use crate::paging;
+
+/// The machine this image runs on.
+pub(crate) struct Hardware {
+    /// Physical address of the top-level page table.
+    tables: u64,
+    /// The 2 MiB page that was used last; most accesses stay inside it.
+    last_page: u64,
+    /// Accesses so far.
+    pub(crate) reads: u32,
+    pub(crate) writes: u32,
+}
+
+/// A guess that is long enough for every wait: no x86 counter runs faster.
+const FASTEST_TICKS: u64 = 10_000;
+
+impl Hardware {
+    pub(crate) fn new(tables: u64) -> Self {
+        Self { tables, last_page: u64::MAX, reads: 0, writes: 0 }
+    }
+
+    /// The clock.
+    pub(crate) fn clock(&self) -> Counter {
+        Counter { ticks: ticks_per_microsecond() }
+    }
+
+    /// Makes `bytes` bytes at `address` readable and writable.
+    pub(crate) fn map(&mut self, address: u64, bytes: u64) {
+        let mut page = address >> 21;
+        let last = address.saturating_add(bytes.saturating_sub(1)) >> 21;
+        while page <= last {
+            if page != self.last_page {
+                if let Err(paging::OutOfTables) = paging::map(self.tables, page << 21) {
+                    panic!("out of page tables at {address:#x}");
+                }
+                self.last_page = page;
+            }
+            page += 1;
+        }
+    }
+}
+
+impl Mmio for Hardware {
+    fn read(&mut self, address: u64) -> u32 {
+        self.map(address, 4);
+        self.reads = self.reads.wrapping_add(1);
+        // SAFETY: the library reads registers that discovery found in ECAM, BARs and bridge
+        // blocks, aligned; the page is mapped, and no Rust object lives there.
+        unsafe { ptr::read_volatile(address as *const u32) }
+    }
+
+    fn write(&mut self, address: u64, value: u32) {
+        self.map(address, 4);
+        self.writes = self.writes.wrapping_add(1);
+        // SAFETY: as above.
+        unsafe { ptr::write_volatile(address as *mut u32, value) }
+    }
+}
+
+/// The processor's time-stamp counter.
+pub(crate) struct Counter {
+    ticks: u64,
+}
+
+impl Counter {
+    /// The counter itself.
+    pub(crate) fn ticks() -> u64 {
+        // SAFETY: every x86-64 processor has the counter, and CR4.TSD is clear.
+        unsafe { _rdtsc() }
+    }
+}
+
+impl Clock for Counter {
+    fn microseconds(&mut self) -> u64 {
+        Self::ticks() / self.ticks
+    }
+}
+
+/// The counter's speed as CPUID tells it (leaf 0x15, or the base frequency of leaf 0x16); where it
+/// does not, time seems to pass slower than it does and waits are longer, never shorter.
+fn ticks_per_microsecond() -> u64 {
+    let highest = __cpuid(0).eax;
+    if highest >= 0x15 {
+        let leaf = __cpuid(0x15);
+        if leaf.eax != 0 && leaf.ebx != 0 && leaf.ecx != 0 {
+            let ticks = u64::from(leaf.ecx) * u64::from(leaf.ebx) / u64::from(leaf.eax);
+            return (ticks / 1_000_000).max(1);
+        }
+    }
+    if highest >= 0x16 {
+        let base = u64::from(__cpuid(0x16).eax & 0xFFFF);
+        if base != 0 {
+            return base;
+        }
+    }
+    FASTEST_TICKS
+}

@@ -1,0 +1,72 @@
+//! Port I/O: the console, the exit, and the doorbell.
+//!
+//! **Invariant**: every port here is one that a PC-like VMM either models or ignores.
+
+use core::arch::asm;
+use core::{fmt, ptr};
+
+use cxl_firmware::doorbell::{Call, PORT};
+
+/// The first serial port. It needs no set-up on the machines this runs on.
+const SERIAL: u16 = 0x3F8;
+/// `isa-debug-exit`: a byte ends the run. QEMU exits with `2 * value + 1`.
+const EXIT: u16 = 0xF4;
+
+fn out8(port: u16, value: u8) {
+    // SAFETY: the ports used here belong to a console, an exit device and a doorbell; a write has
+    // no effect on this program's memory.
+    unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack)) }
+}
+
+fn out32(port: u16, value: u32) {
+    // SAFETY: as above.
+    unsafe { asm!("out dx, eax", in("dx") port, in("eax") value, options(nostack)) }
+}
+
+/// Tells the harness something; nobody listens elsewhere.
+pub(crate) fn call(call: Call) {
+    let message = call.encode();
+    out32(PORT, ptr::from_ref(&message) as u64 as u32);
+    // The message must be in memory when the doorbell rings, and stay until it was read.
+    core::hint::black_box(&message);
+}
+
+/// How a run ended, for whoever started it.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+pub(crate) enum Status {
+    /// Everything went well. QEMU exits with 33.
+    Success = 0x10,
+    /// The library refused, or a check failed; the console says what. QEMU exits with 35.
+    Refused = 0x11,
+    /// A panic. QEMU exits with 37.
+    Panic = 0x12,
+}
+
+/// Ends the run; returns never, even where nothing listens.
+pub(crate) fn exit(status: Status) -> ! {
+    out8(EXIT, status as u8);
+    loop {
+        core::hint::spin_loop();
+    }
+}
+
+/// The console: bytes to the first serial port.
+pub(crate) struct Console;
+
+impl fmt::Write for Console {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        // SAFETY: `rep outsb` reads `text.len()` bytes from a valid string and writes to the
+        // serial port; the direction flag is clear by the ABI.
+        unsafe {
+            asm!(
+                "rep outsb",
+                in("dx") SERIAL,
+                inout("rcx") text.len() => _,
+                inout("rsi") text.as_ptr() => _,
+                options(readonly, nostack, preserves_flags)
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,65 @@
+//! What the VMM hands over: the PVH start-info with its command line and the RSDP.
+//!
+//! **Invariant**: read once, copied out of memory that the map does not protect, and bounded: a
+//! command line that is longer than there is room for is cut, never followed.
+
+use heapless::String;
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, KnownLayout};
+
+/// `hvm_start_info`, version 1.
+#[derive(FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Wire {
+    magic: U32,
+    version: U32,
+    flags: U32,
+    modules: U32,
+    module_list: U64,
+    command_line: U64,
+    rsdp: U64,
+    memory_map: U64,
+    memory_map_entries: U32,
+    reserved: U32,
+}
+
+const MAGIC: u32 = 0x336E_C578;
+
+/// What was handed over.
+pub(crate) struct StartInfo {
+    pub(crate) command_line: String<512>,
+    pub(crate) rsdp: u64,
+}
+
+/// Bytes of physical memory. RAM below 1 GiB is mapped from the start.
+///
+/// # Safety
+/// The range must be RAM, mapped, and not written while the slice lives.
+pub(crate) unsafe fn bytes(address: u64, length: usize) -> &'static [u8] {
+    // SAFETY: the caller's promise.
+    unsafe { core::slice::from_raw_parts(address as *const u8, length) }
+}
+
+impl StartInfo {
+    /// Reads it; `None` if nothing that can be trusted is there.
+    ///
+    /// # Safety
+    /// `address` is what the VMM passed to the entry.
+    pub(crate) unsafe fn read(address: u64) -> Option<Self> {
+        // SAFETY: the boot protocol says that a start-info lies there, in RAM.
+        let wire = Wire::read_from_bytes(unsafe { bytes(address, size_of::<Wire>()) }).ok()?;
+        if wire.magic.get() != MAGIC || wire.version.get() < 1 {
+            return None;
+        }
+        let mut command_line = String::new();
+        if wire.command_line.get() != 0 {
+            // SAFETY: a NUL-terminated string in RAM; at most as much is read as can be kept, and
+            // RAM goes on behind it.
+            let text = unsafe { bytes(wire.command_line.get(), command_line.capacity()) };
+            let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+            let text = core::str::from_utf8(text.get(..end)?).unwrap_or("");
+            let _ = command_line.push_str(text);
+        }
+        Some(Self { command_line, rsdp: wire.rsdp.get() })
+    }
+}

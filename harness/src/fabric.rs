@@ -1,0 +1,265 @@
+//! A snapshot of everything that decides where a host address leads, as plain data.
+//!
+//! It comes from a machine of models, or from register images that other firmware left: build the
+//! topology with [`Fabric::of`], then put in the dwords.
+//!
+//! **Invariant**: nothing here is judged. Dwords are what a read returned, facts are what the
+//! platform says of itself; [`mapping`](crate::mapping) decides what they mean together.
+
+use cxl_regs::dvsec::device;
+use cxl_regs::hdm::{Capability, DecoderImage, GlobalControl};
+use cxl_regs::{Arithmetic, Hpa, Interleave};
+
+use crate::layout::place_windows;
+use crate::scenario::{DeviceKind, Scenario, Selects};
+
+/// The whole picture.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fabric {
+    /// Width of a physical address.
+    pub physical_bits: u8,
+    /// Windows as the platform decodes them.
+    pub windows: Vec<Window>,
+    /// Host bridges.
+    pub bridges: Vec<Bridge>,
+    /// Root ports and switches' downstream ports.
+    pub ports: Vec<Port>,
+    /// Switches' upstream ports.
+    pub switches: Vec<Switch>,
+    /// Devices, plugged in or not.
+    pub devices: Vec<Device>,
+}
+
+/// A fixed memory window (CFMWS).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Its name.
+    pub name: String,
+    /// Base; 0 = not placed.
+    pub base: Hpa,
+    /// Bytes.
+    pub size: u64,
+    /// UIDs of host bridges, way 0 first.
+    pub targets: Vec<u32>,
+    /// Ways and granularity.
+    pub interleave: Interleave,
+    /// How an address picks a target.
+    pub arithmetic: Arithmetic,
+    /// Maps of the XOR arithmetic.
+    pub xor_maps: Vec<u64>,
+    /// What it admits.
+    pub restrictions: Restrictions,
+}
+
+/// What a window admits (CFMWS Window Restrictions).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restrictions {
+    /// Device-coherent memory: HDM-D, and HDM-DB where `back_invalidate` is set too.
+    pub device_coherent: bool,
+    /// Host-only coherent memory: HDM-H.
+    pub host_only: bool,
+    /// Volatile memory.
+    pub volatile: bool,
+    /// Persistent memory.
+    pub persistent: bool,
+    /// The operating system must not move what lies in it.
+    pub fixed: bool,
+    /// Back-invalidate.
+    pub back_invalidate: bool,
+}
+
+/// A host bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bridge {
+    /// Its name.
+    pub name: String,
+    /// ACPI `_UID`.
+    pub uid: u32,
+    /// Its decoders; `None` = no HDM capability.
+    pub hdm: Option<HdmImage>,
+}
+
+/// What a port belongs to: an index into the lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parent {
+    /// A root port of this bridge.
+    Bridge(usize),
+    /// A downstream port of this switch.
+    Switch(usize),
+}
+
+/// A root port or a switch's downstream port. Decoders in a root port route nothing and have no
+/// place here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Its name.
+    pub name: String,
+    /// Whose port it is.
+    pub parent: Parent,
+    /// PCIe Port Number.
+    pub number: u8,
+}
+
+/// A switch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Switch {
+    /// Its name.
+    pub name: String,
+    /// The port it hangs below, an index into [`Fabric::ports`].
+    pub port: usize,
+    /// The upstream port's decoders; `None` = no HDM capability.
+    pub hdm: Option<HdmImage>,
+}
+
+/// A device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// The port it hangs below, an index into [`Fabric::ports`].
+    pub port: usize,
+    /// Plugged in now.
+    pub present: bool,
+    /// Its decoders; `None` = no HDM capability.
+    pub hdm: Option<HdmImage>,
+    /// Capability and Control of the Device DVSEC, `None` = no CXL device.
+    pub dvsec: Option<DeviceDvsec>,
+    /// Volatile bytes, from DPA 0.
+    pub volatile: u64,
+    /// Persistent bytes, behind the volatile ones.
+    pub persistent: u64,
+}
+
+/// The dwords of the Device DVSEC that decide whether CXL.mem is served (CXL r3.1 section 8.1.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceDvsec {
+    /// Offset 0x08: Capability in bits 31:16.
+    pub capability: u32,
+    /// Offset 0x0C: Control in bits 15:0, Status above.
+    pub control: u32,
+}
+
+impl DeviceDvsec {
+    fn of(kind: DeviceKind) -> Self {
+        let capability = device::Capability::new()
+            .with_cache_capable(kind == DeviceKind::Type2)
+            .with_io_capable(true)
+            .with_mem_capable(true);
+        let control = device::Control::new().with_io_enable(true);
+        Self {
+            capability: u32::from(capability.into_bits()) << 16,
+            control: control.into_bits().into(),
+        }
+    }
+
+    /// Mem_Capable: it has CXL memory.
+    pub fn mem_capable(self) -> bool {
+        device::Capability::from_bits((self.capability >> 16) as u16).mem_capable()
+    }
+
+    /// Mem_Enable: it serves CXL.mem.
+    pub fn mem_enable(self) -> bool {
+        device::Control::from_bits(self.control as u16).mem_enable()
+    }
+}
+
+/// The HDM decoder structure of one component, as read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HdmImage {
+    /// Capability register.
+    pub capability: u32,
+    /// Global Control register.
+    pub global_control: u32,
+    /// The decoders.
+    pub decoders: Vec<DecoderImage>,
+}
+
+impl HdmImage {
+    /// A structure with these capabilities and all decoders at 0.
+    pub fn at_reset(capability: Capability) -> Self {
+        let count = capability.decoders().unwrap_or(0);
+        Self {
+            capability: capability.into_bits(),
+            global_control: 0,
+            decoders: vec![DecoderImage::default(); count.into()],
+        }
+    }
+
+    /// The capability register.
+    pub fn capability(&self) -> Capability {
+        Capability::from_bits(self.capability)
+    }
+
+    /// HDM Decoder Enable; means something in devices only.
+    pub fn decoder_enable(&self) -> bool {
+        GlobalControl::from_bits(self.global_control).decoder_enable()
+    }
+}
+
+impl Fabric {
+    /// A scenario's hardware before any firmware has run: decoders 0, nothing enabled.
+    pub fn of(scenario: &Scenario) -> Self {
+        let ports = scenario.ports.iter().map(|port| Port {
+            name: port.name.clone(),
+            parent: port.parent,
+            number: port.number,
+        });
+        let bridges = scenario.bridges.iter().map(|bridge| Bridge {
+            name: bridge.name.clone(),
+            uid: bridge.uid,
+            hdm: routing(bridge.decoders, bridge.target_count),
+        });
+        let switches = scenario.switches.iter().map(|switch| Switch {
+            name: switch.name.clone(),
+            port: switch.port,
+            hdm: routing(switch.decoders, switch.target_count),
+        });
+        let bases = place_windows(scenario);
+        let windows = scenario.windows.iter().zip(bases).map(|(window, base)| Window {
+            name: window.name.clone(),
+            base,
+            size: window.size,
+            targets: window.targets.clone(),
+            interleave: window.interleave,
+            arithmetic: window.arithmetic,
+            xor_maps: window.xor_maps.clone(),
+            restrictions: window.restrictions,
+        });
+        Self {
+            physical_bits: scenario.platform.physical_bits,
+            windows: windows.collect(),
+            bridges: bridges.collect(),
+            ports: ports.collect(),
+            switches: switches.collect(),
+            devices: scenario.devices.iter().map(at_reset).collect(),
+        }
+    }
+}
+
+fn routing(decoders: u8, target_count: u8) -> Option<HdmImage> {
+    let count = Capability::encode_decoders(decoders)?;
+    let capability = Capability::new()
+        .with_decoder_count(count)
+        .with_target_count(target_count)
+        .with_interleave_11_8(true)
+        .with_interleave_14_12(true);
+    Some(HdmImage::at_reset(capability))
+}
+
+fn at_reset(device: &crate::scenario::Device) -> Device {
+    let capability = Capability::new()
+        .with_decoder_count(Capability::encode_decoders(device.decoders).unwrap_or(0))
+        .with_interleave_11_8(device.selects != Selects::High)
+        .with_interleave_14_12(device.selects != Selects::Low)
+        .with_ways_3_6_12(device.ways_3_6_12)
+        .with_ways_16(device.ways_16);
+    Device {
+        name: device.name.clone(),
+        port: device.port,
+        present: device.present,
+        hdm: Some(HdmImage::at_reset(capability)),
+        dvsec: Some(DeviceDvsec::of(device.kind)),
+        volatile: device.volatile,
+        persistent: device.persistent,
+    }
+}

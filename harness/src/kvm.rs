@@ -1,0 +1,123 @@
+//! A small KVM virtual machine: memory slots, a boot state and a run loop.
+//!
+//! **Invariant**: nothing here knows CXL. It sees ranges of host memory that appear and disappear,
+//! and accesses that somebody else answers.
+
+mod boot;
+mod run;
+mod slots;
+
+pub use boot::{Boot, BootError, Entry};
+pub use run::{Bus, End, Failure, Limits, Signal};
+pub use slots::{Call, Slot, SlotError, Slots};
+
+use kvm_bindings::{KVM_CAP_EXIT_ON_EMULATION_FAILURE, kvm_enable_cap};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+/// A virtual machine with one vCPU, RAM and no slots but RAM's.
+pub struct Vm {
+    /// Slots in use; declared first, so that they go before the memory behind them.
+    pub slots: Slots,
+    vcpu: VcpuFd,
+    vm: VmFd,
+    ram: GuestMemoryMmap,
+    address_bits: u8,
+}
+
+/// Why there is no virtual machine.
+#[derive(Debug)]
+pub enum VmError {
+    /// `/dev/kvm` does not open.
+    Open(kvm_ioctls::Error),
+    /// A KVM call failed.
+    Call {
+        /// Its name.
+        name: &'static str,
+        /// What it said.
+        error: kvm_ioctls::Error,
+    },
+    /// RAM could not be had.
+    Memory(String),
+    /// A slot could not be set.
+    Slot(SlotError),
+}
+
+impl std::fmt::Display for VmError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Open(error) => write!(
+                f,
+                "/dev/kvm does not open ({error}); load the kvm module, or add yourself to the \
+                 group that owns the device"
+            ),
+            Self::Call { name, error } => write!(f, "{name} failed: {error}"),
+            Self::Memory(error) => write!(f, "no memory for the guest: {error}"),
+            Self::Slot(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for VmError {}
+
+/// The CPUID leaf whose EAX 7:0 is the width of a physical address.
+const ADDRESS_SIZES: u32 = 0x8000_0008;
+
+/// Whether `/dev/kvm` opens, and why not.
+pub fn available() -> Result<(), VmError> {
+    Kvm::new().map(|_| ()).map_err(VmError::Open)
+}
+
+impl Vm {
+    /// A machine with RAM in these ranges (base, size), whose processor says that physical
+    /// addresses have `address_bits` bits, or fewer if the host's have.
+    pub fn new(ram: &[(u64, u64)], address_bits: u8) -> Result<Self, VmError> {
+        let call = |name| move |error| VmError::Call { name, error };
+        let kvm = Kvm::new().map_err(VmError::Open)?;
+        let vm = kvm.create_vm().map_err(call("KVM_CREATE_VM"))?;
+        // Without it, ordinary KVM turns an instruction it cannot emulate into #UD at CPL 3.
+        let cap = kvm_enable_cap {
+            cap: KVM_CAP_EXIT_ON_EMULATION_FAILURE,
+            args: [1, 0, 0, 0],
+            ..Default::default()
+        };
+        vm.enable_cap(&cap).map_err(call("KVM_CAP_EXIT_ON_EMULATION_FAILURE"))?;
+        // Intel needs three pages that no guest uses.
+        vm.set_tss_address(0xFFFB_D000).map_err(call("KVM_SET_TSS_ADDR"))?;
+        let ranges: Vec<_> =
+            ram.iter().map(|&(base, size)| (GuestAddress(base), size as usize)).collect();
+        let memory = GuestMemoryMmap::from_ranges(&ranges)
+            .map_err(|error| VmError::Memory(error.to_string()))?;
+        let vcpu = vm.create_vcpu(0).map_err(call("KVM_CREATE_VCPU"))?;
+        let mut cpuid = kvm
+            .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
+            .map_err(call("KVM_GET_SUPPORTED_CPUID"))?;
+        let mut bits = address_bits.min(36);
+        for leaf in cpuid.as_mut_slice() {
+            if leaf.function == ADDRESS_SIZES {
+                bits = address_bits.min(leaf.eax as u8);
+                leaf.eax = leaf.eax & !0xFF | u32::from(bits);
+            }
+        }
+        vcpu.set_cpuid2(&cpuid).map_err(call("KVM_SET_CPUID2"))?;
+        let mut slots = Slots::new(kvm.get_nr_memslots());
+        slots.add_ram(&vm, &memory).map_err(VmError::Slot)?;
+        Ok(Self { slots, vcpu, vm, ram: memory, address_bits: bits })
+    }
+
+    /// Guest RAM.
+    pub fn ram(&self) -> &GuestMemoryMmap {
+        &self.ram
+    }
+
+    /// Width of a guest physical address. KVM takes a slot beyond it without a word, and the guest
+    /// can never reach it.
+    pub fn address_bits(&self) -> u8 {
+        self.address_bits
+    }
+
+    /// Makes the guest see exactly these slots besides RAM. Returns the number of ioctls.
+    pub fn remap(&mut self, want: &[Slot]) -> Result<usize, SlotError> {
+        self.slots.apply(&self.vm, want)
+    }
+}

@@ -1,0 +1,277 @@
+//! How a guest starts: the image in memory, start-info, tables, and the vCPU's first state.
+//!
+//! **Invariant**: everything built here lies below 1 MiB and in the memory map it hands over as
+//! reserved, so an image at 1 MiB or above can trust the map.
+
+use std::io::Cursor;
+
+use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
+use linux_loader::loader::elf::start_info::{hvm_memmap_table_entry, hvm_start_info};
+use linux_loader::loader::elf::{Elf, PvhBootCapability};
+use linux_loader::loader::{KernelLoader, load_cmdline};
+use linux_loader::cmdline::Cmdline;
+use vm_memory::{Address, ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
+
+use super::Vm;
+
+/// How the image is entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// 64-bit mode at CPL 3, at the ELF entry point: RDI is the start-info, RSI the top-level page
+    /// table. Code runs natively there on every host, SSE included.
+    Ring3,
+    /// 32-bit protected mode at CPL 0, at the entry point of the PVH note: EBX is the start-info.
+    Pvh,
+}
+
+/// What to boot.
+pub struct Boot<'a> {
+    /// An ELF image.
+    pub image: &'a [u8],
+    /// How to enter it.
+    pub entry: Entry,
+    /// Its command line.
+    pub command_line: &'a str,
+    /// ACPI tables: address and bytes, and the address of the RSDP.
+    pub acpi: &'a [(u64, Vec<u8>)],
+    /// Where the RSDP is.
+    pub rsdp: u64,
+}
+
+/// Why the guest cannot start.
+#[derive(Debug)]
+pub enum BootError {
+    /// The image is no ELF file that can be loaded.
+    Image(String),
+    /// The image has no PVH note, so nobody knows how to enter it.
+    NoPvhNote,
+    /// The command line is too long, or holds a NUL.
+    CommandLine(String),
+    /// Something does not fit guest memory.
+    Memory(String),
+    /// A KVM call failed.
+    Call {
+        /// Its name.
+        name: &'static str,
+        /// What it said.
+        error: kvm_ioctls::Error,
+    },
+}
+
+impl std::fmt::Display for BootError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Image(error) => write!(f, "the image cannot be loaded: {error}"),
+            Self::NoPvhNote => f.write_str(
+                "the image has no PVH entry: an ELF note named \"Xen\" of type 18 in a PT_NOTE \
+                 segment",
+            ),
+            Self::CommandLine(error) => write!(f, "command line: {error}"),
+            Self::Memory(error) => write!(f, "guest memory: {error}"),
+            Self::Call { name, error } => write!(f, "{name} failed: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for BootError {}
+
+// Where things lie below 1 MiB.
+const GDT: u64 = 0x1000;
+const IDT: u64 = 0x2000;
+const FAULT_STUBS: u64 = 0x3000;
+const TSS: u64 = 0x4000;
+const FAULT_STACK: u64 = 0x8000;
+const START_INFO: u64 = 0x9000;
+const MEMORY_MAP: u64 = 0x9100;
+const COMMAND_LINE: u64 = 0xA000;
+const COMMAND_LINE_SIZE: usize = 0x1000;
+const PAGE_TABLES: u64 = 0x10000;
+/// First address of conventional memory that the image may use.
+const FREE: u64 = 0x20000;
+/// ACPI tables lie here, as a BIOS would have them.
+const BIOS: u64 = 0xE0000;
+
+/// The port a fault stub writes its vector to.
+pub(super) const FAULT_PORT: u16 = 0xF6;
+
+const PVH_MAGIC: u32 = 0x336E_C578;
+const E820_RAM: u32 = 1;
+const E820_RESERVED: u32 = 2;
+
+impl Vm {
+    /// Puts the image and all it is handed into memory, and the vCPU at its entry.
+    pub fn boot(&mut self, boot: &Boot<'_>) -> Result<(), BootError> {
+        let image = Elf::load(self.ram(), None, &mut Cursor::new(boot.image), None)
+            .map_err(|error| BootError::Image(error.to_string()))?;
+        for (address, table) in boot.acpi {
+            self.put(*address, table)?;
+        }
+        self.start_info(boot)?;
+        match boot.entry {
+            Entry::Ring3 => self.enter_ring3(image.kernel_load.raw_value()),
+            Entry::Pvh => match image.pvh_boot_cap {
+                PvhBootCapability::PvhEntryPresent(entry) => self.enter_pvh(entry.raw_value()),
+                _ => Err(BootError::NoPvhNote),
+            },
+        }
+    }
+
+    fn put(&self, address: u64, bytes: &[u8]) -> Result<(), BootError> {
+        self.ram()
+            .write_slice(bytes, GuestAddress(address))
+            .map_err(|error| BootError::Memory(error.to_string()))
+    }
+
+    fn start_info(&self, boot: &Boot<'_>) -> Result<(), BootError> {
+        let text = |error: &dyn std::fmt::Display| BootError::CommandLine(error.to_string());
+        let mut line = Cmdline::new(COMMAND_LINE_SIZE).map_err(|error| text(&error))?;
+        if !boot.command_line.is_empty() {
+            line.insert_str(boot.command_line).map_err(|error| text(&error))?;
+        }
+        load_cmdline(self.ram(), GuestAddress(COMMAND_LINE), &line)
+            .map_err(|error| text(&error))?;
+
+        let entry = |addr, size, type_| hvm_memmap_table_entry { addr, size, type_, reserved: 0 };
+        let mut map = vec![
+            entry(0, FREE, E820_RESERVED),
+            entry(FREE, 0xA0000 - FREE, E820_RAM),
+            entry(BIOS, 0x10_0000 - BIOS, E820_RESERVED),
+        ];
+        for region in self.ram().iter() {
+            let (start, len) = (region.start_addr().raw_value(), region.len());
+            let base = start.max(0x10_0000);
+            map.push(entry(base, (start + len).saturating_sub(base), E820_RAM));
+        }
+        for (index, entry) in map.iter().enumerate() {
+            let size = size_of::<hvm_memmap_table_entry>();
+            self.put(MEMORY_MAP + (index * size) as u64, entry.as_slice())?;
+        }
+        let info = hvm_start_info {
+            magic: PVH_MAGIC,
+            version: 1,
+            cmdline_paddr: COMMAND_LINE,
+            rsdp_paddr: boot.rsdp,
+            memmap_paddr: MEMORY_MAP,
+            memmap_entries: map.len() as u32,
+            ..Default::default()
+        };
+        self.put(START_INFO, info.as_slice())
+    }
+
+    /// 64-bit mode at CPL 3: descriptors, a TSS whose I/O bitmap allows every port, page tables
+    /// for the first 4 GiB, and fault handlers that tell the host what happened.
+    fn enter_ring3(&mut self, entry: u64) -> Result<(), BootError> {
+        const CODE0: u64 = 0x00AF_9B00_0000_FFFF;
+        const DATA0: u64 = 0x00CF_9300_0000_FFFF;
+        const DATA3: u64 = 0x00CF_F300_0000_FFFF;
+        const CODE3: u64 = 0x00AF_FB00_0000_FFFF;
+        const TSS_LIMIT: u64 = 0x2068;
+        let tss = TSS_LIMIT | (TSS & 0xFF_FFFF) << 16 | 0x8B << 40;
+        for (index, descriptor) in [0, CODE0, DATA0, DATA3, CODE3, tss, 0].iter().enumerate() {
+            self.put(GDT + 8 * index as u64, &u64::to_le_bytes(*descriptor))?;
+        }
+        // The TSS: RSP0, then the bitmap's offset, a bitmap of zeroes, and its last byte of ones.
+        self.put(TSS + 4, &FAULT_STACK.to_le_bytes())?;
+        self.put(TSS + 0x66, &0x68u16.to_le_bytes())?;
+        self.put(TSS + TSS_LIMIT, &[0xFF])?;
+        for vector in 0..32u64 {
+            // mov al, vector; out FAULT_PORT, al; hlt
+            let stub = [0xB0, vector as u8, 0xE6, FAULT_PORT as u8, 0xF4];
+            let at = FAULT_STUBS + 16 * vector;
+            self.put(at, &stub)?;
+            // An interrupt gate to CPL 0 that CPL 3 may take.
+            let gate = at & 0xFFFF | 0x08 << 16 | 0xEE00 << 32 | (at >> 16 & 0xFFFF) << 48;
+            self.put(IDT + 16 * vector, &gate.to_le_bytes())?;
+        }
+        const USER: u64 = 0b111;
+        const LARGE: u64 = 1 << 7;
+        self.put(PAGE_TABLES, &((PAGE_TABLES + 0x1000) | USER).to_le_bytes())?;
+        for gib in 0..4u64 {
+            let directory = PAGE_TABLES + 0x2000 + 0x1000 * gib;
+            self.put(PAGE_TABLES + 0x1000 + 8 * gib, &(directory | USER).to_le_bytes())?;
+            for page in 0..512u64 {
+                let address = gib << 30 | page << 21;
+                self.put(directory + 8 * page, &(address | LARGE | USER).to_le_bytes())?;
+            }
+        }
+        let mut sregs = self.sregs()?;
+        let code = segment(0x23, 0xB, 3, true);
+        let data = segment(0x1B, 0x3, 3, false);
+        sregs.cs = code;
+        for register in
+            [&mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs, &mut sregs.ss]
+        {
+            *register = data;
+        }
+        sregs.tr = kvm_segment {
+            base: TSS,
+            limit: TSS_LIMIT as u32,
+            selector: 0x28,
+            type_: 0xB,
+            present: 1,
+            ..Default::default()
+        };
+        sregs.gdt = kvm_dtable { base: GDT, limit: 7 * 8 - 1, ..Default::default() };
+        sregs.idt = kvm_dtable { base: IDT, limit: 32 * 16 - 1, ..Default::default() };
+        sregs.cr0 = 0x8005_0033;
+        sregs.cr3 = PAGE_TABLES;
+        sregs.cr4 = 0x620;
+        sregs.efer = 0xD01;
+        self.set_state(
+            &sregs,
+            // IOPL 3 as well: ordinary KVM honours it.
+            &kvm_regs { rip: entry, rdi: START_INFO, rsi: PAGE_TABLES, rflags: 0x3002, ..Default::default() },
+        )
+    }
+
+    /// The state that the PVH boot protocol names.
+    fn enter_pvh(&mut self, entry: u64) -> Result<(), BootError> {
+        let mut sregs = self.sregs()?;
+        let flat = |selector, type_| kvm_segment {
+            db: 1,
+            ..segment(selector, type_, 0, false)
+        };
+        sregs.cs = flat(0x08, 0xB);
+        for register in
+            [&mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs, &mut sregs.ss]
+        {
+            *register = flat(0x10, 0x3);
+        }
+        sregs.tr = kvm_segment { limit: 0x67, type_: 0xB, present: 1, ..Default::default() };
+        sregs.cr0 = 0x11;
+        sregs.cr4 = 0;
+        sregs.efer = 0;
+        self.set_state(
+            &sregs,
+            &kvm_regs { rip: entry, rbx: START_INFO, rflags: 2, ..Default::default() },
+        )
+    }
+
+    fn sregs(&self) -> Result<kvm_sregs, BootError> {
+        self.vcpu.get_sregs().map_err(|error| BootError::Call { name: "KVM_GET_SREGS", error })
+    }
+
+    fn set_state(&mut self, sregs: &kvm_sregs, regs: &kvm_regs) -> Result<(), BootError> {
+        self.vcpu
+            .set_sregs(sregs)
+            .map_err(|error| BootError::Call { name: "KVM_SET_SREGS", error })?;
+        self.vcpu.set_regs(regs).map_err(|error| BootError::Call { name: "KVM_SET_REGS", error })
+    }
+}
+
+/// A flat code or data segment.
+fn segment(selector: u16, type_: u8, dpl: u8, long: bool) -> kvm_segment {
+    kvm_segment {
+        base: 0,
+        limit: 0xFFFF_FFFF,
+        selector,
+        type_,
+        present: 1,
+        dpl,
+        db: u8::from(!long),
+        s: 1,
+        l: u8::from(long),
+        g: 1,
+        ..Default::default()
+    }
+}

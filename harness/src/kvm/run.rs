@@ -1,0 +1,333 @@
+//! The run loop: exits are answered by a [`Bus`], and every way a run can end is a value.
+//!
+//! **Invariant**: a run ends. The guest's own end, a failure, the time limit and Ctrl-C all come
+//! back from [`Vm::run`]; nothing panics and nothing waits for ever.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use kvm_ioctls::VcpuExit;
+use vm_memory::{Bytes, GuestAddress};
+
+use super::boot::FAULT_PORT;
+use super::{Slot, Vm};
+
+/// What answers a guest's accesses.
+pub trait Bus {
+    /// A read that no slot covers; `data` comes filled with ones.
+    fn read(&mut self, address: u64, data: &mut [u8]);
+    /// A write that no slot covers.
+    fn write(&mut self, address: u64, data: &[u8]);
+    /// The slots the guest should see now; `None` if nothing can have changed since the last call.
+    fn slots(&mut self) -> Option<Vec<Slot>>;
+    /// Bytes for the console.
+    fn console(&mut self, bytes: &[u8]);
+    /// The guest rang the doorbell with this value; `memory` reads and writes its RAM.
+    fn doorbell(&mut self, value: u32, memory: &vm_memory::GuestMemoryMmap) -> Signal;
+}
+
+/// What follows from a doorbell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Go on.
+    Continue,
+    /// The next internal error is expected: go on at this address once it has happened.
+    ExpectInternalError {
+        /// Where the guest goes on.
+        resume: u64,
+    },
+}
+
+/// How long a run may take, and who else may end it.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Time limit.
+    pub timeout: Duration,
+    /// Set by Ctrl-C.
+    pub interrupted: Arc<AtomicBool>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The guest wrote this to the exit port.
+    Exit(u8),
+    /// The guest halted with nothing to wake it.
+    Halt,
+    /// The guest cannot go on.
+    Failed(Failure),
+    /// The time limit passed.
+    TimedOut {
+        /// Where the guest was.
+        rip: u64,
+    },
+    /// Ctrl-C.
+    Interrupted,
+}
+
+/// Why a guest cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What KVM or the fault handler said.
+    pub reason: Reason,
+    /// Instruction pointer.
+    pub rip: u64,
+    /// The bytes there, as far as they can be read.
+    pub instruction: Vec<u8>,
+    /// The privilege level it ran at, as far as the code segment tells.
+    pub ring: u8,
+}
+
+/// What went wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// KVM_EXIT_INTERNAL_ERROR: suberror 1 is an instruction its emulator does not know.
+    InternalError {
+        /// Which kind.
+        suberror: u32,
+    },
+    /// An exception that the guest had no handler for.
+    Fault {
+        /// Its vector.
+        vector: u8,
+        /// The address it was about; page faults only.
+        address: Option<u64>,
+    },
+    /// A triple fault.
+    TripleFault,
+    /// The vCPU's state is not one the processor can run.
+    FailEntry {
+        /// The hardware's reason.
+        code: u64,
+    },
+    /// An exit this VMM does not know.
+    Unknown {
+        /// As the library names it.
+        exit: String,
+    },
+    /// A slot could not be set.
+    Slot(String),
+    /// KVM_RUN itself failed.
+    Run(String),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.reason {
+            Reason::InternalError { suberror: 1 } => write!(
+                f,
+                "KVM internal error, suberror 1: an instruction that KVM had to emulate and could \
+                 not"
+            )?,
+            Reason::InternalError { suberror } => {
+                write!(f, "KVM internal error, suberror {suberror}")?;
+            }
+            Reason::Fault { vector, address: Some(address) } => {
+                write!(f, "exception {vector} at address {address:#x}")?;
+            }
+            Reason::Fault { vector, address: None } => write!(f, "exception {vector}")?,
+            Reason::TripleFault => f.write_str("triple fault")?,
+            Reason::FailEntry { code } => write!(f, "the processor refused to enter: {code:#x}")?,
+            Reason::Unknown { exit } => write!(f, "unknown exit {exit}")?,
+            Reason::Slot(error) | Reason::Run(error) => f.write_str(error)?,
+        }
+        write!(f, ", rip {:#x}, ring {}, instruction", self.rip, self.ring)?;
+        for byte in &self.instruction {
+            write!(f, " {byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+const SERIAL: std::ops::RangeInclusive<u16> = 0x3F8..=0x3FF;
+/// Line status: transmitter empty.
+const SERIAL_LINE_STATUS: u16 = 0x3FD;
+const EXIT_PORT: u16 = 0xF4;
+const DOORBELL_PORT: u16 = 0xF8;
+
+/// What an exit asks of the loop; the vCPU's borrow has ended by then.
+enum Next {
+    Go,
+    Remap,
+    Doorbell(u32),
+    Fault(u8),
+    Internal,
+    End(End),
+    Fail(Reason),
+}
+
+impl Vm {
+    /// Runs the guest until something ends it.
+    pub fn run(&mut self, bus: &mut impl Bus, limits: &Limits) -> End {
+        let deadline = Instant::now() + limits.timeout;
+        let kicker = Kicker::new(deadline, Arc::clone(&limits.interrupted));
+        let mut expected: Option<u64> = None;
+        loop {
+            let next = match self.vcpu.run() {
+                Ok(exit) => answer(exit, bus),
+                Err(error) if error.errno() == libc::EINTR => Next::Go,
+                Err(error) if error.errno() == libc::EAGAIN => Next::Go,
+                Err(error) => Next::Fail(Reason::Run(format!("KVM_RUN failed: {error}"))),
+            };
+            match next {
+                Next::Go => {}
+                Next::Remap => {
+                    if let Some(slots) = bus.slots()
+                        && let Err(error) = self.remap(&slots)
+                    {
+                        return self.fail(Reason::Slot(error.to_string()));
+                    }
+                }
+                Next::Doorbell(value) => match bus.doorbell(value, &self.ram) {
+                    Signal::Continue => {}
+                    Signal::ExpectInternalError { resume } => expected = Some(resume),
+                },
+                Next::Fault(vector) => return self.fault(vector),
+                Next::Internal => {
+                    // SAFETY: the exit reason says that this member of the union is the one in use.
+                    let suberror =
+                        unsafe { self.vcpu.get_kvm_run().__bindgen_anon_1.internal.suberror };
+                    match expected.take() {
+                        Some(resume) => {
+                            if let Err(error) = self.go_to(resume) {
+                                return self.fail(Reason::Run(error));
+                            }
+                        }
+                        None => return self.fail(Reason::InternalError { suberror }),
+                    }
+                }
+                Next::End(end) => return end,
+                Next::Fail(reason) => return self.fail(reason),
+            }
+            if kicker.interrupted() {
+                return End::Interrupted;
+            }
+            if Instant::now() >= deadline {
+                return End::TimedOut { rip: self.vcpu.get_regs().map_or(0, |regs| regs.rip) };
+            }
+        }
+    }
+
+    fn go_to(&mut self, rip: u64) -> Result<(), String> {
+        let mut regs = self.vcpu.get_regs().map_err(|error| error.to_string())?;
+        regs.rip = rip;
+        self.vcpu.set_regs(&regs).map_err(|error| error.to_string())
+    }
+
+    /// A fault stub ran at CPL 0: the guest's own instruction pointer is on the fault stack, above
+    /// the error code where there is one.
+    fn fault(&mut self, vector: u8) -> End {
+        let rsp = self.vcpu.get_regs().map_or(0, |regs| regs.rsp);
+        let has_code = matches!(vector, 8 | 10..=14 | 17 | 21 | 29 | 30);
+        let rip = self.ram.read_obj(GuestAddress(rsp + if has_code { 8 } else { 0 })).unwrap_or(0);
+        let address = (vector == 14).then(|| self.vcpu.get_sregs().map_or(0, |sregs| sregs.cr2));
+        self.failure_at(Reason::Fault { vector, address }, rip, 3)
+    }
+
+    fn fail(&mut self, reason: Reason) -> End {
+        let rip = self.vcpu.get_regs().map_or(0, |regs| regs.rip);
+        let ring = self.vcpu.get_sregs().map_or(0, |sregs| sregs.ss.dpl);
+        self.failure_at(reason, rip, ring)
+    }
+
+    fn failure_at(&self, reason: Reason, rip: u64, ring: u8) -> End {
+        let mut instruction = vec![0; 15];
+        let physical = self.vcpu.translate_gva(rip).ok();
+        let address = physical.filter(|t| t.valid != 0).map_or(rip, |t| t.physical_address);
+        let read = self.ram.read(&mut instruction, GuestAddress(address)).unwrap_or(0);
+        instruction.truncate(read);
+        End::Failed(Failure { reason, rip, instruction, ring })
+    }
+}
+
+fn answer(exit: VcpuExit<'_>, bus: &mut impl Bus) -> Next {
+    match exit {
+        VcpuExit::MmioRead(address, data) => {
+            data.fill(0xFF);
+            bus.read(address, data);
+            // A read can change what is mapped too: a commit may come to an end while it is polled.
+            Next::Remap
+        }
+        VcpuExit::MmioWrite(address, data) => {
+            bus.write(address, data);
+            Next::Remap
+        }
+        VcpuExit::IoOut(port, data) => match (port, data) {
+            (EXIT_PORT, [status, ..]) => Next::End(End::Exit(*status)),
+            (FAULT_PORT, [vector, ..]) => Next::Fault(*vector),
+            (DOORBELL_PORT, &[a, b, c, d]) => Next::Doorbell(u32::from_le_bytes([a, b, c, d])),
+            (port, data) => {
+                if port == *SERIAL.start() {
+                    bus.console(data);
+                }
+                Next::Go
+            }
+        },
+        VcpuExit::IoIn(port, data) => {
+            // A serial port that is always ready to send; all other ports read all-ones.
+            let value = match port {
+                SERIAL_LINE_STATUS => 0x60,
+                port if SERIAL.contains(&port) => 0,
+                _ => 0xFF,
+            };
+            data.fill(value);
+            Next::Go
+        }
+        VcpuExit::Hlt => Next::End(End::Halt),
+        VcpuExit::Shutdown => Next::Fail(Reason::TripleFault),
+        VcpuExit::InternalError => Next::Internal,
+        VcpuExit::FailEntry(code, _) => Next::Fail(Reason::FailEntry { code }),
+        VcpuExit::Intr => Next::Go,
+        other => Next::Fail(Reason::Unknown { exit: format!("{other:?}") }),
+    }
+}
+
+/// Makes KVM_RUN return when time is up or Ctrl-C was pressed: a thread that signals the vCPU's.
+struct Kicker {
+    done: Arc<AtomicBool>,
+    interrupted: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+extern "C" fn ignore_signal(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+
+impl Kicker {
+    fn new(deadline: Instant, interrupted: Arc<AtomicBool>) -> Self {
+        let signal = vmm_sys_util::signal::SIGRTMIN();
+        // An empty handler: the signal only has to interrupt the system call.
+        let _ = vmm_sys_util::signal::register_signal_handler(signal, ignore_signal);
+        let done = Arc::new(AtomicBool::new(false));
+        // SAFETY: no arguments, cannot fail.
+        let target = unsafe { libc::pthread_self() };
+        let (stop, ctrl_c) = (Arc::clone(&done), Arc::clone(&interrupted));
+        let thread = std::thread::spawn(move || {
+            while !stop.load(Ordering::Acquire) {
+                std::thread::park_timeout(Duration::from_millis(10));
+                if Instant::now() >= deadline || ctrl_c.load(Ordering::Acquire) {
+                    if stop.load(Ordering::Acquire) {
+                        break;
+                    }
+                    // SAFETY: `Kicker::drop` joins this thread on the target thread, so the target
+                    // is alive.
+                    unsafe { libc::pthread_kill(target, signal) };
+                }
+            }
+        });
+        Self { done, interrupted, thread: Some(thread) }
+    }
+
+    fn interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Kicker {
+    fn drop(&mut self) {
+        self.done.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}

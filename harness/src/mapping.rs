@@ -1,0 +1,400 @@
+//! What each host address leads to: direct memory, or a trap and why. A pure function of
+//! [`Fabric`].
+//!
+//! A range is [`How::Direct`] only if the registers alone prove that every byte of it is one byte
+//! of one device. All else is [`How::Trapped`] with the one [`Reason`] that stands first on the way
+//! from the window to the device. Trapped does not mean dead: an access may still decode, one at a
+//! time. [`resolve`] walks a single address and [`addresses`] walks back.
+//!
+//! **Invariant**: the ranges of [`mappings`] are sorted, disjoint, and cover the windows without a
+//! gap and nothing else. No dword, however wrong, makes these functions panic or loop.
+
+mod reason;
+mod text;
+mod walk;
+
+use cxl_regs::{
+    Arithmetic, Coherency, DECODER_UNIT, Dpa, Hpa, Interleave, Levels, Selector, Span, Ways,
+};
+
+use crate::fabric::{Fabric, Parent, Window};
+use crate::scenario::Partition;
+
+pub use reason::{At, Reason};
+pub use text::{MappingsText, PathText, ReasonText};
+use walk::Below;
+pub use walk::{Endpoint, Hop, Path, addresses, resolve};
+
+/// One range of one window, and how it is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// The window, an index into [`Fabric::windows`]; of several that overlap here, the first.
+    pub window: usize,
+    /// First address; without meaning if the window has no range (see [`Mapping::span`]).
+    pub hpa: Hpa,
+    /// Bytes.
+    pub size: u64,
+    /// How it is reached.
+    pub how: How,
+}
+
+impl Mapping {
+    /// The addresses; `None` for a window that is not placed or whose base and size are no range.
+    pub fn span(&self) -> Option<Span> {
+        let placed = !matches!(
+            self.how,
+            How::Trapped { reason: Reason::WindowNotPlaced | Reason::WindowRange(_) }
+        );
+        Span::new(self.hpa, self.size).ok().filter(|_| placed)
+    }
+}
+
+/// How a range is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Every byte is one byte of one device's memory.
+    Direct(Direct),
+    /// Each access has to be looked at by itself.
+    Trapped {
+        /// The first condition that does not hold.
+        reason: Reason,
+    },
+}
+
+/// Where the bytes of a direct range are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Direct {
+    /// Base of the devices' decoders; the mapping may be a part of their range.
+    pub base: Hpa,
+    /// How all levels together pick a member.
+    pub selector: Selector,
+    /// One for each position of [`Direct::selector`].
+    pub members: Vec<Member>,
+}
+
+/// One device's part in a direct range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The device, an index into [`Fabric::devices`].
+    pub device: usize,
+    /// Its decoder.
+    pub decoder: u8,
+    /// The device address of the first byte that the decoder maps.
+    pub dpa: Dpa,
+}
+
+impl Direct {
+    /// Ways and granularity of the whole set.
+    pub fn interleave(&self) -> Interleave {
+        self.selector.interleave()
+    }
+
+    /// The member and its device address behind a host address of the range.
+    pub fn locate(&self, hpa: Hpa) -> Option<(Member, Dpa)> {
+        let member = *self.members.get(self.selector.position(hpa) as usize)?;
+        let offset = self.interleave().dpa_offset(hpa.0.checked_sub(self.base.0)?);
+        Some((member, Dpa(member.dpa.0.checked_add(offset)?)))
+    }
+
+    /// The host address behind which the member at `position` holds `dpa`.
+    pub fn hpa(&self, position: u32, dpa: Dpa) -> Option<Hpa> {
+        let member = self.members.get(position as usize)?;
+        self.selector.hpa(self.base, position, dpa.0.checked_sub(member.dpa.0)?)
+    }
+}
+
+/// Every window's ranges, in order of address; windows without a range come where their base says.
+pub fn mappings(fabric: &Fabric) -> Vec<Mapping> {
+    let cuts = cuts(fabric);
+    let mut list = Vec::new();
+    for (index, window) in fabric.windows.iter().enumerate() {
+        let Some(span) = placed(window) else {
+            let reason = match Span::new(window.base, window.size) {
+                Err(error) => Reason::WindowRange(error),
+                Ok(_) => Reason::WindowNotPlaced,
+            };
+            let how = How::Trapped { reason };
+            list.push(Mapping { window: index, hpa: window.base, size: window.size, how });
+            continue;
+        };
+        let usable = usable(fabric, window);
+        for part in parts(span, &cuts) {
+            let mut owners = fabric
+                .windows
+                .iter()
+                .enumerate()
+                .filter(|(_, other)| placed(other).is_some_and(|other| other.overlaps(part)));
+            let first = owners.next().map(|(owner, _)| owner);
+            if first != Some(index) {
+                continue;
+            }
+            let how = match (owners.next(), usable) {
+                (Some((other, _)), _) => Err(Reason::WindowsOverlap { other }),
+                (None, Err(reason)) => Err(reason),
+                (None, Ok(root)) => prove(fabric, window, root, part),
+            };
+            let how = how.map_or_else(|reason| How::Trapped { reason }, How::Direct);
+            push(&mut list, Mapping { window: index, hpa: part.base(), size: part.size(), how });
+        }
+    }
+    list.sort_by_key(|mapping| (mapping.hpa, mapping.window));
+    list
+}
+
+/// Appends, or extends the last range if this one carries on from it.
+fn push(list: &mut Vec<Mapping>, next: Mapping) {
+    match list.last_mut() {
+        Some(last)
+            if last.window == next.window
+                && last.how == next.how
+                && last.span().is_some_and(|last| last.end() == next.hpa) =>
+        {
+            last.size += next.size;
+        }
+        _ => list.push(next),
+    }
+}
+
+/// The range of a window that has one. Base 0 is what platforms write for "it did not fit".
+fn placed(window: &Window) -> Option<Span> {
+    Span::new(window.base, window.size).ok().filter(|span| span.base() != Hpa(0))
+}
+
+/// Every address at which the answer can change: the ends of decoders and windows.
+fn cuts(fabric: &Fabric) -> Vec<Hpa> {
+    let bridges = fabric.bridges.iter().map(|bridge| &bridge.hdm);
+    let switches = fabric.switches.iter().map(|switch| &switch.hdm);
+    let devices = fabric.devices.iter().map(|device| &device.hdm);
+    let images = bridges.chain(switches).chain(devices).flatten().flat_map(|hdm| &hdm.decoders);
+    let decoders = images.filter_map(walk::claimed).flat_map(|(first, last)| {
+        [Some(first), last.0.checked_add(1).map(Hpa)].into_iter().flatten()
+    });
+    let windows =
+        fabric.windows.iter().filter_map(placed).flat_map(|span| [span.base(), span.end()]);
+    let mut cuts: Vec<Hpa> = decoders.chain(windows).collect();
+    cuts.sort_unstable();
+    cuts.dedup();
+    cuts
+}
+
+/// The span, cut into pieces.
+fn parts(span: Span, cuts: &[Hpa]) -> impl Iterator<Item = Span> {
+    let inside = cuts.iter().copied().filter(move |&cut| span.contains(cut) && cut != span.base());
+    let ends = inside.chain([span.end()]);
+    ends.scan(span.base(), |from, end| {
+        let part = Span::new(*from, end.0 - from.0);
+        *from = end;
+        part.ok()
+    })
+}
+
+/// The window's way to pick a target, if the window itself is in order.
+fn usable(fabric: &Fabric, window: &Window) -> Result<Selector, Reason> {
+    let Window { base, size, interleave, .. } = *window;
+    let bits = fabric.physical_bits;
+    let last = base.0.saturating_add(size.saturating_sub(1));
+    if last.checked_shr(bits.into()).is_some_and(|above| above != 0) {
+        return Err(Reason::BeyondPhysicalWidth { bits });
+    }
+    if !(base.0 | size).is_multiple_of(DECODER_UNIT) {
+        return Err(Reason::WindowUnaligned { base, size });
+    }
+    let (ways, targets) = (interleave.ways, window.targets.len());
+    if targets != ways.count() as usize {
+        return Err(Reason::TargetCount { ways, targets });
+    }
+    match window.arithmetic {
+        Arithmetic::Modulo => Ok(Selector::modulo(interleave)),
+        Arithmetic::Xor => Selector::xor(interleave, &window.xor_maps).map_err(Reason::XorMaps),
+    }
+}
+
+/// One way from the window to a device: what each level contributes.
+#[derive(Clone, Copy)]
+struct Branch {
+    levels: Levels,
+    /// Index into the window's target list.
+    root_way: u32,
+    /// HPA bits that bridge and switch demand.
+    bits: u64,
+}
+
+impl Branch {
+    /// The branch one level further down.
+    fn below(mut self, at: At, level: Interleave, way: u32) -> Result<Self, Reason> {
+        let slot = match at {
+            At::Bridge(_) => &mut self.levels.bridge,
+            _ => &mut self.levels.switch,
+        };
+        if level.ways == Ways::One {
+            return Ok(self);
+        }
+        if slot.ways != Ways::One {
+            return Err(Reason::SwitchLevels { at });
+        }
+        *slot = level;
+        self.bits |= u64::from(way) << level.granularity.shift();
+        Ok(self)
+    }
+
+    /// The position at which a device's own selector sees what these levels send here.
+    fn position(self, device: Interleave) -> u32 {
+        let (Levels { root, .. }, shift) = (self.levels, device.granularity.shift());
+        if device.ways == Ways::One {
+            return 0;
+        }
+        let mut bits = self.bits >> shift;
+        let divides_from = root.granularity.shift() + root.ways.selector_bits();
+        if root.ways != Ways::One {
+            let low = self.root_way & (root.ways.power_of_two() - 1);
+            bits |= u64::from(low) << (root.granularity.shift() - shift);
+        }
+        let mut third = 0;
+        if root.ways.has_three() {
+            // The root divides the granule number k above its own bits, the device the number j
+            // above all bits, and k = j * 2^between + the bits between. Modulo 3, 2 is its own
+            // inverse.
+            let between = shift + device.ways.selector_bits() - divides_from;
+            let middle = (bits >> (divides_from - shift)) & ((1 << between) - 1);
+            let k = u64::from(self.root_way >> root.ways.selector_bits());
+            third = (k + 3 - middle % 3) * (1 << (between % 2)) % 3;
+        }
+        bits as u32 | (third as u32) << device.ways.selector_bits()
+    }
+}
+
+/// One device reached, with the branch that reached it.
+struct Leaf {
+    branch: Branch,
+    endpoint: Endpoint,
+}
+
+/// Proves that the part of the window is one-to-one, or says what stands in the way.
+fn prove(fabric: &Fabric, window: &Window, root: Selector, part: Span) -> Result<Direct, Reason> {
+    let leaves = leaves(fabric, window, part)?;
+    let Some(first) = leaves.first() else {
+        return Err(Reason::TargetCount { ways: window.interleave.ways, targets: 0 });
+    };
+    let span = first.endpoint.decoder.span;
+    let set = first.branch.levels.device().map_err(Reason::Levels)?;
+    let mut members: Vec<Option<Member>> = vec![None; set.ways.count() as usize];
+    for leaf in &leaves {
+        let Leaf { branch, endpoint } = leaf;
+        let device = endpoint.device;
+        let expected = branch.levels.device().map_err(Reason::Levels)?;
+        interleave_fits(device, expected, endpoint.decoder.interleave)?;
+        if endpoint.decoder.span != span {
+            let found = endpoint.decoder.span;
+            return Err(Reason::SpanDiffers { device, expected: span, found });
+        }
+        if expected != set {
+            return Err(Reason::InterleaveDiffers { device, expected: set, found: expected });
+        }
+        let position = branch.position(set);
+        let earlier = members.iter().flatten().any(|member| member.device == device);
+        match members.get_mut(position as usize) {
+            Some(slot @ None) if !earlier => *slot = Some(endpoint.member()),
+            _ => return Err(Reason::PositionDoubled { device, position }),
+        }
+    }
+    // Memory last: how much of it a decoder maps follows from its ways.
+    leaves.iter().try_for_each(|leaf| admits_endpoint(fabric, window, &leaf.endpoint))?;
+    let reached = leaves.len() as u32;
+    let missing = Reason::MembersMissing { device: first.endpoint.device, ways: set.ways, reached };
+    let members = members.into_iter().collect::<Option<Vec<_>>>().ok_or(missing)?;
+    Ok(Direct { base: span.base(), selector: joined(root, window, set)?, members })
+}
+
+/// Whether a device's own interleave is the one that the levels above it make.
+fn interleave_fits(device: usize, expected: Interleave, found: Interleave) -> Result<(), Reason> {
+    if found.ways.count() > expected.ways.count() {
+        let (ways, reached) = (found.ways, expected.ways.count());
+        return Err(Reason::MembersMissing { device, ways, reached });
+    }
+    // One way has no granularity.
+    if found != expected && (found.ways, expected.ways) != (Ways::One, Ways::One) {
+        return Err(Reason::InterleaveDiffers { device, expected, found });
+    }
+    Ok(())
+}
+
+/// A selector for the whole set: the root's maps at the root's bits, plain bits elsewhere.
+fn joined(root: Selector, window: &Window, set: Interleave) -> Result<Selector, Reason> {
+    if window.arithmetic == Arithmetic::Modulo {
+        return Ok(Selector::modulo(set));
+    }
+    let Interleave { ways, granularity } = root.interleave();
+    let map = |bit: u32| {
+        let of_root = bit.checked_sub(granularity.shift()).filter(|&n| n < ways.selector_bits());
+        let map = of_root.and_then(|n| window.xor_maps.get(n as usize));
+        map.copied().unwrap_or(1 << bit)
+    };
+    let shift = set.granularity.shift();
+    let maps: Vec<u64> = (shift..shift + set.ways.selector_bits()).map(map).collect();
+    Selector::xor(set, &maps).map_err(Reason::XorMaps)
+}
+
+/// All devices that the part of the window leads to.
+fn leaves(fabric: &Fabric, window: &Window, part: Span) -> Result<Vec<Leaf>, Reason> {
+    let mut leaves = Vec::new();
+    // Depth first, without recursion: what is left to visit, the next one last.
+    let mut rest = Vec::new();
+    for (root_way, &uid) in (0..).zip(&window.targets) {
+        let levels =
+            Levels { root: window.interleave, bridge: Interleave::NONE, switch: Interleave::NONE };
+        rest.push((walk::bridge(fabric, root_way, uid), Branch { levels, root_way, bits: 0 }));
+    }
+    rest.reverse();
+    while let Some((parent, branch)) = rest.pop() {
+        let parent = parent?;
+        let at = At::from(parent);
+        let routing = walk::routing(fabric, parent, part)?;
+        if let Some((_, decoder)) = &routing.decoder {
+            admits_coherency(window, at, decoder.coherency)?;
+        }
+        let mut below = Vec::new();
+        for (way, port) in (0..).zip(&routing.ports) {
+            let branch = branch.below(at, routing.interleave(), way)?;
+            let blame = |reason| walk::blame(fabric, parent, &routing, part, reason);
+            match walk::behind(fabric, (*port)?).map_err(blame)? {
+                Below::Switch(switch) => below.push((Ok(Parent::Switch(switch)), branch)),
+                Below::Device(device) => {
+                    let endpoint = walk::endpoint(fabric, device, part).map_err(blame)?;
+                    leaves.push(Leaf { branch, endpoint });
+                }
+            }
+        }
+        rest.extend(below.into_iter().rev());
+    }
+    Ok(leaves)
+}
+
+fn admits_coherency(window: &Window, at: At, coherency: Coherency) -> Result<(), Reason> {
+    let allowed = match coherency {
+        Coherency::HostOnly => window.restrictions.host_only,
+        Coherency::Device => window.restrictions.device_coherent,
+        Coherency::BackInvalidate => {
+            window.restrictions.device_coherent && window.restrictions.back_invalidate
+        }
+    };
+    if allowed { Ok(()) } else { Err(Reason::CoherencyNotAllowed { at, coherency }) }
+}
+
+/// Whether the memory is there, in one partition, of a kind that the window admits.
+fn admits_endpoint(fabric: &Fabric, window: &Window, endpoint: &Endpoint) -> Result<(), Reason> {
+    let device = endpoint.device;
+    admits_coherency(window, At::Device(device), endpoint.decoder.coherency)?;
+    let dpa = endpoint.dpa;
+    let partition = walk::partition(fabric, device, dpa, endpoint.decoder.share())?;
+    let allowed = match partition {
+        Partition::Volatile => window.restrictions.volatile,
+        Partition::Persistent => window.restrictions.persistent,
+    };
+    if allowed { Ok(()) } else { Err(Reason::MediaNotAllowed { device, partition }) }
+}
+
+impl Endpoint {
+    fn member(&self) -> Member {
+        Member { device: self.device, decoder: self.index, dpa: self.dpa }
+    }
+}

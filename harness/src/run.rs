@@ -1,0 +1,253 @@
+//! A run of the library on a machine, straight through function calls: no guest, no KVM.
+//!
+//! **Invariant**: the library sees the machine through [`cxl_firmware::mmio::Mmio`] and its ACPI
+//! tables, exactly as in a guest; the facts of both runs are the same.
+
+use cxl_firmware::bring_up::{BringUpError, Workspace, bring_up};
+use cxl_firmware::discover::discover;
+use cxl_firmware::plan::plan;
+use cxl_firmware::platform::{Platform, RootBus};
+use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem};
+use cxl_firmware::topology::{Partition, Path};
+use cxl_firmware::{acpi, handoff, tables};
+use cxl_regs::acpi::Identity;
+
+use crate::machine::Machine;
+use crate::scenario::{self, Parent, Scenario, WindowChoice};
+
+/// Room for the largest machine the harness runs: 16 bridges with 16 devices each, all of them
+/// behind ports of their own.
+pub type Room = Workspace<640, 320, 1280>;
+/// Tables of the same machine.
+pub type Tables = acpi::Tables<32, 64>;
+
+/// Who made the tables.
+pub const IDENTITY: Identity =
+    Identity { oem_id: *b"CXLFW ", oem_table_id: *b"HARNESS ", oem_revision: 1, creator_id: *b"CXLF", creator_revision: 1 };
+
+/// Why the library did not bring the machine up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The platform's own tables.
+    Platform(acpi::PlatformError),
+    /// Discovery, plan, commit or verification.
+    BringUp(BringUpError),
+    /// The CEDT.
+    Tables(tables::TablesError),
+    /// The hand-off record.
+    Handoff(handoff::HandoffError),
+}
+
+impl Refusal {
+    /// The phase that refused, in a word.
+    pub fn phase(&self) -> &'static str {
+        match self {
+            Self::Platform(_) => "platform",
+            Self::BringUp(BringUpError::Discover(_)) => "discover",
+            Self::BringUp(BringUpError::Plan(_)) => "plan",
+            Self::BringUp(BringUpError::Commit(_)) => "commit",
+            Self::BringUp(BringUpError::Verify(_)) => "verify",
+            Self::Tables(_) => "tables",
+            Self::Handoff(_) => "handoff",
+        }
+    }
+
+    /// The library's number for it.
+    pub fn code(&self) -> u16 {
+        match self {
+            Self::Platform(error) => error.code(),
+            Self::BringUp(error) => error.code(),
+            Self::Tables(error) => error.code(),
+            Self::Handoff(error) => error.code(),
+        }
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Platform(error) => write!(f, "platform: {error}"),
+            Self::BringUp(error) => error.fmt(f),
+            Self::Tables(error) => write!(f, "tables: {error}"),
+            Self::Handoff(error) => write!(f, "handoff: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// What a run left behind besides the machine's registers.
+pub struct Done {
+    /// The library's own view.
+    pub room: Box<Room>,
+    /// The CEDT it built; empty if it did not come so far.
+    pub cedt: Vec<u8>,
+    /// The hand-off record; empty if it did not come so far.
+    pub handoff: Vec<u8>,
+    /// Why it stopped.
+    pub refusal: Option<Refusal>,
+}
+
+/// The policy that a scenario asks for, with its requests.
+pub struct Wanted {
+    requests: Vec<Request>,
+    policy: scenario::Policy,
+}
+
+impl Wanted {
+    /// The scenario's policy in the library's words.
+    pub fn of(machine: &Machine) -> Self {
+        let scenario = machine.scenario();
+        let requests = scenario.regions.iter().flat_map(|region| {
+            region.devices.iter().map(move |&device| Request {
+                device: path(scenario, device),
+                partition: match region.partition {
+                    scenario::Partition::Volatile => Partition::Volatile,
+                    scenario::Partition::Persistent => Partition::Persistent,
+                },
+                window: region.window.map(|window| match window {
+                    WindowChoice::Named(index) => {
+                        machine.map().windows.get(index).map_or(0, |base| base.0)
+                    }
+                    WindowChoice::At(base) => base.0,
+                }),
+                offset: region.offset,
+                size: region.size,
+            })
+        });
+        Self { requests: requests.collect(), policy: scenario.policy }
+    }
+
+    /// The policy.
+    pub fn policy(&self) -> Policy<'_> {
+        Policy {
+            path: match self.policy.path {
+                scenario::PathPolicy::LockAll => PathPolicy::LockAll,
+                scenario::PathPolicy::GuestPrograms => PathPolicy::GuestPrograms,
+                scenario::PathPolicy::Unlocked => PathPolicy::Unlocked,
+            },
+            config_lock: self.policy.config_lock,
+            burn_spares: self.policy.burn_spares,
+            enable_cache: self.policy.enable_cache,
+            target: match self.policy.target {
+                scenario::Target::Linux => TargetSystem::Linux,
+                scenario::Target::Specification => TargetSystem::Specification,
+            },
+            requests: &self.requests,
+        }
+    }
+}
+
+/// A device's place by port numbers.
+pub fn path(scenario: &Scenario, device: usize) -> Path {
+    let mut ports = Vec::new();
+    let mut port = scenario.devices.get(device).map(|device| device.port);
+    let mut uid = 0;
+    while let Some(at) = port.and_then(|port| scenario.ports.get(port)) {
+        ports.push(at.number);
+        port = match at.parent {
+            Parent::Bridge(bridge) => {
+                uid = scenario.bridges.get(bridge).map_or(0, |bridge| bridge.uid);
+                None
+            }
+            Parent::Switch(switch) => scenario.switches.get(switch).map(|switch| switch.port),
+        };
+    }
+    ports.reverse();
+    Path::new(uid, &ports).unwrap_or_default()
+}
+
+/// What the platform tells firmware beside the tables: the root buses that it may know.
+pub fn roots(scenario: &Scenario) -> Vec<(u32, RootBus)> {
+    let known = scenario.bridges.iter().filter(|bridge| bridge.bus_known);
+    known
+        .map(|bridge| (bridge.uid, RootBus { segment: bridge.segment, bus: bridge.bus }))
+        .collect()
+}
+
+/// Where the tables lie in a guest: where a BIOS would put them.
+pub const TABLES_BASE: u64 = 0xE0000;
+
+/// Runs the library on a machine, as its scenario's policy says.
+pub fn direct(machine: &mut Machine) -> Done {
+    let wanted = Wanted::of(machine);
+    let policy = wanted.policy();
+    let mut done = Done::new();
+    let tables = match platform(machine) {
+        Ok(tables) => tables,
+        Err(error) => {
+            done.refusal = Some(Refusal::Platform(error));
+            return done;
+        }
+    };
+    let platform = tables.platform();
+    let mut clock = machine.clock();
+    if let Err(error) = bring_up(machine, &mut clock, &platform, &policy, &mut done.room) {
+        done.refusal = Some(Refusal::BringUp(error));
+    }
+    done.describe(&platform);
+    done
+}
+
+/// Plans without touching a decoder: discovery and the plan alone.
+pub fn dry(machine: &mut Machine) -> Done {
+    let wanted = Wanted::of(machine);
+    let mut done = Done::new();
+    let tables = match platform(machine) {
+        Ok(tables) => tables,
+        Err(error) => {
+            done.refusal = Some(Refusal::Platform(error));
+            return done;
+        }
+    };
+    let platform = tables.platform();
+    let mut clock = machine.clock();
+    let Room { topology, plan: room, .. } = &mut *done.room;
+    let result = discover(machine, &mut clock, &platform, topology)
+        .map_err(BringUpError::Discover)
+        .and_then(|()| {
+            plan(&platform, topology, &wanted.policy(), room).map_err(BringUpError::Plan)
+        });
+    done.refusal = result.err().map(Refusal::BringUp);
+    done
+}
+
+/// The platform as its ACPI tables tell it.
+pub fn platform(machine: &Machine) -> Result<Tables, acpi::PlatformError> {
+    let bytes = crate::acpi::Tables::new(machine.scenario(), machine.map(), TABLES_BASE);
+    Tables::from_acpi(
+        bytes.table(&bytes.mcfg),
+        bytes.table(&bytes.cedt),
+        machine.scenario().platform.physical_bits,
+        &roots(machine.scenario()),
+    )
+}
+
+impl Done {
+    fn new() -> Self {
+        Self { room: Box::new(Room::new()), cedt: Vec::new(), handoff: Vec::new(), refusal: None }
+    }
+
+    /// Tables and hand-off record of what was committed; nothing for a machine that is not whole.
+    fn describe(&mut self, platform: &Platform<'_>) {
+        if self.refusal.is_some() {
+            return;
+        }
+        let Room { topology, committed, .. } = &*self.room;
+        let mut buffer = vec![0; 64 << 10];
+        let cedt = tables::cedt(platform, topology, committed, IDENTITY, &mut buffer);
+        let checked = cedt.and_then(|cedt| {
+            tables::cross_check(cedt, topology, committed)?;
+            Ok(cedt.to_vec())
+        });
+        match checked {
+            Ok(cedt) => self.cedt = cedt,
+            Err(error) => self.refusal = Some(Refusal::Tables(error)),
+        }
+        let mut buffer = vec![0; 256 << 10];
+        match handoff::write(topology.tree(), committed, None, &mut buffer) {
+            Ok(record) => self.handoff = record.to_vec(),
+            Err(error) => self.refusal = Some(Refusal::Handoff(error)),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Faults: which keys each kind wants, and that it has no others.
+//!
+//! **Invariant**: a fault names a decoder and a register that its component has.
+
+use toml::Spanned;
+
+use super::document::{self, Bytes, FaultName};
+use super::names::{Names, Result, Source};
+use super::{Bridge, Device, Fault, FaultKind, Place, Problem, RegisterAt, Switch};
+
+pub(super) fn faults(
+    source: &Source<'_>,
+    names: &Names,
+    given: &[document::Fault],
+    bridges: &[Bridge],
+    switches: &[Switch],
+    devices: &[Device],
+) -> Result<Vec<Fault>> {
+    let decoders_of = |place| match place {
+        Place::Bridge(index) => bridges.get(index).map_or(0, |bridge| bridge.decoders),
+        Place::Switch(index) => switches.get(index).map_or(0, |switch| switch.decoders),
+        Place::Device(index) => devices.get(index).map_or(0, |device| device.decoders),
+        Place::Port(_) => 0,
+    };
+    let fault = |given: &document::Fault| {
+        let at = names.component(source, &given.at)?;
+        let keys = FaultKeys { source, given, decoders: decoders_of(at) };
+        Ok(Fault { at, kind: keys.kind()? })
+    };
+    given.iter().map(fault).collect()
+}
+
+/// The keys of one fault, of which each kind wants some and no others.
+struct FaultKeys<'d> {
+    source: &'d Source<'d>,
+    given: &'d document::Fault,
+    decoders: u8,
+}
+
+impl FaultKeys<'_> {
+    fn kind(&self) -> Result<FaultKind> {
+        let given = self.given;
+        let (kind, wanted): (FaultKind, &[&str]) = match given.kind.get_ref() {
+            FaultName::CommitPolls => (
+                FaultKind::CommitPolls {
+                    decoder: self.decoder()?,
+                    polls: self.need("after", &given.after)?,
+                },
+                &["decoder", "after"],
+            ),
+            FaultName::CommitNever => {
+                (FaultKind::CommitNever { decoder: self.decoder()? }, &["decoder"])
+            }
+            FaultName::CommitError => {
+                (FaultKind::CommitError { decoder: self.decoder()? }, &["decoder"])
+            }
+            FaultName::LockNotEnforced => {
+                (FaultKind::LockNotEnforced { decoder: self.decoder()? }, &["decoder"])
+            }
+            FaultName::AllOnesAfter => (
+                FaultKind::AllOnesAfter { accesses: self.need("after", &given.after)? },
+                &["after"],
+            ),
+            FaultName::DroppedWrite => (
+                FaultKind::DroppedWrite {
+                    register: self.register()?,
+                    after: given.after.as_ref().map_or(0, |after| *after.get_ref()),
+                },
+                &["decoder", "register", "offset", "after"],
+            ),
+            FaultName::StuckBit => (
+                FaultKind::StuckBit { register: self.register()?, bits: self.bits()? },
+                &["decoder", "register", "offset", "bits"],
+            ),
+            FaultName::LeaksField => (
+                FaultKind::LeaksField { register: self.register()?, bits: self.bits()? },
+                &["decoder", "register", "offset", "bits"],
+            ),
+        };
+        self.nothing_but(wanted)?;
+        Ok(kind)
+    }
+
+    fn need<T: Copy>(&self, key: &'static str, value: &Option<Spanned<T>>) -> Result<T> {
+        match value {
+            Some(value) => Ok(*value.get_ref()),
+            None => {
+                let because = "this kind of fault needs it".to_owned();
+                let problem = Problem::MissingKey { key, because };
+                Err(self.source.error(self.given.kind.span(), problem))
+            }
+        }
+    }
+
+    fn nothing_but(&self, wanted: &[&str]) -> Result<()> {
+        let given = self.given;
+        let present = [
+            ("decoder", given.decoder.as_ref().map(Spanned::span)),
+            ("register", given.register.as_ref().map(Spanned::span)),
+            ("offset", given.offset.as_ref().map(Spanned::span)),
+            ("bits", given.bits.as_ref().map(Spanned::span)),
+            ("after", given.after.as_ref().map(Spanned::span)),
+        ];
+        for (key, span) in present {
+            if let (Some(span), false) = (span, wanted.contains(&key)) {
+                let because = "this kind of fault has no use for it".to_owned();
+                return Err(self.source.error(span, Problem::UselessKey { key, because }));
+            }
+        }
+        Ok(())
+    }
+
+    /// The decoder, 0 unless given; it has to be there.
+    fn decoder(&self) -> Result<u8> {
+        let decoder = self.given.decoder.as_ref().map_or(0, |decoder| *decoder.get_ref());
+        if decoder < self.decoders {
+            return Ok(decoder);
+        }
+        let span = self.given.decoder.as_ref().map_or(self.given.at.span(), Spanned::span);
+        self.source.out_of_range(span, "decoder", "a decoder that the component has", decoder)
+    }
+
+    fn register(&self) -> Result<RegisterAt> {
+        use document::RegisterName as Name;
+        Ok(match self.need("register", &self.given.register)? {
+            Name::GlobalControl => RegisterAt::GlobalControl,
+            Name::Dvsec => {
+                let offset = self.need("offset", &self.given.offset)?;
+                if offset % 4 != 0 {
+                    let span = self.given.offset.as_ref().map_or(0..0, Spanned::span);
+                    return self.source.out_of_range(span, "offset", "a multiple of 4", offset);
+                }
+                RegisterAt::Dvsec { offset }
+            }
+            name => match name.of_decoder() {
+                Some(register) => RegisterAt::Decoder { decoder: self.decoder()?, register },
+                None => RegisterAt::GlobalControl,
+            },
+        })
+    }
+
+    fn bits(&self) -> Result<u32> {
+        let Bytes(bits) = self.need("bits", &self.given.bits)?;
+        u32::try_from(bits).or_else(|_| {
+            let span = self.given.bits.as_ref().map_or(0..0, Spanned::span);
+            self.source.out_of_range(span, "bits", "at most 0xffffffff", format!("{bits:#x}"))
+        })
+    }
+}

@@ -1,0 +1,127 @@
+//! Register traffic: counts always, a record of every access on demand.
+//!
+//! **Invariant**: an access is counted once, whether or not anything answered it; accesses to CXL
+//! memory are no register traffic and not counted here.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::device::Name;
+use crate::scenario::Place;
+
+/// Which way an access goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Out of the device.
+    Read,
+    /// Into it.
+    Write,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Write => "write",
+        })
+    }
+}
+
+/// One access to a dword of registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Counted from 0.
+    pub sequence: u64,
+    /// Read or write.
+    pub direction: Direction,
+    /// Physical address.
+    pub address: u64,
+    /// The component that answered; `None` if nothing did.
+    pub place: Option<Place>,
+    /// The register; `None` if no table names it.
+    pub name: Option<Name>,
+    /// What was read or written.
+    pub value: u32,
+}
+
+/// Reads and writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Reads.
+    pub reads: u64,
+    /// Writes.
+    pub writes: u64,
+}
+
+impl Count {
+    fn add(&mut self, direction: Direction) {
+        match direction {
+            Direction::Read => self.reads += 1,
+            Direction::Write => self.writes += 1,
+        }
+    }
+}
+
+/// What was counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// All of it.
+    pub all: Count,
+    /// By component and decoder.
+    pub decoders: BTreeMap<(Place, u8), Count>,
+    /// Accesses to registers that were no aligned dwords, and were dropped.
+    pub ragged: u64,
+}
+
+/// Counts, and keeps the accesses if it was told to.
+#[derive(Clone, Debug, Default)]
+pub struct Recorder {
+    traffic: Traffic,
+    kept: Option<Vec<Access>>,
+}
+
+impl Recorder {
+    /// Keeps every access from now on.
+    pub fn keep(&mut self) {
+        self.kept.get_or_insert_default();
+    }
+
+    /// Whether accesses are kept.
+    pub fn keeps(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// Takes the accesses kept so far.
+    pub fn take(&mut self) -> Vec<Access> {
+        self.kept.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// What was counted.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// Counts from 0 again.
+    pub fn clear(&mut self) {
+        self.traffic = Traffic::default();
+    }
+
+    /// An access of the wrong width or alignment.
+    pub(crate) fn ragged(&mut self) {
+        self.traffic.ragged += 1;
+    }
+
+    /// An access to a dword.
+    pub(crate) fn access(&mut self, mut access: Access) {
+        access.sequence = self.traffic.all.reads + self.traffic.all.writes;
+        self.traffic.all.add(access.direction);
+        if let (Some(place), Some(Name { decoder: Some(decoder), .. })) =
+            (access.place, access.name)
+        {
+            self.traffic.decoders.entry((place, decoder)).or_default().add(access.direction);
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.push(access);
+        }
+    }
+}
