@@ -10,9 +10,15 @@ use std::process::Command;
 fn main() {
     let variable = |name| env::var_os(name).unwrap_or_else(|| panic!("cargo sets {name}"));
     let workspace = Path::new(&variable("CARGO_MANIFEST_DIR")).join("..");
-    for input in ["firmware/src", "firmware/Cargo.toml", "firmware/build.rs", "cxl-regs/src",
-        "cxl-regs/Cargo.toml", "Cargo.toml", "Cargo.lock"]
-    {
+    for input in [
+        "firmware/src",
+        "firmware/Cargo.toml",
+        "firmware/build.rs",
+        "cxl-regs/src",
+        "cxl-regs/Cargo.toml",
+        "Cargo.toml",
+        "Cargo.lock",
+    ] {
         println!("cargo:rerun-if-changed={}", workspace.join(input).display());
     }
     // A directory of its own: the outer cargo holds the lock of the usual one.

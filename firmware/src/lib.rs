@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
-pub mod doorbell;
 pub mod acpi;
 mod back_invalidate;
 pub mod bring_up;
@@ -11,6 +10,7 @@ pub mod commit;
 pub mod committed;
 pub mod config;
 pub mod discover;
+pub mod doorbell;
 pub mod handoff;
 pub mod mmio;
 mod paths;

@@ -143,8 +143,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         vm.remap(&slots).map_err(GuestError::Slots)?;
     }
     let setup = start.elapsed();
-    let limits =
-        Limits { timeout: options.timeout, interrupted: Arc::clone(&options.interrupted) };
+    let limits = Limits { timeout: options.timeout, interrupted: Arc::clone(&options.interrupted) };
     let end = vm.run(&mut guest, &limits);
     let run = start.elapsed() - setup;
     let mut home = GuestRun {

@@ -209,6 +209,9 @@ unsafe fn set(
         userspace_addr: host,
     };
     // SAFETY: the caller's promise.
-    unsafe { vm.set_user_memory_region(region) }
-        .map_err(|error| SlotError::Refused { base, size, error })
+    unsafe { vm.set_user_memory_region(region) }.map_err(|error| SlotError::Refused {
+        base,
+        size,
+        error,
+    })
 }

@@ -95,13 +95,14 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     // Table and record tell what the hardware has accepted, also where not all went well.
     let mut location = None;
     let described = match &result {
-        Ok(()) => cedt::cedt(&platform, &room.topology, committed, IDENTITY, table)
-            .and_then(|bytes| {
+        Ok(()) => {
+            cedt::cedt(&platform, &room.topology, committed, IDENTITY, table).and_then(|bytes| {
                 cedt::cross_check(bytes, &room.topology, committed)?;
                 let size = bytes.len() as u32;
                 location = Some(TableLocation { address: bytes.as_ptr() as u64, size });
                 Ok(())
-            }),
+            })
+        }
         Err(_) => Ok(()),
     };
     let handoff = match handoff::write(tree, committed, location, record) {

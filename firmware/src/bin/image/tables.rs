@@ -52,10 +52,7 @@ pub(crate) fn install(hw: &mut Hardware, rsdp: u64, cedt: u64, buffer: &mut [u8]
     read(hw, rsdp, &mut bytes);
     let found = Rsdp::read(&bytes).ok()?;
     // An operating system takes the XSDT where there is one, so both have to say the same.
-    let roots = [
-        (Kind::Xsdt, found.xsdt.unwrap_or(0)),
-        (Kind::Rsdt, u64::from(found.rsdt)),
-    ];
+    let roots = [(Kind::Xsdt, found.xsdt.unwrap_or(0)), (Kind::Rsdt, u64::from(found.rsdt))];
     let mut installed = None;
     for (kind, root) in roots.into_iter().filter(|(_, root)| *root != 0) {
         let mut header = [0; size_of::<Header>()];
