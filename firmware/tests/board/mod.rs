@@ -163,7 +163,7 @@ impl Board {
             bridges: &self.bridges,
             windows: &self.windows,
             address_bits: self.address_bits,
-            resources: None,
+            resources: &[],
         }
     }
 
