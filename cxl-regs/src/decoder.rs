@@ -165,6 +165,18 @@ pub enum DecodeError {
     },
     /// BI set on a host-only range.
     BackInvalidateHostOnly,
+    /// The device's capability register rules this range type out.
+    CoherencyNotSupported {
+        /// The range type.
+        coherency: Coherency,
+        /// Its Supported Coherency Models: 1 device-coherent only, 2 host-only only.
+        models: u8,
+    },
+    /// The set position needs more bits than ISP has. Typed values only.
+    SetPositionTooLarge {
+        /// The position.
+        position: u8,
+    },
     /// A target list where a skip belongs, or the other way round.
     WrongRoute {
         /// The kind of component.
@@ -195,7 +207,7 @@ impl fmt::Display for DecodeError {
             Self::ReservedUioWays(error) => write!(f, "UIO: {error}"),
             Self::ReservedUioGranularity(error) => write!(f, "UIO: {error}"),
             Self::WaysNotAllowed { component, ways } => {
-                write!(f, "{ways} ways on a {component}, which can do 1, 2, 4 or 8")
+                write!(f, "{ways} ways on the {component}, which can do 1, 2, 4 or 8")
             }
             Self::WaysNotSupported { ways } => {
                 write!(f, "{ways} ways on a device that does not advertise them")
@@ -216,9 +228,15 @@ impl fmt::Display for DecodeError {
             Self::BackInvalidateHostOnly => {
                 f.write_str("BI is set on a host-only coherent range (type 1)")
             }
+            Self::CoherencyNotSupported { coherency, models } => {
+                write!(f, "{coherency} on a device that supports coherency models {models}")
+            }
+            Self::SetPositionTooLarge { position } => {
+                write!(f, "set position {position} does not fit a field of 4 bits")
+            }
             Self::WrongRoute { component } => write!(
                 f,
-                "a {component}'s decoder has a {}",
+                "the {component}'s decoder has a {}",
                 if component.routes() {
                     "target list, not a DPA skip"
                 } else {
@@ -243,16 +261,10 @@ impl Decoder {
         component: Component,
         capability: Capability,
     ) -> Result<Self, DecodeError> {
-        // Low bits first: `DecoderImage` hides them from the joined values.
+        // With the low bits, which `DecoderImage` hides: `check` refuses them.
         let raw = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
         let base = raw(image.base_high, image.base_low);
-        if !base.is_multiple_of(DECODER_UNIT) {
-            return Err(DecodeError::BaseUnaligned { base });
-        }
         let size = raw(image.size_high, image.size_low);
-        if !size.is_multiple_of(DECODER_UNIT) {
-            return Err(DecodeError::SizeUnaligned { size });
-        }
         let span = Span::new(Hpa(base), size).map_err(|error| match error {
             SpanError::Empty { base } => DecodeError::ZeroSize { base },
             SpanError::Wraps { base, size } => DecodeError::Wraps { base, size },
@@ -322,6 +334,19 @@ impl Decoder {
     /// Fields that only ports have.
     const PORT_ONLY: Control = Control::new().with_uio_granularity(0xF).with_uio_ways(0xF);
 
+    /// The highest position that ISP can hold.
+    const ISP_MAX: u8 = Control::from_bits(u32::MAX).set_position();
+
+    /// Fields that are reserved in such a component: without the UIO capability there is no UIO,
+    /// and ports have ISP only for UIO; a device has no UIG and UIW.
+    fn absent(component: Component, capability: Capability) -> Control {
+        let absent = if component.routes() { Control::new() } else { Self::PORT_ONLY };
+        if capability.uio() {
+            return absent;
+        }
+        absent.with_uio(true).with_set_position(if component.routes() { Self::ISP_MAX } else { 0 })
+    }
+
     /// The control register that says this, with all state bits 0.
     fn control(&self) -> Control {
         let uio = self.uio.unwrap_or(Interleave::NONE);
@@ -345,6 +370,13 @@ impl Decoder {
         }
         if !size.is_multiple_of(DECODER_UNIT) {
             return Err(DecodeError::SizeUnaligned { size });
+        }
+        if self.set_position > Self::ISP_MAX {
+            return Err(DecodeError::SetPositionTooLarge { position: self.set_position });
+        }
+        let bits = self.control().into_bits() & Self::absent(component, capability).into_bits();
+        if bits != 0 {
+            return Err(DecodeError::ReservedControlBits { bits });
         }
         self.interleave.decodable().map_err(DecodeError::NotDecodable)?;
         let (need, have) = (self.interleave.selector_mask(), capability.selector_mask());
@@ -374,10 +406,10 @@ impl Decoder {
         if !skip.is_multiple_of(DECODER_UNIT) {
             return Err(DecodeError::SkipUnaligned { skip });
         }
-        // UIG and UIW are reserved in a device.
-        let reserved = self.control().into_bits() & Self::PORT_ONLY.into_bits();
-        if reserved != 0 {
-            return Err(DecodeError::ReservedControlBits { bits: reserved });
+        let models = capability.coherency_models();
+        let ruled_out = if self.coherency == Coherency::HostOnly { 1 } else { 2 };
+        if models == ruled_out {
+            return Err(DecodeError::CoherencyNotSupported { coherency: self.coherency, models });
         }
         Ok(())
     }

@@ -338,7 +338,13 @@ impl Interleave {
     #[inline]
     pub const fn position(self, hpa_offset: u64) -> u32 {
         let granule = hpa_offset >> self.granularity.shift();
-        (granule % self.ways.count() as u64) as u32
+        let low = granule as u32 & (self.ways.power_of_two() - 1);
+        if !self.ways.has_three() {
+            return low;
+        }
+        // A remainder by the constant 3 is a multiplication; one by the way count is a division.
+        let bits = self.ways.selector_bits();
+        low | (((granule >> bits) % 3) as u32) << bits
     }
 
     /// The offset into the set's range at which member `position` holds `dpa_offset`: the inverse
@@ -349,15 +355,12 @@ impl Interleave {
         if position >= self.ways.count() {
             return None;
         }
-        let shift = self.granularity.shift();
-        let granule = match (dpa_offset >> shift).checked_mul(self.ways.count() as u64) {
-            Some(granules) => granules + position as u64,
-            None => return None,
-        };
-        if granule > u64::MAX >> shift {
-            return None;
+        let granularity = self.granularity.bytes();
+        let within = dpa_offset & (granularity - 1);
+        match (dpa_offset - within).checked_mul(self.ways.count() as u64) {
+            Some(round) => round.checked_add(position as u64 * granularity + within),
+            None => None,
         }
-        Some(granule << shift | dpa_offset & (self.granularity.bytes() - 1))
     }
 
     /// One member's share of a region; `None` if the region does not divide into whole
@@ -499,7 +502,7 @@ impl Selector {
             // The range may start in any third of a round: members are numbered by absolute
             // address, so the offset counts from where the base lies.
             let third = ((position >> bits) + 3 - self.third(base.0)) % 3;
-            granule = granule.checked_mul(3)?.checked_add(u64::from(third))?;
+            granule = granule * 3 + u64::from(third);
         }
         if granule > u64::MAX >> (shift + bits) {
             return None;
@@ -604,7 +607,12 @@ impl core::error::Error for ComposeError {}
 
 impl Levels {
     /// The interleave that every device of the set has to be programmed with: the product of the
-    /// ways at the finest granularity. One-way levels take no part; their granularity is ignored.
+    /// ways, at the granularity of the lowest selector bit of all levels (of the root's division
+    /// where there is no such bit). One-way levels take no part; their granularity is ignored.
+    ///
+    /// This is arithmetic only: an answer means that every member gets each of its addresses
+    /// exactly once, an error that no decoder setting of the devices does that. Linux accepts
+    /// fewer sets: see [`Levels::child_granularity`].
     pub fn device(self) -> Result<Interleave, ComposeError> {
         let mut product = 1;
         let mut finest: Option<Granularity> = None;
@@ -622,11 +630,15 @@ impl Levels {
             }
             bits |= mask;
             product *= level.ways.count();
-            finest = Some(finest.map_or(level.granularity, |f| f.min(level.granularity)));
+            if mask != 0 {
+                finest = Some(finest.map_or(level.granularity, |f| f.min(level.granularity)));
+            }
         }
-        let Some(finest) = finest else { return Ok(Interleave::NONE) };
         let ways = Ways::from_count(product).ok_or(ComposeError::NoSuchWays { product })?;
-        let device = Interleave::new(ways, finest);
+        if ways == Ways::One {
+            return Ok(Interleave::NONE);
+        }
+        let device = Interleave::new(ways, finest.unwrap_or(self.root.granularity));
         if bits != device.selector_mask() {
             return Err(ComposeError::Hole { bits });
         }

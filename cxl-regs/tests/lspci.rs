@@ -5,7 +5,6 @@
 
 mod images;
 
-use std::fmt::Write as _;
 use std::process::{Command, ExitCode};
 
 use cxl_regs::config::ConfigText;
@@ -13,15 +12,11 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 /// A dump as `lspci -xxxx` prints it.
 fn dump(bdf: &str, bytes: &[u8]) -> String {
-    let mut text = format!("{bdf} Class 0000: a function\n");
-    for (line, chunk) in bytes.chunks(16).enumerate() {
-        write!(text, "{:02x}:", line * 16).unwrap();
-        for byte in chunk {
-            write!(text, " {byte:02x}").unwrap();
-        }
-        text.push('\n');
-    }
-    text
+    let lines = bytes.chunks(16).enumerate().map(|(line, chunk)| {
+        let bytes: String = chunk.iter().map(|byte| format!(" {byte:02x}")).collect();
+        format!("{:02x}:{bytes}\n", line * 16)
+    });
+    format!("{bdf} Class 0000: a function\n{}", lines.collect::<String>())
 }
 
 /// What `lspci` says of a configuration space.
@@ -138,13 +133,12 @@ fn root_port_reads_the_same() -> Result<(), Failed> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials: [(&str, fn() -> Result<(), Failed>); 2] = [
-        ("endpoint_reads_the_same", endpoint_reads_the_same),
-        ("root_port_reads_the_same", root_port_reads_the_same),
-    ];
     let missing = Command::new("lspci").arg("--version").output().is_err();
     let reason = if missing { "lspci is not installed" } else { "" };
-    let trials = trials
-        .map(|(name, run)| Trial::test(name, run).with_ignored_flag(missing).with_kind(reason));
+    let trials = [
+        Trial::test("endpoint_reads_the_same", endpoint_reads_the_same),
+        Trial::test("root_port_reads_the_same", root_port_reads_the_same),
+    ]
+    .map(|trial| trial.with_ignored_flag(missing).with_kind(reason));
     libtest_mimic::run(&arguments, trials.into()).exit_code()
 }

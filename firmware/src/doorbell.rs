@@ -51,6 +51,8 @@ pub enum Call {
         reads: u64,
         /// Writes.
         writes: u64,
+        /// The library's error number; 0 for none.
+        code: u64,
     },
     /// A counter that goes on while the guest lives.
     Count {
@@ -75,8 +77,8 @@ impl Call {
     pub fn encode(self) -> Message {
         let (kind, words) = match self {
             Self::ExpectInternalError { resume } => (1, [resume, 0, 0, 0, 0]),
-            Self::HandOff { address, length, reads, writes } => {
-                (2, [address, length, reads, writes, 0])
+            Self::HandOff { address, length, reads, writes, code } => {
+                (2, [address, length, reads, writes, code])
             }
             Self::Count { value } => (3, [value, 0, 0, 0, 0]),
             Self::Check { id, passed, expected, found } => {
@@ -88,10 +90,10 @@ impl Call {
 
     /// What a message says; `None` for one that nobody sends.
     pub fn decode(message: &Message) -> Option<Self> {
-        let [a, b, c, d, _] = message.words.map(U64::get);
+        let [a, b, c, d, e] = message.words.map(U64::get);
         Some(match message.kind.get() {
             1 => Self::ExpectInternalError { resume: a },
-            2 => Self::HandOff { address: a, length: b, reads: c, writes: d },
+            2 => Self::HandOff { address: a, length: b, reads: c, writes: d, code: e },
             3 => Self::Count { value: a },
             4 => Self::Check { id: a, passed: b != 0, expected: c, found: d },
             _ => return None,

@@ -1,22 +1,42 @@
 //! scratch
-use cxl_harness::kvm::*;
-use std::sync::Arc;
-struct B;
-impl Bus for B {
-    fn read(&mut self, a: u64, d: &mut [u8]) { eprintln!("read {a:#x} {}", d.len()); }
-    fn write(&mut self, a: u64, d: &[u8]) { eprintln!("write {a:#x} {d:x?}"); }
-    fn slots(&mut self) -> Option<Vec<Slot>> { None }
-    fn console(&mut self, b: &[u8]) { print!("{}", String::from_utf8_lossy(b)); }
-    fn doorbell(&mut self, _: u32, _: &vm_memory::GuestMemoryMmap) -> Signal { Signal::Continue }
-}
+use cxl_harness::{
+    guest::boot::*,
+    machine::Machine,
+    scenario::{Scenario, builtins},
+};
+use std::io::Write;
 fn main() {
-    let image = std::fs::read(std::env::args().nth(1).unwrap()).unwrap();
-    for (entry, line) in [(Entry::Ring3, "a"), (Entry::Pvh, "quiet"), (Entry::Pvh, "x ring3")] {
-        let t = std::time::Instant::now();
-        let mut vm = Vm::new(&[(0, 1 << 30)]).unwrap();
-        vm.boot(&Boot { image: &image, entry, command_line: line, acpi: &[], rsdp: 0 }).unwrap();
-        let end = vm.run(&mut B, &Limits { timeout: std::time::Duration::from_secs(3), interrupted: Arc::default() });
-        match end { End::Failed(f) => println!("{f}"), e => println!("{e:?}") }
-        println!("{:?}", t.elapsed());
+    let want = std::env::args().nth(1);
+    let payload = std::env::args().nth(2).unwrap_or("touch".into());
+    for b in builtins() {
+        if want.as_ref().is_some_and(|w| w != b.name) {
+            continue;
+        }
+        let s = Scenario::parse(b.text, b.name).unwrap();
+        let mut m = Machine::new(&s);
+        let run = boot(
+            &mut m,
+            &Options {
+                payload: &payload,
+                on_console: |b| std::io::stdout().write_all(b).unwrap(),
+                ..Options::default()
+            },
+        )
+        .unwrap();
+        println!(
+            "{} {:?} {:?} {:?} {:?} handoff {} cedt {} {:?} {:?}",
+            b.name,
+            run.end,
+            run.setup,
+            run.run,
+            run.counts,
+            run.handoff.len(),
+            run.cedt.len(),
+            run.library,
+            run.at_handoff
+        );
+        if want.is_some() {
+            println!("{:?} {:?}", run.slot_log, run.calls.len());
+        }
     }
 }

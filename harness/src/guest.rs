@@ -3,6 +3,7 @@
 //!
 //! **Invariant**: the slots follow from the machine's registers alone; see [`mirror`].
 
+pub mod boot;
 pub mod mirror;
 
 use cxl_firmware::doorbell::{Call, Message};
@@ -14,7 +15,7 @@ use crate::machine::Machine;
 use mirror::{Limits, Mirror};
 
 /// What the guest did that no register shows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Accesses that exited, reads and writes.
     pub reads: u64,
@@ -38,6 +39,8 @@ pub struct Guest<'a> {
     pub calls: Vec<Call>,
     /// Exits.
     pub counts: Counts,
+    /// Exits until the firmware handed over.
+    pub at_handoff: Option<Counts>,
     on_console: fn(&[u8]),
 }
 
@@ -51,6 +54,7 @@ impl<'a> Guest<'a> {
             console: Vec::new(),
             calls: Vec::new(),
             counts: Counts::default(),
+            at_handoff: None,
             on_console,
         }
     }
@@ -94,7 +98,11 @@ impl Bus for Guest<'_> {
         self.calls.push(call);
         match call {
             Call::ExpectInternalError { resume } => Signal::ExpectInternalError { resume },
-            _ => Signal::Continue,
+            Call::HandOff { .. } => {
+                self.at_handoff = Some(self.counts);
+                Signal::Continue
+            }
+            Call::Count { .. } | Call::Check { .. } => Signal::Continue,
         }
     }
 }

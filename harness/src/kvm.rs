@@ -9,7 +9,7 @@ mod slots;
 
 pub use boot::{Boot, BootError, Entry};
 pub use run::{Bus, End, Failure, Limits, Signal};
-pub use slots::{Slot, SlotError, Slots};
+pub use slots::{Call, Slot, SlotError, Slots};
 
 use kvm_bindings::{KVM_CAP_EXIT_ON_EMULATION_FAILURE, kvm_enable_cap};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
@@ -60,14 +60,18 @@ impl std::fmt::Display for VmError {
 
 impl std::error::Error for VmError {}
 
+/// The CPUID leaf whose EAX 7:0 is the width of a physical address.
+const ADDRESS_SIZES: u32 = 0x8000_0008;
+
 /// Whether `/dev/kvm` opens, and why not.
 pub fn available() -> Result<(), VmError> {
     Kvm::new().map(|_| ()).map_err(VmError::Open)
 }
 
 impl Vm {
-    /// A machine with RAM in these ranges (base, size).
-    pub fn new(ram: &[(u64, u64)]) -> Result<Self, VmError> {
+    /// A machine with RAM in these ranges (base, size), whose processor says that physical
+    /// addresses have `address_bits` bits, or fewer if the host's have.
+    pub fn new(ram: &[(u64, u64)], address_bits: u8) -> Result<Self, VmError> {
         let call = |name| move |error| VmError::Call { name, error };
         let kvm = Kvm::new().map_err(VmError::Open)?;
         let vm = kvm.create_vm().map_err(call("KVM_CREATE_VM"))?;
@@ -85,18 +89,20 @@ impl Vm {
         let memory = GuestMemoryMmap::from_ranges(&ranges)
             .map_err(|error| VmError::Memory(error.to_string()))?;
         let vcpu = vm.create_vcpu(0).map_err(call("KVM_CREATE_VCPU"))?;
-        let cpuid = kvm
+        let mut cpuid = kvm
             .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
             .map_err(call("KVM_GET_SUPPORTED_CPUID"))?;
+        let mut bits = address_bits.min(36);
+        for leaf in cpuid.as_mut_slice() {
+            if leaf.function == ADDRESS_SIZES {
+                bits = address_bits.min(leaf.eax as u8);
+                leaf.eax = leaf.eax & !0xFF | u32::from(bits);
+            }
+        }
         vcpu.set_cpuid2(&cpuid).map_err(call("KVM_SET_CPUID2"))?;
-        let address_bits = cpuid
-            .as_slice()
-            .iter()
-            .find(|entry| entry.function == 0x8000_0008)
-            .map_or(36, |entry| entry.eax as u8);
         let mut slots = Slots::new(kvm.get_nr_memslots());
         slots.add_ram(&vm, &memory).map_err(VmError::Slot)?;
-        Ok(Self { slots, vcpu, vm, ram: memory, address_bits })
+        Ok(Self { slots, vcpu, vm, ram: memory, address_bits: bits })
     }
 
     /// Guest RAM.

@@ -22,8 +22,13 @@ pub type Room = Workspace<640, 320, 1280>;
 pub type Tables = acpi::Tables<32, 64>;
 
 /// Who made the tables.
-pub const IDENTITY: Identity =
-    Identity { oem_id: *b"CXLFW ", oem_table_id: *b"HARNESS ", oem_revision: 1, creator_id: *b"CXLF", creator_revision: 1 };
+pub const IDENTITY: Identity = Identity {
+    oem_id: *b"CXLFW ",
+    oem_table_id: *b"HARNESS ",
+    oem_revision: 1,
+    creator_id: *b"CXLF",
+    creator_revision: 1,
+};
 
 /// Why the library did not bring the machine up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,9 +165,7 @@ pub fn path(scenario: &Scenario, device: usize) -> Path {
 /// What the platform tells firmware beside the tables: the root buses that it may know.
 pub fn roots(scenario: &Scenario) -> Vec<(u32, RootBus)> {
     let known = scenario.bridges.iter().filter(|bridge| bridge.bus_known);
-    known
-        .map(|bridge| (bridge.uid, RootBus { segment: bridge.segment, bus: bridge.bus }))
-        .collect()
+    known.map(|bridge| (bridge.uid, RootBus { segment: bridge.segment, bus: bridge.bus })).collect()
 }
 
 /// Where the tables lie in a guest: where a BIOS would put them.

@@ -86,6 +86,11 @@ impl Recorder {
         self.kept.get_or_insert_default();
     }
 
+    /// Whether accesses are kept.
+    pub fn keeps(&self) -> bool {
+        self.kept.is_some()
+    }
+
     /// Takes the accesses kept so far.
     pub fn take(&mut self) -> Vec<Access> {
         self.kept.as_mut().map(std::mem::take).unwrap_or_default()

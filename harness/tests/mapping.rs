@@ -519,6 +519,15 @@ fn each_condition_alone_traps_its_own_range_below_a_switch() {
                 (0, 3),
             ),
             (
+                "switch without decoders and with one port",
+                |f| {
+                    f.switches[0].hdm = None;
+                    f.ports.truncate(2);
+                },
+                Reason::NoDecoders { at: SW0, ports: 1 },
+                (0, 3),
+            ),
+            (
                 "switch port number that no port has",
                 |f| decoder(f, "sw0", 0).route_low = 0xFE,
                 Reason::NoSuchPort { at: SW0, way: 0, number: 0xFE },

@@ -202,7 +202,8 @@ const ERRORS: &[(&str, &str)] = &[
         "4:11: `decoder`: expected a decoder that the component has, found 4",
     ),
     (
-        "[[fault]]\nat = \"mem0\"\nkind = \"leaks-field\"\nregister = \"dvsec\"\noffset = 3\nbits = 1",
+        "[[fault]]\nat = \"mem0\"\nkind = \"leaks-field\"\nregister = \"dvsec\"\noffset = 3\n\
+         bits = 1",
         "5:10: `offset`: expected a multiple of 4, found 3",
     ),
     (

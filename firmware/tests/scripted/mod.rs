@@ -450,7 +450,7 @@ impl Machine {
             bridges: &self.bridges,
             windows: &self.windows,
             address_bits: 46,
-            resources: None,
+            resources: &[],
         }
     }
 

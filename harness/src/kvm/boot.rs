@@ -6,10 +6,10 @@
 use std::io::Cursor;
 
 use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
+use linux_loader::cmdline::Cmdline;
 use linux_loader::loader::elf::start_info::{hvm_memmap_table_entry, hvm_start_info};
 use linux_loader::loader::elf::{Elf, PvhBootCapability};
 use linux_loader::loader::{KernelLoader, load_cmdline};
-use linux_loader::cmdline::Cmdline;
 use vm_memory::{Address, ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::Vm;
@@ -198,8 +198,7 @@ impl Vm {
         let code = segment(0x23, 0xB, 3, true);
         let data = segment(0x1B, 0x3, 3, false);
         sregs.cs = code;
-        for register in
-            [&mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs, &mut sregs.ss]
+        for register in [&mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs, &mut sregs.ss]
         {
             *register = data;
         }
@@ -220,20 +219,22 @@ impl Vm {
         self.set_state(
             &sregs,
             // IOPL 3 as well: ordinary KVM honours it.
-            &kvm_regs { rip: entry, rdi: START_INFO, rsi: PAGE_TABLES, rflags: 0x3002, ..Default::default() },
+            &kvm_regs {
+                rip: entry,
+                rdi: START_INFO,
+                rsi: PAGE_TABLES,
+                rflags: 0x3002,
+                ..Default::default()
+            },
         )
     }
 
     /// The state that the PVH boot protocol names.
     fn enter_pvh(&mut self, entry: u64) -> Result<(), BootError> {
         let mut sregs = self.sregs()?;
-        let flat = |selector, type_| kvm_segment {
-            db: 1,
-            ..segment(selector, type_, 0, false)
-        };
+        let flat = |selector, type_| kvm_segment { db: 1, ..segment(selector, type_, 0, false) };
         sregs.cs = flat(0x08, 0xB);
-        for register in
-            [&mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs, &mut sregs.ss]
+        for register in [&mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs, &mut sregs.ss]
         {
             *register = flat(0x10, 0x3);
         }
