@@ -6,10 +6,11 @@
 pub mod boot;
 pub mod mirror;
 
-use cxl_firmware::doorbell::{Call, Message};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use cxl_firmware::doorbell::{Call, EMPTY_HANDLER, Message};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use zerocopy::FromBytes;
 
+use crate::backing;
 use crate::kvm::{Bus, Signal, Slot};
 use crate::machine::Machine;
 use mirror::{Limits, Mirror};
@@ -60,8 +61,35 @@ impl<'a> Guest<'a> {
     }
 }
 
+impl Guest<'_> {
+    /// Takes the pages of a range away: RAM, or what is mirrored there.
+    fn forget(&self, memory: &GuestMemoryMmap, base: u64, length: u64) {
+        let slots = self.mirror.slots.iter();
+        let slot = slots.filter(|slot| slot.base <= base && base < slot.base + slot.size).next();
+        match slot {
+            Some(slot) => {
+                let offset = slot.offset + (base - slot.base);
+                backing::forget(&slot.memory, offset, length);
+            }
+            None => {
+                for region in memory.iter() {
+                    let start = region.start_addr().0;
+                    if let Some(offset) = base.checked_sub(start)
+                        && offset < region.len()
+                    {
+                        backing::forget(region, offset, length);
+                    }
+                }
+            }
+        }
+    }
+}
+
 impl Bus for Guest<'_> {
     fn read(&mut self, address: u64, data: &mut [u8]) {
+        if address == EMPTY_HANDLER {
+            return;
+        }
         self.counts.reads += 1;
         self.counts.window += u64::from(self.machine.in_window(address));
         self.machine.read_bytes(address, data);
@@ -102,7 +130,13 @@ impl Bus for Guest<'_> {
                 self.at_handoff = Some(self.counts);
                 Signal::Continue
             }
-            Call::Count { .. } | Call::Check { .. } => Signal::Continue,
+            Call::Forget { a, b, length } => {
+                for base in [a, b] {
+                    self.forget(memory, base, length);
+                }
+                Signal::Continue
+            }
+            Call::Count { .. } | Call::Check { .. } | Call::Pair { .. } => Signal::Continue,
         }
     }
 }

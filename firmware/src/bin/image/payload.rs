@@ -3,6 +3,8 @@
 //!
 //! **Invariant**: a payload says what it expects and what it found; the harness compares too.
 
+mod bench;
+
 use core::ptr;
 
 use cxl_firmware::doorbell::Call;
@@ -24,6 +26,7 @@ pub(crate) fn run(
     match name {
         "none" => {}
         "touch" => touch(hw, room, &mut checks),
+        "bench" => return bench::run(hw, room),
         _ => {
             say(format_args!("there is no payload \"{name}\""));
             return false;
