@@ -10,7 +10,8 @@ use cxl_firmware::plan::{Count, Note, Plan, PlanError, Purpose, plan};
 use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem};
 use cxl_firmware::topology::{DeviceKind, NodeId, NodeKind, Partition, Topology};
 use cxl_regs::{
-    Arithmetic, Coherency, DecodeError, Dpa, Hpa, Route, Span, Targets, Ways, XorMapError,
+    Arithmetic, Coherency, ComposeError, DecodeError, Dpa, Granularity, Hpa, Route, Span, Targets,
+    Ways, XorMapError,
 };
 use proptest::prelude::*;
 
@@ -984,6 +985,19 @@ fn every_refusal_is_one_line_with_its_place_and_a_code_of_its_own() {
         PlanError::BrokenTree { node: NodeId(4) },
         PlanError::DeviceTooLarge { device, volatile: GIB, persistent: GIB },
         PlanError::RequestToGuest { device },
+        PlanError::Compose { window, error: ComposeError::NoSuchWays { product: 32 } },
+        PlanError::WaysOfWindow { window, asked: Ways::Three, ways },
+        PlanError::GranularityOfWindow {
+            window,
+            asked: Granularity::K4,
+            granularity: Granularity::B256,
+        },
+        PlanError::TooFewMembers { window, uid: 7, partition, need: 4, have: 2 },
+        PlanError::LinuxGranularity { window, bytes: 32768 },
+        PlanError::LinuxThreeWithPorts { window, ways: Ways::Three },
+        PlanError::WidthOfNothing { window },
+        PlanError::WidthTwice { window },
+        PlanError::WidthToGuest,
     ];
     let mut lines: Vec<_> =
         all.iter().map(|error| format!("{:#06x}  {error}\n", error.code())).collect();

@@ -2,7 +2,8 @@
 //!
 //! **Invariant**: after these checks a place names one component, a parent stands before its
 //! children, and a window has one bridge a way. Which of several faults is reported does not depend
-//! on the order in which windows or nodes are listed, except for a broken tree, which has no places.
+//! on the order in which windows or nodes are listed; only a broken tree, which has no places, names
+//! a node by its number.
 
 use core::cmp::Reverse;
 
@@ -13,6 +14,7 @@ use heapless::Vec;
 use super::error::PlanError;
 use super::{Used, used_mut};
 use crate::platform::{Platform, Window};
+use crate::policy::{Policy, WindowWidth};
 use crate::topology::{MAX_DEPTH, NodeId, NodeKind, Tree};
 
 /// The rules on windows that hold whichever of them is used.
@@ -59,6 +61,22 @@ fn check_window(platform: &Platform<'_>, window: &Window) -> Result<(), PlanErro
 /// The addresses of a window that has any.
 fn claimed(window: &Window) -> Option<Span> {
     Span::new(Hpa(window.base), window.size).ok().filter(|_| window.base != 0)
+}
+
+/// A width is given to windows that exist, once.
+pub(super) fn widths(platform: &Platform<'_>, policy: &Policy<'_>) -> Result<(), PlanError> {
+    let faults = policy.windows.iter().filter_map(|&WindowWidth { window, .. }| {
+        let times = policy.windows.iter().filter(|other| other.window == window).count();
+        if !platform.windows.iter().any(|other| other.base == window) {
+            Some((window, PlanError::WidthOfNothing { window }))
+        } else {
+            (times > 1).then_some((window, PlanError::WidthTwice { window }))
+        }
+    });
+    match faults.min_by_key(|(window, _)| *window) {
+        Some((_, error)) => Err(error),
+        None => Ok(()),
+    }
 }
 
 /// The topology is a tree of the kinds that PCIe knows, no deeper than a [`Path`](crate::topology)
