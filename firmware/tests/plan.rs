@@ -731,7 +731,8 @@ fn ports_and_bridges_that_cannot_be_told_apart_are_refused() {
 #[test]
 fn a_node_without_a_place_is_refused() {
     let root = NodeId(0);
-    let breakages: [(u16, fn(&mut Board)); 7] = [
+    type Breaks = fn(&mut Board);
+    let breakages: [(u16, Breaks); 7] = [
         (1, |board| board.node(NodeId(1)).parent = Some(NodeId(1))),
         (1, |board| board.node(NodeId(1)).parent = Some(NodeId(2))),
         (2, |board| board.node(NodeId(2)).parent = Some(NodeId(u16::MAX))),
@@ -1066,7 +1067,7 @@ fn any_node() -> impl Strategy<Value = cxl_firmware::topology::Node> {
     let hdm = prop::option::of((any::<u32>(), any::<u8>()));
     (parent, kind, 0..4u8, hdm).prop_map(|(parent, kind, port, hdm)| {
         let hdm = hdm.map(|(capability, decoders)| {
-            let mut hdm = capable(1).unwrap();
+            let mut hdm = capable(1).expect("a structure");
             (hdm.capability, hdm.decoders) = (capability.into(), decoders);
             hdm
         });

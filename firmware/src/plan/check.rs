@@ -2,8 +2,7 @@
 //!
 //! **Invariant**: after these checks a place names one component, a parent stands before its
 //! children, and a window has one bridge a way. Which of several faults is reported does not depend
-//! on the order in which windows or nodes are listed; only a broken tree, which has no places, names
-//! a node by its number.
+//! on the order of listing; only a broken tree, which has no places, names a node by its number.
 
 use core::cmp::Reverse;
 
@@ -79,8 +78,8 @@ pub(super) fn widths(platform: &Platform<'_>, policy: &Policy<'_>) -> Result<(),
     }
 }
 
-/// The topology is a tree of the kinds that PCIe knows, no deeper than a [`Path`](crate::topology)
-/// can say; counts the ports below each node on the way.
+/// The topology is a tree of the kinds that PCIe knows, no deeper than a place can say; counts the
+/// components directly below each node on the way.
 pub(super) fn tree(tree: Tree<'_>, used: &mut [Used]) -> Result<(), PlanError> {
     for (id, node) in tree.iter() {
         let broken = PlanError::BrokenTree { node: id };
