@@ -42,7 +42,7 @@
 //! records, its seven dwords in order of offset: whoever reads them again can tell whether anything
 //! changed.
 //!
-//! **Invariant**: [`read`] gives what [`write`] was given, or an error that names byte, expected
+//! **Invariant**: [`read()`] gives what [`write()`] was given, or an error that names byte, expected
 //! and found; it never gives a part.
 
 use core::fmt;
