@@ -717,6 +717,17 @@ fn a_fault_in_back_invalidate_is_named_and_undone() {
         m.hw.on_commit.insert(control, fault);
         assert_eq!(restored(m, &Policy::default()).code(), code);
     }
+    // The wait is the one that the hardware asks for, or 10 ms where it asks for none.
+    for (status, least, most) in [(0x2300, 2_000, 2_100), (0, 10_000, 10_100)] {
+        let mut m = accelerator(true);
+        m.hw.set(0x4002_0008, status);
+        m.hw.on_commit.insert(0x4002_0004, OnCommit::Never);
+        let error = restored(m, &Policy::default());
+        let CommitError::BackInvalidateTimeout { microseconds, .. } = error else {
+            panic!("{error}");
+        };
+        assert!((least..most).contains(&microseconds), "{error}");
+    }
     for address in [0x4000_0004, 0x4002_0004, 0x4003_0004] {
         let mut m = accelerator(false);
         m.hw.stuck = Some((address, 0x3, 0));

@@ -118,6 +118,18 @@ fn registers_that_changed_since_are_noticed() {
     }
 }
 
+#[test]
+fn the_digest_of_registers_takes_locked_decoders_only() {
+    let mut m = simple();
+    let mut done = committed(&mut m);
+    let control = done.decoders[0].image.control().with_lock_on_commit(false);
+    done.decoders[0].image = done.decoders[0].image.with_control(control);
+    let mut buffer = [0; 512];
+    let record = handoff::write(m.topology.tree(), &done, None, &mut buffer).expect("a record");
+    let bridge = [0, 4, 0x2000_0000, 0, 0x1700, 3, 0].map(u32::to_le_bytes).concat();
+    assert_eq!(record[48..56], fnv(&bridge).to_le_bytes());
+}
+
 /// The golden record with some bytes changed and its digest mended.
 fn mended(changes: &[(usize, u8)]) -> Vec<u8> {
     let mut record = golden();
