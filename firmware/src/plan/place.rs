@@ -10,6 +10,7 @@ use heapless::Vec;
 
 use super::error::{Count, PlanError};
 use super::{Used, used_mut};
+use crate::list;
 use crate::platform::{Platform, Window};
 use crate::policy::{Policy, Request};
 use crate::topology::{Device, DeviceKind, NodeId, NodeKind, Partition, Path, Tree};
@@ -241,7 +242,8 @@ fn place<const R: usize>(
     let region =
         Placed { window: fit.window, span, levels, coherency: fit.coherency, partition, members };
     let at = placed.partition_point(|other| other.span.base() < span.base());
-    placed.insert(at, region).map_err(|_| PlanError::Capacity { what: Count::Regions, have: R })?;
+    list::insert(placed, at, region)
+        .map_err(|_| PlanError::Capacity { what: Count::Regions, have: R })?;
     if let Some(used) = used_mut(used, device) {
         used.take(partition, size);
     }

@@ -33,7 +33,8 @@ use cxl_firmware::policy::Policy;
 use cxl_firmware::tables;
 use cxl_firmware::topology::Path;
 use cxl_firmware::verify::{verify, verify_plan};
-use cxl_regs::acpi::Identity;
+use cxl_regs::acpi::{Identity, rsdt};
+use cxl_regs::{Hpa, Interleave, Selector};
 
 /// What a caller gives, and where the results go.
 pub struct Caller<'a> {
@@ -47,6 +48,10 @@ pub struct Caller<'a> {
     first_domain: u32,
     location: Option<TableLocation>,
     message: Message,
+    root: rsdt::Kind,
+    index: usize,
+    interleave: Interleave,
+    maps: &'a [u64],
     place: (u32, &'a [u8]),
     bytes: &'a [u8],
     buffer: &'a mut [u8],
@@ -127,7 +132,9 @@ pub fn _start(caller: &mut Caller<'_>) {
     keep(result.map_or_else(|error| error.code().into(), |()| 0));
     let table = tables::srat(committed, caller.identity, caller.first_domain, buffer);
     keep(table.map_or_else(|error| error.code().into(), |bytes| bytes.len() as u64));
-    keep(committed.memory_map().map(|range| range.span.size() ^ u64::from(range.kind.e820())).sum());
+    keep(
+        committed.memory_map().map(|range| range.span.size() ^ u64::from(range.kind.e820())).sum(),
+    );
 
     let record = handoff::write(topology.tree(), committed, caller.location, buffer);
     keep(record.map_or_else(|error| error.code().into(), |bytes| bytes.len() as u64));
@@ -149,6 +156,14 @@ pub fn _start(caller: &mut Caller<'_>) {
     keep(device.map_or(0, |node| node.0.into()));
     if let Some(call) = Call::decode(&caller.message) {
         caller.message = call.encode();
+    }
+    let (kind, root) = (caller.root, &mut *caller.buffer);
+    let result = rsdt::replace(kind, caller.index, caller.rsdp, root);
+    keep(result.map_or(0, |()| 1));
+    keep(rsdt::append(kind, caller.rsdp, root).map_or(0, |bytes| bytes.len() as u64));
+    if let Ok(selector) = Selector::xor(caller.interleave, caller.maps) {
+        let position = selector.position(Hpa(caller.rsdp));
+        keep(selector.hpa(Hpa(caller.rsdp), position, caller.rsdp).map_or(0, |hpa| hpa.0));
     }
 
     #[cfg(feature = "nopanic-broken")]
