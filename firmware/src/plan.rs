@@ -17,6 +17,7 @@ use heapless::Vec;
 
 pub use error::{Count, PlanError};
 
+use crate::list;
 use crate::platform::Platform;
 use crate::policy::{PathPolicy, Policy, TargetSystem, Width};
 use crate::topology::{NodeId, NodeKind, Partition, Topology, Tree};
@@ -289,7 +290,7 @@ fn fill<const N: usize, const R: usize, const D: usize>(
     if policy.burn_spares {
         burn_spares(tree, &order, &used, plan)?;
     }
-    plan.decoders.sort_unstable_by_key(|decoder| {
+    list::sort_by_key(&mut plan.decoders, |decoder| {
         (used.get(usize::from(decoder.node.0)).map_or(0, |used| used.rank), decoder.index)
     });
     for &device in devices {

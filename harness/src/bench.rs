@@ -130,8 +130,7 @@ fn machine(path: PathPolicy) -> Machine {
 }
 
 fn guest(payload: &str) -> Result<GuestRun, BenchError> {
-    let options =
-        Options { payload, timeout: Duration::from_secs(120), ..Options::default() };
+    let options = Options { payload, timeout: Duration::from_secs(120), ..Options::default() };
     Ok(boot(&mut machine(PathPolicy::LockAll), &options)?)
 }
 

@@ -12,6 +12,7 @@ use heapless::Vec;
 
 use super::error::PlanError;
 use super::{Used, used_mut};
+use crate::list;
 use crate::platform::{Platform, Window};
 use crate::policy::{Policy, WindowWidth};
 use crate::topology::{MAX_DEPTH, NodeId, NodeKind, Tree};
@@ -128,7 +129,7 @@ pub(super) fn commit_order<const N: usize>(
         // The topology holds at most N nodes, so there is room.
         let _ = list.push(id);
     }
-    order.sort_unstable_by_key(|id| {
+    list::sort_by_key(&mut order, |id| {
         let class = match tree.get(*id).and_then(|node| node.component()) {
             Some(Component::Device) => 0u8,
             Some(Component::UpstreamPort) => 1,
@@ -147,7 +148,7 @@ pub(super) fn commit_order<const N: usize>(
             return Err(PlanError::DuplicateBridge { uid });
         }
     }
-    ports.sort_unstable_by_key(|id| tree.path(*id));
+    list::sort_by_key(&mut ports, |id| tree.path(*id));
     for pair in ports.windows(2) {
         let (Some(a), Some(b)) = (pair.first(), pair.last()) else { continue };
         let place = tree.path(*a);

@@ -10,6 +10,7 @@ use heapless::Vec;
 
 use super::error::{Count, PlanError};
 use super::{Reason, Used, sets, used_mut};
+use crate::list;
 use crate::platform::{Platform, Window};
 use crate::policy::{Policy, Request, Width};
 use crate::topology::{Device, DeviceKind, NodeId, NodeKind, Partition, Path, Tree};
@@ -282,7 +283,8 @@ pub(super) fn place<const R: usize>(
     }
     let region = Placed { window, span, levels, coherency, partition, reason, members };
     let at = placed.partition_point(|other| other.span.base() < span.base());
-    placed.insert(at, region).map_err(|_| PlanError::Capacity { what: Count::Regions, have: R })
+    list::insert(placed, at, region)
+        .map_err(|_| PlanError::Capacity { what: Count::Regions, have: R })
 }
 
 /// Levels of one way each. Their granularity means nothing, but older Linux kernels compare it.

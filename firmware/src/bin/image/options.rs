@@ -6,6 +6,7 @@
 //! burn-spares                             commit and lock spare decoders at size 0
 //! enable-cache                            enable CXL.cache on Type 2 devices
 //! target=linux|specification              whose rules count               (linux)
+//! width=flat|widest                       how many devices share a region   (flat)
 //! bus=UID:SEGMENT:BUS                     a bridge's root bus, hexadecimal; else bus = UID
 //! region=UID/PORT[.PORT],KIND[,window=A][,offset=A][,size=A]
 //!                                         one region; KIND is volatile or persistent
@@ -22,7 +23,7 @@
 //! `address-bits=`, which stands for CPUID.
 
 use cxl_firmware::platform::RootBus;
-use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem};
+use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem, Width};
 use cxl_firmware::topology::{Partition, Path};
 use heapless::Vec;
 
@@ -68,6 +69,8 @@ impl<'a> Options<'a> {
             ("enable-cache", "") => self.policy.enable_cache = true,
             ("target", "linux") => self.policy.target = TargetSystem::Linux,
             ("target", "specification") => self.policy.target = TargetSystem::Specification,
+            ("width", "flat") => self.policy.width = Width::Flat,
+            ("width", "widest") => self.policy.width = Width::Widest,
             ("bus", value) => self.roots.push(root(value)?).ok()?,
             ("region", value) => self.requests.push(region(value)?).ok()?,
             ("address-bits", value) => {
