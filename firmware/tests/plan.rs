@@ -7,11 +7,11 @@ mod board;
 
 use board::{Board, GIB, MIB, UNIT, any_use, bi, capable, path, request};
 use cxl_firmware::plan::{Count, Note, Plan, PlanError, Purpose, plan};
-use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem};
+use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem, Width};
 use cxl_firmware::topology::{DeviceKind, NodeId, NodeKind, Partition, Topology};
 use cxl_regs::{
-    Arithmetic, Coherency, ComposeError, DecodeError, Dpa, Granularity, Hpa, Route, Span, Targets,
-    Ways, XorMapError,
+    Arithmetic, Coherency, ComposeError, DecodeError, Dpa, Granularity, Hpa, Interleave, Route,
+    Span, Targets, Ways, XorMapError,
 };
 use proptest::prelude::*;
 
@@ -258,14 +258,18 @@ fn persistent_memory_passes_a_gap_below_the_volatile_memory() {
     board.memory(other, 256 * MIB, 0);
     *board.device(NodeId(2)) =
         cxl_firmware::topology::Device { persistent: 512 * MIB, ..*board.device(NodeId(2)) };
-    // 768 MiB are free below: enough for the persistent part, not for the volatile one.
-    let fixed = Request { offset: Some(768 * MIB), ..request(path(7, &[4])) };
-    let plan = board.plan(&Policy { requests: &[fixed], ..Policy::default() }).unwrap();
+    let last = board.root_port(NodeId(0), 5);
+    board.memory(last, 256 * MIB, 0);
+    // 512 MiB are free between the fixed ones: enough for the persistent part only.
+    let fixed = |port, offset| Request { offset: Some(offset), ..request(path(7, &[port])) };
+    let requests = [fixed(4, 768 * MIB), fixed(5, 0)];
+    let plan = board.plan(&Policy { requests: &requests, ..Policy::default() }).unwrap();
     board.check(&plan);
     let spans: Vec<_> = plan.regions.iter().map(|r| (r.span.base().0, r.partition)).collect();
     assert_eq!(
         spans,
         [
+            (WINDOW, Partition::Volatile),
             (WINDOW + 768 * MIB, Partition::Volatile),
             (WINDOW + GIB, Partition::Volatile),
             (WINDOW + 2 * GIB, Partition::Persistent),
@@ -626,6 +630,19 @@ fn the_window_that_came_closest_tells_why_none_fits() {
         board.windows.rotate_left(1);
         refuses(&board, PlanError::WindowTooSmall { device, window, need, have });
     }
+    // Of two that came equally far, the lower one; of two without a base, the smaller one.
+    board.window(0x8_0000_0000, 256 * MIB, &[7]);
+    for _ in 0..4 {
+        board.windows.rotate_left(1);
+        refuses(&board, PlanError::WindowTooSmall { device, window, need, have });
+    }
+    for (window, gib) in board.windows.iter_mut().zip([2, 5, 1, 3]) {
+        (window.base, window.size) = (0, gib * GIB);
+    }
+    for _ in 0..4 {
+        board.windows.rotate_left(1);
+        refuses(&board, PlanError::Unplaced { device, size: GIB });
+    }
 }
 
 #[test]
@@ -732,7 +749,12 @@ fn ports_and_bridges_that_cannot_be_told_apart_are_refused() {
 fn a_node_without_a_place_is_refused() {
     let root = NodeId(0);
     type Breaks = fn(&mut Board);
-    let breakages: [(u16, Breaks); 7] = [
+    let breakages: [(u16, Breaks); 8] = [
+        (0, |board| {
+            board.nodes.swap(0, 1);
+            board.node(NodeId(0)).parent = Some(NodeId(1));
+            board.node(NodeId(2)).parent = Some(NodeId(0));
+        }),
         (1, |board| board.node(NodeId(1)).parent = Some(NodeId(1))),
         (1, |board| board.node(NodeId(1)).parent = Some(NodeId(2))),
         (2, |board| board.node(NodeId(2)).parent = Some(NodeId(u16::MAX))),
@@ -1082,6 +1104,26 @@ fn any_node() -> impl Strategy<Value = cxl_firmware::topology::Node> {
     })
 }
 
+/// Hangs each node below one that it fits, with a port number of its own.
+fn hang_up(board: &mut Board, nodes: Vec<cxl_firmware::topology::Node>) {
+    use NodeKind::{Device, DownstreamPort, HostBridge, RootPort, UpstreamPort};
+    for (number, node) in nodes.into_iter().enumerate() {
+        let has_child = |id| board.nodes.iter().any(|node| node.parent == Some(id));
+        let above: Vec<_> = (0..board.nodes.len() as u16)
+            .map(NodeId)
+            .filter(|&id| match (board.nodes[usize::from(id.0)].kind, node.kind) {
+                (HostBridge { .. }, RootPort) | (UpstreamPort, DownstreamPort) => true,
+                (RootPort | DownstreamPort, UpstreamPort | Device(_)) => !has_child(id),
+                _ => false,
+            })
+            .collect();
+        if let Some(&parent) = above.get(usize::from(node.port) * 5 % above.len().max(1)) {
+            let (parent, port) = (Some(parent), number as u8);
+            board.nodes.push(cxl_firmware::topology::Node { parent, port, ..node });
+        }
+    }
+}
+
 fn any_window() -> impl Strategy<Value = (u64, u64, Vec<u32>, u8)> {
     let address = prop_oneof![
         Just(0),
@@ -1108,7 +1150,11 @@ fn any_request() -> impl Strategy<Value = Request> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 200,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn a_legal_board_keeps_the_laws_in_any_order(
@@ -1131,11 +1177,16 @@ proptest! {
         windows in prop::collection::vec(any_window(), 0..6),
         requests in prop::collection::vec(any_request(), 0..4),
         address_bits in any::<u8>(),
-        (burn_spares, path) in (any::<bool>(), 0..3usize),
+        (burn_spares, legal_tree) in any::<(bool, bool)>(),
+        (path, width) in (0..3usize, 0..3usize),
     ) {
         let mut board = Board::new();
         for uid in 0..3 { board.bridge(uid); }
-        board.nodes.extend(nodes);
+        if legal_tree {
+            hang_up(&mut board, nodes);
+        } else {
+            board.nodes.extend(nodes);
+        }
         board.address_bits = address_bits;
         for (base, size, targets, restrictions) in windows {
             let window = board.window(base, size, &targets);
@@ -1143,7 +1194,10 @@ proptest! {
         }
         let path = [PathPolicy::LockAll, PathPolicy::Unlocked, PathPolicy::GuestPrograms][path];
         let target = TargetSystem::Specification;
-        let policy = Policy { path, burn_spares, target, requests: &requests, ..Policy::default() };
+        let two = Interleave::new(Ways::Two, Granularity::B256);
+        let width = [Width::Flat, Width::Widest, Width::Exactly(two)][width];
+        let policy = Policy { path, burn_spares, target, width, ..Policy::default() };
+        let policy = Policy { requests: &requests, map_leftovers: true, ..policy };
         match board.plan(&policy) {
             Ok(plan) => {
                 board.address_bits = address_bits.min(64);
