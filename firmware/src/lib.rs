@@ -26,3 +26,5 @@ pub mod tables;
 pub mod topology;
 pub mod verify;
 mod wait;
+
+pub use program::DecoderRegisters;

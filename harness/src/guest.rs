@@ -11,7 +11,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestM
 use zerocopy::FromBytes;
 
 use crate::backing;
-use crate::kvm::{Bus, Signal, Slot};
+use crate::kvm::{Bus, Slot};
 use crate::machine::Machine;
 use mirror::{Limits, Mirror};
 
@@ -25,6 +25,29 @@ pub struct Counts {
     /// Of these, accesses to a CXL memory window.
     pub window: u64,
 }
+
+/// An internal error of KVM that the guest announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announced {
+    /// Where it wanted to go on.
+    pub resume: u64,
+    /// Whether it happened.
+    pub happened: bool,
+}
+
+/// The counters at a place that a payload marked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The payload's number for it.
+    pub id: u64,
+    /// Exits until then.
+    pub counts: Counts,
+    /// Slots that were mirrored then.
+    pub slots: usize,
+}
+
+/// The suberror of an instruction that KVM's emulator does not know (KVM_INTERNAL_ERROR_EMULATION).
+const EMULATION: u32 = 1;
 
 /// A machine on the other side of a vCPU's exits.
 pub struct Guest<'a> {
@@ -42,6 +65,12 @@ pub struct Guest<'a> {
     pub counts: Counts,
     /// Exits until the firmware handed over.
     pub at_handoff: Option<Counts>,
+    /// Internal errors that were announced, in order.
+    pub announced: Vec<Announced>,
+    /// Counters at the payload's marks, in order.
+    pub marks: Vec<Mark>,
+    /// The last call announced an internal error.
+    expecting: bool,
     on_console: fn(&[u8]),
 }
 
@@ -56,6 +85,9 @@ impl<'a> Guest<'a> {
             calls: Vec::new(),
             counts: Counts::default(),
             at_handoff: None,
+            announced: Vec::new(),
+            marks: Vec::new(),
+            expecting: false,
             on_console,
         }
     }
@@ -114,29 +146,43 @@ impl Bus for Guest<'_> {
         (self.on_console)(bytes);
     }
 
-    fn doorbell(&mut self, value: u32, memory: &GuestMemoryMmap) -> Signal {
+    fn doorbell(&mut self, value: u32, memory: &GuestMemoryMmap) {
         let mut bytes = [0; size_of::<Message>()];
         if memory.read_slice(&mut bytes, GuestAddress(value.into())).is_err() {
-            return Signal::Continue;
+            return;
         }
         let Some(call) = Message::read_from_bytes(&bytes).ok().as_ref().and_then(Call::decode)
         else {
-            return Signal::Continue;
+            return;
         };
         self.calls.push(call);
+        self.expecting = false;
         match call {
-            Call::ExpectInternalError { resume } => Signal::ExpectInternalError { resume },
-            Call::HandOff { .. } => {
-                self.at_handoff = Some(self.counts);
-                Signal::Continue
+            Call::ExpectInternalError { resume } => {
+                self.announced.push(Announced { resume, happened: false });
+                self.expecting = true;
             }
             Call::Forget { a, b, length } => {
                 for base in [a, b] {
                     self.forget(memory, base, length);
                 }
-                Signal::Continue
             }
-            Call::Count { .. } | Call::Check { .. } | Call::Pair { .. } => Signal::Continue,
+            Call::Pair { .. } => {}
+            Call::HandOff { .. } => self.at_handoff = Some(self.counts),
+            Call::Mark { id } => {
+                let (counts, slots) = (self.counts, self.mirror.slots.len());
+                self.marks.push(Mark { id, counts, slots });
+            }
+            Call::Count { .. } | Call::Check { .. } => {}
         }
+    }
+
+    fn internal_error(&mut self, suberror: u32) -> Option<u64> {
+        if !std::mem::take(&mut self.expecting) || suberror != EMULATION {
+            return None;
+        }
+        let announced = self.announced.last_mut()?;
+        announced.happened = true;
+        Some(announced.resume)
     }
 }
