@@ -5,6 +5,7 @@
 //!
 //! **Invariant**: [`Call::decode`] is the inverse of [`Call::encode`], and refuses everything else.
 
+use crate::attack::Event;
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -13,7 +14,17 @@ pub const PORT: u16 = 0xF8;
 
 /// A message as it lies in memory.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
 )]
 #[repr(C)]
 pub struct Message {
@@ -58,6 +69,8 @@ pub enum Call {
         /// What was found.
         found: u64,
     },
+    /// What the attacker is about to do.
+    Attack(Event),
 }
 
 impl Call {
@@ -72,6 +85,10 @@ impl Call {
             Self::Check { id, passed, expected, found } => {
                 (4, [id, u64::from(passed), expected, found, 0])
             }
+            Self::Attack(event) => {
+                let [kind, a, b, c] = event.encode();
+                (5, [kind, a, b, c, 0])
+            }
         };
         Message { kind: U64::new(kind), words: words.map(U64::new) }
     }
@@ -84,6 +101,7 @@ impl Call {
             2 => Self::HandOff { address: a, length: b, reads: c, writes: d },
             3 => Self::Count { value: a },
             4 => Self::Check { id: a, passed: b != 0, expected: c, found: d },
+            5 => Self::Attack(Event::decode([a, b, c, d])?),
             _ => return None,
         })
     }

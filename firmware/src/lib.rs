@@ -3,10 +3,11 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
-pub mod doorbell;
 pub mod acpi;
+pub mod attack;
 pub mod config;
 pub mod discover;
+pub mod doorbell;
 mod back_invalidate;
 pub mod bring_up;
 pub mod commit;

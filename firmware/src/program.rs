@@ -32,12 +32,16 @@ impl DecoderRegisters {
         self.block.0.wrapping_add(offset)
     }
 
+    pub(crate) fn control_address(self) -> u64 {
+        self.address(Control::SPEC.offset)
+    }
+
     pub(crate) fn read_control(self, hw: &mut impl Mmio) -> Control {
-        Control::from_bits(hw.read(self.address(Control::SPEC.offset)))
+        Control::from_bits(hw.read(self.control_address()))
     }
 
     pub(crate) fn write_control(self, hw: &mut impl Mmio, control: Control) {
-        hw.write(self.address(Control::SPEC.offset), control.into_bits());
+        hw.write(self.control_address(), control.into_bits());
     }
 
     /// Reads the seven registers, each once.
