@@ -6,6 +6,7 @@
 //!
 //! **Invariant**: [`Call::decode`] is the inverse of [`Call::encode`], and refuses everything else.
 
+use crate::attack::Event;
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -147,6 +148,8 @@ pub enum Call {
         /// Which one; see the payload.
         id: u64,
     },
+    /// What the attacker is about to do.
+    Attack(Event),
 }
 
 impl Call {
@@ -164,6 +167,10 @@ impl Call {
             Self::Pair { figure, a, b } => (7, [u64::from(figure as u8), a, b, 0, 0]),
             Self::Forget { a, b, length } => (8, [a, b, length, 0, 0]),
             Self::Mark { id } => (6, [id, 0, 0, 0, 0]),
+            Self::Attack(event) => {
+                let [kind, a, b, c] = event.encode();
+                (5, [kind, a, b, c, 0])
+            }
         };
         Message { kind: U64::new(kind), words: words.map(U64::new) }
     }
@@ -179,6 +186,7 @@ impl Call {
             7 => Self::Pair { figure: Figure::decode(a)?, a: b, b: c },
             8 => Self::Forget { a, b, length: c },
             6 => Self::Mark { id: a },
+            5 => Self::Attack(Event::decode([a, b, c, d])?),
             _ => return None,
         })
     }

@@ -7,6 +7,7 @@
 extern crate std;
 
 pub mod acpi;
+pub mod attack;
 mod back_invalidate;
 pub mod bring_up;
 pub mod commit;

@@ -34,14 +34,18 @@ impl DecoderRegisters {
         self.block.0.wrapping_add(offset)
     }
 
+    pub(crate) fn control_address(self) -> u64 {
+        self.address(Control::SPEC.offset)
+    }
+
     /// Reads Control.
     pub fn read_control(self, hw: &mut impl Mmio) -> Control {
-        Control::from_bits(hw.read(self.address(Control::SPEC.offset)))
+        Control::from_bits(hw.read(self.control_address()))
     }
 
     /// Writes Control: alone it commits or takes a commit back.
     pub fn write_control(self, hw: &mut impl Mmio, control: Control) {
-        hw.write(self.address(Control::SPEC.offset), control.into_bits());
+        hw.write(self.control_address(), control.into_bits());
     }
 
     /// Reads the seven registers, each once.

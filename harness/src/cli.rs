@@ -3,6 +3,7 @@
 //! **Invariant**: output is complete before the first byte of it is written, and nothing but output
 //! goes to standard output.
 
+mod attack;
 mod decode;
 
 use std::io::{ErrorKind, Write};
@@ -23,6 +24,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Attack(attack::Attack),
     Decode(decode::Decode),
 }
 
@@ -30,6 +32,7 @@ impl Cli {
     /// Does what was asked for.
     pub(crate) fn run(self) -> ExitCode {
         match self.command {
+            Command::Attack(attack) => attack.run(),
             Command::Decode(decode) => decode.run(),
         }
     }

@@ -10,6 +10,7 @@ use cxl_firmware::doorbell::{Call, EMPTY_HANDLER, Message};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use zerocopy::FromBytes;
 
+use crate::attack::Judge;
 use crate::backing;
 use crate::kvm::{Bus, Slot};
 use crate::machine::Machine;
@@ -71,6 +72,8 @@ pub struct Guest<'a> {
     pub marks: Vec<Mark>,
     /// The last call announced an internal error.
     expecting: bool,
+    /// The judge of an attack, once there is one.
+    pub judge: Option<Judge>,
     on_console: fn(&[u8]),
 }
 
@@ -88,6 +91,7 @@ impl<'a> Guest<'a> {
             announced: Vec::new(),
             marks: Vec::new(),
             expecting: false,
+            judge: None,
             on_console,
         }
     }
@@ -130,6 +134,11 @@ impl Bus for Guest<'_> {
     fn write(&mut self, address: u64, data: &[u8]) {
         self.counts.writes += 1;
         self.counts.window += u64::from(self.machine.in_window(address));
+        if let Some(judge) = &mut self.judge
+            && let Ok(dword) = data.try_into()
+        {
+            judge.before_write(self.machine, address, u32::from_le_bytes(dword));
+        }
         self.machine.write_bytes(address, data);
     }
 
@@ -155,7 +164,10 @@ impl Bus for Guest<'_> {
         else {
             return;
         };
-        self.calls.push(call);
+        // An attack announces every bit: the judge keeps count of it.
+        if !matches!(call, Call::Attack(_)) {
+            self.calls.push(call);
+        }
         self.expecting = false;
         match call {
             Call::ExpectInternalError { resume } => {
@@ -166,6 +178,10 @@ impl Bus for Guest<'_> {
                 for base in [a, b] {
                     self.forget(memory, base, length);
                 }
+            }
+            Call::Attack(event) => {
+                let judge = self.judge.get_or_insert_with(|| Judge::new(self.machine));
+                judge.hear(self.machine, event);
             }
             Call::Pair { .. } => {}
             Call::HandOff { .. } => self.at_handoff = Some(self.counts),

@@ -3,6 +3,7 @@
 //! **Invariant**: models share register names and bit places with the firmware, never its logic.
 
 pub mod acpi;
+pub mod attack;
 pub mod backing;
 pub mod bench;
 pub mod device;

@@ -233,6 +233,16 @@ impl ComponentBlock {
         })
     }
 
+    /// The structures beside the HDM decoders as stored, each at its offset from the array.
+    pub fn other_structures(&self) -> impl Iterator<Item = (u16, &[u8])> {
+        self.structures.iter().filter_map(|structure| match &structure.body {
+            Body::Hdm(_) => None,
+            Body::Plain(registers) | Body::Handshake { registers, .. } => {
+                Some((structure.pointer, registers.bytes()))
+            }
+        })
+    }
+
     /// The offset in the HDM decoder structure of an offset in the block, if it lies there.
     pub fn hdm_offset(&self, offset: u32) -> Option<u16> {
         let (index, within) = self.structure(offset)?;

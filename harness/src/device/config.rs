@@ -199,6 +199,11 @@ impl Function {
         &mut self.registers
     }
 
+    /// The whole space, as stored.
+    pub fn bytes(&self) -> &[u8] {
+        self.registers.bytes()
+    }
+
     /// One register of the structure at `base`.
     pub fn get<R: Register>(&self, base: u16) -> R {
         self.registers.get(base)

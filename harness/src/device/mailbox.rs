@@ -83,6 +83,11 @@ impl Mailbox {
         if offset < SIZE { self.registers.read(offset) } else { 0 }
     }
 
+    /// All of it, as stored.
+    pub fn bytes(&self) -> &[u8] {
+        self.registers.bytes()
+    }
+
     /// Writes the bytes that `enabled` masks of the dword at an offset.
     pub fn write(&mut self, offset: u16, value: u32, enabled: u32) {
         let payload = MAILBOX + PAYLOAD_OFFSET;

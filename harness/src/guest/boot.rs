@@ -14,6 +14,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use super::mirror::{self, Mirror};
 use super::{Announced, Counts, Guest, Mark};
 use crate::acpi::Tables;
+use crate::attack;
 use crate::kvm::{Boot, BootError, Call as SlotCall, End, Entry, Limits, SlotError, Vm, VmError};
 use crate::machine::Machine;
 use crate::run::{TABLES_BASE, roots};
@@ -106,6 +107,8 @@ pub struct GuestRun {
     pub announced: Vec<Announced>,
     /// Counters at the payload's marks.
     pub marks: Vec<Mark>,
+    /// What the `attack` payload came to.
+    pub attack: Option<attack::Report>,
     /// What was mirrored in the end.
     pub mirror: Mirror,
     /// Every change of slots.
@@ -166,7 +169,9 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     let limits = Limits { timeout: options.timeout, interrupted: Arc::clone(&options.interrupted) };
     let end = vm.run(&mut guest, &limits);
     let run = start.elapsed() - setup;
+    let judge = guest.judge.take();
     let mut home = GuestRun {
+        attack: judge.map(|judge| judge.finish(guest.machine)),
         end,
         handoff: Vec::new(),
         cedt: Vec::new(),

@@ -4,6 +4,7 @@
 //! **Invariant**: a payload says what it expects and what it found, and ends by itself; the harness
 //! compares too.
 
+mod attack;
 mod bars;
 mod bench;
 mod execute;
@@ -39,6 +40,7 @@ pub(crate) fn run(name: &str, hw: &mut Hardware, room: &mut Room, platform: &Pla
         "program" => program::program(hw, room, platform, &mut checks),
         "bars" => bars::bars(hw, room, platform, &mut checks),
         "widths" => widths::widths(hw, room, &mut checks),
+        "attack" => attack::attack(hw, room, platform),
         "bench" => bench::run(hw, room, &mut checks),
         "count" => count(),
         _ => checks.refuse(format_args!("there is no payload \"{name}\"")),
