@@ -18,7 +18,7 @@ use crate::attack;
 use crate::kvm::{Boot, BootError, Call as SlotCall, End, Entry, Limits, SlotError, Vm, VmError};
 use crate::machine::Machine;
 use crate::run::{TABLES_BASE, roots};
-use crate::scenario::{self, Partition, PathPolicy, Scenario, Target, WindowChoice};
+use crate::scenario::{self, Partition, PathPolicy, Place, Scenario, Target, WindowChoice};
 
 /// The image that comes with the harness.
 pub static IMAGE: &[u8] = include_bytes!(env!("CXL_IMAGE"));
@@ -274,7 +274,7 @@ pub fn command_line(scenario: &Scenario, machine: &Machine, payload: &str) -> St
     }
     for region in &scenario.regions {
         for &device in &region.devices {
-            let path = crate::run::path(scenario, device);
+            let path = crate::run::path(scenario, Place::Device(device)).unwrap_or_default();
             let ports: Vec<_> = path.ports().iter().map(u8::to_string).collect();
             let kind = match region.partition {
                 Partition::Volatile => "volatile",

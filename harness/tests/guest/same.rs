@@ -70,13 +70,14 @@ fn registers(machine: &Machine, scenario: &Scenario, at: &At) -> Option<DecoderI
         }
         Component::Device => {
             let mut devices = 0..scenario.devices.len();
-            Place::Device(devices.find(|device| run::path(scenario, *device) == at.at)?)
+            Place::Device(devices.find(|device| run::path(scenario, Place::Device(*device)) == Some(at.at))?)
         }
         Component::UpstreamPort => {
             // A switch is where the way to any device below it passes.
             let device = (0..scenario.devices.len()).find(|device| {
-                let path = run::path(scenario, *device);
-                path.uid() == at.at.uid() && path.ports().starts_with(at.at.ports())
+                run::path(scenario, Place::Device(*device)).is_some_and(|path| {
+                    path.uid() == at.at.uid() && path.ports().starts_with(at.at.ports())
+                })
             })?;
             let port = &scenario.ports[scenario.devices[device].port];
             let cxl_harness::scenario::Parent::Switch(switch) = port.parent else { return None };
