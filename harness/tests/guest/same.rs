@@ -15,22 +15,76 @@ use crate::{builtin, claim, options, payload};
 
 pub(crate) fn trials() -> Vec<Trial> {
     let names = builtins().iter().map(|builtin| builtin.name);
-    names
-        .map(|name| claim(format!("guest_and_direct_run_agree_on_{name}"), move || same(name)))
-        .collect()
+    let builtins = names.map(|name| {
+        let timed = name == "commit-never";
+        claim(format!("guest_and_direct_run_agree_on_{name}"), move || same(&builtin(name), timed))
+    });
+    let requests = claim("guest_and_direct_run_agree_on_explicit_requests", || {
+        let scenario = Scenario::parse(REQUESTS, "requests").unwrap();
+        same(&scenario, false);
+        let ran = payload(&scenario, "touch").good();
+        let slots = ran.run.mirror.slots.iter();
+        let places: Vec<_> = slots.map(|slot| (slot.base, slot.size)).collect();
+        assert_eq!(places, [(0x1_2000_0000, 0x1000_0000), (0x2_3000_0000, 0x2000_0000)]);
+    });
+    builtins.chain([requests]).collect()
 }
 
-fn same(name: &str) {
-    let scenario = builtin(name);
-    let mut machine = Machine::new(&scenario);
+/// Regions in windows by name and by base, at offsets, below a switch, smaller than they could be.
+const REQUESTS: &str = r#"
+[[bridge]]
+name = "hb0"
+uid = 16
+[[port]]
+name = "rp0"
+below = "hb0"
+number = 7
+[[switch]]
+name = "sw0"
+below = "rp0"
+[[port]]
+name = "dp0"
+below = "sw0"
+number = 3
+[[device]]
+name = "mem0"
+below = "dp0"
+volatile = "512MiB"
+persistent = "1GiB"
+[[window]]
+name = "near"
+targets = ["hb0"]
+base = "0x100000000"
+size = "2GiB"
+[[window]]
+targets = ["hb0"]
+base = "0x200000000"
+size = "2GiB"
+[[region]]
+device = "mem0"
+partition = "volatile"
+window = "near"
+offset = "512MiB"
+size = "256MiB"
+[[region]]
+device = "mem0"
+partition = "persistent"
+window = "0x200000000"
+offset = "768MiB"
+size = "512MiB"
+"#;
+
+/// `timed`: how often the library polls depends on the clock.
+fn same(scenario: &Scenario, timed: bool) {
+    let mut machine = Machine::new(scenario);
     let direct = run::direct(&mut machine);
     if let Some(Refusal::Scenario(error)) = &direct.refusal {
-        let guest = boot(&mut Machine::new(&scenario), &options());
+        let guest = boot(&mut Machine::new(scenario), &options());
         let Err(GuestError::Refused(refusal)) = guest else { panic!("{guest:?}") };
         assert_eq!(refusal, Refusal::Scenario(error.clone()));
         return;
     }
-    let guest = payload(&scenario, "none");
+    let guest = payload(scenario, "none");
     assert_eq!(guest.run.code, Some(direct.refusal.as_ref().map_or(0, |refusal| refusal.code())));
     let verdict = if direct.refusal.is_some() { Verdict::Refused } else { Verdict::Good };
     assert_eq!(guest.run.verdict(), verdict, "{}", guest.console());
@@ -42,8 +96,7 @@ fn same(name: &str) {
     let (reads, writes) = guest.run.library.unwrap();
     let exits = guest.run.at_handoff.unwrap();
     assert_eq!((exits.reads, exits.writes, exits.window), (reads, writes, 0));
-    if name != "commit-never" {
-        // There the number of polls depends on the clock.
+    if !timed {
         let all = machine.traffic().all;
         assert_eq!((all.reads, all.writes), (reads, writes));
     }
@@ -51,7 +104,7 @@ fn same(name: &str) {
     // The record is what the registers hold.
     let record = handoff::read(&guest.run.handoff).unwrap();
     for decoder in record.decoders() {
-        let found = registers(&guest.machine, &scenario, &decoder.place);
+        let found = registers(&guest.machine, scenario, &decoder.place);
         assert_eq!(Some(decoder.image), found, "{}", decoder.place);
     }
     if direct.refusal.is_none() {
