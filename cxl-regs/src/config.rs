@@ -412,14 +412,24 @@ register!(BusNumbers: u32, "Bus Numbers" at 0x18, [
 #[bitfield(u16)]
 #[derive(PartialEq, Eq)]
 pub struct IoWindow {
-    /// Bits 15:12 of the base in 7:4.
+    /// Width of the addresses: 0 for 16 bits, 1 for 32.
+    #[bits(4)]
+    pub base_width: u8,
+    /// Bits 15:12 of the base.
+    #[bits(4)]
     pub base: u8,
-    /// Bits 15:12 of the limit in 7:4.
+    /// Width of the addresses, as of the base.
+    #[bits(4)]
+    pub limit_width: u8,
+    /// Bits 15:12 of the limit.
+    #[bits(4)]
     pub limit: u8,
 }
 
 register!(IoWindow: u16, "I/O Base and Limit" at 0x1C, [
+    Field::new("I/O Base Width", Self::BASE_WIDTH_OFFSET, Self::BASE_WIDTH_BITS, RO),
     Field::new("I/O Base", Self::BASE_OFFSET, Self::BASE_BITS, RW),
+    Field::new("I/O Limit Width", Self::LIMIT_WIDTH_OFFSET, Self::LIMIT_WIDTH_BITS, RO),
     Field::new("I/O Limit", Self::LIMIT_OFFSET, Self::LIMIT_BITS, RW),
 ]);
 

@@ -125,6 +125,12 @@ impl Capability {
         DECODER_COUNTS.iter().position(|&count| count == decoders).map(|code| code as u8)
     }
 
+    /// Whether a device's Target Range Type can be host-only coherent; not in one that is
+    /// device-coherent only.
+    pub const fn allows_host_only(self) -> bool {
+        self.coherency_models() != 1
+    }
+
     /// The HPA bits that this component can select on, as a mask.
     pub const fn selector_mask(self) -> u64 {
         (if self.interleave_11_8() { 0x0F00 } else { 0 })

@@ -551,7 +551,7 @@ fn configuration_headers_take_writes_as_specified() {
         .chain([0x10, 0x14].map(|bar| bits(bar, 0, !0, 0, 0, 0)))
         .chain([
             bits(0x18, 0xff00_0000, 0x00ff_ffff, 0, 0, 0),
-            bits(0x1c, 0x06a0_0000, 0xffff, 0, 0xf900_0000, 0),
+            bits(0x1c, 0x06a0_0f0f, 0xf0f0, 0, 0xf900_0000, 0),
             bits(0x20, 0, 0xfff0_fff0, 0, 0, 0),
             bits(0x24, 0x000f_000f, 0xfff0_fff0, 0, 0, 0),
             bits(0x28, 0, !0, 0, 0, 0),

@@ -407,6 +407,18 @@ pub enum FaultKind {
         /// The decoder.
         decoder: u8,
     },
+    /// A write to these bits of a decoder's register changes them in another decoder too, locked or
+    /// not.
+    LeaksInto {
+        /// The decoder that is written.
+        decoder: u8,
+        /// The register, in both.
+        register: DecoderRegister,
+        /// The bits.
+        bits: u32,
+        /// The decoder that changes with it.
+        into: u8,
+    },
     /// These bits of the register stay writable although they are locked.
     LeaksField {
         /// The register.
