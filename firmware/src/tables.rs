@@ -130,6 +130,9 @@ const ANY: Policy<'static> = Policy {
     enable_cache: false,
     target: crate::policy::TargetSystem::Specification,
     requests: &[],
+    width: crate::policy::Width::Flat,
+    windows: &[],
+    map_leftovers: false,
 };
 
 /// Writes the CEDT into `buffer` and returns exactly it.

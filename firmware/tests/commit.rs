@@ -8,7 +8,7 @@ mod scripted;
 use cxl_firmware::commit::{CommitError, commit};
 use cxl_firmware::committed::{Committed, Fate};
 use cxl_firmware::plan::Plan;
-use cxl_firmware::policy::{PathPolicy, Policy, TargetSystem};
+use cxl_firmware::policy::{PathPolicy, Policy, TargetSystem, Width};
 use cxl_firmware::topology::{DeviceKind, NodeKind};
 use scripted::{Access, Fake, GIB, MIB, Machine, OnCommit, Ticks, simple, switched};
 
@@ -24,6 +24,9 @@ const UNLOCKED: Policy<'static> = Policy {
     enable_cache: false,
     target: TargetSystem::Linux,
     requests: &[],
+    width: Width::Flat,
+    windows: &[],
+    map_leftovers: false,
 };
 const CONFIG_LOCK: Policy<'static> =
     Policy { path: PathPolicy::LockAll, config_lock: true, ..UNLOCKED };

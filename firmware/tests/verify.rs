@@ -27,6 +27,9 @@ const LINUX: Policy<'static> = Policy {
     enable_cache: false,
     target: TargetSystem::Linux,
     requests: &[],
+    width: cxl_firmware::policy::Width::Flat,
+    windows: &[],
+    map_leftovers: false,
 };
 const SPECIFICATION: Policy<'static> = Policy { target: TargetSystem::Specification, ..LINUX };
 const UNLOCKED: Policy<'static> = Policy { path: PathPolicy::Unlocked, ..LINUX };

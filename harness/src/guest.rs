@@ -6,11 +6,13 @@
 pub mod boot;
 pub mod mirror;
 
-use cxl_firmware::doorbell::{Call, Message};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use cxl_firmware::doorbell::{Call, EMPTY_HANDLER, Message};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use zerocopy::FromBytes;
 
-use crate::kvm::{Bus, Signal, Slot};
+use crate::attack::Judge;
+use crate::backing;
+use crate::kvm::{Bus, Slot};
 use crate::machine::Machine;
 use mirror::{Limits, Mirror};
 
@@ -24,6 +26,29 @@ pub struct Counts {
     /// Of these, accesses to a CXL memory window.
     pub window: u64,
 }
+
+/// An internal error of KVM that the guest announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announced {
+    /// Where it wanted to go on.
+    pub resume: u64,
+    /// Whether it happened.
+    pub happened: bool,
+}
+
+/// The counters at a place that a payload marked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The payload's number for it.
+    pub id: u64,
+    /// Exits until then.
+    pub counts: Counts,
+    /// Slots that were mirrored then.
+    pub slots: usize,
+}
+
+/// The suberror of an instruction that KVM's emulator does not know (KVM_INTERNAL_ERROR_EMULATION).
+const EMULATION: u32 = 1;
 
 /// A machine on the other side of a vCPU's exits.
 pub struct Guest<'a> {
@@ -41,6 +66,14 @@ pub struct Guest<'a> {
     pub counts: Counts,
     /// Exits until the firmware handed over.
     pub at_handoff: Option<Counts>,
+    /// Internal errors that were announced, in order.
+    pub announced: Vec<Announced>,
+    /// Counters at the payload's marks, in order.
+    pub marks: Vec<Mark>,
+    /// The last call announced an internal error.
+    expecting: bool,
+    /// The judge of an attack, once there is one.
+    pub judge: Option<Judge>,
     on_console: fn(&[u8]),
 }
 
@@ -55,13 +88,44 @@ impl<'a> Guest<'a> {
             calls: Vec::new(),
             counts: Counts::default(),
             at_handoff: None,
+            announced: Vec::new(),
+            marks: Vec::new(),
+            expecting: false,
+            judge: None,
             on_console,
+        }
+    }
+}
+
+impl Guest<'_> {
+    /// Takes the pages of a range away: RAM, or what is mirrored there.
+    fn forget(&self, memory: &GuestMemoryMmap, base: u64, length: u64) {
+        let slots = self.mirror.slots.iter();
+        let slot = slots.filter(|slot| slot.base <= base && base < slot.base + slot.size).next();
+        match slot {
+            Some(slot) => {
+                let offset = slot.offset + (base - slot.base);
+                backing::forget(&slot.memory, offset, length);
+            }
+            None => {
+                for region in memory.iter() {
+                    let start = region.start_addr().0;
+                    if let Some(offset) = base.checked_sub(start)
+                        && offset < region.len()
+                    {
+                        backing::forget(region, offset, length);
+                    }
+                }
+            }
         }
     }
 }
 
 impl Bus for Guest<'_> {
     fn read(&mut self, address: u64, data: &mut [u8]) {
+        if address == EMPTY_HANDLER {
+            return;
+        }
         self.counts.reads += 1;
         self.counts.window += u64::from(self.machine.in_window(address));
         self.machine.read_bytes(address, data);
@@ -70,6 +134,11 @@ impl Bus for Guest<'_> {
     fn write(&mut self, address: u64, data: &[u8]) {
         self.counts.writes += 1;
         self.counts.window += u64::from(self.machine.in_window(address));
+        if let Some(judge) = &mut self.judge
+            && let Ok(dword) = data.try_into()
+        {
+            judge.before_write(self.machine, address, u32::from_le_bytes(dword));
+        }
         self.machine.write_bytes(address, data);
     }
 
@@ -86,23 +155,50 @@ impl Bus for Guest<'_> {
         (self.on_console)(bytes);
     }
 
-    fn doorbell(&mut self, value: u32, memory: &GuestMemoryMmap) -> Signal {
+    fn doorbell(&mut self, value: u32, memory: &GuestMemoryMmap) {
         let mut bytes = [0; size_of::<Message>()];
         if memory.read_slice(&mut bytes, GuestAddress(value.into())).is_err() {
-            return Signal::Continue;
+            return;
         }
         let Some(call) = Message::read_from_bytes(&bytes).ok().as_ref().and_then(Call::decode)
         else {
-            return Signal::Continue;
+            return;
         };
-        self.calls.push(call);
-        match call {
-            Call::ExpectInternalError { resume } => Signal::ExpectInternalError { resume },
-            Call::HandOff { .. } => {
-                self.at_handoff = Some(self.counts);
-                Signal::Continue
-            }
-            Call::Count { .. } | Call::Check { .. } => Signal::Continue,
+        // An attack announces every bit: the judge keeps count of it.
+        if !matches!(call, Call::Attack(_)) {
+            self.calls.push(call);
         }
+        self.expecting = false;
+        match call {
+            Call::ExpectInternalError { resume } => {
+                self.announced.push(Announced { resume, happened: false });
+                self.expecting = true;
+            }
+            Call::Forget { a, b, length } => {
+                for base in [a, b] {
+                    self.forget(memory, base, length);
+                }
+            }
+            Call::Attack(event) => {
+                let judge = self.judge.get_or_insert_with(|| Judge::new(self.machine));
+                judge.hear(self.machine, event);
+            }
+            Call::Pair { .. } => {}
+            Call::HandOff { .. } => self.at_handoff = Some(self.counts),
+            Call::Mark { id } => {
+                let (counts, slots) = (self.counts, self.mirror.slots.len());
+                self.marks.push(Mark { id, counts, slots });
+            }
+            Call::Count { .. } | Call::Check { .. } => {}
+        }
+    }
+
+    fn internal_error(&mut self, suberror: u32) -> Option<u64> {
+        if !std::mem::take(&mut self.expecting) || suberror != EMULATION {
+            return None;
+        }
+        let announced = self.announced.last_mut()?;
+        announced.happened = true;
+        Some(announced.resume)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! **Invariant**: after these checks a place names one component, a parent stands before its
 //! children, and a window has one bridge a way. Which of several faults is reported does not depend
-//! on the order in which windows or nodes are listed, except for a broken tree, which has no places.
+//! on the order of listing; only a broken tree, which has no places, names a node by its number.
 
 use core::cmp::Reverse;
 
@@ -14,6 +14,7 @@ use super::error::PlanError;
 use super::{Used, used_mut};
 use crate::list;
 use crate::platform::{Platform, Window};
+use crate::policy::{Policy, WindowWidth};
 use crate::topology::{MAX_DEPTH, NodeId, NodeKind, Tree};
 
 /// The rules on windows that hold whichever of them is used.
@@ -46,10 +47,13 @@ fn check_window(platform: &Platform<'_>, window: &Window) -> Result<(), PlanErro
         Selector::xor(window.interleave, &window.xor_maps)
             .map_err(|error| PlanError::Xor { window: base, error })?;
     }
-    let Some(span) = claimed(window) else { return Ok(()) };
+    let overlaps = |other: &&Window| {
+        // Windows are known by their bases, so even two that cannot be used must differ in them.
+        let same = other.base == base && base != 0;
+        same || matches!((claimed(other), claimed(window)), (Some(a), Some(b)) if a.overlaps(b))
+    };
     let others = platform.windows.iter().filter(|other| !core::ptr::eq(*other, window));
-    let overlap = others.filter(|other| claimed(other).is_some_and(|other| other.overlaps(span)));
-    match overlap.map(|other| other.base).min() {
+    match others.filter(overlaps).map(|other| other.base).min() {
         Some(other) => {
             Err(PlanError::WindowsOverlap { first: base.min(other), second: base.max(other) })
         }
@@ -57,13 +61,30 @@ fn check_window(platform: &Platform<'_>, window: &Window) -> Result<(), PlanErro
     }
 }
 
-/// The addresses of a window that has any.
+/// The addresses of a window that has any; of one that wraps, those up to the top.
 fn claimed(window: &Window) -> Option<Span> {
-    Span::new(Hpa(window.base), window.size).ok().filter(|_| window.base != 0)
+    let size = window.size.min(u64::MAX - window.base);
+    Span::new(Hpa(window.base), size).ok().filter(|_| window.base != 0)
 }
 
-/// The topology is a tree of the kinds that PCIe knows, no deeper than a [`Path`](crate::topology)
-/// can say; counts the ports below each node on the way.
+/// A width is given to windows that exist, once.
+pub(super) fn widths(platform: &Platform<'_>, policy: &Policy<'_>) -> Result<(), PlanError> {
+    let faults = policy.windows.iter().filter_map(|&WindowWidth { window, .. }| {
+        let times = policy.windows.iter().filter(|other| other.window == window).count();
+        if !platform.windows.iter().any(|other| other.base == window) {
+            Some((window, PlanError::WidthOfNothing { window }))
+        } else {
+            (times > 1).then_some((window, PlanError::WidthTwice { window }))
+        }
+    });
+    match faults.min_by_key(|(window, _)| *window) {
+        Some((_, error)) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// The topology is a tree of the kinds that PCIe knows, no deeper than a place can say; counts the
+/// components directly below each node on the way.
 pub(super) fn tree(tree: Tree<'_>, used: &mut [Used]) -> Result<(), PlanError> {
     for (id, node) in tree.iter() {
         let broken = PlanError::BrokenTree { node: id };

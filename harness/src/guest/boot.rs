@@ -7,17 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use cxl_firmware::doorbell::Call;
+use cxl_firmware::doorbell::{Call, Status};
 use cxl_firmware::handoff;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::mirror::{self, Mirror};
-use super::{Counts, Guest};
+use super::{Announced, Counts, Guest, Mark};
 use crate::acpi::Tables;
+use crate::attack;
 use crate::kvm::{Boot, BootError, Call as SlotCall, End, Entry, Limits, SlotError, Vm, VmError};
 use crate::machine::Machine;
 use crate::run::{TABLES_BASE, roots};
-use crate::scenario::{self, Partition, PathPolicy, Scenario, Target, WindowChoice};
+use crate::scenario::{self, Partition, PathPolicy, Place, Scenario, Target, WindowChoice};
 
 /// The image that comes with the harness.
 pub static IMAGE: &[u8] = include_bytes!(env!("CXL_IMAGE"));
@@ -102,6 +103,12 @@ pub struct GuestRun {
     pub console: Vec<u8>,
     /// Doorbell calls.
     pub calls: Vec<Call>,
+    /// Internal errors that the image announced.
+    pub announced: Vec<Announced>,
+    /// Counters at the payload's marks.
+    pub marks: Vec<Mark>,
+    /// What the `attack` payload came to.
+    pub attack: Option<attack::Report>,
     /// What was mirrored in the end.
     pub mirror: Mirror,
     /// Every change of slots.
@@ -110,6 +117,22 @@ pub struct GuestRun {
     pub setup: Duration,
     /// From the first instruction to the end.
     pub run: Duration,
+}
+
+/// What a run of our image came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The image says so, and so does everything it reported.
+    Good,
+    /// The library refused, or a check of the payload failed; the console says what.
+    Refused,
+    /// The image panicked; the console says where.
+    Panicked,
+    /// The image says that all is well, and reported a failed check or announced an internal error
+    /// that did not happen.
+    Contradicted,
+    /// It did not end by itself, or in a way that our image never does; see [`GuestRun::end`].
+    NoStatus,
 }
 
 /// Boots an image on the machine and runs it to its end.
@@ -146,7 +169,9 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     let limits = Limits { timeout: options.timeout, interrupted: Arc::clone(&options.interrupted) };
     let end = vm.run(&mut guest, &limits);
     let run = start.elapsed() - setup;
+    let judge = guest.judge.take();
     let mut home = GuestRun {
+        attack: judge.map(|judge| judge.finish(guest.machine)),
         end,
         handoff: Vec::new(),
         cedt: Vec::new(),
@@ -156,6 +181,8 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         counts: guest.counts,
         console: guest.console,
         calls: guest.calls,
+        announced: guest.announced,
+        marks: guest.marks,
         mirror: guest.mirror,
         slot_log: vm.slots.log().to_vec(),
         setup,
@@ -166,6 +193,22 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
 }
 
 impl GuestRun {
+    /// What the run came to, if it was our image's.
+    pub fn verdict(&self) -> Verdict {
+        let End::Exit(code) = self.end else { return Verdict::NoStatus };
+        let failed = |call: &Call| matches!(call, Call::Check { passed: false, .. });
+        match Status::decode(code) {
+            Some(Status::Success) if self.calls.iter().any(failed) => Verdict::Contradicted,
+            Some(Status::Success) if self.announced.iter().any(|a| !a.happened) => {
+                Verdict::Contradicted
+            }
+            Some(Status::Success) => Verdict::Good,
+            Some(Status::Refused) => Verdict::Refused,
+            Some(Status::Panic) => Verdict::Panicked,
+            None => Verdict::NoStatus,
+        }
+    }
+
     /// Copies record and table out of guest memory, as far as they are where they are said to be.
     fn collect(&mut self, ram: &GuestMemoryMmap) {
         let handed = self.calls.iter().rev().find_map(|call| match *call {
@@ -219,6 +262,7 @@ pub fn command_line(scenario: &Scenario, machine: &Machine, payload: &str) -> St
         ("config-lock", policy.config_lock),
         ("burn-spares", policy.burn_spares),
         ("enable-cache", policy.enable_cache),
+        ("width=widest", policy.interleave == scenario::InterleavePolicy::Widest),
         ("target=specification", policy.target == Target::Specification),
     ] {
         if on {
@@ -230,7 +274,7 @@ pub fn command_line(scenario: &Scenario, machine: &Machine, payload: &str) -> St
     }
     for region in &scenario.regions {
         for &device in &region.devices {
-            let path = crate::run::path(scenario, device);
+            let path = crate::run::path(scenario, Place::Device(device)).unwrap_or_default();
             let ports: Vec<_> = path.ports().iter().map(u8::to_string).collect();
             let kind = match region.partition {
                 Partition::Volatile => "volatile",

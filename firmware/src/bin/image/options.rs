@@ -6,12 +6,14 @@
 //! burn-spares                             commit and lock spare decoders at size 0
 //! enable-cache                            enable CXL.cache on Type 2 devices
 //! target=linux|specification              whose rules count               (linux)
+//! width=flat|widest                       how many devices share a region   (flat)
 //! bus=UID:SEGMENT:BUS                     a bridge's root bus, hexadecimal; else bus = UID
 //! region=UID/PORT[.PORT],KIND[,window=A][,offset=A][,size=A]
 //!                                         one region; KIND is volatile or persistent
 //! address-bits=N                          width of a physical address, where CPUID is not the
 //!                                         VMM's to answer (CPL 3 without hardware support)
 //! payload=NAME                            what runs afterwards            (none)
+//! exits=N                                 no firmware: N bare exits and the end, for benches
 //! ring3                                   PVH entry: run at CPL 3
 //! quiet                                   print errors only
 //! ```
@@ -21,7 +23,7 @@
 //! `address-bits=`, which stands for CPUID.
 
 use cxl_firmware::platform::RootBus;
-use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem};
+use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem, Width};
 use cxl_firmware::topology::{Partition, Path};
 use heapless::Vec;
 
@@ -32,6 +34,7 @@ pub(crate) struct Options<'a> {
     pub(crate) roots: Vec<(u32, RootBus), 32>,
     pub(crate) address_bits: Option<u8>,
     pub(crate) payload: &'a str,
+    pub(crate) exits: Option<u64>,
     pub(crate) quiet: bool,
 }
 
@@ -46,6 +49,7 @@ impl<'a> Options<'a> {
             roots: Vec::new(),
             address_bits: None,
             payload: "none",
+            exits: None,
             quiet: false,
         };
         for word in line.split_ascii_whitespace() {
@@ -65,12 +69,15 @@ impl<'a> Options<'a> {
             ("enable-cache", "") => self.policy.enable_cache = true,
             ("target", "linux") => self.policy.target = TargetSystem::Linux,
             ("target", "specification") => self.policy.target = TargetSystem::Specification,
+            ("width", "flat") => self.policy.width = Width::Flat,
+            ("width", "widest") => self.policy.width = Width::Widest,
             ("bus", value) => self.roots.push(root(value)?).ok()?,
             ("region", value) => self.requests.push(region(value)?).ok()?,
             ("address-bits", value) => {
                 self.address_bits = Some(number(value)?.try_into().ok()?);
             }
             ("payload", name) => self.payload = name,
+            ("exits", count) => self.exits = Some(number(count)?),
             ("quiet", "") => self.quiet = true,
             // The entry has looked at it already.
             ("ring3", "") => {}
