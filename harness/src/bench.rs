@@ -165,9 +165,9 @@ fn access() -> Result<Vec<Line>, BenchError> {
     }
     let ticks = ticks_per_nanosecond();
     let lines = [
-        (Figure::Sweep, "sweep of a mirrored window / of guest RAM", 1.05, (64 << 20) / 64),
+        (Figure::Sweep, "sweep of a mirrored window / of guest RAM", 1.05, (16 << 20) / 64),
         (Figure::Random, "random access in a mirrored window / in guest RAM", 1.05, 1 << 18),
-        (Figure::FirstTouch, "first touch of the window / of guest RAM, per 4 KiB", 1.1, 16384),
+        (Figure::FirstTouch, "first touch of the window / of guest RAM, per 4 KiB", 1.1, 4096),
         (Figure::Trapped, "trapped access / bare exit to an empty handler", 1.10, 64),
     ];
     Ok(lines

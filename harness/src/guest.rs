@@ -7,6 +7,7 @@ pub mod boot;
 pub mod mirror;
 
 use cxl_firmware::doorbell::{Call, EMPTY_HANDLER, Message};
+use cxl_firmware::handoff;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use zerocopy::FromBytes;
 
@@ -14,6 +15,7 @@ use crate::attack::Judge;
 use crate::backing;
 use crate::kvm::{Bus, Slot};
 use crate::machine::Machine;
+use crate::report::{Left, Refusal, Report};
 use mirror::{Limits, Mirror};
 
 /// What the guest did that no register shows.
@@ -50,6 +52,23 @@ pub struct Mark {
 /// The suberror of an instruction that KVM's emulator does not know (KVM_INTERNAL_ERROR_EMULATION).
 const EMULATION: u32 = 1;
 
+/// What the firmware handed over.
+#[derive(Debug)]
+pub struct Handed {
+    /// The hand-off record out of guest memory; empty if there is none.
+    pub record: Vec<u8>,
+    /// The CEDT that the record names; empty if none.
+    pub cedt: Vec<u8>,
+    /// The library's error number; 0 for none.
+    pub code: u16,
+    /// Accesses that the library counted: reads, writes.
+    pub library: (u64, u64),
+    /// Exits until then.
+    pub counts: Counts,
+    /// The report of the machine as it was then: payloads may leave another one behind.
+    pub report: Report,
+}
+
 /// A machine on the other side of a vCPU's exits.
 pub struct Guest<'a> {
     /// The machine.
@@ -64,8 +83,8 @@ pub struct Guest<'a> {
     pub calls: Vec<Call>,
     /// Exits.
     pub counts: Counts,
-    /// Exits until the firmware handed over.
-    pub at_handoff: Option<Counts>,
+    /// What the firmware handed over, and the machine's state then.
+    pub handed: Option<Handed>,
     /// Internal errors that were announced, in order.
     pub announced: Vec<Announced>,
     /// Counters at the payload's marks, in order.
@@ -87,7 +106,7 @@ impl<'a> Guest<'a> {
             console: Vec::new(),
             calls: Vec::new(),
             counts: Counts::default(),
-            at_handoff: None,
+            handed: None,
             announced: Vec::new(),
             marks: Vec::new(),
             expecting: false,
@@ -98,6 +117,34 @@ impl<'a> Guest<'a> {
 }
 
 impl Guest<'_> {
+    /// Brings home what the firmware left, while the machine is as it left it.
+    fn hand_over(
+        &mut self,
+        memory: &GuestMemoryMmap,
+        address: u64,
+        length: u64,
+        library: (u64, u64),
+        code: u16,
+    ) {
+        let record = copy(memory, address, length);
+        let table = handoff::read(&record).ok().and_then(|record| record.cedt);
+        let cedt = table.map(|at| copy(memory, at.address, at.size.into())).unwrap_or_default();
+        let traffic = self.machine.traffic().clone();
+        let refusal = refusal(&self.console, code);
+        let left =
+            Left { handoff: &record, cedt: &cedt, refusal: refusal.as_ref(), traffic: &traffic };
+        let mut report = Report::of(self.machine, &left);
+        if library != (traffic.all.reads, traffic.all.writes) {
+            let (reads, writes) = library;
+            report.facts.fail(format!(
+                "the library counted {reads} reads and {writes} writes, KVM delivered {} and {}",
+                traffic.all.reads, traffic.all.writes
+            ));
+        }
+        let counts = self.counts;
+        self.handed = Some(Handed { record, cedt, code, library, counts, report });
+    }
+
     /// Takes the pages of a range away: RAM, or what is mirrored there.
     fn forget(&self, memory: &GuestMemoryMmap, base: u64, length: u64) {
         let slots = self.mirror.slots.iter();
@@ -118,6 +165,24 @@ impl Guest<'_> {
                 }
             }
         }
+    }
+}
+
+/// The refusal that the guest printed last: `refused: PHASE: WORDS`.
+fn refusal(console: &[u8], code: u16) -> Option<Refusal> {
+    let text = String::from_utf8_lossy(console);
+    let words = text.lines().rev().find_map(|line| line.strip_prefix("refused: "))?;
+    let (phase, message) = words.split_once(": ").unwrap_or(("image", words));
+    Some(Refusal { phase: phase.to_owned(), code, message: message.to_owned() })
+}
+
+/// Bytes of guest memory; none if they do not all lie in RAM, or are more than anything we expect.
+fn copy(memory: &GuestMemoryMmap, address: u64, length: u64) -> Vec<u8> {
+    const MOST: u64 = 1 << 20;
+    let mut bytes = vec![0; length.min(MOST) as usize];
+    match memory.read_slice(&mut bytes, GuestAddress(address)) {
+        Ok(()) if length <= MOST => bytes,
+        _ => Vec::new(),
     }
 }
 
@@ -184,7 +249,10 @@ impl Bus for Guest<'_> {
                 judge.hear(self.machine, event);
             }
             Call::Pair { .. } => {}
-            Call::HandOff { .. } => self.at_handoff = Some(self.counts),
+            Call::HandOff { address, length, reads, writes, code } => {
+                let accesses = (reads, writes);
+                self.hand_over(memory, address, length, accesses, code as u16);
+            }
             Call::Mark { id } => {
                 let (counts, slots) = (self.counts, self.mirror.slots.len());
                 self.marks.push(Mark { id, counts, slots });

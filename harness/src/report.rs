@@ -244,6 +244,16 @@ pub struct Report {
     pub measured: Option<Measured>,
 }
 
+impl Facts {
+    /// Adds what a check holds against a run.
+    pub(crate) fn fail(&mut self, failure: String) {
+        self.failures.push(failure);
+        if self.result == Verdict::Ok {
+            self.result = Verdict::Failed;
+        }
+    }
+}
+
 impl Report {
     /// The report of a run that left a machine in this state.
     ///

@@ -8,15 +8,14 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use cxl_firmware::doorbell::{Call, Status};
-use cxl_firmware::handoff;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::mirror::{self, Mirror};
-use super::{Announced, Counts, Guest, Mark};
+use super::{Announced, Counts, Guest, Handed, Mark};
 use crate::acpi::Tables;
 use crate::attack;
 use crate::kvm::{Boot, BootError, Call as SlotCall, End, Entry, Limits, SlotError, Vm, VmError};
 use crate::machine::Machine;
+use crate::report::Report;
 use crate::run::{TABLES_BASE, roots};
 use crate::scenario::{self, Partition, PathPolicy, Place, Scenario, Target, WindowChoice};
 
@@ -97,6 +96,8 @@ pub struct GuestRun {
     pub library: Option<(u64, u64)>,
     /// Exits until the hand-off.
     pub at_handoff: Option<Counts>,
+    /// The report of the machine as it was at the hand-off; `None` if there was none.
+    pub report: Option<Report>,
     /// Exits.
     pub counts: Counts,
     /// Everything the guest printed.
@@ -170,14 +171,23 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     let end = vm.run(&mut guest, &limits);
     let run = start.elapsed() - setup;
     let judge = guest.judge.take();
-    let mut home = GuestRun {
+    let handed = guest.handed.take();
+    let code = handed.as_ref().map(|handed| handed.code);
+    let library = handed.as_ref().map(|handed| handed.library);
+    let at_handoff = handed.as_ref().map(|handed| handed.counts);
+    let (handoff, cedt, report) = match handed {
+        Some(Handed { record, cedt, report, .. }) => (record, cedt, Some(report)),
+        None => (Vec::new(), Vec::new(), None),
+    };
+    let home = GuestRun {
         attack: judge.map(|judge| judge.finish(guest.machine)),
         end,
-        handoff: Vec::new(),
-        cedt: Vec::new(),
-        code: None,
-        library: None,
-        at_handoff: guest.at_handoff,
+        code,
+        library,
+        at_handoff,
+        handoff,
+        cedt,
+        report,
         counts: guest.counts,
         console: guest.console,
         calls: guest.calls,
@@ -188,7 +198,6 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         setup,
         run,
     };
-    home.collect(vm.ram());
     Ok(home)
 }
 
@@ -207,35 +216,6 @@ impl GuestRun {
             Some(Status::Panic) => Verdict::Panicked,
             None => Verdict::NoStatus,
         }
-    }
-
-    /// Copies record and table out of guest memory, as far as they are where they are said to be.
-    fn collect(&mut self, ram: &GuestMemoryMmap) {
-        let handed = self.calls.iter().rev().find_map(|call| match *call {
-            Call::HandOff { address, length, reads, writes, code } => {
-                Some((address, length, reads, writes, code))
-            }
-            _ => None,
-        });
-        let Some((address, length, reads, writes, code)) = handed else { return };
-        self.code = u16::try_from(code).ok();
-        self.library = Some((reads, writes));
-        self.handoff = copy(ram, address, length);
-        if let Ok(record) = handoff::read(&self.handoff)
-            && let Some(cedt) = record.cedt
-        {
-            self.cedt = copy(ram, cedt.address, cedt.size.into());
-        }
-    }
-}
-
-/// Bytes of guest memory; none if they do not all lie in RAM, or are more than anything we expect.
-fn copy(ram: &GuestMemoryMmap, address: u64, length: u64) -> Vec<u8> {
-    const MOST: u64 = 1 << 20;
-    let mut bytes = vec![0; length.min(MOST) as usize];
-    match ram.read_slice(&mut bytes, GuestAddress(address)) {
-        Ok(()) if length <= MOST => bytes,
-        _ => Vec::new(),
     }
 }
 

@@ -25,7 +25,7 @@ fn same(name: &str) {
     let mut machine = Machine::new(&scenario);
     let direct = run::direct(&mut machine);
     let guest = payload(&scenario, "none");
-    assert_eq!(guest.run.code, Some(direct.refusal.map_or(0, |refusal| refusal.code())));
+    assert_eq!(guest.run.code, Some(direct.refusal.as_ref().map_or(0, |refusal| refusal.code())));
     let verdict = if direct.refusal.is_some() { Verdict::Refused } else { Verdict::Good };
     assert_eq!(guest.run.verdict(), verdict, "{}", guest.console());
     assert_eq!(guest.machine.fabric(), machine.fabric());
@@ -70,7 +70,10 @@ fn registers(machine: &Machine, scenario: &Scenario, at: &At) -> Option<DecoderI
         }
         Component::Device => {
             let mut devices = 0..scenario.devices.len();
-            Place::Device(devices.find(|device| run::path(scenario, Place::Device(*device)) == Some(at.at))?)
+            Place::Device(
+                devices
+                    .find(|device| run::path(scenario, Place::Device(*device)) == Some(at.at))?,
+            )
         }
         Component::UpstreamPort => {
             // A switch is where the way to any device below it passes.

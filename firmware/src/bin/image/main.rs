@@ -57,11 +57,13 @@ const IDENTITY: Identity = Identity {
 extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     // SAFETY: the VMM passed a start-info, as the PVH boot protocol says.
     let Some(info) = (unsafe { StartInfo::read(start_info) }) else {
-        refuse(format_args!("no PVH start-info at {start_info:#x}"));
+        refuse(format_args!("no PVH start-info at {start_info:#x}"), nothing(0));
     };
     let options = match Options::parse(&info.command_line) {
         Ok(options) => options,
-        Err(BadWord(word)) => refuse(format_args!("command line: \"{word}\" is not known")),
+        Err(BadWord(word)) => {
+            refuse(format_args!("command line: \"{word}\" is not known"), nothing(0))
+        }
     };
     let mut hw = Hardware::new(tables);
     if let Some(count) = options.exits {
@@ -85,7 +87,7 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     let bits = options.address_bits;
     let found = match tables::platform(&mut hw, info.rsdp, &options.roots, bits, buffer) {
         Ok(found) => found,
-        Err(error) => refuse(format_args!("platform: {error}")),
+        Err(error) => refuse(format_args!("platform: {error}"), nothing(error.code())),
     };
     let platform = found.platform();
     let mut policy = options.policy;
@@ -114,34 +116,31 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     };
     let handoff = match handoff::write(tree, committed, location, record) {
         Ok(bytes) => (bytes.as_ptr() as u64, bytes.len() as u64),
-        Err(error) => refuse(format_args!("hand-off: {error}")),
+        Err(error) => refuse(format_args!("handoff: {error}"), nothing(error.code())),
     };
-    port::call(Call::HandOff {
+    let handed = |code: u16| Call::HandOff {
         address: handoff.0,
         length: handoff.1,
         reads: reads.into(),
         writes: writes.into(),
-        code: match (&result, &described) {
-            (Err(error), _) => error.code().into(),
-            (_, Err(error)) => error.code().into(),
-            _ => 0,
-        },
-    });
+        code: code.into(),
+    };
     if let Err(error) = result {
         for entry in &committed.decoders {
             let (at, index) = (tree.path(entry.node), entry.index);
             say(format_args!("{at}, decoder {index}: {}", entry.fate));
         }
-        refuse(format_args!("{error}"));
+        refuse(format_args!("{error}"), handed(error.code()));
     }
     if let Err(error) = described {
-        refuse(format_args!("tables: {error}"));
+        refuse(format_args!("tables: {error}"), handed(error.code()));
     }
     if let Some(TableLocation { address, .. }) = location
         && tables::install(&mut hw, info.rsdp, address, buffer).is_none()
     {
-        refuse(format_args!("tables: no root table to put the CEDT into"));
+        refuse(format_args!("tables: no root table to put the CEDT into"), nothing(0));
     }
+    port::call(handed(0));
     if !options.quiet {
         for region in &committed.regions {
             say(format_args!(
@@ -163,9 +162,15 @@ pub(crate) fn say(text: core::fmt::Arguments<'_>) {
     let _ = writeln!(Console, "{text}");
 }
 
-/// Says why, and ends the run.
-pub(crate) fn refuse(text: core::fmt::Arguments<'_>) -> ! {
+/// A hand-off of nothing.
+fn nothing(code: u16) -> Call {
+    Call::HandOff { address: 0, length: 0, reads: 0, writes: 0, code: code.into() }
+}
+
+/// Says why, hands over what there is, and ends the run.
+fn refuse(text: core::fmt::Arguments<'_>, handed: Call) -> ! {
     say(format_args!("refused: {text}"));
+    port::call(handed);
     port::exit(Status::Refused)
 }
 

@@ -25,27 +25,40 @@ use trial::Instruction;
 /// Steps of [`count`].
 const STEPS: u64 = 5000;
 
-/// Runs a payload by name; whether all its checks passed.
-pub(crate) fn run(name: &str, hw: &mut Hardware, room: &mut Room, platform: &Platform<'_>) -> bool {
+/// Runs payloads by name, several with commas between; whether all their checks passed.
+pub(crate) fn run(list: &str, hw: &mut Hardware, room: &mut Room, platform: &Platform<'_>) -> bool {
     let mut checks = Checks { next: 0, passed: true };
-    match name {
-        "none" => {}
-        "touch" => memory::touch(hw, room, &mut checks),
-        "half" => memory::half(hw, room, platform, &mut checks),
-        "exec" => execute::exec(hw, room, &mut checks),
-        "sse" => trial::run(Instruction::Load, hw, room, &mut checks),
-        "xsavec" => trial::run(Instruction::Save, hw, room, &mut checks),
-        "jump" => trial::run(Instruction::Jump, hw, room, &mut checks),
-        "recreate" => recreate::recreate(hw, room, platform, &mut checks),
-        "program" => program::program(hw, room, platform, &mut checks),
-        "bars" => bars::bars(hw, room, platform, &mut checks),
-        "widths" => widths::widths(hw, room, &mut checks),
-        "attack" => attack::attack(hw, room, platform),
-        "bench" => bench::run(hw, room, &mut checks),
-        "count" => count(),
-        _ => checks.refuse(format_args!("there is no payload \"{name}\"")),
+    for name in list.split(',') {
+        one(name, hw, room, platform, &mut checks);
     }
     checks.passed
+}
+
+fn one(
+    name: &str,
+    hw: &mut Hardware,
+    room: &mut Room,
+    platform: &Platform<'_>,
+    checks: &mut Checks,
+) {
+    match name {
+        "none" => {}
+        "touch" => memory::touch(hw, room, checks),
+        "half" => memory::half(hw, room, platform, checks),
+        "exec" => execute::exec(hw, room, checks),
+        "sse" => trial::run(Instruction::Load, hw, room, checks),
+        "xsavec" => trial::run(Instruction::Save, hw, room, checks),
+        "jump" => trial::run(Instruction::Jump, hw, room, checks),
+        "recreate" => recreate::recreate(hw, room, platform, checks),
+        "program" => program::program(hw, room, platform, checks),
+        "bars" => bars::bars(hw, room, platform, checks),
+        "widths" => widths::widths(hw, room, checks),
+        "attack" => attack::attack(hw, room, platform),
+        "bench" => bench::run(hw, room, checks),
+        "count" => count(),
+        "cost" => bench::cost(hw, room),
+        _ => checks.refuse(format_args!("there is no payload \"{name}\"")),
+    }
 }
 
 /// Checks, numbered in the order they are made.

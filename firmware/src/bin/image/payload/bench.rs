@@ -10,13 +10,16 @@ use cxl_firmware::doorbell::{Call, EMPTY_HANDLER, Figure};
 
 use super::Checks;
 use crate::hw::{Counter, Hardware};
+use crate::start::Pages;
 use crate::{Room, port};
 
 /// Pairs per figure; the first one warms up and is not reported.
 const PAIRS: u64 = 32;
-/// Plain RAM that nobody else uses: the harness's bench machine has 1 GiB.
-const RAM: u64 = 0x2000_0000;
-const BYTES: u64 = 64 << 20;
+/// Pairs of a first look, warm-up included.
+const FEW: u64 = 6;
+const BYTES: u64 = 16 << 20;
+/// Plain RAM to compare with.
+static mut RAM: Pages<{ BYTES as usize }> = Pages([0; BYTES as usize]);
 const LINE: u64 = 64;
 const PAGE: u64 = 4096;
 const ACCESSES: u64 = 1 << 18;
@@ -24,30 +27,52 @@ const TRAPS: u64 = 64;
 
 /// Runs all figures.
 pub(super) fn run(hw: &mut Hardware, room: &Room, checks: &mut Checks) {
-    let Some(region) = room.committed.regions.first() else {
+    let Some(Ranges { window, behind, ram }) = Ranges::prepare(hw, room) else {
         return checks.refuse(format_args!("no region to measure in"));
     };
-    let window = region.span.base().0;
-    let regions = &room.committed.regions;
-    let free = |at: &u64| !regions.iter().any(|other| other.span.base().0 == *at);
-    let behind = regions.iter().map(|region| region.span.end().0).find(free).unwrap_or(window);
-    if region.span.size() < BYTES {
-        return checks.refuse(format_args!("the region is smaller than 64 MiB"));
-    }
-    for base in [window, RAM] {
-        hw.map(base, BYTES);
-        fill(base);
-    }
-    hw.map(behind, 8);
-    hw.map(EMPTY_HANDLER, 8);
-    pairs(Figure::Sweep, window, RAM, sweep);
-    pairs(Figure::Random, window, RAM, random);
-    pairs(Figure::Trapped, behind, EMPTY_HANDLER, trapped);
-    pairs(Figure::FirstTouch, window, RAM, first_touch);
+    pairs(PAIRS, Figure::Sweep, window, ram, sweep);
+    pairs(PAIRS, Figure::Random, window, ram, random);
+    pairs(PAIRS, Figure::Trapped, behind, EMPTY_HANDLER, trapped);
+    pairs(PAIRS, Figure::FirstTouch, window, ram, first_touch);
 }
 
-fn pairs(figure: Figure, a: u64, b: u64, measure: impl Fn(u64)) {
-    for pair in 0..PAIRS {
+/// A first look at what an access costs; nothing where there is no memory to look at.
+pub(super) fn cost(hw: &mut Hardware, room: &Room) {
+    if let Some(Ranges { window, behind, ram }) = Ranges::prepare(hw, room) {
+        pairs(FEW, Figure::Sweep, window, ram, sweep);
+        pairs(FEW, Figure::Trapped, behind, ram, trapped);
+    }
+}
+
+/// Where to measure.
+struct Ranges {
+    /// A committed region.
+    window: u64,
+    /// An address of a window that no region covers.
+    behind: u64,
+    ram: u64,
+}
+
+impl Ranges {
+    /// The first region and the first gap, mapped and touched.
+    fn prepare(hw: &mut Hardware, room: &Room) -> Option<Self> {
+        let regions = &room.committed.regions;
+        let window = regions.first()?.span.base().0;
+        let free = |at: &u64| !regions.iter().any(|other| other.span.base().0 == *at);
+        let behind = regions.iter().map(|region| region.span.end().0).find(free)?;
+        let ram = (&raw const RAM) as u64;
+        for base in [window, ram] {
+            hw.map(base, BYTES);
+            fill(base);
+        }
+        hw.map(behind, 8);
+        hw.map(EMPTY_HANDLER, 8);
+        Some(Self { window, behind, ram })
+    }
+}
+
+fn pairs(count: u64, figure: Figure, a: u64, b: u64, measure: impl Fn(u64)) {
+    for pair in 0..count {
         if figure == Figure::FirstTouch {
             // The host takes the pages of both ranges away.
             port::call(Call::Forget { a, b, length: BYTES });
@@ -71,7 +96,7 @@ fn pairs(figure: Figure, a: u64, b: u64, measure: impl Fn(u64)) {
 }
 
 fn read(address: u64) -> u64 {
-    // SAFETY: an aligned address in a range that `run` mapped: RAM that nothing else uses, a CXL
+    // SAFETY: an aligned address in a range that `run` mapped: RAM of its own, a CXL
     // window, or a register page that reads as anything.
     unsafe { ptr::read_volatile(address as *const u64) }
 }
