@@ -261,7 +261,7 @@ impl Cfmws {
         })?;
         let count = interleave.ways.count() as usize;
         let uids: Vec<u32, MAX_TARGETS> =
-            targets.iter().take(count.min(MAX_TARGETS)).map(|target| target.get()).collect();
+            first_of(targets.iter().take(count).map(|target| target.get()));
         let window = Self::new(span, interleave, &uids)?;
         let restrictions = Restrictions::from_bits(record.restrictions.get());
         Ok(Self { arithmetic, restrictions, qtg: record.qtg.get(), ..window })
@@ -282,8 +282,7 @@ impl Cfmws {
             restrictions: self.restrictions.into_bits().into(),
             qtg: self.qtg.into(),
         };
-        let targets = self.targets.iter().take(MAX_TARGETS);
-        (record, targets.map(|&uid| uid.into()).collect())
+        (record, first_of(self.targets.iter().map(|&uid| uid.into())))
     }
 }
 
@@ -302,7 +301,7 @@ impl Cxims {
     /// The maps for windows of this granularity. Maps behind the fourth are dropped: no way count
     /// uses them.
     pub fn new(granularity: Granularity, maps: &[u64]) -> Self {
-        Self { granularity, maps: maps.iter().copied().take(Selector::MAX_MAPS).collect() }
+        Self { granularity, maps: first_of(maps.iter().copied()) }
     }
 
     /// The legal value of a record and the maps behind it.
@@ -311,8 +310,7 @@ impl Cxims {
             Granularity::decode(record.hbig.into()).map_err(Problem::MapGranularity)?;
         let need = usize::from(record.map_count);
         let maps = maps.get(..need).ok_or(Problem::MapCount { need, have: maps.len() })?;
-        let maps = maps.iter().map(|map| map.get()).take(Selector::MAX_MAPS).collect();
-        Ok(Self { granularity, maps })
+        Ok(Self { granularity, maps: first_of(maps.iter().map(|map| map.get())) })
     }
 
     /// The record of a legal value, and the maps to put behind it.
@@ -324,9 +322,19 @@ impl Cxims {
             hbig: self.granularity.encode(),
             map_count: self.maps.len() as u8,
         };
-        let maps = self.maps.iter().take(Selector::MAX_MAPS);
-        (record, maps.map(|&map| map.into()).collect())
+        (record, first_of(self.maps.iter().map(|&map| map.into())))
     }
+}
+
+/// As many items as there is room for. Collecting them would panic on one more.
+fn first_of<T, const N: usize>(items: impl Iterator<Item = T>) -> Vec<T, N> {
+    let mut list = Vec::new();
+    for item in items {
+        if list.push(item).is_err() {
+            break;
+        }
+    }
+    list
 }
 
 /// What a downstream port of a CXL 1.1 host reports errors by.
