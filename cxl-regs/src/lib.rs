@@ -2,6 +2,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
+#![allow(clippy::result_unit_err, reason = "the checked setters of bitfield-struct")]
 
 pub mod access;
 pub mod acpi;
