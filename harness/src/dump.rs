@@ -26,10 +26,6 @@ use input::Section;
 pub use input::{InputError, MAX_INPUT};
 use range::Range;
 
-/// The most bytes that a CEDT is read from. Every record is judged beside all others, so the time
-/// grows with the square of their number; 64 KiB have room for a thousand windows.
-const MAX_TABLE: usize = 64 << 10;
-
 /// What a dump is a dump of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -208,9 +204,6 @@ impl Dump {
             Some(kind) => kind,
             None => Kind::of(first)?,
         };
-        if kind == Kind::Cedt && first.bytes.len() > MAX_TABLE {
-            return Err(DumpError::Input(InputError::TooMuch { limit: MAX_TABLE }));
-        }
         let dump = Self { kind, component: options.component, sections };
         if !options.force {
             dump.sections.iter().try_for_each(|section| dump.judge(section))?;

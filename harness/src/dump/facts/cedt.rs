@@ -7,6 +7,7 @@ use cxl_regs::Arithmetic;
 use cxl_regs::acpi;
 use cxl_regs::acpi::cedt::wire::{CfmwsRecord, ChbsRecord, CximsRecord, RdpasRecord, Wire};
 use cxl_regs::acpi::cedt::{CsdsCapabilities, RawRecord, Restrictions};
+use cxl_regs::config::Bdf;
 use serde::Serialize;
 
 use super::{granularity, hex, ways};
@@ -208,10 +209,9 @@ impl XorMaps {
 
 impl PortAssociation {
     fn of(record: RdpasRecord, problem: Option<String>) -> Self {
-        let bdf = record.bdf.get();
         Self {
             segment: record.segment.get(),
-            bdf: format!("{:02x}:{:02x}.{}", bdf >> 8, bdf >> 3 & 0x1F, bdf & 7),
+            bdf: Bdf::from_bits(record.bdf.get()).to_string(),
             base: hex(record.base.get()),
             protocol: record.protocol,
             problem,
