@@ -1,4 +1,4 @@
-//! CXL firmware: discover, plan, program, commit, lock, verify and describe.
+#![doc = include_str!("../README.md")]
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

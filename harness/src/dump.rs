@@ -17,7 +17,7 @@ use cxl_regs::acpi::TableError;
 use cxl_regs::acpi::cedt::{self, Cedt, CedtError};
 use cxl_regs::block;
 use cxl_regs::component::{ArrayError, BLOCK_SIZE, RANGE_SIZE};
-use cxl_regs::config::{CONFIG_SIZE, CONVENTIONAL_SIZE, ConfigText};
+use cxl_regs::config::{CONFIG_SIZE, CONVENTIONAL_SIZE, ConfigText, HeaderType};
 use cxl_regs::text::{HdmProblem, HdmText};
 
 use diff::diff;
@@ -307,6 +307,12 @@ fn absent(space: &[u8]) -> bool {
     matches!(block::image(space)(0), 0 | u32::MAX)
 }
 
+/// Whether configuration space starts with a header of an endpoint or a bridge.
+fn has_header(space: &[u8]) -> bool {
+    let kind: HeaderType = block::read(block::image(space), 0);
+    kind.layout() <= 1
+}
+
 impl Kind {
     /// The sizes that dumps of the kind have; none if they say it themselves.
     fn sizes(self) -> &'static [usize] {
@@ -334,7 +340,7 @@ impl Kind {
             Ok(Self::Cachemem)
         } else if Range::of_block(bytes, component).array().is_ok() || size(Self::Component) {
             Ok(Self::Component)
-        } else if size(Self::Config) {
+        } else if size(Self::Config) && (absent(bytes) || has_header(bytes)) {
             Ok(Self::Config)
         } else {
             Err(DumpError::Unrecognised { length: bytes.len(), start })

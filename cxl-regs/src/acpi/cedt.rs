@@ -614,6 +614,12 @@ impl<'a> Cedt<'a> {
         Records(self.raw_records())
     }
 
+    /// A record of this table, judged by itself and beside the records before it; a window also by
+    /// its maps.
+    pub fn judge(&self, raw: RawRecord<'a>) -> Result<Record<'a>, CedtError> {
+        self.records().judge_among(raw)
+    }
+
     /// The legal windows, in order.
     pub fn windows(&self) -> impl Iterator<Item = Cfmws> + 'a {
         self.records().filter_map(|record| match record {
@@ -639,7 +645,7 @@ impl<'a> Cedt<'a> {
     /// error is a cause and not what followed from it.
     pub fn check(&self) -> Result<(), CedtError> {
         self.records().try_for_each(|record| record.map(|_| ()))?;
-        self.raw_records().try_for_each(|raw| self.records().judge_among(raw?).map(|_| ()))
+        self.raw_records().try_for_each(|raw| self.judge(raw?).map(|_| ()))
     }
 }
 

@@ -120,14 +120,17 @@ impl From<acpi::Cedt<'_>> for Cedt {
             problem: table.check().err().map(|error| error.to_string()),
             ..Self::default()
         };
-        table.raw_records().filter_map(Result::ok).for_each(|record| facts.add(record));
+        for raw in table.raw_records().filter_map(Result::ok) {
+            let problem = table.judge(raw).err().map(|error| error.problem.to_string());
+            facts.add(raw, problem);
+        }
         facts
     }
 }
 
 impl Cedt {
-    fn add(&mut self, raw: RawRecord<'_>) {
-        let problem = raw.judge().err().map(|error| error.problem.to_string());
+    /// Adds a record with what is wrong with it, if anything.
+    fn add(&mut self, raw: RawRecord<'_>, problem: Option<String>) {
         match raw.wire() {
             Ok(Wire::Chbs(&record)) => self.host_bridges.push(HostBridge::of(record, problem)),
             Ok(Wire::Cfmws(&record, targets)) => {
