@@ -1,4 +1,6 @@
 #![doc = include_str!("../README.md")]
+//!
+//! **Invariant**: nothing here reads or writes hardware, allocates, or panics on any input.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

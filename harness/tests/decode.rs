@@ -504,7 +504,7 @@ fn diff_says_what_moved() {
 #[test]
 fn bad_input_is_one_line_with_its_place_and_nothing_else() {
     let hdm = device_hdm();
-    let cases: [(&str, &[&str], Vec<u8>, &str); 24] = [
+    let cases: [(&str, &[&str], Vec<u8>, &str); 25] = [
         ("empty", &[], vec![], "offset 0x0: expected a register dump, found nothing"),
         (
             "blank",
