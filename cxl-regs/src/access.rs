@@ -1,6 +1,6 @@
 //! Access classes as data: which bits of which register software can change, and when.
 //!
-//! Every register names its fields once, in a [`Field`] table next to its type. Models take their
+//! Every register names its fields once, each beside its bits, as a [`Field`]. Models take their
 //! write behaviour from these tables; tests judge the tables against masks typed by hand.
 //!
 //! **Invariant**: bits that no field names are reserved: they read 0 and writes to them are lost.
