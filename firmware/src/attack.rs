@@ -33,7 +33,7 @@ use cxl_regs::hdm::{
 use crate::config::{acted_on_at, function_base};
 use crate::mmio::{Block, Clock, Mmio};
 use crate::platform::Ecam;
-use crate::program::DecoderRegisters;
+use crate::program::{DecoderRegisters, RANGE_STRIDE};
 use crate::topology::{Hdm, Node, NodeId, NodeKind, Tree};
 use crate::wait::wait;
 
@@ -154,6 +154,8 @@ pub enum Event {
         /// What to write to keep it as it is.
         rest: u32,
     },
+    /// The sweep of the dword is over.
+    Swept,
     /// The next write to `address` starts something.
     Trigger {
         /// What.
@@ -180,6 +182,7 @@ impl Event {
             Self::Settled => [5, 0, 0, 0],
             Self::PutBack => [6, 0, 0, 0],
             Self::Done => [7, 0, 0, 0],
+            Self::Swept => [8, 0, 0, 0],
         }
     }
 
@@ -198,6 +201,7 @@ impl Event {
             5 => Self::Settled,
             6 => Self::PutBack,
             7 => Self::Done,
+            8 => Self::Swept,
             _ => return None,
         };
         (event.encode() == [kind, a, b, c]).then_some(event)
@@ -378,6 +382,7 @@ impl<H: Mmio + Witness, C: Clock> Attacker<'_, H, C> {
                 }
             }
         }
+        self.hw.hear(Event::Swept);
     }
 
     /// Waits for the end of a commit, if one is under way.
@@ -479,9 +484,24 @@ impl<H: Mmio + Witness, C: Clock> Attacker<'_, H, C> {
         if decoders(hdm).any(|decoder| decoder.read_control(self.hw).locked()) {
             self.enter(id, State::CommittedLocked);
             self.sweep_all(node);
+            self.sweep_ranges(node, hdm);
         } else {
             self.skip(id, State::CommittedLocked, Skipped::NothingLocked);
         }
+    }
+
+    /// With HDM Decoder Enable clear, which no lock prevents, the range registers decode: whoever
+    /// can move their bases leads the addresses of locked decoders elsewhere (CXL r3.1 section
+    /// 8.1.3.8).
+    fn sweep_ranges(&mut self, node: &Node, hdm: Hdm) {
+        let Some(device) = node.device() else { return };
+        let global: GlobalControl = hdm.block.read(self.hw);
+        hdm.block.write(self.hw, global.with_decoder_enable(false));
+        let bases = [device::RangeBaseHigh::SPEC.offset, device::RangeBaseLow::SPEC.offset];
+        for offset in bases.into_iter().flat_map(|first| [first, first + RANGE_STRIDE]) {
+            self.sweep(device.dvsec.0.wrapping_add(u64::from(offset)), 0, 0);
+        }
+        hdm.block.write(self.hw, global);
     }
 
     fn spare_state(&mut self, id: NodeId, node: &Node, hdm: Hdm, state: State) {
@@ -807,7 +827,7 @@ impl Spare {
             control.set_host_only(below.control().host_only());
             control.set_back_invalidate(below.control().back_invalidate());
         } else {
-            control.set_host_only(hdm.capability.coherency_models() != DEVICE_COHERENT_ONLY);
+            control.set_host_only(hdm.capability.allows_host_only());
         }
         let image = image.with_control(control);
         match node.component() {
@@ -819,6 +839,3 @@ impl Spare {
         }
     }
 }
-
-/// Supported Coherency Models: the type bit is 0 (CXL r3.1 section 8.2.4.20.1).
-const DEVICE_COHERENT_ONLY: u8 = 1;

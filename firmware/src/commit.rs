@@ -241,13 +241,17 @@ fn run<const N: usize, const R: usize, const D: usize>(
     for device in &undo.devices {
         device.registers.quiesce(hw, tree, &device.before)?;
     }
-    for (planned, entry) in plan.decoders.iter().zip(&mut committed.decoders) {
+    for (index, planned) in plan.decoders.iter().enumerate() {
+        let Some(entry) = committed.decoders.get_mut(index) else { break };
         *written += 1;
         entry.image = job.slot(planned)?.program(hw)?;
-        let device = undo.devices.iter().find(|device| device.registers.node == planned.node);
-        if let (Some(device), Purpose::Region { .. }) = (device, planned.purpose) {
-            let DeviceUndo { registers, before, .. } = device;
-            registers.mirror(hw, tree, before, planned.index, entry.image)?;
+        let node = planned.node;
+        if plan.decoders.get(index + 1).is_some_and(|next| next.node == node) {
+            continue;
+        }
+        if let Some(device) = undo.devices.iter().find(|device| device.registers.node == node) {
+            let images = committed.decoders.iter().filter(|entry| entry.node == node);
+            device.registers.mirror(hw, tree, &device.before, images.map(|entry| entry.image))?;
         }
     }
     for device in &undo.devices {

@@ -1,4 +1,6 @@
-//! CXL firmware: discover, plan, program, commit, lock, verify and describe.
+#![doc = include_str!("../README.md")]
+//!
+//! **Invariant**: the library reaches hardware through [`mmio`] alone, and every wait ends.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -6,26 +8,36 @@
 #[cfg(test)]
 extern crate std;
 
-pub mod acpi;
-pub mod attack;
-mod back_invalidate;
-pub mod bring_up;
-pub mod commit;
-pub mod committed;
-pub mod config;
-pub mod discover;
-pub mod doorbell;
-pub mod handoff;
-mod list;
+// The seams: hardware and clock, what the platform is, what is wanted.
 pub mod mmio;
-mod paths;
-pub mod plan;
 pub mod platform;
 pub mod policy;
-mod program;
-pub mod tables;
-pub mod topology;
-pub mod verify;
-mod wait;
 
+// The phases, in order, and what each makes.
+pub mod acpi;
+pub mod discover;
+pub mod topology;
+
+pub mod plan;
+
+pub mod commit;
+pub mod committed;
+
+pub mod verify;
+
+pub mod handoff;
+pub mod tables;
+
+pub mod bring_up;
+
+pub mod attack;
+
+// What they share.
+mod back_invalidate;
+pub mod config;
+pub mod doorbell;
+mod list;
+mod paths;
+mod program;
+mod wait;
 pub use program::DecoderRegisters;

@@ -121,7 +121,9 @@ impl Slot {
                 (image, Control::new())
             }
             Purpose::Burn { base } => (
-                DecoderImage::default().with_base(base),
+                DecoderImage::default()
+                    .with_base(base)
+                    .with_control(Control::new().with_host_only(hdm.capability.allows_host_only())),
                 Control::new().with_host_only(true).with_back_invalidate(true),
             ),
         };
@@ -197,7 +199,7 @@ impl DeviceImage {
 }
 
 /// From range 1 to range 2 (CXL r3.1 section 8.1.3.8).
-const RANGE_STRIDE: u64 = 0x10;
+pub(crate) const RANGE_STRIDE: u16 = 0x10;
 
 impl DeviceRegisters {
     /// `None` for a node that is no device with decoders.
@@ -225,7 +227,7 @@ impl DeviceRegisters {
     }
 
     fn range(self, index: u64) -> Block {
-        Block(self.dvsec.0.wrapping_add(index.wrapping_mul(RANGE_STRIDE)))
+        Block(self.dvsec.0.wrapping_add(index.wrapping_mul(u64::from(RANGE_STRIDE))))
     }
 
     fn read_range(self, hw: &mut impl Mmio, index: u64) -> (u32, u32) {
@@ -317,27 +319,48 @@ impl DeviceRegisters {
         self.write_control(hw, tree, before.control.with_mem_enable(false))
     }
 
-    /// Mirrors a decoder's base into the range register of the same number, as CXL r3.1 section
-    /// 8.1.3.8 advises: software that knows no decoders sees where the memory is.
+    /// Mirrors decoders 0 and 1 into the range registers, as CXL r3.1 section 8.1.3.8 advises:
+    /// software that knows no decoders sees where the memory is.
+    ///
+    /// HDM Decoder Enable can always be cleared, and then the ranges decode (no lock covers it). So
+    /// only a range that leads to the very bytes that its decoder leads to gets a base; the others
+    /// get 0, where no window is. Else a locked decoder's addresses could be led elsewhere.
     pub(crate) fn mirror(
         self,
         hw: &mut impl Mmio,
         tree: Tree<'_>,
         before: &DeviceImage,
-        index: u8,
-        decoder: DecoderImage,
+        images: impl Iterator<Item = DecoderImage>,
     ) -> Result<(), CommitError> {
-        if index >= before.capability.hdm_count().min(2) || before.lock.config_lock() {
+        if before.lock.config_lock() {
             return Ok(());
         }
-        let index = u64::from(index);
-        let wanted = (decoder.base_high, decoder.base_low);
-        self.write_range(hw, index, wanted);
-        let found = self.read_range(hw, index);
-        let high = device::RangeBaseHigh::from_bits;
-        self.kept(tree, high(wanted.0), high(found.0))?;
-        let low = device::RangeBaseLow::from_bits;
-        self.kept(tree, low(wanted.1), low(found.1))
+        let mut images = images;
+        let mut same = true;
+        for (index, &old) in (0..u64::from(before.capability.hdm_count())).zip(&before.ranges) {
+            let size = self.read_range_size(hw, index);
+            let image = images.next().unwrap_or_default();
+            // Both count device addresses from 0: as long as all below are alike, so is this.
+            same &= image.skip() == 0 && image.control().ways() == 0 && image.size() == size;
+            let wanted = if same { (image.base_high, image.base_low) } else { (0, 0) };
+            // Without a size the base claims nothing, whatever it is.
+            if size == 0 || wanted == old {
+                continue;
+            }
+            self.write_range(hw, index, wanted);
+            let found = self.read_range(hw, index);
+            let high = device::RangeBaseHigh::from_bits;
+            self.kept(tree, high(wanted.0), high(found.0))?;
+            let low = device::RangeBaseLow::from_bits;
+            self.kept(tree, low(wanted.1), low(found.1))?;
+        }
+        Ok(())
+    }
+
+    fn read_range_size(self, hw: &mut impl Mmio, index: u64) -> u64 {
+        let size_high: device::RangeSizeHigh = self.range(index).read(hw);
+        let size_low: device::RangeSizeLow = self.range(index).read(hw);
+        device::RangeRegisters { size_high, size_low, ..Default::default() }.size()
     }
 
     fn write_range(self, hw: &mut impl Mmio, index: u64, (high, low): (u32, u32)) {

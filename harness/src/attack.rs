@@ -69,8 +69,8 @@ enum Phase {
     Between,
     /// Bits of a dword are flipped.
     Sweep { address: u64, at: At, rest: u32, step: Step },
-    /// Something was started; all that it changed so far.
-    Trigger { trigger: Trigger, address: u64, pulled: bool, changes: Vec<Change> },
+    /// Something was started; all that it changed so far, and which of that was locked.
+    Trigger { trigger: Trigger, address: u64, pulled: bool, changes: Vec<Change>, locked: Vec<At> },
 }
 
 /// How far the flip of one bit has come.
@@ -93,7 +93,26 @@ struct Flip {
     class: Class,
     /// Something gave way, as opposed to something that failed to happen.
     breach: bool,
+    /// What it has to do with the registers.
     text: String,
+    /// What it has to do with locked ranges.
+    effect: Option<String>,
+}
+
+impl Flip {
+    fn consequence(&self) -> String {
+        match &self.effect {
+            Some(effect) => format!("{}; {effect}", self.text),
+            None => self.text.clone(),
+        }
+    }
+}
+
+/// What became of locked ranges.
+struct Harm {
+    /// A sealed range leads elsewhere.
+    breach: bool,
+    words: String,
 }
 
 /// Judges an attack, write by write.
@@ -106,6 +125,8 @@ pub struct Judge {
     ranges: Vec<Range>,
     /// The ranges have to be looked for again before the next sweep.
     stale: bool,
+    /// What writes that are no tries have done to the ranges.
+    fate: Fate,
     state: State,
     place: Option<Place>,
     /// The registers as the state found them, to be compared once it has been put back.
@@ -120,9 +141,10 @@ impl Judge {
         let ranges = ranges::locked(machine);
         Self {
             shadow: Shadow::of(machine),
-            report: Report::new(ranges.len()),
+            report: Report::new(&ranges),
             ranges,
             stale: false,
+            fate: Fate::Same,
             state: State::NeverCommitted,
             place: None,
             entry: Vec::new(),
@@ -145,8 +167,7 @@ impl Judge {
                 self.phase = Phase::Between;
                 (self.state, self.place) = (state, place_at(machine, address));
                 self.entry.clear();
-                self.ranges = ranges::locked(machine);
-                self.stale = false;
+                self.find_ranges(machine);
                 if let Some(place) = self.place {
                     self.report.state(state, machine.name(place));
                 }
@@ -159,8 +180,7 @@ impl Judge {
             }
             Event::Sweep { address, rest } => {
                 if self.stale {
-                    self.ranges = ranges::locked(machine);
-                    self.stale = false;
+                    self.find_ranges(machine);
                 }
                 self.phase = match At::of(machine, address) {
                     Some(at) => Phase::Sweep { address, at, rest, step: Step::Ready },
@@ -168,13 +188,13 @@ impl Judge {
                 };
             }
             Event::Trigger { trigger, address } => {
-                let changes = Vec::new();
-                self.phase = Phase::Trigger { trigger, address, pulled: false, changes };
+                let (pulled, changes, locked) = (false, Vec::new(), Vec::new());
+                self.phase = Phase::Trigger { trigger, address, pulled, changes, locked };
             }
             Event::Settled => {
                 let phase = std::mem::replace(&mut self.phase, Phase::Between);
-                if let Phase::Trigger { trigger, address, pulled: true, changes } = phase {
-                    self.judge_trigger(machine, trigger, address, &changes);
+                if let Phase::Trigger { trigger, address, pulled: true, changes, locked } = phase {
+                    self.judge_trigger(machine, (trigger, address), &changes, &locked);
                 }
                 self.stale = true;
             }
@@ -185,8 +205,14 @@ impl Judge {
                 }
                 self.phase = Phase::Between;
             }
-            Event::Done => self.phase = Phase::Between,
+            Event::Swept | Event::Done => self.phase = Phase::Between,
         }
+    }
+
+    /// Looks for the ranges that locks protect now.
+    fn find_ranges(&mut self, machine: &Machine) {
+        self.ranges = ranges::locked(machine);
+        (self.stale, self.fate) = (false, Fate::Same);
     }
 
     /// Looks at the machine before it takes a write.
@@ -218,7 +244,11 @@ impl Judge {
                     Step::PutBack(flip) => self.judge_put_back(machine, at, *flip, &changes),
                 }
             }
-            Phase::Trigger { changes: so_far, .. } => merge(so_far, &changes),
+            Phase::Trigger { changes: so_far, locked, .. } => {
+                let covered = changes.iter().filter(|c| rules::covered(&self.shadow, c.at));
+                locked.extend(covered.map(|change| change.at));
+                merge(so_far, &changes);
+            }
             Phase::Between => self.judge_quiet(machine, &changes),
         }
         if !changes.is_empty() {
@@ -234,6 +264,9 @@ impl Judge {
             changes.iter().filter(|c| rules::covered(&self.shadow, c.at)).copied().collect();
         if !locked.is_empty() {
             self.breach(machine, &locked, "is locked, and changes with a write elsewhere");
+        }
+        if changes.iter().any(|change| self.decodes(change)) {
+            (self.fate, _) = ranges::fate(machine, &self.ranges);
         }
     }
 
@@ -270,13 +303,12 @@ impl Judge {
             (class, breach) = (Class::Changed, true);
             text = format!("a write to it changes {}", self.names(machine, &others));
         }
-        if let Some((fate, words)) = self.fate(machine, changes) {
-            if fate == Fate::Elsewhere {
-                (class, breach) = (Class::Changed, true);
-            }
-            text = format!("{text}; {words}");
+        let harm = self.harm(machine, changes);
+        if harm.as_ref().is_some_and(|harm| harm.breach) {
+            (class, breach) = (Class::Changed, true);
         }
-        Flip { rule, bits, changes: changes.to_vec(), class, breach, text }
+        let effect = harm.map(|harm| harm.words);
+        Flip { rule, bits, changes: changes.to_vec(), class, breach, text, effect }
     }
 
     fn judge_put_back(&mut self, machine: &Machine, at: At, mut flip: Flip, changes: &[Change]) {
@@ -298,42 +330,52 @@ impl Judge {
             flip.text += "; stays so until a conventional reset";
             self.stale = true;
         }
-        let name = name(machine, at);
-        let opens = flip.class == Class::Allowed && flip.text.contains("; 0x");
-        let spare = self.state == State::NeverCommitted && matches!(flip.rule, Rule::Commit(_));
-        self.report.tried(self.state, &name, flip.class, flip.bits, &flip.text);
-        if flip.class == Class::Allowed && opens {
-            self.report.opens(&name.component, &name.register, &flip.text);
-        }
-        if flip.class == Class::Allowed && spare {
-            let count = self.shadow.decoders(at.place);
-            let used = (0..count).filter(|n| self.shadow.control(at.place, *n) >> 10 & 1 != 0);
-            let (first, last) = (used.count(), count.saturating_sub(1));
-            let text = format!("decoders {first} to {last} are spare: a range can be added");
-            self.report.opens(&name.component, "spare decoders", &text);
-        }
+        let name = name(machine, at, flip.bits);
+        let consequence = flip.consequence();
+        self.report.tried(self.state, &name, flip.class, flip.bits, &consequence);
         if flip.breach {
-            self.report.breach(&name, &flip.text);
+            self.report.breach(&name, &consequence);
         }
+        if flip.class != Class::Allowed {
+            return;
+        }
+        if flip.effect.is_some() {
+            self.report.opens(&name.component, &name.register, &flip.text, flip.effect);
+        }
+        let spare = self.state == State::NeverCommitted && matches!(flip.rule, Rule::Commit(_));
+        if let Some(first) = name.decoder.filter(|n| spare && self.free_below(at.place, *n) == 0) {
+            let count = self.shadow.decoders(at.place).saturating_sub(first);
+            let text = format!("{count} from decoder {first} on: a range can be added");
+            self.report.opens(&name.component, "spare decoders", &text, None);
+        }
+    }
+
+    /// Decoders below one that are not committed.
+    fn free_below(&self, place: Place, decoder: u8) -> usize {
+        (0..decoder).filter(|n| self.shadow.control(place, *n) >> 10 & 1 == 0).count()
     }
 
     /// Changes without a try of their own.
     fn breach(&mut self, machine: &Machine, changes: &[Change], text: &str) {
-        let words = self.fate(machine, changes).map_or(String::new(), |(_, words)| words);
-        let text = if words.is_empty() { text.to_owned() } else { format!("{text}; {words}") };
+        let text = match self.harm(machine, changes) {
+            Some(harm) => format!("{text}; {}", harm.words),
+            None => text.to_owned(),
+        };
         for change in changes {
-            let name = name(machine, change.at);
             let bits = change.old ^ change.new;
+            let name = name(machine, change.at, bits);
             self.report.tried(self.state, &name, Class::Changed, bits, &text);
             self.report.breach(&name, &text);
         }
     }
 
-    /// Where the locked ranges lead, if the changes have to do with that.
-    fn fate(&self, machine: &Machine, changes: &[Change]) -> Option<(Fate, String)> {
+    /// What the changes do to the locked ranges, if anything.
+    fn harm(&self, machine: &Machine, changes: &[Change]) -> Option<Harm> {
         let matters = changes.iter().any(|change| self.decodes(change));
-        let (fate, spans) = ranges::fate(machine, if matters { &self.ranges } else { &[] });
-        Some((fate, ranges::words(fate, &spans)?))
+        let (fate, hit) = ranges::fate(machine, if matters { &self.ranges } else { &[] });
+        let words = format!("{} {}", ranges::list(hit.iter().copied()), ranges::words(fate));
+        let breach = fate == Fate::Elsewhere && hit.iter().any(|range| range.open.is_empty());
+        (fate > self.fate).then_some(Harm { breach, words })
     }
 
     /// Whether a register has a say in where addresses lead. A decoder that is and was out of use
@@ -354,46 +396,55 @@ impl Judge {
     fn judge_trigger(
         &mut self,
         machine: &Machine,
-        trigger: Trigger,
-        address: u64,
+        (trigger, address): (Trigger, u64),
         changes: &[Change],
+        locked: &[At],
     ) {
         let Some(at) = At::of(machine, address) else { return };
-        let name = Name { register: label(trigger).to_owned(), ..name(machine, at) };
+        let name = Name { register: label(trigger).to_owned(), ..name(machine, at, 0) };
         let net: Vec<Change> = changes.iter().filter(|c| c.old != c.new).copied().collect();
         let illegal: Vec<&Change> =
-            net.iter().filter(|change| !self.may_change(machine, trigger, at, change)).collect();
-        let words = self.fate(machine, &net);
-        let elsewhere = words.as_ref().is_some_and(|(fate, _)| *fate == Fate::Elsewhere);
+            net.iter().filter(|c| !self.may_change(machine, trigger, at, c, locked)).collect();
+        let harm = self.harm(machine, &net);
+        let elsewhere = harm.as_ref().is_some_and(|harm| harm.breach);
         let done = happened(machine, trigger, at.place);
-        let mut text = if !illegal.is_empty() {
+        let text = if !illegal.is_empty() {
             format!("changes {}", self.names(machine, &illegal))
         } else if !done {
             "does not do what it has to".to_owned()
         } else {
             effect(trigger).to_owned()
         };
-        if let Some((_, words)) = words {
-            text = format!("{text}; {words}");
-        }
+        let effect = harm.map(|harm| harm.words);
+        let consequence = match &effect {
+            Some(effect) => format!("{text}; {effect}"),
+            None => text.clone(),
+        };
         let held = trigger == Trigger::MaskedBusReset && illegal.is_empty();
         let class = if !illegal.is_empty() || elsewhere {
-            self.report.breach(&name, &text);
+            self.report.breach(&name, &consequence);
             Class::Changed
         } else if !done {
             Class::Changed
         } else if held {
             Class::Held
         } else {
-            self.report.opens(&name.component, &name.register, &text);
+            self.report.opens(&name.component, &name.register, &text, effect);
             Class::Allowed
         };
-        self.report.tried(self.state, &name, class, 0, &text);
+        self.report.tried(self.state, &name, class, 0, &consequence);
     }
 
-    /// What a reset may reach (CXL r3.1 section 9.7 and 8.1.3.4; PCIe Base 6.x section 6.6), given
-    /// the registers as they were before: locks were judged then.
-    fn may_change(&self, machine: &Machine, trigger: Trigger, at: At, change: &Change) -> bool {
+    /// What a reset may reach (CXL r3.1 section 9.7 and 8.1.3.4; PCIe Base 6.x section 6.6).
+    /// `locked` are the dwords that a lock covered when they changed.
+    fn may_change(
+        &self,
+        machine: &Machine,
+        trigger: Trigger,
+        at: At,
+        change: &Change,
+        locked: &[At],
+    ) -> bool {
         let own = change.at.place == at.place;
         let device_dvsec = self.shadow.dvsec(at.place).is_some_and(|dvsec| {
             change.at.block == Block::Config && (dvsec..dvsec + 0x3C).contains(&change.at.offset)
@@ -404,7 +455,7 @@ impl Judge {
             }
             Trigger::CxlReset => {
                 let config = change.at.block == Block::Config;
-                own && (!config || device_dvsec) && !rules::covered(&self.shadow, change.at)
+                own && (!config || device_dvsec) && !locked.contains(&change.at)
             }
             Trigger::Flr => {
                 own && matches!(change.at.block, Block::Config | Block::Device) && !device_dvsec
@@ -422,7 +473,8 @@ impl Judge {
     fn names(&self, machine: &Machine, changes: &[&Change]) -> String {
         let mut names: Vec<String> = Vec::new();
         for change in changes {
-            let Name { component, register, decoder } = name(machine, change.at);
+            let bits = change.old ^ change.new;
+            let Name { component, register, decoder } = name(machine, change.at, bits);
             let decoder = decoder.map_or(String::new(), |n| format!(" of decoder {n}"));
             let name = format!("{component} {register}{decoder}");
             if !names.contains(&name) {
@@ -463,9 +515,11 @@ struct Name {
     decoder: Option<u8>,
 }
 
-fn name(machine: &Machine, At { place, block, offset }: At) -> Name {
+/// The register that the lowest of `bits` of a dword belongs to.
+fn name(machine: &Machine, At { place, block, offset }: At, bits: u32) -> Name {
+    let byte = offset + (bits.trailing_zeros() % 32 / 8) as u16;
     let found = match block {
-        Block::Config => machine.function(place).and_then(|function| function.name(offset)),
+        Block::Config => machine.function(place).and_then(|function| function.register_at(byte)),
         Block::Hdm => machine
             .component(place)
             .and_then(|block| block.hdm()?.place(offset))

@@ -110,6 +110,9 @@ pub fn inject(kind: FaultKind, hdm: Option<&mut HdmBlock>, function: Option<&mut
         FaultKind::StuckBit { register, .. } | FaultKind::LeaksField { register, .. } => {
             Some(Where::from(register))
         }
+        FaultKind::LeaksInto { decoder, register, .. } => {
+            Some(Where::from(RegisterAt::Decoder { decoder, register }))
+        }
         _ => None,
     };
     if let (Some(Where::Dvsec(offset)), Some(function)) = (dword, function)
@@ -135,6 +138,9 @@ pub fn inject(kind: FaultKind, hdm: Option<&mut HdmBlock>, function: Option<&mut
         (FaultKind::LockNotEnforced { decoder }, _) => hdm.ignore_lock(Some(decoder)),
         (FaultKind::StuckBit { bits, .. }, Some(Where::Hdm(at))) => hdm.stick(at, bits),
         (FaultKind::LeaksField { bits, .. }, Some(Where::Hdm(at))) => hdm.leak(at, bits),
+        (FaultKind::LeaksInto { bits, into, .. }, Some(Where::Hdm(at))) => {
+            hdm.leak_into(at, bits, into);
+        }
         _ => {}
     }
 }

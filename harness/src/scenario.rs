@@ -17,11 +17,11 @@ mod resolve;
 
 use std::fmt;
 
+use cxl_regs::acpi::cedt::Restrictions;
 use cxl_regs::{Arithmetic, Coherency, Hpa, Interleave};
 use serde::Deserialize;
 
 pub use crate::fabric::Parent;
-use crate::fabric::Restrictions;
 
 pub use builtin::{Builtin, builtin, builtins};
 pub use error::{Problem, ScenarioError};
@@ -406,6 +406,18 @@ pub enum FaultKind {
     LockNotEnforced {
         /// The decoder.
         decoder: u8,
+    },
+    /// A write to these bits of a decoder's register changes them in another decoder too, locked or
+    /// not.
+    LeaksInto {
+        /// The decoder that is written.
+        decoder: u8,
+        /// The register, in both.
+        register: DecoderRegister,
+        /// The bits.
+        bits: u32,
+        /// The decoder that changes with it.
+        into: u8,
     },
     /// These bits of the register stay writable although they are locked.
     LeaksField {

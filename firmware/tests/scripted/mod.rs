@@ -410,6 +410,12 @@ impl Machine {
     ) -> NodeId {
         self.hw.hdm(block, 4, true);
         self.hw.dvsec(block + 0x1_0000, 2);
+        // A range for each partition there is, valid and active.
+        let sizes = [volatile, persistent].into_iter().filter(|size| *size != 0);
+        for (size, at) in sizes.zip([block + 0x1_0018, block + 0x1_0028]) {
+            self.hw.set(at, (size >> 32) as u32);
+            self.hw.set(at + 4, size as u32 | 3);
+        }
         let device = Device {
             kind,
             dvsec: Block(block + 0x1_0000),

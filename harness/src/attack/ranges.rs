@@ -4,8 +4,9 @@
 //! machine's own decode follows single addresses through whatever the devices make of them, range
 //! registers included.
 //!
-//! **Invariant**: a range counts as locked only if every decoder that its addresses or device
-//! addresses depend on is.
+//! **Invariant**: a range is watched only if every decoder that its addresses or device addresses
+//! depend on is locked. It is sealed if CONFIG_LOCK is set in its devices too: without it their
+//! range registers take over once HDM Decoder Enable is cleared.
 
 use std::collections::BTreeSet;
 
@@ -15,11 +16,14 @@ use super::rules;
 use crate::fabric::{Fabric, HdmImage};
 use crate::machine::{Landing, Machine};
 use crate::mapping::{At, How, Mapping, mappings, resolve};
+use crate::scenario::Place;
 
-/// A range whose whole path is locked.
+/// A range with all its decoders locked.
 #[derive(Clone, Debug)]
 pub(super) struct Range {
-    span: Span,
+    pub(super) span: Span,
+    /// The devices without CONFIG_LOCK, by name.
+    pub(super) open: Vec<String>,
     how: How,
     /// Addresses in it, and where they led.
     probes: Vec<(u64, Option<Landing>)>,
@@ -59,7 +63,15 @@ fn range(machine: &Machine, fabric: &Fabric, mapping: &Mapping) -> Option<Range>
         offsets.chain([span.size() - 1]).map(|offset| base + offset).collect();
     let locked = probes.iter().all(|hpa| path_is_locked(fabric, Hpa(*hpa)));
     let probes = probes.into_iter().map(|hpa| (hpa, machine.resolve(hpa))).collect();
-    locked.then_some(Range { span, how: mapping.how.clone(), probes })
+    let devices: BTreeSet<usize> = direct.members.iter().map(|member| member.device).collect();
+    let open = devices.into_iter().map(Place::Device).filter(|device| {
+        !machine.function(*device).is_some_and(|function| {
+            let lock = function.device_dvsec().map_or(0, |at| function.read(at + 0x14));
+            lock & rules::CONFIG_LOCK != 0
+        })
+    });
+    let open = open.map(|device| machine.name(device).to_owned()).collect();
+    locked.then_some(Range { span, open, how: mapping.how.clone(), probes })
 }
 
 fn path_is_locked(fabric: &Fabric, hpa: Hpa) -> bool {
@@ -82,15 +94,15 @@ fn path_is_locked(fabric: &Fabric, hpa: Hpa) -> bool {
 }
 
 /// The worst fate of any of the ranges, and the ranges that share it.
-pub(super) fn fate(machine: &Machine, ranges: &[Range]) -> (Fate, Vec<Span>) {
+pub(super) fn fate<'r>(machine: &Machine, ranges: &'r [Range]) -> (Fate, Vec<&'r Range>) {
     if ranges.is_empty() {
         return (Fate::Same, Vec::new());
     }
     let now = mappings(&machine.fabric());
     let fates: Vec<Fate> = ranges.iter().map(|range| range.fate(machine, &now)).collect();
     let worst = fates.iter().copied().max().unwrap_or(Fate::Same);
-    let spans = ranges.iter().zip(fates).filter(|(_, fate)| *fate == worst);
-    (worst, spans.map(|(range, _)| range.span).collect())
+    let hit = ranges.iter().zip(fates).filter(|(_, fate)| *fate == worst);
+    (worst, hit.map(|(range, _)| range).collect())
 }
 
 impl Range {
@@ -109,15 +121,20 @@ impl Range {
     }
 }
 
-/// What became of ranges, in words; nothing for those that lead where they led.
-pub(super) fn words(fate: Fate, spans: &[Span]) -> Option<String> {
-    let what = match fate {
-        Fate::Same => return None,
-        Fate::Traps => "no longer provably the same bytes, each access traps",
-        Fate::Nowhere => "leads nowhere",
+/// Ranges by address and size.
+pub(super) fn list<'r>(ranges: impl IntoIterator<Item = &'r Range>) -> String {
+    let words = ranges
+        .into_iter()
+        .map(|Range { span, .. }| format!("{:#x} ({})", span.base().0, Size(span.size())));
+    words.collect::<Vec<_>>().join(", ")
+}
+
+/// What became of ranges, in words.
+pub(super) fn words(fate: Fate) -> &'static str {
+    match fate {
+        Fate::Same => "leads where it led",
+        Fate::Traps => "no longer mapped, each access traps",
+        Fate::Nowhere => "gone",
         Fate::Elsewhere => "LEADS ELSEWHERE",
-    };
-    let list: Vec<String> =
-        spans.iter().map(|span| format!("{:#x} ({})", span.base().0, Size(span.size()))).collect();
-    Some(format!("{} {what}", list.join(", ")))
+    }
 }

@@ -10,6 +10,7 @@ use cxl_firmware::attack::State;
 use serde::Serialize;
 
 use super::Name;
+use super::ranges::{self, Range};
 
 /// What came of a try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -94,8 +95,10 @@ pub struct Detail {
 pub struct Integrity {
     /// No lock gave way and no locked range led elsewhere.
     pub holds: bool,
-    /// Ranges whose whole path is locked.
+    /// Ranges with all decoders on the path locked, and CONFIG_LOCK set in their devices.
     pub ranges: usize,
+    /// Ranges with all decoders locked that are open all the same, and why.
+    pub open: Vec<String>,
     /// What gave way.
     pub breaches: Vec<String>,
 }
@@ -109,6 +112,8 @@ pub struct Availability {
     pub register: String,
     /// What an attacker gets from it.
     pub consequence: String,
+    /// What that can do to locked ranges.
+    pub effects: Vec<String>,
 }
 
 fn hex<S: serde::Serializer>(bits: &u32, serializer: S) -> Result<S::Ok, S::Error> {
@@ -129,7 +134,17 @@ fn name_of(state: State) -> &'static str {
 }
 
 impl Report {
-    pub(super) fn new(ranges: usize) -> Self {
+    /// An empty one of a machine with these ranges.
+    pub(super) fn new(ranges: &[Range]) -> Self {
+        let (sealed, open): (Vec<&Range>, Vec<&Range>) =
+            ranges.iter().partition(|range| range.open.is_empty());
+        let open = open.into_iter().map(|range| {
+            let (list, devices) = (ranges::list([range]), range.open.join(", "));
+            format!(
+                "{list}: without CONFIG_LOCK in {devices}, range registers lead elsewhere once HDM \
+                 Decoder Enable is cleared"
+            )
+        });
         Self {
             tried: 0,
             held: 0,
@@ -137,7 +152,12 @@ impl Report {
             changed: 0,
             states: Vec::new(),
             details: Vec::new(),
-            integrity: Integrity { holds: true, ranges, breaches: Vec::new() },
+            integrity: Integrity {
+                holds: true,
+                ranges: sealed.len(),
+                open: open.collect(),
+                breaches: Vec::new(),
+            },
             availability: Vec::new(),
         }
     }
@@ -206,15 +226,30 @@ impl Report {
         }
     }
 
-    /// Notes what an attacker can do.
-    pub(super) fn opens(&mut self, component: &str, register: &str, consequence: &str) {
-        let new = Availability {
-            component: component.to_owned(),
-            register: register.to_owned(),
-            consequence: consequence.to_owned(),
-        };
-        if !self.availability.contains(&new) {
-            self.availability.push(new);
+    /// Notes what an attacker can do, and to which ranges.
+    pub(super) fn opens(
+        &mut self,
+        component: &str,
+        register: &str,
+        consequence: &str,
+        effect: Option<String>,
+    ) {
+        let known = self.availability.iter_mut().find(|known| {
+            known.component == component
+                && known.register == register
+                && known.consequence == consequence
+        });
+        match known {
+            Some(known) => {
+                let new = effect.filter(|effect| !known.effects.contains(effect));
+                known.effects.extend(new);
+            }
+            None => self.availability.push(Availability {
+                component: component.to_owned(),
+                register: register.to_owned(),
+                consequence: consequence.to_owned(),
+                effects: effect.into_iter().collect(),
+            }),
         }
     }
 
@@ -289,7 +324,7 @@ impl Display for Report {
     /// Verdicts first, then what gave way, then what is open, then every write that was let
     /// through: the same register, bits and outcome in one line, whatever the component and state.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Integrity { holds, ranges, breaches } = &self.integrity;
+        let Integrity { holds, ranges, open: unsealed, breaches } = &self.integrity;
         writeln!(f, "attack")?;
         writeln!(f, "  {:<18}{}", "tried", self.tried)?;
         writeln!(f, "  {:<18}{}", "held", self.held)?;
@@ -302,6 +337,9 @@ impl Display for Report {
             (false, _) => format!("BROKEN: {} ways, listed below", breaches.len()),
         };
         writeln!(f, "  {:<18}{verdict}", "integrity")?;
+        for range in unsealed {
+            writeln!(f, "  {:<18}{range}", "not sealed")?;
+        }
         let open = self.availability.len();
         writeln!(f, "  {:<18}{open} ways to switch off or add, listed below", "availability")?;
         self.fmt_states(f)?;
@@ -313,8 +351,11 @@ impl Display for Report {
         }
         if open != 0 {
             writeln!(f, "open availability")?;
-            for Availability { component, register, consequence } in &self.availability {
+            for Availability { component, register, consequence, effects } in &self.availability {
                 writeln!(f, "  {component:<18}{register}: {consequence}")?;
+                for effect in effects {
+                    writeln!(f, "  {:<20}{effect}", "")?;
+                }
             }
         }
         self.fmt_details(f, Class::Changed, "changed")?;

@@ -30,6 +30,8 @@ pub(super) enum Rule {
 
 const LOCK_ON_COMMIT: u32 = 1 << 8;
 const COMMITTED: u32 = 1 << 10;
+/// The Device DVSEC's lock, at offset 0x14.
+pub(super) const CONFIG_LOCK: u32 = 1;
 
 /// Control of a decoder that is locked: Lock On Commit and Committed.
 pub(super) fn locked(control: u32) -> bool {
@@ -39,7 +41,7 @@ pub(super) fn locked(control: u32) -> bool {
 /// CONFIG_LOCK of a device.
 pub(super) fn config_locked(shadow: &Shadow, place: Place) -> bool {
     let lock = |dvsec| At { place, block: Block::Config, offset: dvsec + 0x14 };
-    shadow.dvsec(place).is_some_and(|dvsec| shadow.dword(lock(dvsec)) & 1 != 0)
+    shadow.dvsec(place).is_some_and(|dvsec| shadow.dword(lock(dvsec)) & CONFIG_LOCK != 0)
 }
 
 /// Whether a lock that is set covers the dword.
@@ -101,9 +103,9 @@ fn decoder_rule(shadow: &Shadow, place: Place, decoder: u8, within: u16, bit: u3
     let committed = control & COMMITTED != 0;
     // What a change does to a decoder in use is undefined, so it may be refused too.
     let field = if committed {
-        Rule::May("the decoder is in use and not locked: takes the write")
+        Rule::May("committed and not locked: takes the write")
     } else {
-        Rule::Flips("the decoder is not locked: takes the write")
+        Rule::Flips("not locked: takes the write")
     };
     let optional = match field {
         Rule::Flips(text) => Rule::May(text),
@@ -117,12 +119,12 @@ fn decoder_rule(shadow: &Shadow, place: Place, decoder: u8, within: u16, bit: u3
     match (within, bit) {
         (0x00 | 0x08, 28..=31) | (0x04 | 0x0C, _) => field,
         (0x10, 0..=7) => field,
-        (0x10, 8) if committed => Rule::Sticks("the decoder is not locked: can be locked"),
+        (0x10, 8) if committed => Rule::Sticks("not locked: can be locked"),
         (0x10, 8) => field,
         (0x10, 9) if control & LOCK_ON_COMMIT != 0 && control >> 9 & 1 == 0 => {
-            Rule::Burns("the decoder is not locked: can be committed and so locked")
+            Rule::Burns("not locked: can be committed and so locked")
         }
-        (0x10, 9) => Rule::Commit("the decoder is not locked: can be committed or taken back"),
+        (0x10, 9) => Rule::Commit("not locked: can be committed or taken back"),
         // Target Range Type may be hardwired in a device; BI, UIO, UIG, UIW and ISP are options.
         (0x10, 12) if !device => field,
         (0x10, 12 | 13 | 14 | 16..=27) => optional,
@@ -186,7 +188,8 @@ fn port_rule(offset: u16, bit: u32) -> Rule {
         (0x1C, 4..=7 | 12..=15) | (0x20 | 0x24, 4..=15 | 20..=31) | (0x28 | 0x2C | 0x30, _) => {
             Rule::May("forwarding windows: registers below are redirected, memory stays")
         }
-        (0x3C, 0..=7 | 16..=27) => Rule::May("Bridge Control"),
+        (0x3C, 0..=7) => Rule::May("Interrupt Line: a note for software"),
+        (0x3C, 16..=27) => Rule::May("Bridge Control"),
         _ => header_rule(offset, bit, 0x10..0x18),
     }
 }

@@ -167,6 +167,9 @@ impl Shadow {
     }
 }
 
+/// Bytes that are compared at once.
+const PART: usize = 256;
+
 fn dword(bytes: &[u8], offset: u16) -> u32 {
     let bytes = bytes.get(usize::from(offset)..).and_then(|bytes| bytes.first_chunk());
     bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes))
@@ -186,10 +189,14 @@ impl Component {
                 found.push(Change { at: At { place: self.place, block, offset }, old, new });
             }
         };
-        // Whole runs are compared at once; only a run that differs is looked into.
+        // Only a part that differs is looked into.
         let mut run = |block, first: u16, old: &[u8], new: &[u8]| {
-            if old != new {
-                for offset in (0..old.len().max(new.len()) as u16).step_by(4) {
+            if old == new {
+                return;
+            }
+            let parts = old.chunks(PART).zip(new.chunks(PART)).zip((first..).step_by(PART));
+            for ((old, new), first) in parts.filter(|((old, new), _)| old != new) {
+                for offset in (0..PART as u16).step_by(4) {
                     note(block, first + offset, dword(old, offset), dword(new, offset));
                 }
             }

@@ -209,10 +209,15 @@ impl Function {
         self.registers.get(base)
     }
 
-    /// What the dword at an offset is called.
+    /// What the dword at an offset is called: the first register in it.
     pub fn name(&self, offset: u16) -> Option<Name> {
         let mut bytes = (offset & !3)..(offset & !3) + 4;
-        bytes.find_map(|at| self.registers.spec_at(at)).map(|spec| Name::plain(spec.name))
+        bytes.find_map(|at| self.register_at(at))
+    }
+
+    /// The register in which the byte at an offset lies.
+    pub fn register_at(&self, offset: u16) -> Option<Name> {
+        self.registers.spec_at(offset).map(|spec| Name::plain(spec.name))
     }
 
     /// The registers of the dword at an offset.

@@ -147,7 +147,16 @@ pub struct HdmBlock {
     global: u32,
     global_stuck: u32,
     slots: Vec<Slot>,
+    couplings: Vec<Coupling>,
     misuse: Misuse,
+}
+
+/// Bits of one decoder that change with a write to another.
+#[derive(Clone, Copy, Debug)]
+struct Coupling {
+    written: u16,
+    mask: u32,
+    into: u8,
 }
 
 const CONTROL: u16 = Control::SPEC.offset;
@@ -163,6 +172,7 @@ impl HdmBlock {
             global: 0,
             global_stuck: 0,
             slots: vec![Slot::default(); usize::from(capability.decoders().unwrap_or(0))],
+            couplings: Vec::new(),
             misuse: Misuse::default(),
         }
     }
@@ -196,6 +206,12 @@ impl HdmBlock {
         {
             *leaks |= mask;
         }
+    }
+
+    /// Lets writes to bits of a decoder's dword at `offset` in the structure change the same bits of
+    /// decoder `into`, locked or not.
+    pub fn leak_into(&mut self, offset: u16, mask: u32, into: u8) {
+        self.couplings.push(Coupling { written: offset, mask, into });
     }
 
     /// Keeps bits of the dword at `offset` in the structure at 0.
@@ -300,7 +316,16 @@ impl HdmBlock {
         }
         let Some((decoder, within)) = self.locate(offset) else { return Effect::None };
         let settled = self.advance(decoder, now, false);
-        let written = self.write_decoder(decoder, within, value, now);
+        let mut written = self.write_decoder(decoder, within, value, now);
+        for &Coupling { mask, into, .. } in self.couplings.iter().filter(|c| c.written == offset) {
+            let Some(slot) = self.slots.get_mut(usize::from(into)) else { continue };
+            let mut dwords = slot.image.to_dwords();
+            if let Some(dword) = dwords.get_mut(usize::from(within / 4)) {
+                *dword = *dword & !mask | value & mask;
+            }
+            slot.image = DecoderImage::from_dwords(dwords);
+            written = Effect::Remap;
+        }
         if written == Effect::None { settled } else { written }
     }
 

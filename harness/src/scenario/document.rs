@@ -154,6 +154,7 @@ pub(super) struct Fault {
     pub(super) offset: Option<Spanned<u16>>,
     pub(super) bits: Option<Spanned<Bytes>>,
     pub(super) after: Option<Spanned<u32>>,
+    pub(super) into: Option<Spanned<u8>>,
 }
 
 #[derive(Deserialize)]
@@ -217,6 +218,7 @@ pub(super) enum FaultName {
     AllOnesAfter,
     LockNotEnforced,
     LeaksField,
+    LeaksInto,
 }
 
 #[derive(Clone, Copy, Deserialize)]

@@ -6,7 +6,9 @@ use toml::Spanned;
 
 use super::document::{self, Bytes, FaultName};
 use super::names::{Names, Result, Source};
-use super::{Bridge, Device, Fault, FaultKind, Place, Problem, RegisterAt, Switch};
+use super::{
+    Bridge, DecoderRegister, Device, Fault, FaultKind, Place, Problem, RegisterAt, Switch,
+};
 
 pub(super) fn faults(
     source: &Source<'_>,
@@ -76,6 +78,15 @@ impl FaultKeys<'_> {
                 FaultKind::LeaksField { register: self.register()?, bits: self.bits()? },
                 &["decoder", "register", "offset", "bits"],
             ),
+            FaultName::LeaksInto => (
+                FaultKind::LeaksInto {
+                    decoder: self.decoder()?,
+                    register: self.decoder_register()?,
+                    bits: self.bits()?,
+                    into: self.existing("into", self.need("into", &given.into)?)?,
+                },
+                &["decoder", "register", "bits", "into"],
+            ),
         };
         self.nothing_but(wanted)?;
         Ok(kind)
@@ -100,6 +111,7 @@ impl FaultKeys<'_> {
             ("offset", given.offset.as_ref().map(Spanned::span)),
             ("bits", given.bits.as_ref().map(Spanned::span)),
             ("after", given.after.as_ref().map(Spanned::span)),
+            ("into", given.into.as_ref().map(Spanned::span)),
         ];
         for (key, span) in present {
             if let (Some(span), false) = (span, wanted.contains(&key)) {
@@ -113,11 +125,28 @@ impl FaultKeys<'_> {
     /// The decoder, 0 unless given; it has to be there.
     fn decoder(&self) -> Result<u8> {
         let decoder = self.given.decoder.as_ref().map_or(0, |decoder| *decoder.get_ref());
+        self.existing("decoder", decoder)
+    }
+
+    /// A decoder that a key names, if it is there.
+    fn existing(&self, key: &'static str, decoder: u8) -> Result<u8> {
         if decoder < self.decoders {
             return Ok(decoder);
         }
-        let span = self.given.decoder.as_ref().map_or(self.given.at.span(), Spanned::span);
-        self.source.out_of_range(span, "decoder", "a decoder that the component has", decoder)
+        let given = if key == "into" { &self.given.into } else { &self.given.decoder };
+        let span = given.as_ref().map_or(self.given.at.span(), Spanned::span);
+        self.source.out_of_range(span, key, "a decoder that the component has", decoder)
+    }
+
+    fn decoder_register(&self) -> Result<DecoderRegister> {
+        let name = self.need("register", &self.given.register)?;
+        match name.of_decoder() {
+            Some(register) => Ok(register),
+            None => {
+                let span = self.given.register.as_ref().map_or(0..0, Spanned::span);
+                self.source.out_of_range(span, "register", "a register of a decoder", "another")
+            }
+        }
     }
 
     fn register(&self) -> Result<RegisterAt> {

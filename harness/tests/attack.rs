@@ -1,0 +1,416 @@
+//! The attack names every leak, and nothing on machines that have none.
+//!
+//! Masks and register names are typed from the specification; no access-class table is asked.
+//!
+//! **Invariant**: every machine here is brought up by the library first, as the attack's user would.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use cxl_firmware::attack::{Event, Skipped, State, Trigger};
+use cxl_firmware::doorbell::Call;
+use cxl_harness::attack::{self, Class, Report};
+use cxl_harness::machine::Machine;
+use cxl_harness::run::{self, Refusal};
+use cxl_harness::scenario::{Scenario, builtin, builtins};
+
+/// The report of a scenario, or why the library refuses the machine.
+fn attacked(text: &str, name: &str) -> Result<Report, Refusal> {
+    let scenario = Scenario::parse(text, name).unwrap_or_else(|error| panic!("{error}"));
+    let mut machine = Machine::new(&scenario);
+    let done = run::direct(&mut machine);
+    match done.refusal {
+        Some(refusal) => Err(refusal),
+        None => Ok(attack::direct(&mut machine, &done)),
+    }
+}
+
+fn report(text: &str) -> Report {
+    attacked(text, "test").unwrap_or_else(|refusal| panic!("{refusal}"))
+}
+
+/// Bridge, switch and device with two decoders each: everything used, nothing spare.
+const PATH: &str = r#"
+[[bridge]]
+name = "hb0"
+uid = 16
+decoders = 2
+[[port]]
+name = "rp0"
+below = "hb0"
+[[switch]]
+name = "sw0"
+below = "rp0"
+decoders = 2
+[[port]]
+name = "dsp0"
+below = "sw0"
+[[device]]
+name = "mem0"
+below = "dsp0"
+volatile = "256MiB"
+persistent = "256MiB"
+decoders = 2
+[[window]]
+targets = ["hb0"]
+size = "1GiB"
+"#;
+
+/// As [`PATH`], with back-invalidate all the way.
+fn back_invalidate_path() -> String {
+    PATH.replace("uid = 16", "uid = 16\nback_invalidate = true")
+        .replace("persistent =", "coherency = \"back-invalidate\"\npersistent =")
+        .replace(
+            "size = \"1GiB\"",
+            "size = \"1GiB\"\nrestrictions = [\"device-coherent\", \"back-invalidate\", \
+             \"volatile\", \"persistent\"]",
+        )
+}
+
+/// A bridge with its port and a device, all with spare decoders.
+const SMALL: &str = r#"
+[[bridge]]
+name = "hb0"
+uid = 16
+decoders = 2
+[[port]]
+name = "rp0"
+below = "hb0"
+[[device]]
+name = "mem0"
+below = "rp0"
+volatile = "256MiB"
+decoders = 2
+[[window]]
+targets = ["hb0"]
+size = "1GiB"
+"#;
+
+fn fault(at: &str, kind: &str, rest: &str) -> String {
+    format!("[[fault]]\nat = \"{at}\"\nkind = \"{kind}\"\n{rest}\n")
+}
+
+/// What changed, by component, register and decoder.
+fn changed(report: &Report) -> BTreeMap<(String, String, Option<u8>), u32> {
+    let mut found = BTreeMap::new();
+    for detail in report.details.iter().filter(|detail| detail.class == Class::Changed) {
+        let key = (detail.component.clone(), detail.register.clone(), detail.decoder);
+        *found.entry(key).or_insert(0) |= detail.bits;
+    }
+    found
+}
+
+#[test]
+fn honest_machines_let_nothing_change() {
+    let mut attacked_machines = 0;
+    for builtin in builtins().iter().filter(|builtin| builtin.name != "lock-not-enforced") {
+        let Ok(report) = attacked(builtin.text, builtin.name) else { continue };
+        let name = builtin.name;
+        assert_eq!(report.changed, 0, "{name}: {report}");
+        assert!(report.integrity.holds, "{name}: {:?}", report.integrity);
+        assert_eq!(report.tried, report.held + report.allowed + report.changed, "{name}");
+        attacked_machines += 1;
+    }
+    assert!(attacked_machines >= 12, "only {attacked_machines} machines came up");
+}
+
+#[test]
+fn lock_that_is_not_enforced_is_named() {
+    let builtin = builtin("lock-not-enforced").expect("built in");
+    let report = attacked(builtin.text, builtin.name).expect("everything looks locked");
+    let found = changed(&report);
+    let bits = |register: &str| {
+        found.get(&("mem0".to_owned(), register.to_owned(), Some(0))).copied().unwrap_or(0)
+    };
+    assert_eq!(bits("HDM Decoder Base Low"), 0xF000_0000);
+    assert_eq!(bits("HDM Decoder Base High"), u32::MAX);
+    assert_eq!(bits("HDM Decoder Size Low"), 0xF000_0000);
+    assert_eq!(bits("HDM Decoder Size High"), u32::MAX);
+    assert_eq!(bits("HDM Decoder Control"), 0x0000_13FF);
+    assert!(found.keys().any(|(_, register, _)| register == "Initiate CXL Reset"), "{found:?}");
+    assert!(!report.integrity.holds);
+    assert!(report.to_string().contains("BROKEN"));
+}
+
+/// Register, its key in a scenario, and the locked fields in it.
+type Fields<'a> = &'a [(&'a str, &'a str, &'a [u32])];
+
+/// CXL r3.1 section 8.2.4.20.3 to .11, fields that every component has.
+const COMMON: Fields<'_> = &[
+    ("HDM Decoder Base Low", "base_low", &[0xF000_0000]),
+    ("HDM Decoder Base High", "base_high", &[0xFFFF_FFFF]),
+    ("HDM Decoder Size Low", "size_low", &[0xF000_0000]),
+    ("HDM Decoder Size High", "size_high", &[0xFFFF_FFFF]),
+    // IG, IW, Lock On Commit, Commit, Target Range Type.
+    ("HDM Decoder Control", "control", &[0xF, 0xF0, 0x100, 0x200, 0x1000]),
+];
+/// Target lists, a byte each.
+const TARGETS: Fields<'_> = &[
+    ("HDM Decoder Target List/DPA Skip Low", "route_low", &[0xFF, 0xFF00, 0xFF_0000, 0xFF00_0000]),
+    (
+        "HDM Decoder Target List/DPA Skip High",
+        "route_high",
+        &[0xFF, 0xFF00, 0xFF_0000, 0xFF00_0000],
+    ),
+];
+/// DPA skip.
+const SKIP: Fields<'_> = &[
+    ("HDM Decoder Target List/DPA Skip Low", "route_low", &[0xF000_0000]),
+    ("HDM Decoder Target List/DPA Skip High", "route_high", &[0xFFFF_FFFF]),
+];
+
+fn leaks_are_named(machine: &str, component: &str, fields: Fields<'_>) {
+    for &(register, key, masks) in fields {
+        for &mask in masks {
+            let leak = format!("register = \"{key}\"\nbits = \"{mask:#x}\"");
+            let report = report(&(machine.to_owned() + &fault(component, "leaks-field", &leak)));
+            let expected = (component.to_owned(), register.to_owned(), Some(0));
+            let found = changed(&report);
+            assert_eq!(found, BTreeMap::from([(expected, mask)]), "{key} {mask:#x}: {report}");
+            assert!(!report.integrity.holds, "{key} {mask:#x}");
+        }
+    }
+}
+
+#[test]
+fn leak_of_each_field_of_a_host_bridge_is_named() {
+    leaks_are_named(PATH, "hb0", COMMON);
+    leaks_are_named(PATH, "hb0", TARGETS);
+}
+
+#[test]
+fn leak_of_each_field_of_an_upstream_port_is_named() {
+    leaks_are_named(PATH, "sw0", COMMON);
+    leaks_are_named(PATH, "sw0", TARGETS);
+}
+
+#[test]
+fn leak_of_each_field_of_a_device_is_named() {
+    leaks_are_named(PATH, "mem0", COMMON);
+    leaks_are_named(PATH, "mem0", SKIP);
+}
+
+#[test]
+fn leak_of_a_back_invalidate_field_is_named() {
+    let path = back_invalidate_path();
+    assert_eq!(report(&path).changed, 0);
+    // BI; in a device ISP too.
+    leaks_are_named(&path, "hb0", &[("HDM Decoder Control", "control", &[0x2000])]);
+    leaks_are_named(&path, "sw0", &[("HDM Decoder Control", "control", &[0x2000])]);
+    leaks_are_named(&path, "mem0", &[("HDM Decoder Control", "control", &[0x2000, 0xF00_0000])]);
+}
+
+/// CXL r3.1 section 8.1.3: what CONFIG_LOCK freezes, and the lock itself.
+#[test]
+fn leak_of_each_field_under_config_lock_is_named() {
+    let fields = [
+        ("DVSEC CXL Control", 0x0C, 0x0001),
+        ("DVSEC CXL Control", 0x0C, 0x0004),
+        ("DVSEC CXL Control", 0x0C, 0x00F8),
+        ("DVSEC CXL Control", 0x0C, 0x0700),
+        ("DVSEC CXL Control", 0x0C, 0x0800),
+        ("DVSEC CXL Control", 0x0C, 0x4000),
+        ("DVSEC CXL Lock", 0x14, 0x0001),
+        ("DVSEC CXL Range Base High", 0x20, 0xFFFF_FFFF),
+        ("DVSEC CXL Range Base Low", 0x24, 0xF000_0000),
+        ("DVSEC CXL Range Base High", 0x30, 0xFFFF_FFFF),
+        ("DVSEC CXL Range Base Low", 0x34, 0xF000_0000),
+    ];
+    for (register, offset, mask) in fields {
+        let leak = format!("register = \"dvsec\"\noffset = {offset}\nbits = \"{mask:#x}\"");
+        let report = report(&(PATH.to_owned() + &fault("mem0", "leaks-field", &leak)));
+        let expected = ("mem0".to_owned(), register.to_owned(), None);
+        let found = changed(&report);
+        assert_eq!(found, BTreeMap::from([(expected, mask)]), "{offset:#x} {mask:#x}: {report}");
+        assert!(!report.integrity.holds, "{offset:#x} {mask:#x}");
+    }
+}
+
+#[test]
+fn leak_into_another_decoder_is_seen_where_it_lands() {
+    let leak = "decoder = 1\nregister = \"route_high\"\nbits = \"0x10\"\ninto = 0";
+    let report = report(&(SMALL.to_owned() + &fault("mem0", "leaks-into", leak)));
+    let written = "HDM Decoder Target List/DPA Skip High";
+    let found = changed(&report);
+    assert!(found.contains_key(&("mem0".to_owned(), written.to_owned(), Some(1))), "{found:?}");
+    let lands = format!("a write to it changes mem0 {written} of decoder 0");
+    let breaches = &report.integrity.breaches;
+    assert!(breaches.iter().any(|breach| breach.contains(&lands)), "{breaches:?}");
+    // 0x10 in the high dword: 64 GiB further on in the device, which has 256 MiB.
+    assert!(breaches.iter().any(|breach| breach.contains("LEADS ELSEWHERE")), "{breaches:?}");
+}
+
+#[test]
+fn each_state_is_attacked_or_named_as_skipped() {
+    let full = report(PATH);
+    let small = report(SMALL);
+    let line = |report: &Report, name: &str, component: &str| {
+        let found = report.states.iter().find(|s| s.name == name && s.component == component);
+        found.cloned().unwrap_or_else(|| panic!("no {name} of {component}"))
+    };
+    for name in ["never committed", "lock set, not committed", "commit refused"] {
+        assert_eq!(line(&full, name, "mem0").skipped, Some("no spare decoder"));
+        assert_eq!(line(&full, name, "rp0").skipped, Some("no decoders"));
+        for component in ["hb0", "mem0"] {
+            let line = line(&small, name, component);
+            assert_eq!((line.skipped, line.changed), (None, 0), "{line:?}");
+            // Four dwords in front, two decoders of eight: every bit, but for the one that would
+            // burn the decoder.
+            assert!(line.held + line.allowed >= (4 + 2 * 8) * 32 - 1, "{line:?}");
+        }
+    }
+    for name in ["after CXL Reset", "after FLR", "after conventional reset"] {
+        assert_eq!(line(&full, name, "hb0").skipped, Some("no such reset"));
+        assert!(line(&full, name, "mem0").tried > 1000, "{name}");
+    }
+    // All registers of the locked device: 4 + 16 dwords of decoders, 15 of the DVSEC, command and
+    // six BARs. Two bits of Control2 start something and are steps of their own. The four dwords of
+    // the range bases come again with HDM Decoder Enable clear.
+    let locked = line(&full, "committed, locked", "mem0");
+    assert_eq!(locked.tried, (4 + 16 + 15 + 7 + 4) * 32 - 2);
+}
+
+#[test]
+fn burnt_spares_leave_nothing_to_add() {
+    let policy = "[policy]\nburn_spares = true\ntarget = \"specification\"\n";
+    let report = report(&(SMALL.to_owned() + policy));
+    assert_eq!(report.changed, 0);
+    let spare =
+        |report: &Report| report.availability.iter().any(|a| a.register == "spare decoders");
+    assert!(!spare(&report), "{report}");
+    assert!(spare(&self::report(SMALL)));
+}
+
+#[test]
+fn availability_lists_what_no_lock_covers() {
+    let registers = |report: &Report, component: &str| -> Vec<String> {
+        let all = report.availability.iter().filter(|a| a.component == component);
+        all.map(|a| a.register.clone()).collect()
+    };
+    let locked = report(SMALL);
+    let device = registers(&locked, "mem0");
+    assert!(device.iter().any(|r| r == "HDM Decoder Global Control"), "{device:?}");
+    assert!(device.iter().any(|r| r == "Initiate CXL Reset"), "{device:?}");
+    assert!(device.iter().any(|r| r == "spare decoders"), "{device:?}");
+    assert!(!device.iter().any(|r| r == "DVSEC CXL Control"), "{device:?}");
+    let port = registers(&locked, "rp0");
+    assert!(port.iter().any(|r| r == "Secondary Bus Reset, unmasked"), "{port:?}");
+
+    let unlocked = report(&(SMALL.to_owned() + "[policy]\nconfig_lock = false\n"));
+    assert_eq!(unlocked.changed, 0, "{unlocked}");
+    let device = registers(&unlocked, "mem0");
+    assert!(device.iter().any(|r| r == "DVSEC CXL Control"), "{device:?}");
+}
+
+/// Locked decoders alone do not hold a range: no lock covers HDM Decoder Enable, and with it clear
+/// the range registers decode, which CONFIG_LOCK alone freezes.
+#[test]
+fn range_without_config_lock_is_not_called_sealed() {
+    let small = SMALL.replace("\"256MiB\"", "\"512MiB\"");
+    let sealed = report(&small);
+    assert_eq!((sealed.integrity.ranges, sealed.integrity.open.len()), (1, 0));
+    let open = report(&(small + "[policy]\nconfig_lock = false\n"));
+    assert_eq!((open.integrity.ranges, open.integrity.open.len()), (0, 1));
+    let proof = open.details.iter().find(|detail| {
+        detail.register == "DVSEC CXL Range Base Low"
+            && detail.consequence.contains("LEADS ELSEWHERE")
+    });
+    assert_eq!(proof.map(|detail| detail.class), Some(Class::Allowed), "{open}");
+}
+
+/// With HDM Decoder Enable clear the range registers decode, and no lock covers the enable. Range 1
+/// is twice as long as decoder 0 here: mirrored, it would swallow the addresses of decoder 1.
+#[test]
+fn clearing_the_decoder_enable_leads_no_address_elsewhere() {
+    let machine = SMALL.replace("\"256MiB\"", "\"512MiB\"\npersistent = \"256MiB\"");
+    let regions = "[[region]]\ndevice = \"mem0\"\nsize = \"256MiB\"\n\
+                   [[region]]\ndevice = \"mem0\"\npartition = \"persistent\"\n";
+    let report = report(&(machine + regions));
+    assert_eq!(report.integrity.ranges, 2, "{report}");
+    assert_eq!(report.changed, 0, "{report}");
+}
+
+#[test]
+fn unlocked_machine_has_no_locked_range_and_no_breach() {
+    let report = report(&(SMALL.to_owned() + "[policy]\npath = \"unlocked\"\n"));
+    assert_eq!((report.changed, report.integrity.ranges), (0, 0), "{report}");
+    assert!(report.to_string().contains("no range is locked"));
+}
+
+#[test]
+fn events_come_through_the_doorbell_as_they_were_sent() {
+    let address = 0xFFFF_FFFF_FFFF_FFFC;
+    let mut events = vec![
+        Event::Sweep { address, rest: u32::MAX },
+        Event::Swept,
+        Event::Settled,
+        Event::PutBack,
+        Event::Done,
+    ];
+    for state in State::ALL {
+        events.push(Event::Enter { state, address });
+        events.push(Event::Skip { state, address, reason: Skipped::OutOfReach });
+    }
+    let triggers = [
+        Trigger::WriteBack,
+        Trigger::CxlReset,
+        Trigger::Flr,
+        Trigger::MaskedBusReset,
+        Trigger::BusReset,
+    ];
+    events.extend(triggers.map(|trigger| Event::Trigger { trigger, address }));
+    for event in events {
+        let call = Call::Attack(event);
+        assert_eq!(Call::decode(&call.encode()), Some(call));
+    }
+    for words in [[0; 4], [9, 0, 0, 0], [1, 8, 0, 0], [3, 0, 1 << 32, 0], [5, 1, 0, 0]] {
+        assert_eq!(Event::decode(words), None, "{words:?}");
+    }
+}
+
+#[test]
+fn command_exits_as_its_help_says() {
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_cxl-harness"))
+            .args([&["attack"], arguments].concat())
+            .output()
+            .expect("the command runs");
+        (output.status.code(), String::from_utf8(output.stdout).expect("text"))
+    };
+    let (code, text) = run(&["one-device", "--direct"]);
+    assert_eq!(code, Some(0));
+    assert!(text.contains("holds: 1 locked range never led elsewhere"), "{text}");
+    assert_eq!(run(&["lock-not-enforced", "--direct"]).0, Some(1));
+    assert_eq!(run(&["no-window", "--direct"]).0, Some(1));
+    assert_eq!(run(&["no-such-scenario", "--direct"]), (Some(2), String::new()));
+    assert_eq!(run(&["one-device"]), (Some(2), String::new()));
+
+    let (code, text) = run(&["one-device", "--direct", "--json"]);
+    assert_eq!(code, Some(0));
+    let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let attack = &json["attack"];
+    for key in ["tried", "held", "allowed", "changed"] {
+        assert!(attack[key].is_u64(), "{key}");
+    }
+    for key in ["name", "component", "tried", "held", "allowed", "changed", "skipped"] {
+        assert!(attack["states"][0].get(key).is_some(), "{key}");
+    }
+    for key in ["state", "component", "register", "decoder", "bits", "class", "consequence"] {
+        assert!(attack["details"][0].get(key).is_some(), "{key}");
+    }
+    assert_eq!(attack["integrity"]["holds"], true);
+    assert!(attack["availability"].is_array());
+}
+
+#[test]
+fn report_reads_as_reviewed() {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("../../snapshots/attack");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    for name in ["one-device", "lock-not-enforced"] {
+        let builtin = builtin(name).expect("built in");
+        let report = attacked(builtin.text, name).expect("comes up");
+        settings.bind(|| insta::assert_snapshot!(name, report));
+    }
+}

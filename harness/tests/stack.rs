@@ -1,0 +1,227 @@
+//! How much stack each verb of the library needs, measured on a stack of the test's
+//! own, over every built-in scenario.
+//!
+//! A verb first runs on the machine, and every value it reads is kept; then it runs again on those
+//! values alone, so that no device model is on the stack that is measured. The table in the
+//! library's README is what `cargo test --release -p cxl-harness --test stack -- --nocapture`
+//! prints.
+//!
+//! **Invariant**: the bounds are those of the README in a release build, and looser ones where
+//! nothing is optimised.
+
+#![cfg(target_arch = "x86_64")]
+
+use std::arch::asm;
+use std::collections::BTreeMap;
+
+use cxl_firmware::acpi::Tables;
+use cxl_firmware::bring_up::Workspace;
+use cxl_firmware::commit::commit;
+use cxl_firmware::discover::discover;
+use cxl_firmware::mmio::{Clock, Mmio};
+use cxl_firmware::plan::plan;
+use cxl_firmware::verify::verify_plan;
+use cxl_firmware::{handoff, tables};
+use cxl_harness::machine::{Machine, MachineClock};
+use cxl_harness::run::{IDENTITY, TABLES_BASE, Wanted, roots};
+use cxl_harness::scenario::{Scenario, builtins};
+
+/// KiB in a release build, and in a debug build.
+type Bound = (usize, usize);
+
+/// By verb: in a workspace of 64 nodes, 32 regions and 128 decoders; in one of ten times that.
+const BOUNDS: [(&str, Bound, Bound); 9] = [
+    ("Tables::from_acpi", (24, 104), (24, 104)),
+    ("discover", (12, 32), (48, 132)),
+    ("plan", (10, 24), (60, 88)),
+    ("commit", (14, 36), (120, 310)),
+    ("verify_plan", (7, 28), (44, 88)),
+    ("tables::cedt", (4, 16), (4, 16)),
+    ("tables::cross_check", (4, 16), (4, 16)),
+    ("tables::srat", (5, 8), (32, 64)),
+    ("handoff::write", (2, 6), (2, 6)),
+];
+
+/// The machine, with everything that is read from it kept.
+struct Recorded<'a> {
+    machine: &'a mut Machine,
+    reads: Vec<u32>,
+}
+
+impl Mmio for Recorded<'_> {
+    fn read(&mut self, address: u64) -> u32 {
+        let value = self.machine.read(address);
+        self.reads.push(value);
+        value
+    }
+
+    fn write(&mut self, address: u64, value: u32) {
+        self.machine.write(address, value);
+    }
+}
+
+struct RecordedClock {
+    clock: MachineClock,
+    reads: Vec<u64>,
+}
+
+impl Clock for RecordedClock {
+    fn microseconds(&mut self) -> u64 {
+        let value = self.clock.microseconds();
+        self.reads.push(value);
+        value
+    }
+}
+
+/// What was kept, read again.
+struct Replayed<'a, T>(std::slice::Iter<'a, T>);
+
+impl Mmio for Replayed<'_, u32> {
+    fn read(&mut self, _: u64) -> u32 {
+        self.0.next().copied().unwrap_or(u32::MAX)
+    }
+
+    fn write(&mut self, _: u64, _: u32) {}
+}
+
+impl Clock for Replayed<'_, u64> {
+    fn microseconds(&mut self) -> u64 {
+        self.0.next().copied().unwrap_or(u64::MAX)
+    }
+}
+
+const STACK: usize = 4 << 20;
+const PAINT: u64 = 0xA5A5_5A5A_C3C3_3C3C;
+
+/// Runs a job on a painted stack and says how many bytes of it have been written to.
+fn stack_of(mut job: impl FnMut()) -> usize {
+    extern "C" fn enter(job: &mut &mut dyn FnMut()) {
+        job();
+    }
+    let mut stack = vec![PAINT; STACK / size_of::<u64>()];
+    let mut job: &mut dyn FnMut() = &mut job;
+    let top = stack.as_mut_ptr_range().end as u64 & !0xF;
+    // SAFETY: the job gets a stack that nothing else uses, aligned as the ABI asks, and far larger
+    // than it needs; it does not unwind, as `enter` is `extern "C"`. The old stack pointer lies in
+    // a register that the ABI keeps.
+    unsafe {
+        asm!(
+            "xchg rsp, r12",
+            "call {enter}",
+            "mov rsp, r12",
+            enter = sym enter,
+            in("rdi") &raw mut job,
+            inout("r12") top => _,
+            clobber_abi("C"),
+        );
+    }
+    let untouched = stack.iter().take_while(|word| **word == PAINT).count();
+    assert!(untouched > 0, "the stack was too small");
+    STACK - untouched * size_of::<u64>()
+}
+
+/// The most that any scenario needed, by verb.
+type Needs = BTreeMap<&'static str, usize>;
+
+fn measure(needs: &mut Needs, verb: &'static str, job: impl FnMut()) {
+    let need = stack_of(job);
+    let most = needs.entry(verb).or_default();
+    *most = need.max(*most);
+}
+
+/// Runs the phases of one scenario as far as they go.
+fn run<const N: usize, const R: usize, const D: usize>(
+    scenario: &Scenario,
+    room: &mut Workspace<N, R, D>,
+    needs: &mut Needs,
+) {
+    let mut machine = Machine::new(scenario);
+    let wanted = Wanted::of(&machine);
+    let wanted = wanted.expect("the scenario asks for what can be said");
+    let policy = wanted.policy();
+    let acpi = cxl_harness::acpi::Tables::new(scenario, machine.map(), TABLES_BASE);
+    let (mcfg, cedt) = (acpi.table(&acpi.mcfg), acpi.table(&acpi.cedt));
+    let (bits, roots) = (scenario.platform.physical_bits, roots(scenario));
+    let read = || Tables::<32, 64>::from_acpi(mcfg, cedt, bits, &roots);
+    let Ok(found) = read() else { return };
+    measure(needs, "Tables::from_acpi", || drop(std::hint::black_box(read())));
+    let platform = found.platform();
+
+    let Workspace { topology, plan: planned, committed, findings } = room;
+    let mut clock = RecordedClock { clock: machine.clock(), reads: Vec::new() };
+    let mut hw = Recorded { machine: &mut machine, reads: Vec::new() };
+
+    let result = discover(&mut hw, &mut clock, &platform, topology);
+    let (reads, times) = (std::mem::take(&mut hw.reads), std::mem::take(&mut clock.reads));
+    measure(needs, "discover", || {
+        let (mut hw, mut clock) = (Replayed(reads.iter()), Replayed(times.iter()));
+        assert_eq!(discover(&mut hw, &mut clock, &platform, topology), result);
+    });
+    let result = result.is_ok().then(|| plan(&platform, topology, &policy, planned));
+    measure(needs, "plan", || {
+        let _ = plan(&platform, topology, &policy, planned);
+    });
+    if result != Some(Ok(())) {
+        return;
+    }
+
+    let result = commit(&mut hw, &mut clock, topology, planned, &policy, committed);
+    let (reads, times) = (std::mem::take(&mut hw.reads), std::mem::take(&mut clock.reads));
+    measure(needs, "commit", || {
+        let (mut hw, mut clock) = (Replayed(reads.iter()), Replayed(times.iter()));
+        assert_eq!(commit(&mut hw, &mut clock, topology, planned, &policy, committed), result);
+    });
+    verify_plan(&mut hw, &platform, topology, planned, &policy, committed, findings);
+    let reads = std::mem::take(&mut hw.reads);
+    measure(needs, "verify_plan", || {
+        let mut hw = Replayed(reads.iter());
+        verify_plan(&mut hw, &platform, topology, planned, &policy, committed, findings);
+    });
+
+    let mut buffer = vec![0; 256 << 10];
+    measure(needs, "tables::cedt", || {
+        let _ = tables::cedt(&platform, topology, committed, IDENTITY, &mut buffer);
+    });
+    measure(needs, "tables::cross_check", || {
+        let _ = tables::cross_check(cedt, topology, committed);
+    });
+    measure(needs, "tables::srat", || {
+        let _ = tables::srat(committed, IDENTITY, 1, &mut buffer);
+    });
+    measure(needs, "handoff::write", || {
+        let _ = handoff::write(topology.tree(), committed, None, &mut buffer);
+    });
+}
+
+/// What every verb needs in a workspace of a size.
+fn needs<const N: usize, const R: usize, const D: usize>() -> Needs {
+    let mut room = Box::new(Workspace::<N, R, D>::new());
+    let mut needs = Needs::new();
+    for builtin in builtins() {
+        let scenario = Scenario::parse(builtin.text, builtin.name).expect("a built-in scenario");
+        run(&scenario, &mut room, &mut needs);
+    }
+    needs
+}
+
+fn in_this_build((release, debug): Bound) -> usize {
+    if cfg!(debug_assertions) { debug } else { release }
+}
+
+#[test]
+fn every_verb_keeps_to_the_stack_that_the_readme_states() {
+    let (small, large) = (needs::<64, 32, 128>(), needs::<640, 320, 1280>());
+    let mut beyond = Vec::new();
+    for (verb, in_small, in_large) in BOUNDS {
+        for (needs, bound) in [(&small, in_small), (&large, in_large)] {
+            let need = needs.get(verb).copied().unwrap_or(usize::MAX).div_ceil(1024);
+            let bound = in_this_build(bound);
+            let line = format!("{verb:20} {need:4} KiB of {bound}");
+            println!("{line}");
+            if need > bound {
+                beyond.push(line);
+            }
+        }
+    }
+    assert_eq!(beyond, Vec::<String>::new(), "needs more than the README says");
+}
