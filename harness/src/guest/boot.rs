@@ -100,6 +100,8 @@ pub struct GuestRun {
     pub library: Option<(u64, u64)>,
     /// Exits until the hand-off.
     pub at_handoff: Option<Counts>,
+    /// Memory slots at the hand-off: first address and bytes.
+    pub slots_at_handoff: Vec<(u64, u64)>,
     /// The report of the machine as it was at the hand-off; `None` if there was none.
     pub report: Option<Report>,
     /// Exits.
@@ -182,9 +184,9 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     let code = handed.as_ref().map(|handed| handed.code);
     let library = handed.as_ref().map(|handed| handed.library);
     let at_handoff = handed.as_ref().map(|handed| handed.counts);
-    let (handoff, cedt, report) = match handed {
-        Some(Handed { record, cedt, report, .. }) => (record, cedt, Some(report)),
-        None => (Vec::new(), Vec::new(), None),
+    let (handoff, cedt, slots_at_handoff, report) = match handed {
+        Some(Handed { record, cedt, slots, report, .. }) => (record, cedt, slots, Some(report)),
+        None => (Vec::new(), Vec::new(), Vec::new(), None),
     };
     let home = GuestRun {
         attack: judge.map(|judge| judge.finish(guest.machine)),
@@ -194,6 +196,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         at_handoff,
         handoff,
         cedt,
+        slots_at_handoff,
         report,
         counts: guest.counts,
         console: guest.console,
