@@ -1334,6 +1334,14 @@ cfmws at 0x60
 }
 
 #[test]
+fn reserved_bits_are_named_beside_those_with_a_meaning() {
+    assert_eq!(Restrictions::from_bits(0x0000).to_string(), "none");
+    assert_eq!(Restrictions::from_bits(0x0042).to_string(), "host-only, reserved bits");
+    let capabilities = CsdsCapabilities::from_bits(0x0041);
+    assert_eq!(capabilities.to_string(), "Cmp-M, reserved bits; metabits 0");
+}
+
+#[test]
 fn text_of_a_broken_table_says_what_is_broken() {
     assert_eq!(Text(&[]).to_string(), "no cedt: 0 bytes are less than a table header\n");
     let text = Text(&QEMU[..35]).to_string();
