@@ -11,7 +11,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use zerocopy::FromBytes;
 
 use crate::kvm::{Bus, Signal, Slot};
-use crate::machine::Machine;
+use crate::machine::{Changes, Machine};
 use mirror::{Limits, Mirror};
 
 /// What the guest did that no register shows.
@@ -31,6 +31,8 @@ pub struct Guest<'a> {
     pub machine: &'a mut Machine,
     /// What is mirrored, and why the rest is not.
     pub mirror: Mirror,
+    /// Slots of plain memory behind BARs.
+    pub bar_slots: Vec<Slot>,
     /// Bounds of the mirror.
     pub limits: Limits,
     /// What the guest printed.
@@ -50,6 +52,7 @@ impl<'a> Guest<'a> {
         Self {
             machine,
             mirror: Mirror::default(),
+            bar_slots: Vec::new(),
             limits,
             console: Vec::new(),
             calls: Vec::new(),
@@ -74,11 +77,15 @@ impl Bus for Guest<'_> {
     }
 
     fn slots(&mut self) -> Option<Vec<Slot>> {
-        if !self.machine.take_changes().remap {
+        let changes = self.machine.take_changes();
+        if changes == Changes::default() {
             return None;
         }
-        self.mirror = Mirror::of(self.machine, &self.limits);
-        Some(self.mirror.slots.clone())
+        if changes.remap {
+            self.mirror = Mirror::of(self.machine, &self.limits);
+        }
+        self.bar_slots = mirror::bar_slots(self.machine, &self.limits, self.mirror.slots.len());
+        Some(self.mirror.slots.iter().chain(&self.bar_slots).cloned().collect())
     }
 
     fn console(&mut self, bytes: &[u8]) {
