@@ -263,7 +263,7 @@ fn read_windows<const N: usize>(cedt: &Cedt<'_>) -> Result<Vec<Window, N>, Platf
             xor_maps: cxims.map(|Cxims { maps, .. }| maps).unwrap_or_default(),
             restrictions: window.restrictions,
             qtg: window.qtg,
-            targets: window.targets().iter().copied().collect(),
+            targets: Vec::from_slice(window.targets()).unwrap_or_default(),
         };
         push(&mut windows, window, Count::Windows)?;
     }

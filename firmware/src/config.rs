@@ -1,5 +1,5 @@
-//! Configuration space through ECAM: dwords read once, and narrow registers written without touching
-//! the one beside them.
+//! Configuration space through ECAM: dwords read once, and narrow registers written without
+//! touching the one beside them.
 //!
 //! **Invariant**: a write to a narrow register writes 0 to every write-1-to-clear bit of the
 //! registers that share its dword and the value just read to all their other bits, so a status that

@@ -41,8 +41,8 @@ use function::{Blocks, CxlFunction, Functions, Role};
 
 /// Finds everything below the platform's bridges and writes it to `topology`.
 ///
-/// Nodes stand in order of [`Path`](crate::topology::Path): bridges by UID, below each its ports and
-/// devices level by level in order of port number, in whatever order the platform lists bridges.
+/// Nodes stand in order of [`Path`](crate::topology::Path): bridges by UID, below each its ports
+/// and devices level by level in order of port number, in whatever order the platform lists bridges.
 pub fn discover<const N: usize>(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
@@ -309,11 +309,13 @@ impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
             return Err(DiscoverError::SharedRegisters { at, address: hdm.block.0 });
         }
         let full = DiscoverError::Capacity { have: N };
-        if N > usize::from(u16::MAX) || self.nodes.is_full() {
+        if N > usize::from(u16::MAX) {
             return Err(full);
         }
-        self.nodes.insert(index, node).map_err(|_| full)?;
-        self.links.insert(index, link).map_err(|_| full)?;
+        self.nodes.push(node).map_err(|_| full)?;
+        self.links.push(link).map_err(|_| full)?;
+        last_to(self.nodes, index);
+        last_to(&mut self.links, index);
         Ok(index)
     }
 
@@ -406,6 +408,15 @@ impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
             }
         }
         Ok(())
+    }
+}
+
+/// Moves the last item to `index`, and those from there on behind it.
+fn last_to<T>(list: &mut [T], index: usize) {
+    if let Some(tail) = list.get_mut(index..)
+        && !tail.is_empty()
+    {
+        tail.rotate_right(1);
     }
 }
 

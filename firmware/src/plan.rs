@@ -5,14 +5,13 @@
 //! system's; what would is a [`PlanError`] that carries the numbers. The same platform, topology
 //! and policy give the same plan in whatever order they are listed.
 
+mod check;
 mod error;
 mod place;
 mod text;
 
 use cxl_regs::access::Component;
-use cxl_regs::{
-    Arithmetic, Coherency, Decoder, Dpa, Hpa, Interleave, Levels, Route, Selector, Span, Targets,
-};
+use cxl_regs::{Coherency, Decoder, Dpa, Interleave, Levels, Route, Span, Targets, Ways};
 use heapless::Vec;
 
 pub use error::{Count, PlanError};
@@ -160,6 +159,9 @@ pub fn plan<const N: usize, const R: usize, const D: usize>(
     policy: &Policy<'_>,
     plan: &mut Plan<R, D>,
 ) -> Result<(), PlanError> {
+    const {
+        assert!(N < u16::MAX as usize && R < u16::MAX as usize && D < u16::MAX as usize);
+    }
     plan.clear();
     let result = fill::<N, R, D>(platform, topology.tree(), policy, plan);
     if result.is_err() {
@@ -171,7 +173,9 @@ pub fn plan<const N: usize, const R: usize, const D: usize>(
 /// What the plan has used of one node so far.
 #[derive(Clone, Copy, Default)]
 struct Used {
-    /// Ports below it.
+    /// Steps from its host bridge.
+    depth: u8,
+    /// Components directly below it.
     children: u16,
     /// Place in the order of commit.
     rank: u16,
@@ -215,20 +219,20 @@ fn fill<const N: usize, const R: usize, const D: usize>(
     policy: &Policy<'_>,
     plan: &mut Plan<R, D>,
 ) -> Result<(), PlanError> {
-    check_windows(platform)?;
+    check::windows(platform)?;
     if policy.burn_spares && policy.target == TargetSystem::Linux {
         return Err(PlanError::LinuxRefusesBurnedDecoders);
     }
     if policy.burn_spares && policy.path != PathPolicy::LockAll {
         return Err(PlanError::BurnWithoutLock);
     }
-    check_ports::<N>(tree)?;
     let mut used = [Used::default(); N];
-    let order = commit_order::<N>(tree, &mut used);
+    check::tree(tree, &mut used)?;
+    let order = check::commit_order::<N>(tree, &mut used)?;
     let devices = order.partition_point(|id| tree.get(*id).is_some_and(|n| n.device().is_some()));
     let devices = order.get(..devices).unwrap_or(&[]);
     if policy.path == PathPolicy::GuestPrograms {
-        return guest_programs(tree, devices, &used, plan);
+        return guest_programs(platform, tree, policy, devices, &used, plan);
     }
     let mut placed: Vec<place::Placed, R> = Vec::new();
     place::regions(platform, tree, policy, devices, &mut used, &mut placed)?;
@@ -262,89 +266,6 @@ fn note<const R: usize, const D: usize>(
     plan.notes.push(note).map_err(|_| PlanError::Capacity { what: Count::Notes, have: D })
 }
 
-/// The rules on windows that hold whichever of them is used.
-fn check_windows(platform: &Platform<'_>) -> Result<(), PlanError> {
-    for (index, window) in platform.windows.iter().enumerate() {
-        for &uid in &window.targets {
-            if !platform.bridges.iter().any(|bridge| bridge.uid == uid) {
-                return Err(PlanError::TargetMissing { window: window.base, uid });
-            }
-        }
-        if window.arithmetic == Arithmetic::Xor {
-            Selector::xor(window.interleave, &window.xor_maps)
-                .map_err(|error| PlanError::Xor { window: window.base, error })?;
-        }
-        let Ok(span) = Span::new(Hpa(window.base), window.size) else { continue };
-        for other in platform.windows.iter().take(index) {
-            let overlap = window.base != 0
-                && other.base != 0
-                && Span::new(Hpa(other.base), other.size).is_ok_and(|other| other.overlaps(span));
-            if overlap {
-                let (first, second) = (other.base.min(window.base), other.base.max(window.base));
-                return Err(PlanError::WindowsOverlap { first, second });
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Ports below one component must differ in number: targets name them by it.
-fn check_ports<const N: usize>(tree: Tree<'_>) -> Result<(), PlanError> {
-    let mut ports: Vec<(NodeId, u8), N> = Vec::new();
-    for (_, node) in tree.iter() {
-        if let (NodeKind::RootPort | NodeKind::DownstreamPort, Some(parent)) =
-            (node.kind, node.parent)
-        {
-            ports
-                .push((parent, node.port))
-                .map_err(|_| PlanError::Capacity { what: Count::Nodes, have: N })?;
-        }
-    }
-    ports.sort_unstable();
-    for pair in ports.windows(2) {
-        if let [(at, port), next] = *pair
-            && (at, port) == next
-        {
-            return Err(PlanError::DuplicatePort { at: tree.path(at), port });
-        }
-    }
-    Ok(())
-}
-
-/// All components with decoders in order of commit: devices, switches from the bottom up, host
-/// bridges; named by place, so that the order in which they were listed does not matter.
-fn commit_order<const N: usize>(tree: Tree<'_>, used: &mut [Used; N]) -> Vec<NodeId, N> {
-    let mut order: Vec<NodeId, N> = Vec::new();
-    for (id, node) in tree.iter() {
-        if let Some(parent) = node.parent
-            && let Some(used) = used_mut(used, parent)
-        {
-            used.children = used.children.saturating_add(1);
-        }
-        if node.component().is_some() {
-            // The topology holds at most N nodes, so there is room.
-            let _ = order.push(id);
-        }
-    }
-    order.sort_unstable_by_key(|id| {
-        let class = match tree.get(*id).and_then(|node| node.component()) {
-            Some(Component::Device) => 0u8,
-            Some(Component::UpstreamPort) => 1,
-            Some(Component::HostBridge) | None => 2,
-        };
-        let path = tree.path(*id);
-        // Devices stay in order of place; only switches depend on those below them.
-        let height = if class == 1 { path.ports().len() } else { 0 };
-        (class, core::cmp::Reverse(height), path)
-    });
-    for (rank, id) in order.iter().enumerate() {
-        if let Some(used) = used_mut(used, *id) {
-            used.rank = rank as u16;
-        }
-    }
-    order
-}
-
 /// Whether the node is a bridge without decoders and with one port: it forwards everything there.
 fn is_pass_through(tree: Tree<'_>, id: NodeId, used: &[Used]) -> bool {
     tree.get(id)
@@ -354,11 +275,16 @@ fn is_pass_through(tree: Tree<'_>, id: NodeId, used: &[Used]) -> bool {
 
 /// Path 2: nothing is planned; the topology must leave the guest no way to go wrong.
 fn guest_programs<const R: usize, const D: usize>(
+    platform: &Platform<'_>,
     tree: Tree<'_>,
+    policy: &Policy<'_>,
     devices: &[NodeId],
     used: &[Used],
     plan: &mut Plan<R, D>,
 ) -> Result<(), PlanError> {
+    if let Some(request) = policy.requests.iter().min_by_key(|request| request.device) {
+        return Err(PlanError::RequestToGuest { device: request.device });
+    }
     for &device in devices {
         let path = tree.path(device);
         for (id, node) in tree.upwards(device) {
@@ -376,6 +302,12 @@ fn guest_programs<const R: usize, const D: usize>(
                 }
                 _ => {}
             }
+        }
+        let interleaved = platform.windows.iter().filter(|window| {
+            window.targets.contains(&path.uid()) && window.interleave.ways != Ways::One
+        });
+        if let Some((window, ways)) = interleaved.map(|w| (w.base, w.interleave.ways)).min() {
+            return Err(PlanError::Interleaved { device: path, window, ways });
         }
         note(plan, Note::GuestPrograms { device })?;
     }

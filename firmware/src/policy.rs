@@ -39,7 +39,7 @@ pub struct Request {
     pub window: Option<u64>,
     /// Offset into the window; `None`: the first free place.
     pub offset: Option<u64>,
-    /// Bytes; `None`: all that is left of the partition.
+    /// Bytes; `None`: all that is left of the partition; 0: none, the device is left out.
     pub size: Option<u64>,
 }
 
@@ -57,7 +57,7 @@ pub struct Policy<'a> {
     pub enable_cache: bool,
     /// Whose rules count.
     pub target: TargetSystem,
-    /// Regions asked for. A device named here gets these and no others; a device that is not gets
-    /// its whole capacity mapped, a region for each partition.
+    /// Regions asked for, in any order. A device named here gets these and no others; a device that
+    /// is not gets its whole capacity mapped, a region for each partition.
     pub requests: &'a [Request],
 }

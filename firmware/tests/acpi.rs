@@ -278,6 +278,11 @@ fn codes_are_distinct_and_every_error_is_a_sentence() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
     #[test]
     fn any_bytes_end_in_an_answer(body in prop::collection::vec(any::<u8>(), 0..300)) {
         let _ = Small::from_acpi(&table(b"MCFG", &body), &table(b"CEDT", &body), 46, &[]);

@@ -54,6 +54,11 @@ fn a_write_reads_the_dword_and_writes_it_once() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
     #[test]
     fn a_command_write_changes_no_status_bit(dword: u32, command: u16) {
         let written = beside(EndpointHeader::REGISTERS, dword, Command::from_bits(command));

@@ -261,7 +261,7 @@ impl Cfmws {
         })?;
         let count = interleave.ways.count() as usize;
         let uids: Vec<u32, MAX_TARGETS> =
-            targets.iter().take(count).map(|target| target.get()).collect();
+            targets.iter().take(count.min(MAX_TARGETS)).map(|target| target.get()).collect();
         let window = Self::new(span, interleave, &uids)?;
         let restrictions = Restrictions::from_bits(record.restrictions.get());
         Ok(Self { arithmetic, restrictions, qtg: record.qtg.get(), ..window })

@@ -6,13 +6,11 @@ use core::fmt;
 
 use cxl_regs::{Coherency, ComposeError, DecodeError, Size, Ways, XorMapError};
 
-use crate::topology::{Partition, Path};
+use crate::topology::{NodeId, Partition, Path};
 
 /// What there is more of than a caller's structure holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
-    /// Nodes of the topology.
-    Nodes,
     /// Regions of the plan.
     Regions,
     /// Decoders or members of the plan.
@@ -29,6 +27,10 @@ pub enum PlanError {
     NoWindow { device: Path, partition: Partition, need: u64 },
     /// A window's target is the UID of no bridge.
     TargetMissing { window: u64, uid: u32 },
+    /// A window interleaves more or fewer ways than it has targets.
+    TargetCount { window: u64, ways: Ways, targets: u8 },
+    /// A window has one bridge as two of its targets.
+    TargetTwice { window: u64, uid: u32 },
     /// Several windows fit and the policy names none.
     Ambiguous { device: Path, partition: Partition, first: u64, second: u64, fit: u16 },
     /// The window interleaves and a flat mapping was asked for.
@@ -56,6 +58,14 @@ pub enum PlanError {
     DpaOrder { device: Path, lower: u64, higher: u64 },
     /// Two ports below one component have the same port number, so targets cannot tell them apart.
     DuplicatePort { at: Path, port: u8 },
+    /// Two host bridges have the same UID, so windows cannot tell them apart.
+    DuplicateBridge { uid: u32 },
+    /// Two components are linked to one port.
+    SharedPort { at: Path },
+    /// A node's parent is missing, of the wrong kind, listed behind it, or too far from the bridge.
+    BrokenTree { node: NodeId },
+    /// The device's partitions together pass the end of its address space.
+    DeviceTooLarge { device: Path, volatile: u64, persistent: u64 },
     /// The device needs back-invalidate and a component on its path cannot do it.
     NoBackInvalidate { device: Path, at: Path },
     /// The policy names a device that does not exist.
@@ -68,6 +78,8 @@ pub enum PlanError {
     Unaligned { device: Path, value: u64, unit: u64 },
     /// The place asked for reaches beyond the window or overlaps another region.
     PlaceTaken { device: Path, window: u64, offset: u64, size: u64 },
+    /// Path 2: the guest places its memory itself, so nothing can be asked for.
+    RequestToGuest { device: Path },
     /// Path 2: a bridge with more than one port leaves the guest a choice.
     MultiplePorts { uid: u32, ports: u16 },
     /// Path 2: a switch on the path leaves the guest a choice.
@@ -122,6 +134,13 @@ impl PlanError {
             Self::Xor { .. } => 0x031C,
             Self::Decoder { .. } => 0x031D,
             Self::Capacity { .. } => 0x031E,
+            Self::TargetCount { .. } => 0x031F,
+            Self::TargetTwice { .. } => 0x0320,
+            Self::DuplicateBridge { .. } => 0x0321,
+            Self::SharedPort { .. } => 0x0322,
+            Self::BrokenTree { .. } => 0x0323,
+            Self::DeviceTooLarge { .. } => 0x0324,
+            Self::RequestToGuest { .. } => 0x0325,
         }
     }
 }
@@ -139,6 +158,12 @@ impl fmt::Display for PlanError {
             Self::TargetMissing { window, uid } => {
                 write!(f, "window {window:#x}: its target {uid} is the UID of no bridge")
             }
+            Self::TargetCount { window, ways, targets } => {
+                write!(f, "window {window:#x} interleaves {ways} ways and has {targets} targets")
+            }
+            Self::TargetTwice { window, uid } => {
+                write!(f, "window {window:#x}: two of its targets are bridge {uid}")
+            }
             Self::Ambiguous { device, partition, first, second, fit } => write!(
                 f,
                 "{device}: {fit} windows fit its {partition} memory ({first:#x}, {second:#x}{}); \
@@ -147,8 +172,7 @@ impl fmt::Display for PlanError {
             ),
             Self::Interleaved { device, window, ways } => write!(
                 f,
-                "{device}: window {window:#x} interleaves {ways} bridges, a flat mapping was \
-                 asked for"
+                "{device}: window {window:#x} interleaves {ways} bridges, a flat one is needed"
             ),
             Self::Unplaced { device, size } => write!(
                 f,
@@ -198,6 +222,21 @@ impl fmt::Display for PlanError {
             Self::DuplicatePort { at, port } => {
                 write!(f, "{at}: two ports have port number {port}")
             }
+            Self::DuplicateBridge { uid } => write!(f, "two host bridges have UID {uid}"),
+            Self::SharedPort { at } => write!(f, "{at}: two components are linked to this port"),
+            Self::BrokenTree { node } => write!(
+                f,
+                "node {} of the topology has no place: its parent is missing, listed behind it, \
+                 of the wrong kind, or too deep",
+                node.0
+            ),
+            Self::DeviceTooLarge { device, volatile, persistent } => write!(
+                f,
+                "{device}: {} of volatile and {} of persistent memory pass the end of its \
+                 address space",
+                Size(volatile),
+                Size(persistent)
+            ),
             Self::NoBackInvalidate { device, at } => {
                 write!(f, "{device}: needs back-invalidate, {at} has no BI structure")
             }
@@ -224,6 +263,10 @@ impl fmt::Display for PlanError {
                 "{device}: {} at offset {offset:#x} of window {window:#x} reach beyond it or \
                  overlap another region",
                 Size(size)
+            ),
+            Self::RequestToGuest { device } => write!(
+                f,
+                "{device}: a region is asked for, and the guest programs the decoders; choose one"
             ),
             Self::MultiplePorts { uid, ports } => write!(
                 f,
@@ -252,7 +295,6 @@ impl fmt::Display for PlanError {
             Self::Decoder { at, error } => write!(f, "{at}: {error}"),
             Self::Capacity { what, have } => {
                 let what = match what {
-                    Count::Nodes => "nodes",
                     Count::Regions => "regions",
                     Count::Decoders => "decoders",
                     Count::Notes => "notes",

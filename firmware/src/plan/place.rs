@@ -3,6 +3,8 @@
 //! **Invariant**: a choice is made only where there is exactly one; two windows that fit are a
 //! refusal, not a preference.
 
+use core::cmp::{Ordering, Reverse};
+
 use cxl_regs::{Coherency, DECODER_UNIT, Hpa, Interleave, Levels, Span, Ways};
 use heapless::Vec;
 
@@ -10,7 +12,7 @@ use super::error::{Count, PlanError};
 use super::{Used, used_mut};
 use crate::platform::{Platform, Window};
 use crate::policy::{Policy, Request};
-use crate::topology::{NodeId, NodeKind, Partition, Path, Tree};
+use crate::topology::{Device, DeviceKind, NodeId, NodeKind, Partition, Path, Tree};
 
 /// A region that has its window and its place, but no DPA and no decoders yet.
 #[derive(Clone, Debug)]
@@ -66,22 +68,28 @@ pub(super) fn regions<const R: usize>(
     placed: &mut Vec<Placed, R>,
 ) -> Result<(), PlanError> {
     for request in policy.requests {
-        tree.device_at(&request.device)
-            .ok_or(PlanError::UnknownDevice { device: request.device })?;
+        devices
+            .binary_search_by_key(&request.device, |id| tree.path(*id))
+            .map_err(|_| PlanError::UnknownDevice { device: request.device })?;
+    }
+    for &id in devices {
+        let Some(device) = tree.get(id).and_then(|node| node.device()) else { continue };
+        let Device { volatile, persistent, .. } = *device;
+        if volatile.checked_add(persistent).is_none() {
+            let device = tree.path(id);
+            return Err(PlanError::DeviceTooLarge { device, volatile, persistent });
+        }
     }
     // Fixed places first: what may go anywhere goes round them.
     for fixed in [true, false] {
         for &device in devices {
             let path = tree.path(device);
-            let mut asked = false;
-            for request in policy.requests.iter().filter(|request| request.device == path) {
-                asked = true;
-                if request.offset.is_some() == fixed {
-                    let want = requested(tree, device, request, used)?;
+            for request in in_order(policy.requests, path, fixed) {
+                if let Some(want) = requested(tree, device, request, used)? {
                     place(platform, tree, &want, used, placed)?;
                 }
             }
-            if asked || fixed {
+            if fixed || policy.requests.iter().any(|request| request.device == path) {
                 continue;
             }
             for partition in [Partition::Volatile, Partition::Persistent] {
@@ -96,6 +104,28 @@ pub(super) fn regions<const R: usize>(
     Ok(())
 }
 
+/// The requests for one device, fixed places or the others, in an order that does not depend on how
+/// they are listed: volatile memory first as in DPA, and what takes all that is left last.
+fn in_order(
+    requests: &[Request],
+    device: Path,
+    fixed: bool,
+) -> impl Iterator<Item = &Request> + Clone {
+    let wanted =
+        move |request: &Request| request.device == device && request.offset.is_some() == fixed;
+    let key = |index: usize, request: &Request| {
+        let Request { partition, window, offset, size, .. } = *request;
+        (partition, size.is_none(), window, offset, size, index)
+    };
+    let after = move |last| {
+        let all = requests.iter().enumerate().filter(|(_, request)| wanted(request));
+        let keyed = all.map(|(index, request)| (key(index, request), request));
+        keyed.filter(|(key, _)| last < Some(*key)).min_by_key(|(key, _)| *key)
+    };
+    core::iter::successors(after(None), move |(key, _)| after(Some(*key)))
+        .map(|(_, request)| request)
+}
+
 /// Bytes of a partition that no region has taken.
 pub(super) fn left(tree: Tree<'_>, id: NodeId, partition: Partition, used: &[Used]) -> u64 {
     let capacity =
@@ -104,13 +134,17 @@ pub(super) fn left(tree: Tree<'_>, id: NodeId, partition: Partition, used: &[Use
     capacity.saturating_sub(taken)
 }
 
+/// What a request amounts to; nothing for one that asks for no bytes.
 fn requested(
     tree: Tree<'_>,
     device: NodeId,
     request: &Request,
     used: &[Used],
-) -> Result<Want, PlanError> {
+) -> Result<Option<Want>, PlanError> {
     let Request { device: path, partition, window, offset, size } = *request;
+    if size == Some(0) {
+        return Ok(None);
+    }
     let left = left(tree, device, partition, used);
     let size = size.unwrap_or(left);
     if size == 0 || size > left {
@@ -121,7 +155,7 @@ fn requested(
             return Err(PlanError::Unaligned { device: path, value, unit: DECODER_UNIT });
         }
     }
-    Ok(Want { device, path, partition, window, offset, size })
+    Ok(Some(Want { device, path, partition, window, offset, size }))
 }
 
 /// Finds the one window that fits, and takes the place in it.
@@ -143,7 +177,7 @@ fn place<const R: usize>(
     let mut best: Option<Fit> = None;
     let mut second: Option<u64> = None;
     let mut fit_count = 0u16;
-    let mut closest: Option<(Stage, u64, PlanError)> = None;
+    let mut closest = None;
     for window in platform.windows {
         if !window.targets.contains(&want.path.uid()) {
             continue;
@@ -172,11 +206,9 @@ fn place<const R: usize>(
                 };
             }
             Err((stage, error)) => {
-                let further = closest.as_ref().is_none_or(|(so_far, base, _)| {
-                    (stage, core::cmp::Reverse(window.base)) > (*so_far, core::cmp::Reverse(*base))
-                });
-                if further {
-                    closest = Some((stage, window.base, error));
+                let how_far = (stage, Reverse((window.base, window.size)));
+                if closest.is_none_or(|(before, _)| how_far > before) {
+                    closest = Some((how_far, error));
                 }
             }
         }
@@ -190,7 +222,7 @@ fn place<const R: usize>(
         }
         (None, _) => {
             return Err(match (closest, want.window) {
-                (Some((_, _, error)), _) => error,
+                (Some((_, error)), _) => error,
                 (None, Some(window)) => PlanError::UnknownWindow { device: path, window },
                 (None, None) => PlanError::NoWindow { device: path, partition, need: size },
             });
@@ -241,6 +273,15 @@ fn judge<const R: usize>(
     if base == 0 {
         return Err((Stage::Placed, PlanError::Unplaced { device, size }));
     }
+    if !base.is_multiple_of(DECODER_UNIT) {
+        let error = PlanError::Unaligned { device, value: base, unit: DECODER_UNIT };
+        return Err((Stage::Placed, error));
+    }
+    if size == 0 {
+        let (need, have) = (want.size, size);
+        let error = PlanError::WindowTooSmall { device, window: base, need, have };
+        return Err((Stage::Placed, error));
+    }
     let span = reachable(platform, window).map_err(|error| (Stage::Reachable, error))?;
     let ways = window.interleave.ways;
     if ways != Ways::One {
@@ -287,7 +328,8 @@ fn allows(window: &Window, coherency: Coherency) -> bool {
     }
 }
 
-/// The place asked for, or the first gap that is large enough.
+/// The place asked for, or the first gap that is large enough and keeps the device's order: its
+/// volatile memory below its persistent memory.
 fn find_place<const R: usize>(
     want: &Want,
     window: Span,
@@ -295,90 +337,92 @@ fn find_place<const R: usize>(
 ) -> Result<u64, PlanError> {
     let (device, need) = (want.path, want.size);
     let first = placed.partition_point(|region| region.span.end() <= window.base());
-    let inside = placed
-        .iter()
-        .skip(first)
-        .map(|region| region.span)
-        .take_while(|span| span.base() < window.end());
+    let inside = placed.iter().skip(first).take_while(|region| region.span.base() < window.end());
+    let taken = inside.clone().map(|region| region.span);
     if let Some(offset) = want.offset {
-        let taken = PlanError::PlaceTaken { device, window: window.base().0, offset, size: need };
-        let at = window.base().0.checked_add(offset).ok_or(taken)?;
-        let span = Span::new(Hpa(at), need).map_err(|_| taken)?;
-        let free = window.contains_span(span) && !inside.clone().any(|other| other.overlaps(span));
-        return if free { Ok(at) } else { Err(taken) };
+        let error = PlanError::PlaceTaken { device, window: window.base().0, offset, size: need };
+        let at = window.base().0.checked_add(offset).ok_or(error)?;
+        let span = Span::new(Hpa(at), need).map_err(|_| error)?;
+        let free = window.contains_span(span) && !taken.clone().any(|other| other.overlaps(span));
+        return if free { Ok(at) } else { Err(error) };
     }
-    let mut at = window.base().0;
-    let mut largest = 0;
-    for region in inside {
-        let gap = region.base().0.saturating_sub(at);
+    let (mut from, mut to) = (window.base().0, window.end().0);
+    let mut volatile_at = from;
+    for region in inside.filter(|region| region.members.contains(&want.device)) {
+        match region.partition.cmp(&want.partition) {
+            Ordering::Less => (volatile_at, from) = (region.span.base().0, region.span.end().0),
+            Ordering::Greater => to = to.min(region.span.base().0),
+            Ordering::Equal => {}
+        }
+    }
+    let (start, end) = (window.base().0, window.end().0);
+    first_gap(taken.clone(), from, to, need).map_err(|free| {
+        // A place in the wrong order is no place, but it is another reason.
+        match first_gap(taken, start, end, need) {
+            Ok(at) if at < from => PlanError::DpaOrder { device, lower: at, higher: volatile_at },
+            Ok(at) => PlanError::DpaOrder { device, lower: to, higher: at },
+            Err(_) => PlanError::WindowFull { device, window: start, need, free },
+        }
+    })
+}
+
+/// The first gap of `need` bytes in a range, or else the size of the largest. What is taken comes
+/// by ascending address.
+fn first_gap(taken: impl Iterator<Item = Span>, from: u64, to: u64, need: u64) -> Result<u64, u64> {
+    let (mut at, mut largest) = (from, 0);
+    let ends = taken.map(|span| (span.base().0, span.end().0));
+    for (base, end) in ends.chain(core::iter::once((to, to))) {
+        let gap = base.min(to).saturating_sub(at);
         if gap >= need {
             return Ok(at);
         }
         largest = largest.max(gap);
-        at = region.end().0;
+        at = at.max(end);
     }
-    let gap = window.end().0.saturating_sub(at);
-    if gap >= need {
-        return Ok(at);
-    }
-    let free = largest.max(gap);
-    Err(PlanError::WindowFull { device, window: window.base().0, need, free })
+    Err(largest)
 }
 
 /// The coherency models the device can be programmed for, preferred first.
 ///
-/// Its capability register may say; where it does not, its class does. Back-invalidate needs every
-/// component of the path.
+/// Its capability register may say (Supported Coherency Models); where it does not, its class does.
+/// A memory expander is host-only wherever it may be, and has no CXL.cache to be coherent through;
+/// an accelerator is what it was built for. Back-invalidate needs every component of the path.
 fn coherencies(tree: Tree<'_>, id: NodeId) -> Result<Vec<Coherency, 3>, PlanError> {
-    use crate::topology::DeviceKind;
-
     let mut list = Vec::new();
     let Some((node, device)) = tree.get(id).and_then(|node| Some((node, node.device()?))) else {
         return Ok(list);
     };
-    let models = node.hdm.map_or(0, |hdm| hdm.capability.coherency_models());
-    let (host, coherent) = match (models, device.kind) {
-        (1, _) => (false, true),
-        (2, _) => (true, false),
-        (3, DeviceKind::Type3) => (true, node.back_invalidate.is_some()),
-        (3, DeviceKind::Type2) => (true, true),
-        (_, DeviceKind::Type3) => (true, false),
-        (_, DeviceKind::Type2) => (false, true),
+    let expander = device.kind == DeviceKind::Type3;
+    let (host, coherent) = match node.hdm.map_or(0, |hdm| hdm.capability.coherency_models()) {
+        1 => (false, true),
+        2 => (true, false),
+        3 => (true, true),
+        _ => (expander, !expander),
     };
-    // A memory expander is host-only wherever it may be; an accelerator is what it was built for.
-    if host && device.kind == DeviceKind::Type3 {
+    // The list has room for each of them once.
+    if host && expander {
         let _ = list.push(Coherency::HostOnly);
     }
     if coherent {
-        match node.back_invalidate {
-            Some(bi) => {
-                let gap = tree.upwards(id).find(|(_, node)| {
-                    node.back_invalidate.is_none()
-                        && !matches!(node.kind, NodeKind::HostBridge { .. })
-                });
-                match gap {
-                    None => {
-                        let _ = list.push(Coherency::BackInvalidate);
-                        if bi.hdm_d {
-                            let _ = list.push(Coherency::Device);
-                        }
-                    }
-                    Some(_) if bi.hdm_d => {
-                        let _ = list.push(Coherency::Device);
-                    }
-                    Some(_) if host => {}
-                    Some((at, _)) => {
-                        let (device, at) = (tree.path(id), tree.path(at));
-                        return Err(PlanError::NoBackInvalidate { device, at });
-                    }
-                }
-            }
+        let gap = tree.upwards(id).find(|(_, node)| {
+            node.back_invalidate.is_none() && !matches!(node.kind, NodeKind::HostBridge { .. })
+        });
+        let through_cache = !expander && node.back_invalidate.is_none_or(|bi| bi.hdm_d);
+        match gap {
             None => {
-                let _ = list.push(Coherency::Device);
+                let _ = list.push(Coherency::BackInvalidate);
             }
+            Some((at, _)) if !host && !through_cache => {
+                let (device, at) = (tree.path(id), tree.path(at));
+                return Err(PlanError::NoBackInvalidate { device, at });
+            }
+            Some(_) => {}
+        }
+        if through_cache {
+            let _ = list.push(Coherency::Device);
         }
     }
-    if host && device.kind == DeviceKind::Type2 {
+    if host && !expander {
         let _ = list.push(Coherency::HostOnly);
     }
     Ok(list)

@@ -50,6 +50,8 @@ pub(crate) struct Fake {
     pub(crate) fixed: Registers,
     pub(crate) reads: BTreeMap<u64, u32>,
     pub(crate) writes: Vec<(u64, u32)>,
+    /// Somebody sized a BAR while Memory Space was on.
+    pub(crate) sized_live: bool,
     /// Registers that change by themselves: after so many reads of the address, it reads so.
     pub(crate) later: BTreeMap<u64, (u32, u32)>,
     /// Registers that answer a write of one register with other values.
@@ -149,6 +151,11 @@ impl Mmio for Fake {
 
     fn write(&mut self, address: u64, value: u32) {
         self.writes.push((address, value));
+        if let Some(At::Config(index, 0x10..=0x24)) = self.find(address)
+            && value == u32::MAX
+        {
+            self.sized_live |= self.get(index, 0x04) & 2 != 0;
+        }
         if let Some(reg) = self.reg(address) {
             reg.write(value);
         }
