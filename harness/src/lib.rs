@@ -5,6 +5,7 @@
 pub mod acpi;
 pub mod backing;
 pub mod device;
+pub mod dma;
 pub mod dump;
 pub mod fabric;
 pub mod fault;
