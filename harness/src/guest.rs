@@ -4,14 +4,19 @@
 //! **Invariant**: the slots follow from the machine's registers alone; see [`mirror`].
 
 pub mod boot;
+pub mod engine;
 pub mod mirror;
 
 use cxl_firmware::doorbell::{Call, Message};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use zerocopy::FromBytes;
 
+use crate::dma::Memory;
 use crate::kvm::{Bus, Signal, Slot};
-use crate::machine::{Changes, Machine};
+use crate::machine::{Changes, Machine, PlugError};
+use crate::scenario::{Action, Event};
+use crate::trace::Direction;
+use engine::Engine;
 use mirror::{Limits, Mirror};
 
 /// What the guest did that no register shows.
@@ -23,6 +28,28 @@ pub struct Counts {
     pub writes: u64,
     /// Of these, accesses to a CXL memory window.
     pub window: u64,
+}
+
+/// An access that exited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastAccess {
+    /// Which way it went.
+    pub direction: Direction,
+    /// Where.
+    pub address: u64,
+    /// Bytes.
+    pub length: usize,
+}
+
+/// An event of the scenario that was due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Happened {
+    /// The guest's count by then.
+    pub count: u64,
+    /// What was to happen.
+    pub action: Action,
+    /// Whether it did; if not, nothing has changed, and the guest goes on either way.
+    pub result: Result<(), PlugError>,
 }
 
 /// A machine on the other side of a vCPU's exits.
@@ -41,15 +68,33 @@ pub struct Guest<'a> {
     pub calls: Vec<Call>,
     /// Exits.
     pub counts: Counts,
+    /// The last of them.
+    pub last_access: Option<LastAccess>,
     /// Exits until the firmware handed over.
     pub at_handoff: Option<Counts>,
+    /// Events of the scenario that were due, in order.
+    pub happened: Vec<Happened>,
+    /// The DMA engine, if the machine has a place for it.
+    pub engine: Option<Engine>,
+    ram: GuestMemoryMmap,
+    events: std::vec::IntoIter<Event>,
     on_console: fn(&[u8]),
 }
 
 impl<'a> Guest<'a> {
-    /// A guest of this machine; `on_console` sees what the guest prints as it comes.
-    pub fn new(machine: &'a mut Machine, limits: Limits, on_console: fn(&[u8])) -> Self {
+    /// A guest of this machine with this RAM; `on_console` sees what the guest prints as it comes.
+    pub fn new(
+        machine: &'a mut Machine,
+        ram: GuestMemoryMmap,
+        limits: Limits,
+        on_console: fn(&[u8]),
+    ) -> Self {
         Self {
+            happened: Vec::new(),
+            last_access: None,
+            engine: Engine::of(machine),
+            ram,
+            events: machine.scenario().events.clone().into_iter(),
             machine,
             mirror: Mirror::default(),
             bar_slots: Vec::new(),
@@ -61,19 +106,63 @@ impl<'a> Guest<'a> {
             on_console,
         }
     }
+
+    fn count(&mut self, direction: Direction, address: u64, length: usize) {
+        match direction {
+            Direction::Read => self.counts.reads += 1,
+            Direction::Write => self.counts.writes += 1,
+        }
+        self.counts.window += u64::from(self.machine.in_window(address));
+        self.last_access = Some(LastAccess { direction, address, length });
+    }
+
+    /// Does what is due by the guest's own count.
+    fn advance(&mut self, count: u64) {
+        while let Some(event) = self.events.as_slice().first().filter(|event| event.at <= count) {
+            let action = event.action;
+            let result = self.machine.act(action);
+            self.happened.push(Happened { count, action, result });
+            self.events.next();
+        }
+    }
+
+    /// Lets running transfers move on.
+    fn transfer(&mut self) {
+        if let Some(engine) = &mut self.engine {
+            engine.step(&mut Memory {
+                ram: &self.ram,
+                machine: self.machine,
+                mirror: &self.mirror,
+                bar_slots: &self.bar_slots,
+            });
+        }
+    }
+
+    /// The engine, if an address is its own.
+    fn engine_at(&mut self, address: u64) -> Option<&mut Engine> {
+        let claims = self.engine.as_ref().is_some_and(|engine| engine.claims(address));
+        let engine = self.engine.as_mut().filter(|_| claims)?;
+        self.machine.target(address).is_none().then_some(engine)
+    }
 }
 
 impl Bus for Guest<'_> {
     fn read(&mut self, address: u64, data: &mut [u8]) {
-        self.counts.reads += 1;
-        self.counts.window += u64::from(self.machine.in_window(address));
-        self.machine.read_bytes(address, data);
+        self.count(Direction::Read, address, data.len());
+        match self.engine_at(address) {
+            Some(engine) => engine.read(address, data),
+            None => self.machine.read_bytes(address, data),
+        }
+        self.transfer();
     }
 
     fn write(&mut self, address: u64, data: &[u8]) {
-        self.counts.writes += 1;
-        self.counts.window += u64::from(self.machine.in_window(address));
-        self.machine.write_bytes(address, data);
+        self.count(Direction::Write, address, data.len());
+        match self.engine_at(address) {
+            Some(engine) => engine.write(address, data),
+            None => self.machine.write_bytes(address, data),
+        }
+        self.transfer();
     }
 
     fn slots(&mut self) -> Option<Vec<Slot>> {
@@ -93,9 +182,9 @@ impl Bus for Guest<'_> {
         (self.on_console)(bytes);
     }
 
-    fn doorbell(&mut self, value: u32, memory: &GuestMemoryMmap) -> Signal {
+    fn doorbell(&mut self, value: u32) -> Signal {
         let mut bytes = [0; size_of::<Message>()];
-        if memory.read_slice(&mut bytes, GuestAddress(value.into())).is_err() {
+        if self.ram.read_slice(&mut bytes, GuestAddress(value.into())).is_err() {
             return Signal::Continue;
         }
         let Some(call) = Message::read_from_bytes(&bytes).ok().as_ref().and_then(Call::decode)
@@ -109,7 +198,11 @@ impl Bus for Guest<'_> {
                 self.at_handoff = Some(self.counts);
                 Signal::Continue
             }
-            Call::Count { .. } | Call::Check { .. } => Signal::Continue,
+            Call::Count { value } => {
+                self.advance(value);
+                Signal::Continue
+            }
+            Call::Check { .. } => Signal::Continue,
         }
     }
 }

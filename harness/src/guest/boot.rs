@@ -11,16 +11,28 @@ use cxl_firmware::doorbell::Call;
 use cxl_firmware::handoff;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
+use super::engine::Ended;
 use super::mirror::{self, Mirror};
-use super::{Counts, Guest};
+use super::{Counts, Guest, Happened, LastAccess};
 use crate::acpi::Tables;
 use crate::kvm::{Boot, BootError, Call as SlotCall, End, Entry, Limits, SlotError, Vm, VmError};
 use crate::machine::Machine;
-use crate::run::{TABLES_BASE, roots};
+use crate::run::{self, Done, Refusal, TABLES_BASE, roots};
 use crate::scenario::{self, Partition, PathPolicy, Scenario, Target, WindowChoice};
 
 /// The image that comes with the harness.
 pub static IMAGE: &[u8] = include_bytes!(env!("CXL_IMAGE"));
+
+/// Who programs and locks the decoders.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LockBy {
+    /// The image, from inside the guest.
+    #[default]
+    Image,
+    /// The host, before the guest's first instruction; our image then finds it done and verifies
+    /// it.
+    Vmm,
+}
 
 /// How to boot.
 #[derive(Clone, Debug)]
@@ -31,7 +43,14 @@ pub struct Options<'a> {
     pub payload: &'a str,
     /// The whole command line; `None` is made from the scenario.
     pub command_line: Option<String>,
-    /// Time limit.
+    /// Who programs and locks.
+    pub lock_by: LockBy,
+    /// A write to this port ends the image's run, beside the exit port.
+    pub until_port: Option<u16>,
+    /// What our image does once the image has ended by itself or by the time limit: this payload,
+    /// on the machine as the image has left it.
+    pub then: Option<&'a str>,
+    /// Time limit of each image.
     pub timeout: Duration,
     /// Whether committed memory is mirrored into slots.
     pub mirror: bool,
@@ -49,6 +68,9 @@ impl Default for Options<'_> {
             image: None,
             payload: "none",
             command_line: None,
+            lock_by: LockBy::Image,
+            until_port: None,
+            then: None,
             timeout: Duration::from_secs(30),
             mirror: true,
             budget: None,
@@ -61,6 +83,8 @@ impl Default for Options<'_> {
 /// Why there was no run.
 #[derive(Debug)]
 pub enum GuestError {
+    /// The library, run by the host, refused the machine: the guest never starts.
+    Refused(Refusal),
     /// There is no virtual machine.
     Vm(VmError),
     /// The image does not boot.
@@ -72,6 +96,7 @@ pub enum GuestError {
 impl std::fmt::Display for GuestError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Refused(refusal) => write!(f, "the guest does not start: {refusal}"),
             Self::Vm(error) => error.fmt(f),
             Self::Boot(error) => error.fmt(f),
             Self::Slots(error) => error.fmt(f),
@@ -84,8 +109,19 @@ impl std::error::Error for GuestError {}
 /// What a run left behind besides the machine's registers.
 #[derive(Debug)]
 pub struct GuestRun {
-    /// How it ended.
+    /// How the image ended.
     pub end: End,
+    /// How our image ended that ran afterwards, if it did; everything below is of both then, and
+    /// record and table are its.
+    pub then: Option<End>,
+    /// What the library did for the host before the first instruction, if it was to.
+    pub host: Option<Done>,
+    /// Events of the scenario that were due, in order.
+    pub happened: Vec<Happened>,
+    /// Transfers of the DMA engine that have ended, in order.
+    pub transfers: Vec<Ended>,
+    /// The last access that exited.
+    pub last_access: Option<LastAccess>,
     /// The hand-off record out of guest memory; empty if none was announced.
     pub handoff: Vec<u8>,
     /// The CEDT that the record names; empty if none.
@@ -115,6 +151,13 @@ pub struct GuestRun {
 /// Boots an image on the machine and runs it to its end.
 pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, GuestError> {
     let start = Instant::now();
+    let host = match options.lock_by {
+        LockBy::Image => None,
+        LockBy::Vmm => Some(run::direct(machine)),
+    };
+    if let Some(refusal) = host.as_ref().and_then(|done| done.refusal) {
+        return Err(GuestError::Refused(refusal));
+    }
     let scenario = machine.scenario().clone();
     let tables = Tables::new(&scenario, machine.map(), TABLES_BASE);
     let ram: Vec<_> = machine.map().ram.iter().map(|span| (span.base().0, span.size())).collect();
@@ -123,31 +166,55 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         .command_line
         .clone()
         .unwrap_or_else(|| command_line(&scenario, machine, options.payload));
+    let acpi = [(tables.base, tables.bytes)];
+    let rsdp = tables.base;
     vm.boot(&Boot {
         image: options.image.unwrap_or(IMAGE),
         entry: if options.image.is_some() { Entry::Pvh } else { Entry::Ring3 },
         command_line: &line,
-        acpi: &[(tables.base, tables.bytes)],
-        rsdp: tables.base,
+        acpi: &acpi,
+        rsdp,
     })
     .map_err(GuestError::Boot)?;
+    let afterwards = options.then.map(|payload| {
+        let line = command_line(&scenario, machine, payload);
+        // Whatever the scenario is content with, the question here is what is locked.
+        format!("{line} as-found path=lock-all")
+    });
     let limits = mirror::Limits {
         enabled: options.mirror,
         bytes: options.budget.unwrap_or_else(free_memory),
         slots: vm.slots.available(),
         address_bits: vm.address_bits(),
     };
-    let mut guest = Guest::new(machine, limits, options.on_console);
+    let mut guest = Guest::new(machine, vm.ram().clone(), limits, options.on_console);
     // The machine may have been programmed before the guest's first instruction.
-    if let Some(slots) = crate::kvm::Bus::slots(&mut guest) {
-        vm.remap(&slots).map_err(GuestError::Slots)?;
-    }
+    vm.follow(&mut guest).map_err(GuestError::Slots)?;
     let setup = start.elapsed();
-    let limits = Limits { timeout: options.timeout, interrupted: Arc::clone(&options.interrupted) };
+    let mut limits = Limits {
+        timeout: options.timeout,
+        until_port: options.until_port,
+        interrupted: Arc::clone(&options.interrupted),
+    };
     let end = vm.run(&mut guest, &limits);
+    let mut then = None;
+    let ended = matches!(end, End::Exit(_) | End::Port(_) | End::Halt | End::TimedOut { .. });
+    if let Some(line) = afterwards.filter(|_| ended) {
+        vm.clear().map_err(GuestError::Boot)?;
+        let ours =
+            Boot { image: IMAGE, entry: Entry::Ring3, command_line: &line, acpi: &acpi, rsdp };
+        vm.boot(&ours).map_err(GuestError::Boot)?;
+        limits.until_port = None;
+        then = Some(vm.run(&mut guest, &limits));
+    }
     let run = start.elapsed() - setup;
     let mut home = GuestRun {
         end,
+        then,
+        host,
+        happened: guest.happened,
+        transfers: guest.engine.map(|engine| engine.ended).unwrap_or_default(),
+        last_access: guest.last_access,
         handoff: Vec::new(),
         cedt: Vec::new(),
         code: None,
@@ -230,7 +297,7 @@ pub fn command_line(scenario: &Scenario, machine: &Machine, payload: &str) -> St
     }
     for region in &scenario.regions {
         for &device in &region.devices {
-            let path = crate::run::path(scenario, device);
+            let path = run::path(scenario, device);
             let ports: Vec<_> = path.ports().iter().map(u8::to_string).collect();
             let kind = match region.partition {
                 Partition::Volatile => "volatile",

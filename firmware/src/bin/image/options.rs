@@ -12,6 +12,7 @@
 //! address-bits=N                          width of a physical address, where CPUID is not the
 //!                                         VMM's to answer (CPL 3 without hardware support)
 //! payload=NAME                            what runs afterwards            (none)
+//! as-found                                program nothing: find and verify what is there
 //! ring3                                   PVH entry: run at CPL 3
 //! quiet                                   print errors only
 //! ```
@@ -32,6 +33,7 @@ pub(crate) struct Options<'a> {
     pub(crate) roots: Vec<(u32, RootBus), 32>,
     pub(crate) address_bits: Option<u8>,
     pub(crate) payload: &'a str,
+    pub(crate) as_found: bool,
     pub(crate) quiet: bool,
 }
 
@@ -46,6 +48,7 @@ impl<'a> Options<'a> {
             roots: Vec::new(),
             address_bits: None,
             payload: "none",
+            as_found: false,
             quiet: false,
         };
         for word in line.split_ascii_whitespace() {
@@ -71,6 +74,7 @@ impl<'a> Options<'a> {
                 self.address_bits = Some(number(value)?.try_into().ok()?);
             }
             ("payload", name) => self.payload = name,
+            ("as-found", "") => self.as_found = true,
             ("quiet", "") => self.quiet = true,
             // The entry has looked at it already.
             ("ring3", "") => {}

@@ -3,6 +3,8 @@
 //!
 //! **Invariant**: a payload says what it expects and what it found; the harness compares too.
 
+mod dma;
+
 use core::ptr;
 
 use cxl_firmware::doorbell::Call;
@@ -17,12 +19,13 @@ pub(crate) fn run(
     name: &str,
     hw: &mut Hardware,
     room: &mut Room,
-    _platform: &Platform<'_>,
+    platform: &Platform<'_>,
     _policy: &Policy<'_>,
 ) -> bool {
     let mut checks = Checks { next: 0, passed: true };
     match name {
         "none" => {}
+        "dma" => dma::dma(hw, room, platform, &mut checks),
         "touch" => touch(hw, room, &mut checks),
         _ => {
             say(format_args!("there is no payload \"{name}\""));
