@@ -9,7 +9,7 @@ mod board;
 use board::{Board, BoardPlan, GIB};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use cxl_firmware::plan::plan;
-use cxl_firmware::policy::Policy;
+use cxl_firmware::policy::{Policy, Width};
 
 /// `bridges` bridges with `ports` devices of 1 GiB each, and a window for each bridge.
 fn flat(bridges: u32, ports: u8) -> Board {
@@ -21,6 +21,17 @@ fn flat(bridges: u32, ports: u8) -> Board {
             board.memory(port, GIB, 0);
         }
         board.window((u64::from(uid) + 1) << 36, 64 * GIB, &[uid]);
+    }
+    board
+}
+
+/// 16 bridges with 16 devices each below windows over two bridges each: sets of 16.
+fn sets() -> Board {
+    let mut board = flat(16, 16);
+    board.windows.clear();
+    for pair in 0..8 {
+        let uids = [2 * pair, 2 * pair + 1];
+        board.window((u64::from(pair) + 1) << 36, 64 * GIB, &uids);
     }
     board
 }
@@ -38,6 +49,14 @@ fn measure(criterion: &mut Criterion) {
         assert_eq!(made.regions.len(), bridges as usize * usize::from(ports));
     }
     group.finish();
+    let board = sets();
+    let (platform, topology) = (board.platform(), board.topology());
+    let policy = Policy { width: Width::Widest, ..Policy::default() };
+    let mut made = Box::new(BoardPlan::new());
+    criterion.bench_function("plan/sets/16x16", |bench| {
+        bench.iter(|| plan(&platform, &topology, &policy, &mut made));
+    });
+    assert_eq!(made.regions.iter().map(|region| made.members(region).len()).sum::<usize>(), 256);
 }
 
 criterion_group!(benches, measure);

@@ -33,6 +33,7 @@ use heapless::Vec;
 pub use error::{BarProblem, DiscoverError, NoRootBus, Place, Unassigned, Waited};
 
 use crate::config::{Config, bus_base};
+use crate::list;
 use crate::mmio::{Clock, Mmio};
 use crate::platform::{Bridge, BridgeKind, Platform, RootBus};
 use crate::topology::{Device, DeviceKind, MAX_DEPTH, Node, NodeId, NodeKind, Topology, Tree};
@@ -312,10 +313,8 @@ impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
         if N > usize::from(u16::MAX) {
             return Err(full);
         }
-        self.nodes.push(node).map_err(|_| full)?;
-        self.links.push(link).map_err(|_| full)?;
-        last_to(self.nodes, index);
-        last_to(&mut self.links, index);
+        list::insert(self.nodes, index, node).map_err(|_| full)?;
+        list::insert(&mut self.links, index, link).map_err(|_| full)?;
         Ok(index)
     }
 
@@ -408,15 +407,6 @@ impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
             }
         }
         Ok(())
-    }
-}
-
-/// Moves the last item to `index`, and those from there on behind it.
-fn last_to<T>(list: &mut [T], index: usize) {
-    if let Some(tail) = list.get_mut(index..)
-        && !tail.is_empty()
-    {
-        tail.rotate_right(1);
     }
 }
 

@@ -11,6 +11,32 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// The I/O port of the doorbell.
 pub const PORT: u16 = 0xF8;
 
+/// An address at which nothing is and the harness looks nothing up: what a bare exit costs.
+pub const EMPTY_HANDLER: u64 = 0xF000_0000;
+
+/// What the bench payload measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Figure {
+    /// Every cache line in order: window, RAM.
+    Sweep,
+    /// Dependent accesses anywhere: window, RAM.
+    Random,
+    /// An access that the machine decodes, and one that nobody does.
+    Trapped,
+    /// The first access to each page: window, RAM.
+    FirstTouch,
+}
+
+impl Figure {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Sweep, Self::Random, Self::Trapped, Self::FirstTouch];
+
+    fn decode(code: u64) -> Option<Self> {
+        Self::ALL.into_iter().find(|figure| u64::from(*figure as u8) == code)
+    }
+}
+
 /// A message as it lies in memory.
 #[derive(
     Clone,
@@ -70,6 +96,24 @@ pub enum Call {
         /// What was found.
         found: u64,
     },
+    /// A measured pair, in ticks of the time-stamp counter.
+    Pair {
+        /// What was measured.
+        figure: Figure,
+        /// The first of the pair.
+        a: u64,
+        /// The second.
+        b: u64,
+    },
+    /// The host is to take the pages of two ranges away, so that their next touch is their first.
+    Forget {
+        /// One range.
+        a: u64,
+        /// The other.
+        b: u64,
+        /// Bytes of each.
+        length: u64,
+    },
 }
 
 impl Call {
@@ -84,6 +128,8 @@ impl Call {
             Self::Check { id, passed, expected, found } => {
                 (4, [id, u64::from(passed), expected, found, 0])
             }
+            Self::Pair { figure, a, b } => (5, [u64::from(figure as u8), a, b, 0, 0]),
+            Self::Forget { a, b, length } => (6, [a, b, length, 0, 0]),
         };
         Message { kind: U64::new(kind), words: words.map(U64::new) }
     }
@@ -96,6 +142,8 @@ impl Call {
             2 => Self::HandOff { address: a, length: b, reads: c, writes: d, code: e },
             3 => Self::Count { value: a },
             4 => Self::Check { id: a, passed: b != 0, expected: c, found: d },
+            5 => Self::Pair { figure: Figure::decode(a)?, a: b, b: c },
+            6 => Self::Forget { a, b, length: c },
             _ => return None,
         })
     }

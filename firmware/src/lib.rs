@@ -3,6 +3,9 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+#[cfg(test)]
+extern crate std;
+
 pub mod acpi;
 mod back_invalidate;
 pub mod bring_up;
@@ -12,6 +15,7 @@ pub mod config;
 pub mod discover;
 pub mod doorbell;
 pub mod handoff;
+mod list;
 pub mod mmio;
 mod paths;
 pub mod plan;

@@ -8,6 +8,7 @@
 mod check;
 mod error;
 mod place;
+mod sets;
 mod text;
 
 use cxl_regs::access::Component;
@@ -16,8 +17,9 @@ use heapless::Vec;
 
 pub use error::{Count, PlanError};
 
+use crate::list;
 use crate::platform::Platform;
-use crate::policy::{PathPolicy, Policy, TargetSystem};
+use crate::policy::{PathPolicy, Policy, TargetSystem, Width};
 use crate::topology::{NodeId, NodeKind, Partition, Topology, Tree};
 
 /// A range of host addresses and the set of devices behind it.
@@ -33,9 +35,27 @@ pub struct Region {
     pub coherency: Coherency,
     /// Kind of memory.
     pub partition: Partition,
+    /// Why it has as many members as it has.
+    pub reason: Reason,
     /// Place of its members in [`Plan::members`]: as many as the levels have ways.
     pub(crate) first_member: u16,
     pub(crate) member_count: u16,
+}
+
+/// Why a region has as many members as it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// One device, as nothing else was asked for.
+    Flat,
+    /// One device, by a request.
+    Requested,
+    /// The policy names ways and granularity.
+    Named,
+    /// As wide as possible.
+    Widest {
+        /// The next wider set, and what stood against it.
+        refused: Option<(Ways, PlanError)>,
+    },
 }
 
 /// One device's share of a region.
@@ -102,9 +122,9 @@ pub enum Note {
 
 /// The decoders of the whole path for every region.
 ///
-/// `R` regions; `D` members and `D` decoders and `D` notes. About 120 bytes a region and 250 for
-/// each of `D`: keep it in a static or pass it by reference. [`plan`] itself needs 48 bytes of
-/// stack a node of the topology and 120 a region.
+/// `R` regions; `D` members and `D` decoders and `D` notes. About 100 bytes a region and for
+/// each of `D`: keep it in a static or pass it by reference. [`plan`] itself needs 90 bytes of
+/// stack for each node the topology has room for, and 140 for each of `R`.
 #[derive(Clone, Debug)]
 pub struct Plan<const R: usize, const D: usize> {
     /// Regions by ascending address.
@@ -188,11 +208,37 @@ struct Used {
     hpa_end: u64,
     /// Where a device's last decoder ends in DPA.
     dpa_end: u64,
+    /// Bytes of each partition that are in regions.
     volatile: u64,
     persistent: u64,
+    /// Where a device's memory goes, for each partition, if the policy gives widths.
+    sharing: [Option<Sharing>; 2],
+}
+
+/// The window that a device was given to, and its coherency there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Sharing {
+    window: u64,
+    coherency: Coherency,
 }
 
 impl Used {
+    fn sharing(&self, partition: Partition) -> Option<Sharing> {
+        let [volatile, persistent] = self.sharing;
+        match partition {
+            Partition::Volatile => volatile,
+            Partition::Persistent => persistent,
+        }
+    }
+
+    fn sharing_mut(&mut self, partition: Partition) -> &mut Option<Sharing> {
+        let [volatile, persistent] = &mut self.sharing;
+        match partition {
+            Partition::Volatile => volatile,
+            Partition::Persistent => persistent,
+        }
+    }
+
     fn taken(&self, partition: Partition) -> u64 {
         match partition {
             Partition::Volatile => self.volatile,
@@ -220,6 +266,7 @@ fn fill<const N: usize, const R: usize, const D: usize>(
     plan: &mut Plan<R, D>,
 ) -> Result<(), PlanError> {
     check::windows(platform)?;
+    check::widths(platform, policy)?;
     if policy.burn_spares && policy.target == TargetSystem::Linux {
         return Err(PlanError::LinuxRefusesBurnedDecoders);
     }
@@ -235,18 +282,19 @@ fn fill<const N: usize, const R: usize, const D: usize>(
         return guest_programs(platform, tree, policy, devices, &used, plan);
     }
     let mut placed: Vec<place::Placed, R> = Vec::new();
-    place::regions(platform, tree, policy, devices, &mut used, &mut placed)?;
+    let given = place::Given { platform, tree, policy, devices };
+    place::regions(&given, &mut used, &mut placed)?;
     for region in &placed {
         add_region(tree, region, &mut used, plan)?;
     }
     if policy.burn_spares {
         burn_spares(tree, &order, &used, plan)?;
     }
-    plan.decoders.sort_unstable_by_key(|decoder| {
+    list::sort_by_key(&mut plan.decoders, |decoder| {
         (used.get(usize::from(decoder.node.0)).map_or(0, |used| used.rank), decoder.index)
     });
     for &device in devices {
-        for partition in [Partition::Volatile, Partition::Persistent] {
+        for partition in Partition::ALL {
             let size = place::left(tree, device, partition, &used);
             if size > 0 {
                 note(plan, Note::Unused { device, partition, size })?;
@@ -284,6 +332,9 @@ fn guest_programs<const R: usize, const D: usize>(
 ) -> Result<(), PlanError> {
     if let Some(request) = policy.requests.iter().min_by_key(|request| request.device) {
         return Err(PlanError::RequestToGuest { device: request.device });
+    }
+    if policy.width != Width::Flat || !policy.windows.is_empty() {
+        return Err(PlanError::WidthToGuest);
     }
     for &device in devices {
         let path = tree.path(device);
@@ -323,11 +374,11 @@ fn add_region<const R: usize, const D: usize>(
     plan: &mut Plan<R, D>,
 ) -> Result<(), PlanError> {
     let region = plan.regions.len() as u16;
-    let (Some(&first), span) = (placed.members.first(), placed.span) else { return Ok(()) };
+    let span = placed.span;
     let interleave = placed
         .levels
         .device()
-        .map_err(|error| PlanError::Compose { device: tree.path(first), error })?;
+        .map_err(|error| PlanError::Compose { window: placed.window, error })?;
     let share = span.size() / u64::from(interleave.ways.count());
     let first_member = plan.members.len() as u16;
     for (position, &device) in placed.members.iter().enumerate() {
@@ -378,6 +429,7 @@ fn add_region<const R: usize, const D: usize>(
         levels: placed.levels,
         coherency: placed.coherency,
         partition: placed.partition,
+        reason: placed.reason,
         first_member,
         member_count: placed.members.len() as u16,
     };
@@ -429,17 +481,12 @@ fn level(levels: Levels, kind: NodeKind) -> Interleave {
     }
 }
 
-/// The ports that a component's ways lead to. Positions count with the window's ways fastest, then
-/// the bridge's, then the switch's.
+/// The ports that a component's ways lead to.
 fn targets(tree: Tree<'_>, at: NodeId, kind: NodeKind, placed: &place::Placed) -> Targets {
-    let Levels { root, bridge, switch } = placed.levels;
-    let (stride, ways) = match kind {
-        NodeKind::HostBridge { .. } => (root.ways.count(), bridge.ways.count()),
-        _ => (root.ways.count() * bridge.ways.count(), switch.ways.count()),
-    };
     let mut targets = Targets::default();
     for (position, &member) in placed.members.iter().enumerate() {
-        let way = (position as u32 / stride) % ways;
+        let [_, bridge, switch] = sets::levels_at(placed.levels, position as u32);
+        let way = if matches!(kind, NodeKind::HostBridge { .. }) { bridge } else { switch };
         let mut port = 0;
         for (id, node) in tree.upwards(member) {
             if id == at {

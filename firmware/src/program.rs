@@ -4,11 +4,12 @@
 //! drops a write or hardwires a bit is found while everything can still be undone.
 
 use cxl_regs::access::Register;
-use cxl_regs::dvsec::device;
+use cxl_regs::dvsec::device::{self, DeviceDvsec};
 use cxl_regs::hdm::{self, Control, DecoderImage, GlobalControl};
 
 use crate::commit::CommitError;
 use crate::committed::Place;
+use crate::config;
 use crate::mmio::{Block, Mmio};
 use crate::plan::{PlannedDecoder, Purpose};
 use crate::policy::{PathPolicy, Policy};
@@ -172,6 +173,22 @@ pub(crate) struct DeviceImage {
     ranges: [(u32, u32); 2],
 }
 
+impl DeviceImage {
+    /// The first register that reads all-ones, which none of them can: the device does not answer.
+    pub(crate) fn silent(&self) -> Option<&'static str> {
+        let Self { global, control, lock, capability, .. } = *self;
+        let narrow = u32::from(u16::MAX);
+        [
+            (global.raw() == u32::MAX, GlobalControl::SPEC.name),
+            (capability.raw() == narrow, device::Capability::SPEC.name),
+            (control.raw() == narrow, device::Control::SPEC.name),
+            (lock.raw() == narrow, device::Lock::SPEC.name),
+        ]
+        .into_iter()
+        .find_map(|(silent, name)| silent.then_some(name))
+    }
+}
+
 /// From range 1 to range 2 (CXL r3.1 section 8.1.3.8).
 const RANGE_STRIDE: u64 = 0x10;
 
@@ -225,11 +242,9 @@ impl DeviceRegisters {
         }
     }
 
-    /// Writes a register of 16 bits. Its neighbour gets 0: Status is write-1-to-clear and so keeps
-    /// its bits, Capability2 is read-only.
+    /// Writes a register of 16 bits; what shares its dword keeps its value.
     fn write_half<R: Register>(self, hw: &mut impl Mmio, register: R) {
-        let shift = 8 * (u32::from(R::SPEC.offset) & 3);
-        hw.write(self.dvsec.address::<R>(), register.raw() << shift);
+        config::write(hw, self.dvsec, DeviceDvsec::REGISTERS, register);
     }
 
     /// Writes Mem_Enable and Cache_Enable as they were or shall be.

@@ -60,6 +60,11 @@ pub enum Partition {
     Persistent,
 }
 
+impl Partition {
+    /// Both, in order of DPA.
+    pub const ALL: [Self; 2] = [Self::Volatile, Self::Persistent];
+}
+
 impl fmt::Display for Partition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -10,7 +10,8 @@ use cxl_firmware::plan::{Count, Note, Plan, PlanError, Purpose, plan};
 use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem};
 use cxl_firmware::topology::{DeviceKind, NodeId, NodeKind, Partition, Topology};
 use cxl_regs::{
-    Arithmetic, Coherency, DecodeError, Dpa, Hpa, Route, Span, Targets, Ways, XorMapError,
+    Arithmetic, Coherency, ComposeError, DecodeError, Dpa, Granularity, Hpa, Route, Span, Targets,
+    Ways, XorMapError,
 };
 use proptest::prelude::*;
 
@@ -730,7 +731,8 @@ fn ports_and_bridges_that_cannot_be_told_apart_are_refused() {
 #[test]
 fn a_node_without_a_place_is_refused() {
     let root = NodeId(0);
-    let breakages: [(u16, fn(&mut Board)); 7] = [
+    type Breaks = fn(&mut Board);
+    let breakages: [(u16, Breaks); 7] = [
         (1, |board| board.node(NodeId(1)).parent = Some(NodeId(1))),
         (1, |board| board.node(NodeId(1)).parent = Some(NodeId(2))),
         (2, |board| board.node(NodeId(2)).parent = Some(NodeId(u16::MAX))),
@@ -984,6 +986,19 @@ fn every_refusal_is_one_line_with_its_place_and_a_code_of_its_own() {
         PlanError::BrokenTree { node: NodeId(4) },
         PlanError::DeviceTooLarge { device, volatile: GIB, persistent: GIB },
         PlanError::RequestToGuest { device },
+        PlanError::Compose { window, error: ComposeError::NoSuchWays { product: 32 } },
+        PlanError::WaysOfWindow { window, asked: Ways::Three, ways },
+        PlanError::GranularityOfWindow {
+            window,
+            asked: Granularity::K4,
+            granularity: Granularity::B256,
+        },
+        PlanError::TooFewMembers { window, uid: 7, partition, need: 4, have: 2 },
+        PlanError::LinuxGranularity { window, bytes: 32768 },
+        PlanError::LinuxThreeWithPorts { window, ways: Ways::Three },
+        PlanError::WidthOfNothing { window },
+        PlanError::WidthTwice { window },
+        PlanError::WidthToGuest,
     ];
     let mut lines: Vec<_> =
         all.iter().map(|error| format!("{:#06x}  {error}\n", error.code())).collect();
@@ -1052,7 +1067,7 @@ fn any_node() -> impl Strategy<Value = cxl_firmware::topology::Node> {
     let hdm = prop::option::of((any::<u32>(), any::<u8>()));
     (parent, kind, 0..4u8, hdm).prop_map(|(parent, kind, port, hdm)| {
         let hdm = hdm.map(|(capability, decoders)| {
-            let mut hdm = capable(1).unwrap();
+            let mut hdm = capable(1).expect("a structure");
             (hdm.capability, hdm.decoders) = (capability.into(), decoders);
             hdm
         });

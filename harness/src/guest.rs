@@ -7,10 +7,11 @@ pub mod boot;
 pub mod engine;
 pub mod mirror;
 
-use cxl_firmware::doorbell::{Call, Message};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use cxl_firmware::doorbell::{Call, EMPTY_HANDLER, Message};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use zerocopy::FromBytes;
 
+use crate::backing;
 use crate::dma::Memory;
 use crate::kvm::{Bus, Signal, Slot};
 use crate::machine::{Changes, Machine, PlugError};
@@ -146,8 +147,35 @@ impl<'a> Guest<'a> {
     }
 }
 
+impl Guest<'_> {
+    /// Takes the pages of a range away: RAM, or what is mirrored there.
+    fn forget(&self, base: u64, length: u64) {
+        let slots = self.mirror.slots.iter();
+        let slot = slots.filter(|slot| slot.base <= base && base < slot.base + slot.size).next();
+        match slot {
+            Some(slot) => {
+                let offset = slot.offset + (base - slot.base);
+                backing::forget(&slot.memory, offset, length);
+            }
+            None => {
+                for region in self.ram.iter() {
+                    let start = region.start_addr().0;
+                    if let Some(offset) = base.checked_sub(start)
+                        && offset < region.len()
+                    {
+                        backing::forget(region, offset, length);
+                    }
+                }
+            }
+        }
+    }
+}
+
 impl Bus for Guest<'_> {
     fn read(&mut self, address: u64, data: &mut [u8]) {
+        if address == EMPTY_HANDLER {
+            return;
+        }
         self.count(Direction::Read, address, data.len());
         match self.engine_at(address) {
             Some(engine) => engine.read(address, data),
@@ -202,7 +230,13 @@ impl Bus for Guest<'_> {
                 self.advance(value);
                 Signal::Continue
             }
-            Call::Check { .. } => Signal::Continue,
+            Call::Forget { a, b, length } => {
+                for base in [a, b] {
+                    self.forget(base, length);
+                }
+                Signal::Continue
+            }
+            Call::Check { .. } | Call::Pair { .. } => Signal::Continue,
         }
     }
 }

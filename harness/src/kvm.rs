@@ -14,7 +14,7 @@ pub use slots::{Call, Slot, SlotError, Slots};
 
 use kvm_bindings::{KVM_CAP_EXIT_ON_EMULATION_FAILURE, kvm_enable_cap, kvm_sregs};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
-use vm_memory::{GuestAddress, GuestMemoryMmap};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 /// A virtual machine with one vCPU, RAM and no slots but RAM's.
 pub struct Vm {
@@ -91,6 +91,9 @@ impl Vm {
             ram.iter().map(|&(base, size)| (GuestAddress(base), size as usize)).collect();
         let memory = GuestMemoryMmap::from_ranges(&ranges)
             .map_err(|error| VmError::Memory(error.to_string()))?;
+        for region in memory.iter() {
+            crate::backing::advise_huge(region);
+        }
         let vcpu = vm.create_vcpu(0).map_err(call("KVM_CREATE_VCPU"))?;
         let mut cpuid = kvm
             .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
@@ -118,6 +121,12 @@ impl Vm {
     /// can never reach it.
     pub fn address_bits(&self) -> u8 {
         self.address_bits
+    }
+
+    /// Adds slots and takes them away again; the time of the additions, with no bookkeeping. For
+    /// benches: what KVM itself costs.
+    pub fn add_bare(&mut self, slots: &[Slot]) -> Result<std::time::Duration, SlotError> {
+        self.slots.add_bare(&self.vm, slots)
     }
 
     /// Makes the guest see exactly these slots besides RAM. Returns the number of ioctls.

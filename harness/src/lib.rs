@@ -4,6 +4,7 @@
 
 pub mod acpi;
 pub mod backing;
+pub mod bench;
 pub mod device;
 pub mod dma;
 pub mod dump;

@@ -7,7 +7,7 @@ use cxl_firmware::bring_up::{BringUpError, Workspace, bring_up, inspect};
 use cxl_firmware::discover::discover;
 use cxl_firmware::plan::plan;
 use cxl_firmware::platform::{Platform, RootBus};
-use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem};
+use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem, Width};
 use cxl_firmware::topology::{Partition, Path};
 use cxl_firmware::{acpi, handoff, tables};
 use cxl_regs::acpi::Identity;
@@ -140,6 +140,12 @@ impl Wanted {
                 scenario::Target::Specification => TargetSystem::Specification,
             },
             requests: &self.requests,
+            width: match self.policy.interleave {
+                scenario::InterleavePolicy::Flat => Width::Flat,
+                scenario::InterleavePolicy::Widest => Width::Widest,
+            },
+            windows: &[],
+            map_leftovers: false,
         }
     }
 }

@@ -282,7 +282,8 @@ impl Cfmws {
             restrictions: self.restrictions.into_bits().into(),
             qtg: self.qtg.into(),
         };
-        (record, self.targets.iter().map(|&uid| uid.into()).collect())
+        let targets = self.targets.iter().take(MAX_TARGETS);
+        (record, targets.map(|&uid| uid.into()).collect())
     }
 }
 
@@ -323,7 +324,8 @@ impl Cxims {
             hbig: self.granularity.encode(),
             map_count: self.maps.len() as u8,
         };
-        (record, self.maps.iter().map(|&map| map.into()).collect())
+        let maps = self.maps.iter().take(Selector::MAX_MAPS);
+        (record, maps.map(|&map| map.into()).collect())
     }
 }
 

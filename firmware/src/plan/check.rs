@@ -2,7 +2,7 @@
 //!
 //! **Invariant**: after these checks a place names one component, a parent stands before its
 //! children, and a window has one bridge a way. Which of several faults is reported does not depend
-//! on the order in which windows or nodes are listed, except for a broken tree, which has no places.
+//! on the order of listing; only a broken tree, which has no places, names a node by its number.
 
 use core::cmp::Reverse;
 
@@ -12,7 +12,9 @@ use heapless::Vec;
 
 use super::error::PlanError;
 use super::{Used, used_mut};
+use crate::list;
 use crate::platform::{Platform, Window};
+use crate::policy::{Policy, WindowWidth};
 use crate::topology::{MAX_DEPTH, NodeId, NodeKind, Tree};
 
 /// The rules on windows that hold whichever of them is used.
@@ -61,8 +63,24 @@ fn claimed(window: &Window) -> Option<Span> {
     Span::new(Hpa(window.base), window.size).ok().filter(|_| window.base != 0)
 }
 
-/// The topology is a tree of the kinds that PCIe knows, no deeper than a [`Path`](crate::topology)
-/// can say; counts the ports below each node on the way.
+/// A width is given to windows that exist, once.
+pub(super) fn widths(platform: &Platform<'_>, policy: &Policy<'_>) -> Result<(), PlanError> {
+    let faults = policy.windows.iter().filter_map(|&WindowWidth { window, .. }| {
+        let times = policy.windows.iter().filter(|other| other.window == window).count();
+        if !platform.windows.iter().any(|other| other.base == window) {
+            Some((window, PlanError::WidthOfNothing { window }))
+        } else {
+            (times > 1).then_some((window, PlanError::WidthTwice { window }))
+        }
+    });
+    match faults.min_by_key(|(window, _)| *window) {
+        Some((_, error)) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// The topology is a tree of the kinds that PCIe knows, no deeper than a place can say; counts the
+/// components directly below each node on the way.
 pub(super) fn tree(tree: Tree<'_>, used: &mut [Used]) -> Result<(), PlanError> {
     for (id, node) in tree.iter() {
         let broken = PlanError::BrokenTree { node: id };
@@ -111,7 +129,7 @@ pub(super) fn commit_order<const N: usize>(
         // The topology holds at most N nodes, so there is room.
         let _ = list.push(id);
     }
-    order.sort_unstable_by_key(|id| {
+    list::sort_by_key(&mut order, |id| {
         let class = match tree.get(*id).and_then(|node| node.component()) {
             Some(Component::Device) => 0u8,
             Some(Component::UpstreamPort) => 1,
@@ -130,7 +148,7 @@ pub(super) fn commit_order<const N: usize>(
             return Err(PlanError::DuplicateBridge { uid });
         }
     }
-    ports.sort_unstable_by_key(|id| tree.path(*id));
+    list::sort_by_key(&mut ports, |id| tree.path(*id));
     for pair in ports.windows(2) {
         let (Some(a), Some(b)) = (pair.first(), pair.last()) else { continue };
         let place = tree.path(*a);

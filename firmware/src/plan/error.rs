@@ -4,7 +4,7 @@
 
 use core::fmt;
 
-use cxl_regs::{Coherency, ComposeError, DecodeError, Size, Ways, XorMapError};
+use cxl_regs::{Coherency, ComposeError, DecodeError, Granularity, Size, Ways, XorMapError};
 
 use crate::topology::{NodeId, Partition, Path};
 
@@ -90,8 +90,27 @@ pub enum PlanError {
     LinuxRefusesBurnedDecoders,
     /// Spare decoders can be burned only where everything is locked.
     BurnWithoutLock,
-    /// The levels of a path do not make one interleave set.
-    Compose { device: Path, error: ComposeError },
+    /// The levels of a set do not make an interleave that devices can decode.
+    Compose { window: u64, error: ComposeError },
+    /// The policy names a way count that is no multiple of the window's, or not by 1, 2, 4 or 8
+    /// at each level below it.
+    WaysOfWindow { window: u64, asked: Ways, ways: Ways },
+    /// The policy names another granularity than a window that interleaves has.
+    GranularityOfWindow { window: u64, asked: Granularity, granularity: Granularity },
+    /// Too few devices (or ports with enough of them) below a bridge for a set over all targets.
+    TooFewMembers { window: u64, uid: u32, partition: Partition, need: u8, have: u8 },
+    /// Linux derives a granularity for the level below, even one with a single way, and stops at
+    /// 16 KiB.
+    LinuxGranularity { window: u64, bytes: u64 },
+    /// Below a window of 3, 6 or 12 ways Linux numbers the members of interleaving ports in
+    /// another order than hardware does.
+    LinuxThreeWithPorts { window: u64, ways: Ways },
+    /// The policy gives a width to a window that does not exist.
+    WidthOfNothing { window: u64 },
+    /// The policy gives two widths to one window.
+    WidthTwice { window: u64 },
+    /// Path 2: the guest programs the decoders, so no set can be asked for.
+    WidthToGuest,
     /// The window's XOR maps cannot drive it.
     Xor { window: u64, error: XorMapError },
     /// A component cannot do what the plan needs of its decoder.
@@ -141,6 +160,14 @@ impl PlanError {
             Self::BrokenTree { .. } => 0x0323,
             Self::DeviceTooLarge { .. } => 0x0324,
             Self::RequestToGuest { .. } => 0x0325,
+            Self::WaysOfWindow { .. } => 0x0326,
+            Self::GranularityOfWindow { .. } => 0x0327,
+            Self::TooFewMembers { .. } => 0x0328,
+            Self::LinuxGranularity { .. } => 0x0329,
+            Self::LinuxThreeWithPorts { .. } => 0x032A,
+            Self::WidthOfNothing { .. } => 0x032B,
+            Self::WidthTwice { .. } => 0x032C,
+            Self::WidthToGuest => 0x032D,
         }
     }
 }
@@ -290,7 +317,41 @@ impl fmt::Display for PlanError {
             Self::BurnWithoutLock => {
                 f.write_str("spare decoders can be burned only when the whole path is locked")
             }
-            Self::Compose { device, error } => write!(f, "{device}: {error}"),
+            Self::Compose { window, error } => write!(f, "window {window:#x}: {error}"),
+            Self::WaysOfWindow { window, asked, ways } => write!(
+                f,
+                "window {window:#x} interleaves {ways} ways; a set of {asked} is not that times 1, \
+                 2, 4 or 8 a level"
+            ),
+            Self::GranularityOfWindow { window, asked, granularity } => write!(
+                f,
+                "window {window:#x} interleaves at {granularity}; its sets cannot do so at {asked}"
+            ),
+            Self::TooFewMembers { window, uid, partition, need, have } => write!(
+                f,
+                "window {window:#x}: {need} ports with {partition} memory for the set are needed \
+                 below bridge {uid}, {have} found"
+            ),
+            Self::LinuxGranularity { window, bytes } => write!(
+                f,
+                "window {window:#x}: Linux would want a granularity of {} at the level below, \
+                 16 KiB is the coarsest",
+                Size(bytes)
+            ),
+            Self::LinuxThreeWithPorts { window, ways } => write!(
+                f,
+                "window {window:#x}: below {ways} ways Linux numbers the members of interleaving \
+                 ports in another order than hardware"
+            ),
+            Self::WidthOfNothing { window } => {
+                write!(f, "the policy gives a width to window {window:#x}; there is none")
+            }
+            Self::WidthTwice { window } => {
+                write!(f, "the policy gives two widths to window {window:#x}")
+            }
+            Self::WidthToGuest => {
+                f.write_str("a set is asked for, and the guest programs the decoders; choose one")
+            }
             Self::Xor { window, error } => write!(f, "window {window:#x}: {error}"),
             Self::Decoder { at, error } => write!(f, "{at}: {error}"),
             Self::Capacity { what, have } => {

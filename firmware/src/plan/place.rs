@@ -9,10 +9,32 @@ use cxl_regs::{Coherency, DECODER_UNIT, Hpa, Interleave, Levels, Span, Ways};
 use heapless::Vec;
 
 use super::error::{Count, PlanError};
-use super::{Used, used_mut};
+use super::{Reason, Used, sets, used_mut};
+use crate::list;
 use crate::platform::{Platform, Window};
-use crate::policy::{Policy, Request};
+use crate::policy::{Policy, Request, Width};
 use crate::topology::{Device, DeviceKind, NodeId, NodeKind, Partition, Path, Tree};
+
+/// What a plan is made from.
+#[derive(Clone, Copy)]
+pub(super) struct Given<'a> {
+    pub(super) platform: &'a Platform<'a>,
+    pub(super) tree: Tree<'a>,
+    pub(super) policy: &'a Policy<'a>,
+    /// All devices by place.
+    pub(super) devices: &'a [NodeId],
+}
+
+impl Given<'_> {
+    /// The devices that no request names.
+    pub(super) fn unrequested(&self) -> impl Iterator<Item = NodeId> {
+        let Self { tree, policy, devices, .. } = *self;
+        devices.iter().copied().filter(move |id| {
+            let path = tree.path(*id);
+            !policy.requests.iter().any(|request| request.device == path)
+        })
+    }
+}
 
 /// A region that has its window and its place, but no DPA and no decoders yet.
 #[derive(Clone, Debug)]
@@ -22,19 +44,37 @@ pub(super) struct Placed {
     pub(super) levels: Levels,
     pub(super) coherency: Coherency,
     pub(super) partition: Partition,
+    pub(super) reason: Reason,
     /// In order of position.
     pub(super) members: Vec<NodeId, 16>,
 }
 
 /// What has to find a place.
-#[derive(Clone, Copy)]
-struct Want {
-    device: NodeId,
-    path: Path,
-    partition: Partition,
-    window: Option<u64>,
-    offset: Option<u64>,
-    size: u64,
+pub(super) struct Want {
+    /// The device to name in a refusal: the only one, or the smallest.
+    pub(super) path: Path,
+    /// In order of position.
+    pub(super) members: Vec<NodeId, 16>,
+    pub(super) partition: Partition,
+    pub(super) window: Option<u64>,
+    pub(super) offset: Option<u64>,
+    /// Bytes of all members together.
+    pub(super) size: u64,
+    /// Levels and coherency of a set; a flat region takes them from its window.
+    pub(super) shape: Option<(Levels, Coherency)>,
+    pub(super) reason: Reason,
+}
+
+impl Want {
+    /// A range for one device alone.
+    fn flat(given: &Given<'_>, device: NodeId, partition: Partition, size: u64) -> Self {
+        let mut members = Vec::new();
+        // One member: a list of sixteen has room.
+        let _ = members.push(device);
+        let path = given.tree.path(device);
+        let (window, offset, shape, reason) = (None, None, None, Reason::Flat);
+        Self { path, members, partition, window, offset, size, shape, reason }
+    }
 }
 
 /// A window that fits a [`Want`].
@@ -60,13 +100,11 @@ enum Stage {
 
 /// Places every region that the policy asks for, sorted by address.
 pub(super) fn regions<const R: usize>(
-    platform: &Platform<'_>,
-    tree: Tree<'_>,
-    policy: &Policy<'_>,
-    devices: &[NodeId],
+    given: &Given<'_>,
     used: &mut [Used],
     placed: &mut Vec<Placed, R>,
 ) -> Result<(), PlanError> {
+    let Given { tree, policy, devices, .. } = *given;
     for request in policy.requests {
         devices
             .binary_search_by_key(&request.device, |id| tree.path(*id))
@@ -83,21 +121,23 @@ pub(super) fn regions<const R: usize>(
     // Fixed places first: what may go anywhere goes round them.
     for fixed in [true, false] {
         for &device in devices {
-            let path = tree.path(device);
-            for request in in_order(policy.requests, path, fixed) {
-                if let Some(want) = requested(tree, device, request, used)? {
-                    place(platform, tree, &want, used, placed)?;
+            for request in in_order(policy.requests, tree.path(device), fixed) {
+                if let Some(want) = requested(given, device, request, used)? {
+                    place(given, &want, used, placed)?;
                 }
             }
-            if fixed || policy.requests.iter().any(|request| request.device == path) {
-                continue;
-            }
-            for partition in [Partition::Volatile, Partition::Persistent] {
-                let size = left(tree, device, partition, used);
-                if size > 0 {
-                    let want = Want { device, path, partition, window: None, offset: None, size };
-                    place(platform, tree, &want, used, placed)?;
-                }
+        }
+    }
+    sets::regions(given, used, placed)?;
+    for device in given.unrequested() {
+        for partition in Partition::ALL {
+            let size = left(tree, device, partition, used);
+            let sharing = used.get(usize::from(device.0)).and_then(|used| used.sharing(partition));
+            let window = sharing.map(|sharing| sharing.window);
+            let in_sets = window.is_some_and(|window| policy.width_of(window) != Width::Flat);
+            if size > 0 && !in_sets {
+                let want = Want { window, ..Want::flat(given, device, partition, size) };
+                place(given, &want, used, placed)?;
             }
         }
     }
@@ -136,7 +176,7 @@ pub(super) fn left(tree: Tree<'_>, id: NodeId, partition: Partition, used: &[Use
 
 /// What a request amounts to; nothing for one that asks for no bytes.
 fn requested(
-    tree: Tree<'_>,
+    given: &Given<'_>,
     device: NodeId,
     request: &Request,
     used: &[Used],
@@ -145,7 +185,7 @@ fn requested(
     if size == Some(0) {
         return Ok(None);
     }
-    let left = left(tree, device, partition, used);
+    let left = left(given.tree, device, partition, used);
     let size = size.unwrap_or(left);
     if size == 0 || size > left {
         return Err(PlanError::RequestTooLarge { device: path, partition, asked: size, left });
@@ -155,25 +195,27 @@ fn requested(
             return Err(PlanError::Unaligned { device: path, value, unit: DECODER_UNIT });
         }
     }
-    Ok(Some(Want { device, path, partition, window, offset, size }))
+    let reason = Reason::Requested;
+    Ok(Some(Want { window, offset, reason, ..Want::flat(given, device, partition, size) }))
 }
 
 /// Finds the one window that fits, and takes the place in it.
-fn place<const R: usize>(
-    platform: &Platform<'_>,
-    tree: Tree<'_>,
+pub(super) fn place<const R: usize>(
+    given: &Given<'_>,
     want: &Want,
     used: &mut [Used],
     placed: &mut Vec<Placed, R>,
 ) -> Result<(), PlanError> {
     if !want.size.is_multiple_of(DECODER_UNIT) {
-        return Err(PlanError::Unaligned {
-            device: want.path,
-            value: want.size,
-            unit: DECODER_UNIT,
-        });
+        let (device, value) = (want.path, want.size);
+        return Err(PlanError::Unaligned { device, value, unit: DECODER_UNIT });
     }
-    let coherencies = coherencies(tree, want.device)?;
+    let coherencies = match (want.shape, want.members.first()) {
+        (Some((_, coherency)), _) => Vec::from([coherency]),
+        (None, Some(&device)) => coherencies(given.tree, device)?,
+        (None, None) => return Ok(()),
+    };
+    let platform = given.platform;
     let mut best: Option<Fit> = None;
     let mut second: Option<u64> = None;
     let mut fit_count = 0u16;
@@ -185,7 +227,7 @@ fn place<const R: usize>(
         if want.window.is_some_and(|base| base != window.base) {
             continue;
         }
-        match judge(platform, want, window, &coherencies, placed) {
+        match judge(given, want, window, &coherencies, placed) {
             Ok(fit) => {
                 fit_count = fit_count.saturating_add(1);
                 let other = match &best {
@@ -213,7 +255,7 @@ fn place<const R: usize>(
             }
         }
     }
-    let Want { device, path, partition, size, .. } = *want;
+    let Want { path, partition, size, reason, .. } = *want;
     let fit = match (best, second) {
         (Some(fit), None) => fit,
         (Some(fit), Some(second)) => {
@@ -228,42 +270,32 @@ fn place<const R: usize>(
             });
         }
     };
-    let span = Span::new(Hpa(fit.base), size).map_err(|_| PlanError::WindowTooSmall {
-        device: path,
-        window: fit.window,
-        need: size,
-        have: 0,
+    let (window, coherency, members) = (fit.window, fit.coherency, want.members.clone());
+    let span = Span::new(Hpa(fit.base), size).map_err(|_| {
+        let (device, need, have) = (path, size, 0);
+        PlanError::WindowTooSmall { device, window, need, have }
     })?;
-    let levels = levels(path, fit.interleave)?;
-    let mut members = Vec::new();
-    // One member: a list of sixteen has room.
-    let _ = members.push(device);
-    let region =
-        Placed { window: fit.window, span, levels, coherency: fit.coherency, partition, members };
-    let at = placed.partition_point(|other| other.span.base() < span.base());
-    placed.insert(at, region).map_err(|_| PlanError::Capacity { what: Count::Regions, have: R })?;
-    if let Some(used) = used_mut(used, device) {
-        used.take(partition, size);
+    let levels = want.shape.map_or_else(|| levels(fit.interleave), |(levels, _)| levels);
+    for &member in &members {
+        if let Some(used) = used_mut(used, member) {
+            used.take(partition, size / members.len() as u64);
+        }
     }
-    Ok(())
+    let region = Placed { window, span, levels, coherency, partition, reason, members };
+    let at = placed.partition_point(|other| other.span.base() < span.base());
+    list::insert(placed, at, region)
+        .map_err(|_| PlanError::Capacity { what: Count::Regions, have: R })
 }
 
-/// Ways and granularity of every level. A level below takes the bits above its parent's; where it
-/// has one way its granularity means nothing, but older Linux kernels compare it all the same.
-fn levels(device: Path, root: Interleave) -> Result<Levels, PlanError> {
-    let child = |parent: Interleave| {
-        let granularity = Levels::child_granularity(parent).unwrap_or(parent.granularity);
-        Interleave::new(Ways::One, granularity)
-    };
-    let bridge = child(root);
-    let levels = Levels { root, bridge, switch: child(bridge) };
-    levels.device().map_err(|error| PlanError::Compose { device, error })?;
-    Ok(levels)
+/// Levels of one way each. Their granularity means nothing, but older Linux kernels compare it.
+fn levels(root: Interleave) -> Levels {
+    let level = Interleave::new(Ways::One, root.granularity);
+    Levels { root, bridge: level, switch: level }
 }
 
 /// Whether the window fits, and where in it the region would lie.
 fn judge<const R: usize>(
-    platform: &Platform<'_>,
+    given: &Given<'_>,
     want: &Want,
     window: &Window,
     coherencies: &[Coherency],
@@ -282,21 +314,17 @@ fn judge<const R: usize>(
         let error = PlanError::WindowTooSmall { device, window: base, need, have };
         return Err((Stage::Placed, error));
     }
-    let span = reachable(platform, window).map_err(|error| (Stage::Reachable, error))?;
+    let span = reachable(given.platform, window).map_err(|error| (Stage::Reachable, error))?;
     let ways = window.interleave.ways;
-    if ways != Ways::One {
+    if ways != Ways::One && want.shape.is_none() && given.policy.width_of(base) == Width::Flat {
         return Err((Stage::Flat, PlanError::Interleaved { device, window: base, ways }));
     }
     let partition = want.partition;
-    let media = match partition {
-        Partition::Volatile => window.restrictions.volatile(),
-        Partition::Persistent => window.restrictions.persistent(),
-    };
-    if !media {
+    if !media(window, partition) {
         let error = PlanError::MediaNotAllowed { device, window: base, partition };
         return Err((Stage::Media, error));
     }
-    let Some(&coherency) = coherencies.iter().find(|coherency| allows(window, **coherency)) else {
+    let Some(coherency) = coherency(window, coherencies) else {
         let coherency = coherencies.first().copied().unwrap_or(Coherency::HostOnly);
         let error = PlanError::CoherencyNotAllowed { device, window: base, coherency };
         return Err((Stage::Coherency, error));
@@ -306,12 +334,16 @@ fn judge<const R: usize>(
         let error = PlanError::WindowTooSmall { device, window: base, need, have };
         return Err((Stage::Size, error));
     }
+    // Where sets are wanted, a device that got into none was kept out by something above.
+    if ways != Ways::One && want.shape.is_none() {
+        return Err((Stage::Size, PlanError::Interleaved { device, window: base, ways }));
+    }
     let at = find_place(want, span, placed).map_err(|error| (Stage::Space, error))?;
     Ok(Fit { window: base, base: at, interleave: window.interleave, coherency })
 }
 
 /// The window's range, if the CPU can address all of it.
-fn reachable(platform: &Platform<'_>, window: &Window) -> Result<Span, PlanError> {
+pub(super) fn reachable(platform: &Platform<'_>, window: &Window) -> Result<Span, PlanError> {
     let (base, size, bits) = (window.base, window.size, platform.address_bits);
     let beyond = PlanError::BeyondAddressWidth { window: base, size, bits };
     let span = Span::new(Hpa(base), size).map_err(|_| beyond)?;
@@ -319,13 +351,22 @@ fn reachable(platform: &Platform<'_>, window: &Window) -> Result<Span, PlanError
     if span.end().0 > top { Err(beyond) } else { Ok(span) }
 }
 
-fn allows(window: &Window, coherency: Coherency) -> bool {
+/// Whether the window allows the kind of memory.
+pub(super) fn media(window: &Window, partition: Partition) -> bool {
+    match partition {
+        Partition::Volatile => window.restrictions.volatile(),
+        Partition::Persistent => window.restrictions.persistent(),
+    }
+}
+
+/// The first coherency that the window allows.
+pub(super) fn coherency(window: &Window, preferred: &[Coherency]) -> Option<Coherency> {
     let allowed = window.restrictions;
-    match coherency {
+    preferred.iter().copied().find(|coherency| match coherency {
         Coherency::HostOnly => allowed.host_only(),
         Coherency::Device => allowed.device_coherent(),
         Coherency::BackInvalidate => allowed.device_coherent() && allowed.back_invalidate(),
-    }
+    })
 }
 
 /// The place asked for, or the first gap that is large enough and keeps the device's order: its
@@ -348,7 +389,8 @@ fn find_place<const R: usize>(
     }
     let (mut from, mut to) = (window.base().0, window.end().0);
     let mut volatile_at = from;
-    for region in inside.filter(|region| region.members.contains(&want.device)) {
+    for region in inside.filter(|region| region.members.iter().any(|id| want.members.contains(id)))
+    {
         match region.partition.cmp(&want.partition) {
             Ordering::Less => (volatile_at, from) = (region.span.base().0, region.span.end().0),
             Ordering::Greater => to = to.min(region.span.base().0),
@@ -387,7 +429,7 @@ fn first_gap(taken: impl Iterator<Item = Span>, from: u64, to: u64, need: u64) -
 /// Its capability register may say (Supported Coherency Models); where it does not, its class does.
 /// A memory expander is host-only wherever it may be, and has no CXL.cache to be coherent through;
 /// an accelerator is what it was built for. Back-invalidate needs every component of the path.
-fn coherencies(tree: Tree<'_>, id: NodeId) -> Result<Vec<Coherency, 3>, PlanError> {
+pub(super) fn coherencies(tree: Tree<'_>, id: NodeId) -> Result<Vec<Coherency, 3>, PlanError> {
     let mut list = Vec::new();
     let Some((node, device)) = tree.get(id).and_then(|node| Some((node, node.device()?))) else {
         return Ok(list);

@@ -7,7 +7,7 @@ use core::fmt;
 use cxl_regs::access::Component;
 use cxl_regs::{Interleave, Route, Size, Ways};
 
-use super::{Note, Plan, Purpose};
+use super::{Note, Plan, Purpose, Reason};
 use crate::topology::Tree;
 
 /// Prints a plan; made by [`Plan::text`].
@@ -54,6 +54,20 @@ impl fmt::Display for Bytes {
     }
 }
 
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flat => f.write_str("flat, as nothing else was asked for"),
+            Self::Requested => f.write_str("flat, by request"),
+            Self::Named => f.write_str("ways and granularity by policy"),
+            Self::Widest { refused: None } => f.write_str("as wide as a set can be"),
+            Self::Widest { refused: Some((ways, error)) } => {
+                write!(f, "as wide as possible; not {ways} ways: {error}")
+            }
+        }
+    }
+}
+
 impl<const R: usize, const D: usize> fmt::Display for PlanText<'_, R, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { plan, tree } = *self;
@@ -68,6 +82,8 @@ impl<const R: usize, const D: usize> fmt::Display for PlanText<'_, R, D> {
             fact(f, "size", Bytes(span.size()))?;
             fact(f, "memory", region.partition)?;
             fact(f, "coherency", region.coherency)?;
+            fact(f, "members", plan.members(region).len())?;
+            fact(f, "chosen", region.reason)?;
             for (label, level) in [
                 ("window ways", levels.root),
                 ("bridge ways", levels.bridge),

@@ -375,5 +375,5 @@ fn root_way(window: &Window, hpa: u64) -> usize {
     };
     let low = (0..bits)
         .fold(0, |way, bit| way | ((hpa & window.xor_maps[bit]).count_ones() as usize & 1) << bit);
-    low | ((granule >> bits) % thirds) as usize * (1 << bits)
+    low | (((granule >> bits) % thirds) as usize) << bits
 }

@@ -286,6 +286,7 @@ pub fn command_line(scenario: &Scenario, machine: &Machine, payload: &str) -> St
         ("config-lock", policy.config_lock),
         ("burn-spares", policy.burn_spares),
         ("enable-cache", policy.enable_cache),
+        ("width=widest", policy.interleave == scenario::InterleavePolicy::Widest),
         ("target=specification", policy.target == Target::Specification),
     ] {
         if on {

@@ -13,6 +13,7 @@ use linux_loader::loader::{KernelLoader, load_cmdline};
 use vm_memory::{Address, ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::Vm;
+use crate::backing;
 
 /// How the image is entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,10 +125,7 @@ impl Vm {
         let _ = self.vcpu.run();
         self.vcpu.set_kvm_immediate_exit(0);
         for region in self.ram().iter() {
-            let (host, size) = (region.as_ptr(), region.len() as usize);
-            // SAFETY: all of a private anonymous mapping that `ram` owns; no vCPU runs, and bytes
-            // of it are reached by copies alone.
-            unsafe { libc::madvise(host.cast(), size, libc::MADV_DONTNEED) };
+            backing::forget(region, 0, region.len());
         }
         let call = |name| move |error| BootError::Call { name, error };
         let fpu = kvm_fpu { fcw: 0x37F, mxcsr: 0x1F80, ..Default::default() };

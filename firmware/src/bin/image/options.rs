@@ -6,6 +6,7 @@
 //! burn-spares                             commit and lock spare decoders at size 0
 //! enable-cache                            enable CXL.cache on Type 2 devices
 //! target=linux|specification              whose rules count               (linux)
+//! width=flat|widest                       how many devices share a region   (flat)
 //! bus=UID:SEGMENT:BUS                     a bridge's root bus, hexadecimal; else bus = UID
 //! region=UID/PORT[.PORT],KIND[,window=A][,offset=A][,size=A]
 //!                                         one region; KIND is volatile or persistent
@@ -13,6 +14,7 @@
 //!                                         VMM's to answer (CPL 3 without hardware support)
 //! payload=NAME                            what runs afterwards            (none)
 //! as-found                                program nothing: find and verify what is there
+//! exits=N                                 no firmware: N bare exits and the end, for benches
 //! ring3                                   PVH entry: run at CPL 3
 //! quiet                                   print errors only
 //! ```
@@ -22,7 +24,7 @@
 //! `address-bits=`, which stands for CPUID.
 
 use cxl_firmware::platform::RootBus;
-use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem};
+use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem, Width};
 use cxl_firmware::topology::{Partition, Path};
 use heapless::Vec;
 
@@ -34,6 +36,7 @@ pub(crate) struct Options<'a> {
     pub(crate) address_bits: Option<u8>,
     pub(crate) payload: &'a str,
     pub(crate) as_found: bool,
+    pub(crate) exits: Option<u64>,
     pub(crate) quiet: bool,
 }
 
@@ -49,6 +52,7 @@ impl<'a> Options<'a> {
             address_bits: None,
             payload: "none",
             as_found: false,
+            exits: None,
             quiet: false,
         };
         for word in line.split_ascii_whitespace() {
@@ -68,6 +72,8 @@ impl<'a> Options<'a> {
             ("enable-cache", "") => self.policy.enable_cache = true,
             ("target", "linux") => self.policy.target = TargetSystem::Linux,
             ("target", "specification") => self.policy.target = TargetSystem::Specification,
+            ("width", "flat") => self.policy.width = Width::Flat,
+            ("width", "widest") => self.policy.width = Width::Widest,
             ("bus", value) => self.roots.push(root(value)?).ok()?,
             ("region", value) => self.requests.push(region(value)?).ok()?,
             ("address-bits", value) => {
@@ -75,6 +81,7 @@ impl<'a> Options<'a> {
             }
             ("payload", name) => self.payload = name,
             ("as-found", "") => self.as_found = true,
+            ("exits", count) => self.exits = Some(number(count)?),
             ("quiet", "") => self.quiet = true,
             // The entry has looked at it already.
             ("ring3", "") => {}

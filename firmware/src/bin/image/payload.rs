@@ -3,6 +3,7 @@
 //!
 //! **Invariant**: a payload says what it expects and what it found; the harness compares too.
 
+mod bench;
 mod dma;
 
 use core::ptr;
@@ -27,6 +28,7 @@ pub(crate) fn run(
         "none" => {}
         "dma" => dma::dma(hw, room, platform, &mut checks),
         "touch" => touch(hw, room, &mut checks),
+        "bench" => return bench::run(hw, room),
         _ => {
             say(format_args!("there is no payload \"{name}\""));
             return false;
