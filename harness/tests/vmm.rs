@@ -67,6 +67,13 @@ impl Program {
         self.load(address).out(0x3F8)
     }
 
+    /// Two megabytes of ones: cld; mov edi, address; mov ecx, dwords; mov eax, -1; rep stosd
+    fn fill(self, address: u32) -> Self {
+        self.bytes(&[0xFC, 0xBF])
+            .bytes(&address.to_le_bytes())
+            .bytes(&[0xB9, 0x00, 0x00, 0x08, 0x00, 0xB8, 0xFF, 0xFF, 0xFF, 0xFF, 0xF3, 0xAB])
+    }
+
     /// Rings the doorbell with a count.
     fn count(self, value: u32) -> Self {
         // Kind 3, then the value, both 64 bits; then mov eax, MESSAGE.
@@ -435,22 +442,26 @@ fn our_image_runs_after_theirs_on_what_they_left() {
     let looping = |program: Program| program.bytes(&[0xEB, 0xFE]);
     let halting = |program: Program| program.bytes(&[0xF4]);
     let until = |program: Program| program.out(0x80).bytes(&[0x0F, 0x0B]);
+    // mov eax, [where nothing is]; jmp back: time runs out in the middle of an access.
+    let polling = |program: Program| program.load(0xF000_0000).bytes(&[0xEB, 0xF9]);
     type Ending = (&'static str, fn(Program) -> Program, fn(&End) -> bool);
-    let endings: [Ending; 4] = [
+    let endings: [Ending; 5] = [
         ("exit", |program| program.exit(3), |end| *end == End::Exit(3)),
         ("halt", halting, |end| *end == End::Halt),
         ("port", until, |end| *end == End::Port(0x80)),
         ("time", looping, |end| matches!(end, End::TimedOut { .. })),
+        ("time, polling", polling, |end| matches!(end, End::TimedOut { .. })),
     ];
     for (what, ending, ended) in endings {
         let mut machine = machine(&format!("{LOW}[policy]\nconfig_lock = false\n"));
-        let program = ending(program_path(&machine, LOCK, 0).store(LOW_WINDOW, 0x600D));
+        let program =
+            ending(program_path(&machine, LOCK, 0).store(LOW_WINDOW, 0x600D).fill(CODE + 0x1_0000));
         let image = program.elf();
         let options = Options {
             image: Some(&image),
             until_port: Some(0x80),
             then: Some("none"),
-            timeout: Duration::from_secs(if what == "time" { 2 } else { 30 }),
+            timeout: Duration::from_secs(if what.starts_with("time") { 2 } else { 30 }),
             ..Options::default()
         };
         let run = boot(&mut machine, &options).unwrap();
