@@ -12,6 +12,14 @@ use cxl_regs::config::{Bdf, CONFIG_SIZE, Sbdf};
 use crate::mmio::{Block, Mmio};
 use crate::platform::{Ecam, RootBus};
 
+/// A function's configuration space; `None` where no region decodes its bus.
+pub(crate) fn function_base(ecam: &[Ecam], function: Sbdf) -> Option<Block> {
+    let bus = RootBus { segment: function.segment, bus: function.bdf.bus() };
+    // The bus's base counts the bus already.
+    let within = Bdf::from_bits(function.bdf.bits() & 0xff).ecam_offset(0)?;
+    Some(Block(bus_base(ecam, bus)?.wrapping_add(within)))
+}
+
 /// The registers that a bus's functions have in configuration space; `None` where no region
 /// decodes the bus.
 pub(crate) fn bus_base(ecam: &[Ecam], bus: RootBus) -> Option<u64> {
@@ -56,6 +64,14 @@ const fn lane(spec: &Spec) -> u32 {
     let bits = 8 * spec.bytes as u32;
     let mask = if bits < 32 { (1 << bits) - 1 } else { u32::MAX };
     mask << shift(spec.offset)
+}
+
+/// The bits of the dword at `offset` for which writing back what was read is an act.
+pub(crate) fn acted_on_at(siblings: &[Spec], offset: u16) -> u32 {
+    siblings
+        .iter()
+        .filter(|spec| spec.offset & !3 == offset)
+        .fold(0, |mask, spec| mask | acted_on(spec) << shift(spec.offset))
 }
 
 /// Bits for which writing back what was read is an act: it clears or starts something. All kinds

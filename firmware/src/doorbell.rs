@@ -1,15 +1,43 @@
-//! What the bare-metal image tells the harness that runs it: messages through a doorbell.
+//! What the bare-metal image tells the harness that runs it: messages through a doorbell, and how
+//! it ended.
 //!
 //! A message lies in guest memory; its address is written to [`PORT`]. Elsewhere nothing listens
 //! there and nothing depends on it: no message decides what the firmware does.
 //!
 //! **Invariant**: [`Call::decode`] is the inverse of [`Call::encode`], and refuses everything else.
 
+use crate::attack::Event;
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// The I/O port of the doorbell.
 pub const PORT: u16 = 0xF8;
+/// The I/O port that ends a run with a [`Status`]: where QEMU's `isa-debug-exit` is put.
+pub const EXIT_PORT: u16 = 0xF4;
+
+/// How a run of the image ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Status {
+    /// Everything went well. QEMU exits with 33, twice the value and one.
+    Success = 0x10,
+    /// The library refused, or a check failed; the console says what. QEMU exits with 35.
+    Refused = 0x11,
+    /// A panic. QEMU exits with 37.
+    Panic = 0x12,
+}
+
+impl Status {
+    /// The byte that is written to [`EXIT_PORT`].
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// What a byte says; `None` for one that the image never writes.
+    pub fn decode(code: u8) -> Option<Self> {
+        [Self::Success, Self::Refused, Self::Panic].into_iter().find(|s| s.code() == code)
+    }
+}
 
 /// An address at which nothing is and the harness looks nothing up: what a bare exit costs.
 pub const EMPTY_HANDLER: u64 = 0xF000_0000;
@@ -62,7 +90,8 @@ pub struct Message {
 /// What a message says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// The next internal error is meant to happen; go on at this address then.
+    /// What comes next is meant to be an internal error; go on at this address then. Another call
+    /// that comes first says that it did not happen.
     ExpectInternalError {
         /// Where to go on.
         resume: u64,
@@ -114,6 +143,13 @@ pub enum Call {
         /// Bytes of each.
         length: u64,
     },
+    /// A place in a payload at which the host notes its counters.
+    Mark {
+        /// Which one; see the payload.
+        id: u64,
+    },
+    /// What the attacker is about to do.
+    Attack(Event),
 }
 
 impl Call {
@@ -128,8 +164,13 @@ impl Call {
             Self::Check { id, passed, expected, found } => {
                 (4, [id, u64::from(passed), expected, found, 0])
             }
-            Self::Pair { figure, a, b } => (5, [u64::from(figure as u8), a, b, 0, 0]),
-            Self::Forget { a, b, length } => (6, [a, b, length, 0, 0]),
+            Self::Pair { figure, a, b } => (7, [u64::from(figure as u8), a, b, 0, 0]),
+            Self::Forget { a, b, length } => (8, [a, b, length, 0, 0]),
+            Self::Mark { id } => (6, [id, 0, 0, 0, 0]),
+            Self::Attack(event) => {
+                let [kind, a, b, c] = event.encode();
+                (5, [kind, a, b, c, 0])
+            }
         };
         Message { kind: U64::new(kind), words: words.map(U64::new) }
     }
@@ -142,8 +183,10 @@ impl Call {
             2 => Self::HandOff { address: a, length: b, reads: c, writes: d, code: e },
             3 => Self::Count { value: a },
             4 => Self::Check { id: a, passed: b != 0, expected: c, found: d },
-            5 => Self::Pair { figure: Figure::decode(a)?, a: b, b: c },
-            6 => Self::Forget { a, b, length: c },
+            7 => Self::Pair { figure: Figure::decode(a)?, a: b, b: c },
+            8 => Self::Forget { a, b, length: c },
+            6 => Self::Mark { id: a },
+            5 => Self::Attack(Event::decode([a, b, c, d])?),
             _ => return None,
         })
     }

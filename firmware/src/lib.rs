@@ -7,6 +7,7 @@
 extern crate std;
 
 pub mod acpi;
+pub mod attack;
 mod back_invalidate;
 pub mod bring_up;
 pub mod commit;
@@ -26,3 +27,5 @@ pub mod tables;
 pub mod topology;
 pub mod verify;
 mod wait;
+
+pub use program::DecoderRegisters;

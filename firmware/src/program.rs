@@ -15,15 +15,16 @@ use crate::plan::{PlannedDecoder, Purpose};
 use crate::policy::{PathPolicy, Policy};
 use crate::topology::{DeviceKind, NodeId, Tree};
 
-/// The registers of one decoder.
-#[derive(Clone, Copy)]
-pub(crate) struct DecoderRegisters {
+/// The registers of one decoder, in any component.
+#[derive(Clone, Copy, Debug)]
+pub struct DecoderRegisters {
     block: Block,
     index: u8,
 }
 
 impl DecoderRegisters {
-    pub(crate) fn new(block: Block, index: u8) -> Self {
+    /// Those of decoder `index` of the structure at `block`.
+    pub fn new(block: Block, index: u8) -> Self {
         Self { block, index }
     }
 
@@ -33,16 +34,22 @@ impl DecoderRegisters {
         self.block.0.wrapping_add(offset)
     }
 
-    pub(crate) fn read_control(self, hw: &mut impl Mmio) -> Control {
-        Control::from_bits(hw.read(self.address(Control::SPEC.offset)))
+    pub(crate) fn control_address(self) -> u64 {
+        self.address(Control::SPEC.offset)
     }
 
-    pub(crate) fn write_control(self, hw: &mut impl Mmio, control: Control) {
-        hw.write(self.address(Control::SPEC.offset), control.into_bits());
+    /// Reads Control.
+    pub fn read_control(self, hw: &mut impl Mmio) -> Control {
+        Control::from_bits(hw.read(self.control_address()))
+    }
+
+    /// Writes Control: alone it commits or takes a commit back.
+    pub fn write_control(self, hw: &mut impl Mmio, control: Control) {
+        hw.write(self.control_address(), control.into_bits());
     }
 
     /// Reads the seven registers, each once.
-    pub(crate) fn read(self, hw: &mut impl Mmio) -> DecoderImage {
+    pub fn read(self, hw: &mut impl Mmio) -> DecoderImage {
         let control = self.read_control(hw);
         self.read_beside(hw, control)
     }
@@ -61,7 +68,7 @@ impl DecoderRegisters {
 
     /// Writes the seven registers in the order of CXL r3.1 section 8.2.4.20.12: base, size, route,
     /// and Control last.
-    pub(crate) fn write(self, hw: &mut impl Mmio, image: DecoderImage) {
+    pub fn write(self, hw: &mut impl Mmio, image: DecoderImage) {
         for (value, spec) in image.to_dwords().into_iter().zip(&hdm::DECODER_SPECS) {
             if spec.offset != Control::SPEC.offset {
                 hw.write(self.address(spec.offset), value);

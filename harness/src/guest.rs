@@ -11,9 +11,10 @@ use cxl_firmware::doorbell::{Call, EMPTY_HANDLER, Message};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use zerocopy::FromBytes;
 
+use crate::attack::Judge;
 use crate::backing;
 use crate::dma::Memory;
-use crate::kvm::{Bus, Signal, Slot};
+use crate::kvm::{Bus, Slot};
 use crate::machine::{Changes, Machine, PlugError};
 use crate::scenario::{Action, Event};
 use crate::trace::Direction;
@@ -53,6 +54,29 @@ pub struct Happened {
     pub result: Result<(), PlugError>,
 }
 
+/// An internal error of KVM that the guest announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announced {
+    /// Where it wanted to go on.
+    pub resume: u64,
+    /// Whether it happened.
+    pub happened: bool,
+}
+
+/// The counters at a place that a payload marked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The payload's number for it.
+    pub id: u64,
+    /// Exits until then.
+    pub counts: Counts,
+    /// Slots that were mirrored then.
+    pub slots: usize,
+}
+
+/// The suberror of an instruction that KVM's emulator does not know (KVM_INTERNAL_ERROR_EMULATION).
+const EMULATION: u32 = 1;
+
 /// A machine on the other side of a vCPU's exits.
 pub struct Guest<'a> {
     /// The machine.
@@ -79,6 +103,14 @@ pub struct Guest<'a> {
     pub engine: Option<Engine>,
     ram: GuestMemoryMmap,
     events: std::vec::IntoIter<Event>,
+    /// Internal errors that were announced, in order.
+    pub announced: Vec<Announced>,
+    /// Counters at the payload's marks, in order.
+    pub marks: Vec<Mark>,
+    /// The last call announced an internal error.
+    expecting: bool,
+    /// The judge of an attack, once there is one.
+    pub judge: Option<Judge>,
     on_console: fn(&[u8]),
 }
 
@@ -104,6 +136,10 @@ impl<'a> Guest<'a> {
             calls: Vec::new(),
             counts: Counts::default(),
             at_handoff: None,
+            announced: Vec::new(),
+            marks: Vec::new(),
+            expecting: false,
+            judge: None,
             on_console,
         }
     }
@@ -186,6 +222,11 @@ impl Bus for Guest<'_> {
 
     fn write(&mut self, address: u64, data: &[u8]) {
         self.count(Direction::Write, address, data.len());
+        if let Some(judge) = &mut self.judge
+            && let Ok(dword) = data.try_into()
+        {
+            judge.before_write(self.machine, address, u32::from_le_bytes(dword));
+        }
         match self.engine_at(address) {
             Some(engine) => engine.write(address, data),
             None => self.machine.write_bytes(address, data),
@@ -210,33 +251,51 @@ impl Bus for Guest<'_> {
         (self.on_console)(bytes);
     }
 
-    fn doorbell(&mut self, value: u32) -> Signal {
+    fn doorbell(&mut self, value: u32) {
         let mut bytes = [0; size_of::<Message>()];
         if self.ram.read_slice(&mut bytes, GuestAddress(value.into())).is_err() {
-            return Signal::Continue;
+            return;
         }
         let Some(call) = Message::read_from_bytes(&bytes).ok().as_ref().and_then(Call::decode)
         else {
-            return Signal::Continue;
+            return;
         };
-        self.calls.push(call);
+        // An attack announces every bit: the judge keeps count of it.
+        if !matches!(call, Call::Attack(_)) {
+            self.calls.push(call);
+        }
+        self.expecting = false;
         match call {
-            Call::ExpectInternalError { resume } => Signal::ExpectInternalError { resume },
-            Call::HandOff { .. } => {
-                self.at_handoff = Some(self.counts);
-                Signal::Continue
+            Call::ExpectInternalError { resume } => {
+                self.announced.push(Announced { resume, happened: false });
+                self.expecting = true;
             }
-            Call::Count { value } => {
-                self.advance(value);
-                Signal::Continue
-            }
+            Call::Count { value } => self.advance(value),
             Call::Forget { a, b, length } => {
                 for base in [a, b] {
                     self.forget(base, length);
                 }
-                Signal::Continue
             }
-            Call::Check { .. } | Call::Pair { .. } => Signal::Continue,
+            Call::Attack(event) => {
+                let judge = self.judge.get_or_insert_with(|| Judge::new(self.machine));
+                judge.hear(self.machine, event);
+            }
+            Call::Pair { .. } => {}
+            Call::HandOff { .. } => self.at_handoff = Some(self.counts),
+            Call::Mark { id } => {
+                let (counts, slots) = (self.counts, self.mirror.slots.len());
+                self.marks.push(Mark { id, counts, slots });
+            }
+            Call::Check { .. } => {}
         }
+    }
+
+    fn internal_error(&mut self, suberror: u32) -> Option<u64> {
+        if !std::mem::take(&mut self.expecting) || suberror != EMULATION {
+            return None;
+        }
+        let announced = self.announced.last_mut()?;
+        announced.happened = true;
+        Some(announced.resume)
     }
 }

@@ -9,7 +9,7 @@ mod run;
 mod slots;
 
 pub use boot::{Boot, BootError, Entry};
-pub use run::{Bus, End, Failure, Hint, Limits, Reason, Signal};
+pub use run::{Bus, End, Failure, Hint, Limits, Reason};
 pub use slots::{Call, Slot, SlotError, Slots};
 
 use kvm_bindings::{KVM_CAP_EXIT_ON_EMULATION_FAILURE, kvm_enable_cap, kvm_sregs};
@@ -26,6 +26,8 @@ pub struct Vm {
     reset: kvm_sregs,
     ram: GuestMemoryMmap,
     address_bits: u8,
+    /// The processor has XSAVE.
+    xsave: bool,
 }
 
 /// Why there is no virtual machine.
@@ -65,6 +67,9 @@ impl std::error::Error for VmError {}
 
 /// The CPUID leaf whose EAX 7:0 is the width of a physical address.
 const ADDRESS_SIZES: u32 = 0x8000_0008;
+/// The CPUID leaf whose ECX says what the processor can do, and its bit for XSAVE.
+const FEATURES: u32 = 1;
+const FEATURES_XSAVE: u32 = 1 << 26;
 
 /// Whether `/dev/kvm` opens, and why not.
 pub fn available() -> Result<(), VmError> {
@@ -98,8 +103,11 @@ impl Vm {
         let mut cpuid = kvm
             .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
             .map_err(call("KVM_GET_SUPPORTED_CPUID"))?;
-        let mut bits = address_bits.min(36);
+        let (mut bits, mut xsave) = (address_bits.min(36), false);
         for leaf in cpuid.as_mut_slice() {
+            if leaf.function == FEATURES {
+                xsave = leaf.ecx & FEATURES_XSAVE != 0;
+            }
             if leaf.function == ADDRESS_SIZES {
                 bits = address_bits.min(leaf.eax as u8);
                 leaf.eax = leaf.eax & !0xFF | u32::from(bits);
@@ -109,7 +117,7 @@ impl Vm {
         let reset = vcpu.get_sregs().map_err(call("KVM_GET_SREGS"))?;
         let mut slots = Slots::new(kvm.get_nr_memslots());
         slots.add_ram(&vm, &memory).map_err(VmError::Slot)?;
-        Ok(Self { slots, vcpu, vm, reset, ram: memory, address_bits: bits })
+        Ok(Self { slots, vcpu, vm, reset, ram: memory, address_bits: bits, xsave })
     }
 
     /// Guest RAM.

@@ -144,14 +144,7 @@ impl Machine {
 
     /// A component's name.
     pub fn name(&self, place: Place) -> &str {
-        let scenario = &self.scenario;
-        let name = match place {
-            Place::Bridge(index) => scenario.bridges.get(index).map(|bridge| &bridge.name),
-            Place::Port(index) => scenario.ports.get(index).map(|port| &port.name),
-            Place::Switch(index) => scenario.switches.get(index).map(|switch| &switch.name),
-            Place::Device(index) => scenario.devices.get(index).map(|device| &device.name),
-        };
-        name.map_or("", String::as_str)
+        self.scenario.name_of(place)
     }
 
     /// A component's registers, plugged in or not.

@@ -16,7 +16,7 @@ use cxl_firmware::doorbell::Call;
 use cxl_firmware::handoff;
 use cxl_firmware::verify::Finding;
 use cxl_harness::dma::{DmaError, Moved};
-use cxl_harness::guest::boot::{GuestError, GuestRun, LockBy, Options, boot};
+use cxl_harness::guest::boot::{GuestError, GuestRun, HostRun, LockBy, Options, boot};
 use cxl_harness::guest::engine::Fault;
 use cxl_harness::guest::mirror::Unmirrored;
 use cxl_harness::kvm::{self, Call as SlotCall, End, Hint, Reason, instruction};
@@ -24,6 +24,7 @@ use cxl_harness::machine::{Machine, PlugError};
 use cxl_harness::mapping::How;
 use cxl_harness::run::{self, Refusal};
 use cxl_harness::scenario::{Place, Scenario, builtin, builtins};
+use cxl_harness::trace::Traffic;
 use libtest_mimic::{Arguments, Trial};
 use rig::*;
 
@@ -204,6 +205,8 @@ fn host_and_image_lock_the_same_decoders() {
         let image = boot(&mut by_image, &options).unwrap();
         let host = match boot(&mut by_host, &Options { lock_by: LockBy::Vmm, ..options }) {
             Ok(run) => run,
+            // Only the text of a scenario can ask for more than there are words for.
+            Err(GuestError::Refused(Refusal::Scenario(_))) => continue,
             Err(GuestError::Refused(refusal)) => {
                 let expected = (End::Exit(0x11), Some(refusal.code()));
                 // Before there is a machine to speak of, there is no record to carry the number.
@@ -226,9 +229,11 @@ fn host_and_image_lock_the_same_decoders() {
         };
         assert_eq!(facts(&image), facts(&host), "{name}");
         // The image found everything done: all writes to decoders are the host's.
-        assert_eq!(decoder_writes(&by_image), decoder_writes(&by_host), "{name}");
-        assert!(host.host.is_some_and(|done| done.cedt == host.cedt), "{name}");
-        locked += usize::from(!decoder_writes(&by_host).is_empty());
+        let HostRun { done, traffic } = host.host.unwrap();
+        assert_eq!(decoder_writes(by_image.traffic()), decoder_writes(&traffic), "{name}");
+        assert_eq!(decoder_writes(by_host.traffic()), [], "{name}");
+        assert_eq!(done.cedt, host.cedt, "{name}");
+        locked += usize::from(!decoder_writes(&traffic).is_empty());
     }
     assert!(locked >= 8, "{locked}");
 }
@@ -247,8 +252,8 @@ fn refusal_by_the_host_starts_no_guest() {
 }
 
 /// Writes to each decoder.
-fn decoder_writes(machine: &Machine) -> Vec<(Place, u8, u64)> {
-    let decoders = machine.traffic().decoders.iter();
+fn decoder_writes(traffic: &Traffic) -> Vec<(Place, u8, u64)> {
+    let decoders = traffic.decoders.iter();
     decoders
         .map(|(&(place, decoder), count)| (place, decoder, count.writes))
         .filter(|(.., writes)| *writes != 0)
@@ -472,7 +477,8 @@ fn our_image_runs_after_theirs_on_what_they_left() {
         assert_eq!(run.code, Some(0x0515), "{what}");
         let record = handoff::read(&run.handoff).unwrap();
         assert_eq!(record.decoders().count(), 2, "{what}");
-        let theirs: Vec<_> = decoder_writes(&machine).iter().map(|entry| entry.2).collect();
+        let theirs: Vec<_> =
+            decoder_writes(machine.traffic()).iter().map(|entry| entry.2).collect();
         assert_eq!(theirs, [7, 7], "{what}: our image wrote to decoders");
         // State and contents are as they were left.
         let mut bytes = [0; 4];
@@ -514,7 +520,7 @@ fn an_instruction_that_the_emulator_does_not_know_is_called_by_its_family() {
         // Ordinary KVM runs it.
         End::Exit(9) => {}
         End::Failed(failure) => {
-            assert_eq!(failure.hint, Some(Hint::EmulatedRing0(instruction::Family::Sse)));
+            assert_eq!(failure.hint, Some(Hint::EmulatedRing0(Some(instruction::Family::Sse))));
             assert!(failure.to_string().contains("an SSE instruction at CPL 0"), "{failure}");
         }
         other => panic!("{other:?}"),

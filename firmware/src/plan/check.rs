@@ -47,10 +47,13 @@ fn check_window(platform: &Platform<'_>, window: &Window) -> Result<(), PlanErro
         Selector::xor(window.interleave, &window.xor_maps)
             .map_err(|error| PlanError::Xor { window: base, error })?;
     }
-    let Some(span) = claimed(window) else { return Ok(()) };
+    let overlaps = |other: &&Window| {
+        // Windows are known by their bases, so even two that cannot be used must differ in them.
+        let same = other.base == base && base != 0;
+        same || matches!((claimed(other), claimed(window)), (Some(a), Some(b)) if a.overlaps(b))
+    };
     let others = platform.windows.iter().filter(|other| !core::ptr::eq(*other, window));
-    let overlap = others.filter(|other| claimed(other).is_some_and(|other| other.overlaps(span)));
-    match overlap.map(|other| other.base).min() {
+    match others.filter(overlaps).map(|other| other.base).min() {
         Some(other) => {
             Err(PlanError::WindowsOverlap { first: base.min(other), second: base.max(other) })
         }
@@ -58,9 +61,10 @@ fn check_window(platform: &Platform<'_>, window: &Window) -> Result<(), PlanErro
     }
 }
 
-/// The addresses of a window that has any.
+/// The addresses of a window that has any; of one that wraps, those up to the top.
 fn claimed(window: &Window) -> Option<Span> {
-    Span::new(Hpa(window.base), window.size).ok().filter(|_| window.base != 0)
+    let size = window.size.min(u64::MAX - window.base);
+    Span::new(Hpa(window.base), size).ok().filter(|_| window.base != 0)
 }
 
 /// A width is given to windows that exist, once.

@@ -3,7 +3,7 @@
 //! **Invariant**: a choice is made only where there is exactly one; two windows that fit are a
 //! refusal, not a preference.
 
-use core::cmp::{Ordering, Reverse};
+use core::cmp::Reverse;
 
 use cxl_regs::{Coherency, DECODER_UNIT, Hpa, Interleave, Levels, Span, Ways};
 use heapless::Vec;
@@ -369,8 +369,9 @@ pub(super) fn coherency(window: &Window, preferred: &[Coherency]) -> Option<Cohe
     })
 }
 
-/// The place asked for, or the first gap that is large enough and keeps the device's order: its
-/// volatile memory below its persistent memory.
+/// The place asked for, or the first gap that is large enough and lies above the volatile memory of
+/// the same devices, if that is in the window. Volatile memory above a persistent range of a fixed
+/// place is refused later, when DPA is dealt out.
 fn find_place<const R: usize>(
     want: &Want,
     window: Span,
@@ -387,22 +388,18 @@ fn find_place<const R: usize>(
         let free = window.contains_span(span) && !taken.clone().any(|other| other.overlaps(span));
         return if free { Ok(at) } else { Err(error) };
     }
-    let (mut from, mut to) = (window.base().0, window.end().0);
-    let mut volatile_at = from;
+    let (start, end) = (window.base().0, window.end().0);
+    let (mut volatile_at, mut from) = (start, start);
     for region in inside.filter(|region| region.members.iter().any(|id| want.members.contains(id)))
     {
-        match region.partition.cmp(&want.partition) {
-            Ordering::Less => (volatile_at, from) = (region.span.base().0, region.span.end().0),
-            Ordering::Greater => to = to.min(region.span.base().0),
-            Ordering::Equal => {}
+        if region.partition < want.partition {
+            (volatile_at, from) = (region.span.base().0, region.span.end().0);
         }
     }
-    let (start, end) = (window.base().0, window.end().0);
-    first_gap(taken.clone(), from, to, need).map_err(|free| {
-        // A place in the wrong order is no place, but it is another reason.
+    first_gap(taken.clone(), from, end, need).map_err(|free| {
         match first_gap(taken, start, end, need) {
-            Ok(at) if at < from => PlanError::DpaOrder { device, lower: at, higher: volatile_at },
-            Ok(at) => PlanError::DpaOrder { device, lower: to, higher: at },
+            // A place in the wrong order is no place, but it is another reason.
+            Ok(lower) => PlanError::DpaOrder { device, lower, higher: volatile_at },
             Err(_) => PlanError::WindowFull { device, window: start, need, free },
         }
     })
@@ -414,7 +411,7 @@ fn first_gap(taken: impl Iterator<Item = Span>, from: u64, to: u64, need: u64) -
     let (mut at, mut largest) = (from, 0);
     let ends = taken.map(|span| (span.base().0, span.end().0));
     for (base, end) in ends.chain(core::iter::once((to, to))) {
-        let gap = base.min(to).saturating_sub(at);
+        let gap = base.saturating_sub(at);
         if gap >= need {
             return Ok(at);
         }

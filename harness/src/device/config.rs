@@ -199,6 +199,11 @@ impl Function {
         &mut self.registers
     }
 
+    /// The whole space, as stored.
+    pub fn bytes(&self) -> &[u8] {
+        self.registers.bytes()
+    }
+
     /// One register of the structure at `base`.
     pub fn get<R: Register>(&self, base: u16) -> R {
         self.registers.get(base)
@@ -208,6 +213,11 @@ impl Function {
     pub fn name(&self, offset: u16) -> Option<Name> {
         let mut bytes = (offset & !3)..(offset & !3) + 4;
         bytes.find_map(|at| self.registers.spec_at(at)).map(|spec| Name::plain(spec.name))
+    }
+
+    /// The registers of the dword at an offset.
+    pub fn specs(&self, offset: u16) -> Vec<Spec> {
+        self.registers.specs(offset)
     }
 
     /// Reads the dword at an offset, a multiple of 4.

@@ -59,11 +59,21 @@ impl Registers {
         self.bytes.len() as u16
     }
 
+    /// All of it, as stored.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The register in which the byte at `offset` lies.
     pub fn spec_at(&self, offset: u16) -> Option<&Spec> {
         self.specs.iter().find(|spec| {
             (spec.offset..spec.offset.saturating_add(spec.bytes.into())).contains(&offset)
         })
+    }
+
+    /// The registers of the dword at an offset.
+    pub fn specs(&self, offset: u16) -> Vec<Spec> {
+        self.specs.iter().filter(|spec| spec.offset & !3 == offset & !3).copied().collect()
     }
 
     /// Lets bits of a dword follow writes although they are locked.
@@ -99,7 +109,8 @@ impl Registers {
         let kind = (self.component, self.features);
         let write = |locked| block::write_dword(&self.specs, offset, kind, locked, old, value);
         let leaks = mask_at(&self.leaks, offset);
-        let written = write(locked) & !leaks | write(false) & leaks;
+        let once = self.mask_of(offset, |class| class == Class::Rwo) & leaks;
+        let written = write(locked) & !leaks | write(false) & leaks & !once | value & once;
         self.put(offset, old & !enabled | written & enabled);
         self.apply_stuck(offset);
         (old, self.read(offset))
@@ -109,14 +120,19 @@ impl Registers {
     /// names.
     pub fn reset(&mut self, offsets: std::ops::Range<u16>, keeps: impl Fn(Class) -> bool) {
         for offset in offsets.step_by(4) {
-            let kept = self.specs.iter().filter(|spec| spec.offset & !3 == offset);
-            let kept = kept.fold(0, |mask, spec| {
-                let fields = spec.mask_of(self.component, self.features, &keeps);
-                mask | fields << (8 * (spec.offset & 3))
-            });
+            let kept = self.mask_of(offset, &keeps);
             let default = block::image(&self.defaults)(offset);
             self.put(offset, self.read(offset) & kept | default & !kept);
         }
+    }
+
+    /// The bits of a dword with a class that `wanted` accepts.
+    fn mask_of(&self, offset: u16, wanted: impl Fn(Class) -> bool) -> u32 {
+        let here = self.specs.iter().filter(|spec| spec.offset & !3 == offset);
+        here.fold(0, |mask, spec| {
+            let fields = spec.mask_of(self.component, self.features, &wanted);
+            mask | fields << (8 * (spec.offset & 3))
+        })
     }
 
     fn apply_stuck(&mut self, offset: u16) {

@@ -7,18 +7,20 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use cxl_firmware::doorbell::Call;
+use cxl_firmware::doorbell::{Call, Status};
 use cxl_firmware::handoff;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::engine::Ended;
 use super::mirror::{self, Mirror};
-use super::{Counts, Guest, Happened, LastAccess};
+use super::{Announced, Counts, Guest, Happened, LastAccess, Mark};
 use crate::acpi::Tables;
+use crate::attack;
 use crate::kvm::{Boot, BootError, Call as SlotCall, End, Entry, Limits, SlotError, Vm, VmError};
 use crate::machine::Machine;
 use crate::run::{self, Done, Refusal, TABLES_BASE, roots};
-use crate::scenario::{self, Partition, PathPolicy, Scenario, Target, WindowChoice};
+use crate::scenario::{self, Partition, PathPolicy, Place, Scenario, Target, WindowChoice};
+use crate::trace::Traffic;
 
 /// The image that comes with the harness.
 pub static IMAGE: &[u8] = include_bytes!(env!("CXL_IMAGE"));
@@ -115,7 +117,7 @@ pub struct GuestRun {
     /// record and table are its.
     pub then: Option<End>,
     /// What the library did for the host before the first instruction, if it was to.
-    pub host: Option<Done>,
+    pub host: Option<HostRun>,
     /// Events of the scenario that were due, in order.
     pub happened: Vec<Happened>,
     /// Transfers of the DMA engine that have ended, in order.
@@ -138,6 +140,12 @@ pub struct GuestRun {
     pub console: Vec<u8>,
     /// Doorbell calls.
     pub calls: Vec<Call>,
+    /// Internal errors that the image announced.
+    pub announced: Vec<Announced>,
+    /// Counters at the payload's marks.
+    pub marks: Vec<Mark>,
+    /// What the `attack` payload came to.
+    pub attack: Option<attack::Report>,
     /// What was mirrored in the end.
     pub mirror: Mirror,
     /// Every change of slots.
@@ -148,16 +156,50 @@ pub struct GuestRun {
     pub run: Duration,
 }
 
+/// What a run of our image came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The image says so, and so does everything it reported.
+    Good,
+    /// The library refused, or a check of the payload failed; the console says what.
+    Refused,
+    /// The image panicked; the console says where.
+    Panicked,
+    /// The image says that all is well, and reported a failed check or announced an internal error
+    /// that did not happen.
+    Contradicted,
+    /// It did not end by itself, or in a way that our image never does; see [`GuestRun::end`].
+    NoStatus,
+}
+
+/// A run of the library by the host, before the guest's.
+#[derive(Debug)]
+pub struct HostRun {
+    /// What it left behind.
+    pub done: Done,
+    /// Its accesses; the machine's own count starts again with the guest.
+    pub traffic: Traffic,
+}
+
+impl HostRun {
+    fn of(machine: &mut Machine) -> Result<Self, GuestError> {
+        let mut done = run::direct(machine);
+        if let Some(refusal) = done.refusal.take() {
+            return Err(GuestError::Refused(refusal));
+        }
+        let traffic = machine.traffic().clone();
+        machine.recorder_mut().clear();
+        Ok(Self { done, traffic })
+    }
+}
+
 /// Boots an image on the machine and runs it to its end.
 pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, GuestError> {
     let start = Instant::now();
     let host = match options.lock_by {
         LockBy::Image => None,
-        LockBy::Vmm => Some(run::direct(machine)),
+        LockBy::Vmm => Some(HostRun::of(machine)?),
     };
-    if let Some(refusal) = host.as_ref().and_then(|done| done.refusal) {
-        return Err(GuestError::Refused(refusal));
-    }
     let scenario = machine.scenario().clone();
     let tables = Tables::new(&scenario, machine.map(), TABLES_BASE);
     let ram: Vec<_> = machine.map().ram.iter().map(|span| (span.base().0, span.size())).collect();
@@ -208,7 +250,9 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         then = Some(vm.run(&mut guest, &limits));
     }
     let run = start.elapsed() - setup;
+    let judge = guest.judge.take();
     let mut home = GuestRun {
+        attack: judge.map(|judge| judge.finish(guest.machine)),
         end,
         then,
         host,
@@ -223,6 +267,8 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         counts: guest.counts,
         console: guest.console,
         calls: guest.calls,
+        announced: guest.announced,
+        marks: guest.marks,
         mirror: guest.mirror,
         slot_log: vm.slots.log().to_vec(),
         setup,
@@ -233,6 +279,22 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
 }
 
 impl GuestRun {
+    /// What the run came to, if it was our image's.
+    pub fn verdict(&self) -> Verdict {
+        let End::Exit(code) = self.end else { return Verdict::NoStatus };
+        let failed = |call: &Call| matches!(call, Call::Check { passed: false, .. });
+        match Status::decode(code) {
+            Some(Status::Success) if self.calls.iter().any(failed) => Verdict::Contradicted,
+            Some(Status::Success) if self.announced.iter().any(|a| !a.happened) => {
+                Verdict::Contradicted
+            }
+            Some(Status::Success) => Verdict::Good,
+            Some(Status::Refused) => Verdict::Refused,
+            Some(Status::Panic) => Verdict::Panicked,
+            None => Verdict::NoStatus,
+        }
+    }
+
     /// Copies record and table out of guest memory, as far as they are where they are said to be.
     fn collect(&mut self, ram: &GuestMemoryMmap) {
         let handed = self.calls.iter().rev().find_map(|call| match *call {
@@ -298,7 +360,7 @@ pub fn command_line(scenario: &Scenario, machine: &Machine, payload: &str) -> St
     }
     for region in &scenario.regions {
         for &device in &region.devices {
-            let path = run::path(scenario, device);
+            let path = run::path(scenario, Place::Device(device)).unwrap_or_default();
             let ports: Vec<_> = path.ports().iter().map(u8::to_string).collect();
             let kind = match region.partition {
                 Partition::Volatile => "volatile",

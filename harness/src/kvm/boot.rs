@@ -5,7 +5,9 @@
 
 use std::io::Cursor;
 
-use kvm_bindings::{kvm_dtable, kvm_fpu, kvm_regs, kvm_segment, kvm_sregs, kvm_vcpu_events};
+use kvm_bindings::{
+    kvm_dtable, kvm_fpu, kvm_regs, kvm_segment, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
+};
 use linux_loader::cmdline::Cmdline;
 use linux_loader::loader::elf::start_info::{hvm_memmap_table_entry, hvm_start_info};
 use linux_loader::loader::elf::{Elf, PvhBootCapability};
@@ -94,6 +96,12 @@ const BIOS: u64 = 0xE0000;
 
 /// The port a fault stub writes its vector to.
 pub(super) const FAULT_PORT: u16 = 0xF6;
+
+/// PAE, OSFXSR, OSXMMEXCPT.
+const CR4: u64 = 0x620;
+const CR4_OSXSAVE: u64 = 1 << 18;
+/// x87 and SSE state: what every processor with XSAVE has.
+const XCR0: u64 = 0b11;
 
 const PVH_MAGIC: u32 = 0x336E_C578;
 const E820_RAM: u32 = 1;
@@ -232,7 +240,7 @@ impl Vm {
         sregs.idt = kvm_dtable { base: IDT, limit: 32 * 16 - 1, ..Default::default() };
         sregs.cr0 = 0x8005_0033;
         sregs.cr3 = PAGE_TABLES;
-        sregs.cr4 = 0x620;
+        sregs.cr4 = if self.xsave { CR4 | CR4_OSXSAVE } else { CR4 };
         sregs.efer = 0xD01;
         self.set_state(
             &sregs,
@@ -244,7 +252,15 @@ impl Vm {
                 rflags: 0x3002,
                 ..Default::default()
             },
-        )
+        )?;
+        if self.xsave {
+            let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
+            // XCR0 comes first and there is no other.
+            xcrs.xcrs[0].value = XCR0;
+            let call = |error| BootError::Call { name: "KVM_SET_XCRS", error };
+            self.vcpu.set_xcrs(&xcrs).map_err(call)?;
+        }
+        Ok(())
     }
 
     /// The state that the PVH boot protocol names.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use cxl_firmware::doorbell::{EXIT_PORT, PORT as DOORBELL_PORT};
 use kvm_ioctls::VcpuExit;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -25,19 +26,10 @@ pub trait Bus {
     /// Bytes for the console.
     fn console(&mut self, bytes: &[u8]);
     /// The guest rang the doorbell with this value.
-    fn doorbell(&mut self, value: u32) -> Signal;
-}
-
-/// What follows from a doorbell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
-    /// Go on.
-    Continue,
-    /// The next internal error is expected: go on at this address once it has happened.
-    ExpectInternalError {
-        /// Where the guest goes on.
-        resume: u64,
-    },
+    fn doorbell(&mut self, value: u32);
+    /// KVM could not go on. Where the guest does, if that was meant to happen; else `None`, and the
+    /// run ends.
+    fn internal_error(&mut self, suberror: u32) -> Option<u64>;
 }
 
 /// How long a run may take, and who else may end it.
@@ -89,18 +81,24 @@ pub struct Failure {
 /// A failure that has a well-known cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hint {
-    /// An instruction of this family at CPL 0, on a host whose KVM emulates CPL 0.
-    EmulatedRing0(instruction::Family),
+    /// An instruction at CPL 0, on a host whose KVM emulates CPL 0; its family, if it is one that
+    /// emulators seldom know.
+    EmulatedRing0(Option<instruction::Family>),
 }
 
 impl std::fmt::Display for Hint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self::EmulatedRing0(family) = self;
+        f.write_str("this is ")?;
+        match family {
+            Some(family) => family.fmt(f)?,
+            None => f.write_str("an instruction")?,
+        }
         write!(
             f,
-            "this is {family} at CPL 0. The host's processor shows neither VT-x nor AMD-V, so KVM \
+            " at CPL 0. The host's processor shows neither VT-x nor AMD-V, so KVM \
              emulates CPL 0 there, and its emulator does not know the instruction. Run that code at \
-             CPL 3 (the harness's own image does), or on a host with VT-x or AMD-V"
+             CPL 3 (our image does, if its command line says ring3), or on a host with VT-x or AMD-V"
         )
     }
 }
@@ -169,8 +167,6 @@ impl std::fmt::Display for Failure {
 const SERIAL: std::ops::RangeInclusive<u16> = 0x3F8..=0x3FF;
 /// Line status: transmitter empty.
 const SERIAL_LINE_STATUS: u16 = 0x3FD;
-const EXIT_PORT: u16 = 0xF4;
-const DOORBELL_PORT: u16 = 0xF8;
 
 /// What an exit asks of the loop; the vCPU's borrow has ended by then.
 enum Next {
@@ -188,7 +184,6 @@ impl Vm {
     pub fn run(&mut self, bus: &mut impl Bus, limits: &Limits) -> End {
         let deadline = Instant::now() + limits.timeout;
         let kicker = Kicker::new(deadline, Arc::clone(&limits.interrupted));
-        let mut expected: Option<u64> = None;
         loop {
             let next = match self.vcpu.run() {
                 Ok(exit) => answer(exit, bus, limits.until_port),
@@ -204,10 +199,7 @@ impl Vm {
                     }
                 }
                 Next::Doorbell(value) => {
-                    match bus.doorbell(value) {
-                        Signal::Continue => {}
-                        Signal::ExpectInternalError { resume } => expected = Some(resume),
-                    }
+                    bus.doorbell(value);
                     if let Err(error) = self.follow(bus) {
                         return self.fail(Reason::Slot(error.to_string()));
                     }
@@ -217,7 +209,7 @@ impl Vm {
                     // SAFETY: the exit reason says that this member of the union is the one in use.
                     let suberror =
                         unsafe { self.vcpu.get_kvm_run().__bindgen_anon_1.internal.suberror };
-                    match expected.take() {
+                    match bus.internal_error(suberror) {
                         Some(resume) => {
                             if let Err(error) = self.go_to(resume) {
                                 return self.fail(Reason::Run(error));
@@ -275,8 +267,7 @@ impl Vm {
         let emulated = matches!(reason, Reason::InternalError { suberror: 1 })
             && ring == 0
             && !hardware_virtualization();
-        let family = instruction::family(&instruction, long).filter(|_| emulated);
-        let hint = family.map(Hint::EmulatedRing0);
+        let hint = emulated.then(|| Hint::EmulatedRing0(instruction::family(&instruction, long)));
         End::Failed(Failure { reason, rip, instruction, ring, hint })
     }
 }

@@ -124,7 +124,8 @@ impl Machine {
             Some(Target::Window | Target::VendorMemory { .. }) | None => (u32::MAX, Effect::None),
         };
         let direction = Direction::Read;
-        self.recorder.access(Access { sequence: 0, direction, address, place, name, value });
+        let access = Access { sequence: 0, direction, address, target, place, name, value };
+        self.recorder.access(access);
         self.apply(place, effect);
         value
     }
@@ -134,7 +135,8 @@ impl Machine {
         let place = target.and_then(Target::place);
         let name = self.name_to_record(target);
         let direction = Direction::Write;
-        self.recorder.access(Access { sequence: 0, direction, address, place, name, value });
+        let access = Access { sequence: 0, direction, address, target, place, name, value };
+        self.recorder.access(access);
         let Some((target, place)) = target.zip(place) else { return };
         let lost = self.fault_register(target).is_some_and(|at| self.faults.drops(place, at));
         if !self.faults.answers(place) || lost {

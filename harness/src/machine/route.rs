@@ -7,6 +7,7 @@
 //! **Invariant**: the answer follows from the address map and the routing registers of bridges
 //! alone; of two that could claim an address, the one that is asked first here always wins.
 
+use cxl_regs::access::Spec;
 use cxl_regs::config::Bdf;
 use cxl_regs::{Hpa, Span};
 
@@ -243,6 +244,24 @@ impl Machine {
                 self.endpoint(device)?.mailbox.as_ref()?.name(offset)
             }
             Target::VendorMemory { .. } | Target::Window => None,
+        }
+    }
+
+    /// Every register in the dword that an access reaches; the low two bits of its offset say
+    /// where in the dword.
+    pub fn registers(&self, target: Target) -> Vec<Spec> {
+        match target {
+            Target::Config { place, offset } => {
+                self.function(place).map(|function| function.specs(offset)).unwrap_or_default()
+            }
+            Target::Component { place, offset } => {
+                self.component(place).and_then(|block| block.spec(offset)).into_iter().collect()
+            }
+            Target::DeviceRegisters { device, offset } => {
+                let mailbox = self.endpoint(device).and_then(|e| e.mailbox.as_ref());
+                mailbox.map(|mailbox| mailbox.specs(offset)).unwrap_or_default()
+            }
+            Target::VendorMemory { .. } | Target::Window => Vec::new(),
         }
     }
 }

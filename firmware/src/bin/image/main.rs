@@ -21,7 +21,7 @@ use core::panic::PanicInfo;
 use core::ptr;
 
 use cxl_firmware::bring_up::{BringUpError, Workspace, bring_up, inspect};
-use cxl_firmware::doorbell::{Call, EMPTY_HANDLER};
+use cxl_firmware::doorbell::{Call, EMPTY_HANDLER, Status};
 use cxl_firmware::handoff::{self, TableLocation};
 use cxl_firmware::mmio::Mmio;
 use cxl_firmware::tables as cedt;
@@ -30,7 +30,7 @@ use cxl_regs::acpi::Identity;
 
 use hw::Hardware;
 use options::{BadWord, Options};
-use port::{Console, Status};
+use port::Console;
 use start::Pages;
 use start_info::StartInfo;
 
@@ -164,7 +164,7 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
             ));
         }
     }
-    let passed = payload::run(options.payload, &mut hw, room, &platform, &policy);
+    let passed = payload::run(options.payload, &mut hw, room, &platform);
     port::exit(if passed && verified { Status::Success } else { Status::Refused })
 }
 

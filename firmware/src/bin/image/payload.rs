@@ -1,38 +1,51 @@
 //! What runs once the firmware is done: one small program for each behaviour that has to be seen
 //! from inside a guest.
 //!
-//! **Invariant**: a payload says what it expects and what it found; the harness compares too.
+//! **Invariant**: a payload says what it expects and what it found, and ends by itself; the harness
+//! compares too.
 
+mod attack;
+mod bars;
 mod bench;
 mod dma;
-
-use core::ptr;
+mod execute;
+mod memory;
+mod path;
+mod program;
+mod recreate;
+mod trial;
+mod widths;
 
 use cxl_firmware::doorbell::Call;
 use cxl_firmware::platform::Platform;
-use cxl_firmware::policy::Policy;
 
 use crate::hw::Hardware;
 use crate::{Room, port, say};
+use trial::Instruction;
+
+/// Steps of [`count`].
+const STEPS: u64 = 5000;
 
 /// Runs a payload by name; whether all its checks passed.
-pub(crate) fn run(
-    name: &str,
-    hw: &mut Hardware,
-    room: &mut Room,
-    platform: &Platform<'_>,
-    _policy: &Policy<'_>,
-) -> bool {
+pub(crate) fn run(name: &str, hw: &mut Hardware, room: &mut Room, platform: &Platform<'_>) -> bool {
     let mut checks = Checks { next: 0, passed: true };
     match name {
         "none" => {}
         "dma" => dma::dma(hw, room, platform, &mut checks),
-        "touch" => touch(hw, room, &mut checks),
-        "bench" => return bench::run(hw, room),
-        _ => {
-            say(format_args!("there is no payload \"{name}\""));
-            return false;
-        }
+        "touch" => memory::touch(hw, room, &mut checks),
+        "half" => memory::half(hw, room, platform, &mut checks),
+        "exec" => execute::exec(hw, room, &mut checks),
+        "sse" => trial::run(Instruction::Load, hw, room, &mut checks),
+        "xsavec" => trial::run(Instruction::Save, hw, room, &mut checks),
+        "jump" => trial::run(Instruction::Jump, hw, room, &mut checks),
+        "recreate" => recreate::recreate(hw, room, platform, &mut checks),
+        "program" => program::program(hw, room, platform, &mut checks),
+        "bars" => bars::bars(hw, room, platform, &mut checks),
+        "widths" => widths::widths(hw, room, &mut checks),
+        "attack" => attack::attack(hw, room, platform),
+        "bench" => bench::run(hw, room, &mut checks),
+        "count" => count(),
+        _ => checks.refuse(format_args!("there is no payload \"{name}\"")),
     }
     checks.passed
 }
@@ -53,45 +66,17 @@ impl Checks {
             say(format_args!("check {id}: {what}: expected {expected:#x}, found {found:#x}"));
         }
     }
-}
 
-fn load(hw: &mut Hardware, address: u64) -> u64 {
-    hw.map(address, 8);
-    // SAFETY: an aligned address in a CXL window, on a mapped page; no Rust object lives there.
-    unsafe { ptr::read_volatile(address as *const u64) }
-}
-
-fn store(hw: &mut Hardware, address: u64, value: u64) {
-    hw.map(address, 8);
-    // SAFETY: as above.
-    unsafe { ptr::write_volatile(address as *mut u64, value) }
-}
-
-/// First and last page of every region take values and keep them; the page behind the last region
-/// of a window does not.
-fn touch(hw: &mut Hardware, room: &Room, checks: &mut Checks) {
-    const PAGE: u64 = 4096;
-    let ends = |region: &cxl_firmware::committed::CommittedRegion| {
-        [region.span.base().0, region.span.end().0 - PAGE]
-    };
-    for region in &room.committed.regions {
-        for page in ends(region) {
-            store(hw, page, !page);
-            store(hw, page + PAGE - 8, page ^ 0x5A5A);
-        }
+    /// The payload cannot do on this machine what it is for.
+    fn refuse(&mut self, why: core::fmt::Arguments<'_>) {
+        self.passed = false;
+        say(format_args!("payload: {why}"));
     }
-    for region in &room.committed.regions {
-        for page in ends(region) {
-            let found = load(hw, page);
-            checks.equal(format_args!("{page:#x}"), !page, found);
-            let found = load(hw, page + PAGE - 8);
-            checks.equal(format_args!("{:#x}", page + PAGE - 8), page ^ 0x5A5A, found);
-        }
-        let behind = region.span.end().0;
-        if !room.committed.regions.iter().any(|other| other.span.base().0 == behind) {
-            store(hw, behind, 1);
-            let found = load(hw, behind);
-            checks.equal(format_args!("{behind:#x}, behind the region"), u64::MAX, found);
-        }
+}
+
+/// Counts while the host does something to the machine.
+fn count() {
+    for value in 0..STEPS {
+        port::call(Call::Count { value });
     }
 }

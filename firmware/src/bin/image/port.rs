@@ -5,12 +5,10 @@
 use core::arch::asm;
 use core::{fmt, ptr};
 
-use cxl_firmware::doorbell::{Call, PORT};
+use cxl_firmware::doorbell::{Call, EXIT_PORT, PORT, Status};
 
 /// The first serial port. It needs no set-up on the machines this runs on.
 const SERIAL: u16 = 0x3F8;
-/// `isa-debug-exit`: a byte ends the run. QEMU exits with `2 * value + 1`.
-const EXIT: u16 = 0xF4;
 
 fn out8(port: u16, value: u8) {
     // SAFETY: the ports used here belong to a console, an exit device and a doorbell; a write has
@@ -31,21 +29,9 @@ pub(crate) fn call(call: Call) {
     core::hint::black_box(&message);
 }
 
-/// How a run ended, for whoever started it.
-#[derive(Clone, Copy)]
-#[repr(u8)]
-pub(crate) enum Status {
-    /// Everything went well. QEMU exits with 33.
-    Success = 0x10,
-    /// The library refused, or a check failed; the console says what. QEMU exits with 35.
-    Refused = 0x11,
-    /// A panic. QEMU exits with 37.
-    Panic = 0x12,
-}
-
 /// Ends the run; returns never, even where nothing listens.
 pub(crate) fn exit(status: Status) -> ! {
-    out8(EXIT, status as u8);
+    out8(EXIT_PORT, status.code());
     loop {
         core::hint::spin_loop();
     }

@@ -8,8 +8,9 @@ use core::ptr;
 
 use cxl_firmware::doorbell::{Call, EMPTY_HANDLER, Figure};
 
+use super::Checks;
 use crate::hw::{Counter, Hardware};
-use crate::{Room, port, say};
+use crate::{Room, port};
 
 /// Pairs per figure; the first one warms up and is not reported.
 const PAIRS: u64 = 32;
@@ -21,19 +22,17 @@ const PAGE: u64 = 4096;
 const ACCESSES: u64 = 1 << 18;
 const TRAPS: u64 = 64;
 
-/// Runs all figures; `false` without a region to measure in.
-pub(super) fn run(hw: &mut Hardware, room: &Room) -> bool {
+/// Runs all figures.
+pub(super) fn run(hw: &mut Hardware, room: &Room, checks: &mut Checks) {
     let Some(region) = room.committed.regions.first() else {
-        say(format_args!("bench: no region to measure in"));
-        return false;
+        return checks.refuse(format_args!("no region to measure in"));
     };
     let window = region.span.base().0;
     let regions = &room.committed.regions;
     let free = |at: &u64| !regions.iter().any(|other| other.span.base().0 == *at);
     let behind = regions.iter().map(|region| region.span.end().0).find(free).unwrap_or(window);
     if region.span.size() < BYTES {
-        say(format_args!("bench: the region is smaller than 64 MiB"));
-        return false;
+        return checks.refuse(format_args!("the region is smaller than 64 MiB"));
     }
     for base in [window, RAM] {
         hw.map(base, BYTES);
@@ -45,7 +44,6 @@ pub(super) fn run(hw: &mut Hardware, room: &Room) -> bool {
     pairs(Figure::Random, window, RAM, random);
     pairs(Figure::Trapped, behind, EMPTY_HANDLER, trapped);
     pairs(Figure::FirstTouch, window, RAM, first_touch);
-    true
 }
 
 fn pairs(figure: Figure, a: u64, b: u64, measure: impl Fn(u64)) {

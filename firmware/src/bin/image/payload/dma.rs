@@ -11,10 +11,11 @@ use cxl_firmware::platform::Platform;
 use cxl_regs::access::Register;
 use cxl_regs::config::{Bar, Class};
 
-use super::{Checks, load, store};
+use super::Checks;
+use super::memory::{load, store};
+use crate::Room;
 use crate::hw::Hardware;
 use crate::start::Pages;
-use crate::{Room, say};
 
 /// DMA controller.
 const CLASS: u32 = 0x08_01_00;
@@ -98,13 +99,10 @@ fn entry(list: usize, index: usize, [from, to, length]: [u64; 3]) -> u64 {
 /// Every page of the first region's first 64 KiB, by a list in reverse order; there and back.
 pub(super) fn dma(hw: &mut Hardware, room: &Room, platform: &Platform<'_>, checks: &mut Checks) {
     let Some(engine) = find(hw, platform) else {
-        say(format_args!("there is no DMA engine on bus 0"));
-        checks.equal(format_args!("DMA engines"), 1, 0);
-        return;
+        return checks.refuse(format_args!("there is no DMA engine on bus 0"));
     };
     let Some(region) = room.committed.regions.first() else {
-        checks.equal(format_args!("regions"), 1, 0);
-        return;
+        return checks.refuse(format_args!("there is no region"));
     };
     let base = region.span.base().0;
     let channel = |number: u64| Channel(engine + CHANNEL_SIZE * number);

@@ -1,0 +1,567 @@
+//! The lock-down attack, judged from outside: what each write of
+//! [`cxl_firmware::attack`] changed, and whether it may have.
+//!
+//! The [`Judge`] sees the machine between any two writes. It takes the attacker's word for the
+//! state that a component is in, and for nothing else: which dword a write reaches, what was locked
+//! and what has changed are read from the machine.
+//!
+//! **Invariant**: after every single write all registers of all components are compared; what is
+//! locked may not change in any bit, and no locked range may lead to other bytes.
+
+mod ranges;
+mod report;
+mod rules;
+mod shadow;
+
+use cxl_firmware::attack::{Event, Skipped, State, Trigger, Witness, attack};
+use cxl_firmware::mmio::Mmio;
+
+use crate::machine::Machine;
+use crate::run::{self, Done};
+use crate::scenario::{Parent, Place};
+use ranges::{Fate, Range};
+use rules::Rule;
+use shadow::{At, Block, Change, Shadow};
+
+pub use report::{Availability, Class, Detail, Integrity, Report, StateReport};
+
+/// Attacks a machine that [`run::direct`] has brought up. What is left of it afterwards is good for
+/// a reset.
+pub fn direct(machine: &mut Machine, done: &Done) -> Report {
+    let judge = Judge::new(machine);
+    let mut clock = machine.clock();
+    // A platform that could not be read has an empty topology: nothing will be attacked.
+    let tables = run::platform(machine);
+    let ecam = tables.as_ref().map(|tables| tables.platform().ecam).unwrap_or_default();
+    let mut judged = Judged { machine, judge };
+    attack(&mut judged, &mut clock, ecam, done.room.topology.tree());
+    let Judged { machine, judge } = judged;
+    judge.finish(machine)
+}
+
+/// A machine whose every write the judge looks at.
+struct Judged<'a> {
+    machine: &'a mut Machine,
+    judge: Judge,
+}
+
+impl Mmio for Judged<'_> {
+    fn read(&mut self, address: u64) -> u32 {
+        self.machine.read(address)
+    }
+
+    fn write(&mut self, address: u64, value: u32) {
+        self.judge.before_write(self.machine, address, value);
+        self.machine.write(address, value);
+    }
+}
+
+impl Witness for Judged<'_> {
+    fn hear(&mut self, event: Event) {
+        self.judge.hear(self.machine, event);
+    }
+}
+
+/// What the writes that come now mean.
+#[derive(Debug)]
+enum Phase {
+    /// A state is prepared or put back.
+    Between,
+    /// Bits of a dword are flipped.
+    Sweep { address: u64, at: At, rest: u32, step: Step },
+    /// Something was started; all that it changed so far.
+    Trigger { trigger: Trigger, address: u64, pulled: bool, changes: Vec<Change> },
+}
+
+/// How far the flip of one bit has come.
+#[derive(Debug)]
+enum Step {
+    /// Nothing is written.
+    Ready,
+    /// The bit is written.
+    Flipped { bits: u32 },
+    /// The rest is written back.
+    PutBack(Box<Flip>),
+}
+
+/// A flip and what came of it.
+#[derive(Debug)]
+struct Flip {
+    rule: Rule,
+    bits: u32,
+    changes: Vec<Change>,
+    class: Class,
+    /// Something gave way, as opposed to something that failed to happen.
+    breach: bool,
+    text: String,
+}
+
+/// Judges an attack, write by write.
+///
+/// In a direct run it is called by function; in a guest the VMM calls [`Judge::hear`] for each
+/// doorbell and [`Judge::before_write`] for each write before the machine takes it.
+#[derive(Debug)]
+pub struct Judge {
+    shadow: Shadow,
+    ranges: Vec<Range>,
+    /// The ranges have to be looked for again before the next sweep.
+    stale: bool,
+    state: State,
+    place: Option<Place>,
+    /// The registers as the state found them, to be compared once it has been put back.
+    entry: Vec<Change>,
+    phase: Phase,
+    report: Report,
+}
+
+impl Judge {
+    /// A judge of this machine as it is now.
+    pub fn new(machine: &Machine) -> Self {
+        let ranges = ranges::locked(machine);
+        Self {
+            shadow: Shadow::of(machine),
+            report: Report::new(ranges.len()),
+            ranges,
+            stale: false,
+            state: State::NeverCommitted,
+            place: None,
+            entry: Vec::new(),
+            phase: Phase::Between,
+        }
+    }
+
+    /// The report, once the attack is over.
+    pub fn finish(mut self, machine: &Machine) -> Report {
+        self.look(machine);
+        self.report.close();
+        self.report
+    }
+
+    /// Hears what comes next.
+    pub fn hear(&mut self, machine: &Machine, event: Event) {
+        self.look(machine);
+        match event {
+            Event::Enter { state, address } => {
+                self.phase = Phase::Between;
+                (self.state, self.place) = (state, place_at(machine, address));
+                self.entry.clear();
+                self.ranges = ranges::locked(machine);
+                self.stale = false;
+                if let Some(place) = self.place {
+                    self.report.state(state, machine.name(place));
+                }
+            }
+            Event::Skip { state, address, reason } => {
+                self.phase = Phase::Between;
+                if let Some(place) = place_at(machine, address) {
+                    self.report.state(state, machine.name(place)).skip(why(reason));
+                }
+            }
+            Event::Sweep { address, rest } => {
+                if self.stale {
+                    self.ranges = ranges::locked(machine);
+                    self.stale = false;
+                }
+                self.phase = match At::of(machine, address) {
+                    Some(at) => Phase::Sweep { address, at, rest, step: Step::Ready },
+                    None => Phase::Between,
+                };
+            }
+            Event::Trigger { trigger, address } => {
+                let changes = Vec::new();
+                self.phase = Phase::Trigger { trigger, address, pulled: false, changes };
+            }
+            Event::Settled => {
+                let phase = std::mem::replace(&mut self.phase, Phase::Between);
+                if let Phase::Trigger { trigger, address, pulled: true, changes } = phase {
+                    self.judge_trigger(machine, trigger, address, &changes);
+                }
+                self.stale = true;
+            }
+            Event::PutBack => {
+                let left = std::mem::take(&mut self.entry);
+                if !left.is_empty() {
+                    self.breach(machine, &left, "does not go back to what it was");
+                }
+                self.phase = Phase::Between;
+            }
+            Event::Done => self.phase = Phase::Between,
+        }
+    }
+
+    /// Looks at the machine before it takes a write.
+    pub fn before_write(&mut self, machine: &Machine, written: u64, value: u32) {
+        self.look(machine);
+        match &mut self.phase {
+            Phase::Sweep { address, rest, step, .. } if *address == written && value != *rest => {
+                *step = Step::Flipped { bits: value ^ *rest };
+            }
+            Phase::Trigger { address, pulled, .. } if *address == written => *pulled = true,
+            _ => {}
+        }
+    }
+
+    /// Judges what the last write has changed.
+    fn look(&mut self, machine: &Machine) {
+        let changes = self.shadow.changes(machine);
+        match &mut self.phase {
+            Phase::Sweep { at, step, .. } => {
+                let at = *at;
+                match std::mem::replace(step, Step::Ready) {
+                    Step::Ready => self.judge_quiet(machine, &changes),
+                    Step::Flipped { bits } => {
+                        let flip = self.judge_flip(machine, at, bits, &changes);
+                        if let Phase::Sweep { step, .. } = &mut self.phase {
+                            *step = Step::PutBack(Box::new(flip));
+                        }
+                    }
+                    Step::PutBack(flip) => self.judge_put_back(machine, at, *flip, &changes),
+                }
+            }
+            Phase::Trigger { changes: so_far, .. } => merge(so_far, &changes),
+            Phase::Between => self.judge_quiet(machine, &changes),
+        }
+        if !changes.is_empty() {
+            merge(&mut self.entry, &changes);
+            self.entry.retain(|change| change.old != change.new);
+            self.shadow.apply(&changes);
+        }
+    }
+
+    /// Writes that are no tries: what is locked stays all the same.
+    fn judge_quiet(&mut self, machine: &Machine, changes: &[Change]) {
+        let locked: Vec<Change> =
+            changes.iter().filter(|c| rules::covered(&self.shadow, c.at)).copied().collect();
+        if !locked.is_empty() {
+            self.breach(machine, &locked, "is locked, and changes with a write elsewhere");
+        }
+    }
+
+    fn judge_flip(&self, machine: &Machine, at: At, bits: u32, changes: &[Change]) -> Flip {
+        let rule = rules::rule(&self.shadow, at, bits.trailing_zeros());
+        let (own, others): (Vec<&Change>, Vec<&Change>) =
+            changes.iter().partition(|change| change.at == at);
+        let moved = own.first().map_or(0, |change| change.old ^ change.new);
+        let now = self.shadow.dword(at) ^ moved;
+        let locked = rules::covered(&self.shadow, at);
+        let (mut class, mut text) = match (rule, moved) {
+            (Rule::Held | Rule::May(_) | Rule::Caching(_), 0) => (Class::Held, String::new()),
+            (Rule::Held, moved) if locked => {
+                let more = if moved == bits { "" } else { ", and other bits with it" };
+                (Class::Changed, format!("is locked, and follows the write{more}"))
+            }
+            (Rule::Held, _) => (Class::Changed, "is read-only, and changes".to_owned()),
+            (Rule::Flips(text) | Rule::May(text) | Rule::Sticks(text), moved) if moved == bits => {
+                (Class::Allowed, text.to_owned())
+            }
+            (Rule::Caching(text), moved) if moved & !CACHE_INVALID == bits => {
+                (Class::Allowed, text.to_owned())
+            }
+            (Rule::Commit(text) | Rule::Burns(text), moved)
+                if moved & bits != 0 && moved & !(bits | STATUS) == 0 && commits(now) =>
+            {
+                (Class::Allowed, text.to_owned())
+            }
+            (_, 0) => (Class::Changed, "is not locked, and does not take the write".to_owned()),
+            (_, _) => (Class::Changed, "does not do what it has to".to_owned()),
+        };
+        let mut breach = class == Class::Changed && rule == Rule::Held;
+        if !others.is_empty() {
+            (class, breach) = (Class::Changed, true);
+            text = format!("a write to it changes {}", self.names(machine, &others));
+        }
+        if let Some((fate, words)) = self.fate(machine, changes) {
+            if fate == Fate::Elsewhere {
+                (class, breach) = (Class::Changed, true);
+            }
+            text = format!("{text}; {words}");
+        }
+        Flip { rule, bits, changes: changes.to_vec(), class, breach, text }
+    }
+
+    fn judge_put_back(&mut self, machine: &Machine, at: At, mut flip: Flip, changes: &[Change]) {
+        let mut net = std::mem::take(&mut flip.changes);
+        merge(&mut net, changes);
+        net.retain(|change| change.old != change.new);
+        let stays = match flip.rule {
+            Rule::Sticks(_) => true,
+            Rule::Burns(_) => net.iter().all(|c| c.at == at && rules::locked(c.new)),
+            _ => false,
+        };
+        if !net.is_empty() && !stays {
+            (flip.class, flip.breach) = (Class::Changed, true);
+            let names = self.names(machine, &net.iter().collect::<Vec<_>>());
+            let left = format!("does not go back: {names}");
+            flip.text = if flip.text.is_empty() { left } else { format!("{}; {left}", flip.text) };
+            self.stale = true;
+        } else if !net.is_empty() {
+            flip.text += "; stays so until a conventional reset";
+            self.stale = true;
+        }
+        let name = name(machine, at);
+        let opens = flip.class == Class::Allowed && flip.text.contains("; 0x");
+        let spare = self.state == State::NeverCommitted && matches!(flip.rule, Rule::Commit(_));
+        self.report.tried(self.state, &name, flip.class, flip.bits, &flip.text);
+        if flip.class == Class::Allowed && opens {
+            self.report.opens(&name.component, &name.register, &flip.text);
+        }
+        if flip.class == Class::Allowed && spare {
+            let count = self.shadow.decoders(at.place);
+            let used = (0..count).filter(|n| self.shadow.control(at.place, *n) >> 10 & 1 != 0);
+            let (first, last) = (used.count(), count.saturating_sub(1));
+            let text = format!("decoders {first} to {last} are spare: a range can be added");
+            self.report.opens(&name.component, "spare decoders", &text);
+        }
+        if flip.breach {
+            self.report.breach(&name, &flip.text);
+        }
+    }
+
+    /// Changes without a try of their own.
+    fn breach(&mut self, machine: &Machine, changes: &[Change], text: &str) {
+        let words = self.fate(machine, changes).map_or(String::new(), |(_, words)| words);
+        let text = if words.is_empty() { text.to_owned() } else { format!("{text}; {words}") };
+        for change in changes {
+            let name = name(machine, change.at);
+            let bits = change.old ^ change.new;
+            self.report.tried(self.state, &name, Class::Changed, bits, &text);
+            self.report.breach(&name, &text);
+        }
+    }
+
+    /// Where the locked ranges lead, if the changes have to do with that.
+    fn fate(&self, machine: &Machine, changes: &[Change]) -> Option<(Fate, String)> {
+        let matters = changes.iter().any(|change| self.decodes(change));
+        let (fate, spans) = ranges::fate(machine, if matters { &self.ranges } else { &[] });
+        Some((fate, ranges::words(fate, &spans)?))
+    }
+
+    /// Whether a register has a say in where addresses lead. A decoder that is and was out of use
+    /// has none.
+    fn decodes(&self, change: &Change) -> bool {
+        let place = change.at.place;
+        match change.at.block {
+            Block::Hdm => match change.at.decoder() {
+                Some((_, 0x10)) => (change.old | change.new) >> 10 & 1 != 0,
+                Some((index, _)) => self.shadow.control(place, index) >> 10 & 1 != 0,
+                None => true,
+            },
+            Block::Config => true,
+            Block::Component | Block::Device => false,
+        }
+    }
+
+    fn judge_trigger(
+        &mut self,
+        machine: &Machine,
+        trigger: Trigger,
+        address: u64,
+        changes: &[Change],
+    ) {
+        let Some(at) = At::of(machine, address) else { return };
+        let name = Name { register: label(trigger).to_owned(), ..name(machine, at) };
+        let net: Vec<Change> = changes.iter().filter(|c| c.old != c.new).copied().collect();
+        let illegal: Vec<&Change> =
+            net.iter().filter(|change| !self.may_change(machine, trigger, at, change)).collect();
+        let words = self.fate(machine, &net);
+        let elsewhere = words.as_ref().is_some_and(|(fate, _)| *fate == Fate::Elsewhere);
+        let done = happened(machine, trigger, at.place);
+        let mut text = if !illegal.is_empty() {
+            format!("changes {}", self.names(machine, &illegal))
+        } else if !done {
+            "does not do what it has to".to_owned()
+        } else {
+            effect(trigger).to_owned()
+        };
+        if let Some((_, words)) = words {
+            text = format!("{text}; {words}");
+        }
+        let held = trigger == Trigger::MaskedBusReset && illegal.is_empty();
+        let class = if !illegal.is_empty() || elsewhere {
+            self.report.breach(&name, &text);
+            Class::Changed
+        } else if !done {
+            Class::Changed
+        } else if held {
+            Class::Held
+        } else {
+            self.report.opens(&name.component, &name.register, &text);
+            Class::Allowed
+        };
+        self.report.tried(self.state, &name, class, 0, &text);
+    }
+
+    /// What a reset may reach (CXL r3.1 section 9.7 and 8.1.3.4; PCIe Base 6.x section 6.6), given
+    /// the registers as they were before: locks were judged then.
+    fn may_change(&self, machine: &Machine, trigger: Trigger, at: At, change: &Change) -> bool {
+        let own = change.at.place == at.place;
+        let device_dvsec = self.shadow.dvsec(at.place).is_some_and(|dvsec| {
+            change.at.block == Block::Config && (dvsec..dvsec + 0x3C).contains(&change.at.offset)
+        });
+        match trigger {
+            Trigger::WriteBack => {
+                change.at == at && (change.old ^ change.new) & !CACHE_INVALID == 0
+            }
+            Trigger::CxlReset => {
+                let config = change.at.block == Block::Config;
+                own && (!config || device_dvsec) && !rules::covered(&self.shadow, change.at)
+            }
+            Trigger::Flr => {
+                own && matches!(change.at.block, Block::Config | Block::Device) && !device_dvsec
+            }
+            Trigger::MaskedBusReset => {
+                change.at == at && (change.old ^ change.new) == SECONDARY_BUS_RESET
+            }
+            Trigger::BusReset => {
+                own && change.at.block == Block::Config || below(machine, at.place, change.at.place)
+            }
+        }
+    }
+
+    /// Registers by name, for people.
+    fn names(&self, machine: &Machine, changes: &[&Change]) -> String {
+        let mut names: Vec<String> = Vec::new();
+        for change in changes {
+            let Name { component, register, decoder } = name(machine, change.at);
+            let decoder = decoder.map_or(String::new(), |n| format!(" of decoder {n}"));
+            let name = format!("{component} {register}{decoder}");
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names.join(", ")
+    }
+}
+
+/// Status2, beside Control2: Cache Invalid.
+const CACHE_INVALID: u32 = 1 << 16;
+/// Control of a decoder: Committed and Error Not Committed.
+const STATUS: u32 = 1 << 10 | 1 << 11;
+/// Bridge Control, in the upper half of its dword.
+const SECONDARY_BUS_RESET: u32 = 1 << 22;
+
+/// Whether Commit and the status bits of a decoder's Control fit together: a commit has come to one
+/// end, and without Commit there is none.
+fn commits(control: u32) -> bool {
+    matches!((control >> 9 & 1, control >> 10 & 3), (1, 1 | 2) | (0, 0))
+}
+
+/// Adds changes to older ones: a dword keeps its oldest value and gets its newest.
+fn merge(older: &mut Vec<Change>, newer: &[Change]) {
+    for change in newer {
+        match older.iter_mut().find(|old| old.at == change.at) {
+            Some(old) => old.new = change.new,
+            None => older.push(*change),
+        }
+    }
+}
+
+/// A register by name.
+struct Name {
+    component: String,
+    register: String,
+    decoder: Option<u8>,
+}
+
+fn name(machine: &Machine, At { place, block, offset }: At) -> Name {
+    let found = match block {
+        Block::Config => machine.function(place).and_then(|function| function.name(offset)),
+        Block::Hdm => machine
+            .component(place)
+            .and_then(|block| block.hdm()?.place(offset))
+            .map(|at| crate::device::Name { register: at.spec.name, decoder: at.decoder }),
+        Block::Component | Block::Device => None,
+    };
+    let space = match block {
+        Block::Config => "configuration space",
+        Block::Hdm => "HDM decoder structure",
+        Block::Component => "component registers",
+        Block::Device => "device registers",
+    };
+    let decoder = At { place, block, offset }.decoder().map(|(index, _)| index);
+    let register =
+        found.map_or_else(|| format!("{space} +{offset:#05x}"), |name| name.register.to_owned());
+    Name { component: machine.name(place).to_owned(), register, decoder }
+}
+
+/// The component that an address of its registers belongs to.
+fn place_at(machine: &Machine, address: u64) -> Option<Place> {
+    At::of(machine, address).map(|at| at.place)
+}
+
+/// Whether a component hangs below a port, at any depth.
+fn below(machine: &Machine, port: Place, place: Place) -> bool {
+    let scenario = machine.scenario();
+    let mut place = place;
+    for _ in 0..=scenario.ports.len() + scenario.switches.len() {
+        let above = match place {
+            Place::Device(index) => scenario.devices.get(index).map(|d| Place::Port(d.port)),
+            Place::Switch(index) => scenario.switches.get(index).map(|s| Place::Port(s.port)),
+            Place::Port(index) => scenario.ports.get(index).map(|port| match port.parent {
+                Parent::Bridge(bridge) => Place::Bridge(bridge),
+                Parent::Switch(switch) => Place::Switch(switch),
+            }),
+            Place::Bridge(_) => None,
+        };
+        match above {
+            Some(above) if above == port => return true,
+            Some(above) => place = above,
+            None => return false,
+        }
+    }
+    false
+}
+
+/// Whether what a trigger has to do has been done, as far as registers show it.
+fn happened(machine: &Machine, trigger: Trigger, place: Place) -> bool {
+    let devices = (0..machine.scenario().devices.len()).filter(|device| machine.present(*device));
+    let clean = |place| {
+        machine.component(place).and_then(|block| block.hdm()).is_none_or(|hdm| {
+            hdm.images().all(|image| image.to_dwords() == [0; 8]) && hdm.global().into_bits() == 0
+        })
+    };
+    match trigger {
+        Trigger::WriteBack | Trigger::Flr | Trigger::MaskedBusReset => true,
+        Trigger::CxlReset => {
+            machine.component(place).and_then(|block| block.hdm()).is_none_or(|hdm| {
+                let unlocked = hdm.images().filter(|image| !rules::locked(image.control));
+                hdm.global().into_bits() == 0 && { unlocked }.all(|image| image.control == 0)
+            })
+        }
+        Trigger::BusReset => {
+            devices.map(Place::Device).filter(|d| below(machine, place, *d)).all(clean)
+        }
+    }
+}
+
+fn label(trigger: Trigger) -> &'static str {
+    match trigger {
+        Trigger::WriteBack => "Initiate Cache Write Back and Invalidation",
+        Trigger::CxlReset => "Initiate CXL Reset",
+        Trigger::Flr => "Initiate Function Level Reset",
+        Trigger::MaskedBusReset => "Secondary Bus Reset, masked",
+        Trigger::BusReset => "Secondary Bus Reset, unmasked",
+    }
+}
+
+fn effect(trigger: Trigger) -> &'static str {
+    match trigger {
+        Trigger::WriteBack => "empties the cache",
+        Trigger::CxlReset => "clears HDM Decoder Enable and unlocked decoders; locked ones stay",
+        Trigger::Flr => "clears BARs and Command; decoders and CXL enables stay",
+        Trigger::MaskedBusReset => "does nothing",
+        Trigger::BusReset => "clears decoders and opens the locks of all that is below",
+    }
+}
+
+fn why(reason: Skipped) -> &'static str {
+    match reason {
+        Skipped::NoDecoders => "no decoders",
+        Skipped::NoSpare => "no spare decoder",
+        Skipped::NotRefused => "accepts a commit that it has to refuse",
+        Skipped::NotCommitted => "a spare decoder does not commit",
+        Skipped::NothingLocked => "no decoder is locked",
+        Skipped::NoSuchReset => "no such reset",
+        Skipped::OutOfReach => "configuration space is out of reach",
+    }
+}

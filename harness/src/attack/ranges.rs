@@ -1,0 +1,123 @@
+//! The ranges that locks protect, and where they lead after a write.
+//!
+//! Two walks judge each other's blind spots: the mapping proves whole ranges from decoders, and the
+//! machine's own decode follows single addresses through whatever the devices make of them, range
+//! registers included.
+//!
+//! **Invariant**: a range counts as locked only if every decoder that its addresses or device
+//! addresses depend on is.
+
+use std::collections::BTreeSet;
+
+use cxl_regs::{Hpa, Size, Span};
+
+use super::rules;
+use crate::fabric::{Fabric, HdmImage};
+use crate::machine::{Landing, Machine};
+use crate::mapping::{At, How, Mapping, mappings, resolve};
+
+/// A range whose whole path is locked.
+#[derive(Clone, Debug)]
+pub(super) struct Range {
+    span: Span,
+    how: How,
+    /// Addresses in it, and where they led.
+    probes: Vec<(u64, Option<Landing>)>,
+}
+
+/// Where a range leads now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fate {
+    /// Where it led.
+    Same,
+    /// Where it led, but not provably: each access is looked at by itself.
+    Traps,
+    /// Nowhere, at least in parts.
+    Nowhere,
+    /// To other bytes, at least in parts.
+    Elsewhere,
+}
+
+/// The locked ranges of a machine as it is now.
+pub(super) fn locked(machine: &Machine) -> Vec<Range> {
+    let fabric = machine.fabric();
+    let ranges = mappings(&fabric);
+    ranges.iter().filter_map(|mapping| range(machine, &fabric, mapping)).collect()
+}
+
+fn range(machine: &Machine, fabric: &Fabric, mapping: &Mapping) -> Option<Range> {
+    let span = mapping.span()?;
+    let How::Direct(direct) = &mapping.how else { return None };
+    let interleave = direct.interleave();
+    let (granule, ways) = (interleave.granularity.bytes(), u64::from(interleave.ways.count()));
+    let base = span.base().0;
+    // Two rounds of the set, then the last byte of each further power of two, then the end.
+    let rounds = (0..2 * ways).map(|granules| granules * granule);
+    let powers = (28..64).map(|bit| (1u64 << bit) - 1);
+    let offsets = rounds.chain(powers).filter(|offset| *offset < span.size());
+    let probes: BTreeSet<u64> =
+        offsets.chain([span.size() - 1]).map(|offset| base + offset).collect();
+    let locked = probes.iter().all(|hpa| path_is_locked(fabric, Hpa(*hpa)));
+    let probes = probes.into_iter().map(|hpa| (hpa, machine.resolve(hpa))).collect();
+    locked.then_some(Range { span, how: mapping.how.clone(), probes })
+}
+
+fn path_is_locked(fabric: &Fabric, hpa: Hpa) -> bool {
+    let Ok(path) = resolve(fabric, hpa) else { return false };
+    let is_locked = |hdm: Option<&HdmImage>, index: u8| {
+        let image = hdm.and_then(|hdm| hdm.decoders.get(usize::from(index)));
+        image.is_some_and(|image| rules::locked(image.control))
+    };
+    let hops = path.hops.iter().all(|hop| {
+        let hdm = match hop.at {
+            At::Bridge(index) => fabric.bridges.get(index).and_then(|b| b.hdm.as_ref()),
+            At::Switch(index) => fabric.switches.get(index).and_then(|s| s.hdm.as_ref()),
+            At::Device(_) => None,
+        };
+        hop.decoder.is_none_or(|(index, _)| is_locked(hdm, index))
+    });
+    let device = fabric.devices.get(path.endpoint.device).and_then(|d| d.hdm.as_ref());
+    // A decoder's device addresses begin behind those of all decoders below it.
+    hops && (0..=path.endpoint.index).all(|index| is_locked(device, index))
+}
+
+/// The worst fate of any of the ranges, and the ranges that share it.
+pub(super) fn fate(machine: &Machine, ranges: &[Range]) -> (Fate, Vec<Span>) {
+    if ranges.is_empty() {
+        return (Fate::Same, Vec::new());
+    }
+    let now = mappings(&machine.fabric());
+    let fates: Vec<Fate> = ranges.iter().map(|range| range.fate(machine, &now)).collect();
+    let worst = fates.iter().copied().max().unwrap_or(Fate::Same);
+    let spans = ranges.iter().zip(fates).filter(|(_, fate)| *fate == worst);
+    (worst, spans.map(|(range, _)| range.span).collect())
+}
+
+impl Range {
+    fn fate(&self, machine: &Machine, now: &[Mapping]) -> Fate {
+        let direct = now.iter().any(|mapping| {
+            let covers = mapping.span().is_some_and(|span| span.contains_span(self.span));
+            covers && mapping.how == self.how
+        });
+        let fates = self.probes.iter().map(|&(hpa, before)| match machine.resolve(hpa) {
+            after if after == before => Fate::Same,
+            None => Fate::Nowhere,
+            Some(_) => Fate::Elsewhere,
+        });
+        let worst = fates.max().unwrap_or(Fate::Same);
+        if worst == Fate::Same && !direct { Fate::Traps } else { worst }
+    }
+}
+
+/// What became of ranges, in words; nothing for those that lead where they led.
+pub(super) fn words(fate: Fate, spans: &[Span]) -> Option<String> {
+    let what = match fate {
+        Fate::Same => return None,
+        Fate::Traps => "no longer provably the same bytes, each access traps",
+        Fate::Nowhere => "leads nowhere",
+        Fate::Elsewhere => "LEADS ELSEWHERE",
+    };
+    let list: Vec<String> =
+        spans.iter().map(|span| format!("{:#x} ({})", span.base().0, Size(span.size()))).collect();
+    Some(format!("{} {what}", list.join(", ")))
+}

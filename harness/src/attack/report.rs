@@ -1,0 +1,390 @@
+//! What the attack has shown, as data and in words.
+//!
+//! **Invariant**: `tried` is the sum of `held`, `allowed` and `changed`, of the report and of each
+//! state; details name everything that was not simply held.
+
+use std::collections::BTreeSet;
+use std::fmt::{self, Display, Formatter};
+
+use cxl_firmware::attack::State;
+use serde::Serialize;
+
+use super::Name;
+
+/// What came of a try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// Nothing changed, and nothing should have.
+    Held,
+    /// The rules let it through.
+    Allowed,
+    /// A breach, or an allowed effect that failed to happen.
+    Changed,
+}
+
+/// The report of an attack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Writes that tried something.
+    pub tried: u64,
+    /// Of these, those that changed nothing.
+    pub held: u64,
+    /// Those that the rules let through.
+    pub allowed: u64,
+    /// Those that they do not.
+    pub changed: u64,
+    /// Each state of each component.
+    pub states: Vec<StateReport>,
+    /// Everything that was not held; bits with the same outcome together.
+    pub details: Vec<Detail>,
+    /// Whether locked ranges can be made to lead elsewhere.
+    pub integrity: Integrity,
+    /// What an attacker can still switch off or add.
+    pub availability: Vec<Availability>,
+}
+
+/// One state of one component.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StateReport {
+    /// The state.
+    pub name: &'static str,
+    /// The component.
+    pub component: String,
+    /// Tries in it.
+    pub tried: u64,
+    /// Held ones.
+    pub held: u64,
+    /// Allowed ones.
+    pub allowed: u64,
+    /// Breaches.
+    pub changed: u64,
+    /// Why it was left out.
+    pub skipped: Option<&'static str>,
+}
+
+impl StateReport {
+    pub(super) fn skip(&mut self, reason: &'static str) {
+        self.skipped = Some(reason);
+    }
+}
+
+/// Tries with one outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Detail {
+    /// The state.
+    pub state: &'static str,
+    /// The component.
+    pub component: String,
+    /// The register, or what was started.
+    pub register: String,
+    /// The decoder it belongs to.
+    pub decoder: Option<u8>,
+    /// The bits that were flipped; none for what was started.
+    #[serde(serialize_with = "hex")]
+    pub bits: u32,
+    /// What came of it.
+    pub class: Class,
+    /// The consequence, in words.
+    pub consequence: String,
+}
+
+/// The first verdict.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Integrity {
+    /// No lock gave way and no locked range led elsewhere.
+    pub holds: bool,
+    /// Ranges whose whole path is locked.
+    pub ranges: usize,
+    /// What gave way.
+    pub breaches: Vec<String>,
+}
+
+/// A part of the second verdict.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Availability {
+    /// The component.
+    pub component: String,
+    /// The register, what was started, or what is left over.
+    pub register: String,
+    /// What an attacker gets from it.
+    pub consequence: String,
+}
+
+fn hex<S: serde::Serializer>(bits: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{bits:#010x}"))
+}
+
+fn name_of(state: State) -> &'static str {
+    match state {
+        State::NeverCommitted => "never committed",
+        State::LockSet => "lock set, not committed",
+        State::CommitRefused => "commit refused",
+        State::CommittedUnlocked => "committed, unlocked",
+        State::CommittedLocked => "committed, locked",
+        State::AfterCxlReset => "after CXL Reset",
+        State::AfterFlr => "after FLR",
+        State::AfterConventionalReset => "after conventional reset",
+    }
+}
+
+impl Report {
+    pub(super) fn new(ranges: usize) -> Self {
+        Self {
+            tried: 0,
+            held: 0,
+            allowed: 0,
+            changed: 0,
+            states: Vec::new(),
+            details: Vec::new(),
+            integrity: Integrity { holds: true, ranges, breaches: Vec::new() },
+            availability: Vec::new(),
+        }
+    }
+
+    /// The line of a state and component.
+    pub(super) fn state(&mut self, state: State, component: &str) -> &mut StateReport {
+        let name = name_of(state);
+        let known = self.states.iter().position(|s| s.name == name && s.component == component);
+        let index = known.unwrap_or_else(|| {
+            let component = component.to_owned();
+            let (tried, held, allowed, changed) = (0, 0, 0, 0);
+            let skipped = None;
+            self.states.push(StateReport {
+                name,
+                component,
+                tried,
+                held,
+                allowed,
+                changed,
+                skipped,
+            });
+            self.states.len() - 1
+        });
+        &mut self.states[index]
+    }
+
+    /// Counts a try.
+    pub(super) fn tried(
+        &mut self,
+        state: State,
+        register: &Name,
+        class: Class,
+        bits: u32,
+        consequence: &str,
+    ) {
+        let line = self.state(state, &register.component);
+        line.tried += 1;
+        match class {
+            Class::Held => line.held += 1,
+            Class::Allowed => line.allowed += 1,
+            Class::Changed => line.changed += 1,
+        }
+        if class == Class::Held {
+            return;
+        }
+        let state = name_of(state);
+        let same = self.details.iter_mut().rev().find(|detail| {
+            detail.class == class
+                && detail.decoder == register.decoder
+                && detail.state == state
+                && detail.component == register.component
+                && detail.register == register.register
+                && detail.consequence == consequence
+        });
+        match same {
+            Some(detail) => detail.bits |= bits,
+            None => self.details.push(Detail {
+                state,
+                component: register.component.clone(),
+                register: register.register.clone(),
+                decoder: register.decoder,
+                bits,
+                class,
+                consequence: consequence.to_owned(),
+            }),
+        }
+    }
+
+    /// Notes what an attacker can do.
+    pub(super) fn opens(&mut self, component: &str, register: &str, consequence: &str) {
+        let new = Availability {
+            component: component.to_owned(),
+            register: register.to_owned(),
+            consequence: consequence.to_owned(),
+        };
+        if !self.availability.contains(&new) {
+            self.availability.push(new);
+        }
+    }
+
+    /// Notes what gave way.
+    pub(super) fn breach(&mut self, register: &Name, consequence: &str) {
+        let decoder = register.decoder.map_or(String::new(), |n| format!(" of decoder {n}"));
+        let text = format!("{} {}{decoder} {consequence}", register.component, register.register);
+        self.integrity.holds = false;
+        if !self.integrity.breaches.contains(&text) {
+            self.integrity.breaches.push(text);
+        }
+    }
+
+    /// Adds the states up and puts them into the order of a decoder's life.
+    pub(super) fn close(&mut self) {
+        let sum = |count: fn(&StateReport) -> u64| self.states.iter().map(count).sum();
+        self.tried = sum(|state| state.tried);
+        self.held = sum(|state| state.held);
+        self.allowed = sum(|state| state.allowed);
+        self.changed = sum(|state| state.changed);
+        let order = State::ALL.map(name_of);
+        self.states.sort_by_key(|line| order.iter().position(|name| *name == line.name));
+    }
+}
+
+/// Bits as ranges, highest first: `31:28, 9`.
+struct Bits(u32);
+
+impl Display for Bits {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let mut left = self.0;
+        let mut separator = "";
+        while left != 0 {
+            let high = 31 - left.leading_zeros();
+            let run = (left << (31 - high)).leading_ones();
+            let low = high + 1 - run;
+            match run {
+                1 => write!(f, "{separator}{high}")?,
+                _ => write!(f, "{separator}{high}:{low}")?,
+            }
+            left &= (1 << low) - 1;
+            separator = ", ";
+        }
+        Ok(())
+    }
+}
+
+/// `0 to 3, 5`.
+fn runs(numbers: &BTreeSet<u8>) -> String {
+    let mut list: Vec<(u8, u8)> = Vec::new();
+    for &number in numbers {
+        match list.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => list.push((number, number)),
+        }
+    }
+    let words = list.iter().map(|&(first, last)| match last - first {
+        0 => first.to_string(),
+        _ => format!("{first}-{last}"),
+    });
+    words.collect::<Vec<_>>().join(", ")
+}
+
+/// Where details with one outcome were seen.
+#[derive(Default)]
+struct Seen<'r> {
+    components: Vec<&'r str>,
+    decoders: BTreeSet<u8>,
+}
+
+impl Display for Report {
+    /// Verdicts first, then what gave way, then what is open, then every write that was let
+    /// through: the same register, bits and outcome in one line, whatever the component and state.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Integrity { holds, ranges, breaches } = &self.integrity;
+        writeln!(f, "attack")?;
+        writeln!(f, "  {:<18}{}", "tried", self.tried)?;
+        writeln!(f, "  {:<18}{}", "held", self.held)?;
+        writeln!(f, "  {:<18}{}", "allowed", self.allowed)?;
+        writeln!(f, "  {:<18}{}", "changed", self.changed)?;
+        let verdict = match (holds, ranges) {
+            (true, 0) => "no range is locked".to_owned(),
+            (true, 1) => "holds: 1 locked range never led elsewhere".to_owned(),
+            (true, ranges) => format!("holds: {ranges} locked ranges never led elsewhere"),
+            (false, _) => format!("BROKEN: {} ways, listed below", breaches.len()),
+        };
+        writeln!(f, "  {:<18}{verdict}", "integrity")?;
+        let open = self.availability.len();
+        writeln!(f, "  {:<18}{open} ways to switch off or add, listed below", "availability")?;
+        self.fmt_states(f)?;
+        if !breaches.is_empty() {
+            writeln!(f, "broken integrity")?;
+            for breach in breaches {
+                writeln!(f, "  {breach}")?;
+            }
+        }
+        if open != 0 {
+            writeln!(f, "open availability")?;
+            for Availability { component, register, consequence } in &self.availability {
+                writeln!(f, "  {component:<18}{register}: {consequence}")?;
+            }
+        }
+        self.fmt_details(f, Class::Changed, "changed")?;
+        self.fmt_details(f, Class::Allowed, "allowed")
+    }
+}
+
+impl Report {
+    fn fmt_states(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "states")?;
+        for name in State::ALL.map(name_of) {
+            let lines = || self.states.iter().filter(|line| line.name == name);
+            let sum = |count: fn(&StateReport) -> u64| lines().map(count).sum::<u64>();
+            writeln!(
+                f,
+                "  {name:<26}tried {:>6}, held {:>6}, allowed {:>5}, changed {:>4}",
+                sum(|s| s.tried),
+                sum(|s| s.held),
+                sum(|s| s.allowed),
+                sum(|s| s.changed)
+            )?;
+            let mut skipped: Vec<(&str, Vec<&str>)> = Vec::new();
+            for line in lines() {
+                let Some(reason) = line.skipped else { continue };
+                match skipped.iter_mut().find(|(known, _)| *known == reason) {
+                    Some((_, components)) => components.push(&line.component),
+                    None => skipped.push((reason, vec![&line.component])),
+                }
+            }
+            for (reason, components) in skipped {
+                writeln!(f, "    skipped, {reason}: {}", components.join(", "))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fmt_details(&self, f: &mut Formatter<'_>, class: Class, heading: &str) -> fmt::Result {
+        type Outcome<'r> = (&'r str, u32, &'r str);
+        let mut order: Vec<(Outcome<'_>, Seen<'_>)> = Vec::new();
+        for detail in self.details.iter().filter(|detail| detail.class == class) {
+            let outcome = (detail.register.as_str(), detail.bits, detail.consequence.as_str());
+            let index = order.iter().position(|(known, _)| *known == outcome);
+            let index = index.unwrap_or_else(|| {
+                order.push((outcome, Seen::default()));
+                order.len() - 1
+            });
+            let Some((_, seen)) = order.get_mut(index) else { continue };
+            if !seen.components.contains(&detail.component.as_str()) {
+                seen.components.push(&detail.component);
+            }
+            seen.decoders.extend(detail.decoder);
+        }
+        if order.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "{heading}")?;
+        order.sort_by_key(|((register, ..), _)| *register);
+        let mut last = "";
+        for ((register, bits, consequence), seen) in order {
+            if register != last {
+                writeln!(f, "  {register}")?;
+                last = register;
+            }
+            let bits = if bits == 0 { String::new() } else { format!("bits {}: ", Bits(bits)) };
+            let decoders = match seen.decoders.len() {
+                0 => String::new(),
+                _ => format!(", decoders {}", runs(&seen.decoders)),
+            };
+            writeln!(f, "    {bits}{consequence} ({}{decoders})", seen.components.join(", "))?;
+        }
+        Ok(())
+    }
+}
