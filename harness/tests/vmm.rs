@@ -25,6 +25,7 @@ use cxl_harness::mapping::How;
 use cxl_harness::run::{self, Refusal};
 use cxl_harness::scenario::{Place, Scenario, builtin, builtins};
 use cxl_harness::trace::Traffic;
+use cxl_regs::Dpa;
 use libtest_mimic::{Arguments, Trial};
 use rig::*;
 
@@ -91,10 +92,10 @@ impl Program {
     }
 
     /// Programs a decoder as [`rig::program`] does.
-    fn decoder(self, at: u64, (base, size, route): (u32, u32, u32), control: u32) -> Self {
+    fn decoder(self, at: u64, (base, size, route): (u64, u32, u32), control: u32) -> Self {
         let at = at as u32;
-        self.store(at, base)
-            .store(at + 0x04, 0)
+        self.store(at, base as u32)
+            .store(at + 0x04, (base >> 32) as u32)
             .store(at + 0x08, size)
             .store(at + 0x0C, 0)
             .store(at + 0x14, route)
@@ -178,9 +179,10 @@ fn printed(run: &GuestRun) -> Vec<u32> {
     run.console.chunks(4).map(|four| u32::from_le_bytes(four.try_into().unwrap())).collect()
 }
 
-/// A whole path of [`LOW`], programmed by somebody.
+/// The whole path of [`LOW`]'s device at the start of the window, programmed by somebody.
 fn program_path(machine: &Machine, device_control: u32, bridge_control: u32) -> Program {
-    let range = |route| (LOW_WINDOW, LOW_SIZE, route);
+    let base = machine.map().windows[0].0;
+    let range = |route| (base, LOW_SIZE, route);
     let (mem0, hb0) = (decoder(machine, "mem0", 0), decoder(machine, "hb0", 0));
     let global = component(machine, "mem0") + GLOBAL;
     Program::default()
@@ -433,7 +435,7 @@ fn a_decoder_programmed_badly_gets_no_slot_and_a_reason() {
         let hb0 = decoder(&machine, "hb0", 0);
         let program = program_path(&machine, 0, 0)
             .store(hb0 as u32 + 0x10, HOST_ONLY)
-            .decoder(hb0, (base, LOW_SIZE, route), HOST_ONLY | COMMIT)
+            .decoder(hb0, (base.into(), LOW_SIZE, route), HOST_ONLY | COMMIT)
             .exit(0);
         let run = foreign(&mut machine, program, Options::default());
         assert_eq!(run.end, End::Exit(0));
@@ -457,15 +459,19 @@ fn our_image_runs_after_theirs_on_what_they_left() {
         ("time", looping, |end| matches!(end, End::TimedOut { .. })),
         ("time, polling", polling, |end| matches!(end, End::TimedOut { .. })),
     ];
+    // A window that our image has to build page tables for.
+    let text = LOW.replace("0x40000000", "0x100000000");
     for (what, ending, ended) in endings {
-        let mut machine = machine(&format!("{LOW}[policy]\nconfig_lock = false\n"));
-        let program =
-            ending(program_path(&machine, LOCK, 0).store(LOW_WINDOW, 0x600D).fill(CODE + 0x1_0000));
+        let mut machine = machine(&format!("{text}[policy]\nconfig_lock = false\n"));
+        let mark = (Dpa(0x12_3400), [0x60, 0x0D]);
+        assert!(machine.endpoint_mut(0).unwrap().media.write(mark.0, &mark.1));
+        // RAM where our image comes to lie is full of ones.
+        let program = ending(program_path(&machine, LOCK, 0).fill(CODE + 0x1_0000));
         let image = program.elf();
         let options = Options {
             image: Some(&image),
             until_port: Some(0x80),
-            then: Some("none"),
+            then: Some("touch"),
             timeout: Duration::from_secs(if what.starts_with("time") { 2 } else { 30 }),
             ..Options::default()
         };
@@ -475,15 +481,38 @@ fn our_image_runs_after_theirs_on_what_they_left() {
         assert_eq!(run.then, Some(End::Exit(0x11)), "{what}: {}", console(&run));
         assert!(console(&run).contains("UnlockedOnPath"), "{what}: {}", console(&run));
         assert_eq!(run.code, Some(0x0515), "{what}");
+        assert!(run.calls.iter().all(|call| !matches!(call, Call::Check { passed: false, .. })));
+        assert!(run.calls.iter().any(|call| matches!(call, Call::Check { .. })), "{what}");
         let record = handoff::read(&run.handoff).unwrap();
         assert_eq!(record.decoders().count(), 2, "{what}");
         let theirs: Vec<_> =
             decoder_writes(machine.traffic()).iter().map(|entry| entry.2).collect();
         assert_eq!(theirs, [7, 7], "{what}: our image wrote to decoders");
-        // State and contents are as they were left.
-        let mut bytes = [0; 4];
-        machine.load(LOW_WINDOW.into(), &mut bytes);
-        assert_eq!(u32::from_le_bytes(bytes), 0x600D, "{what}");
+        // Contents are as they were, but for the pages that the payload wrote to.
+        let mut bytes = [0; 2];
+        assert!(machine.endpoint(0).unwrap().media.read(mark.0, &mut bytes));
+        assert_eq!(bytes, mark.1, "{what}");
+    }
+}
+
+fn our_attack_runs_on_what_a_foreign_image_left() {
+    // Locked or not, hardware that keeps the rules holds; the verifier tells which it was.
+    for (bridge, verified) in [(LOCK, 0x10), (0, 0x11)] {
+        let mut machine = machine(&format!("{LOW}[policy]\nconfig_lock = false\n"));
+        let image = program_path(&machine, LOCK, bridge).exit(0).elf();
+        let options = Options {
+            image: Some(&image),
+            then: Some("attack"),
+            timeout: Duration::from_secs(300),
+            ..Options::default()
+        };
+        let run = boot(&mut machine, &options).unwrap();
+        assert_eq!(run.end, End::Exit(0));
+        assert_eq!(run.then, Some(End::Exit(verified)), "{}", console(&run));
+        let attack = run.attack.unwrap();
+        assert!(attack.tried > 1000);
+        assert_eq!(attack.tried, attack.held + attack.allowed + attack.changed);
+        assert_eq!(attack.changed, 0);
     }
 }
 
@@ -586,6 +615,7 @@ fn main() -> ExitCode {
         an_unlocked_decoder_of_a_foreign_image_is_found,
         a_decoder_programmed_badly_gets_no_slot_and_a_reason,
         our_image_runs_after_theirs_on_what_they_left,
+        our_attack_runs_on_what_a_foreign_image_left,
         an_image_that_dies_is_no_reason_to_run_ours,
         a_loop_ends_by_the_time_limit,
         an_instruction_that_the_emulator_does_not_know_is_called_by_its_family,
