@@ -186,8 +186,8 @@ impl<'a> Guest<'a> {
 impl Guest<'_> {
     /// Takes the pages of a range away: RAM, or what is mirrored there.
     fn forget(&self, base: u64, length: u64) {
-        let slots = self.mirror.slots.iter();
-        let slot = slots.filter(|slot| slot.base <= base && base < slot.base + slot.size).next();
+        let mut slots = self.mirror.slots.iter();
+        let slot = slots.find(|slot| slot.base <= base && base < slot.base + slot.size);
         match slot {
             Some(slot) => {
                 let offset = slot.offset + (base - slot.base);
