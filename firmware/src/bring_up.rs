@@ -1,4 +1,5 @@
-//! The whole job in one call: discover, plan, commit, verify.
+//! The whole job in one call: discover, plan, commit, verify. Or the two ends of it, for a machine
+//! that somebody else programmed.
 //!
 //! **Invariant**: each phase's result is plain data in the caller's [`Workspace`], and a phase runs
 //! only on what the one before has proved.
@@ -13,7 +14,7 @@ use crate::plan::{Plan, PlanError, plan};
 use crate::platform::Platform;
 use crate::policy::Policy;
 use crate::topology::Topology;
-use crate::verify::{Finding, Findings, verify_plan};
+use crate::verify::{Finding, Findings, verify, verify_plan};
 
 /// Room for a machine: `N` nodes, `R` regions, `D` decoders.
 ///
@@ -102,6 +103,27 @@ pub fn bring_up<const N: usize, const R: usize, const D: usize>(
     plan(platform, topology, policy, wanted).map_err(BringUpError::Plan)?;
     commit(hw, clock, topology, wanted, policy, committed).map_err(BringUpError::Commit)?;
     verify_plan(hw, platform, topology, wanted, policy, committed, findings);
+    judge(findings)
+}
+
+/// Finds what is there and verifies it, whoever programmed it; writes to no decoder.
+///
+/// Of the policy, `path` says whether every decoder on a path has to be locked. The plan stays
+/// empty.
+pub fn inspect<const N: usize, const R: usize, const D: usize>(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    platform: &Platform<'_>,
+    policy: &Policy<'_>,
+    work: &mut Workspace<N, R, D>,
+) -> Result<(), BringUpError> {
+    let Workspace { topology, committed, findings, .. } = work;
+    discover(hw, clock, platform, topology).map_err(BringUpError::Discover)?;
+    verify(hw, platform, topology, policy, committed, findings);
+    judge(findings)
+}
+
+fn judge<const F: usize>(findings: &Findings<F>) -> Result<(), BringUpError> {
     let failure = findings.list().iter().find(|finding| finding.is_failure());
     failure.map_or(Ok(()), |finding| Err(BringUpError::Verify(*finding)))
 }

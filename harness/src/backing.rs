@@ -30,6 +30,11 @@ impl Backing {
         Self { region: region.map(Arc::new) }
     }
 
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        self.region.as_ref().map_or(0, |region| region.size() as u64)
+    }
+
     /// The memory itself, for a virtual machine to map.
     pub fn region(&self) -> Option<&Arc<MmapRegion>> {
         self.region.as_ref()

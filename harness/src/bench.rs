@@ -209,7 +209,7 @@ fn commit() -> Result<Line, BenchError> {
         slots: usize::MAX,
         address_bits: vm.address_bits(),
     };
-    let mut guest = Guest::new(&mut machine, limits, |_| {});
+    let mut guest = Guest::new(&mut machine, vm.ram().clone(), limits, |_| {});
     let all = guest.slots().unwrap_or_default();
     guest.write(control, &(value & !(1 << 9)).to_le_bytes());
     let without = guest.slots().unwrap_or_default();

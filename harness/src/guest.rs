@@ -4,6 +4,7 @@
 //! **Invariant**: the slots follow from the machine's registers alone; see [`mirror`].
 
 pub mod boot;
+pub mod engine;
 pub mod mirror;
 
 use cxl_firmware::doorbell::{Call, EMPTY_HANDLER, Message};
@@ -13,9 +14,13 @@ use zerocopy::FromBytes;
 
 use crate::attack::Judge;
 use crate::backing;
+use crate::dma::Memory;
 use crate::kvm::{Bus, Slot};
-use crate::machine::Machine;
+use crate::machine::{Changes, Machine, PlugError};
 use crate::report::{Left, Refusal, Report};
+use crate::scenario::{Action, Event};
+use crate::trace::Direction;
+use engine::Engine;
 use mirror::{Limits, Mirror};
 
 /// What the guest did that no register shows.
@@ -27,6 +32,28 @@ pub struct Counts {
     pub writes: u64,
     /// Of these, accesses to a CXL memory window.
     pub window: u64,
+}
+
+/// An access that exited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastAccess {
+    /// Which way it went.
+    pub direction: Direction,
+    /// Where.
+    pub address: u64,
+    /// Bytes.
+    pub length: usize,
+}
+
+/// An event of the scenario that was due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Happened {
+    /// The guest's count by then.
+    pub count: u64,
+    /// What was to happen.
+    pub action: Action,
+    /// Whether it did; if not, nothing has changed, and the guest goes on either way.
+    pub result: Result<(), PlugError>,
 }
 
 /// An internal error of KVM that the guest announced.
@@ -77,6 +104,8 @@ pub struct Guest<'a> {
     pub machine: &'a mut Machine,
     /// What is mirrored, and why the rest is not.
     pub mirror: Mirror,
+    /// Slots of plain memory behind BARs.
+    pub bar_slots: Vec<Slot>,
     /// Bounds of the mirror.
     pub limits: Limits,
     /// What the guest printed.
@@ -87,6 +116,14 @@ pub struct Guest<'a> {
     pub counts: Counts,
     /// What the firmware handed over, and the machine's state then.
     pub handed: Option<Handed>,
+    /// The last of them.
+    pub last_access: Option<LastAccess>,
+    /// Events of the scenario that were due, in order.
+    pub happened: Vec<Happened>,
+    /// The DMA engine, if the machine has a place for it.
+    pub engine: Option<Engine>,
+    ram: GuestMemoryMmap,
+    events: std::vec::IntoIter<Event>,
     /// Internal errors that were announced, in order.
     pub announced: Vec<Announced>,
     /// Counters at the payload's marks, in order.
@@ -99,11 +136,22 @@ pub struct Guest<'a> {
 }
 
 impl<'a> Guest<'a> {
-    /// A guest of this machine; `on_console` sees what the guest prints as it comes.
-    pub fn new(machine: &'a mut Machine, limits: Limits, on_console: fn(&[u8])) -> Self {
+    /// A guest of this machine with this RAM; `on_console` sees what the guest prints as it comes.
+    pub fn new(
+        machine: &'a mut Machine,
+        ram: GuestMemoryMmap,
+        limits: Limits,
+        on_console: fn(&[u8]),
+    ) -> Self {
         Self {
+            happened: Vec::new(),
+            last_access: None,
+            engine: Engine::of(machine),
+            ram,
+            events: machine.scenario().events.clone().into_iter(),
             machine,
             mirror: Mirror::default(),
+            bar_slots: Vec::new(),
             limits,
             console: Vec::new(),
             calls: Vec::new(),
@@ -116,21 +164,52 @@ impl<'a> Guest<'a> {
             on_console,
         }
     }
+
+    fn count(&mut self, direction: Direction, address: u64, length: usize) {
+        match direction {
+            Direction::Read => self.counts.reads += 1,
+            Direction::Write => self.counts.writes += 1,
+        }
+        self.counts.window += u64::from(self.machine.in_window(address));
+        self.last_access = Some(LastAccess { direction, address, length });
+    }
+
+    /// Does what is due by the guest's own count.
+    fn advance(&mut self, count: u64) {
+        while let Some(event) = self.events.as_slice().first().filter(|event| event.at <= count) {
+            let action = event.action;
+            let result = self.machine.act(action);
+            self.happened.push(Happened { count, action, result });
+            self.events.next();
+        }
+    }
+
+    /// Lets running transfers move on.
+    fn transfer(&mut self) {
+        if let Some(engine) = &mut self.engine {
+            engine.step(&mut Memory {
+                ram: &self.ram,
+                machine: self.machine,
+                mirror: &self.mirror,
+                bar_slots: &self.bar_slots,
+            });
+        }
+    }
+
+    /// The engine, if an address is its own.
+    fn engine_at(&mut self, address: u64) -> Option<&mut Engine> {
+        let claims = self.engine.as_ref().is_some_and(|engine| engine.claims(address));
+        let engine = self.engine.as_mut().filter(|_| claims)?;
+        self.machine.target(address).is_none().then_some(engine)
+    }
 }
 
 impl Guest<'_> {
     /// Brings home what the firmware left, while the machine is as it left it.
-    fn hand_over(
-        &mut self,
-        memory: &GuestMemoryMmap,
-        address: u64,
-        length: u64,
-        library: (u64, u64),
-        code: u16,
-    ) {
-        let record = copy(memory, address, length);
+    fn hand_over(&mut self, address: u64, length: u64, library: (u64, u64), code: u16) {
+        let record = copy(&self.ram, address, length);
         let table = handoff::read(&record).ok().and_then(|record| record.cedt);
-        let cedt = table.map(|at| copy(memory, at.address, at.size.into())).unwrap_or_default();
+        let cedt = table.map(|at| copy(&self.ram, at.address, at.size.into())).unwrap_or_default();
         let traffic = self.machine.traffic().clone();
         let refusal = refusal(&self.console, code);
         let left =
@@ -149,7 +228,7 @@ impl Guest<'_> {
     }
 
     /// Takes the pages of a range away: RAM, or what is mirrored there.
-    fn forget(&self, memory: &GuestMemoryMmap, base: u64, length: u64) {
+    fn forget(&self, base: u64, length: u64) {
         let mut slots = self.mirror.slots.iter();
         let slot = slots.find(|slot| slot.base <= base && base < slot.base + slot.size);
         match slot {
@@ -158,7 +237,7 @@ impl Guest<'_> {
                 backing::forget(&slot.memory, offset, length);
             }
             None => {
-                for region in memory.iter() {
+                for region in self.ram.iter() {
                     let start = region.start_addr().0;
                     if let Some(offset) = base.checked_sub(start)
                         && offset < region.len()
@@ -194,28 +273,38 @@ impl Bus for Guest<'_> {
         if address == EMPTY_HANDLER {
             return;
         }
-        self.counts.reads += 1;
-        self.counts.window += u64::from(self.machine.in_window(address));
-        self.machine.read_bytes(address, data);
+        self.count(Direction::Read, address, data.len());
+        match self.engine_at(address) {
+            Some(engine) => engine.read(address, data),
+            None => self.machine.read_bytes(address, data),
+        }
+        self.transfer();
     }
 
     fn write(&mut self, address: u64, data: &[u8]) {
-        self.counts.writes += 1;
-        self.counts.window += u64::from(self.machine.in_window(address));
+        self.count(Direction::Write, address, data.len());
         if let Some(judge) = &mut self.judge
             && let Ok(dword) = data.try_into()
         {
             judge.before_write(self.machine, address, u32::from_le_bytes(dword));
         }
-        self.machine.write_bytes(address, data);
+        match self.engine_at(address) {
+            Some(engine) => engine.write(address, data),
+            None => self.machine.write_bytes(address, data),
+        }
+        self.transfer();
     }
 
     fn slots(&mut self) -> Option<Vec<Slot>> {
-        if !self.machine.take_changes().remap {
+        let changes = self.machine.take_changes();
+        if changes == Changes::default() {
             return None;
         }
-        self.mirror = Mirror::of(self.machine, &self.limits);
-        Some(self.mirror.slots.clone())
+        if changes.remap {
+            self.mirror = Mirror::of(self.machine, &self.limits);
+        }
+        self.bar_slots = mirror::bar_slots(self.machine, &self.limits, self.mirror.slots.len());
+        Some(self.mirror.slots.iter().chain(&self.bar_slots).cloned().collect())
     }
 
     fn console(&mut self, bytes: &[u8]) {
@@ -223,9 +312,9 @@ impl Bus for Guest<'_> {
         (self.on_console)(bytes);
     }
 
-    fn doorbell(&mut self, value: u32, memory: &GuestMemoryMmap) {
+    fn doorbell(&mut self, value: u32) {
         let mut bytes = [0; size_of::<Message>()];
-        if memory.read_slice(&mut bytes, GuestAddress(value.into())).is_err() {
+        if self.ram.read_slice(&mut bytes, GuestAddress(value.into())).is_err() {
             return;
         }
         let Some(call) = Message::read_from_bytes(&bytes).ok().as_ref().and_then(Call::decode)
@@ -242,9 +331,10 @@ impl Bus for Guest<'_> {
                 self.announced.push(Announced { resume, happened: false });
                 self.expecting = true;
             }
+            Call::Count { value } => self.advance(value),
             Call::Forget { a, b, length } => {
                 for base in [a, b] {
-                    self.forget(memory, base, length);
+                    self.forget(base, length);
                 }
             }
             Call::Attack(event) => {
@@ -254,13 +344,13 @@ impl Bus for Guest<'_> {
             Call::Pair { .. } => {}
             Call::HandOff { address, length, reads, writes, code } => {
                 let accesses = (reads, writes);
-                self.hand_over(memory, address, length, accesses, code as u16);
+                self.hand_over(address, length, accesses, code as u16);
             }
             Call::Mark { id } => {
                 let (counts, slots) = (self.counts, self.mirror.slots.len());
                 self.marks.push(Mark { id, counts, slots });
             }
-            Call::Count { .. } | Call::Check { .. } => {}
+            Call::Check { .. } => {}
         }
     }
 

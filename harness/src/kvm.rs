@@ -4,14 +4,15 @@
 //! and accesses that somebody else answers.
 
 mod boot;
+pub mod instruction;
 mod run;
 mod slots;
 
 pub use boot::{Boot, BootError, Entry};
-pub use run::{Bus, End, Failure, Limits, Reason};
+pub use run::{Bus, End, Failure, Hint, Limits, Reason};
 pub use slots::{Call, Slot, SlotError, Slots};
 
-use kvm_bindings::{KVM_CAP_EXIT_ON_EMULATION_FAILURE, kvm_enable_cap};
+use kvm_bindings::{KVM_CAP_EXIT_ON_EMULATION_FAILURE, kvm_enable_cap, kvm_sregs};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
@@ -21,6 +22,8 @@ pub struct Vm {
     pub slots: Slots,
     vcpu: VcpuFd,
     vm: VmFd,
+    /// The vCPU's registers after reset.
+    reset: kvm_sregs,
     ram: GuestMemoryMmap,
     address_bits: u8,
     /// The processor has XSAVE.
@@ -111,9 +114,10 @@ impl Vm {
             }
         }
         vcpu.set_cpuid2(&cpuid).map_err(call("KVM_SET_CPUID2"))?;
+        let reset = vcpu.get_sregs().map_err(call("KVM_GET_SREGS"))?;
         let mut slots = Slots::new(kvm.get_nr_memslots());
         slots.add_ram(&vm, &memory).map_err(VmError::Slot)?;
-        Ok(Self { slots, vcpu, vm, ram: memory, address_bits: bits, xsave })
+        Ok(Self { slots, vcpu, vm, reset, ram: memory, address_bits: bits, xsave })
     }
 
     /// Guest RAM.

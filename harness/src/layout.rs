@@ -31,6 +31,7 @@ const ECAM_PER_SEGMENT: u64 = 256 << 20;
 const BRIDGE_REGISTERS: u64 = 0xE000_0000;
 /// Size of a host bridge's component register block (CXL r3.1 section 9.18.1.2, CHBS length).
 const BRIDGE_REGISTERS_SIZE: u64 = 64 << 10;
+const CHIP_SET: u64 = 0xF000_0000;
 const HIGH: u64 = 1 << 32;
 const BUSES: u64 = 256;
 
@@ -112,6 +113,19 @@ impl AddressMap {
             switches: numbering.switches,
             windows: place_windows(scenario),
         }
+    }
+}
+
+impl AddressMap {
+    /// What lies where it lies whatever is programmed, so that no window is mapped over it: RAM,
+    /// ECAM, registers of host bridges, and what x86 has below 4 GiB (interrupt controllers, and
+    /// the pages that KVM keeps to itself there).
+    pub fn fixed(&self) -> impl Iterator<Item = Span> {
+        let chip_set = span(CHIP_SET, HIGH - CHIP_SET);
+        let ram = self.ram.iter().copied();
+        let ecam = self.ecam.iter().map(|(_, span)| *span);
+        let bridges = self.bridges.iter().map(|bridge| bridge.registers);
+        ram.chain(ecam).chain(bridges).chain([chip_set])
     }
 }
 

@@ -64,6 +64,7 @@ pub mod attack;
 pub mod backing;
 pub mod bench;
 pub mod device;
+pub mod dma;
 pub mod dump;
 pub mod fabric;
 pub mod fault;

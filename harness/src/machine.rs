@@ -33,7 +33,7 @@ use crate::trace::{Recorder, Traffic};
 
 pub use lifecycle::PlugError;
 pub use memory::Landing;
-pub use route::Target;
+pub use route::{BarPages, PAGE, Target};
 
 /// A slot that a device sits in, or could.
 #[derive(Debug)]

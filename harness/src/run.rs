@@ -3,7 +3,7 @@
 //! **Invariant**: the library sees the machine through [`cxl_firmware::mmio::Mmio`] and its ACPI
 //! tables, exactly as in a guest; the facts of both runs are the same.
 
-use cxl_firmware::bring_up::{BringUpError, Workspace, bring_up};
+use cxl_firmware::bring_up::{BringUpError, Workspace, bring_up, inspect};
 use cxl_firmware::discover::discover;
 use cxl_firmware::plan::plan;
 use cxl_firmware::platform::{Platform, RootBus};
@@ -142,6 +142,7 @@ const CEDT_ROOM: usize = 64 << 10;
 const HANDOFF_ROOM: usize = 256 << 10;
 
 /// What a run left behind besides the machine's registers.
+#[derive(Debug)]
 pub struct Done {
     /// The library's own view.
     pub room: Box<Room>,
@@ -298,6 +299,26 @@ pub fn dry(machine: &mut Machine) -> Done {
             plan(&platform, topology, &wanted.policy(), room).map_err(BringUpError::Plan)
         });
     done.refusal = result.err().map(Refusal::BringUp);
+    done
+}
+
+/// Verifies what is there, whoever programmed it: every decoder on every path has to be locked. No
+/// table or record is made of it.
+pub fn require_locked(machine: &mut Machine) -> Done {
+    let mut done = Done::new();
+    let policy = Policy {
+        path: PathPolicy::LockAll,
+        // What the decoders say counts here, not what one target system can take.
+        target: TargetSystem::Specification,
+        config_lock: false,
+        ..Policy::default()
+    };
+    let mut clock = machine.clock();
+    let result = platform(machine).map_err(Refusal::Platform).and_then(|tables| {
+        inspect(machine, &mut clock, &tables.platform(), &policy, &mut done.room)
+            .map_err(Refusal::BringUp)
+    });
+    done.refusal = result.err();
     done
 }
 

@@ -118,6 +118,16 @@ impl Ran {
         pairs.map(|pair| pair[1].counts.window - pair[0].counts.window).collect()
     }
 
+    /// The calls that moved CXL memory. Pages behind BARs, which lie below 4 GiB, come and go with
+    /// their BARs.
+    fn memory_log(&self) -> Vec<kvm::Call> {
+        let above = |call: &&kvm::Call| {
+            let (kvm::Call::Add { base, .. } | kvm::Call::Remove { base }) = call;
+            base >> 32 != 0
+        };
+        self.run.slot_log.iter().filter(above).copied().collect()
+    }
+
     /// Eight bytes of a device's memory, by its own address.
     fn media(&self, device: usize, dpa: u64) -> u64 {
         let mut bytes = [0; 8];

@@ -14,6 +14,7 @@ use cxl_regs::component::{ArrayEntry, ArrayHeader, CapabilityId, RAS_REGISTERS, 
 use super::hdm::HdmBlock;
 use super::registers::{Registers, sticky};
 use super::{Effect, Name, Reset};
+use crate::backing::Backing;
 
 /// Offsets of the structures from the array; the first three are those that QEMU uses.
 mod at {
@@ -48,25 +49,26 @@ struct Structure {
 }
 
 /// The register block of one component.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ComponentBlock {
     component: Component,
     array: Vec<u32>,
     structures: Vec<Structure>,
     /// Plain memory in the implementation's part.
-    vendor: Vec<u8>,
+    vendor: Backing,
 }
 
 impl ComponentBlock {
     /// A block whose array is empty.
     pub fn new(component: Component) -> Self {
-        Self { component, array: vec![0], structures: Vec::new(), vendor: Vec::new() }
+        let vendor = Backing::new(0);
+        Self { component, array: vec![0], structures: Vec::new(), vendor }
     }
 
     /// Makes the implementation's part plain memory.
     #[must_use]
     pub fn with_vendor_memory(mut self) -> Self {
-        self.vendor = vec![0; Region::Implementation.extent().len()];
+        self.vendor = Backing::new(Region::Implementation.extent().len() as u64);
         self
     }
 
@@ -331,16 +333,15 @@ impl ComponentBlock {
         }
     }
 
-    /// The part of the block that is plain memory, if there is any: `length` bytes at an offset.
-    pub fn memory(&mut self, offset: u32, length: usize) -> Option<&mut [u8]> {
-        let start = offset.checked_sub(Region::Implementation.extent().start)? as usize;
-        self.vendor.get_mut(start..start.checked_add(length)?)
+    /// The part of the block that is plain memory, from [`ComponentBlock::memory_extent`] on.
+    pub fn memory(&self) -> &Backing {
+        &self.vendor
     }
 
     /// Where in the block plain memory is; empty if nowhere.
     pub fn memory_extent(&self) -> std::ops::Range<u32> {
         let start = Region::Implementation.extent().start;
-        start..start + self.vendor.len() as u32
+        start..start + self.vendor.size() as u32
     }
 
     /// Puts back to defaults what this reset reaches.
@@ -358,7 +359,7 @@ impl ComponentBlock {
             }
         }
         if reset == Reset::Cold {
-            self.vendor.fill(0);
+            self.vendor.forget(self.vendor.size());
         }
     }
 }

@@ -27,7 +27,7 @@ pub struct Path {
 }
 
 /// One port.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Port {
     /// Its configuration space.
     pub function: Function,
@@ -36,7 +36,7 @@ pub struct Port {
 }
 
 /// Every port has its component registers here.
-pub(super) const COMPONENT_BAR: Bar = Bar { index: 0, size: BLOCK_SIZE as u64 };
+pub(crate) const COMPONENT_BAR: Bar = Bar { index: 0, size: BLOCK_SIZE as u64 };
 
 impl Port {
     /// A root port. Decoders in it route nothing.

@@ -10,18 +10,31 @@ use std::time::{Duration, Instant};
 use cxl_firmware::doorbell::{Call, Status};
 use cxl_firmware::policy::{PathPolicy, Request, TargetSystem, Width};
 
+use super::engine::Ended;
 use super::mirror::{self, Mirror};
-use super::{Announced, Counts, Guest, Handed, Mark};
+use super::{Announced, Counts, Guest, Handed, Happened, LastAccess, Mark};
 use crate::acpi::Tables;
 use crate::attack;
 use crate::kvm::{Boot, BootError, Call as SlotCall, End, Entry, Limits, SlotError, Vm, VmError};
 use crate::machine::Machine;
 use crate::report::Report;
-use crate::run::{Inexpressible, Refusal, TABLES_BASE, Wanted, roots};
+use crate::run::{self, Done, Inexpressible, Refusal, TABLES_BASE, Wanted, roots};
 use crate::scenario::Scenario;
+use crate::trace::Traffic;
 
 /// The image that comes with the harness.
 pub static IMAGE: &[u8] = include_bytes!(env!("CXL_IMAGE"));
+
+/// Who programs and locks the decoders.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LockBy {
+    /// The image, from inside the guest.
+    #[default]
+    Image,
+    /// The host, before the guest's first instruction; our image then finds it done and verifies
+    /// it.
+    Vmm,
+}
 
 /// How to boot.
 #[derive(Clone, Debug)]
@@ -32,7 +45,14 @@ pub struct Options<'a> {
     pub payload: &'a str,
     /// The whole command line; `None` is made from the scenario.
     pub command_line: Option<String>,
-    /// Time limit.
+    /// Who programs and locks.
+    pub lock_by: LockBy,
+    /// A write to this port ends the image's run, beside the exit port.
+    pub until_port: Option<u16>,
+    /// What our image does once the image has ended by itself or by the time limit: this payload,
+    /// on the machine as the image has left it.
+    pub then: Option<&'a str>,
+    /// Time limit of each image.
     pub timeout: Duration,
     /// Whether committed memory is mirrored into slots.
     pub mirror: bool,
@@ -50,6 +70,9 @@ impl Default for Options<'_> {
             image: None,
             payload: "none",
             command_line: None,
+            lock_by: LockBy::Image,
+            until_port: None,
+            then: None,
             timeout: Duration::from_secs(30),
             mirror: true,
             budget: None,
@@ -62,7 +85,7 @@ impl Default for Options<'_> {
 /// Why there was no run.
 #[derive(Debug)]
 pub enum GuestError {
-    /// The firmware was never started: it refused, or could not be asked.
+    /// The library, run by the host or asked what to do, refused: the guest never starts.
     Refused(Refusal),
     /// There is no virtual machine.
     Vm(VmError),
@@ -75,7 +98,7 @@ pub enum GuestError {
 impl std::fmt::Display for GuestError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Refused(refusal) => refusal.fmt(f),
+            Self::Refused(refusal) => write!(f, "the guest does not start: {refusal}"),
             Self::Vm(error) => error.fmt(f),
             Self::Boot(error) => error.fmt(f),
             Self::Slots(error) => error.fmt(f),
@@ -88,8 +111,19 @@ impl std::error::Error for GuestError {}
 /// What a run left behind besides the machine's registers.
 #[derive(Debug)]
 pub struct GuestRun {
-    /// How it ended.
+    /// How the image ended.
     pub end: End,
+    /// How our image ended that ran afterwards, if it did; everything below is of both then, and
+    /// record and table are its.
+    pub then: Option<End>,
+    /// What the library did for the host before the first instruction, if it was to.
+    pub host: Option<HostRun>,
+    /// Events of the scenario that were due, in order.
+    pub happened: Vec<Happened>,
+    /// Transfers of the DMA engine that have ended, in order.
+    pub transfers: Vec<Ended>,
+    /// The last access that exited.
+    pub last_access: Option<LastAccess>,
     /// The hand-off record out of guest memory; empty if none was announced.
     pub handoff: Vec<u8>,
     /// The CEDT that the record names; empty if none.
@@ -142,9 +176,34 @@ pub enum Verdict {
     NoStatus,
 }
 
+/// A run of the library by the host, before the guest's.
+#[derive(Debug)]
+pub struct HostRun {
+    /// What it left behind.
+    pub done: Done,
+    /// Its accesses; the machine's own count starts again with the guest.
+    pub traffic: Traffic,
+}
+
+impl HostRun {
+    fn of(machine: &mut Machine) -> Result<Self, GuestError> {
+        let mut done = run::direct(machine);
+        if let Some(refusal) = done.refusal.take() {
+            return Err(GuestError::Refused(refusal));
+        }
+        let traffic = machine.traffic().clone();
+        machine.recorder_mut().clear();
+        Ok(Self { done, traffic })
+    }
+}
+
 /// Boots an image on the machine and runs it to its end.
 pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, GuestError> {
     let start = Instant::now();
+    let host = match options.lock_by {
+        LockBy::Image => None,
+        LockBy::Vmm => Some(HostRun::of(machine)?),
+    };
     let scenario = machine.scenario().clone();
     let tables = Tables::new(&scenario, machine.map(), TABLES_BASE);
     let ram: Vec<_> = machine.map().ram.iter().map(|span| (span.base().0, span.size())).collect();
@@ -156,28 +215,47 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         (None, Err(_)) if options.image.is_some() => String::new(),
         (None, Err(error)) => return Err(GuestError::Refused(Refusal::Scenario(error))),
     };
+    let acpi = [(tables.base, tables.bytes)];
+    let rsdp = tables.base;
     vm.boot(&Boot {
         image: options.image.unwrap_or(IMAGE),
         entry: if options.image.is_some() { Entry::Pvh } else { Entry::Ring3 },
         command_line: &line,
-        acpi: &[(tables.base, tables.bytes)],
-        rsdp: tables.base,
+        acpi: &acpi,
+        rsdp,
     })
     .map_err(GuestError::Boot)?;
+    let afterwards = options.then.map(|payload| {
+        let line = command_line(&scenario, machine, payload).unwrap_or_default();
+        // Whatever the scenario is content with, the question here is what is locked.
+        format!("{line} as-found path=lock-all")
+    });
     let limits = mirror::Limits {
         enabled: options.mirror,
         bytes: options.budget.unwrap_or_else(free_memory),
         slots: vm.slots.available(),
         address_bits: vm.address_bits(),
     };
-    let mut guest = Guest::new(machine, limits, options.on_console);
+    let mut guest = Guest::new(machine, vm.ram().clone(), limits, options.on_console);
     // The machine may have been programmed before the guest's first instruction.
-    if let Some(slots) = crate::kvm::Bus::slots(&mut guest) {
-        vm.remap(&slots).map_err(GuestError::Slots)?;
-    }
+    vm.follow(&mut guest).map_err(GuestError::Slots)?;
     let setup = start.elapsed();
-    let limits = Limits { timeout: options.timeout, interrupted: Arc::clone(&options.interrupted) };
+    let mut limits = Limits {
+        timeout: options.timeout,
+        until_port: options.until_port,
+        interrupted: Arc::clone(&options.interrupted),
+    };
     let end = vm.run(&mut guest, &limits);
+    let mut then = None;
+    let ended = matches!(end, End::Exit(_) | End::Port(_) | End::Halt | End::TimedOut { .. });
+    if let Some(line) = afterwards.filter(|_| ended) {
+        vm.clear().map_err(GuestError::Boot)?;
+        let ours =
+            Boot { image: IMAGE, entry: Entry::Ring3, command_line: &line, acpi: &acpi, rsdp };
+        vm.boot(&ours).map_err(GuestError::Boot)?;
+        limits.until_port = None;
+        then = Some(vm.run(&mut guest, &limits));
+    }
     let run = start.elapsed() - setup;
     let judge = guest.judge.take();
     let handed = guest.handed.take();
@@ -191,6 +269,11 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     let home = GuestRun {
         attack: judge.map(|judge| judge.finish(guest.machine)),
         end,
+        then,
+        host,
+        happened: guest.happened,
+        transfers: guest.engine.map(|engine| engine.ended).unwrap_or_default(),
+        last_access: guest.last_access,
         code,
         library,
         at_handoff,

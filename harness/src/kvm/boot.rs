@@ -5,7 +5,9 @@
 
 use std::io::Cursor;
 
-use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs, kvm_xcrs};
+use kvm_bindings::{
+    kvm_dtable, kvm_fpu, kvm_regs, kvm_segment, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
+};
 use linux_loader::cmdline::Cmdline;
 use linux_loader::loader::elf::start_info::{hvm_memmap_table_entry, hvm_start_info};
 use linux_loader::loader::elf::{Elf, PvhBootCapability};
@@ -13,6 +15,7 @@ use linux_loader::loader::{KernelLoader, load_cmdline};
 use vm_memory::{Address, ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::Vm;
+use crate::backing;
 
 /// How the image is entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +125,23 @@ impl Vm {
         }
     }
 
+    /// Makes RAM and vCPU as they were before the first image ran; slots stay as they are.
+    pub fn clear(&mut self) -> Result<(), BootError> {
+        // KVM finishes the access that the last exit was for at the next entry, so there has to be
+        // one before the registers change (KVM API, section 5, `immediate_exit`).
+        self.vcpu.set_kvm_immediate_exit(1);
+        let _ = self.vcpu.run();
+        self.vcpu.set_kvm_immediate_exit(0);
+        for region in self.ram().iter() {
+            backing::forget(region, 0, region.len());
+        }
+        let call = |name| move |error| BootError::Call { name, error };
+        let fpu = kvm_fpu { fcw: 0x37F, mxcsr: 0x1F80, ..Default::default() };
+        self.vcpu.set_fpu(&fpu).map_err(call("KVM_SET_FPU"))?;
+        let events = kvm_vcpu_events::default();
+        self.vcpu.set_vcpu_events(&events).map_err(call("KVM_SET_VCPU_EVENTS"))
+    }
+
     fn put(&self, address: u64, bytes: &[u8]) -> Result<(), BootError> {
         self.ram()
             .write_slice(bytes, GuestAddress(address))
@@ -200,7 +220,7 @@ impl Vm {
                 self.put(directory + 8 * page, &(address | LARGE | USER).to_le_bytes())?;
             }
         }
-        let mut sregs = self.sregs()?;
+        let mut sregs = self.reset;
         let code = segment(0x23, 0xB, 3, true);
         let data = segment(0x1B, 0x3, 3, false);
         sregs.cs = code;
@@ -245,7 +265,7 @@ impl Vm {
 
     /// The state that the PVH boot protocol names.
     fn enter_pvh(&mut self, entry: u64) -> Result<(), BootError> {
-        let mut sregs = self.sregs()?;
+        let mut sregs = self.reset;
         let flat = |selector, type_| kvm_segment { db: 1, ..segment(selector, type_, 0, false) };
         sregs.cs = flat(0x08, 0xB);
         for register in [&mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs, &mut sregs.ss]
@@ -260,10 +280,6 @@ impl Vm {
             &sregs,
             &kvm_regs { rip: entry, rbx: START_INFO, rflags: 2, ..Default::default() },
         )
-    }
-
-    fn sregs(&self) -> Result<kvm_sregs, BootError> {
-        self.vcpu.get_sregs().map_err(|error| BootError::Call { name: "KVM_GET_SREGS", error })
     }
 
     fn set_state(&mut self, sregs: &kvm_sregs, regs: &kvm_regs) -> Result<(), BootError> {

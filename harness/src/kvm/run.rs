@@ -12,7 +12,8 @@ use kvm_ioctls::VcpuExit;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::boot::FAULT_PORT;
-use super::{Slot, Vm};
+use super::instruction;
+use super::{Slot, SlotError, Vm};
 
 /// What answers a guest's accesses.
 pub trait Bus {
@@ -24,8 +25,8 @@ pub trait Bus {
     fn slots(&mut self) -> Option<Vec<Slot>>;
     /// Bytes for the console.
     fn console(&mut self, bytes: &[u8]);
-    /// The guest rang the doorbell with this value; `memory` reads and writes its RAM.
-    fn doorbell(&mut self, value: u32, memory: &vm_memory::GuestMemoryMmap);
+    /// The guest rang the doorbell with this value.
+    fn doorbell(&mut self, value: u32);
     /// KVM could not go on. Where the guest does, if that was meant to happen; else `None`, and the
     /// run ends.
     fn internal_error(&mut self, suberror: u32) -> Option<u64>;
@@ -36,6 +37,8 @@ pub trait Bus {
 pub struct Limits {
     /// Time limit.
     pub timeout: Duration,
+    /// A write to this port ends the run.
+    pub until_port: Option<u16>,
     /// Set by Ctrl-C.
     pub interrupted: Arc<AtomicBool>,
 }
@@ -45,6 +48,8 @@ pub struct Limits {
 pub enum End {
     /// The guest wrote this to the exit port.
     Exit(u8),
+    /// The guest wrote to the port that was to end the run.
+    Port(u16),
     /// The guest halted with nothing to wake it.
     Halt,
     /// The guest cannot go on.
@@ -69,6 +74,33 @@ pub struct Failure {
     pub instruction: Vec<u8>,
     /// The privilege level it ran at, as far as the code segment tells.
     pub ring: u8,
+    /// What is special about the instruction, if that is why.
+    pub hint: Option<Hint>,
+}
+
+/// A failure that has a well-known cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// An instruction at CPL 0, on a host whose KVM emulates CPL 0; its family, if it is one that
+    /// emulators seldom know.
+    EmulatedRing0(Option<instruction::Family>),
+}
+
+impl std::fmt::Display for Hint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self::EmulatedRing0(family) = self;
+        f.write_str("this is ")?;
+        match family {
+            Some(family) => family.fmt(f)?,
+            None => f.write_str("an instruction")?,
+        }
+        write!(
+            f,
+            " at CPL 0. The host's processor shows neither VT-x nor AMD-V, so KVM \
+             emulates CPL 0 there, and its emulator does not know the instruction. Run that code at \
+             CPL 3 (our image does, if its command line says ring3), or on a host with VT-x or AMD-V"
+        )
+    }
 }
 
 /// What went wrong.
@@ -104,19 +136,13 @@ pub enum Reason {
     Run(String),
 }
 
-/// What is behind most internal errors of code that runs at CPL 0.
-const EMULATED: &str = " (a host without VT-x or AMD-V emulates all of CPL 0, where code compiled \
-                        with SSE does not run; our image runs at CPL 3 if its command line says \
-                        ring3)";
-
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.reason {
             Reason::InternalError { suberror: 1 } => write!(
                 f,
                 "KVM internal error, suberror 1: an instruction that KVM had to emulate and could \
-                 not{}",
-                if self.ring == 0 { EMULATED } else { "" }
+                 not"
             )?,
             Reason::InternalError { suberror } => {
                 write!(f, "KVM internal error, suberror {suberror}")?;
@@ -134,7 +160,7 @@ impl std::fmt::Display for Failure {
         for byte in &self.instruction {
             write!(f, " {byte:02x}")?;
         }
-        Ok(())
+        self.hint.map_or(Ok(()), |hint| write!(f, "; {hint}"))
     }
 }
 
@@ -160,7 +186,7 @@ impl Vm {
         let kicker = Kicker::new(deadline, Arc::clone(&limits.interrupted));
         loop {
             let next = match self.vcpu.run() {
-                Ok(exit) => answer(exit, bus),
+                Ok(exit) => answer(exit, bus, limits.until_port),
                 Err(error) if error.errno() == libc::EINTR => Next::Go,
                 Err(error) if error.errno() == libc::EAGAIN => Next::Go,
                 Err(error) => Next::Fail(Reason::Run(format!("KVM_RUN failed: {error}"))),
@@ -168,13 +194,16 @@ impl Vm {
             match next {
                 Next::Go => {}
                 Next::Remap => {
-                    if let Some(slots) = bus.slots()
-                        && let Err(error) = self.remap(&slots)
-                    {
+                    if let Err(error) = self.follow(bus) {
                         return self.fail(Reason::Slot(error.to_string()));
                     }
                 }
-                Next::Doorbell(value) => bus.doorbell(value, &self.ram),
+                Next::Doorbell(value) => {
+                    bus.doorbell(value);
+                    if let Err(error) = self.follow(bus) {
+                        return self.fail(Reason::Slot(error.to_string()));
+                    }
+                }
                 Next::Fault(vector) => return self.fault(vector),
                 Next::Internal => {
                     // SAFETY: the exit reason says that this member of the union is the one in use.
@@ -199,6 +228,11 @@ impl Vm {
                 return End::TimedOut { rip: self.vcpu.get_regs().map_or(0, |regs| regs.rip) };
             }
         }
+    }
+
+    /// Makes the slots what the bus says they are.
+    pub fn follow(&mut self, bus: &mut impl Bus) -> Result<(), SlotError> {
+        bus.slots().map_or(Ok(()), |slots| self.remap(&slots).map(|_| ()))
     }
 
     fn go_to(&mut self, rip: u64) -> Result<(), String> {
@@ -229,11 +263,25 @@ impl Vm {
         let address = physical.filter(|t| t.valid != 0).map_or(rip, |t| t.physical_address);
         let read = self.ram.read(&mut instruction, GuestAddress(address)).unwrap_or(0);
         instruction.truncate(read);
-        End::Failed(Failure { reason, rip, instruction, ring })
+        let long = self.vcpu.get_sregs().is_ok_and(|sregs| sregs.cs.l != 0);
+        let emulated = matches!(reason, Reason::InternalError { suberror: 1 })
+            && ring == 0
+            && !hardware_virtualization();
+        let hint = emulated.then(|| Hint::EmulatedRing0(instruction::family(&instruction, long)));
+        End::Failed(Failure { reason, rip, instruction, ring, hint })
     }
 }
 
-fn answer(exit: VcpuExit<'_>, bus: &mut impl Bus) -> Next {
+/// Whether the host's processor shows VT-x or AMD-V. Where it does not and there is a KVM all the
+/// same, that KVM runs CPL 3 by page tables alone and emulates CPL 0.
+fn hardware_virtualization() -> bool {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let flags = text.lines().find(|line| line.starts_with("flags"));
+    flags
+        .is_none_or(|line| line.split_ascii_whitespace().any(|flag| flag == "vmx" || flag == "svm"))
+}
+
+fn answer(exit: VcpuExit<'_>, bus: &mut impl Bus, until_port: Option<u16>) -> Next {
     match exit {
         VcpuExit::MmioRead(address, data) => {
             data.fill(0xFF);
@@ -246,6 +294,7 @@ fn answer(exit: VcpuExit<'_>, bus: &mut impl Bus) -> Next {
             Next::Remap
         }
         VcpuExit::IoOut(port, data) => match (port, data) {
+            (port, _) if Some(port) == until_port => Next::End(End::Port(port)),
             (EXIT_PORT, [status, ..]) => Next::End(End::Exit(*status)),
             (FAULT_PORT, [vector, ..]) => Next::Fault(*vector),
             (DOORBELL_PORT, &[a, b, c, d]) => Next::Doorbell(u32::from_le_bytes([a, b, c, d])),

@@ -6,6 +6,7 @@
 use cxl_firmware::mmio::Mmio;
 
 use super::{Machine, Target};
+use crate::backing::Backing;
 use crate::device::{Effect, Name};
 use crate::scenario::Place;
 use crate::trace::{Access, Direction};
@@ -19,9 +20,9 @@ impl Machine {
         match self.target(address) {
             Some(Target::Window) => self.load(address, bytes),
             Some(Target::VendorMemory { device, offset }) => {
-                let memory = self.component_mut(Place::Device(device));
-                if let Some(memory) = memory.and_then(|block| block.memory(offset, bytes.len())) {
-                    bytes.copy_from_slice(memory);
+                if let Some((memory, at)) = self.vendor_memory(device, offset) {
+                    // What passes its end stays all-ones.
+                    let _ = memory.read(at, bytes);
                 }
             }
             target => {
@@ -46,9 +47,9 @@ impl Machine {
         match self.target(address) {
             Some(Target::Window) => self.store(address, bytes),
             Some(Target::VendorMemory { device, offset }) => {
-                let memory = self.component_mut(Place::Device(device));
-                if let Some(memory) = memory.and_then(|block| block.memory(offset, bytes.len())) {
-                    memory.copy_from_slice(bytes);
+                if let Some((memory, at)) = self.vendor_memory(device, offset) {
+                    // What passes its end is dropped.
+                    let _ = memory.write(at, bytes);
                 }
             }
             target => {
@@ -71,6 +72,13 @@ impl Machine {
                 }
             }
         }
+    }
+
+    /// A device's memory behind its component BAR, and the place in it of an offset in the block.
+    fn vendor_memory(&self, device: usize, offset: u32) -> Option<(&Backing, u64)> {
+        let block = self.component(Place::Device(device))?;
+        let at = offset.checked_sub(block.memory_extent().start)?;
+        Some((block.memory(), at.into()))
     }
 
     /// Whether registers take an access of this width at this address; counts those they do not.

@@ -92,14 +92,18 @@ impl Machine {
     pub(super) fn window_at(&self, hpa: u64) -> Option<&Window> {
         let physical = hpa >> self.scenario.platform.physical_bits == 0;
         let ram = self.map.ram.iter().any(|span| span.contains(Hpa(hpa)));
-        let windows = self.scenario.windows.iter().zip(&self.map.windows);
-        windows
-            .filter(|(window, base)| {
-                let span = Span::new(**base, window.size);
-                **base != Hpa(0) && span.is_ok_and(|span| span.contains(Hpa(hpa)))
-            })
+        self.placed_windows()
+            .find(|(_, span)| physical && !ram && span.contains(Hpa(hpa)))
             .map(|(window, _)| window)
-            .find(|_| physical && !ram)
+    }
+
+    /// Windows that the platform has placed.
+    pub(super) fn placed_windows(&self) -> impl Iterator<Item = (&Window, Span)> {
+        let windows = self.scenario.windows.iter().zip(&self.map.windows);
+        windows.filter_map(|(window, base)| {
+            let span = Span::new(*base, window.size).ok()?;
+            (*base != Hpa(0)).then_some((window, span))
+        })
     }
 }
 

@@ -1,16 +1,25 @@
 //! Where an access goes: which register, window or memory answers at an address.
 //!
+//! Of several that could claim an address, one wins: RAM, then ECAM, then registers of host bridges,
+//! then the first window, then the BAR that comes first in the order of bridges, ports, and what
+//! hangs below them.
+//!
 //! **Invariant**: the answer follows from the address map and the routing registers of bridges
 //! alone; of two that could claim an address, the one that is asked first here always wins.
 
-use cxl_regs::Hpa;
 use cxl_regs::access::Spec;
 use cxl_regs::config::Bdf;
+use cxl_regs::{Hpa, Span};
 
 use super::Machine;
+use crate::backing::Backing;
 use crate::device::Name;
+use crate::device::port::COMPONENT_BAR;
 use crate::fault::Where;
 use crate::scenario::{BridgeVersion, Parent, Place};
+
+/// The unit in which a processor maps memory.
+pub const PAGE: u64 = 4096;
 
 /// What answers at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +54,19 @@ pub enum Target {
     },
     /// A fixed memory window.
     Window,
+}
+
+/// Whole pages of plain memory behind a BAR.
+#[derive(Clone, Copy, Debug)]
+pub struct BarPages<'a> {
+    /// Whose.
+    pub device: usize,
+    /// Where they are now.
+    pub span: Span,
+    /// The memory.
+    pub memory: &'a Backing,
+    /// Where in the memory they start.
+    pub offset: u64,
 }
 
 impl Target {
@@ -92,6 +114,41 @@ impl Machine {
             }
             _ => Target::Component { place, offset: offset as u32 },
         })
+    }
+
+    /// The pages of plain memory behind BARs that accesses reach now: the BAR is placed, Memory Space
+    /// and the forwarding windows above it are on, and no byte of the page is anybody else's.
+    pub fn bar_pages(&self) -> Vec<BarPages<'_>> {
+        (0..self.devices.len()).flat_map(|device| self.bar_pages_of(device)).collect()
+    }
+
+    fn bar_pages_of(&self, device: usize) -> Vec<BarPages<'_>> {
+        let place = Place::Device(device);
+        let bar = self.function(place).and_then(|function| function.bar(COMPONENT_BAR.index));
+        let Some((block, bar)) = self.component(place).zip(bar) else { return Vec::new() };
+        let extent = block.memory_extent();
+        let mut pages: Vec<BarPages<'_>> = Vec::new();
+        for offset in extent.clone().step_by(PAGE as usize) {
+            let Ok(span) = Span::new(Hpa(bar.base().0 + u64::from(offset)), PAGE) else { continue };
+            let target = self.target(span.base().0);
+            // BARs and forwarding windows have whole pages; a CXL memory window may be anything.
+            if target != Some(Target::VendorMemory { device, offset })
+                || self.placed_windows().any(|(_, window)| window.overlaps(span))
+            {
+                continue;
+            }
+            match pages.last_mut() {
+                Some(last) if last.span.end() == span.base() => {
+                    last.span =
+                        Span::new(last.span.base(), last.span.size() + PAGE).unwrap_or(span);
+                }
+                _ => {
+                    let offset = u64::from(offset - extent.start);
+                    pages.push(BarPages { device, span, memory: block.memory(), offset });
+                }
+            }
+        }
+        pages
     }
 
     /// The function that a configuration cycle reaches, by the bus numbers that bridges hold.

@@ -68,7 +68,7 @@ fn four_bridges() {
         (0x880_0000_0000, 768 * MIB),
         (0x8C0_0000_0000, GIB),
     ];
-    assert_eq!(ran.run.slot_log, want.map(|(base, size)| Slot::Add { base, size }));
+    assert_eq!(ran.memory_log(), want.map(|(base, size)| Slot::Add { base, size }));
     for (device, (base, size)) in want.into_iter().enumerate() {
         for dpa in [0, size - 4096] {
             assert_eq!(ran.media(device, dpa), !(base + dpa));
@@ -85,7 +85,7 @@ const SWEEP: u64 = 64 + 64;
 fn half() {
     let ran = payload(&builtin("one-device"), "half").good();
     assert_eq!(ran.window_exits(), [0, SWEEP]);
-    assert_eq!(ran.run.slot_log, [Slot::Add { base: 4 * GIB, size: 512 * MIB }]);
+    assert_eq!(ran.memory_log(), [Slot::Add { base: 4 * GIB, size: 512 * MIB }]);
 }
 
 fn half_by_budget() {
@@ -106,7 +106,7 @@ fn half_unmirrored() {
     let options = Options { payload: "half", mirror: false, ..options() };
     let ran = run(&builtin("one-device"), &options).good();
     assert_eq!(ran.window_exits(), [SWEEP, SWEEP]);
-    assert_eq!(ran.run.slot_log, []);
+    assert_eq!(ran.memory_log(), []);
 }
 
 fn exec() {
@@ -126,7 +126,7 @@ fn trial(name: &str) {
         let Slot::Add { base, .. } = last else { panic!("{last:?}") };
         let mut want = adds(&ran);
         want.extend([Slot::Remove { base }, last, Slot::Remove { base }, last]);
-        assert_eq!(ran.run.slot_log, want);
+        assert_eq!(ran.memory_log(), want);
     }
 }
 
@@ -150,7 +150,7 @@ fn in_vain(name: &str) {
     let ran = payload(&builtin("one-device"), name);
     assert_eq!(ran.run.verdict(), Verdict::Refused);
     assert!(ran.run.announced.iter().all(|one| !one.happened), "{:?}", ran.run.announced);
-    assert_eq!(ran.run.slot_log, adds(&ran));
+    assert_eq!(ran.memory_log(), adds(&ran));
 }
 
 fn recreate(name: &str) {
@@ -164,7 +164,8 @@ fn recreate(name: &str) {
         let (from, to) = if cycle % 2 == 0 { (first, first + size) } else { (first + size, first) };
         want.extend([Slot::Remove { base: from }, Slot::Add { base: to, size }]);
     }
-    assert!(ran.run.slot_log == want, "{} calls, {} wanted", ran.run.slot_log.len(), want.len());
+    let log = ran.memory_log();
+    assert!(log == want, "{} calls, {} wanted", log.len(), want.len());
     assert_eq!(ran.run.marks.len(), 10);
     assert!(ran.run.marks.iter().all(|mark| mark.slots == start.len()), "{:?}", ran.run.marks);
     let device = ran.machine.scenario().devices.len() - 1;
@@ -176,9 +177,9 @@ fn recreate(name: &str) {
 
 fn program() {
     let before = payload(&builtin("path2"), "none").good();
-    assert_eq!(before.run.slot_log, []);
+    assert_eq!(before.memory_log(), []);
     let ran = payload(&builtin("path2"), "program").good();
-    assert_eq!(ran.run.slot_log, [Slot::Add { base: 4 * GIB, size: 512 * MIB }]);
+    assert_eq!(ran.memory_log(), [Slot::Add { base: 4 * GIB, size: 512 * MIB }]);
     let hdm = ran.machine.component(Place::Device(0)).unwrap().hdm().unwrap();
     let decoder = hdm.images().next().unwrap();
     assert_eq!((decoder.base(), decoder.size()), (4 * GIB, 512 * MIB));
@@ -190,7 +191,7 @@ fn bars() {
     for name in ["one-device", "default", "switch"] {
         let before = payload(&builtin(name), "none").good();
         let ran = payload(&builtin(name), "bars").good();
-        assert_eq!(ran.run.slot_log, before.run.slot_log);
+        assert_eq!(ran.memory_log(), before.memory_log());
         assert_eq!(ran.run.counts.window, 0);
         assert_eq!(ran.machine.fabric(), before.machine.fabric());
     }

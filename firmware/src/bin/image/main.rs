@@ -20,7 +20,7 @@ use core::fmt::Write;
 use core::panic::PanicInfo;
 use core::ptr;
 
-use cxl_firmware::bring_up::{Workspace, bring_up};
+use cxl_firmware::bring_up::{BringUpError, Workspace, bring_up, inspect};
 use cxl_firmware::doorbell::{Call, EMPTY_HANDLER, Status};
 use cxl_firmware::handoff::{self, TableLocation};
 use cxl_firmware::mmio::Mmio;
@@ -96,7 +96,11 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     policy.requests = unsafe { &*ptr::from_ref(options.requests.as_slice()) };
 
     let mut clock = hw.clock();
-    let result = bring_up(&mut hw, &mut clock, &platform, &policy, room);
+    let result = if options.as_found {
+        inspect(&mut hw, &mut clock, &platform, &policy, room)
+    } else {
+        bring_up(&mut hw, &mut clock, &platform, &policy, room)
+    };
     let (reads, writes) = (hw.reads, hw.writes);
     let committed = &room.committed;
     let tree = room.topology.tree();
@@ -125,7 +129,13 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
         writes: writes.into(),
         code: code.into(),
     };
-    if let Err(error) = result {
+    let verified = result.is_ok();
+    if options.as_found && matches!(result, Err(BringUpError::Verify(_))) {
+        // What somebody else left is told, not refused: the payload is here to look at it.
+        for finding in room.findings.list() {
+            say(format_args!("found: {finding}"));
+        }
+    } else if let Err(error) = result {
         for entry in &committed.decoders {
             let (at, index) = (tree.path(entry.node), entry.index);
             say(format_args!("{at}, decoder {index}: {}", entry.fate));
@@ -154,7 +164,7 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
         }
     }
     let passed = payload::run(options.payload, &mut hw, room, &platform);
-    port::exit(if passed { Status::Success } else { Status::Refused })
+    port::exit(if passed && verified { Status::Success } else { Status::Refused })
 }
 
 /// A line on the console.

@@ -13,6 +13,7 @@
 //! address-bits=N                          width of a physical address, where CPUID is not the
 //!                                         VMM's to answer (CPL 3 without hardware support)
 //! payload=NAME                            what runs afterwards            (none)
+//! as-found                                program nothing: find and verify what is there
 //! exits=N                                 no firmware: N bare exits and the end, for benches
 //! ring3                                   PVH entry: run at CPL 3
 //! quiet                                   print errors only
@@ -34,6 +35,7 @@ pub(crate) struct Options<'a> {
     pub(crate) roots: Vec<(u32, RootBus), 32>,
     pub(crate) address_bits: Option<u8>,
     pub(crate) payload: &'a str,
+    pub(crate) as_found: bool,
     pub(crate) exits: Option<u64>,
     pub(crate) quiet: bool,
 }
@@ -49,6 +51,7 @@ impl<'a> Options<'a> {
             roots: Vec::new(),
             address_bits: None,
             payload: "none",
+            as_found: false,
             exits: None,
             quiet: false,
         };
@@ -77,6 +80,7 @@ impl<'a> Options<'a> {
                 self.address_bits = Some(number(value)?.try_into().ok()?);
             }
             ("payload", name) => self.payload = name,
+            ("as-found", "") => self.as_found = true,
             ("exits", count) => self.exits = Some(number(count)?),
             ("quiet", "") => self.quiet = true,
             // The entry has looked at it already.

@@ -7,6 +7,7 @@
 mod attack;
 mod bars;
 mod bench;
+mod dma;
 mod execute;
 mod memory;
 mod path;
@@ -55,6 +56,7 @@ fn one(
         "widths" => widths::widths(hw, room, checks),
         "attack" => attack::attack(hw, room, platform),
         "bench" => bench::run(hw, room, checks),
+        "dma" => dma::dma(hw, room, platform, checks),
         "count" => count(),
         "cost" => bench::cost(hw, room),
         _ => checks.refuse(format_args!("there is no payload \"{name}\"")),

@@ -1,0 +1,642 @@
+//! The VMM with guests of other make: tiny PVH images, assembled here by hand, that program
+//! decoders badly, leave one unlocked, count, loop, or die; and our own image where it is told what
+//! to find.
+//!
+//! Every test needs `/dev/kvm` and is ignored, with the reason, where it does not open.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod rig;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use cxl_firmware::bring_up::BringUpError;
+use cxl_firmware::doorbell::Call;
+use cxl_firmware::handoff;
+use cxl_firmware::verify::Finding;
+use cxl_harness::attack::{Class, Detail};
+use cxl_harness::dma::{DmaError, Moved};
+use cxl_harness::guest::boot::{GuestError, GuestRun, HostRun, LockBy, Options, boot};
+use cxl_harness::guest::engine::Fault;
+use cxl_harness::guest::mirror::Unmirrored;
+use cxl_harness::kvm::{self, Call as SlotCall, End, Hint, Reason, instruction};
+use cxl_harness::machine::{Machine, PlugError};
+use cxl_harness::mapping::How;
+use cxl_harness::run::{self, Refusal};
+use cxl_harness::scenario::{Place, Scenario, builtin, builtins};
+use cxl_harness::trace::Traffic;
+use cxl_regs::Dpa;
+use libtest_mimic::{Arguments, Trial};
+use rig::*;
+
+/// 32-bit code at CPL 0, as the PVH entry starts it, and the ELF file around it.
+#[derive(Default)]
+struct Program(Vec<u8>);
+
+/// Where the code is loaded.
+const CODE: u32 = 0x10_0000;
+/// Where it builds messages for the doorbell.
+const MESSAGE: u32 = 0x20_0000;
+
+impl Program {
+    fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// mov dword [address], value
+    fn store(self, address: u32, value: u32) -> Self {
+        self.bytes(&[0xC7, 0x05]).bytes(&address.to_le_bytes()).bytes(&value.to_le_bytes())
+    }
+
+    /// mov byte [address], value
+    fn store_byte(self, address: u32, value: u8) -> Self {
+        self.bytes(&[0xC6, 0x05]).bytes(&address.to_le_bytes()).bytes(&[value])
+    }
+
+    /// mov eax, [address]
+    fn load(self, address: u32) -> Self {
+        self.bytes(&[0xA1]).bytes(&address.to_le_bytes())
+    }
+
+    /// mov dx, port; out dx, eax
+    fn out(self, port: u16) -> Self {
+        self.bytes(&[0x66, 0xBA]).bytes(&port.to_le_bytes()).bytes(&[0xEF])
+    }
+
+    /// Four bytes of memory to the console.
+    fn print(self, address: u32) -> Self {
+        self.load(address).out(0x3F8)
+    }
+
+    /// Two megabytes of ones: cld; mov edi, address; mov ecx, dwords; mov eax, -1; rep stosd
+    fn fill(self, address: u32) -> Self {
+        self.bytes(&[0xFC, 0xBF])
+            .bytes(&address.to_le_bytes())
+            .bytes(&[0xB9, 0x00, 0x00, 0x08, 0x00, 0xB8, 0xFF, 0xFF, 0xFF, 0xFF, 0xF3, 0xAB])
+    }
+
+    /// Rings the doorbell with a count.
+    fn count(self, value: u32) -> Self {
+        // Kind 3, then the value, both 64 bits; then mov eax, MESSAGE.
+        self.store(MESSAGE, 3)
+            .store(MESSAGE + 8, value)
+            .bytes(&[0xB8])
+            .bytes(&MESSAGE.to_le_bytes())
+            .out(0xF8)
+    }
+
+    /// mov al, status; out 0xF4, al
+    fn exit(self, status: u8) -> Self {
+        self.bytes(&[0xB0, status, 0xE6, 0xF4])
+    }
+
+    /// Programs a decoder as [`rig::program`] does.
+    fn decoder(self, at: u64, (base, size, route): (u64, u32, u32), control: u32) -> Self {
+        let at = at as u32;
+        self.store(at, base as u32)
+            .store(at + 0x04, (base >> 32) as u32)
+            .store(at + 0x08, size)
+            .store(at + 0x0C, 0)
+            .store(at + 0x14, route)
+            .store(at + 0x18, 0)
+            .store(at + 0x10, control)
+    }
+
+    /// The ELF file: a PVH note, and all of the code as one segment.
+    fn elf(self) -> Vec<u8> {
+        let half = |value: u16| value.to_le_bytes().to_vec();
+        let word = |value: u32| value.to_le_bytes().to_vec();
+        let long = |value: u64| value.to_le_bytes().to_vec();
+        let note = [word(4), word(4), word(18), b"Xen\0".to_vec(), word(CODE)].concat();
+        let (headers, note_size) = (64 + 2 * 56u64, note.len() as u64);
+        let code_at = headers + note_size;
+        let header = |kind: u32, offset: u64, address: u64, size: u64| {
+            let place = [offset, address, address, size, size, 4].map(long).concat();
+            [word(kind), word(7), place].concat()
+        };
+        let code_size = self.0.len() as u64;
+        [
+            b"\x7fELF\x02\x01\x01".to_vec(),
+            vec![0; 9],
+            // Executable, x86-64, version 1.
+            [half(2), half(62), word(1)].concat(),
+            [long(CODE.into()), long(64), long(0), word(0)].concat(),
+            [half(64), half(56), half(2), half(64), half(0), half(0)].concat(),
+            header(4, headers, 0, note_size),
+            header(1, code_at, CODE.into(), code_size),
+            note,
+            self.0,
+        ]
+        .concat()
+    }
+}
+
+/// A machine whose window lies where 32-bit code reaches it.
+const LOW: &str = r#"
+[platform]
+memory = "64MiB"
+[[bridge]]
+name = "hb0"
+uid = 16
+decoders = 4
+[[port]]
+name = "rp0"
+below = "hb0"
+number = 5
+[[port]]
+name = "rp1"
+below = "hb0"
+number = 6
+[[device]]
+name = "mem0"
+below = "rp0"
+volatile = "256MiB"
+[[window]]
+targets = ["hb0"]
+base = "0x40000000"
+size = "512MiB"
+"#;
+const LOW_WINDOW: u32 = 0x4000_0000;
+const LOW_SIZE: u32 = 0x1000_0000;
+
+/// Runs a foreign image, whose end is checked by the caller.
+fn foreign(machine: &mut Machine, program: Program, options: Options<'_>) -> GuestRun {
+    let image = program.elf();
+    boot(machine, &Options { image: Some(&image), ..options }).unwrap()
+}
+
+fn builtin_machine(name: &str) -> Machine {
+    Machine::new(&Scenario::parse(builtin(name).unwrap().text, name).unwrap())
+}
+
+fn console(run: &GuestRun) -> String {
+    String::from_utf8_lossy(&run.console).into_owned()
+}
+
+/// Four bytes each, as [`Program::print`] sends them.
+fn printed(run: &GuestRun) -> Vec<u32> {
+    run.console.chunks(4).map(|four| u32::from_le_bytes(four.try_into().unwrap())).collect()
+}
+
+/// The whole path of [`LOW`]'s device at the start of the window, programmed by somebody.
+fn program_path(machine: &Machine, device_control: u32, bridge_control: u32) -> Program {
+    let base = machine.map().windows[0].0;
+    let range = |route| (base, LOW_SIZE, route);
+    let (mem0, hb0) = (decoder(machine, "mem0", 0), decoder(machine, "hb0", 0));
+    let global = component(machine, "mem0") + GLOBAL;
+    Program::default()
+        .decoder(mem0, range(0), HOST_ONLY | COMMIT | device_control)
+        .store(global as u32, 2)
+        .store((dvsec(machine, "mem0") + 0x0C) as u32, 4)
+        .decoder(hb0, range(5), HOST_ONLY | COMMIT | bridge_control)
+}
+
+// Who locks.
+
+fn host_and_image_lock_the_same_decoders() {
+    let mut locked = 0;
+    for found in builtins() {
+        let name = found.name;
+        let (mut by_image, mut by_host) = (builtin_machine(name), builtin_machine(name));
+        // Faults count accesses, of which there are more with two at work.
+        if !by_image.scenario().faults.is_empty() {
+            continue;
+        }
+        let options = Options::default();
+        let image = boot(&mut by_image, &options).unwrap();
+        let host = match boot(&mut by_host, &Options { lock_by: LockBy::Vmm, ..options }) {
+            Ok(run) => run,
+            // Only the text of a scenario can ask for more than there are words for.
+            Err(GuestError::Refused(Refusal::Scenario(_))) => continue,
+            Err(GuestError::Refused(refusal)) => {
+                let expected = (End::Exit(0x11), Some(refusal.code()));
+                // Before there is a machine to speak of, there is no record to carry the number.
+                let code = image.code.or(Some(refusal.code()));
+                assert_eq!((image.end, code), expected, "{name}");
+                continue;
+            }
+            Err(error) => panic!("{name}: {error}"),
+        };
+        for run in [&image, &host] {
+            let end = (&run.end, run.code);
+            assert_eq!(end, (&End::Exit(0x10), Some(0)), "{name}: {}", console(run));
+        }
+        assert_eq!(console(&image), console(&host), "{name}");
+        assert_eq!(by_image.fabric(), by_host.fabric(), "{name}");
+        assert_eq!(image.cedt, host.cedt, "{name}");
+        let facts = |run: &GuestRun| {
+            let record = handoff::read(&run.handoff).unwrap();
+            (record.regions().collect::<Vec<_>>(), record.decoders().collect::<Vec<_>>())
+        };
+        assert_eq!(facts(&image), facts(&host), "{name}");
+        // The image found everything done: all writes to decoders are the host's.
+        let HostRun { done, traffic } = host.host.unwrap();
+        assert_eq!(decoder_writes(by_image.traffic()), decoder_writes(&traffic), "{name}");
+        assert_eq!(decoder_writes(by_host.traffic()), [], "{name}");
+        assert_eq!(done.cedt, host.cedt, "{name}");
+        locked += usize::from(!decoder_writes(&traffic).is_empty());
+    }
+    assert!(locked >= 8, "{locked}");
+}
+
+fn refusal_by_the_host_starts_no_guest() {
+    let mut machine = builtin_machine("no-window");
+    let options = Options {
+        lock_by: LockBy::Vmm,
+        on_console: |_| panic!("the guest ran"),
+        ..Options::default()
+    };
+    match boot(&mut machine, &options) {
+        Err(GuestError::Refused(Refusal::BringUp(BringUpError::Plan(_)))) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Writes to each decoder.
+fn decoder_writes(traffic: &Traffic) -> Vec<(Place, u8, u64)> {
+    let decoders = traffic.decoders.iter();
+    decoders
+        .map(|(&(place, decoder), count)| (place, decoder, count.writes))
+        .filter(|(.., writes)| *writes != 0)
+        .collect()
+}
+
+// Devices that come and go, and resets.
+
+fn events(text: &str, list: &str) -> Machine {
+    machine(&format!("{text}\n{list}"))
+}
+
+fn bad_hot_add_is_an_error_and_the_guest_counts_on() {
+    let mut machine = events(
+        LOW,
+        "[[device]]\nname = \"late\"\nbelow = \"rp0\"\npresent = false\nvolatile = \"256MiB\"\n\
+         [[event]]\nat = 2\naction = \"hot-add\"\ndevice = \"late\"\n\
+         [[event]]\nat = 3\naction = \"hot-add\"\ndevice = \"mem0\"\n\
+         [[event]]\nat = 9\naction = \"hot-remove\"\ndevice = \"mem0\"\n",
+    );
+    let program = (1..=5).fold(Program::default(), Program::count).exit(7);
+    let run = foreign(&mut machine, program, Options::default());
+    assert_eq!(run.end, End::Exit(7));
+    let counts: Vec<_> = (1..=5).map(|value| Call::Count { value }).collect();
+    assert_eq!(run.calls, counts);
+    let results: Vec<_> = run.happened.iter().map(|event| (event.count, event.result)).collect();
+    let taken = Err(PlugError::PortTaken { port: 0, by: place(&machine, "mem0") });
+    assert_eq!(results, [(2, taken), (3, Err(PlugError::Present { device: 0 }))]);
+}
+
+fn removal_of_a_locked_device_takes_its_slot_and_leaves_the_bridge_locked() {
+    let mut machine =
+        events(LOW, "[[event]]\nat = 1\naction = \"hot-remove\"\ndevice = \"mem0\"\n");
+    let function = config(&machine, "mem0") as u32;
+    let bridge = decoder(&machine, "hb0", 0) as u32 + 0x10;
+    let program = Program::default()
+        .store(LOW_WINDOW, 0x1234_5678)
+        .print(LOW_WINDOW)
+        .print(function)
+        .count(1)
+        .print(LOW_WINDOW)
+        .print(function)
+        .store(bridge, 0)
+        .print(bridge)
+        .count(2)
+        .exit(1);
+    let options = Options { lock_by: LockBy::Vmm, ..Options::default() };
+    let run = foreign(&mut machine, program, options);
+    assert_eq!(run.end, End::Exit(1));
+    let printed = printed(&run);
+    assert_eq!(printed[0], 0x1234_5678);
+    assert_ne!(printed[1], u32::MAX);
+    assert_eq!(printed[2..4], [u32::MAX, u32::MAX]);
+    assert_eq!(printed[4] & (COMMITTED | LOCK), COMMITTED | LOCK);
+    let base = LOW_WINDOW.into();
+    let log = [SlotCall::Add { base, size: LOW_SIZE.into() }, SlotCall::Remove { base }];
+    assert_eq!(run.slot_log, log);
+    // One exit in the window: the load after the removal.
+    assert_eq!(run.counts.window, 1);
+    assert_eq!(run.calls.len(), 2);
+}
+
+fn resets_from_the_host_clear_what_they_clear() {
+    for (kind, bridge_stays, device_stays, device) in [
+        ("cold", false, false, ""),
+        ("warm", false, false, ""),
+        ("hot", true, false, ""),
+        ("cxl", true, true, "device = \"mem0\"\n"),
+        ("flr", true, true, "device = \"mem0\"\n"),
+    ] {
+        let event = format!("[[event]]\nat = 1\naction = \"reset\"\nkind = \"{kind}\"\n{device}");
+        let mut machine = events(LOW, &event);
+        let controls = ["hb0", "mem0"].map(|name| decoder(&machine, name, 0) as u32 + 0x10);
+        let program = Program::default().count(1).print(controls[0]).print(controls[1]).exit(1);
+        let run =
+            foreign(&mut machine, program, Options { lock_by: LockBy::Vmm, ..Options::default() });
+        assert_eq!(run.end, End::Exit(1));
+        assert!(run.happened.iter().all(|event| event.result.is_ok()), "{kind}");
+        let locked: Vec<_> = printed(&run).iter().map(|control| control & LOCK != 0).collect();
+        // FLR takes BARs and Memory Space with it, so the device's own answer is that of nobody.
+        assert_eq!(locked[0], bridge_stays, "{kind}");
+        let committed = machine.fabric().devices[0].hdm.as_ref().unwrap().decoders[0];
+        assert_eq!(committed.control().committed(), device_stays, "{kind}");
+    }
+}
+
+// The component BAR.
+
+fn plain_pages_of_a_bar_cause_no_exit_and_registers_do() {
+    let text = LOW.replace("below = \"rp0\"", "below = \"rp0\"\nkind = \"type2\"");
+    let mut machine = machine(&text);
+    let block = component(&machine, "mem0") as u32;
+    let function = config(&machine, "mem0") as u32;
+    let mut program = Program::default();
+    for offset in [0x2000, 0x5004, 0xDFFC] {
+        program = program.store(block + offset, offset).print(block + offset);
+    }
+    // Odd widths are fine there, and dropped and counted among registers.
+    program = program.store_byte(block + 0x2001, 0xAB).print(block + 0x2000);
+    program = program.store_byte(block + GLOBAL as u32, 2).print(block + GLOBAL as u32);
+    // Moved by 128 KiB within the port's window, the memory is at its new place.
+    program = program.store(function + 0x10, block + 0x2_0000).print(block + 0x2_2000);
+    program = program.print(block + 0x2000).exit(1);
+    let run = foreign(&mut machine, program, Options::default());
+    assert_eq!(run.end, End::Exit(1));
+    assert_eq!(printed(&run), [0x2000, 0x5004, 0xDFFC, 0xAB00, 0, 0xAB00, u32::MAX]);
+    // The two accesses to Global Control, the BAR, and the load where nothing is any more.
+    assert_eq!((run.counts.reads, run.counts.writes), (2, 2));
+    assert_eq!(machine.traffic().ragged, 1);
+    let (base, size) = (u64::from(block) + 0x2000, 0xC000);
+    let log = [
+        SlotCall::Add { base, size },
+        SlotCall::Remove { base },
+        SlotCall::Add { base: base + 0x2_0000, size },
+    ];
+    assert_eq!(run.slot_log, log);
+}
+
+fn bar_and_decoders_put_over_ram_and_each_other_fail_no_ioctl() {
+    let text = LOW.replace("below = \"rp0\"", "below = \"rp0\"\nkind = \"type2\"");
+    let text = format!(
+        "{text}[[device]]\nname = \"acc1\"\nbelow = \"rp1\"\nkind = \"type2\"\n\
+         volatile = \"256MiB\"\n"
+    );
+    let mut machine = machine(&text);
+    let block = component(&machine, "mem0") as u32;
+    let (first, second) = (config(&machine, "mem0") as u32, config(&machine, "acc1") as u32);
+    let port = config(&machine, "rp1") as u32;
+    let mut program = program_path(&machine, 0, 0);
+    let open = 0xFFF0_8000;
+    for address in [0, 0x10_0000, LOW_WINDOW, 0xC000_0000, 0xE010_0000, 0xFEE0_0000, block] {
+        program = program
+            .store(port + 0x20, open)
+            .store(second + 0x10, address)
+            .store(first + 0x10, address);
+    }
+    let run = foreign(&mut machine, program.exit(1), Options::default());
+    assert_eq!(run.end, End::Exit(1), "{run:?}");
+}
+
+// Foreign images.
+
+fn verdict(machine: &mut Machine) -> Option<Refusal> {
+    run::require_locked(machine).refusal
+}
+
+fn an_unlocked_decoder_of_a_foreign_image_is_found() {
+    for (device, bridge, expected) in
+        [(LOCK, LOCK, None), (LOCK, 0, Some("hb0")), (0, LOCK, Some("mem0")), (0, 0, Some("mem0"))]
+    {
+        let mut machine = machine(LOW);
+        let program = program_path(&machine, device, bridge).exit(0);
+        let run = foreign(&mut machine, program, Options::default());
+        assert_eq!(run.end, End::Exit(0));
+        assert_eq!(run.mirror.slots.len(), 1, "whoever programmed it, it is mirrored");
+        match (verdict(&mut machine), expected) {
+            (None, None) => {}
+            (
+                Some(Refusal::BringUp(BringUpError::Verify(Finding::UnlockedOnPath { place }))),
+                Some(name),
+            ) => {
+                let at_bridge = place.at.ports().is_empty();
+                assert_eq!(at_bridge, name == "hb0", "{place:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn a_decoder_programmed_badly_gets_no_slot_and_a_reason() {
+    for (what, base, route, reason) in [
+        ("no such port", LOW_WINDOW, 9, "no-such-port"),
+        ("nothing plugged in there", LOW_WINDOW, 6, "not-in-target-list"),
+        ("another range", LOW_WINDOW + LOW_SIZE, 5, "not-covered"),
+    ] {
+        let mut machine = machine(LOW);
+        let hb0 = decoder(&machine, "hb0", 0);
+        let program = program_path(&machine, 0, 0)
+            .store(hb0 as u32 + 0x10, HOST_ONLY)
+            .decoder(hb0, (base.into(), LOW_SIZE, route), HOST_ONLY | COMMIT)
+            .exit(0);
+        let run = foreign(&mut machine, program, Options::default());
+        assert_eq!(run.end, End::Exit(0));
+        assert_eq!(run.mirror.slots, [], "{what}");
+        let How::Trapped { reason: found } = run.mirror.mappings[0].how else { panic!("{what}") };
+        assert_eq!(found.name(), reason, "{what}");
+    }
+}
+
+fn our_image_runs_after_theirs_on_what_they_left() {
+    let looping = |program: Program| program.bytes(&[0xEB, 0xFE]);
+    let halting = |program: Program| program.bytes(&[0xF4]);
+    let until = |program: Program| program.out(0x80).bytes(&[0x0F, 0x0B]);
+    // mov eax, [where nothing is]; jmp back: time runs out in the middle of an access.
+    let polling = |program: Program| program.load(0xF000_0000).bytes(&[0xEB, 0xF9]);
+    type Ending = (&'static str, fn(Program) -> Program, fn(&End) -> bool);
+    let endings: [Ending; 5] = [
+        ("exit", |program| program.exit(3), |end| *end == End::Exit(3)),
+        ("halt", halting, |end| *end == End::Halt),
+        ("port", until, |end| *end == End::Port(0x80)),
+        ("time", looping, |end| matches!(end, End::TimedOut { .. })),
+        ("time, polling", polling, |end| matches!(end, End::TimedOut { .. })),
+    ];
+    // A window that our image has to build page tables for.
+    let text = LOW.replace("0x40000000", "0x100000000");
+    for (what, ending, ended) in endings {
+        let mut machine = machine(&format!("{text}[policy]\nconfig_lock = false\n"));
+        let mark = (Dpa(0x12_3400), [0x60, 0x0D]);
+        assert!(machine.endpoint_mut(0).unwrap().media.write(mark.0, &mark.1));
+        // RAM where our image comes to lie is full of ones.
+        let program = ending(program_path(&machine, LOCK, 0).fill(CODE + 0x1_0000));
+        let image = program.elf();
+        let options = Options {
+            image: Some(&image),
+            until_port: Some(0x80),
+            then: Some("touch"),
+            timeout: Duration::from_secs(if what.starts_with("time") { 2 } else { 30 }),
+            ..Options::default()
+        };
+        let run = boot(&mut machine, &options).unwrap();
+        assert!(ended(&run.end), "{what}: {:?}", run.end);
+        // The bridge is not locked, which our verifier says and the end tells.
+        assert_eq!(run.then, Some(End::Exit(0x11)), "{what}: {}", console(&run));
+        assert!(console(&run).contains("UnlockedOnPath"), "{what}: {}", console(&run));
+        assert_eq!(run.code, Some(0x0515), "{what}");
+        assert!(run.calls.iter().all(|call| !matches!(call, Call::Check { passed: false, .. })));
+        assert!(run.calls.iter().any(|call| matches!(call, Call::Check { .. })), "{what}");
+        let record = handoff::read(&run.handoff).unwrap();
+        assert_eq!(record.decoders().count(), 2, "{what}");
+        let theirs: Vec<_> =
+            decoder_writes(machine.traffic()).iter().map(|entry| entry.2).collect();
+        assert_eq!(theirs, [7, 7], "{what}: our image wrote to decoders");
+        // Contents are as they were, but for the pages that the payload wrote to.
+        let mut bytes = [0; 2];
+        assert!(machine.endpoint(0).unwrap().media.read(mark.0, &mut bytes));
+        assert_eq!(bytes, mark.1, "{what}");
+    }
+}
+
+fn our_attack_runs_on_what_a_foreign_image_left() {
+    // Locked or not, hardware that keeps the rules holds; the verifier tells which it was.
+    for (bridge, verified) in [(LOCK, 0x10), (0, 0x11)] {
+        let mut machine = machine(&format!("{LOW}[policy]\nconfig_lock = false\n"));
+        let image = program_path(&machine, LOCK, bridge).exit(0).elf();
+        let options = Options {
+            image: Some(&image),
+            then: Some("attack"),
+            timeout: Duration::from_secs(300),
+            ..Options::default()
+        };
+        let run = boot(&mut machine, &options).unwrap();
+        assert_eq!(run.end, End::Exit(0));
+        assert_eq!(run.then, Some(End::Exit(verified)), "{}", console(&run));
+        let attack = run.attack.unwrap();
+        assert!(attack.tried > 1000);
+        assert_eq!(attack.tried, attack.held + attack.allowed + attack.changed);
+        let breach = |detail: &&Detail| detail.decoder.is_some() && detail.class == Class::Changed;
+        assert_eq!(attack.details.iter().find(breach), None);
+    }
+}
+
+fn an_image_that_dies_is_no_reason_to_run_ours() {
+    let mut machine = machine(LOW);
+    // ud2 without an IDT: a triple fault.
+    let image = Program::default().bytes(&[0x0F, 0x0B]).elf();
+    let options = Options { image: Some(&image), then: Some("none"), ..Options::default() };
+    let run = boot(&mut machine, &options).unwrap();
+    match run.end {
+        End::Failed(failure) => assert_eq!(failure.reason, Reason::TripleFault),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(run.then, None);
+}
+
+fn a_loop_ends_by_the_time_limit() {
+    let mut machine = machine(LOW);
+    let timeout = Duration::from_millis(300);
+    let program = Program::default().bytes(&[0xEB, 0xFE]);
+    let run = foreign(&mut machine, program, Options { timeout, ..Options::default() });
+    assert_eq!(run.end, End::TimedOut { rip: CODE.into() });
+}
+
+fn an_instruction_that_the_emulator_does_not_know_is_called_by_its_family() {
+    let mut machine = machine(LOW);
+    // mov eax, cr4; or eax, OSFXSR; mov cr4, eax; movaps xmm0, [0x100000]
+    let program = Program::default()
+        .bytes(&[0x0F, 0x20, 0xE0, 0x0D, 0x00, 0x02, 0x00, 0x00, 0x0F, 0x22, 0xE0])
+        .bytes(&[0x0F, 0x5E, 0xC1])
+        .exit(9);
+    let run = foreign(&mut machine, program, Options::default());
+    match run.end {
+        // Ordinary KVM runs it.
+        End::Exit(9) => {}
+        End::Failed(failure) => {
+            assert_eq!(failure.hint, Some(Hint::EmulatedRing0(Some(instruction::Family::Sse))));
+            assert!(failure.to_string().contains("an SSE instruction at CPL 0"), "{failure}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn an_image_without_a_pvh_entry_or_that_is_no_elf_is_an_error() {
+    let mut machine = machine(LOW);
+    let mut elf = Program::default().exit(0).elf();
+    // The note's name.
+    let name = elf.windows(4).position(|four| four == b"Xen\0").unwrap();
+    elf[name] = b'x';
+    for image in [elf, b"no image".to_vec(), Vec::new()] {
+        let result = boot(&mut machine, &Options { image: Some(&image), ..Options::default() });
+        assert!(matches!(result, Err(GuestError::Boot(_))), "{result:?}");
+    }
+}
+
+// DMA by a guest.
+
+fn dma_moves_the_same_bytes_whether_the_window_is_mirrored_or_not() {
+    for mirror in [true, false] {
+        let mut machine = builtin_machine("one-device");
+        let options = Options { payload: "dma", mirror, ..Options::default() };
+        let run = boot(&mut machine, &options).unwrap();
+        assert_eq!(run.end, End::Exit(0x10), "{}", console(&run));
+        let checks = run.calls.iter().filter(|call| matches!(call, Call::Check { .. })).count();
+        assert!(checks > 20, "{checks}");
+        let size = 64 << 10;
+        let way = |bytes| match mirror {
+            true => Moved { direct: bytes, bounced: 0 },
+            false => Moved { direct: 0, bounced: bytes },
+        };
+        let moved: Vec<_> = run.transfers.iter().map(|ended| ended.moved).collect();
+        assert_eq!(moved, [way(size), way(size), way(size), way(4096)]);
+        // The second and third were in flight together.
+        let together: Vec<_> = run.transfers.iter().map(|ended| ended.together).collect();
+        assert_eq!(together, [1, 2, 2, 1]);
+        let errors: Vec<_> = run.transfers.iter().map(|ended| ended.error).collect();
+        assert_eq!(errors[..3], [None; 3]);
+        assert!(
+            matches!(errors[3], Some(Fault::Memory(DmaError::NothingDecodes { .. }))),
+            "{errors:?}"
+        );
+        let off = run.mirror.unmirrored.iter().any(|(_, why)| *why == Unmirrored::Off);
+        assert_eq!(off, !mirror);
+    }
+}
+
+fn main() -> ExitCode {
+    type Test = (&'static str, fn());
+    macro_rules! tests {
+        ($($name:ident),* $(,)?) => { [$((stringify!($name), $name as fn())),*] };
+    }
+    let tests: Vec<Test> = tests![
+        host_and_image_lock_the_same_decoders,
+        refusal_by_the_host_starts_no_guest,
+        bad_hot_add_is_an_error_and_the_guest_counts_on,
+        removal_of_a_locked_device_takes_its_slot_and_leaves_the_bridge_locked,
+        resets_from_the_host_clear_what_they_clear,
+        plain_pages_of_a_bar_cause_no_exit_and_registers_do,
+        bar_and_decoders_put_over_ram_and_each_other_fail_no_ioctl,
+        an_unlocked_decoder_of_a_foreign_image_is_found,
+        a_decoder_programmed_badly_gets_no_slot_and_a_reason,
+        our_image_runs_after_theirs_on_what_they_left,
+        our_attack_runs_on_what_a_foreign_image_left,
+        an_image_that_dies_is_no_reason_to_run_ours,
+        a_loop_ends_by_the_time_limit,
+        an_instruction_that_the_emulator_does_not_know_is_called_by_its_family,
+        an_image_without_a_pvh_entry_or_that_is_no_elf_is_an_error,
+        dma_moves_the_same_bytes_whether_the_window_is_mirrored_or_not,
+    ]
+    .to_vec();
+    let without = kvm::available().err();
+    if let Some(error) = &without {
+        eprintln!("ignored: {error}");
+    }
+    let trial = |(name, test): Test| {
+        let trial = Trial::test(name, move || {
+            test();
+            Ok(())
+        });
+        let kind = if without.is_some() { "no /dev/kvm" } else { "" };
+        trial.with_kind(kind).with_ignored_flag(without.is_some())
+    };
+    let arguments = Arguments::from_args();
+    libtest_mimic::run(&arguments, tests.into_iter().map(trial).collect()).exit_code()
+}
