@@ -90,6 +90,8 @@ pub struct Left<'a> {
     pub refusal: Option<&'a Refusal>,
     /// The library's register accesses, and nobody else's.
     pub traffic: &'a trace::Traffic,
+    /// Somebody else's firmware ran, which leaves no record.
+    pub foreign: bool,
 }
 
 /// A finding of the verifier, which looks at the machine again after the firmware is done.
@@ -314,6 +316,24 @@ impl Facts {
         self.attack = Some(report);
     }
 
+    /// Demands that every decoder in use is locked.
+    pub fn require_locked(&mut self) {
+        let control = |decoder: &Decoder| decoder.text.image.control();
+        let open = |decoder: &&Decoder| control(decoder).committed() && !control(decoder).locked();
+        let open: Vec<String> = self
+            .decoders
+            .iter()
+            .filter(open)
+            .map(|decoder| format!("{} decoder {}", decoder.component, decoder.text.index))
+            .collect();
+        for decoder in open {
+            self.fail(format!("{decoder} is committed and not locked (UnlockedOnPath)"));
+        }
+        if !self.decoders.iter().any(|decoder| control(decoder).committed()) {
+            self.fail("no decoder is committed, so none is locked".to_owned());
+        }
+    }
+
     /// Adds what a check holds against a run.
     pub(crate) fn fail(&mut self, failure: String) {
         self.failures.push(failure);
@@ -416,7 +436,10 @@ impl Report {
         let refusal = done.refusal.as_ref().map(Refusal::from);
         let traffic = machine.traffic().clone();
         let Done { handoff, cedt, .. } = done;
-        Self::of(machine, &Left { handoff, cedt, refusal: refusal.as_ref(), traffic: &traffic })
+        Self::of(
+            machine,
+            &Left { handoff, cedt, refusal: refusal.as_ref(), traffic: &traffic, foreign: false },
+        )
     }
 }
 

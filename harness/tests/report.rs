@@ -93,7 +93,13 @@ fn a_decoder_that_nobody_recorded_is_a_failure_by_name() {
 fn a_record_that_is_missing_broken_or_of_another_machine_is_a_failure() {
     let (mut machine, done) = booted(UNLOCKED);
     let traffic = Traffic::default();
-    let left = Left { handoff: &done.handoff, cedt: &done.cedt, refusal: None, traffic: &traffic };
+    let left = Left {
+        handoff: &done.handoff,
+        cedt: &done.cedt,
+        refusal: None,
+        traffic: &traffic,
+        foreign: false,
+    };
     let mut first = |left: &Left<'_>| Report::of(&mut machine, left).facts.failures[0].clone();
     let missing = first(&Left { handoff: &[], ..left });
     assert_eq!(missing, "the firmware is done and left no hand-off record");
@@ -125,7 +131,13 @@ fn bytes_from_elsewhere_make_the_same_facts_as_a_direct_run() {
     // As a guest leaves them: copies in memory, the record with other bytes behind it.
     let mut memory = done.handoff.clone();
     memory.resize(memory.len() + 64, 0xA5);
-    let left = Left { handoff: &memory, cedt: &done.cedt, refusal: None, traffic: &traffic };
+    let left = Left {
+        handoff: &memory,
+        cedt: &done.cedt,
+        refusal: None,
+        traffic: &traffic,
+        foreign: false,
+    };
     let guest = Report::of(&mut machine, &left);
     let facts = |report: &Report| serde_json::to_value(&report.facts).unwrap();
     assert_eq!(facts(&guest), facts(&direct));

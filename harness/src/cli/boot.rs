@@ -2,11 +2,12 @@
 //!
 //! **Invariant**: the report is what decides the exit code; how the firmware was run does not.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use cxl_harness::guest::boot::{Options, boot};
+use cxl_harness::guest::boot::{GuestError, LockBy, Options, boot};
 use cxl_harness::machine::Machine;
 use cxl_harness::report::{Measured, Report, Verdict};
 use cxl_harness::run;
@@ -48,6 +49,8 @@ Examples:
   cxl-harness boot
   cxl-harness boot four-bridges
   cxl-harness boot one-device --trace | less
+  cxl-harness boot --image mine.elf --then attack --require locked
+  cxl-harness boot --lock-by vmm --payload touch
   cxl-harness boot machine.toml --json | jq '.decoders[] | select(.locked | not)'";
 
 /// Run the firmware on a scenario's machine and report what it left.
@@ -68,6 +71,30 @@ pub(super) struct Boot {
     /// What the image runs once the firmware is done, several with commas: touch, attack, cost, ...
     #[arg(long, value_name = "NAMES", default_value = "none", conflicts_with = "direct")]
     payload: String,
+
+    /// Boot somebody else's firmware instead of ours: an ELF image with a PVH entry.
+    #[arg(long, value_name = "FILE", conflicts_with = "direct")]
+    image: Option<PathBuf>,
+
+    /// Once that image has ended, run our image with this payload on what it left: attack, touch.
+    #[arg(long, value_name = "NAMES", requires = "image")]
+    then: Option<String>,
+
+    /// A write to this I/O port ends the image's run.
+    #[arg(long, value_name = "PORT", requires = "image", value_parser = port)]
+    until_port: Option<u16>,
+
+    /// What has to be true in the end, or the exit code is 1.
+    #[arg(long, value_name = "WHAT")]
+    require: Option<Required>,
+
+    /// Who programs and locks: the image in the guest, or this program before the guest starts.
+    #[arg(long, value_name = "WHO", default_value = "image", conflicts_with = "direct")]
+    lock_by: Locker,
+
+    /// Bytes that may be mirrored into the guest [default: half of what is free].
+    #[arg(long, value_name = "BYTES")]
+    budget: Option<u64>,
 
     /// End the guest after this many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
@@ -91,6 +118,37 @@ pub(super) struct Boot {
 enum Switch {
     On,
     Off,
+}
+
+/// What can be demanded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Required {
+    /// Every decoder in use is locked.
+    Locked,
+}
+
+/// Who can lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Locker {
+    Image,
+    Vmm,
+}
+
+/// A port number, decimal or with `0x`.
+fn port(text: &str) -> Result<u16, String> {
+    let number = match text.strip_prefix("0x") {
+        Some(hex) => u16::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    number.map_err(|error| format!("expected a port number from 0 to 0xffff: {error}"))
+}
+
+/// Why there is no report.
+enum Stop {
+    /// Exit 1.
+    Refused(String),
+    /// Exit 2.
+    BadInput(String),
 }
 
 /// The report with the trace behind it.
@@ -123,6 +181,12 @@ impl Boot {
             direct: false,
             json: false,
             payload: "cost,attack".to_owned(),
+            image: None,
+            then: None,
+            until_port: None,
+            require: None,
+            lock_by: Locker::Image,
+            budget: None,
             timeout: 120,
             mirror: Switch::On,
             trace: false,
@@ -138,10 +202,14 @@ impl Boot {
         if self.trace {
             machine.recorder_mut().keep();
         }
-        let report = match self.report(&mut machine) {
+        let mut report = match self.report(&mut machine) {
             Ok(report) => report,
-            Err(error) => return super::refuse(&error),
+            Err(Stop::Refused(error)) => return super::refuse(&error),
+            Err(Stop::BadInput(error)) => return super::fail(&error),
         };
+        if self.require == Some(Required::Locked) {
+            report.facts.require_locked();
+        }
         let trace = self.trace.then(|| machine.recorder_mut().take());
         let interrupted = report.measured.as_ref().is_some_and(Measured::interrupted);
         let code = match report.facts.result {
@@ -155,10 +223,13 @@ impl Boot {
     }
 
     /// Runs the firmware in a guest, or directly where that was asked for or there is no KVM.
-    fn report(&self, machine: &mut Machine) -> Result<Report, String> {
+    fn report(&self, machine: &mut Machine) -> Result<Report, Stop> {
         if !self.direct {
             match kvm::available() {
                 Ok(()) => return self.guest(machine),
+                Err(error) if self.image.is_some() => {
+                    return Err(Stop::Refused(format!("{error}; an image needs a guest")));
+                }
                 Err(error) => super::note(&format!("{error}; running directly on the models")),
             }
         }
@@ -175,8 +246,23 @@ impl Boot {
         Ok(Report { measured: Some(Measured { run, guest: None }), ..report })
     }
 
-    fn guest(&self, machine: &mut Machine) -> Result<Report, String> {
+    fn guest(&self, machine: &mut Machine) -> Result<Report, Stop> {
+        let image = match &self.image {
+            Some(file) => Some(
+                std::fs::read(file)
+                    .map_err(|error| Stop::BadInput(format!("{}: {error}", file.display())))?,
+            ),
+            None => None,
+        };
         let options = Options {
+            image: image.as_deref(),
+            then: self.then.as_deref(),
+            until_port: self.until_port,
+            lock_by: match self.lock_by {
+                Locker::Image => LockBy::Image,
+                Locker::Vmm => LockBy::Vmm,
+            },
+            budget: self.budget,
             payload: &self.payload,
             timeout: Duration::from_secs(self.timeout),
             mirror: self.mirror == Switch::On,
@@ -186,8 +272,15 @@ impl Boot {
         if self.payload.contains("attack") {
             super::progress("attacking the locks from inside the guest, which takes some seconds");
         }
-        let run = boot(machine, &options).map_err(|error| error.to_string())?;
-        Report::of_guest(run).ok_or_else(|| "the image handed nothing over".to_owned())
+        let run = boot(machine, &options).map_err(|error| match (error, &self.image) {
+            // An image that cannot be loaded is a bad file.
+            (error @ GuestError::Boot(_), Some(file)) => {
+                Stop::BadInput(format!("{}: {error}", file.display()))
+            }
+            (error, _) => Stop::Refused(error.to_string()),
+        })?;
+        let nothing = || Stop::Refused("the image handed nothing over".to_owned());
+        Report::of_guest(run).ok_or_else(nothing)
     }
 
     fn output(&self, machine: &Machine, report: &Report, trace: Option<Vec<Access>>) -> String {

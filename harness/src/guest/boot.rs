@@ -237,6 +237,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         address_bits: vm.address_bits(),
     };
     let mut guest = Guest::new(machine, vm.ram().clone(), limits, options.on_console);
+    guest.foreign = options.image.is_some();
     // The machine may have been programmed before the guest's first instruction.
     vm.follow(&mut guest).map_err(GuestError::Slots)?;
     let setup = start.elapsed();
@@ -266,6 +267,8 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         Some(Handed { record, cedt, slots, report, .. }) => (record, cedt, slots, Some(report)),
         None => (Vec::new(), Vec::new(), Vec::new(), None),
     };
+    // Somebody else's firmware hands nothing over: the registers speak for it.
+    let report = report.or_else(|| guest.foreign.then(|| guest.report_of_registers()));
     let home = GuestRun {
         attack: judge.map(|judge| judge.finish(guest.machine)),
         end,
