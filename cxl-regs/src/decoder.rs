@@ -349,16 +349,18 @@ impl Decoder {
 
     /// The control register that says this, with all state bits 0.
     fn control(&self) -> Control {
-        let uio = self.uio.unwrap_or(Interleave::NONE);
-        Control::new()
+        let control = Control::new()
             .with_granularity(self.interleave.granularity.encode())
             .with_ways(self.interleave.ways.encode())
             .with_host_only(self.coherency == Coherency::HostOnly)
             .with_back_invalidate(self.coherency == Coherency::BackInvalidate)
-            .with_uio(self.uio.is_some())
+            // Whoever asks has refused a greater one.
+            .with_set_position(self.set_position & Self::ISP_MAX);
+        let Some(uio) = self.uio else { return control };
+        control
+            .with_uio(true)
             .with_uio_granularity(uio.granularity.encode())
             .with_uio_ways(uio.ways.encode())
-            .with_set_position(self.set_position)
     }
 
     /// The rules that hold for typed values too.

@@ -694,7 +694,7 @@ fn broken_capability_lists_end_in_an_error_with_its_place() {
         for (at, bytes) in edits {
             space[*at..at + 4].copy_from_slice(bytes);
         }
-        ExtendedCapabilities::new(image(&space)).last().unwrap()
+        ExtendedCapabilities::new(image(&space)).take(1000).last().unwrap()
     };
     let (at, to) = (0x16c, 0x100);
     let looped = extended(&[(0x16c, [0x23, 0, 0x01, 0x10])]);
@@ -715,7 +715,7 @@ fn broken_capability_lists_end_in_an_error_with_its_place() {
         let mut space = images::endpoint();
         space[0x34] = pointer;
         space[at..at + 2].copy_from_slice(&header);
-        Capabilities::new(image(&space)).last().unwrap()
+        Capabilities::new(image(&space)).take(1000).last().unwrap()
     };
     let error = WalkError::Loop { at: 0x80, to: 0x80 };
     assert_eq!(conventional(0x80, 0x80, [0x10, 0x80]), Err(error));

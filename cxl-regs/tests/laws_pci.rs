@@ -89,8 +89,8 @@ proptest! {
     #[test]
     fn walks_end_within_their_bounds(bytes in spaces()) {
         let reader = image(&bytes);
-        prop_assert!(Capabilities::new(reader).count() <= 48 + 1);
-        prop_assert!(ExtendedCapabilities::new(reader).count() <= 960 + 1);
+        prop_assert!(Capabilities::new(reader).take(1000).count() <= 48 + 1);
+        prop_assert!(ExtendedCapabilities::new(reader).take(1000).count() <= 960 + 1);
         let mut offsets: Vec<_> =
             ExtendedCapabilities::new(reader).flatten().map(|found| found.offset).collect();
         prop_assert!(offsets.iter().all(|offset| (0x100..0x1000).contains(offset)));
@@ -118,8 +118,8 @@ proptest! {
             assert!(offset < 0x1000 && offset.is_multiple_of(4), "{offset:#x}");
             image(&bytes)(offset)
         };
-        prop_assert!(Dvsecs::new(inside).count() <= 960 + 1);
-        prop_assert!(Capabilities::new(inside).count() <= 48 + 1);
+        prop_assert!(Dvsecs::new(inside).take(1000).count() <= 960 + 1);
+        prop_assert!(Capabilities::new(inside).take(1000).count() <= 48 + 1);
     }
 
     #[test]

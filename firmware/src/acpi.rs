@@ -125,8 +125,8 @@ pub struct Tables<const BRIDGES: usize, const WINDOWS: usize> {
     pub windows: Vec<Window, WINDOWS>,
     /// Width of a physical address in bits.
     pub address_bits: u8,
-    /// What discovery may assign; nothing, unless the caller sets it.
-    pub resources: Option<Resources>,
+    /// What discovery may assign below which bridge; nothing, unless the caller adds it.
+    pub resources: Vec<Resources, BRIDGES>,
 }
 
 impl<const BRIDGES: usize, const WINDOWS: usize> Tables<BRIDGES, WINDOWS> {
@@ -153,7 +153,7 @@ impl<const BRIDGES: usize, const WINDOWS: usize> Tables<BRIDGES, WINDOWS> {
             bridges: read_bridges(&cedt, roots)?,
             windows: read_windows(&cedt)?,
             address_bits,
-            resources: None,
+            resources: Vec::new(),
         })
     }
 
@@ -164,7 +164,7 @@ impl<const BRIDGES: usize, const WINDOWS: usize> Tables<BRIDGES, WINDOWS> {
             bridges: &self.bridges,
             windows: &self.windows,
             address_bits: self.address_bits,
-            resources: self.resources,
+            resources: &self.resources,
         }
     }
 }
@@ -263,7 +263,7 @@ fn read_windows<const N: usize>(cedt: &Cedt<'_>) -> Result<Vec<Window, N>, Platf
             xor_maps: cxims.map(|Cxims { maps, .. }| maps).unwrap_or_default(),
             restrictions: window.restrictions,
             qtg: window.qtg,
-            targets: window.targets().iter().copied().collect(),
+            targets: Vec::from_slice(window.targets()).unwrap_or_default(),
         };
         push(&mut windows, window, Count::Windows)?;
     }

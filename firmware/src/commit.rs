@@ -3,8 +3,8 @@
 //! The order is that of CXL r3.1 section 8.2.4.20.12, component by component from the devices up,
 //! so that a path opens only when all of it is there:
 //!
-//! 1. Read every decoder of every planned component. If all is as planned, that is the end. If
-//!    anything else is committed, it is somebody's: refuse.
+//! 1. Read every decoder there is. If all is as planned, that is the end. If anything else is
+//!    committed, it is somebody's: refuse.
 //! 2. Write every register of every planned decoder, Commit still 0, and read it back. Mirror bases
 //!    into the range registers. Set up back-invalidate.
 //! 3. Commit, each decoder with one write of Control and reads only until it settles. After a
@@ -24,7 +24,7 @@ mod error;
 
 use cxl_regs::Coherency;
 use cxl_regs::access::Register;
-use cxl_regs::hdm::{Control, DecoderImage, GlobalControl};
+use cxl_regs::hdm::{Control, DecoderImage};
 use heapless::Vec;
 
 pub use error::CommitError;
@@ -63,10 +63,10 @@ pub fn commit<const N: usize, const R: usize, const D: usize>(
     let result = match survey(hw, job, committed, &mut undo) {
         Ok(Found::AsPlanned) => Ok(()),
         Ok(Found::Free) => {
-            let mut reached = Reached::default();
-            let result = run(hw, clock, job, committed, &mut undo, &mut reached);
+            let mut written = 0;
+            let result = run(hw, clock, job, committed, &mut undo, &mut written);
             if result.is_err() {
-                roll_back(hw, job, committed, &undo, reached);
+                roll_back(hw, job, committed, &undo, written);
             }
             result
         }
@@ -96,15 +96,6 @@ impl<'a, const R: usize, const D: usize> Job<'a, R, D> {
     fn slot(self, planned: &PlannedDecoder) -> Result<Slot, CommitError> {
         Slot::new(self.tree, planned, self.policy)
     }
-
-    /// The components of the plan, each once.
-    fn nodes(self) -> impl Iterator<Item = NodeId> + 'a {
-        let decoders = &self.plan.decoders;
-        decoders.iter().enumerate().filter_map(|(at, planned)| {
-            let seen = decoders.iter().take(at).any(|earlier| earlier.node == planned.node);
-            (!seen).then_some(planned.node)
-        })
-    }
 }
 
 /// A device's registers outside its decoders.
@@ -126,15 +117,6 @@ impl<const N: usize, const D: usize> Undo<N, D> {
     fn new() -> Self {
         Self { decoders: Vec::new(), devices: Vec::new(), links: Vec::new() }
     }
-}
-
-/// How far a run came, in decoders of the plan.
-#[derive(Clone, Copy, Default)]
-struct Reached {
-    /// Written to, or begun to be.
-    programmed: usize,
-    /// Committed as asked.
-    committed: usize,
 }
 
 enum Found {
@@ -164,8 +146,10 @@ fn survey<const N: usize, const R: usize, const D: usize>(
         let _ = committed.decoders.push(entry);
     }
     let mut foreign = None;
-    for node in job.nodes() {
-        let Some(hdm) = job.tree.get(node).and_then(|node| node.hdm) else { continue };
+    for (node, hdm) in job.tree.iter().filter_map(|(id, node)| Some((id, node.hdm?))) {
+        if job.plan.decoders.is_empty() {
+            break;
+        }
         for index in 0..hdm.decoders {
             if job.plan.decoders_of(node).any(|planned| planned.index == index) {
                 continue;
@@ -180,11 +164,13 @@ fn survey<const N: usize, const R: usize, const D: usize>(
                 foreign = Some(CommitError::ForeignDecoder { place, base, size });
             }
         }
+        if job.plan.decoders_of(node).next().is_none() {
+            continue;
+        }
         if let Some(registers) = DeviceRegisters::of(job.tree, node) {
             let before = registers.read(hw);
-            if before.global.into_bits() == u32::MAX {
-                let (at, register) = (job.tree.path(node), GlobalControl::SPEC.name);
-                return Err(CommitError::Silent { at, register });
+            if let Some(register) = before.silent() {
+                return Err(CommitError::Silent { at: job.tree.path(node), register });
             }
             let _ = undo.devices.push(DeviceUndo { registers, before, enabled: false });
         }
@@ -242,14 +228,14 @@ fn as_planned<const R: usize, const D: usize>(
     Ok(())
 }
 
-/// Steps 2 to 4.
+/// Steps 2 to 4. `written` counts the decoders of the plan that were written to, or begun to be.
 fn run<const N: usize, const R: usize, const D: usize>(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
     job: Job<'_, R, D>,
     committed: &mut Committed<D>,
     undo: &mut Undo<N, D>,
-    reached: &mut Reached,
+    written: &mut usize,
 ) -> Result<(), CommitError> {
     let Job { tree, plan, policy } = job;
     for device in &undo.devices {
@@ -257,7 +243,7 @@ fn run<const N: usize, const R: usize, const D: usize>(
     }
     for (index, planned) in plan.decoders.iter().enumerate() {
         let Some(entry) = committed.decoders.get_mut(index) else { break };
-        reached.programmed += 1;
+        *written += 1;
         entry.image = job.slot(planned)?.program(hw)?;
         let node = planned.node;
         if plan.decoders.get(index + 1).is_some_and(|next| next.node == node) {
@@ -278,7 +264,6 @@ fn run<const N: usize, const R: usize, const D: usize>(
     for (planned, entry) in plan.decoders.iter().zip(&mut committed.decoders) {
         let control = commit_one(hw, clock, &job.slot(planned)?)?;
         entry.image = entry.image.with_control(control);
-        reached.committed += 1;
         if next.next().is_some_and(|next| next.node == planned.node) {
             continue;
         }
@@ -345,16 +330,15 @@ fn roll_back<const N: usize, const R: usize, const D: usize>(
     job: Job<'_, R, D>,
     committed: &mut Committed<D>,
     undo: &Undo<N, D>,
-    reached: Reached,
+    written: usize,
 ) {
     let Job { tree, plan, .. } = job;
     for (index, planned) in plan.decoders.iter().enumerate() {
         let whole = match planned.purpose {
-            Purpose::Region { region, .. } => is_whole(plan, committed, undo, reached, region),
+            Purpose::Region { region, .. } => is_whole(plan, committed, undo, region),
             // A spare decoder that is locked at size 0 is all it was to be.
             Purpose::Burn { .. } => {
-                index < reached.committed
-                    && committed.decoders.get(index).is_some_and(|entry| entry.locked())
+                committed.decoders.get(index).is_some_and(|entry| entry.locked())
             }
         };
         if let Some(entry) = committed.decoders.get_mut(index).filter(|_| whole) {
@@ -375,7 +359,7 @@ fn roll_back<const N: usize, const R: usize, const D: usize>(
         }
     }
     let entries = plan.decoders.iter().zip(&undo.decoders).enumerate();
-    for (index, (planned, before)) in { entries }.take(reached.programmed).rev() {
+    for (index, (planned, before)) in { entries }.take(written).rev() {
         let Some(entry) = committed.decoders.get_mut(index) else { continue };
         let Ok(slot) = job.slot(planned) else { continue };
         let PlannedDecoder { node, index: number, .. } = *planned;
@@ -403,23 +387,20 @@ fn roll_back<const N: usize, const R: usize, const D: usize>(
     }
 }
 
-/// Whether every decoder of a region is locked in place and its devices are on.
+/// Whether every decoder of a region is locked in place and its devices are on. An entry's image
+/// says locked only once the commit was read back.
 fn is_whole<const N: usize, const R: usize, const D: usize>(
     plan: &Plan<R, D>,
     committed: &Committed<D>,
     undo: &Undo<N, D>,
-    reached: Reached,
     region: u16,
 ) -> bool {
-    let both = plan.decoders.iter().zip(&committed.decoders).enumerate();
-    { both }.filter(|(_, (planned, _))| belongs(planned, region)).all(
-        |(index, (planned, entry))| {
-            let mut devices = undo.devices.iter();
-            let off =
-                devices.any(|device| device.registers.node == planned.node && !device.enabled);
-            index < reached.committed && entry.locked() && !off
-        },
-    )
+    let both = plan.decoders.iter().zip(&committed.decoders);
+    { both }.filter(|(planned, _)| belongs(planned, region)).all(|(planned, entry)| {
+        let mut devices = undo.devices.iter();
+        let off = devices.any(|device| device.registers.node == planned.node && !device.enabled);
+        entry.locked() && !off
+    })
 }
 
 fn belongs(planned: &PlannedDecoder, wanted: u16) -> bool {

@@ -10,6 +10,7 @@ use cxl_regs::hdm::DecoderImage;
 use cxl_regs::{Coherency, Decoder, Interleave, Span};
 use heapless::Vec;
 
+use crate::list;
 use crate::mmio::Mmio;
 use crate::program::DeviceRegisters;
 use crate::topology::{NodeId, Partition, Path, Tree};
@@ -196,6 +197,6 @@ impl<const D: usize> Committed<D> {
     /// Adds a region in order of address. One for each device decoder at most, so there is room.
     pub(crate) fn add_region(&mut self, region: CommittedRegion) {
         let at = self.regions.partition_point(|other| other.span.base() < region.span.base());
-        let _ = self.regions.insert(at, region);
+        let _ = list::insert(&mut self.regions, at, region);
     }
 }

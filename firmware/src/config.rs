@@ -1,5 +1,5 @@
-//! Configuration space through ECAM: dwords read once, and narrow registers written without touching
-//! the one beside them.
+//! Configuration space through ECAM: dwords read once, and narrow registers written without
+//! touching the one beside them.
 //!
 //! **Invariant**: a write to a narrow register writes 0 to every write-1-to-clear bit of the
 //! registers that share its dword and the value just read to all their other bits, so a status that
@@ -35,16 +35,15 @@ pub(crate) fn bus_base(ecam: &[Ecam], bus: RootBus) -> Option<u64> {
 ///
 /// // Status, in the upper half, has an error bit set: it is written 0, which keeps it.
 /// let command = Command::new().with_memory_space(true);
-/// assert_eq!(beside(EndpointHeader::REGISTERS, 0, 0x8010_0000, command), 0x0010_0002);
+/// assert_eq!(beside(EndpointHeader::REGISTERS, 0x8010_0000, command), 0x0010_0002);
 /// ```
-pub fn beside<R: Register>(siblings: &[Spec], base: u16, dword: u32, value: R) -> u32 {
-    let at = base.wrapping_add(R::SPEC.offset);
-    let own = lane(at, &R::SPEC);
+pub fn beside<R: Register>(siblings: &[Spec], dword: u32, value: R) -> u32 {
+    let at = R::SPEC.offset;
+    let own = lane(&R::SPEC);
     let cleared = siblings
         .iter()
-        .map(|spec| (base.wrapping_add(spec.offset), spec))
-        .filter(|(offset, _)| offset & !3 == at & !3)
-        .fold(0, |mask, (offset, spec)| mask | acted_on(spec) << shift(offset));
+        .filter(|spec| spec.offset & !3 == at & !3)
+        .fold(0, |mask, spec| mask | acted_on(spec) << shift(spec.offset));
     dword & !own & !cleared | value.raw() << shift(at) & own
 }
 
@@ -53,18 +52,18 @@ pub fn beside<R: Register>(siblings: &[Spec], base: u16, dword: u32, value: R) -
 pub fn write<R: Register>(hw: &mut impl Mmio, structure: Block, siblings: &[Spec], value: R) {
     let address = structure.address::<R>();
     let dword = hw.read(address);
-    hw.write(address, beside(siblings, 0, dword, value));
+    hw.write(address, beside(siblings, dword, value));
 }
 
 const fn shift(offset: u16) -> u32 {
     8 * (offset & 3) as u32
 }
 
-/// The bits of its dword that a register at this offset takes.
-const fn lane(offset: u16, spec: &Spec) -> u32 {
+/// The bits of its dword that a register takes.
+const fn lane(spec: &Spec) -> u32 {
     let bits = 8 * spec.bytes as u32;
     let mask = if bits < 32 { (1 << bits) - 1 } else { u32::MAX };
-    mask << shift(offset)
+    mask << shift(spec.offset)
 }
 
 /// The bits of the dword at `offset` for which writing back what was read is an act.
@@ -167,6 +166,6 @@ impl Config {
     pub(crate) fn write<R: Register>(&mut self, hw: &mut impl Mmio, siblings: &[Spec], value: R) {
         let offset = R::SPEC.offset & !3;
         let dword = self.dword(hw, offset);
-        self.write_dword(hw, offset, beside(siblings, 0, dword, value));
+        self.write_dword(hw, offset, beside(siblings, dword, value));
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! What is found is used as it is found: bus numbers, windows and BARs. Where everything is
 //! assigned, discovery writes nothing but the Memory Space bit of CXL functions that have it off,
-//! and the mailboxes of devices that have one. What is not assigned is assigned from
-//! [`Platform::resources`], or refused by name where there are none.
+//! and the mailboxes of devices that have one. What is not assigned is assigned from the bridge's
+//! [`Platform::resources`], or refused by name where it has none.
 //!
 //! A node is made for: every host bridge of the platform; every root port with CXL DVSECs on its
 //! root bus; below such a port every switch port with CXL DVSECs, and every endpoint with a CXL
@@ -33,17 +33,17 @@ use heapless::Vec;
 pub use error::{BarProblem, DiscoverError, NoRootBus, Place, Unassigned, Waited};
 
 use crate::config::{Config, bus_base};
+use crate::list;
 use crate::mmio::{Clock, Mmio};
 use crate::platform::{Bridge, BridgeKind, Platform, RootBus};
 use crate::topology::{Device, DeviceKind, MAX_DEPTH, Node, NodeId, NodeKind, Topology, Tree};
-use assign::Assigner;
 use component::{Structures, structures};
 use function::{Blocks, CxlFunction, Functions, Role};
 
 /// Finds everything below the platform's bridges and writes it to `topology`.
 ///
-/// Nodes stand in order of [`Path`](crate::topology::Path): bridges by UID, below each its ports and
-/// devices level by level in order of port number, in whatever order the platform lists bridges.
+/// Nodes stand in order of [`Path`](crate::topology::Path): bridges by UID, below each its ports
+/// and devices level by level in order of port number, in whatever order the platform lists bridges.
 pub fn discover<const N: usize>(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
@@ -58,7 +58,6 @@ pub fn discover<const N: usize>(
         nodes: &mut topology.nodes,
         links: Vec::new(),
         config: Config::new(),
-        assigner: platform.resources.map(Assigner::new),
     };
     let result = walk.all();
     if result.is_err() {
@@ -88,7 +87,6 @@ struct Walk<'a, M, C, const N: usize> {
     /// What each node leads to, in the order of the nodes.
     links: Vec<Link, N>,
     config: Config,
-    assigner: Option<Assigner>,
 }
 
 /// All bridges by ascending UID, each UID once.
@@ -131,13 +129,13 @@ impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
     fn bridge(&mut self, bridge: &Bridge) -> Result<(), DiscoverError> {
         let first = self.nodes.len();
         let result = self.hierarchy(bridge);
-        let (Err(DiscoverError::Unassigned { .. }), Some(assigner)) = (result, &mut self.assigner)
-        else {
+        let given = self.platform.resources.iter().find(|given| given.uid == bridge.uid);
+        let (Err(DiscoverError::Unassigned { .. }), Some(given)) = (result, given) else {
             return result;
         };
         self.nodes.truncate(first);
         self.links.truncate(first);
-        assigner.hierarchy(self.hw, &mut self.config, self.platform, bridge)?;
+        assign::hierarchy(self.hw, &mut self.config, self.platform, bridge, given)?;
         self.hierarchy(bridge)
     }
 
@@ -206,7 +204,7 @@ impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
         self.scan(uid, first, root)
     }
 
-    /// Whether a bus was visited, or will be as another bridge's root bus.
+    /// Whether a bus was visited.
     fn visited(&self, bus: RootBus) -> bool {
         self.links.iter().any(|link| link.bus == Some(bus))
     }
@@ -312,11 +310,11 @@ impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
             return Err(DiscoverError::SharedRegisters { at, address: hdm.block.0 });
         }
         let full = DiscoverError::Capacity { have: N };
-        if N > usize::from(u16::MAX) || self.nodes.is_full() {
+        if N > usize::from(u16::MAX) {
             return Err(full);
         }
-        self.nodes.insert(index, node).map_err(|_| full)?;
-        self.links.insert(index, link).map_err(|_| full)?;
+        list::insert(self.nodes, index, node).map_err(|_| full)?;
+        list::insert(&mut self.links, index, link).map_err(|_| full)?;
         Ok(index)
     }
 

@@ -42,8 +42,8 @@
 //! records, its seven dwords in order of offset: whoever reads them again can tell whether anything
 //! changed.
 //!
-//! **Invariant**: [`read`] gives what [`write`] was given, or an error that names byte, expected
-//! and found; it never gives a part.
+//! **Invariant**: [`read()`] gives what [`write()`] was given, or an error that names byte,
+//! expected and found; it never gives a part.
 
 use core::fmt;
 use core::mem::{offset_of, size_of};

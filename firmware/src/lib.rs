@@ -3,16 +3,20 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+#[cfg(test)]
+extern crate std;
+
 pub mod acpi;
 pub mod attack;
-pub mod config;
-pub mod discover;
-pub mod doorbell;
 mod back_invalidate;
 pub mod bring_up;
 pub mod commit;
 pub mod committed;
+pub mod config;
+pub mod discover;
+pub mod doorbell;
 pub mod handoff;
+mod list;
 pub mod mmio;
 mod paths;
 pub mod plan;
@@ -23,3 +27,5 @@ pub mod tables;
 pub mod topology;
 pub mod verify;
 mod wait;
+
+pub use program::DecoderRegisters;

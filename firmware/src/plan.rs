@@ -5,20 +5,21 @@
 //! system's; what would is a [`PlanError`] that carries the numbers. The same platform, topology
 //! and policy give the same plan in whatever order they are listed.
 
+mod check;
 mod error;
 mod place;
+mod sets;
 mod text;
 
 use cxl_regs::access::Component;
-use cxl_regs::{
-    Arithmetic, Coherency, Decoder, Dpa, Hpa, Interleave, Levels, Route, Selector, Span, Targets,
-};
+use cxl_regs::{Coherency, Decoder, Dpa, Interleave, Levels, Route, Span, Targets, Ways};
 use heapless::Vec;
 
 pub use error::{Count, PlanError};
 
+use crate::list;
 use crate::platform::Platform;
-use crate::policy::{PathPolicy, Policy, TargetSystem};
+use crate::policy::{PathPolicy, Policy, TargetSystem, Width};
 use crate::topology::{NodeId, NodeKind, Partition, Topology, Tree};
 
 /// A range of host addresses and the set of devices behind it.
@@ -34,9 +35,27 @@ pub struct Region {
     pub coherency: Coherency,
     /// Kind of memory.
     pub partition: Partition,
+    /// Why it has as many members as it has.
+    pub reason: Reason,
     /// Place of its members in [`Plan::members`]: as many as the levels have ways.
     pub(crate) first_member: u16,
     pub(crate) member_count: u16,
+}
+
+/// Why a region has as many members as it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// One device, as nothing else was asked for.
+    Flat,
+    /// One device, by a request.
+    Requested,
+    /// The policy names ways and granularity.
+    Named,
+    /// As wide as possible.
+    Widest {
+        /// The next wider set, and what stood against it.
+        refused: Option<(Ways, PlanError)>,
+    },
 }
 
 /// One device's share of a region.
@@ -103,9 +122,9 @@ pub enum Note {
 
 /// The decoders of the whole path for every region.
 ///
-/// `R` regions; `D` members and `D` decoders and `D` notes. About 120 bytes a region and 250 for
-/// each of `D`: keep it in a static or pass it by reference. [`plan`] itself needs 48 bytes of
-/// stack a node of the topology and 120 a region.
+/// `R` regions; `D` members and `D` decoders and `D` notes. About 100 bytes a region and for
+/// each of `D`: keep it in a static or pass it by reference. [`plan`] itself needs 90 bytes of
+/// stack for each node the topology has room for, and 140 for each of `R`.
 #[derive(Clone, Debug)]
 pub struct Plan<const R: usize, const D: usize> {
     /// Regions by ascending address.
@@ -160,6 +179,9 @@ pub fn plan<const N: usize, const R: usize, const D: usize>(
     policy: &Policy<'_>,
     plan: &mut Plan<R, D>,
 ) -> Result<(), PlanError> {
+    const {
+        assert!(N < u16::MAX as usize && R < u16::MAX as usize && D < u16::MAX as usize);
+    }
     plan.clear();
     let result = fill::<N, R, D>(platform, topology.tree(), policy, plan);
     if result.is_err() {
@@ -171,7 +193,9 @@ pub fn plan<const N: usize, const R: usize, const D: usize>(
 /// What the plan has used of one node so far.
 #[derive(Clone, Copy, Default)]
 struct Used {
-    /// Ports below it.
+    /// Steps from its host bridge.
+    depth: u8,
+    /// Components directly below it.
     children: u16,
     /// Place in the order of commit.
     rank: u16,
@@ -184,11 +208,37 @@ struct Used {
     hpa_end: u64,
     /// Where a device's last decoder ends in DPA.
     dpa_end: u64,
+    /// Bytes of each partition that are in regions.
     volatile: u64,
     persistent: u64,
+    /// Where a device's memory goes, for each partition, if the policy gives widths.
+    sharing: [Option<Sharing>; 2],
+}
+
+/// The window that a device was given to, and its coherency there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Sharing {
+    window: u64,
+    coherency: Coherency,
 }
 
 impl Used {
+    fn sharing(&self, partition: Partition) -> Option<Sharing> {
+        let [volatile, persistent] = self.sharing;
+        match partition {
+            Partition::Volatile => volatile,
+            Partition::Persistent => persistent,
+        }
+    }
+
+    fn sharing_mut(&mut self, partition: Partition) -> &mut Option<Sharing> {
+        let [volatile, persistent] = &mut self.sharing;
+        match partition {
+            Partition::Volatile => volatile,
+            Partition::Persistent => persistent,
+        }
+    }
+
     fn taken(&self, partition: Partition) -> u64 {
         match partition {
             Partition::Volatile => self.volatile,
@@ -215,34 +265,36 @@ fn fill<const N: usize, const R: usize, const D: usize>(
     policy: &Policy<'_>,
     plan: &mut Plan<R, D>,
 ) -> Result<(), PlanError> {
-    check_windows(platform)?;
+    check::windows(platform)?;
+    check::widths(platform, policy)?;
     if policy.burn_spares && policy.target == TargetSystem::Linux {
         return Err(PlanError::LinuxRefusesBurnedDecoders);
     }
     if policy.burn_spares && policy.path != PathPolicy::LockAll {
         return Err(PlanError::BurnWithoutLock);
     }
-    check_ports::<N>(tree)?;
     let mut used = [Used::default(); N];
-    let order = commit_order::<N>(tree, &mut used);
+    check::tree(tree, &mut used)?;
+    let order = check::commit_order::<N>(tree, &mut used)?;
     let devices = order.partition_point(|id| tree.get(*id).is_some_and(|n| n.device().is_some()));
     let devices = order.get(..devices).unwrap_or(&[]);
     if policy.path == PathPolicy::GuestPrograms {
-        return guest_programs(tree, devices, &used, plan);
+        return guest_programs(platform, tree, policy, devices, &used, plan);
     }
     let mut placed: Vec<place::Placed, R> = Vec::new();
-    place::regions(platform, tree, policy, devices, &mut used, &mut placed)?;
+    let given = place::Given { platform, tree, policy, devices };
+    place::regions(&given, &mut used, &mut placed)?;
     for region in &placed {
         add_region(tree, region, &mut used, plan)?;
     }
     if policy.burn_spares {
         burn_spares(tree, &order, &used, plan)?;
     }
-    plan.decoders.sort_unstable_by_key(|decoder| {
+    list::sort_by_key(&mut plan.decoders, |decoder| {
         (used.get(usize::from(decoder.node.0)).map_or(0, |used| used.rank), decoder.index)
     });
     for &device in devices {
-        for partition in [Partition::Volatile, Partition::Persistent] {
+        for partition in Partition::ALL {
             let size = place::left(tree, device, partition, &used);
             if size > 0 {
                 note(plan, Note::Unused { device, partition, size })?;
@@ -262,89 +314,6 @@ fn note<const R: usize, const D: usize>(
     plan.notes.push(note).map_err(|_| PlanError::Capacity { what: Count::Notes, have: D })
 }
 
-/// The rules on windows that hold whichever of them is used.
-fn check_windows(platform: &Platform<'_>) -> Result<(), PlanError> {
-    for (index, window) in platform.windows.iter().enumerate() {
-        for &uid in &window.targets {
-            if !platform.bridges.iter().any(|bridge| bridge.uid == uid) {
-                return Err(PlanError::TargetMissing { window: window.base, uid });
-            }
-        }
-        if window.arithmetic == Arithmetic::Xor {
-            Selector::xor(window.interleave, &window.xor_maps)
-                .map_err(|error| PlanError::Xor { window: window.base, error })?;
-        }
-        let Ok(span) = Span::new(Hpa(window.base), window.size) else { continue };
-        for other in platform.windows.iter().take(index) {
-            let overlap = window.base != 0
-                && other.base != 0
-                && Span::new(Hpa(other.base), other.size).is_ok_and(|other| other.overlaps(span));
-            if overlap {
-                let (first, second) = (other.base.min(window.base), other.base.max(window.base));
-                return Err(PlanError::WindowsOverlap { first, second });
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Ports below one component must differ in number: targets name them by it.
-fn check_ports<const N: usize>(tree: Tree<'_>) -> Result<(), PlanError> {
-    let mut ports: Vec<(NodeId, u8), N> = Vec::new();
-    for (_, node) in tree.iter() {
-        if let (NodeKind::RootPort | NodeKind::DownstreamPort, Some(parent)) =
-            (node.kind, node.parent)
-        {
-            ports
-                .push((parent, node.port))
-                .map_err(|_| PlanError::Capacity { what: Count::Nodes, have: N })?;
-        }
-    }
-    ports.sort_unstable();
-    for pair in ports.windows(2) {
-        if let [(at, port), next] = *pair
-            && (at, port) == next
-        {
-            return Err(PlanError::DuplicatePort { at: tree.path(at), port });
-        }
-    }
-    Ok(())
-}
-
-/// All components with decoders in order of commit: devices, switches from the bottom up, host
-/// bridges; named by place, so that the order in which they were listed does not matter.
-fn commit_order<const N: usize>(tree: Tree<'_>, used: &mut [Used; N]) -> Vec<NodeId, N> {
-    let mut order: Vec<NodeId, N> = Vec::new();
-    for (id, node) in tree.iter() {
-        if let Some(parent) = node.parent
-            && let Some(used) = used_mut(used, parent)
-        {
-            used.children = used.children.saturating_add(1);
-        }
-        if node.component().is_some() {
-            // The topology holds at most N nodes, so there is room.
-            let _ = order.push(id);
-        }
-    }
-    order.sort_unstable_by_key(|id| {
-        let class = match tree.get(*id).and_then(|node| node.component()) {
-            Some(Component::Device) => 0u8,
-            Some(Component::UpstreamPort) => 1,
-            Some(Component::HostBridge) | None => 2,
-        };
-        let path = tree.path(*id);
-        // Devices stay in order of place; only switches depend on those below them.
-        let height = if class == 1 { path.ports().len() } else { 0 };
-        (class, core::cmp::Reverse(height), path)
-    });
-    for (rank, id) in order.iter().enumerate() {
-        if let Some(used) = used_mut(used, *id) {
-            used.rank = rank as u16;
-        }
-    }
-    order
-}
-
 /// Whether the node is a bridge without decoders and with one port: it forwards everything there.
 fn is_pass_through(tree: Tree<'_>, id: NodeId, used: &[Used]) -> bool {
     tree.get(id)
@@ -354,11 +323,19 @@ fn is_pass_through(tree: Tree<'_>, id: NodeId, used: &[Used]) -> bool {
 
 /// Path 2: nothing is planned; the topology must leave the guest no way to go wrong.
 fn guest_programs<const R: usize, const D: usize>(
+    platform: &Platform<'_>,
     tree: Tree<'_>,
+    policy: &Policy<'_>,
     devices: &[NodeId],
     used: &[Used],
     plan: &mut Plan<R, D>,
 ) -> Result<(), PlanError> {
+    if let Some(request) = policy.requests.iter().min_by_key(|request| request.device) {
+        return Err(PlanError::RequestToGuest { device: request.device });
+    }
+    if policy.width != Width::Flat || !policy.windows.is_empty() {
+        return Err(PlanError::WidthToGuest);
+    }
     for &device in devices {
         let path = tree.path(device);
         for (id, node) in tree.upwards(device) {
@@ -377,6 +354,12 @@ fn guest_programs<const R: usize, const D: usize>(
                 _ => {}
             }
         }
+        let interleaved = platform.windows.iter().filter(|window| {
+            window.targets.contains(&path.uid()) && window.interleave.ways != Ways::One
+        });
+        if let Some((window, ways)) = interleaved.map(|w| (w.base, w.interleave.ways)).min() {
+            return Err(PlanError::Interleaved { device: path, window, ways });
+        }
         note(plan, Note::GuestPrograms { device })?;
     }
     Ok(())
@@ -391,11 +374,11 @@ fn add_region<const R: usize, const D: usize>(
     plan: &mut Plan<R, D>,
 ) -> Result<(), PlanError> {
     let region = plan.regions.len() as u16;
-    let (Some(&first), span) = (placed.members.first(), placed.span) else { return Ok(()) };
+    let span = placed.span;
     let interleave = placed
         .levels
         .device()
-        .map_err(|error| PlanError::Compose { device: tree.path(first), error })?;
+        .map_err(|error| PlanError::Compose { window: placed.window, error })?;
     let share = span.size() / u64::from(interleave.ways.count());
     let first_member = plan.members.len() as u16;
     for (position, &device) in placed.members.iter().enumerate() {
@@ -446,6 +429,7 @@ fn add_region<const R: usize, const D: usize>(
         levels: placed.levels,
         coherency: placed.coherency,
         partition: placed.partition,
+        reason: placed.reason,
         first_member,
         member_count: placed.members.len() as u16,
     };
@@ -497,17 +481,12 @@ fn level(levels: Levels, kind: NodeKind) -> Interleave {
     }
 }
 
-/// The ports that a component's ways lead to. Positions count with the window's ways fastest, then
-/// the bridge's, then the switch's.
+/// The ports that a component's ways lead to.
 fn targets(tree: Tree<'_>, at: NodeId, kind: NodeKind, placed: &place::Placed) -> Targets {
-    let Levels { root, bridge, switch } = placed.levels;
-    let (stride, ways) = match kind {
-        NodeKind::HostBridge { .. } => (root.ways.count(), bridge.ways.count()),
-        _ => (root.ways.count() * bridge.ways.count(), switch.ways.count()),
-    };
     let mut targets = Targets::default();
     for (position, &member) in placed.members.iter().enumerate() {
-        let way = (position as u32 / stride) % ways;
+        let [_, bridge, switch] = sets::levels_at(placed.levels, position as u32);
+        let way = if matches!(kind, NodeKind::HostBridge { .. }) { bridge } else { switch };
         let mut port = 0;
         for (id, node) in tree.upwards(member) {
             if id == at {

@@ -93,9 +93,11 @@ pub struct Window {
     pub targets: Vec<u32, 16>,
 }
 
-/// Address space that discovery may hand out to what the board left unassigned.
+/// Address space that discovery may hand out below one bridge to what the board left unassigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resources {
+    /// UID of the bridge: each decodes its own part of the address space (its `_CRS`).
+    pub uid: u32,
     /// Memory for BARs and forwarding windows.
     pub base: u64,
     /// Bytes of it.
@@ -113,6 +115,7 @@ pub struct Platform<'a> {
     pub windows: &'a [Window],
     /// Width of a physical address in bits (CPUID leaf 0x8000_0008 on x86).
     pub address_bits: u8,
-    /// What may be assigned below each bridge; `None`: everything is used as found or refused.
-    pub resources: Option<Resources>,
+    /// What may be assigned, a range for a bridge. Below a bridge without one everything is used as
+    /// found, or refused.
+    pub resources: &'a [Resources],
 }

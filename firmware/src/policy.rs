@@ -3,6 +3,8 @@
 //! **Invariant**: the default policy names nothing and guesses nothing: every device's whole
 //! capacity, flat, in the one window that fits, everything on the path locked.
 
+use cxl_regs::Interleave;
+
 use crate::topology::{Partition, Path};
 
 /// Who programs the decoders, and whether they stay as programmed. The two designs are never mixed.
@@ -39,8 +41,30 @@ pub struct Request {
     pub window: Option<u64>,
     /// Offset into the window; `None`: the first free place.
     pub offset: Option<u64>,
-    /// Bytes; `None`: all that is left of the partition.
+    /// Bytes; `None`: all that is left of the partition; 0: none, the device is left out.
     pub size: Option<u64>,
+}
+
+/// How many devices share a region.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Width {
+    /// One: every device has ranges of its own.
+    #[default]
+    Flat,
+    /// This many ways, over all levels, at this granularity.
+    Exactly(Interleave),
+    /// As many as the topology, the components and the target system allow, at the granularity of
+    /// the window.
+    Widest,
+}
+
+/// The width of one window's regions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowWidth {
+    /// The window, by its base address.
+    pub window: u64,
+    /// Its width.
+    pub width: Width,
 }
 
 /// How to run.
@@ -57,7 +81,24 @@ pub struct Policy<'a> {
     pub enable_cache: bool,
     /// Whose rules count.
     pub target: TargetSystem,
-    /// Regions asked for. A device named here gets these and no others; a device that is not gets
-    /// its whole capacity mapped, a region for each partition.
+    /// Regions asked for, in any order. A device named here gets these and no others; a device that
+    /// is not gets its whole capacity mapped, a region for each partition.
     pub requests: &'a [Request],
+    /// How many devices share a region, in windows that `windows` does not name. Devices that
+    /// `requests` names never share.
+    pub width: Width,
+    /// Windows with a width of their own. A device that several windows fit goes to the one that
+    /// is named here.
+    pub windows: &'a [WindowWidth],
+    /// A set ends where its smallest member ends. Map what is left of the others too, in narrower
+    /// sets; else it is noted as unused.
+    pub map_leftovers: bool,
+}
+
+impl Policy<'_> {
+    /// The width of the window at this base.
+    pub fn width_of(&self, window: u64) -> Width {
+        let named = self.windows.iter().find(|named| named.window == window);
+        named.map_or(self.width, |named| named.width)
+    }
 }

@@ -4,25 +4,27 @@
 //! drops a write or hardwires a bit is found while everything can still be undone.
 
 use cxl_regs::access::Register;
-use cxl_regs::dvsec::device;
+use cxl_regs::dvsec::device::{self, DeviceDvsec};
 use cxl_regs::hdm::{self, Control, DecoderImage, GlobalControl};
 
 use crate::commit::CommitError;
 use crate::committed::Place;
+use crate::config;
 use crate::mmio::{Block, Mmio};
 use crate::plan::{PlannedDecoder, Purpose};
 use crate::policy::{PathPolicy, Policy};
 use crate::topology::{DeviceKind, NodeId, Tree};
 
-/// The registers of one decoder.
-#[derive(Clone, Copy)]
-pub(crate) struct DecoderRegisters {
+/// The registers of one decoder, in any component.
+#[derive(Clone, Copy, Debug)]
+pub struct DecoderRegisters {
     block: Block,
     index: u8,
 }
 
 impl DecoderRegisters {
-    pub(crate) fn new(block: Block, index: u8) -> Self {
+    /// Those of decoder `index` of the structure at `block`.
+    pub fn new(block: Block, index: u8) -> Self {
         Self { block, index }
     }
 
@@ -36,16 +38,18 @@ impl DecoderRegisters {
         self.address(Control::SPEC.offset)
     }
 
-    pub(crate) fn read_control(self, hw: &mut impl Mmio) -> Control {
+    /// Reads Control.
+    pub fn read_control(self, hw: &mut impl Mmio) -> Control {
         Control::from_bits(hw.read(self.control_address()))
     }
 
-    pub(crate) fn write_control(self, hw: &mut impl Mmio, control: Control) {
+    /// Writes Control: alone it commits or takes a commit back.
+    pub fn write_control(self, hw: &mut impl Mmio, control: Control) {
         hw.write(self.control_address(), control.into_bits());
     }
 
     /// Reads the seven registers, each once.
-    pub(crate) fn read(self, hw: &mut impl Mmio) -> DecoderImage {
+    pub fn read(self, hw: &mut impl Mmio) -> DecoderImage {
         let control = self.read_control(hw);
         self.read_beside(hw, control)
     }
@@ -64,7 +68,7 @@ impl DecoderRegisters {
 
     /// Writes the seven registers in the order of CXL r3.1 section 8.2.4.20.12: base, size, route,
     /// and Control last.
-    pub(crate) fn write(self, hw: &mut impl Mmio, image: DecoderImage) {
+    pub fn write(self, hw: &mut impl Mmio, image: DecoderImage) {
         for (value, spec) in image.to_dwords().into_iter().zip(&hdm::DECODER_SPECS) {
             if spec.offset != Control::SPEC.offset {
                 hw.write(self.address(spec.offset), value);
@@ -178,6 +182,22 @@ pub(crate) struct DeviceImage {
     ranges: [(u32, u32); 2],
 }
 
+impl DeviceImage {
+    /// The first register that reads all-ones, which none of them can: the device does not answer.
+    pub(crate) fn silent(&self) -> Option<&'static str> {
+        let Self { global, control, lock, capability, .. } = *self;
+        let narrow = u32::from(u16::MAX);
+        [
+            (global.raw() == u32::MAX, GlobalControl::SPEC.name),
+            (capability.raw() == narrow, device::Capability::SPEC.name),
+            (control.raw() == narrow, device::Control::SPEC.name),
+            (lock.raw() == narrow, device::Lock::SPEC.name),
+        ]
+        .into_iter()
+        .find_map(|(silent, name)| silent.then_some(name))
+    }
+}
+
 /// From range 1 to range 2 (CXL r3.1 section 8.1.3.8).
 pub(crate) const RANGE_STRIDE: u16 = 0x10;
 
@@ -231,11 +251,9 @@ impl DeviceRegisters {
         }
     }
 
-    /// Writes a register of 16 bits. Its neighbour gets 0: Status is write-1-to-clear and so keeps
-    /// its bits, Capability2 is read-only.
+    /// Writes a register of 16 bits; what shares its dword keeps its value.
     fn write_half<R: Register>(self, hw: &mut impl Mmio, register: R) {
-        let shift = 8 * (u32::from(R::SPEC.offset) & 3);
-        hw.write(self.dvsec.address::<R>(), register.raw() << shift);
+        config::write(hw, self.dvsec, DeviceDvsec::REGISTERS, register);
     }
 
     /// Writes Mem_Enable and Cache_Enable as they were or shall be.

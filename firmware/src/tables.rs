@@ -130,6 +130,9 @@ const ANY: Policy<'static> = Policy {
     enable_cache: false,
     target: crate::policy::TargetSystem::Specification,
     requests: &[],
+    width: crate::policy::Width::Flat,
+    windows: &[],
+    map_leftovers: false,
 };
 
 /// Writes the CEDT into `buffer` and returns exactly it.
@@ -346,10 +349,10 @@ impl<const D: usize> Committed<D> {
     }
 
     /// The committed ranges for the SRAT, each in a proximity domain of its own from
-    /// `first_domain` on.
+    /// `first_domain` on, modulo 2^32.
     pub fn affinities(&self, first_domain: u32) -> impl Iterator<Item = MemoryAffinity> + '_ {
-        self.regions.iter().zip(first_domain..).map(|(region, domain)| MemoryAffinity {
-            domain,
+        self.regions.iter().enumerate().map(move |(number, region)| MemoryAffinity {
+            domain: first_domain.wrapping_add(number as u32),
             span: region.span,
             hot_pluggable: false,
             non_volatile: region.partition == Partition::Persistent,
@@ -365,6 +368,10 @@ pub fn srat<'b, const D: usize>(
     first_domain: u32,
     buffer: &'b mut [u8],
 ) -> Result<&'b mut [u8], TablesError> {
-    let ranges: Vec<MemoryAffinity, D> = committed.affinities(first_domain).collect();
+    let mut ranges = Vec::<MemoryAffinity, D>::new();
+    for range in committed.affinities(first_domain) {
+        // As many as there are regions, and as much room.
+        let _ = ranges.push(range);
+    }
     Ok(srat::write(identity, &ranges, buffer)?)
 }

@@ -60,6 +60,11 @@ pub enum Partition {
     Persistent,
 }
 
+impl Partition {
+    /// Both, in order of DPA.
+    pub const ALL: [Self; 2] = [Self::Volatile, Self::Persistent];
+}
+
 impl fmt::Display for Partition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -173,9 +178,10 @@ impl Node {
 /// UID and the port numbers on the way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Path {
+    // In this order, and unused ports 0, so that places sort as the tree is walked.
     uid: u32,
-    depth: u8,
     ports: [u8; MAX_DEPTH],
+    depth: u8,
 }
 
 impl Path {
@@ -190,6 +196,15 @@ impl Path {
     /// The bridge's UID.
     pub fn uid(&self) -> u32 {
         self.uid
+    }
+
+    /// The last port number and the place of the component that has this port; `None` for a
+    /// bridge.
+    pub fn split_last(&self) -> Option<(u8, Self)> {
+        let depth = self.depth.checked_sub(1)?;
+        let mut above = Self { depth, ..*self };
+        let port = core::mem::take(above.ports.get_mut(usize::from(depth))?);
+        Some((port, above))
     }
 
     /// Port numbers, root port first.

@@ -81,8 +81,8 @@ pub fn verify<const N: usize, const D: usize, const F: usize>(
         })
     };
     regions.retain(|region| on(region.span));
-    for region in regions {
-        committed.add_region(region);
+    for region in &regions {
+        committed.add_region(*region);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Committing a plan: the exact order of accesses, and what a fault at any step leaves behind.
 //!
-//! **Invariant**: addresses and values are typed by hand; the fake hardware in `fake` shares no
+//! **Invariant**: addresses and values are typed by hand; the fake hardware in `scripted` shares no
 //! table with the library.
 
 mod scripted;
@@ -8,7 +8,7 @@ mod scripted;
 use cxl_firmware::commit::{CommitError, commit};
 use cxl_firmware::committed::{Committed, Fate};
 use cxl_firmware::plan::Plan;
-use cxl_firmware::policy::{PathPolicy, Policy, TargetSystem};
+use cxl_firmware::policy::{PathPolicy, Policy, TargetSystem, Width};
 use cxl_firmware::topology::{DeviceKind, NodeKind};
 use scripted::{Access, Fake, GIB, MIB, Machine, OnCommit, Ticks, simple, switched};
 
@@ -24,6 +24,9 @@ const UNLOCKED: Policy<'static> = Policy {
     enable_cache: false,
     target: TargetSystem::Linux,
     requests: &[],
+    width: Width::Flat,
+    windows: &[],
+    map_leftovers: false,
 };
 const CONFIG_LOCK: Policy<'static> =
     Policy { path: PathPolicy::LockAll, config_lock: true, ..UNLOCKED };
@@ -75,9 +78,9 @@ fn one_path_is_written_in_the_order_of_the_specification() {
             (0x2000_0020, 0x0000_1300),
             (0x2000_0004, 0x0000_0002),
             (0x2001_000C, 0x0000_0006),
-            // Commit the bridge, then CONFIG_LOCK.
+            // Commit the bridge, then CONFIG_LOCK beside the read-only Capability2.
             (0x1000_1020, 0x0000_1300),
-            (0x2001_0014, 0x0000_0001),
+            (0x2001_0014, 0xCAFE_0001),
         ]
     );
     assert_eq!(m.hw.get(0x2000_0020), 0x1700);
@@ -343,6 +346,10 @@ fn after_the_first_lock_the_report_names_what_is_stranded() {
                 let changed = (0..7).any(|n| m.hw.get(at + 4 * n) != before[&(at + 4 * n)]);
                 assert_eq!(changed, fate != RolledBack, "{error}");
             }
+            for (device, serves) in [(left, expected[0] == d), (right, false)] {
+                assert_eq!(m.hw.get(device + 4) & 2 != 0, serves, "{error}");
+                assert_eq!(m.hw.get(device + 0x1_000C) & 4 != 0, serves, "{error}");
+            }
             for (dvsec, serves) in [(left + 0x1_0000, expected[0] == d), (right + 0x1_0000, false)]
             {
                 let changed = (0..14).any(|n| m.hw.get(dvsec + 4 * n) != before[&(dvsec + 4 * n)]);
@@ -479,12 +486,16 @@ fn what_somebody_else_committed_is_refused_by_name_and_not_written_to() {
     assert_eq!(code(|hw| hw.set(BRIDGE + 0x50, 0x0A00)), 0x0404);
     assert_eq!(code(|hw| hw.set(BRIDGE + 0x50, 0x0200)), 0x0404);
     assert_eq!(code(|hw| hw.set(DEVICE + 0x10, 0x1A00)), 0x0404);
+    assert_eq!(code(|hw| hw.set(DEVICE + 0x10, 0x1800)), 0x0404);
     // The device was switched off.
     assert_eq!(code(|hw| hw.set(0x2000_0004, 0)), 0x0408);
     assert_eq!(code(|hw| hw.set(DVSEC + 0x0C, 2)), 0x0408);
     // Nobody answers.
     assert_eq!(code(|hw| hw.set(DEVICE + 0x10, u32::MAX)), 0x0403);
-    assert_eq!(code(|hw| hw.set(0x2000_0004, u32::MAX)), 0x0403);
+    for at in [0x2000_0004, DVSEC + 0x08, DVSEC + 0x0C, DVSEC + 0x14] {
+        let error = refused(&policy, |hw| hw.set(at, u32::MAX));
+        assert!(matches!(error, CommitError::Silent { .. }), "{at:#x}: {error}");
+    }
     // Locked, where the policy does not lock.
     let error = refused(&UNLOCKED, |hw| hw.set(DEVICE + 0x10, 0x1700));
     assert_eq!(
@@ -509,6 +520,41 @@ fn a_spare_decoder_in_use_on_an_otherwise_fresh_machine_is_foreign() {
     };
     assert_eq!((place.index, base, size), (1, 0x10_0000_0000, 0x4000_0000));
     assert_eq!(m.hw.writes(), []);
+}
+
+#[test]
+fn a_decoder_in_use_on_a_component_outside_the_plan_is_foreign() {
+    let mut m = simple();
+    let plan = m.plan(&Policy::default());
+    m.bridge(8, 0x1100_0000, true);
+    m.hw.set(0x1100_1020, 0x1600);
+    let (result, _) = run(&mut m, &plan, &Policy::default());
+    let Err(CommitError::ForeignDecoder { place, .. }) = result else {
+        panic!("{result:?}");
+    };
+    assert_eq!(place.at.uid(), 8);
+    assert_eq!(m.hw.writes(), []);
+}
+
+#[test]
+fn a_device_with_one_range_mirrors_one_decoder() {
+    let mut m = switched();
+    let capability = m.hw.get(0x2001_0008);
+    m.hw.set(0x2001_0008, capability & !(3 << 20) | 1 << 20);
+    let plan = m.plan(&Policy::default());
+    assert_eq!(run(&mut m, &plan, &Policy::default()).0, Ok(()));
+    assert_eq!((m.hw.get(0x2001_0020), m.hw.get(0x2001_0024)), (4, 0));
+    assert_eq!((m.hw.get(0x2001_0030), m.hw.get(0x2001_0034)), (0, 0));
+}
+
+#[test]
+fn caches_are_enabled_on_accelerators_only() {
+    let mut m = simple();
+    let policy = Policy { enable_cache: true, ..Policy::default() };
+    let plan = m.plan(&policy);
+    let (result, committed) = run(&mut m, &plan, &policy);
+    assert_eq!(result, Ok(()));
+    assert!(!committed.devices[0].cache_enable);
 }
 
 #[test]
@@ -543,7 +589,13 @@ fn a_plan_for_another_topology_is_refused() {
     let (result, _) = run(&mut other, &plan, &Policy::default());
     assert!(matches!(result, Err(CommitError::NoSuchDecoder { .. })), "{result:?}");
     assert_eq!(other.hw.writes(), []);
-    // The same nodes, but a decoder that can do less.
+    // The same nodes, with fewer decoders than the plan uses.
+    let mut fewer = switched();
+    fewer.topology.nodes[0].hdm.as_mut().expect("the bridge's").decoders = 2;
+    let (result, _) = run(&mut fewer, &plan, &Policy::default());
+    let Err(CommitError::NoSuchDecoder { place }) = result else { panic!("{result:?}") };
+    assert_eq!(place.index, 2);
+    // A decoder that can do less.
     let hdm = m.topology.nodes[0].hdm.as_mut().expect("the bridge's");
     hdm.capability = hdm.capability.with_target_count(0);
     let (result, _) = run(&mut m, &plan, &Policy::default());
@@ -668,6 +720,17 @@ fn a_fault_in_back_invalidate_is_named_and_undone() {
         m.hw.on_commit.insert(control, fault);
         assert_eq!(restored(m, &Policy::default()).code(), code);
     }
+    // The wait is the one that the hardware asks for, or 10 ms where it asks for none.
+    for (status, least, most) in [(0x2300, 2_000, 2_100), (0, 10_000, 10_100)] {
+        let mut m = accelerator(true);
+        m.hw.set(0x4002_0008, status);
+        m.hw.on_commit.insert(0x4002_0004, OnCommit::Never);
+        let error = restored(m, &Policy::default());
+        let CommitError::BackInvalidateTimeout { microseconds, .. } = error else {
+            panic!("{error}");
+        };
+        assert!((least..most).contains(&microseconds), "{error}");
+    }
     for address in [0x4000_0004, 0x4002_0004, 0x4003_0004] {
         let mut m = accelerator(false);
         m.hw.stuck = Some((address, 0x3, 0));
@@ -681,6 +744,27 @@ fn a_fault_in_back_invalidate_is_named_and_undone() {
     let (result, _) = run(&mut m, &plan, &Policy::default());
     assert!(matches!(result, Err(CommitError::NoBackInvalidate { .. })), "{result:?}");
     assert_eq!(m.hw.dwords, before);
+}
+
+#[test]
+fn back_invalidate_of_a_region_that_is_whole_stays_when_another_fails() {
+    let mut m = Machine::new();
+    let bridge = m.bridge(7, 0x1000_0000, true);
+    for n in 0..2u64 {
+        let port = m.port(bridge, NodeKind::RootPort, n as u8);
+        let block = 0x2000_0000 + n * 0x100_0000;
+        let device = m.device(port, block, DeviceKind::Type2, [512 * MIB, 0]);
+        m.back_invalidate(port, 0x4000_0000 + n * 0x2_0000, false);
+        m.back_invalidate(device, 0x4001_0000 + n * 0x2_0000, false);
+    }
+    m.window(16 * GIB, 4 * GIB, &[7]);
+    m.hw.on_commit.insert(BRIDGE + 0x30, OnCommit::Error);
+    let plan = m.plan(&Policy::default());
+    let (result, committed) = run(&mut m, &plan, &Policy::default());
+    assert!(matches!(result, Err(CommitError::Refused { .. })), "{result:?}");
+    assert_eq!(fates(&committed), [Fate::Done, Fate::Stranded, Fate::Done, Fate::RolledBack]);
+    let enabled = [0x4000_0004, 0x4001_0004, 0x4002_0004, 0x4003_0004].map(|at| m.hw.get(at));
+    assert_eq!(enabled, [2, 2, 0, 0]);
 }
 
 #[test]

@@ -9,8 +9,8 @@ use cxl_firmware::commit::commit;
 use cxl_firmware::committed::Committed;
 use cxl_firmware::plan::Plan;
 use cxl_firmware::platform::Restrictions;
-use cxl_firmware::policy::{PathPolicy, Policy, TargetSystem};
-use cxl_firmware::topology::{DeviceKind, NodeKind};
+use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem};
+use cxl_firmware::topology::{DeviceKind, NodeKind, Partition};
 use cxl_firmware::verify::{Finding, Findings, verify, verify_plan};
 use cxl_regs::hdm::Capability;
 use cxl_regs::{Granularity, Interleave, Ways};
@@ -27,6 +27,9 @@ const LINUX: Policy<'static> = Policy {
     enable_cache: false,
     target: TargetSystem::Linux,
     requests: &[],
+    width: cxl_firmware::policy::Width::Flat,
+    windows: &[],
+    map_leftovers: false,
 };
 const SPECIFICATION: Policy<'static> = Policy { target: TargetSystem::Specification, ..LINUX };
 const UNLOCKED: Policy<'static> = Policy { path: PathPolicy::Unlocked, ..LINUX };
@@ -76,6 +79,32 @@ fn what_this_library_committed_passes_without_the_plan_and_with_it() {
             verify_plan(&mut hw, &platform, &m.topology, &plan, &policy, &mut again, &mut findings);
             assert_eq!(findings.list(), []);
         }
+    }
+}
+
+#[test]
+fn regions_come_by_address_whatever_the_order_of_devices() {
+    let mut m = switched();
+    let right = m.topology.tree().path(cxl_firmware::topology::NodeId(6));
+    let request = Request {
+        device: right,
+        partition: Partition::Volatile,
+        window: None,
+        offset: Some(0),
+        size: None,
+    };
+    let requests = [request];
+    let policy = Policy { requests: &requests, ..LINUX };
+    let plan = m.plan(&policy);
+    let mut done = Committed::<16>::new();
+    let result = commit(&mut m.hw, &mut Ticks::of(1), &m.topology, &plan, &policy, &mut done);
+    assert_eq!(result, Ok(()));
+    m.hw.trace.clear();
+    let (found, read) = judge(&m, &policy);
+    assert_eq!(found, []);
+    for regions in [&done.regions, &read.regions] {
+        let sizes: Vec<u64> = regions.iter().map(|region| region.span.size() / MIB).collect();
+        assert_eq!(sizes, [512, 256, 256]);
     }
 }
 
@@ -215,7 +244,7 @@ fn windows_are_judged_too() {
         (|m| m.windows[0].targets = [8].into_iter().collect(), &[0x0507]),
         (|m| m.windows[0].restrictions = Restrictions::from_bits(0x0D), &[0x0508]),
         (|m| m.windows[0].restrictions = Restrictions::from_bits(0x0B), &[0x0509]),
-        (|m| m.windows[0].base = 0, &[0x0506]),
+        (|m| (m.windows[0].base, m.windows[0].size) = (0, 64 * GIB), &[0x0506]),
         // The window interleaves two bridges, the device does not.
         (|m| m.windows[0].interleave = Interleave::new(Ways::Two, Granularity::B256), &[0x0511]),
     ];
@@ -341,6 +370,10 @@ fn back_invalidate_that_is_off_somewhere_is_found() {
         committed(m, &LINUX).0
     };
     assert_eq!(codes(&machine(), &LINUX), []);
+    // The window's BI bit means nothing without device-coherent.
+    let mut m = machine();
+    m.windows[0].restrictions = Restrictions::from_bits(0x2E);
+    assert_eq!(codes(&m, &LINUX), [0x0508]);
     for address in [0x4000_0004, 0x4001_0004] {
         let mut m = machine();
         m.hw.set(address, 0);

@@ -6,8 +6,8 @@
 use std::ops::Range;
 
 use cxl_regs::Arithmetic;
-use cxl_regs::acpi::cedt::Restrictions;
 use cxl_regs::acpi::cedt::wire::{CfmwsRecord, ChbsRecord, CximsRecord, Kind, RecordHeader};
+use cxl_regs::acpi::cedt::{ChbsVersion, Restrictions};
 use cxl_regs::acpi::mcfg::AllocationRecord;
 use cxl_regs::acpi::{Header, Rsdp, header};
 use zerocopy::IntoBytes;
@@ -106,17 +106,17 @@ fn mcfg(map: &AddressMap) -> Vec<u8> {
 fn cedt(scenario: &Scenario, map: &AddressMap) -> Vec<u8> {
     let mut body = Vec::new();
     for (bridge, place) in scenario.bridges.iter().zip(&map.bridges) {
-        let (version, length) = match bridge.version {
-            BridgeVersion::Cxl1 => (0, 0x2000),
-            BridgeVersion::Cxl2 => (1, 0x1_0000),
+        let version = match bridge.version {
+            BridgeVersion::Cxl1 => ChbsVersion::Rch,
+            BridgeVersion::Cxl2 => ChbsVersion::Chbcr,
         };
         let record = ChbsRecord {
             header: record_header(Kind::Chbs, size_of::<ChbsRecord>()),
             uid: bridge.uid.into(),
-            version: version.into(),
+            version: version.encode().into(),
             reserved: U32::ZERO,
             base: place.registers.base().0.into(),
-            length: length.into(),
+            length: version.length().into(),
         };
         body.extend_from_slice(record.as_bytes());
     }

@@ -24,6 +24,9 @@ impl Backing {
             .ok()
             .filter(|&size| size != 0)
             .and_then(|size| MmapRegion::build(None, size, protection, flags).ok());
+        if let Some(region) = &region {
+            advise_huge(region);
+        }
         Self { region: region.map(Arc::new) }
     }
 
@@ -52,11 +55,31 @@ impl Backing {
 
     /// Zeroes the first `size` bytes and gives their pages back to the host.
     pub fn forget(&self, size: u64) {
-        let Some(region) = &self.region else { return };
-        let size = usize::try_from(size).unwrap_or(usize::MAX).min(region.size());
-        // SAFETY: the range is the start of a private anonymous mapping that `region` owns. Its
-        // bytes are only ever reached through volatile accesses or by a guest, to whom it is
-        // memory that lost its contents.
-        unsafe { libc::madvise(region.as_ptr().cast(), size, libc::MADV_DONTNEED) };
+        if let Some(region) = &self.region {
+            forget(region, 0, size);
+        }
     }
+}
+
+/// Zeroes a range of memory that a guest may be using and gives its pages back to the host.
+pub(crate) fn forget(memory: &MmapRegion, offset: u64, length: u64) {
+    let whole = memory.size() as u64;
+    let offset = offset.min(whole);
+    let length = length.min(whole - offset);
+    // SAFETY: the range lies inside a private anonymous mapping that `memory` owns. Its bytes are
+    // only ever reached through volatile accesses or by a guest, to whom it is memory that lost its
+    // contents.
+    unsafe {
+        libc::madvise(
+            memory.as_ptr().wrapping_add(offset as usize).cast(),
+            length as usize,
+            libc::MADV_DONTNEED,
+        )
+    };
+}
+
+/// Asks for huge pages behind a mapping; the host may decline.
+pub(crate) fn advise_huge(memory: &MmapRegion) {
+    // SAFETY: advice about a mapping that `memory` owns; it changes no contents.
+    unsafe { libc::madvise(memory.as_ptr().cast(), memory.size(), libc::MADV_HUGEPAGE) };
 }

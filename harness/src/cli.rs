@@ -4,27 +4,61 @@
 //! goes to standard output.
 
 mod attack;
+mod boot;
+mod cedt;
 mod decode;
+mod explain;
+mod plan;
+mod scenarios;
+mod source;
 
+use std::fmt::Write as _;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
+use anstyle::{AnsiColor, Style};
 use clap::{Parser, Subcommand};
 
+/// The firmware refused, or a check failed.
+const EXIT_REFUSED: u8 = 1;
 /// Bad input, or a command line that makes no sense.
 const EXIT_BAD_INPUT: u8 = 2;
 
-/// Reads, plans and proves CXL memory set-ups.
+const EXAMPLES: &str = "\
+Without a command: boot default.
+
+Exit code:
+  0  good
+  1  refused, or a check failed
+  2  bad usage or file
+
+Where to start:
+  cxl-harness                                boot the main scenario, and read the report
+  cxl-harness scenarios                      what else there is
+  cxl-harness plan two-partitions            what would be written where, and why
+  cxl-harness explain default 0x100000000    where an address leads
+  cxl-harness cedt --text                    the table for the operating system
+  cxl-harness decode dump.bin                what a register dump says";
+
+/// A machine to prove CXL firmware on.
+///
+/// It runs firmware that finds CXL memory, programs and locks the HDM decoders of every path, and
+/// describes the result to the operating system; and it says what came of it.
 #[derive(Debug, Parser)]
-#[command(version, about, propagate_version = true, max_term_width = 100)]
+#[command(version, propagate_version = true, max_term_width = 100, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Boot(boot::Boot),
+    Plan(plan::Plan),
+    Cedt(cedt::Cedt),
+    Explain(explain::Explain),
     Attack(attack::Attack),
+    Scenarios(scenarios::Scenarios),
     Decode(decode::Decode),
 }
 
@@ -32,10 +66,47 @@ impl Cli {
     /// Does what was asked for.
     pub(crate) fn run(self) -> ExitCode {
         match self.command {
-            Command::Attack(attack) => attack.run(),
-            Command::Decode(decode) => decode.run(),
+            None => boot::Boot::of_default().run(),
+            Some(Command::Boot(boot)) => boot.run(),
+            Some(Command::Plan(plan)) => plan.run(),
+            Some(Command::Cedt(cedt)) => cedt.run(),
+            Some(Command::Explain(explain)) => explain.run(),
+            Some(Command::Attack(attack)) => attack.run(),
+            Some(Command::Scenarios(scenarios)) => scenarios.run(),
+            Some(Command::Decode(decode)) => decode.run(),
         }
     }
+}
+
+/// 0, or 1 for a refusal.
+fn exit(good: bool) -> ExitCode {
+    if good { ExitCode::SUCCESS } else { ExitCode::from(EXIT_REFUSED) }
+}
+
+/// JSON with a newline at its end.
+fn json(value: &impl serde::Serialize) -> String {
+    // Plain structs with names for keys always serialise.
+    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
+}
+
+/// The text with headings and problems set off, for terminals.
+fn styled(text: &str) -> String {
+    let mut output = String::with_capacity(text.len());
+    for line in text.lines() {
+        let label = line.split_whitespace().next().unwrap_or_default();
+        let style = if matches!(label, "problem" | "refusal" | "failure") {
+            AnsiColor::Red.on_default()
+        } else if line.contains('█') {
+            AnsiColor::Green.on_default()
+        } else if line.starts_with(' ') || line.is_empty() {
+            Style::new()
+        } else {
+            Style::new().bold()
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(output, "{style}{line}{style:#}");
+    }
+    output
 }
 
 /// Writes finished output. A reader that has gone away (`| head`) has seen what it wanted.
@@ -51,8 +122,23 @@ fn print(output: &str, code: ExitCode) -> ExitCode {
 
 /// Says in one line why nothing was printed.
 fn fail(reason: &str) -> ExitCode {
-    let red = anstyle::AnsiColor::Red.on_default().bold();
+    complain(reason, EXIT_BAD_INPUT)
+}
+
+/// Says in one line why there is nothing to print, though the question was good.
+fn refuse(reason: &str) -> ExitCode {
+    complain(reason, EXIT_REFUSED)
+}
+
+fn complain(reason: &str, code: u8) -> ExitCode {
+    let red = AnsiColor::Red.on_default().bold();
     // There is nobody left to tell if standard error is gone too.
     let _ = writeln!(anstream::stderr(), "{red}error{red:#}: {reason}");
-    ExitCode::from(EXIT_BAD_INPUT)
+    ExitCode::from(code)
+}
+
+/// Says something beside the output.
+fn note(what: &str) {
+    let bold = Style::new().bold();
+    let _ = writeln!(anstream::stderr(), "{bold}note{bold:#}: {what}");
 }

@@ -1,7 +1,7 @@
 //! Device models: registers that behave as the specification says hardware does.
 //!
 //! Which bits a write can change comes from the access-class tables of `cxl-regs`; what a change
-//! means (commit checks, locks, resets, decode) is decided here, without any of the firmware's code.
+//! means (commit checks, locks, resets, decode) is decided here, without any code of the firmware.
 //!
 //! **Invariant**: a model knows nothing of the machine it sits in. What a register write means
 //! outside of it is returned as an [`Effect`], and applied by the machine after the borrow has

@@ -6,7 +6,7 @@
 //! `problem` in the text.
 
 mod diff;
-mod facts;
+pub(crate) mod facts;
 mod input;
 mod range;
 

@@ -7,7 +7,7 @@
 //! platform says of itself; [`mapping`](crate::mapping) decides what they mean together.
 
 use cxl_regs::dvsec::device;
-use cxl_regs::hdm::{Capability, DecoderImage, GlobalControl};
+use cxl_regs::hdm::{Capability, DecoderImage, GLOBAL_SPECS, GlobalControl, decoder_offset};
 use cxl_regs::{Arithmetic, Hpa, Interleave};
 
 use crate::layout::place_windows;
@@ -183,6 +183,20 @@ impl HdmImage {
             global_control: 0,
             decoders: vec![DecoderImage::default(); count.into()],
         }
+    }
+
+    /// The structure as bytes (CXL r3.1 section 8.2.4.20), for [`HdmText`](cxl_regs::HdmText).
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; decoder_offset(0).into()];
+        for (spec, dword) in GLOBAL_SPECS.iter().zip([self.capability, self.global_control]) {
+            let at = usize::from(spec.offset);
+            if let Some(place) = bytes.get_mut(at..at + size_of::<u32>()) {
+                place.copy_from_slice(&dword.to_le_bytes());
+            }
+        }
+        let dwords = self.decoders.iter().flat_map(|image| image.to_dwords());
+        bytes.extend(dwords.flat_map(u32::to_le_bytes));
+        bytes
     }
 
     /// The capability register.

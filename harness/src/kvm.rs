@@ -8,12 +8,12 @@ mod run;
 mod slots;
 
 pub use boot::{Boot, BootError, Entry};
-pub use run::{Bus, End, Failure, Limits, Signal};
-pub use slots::{Slot, SlotError, Slots};
+pub use run::{Bus, End, Failure, Limits, Reason};
+pub use slots::{Call, Slot, SlotError, Slots};
 
 use kvm_bindings::{KVM_CAP_EXIT_ON_EMULATION_FAILURE, kvm_enable_cap};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
-use vm_memory::{GuestAddress, GuestMemoryMmap};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 /// A virtual machine with one vCPU, RAM and no slots but RAM's.
 pub struct Vm {
@@ -23,6 +23,8 @@ pub struct Vm {
     vm: VmFd,
     ram: GuestMemoryMmap,
     address_bits: u8,
+    /// The processor has XSAVE.
+    xsave: bool,
 }
 
 /// Why there is no virtual machine.
@@ -60,14 +62,21 @@ impl std::fmt::Display for VmError {
 
 impl std::error::Error for VmError {}
 
+/// The CPUID leaf whose EAX 7:0 is the width of a physical address.
+const ADDRESS_SIZES: u32 = 0x8000_0008;
+/// The CPUID leaf whose ECX says what the processor can do, and its bit for XSAVE.
+const FEATURES: u32 = 1;
+const FEATURES_XSAVE: u32 = 1 << 26;
+
 /// Whether `/dev/kvm` opens, and why not.
 pub fn available() -> Result<(), VmError> {
     Kvm::new().map(|_| ()).map_err(VmError::Open)
 }
 
 impl Vm {
-    /// A machine with RAM in these ranges (base, size).
-    pub fn new(ram: &[(u64, u64)]) -> Result<Self, VmError> {
+    /// A machine with RAM in these ranges (base, size), whose processor says that physical
+    /// addresses have `address_bits` bits, or fewer if the host's have.
+    pub fn new(ram: &[(u64, u64)], address_bits: u8) -> Result<Self, VmError> {
         let call = |name| move |error| VmError::Call { name, error };
         let kvm = Kvm::new().map_err(VmError::Open)?;
         let vm = kvm.create_vm().map_err(call("KVM_CREATE_VM"))?;
@@ -84,19 +93,27 @@ impl Vm {
             ram.iter().map(|&(base, size)| (GuestAddress(base), size as usize)).collect();
         let memory = GuestMemoryMmap::from_ranges(&ranges)
             .map_err(|error| VmError::Memory(error.to_string()))?;
+        for region in memory.iter() {
+            crate::backing::advise_huge(region);
+        }
         let vcpu = vm.create_vcpu(0).map_err(call("KVM_CREATE_VCPU"))?;
-        let cpuid = kvm
+        let mut cpuid = kvm
             .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
             .map_err(call("KVM_GET_SUPPORTED_CPUID"))?;
+        let (mut bits, mut xsave) = (address_bits.min(36), false);
+        for leaf in cpuid.as_mut_slice() {
+            if leaf.function == FEATURES {
+                xsave = leaf.ecx & FEATURES_XSAVE != 0;
+            }
+            if leaf.function == ADDRESS_SIZES {
+                bits = address_bits.min(leaf.eax as u8);
+                leaf.eax = leaf.eax & !0xFF | u32::from(bits);
+            }
+        }
         vcpu.set_cpuid2(&cpuid).map_err(call("KVM_SET_CPUID2"))?;
-        let address_bits = cpuid
-            .as_slice()
-            .iter()
-            .find(|entry| entry.function == 0x8000_0008)
-            .map_or(36, |entry| entry.eax as u8);
         let mut slots = Slots::new(kvm.get_nr_memslots());
         slots.add_ram(&vm, &memory).map_err(VmError::Slot)?;
-        Ok(Self { slots, vcpu, vm, ram: memory, address_bits })
+        Ok(Self { slots, vcpu, vm, ram: memory, address_bits: bits, xsave })
     }
 
     /// Guest RAM.
@@ -108,6 +125,12 @@ impl Vm {
     /// can never reach it.
     pub fn address_bits(&self) -> u8 {
         self.address_bits
+    }
+
+    /// Adds slots and takes them away again; the time of the additions, with no bookkeeping. For
+    /// benches: what KVM itself costs.
+    pub fn add_bare(&mut self, slots: &[Slot]) -> Result<std::time::Duration, SlotError> {
+        self.slots.add_bare(&self.vm, slots)
     }
 
     /// Makes the guest see exactly these slots besides RAM. Returns the number of ioctls.

@@ -7,13 +7,14 @@ use cxl_firmware::bring_up::{BringUpError, Workspace, bring_up};
 use cxl_firmware::discover::discover;
 use cxl_firmware::plan::plan;
 use cxl_firmware::platform::{Platform, RootBus};
-use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem};
+use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem, Width};
 use cxl_firmware::topology::{Partition, Path};
 use cxl_firmware::{acpi, handoff, tables};
+use cxl_regs::Size;
 use cxl_regs::acpi::Identity;
 
 use crate::machine::Machine;
-use crate::scenario::{self, Parent, Scenario, WindowChoice};
+use crate::scenario::{self, Parent, Place, Scenario, WindowChoice};
 
 /// Room for the largest machine the harness runs: 16 bridges with 16 devices each, all of them
 /// behind ports of their own.
@@ -22,12 +23,68 @@ pub type Room = Workspace<640, 320, 1280>;
 pub type Tables = acpi::Tables<32, 64>;
 
 /// Who made the tables.
-pub const IDENTITY: Identity =
-    Identity { oem_id: *b"CXLFW ", oem_table_id: *b"HARNESS ", oem_revision: 1, creator_id: *b"CXLF", creator_revision: 1 };
+pub const IDENTITY: Identity = Identity {
+    oem_id: *b"CXLFW ",
+    oem_table_id: *b"HARNESS ",
+    oem_revision: 1,
+    creator_id: *b"CXLF",
+    creator_revision: 1,
+};
+
+/// What a scenario asks for and the library's policy has no words for. Better refused than dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Inexpressible {
+    /// Several devices share a region.
+    Members {
+        /// The region, counted from 0 in the order of the file.
+        region: usize,
+        /// Its members.
+        devices: Vec<String>,
+    },
+    /// A region leaves out memory in front of it.
+    Skip {
+        /// The region.
+        region: usize,
+        /// Its device.
+        device: String,
+        /// Bytes left out.
+        skip: u64,
+    },
+}
+
+impl Inexpressible {
+    /// A number for logs; it never changes its meaning.
+    pub fn code(&self) -> u16 {
+        match self {
+            Self::Members { .. } => 0x0801,
+            Self::Skip { .. } => 0x0802,
+        }
+    }
+}
+
+impl std::fmt::Display for Inexpressible {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Members { region, devices } => write!(
+                f,
+                "region {region} interleaves {}; the library maps regions of one device",
+                devices.join(", ")
+            ),
+            Self::Skip { region, device, skip } => write!(
+                f,
+                "region {region} leaves out {} of {device} in front of it; the library hands out \
+                 device memory without gaps",
+                Size(*skip)
+            ),
+        }
+    }
+}
 
 /// Why the library did not bring the machine up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
+    /// The library cannot be asked for it.
+    Scenario(Inexpressible),
     /// The platform's own tables.
     Platform(acpi::PlatformError),
     /// Discovery, plan, commit or verification.
@@ -42,6 +99,7 @@ impl Refusal {
     /// The phase that refused, in a word.
     pub fn phase(&self) -> &'static str {
         match self {
+            Self::Scenario(_) => "scenario",
             Self::Platform(_) => "platform",
             Self::BringUp(BringUpError::Discover(_)) => "discover",
             Self::BringUp(BringUpError::Plan(_)) => "plan",
@@ -52,9 +110,10 @@ impl Refusal {
         }
     }
 
-    /// The library's number for it.
+    /// The library's number for it, or [`Inexpressible::code`].
     pub fn code(&self) -> u16 {
         match self {
+            Self::Scenario(error) => error.code(),
             Self::Platform(error) => error.code(),
             Self::BringUp(error) => error.code(),
             Self::Tables(error) => error.code(),
@@ -66,6 +125,7 @@ impl Refusal {
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Scenario(error) => write!(f, "scenario: {error}"),
             Self::Platform(error) => write!(f, "platform: {error}"),
             Self::BringUp(error) => error.fmt(f),
             Self::Tables(error) => write!(f, "tables: {error}"),
@@ -76,13 +136,19 @@ impl std::fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
+/// Bytes for a CEDT; all that [`Tables`] holds makes an eighth of it.
+const CEDT_ROOM: usize = 64 << 10;
+/// Bytes for a hand-off record of all that [`Room`] holds.
+const HANDOFF_ROOM: usize = 256 << 10;
+
 /// What a run left behind besides the machine's registers.
 pub struct Done {
     /// The library's own view.
     pub room: Box<Room>,
     /// The CEDT it built; empty if it did not come so far.
     pub cedt: Vec<u8>,
-    /// The hand-off record; empty if it did not come so far.
+    /// The hand-off record; empty if it did not come so far. After a failed commit it says what
+    /// became of each decoder.
     pub handoff: Vec<u8>,
     /// Why it stopped.
     pub refusal: Option<Refusal>,
@@ -95,27 +161,12 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// The scenario's policy in the library's words.
-    pub fn of(machine: &Machine) -> Self {
+    /// The scenario's policy in the library's words; refuses what they cannot say.
+    pub fn of(machine: &Machine) -> Result<Self, Inexpressible> {
         let scenario = machine.scenario();
-        let requests = scenario.regions.iter().flat_map(|region| {
-            region.devices.iter().map(move |&device| Request {
-                device: path(scenario, device),
-                partition: match region.partition {
-                    scenario::Partition::Volatile => Partition::Volatile,
-                    scenario::Partition::Persistent => Partition::Persistent,
-                },
-                window: region.window.map(|window| match window {
-                    WindowChoice::Named(index) => {
-                        machine.map().windows.get(index).map_or(0, |base| base.0)
-                    }
-                    WindowChoice::At(base) => base.0,
-                }),
-                offset: region.offset,
-                size: region.size,
-            })
-        });
-        Self { requests: requests.collect(), policy: scenario.policy }
+        let regions = scenario.regions.iter().enumerate();
+        let requests = regions.map(|(region, given)| request(machine, region, given));
+        Ok(Self { requests: requests.collect::<Result<_, _>>()?, policy: scenario.policy })
     }
 
     /// The policy.
@@ -134,35 +185,75 @@ impl Wanted {
                 scenario::Target::Specification => TargetSystem::Specification,
             },
             requests: &self.requests,
+            width: match self.policy.interleave {
+                scenario::InterleavePolicy::Flat => Width::Flat,
+                scenario::InterleavePolicy::Widest => Width::Widest,
+            },
+            windows: &[],
+            map_leftovers: false,
         }
     }
 }
 
-/// A device's place by port numbers.
-pub fn path(scenario: &Scenario, device: usize) -> Path {
-    let mut ports = Vec::new();
-    let mut port = scenario.devices.get(device).map(|device| device.port);
-    let mut uid = 0;
-    while let Some(at) = port.and_then(|port| scenario.ports.get(port)) {
-        ports.push(at.number);
-        port = match at.parent {
-            Parent::Bridge(bridge) => {
-                uid = scenario.bridges.get(bridge).map_or(0, |bridge| bridge.uid);
-                None
-            }
-            Parent::Switch(switch) => scenario.switches.get(switch).map(|switch| switch.port),
-        };
+/// One region of the scenario as a request: the only place that turns one into the other.
+fn request(
+    machine: &Machine,
+    region: usize,
+    given: &scenario::Region,
+) -> Result<Request, Inexpressible> {
+    let name = |device: &usize| machine.name(Place::Device(*device)).to_owned();
+    let &[device] = given.devices.as_slice() else {
+        let devices = given.devices.iter().map(name).collect();
+        return Err(Inexpressible::Members { region, devices });
+    };
+    if given.skip != 0 {
+        let skip = given.skip;
+        return Err(Inexpressible::Skip { region, device: name(&device), skip });
     }
-    ports.reverse();
-    Path::new(uid, &ports).unwrap_or_default()
+    Ok(Request {
+        device: path(machine.scenario(), Place::Device(device)).unwrap_or_default(),
+        partition: match given.partition {
+            scenario::Partition::Volatile => Partition::Volatile,
+            scenario::Partition::Persistent => Partition::Persistent,
+        },
+        window: given.window.map(|window| match window {
+            WindowChoice::Named(index) => machine.map().windows.get(index).map_or(0, |base| base.0),
+            WindowChoice::At(base) => base.0,
+        }),
+        offset: given.offset,
+        size: given.size,
+    })
+}
+
+/// A component's place by port numbers, as the library calls it; `None` for one that lies deeper
+/// than the library goes.
+pub fn path(scenario: &Scenario, place: Place) -> Option<Path> {
+    let mut ports = Vec::new();
+    let mut port = match place {
+        Place::Bridge(bridge) => return Path::new(scenario.bridges.get(bridge)?.uid, &[]),
+        Place::Port(port) => port,
+        Place::Switch(switch) => scenario.switches.get(switch)?.port,
+        Place::Device(device) => scenario.devices.get(device)?.port,
+    };
+    // A port has one parent and a switch one port, so no switch can come twice.
+    for _ in 0..=scenario.switches.len() {
+        let at = scenario.ports.get(port)?;
+        ports.push(at.number);
+        match at.parent {
+            Parent::Switch(switch) => port = scenario.switches.get(switch)?.port,
+            Parent::Bridge(bridge) => {
+                ports.reverse();
+                return Path::new(scenario.bridges.get(bridge)?.uid, &ports);
+            }
+        }
+    }
+    None
 }
 
 /// What the platform tells firmware beside the tables: the root buses that it may know.
 pub fn roots(scenario: &Scenario) -> Vec<(u32, RootBus)> {
     let known = scenario.bridges.iter().filter(|bridge| bridge.bus_known);
-    known
-        .map(|bridge| (bridge.uid, RootBus { segment: bridge.segment, bus: bridge.bus }))
-        .collect()
+    known.map(|bridge| (bridge.uid, RootBus { segment: bridge.segment, bus: bridge.bus })).collect()
 }
 
 /// Where the tables lie in a guest: where a BIOS would put them.
@@ -170,18 +261,14 @@ pub const TABLES_BASE: u64 = 0xE0000;
 
 /// Runs the library on a machine, as its scenario's policy says.
 pub fn direct(machine: &mut Machine) -> Done {
-    let wanted = Wanted::of(machine);
-    let policy = wanted.policy();
     let mut done = Done::new();
-    let tables = match platform(machine) {
-        Ok(tables) => tables,
-        Err(error) => {
-            done.refusal = Some(Refusal::Platform(error));
-            return done;
-        }
+    let (wanted, tables) = match ask(machine) {
+        Ok(asked) => asked,
+        Err(refusal) => return Done { refusal: Some(refusal), ..done },
     };
     let platform = tables.platform();
     let mut clock = machine.clock();
+    let policy = wanted.policy();
     if let Err(error) = bring_up(machine, &mut clock, &platform, &policy, &mut done.room) {
         done.refusal = Some(Refusal::BringUp(error));
     }
@@ -189,16 +276,18 @@ pub fn direct(machine: &mut Machine) -> Done {
     done
 }
 
+/// What is asked of the library, and of which platform.
+fn ask(machine: &Machine) -> Result<(Wanted, Tables), Refusal> {
+    let wanted = Wanted::of(machine).map_err(Refusal::Scenario)?;
+    Ok((wanted, platform(machine).map_err(Refusal::Platform)?))
+}
+
 /// Plans without touching a decoder: discovery and the plan alone.
 pub fn dry(machine: &mut Machine) -> Done {
-    let wanted = Wanted::of(machine);
     let mut done = Done::new();
-    let tables = match platform(machine) {
-        Ok(tables) => tables,
-        Err(error) => {
-            done.refusal = Some(Refusal::Platform(error));
-            return done;
-        }
+    let (wanted, tables) = match ask(machine) {
+        Ok(asked) => asked,
+        Err(refusal) => return Done { refusal: Some(refusal), ..done },
     };
     let platform = tables.platform();
     let mut clock = machine.clock();
@@ -228,26 +317,29 @@ impl Done {
         Self { room: Box::new(Room::new()), cedt: Vec::new(), handoff: Vec::new(), refusal: None }
     }
 
-    /// Tables and hand-off record of what was committed; nothing for a machine that is not whole.
+    /// The table of what was committed, and the hand-off record. There is no table for a machine
+    /// that is not whole; the record then says how far it came.
     fn describe(&mut self, platform: &Platform<'_>) {
-        if self.refusal.is_some() {
+        let Room { topology, committed, .. } = &*self.room;
+        if self.refusal.is_none() {
+            let mut buffer = vec![0; CEDT_ROOM];
+            let cedt = tables::cedt(platform, topology, committed, IDENTITY, &mut buffer);
+            let checked = cedt.and_then(|cedt| {
+                tables::cross_check(cedt, topology, committed)?;
+                Ok(cedt.to_vec())
+            });
+            match checked {
+                Ok(cedt) => self.cedt = cedt,
+                Err(error) => self.refusal = Some(Refusal::Tables(error)),
+            }
+        }
+        if self.refusal.is_some() && committed.decoders.is_empty() {
             return;
         }
-        let Room { topology, committed, .. } = &*self.room;
-        let mut buffer = vec![0; 64 << 10];
-        let cedt = tables::cedt(platform, topology, committed, IDENTITY, &mut buffer);
-        let checked = cedt.and_then(|cedt| {
-            tables::cross_check(cedt, topology, committed)?;
-            Ok(cedt.to_vec())
-        });
-        match checked {
-            Ok(cedt) => self.cedt = cedt,
-            Err(error) => self.refusal = Some(Refusal::Tables(error)),
-        }
-        let mut buffer = vec![0; 256 << 10];
+        let mut buffer = vec![0; HANDOFF_ROOM];
         match handoff::write(topology.tree(), committed, None, &mut buffer) {
             Ok(record) => self.handoff = record.to_vec(),
-            Err(error) => self.refusal = Some(Refusal::Handoff(error)),
+            Err(error) => self.refusal = self.refusal.take().or(Some(Refusal::Handoff(error))),
         }
     }
 }

@@ -56,6 +56,22 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    /// The built-in scenario of this name.
+    pub fn built_in(name: &str) -> Option<Self> {
+        builtin(name).and_then(|builtin| Self::parse(builtin.text, builtin.name).ok())
+    }
+
+    /// A component's name; empty for one that it does not have.
+    pub fn name_of(&self, place: Place) -> &str {
+        let name = match place {
+            Place::Bridge(index) => self.bridges.get(index).map(|bridge| &bridge.name),
+            Place::Port(index) => self.ports.get(index).map(|port| &port.name),
+            Place::Switch(index) => self.switches.get(index).map(|switch| &switch.name),
+            Place::Device(index) => self.devices.get(index).map(|device| &device.name),
+        };
+        name.map_or("", String::as_str)
+    }
+
     /// The scenario that the text describes. `name` is what errors call the file.
     pub fn parse(text: &str, name: &str) -> Result<Self, ScenarioError> {
         resolve::scenario(text, name)

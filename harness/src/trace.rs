@@ -6,8 +6,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+mod text;
+
 use crate::device::Name;
+use crate::machine::Target;
 use crate::scenario::Place;
+
+pub use text::TraceText;
 
 /// Which way an access goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +41,8 @@ pub struct Access {
     pub direction: Direction,
     /// Physical address.
     pub address: u64,
+    /// What the address leads to; `None` if to nothing.
+    pub target: Option<Target>,
     /// The component that answered; `None` if nothing did.
     pub place: Option<Place>,
     /// The register; `None` if no table names it.
@@ -84,6 +91,11 @@ impl Recorder {
     /// Keeps every access from now on.
     pub fn keep(&mut self) {
         self.kept.get_or_insert_default();
+    }
+
+    /// Whether accesses are kept.
+    pub fn keeps(&self) -> bool {
+        self.kept.is_some()
     }
 
     /// Takes the accesses kept so far.

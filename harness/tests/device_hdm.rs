@@ -552,10 +552,18 @@ fn decode_order_and_skips_follow_the_specification() {
     ] {
         assert_eq!(block.translate(hpa), dpa, "{hpa:#x}");
     }
-    // A zero-size decoder claims nothing and moves nothing.
-    program(&mut block, 2, 0x2_4000_0000, 0, 0, HOST_ONLY | COMMIT);
+    // A zero-size decoder claims nothing and moves nothing, whatever its skip.
+    program(&mut block, 2, 0x2_4000_0000, 0, UNIT, HOST_ONLY | COMMIT);
     program(&mut block, 3, 0x2_4000_0000, UNIT, 0, HOST_ONLY | COMMIT);
     assert_eq!(block.translate(0x2_4000_0000), Some(8 * UNIT));
+}
+
+#[test]
+fn decoder_that_is_not_committed_takes_no_device_addresses() {
+    let mut block = device();
+    program(&mut block, 0, 0x1_0000_0000, 2 * UNIT, UNIT, HOST_ONLY);
+    program(&mut block, 1, 0x2_0000_0000, UNIT, 3 * UNIT, HOST_ONLY | COMMIT);
+    assert_eq!(block.translate(0x2_0000_0000), Some(3 * UNIT));
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! The machine from outside: what is found where, which accesses reach a register, what resets,
 //! faults and hot-plug do, and that an access to a window ends where the bytes were dealt.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod rig;
 
 use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_harness::device::Reset;
+use cxl_harness::fabric::HdmImage;
 use cxl_harness::machine::{Changes, Machine, PlugError, Target};
 use cxl_harness::mapping::{How, mappings};
 use cxl_harness::scenario::{Place, builtin, builtins};
@@ -183,7 +186,7 @@ fn every_builtin_is_a_machine_whose_components_answer() {
             if absent || found.name == "cxl-1-1" {
                 continue;
             }
-            let at = component(&machine, &machine.name(place).to_owned());
+            let at = component(&machine, machine.name(place));
             let header = machine.read(at + 0x1000);
             assert_eq!(header & 0x00FF_FFFF, 0x0011_0001, "{}: {place:?}", found.name);
         }
@@ -396,6 +399,7 @@ fn nothing_answers_where_nothing_is() {
         ecam,                          // bus 0: nobody's
         ecam + (16 << 20) + (1 << 15), // no such device
         ecam + (16 << 20) + (1 << 12), // no such function
+        ecam + (17 << 20) + (1 << 15), // a link has one device
         machine.map().bridges[0].registers.end().0,
         u64::MAX - 3,
         u64::MAX,
@@ -441,10 +445,13 @@ fn target_list_holds_port_numbers() {
 #[test]
 fn bridge_without_decoders_passes_through_with_one_port_only() {
     let text = SMALL.replace("decoders = 4", "decoders = 0");
-    let mut one = machine(&text);
-    program(&mut one, "mem0", 0, (1 << 32, UNIT, 0), HOST_ONLY | COMMIT);
-    enable(&mut one, "mem0");
-    assert!(one.resolve(1 << 32).is_some());
+    let two = format!("{text}\n[[port]]\nbelow = \"hb0\"\n");
+    for (text, passes) in [(text, true), (two, false)] {
+        let mut machine = machine(&text);
+        program(&mut machine, "mem0", 0, (1 << 32, UNIT, 0), HOST_ONLY | COMMIT);
+        enable(&mut machine, "mem0");
+        assert_eq!(machine.resolve(1 << 32).is_some(), passes);
+    }
 }
 
 #[test]
@@ -469,6 +476,22 @@ fn memory_needs_mem_enable_and_follows_ranges_without_decoder_enable() {
         let found = machine.resolve(hpa).map(|landing| landing.dpa.0);
         assert_eq!(found, dpa, "HDM Decoder Enable {decoder_enable}, Mem_Enable {mem_enable}");
     }
+}
+
+#[test]
+fn range_of_memory_that_is_not_active_decodes_nothing() {
+    use cxl_regs::dvsec::device::RangeSizeLow;
+    let mut machine = small_path(0);
+    let at = dvsec(&machine, "mem0");
+    machine.write(at + 0x20, 1);
+    let global = component(&machine, "mem0") + GLOBAL;
+    machine.write(global, 0);
+    assert!(machine.resolve(1 << 32).is_some());
+    let function = machine.function_mut(Place::Device(0)).unwrap();
+    let dvsec = function.device_dvsec().unwrap();
+    let low: RangeSizeLow = function.get(dvsec);
+    function.registers_mut().set(dvsec, low.with_active(false));
+    assert_eq!(machine.resolve(1 << 32), None);
 }
 
 #[test]
@@ -640,7 +663,10 @@ proptest! {
     #[test]
     fn loads_see_stores_across_granules(
         (bridges, ports) in prop::sample::select(vec![(2, 2), (3, 1), (1, 4), (6, 1)]),
-        stores in prop::collection::vec((0u64..0x8000, prop::collection::vec(any::<u8>(), 1..2000)), 1..8),
+        stores in prop::collection::vec(
+            (0u64..0x8000, prop::collection::vec(any::<u8>(), 1..2000)),
+            1..8,
+        ),
     ) {
         let mut machine = commit_grid(bridges, ports, 512, "");
         let mut expected = vec![0; 0x9000];
@@ -953,6 +979,47 @@ fn lenient_machine_commits_what_a_strict_one_refuses() {
     }
 }
 
+proptest! {
+    /// Integrity: whatever software writes to the registers of a locked path, its range leads where
+    /// it led, or nowhere. (A port's reset of the link, which opens locks, stays masked.)
+    #[test]
+    fn no_writes_make_a_locked_range_lead_elsewhere(
+        writes in prop::collection::vec(
+            (
+                prop::sample::select(vec!["mem0", "hb0", "mem0 config"]),
+                0u64..0x90,
+                prop_oneof![any::<u32>(), Just(0), Just(u32::MAX), (0u32..32).prop_map(|b| 1 << b)],
+            ),
+            0..100,
+        ),
+    ) {
+        let mut machine = small_path(LOCK);
+        let at = dvsec(&machine, "mem0");
+        machine.write(at + 0x14, 1);
+        let (config, hpa) = (config(&machine, "mem0"), (1u64 << 32) + UNIT + 0x345);
+        let before = machine.resolve(hpa);
+        prop_assert!(before.is_some());
+        let locked = |machine: &Machine| {
+            let fabric = machine.fabric();
+            let first = |hdm: &Option<HdmImage>| hdm.as_ref().unwrap().decoders[0];
+            (first(&fabric.devices[0].hdm), first(&fabric.bridges[0].hdm))
+        };
+        let images = locked(&machine);
+        let blocks = [component(&machine, "mem0"), component(&machine, "hb0")];
+        for (what, dword, value) in writes {
+            let address = match what {
+                "mem0" => blocks[0] + HDM + 4 * dword,
+                "hb0" => blocks[1] + HDM + 4 * dword,
+                _ => config + 4 * dword,
+            };
+            machine.write(address, value);
+            prop_assert_eq!(locked(&machine), images);
+            let after = machine.resolve(hpa);
+            prop_assert!(after.is_none() || after == before, "{:?}", after);
+        }
+    }
+}
+
 // CONFIG_LOCK.
 
 #[test]
@@ -1186,6 +1253,53 @@ fn resets_clear_what_they_clear_and_nothing_else() {
         machine.write(at, 0x0040_0000);
     });
     assert_eq!(left, hot, "Bridge Control");
+}
+
+#[test]
+fn error_masks_are_sticky() {
+    // RAS, Uncorrectable Error Mask.
+    for (reset, kept) in [
+        (Reset::Cold, false),
+        (Reset::Warm, false),
+        (Reset::Hot, true),
+        (Reset::Cxl, true),
+        (Reset::Flr, true),
+    ] {
+        let mut machine = machine(SMALL);
+        let at = component(&machine, "mem0") + 0x1000 + 0x84;
+        machine.write(at, 0xF);
+        machine.reset_device(0, reset);
+        machine.assign();
+        assert_eq!(machine.read(at), if kept { 0xF } else { 0 }, "{reset:?}");
+    }
+    // What is not sticky: BI Enable.
+    let text = SMALL.replace("volatile", "coherency = \"back-invalidate\"\nvolatile");
+    for reset in Reset::ALL {
+        let mut machine = machine(&text);
+        let at = component(&machine, "mem0") + 0x1000 + 0x624;
+        machine.write(at, 2);
+        machine.reset_device(0, reset);
+        machine.assign();
+        assert_eq!(machine.read(at), if reset == Reset::Flr { 2 } else { 0 }, "{reset:?}");
+    }
+}
+
+#[test]
+fn events_do_what_they_say_or_are_errors() {
+    use cxl_harness::scenario::{Action, ResetKind};
+    let mut machine = small_path(LOCK);
+    let locked = |machine: &Machine| machine.fabric().devices[0].hdm.as_ref().unwrap().decoders[0];
+    let device = Some(0);
+    machine.act(Action::Reset { kind: ResetKind::Cxl, device }).unwrap();
+    assert_eq!(locked(&machine).control, 0x1700);
+    machine.act(Action::Reset { kind: ResetKind::Hot, device }).unwrap();
+    assert_eq!(locked(&machine).control, 0);
+    assert_eq!(machine.act(Action::HotAdd { device: 0 }), Err(PlugError::Present { device: 0 }));
+    let nobody = Action::Reset { kind: ResetKind::Flr, device: Some(9) };
+    assert_eq!(machine.act(nobody), Err(PlugError::NoSuchDevice { device: 9, devices: 1 }));
+    machine.act(Action::HotRemove { device: 0 }).unwrap();
+    machine.act(Action::Reset { kind: ResetKind::Cold, device: None }).unwrap();
+    assert_eq!(dwords(&mut machine, "hb0", 0), [0; 8]);
 }
 
 #[test]

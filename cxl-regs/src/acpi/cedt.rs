@@ -261,7 +261,7 @@ impl Cfmws {
         })?;
         let count = interleave.ways.count() as usize;
         let uids: Vec<u32, MAX_TARGETS> =
-            targets.iter().take(count).map(|target| target.get()).collect();
+            targets.iter().take(count.min(MAX_TARGETS)).map(|target| target.get()).collect();
         let window = Self::new(span, interleave, &uids)?;
         let restrictions = Restrictions::from_bits(record.restrictions.get());
         Ok(Self { arithmetic, restrictions, qtg: record.qtg.get(), ..window })
@@ -282,7 +282,8 @@ impl Cfmws {
             restrictions: self.restrictions.into_bits().into(),
             qtg: self.qtg.into(),
         };
-        (record, self.targets.iter().map(|&uid| uid.into()).collect())
+        let targets = self.targets.iter().take(MAX_TARGETS);
+        (record, targets.map(|&uid| uid.into()).collect())
     }
 }
 
@@ -323,7 +324,8 @@ impl Cxims {
             hbig: self.granularity.encode(),
             map_count: self.maps.len() as u8,
         };
-        (record, self.maps.iter().map(|&map| map.into()).collect())
+        let maps = self.maps.iter().take(Selector::MAX_MAPS);
+        (record, maps.map(|&map| map.into()).collect())
     }
 }
 

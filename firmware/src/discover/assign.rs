@@ -4,9 +4,10 @@
 //! nothing below can have worked, and all of it is assigned anew. Each bus is visited once.
 //!
 //! BARs are sized by writing all-ones with Memory Space off; it is restored. Room comes from the
-//! caller's range, or from the window of the port above where that is open. A port's new window is
-//! the memory window where it ends below 4 GiB; above, the prefetchable one, which PCI Express lets
-//! forward 64-bit BARs that are not prefetchable too (PCIe Base 6.x section 7.5.1.3.9).
+//! caller's range for the bridge, or from the window of the port above where that is open. A port's
+//! new window is the memory window where it ends below 4 GiB; above, the prefetchable one, which PCI
+//! Express lets forward 64-bit BARs that are not prefetchable too (PCIe Base 6.x section 7.5.1.3.9).
+//! Needs 600 bytes of stack for each port in a row.
 
 use cxl_regs::config::{
     BarKind, BridgeHeader, BusNumbers, Command, EndpointHeader, HeaderType, WINDOW_UNIT, Windows,
@@ -69,49 +70,26 @@ impl Buses {
     }
 }
 
-/// What is left of the caller's range.
-#[derive(Debug)]
-pub(super) struct Assigner {
-    pool: Pool,
-    surveyed: bool,
-}
-
-impl Assigner {
-    pub(super) fn new(resources: Resources) -> Self {
-        let Resources { base, size } = resources;
-        Self { pool: Pool { next: base.max(1), end: base.saturating_add(size) }, surveyed: false }
+/// Assigns what is missing below one bridge.
+pub(super) fn hierarchy(
+    hw: &mut impl Mmio,
+    config: &mut Config,
+    platform: &Platform<'_>,
+    bridge: &Bridge,
+    given: &Resources,
+) -> Result<(), DiscoverError> {
+    let mut pass = Pass { hw, config, platform, uid: bridge.uid, visited: [0; 4] };
+    let mut pool = Pool { next: given.base.max(1), end: given.base.saturating_add(given.size) };
+    for root in guesses(platform, bridge) {
+        let others = platform.bridges.iter().flat_map(|other| guesses(platform, other));
+        let behind = others.filter(|other| other.segment == root.segment && *other > root);
+        let end = bus_range_end(platform, root);
+        let last = behind.map(|other| other.bus - 1).min().map_or(end, |last| last.min(end));
+        let mut buses = Buses { next: u16::from(root.bus) + 1, last };
+        pass.visited = [0; 4];
+        pass.bus(root, None, 0, false, &mut buses, &mut pool)?;
     }
-
-    /// Assigns what is missing below one bridge.
-    pub(super) fn hierarchy(
-        &mut self,
-        hw: &mut impl Mmio,
-        config: &mut Config,
-        platform: &Platform<'_>,
-        bridge: &Bridge,
-    ) -> Result<(), DiscoverError> {
-        let mut pass = Pass { hw, config, platform, uid: bridge.uid, visited: [0; 4] };
-        if !self.surveyed {
-            // What an earlier run took of the range is in use.
-            for bridge in platform.bridges {
-                for root in guesses(platform, bridge) {
-                    let mut buses = Buses { next: 0, last: u8::MAX };
-                    pass.survey(root, None, &mut buses, &mut self.pool)?;
-                }
-            }
-            self.surveyed = true;
-        }
-        for root in guesses(platform, bridge) {
-            let others = platform.bridges.iter().flat_map(|other| guesses(platform, other));
-            let behind = others.filter(|other| other.segment == root.segment && *other > root);
-            let end = bus_range_end(platform, root);
-            let last = behind.map(|other| other.bus - 1).min().map_or(end, |last| last.min(end));
-            let mut buses = Buses { next: u16::from(root.bus) + 1, last };
-            pass.visited = [0; 4];
-            pass.bus(root, None, 0, false, &mut buses, &mut self.pool)?;
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 /// One way through a hierarchy.

@@ -96,6 +96,11 @@ fn range_base(dvsec: &Dvsec, index: u8) -> u16 {
     dvsec.offset.wrapping_add(RANGE_STRIDE * u16::from(index))
 }
 
+/// Whether a range's memory can be used, if slower or smaller than it should be.
+fn ready(low: RangeSizeLow) -> bool {
+    low.active() || low.active_degraded()
+}
+
 /// Waits for one range; gives the milliseconds that it may take to become active.
 fn await_range(
     hw: &mut impl Mmio,
@@ -123,7 +128,6 @@ fn await_range(
         error: RangeError::Reserved { field: "Memory_Active_Timeout", code },
     })?;
     let milliseconds = u32::from(seconds) * 1000;
-    let ready = |low: RangeSizeLow| low.active() || low.active_degraded();
     if !ready(low) {
         settle(Waited::Active(range), milliseconds, ready, clock)?;
     }
@@ -143,7 +147,7 @@ fn from_ranges(
         let size_low: RangeSizeLow = config.read(hw, base);
         // QEMU counts one range and fills in two where a device has both kinds of memory.
         let uncounted = index >= capability.hdm_count();
-        if uncounted && !(size_low.info_valid() && size_low.active()) {
+        if uncounted && !(size_low.info_valid() && ready(size_low)) {
             continue;
         }
         let size_high = config.read(hw, base);

@@ -336,7 +336,7 @@ impl fmt::Display for DiscoverError {
             ),
             Self::Timeout { at, waited, found, milliseconds } => write!(
                 f,
-                "{at}: waited {milliseconds} ms for {waited}; the register still reads {found:#010x}"
+                "{at}: waited {milliseconds} ms for {waited}; the register reads {found:#010x}"
             ),
             Self::Range { at, range, error } => write!(f, "{at}: range {range}: {error}"),
             Self::PersistentFirst { at } => write!(

@@ -228,7 +228,8 @@ impl CxlFunction {
         let bar_size = base & base.wrapping_neg();
         let outside = DiscoverError::OutsideBar { at, bar, offset, bar_size };
         let room = bar_size.checked_sub(offset).filter(|room| *room >= BLOCK_ALIGNMENT);
-        Ok(RegisterBlock { address: base + offset, room: room.ok_or(outside)? })
+        let room = room.ok_or(outside)?;
+        Ok(RegisterBlock { address: base + offset, room })
     }
 
     /// Lets the function answer at its BARs, and a port forward. The only write that discovery

@@ -1,4 +1,5 @@
-//! Waits that end: by the clock, and by a count should the clock stand still.
+//! Waits of seconds to minutes, in which the hardware is asked once a millisecond. They end by the
+//! clock, or at once if the clock stands still.
 //!
 //! **Invariant**: a wait of n milliseconds asks the hardware at most n + 2 times.
 

@@ -4,15 +4,13 @@
 
 use core::fmt;
 
-use cxl_regs::{Coherency, ComposeError, DecodeError, Size, Ways, XorMapError};
+use cxl_regs::{Coherency, ComposeError, DecodeError, Granularity, Size, Ways, XorMapError};
 
-use crate::topology::{Partition, Path};
+use crate::topology::{NodeId, Partition, Path};
 
 /// What there is more of than a caller's structure holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
-    /// Nodes of the topology.
-    Nodes,
     /// Regions of the plan.
     Regions,
     /// Decoders or members of the plan.
@@ -29,6 +27,10 @@ pub enum PlanError {
     NoWindow { device: Path, partition: Partition, need: u64 },
     /// A window's target is the UID of no bridge.
     TargetMissing { window: u64, uid: u32 },
+    /// A window interleaves more or fewer ways than it has targets.
+    TargetCount { window: u64, ways: Ways, targets: u8 },
+    /// A window has one bridge as two of its targets.
+    TargetTwice { window: u64, uid: u32 },
     /// Several windows fit and the policy names none.
     Ambiguous { device: Path, partition: Partition, first: u64, second: u64, fit: u16 },
     /// The window interleaves and a flat mapping was asked for.
@@ -56,6 +58,14 @@ pub enum PlanError {
     DpaOrder { device: Path, lower: u64, higher: u64 },
     /// Two ports below one component have the same port number, so targets cannot tell them apart.
     DuplicatePort { at: Path, port: u8 },
+    /// Two host bridges have the same UID, so windows cannot tell them apart.
+    DuplicateBridge { uid: u32 },
+    /// Two components are linked to one port.
+    SharedPort { at: Path },
+    /// A node's parent is missing, of the wrong kind, listed behind it, or too far from the bridge.
+    BrokenTree { node: NodeId },
+    /// The device's partitions together pass the end of its address space.
+    DeviceTooLarge { device: Path, volatile: u64, persistent: u64 },
     /// The device needs back-invalidate and a component on its path cannot do it.
     NoBackInvalidate { device: Path, at: Path },
     /// The policy names a device that does not exist.
@@ -68,6 +78,8 @@ pub enum PlanError {
     Unaligned { device: Path, value: u64, unit: u64 },
     /// The place asked for reaches beyond the window or overlaps another region.
     PlaceTaken { device: Path, window: u64, offset: u64, size: u64 },
+    /// Path 2: the guest places its memory itself, so nothing can be asked for.
+    RequestToGuest { device: Path },
     /// Path 2: a bridge with more than one port leaves the guest a choice.
     MultiplePorts { uid: u32, ports: u16 },
     /// Path 2: a switch on the path leaves the guest a choice.
@@ -78,8 +90,27 @@ pub enum PlanError {
     LinuxRefusesBurnedDecoders,
     /// Spare decoders can be burned only where everything is locked.
     BurnWithoutLock,
-    /// The levels of a path do not make one interleave set.
-    Compose { device: Path, error: ComposeError },
+    /// The levels of a set do not make an interleave that devices can decode.
+    Compose { window: u64, error: ComposeError },
+    /// The policy names a way count that is no multiple of the window's, or not by 1, 2, 4 or 8
+    /// at each level below it.
+    WaysOfWindow { window: u64, asked: Ways, ways: Ways },
+    /// The policy names another granularity than a window that interleaves has.
+    GranularityOfWindow { window: u64, asked: Granularity, granularity: Granularity },
+    /// Too few devices (or ports with enough of them) below a bridge for a set over all targets.
+    TooFewMembers { window: u64, uid: u32, partition: Partition, need: u8, have: u8 },
+    /// Linux derives a granularity for the level below, even one with a single way, and stops at
+    /// 16 KiB.
+    LinuxGranularity { window: u64, bytes: u64 },
+    /// Below a window of 3, 6 or 12 ways Linux numbers the members of interleaving ports in
+    /// another order than hardware does.
+    LinuxThreeWithPorts { window: u64, ways: Ways },
+    /// The policy gives a width to a window that does not exist.
+    WidthOfNothing { window: u64 },
+    /// The policy gives two widths to one window.
+    WidthTwice { window: u64 },
+    /// Path 2: the guest programs the decoders, so no set can be asked for.
+    WidthToGuest,
     /// The window's XOR maps cannot drive it.
     Xor { window: u64, error: XorMapError },
     /// A component cannot do what the plan needs of its decoder.
@@ -122,6 +153,21 @@ impl PlanError {
             Self::Xor { .. } => 0x031C,
             Self::Decoder { .. } => 0x031D,
             Self::Capacity { .. } => 0x031E,
+            Self::TargetCount { .. } => 0x031F,
+            Self::TargetTwice { .. } => 0x0320,
+            Self::DuplicateBridge { .. } => 0x0321,
+            Self::SharedPort { .. } => 0x0322,
+            Self::BrokenTree { .. } => 0x0323,
+            Self::DeviceTooLarge { .. } => 0x0324,
+            Self::RequestToGuest { .. } => 0x0325,
+            Self::WaysOfWindow { .. } => 0x0326,
+            Self::GranularityOfWindow { .. } => 0x0327,
+            Self::TooFewMembers { .. } => 0x0328,
+            Self::LinuxGranularity { .. } => 0x0329,
+            Self::LinuxThreeWithPorts { .. } => 0x032A,
+            Self::WidthOfNothing { .. } => 0x032B,
+            Self::WidthTwice { .. } => 0x032C,
+            Self::WidthToGuest => 0x032D,
         }
     }
 }
@@ -139,6 +185,12 @@ impl fmt::Display for PlanError {
             Self::TargetMissing { window, uid } => {
                 write!(f, "window {window:#x}: its target {uid} is the UID of no bridge")
             }
+            Self::TargetCount { window, ways, targets } => {
+                write!(f, "window {window:#x} interleaves {ways} ways and has {targets} targets")
+            }
+            Self::TargetTwice { window, uid } => {
+                write!(f, "window {window:#x}: two of its targets are bridge {uid}")
+            }
             Self::Ambiguous { device, partition, first, second, fit } => write!(
                 f,
                 "{device}: {fit} windows fit its {partition} memory ({first:#x}, {second:#x}{}); \
@@ -147,8 +199,7 @@ impl fmt::Display for PlanError {
             ),
             Self::Interleaved { device, window, ways } => write!(
                 f,
-                "{device}: window {window:#x} interleaves {ways} bridges, a flat mapping was \
-                 asked for"
+                "{device}: window {window:#x} interleaves {ways} bridges, a flat one is needed"
             ),
             Self::Unplaced { device, size } => write!(
                 f,
@@ -198,6 +249,21 @@ impl fmt::Display for PlanError {
             Self::DuplicatePort { at, port } => {
                 write!(f, "{at}: two ports have port number {port}")
             }
+            Self::DuplicateBridge { uid } => write!(f, "two host bridges have UID {uid}"),
+            Self::SharedPort { at } => write!(f, "{at}: two components are linked to this port"),
+            Self::BrokenTree { node } => write!(
+                f,
+                "node {} of the topology has no place: its parent is missing, listed behind it, \
+                 of the wrong kind, or too deep",
+                node.0
+            ),
+            Self::DeviceTooLarge { device, volatile, persistent } => write!(
+                f,
+                "{device}: {} of volatile and {} of persistent memory pass the end of its \
+                 address space",
+                Size(volatile),
+                Size(persistent)
+            ),
             Self::NoBackInvalidate { device, at } => {
                 write!(f, "{device}: needs back-invalidate, {at} has no BI structure")
             }
@@ -225,6 +291,10 @@ impl fmt::Display for PlanError {
                  overlap another region",
                 Size(size)
             ),
+            Self::RequestToGuest { device } => write!(
+                f,
+                "{device}: a region is asked for, and the guest programs the decoders; choose one"
+            ),
             Self::MultiplePorts { uid, ports } => write!(
                 f,
                 "bridge {uid} has {ports} ports; a guest may program the decoders only below a \
@@ -247,12 +317,45 @@ impl fmt::Display for PlanError {
             Self::BurnWithoutLock => {
                 f.write_str("spare decoders can be burned only when the whole path is locked")
             }
-            Self::Compose { device, error } => write!(f, "{device}: {error}"),
+            Self::Compose { window, error } => write!(f, "window {window:#x}: {error}"),
+            Self::WaysOfWindow { window, asked, ways } => write!(
+                f,
+                "window {window:#x} interleaves {ways} ways; a set of {asked} is not that times 1, \
+                 2, 4 or 8 a level"
+            ),
+            Self::GranularityOfWindow { window, asked, granularity } => write!(
+                f,
+                "window {window:#x} interleaves at {granularity}; its sets cannot do so at {asked}"
+            ),
+            Self::TooFewMembers { window, uid, partition, need, have } => write!(
+                f,
+                "window {window:#x}: {need} ports with {partition} memory for the set are needed \
+                 below bridge {uid}, {have} found"
+            ),
+            Self::LinuxGranularity { window, bytes } => write!(
+                f,
+                "window {window:#x}: Linux would want a granularity of {} at the level below, \
+                 16 KiB is the coarsest",
+                Size(bytes)
+            ),
+            Self::LinuxThreeWithPorts { window, ways } => write!(
+                f,
+                "window {window:#x}: below {ways} ways Linux numbers the members of interleaving \
+                 ports in another order than hardware"
+            ),
+            Self::WidthOfNothing { window } => {
+                write!(f, "the policy gives a width to window {window:#x}; there is none")
+            }
+            Self::WidthTwice { window } => {
+                write!(f, "the policy gives two widths to window {window:#x}")
+            }
+            Self::WidthToGuest => {
+                f.write_str("a set is asked for, and the guest programs the decoders; choose one")
+            }
             Self::Xor { window, error } => write!(f, "window {window:#x}: {error}"),
             Self::Decoder { at, error } => write!(f, "{at}: {error}"),
             Self::Capacity { what, have } => {
                 let what = match what {
-                    Count::Nodes => "nodes",
                     Count::Regions => "regions",
                     Count::Decoders => "decoders",
                     Count::Notes => "notes",

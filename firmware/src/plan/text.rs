@@ -7,7 +7,7 @@ use core::fmt;
 use cxl_regs::access::Component;
 use cxl_regs::{Interleave, Route, Size, Ways};
 
-use super::{Note, Plan, Purpose};
+use super::{Note, Plan, Purpose, Reason};
 use crate::topology::Tree;
 
 /// Prints a plan; made by [`Plan::text`].
@@ -36,19 +36,54 @@ fn fact(
     writeln!(f, "  {text:<18}{value}")
 }
 
+/// First and last address of a range.
+struct Range(u64, u64);
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#018x}-{:#018x}", self.0, self.1)
+    }
+}
+
+/// A byte count as hardware has it and as people say it.
+struct Bytes(u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#018x}  {}", self.0, Size(self.0))
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flat => f.write_str("flat, as nothing else was asked for"),
+            Self::Requested => f.write_str("flat, by request"),
+            Self::Named => f.write_str("ways and granularity by policy"),
+            Self::Widest { refused: None } => f.write_str("as wide as a set can be"),
+            Self::Widest { refused: Some((ways, error)) } => {
+                write!(f, "as wide as possible; not {ways} ways: {error}")
+            }
+        }
+    }
+}
+
 impl<const R: usize, const D: usize> fmt::Display for PlanText<'_, R, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { plan, tree } = *self;
-        let (regions, decoders) = (plan.regions.len(), plan.decoders.len());
-        writeln!(f, "plan with {regions} regions and {decoders} decoders")?;
+        writeln!(f, "plan")?;
+        fact(f, "regions", plan.regions.len())?;
+        fact(f, "decoders", plan.decoders.len())?;
         for (index, region) in plan.regions.iter().enumerate() {
             let (span, levels) = (region.span, region.levels);
             writeln!(f, "region {index}")?;
             fact(f, "window", format_args!("{:#018x}", region.window))?;
-            fact(f, "range", format_args!("{:#018x}-{:#018x}", span.base().0, span.last().0))?;
-            fact(f, "size", Size(span.size()))?;
+            fact(f, "range", Range(span.base().0, span.last().0))?;
+            fact(f, "size", Bytes(span.size()))?;
             fact(f, "memory", region.partition)?;
             fact(f, "coherency", region.coherency)?;
+            fact(f, "members", plan.members(region).len())?;
+            fact(f, "chosen", region.reason)?;
             for (label, level) in [
                 ("window ways", levels.root),
                 ("bridge ways", levels.bridge),
@@ -59,16 +94,9 @@ impl<const R: usize, const D: usize> fmt::Display for PlanText<'_, R, D> {
                 }
             }
             for (position, member) in plan.members(region).iter().enumerate() {
-                fact(
-                    f,
-                    format_args!("position {position}"),
-                    format_args!(
-                        "{}, DPA {:#x}-{:#x}",
-                        tree.path(member.device),
-                        member.dpa.base().0,
-                        member.dpa.last().0
-                    ),
-                )?;
+                let label = format_args!("position {position}");
+                let dpa = Range(member.dpa.base().0, member.dpa.last().0);
+                fact(f, label, format_args!("{}, DPA {dpa}", tree.path(member.device)))?;
             }
         }
         for decoder in &plan.decoders {
@@ -78,17 +106,18 @@ impl<const R: usize, const D: usize> fmt::Display for PlanText<'_, R, D> {
                 .unwrap_or(Component::Device);
             let path = tree.path(decoder.node);
             match component {
-                Component::HostBridge => writeln!(f, "{path}, decoder {}", decoder.index)?,
-                _ => writeln!(f, "{path} {component}, decoder {}", decoder.index)?,
+                Component::HostBridge => writeln!(f, "{path} decoder {}", decoder.index)?,
+                _ => writeln!(f, "{path} {component} decoder {}", decoder.index)?,
             }
             match decoder.purpose {
                 Purpose::Burn { base } => {
-                    fact(f, "burned", format_args!("size 0 at {base:#018x}"))?;
+                    fact(f, "burned", format_args!("{base:#018x}  size 0, locked, never used"))?;
                 }
                 Purpose::Region { region, decoder } => {
                     fact(f, "region", region)?;
-                    let (base, last) = (decoder.span.base().0, decoder.span.last().0);
-                    fact(f, "range", format_args!("{base:#018x}-{last:#018x}"))?;
+                    let span = decoder.span;
+                    fact(f, "range", Range(span.base().0, span.last().0))?;
+                    fact(f, "size", Bytes(span.size()))?;
                     let Interleave { ways, granularity } = decoder.interleave;
                     fact(f, "ways", ways)?;
                     fact(f, "granularity", granularity)?;
@@ -99,7 +128,7 @@ impl<const R: usize, const D: usize> fmt::Display for PlanText<'_, R, D> {
                                 fact(f, label, format_args!("port {port}"))?;
                             }
                         }
-                        Route::Skip(skip) => fact(f, "dpa skip", Size(skip))?,
+                        Route::Skip(skip) => fact(f, "DPA skip", Bytes(skip))?,
                     }
                 }
             }
@@ -108,12 +137,12 @@ impl<const R: usize, const D: usize> fmt::Display for PlanText<'_, R, D> {
             match *note {
                 Note::PassThrough { uid } => writeln!(
                     f,
-                    "note: bridge {uid} is a pass-through without decoders, nothing to lock there; \
-                     Linux refuses regions behind it (failed to find decoder mapping)"
+                    "note: bridge {uid} has no decoders and one port: a pass-through with nothing \
+                     to lock; Linux refuses regions behind it (failed to find decoder mapping)"
                 )?,
                 Note::Unused { device, partition, size } => writeln!(
                     f,
-                    "note: {}: {} of {partition} memory stay unused",
+                    "note: {}: {} of {partition} memory unused",
                     tree.path(device),
                     Size(size)
                 )?,

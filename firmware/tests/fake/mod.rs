@@ -40,6 +40,9 @@ pub(crate) struct Function {
     pub(crate) blocks: Vec<(u8, u64, Registers)>,
 }
 
+/// Address and value of a write, and the values that registers take then.
+type Reaction = (u64, u32, Vec<(u64, u32)>);
+
 #[derive(Default)]
 pub(crate) struct Fake {
     pub(crate) functions: Vec<Function>,
@@ -47,10 +50,12 @@ pub(crate) struct Fake {
     pub(crate) fixed: Registers,
     pub(crate) reads: BTreeMap<u64, u32>,
     pub(crate) writes: Vec<(u64, u32)>,
+    /// Somebody sized a BAR while Memory Space was on.
+    pub(crate) sized_live: bool,
     /// Registers that change by themselves: after so many reads of the address, it reads so.
     pub(crate) later: BTreeMap<u64, (u32, u32)>,
     /// Registers that answer a write of one register with other values.
-    pub(crate) reactions: Vec<(u64, u32, Vec<(u64, u32)>)>,
+    pub(crate) reactions: Vec<Reaction>,
 }
 
 pub(crate) const ECAM: u64 = 0xb000_0000;
@@ -146,6 +151,11 @@ impl Mmio for Fake {
 
     fn write(&mut self, address: u64, value: u32) {
         self.writes.push((address, value));
+        if let Some(At::Config(index, 0x10..=0x24)) = self.find(address)
+            && value == u32::MAX
+        {
+            self.sized_live |= self.get(index, 0x04) & 2 != 0;
+        }
         if let Some(reg) = self.reg(address) {
             reg.write(value);
         }
@@ -340,7 +350,7 @@ pub(crate) fn bridge(uid: u32, root: Option<u8>, index: u64) -> Bridge {
 pub(crate) const ALL_BUSES: [Ecam; 1] =
     [Ecam { base: ECAM, segment: 0, first_bus: 0, last_bus: 255 }];
 
-pub(crate) fn platform(bridges: &[Bridge], resources: Option<Resources>) -> Platform<'_> {
+pub(crate) fn platform<'a>(bridges: &'a [Bridge], resources: &'a [Resources]) -> Platform<'a> {
     Platform { ecam: &ALL_BUSES, bridges, windows: &[], address_bits: 46, resources }
 }
 

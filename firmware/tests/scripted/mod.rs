@@ -170,6 +170,7 @@ impl Fake {
         let control = start + 0x10;
         let state = self.get(control);
         if state & (LOCK | COMMITTED) == LOCK | COMMITTED {
+            self.undefined.push(format!("{address:#x} written while its decoder is locked"));
             return;
         }
         let busy = state & COMMITTED != 0 || self.pending.contains_key(&control);
@@ -209,6 +210,10 @@ impl Fake {
                 }
             }
             (true, false) => {
+                let above = self.dwords.get(&(control + 0x20)).copied().unwrap_or(0);
+                if state & COMMITTED != 0 && above & COMMITTED != 0 {
+                    self.undefined.push(format!("{address:#x} uncommitted below another"));
+                }
                 self.pending.remove(&control);
                 self.merge(control, COMMITTED | ERROR, 0);
             }
@@ -451,7 +456,7 @@ impl Machine {
             bridges: &self.bridges,
             windows: &self.windows,
             address_bits: 46,
-            resources: None,
+            resources: &[],
         }
     }
 

@@ -3,13 +3,12 @@
 //! **Invariant**: exit code 0, or 1 for two dumps that differ, comes with output; 2 comes with one
 //! line of error and no output.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anstyle::{AnsiColor, Style};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use cxl_harness::dump::{Dump, DumpError, Kind, MAX_INPUT, Options};
@@ -175,7 +174,7 @@ impl Decode {
         let output = if self.json {
             dump.json().map_err(|error| Failure::Dump(self.file.clone(), error))?
         } else {
-            styled(&dump.to_string())
+            super::styled(&dump.to_string())
         };
         Ok((output, ExitCode::SUCCESS))
     }
@@ -200,21 +199,4 @@ impl Decode {
         read.map_err(|error| Failure::Io(path.to_owned(), error))?;
         Dump::read(&input, options).map_err(|error| Failure::Dump(path.to_owned(), error))
     }
-}
-
-/// The text with headings and problems set off, for terminals.
-fn styled(text: &str) -> String {
-    let mut output = String::with_capacity(text.len());
-    for line in text.lines() {
-        let style = if line.trim_start().starts_with("problem ") {
-            AnsiColor::Red.on_default()
-        } else if line.starts_with(' ') {
-            Style::new()
-        } else {
-            Style::new().bold()
-        };
-        // Writing to a String cannot fail.
-        let _ = writeln!(output, "{style}{line}{style:#}");
-    }
-    output
 }

@@ -5,7 +5,7 @@
 //! another width means; there is no way to ask for one here.
 
 use cxl_regs::Component;
-use cxl_regs::access::{Feature, Features, Register};
+use cxl_regs::access::{Feature, Features, Register, Spec};
 use cxl_regs::bi::{self, BiDecoder, BiRouteTable};
 use cxl_regs::cache_id::{self, CacheIdDecoder, CacheIdRouteTable};
 use cxl_regs::commit::CommitStatus;
@@ -275,6 +275,21 @@ impl ComponentBlock {
             }
             Body::Plain(registers) | Body::Handshake { registers, .. } => {
                 Some(Name::plain(registers.spec_at(within)?.name))
+            }
+        }
+    }
+
+    /// The register at an offset, if a table names it.
+    pub fn spec(&self, offset: u32) -> Option<Spec> {
+        let array = offset.checked_sub(Region::CacheMem.extent().start)? as usize / 4;
+        if array < self.array.len() {
+            return Some(if array == 0 { ArrayHeader::SPEC } else { ArrayEntry::SPEC });
+        }
+        let (index, within) = self.structure(offset)?;
+        match &self.structures.get(index)?.body {
+            Body::Hdm(hdm) => Some(*hdm.place(within)?.spec),
+            Body::Plain(registers) | Body::Handshake { registers, .. } => {
+                registers.spec_at(within).copied()
             }
         }
     }

@@ -220,6 +220,11 @@ impl Function {
         self.registers.spec_at(offset).map(|spec| Name::plain(spec.name))
     }
 
+    /// The registers of the dword at an offset.
+    pub fn specs(&self, offset: u16) -> Vec<Spec> {
+        self.registers.specs(offset)
+    }
+
     /// Reads the dword at an offset, a multiple of 4.
     pub fn read(&self, offset: u16) -> u32 {
         self.registers.read(offset)

@@ -78,6 +78,11 @@ impl Mailbox {
         self.registers.spec_at(offset).map(|spec| Name::plain(spec.name))
     }
 
+    /// The registers of the dword at an offset.
+    pub fn specs(&self, offset: u16) -> Vec<Spec> {
+        self.registers.specs(offset)
+    }
+
     /// Reads the dword at an offset; 0 behind the registers.
     pub fn read(&self, offset: u16) -> u32 {
         if offset < SIZE { self.registers.read(offset) } else { 0 }

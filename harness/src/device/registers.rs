@@ -71,6 +71,11 @@ impl Registers {
         })
     }
 
+    /// The registers of the dword at an offset.
+    pub fn specs(&self, offset: u16) -> Vec<Spec> {
+        self.specs.iter().filter(|spec| spec.offset & !3 == offset & !3).copied().collect()
+    }
+
     /// Lets bits of a dword follow writes although they are locked.
     pub fn leak(&mut self, offset: u16, mask: u32) {
         self.leaks.push((offset, mask));

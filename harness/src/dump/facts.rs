@@ -12,9 +12,10 @@ mod register;
 use cxl_regs::{Granularity, Ways};
 use serde::Serialize;
 
-pub(super) use cedt::Cedt;
+pub(crate) use cedt::Cedt;
 pub(super) use component::Component;
 pub(super) use config::Function;
+pub(crate) use hdm::Decoder;
 pub(super) use hdm::Hdm;
 
 /// What a dump says.
@@ -53,7 +54,7 @@ impl Facts {
 }
 
 /// An address, a size or any other number that people know in hexadecimal.
-fn hex(value: impl Into<u64>) -> String {
+pub(crate) fn hex(value: impl Into<u64>) -> String {
     format!("{:#x}", value.into())
 }
 

@@ -5,11 +5,11 @@
 
 use std::io::Cursor;
 
-use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
+use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs, kvm_xcrs};
+use linux_loader::cmdline::Cmdline;
 use linux_loader::loader::elf::start_info::{hvm_memmap_table_entry, hvm_start_info};
 use linux_loader::loader::elf::{Elf, PvhBootCapability};
 use linux_loader::loader::{KernelLoader, load_cmdline};
-use linux_loader::cmdline::Cmdline;
 use vm_memory::{Address, ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::Vm;
@@ -93,6 +93,12 @@ const BIOS: u64 = 0xE0000;
 
 /// The port a fault stub writes its vector to.
 pub(super) const FAULT_PORT: u16 = 0xF6;
+
+/// PAE, OSFXSR, OSXMMEXCPT.
+const CR4: u64 = 0x620;
+const CR4_OSXSAVE: u64 = 1 << 18;
+/// x87 and SSE state: what every processor with XSAVE has.
+const XCR0: u64 = 0b11;
 
 const PVH_MAGIC: u32 = 0x336E_C578;
 const E820_RAM: u32 = 1;
@@ -198,8 +204,7 @@ impl Vm {
         let code = segment(0x23, 0xB, 3, true);
         let data = segment(0x1B, 0x3, 3, false);
         sregs.cs = code;
-        for register in
-            [&mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs, &mut sregs.ss]
+        for register in [&mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs, &mut sregs.ss]
         {
             *register = data;
         }
@@ -215,25 +220,35 @@ impl Vm {
         sregs.idt = kvm_dtable { base: IDT, limit: 32 * 16 - 1, ..Default::default() };
         sregs.cr0 = 0x8005_0033;
         sregs.cr3 = PAGE_TABLES;
-        sregs.cr4 = 0x620;
+        sregs.cr4 = if self.xsave { CR4 | CR4_OSXSAVE } else { CR4 };
         sregs.efer = 0xD01;
         self.set_state(
             &sregs,
             // IOPL 3 as well: ordinary KVM honours it.
-            &kvm_regs { rip: entry, rdi: START_INFO, rsi: PAGE_TABLES, rflags: 0x3002, ..Default::default() },
-        )
+            &kvm_regs {
+                rip: entry,
+                rdi: START_INFO,
+                rsi: PAGE_TABLES,
+                rflags: 0x3002,
+                ..Default::default()
+            },
+        )?;
+        if self.xsave {
+            let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
+            // XCR0 comes first and there is no other.
+            xcrs.xcrs[0].value = XCR0;
+            let call = |error| BootError::Call { name: "KVM_SET_XCRS", error };
+            self.vcpu.set_xcrs(&xcrs).map_err(call)?;
+        }
+        Ok(())
     }
 
     /// The state that the PVH boot protocol names.
     fn enter_pvh(&mut self, entry: u64) -> Result<(), BootError> {
         let mut sregs = self.sregs()?;
-        let flat = |selector, type_| kvm_segment {
-            db: 1,
-            ..segment(selector, type_, 0, false)
-        };
+        let flat = |selector, type_| kvm_segment { db: 1, ..segment(selector, type_, 0, false) };
         sregs.cs = flat(0x08, 0xB);
-        for register in
-            [&mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs, &mut sregs.ss]
+        for register in [&mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs, &mut sregs.ss]
         {
             *register = flat(0x10, 0x3);
         }

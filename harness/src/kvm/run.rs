@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use cxl_firmware::doorbell::{EXIT_PORT, PORT as DOORBELL_PORT};
 use kvm_ioctls::VcpuExit;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -24,19 +25,10 @@ pub trait Bus {
     /// Bytes for the console.
     fn console(&mut self, bytes: &[u8]);
     /// The guest rang the doorbell with this value; `memory` reads and writes its RAM.
-    fn doorbell(&mut self, value: u32, memory: &vm_memory::GuestMemoryMmap) -> Signal;
-}
-
-/// What follows from a doorbell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
-    /// Go on.
-    Continue,
-    /// The next internal error is expected: go on at this address once it has happened.
-    ExpectInternalError {
-        /// Where the guest goes on.
-        resume: u64,
-    },
+    fn doorbell(&mut self, value: u32, memory: &vm_memory::GuestMemoryMmap);
+    /// KVM could not go on. Where the guest does, if that was meant to happen; else `None`, and the
+    /// run ends.
+    fn internal_error(&mut self, suberror: u32) -> Option<u64>;
 }
 
 /// How long a run may take, and who else may end it.
@@ -112,13 +104,19 @@ pub enum Reason {
     Run(String),
 }
 
+/// What is behind most internal errors of code that runs at CPL 0.
+const EMULATED: &str = " (a host without VT-x or AMD-V emulates all of CPL 0, where code compiled \
+                        with SSE does not run; our image runs at CPL 3 if its command line says \
+                        ring3)";
+
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.reason {
             Reason::InternalError { suberror: 1 } => write!(
                 f,
                 "KVM internal error, suberror 1: an instruction that KVM had to emulate and could \
-                 not"
+                 not{}",
+                if self.ring == 0 { EMULATED } else { "" }
             )?,
             Reason::InternalError { suberror } => {
                 write!(f, "KVM internal error, suberror {suberror}")?;
@@ -143,8 +141,6 @@ impl std::fmt::Display for Failure {
 const SERIAL: std::ops::RangeInclusive<u16> = 0x3F8..=0x3FF;
 /// Line status: transmitter empty.
 const SERIAL_LINE_STATUS: u16 = 0x3FD;
-const EXIT_PORT: u16 = 0xF4;
-const DOORBELL_PORT: u16 = 0xF8;
 
 /// What an exit asks of the loop; the vCPU's borrow has ended by then.
 enum Next {
@@ -162,7 +158,6 @@ impl Vm {
     pub fn run(&mut self, bus: &mut impl Bus, limits: &Limits) -> End {
         let deadline = Instant::now() + limits.timeout;
         let kicker = Kicker::new(deadline, Arc::clone(&limits.interrupted));
-        let mut expected: Option<u64> = None;
         loop {
             let next = match self.vcpu.run() {
                 Ok(exit) => answer(exit, bus),
@@ -179,16 +174,13 @@ impl Vm {
                         return self.fail(Reason::Slot(error.to_string()));
                     }
                 }
-                Next::Doorbell(value) => match bus.doorbell(value, &self.ram) {
-                    Signal::Continue => {}
-                    Signal::ExpectInternalError { resume } => expected = Some(resume),
-                },
+                Next::Doorbell(value) => bus.doorbell(value, &self.ram),
                 Next::Fault(vector) => return self.fault(vector),
                 Next::Internal => {
                     // SAFETY: the exit reason says that this member of the union is the one in use.
                     let suberror =
                         unsafe { self.vcpu.get_kvm_run().__bindgen_anon_1.internal.suberror };
-                    match expected.take() {
+                    match bus.internal_error(suberror) {
                         Some(resume) => {
                             if let Err(error) = self.go_to(resume) {
                                 return self.fail(Reason::Run(error));

@@ -3,7 +3,9 @@
 //! **Invariant**: what KVM maps is exactly [`Slots::mapped`]; nothing is asked of KVM that it
 //! already does, and a range is taken away before its successor is put there.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
@@ -97,7 +99,8 @@ pub enum Call {
 
 /// The slots of one virtual machine.
 pub struct Slots {
-    mapped: Vec<(u32, Slot)>,
+    /// By guest address: slots do not overlap.
+    mapped: BTreeMap<u64, (u32, Slot)>,
     free: Vec<u32>,
     next: u32,
     limit: usize,
@@ -107,12 +110,17 @@ pub struct Slots {
 impl Slots {
     /// No slots; KVM offers `limit`.
     pub(super) fn new(limit: usize) -> Self {
-        Self { mapped: Vec::new(), free: Vec::new(), next: 0, limit, log: Vec::new() }
+        Self { mapped: BTreeMap::new(), free: Vec::new(), next: 0, limit, log: Vec::new() }
     }
 
     /// Slots that exist besides RAM's, with their numbers.
     pub fn mapped(&self) -> impl Iterator<Item = &Slot> {
-        self.mapped.iter().map(|(_, slot)| slot)
+        self.mapped.values().map(|(_, slot)| slot)
+    }
+
+    /// How many more slots there can be.
+    pub fn available(&self) -> usize {
+        (self.limit + self.free.len()).saturating_sub(self.next as usize)
     }
 
     /// Every call so far besides RAM's, in order.
@@ -150,39 +158,61 @@ impl Slots {
     /// [`Slots::mapped`] says.
     pub(super) fn apply(&mut self, vm: &VmFd, want: &[Slot]) -> Result<usize, SlotError> {
         let before = self.log.len();
-        let mut index = 0;
-        while let Some((id, slot)) = self.mapped.get(index) {
-            if want.contains(slot) {
-                index += 1;
-                continue;
-            }
+        let wanted: BTreeMap<u64, &Slot> = want.iter().map(|slot| (slot.base, slot)).collect();
+        let stale = |base: &u64, slot: &Slot| wanted.get(base).is_none_or(|want| *want != slot);
+        let gone: Vec<u64> = self
+            .mapped
+            .iter()
+            .filter(|(base, (_, slot))| stale(base, slot))
+            .map(|(base, _)| *base)
+            .collect();
+        for base in gone {
+            let Some((id, _)) = self.mapped.get(&base) else { continue };
             // SAFETY: size 0 takes the slot away; no memory is named.
-            unsafe { set(vm, *id, slot.base, 0, 0, false) }?;
-            self.log.push(Call::Remove { base: slot.base });
+            unsafe { set(vm, *id, base, 0, 0, false) }?;
+            self.log.push(Call::Remove { base });
             self.free.push(*id);
-            self.mapped.remove(index);
+            self.mapped.remove(&base);
         }
-        for slot in want {
-            if self.mapped.iter().any(|(_, have)| have == slot) {
+        for (base, slot) in wanted {
+            if self.mapped.contains_key(&base) {
                 continue;
             }
             let have = (slot.memory.size() as u64).saturating_sub(slot.offset);
             if slot.size > have {
-                return Err(SlotError::OutsideMemory { base: slot.base, size: slot.size, have });
+                return Err(SlotError::OutsideMemory { base, size: slot.size, have });
             }
             let id = self.take_id()?;
             let host = slot.memory.as_ptr() as u64 + slot.offset;
             // SAFETY: the range lies inside the mapping, which `mapped` keeps alive until the
             // slot has been removed.
-            let added = unsafe { set(vm, id, slot.base, slot.size, host, slot.read_only) };
+            let added = unsafe { set(vm, id, base, slot.size, host, slot.read_only) };
             if let Err(error) = added {
                 self.free.push(id);
                 return Err(error);
             }
-            self.log.push(Call::Add { base: slot.base, size: slot.size });
-            self.mapped.push((id, slot.clone()));
+            self.log.push(Call::Add { base, size: slot.size });
+            self.mapped.insert(base, (id, slot.clone()));
         }
         Ok(self.log.len() - before)
+    }
+
+    /// Adds slots and takes them away again, without a note of it; the time of the additions.
+    pub(super) fn add_bare(&mut self, vm: &VmFd, slots: &[Slot]) -> Result<Duration, SlotError> {
+        let ids: Vec<u32> = slots.iter().map(|_| self.take_id()).collect::<Result<_, _>>()?;
+        let start = Instant::now();
+        for (id, slot) in ids.iter().zip(slots) {
+            let host = slot.memory.as_ptr() as u64 + slot.offset;
+            // SAFETY: `slot` keeps the memory alive, and the slot is removed below.
+            unsafe { set(vm, *id, slot.base, slot.size, host, slot.read_only) }?;
+        }
+        let time = start.elapsed();
+        for (id, slot) in ids.iter().zip(slots) {
+            // SAFETY: size 0 takes the slot away; no memory is named.
+            unsafe { set(vm, *id, slot.base, 0, 0, false) }?;
+        }
+        self.free.extend(ids);
+        Ok(time)
     }
 }
 
@@ -204,6 +234,9 @@ unsafe fn set(
         userspace_addr: host,
     };
     // SAFETY: the caller's promise.
-    unsafe { vm.set_user_memory_region(region) }
-        .map_err(|error| SlotError::Refused { base, size, error })
+    unsafe { vm.set_user_memory_region(region) }.map_err(|error| SlotError::Refused {
+        base,
+        size,
+        error,
+    })
 }

@@ -16,8 +16,6 @@ pub(crate) struct Hardware {
     tables: u64,
     /// The 2 MiB page that was used last; most accesses stay inside it.
     last_page: u64,
-    /// Ticks of the time-stamp counter in a microsecond.
-    ticks: u64,
     /// Accesses so far.
     pub(crate) reads: u32,
     pub(crate) writes: u32,
@@ -28,7 +26,12 @@ const FASTEST_TICKS: u64 = 10_000;
 
 impl Hardware {
     pub(crate) fn new(tables: u64) -> Self {
-        Self { tables, last_page: u64::MAX, ticks: ticks_per_microsecond(), reads: 0, writes: 0 }
+        Self { tables, last_page: u64::MAX, reads: 0, writes: 0 }
+    }
+
+    /// The clock.
+    pub(crate) fn clock(&self) -> Counter {
+        Counter { ticks: ticks_per_microsecond() }
     }
 
     /// Makes `bytes` bytes at `address` readable and writable.
@@ -64,11 +67,22 @@ impl Mmio for Hardware {
     }
 }
 
-impl Clock for Hardware {
-    fn microseconds(&mut self) -> u64 {
+/// The processor's time-stamp counter.
+pub(crate) struct Counter {
+    ticks: u64,
+}
+
+impl Counter {
+    /// The counter itself.
+    pub(crate) fn ticks() -> u64 {
         // SAFETY: every x86-64 processor has the counter, and CR4.TSD is clear.
-        let ticks = unsafe { _rdtsc() };
-        ticks / self.ticks
+        unsafe { _rdtsc() }
+    }
+}
+
+impl Clock for Counter {
+    fn microseconds(&mut self) -> u64 {
+        Self::ticks() / self.ticks
     }
 }
 

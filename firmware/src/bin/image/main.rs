@@ -1,30 +1,181 @@
 //! The bare-metal image: the library as firmware, then one payload.
 //!
 //! **Invariant**: what it knows of the machine comes from ACPI and from the devices; the command
-//! line only chooses the policy and the payload.
+//! line chooses the policy and the payload.
 
 #![no_std]
 #![no_main]
 
+mod hw;
 mod memory;
+mod options;
 mod paging;
+mod payload;
 mod port;
 mod start;
+mod start_info;
+mod tables;
 
 use core::fmt::Write;
 use core::panic::PanicInfo;
+use core::ptr;
 
-use port::{Console, Status};
+use cxl_firmware::bring_up::{Workspace, bring_up};
+use cxl_firmware::doorbell::{Call, EMPTY_HANDLER, Status};
+use cxl_firmware::handoff::{self, TableLocation};
+use cxl_firmware::mmio::Mmio;
+use cxl_firmware::tables as cedt;
+use cxl_regs::Size;
+use cxl_regs::acpi::Identity;
+
+use hw::Hardware;
+use options::{BadWord, Options};
+use port::Console;
+use start::Pages;
+use start_info::StartInfo;
+
+/// Room for the machine: nodes, regions, decoders.
+pub(crate) type Room = Workspace<640, 320, 1280>;
+
+static mut ROOM: Room = Room::new();
+/// Scratch for tables that are read.
+static mut BUFFER: Pages<0x1_1000> = Pages([0; 0x1_1000]);
+/// The CEDT that is installed, and the hand-off record: they stay for the next stage.
+static mut CEDT: Pages<0x4000> = Pages([0; 0x4000]);
+static mut RECORD: Pages<0x2_0000> = Pages([0; 0x2_0000]);
+
+const IDENTITY: Identity = Identity {
+    oem_id: *b"CXLFW ",
+    oem_table_id: *b"HARNESS ",
+    oem_revision: 1,
+    creator_id: *b"CXLF",
+    creator_revision: 1,
+};
 
 /// Where both entries end. `start_info` is a PVH start-info, `tables` the top-level page table,
 /// `ring` the privilege level the code runs at.
 extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
-    let _ = writeln!(Console, "cxl image at ring {ring}, start-info {start_info:#x}, {tables:#x}");
-    port::exit(Status::Success)
+    // SAFETY: the VMM passed a start-info, as the PVH boot protocol says.
+    let Some(info) = (unsafe { StartInfo::read(start_info) }) else {
+        refuse(format_args!("no PVH start-info at {start_info:#x}"), nothing(0));
+    };
+    let options = match Options::parse(&info.command_line) {
+        Ok(options) => options,
+        Err(BadWord(word)) => {
+            refuse(format_args!("command line: \"{word}\" is not known"), nothing(0))
+        }
+    };
+    let mut hw = Hardware::new(tables);
+    if let Some(count) = options.exits {
+        for _ in 0..count {
+            core::hint::black_box(hw.read(EMPTY_HANDLER));
+        }
+        port::exit(Status::Success);
+    }
+    // SAFETY: one vCPU runs this function once; nothing else names these statics.
+    let (room, buffer, table, record) = unsafe {
+        (
+            &mut *ptr::addr_of_mut!(ROOM),
+            &mut (*ptr::addr_of_mut!(BUFFER)).0,
+            &mut (*ptr::addr_of_mut!(CEDT)).0,
+            &mut (*ptr::addr_of_mut!(RECORD)).0,
+        )
+    };
+    if !options.quiet {
+        say(format_args!("cxl firmware at ring {ring}"));
+    }
+    let bits = options.address_bits;
+    let found = match tables::platform(&mut hw, info.rsdp, &options.roots, bits, buffer) {
+        Ok(found) => found,
+        Err(error) => refuse(format_args!("platform: {error}"), nothing(error.code())),
+    };
+    let platform = found.platform();
+    let mut policy = options.policy;
+    // SAFETY: the list lives in `options`, which this function keeps until it ends, and it never
+    // returns.
+    policy.requests = unsafe { &*ptr::from_ref(options.requests.as_slice()) };
+
+    let mut clock = hw.clock();
+    let result = bring_up(&mut hw, &mut clock, &platform, &policy, room);
+    let (reads, writes) = (hw.reads, hw.writes);
+    let committed = &room.committed;
+    let tree = room.topology.tree();
+
+    // Table and record tell what the hardware has accepted, also where not all went well.
+    let mut location = None;
+    let described = match &result {
+        Ok(()) => {
+            cedt::cedt(&platform, &room.topology, committed, IDENTITY, table).and_then(|bytes| {
+                cedt::cross_check(bytes, &room.topology, committed)?;
+                let size = bytes.len() as u32;
+                location = Some(TableLocation { address: bytes.as_ptr() as u64, size });
+                Ok(())
+            })
+        }
+        Err(_) => Ok(()),
+    };
+    let handoff = match handoff::write(tree, committed, location, record) {
+        Ok(bytes) => (bytes.as_ptr() as u64, bytes.len() as u64),
+        Err(error) => refuse(format_args!("handoff: {error}"), nothing(error.code())),
+    };
+    let handed = |code: u16| Call::HandOff {
+        address: handoff.0,
+        length: handoff.1,
+        reads: reads.into(),
+        writes: writes.into(),
+        code: code.into(),
+    };
+    if let Err(error) = result {
+        for entry in &committed.decoders {
+            let (at, index) = (tree.path(entry.node), entry.index);
+            say(format_args!("{at}, decoder {index}: {}", entry.fate));
+        }
+        refuse(format_args!("{error}"), handed(error.code()));
+    }
+    if let Err(error) = described {
+        refuse(format_args!("tables: {error}"), handed(error.code()));
+    }
+    if let Some(TableLocation { address, .. }) = location
+        && tables::install(&mut hw, info.rsdp, address, buffer).is_none()
+    {
+        refuse(format_args!("tables: no root table to put the CEDT into"), nothing(0));
+    }
+    port::call(handed(0));
+    if !options.quiet {
+        for region in &committed.regions {
+            say(format_args!(
+                "region {}: {} of {} memory, {}, {}",
+                region.span,
+                Size(region.span.size()),
+                region.partition,
+                region.interleave,
+                if region.locked { "locked" } else { "not locked" }
+            ));
+        }
+    }
+    let passed = payload::run(options.payload, &mut hw, room, &platform);
+    port::exit(if passed { Status::Success } else { Status::Refused })
+}
+
+/// A line on the console.
+pub(crate) fn say(text: core::fmt::Arguments<'_>) {
+    let _ = writeln!(Console, "{text}");
+}
+
+/// A hand-off of nothing.
+fn nothing(code: u16) -> Call {
+    Call::HandOff { address: 0, length: 0, reads: 0, writes: 0, code: code.into() }
+}
+
+/// Says why, hands over what there is, and ends the run.
+fn refuse(text: core::fmt::Arguments<'_>, handed: Call) -> ! {
+    say(format_args!("refused: {text}"));
+    port::call(handed);
+    port::exit(Status::Refused)
 }
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    let _ = writeln!(Console, "{info}");
+    say(format_args!("{info}"));
     port::exit(Status::Panic)
 }

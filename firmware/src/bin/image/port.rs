@@ -3,14 +3,12 @@
 //! **Invariant**: every port here is one that a PC-like VMM either models or ignores.
 
 use core::arch::asm;
-use core::fmt;
+use core::{fmt, ptr};
+
+use cxl_firmware::doorbell::{Call, EXIT_PORT, PORT, Status};
 
 /// The first serial port. It needs no set-up on the machines this runs on.
 const SERIAL: u16 = 0x3F8;
-/// `isa-debug-exit`: a byte ends the run. QEMU exits with `2 * value + 1`.
-const EXIT: u16 = 0xF4;
-/// The harness's doorbell; nothing listens there elsewhere.
-const DOORBELL: u16 = 0xF8;
 
 fn out8(port: u16, value: u8) {
     // SAFETY: the ports used here belong to a console, an exit device and a doorbell; a write has
@@ -20,29 +18,20 @@ fn out8(port: u16, value: u8) {
 
 fn out32(port: u16, value: u32) {
     // SAFETY: as above.
-    unsafe { asm!("out dx, eax", in("dx") port, in("eax") value, options(nomem, nostack)) }
+    unsafe { asm!("out dx, eax", in("dx") port, in("eax") value, options(nostack)) }
 }
 
-/// Rings the doorbell.
-pub(crate) fn doorbell(value: u32) {
-    out32(DOORBELL, value);
-}
-
-/// How a run ended, for whoever started it.
-#[derive(Clone, Copy)]
-#[repr(u8)]
-pub(crate) enum Status {
-    /// Everything went well. QEMU exits with 33.
-    Success = 0x10,
-    /// The library refused, or a check failed; the console says what. QEMU exits with 35.
-    Refused = 0x11,
-    /// A panic. QEMU exits with 37.
-    Panic = 0x12,
+/// Tells the harness something; nobody listens elsewhere.
+pub(crate) fn call(call: Call) {
+    let message = call.encode();
+    out32(PORT, ptr::from_ref(&message) as u64 as u32);
+    // The message must be in memory when the doorbell rings, and stay until it was read.
+    core::hint::black_box(&message);
 }
 
 /// Ends the run; returns never, even where nothing listens.
 pub(crate) fn exit(status: Status) -> ! {
-    out8(EXIT, status as u8);
+    out8(EXIT_PORT, status.code());
     loop {
         core::hint::spin_loop();
     }

@@ -115,6 +115,19 @@ entry32:                        /* ebx: start-info; flat segments of somebody el
     mov byte ptr [rax + 0x2068], 0xFF
     mov ax, 0x28
     ltr ax
+    /* XSAVE for x87 and SSE, where the processor has it; CPL 3 cannot switch it on. */
+    mov eax, 1
+    cpuid
+    test ecx, 1 << 26
+    jz 9f
+    mov rax, cr4
+    or eax, 1 << 18             /* OSXSAVE */
+    mov cr4, rax
+    xor ecx, ecx                /* XCR0 */
+    xor edx, edx
+    mov eax, 3
+    xsetbv
+9:
     lea rax, [rip + {stack} + {stack_size}]
     push 0x1B                   /* SS */
     push rax                    /* RSP */

@@ -1,9 +1,9 @@
-//! What the VMM hands over: the PVH start-info with its memory map and command line.
+//! What the VMM hands over: the PVH start-info with its command line and the RSDP.
 //!
 //! **Invariant**: read once, copied out of memory that the map does not protect, and bounded: a
-//! command line or map that is longer than there is room for is cut, never followed.
+//! command line that is longer than there is room for is cut, never followed.
 
-use heapless::{String, Vec};
+use heapless::String;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
@@ -25,36 +25,10 @@ struct Wire {
 
 const MAGIC: u32 = 0x336E_C578;
 
-/// One range of the memory map.
-#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub(crate) struct Range {
-    base: U64,
-    size: U64,
-    kind: U32,
-    reserved: U32,
-}
-
-impl Range {
-    /// First address.
-    pub(crate) fn base(&self) -> u64 {
-        self.base.get()
-    }
-    /// Bytes.
-    pub(crate) fn size(&self) -> u64 {
-        self.size.get()
-    }
-    /// Whether it is usable RAM.
-    pub(crate) fn is_ram(&self) -> bool {
-        self.kind.get() == 1
-    }
-}
-
 /// What was handed over.
 pub(crate) struct StartInfo {
     pub(crate) command_line: String<512>,
     pub(crate) rsdp: u64,
-    pub(crate) memory: Vec<Range, 32>,
 }
 
 /// Bytes of physical memory. RAM below 1 GiB is mapped from the start.
@@ -86,25 +60,6 @@ impl StartInfo {
             let text = core::str::from_utf8(text.get(..end)?).unwrap_or("");
             let _ = command_line.push_str(text);
         }
-        let mut memory = Vec::new();
-        for index in 0..u64::from(wire.memory_map_entries.get()).min(32) {
-            let at = wire.memory_map.get() + index * size_of::<Range>() as u64;
-            // SAFETY: an entry of the table that the start-info names.
-            let range = Range::read_from_bytes(unsafe { bytes(at, size_of::<Range>()) }).ok()?;
-            let _ = memory.push(range);
-        }
-        Some(Self { command_line, rsdp: wire.rsdp.get(), memory })
-    }
-
-    /// The value of `key=value` on the command line.
-    pub(crate) fn option(&self, key: &str) -> Option<&str> {
-        self.command_line
-            .split_ascii_whitespace()
-            .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
-    }
-
-    /// Whether the word stands on the command line.
-    pub(crate) fn has(&self, word: &str) -> bool {
-        self.command_line.split_ascii_whitespace().any(|found| found == word)
+        Some(Self { command_line, rsdp: wire.rsdp.get() })
     }
 }

@@ -13,7 +13,7 @@ use super::{granularity, hex, ways};
 
 /// The CXL Early Discovery Table.
 #[derive(Debug, Default, Serialize)]
-pub(in crate::dump) struct Cedt {
+pub(crate) struct Cedt {
     revision: u8,
     length: String,
     checksum: String,

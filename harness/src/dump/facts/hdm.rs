@@ -44,8 +44,9 @@ struct HdmGlobalControl {
     poison_on_error: bool,
 }
 
+/// One decoder.
 #[derive(Debug, Serialize)]
-struct Decoder {
+pub(crate) struct Decoder {
     index: u8,
     base: String,
     size: String,

@@ -1,0 +1,135 @@
+//! The command line: policy, requests and payload. Words that nobody knows are refused by name.
+//!
+//! ```text
+//! path=lock-all|unlocked|guest-programs   who programs and locks          (lock-all)
+//! config-lock                             set CONFIG_LOCK at the end
+//! burn-spares                             commit and lock spare decoders at size 0
+//! enable-cache                            enable CXL.cache on Type 2 devices
+//! target=linux|specification              whose rules count               (linux)
+//! width=flat|widest                       how many devices share a region   (flat)
+//! bus=UID:SEGMENT:BUS                     a bridge's root bus, hexadecimal; else bus = UID
+//! region=UID/PORT[.PORT],KIND[,window=A][,offset=A][,size=A]
+//!                                         one region; KIND is volatile or persistent
+//! address-bits=N                          width of a physical address, where CPUID is not the
+//!                                         VMM's to answer (CPL 3 without hardware support)
+//! payload=NAME                            what runs afterwards            (none)
+//! exits=N                                 no firmware: N bare exits and the end, for benches
+//! ring3                                   PVH entry: run at CPL 3
+//! quiet                                   print errors only
+//! ```
+//!
+//! **Invariant**: nothing here says what the machine is; that comes from ACPI and the devices. The
+//! exceptions are `bus=`, which stands for `_BBN` (a method in AML that nobody here interprets), and
+//! `address-bits=`, which stands for CPUID.
+
+use cxl_firmware::platform::RootBus;
+use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem, Width};
+use cxl_firmware::topology::{Partition, Path};
+use heapless::Vec;
+
+/// What the command line asks for.
+pub(crate) struct Options<'a> {
+    pub(crate) policy: Policy<'static>,
+    pub(crate) requests: Vec<Request, 32>,
+    pub(crate) roots: Vec<(u32, RootBus), 32>,
+    pub(crate) address_bits: Option<u8>,
+    pub(crate) payload: &'a str,
+    pub(crate) exits: Option<u64>,
+    pub(crate) quiet: bool,
+}
+
+/// A word that cannot be understood.
+pub(crate) struct BadWord<'a>(pub(crate) &'a str);
+
+impl<'a> Options<'a> {
+    pub(crate) fn parse(line: &'a str) -> Result<Self, BadWord<'a>> {
+        let mut options = Self {
+            policy: Policy::default(),
+            requests: Vec::new(),
+            roots: Vec::new(),
+            address_bits: None,
+            payload: "none",
+            exits: None,
+            quiet: false,
+        };
+        for word in line.split_ascii_whitespace() {
+            options.word(word).ok_or(BadWord(word))?;
+        }
+        Ok(options)
+    }
+
+    fn word(&mut self, word: &'a str) -> Option<()> {
+        let (key, value) = word.split_once('=').unwrap_or((word, ""));
+        match (key, value) {
+            ("path", "lock-all") => self.policy.path = PathPolicy::LockAll,
+            ("path", "unlocked") => self.policy.path = PathPolicy::Unlocked,
+            ("path", "guest-programs") => self.policy.path = PathPolicy::GuestPrograms,
+            ("config-lock", "") => self.policy.config_lock = true,
+            ("burn-spares", "") => self.policy.burn_spares = true,
+            ("enable-cache", "") => self.policy.enable_cache = true,
+            ("target", "linux") => self.policy.target = TargetSystem::Linux,
+            ("target", "specification") => self.policy.target = TargetSystem::Specification,
+            ("width", "flat") => self.policy.width = Width::Flat,
+            ("width", "widest") => self.policy.width = Width::Widest,
+            ("bus", value) => self.roots.push(root(value)?).ok()?,
+            ("region", value) => self.requests.push(region(value)?).ok()?,
+            ("address-bits", value) => {
+                self.address_bits = Some(number(value)?.try_into().ok()?);
+            }
+            ("payload", name) => self.payload = name,
+            ("exits", count) => self.exits = Some(number(count)?),
+            ("quiet", "") => self.quiet = true,
+            // The entry has looked at it already.
+            ("ring3", "") => {}
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+/// A number, decimal or with `0x`.
+pub(crate) fn number(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+fn root(text: &str) -> Option<(u32, RootBus)> {
+    let mut parts = text.split(':').map(|part| u32::from_str_radix(part, 16).ok());
+    let (uid, segment, bus) = (parts.next()??, parts.next()??, parts.next()??);
+    let root = RootBus { segment: segment.try_into().ok()?, bus: bus.try_into().ok()? };
+    parts.next().is_none().then_some((uid, root))
+}
+
+fn region(text: &str) -> Option<Request> {
+    let mut parts = text.split(',');
+    let (uid, ports) = parts.next()?.split_once('/')?;
+    let mut list = Vec::<u8, 16>::new();
+    for port in ports.split('.') {
+        list.push(number(port)?.try_into().ok()?).ok()?;
+    }
+    let partition = match parts.next()? {
+        "volatile" => Partition::Volatile,
+        "persistent" => Partition::Persistent,
+        _ => return None,
+    };
+    let mut request = Request {
+        device: Path::new(number(uid)?.try_into().ok()?, &list)?,
+        partition,
+        window: None,
+        offset: None,
+        size: None,
+    };
+    for part in parts {
+        let (key, value) = part.split_once('=')?;
+        let place = match key {
+            "window" => &mut request.window,
+            "offset" => &mut request.offset,
+            "size" => &mut request.size,
+            _ => return None,
+        };
+        *place = Some(number(value)?);
+    }
+    Some(request)
+}

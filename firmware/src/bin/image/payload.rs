@@ -1,0 +1,93 @@
+//! What runs once the firmware is done: one small program for each behaviour that has to be seen
+//! from inside a guest.
+//!
+//! **Invariant**: a payload says what it expects and what it found, and ends by itself; the harness
+//! compares too.
+
+mod attack;
+mod bars;
+mod bench;
+mod execute;
+mod memory;
+mod path;
+mod program;
+mod recreate;
+mod trial;
+mod widths;
+
+use cxl_firmware::doorbell::Call;
+use cxl_firmware::platform::Platform;
+
+use crate::hw::Hardware;
+use crate::{Room, port, say};
+use trial::Instruction;
+
+/// Steps of [`count`].
+const STEPS: u64 = 5000;
+
+/// Runs payloads by name, several with commas between; whether all their checks passed.
+pub(crate) fn run(list: &str, hw: &mut Hardware, room: &mut Room, platform: &Platform<'_>) -> bool {
+    let mut checks = Checks { next: 0, passed: true };
+    for name in list.split(',') {
+        one(name, hw, room, platform, &mut checks);
+    }
+    checks.passed
+}
+
+fn one(
+    name: &str,
+    hw: &mut Hardware,
+    room: &mut Room,
+    platform: &Platform<'_>,
+    checks: &mut Checks,
+) {
+    match name {
+        "none" => {}
+        "touch" => memory::touch(hw, room, checks),
+        "half" => memory::half(hw, room, platform, checks),
+        "exec" => execute::exec(hw, room, checks),
+        "sse" => trial::run(Instruction::Load, hw, room, checks),
+        "xsavec" => trial::run(Instruction::Save, hw, room, checks),
+        "jump" => trial::run(Instruction::Jump, hw, room, checks),
+        "recreate" => recreate::recreate(hw, room, platform, checks),
+        "program" => program::program(hw, room, platform, checks),
+        "bars" => bars::bars(hw, room, platform, checks),
+        "widths" => widths::widths(hw, room, checks),
+        "attack" => attack::attack(hw, room, platform),
+        "bench" => bench::run(hw, room, checks),
+        "count" => count(),
+        "cost" => bench::cost(hw, room),
+        _ => checks.refuse(format_args!("there is no payload \"{name}\"")),
+    }
+}
+
+/// Checks, numbered in the order they are made.
+struct Checks {
+    next: u64,
+    passed: bool,
+}
+
+impl Checks {
+    fn equal(&mut self, what: core::fmt::Arguments<'_>, expected: u64, found: u64) {
+        let (id, passed) = (self.next, expected == found);
+        self.next += 1;
+        self.passed &= passed;
+        port::call(Call::Check { id, passed, expected, found });
+        if !passed {
+            say(format_args!("check {id}: {what}: expected {expected:#x}, found {found:#x}"));
+        }
+    }
+
+    /// The payload cannot do on this machine what it is for.
+    fn refuse(&mut self, why: core::fmt::Arguments<'_>) {
+        self.passed = false;
+        say(format_args!("payload: {why}"));
+    }
+}
+
+/// Counts while the host does something to the machine.
+fn count() {
+    for value in 0..STEPS {
+        port::call(Call::Count { value });
+    }
+}

@@ -1,0 +1,57 @@
+//! Takes a region down and puts it up elsewhere in its window, many times: contents follow the
+//! device's own addresses.
+//!
+//! **Invariant**: every cycle looks at the bytes, also where the region was before.
+
+use cxl_firmware::doorbell::Call;
+use cxl_firmware::platform::Platform;
+
+use super::Checks;
+use super::memory::{load, store};
+use super::path::RegionPath;
+use crate::hw::Hardware;
+use crate::{Room, port};
+
+const CYCLES: u64 = 1000;
+/// Cycles from mark to mark.
+const MARK: u64 = 100;
+/// Places in the region that hold a value.
+const PLACES: u64 = 4;
+
+pub(super) fn recreate(
+    hw: &mut Hardware,
+    room: &Room,
+    platform: &Platform<'_>,
+    checks: &mut Checks,
+) {
+    let Some(mut path) = RegionPath::last(room) else {
+        return checks.refuse(format_args!("there is no region"));
+    };
+    let (first, size) = (path.span.base().0, path.span.size());
+    let second = path.span.end().0;
+    let room_for_two = platform.windows.iter().any(|window| {
+        let end = window.base.saturating_add(window.size);
+        window.base == path.window && second.checked_add(size).is_some_and(|need| need <= end)
+    });
+    if !room_for_two {
+        return checks.refuse(format_args!("there is no room for {} elsewhere", path.span));
+    }
+    let offsets = || (0..PLACES).map(|place| place * (size / PLACES) + 8 * place);
+    for offset in offsets() {
+        store(hw, first + offset, !offset);
+    }
+    let (mut committed, mut intact, mut gone) = (0, 0, 0);
+    for cycle in 0..CYCLES {
+        let (from, to) = if cycle % 2 == 0 { (first, second) } else { (second, first) };
+        let clean = path.close(hw) == 0 && path.open(hw, to) == 0;
+        committed += u64::from(clean);
+        intact += u64::from(offsets().all(|offset| load(hw, to + offset) == !offset));
+        gone += u64::from(offsets().all(|offset| load(hw, from + offset) == u64::MAX));
+        if cycle % MARK == MARK - 1 {
+            port::call(Call::Mark { id: cycle });
+        }
+    }
+    checks.equal(format_args!("cycles that committed"), CYCLES, committed);
+    checks.equal(format_args!("cycles that kept all bytes"), CYCLES, intact);
+    checks.equal(format_args!("cycles that left nothing behind"), CYCLES, gone);
+}

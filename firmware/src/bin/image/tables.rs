@@ -1,0 +1,77 @@
+//! The platform's ACPI tables: read at the start, and given a new CEDT at the end.
+//!
+//! **Invariant**: every checksum that was good before is good afterwards; what is written is the
+//! root table's one entry and its checksum, and nothing is written unless all of it can be.
+
+use core::ptr;
+
+use cxl_firmware::acpi::{self, PlatformError};
+use cxl_firmware::platform::RootBus;
+use cxl_regs::acpi::rsdt::{self, Kind, RootTable};
+use cxl_regs::acpi::{Header, Rsdp};
+
+use crate::hw::Hardware;
+
+/// Room for the largest tables the image reads.
+pub(crate) type Tables = acpi::Tables<32, 64>;
+
+/// Copies bytes out of physical memory.
+fn read(hw: &mut Hardware, address: u64, bytes: &mut [u8]) {
+    hw.map(address, bytes.len() as u64);
+    for (at, byte) in (address..).zip(bytes) {
+        // SAFETY: an address that ACPI names, on a mapped page; bytes have no alignment.
+        *byte = unsafe { ptr::read_volatile(at as *const u8) };
+    }
+}
+
+/// The platform as MCFG and CEDT tell it.
+pub(crate) fn platform(
+    hw: &mut Hardware,
+    rsdp: u64,
+    roots: &[(u32, RootBus)],
+    bits: Option<u8>,
+    buffer: &mut [u8],
+) -> Result<Tables, PlatformError> {
+    let (first, second) = buffer.split_at_mut(4096);
+    let mut reader = |address, bytes: &mut [u8]| read(hw, address, bytes);
+    let mcfg = acpi::find_table(&mut reader, rsdp, *b"MCFG", first)?;
+    let cedt = acpi::find_table(&mut reader, rsdp, *b"CEDT", second)?;
+    Tables::from_acpi(mcfg, cedt, bits.unwrap_or_else(address_bits), roots)
+}
+
+/// Width of a physical address.
+fn address_bits() -> u8 {
+    let highest = core::arch::x86_64::__cpuid(0x8000_0000).eax;
+    if highest >= 0x8000_0008 { core::arch::x86_64::__cpuid(0x8000_0008).eax as u8 } else { 36 }
+}
+
+/// Points the root table's CEDT entry to `cedt`; `None` if there is no such entry or no way to
+/// write its new address.
+pub(crate) fn install(hw: &mut Hardware, rsdp: u64, cedt: u64, buffer: &mut [u8]) -> Option<()> {
+    let mut bytes = [0; Rsdp::MAX_LEN];
+    read(hw, rsdp, &mut bytes);
+    let found = Rsdp::read(&bytes).ok()?;
+    // An operating system takes the XSDT where there is one, so both have to say the same.
+    let roots = [(Kind::Xsdt, found.xsdt.unwrap_or(0)), (Kind::Rsdt, u64::from(found.rsdt))];
+    let mut installed = None;
+    for (kind, root) in roots.into_iter().filter(|(_, root)| *root != 0) {
+        let mut header = [0; size_of::<Header>()];
+        read(hw, root, &mut header);
+        let length = u32::from_le_bytes(*header.get(4..8)?.first_chunk()?);
+        let table = buffer.get_mut(..length as usize)?;
+        read(hw, root, table);
+        let entries = RootTable::read(kind, table).ok()?;
+        let index = entries.addresses().position(|address| {
+            let mut signature = [0; 4];
+            read(hw, address, &mut signature);
+            signature == *b"CEDT"
+        })?;
+        rsdt::replace(kind, index, cedt, table).ok()?;
+        for (at, byte) in (root..).zip(table) {
+            // SAFETY: the root table as it was read above, which lies in RAM and was checked.
+            unsafe { ptr::write_volatile(at as *mut u8, *byte) };
+        }
+        installed = Some(());
+    }
+    installed
+}

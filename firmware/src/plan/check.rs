@@ -1,0 +1,174 @@
+//! What has to hold before anything is planned: the windows make sense, the topology is a tree.
+//!
+//! **Invariant**: after these checks a place names one component, a parent stands before its
+//! children, and a window has one bridge a way. Which of several faults is reported does not depend
+//! on the order of listing; only a broken tree, which has no places, names a node by its number.
+
+use core::cmp::Reverse;
+
+use cxl_regs::access::Component;
+use cxl_regs::{Arithmetic, Hpa, Selector, Span};
+use heapless::Vec;
+
+use super::error::PlanError;
+use super::{Used, used_mut};
+use crate::list;
+use crate::platform::{Platform, Window};
+use crate::policy::{Policy, WindowWidth};
+use crate::topology::{MAX_DEPTH, NodeId, NodeKind, Tree};
+
+/// The rules on windows that hold whichever of them is used.
+pub(super) fn windows(platform: &Platform<'_>) -> Result<(), PlanError> {
+    let faults = platform.windows.iter().filter_map(|window| {
+        let error = check_window(platform, window).err()?;
+        Some(((window.base, window.size, window.targets.as_slice()), error))
+    });
+    match faults.min_by_key(|(place, _)| *place) {
+        Some((_, error)) => Err(error),
+        None => Ok(()),
+    }
+}
+
+fn check_window(platform: &Platform<'_>, window: &Window) -> Result<(), PlanError> {
+    let (base, ways) = (window.base, window.interleave.ways);
+    if window.targets.len() != ways.count() as usize {
+        let targets = window.targets.len() as u8;
+        return Err(PlanError::TargetCount { window: base, ways, targets });
+    }
+    for (way, &uid) in window.targets.iter().enumerate() {
+        if !platform.bridges.iter().any(|bridge| bridge.uid == uid) {
+            return Err(PlanError::TargetMissing { window: base, uid });
+        }
+        if window.targets.iter().take(way).any(|&before| before == uid) {
+            return Err(PlanError::TargetTwice { window: base, uid });
+        }
+    }
+    if window.arithmetic == Arithmetic::Xor {
+        Selector::xor(window.interleave, &window.xor_maps)
+            .map_err(|error| PlanError::Xor { window: base, error })?;
+    }
+    let overlaps = |other: &&Window| {
+        // Windows are known by their bases, so even two that cannot be used must differ in them.
+        let same = other.base == base && base != 0;
+        same || matches!((claimed(other), claimed(window)), (Some(a), Some(b)) if a.overlaps(b))
+    };
+    let others = platform.windows.iter().filter(|other| !core::ptr::eq(*other, window));
+    match others.filter(overlaps).map(|other| other.base).min() {
+        Some(other) => {
+            Err(PlanError::WindowsOverlap { first: base.min(other), second: base.max(other) })
+        }
+        None => Ok(()),
+    }
+}
+
+/// The addresses of a window that has any; of one that wraps, those up to the top.
+fn claimed(window: &Window) -> Option<Span> {
+    let size = window.size.min(u64::MAX - window.base);
+    Span::new(Hpa(window.base), size).ok().filter(|_| window.base != 0)
+}
+
+/// A width is given to windows that exist, once.
+pub(super) fn widths(platform: &Platform<'_>, policy: &Policy<'_>) -> Result<(), PlanError> {
+    let faults = policy.windows.iter().filter_map(|&WindowWidth { window, .. }| {
+        let times = policy.windows.iter().filter(|other| other.window == window).count();
+        if !platform.windows.iter().any(|other| other.base == window) {
+            Some((window, PlanError::WidthOfNothing { window }))
+        } else {
+            (times > 1).then_some((window, PlanError::WidthTwice { window }))
+        }
+    });
+    match faults.min_by_key(|(window, _)| *window) {
+        Some((_, error)) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// The topology is a tree of the kinds that PCIe knows, no deeper than a place can say; counts the
+/// components directly below each node on the way.
+pub(super) fn tree(tree: Tree<'_>, used: &mut [Used]) -> Result<(), PlanError> {
+    for (id, node) in tree.iter() {
+        let broken = PlanError::BrokenTree { node: id };
+        let parent = match node.parent {
+            None => None,
+            // Everything that walks relies on this: it is why no walk goes in circles.
+            Some(parent) if parent < id => Some(parent),
+            Some(_) => return Err(broken),
+        };
+        let above = parent.and_then(|parent| tree.get(parent)).map(|parent| parent.kind);
+        let fits = match node.kind {
+            NodeKind::HostBridge { .. } => parent.is_none(),
+            NodeKind::RootPort => matches!(above, Some(NodeKind::HostBridge { .. })),
+            NodeKind::DownstreamPort => matches!(above, Some(NodeKind::UpstreamPort)),
+            NodeKind::UpstreamPort | NodeKind::Device(_) => {
+                matches!(above, Some(NodeKind::RootPort | NodeKind::DownstreamPort))
+            }
+        };
+        let depth = parent.and_then(|parent| used.get(usize::from(parent.0)));
+        let depth = depth.map_or(0, |parent| parent.depth + 1);
+        if !fits || usize::from(depth) > MAX_DEPTH {
+            return Err(broken);
+        }
+        used_mut(used, id).ok_or(broken)?.depth = depth;
+        if let Some(parent) = parent {
+            let children = &mut used_mut(used, parent).ok_or(broken)?.children;
+            *children = children.saturating_add(1);
+        }
+    }
+    Ok(())
+}
+
+/// All components with decoders in order of commit: devices, switches from the bottom up, host
+/// bridges. Refuses a topology in which a place names two of them.
+///
+/// Devices stay in order of place; they and everything else are ordered by place and not by id, so
+/// that the order in which they were listed does not matter.
+pub(super) fn commit_order<const N: usize>(
+    tree: Tree<'_>,
+    used: &mut [Used],
+) -> Result<Vec<NodeId, N>, PlanError> {
+    let mut order: Vec<NodeId, N> = Vec::new();
+    let mut ports: Vec<NodeId, N> = Vec::new();
+    for (id, node) in tree.iter() {
+        let list = if node.component().is_some() { &mut order } else { &mut ports };
+        // The topology holds at most N nodes, so there is room.
+        let _ = list.push(id);
+    }
+    list::sort_by_key(&mut order, |id| {
+        let class = match tree.get(*id).and_then(|node| node.component()) {
+            Some(Component::Device) => 0u8,
+            Some(Component::UpstreamPort) => 1,
+            Some(Component::HostBridge) | None => 2,
+        };
+        let path = tree.path(*id);
+        let height = if class == 1 { path.ports().len() } else { 0 };
+        (class, Reverse(height), path)
+    });
+    let bridges = order.windows(2).filter_map(|pair| match *pair {
+        [a, b] => Some((tree.get(a)?, tree.get(b)?)),
+        _ => None,
+    });
+    for (a, b) in bridges {
+        if let (NodeKind::HostBridge { uid }, true) = (a.kind, a.kind == b.kind) {
+            return Err(PlanError::DuplicateBridge { uid });
+        }
+    }
+    list::sort_by_key(&mut ports, |id| tree.path(*id));
+    for pair in ports.windows(2) {
+        let (Some(a), Some(b)) = (pair.first(), pair.last()) else { continue };
+        let place = tree.path(*a);
+        if let (true, Some((port, above))) = (place == tree.path(*b), place.split_last()) {
+            return Err(PlanError::DuplicatePort { at: above, port });
+        }
+    }
+    for &port in &ports {
+        if used.get(usize::from(port.0)).is_some_and(|used| used.children > 1) {
+            return Err(PlanError::SharedPort { at: tree.path(port) });
+        }
+    }
+    for (rank, id) in order.iter().enumerate() {
+        if let Some(used) = used_mut(used, *id) {
+            used.rank = rank as u16;
+        }
+    }
+    Ok(order)
+}

@@ -1,0 +1,362 @@
+//! Interleave sets: which devices share a region, in which order, and why they are that many.
+//!
+//! The window's ways lead to its host bridges and cannot be chosen; a bridge's lead to its root
+//! ports, a switch's to its downstream ports. Each level looks at the address bits above those of
+//! its parent, so the window varies fastest: the order in which Linux builds sets, and the only one
+//! it takes over (drivers/cxl/core/region.c, cxl_port_setup_targets).
+//!
+//! **Invariant**: a set has as many members as its levels have ways, each a different device, at
+//! the position that hardware gives it; and every component on the way can do its part.
+
+use cxl_regs::{
+    Coherency, ComposeError, DECODER_UNIT, Decoder, Granularity, Hpa, Interleave, Levels, Route,
+    Span, Targets, Ways,
+};
+use heapless::Vec;
+
+use super::error::PlanError;
+use super::place::{self, Given, Placed, Want};
+use super::{Reason, Sharing, Used, used_mut};
+use crate::platform::Window;
+use crate::policy::{TargetSystem, Width};
+use crate::topology::{NodeId, Partition};
+
+/// The way counts of a host bridge or switch, widest first.
+const PORT_WAYS: [Ways; 4] = [Ways::Eight, Ways::Four, Ways::Two, Ways::One];
+
+/// Plans every set that the policy asks for. Each device is marked with the window that it goes to,
+/// whether or not a set needs all of its memory.
+pub(super) fn regions<const R: usize>(
+    given: &Given<'_>,
+    used: &mut [Used],
+    placed: &mut Vec<Placed, R>,
+) -> Result<(), PlanError> {
+    let Given { platform, policy, tree, .. } = *given;
+    if policy.width == Width::Flat && policy.windows.is_empty() {
+        return Ok(());
+    }
+    for device in given.unrequested() {
+        for partition in Partition::ALL {
+            if place::left(tree, device, partition, used) > 0 {
+                let sharing = choose_window(given, device, partition)?;
+                if let Some(used) = used_mut(used, device) {
+                    *used.sharing_mut(partition) = sharing;
+                }
+            }
+        }
+    }
+    let above = |base| {
+        let bases = platform.windows.iter().map(|window| (window.base, window));
+        bases.filter(|(other, _)| *other > base).min_by_key(|(base, _)| *base)
+    };
+    for (_, window) in core::iter::successors(above(0), |(base, _)| above(*base)) {
+        if policy.width_of(window.base) == Width::Flat {
+            continue;
+        }
+        for partition in Partition::ALL {
+            for coherency in [Coherency::HostOnly, Coherency::BackInvalidate, Coherency::Device] {
+                Former { given, window, partition, coherency }.form(used, placed)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The window that a device goes to, where a width was asked for: the only one that fits, or the
+/// only one of them that the policy names.
+fn choose_window(
+    given: &Given<'_>,
+    device: NodeId,
+    partition: Partition,
+) -> Result<Option<Sharing>, PlanError> {
+    let Given { platform, tree, policy, .. } = *given;
+    let path = tree.path(device);
+    let need = tree.get(device).and_then(|node| node.device()).map_or(0, |d| d.capacity(partition));
+    let coherencies = place::coherencies(tree, device)?;
+    let fit = |window: &Window| {
+        let fits = window.base != 0
+            && window.targets.contains(&path.uid())
+            && (window.interleave.ways == Ways::One || policy.width_of(window.base) != Width::Flat)
+            && window.size >= need
+            && place::reachable(platform, window).is_ok()
+            && place::media(window, partition);
+        let coherency = place::coherency(window, &coherencies).filter(|_| fits)?;
+        Some(Sharing { window: window.base, coherency })
+    };
+    let named = |sharing: &Sharing| policy.windows.iter().any(|n| n.window == sharing.window);
+    let all = || platform.windows.iter().filter_map(fit);
+    let any_named = all().any(|sharing| named(&sharing));
+    let fits = || all().filter(|sharing| !any_named || named(sharing));
+    let Some(first) = fits().min_by_key(|sharing| sharing.window) else { return Ok(None) };
+    let others = fits().map(|sharing| sharing.window).filter(|other| *other != first.window);
+    match others.min() {
+        Some(second) => Err(PlanError::Ambiguous {
+            device: path,
+            partition,
+            first: first.window,
+            second,
+            fit: fits().count() as u16,
+        }),
+        None => Ok(Some(first)),
+    }
+}
+
+/// Forms the sets of one window, one kind of memory and one kind of coherency.
+struct Former<'a> {
+    given: &'a Given<'a>,
+    window: &'a Window,
+    partition: Partition,
+    coherency: Coherency,
+}
+
+/// Members in order of position, and how addresses find them.
+struct Shape {
+    levels: Levels,
+    members: Vec<NodeId, 16>,
+}
+
+impl Former<'_> {
+    /// Takes set after set until no memory is left that may be in one.
+    fn form<const R: usize>(
+        &self,
+        used: &mut [Used],
+        placed: &mut Vec<Placed, R>,
+    ) -> Result<(), PlanError> {
+        let Given { policy, devices, .. } = *self.given;
+        let width = policy.width_of(self.window.base);
+        let mut first = true;
+        // Each round uses up the smallest of its members, so there are no more than devices.
+        while devices.iter().any(|id| self.is_candidate(*id, used)) {
+            let mut chosen = self.choose(width, used);
+            if !first && policy.map_leftovers && chosen.is_err() {
+                chosen = self.choose(Width::Widest, used);
+            }
+            match chosen {
+                Ok((shape, reason)) => self.place(shape, reason, used, placed)?,
+                Err(error) if first => return Err(error),
+                // What no set takes is noted as unused in the end.
+                Err(_) => break,
+            }
+            first = false;
+        }
+        Ok(())
+    }
+
+    /// Whether a device still has memory for a set: all of it, or what an earlier set left over.
+    fn is_candidate(&self, id: NodeId, used: &[Used]) -> bool {
+        let Given { tree, policy, .. } = *self.given;
+        let (window, coherency) = (self.window.base, self.coherency);
+        let sharing = used.get(usize::from(id.0)).and_then(|used| used.sharing(self.partition));
+        let left = place::left(tree, id, self.partition, used);
+        let whole = || {
+            let device = tree.get(id).and_then(|node| node.device());
+            device.is_some_and(|device| device.capacity(self.partition) == left)
+        };
+        sharing == Some(Sharing { window, coherency })
+            && left > 0
+            && (policy.map_leftovers || whole())
+    }
+
+    /// The next set, and why it is as wide as it is.
+    fn choose(&self, width: Width, used: &[Used]) -> Result<(Shape, Reason), PlanError> {
+        let (window, root) = (self.window.base, self.window.interleave);
+        if let Width::Exactly(asked) = width {
+            self.decodable(asked)?;
+            if root.ways != Ways::One && asked.granularity != root.granularity {
+                let (asked, granularity) = (asked.granularity, root.granularity);
+                return Err(PlanError::GranularityOfWindow { window, asked, granularity });
+            }
+            let below = asked.ways.count() / root.ways.count();
+            if below * root.ways.count() != asked.ways.count() || !below.is_power_of_two() {
+                let (asked, ways) = (asked.ways, root.ways);
+                return Err(PlanError::WaysOfWindow { window, asked, ways });
+            }
+            let root = Interleave::new(root.ways, asked.granularity);
+            return Ok((self.split(root, below, used)?, Reason::Named));
+        }
+        let mut refused = None;
+        for below in [16, 8, 4, 2] {
+            let Some(ways) = Ways::from_count(root.ways.count() * below) else { continue };
+            match self.split(root, below, used) {
+                Ok(shape) => return Ok((shape, Reason::Widest { refused })),
+                Err(error) => refused = Some((ways, error)),
+            }
+        }
+        Ok((self.split(root, 1, used)?, Reason::Widest { refused }))
+    }
+
+    /// The ways below the window, split between bridges and switches: as many ports of the bridges
+    /// as there are, then switches. Where nothing goes, the first attempt says why.
+    fn split(&self, root: Interleave, below: u32, used: &[Used]) -> Result<Shape, PlanError> {
+        let mut refused = None;
+        for bridge in PORT_WAYS {
+            let switch = PORT_WAYS.into_iter().find(|ways| ways.count() * bridge.count() == below);
+            let Some(switch) = switch else { continue };
+            match self.shape(root, bridge, switch, used) {
+                Ok(shape) => return Ok(shape),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        Err(refused.unwrap_or(self.compose(ComposeError::NoSuchWays { product: below })))
+    }
+
+    /// The set with these ways on each level.
+    fn shape(
+        &self,
+        root: Interleave,
+        bridge: Ways,
+        switch: Ways,
+        used: &[Used],
+    ) -> Result<Shape, PlanError> {
+        let Given { tree, policy, .. } = *self.given;
+        let (window, ways) = (self.window.base, root.ways);
+        let product = ways.count() * bridge.count() * switch.count();
+        let total = Ways::from_count(product)
+            .ok_or_else(|| self.compose(ComposeError::NoSuchWays { product }))?;
+        self.decodable(Interleave::new(total, root.granularity))?;
+        if policy.target == TargetSystem::Linux && ways.has_three() && total != ways {
+            return Err(PlanError::LinuxThreeWithPorts { window, ways });
+        }
+        let by_level = self.members(bridge, switch, used)?;
+        let switched = by_level.iter().any(|id| tree.path(*id).ports().len() > 1);
+        let bridge = self.child(root, bridge)?;
+        let switch = match self.child(bridge, switch) {
+            Err(_) if !switched => Interleave::new(Ways::One, Granularity::K16),
+            level => level?,
+        };
+        let levels = Levels { root, bridge, switch };
+        let set = levels.device().map_err(|error| self.compose(error))?;
+        let mut members = Vec::new();
+        for position in 0..product {
+            let [r, b, s] = levels_at(levels, position);
+            let index = (r * bridge.ways.count() + b) * switch.ways.count() + s;
+            // There are as many positions as members, sixteen at most.
+            let _ = by_level.get(index as usize).map(|id| members.push(*id));
+        }
+        let shape = Shape { levels, members };
+        self.can_do(&shape, set)?;
+        Ok(shape)
+    }
+
+    /// A level below another one. Linux derives its granularity even where it has a single way and
+    /// the granularity means nothing; hardware does not care then, so the coarsest will do.
+    fn child(&self, parent: Interleave, ways: Ways) -> Result<Interleave, PlanError> {
+        match Levels::child_granularity(parent) {
+            Some(granularity) => Ok(Interleave::new(ways, granularity)),
+            None if self.given.policy.target == TargetSystem::Linux => {
+                let bytes = parent.granularity.bytes() * u64::from(parent.ways.power_of_two());
+                Err(PlanError::LinuxGranularity { window: self.window.base, bytes })
+            }
+            None => Ok(Interleave::new(ways, Granularity::K16)),
+        }
+    }
+
+    /// One device for each way, by target of the window, port of the bridge, port of the switch.
+    fn members(
+        &self,
+        bridge: Ways,
+        switch: Ways,
+        used: &[Used],
+    ) -> Result<Vec<NodeId, 16>, PlanError> {
+        let Given { tree, devices, .. } = *self.given;
+        let port = |id: &NodeId| tree.path(*id).ports().first().copied();
+        let mut members = Vec::new();
+        for &uid in &self.window.targets {
+            // Devices are in order of place: those below one bridge, and below one of its ports,
+            // stand together.
+            let first = devices.partition_point(|id| tree.path(*id).uid() < uid);
+            let end = devices.partition_point(|id| tree.path(*id).uid() <= uid);
+            let below = devices.get(first..end).unwrap_or(&[]);
+            let mut found = 0;
+            for devices in below.chunk_by(|a, b| port(a) == port(b)) {
+                // With one way a switch may be any levels deep; with more there is just one.
+                let fits = |id: &&NodeId| {
+                    self.is_candidate(**id, used)
+                        && (switch == Ways::One || tree.path(**id).ports().len() == 2)
+                };
+                let some = devices.iter().filter(fits).take(switch.count() as usize);
+                if found < bridge.count() && some.clone().count() == switch.count() as usize {
+                    found += 1;
+                    members.extend(some.copied());
+                }
+            }
+            if found < bridge.count() {
+                let Self { window, partition, .. } = *self;
+                let (window, need, have) = (window.base, bridge.count() as u8, found as u8);
+                return Err(PlanError::TooFewMembers { window, uid, partition, need, have });
+            }
+        }
+        Ok(members)
+    }
+
+    /// Whether every component on the way can do its part.
+    fn can_do(&self, shape: &Shape, set: Interleave) -> Result<(), PlanError> {
+        let Given { tree, .. } = *self.given;
+        let size = DECODER_UNIT * u64::from(set.ways.count());
+        let Ok(span) = Span::new(Hpa(0), size) else { return Ok(()) };
+        for &member in &shape.members {
+            for (id, node) in tree.upwards(member) {
+                let (Some(component), Some(hdm)) = (node.component(), node.hdm) else { continue };
+                let (interleave, route) = if component.routes() {
+                    let any = Targets([0, 1, 2, 3, 4, 5, 6, 7]);
+                    (super::level(shape.levels, node.kind), Route::Targets(any))
+                } else {
+                    (set, Route::Skip(0))
+                };
+                let (coherency, uio, set_position) = (self.coherency, None, 0);
+                let trial = Decoder { span, interleave, coherency, uio, set_position, route };
+                trial
+                    .encode(component, hdm.capability)
+                    .map_err(|error| PlanError::Decoder { at: tree.path(id), error })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Places a set that is as large as its smallest member allows.
+    fn place<const R: usize>(
+        &self,
+        shape: Shape,
+        reason: Reason,
+        used: &mut [Used],
+        placed: &mut Vec<Placed, R>,
+    ) -> Result<(), PlanError> {
+        let Given { tree, .. } = *self.given;
+        let Self { partition, coherency, .. } = *self;
+        let Shape { levels, members } = shape;
+        let share = |id: &NodeId| place::left(tree, *id, partition, used);
+        let Some(smallest) = members.iter().min_by_key(|id| share(id)) else { return Ok(()) };
+        let (device, share) = (tree.path(*smallest), share(smallest));
+        if !share.is_multiple_of(DECODER_UNIT) {
+            return Err(PlanError::Unaligned { device, value: share, unit: DECODER_UNIT });
+        }
+        let window = Some(self.window.base);
+        let size = share.saturating_mul(members.len() as u64);
+        let shape = Some((levels, coherency));
+        let offset = None;
+        let want = Want { path: device, members, partition, window, offset, size, shape, reason };
+        place::place(self.given, &want, used, placed)
+    }
+
+    fn decodable(&self, set: Interleave) -> Result<(), PlanError> {
+        set.decodable().map_err(|error| self.compose(ComposeError::NotDecodable(error)))
+    }
+
+    fn compose(&self, error: ComposeError) -> PlanError {
+        PlanError::Compose { window: self.window.base, error }
+    }
+}
+
+/// The way of each level that leads to a position: the window's varies fastest.
+///
+/// A level below selects above the bits of its parent, and a factor of three has none.
+pub(super) fn levels_at(levels: Levels, position: u32) -> [u32; 3] {
+    let Levels { root, bridge, switch } = levels;
+    let above_bridge = root.ways.power_of_two();
+    let above_switch = above_bridge * bridge.ways.count();
+    [
+        position % root.ways.count(),
+        position / above_bridge % bridge.ways.count(),
+        position / above_switch % switch.ways.count(),
+    ]
+}

@@ -1,0 +1,1225 @@
+//! The plan, judged from outside: every refusal with its numbers, the machines of the mission, and
+//! the laws that any plan keeps on any board.
+//!
+//! **Invariant**: expected values are written by hand from the board, never taken from a plan.
+
+mod board;
+
+use board::{Board, GIB, MIB, UNIT, any_use, bi, capable, path, request};
+use cxl_firmware::plan::{Count, Note, Plan, PlanError, Purpose, plan};
+use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem, Width};
+use cxl_firmware::topology::{DeviceKind, NodeId, NodeKind, Partition, Topology};
+use cxl_regs::{
+    Arithmetic, Coherency, ComposeError, DecodeError, Dpa, Granularity, Hpa, Interleave, Route,
+    Span, Targets, Ways, XorMapError,
+};
+use proptest::prelude::*;
+
+const WINDOW: u64 = 0x1_0000_0000;
+
+/// One bridge (UID 7) with 1 GiB of volatile memory at port 0 and a window of 4 GiB.
+fn simple() -> (Board, NodeId) {
+    let mut board = Board::new();
+    let device = board.bridge_with_memory(7, GIB);
+    board.window(WINDOW, 4 * GIB, &[7]);
+    (board, device)
+}
+
+/// The place of the device in [`simple`].
+fn place() -> cxl_firmware::topology::Path {
+    path(7, &[0])
+}
+
+fn refusal(board: &Board, policy: &Policy<'_>) -> PlanError {
+    board.plan(policy).map(|_| ()).expect_err("a refusal")
+}
+
+fn refuses(board: &Board, expected: PlanError) {
+    assert_eq!(refusal(board, &Policy::default()), expected);
+}
+
+fn refuses_request(board: &Board, asked: Request, expected: PlanError) {
+    let policy = Policy { requests: &[asked], ..Policy::default() };
+    assert_eq!(refusal(board, &policy), expected);
+}
+
+// --- the machines ------------------------------------------------------------------------------
+
+/// C1: four bridges, four windows of 256 GiB, one device each, smaller than its window. UIDs,
+/// windows and ports are in different orders on purpose.
+fn four_bridges() -> Board {
+    let mut board = Board::new();
+    let bases = [0x800_0000_0000, 0x840_0000_0000, 0x880_0000_0000, 0x8c0_0000_0000];
+    for (base, uid) in bases.into_iter().zip([12, 9, 30, 4]) {
+        board.window(base, 256 * GIB, &[uid]);
+    }
+    for (uid, size) in [(4, 4 * GIB), (9, 128 * GIB), (12, 256 * MIB), (30, 64 * GIB)] {
+        board.bridge_with_memory(uid, size);
+    }
+    board
+}
+
+fn permutations_of_four() -> Vec<[usize; 4]> {
+    let mut all = vec![];
+    for code in 0..256 {
+        let order = [code & 3, code >> 2 & 3, code >> 4 & 3, code >> 6];
+        if (0..4).all(|item| order.contains(&item)) {
+            all.push(order);
+        }
+    }
+    assert_eq!(all.len(), 24);
+    all
+}
+
+#[test]
+fn four_bridges_give_one_plan_in_all_24_orders() {
+    let expected = four_bridges().text(&Policy::default());
+    for order in permutations_of_four() {
+        let (board, mut other) = (four_bridges(), four_bridges());
+        other.windows = order.iter().map(|&index| board.windows[index].clone()).collect();
+        assert_eq!(other.text(&Policy::default()), expected, "windows in order {order:?}");
+        other.bridges = order.iter().map(|&index| board.bridges[index]).collect();
+        other.nodes.clear();
+        for index in order {
+            // Bridge, port and device: three nodes each.
+            for node in &board.nodes[3 * index..3 * index + 3] {
+                let base = other.nodes.len() as u16 / 3 * 3;
+                let parent = node.parent.map(|parent| NodeId(base + parent.0 % 3));
+                other.nodes.push(cxl_firmware::topology::Node { parent, ..*node });
+            }
+        }
+        assert_eq!(other.text(&Policy::default()), expected, "bridges in order {order:?}");
+        other.windows.clone_from(&board.windows);
+        assert_eq!(other.text(&Policy::default()), expected, "bridges alone in order {order:?}");
+    }
+}
+
+#[test]
+fn four_bridges_map_each_device_at_the_base_of_its_bridges_window() {
+    let board = four_bridges();
+    let plan = board.plan(&Policy::default()).unwrap();
+    let seen: Vec<_> = plan
+        .regions
+        .iter()
+        .map(|region| (region.span.base().0, region.span.size(), plan.members(region)[0].device))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (0x800_0000_0000, 256 * MIB, NodeId(8)),
+            (0x840_0000_0000, 128 * GIB, NodeId(5)),
+            (0x880_0000_0000, 64 * GIB, NodeId(11)),
+            (0x8c0_0000_0000, 4 * GIB, NodeId(2)),
+        ]
+    );
+}
+
+/// C4: several endpoints below one bridge, listed out of order.
+fn three_below_one() -> Board {
+    let mut board = Board::new();
+    let bridge = board.bridge(7);
+    for (number, size) in [(2, 256 * MIB), (0, GIB), (5, 512 * MIB)] {
+        let port = board.root_port(bridge, number);
+        board.memory(port, size, 0);
+    }
+    board.window(WINDOW, 4 * GIB, &[7]);
+    board
+}
+
+#[test]
+fn endpoints_below_one_bridge_get_a_range_and_a_bridge_decoder_each() {
+    let board = three_below_one();
+    let plan = board.plan(&Policy::default()).unwrap();
+    board.check(&plan);
+    let bridge: Vec<_> = plan
+        .decoders_of(NodeId(0))
+        .map(|planned| match planned.purpose {
+            Purpose::Region { decoder, .. } => {
+                (planned.index, decoder.span.base().0, decoder.span.size(), decoder.route)
+            }
+            Purpose::Burn { .. } => panic!("nothing is burned"),
+        })
+        .collect();
+    let to = |port| Route::Targets(Targets::new(&[port]).unwrap());
+    assert_eq!(
+        bridge,
+        [
+            (0, WINDOW, GIB, to(0)),
+            (1, WINDOW + GIB, 256 * MIB, to(2)),
+            (2, WINDOW + GIB + 256 * MIB, 512 * MIB, to(5)),
+        ]
+    );
+}
+
+/// A device with both partitions, and a request that leaves a piece of the volatile one free.
+fn both_partitions() -> (Board, [Request; 2]) {
+    let mut board = Board::new();
+    let bridge = board.bridge(7);
+    let port = board.root_port(bridge, 3);
+    board.memory(port, GIB, 2 * GIB);
+    board.window(WINDOW, 4 * GIB, &[7]);
+    let device = path(7, &[3]);
+    let volatile = Request { size: Some(256 * MIB), ..request(device) };
+    let persistent = Request { partition: Partition::Persistent, ..request(device) };
+    (board, [persistent, volatile])
+}
+
+#[test]
+fn persistent_memory_is_reached_by_a_skip_over_what_is_left_of_the_volatile() {
+    let (board, requests) = both_partitions();
+    let plan = board.plan(&Policy { requests: &requests, ..Policy::default() }).unwrap();
+    board.check(&plan);
+    let decoders: Vec<_> = plan
+        .decoders_of(NodeId(2))
+        .map(|planned| match planned.purpose {
+            Purpose::Region { decoder, .. } => (decoder.span.base().0, decoder.route),
+            Purpose::Burn { .. } => panic!("nothing is burned"),
+        })
+        .collect();
+    assert_eq!(decoders, [(WINDOW, Route::Skip(0)), (WINDOW + 256 * MIB, Route::Skip(768 * MIB))]);
+    let dpa = plan.members(&plan.regions[1])[0].dpa;
+    assert_eq!(dpa, Span::new(Dpa(GIB), 2 * GIB).unwrap());
+    let unused =
+        Note::Unused { device: NodeId(2), partition: Partition::Volatile, size: 768 * MIB };
+    assert_eq!(plan.notes.as_slice(), [unused]);
+}
+
+#[test]
+fn whole_partitions_follow_each_other_without_a_skip() {
+    let (board, _) = both_partitions();
+    let plan = board.plan(&Policy::default()).unwrap();
+    let skips: Vec<_> = plan
+        .decoders_of(NodeId(2))
+        .filter_map(|planned| match planned.purpose {
+            Purpose::Region { decoder, .. } => Some(decoder.route),
+            Purpose::Burn { .. } => None,
+        })
+        .collect();
+    assert_eq!(skips, [Route::Skip(0), Route::Skip(0)]);
+    assert!(plan.notes.is_empty());
+}
+
+#[test]
+fn an_offset_places_a_region_anywhere_in_the_window_and_the_rest_goes_round_it() {
+    let mut board = three_below_one();
+    board.windows[0].size = 2 * GIB;
+    let fixed = Request { offset: Some(512 * MIB), ..request(path(7, &[2])) };
+    let plan = board.plan(&Policy { requests: &[fixed], ..Policy::default() }).unwrap();
+    board.check(&plan);
+    let spans: Vec<_> = plan.regions.iter().map(|r| (r.span.base().0, r.span.size())).collect();
+    assert_eq!(
+        spans,
+        [(WINDOW, 512 * MIB), (WINDOW + 512 * MIB, 256 * MIB), (WINDOW + 768 * MIB, GIB),]
+    );
+}
+
+#[test]
+fn a_device_can_have_several_regions_and_a_named_window() {
+    let (mut board, _) = simple();
+    board.window(0x8_0000_0000, GIB, &[7]);
+    let piece = |window, offset, size| Request {
+        window: Some(window),
+        offset,
+        size: Some(size),
+        ..request(place())
+    };
+    let requests = [
+        piece(0x8_0000_0000, Some(0), 256 * MIB),
+        piece(WINDOW, Some(3 * GIB), 512 * MIB),
+        piece(WINDOW, None, 256 * MIB),
+    ];
+    let policy = Policy { requests: &requests, ..Policy::default() };
+    let plan = board.plan(&policy).unwrap();
+    board.check(&plan);
+    let seen: Vec<_> =
+        plan.regions.iter().map(|r| (r.span.base().0, plan.members(r)[0].dpa.base().0)).collect();
+    assert_eq!(seen, [(WINDOW, 0), (WINDOW + 3 * GIB, 256 * MIB), (0x8_0000_0000, 768 * MIB)]);
+    for order in [[1, 2, 0], [2, 1, 0], [0, 2, 1]] {
+        let listed = order.map(|index| requests[index]);
+        let policy = Policy { requests: &listed, ..Policy::default() };
+        assert_eq!(board.text(&policy), plan.text(board.topology().tree()).to_string());
+    }
+}
+
+#[test]
+fn what_asks_for_the_rest_is_served_after_what_asks_for_a_size() {
+    let (board, _) = simple();
+    let rest = request(place());
+    let sized = Request { size: Some(256 * MIB), ..rest };
+    let plan = board.plan(&Policy { requests: &[rest, sized], ..Policy::default() }).unwrap();
+    let sizes: Vec<_> = plan.regions.iter().map(|region| region.span.size()).collect();
+    assert_eq!(sizes, [256 * MIB, 768 * MIB]);
+}
+
+#[test]
+fn persistent_memory_passes_a_gap_below_the_volatile_memory() {
+    let (mut board, _) = both_partitions();
+    let other = board.root_port(NodeId(0), 4);
+    board.memory(other, 256 * MIB, 0);
+    *board.device(NodeId(2)) =
+        cxl_firmware::topology::Device { persistent: 512 * MIB, ..*board.device(NodeId(2)) };
+    let last = board.root_port(NodeId(0), 5);
+    board.memory(last, 256 * MIB, 0);
+    // 512 MiB are free between the fixed ones: enough for the persistent part only.
+    let fixed = |port, offset| Request { offset: Some(offset), ..request(path(7, &[port])) };
+    let requests = [fixed(4, 768 * MIB), fixed(5, 0)];
+    let plan = board.plan(&Policy { requests: &requests, ..Policy::default() }).unwrap();
+    board.check(&plan);
+    let spans: Vec<_> = plan.regions.iter().map(|r| (r.span.base().0, r.partition)).collect();
+    assert_eq!(
+        spans,
+        [
+            (WINDOW, Partition::Volatile),
+            (WINDOW + 768 * MIB, Partition::Volatile),
+            (WINDOW + GIB, Partition::Volatile),
+            (WINDOW + 2 * GIB, Partition::Persistent),
+        ]
+    );
+}
+
+#[test]
+fn a_request_for_nothing_leaves_a_device_out() {
+    let (mut board, _) = simple();
+    board.bridge_with_memory(8, GIB); // no window leads here
+    let out = Request { size: Some(0), ..request(path(8, &[0])) };
+    let plan = board.plan(&Policy { requests: &[out], ..Policy::default() }).unwrap();
+    assert_eq!(plan.regions.len(), 1);
+    let unused = Note::Unused { device: NodeId(5), partition: Partition::Volatile, size: GIB };
+    assert_eq!(plan.notes.as_slice(), [unused]);
+}
+
+/// Two switches in a row, two devices at each level.
+fn two_switches() -> Board {
+    let mut board = Board::new();
+    let bridge = board.bridge(7);
+    let port = board.root_port(bridge, 1);
+    let upper = board.switch(port);
+    let direct = board.downstream_port(upper, 4);
+    board.memory(direct, 256 * MIB, 0);
+    let on = board.downstream_port(upper, 2);
+    let lower = board.switch(on);
+    for number in [9, 8] {
+        let port = board.downstream_port(lower, number);
+        board.memory(port, 512 * MIB, 0);
+    }
+    board.window(WINDOW, 4 * GIB, &[7]);
+    board
+}
+
+#[test]
+fn every_switch_on_the_way_gets_a_decoder_that_leads_to_the_right_port() {
+    let board = two_switches();
+    let plan = board.plan(&Policy::default()).unwrap();
+    board.check(&plan);
+    let targets = |id| -> Vec<u8> {
+        plan.decoders_of(NodeId(id))
+            .filter_map(|planned| match planned.purpose {
+                Purpose::Region { decoder, .. } => match decoder.route {
+                    Route::Targets(targets) => Some(targets.0[0]),
+                    Route::Skip(_) => None,
+                },
+                Purpose::Burn { .. } => None,
+            })
+            .collect()
+    };
+    // Regions in order of place: 1.2.8, 1.2.9, 1.4.
+    assert_eq!((targets(0), targets(2), targets(6)), (vec![1; 3], vec![2, 2, 4], vec![8, 9]));
+}
+
+#[test]
+fn decoders_come_in_order_of_commit_devices_then_switches_upwards_then_bridges() {
+    let plan = two_switches().plan(&Policy::default()).unwrap();
+    let order: Vec<_> = plan.decoders.iter().map(|d| (d.node.0, d.index)).collect();
+    assert_eq!(
+        order,
+        [(10, 0), (8, 0), (4, 0), (6, 0), (6, 1), (2, 0), (2, 1), (2, 2), (0, 0), (0, 1), (0, 2)]
+    );
+}
+
+/// A bridge without decoders and with one port.
+fn pass_through() -> Board {
+    let (mut board, _) = simple();
+    board.node(NodeId(0)).hdm = None;
+    board
+}
+
+#[test]
+fn a_pass_through_bridge_gets_no_decoder_and_a_note() {
+    let board = pass_through();
+    let plan = board.plan(&Policy::default()).unwrap();
+    board.check(&plan);
+    assert_eq!(plan.decoders.len(), 1);
+    assert_eq!(plan.notes.as_slice(), [Note::PassThrough { uid: 7 }]);
+}
+
+#[test]
+fn path_two_plans_nothing_and_says_who_programs() {
+    let policy = Policy { path: PathPolicy::GuestPrograms, ..Policy::default() };
+    let plan = pass_through().plan(&policy).unwrap();
+    assert!(plan.regions.is_empty() && plan.decoders.is_empty());
+    assert_eq!(plan.notes.as_slice(), [Note::GuestPrograms { device: NodeId(2) }]);
+}
+
+#[test]
+fn spare_decoders_are_burned_at_the_end_of_the_one_before() {
+    let (mut board, device) = simple();
+    board.node(device).hdm = capable(2);
+    board.node(NodeId(0)).hdm = capable(4);
+    let target = TargetSystem::Specification;
+    let policy = Policy { burn_spares: true, target, ..Policy::default() };
+    let plan = board.plan(&policy).unwrap();
+    board.check(&plan);
+    let burned: Vec<_> = plan
+        .decoders
+        .iter()
+        .filter_map(|planned| match planned.purpose {
+            Purpose::Burn { base } => Some((planned.node, planned.index, base)),
+            Purpose::Region { .. } => None,
+        })
+        .collect();
+    let end = WINDOW + GIB;
+    let bridge = NodeId(0);
+    assert_eq!(burned, [(device, 1, end), (bridge, 1, end), (bridge, 2, end), (bridge, 3, end)]);
+}
+
+// --- coherency ---------------------------------------------------------------------------------
+
+#[test]
+fn coherency_follows_from_the_device_its_path_and_the_window() {
+    use Coherency::{BackInvalidate, Device, HostOnly};
+    use DeviceKind::{Type2, Type3};
+    // The window: host-only, device-coherent, back-invalidate.
+    const H: (bool, bool, bool) = (true, false, false);
+    const D: (bool, bool, bool) = (false, true, false);
+    const DB: (bool, bool, bool) = (false, true, true);
+    const ALL: (bool, bool, bool) = (true, true, true);
+    // BI structure of the device (HDM-D capable), of the port; Supported Coherency Models.
+    let refused = |coherency| {
+        Err(PlanError::CoherencyNotAllowed { device: place(), window: WINDOW, coherency })
+    };
+    let no_bi = |at| Err(PlanError::NoBackInvalidate { device: place(), at });
+    let cases = [
+        (Type3, 0, None, false, ALL, Ok(HostOnly)),
+        (Type3, 0, None, false, D, refused(HostOnly)),
+        (Type3, 2, bi(false), true, DB, refused(HostOnly)),
+        (Type3, 3, bi(false), true, ALL, Ok(HostOnly)),
+        (Type3, 3, bi(false), true, DB, Ok(BackInvalidate)),
+        (Type3, 3, bi(false), false, DB, refused(HostOnly)),
+        (Type3, 3, bi(false), false, ALL, Ok(HostOnly)),
+        (Type3, 3, None, true, D, refused(HostOnly)),
+        (Type3, 1, bi(false), true, ALL, Ok(BackInvalidate)),
+        (Type3, 1, bi(false), true, D, refused(BackInvalidate)),
+        (Type3, 1, bi(true), true, D, refused(BackInvalidate)),
+        (Type3, 1, bi(false), false, ALL, no_bi(place())),
+        (Type3, 1, None, false, ALL, no_bi(place())),
+        (Type2, 0, None, false, ALL, Ok(Device)),
+        (Type2, 0, None, false, D, Ok(Device)),
+        (Type2, 0, None, false, H, refused(Device)),
+        (Type2, 0, bi(true), true, ALL, Ok(BackInvalidate)),
+        (Type2, 0, bi(true), true, D, Ok(Device)),
+        (Type2, 0, bi(true), false, ALL, Ok(Device)),
+        (Type2, 0, bi(false), true, DB, Ok(BackInvalidate)),
+        (Type2, 0, bi(false), true, D, refused(BackInvalidate)),
+        (Type2, 0, bi(false), false, ALL, no_bi(place())),
+        (Type2, 2, None, false, ALL, Ok(HostOnly)),
+        (Type2, 3, None, false, H, Ok(HostOnly)),
+        (Type2, 3, None, false, ALL, Ok(Device)),
+    ];
+    for (case, (kind, models, device_bi, port_bi, window, expected)) in
+        cases.into_iter().enumerate()
+    {
+        let (mut board, device) = simple();
+        board.device(device).kind = kind;
+        board.node(device).back_invalidate = device_bi;
+        let hdm = board.node(device).hdm.as_mut().unwrap();
+        hdm.capability = hdm.capability.with_coherency_models(models);
+        board.node(NodeId(1)).back_invalidate = port_bi.then(|| bi(false)).flatten();
+        board.windows[0].restrictions = any_use()
+            .with_host_only(window.0)
+            .with_device_coherent(window.1)
+            .with_back_invalidate(window.2);
+        let got = board.plan(&Policy::default()).map(|plan| {
+            board.check(&plan);
+            plan.regions[0].coherency
+        });
+        assert_eq!(got, expected, "case {case}");
+    }
+}
+
+#[test]
+fn a_back_invalidate_path_needs_every_switch_on_it() {
+    let mut board = two_switches();
+    for node in &mut board.nodes {
+        if !matches!(node.kind, NodeKind::HostBridge { .. }) {
+            node.back_invalidate = bi(false);
+        }
+        if let (NodeKind::Device(device), Some(hdm)) = (&mut node.kind, &mut node.hdm) {
+            device.kind = DeviceKind::Type2;
+            hdm.capability = hdm.capability.with_coherency_models(1);
+        }
+    }
+    board.windows[0].restrictions = any_use().with_back_invalidate(true);
+    let plan = board.plan(&Policy::default()).unwrap();
+    assert!(plan.regions.iter().all(|region| region.coherency == Coherency::BackInvalidate));
+    board.node(NodeId(6)).back_invalidate = None; // the lower switch
+    let device = path(7, &[1, 2, 8]);
+    refuses(&board, PlanError::NoBackInvalidate { device, at: path(7, &[1, 2]) });
+}
+
+// --- refusals: windows (C3) --------------------------------------------------------------------
+
+#[test]
+fn a_bridge_that_no_window_targets_is_refused() {
+    let (mut board, _) = simple();
+    board.bridge_with_memory(8, 512 * MIB);
+    let (device, partition) = (path(8, &[0]), Partition::Volatile);
+    refuses(&board, PlanError::NoWindow { device, partition, need: 512 * MIB });
+}
+
+#[test]
+fn a_target_that_names_no_bridge_is_refused_even_in_a_window_that_nobody_needs() {
+    let (mut board, _) = simple();
+    board.window(0x8_0000_0000, GIB, &[99]);
+    refuses(&board, PlanError::TargetMissing { window: 0x8_0000_0000, uid: 99 });
+}
+
+#[test]
+fn ways_and_targets_of_a_window_have_to_agree() {
+    let (mut board, _) = simple();
+    board.bridge_with_memory(8, GIB);
+    board.windows[0].targets.push(8).unwrap();
+    let ways = Ways::One;
+    refuses(&board, PlanError::TargetCount { window: WINDOW, ways, targets: 2 });
+}
+
+#[test]
+fn a_bridge_is_a_target_of_a_window_once() {
+    let (mut board, _) = simple();
+    board.window(0x8_0000_0000, GIB, &[7, 7]);
+    refuses(&board, PlanError::TargetTwice { window: 0x8_0000_0000, uid: 7 });
+}
+
+#[test]
+fn two_windows_that_fit_are_refused_and_naming_one_decides() {
+    let (mut board, _) = simple();
+    board.window(0x8_0000_0000, GIB, &[7]);
+    board.window(0x4_0000_0000, GIB, &[7]);
+    let (device, partition) = (place(), Partition::Volatile);
+    let (first, second) = (WINDOW, 0x4_0000_0000);
+    refuses(&board, PlanError::Ambiguous { device, partition, first, second, fit: 3 });
+    board.windows.rotate_left(1);
+    refuses(&board, PlanError::Ambiguous { device, partition, first, second, fit: 3 });
+    let named = Request { window: Some(second), ..request(place()) };
+    let plan = board.plan(&Policy { requests: &[named], ..Policy::default() }).unwrap();
+    assert_eq!(plan.regions[0].span.base(), Hpa(second));
+}
+
+#[test]
+fn windows_that_do_not_fit_make_no_choice_ambiguous() {
+    let second = 0x8_0000_0000;
+    for unfit in 0..5 {
+        let (mut board, _) = simple();
+        board.bridge(8);
+        let window = board.window(second, GIB, &[7]);
+        match unfit {
+            0 => window.size = 768 * MIB,
+            1 => window.restrictions.set_volatile(false),
+            2 => window.restrictions.set_host_only(false),
+            3 => window.base = 0,
+            _ => {
+                window.interleave.ways = Ways::Two;
+                window.targets.push(8).unwrap();
+            }
+        }
+        let plan = board.plan(&Policy::default()).unwrap();
+        assert_eq!(plan.regions[0].window, WINDOW, "case {unfit}");
+    }
+}
+
+#[test]
+fn an_interleaved_window_is_no_place_for_a_flat_mapping() {
+    let (mut board, _) = simple();
+    board.bridge_with_memory(8, GIB);
+    board.windows.clear();
+    board.window(WINDOW, 4 * GIB, &[8, 7]);
+    let (device, ways) = (place(), Ways::Two);
+    refuses(&board, PlanError::Interleaved { device, window: WINDOW, ways });
+}
+
+#[test]
+fn a_window_without_a_base_did_not_fit() {
+    let (mut board, _) = simple();
+    board.windows[0].base = 0;
+    refuses(&board, PlanError::Unplaced { device: place(), size: 4 * GIB });
+}
+
+#[test]
+fn a_window_has_to_end_inside_the_physical_width() {
+    let (mut board, _) = simple();
+    board.address_bits = 36;
+    // The last byte of the window is the last one of 36 bits.
+    board.windows[0].base = 0xF_0000_0000;
+    assert_eq!(board.plan(&Policy::default()).unwrap().regions.len(), 1);
+    board.windows[0].base += UNIT;
+    let (window, size, bits) = (0xF_1000_0000, 4 * GIB, 36);
+    refuses(&board, PlanError::BeyondAddressWidth { window, size, bits });
+    // Wider than any address: only what wraps is beyond.
+    board.address_bits = 64;
+    assert_eq!(board.plan(&Policy::default()).unwrap().regions.len(), 1);
+    board.windows[0].base = 0xFFFF_FFFF_0000_0000;
+    let (window, bits) = (0xFFFF_FFFF_0000_0000, 64);
+    refuses(&board, PlanError::BeyondAddressWidth { window, size, bits });
+}
+
+#[test]
+fn windows_that_overlap_are_refused_and_adjacent_ones_are_not() {
+    let (mut board, _) = simple();
+    board.bridge_with_memory(8, GIB);
+    board.window(WINDOW + 4 * GIB, GIB, &[8]);
+    assert_eq!(board.plan(&Policy::default()).unwrap().regions.len(), 2);
+    let second = WINDOW + 4 * GIB - UNIT;
+    board.windows[1].base = second;
+    refuses(&board, PlanError::WindowsOverlap { first: WINDOW, second });
+    board.windows.reverse();
+    refuses(&board, PlanError::WindowsOverlap { first: WINDOW, second });
+}
+
+#[test]
+fn windows_that_cannot_be_used_overlap_as_well() {
+    let (mut board, _) = simple();
+    board.window(WINDOW - UNIT, u64::MAX, &[7]); // wraps
+    refuses(&board, PlanError::WindowsOverlap { first: WINDOW - UNIT, second: WINDOW });
+    board.windows.truncate(1);
+    board.window(WINDOW, 0, &[7]);
+    for _ in 0..2 {
+        board.windows.reverse();
+        refuses(&board, PlanError::WindowsOverlap { first: WINDOW, second: WINDOW });
+    }
+}
+
+#[test]
+fn windows_without_a_base_overlap_nothing() {
+    let (mut board, _) = simple();
+    board.window(0, 4 * GIB, &[7]);
+    board.window(0, 4 * GIB, &[7]);
+    assert_eq!(board.plan(&Policy::default()).unwrap().regions.len(), 1);
+}
+
+#[test]
+fn a_window_smaller_than_the_device_is_refused() {
+    let (mut board, _) = simple();
+    for have in [768 * MIB, 0] {
+        board.windows[0].size = have;
+        let (device, need) = (place(), GIB);
+        refuses(&board, PlanError::WindowTooSmall { device, window: WINDOW, need, have });
+    }
+}
+
+#[test]
+fn a_full_window_says_how_much_is_left_in_one_piece() {
+    let mut board = three_below_one();
+    board.windows[0].size = GIB + 512 * MIB;
+    let (device, need, free) = (path(7, &[5]), 512 * MIB, 256 * MIB);
+    refuses(&board, PlanError::WindowFull { device, window: WINDOW, need, free });
+}
+
+#[test]
+fn media_that_the_window_does_not_allow_is_refused() {
+    let (mut board, _) = both_partitions();
+    board.windows[0].restrictions.set_persistent(false);
+    let (device, partition) = (path(7, &[3]), Partition::Persistent);
+    refuses(&board, PlanError::MediaNotAllowed { device, window: WINDOW, partition });
+}
+
+#[test]
+fn the_window_that_came_closest_tells_why_none_fits() {
+    let (mut board, _) = simple();
+    board.windows[0].restrictions.set_volatile(false);
+    board.window(0x4_0000_0000, 512 * MIB, &[7]);
+    board.window(0, 8 * GIB, &[7]);
+    let (device, window) = (place(), 0x4_0000_0000);
+    let (need, have) = (GIB, 512 * MIB);
+    for _ in 0..3 {
+        board.windows.rotate_left(1);
+        refuses(&board, PlanError::WindowTooSmall { device, window, need, have });
+    }
+    // Of two that came equally far, the lower one; of two without a base, the smaller one.
+    board.window(0x8_0000_0000, 256 * MIB, &[7]);
+    for _ in 0..4 {
+        board.windows.rotate_left(1);
+        refuses(&board, PlanError::WindowTooSmall { device, window, need, have });
+    }
+    for (window, gib) in board.windows.iter_mut().zip([2, 5, 1, 3]) {
+        (window.base, window.size) = (0, gib * GIB);
+    }
+    for _ in 0..4 {
+        board.windows.rotate_left(1);
+        refuses(&board, PlanError::Unplaced { device, size: GIB });
+    }
+}
+
+#[test]
+fn windows_against_the_devices_order_are_refused() {
+    let (mut board, _) = both_partitions();
+    board.windows[0].restrictions.set_volatile(false);
+    board.window(0x4_0000_0000, 4 * GIB, &[7]).restrictions.set_persistent(false);
+    let device = path(7, &[3]);
+    let (lower, higher) = (WINDOW, 0x4_0000_0000);
+    refuses(&board, PlanError::DpaOrder { device, lower, higher });
+}
+
+#[test]
+fn places_against_the_devices_order_are_refused_in_one_window_too() {
+    let (mut board, _) = both_partitions();
+    board.windows[0].size = 3 * GIB;
+    let device = path(7, &[3]);
+    let volatile = Request { offset: Some(2 * GIB), ..request(device) };
+    let persistent = Request { partition: Partition::Persistent, ..request(device) };
+    let policy = Policy { requests: &[volatile, persistent], ..Policy::default() };
+    let (lower, higher) = (WINDOW, WINDOW + 2 * GIB);
+    assert_eq!(refusal(&board, &policy), PlanError::DpaOrder { device, lower, higher });
+    let persistent = Request { offset: Some(0), ..persistent };
+    let volatile = Request { offset: None, ..volatile };
+    let policy = Policy { requests: &[volatile, persistent], ..Policy::default() };
+    assert_eq!(refusal(&board, &policy), PlanError::DpaOrder { device, lower, higher });
+}
+
+#[test]
+fn xor_maps_have_to_drive_their_window() {
+    let (mut board, _) = simple();
+    board.bridge(8);
+    let window = board.window(0x8_0000_0000, GIB, &[7, 8]);
+    window.arithmetic = Arithmetic::Xor;
+    let error = XorMapError::TooFew { need: 1, have: 0 };
+    refuses(&board, PlanError::Xor { window: 0x8_0000_0000, error });
+}
+
+#[test]
+fn the_lowest_of_several_bad_windows_is_the_one_reported() {
+    let (mut board, _) = simple();
+    board.window(0x4_0000_0000, GIB, &[98]);
+    board.window(0x8_0000_0000, GIB, &[99]);
+    for _ in 0..3 {
+        board.windows.rotate_left(1);
+        refuses(&board, PlanError::TargetMissing { window: 0x4_0000_0000, uid: 98 });
+    }
+}
+
+// --- refusals: components ----------------------------------------------------------------------
+
+#[test]
+fn more_regions_than_decoders_are_refused_with_the_component() {
+    let mut board = three_below_one();
+    board.node(NodeId(0)).hdm = capable(2);
+    let (device, at) = (path(7, &[5]), path(7, &[]));
+    refuses(&board, PlanError::DecodersExhausted { device, at, have: 2 });
+    let (mut board, _) = both_partitions();
+    board.node(NodeId(2)).hdm = capable(1);
+    let device = path(7, &[3]);
+    refuses(&board, PlanError::DecodersExhausted { device, at: device, have: 1 });
+}
+
+#[test]
+fn a_component_without_decoders_is_refused_unless_there_is_one_way_only() {
+    let mut board = three_below_one();
+    board.node(NodeId(0)).hdm = None;
+    let (device, at) = (path(7, &[0]), path(7, &[]));
+    refuses(&board, PlanError::NoDecoders { device, at });
+    let (mut board, device) = simple();
+    board.node(device).hdm = None;
+    refuses(&board, PlanError::NoDecoders { device: place(), at: place() });
+    // A switch is never a pass-through, whatever it has below.
+    let mut board = two_switches();
+    board.node(NodeId(6)).hdm = None;
+    let (device, at) = (path(7, &[1, 2, 8]), path(7, &[1, 2]));
+    refuses(&board, PlanError::NoDecoders { device, at });
+}
+
+#[test]
+fn a_decoder_that_the_component_cannot_express_is_refused() {
+    let (mut board, requests) = both_partitions();
+    // The persistent part starts off the 256 MiB grid, so no skip leads there.
+    board.device(NodeId(2)).volatile = GIB + MIB;
+    let (at, skip) = (path(7, &[3]), GIB + MIB);
+    let error = DecodeError::SkipUnaligned { skip };
+    refuses_request(&board, requests[0], PlanError::Decoder { at, error });
+}
+
+#[test]
+fn ports_and_bridges_that_cannot_be_told_apart_are_refused() {
+    let (mut board, _) = simple();
+    board.root_port(NodeId(0), 0);
+    refuses(&board, PlanError::DuplicatePort { at: path(7, &[]), port: 0 });
+    let (mut board, _) = simple();
+    board.bridge(7);
+    refuses(&board, PlanError::DuplicateBridge { uid: 7 });
+    let (mut board, _) = simple();
+    board.memory(NodeId(1), GIB, 0);
+    refuses(&board, PlanError::SharedPort { at: place() });
+}
+
+#[test]
+fn a_node_without_a_place_is_refused() {
+    let root = NodeId(0);
+    type Breaks = fn(&mut Board);
+    let breakages: [(u16, Breaks); 8] = [
+        (0, |board| {
+            board.nodes.swap(0, 1);
+            board.node(NodeId(0)).parent = Some(NodeId(1));
+            board.node(NodeId(2)).parent = Some(NodeId(0));
+        }),
+        (1, |board| board.node(NodeId(1)).parent = Some(NodeId(1))),
+        (1, |board| board.node(NodeId(1)).parent = Some(NodeId(2))),
+        (2, |board| board.node(NodeId(2)).parent = Some(NodeId(u16::MAX))),
+        (1, |board| board.node(NodeId(1)).parent = None),
+        (2, |board| board.node(NodeId(2)).parent = Some(NodeId(0))),
+        (0, |board| board.node(NodeId(0)).kind = NodeKind::RootPort),
+        (1, |board| board.node(NodeId(1)).kind = NodeKind::DownstreamPort),
+    ];
+    for (case, (node, breaks)) in breakages.into_iter().enumerate() {
+        let (mut board, _) = simple();
+        breaks(&mut board);
+        let node = NodeId(node);
+        assert_eq!(
+            refusal(&board, &Policy::default()),
+            PlanError::BrokenTree { node },
+            "case {case}"
+        );
+    }
+    // Seven switches in a row are the most that PCIe's depth allows here; the eighth has no place.
+    let mut board = Board::new();
+    let bridge = board.bridge(7);
+    assert_eq!(bridge, root);
+    let mut port = board.root_port(bridge, 0);
+    for _ in 0..7 {
+        let switch = board.switch(port);
+        port = board.downstream_port(switch, 0);
+    }
+    let deepest = board.memory(port, GIB, 0);
+    board.window(WINDOW, 4 * GIB, &[7]);
+    let plan = board.plan(&Policy::default()).unwrap();
+    board.check(&plan);
+    assert_eq!(plan.decoders.len(), 9);
+    board.node(deepest).kind = NodeKind::UpstreamPort;
+    let port = board.downstream_port(deepest, 0);
+    refuses(&board, PlanError::BrokenTree { node: port });
+}
+
+#[test]
+fn partitions_that_wrap_are_refused() {
+    let (mut board, device) = simple();
+    let (volatile, persistent) = (u64::MAX - UNIT + 1, 512 * MIB);
+    let memory = board.device(device);
+    (memory.volatile, memory.persistent) = (volatile, persistent);
+    refuses(&board, PlanError::DeviceTooLarge { device: place(), volatile, persistent });
+}
+
+// --- refusals: policy --------------------------------------------------------------------------
+
+#[test]
+fn requests_that_name_nothing_are_refused() {
+    let (mut board, _) = simple();
+    board.bridge(8);
+    board.window(0x8_0000_0000, GIB, &[8]);
+    let device = path(7, &[1]);
+    refuses_request(&board, request(device), PlanError::UnknownDevice { device });
+    for window in [0x2_0000_0000, 0x8_0000_0000] {
+        let asked = Request { window: Some(window), ..request(place()) };
+        refuses_request(&board, asked, PlanError::UnknownWindow { device: place(), window });
+    }
+}
+
+#[test]
+fn a_request_for_more_than_is_left_is_refused() {
+    let (board, _) = simple();
+    let (device, partition) = (place(), Partition::Volatile);
+    let (asked, left) = (GIB + UNIT, GIB);
+    let all = Request { size: Some(asked), ..request(device) };
+    refuses_request(&board, all, PlanError::RequestTooLarge { device, partition, asked, left });
+    let none = Request { partition: Partition::Persistent, ..request(device) };
+    let (asked, left) = (0, 0);
+    let partition = Partition::Persistent;
+    refuses_request(&board, none, PlanError::RequestTooLarge { device, partition, asked, left });
+    let twice = [request(device), Request { size: Some(UNIT), ..request(device) }, request(device)];
+    let policy = Policy { requests: &twice, ..Policy::default() };
+    let partition = Partition::Volatile;
+    let expected = PlanError::RequestTooLarge { device, partition, asked, left };
+    assert_eq!(refusal(&board, &policy), expected);
+}
+
+#[test]
+fn what_is_off_the_256_mib_grid_is_refused() {
+    let (mut board, device) = simple();
+    let (at, unit) = (place(), UNIT);
+    let odd = Request { size: Some(UNIT + MIB), ..request(at) };
+    let value = UNIT + MIB;
+    refuses_request(&board, odd, PlanError::Unaligned { device: at, value, unit });
+    let odd = Request { offset: Some(128 * MIB), ..request(at) };
+    let value = 128 * MIB;
+    refuses_request(&board, odd, PlanError::Unaligned { device: at, value, unit });
+    board.windows[0].base += MIB;
+    let value = WINDOW + MIB;
+    refuses(&board, PlanError::Unaligned { device: at, value, unit });
+    board.windows[0].base = WINDOW;
+    board.device(device).volatile = 64 * MIB;
+    let value = 64 * MIB;
+    refuses(&board, PlanError::Unaligned { device: at, value, unit });
+}
+
+#[test]
+fn a_place_that_is_taken_or_outside_the_window_is_refused() {
+    let board = three_below_one();
+    let (device, window, size) = (path(7, &[0]), WINDOW, GIB);
+    for offset in [3 * GIB + UNIT, 4 * GIB, u64::MAX - UNIT + 1] {
+        let asked = Request { offset: Some(offset), ..request(device) };
+        let expected = PlanError::PlaceTaken { device, window, offset, size };
+        refuses_request(&board, asked, expected);
+    }
+    let fixed = |port, offset| Request { offset: Some(offset), ..request(path(7, &[port])) };
+    let policy = Policy { requests: &[fixed(2, 512 * MIB), fixed(0, 0)], ..Policy::default() };
+    let (device, offset, size) = (path(7, &[2]), 512 * MIB, 256 * MIB);
+    let expected = PlanError::PlaceTaken { device, window, offset, size };
+    assert_eq!(refusal(&board, &policy), expected);
+}
+
+#[test]
+fn path_two_names_what_leaves_the_guest_a_choice() {
+    let path_two = Policy { path: PathPolicy::GuestPrograms, ..Policy::default() };
+    let mut ports = pass_through();
+    ports.root_port(NodeId(0), 1);
+    assert_eq!(refusal(&ports, &path_two), PlanError::MultiplePorts { uid: 7, ports: 2 });
+    let (decoders, _) = simple();
+    let expected = PlanError::BridgeNotPassThrough { uid: 7, decoders: 16 };
+    assert_eq!(refusal(&decoders, &path_two), expected);
+    let device = path(7, &[1, 2, 8]);
+    assert_eq!(refusal(&two_switches(), &path_two), PlanError::SwitchInPath { device });
+    let mut interleaved = pass_through();
+    interleaved.bridge(8);
+    interleaved.window(0x8_0000_0000, GIB, &[8, 7]);
+    let (device, window, ways) = (place(), 0x8_0000_0000, Ways::Two);
+    let expected = PlanError::Interleaved { device, window, ways };
+    assert_eq!(refusal(&interleaved, &path_two), expected);
+    let asked = Policy { requests: &[request(place())], ..path_two };
+    assert_eq!(refusal(&pass_through(), &asked), PlanError::RequestToGuest { device });
+}
+
+#[test]
+fn burned_decoders_are_refused_for_linux_and_without_locks() {
+    let (board, _) = simple();
+    let linux = Policy { burn_spares: true, ..Policy::default() };
+    assert_eq!(refusal(&board, &linux), PlanError::LinuxRefusesBurnedDecoders);
+    let target = TargetSystem::Specification;
+    let unlocked = Policy { path: PathPolicy::Unlocked, target, ..linux };
+    assert_eq!(refusal(&board, &unlocked), PlanError::BurnWithoutLock);
+}
+
+#[test]
+fn one_more_than_the_structures_hold_is_refused() {
+    fn sized<const R: usize, const D: usize>(policy: &Policy<'_>) -> Result<(), PlanError> {
+        let board = three_below_one();
+        let mut topology = Topology::<7>::new();
+        topology.nodes.extend(board.nodes.iter().copied());
+        plan(&board.platform(), &topology, policy, &mut Plan::<R, D>::new())
+    }
+    let full = |what, have| Err(PlanError::Capacity { what, have });
+    // Three regions, three decoders in the bridge and one in each device.
+    let policy = Policy::default();
+    assert_eq!(sized::<3, 6>(&policy), Ok(()));
+    assert_eq!(sized::<2, 6>(&policy), full(Count::Regions, 2));
+    assert_eq!(sized::<3, 5>(&policy), full(Count::Decoders, 5));
+    assert_eq!(sized::<3, 2>(&policy), full(Count::Decoders, 2));
+    // Nobody is mapped: three notes are all there is.
+    let none = [0, 2, 5].map(|port| Request { size: Some(0), ..request(path(7, &[port])) });
+    let policy = Policy { requests: &none, ..policy };
+    assert_eq!(sized::<0, 3>(&policy), Ok(()));
+    assert_eq!(sized::<0, 2>(&policy), full(Count::Notes, 2));
+}
+
+#[test]
+fn a_refused_plan_is_left_empty() {
+    let (mut board, _) = simple();
+    let mut made = board.plan(&Policy::default()).unwrap();
+    board.node(NodeId(2)).hdm = None;
+    let result = plan(&board.platform(), &board.topology(), &Policy::default(), &mut made);
+    assert!(result.is_err());
+    assert!(made.regions.is_empty() && made.decoders.is_empty() && made.notes.is_empty());
+}
+
+// --- words -------------------------------------------------------------------------------------
+
+#[test]
+fn plans_in_words() {
+    let default = Policy::default();
+    let (partitions, requests) = both_partitions();
+    let partitions = partitions.text(&Policy { requests: &requests, ..default });
+    let (mut spares, device) = simple();
+    spares.node(device).hdm = capable(2);
+    spares.node(NodeId(0)).hdm = capable(2);
+    let target = TargetSystem::Specification;
+    let burned = spares.text(&Policy { burn_spares: true, target, ..default });
+    let guest = pass_through().text(&Policy { path: PathPolicy::GuestPrograms, ..default });
+    let plans = [
+        ("four_bridges", four_bridges().text(&default)),
+        ("endpoints_below_one_bridge", three_below_one().text(&default)),
+        ("two_switches", two_switches().text(&default)),
+        ("pass_through", pass_through().text(&default)),
+        ("partitions_with_skip", partitions),
+        ("burned_spares", burned),
+        ("guest_programs", guest),
+    ];
+    for (name, text) in plans {
+        snapshot(name, &text);
+    }
+}
+
+fn snapshot(name: &str, text: &str) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("../../snapshots/plan");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(name, text));
+}
+
+#[test]
+fn every_refusal_is_one_line_with_its_place_and_a_code_of_its_own() {
+    let (device, at, partition) = (path(7, &[1, 4]), path(7, &[1]), Partition::Volatile);
+    let (window, ways, need, size) = (WINDOW, Ways::Two, GIB, GIB);
+    let all = [
+        PlanError::NoWindow { device, partition, need },
+        PlanError::TargetMissing { window, uid: 7 },
+        PlanError::Ambiguous { device, partition, first: WINDOW, second: window, fit: 2 },
+        PlanError::Interleaved { device, window, ways },
+        PlanError::Unplaced { device, size },
+        PlanError::BeyondAddressWidth { window, size, bits: 36 },
+        PlanError::WindowsOverlap { first: WINDOW, second: WINDOW },
+        PlanError::WindowTooSmall { device, window, need, have: UNIT },
+        PlanError::WindowFull { device, window, need, free: UNIT },
+        PlanError::MediaNotAllowed { device, window, partition },
+        PlanError::CoherencyNotAllowed { device, window, coherency: Coherency::HostOnly },
+        PlanError::DecodersExhausted { device, at, have: 4 },
+        PlanError::NoDecoders { device, at },
+        PlanError::DpaOrder { device, lower: 0, higher: UNIT },
+        PlanError::DuplicatePort { at, port: 4 },
+        PlanError::NoBackInvalidate { device, at },
+        PlanError::UnknownDevice { device },
+        PlanError::UnknownWindow { device, window },
+        PlanError::RequestTooLarge { device, partition, asked: GIB, left: UNIT },
+        PlanError::Unaligned { device, value: MIB, unit: UNIT },
+        PlanError::PlaceTaken { device, window, offset: UNIT, size },
+        PlanError::MultiplePorts { uid: 7, ports: 2 },
+        PlanError::SwitchInPath { device },
+        PlanError::BridgeNotPassThrough { uid: 7, decoders: 4 },
+        PlanError::LinuxRefusesBurnedDecoders,
+        PlanError::BurnWithoutLock,
+        PlanError::Xor { window, error: XorMapError::TooFew { need: 1, have: 0 } },
+        PlanError::Decoder { at, error: DecodeError::SkipUnaligned { skip: MIB } },
+        PlanError::Capacity { what: Count::Regions, have: 4 },
+        PlanError::TargetCount { window, ways, targets: 4 },
+        PlanError::TargetTwice { window, uid: 7 },
+        PlanError::DuplicateBridge { uid: 7 },
+        PlanError::SharedPort { at },
+        PlanError::BrokenTree { node: NodeId(4) },
+        PlanError::DeviceTooLarge { device, volatile: GIB, persistent: GIB },
+        PlanError::RequestToGuest { device },
+        PlanError::Compose { window, error: ComposeError::NoSuchWays { product: 32 } },
+        PlanError::WaysOfWindow { window, asked: Ways::Three, ways },
+        PlanError::GranularityOfWindow {
+            window,
+            asked: Granularity::K4,
+            granularity: Granularity::B256,
+        },
+        PlanError::TooFewMembers { window, uid: 7, partition, need: 4, have: 2 },
+        PlanError::LinuxGranularity { window, bytes: 32768 },
+        PlanError::LinuxThreeWithPorts { window, ways: Ways::Three },
+        PlanError::WidthOfNothing { window },
+        PlanError::WidthTwice { window },
+        PlanError::WidthToGuest,
+    ];
+    let mut lines: Vec<_> =
+        all.iter().map(|error| format!("{:#06x}  {error}\n", error.code())).collect();
+    lines.sort();
+    assert!(lines.windows(2).all(|pair| pair[0][..6] != pair[1][..6]), "a code twice");
+    assert!(lines.iter().all(|line| line.lines().count() == 1));
+    snapshot("refusals", &lines.concat());
+}
+
+// --- laws --------------------------------------------------------------------------------------
+
+/// A legal board of some bridges, ports, switches and devices, each bridge with its window.
+fn any_board() -> impl Strategy<Value = Board> {
+    let device = (0..3u64, 0..3u64);
+    let below = prop::collection::vec(device, 0..4);
+    let port = (any::<bool>(), below);
+    let bridge = (prop::collection::vec(port, 1..4), 0..4u64);
+    prop::collection::vec(bridge, 1..5).prop_map(|bridges| {
+        let mut board = Board::new();
+        let mut base = WINDOW;
+        for (index, (ports, gap)) in bridges.iter().enumerate() {
+            let uid = 40 - 7 * index as u32;
+            let bridge = board.bridge(uid);
+            for (number, (switched, devices)) in ports.iter().enumerate() {
+                let port = board.root_port(bridge, 10 - number as u8);
+                if *switched {
+                    let switch = board.switch(port);
+                    for (number, (volatile, persistent)) in devices.iter().enumerate() {
+                        let port = board.downstream_port(switch, 3 * number as u8);
+                        board.memory(port, volatile * UNIT, persistent * UNIT);
+                    }
+                } else if let Some((volatile, persistent)) = devices.first() {
+                    board.memory(port, volatile * UNIT, persistent * UNIT);
+                }
+            }
+            base += gap * UNIT;
+            board.window(base, 64 * UNIT, &[uid]);
+            base += 64 * UNIT;
+        }
+        board
+    })
+}
+
+/// Nodes that make no sense, in no order.
+fn any_node() -> impl Strategy<Value = cxl_firmware::topology::Node> {
+    let extreme = prop_oneof![
+        1 => prop::sample::select(vec![u64::MAX, u64::MAX - UNIT + 1, 1 << 63, MIB]),
+        30 => (0..3u64).prop_map(|units| units * UNIT),
+    ];
+    let kind = prop_oneof![
+        (0..3u32).prop_map(|uid| NodeKind::HostBridge { uid }),
+        Just(NodeKind::RootPort),
+        Just(NodeKind::UpstreamPort),
+        Just(NodeKind::DownstreamPort),
+        (extreme.clone(), extreme).prop_map(|(volatile, persistent)| {
+            let mut board = Board::new();
+            let id = board.memory(NodeId(0), volatile, persistent);
+            board.node(id).kind
+        }),
+    ];
+    let parent = prop::option::weighted(0.8, (0..24u16).prop_map(NodeId));
+    let hdm = prop::option::weighted(0.95, (any::<u32>(), any::<u8>()));
+    (parent, kind, 0..4u8, hdm).prop_map(|(parent, kind, port, hdm)| {
+        let mut hdm = hdm.map(|random| (random, capable(10).expect("a structure")));
+        if let Some(((capability, decoders), hdm)) = &mut hdm
+            && *decoders < 30
+        {
+            (hdm.capability, hdm.decoders) = ((*capability).into(), *decoders);
+        }
+        let hdm = hdm.map(|(_, hdm)| hdm);
+        cxl_firmware::topology::Node {
+            parent,
+            kind,
+            port,
+            function: None,
+            hdm,
+            back_invalidate: None,
+        }
+    })
+}
+
+/// Hangs each node below one that it fits, with a port number of its own.
+fn hang_up(board: &mut Board, nodes: Vec<cxl_firmware::topology::Node>) {
+    use NodeKind::{Device, DownstreamPort, HostBridge, RootPort, UpstreamPort};
+    for (number, node) in nodes.into_iter().enumerate() {
+        let has_child = |id| board.nodes.iter().any(|node| node.parent == Some(id));
+        let above: Vec<_> = (0..board.nodes.len() as u16)
+            .map(NodeId)
+            .filter(|&id| match (board.nodes[usize::from(id.0)].kind, node.kind) {
+                (HostBridge { .. }, RootPort) | (UpstreamPort, DownstreamPort) => true,
+                (RootPort | DownstreamPort, UpstreamPort | Device(_)) => !has_child(id),
+                _ => false,
+            })
+            .collect();
+        if let Some(&parent) = above.get(usize::from(node.port) * 5 % above.len().max(1)) {
+            let (parent, port) = (Some(parent), number as u8);
+            board.nodes.push(cxl_firmware::topology::Node { parent, port, ..node });
+        }
+    }
+}
+
+/// Base, size, ways, first target and restrictions.
+fn any_window() -> impl Strategy<Value = (u64, u64, usize, u32, u8)> {
+    let base = prop_oneof![
+        1 => prop::sample::select(vec![0, UNIT + 1, u64::MAX - UNIT + 1, 1 << 63]),
+        20 => (1..64u64).prop_map(|index| index << 36),
+    ];
+    let size = prop_oneof![
+        1 => prop::sample::select(vec![0, 1, u64::MAX, u64::MAX - UNIT + 1, 1 << 63]),
+        20 => (1..64u64).prop_map(|units| units * UNIT),
+    ];
+    let ways = prop::sample::select(vec![1, 1, 1, 2, 3]);
+    let restrictions = prop_oneof![Just(0x0F), Just(0x2F), any::<u8>()];
+    (base, size, ways, 0..3u32, restrictions)
+}
+
+fn any_request() -> impl Strategy<Value = Request> {
+    let number = || prop::option::of(prop_oneof![0..8u64, Just(u64::MAX / UNIT), any::<u64>()]);
+    (0..3u32, prop::collection::vec(0..4u8, 0..4), number(), number(), any::<bool>()).prop_map(
+        |(uid, ports, offset, size, persistent)| Request {
+            device: path(uid, &ports),
+            partition: if persistent { Partition::Persistent } else { Partition::Volatile },
+            window: None,
+            offset: offset.map(|units| units.wrapping_mul(UNIT)),
+            size: size.map(|units| units.wrapping_mul(UNIT)),
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 200,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn a_legal_board_keeps_the_laws_in_any_order(
+        board in any_board(),
+        choices in prop::collection::vec(any::<usize>(), 80),
+    ) {
+        let plan = board.plan(&Policy::default()).expect("a legal board");
+        board.check(&plan);
+        let mapped: u64 = plan.regions.iter().map(|region| region.span.size()).sum();
+        let there: u64 = board.nodes.iter().filter_map(|n| n.device())
+            .map(|device| device.volatile + device.persistent).sum();
+        prop_assert_eq!(mapped, there);
+        let expected = plan.text(board.topology().tree()).to_string();
+        prop_assert_eq!(board.reordered(&choices).text(&Policy::default()), expected);
+    }
+
+    #[test]
+    fn a_hostile_board_ends_in_a_plan_that_keeps_the_laws_or_in_a_refusal(
+        nodes in prop::collection::vec(any_node(), 0..24),
+        windows in prop::collection::vec(any_window(), 0..6),
+        requests in prop::option::weighted(0.2, any_request()),
+        address_bits in prop_oneof![1 => any::<u8>(), 5 => Just(52)],
+        (burn_spares, legal_tree) in any::<(bool, bool)>(),
+        (path, width) in (0..3usize, 0..3usize),
+    ) {
+        let mut board = Board::new();
+        for uid in 0..3 { board.bridge(uid); }
+        if legal_tree {
+            hang_up(&mut board, nodes);
+        } else {
+            board.nodes.extend(nodes);
+        }
+        board.address_bits = address_bits;
+        for (base, size, ways, first, restrictions) in windows {
+            let targets = [first, (first + 1) % 3, (first + 2) % 3];
+            let window = board.window(base, size, &targets[..ways]);
+            window.restrictions = u16::from(restrictions).into();
+        }
+        let path = [PathPolicy::LockAll, PathPolicy::Unlocked, PathPolicy::GuestPrograms][path];
+        let target = TargetSystem::Specification;
+        let two = Interleave::new(Ways::Two, Granularity::B256);
+        let width = [Width::Flat, Width::Widest, Width::Exactly(two)][width];
+        let policy = Policy { path, burn_spares, target, width, ..Policy::default() };
+        let policy = Policy { requests: requests.as_slice(), map_leftovers: true, ..policy };
+        match board.plan(&policy) {
+            Ok(plan) => {
+                board.address_bits = address_bits.min(64);
+                board.check(&plan);
+                prop_assert!(!plan.text(board.topology().tree()).to_string().is_empty());
+            }
+            Err(error) => prop_assert!(!error.to_string().is_empty()),
+        }
+    }
+}

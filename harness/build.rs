@@ -1,0 +1,44 @@
+//! Builds the bare-metal image of `cxl-firmware`, for the harness to embed.
+//!
+//! A nested cargo builds it with a profile of its own: the image is freestanding and aborts on a
+//! panic, which no profile of the harness does.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn main() {
+    let variable = |name| env::var_os(name).unwrap_or_else(|| panic!("cargo sets {name}"));
+    let workspace = Path::new(&variable("CARGO_MANIFEST_DIR")).join("..");
+    for input in [
+        "firmware/src",
+        "firmware/Cargo.toml",
+        "firmware/build.rs",
+        "cxl-regs/src",
+        "cxl-regs/Cargo.toml",
+        "Cargo.toml",
+        "Cargo.lock",
+    ] {
+        println!("cargo:rerun-if-changed={}", workspace.join(input).display());
+    }
+    // A directory of its own: the outer cargo holds the lock of the usual one.
+    let target = PathBuf::from(variable("OUT_DIR")).join("image");
+    let status = Command::new(variable("CARGO"))
+        .current_dir(&workspace)
+        .args(["build", "--locked", "--quiet", "--package", "cxl-firmware"])
+        .args(["--bin", "image", "--features", "image", "--profile", "image", "--target-dir"])
+        .arg(&target)
+        // What the outer build asks of its compiler is not meant for the image.
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("RUSTFLAGS")
+        .env_remove("RUSTC_WRAPPER")
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
+        .env_remove("CARGO_BUILD_TARGET")
+        .status();
+    match status {
+        Ok(status) if status.success() => {}
+        Ok(status) => panic!("building the bare-metal image ended with {status}"),
+        Err(error) => panic!("cargo did not start: {error}"),
+    }
+    println!("cargo:rustc-env=CXL_IMAGE={}", target.join("image/image").display());
+}

@@ -1,0 +1,311 @@
+//! Figures: what access, trapping, mirroring and booting cost, each as a ratio of two things done
+//! side by side in one process.
+//!
+//! **Invariant**: a figure is the median of at least fifteen alternated pairs after a warm-up, and
+//! a debug build prints none.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cxl_firmware::doorbell::{Call, Figure};
+use serde::Serialize;
+use vm_memory::MmapRegion;
+
+use crate::backing::Backing;
+use crate::guest::Guest;
+use crate::guest::boot::{GuestError, GuestRun, Options, boot};
+use crate::guest::mirror;
+use crate::kvm::{Bus, End, Slot, Vm};
+use crate::machine::Machine;
+use crate::scenario::{PathPolicy, Scenario, builtin};
+
+/// One line of the table.
+#[derive(Clone, Debug, Serialize)]
+pub struct Line {
+    /// What was compared.
+    pub name: &'static str,
+    /// The median of the first of each pair.
+    pub value: f64,
+    /// Its unit.
+    pub unit: &'static str,
+    /// The median of the pairs' ratios.
+    pub ratio: f64,
+    /// What the ratio should not exceed.
+    pub aim: f64,
+    /// Number of pairs.
+    pub pairs: usize,
+}
+
+/// Why there are no figures.
+#[derive(Debug)]
+pub enum BenchError {
+    /// A debug build measures itself.
+    Debug,
+    /// The guest did not start.
+    Guest(GuestError),
+    /// The guest ended otherwise than it should.
+    Ended(End),
+    /// A call to KVM failed.
+    Kvm(String),
+}
+
+impl std::fmt::Display for BenchError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Debug => {
+                f.write_str("a debug build measures itself; run `cargo run --release -- bench`")
+            }
+            Self::Guest(error) => error.fmt(f),
+            Self::Ended(end) => write!(f, "the bench guest ended with {end:?}"),
+            Self::Kvm(error) => f.write_str(error),
+        }
+    }
+}
+
+impl std::error::Error for BenchError {}
+
+impl From<GuestError> for BenchError {
+    fn from(error: GuestError) -> Self {
+        Self::Guest(error)
+    }
+}
+
+/// Pairs of a figure that the host measures, besides the warm-up.
+const PAIRS: usize = 31;
+
+/// The middle of some numbers; 0 of none.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// A line out of pairs (A, B) in nanoseconds, counted per `operations`.
+fn line(
+    name: &'static str,
+    unit: &'static str,
+    aim: f64,
+    pairs: &[(f64, f64)],
+    scale: f64,
+) -> Line {
+    Line {
+        name,
+        value: median(pairs.iter().map(|(a, _)| a * scale).collect()),
+        unit,
+        ratio: median(pairs.iter().map(|(a, b)| a / b).collect()),
+        aim,
+        pairs: pairs.len(),
+    }
+}
+
+/// Alternated pairs of two host-side actions, in nanoseconds.
+fn alternate(
+    mut a: impl FnMut() -> Result<Duration, BenchError>,
+    mut b: impl FnMut() -> Result<Duration, BenchError>,
+) -> Result<Vec<(f64, f64)>, BenchError> {
+    let mut pairs = Vec::new();
+    for pair in 0..=PAIRS {
+        let (first, second) = if pair % 2 == 0 {
+            let first = a()?;
+            (first, b()?)
+        } else {
+            let second = b()?;
+            (a()?, second)
+        };
+        if pair > 0 {
+            pairs.push((first.as_nanos() as f64, second.as_nanos() as f64));
+        }
+    }
+    Ok(pairs)
+}
+
+fn machine(path: PathPolicy) -> Machine {
+    let text = builtin("default").map_or("", |builtin| builtin.text);
+    let mut scenario = Scenario::parse(text, "default").unwrap_or_else(|error| {
+        // The built-in scenarios are parsed by tests.
+        unreachable!("{error}")
+    });
+    scenario.policy.path = path;
+    Machine::new(&scenario)
+}
+
+fn guest(payload: &str) -> Result<GuestRun, BenchError> {
+    let options = Options { payload, timeout: Duration::from_secs(120), ..Options::default() };
+    Ok(boot(&mut machine(PathPolicy::LockAll), &options)?)
+}
+
+/// Measures everything. `progress` is told what comes next.
+pub fn run(progress: &mut dyn FnMut(&str)) -> Result<Vec<Line>, BenchError> {
+    if cfg!(debug_assertions) {
+        return Err(BenchError::Debug);
+    }
+    let mut lines = Vec::new();
+    progress("access, inside a guest");
+    lines.extend(access()?);
+    progress("commit to mapped");
+    lines.push(commit()?);
+    progress("commits beside 10,000 other ranges");
+    lines.push(crowd()?);
+    progress("start to hand-off");
+    lines.extend(start()?);
+    Ok(lines)
+}
+
+/// The figures of the bench payload.
+fn access() -> Result<Vec<Line>, BenchError> {
+    let run = guest("bench")?;
+    if run.end != End::Exit(0x10) {
+        return Err(BenchError::Ended(run.end));
+    }
+    let mut pairs: BTreeMap<Figure, Vec<(f64, f64)>> = BTreeMap::new();
+    for call in &run.calls {
+        if let Call::Pair { figure, a, b } = *call {
+            pairs.entry(figure).or_default().push((a as f64, b as f64));
+        }
+    }
+    let ticks = ticks_per_nanosecond();
+    let lines = [
+        (Figure::Sweep, "sweep of a mirrored window / of guest RAM", 1.05, (16 << 20) / 64),
+        (Figure::Random, "random access in a mirrored window / in guest RAM", 1.05, 1 << 18),
+        (Figure::FirstTouch, "first touch of the window / of guest RAM, per 4 KiB", 1.1, 4096),
+        (Figure::Trapped, "trapped access / bare exit to an empty handler", 1.10, 64),
+    ];
+    Ok(lines
+        .into_iter()
+        .map(|(figure, name, aim, operations)| {
+            let scale = 1.0 / (ticks * f64::from(operations));
+            line(name, "ns", aim, pairs.get(&figure).map_or(&[], Vec::as_slice), scale)
+        })
+        .collect())
+}
+
+/// The time-stamp counter against the clock.
+fn ticks_per_nanosecond() -> f64 {
+    let count = || {
+        // SAFETY: every x86-64 processor has the counter.
+        unsafe { core::arch::x86_64::_rdtsc() }
+    };
+    let (start, from) = (Instant::now(), count());
+    std::thread::sleep(Duration::from_millis(50));
+    (count() - from) as f64 / start.elapsed().as_nanos() as f64
+}
+
+/// The store that completes a path, from the exit to the slot, against the bare ioctl.
+fn commit() -> Result<Line, BenchError> {
+    let mut machine = machine(PathPolicy::Unlocked);
+    let done = crate::run::direct(&mut machine);
+    if let Some(refusal) = done.refusal {
+        return Err(BenchError::Kvm(refusal.to_string()));
+    }
+    let kvm = |error: &dyn std::fmt::Display| BenchError::Kvm(error.to_string());
+    let mut vm = Vm::new(&[(0, 64 << 20)], 48).map_err(|error| kvm(&error))?;
+    // The last decoder of the plan is a host bridge's: its commit opens the path.
+    let Some((control, value)) = last_control(&done) else {
+        return Err(BenchError::Kvm("the default scenario has no decoder".to_string()));
+    };
+    let limits = mirror::Limits {
+        enabled: true,
+        bytes: u64::MAX,
+        slots: usize::MAX,
+        address_bits: vm.address_bits(),
+    };
+    let mut guest = Guest::new(&mut machine, limits, |_| {});
+    let all = guest.slots().unwrap_or_default();
+    guest.write(control, &(value & !(1 << 9)).to_le_bytes());
+    let without = guest.slots().unwrap_or_default();
+    let open: Vec<Slot> = all.iter().filter(|slot| !without.contains(slot)).cloned().collect();
+    vm.remap(&without).map_err(|error| kvm(&error))?;
+
+    let vm = std::cell::RefCell::new(vm);
+    let remap = |slots: &[Slot]| vm.borrow_mut().remap(slots).map_err(|error| kvm(&error));
+    let pairs = alternate(
+        || {
+            let start = Instant::now();
+            guest.write(control, &value.to_le_bytes());
+            let slots = guest.slots().unwrap_or_default();
+            remap(&slots)?;
+            let time = start.elapsed();
+            guest.write(control, &(value & !(1 << 9)).to_le_bytes());
+            remap(&guest.slots().unwrap_or_default())?;
+            Ok(time)
+        },
+        || {
+            // The same ranges, and nothing but the ioctl.
+            let time = vm.borrow_mut().add_bare(&open).map_err(|error| kvm(&error))?;
+            remap(&without)?;
+            Ok(time)
+        },
+    )?;
+    Ok(line("commit store to mapped / the bare ioctl", "us", 1.5, &pairs, 1e-3))
+}
+
+/// Address and committed value of the control register of the plan's last decoder.
+fn last_control(done: &crate::run::Done) -> Option<(u64, u32)> {
+    let last = done.room.plan.decoders.last()?;
+    let hdm = done.room.topology.tree().get(last.node)?.hdm?;
+    let entry = done
+        .room
+        .committed
+        .decoders
+        .iter()
+        .find(|entry| (entry.node, entry.index) == (last.node, last.index))?;
+    let offset = cxl_regs::hdm::decoder_offset(last.index) + 0x10;
+    Some((hdm.block.0 + u64::from(offset), entry.image.control))
+}
+
+/// One range more beside many others, against one more beside few; ratio per other range.
+fn crowd() -> Result<Line, BenchError> {
+    let memory = Backing::new(4096 * 10_002);
+    let Some(memory) = memory.region() else {
+        return Err(BenchError::Kvm("no memory for 10,000 ranges".to_string()));
+    };
+    let kvm = |error: &dyn std::fmt::Display| BenchError::Kvm(error.to_string());
+    let prepare = |count: u64| -> Result<(Vm, Vec<Slot>), BenchError> {
+        let mut vm = Vm::new(&[(0, 1 << 20)], 48).map_err(|error| kvm(&error))?;
+        let slots: Vec<Slot> = (0..count).map(|index| page(memory, index)).collect();
+        vm.remap(&slots).map_err(|error| kvm(&error))?;
+        Ok((vm, slots))
+    };
+    let one_more = |(vm, slots): &mut (Vm, Vec<Slot>)| -> Result<Duration, BenchError> {
+        slots.push(page(memory, 10_001));
+        let start = Instant::now();
+        let calls = vm.remap(slots).map_err(|error| kvm(&error))?;
+        let time = start.elapsed();
+        slots.pop();
+        let back = vm.remap(slots).map_err(|error| kvm(&error))?;
+        match (calls, back) {
+            (1, 1) => Ok(time),
+            _ => Err(BenchError::Kvm(format!("{calls} and {back} calls for one range"))),
+        }
+    };
+    let (mut many, mut few) = (prepare(10_000)?, prepare(10)?);
+    let pairs = alternate(|| one_more(&mut many), || one_more(&mut few))?;
+    Ok(line("commit beside 10,000 ranges / beside 10", "us", 1000.0, &pairs, 1e-3))
+}
+
+fn page(memory: &Arc<MmapRegion>, index: u64) -> Slot {
+    Slot {
+        base: (1 << 32) + 8192 * index,
+        size: 4096,
+        memory: Arc::clone(memory),
+        offset: 4096 * index,
+        read_only: false,
+    }
+}
+
+/// From the creation of the virtual machine to the hand-off, against as many bare exits and the
+/// start of an image that does nothing.
+fn start() -> Result<Vec<Line>, BenchError> {
+    let time = |command_line: Option<String>| -> Result<(Duration, GuestRun), BenchError> {
+        let options = Options { command_line, ..Options::default() };
+        let run = boot(&mut machine(PathPolicy::LockAll), &options)?;
+        match run.end {
+            End::Exit(0x10) => Ok((run.setup + run.run, run)),
+            end => Err(BenchError::Ended(end)),
+        }
+    };
+    let accesses = time(None)?.1.library.map_or(0, |(reads, writes)| reads + writes);
+    let empty = format!("exits={accesses}");
+    let pairs = alternate(|| Ok(time(None)?.0), || Ok(time(Some(empty.clone()))?.0))?;
+    Ok(vec![line("start to hand-off / bare exits and an empty image", "ms", 1.3, &pairs, 1e-6)])
+}

@@ -1,0 +1,100 @@
+//! `cxl-harness cedt`: the table that the firmware makes for the operating system.
+//!
+//! **Invariant**: a table comes from decoders that were committed and checked, or there is none.
+
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use cxl_harness::dump::{Dump, Kind, Options};
+use cxl_harness::report::{Report, Verdict};
+use cxl_harness::run;
+use cxl_regs::acpi::cedt::Text;
+
+use super::source::Source;
+
+const EXAMPLES: &str = "\
+Exit code:
+  0  here is the table
+  1  the firmware refused or a check failed, so there is none
+  2  bad usage, scenario file or output file
+
+Examples:
+  cxl-harness cedt --text
+  cxl-harness cedt four-bridges -o cedt.dat && iasl -d cedt.dat
+  cxl-harness cedt | cxl-harness decode --json";
+
+/// Run the firmware and write the CEDT that it made: binary, as text, or as JSON.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(super) struct Cedt {
+    #[command(flatten)]
+    source: Source,
+
+    /// Where to [default: standard output, unless that is a terminal].
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    /// The table as text.
+    #[arg(long, conflicts_with = "json")]
+    text: bool,
+
+    /// The table as JSON, with the keys of `cxl-harness decode`.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Cedt {
+    pub(super) fn run(self) -> ExitCode {
+        let mut machine = match self.source.machine() {
+            Ok(machine) => machine,
+            Err(error) => return super::fail(&error.to_string()),
+        };
+        let binary = !self.text && !self.json;
+        if binary && self.output.is_none() && io::stdout().is_terminal() {
+            return super::fail(
+                "the table is binary and standard output a terminal: use -o FILE, --text or --json",
+            );
+        }
+        let done = run::direct(&mut machine);
+        let report = Report::of_direct(&mut machine, &done);
+        if report.facts.result != Verdict::Ok {
+            let facts = report.facts;
+            let refusal = facts.refusal.map(|refusal| {
+                format!("{}: {} ({:#06x})", refusal.phase, refusal.message, refusal.code)
+            });
+            let why = refusal.or_else(|| facts.failures.first().cloned()).unwrap_or_default();
+            return super::refuse(&format!("there is no CEDT: {why}"));
+        }
+        let bytes = match self.bytes(&done.cedt) {
+            Ok(bytes) => bytes,
+            Err(error) => return super::fail(&error),
+        };
+        match &self.output {
+            Some(path) => match fs::write(path, bytes) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => super::fail(&format!("{}: {error}", path.display())),
+            },
+            None => match io::stdout().lock().write_all(&bytes) {
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                    super::fail(&format!("standard output: {error}"))
+                }
+                _ => ExitCode::SUCCESS,
+            },
+        }
+    }
+
+    fn bytes(&self, table: &[u8]) -> Result<Vec<u8>, String> {
+        if self.text {
+            return Ok(Text(table).to_string().into_bytes());
+        }
+        if self.json {
+            let options = Options { kind: Some(Kind::Cedt), ..Options::default() };
+            let dump = Dump::read(table, options).and_then(|dump| dump.json());
+            return dump.map(String::into_bytes).map_err(|error| error.to_string());
+        }
+        Ok(table.to_vec())
+    }
+}

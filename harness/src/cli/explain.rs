@@ -1,0 +1,199 @@
+//! `cxl-harness explain`: where an address leads, step by step.
+//!
+//! **Invariant**: the steps are those of the registers as the firmware left them.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use clap::Args;
+use cxl_harness::fabric::Fabric;
+use cxl_harness::mapping::{At, Path, PathText, ReasonText, addresses, resolve};
+use cxl_harness::run;
+use cxl_regs::{Dpa, Hpa};
+use serde::Serialize;
+
+use super::source::Source;
+
+const EXAMPLES: &str = "\
+The firmware runs first, as in `cxl-harness boot --direct`; its refusal shows on standard error, and
+the address is explained all the same.
+
+Exit code:
+  0  the address leads to memory
+  1  it does not: one line says at which step and why
+  2  bad usage or scenario file
+
+JSON:
+  result      direct (it leads to memory) or trapped (it does not, with reason and message)
+  paths       hpa, window, way, hops (component, decoder, way, port), device, decoder, dpa, memory
+
+Examples:
+  cxl-harness explain default 0x100000000
+  cxl-harness explain four-bridges 0x84000001000
+  cxl-harness explain default --device mem1 --dpa 0x10000000";
+
+/// Say where a host address leads, or which host addresses lead to a byte of a device.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(super) struct Explain {
+    #[command(flatten)]
+    source: Source,
+
+    /// A host address: what the CPU uses.
+    #[arg(value_name = "HPA", value_parser = number, required_unless_present = "device")]
+    hpa: Option<u64>,
+
+    /// The other way round: a device, by its name in the scenario.
+    #[arg(long, value_name = "NAME", requires = "dpa", conflicts_with = "hpa")]
+    device: Option<String>,
+
+    /// The device's own address.
+    #[arg(long, value_name = "DPA", value_parser = number, requires = "device")]
+    dpa: Option<u64>,
+
+    /// Print JSON instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A number, in hexadecimal with `0x`.
+fn number(text: &str) -> Result<u64, String> {
+    let digits = text.replace('_', "");
+    let (digits, radix) = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+        Some(digits) => (digits, 16),
+        None => (digits.as_str(), 10),
+    };
+    // `from_str_radix` would take a sign.
+    let plain = digits.starts_with(|c: char| c.is_digit(radix));
+    let value = plain.then(|| u64::from_str_radix(digits, radix).ok()).flatten();
+    value.ok_or_else(|| "expected a number of 64 bits such as 0x100000000".to_owned())
+}
+
+#[derive(Serialize)]
+struct Explained {
+    result: &'static str,
+    reason: Option<&'static str>,
+    message: Option<String>,
+    paths: Vec<Walk>,
+}
+
+#[derive(Serialize)]
+struct Walk {
+    hpa: String,
+    window: String,
+    way: u32,
+    hops: Vec<Step>,
+    device: String,
+    decoder: u8,
+    dpa: String,
+    memory: String,
+}
+
+#[derive(Serialize)]
+struct Step {
+    component: String,
+    decoder: Option<u8>,
+    way: u32,
+    port: String,
+}
+
+impl Explain {
+    pub(super) fn run(self) -> ExitCode {
+        let mut machine = match self.source.machine() {
+            Ok(machine) => machine,
+            Err(error) => return super::fail(&error.to_string()),
+        };
+        let device = match &self.device {
+            None => None,
+            Some(name) => {
+                let devices = &machine.scenario().devices;
+                let Some(index) = devices.iter().position(|device| device.name == *name) else {
+                    let known: Vec<&str> = devices.iter().map(|d| d.name.as_str()).collect();
+                    let known = known.join(", ");
+                    return super::fail(&format!("{name}: no such device, there are: {known}"));
+                };
+                Some(index)
+            }
+        };
+        if let Some(refusal) = run::direct(&mut machine).refusal {
+            super::note(&format!("the firmware refused: {refusal}"));
+        }
+        let fabric = machine.fabric();
+        match (device, self.hpa) {
+            (Some(device), _) => self.backwards(&fabric, device, Dpa(self.dpa.unwrap_or(0))),
+            (None, hpa) => self.forwards(&fabric, Hpa(hpa.unwrap_or(0))),
+        }
+    }
+
+    fn forwards(&self, fabric: &Fabric, hpa: Hpa) -> ExitCode {
+        match resolve(fabric, hpa) {
+            Ok(path) => self.answer(fabric, &[path], None, String::new()),
+            Err(reason) => {
+                let message = ReasonText(fabric, reason).to_string();
+                let text = format!("HPA {hpa} leads to no memory: {message}\n");
+                self.answer(fabric, &[], Some((reason.name(), message)), text)
+            }
+        }
+    }
+
+    fn backwards(&self, fabric: &Fabric, device: usize, dpa: Dpa) -> ExitCode {
+        let name = fabric.devices.get(device).map_or("?", |device| &device.name);
+        let found = addresses(fabric, device, dpa);
+        let paths: Vec<Path> = found.iter().filter_map(|&hpa| resolve(fabric, hpa).ok()).collect();
+        let list: Vec<String> = found.iter().map(Hpa::to_string).collect();
+        if list.is_empty() {
+            let message = "no committed path leads there".to_owned();
+            let text = format!("DPA {dpa} of {name} has no host address: {message}\n");
+            return self.answer(fabric, &[], Some(("no-path", message)), text);
+        }
+        let text = format!("DPA {dpa} of {name} is HPA {}\n\n", list.join(", "));
+        self.answer(fabric, &paths, None, text)
+    }
+
+    fn answer(
+        &self,
+        fabric: &Fabric,
+        paths: &[Path],
+        reason: Option<(&'static str, String)>,
+        mut text: String,
+    ) -> ExitCode {
+        let code = super::exit(reason.is_none());
+        if self.json {
+            let (reason, message) = reason.unzip();
+            let result = if reason.is_none() { "direct" } else { "trapped" };
+            let paths = paths.iter().map(|path| walk(fabric, path)).collect();
+            return super::print(&super::json(&Explained { result, reason, message, paths }), code);
+        }
+        for (index, path) in paths.iter().enumerate() {
+            let gap = if index == 0 { "" } else { "\n" };
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{gap}{}", PathText(fabric, path));
+        }
+        super::print(&super::styled(&text), code)
+    }
+}
+
+fn walk(fabric: &Fabric, path: &Path) -> Walk {
+    let component = |at: At| match at {
+        At::Bridge(index) => fabric.bridges.get(index).map(|bridge| bridge.name.clone()),
+        At::Switch(index) => fabric.switches.get(index).map(|switch| switch.name.clone()),
+        At::Device(index) => fabric.devices.get(index).map(|device| device.name.clone()),
+    };
+    let hops = path.hops.iter().map(|hop| Step {
+        component: component(hop.at).unwrap_or_default(),
+        decoder: hop.decoder.map(|(index, _)| index),
+        way: hop.way,
+        port: fabric.ports.get(hop.port).map(|port| port.name.clone()).unwrap_or_default(),
+    });
+    let window = fabric.windows.get(path.window);
+    Walk {
+        hpa: path.hpa.to_string(),
+        window: window.map(|window| window.name.clone()).unwrap_or_default(),
+        way: path.root_way,
+        hops: hops.collect(),
+        device: component(At::Device(path.endpoint.device)).unwrap_or_default(),
+        decoder: path.endpoint.index,
+        dpa: path.dpa.to_string(),
+        memory: path.partition.to_string(),
+    }
+}

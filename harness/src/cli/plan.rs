@@ -1,0 +1,54 @@
+//! `cxl-harness plan`: what the firmware would write, and why there.
+//!
+//! **Invariant**: no decoder is written.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use cxl_harness::report::{PlanReport, Verdict};
+use cxl_harness::run;
+
+use super::source::Source;
+
+const EXAMPLES: &str = "\
+Exit code:
+  0  there is a plan
+  1  the firmware refuses: one line says why, with the numbers
+  2  bad usage or scenario file
+
+JSON:
+  result, refusal (phase, code, message), regions (window, reason, hpa, size, memory, coherency,
+  members), decoders (component, index, region, base, size, ways, granularity, targets, skip) in
+  order of commit, notes
+
+Examples:
+  cxl-harness plan
+  cxl-harness plan two-partitions
+  cxl-harness plan ambiguous; echo $?
+  cxl-harness plan machine.toml --json | jq '.regions[].window'";
+
+/// Print what the firmware would write into which decoder, and why; nothing is written.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(super) struct Plan {
+    #[command(flatten)]
+    source: Source,
+
+    /// Print JSON instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Plan {
+    pub(super) fn run(self) -> ExitCode {
+        let mut machine = match self.source.machine() {
+            Ok(machine) => machine,
+            Err(error) => return super::fail(&error.to_string()),
+        };
+        let done = run::dry(&mut machine);
+        let report = PlanReport::of(&machine, &done);
+        let text = || super::styled(&report.to_string());
+        let output = if self.json { super::json(&report) } else { text() };
+        super::print(&output, super::exit(report.result == Verdict::Ok))
+    }
+}

@@ -1,0 +1,280 @@
+//! Boots an image on a machine in a KVM guest and brings home what it left.
+//!
+//! **Invariant**: nothing of the guest is trusted. The hand-off record and the CEDT are bytes out
+//! of guest memory, to be compared with the machine's registers by whoever reports them.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use cxl_firmware::doorbell::{Call, Status};
+
+use super::mirror::{self, Mirror};
+use super::{Announced, Counts, Guest, Handed, Mark};
+use crate::acpi::Tables;
+use crate::attack;
+use crate::kvm::{Boot, BootError, Call as SlotCall, End, Entry, Limits, SlotError, Vm, VmError};
+use crate::machine::Machine;
+use crate::report::Report;
+use crate::run::{TABLES_BASE, roots};
+use crate::scenario::{self, Partition, PathPolicy, Place, Scenario, Target, WindowChoice};
+
+/// The image that comes with the harness.
+pub static IMAGE: &[u8] = include_bytes!(env!("CXL_IMAGE"));
+
+/// How to boot.
+#[derive(Clone, Debug)]
+pub struct Options<'a> {
+    /// Somebody else's PVH image; `None` is ours.
+    pub image: Option<&'a [u8]>,
+    /// The payload of our image.
+    pub payload: &'a str,
+    /// The whole command line; `None` is made from the scenario.
+    pub command_line: Option<String>,
+    /// Time limit.
+    pub timeout: Duration,
+    /// Whether committed memory is mirrored into slots.
+    pub mirror: bool,
+    /// Bytes that may be mirrored; `None` is what the host has free.
+    pub budget: Option<u64>,
+    /// Set by Ctrl-C.
+    pub interrupted: Arc<AtomicBool>,
+    /// Sees the console as it is written.
+    pub on_console: fn(&[u8]),
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Self {
+            image: None,
+            payload: "none",
+            command_line: None,
+            timeout: Duration::from_secs(30),
+            mirror: true,
+            budget: None,
+            interrupted: Arc::default(),
+            on_console: |_| {},
+        }
+    }
+}
+
+/// Why there was no run.
+#[derive(Debug)]
+pub enum GuestError {
+    /// There is no virtual machine.
+    Vm(VmError),
+    /// The image does not boot.
+    Boot(BootError),
+    /// The slots of the start cannot be set.
+    Slots(SlotError),
+}
+
+impl std::fmt::Display for GuestError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Vm(error) => error.fmt(f),
+            Self::Boot(error) => error.fmt(f),
+            Self::Slots(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for GuestError {}
+
+/// What a run left behind besides the machine's registers.
+#[derive(Debug)]
+pub struct GuestRun {
+    /// How it ended.
+    pub end: End,
+    /// The hand-off record out of guest memory; empty if none was announced.
+    pub handoff: Vec<u8>,
+    /// The CEDT that the record names; empty if none.
+    pub cedt: Vec<u8>,
+    /// The library's error number; 0 for none, `None` if the image said nothing.
+    pub code: Option<u16>,
+    /// Accesses that the library counted: reads, writes.
+    pub library: Option<(u64, u64)>,
+    /// Exits until the hand-off.
+    pub at_handoff: Option<Counts>,
+    /// The report of the machine as it was at the hand-off; `None` if there was none.
+    pub report: Option<Report>,
+    /// Exits.
+    pub counts: Counts,
+    /// Everything the guest printed.
+    pub console: Vec<u8>,
+    /// Doorbell calls.
+    pub calls: Vec<Call>,
+    /// Internal errors that the image announced.
+    pub announced: Vec<Announced>,
+    /// Counters at the payload's marks.
+    pub marks: Vec<Mark>,
+    /// What the `attack` payload came to.
+    pub attack: Option<attack::Report>,
+    /// What was mirrored in the end.
+    pub mirror: Mirror,
+    /// Every change of slots.
+    pub slot_log: Vec<SlotCall>,
+    /// From the creation of the virtual machine to the first instruction.
+    pub setup: Duration,
+    /// From the first instruction to the end.
+    pub run: Duration,
+}
+
+/// What a run of our image came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The image says so, and so does everything it reported.
+    Good,
+    /// The library refused, or a check of the payload failed; the console says what.
+    Refused,
+    /// The image panicked; the console says where.
+    Panicked,
+    /// The image says that all is well, and reported a failed check or announced an internal error
+    /// that did not happen.
+    Contradicted,
+    /// It did not end by itself, or in a way that our image never does; see [`GuestRun::end`].
+    NoStatus,
+}
+
+/// Boots an image on the machine and runs it to its end.
+pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, GuestError> {
+    let start = Instant::now();
+    let scenario = machine.scenario().clone();
+    let tables = Tables::new(&scenario, machine.map(), TABLES_BASE);
+    let ram: Vec<_> = machine.map().ram.iter().map(|span| (span.base().0, span.size())).collect();
+    let mut vm = Vm::new(&ram, scenario.platform.physical_bits).map_err(GuestError::Vm)?;
+    let line = options
+        .command_line
+        .clone()
+        .unwrap_or_else(|| command_line(&scenario, machine, options.payload));
+    vm.boot(&Boot {
+        image: options.image.unwrap_or(IMAGE),
+        entry: if options.image.is_some() { Entry::Pvh } else { Entry::Ring3 },
+        command_line: &line,
+        acpi: &[(tables.base, tables.bytes)],
+        rsdp: tables.base,
+    })
+    .map_err(GuestError::Boot)?;
+    let limits = mirror::Limits {
+        enabled: options.mirror,
+        bytes: options.budget.unwrap_or_else(free_memory),
+        slots: vm.slots.available(),
+        address_bits: vm.address_bits(),
+    };
+    let mut guest = Guest::new(machine, limits, options.on_console);
+    // The machine may have been programmed before the guest's first instruction.
+    if let Some(slots) = crate::kvm::Bus::slots(&mut guest) {
+        vm.remap(&slots).map_err(GuestError::Slots)?;
+    }
+    let setup = start.elapsed();
+    let limits = Limits { timeout: options.timeout, interrupted: Arc::clone(&options.interrupted) };
+    let end = vm.run(&mut guest, &limits);
+    let run = start.elapsed() - setup;
+    let judge = guest.judge.take();
+    let handed = guest.handed.take();
+    let code = handed.as_ref().map(|handed| handed.code);
+    let library = handed.as_ref().map(|handed| handed.library);
+    let at_handoff = handed.as_ref().map(|handed| handed.counts);
+    let (handoff, cedt, report) = match handed {
+        Some(Handed { record, cedt, report, .. }) => (record, cedt, Some(report)),
+        None => (Vec::new(), Vec::new(), None),
+    };
+    let home = GuestRun {
+        attack: judge.map(|judge| judge.finish(guest.machine)),
+        end,
+        code,
+        library,
+        at_handoff,
+        handoff,
+        cedt,
+        report,
+        counts: guest.counts,
+        console: guest.console,
+        calls: guest.calls,
+        announced: guest.announced,
+        marks: guest.marks,
+        mirror: guest.mirror,
+        slot_log: vm.slots.log().to_vec(),
+        setup,
+        run,
+    };
+    Ok(home)
+}
+
+impl GuestRun {
+    /// What the run came to, if it was our image's.
+    pub fn verdict(&self) -> Verdict {
+        let End::Exit(code) = self.end else { return Verdict::NoStatus };
+        let failed = |call: &Call| matches!(call, Call::Check { passed: false, .. });
+        match Status::decode(code) {
+            Some(Status::Success) if self.calls.iter().any(failed) => Verdict::Contradicted,
+            Some(Status::Success) if self.announced.iter().any(|a| !a.happened) => {
+                Verdict::Contradicted
+            }
+            Some(Status::Success) => Verdict::Good,
+            Some(Status::Refused) => Verdict::Refused,
+            Some(Status::Panic) => Verdict::Panicked,
+            None => Verdict::NoStatus,
+        }
+    }
+}
+
+/// Memory that the host can spare: half of what is available.
+fn free_memory() -> u64 {
+    let available = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
+        line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()
+    });
+    available.map_or(u64::MAX, |kib| kib << 9)
+}
+
+/// The command line that makes our image do what the scenario says.
+pub fn command_line(scenario: &Scenario, machine: &Machine, payload: &str) -> String {
+    use std::fmt::Write;
+
+    let policy: scenario::Policy = scenario.policy;
+    let mut line = String::from(match policy.path {
+        PathPolicy::LockAll => "path=lock-all",
+        PathPolicy::GuestPrograms => "path=guest-programs",
+        PathPolicy::Unlocked => "path=unlocked",
+    });
+    for (word, on) in [
+        ("config-lock", policy.config_lock),
+        ("burn-spares", policy.burn_spares),
+        ("enable-cache", policy.enable_cache),
+        ("width=widest", policy.interleave == scenario::InterleavePolicy::Widest),
+        ("target=specification", policy.target == Target::Specification),
+    ] {
+        if on {
+            let _ = write!(line, " {word}");
+        }
+    }
+    for (uid, root) in roots(scenario) {
+        let _ = write!(line, " bus={uid:x}:{:x}:{:x}", root.segment, root.bus);
+    }
+    for region in &scenario.regions {
+        for &device in &region.devices {
+            let path = crate::run::path(scenario, Place::Device(device)).unwrap_or_default();
+            let ports: Vec<_> = path.ports().iter().map(u8::to_string).collect();
+            let kind = match region.partition {
+                Partition::Volatile => "volatile",
+                Partition::Persistent => "persistent",
+            };
+            let _ = write!(line, " region={}/{},{kind}", path.uid(), ports.join("."));
+            let window = region.window.map(|window| match window {
+                WindowChoice::Named(index) => machine.map().windows.get(index).map_or(0, |w| w.0),
+                WindowChoice::At(base) => base.0,
+            });
+            for (key, value) in
+                [("window", window), ("offset", region.offset), ("size", region.size)]
+            {
+                if let Some(value) = value {
+                    let _ = write!(line, ",{key}={value:#x}");
+                }
+            }
+        }
+    }
+    let bits = scenario.platform.physical_bits;
+    let _ = write!(line, " address-bits={bits} payload={payload}");
+    line
+}

@@ -1,0 +1,136 @@
+//! The memory map as a picture: RAM, windows, and what is behind each part of a window.
+//!
+//! **Invariant**: addresses go up as lines go down, every byte of every window that has a place is
+//! in one box, and no line is longer than 100 columns. It is not to scale: a window of 256 GiB with
+//! 256 MiB in it would be nothing but window.
+
+use std::fmt::{self, Formatter};
+
+use cxl_regs::Size;
+
+use super::text::wrap;
+use super::{Facts, Mapping, Window};
+
+/// Columns between the walls of a box.
+const INSIDE: usize = 76;
+/// Columns of an address and the space behind it.
+const MARGIN: usize = 21;
+
+/// A part of the map, from its first address to the one behind its last.
+enum Part<'a> {
+    Ram(u64, u64),
+    Window(&'a Window, Vec<&'a Mapping>),
+}
+
+impl Part<'_> {
+    fn base(&self) -> u64 {
+        match self {
+            Self::Ram(base, _) => *base,
+            Self::Window(window, _) => window.base,
+        }
+    }
+
+    fn end(&self) -> u64 {
+        match self {
+            Self::Ram(base, size) => base.saturating_add(*size),
+            Self::Window(window, _) => window.base.saturating_add(window.size),
+        }
+    }
+}
+
+pub(super) fn draw(f: &mut Formatter<'_>, facts: &Facts) -> fmt::Result {
+    writeln!(f, "memory map, lowest address first (not to scale)")?;
+    let mut parts: Vec<Part<'_>> =
+        facts.ram.iter().map(|&(base, size)| Part::Ram(base, size)).collect();
+    let (placed, lost): (Vec<&Window>, Vec<&Window>) =
+        facts.windows.iter().partition(|window| window.base != 0);
+    parts.extend(placed.into_iter().map(|window| {
+        let inside = facts.mappings.iter().filter(|mapping| mapping.window == window.window);
+        Part::Window(window, inside.collect())
+    }));
+    parts.sort_by_key(Part::base);
+    let mut end = 0;
+    for part in &parts {
+        if part.base() > end {
+            let gap = Size(part.base() - end);
+            writeln!(f, "{:MARGIN$} {gap} of registers, or of nothing", "")?;
+        }
+        end = end.max(part.end());
+        match part {
+            Part::Ram(base, size) => {
+                edge(f, *base, '┌', '┐')?;
+                line(f, "RAM", &Size(*size).to_string())?;
+            }
+            Part::Window(window, mappings) => window_box(f, window, mappings)?,
+        }
+        edge(f, part.end(), '└', '┘')?;
+    }
+    for window in lost {
+        let size = Size(window.size);
+        writeln!(f, "  {} of {size} has no place: the platform did not find one", window.window)?;
+    }
+    Ok(())
+}
+
+fn window_box(f: &mut Formatter<'_>, window: &Window, mappings: &[&Mapping]) -> fmt::Result {
+    edge(f, window.base, '┌', '┐')?;
+    let targets = window.targets.join(", ");
+    let title = match window.ways {
+        1 => format!("{}: the platform sends it to {targets}", window.window),
+        ways => {
+            format!(
+                "{}: {ways}-way, {} in turn to {targets}",
+                window.window,
+                Size(window.granularity)
+            )
+        }
+    };
+    line(f, &title, &Size(window.size).to_string())?;
+    for mapping in mappings {
+        if mapping.hpa == window.base {
+            writeln!(f, "{:MARGIN$}├{}┤", "", "─".repeat(INSIDE))?;
+        } else {
+            edge(f, mapping.hpa, '├', '┤')?;
+        }
+        let size = Size(mapping.size).to_string();
+        match (mapping.members.as_slice(), &mapping.message) {
+            ([member], _) => {
+                let memory = member.memory.unwrap_or("its");
+                let what =
+                    format!("█ {}: {memory} memory, from DPA {:#x}", member.device, member.dpa);
+                line(f, &what, &size)?;
+            }
+            (members, None) => {
+                let names: Vec<&str> = members.iter().map(|m| m.device.as_str()).collect();
+                let (ways, granularity) =
+                    (mapping.ways.unwrap_or(0), Size(mapping.granularity.unwrap_or(0)));
+                let what = format!("█ {ways}-way, {granularity} in turn to {}", names.join(", "));
+                line(f, &what, &size)?;
+            }
+            (_, Some(message)) => line(f, &format!("░ {message}"), &size)?,
+        }
+    }
+    Ok(())
+}
+
+/// A horizontal line of a box at an address.
+fn edge(f: &mut Formatter<'_>, address: u64, left: char, right: char) -> fmt::Result {
+    writeln!(f, "  {address:#018x} {left}{}{right}", "─".repeat(INSIDE))
+}
+
+/// A text in a box with a size at its right end; the text goes on in further lines.
+fn line(f: &mut Formatter<'_>, text: &str, size: &str) -> fmt::Result {
+    let mut size = size;
+    let mut rest = text;
+    let mut indent = "";
+    loop {
+        let room = INSIDE - 4 - size.chars().count() - indent.len();
+        let (now, behind) = wrap(rest, room);
+        let pad = room - now.chars().count();
+        writeln!(f, "{:MARGIN$}│ {indent}{now}{:pad$}  {size} │", "", "")?;
+        if behind.is_empty() {
+            return Ok(());
+        }
+        (size, rest, indent) = ("", behind, "  ");
+    }
+}

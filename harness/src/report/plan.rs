@@ -1,0 +1,328 @@
+//! The plan of a dry run: what would be written where, and why there.
+//!
+//! **Invariant**: made from discovery and the pure plan alone; no decoder has been written when
+//! this is printed.
+
+use std::fmt::{self, Display, Formatter};
+
+use cxl_firmware::plan::{Purpose, Region};
+use cxl_firmware::platform::Window;
+use cxl_firmware::topology::{NodeId, Partition};
+use cxl_regs::{Coherency, Interleave, Route, Size, Ways};
+use serde::Serialize;
+
+use super::opinion::{name, words};
+use super::text::fact;
+use super::topology::coherency;
+use super::{Refusal, Verdict, address};
+use crate::machine::Machine;
+use crate::run::{self, Done, Room};
+
+/// A dry run's output.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlanReport {
+    /// Whether there is a plan.
+    pub result: Verdict,
+    /// The scenario.
+    pub scenario: String,
+    /// What it is about.
+    pub description: String,
+    /// Why there is none.
+    pub refusal: Option<Refusal>,
+    /// What leads to memory, by ascending address.
+    pub regions: Vec<PlannedRegion>,
+    /// What is written, in order of commit.
+    pub decoders: Vec<PlannedDecoder>,
+    /// What the owner should know.
+    pub notes: Vec<String>,
+}
+
+/// A range of addresses and the devices behind it.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlannedRegion {
+    /// Name of the window.
+    pub window: String,
+    /// Why this one.
+    pub reason: String,
+    /// First address.
+    #[serde(serialize_with = "address")]
+    pub hpa: u64,
+    /// Bytes.
+    #[serde(serialize_with = "address")]
+    pub size: u64,
+    /// `volatile` or `persistent`.
+    pub memory: String,
+    /// Who keeps it coherent.
+    #[serde(serialize_with = "short")]
+    pub coherency: Coherency,
+    /// The devices in order of position.
+    pub members: Vec<PlannedMember>,
+}
+
+/// A device's part of a region.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlannedMember {
+    /// Name of the device.
+    pub device: String,
+    /// The device's own address of the first byte.
+    #[serde(serialize_with = "address")]
+    pub dpa: u64,
+    /// Bytes of this device.
+    #[serde(serialize_with = "address")]
+    pub size: u64,
+}
+
+/// One decoder.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlannedDecoder {
+    /// Name of the component.
+    pub component: String,
+    /// Its number there.
+    pub index: u8,
+    /// The region it is for; `None` for a spare one that is locked at size 0.
+    pub region: Option<u16>,
+    /// First address it claims.
+    #[serde(serialize_with = "address")]
+    pub base: u64,
+    /// Bytes it claims.
+    #[serde(serialize_with = "address")]
+    pub size: u64,
+    /// Ways.
+    pub ways: u32,
+    /// Granularity in bytes.
+    pub granularity: u64,
+    /// Port numbers of a bridge's or switch's decoder, way 0 first.
+    pub targets: Option<Vec<u8>>,
+    /// Bytes of device memory that a device's decoder leaves out.
+    #[serde(serialize_with = "skipped")]
+    pub skip: Option<u64>,
+}
+
+fn skipped<S: serde::Serializer>(value: &Option<u64>, to: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => address(value, to),
+        None => to.serialize_none(),
+    }
+}
+
+fn short<S: serde::Serializer>(value: &Coherency, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(coherency(*value))
+}
+
+impl PlanReport {
+    /// The plan that a dry run of this machine made.
+    pub fn of(machine: &Machine, done: &Done) -> Self {
+        let scenario = machine.scenario();
+        let Room { topology, plan, .. } = &*done.room;
+        let names = Names { machine, room: &done.room };
+        let windows = run::platform(machine);
+        let windows = windows.as_ref().map_or(&[][..], |tables| tables.platform().windows);
+        let refusal = done.refusal.as_ref().map(Refusal::from);
+        let notes = plan.notes.iter().map(|note| words(machine, topology.tree(), note));
+        Self {
+            result: if refusal.is_some() { Verdict::Refused } else { Verdict::Ok },
+            scenario: scenario.name.clone(),
+            description: scenario.description.clone(),
+            regions: plan.regions.iter().map(|region| names.region(region, windows)).collect(),
+            decoders: plan.decoders.iter().map(|decoder| names.decoder(decoder)).collect(),
+            notes: notes.collect(),
+            refusal,
+        }
+    }
+}
+
+/// The names that the scenario has for what the plan points at.
+struct Names<'a> {
+    machine: &'a Machine,
+    room: &'a Room,
+}
+
+impl Names<'_> {
+    fn node(&self, id: NodeId) -> String {
+        name(self.machine, self.room.topology.tree(), id)
+    }
+
+    fn bridge(&self, uid: u32) -> String {
+        let mut bridges = self.machine.scenario().bridges.iter();
+        let bridge = bridges.find(|bridge| bridge.uid == uid);
+        bridge.map_or_else(|| format!("UID {uid}"), |bridge| bridge.name.clone())
+    }
+
+    fn window(&self, index: usize) -> &str {
+        let windows = &self.machine.scenario().windows;
+        windows.get(index).map_or("?", |window| &window.name)
+    }
+
+    fn region(&self, region: &Region, windows: &[Window]) -> PlannedRegion {
+        let at = windows.iter().position(|window| window.base == region.window);
+        let members = self.room.plan.members(region);
+        PlannedRegion {
+            window: at.map_or("?", |at| self.window(at)).to_owned(),
+            reason: self.reason(region, windows, at),
+            hpa: region.span.base().0,
+            size: region.span.size(),
+            memory: region.partition.to_string(),
+            coherency: region.coherency,
+            members: members
+                .iter()
+                .map(|member| PlannedMember {
+                    device: self.node(member.device),
+                    dpa: member.dpa.base().0,
+                    size: member.dpa.size(),
+                })
+                .collect(),
+        }
+    }
+
+    /// Why the region lies in its window and in no other.
+    fn reason(&self, region: &Region, windows: &[Window], chosen: Option<usize>) -> String {
+        let tree = self.room.topology.tree();
+        let device = self.room.plan.members(region).first().map(|member| member.device);
+        let uid = device.and_then(|device| tree.bridge(device)).map_or(0, |(_, uid)| uid);
+        let others = windows.iter().enumerate().filter(|(index, _)| Some(*index) != chosen);
+        let others: Vec<String> = others
+            .map(|(index, window)| {
+                let why = self.unfit(region, window, uid);
+                format!("{} {why}", self.window(index))
+            })
+            .collect();
+        match others.len() {
+            0 => "the only one there is".to_owned(),
+            _ => format!("because {}", others.join(", ")),
+        }
+    }
+
+    /// What speaks against a window.
+    fn unfit(&self, region: &Region, window: &Window, uid: u32) -> String {
+        let allowed = window.restrictions;
+        let media = match region.partition {
+            Partition::Volatile => allowed.volatile(),
+            Partition::Persistent => allowed.persistent(),
+        };
+        let coherency = match region.coherency {
+            Coherency::HostOnly => allowed.host_only(),
+            Coherency::Device => allowed.device_coherent(),
+            Coherency::BackInvalidate => allowed.device_coherent() && allowed.back_invalidate(),
+        };
+        let Interleave { ways, .. } = window.interleave;
+        if !window.targets.contains(&uid) {
+            let targets: Vec<String> = window.targets.iter().map(|&uid| self.bridge(uid)).collect();
+            format!("leads to {}", targets.join(", "))
+        } else if window.base == 0 {
+            "has no place".to_owned()
+        } else if !media {
+            format!("admits no {} memory", region.partition)
+        } else if !coherency {
+            format!("admits no {} memory", region.coherency)
+        } else if ways != region.levels.root.ways {
+            format!("is {ways}-way")
+        } else if window.size < region.span.size() {
+            "is too small".to_owned()
+        } else {
+            "is full, or not the one asked for".to_owned()
+        }
+    }
+
+    fn decoder(&self, planned: &cxl_firmware::plan::PlannedDecoder) -> PlannedDecoder {
+        let component = self.node(planned.node);
+        let index = planned.index;
+        match planned.purpose {
+            Purpose::Burn { base } => PlannedDecoder {
+                component,
+                index,
+                region: None,
+                base,
+                size: 0,
+                ways: Ways::One.count(),
+                granularity: Interleave::NONE.granularity.bytes(),
+                targets: None,
+                skip: None,
+            },
+            Purpose::Region { region, decoder } => {
+                let Interleave { ways, granularity } = decoder.interleave;
+                let (targets, skip) = match decoder.route {
+                    Route::Targets(targets) => (Some(targets.used(ways).to_vec()), None),
+                    Route::Skip(skip) => (None, Some(skip)),
+                };
+                PlannedDecoder {
+                    component,
+                    index,
+                    region: Some(region),
+                    base: decoder.span.base().0,
+                    size: decoder.span.size(),
+                    ways: ways.count(),
+                    granularity: granularity.bytes(),
+                    targets,
+                    skip,
+                }
+            }
+        }
+    }
+}
+
+impl Display for PlanReport {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let result = match self.result {
+            Verdict::Ok => "planned",
+            Verdict::Refused | Verdict::Failed => "refused",
+        };
+        writeln!(f, "scenario {}: {result}, no decoder has been written", self.scenario)?;
+        fact(f, "about", &self.description)?;
+        if let Some(Refusal { phase, code, message }) = &self.refusal {
+            return fact(f, "refusal", format_args!("{message} ({phase}, {code:#06x})"));
+        }
+        for note in &self.notes {
+            fact(f, "note", note)?;
+        }
+        if !self.regions.is_empty() {
+            writeln!(
+                f,
+                "\nregions: what goes where, and why not elsewhere (DPA: a device's own address)"
+            )?;
+        }
+        for (index, region) in self.regions.iter().enumerate() {
+            region.lines(f, index)?;
+        }
+        if !self.decoders.is_empty() {
+            writeln!(f, "\ndecoders to write, in order of commit: a path opens from its end")?;
+        }
+        self.decoders.iter().try_for_each(|decoder| decoder.line(f))
+    }
+}
+
+impl PlannedRegion {
+    fn lines(&self, f: &mut Formatter<'_>, index: usize) -> fmt::Result {
+        let size = Size(self.size);
+        let what = format!("{:#018x}  {size}, {}, {}", self.hpa, self.memory, self.coherency);
+        fact(f, format_args!("region {index}"), what)?;
+        for (position, member) in self.members.iter().enumerate() {
+            let (from, size) = (member.dpa, Size(member.size));
+            let label = format!("  position {position}");
+            fact(f, label, format_args!("{}, {size} from DPA {from:#x}", member.device))?;
+        }
+        fact(f, "  window", format_args!("{}, {}", self.window, self.reason))
+    }
+}
+
+impl PlannedDecoder {
+    fn line(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let label = format!("{} decoder {}", self.component, self.index);
+        let Some(region) = self.region else {
+            return fact(f, label, format_args!("{:#018x}  size 0: locked, unused", self.base));
+        };
+        let ways = match self.ways {
+            1 => String::new(),
+            ways => format!(", {ways}-way at {}", Size(self.granularity)),
+        };
+        let leads = match (&self.targets, self.skip) {
+            (Some(ports), _) => {
+                let ports: Vec<String> = ports.iter().map(|port| format!("port {port}")).collect();
+                format!(", to {}", ports.join(", "))
+            }
+            (None, Some(0) | None) => String::new(),
+            (None, Some(skip)) => format!(", skips {} of DPA", Size(skip)),
+        };
+        let size = Size(self.size);
+        fact(f, label, format_args!("{:#018x}  {size}{ways}{leads}, region {region}", self.base))
+    }
+}

@@ -1,0 +1,284 @@
+//! The report as text, for people who may never have seen CXL.
+//!
+//! **Invariant**: headings at column 0 say in plain words what follows; facts are indented, a label
+//! first. Nothing in it varies from run to run but the section `measured`.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+
+use cxl_firmware::committed::Fate;
+use cxl_regs::{DecodeError, Size, Targets, Ways};
+
+use super::{Component, Decoder, Facts, Kind, Report, Verdict, picture};
+
+/// Columns of a line.
+const WIDTH: usize = 100;
+/// Columns of a label with the spaces around it.
+const LABEL: usize = 20;
+
+/// A fact: two spaces, a label, a value that goes on in the next lines if it is long.
+pub(super) fn fact(f: &mut Formatter<'_>, label: impl Display, value: impl Display) -> fmt::Result {
+    let mut label = label.to_string();
+    let value = value.to_string();
+    let mut rest = value.as_str();
+    loop {
+        let (now, behind) = wrap(rest, WIDTH - LABEL);
+        writeln!(f, "  {label:<18}{now}")?;
+        if behind.is_empty() {
+            return Ok(());
+        }
+        rest = behind;
+        label.clear();
+    }
+}
+
+/// As many words as fit into `room` columns, and the rest; a word that is too long is cut.
+pub(super) fn wrap(text: &str, room: usize) -> (&str, &str) {
+    let Some((limit, _)) = text.char_indices().nth(room) else { return (text, "") };
+    let (head, tail) = text.split_at(limit);
+    if tail.starts_with(' ') {
+        return (head, tail.trim_start());
+    }
+    match head.rsplit_once(' ') {
+        Some((words, _)) if !words.trim().is_empty() => {
+            let (words, rest) = text.split_at(words.len());
+            (words.trim_end(), rest.trim_start())
+        }
+        _ => (head, tail),
+    }
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.facts.fmt(f)?;
+        if let Some(measured) = self.measured {
+            writeln!(f, "\nmeasured in this run")?;
+            fact(f, "firmware", format_args!("{:.1} ms", measured.run.as_secs_f64() * 1e3))?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for Facts {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let result = match self.result {
+            Verdict::Ok => "ok",
+            Verdict::Refused => "refused",
+            Verdict::Failed => "FAILED",
+        };
+        writeln!(f, "scenario {}: {result}", self.scenario)?;
+        fact(f, "about", &self.description)?;
+        for (index, words) in self.policy.words.iter().enumerate() {
+            fact(f, if index == 0 { "policy" } else { "" }, words)?;
+        }
+        self.verdict(f)?;
+        for note in &self.notes {
+            fact(f, "note", note)?;
+        }
+        for finding in self.findings.iter().filter(|finding| !finding.failure) {
+            fact(f, "note", &finding.message)?;
+        }
+        writeln!(f, "\nmachine: what hangs below what [and what the firmware calls it]")?;
+        self.topology.iter().try_for_each(|component| component.fmt(f))?;
+        writeln!(f)?;
+        picture::draw(f, self)?;
+        self.decoders(f)?;
+        self.cedt(f)?;
+        self.traffic(f)
+    }
+}
+
+impl Facts {
+    fn verdict(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if let Some(refusal) = &self.refusal {
+            let (phase, code) = (&refusal.phase, refusal.code);
+            fact(f, "refusal", format_args!("{} ({phase}, {code:#06x})", refusal.message))?;
+        }
+        for failure in &self.failures {
+            fact(f, "failure", failure)?;
+        }
+        if self.result != Verdict::Ok {
+            return Ok(());
+        }
+        if self.regions.is_empty() {
+            fact(f, "memory", "none was mapped")?;
+        } else {
+            let bytes = Size(self.regions.iter().map(|region| region.size).sum());
+            let regions = count(self.regions.len(), "region");
+            let how = "every byte leads to one byte of one device";
+            fact(f, "memory", format_args!("{bytes} in {regions}; {how}"))?;
+            let control = |decoder: &&Decoder| decoder.text.image.control();
+            let committed = self.decoders.iter().filter(|d| control(d).committed());
+            let locked = committed.clone().filter(|d| control(d).locked()).count();
+            let committed = count(committed.count(), "committed decoder");
+            fact(f, "locks", format_args!("{locked} of {committed} locked"))?;
+        }
+        fact(f, "checks", "registers, hand-off record, table and verifier agree")
+    }
+
+    fn decoders(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.decoders.is_empty() {
+            return Ok(());
+        }
+        let what = "registers that claim a range of addresses and pass it on";
+        writeln!(f, "\ndecoders: {what} (DPA: a device's own address)")?;
+        self.decoders.iter().try_for_each(|decoder| decoder.line(f, &self.topology))
+    }
+
+    fn cedt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Some(cedt) = &self.cedt else { return Ok(()) };
+        writeln!(f, "\nCEDT: the table that tells the operating system about bridges and windows")?;
+        for (label, line) in &cedt.lines {
+            fact(f, label, line)?;
+        }
+        Ok(())
+    }
+
+    fn traffic(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nregister traffic of the firmware")?;
+        let traffic = &self.traffic;
+        let all = format!("{} reads, {} writes", traffic.reads, traffic.writes);
+        fact(f, "all", all)?;
+        if traffic.dropped != 0 {
+            fact(f, "dropped", format_args!("{} of a wrong width", traffic.dropped))?;
+        }
+        // Most decoders see the same traffic; say it once.
+        let mut alike = BTreeMap::<_, Vec<(&str, u8)>>::new();
+        for decoder in &traffic.decoders {
+            let key = Reverse((decoder.reads, decoder.writes));
+            alike.entry(key).or_default().push((&decoder.component, decoder.index));
+        }
+        for (Reverse((reads, writes)), names) in alike {
+            let decoders = count(names.len(), "decoder");
+            let each = if names.len() == 1 { "" } else { " each" };
+            let names = runs(&names);
+            let traffic = format!("{reads} reads, {writes} writes");
+            fact(f, decoders, format_args!("{traffic}{each}: {names}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// The most components that one line of traffic lists.
+const MAX_RUNS: usize = 24;
+
+/// `hb0 0-2, mem0 0`: decoders in order, by component.
+fn runs(decoders: &[(&str, u8)]) -> String {
+    let mut runs: Vec<(&str, u8, u8)> = Vec::new();
+    for &(component, index) in decoders {
+        match runs.last_mut() {
+            Some((last, _, end)) if *last == component && end.checked_add(1) == Some(index) => {
+                *end = index;
+            }
+            _ => runs.push((component, index, index)),
+        }
+    }
+    let runs = runs.into_iter().map(|(component, first, last)| match first == last {
+        true => format!("{component} {first}"),
+        false => format!("{component} {first}-{last}"),
+    });
+    let mut runs: Vec<String> = runs.collect();
+    if runs.len() > MAX_RUNS {
+        let more = runs.split_off(MAX_RUNS).len();
+        runs.push(format!("and of {more} more components (all in --json)"));
+    }
+    runs.join(", ")
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+impl Display for Component {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let indent = "  ".repeat(self.depth);
+        let label = format!("{indent}{}", self.component);
+        let decoders = match self.decoders {
+            Some(decoders) => format!(", {}", count(decoders.into(), "decoder")),
+            None if self.kind == Kind::HostBridge => ", no decoders".to_owned(),
+            None => String::new(),
+        };
+        let number = self.port.unwrap_or(0);
+        let what = match self.kind {
+            Kind::HostBridge => format!("host bridge, UID {}", self.uid.unwrap_or(0)),
+            Kind::RestrictedHostBridge => {
+                format!("host bridge of CXL 1.1, UID {}", self.uid.unwrap_or(0))
+            }
+            Kind::RootPort => format!("root port, number {number}"),
+            Kind::Switch => "switch".to_owned(),
+            Kind::DownstreamPort => format!("switch port, number {number}"),
+            Kind::Type3 => format!("memory expander (Type 3), {}", self.memory()),
+            Kind::Type2 => format!("accelerator (Type 2), {}", self.memory()),
+        };
+        let absent = if self.present == Some(false) { ", not plugged in" } else { "" };
+        let place = match self.kind {
+            Kind::RootPort | Kind::DownstreamPort => String::new(),
+            _ => format!("  [{}]", self.place),
+        };
+        fact(f, label, format_args!("{what}{decoders}{absent}{place}"))
+    }
+}
+
+impl Component {
+    fn memory(&self) -> String {
+        let parts = [(self.volatile, "volatile"), (self.persistent, "persistent")];
+        let parts = parts.into_iter().filter_map(|(bytes, kind)| {
+            let bytes = bytes.filter(|&bytes| bytes != 0)?;
+            Some(format!("{} {kind}", Size(bytes)))
+        });
+        let parts: Vec<String> = parts.collect();
+        if parts.is_empty() { "no memory".to_owned() } else { parts.join(" and ") }
+    }
+}
+
+impl Decoder {
+    /// `mem0 decoder 0` and what it does.
+    fn line(&self, f: &mut Formatter<'_>, topology: &[Component]) -> fmt::Result {
+        let Self { component, text, .. } = self;
+        let (image, control) = (text.image, text.image.control());
+        let label = format!("{component} decoder {}", text.index);
+        let mut state = match (control.committed(), control.locked()) {
+            (true, true) => "committed, locked",
+            (true, false) => "committed, NOT LOCKED",
+            (false, _) if control.error_not_committed() => "commit refused",
+            (false, _) => "not committed",
+        }
+        .to_owned();
+        if let Some(fate) = self.fate.filter(|fate| *fate != Fate::Done) {
+            state = format!("{state}, {fate}");
+        }
+        if text.unused() {
+            return fact(f, label, format_args!("all registers 0: {state}"));
+        }
+        let ways = match Ways::decode(control.ways()) {
+            Ok(Ways::One) => String::new(),
+            Ok(ways) => format!("{ways}-way, "),
+            Err(_) => "reserved ways, ".to_owned(),
+        };
+        let leads = match (text.component.routes(), text.dpa) {
+            (true, _) => {
+                let targets = Targets(image.targets());
+                let used = Ways::decode(control.ways()).map(|ways| targets.used(ways).to_vec());
+                let names = used.unwrap_or_default().into_iter().map(|number| {
+                    let port = topology.iter().find(|port| {
+                        port.below.as_deref() == Some(component) && port.port == Some(number)
+                    });
+                    port.map_or_else(|| format!("port {number}"), |port| port.component.clone())
+                });
+                format!("to {}, ", names.collect::<Vec<_>>().join(", "))
+            }
+            (false, Some(Ok(span))) => format!("to DPA {span}, "),
+            (false, _) => String::new(),
+        };
+        let size = Size(image.size());
+        fact(f, label, format_args!("{:#018x}  {size}, {ways}{leads}{state}", image.base()))?;
+        if let Err(error) = text.decoded
+            && control.committed()
+            && !matches!(error, DecodeError::ZeroSize { .. })
+        {
+            fact(f, "problem", error)?;
+        }
+        Ok(())
+    }
+}

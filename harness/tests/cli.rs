@@ -1,0 +1,360 @@
+//! `plan`, `boot`, `cedt`, `explain` and `scenarios`, run as people run them.
+//!
+//! **Invariant**: what is expected is typed by hand; files are in directories of their own.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of tests may fail as the tests may")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use cxl_regs::acpi::cedt::Text;
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_cxl-harness")).args(arguments).output().unwrap()
+}
+
+/// Output, complaints and exit code.
+fn ran(arguments: &[&str]) -> (String, String, i32) {
+    let output = run(arguments);
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (text(output.stdout), text(output.stderr), output.status.code().unwrap())
+}
+
+fn json(arguments: &[&str], code: i32) -> Value {
+    let (output, complaints, found) = ran(arguments);
+    assert_eq!(found, code, "{arguments:?}: {complaints}");
+    serde_json::from_str(&output).unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
+}
+
+struct Directory(TempDir);
+
+impl Directory {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// A file, and its path as an argument.
+    fn file(&self, name: &str, contents: &[u8]) -> String {
+        fs::write(self.path(name), contents).unwrap();
+        self.path(name).into_os_string().into_string().unwrap()
+    }
+}
+
+// ---- exit codes ----
+
+#[test]
+fn exit_0_is_good_1_refused_and_2_bad_input() {
+    let cases: [(&[&str], i32); 14] = [
+        (&["boot", "--direct"], 0),
+        (&["boot", "--direct", "ambiguous"], 1),
+        (&["boot", "--direct", "commit-error"], 1),
+        (&["boot", "--direct", "--quiet", "no-window"], 1),
+        (&["plan"], 0),
+        (&["plan", "window-too-small"], 1),
+        (&["cedt", "no-window"], 1),
+        (&["explain", "default", "0x100000000"], 0),
+        (&["explain", "default", "0x1000"], 1),
+        (&["explain", "default", "--device", "mem0", "--dpa", "0x40000000"], 1),
+        (&["explain", "default", "--device", "mem9", "--dpa", "0"], 2),
+        (&["explain", "default", "ten"], 2),
+        (&["explain", "default"], 2),
+        (&["scenarios", "nonsense"], 2),
+    ];
+    for (arguments, code) in cases {
+        let (_, complaints, found) = ran(arguments);
+        assert_eq!(found, code, "{arguments:?}: {complaints}");
+    }
+}
+
+#[test]
+fn without_a_command_the_default_scenario_boots() {
+    let (output, complaints, code) = ran(&[]);
+    assert_eq!(code, 0);
+    assert!(output.starts_with("scenario default: ok\n"), "{output}");
+    let said = "note: running the firmware directly on the device models, without a guest\n";
+    assert_eq!(complaints, said);
+}
+
+#[test]
+fn every_help_teaches_with_examples_and_exit_codes() {
+    for command in ["boot", "plan", "cedt", "explain", "scenarios", "decode"] {
+        let (help, _, code) = ran(&[command, "--help"]);
+        assert_eq!(code, 0);
+        assert!(help.contains("\nExamples:\n"), "{help}");
+        assert!(help.contains("Exit code:\n  0 "), "{command}");
+        for line in help.lines() {
+            assert!(line.chars().count() <= 100, "{command}: {line}");
+        }
+    }
+    let (help, ..) = ran(&["--help"]);
+    assert!(help.contains("Where to start:\n"), "{help}");
+}
+
+// ---- scenario files ----
+
+#[test]
+fn what_is_no_scenario_is_one_complaint_with_its_place() {
+    let directory = Directory::new();
+    let folder = directory.path("folder");
+    fs::create_dir(&folder).unwrap();
+    let folder = folder.to_str().unwrap();
+    let name = |file: &str| directory.path(file).into_os_string().into_string().unwrap();
+    let cases = [
+        ("nonsense".to_owned(), "nonsense: no such file, and no built-in scenario of this name"),
+        ("four-bridge".to_owned(), "did you mean four-bridges?"),
+        (name("absent.toml"), "absent.toml: No such file or directory"),
+        (folder.to_owned(), "folder: Is a directory"),
+        (
+            directory.file("binary.toml", b"a = 1\nb = \"\xFF\"\n"),
+            "binary.toml:2:6: expected a TOML text (UTF-8), found the byte 0xff",
+        ),
+        (
+            directory.file("huge.toml", &vec![b' '; (16 << 20) + 1]),
+            "huge.toml: expected a scenario of at most 16 MiB, found more",
+        ),
+        (directory.file("syntax.toml", b"\n[[bridge]\n"), "syntax.toml:2:"),
+        (
+            directory.file("key.toml", b"[[bridge]]\nuid = 1\ncolour = \"red\"\n"),
+            "key.toml:3:1: unknown field `colour`",
+        ),
+        (
+            directory.file("name.toml", b"[[bridge]]\nuid = 1\n[[port]]\nbelow = \"hb7\"\n"),
+            "name.toml:4:9: expected",
+        ),
+    ];
+    for (file, complaint) in cases {
+        for command in ["boot", "plan", "cedt"] {
+            let (output, complaints, code) = ran(&[command, &file]);
+            assert_eq!((output.as_str(), code), ("", 2), "{command} {file}: {complaints}");
+            assert!(complaints.starts_with("error: "), "{complaints}");
+            assert!(complaints.contains(complaint), "{complaint}\n{complaints}");
+        }
+    }
+}
+
+#[test]
+fn a_file_runs_as_the_built_in_it_was_copied_from() {
+    let directory = Directory::new();
+    let (text, _, code) = ran(&["scenarios", "switch"]);
+    assert_eq!(code, 0);
+    let file = directory.file("mine.toml", text.as_bytes());
+    let mut mine = json(&["boot", "--direct", &file, "--json"], 0);
+    let mut built_in = json(&["boot", "--direct", "switch", "--json"], 0);
+    assert_eq!(mine["scenario"], file.as_str());
+    for report in [&mut mine, &mut built_in] {
+        report["scenario"] = Value::Null;
+        report["measured"] = Value::Null;
+    }
+    assert_eq!(mine, built_in);
+}
+
+#[test]
+fn an_empty_machine_boots_and_has_nothing() {
+    let directory = Directory::new();
+    let file = directory.file("empty.toml", b"");
+    let report = json(&["boot", "--direct", &file, "--json"], 0);
+    assert_eq!(report["decoders"], Value::Array(Vec::new()));
+    assert_eq!(report["traffic"]["reads"], 0);
+}
+
+#[test]
+fn an_event_that_a_direct_run_cannot_have_is_named() {
+    let directory = Directory::new();
+    let (mut text, ..) = ran(&["scenarios", "one-device"]);
+    text.push_str("\n[[event]]\nat = 1000\naction = \"hot-remove\"\ndevice = \"mem0\"\n");
+    let file = directory.file("event.toml", text.as_bytes());
+    let (_, complaints, code) = ran(&["boot", "--direct", &file]);
+    assert_eq!(code, 0);
+    let said =
+        "note: hot-remove of mem0 at count 1000 does not happen: it takes a guest to count\n";
+    assert_eq!(complaints, said);
+}
+
+// ---- what is printed ----
+
+#[test]
+fn json_of_boot_has_the_documented_keys() {
+    let report = json(&["boot", "--direct", "default", "--json"], 0);
+    assert_eq!(report["result"], "ok");
+    assert_eq!(report["refusal"], Value::Null);
+    let decoders = report["decoders"].as_array().unwrap();
+    assert_eq!(decoders.len(), 10);
+    let one = |component: &str, index: u64| {
+        let found = decoders
+            .iter()
+            .find(|decoder| decoder["component"] == component && decoder["index"] == index);
+        found.unwrap_or_else(|| panic!("no {component} {index}"))
+    };
+    let mem1 = one("mem1", 1);
+    assert_eq!(mem1["base"], "0x130000000");
+    assert_eq!(mem1["size"], "0x10000000");
+    assert_eq!((&mem1["ways"], &mem1["granularity"]), (&1.into(), &256.into()));
+    assert_eq!((&mem1["targets"], &mem1["skip"]), (&Value::Null, &"0x0".into()));
+    assert_eq!(mem1["dpa"]["base"], "0x10000000");
+    assert_eq!((&mem1["committed"], &mem1["locked"]), (&true.into(), &true.into()));
+    assert_eq!(mem1["fate"], "done");
+    assert_eq!(one("hb0", 2)["targets"], Value::from(vec![1]));
+    let mappings = report["mappings"].as_array().unwrap();
+    let kinds: Vec<(&str, &str)> = mappings
+        .iter()
+        .map(|mapping| (mapping["hpa"].as_str().unwrap(), mapping["how"].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            ("0x100000000", "direct"),
+            ("0x120000000", "direct"),
+            ("0x130000000", "direct"),
+            ("0x140000000", "trapped"),
+            ("0x200000000", "direct"),
+            ("0x220000000", "direct"),
+            ("0x230000000", "trapped"),
+        ]
+    );
+    assert_eq!(mappings[3]["reason"], "not-covered");
+    assert_eq!(mappings[3]["size"], "0xc0000000");
+    assert_eq!(report["cedt"]["windows"][0]["restrictions"]["fixed"], true);
+    assert!(report["traffic"]["writes"].as_u64() > Some(0));
+    assert!(report["measured"]["run_us"].is_u64());
+}
+
+#[test]
+fn json_of_a_refusal_says_phase_code_and_message() {
+    let report = json(&["boot", "--direct", "window-too-small", "--json"], 1);
+    assert_eq!(report["result"], "refused");
+    assert_eq!(report["refusal"]["phase"], "plan");
+    assert_eq!(report["refusal"]["code"], "0x0308");
+    let message = "bridge 16 port 0: window 0x100000000 has 256 MiB, 512 MiB are needed";
+    assert_eq!(report["refusal"]["message"], message);
+    let plan = json(&["plan", "window-too-small", "--json"], 1);
+    assert_eq!(plan["refusal"], report["refusal"]);
+}
+
+#[test]
+fn a_plan_says_why_each_region_lies_where_it_does() {
+    let plan = json(&["plan", "two-partitions", "--json"], 0);
+    let regions = plan["regions"].as_array().unwrap();
+    assert_eq!(regions[0]["window"], "volatile");
+    assert_eq!(regions[0]["reason"], "because persistent admits no volatile memory");
+    assert_eq!(regions[1]["hpa"], "0x140000000");
+    assert_eq!(regions[1]["members"][0]["dpa"], "0x20000000");
+    let order: Vec<&str> = plan["decoders"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|decoder| decoder["component"].as_str().unwrap())
+        .collect();
+    assert_eq!(order, ["mem0", "mem0", "hb0", "hb0"]);
+}
+
+#[test]
+fn a_plan_is_what_boot_commits() {
+    for name in ["default", "switch", "four-bridges", "type2"] {
+        let plan = json(&["plan", name, "--json"], 0);
+        let boot = json(&["boot", "--direct", name, "--json"], 0);
+        let keys = ["component", "index", "base", "size", "ways", "granularity", "targets", "skip"];
+        let facts = |report: &Value| {
+            let decoders = report["decoders"].as_array().unwrap().iter();
+            let facts = decoders.map(|decoder| keys.map(|key| decoder[key].to_string()));
+            let mut facts: Vec<[String; 8]> = facts.collect();
+            facts.sort();
+            facts
+        };
+        assert_eq!(facts(&plan), facts(&boot), "{name}");
+    }
+}
+
+#[test]
+fn the_trace_counts_what_the_report_counts() {
+    let report = json(&["boot", "--direct", "one-device", "--json", "--trace"], 0);
+    let trace = report["trace"].as_array().unwrap();
+    let count = |direction: &str| trace.iter().filter(|a| a["direction"] == direction).count();
+    assert_eq!(Some(count("read") as u64), report["traffic"]["reads"].as_u64());
+    assert_eq!(Some(count("write") as u64), report["traffic"]["writes"].as_u64());
+    let commit = trace.iter().find(|access| access["value"] == "0x00001300").unwrap();
+    assert_eq!(commit["component"], "mem0");
+    assert_eq!(
+        (&commit["decoder"], &commit["register"]),
+        (&0.into(), &"HDM Decoder Control".into())
+    );
+    let meaning = "decoder 0 HDM Decoder Control: Lock On Commit, Commit, Target Range Type";
+    assert_eq!(commit["meaning"], meaning);
+}
+
+#[test]
+fn a_pipe_gets_no_colour() {
+    for arguments in [&["boot", "--direct"][..], &["plan"], &["boot", "no-window"]] {
+        let (output, complaints, _) = ran(arguments);
+        assert!(!output.contains('\x1b') && !complaints.contains('\x1b'), "{arguments:?}");
+    }
+}
+
+// ---- cedt ----
+
+#[test]
+fn the_cedt_is_the_same_in_a_file_in_a_pipe_and_as_text() {
+    let directory = Directory::new();
+    let file = directory.path("cedt.dat");
+    let (output, _, code) = ran(&["cedt", "four-bridges", "-o", file.to_str().unwrap()]);
+    assert_eq!((output.as_str(), code), ("", 0));
+    let table = fs::read(file).unwrap();
+    assert_eq!(run(&["cedt", "four-bridges"]).stdout, table);
+    let (text, ..) = ran(&["cedt", "four-bridges", "--text"]);
+    assert_eq!(text, Text(&table).to_string());
+    let facts = json(&["cedt", "four-bridges", "--json"], 0);
+    let bases: Vec<&str> =
+        facts["windows"].as_array().unwrap().iter().map(|w| w["base"].as_str().unwrap()).collect();
+    assert_eq!(bases, ["0x80000000000", "0x84000000000", "0x88000000000", "0x8c000000000"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_exit_2() {
+    let (_, complaints, code) = ran(&["cedt", "-o", "/nonexistent/cedt.dat"]);
+    assert_eq!(code, 2);
+    assert!(complaints.starts_with("error: /nonexistent/cedt.dat: "), "{complaints}");
+}
+
+// ---- explain ----
+
+#[test]
+fn explain_walks_there_and_back() {
+    let there = json(&["explain", "switch", "0x110000040", "--json"], 0);
+    let path = &there["paths"][0];
+    assert_eq!((&path["device"], &path["dpa"]), (&"mem1".into(), &"0x40".into()));
+    let hops: Vec<&str> =
+        path["hops"].as_array().unwrap().iter().map(|h| h["component"].as_str().unwrap()).collect();
+    assert_eq!(hops, ["hb0", "sw0"]);
+    let back = json(&["explain", "switch", "--device", "mem1", "--dpa", "0x40", "--json"], 0);
+    assert_eq!(back["paths"], there["paths"]);
+}
+
+#[test]
+fn explain_says_where_the_way_ends() {
+    let (output, _, code) = ran(&["explain", "default", "0x180000000"]);
+    assert_eq!(code, 1);
+    assert_eq!(output, "HPA 0x180000000 leads to no memory: no decoder of hb0 has the range\n");
+    let (output, complaints, code) = ran(&["explain", "no-window", "0x100000000"]);
+    assert_eq!((output.is_empty(), code), (false, 1));
+    assert!(complaints.starts_with("note: the firmware refused: plan: "), "{complaints}");
+}
+
+// ---- scenarios ----
+
+#[test]
+fn the_list_has_a_line_for_each_scenario() {
+    let (output, _, code) = ran(&["scenarios"]);
+    assert_eq!((output.lines().count(), code), (38, 0));
+    assert!(
+        output.contains("\none-device              one bridge, one port, one expander\n"),
+        "{output}"
+    );
+    let list = json(&["scenarios", "--json"], 0);
+    assert_eq!(list[0]["name"], "default");
+}

@@ -1,0 +1,125 @@
+//! The firmware in a real KVM guest: every payload, what the host saw meanwhile, and images that
+//! misbehave.
+//!
+//! **Invariant**: without `/dev/kvm` every test here is shown as ignored, with the reason; none is
+//! silently green.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of tests may fail as the tests may")]
+
+#[path = "guest/elf.rs"]
+mod elf;
+#[path = "guest/hostile.rs"]
+mod hostile;
+#[path = "guest/payloads.rs"]
+mod payloads;
+#[path = "guest/same.rs"]
+mod same;
+
+use std::process::ExitCode;
+
+use cxl_harness::guest::boot::{self, GuestError, GuestRun, IMAGE, Options, Verdict};
+use cxl_harness::kvm;
+use cxl_harness::machine::Machine;
+use cxl_harness::scenario::{PathPolicy, Scenario, builtins};
+use libtest_mimic::{Arguments, Trial};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let missing = kvm::available().err().map(|error| error.to_string());
+    let mut trials = payloads::trials();
+    trials.extend(same::trials());
+    trials.extend(hostile::trials());
+    if let Some(reason) = &missing {
+        eprintln!("guest tests are ignored: {reason}");
+        trials = trials
+            .into_iter()
+            .map(|trial| trial.with_kind("needs /dev/kvm").with_ignored_flag(true))
+            .collect();
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// A test whose name is a claim, and which fails by panicking.
+fn claim(name: impl Into<String>, test: impl FnOnce() + Send + 'static) -> Trial {
+    Trial::test(name, move || {
+        test();
+        Ok(())
+    })
+}
+
+/// A built-in scenario.
+fn builtin(name: &str) -> Scenario {
+    let builtin = cxl_harness::scenario::builtin(name).unwrap_or_else(|| panic!("no {name}"));
+    Scenario::parse(builtin.text, builtin.name).unwrap()
+}
+
+/// A built-in scenario whose firmware locks nothing.
+fn unlocked(name: &str) -> Scenario {
+    let mut scenario = builtin(name);
+    scenario.policy.path = PathPolicy::Unlocked;
+    scenario.policy.config_lock = false;
+    scenario
+}
+
+/// The built-in scenarios whose firmware comes to its end.
+fn working() -> impl Iterator<Item = &'static str> {
+    builtins().iter().map(|builtin| builtin.name).filter(|name| {
+        let mut machine = Machine::new(&builtin(name));
+        cxl_harness::run::direct(&mut machine).refusal.is_none()
+    })
+}
+
+/// A machine, and what a guest did to it.
+struct Ran {
+    machine: Machine,
+    run: GuestRun,
+}
+
+fn run(scenario: &Scenario, options: &Options<'_>) -> Ran {
+    let mut machine = Machine::new(scenario);
+    let run = boot::boot(&mut machine, options).unwrap_or_else(|error| panic!("{error}"));
+    Ran { machine, run }
+}
+
+/// Runs a payload of our image. Debug builds on a busy host are slow: the time limit is generous.
+fn payload(scenario: &Scenario, payload: &str) -> Ran {
+    run(scenario, &Options { payload, ..options() })
+}
+
+fn options() -> Options<'static> {
+    Options { timeout: std::time::Duration::from_secs(300), ..Options::default() }
+}
+
+/// Our image entered as any PVH kernel is, at CPL 3 or not.
+fn pvh(scenario: &Scenario, payload: &str, ring3: bool) -> Ran {
+    let mut line = boot::command_line(scenario, &Machine::new(scenario), payload);
+    line += if ring3 { " ring3" } else { "" };
+    run(scenario, &Options { image: Some(IMAGE), command_line: Some(line), ..options() })
+}
+
+impl Ran {
+    fn console(&self) -> String {
+        String::from_utf8_lossy(&self.run.console).into_owned()
+    }
+
+    /// The run, if all went well.
+    fn good(self) -> Self {
+        let verdict = self.run.verdict();
+        assert_eq!(verdict, Verdict::Good, "{:?}\n{}", self.run.end, self.console());
+        self
+    }
+
+    /// Exits in the window between each pair of marks.
+    fn window_exits(&self) -> Vec<u64> {
+        let pairs = self.run.marks.chunks_exact(2);
+        pairs.map(|pair| pair[1].counts.window - pair[0].counts.window).collect()
+    }
+
+    /// Eight bytes of a device's memory, by its own address.
+    fn media(&self, device: usize, dpa: u64) -> u64 {
+        let mut bytes = [0; 8];
+        let media = &self.machine.endpoint(device).unwrap().media;
+        assert!(media.read(cxl_regs::Dpa(dpa), &mut bytes));
+        u64::from_le_bytes(bytes)
+    }
+}

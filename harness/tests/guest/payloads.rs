@@ -1,0 +1,248 @@
+//! Each payload, with what only the host can see: slots, exits, media by device address.
+
+use cxl_firmware::doorbell::Call;
+use cxl_harness::guest::boot::{Options, Verdict};
+use cxl_harness::guest::mirror::Unmirrored;
+use cxl_harness::kvm::{Call as Slot, End, Reason};
+use cxl_harness::scenario::Place;
+use libtest_mimic::Trial;
+
+use crate::{Ran, builtin, claim, options, payload, pvh, run, unlocked, working};
+
+const GIB: u64 = 1 << 30;
+const MIB: u64 = 1 << 20;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let mut trials: Vec<_> = working()
+        .map(|name| {
+            claim(format!("memory_of_{name}_keeps_what_is_stored"), move || {
+                payload(&builtin(name), "touch").good();
+            })
+        })
+        .collect();
+    trials.extend([
+        claim("four_bridges_have_their_memory_at_fixed_addresses", four_bridges),
+        claim("covered_half_of_a_window_causes_no_exit", half),
+        claim("range_over_budget_is_decoded_access_by_access", half_by_budget),
+        claim("without_mirror_every_access_exits", half_unmirrored),
+        claim("code_runs_from_every_region", exec),
+        claim("cycles_elsewhere_keep_bytes_and_slot_count", || recreate("one-device")),
+        claim("cycles_of_the_last_region_leave_others_alone", || recreate("default")),
+        claim("guest_programs_its_own_decoder", program),
+        claim("bars_and_memory_space_move_no_memory", bars),
+        claim("registers_take_aligned_dwords_only", widths),
+        claim("counter_counts_to_its_end", count),
+        claim("pvh_entry_at_cpl_3_does_the_same", pvh_ring3),
+        claim("pvh_entry_at_cpl_0_ends_or_names_the_cure", pvh_ring0),
+    ]);
+    for (name, instruction) in [
+        ("sse", Some([0x66, 0x0F, 0xEB, 0x07])),
+        ("xsavec", Some([0x48, 0x0F, 0xC7, 0x27])),
+        ("jump", None),
+    ] {
+        let absent = name == "xsavec" && !std::arch::is_x86_feature_detected!("xsavec");
+        let tests = [
+            claim(format!("{name}_fails_then_works_then_fails"), move || trial(name)),
+            claim(format!("{name}_unannounced_ends_the_run"), move || {
+                unmirrored(name, instruction)
+            }),
+            claim(format!("{name}_announced_in_vain_is_a_failed_check"), move || in_vain(name)),
+        ];
+        let kind = if absent { "processor without XSAVEC" } else { "" };
+        trials.extend(tests.map(|test| test.with_kind(kind).with_ignored_flag(absent)));
+    }
+    trials
+}
+
+/// The calls that put slots there, from the mirror's start on.
+fn adds(ran: &Ran) -> Vec<Slot> {
+    let slots = ran.run.mirror.slots.iter();
+    slots.map(|slot| Slot::Add { base: slot.base, size: slot.size }).collect()
+}
+
+fn four_bridges() {
+    let ran = payload(&builtin("four-bridges"), "touch").good();
+    let want = [
+        (0x800_0000_0000, 256 * MIB),
+        (0x840_0000_0000, 512 * MIB),
+        (0x880_0000_0000, 768 * MIB),
+        (0x8C0_0000_0000, GIB),
+    ];
+    assert_eq!(ran.run.slot_log, want.map(|(base, size)| Slot::Add { base, size }));
+    for (device, (base, size)) in want.into_iter().enumerate() {
+        for dpa in [0, size - 4096] {
+            assert_eq!(ran.media(device, dpa), !(base + dpa));
+            assert_eq!(ran.media(device, dpa + 4088), (base + dpa) ^ 0x5A5A);
+        }
+    }
+    // A store and a load behind each of the four, and nothing else.
+    assert_eq!(ran.run.counts.window, 8);
+}
+
+/// Stores and loads of a sweep of the payload `half`.
+const SWEEP: u64 = 64 + 64;
+
+fn half() {
+    let ran = payload(&builtin("one-device"), "half").good();
+    assert_eq!(ran.window_exits(), [0, SWEEP]);
+    assert_eq!(ran.run.slot_log, [Slot::Add { base: 4 * GIB, size: 512 * MIB }]);
+}
+
+fn half_by_budget() {
+    let scenario = builtin("two-devices-one-bridge");
+    let sizes = [scenario.devices[0].volatile, scenario.devices[1].volatile];
+    let options = Options { payload: "half", budget: Some(sizes[0]), ..options() };
+    let ran = run(&scenario, &options).good();
+    assert_eq!(ran.window_exits(), [0, SWEEP, SWEEP]);
+    assert_eq!(ran.run.mirror.slots.len(), 1);
+    let [(_, why)] = ran.run.mirror.unmirrored[..] else { panic!("{:?}", ran.run.mirror) };
+    assert_eq!(why, Unmirrored::Budget);
+    for (device, base) in [(0, 4 * GIB), (1, 4 * GIB + sizes[0])] {
+        assert_eq!(ran.media(device, 0), !base);
+    }
+}
+
+fn half_unmirrored() {
+    let options = Options { payload: "half", mirror: false, ..options() };
+    let ran = run(&builtin("one-device"), &options).good();
+    assert_eq!(ran.window_exits(), [SWEEP, SWEEP]);
+    assert_eq!(ran.run.slot_log, []);
+}
+
+fn exec() {
+    let ran = payload(&builtin("default"), "exec").good();
+    assert_eq!(ran.run.counts.window, 0);
+    let checks = ran.run.calls.iter().filter(|call| matches!(call, Call::Check { .. })).count();
+    assert_eq!(checks, 2 * 5, "two for each region");
+}
+
+/// The same instruction on the same address, three times.
+fn trial(name: &str) {
+    for scenario in ["one-device", "default"] {
+        let ran = payload(&unlocked(scenario), name).good();
+        let happened: Vec<_> = ran.run.announced.iter().map(|one| one.happened).collect();
+        assert_eq!(happened, [true, true]);
+        let last = adds(&ran)[adds(&ran).len() - 1];
+        let Slot::Add { base, .. } = last else { panic!("{last:?}") };
+        let mut want = adds(&ran);
+        want.extend([Slot::Remove { base }, last, Slot::Remove { base }, last]);
+        assert_eq!(ran.run.slot_log, want);
+    }
+}
+
+/// With no mirror the instruction fails although the decoders are committed, and nobody said so.
+fn unmirrored(name: &str, instruction: Option<[u8; 4]>) {
+    let options = Options { payload: name, mirror: false, ..options() };
+    let ran = run(&unlocked("one-device"), &options);
+    let End::Failed(failure) = &ran.run.end else { panic!("{:?}", ran.run.end) };
+    assert_eq!(failure.reason, Reason::InternalError { suberror: 1 });
+    assert_eq!(failure.ring, 3);
+    assert_eq!(ran.run.verdict(), Verdict::NoStatus);
+    assert_eq!(ran.run.announced.len(), 1, "the first one was announced");
+    match instruction {
+        Some(bytes) => assert!(failure.instruction.starts_with(&bytes), "{failure}"),
+        None => assert_eq!(failure.rip, 4 * GIB + 4096),
+    }
+}
+
+/// Decoders that are locked stay, so what was to fail works.
+fn in_vain(name: &str) {
+    let ran = payload(&builtin("one-device"), name);
+    assert_eq!(ran.run.verdict(), Verdict::Refused);
+    assert!(ran.run.announced.iter().all(|one| !one.happened), "{:?}", ran.run.announced);
+    assert_eq!(ran.run.slot_log, adds(&ran));
+}
+
+fn recreate(name: &str) {
+    const CYCLES: usize = 1000;
+    let before = payload(&unlocked(name), "none").good();
+    let ran = payload(&unlocked(name), "recreate").good();
+    let start = adds(&before);
+    let Some(&Slot::Add { base: first, size }) = start.last() else { panic!("{start:?}") };
+    let mut want = start.clone();
+    for cycle in 0..CYCLES {
+        let (from, to) = if cycle % 2 == 0 { (first, first + size) } else { (first + size, first) };
+        want.extend([Slot::Remove { base: from }, Slot::Add { base: to, size }]);
+    }
+    assert!(ran.run.slot_log == want, "{} calls, {} wanted", ran.run.slot_log.len(), want.len());
+    assert_eq!(ran.run.marks.len(), 10);
+    assert!(ran.run.marks.iter().all(|mark| mark.slots == start.len()), "{:?}", ran.run.marks);
+    let device = ran.machine.scenario().devices.len() - 1;
+    for place in 0..4 {
+        let dpa = place * (size / 4) + 8 * place;
+        assert_eq!(ran.media(device, dpa), !dpa);
+    }
+}
+
+fn program() {
+    let before = payload(&builtin("path2"), "none").good();
+    assert_eq!(before.run.slot_log, []);
+    let ran = payload(&builtin("path2"), "program").good();
+    assert_eq!(ran.run.slot_log, [Slot::Add { base: 4 * GIB, size: 512 * MIB }]);
+    let hdm = ran.machine.component(Place::Device(0)).unwrap().hdm().unwrap();
+    let decoder = hdm.images().next().unwrap();
+    assert_eq!((decoder.base(), decoder.size()), (4 * GIB, 512 * MIB));
+    assert!(decoder.control().committed() && !decoder.control().lock_on_commit());
+    assert_eq!(ran.media(0, 0), !(4 * GIB));
+}
+
+fn bars() {
+    for name in ["one-device", "default", "switch"] {
+        let before = payload(&builtin(name), "none").good();
+        let ran = payload(&builtin(name), "bars").good();
+        assert_eq!(ran.run.slot_log, before.run.slot_log);
+        assert_eq!(ran.run.counts.window, 0);
+        assert_eq!(ran.machine.fabric(), before.machine.fabric());
+    }
+}
+
+fn widths() {
+    let ran = payload(&builtin("default"), "widths").good();
+    // Two bridges and four devices; nine loads, and nine stores to each of seven registers.
+    let components = 6;
+    let marks: Vec<_> = ran.run.marks.chunks_exact(2).collect();
+    assert_eq!(marks.len(), components);
+    for pair in marks {
+        assert_eq!(pair[1].counts.reads - pair[0].counts.reads, 9);
+        assert_eq!(pair[1].counts.writes - pair[0].counts.writes, 9 * 7);
+    }
+    assert_eq!(ran.machine.traffic().ragged, components as u64 * (9 + 9 * 7));
+}
+
+fn count() {
+    let ran = payload(&builtin("one-device"), "count").good();
+    let counts = ran.run.calls.iter().filter_map(|call| match call {
+        Call::Count { value } => Some(*value),
+        _ => None,
+    });
+    assert!(counts.eq(0..5000));
+}
+
+fn pvh_ring3() {
+    let direct = payload(&builtin("one-device"), "touch").good();
+    let ran = pvh(&builtin("one-device"), "touch", true).good();
+    assert_eq!(ran.machine.fabric(), direct.machine.fabric());
+    assert_eq!(ran.run.counts, direct.run.counts);
+    assert_eq!(ran.run.cedt, direct.run.cedt);
+    let ran = pvh(&unlocked("one-device"), "sse", true).good();
+    assert_eq!(ran.run.announced.len(), 2);
+    if std::arch::is_x86_feature_detected!("xsavec") {
+        pvh(&unlocked("one-device"), "xsavec", true).good();
+    }
+}
+
+fn pvh_ring0() {
+    let ran = pvh(&builtin("one-device"), "touch", false);
+    match &ran.run.end {
+        End::Failed(failure) => {
+            assert_eq!(failure.reason, Reason::InternalError { suberror: 1 });
+            assert_eq!(failure.ring, 0);
+            assert!(
+                failure.to_string().contains("our command line says ring3")
+                    || failure.to_string().contains("says ring3"),
+                "{failure}"
+            );
+        }
+        _ => assert_eq!(ran.run.verdict(), Verdict::Good, "{}", ran.console()),
+    }
+}

@@ -1,0 +1,91 @@
+//! A direct run and a guest run of the same firmware leave the same machine.
+
+use cxl_firmware::committed::Place as At;
+use cxl_firmware::handoff;
+use cxl_harness::guest::boot::Verdict;
+use cxl_harness::machine::Machine;
+use cxl_harness::mapping::mappings;
+use cxl_harness::run;
+use cxl_harness::scenario::{Place, Scenario, builtins};
+use cxl_regs::Component;
+use cxl_regs::hdm::DecoderImage;
+use libtest_mimic::Trial;
+
+use crate::{builtin, claim, payload};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let names = builtins().iter().map(|builtin| builtin.name);
+    names
+        .map(|name| claim(format!("guest_and_direct_run_agree_on_{name}"), move || same(name)))
+        .collect()
+}
+
+fn same(name: &str) {
+    let scenario = builtin(name);
+    let mut machine = Machine::new(&scenario);
+    let direct = run::direct(&mut machine);
+    let guest = payload(&scenario, "none");
+    assert_eq!(guest.run.code, Some(direct.refusal.as_ref().map_or(0, |refusal| refusal.code())));
+    let verdict = if direct.refusal.is_some() { Verdict::Refused } else { Verdict::Good };
+    assert_eq!(guest.run.verdict(), verdict, "{}", guest.console());
+    assert_eq!(guest.machine.fabric(), machine.fabric());
+    assert_eq!(guest.run.mirror.mappings, mappings(&machine.fabric()));
+    assert_eq!(guest.run.cedt, direct.cedt);
+
+    // What the library counts is what exited, and what it does directly.
+    let (reads, writes) = guest.run.library.unwrap();
+    let exits = guest.run.at_handoff.unwrap();
+    assert_eq!((exits.reads, exits.writes, exits.window), (reads, writes, 0));
+    if name != "commit-never" {
+        // There the number of polls depends on the clock.
+        let all = machine.traffic().all;
+        assert_eq!((all.reads, all.writes), (reads, writes));
+    }
+
+    // The record is what the registers hold.
+    let record = handoff::read(&guest.run.handoff).unwrap();
+    for decoder in record.decoders() {
+        let found = registers(&guest.machine, &scenario, &decoder.place);
+        assert_eq!(Some(decoder.image), found, "{}", decoder.place);
+    }
+    if direct.refusal.is_none() {
+        let other = handoff::read(&direct.handoff).unwrap();
+        assert!(record.decoders().eq(other.decoders()));
+        assert!(record.regions().eq(other.regions()));
+        let committed: usize = machine.places().into_iter().map(|at| committed(&machine, at)).sum();
+        assert_eq!(record.decoders().count(), committed, "all of them");
+    }
+}
+
+fn committed(machine: &Machine, place: Place) -> usize {
+    let hdm = machine.component(place).and_then(|component| component.hdm());
+    hdm.map_or(0, |hdm| hdm.images().filter(|image| image.control().committed()).count())
+}
+
+/// A decoder's registers in the model, found by its place in the scenario.
+fn registers(machine: &Machine, scenario: &Scenario, at: &At) -> Option<DecoderImage> {
+    let place = match at.component {
+        Component::HostBridge => {
+            Place::Bridge(scenario.bridges.iter().position(|b| b.uid == at.at.uid())?)
+        }
+        Component::Device => {
+            let mut devices = 0..scenario.devices.len();
+            Place::Device(
+                devices
+                    .find(|device| run::path(scenario, Place::Device(*device)) == Some(at.at))?,
+            )
+        }
+        Component::UpstreamPort => {
+            // A switch is where the way to any device below it passes.
+            let device = (0..scenario.devices.len()).find(|device| {
+                run::path(scenario, Place::Device(*device)).is_some_and(|path| {
+                    path.uid() == at.at.uid() && path.ports().starts_with(at.at.ports())
+                })
+            })?;
+            let port = &scenario.ports[scenario.devices[device].port];
+            let cxl_harness::scenario::Parent::Switch(switch) = port.parent else { return None };
+            Place::Switch(switch)
+        }
+    };
+    machine.component(place)?.hdm()?.images().nth(at.index.into())
+}

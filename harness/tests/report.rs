@@ -1,0 +1,213 @@
+//! What the report makes of a machine that is not as the firmware said, and of large machines.
+//!
+//! **Invariant**: scenarios are text typed here; addresses in them too.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+mod rig;
+
+use std::fmt::Write;
+
+use cxl_firmware::mmio::Mmio;
+use cxl_harness::machine::Machine;
+use cxl_harness::report::{Left, Refusal, Report, Verdict};
+use cxl_harness::run::{self, Done};
+use cxl_harness::scenario::Scenario;
+use cxl_harness::trace::Traffic;
+use rig::{decoder, machine};
+
+/// One device, nothing locked.
+const UNLOCKED: &str = r#"
+[[bridge]]
+name = "hb0"
+uid = 16
+[[port]]
+name = "rp0"
+below = "hb0"
+[[device]]
+name = "mem0"
+below = "rp0"
+volatile = "512MiB"
+[[window]]
+name = "low"
+targets = ["hb0"]
+size = "1GiB"
+[policy]
+path = "unlocked"
+config_lock = false
+"#;
+
+fn booted(text: &str) -> (Machine, Done) {
+    let mut machine = machine(text);
+    let done = run::direct(&mut machine);
+    (machine, done)
+}
+
+/// The failures of a run that left other things than it should.
+fn failures(machine: &mut Machine, done: &Done) -> Vec<String> {
+    let report = Report::of_direct(machine, done);
+    let failed = report.facts.result == Verdict::Failed;
+    assert_eq!(failed, !report.facts.failures.is_empty());
+    report.facts.failures
+}
+
+#[test]
+fn an_untouched_machine_passes_every_check() {
+    let (mut machine, done) = booted(UNLOCKED);
+    assert_eq!(failures(&mut machine, &done), [""; 0]);
+}
+
+#[test]
+fn a_register_that_changed_after_the_record_is_a_failure_by_name() {
+    let (mut machine, done) = booted(UNLOCKED);
+    let control = decoder(&machine, "mem0", 0) + 0x10;
+    // Commit taken back.
+    machine.write(control, 0x1000);
+    let failures = failures(&mut machine, &done);
+    let expected = "mem0 decoder 0: HDM Decoder Control is 0x00001000, the record has 0x00001600";
+    assert_eq!(failures.first().map(String::as_str), Some(expected));
+    assert!(
+        failures.contains(
+            &"the region of 512 MiB at 0x100000000 leads nowhere: mem0 decoder 0 is not committed"
+                .to_owned()
+        ),
+        "{failures:?}"
+    );
+    assert!(
+        failures.iter().any(|failure| failure.starts_with("verifier: bridge 16 port 0 device")),
+        "{failures:?}"
+    );
+}
+
+#[test]
+fn a_decoder_that_nobody_recorded_is_a_failure_by_name() {
+    let (mut machine, done) = booted(UNLOCKED);
+    // Somebody adds a range to the bridge, behind the first.
+    rig::program(&mut machine, "hb0", 1, (0x1_2000_0000, 0x1000_0000, 0), 0x1200);
+    let failures = failures(&mut machine, &done);
+    let expected = "hb0 decoder 1 is committed, and the record does not have it";
+    assert!(failures.contains(&expected.to_owned()), "{failures:?}");
+}
+
+#[test]
+fn a_record_that_is_missing_broken_or_of_another_machine_is_a_failure() {
+    let (mut machine, done) = booted(UNLOCKED);
+    let traffic = Traffic::default();
+    let left = Left { handoff: &done.handoff, cedt: &done.cedt, refusal: None, traffic: &traffic };
+    let mut first = |left: &Left<'_>| Report::of(&mut machine, left).facts.failures[0].clone();
+    let missing = first(&Left { handoff: &[], ..left });
+    assert_eq!(missing, "the firmware is done and left no hand-off record");
+    let mut broken = done.handoff.clone();
+    broken[80] ^= 1;
+    let broken = first(&Left { handoff: &broken, ..left });
+    assert!(broken.starts_with("hand-off record: byte 0x38: "), "{broken}");
+    let (_, other) = booted(&UNLOCKED.replace("uid = 16", "uid = 32"));
+    let other = first(&Left { handoff: &other.handoff, ..left });
+    assert_eq!(other, "the record has bridge 32, decoder 0, which this machine does not have");
+}
+
+#[test]
+fn a_table_of_another_machine_is_a_failure() {
+    let (mut machine, mut done) = booted(UNLOCKED);
+    let (_, other) =
+        booted(&UNLOCKED.replace("size = \"1GiB\"", "size = \"1GiB\"\nbase = \"0x200000000\""));
+    done.cedt = other.cedt;
+    let failures = failures(&mut machine, &done);
+    assert_eq!(failures.len(), 1, "{failures:?}");
+    assert!(failures[0].starts_with("CEDT against the registers: "), "{failures:?}");
+}
+
+#[test]
+fn bytes_from_elsewhere_make_the_same_facts_as_a_direct_run() {
+    let (mut machine, done) = booted(UNLOCKED);
+    let direct = Report::of_direct(&mut machine, &done);
+    let traffic = machine.traffic().clone();
+    // As a guest leaves them: copies in memory, the record with other bytes behind it.
+    let mut memory = done.handoff.clone();
+    memory.resize(memory.len() + 64, 0xA5);
+    let left = Left { handoff: &memory, cedt: &done.cedt, refusal: None, traffic: &traffic };
+    let guest = Report::of(&mut machine, &left);
+    let facts = |report: &Report| serde_json::to_value(&report.facts).unwrap();
+    assert_eq!(facts(&guest), facts(&direct));
+}
+
+#[test]
+fn a_refusal_of_a_guest_reads_as_one_of_a_direct_run() {
+    let mut machine = Machine::new(&Scenario::built_in("ambiguous").unwrap());
+    let done = run::direct(&mut machine);
+    let refusal = Refusal::from(done.refusal.as_ref().unwrap());
+    assert_eq!((refusal.phase.as_str(), refusal.code), ("plan", 0x0303));
+    assert!(refusal.message.starts_with("bridge 16 port 0: 2 windows fit"), "{}", refusal.message);
+}
+
+/// What the library cannot be asked for is refused before the first access, not dropped.
+#[test]
+fn a_request_that_cannot_be_expressed_is_refused_by_name() {
+    let region = |region: &str| format!("{UNLOCKED}\n[[region]]\n{region}\n");
+    let two = UNLOCKED.replace(
+        "[[window]]",
+        "[[port]]\nname = \"rp1\"\nbelow = \"hb0\"\n[[device]]\nname = \"mem1\"\nbelow = \"rp1\"\n\
+         volatile = \"512MiB\"\n[[window]]",
+    );
+    let cases = [
+        (
+            format!("{two}\n[[region]]\ndevices = [\"mem1\", \"mem0\"]\n"),
+            0x0801,
+            "region 0 interleaves mem1, mem0; the library maps regions of one device",
+        ),
+        (
+            region("device = \"mem0\"\nskip = \"256MiB\"\nsize = \"256MiB\""),
+            0x0802,
+            "region 0 leaves out 256 MiB of mem0 in front of it; the library hands out device \
+             memory without gaps",
+        ),
+    ];
+    for (text, code, message) in cases {
+        let (mut machine, done) = booted(&text);
+        let refusal = Report::of_direct(&mut machine, &done).facts.refusal.unwrap();
+        assert_eq!((refusal.phase.as_str(), refusal.code), ("scenario", code));
+        assert_eq!(refusal.message, message);
+        assert_eq!(machine.traffic(), &Traffic::default());
+    }
+}
+
+/// `bridges` bridges in two segments with `ports` devices each, and a window a bridge.
+fn large(bridges: u32, ports: u32) -> String {
+    let mut text = String::new();
+    for bridge in 0..bridges {
+        let (segment, bus) = (bridge / 8, bridge % 8 * 32);
+        writeln!(
+            text,
+            "[[bridge]]\nname = \"hb{bridge}\"\nuid = {bridge}\nsegment = {segment}\nbus = {bus}\n\
+             decoders = 32"
+        )
+        .unwrap();
+        for port in 0..ports {
+            let (rp, mem) = (format!("rp{bridge}_{port}"), format!("mem{bridge}_{port}"));
+            writeln!(text, "[[port]]\nname = \"{rp}\"\nbelow = \"hb{bridge}\"").unwrap();
+            writeln!(text, "[[device]]\nname = \"{mem}\"\nbelow = \"{rp}\"\nvolatile = \"256MiB\"")
+                .unwrap();
+        }
+        writeln!(text, "[[window]]\ntargets = [\"hb{bridge}\"]\nsize = \"16GiB\"").unwrap();
+    }
+    text
+}
+
+#[test]
+fn sixteen_bridges_with_sixteen_devices_each_boot() {
+    let (mut machine, done) = booted(&large(16, 16));
+    let facts = Report::of_direct(&mut machine, &done).facts;
+    assert_eq!(facts.failures, [""; 0]);
+    assert_eq!(facts.result, Verdict::Ok);
+    assert_eq!((facts.regions.len(), facts.decoders.len()), (256, 512));
+    assert!(facts.decoders.iter().all(|decoder| decoder.text.image.control().locked()));
+}
+
+#[test]
+fn a_machine_beyond_the_library_s_room_is_a_typed_refusal() {
+    let (mut machine, done) = booted(&large(16, 24));
+    let refusal = Report::of_direct(&mut machine, &done).facts.refusal.unwrap();
+    assert_eq!((refusal.phase.as_str(), refusal.code), ("discover", 0x0221));
+    let decoders = machine.traffic().decoders.values();
+    assert_eq!(decoders.map(|count| count.writes).sum::<u64>(), 0);
+}
