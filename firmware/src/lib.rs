@@ -28,6 +28,7 @@ pub mod tables;
 
 pub mod bring_up;
 
+// What tries to undo it.
 pub mod attack;
 
 // What they share.
@@ -38,3 +39,5 @@ mod list;
 mod paths;
 mod program;
 mod wait;
+
+pub use program::DecoderRegisters;
