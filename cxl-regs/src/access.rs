@@ -1,6 +1,6 @@
 //! Access classes as data: which bits of which register software can change, and when.
 //!
-//! Every register names its fields once, in a [`Field`] table next to its type. Models take their
+//! Every register names its fields once, each beside its bits, as a [`Field`]. Models take their
 //! write behaviour from these tables; tests judge the tables against masks typed by hand.
 //!
 //! **Invariant**: bits that no field names are reserved: they read 0 and writes to them are lost.
@@ -94,18 +94,10 @@ pub enum Feature {
     BackInvalidate,
     /// Unordered I/O (HDM capability bit 13).
     Uio,
-    /// CXL.cache (Device DVSEC capability bit 0).
-    Cache,
-    /// CXL.mem (Device DVSEC capability bit 2).
-    Mem,
     /// Cache write-back and invalidate (Device DVSEC capability bit 6).
     CacheWriteBack,
     /// CXL Reset (Device DVSEC capability bit 7).
     CxlReset,
-    /// Memory clear on CXL Reset (Device DVSEC capability bit 11).
-    ResetMemClear,
-    /// Viral (Device DVSEC capability bit 14).
-    Viral,
     /// Volatile memory's fate in a hot reset can be chosen (Device DVSEC capability3 bit 3).
     HotResetState,
     /// Direct peer-to-peer CXL.mem (Device DVSEC capability3 bit 4).
@@ -301,16 +293,39 @@ pub trait Register: Copy + PartialEq + core::fmt::Debug {
     fn raw(self) -> u32;
 }
 
-/// Implements [`Register`] for a `bitfield-struct` type, with its [`Spec`] spelled once:
-/// structure offset, then one row a field that takes place and width from the bitfield itself.
+/// A register type with its bits and its [`Spec`], each fact spelled once: the structure's offset,
+/// then a row a field: type and width as of `bitfield-struct`, name, rule. Two rules are a device's
+/// and a port's; three a device's, a host bridge's and an upstream port's. A row `__` without a
+/// name is reserved.
 macro_rules! register {
-    ($type:ident : $repr:ty, $name:literal at $offset:expr, [$($field:expr),* $(,)?]) => {
+    (
+        $(#[$doc:meta])*
+        $type:ident: $repr:ident, $title:literal at $offset:tt {
+            $(
+                $(#[$field_doc:meta])*
+                $field:ident: $as:ident $([$bits:tt])? $(, $name:literal $(, $rule:expr)+)?;
+            )+
+        }
+    ) => {
+        $(#[$doc])*
+        #[bitfield_struct::bitfield($repr)]
+        #[derive(PartialEq, Eq)]
+        pub struct $type {
+            $($(#[$field_doc])* $(#[bits($bits)])? pub $field: $as,)+
+        }
+
         impl $crate::access::Register for $type {
-            const SPEC: $crate::access::Spec = $crate::access::Spec {
-                name: $name,
-                offset: $offset as u16,
-                bytes: (<$repr>::BITS / 8) as u8,
-                fields: &[$($field),*],
+            const SPEC: $crate::access::Spec = {
+                const ROWS: &[$crate::access::FieldRow] = &[$((
+                    $crate::access::width!($as $($bits)?),
+                    &[$(($name, &[$($rule),+]))?],
+                ),)+];
+                $crate::access::Spec {
+                    name: $title,
+                    offset: $offset as u16,
+                    bytes: size_of::<$repr>() as u8,
+                    fields: &$crate::access::fields::<{ $crate::access::named(ROWS) }>(ROWS),
+                }
             };
             fn from_raw(raw: u32) -> Self {
                 Self::from_bits(raw as $repr)
@@ -322,7 +337,56 @@ macro_rules! register {
     };
 }
 
-pub(crate) use register;
+/// The width of a field: as given, or all of its type.
+macro_rules! width {
+    (bool) => {
+        1
+    };
+    ($as:ident) => {
+        $as::BITS as usize
+    };
+    ($as:ident $bits:literal) => {
+        $bits
+    };
+}
+
+pub(crate) use {register, width};
+
+/// A row of [`register`]: the width, then name and rules unless it is reserved.
+pub(crate) type FieldRow = (usize, &'static [(&'static str, &'static [Rule])]);
+
+/// How many rows have a name.
+pub(crate) const fn named(rows: &[FieldRow]) -> usize {
+    let (mut count, mut index) = (0, 0);
+    while index < rows.len() {
+        count += rows[index].1.len();
+        index += 1;
+    }
+    count
+}
+
+/// The fields out of rows, each in its place above the rows before it.
+pub(crate) const fn fields<const NAMED: usize>(rows: &[FieldRow]) -> [Field; NAMED] {
+    let mut fields = [Field::new("", 0, 1, rules::RESERVED); NAMED];
+    let (mut offset, mut count, mut index) = (0, 0, 0);
+    while index < rows.len() {
+        let (bits, name) = rows[index];
+        if let [(name, rules)] = *name {
+            fields[count] = match *rules {
+                [all] => Field::new(name, offset, bits, all),
+                [device, ports] => Field::split(name, offset, bits, device, ports),
+                [device, bridge, upstream] => {
+                    Field::each(name, offset, bits, device, bridge, upstream)
+                }
+                _ => panic!("one rule, or one for devices and one for ports, or three"),
+            };
+            count += 1;
+        }
+        offset += bits;
+        index += 1;
+    }
+    fields
+}
 
 /// Short names for the rules that tables use.
 pub(crate) mod rules {

@@ -3,99 +3,52 @@
 //!
 //! **Invariant**: register types hold any bits; the handshake is [`CommitStatus`]'s.
 
-use bitfield_struct::bitfield;
-
 use crate::access::rules::{RESERVED, RO, RW};
-use crate::access::{Class, Feature, Field, Rule, register};
+use crate::access::{Class, Feature, Rule, register};
 use crate::block::block;
 use crate::commit::CommitStatus;
 
-/// CXL BI RT Capability Register, offset 0x00 (CXL r3.1 section 8.2.4.26.1).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct RouteTableCapability {
-    /// Changes take effect on commit only.
-    pub explicit_commit: bool,
-    #[bits(31)]
-    __: u32,
+register! {
+    /// CXL BI RT Capability Register, offset 0x00 (CXL r3.1 section 8.2.4.26.1).
+    RouteTableCapability: u32, "CXL BI RT Capability" at 0x00 {
+        /// Changes take effect on commit only.
+        explicit_commit: bool, "Explicit BI RT Commit Required", RO;
+        __: u32[31];
+    }
 }
 
-register!(RouteTableCapability: u32, "CXL BI RT Capability" at 0x00, [
-    Field::new(
-        "Explicit BI RT Commit Required",
-        Self::EXPLICIT_COMMIT_OFFSET,
-        Self::EXPLICIT_COMMIT_BITS,
-        RO,
-    ),
-]);
-
-/// CXL BI RT Control Register, offset 0x04 (CXL r3.1 section 8.2.4.26.2).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct RouteTableControl {
-    /// 0 to 1 starts a commit.
-    pub commit: bool,
-    #[bits(31)]
-    __: u32,
+register! {
+    /// CXL BI RT Control Register, offset 0x04 (CXL r3.1 section 8.2.4.26.2).
+    RouteTableControl: u32, "CXL BI RT Control" at 0x04 {
+        /// 0 to 1 starts a commit.
+        commit: bool, "BI RT Commit", Rule::with(Class::Rw, Feature::ExplicitCommit);
+        __: u32[31];
+    }
 }
 
-register!(RouteTableControl: u32, "CXL BI RT Control" at 0x04, [
-    Field::new(
-        "BI RT Commit",
-        Self::COMMIT_OFFSET,
-        Self::COMMIT_BITS,
-        Rule::with(Class::Rw, Feature::ExplicitCommit),
-    ),
-]);
-
-/// CXL BI Decoder Capability Register, offset 0x00 (CXL r3.1 section 8.2.4.27.1).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct DecoderCapability {
-    /// A device that can also do without back-invalidate.
-    pub hdm_d: bool,
-    /// Changes take effect on commit only (downstream switch ports).
-    pub explicit_commit: bool,
-    #[bits(30)]
-    __: u32,
+register! {
+    /// CXL BI Decoder Capability Register, offset 0x00 (CXL r3.1 section 8.2.4.27.1).
+    DecoderCapability: u32, "CXL BI Decoder Capability" at 0x00 {
+        /// A device that can also do without back-invalidate.
+        hdm_d: bool, "HDM-D Capable", RO, RESERVED;
+        /// Changes take effect on commit only (downstream switch ports).
+        explicit_commit: bool, "Explicit BI Decoder Commit Required", RESERVED, RO;
+        __: u32[30];
+    }
 }
 
-register!(DecoderCapability: u32, "CXL BI Decoder Capability" at 0x00, [
-    Field::split("HDM-D Capable", Self::HDM_D_OFFSET, Self::HDM_D_BITS, RO, RESERVED),
-    Field::split(
-        "Explicit BI Decoder Commit Required",
-        Self::EXPLICIT_COMMIT_OFFSET,
-        Self::EXPLICIT_COMMIT_BITS,
-        RESERVED,
-        RO,
-    ),
-]);
-
-/// CXL BI Decoder Control Register, offset 0x04 (CXL r3.1 section 8.2.4.27.2).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct DecoderControl {
-    /// The port passes BI messages on.
-    pub forward: bool,
-    /// The device may issue BI, or the port takes it from the device right below.
-    pub enable: bool,
-    /// 0 to 1 starts a commit.
-    pub commit: bool,
-    #[bits(29)]
-    __: u32,
+register! {
+    /// CXL BI Decoder Control Register, offset 0x04 (CXL r3.1 section 8.2.4.27.2).
+    DecoderControl: u32, "CXL BI Decoder Control" at 0x04 {
+        /// The port passes BI messages on.
+        forward: bool, "BI Forward", RESERVED, RW;
+        /// The device may issue BI, or the port takes it from the device right below.
+        enable: bool, "BI Enable", RW;
+        /// 0 to 1 starts a commit.
+        commit: bool, "BI Decoder Commit", RESERVED, Rule::with(Class::Rw, Feature::ExplicitCommit);
+        __: u32[29];
+    }
 }
-
-register!(DecoderControl: u32, "CXL BI Decoder Control" at 0x04, [
-    Field::split("BI Forward", Self::FORWARD_OFFSET, Self::FORWARD_BITS, RESERVED, RW),
-    Field::new("BI Enable", Self::ENABLE_OFFSET, Self::ENABLE_BITS, RW),
-    Field::split(
-        "BI Decoder Commit",
-        Self::COMMIT_OFFSET,
-        Self::COMMIT_BITS,
-        RESERVED,
-        Rule::with(Class::Rw, Feature::ExplicitCommit),
-    ),
-]);
 
 block! {
     /// The BI Route Table Capability Structure.

@@ -35,8 +35,14 @@ pub fn image(bytes: &[u8]) -> impl Fn(u16) -> u32 + Copy + '_ {
 /// assert!(command.memory_space() && command.bus_master());
 /// ```
 pub fn read<R: Register>(mut reader: impl FnMut(u16) -> u32, base: u16) -> R {
-    let at = base.wrapping_add(R::SPEC.offset);
-    R::from_raw(reader(at & !3) >> (8 * (at & 3)))
+    R::from_raw(read_raw(&mut reader, base, &R::SPEC))
+}
+
+/// The value of the register that `spec` describes, in the structure at `base`.
+pub(crate) fn read_raw(reader: &mut impl FnMut(u16) -> u32, base: u16, spec: &Spec) -> u32 {
+    let at = base.wrapping_add(spec.offset);
+    let width = u32::MAX >> (32 - 8 * u32::from(spec.bytes));
+    reader(at & !3) >> (8 * (at & 3)) & width
 }
 
 /// A buffer that does not reach to the end of what was to be written into it.
@@ -163,6 +169,9 @@ macro_rules! block {
             pub const REGISTERS: &'static [$crate::access::Spec] = &[
                 $(<$type as $crate::access::Register>::SPEC $(.moved($by))?,)*
             ];
+
+            /// What each of [`Self::REGISTERS`] is called in the block.
+            pub const LABELS: &'static [&'static str] = &[$(stringify!($field),)*];
 
             /// Where the block starts and ends, in bytes from its structure's start.
             pub const EXTENT: core::ops::Range<u16> = $crate::block::extent(Self::REGISTERS);

@@ -9,8 +9,6 @@ mod text;
 
 use core::fmt;
 
-use bitfield_struct::bitfield;
-
 use crate::access::rules::{RO, RW1CS, RWS};
 use crate::access::{Field, Register, Spec, register};
 use crate::bi::{BiDecoder, BiRouteTable};
@@ -70,54 +68,32 @@ pub fn cache_mem(component: &[u8]) -> Option<&[u8]> {
     component.get(start as usize..end as usize)
 }
 
-/// CXL Capability Header Register, offset 0x00 (CXL r3.1 section 8.2.4.1).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct ArrayHeader {
-    /// 1 for the array.
-    pub id: u16,
-    /// Version of the array.
-    #[bits(4)]
-    pub version: u8,
-    /// Version of the whole range.
-    #[bits(4)]
-    pub cache_mem_version: u8,
-    /// Entries that follow.
-    pub size: u8,
+register! {
+    /// CXL Capability Header Register, offset 0x00 (CXL r3.1 section 8.2.4.1).
+    ArrayHeader: u32, "CXL Capability Header" at 0x00 {
+        /// 1 for the array.
+        id: u16, "CXL_Capability_ID", RO;
+        /// Version of the array.
+        version: u8[4], "CXL_Capability_Version", RO;
+        /// Version of the whole range.
+        cache_mem_version: u8[4], "CXL_Cache_Mem_Version", RO;
+        /// Entries that follow.
+        size: u8, "Array_Size", RO;
+    }
 }
 
-register!(ArrayHeader: u32, "CXL Capability Header" at 0x00, [
-    Field::new("CXL_Capability_ID", Self::ID_OFFSET, Self::ID_BITS, RO),
-    Field::new("CXL_Capability_Version", Self::VERSION_OFFSET, Self::VERSION_BITS, RO),
-    Field::new(
-        "CXL_Cache_Mem_Version",
-        Self::CACHE_MEM_VERSION_OFFSET,
-        Self::CACHE_MEM_VERSION_BITS,
-        RO,
-    ),
-    Field::new("Array_Size", Self::SIZE_OFFSET, Self::SIZE_BITS, RO),
-]);
-
-/// CXL Capability Array Entry Register, offset 0x04 (CXL r3.1 section 8.2.4.1). The first entry;
-/// each further one is 4 bytes on.
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct ArrayEntry {
-    /// See [`CapabilityId`].
-    pub id: u16,
-    /// Version of the structure.
-    #[bits(4)]
-    pub version: u8,
-    /// Offset in bytes from the array header.
-    #[bits(12)]
-    pub pointer: u16,
+register! {
+    /// CXL Capability Array Entry Register, offset 0x04 (CXL r3.1 section 8.2.4.1). The first
+    /// entry; each further one is 4 bytes on.
+    ArrayEntry: u32, "CXL Capability Array Entry" at 0x04 {
+        /// See [`CapabilityId`].
+        id: u16, "CXL_Capability_ID", RO;
+        /// Version of the structure.
+        version: u8[4], "CXL_Capability_Version", RO;
+        /// Offset in bytes from the array header.
+        pointer: u16[12], "Pointer", RO;
+    }
 }
-
-register!(ArrayEntry: u32, "CXL Capability Array Entry" at 0x04, [
-    Field::new("CXL_Capability_ID", Self::ID_OFFSET, Self::ID_BITS, RO),
-    Field::new("CXL_Capability_Version", Self::VERSION_OFFSET, Self::VERSION_BITS, RO),
-    Field::new("Pointer", Self::POINTER_OFFSET, Self::POINTER_BITS, RO),
-]);
 
 codes! {
     /// IDs of capability structures (table 8-22).

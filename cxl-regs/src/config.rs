@@ -10,10 +10,8 @@ mod text;
 
 use core::fmt;
 
-use bitfield_struct::bitfield;
-
+use crate::access::register;
 use crate::access::rules::{RO, RW, RW1C};
-use crate::access::{Field, register};
 use crate::addr::{Hpa, Span};
 use crate::block::block;
 use crate::codes::codes;
@@ -110,561 +108,290 @@ impl fmt::Display for Sbdf {
     }
 }
 
-/// Vendor and Device ID Register, offset 0x00 (PCIe Base 6.x section 7.5.1.1.1).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct Id {
-    /// Vendor ID; 0xffff where no function answers.
-    pub vendor: u16,
-    /// Device ID.
-    pub device: u16,
+register! {
+    /// Vendor and Device ID Register, offset 0x00 (PCIe Base 6.x section 7.5.1.1.1).
+    Id: u32, "Vendor and Device ID" at 0x00 {
+        /// Vendor ID; 0xffff where no function answers.
+        vendor: u16, "Vendor ID", RO;
+        /// Device ID.
+        device: u16, "Device ID", RO;
+    }
 }
 
-register!(Id: u32, "Vendor and Device ID" at 0x00, [
-    Field::new("Vendor ID", Self::VENDOR_OFFSET, Self::VENDOR_BITS, RO),
-    Field::new("Device ID", Self::DEVICE_OFFSET, Self::DEVICE_BITS, RO),
-]);
-
-/// Command Register, offset 0x04 (PCIe Base 6.x section 7.5.1.1.3).
-#[bitfield(u16)]
-#[derive(PartialEq, Eq)]
-pub struct Command {
-    /// Answers accesses to its I/O BARs.
-    pub io_space: bool,
-    /// Answers accesses to its memory BARs.
-    pub memory_space: bool,
-    /// May issue (or forward upwards) requests.
-    pub bus_master: bool,
-    /// Always 0 in PCIe.
-    pub special_cycle: bool,
-    /// Always 0 in PCIe.
-    pub write_invalidate: bool,
-    /// Always 0 in PCIe.
-    pub palette_snoop: bool,
-    /// Logs poisoned requests.
-    pub parity_response: bool,
-    /// Always 0 in PCIe.
-    pub stepping: bool,
-    /// Reports errors to the root complex.
-    pub serr: bool,
-    /// Always 0 in PCIe.
-    pub fast_back_to_back: bool,
-    /// No INTx.
-    pub interrupt_disable: bool,
-    #[bits(5)]
-    __: u8,
+register! {
+    /// Command Register, offset 0x04 (PCIe Base 6.x section 7.5.1.1.3).
+    Command: u16, "Command" at 0x04 {
+        /// Answers accesses to its I/O BARs.
+        io_space: bool, "I/O Space", RW;
+        /// Answers accesses to its memory BARs.
+        memory_space: bool, "Memory Space", RW;
+        /// May issue (or forward upwards) requests.
+        bus_master: bool, "Bus Master", RW;
+        /// Always 0 in PCIe.
+        special_cycle: bool, "Special Cycle", RO;
+        /// Always 0 in PCIe.
+        write_invalidate: bool, "Memory Write and Invalidate", RO;
+        /// Always 0 in PCIe.
+        palette_snoop: bool, "VGA Palette Snoop", RO;
+        /// Logs poisoned requests.
+        parity_response: bool, "Parity Error Response", RW;
+        /// Always 0 in PCIe.
+        stepping: bool, "IDSEL Stepping", RO;
+        /// Reports errors to the root complex.
+        serr: bool, "SERR#", RW;
+        /// Always 0 in PCIe.
+        fast_back_to_back: bool, "Fast Back-to-Back", RO;
+        /// No INTx.
+        interrupt_disable: bool, "Interrupt Disable", RW;
+        __: u8[5];
+    }
 }
 
-register!(Command: u16, "Command" at 0x04, [
-    Field::new("I/O Space", Self::IO_SPACE_OFFSET, Self::IO_SPACE_BITS, RW),
-    Field::new("Memory Space", Self::MEMORY_SPACE_OFFSET, Self::MEMORY_SPACE_BITS, RW),
-    Field::new("Bus Master", Self::BUS_MASTER_OFFSET, Self::BUS_MASTER_BITS, RW),
-    Field::new("Special Cycle", Self::SPECIAL_CYCLE_OFFSET, Self::SPECIAL_CYCLE_BITS, RO),
-    Field::new(
-        "Memory Write and Invalidate",
-        Self::WRITE_INVALIDATE_OFFSET,
-        Self::WRITE_INVALIDATE_BITS,
-        RO,
-    ),
-    Field::new("VGA Palette Snoop", Self::PALETTE_SNOOP_OFFSET, Self::PALETTE_SNOOP_BITS, RO),
-    Field::new(
-        "Parity Error Response",
-        Self::PARITY_RESPONSE_OFFSET,
-        Self::PARITY_RESPONSE_BITS,
-        RW,
-    ),
-    Field::new("IDSEL Stepping", Self::STEPPING_OFFSET, Self::STEPPING_BITS, RO),
-    Field::new("SERR#", Self::SERR_OFFSET, Self::SERR_BITS, RW),
-    Field::new(
-        "Fast Back-to-Back",
-        Self::FAST_BACK_TO_BACK_OFFSET,
-        Self::FAST_BACK_TO_BACK_BITS,
-        RO,
-    ),
-    Field::new(
-        "Interrupt Disable",
-        Self::INTERRUPT_DISABLE_OFFSET,
-        Self::INTERRUPT_DISABLE_BITS,
-        RW,
-    ),
-]);
-
-/// Status Register, offset 0x06 (PCIe Base 6.x section 7.5.1.1.4).
-#[bitfield(u16)]
-#[derive(PartialEq, Eq)]
-pub struct Status {
-    /// Ready for configuration at once after a reset.
-    pub immediate_readiness: bool,
-    #[bits(2)]
-    __: u8,
-    /// INTx pending.
-    pub interrupt: bool,
-    /// The pointer at 0x34 is valid; always 1 in PCIe.
-    pub capability_list: bool,
-    /// Always 0 in PCIe.
-    pub mhz_66: bool,
-    __: bool,
-    /// Always 0 in PCIe.
-    pub fast_back_to_back: bool,
-    /// Sent or got poison while Parity Error Response was set.
-    pub master_parity_error: bool,
-    /// Always 0 in PCIe.
-    #[bits(2)]
-    pub devsel: u8,
-    /// Completed a request with Completer Abort.
-    pub signaled_target_abort: bool,
-    /// Got a Completer Abort.
-    pub received_target_abort: bool,
-    /// Got an Unsupported Request.
-    pub received_master_abort: bool,
-    /// Sent an error message while SERR# was set.
-    pub signaled_system_error: bool,
-    /// Got poison.
-    pub detected_parity_error: bool,
+register! {
+    /// Status Register, offset 0x06 (PCIe Base 6.x section 7.5.1.1.4).
+    Status: u16, "Status" at 0x06 {
+        /// Ready for configuration at once after a reset.
+        immediate_readiness: bool, "Immediate Readiness", RO;
+        __: u8[2];
+        /// INTx pending.
+        interrupt: bool, "Interrupt Status", RO;
+        /// The pointer at 0x34 is valid; always 1 in PCIe.
+        capability_list: bool, "Capabilities List", RO;
+        /// Always 0 in PCIe.
+        mhz_66: bool, "66 MHz Capable", RO;
+        __: bool;
+        /// Always 0 in PCIe.
+        fast_back_to_back: bool, "Fast Back-to-Back", RO;
+        /// Sent or got poison while Parity Error Response was set.
+        master_parity_error: bool, "Master Data Parity Error", RW1C;
+        /// Always 0 in PCIe.
+        devsel: u8[2], "DEVSEL Timing", RO;
+        /// Completed a request with Completer Abort.
+        signaled_target_abort: bool, "Signaled Target Abort", RW1C;
+        /// Got a Completer Abort.
+        received_target_abort: bool, "Received Target Abort", RW1C;
+        /// Got an Unsupported Request.
+        received_master_abort: bool, "Received Master Abort", RW1C;
+        /// Sent an error message while SERR# was set.
+        signaled_system_error: bool, "Signaled System Error", RW1C;
+        /// Got poison.
+        detected_parity_error: bool, "Detected Parity Error", RW1C;
+    }
 }
 
-register!(Status: u16, "Status" at 0x06, [
-    Field::new(
-        "Immediate Readiness",
-        Self::IMMEDIATE_READINESS_OFFSET,
-        Self::IMMEDIATE_READINESS_BITS,
-        RO,
-    ),
-    Field::new("Interrupt Status", Self::INTERRUPT_OFFSET, Self::INTERRUPT_BITS, RO),
-    Field::new("Capabilities List", Self::CAPABILITY_LIST_OFFSET, Self::CAPABILITY_LIST_BITS, RO),
-    Field::new("66 MHz Capable", Self::MHZ_66_OFFSET, Self::MHZ_66_BITS, RO),
-    Field::new(
-        "Fast Back-to-Back",
-        Self::FAST_BACK_TO_BACK_OFFSET,
-        Self::FAST_BACK_TO_BACK_BITS,
-        RO,
-    ),
-    Field::new(
-        "Master Data Parity Error",
-        Self::MASTER_PARITY_ERROR_OFFSET,
-        Self::MASTER_PARITY_ERROR_BITS,
-        RW1C,
-    ),
-    Field::new("DEVSEL Timing", Self::DEVSEL_OFFSET, Self::DEVSEL_BITS, RO),
-    Field::new(
-        "Signaled Target Abort",
-        Self::SIGNALED_TARGET_ABORT_OFFSET,
-        Self::SIGNALED_TARGET_ABORT_BITS,
-        RW1C,
-    ),
-    Field::new(
-        "Received Target Abort",
-        Self::RECEIVED_TARGET_ABORT_OFFSET,
-        Self::RECEIVED_TARGET_ABORT_BITS,
-        RW1C,
-    ),
-    Field::new(
-        "Received Master Abort",
-        Self::RECEIVED_MASTER_ABORT_OFFSET,
-        Self::RECEIVED_MASTER_ABORT_BITS,
-        RW1C,
-    ),
-    Field::new(
-        "Signaled System Error",
-        Self::SIGNALED_SYSTEM_ERROR_OFFSET,
-        Self::SIGNALED_SYSTEM_ERROR_BITS,
-        RW1C,
-    ),
-    Field::new(
-        "Detected Parity Error",
-        Self::DETECTED_PARITY_ERROR_OFFSET,
-        Self::DETECTED_PARITY_ERROR_BITS,
-        RW1C,
-    ),
-]);
-
-/// Revision ID and Class Code Register, offset 0x08 (PCIe Base 6.x section 7.5.1.1.5).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct Class {
-    /// Revision.
-    pub revision: u8,
-    /// Class, subclass and programming interface, in that order from the top.
-    #[bits(24)]
-    pub code: u32,
+register! {
+    /// Revision ID and Class Code Register, offset 0x08 (PCIe Base 6.x section 7.5.1.1.5).
+    Class: u32, "Revision ID and Class Code" at 0x08 {
+        /// Revision.
+        revision: u8, "Revision ID", RO;
+        /// Class, subclass and programming interface, in that order from the top.
+        code: u32[24], "Class Code", RO;
+    }
 }
 
-register!(Class: u32, "Revision ID and Class Code" at 0x08, [
-    Field::new("Revision ID", Self::REVISION_OFFSET, Self::REVISION_BITS, RO),
-    Field::new("Class Code", Self::CODE_OFFSET, Self::CODE_BITS, RO),
-]);
-
-/// Cache Line Size Register, offset 0x0C (PCIe Base 6.x section 7.5.1.1.7).
-#[bitfield(u8)]
-#[derive(PartialEq, Eq)]
-pub struct CacheLine {
-    /// Of no effect in PCIe.
-    pub size: u8,
+register! {
+    /// Cache Line Size Register, offset 0x0C (PCIe Base 6.x section 7.5.1.1.7).
+    CacheLine: u8, "Cache Line Size" at 0x0C {
+        /// Of no effect in PCIe.
+        size: u8, "Cache Line Size", RW;
+    }
 }
 
-register!(CacheLine: u8, "Cache Line Size" at 0x0C, [
-    Field::new("Cache Line Size", Self::SIZE_OFFSET, Self::SIZE_BITS, RW),
-]);
-
-/// Header Type Register, offset 0x0E (PCIe Base 6.x section 7.5.1.1.9).
-#[bitfield(u8)]
-#[derive(PartialEq, Eq)]
-pub struct HeaderType {
-    /// 0 for an endpoint, 1 for a bridge or port.
-    #[bits(7)]
-    pub layout: u8,
-    /// Functions above 0 may exist.
-    pub multi_function: bool,
+register! {
+    /// Header Type Register, offset 0x0E (PCIe Base 6.x section 7.5.1.1.9).
+    HeaderType: u8, "Header Type" at 0x0E {
+        /// 0 for an endpoint, 1 for a bridge or port.
+        layout: u8[7], "Header Layout", RO;
+        /// Functions above 0 may exist.
+        multi_function: bool, "Multi-Function Device", RO;
+    }
 }
 
-register!(HeaderType: u8, "Header Type" at 0x0E, [
-    Field::new("Header Layout", Self::LAYOUT_OFFSET, Self::LAYOUT_BITS, RO),
-    Field::new("Multi-Function Device", Self::MULTI_FUNCTION_OFFSET, Self::MULTI_FUNCTION_BITS, RO),
-]);
-
-/// Base Address Register, offset 0x10 (PCIe Base 6.x section 7.5.1.2.1). The first of up to six;
-/// each further one is 4 bytes on.
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct Bar {
-    /// Address and type, as [`BarKind`] reads them. How many address bits can be written depends
-    /// on the size; the rest is fixed by the device.
-    pub value: u32,
+register! {
+    /// Base Address Register, offset 0x10 (PCIe Base 6.x section 7.5.1.2.1). The first of up to
+    /// six; each further one is 4 bytes on.
+    Bar: u32, "Base Address" at 0x10 {
+        /// Address and type, as [`BarKind`] reads them. How many address bits can be written
+        /// depends on the size; the rest is fixed by the device.
+        value: u32, "Base Address", RW;
+    }
 }
 
-register!(Bar: u32, "Base Address" at 0x10, [
-    Field::new("Base Address", Self::VALUE_OFFSET, Self::VALUE_BITS, RW),
-]);
-
-/// Subsystem Register, offset 0x2C (PCIe Base 6.x section 7.5.1.2.3).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct Subsystem {
-    /// Subsystem vendor.
-    pub vendor: u16,
-    /// Subsystem.
-    pub device: u16,
+register! {
+    /// Subsystem Register, offset 0x2C (PCIe Base 6.x section 7.5.1.2.3).
+    Subsystem: u32, "Subsystem" at 0x2C {
+        /// Subsystem vendor.
+        vendor: u16, "Subsystem Vendor ID", RO;
+        /// Subsystem.
+        device: u16, "Subsystem ID", RO;
+    }
 }
 
-register!(Subsystem: u32, "Subsystem" at 0x2C, [
-    Field::new("Subsystem Vendor ID", Self::VENDOR_OFFSET, Self::VENDOR_BITS, RO),
-    Field::new("Subsystem ID", Self::DEVICE_OFFSET, Self::DEVICE_BITS, RO),
-]);
-
-/// Capabilities Pointer Register, offset 0x34 (PCIe Base 6.x section 7.5.1.1.11).
-#[bitfield(u8)]
-#[derive(PartialEq, Eq)]
-pub struct CapabilitiesPointer {
-    /// Offset of the first capability.
-    pub pointer: u8,
+register! {
+    /// Capabilities Pointer Register, offset 0x34 (PCIe Base 6.x section 7.5.1.1.11).
+    CapabilitiesPointer: u8, "Capabilities Pointer" at 0x34 {
+        /// Offset of the first capability.
+        pointer: u8, "Capabilities Pointer", RO;
+    }
 }
 
-register!(CapabilitiesPointer: u8, "Capabilities Pointer" at 0x34, [
-    Field::new("Capabilities Pointer", Self::POINTER_OFFSET, Self::POINTER_BITS, RO),
-]);
-
-/// Interrupt Line Register, offset 0x3C (PCIe Base 6.x section 7.5.1.1.12).
-#[bitfield(u8)]
-#[derive(PartialEq, Eq)]
-pub struct InterruptLine {
-    /// For software's use.
-    pub line: u8,
+register! {
+    /// Interrupt Line Register, offset 0x3C (PCIe Base 6.x section 7.5.1.1.12).
+    InterruptLine: u8, "Interrupt Line" at 0x3C {
+        /// For software's use.
+        line: u8, "Interrupt Line", RW;
+    }
 }
 
-register!(InterruptLine: u8, "Interrupt Line" at 0x3C, [
-    Field::new("Interrupt Line", Self::LINE_OFFSET, Self::LINE_BITS, RW),
-]);
-
-/// Interrupt Pin Register, offset 0x3D (PCIe Base 6.x section 7.5.1.1.13).
-#[bitfield(u8)]
-#[derive(PartialEq, Eq)]
-pub struct InterruptPin {
-    /// 1 for INTA; 0 for none.
-    pub pin: u8,
+register! {
+    /// Interrupt Pin Register, offset 0x3D (PCIe Base 6.x section 7.5.1.1.13).
+    InterruptPin: u8, "Interrupt Pin" at 0x3D {
+        /// 1 for INTA; 0 for none.
+        pin: u8, "Interrupt Pin", RO;
+    }
 }
 
-register!(InterruptPin: u8, "Interrupt Pin" at 0x3D, [
-    Field::new("Interrupt Pin", Self::PIN_OFFSET, Self::PIN_BITS, RO),
-]);
-
-/// Bus Numbers Register, offset 0x18 (PCIe Base 6.x section 7.5.1.3.2).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct BusNumbers {
-    /// The bus the bridge sits on; not used by PCIe hardware.
-    pub primary: u8,
-    /// The bus right below.
-    pub secondary: u8,
-    /// The highest bus below.
-    pub subordinate: u8,
-    /// Always 0 in PCIe.
-    pub latency: u8,
+register! {
+    /// Bus Numbers Register, offset 0x18 (PCIe Base 6.x section 7.5.1.3.2).
+    BusNumbers: u32, "Bus Numbers" at 0x18 {
+        /// The bus the bridge sits on; not used by PCIe hardware.
+        primary: u8, "Primary Bus Number", RW;
+        /// The bus right below.
+        secondary: u8, "Secondary Bus Number", RW;
+        /// The highest bus below.
+        subordinate: u8, "Subordinate Bus Number", RW;
+        /// Always 0 in PCIe.
+        latency: u8, "Secondary Latency Timer", RO;
+    }
 }
 
-register!(BusNumbers: u32, "Bus Numbers" at 0x18, [
-    Field::new("Primary Bus Number", Self::PRIMARY_OFFSET, Self::PRIMARY_BITS, RW),
-    Field::new("Secondary Bus Number", Self::SECONDARY_OFFSET, Self::SECONDARY_BITS, RW),
-    Field::new("Subordinate Bus Number", Self::SUBORDINATE_OFFSET, Self::SUBORDINATE_BITS, RW),
-    Field::new("Secondary Latency Timer", Self::LATENCY_OFFSET, Self::LATENCY_BITS, RO),
-]);
-
-/// I/O Base and Limit Register, offset 0x1C (PCIe Base 6.x section 7.5.1.3.6).
-#[bitfield(u16)]
-#[derive(PartialEq, Eq)]
-pub struct IoWindow {
-    /// Width of the addresses: 0 for 16 bits, 1 for 32.
-    #[bits(4)]
-    pub base_width: u8,
-    /// Bits 15:12 of the base.
-    #[bits(4)]
-    pub base: u8,
-    /// Width of the addresses, as of the base.
-    #[bits(4)]
-    pub limit_width: u8,
-    /// Bits 15:12 of the limit.
-    #[bits(4)]
-    pub limit: u8,
+register! {
+    /// I/O Base and Limit Register, offset 0x1C (PCIe Base 6.x section 7.5.1.3.6).
+    IoWindow: u16, "I/O Base and Limit" at 0x1C {
+        /// Width of the addresses: 0 for 16 bits, 1 for 32.
+        base_width: u8[4], "I/O Base Width", RO;
+        /// Bits 15:12 of the base.
+        base: u8[4], "I/O Base", RW;
+        /// Width of the addresses, as of the base.
+        limit_width: u8[4], "I/O Limit Width", RO;
+        /// Bits 15:12 of the limit.
+        limit: u8[4], "I/O Limit", RW;
+    }
 }
 
-register!(IoWindow: u16, "I/O Base and Limit" at 0x1C, [
-    Field::new("I/O Base Width", Self::BASE_WIDTH_OFFSET, Self::BASE_WIDTH_BITS, RO),
-    Field::new("I/O Base", Self::BASE_OFFSET, Self::BASE_BITS, RW),
-    Field::new("I/O Limit Width", Self::LIMIT_WIDTH_OFFSET, Self::LIMIT_WIDTH_BITS, RO),
-    Field::new("I/O Limit", Self::LIMIT_OFFSET, Self::LIMIT_BITS, RW),
-]);
-
-/// Secondary Status Register, offset 0x1E (PCIe Base 6.x section 7.5.1.3.7).
-#[bitfield(u16)]
-#[derive(PartialEq, Eq)]
-pub struct SecondaryStatus {
-    #[bits(5)]
-    __: u8,
-    /// Always 0 in PCIe.
-    pub mhz_66: bool,
-    __: bool,
-    /// Always 0 in PCIe.
-    pub fast_back_to_back: bool,
-    /// Poison on the secondary side.
-    pub master_parity_error: bool,
-    /// Always 0 in PCIe.
-    #[bits(2)]
-    pub devsel: u8,
-    /// Completer Abort sent downwards.
-    pub signaled_target_abort: bool,
-    /// Completer Abort got from below.
-    pub received_target_abort: bool,
-    /// Unsupported Request got from below.
-    pub received_master_abort: bool,
-    /// Error message got from below.
-    pub received_system_error: bool,
-    /// Poison got from below.
-    pub detected_parity_error: bool,
+register! {
+    /// Secondary Status Register, offset 0x1E (PCIe Base 6.x section 7.5.1.3.7).
+    SecondaryStatus: u16, "Secondary Status" at 0x1E {
+        __: u8[5];
+        /// Always 0 in PCIe.
+        mhz_66: bool, "66 MHz Capable", RO;
+        __: bool;
+        /// Always 0 in PCIe.
+        fast_back_to_back: bool, "Fast Back-to-Back", RO;
+        /// Poison on the secondary side.
+        master_parity_error: bool, "Master Data Parity Error", RW1C;
+        /// Always 0 in PCIe.
+        devsel: u8[2], "DEVSEL Timing", RO;
+        /// Completer Abort sent downwards.
+        signaled_target_abort: bool, "Signaled Target Abort", RW1C;
+        /// Completer Abort got from below.
+        received_target_abort: bool, "Received Target Abort", RW1C;
+        /// Unsupported Request got from below.
+        received_master_abort: bool, "Received Master Abort", RW1C;
+        /// Error message got from below.
+        received_system_error: bool, "Received System Error", RW1C;
+        /// Poison got from below.
+        detected_parity_error: bool, "Detected Parity Error", RW1C;
+    }
 }
 
-register!(SecondaryStatus: u16, "Secondary Status" at 0x1E, [
-    Field::new("66 MHz Capable", Self::MHZ_66_OFFSET, Self::MHZ_66_BITS, RO),
-    Field::new(
-        "Fast Back-to-Back",
-        Self::FAST_BACK_TO_BACK_OFFSET,
-        Self::FAST_BACK_TO_BACK_BITS,
-        RO,
-    ),
-    Field::new(
-        "Master Data Parity Error",
-        Self::MASTER_PARITY_ERROR_OFFSET,
-        Self::MASTER_PARITY_ERROR_BITS,
-        RW1C,
-    ),
-    Field::new("DEVSEL Timing", Self::DEVSEL_OFFSET, Self::DEVSEL_BITS, RO),
-    Field::new(
-        "Signaled Target Abort",
-        Self::SIGNALED_TARGET_ABORT_OFFSET,
-        Self::SIGNALED_TARGET_ABORT_BITS,
-        RW1C,
-    ),
-    Field::new(
-        "Received Target Abort",
-        Self::RECEIVED_TARGET_ABORT_OFFSET,
-        Self::RECEIVED_TARGET_ABORT_BITS,
-        RW1C,
-    ),
-    Field::new(
-        "Received Master Abort",
-        Self::RECEIVED_MASTER_ABORT_OFFSET,
-        Self::RECEIVED_MASTER_ABORT_BITS,
-        RW1C,
-    ),
-    Field::new(
-        "Received System Error",
-        Self::RECEIVED_SYSTEM_ERROR_OFFSET,
-        Self::RECEIVED_SYSTEM_ERROR_BITS,
-        RW1C,
-    ),
-    Field::new(
-        "Detected Parity Error",
-        Self::DETECTED_PARITY_ERROR_OFFSET,
-        Self::DETECTED_PARITY_ERROR_BITS,
-        RW1C,
-    ),
-]);
-
-/// Memory Base Register, offset 0x20 (PCIe Base 6.x section 7.5.1.3.8).
-#[bitfield(u16)]
-#[derive(PartialEq, Eq)]
-pub struct MemoryBase {
-    #[bits(4)]
-    __: u8,
-    /// Address bits 31:20.
-    #[bits(12)]
-    pub address: u16,
+register! {
+    /// Memory Base Register, offset 0x20 (PCIe Base 6.x section 7.5.1.3.8).
+    MemoryBase: u16, "Memory Base" at 0x20 {
+        __: u8[4];
+        /// Address bits 31:20.
+        address: u16[12], "Memory Base", RW;
+    }
 }
 
-register!(MemoryBase: u16, "Memory Base" at 0x20, [
-    Field::new("Memory Base", Self::ADDRESS_OFFSET, Self::ADDRESS_BITS, RW),
-]);
-
-/// Memory Limit Register, offset 0x22 (PCIe Base 6.x section 7.5.1.3.8).
-#[bitfield(u16)]
-#[derive(PartialEq, Eq)]
-pub struct MemoryLimit {
-    #[bits(4)]
-    __: u8,
-    /// Address bits 31:20.
-    #[bits(12)]
-    pub address: u16,
+register! {
+    /// Memory Limit Register, offset 0x22 (PCIe Base 6.x section 7.5.1.3.8).
+    MemoryLimit: u16, "Memory Limit" at 0x22 {
+        __: u8[4];
+        /// Address bits 31:20.
+        address: u16[12], "Memory Limit", RW;
+    }
 }
 
-register!(MemoryLimit: u16, "Memory Limit" at 0x22, [
-    Field::new("Memory Limit", Self::ADDRESS_OFFSET, Self::ADDRESS_BITS, RW),
-]);
-
-/// Prefetchable Memory Base Register, offset 0x24 (PCIe Base 6.x section 7.5.1.3.9).
-#[bitfield(u16)]
-#[derive(PartialEq, Eq)]
-pub struct PrefetchableBase {
-    /// 1 if the upper 32 bits exist.
-    #[bits(4)]
-    pub width: u8,
-    /// Address bits 31:20.
-    #[bits(12)]
-    pub address: u16,
+register! {
+    /// Prefetchable Memory Base Register, offset 0x24 (PCIe Base 6.x section 7.5.1.3.9).
+    PrefetchableBase: u16, "Prefetchable Memory Base" at 0x24 {
+        /// 1 if the upper 32 bits exist.
+        width: u8[4], "Address Width", RO;
+        /// Address bits 31:20.
+        address: u16[12], "Prefetchable Memory Base", RW;
+    }
 }
 
-register!(PrefetchableBase: u16, "Prefetchable Memory Base" at 0x24, [
-    Field::new("Address Width", Self::WIDTH_OFFSET, Self::WIDTH_BITS, RO),
-    Field::new("Prefetchable Memory Base", Self::ADDRESS_OFFSET, Self::ADDRESS_BITS, RW),
-]);
-
-/// Prefetchable Memory Limit Register, offset 0x26 (PCIe Base 6.x section 7.5.1.3.9).
-#[bitfield(u16)]
-#[derive(PartialEq, Eq)]
-pub struct PrefetchableLimit {
-    /// 1 if the upper 32 bits exist.
-    #[bits(4)]
-    pub width: u8,
-    /// Address bits 31:20.
-    #[bits(12)]
-    pub address: u16,
+register! {
+    /// Prefetchable Memory Limit Register, offset 0x26 (PCIe Base 6.x section 7.5.1.3.9).
+    PrefetchableLimit: u16, "Prefetchable Memory Limit" at 0x26 {
+        /// 1 if the upper 32 bits exist.
+        width: u8[4], "Address Width", RO;
+        /// Address bits 31:20.
+        address: u16[12], "Prefetchable Memory Limit", RW;
+    }
 }
 
-register!(PrefetchableLimit: u16, "Prefetchable Memory Limit" at 0x26, [
-    Field::new("Address Width", Self::WIDTH_OFFSET, Self::WIDTH_BITS, RO),
-    Field::new("Prefetchable Memory Limit", Self::ADDRESS_OFFSET, Self::ADDRESS_BITS, RW),
-]);
-
-/// Prefetchable Base Upper 32 Bits Register, offset 0x28 (PCIe Base 6.x section 7.5.1.3.10).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct PrefetchableBaseUpper {
-    /// Address bits 63:32.
-    pub address: u32,
+register! {
+    /// Prefetchable Base Upper 32 Bits Register, offset 0x28 (PCIe Base 6.x section 7.5.1.3.10).
+    PrefetchableBaseUpper: u32, "Prefetchable Base Upper 32 Bits" at 0x28 {
+        /// Address bits 63:32.
+        address: u32, "Prefetchable Base Upper 32 Bits", RW;
+    }
 }
 
-register!(PrefetchableBaseUpper: u32, "Prefetchable Base Upper 32 Bits" at 0x28, [
-    Field::new("Prefetchable Base Upper 32 Bits", Self::ADDRESS_OFFSET, Self::ADDRESS_BITS, RW),
-]);
-
-/// Prefetchable Limit Upper 32 Bits Register, offset 0x2C (PCIe Base 6.x section 7.5.1.3.10).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct PrefetchableLimitUpper {
-    /// Address bits 63:32.
-    pub address: u32,
+register! {
+    /// Prefetchable Limit Upper 32 Bits Register, offset 0x2C (PCIe Base 6.x section 7.5.1.3.10).
+    PrefetchableLimitUpper: u32, "Prefetchable Limit Upper 32 Bits" at 0x2C {
+        /// Address bits 63:32.
+        address: u32, "Prefetchable Limit Upper 32 Bits", RW;
+    }
 }
 
-register!(PrefetchableLimitUpper: u32, "Prefetchable Limit Upper 32 Bits" at 0x2C, [
-    Field::new("Prefetchable Limit Upper 32 Bits", Self::ADDRESS_OFFSET, Self::ADDRESS_BITS, RW),
-]);
-
-/// I/O Base and Limit Upper 16 Bits Register, offset 0x30 (PCIe Base 6.x section 7.5.1.3.11).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct IoWindowUpper {
-    /// Bits 31:16 of the base; 0 without 32-bit I/O.
-    pub base: u16,
-    /// Bits 31:16 of the limit; 0 without 32-bit I/O.
-    pub limit: u16,
+register! {
+    /// I/O Base and Limit Upper 16 Bits Register, offset 0x30 (PCIe Base 6.x section 7.5.1.3.11).
+    IoWindowUpper: u32, "I/O Base and Limit Upper 16 Bits" at 0x30 {
+        /// Bits 31:16 of the base; 0 without 32-bit I/O.
+        base: u16, "I/O Base Upper 16 Bits", RO;
+        /// Bits 31:16 of the limit; 0 without 32-bit I/O.
+        limit: u16, "I/O Limit Upper 16 Bits", RO;
+    }
 }
 
-register!(IoWindowUpper: u32, "I/O Base and Limit Upper 16 Bits" at 0x30, [
-    Field::new("I/O Base Upper 16 Bits", Self::BASE_OFFSET, Self::BASE_BITS, RO),
-    Field::new("I/O Limit Upper 16 Bits", Self::LIMIT_OFFSET, Self::LIMIT_BITS, RO),
-]);
-
-/// Bridge Control Register, offset 0x3E (PCIe Base 6.x section 7.5.1.3.13).
-#[bitfield(u16)]
-#[derive(PartialEq, Eq)]
-pub struct BridgeControl {
-    /// Logs poison on the secondary side.
-    pub parity_response: bool,
-    /// Forwards error messages upwards.
-    pub serr: bool,
-    /// Keeps ISA aliases off the I/O window.
-    pub isa: bool,
-    /// Forwards the VGA ranges.
-    pub vga: bool,
-    /// Decodes 16 bits of VGA I/O.
-    pub vga_16: bool,
-    /// Always 0 in PCIe.
-    pub master_abort_mode: bool,
-    /// While 1, the link below is in hot reset. On a CXL port only if the port's Unmask SBR is
-    /// set.
-    pub secondary_bus_reset: bool,
-    /// Always 0 in PCIe.
-    pub fast_back_to_back: bool,
-    __: u8,
+register! {
+    /// Bridge Control Register, offset 0x3E (PCIe Base 6.x section 7.5.1.3.13).
+    BridgeControl: u16, "Bridge Control" at 0x3E {
+        /// Logs poison on the secondary side.
+        parity_response: bool, "Parity Error Response Enable", RW;
+        /// Forwards error messages upwards.
+        serr: bool, "SERR# Enable", RW;
+        /// Keeps ISA aliases off the I/O window.
+        isa: bool, "ISA Enable", RW;
+        /// Forwards the VGA ranges.
+        vga: bool, "VGA Enable", RW;
+        /// Decodes 16 bits of VGA I/O.
+        vga_16: bool, "VGA 16-bit Decode", RW;
+        /// Always 0 in PCIe.
+        master_abort_mode: bool, "Master Abort Mode", RO;
+        /// While 1, the link below is in hot reset. On a CXL port only if the port's Unmask SBR is
+        /// set.
+        secondary_bus_reset: bool, "Secondary Bus Reset", RW;
+        /// Always 0 in PCIe.
+        fast_back_to_back: bool, "Fast Back-to-Back Enable", RO;
+        __: u8;
+    }
 }
-
-register!(BridgeControl: u16, "Bridge Control" at 0x3E, [
-    Field::new(
-        "Parity Error Response Enable",
-        Self::PARITY_RESPONSE_OFFSET,
-        Self::PARITY_RESPONSE_BITS,
-        RW,
-    ),
-    Field::new("SERR# Enable", Self::SERR_OFFSET, Self::SERR_BITS, RW),
-    Field::new("ISA Enable", Self::ISA_OFFSET, Self::ISA_BITS, RW),
-    Field::new("VGA Enable", Self::VGA_OFFSET, Self::VGA_BITS, RW),
-    Field::new("VGA 16-bit Decode", Self::VGA_16_OFFSET, Self::VGA_16_BITS, RW),
-    Field::new(
-        "Master Abort Mode",
-        Self::MASTER_ABORT_MODE_OFFSET,
-        Self::MASTER_ABORT_MODE_BITS,
-        RO,
-    ),
-    Field::new(
-        "Secondary Bus Reset",
-        Self::SECONDARY_BUS_RESET_OFFSET,
-        Self::SECONDARY_BUS_RESET_BITS,
-        RW,
-    ),
-    Field::new(
-        "Fast Back-to-Back Enable",
-        Self::FAST_BACK_TO_BACK_OFFSET,
-        Self::FAST_BACK_TO_BACK_BITS,
-        RO,
-    ),
-]);
 
 codes! {
     /// Class codes that a CXL hierarchy is made of.

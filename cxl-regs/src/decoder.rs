@@ -261,11 +261,9 @@ impl Decoder {
         component: Component,
         capability: Capability,
     ) -> Result<Self, DecodeError> {
-        // With the low bits, which `DecoderImage` hides: `check` refuses them.
-        let raw = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
-        let base = raw(image.base_high, image.base_low);
-        let size = raw(image.size_high, image.size_low);
-        let span = Span::new(Hpa(base), size).map_err(|error| match error {
+        // With the low bits: `check` refuses them.
+        let (base, size) = (Hpa(image.raw_base()), image.raw_size());
+        let span = Span::new(base, size).map_err(|error| match error {
             SpanError::Empty { base } => DecodeError::ZeroSize { base },
             SpanError::Wraps { base, size } => DecodeError::Wraps { base, size },
         })?;
@@ -293,7 +291,7 @@ impl Decoder {
         let route = if component.routes() {
             Route::Targets(Targets(image.targets()))
         } else {
-            Route::Skip(raw(image.route_high, image.route_low))
+            Route::Skip(image.raw_route())
         };
         let set_position = control.set_position();
         let decoder = Self { span, interleave, coherency, uio, set_position, route };

@@ -11,15 +11,18 @@ pub mod port;
 
 use core::fmt;
 
-use bitfield_struct::bitfield;
-
 use crate::access::rules::RO;
-use crate::access::{Field, register};
-use crate::block;
+use crate::access::{Spec, register};
+use crate::block::{self, Row};
 use crate::codes::codes;
 use crate::config::{
     CONFIG_SIZE, ExtendedCapabilities, ExtendedCapabilityId, ExtendedHeader, WalkError,
 };
+
+use device::{DeviceDvsec, DeviceDvsecTail};
+use flex_bus::{FlexBusDvsec, FlexBusTail};
+use gpf::{GpfDeviceDvsec, GpfPortDvsec};
+use port::PortDvsec;
 
 /// The vendor ID of the CXL Consortium.
 pub const CXL_VENDOR: u16 = 0x1E98;
@@ -48,37 +51,25 @@ codes! {
     }
 }
 
-/// Designated Vendor-Specific Header 1 Register, offset 0x04 (PCIe Base 6.x section 7.9.6.2).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct DvsecHeader1 {
-    /// Who defines the ID; 0x1E98 for CXL.
-    pub vendor: u16,
-    /// Revision of the layout.
-    #[bits(4)]
-    pub revision: u8,
-    /// Bytes, from the extended capability header on.
-    #[bits(12)]
-    pub length: u16,
+register! {
+    /// Designated Vendor-Specific Header 1 Register, offset 0x04 (PCIe Base 6.x section 7.9.6.2).
+    DvsecHeader1: u32, "Designated Vendor-Specific Header 1" at 0x04 {
+        /// Who defines the ID; 0x1E98 for CXL.
+        vendor: u16, "DVSEC Vendor ID", RO;
+        /// Revision of the layout.
+        revision: u8[4], "DVSEC Revision", RO;
+        /// Bytes, from the extended capability header on.
+        length: u16[12], "DVSEC Length", RO;
+    }
 }
 
-register!(DvsecHeader1: u32, "Designated Vendor-Specific Header 1" at 0x04, [
-    Field::new("DVSEC Vendor ID", Self::VENDOR_OFFSET, Self::VENDOR_BITS, RO),
-    Field::new("DVSEC Revision", Self::REVISION_OFFSET, Self::REVISION_BITS, RO),
-    Field::new("DVSEC Length", Self::LENGTH_OFFSET, Self::LENGTH_BITS, RO),
-]);
-
-/// Designated Vendor-Specific Header 2 Register, offset 0x08 (PCIe Base 6.x section 7.9.6.3).
-#[bitfield(u16)]
-#[derive(PartialEq, Eq)]
-pub struct DvsecHeader2 {
-    /// See [`DvsecId`].
-    pub id: u16,
+register! {
+    /// Designated Vendor-Specific Header 2 Register, offset 0x08 (PCIe Base 6.x section 7.9.6.3).
+    DvsecHeader2: u16, "Designated Vendor-Specific Header 2" at 0x08 {
+        /// See [`DvsecId`].
+        id: u16, "DVSEC ID", RO;
+    }
 }
-
-register!(DvsecHeader2: u16, "Designated Vendor-Specific Header 2" at 0x08, [
-    Field::new("DVSEC ID", Self::ID_OFFSET, Self::ID_BITS, RO),
-]);
 
 /// A block of registers behind the three header registers that every DVSEC starts with.
 macro_rules! dvsec {
@@ -152,6 +143,34 @@ impl Dvsec {
     /// Whether the register block is there whole.
     pub const fn has(&self, extent: core::ops::Range<u16>) -> bool {
         extent.end <= self.length
+    }
+
+    /// Its registers with their values: those of the blocks that it is long enough for, and none of
+    /// an ID without a layout here. The entries of a register locator are
+    /// [`Locations`](locator::Locations).
+    pub fn rows(&self, mut reader: impl FnMut(u16) -> u32) -> impl Iterator<Item = Row> {
+        let blocks: &[(&[&str], &[Spec])] = match self.id {
+            DvsecId::Device => &[
+                (DeviceDvsec::LABELS, DeviceDvsec::REGISTERS),
+                (DeviceDvsecTail::LABELS, DeviceDvsecTail::REGISTERS),
+            ],
+            DvsecId::PortExtensions => &[(PortDvsec::LABELS, PortDvsec::REGISTERS)],
+            DvsecId::GpfPort => &[(GpfPortDvsec::LABELS, GpfPortDvsec::REGISTERS)],
+            DvsecId::GpfDevice => &[(GpfDeviceDvsec::LABELS, GpfDeviceDvsec::REGISTERS)],
+            DvsecId::FlexBusPort => &[
+                (FlexBusDvsec::LABELS, FlexBusDvsec::REGISTERS),
+                (FlexBusTail::LABELS, FlexBusTail::REGISTERS),
+            ],
+            _ => &[],
+        };
+        let dvsec = *self;
+        let there = blocks.iter().filter(move |(_, specs)| dvsec.has(block::extent(specs)));
+        let registers = there.flat_map(|(labels, specs)| labels.iter().zip(*specs));
+        registers.map(move |(&label, &spec)| Row {
+            label,
+            spec,
+            raw: block::read_raw(&mut reader, dvsec.offset, &spec),
+        })
     }
 }
 

@@ -4,8 +4,6 @@
 //! **Invariant**: every register type here holds any bit pattern. What is legal is judged by
 //! [`Decoder`](crate::Decoder), never here.
 
-use bitfield_struct::bitfield;
-
 use crate::access::rules::{RESERVED, RO, RW, RWL};
 use crate::access::{Class, Feature, Field, Register, Rule, Spec, register};
 use crate::addr::DECODER_UNIT;
@@ -60,55 +58,35 @@ pub const fn structure_length(decoders: u8) -> u16 {
     decoder_offset(decoders)
 }
 
-/// HDM Decoder Capability Register, offset 0x00 (section 8.2.4.20.1).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct Capability {
-    /// Encoded number of decoders; see [`Capability::decoders`].
-    #[bits(4)]
-    pub decoder_count: u8,
-    /// Number of target ports a decoder can list: 1, 2, 4 or 8. Devices: ignored.
-    #[bits(4)]
-    pub target_count: u8,
-    /// HPA bits 11:8 can select.
-    pub interleave_11_8: bool,
-    /// HPA bits 14:12 can select.
-    pub interleave_14_12: bool,
-    /// Can return poison on a decode error.
-    pub poison_on_error: bool,
-    /// 3, 6 and 12 ways (devices only).
-    pub ways_3_6_12: bool,
-    /// 16 ways (devices only).
-    pub ways_16: bool,
-    /// Unordered I/O to the decoders' memory.
-    pub uio: bool,
-    #[bits(2)]
-    __: u8,
-    /// Number of decoders that can do UIO (host bridges and upstream ports).
-    #[bits(4)]
-    pub uio_decoders: u8,
-    /// Can return MemData-NXM.
-    pub mem_data_nxm: bool,
-    /// Coherency models a device supports: 0 unknown, 1 device-coherent, 2 host-only, 3 both.
-    #[bits(2)]
-    pub coherency_models: u8,
-    #[bits(9)]
-    __: u16,
+register! {
+    /// HDM Decoder Capability Register, offset 0x00 (section 8.2.4.20.1).
+    Capability: u32, "HDM Decoder Capability" at (offset_of!(HdmBlock, capability)) {
+        /// Encoded number of decoders; see [`Capability::decoders`].
+        decoder_count: u8[4], "Decoder Count", RO;
+        /// Number of target ports a decoder can list: 1, 2, 4 or 8. Devices: ignored.
+        target_count: u8[4], "Target Count", RESERVED, RO;
+        /// HPA bits 11:8 can select.
+        interleave_11_8: bool, "A11to8 Interleave", RO;
+        /// HPA bits 14:12 can select.
+        interleave_14_12: bool, "A14to12 Interleave", RO;
+        /// Can return poison on a decode error.
+        poison_on_error: bool, "Poison On Error", RO;
+        /// 3, 6 and 12 ways (devices only).
+        ways_3_6_12: bool, "3,6,12 Way", RO, RESERVED;
+        /// 16 ways (devices only).
+        ways_16: bool, "16 Way", RO, RESERVED;
+        /// Unordered I/O to the decoders' memory.
+        uio: bool, "UIO", RO;
+        __: u8[2];
+        /// Number of decoders that can do UIO (host bridges and upstream ports).
+        uio_decoders: u8[4], "UIO Decoder Count", RESERVED, RO;
+        /// Can return MemData-NXM.
+        mem_data_nxm: bool, "MemData-NXM", RO;
+        /// Coherency models a device supports: 0 unknown, 1 device-coherent, 2 host-only, 3 both.
+        coherency_models: u8[2], "Coherency Models", RO, RESERVED;
+        __: u16[9];
+    }
 }
-
-register!(Capability: u32, "HDM Decoder Capability" at offset_of!(HdmBlock, capability), [
-    Field::new("Decoder Count", Self::DECODER_COUNT_OFFSET, Self::DECODER_COUNT_BITS, RO),
-    Field::split("Target Count", Self::TARGET_COUNT_OFFSET, Self::TARGET_COUNT_BITS, RESERVED, RO),
-    Field::new("A11to8 Interleave", Self::INTERLEAVE_11_8_OFFSET, Self::INTERLEAVE_11_8_BITS, RO),
-    Field::new("A14to12 Interleave", Self::INTERLEAVE_14_12_OFFSET, Self::INTERLEAVE_14_12_BITS, RO),
-    Field::new("Poison On Error", Self::POISON_ON_ERROR_OFFSET, Self::POISON_ON_ERROR_BITS, RO),
-    Field::split("3,6,12 Way", Self::WAYS_3_6_12_OFFSET, Self::WAYS_3_6_12_BITS, RO, RESERVED),
-    Field::split("16 Way", Self::WAYS_16_OFFSET, Self::WAYS_16_BITS, RO, RESERVED),
-    Field::new("UIO", Self::UIO_OFFSET, Self::UIO_BITS, RO),
-    Field::split("UIO Decoder Count", Self::UIO_DECODERS_OFFSET, Self::UIO_DECODERS_BITS, RESERVED, RO),
-    Field::new("MemData-NXM", Self::MEM_DATA_NXM_OFFSET, Self::MEM_DATA_NXM_BITS, RO),
-    Field::split("Coherency Models", Self::COHERENCY_MODELS_OFFSET, Self::COHERENCY_MODELS_BITS, RO, RESERVED),
-]);
 
 /// The number of decoders behind each count code. Not `2 * code` beyond code 8.
 const DECODER_COUNTS: [u8; 13] = [1, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32];
@@ -138,83 +116,53 @@ impl Capability {
     }
 }
 
-/// HDM Decoder Global Control Register, offset 0x04 (section 8.2.4.20.2). No lock freezes it.
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct GlobalControl {
-    /// Return poison when no decoder matches.
-    pub poison_on_error: bool,
-    /// HDM Decoder Enable. Devices only: the decoders of bridges and switches are always in use.
-    pub decoder_enable: bool,
-    #[bits(30)]
-    __: u32,
+register! {
+    /// HDM Decoder Global Control Register, offset 0x04 (section 8.2.4.20.2). No lock freezes it.
+    GlobalControl: u32, "HDM Decoder Global Control" at (offset_of!(HdmBlock, global_control)) {
+        /// Return poison when no decoder matches.
+        poison_on_error: bool, "Poison On Decode Error Enable",
+            Rule::with(Class::Rw, Feature::Poison);
+        /// HDM Decoder Enable. Devices only: the decoders of bridges and switches are always in
+        /// use.
+        decoder_enable: bool, "HDM Decoder Enable", RW, RO;
+        __: u32[30];
+    }
 }
 
-register!(GlobalControl: u32, "HDM Decoder Global Control" at offset_of!(HdmBlock, global_control), [
-    Field::new(
-        "Poison On Decode Error Enable",
-        Self::POISON_ON_ERROR_OFFSET,
-        Self::POISON_ON_ERROR_BITS,
-        Rule::with(Class::Rw, Feature::Poison),
-    ),
-    Field::split("HDM Decoder Enable", Self::DECODER_ENABLE_OFFSET, Self::DECODER_ENABLE_BITS, RW, RO),
-]);
-
-/// HDM Decoder n Control Register, decoder offset 0x10 (section 8.2.4.20.7).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct Control {
-    /// IG: granularity code.
-    #[bits(4)]
-    pub granularity: u8,
-    /// IW: ways code.
-    #[bits(4)]
-    pub ways: u8,
-    /// Freeze the decoder once it is committed.
-    pub lock_on_commit: bool,
-    /// 0 to 1 starts a commit, 1 to 0 takes it back.
-    pub commit: bool,
-    /// The decoder is in use.
-    pub committed: bool,
-    /// The commit was refused.
-    pub error_not_committed: bool,
-    /// Target Range Type: 0 device-coherent, 1 host-only coherent.
-    pub host_only: bool,
-    /// BI: device-coherent through back-invalidate.
-    pub back_invalidate: bool,
-    /// UIO: unordered I/O may use the range.
-    pub uio: bool,
-    __: bool,
-    /// UIG: granularity code of UIO.
-    #[bits(4)]
-    pub uio_granularity: u8,
-    /// UIW: ways code of UIO.
-    #[bits(4)]
-    pub uio_ways: u8,
-    /// ISP: position in the interleave set.
-    #[bits(4)]
-    pub set_position: u8,
-    #[bits(4)]
-    __: u8,
+register! {
+    /// HDM Decoder n Control Register, decoder offset 0x10 (section 8.2.4.20.7).
+    Control: u32, "HDM Decoder Control" at (offset_of!(DecoderBlock, control)) {
+        /// IG: granularity code.
+        granularity: u8[4], "IG", RWL;
+        /// IW: ways code.
+        ways: u8[4], "IW", RWL;
+        /// Freeze the decoder once it is committed.
+        lock_on_commit: bool, "Lock On Commit", RWL;
+        /// 0 to 1 starts a commit, 1 to 0 takes it back.
+        commit: bool, "Commit", RWL;
+        /// The decoder is in use.
+        committed: bool, "Committed", RO;
+        /// The commit was refused.
+        error_not_committed: bool, "Error Not Committed", RO;
+        /// Target Range Type: 0 device-coherent, 1 host-only coherent.
+        host_only: bool, "Target Range Type", RWL;
+        /// BI: device-coherent through back-invalidate.
+        back_invalidate: bool, "BI", RWL_BI;
+        /// UIO: unordered I/O may use the range.
+        uio: bool, "UIO", RWL_UIO;
+        __: bool;
+        /// UIG: granularity code of UIO.
+        uio_granularity: u8[4], "UIG", RESERVED, RWL_UIO;
+        /// UIW: ways code of UIO.
+        uio_ways: u8[4], "UIW", RESERVED, RWL_UIO;
+        /// ISP: position in the interleave set.
+        set_position: u8[4], "ISP", RWL_BI, RWL_UIO;
+        __: u8[4];
+    }
 }
 
 const RWL_UIO: Rule = Rule::with(Class::Rwl, Feature::Uio);
 const RWL_BI: Rule = Rule::with(Class::Rwl, Feature::BackInvalidate);
-
-register!(Control: u32, "HDM Decoder Control" at offset_of!(DecoderBlock, control), [
-    Field::new("IG", Self::GRANULARITY_OFFSET, Self::GRANULARITY_BITS, RWL),
-    Field::new("IW", Self::WAYS_OFFSET, Self::WAYS_BITS, RWL),
-    Field::new("Lock On Commit", Self::LOCK_ON_COMMIT_OFFSET, Self::LOCK_ON_COMMIT_BITS, RWL),
-    Field::new("Commit", Self::COMMIT_OFFSET, Self::COMMIT_BITS, RWL),
-    Field::new("Committed", Self::COMMITTED_OFFSET, Self::COMMITTED_BITS, RO),
-    Field::new("Error Not Committed", Self::ERROR_NOT_COMMITTED_OFFSET, Self::ERROR_NOT_COMMITTED_BITS, RO),
-    Field::new("Target Range Type", Self::HOST_ONLY_OFFSET, Self::HOST_ONLY_BITS, RWL),
-    Field::new("BI", Self::BACK_INVALIDATE_OFFSET, Self::BACK_INVALIDATE_BITS, RWL_BI),
-    Field::new("UIO", Self::UIO_OFFSET, Self::UIO_BITS, RWL_UIO),
-    Field::split("UIG", Self::UIO_GRANULARITY_OFFSET, Self::UIO_GRANULARITY_BITS, RESERVED, RWL_UIO),
-    Field::split("UIW", Self::UIO_WAYS_OFFSET, Self::UIO_WAYS_BITS, RESERVED, RWL_UIO),
-    Field::split("ISP", Self::SET_POSITION_OFFSET, Self::SET_POSITION_BITS, RWL_BI, RWL_UIO),
-]);
 
 impl Control {
     /// Whether a commit has come to an end, one way or the other.
@@ -228,18 +176,10 @@ impl Control {
     }
 }
 
-/// The low dword of a base, size or skip: only bits 31:28 exist.
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-struct UnitLow {
-    #[bits(28)]
-    __: u32,
-    #[bits(4)]
-    units: u8,
-}
+/// The lowest bit that a base, size or skip has.
+const UNIT_BIT: usize = DECODER_UNIT.trailing_zeros() as usize;
 
-const UNIT_LOW: &[Field] =
-    &[Field::new("[31:28]", UnitLow::UNITS_OFFSET, UnitLow::UNITS_BITS, RWL)];
+const UNIT_LOW: &[Field] = &[Field::new("[31:28]", UNIT_BIT, 4, RWL)];
 const UNIT_HIGH: &[Field] = &[Field::new("[63:32]", 0, 32, RWL)];
 /// Targets are one byte each in a port; in a device the dword is the low half of the skip.
 const ROUTE_LOW: &[Field] = &[
@@ -247,7 +187,7 @@ const ROUTE_LOW: &[Field] = &[
     Field::split("Target Port 1", 8, 8, RESERVED, RWL),
     Field::split("Target Port 2", 16, 8, RESERVED, RWL),
     Field::split("Target Port 3", 24, 8, RESERVED, RWL),
-    Field::split("[31:28]", UnitLow::UNITS_OFFSET, UnitLow::UNITS_BITS, RWL, RESERVED),
+    Field::split("[31:28]", UNIT_BIT, 4, RWL, RESERVED),
 ];
 const ROUTE_HIGH: &[Field] = &[
     Field::split("Target Port 4", 0, 8, RESERVED, RWL),
@@ -302,11 +242,13 @@ pub struct DecoderImage {
     pub reserved: u32,
 }
 
-/// The low bits that a base, size or skip does not have.
-const BELOW_UNIT: u32 = (DECODER_UNIT - 1) as u32;
-
 const fn join(high: u32, low: u32) -> u64 {
-    (high as u64) << 32 | (low & !BELOW_UNIT) as u64
+    (high as u64) << 32 | low as u64
+}
+
+/// The value without the low bits that a base, size or skip does not have.
+const fn whole_units(value: u64) -> u64 {
+    value & !(DECODER_UNIT - 1)
 }
 
 const fn split(value: u64) -> (u32, u32) {
@@ -345,24 +287,39 @@ impl DecoderImage {
         ]
     }
 
+    /// The base as read, reserved low bits included.
+    pub const fn raw_base(self) -> u64 {
+        join(self.base_high, self.base_low)
+    }
+
+    /// The size as read, reserved low bits included.
+    pub const fn raw_size(self) -> u64 {
+        join(self.size_high, self.size_low)
+    }
+
+    /// The last two dwords as read: the DPA skip of a device's decoder, a port's targets.
+    pub const fn raw_route(self) -> u64 {
+        join(self.route_high, self.route_low)
+    }
+
     /// The base; reserved low bits are ignored.
     pub const fn base(self) -> u64 {
-        join(self.base_high, self.base_low)
+        whole_units(self.raw_base())
     }
 
     /// The size; reserved low bits are ignored.
     pub const fn size(self) -> u64 {
-        join(self.size_high, self.size_low)
+        whole_units(self.raw_size())
     }
 
     /// The DPA skip of a device's decoder; reserved low bits are ignored.
     pub const fn skip(self) -> u64 {
-        join(self.route_high, self.route_low)
+        whole_units(self.raw_route())
     }
 
     /// The target list of a port's decoder, way 0 first.
     pub const fn targets(self) -> [u8; 8] {
-        ((self.route_high as u64) << 32 | self.route_low as u64).to_le_bytes()
+        self.raw_route().to_le_bytes()
     }
 
     /// The control register.
@@ -405,7 +362,6 @@ const _: () = {
     assert!(DECODER_SIZE == 0x20);
     assert!(decoder_offset(0) == 0x10 && decoder_offset(31) == 0x3F0);
     assert!(structure_length(32) as usize == size_of::<HdmBlock>());
-    assert!(BELOW_UNIT == 0x0FFF_FFFF);
     let mut i = 0;
     while i < DECODER_SPECS.len() {
         assert!(DECODER_SPECS[i].offset as usize == 4 * i);

@@ -1,7 +1,10 @@
 #![doc = include_str!("../README.md")]
+//!
+//! **Invariant**: nothing here reads or writes hardware, allocates, or panics on any input.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
+#![allow(clippy::result_unit_err, reason = "the checked setters of bitfield-struct")]
 
 pub mod access;
 pub mod acpi;

@@ -8,303 +8,173 @@
 
 use core::fmt;
 
-use bitfield_struct::bitfield;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::access::rules::{RO, RW};
-use crate::access::{Field, Register, register};
+use crate::access::{Register, register};
 use crate::addr::DECODER_UNIT;
 use crate::block::{self, block};
 use crate::codes::codes;
 
-/// CXL Device Capabilities Array (31:0) Register, offset 0x00 (CXL r3.1 section 8.2.8.1).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct ArrayLow {
-    /// 0 for the array.
-    pub id: u16,
-    /// Version of the array.
-    pub version: u8,
-    /// 0 unknown, 1 memory device, 2 switch mailbox.
-    #[bits(4)]
-    pub kind: u8,
-    #[bits(4)]
-    __: u8,
+register! {
+    /// CXL Device Capabilities Array (31:0) Register, offset 0x00 (CXL r3.1 section 8.2.8.1).
+    ArrayLow: u32, "CXL Device Capabilities Array (31:0)" at 0x00 {
+        /// 0 for the array.
+        id: u16, "Capability ID", RO;
+        /// Version of the array.
+        version: u8, "Version", RO;
+        /// 0 unknown, 1 memory device, 2 switch mailbox.
+        kind: u8[4], "Type", RO;
+        __: u8[4];
+    }
 }
 
-register!(ArrayLow: u32, "CXL Device Capabilities Array (31:0)" at 0x00, [
-    Field::new("Capability ID", Self::ID_OFFSET, Self::ID_BITS, RO),
-    Field::new("Version", Self::VERSION_OFFSET, Self::VERSION_BITS, RO),
-    Field::new("Type", Self::KIND_OFFSET, Self::KIND_BITS, RO),
-]);
-
-/// CXL Device Capabilities Array (63:32) Register, offset 0x04 (CXL r3.1 section 8.2.8.1).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct ArrayHigh {
-    /// Entries that follow.
-    pub count: u16,
-    __: u16,
+register! {
+    /// CXL Device Capabilities Array (63:32) Register, offset 0x04 (CXL r3.1 section 8.2.8.1).
+    ArrayHigh: u32, "CXL Device Capabilities Array (63:32)" at 0x04 {
+        /// Entries that follow.
+        count: u16, "Capabilities Count", RO;
+        __: u16;
+    }
 }
 
-register!(ArrayHigh: u32, "CXL Device Capabilities Array (63:32)" at 0x04, [
-    Field::new("Capabilities Count", Self::COUNT_OFFSET, Self::COUNT_BITS, RO),
-]);
-
-/// CXL Device Capability Header (31:0) Register, offset 0x10 (CXL r3.1 section 8.2.8.2). The
-/// first entry; each further one is 16 bytes on.
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct EntryHeader {
-    /// See [`DeviceCapabilityId`].
-    pub id: u16,
-    /// Version of the structure.
-    pub version: u8,
-    __: u8,
+register! {
+    /// CXL Device Capability Header (31:0) Register, offset 0x10 (CXL r3.1 section 8.2.8.2). The
+    /// first entry; each further one is 16 bytes on.
+    EntryHeader: u32, "CXL Device Capability Header (31:0)" at 0x10 {
+        /// See [`DeviceCapabilityId`].
+        id: u16, "Capability ID", RO;
+        /// Version of the structure.
+        version: u8, "Version", RO;
+        __: u8;
+    }
 }
 
-register!(EntryHeader: u32, "CXL Device Capability Header (31:0)" at 0x10, [
-    Field::new("Capability ID", Self::ID_OFFSET, Self::ID_BITS, RO),
-    Field::new("Version", Self::VERSION_OFFSET, Self::VERSION_BITS, RO),
-]);
-
-/// CXL Device Capability Header (63:32) Register, offset 0x14 (CXL r3.1 section 8.2.8.2).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct EntryOffset {
-    /// From the start of the register block.
-    pub offset: u32,
+register! {
+    /// CXL Device Capability Header (63:32) Register, offset 0x14 (CXL r3.1 section 8.2.8.2).
+    EntryOffset: u32, "CXL Device Capability Header (63:32)" at 0x14 {
+        /// From the start of the register block.
+        offset: u32, "Offset", RO;
+    }
 }
 
-register!(EntryOffset: u32, "CXL Device Capability Header (63:32)" at 0x14, [
-    Field::new("Offset", Self::OFFSET_OFFSET, Self::OFFSET_BITS, RO),
-]);
-
-/// CXL Device Capability Header (95:64) Register, offset 0x18 (CXL r3.1 section 8.2.8.2).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct EntryLength {
-    /// Of the structure in bytes.
-    pub length: u32,
+register! {
+    /// CXL Device Capability Header (95:64) Register, offset 0x18 (CXL r3.1 section 8.2.8.2).
+    EntryLength: u32, "CXL Device Capability Header (95:64)" at 0x18 {
+        /// Of the structure in bytes.
+        length: u32, "Length", RO;
+    }
 }
 
-register!(EntryLength: u32, "CXL Device Capability Header (95:64)" at 0x18, [
-    Field::new("Length", Self::LENGTH_OFFSET, Self::LENGTH_BITS, RO),
-]);
-
-/// Mailbox Capabilities Register, offset 0x00 (CXL r3.1 section 8.2.8.4.3).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct Capabilities {
-    /// Log2 of the payload area's bytes: 8 to 20.
-    #[bits(5)]
-    pub payload_size: u8,
-    /// Can tell when a command is done.
-    pub doorbell_interrupt: bool,
-    /// Can tell when a background command is done.
-    pub background_interrupt: bool,
-    /// MSI vector.
-    #[bits(4)]
-    pub interrupt_message: u8,
-    /// Seconds after reset until the interface is ready; 0 not reported.
-    pub ready_time: u8,
-    /// As in the capability array.
-    #[bits(4)]
-    pub kind: u8,
-    #[bits(9)]
-    __: u16,
+register! {
+    /// Mailbox Capabilities Register, offset 0x00 (CXL r3.1 section 8.2.8.4.3).
+    Capabilities: u32, "Mailbox Capabilities" at 0x00 {
+        /// Log2 of the payload area's bytes: 8 to 20.
+        payload_size: u8[5], "Payload Size", RO;
+        /// Can tell when a command is done.
+        doorbell_interrupt: bool, "MB Doorbell Interrupt Capable", RO;
+        /// Can tell when a background command is done.
+        background_interrupt: bool, "Background Command Complete Interrupt Capable", RO;
+        /// MSI vector.
+        interrupt_message: u8[4], "Interrupt Message Number", RO;
+        /// Seconds after reset until the interface is ready; 0 not reported.
+        ready_time: u8, "Mailbox Ready Time", RO;
+        /// As in the capability array.
+        kind: u8[4], "Type", RO;
+        __: u16[9];
+    }
 }
 
-register!(Capabilities: u32, "Mailbox Capabilities" at 0x00, [
-    Field::new("Payload Size", Self::PAYLOAD_SIZE_OFFSET, Self::PAYLOAD_SIZE_BITS, RO),
-    Field::new(
-        "MB Doorbell Interrupt Capable",
-        Self::DOORBELL_INTERRUPT_OFFSET,
-        Self::DOORBELL_INTERRUPT_BITS,
-        RO,
-    ),
-    Field::new(
-        "Background Command Complete Interrupt Capable",
-        Self::BACKGROUND_INTERRUPT_OFFSET,
-        Self::BACKGROUND_INTERRUPT_BITS,
-        RO,
-    ),
-    Field::new(
-        "Interrupt Message Number",
-        Self::INTERRUPT_MESSAGE_OFFSET,
-        Self::INTERRUPT_MESSAGE_BITS,
-        RO,
-    ),
-    Field::new("Mailbox Ready Time", Self::READY_TIME_OFFSET, Self::READY_TIME_BITS, RO),
-    Field::new("Type", Self::KIND_OFFSET, Self::KIND_BITS, RO),
-]);
-
-/// Mailbox Control Register, offset 0x04 (CXL r3.1 section 8.2.8.4.4).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct Control {
-    /// Software sets it to start a command, the device clears it when done.
-    pub doorbell: bool,
-    /// Tell when a command is done.
-    pub doorbell_interrupt: bool,
-    /// Tell when a background command is done.
-    pub background_interrupt: bool,
-    #[bits(29)]
-    __: u32,
+register! {
+    /// Mailbox Control Register, offset 0x04 (CXL r3.1 section 8.2.8.4.4).
+    Control: u32, "Mailbox Control" at 0x04 {
+        /// Software sets it to start a command, the device clears it when done.
+        doorbell: bool, "Doorbell", RW;
+        /// Tell when a command is done.
+        doorbell_interrupt: bool, "MB Doorbell Interrupt", RW;
+        /// Tell when a background command is done.
+        background_interrupt: bool, "Background Command Complete Interrupt", RW;
+        __: u32[29];
+    }
 }
 
-register!(Control: u32, "Mailbox Control" at 0x04, [
-    Field::new("Doorbell", Self::DOORBELL_OFFSET, Self::DOORBELL_BITS, RW),
-    Field::new(
-        "MB Doorbell Interrupt",
-        Self::DOORBELL_INTERRUPT_OFFSET,
-        Self::DOORBELL_INTERRUPT_BITS,
-        RW,
-    ),
-    Field::new(
-        "Background Command Complete Interrupt",
-        Self::BACKGROUND_INTERRUPT_OFFSET,
-        Self::BACKGROUND_INTERRUPT_BITS,
-        RW,
-    ),
-]);
-
-/// Command (31:0) Register, offset 0x08 (CXL r3.1 section 8.2.8.4.5).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct CommandLow {
-    /// See [`Opcode`].
-    pub opcode: u16,
-    /// Low bits of the payload's bytes.
-    pub length: u16,
+register! {
+    /// Command (31:0) Register, offset 0x08 (CXL r3.1 section 8.2.8.4.5).
+    CommandLow: u32, "Command (31:0)" at 0x08 {
+        /// See [`Opcode`].
+        opcode: u16, "Command Opcode", RW;
+        /// Low bits of the payload's bytes.
+        length: u16, "Payload Length [15:0]", RW;
+    }
 }
 
-register!(CommandLow: u32, "Command (31:0)" at 0x08, [
-    Field::new("Command Opcode", Self::OPCODE_OFFSET, Self::OPCODE_BITS, RW),
-    Field::new("Payload Length [15:0]", Self::LENGTH_OFFSET, Self::LENGTH_BITS, RW),
-]);
-
-/// Command (63:32) Register, offset 0x0C (CXL r3.1 section 8.2.8.4.5).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct CommandHigh {
-    /// High bits of the payload's bytes.
-    #[bits(5)]
-    pub length: u8,
-    #[bits(27)]
-    __: u32,
+register! {
+    /// Command (63:32) Register, offset 0x0C (CXL r3.1 section 8.2.8.4.5).
+    CommandHigh: u32, "Command (63:32)" at 0x0C {
+        /// High bits of the payload's bytes.
+        length: u8[5], "Payload Length [20:16]", RW;
+        __: u32[27];
+    }
 }
 
-register!(CommandHigh: u32, "Command (63:32)" at 0x0C, [
-    Field::new("Payload Length [20:16]", Self::LENGTH_OFFSET, Self::LENGTH_BITS, RW),
-]);
-
-/// Mailbox Status (31:0) Register, offset 0x10 (CXL r3.1 section 8.2.8.4.6).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct StatusLow {
-    /// A background command is running.
-    pub background: bool,
-    #[bits(31)]
-    __: u32,
+register! {
+    /// Mailbox Status (31:0) Register, offset 0x10 (CXL r3.1 section 8.2.8.4.6).
+    StatusLow: u32, "Mailbox Status (31:0)" at 0x10 {
+        /// A background command is running.
+        background: bool, "Background Operation", RO;
+        __: u32[31];
+    }
 }
 
-register!(StatusLow: u32, "Mailbox Status (31:0)" at 0x10, [
-    Field::new("Background Operation", Self::BACKGROUND_OFFSET, Self::BACKGROUND_BITS, RO),
-]);
-
-/// Mailbox Status (63:32) Register, offset 0x14 (CXL r3.1 section 8.2.8.4.6).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct StatusHigh {
-    /// See [`ReturnCode`].
-    pub return_code: u16,
-    /// The vendor's.
-    pub vendor_status: u16,
+register! {
+    /// Mailbox Status (63:32) Register, offset 0x14 (CXL r3.1 section 8.2.8.4.6).
+    StatusHigh: u32, "Mailbox Status (63:32)" at 0x14 {
+        /// See [`ReturnCode`].
+        return_code: u16, "Return Code", RO;
+        /// The vendor's.
+        vendor_status: u16, "Vendor Specific Extended Status", RO;
+    }
 }
 
-register!(StatusHigh: u32, "Mailbox Status (63:32)" at 0x14, [
-    Field::new("Return Code", Self::RETURN_CODE_OFFSET, Self::RETURN_CODE_BITS, RO),
-    Field::new(
-        "Vendor Specific Extended Status",
-        Self::VENDOR_STATUS_OFFSET,
-        Self::VENDOR_STATUS_BITS,
-        RO,
-    ),
-]);
-
-/// Background Command Status (31:0) Register, offset 0x18 (CXL r3.1 section 8.2.8.4.7).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct BackgroundLow {
-    /// The last background command.
-    pub opcode: u16,
-    /// 0 to 100.
-    #[bits(7)]
-    pub percent: u8,
-    #[bits(9)]
-    __: u16,
+register! {
+    /// Background Command Status (31:0) Register, offset 0x18 (CXL r3.1 section 8.2.8.4.7).
+    BackgroundLow: u32, "Background Command Status (31:0)" at 0x18 {
+        /// The last background command.
+        opcode: u16, "Command Opcode", RO;
+        /// 0 to 100.
+        percent: u8[7], "Percentage Complete", RO;
+        __: u16[9];
+    }
 }
 
-register!(BackgroundLow: u32, "Background Command Status (31:0)" at 0x18, [
-    Field::new("Command Opcode", Self::OPCODE_OFFSET, Self::OPCODE_BITS, RO),
-    Field::new("Percentage Complete", Self::PERCENT_OFFSET, Self::PERCENT_BITS, RO),
-]);
-
-/// Background Command Status (63:32) Register, offset 0x1C (CXL r3.1 section 8.2.8.4.7).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct BackgroundHigh {
-    /// See [`ReturnCode`].
-    pub return_code: u16,
-    /// The vendor's.
-    pub vendor_status: u16,
+register! {
+    /// Background Command Status (63:32) Register, offset 0x1C (CXL r3.1 section 8.2.8.4.7).
+    BackgroundHigh: u32, "Background Command Status (63:32)" at 0x1C {
+        /// See [`ReturnCode`].
+        return_code: u16, "Return Code", RO;
+        /// The vendor's.
+        vendor_status: u16, "Vendor Specific Extended Status", RO;
+    }
 }
 
-register!(BackgroundHigh: u32, "Background Command Status (63:32)" at 0x1C, [
-    Field::new("Return Code", Self::RETURN_CODE_OFFSET, Self::RETURN_CODE_BITS, RO),
-    Field::new(
-        "Vendor Specific Extended Status",
-        Self::VENDOR_STATUS_OFFSET,
-        Self::VENDOR_STATUS_BITS,
-        RO,
-    ),
-]);
-
-/// Memory Device Status Register, offset 0x00 (CXL r3.1 section 8.2.8.5.1.1). The high dword is
-/// reserved.
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct MemoryDeviceStatus {
-    /// The device is broken; replace it.
-    pub fatal: bool,
-    /// The device's firmware has stopped; reset it.
-    pub firmware_halt: bool,
-    /// See [`MediaStatus`].
-    #[bits(2)]
-    pub media_status: u8,
-    /// The mailbox takes commands.
-    pub interface_ready: bool,
-    /// 0 none, 1 cold, 2 warm, 3 hot, 4 CXL Reset.
-    #[bits(3)]
-    pub reset_needed: u8,
-    #[bits(24)]
-    __: u32,
+register! {
+    /// Memory Device Status Register, offset 0x00 (CXL r3.1 section 8.2.8.5.1.1). The high dword is
+    /// reserved.
+    MemoryDeviceStatus: u32, "Memory Device Status" at 0x00 {
+        /// The device is broken; replace it.
+        fatal: bool, "Device Fatal", RO;
+        /// The device's firmware has stopped; reset it.
+        firmware_halt: bool, "FW Halt", RO;
+        /// See [`MediaStatus`].
+        media_status: u8[2], "Media Status", RO;
+        /// The mailbox takes commands.
+        interface_ready: bool, "Mailbox Interfaces Ready", RO;
+        /// 0 none, 1 cold, 2 warm, 3 hot, 4 CXL Reset.
+        reset_needed: u8[3], "Reset Needed", RO;
+        __: u32[24];
+    }
 }
-
-register!(MemoryDeviceStatus: u32, "Memory Device Status" at 0x00, [
-    Field::new("Device Fatal", Self::FATAL_OFFSET, Self::FATAL_BITS, RO),
-    Field::new("FW Halt", Self::FIRMWARE_HALT_OFFSET, Self::FIRMWARE_HALT_BITS, RO),
-    Field::new("Media Status", Self::MEDIA_STATUS_OFFSET, Self::MEDIA_STATUS_BITS, RO),
-    Field::new(
-        "Mailbox Interfaces Ready",
-        Self::INTERFACE_READY_OFFSET,
-        Self::INTERFACE_READY_BITS,
-        RO,
-    ),
-    Field::new("Reset Needed", Self::RESET_NEEDED_OFFSET, Self::RESET_NEEDED_BITS, RO),
-]);
 
 codes! {
     /// Device capability IDs (section 8.2.8.2.1).

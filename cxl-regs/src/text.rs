@@ -11,10 +11,10 @@ use core::fmt::{self, Display, Formatter};
 
 use crate::access::{Class, Component, Features, Register};
 use crate::addr::{Address, Dpa, Size, Span};
+use crate::block::LABEL_WIDTH;
 use crate::decoder::{Coherency, DecodeError, Decoder, Targets};
 use crate::hdm::{
-    Capability, Control, DECODER_SIZE, DecoderImage, GlobalControl, decoder_offset,
-    structure_length,
+    Capability, Control, DecoderImage, GlobalControl, decoder_offset, structure_length,
 };
 use crate::interleave::{Granularity, Ways};
 
@@ -109,11 +109,6 @@ pub struct HdmText<'a> {
 fn dword(bytes: &[u8], offset: u16) -> Option<u32> {
     let (dword, _) = bytes.get(offset.into()..)?.split_first_chunk()?;
     Some(u32::from_le_bytes(*dword))
-}
-
-/// Both halves as read, reserved low bits included.
-const fn wide(high: u32, low: u32) -> u64 {
-    (high as u64) << 32 | low as u64
 }
 
 /// A field that is set, and that components other than `component` do not have.
@@ -426,9 +421,6 @@ fn control(f: &mut Formatter<'_>, control: Control) -> fmt::Result {
     words.add_if(reserved != 0, Bits("reserved bits", reserved))
 }
 
-/// The width of a label: the raw values of all facts line up behind it.
-const LABEL: usize = 18;
-
 /// A line with a 64-bit value.
 fn line64(
     f: &mut Formatter<'_>,
@@ -436,19 +428,19 @@ fn line64(
     value: u64,
     meaning: Option<&dyn Display>,
 ) -> fmt::Result {
-    write!(f, "  {label:<LABEL$}{value:#018x}")?;
+    write!(f, "  {label:<LABEL_WIDTH$}{value:#018x}")?;
     meaning.map_or(Ok(()), |meaning| write!(f, "  {meaning}"))?;
     writeln!(f)
 }
 
 /// A line with a field of a few bits.
 fn line_field(f: &mut Formatter<'_>, label: &str, value: u8, meaning: &dyn Display) -> fmt::Result {
-    writeln!(f, "  {label:<LABEL$}{value:#x}  {meaning}")
+    writeln!(f, "  {label:<LABEL_WIDTH$}{value:#x}  {meaning}")
 }
 
 /// A line without a raw value.
 fn line(f: &mut Formatter<'_>, label: &str, meaning: &dyn Display) -> fmt::Result {
-    writeln!(f, "  {label:<LABEL$}{meaning}")
+    writeln!(f, "  {label:<LABEL_WIDTH$}{meaning}")
 }
 
 /// What a code of ways means.
@@ -491,10 +483,10 @@ impl Display for HdmText<'_> {
         }
         let (cap, global) = (self.capability(), self.global_control());
         if self.bytes.len() >= decoder_offset(0).into() {
-            write!(f, "  {:<LABEL$}{:#010x}  ", "capability", cap.into_bits())?;
+            write!(f, "  {:<LABEL_WIDTH$}{:#010x}  ", "capability", cap.into_bits())?;
             capability(f, cap, self.component)?;
             writeln!(f)?;
-            write!(f, "  {:<LABEL$}{:#010x}  ", "global control", global.into_bits())?;
+            write!(f, "  {:<LABEL_WIDTH$}{:#010x}  ", "global control", global.into_bits())?;
             global_control(f, global, self.component)?;
             writeln!(f)?;
         }
@@ -516,13 +508,13 @@ impl Display for DecoderText {
         }
         let image = &self.image;
         let fields = image.control();
-        let size = wide(image.size_high, image.size_low);
-        line64(f, "base", wide(image.base_high, image.base_low), None)?;
+        let size = image.raw_size();
+        line64(f, "base", image.raw_base(), None)?;
         if let Ok(decoder) = self.decoded {
             line64(f, "last", decoder.span.last().0, None)?;
         }
         line64(f, "size", size, Some(&Size(size)))?;
-        write!(f, "  {:<LABEL$}{:#010x}  ", "control", image.control)?;
+        write!(f, "  {:<LABEL_WIDTH$}{:#010x}  ", "control", image.control)?;
         control(f, fields)?;
         writeln!(f)?;
         line_field(f, "ways", fields.ways(), &ways_meaning(fields.ways()))?;
@@ -539,7 +531,7 @@ impl Display for DecoderText {
         if self.component.routes() {
             self.fmt_targets(f, Ways::decode(fields.ways()).ok())?;
         } else {
-            let skip = wide(image.route_high, image.route_low);
+            let skip = image.raw_route();
             line64(f, "dpa skip", skip, Some(&Size(skip)))?;
         }
         match self.dpa {
@@ -554,7 +546,7 @@ impl Display for DecoderText {
             None => {}
         }
         if image.reserved != 0 {
-            writeln!(f, "  {:<LABEL$}{:#010x}  not 0", "reserved dword", image.reserved)?;
+            writeln!(f, "  {:<LABEL_WIDTH$}{:#010x}  not 0", "reserved dword", image.reserved)?;
         }
         match self.decoded {
             Err(error @ DecodeError::ZeroSize { .. }) => line(f, "note", &error)?,
@@ -603,5 +595,3 @@ impl DecoderText {
         Ok(())
     }
 }
-
-const _: () = assert!(DECODER_SIZE as usize == 4 * DecoderImage::DWORDS);

@@ -15,6 +15,7 @@ use cxl_regs::acpi::rsdp::RsdpError;
 use cxl_regs::acpi::rsdt::{self, Kind, RootError};
 use cxl_regs::acpi::srat::{self, Entry, EntryError, MemoryAffinity, Srat};
 use cxl_regs::acpi::{CedtWriter, Identity, NoRoom, RootTable, Rsdp, Table, TableError};
+use cxl_regs::config::Bdf;
 use cxl_regs::interleave::{ReservedArithmetic, ReservedGranularity, ReservedWays};
 use cxl_regs::{
     Arithmetic, Granularity, Hpa, Interleave, Selector, Span, SpanError, Ways, XorMapError,
@@ -135,7 +136,7 @@ fn twelve_window() -> Cfmws {
 
 const RDPAS: Rdpas = Rdpas {
     segment: 0x0102,
-    bdf: 0x35fa,
+    bdf: Bdf::from_bits(0x35fa),
     base: Hpa(0x8877_6655_4433_2211),
     protocol: RdpasProtocol::CacheMem,
 };
@@ -317,6 +318,14 @@ fn broken() -> Vec<Broken> {
             0x6c,
             Problem::RecordHeader { left: 3 },
             "byte 0x6c: the table ends inside a record header (3 bytes left)",
+        ),
+        (
+            // No kind that is known: nothing but their number is wrong.
+            joined(&[&QEMU[..0x24], &[9, 0, 4, 0].repeat(1025)]),
+            0x1024,
+            0x1024,
+            Problem::TooMany { limit: 1024 },
+            "byte 0x1024: the table goes on behind 1024 records, no more are read",
         ),
         (
             edited(QEMU, &[(0x26, &[0, 0])]),
@@ -699,6 +708,26 @@ fn writer_refuses_what_the_reader_would_and_goes_on() {
     writer.cxims(&xor_maps()).unwrap();
     let problem = Problem::DuplicateCxims { granularity: Granularity::K1 };
     assert_eq!(writer.cxims(&xor_maps()), refused(0x3c, problem));
+}
+
+#[test]
+fn a_table_has_as_many_records_as_are_read() {
+    let bridge = |uid| chbs(uid, ChbsVersion::Chbcr, 0x1_0000);
+    for (count, verdict) in [
+        (1024, Ok(())),
+        (
+            1025,
+            Err(CedtError { record: 36 + 1024 * 32, problem: Problem::TooMany { limit: 1024 } }),
+        ),
+    ] {
+        let mut buffer = vec![0xa5; 0x1_0000];
+        let mut writer = CedtWriter::new(&mut buffer, IDENTITY).unwrap();
+        for uid in 0..count {
+            writer.chbs(&bridge(uid)).unwrap();
+        }
+        let table = writer.finish().map(|table| Cedt::read(table).unwrap().check());
+        assert_eq!(table, verdict.map(Ok).map_err(CedtWriteError::Refused), "{count}");
+    }
 }
 
 #[test]

@@ -28,7 +28,7 @@ use cxl_regs::dvsec::flex_bus::{FlexBusDvsec, FlexBusTail};
 use cxl_regs::dvsec::gpf::{GpfDeviceDvsec, GpfPortDvsec};
 use cxl_regs::dvsec::locator::{self, BlockId, BlockLocation, Locations, LocatorError};
 use cxl_regs::dvsec::port::PortDvsec;
-use cxl_regs::dvsec::{DvsecError, DvsecId, Dvsecs};
+use cxl_regs::dvsec::{Dvsec, DvsecError, DvsecId, Dvsecs};
 use cxl_regs::mailbox::{
     self, DeviceArrayError, DeviceCapabilities, DeviceCapabilityId, IdentifyMemoryDevice, Mailbox,
     MemoryDeviceStatus, Opcode, PartitionInfo, ShortPayload,
@@ -228,6 +228,38 @@ fn revision_1_device_dvsec_has_no_tail() {
     let dvsec = Dvsecs::new(image(&space)).next().unwrap().unwrap();
     assert_eq!((dvsec.revision, dvsec.length), (1, device::LENGTH_REVISION_1));
     assert_eq!(DeviceDvsecTail::of(&dvsec, image(&space)), None);
+    let body = DeviceDvsec::read(image(&space), dvsec.offset);
+    assert!(dvsec.rows(image(&space)).eq(body.rows()));
+}
+
+#[test]
+fn rows_of_a_dvsec_are_the_registers_it_is_long_enough_for() {
+    let space = images::endpoint();
+    let find = |id| Dvsecs::new(image(&space)).find(id).unwrap().unwrap();
+    let device = find(DvsecId::Device);
+    let body = DeviceDvsec::read(image(&space), device.offset);
+    let tail = DeviceDvsecTail::read(image(&space), device.offset);
+    assert!(device.rows(image(&space)).eq(body.rows().into_iter().chain(tail.rows())));
+    for (id, last) in [
+        (DvsecId::Device, Some((0x38, "capability3"))),
+        (DvsecId::GpfDevice, Some((0x0c, "phase2_power"))),
+        (DvsecId::FlexBusPort, Some((0x1c, "status2"))),
+        (DvsecId::RegisterLocator, None),
+    ] {
+        let row = find(id).rows(image(&space)).last();
+        assert_eq!(row.map(|row| (row.spec.offset, row.label)), last, "{id}");
+        let short = Dvsec { length: 0x0c, ..find(id) };
+        assert_eq!(short.rows(image(&space)).count(), 0, "{id}");
+    }
+    let port = images::root_port();
+    for (id, last) in [
+        (DvsecId::PortExtensions, (0x24, "rcrb_base_high")),
+        (DvsecId::GpfPort, (0x0e, "phase2_control")),
+    ] {
+        let dvsec = Dvsecs::new(image(&port)).find(id).unwrap().unwrap();
+        let row = dvsec.rows(image(&port)).last();
+        assert_eq!(row.map(|row| (row.spec.offset, row.label)), Some(last), "{id}");
+    }
 }
 
 #[test]

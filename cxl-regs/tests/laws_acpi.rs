@@ -13,6 +13,7 @@ use cxl_regs::acpi::cedt::{
 use cxl_regs::acpi::mcfg::{self, Allocation, Mcfg};
 use cxl_regs::acpi::srat::{self, Entry, MemoryAffinity, Srat};
 use cxl_regs::acpi::{CedtWriter, Identity, RootTable, Rsdp, rsdt};
+use cxl_regs::config::Bdf;
 use cxl_regs::{Arithmetic, DECODER_UNIT, Granularity, Hpa, Interleave, Selector, Span, Ways};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -72,7 +73,12 @@ fn record() -> impl Strategy<Value = Record<'static>> {
         4 => window().prop_map(Record::Cfmws),
         4 => maps().prop_map(Record::Cxims),
         1 => (any::<[u16; 2]>(), any::<u64>().prop_map(Hpa), protocol)
-            .prop_map(|([segment, bdf], base, protocol)| Rdpas { segment, bdf, base, protocol })
+            .prop_map(|([segment, bdf], base, protocol)| Rdpas {
+                segment,
+                bdf: Bdf::from_bits(bdf),
+                base,
+                protocol,
+            })
             .prop_map(Record::Rdpas),
         1 => any::<u16>().prop_map(|bits| {
             Record::Csds(Csds { capabilities: CsdsCapabilities::from_bits(bits) })

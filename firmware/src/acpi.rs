@@ -2,7 +2,8 @@
 //!
 //! **Invariant**: a table that breaks a rule of its own is refused with the byte that breaks it;
 //! what only becomes wrong together with other facts (a window without a place, XOR without maps,
-//! targets that name nothing) is passed on for the plan to refuse by name.
+//! targets that name nothing) is passed on for the plan to refuse by name. One rule that platforms
+//! break is not held against them: see [`Tables::windows`].
 
 use core::fmt;
 use core::mem::size_of;
@@ -13,7 +14,7 @@ use cxl_regs::acpi::mcfg::{Allocation, AllocationError, Mcfg};
 use cxl_regs::acpi::rsdp::RsdpError;
 use cxl_regs::acpi::rsdt::Kind;
 use cxl_regs::acpi::{Header, RootTable, Rsdp, Table, TableError};
-use cxl_regs::{Arithmetic, DECODER_UNIT};
+use cxl_regs::{Arithmetic, DECODER_UNIT, Ways};
 use heapless::Vec;
 
 use crate::platform::{Bridge, BridgeKind, Ecam, Platform, Resources, RootBus, Window};
@@ -121,7 +122,14 @@ pub struct Tables<const BRIDGES: usize, const WINDOWS: usize> {
     pub ecam: Vec<Ecam, MAX_ECAM>,
     /// Host bridges, as the CEDT lists them.
     pub bridges: Vec<Bridge, BRIDGES>,
-    /// Windows, as the CEDT lists them.
+    /// Windows, as the CEDT lists them; but each ends where its last whole share does.
+    ///
+    /// A size has to be a multiple of 256 MiB for each way (CXL r3.1 section 9.18.1.3), or there
+    /// are addresses in the window that no decoder below it can claim. QEMU makes windows in units
+    /// of 256 MiB alone, and Linux takes them (`drivers/cxl/acpi.c`). The platform does decode
+    /// them, so they are no reason to refuse it; what is planned, and described to the next stage,
+    /// is the part that can be used. A window without even one share has no such part, and is not
+    /// listed. [`Cedt::check`] keeps to the letter.
     pub windows: Vec<Window, WINDOWS>,
     /// Width of a physical address in bits.
     pub address_bits: u8,
@@ -242,6 +250,16 @@ fn read_windows<const N: usize>(cedt: &Cedt<'_>) -> Result<Vec<Window, N>, Platf
         let mut judged = *record;
         if unplaced {
             judged.base = DECODER_UNIT.into();
+        }
+        if let (Ok(ways), size) = (Ways::decode(record.eniw), record.size.get())
+            && size != 0
+            && size.is_multiple_of(DECODER_UNIT)
+        {
+            let stripe = DECODER_UNIT * u64::from(ways.count());
+            if size < stripe {
+                continue;
+            }
+            judged.size = (size - size % stripe).into();
         }
         let window = Cfmws::decode(&judged, targets)
             .map_err(|problem| PlatformError::Record { error: at(raw.offset, problem) })?;

@@ -1,4 +1,6 @@
 #![doc = include_str!("../README.md")]
+//!
+//! **Invariant**: the library reaches hardware through [`mmio`] alone, and every wait ends.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

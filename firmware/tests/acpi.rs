@@ -107,6 +107,31 @@ fn a_window_without_a_place_stays_for_the_plan_to_refuse() {
 }
 
 #[test]
+fn a_window_that_is_no_multiple_of_its_shares_ends_with_the_last_whole_one() {
+    const MIB: u64 = 1 << 20;
+    // Size in the table, ways code, targets; what is left of it.
+    let cases: [(u64, u8, &[u8], Option<u64>); 5] = [
+        (768 * MIB, 1, &[12, 20], Some(512 * MIB)),
+        (1024 * MIB, 1, &[12, 20], Some(1024 * MIB)),
+        (1280 * MIB, 8, &[12, 20, 34], Some(768 * MIB)),
+        (768 * MIB, 0, &[12], Some(768 * MIB)),
+        (256 * MIB, 1, &[12, 20], None),
+    ];
+    for (size, ways, targets, left) in cases {
+        let mut window = cfmws(0x3_d000_0000, ways, 0, targets);
+        window[0x10..0x18].copy_from_slice(&size.to_le_bytes());
+        let tables = read(&[chbs(12, 1, 0x1000_0000), window]).unwrap();
+        assert_eq!(tables.windows.first().map(|window| window.size), left, "{size:#x} {ways}");
+        assert_eq!(tables.bridges.len(), 1);
+    }
+    let mut ragged = cfmws(0x3_d000_0000, 1, 0, &[12, 20]);
+    ragged[0x10..0x18].copy_from_slice(&(768 * MIB + MIB).to_le_bytes());
+    let problem = Problem::SizeAlignment { size: 769 * MIB };
+    let error = CedtError { record: 36, problem };
+    assert_eq!(read(&[ragged]).unwrap_err(), PlatformError::Record { error });
+}
+
+#[test]
 fn xor_windows_get_the_maps_of_their_granularity_wherever_they_stand() {
     let window = || cfmws(0x3_d000_0000, 1, 1, &[12, 20]);
     let maps = |records: &[Vec<u8>]| read(records).unwrap().windows[0].xor_maps.clone();

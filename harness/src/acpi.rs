@@ -6,8 +6,8 @@
 use std::ops::Range;
 
 use cxl_regs::Arithmetic;
+use cxl_regs::acpi::cedt::ChbsVersion;
 use cxl_regs::acpi::cedt::wire::{CfmwsRecord, ChbsRecord, CximsRecord, Kind, RecordHeader};
-use cxl_regs::acpi::cedt::{ChbsVersion, Restrictions};
 use cxl_regs::acpi::mcfg::AllocationRecord;
 use cxl_regs::acpi::{Header, Rsdp, header};
 use zerocopy::IntoBytes;
@@ -123,14 +123,6 @@ fn cedt(scenario: &Scenario, map: &AddressMap) -> Vec<u8> {
     for (window, base) in scenario.windows.iter().zip(&map.windows) {
         let targets: Vec<U32> = window.targets.iter().map(|uid| U32::new(*uid)).collect();
         let length = size_of::<CfmwsRecord>() + targets.as_bytes().len();
-        let given = window.restrictions;
-        let restrictions = Restrictions::new()
-            .with_device_coherent(given.device_coherent)
-            .with_host_only(given.host_only)
-            .with_volatile(given.volatile)
-            .with_persistent(given.persistent)
-            .with_fixed(given.fixed)
-            .with_back_invalidate(given.back_invalidate);
         let record = CfmwsRecord {
             header: record_header(Kind::Cfmws, length),
             reserved0: U32::ZERO,
@@ -140,7 +132,7 @@ fn cedt(scenario: &Scenario, map: &AddressMap) -> Vec<u8> {
             arithmetic: window.arithmetic.encode(),
             reserved1: 0.into(),
             hbig: u32::from(window.interleave.granularity.encode()).into(),
-            restrictions: restrictions.into_bits().into(),
+            restrictions: window.restrictions.into_bits().into(),
             qtg: window.qtg.into(),
         };
         body.extend_from_slice(record.as_bytes());

@@ -75,7 +75,7 @@ impl From<GuestError> for BenchError {
 const PAIRS: usize = 31;
 
 /// The middle of some numbers; 0 of none.
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
@@ -180,7 +180,7 @@ fn access() -> Result<Vec<Line>, BenchError> {
 }
 
 /// The time-stamp counter against the clock.
-pub(crate) fn ticks_per_nanosecond() -> f64 {
+fn ticks_per_nanosecond() -> f64 {
     let count = || {
         // SAFETY: every x86-64 processor has the counter.
         unsafe { core::arch::x86_64::_rdtsc() }

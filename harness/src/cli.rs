@@ -13,18 +13,14 @@ mod scenarios;
 mod source;
 
 use std::fmt::Write as _;
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use anstyle::{AnsiColor, Style};
 use clap::{Parser, Subcommand};
 
 /// The firmware refused, or a check failed.
 const EXIT_REFUSED: u8 = 1;
-/// Ctrl-C.
-const EXIT_INTERRUPTED: u8 = 130;
 /// Bad input, or a command line that makes no sense.
 const EXIT_BAD_INPUT: u8 = 2;
 
@@ -139,21 +135,6 @@ fn complain(reason: &str, code: u8) -> ExitCode {
     // There is nobody left to tell if standard error is gone too.
     let _ = writeln!(anstream::stderr(), "{red}error{red:#}: {reason}");
     ExitCode::from(code)
-}
-
-/// A flag that Ctrl-C sets: whoever runs long looks at it and ends with what there is.
-fn interrupted() -> Arc<AtomicBool> {
-    let flag = Arc::new(AtomicBool::new(false));
-    // Without a handler Ctrl-C ends the program at once, which is no worse.
-    let _ = signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&flag));
-    flag
-}
-
-/// Says on a terminal that something takes a while.
-fn progress(what: &str) {
-    if std::io::stderr().is_terminal() {
-        note(what);
-    }
 }
 
 /// Says something beside the output.

@@ -17,7 +17,7 @@ use cxl_regs::acpi::TableError;
 use cxl_regs::acpi::cedt::{self, Cedt, CedtError};
 use cxl_regs::block;
 use cxl_regs::component::{ArrayError, BLOCK_SIZE, RANGE_SIZE};
-use cxl_regs::config::{CONFIG_SIZE, CONVENTIONAL_SIZE, ConfigText};
+use cxl_regs::config::{CONFIG_SIZE, CONVENTIONAL_SIZE, ConfigText, HeaderType};
 use cxl_regs::text::{HdmProblem, HdmText};
 
 use diff::diff;
@@ -25,10 +25,6 @@ use facts::Facts;
 use input::Section;
 pub use input::{InputError, MAX_INPUT};
 use range::Range;
-
-/// The most bytes that a CEDT is read from. Every record is judged beside all others, so the time
-/// grows with the square of their number; 64 KiB have room for a thousand windows.
-const MAX_TABLE: usize = 64 << 10;
 
 /// What a dump is a dump of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,9 +204,6 @@ impl Dump {
             Some(kind) => kind,
             None => Kind::of(first)?,
         };
-        if kind == Kind::Cedt && first.bytes.len() > MAX_TABLE {
-            return Err(DumpError::Input(InputError::TooMuch { limit: MAX_TABLE }));
-        }
         let dump = Self { kind, component: options.component, sections };
         if !options.force {
             dump.sections.iter().try_for_each(|section| dump.judge(section))?;
@@ -314,6 +307,12 @@ fn absent(space: &[u8]) -> bool {
     matches!(block::image(space)(0), 0 | u32::MAX)
 }
 
+/// Whether configuration space starts with a header of an endpoint or a bridge.
+fn has_header(space: &[u8]) -> bool {
+    let kind: HeaderType = block::read(block::image(space), 0);
+    kind.layout() <= 1
+}
+
 impl Kind {
     /// The sizes that dumps of the kind have; none if they say it themselves.
     fn sizes(self) -> &'static [usize] {
@@ -341,7 +340,7 @@ impl Kind {
             Ok(Self::Cachemem)
         } else if Range::of_block(bytes, component).array().is_ok() || size(Self::Component) {
             Ok(Self::Component)
-        } else if size(Self::Config) {
+        } else if size(Self::Config) && (absent(bytes) || has_header(bytes)) {
             Ok(Self::Config)
         } else {
             Err(DumpError::Unrecognised { length: bytes.len(), start })

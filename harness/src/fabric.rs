@@ -6,6 +6,7 @@
 //! **Invariant**: nothing here is judged. Dwords are what a read returned, facts are what the
 //! platform says of itself; [`mapping`](crate::mapping) decides what they mean together.
 
+use cxl_regs::acpi::cedt::Restrictions;
 use cxl_regs::dvsec::device;
 use cxl_regs::hdm::{Capability, DecoderImage, GLOBAL_SPECS, GlobalControl, decoder_offset};
 use cxl_regs::{Arithmetic, Hpa, Interleave};
@@ -49,23 +50,6 @@ pub struct Window {
     pub xor_maps: Vec<u64>,
     /// What it admits.
     pub restrictions: Restrictions,
-}
-
-/// What a window admits (CFMWS Window Restrictions).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Restrictions {
-    /// Device-coherent memory: HDM-D, and HDM-DB where `back_invalidate` is set too.
-    pub device_coherent: bool,
-    /// Host-only coherent memory: HDM-H.
-    pub host_only: bool,
-    /// Volatile memory.
-    pub volatile: bool,
-    /// Persistent memory.
-    pub persistent: bool,
-    /// The operating system must not move what lies in it.
-    pub fixed: bool,
-    /// Back-invalidate.
-    pub back_invalidate: bool,
 }
 
 /// A host bridge.

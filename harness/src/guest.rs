@@ -65,8 +65,6 @@ pub struct Handed {
     pub library: (u64, u64),
     /// Exits until then.
     pub counts: Counts,
-    /// Memory slots as they were then: first address and bytes.
-    pub slots: Vec<(u64, u64)>,
     /// The report of the machine as it was then: payloads may leave another one behind.
     pub report: Report,
 }
@@ -144,8 +142,7 @@ impl Guest<'_> {
             ));
         }
         let counts = self.counts;
-        let slots = self.mirror.slots.iter().map(|slot| (slot.base, slot.size)).collect();
-        self.handed = Some(Handed { record, cedt, code, library, counts, slots, report });
+        self.handed = Some(Handed { record, cedt, code, library, counts, report });
     }
 
     /// Takes the pages of a range away: RAM, or what is mirrored there.

@@ -371,10 +371,10 @@ fn leaves(fabric: &Fabric, window: &Window, part: Span) -> Result<Vec<Leaf>, Rea
 
 fn admits_coherency(window: &Window, at: At, coherency: Coherency) -> Result<(), Reason> {
     let allowed = match coherency {
-        Coherency::HostOnly => window.restrictions.host_only,
-        Coherency::Device => window.restrictions.device_coherent,
+        Coherency::HostOnly => window.restrictions.host_only(),
+        Coherency::Device => window.restrictions.device_coherent(),
         Coherency::BackInvalidate => {
-            window.restrictions.device_coherent && window.restrictions.back_invalidate
+            window.restrictions.device_coherent() && window.restrictions.back_invalidate()
         }
     };
     if allowed { Ok(()) } else { Err(Reason::CoherencyNotAllowed { at, coherency }) }
@@ -387,8 +387,8 @@ fn admits_endpoint(fabric: &Fabric, window: &Window, endpoint: &Endpoint) -> Res
     let dpa = endpoint.dpa;
     let partition = walk::partition(fabric, device, dpa, endpoint.decoder.share())?;
     let allowed = match partition {
-        Partition::Volatile => window.restrictions.volatile,
-        Partition::Persistent => window.restrictions.persistent,
+        Partition::Volatile => window.restrictions.volatile(),
+        Partition::Persistent => window.restrictions.persistent(),
     };
     if allowed { Ok(()) } else { Err(Reason::MediaNotAllowed { device, partition }) }
 }

@@ -17,11 +17,11 @@ mod resolve;
 
 use std::fmt;
 
+use cxl_regs::acpi::cedt::Restrictions;
 use cxl_regs::{Arithmetic, Coherency, Hpa, Interleave};
 use serde::Deserialize;
 
 pub use crate::fabric::Parent;
-use crate::fabric::Restrictions;
 
 pub use builtin::{Builtin, builtin, builtins};
 pub use error::{Problem, ScenarioError};

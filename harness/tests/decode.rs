@@ -326,6 +326,9 @@ fn broken_rules_are_printed_as_problems() {
     // The second window starts inside the first, and is larger than its ways divide.
     let cedt = summed(with(&CEDT, &[(0x9C, 0x03), (0x9B, 0xE0)]));
     snapshot("cedt_with_problems", &printed(&[], &cedt));
+    let json: serde_json::Value = serde_json::from_str(&printed(&["--json"], &cedt)).unwrap();
+    let problem = &json["windows"][1]["problem"];
+    assert!(problem.as_str().is_some_and(|words| words.contains("overlaps")), "{problem}");
 }
 
 #[test]
@@ -501,7 +504,7 @@ fn diff_says_what_moved() {
 #[test]
 fn bad_input_is_one_line_with_its_place_and_nothing_else() {
     let hdm = device_hdm();
-    let cases: [(&str, &[&str], Vec<u8>, &str); 24] = [
+    let cases: [(&str, &[&str], Vec<u8>, &str); 25] = [
         ("empty", &[], vec![], "offset 0x0: expected a register dump, found nothing"),
         (
             "blank",
@@ -552,6 +555,13 @@ fn bad_input_is_one_line_with_its_place_and_nothing_else() {
             &["--kind", "cachemem"],
             endpoint(),
             "offset 0x0: capability array starts with 0x0d938086, not ID 1, versions 1",
+        ),
+        (
+            "no header of configuration space",
+            &[],
+            with(&endpoint(), &[(0x0E, 2)]),
+            "offset 0x0: expected a register dump, found 4096 bytes that start with 86 80 93 0d \
+             (--kind says what they are)",
         ),
         (
             "cut config space",

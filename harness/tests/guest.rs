@@ -14,6 +14,8 @@ mod hostile;
 mod payloads;
 #[path = "guest/same.rs"]
 mod same;
+#[path = "guest/slots.rs"]
+mod slots;
 
 use std::process::ExitCode;
 
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
     let mut trials = payloads::trials();
     trials.extend(same::trials());
     trials.extend(hostile::trials());
+    trials.extend(slots::trials());
     if let Some(reason) = &missing {
         eprintln!("guest tests are ignored: {reason}");
         trials = trials
@@ -92,7 +95,7 @@ fn options() -> Options<'static> {
 
 /// Our image entered as any PVH kernel is, at CPL 3 or not.
 fn pvh(scenario: &Scenario, payload: &str, ring3: bool) -> Ran {
-    let mut line = boot::command_line(scenario, &Machine::new(scenario), payload);
+    let mut line = boot::command_line(scenario, &Machine::new(scenario), payload).unwrap();
     line += if ring3 { " ring3" } else { "" };
     run(scenario, &Options { image: Some(IMAGE), command_line: Some(line), ..options() })
 }

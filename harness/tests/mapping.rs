@@ -420,7 +420,7 @@ fn each_condition_alone_traps_its_own_range_below_a_bridge() {
             (
                 "device-coherent in a host-only window",
                 |f| {
-                    f.windows[0].restrictions.device_coherent = false;
+                    f.windows[0].restrictions.set_device_coherent(false);
                     decoder(f, "mem0", 0).control &= !0x1000;
                 },
                 Reason::CoherencyNotAllowed { at: MEM0, coherency: Coherency::Device },
@@ -429,7 +429,7 @@ fn each_condition_alone_traps_its_own_range_below_a_bridge() {
             (
                 "bridge decoder device-coherent in a host-only window",
                 |f| {
-                    f.windows[0].restrictions.device_coherent = false;
+                    f.windows[0].restrictions.set_device_coherent(false);
                     decoder(f, "hb0", 1).control &= !0x1000;
                 },
                 Reason::CoherencyNotAllowed { at: HB0, coherency: Coherency::Device },
@@ -444,7 +444,7 @@ fn each_condition_alone_traps_its_own_range_below_a_bridge() {
             (
                 "persistent memory in a volatile window",
                 |f| {
-                    f.windows[0].restrictions.persistent = false;
+                    f.windows[0].restrictions.set_persistent(false);
                     (f.devices[1].volatile, f.devices[1].persistent) = (0, M256);
                 },
                 Reason::MediaNotAllowed { device: 1, partition: Partition::Persistent },

@@ -137,6 +137,7 @@ fn run<const N: usize, const R: usize, const D: usize>(
 ) {
     let mut machine = Machine::new(scenario);
     let wanted = Wanted::of(&machine);
+    let wanted = wanted.expect("the scenario asks for what can be said");
     let policy = wanted.policy();
     let acpi = cxl_harness::acpi::Tables::new(scenario, machine.map(), TABLES_BASE);
     let (mcfg, cedt) = (acpi.table(&acpi.mcfg), acpi.table(&acpi.cedt));

@@ -26,6 +26,7 @@ pub use writer::{CedtWriteError, CedtWriter};
 
 use super::header::{Header, Table, TableError};
 use crate::addr::{DECODER_UNIT, Hpa, Span, SpanError};
+use crate::config::Bdf;
 use crate::interleave::{Arithmetic, Granularity, Interleave, Selector, Ways};
 use wire::{
     CfmwsRecord, ChbsRecord, CsdsRecord, CximsRecord, Kind, RdpasRecord, RecordHeader, Wire,
@@ -36,6 +37,10 @@ pub const SIGNATURE: [u8; 4] = *b"CEDT";
 
 /// The most targets a window has: the largest way count.
 pub const MAX_TARGETS: usize = 16;
+
+/// The most records that are read of a table. Records are judged beside each other, two by two: the
+/// limit bounds that for tables made to take long. Real ones have a few dozen.
+pub const MAX_RECORDS: u16 = 1024;
 
 /// What is at a host bridge's register base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -377,8 +382,8 @@ impl fmt::Display for RdpasProtocol {
 pub struct Rdpas {
     /// PCI segment of the event collector.
     pub segment: u16,
-    /// Bus in bits 15:8, device in 7:3, function in 2:0 of the event collector.
-    pub bdf: u16,
+    /// Bus, device and function of the event collector.
+    pub bdf: Bdf,
     /// Base of the RCRB or of the component registers.
     pub base: Hpa,
     /// Which of the two.
@@ -390,7 +395,7 @@ impl Rdpas {
     pub fn decode(record: &RdpasRecord) -> Result<Self, Problem> {
         Ok(Self {
             segment: record.segment.get(),
-            bdf: record.bdf.get(),
+            bdf: Bdf::from_bits(record.bdf.get()),
             base: Hpa(record.base.get()),
             protocol: RdpasProtocol::decode(record.protocol)?,
         })
@@ -401,7 +406,7 @@ impl Rdpas {
         RdpasRecord {
             header: RecordHeader::new(Kind::Rdpas, size_of::<RdpasRecord>()),
             segment: self.segment.into(),
-            bdf: self.bdf.into(),
+            bdf: self.bdf.bits().into(),
             base: self.base.0.into(),
             protocol: self.protocol.encode(),
             reserved: [0; 3],
@@ -509,17 +514,19 @@ impl<'a> RawRecord<'a> {
 /// Iterator over the records of a table by their lengths alone.
 ///
 /// It ends at the end of the table, or behind the first record without a usable length: what
-/// follows that cannot be found.
+/// follows that cannot be found. What follows [`MAX_RECORDS`] is one error.
 #[derive(Clone, Debug)]
 pub struct RawRecords<'a> {
     table: &'a [u8],
     at: usize,
+    /// How many more are read.
+    left: u16,
 }
 
 impl<'a> RawRecords<'a> {
     /// The records behind the header of `table`, whose end is that of the slice.
     fn of(table: &'a [u8]) -> Self {
-        Self { table, at: size_of::<Header>() }
+        Self { table, at: size_of::<Header>(), left: MAX_RECORDS }
     }
 }
 
@@ -532,6 +539,10 @@ impl<'a> Iterator for RawRecords<'a> {
         // The end, unless this record turns out to have a length.
         self.at = self.table.len();
         let refuse = |problem| Some(Err(CedtError { record: offset, problem }));
+        let Some(left) = self.left.checked_sub(1) else {
+            return refuse(Problem::TooMany { limit: MAX_RECORDS });
+        };
+        self.left = left;
         let Ok((header, _)) = RecordHeader::ref_from_prefix(rest) else {
             return refuse(Problem::RecordHeader { left: rest.len() });
         };
@@ -611,6 +622,12 @@ impl<'a> Cedt<'a> {
         Records(self.raw_records())
     }
 
+    /// A record of this table, judged by itself and beside the records before it; a window also by
+    /// its maps.
+    pub fn judge(&self, raw: RawRecord<'a>) -> Result<Record<'a>, CedtError> {
+        self.records().judge_among(raw)
+    }
+
     /// The legal windows, in order.
     pub fn windows(&self) -> impl Iterator<Item = Cfmws> + 'a {
         self.records().filter_map(|record| match record {
@@ -636,7 +653,7 @@ impl<'a> Cedt<'a> {
     /// error is a cause and not what followed from it.
     pub fn check(&self) -> Result<(), CedtError> {
         self.records().try_for_each(|record| record.map(|_| ()))?;
-        self.raw_records().try_for_each(|raw| self.records().judge_among(raw?).map(|_| ()))
+        self.raw_records().try_for_each(|raw| self.judge(raw?).map(|_| ()))
     }
 }
 

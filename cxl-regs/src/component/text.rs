@@ -6,7 +6,7 @@ use core::fmt;
 
 use super::{Capabilities, CapabilityId};
 use crate::bi::{BiDecoder, BiRouteTable};
-use crate::block::{self, Row};
+use crate::block::{self, LABEL_WIDTH, Row};
 use crate::cache_id::{CacheIdDecoder, CacheIdRouteTable};
 
 /// A CXL.cache/mem range for people: the capability array, then the structures that take a few
@@ -42,13 +42,13 @@ impl fmt::Display for ComponentText<'_> {
             match found {
                 Ok(found) => writeln!(
                     f,
-                    "  {:<18}{:#010x}  at +{:#05x}, version {}",
+                    "  {:<LABEL_WIDTH$}{:#010x}  at +{:#05x}, version {}",
                     Label(found.id),
                     found.encode().into_bits(),
                     found.pointer,
                     found.version
                 )?,
-                Err(error) => writeln!(f, "  {:<18}{error}", "broken")?,
+                Err(error) => writeln!(f, "  {:<LABEL_WIDTH$}{error}", "broken")?,
             }
         }
         for found in capabilities.flatten() {
@@ -83,7 +83,7 @@ struct Label(CapabilityId);
 
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut name = heapless::String::<18>::new();
+        let mut name = heapless::String::<LABEL_WIDTH>::new();
         // Names that are too long for the column are cut.
         let _ = fmt::Write::write_fmt(&mut name, format_args!("{}", self.0));
         f.pad(&name)

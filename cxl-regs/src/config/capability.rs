@@ -5,446 +5,212 @@
 
 use core::fmt;
 
-use bitfield_struct::bitfield;
-
 use super::{CONFIG_SIZE, CONVENTIONAL_SIZE, CapabilitiesPointer, Status};
+use crate::access::register;
 use crate::access::rules::{RESERVED, RO, RW, RW1C, RWS, TRIGGER};
-use crate::access::{Field, register};
 use crate::block::{self, block};
 use crate::codes::codes;
 
-/// Capability Header Register, offset 0x00 (PCIe Base 6.x section 7.5.3.1).
-#[bitfield(u16)]
-#[derive(PartialEq, Eq)]
-pub struct CapabilityHeader {
-    /// What the capability is.
-    pub id: u8,
-    /// Offset of the next capability; 0 ends the list.
-    pub next: u8,
+register! {
+    /// Capability Header Register, offset 0x00 (PCIe Base 6.x section 7.5.3.1).
+    CapabilityHeader: u16, "Capability Header" at 0x00 {
+        /// What the capability is.
+        id: u8, "Capability ID", RO;
+        /// Offset of the next capability; 0 ends the list.
+        next: u8, "Next Capability Pointer", RO;
+    }
 }
 
-register!(CapabilityHeader: u16, "Capability Header" at 0x00, [
-    Field::new("Capability ID", Self::ID_OFFSET, Self::ID_BITS, RO),
-    Field::new("Next Capability Pointer", Self::NEXT_OFFSET, Self::NEXT_BITS, RO),
-]);
-
-/// PCI Express Capabilities Register, offset 0x02 (PCIe Base 6.x section 7.5.3.2).
-#[bitfield(u16)]
-#[derive(PartialEq, Eq)]
-pub struct PcieCapabilities {
-    /// Version; 2 in all current revisions.
-    #[bits(4)]
-    pub version: u8,
-    /// See [`PortType`].
-    #[bits(4)]
-    pub port_type: u8,
-    /// The port leads to a slot.
-    pub slot: bool,
-    /// MSI vector of the capability.
-    #[bits(5)]
-    pub interrupt_message: u8,
-    #[bits(2)]
-    __: u8,
+register! {
+    /// PCI Express Capabilities Register, offset 0x02 (PCIe Base 6.x section 7.5.3.2).
+    PcieCapabilities: u16, "PCI Express Capabilities" at 0x02 {
+        /// Version; 2 in all current revisions.
+        version: u8[4], "Capability Version", RO;
+        /// See [`PortType`].
+        port_type: u8[4], "Device/Port Type", RO;
+        /// The port leads to a slot.
+        slot: bool, "Slot Implemented", RO;
+        /// MSI vector of the capability.
+        interrupt_message: u8[5], "Interrupt Message Number", RO;
+        __: u8[2];
+    }
 }
 
-register!(PcieCapabilities: u16, "PCI Express Capabilities" at 0x02, [
-    Field::new("Capability Version", Self::VERSION_OFFSET, Self::VERSION_BITS, RO),
-    Field::new("Device/Port Type", Self::PORT_TYPE_OFFSET, Self::PORT_TYPE_BITS, RO),
-    Field::new("Slot Implemented", Self::SLOT_OFFSET, Self::SLOT_BITS, RO),
-    Field::new(
-        "Interrupt Message Number",
-        Self::INTERRUPT_MESSAGE_OFFSET,
-        Self::INTERRUPT_MESSAGE_BITS,
-        RO,
-    ),
-]);
-
-/// Device Capabilities Register, offset 0x04 (PCIe Base 6.x section 7.5.3.3).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct DeviceCapabilities {
-    /// 128 bytes shifted left by this.
-    #[bits(3)]
-    pub max_payload: u8,
-    /// Function bits usable as tag.
-    #[bits(2)]
-    pub phantom: u8,
-    /// 8-bit tags.
-    pub extended_tag: bool,
-    /// Code.
-    #[bits(3)]
-    pub l0s_latency: u8,
-    /// Code.
-    #[bits(3)]
-    pub l1_latency: u8,
-    #[bits(3)]
-    __: u8,
-    /// Always 1 since PCIe 1.1.
-    pub role_based_errors: bool,
-    /// ERR_COR carries a subclass.
-    pub err_cor_subclass: bool,
-    __: bool,
-    /// Granted by the slot.
-    pub power_limit: u8,
-    /// Scale of the limit.
-    #[bits(2)]
-    pub power_scale: u8,
-    /// Initiate Function Level Reset exists (endpoints).
-    pub function_level_reset: bool,
-    /// May use another payload size per peer.
-    pub mixed_mps: bool,
-    /// TDISP.
-    pub tee_io: bool,
-    __: bool,
+register! {
+    /// Device Capabilities Register, offset 0x04 (PCIe Base 6.x section 7.5.3.3).
+    DeviceCapabilities: u32, "Device Capabilities" at 0x04 {
+        /// 128 bytes shifted left by this.
+        max_payload: u8[3], "Max_Payload_Size Supported", RO;
+        /// Function bits usable as tag.
+        phantom: u8[2], "Phantom Functions", RO;
+        /// 8-bit tags.
+        extended_tag: bool, "Extended Tag", RO;
+        /// Code.
+        l0s_latency: u8[3], "L0s Acceptable Latency", RO;
+        /// Code.
+        l1_latency: u8[3], "L1 Acceptable Latency", RO;
+        __: u8[3];
+        /// Always 1 since PCIe 1.1.
+        role_based_errors: bool, "Role-Based Error Reporting", RO;
+        /// ERR_COR carries a subclass.
+        err_cor_subclass: bool, "ERR_COR Subclass", RO;
+        __: bool;
+        /// Granted by the slot.
+        power_limit: u8, "Slot Power Limit Value", RO;
+        /// Scale of the limit.
+        power_scale: u8[2], "Slot Power Limit Scale", RO;
+        /// Initiate Function Level Reset exists (endpoints).
+        function_level_reset: bool, "Function Level Reset", RO;
+        /// May use another payload size per peer.
+        mixed_mps: bool, "Mixed_MPS", RO;
+        /// TDISP.
+        tee_io: bool, "TEE-IO", RO;
+        __: bool;
+    }
 }
 
-register!(DeviceCapabilities: u32, "Device Capabilities" at 0x04, [
-    Field::new("Max_Payload_Size Supported", Self::MAX_PAYLOAD_OFFSET, Self::MAX_PAYLOAD_BITS, RO),
-    Field::new("Phantom Functions", Self::PHANTOM_OFFSET, Self::PHANTOM_BITS, RO),
-    Field::new("Extended Tag", Self::EXTENDED_TAG_OFFSET, Self::EXTENDED_TAG_BITS, RO),
-    Field::new("L0s Acceptable Latency", Self::L0S_LATENCY_OFFSET, Self::L0S_LATENCY_BITS, RO),
-    Field::new("L1 Acceptable Latency", Self::L1_LATENCY_OFFSET, Self::L1_LATENCY_BITS, RO),
-    Field::new(
-        "Role-Based Error Reporting",
-        Self::ROLE_BASED_ERRORS_OFFSET,
-        Self::ROLE_BASED_ERRORS_BITS,
-        RO,
-    ),
-    Field::new("ERR_COR Subclass", Self::ERR_COR_SUBCLASS_OFFSET, Self::ERR_COR_SUBCLASS_BITS, RO),
-    Field::new("Slot Power Limit Value", Self::POWER_LIMIT_OFFSET, Self::POWER_LIMIT_BITS, RO),
-    Field::new("Slot Power Limit Scale", Self::POWER_SCALE_OFFSET, Self::POWER_SCALE_BITS, RO),
-    Field::new(
-        "Function Level Reset",
-        Self::FUNCTION_LEVEL_RESET_OFFSET,
-        Self::FUNCTION_LEVEL_RESET_BITS,
-        RO,
-    ),
-    Field::new("Mixed_MPS", Self::MIXED_MPS_OFFSET, Self::MIXED_MPS_BITS, RO),
-    Field::new("TEE-IO", Self::TEE_IO_OFFSET, Self::TEE_IO_BITS, RO),
-]);
-
-/// Device Control Register, offset 0x08 (PCIe Base 6.x section 7.5.3.4). Initiate FLR exists in
-/// functions whose Device Capabilities say so.
-#[bitfield(u16)]
-#[derive(PartialEq, Eq)]
-pub struct DeviceControl {
-    /// Sends ERR_COR.
-    pub correctable_reporting: bool,
-    /// Sends ERR_NONFATAL.
-    pub non_fatal_reporting: bool,
-    /// Sends ERR_FATAL.
-    pub fatal_reporting: bool,
-    /// Reports Unsupported Requests.
-    pub unsupported_reporting: bool,
-    /// May set the attribute.
-    pub relaxed_ordering: bool,
-    /// 128 bytes shifted left by this.
-    #[bits(3)]
-    pub max_payload: u8,
-    /// Uses 8-bit tags.
-    pub extended_tag: bool,
-    /// Uses function bits as tag.
-    pub phantom: bool,
-    /// Draws auxiliary power.
-    pub aux_power: bool,
-    /// May set the attribute.
-    pub no_snoop: bool,
-    /// 128 bytes shifted left by this.
-    #[bits(3)]
-    pub max_read_request: u8,
-    /// Writing 1 resets the function.
-    pub initiate_flr: bool,
+register! {
+    /// Device Control Register, offset 0x08 (PCIe Base 6.x section 7.5.3.4). Initiate FLR exists in
+    /// functions whose Device Capabilities say so.
+    DeviceControl: u16, "Device Control" at 0x08 {
+        /// Sends ERR_COR.
+        correctable_reporting: bool, "Correctable Error Reporting", RW;
+        /// Sends ERR_NONFATAL.
+        non_fatal_reporting: bool, "Non-Fatal Error Reporting", RW;
+        /// Sends ERR_FATAL.
+        fatal_reporting: bool, "Fatal Error Reporting", RW;
+        /// Reports Unsupported Requests.
+        unsupported_reporting: bool, "Unsupported Request Reporting", RW;
+        /// May set the attribute.
+        relaxed_ordering: bool, "Relaxed Ordering", RW;
+        /// 128 bytes shifted left by this.
+        max_payload: u8[3], "Max_Payload_Size", RW;
+        /// Uses 8-bit tags.
+        extended_tag: bool, "Extended Tag", RW;
+        /// Uses function bits as tag.
+        phantom: bool, "Phantom Functions", RW;
+        /// Draws auxiliary power.
+        aux_power: bool, "Aux Power PM", RWS;
+        /// May set the attribute.
+        no_snoop: bool, "No Snoop", RW;
+        /// 128 bytes shifted left by this.
+        max_read_request: u8[3], "Max_Read_Request_Size", RW;
+        /// Writing 1 resets the function.
+        initiate_flr: bool, "Initiate Function Level Reset", TRIGGER, RESERVED;
+    }
 }
 
-register!(DeviceControl: u16, "Device Control" at 0x08, [
-    Field::new(
-        "Correctable Error Reporting",
-        Self::CORRECTABLE_REPORTING_OFFSET,
-        Self::CORRECTABLE_REPORTING_BITS,
-        RW,
-    ),
-    Field::new(
-        "Non-Fatal Error Reporting",
-        Self::NON_FATAL_REPORTING_OFFSET,
-        Self::NON_FATAL_REPORTING_BITS,
-        RW,
-    ),
-    Field::new(
-        "Fatal Error Reporting",
-        Self::FATAL_REPORTING_OFFSET,
-        Self::FATAL_REPORTING_BITS,
-        RW,
-    ),
-    Field::new(
-        "Unsupported Request Reporting",
-        Self::UNSUPPORTED_REPORTING_OFFSET,
-        Self::UNSUPPORTED_REPORTING_BITS,
-        RW,
-    ),
-    Field::new("Relaxed Ordering", Self::RELAXED_ORDERING_OFFSET, Self::RELAXED_ORDERING_BITS, RW),
-    Field::new("Max_Payload_Size", Self::MAX_PAYLOAD_OFFSET, Self::MAX_PAYLOAD_BITS, RW),
-    Field::new("Extended Tag", Self::EXTENDED_TAG_OFFSET, Self::EXTENDED_TAG_BITS, RW),
-    Field::new("Phantom Functions", Self::PHANTOM_OFFSET, Self::PHANTOM_BITS, RW),
-    Field::new("Aux Power PM", Self::AUX_POWER_OFFSET, Self::AUX_POWER_BITS, RWS),
-    Field::new("No Snoop", Self::NO_SNOOP_OFFSET, Self::NO_SNOOP_BITS, RW),
-    Field::new(
-        "Max_Read_Request_Size",
-        Self::MAX_READ_REQUEST_OFFSET,
-        Self::MAX_READ_REQUEST_BITS,
-        RW,
-    ),
-    Field::split(
-        "Initiate Function Level Reset",
-        Self::INITIATE_FLR_OFFSET,
-        Self::INITIATE_FLR_BITS,
-        TRIGGER,
-        RESERVED,
-    ),
-]);
-
-/// Device Status Register, offset 0x0A (PCIe Base 6.x section 7.5.3.5).
-#[bitfield(u16)]
-#[derive(PartialEq, Eq)]
-pub struct DeviceStatus {
-    /// A correctable error was seen.
-    pub correctable: bool,
-    /// A non-fatal error was seen.
-    pub non_fatal: bool,
-    /// A fatal error was seen.
-    pub fatal: bool,
-    /// An Unsupported Request was seen.
-    pub unsupported: bool,
-    /// Auxiliary power is there.
-    pub aux_power: bool,
-    /// Requests without completion.
-    pub transactions_pending: bool,
-    #[bits(10)]
-    __: u16,
+register! {
+    /// Device Status Register, offset 0x0A (PCIe Base 6.x section 7.5.3.5).
+    DeviceStatus: u16, "Device Status" at 0x0A {
+        /// A correctable error was seen.
+        correctable: bool, "Correctable Error Detected", RW1C;
+        /// A non-fatal error was seen.
+        non_fatal: bool, "Non-Fatal Error Detected", RW1C;
+        /// A fatal error was seen.
+        fatal: bool, "Fatal Error Detected", RW1C;
+        /// An Unsupported Request was seen.
+        unsupported: bool, "Unsupported Request Detected", RW1C;
+        /// Auxiliary power is there.
+        aux_power: bool, "AUX Power Detected", RO;
+        /// Requests without completion.
+        transactions_pending: bool, "Transactions Pending", RO;
+        __: u16[10];
+    }
 }
 
-register!(DeviceStatus: u16, "Device Status" at 0x0A, [
-    Field::new(
-        "Correctable Error Detected",
-        Self::CORRECTABLE_OFFSET,
-        Self::CORRECTABLE_BITS,
-        RW1C,
-    ),
-    Field::new("Non-Fatal Error Detected", Self::NON_FATAL_OFFSET, Self::NON_FATAL_BITS, RW1C),
-    Field::new("Fatal Error Detected", Self::FATAL_OFFSET, Self::FATAL_BITS, RW1C),
-    Field::new(
-        "Unsupported Request Detected",
-        Self::UNSUPPORTED_OFFSET,
-        Self::UNSUPPORTED_BITS,
-        RW1C,
-    ),
-    Field::new("AUX Power Detected", Self::AUX_POWER_OFFSET, Self::AUX_POWER_BITS, RO),
-    Field::new(
-        "Transactions Pending",
-        Self::TRANSACTIONS_PENDING_OFFSET,
-        Self::TRANSACTIONS_PENDING_BITS,
-        RO,
-    ),
-]);
-
-/// Link Capabilities Register, offset 0x0C (PCIe Base 6.x section 7.5.3.6).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct LinkCapabilities {
-    /// Bit number in the Supported Link Speeds vector, plus 1.
-    #[bits(4)]
-    pub max_speed: u8,
-    /// Lanes.
-    #[bits(6)]
-    pub max_width: u8,
-    /// Power states.
-    #[bits(2)]
-    pub aspm: u8,
-    /// Code.
-    #[bits(3)]
-    pub l0s_exit: u8,
-    /// Code.
-    #[bits(3)]
-    pub l1_exit: u8,
-    /// CLKREQ#.
-    pub clock_pm: bool,
-    /// Can report it.
-    pub surprise_down: bool,
-    /// Link Status bit 13 works.
-    pub link_active_reporting: bool,
-    /// Can notify.
-    pub bandwidth_notification: bool,
-    /// Set in current designs.
-    pub optionality: bool,
-    __: bool,
-    /// The number that HDM target lists name this port by.
-    pub port_number: u8,
+register! {
+    /// Link Capabilities Register, offset 0x0C (PCIe Base 6.x section 7.5.3.6).
+    LinkCapabilities: u32, "Link Capabilities" at 0x0C {
+        /// Bit number in the Supported Link Speeds vector, plus 1.
+        max_speed: u8[4], "Max Link Speed", RO;
+        /// Lanes.
+        max_width: u8[6], "Maximum Link Width", RO;
+        /// Power states.
+        aspm: u8[2], "ASPM Support", RO;
+        /// Code.
+        l0s_exit: u8[3], "L0s Exit Latency", RO;
+        /// Code.
+        l1_exit: u8[3], "L1 Exit Latency", RO;
+        /// CLKREQ#.
+        clock_pm: bool, "Clock Power Management", RO;
+        /// Can report it.
+        surprise_down: bool, "Surprise Down Reporting", RO;
+        /// Link Status bit 13 works.
+        link_active_reporting: bool, "Link Active Reporting", RO;
+        /// Can notify.
+        bandwidth_notification: bool, "Bandwidth Notification", RO;
+        /// Set in current designs.
+        optionality: bool, "ASPM Optionality Compliance", RO;
+        __: bool;
+        /// The number that HDM target lists name this port by.
+        port_number: u8, "Port Number", RO;
+    }
 }
 
-register!(LinkCapabilities: u32, "Link Capabilities" at 0x0C, [
-    Field::new("Max Link Speed", Self::MAX_SPEED_OFFSET, Self::MAX_SPEED_BITS, RO),
-    Field::new("Maximum Link Width", Self::MAX_WIDTH_OFFSET, Self::MAX_WIDTH_BITS, RO),
-    Field::new("ASPM Support", Self::ASPM_OFFSET, Self::ASPM_BITS, RO),
-    Field::new("L0s Exit Latency", Self::L0S_EXIT_OFFSET, Self::L0S_EXIT_BITS, RO),
-    Field::new("L1 Exit Latency", Self::L1_EXIT_OFFSET, Self::L1_EXIT_BITS, RO),
-    Field::new("Clock Power Management", Self::CLOCK_PM_OFFSET, Self::CLOCK_PM_BITS, RO),
-    Field::new("Surprise Down Reporting", Self::SURPRISE_DOWN_OFFSET, Self::SURPRISE_DOWN_BITS, RO),
-    Field::new(
-        "Link Active Reporting",
-        Self::LINK_ACTIVE_REPORTING_OFFSET,
-        Self::LINK_ACTIVE_REPORTING_BITS,
-        RO,
-    ),
-    Field::new(
-        "Bandwidth Notification",
-        Self::BANDWIDTH_NOTIFICATION_OFFSET,
-        Self::BANDWIDTH_NOTIFICATION_BITS,
-        RO,
-    ),
-    Field::new("ASPM Optionality Compliance", Self::OPTIONALITY_OFFSET, Self::OPTIONALITY_BITS, RO),
-    Field::new("Port Number", Self::PORT_NUMBER_OFFSET, Self::PORT_NUMBER_BITS, RO),
-]);
-
-/// Link Control Register, offset 0x10 (PCIe Base 6.x section 7.5.3.7).
-#[bitfield(u16)]
-#[derive(PartialEq, Eq)]
-pub struct LinkControl {
-    /// Power states in use.
-    #[bits(2)]
-    pub aspm: u8,
-    /// Always 0 in most designs.
-    pub propagation_delay: bool,
-    /// 0: 64 bytes, 1: 128 bytes.
-    pub read_boundary: bool,
-    /// Takes the link down (ports). On a CXL port only if Unmask Link Disable is set.
-    pub link_disable: bool,
-    /// Writing 1 retrains (ports).
-    pub retrain: bool,
-    /// Both ends share a clock.
-    pub common_clock: bool,
-    /// Longer training.
-    pub extended_sync: bool,
-    /// May stop the clock.
-    pub clock_pm: bool,
-    /// Keeps the width.
-    pub autonomous_width_disable: bool,
-    /// Notifies (ports).
-    pub bandwidth_interrupt: bool,
-    /// Notifies (ports).
-    pub autonomous_bandwidth_interrupt: bool,
-    #[bits(2)]
-    __: u8,
-    /// How readiness messages are told (ports).
-    #[bits(2)]
-    pub drs_signaling: u8,
+register! {
+    /// Link Control Register, offset 0x10 (PCIe Base 6.x section 7.5.3.7).
+    LinkControl: u16, "Link Control" at 0x10 {
+        /// Power states in use.
+        aspm: u8[2], "ASPM Control", RW;
+        /// Always 0 in most designs.
+        propagation_delay: bool, "PTM Propagation Delay", RO;
+        /// 0: 64 bytes, 1: 128 bytes.
+        read_boundary: bool, "Read Completion Boundary", RW;
+        /// Takes the link down (ports). On a CXL port only if Unmask Link Disable is set.
+        link_disable: bool, "Link Disable", RW;
+        /// Writing 1 retrains (ports).
+        retrain: bool, "Retrain Link", RESERVED, TRIGGER;
+        /// Both ends share a clock.
+        common_clock: bool, "Common Clock Configuration", RW;
+        /// Longer training.
+        extended_sync: bool, "Extended Synch", RW;
+        /// May stop the clock.
+        clock_pm: bool, "Clock Power Management", RW;
+        /// Keeps the width.
+        autonomous_width_disable: bool, "Autonomous Width Disable", RW;
+        /// Notifies (ports).
+        bandwidth_interrupt: bool, "Bandwidth Management Interrupt", RW;
+        /// Notifies (ports).
+        autonomous_bandwidth_interrupt: bool, "Autonomous Bandwidth Interrupt", RW;
+        __: u8[2];
+        /// How readiness messages are told (ports).
+        drs_signaling: u8[2], "DRS Signaling", RW;
+    }
 }
 
-register!(LinkControl: u16, "Link Control" at 0x10, [
-    Field::new("ASPM Control", Self::ASPM_OFFSET, Self::ASPM_BITS, RW),
-    Field::new(
-        "PTM Propagation Delay",
-        Self::PROPAGATION_DELAY_OFFSET,
-        Self::PROPAGATION_DELAY_BITS,
-        RO,
-    ),
-    Field::new(
-        "Read Completion Boundary",
-        Self::READ_BOUNDARY_OFFSET,
-        Self::READ_BOUNDARY_BITS,
-        RW,
-    ),
-    Field::new("Link Disable", Self::LINK_DISABLE_OFFSET, Self::LINK_DISABLE_BITS, RW),
-    Field::split("Retrain Link", Self::RETRAIN_OFFSET, Self::RETRAIN_BITS, RESERVED, TRIGGER),
-    Field::new(
-        "Common Clock Configuration",
-        Self::COMMON_CLOCK_OFFSET,
-        Self::COMMON_CLOCK_BITS,
-        RW,
-    ),
-    Field::new("Extended Synch", Self::EXTENDED_SYNC_OFFSET, Self::EXTENDED_SYNC_BITS, RW),
-    Field::new("Clock Power Management", Self::CLOCK_PM_OFFSET, Self::CLOCK_PM_BITS, RW),
-    Field::new(
-        "Autonomous Width Disable",
-        Self::AUTONOMOUS_WIDTH_DISABLE_OFFSET,
-        Self::AUTONOMOUS_WIDTH_DISABLE_BITS,
-        RW,
-    ),
-    Field::new(
-        "Bandwidth Management Interrupt",
-        Self::BANDWIDTH_INTERRUPT_OFFSET,
-        Self::BANDWIDTH_INTERRUPT_BITS,
-        RW,
-    ),
-    Field::new(
-        "Autonomous Bandwidth Interrupt",
-        Self::AUTONOMOUS_BANDWIDTH_INTERRUPT_OFFSET,
-        Self::AUTONOMOUS_BANDWIDTH_INTERRUPT_BITS,
-        RW,
-    ),
-    Field::new("DRS Signaling", Self::DRS_SIGNALING_OFFSET, Self::DRS_SIGNALING_BITS, RW),
-]);
-
-/// Link Status Register, offset 0x12 (PCIe Base 6.x section 7.5.3.8).
-#[bitfield(u16)]
-#[derive(PartialEq, Eq)]
-pub struct LinkStatus {
-    /// Code.
-    #[bits(4)]
-    pub speed: u8,
-    /// Lanes.
-    #[bits(6)]
-    pub width: u8,
-    __: bool,
-    /// In training (ports).
-    pub training: bool,
-    /// Uses the slot's clock.
-    pub slot_clock: bool,
-    /// The link is up.
-    pub active: bool,
-    /// Speed or width changed by software.
-    pub bandwidth_management: bool,
-    /// Changed by hardware.
-    pub autonomous_bandwidth: bool,
+register! {
+    /// Link Status Register, offset 0x12 (PCIe Base 6.x section 7.5.3.8).
+    LinkStatus: u16, "Link Status" at 0x12 {
+        /// Code.
+        speed: u8[4], "Current Link Speed", RO;
+        /// Lanes.
+        width: u8[6], "Negotiated Link Width", RO;
+        __: bool;
+        /// In training (ports).
+        training: bool, "Link Training", RO;
+        /// Uses the slot's clock.
+        slot_clock: bool, "Slot Clock Configuration", RO;
+        /// The link is up.
+        active: bool, "Data Link Layer Link Active", RO;
+        /// Speed or width changed by software.
+        bandwidth_management: bool, "Bandwidth Management Status", RW1C;
+        /// Changed by hardware.
+        autonomous_bandwidth: bool, "Autonomous Bandwidth Status", RW1C;
+    }
 }
 
-register!(LinkStatus: u16, "Link Status" at 0x12, [
-    Field::new("Current Link Speed", Self::SPEED_OFFSET, Self::SPEED_BITS, RO),
-    Field::new("Negotiated Link Width", Self::WIDTH_OFFSET, Self::WIDTH_BITS, RO),
-    Field::new("Link Training", Self::TRAINING_OFFSET, Self::TRAINING_BITS, RO),
-    Field::new("Slot Clock Configuration", Self::SLOT_CLOCK_OFFSET, Self::SLOT_CLOCK_BITS, RO),
-    Field::new("Data Link Layer Link Active", Self::ACTIVE_OFFSET, Self::ACTIVE_BITS, RO),
-    Field::new(
-        "Bandwidth Management Status",
-        Self::BANDWIDTH_MANAGEMENT_OFFSET,
-        Self::BANDWIDTH_MANAGEMENT_BITS,
-        RW1C,
-    ),
-    Field::new(
-        "Autonomous Bandwidth Status",
-        Self::AUTONOMOUS_BANDWIDTH_OFFSET,
-        Self::AUTONOMOUS_BANDWIDTH_BITS,
-        RW1C,
-    ),
-]);
-
-/// Extended Capability Header Register, offset 0x00 (PCIe Base 6.x section 7.6.3).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct ExtendedHeader {
-    /// What the capability is.
-    pub id: u16,
-    /// Version.
-    #[bits(4)]
-    pub version: u8,
-    /// Offset of the next extended capability; 0 ends the list.
-    #[bits(12)]
-    pub next: u16,
+register! {
+    /// Extended Capability Header Register, offset 0x00 (PCIe Base 6.x section 7.6.3).
+    ExtendedHeader: u32, "Extended Capability Header" at 0x00 {
+        /// What the capability is.
+        id: u16, "Extended Capability ID", RO;
+        /// Version.
+        version: u8[4], "Capability Version", RO;
+        /// Offset of the next extended capability; 0 ends the list.
+        next: u16[12], "Next Capability Offset", RO;
+    }
 }
-
-register!(ExtendedHeader: u32, "Extended Capability Header" at 0x00, [
-    Field::new("Extended Capability ID", Self::ID_OFFSET, Self::ID_BITS, RO),
-    Field::new("Capability Version", Self::VERSION_OFFSET, Self::VERSION_BITS, RO),
-    Field::new("Next Capability Offset", Self::NEXT_OFFSET, Self::NEXT_BITS, RO),
-]);
 
 block! {
     /// The PCI Express capability, as far as its link registers.

@@ -11,13 +11,11 @@ use super::{
     PcieCapability,
 };
 use crate::addr::Size;
-use crate::block::{self, Row};
+use crate::block::{self, LABEL_WIDTH, Row};
 use crate::commit::microseconds;
-use crate::dvsec::device::{DeviceDvsec, DeviceDvsecTail, Range, active_timeout_seconds};
-use crate::dvsec::flex_bus::{FlexBusDvsec, FlexBusTail};
+use crate::dvsec::device::{DeviceDvsec, Range, active_timeout_seconds};
 use crate::dvsec::gpf::{GpfDeviceDvsec, GpfPortDvsec};
 use crate::dvsec::locator::Locations;
-use crate::dvsec::port::PortDvsec;
 use crate::dvsec::{self, Dvsec, DvsecId};
 
 /// The first bytes of configuration space: the header.
@@ -68,7 +66,7 @@ fn rows(f: &mut fmt::Formatter<'_>, rows: &[Row]) -> fmt::Result {
 
 /// One decoded fact that has no register of its own.
 fn fact(f: &mut fmt::Formatter<'_>, label: &str, value: fmt::Arguments<'_>) -> fmt::Result {
-    writeln!(f, "  {label:<18}{value}")
+    writeln!(f, "  {label:<LABEL_WIDTH$}{value}")
 }
 
 fn header(f: &mut fmt::Formatter<'_>, reader: impl Fn(u16) -> u32 + Copy) -> fmt::Result {
@@ -200,13 +198,10 @@ fn body(
     dvsec: &Dvsec,
 ) -> fmt::Result {
     let at = dvsec.offset;
+    dvsec.rows(reader).try_for_each(|row| writeln!(f, "{row}"))?;
     match dvsec.id {
         DvsecId::Device if dvsec.has(DeviceDvsec::EXTENT) => {
             let device = DeviceDvsec::read(reader, at);
-            rows(f, &device.rows())?;
-            if let Some(tail) = DeviceDvsecTail::of(dvsec, reader) {
-                rows(f, &tail.rows())?;
-            }
             if device.capability.cxl_reset() {
                 match device.capability.reset_timeout_ms() {
                     Some(ms) => fact(f, "reset timeout", format_args!("{ms} ms"))?,
@@ -218,12 +213,8 @@ fn body(
             }
             Ok(())
         }
-        DvsecId::PortExtensions if dvsec.has(PortDvsec::EXTENT) => {
-            rows(f, &PortDvsec::read(reader, at).rows())
-        }
         DvsecId::GpfPort if dvsec.has(GpfPortDvsec::EXTENT) => {
             let gpf = GpfPortDvsec::read(reader, at);
-            rows(f, &gpf.rows())?;
             let (one, two) = (gpf.phase1_control, gpf.phase2_control);
             let one = Duration(one.timeout_base(), one.timeout_scale());
             let two = Duration(two.timeout_base(), two.timeout_scale());
@@ -232,18 +223,10 @@ fn body(
         }
         DvsecId::GpfDevice if dvsec.has(GpfDeviceDvsec::EXTENT) => {
             let gpf = GpfDeviceDvsec::read(reader, at);
-            rows(f, &gpf.rows())?;
             let time = gpf.phase2_duration;
             let time = Duration(time.time_base(), time.time_scale());
             fact(f, "phase 2 duration", format_args!("{time}"))?;
             fact(f, "phase 2 power", format_args!("{} mW", gpf.phase2_power.milliwatts()))
-        }
-        DvsecId::FlexBusPort if dvsec.has(FlexBusDvsec::EXTENT) => {
-            rows(f, &FlexBusDvsec::read(reader, at).rows())?;
-            match FlexBusTail::of(dvsec, reader) {
-                Some(tail) => rows(f, &tail.rows()),
-                None => Ok(()),
-            }
         }
         DvsecId::RegisterLocator => match Locations::new(dvsec, reader) {
             Ok(locations) => {

@@ -5,442 +5,215 @@
 
 use core::fmt;
 
-use bitfield_struct::bitfield;
-
 use super::{Dvsec, dvsec};
 use crate::access::rules::{RO, RW, RW1CS, RWL, RWO};
-use crate::access::{Class, Feature, Field, Rule, register};
+use crate::access::{Class, Feature, Rule, register};
 use crate::addr::{DECODER_UNIT, Hpa};
 use crate::block::block;
 use crate::interleave::Granularity;
 
-/// DVSEC CXL Capability Register, offset 0x0A (CXL r3.1 section 8.1.3.1).
-#[bitfield(u16)]
-#[derive(PartialEq, Eq)]
-pub struct Capability {
-    /// Speaks CXL.cache.
-    pub cache_capable: bool,
-    /// Speaks CXL.io; always 1.
-    pub io_capable: bool,
-    /// Speaks CXL.mem.
-    pub mem_capable: bool,
-    /// Memory comes up without a driver's help.
-    pub mem_hw_init: bool,
-    /// Ranges: 1 or 2; 0 only without CXL.mem, 3 is reserved.
-    #[bits(2)]
-    pub hdm_count: u8,
-    /// Control2 bits 0 and 1 and Status2 bit 0 exist.
-    pub cache_write_back: bool,
-    /// Control2 bit 2 and the timeout below exist.
-    pub cxl_reset: bool,
-    /// See [`Capability::reset_timeout_ms`].
-    #[bits(3)]
-    pub reset_timeout: u8,
-    /// Can clear volatile memory on CXL Reset.
-    pub reset_mem_clear: bool,
-    /// TEE security protocol (revision 3).
-    pub tsp: bool,
-    /// A logical device of an MLD.
-    pub multiple_logical: bool,
-    /// Handles viral; 1 in all devices.
-    pub viral_capable: bool,
-    /// Status2 bit 15 works.
-    pub pm_init_reporting: bool,
+register! {
+    /// DVSEC CXL Capability Register, offset 0x0A (CXL r3.1 section 8.1.3.1).
+    Capability: u16, "DVSEC CXL Capability" at 0x0A {
+        /// Speaks CXL.cache.
+        cache_capable: bool, "Cache_Capable", RO;
+        /// Speaks CXL.io; always 1.
+        io_capable: bool, "IO_Capable", RO;
+        /// Speaks CXL.mem.
+        mem_capable: bool, "Mem_Capable", RO;
+        /// Memory comes up without a driver's help.
+        mem_hw_init: bool, "Mem_HwInit_Mode", RO;
+        /// Ranges: 1 or 2; 0 only without CXL.mem, 3 is reserved.
+        hdm_count: u8[2], "HDM_Count", RO;
+        /// Control2 bits 0 and 1 and Status2 bit 0 exist.
+        cache_write_back: bool, "Cache Writeback and Invalidate Capable", RO;
+        /// Control2 bit 2 and the timeout below exist.
+        cxl_reset: bool, "CXL Reset Capable", RO;
+        /// See [`Capability::reset_timeout_ms`].
+        reset_timeout: u8[3], "CXL Reset Timeout", RO;
+        /// Can clear volatile memory on CXL Reset.
+        reset_mem_clear: bool, "CXL Reset Mem Clr Capable", RO;
+        /// TEE security protocol (revision 3).
+        tsp: bool, "TSP Capable", RO;
+        /// A logical device of an MLD.
+        multiple_logical: bool, "Multiple Logical Device", RO;
+        /// Handles viral; 1 in all devices.
+        viral_capable: bool, "Viral_Capable", RO;
+        /// Status2 bit 15 works.
+        pm_init_reporting: bool, "PM Init Completion Reporting Capable", RO;
+    }
 }
 
-register!(Capability: u16, "DVSEC CXL Capability" at 0x0A, [
-    Field::new("Cache_Capable", Self::CACHE_CAPABLE_OFFSET, Self::CACHE_CAPABLE_BITS, RO),
-    Field::new("IO_Capable", Self::IO_CAPABLE_OFFSET, Self::IO_CAPABLE_BITS, RO),
-    Field::new("Mem_Capable", Self::MEM_CAPABLE_OFFSET, Self::MEM_CAPABLE_BITS, RO),
-    Field::new("Mem_HwInit_Mode", Self::MEM_HW_INIT_OFFSET, Self::MEM_HW_INIT_BITS, RO),
-    Field::new("HDM_Count", Self::HDM_COUNT_OFFSET, Self::HDM_COUNT_BITS, RO),
-    Field::new(
-        "Cache Writeback and Invalidate Capable",
-        Self::CACHE_WRITE_BACK_OFFSET,
-        Self::CACHE_WRITE_BACK_BITS,
-        RO,
-    ),
-    Field::new("CXL Reset Capable", Self::CXL_RESET_OFFSET, Self::CXL_RESET_BITS, RO),
-    Field::new("CXL Reset Timeout", Self::RESET_TIMEOUT_OFFSET, Self::RESET_TIMEOUT_BITS, RO),
-    Field::new(
-        "CXL Reset Mem Clr Capable",
-        Self::RESET_MEM_CLEAR_OFFSET,
-        Self::RESET_MEM_CLEAR_BITS,
-        RO,
-    ),
-    Field::new("TSP Capable", Self::TSP_OFFSET, Self::TSP_BITS, RO),
-    Field::new(
-        "Multiple Logical Device",
-        Self::MULTIPLE_LOGICAL_OFFSET,
-        Self::MULTIPLE_LOGICAL_BITS,
-        RO,
-    ),
-    Field::new("Viral_Capable", Self::VIRAL_CAPABLE_OFFSET, Self::VIRAL_CAPABLE_BITS, RO),
-    Field::new(
-        "PM Init Completion Reporting Capable",
-        Self::PM_INIT_REPORTING_OFFSET,
-        Self::PM_INIT_REPORTING_BITS,
-        RO,
-    ),
-]);
-
-/// DVSEC CXL Control Register, offset 0x0C (CXL r3.1 section 8.1.3.2). CONFIG_LOCK freezes all of
-/// it.
-#[bitfield(u16)]
-#[derive(PartialEq, Eq)]
-pub struct Control {
-    /// CXL.cache is on.
-    pub cache_enable: bool,
-    /// CXL.io is on; always 1.
-    pub io_enable: bool,
-    /// CXL.mem is on. At 0 the device may drop accesses without a word.
-    pub mem_enable: bool,
-    /// Hint: log2 of the host's snoop filter coverage, less 15; 0 for none.
-    #[bits(5)]
-    pub cache_sf_coverage: u8,
-    /// Hint: log2 of the tracking granule, less 6.
-    #[bits(3)]
-    pub cache_sf_granularity: u8,
-    /// Hint: clean evictions are not needed.
-    pub cache_clean_eviction: bool,
-    /// May issue CXL.mem requests to peers (revision 3).
-    pub direct_p2p: bool,
-    __: bool,
-    /// Viral handling is on.
-    pub viral_enable: bool,
-    __: bool,
+register! {
+    /// DVSEC CXL Control Register, offset 0x0C (CXL r3.1 section 8.1.3.2). CONFIG_LOCK freezes all
+    /// of it.
+    Control: u16, "DVSEC CXL Control" at 0x0C {
+        /// CXL.cache is on.
+        cache_enable: bool, "Cache_Enable", RWL;
+        /// CXL.io is on; always 1.
+        io_enable: bool, "IO_Enable", RO;
+        /// CXL.mem is on. At 0 the device may drop accesses without a word.
+        mem_enable: bool, "Mem_Enable", RWL;
+        /// Hint: log2 of the host's snoop filter coverage, less 15; 0 for none.
+        cache_sf_coverage: u8[5], "Cache_SF_Coverage", RWL;
+        /// Hint: log2 of the tracking granule, less 6.
+        cache_sf_granularity: u8[3], "Cache_SF_Granularity", RWL;
+        /// Hint: clean evictions are not needed.
+        cache_clean_eviction: bool, "Cache_Clean_Eviction", RWL;
+        /// May issue CXL.mem requests to peers (revision 3).
+        direct_p2p: bool, "Direct P2P Mem Enable", Rule::with(Class::Rwl, Feature::DirectP2p);
+        __: bool;
+        /// Viral handling is on.
+        viral_enable: bool, "Viral_Enable", RWL;
+        __: bool;
+    }
 }
 
-register!(Control: u16, "DVSEC CXL Control" at 0x0C, [
-    Field::new("Cache_Enable", Self::CACHE_ENABLE_OFFSET, Self::CACHE_ENABLE_BITS, RWL),
-    Field::new("IO_Enable", Self::IO_ENABLE_OFFSET, Self::IO_ENABLE_BITS, RO),
-    Field::new("Mem_Enable", Self::MEM_ENABLE_OFFSET, Self::MEM_ENABLE_BITS, RWL),
-    Field::new(
-        "Cache_SF_Coverage",
-        Self::CACHE_SF_COVERAGE_OFFSET,
-        Self::CACHE_SF_COVERAGE_BITS,
-        RWL,
-    ),
-    Field::new(
-        "Cache_SF_Granularity",
-        Self::CACHE_SF_GRANULARITY_OFFSET,
-        Self::CACHE_SF_GRANULARITY_BITS,
-        RWL,
-    ),
-    Field::new(
-        "Cache_Clean_Eviction",
-        Self::CACHE_CLEAN_EVICTION_OFFSET,
-        Self::CACHE_CLEAN_EVICTION_BITS,
-        RWL,
-    ),
-    Field::new(
-        "Direct P2P Mem Enable",
-        Self::DIRECT_P2P_OFFSET,
-        Self::DIRECT_P2P_BITS,
-        Rule::with(Class::Rwl, Feature::DirectP2p),
-    ),
-    Field::new("Viral_Enable", Self::VIRAL_ENABLE_OFFSET, Self::VIRAL_ENABLE_BITS, RWL),
-]);
-
-/// DVSEC CXL Status Register, offset 0x0E (CXL r3.1 section 8.1.3.3).
-#[bitfield(u16)]
-#[derive(PartialEq, Eq)]
-pub struct Status {
-    #[bits(14)]
-    __: u16,
-    /// A viral condition was seen.
-    pub viral: bool,
-    __: bool,
+register! {
+    /// DVSEC CXL Status Register, offset 0x0E (CXL r3.1 section 8.1.3.3).
+    Status: u16, "DVSEC CXL Status" at 0x0E {
+        __: u16[14];
+        /// A viral condition was seen.
+        viral: bool, "Viral_Status", RW1CS;
+        __: bool;
+    }
 }
 
-register!(Status: u16, "DVSEC CXL Status" at 0x0E, [
-    Field::new("Viral_Status", Self::VIRAL_OFFSET, Self::VIRAL_BITS, RW1CS),
-]);
-
-/// DVSEC CXL Control2 Register, offset 0x10 (CXL r3.1 section 8.1.3.4). No lock freezes it.
-#[bitfield(u16)]
-#[derive(PartialEq, Eq)]
-pub struct Control2 {
-    /// No new modified lines.
-    pub disable_caching: bool,
-    /// Writing 1 empties the cache.
-    pub initiate_write_back: bool,
-    /// Writing 1 starts a CXL Reset.
-    pub initiate_reset: bool,
-    /// CXL Reset clears volatile memory.
-    pub reset_mem_clear: bool,
-    /// Keep volatile memory over a hot reset (revision 2).
-    pub preserve_volatile: bool,
-    /// May answer with modified data (revision 3).
-    pub modified_completion: bool,
-    #[bits(10)]
-    __: u16,
+register! {
+    /// DVSEC CXL Control2 Register, offset 0x10 (CXL r3.1 section 8.1.3.4). No lock freezes it.
+    Control2: u16, "DVSEC CXL Control2" at 0x10 {
+        /// No new modified lines.
+        disable_caching: bool, "Disable Caching", Rule::with(Class::Rw, Feature::CacheWriteBack);
+        /// Writing 1 empties the cache.
+        initiate_write_back: bool, "Initiate Cache Write Back and Invalidation",
+            Rule::with(Class::Trigger, Feature::CacheWriteBack);
+        /// Writing 1 starts a CXL Reset.
+        initiate_reset: bool, "Initiate CXL Reset", Rule::with(Class::Trigger, Feature::CxlReset);
+        /// CXL Reset clears volatile memory.
+        reset_mem_clear: bool, "CXL Reset Mem Clr Enable", RW;
+        /// Keep volatile memory over a hot reset (revision 2).
+        preserve_volatile: bool, "Desired Volatile HDM State after Hot Reset",
+            Rule::with(Class::Rws, Feature::HotResetState);
+        /// May answer with modified data (revision 3).
+        modified_completion: bool, "Modified Completion Enable",
+            Rule::with(Class::Rw, Feature::ModifiedCompletion);
+        __: u16[10];
+    }
 }
 
-register!(Control2: u16, "DVSEC CXL Control2" at 0x10, [
-    Field::new(
-        "Disable Caching",
-        Self::DISABLE_CACHING_OFFSET,
-        Self::DISABLE_CACHING_BITS,
-        Rule::with(Class::Rw, Feature::CacheWriteBack),
-    ),
-    Field::new(
-        "Initiate Cache Write Back and Invalidation",
-        Self::INITIATE_WRITE_BACK_OFFSET,
-        Self::INITIATE_WRITE_BACK_BITS,
-        Rule::with(Class::Trigger, Feature::CacheWriteBack),
-    ),
-    Field::new(
-        "Initiate CXL Reset",
-        Self::INITIATE_RESET_OFFSET,
-        Self::INITIATE_RESET_BITS,
-        Rule::with(Class::Trigger, Feature::CxlReset),
-    ),
-    Field::new(
-        "CXL Reset Mem Clr Enable",
-        Self::RESET_MEM_CLEAR_OFFSET,
-        Self::RESET_MEM_CLEAR_BITS,
-        RW,
-    ),
-    Field::new(
-        "Desired Volatile HDM State after Hot Reset",
-        Self::PRESERVE_VOLATILE_OFFSET,
-        Self::PRESERVE_VOLATILE_BITS,
-        Rule::with(Class::Rws, Feature::HotResetState),
-    ),
-    Field::new(
-        "Modified Completion Enable",
-        Self::MODIFIED_COMPLETION_OFFSET,
-        Self::MODIFIED_COMPLETION_BITS,
-        Rule::with(Class::Rw, Feature::ModifiedCompletion),
-    ),
-]);
-
-/// DVSEC CXL Status2 Register, offset 0x12 (CXL r3.1 section 8.1.3.5).
-#[bitfield(u16)]
-#[derive(PartialEq, Eq)]
-pub struct Status2 {
-    /// No valid lines, and caching is disabled.
-    pub cache_invalid: bool,
-    /// The last CXL Reset ended well.
-    pub reset_complete: bool,
-    /// The last CXL Reset ended with errors.
-    pub reset_error: bool,
-    /// Volatile memory should have been kept and was not (revision 2).
-    pub preservation_error: bool,
-    #[bits(11)]
-    __: u16,
-    /// Ready for power management messages.
-    pub pm_init_complete: bool,
+register! {
+    /// DVSEC CXL Status2 Register, offset 0x12 (CXL r3.1 section 8.1.3.5).
+    Status2: u16, "DVSEC CXL Status2" at 0x12 {
+        /// No valid lines, and caching is disabled.
+        cache_invalid: bool, "Cache Invalid", RO;
+        /// The last CXL Reset ended well.
+        reset_complete: bool, "CXL Reset Complete", RO;
+        /// The last CXL Reset ended with errors.
+        reset_error: bool, "CXL Reset Error", RO;
+        /// Volatile memory should have been kept and was not (revision 2).
+        preservation_error: bool, "Volatile HDM Preservation Error",
+            Rule::with(Class::Rw1cs, Feature::HotResetState);
+        __: u16[11];
+        /// Ready for power management messages.
+        pm_init_complete: bool, "Power Management Initialization Complete", RO;
+    }
 }
 
-register!(Status2: u16, "DVSEC CXL Status2" at 0x12, [
-    Field::new("Cache Invalid", Self::CACHE_INVALID_OFFSET, Self::CACHE_INVALID_BITS, RO),
-    Field::new("CXL Reset Complete", Self::RESET_COMPLETE_OFFSET, Self::RESET_COMPLETE_BITS, RO),
-    Field::new("CXL Reset Error", Self::RESET_ERROR_OFFSET, Self::RESET_ERROR_BITS, RO),
-    Field::new(
-        "Volatile HDM Preservation Error",
-        Self::PRESERVATION_ERROR_OFFSET,
-        Self::PRESERVATION_ERROR_BITS,
-        Rule::with(Class::Rw1cs, Feature::HotResetState),
-    ),
-    Field::new(
-        "Power Management Initialization Complete",
-        Self::PM_INIT_COMPLETE_OFFSET,
-        Self::PM_INIT_COMPLETE_BITS,
-        RO,
-    ),
-]);
-
-/// DVSEC CXL Lock Register, offset 0x14 (CXL r3.1 section 8.1.3.6). HDM decoders do not care for
-/// it, nor it for theirs.
-#[bitfield(u16)]
-#[derive(PartialEq, Eq)]
-pub struct Lock {
-    /// Freezes Control and the range bases until a conventional reset.
-    pub config_lock: bool,
-    #[bits(15)]
-    __: u16,
+register! {
+    /// DVSEC CXL Lock Register, offset 0x14 (CXL r3.1 section 8.1.3.6). HDM decoders do not care
+    /// for it, nor it for theirs.
+    Lock: u16, "DVSEC CXL Lock" at 0x14 {
+        /// Freezes Control and the range bases until a conventional reset.
+        config_lock: bool, "CONFIG_LOCK", RWO;
+        __: u16[15];
+    }
 }
 
-register!(Lock: u16, "DVSEC CXL Lock" at 0x14, [
-    Field::new("CONFIG_LOCK", Self::CONFIG_LOCK_OFFSET, Self::CONFIG_LOCK_BITS, RWO),
-]);
-
-/// DVSEC CXL Capability2 Register, offset 0x16 (CXL r3.1 section 8.1.3.7).
-#[bitfield(u16)]
-#[derive(PartialEq, Eq)]
-pub struct Capability2 {
-    /// 0 not reported, 1 64 KiB, 2 1 MiB.
-    #[bits(4)]
-    pub cache_size_unit: u8,
-    /// What a Type 2 device can be instead: 0 nothing, 1 PCIe, 2 Type 1, 3 Type 3.
-    #[bits(2)]
-    pub fallback: u8,
-    /// Control2 bit 5 exists (revision 3).
-    pub modified_completion: bool,
-    /// Never writes clean lines back (revision 3).
-    pub no_clean_writeback: bool,
-    /// In units of the unit.
-    pub cache_size: u8,
+register! {
+    /// DVSEC CXL Capability2 Register, offset 0x16 (CXL r3.1 section 8.1.3.7).
+    Capability2: u16, "DVSEC CXL Capability2" at 0x16 {
+        /// 0 not reported, 1 64 KiB, 2 1 MiB.
+        cache_size_unit: u8[4], "Cache Size Unit", RO;
+        /// What a Type 2 device can be instead: 0 nothing, 1 PCIe, 2 Type 1, 3 Type 3.
+        fallback: u8[2], "Fallback Capability", RO;
+        /// Control2 bit 5 exists (revision 3).
+        modified_completion: bool, "Modified Completion Capable", RO;
+        /// Never writes clean lines back (revision 3).
+        no_clean_writeback: bool, "No Clean Writeback", RO;
+        /// In units of the unit.
+        cache_size: u8, "Cache Size", RO;
+    }
 }
 
-register!(Capability2: u16, "DVSEC CXL Capability2" at 0x16, [
-    Field::new("Cache Size Unit", Self::CACHE_SIZE_UNIT_OFFSET, Self::CACHE_SIZE_UNIT_BITS, RO),
-    Field::new("Fallback Capability", Self::FALLBACK_OFFSET, Self::FALLBACK_BITS, RO),
-    Field::new(
-        "Modified Completion Capable",
-        Self::MODIFIED_COMPLETION_OFFSET,
-        Self::MODIFIED_COMPLETION_BITS,
-        RO,
-    ),
-    Field::new(
-        "No Clean Writeback",
-        Self::NO_CLEAN_WRITEBACK_OFFSET,
-        Self::NO_CLEAN_WRITEBACK_BITS,
-        RO,
-    ),
-    Field::new("Cache Size", Self::CACHE_SIZE_OFFSET, Self::CACHE_SIZE_BITS, RO),
-]);
-
-/// DVSEC CXL Range Size High Register, offset 0x18 (CXL r3.1 section 8.1.3.8.1). Range 1; range 2
-/// is 0x10 on.
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct RangeSizeHigh {
-    /// Size bits 63:32.
-    pub size: u32,
+register! {
+    /// DVSEC CXL Range Size High Register, offset 0x18 (CXL r3.1 section 8.1.3.8.1). Range 1; range
+    /// 2 is 0x10 on.
+    RangeSizeHigh: u32, "DVSEC CXL Range Size High" at 0x18 {
+        /// Size bits 63:32.
+        size: u32, "Memory_Size_High", RO;
+    }
 }
 
-register!(RangeSizeHigh: u32, "DVSEC CXL Range Size High" at 0x18, [
-    Field::new("Memory_Size_High", Self::SIZE_OFFSET, Self::SIZE_BITS, RO),
-]);
-
-/// DVSEC CXL Range Size Low Register, offset 0x1C (CXL r3.1 section 8.1.3.8.2). Range 1; range 2
-/// is 0x10 on.
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct RangeSizeLow {
-    /// The size registers can be believed; at most 1 s after reset.
-    pub info_valid: bool,
-    /// Memory is ready for use.
-    pub active: bool,
-    /// See [`MediaType`].
-    #[bits(3)]
-    pub media_type: u8,
-    /// See [`MemoryClass`].
-    #[bits(3)]
-    pub memory_class: u8,
-    /// See [`desired_interleave`]. Not the order of decoder granularity.
-    #[bits(5)]
-    pub desired_interleave: u8,
-    /// See [`active_timeout_seconds`].
-    #[bits(3)]
-    pub active_timeout: u8,
-    /// Ready, but smaller or slower than it should be (revision 3).
-    pub active_degraded: bool,
-    #[bits(11)]
-    __: u16,
-    /// Size bits 31:28.
-    #[bits(4)]
-    pub size: u8,
+register! {
+    /// DVSEC CXL Range Size Low Register, offset 0x1C (CXL r3.1 section 8.1.3.8.2). Range 1; range
+    /// 2 is 0x10 on.
+    RangeSizeLow: u32, "DVSEC CXL Range Size Low" at 0x1C {
+        /// The size registers can be believed; at most 1 s after reset.
+        info_valid: bool, "Memory_Info_Valid", RO;
+        /// Memory is ready for use.
+        active: bool, "Memory_Active", RO;
+        /// See [`MediaType`].
+        media_type: u8[3], "Media_Type", RO;
+        /// See [`MemoryClass`].
+        memory_class: u8[3], "Memory_Class", RO;
+        /// See [`desired_interleave`]. Not the order of decoder granularity.
+        desired_interleave: u8[5], "Desired_Interleave", RO;
+        /// See [`active_timeout_seconds`].
+        active_timeout: u8[3], "Memory_Active_Timeout", RO;
+        /// Ready, but smaller or slower than it should be (revision 3).
+        active_degraded: bool, "Memory_Active_Degraded", RO;
+        __: u16[11];
+        /// Size bits 31:28.
+        size: u8[4], "Memory_Size_Low", RO;
+    }
 }
 
-register!(RangeSizeLow: u32, "DVSEC CXL Range Size Low" at 0x1C, [
-    Field::new("Memory_Info_Valid", Self::INFO_VALID_OFFSET, Self::INFO_VALID_BITS, RO),
-    Field::new("Memory_Active", Self::ACTIVE_OFFSET, Self::ACTIVE_BITS, RO),
-    Field::new("Media_Type", Self::MEDIA_TYPE_OFFSET, Self::MEDIA_TYPE_BITS, RO),
-    Field::new("Memory_Class", Self::MEMORY_CLASS_OFFSET, Self::MEMORY_CLASS_BITS, RO),
-    Field::new(
-        "Desired_Interleave",
-        Self::DESIRED_INTERLEAVE_OFFSET,
-        Self::DESIRED_INTERLEAVE_BITS,
-        RO,
-    ),
-    Field::new("Memory_Active_Timeout", Self::ACTIVE_TIMEOUT_OFFSET, Self::ACTIVE_TIMEOUT_BITS, RO),
-    Field::new(
-        "Memory_Active_Degraded",
-        Self::ACTIVE_DEGRADED_OFFSET,
-        Self::ACTIVE_DEGRADED_BITS,
-        RO,
-    ),
-    Field::new("Memory_Size_Low", Self::SIZE_OFFSET, Self::SIZE_BITS, RO),
-]);
-
-/// DVSEC CXL Range Base High Register, offset 0x20 (CXL r3.1 section 8.1.3.8.3). Range 1; range 2
-/// is 0x10 on.
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct RangeBaseHigh {
-    /// Base bits 63:32.
-    pub base: u32,
+register! {
+    /// DVSEC CXL Range Base High Register, offset 0x20 (CXL r3.1 section 8.1.3.8.3). Range 1; range
+    /// 2 is 0x10 on.
+    RangeBaseHigh: u32, "DVSEC CXL Range Base High" at 0x20 {
+        /// Base bits 63:32.
+        base: u32, "Memory_Base_High", RWL;
+    }
 }
 
-register!(RangeBaseHigh: u32, "DVSEC CXL Range Base High" at 0x20, [
-    Field::new("Memory_Base_High", Self::BASE_OFFSET, Self::BASE_BITS, RWL),
-]);
-
-/// DVSEC CXL Range Base Low Register, offset 0x24 (CXL r3.1 section 8.1.3.8.4). Range 1; range 2
-/// is 0x10 on.
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct RangeBaseLow {
-    #[bits(28)]
-    __: u32,
-    /// Base bits 31:28.
-    #[bits(4)]
-    pub base: u8,
+register! {
+    /// DVSEC CXL Range Base Low Register, offset 0x24 (CXL r3.1 section 8.1.3.8.4). Range 1; range
+    /// 2 is 0x10 on.
+    RangeBaseLow: u32, "DVSEC CXL Range Base Low" at 0x24 {
+        __: u32[28];
+        /// Base bits 31:28.
+        base: u8[4], "Memory_Base_Low", RWL;
+    }
 }
 
-register!(RangeBaseLow: u32, "DVSEC CXL Range Base Low" at 0x24, [
-    Field::new("Memory_Base_Low", Self::BASE_OFFSET, Self::BASE_BITS, RWL),
-]);
-
-/// DVSEC CXL Capability3 Register, offset 0x38 (CXL r3.1 section 8.1.3.9). Revision 2 and later.
-#[bitfield(u16)]
-#[derive(PartialEq, Eq)]
-pub struct Capability3 {
-    /// Volatile memory outlives a cold reset.
-    pub preserves_cold: bool,
-    /// Volatile memory outlives a warm reset.
-    pub preserves_warm: bool,
-    /// Volatile memory outlives a hot reset.
-    pub preserves_hot: bool,
-    /// Control2 bit 4 exists.
-    pub hot_configurable: bool,
-    /// Control bit 12 exists.
-    pub direct_p2p: bool,
-    #[bits(11)]
-    __: u16,
+register! {
+    /// DVSEC CXL Capability3 Register, offset 0x38 (CXL r3.1 section 8.1.3.9). Revision 2 and
+    /// later.
+    Capability3: u16, "DVSEC CXL Capability3" at 0x38 {
+        /// Volatile memory outlives a cold reset.
+        preserves_cold: bool, "Default Volatile HDM State after Cold Reset", RO;
+        /// Volatile memory outlives a warm reset.
+        preserves_warm: bool, "Default Volatile HDM State after Warm Reset", RO;
+        /// Volatile memory outlives a hot reset.
+        preserves_hot: bool, "Default Volatile HDM State after Hot Reset", RO;
+        /// Control2 bit 4 exists.
+        hot_configurable: bool, "Volatile HDM State after Hot Reset - Configurability", RO;
+        /// Control bit 12 exists.
+        direct_p2p: bool, "Direct P2P Mem Capable", RO;
+        __: u16[11];
+    }
 }
-
-register!(Capability3: u16, "DVSEC CXL Capability3" at 0x38, [
-    Field::new(
-        "Default Volatile HDM State after Cold Reset",
-        Self::PRESERVES_COLD_OFFSET,
-        Self::PRESERVES_COLD_BITS,
-        RO,
-    ),
-    Field::new(
-        "Default Volatile HDM State after Warm Reset",
-        Self::PRESERVES_WARM_OFFSET,
-        Self::PRESERVES_WARM_BITS,
-        RO,
-    ),
-    Field::new(
-        "Default Volatile HDM State after Hot Reset",
-        Self::PRESERVES_HOT_OFFSET,
-        Self::PRESERVES_HOT_BITS,
-        RO,
-    ),
-    Field::new(
-        "Volatile HDM State after Hot Reset - Configurability",
-        Self::HOT_CONFIGURABLE_OFFSET,
-        Self::HOT_CONFIGURABLE_BITS,
-        RO,
-    ),
-    Field::new("Direct P2P Mem Capable", Self::DIRECT_P2P_OFFSET, Self::DIRECT_P2P_BITS, RO),
-]);
 
 dvsec! {
     /// The registers that all revisions from 1 on have.

@@ -3,106 +3,53 @@
 //! **Invariant**: register types hold any bits; times are computed in one place,
 //! [`microseconds`](crate::commit::microseconds).
 
-use bitfield_struct::bitfield;
-
 use super::dvsec;
+use crate::access::register;
 use crate::access::rules::{RO, RW};
-use crate::access::{Field, register};
 
-/// GPF Phase 1 Control Register, offset 0x0C (CXL r3.1 section 8.1.6.1).
-#[bitfield(u16)]
-#[derive(PartialEq, Eq)]
-pub struct Phase1Control {
-    /// Number of units.
-    #[bits(4)]
-    pub timeout_base: u8,
-    #[bits(4)]
-    __: u8,
-    /// Unit; see [`microseconds`](crate::commit::microseconds).
-    #[bits(4)]
-    pub timeout_scale: u8,
-    #[bits(4)]
-    __: u8,
+register! {
+    /// GPF Phase 1 Control Register, offset 0x0C (CXL r3.1 section 8.1.6.1).
+    Phase1Control: u16, "GPF Phase 1 Control" at 0x0C {
+        /// Number of units.
+        timeout_base: u8[4], "Port GPF Phase 1 Timeout Base", RW;
+        __: u8[4];
+        /// Unit; see [`microseconds`](crate::commit::microseconds).
+        timeout_scale: u8[4], "Port GPF Phase 1 Timeout Scale", RW;
+        __: u8[4];
+    }
 }
 
-register!(Phase1Control: u16, "GPF Phase 1 Control" at 0x0C, [
-    Field::new(
-        "Port GPF Phase 1 Timeout Base",
-        Self::TIMEOUT_BASE_OFFSET,
-        Self::TIMEOUT_BASE_BITS,
-        RW,
-    ),
-    Field::new(
-        "Port GPF Phase 1 Timeout Scale",
-        Self::TIMEOUT_SCALE_OFFSET,
-        Self::TIMEOUT_SCALE_BITS,
-        RW,
-    ),
-]);
-
-/// GPF Phase 2 Control Register, offset 0x0E (CXL r3.1 section 8.1.6.2).
-#[bitfield(u16)]
-#[derive(PartialEq, Eq)]
-pub struct Phase2Control {
-    /// Number of units.
-    #[bits(4)]
-    pub timeout_base: u8,
-    #[bits(4)]
-    __: u8,
-    /// Unit; see [`microseconds`](crate::commit::microseconds).
-    #[bits(4)]
-    pub timeout_scale: u8,
-    #[bits(4)]
-    __: u8,
+register! {
+    /// GPF Phase 2 Control Register, offset 0x0E (CXL r3.1 section 8.1.6.2).
+    Phase2Control: u16, "GPF Phase 2 Control" at 0x0E {
+        /// Number of units.
+        timeout_base: u8[4], "Port GPF Phase 2 Timeout Base", RW;
+        __: u8[4];
+        /// Unit; see [`microseconds`](crate::commit::microseconds).
+        timeout_scale: u8[4], "Port GPF Phase 2 Timeout Scale", RW;
+        __: u8[4];
+    }
 }
 
-register!(Phase2Control: u16, "GPF Phase 2 Control" at 0x0E, [
-    Field::new(
-        "Port GPF Phase 2 Timeout Base",
-        Self::TIMEOUT_BASE_OFFSET,
-        Self::TIMEOUT_BASE_BITS,
-        RW,
-    ),
-    Field::new(
-        "Port GPF Phase 2 Timeout Scale",
-        Self::TIMEOUT_SCALE_OFFSET,
-        Self::TIMEOUT_SCALE_BITS,
-        RW,
-    ),
-]);
-
-/// GPF Phase 2 Duration Register, offset 0x0A (CXL r3.1 section 8.1.7.1).
-#[bitfield(u16)]
-#[derive(PartialEq, Eq)]
-pub struct Phase2Duration {
-    /// Number of units.
-    #[bits(4)]
-    pub time_base: u8,
-    #[bits(4)]
-    __: u8,
-    /// Unit; see [`microseconds`](crate::commit::microseconds).
-    #[bits(4)]
-    pub time_scale: u8,
-    #[bits(4)]
-    __: u8,
+register! {
+    /// GPF Phase 2 Duration Register, offset 0x0A (CXL r3.1 section 8.1.7.1).
+    Phase2Duration: u16, "GPF Phase 2 Duration" at 0x0A {
+        /// Number of units.
+        time_base: u8[4], "Device GPF Phase 2 Time Base", RO;
+        __: u8[4];
+        /// Unit; see [`microseconds`](crate::commit::microseconds).
+        time_scale: u8[4], "Device GPF Phase 2 Time Scale", RO;
+        __: u8[4];
+    }
 }
 
-register!(Phase2Duration: u16, "GPF Phase 2 Duration" at 0x0A, [
-    Field::new("Device GPF Phase 2 Time Base", Self::TIME_BASE_OFFSET, Self::TIME_BASE_BITS, RO),
-    Field::new("Device GPF Phase 2 Time Scale", Self::TIME_SCALE_OFFSET, Self::TIME_SCALE_BITS, RO),
-]);
-
-/// GPF Phase 2 Power Register, offset 0x0C (CXL r3.1 section 8.1.7.2).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct Phase2Power {
-    /// Power drawn while flushing, in milliwatts.
-    pub milliwatts: u32,
+register! {
+    /// GPF Phase 2 Power Register, offset 0x0C (CXL r3.1 section 8.1.7.2).
+    Phase2Power: u32, "GPF Phase 2 Power" at 0x0C {
+        /// Power drawn while flushing, in milliwatts.
+        milliwatts: u32, "GPF Phase 2 Active Power", RO;
+    }
 }
-
-register!(Phase2Power: u32, "GPF Phase 2 Power" at 0x0C, [
-    Field::new("GPF Phase 2 Active Power", Self::MILLIWATTS_OFFSET, Self::MILLIWATTS_BITS, RO),
-]);
 
 dvsec! {
     /// Timeouts of the flush phases, in root ports and switch downstream ports.

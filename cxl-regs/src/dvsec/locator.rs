@@ -5,47 +5,33 @@
 
 use core::fmt;
 
-use bitfield_struct::bitfield;
-
 use super::{Dvsec, DvsecHeader1, DvsecId, headers};
 use crate::access::rules::RO;
-use crate::access::{Field, Register, register};
+use crate::access::{Register, register};
 use crate::block::{self, TooShort};
 use crate::codes::codes;
 
-/// Register Offset Low Register, offset 0x0C (CXL r3.1 section 8.1.9.1). The first entry; each
-/// further one is 8 bytes on.
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct EntryLow {
-    /// Which BAR, from 0 (at 0x10) to 5.
-    #[bits(3)]
-    pub bir: u8,
-    #[bits(5)]
-    __: u8,
-    /// See [`BlockId`].
-    pub id: u8,
-    /// Offset bits 31:16.
-    pub offset: u16,
+register! {
+    /// Register Offset Low Register, offset 0x0C (CXL r3.1 section 8.1.9.1). The first entry; each
+    /// further one is 8 bytes on.
+    EntryLow: u32, "Register Offset Low" at 0x0C {
+        /// Which BAR, from 0 (at 0x10) to 5.
+        bir: u8[3], "Register BIR", RO;
+        __: u8[5];
+        /// See [`BlockId`].
+        id: u8, "Register Block Identifier", RO;
+        /// Offset bits 31:16.
+        offset: u16, "Register Block Offset Low", RO;
+    }
 }
 
-register!(EntryLow: u32, "Register Offset Low" at 0x0C, [
-    Field::new("Register BIR", Self::BIR_OFFSET, Self::BIR_BITS, RO),
-    Field::new("Register Block Identifier", Self::ID_OFFSET, Self::ID_BITS, RO),
-    Field::new("Register Block Offset Low", Self::OFFSET_OFFSET, Self::OFFSET_BITS, RO),
-]);
-
-/// Register Offset High Register, offset 0x10 (CXL r3.1 section 8.1.9.2).
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct EntryHigh {
-    /// Offset bits 63:32.
-    pub offset: u32,
+register! {
+    /// Register Offset High Register, offset 0x10 (CXL r3.1 section 8.1.9.2).
+    EntryHigh: u32, "Register Offset High" at 0x10 {
+        /// Offset bits 63:32.
+        offset: u32, "Register Block Offset High", RO;
+    }
 }
-
-register!(EntryHigh: u32, "Register Offset High" at 0x10, [
-    Field::new("Register Block Offset High", Self::OFFSET_OFFSET, Self::OFFSET_BITS, RO),
-]);
 
 codes! {
     /// What a block of registers is.

@@ -3,16 +3,14 @@
 //! **Invariant**: the report is what decides the exit code; how the firmware was run does not.
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
-use cxl_harness::guest::boot::{Options, boot};
 use cxl_harness::machine::Machine;
 use cxl_harness::report::{Measured, Report, Verdict};
 use cxl_harness::run;
 use cxl_harness::scenario::{Action, Scenario};
 use cxl_harness::trace::{Access, TraceText};
-use cxl_harness::{attack, kvm};
 use serde::Serialize;
 
 use super::source::Source;
@@ -65,18 +63,6 @@ pub(super) struct Boot {
     #[arg(long)]
     json: bool,
 
-    /// What the image runs once the firmware is done, several with commas: touch, attack, cost, ...
-    #[arg(long, value_name = "NAMES", default_value = "none", conflicts_with = "direct")]
-    payload: String,
-
-    /// End the guest after this many seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    timeout: u64,
-
-    /// Whether committed memory becomes memory of the guest, or each access is decoded.
-    #[arg(long, value_name = "ON|OFF", default_value = "on")]
-    mirror: Switch,
-
     /// Print every register access of the firmware, with the names of registers and fields.
     #[arg(long)]
     trace: bool,
@@ -84,13 +70,6 @@ pub(super) struct Boot {
     /// Print no report: the exit code says how it went.
     #[arg(long, short, conflicts_with_all = ["json", "trace"])]
     quiet: bool,
-}
-
-/// On or off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Switch {
-    On,
-    Off,
 }
 
 /// The report with the trace behind it.
@@ -116,18 +95,10 @@ struct Traceline {
 }
 
 impl Boot {
-    /// What a bare `cxl-harness` does: the main scenario, its cost, and an attack on its locks.
+    /// `boot default`, what a bare `cxl-harness` does.
     pub(super) fn of_default() -> Self {
-        Self {
-            source: Source::built_in("default"),
-            direct: false,
-            json: false,
-            payload: "cost,attack".to_owned(),
-            timeout: 120,
-            mirror: Switch::On,
-            trace: false,
-            quiet: false,
-        }
+        let source = Source::built_in("default");
+        Self { source, direct: false, json: false, trace: false, quiet: false }
     }
 
     pub(super) fn run(self) -> ExitCode {
@@ -138,29 +109,19 @@ impl Boot {
         if self.trace {
             machine.recorder_mut().keep();
         }
-        let report = match self.report(&mut machine) {
-            Ok(report) => report,
-            Err(error) => return super::refuse(&error),
-        };
+        let report = self.report(&mut machine);
         let trace = self.trace.then(|| machine.recorder_mut().take());
-        let interrupted = report.measured.as_ref().is_some_and(Measured::interrupted);
-        let code = match report.facts.result {
-            _ if interrupted => ExitCode::from(super::EXIT_INTERRUPTED),
-            result => super::exit(result == Verdict::Ok),
-        };
+        let code = super::exit(report.facts.result == Verdict::Ok);
         if self.quiet {
             return code;
         }
         super::print(&self.output(&machine, &report, trace), code)
     }
 
-    /// Runs the firmware in a guest, or directly where that was asked for or there is no KVM.
-    fn report(&self, machine: &mut Machine) -> Result<Report, String> {
-        if !self.direct {
-            match kvm::available() {
-                Ok(()) => return self.guest(machine),
-                Err(error) => super::note(&format!("{error}; running directly on the models")),
-            }
+    /// Runs the firmware. Whoever adds another way to run it adds it here.
+    fn report(&self, machine: &mut Machine) -> Report {
+        if !self.direct && !self.quiet {
+            super::note("running the firmware directly on the device models, without a guest");
         }
         for event in events(machine.scenario()) {
             super::note(&event);
@@ -168,26 +129,7 @@ impl Boot {
         let start = Instant::now();
         let done = run::direct(machine);
         let run = start.elapsed();
-        let mut report = Report::of_direct(machine, &done);
-        if self.payload.split(',').any(|name| name == "attack") && done.refusal.is_none() {
-            report.facts.set_attack(attack::direct(machine, &done));
-        }
-        Ok(Report { measured: Some(Measured { run, guest: None }), ..report })
-    }
-
-    fn guest(&self, machine: &mut Machine) -> Result<Report, String> {
-        let options = Options {
-            payload: &self.payload,
-            timeout: Duration::from_secs(self.timeout),
-            mirror: self.mirror == Switch::On,
-            interrupted: super::interrupted(),
-            ..Options::default()
-        };
-        if self.payload.contains("attack") {
-            super::progress("attacking the locks from inside the guest, which takes some seconds");
-        }
-        let run = boot(machine, &options).map_err(|error| error.to_string())?;
-        Report::of_guest(run).ok_or_else(|| "the image handed nothing over".to_owned())
+        Report { measured: Some(Measured { run }), ..Report::of_direct(machine, &done) }
     }
 
     fn output(&self, machine: &Machine, report: &Report, trace: Option<Vec<Access>>) -> String {

@@ -79,14 +79,9 @@ impl Endpoint {
     pub fn new(make: &Make) -> Self {
         let media = Media::new(make.volatile, make.persistent);
         let back_invalidate = make.coherency == Coherency::BackInvalidate;
-        let mut features = Features::NONE
-            .with(Feature::Mem)
-            .with(Feature::Viral)
-            .with(Feature::CxlReset)
-            .with(Feature::ResetMemClear)
-            .with(Feature::HotResetState);
+        let mut features = Features::NONE.with(Feature::CxlReset).with(Feature::HotResetState);
         if make.accelerator {
-            features = features.with(Feature::Cache).with(Feature::CacheWriteBack);
+            features = features.with(Feature::CacheWriteBack);
         }
         if back_invalidate {
             features = features.with(Feature::BackInvalidate);

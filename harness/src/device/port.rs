@@ -4,7 +4,7 @@
 //! goes on to whatever hangs below it.
 
 use cxl_regs::Component;
-use cxl_regs::access::{Feature, Features};
+use cxl_regs::access::Features;
 use cxl_regs::component::BLOCK_SIZE;
 use cxl_regs::config::PortType;
 use cxl_regs::dvsec::flex_bus::{self, FlexBusDvsec, FlexBusTail};
@@ -91,7 +91,7 @@ impl Port {
     }
 
     fn function(kind: PortType, number: u8) -> Function {
-        Function::port(kind, number, Features::NONE.with(Feature::Viral), &[COMPONENT_BAR])
+        Function::port(kind, number, Features::NONE, &[COMPONENT_BAR])
     }
 
     fn finish(mut function: Function, component: ComponentBlock, path: Path) -> Self {

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use cxl_firmware::doorbell::{Call, Status};
+use cxl_firmware::policy::{PathPolicy, Request, TargetSystem, Width};
 
 use super::mirror::{self, Mirror};
 use super::{Announced, Counts, Guest, Handed, Mark};
@@ -16,8 +17,8 @@ use crate::attack;
 use crate::kvm::{Boot, BootError, Call as SlotCall, End, Entry, Limits, SlotError, Vm, VmError};
 use crate::machine::Machine;
 use crate::report::Report;
-use crate::run::{TABLES_BASE, roots};
-use crate::scenario::{self, Partition, PathPolicy, Place, Scenario, Target, WindowChoice};
+use crate::run::{Inexpressible, Refusal, TABLES_BASE, Wanted, roots};
+use crate::scenario::Scenario;
 
 /// The image that comes with the harness.
 pub static IMAGE: &[u8] = include_bytes!(env!("CXL_IMAGE"));
@@ -61,6 +62,8 @@ impl Default for Options<'_> {
 /// Why there was no run.
 #[derive(Debug)]
 pub enum GuestError {
+    /// The firmware was never started: it refused, or could not be asked.
+    Refused(Refusal),
     /// There is no virtual machine.
     Vm(VmError),
     /// The image does not boot.
@@ -72,6 +75,7 @@ pub enum GuestError {
 impl std::fmt::Display for GuestError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Refused(refusal) => refusal.fmt(f),
             Self::Vm(error) => error.fmt(f),
             Self::Boot(error) => error.fmt(f),
             Self::Slots(error) => error.fmt(f),
@@ -96,8 +100,6 @@ pub struct GuestRun {
     pub library: Option<(u64, u64)>,
     /// Exits until the hand-off.
     pub at_handoff: Option<Counts>,
-    /// Memory slots at the hand-off: first address and bytes.
-    pub slots_at_handoff: Vec<(u64, u64)>,
     /// The report of the machine as it was at the hand-off; `None` if there was none.
     pub report: Option<Report>,
     /// Exits.
@@ -145,10 +147,13 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     let tables = Tables::new(&scenario, machine.map(), TABLES_BASE);
     let ram: Vec<_> = machine.map().ram.iter().map(|span| (span.base().0, span.size())).collect();
     let mut vm = Vm::new(&ram, scenario.platform.physical_bits).map_err(GuestError::Vm)?;
-    let line = options
-        .command_line
-        .clone()
-        .unwrap_or_else(|| command_line(&scenario, machine, options.payload));
+    let line = match (&options.command_line, command_line(&scenario, machine, options.payload)) {
+        (Some(line), _) => line.clone(),
+        (None, Ok(line)) => line,
+        // Somebody else's image was asked for nothing.
+        (None, Err(_)) if options.image.is_some() => String::new(),
+        (None, Err(error)) => return Err(GuestError::Refused(Refusal::Scenario(error))),
+    };
     vm.boot(&Boot {
         image: options.image.unwrap_or(IMAGE),
         entry: if options.image.is_some() { Entry::Pvh } else { Entry::Ring3 },
@@ -177,9 +182,9 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     let code = handed.as_ref().map(|handed| handed.code);
     let library = handed.as_ref().map(|handed| handed.library);
     let at_handoff = handed.as_ref().map(|handed| handed.counts);
-    let (handoff, cedt, slots_at_handoff, report) = match handed {
-        Some(Handed { record, cedt, slots, report, .. }) => (record, cedt, slots, Some(report)),
-        None => (Vec::new(), Vec::new(), Vec::new(), None),
+    let (handoff, cedt, report) = match handed {
+        Some(Handed { record, cedt, report, .. }) => (record, cedt, Some(report)),
+        None => (Vec::new(), Vec::new(), None),
     };
     let home = GuestRun {
         attack: judge.map(|judge| judge.finish(guest.machine)),
@@ -189,7 +194,6 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         at_handoff,
         handoff,
         cedt,
-        slots_at_handoff,
         report,
         counts: guest.counts,
         console: guest.console,
@@ -231,11 +235,17 @@ fn free_memory() -> u64 {
     available.map_or(u64::MAX, |kib| kib << 9)
 }
 
-/// The command line that makes our image do what the scenario says.
-pub fn command_line(scenario: &Scenario, machine: &Machine, payload: &str) -> String {
+/// The command line that makes our image do what the scenario says; refuses what the library cannot
+/// be asked for.
+pub fn command_line(
+    scenario: &Scenario,
+    machine: &Machine,
+    payload: &str,
+) -> Result<String, Inexpressible> {
     use std::fmt::Write;
 
-    let policy: scenario::Policy = scenario.policy;
+    let wanted = Wanted::of(machine)?;
+    let policy = wanted.policy();
     let mut line = String::from(match policy.path {
         PathPolicy::LockAll => "path=lock-all",
         PathPolicy::GuestPrograms => "path=guest-programs",
@@ -245,8 +255,8 @@ pub fn command_line(scenario: &Scenario, machine: &Machine, payload: &str) -> St
         ("config-lock", policy.config_lock),
         ("burn-spares", policy.burn_spares),
         ("enable-cache", policy.enable_cache),
-        ("width=widest", policy.interleave == scenario::InterleavePolicy::Widest),
-        ("target=specification", policy.target == Target::Specification),
+        ("width=widest", policy.width == Width::Widest),
+        ("target=specification", policy.target == TargetSystem::Specification),
     ] {
         if on {
             let _ = write!(line, " {word}");
@@ -255,29 +265,16 @@ pub fn command_line(scenario: &Scenario, machine: &Machine, payload: &str) -> St
     for (uid, root) in roots(scenario) {
         let _ = write!(line, " bus={uid:x}:{:x}:{:x}", root.segment, root.bus);
     }
-    for region in &scenario.regions {
-        for &device in &region.devices {
-            let path = crate::run::path(scenario, Place::Device(device)).unwrap_or_default();
-            let ports: Vec<_> = path.ports().iter().map(u8::to_string).collect();
-            let kind = match region.partition {
-                Partition::Volatile => "volatile",
-                Partition::Persistent => "persistent",
-            };
-            let _ = write!(line, " region={}/{},{kind}", path.uid(), ports.join("."));
-            let window = region.window.map(|window| match window {
-                WindowChoice::Named(index) => machine.map().windows.get(index).map_or(0, |w| w.0),
-                WindowChoice::At(base) => base.0,
-            });
-            for (key, value) in
-                [("window", window), ("offset", region.offset), ("size", region.size)]
-            {
-                if let Some(value) = value {
-                    let _ = write!(line, ",{key}={value:#x}");
-                }
+    for Request { device, partition, window, offset, size } in policy.requests {
+        let ports: Vec<_> = device.ports().iter().map(u8::to_string).collect();
+        let _ = write!(line, " region={}/{},{partition}", device.uid(), ports.join("."));
+        for (key, value) in [("window", window), ("offset", offset), ("size", size)] {
+            if let Some(value) = value {
+                let _ = write!(line, ",{key}={value:#x}");
             }
         }
     }
     let bits = scenario.platform.physical_bits;
     let _ = write!(line, " address-bits={bits} payload={payload}");
-    line
+    Ok(line)
 }

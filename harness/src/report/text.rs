@@ -6,12 +6,11 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
-use std::time::Duration;
 
 use cxl_firmware::committed::Fate;
 use cxl_regs::{DecodeError, Size, Targets, Ways};
 
-use super::{Component, Decoder, Facts, Kind, Measured, Report, Verdict, picture};
+use super::{Component, Decoder, Facts, Kind, Report, Verdict, picture};
 
 /// Columns of a line.
 const WIDTH: usize = 100;
@@ -53,37 +52,9 @@ pub(super) fn wrap(text: &str, room: usize) -> (&str, &str) {
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         self.facts.fmt(f)?;
-        match &self.measured {
-            Some(measured) => measured.fmt(f),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Display for Measured {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
-        writeln!(f, "\nmeasured in this run")?;
-        let Some(guest) = &self.guest else { return fact(f, "firmware", ms(self.run)) };
-        fact(f, "guest", format_args!("{} to set up, {} to run", ms(guest.setup), ms(self.run)))?;
-        fact(f, "exits", format_args!("{} until the hand-off", guest.exits))?;
-        for slot in &guest.slots {
-            let (hpa, size) = (slot.hpa, Size(slot.size));
-            fact(f, "slot", format_args!("{hpa:#018x}  {size} of guest memory, at RAM speed"))?;
-        }
-        for why in &guest.unmirrored {
-            fact(f, "no slot", why)?;
-        }
-        if let Some(cost) = guest.cost {
-            let (trapped, times) = (cost.trapped, cost.trapped / cost.mirrored);
-            let before = format!("{trapped:.0} ns an access before a commit: each one traps");
-            fact(f, "cost", before)?;
-            let (mirrored, ratio) = (cost.mirrored, cost.ratio);
-            let after = format!(
-                "{mirrored:.2} ns a cache line after it, {times:.0} times less; {ratio:.2} of \
-                 plain guest RAM"
-            );
-            fact(f, "", after)?;
+        if let Some(measured) = self.measured {
+            writeln!(f, "\nmeasured in this run")?;
+            fact(f, "firmware", format_args!("{:.1} ms", measured.run.as_secs_f64() * 1e3))?;
         }
         Ok(())
     }
@@ -114,47 +85,11 @@ impl Display for Facts {
         picture::draw(f, self)?;
         self.decoders(f)?;
         self.cedt(f)?;
-        self.traffic(f)?;
-        self.attack.as_ref().map_or(Ok(()), |attack| self.attacked(f, attack))
+        self.traffic(f)
     }
 }
 
 impl Facts {
-    /// The two verdicts; every write is told by `cxl-harness attack`.
-    fn attacked(&self, f: &mut Formatter<'_>, attack: &crate::attack::Report) -> fmt::Result {
-        writeln!(f, "\nattack: each bit of each register flipped, in each state, and put back")?;
-        let (tried, held, allowed) = (attack.tried, attack.held, attack.allowed);
-        let changed = attack.changed;
-        fact(
-            f,
-            "writes",
-            format_args!(
-                "{tried} tried: {held} held, {allowed} allowed by the rules, {changed} changed \
-                 what they must not"
-            ),
-        )?;
-        let integrity = match (attack.integrity.holds, attack.integrity.ranges) {
-            (true, 0) => "no range is locked".to_owned(),
-            (true, ranges) => {
-                format!("holds: none of {ranges} locked ranges could be made to lead elsewhere")
-            }
-            (false, _) => "BROKEN".to_owned(),
-        };
-        fact(f, "integrity", integrity)?;
-        for breach in &attack.integrity.breaches {
-            fact(f, "", breach)?;
-        }
-        let mut open: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for way in &attack.availability {
-            open.entry(&way.register).or_default().push(&way.component);
-        }
-        fact(f, "availability", "not covered by any lock, so still open to whoever has the bus:")?;
-        for (what, components) in open {
-            fact(f, "", format_args!("{what} ({})", components.join(", ")))?;
-        }
-        fact(f, "more", format_args!("cxl-harness attack {} --direct", self.scenario))
-    }
-
     fn verdict(&self, f: &mut Formatter<'_>) -> fmt::Result {
         if let Some(refusal) = &self.refusal {
             let (phase, code) = (&refusal.phase, refusal.code);

@@ -251,12 +251,12 @@ pub(super) fn windows(scenario: &Scenario, map: &AddressMap) -> Vec<Window> {
             };
             let allowed = window.restrictions;
             let restrictions = [
-                (allowed.host_only, "host-only"),
-                (allowed.device_coherent, "device-coherent"),
-                (allowed.back_invalidate, "back-invalidate"),
-                (allowed.volatile, "volatile"),
-                (allowed.persistent, "persistent"),
-                (allowed.fixed, "fixed"),
+                (allowed.host_only(), "host-only"),
+                (allowed.device_coherent(), "device-coherent"),
+                (allowed.back_invalidate(), "back-invalidate"),
+                (allowed.volatile(), "volatile"),
+                (allowed.persistent(), "persistent"),
+                (allowed.fixed(), "fixed"),
             ];
             Window {
                 window: window.name.clone(),

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use cxl_regs::acpi::cedt::Restrictions;
 use cxl_regs::hdm::{Capability, MAX_DEVICE_DECODERS};
 use cxl_regs::{Arithmetic, Coherency, DECODER_UNIT, Granularity, Hpa, Interleave, Ways};
 use toml::Spanned;
@@ -18,7 +19,6 @@ use super::{
     Action, Bridge, Device, DeviceKind, Event, Parent, Platform, Port, Problem, Region, Scenario,
     Switch, Window, WindowChoice,
 };
-use crate::fabric::Restrictions;
 use crate::layout;
 
 /// Physical address width of a scenario that names none: 64 TiB, as current servers have.
@@ -410,14 +410,14 @@ fn restrictions(names: Option<&[document::RestrictionName]>) -> Restrictions {
     let everything = [Name::DeviceCoherent, Name::HostOnly, Name::Volatile, Name::Persistent];
     let mut restrictions = Restrictions::default();
     for name in names.unwrap_or(&everything) {
-        *match name {
-            Name::DeviceCoherent => &mut restrictions.device_coherent,
-            Name::HostOnly => &mut restrictions.host_only,
-            Name::Volatile => &mut restrictions.volatile,
-            Name::Persistent => &mut restrictions.persistent,
-            Name::Fixed => &mut restrictions.fixed,
-            Name::BackInvalidate => &mut restrictions.back_invalidate,
-        } = true;
+        match name {
+            Name::DeviceCoherent => restrictions.set_device_coherent(true),
+            Name::HostOnly => restrictions.set_host_only(true),
+            Name::Volatile => restrictions.set_volatile(true),
+            Name::Persistent => restrictions.set_persistent(true),
+            Name::Fixed => restrictions.set_fixed(true),
+            Name::BackInvalidate => restrictions.set_back_invalidate(true),
+        }
     }
     restrictions
 }

@@ -2,16 +2,16 @@
 
 use cxl_firmware::committed::Place as At;
 use cxl_firmware::handoff;
-use cxl_harness::guest::boot::Verdict;
+use cxl_harness::guest::boot::{GuestError, Verdict, boot};
 use cxl_harness::machine::Machine;
 use cxl_harness::mapping::mappings;
-use cxl_harness::run;
+use cxl_harness::run::{self, Refusal};
 use cxl_harness::scenario::{Place, Scenario, builtins};
 use cxl_regs::Component;
 use cxl_regs::hdm::DecoderImage;
 use libtest_mimic::Trial;
 
-use crate::{builtin, claim, payload};
+use crate::{builtin, claim, options, payload};
 
 pub(crate) fn trials() -> Vec<Trial> {
     let names = builtins().iter().map(|builtin| builtin.name);
@@ -24,6 +24,12 @@ fn same(name: &str) {
     let scenario = builtin(name);
     let mut machine = Machine::new(&scenario);
     let direct = run::direct(&mut machine);
+    if let Some(Refusal::Scenario(error)) = &direct.refusal {
+        let guest = boot(&mut Machine::new(&scenario), &options());
+        let Err(GuestError::Refused(refusal)) = guest else { panic!("{guest:?}") };
+        assert_eq!(refusal, Refusal::Scenario(error.clone()));
+        return;
+    }
     let guest = payload(&scenario, "none");
     assert_eq!(guest.run.code, Some(direct.refusal.as_ref().map_or(0, |refusal| refusal.code())));
     let verdict = if direct.refusal.is_some() { Verdict::Refused } else { Verdict::Good };

@@ -47,6 +47,11 @@ pub enum Problem {
         /// Bytes left.
         left: usize,
     },
+    /// The table goes on behind the most records that are read.
+    TooMany {
+        /// The limit.
+        limit: u16,
+    },
     /// A record's length does not even cover its header.
     RecordLength {
         /// The length.
@@ -189,7 +194,7 @@ impl Problem {
     /// Byte offset in the record of the field that the problem is about.
     pub const fn field(self) -> usize {
         match self {
-            Self::RecordHeader { .. } => 0,
+            Self::RecordHeader { .. } | Self::TooMany { .. } => 0,
             Self::RecordLength { .. } | Self::PastEnd { .. } | Self::RecordTooShort { .. } => {
                 offset_of!(RecordHeader, length)
             }
@@ -226,6 +231,9 @@ impl fmt::Display for Problem {
         match *self {
             Self::RecordHeader { left } => {
                 write!(f, "the table ends inside a record header ({left} bytes left)")
+            }
+            Self::TooMany { limit } => {
+                write!(f, "the table goes on behind {limit} records, no more are read")
             }
             Self::RecordLength { found } => {
                 write!(f, "the record length {found} does not cover the record's header")

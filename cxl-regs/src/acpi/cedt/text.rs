@@ -18,6 +18,8 @@ use super::{
 };
 use crate::acpi::header::{Header, Table, mended};
 use crate::addr::Size;
+use crate::block::LABEL_WIDTH;
+use crate::config::Bdf;
 use crate::interleave::{Arithmetic, Granularity, Ways};
 
 /// Prints bytes as a CEDT, record by record, with what is wrong where something is.
@@ -145,10 +147,9 @@ fn facts(f: &mut fmt::Formatter<'_>, wire: Wire<'_>) -> Result<usize, fmt::Error
         }
         Wire::Rdpas(record) => {
             let bdf = record.bdf.get();
-            let place = format_args!("{:02x}:{:02x}.{}", bdf >> 8, bdf >> 3 & 0x1F, bdf & 7);
             let protocol = RdpasProtocol::decode(record.protocol);
             raw(f, "segment", Hex::from(record.segment.get()))?;
-            fact(f, "bdf", bdf, place)?;
+            fact(f, "bdf", bdf, Bdf::from_bits(bdf))?;
             raw(f, "base", Hex::from(record.base.get()))?;
             fact(f, "protocol", record.protocol, Meaning(protocol))?;
             let [low, middle, high] = record.reserved;
@@ -174,12 +175,12 @@ fn fact(
     value: impl Into<Hex>,
     meaning: impl fmt::Display,
 ) -> fmt::Result {
-    writeln!(f, "  {label:<18}{}  {meaning}", value.into())
+    writeln!(f, "  {label:<LABEL_WIDTH$}{}  {meaning}", value.into())
 }
 
 /// One fact that needs no explanation.
 fn raw(f: &mut fmt::Formatter<'_>, label: &str, value: impl fmt::Display) -> fmt::Result {
-    writeln!(f, "  {label:<18}{value}")
+    writeln!(f, "  {label:<LABEL_WIDTH$}{value}")
 }
 
 /// A host bridge's UID: ACPI namespaces and command lines have it in decimal.

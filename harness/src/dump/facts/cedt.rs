@@ -7,6 +7,7 @@ use cxl_regs::Arithmetic;
 use cxl_regs::acpi;
 use cxl_regs::acpi::cedt::wire::{CfmwsRecord, ChbsRecord, CximsRecord, RdpasRecord, Wire};
 use cxl_regs::acpi::cedt::{CsdsCapabilities, RawRecord, Restrictions};
+use cxl_regs::config::Bdf;
 use serde::Serialize;
 
 use super::{granularity, hex, ways};
@@ -119,14 +120,17 @@ impl From<acpi::Cedt<'_>> for Cedt {
             problem: table.check().err().map(|error| error.to_string()),
             ..Self::default()
         };
-        table.raw_records().filter_map(Result::ok).for_each(|record| facts.add(record));
+        for raw in table.raw_records().filter_map(Result::ok) {
+            let problem = table.judge(raw).err().map(|error| error.problem.to_string());
+            facts.add(raw, problem);
+        }
         facts
     }
 }
 
 impl Cedt {
-    fn add(&mut self, raw: RawRecord<'_>) {
-        let problem = raw.judge().err().map(|error| error.problem.to_string());
+    /// Adds a record with what is wrong with it, if anything.
+    fn add(&mut self, raw: RawRecord<'_>, problem: Option<String>) {
         match raw.wire() {
             Ok(Wire::Chbs(&record)) => self.host_bridges.push(HostBridge::of(record, problem)),
             Ok(Wire::Cfmws(&record, targets)) => {
@@ -208,10 +212,9 @@ impl XorMaps {
 
 impl PortAssociation {
     fn of(record: RdpasRecord, problem: Option<String>) -> Self {
-        let bdf = record.bdf.get();
         Self {
             segment: record.segment.get(),
-            bdf: format!("{:02x}:{:02x}.{}", bdf >> 8, bdf >> 3 & 0x1F, bdf & 7),
+            bdf: Bdf::from_bits(record.bdf.get()).to_string(),
             base: hex(record.base.get()),
             protocol: record.protocol,
             problem,

@@ -3,16 +3,13 @@
 //! **Invariant**: every capability that the lists lead to is there, and a list that is broken ends
 //! in a line of `problems`.
 
-use cxl_regs::block::{self, Row};
+use cxl_regs::block;
 use cxl_regs::config::{
     BridgeHeader, CONVENTIONAL_SIZE, Capabilities, CapabilityId, EndpointHeader,
     ExtendedCapabilities, PcieCapability,
 };
-use cxl_regs::dvsec::device::{DeviceDvsec, DeviceDvsecTail, Range};
-use cxl_regs::dvsec::flex_bus::{FlexBusDvsec, FlexBusTail};
-use cxl_regs::dvsec::gpf::{GpfDeviceDvsec, GpfPortDvsec};
+use cxl_regs::dvsec::device::{DeviceDvsec, Range};
 use cxl_regs::dvsec::locator::{BlockLocation, Locations};
-use cxl_regs::dvsec::port::PortDvsec;
 use cxl_regs::dvsec::{Dvsec, DvsecId, Dvsecs};
 use serde::Serialize;
 
@@ -176,7 +173,7 @@ impl CxlDvsec {
             revision: dvsec.revision,
             length: hex(dvsec.length),
             problems: Vec::new(),
-            registers: registers(rows(reader, dvsec)),
+            registers: registers(dvsec.rows(reader)),
             ranges: None,
             blocks: None,
         };
@@ -217,31 +214,4 @@ impl CxlDvsec {
             Err(error) => self.problems.push(error.to_string()),
         }
     }
-}
-
-/// The registers of a DVSEC that is long enough to have them.
-fn rows(reader: Reader<'_>, dvsec: &Dvsec) -> Vec<Row> {
-    let at = dvsec.offset;
-    let mut rows = Vec::new();
-    match dvsec.id {
-        DvsecId::Device if dvsec.has(DeviceDvsec::EXTENT) => {
-            rows.extend(DeviceDvsec::read(reader, at).rows());
-            rows.extend(DeviceDvsecTail::of(dvsec, reader).iter().flat_map(DeviceDvsecTail::rows));
-        }
-        DvsecId::PortExtensions if dvsec.has(PortDvsec::EXTENT) => {
-            rows.extend(PortDvsec::read(reader, at).rows());
-        }
-        DvsecId::GpfPort if dvsec.has(GpfPortDvsec::EXTENT) => {
-            rows.extend(GpfPortDvsec::read(reader, at).rows());
-        }
-        DvsecId::GpfDevice if dvsec.has(GpfDeviceDvsec::EXTENT) => {
-            rows.extend(GpfDeviceDvsec::read(reader, at).rows());
-        }
-        DvsecId::FlexBusPort if dvsec.has(FlexBusDvsec::EXTENT) => {
-            rows.extend(FlexBusDvsec::read(reader, at).rows());
-            rows.extend(FlexBusTail::of(dvsec, reader).iter().flat_map(FlexBusTail::rows));
-        }
-        _ => {}
-    }
-    rows
 }

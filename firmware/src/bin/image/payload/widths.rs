@@ -58,31 +58,33 @@ pub(super) fn widths(hw: &mut Hardware, room: &Room, checks: &mut Checks) {
     }
 }
 
+/// One instruction with operands.
+macro_rules! instruction {
+    ($text:literal, $($operand:tt)*) => {
+        // SAFETY: a load or store in a component register block, on a page that was mapped when
+        // its registers were read; no Rust object lives there.
+        unsafe { asm!($text, $($operand)*) }
+    };
+}
+
 /// One load of 1, 2, 4 or 8 bytes.
 fn load(address: u64, bytes: u8) -> u64 {
     let value: u64;
-    // SAFETY: a component register block, on a page that was mapped when its registers were read;
-    // no Rust object lives there.
-    unsafe {
-        match bytes {
-            1 => asm!("movzx {0:e}, byte ptr [{1}]", out(reg) value, in(reg) address),
-            2 => asm!("movzx {0:e}, word ptr [{1}]", out(reg) value, in(reg) address),
-            4 => asm!("mov {0:e}, [{1}]", out(reg) value, in(reg) address),
-            _ => asm!("mov {0}, [{1}]", out(reg) value, in(reg) address),
-        }
+    match bytes {
+        1 => instruction!("movzx {0:e}, byte ptr [{1}]", out(reg) value, in(reg) address),
+        2 => instruction!("movzx {0:e}, word ptr [{1}]", out(reg) value, in(reg) address),
+        4 => instruction!("mov {0:e}, [{1}]", out(reg) value, in(reg) address),
+        _ => instruction!("mov {0}, [{1}]", out(reg) value, in(reg) address),
     }
     value
 }
 
 /// One store of zeroes.
 fn store(address: u64, bytes: u8) {
-    // SAFETY: as above.
-    unsafe {
-        match bytes {
-            1 => asm!("mov byte ptr [{0}], 0", in(reg) address),
-            2 => asm!("mov word ptr [{0}], 0", in(reg) address),
-            4 => asm!("mov dword ptr [{0}], 0", in(reg) address),
-            _ => asm!("mov qword ptr [{0}], 0", in(reg) address),
-        }
+    match bytes {
+        1 => instruction!("mov byte ptr [{0}], 0", in(reg) address),
+        2 => instruction!("mov word ptr [{0}], 0", in(reg) address),
+        4 => instruction!("mov dword ptr [{0}], 0", in(reg) address),
+        _ => instruction!("mov qword ptr [{0}], 0", in(reg) address),
     }
 }
