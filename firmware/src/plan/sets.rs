@@ -340,8 +340,8 @@ impl Former<'_> {
         let window = Some(self.window.base);
         let size = share.saturating_mul(members.len() as u64);
         let shape = Some((levels, coherency));
-        let offset = None;
-        let want = Want { path: device, members, partition, window, offset, size, shape, reason };
+        let (path, offset, skip) = (device, None, 0);
+        let want = Want { path, members, partition, window, offset, size, skip, shape, reason };
         place::place(self.given, &want, used, placed)
     }
 
