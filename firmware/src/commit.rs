@@ -48,7 +48,7 @@ pub const COMMIT_TIMEOUT: u64 = 10_000;
 /// On an error `committed` says of each decoder what became of it; regions whose whole path was
 /// locked by then stay in use. Running it again on its own work writes nothing.
 ///
-/// Needs about 80 bytes of stack for each of `D` and 8 for each of `N`.
+/// Needs about 2 KiB of stack, 90 bytes for each of `D` and 8 for each of `N`.
 pub fn commit<const N: usize, const R: usize, const D: usize>(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,

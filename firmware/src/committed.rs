@@ -164,7 +164,7 @@ pub struct CommittedRegion {
 
 /// The decoders that are in use, or that a run had to do with, and the regions they make.
 ///
-/// `D` of each; about 230 bytes for each of `D`. Keep it in a static or pass it by reference.
+/// `D` of each; about 120 bytes for each. Keep it in a static or pass it by reference.
 #[derive(Clone, Debug)]
 pub struct Committed<const D: usize> {
     /// The decoders; those of one component by number.

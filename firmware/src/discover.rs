@@ -11,7 +11,7 @@
 //!
 //! **Invariant**: every register is read once, but for those that are waited for; every bus is
 //! visited once, so the work is bounded by the number of nodes that fit. On an error the topology
-//! is empty. Needs about 6 KiB of stack and 100 bytes for each node that fits.
+//! is empty. Needs about 7 KiB of stack and 65 bytes for each node that fits.
 
 mod assign;
 mod capacity;

@@ -30,6 +30,7 @@ pub mod tables;
 
 pub mod bring_up;
 
+// What tries to undo it.
 pub mod attack;
 
 // What they share.
@@ -40,4 +41,5 @@ mod list;
 mod paths;
 mod program;
 mod wait;
+
 pub use program::DecoderRegisters;

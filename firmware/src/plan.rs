@@ -208,7 +208,7 @@ struct Used {
     hpa_end: u64,
     /// Where a device's last decoder ends in DPA.
     dpa_end: u64,
-    /// Bytes of each partition that are in regions.
+    /// Bytes of each partition that are in regions, or left out in front of one.
     volatile: u64,
     persistent: u64,
     /// Where a device's memory goes, for each partition, if the policy gives widths.
@@ -295,7 +295,11 @@ fn fill<const N: usize, const R: usize, const D: usize>(
     });
     for &device in devices {
         for partition in Partition::ALL {
-            let size = place::left(tree, device, partition, &used);
+            let left_out = placed
+                .iter()
+                .filter(|region| region.partition == partition && region.members.contains(&device))
+                .fold(0u64, |sum, region| sum.saturating_add(region.skip));
+            let size = place::left(tree, device, partition, &used).saturating_add(left_out);
             if size > 0 {
                 note(plan, Note::Unused { device, partition, size })?;
             }
@@ -441,7 +445,9 @@ struct Taken {
     skip: u64,
 }
 
-/// The next free piece of a partition, and the skip that leads to it.
+/// The next piece of a partition behind what the region leaves out, and the skip that leads to it:
+/// from the end of the decoder before, whichever partition that is in (CXL r3.1 section
+/// 8.2.4.20.13).
 fn take_dpa(
     tree: Tree<'_>,
     id: NodeId,
@@ -463,8 +469,8 @@ fn take_dpa(
         let (lower, higher) = (used.hpa_base, placed.span.base().0);
         return Err(PlanError::DpaOrder { device: path, lower, higher });
     }
-    let base = used.dpa_end.max(start);
-    let skip = base - used.dpa_end;
+    let base = used.dpa_end.max(start).saturating_add(placed.skip);
+    let skip = base.saturating_sub(used.dpa_end);
     let span = Span::new(Dpa(base), share).map_err(|_| too_large)?;
     if span.end().0 > partition_end {
         return Err(too_large);

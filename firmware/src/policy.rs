@@ -43,6 +43,9 @@ pub struct Request {
     pub offset: Option<u64>,
     /// Bytes; `None`: all that is left of the partition; 0: none, the device is left out.
     pub size: Option<u64>,
+    /// Bytes of the partition left out in front of the region's memory, a multiple of 256 MiB. No
+    /// other region gets them: device addresses are handed out upwards.
+    pub skip: u64,
 }
 
 /// How many devices share a region.

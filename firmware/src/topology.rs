@@ -225,7 +225,7 @@ impl fmt::Display for Path {
 
 /// Everything that was found. `N` nodes: bridges, ports and devices together.
 ///
-/// About 100 bytes a node; keep it in a static or on a stack that has room, and pass it by
+/// About 90 bytes a node; keep it in a static or on a stack that has room, and pass it by
 /// reference.
 #[derive(Clone, Debug)]
 pub struct Topology<const N: usize> {

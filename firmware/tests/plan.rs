@@ -184,6 +184,72 @@ fn persistent_memory_is_reached_by_a_skip_over_what_is_left_of_the_volatile() {
     assert_eq!(plan.notes.as_slice(), [unused]);
 }
 
+/// What a device's decoders get: host base, skip, first and last device address.
+fn shares(plan: &board::BoardPlan, device: NodeId) -> Vec<(u64, u64, u64, u64)> {
+    let shares = plan.decoders_of(device).map(|planned| {
+        let Purpose::Region { region, decoder } = planned.purpose else { panic!("burned") };
+        let Route::Skip(skip) = decoder.route else { panic!("a device skips") };
+        let members = plan.members(&plan.regions[usize::from(region)]);
+        let dpa = members.iter().find(|member| member.device == device).unwrap().dpa;
+        (decoder.span.base().0, skip, dpa.base().0, dpa.last().0)
+    });
+    shares.collect()
+}
+
+#[test]
+fn what_a_request_leaves_out_moves_its_memory_and_that_of_all_decoders_above() {
+    let (board, [persistent, volatile]) = both_partitions();
+    let requests = [
+        Request { skip: 512 * MIB, ..persistent },
+        Request { size: Some(512 * MIB), skip: 256 * MIB, ..persistent },
+        Request { skip: 256 * MIB, ..volatile },
+    ];
+    // 0: 256 MiB left out, 256 MiB mapped.
+    // 1: the volatile half GiB that nobody wants and 256 MiB left out, 512 MiB mapped.
+    // 2: 512 MiB left out, and the 768 MiB that remain of 2 GiB.
+    // A base that is the sum of the sizes below would be 0x1000_0000 for decoder 1.
+    let expected = [
+        (WINDOW, 0x1000_0000, 0x1000_0000, 0x1FFF_FFFF),
+        (WINDOW + 0x1000_0000, 0x3000_0000, 0x5000_0000, 0x6FFF_FFFF),
+        (WINDOW + 0x3000_0000, 0x2000_0000, 0x9000_0000, 0xBFFF_FFFF),
+    ];
+    // Persistent and volatile memory: what is left out is unused, as is what nobody asked for.
+    let unused = |partition, size| Note::Unused { device: NodeId(2), partition, size };
+    let notes = [unused(Partition::Volatile, 768 * MIB), unused(Partition::Persistent, 768 * MIB)];
+    for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+        let requests = order.map(|index| requests[index]);
+        let plan = board.plan(&Policy { requests: &requests, ..Policy::default() }).unwrap();
+        board.check(&plan);
+        assert_eq!(shares(&plan, NodeId(2)), expected);
+        assert_eq!(plan.notes.as_slice(), notes);
+    }
+}
+
+#[test]
+fn requests_that_differ_in_what_they_leave_out_are_served_in_one_order() {
+    let (board, [persistent, _]) = both_partitions();
+    let piece = Request { size: Some(256 * MIB), ..persistent };
+    let requests = [Request { skip: 512 * MIB, ..piece }, piece];
+    for requests in [requests, [requests[1], requests[0]]] {
+        let plan = board.plan(&Policy { requests: &requests, ..Policy::default() }).unwrap();
+        board.check(&plan);
+        let expected = [
+            (WINDOW, 0x4000_0000, 0x4000_0000, 0x4FFF_FFFF),
+            (WINDOW + 0x1000_0000, 0x2000_0000, 0x7000_0000, 0x7FFF_FFFF),
+        ];
+        assert_eq!(shares(&plan, NodeId(2)), expected);
+    }
+}
+
+#[test]
+fn a_request_for_no_memory_leaves_nothing_out() {
+    let (board, [persistent, _]) = both_partitions();
+    let requests = [Request { size: Some(0), skip: 512 * MIB, ..persistent }, persistent];
+    let plan = board.plan(&Policy { requests: &requests, ..Policy::default() }).unwrap();
+    let expected = [(WINDOW, 0x4000_0000, 0x4000_0000, 0xBFFF_FFFF)];
+    assert_eq!(shares(&plan, NodeId(2)), expected);
+}
+
 #[test]
 fn whole_partitions_follow_each_other_without_a_skip() {
     let (board, _) = both_partitions();
@@ -848,6 +914,31 @@ fn a_request_for_more_than_is_left_is_refused() {
 }
 
 #[test]
+fn what_a_request_leaves_out_is_left_to_nobody() {
+    let (board, _) = simple();
+    let (device, partition) = (place(), Partition::Volatile);
+    for (size, skip, asked, left) in [
+        (Some(768 * MIB), 512 * MIB, 768 * MIB, 512 * MIB),
+        (Some(UNIT), GIB, UNIT, 0),
+        (Some(UNIT), u64::MAX - UNIT + 1, UNIT, 0),
+        (None, GIB, 0, 0),
+    ] {
+        let request = Request { size, skip, ..request(device) };
+        let expected = PlanError::RequestTooLarge { device, partition, asked, left };
+        refuses_request(&board, request, expected);
+    }
+    // The second to be served asks for 512 MiB and finds 256.
+    let half = Request { size: Some(512 * MIB), ..request(device) };
+    let quarter = Request { size: Some(UNIT), skip: 512 * MIB, ..half };
+    for requests in [[half, Request { skip: UNIT, ..half }], [quarter, half]] {
+        let policy = Policy { requests: &requests, ..Policy::default() };
+        let (asked, left) = (512 * MIB, 256 * MIB);
+        let expected = PlanError::RequestTooLarge { device, partition, asked, left };
+        assert_eq!(refusal(&board, &policy), expected);
+    }
+}
+
+#[test]
 fn what_is_off_the_256_mib_grid_is_refused() {
     let (mut board, device) = simple();
     let (at, unit) = (place(), UNIT);
@@ -856,6 +947,9 @@ fn what_is_off_the_256_mib_grid_is_refused() {
     refuses_request(&board, odd, PlanError::Unaligned { device: at, value, unit });
     let odd = Request { offset: Some(128 * MIB), ..request(at) };
     let value = 128 * MIB;
+    refuses_request(&board, odd, PlanError::Unaligned { device: at, value, unit });
+    let odd = Request { skip: UNIT + MIB, ..request(at) };
+    let value = UNIT + MIB;
     refuses_request(&board, odd, PlanError::Unaligned { device: at, value, unit });
     board.windows[0].base += MIB;
     let value = WINDOW + MIB;
@@ -1152,13 +1246,15 @@ fn any_window() -> impl Strategy<Value = (u64, u64, usize, u32, u8)> {
 
 fn any_request() -> impl Strategy<Value = Request> {
     let number = || prop::option::of(prop_oneof![0..8u64, Just(u64::MAX / UNIT), any::<u64>()]);
-    (0..3u32, prop::collection::vec(0..4u8, 0..4), number(), number(), any::<bool>()).prop_map(
-        |(uid, ports, offset, size, persistent)| Request {
+    let place = (0..3u32, prop::collection::vec(0..4u8, 0..4), any::<bool>());
+    (place, number(), number(), number()).prop_map(
+        |((uid, ports, persistent), offset, size, skip)| Request {
             device: path(uid, &ports),
             partition: if persistent { Partition::Persistent } else { Partition::Volatile },
             window: None,
             offset: offset.map(|units| units.wrapping_mul(UNIT)),
             size: size.map(|units| units.wrapping_mul(UNIT)),
+            skip: skip.map_or(0, |units| units.wrapping_mul(UNIT)),
         },
     )
 }

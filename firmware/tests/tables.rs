@@ -98,6 +98,7 @@ fn the_cedt_says_what_the_platform_decodes_and_the_hardware_accepted() {
             window: Some(16 * GIB),
             offset: None,
             size: None,
+            skip: 0,
         };
         let requests = [request];
         let policy = Policy { requests: &requests, ..policy };

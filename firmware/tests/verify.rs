@@ -92,6 +92,7 @@ fn regions_come_by_address_whatever_the_order_of_devices() {
         window: None,
         offset: Some(0),
         size: None,
+        skip: 0,
     };
     let requests = [request];
     let policy = Policy { requests: &requests, ..LINUX };

@@ -10,7 +10,6 @@ use cxl_firmware::platform::{Platform, RootBus};
 use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem, Width};
 use cxl_firmware::topology::{Partition, Path};
 use cxl_firmware::{acpi, handoff, tables};
-use cxl_regs::Size;
 use cxl_regs::acpi::Identity;
 
 use crate::machine::Machine;
@@ -41,15 +40,6 @@ pub enum Inexpressible {
         /// Its members.
         devices: Vec<String>,
     },
-    /// A region leaves out memory in front of it.
-    Skip {
-        /// The region.
-        region: usize,
-        /// Its device.
-        device: String,
-        /// Bytes left out.
-        skip: u64,
-    },
 }
 
 impl Inexpressible {
@@ -57,7 +47,6 @@ impl Inexpressible {
     pub fn code(&self) -> u16 {
         match self {
             Self::Members { .. } => 0x0801,
-            Self::Skip { .. } => 0x0802,
         }
     }
 }
@@ -69,12 +58,6 @@ impl std::fmt::Display for Inexpressible {
                 f,
                 "region {region} interleaves {}; the library maps regions of one device",
                 devices.join(", ")
-            ),
-            Self::Skip { region, device, skip } => write!(
-                f,
-                "region {region} leaves out {} of {device} in front of it; the library hands out \
-                 device memory without gaps",
-                Size(*skip)
             ),
         }
     }
@@ -202,15 +185,11 @@ fn request(
     region: usize,
     given: &scenario::Region,
 ) -> Result<Request, Inexpressible> {
-    let name = |device: &usize| machine.name(Place::Device(*device)).to_owned();
     let &[device] = given.devices.as_slice() else {
+        let name = |device: &usize| machine.name(Place::Device(*device)).to_owned();
         let devices = given.devices.iter().map(name).collect();
         return Err(Inexpressible::Members { region, devices });
     };
-    if given.skip != 0 {
-        let skip = given.skip;
-        return Err(Inexpressible::Skip { region, device: name(&device), skip });
-    }
     Ok(Request {
         device: path(machine.scenario(), Place::Device(device)).unwrap_or_default(),
         partition: match given.partition {
@@ -223,6 +202,7 @@ fn request(
         }),
         offset: given.offset,
         size: given.size,
+        skip: given.skip,
     })
 }
 

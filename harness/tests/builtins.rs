@@ -26,7 +26,7 @@ const RESULTS: [(&str, u16, u64, u64); 38] = [
     ("two-devices-one-bridge", 0, 387, 48),
     ("switch", 0, 532, 64),
     ("two-partitions", 0, 262, 42),
-    ("dpa-skip", 0x0802, 0, 0),
+    ("dpa-skip", 0, 298, 54),
     ("type2", 0, 353, 45),
     ("type2-db", 0, 193, 23),
     ("pass-through", 0, 186, 16),

@@ -72,9 +72,9 @@ pub enum PlanError {
     UnknownDevice { device: Path },
     /// The policy names a window that does not exist, or that does not target the device's bridge.
     UnknownWindow { device: Path, window: u64 },
-    /// The policy asks for more than the partition has left.
+    /// The policy asks for more than the partition has left, behind what the request leaves out.
     RequestTooLarge { device: Path, partition: Partition, asked: u64, left: u64 },
-    /// A size or offset is not a multiple of 256 MiB for each way.
+    /// A size, offset or skip is not a multiple of 256 MiB for each way.
     Unaligned { device: Path, value: u64, unit: u64 },
     /// The place asked for reaches beyond the window or overlaps another region.
     PlaceTaken { device: Path, window: u64, offset: u64, size: u64 },

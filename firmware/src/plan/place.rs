@@ -45,6 +45,8 @@ pub(super) struct Placed {
     pub(super) coherency: Coherency,
     pub(super) partition: Partition,
     pub(super) reason: Reason,
+    /// Bytes of each member's partition left out in front.
+    pub(super) skip: u64,
     /// In order of position.
     pub(super) members: Vec<NodeId, 16>,
 }
@@ -60,6 +62,8 @@ pub(super) struct Want {
     pub(super) offset: Option<u64>,
     /// Bytes of all members together.
     pub(super) size: u64,
+    /// Bytes of each member's partition left out in front.
+    pub(super) skip: u64,
     /// Levels and coherency of a set; a flat region takes them from its window.
     pub(super) shape: Option<(Levels, Coherency)>,
     pub(super) reason: Reason,
@@ -72,8 +76,8 @@ impl Want {
         // One member: a list of sixteen has room.
         let _ = members.push(device);
         let path = given.tree.path(device);
-        let (window, offset, shape, reason) = (None, None, None, Reason::Flat);
-        Self { path, members, partition, window, offset, size, shape, reason }
+        let (window, offset, skip, shape, reason) = (None, None, 0, None, Reason::Flat);
+        Self { path, members, partition, window, offset, size, skip, shape, reason }
     }
 }
 
@@ -154,8 +158,8 @@ fn in_order(
     let wanted =
         move |request: &Request| request.device == device && request.offset.is_some() == fixed;
     let key = |index: usize, request: &Request| {
-        let Request { partition, window, offset, size, .. } = *request;
-        (partition, size.is_none(), window, offset, size, index)
+        let Request { partition, window, offset, size, skip, .. } = *request;
+        (partition, size.is_none(), window, offset, size, skip, index)
     };
     let after = move |last| {
         let all = requests.iter().enumerate().filter(|(_, request)| wanted(request));
@@ -166,7 +170,7 @@ fn in_order(
         .map(|(_, request)| request)
 }
 
-/// Bytes of a partition that no region has taken.
+/// Bytes of a partition that no region has taken or left out.
 pub(super) fn left(tree: Tree<'_>, id: NodeId, partition: Partition, used: &[Used]) -> u64 {
     let capacity =
         tree.get(id).and_then(|node| node.device()).map_or(0, |device| device.capacity(partition));
@@ -181,22 +185,22 @@ fn requested(
     request: &Request,
     used: &[Used],
 ) -> Result<Option<Want>, PlanError> {
-    let Request { device: path, partition, window, offset, size } = *request;
+    let Request { device: path, partition, window, offset, size, skip } = *request;
     if size == Some(0) {
         return Ok(None);
     }
-    let left = left(given.tree, device, partition, used);
+    let left = left(given.tree, device, partition, used).saturating_sub(skip);
     let size = size.unwrap_or(left);
     if size == 0 || size > left {
         return Err(PlanError::RequestTooLarge { device: path, partition, asked: size, left });
     }
-    for value in [size, offset.unwrap_or(0)] {
+    for value in [skip, size, offset.unwrap_or(0)] {
         if !value.is_multiple_of(DECODER_UNIT) {
             return Err(PlanError::Unaligned { device: path, value, unit: DECODER_UNIT });
         }
     }
     let reason = Reason::Requested;
-    Ok(Some(Want { window, offset, reason, ..Want::flat(given, device, partition, size) }))
+    Ok(Some(Want { window, offset, skip, reason, ..Want::flat(given, device, partition, size) }))
 }
 
 /// Finds the one window that fits, and takes the place in it.
@@ -255,7 +259,7 @@ pub(super) fn place<const R: usize>(
             }
         }
     }
-    let Want { path, partition, size, reason, .. } = *want;
+    let Want { path, partition, size, skip, reason, .. } = *want;
     let fit = match (best, second) {
         (Some(fit), None) => fit,
         (Some(fit), Some(second)) => {
@@ -278,10 +282,10 @@ pub(super) fn place<const R: usize>(
     let levels = want.shape.map_or_else(|| levels(fit.interleave), |(levels, _)| levels);
     for &member in &members {
         if let Some(used) = used_mut(used, member) {
-            used.take(partition, size / members.len() as u64);
+            used.take(partition, (size / members.len() as u64).saturating_add(skip));
         }
     }
-    let region = Placed { window, span, levels, coherency, partition, reason, members };
+    let region = Placed { window, span, levels, coherency, partition, reason, skip, members };
     let at = placed.partition_point(|other| other.span.base() < span.base());
     list::insert(placed, at, region)
         .map_err(|_| PlanError::Capacity { what: Count::Regions, have: R })

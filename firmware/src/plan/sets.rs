@@ -268,7 +268,11 @@ impl Former<'_> {
             let end = devices.partition_point(|id| tree.path(*id).uid() <= uid);
             let below = devices.get(first..end).unwrap_or(&[]);
             let mut found = 0;
-            for devices in below.chunk_by(|a, b| port(a) == port(b)) {
+            let mut rest = below;
+            while let Some(next) = rest.first() {
+                let together = rest.iter().take_while(|id| port(id) == port(next)).count();
+                let Some((devices, others)) = rest.split_at_checked(together) else { break };
+                rest = others;
                 // With one way a switch may be any levels deep; with more there is just one.
                 let fits = |id: &&NodeId| {
                     self.is_candidate(**id, used)
@@ -277,7 +281,10 @@ impl Former<'_> {
                 let some = devices.iter().filter(fits).take(switch.count() as usize);
                 if found < bridge.count() && some.clone().count() == switch.count() as usize {
                     found += 1;
-                    members.extend(some.copied());
+                    for &id in some {
+                        // The ways of all levels together are sixteen at most.
+                        let _ = members.push(id);
+                    }
                 }
             }
             if found < bridge.count() {
@@ -333,8 +340,8 @@ impl Former<'_> {
         let window = Some(self.window.base);
         let size = share.saturating_mul(members.len() as u64);
         let shape = Some((levels, coherency));
-        let offset = None;
-        let want = Want { path: device, members, partition, window, offset, size, shape, reason };
+        let (path, offset, skip) = (device, None, 0);
+        let want = Want { path, members, partition, window, offset, size, skip, shape, reason };
         place::place(self.given, &want, used, placed)
     }
 

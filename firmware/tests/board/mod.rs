@@ -60,7 +60,8 @@ pub fn path(uid: u32, ports: &[u8]) -> Path {
 
 /// A request for volatile memory that leaves everything open.
 pub fn request(device: Path) -> Request {
-    Request { device, partition: Partition::Volatile, window: None, offset: None, size: None }
+    let partition = Partition::Volatile;
+    Request { device, partition, window: None, offset: None, size: None, skip: 0 }
 }
 
 /// Host-only and device-coherent, volatile and persistent.

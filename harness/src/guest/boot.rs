@@ -354,10 +354,12 @@ pub fn command_line(
     for (uid, root) in roots(scenario) {
         let _ = write!(line, " bus={uid:x}:{:x}:{:x}", root.segment, root.bus);
     }
-    for Request { device, partition, window, offset, size } in policy.requests {
+    for &Request { device, partition, window, offset, size, skip } in policy.requests {
         let ports: Vec<_> = device.ports().iter().map(u8::to_string).collect();
         let _ = write!(line, " region={}/{},{partition}", device.uid(), ports.join("."));
-        for (key, value) in [("window", window), ("offset", offset), ("size", size)] {
+        let skip = (skip != 0).then_some(skip);
+        let places = [("window", window), ("offset", offset), ("size", size), ("skip", skip)];
+        for (key, value) in places {
             if let Some(value) = value {
                 let _ = write!(line, ",{key}={value:#x}");
             }

@@ -57,8 +57,9 @@ pub(crate) unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, n: usize) -> 
     let mut i = 0;
     while i < n {
         // SAFETY: `i` is below `n`.
-        let (x, y) =
-            unsafe { (core::ptr::read_volatile(a.add(i)), core::ptr::read_volatile(b.add(i))) };
+        let x = unsafe { core::ptr::read_volatile(a.wrapping_add(i)) };
+        // SAFETY: as above.
+        let y = unsafe { core::ptr::read_volatile(b.wrapping_add(i)) };
         if x != y {
             return i32::from(x) - i32::from(y);
         }
