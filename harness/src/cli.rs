@@ -4,6 +4,7 @@
 //! goes to standard output.
 
 mod attack;
+mod bench;
 mod boot;
 mod cedt;
 mod decode;
@@ -62,6 +63,7 @@ enum Command {
     Cedt(cedt::Cedt),
     Explain(explain::Explain),
     Attack(attack::Attack),
+    Bench(bench::Bench),
     Scenarios(scenarios::Scenarios),
     Decode(decode::Decode),
 }
@@ -76,6 +78,7 @@ impl Cli {
             Some(Command::Cedt(cedt)) => cedt.run(),
             Some(Command::Explain(explain)) => explain.run(),
             Some(Command::Attack(attack)) => attack.run(),
+            Some(Command::Bench(bench)) => bench.run(),
             Some(Command::Scenarios(scenarios)) => scenarios.run(),
             Some(Command::Decode(decode)) => decode.run(),
         }
