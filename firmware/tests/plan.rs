@@ -190,7 +190,8 @@ fn shares(plan: &board::BoardPlan, device: NodeId) -> Vec<(u64, u64, u64, u64)> 
         let Purpose::Region { region, decoder } = planned.purpose else { panic!("burned") };
         let Route::Skip(skip) = decoder.route else { panic!("a device skips") };
         let members = plan.members(&plan.regions[usize::from(region)]);
-        let dpa = members.iter().find(|member| member.device == device).unwrap().dpa;
+        let member = members.iter().find(|member| member.device == device);
+        let dpa = member.expect("a decoder serves its device").dpa;
         (decoder.span.base().0, skip, dpa.base().0, dpa.last().0)
     });
     shares.collect()
