@@ -72,15 +72,16 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
         }
         port::exit(Status::Success);
     }
+    let (room, buffer, table, record) =
+        (&raw mut ROOM, &raw mut BUFFER, &raw mut CEDT, &raw mut RECORD);
     // SAFETY: one vCPU runs this function once; nothing else names these statics.
-    let (room, buffer, table, record) = unsafe {
-        (
-            &mut *ptr::addr_of_mut!(ROOM),
-            &mut (*ptr::addr_of_mut!(BUFFER)).0,
-            &mut (*ptr::addr_of_mut!(CEDT)).0,
-            &mut (*ptr::addr_of_mut!(RECORD)).0,
-        )
-    };
+    let room = unsafe { &mut *room };
+    // SAFETY: as above.
+    let Pages(buffer) = unsafe { &mut *buffer };
+    // SAFETY: as above.
+    let Pages(table) = unsafe { &mut *table };
+    // SAFETY: as above.
+    let Pages(record) = unsafe { &mut *record };
     if !options.quiet {
         say(format_args!("cxl firmware at ring {ring}"));
     }
