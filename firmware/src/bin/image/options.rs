@@ -8,7 +8,7 @@
 //! target=linux|specification              whose rules count               (linux)
 //! width=flat|widest                       how many devices share a region   (flat)
 //! bus=UID:SEGMENT:BUS                     a bridge's root bus, hexadecimal; else bus = UID
-//! region=UID/PORT[.PORT],KIND[,window=A][,offset=A][,size=A]
+//! region=UID/PORT[.PORT],KIND[,window=A][,offset=A][,size=A][,skip=A]
 //!                                         one region; KIND is volatile or persistent
 //! address-bits=N                          width of a physical address, where CPUID is not the
 //!                                         VMM's to answer (CPL 3 without hardware support)
@@ -124,16 +124,18 @@ fn region(text: &str) -> Option<Request> {
         window: None,
         offset: None,
         size: None,
+        skip: 0,
     };
     for part in parts {
         let (key, value) = part.split_once('=')?;
-        let place = match key {
-            "window" => &mut request.window,
-            "offset" => &mut request.offset,
-            "size" => &mut request.size,
+        let value = number(value)?;
+        match key {
+            "window" => request.window = Some(value),
+            "offset" => request.offset = Some(value),
+            "size" => request.size = Some(value),
+            "skip" => request.skip = value,
             _ => return None,
-        };
-        *place = Some(number(value)?);
+        }
     }
     Some(request)
 }
