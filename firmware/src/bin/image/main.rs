@@ -130,7 +130,7 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
         writes: writes.into(),
         code: code.into(),
     };
-    let verified = result.is_ok();
+    let code = result.map_or_else(|error| error.code(), |()| 0);
     if options.as_found && matches!(result, Err(BringUpError::Verify(_))) {
         // What somebody else left is told, not refused: the payload is here to look at it.
         for finding in room.findings.list() {
@@ -151,7 +151,7 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     {
         refuse(format_args!("tables: no root table to put the CEDT into"), nothing(0));
     }
-    port::call(handed(0));
+    port::call(handed(code));
     if !options.quiet {
         for region in &committed.regions {
             say(format_args!(
@@ -165,7 +165,7 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
         }
     }
     let passed = payload::run(options.payload, &mut hw, room, &platform);
-    port::exit(if passed && verified { Status::Success } else { Status::Refused })
+    port::exit(if passed && code == 0 { Status::Success } else { Status::Refused })
 }
 
 /// A line on the console.
