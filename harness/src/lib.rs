@@ -74,6 +74,7 @@ pub mod kvm;
 pub mod layout;
 pub mod machine;
 pub mod mapping;
+pub mod qemu;
 pub mod report;
 pub mod run;
 pub mod scenario;

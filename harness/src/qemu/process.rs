@@ -1,0 +1,274 @@
+//! A QEMU that was started here: a process, what it has to say, and its end.
+//!
+//! **Invariant**: when the value goes, the process has gone; nothing but that process is ended.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Seek};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::qtest::{Qtest, QtestError};
+
+/// What QEMU is called where `QEMU` does not name another.
+const DEFAULT_PROGRAM: &str = "qemu-system-x86_64";
+/// The oldest version whose CXL devices this is for: before it host bridges and devices have one
+/// decoder, or commit in another way (QEMU `hw/cxl/cxl-component-utils.c`).
+pub const OLDEST: (u32, u32) = (8, 2);
+/// The most that is kept of what QEMU says.
+const MAX_WORDS: u64 = 64 << 10;
+/// Time between two looks whether it has ended.
+const RETRY: Duration = Duration::from_millis(5);
+/// Time for a question that QEMU answers without starting a machine.
+const QUESTION: Duration = Duration::from_secs(20);
+
+/// Why there is no QEMU to run on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProcessError {
+    /// There is no such program.
+    Missing {
+        /// What was to be run.
+        program: OsString,
+    },
+    /// The program does not start.
+    Start {
+        /// What was to be run.
+        program: OsString,
+        /// Why it does not.
+        error: String,
+    },
+    /// The program says nothing that looks like QEMU's version.
+    NotQemu {
+        /// What was run.
+        program: OsString,
+        /// What it says.
+        found: String,
+    },
+    /// A version without the CXL devices that are needed.
+    TooOld {
+        /// What it says it is.
+        found: (u32, u32),
+    },
+    /// This QEMU was built without a device that is needed.
+    NoDevice {
+        /// The device.
+        device: &'static str,
+        /// What it says it is.
+        version: (u32, u32),
+    },
+    /// It ended before it was told to.
+    Ended {
+        /// How.
+        status: Option<i32>,
+        /// Its last words.
+        words: String,
+    },
+    /// It does not answer.
+    Qtest(QtestError),
+}
+
+impl fmt::Display for ProcessError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (major, minor) = OLDEST;
+        let remedy = format!(
+            "install qemu-system-x86 {major}.{minor} or newer, or name one with QEMU=PROGRAM"
+        );
+        match self {
+            Self::Missing { program } => {
+                write!(f, "{}: no such program; {remedy}", program.display())
+            }
+            Self::Start { program, error } => write!(f, "{}: {error}", program.display()),
+            Self::NotQemu { program, found } => write!(
+                f,
+                "{} --version: expected \"QEMU emulator version\", found {found:?}; {remedy}",
+                program.display()
+            ),
+            Self::TooOld { found } => write!(
+                f,
+                "QEMU {}.{} is older than {major}.{minor}, whose bridges and devices have four \
+                 decoders; {remedy}",
+                found.0, found.1
+            ),
+            Self::NoDevice { device, version } => write!(
+                f,
+                "this QEMU {}.{} has no device {device}: it was built without CXL; {remedy}",
+                version.0, version.1
+            ),
+            Self::Ended { status, words } => {
+                match status {
+                    Some(status) => write!(f, "QEMU ended with exit code {status}")?,
+                    None => write!(f, "QEMU was ended by a signal")?,
+                }
+                if words.is_empty() { Ok(()) } else { write!(f, ": {words}") }
+            }
+            Self::Qtest(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ProcessError {}
+
+/// The program to run: what `QEMU` in the environment names, or `qemu-system-x86_64`.
+pub fn program() -> OsString {
+    std::env::var_os("QEMU").filter(|name| !name.is_empty()).unwrap_or(DEFAULT_PROGRAM.into())
+}
+
+/// Whether there is a QEMU that has the CXL devices; its version.
+pub fn available() -> Result<(u32, u32), ProcessError> {
+    let program = program();
+    let words = answer(&program, &["--version"])?;
+    let version = words.strip_prefix("QEMU emulator version ").and_then(|rest| {
+        let mut numbers = rest.split(|c: char| !c.is_ascii_digit());
+        Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+    });
+    let Some(version) = version else {
+        let found = words.lines().next().unwrap_or_default().to_owned();
+        return Err(ProcessError::NotQemu { program, found });
+    };
+    if version < OLDEST {
+        return Err(ProcessError::TooOld { found: version });
+    }
+    let devices = answer(&program, &["-device", "help"])?;
+    for device in ["pxb-cxl", "cxl-rp", "cxl-upstream", "cxl-downstream", "cxl-type3"] {
+        if !devices.contains(&format!("name \"{device}\"")) {
+            return Err(ProcessError::NoDevice { device, version });
+        }
+    }
+    Ok(version)
+}
+
+/// What the program prints and ends.
+fn answer(program: &OsStr, arguments: &[&str]) -> Result<String, ProcessError> {
+    let start = |error: io::Error| start_error(program, &error);
+    let mut out = tempfile::tempfile().map_err(start)?;
+    let stdout = out.try_clone().map_err(start)?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(stdout).stderr(Stdio::null());
+    let child = command.spawn().map_err(start)?;
+    let mut process = Process { child, words: None };
+    if process.wait(QUESTION).is_none() {
+        let error = "it does not end by itself".to_owned();
+        return Err(ProcessError::Start { program: program.to_owned(), error });
+    }
+    Ok(tail(&mut out, u64::MAX))
+}
+
+fn start_error(program: &OsStr, error: &io::Error) -> ProcessError {
+    let program = program.to_owned();
+    match error.kind() {
+        ErrorKind::NotFound => ProcessError::Missing { program },
+        _ => ProcessError::Start { program, error: error.to_string() },
+    }
+}
+
+/// A running QEMU.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    /// Where its standard error goes.
+    words: Option<File>,
+}
+
+impl Process {
+    /// Starts QEMU with these arguments; what it prints on standard output goes nowhere.
+    pub fn start(arguments: &[OsString]) -> Result<Self, ProcessError> {
+        Self::spawn(arguments, Stdio::null(), Stdio::null())
+    }
+
+    /// Starts QEMU with these arguments and `-qtest stdio`, and talks to it over its standard input
+    /// and output.
+    pub fn start_with_qtest(
+        arguments: &[OsString],
+        limit: Duration,
+    ) -> Result<(Self, Qtest), ProcessError> {
+        let failed = |error: io::Error| start_error(&program(), &error);
+        // A socket at both ends: reads of it can have a time limit, reads of a pipe cannot.
+        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+        let stdin = OwnedFd::from(theirs.try_clone().map_err(failed)?);
+        let stdout = OwnedFd::from(theirs);
+        let mut all = arguments.to_vec();
+        all.extend(["-qtest", "stdio", "-qtest-log", "/dev/null"].map(OsString::from));
+        let process = Self::spawn(&all, stdin.into(), stdout.into())?;
+        Ok((process, Qtest::over(ours, limit)))
+    }
+
+    fn spawn(arguments: &[OsString], stdin: Stdio, out: Stdio) -> Result<Self, ProcessError> {
+        let program = program();
+        let start = |error: io::Error| start_error(&program, &error);
+        let words = tempfile::tempfile().map_err(start)?;
+        let stderr = words.try_clone().map_err(start)?;
+        let mut command = Command::new(&program);
+        command.args(arguments).stdin(stdin).stdout(out).stderr(stderr);
+        // Ctrl-C on a terminal goes to a whole group: QEMU is ended by its owner, in order.
+        command.process_group(0);
+        let child = command.spawn().map_err(start)?;
+        Ok(Self { child, words: Some(words) })
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Waits for its end, at most so long.
+    pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let end = Instant::now() + limit;
+        loop {
+            match self.ended() {
+                Some(status) => return Some(status),
+                None if Instant::now() >= end => return None,
+                None => sleep(RETRY),
+            }
+        }
+    }
+
+    /// Its last words on standard error, on one line.
+    pub fn words(&mut self) -> String {
+        let words = self.words.as_mut().map(|file| tail(file, MAX_WORDS)).unwrap_or_default();
+        words.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    /// What went wrong: QEMU's own words if it has ended, else the failure of the connection.
+    pub fn explain(&mut self, error: QtestError) -> ProcessError {
+        // The connection closes a moment before the process has gone.
+        let closed = matches!(error, QtestError::Closed { .. } | QtestError::Connect { .. });
+        let wait = if closed { Duration::from_secs(1) } else { Duration::ZERO };
+        match self.wait(wait) {
+            Some(status) => {
+                let words = self.words();
+                ProcessError::Ended { status: status.code(), words }
+            }
+            None => ProcessError::Qtest(error),
+        }
+    }
+
+    /// Ends it, and waits until it has gone.
+    pub fn end(&mut self) {
+        if self.ended().is_none() {
+            // It may have gone by itself in between, which is as good.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The last `most` bytes of a file as text.
+fn tail(file: &mut File, most: u64) -> String {
+    let mut bytes = Vec::new();
+    let length = file.metadata().map_or(0, |metadata| metadata.len());
+    let from = io::SeekFrom::Start(length.saturating_sub(most));
+    // What cannot be read was not said.
+    let _ = file.seek(from).and_then(|_| file.read_to_end(&mut bytes));
+    String::from_utf8_lossy(&bytes).into_owned()
+}
