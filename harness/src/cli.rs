@@ -9,6 +9,7 @@ mod boot;
 mod cedt;
 mod decode;
 mod explain;
+mod image;
 mod plan;
 mod scenarios;
 mod source;
@@ -66,6 +67,7 @@ enum Command {
     Bench(bench::Bench),
     Scenarios(scenarios::Scenarios),
     Decode(decode::Decode),
+    Image(image::Image),
 }
 
 impl Cli {
@@ -81,6 +83,7 @@ impl Cli {
             Some(Command::Bench(bench)) => bench.run(),
             Some(Command::Scenarios(scenarios)) => scenarios.run(),
             Some(Command::Decode(decode)) => decode.run(),
+            Some(Command::Image(image)) => image.run(),
         }
     }
 }

@@ -90,7 +90,7 @@ fn without_a_command_the_default_scenario_boots() {
 
 #[test]
 fn every_help_teaches_with_examples_and_exit_codes() {
-    for command in ["boot", "plan", "cedt", "explain", "scenarios", "decode"] {
+    for command in ["boot", "plan", "cedt", "explain", "scenarios", "decode", "image"] {
         let (help, _, code) = ran(&[command, "--help"]);
         assert_eq!(code, 0);
         assert!(help.contains("\nExamples:\n"), "{help}");
@@ -101,6 +101,21 @@ fn every_help_teaches_with_examples_and_exit_codes() {
     }
     let (help, ..) = ran(&["--help"]);
     assert!(help.contains("Where to start:\n"), "{help}");
+}
+
+#[test]
+fn image_writes_an_elf_file_with_a_pvh_note() {
+    let directory = Directory::new();
+    let path = directory.path("image.elf");
+    let (output, complaints, code) = ran(&["image", path.to_str().unwrap()]);
+    assert_eq!((output.as_str(), complaints.as_str(), code), ("", "", 0));
+    let image = fs::read(path).unwrap();
+    // ELF, 64-bit, little-endian; and a note of the name "Xen" and type 18.
+    assert_eq!(image[..6], *b"\x7fELF\x02\x01");
+    let note = b"\x04\0\0\0\x04\0\0\0\x12\0\0\0Xen\0";
+    assert!(image.windows(note.len()).any(|window| window == note));
+    assert_eq!(run(&["image", "-"]).stdout, image);
+    assert_eq!(ran(&["image", "/nonexistent/image.elf"]).2, 2);
 }
 
 // ---- scenario files ----
