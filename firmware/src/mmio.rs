@@ -1,7 +1,8 @@
 //! The only seam to hardware: dwords by physical address, and a clock.
 //!
-//! **Invariant**: every access the library makes is an aligned 32-bit one. Nothing here can fail:
-//! hardware that is not there reads all-ones, and the library judges what it read.
+//! **Invariant**: every access the library makes is an aligned 32-bit one, but for the mailbox's
+//! Command register, which is written whole. Nothing here can fail: hardware that is not there
+//! reads all-ones, and the library judges what it read.
 
 use cxl_regs::access::Register;
 
@@ -15,6 +16,13 @@ pub trait Mmio {
     fn read(&mut self, address: u64) -> u32;
     /// Writes the dword at `address`, a multiple of 4.
     fn write(&mut self, address: u64, value: u32);
+    /// Writes the 64-bit register at `address`, a multiple of 8. CXL device registers take it as
+    /// two dwords too (CXL r3.1 section 8.2.8); QEMU's mailbox drops those and takes one store of
+    /// eight bytes. Where the processor has such a store, an implementation does well to use it.
+    fn write_qword(&mut self, address: u64, value: u64) {
+        self.write(address, value as u32);
+        self.write(address.wrapping_add(4), (value >> 32) as u32);
+    }
 }
 
 impl<T: Mmio + ?Sized> Mmio for &mut T {
@@ -23,6 +31,9 @@ impl<T: Mmio + ?Sized> Mmio for &mut T {
     }
     fn write(&mut self, address: u64, value: u32) {
         (**self).write(address, value);
+    }
+    fn write_qword(&mut self, address: u64, value: u64) {
+        (**self).write_qword(address, value);
     }
 }
 

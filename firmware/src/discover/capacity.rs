@@ -61,8 +61,8 @@ pub(super) fn mem_capability(
 
 /// Waits until the memory is ready and asks how much there is.
 ///
-/// A mailbox is asked first: it knows partitions. Where it refuses the command (QEMU's drops a
-/// command register that is written by dwords), the range registers are believed.
+/// A mailbox is asked first: it knows partitions. Where it refuses the command (QEMU's does not
+/// take a command register that is written by dwords), the range registers are believed.
 pub(super) fn capacity(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
@@ -280,8 +280,8 @@ impl<M: Mmio, C: Clock> Mailbox<'_, M, C> {
         let control = self.settle(self.block, Waited::MailboxFree, COMMAND_MS, idle)?;
         let command = Command { opcode, length: 0 };
         let Some((low, high)) = command.encode() else { return Ok(None) };
-        self.block.write(self.hw, low);
-        self.block.write(self.hw, high);
+        let whole = u64::from(high.raw()) << 32 | u64::from(low.raw());
+        self.hw.write_qword(self.block.address::<CommandLow>(), whole);
         self.block.write(self.hw, control.with_doorbell(true));
         self.settle(self.block, Waited::Command(opcode), COMMAND_MS, idle)?;
         let status: StatusHigh = self.block.read(self.hw);

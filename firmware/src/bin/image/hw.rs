@@ -1,7 +1,7 @@
 //! The volatile back end of [`Mmio`], and the processor's clock.
 //!
-//! **Invariant**: every access is one aligned 32-bit load or store that the compiler neither drops
-//! nor repeats, on a page that is mapped.
+//! **Invariant**: every access is one aligned load or store of 32 bits (of 64 for a register of that
+//! width) that the compiler neither drops nor repeats, on a page that is mapped.
 
 use core::arch::x86_64::{__cpuid, _rdtsc};
 use core::ptr;
@@ -64,6 +64,14 @@ impl Mmio for Hardware {
         self.writes = self.writes.wrapping_add(1);
         // SAFETY: as above.
         unsafe { ptr::write_volatile(address as *mut u32, value) }
+    }
+
+    fn write_qword(&mut self, address: u64, value: u64) {
+        self.map(address, 8);
+        // Registers are counted by dwords.
+        self.writes = self.writes.wrapping_add(2);
+        // SAFETY: as above; the library names 64-bit registers at multiples of 8.
+        unsafe { ptr::write_volatile(address as *mut u64, value) }
     }
 }
 
