@@ -32,6 +32,8 @@ pub struct Counts {
     pub writes: u64,
     /// Of these, accesses to a CXL memory window.
     pub window: u64,
+    /// Of the writes, those of 64-bit registers: the library and the machine count two dwords.
+    pub paired: u64,
 }
 
 /// An access that exited.
@@ -173,7 +175,10 @@ impl<'a> Guest<'a> {
             Direction::Read => self.counts.reads += 1,
             Direction::Write => self.counts.writes += 1,
         }
-        self.counts.window += u64::from(self.machine.in_window(address));
+        let window = self.machine.in_window(address);
+        self.counts.window += u64::from(window);
+        let pair = direction == Direction::Write && length == 8 && !window;
+        self.counts.paired += u64::from(pair);
         self.last_access = Some(LastAccess { direction, address, length });
     }
 
