@@ -10,6 +10,7 @@ mod cedt;
 mod decode;
 mod explain;
 mod image;
+mod lint;
 mod plan;
 mod scenarios;
 mod source;
@@ -44,7 +45,8 @@ Where to start:
   cxl-harness plan two-partitions            what would be written where, and why
   cxl-harness explain default 0x100000000    where an address leads
   cxl-harness cedt --text                    the table for the operating system
-  cxl-harness decode dump.bin                what a register dump says";
+  cxl-harness decode dump.bin                what a register dump says
+  cxl-harness lint default                   what Linux would say of the machine";
 
 /// A machine to prove CXL firmware on.
 ///
@@ -68,6 +70,7 @@ enum Command {
     Scenarios(scenarios::Scenarios),
     Decode(decode::Decode),
     Image(image::Image),
+    Lint(lint::Lint),
 }
 
 impl Cli {
@@ -84,6 +87,7 @@ impl Cli {
             Some(Command::Scenarios(scenarios)) => scenarios.run(),
             Some(Command::Decode(decode)) => decode.run(),
             Some(Command::Image(image)) => image.run(),
+            Some(Command::Lint(lint)) => lint.run(),
         }
     }
 }

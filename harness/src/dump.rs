@@ -16,10 +16,11 @@ use cxl_regs::Component;
 use cxl_regs::acpi::TableError;
 use cxl_regs::acpi::cedt::{self, Cedt, CedtError};
 use cxl_regs::block;
-use cxl_regs::component::{ArrayError, BLOCK_SIZE, RANGE_SIZE};
+use cxl_regs::component::{ArrayError, BLOCK_SIZE, CapabilityId, RANGE_SIZE};
 use cxl_regs::config::{CONFIG_SIZE, CONVENTIONAL_SIZE, ConfigText, HeaderType};
 use cxl_regs::text::{HdmProblem, HdmText};
 
+use crate::fabric::HdmImage;
 use diff::diff;
 use facts::Facts;
 use input::Section;
@@ -281,6 +282,25 @@ impl Dump {
             }
             Kind::Cedt => Facts::Cedt(Cedt::read(bytes).map_err(DumpError::Table)?.into()),
         })
+    }
+
+    /// The parts of it: each PCI address in `lspci` text with its bytes, otherwise one without.
+    pub fn sections(&self) -> impl Iterator<Item = (Option<&str>, &[u8])> {
+        self.sections.iter().map(|section| (section.address.as_deref(), section.bytes.as_slice()))
+    }
+
+    /// The HDM decoders in it as dwords, and what they are of; `None` if it holds none.
+    pub fn hdm(&self) -> Option<(HdmImage, Component)> {
+        let bytes = self.bytes();
+        let bytes = match self.kind {
+            Kind::Hdm => bytes,
+            Kind::Component | Kind::Cachemem => {
+                self.range(bytes).structure(CapabilityId::HdmDecoder)?
+            }
+            Kind::Config | Kind::Cedt => return None,
+        };
+        let (component, _) = HdmText::new(bytes, self.component).component();
+        Some((HdmImage::read(bytes), component))
     }
 
     /// The bytes of a dump that is not one of several.

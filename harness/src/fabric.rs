@@ -6,9 +6,12 @@
 //! **Invariant**: nothing here is judged. Dwords are what a read returned, facts are what the
 //! platform says of itself; [`mapping`](crate::mapping) decides what they mean together.
 
+use cxl_regs::access::Register;
 use cxl_regs::acpi::cedt::Restrictions;
 use cxl_regs::dvsec::device;
-use cxl_regs::hdm::{Capability, DecoderImage, GLOBAL_SPECS, GlobalControl, decoder_offset};
+use cxl_regs::hdm::{
+    Capability, DecoderImage, GLOBAL_SPECS, GlobalControl, MAX_DECODERS, decoder_offset,
+};
 use cxl_regs::{Arithmetic, Hpa, Interleave};
 
 use crate::layout::place_windows;
@@ -166,6 +169,25 @@ impl HdmImage {
             capability: capability.into_bits(),
             global_control: 0,
             decoders: vec![DecoderImage::default(); count.into()],
+        }
+    }
+
+    /// The structure that starts with the bytes: as many decoders as it says and lie in them whole;
+    /// all that do if the count is of no meaning.
+    pub fn read(bytes: &[u8]) -> Self {
+        let reader = cxl_regs::block::image(bytes);
+        let capability = Capability::from_bits(reader(0));
+        let count = capability.decoders().map_or(MAX_DECODERS, usize::from);
+        let decoders = (0..).take(count).map_while(|index| {
+            let start = usize::from(decoder_offset(index));
+            bytes.get(start..usize::from(decoder_offset(index + 1)))?;
+            let dwords = std::array::from_fn(|dword| reader((start + 4 * dword) as u16));
+            Some(DecoderImage::from_dwords(dwords))
+        });
+        Self {
+            capability: capability.into_bits(),
+            global_control: reader(GlobalControl::SPEC.offset),
+            decoders: decoders.collect(),
         }
     }
 

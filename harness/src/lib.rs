@@ -72,6 +72,7 @@ pub mod guest;
 pub mod image;
 pub mod kvm;
 pub mod layout;
+pub mod lint;
 pub mod machine;
 pub mod mapping;
 pub mod qemu;

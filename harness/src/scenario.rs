@@ -24,6 +24,7 @@ use serde::Deserialize;
 pub use crate::fabric::Parent;
 
 pub use builtin::{Builtin, builtin, builtins};
+pub(crate) use document::Bytes;
 pub use error::{Problem, ScenarioError};
 
 /// One run's input.

@@ -35,8 +35,13 @@ impl<'a> Range<'a> {
 
     /// The HDM structure that the capability array leads to under an ID.
     pub(super) fn hdm(&self, id: CapabilityId) -> Option<HdmText<'a>> {
+        Some(HdmText::new(self.structure(id)?, self.component))
+    }
+
+    /// From where the capability array leads to under an ID, to the end.
+    pub(super) fn structure(&self, id: CapabilityId) -> Option<&'a [u8]> {
         let found = Capabilities::new(block::image(self.bytes)).ok()?.find(id)?;
-        Some(HdmText::new(self.bytes.get(found.pointer.into()..)?, self.component))
+        self.bytes.get(found.pointer.into()..)
     }
 }
 

@@ -262,7 +262,7 @@ pub(super) enum ActionName {
 
 /// A byte count, an address or a mask: an integer, or a string with or without a unit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Bytes(pub(super) u64);
+pub(crate) struct Bytes(pub(crate) u64);
 
 impl Bytes {
     const EXPECTED: &'static str =

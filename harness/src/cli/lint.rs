@@ -1,0 +1,199 @@
+//! `cxl-harness lint`: what Linux would say.
+//!
+//! **Invariant**: exit code 0 or 1 comes with a report, 2 with one line of error and no report.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use cxl_harness::dump::{Dump, MAX_INPUT, Options};
+use cxl_harness::lint::{Input, Kernel, Report, lint, lint_for, unchecked};
+use cxl_harness::machine::Machine;
+use cxl_harness::run;
+use cxl_harness::scenario::{Scenario, builtin};
+use cxl_regs::Component;
+
+const EXAMPLES: &str = "\
+Input, one of:
+  a scenario   a built-in's name (see `cxl-harness scenarios`) or a TOML file: its firmware runs on
+               it, faults and all, and what it leaves is looked at
+  a set        a TOML file with the key `images` that says which dump is what (below)
+  dumps        files that `cxl-harness decode` reads: component blocks, CXL.cache/mem ranges, HDM
+               structures, configuration space, a CEDT. Each is held to the rules that it can be
+               held to alone; what nobody could look at is listed at the end. A CEDT beside them says
+               whether device decoders lie in its windows. One device's registers and one function's
+               configuration space are taken to be of one device.
+
+An image set; files are looked for beside it, and only what is known has to be in it:
+  images = \"board 7, after the firmware\"
+  cedt = \"cedt.dat\"
+  [[bridge]]
+  uid = 12                      # ACPI _UID
+  registers = \"hb0.bin\"         # \"none\": a bridge without decoders
+  [[port]]
+  below = \"hb0\"                 # names: hb0.., port0.., switch0.., mem0.., unless `name` says another
+  number = 0                    # Port Number: Link Capabilities 31:24
+  [[device]]
+  below = \"port0\"
+  registers = \"mem0.bin\"
+  config = \"mem0.lspci\"
+  volatile = \"512MiB\"           # also: persistent, status (the Memory Device Status dword)
+  [[switch]] has below and registers; all take address as Linux prints it (\"0000:0d:00.0\").
+
+Report, a block for each finding in the order of Linux's log:
+  |          a line of the log. Linux numbers ports, endpoints, memory devices and regions as they
+             come up, so numbers may differ; what is said only with dynamic debug is marked
+  found      the registers, with their numbers
+  rule       what Linux wants
+  so         what is missing now, or wrong
+  remedy     what to do
+  kernels    since or before which release, with the stable releases that took a change over
+  refused: a window, device or region is not used. degraded: Linux goes on with something wrong.
+  note: worth knowing.
+
+JSON:
+  subject, kernel, findings (rule, severity, component, decoder, found, lost, messages: each with
+  level, driver, device, text, since, until; since, until, text, remedy), unchecked (missing, rules),
+  remarks
+
+Exit code:
+  0  Linux refuses nothing
+  1  Linux refuses something
+  2  bad usage or file
+
+Examples:
+  cxl-harness lint default
+  cxl-harness lint pass-through --kernel 6.12.80
+  cxl-harness lint board.toml --json | jq -r '.findings[].messages[].text'
+  cxl-harness lint /sys/firmware/acpi/tables/CEDT
+  cxl-harness lint mem0.bin mem0.lspci --component device";
+
+/// Say what Linux would make of a machine: the messages of its log, the rule, the remedy.
+///
+/// Linux's rules (drivers/cxl) are applied to register images and a CEDT, whoever made them.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(super) struct Lint {
+    /// A scenario, an image set, or dumps.
+    #[arg(required = true, value_name = "SCENARIO|FILE")]
+    input: Vec<String>,
+
+    /// The kernel, like 6.12, 6.18.21 or what `uname -r` prints [default: all from 6.12 on].
+    ///
+    /// Without a third number it is the newest release of the series. Stable releases take changes
+    /// over from later kernels: 6.12.80 is not 6.12.0.
+    #[arg(long, value_name = "VERSION")]
+    kernel: Option<Kernel>,
+
+    /// What kind of component decoders in a dump belong to [default: recognised].
+    #[arg(long, value_name = "COMPONENT", value_parser = components())]
+    component: Option<Component>,
+
+    /// Print JSON instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+fn components() -> impl TypedValueParser<Value = Component> {
+    PossibleValuesParser::new(["device", "host-bridge", "upstream-port"]).map(|name| {
+        match name.as_str() {
+            "host-bridge" => Component::HostBridge,
+            "upstream-port" => Component::UpstreamPort,
+            _ => Component::Device,
+        }
+    })
+}
+
+/// What is looked at, under which name, and what is to be said of it.
+struct Subject {
+    name: String,
+    input: Input,
+    remarks: Vec<String>,
+}
+
+impl Lint {
+    pub(super) fn run(self) -> ExitCode {
+        let Subject { name, input, remarks } = match self.subject() {
+            Ok(subject) => subject,
+            Err(reason) => return super::fail(&reason),
+        };
+        let findings = match self.kernel {
+            Some(kernel) => lint_for(&input, kernel),
+            None => lint(&input),
+        };
+        let report = Report {
+            subject: format!("lint {name}"),
+            kernel: self.kernel,
+            findings,
+            unchecked: unchecked(&input),
+            remarks,
+        };
+        let output =
+            if self.json { super::json(&report) } else { super::styled(&report.to_string()) };
+        super::print(&output, super::exit(!report.refused()))
+    }
+
+    fn subject(&self) -> Result<Subject, String> {
+        let [only] = self.input.as_slice() else { return self.dumps() };
+        if let Some(built_in) = builtin(only) {
+            return scenario(built_in.text, only);
+        }
+        let path = Path::new(only);
+        let bytes = read(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound if path.components().count() == 1 => {
+                super::source::unknown(only).to_string()
+            }
+            _ => format!("{only}: {error}"),
+        })?;
+        // A scenario or a set is a text with a key in it, and no dump is.
+        let text = str::from_utf8(&bytes).ok();
+        let toml = path.extension().is_some_and(|extension| extension == "toml");
+        match text.filter(|text| toml || Input::is_set(text)) {
+            Some(text) if Input::is_set(text) => {
+                let input = Input::of_set(text, path, &mut read).map_err(|e| e.to_string())?;
+                Ok(Subject { name: only.clone(), input, remarks: vec![] })
+            }
+            Some(text) => scenario(text, only),
+            None => self.dumps(),
+        }
+    }
+
+    fn dumps(&self) -> Result<Subject, String> {
+        let mut dumps = Vec::new();
+        for name in &self.input {
+            let path = PathBuf::from(name);
+            let bytes = read(&path).map_err(|error| format!("{name}: {error}"))?;
+            let options = Options { component: self.component, ..Options::default() };
+            let dump = Dump::read(&bytes, options).map_err(|error| format!("{name}: {error}"))?;
+            dumps.push((path, dump));
+        }
+        let input = Input::of_dumps(&dumps).map_err(|error| error.to_string())?;
+        Ok(Subject { name: self.input.join(" "), input, remarks: vec![] })
+    }
+}
+
+fn scenario(text: &str, name: &str) -> Result<Subject, String> {
+    let scenario = Scenario::parse(text, name).map_err(|error| error.to_string())?;
+    let mut machine = Machine::new(&scenario);
+    let done = run::direct(&mut machine);
+    let remarks = done.refusal.iter().map(|refusal| {
+        format!("the firmware stopped ({refusal}); this is what it left, with the platform's table")
+    });
+    let input = Input::of(&machine, &done.cedt);
+    Ok(Subject { name: name.to_owned(), input, remarks: remarks.collect() })
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    // One byte more than is accepted, so that too much is seen to be too much.
+    let limit = MAX_INPUT as u64 + 1;
+    let mut bytes = Vec::new();
+    if path.as_os_str() == "-" {
+        io::stdin().lock().take(limit).read_to_end(&mut bytes)?;
+    } else {
+        File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
+}

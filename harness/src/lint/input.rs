@@ -1,0 +1,255 @@
+//! What the linter looks at: a machine's registers and its table, as plain data.
+//!
+//! **Invariant**: nothing here is judged. What nobody knows is `None` or [`Registers::Unknown`],
+//! which is not the same as a register that reads 0.
+
+use cxl_regs::block;
+use cxl_regs::dvsec::{self, DvsecId, Dvsecs};
+
+use super::Unchecked;
+use crate::fabric::{HdmImage, Parent};
+use crate::machine::Machine;
+use crate::scenario::{BridgeVersion, DeviceKind, Place};
+
+/// A machine as Linux finds it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Input {
+    /// The CEDT, header and all; `None` if nobody gave one.
+    pub cedt: Option<Vec<u8>>,
+    /// Host bridges in the order of the ACPI namespace.
+    pub bridges: Vec<Bridge>,
+    /// Root ports and switches' downstream ports.
+    pub ports: Vec<Port>,
+    /// Switches.
+    pub switches: Vec<Switch>,
+    /// Devices in the order in which they come up.
+    pub devices: Vec<Device>,
+}
+
+/// What is known of a component's decoders.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Registers {
+    /// Nothing.
+    #[default]
+    Unknown,
+    /// It has no component registers.
+    NoBlock,
+    /// It has component registers, and no HDM capability among them.
+    NoHdm,
+    /// It has these.
+    Hdm(HdmImage),
+}
+
+impl Registers {
+    pub(super) fn hdm(&self) -> Option<&HdmImage> {
+        match self {
+            Self::Hdm(image) => Some(image),
+            _ => None,
+        }
+    }
+}
+
+/// A host bridge.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bridge {
+    /// Its name.
+    pub name: String,
+    /// ACPI `_UID`.
+    pub uid: u32,
+    /// Linux's name of it (`pci0000:0c`), if it is known.
+    pub address: Option<String>,
+    /// Its decoders.
+    pub registers: Registers,
+}
+
+/// A root port or a switch's downstream port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Its name.
+    pub name: String,
+    /// Whose port it is.
+    pub parent: Parent,
+    /// PCIe Port Number (Link Capabilities 31:24).
+    pub number: u8,
+    /// PCI address (`0000:0c:00.0`), if it is known.
+    pub address: Option<String>,
+}
+
+/// A switch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Switch {
+    /// Its name.
+    pub name: String,
+    /// The port it hangs below, an index into [`Input::ports`].
+    pub port: usize,
+    /// PCI address of the upstream port, if it is known.
+    pub address: Option<String>,
+    /// The upstream port's decoders.
+    pub registers: Registers,
+}
+
+/// A device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// The port it hangs below, an index into [`Input::ports`]; `None` if nobody said.
+    pub port: Option<usize>,
+    /// PCI address, if it is known.
+    pub address: Option<String>,
+    /// Its decoders.
+    pub registers: Registers,
+    /// Its configuration space; `None` if nobody gave it.
+    pub config: Option<Config>,
+    /// Bytes of volatile and of persistent memory; `None` if nobody said.
+    pub capacity: Option<(u64, u64)>,
+    /// Memory Device Status (CXL r3.1 section 8.2.8.5.1.1); `None` if nobody gave it.
+    pub status: Option<u32>,
+}
+
+/// What matters of a device's configuration space.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Class code.
+    pub class: u32,
+    /// The CXL Device DVSEC; `None` = the device has none.
+    pub dvsec: Option<DeviceDvsec>,
+}
+
+/// The CXL Device DVSEC, as read (CXL r3.1 section 8.1.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceDvsec {
+    /// Capability, offset 0x0A.
+    pub capability: u16,
+    /// Control, offset 0x0C.
+    pub control: u16,
+    /// Size High, Size Low, Base High and Base Low of both ranges, offset 0x18. What follows, from
+    /// 0x38 on, is what Linux takes for a third range's where HDM_Count is 3.
+    pub ranges: [[u32; 4]; 3],
+}
+
+/// The class code of a memory device with the standard mailbox; the driver takes no other.
+pub(super) const MEMORY_DEVICE: u32 = 0x05_02_10;
+
+impl Config {
+    /// Out of configuration space; 4 KiB of it, or as much as there is.
+    pub fn read(space: &[u8]) -> Self {
+        let reader = block::image(space);
+        let class = reader(0x08) >> 8;
+        let found = Dvsecs::new(reader).find(DvsecId::Device).ok().flatten();
+        let dvsec = found.map(|dvsec::Dvsec { offset, .. }| {
+            let dword = |at: u16| reader(offset.saturating_add(at));
+            DeviceDvsec {
+                capability: (dword(0x08) >> 16) as u16,
+                control: dword(0x0C) as u16,
+                ranges: [0x18, 0x28, 0x38].map(|at| [0, 4, 8, 12].map(|next| dword(at + next))),
+            }
+        });
+        Self { class, dvsec }
+    }
+}
+
+impl Input {
+    /// A machine as its registers are now, with the table that is handed over. Without a table it
+    /// is the platform's own.
+    pub fn of(machine: &Machine, cedt: &[u8]) -> Self {
+        let scenario = machine.scenario();
+        let fabric = machine.fabric();
+        let map = machine.map();
+        let registers = |hdm: Option<HdmImage>| hdm.map_or(Registers::NoHdm, Registers::Hdm);
+        let bridges = fabric.bridges.iter().zip(&scenario.bridges).zip(&map.bridges);
+        let bridges = bridges.map(|((bridge, given), place)| Bridge {
+            name: bridge.name.clone(),
+            uid: bridge.uid,
+            address: Some(format!("pci{:04x}:{:02x}", given.segment, place.first_bus)),
+            registers: match given.version {
+                BridgeVersion::Cxl2 => registers(bridge.hdm.clone()),
+                BridgeVersion::Cxl1 => Registers::NoBlock,
+            },
+        });
+        let pci =
+            |segment: u16, bus: u8, slot: u8| Some(format!("{segment:04x}:{bus:02x}:{slot:02x}.0"));
+        let ports = fabric.ports.iter().zip(&map.ports).map(|(port, place)| Port {
+            name: port.name.clone(),
+            parent: port.parent,
+            number: port.number,
+            address: pci(place.segment, place.bus, place.slot),
+        });
+        let switches = fabric.switches.iter().zip(&map.switches).map(|(switch, place)| Switch {
+            name: switch.name.clone(),
+            port: switch.port,
+            address: pci(place.segment, place.bus, 0),
+            registers: registers(switch.hdm.clone()),
+        });
+        let devices = fabric.devices.iter().enumerate().zip(&scenario.devices);
+        let devices = devices.filter(|((_, device), _)| device.present);
+        let devices = devices.map(|((index, device), given)| {
+            let place = Place::Device(index);
+            let below = map.ports.get(device.port);
+            let config = machine.function(place).map(|function| Config::read(function.bytes()));
+            Device {
+                name: device.name.clone(),
+                port: Some(device.port),
+                address: below.and_then(|port| pci(port.segment, port.secondary, 0)),
+                registers: registers(device.hdm.clone()),
+                config,
+                capacity: Some((device.volatile, device.persistent)),
+                status: (given.kind == DeviceKind::Type3).then_some(READY),
+            }
+        });
+        let platform = || {
+            let tables = crate::acpi::Tables::new(scenario, map, crate::run::TABLES_BASE);
+            tables.table(&tables.cedt).to_vec()
+        };
+        Self {
+            cedt: Some(if cedt.is_empty() { platform() } else { cedt.to_vec() }),
+            bridges: bridges.collect(),
+            ports: ports.collect(),
+            switches: switches.collect(),
+            devices: devices.collect(),
+        }
+    }
+
+    /// What is missing for some of the rules.
+    pub(super) fn gaps(&self) -> Vec<Unchecked> {
+        let mut gaps = Vec::new();
+        let mut gap = |missing: String, rules: &str| {
+            gaps.push(Unchecked { missing, rules: rules.to_owned() });
+        };
+        if self.cedt.is_none() {
+            gap("CEDT".to_owned(), "windows, host bridges' registers, assembly of regions");
+        }
+        if self.cedt.is_some() && self.bridges.is_empty() {
+            gap("host bridges".to_owned(), "targets of windows, everything below them");
+        }
+        let components = self.bridges.iter().map(|bridge| (&bridge.name, &bridge.registers));
+        let switches = self.switches.iter().map(|switch| (&switch.name, &switch.registers));
+        for (name, registers) in components.chain(switches) {
+            if *registers == Registers::Unknown {
+                gap(format!("registers of {name}"), "its decoders, regions of devices below it");
+            }
+        }
+        for device in &self.devices {
+            let name = &device.name;
+            if device.registers == Registers::Unknown {
+                gap(format!("registers of {name}"), "its decoders");
+            }
+            if device.config.is_none() {
+                gap(
+                    format!("configuration space of {name}"),
+                    "its DVSEC, and whether range registers count instead of decoders",
+                );
+            }
+            if device.capacity.is_none() {
+                gap(format!("capacity of {name}"), "device memory behind its decoders");
+            }
+            if device.port.is_none() && self.cedt.is_some() {
+                gap(format!("place of {name}"), "assembly of its regions");
+            }
+        }
+        gaps
+    }
+}
+
+/// Media ready, mailbox interfaces ready.
+pub(super) const READY: u32 = 1 << 2 | 1 << 4;

@@ -1,0 +1,1073 @@
+//! Linux's objects, and how they come up: a port for each host bridge and switch, an endpoint for
+//! each device, with the decoders that their registers hold (`core/port.c`, `core/hdm.c`,
+//! `core/pci.c`, `mem.c`).
+//!
+//! **Invariant**: the order of the checks is Linux's, as a component is refused for the first one
+//! that fails.
+
+use cxl_regs::acpi::cedt::Restrictions;
+use cxl_regs::hdm::{Control, DecoderImage};
+
+use super::input::{Config, DeviceDvsec, Input, MEMORY_DEVICE, Registers};
+use super::kernel::{Change, Linux};
+use super::region::{Region, RegionRef};
+use super::table::message;
+use super::{Finding, Level, Message, Rule, Severity};
+use crate::fabric::{HdmImage, Parent};
+
+pub(super) const EIO: u32 = 5;
+pub(super) const ENXIO: u32 = 6;
+pub(super) const EBUSY: u32 = 16;
+pub(super) const EINVAL: u32 = 22;
+pub(super) const ETIMEDOUT: u32 = 110;
+const ENOENT: u32 = 2;
+const ENODEV: u32 = 19;
+
+/// The most levels of switches that are followed.
+const MAX_DEPTH: usize = 64;
+
+/// A range of addresses, both ends included; empty if the end is the address before the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Range {
+    pub(super) start: u64,
+    pub(super) end: u64,
+}
+
+impl Range {
+    fn of(base: u64, size: u64) -> Self {
+        Self { start: base, end: base.wrapping_add(size).wrapping_sub(1) }
+    }
+
+    pub(super) fn length(self) -> u64 {
+        self.end.wrapping_sub(self.start).wrapping_add(1)
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.end < self.start
+    }
+
+    pub(super) fn contains(self, other: Self) -> bool {
+        self.start <= other.start && self.end >= other.end
+    }
+
+    /// Whether they share addresses and neither holds the other.
+    pub(super) fn overlaps_in_part(self, other: Self) -> bool {
+        let share = self.start <= other.end && other.start <= self.end;
+        share && !self.contains(other) && !other.contains(self)
+    }
+}
+
+impl std::fmt::Display for Range {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:#x}-{:#x}", self.start, self.end)
+    }
+}
+
+pub(super) fn is_power_of_two(value: u64) -> bool {
+    value.is_power_of_two()
+}
+
+/// The number of ways behind a code; `None` for a reserved one.
+pub(super) fn ways(code: u32) -> Option<u64> {
+    match code {
+        0..=4 => Some(1 << code),
+        8..=10 => Some(3 << (code - 8)),
+        _ => None,
+    }
+}
+
+/// The code of a number of ways.
+pub(super) fn ways_code(count: u64) -> Option<u32> {
+    (0..=10).find(|&code| ways(code) == Some(count))
+}
+
+/// The granularity behind a code, in bytes; `None` for a reserved one.
+pub(super) fn granularity(code: u32) -> Option<u64> {
+    (code <= 6).then(|| 256 << code)
+}
+
+/// The code of a granularity.
+pub(super) fn granularity_code(bytes: u64) -> Option<u32> {
+    (0..=6).find(|&code| granularity(code) == Some(bytes))
+}
+
+/// What became of a host bridge in the table.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Host {
+    /// It has a CHBS.
+    pub(super) known: bool,
+    /// It is a CXL 1.1 host.
+    pub(super) restricted: bool,
+    /// Its port, an index into [`System::ports`].
+    port: Option<usize>,
+}
+
+/// A window.
+#[derive(Clone, Debug)]
+pub(super) struct Root {
+    pub(super) id: usize,
+    /// Its place in the table.
+    pub(super) window: usize,
+    pub(super) range: Range,
+    pub(super) ways: u64,
+    pub(super) granularity: u64,
+    /// Bridges, way 0 first; `None` where nobody said which there are.
+    pub(super) targets: Vec<Option<usize>>,
+    pub(super) restrictions: Restrictions,
+    /// The number that its next region gets.
+    pub(super) next_region: usize,
+}
+
+/// Whose port it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Bridge(usize),
+    Switch(usize),
+    /// A device, and the number of its memory device.
+    Endpoint(usize, usize),
+}
+
+/// A port, as Linux has it.
+#[derive(Clone, Debug)]
+pub(super) struct PortState {
+    pub(super) kind: Kind,
+    pub(super) id: usize,
+    /// The port above; `None` = the root.
+    pub(super) parent: Option<usize>,
+    /// The downstream port above, an index into [`Input::ports`]; none above a bridge.
+    pub(super) dport: Option<usize>,
+    /// The host bridge at the top.
+    pub(super) bridge: usize,
+    /// Nobody knows its registers.
+    pub(super) unknown: bool,
+    pub(super) pass_through: bool,
+    pub(super) decoders: Vec<Decoder>,
+    pub(super) target_count: u64,
+    pub(super) selectors: u64,
+    pub(super) ways: u64,
+    pub(super) regions: Vec<RegionRef>,
+}
+
+/// Volatile or persistent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Ram,
+    Pmem,
+}
+
+/// A decoder, as Linux has it.
+#[derive(Clone, Debug)]
+pub(super) struct Decoder {
+    pub(super) range: Range,
+    pub(super) ways: u64,
+    pub(super) granularity: u64,
+    pub(super) enabled: bool,
+    pub(super) locked: bool,
+    pub(super) host_only: bool,
+    /// Downstream ports, indices into [`Input::ports`].
+    pub(super) targets: Vec<Option<usize>>,
+    /// Device memory; `None` if it is not known.
+    pub(super) dpa: Option<Range>,
+    pub(super) mode: Option<Mode>,
+    /// The region that it carries.
+    pub(super) region: Option<usize>,
+}
+
+/// The machine as Linux comes to see it.
+pub(super) struct System<'i> {
+    pub(super) input: &'i Input,
+    pub(super) linux: Linux,
+    pub(super) findings: Vec<Finding>,
+    pub(super) hosts: Vec<Host>,
+    pub(super) roots: Vec<Root>,
+    pub(super) ports: Vec<PortState>,
+    pub(super) regions: Vec<Region>,
+    pub(super) next_region: usize,
+    switches: Vec<Option<Option<usize>>>,
+    memory_devices: usize,
+}
+
+/// Why a port or endpoint is given up.
+struct Fault {
+    rule: Rule,
+    decoder: Option<u8>,
+    errno: u32,
+    found: String,
+    messages: Vec<Message>,
+}
+
+type Attempt<T> = Result<T, Fault>;
+
+impl Fault {
+    fn new(rule: Rule, errno: u32, found: String) -> Self {
+        Self { rule, decoder: None, errno, found, messages: vec![] }
+    }
+
+    fn say(mut self, level: Level, device: (&'static str, &str), text: &str) -> Self {
+        self.messages.push(message(level, device, text));
+        self
+    }
+
+    fn at(mut self, decoder: u8) -> Self {
+        self.decoder = Some(decoder);
+        self
+    }
+}
+
+/// Follows one kernel through a machine.
+pub(super) fn run(input: &Input, linux: Linux) -> Vec<Finding> {
+    let mut system = System {
+        input,
+        linux,
+        findings: Vec::new(),
+        hosts: vec![Host::default(); input.bridges.len()],
+        roots: Vec::new(),
+        ports: Vec::new(),
+        regions: Vec::new(),
+        next_region: 0,
+        switches: vec![None; input.switches.len()],
+        memory_devices: 0,
+    };
+    let table = system.read_table();
+    if !table {
+        for host in &mut system.hosts {
+            host.known = true;
+        }
+    }
+    system.next_region = system.roots.len();
+    for bridge in 0..input.bridges.len() {
+        system.bridge(bridge);
+    }
+    for device in 0..input.devices.len() {
+        system.device(device);
+    }
+    // Switches without a device are never looked at by Linux; given alone, they are.
+    for switch in 0..input.switches.len() {
+        if input.devices.is_empty() {
+            system.switch(switch, MAX_DEPTH);
+        }
+    }
+    system.conclude();
+    system.findings
+}
+
+/// The range registers of an endpoint.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ranges {
+    mem_enabled: bool,
+    ranges: [Option<Range>; 2],
+    count: usize,
+}
+
+impl<'i> System<'i> {
+    fn free_id(&self) -> usize {
+        // 0 is the root.
+        (1..).find(|id| self.ports.iter().all(|port| port.id != *id)).unwrap_or(0)
+    }
+
+    pub(super) fn name(&self, port: &PortState) -> String {
+        match port.kind {
+            Kind::Endpoint(..) => format!("endpoint{}", port.id),
+            _ => format!("port{}", port.id),
+        }
+    }
+
+    /// The component behind a port, by its name in the input.
+    pub(super) fn component(&self, port: &PortState) -> &'i str {
+        let input = self.input;
+        match port.kind {
+            Kind::Bridge(index) => input.bridges.get(index).map(|bridge| &bridge.name),
+            Kind::Switch(index) => input.switches.get(index).map(|switch| &switch.name),
+            Kind::Endpoint(index, _) => input.devices.get(index).map(|device| &device.name),
+        }
+        .map_or("", String::as_str)
+    }
+
+    /// Driver and name of the device that a port belongs to.
+    pub(super) fn uport(&self, port: &PortState) -> (&'static str, String) {
+        let or_name = |address: Option<&String>, name: Option<&String>| {
+            address.or(name).cloned().unwrap_or_default()
+        };
+        match port.kind {
+            Kind::Bridge(index) => {
+                let bridge = self.input.bridges.get(index);
+                let address = bridge.and_then(|bridge| bridge.address.as_ref());
+                ("", or_name(address, bridge.map(|bridge| &bridge.name)))
+            }
+            Kind::Switch(index) => {
+                let switch = self.input.switches.get(index);
+                let address = switch.and_then(|switch| switch.address.as_ref());
+                ("pcieport", or_name(address, switch.map(|switch| &switch.name)))
+            }
+            Kind::Endpoint(_, memory) => ("cxl_mem", format!("mem{memory}")),
+        }
+    }
+
+    /// Linux's name of a downstream port.
+    pub(super) fn dport_name(&self, port: Option<usize>) -> String {
+        let port = port.and_then(|port| self.input.ports.get(port));
+        port.map_or_else(String::new, |port| {
+            port.address.clone().unwrap_or_else(|| port.name.clone())
+        })
+    }
+
+    fn dports(&self, parent: Parent) -> Vec<usize> {
+        let ports = self.input.ports.iter().enumerate();
+        ports.filter(|(_, port)| port.parent == parent).map(|(index, _)| index).collect()
+    }
+
+    fn bridge(&mut self, index: usize) {
+        let input = self.input;
+        let (Some(bridge), Some(host)) = (input.bridges.get(index), self.hosts.get(index)) else {
+            return;
+        };
+        if !host.known || host.restricted {
+            return;
+        }
+        let kind = Kind::Bridge(index);
+        let port = self.port(kind, Parent::Bridge(index), None, None, index, &bridge.registers);
+        if let Some(host) = self.hosts.get_mut(index) {
+            host.port = port;
+        }
+    }
+
+    /// The port of a switch, once it and everything above it is up.
+    fn switch(&mut self, index: usize, depth: usize) -> Option<usize> {
+        let input = self.input;
+        if let Some(known) = self.switches.get(index).copied().flatten() {
+            return known;
+        }
+        if let Some(state) = self.switches.get_mut(index) {
+            // A switch below itself has no way up.
+            *state = Some(None);
+        }
+        let switch = input.switches.get(index)?;
+        let (parent, bridge) = match input.ports.get(switch.port).map(|port| port.parent) {
+            Some(above) => {
+                let parent = self.parent(above, depth.checked_sub(1)?)?;
+                (Some(parent), self.ports.get(parent)?.bridge)
+            }
+            None => (None, 0),
+        };
+        let dport = Some(switch.port);
+        let below = Parent::Switch(index);
+        let registers = &switch.registers;
+        let port = self.port(Kind::Switch(index), below, parent, dport, bridge, registers);
+        if let Some(state) = self.switches.get_mut(index) {
+            *state = Some(port);
+        }
+        port
+    }
+
+    fn parent(&mut self, parent: Parent, depth: usize) -> Option<usize> {
+        match parent {
+            Parent::Bridge(bridge) => self.hosts.get(bridge)?.port,
+            Parent::Switch(switch) => self.switch(switch, depth),
+        }
+    }
+
+    /// Brings up the port of a bridge or switch.
+    fn port(
+        &mut self,
+        kind: Kind,
+        below: Parent,
+        parent: Option<usize>,
+        dport: Option<usize>,
+        bridge: usize,
+        registers: &Registers,
+    ) -> Option<usize> {
+        let mut port = PortState {
+            kind,
+            id: self.free_id(),
+            parent,
+            dport,
+            bridge,
+            unknown: *registers == Registers::Unknown,
+            pass_through: false,
+            decoders: vec![],
+            target_count: 0,
+            selectors: 0,
+            ways: 0,
+            regions: vec![],
+        };
+        let dports = self.dports(below);
+        match self.port_decoders(&mut port, &dports, registers) {
+            Ok(()) => {
+                self.hidden(self.component(&port), registers);
+                self.targets_once(&port);
+                self.ports.push(port);
+                Some(self.ports.len() - 1)
+            }
+            Err(mut fault) => {
+                let device = self.name(&port);
+                let silent = [ENXIO, ENODEV].contains(&fault.errno);
+                if !self.linux.has(Change::LateTargets) && !silent {
+                    fault = fault.driver_failed("cxl_port", &device);
+                }
+                let name = self.component(&port);
+                let lost = format!("the whole port is given up: no device below {name} is used");
+                self.refuse(name, fault, lost);
+                None
+            }
+        }
+    }
+
+    fn refuse(&mut self, component: &str, fault: Fault, lost: String) {
+        let Fault { rule, decoder, found, messages, .. } = fault;
+        self.push(rule, Severity::Refused, component, decoder, found, lost, messages);
+    }
+
+    fn port_decoders(
+        &self,
+        port: &mut PortState,
+        dports: &[usize],
+        registers: &Registers,
+    ) -> Attempt<()> {
+        let name = self.name(port);
+        let device = ("cxl_port", name.as_str());
+        let hdm = match registers {
+            Registers::Unknown => return Ok(()),
+            Registers::NoBlock => {
+                let found = "no component registers".to_owned();
+                return Err(Fault::new(Rule::NoDecoderRegisters, ENXIO, found)
+                    .say(Level::Error, device, "No component registers mapped")
+                    .say(Level::Error, device, "Failed to map HDM decoder capability"));
+            }
+            Registers::NoHdm if dports.len() <= 1 => {
+                port.pass_through = true;
+                port.target_count = 1;
+                port.selectors = u64::MAX;
+                port.ways = u64::MAX;
+                port.decoders.push(Decoder {
+                    // Nothing, until a region is put there.
+                    range: Range { start: 0, end: u64::MAX },
+                    ways: 1,
+                    granularity: 4096,
+                    enabled: false,
+                    locked: false,
+                    host_only: true,
+                    targets: vec![dports.first().copied()],
+                    dpa: None,
+                    mode: None,
+                    region: None,
+                });
+                return Ok(());
+            }
+            Registers::NoHdm => {
+                let found = format!("no HDM capability, and {} downstream ports", dports.len());
+                return Err(Fault::new(Rule::NoDecoderRegisters, ENXIO, found).say(
+                    Level::Error,
+                    device,
+                    "HDM decoder capability not found",
+                ));
+            }
+            Registers::Hdm(hdm) => hdm,
+        };
+        let count = self.capability(port, hdm).map_err(|fault| {
+            fault.say(Level::Error, device, "Spec violation. Caps invalid").say(
+                Level::Error,
+                device,
+                "Failed to map HDM decoder capability",
+            )
+        })?;
+        for (index, image) in (0..).zip(hdm.decoders.iter().take(count)) {
+            let decoder = self.decoder(port, index, image).map_err(|fault| {
+                let text = format!("Failed to initialize decoder{}.{index}", port.id);
+                fault.at(index).say(Level::Warning, device, &text)
+            })?;
+            // A list holds eight targets, whatever the ways say.
+            let listed = image.raw_route().to_le_bytes();
+            let target = |way: usize| {
+                let number = listed.get(way)?;
+                dports.iter().copied().find(|&dport| {
+                    self.input.ports.get(dport).is_some_and(|dport| dport.number == *number)
+                })
+            };
+            let targets: Vec<_> = (0..decoder.ways as usize).map(target).collect();
+            let late = self.linux.has(Change::LateTargets);
+            if !late && decoder.enabled && targets.contains(&None) {
+                let way = targets.iter().position(Option::is_none).unwrap_or(0);
+                let number = listed.get(way).map_or_else(
+                    || "none (a list has 8)".to_owned(),
+                    |number| format!("port number {number}"),
+                );
+                let text = format!("Failed to add decoder{}.{index}", port.id);
+                return Err(Fault::new(Rule::Targets, ENXIO, format!("target {way}: {number}"))
+                    .at(index)
+                    .say(Level::Error, device, "Failed to populate active decoder targets")
+                    .say(Level::Error, device, "Failed to add decoder")
+                    .say(Level::Warning, device, &text));
+            }
+            port.decoders.push(Decoder { targets, ..decoder });
+        }
+        Ok(())
+    }
+
+    /// The capability register, and how many decoders Linux takes there to be.
+    fn capability(&self, port: &mut PortState, hdm: &HdmImage) -> Attempt<usize> {
+        let capability = hdm.capability();
+        let code = capability.decoder_count();
+        let count = self.decoder_count(hdm);
+        if count == 0 {
+            let found = format!("decoder count code {code}");
+            return Err(Fault::new(Rule::DecoderCount, ENXIO, found));
+        }
+        port.target_count = capability.target_count().into();
+        port.selectors = capability.selector_mask();
+        port.ways = 1 << 1 | 1 << 2 | 1 << 4 | 1 << 8;
+        if capability.ways_3_6_12() {
+            port.ways |= 1 << 3 | 1 << 6 | 1 << 12;
+        }
+        if capability.ways_16() {
+            port.ways |= 1 << 16;
+        }
+        Ok(count)
+    }
+
+    /// How many decoders Linux takes there to be: before 7.1, twice the code.
+    fn decoder_count(&self, hdm: &HdmImage) -> usize {
+        let capability = hdm.capability();
+        match capability.decoder_count() {
+            _ if self.linux.has(Change::ManyDecoders) => {
+                capability.decoders().map_or(0, usize::from)
+            }
+            0 => 1,
+            code => 2 * usize::from(code),
+        }
+    }
+
+    /// Decoders in use that Linux does not count.
+    fn hidden(&mut self, component: &str, registers: &Registers) {
+        let Some(hdm) = registers.hdm() else { return };
+        let count = self.decoder_count(hdm);
+        let images = || (0..).zip(&hdm.decoders).skip(count);
+        let Some((first, _)) = images().find(|(_, image)| image.control().committed()) else {
+            return;
+        };
+        let found = format!("Linux counts {count} of {} decoders", hdm.decoders.len());
+        let lost = format!("decoder {first} is committed, and Linux does not see it");
+        let rule = Rule::DecoderCount;
+        self.push(rule, Severity::Degraded, component, Some(first), found, lost, vec![]);
+    }
+
+    /// What all decoders are asked.
+    fn decoder(&self, port: &PortState, index: u8, image: &DecoderImage) -> Attempt<Decoder> {
+        let name = self.name(port);
+        let device = ("cxl_port", name.as_str());
+        let said = |text: String| format!("decoder{}.{index}: {text}", port.id);
+        let warn =
+            |fault: Fault, text: &str| fault.say(Level::Warning, device, &said(text.to_owned()));
+        let control = image.control();
+        let committed = control.committed();
+        let base = image.raw_base();
+        let size = if committed { image.raw_size() } else { 0 };
+        if base == u64::MAX || size == u64::MAX {
+            let found = format!("base {base:#x}, size {size:#x}");
+            let fault = Fault::new(Rule::AllOnes, ENXIO, found);
+            return Err(warn(fault, "Invalid resource range"));
+        }
+        if committed && port.decoders.iter().any(|decoder| !decoder.enabled) {
+            let before = port.decoders.iter().filter(|decoder| decoder.enabled).count();
+            let found = format!("committed, and decoder {before} is not");
+            let fault = Fault::new(Rule::CommitOrder, ENXIO, found);
+            return Err(warn(fault, "Committed out of order"));
+        }
+        if committed && size == 0 {
+            let found = format!("committed at {base:#x} with size 0");
+            let fault = Fault::new(Rule::ZeroSize, ENXIO, found);
+            return Err(warn(fault, "Committed with zero size"));
+        }
+        // Linux makes unused decoders of memory expanders and ports host-only before it looks.
+        let expander = match port.kind {
+            Kind::Endpoint(index, _) => self.is_expander(index),
+            _ => true,
+        };
+        let shown = if !committed && expander { control.with_host_only(true) } else { control };
+        let shown = shown.into_bits();
+        let Some(ways) = ways(control.ways().into()) else {
+            let found = format!("ways code {:#x}, control {:#010x}", control.ways(), image.control);
+            let fault = Fault::new(Rule::Ways, EINVAL, found);
+            return Err(warn(fault, &format!("Invalid interleave ways (ctrl: {shown:#x})")));
+        };
+        let Some(granularity) = granularity(control.granularity().into()) else {
+            let found = format!(
+                "granularity code {:#x}, control {:#010x}",
+                control.granularity(),
+                image.control
+            );
+            let fault = Fault::new(Rule::Granularity, EINVAL, found);
+            let text = format!("Invalid interleave granularity (ctrl: {shown:#x})");
+            return Err(warn(fault, &text));
+        };
+        Ok(Decoder {
+            range: Range::of(base, size),
+            ways,
+            granularity,
+            enabled: committed,
+            locked: committed && control.lock_on_commit(),
+            host_only: Control::from_bits(shown).host_only(),
+            targets: vec![],
+            dpa: None,
+            mode: None,
+            region: None,
+        })
+    }
+
+    fn is_expander(&self, device: usize) -> bool {
+        let config = self.input.devices.get(device).and_then(|device| device.config.as_ref());
+        config.is_none_or(|config| config.class == MEMORY_DEVICE)
+    }
+
+    /// Kernels that fill in a downstream port once only.
+    fn targets_once(&mut self, port: &PortState) {
+        if !self.linux.has(Change::LateTargets) || self.linux.has(Change::AllTargets) {
+            return;
+        }
+        let enabled = || port.decoders.iter().enumerate().filter(|(_, decoder)| decoder.enabled);
+        let shared = enabled().find_map(|(index, decoder)| {
+            let earlier = enabled().take_while(|(earlier, _)| *earlier < index);
+            let mut targets = earlier.flat_map(|(_, earlier)| &earlier.targets).flatten();
+            let target = targets.find(|target| decoder.targets.contains(&Some(**target)))?;
+            Some((index, *target))
+        });
+        let Some((index, target)) = shared else { return };
+        let found = format!("decoder {index} lists {} again", self.dport_name(Some(target)));
+        let lost = "the second region behind that port may be missing".to_owned();
+        let name = self.component(port);
+        let decoder = u8::try_from(index).ok();
+        self.push(Rule::TargetsOnce, Severity::Note, name, decoder, found, lost, vec![]);
+    }
+
+    /// Brings up a device, and adds its decoders to regions.
+    fn device(&mut self, index: usize) {
+        let input = self.input;
+        let Some(device) = input.devices.get(index) else { return };
+        // No driver takes an accelerator for a memory device.
+        if !self.is_expander(index) {
+            return;
+        }
+        if let Some((volatile, persistent)) = device.capacity {
+            const UNIT: u64 = 256 << 20;
+            if volatile % UNIT != 0 || persistent % UNIT != 0 {
+                let found = format!("{volatile:#x} bytes volatile, {persistent:#x} persistent");
+                let lost = format!("{} cannot say what it has; it is not used", device.name);
+                self.push(
+                    Rule::Capacity,
+                    Severity::Refused,
+                    &device.name,
+                    None,
+                    found,
+                    lost,
+                    vec![],
+                );
+                return;
+            }
+        }
+        let memory = self.memory_devices;
+        self.memory_devices += 1;
+        let mut said = Vec::new();
+        if let Err(fault) = self.ready(index, memory, &mut said) {
+            let lost = format!("{} has no endpoint: none of its memory is used", device.name);
+            self.refuse(&device.name, fault, lost);
+            return;
+        }
+        let above = device.port.and_then(|port| input.ports.get(port)).map(|port| port.parent);
+        let parent = above.and_then(|above| self.parent(above, MAX_DEPTH));
+        if above.is_some() && parent.is_none() {
+            // Said of the port already.
+            return;
+        }
+        let bridge = parent.and_then(|parent| self.ports.get(parent)).map_or(0, |port| port.bridge);
+        let mut port = PortState {
+            kind: Kind::Endpoint(index, memory),
+            id: self.free_id(),
+            parent,
+            dport: device.port,
+            bridge,
+            unknown: device.registers == Registers::Unknown,
+            pass_through: false,
+            decoders: vec![],
+            target_count: 0,
+            selectors: 0,
+            ways: 0,
+            regions: vec![],
+        };
+        match self.endpoint(index, &mut port) {
+            Ok(()) => {
+                self.hidden(&device.name, &device.registers);
+                self.ports.push(port);
+                let at = self.ports.len() - 1;
+                self.discover(at);
+            }
+            Err(mut fault) => {
+                let endpoint = self.name(&port);
+                if ![ENXIO, ENODEV].contains(&fault.errno) {
+                    fault = fault.driver_failed("cxl_port", &endpoint);
+                }
+                let memory = format!("mem{memory}");
+                let text = format!("{endpoint} failed probe");
+                fault.messages.splice(0..0, said);
+                let fault = fault.say(Level::Error, ("cxl_mem", &memory), &text);
+                let lost = format!("{} has no endpoint: none of its memory is used", device.name);
+                self.refuse(&device.name, fault, lost);
+            }
+        }
+    }
+
+    /// Whether the device's memory is ready (`cxl_await_media_ready`).
+    fn ready(&self, index: usize, memory: usize, said: &mut Vec<Message>) -> Attempt<()> {
+        let Some(device) = self.input.devices.get(index) else { return Ok(()) };
+        let address = self.function(index);
+        let pci = ("cxl_pci", address.as_str());
+        let memory = format!("mem{memory}");
+        let not_ready = |fault: Fault, errno: u32| {
+            fault
+                .say(Level::Warning, pci, &format!("Media not active (-{errno})"))
+                .driver_failed_with("cxl_mem", &memory, EBUSY)
+        };
+        match &device.config {
+            Some(Config { dvsec: Some(dvsec), .. }) => {
+                let count = dvsec.hdm_count();
+                let sizes = || dvsec.ranges.iter().map(|[_, low, ..]| *low).enumerate().take(count);
+                if let Some((range, low)) = sizes().find(|(_, low)| low & 1 == 0) {
+                    let found = format!("range {}: size low {low:#010x}", range + 1);
+                    let text = format!("Timeout awaiting memory range {range} valid after 1s.");
+                    let fault = Fault::new(Rule::InfoValid, ETIMEDOUT, found);
+                    return Err(not_ready(fault.say(Level::Error, pci, &text), ETIMEDOUT));
+                }
+                if let Some((range, low)) = sizes().find(|(_, low)| low & 2 == 0) {
+                    let found = format!("range {}: size low {low:#010x}", range + 1);
+                    let text = "timeout awaiting memory active after 60 seconds";
+                    let fault = Fault::new(Rule::MemoryActive, ETIMEDOUT, found);
+                    return Err(not_ready(fault.say(Level::Error, pci, text), ETIMEDOUT));
+                }
+            }
+            Some(Config { dvsec: None, .. }) => {
+                let text = "Device DVSEC not present, skip CXL.mem init";
+                said.push(message(Level::Warning, pci, text));
+            }
+            None => {}
+        }
+        match device.status {
+            Some(status) if status >> 2 & 3 != 1 => {
+                let found = format!("memory device status {status:#010x}");
+                Err(not_ready(Fault::new(Rule::MediaStatus, EIO, found), EIO))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn function(&self, device: usize) -> String {
+        let device = self.input.devices.get(device);
+        device.map_or_else(String::new, |device| {
+            device.address.clone().unwrap_or_else(|| device.name.clone())
+        })
+    }
+
+    fn endpoint(&mut self, index: usize, port: &mut PortState) -> Attempt<()> {
+        let input = self.input;
+        let Some(device) = input.devices.get(index) else { return Ok(()) };
+        let address = self.function(index);
+        let pci = ("cxl_pci", address.as_str());
+        let ranges = match &device.config {
+            Some(config) => Some(self.ranges(config, pci)?),
+            None => None,
+        };
+        let enabled = ranges.is_some_and(|ranges| ranges.mem_enabled);
+        let name = self.name(port);
+        let at = ("cxl_port", name.as_str());
+        let hdm = match &device.registers {
+            Registers::Unknown => return Ok(()),
+            Registers::NoBlock if enabled => None,
+            Registers::NoBlock => {
+                let found = "no component registers".to_owned();
+                return Err(Fault::new(Rule::NoDecoderRegisters, ENXIO, found).say(
+                    Level::Error,
+                    at,
+                    "No component registers mapped",
+                ));
+            }
+            Registers::NoHdm => {
+                let found = "component registers without an HDM capability".to_owned();
+                return Err(Fault::new(Rule::NoDecoderRegisters, ENODEV, found).say(
+                    Level::Error,
+                    at,
+                    "HDM decoder registers not found",
+                ));
+            }
+            Registers::Hdm(hdm) => Some(hdm),
+        };
+        let mut count = 0;
+        let mut emulate = enabled;
+        if let Some(hdm) = hdm {
+            count = self
+                .capability(port, hdm)
+                .map_err(|fault| fault.say(Level::Error, at, "Spec violation. Caps invalid"))?;
+            let committed = hdm.decoders.iter().any(|image| image.control().committed());
+            let in_use = if self.linux.has(Change::EnableDecides) {
+                hdm.decoder_enable()
+            } else {
+                committed
+            };
+            emulate = enabled && !in_use;
+            self.range_registers(hdm, ranges, pci)?;
+            if emulate && committed && !hdm.decoder_enable() {
+                let used = hdm.decoders.iter().filter(|image| image.control().committed()).count();
+                let found = "Mem_Enable set, HDM Decoder Enable clear".to_owned();
+                let lost = format!(
+                    "{used} committed decoders are ignored; the range registers count, 1-way"
+                );
+                self.push(
+                    Rule::Emulated,
+                    Severity::Degraded,
+                    &device.name,
+                    None,
+                    found,
+                    lost,
+                    vec![message(
+                        Level::Debug,
+                        at,
+                        &format!(
+                            "Fallback map {} range register{}",
+                            ranges.map_or(0, |ranges| ranges.count),
+                            if ranges.is_some_and(|ranges| ranges.count > 1) { "s" } else { "" }
+                        ),
+                    )],
+                );
+            }
+        }
+        match ranges {
+            Some(ranges) if emulate => self.emulated(index, port, ranges),
+            _ => match hdm {
+                Some(hdm) => self.real(index, port, hdm, count),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// The DVSEC, as far as it decides (`cxl_dvsec_rr_decode`).
+    fn ranges(&self, config: &Config, pci: (&'static str, &str)) -> Attempt<Ranges> {
+        let Some(dvsec) = &config.dvsec else {
+            let found = "no CXL Device DVSEC".to_owned();
+            return Err(Fault::new(Rule::NoDvsec, ENXIO, found).say(
+                Level::Debug,
+                pci,
+                "No DVSEC Capability",
+            ));
+        };
+        if dvsec.capability & 1 << 2 == 0 {
+            let found = format!("DVSEC capability {:#06x}", dvsec.capability);
+            return Err(Fault::new(Rule::NotMemCapable, ENXIO, found).say(
+                Level::Debug,
+                pci,
+                "Not MEM Capable",
+            ));
+        }
+        let count = dvsec.hdm_count();
+        if count == 0 || count > 2 {
+            let found = format!("HDM_Count {count}");
+            return Err(Fault::new(Rule::HdmCount, EINVAL, found));
+        }
+        let mut ranges = Ranges { mem_enabled: dvsec.mem_enable(), ..Ranges::default() };
+        if ranges.mem_enabled {
+            let places = ranges.ranges.iter_mut().zip(dvsec.ranges).take(count);
+            for (place, [size_high, size_low, base_high, base_low]) in places {
+                let join =
+                    |high: u32, low: u32| u64::from(high) << 32 | u64::from(low & !0xFFF_FFFF);
+                let size = join(size_high, size_low);
+                if size != 0 {
+                    *place = Some(Range::of(join(base_high, base_low), size));
+                    ranges.count += 1;
+                }
+            }
+        }
+        Ok(ranges)
+    }
+
+    /// With Mem_Enable set and HDM Decoder Enable clear, memory has to be in a window
+    /// (`cxl_hdm_decode_init`).
+    fn range_registers(
+        &self,
+        hdm: &HdmImage,
+        ranges: Option<Ranges>,
+        pci: (&'static str, &str),
+    ) -> Attempt<()> {
+        let Some(ranges) = ranges.filter(|ranges| ranges.mem_enabled) else { return Ok(()) };
+        if hdm.decoder_enable() || self.input.cedt.is_none() {
+            return Ok(());
+        }
+        // An empty range reads as one that no window holds.
+        let looked_at = ranges.ranges.iter().take(ranges.count);
+        let allowed = looked_at.flatten().any(|range| {
+            let inside = |root: &Root| root.restrictions.volatile() && root.range.contains(*range);
+            self.roots.iter().any(inside)
+        });
+        if allowed {
+            return Ok(());
+        }
+        let listed: Vec<_> = ranges.ranges.iter().flatten().map(Range::to_string).collect();
+        let found = format!(
+            "Mem_Enable set, HDM Decoder Enable clear, {}",
+            if listed.is_empty() {
+                "no range".to_owned()
+            } else {
+                format!("ranges {}", listed.join(", "))
+            }
+        );
+        let text = "Range register decodes outside platform defined CXL ranges.";
+        Err(Fault::new(Rule::RangeOutside, ENXIO, found).say(Level::Error, pci, text))
+    }
+
+    /// Decoders made of range registers.
+    fn emulated(&self, index: usize, port: &mut PortState, ranges: Ranges) -> Attempt<()> {
+        let mut next = 0;
+        let name = self.name(port);
+        for (decoder, range) in (0u8..).zip(ranges.ranges).take(ranges.count) {
+            let failed = format!("Failed to initialize decoder{}.{decoder}", port.id);
+            let failed =
+                |fault: Fault| fault.at(decoder).say(Level::Warning, ("cxl_port", &name), &failed);
+            let Some(range) = range else {
+                let found = "range 1 has no size, range 2 has".to_owned();
+                return Err(failed(Fault::new(Rule::RangeOutside, ENOENT, found)));
+            };
+            let (dpa, mode) =
+                self.reserve(index, port, decoder, next, range.length(), 0).map_err(failed)?;
+            next = next.wrapping_add(range.length());
+            port.decoders.push(Decoder {
+                range,
+                ways: 1,
+                granularity: 4096,
+                enabled: true,
+                locked: true,
+                host_only: true,
+                targets: vec![],
+                dpa,
+                mode,
+                region: None,
+            });
+        }
+        Ok(())
+    }
+
+    /// Decoders as the registers have them.
+    fn real(
+        &mut self,
+        index: usize,
+        port: &mut PortState,
+        hdm: &HdmImage,
+        count: usize,
+    ) -> Attempt<()> {
+        let mut next = 0u64;
+        let name = self.name(port);
+        let at = ("cxl_port", name.as_str());
+        for (number, image) in (0u8..).zip(hdm.decoders.iter().take(count)) {
+            let failed = |fault: Fault| {
+                let text = format!("Failed to initialize decoder{}.{number}", port.id);
+                fault.at(number).say(Level::Warning, at, &text)
+            };
+            let decoder = self.decoder(port, number, image).map_err(failed)?;
+            if !decoder.enabled {
+                port.decoders.push(decoder);
+                continue;
+            }
+            let (size, ways) = (image.raw_size(), decoder.ways);
+            if size % ways != 0 {
+                let found = format!("size {size:#x} for {ways} ways");
+                let text = format!(
+                    "decoder{}.{number}: invalid committed configuration size: {size:#x} ways: \
+                     {ways}",
+                    port.id
+                );
+                let fault = Fault::new(Rule::SizeDivisible, ENXIO, found);
+                return Err(failed(fault.say(Level::Error, at, &text)));
+            }
+            let (share, skip) = (size / ways, image.raw_route());
+            let (dpa, mode) =
+                self.reserve(index, port, number, next, share, skip).map_err(failed)?;
+            next = next.wrapping_add(share).wrapping_add(skip);
+            port.decoders.push(Decoder { dpa, mode, ..decoder });
+        }
+        Ok(())
+    }
+
+    /// Takes device memory for a decoder (`__cxl_dpa_reserve`).
+    fn reserve(
+        &self,
+        index: usize,
+        port: &PortState,
+        decoder: u8,
+        base: u64,
+        length: u64,
+        skip: u64,
+    ) -> Attempt<(Option<Range>, Option<Mode>)> {
+        let capacity = self.input.devices.get(index).and_then(|device| device.capacity);
+        let dpa = Range::of(base.wrapping_add(skip), length);
+        let Some((volatile, persistent)) = capacity else {
+            return Ok((Some(dpa), None));
+        };
+        let total = volatile.wrapping_add(persistent);
+        let ram = Range::of(0, volatile);
+        let pmem = Range::of(volatile, persistent);
+        let inside = |range: Range| {
+            if volatile != 0 && ram.contains(range) {
+                Some(Mode::Ram)
+            } else if persistent != 0 && pmem.contains(range) {
+                Some(Mode::Pmem)
+            } else {
+                None
+            }
+        };
+        let skipped = Range::of(base, skip);
+        let skip_fits = skip == 0
+            || inside(skipped).is_some()
+            || self.linux.has(Change::Partitions) && !skipped.is_empty() && skipped.end < total;
+        let name = self.name(port);
+        let at = ("cxl_port", name.as_str());
+        let mode = inside(dpa).filter(|_| !dpa.is_empty() && dpa.start >= base);
+        if skip_fits && mode.is_some() {
+            return Ok((Some(dpa), mode));
+        }
+        let last = base.wrapping_add(length).wrapping_add(skip).wrapping_sub(1);
+        let what = if mode.is_some() { format!("skip {skipped}") } else { format!("DPA {dpa}") };
+        let found = format!("{what} of {volatile:#x} bytes volatile, {persistent:#x} persistent");
+        let debug = if skip_fits {
+            format!("decoder{}.{decoder}: failed to reserve allocation", port.id)
+        } else {
+            format!("decoder{}.{decoder}: failed to reserve skipped space", port.id)
+        };
+        let text = format!(
+            "decoder{}.{decoder}: Failed to reserve DPA range {base:#x} - {last:#x}\n (-{EBUSY})",
+            port.id
+        );
+        Err(Fault::new(Rule::DpaRange, EBUSY, found).say(Level::Debug, at, &debug).say(
+            Level::Error,
+            at,
+            &text,
+        ))
+    }
+}
+
+impl Fault {
+    /// What the driver core says of an error that no driver may have.
+    fn driver_failed(self, driver: &'static str, device: &str) -> Self {
+        let errno = self.errno;
+        self.driver_failed_with(driver, device, errno)
+    }
+
+    fn driver_failed_with(self, driver: &'static str, device: &str, errno: u32) -> Self {
+        let text = format!("probe with driver {driver} failed with error -{errno}");
+        self.say(Level::Error, (driver, device), &text)
+    }
+}
+
+impl DeviceDvsec {
+    /// HDM_Count.
+    fn hdm_count(&self) -> usize {
+        usize::from(self.capability >> 4 & 3)
+    }
+
+    /// Mem_Enable.
+    fn mem_enable(&self) -> bool {
+        self.control & 1 << 2 != 0
+    }
+}

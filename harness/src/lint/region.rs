@@ -1,0 +1,900 @@
+//! Regions, as Linux assembles them of decoders that firmware committed (`core/region.c`).
+//!
+//! The first decoder of a range makes the region. When as many decoders have come as the first one
+//! has ways, the path of each is walked to the root, which gives the members their positions; then
+//! every port on the way has to be programmed as Linux would have done it.
+//!
+//! **Invariant**: every walk goes from a port to the one above it, and ends at the root.
+
+use super::linux::{
+    Decoder, EBUSY, EINVAL, ENXIO, Kind, Mode, PortState, Range, Root, System, granularity,
+    granularity_code, is_power_of_two, ways_code,
+};
+use super::table::message;
+use super::{Level, Message, Rule, Severity};
+use crate::lint::Change;
+
+/// A region.
+#[derive(Clone, Debug)]
+pub(super) struct Region {
+    id: usize,
+    /// Its window, an index into [`System::roots`].
+    root: usize,
+    range: Range,
+    ways: u64,
+    granularity: u64,
+    mode: Option<Mode>,
+    host_only: bool,
+    members: Vec<Member>,
+    /// Assembled, or given up.
+    done: Option<bool>,
+    /// Nobody knows all of its path.
+    unknown: bool,
+    locked: bool,
+}
+
+/// A member of a region: an endpoint's decoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Member {
+    /// An index into [`System::ports`].
+    port: usize,
+    decoder: usize,
+    position: u64,
+}
+
+/// A region's place in a port.
+#[derive(Clone, Debug)]
+pub(super) struct RegionRef {
+    region: usize,
+    decoder: usize,
+    targets: u64,
+    targets_set: u64,
+    /// The members below, each with the port between, if there is one.
+    endpoints: Vec<(Member, Option<usize>)>,
+}
+
+/// Why a decoder is not taken into its region.
+struct Refusal {
+    rule: Rule,
+    errno: u32,
+    found: String,
+    /// The component to blame, and its decoder.
+    at: Option<(usize, Option<usize>)>,
+    messages: Vec<Message>,
+}
+
+type Attempt<T> = Result<T, Refusal>;
+
+impl Refusal {
+    fn new(rule: Rule, errno: u32, found: String) -> Self {
+        Self { rule, errno, found, at: None, messages: vec![] }
+    }
+
+    fn say(mut self, level: Level, device: (&'static str, &str), text: &str) -> Self {
+        self.messages.push(message(level, device, text));
+        self
+    }
+
+    fn at(self, port: usize, decoder: Option<usize>) -> Self {
+        Self { at: Some((port, decoder)), ..self }
+    }
+}
+
+impl System<'_> {
+    /// Adds each committed decoder of an endpoint to a region.
+    pub(super) fn discover(&mut self, at: usize) {
+        if self.input.cedt.is_none() {
+            return;
+        }
+        let Some(port) = self.ports.get(at) else { return };
+        for decoder in 0..port.decoders.len() {
+            let enabled = self.decoder_of(at, decoder).is_some_and(|decoder| decoder.enabled);
+            if enabled {
+                self.add(at, decoder);
+            }
+        }
+    }
+
+    fn decoder_of(&self, port: usize, decoder: usize) -> Option<&Decoder> {
+        self.ports.get(port)?.decoders.get(decoder)
+    }
+
+    fn decoder_name(&self, port: usize, decoder: usize) -> String {
+        let id = self.ports.get(port).map_or(0, |port| port.id);
+        format!("decoder{id}.{decoder}")
+    }
+
+    /// `mem0:decoder2.0`.
+    fn member_name(&self, member: Member) -> String {
+        let memory = match self.ports.get(member.port).map(|port| port.kind) {
+            Some(Kind::Endpoint(_, memory)) => memory,
+            _ => 0,
+        };
+        format!("mem{memory}:{}", self.decoder_name(member.port, member.decoder))
+    }
+
+    /// `0000:0e:00.0:port3`.
+    fn port_name(&self, port: &PortState) -> String {
+        format!("{}:{}", self.uport(port).1, self.name(port))
+    }
+
+    /// The ports from an endpoint up to its bridge.
+    fn path(&self, from: usize) -> Vec<usize> {
+        let mut path = vec![from];
+        let mut at = from;
+        while let Some(above) = self.ports.get(at).and_then(|port| port.parent) {
+            // A port comes up after the one above it.
+            if above >= at {
+                break;
+            }
+            path.push(above);
+            at = above;
+        }
+        path
+    }
+
+    fn function_of(&self, port: usize) -> String {
+        match self.ports.get(port).map(|port| port.kind) {
+            Some(Kind::Endpoint(device, _)) => {
+                let device = self.input.devices.get(device);
+                device.map_or_else(String::new, |device| {
+                    device.address.clone().unwrap_or_else(|| device.name.clone())
+                })
+            }
+            _ => String::new(),
+        }
+    }
+
+    /// Adds one decoder to the region of its range (`cxl_add_to_region`).
+    fn add(&mut self, port: usize, number: usize) {
+        let Some(decoder) = self.decoder_of(port, number).cloned() else { return };
+        let member = Member { port, decoder: number, position: 0 };
+        let range = decoder.range;
+        // Nobody knows where it hangs: only its window can be told.
+        let placed = self.ports.get(port).is_some_and(|port| port.parent.is_some());
+        let Some(root) = self.roots.iter().position(|root| root.range.contains(range)) else {
+            let address = self.function_of(port);
+            let name = self.member_name(member);
+            let text =
+                format!("{name} no CXL window for range {:#x}:{:#x}", range.start, range.end);
+            let refusal = Refusal::new(Rule::NoWindow, ENXIO, format!("range {range}")).say(
+                Level::Error,
+                ("cxl_pci", &address),
+                &text,
+            );
+            self.refuse_member(member, refusal, None);
+            return;
+        };
+        if !placed {
+            return;
+        }
+        let same = |region: &Region| region.root == root && region.range == range;
+        let region = match self.regions.iter().position(same) {
+            Some(region) => region,
+            None => self.construct(root, member, &decoder),
+        };
+        if let Err(refusal) = self.attach(region, member, &decoder) {
+            self.refuse_member(member, refusal, Some(region));
+        }
+    }
+
+    fn construct(&mut self, root: usize, member: Member, decoder: &Decoder) -> usize {
+        let overlap = self
+            .regions
+            .iter()
+            .find(|region| region.root == root && region.range.overlaps_in_part(decoder.range));
+        let overlap = overlap.map(|region| region.range);
+        let next = self.next_region;
+        let Some(window) = self.roots.get_mut(root) else { return 0 };
+        let id = std::mem::replace(&mut window.next_region, next);
+        self.next_region += 1;
+        if let Some(other) = overlap {
+            let function = if self.linux.has(Change::OneWayGranularity) {
+                "__construct_region"
+            } else {
+                "construct_region"
+            };
+            let name = self.member_name(member);
+            let text = format!("{name}: {function} region{id} cannot insert resource");
+            let address = self.function_of(member.port);
+            let device = self.ports.get(member.port).map_or("", |port| self.component(port));
+            let found = format!("{} overlaps {other}", decoder.range);
+            let lost = "two regions claim the same addresses".to_owned();
+            let messages = vec![message(Level::Warning, ("cxl_pci", &address), &text)];
+            let number = u8::try_from(member.decoder).ok();
+            self.push(
+                Rule::RegionOverlap,
+                Severity::Degraded,
+                device,
+                number,
+                found,
+                lost,
+                messages,
+            );
+        }
+        self.regions.push(Region {
+            id,
+            root,
+            range: decoder.range,
+            ways: decoder.ways,
+            granularity: decoder.granularity,
+            mode: decoder.mode,
+            host_only: !self.linux.has(Change::RegionType) || decoder.host_only,
+            members: vec![],
+            done: None,
+            unknown: false,
+            locked: self.roots.get(root).is_some_and(|root| root.restrictions.fixed()),
+        });
+        self.regions.len() - 1
+    }
+
+    fn refuse_member(&mut self, member: Member, refusal: Refusal, region: Option<usize>) {
+        let Refusal { rule, errno, found, at, mut messages } = refusal;
+        let region = region.and_then(|region| self.regions.get_mut(region));
+        let mut lost = "the range becomes no region".to_owned();
+        if let Some(region) = region {
+            let name = format!("region{}", region.id);
+            lost = format!("{} at {} is missing", size(region.range.length()), region.range);
+            if region.done == Some(true) {
+                lost = "the region goes without it".to_owned();
+            } else {
+                region.done = Some(false);
+            }
+            if self.linux.has(Change::AttachWarning) {
+                let endpoint = self.ports.get(member.port).map(|port| self.name(port));
+                let decoder = self.decoder_name(member.port, member.decoder);
+                let text = format!("failed to attach {decoder} to {name}: -{errno}");
+                let endpoint = endpoint.unwrap_or_default();
+                messages.push(message(Level::Warning, ("cxl_port", &endpoint), &text));
+            }
+        }
+        let (port, decoder) = at.unwrap_or((member.port, Some(member.decoder)));
+        let component = self.ports.get(port).map_or("", |port| self.component(port));
+        let decoder = decoder.and_then(|decoder| u8::try_from(decoder).ok());
+        self.push(rule, Severity::Refused, component, decoder, found, lost, messages);
+    }
+
+    /// Adds a decoder, and assembles the region once it is complete (`cxl_region_attach`).
+    fn attach(&mut self, index: usize, member: Member, decoder: &Decoder) -> Attempt<()> {
+        let Some(region) = self.regions.get(index).cloned() else { return Ok(()) };
+        let Some(port) = self.ports.get(member.port) else { return Ok(()) };
+        let name = format!("region{}", region.id);
+        let device = ("cxl", name.as_str());
+        let decoder_name = self.decoder_name(member.port, member.decoder);
+        let member_name = self.member_name(member);
+        let debug = |refusal: Refusal, text: &str| refusal.say(Level::Debug, device, text);
+        let (ways, granularity) = (region.ways, region.granularity);
+        if !interleaves(port, ways, granularity) {
+            let found = format!("{ways}-way at {granularity} B");
+            let text = format!("{decoder_name} iw: {ways} ig: {granularity} is not supported");
+            return Err(debug(Refusal::new(Rule::InterleaveCapability, ENXIO, found), &text));
+        }
+        if decoder.mode != region.mode && decoder.mode.is_some() && region.mode.is_some() {
+            let found = "volatile and persistent memory in one set".to_owned();
+            let text = if self.linux.has(Change::Partitions) {
+                format!("{decoder_name} region mode: {} mismatch", mode(region.mode))
+            } else {
+                let [has, wants] = [decoder.mode, region.mode].map(|kind| mode(kind) + 1);
+                format!("{decoder_name} region mode: {wants} mismatch: {has}")
+            };
+            return Err(debug(Refusal::new(Rule::MemoryMode, EINVAL, found), &text));
+        }
+        let full = region.members.len() as u64 >= ways;
+        if full || region.done == Some(true) {
+            let members: Vec<_> =
+                region.members.iter().filter_map(|member| self.ports.get(member.port)).collect();
+            let members: Vec<_> = members.iter().map(|port| self.component(port)).collect();
+            let found = format!("{ways}-way, and there are {} already", members.join(", "));
+            let (errno, text) = if region.done == Some(true) {
+                (EBUSY, "region already active".to_owned())
+            } else {
+                (EINVAL, format!("region already has {} endpoints", region.members.len()))
+            };
+            return Err(debug(Refusal::new(Rule::TooManyMembers, errno, found), &text));
+        }
+        if decoder.host_only != region.host_only {
+            let kind = |host_only| if host_only { "host-only" } else { "device-coherent" };
+            let found = format!(
+                "a {} decoder in a {} region",
+                kind(decoder.host_only),
+                kind(region.host_only)
+            );
+            // Device memory is 2 to Linux, host-only memory 3.
+            let number = |host_only| if host_only { 3 } else { 2 };
+            let text = format!(
+                "{member_name} type mismatch: {} vs {}",
+                number(decoder.host_only),
+                number(region.host_only)
+            );
+            return Err(debug(Refusal::new(Rule::DecoderType, ENXIO, found), &text));
+        }
+        if let Some(dpa) = decoder.dpa {
+            let (share, whole) = (dpa.length(), region.range.length());
+            if share.checked_mul(ways) != Some(whole) {
+                let found = format!("{share:#x} bytes of {ways} members, region {whole:#x}");
+                let text = if self.linux.has(Change::LinearCache) {
+                    format!(
+                        "{member_name}-size-{share:#x} * ways-{ways} + cache-0 != \
+                         region-size-{whole:#x}"
+                    )
+                } else {
+                    format!(
+                        "{member_name}: decoder-size-{share:#x} * ways-{ways} != \
+                         region-size-{whole:#x}"
+                    )
+                };
+                return Err(debug(Refusal::new(Rule::Share, EINVAL, found), &text));
+            }
+        }
+        let unknown = self
+            .path(member.port)
+            .iter()
+            .any(|port| self.ports.get(*port).is_some_and(|port| port.unknown));
+        let Some(state) = self.regions.get_mut(index) else { return Ok(()) };
+        state.unknown |= unknown;
+        state.members.push(member);
+        if (state.members.len() as u64) < ways || state.unknown {
+            return Ok(());
+        }
+        self.assemble(index)
+    }
+
+    fn assemble(&mut self, index: usize) -> Attempt<()> {
+        self.sort(index)?;
+        let members = match self.regions.get(index) {
+            Some(region) => region.members.clone(),
+            None => return Ok(()),
+        };
+        for (place, member) in members.iter().enumerate() {
+            if let Err(refusal) = self.attach_position(index, *member, place as u64) {
+                self.detach(index, *member);
+                return Err(refusal);
+            }
+        }
+        for member in &members {
+            // From the bridge down to the port above the endpoint.
+            let mut path = self.path(member.port);
+            path.remove(0);
+            path.reverse();
+            for port in path {
+                self.set_up_targets(index, *member, port, &members)?;
+            }
+        }
+        if let Some(region) = self.regions.get_mut(index) {
+            region.done = Some(true);
+        }
+        Ok(())
+    }
+
+    /// Takes a member out of every port on its path (`cxl_port_detach_region`).
+    fn detach(&mut self, index: usize, member: Member) {
+        for (depth, at) in self.path(member.port).into_iter().enumerate() {
+            let Some(port) = self.ports.get_mut(at) else { continue };
+            let known = port.regions.iter().position(|known| known.region == index);
+            let Some(known) = known else { continue };
+            let Some(reference) = port.regions.get_mut(known) else { continue };
+            reference.endpoints.retain(|(other, _)| *other != member);
+            if depth == 0 || reference.endpoints.is_empty() {
+                let RegionRef { decoder, .. } = port.regions.remove(known);
+                if let Some(decoder) = port.decoders.get_mut(decoder) {
+                    decoder.region = None;
+                }
+            }
+        }
+    }
+
+    /// Gives each member its position, by the target lists above it
+    /// (`cxl_calc_interleave_pos`).
+    fn sort(&mut self, index: usize) -> Attempt<()> {
+        let Some(region) = self.regions.get(index) else { return Ok(()) };
+        let mut failed: Option<Refusal> = None;
+        let mut members = region.members.clone();
+        for member in &mut members {
+            let mut position = 0u64;
+            for port in self.path(member.port) {
+                match self.position_below(port, region) {
+                    Ok((place, ways)) => {
+                        position = position.saturating_mul(ways).saturating_add(place);
+                    }
+                    Err(refusal) => {
+                        match &mut failed {
+                            Some(failed) => failed.messages.extend(refusal.messages),
+                            None => failed = Some(refusal),
+                        }
+                        break;
+                    }
+                }
+            }
+            member.position = position;
+        }
+        members.sort_by_key(|member| member.position);
+        if let Some(region) = self.regions.get_mut(index) {
+            region.members = members;
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// A port's place among the targets of the decoder above it (`find_pos_and_ways`).
+    fn position_below(&self, at: usize, region: &Region) -> Attempt<(u64, u64)> {
+        let Some(port) = self.ports.get(at) else { return Ok((0, 1)) };
+        let (driver, device) = self.uport(port);
+        let device = (driver, device.as_str());
+        let range = region.range;
+        let Some(parent) = port.parent else {
+            let Some(root) = self.roots.get(region.root) else { return Ok((0, 1)) };
+            let place = root.targets.iter().position(|target| *target == Some(port.bridge));
+            return place.map(|place| (place as u64, root.ways)).ok_or_else(|| {
+                let component = self.component(port);
+                let found = format!("window {} does not target {component}", root.window);
+                let text = format!(
+                    "failed to find {}:{} in target list of decoder0.{}",
+                    self.name(port),
+                    device.1,
+                    root.id
+                );
+                Refusal::new(Rule::NotATarget, ENXIO, found).say(Level::Error, device, &text)
+            });
+        };
+        let Some(above) = self.ports.get(parent) else { return Ok((0, 1)) };
+        let matching = above.decoders.iter().position(|decoder| decoder.range == range);
+        let Some((number, decoder)) =
+            matching.and_then(|number| Some((number, above.decoders.get(number)?)))
+        else {
+            let text = format!("failed to find decoder mapping {range}");
+            let component = self.component(above);
+            let (rule, found) = if above.pass_through {
+                (Rule::PassThrough, format!("{component} has no decoders, and range {range}"))
+            } else {
+                let committed: Vec<_> = above
+                    .decoders
+                    .iter()
+                    .filter(|decoder| decoder.enabled)
+                    .map(|decoder| decoder.range.to_string())
+                    .collect();
+                let committed =
+                    if committed.is_empty() { "nothing".to_owned() } else { committed.join(", ") };
+                (Rule::Mapping, format!("{component} decodes {committed}, and not {range}"))
+            };
+            let refusal = Refusal::new(rule, ENXIO, found).at(parent, None);
+            return Err(refusal.say(Level::Error, device, &text));
+        };
+        let place =
+            decoder.targets.iter().position(|target| target.is_some() && *target == port.dport);
+        let Some(place) = place else {
+            let dport = self.dport_name(port.dport);
+            let text = format!(
+                "failed to find {}:{dport} in target list of {}",
+                self.name(port),
+                self.decoder_name(parent, number)
+            );
+            let found = format!("{} is no target of {}", dport, self.component(above));
+            let refusal = Refusal::new(Rule::TargetList, ENXIO, found).at(parent, Some(number));
+            return Err(refusal.say(Level::Error, device, &text));
+        };
+        Ok((place as u64, decoder.ways))
+    }
+
+    /// Puts a member into every port on its path (`cxl_region_attach_position`).
+    fn attach_position(&mut self, index: usize, member: Member, place: u64) -> Attempt<()> {
+        let (Some(region), Some(port)) = (self.regions.get(index), self.ports.get(member.port))
+        else {
+            return Ok(());
+        };
+        let Some(root) = self.roots.get(region.root) else { return Ok(()) };
+        let name = format!("region{}", region.id);
+        let target = (place % root.ways) as usize;
+        if root.targets.get(target) != Some(&Some(port.bridge)) {
+            let found = format!("position {place} below target {target} of window {}", root.window);
+            let text = format!(
+                "{} invalid target position for decoder0.{}",
+                self.member_name(member),
+                root.id
+            );
+            return Err(Refusal::new(Rule::TargetPosition, ENXIO, found)
+                .at(member.port, Some(member.decoder))
+                .say(Level::Debug, ("cxl", &name), &text));
+        }
+        let path = self.path(member.port);
+        let mut between = None;
+        for (depth, at) in path.into_iter().enumerate() {
+            // Endpoints carry no reference to a port below.
+            let below = (depth > 1).then_some(between).flatten();
+            self.attach_port(index, member, at, below, depth == 0, place, &name)?;
+            between = Some(at);
+        }
+        Ok(())
+    }
+
+    /// Puts a member into one port (`cxl_port_attach_region`).
+    #[expect(clippy::too_many_arguments, reason = "where the member is, seen from a port")]
+    fn attach_port(
+        &mut self,
+        index: usize,
+        member: Member,
+        at: usize,
+        below: Option<usize>,
+        own: bool,
+        place: u64,
+        region_name: &str,
+    ) -> Attempt<()> {
+        let (Some(region), Some(port)) = (self.regions.get(index), self.ports.get(at)) else {
+            return Ok(());
+        };
+        let range = region.range;
+        let device = ("cxl", region_name);
+        let name = self.name(port);
+        let mut new = None;
+        let known = port.regions.iter().position(|known| known.region == index);
+        let targets = match known.and_then(|known| port.regions.get(known)) {
+            Some(known) => {
+                let mut others =
+                    known.endpoints.iter().filter(|(other, _)| other.port != member.port);
+                let shared = below.is_some() && others.any(|(_, other)| *other == below);
+                known.targets + u64::from(!shared)
+            }
+            None => {
+                let decoder = if own {
+                    Some(member.decoder)
+                } else {
+                    port.decoders.iter().position(|decoder| decoder.range == range)
+                };
+                let Some(decoder) = decoder else {
+                    // The walk to the root has found one.
+                    return Ok(());
+                };
+                for other in &port.regions {
+                    let Some(of) = self.regions.get(other.region) else { continue };
+                    if of.range.start < range.start || other.decoder > decoder {
+                        continue;
+                    }
+                    let found = format!(
+                        "decoder {} has {}, decoder {decoder} has {range}",
+                        other.decoder, of.range
+                    );
+                    let text = format!(
+                        "{name}: HPA order violation region{}:{} vs {}",
+                        of.id,
+                        resource(of.range),
+                        resource(range)
+                    );
+                    let failed = format!("{name}: failed to allocate region reference");
+                    return Err(Refusal::new(Rule::HpaOrder, EBUSY, found)
+                        .at(at, Some(decoder))
+                        .say(Level::Debug, device, &text)
+                        .say(Level::Debug, device, &failed));
+                }
+                let carried = port.decoders.get(decoder).and_then(|decoder| decoder.region);
+                if let Some(other) = carried.and_then(|other| self.regions.get(other)) {
+                    let decoder_name = self.decoder_name(at, decoder);
+                    let found = format!("decoder {decoder} carries region{}", other.id);
+                    let text =
+                        format!("{name}: {decoder_name} already attached to region{}", other.id);
+                    return Err(Refusal::new(Rule::DecoderShared, EBUSY, found)
+                        .at(at, Some(decoder))
+                        .say(Level::Debug, device, &text));
+                }
+                new = Some(decoder);
+                // A new reference starts with one target.
+                1
+            }
+        };
+        if !own && targets > port.target_count {
+            let decoder = new.or_else(|| {
+                port.regions.iter().find(|known| known.region == index).map(|known| known.decoder)
+            });
+            let found = format!("{targets} targets of {}", port.target_count);
+            let text = format!(
+                "{} {} add: {} @ {place} overflows targets: {}",
+                self.port_name(port),
+                self.decoder_name(at, decoder.unwrap_or(0)),
+                self.member_name(member),
+                port.target_count
+            );
+            return Err(Refusal::new(Rule::TargetOverflow, ENXIO, found).at(at, decoder).say(
+                Level::Debug,
+                device,
+                &text,
+            ));
+        }
+        let Some(port) = self.ports.get_mut(at) else { return Ok(()) };
+        if let Some(decoder) = new {
+            let reference =
+                RegionRef { region: index, decoder, targets, targets_set: 0, endpoints: vec![] };
+            port.regions.push(reference);
+            if let Some(decoder) = port.decoders.get_mut(decoder) {
+                decoder.region = Some(index);
+            }
+        }
+        let mut locked = false;
+        if let Some(known) = port.regions.iter_mut().find(|known| known.region == index) {
+            known.targets = targets;
+            locked = port.decoders.get(known.decoder).is_some_and(|decoder| decoder.locked);
+            if !own {
+                known.endpoints.push((member, below));
+            }
+        }
+        if let Some(region) = self.regions.get_mut(index) {
+            region.locked |= locked;
+        }
+        Ok(())
+    }
+
+    /// Compares a port with what Linux would have programmed (`cxl_port_setup_targets`).
+    fn set_up_targets(
+        &mut self,
+        index: usize,
+        member: Member,
+        at: usize,
+        members: &[Member],
+    ) -> Attempt<()> {
+        let (Some(region), Some(port)) = (self.regions.get(index), self.ports.get(at)) else {
+            return Ok(());
+        };
+        let Some(root) = self.roots.get(region.root) else { return Ok(()) };
+        let Some(reference) = port.regions.iter().find(|known| known.region == index) else {
+            return Ok(());
+        };
+        let Some(decoder) = port.decoders.get(reference.decoder) else { return Ok(()) };
+        let name = format!("region{}", region.id);
+        let device = ("cxl", name.as_str());
+        let port_name = self.port_name(port);
+        let decoder_name = self.decoder_name(at, reference.decoder);
+        let ours = Some(reference.decoder);
+        let count = reference.targets;
+        let debug = |rule: Rule, errno: u32, found: String, text: String| {
+            Err(Refusal::new(rule, errno, found).at(at, ours).say(Level::Debug, device, &text))
+        };
+        if !is_power_of_two(count) {
+            let found = format!("{count} ports of {} take part", self.component(port));
+            let text = format!("{port_name}: invalid target count {count}");
+            return debug(Rule::TargetCount, EINVAL, found, text);
+        }
+        let dport = self.dport_below(member, at);
+        let listed = |place: u64| decoder.targets.get(place as usize).copied().flatten();
+        if reference.targets_set > 0 {
+            let set = (0..reference.targets_set).map(listed);
+            if dport.is_some() && set.clone().any(|target| target == dport) {
+                // A port that has a target already may get further members behind it.
+                let distance = self.distance(index, at).saturating_mul(root.ways);
+                return self.check_peer(member, at, members, distance, dport, &name);
+            }
+        } else {
+            let (parent_granularity, parent_ways) = match port.parent {
+                None if is_power_of_two(root.ways) => (region.granularity, root.ways),
+                None => (region.granularity, root.ways / 3),
+                Some(above) => {
+                    let above = self.ports.get(above);
+                    let known = above.and_then(|above| {
+                        let known = above.regions.iter().find(|known| known.region == index)?;
+                        above.decoders.get(known.decoder)
+                    });
+                    known.map_or((256, 1), |known| (known.granularity, known.ways))
+                }
+            };
+            if ways_code(parent_ways).is_none() {
+                let text = format!("invalid parent interleave: {parent_ways}");
+                return debug(Rule::ExpectedInterleave, EINVAL, text.clone(), text);
+            }
+            let wanted = parent_granularity.saturating_mul(parent_ways);
+            let Some(code) = granularity_code(wanted) else {
+                let found = format!("{parent_granularity} B times {parent_ways} ways");
+                let above = port.parent.and_then(|above| self.ports.get(above));
+                let above = above.map_or_else(|| "root0".to_owned(), |above| self.name(above));
+                let text = format!(
+                    "{above}: invalid granularity calculation ({parent_granularity} * {parent_ways})"
+                );
+                return debug(Rule::GranularityProduct, EINVAL, found, text);
+            };
+            let wanted = granularity(code).unwrap_or(wanted);
+            if count > 8 || count > port.target_count {
+                let found = format!("{count} ways, {} targets", port.target_count);
+                let text = format!(
+                    "{port_name}:{decoder_name}: ways: {count} overflows targets: {}",
+                    port.target_count
+                );
+                return debug(Rule::TargetOverflow, ENXIO, found, text);
+            }
+            let compare = count > 1 || !self.linux.has(Change::OneWayGranularity);
+            let (has_ways, has) = (decoder.ways, decoder.granularity);
+            let differs = compare && has != wanted;
+            if has_ways != count || differs || decoder.range != region.range || !decoder.enabled {
+                let found = format!(
+                    "{has_ways}-way at {has} B, expected {count}-way{}",
+                    if compare { format!(" at {wanted} B") } else { String::new() }
+                );
+                let expected = format!(
+                    "{port_name} cxl_port_setup_targets expected iw: {count} ig: {wanted} {}",
+                    resource(region.range)
+                );
+                let state = if decoder.enabled { "enabled" } else { "disabled" };
+                let got = format!(
+                    "{port_name} cxl_port_setup_targets got iw: {has_ways} ig: {has} state: \
+                     {state} {:#x}:{:#x}",
+                    decoder.range.start, decoder.range.end
+                );
+                return Err(Refusal::new(Rule::ExpectedInterleave, ENXIO, found)
+                    .at(at, ours)
+                    .say(Level::Error, device, &expected)
+                    .say(Level::Error, device, &got));
+            }
+        }
+        let next = reference.targets_set;
+        if next == count {
+            let found = format!("no target left for {}", self.member_name(member));
+            let text = format!(
+                "{port_name}: targets full trying to add {} at {}",
+                self.member_name(member),
+                member.position
+            );
+            return debug(Rule::TargetOrder, ENXIO, found, text);
+        }
+        if listed(next) != dport || dport.is_none() {
+            let wanted = self.dport_name(dport);
+            let has = self.dport_name(listed(next));
+            let found = format!("target {next} is {has}, expected {wanted}");
+            let text = format!("{port_name}: {decoder_name} expected {wanted} at {next}");
+            return debug(Rule::TargetOrder, ENXIO, found, text);
+        }
+        let known = self
+            .ports
+            .get_mut(at)
+            .and_then(|port| port.regions.iter_mut().find(|known| known.region == index));
+        if let Some(known) = known {
+            known.targets_set += 1;
+        }
+        Ok(())
+    }
+
+    /// The downstream port of a port that leads to a member.
+    fn dport_below(&self, member: Member, at: usize) -> Option<usize> {
+        let path = self.path(member.port);
+        let below = path.iter().position(|port| *port == at)?.checked_sub(1)?;
+        self.ports.get(*path.get(below)?)?.dport
+    }
+
+    /// The ways of a port and of all ports above it.
+    fn distance(&self, index: usize, at: usize) -> u64 {
+        let references = self.path(at).into_iter().filter_map(|port| {
+            self.ports.get(port)?.regions.iter().find(|known| known.region == index)
+        });
+        references.map(|known| known.targets).fold(1, u64::saturating_mul)
+    }
+
+    /// Members that share a port are a fixed distance apart (`check_last_peer`).
+    fn check_peer(
+        &self,
+        member: Member,
+        at: usize,
+        members: &[Member],
+        distance: u64,
+        dport: Option<usize>,
+        region: &str,
+    ) -> Attempt<()> {
+        let Some(port) = self.ports.get(at) else { return Ok(()) };
+        let position = member.position;
+        let refuse = |text: String| {
+            let found = format!("{} at position {position}", self.component_of(member));
+            Err(Refusal::new(Rule::Peers, ENXIO, found).at(at, None).say(
+                Level::Debug,
+                ("cxl", region),
+                &text,
+            ))
+        };
+        let port_name = self.port_name(port);
+        let name = self.member_name(member);
+        let Some(peer) = position.checked_sub(distance) else {
+            return refuse(format!("{port_name}: cannot host {name} at {position}"));
+        };
+        let Some(peer) = members.get(peer as usize) else { return Ok(()) };
+        if self.dport_below(*peer, at) == dport {
+            return Ok(());
+        }
+        let other = self.member_name(*peer);
+        refuse(format!("{port_name}: {name} pos {position} mismatched peer {other}"))
+    }
+
+    fn component_of(&self, member: Member) -> &str {
+        self.ports.get(member.port).map_or("", |port| self.component(port))
+    }
+
+    /// What is left to say when everything has come up.
+    pub(super) fn conclude(&mut self) {
+        for region in self.regions.clone() {
+            let Some(root) = self.roots.get(region.root).cloned() else { continue };
+            if region.unknown {
+                continue;
+            }
+            match region.done {
+                None => self.missing(&region),
+                Some(true) => self.assembled(&region, &root),
+                Some(false) => {}
+            }
+        }
+    }
+
+    fn missing(&mut self, region: &Region) {
+        let Some(first) = region.members.first().copied() else { return };
+        let members: Vec<_> = region.members.iter().map(|m| self.component_of(*m)).collect();
+        let found =
+            format!("{}-way at {}, and only {}", region.ways, region.range, members.join(", "));
+        let lost = format!(
+            "{} at {} is missing; region{} waits",
+            size(region.range.length()),
+            region.range,
+            region.id
+        );
+        let component = self.component_of(first).to_owned();
+        let decoder = u8::try_from(first.decoder).ok();
+        let rule = Rule::MissingMember;
+        self.push(rule, Severity::Refused, &component, decoder, found, lost, vec![]);
+    }
+
+    fn assembled(&mut self, region: &Region, root: &Root) {
+        let name = format!("region{}", region.id);
+        let window = format!("window {}", root.window);
+        let needs = [
+            (region.mode == Some(Mode::Ram) && !root.restrictions.volatile(), "volatile"),
+            (region.mode == Some(Mode::Pmem) && !root.restrictions.persistent(), "persistent"),
+            (region.host_only && !root.restrictions.host_only(), "host-only coherent"),
+        ];
+        for (wrong, kind) in needs {
+            if wrong {
+                let found = format!("{kind} memory at {}", region.range);
+                let lost = format!("{name} is assembled all the same");
+                self.push(Rule::WindowKind, Severity::Note, &window, None, found, lost, vec![]);
+            }
+        }
+        for member in &region.members {
+            let Some(decoder) = self.decoder_of(member.port, member.decoder) else { continue };
+            let has = decoder.granularity;
+            let of_root = root.ways > 1 && has != root.granularity;
+            if of_root || region.ways > 1 && has != region.granularity {
+                let wanted = if root.ways > 1 { root.granularity } else { region.granularity };
+                let found = format!("granularity {has} B, the set has {wanted} B");
+                let lost = format!("{name} is assembled, and its contents are not where they seem");
+                let component = self.component_of(*member).to_owned();
+                let number = u8::try_from(member.decoder).ok();
+                let rule = Rule::GranularityDiffers;
+                self.push(rule, Severity::Degraded, &component, number, found, lost, vec![]);
+            }
+        }
+        if region.locked && self.linux.has(Change::LockedRegions) {
+            let found = format!("{name} at {}", region.range);
+            let lost = "it stays until the machine is reset".to_owned();
+            self.push(Rule::Locked, Severity::Note, &window, None, found, lost, vec![]);
+        }
+    }
+}
+
+/// Whether a device can do it (`check_interleave_cap`).
+fn interleaves(port: &PortState, ways: u64, granularity: u64) -> bool {
+    if port.ways >> ways & 1 == 0 {
+        return port.ways == 0;
+    }
+    let (Some(ways), Some(granularity)) = (ways_code(ways), granularity_code(granularity)) else {
+        return false;
+    };
+    let low = granularity + 8;
+    let high = match ways {
+        0 | 8 => return true,
+        1..=7 => ways + granularity + 7,
+        _ => ways + granularity - 1,
+    };
+    (low..=high).all(|bit| port.selectors >> bit & 1 == 1)
+}
+
+fn mode(mode: Option<Mode>) -> u32 {
+    match mode {
+        Some(Mode::Pmem) => 1,
+        _ => 0,
+    }
+}
+
+/// A range as Linux prints a resource.
+fn resource(range: Range) -> String {
+    format!("[mem {:#010x}-{:#010x} flags 0x200]", range.start, range.end)
+}
+
+fn size(bytes: u64) -> String {
+    cxl_regs::Size(bytes).to_string()
+}

@@ -1,0 +1,397 @@
+//! The CEDT as Linux reads it (`drivers/cxl/acpi.c`): which host bridges have registers, and which
+//! windows become root decoders.
+//!
+//! **Invariant**: a record is read as it lies in the table, legal or not; a broken one costs itself
+//! and nothing else.
+
+use cxl_regs::acpi::cedt::Restrictions;
+use cxl_regs::acpi::cedt::wire::{CfmwsRecord, ChbsRecord, CximsRecord, RecordHeader, Wire};
+use zerocopy::FromBytes;
+use zerocopy::little_endian::{U32, U64};
+
+use super::linux::{EBUSY, EINVAL, ENXIO, Range, Root, System, granularity, is_power_of_two, ways};
+use super::{Finding, Kernels, Level, Message, Rule, Severity};
+use crate::lint::Change;
+
+/// Where records start.
+const HEADER: usize = 36;
+/// 256 MiB.
+const UNIT: u64 = 256 << 20;
+/// The version of a CXL 1.1 host in a CHBS.
+const RESTRICTED: u32 = 0;
+
+/// The records of the kinds that Linux looks at.
+#[derive(Debug, Default)]
+pub(super) struct Records<'a> {
+    chbs: Vec<&'a ChbsRecord>,
+    cfmws: Vec<(&'a CfmwsRecord, &'a [U32])>,
+    cxims: Vec<(&'a CximsRecord, &'a [U64])>,
+    broken: Option<String>,
+}
+
+impl<'a> Records<'a> {
+    fn of(table: &'a [u8]) -> Self {
+        let mut records = Self::default();
+        let length = table.get(4..8).and_then(|bytes| U32::read_from_bytes(bytes).ok());
+        let end = length.map_or(table.len(), |length| table.len().min(length.get() as usize));
+        let mut at = HEADER;
+        while let Some(Ok((header, _))) = table.get(at..end).map(RecordHeader::ref_from_prefix) {
+            let length = usize::from(header.length.get());
+            if length == 0 {
+                records.broken = Some(format!("record at {at:#x}: length 0"));
+                break;
+            }
+            let record = table.get(at..end.min(at.saturating_add(length))).unwrap_or_default();
+            match Wire::view(record) {
+                Ok(Wire::Chbs(chbs)) => records.chbs.push(chbs),
+                Ok(Wire::Cfmws(window, targets)) => records.cfmws.push((window, targets)),
+                Ok(Wire::Cxims(cxims, maps)) => records.cxims.push((cxims, maps)),
+                Ok(_) => {}
+                Err(problem) => records.broken = Some(format!("record at {at:#x}: {problem}")),
+            }
+            at = at.saturating_add(length);
+        }
+        records
+    }
+}
+
+const ACPI: (&str, &str) = ("cxl_acpi", "ACPI0017:00");
+
+impl System<'_> {
+    /// Reads the table; whether there is one.
+    pub(super) fn read_table(&mut self) -> bool {
+        let Some(table) = self.input.cedt.as_deref() else { return false };
+        let records = Records::of(table);
+        if let Some(broken) = &records.broken {
+            self.push(
+                Rule::CedtRecord,
+                Severity::Refused,
+                "CEDT",
+                None,
+                broken.clone(),
+                "this record, and those behind it if its length is 0, are not read".to_owned(),
+                vec![],
+            );
+        }
+        if records.chbs.is_empty() && records.cfmws.is_empty() && records.broken.is_none() {
+            self.push(
+                Rule::NoCedt,
+                Severity::Refused,
+                "CEDT",
+                None,
+                "no CHBS and no CFMWS".to_owned(),
+                "there is no CXL memory".to_owned(),
+                vec![],
+            );
+        }
+        self.bridges(&records);
+        self.windows(&records);
+        true
+    }
+
+    /// Gives each bridge its CHBS: the first of its UID that is not passed over.
+    fn bridges(&mut self, records: &Records<'_>) {
+        let input = self.input;
+        let long = self.linux.has(Change::ChbsLength);
+        let counts = |chbs: &&&ChbsRecord| match (chbs.version.get(), chbs.length.get()) {
+            (RESTRICTED, length) if length != 0x2000 => false,
+            (1, length) if long && length != 0x1_0000 => false,
+            _ => chbs.base.get() != 0,
+        };
+        let good: Vec<&ChbsRecord> = records.chbs.iter().filter(counts).copied().collect();
+        let versions = good.windows(2).filter(|pair| match pair {
+            [first, second] => first.version != second.version,
+            _ => false,
+        });
+        let mixed = versions.count() > 0;
+        for (index, bridge) in input.bridges.iter().enumerate() {
+            let acpi = format!("ACPI0016:{index:02x}");
+            if mixed {
+                self.push(
+                    Rule::MixedHosts,
+                    Severity::Degraded,
+                    &bridge.name,
+                    None,
+                    "CHBS of version 0 and of version 1 in one table".to_owned(),
+                    "devices of CXL 1.1 hosts may not come up".to_owned(),
+                    vec![message(
+                        Level::Info,
+                        ("acpi", &acpi),
+                        "Unsupported platform config, mixed Virtual Host and Restricted CXL Host \
+                         hierarchy.",
+                    )],
+                );
+            }
+            let found = good.iter().find(|chbs| chbs.uid.get() == bridge.uid);
+            let lost = format!("{} and everything below it stays out of use", bridge.name);
+            let Some(chbs) = found else {
+                let near = records.chbs.iter().find(|chbs| chbs.uid.get() == bridge.uid);
+                let found = near.map_or_else(
+                    || format!("no CHBS of UID {}", bridge.uid),
+                    |chbs| {
+                        format!(
+                            "the CHBS of UID {} has version {}, base {:#x}, length {:#x}",
+                            bridge.uid, chbs.version, chbs.base, chbs.length
+                        )
+                    },
+                );
+                let text = format!("No CHBS found for Host Bridge (UID {})", bridge.uid);
+                let messages = vec![message(Level::Warning, ("acpi", &acpi), &text)];
+                self.push(
+                    Rule::NoChbs,
+                    Severity::Refused,
+                    &bridge.name,
+                    None,
+                    found,
+                    lost,
+                    messages,
+                );
+                continue;
+            };
+            if chbs.base.get() == u64::MAX {
+                let text = format!("CHBS invalid for Host Bridge (UID {})", bridge.uid);
+                let messages = vec![message(Level::Warning, ("acpi", &acpi), &text)];
+                let found = format!("base {:#x}", chbs.base);
+                self.push(
+                    Rule::NoChbs,
+                    Severity::Refused,
+                    &bridge.name,
+                    None,
+                    found,
+                    lost,
+                    messages,
+                );
+                continue;
+            }
+            if let Some(state) = self.hosts.get_mut(index) {
+                state.known = true;
+                state.restricted = chbs.version.get() == RESTRICTED;
+            }
+            if chbs.version.get() == RESTRICTED {
+                let device = bridge.address.clone().unwrap_or_else(|| bridge.name.clone());
+                self.push(
+                    Rule::RestrictedHost,
+                    Severity::Note,
+                    &bridge.name,
+                    None,
+                    "CHBS version 0: a CXL 1.1 host".to_owned(),
+                    "devices below it are taken by their range registers; that is not looked at here"
+                        .to_owned(),
+                    vec![message(Level::Info, ("", &device), "host supports CXL (restricted)")],
+                );
+            }
+        }
+    }
+
+    /// Makes a root decoder of each window.
+    fn windows(&mut self, records: &Records<'_>) {
+        let mut kept: Vec<Range> = Vec::new();
+        for (index, &(record, targets)) in records.cfmws.iter().enumerate() {
+            let name = format!("window {index}");
+            if let Err(fault) = self.window(index, record, targets, records, &mut kept) {
+                let WindowFault { rule, errno, messages: mut said, found } = fault;
+                let (base, size) = (record.base.get(), record.size.get());
+                let last = base.wrapping_add(size).wrapping_sub(1);
+                let text =
+                    format!("Failed to add decode range: [{base:#x} - {last:#x}] (-{errno})");
+                said.push(message(Level::Error, ACPI, &text));
+                let lost = "the window is left out: no decoder in it becomes a region".to_owned();
+                self.push(rule, Severity::Refused, &name, None, found, lost, said);
+            }
+        }
+    }
+
+    fn window(
+        &mut self,
+        index: usize,
+        record: &CfmwsRecord,
+        targets: &[U32],
+        records: &Records<'_>,
+        kept: &mut Vec<Range>,
+    ) -> Result<(), WindowFault> {
+        let (base, size) = (record.base.get(), record.size.get());
+        if record.arithmetic > 1 {
+            let code = record.arithmetic;
+            let text = format!("CFMWS Unknown Interleave Arithmetic: {code}");
+            return Err(WindowFault::new(Rule::WindowArithmetic, EINVAL, &text)
+                .because(format!("arithmetic {code}")));
+        }
+        if base % UNIT != 0 {
+            return Err(WindowFault::new(
+                Rule::WindowBase,
+                EINVAL,
+                "CFMWS Base HPA not 256MB aligned",
+            )
+            .because(format!("base {base:#x}")));
+        }
+        if size % UNIT != 0 {
+            return Err(WindowFault::new(
+                Rule::WindowSize,
+                EINVAL,
+                "CFMWS Window Size not 256MB aligned",
+            )
+            .because(format!("size {size:#x}")));
+        }
+        let Some(way_count) = ways(record.eniw.into()) else {
+            let code = record.eniw;
+            let text = format!("CFMWS Interleave Ways ({code}) invalid");
+            return Err(WindowFault::new(Rule::WindowWays, EINVAL, &text)
+                .because(format!("ways code {code}")));
+        };
+        let (length, need) = (u64::from(record.header.length.get()), 0x24 + 4 * way_count);
+        if length < need {
+            let text = format!("CFMWS length {length} less than expected {need}");
+            return Err(WindowFault::new(Rule::WindowLength, EINVAL, &text)
+                .because(format!("length {length:#x} for {way_count} targets")));
+        }
+        let Some(mut bytes) = granularity(record.hbig.get()) else {
+            let found = format!("granularity code {}", record.hbig);
+            return Err(WindowFault::silent(Rule::WindowGranularity, EINVAL).because(found));
+        };
+        let range = Range { start: base, end: base.wrapping_add(size).wrapping_sub(1) };
+        let conflict = kept.iter().find(|other| range.overlaps_in_part(**other));
+        if range.is_empty() {
+            let found = format!("size {size:#x}");
+            return Err(WindowFault::silent(Rule::WindowSize, EBUSY).because(found));
+        }
+        if let Some(other) = conflict {
+            let found = format!("{range} overlaps {other}");
+            return Err(WindowFault::silent(Rule::WindowOverlap, EBUSY).because(found));
+        }
+        kept.push(range);
+        if way_count == 1 {
+            bytes = 256;
+        }
+        if record.arithmetic == 1 && way_count != 1 && way_count != 3 {
+            self.maps(record.hbig.get(), bytes, way_count, records)?;
+        }
+        let mut bridges = Vec::new();
+        for uid in targets.iter().take(way_count as usize).map(|uid| uid.get()) {
+            let hosts = self.input.bridges.iter().zip(&self.hosts);
+            let found = hosts.clone().position(|(bridge, host)| bridge.uid == uid && host.known);
+            if found.is_none() && !self.input.bridges.is_empty() {
+                let text = "Failed to populate active decoder targets";
+                let mut fault = WindowFault::silent(Rule::WindowTarget, ENXIO)
+                    .because(format!("target UID {uid}"));
+                fault.messages.push(message(Level::Error, ("cxl", "root0"), text));
+                return Err(fault);
+            }
+            bridges.push(found);
+        }
+        if size % (UNIT * way_count) != 0 {
+            let found = format!("size {size:#x} for {way_count} ways");
+            let lost = "Linux takes the window; its end cannot be used".to_owned();
+            let name = format!("window {index}");
+            self.push(Rule::WindowShare, Severity::Note, &name, None, found, lost, vec![]);
+        }
+        let id = self.roots.len();
+        self.roots.push(Root {
+            id,
+            window: index,
+            range,
+            ways: way_count,
+            granularity: bytes,
+            targets: bridges,
+            restrictions: Restrictions::from_bits(record.restrictions.get()),
+            next_region: id,
+        });
+        Ok(())
+    }
+
+    /// Looks for the maps of an XOR window.
+    fn maps(
+        &self,
+        code: u32,
+        bytes: u64,
+        way_count: u64,
+        records: &Records<'_>,
+    ) -> Result<(), WindowFault> {
+        let part = if is_power_of_two(way_count) { way_count } else { way_count / 3 };
+        let need = part.trailing_zeros();
+        let mut found = false;
+        for (cxims, _) in &records.cxims {
+            let Some(of) = granularity(cxims.hbig.into()) else {
+                let found = format!("a CXIMS with granularity code {}", cxims.hbig);
+                return Err(WindowFault::silent(Rule::NoCxims, EINVAL).because(found));
+            };
+            if of != bytes {
+                continue;
+            }
+            if u32::from(cxims.map_count) < need {
+                let have = cxims.map_count;
+                let text = format!("CXIMS nr_xormaps[{have}] expected[{need}]");
+                let mut fault = WindowFault::silent(Rule::NoCxims, ENXIO)
+                    .because(format!("{have} maps for {way_count} ways"));
+                fault.messages.push(message(Level::Debug, ACPI, &text));
+                return Err(fault);
+            }
+            found = true;
+        }
+        if found {
+            return Ok(());
+        }
+        let text = format!("No CXIMS for HBIG {bytes}");
+        Err(WindowFault::new(Rule::NoCxims, EINVAL, &text)
+            .because(format!("XOR arithmetic, granularity code {code}")))
+    }
+}
+
+/// Why a window is left out.
+struct WindowFault {
+    rule: Rule,
+    errno: u32,
+    messages: Vec<Message>,
+    found: String,
+}
+
+impl WindowFault {
+    fn new(rule: Rule, errno: u32, text: &str) -> Self {
+        let messages = vec![message(Level::Error, ACPI, text)];
+        Self { messages, ..Self::silent(rule, errno) }
+    }
+
+    /// Nothing but the line that a window could not be added.
+    fn silent(rule: Rule, errno: u32) -> Self {
+        Self { rule, errno, messages: vec![], found: String::new() }
+    }
+
+    fn because(self, found: String) -> Self {
+        Self { found, ..self }
+    }
+}
+
+pub(super) fn message(level: Level, (driver, device): (&'static str, &str), text: &str) -> Message {
+    Message {
+        level,
+        driver,
+        device: device.to_owned(),
+        text: text.to_owned(),
+        kernels: Kernels::default(),
+    }
+}
+
+impl System<'_> {
+    /// Notes something down.
+    #[expect(clippy::too_many_arguments, reason = "the fields of a finding, in order")]
+    pub(super) fn push(
+        &mut self,
+        rule: Rule,
+        severity: Severity,
+        component: &str,
+        decoder: Option<u8>,
+        found: String,
+        lost: String,
+        messages: Vec<Message>,
+    ) {
+        self.findings.push(Finding {
+            rule,
+            severity,
+            component: component.to_owned(),
+            decoder,
+            found,
+            lost,
+            messages,
+            kernels: Kernels::default(),
+        });
+    }
+}
