@@ -7,8 +7,10 @@
 //! **Invariant**: every wait for QEMU ends, and a QEMU that was started here is ended here.
 
 pub mod bare;
+pub mod command;
 pub mod process;
 pub mod qtest;
+pub mod view;
 
 use std::time::Instant;
 

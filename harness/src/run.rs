@@ -5,6 +5,7 @@
 
 use cxl_firmware::bring_up::{BringUpError, Workspace, bring_up, inspect};
 use cxl_firmware::discover::discover;
+use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_firmware::plan::plan;
 use cxl_firmware::platform::{Platform, RootBus};
 use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem, Width};
@@ -12,6 +13,7 @@ use cxl_firmware::topology::{Partition, Path};
 use cxl_firmware::{acpi, handoff, tables};
 use cxl_regs::acpi::Identity;
 
+use crate::layout::AddressMap;
 use crate::machine::Machine;
 use crate::scenario::{self, Parent, Place, Scenario, WindowChoice};
 
@@ -145,11 +147,15 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// The scenario's policy in the library's words; refuses what they cannot say.
+    /// The policy of a machine's scenario in the library's words; refuses what they cannot say.
     pub fn of(machine: &Machine) -> Result<Self, Inexpressible> {
-        let scenario = machine.scenario();
+        Self::on(machine.scenario(), machine.map())
+    }
+
+    /// The same on a machine of other make, where windows lie as the map has them.
+    pub fn on(scenario: &Scenario, map: &AddressMap) -> Result<Self, Inexpressible> {
         let regions = scenario.regions.iter().enumerate();
-        let requests = regions.map(|(region, given)| request(machine, region, given));
+        let requests = regions.map(|(region, given)| request(scenario, map, region, given));
         Ok(Self { requests: requests.collect::<Result<_, _>>()?, policy: scenario.policy })
     }
 
@@ -181,23 +187,24 @@ impl Wanted {
 
 /// One region of the scenario as a request: the only place that turns one into the other.
 fn request(
-    machine: &Machine,
+    scenario: &Scenario,
+    map: &AddressMap,
     region: usize,
     given: &scenario::Region,
 ) -> Result<Request, Inexpressible> {
     let &[device] = given.devices.as_slice() else {
-        let name = |device: &usize| machine.name(Place::Device(*device)).to_owned();
+        let name = |device: &usize| scenario.name_of(Place::Device(*device)).to_owned();
         let devices = given.devices.iter().map(name).collect();
         return Err(Inexpressible::Members { region, devices });
     };
     Ok(Request {
-        device: path(machine.scenario(), Place::Device(device)).unwrap_or_default(),
+        device: path(scenario, Place::Device(device)).unwrap_or_default(),
         partition: match given.partition {
             scenario::Partition::Volatile => Partition::Volatile,
             scenario::Partition::Persistent => Partition::Persistent,
         },
         window: given.window.map(|window| match window {
-            WindowChoice::Named(index) => machine.map().windows.get(index).map_or(0, |base| base.0),
+            WindowChoice::Named(index) => map.windows.get(index).map_or(0, |base| base.0),
             WindowChoice::At(base) => base.0,
         }),
         offset: given.offset,
@@ -242,18 +249,26 @@ pub const TABLES_BASE: u64 = 0xE0000;
 
 /// Runs the library on a machine, as its scenario's policy says.
 pub fn direct(machine: &mut Machine) -> Done {
-    let mut done = Done::new();
     let (wanted, tables) = match ask(machine) {
         Ok(asked) => asked,
-        Err(refusal) => return Done { refusal: Some(refusal), ..done },
+        Err(refusal) => return Done { refusal: Some(refusal), ..Done::new() },
     };
-    let platform = tables.platform();
     let mut clock = machine.clock();
-    let policy = wanted.policy();
-    if let Err(error) = bring_up(machine, &mut clock, &platform, &policy, &mut done.room) {
+    on(machine, &mut clock, &tables.platform(), &wanted)
+}
+
+/// Runs the library on any hardware.
+pub fn on(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    platform: &Platform<'_>,
+    wanted: &Wanted,
+) -> Done {
+    let mut done = Done::new();
+    if let Err(error) = bring_up(hw, clock, platform, &wanted.policy(), &mut done.room) {
         done.refusal = Some(Refusal::BringUp(error));
     }
-    done.describe(&platform);
+    done.describe(platform);
     done
 }
 
