@@ -477,6 +477,12 @@ impl Selector {
         self.interleave
     }
 
+    /// One map for each selector bit; modulo arithmetic is the map of that bit alone, and maps
+    /// beyond what the ways need mean nothing.
+    pub const fn maps(&self) -> [u64; Self::MAX_MAPS] {
+        self.maps
+    }
+
     /// The index into the target list for an address.
     #[inline]
     pub fn position(&self, hpa: Hpa) -> u32 {
