@@ -55,6 +55,12 @@ pub struct PlannedRegion {
     /// Who keeps it coherent.
     #[serde(serialize_with = "short")]
     pub coherency: Coherency,
+    /// Devices that share it in turn.
+    pub ways: u32,
+    /// Bytes of a turn; `null` if there is only one device.
+    pub granularity: Option<u64>,
+    /// Why they are that many.
+    pub chosen: String,
     /// The devices in order of position.
     pub members: Vec<PlannedMember>,
 }
@@ -156,7 +162,11 @@ impl Names<'_> {
     fn region(&self, region: &Region, windows: &[Window]) -> PlannedRegion {
         let at = windows.iter().position(|window| window.base == region.window);
         let members = self.room.plan.members(region);
+        let set = region.levels.device().unwrap_or(Interleave::NONE);
         PlannedRegion {
+            ways: set.ways.count(),
+            granularity: (set.ways != Ways::One).then(|| set.granularity.bytes()),
+            chosen: region.reason.to_string(),
             window: at.map_or("?", |at| self.window(at)).to_owned(),
             reason: self.reason(region, windows, at),
             hpa: region.span.base().0,
@@ -295,6 +305,11 @@ impl PlannedRegion {
         let size = Size(self.size);
         let what = format!("{:#018x}  {size}, {}, {}", self.hpa, self.memory, self.coherency);
         fact(f, format_args!("region {index}"), what)?;
+        if let Some(granularity) = self.granularity {
+            let (ways, granularity) = (self.ways, Size(granularity));
+            let what = format!("{ways}-way at {granularity}: {}", self.chosen);
+            fact(f, "  interleave", what)?;
+        }
         for (position, member) in self.members.iter().enumerate() {
             let (from, size) = (member.dpa, Size(member.size));
             let label = format!("  position {position}");
