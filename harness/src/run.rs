@@ -8,7 +8,7 @@ use cxl_firmware::discover::discover;
 use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_firmware::plan::plan;
 use cxl_firmware::platform::{Platform, RootBus};
-use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem, Width};
+use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem, Width, WindowWidth};
 use cxl_firmware::topology::{Partition, Path};
 use cxl_firmware::{acpi, handoff, tables};
 use cxl_regs::acpi::Identity;
@@ -143,6 +143,7 @@ pub struct Done {
 /// The policy that a scenario asks for, with its requests.
 pub struct Wanted {
     requests: Vec<Request>,
+    windows: Vec<WindowWidth>,
     policy: scenario::Policy,
 }
 
@@ -156,7 +157,15 @@ impl Wanted {
     pub fn on(scenario: &Scenario, map: &AddressMap) -> Result<Self, Inexpressible> {
         let regions = scenario.regions.iter().enumerate();
         let requests = regions.map(|(region, given)| request(scenario, map, region, given));
-        Ok(Self { requests: requests.collect::<Result<_, _>>()?, policy: scenario.policy })
+        let placed = scenario.windows.iter().zip(&map.windows);
+        let widths = placed.filter_map(|(window, base)| {
+            Some(WindowWidth { window: base.0, width: width(window.width?) })
+        });
+        Ok(Self {
+            requests: requests.collect::<Result<_, _>>()?,
+            windows: widths.collect(),
+            policy: scenario.policy,
+        })
     }
 
     /// The policy.
@@ -175,13 +184,18 @@ impl Wanted {
                 scenario::Target::Specification => TargetSystem::Specification,
             },
             requests: &self.requests,
-            width: match self.policy.interleave {
-                scenario::InterleavePolicy::Flat => Width::Flat,
-                scenario::InterleavePolicy::Widest => Width::Widest,
-            },
-            windows: &[],
-            map_leftovers: false,
+            width: width(self.policy.interleave),
+            windows: &self.windows,
+            map_leftovers: self.policy.leftovers,
         }
+    }
+}
+
+fn width(given: scenario::InterleavePolicy) -> Width {
+    match given {
+        scenario::InterleavePolicy::Flat => Width::Flat,
+        scenario::InterleavePolicy::Widest => Width::Widest,
+        scenario::InterleavePolicy::Exactly(interleave) => Width::Exactly(interleave),
     }
 }
 

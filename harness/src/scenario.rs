@@ -223,6 +223,8 @@ pub struct Window {
     pub base: Option<Hpa>,
     /// As many ways as targets, at HBIG.
     pub interleave: Interleave,
+    /// What devices without a region get here; `None` = what the policy says.
+    pub width: Option<InterleavePolicy>,
     /// How an address picks a target.
     pub arithmetic: Arithmetic,
     /// Maps of the XOR arithmetic (CXIMS).
@@ -247,8 +249,10 @@ pub struct Policy {
     pub target: Target,
     /// Enable CXL.cache on devices that have it.
     pub enable_cache: bool,
-    /// What devices without a region get.
+    /// What devices without a region get, in windows that do not say themselves.
     pub interleave: InterleavePolicy,
+    /// Sets of what is left of devices that are larger than the smallest of their set.
+    pub leftovers: bool,
 }
 
 impl Default for Policy {
@@ -260,6 +264,7 @@ impl Default for Policy {
             target: Target::Linux,
             enable_cache: false,
             interleave: InterleavePolicy::Flat,
+            leftovers: false,
         }
     }
 }
@@ -286,14 +291,25 @@ pub enum Target {
     Specification,
 }
 
-/// What devices without a region get.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+/// What devices without a region get: in a file `"flat"`, `"widest"` or such as `"4-way at 1KiB"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InterleavePolicy {
     /// Each device its own range.
     Flat,
     /// Sets as wide as windows and topology allow.
     Widest,
+    /// Sets of these ways, over all levels, at this granularity.
+    Exactly(Interleave),
+}
+
+impl fmt::Display for InterleavePolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flat => f.write_str("flat"),
+            Self::Widest => f.write_str("widest"),
+            Self::Exactly(interleave) => interleave.fmt(f),
+        }
+    }
 }
 
 /// An explicit request: this much of these devices, there.

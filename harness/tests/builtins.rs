@@ -19,7 +19,7 @@ use cxl_regs::acpi::cedt::Text;
 
 /// How each scenario ends, 0 or the code of the refusal, and the reads and writes that it takes. The
 /// upper byte of a code is the phase.
-const RESULTS: [(&str, u16, u64, u64); 38] = [
+const RESULTS: [(&str, u16, u64, u64); 39] = [
     ("default", 0, 784, 111),
     ("one-device", 0, 215, 24),
     ("four-bridges", 0, 860, 96),
@@ -40,6 +40,7 @@ const RESULTS: [(&str, u16, u64, u64); 38] = [
     ("sixteen-way", 0, 2652, 256),
     ("switch-interleave", 0, 976, 88),
     ("xor-four-way", 0, 852, 88),
+    ("persistent-interleave", 0, 359, 34),
     ("ambiguous", 0x0303, 138, 3),
     ("no-window", 0x0301, 173, 3),
     ("no-such-target", 0x0302, 138, 3),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use cxl_firmware::doorbell::{Call, Status};
 use cxl_firmware::policy::{PathPolicy, Request, TargetSystem, Width};
+use cxl_regs::Interleave;
 
 use super::engine::Ended;
 use super::mirror::{self, Mirror};
@@ -344,12 +345,25 @@ pub fn command_line(
         ("config-lock", policy.config_lock),
         ("burn-spares", policy.burn_spares),
         ("enable-cache", policy.enable_cache),
-        ("width=widest", policy.width == Width::Widest),
+        ("leftovers", policy.map_leftovers),
         ("target=specification", policy.target == TargetSystem::Specification),
     ] {
         if on {
             let _ = write!(line, " {word}");
         }
+    }
+    let width = |width| match width {
+        Width::Flat => "flat".to_owned(),
+        Width::Widest => "widest".to_owned(),
+        Width::Exactly(Interleave { ways, granularity }) => {
+            format!("{ways}x{}", granularity.bytes())
+        }
+    };
+    if policy.width != Width::Flat {
+        let _ = write!(line, " width={}", width(policy.width));
+    }
+    for named in policy.windows {
+        let _ = write!(line, " window={:#x}:{}", named.window, width(named.width));
     }
     for (uid, root) in roots(scenario) {
         let _ = write!(line, " bus={uid:x}:{:x}:{:x}", root.segment, root.bus);

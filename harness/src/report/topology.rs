@@ -10,7 +10,7 @@ use super::address;
 use crate::layout::AddressMap;
 use crate::run;
 use crate::scenario::{
-    self, BridgeVersion, DeviceKind, InterleavePolicy, Parent, PathPolicy, Place, Scenario, Target,
+    self, BridgeVersion, DeviceKind, Parent, PathPolicy, Place, Scenario, Target,
 };
 
 /// What kind of component it is.
@@ -106,7 +106,7 @@ pub struct Policy {
     /// Switch CXL.cache on.
     pub enable_cache: bool,
     /// `flat` or `widest`.
-    pub interleave: &'static str,
+    pub interleave: String,
     #[serde(skip)]
     pub(super) words: Vec<&'static str>,
 }
@@ -151,10 +151,7 @@ impl Policy {
                 Target::Specification => "specification",
             },
             enable_cache: policy.enable_cache,
-            interleave: match policy.interleave {
-                InterleavePolicy::Flat => "flat",
-                InterleavePolicy::Widest => "widest",
-            },
+            interleave: policy.interleave.to_string(),
             words,
         }
     }

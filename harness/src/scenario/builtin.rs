@@ -41,6 +41,7 @@ pub fn builtins() -> &'static [Builtin] {
         "sixteen-way",
         "switch-interleave",
         "xor-four-way",
+        "persistent-interleave",
         "ambiguous",
         "no-window",
         "no-such-target",

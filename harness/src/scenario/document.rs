@@ -5,12 +5,15 @@
 
 use std::fmt;
 
-use cxl_regs::Coherency;
+use cxl_regs::{Coherency, Granularity, Interleave, Ways};
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
-use super::{BridgeVersion, DecoderRegister, DeviceKind, Partition, Policy, ResetKind, Selects};
+use super::{
+    BridgeVersion, DecoderRegister, DeviceKind, InterleavePolicy, Partition, Policy, ResetKind,
+    Selects,
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -122,6 +125,7 @@ pub(super) struct Window {
     pub(super) size: Bytes,
     pub(super) base: Option<Bytes>,
     pub(super) granularity: Option<Spanned<Bytes>>,
+    pub(super) interleave: Option<InterleavePolicy>,
     #[serde(default)]
     pub(super) arithmetic: ArithmeticName,
     pub(super) xor_maps: Option<Spanned<Vec<Bytes>>>,
@@ -310,6 +314,34 @@ impl<'de> Deserialize<'de> for Bytes {
             }
         }
         deserializer.deserialize_any(Reader)
+    }
+}
+
+impl<'de> Deserialize<'de> for InterleavePolicy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl Visitor<'_> for Reader {
+            type Value = InterleavePolicy;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(
+                    "\"flat\", \"widest\", or ways and granularity such as \"4-way at 1KiB\"",
+                )
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<InterleavePolicy, E> {
+                let exactly = || {
+                    let (ways, granularity) = text.split_once("-way at ")?;
+                    let ways = Ways::from_count(ways.parse().ok()?)?;
+                    let granularity = Granularity::from_bytes(Bytes::parse(granularity)?.0)?;
+                    Some(InterleavePolicy::Exactly(Interleave::new(ways, granularity)))
+                };
+                match text {
+                    "flat" => Ok(InterleavePolicy::Flat),
+                    "widest" => Ok(InterleavePolicy::Widest),
+                    _ => exactly().ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_str(Reader)
     }
 }
 

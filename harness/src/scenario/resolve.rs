@@ -339,6 +339,7 @@ fn windows(
             size: given.size.0,
             base: given.base.map(|Bytes(base)| Hpa(base)),
             interleave: Interleave::new(ways, granularity),
+            width: given.interleave,
             arithmetic: match given.arithmetic {
                 ArithmeticName::Modulo => Arithmetic::Modulo,
                 ArithmeticName::Xor => Arithmetic::Xor,

@@ -95,6 +95,8 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     // SAFETY: the list lives in `options`, which this function keeps until it ends, and it never
     // returns.
     policy.requests = unsafe { &*ptr::from_ref(options.requests.as_slice()) };
+    // SAFETY: as above.
+    policy.windows = unsafe { &*ptr::from_ref(options.windows.as_slice()) };
 
     let mut clock = hw.clock();
     let result = if options.as_found {

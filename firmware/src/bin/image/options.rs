@@ -6,7 +6,9 @@
 //! burn-spares                             commit and lock spare decoders at size 0
 //! enable-cache                            enable CXL.cache on Type 2 devices
 //! target=linux|specification              whose rules count               (linux)
-//! width=flat|widest                       how many devices share a region   (flat)
+//! width=flat|widest|WAYSxBYTES            how many devices share a region   (flat)
+//! window=BASE:WIDTH                       the same in one window
+//! leftovers                               sets of what larger devices have left
 //! bus=UID:SEGMENT:BUS                     a bridge's root bus, hexadecimal; else bus = UID
 //! region=UID/PORT[.PORT],KIND[,window=A][,offset=A][,size=A][,skip=A]
 //!                                         one region; KIND is volatile or persistent
@@ -24,14 +26,16 @@
 //! `address-bits=`, which stands for CPUID.
 
 use cxl_firmware::platform::RootBus;
-use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem, Width};
+use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem, Width, WindowWidth};
 use cxl_firmware::topology::{Partition, Path};
+use cxl_regs::{Granularity, Interleave, Ways};
 use heapless::Vec;
 
 /// What the command line asks for.
 pub(crate) struct Options<'a> {
     pub(crate) policy: Policy<'static>,
     pub(crate) requests: Vec<Request, 32>,
+    pub(crate) windows: Vec<WindowWidth, 64>,
     pub(crate) roots: Vec<(u32, RootBus), 32>,
     pub(crate) address_bits: Option<u8>,
     pub(crate) payload: &'a str,
@@ -48,6 +52,7 @@ impl<'a> Options<'a> {
         let mut options = Self {
             policy: Policy::default(),
             requests: Vec::new(),
+            windows: Vec::new(),
             roots: Vec::new(),
             address_bits: None,
             payload: "none",
@@ -72,8 +77,13 @@ impl<'a> Options<'a> {
             ("enable-cache", "") => self.policy.enable_cache = true,
             ("target", "linux") => self.policy.target = TargetSystem::Linux,
             ("target", "specification") => self.policy.target = TargetSystem::Specification,
-            ("width", "flat") => self.policy.width = Width::Flat,
-            ("width", "widest") => self.policy.width = Width::Widest,
+            ("width", value) => self.policy.width = width(value)?,
+            ("window", value) => {
+                let (window, value) = value.split_once(':')?;
+                let named = WindowWidth { window: number(window)?, width: width(value)? };
+                self.windows.push(named).ok()?;
+            }
+            ("leftovers", "") => self.policy.map_leftovers = true,
             ("bus", value) => self.roots.push(root(value)?).ok()?,
             ("region", value) => self.requests.push(region(value)?).ok()?,
             ("address-bits", value) => {
@@ -97,6 +107,17 @@ pub(crate) fn number(text: &str) -> Option<u64> {
         Some(hex) => u64::from_str_radix(hex, 16).ok(),
         None => text.parse().ok(),
     }
+}
+
+fn width(text: &str) -> Option<Width> {
+    let (ways, bytes) = match text {
+        "flat" => return Some(Width::Flat),
+        "widest" => return Some(Width::Widest),
+        _ => text.split_once('x')?,
+    };
+    let ways = Ways::from_count(number(ways)?.try_into().ok()?)?;
+    let granularity = Granularity::from_bytes(number(bytes)?)?;
+    Some(Width::Exactly(Interleave::new(ways, granularity)))
 }
 
 fn root(text: &str) -> Option<(u32, RootBus)> {
