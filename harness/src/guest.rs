@@ -322,7 +322,7 @@ impl Bus for Guest<'_> {
             return None;
         }
         if changes.remap {
-            self.mirror = Mirror::of(self.machine, &self.limits);
+            self.mirror = Mirror::follow(self.machine, &self.limits);
         }
         self.bar_slots = mirror::bar_slots(self.machine, &self.limits, self.mirror.slots.len());
         Some(self.mirror.slots.iter().chain(&self.bar_slots).cloned().collect())

@@ -79,4 +79,6 @@ pub mod qemu;
 pub mod report;
 pub mod run;
 pub mod scenario;
+pub mod set;
+pub mod store;
 pub mod trace;

@@ -12,6 +12,7 @@ mod build;
 mod lifecycle;
 mod memory;
 mod route;
+mod sets;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,6 +35,7 @@ use crate::trace::{Recorder, Traffic};
 pub use lifecycle::PlugError;
 pub use memory::Landing;
 pub use route::{BarPages, PAGE, Target};
+pub use sets::{Recovered, SetShape, Unlaid};
 
 /// A slot that a device sits in, or could.
 #[derive(Debug)]
@@ -84,6 +86,8 @@ pub struct Machine {
     recorder: Recorder,
     clock: MachineClock,
     changes: Changes,
+    /// Sets whose memory is in the order of host addresses.
+    sets: sets::Sets,
 }
 
 impl Machine {
@@ -103,6 +107,7 @@ impl Machine {
             recorder: Recorder::default(),
             clock: MachineClock::default(),
             changes: Changes { remap: true, relocate: true },
+            sets: sets::Sets::default(),
             scenario: scenario.clone(),
         };
         for place in machine.places() {

@@ -21,9 +21,9 @@ use crate::fabric::{Fabric, Parent, Window};
 use crate::scenario::Partition;
 
 pub use reason::{At, Reason};
-pub use text::{MappingsText, PathText, ReasonText};
+pub use text::{MappingsText, PathText, ReasonText, StepsText};
 use walk::Below;
-pub use walk::{Endpoint, Hop, Path, addresses, resolve};
+pub use walk::{Endpoint, Hop, Path, addresses, resolve, walks};
 
 /// One range of one window, and how it is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +66,8 @@ pub enum How {
 pub struct Direct {
     /// Base of the devices' decoders; the mapping may be a part of their range.
     pub base: Hpa,
+    /// Bytes of their range.
+    pub size: u64,
     /// How all levels together pick a member.
     pub selector: Selector,
     /// One for each position of [`Direct::selector`].
@@ -302,7 +304,8 @@ fn prove(fabric: &Fabric, window: &Window, root: Selector, part: Span) -> Result
     let reached = leaves.len() as u32;
     let missing = Reason::MembersMissing { device: first.endpoint.device, ways: set.ways, reached };
     let members = members.into_iter().collect::<Option<Vec<_>>>().ok_or(missing)?;
-    Ok(Direct { base: span.base(), selector: joined(root, window, set)?, members })
+    let selector = joined(root, window, set)?;
+    Ok(Direct { base: span.base(), size: span.size(), selector, members })
 }
 
 /// Whether a device's own interleave is the one that the levels above it make.

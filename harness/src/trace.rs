@@ -1,4 +1,5 @@
-//! Register traffic: counts always, a record of every access on demand.
+//! Register traffic: counts always, a record of every access on demand. With the record comes one
+//! of every access to CXL memory that the machine had to decode, and the way it took.
 //!
 //! **Invariant**: an access is counted once, whether or not anything answered it; accesses to CXL
 //! memory are no register traffic and not counted here.
@@ -8,11 +9,14 @@ use std::fmt;
 
 mod text;
 
+use cxl_regs::Hpa;
+
 use crate::device::Name;
 use crate::machine::Target;
+use crate::mapping::{Path, Reason};
 use crate::scenario::Place;
 
-pub use text::TraceText;
+pub use text::{TraceText, WalksText};
 
 /// Which way an access goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,11 +84,27 @@ pub struct Traffic {
     pub ragged: u64,
 }
 
+/// An access to a window that the machine decoded, and where it went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Walked {
+    /// The number of the register access that came next.
+    pub before: u64,
+    /// Read or write.
+    pub direction: Direction,
+    /// First address.
+    pub hpa: Hpa,
+    /// Bytes.
+    pub length: u64,
+    /// The walk of each part that leads to one run of one device's memory: bytes, and the way.
+    pub parts: Vec<(u64, Result<Path, Reason>)>,
+}
+
 /// Counts, and keeps the accesses if it was told to.
 #[derive(Clone, Debug, Default)]
 pub struct Recorder {
     traffic: Traffic,
     kept: Option<Vec<Access>>,
+    walked: Vec<Walked>,
 }
 
 impl Recorder {
@@ -103,6 +123,11 @@ impl Recorder {
         self.kept.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
+    /// Takes the walks kept so far.
+    pub fn take_walks(&mut self) -> Vec<Walked> {
+        std::mem::take(&mut self.walked)
+    }
+
     /// What was counted.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
@@ -111,6 +136,14 @@ impl Recorder {
     /// Counts from 0 again.
     pub fn clear(&mut self) {
         self.traffic = Traffic::default();
+    }
+
+    /// An access to a window.
+    pub(crate) fn walked(&mut self, mut walked: Walked) {
+        walked.before = self.traffic.all.reads + self.traffic.all.writes;
+        if self.keeps() {
+            self.walked.push(walked);
+        }
     }
 
     /// An access of the wrong width or alignment.

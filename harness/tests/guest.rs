@@ -10,6 +10,8 @@
 mod elf;
 #[path = "guest/hostile.rs"]
 mod hostile;
+#[path = "guest/interleave.rs"]
+mod interleave;
 #[path = "guest/payloads.rs"]
 mod payloads;
 #[path = "guest/same.rs"]
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     trials.extend(same::trials());
     trials.extend(hostile::trials());
     trials.extend(slots::trials());
+    trials.extend(interleave::trials());
     if let Some(reason) = &missing {
         eprintln!("guest tests are ignored: {reason}");
         trials = trials

@@ -297,7 +297,14 @@ fn check_flips(good: &Fabric, covered: (u64, u64), flips: &[Flip]) {
             if (hit.0..hit.1).contains(&unit) {
                 assert_eq!(*at(&after, hpa), trapped(*reason), "{name}: unit {unit}");
             } else {
-                assert_eq!(at(&after, hpa), at(&before, hpa), "{name}: unit {unit} is not hit");
+                // A decoder that was cut leads to the same bytes as far as it goes.
+                let (mut left, mut right) = (at(&after, hpa).clone(), at(&before, hpa).clone());
+                for how in [&mut left, &mut right] {
+                    if let How::Direct(direct) = how {
+                        direct.size = 0;
+                    }
+                }
+                assert_eq!(left, right, "{name}: unit {unit} is not hit");
             }
         }
     }

@@ -7,12 +7,15 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use cxl_harness::fabric::Fabric;
 use cxl_harness::guest::boot::{GuestError, LockBy, Options, boot};
 use cxl_harness::machine::Machine;
+use cxl_harness::mapping::{Path, Reason};
 use cxl_harness::report::{Measured, Report, Verdict};
 use cxl_harness::run;
 use cxl_harness::scenario::{Action, Scenario};
-use cxl_harness::trace::{Access, TraceText};
+use cxl_harness::store::{SetRecord, Store};
+use cxl_harness::trace::{Access, TraceText, Walked, WalksText};
 use cxl_harness::{attack, kvm};
 use serde::Serialize;
 
@@ -37,6 +40,9 @@ JSON:
   traffic    reads, writes, dropped, decoders (component, index, reads, writes)
   trace      with --trace: sequence, direction, address, component, register, decoder, value,
              meaning
+  walks      with --trace: before (the register access that came next), direction, hpa, length,
+             paths (the keys of `cxl-harness explain --json`, and bytes), of each access to a window
+             that was decoded by itself
   measured   what varies from run to run
   Addresses, sizes and codes are strings like \"0x1f\"; what does not apply is null.
 
@@ -51,6 +57,8 @@ Examples:
   cxl-harness boot one-device --trace | less
   cxl-harness boot --image mine.elf --then attack --require locked
   cxl-harness boot --lock-by vmm --payload touch
+  cxl-harness boot four-way --mirror off --payload touch --trace
+  cxl-harness boot persistent-interleave --media /var/tmp/cxl --payload touch
   cxl-harness boot machine.toml --json | jq '.decoders[] | select(.locked | not)'";
 
 /// Run the firmware on a scenario's machine and report what it left.
@@ -104,7 +112,17 @@ pub(super) struct Boot {
     #[arg(long, value_name = "ON|OFF", default_value = "on")]
     mirror: Switch,
 
-    /// Print every register access of the firmware, with the names of registers and fields.
+    /// Keep persistent memory in files of this directory, from run to run.
+    ///
+    /// A device's memory is NAME.media, in the order of its own addresses. While an interleaved set
+    /// is committed and mirrored, its bytes are in a file of their own, in the order of host
+    /// addresses. The death of this program at any moment loses no store that the guest had
+    /// finished; after a loss of power the latest may be missing.
+    #[arg(long, value_name = "DIR", conflicts_with = "direct")]
+    media: Option<PathBuf>,
+
+    /// Print every register access of the firmware, with the names of registers and fields, and the
+    /// way of every access to a window that is decoded by itself.
     #[arg(long)]
     trace: bool,
 
@@ -158,6 +176,27 @@ struct Traced<'a> {
     report: &'a Report,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace: Option<Vec<Traceline>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    walks: Option<Vec<Walkline>>,
+}
+
+/// One access to a window.
+#[derive(Serialize)]
+struct Walkline {
+    before: u64,
+    direction: String,
+    hpa: String,
+    length: u64,
+    paths: Vec<Part>,
+}
+
+/// A part of it that has one way.
+#[derive(Serialize)]
+struct Part {
+    bytes: u64,
+    #[serde(flatten)]
+    walk: Option<super::explain::Walk>,
+    reason: Option<&'static str>,
 }
 
 /// One access.
@@ -189,6 +228,7 @@ impl Boot {
             budget: None,
             timeout: 120,
             mirror: Switch::On,
+            media: None,
             trace: false,
             quiet: false,
         }
@@ -199,6 +239,16 @@ impl Boot {
             Ok(machine) => machine,
             Err(error) => return super::fail(&error.to_string()),
         };
+        if let Some(directory) = &self.media {
+            match Store::open(directory).and_then(|store| machine.keep_media(store)) {
+                Ok(recovered) => {
+                    for set in recovered.sets {
+                        super::note(&brought_back(&set));
+                    }
+                }
+                Err(error) => return super::fail(&error.to_string()),
+            }
+        }
         if self.trace {
             machine.recorder_mut().keep();
         }
@@ -210,7 +260,12 @@ impl Boot {
         if self.require == Some(Required::Locked) {
             report.facts.require_locked();
         }
-        let trace = self.trace.then(|| machine.recorder_mut().take());
+        let walks = machine.recorder_mut().take_walks();
+        let trace = self.trace.then(|| (machine.recorder_mut().take(), walks));
+        if self.media.is_some() {
+            // Without power no decoder is committed: the devices' files hold everything.
+            machine.lay_out(&[]);
+        }
         let interrupted = report.measured.as_ref().is_some_and(Measured::interrupted);
         let code = match report.facts.result {
             _ if interrupted => ExitCode::from(super::EXIT_INTERRUPTED),
@@ -283,12 +338,26 @@ impl Boot {
         Report::of_guest(run).ok_or_else(nothing)
     }
 
-    fn output(&self, machine: &Machine, report: &Report, trace: Option<Vec<Access>>) -> String {
+    fn output(
+        &self,
+        machine: &Machine,
+        report: &Report,
+        trace: Option<(Vec<Access>, Vec<Walked>)>,
+    ) -> String {
         if self.json {
+            let (trace, walks) = trace.unzip();
             let trace = trace.map(|trace| trace.iter().map(|a| line(machine, a)).collect());
-            return super::json(&Traced { report, trace });
+            let fabric = machine.fabric();
+            let walks = walks.map(|walks| walks.iter().map(|w| walkline(&fabric, w)).collect());
+            return super::json(&Traced { report, trace, walks });
         }
-        let trace = trace.map(|trace| format!("{}\n", TraceText(machine, &trace)));
+        let trace = trace.map(|(trace, walks)| {
+            let mut text = format!("{}\n", TraceText(machine, &trace));
+            if !walks.is_empty() {
+                text += &format!("{}\n", WalksText(machine, &walks));
+            }
+            text
+        });
         super::styled(&format!("{}{report}", trace.unwrap_or_default()))
     }
 }
@@ -304,6 +373,31 @@ fn line(machine: &Machine, access: &Access) -> Traceline {
         value: format!("{:#010x}", access.value),
         meaning: access.meaning(machine),
     }
+}
+
+fn walkline(fabric: &Fabric, walked: &Walked) -> Walkline {
+    let part = |(bytes, way): &(u64, Result<Path, Reason>)| Part {
+        bytes: *bytes,
+        walk: way.as_ref().ok().map(|path| super::explain::walk(fabric, path)),
+        reason: way.as_ref().err().map(|reason| reason.name()),
+    };
+    Walkline {
+        before: walked.before,
+        direction: walked.direction.to_string(),
+        hpa: walked.hpa.to_string(),
+        length: walked.length,
+        paths: walked.parts.iter().map(part).collect(),
+    }
+}
+
+/// A set that the last run left in the order of host addresses.
+fn brought_back(set: &SetRecord) -> String {
+    let members: Vec<&str> = set.members.iter().map(|(name, _)| name.as_str()).collect();
+    format!(
+        "the last run ended with {} in a set, {}; their memory was brought back to them",
+        members.join(", "),
+        set.layout.interleave()
+    )
 }
 
 /// What would happen in a guest and does not in a direct run, by name.

@@ -78,7 +78,7 @@ struct Explained {
 }
 
 #[derive(Serialize)]
-struct Walk {
+pub(super) struct Walk {
     hpa: String,
     window: String,
     way: u32,
@@ -173,7 +173,7 @@ impl Explain {
     }
 }
 
-fn walk(fabric: &Fabric, path: &Path) -> Walk {
+pub(super) fn walk(fabric: &Fabric, path: &Path) -> Walk {
     let component = |at: At| match at {
         At::Bridge(index) => fabric.bridges.get(index).map(|bridge| bridge.name.clone()),
         At::Switch(index) => fabric.switches.get(index).map(|switch| switch.name.clone()),

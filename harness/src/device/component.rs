@@ -359,7 +359,8 @@ impl ComponentBlock {
             }
         }
         if reset == Reset::Cold {
-            self.vendor.forget(self.vendor.size());
+            // Anonymous memory can always be given back.
+            let _ = self.vendor.forget(0..self.vendor.size());
         }
     }
 }

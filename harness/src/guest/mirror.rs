@@ -11,7 +11,7 @@ use cxl_regs::{Hpa, Span};
 
 use crate::backing::Backing;
 use crate::kvm::Slot;
-use crate::machine::{Machine, PAGE};
+use crate::machine::{Machine, PAGE, SetShape, Unlaid};
 use crate::mapping::{Direct, How, Mapping, mappings};
 
 /// What bounds the mirror besides the registers.
@@ -32,8 +32,8 @@ pub struct Limits {
 pub enum Unmirrored {
     /// Mirroring is switched off.
     Off,
-    /// The range is interleaved.
-    Interleaved,
+    /// The range is interleaved, and its memory is not in the order of host addresses.
+    NotInOrder(Option<Unlaid>),
     /// It would exceed the bytes that may be mirrored.
     Budget,
     /// There are no more slots.
@@ -54,7 +54,8 @@ impl std::fmt::Display for Unmirrored {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Off => "mirroring is off",
-            Self::Interleaved => "interleaved ranges are decoded access by access",
+            Self::NotInOrder(None) => "its memory is not in the order of host addresses",
+            Self::NotInOrder(Some(why)) => return why.fmt(f),
             Self::Budget => "the mirror's memory budget is used up",
             Self::Slots => "all memory slots are taken",
             Self::AddressWidth => "the guest cannot address it",
@@ -77,46 +78,79 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// The mirror that a machine's registers ask for.
+    /// The mirror that a machine's registers ask for, with the memory of its sets as it lies now.
     pub fn of(machine: &Machine, limits: &Limits) -> Self {
-        let mut mirror = Self { mappings: mappings(&machine.fabric()), ..Self::default() };
-        let mut left = limits.bytes;
-        for (index, mapping) in mirror.mappings.iter().enumerate() {
-            match slot(machine, mapping, limits, left, mirror.slots.len()) {
-                Some(Ok(slot)) => {
-                    left -= slot.size;
-                    mirror.slots.push(slot);
-                }
-                Some(Err(why)) => mirror.unmirrored.push((index, why)),
-                None => {}
+        let mappings = mappings(&machine.fabric());
+        let mut mirror = Self::default();
+        for (index, direct, chosen) in choose(machine, &mappings, limits) {
+            match chosen.and_then(|pages| media_slot(machine, direct, pages)) {
+                Ok(slot) => mirror.slots.push(slot),
+                Err(why) => mirror.unmirrored.push((index, why)),
             }
         }
-        mirror
+        Self { mappings, ..mirror }
+    }
+
+    /// The same, and the memory of each set that is mirrored is brought into the order of host
+    /// addresses first; that of all others is brought back. The guest must not run meanwhile, and
+    /// has to get the slots before it runs again.
+    pub fn follow(machine: &mut Machine, limits: &Limits) -> Self {
+        let mappings = mappings(&machine.fabric());
+        let chosen = choose(machine, &mappings, limits);
+        let sets = chosen.into_iter().filter_map(|(_, direct, pages)| {
+            pages.ok()?;
+            SetShape::of(direct)
+        });
+        // A set may be mirrored in several parts.
+        let mut wanted: Vec<SetShape> = Vec::new();
+        for set in sets {
+            if !wanted.contains(&set) {
+                wanted.push(set);
+            }
+        }
+        machine.lay_out(&wanted);
+        Self::of(machine, limits)
     }
 }
 
-/// The slot of one mapping; `None` for one that is not direct.
-fn slot(
+/// Every direct range by its index, with the pages of it that there is to be a slot for.
+fn choose<'m>(
     machine: &Machine,
-    mapping: &Mapping,
+    mappings: &'m [Mapping],
+    limits: &Limits,
+) -> Vec<(usize, &'m Direct, Result<Span, Unmirrored>)> {
+    let (mut left, mut used) = (limits.bytes, 0);
+    let mut chosen = Vec::new();
+    for (index, mapping) in mappings.iter().enumerate() {
+        let (How::Direct(direct), Some(span)) = (&mapping.how, mapping.span()) else { continue };
+        let pages = pages_for(machine, span, limits, left, used);
+        if let Ok(pages) = pages {
+            left -= pages.size();
+            used += 1;
+        }
+        chosen.push((index, direct, pages));
+    }
+    chosen
+}
+
+fn pages_for(
+    machine: &Machine,
+    span: Span,
     limits: &Limits,
     left: u64,
     used: usize,
-) -> Option<Result<Slot, Unmirrored>> {
-    let How::Direct(direct) = &mapping.how else { return None };
-    let span = mapping.span()?;
-    let Some(pages) = whole_pages(span) else { return Some(Err(Unmirrored::NoPage)) };
+) -> Result<Span, Unmirrored> {
+    let pages = whole_pages(span).ok_or(Unmirrored::NoPage)?;
     let reachable = span.last().0.checked_shr(limits.address_bits.into()).unwrap_or(0) == 0;
     let overlapped = machine.map().fixed().any(|fixed| fixed.overlaps(span));
-    Some(match direct.members.as_slice() {
-        _ if !limits.enabled => Err(Unmirrored::Off),
-        _ if overlapped => Err(Unmirrored::Overlapped),
-        [_] if !reachable => Err(Unmirrored::AddressWidth),
-        [_] if pages.size() > left => Err(Unmirrored::Budget),
-        [_] if used >= limits.slots => Err(Unmirrored::Slots),
-        [_] => media_slot(machine, direct, pages).ok_or(Unmirrored::NoMemory),
-        _ => Err(Unmirrored::Interleaved),
-    })
+    match () {
+        () if !limits.enabled => Err(Unmirrored::Off),
+        () if overlapped => Err(Unmirrored::Overlapped),
+        () if !reachable => Err(Unmirrored::AddressWidth),
+        () if pages.size() > left => Err(Unmirrored::Budget),
+        () if used >= limits.slots => Err(Unmirrored::Slots),
+        () => Ok(pages),
+    }
 }
 
 /// The whole pages of a range. Decoders start and end at multiples of 256 MiB, but a window that
@@ -127,10 +161,23 @@ fn whole_pages(span: Span) -> Option<Span> {
     Span::new(Hpa(base), end.checked_sub(base)?).ok()
 }
 
-fn media_slot(machine: &Machine, direct: &Direct, span: Span) -> Option<Slot> {
-    let (member, dpa) = direct.locate(span.base())?;
-    let endpoint = machine.endpoint(member.device)?;
-    slot_of(endpoint.media.backing(), span, dpa.0)
+fn media_slot(machine: &Machine, direct: &Direct, span: Span) -> Result<Slot, Unmirrored> {
+    if let Some(shape) = SetShape::of(direct) {
+        let set = machine.set_memory(&shape);
+        let set = set.ok_or_else(|| Unmirrored::NotInOrder(machine.unlaid(&shape)))?;
+        let offset = span.base().0 - direct.base.0;
+        return slot_of(&set.memory, span, offset).ok_or(Unmirrored::NoMemory);
+    }
+    let place = direct
+        .locate(span.base())
+        .and_then(|(member, dpa)| Some((&machine.endpoint(member.device)?.media, dpa)));
+    let (media, dpa) = place.ok_or(Unmirrored::NoMemory)?;
+    // A set that could not be brought back may still have it.
+    let lent = media.is_lent(&(dpa.0..dpa.0.saturating_add(span.size())));
+    let taken = Unmirrored::NotInOrder(Some(Unlaid::Taken));
+    let why = if lent { taken } else { Unmirrored::NoMemory };
+    let share = media.in_order(dpa, span.size()).ok_or(why)?;
+    slot_of(&share.memory, span, share.start).ok_or(Unmirrored::NoMemory)
 }
 
 fn slot_of(memory: &Backing, span: Span, offset: u64) -> Option<Slot> {

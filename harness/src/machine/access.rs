@@ -4,12 +4,14 @@
 //! whether or not it reaches anything.
 
 use cxl_firmware::mmio::Mmio;
+use cxl_regs::Hpa;
 
 use super::{Machine, Target};
 use crate::backing::Backing;
 use crate::device::{Effect, Name};
+use crate::mapping::walks;
 use crate::scenario::Place;
-use crate::trace::{Access, Direction};
+use crate::trace::{Access, Direction, Walked};
 
 impl Machine {
     /// Reads any bytes. Registers answer aligned dwords (configuration space also parts of one,
@@ -18,7 +20,10 @@ impl Machine {
         self.clock.tick();
         bytes.fill(0xFF);
         match self.target(address) {
-            Some(Target::Window) => self.load(address, bytes),
+            Some(Target::Window) => {
+                self.walk(Direction::Read, address, bytes.len());
+                self.load(address, bytes);
+            }
             Some(Target::VendorMemory { device, offset }) => {
                 if let Some((memory, at)) = self.vendor_memory(device, offset) {
                     // What passes its end stays all-ones.
@@ -45,7 +50,10 @@ impl Machine {
     pub fn write_bytes(&mut self, address: u64, bytes: &[u8]) {
         self.clock.tick();
         match self.target(address) {
-            Some(Target::Window) => self.store(address, bytes),
+            Some(Target::Window) => {
+                self.walk(Direction::Write, address, bytes.len());
+                self.store(address, bytes);
+            }
             Some(Target::VendorMemory { device, offset }) => {
                 if let Some((memory, at)) = self.vendor_memory(device, offset) {
                     // What passes its end is dropped.
@@ -71,6 +79,15 @@ impl Machine {
                     rest = behind;
                 }
             }
+        }
+    }
+
+    /// Notes the way of an access to a window, if anybody wants to know.
+    fn walk(&mut self, direction: Direction, address: u64, length: usize) {
+        if self.recorder.keeps() {
+            let (hpa, length) = (Hpa(address), length as u64);
+            let parts = walks(&self.fabric(), hpa, length);
+            self.recorder.walked(Walked { before: 0, direction, hpa, length, parts });
         }
     }
 

@@ -22,6 +22,10 @@ pub struct MappingsText<'f>(pub &'f Fabric, pub &'f [Mapping]);
 #[derive(Clone, Copy)]
 pub struct PathText<'f>(pub &'f Fabric, pub &'f Path);
 
+/// A walk in one line: what it passes and which way it takes there.
+#[derive(Clone, Copy)]
+pub struct StepsText<'f>(pub &'f Fabric, pub &'f Path);
+
 /// A component's name; its index if the fabric has no such component.
 struct Name<'f>(&'f Fabric, At);
 
@@ -259,6 +263,23 @@ impl Display for PathText<'_> {
         fact(f, "device offset", address(dpa_offset), meaning)?;
         let meaning = format!("skips and lower decoders {base} + {dpa_offset:#x}, {partition}");
         fact(f, "DPA", address(dpa.0), meaning)
+    }
+}
+
+impl Display for StepsText<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self(fabric, path) = *self;
+        write!(f, "{} way {}", window_name(fabric, path.window), path.root_way)?;
+        for Hop { at, decoder, way, port } in &path.hops {
+            write!(f, " > {}", Name(fabric, *at))?;
+            match decoder {
+                Some((index, _)) => write!(f, " decoder {index} way {way}")?,
+                None => f.write_str(" passes through")?,
+            }
+            write!(f, " > {}", port_name(fabric, *port))?;
+        }
+        let Endpoint { device, index, .. } = path.endpoint;
+        write!(f, " > {} decoder {index} > DPA {}", Name(fabric, At::Device(device)), path.dpa)
     }
 }
 

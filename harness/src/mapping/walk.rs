@@ -9,7 +9,8 @@
 
 use cxl_regs::hdm::DecoderImage;
 use cxl_regs::{
-    Component, DecodeError, Decoder, Dpa, Hpa, Interleave, Route, Selector, Span, Targets,
+    Component, DecodeError, Decoder, Dpa, Granularity, Hpa, Interleave, Route, Selector, Span,
+    Targets,
 };
 
 use super::{At, Reason, placed, usable};
@@ -119,6 +120,33 @@ pub fn resolve(fabric: &Fabric, hpa: Hpa) -> Result<Path, Reason> {
         }
     }
     Err(Reason::SwitchLevels { at: At::from(parent) })
+}
+
+/// Follows a range: the walk of each part that leads to one run of one device's memory, with its
+/// length, or of each part that leads nowhere for one reason.
+pub fn walks(fabric: &Fabric, hpa: Hpa, length: u64) -> Vec<(u64, Result<Path, Reason>)> {
+    /// What stays within one of these has one owner.
+    const FINEST: u64 = Granularity::B256.bytes();
+    let mut found: Vec<(u64, Result<Path, Reason>)> = Vec::new();
+    let mut done = 0;
+    while let Some(at) = hpa.0.checked_add(done).filter(|_| done < length) {
+        let part = (FINEST - at % FINEST).min(length - done);
+        let way = resolve(fabric, Hpa(at));
+        done += part;
+        let goes_on = |(run, before): &&mut (u64, Result<Path, Reason>)| match (before, &way) {
+            (Ok(before), Ok(way)) => {
+                let end = before.dpa.0.checked_add(*run);
+                before.endpoint == way.endpoint && end == Some(way.dpa.0)
+            }
+            (Err(before), Err(why)) => before == why,
+            _ => false,
+        };
+        match found.last_mut().filter(goes_on) {
+            Some((run, _)) => *run += part,
+            None => found.push((part, way)),
+        }
+    }
+    found
 }
 
 /// Every host address that leads to a byte of a device, in order: at most one for each position of

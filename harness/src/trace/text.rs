@@ -8,8 +8,9 @@ use std::fmt::{self, Display, Formatter};
 use cxl_regs::Component;
 use cxl_regs::access::{Class, Features, Spec};
 
-use super::{Access, Direction};
+use super::{Access, Direction, Walked};
 use crate::machine::Machine;
+use crate::mapping::{ReasonText, StepsText};
 use crate::scenario::Place;
 
 /// Prints accesses of a machine.
@@ -31,6 +32,33 @@ impl Display for TraceText<'_> {
             let name = place.map_or("nobody", |place| machine.name(place));
             write!(f, "  {sequence:<6}{address:#010x}  {name:<width$}  {arrow} {value:#010x}")?;
             writeln!(f, "  {}", access.meaning(machine))?;
+        }
+        Ok(())
+    }
+}
+
+/// Prints the walks of accesses to windows.
+#[derive(Clone, Copy)]
+pub struct WalksText<'m>(pub &'m Machine, pub &'m [Walked]);
+
+impl Display for WalksText<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self(machine, walked) = *self;
+        let fabric = machine.fabric();
+        writeln!(f, "trace of {} accesses to windows, decoded one by one", walked.len())?;
+        for Walked { before, direction, hpa, length, parts } in walked {
+            write!(f, "  before {before:<6}{direction:<5}  {hpa}  {length} bytes")?;
+            for (run, way) in parts {
+                // Most accesses have one part, and need not be told how long it is.
+                if parts.len() > 1 {
+                    write!(f, "\n    {run} bytes")?;
+                }
+                match way {
+                    Ok(path) => write!(f, "  {}", StepsText(&fabric, path))?,
+                    Err(reason) => write!(f, "  nowhere: {}", ReasonText(&fabric, *reason))?,
+                }
+            }
+            writeln!(f)?;
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ mod memory;
 mod path;
 mod program;
 mod recreate;
+mod regrain;
 mod trial;
 mod widths;
 
@@ -51,6 +52,7 @@ fn one(
         "xsavec" => trial::run(Instruction::Save, hw, room, checks),
         "jump" => trial::run(Instruction::Jump, hw, room, checks),
         "recreate" => recreate::recreate(hw, room, platform, checks),
+        "regrain" => regrain::regrain(hw, room, checks),
         "program" => program::program(hw, room, platform, checks),
         "bars" => bars::bars(hw, room, platform, checks),
         "widths" => widths::widths(hw, room, checks),
@@ -59,6 +61,7 @@ fn one(
         "dma" => dma::dma(hw, room, platform, checks),
         "count" => count(),
         "cost" => bench::cost(hw, room),
+        "sweep" => bench::sweep_alone(hw, room, checks),
         _ => checks.refuse(format_args!("there is no payload \"{name}\"")),
     }
 }

@@ -36,6 +36,14 @@ pub(super) fn run(hw: &mut Hardware, room: &Room, checks: &mut Checks) {
     pairs(PAIRS, Figure::FirstTouch, window, ram, first_touch);
 }
 
+/// The sweep of the first region against RAM, and nothing else.
+pub(super) fn sweep_alone(hw: &mut Hardware, room: &Room, checks: &mut Checks) {
+    match Ranges::prepare(hw, room) {
+        Some(Ranges { window, ram, .. }) => pairs(PAIRS, Figure::Sweep, window, ram, sweep),
+        None => checks.refuse(format_args!("no region to measure in")),
+    }
+}
+
 /// A first look at what an access costs; nothing where there is no memory to look at.
 pub(super) fn cost(hw: &mut Hardware, room: &Room) {
     if let Some(Ranges { window, behind, ram }) = Ranges::prepare(hw, room) {

@@ -4,8 +4,8 @@
 //! no decoder ever leads to one that is not there.
 
 use cxl_firmware::DecoderRegisters;
-use cxl_regs::Span;
 use cxl_regs::hdm::{Control, DecoderImage};
+use cxl_regs::{Granularity, Interleave, Span, Ways};
 use heapless::Vec;
 
 use crate::Room;
@@ -38,6 +38,27 @@ impl RegionPath {
             }
         }
         Some(Self { span: region.span, window: region.window, decoders })
+    }
+
+    /// Ways and granularity, if they are the same on every level that interleaves: a bridge below a
+    /// window of one way, and the devices.
+    pub(super) fn one_level(&self) -> Option<Interleave> {
+        let set = |image: &DecoderImage| {
+            let ways = Ways::decode(image.control().ways()).ok()?;
+            let granularity = Granularity::decode(image.control().granularity().into()).ok()?;
+            Some(Interleave::new(ways, granularity))
+        };
+        let mut sets = self.decoders.iter().map(|(_, image)| set(image));
+        let first = sets.next()??;
+        (first.ways != Ways::One && sets.all(|set| set == Some(first))).then_some(first)
+    }
+
+    /// Another granularity on all levels, for when the region is opened next.
+    pub(super) fn set_granularity(&mut self, granularity: Granularity) {
+        for (_, image) in &mut self.decoders {
+            let control = image.control().with_granularity(granularity.encode());
+            *image = image.with_control(control);
+        }
     }
 
     /// Takes every commit back; how many decoders are committed all the same.

@@ -1,0 +1,616 @@
+//! Persistent media in files: a directory that one machine at a time keeps its persistent memory in.
+//!
+//! ```text
+//! NAME.media             a device's persistent memory, in the order of DPA
+//! NAME@DPA.set           a set that is laid out, in the order of host addresses; named after its
+//!                        first member
+//! *.new                  being created; worth nothing
+//! lock                   held by the machine that uses the directory
+//! ```
+//!
+//! A file has a header in its first 4 KiB, and bytes from 2 MiB on; both kinds are as sparse as what
+//! they hold. A set's header says what state it is in, in eight bytes that are written at once:
+//!
+//! 1. `gather..`: the members' files hold the bytes, the set's file is a copy in the making. Whoever
+//!    finds it deletes it.
+//! 2. `in order`: the set's file holds the bytes, what the members' files have there is worth nothing.
+//!    Whoever finds it copies all of it to the members' files, and then deletes it.
+//! 3. The set's file is gone: the members' files hold the bytes.
+//!
+//! Each step can be repeated from its beginning, and a guest stores nothing during a move, so that
+//! the death of the process at any moment, in a move or not, loses no store that had finished: pages
+//! of a shared mapping belong to the kernel.
+//!
+//! The loss of power is another matter. Every move is written to the disk before the state says so,
+//! so it does not make a mixture of what the disk had; but when stores of the guest reach the disk is
+//! up to the host, and the latest may be lost.
+//!
+//! **Invariant**: of a byte that two files have, exactly one is the truth at any moment, and the
+//! headers alone say which.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cxl_regs::{Granularity, Hpa, Interleave, Selector, Ways};
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::backing::Backing;
+use crate::set::Layout;
+
+const MEDIA_MAGIC: [u8; 8] = *b"CXLMEDIA";
+const SET_MAGIC: [u8; 8] = *b"CXL-SET\0";
+const VERSION: u32 = 1;
+/// Where the bytes start: huge pages of a file system that has them line up.
+const BYTES_AT: u64 = 2 << 20;
+/// The longest name of a device.
+const NAME: usize = 64;
+const MOST_MEMBERS: usize = 16;
+
+/// What a set's file is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// A copy in the making: nothing.
+    Gathering,
+    /// It holds the set's bytes.
+    InOrder,
+}
+
+impl State {
+    const ALL: [Self; 2] = [Self::Gathering, Self::InOrder];
+
+    const fn code(self) -> [u8; 8] {
+        match self {
+            Self::Gathering => *b"gather..",
+            Self::InOrder => *b"in order",
+        }
+    }
+}
+
+/// The header of a device's file.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
+#[repr(C)]
+struct MediaHeader {
+    magic: [u8; 8],
+    version: U32,
+    reserved: U32,
+    check: U64,
+    size: U64,
+    serial: U64,
+    name: [u8; NAME],
+}
+
+/// The header of a set's file.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
+#[repr(C)]
+struct SetHeader {
+    magic: [u8; 8],
+    version: U32,
+    ways: u8,
+    granularity: u8,
+    members: u8,
+    reserved: u8,
+    /// Of everything but itself and the state.
+    check: U64,
+    state: [u8; 8],
+    base: U64,
+    size: U64,
+    maps: [U64; Selector::MAX_MAPS],
+    member: [MemberHeader; MOST_MEMBERS],
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
+#[repr(C)]
+struct MemberHeader {
+    name: [u8; NAME],
+    /// Counted from the start of the persistent partition.
+    at: U64,
+}
+
+const STATE_AT: u64 = std::mem::offset_of!(SetHeader, state) as u64;
+
+/// What a set's file says of itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SetRecord {
+    /// How it is laid out.
+    pub layout: Layout,
+    /// The members by position: a device, and where in its persistent memory the share starts.
+    pub members: Vec<(String, u64)>,
+}
+
+/// Why a directory cannot be used.
+#[derive(Debug)]
+pub enum StoreError {
+    /// The host refused something.
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What it said.
+        error: io::Error,
+    },
+    /// Another machine uses it now.
+    Busy {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The file is of another kind, or of nobody's.
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it should start with.
+        expected: &'static str,
+        /// What it starts with.
+        found: Vec<u8>,
+    },
+    /// The file has a format that this program does not know.
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// The format.
+        found: u32,
+    },
+    /// The file is shorter or longer than it says.
+    Length {
+        /// The file.
+        path: PathBuf,
+        /// Bytes by its header, or needed for one.
+        expected: u64,
+        /// Bytes.
+        found: u64,
+    },
+    /// The header is not what was written.
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What about it.
+        what: &'static str,
+    },
+    /// The file was made for another device.
+    OtherDevice {
+        /// The file.
+        path: PathBuf,
+        /// What of the device.
+        what: &'static str,
+        /// The device's.
+        expected: String,
+        /// The file's.
+        found: String,
+    },
+    /// A member of a set is no device of this machine, or has not so much persistent memory.
+    NoSuchMember {
+        /// The set's file.
+        path: PathBuf,
+        /// The device.
+        member: String,
+        /// Where its share ends.
+        end: u64,
+        /// Bytes that it has; `None`: there is no such device.
+        have: Option<u64>,
+    },
+    /// Two sets have the same bytes of a device.
+    Overlap {
+        /// One set's file.
+        path: PathBuf,
+        /// The other's.
+        other: PathBuf,
+        /// The device.
+        member: String,
+    },
+    /// The name does not fit a header.
+    LongName {
+        /// The device.
+        device: String,
+    },
+}
+
+impl std::fmt::Display for StoreError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io { path, error } => write!(f, "{}: {error}", path.display()),
+            Self::Busy { path } => {
+                write!(f, "{}: another machine uses this directory now", path.display())
+            }
+            Self::Foreign { path, expected, found } => write!(
+                f,
+                "{}: expected a file that starts with \"{expected}\", found \"{}\"",
+                path.display(),
+                found.escape_ascii()
+            ),
+            Self::Version { path, found } => {
+                write!(f, "{}: format {found}; this program knows format {VERSION}", path.display())
+            }
+            Self::Length { path, expected, found } => {
+                write!(f, "{}: expected {expected} bytes, found {found}", path.display())
+            }
+            Self::Damaged { path, what } => {
+                write!(f, "{}: the header is damaged: {what}", path.display())
+            }
+            Self::OtherDevice { path, what, expected, found } => write!(
+                f,
+                "{}: it belongs to another device: expected {what} {expected}, found {found}",
+                path.display()
+            ),
+            Self::NoSuchMember { path, member, end, have: Some(have) } => write!(
+                f,
+                "{}: it has the bytes of {member} up to {end:#x}; the device has {have:#x} of \
+                 persistent memory",
+                path.display()
+            ),
+            Self::NoSuchMember { path, member, have: None, .. } => write!(
+                f,
+                "{}: it has bytes of {member}, a device that this machine does not have; start \
+                 the machine that has it, to bring them back",
+                path.display()
+            ),
+            Self::Overlap { path, other, member } => write!(
+                f,
+                "{}: it has bytes of {member} that {} has too",
+                path.display(),
+                other.display()
+            ),
+            Self::LongName { device } => {
+                write!(f, "{device}: a device's name has to fit {NAME} bytes to have a file")
+            }
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+/// A directory of media.
+#[derive(Debug)]
+pub struct Store {
+    directory: PathBuf,
+    /// Keeps others out for as long as it is open.
+    _lock: File,
+    /// Changes that may still be made; for tests that stop the machine between any two of them.
+    left: AtomicU64,
+}
+
+/// A set's file that was found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) path: PathBuf,
+    pub(crate) record: SetRecord,
+}
+
+/// A set's file that is open.
+#[derive(Clone, Debug)]
+pub(crate) struct SetFile {
+    path: PathBuf,
+    file: Arc<File>,
+}
+
+impl Store {
+    /// The directory, which is created if need be, for this machine alone.
+    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |error| StoreError::Io { path, error }
+        };
+        fs::create_dir_all(directory).map_err(at(directory))?;
+        let path = directory.join("lock");
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let lock = lock.map_err(at(&path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(StoreError::Busy { path: directory.to_owned() });
+            }
+            Err(fs::TryLockError::Error(error)) => return Err(at(&path)(error)),
+        }
+        let left = AtomicU64::new(u64::MAX);
+        Ok(Self { directory: directory.to_owned(), _lock: lock, left })
+    }
+
+    /// Where it is.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Makes every change after so many fail, as if the process had died there. For tests.
+    pub fn stop_after(&self, changes: u64) {
+        self.left.store(changes, Ordering::Relaxed);
+    }
+
+    /// Changes that may still be made; [`u64::MAX`] less those that were.
+    pub fn changes_left(&self) -> u64 {
+        self.left.load(Ordering::Relaxed)
+    }
+
+    /// To be called before each change of a file.
+    pub(crate) fn step(&self) -> io::Result<()> {
+        let take = |left: u64| left.checked_sub(1);
+        let taken = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        taken.map(|_| ()).map_err(|_| io::Error::other("stopped"))
+    }
+
+    /// A device's persistent memory; a new file is all zeroes.
+    pub(crate) fn device(&self, name: &str, serial: u64, size: u64) -> Result<Backing, StoreError> {
+        let long = || StoreError::LongName { device: name.to_owned() };
+        let mut header = MediaHeader {
+            magic: MEDIA_MAGIC,
+            version: U32::new(VERSION),
+            reserved: U32::ZERO,
+            check: U64::ZERO,
+            size: U64::new(size),
+            serial: U64::new(serial),
+            name: padded(name).ok_or_else(long)?,
+        };
+        header.check = U64::new(check(header.as_bytes()));
+        let path = self.directory.join(format!("{}.media", file_name(name)));
+        let io = |error| StoreError::Io { path: path.clone(), error };
+        if !path.try_exists().map_err(io)? {
+            let new = self.create(&path, header.as_bytes(), size).map_err(io)?;
+            new.sync_all().and_then(|()| self.sync_directory()).map_err(io)?;
+        }
+        let file = OpenOptions::new().read(true).write(true).open(&path).map_err(io)?;
+        let found: MediaHeader = read_header(&path, &file, MEDIA_MAGIC, "CXLMEDIA")?;
+        version(&path, found.version)?;
+        if found.check.get() != check(MediaHeader { check: U64::ZERO, ..found }.as_bytes()) {
+            return Err(StoreError::Damaged { path, what: "its checksum does not fit" });
+        }
+        length(&path, &file, found.size.get())?;
+        let other = |what, expected: String, found| {
+            Err(StoreError::OtherDevice { path: path.clone(), what, expected, found })
+        };
+        if found.name != header.name {
+            return other("name", name.to_owned(), text(&found.name));
+        }
+        if found.serial != header.serial {
+            return other("serial number", format!("{serial:#x}"), format!("{:#x}", found.serial));
+        }
+        if found.size != header.size {
+            return other("size", format!("{size:#x}"), format!("{:#x}", found.size));
+        }
+        Backing::of_file(file, BYTES_AT, size).map_err(io)
+    }
+
+    /// A file with a header and `size` bytes of zeroes, whole or not there at all.
+    fn create(&self, path: &Path, header: &[u8], size: u64) -> io::Result<File> {
+        let mut new = path.as_os_str().to_owned();
+        new.push(".new");
+        self.step()?;
+        let file =
+            OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&new)?;
+        self.step()?;
+        file.write_all_at(header, 0)?;
+        self.step()?;
+        file.set_len(BYTES_AT.checked_add(size).ok_or(ErrorKind::FileTooLarge)?)?;
+        self.step()?;
+        fs::rename(&new, path)?;
+        Ok(file)
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        File::open(&self.directory)?.sync_all()
+    }
+
+    /// Deletes what was never finished and returns every set that holds bytes, in order of name.
+    pub(crate) fn recover(&self) -> Result<Vec<Found>, StoreError> {
+        let io = |path: &Path, error| StoreError::Io { path: path.to_owned(), error };
+        let directory = &self.directory;
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(directory).map_err(|error| io(directory, error))? {
+            paths.push(entry.map_err(|error| io(directory, error))?.path());
+        }
+        paths.sort_unstable();
+        let mut found = Vec::new();
+        for path in paths {
+            let kind = path.extension().and_then(|extension| extension.to_str());
+            let worthless = match kind {
+                Some("new") => true,
+                Some("set") => {
+                    let file = File::open(&path).map_err(|error| io(&path, error))?;
+                    match read_set(&path, &file)? {
+                        (State::Gathering, _) => true,
+                        (State::InOrder, record) => {
+                            found.push(Found { path: path.clone(), record });
+                            false
+                        }
+                    }
+                }
+                _ => false,
+            };
+            if worthless {
+                self.step().map_err(|error| io(&path, error))?;
+                fs::remove_file(&path).map_err(|error| io(&path, error))?;
+            }
+        }
+        for (index, one) in found.iter().enumerate() {
+            for other in found.iter().skip(index + 1) {
+                if let Some(member) = one.record.overlap(&other.record) {
+                    let (path, other) = (other.path.clone(), one.path.clone());
+                    return Err(StoreError::Overlap { path, other, member });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// A file for a set, in state [`State::Gathering`].
+    pub(crate) fn create_set(&self, record: &SetRecord) -> io::Result<(SetFile, Backing)> {
+        let header = record.header(State::Gathering).ok_or(ErrorKind::InvalidFilename)?;
+        let first = record.members.first().ok_or(ErrorKind::InvalidInput)?;
+        let path = self.directory.join(format!("{}@{:#x}.set", file_name(&first.0), first.1));
+        let file = self.create(&path, header.as_bytes(), record.layout.size())?;
+        let memory = Backing::of_file(file.try_clone()?, BYTES_AT, record.layout.size())?;
+        Ok((SetFile { path, file: Arc::new(file) }, memory))
+    }
+
+    /// A set's file that was found.
+    pub(crate) fn open_set(&self, found: &Found) -> io::Result<(SetFile, Backing)> {
+        let file = OpenOptions::new().read(true).write(true).open(&found.path)?;
+        let memory = Backing::of_file(file.try_clone()?, BYTES_AT, found.record.layout.size())?;
+        Ok((SetFile { path: found.path.clone(), file: Arc::new(file) }, memory))
+    }
+
+    /// From now on the set's file holds the set's bytes.
+    pub(crate) fn put_in_order(&self, set: &SetFile, memory: &Backing) -> io::Result<()> {
+        memory.sync()?;
+        self.sync_directory()?;
+        self.step()?;
+        set.file.write_all_at(&State::InOrder.code(), STATE_AT)?;
+        set.file.sync_data()
+    }
+
+    /// From now on the members' files hold the set's bytes, or still do.
+    pub(crate) fn remove(&self, set: &SetFile) -> io::Result<()> {
+        self.step()?;
+        fs::remove_file(&set.path)?;
+        self.sync_directory()
+    }
+}
+
+impl SetRecord {
+    fn header(&self, state: State) -> Option<SetHeader> {
+        let Self { layout, members } = self;
+        let Interleave { ways, granularity } = layout.interleave();
+        let mut member = [MemberHeader { name: [0; NAME], at: U64::ZERO }; MOST_MEMBERS];
+        for (to, (name, at)) in member.iter_mut().zip(members) {
+            *to = MemberHeader { name: padded(name)?, at: U64::new(*at) };
+        }
+        let mut header = SetHeader {
+            magic: SET_MAGIC,
+            version: U32::new(VERSION),
+            ways: ways.encode(),
+            granularity: granularity.encode(),
+            members: members.len().try_into().ok().filter(|&n: &u8| n <= MOST_MEMBERS as u8)?,
+            reserved: 0,
+            check: U64::ZERO,
+            state: state.code(),
+            base: U64::new(layout.base().0),
+            size: U64::new(layout.size()),
+            maps: layout.maps().map(U64::new),
+            member,
+        };
+        header.check = U64::new(header.sum());
+        Some(header)
+    }
+
+    /// A device of which both have the same bytes.
+    fn overlap(&self, other: &Self) -> Option<String> {
+        let (mine, theirs) = (self.layout.share(), other.layout.share());
+        let overlaps = |(name, at): &&(String, u64)| {
+            other.members.iter().any(|(other, from)| {
+                other == name
+                    && *at < from.saturating_add(theirs)
+                    && *from < at.saturating_add(mine)
+            })
+        };
+        self.members.iter().find(overlaps).map(|(name, _)| name.clone())
+    }
+}
+
+impl SetHeader {
+    fn sum(&self) -> u64 {
+        check(Self { check: U64::ZERO, state: [0; 8], ..*self }.as_bytes())
+    }
+}
+
+fn read_header<T: FromBytes>(
+    path: &Path,
+    file: &File,
+    magic: [u8; 8],
+    expected: &'static str,
+) -> Result<T, StoreError> {
+    let mut bytes = vec![0; size_of::<T>()];
+    let mut have = 0;
+    while let Some(rest) = bytes.get_mut(have..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, have as u64) {
+            Ok(0) => break,
+            Ok(count) => have += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(StoreError::Io { path: path.to_owned(), error }),
+        }
+    }
+    let start = bytes.get(..have.min(magic.len())).unwrap_or_default();
+    if start != magic {
+        return Err(StoreError::Foreign { path: path.to_owned(), expected, found: start.to_vec() });
+    }
+    match T::read_from_bytes(&bytes) {
+        Ok(header) if have == bytes.len() => Ok(header),
+        _ => Err(StoreError::Length {
+            path: path.to_owned(),
+            expected: BYTES_AT,
+            found: have as u64,
+        }),
+    }
+}
+
+fn version(path: &Path, found: U32) -> Result<(), StoreError> {
+    match found.get() {
+        VERSION => Ok(()),
+        found => Err(StoreError::Version { path: path.to_owned(), found }),
+    }
+}
+
+fn length(path: &Path, file: &File, size: u64) -> Result<(), StoreError> {
+    let path = path.to_owned();
+    let found = match file.metadata() {
+        Ok(facts) => facts.len(),
+        Err(error) => return Err(StoreError::Io { path, error }),
+    };
+    let expected = BYTES_AT.saturating_add(size);
+    if found == expected { Ok(()) } else { Err(StoreError::Length { path, expected, found }) }
+}
+
+fn read_set(path: &Path, file: &File) -> Result<(State, SetRecord), StoreError> {
+    let header: SetHeader = read_header(path, file, SET_MAGIC, "CXL-SET\\x00")?;
+    version(path, header.version)?;
+    let damaged = |what| StoreError::Damaged { path: path.to_owned(), what };
+    if header.check.get() != header.sum() {
+        return Err(damaged("its checksum does not fit"));
+    }
+    let mut states = State::ALL.into_iter();
+    let state = states.find(|state| state.code() == header.state);
+    let state = state.ok_or_else(|| damaged("it is in no state that there is"))?;
+    let ways = Ways::decode(header.ways).map_err(|_| damaged("its ways are reserved"))?;
+    let granularity = Granularity::decode(header.granularity.into());
+    let granularity = granularity.map_err(|_| damaged("its granularity is reserved"))?;
+    let interleave = Interleave::new(ways, granularity);
+    let maps = header.maps.map(U64::get);
+    let selector =
+        Selector::xor(interleave, &maps).map_err(|_| damaged("its maps pick no member"))?;
+    let layout = Layout::new(Hpa(header.base.get()), header.size.get(), selector)
+        .ok_or_else(|| damaged("its members cannot share it"))?;
+    let members: Vec<_> = header.member.iter().take(header.members.into()).collect();
+    if members.len() != ways.count() as usize {
+        return Err(damaged("it has more or fewer members than ways"));
+    }
+    length(path, file, layout.size())?;
+    let members = members.into_iter().map(|member| (text(&member.name), member.at.get())).collect();
+    Ok((state, SetRecord { layout, members }))
+}
+
+/// A name with zeroes behind it.
+fn padded(name: &str) -> Option<[u8; NAME]> {
+    let mut bytes = [0; NAME];
+    bytes.get_mut(..name.len())?.copy_from_slice(name.as_bytes());
+    Some(bytes)
+}
+
+fn text(name: &[u8; NAME]) -> String {
+    let end = name.iter().position(|byte| *byte == 0).unwrap_or(NAME);
+    String::from_utf8_lossy(name.get(..end).unwrap_or_default()).into_owned()
+}
+
+/// A device's name as part of a file's: what could lead elsewhere or hide it is spelt out.
+fn file_name(name: &str) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let spelt = |byte: u8| {
+        if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02x}") }
+    };
+    name.bytes().map(spelt).collect()
+}
+
+/// FNV-1a, 64 bits: enough to notice a header that was cut or overwritten.
+fn check(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xCBF2_9CE4_8422_2325, |sum, byte| {
+        (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01B3)
+    })
+}

@@ -1,0 +1,135 @@
+//! Interleaved sets as a guest has them: at the speed of RAM or access by access, always the same
+//! bytes; cut anew; and kept in files while the whole machine is killed.
+
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use cxl_harness::kvm::Call as Slot;
+use cxl_harness::machine::Machine;
+use cxl_harness::run;
+
+use libtest_mimic::Trial;
+
+use crate::{Ran, builtin, claim, options, payload, run as boot, working};
+
+const UNIT: u64 = 256 << 20;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let sets = working().filter(|name| interleaved(name)).map(|name| {
+        claim(format!("memory_of_{name}_is_the_same_with_and_without_mirror"), move || both(name))
+    });
+    sets.chain([
+        claim("a_set_that_is_cut_anew_keeps_its_bytes_without_an_exit", regrain),
+        claim("a_killed_machine_has_lost_nothing_of_its_persistent_set", killed),
+    ])
+    .collect()
+}
+
+/// Whether the firmware makes a set of more than one device of any of its memory.
+fn interleaved(name: &str) -> bool {
+    let mut machine = Machine::new(&builtin(name));
+    let done = run::direct(&mut machine);
+    let plan = &done.room.plan;
+    plan.regions.iter().any(|region| plan.members(region).len() > 1)
+}
+
+/// Bytes by the devices' own addresses, behind every place that the payload `touch` stores to.
+fn touched(ran: &Ran) -> Vec<(usize, u64, u64)> {
+    let fabric = ran.machine.fabric();
+    let mut found = Vec::new();
+    for region in ran.run.report.iter().flat_map(|report| &report.facts.regions) {
+        for page in [region.hpa, region.hpa + region.size - 4096] {
+            for (at, want) in [(page, !page), (page + 4088, page ^ 0x5A5A)] {
+                let path = cxl_harness::mapping::resolve(&fabric, cxl_regs::Hpa(at)).unwrap();
+                let (device, dpa) = (path.endpoint.device, path.dpa.0);
+                assert_eq!(ran.media(device, dpa), want, "{at:#x}");
+                found.push((device, dpa, want));
+            }
+        }
+    }
+    found
+}
+
+fn both(name: &str) {
+    let on = payload(&builtin(name), "touch").good();
+    let off = boot(
+        &builtin(name),
+        &cxl_harness::guest::boot::Options { payload: "touch", mirror: false, ..options() },
+    )
+    .good();
+    assert!(on.run.mirror.unmirrored.is_empty(), "{:?}", on.run.mirror);
+    let slots = &on.run.mirror.slots;
+    // What lies behind a region, if a window has it: a store and a load that find nobody.
+    let behind = slots
+        .iter()
+        .map(|slot| slot.base + slot.size)
+        .filter(|end| on.machine.in_window(*end) && !slots.iter().any(|slot| slot.base == *end));
+    let exits = 2 * behind.count() as u64;
+    let regions = slots.len() as u64;
+    assert_eq!(on.run.counts.window, exits, "no exit in a set");
+    assert_eq!(off.run.counts.window, exits + 8 * regions);
+    assert_eq!(touched(&on), touched(&off));
+    assert_eq!(touched(&on).len() as u64, 4 * regions);
+}
+
+/// The payload's values: members in order, sixteen each.
+fn values() -> impl Iterator<Item = (usize, u64, u64)> {
+    let places = (0..2).flat_map(|member| (0..16u64).map(move |n| (member, n * 0x1_7128)));
+    places.map(|(member, at)| (member, at, !((member as u64) << 32 | at)))
+}
+
+fn regrain() {
+    let ran = payload(&builtin("persistent-interleave"), "regrain").good();
+    assert_eq!(ran.run.counts.window, 0);
+    let log = ran.memory_log();
+    let (add, remove) =
+        (Slot::Add { base: 4 << 30, size: 2 * UNIT }, Slot::Remove { base: 4 << 30 });
+    // The first commit, then seven granularities forty times.
+    assert_eq!(log.len(), 1 + 2 * 7 * 40);
+    assert!(log.chunks(2).all(|calls| calls == [add, remove] || calls == [add]));
+    for (device, dpa, want) in values() {
+        assert_eq!(ran.media(device, dpa), want, "{device} {dpa:#x}");
+    }
+}
+
+/// Eight bytes of a device's file.
+fn in_file(directory: &Path, device: usize, dpa: u64) -> u64 {
+    let file = std::fs::File::open(directory.join(format!("pmem{device}.media"))).unwrap();
+    let mut bytes = [0; 8];
+    file.read_exact_at(&mut bytes, (2 << 20) + dpa).unwrap();
+    u64::from_le_bytes(bytes)
+}
+
+fn cli(directory: &Path, payload: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cxl-harness"));
+    command
+        .args(["boot", "persistent-interleave", "--quiet", "--timeout", "300"])
+        .args(["--payload", payload, "--media"])
+        .arg(directory)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+fn killed() {
+    const KILLS: u64 = 12;
+    let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let start = Instant::now();
+    assert!(cli(directory.path(), "regrain").status().unwrap().success());
+    let whole = start.elapsed();
+    for kill in 0..=KILLS {
+        // An orderly end leaves all in the devices' files; so does a start after another end.
+        for (device, dpa, want) in values() {
+            assert_eq!(in_file(directory.path(), device, dpa), want, "kill {kill}");
+        }
+        let mut child = cli(directory.path(), "regrain").spawn().unwrap();
+        // Spread over a whole run, so that some moments fall into each part of it.
+        std::thread::sleep(whole.mul_f64((kill as f64 + 0.5) / (KILLS + 1) as f64));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // The next start brings back what is left in the order of a set.
+        assert!(cli(directory.path(), "none").status().unwrap().success());
+    }
+}
