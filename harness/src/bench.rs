@@ -4,6 +4,8 @@
 //! **Invariant**: a figure is the median of at least fifteen alternated pairs after a warm-up, and
 //! a debug build prints none.
 
+mod interleave;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -148,6 +150,7 @@ pub fn run(progress: &mut dyn FnMut(&str)) -> Result<Vec<Line>, BenchError> {
     lines.push(crowd()?);
     progress("start to hand-off");
     lines.extend(start()?);
+    lines.extend(interleave::run(progress)?);
     Ok(lines)
 }
 
