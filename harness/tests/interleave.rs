@@ -250,7 +250,7 @@ impl Three {
         let owners = set.deal((4 << 20) / set.granule);
         let (on, off) = (Side::new(set, ON), Side::new(set, OFF));
         assert_eq!(off.mirror.slots, []);
-        let wanted = on.mirror.slots.iter().map(|slot| (slot.base, slot.size)).last();
+        let wanted = on.mirror.slots.iter().map(|slot| (slot.base, slot.size)).next_back();
         assert_eq!(wanted, Some((BASE, set.size())), "{set:?} {:?}", on.mirror.unmirrored);
         Self { set, on, off, owners, held: Held::new(), committed: true }
     }

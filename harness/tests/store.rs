@@ -26,7 +26,7 @@ use vm_memory::{Bytes, VolatileMemory};
 
 /// A directory that costs no disk where the host has memory for it: the kernel keeps pages of either
 /// when a process dies.
-fn directory() -> tempfile::TempDir {
+fn scratch() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
@@ -97,7 +97,7 @@ impl Cut {
     }
 
     fn write(self, machine: &mut Machine, commit: bool) {
-        let control = self.granule.trailing_zeros() - 8 | self.ways.trailing_zeros() << 4;
+        let control = (self.granule.trailing_zeros() - 8) | (self.ways.trailing_zeros() << 4);
         let control = HOST_ONLY | control | if commit { COMMIT } else { 0 };
         let size = self.ways * UNIT;
         let targets = (0..self.ways).fold(0, |list, port| list | port << (8 * port));
@@ -164,7 +164,7 @@ const SECOND: Cut = Cut { ways: 2, granule: 4096 };
 /// Places in a set, and a value for each.
 fn fill(mirror: &Mirror, cut: Cut, held: &mut Held, seed: u64) {
     for n in 0..48u64 {
-        let offset = n * 0x5_2340 % (cut.ways * UNIT) & !7;
+        let offset = (n * 0x5_2340 % (cut.ways * UNIT)) & !7;
         let value = (seed << 32 | n).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
         store(mirror, offset, value);
         held.insert(cut.owner(offset), value);
@@ -248,12 +248,12 @@ fn copy(from: &Path, to: &Path) {
 
 fn every_step() {
     let all = {
-        let directory = self::directory();
+        let directory = scratch();
         run(directory.path(), 1 << 20, &Held::new()).expect("nothing stops it")
     };
     assert!(all > 60, "{all} changes");
     for stop in 0..=all {
-        let directory = self::directory();
+        let directory = scratch();
         let Err(held) = run(directory.path(), stop, &Held::new()) else {
             assert_eq!(stop, all);
             continue;
@@ -298,7 +298,7 @@ fn child(directory: &Path) -> ! {
         let cut = Cut { ways, granule: 256 << (random() % 6) };
         let mirror = commit(&mut machine, cut).unwrap();
         for _ in 0..random() % 60 {
-            let offset = random() % (ways * (4 << 20)) & !7;
+            let offset = (random() % (ways * (4 << 20))) & !7;
             let (place, value) = (cut.owner(offset), random() | 1);
             tell(ABOUT, place, value);
             store(&mirror, offset, value);
@@ -317,7 +317,7 @@ fn random() -> u64 {
 
 fn killed() {
     const KILLS: usize = 40;
-    let directory = self::directory();
+    let directory = scratch();
     let mut held = Held::new();
     let mut states: BTreeMap<String, usize> = BTreeMap::new();
     for _ in 0..KILLS {
@@ -375,7 +375,7 @@ fn state(directory: &Path) -> String {
 }
 
 fn refused() {
-    let directory = self::directory();
+    let directory = scratch();
     let mut held = Held::new();
     let mut machine = start(directory.path(), u64::MAX).unwrap();
     let mirror = commit(&mut machine, FIRST).unwrap();
@@ -421,7 +421,7 @@ fn libc_eio() -> i32 {
 }
 
 fn bad_files() {
-    let good = directory();
+    let good = scratch();
     let mut held = Held::new();
     {
         let mut machine = start(good.path(), u64::MAX).unwrap();
@@ -486,7 +486,7 @@ fn bad_files() {
         ),
     ];
     for (harm, want) in cases {
-        let directory = self::directory();
+        let directory = scratch();
         copy(good.path(), directory.path());
         harm(directory.path());
         let error = start(directory.path(), u64::MAX).expect_err(want).to_string();
@@ -506,7 +506,7 @@ fn bad_files() {
 }
 
 fn busy() {
-    let directory = self::directory();
+    let directory = scratch();
     let first = Store::open(directory.path()).unwrap();
     let error = Store::open(directory.path()).unwrap_err();
     assert!(matches!(&error, StoreError::Busy { .. }), "{error}");
