@@ -12,6 +12,7 @@ mod explain;
 mod image;
 mod lint;
 mod plan;
+mod qemu;
 mod scenarios;
 mod source;
 
@@ -67,6 +68,7 @@ enum Command {
     Explain(explain::Explain),
     Attack(attack::Attack),
     Bench(bench::Bench),
+    Qemu(qemu::Qemu),
     Scenarios(scenarios::Scenarios),
     Decode(decode::Decode),
     Image(image::Image),
@@ -84,6 +86,7 @@ impl Cli {
             Some(Command::Explain(explain)) => explain.run(),
             Some(Command::Attack(attack)) => attack.run(),
             Some(Command::Bench(bench)) => bench.run(),
+            Some(Command::Qemu(qemu)) => qemu.run(),
             Some(Command::Scenarios(scenarios)) => scenarios.run(),
             Some(Command::Decode(decode)) => decode.run(),
             Some(Command::Image(image)) => image.run(),

@@ -10,6 +10,7 @@ pub mod bare;
 pub mod command;
 pub mod process;
 pub mod qtest;
+pub mod run;
 pub mod view;
 
 use std::time::Instant;

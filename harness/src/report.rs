@@ -17,7 +17,9 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use cxl_firmware::acpi::PlatformError;
 use cxl_firmware::doorbell::{Call, Figure};
+use cxl_firmware::mmio::{Clock, Mmio};
 
 use crate::attack;
 use crate::bench;
@@ -25,9 +27,11 @@ use crate::dump::facts::hex;
 use crate::fabric::Fabric;
 use crate::guest::boot::{GuestRun, Verdict as Outcome};
 use crate::kvm::End;
+use crate::layout::AddressMap;
 use crate::machine::Machine;
 use crate::mapping::{self, How, ReasonText};
-use crate::run::Done;
+use crate::run::{self, Done, Tables};
+use crate::scenario::Scenario;
 use crate::trace;
 
 pub use cedt::Cedt;
@@ -69,8 +73,8 @@ pub struct Refusal {
     pub message: String,
 }
 
-impl From<&crate::run::Refusal> for Refusal {
-    fn from(refusal: &crate::run::Refusal) -> Self {
+impl From<&run::Refusal> for Refusal {
+    fn from(refusal: &run::Refusal) -> Self {
         let message = refusal.to_string();
         let phase = refusal.phase().to_owned();
         // Its words start with the phase, which is said already.
@@ -92,6 +96,19 @@ pub struct Left<'a> {
     pub traffic: &'a trace::Traffic,
     /// Somebody else's firmware ran, which leaves no record.
     pub foreign: bool,
+}
+
+/// A machine of any make, as a report wants it.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// What it is called and what was asked for.
+    pub scenario: &'a Scenario,
+    /// Where its RAM and windows are.
+    pub map: &'a AddressMap,
+    /// Its registers.
+    pub fabric: &'a Fabric,
+    /// The platform as its tables tell it.
+    pub platform: &'a Result<Tables, PlatformError>,
 }
 
 /// A finding of the verifier, which looks at the machine again after the firmware is done.
@@ -348,15 +365,31 @@ impl Report {
     ///
     /// The verifier of the library goes over the machine once more; what it reads is not counted.
     pub fn of(machine: &mut Machine, left: &Left<'_>) -> Self {
-        let fabric = machine.fabric();
+        let (scenario, map) = (machine.scenario().clone(), machine.map().clone());
+        let (fabric, platform) = (machine.fabric(), run::platform(machine));
+        let seen = Seen { scenario: &scenario, map: &map, fabric: &fabric, platform: &platform };
+        let mut clock = machine.clock();
+        let counted = std::mem::take(machine.recorder_mut());
+        let report = Self::seen(&seen, machine, &mut clock, left);
+        *machine.recorder_mut() = counted;
+        report
+    }
+
+    /// The same of any machine; the verifier reaches it through `hw`.
+    pub fn seen(
+        seen: &Seen<'_>,
+        hw: &mut impl Mmio,
+        clock: &mut impl Clock,
+        left: &Left<'_>,
+    ) -> Self {
+        let Seen { scenario, map, fabric, .. } = *seen;
         let mut failures = Vec::new();
         let record = decoders::record(left, &mut failures);
-        let decoders = decoders::decoders(machine, &fabric, record.as_ref(), &mut failures);
-        let mappings = mapping::mappings(&fabric);
-        let regions = decoders::regions(machine.map(), &fabric, record.as_ref(), &mappings);
-        let opinion = opinion::of(machine, left, &mut failures);
-        decoders::regions_lead_to_memory(&fabric, &regions, &mappings, &mut failures);
-        let scenario = machine.scenario();
+        let decoders = decoders::decoders(scenario, fabric, record.as_ref(), &mut failures);
+        let mappings = mapping::mappings(fabric);
+        let regions = decoders::regions(map, fabric, record.as_ref(), &mappings);
+        let opinion = opinion::of(seen, hw, clock, left, &mut failures);
+        decoders::regions_lead_to_memory(fabric, &regions, &mappings, &mut failures);
         let facts = Facts {
             result: match (left.refusal, failures.is_empty()) {
                 (Some(_), _) => Verdict::Refused,
@@ -369,15 +402,15 @@ impl Report {
             failures,
             policy: Policy::of(&scenario.policy),
             topology: topology::components(scenario),
-            windows: topology::windows(scenario, machine.map()),
-            ram: machine.map().ram.iter().map(|span| (span.base().0, span.size())).collect(),
+            windows: topology::windows(scenario, map),
+            ram: map.ram.iter().map(|span| (span.base().0, span.size())).collect(),
             decoders,
             regions,
-            mappings: mappings.iter().map(|mapping| Mapping::of(&fabric, mapping)).collect(),
+            mappings: mappings.iter().map(|mapping| Mapping::of(fabric, mapping)).collect(),
             cedt: Cedt::of(scenario, left.cedt),
             findings: opinion.findings,
             notes: opinion.notes,
-            traffic: Traffic::of(machine, left.traffic),
+            traffic: Traffic::of(scenario, left.traffic),
             attack: None,
         };
         Self { facts, measured: None }
@@ -515,9 +548,9 @@ impl Cost {
 }
 
 impl Traffic {
-    fn of(machine: &Machine, traffic: &trace::Traffic) -> Self {
+    fn of(scenario: &Scenario, traffic: &trace::Traffic) -> Self {
         let decoders = traffic.decoders.iter().map(|(&(place, index), count)| DecoderTraffic {
-            component: machine.name(place).to_owned(),
+            component: scenario.name_of(place).to_owned(),
             index,
             reads: count.reads,
             writes: count.writes,

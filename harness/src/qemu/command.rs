@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use cxl_regs::acpi::cedt::Restrictions;
 use cxl_regs::{Arithmetic, Coherency, DECODER_UNIT, Size};
 
+use crate::layout::place_windows;
 use crate::scenario::{
     Action, BridgeVersion, Device, DeviceKind, FaultKind, Parent, Place, Scenario, Selects,
 };
@@ -23,8 +24,6 @@ const TARGET_COUNT: u8 = 8;
 /// Width of physical addresses of QEMU's emulated x86 processors (`TCG_PHYS_ADDR_BITS` in
 /// `target/i386/cpu.h`).
 pub const ADDRESS_BITS: u8 = 40;
-/// The first version whose devices say that they can do 3, 6, 12 and 16 ways.
-const MANY_WAYS: (u32, u32) = (10, 0);
 /// Label storage that a persistent device has to have.
 const LABELS: u64 = 1 << 20;
 
@@ -83,13 +82,6 @@ pub enum Why {
     Selects,
     /// A device that cannot do all ways.
     FewerWays,
-    /// Ways that this version's devices cannot do.
-    Ways {
-        /// The ways.
-        ways: u32,
-        /// The version.
-        version: (u32, u32),
-    },
     /// A device without memory.
     NoMemory,
     /// A device that comes later.
@@ -100,7 +92,9 @@ pub enum Why {
     Base(u64),
     /// A size that is not a whole number of units.
     WindowSize(u64),
-    /// A window that passes the address width.
+    /// A window that the scenario's platform finds no place for.
+    Unplaced,
+    /// A window that passes QEMU's address width.
     TooWide(u64),
     /// Window restrictions.
     Restrictions,
@@ -156,12 +150,6 @@ impl fmt::Display for Why {
             Self::FewerWays => {
                 f.write_str("cannot do 3, 6, 12 or 16 ways; QEMU's devices do all of them")
             }
-            Self::Ways { ways, version: (major, minor) } => write!(
-                f,
-                "{ways} ways; the devices of QEMU {major}.{minor} do 1, 2, 4 and 8, those of \
-                 {}.{} all",
-                MANY_WAYS.0, MANY_WAYS.1
-            ),
             Self::NoMemory => f.write_str("no memory; QEMU wants some in each device"),
             Self::Absent => f.write_str("not plugged in at the start"),
             Self::Xor => f.write_str("XOR arithmetic; QEMU has modulo only"),
@@ -171,6 +159,7 @@ impl fmt::Display for Why {
             Self::WindowSize(size) => {
                 write!(f, "{}; QEMU's windows have a multiple of 256 MiB", Size(size))
             }
+            Self::Unplaced => f.write_str("no place for it; QEMU has one"),
             Self::TooWide(end) => write!(
                 f,
                 "ends at {end:#x} or above; QEMU's emulated processors have {ADDRESS_BITS} address \
@@ -227,14 +216,10 @@ pub struct Medium {
 }
 
 impl Command {
-    /// The command line of a scenario for a version of QEMU. With `files`, devices' memory lies in
-    /// files of that directory.
-    pub fn of(
-        scenario: &Scenario,
-        version: (u32, u32),
-        files: Option<&Path>,
-    ) -> Result<Self, Refusal> {
-        let unsupported = unsupported(scenario, version);
+    /// The command line of a scenario. With `files`, devices' memory lies in files of that
+    /// directory.
+    pub fn of(scenario: &Scenario, files: Option<&Path>) -> Result<Self, Refusal> {
+        let unsupported = unsupported(scenario);
         if !unsupported.is_empty() {
             return Err(Refusal(unsupported));
         }
@@ -355,8 +340,8 @@ impl Command {
     }
 }
 
-/// All of a scenario that a version of QEMU has no words for.
-fn unsupported(scenario: &Scenario, version: (u32, u32)) -> Vec<Unsupported> {
+/// All of a scenario that QEMU has no words for.
+fn unsupported(scenario: &Scenario) -> Vec<Unsupported> {
     let mut list = Vec::new();
     let mut no = |at: &str, why: Why| list.push(Unsupported { at: at.to_owned(), why });
     if !scenario.platform.assigned {
@@ -404,9 +389,9 @@ fn unsupported(scenario: &Scenario, version: (u32, u32)) -> Vec<Unsupported> {
         }
     }
     for device in &scenario.devices {
-        self::device(device, version, &mut no);
+        self::device(device, &mut no);
     }
-    windows(scenario, version, &mut no);
+    windows(scenario, &mut no);
     for fault in &scenario.faults {
         no(scenario.name_of(fault.at), Why::Fault(fault_name(fault.kind)));
     }
@@ -422,7 +407,7 @@ fn unsupported(scenario: &Scenario, version: (u32, u32)) -> Vec<Unsupported> {
     list
 }
 
-fn device(device: &Device, version: (u32, u32), no: &mut impl FnMut(&str, Why)) {
+fn device(device: &Device, no: &mut impl FnMut(&str, Why)) {
     let at = &device.name;
     if device.kind == DeviceKind::Type2 {
         no(at, Why::Type2);
@@ -435,7 +420,7 @@ fn device(device: &Device, version: (u32, u32), no: &mut impl FnMut(&str, Why)) 
     if device.selects != Selects::Both {
         no(at, Why::Selects);
     }
-    if version >= MANY_WAYS && !(device.ways_3_6_12 && device.ways_16) {
+    if !(device.ways_3_6_12 && device.ways_16) {
         no(at, Why::FewerWays);
     }
     if device.volatile == 0 && device.persistent == 0 {
@@ -446,7 +431,7 @@ fn device(device: &Device, version: (u32, u32), no: &mut impl FnMut(&str, Why)) 
     }
 }
 
-fn windows(scenario: &Scenario, version: (u32, u32), no: &mut impl FnMut(&str, Why)) {
+fn windows(scenario: &Scenario, no: &mut impl FnMut(&str, Why)) {
     let mut everything = Restrictions::default();
     everything.set_device_coherent(true);
     everything.set_host_only(true);
@@ -457,7 +442,7 @@ fn windows(scenario: &Scenario, version: (u32, u32), no: &mut impl FnMut(&str, W
     let memory = scenario.platform.memory.max(1 << 32) + (1 << 32);
     let devices = scenario.devices.iter().map(|device| device.volatile + device.persistent);
     let mut end = devices.fold(memory, u64::saturating_add);
-    for window in &scenario.windows {
+    for (window, placed) in scenario.windows.iter().zip(place_windows(scenario)) {
         let at = &window.name;
         if window.arithmetic == Arithmetic::Xor {
             no(at, Why::Xor);
@@ -468,6 +453,9 @@ fn windows(scenario: &Scenario, version: (u32, u32), no: &mut impl FnMut(&str, W
         if window.size == 0 || !window.size.is_multiple_of(DECODER_UNIT) {
             no(at, Why::WindowSize(window.size));
         }
+        if window.base.is_none() && placed.0 == 0 {
+            no(at, Why::Unplaced);
+        }
         end = end.saturating_add(window.size);
         if end > 1 << ADDRESS_BITS {
             no(at, Why::TooWide(end));
@@ -477,10 +465,6 @@ fn windows(scenario: &Scenario, version: (u32, u32), no: &mut impl FnMut(&str, W
         }
         if window.qtg != 0 {
             no(at, Why::Qtg(window.qtg));
-        }
-        let ways = window.interleave.ways.count();
-        if version < MANY_WAYS && !matches!(ways, 1 | 2 | 4 | 8) {
-            no(at, Why::Ways { ways, version });
         }
         for uid in &window.targets {
             if !scenario.bridges.iter().any(|bridge| bridge.uid == *uid) {

@@ -17,9 +17,9 @@ use super::qtest::{Qtest, QtestError};
 
 /// What QEMU is called where `QEMU` does not name another.
 const DEFAULT_PROGRAM: &str = "qemu-system-x86_64";
-/// The oldest version whose CXL devices this is for: before it host bridges and devices have one
-/// decoder, or commit in another way (QEMU `hw/cxl/cxl-component-utils.c`).
-pub const OLDEST: (u32, u32) = (8, 2);
+/// The oldest version that this is for, the first whose devices do 3, 6, 12 and 16 ways; before 8.2
+/// they have one decoder (QEMU `hw/cxl/cxl-component-utils.c`).
+pub const OLDEST: (u32, u32) = (10, 0);
 /// The most that is kept of what QEMU says.
 const MAX_WORDS: u64 = 64 << 10;
 /// Time between two looks whether it has ended.
@@ -90,8 +90,8 @@ impl fmt::Display for ProcessError {
             ),
             Self::TooOld { found } => write!(
                 f,
-                "QEMU {}.{} is older than {major}.{minor}, whose bridges and devices have four \
-                 decoders; {remedy}",
+                "QEMU {}.{} is older than {major}.{minor}, the first whose devices do all ways; \
+                 {remedy}",
                 found.0, found.1
             ),
             Self::NoDevice { device, version } => write!(

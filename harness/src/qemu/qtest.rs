@@ -348,4 +348,8 @@ impl Mmio for Qtest {
         // The failure is kept for `check`.
         let _ = self.store(address, value.into(), Width::Four);
     }
+
+    fn write_qword(&mut self, address: u64, value: u64) {
+        let _ = self.store(address, value, Width::Eight);
+    }
 }

@@ -15,7 +15,6 @@ use crate::dump::facts;
 use crate::fabric::Fabric;
 use crate::image;
 use crate::layout::AddressMap;
-use crate::machine::Machine;
 use crate::mapping::{self, How, ReasonText};
 use crate::run;
 use crate::scenario::{Place, Scenario};
@@ -79,12 +78,11 @@ struct Entry<'s> {
 
 /// Every decoder in use or recorded, bridges first, by number within a component.
 pub(super) fn decoders(
-    machine: &Machine,
+    scenario: &Scenario,
     fabric: &Fabric,
     record: Option<&Handoff<'_>>,
     failures: &mut Vec<String>,
 ) -> Vec<Decoder> {
-    let scenario = machine.scenario();
     let mut entries = Vec::new();
     for decoder in record.iter().flat_map(|record| record.decoders()) {
         match component(scenario, &decoder.place) {

@@ -4,18 +4,19 @@
 //! **Invariant**: what it reads and writes (mailboxes want a doorbell rung) is in nobody's count,
 //! and it never changes a decoder.
 
+use cxl_firmware::acpi::PlatformError;
 use cxl_firmware::bring_up::Workspace;
 use cxl_firmware::discover::discover;
+use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_firmware::plan::{Note, plan};
 use cxl_firmware::tables;
 use cxl_firmware::topology::{NodeId, Tree};
 use cxl_firmware::verify::{self, verify_plan};
 use cxl_regs::{Component, Size};
 
-use super::{Finding, Left};
-use crate::machine::Machine;
+use super::{Finding, Left, Seen};
 use crate::run::{self, Room, Wanted};
-use crate::scenario::Place;
+use crate::scenario::{Place, Scenario};
 
 /// What the verifier and the plan have to say.
 #[derive(Default)]
@@ -26,11 +27,14 @@ pub(super) struct Opinion {
 
 /// Discovers, plans and verifies the machine once more. Without a topology or a plan there is
 /// nothing to verify, which is news only where the firmware had one.
-pub(super) fn of(machine: &mut Machine, left: &Left<'_>, failures: &mut Vec<String>) -> Opinion {
-    let counted = std::mem::take(machine.recorder_mut());
-    let result = verify(machine, left, failures);
-    *machine.recorder_mut() = counted;
-    match result {
+pub(super) fn of(
+    seen: &Seen<'_>,
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    left: &Left<'_>,
+    failures: &mut Vec<String>,
+) -> Opinion {
+    match verify(seen, hw, clock, left, failures) {
         Ok(opinion) => opinion,
         Err(error) => {
             if left.refusal.is_none() {
@@ -42,23 +46,24 @@ pub(super) fn of(machine: &mut Machine, left: &Left<'_>, failures: &mut Vec<Stri
 }
 
 fn verify(
-    machine: &mut Machine,
+    seen: &Seen<'_>,
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
     left: &Left<'_>,
     failures: &mut Vec<String>,
 ) -> Result<Opinion, String> {
-    let wanted = Wanted::of(machine).map_err(|error| error.to_string())?;
-    let tables = run::platform(machine).map_err(|error| error.to_string())?;
-    let (platform, policy) = (tables.platform(), wanted.policy());
+    let wanted = Wanted::on(seen.scenario, seen.map).map_err(|error| error.to_string())?;
+    let platform = seen.platform.as_ref().map_err(PlatformError::to_string)?.platform();
+    let policy = wanted.policy();
     let mut room = Box::new(Room::new());
     let Workspace { topology, plan: planned, committed, findings } = &mut *room;
-    let mut clock = machine.clock();
-    discover(machine, &mut clock, &platform, topology).map_err(|error| error.to_string())?;
+    discover(hw, clock, &platform, topology).map_err(|error| error.to_string())?;
     if left.foreign {
         // Somebody else's firmware has plans of its own: paths are judged against themselves.
-        verify::verify(machine, &platform, topology, &policy, committed, findings);
+        verify::verify(hw, &platform, topology, &policy, committed, findings);
     } else {
         plan(&platform, topology, &policy, planned).map_err(|error| error.to_string())?;
-        verify_plan(machine, &platform, topology, planned, &policy, committed, findings);
+        verify_plan(hw, &platform, topology, planned, &policy, committed, findings);
     }
     let found: Vec<Finding> = findings
         .list()
@@ -80,12 +85,12 @@ fn verify(
     }
     let tree = topology.tree();
     let notes = planned.notes.iter().filter(|note| !matches!(note, Note::PassThrough { .. }));
-    let notes = notes.map(|note| words(machine, tree, note)).collect();
+    let notes = notes.map(|note| words(seen.scenario, tree, note)).collect();
     Ok(Opinion { findings: found, notes })
 }
 
 /// A note of the plan with the scenario's names. The verifier has a finding for a pass-through.
-pub(super) fn words(machine: &Machine, tree: Tree<'_>, note: &Note) -> String {
+pub(super) fn words(scenario: &Scenario, tree: Tree<'_>, note: &Note) -> String {
     match *note {
         Note::PassThrough { uid } => format!(
             "bridge {uid} is a pass-through without decoders, nothing to lock there; Linux refuses \
@@ -94,24 +99,30 @@ pub(super) fn words(machine: &Machine, tree: Tree<'_>, note: &Note) -> String {
         Note::Unused { device, partition, size } => format!(
             "{} of {}'s {partition} memory stay unused: no region has them",
             Size(size),
-            name(machine, tree, device)
+            name(scenario, tree, device)
         ),
         Note::GuestPrograms { device } => {
-            format!("the guest programs the decoders of {} (path 2)", name(machine, tree, device))
+            format!("the guest programs the decoders of {} (path 2)", name(scenario, tree, device))
         }
     }
 }
 
 /// What the scenario calls a component with decoders; its place if it does not know it.
-pub(super) fn name(machine: &Machine, tree: Tree<'_>, id: NodeId) -> String {
-    let component = tree.get(id).and_then(|node| node.component());
+pub(super) fn name(scenario: &Scenario, tree: Tree<'_>, id: NodeId) -> String {
     let at = tree.path(id);
-    let mut places = machine.places().into_iter().filter(|place| match place {
-        Place::Bridge(_) => component == Some(Component::HostBridge),
-        Place::Switch(_) => component == Some(Component::UpstreamPort),
-        Place::Device(_) => component == Some(Component::Device),
-        Place::Port(_) => false,
+    let count = |component| match component {
+        Component::HostBridge => scenario.bridges.len(),
+        Component::UpstreamPort => scenario.switches.len(),
+        Component::Device => scenario.devices.len(),
+    };
+    let place = tree.get(id).and_then(|node| node.component()).and_then(|component| {
+        let place = |index| match component {
+            Component::HostBridge => Place::Bridge(index),
+            Component::UpstreamPort => Place::Switch(index),
+            Component::Device => Place::Device(index),
+        };
+        let mut places = (0..count(component)).map(place);
+        places.find(|&place| run::path(scenario, place) == Some(at))
     });
-    let place = places.find(|&place| run::path(machine.scenario(), place) == Some(at));
-    place.map_or_else(|| at.to_string(), |place| machine.name(place).to_owned())
+    place.map_or_else(|| at.to_string(), |place| scenario.name_of(place).to_owned())
 }

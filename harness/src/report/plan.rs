@@ -124,7 +124,7 @@ impl PlanReport {
         let windows = run::platform(machine);
         let windows = windows.as_ref().map_or(&[][..], |tables| tables.platform().windows);
         let refusal = done.refusal.as_ref().map(Refusal::from);
-        let notes = plan.notes.iter().map(|note| words(machine, topology.tree(), note));
+        let notes = plan.notes.iter().map(|note| words(machine.scenario(), topology.tree(), note));
         Self {
             result: if refusal.is_some() { Verdict::Refused } else { Verdict::Ok },
             scenario: scenario.name.clone(),
@@ -145,7 +145,7 @@ struct Names<'a> {
 
 impl Names<'_> {
     fn node(&self, id: NodeId) -> String {
-        name(self.machine, self.room.topology.tree(), id)
+        name(self.machine.scenario(), self.room.topology.tree(), id)
     }
 
     fn bridge(&self, uid: u32) -> String {

@@ -72,8 +72,7 @@ pub struct Peer {
 impl Peer {
     /// Starts it; devices' memory lies in files if there is a directory for them.
     pub fn new(scenario: &Scenario, files: Option<&Path>) -> Self {
-        let version = process::available().unwrap_or_else(|error| panic!("{error}"));
-        let command = Command::of(scenario, version, files).unwrap_or_else(|e| panic!("{e}"));
+        let command = Command::of(scenario, files).unwrap_or_else(|e| panic!("{e}"));
         let mut arguments = fixed();
         arguments.extend(command.arguments());
         let started = Process::start_with_qtest(&arguments, LIMIT);

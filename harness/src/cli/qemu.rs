@@ -1,0 +1,212 @@
+//! `cxl-harness qemu`: a scenario's machine as a QEMU command line, or run there.
+//!
+//! **Invariant**: what QEMU has no words for is said by name, and nothing is printed or run then.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use cxl_harness::qemu::command::{Command, NOTES, Refusal, shell};
+use cxl_harness::qemu::process;
+use cxl_harness::qemu::run::{Options, RunError, direct};
+use cxl_harness::report::Verdict;
+use cxl_harness::scenario::Scenario;
+use serde::Serialize;
+
+use super::source::Source;
+
+const EXAMPLES: &str = "\
+QEMU models CXL 2.0: host bridges, root ports, one level of switches, Type-3 devices. A scenario
+that needs more is refused, by name: Type 2, XOR arithmetic, other numbers of decoders than 4,
+several segments, window restrictions and bases, faults, events, ...
+
+Without --run the command line is printed, ready for a shell, one option a line; add what is to run
+on the machine. With --run --direct QEMU is started and ended, and the report is that of
+`cxl-harness boot`: no guest runs, the library drives QEMU's devices from this process, through
+QEMU's qtest protocol, from a machine on which no firmware has run.
+
+QEMU stores Lock On Commit and does not enforce it: the report's locks are what the verifier reads.
+
+JSON without --run:
+  result       ok or refused
+  arguments    of the program, in order
+  media        device, partition, path, size: files of devices' memory, with --files
+  notes        what QEMU does otherwise than hardware, whatever the scenario
+  unsupported  at, why: what QEMU has no words for
+
+Exit code:
+  0    good
+  1    refused, there is no QEMU that can do it, or a check failed
+  2    bad usage or scenario file
+  130  Ctrl-C
+
+Environment:
+  QEMU  the program [default: qemu-system-x86_64]
+
+Examples:
+  cxl-harness qemu two-way
+  cxl-harness qemu two-way --run --direct
+  cxl-harness qemu two-way --run --direct --json | jq '.decoders[].component'
+  cxl-harness qemu one-device --kernel bzImage --append console=ttyS0 --initrd initramfs | sh
+  cxl-harness qemu default; echo $?";
+
+/// Print a scenario's machine as a QEMU command line, or run the firmware there and report.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(super) struct Qemu {
+    #[command(flatten)]
+    source: Source,
+
+    /// Print JSON instead of text; the end of this help lists the keys.
+    #[arg(long)]
+    json: bool,
+
+    /// Keep devices' memory in files of this directory, in order of device address.
+    #[arg(long, value_name = "DIRECTORY")]
+    files: Option<PathBuf>,
+
+    /// What QEMU is to boot: adds -kernel.
+    #[arg(long, value_name = "FILE", conflicts_with = "run")]
+    kernel: Option<PathBuf>,
+
+    /// Its command line: adds -append.
+    #[arg(long, value_name = "LINE", requires = "kernel")]
+    append: Option<String>,
+
+    /// Its initial RAM disk or module: adds -initrd.
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    initrd: Option<PathBuf>,
+
+    /// Start QEMU, bring the machine up, report, end QEMU.
+    #[arg(long)]
+    run: bool,
+
+    /// No guest: this program drives QEMU's devices from outside.
+    #[arg(long, requires = "run")]
+    direct: bool,
+
+    /// Give up after this many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: u64,
+}
+
+/// What is printed as JSON.
+#[derive(Serialize)]
+struct Printed {
+    result: Verdict,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arguments: Option<Vec<String>>,
+    media: Vec<Medium>,
+    notes: Vec<&'static str>,
+    unsupported: Vec<Unsupported>,
+}
+
+#[derive(Serialize)]
+struct Medium {
+    device: String,
+    partition: &'static str,
+    path: String,
+    size: String,
+}
+
+#[derive(Serialize)]
+struct Unsupported {
+    at: String,
+    why: String,
+}
+
+impl Qemu {
+    pub(super) fn run(self) -> ExitCode {
+        let scenario = match self.source.scenario() {
+            Ok(scenario) => scenario,
+            Err(error) => return super::fail(&error.to_string()),
+        };
+        if self.run {
+            return self.start(&scenario);
+        }
+        let files = self.files.as_deref();
+        match Command::of(&scenario, files) {
+            Ok(command) => self.print(&scenario, command),
+            Err(refusal) => self.refuse(&refusal),
+        }
+    }
+
+    fn print(&self, scenario: &Scenario, command: Command) -> ExitCode {
+        let mut groups = command.groups;
+        let mut add = |option: &str, value: OsString| groups.push(vec![option.into(), value]);
+        if let Some(kernel) = &self.kernel {
+            add("-kernel", kernel.into());
+        }
+        if let Some(line) = &self.append {
+            add("-append", line.into());
+        }
+        if let Some(initrd) = &self.initrd {
+            add("-initrd", initrd.into());
+        }
+        if !self.json {
+            let notes = NOTES.map(|note| format!("# {note}\n")).concat();
+            let text = notes + &shell(&process::program(), &groups);
+            return super::print(&text, super::exit(true));
+        }
+        let arguments = groups.concat().into_iter().map(|word| word.to_string_lossy().into_owned());
+        let media = command.media.iter().map(|medium| Medium {
+            device: scenario.devices.get(medium.device).map_or("", |d| &d.name).to_owned(),
+            partition: if medium.persistent { "persistent" } else { "volatile" },
+            path: medium.path.to_string_lossy().into_owned(),
+            size: format!("{:#x}", medium.size),
+        });
+        let printed = Printed {
+            result: Verdict::Ok,
+            arguments: Some(arguments.collect()),
+            media: media.collect(),
+            notes: NOTES.to_vec(),
+            unsupported: Vec::new(),
+        };
+        super::print(&super::json(&printed), super::exit(true))
+    }
+
+    fn refuse(&self, refusal: &Refusal) -> ExitCode {
+        if !self.json {
+            return super::refuse(&refusal.to_string());
+        }
+        let unsupported = refusal.0.iter().map(|unsupported| Unsupported {
+            at: unsupported.at.clone(),
+            why: unsupported.why.to_string(),
+        });
+        let printed = Printed {
+            result: Verdict::Refused,
+            arguments: None,
+            media: Vec::new(),
+            notes: NOTES.to_vec(),
+            unsupported: unsupported.collect(),
+        };
+        super::print(&super::json(&printed), super::exit(false))
+    }
+
+    fn start(&self, scenario: &Scenario) -> ExitCode {
+        if !self.direct {
+            return super::fail("--run needs --direct: the image is not started on QEMU yet");
+        }
+        super::progress("QEMU boots, which takes some seconds");
+        let options = Options {
+            files: self.files.clone(),
+            timeout: Duration::from_secs(self.timeout),
+            interrupted: super::interrupted(),
+        };
+        let report = match direct(scenario, &options) {
+            Ok(report) => report,
+            Err(RunError::Refused(refusal)) => return self.refuse(&refusal),
+            Err(RunError::Interrupted) => {
+                return super::complain("interrupted", super::EXIT_INTERRUPTED);
+            }
+            Err(error) => return super::refuse(&error.to_string()),
+        };
+        let good = report.facts.result == Verdict::Ok;
+        let text = || super::styled(&report.to_string());
+        let output = if self.json { super::json(&report) } else { text() };
+        super::print(&output, super::exit(good))
+    }
+}

@@ -1,0 +1,228 @@
+//! Scenarios as QEMU command lines: what is printed, what is refused, and that a shell reads back
+//! what was meant. QEMU itself is not needed.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::process;
+
+use serde_json::Value;
+
+use cxl_harness::qemu::command::{Command, quoted, shell};
+use cxl_harness::scenario::Scenario;
+
+fn text(scenario: &Scenario) -> String {
+    match Command::of(scenario, None) {
+        Ok(command) => shell(OsStr::new("qemu-system-x86_64"), &command.groups),
+        Err(refusal) => {
+            let list = refusal.0.iter().map(|unsupported| format!("  {unsupported}\n"));
+            format!("QEMU cannot be this machine\n{}", list.collect::<String>())
+        }
+    }
+}
+
+/// One of each kind of machine, and of each kind of refusal.
+#[test]
+fn a_scenario_is_a_command_line_or_a_refusal_by_name() {
+    let expressible = ["two-devices-one-bridge", "dpa-skip", "pass-through", "switch-interleave"];
+    let refused = ["default", "four-bridges", "type2-db", "uids-not-buses", "dead-device"];
+    let others = ["xor-four-way", "window-order", "unplaced-window", "cxl-1-1"];
+    let mut all = String::new();
+    for name in expressible.iter().chain(&refused).chain(&others) {
+        let scenario = Scenario::built_in(name).unwrap();
+        all += &format!("== {name}\n{}\n", text(&scenario));
+    }
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("../../snapshots/qemu");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!("command-lines", all.trim_end()));
+}
+
+#[test]
+fn one_device_is_typed_by_hand() {
+    let scenario = Scenario::parse(
+        r#"
+bridge = [{ name = "hb0", uid = 12 }]
+port = [{ name = "rp0", below = "hb0", number = 7 }]
+device = [{ name = "mem0", below = "rp0", volatile = "256MiB", serial = 0x1234 }]
+window = [{ targets = ["hb0"], size = "4GiB" }]
+"#,
+        "by-hand",
+    )
+    .unwrap();
+    assert_eq!(
+        text(&scenario),
+        "\
+qemu-system-x86_64 \\
+    -M q35,cxl=on,cxl-fmw.0.targets.0=hb0,cxl-fmw.0.size=4096M \\
+    -cpu max \\
+    -m 1024M,slots=1,maxmem=1280M \\
+    -device pxb-cxl,id=hb0,bus=pcie.0,bus_nr=12,hdm_for_passthrough=true \\
+    -device cxl-rp,id=port0,bus=hb0,port=7,chassis=0,slot=1 \\
+    -object memory-backend-ram,id=vmem0,size=256M,share=on \\
+    -device cxl-type3,id=mem0,bus=port0,volatile-memdev=vmem0,sn=0x1234
+"
+    );
+}
+
+/// Each thing that QEMU has no words for, alone in a machine that is otherwise expressible.
+#[test]
+fn each_refusal_is_the_only_one() {
+    let cases: [(&str, &str, &str); 24] = [
+        ("uid = 16", "uid = 16, version = \"1.1\"", "hb0: a CXL 1.1 bridge"),
+        ("uid = 16", "uid = 16, segment = 1", "hb0: PCI segment 1"),
+        ("uid = 16", "uid = 16, bus = 32", "hb0: UID 16 with root bus 32"),
+        ("uid = 16", "uid = 0", "hb0: UID 0 with root bus 0"),
+        ("uid = 16", "uid = 16, decoders = 8", "hb0: 8 decoders"),
+        ("uid = 16", "uid = 16, target_count = 4", "hb0: 4 targets a decoder"),
+        ("uid = 16", "uid = 16, back_invalidate = true", "hb0: a path for back-invalidate"),
+        ("uid = 16", "uid = 16, cache_id = true", "hb0: routing of CXL.cache"),
+        ("below = \"hb0\"", "below = \"hb0\", hdm = true", "rp0: HDM decoders in a port"),
+        ("volatile", "kind = \"type2\", volatile", "mem0: a Type-2 device"),
+        ("volatile", "coherency = \"back-invalidate\", volatile", "mem0: a coherency other than"),
+        ("volatile", "decoders = 1, volatile", "mem0: 1 decoders"),
+        ("volatile", "selects = \"11:8\", volatile", "mem0: selects on one group"),
+        ("volatile", "ways_16 = false, volatile", "mem0: cannot do"),
+        ("volatile = \"256MiB\"", "serial = 1", "mem0: no memory"),
+        ("volatile", "present = false, volatile", "mem0: not plugged in"),
+        ("size =", "base = \"8GiB\", size =", "w: a base (0x200000000)"),
+        ("\"1GiB\"", "\"1000MiB\"", "w: 1000 MiB"),
+        ("\"1GiB\"", "\"2TiB\"", "w: ends at"),
+        ("size =", "restrictions = [\"host-only\"], size =", "w: restrictions"),
+        ("size =", "qtg = 1, size =", "w: QTG 1"),
+        ("[\"hb0\"]", "[\"hb0\", 99]", "w: target UID 99, which no bridge has"),
+        ("bridge =", "platform = { assigned = false }\nbridge =", "platform.assigned: false"),
+        (
+            "bridge =",
+            "fault = [{ at = \"mem0\", kind = \"commit-never\", decoder = 0 }]\nbridge =",
+            "mem0: the fault commit-never",
+        ),
+    ];
+    const GOOD: &str = r#"
+bridge = [{ name = "hb0", uid = 16 }]
+port = [{ name = "rp0", below = "hb0" }]
+device = [{ name = "mem0", below = "rp0", volatile = "256MiB" }]
+window = [{ name = "w", targets = ["hb0"], size = "1GiB" }]
+"#;
+    let parse =
+        |text: &str| Scenario::parse(text, "case").unwrap_or_else(|e| panic!("{e}\n{text}"));
+    assert!(Command::of(&parse(GOOD), None).is_ok());
+    for (from, to, expected) in cases {
+        let scenario = parse(&GOOD.replacen(from, to, 1));
+        let refusal = Command::of(&scenario, None).expect_err(expected);
+        let [only] = refusal.0.as_slice() else { panic!("{expected}: {refusal}") };
+        assert!(only.to_string().starts_with(expected), "{expected}: {only}");
+    }
+}
+
+#[test]
+fn a_shell_reads_back_each_word() {
+    let words = ["plain", "", "two words", "it's", "$HOME `id` \"x\" \\", "a;b&c|d>e", "-x,y=z"];
+    for word in words {
+        let script = format!("printf %s {}", quoted(OsStr::new(word)));
+        let output = process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert_eq!(output.stdout, word.as_bytes(), "{script}");
+    }
+    let groups = [vec![OsString::from("-a"), "b c".into()], vec!["-d".into()]];
+    assert_eq!(shell(OsStr::new("q"), &groups), "q \\\n    -a 'b c' \\\n    -d\n");
+}
+
+#[test]
+fn files_are_named_for_their_partition_and_commas_are_doubled() {
+    let mut scenario = Scenario::built_in("one-device").unwrap();
+    scenario.devices[0].persistent = 256 << 20;
+    let command = Command::of(&scenario, Some(Path::new("/tmp/a,b"))).unwrap();
+    let media: Vec<_> =
+        command.media.iter().map(|m| (m.path.to_str().unwrap(), m.persistent, m.size)).collect();
+    let expected =
+        [("/tmp/a,b/vmem0.raw", false, 512 << 20), ("/tmp/a,b/pmem0.raw", true, 256 << 20)];
+    assert_eq!(media, expected);
+    let arguments = command.arguments();
+    let has = |word: &str| arguments.iter().any(|argument| argument == word);
+    assert!(has("memory-backend-file,id=pmem0,size=256M,share=on,mem-path=/tmp/a,,b/pmem0.raw"));
+    assert!(has("memory-backend-ram,id=lsa0,size=1M"), "persistent memory needs label storage");
+}
+
+/// Output, complaints and exit code of the program.
+fn ran(arguments: &[&str]) -> (String, String, i32) {
+    let mut program = process::Command::new(env!("CARGO_BIN_EXE_cxl-harness"));
+    let output = program.arg("qemu").args(arguments).env_remove("QEMU").output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (text(output.stdout), text(output.stderr), output.status.code().unwrap())
+}
+
+#[test]
+fn the_program_prints_what_a_shell_takes() {
+    let (output, complaints, code) =
+        ran(&["one-device", "--kernel", "my image", "--append", "it's one", "--initrd", "rd"]);
+    assert_eq!((complaints.as_str(), code), ("", 0));
+    assert!(output.starts_with("# QEMU stores Lock On Commit"), "{output}");
+    assert!(output.ends_with(
+        " \\\n    -kernel 'my image' \\\n    -append 'it'\\''s one' \\\n    -initrd rd\n"
+    ));
+    // A shell reads one command, and nothing of the notes.
+    let output = output.replace("qemu-system-x86_64", "show");
+    let script = format!("show() {{ printf '%s\\n' \"$@\"; }}\n{output}");
+    let read = process::Command::new("sh").args(["-c", &script]).output().unwrap();
+    assert_eq!(String::from_utf8(read.stderr).unwrap(), "");
+    let words: Vec<String> =
+        String::from_utf8(read.stdout).unwrap().lines().map(str::to_owned).collect();
+    let (json, _, code) = ran(&[
+        "one-device",
+        "--kernel",
+        "my image",
+        "--append",
+        "it's one",
+        "--initrd",
+        "rd",
+        "--json",
+    ]);
+    assert_eq!(code, 0);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["arguments"], Value::from(words));
+    assert_eq!(json["result"], "ok");
+}
+
+#[test]
+fn the_program_refuses_by_name_and_with_exit_code_1() {
+    let (output, complaints, code) = ran(&["default"]);
+    let expected = "error: QEMU cannot be this machine: acc0: a Type-2 device; QEMU has Type-3 \
+                    devices only\n";
+    assert_eq!((output.as_str(), complaints.as_str(), code), ("", expected, 1));
+    let (json, _, code) = ran(&["type2-db", "--json"]);
+    assert_eq!(code, 1);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["result"], "refused");
+    assert_eq!(json["unsupported"][0]["at"], "hb0");
+    assert_eq!(json["unsupported"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn bad_usage_is_exit_code_2() {
+    let cases: [&[&str]; 5] = [
+        &["no-such-scenario"],
+        &["one-device", "--direct"],
+        &["one-device", "--append", "x"],
+        &["one-device", "--run", "--direct", "--timeout", "0"],
+        &["one-device", "--run", "--direct", "--kernel", "x"],
+    ];
+    for arguments in cases {
+        let (_, complaints, code) = ran(arguments);
+        assert_eq!(code, 2, "{arguments:?}: {complaints}");
+    }
+}
+
+#[test]
+fn without_qemu_a_run_says_what_to_install() {
+    let mut program = process::Command::new(env!("CARGO_BIN_EXE_cxl-harness"));
+    program.args(["qemu", "one-device", "--run", "--direct"]).env("QEMU", "/nonexistent/qemu");
+    let output = program.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "error: /nonexistent/qemu: no such program; install qemu-system-x86 10.0 or newer, or name \
+         one with QEMU=PROGRAM\n"
+    );
+}
