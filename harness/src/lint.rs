@@ -76,7 +76,7 @@ pub enum Level {
 }
 
 /// A line of Linux's log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// How loud.
     pub level: Level,
@@ -88,8 +88,26 @@ pub struct Message {
     /// What is said.
     pub text: String,
     /// The kernels that say it; all of those that have the finding, unless given.
-    #[serde(flatten)]
     pub kernels: Kernels,
+}
+
+impl Serialize for Message {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Fields<'m> {
+            line: String,
+            level: Level,
+            driver: &'m str,
+            device: &'m str,
+            text: &'m str,
+            #[serde(flatten)]
+            kernels: Kernels,
+        }
+        let Self { level, driver, device, text, kernels } = self;
+        let (level, kernels) = (*level, *kernels);
+        Fields { line: self.to_string(), level, driver, device, text, kernels }
+            .serialize(serializer)
+    }
 }
 
 impl fmt::Display for Message {
@@ -119,6 +137,14 @@ pub struct Kernels {
     /// The change that ended it.
     #[serde(serialize_with = "change")]
     pub until: Option<Change>,
+    /// The only series that does it: its stable releases have taken some changes over and others
+    /// not.
+    #[serde(serialize_with = "series")]
+    pub only: Option<Kernel>,
+}
+
+fn series<S: Serializer>(series: &Option<Kernel>, serializer: S) -> Result<S::Ok, S::Error> {
+    series.map(|series| series.to_string()).serialize(serializer)
 }
 
 fn change<S: Serializer>(change: &Option<Change>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -136,6 +162,7 @@ impl Kernels {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The rule.
+    #[serde(flatten)]
     pub rule: Rule,
     /// How bad.
     pub severity: Severity,
@@ -168,6 +195,7 @@ impl Finding {
 }
 
 /// What kernels from 6.12 on say, in the order of the log; a finding says which kernels it is of.
+/// What only a stable series does comes last.
 pub fn lint(input: &Input) -> Vec<Finding> {
     let mut merged: Vec<(Finding, Presence)> = Vec::new();
     // The newest first: its words are the ones that are kept.
@@ -188,7 +216,17 @@ pub fn lint(input: &Input) -> Vec<Finding> {
             }
         }
     }
-    merged.into_iter().map(|(finding, presence)| presence.apply(finding)).collect()
+    let mut merged: Vec<_> =
+        merged.into_iter().map(|(finding, presence)| presence.apply(finding)).collect();
+    for series in Kernel::STABLE {
+        for mut finding in lint_for(input, series) {
+            if !merged.iter().any(|known| known.same(&finding)) {
+                finding.kernels.only = Some(series);
+                merged.push(finding);
+            }
+        }
+    }
+    merged
 }
 
 /// What one kernel says, in the order of its log.
@@ -238,7 +276,7 @@ fn kernels(runs: u32) -> Kernels {
     let first = runs.trailing_zeros() as usize;
     let last = (u32::BITS - 1 - runs.leading_zeros().min(u32::BITS - 1)) as usize;
     let change = |index: usize| Change::ALL.get(index).copied();
-    Kernels { since: first.checked_sub(1).and_then(change), until: change(last) }
+    Kernels { since: first.checked_sub(1).and_then(change), until: change(last), only: None }
 }
 
 /// What could not be looked at.

@@ -55,9 +55,9 @@ Report, a block for each finding in the order of Linux's log:
   note: worth knowing.
 
 JSON:
-  subject, kernel, findings (rule, severity, component, decoder, found, lost, messages: each with
-  level, driver, device, text, since, until; since, until, text, remedy), unchecked (missing, rules),
-  remarks
+  subject, kernel, findings (rule, wants, remedy, severity, component, decoder, found, lost, since,
+  until, only; messages: each with line, level, driver, device, text, since, until, only), unchecked
+  (missing, rules), remarks
 
 Exit code:
   0  Linux refuses nothing
@@ -67,7 +67,7 @@ Exit code:
 Examples:
   cxl-harness lint default
   cxl-harness lint pass-through --kernel 6.12.80
-  cxl-harness lint board.toml --json | jq -r '.findings[].messages[].text'
+  cxl-harness lint board.toml --json | jq -r '.findings[].messages[].line'
   cxl-harness lint /sys/firmware/acpi/tables/CEDT
   cxl-harness lint mem0.bin mem0.lspci --component device";
 

@@ -260,8 +260,8 @@ impl Input {
                     };
                     match component {
                         Component::HostBridge => {
-                            let uid = 0;
-                            input.bridges.push(Bridge { name, uid, address: None, registers });
+                            let bridge = Bridge { name, registers, ..Bridge::default() };
+                            input.bridges.push(bridge);
                         }
                         Component::UpstreamPort => {
                             let port = usize::MAX;
@@ -332,7 +332,7 @@ impl Set<'_> {
                 if registers == Registers::NoBlock { Registers::NoHdm } else { registers };
             input.bridges.push(Bridge {
                 name: named(entry.name, "hb", index),
-                uid: entry.uid,
+                uid: Some(entry.uid),
                 address: entry.address,
                 registers,
             });

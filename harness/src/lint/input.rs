@@ -54,8 +54,8 @@ impl Registers {
 pub struct Bridge {
     /// Its name.
     pub name: String,
-    /// ACPI `_UID`.
-    pub uid: u32,
+    /// ACPI `_UID`; `None` if nobody said.
+    pub uid: Option<u32>,
     /// Linux's name of it (`pci0000:0c`), if it is known.
     pub address: Option<String>,
     /// Its decoders.
@@ -160,7 +160,7 @@ impl Input {
         let bridges = fabric.bridges.iter().zip(&scenario.bridges).zip(&map.bridges);
         let bridges = bridges.map(|((bridge, given), place)| Bridge {
             name: bridge.name.clone(),
-            uid: bridge.uid,
+            uid: Some(bridge.uid),
             address: Some(format!("pci{:04x}:{:02x}", given.segment, place.first_bus)),
             registers: match given.version {
                 BridgeVersion::Cxl2 => registers(bridge.hdm.clone()),
@@ -221,6 +221,20 @@ impl Input {
         }
         if self.cedt.is_some() && self.bridges.is_empty() {
             gap("host bridges".to_owned(), "targets of windows, everything below them");
+        }
+        for bridge in self.bridges.iter().filter(|bridge| bridge.uid.is_none()) {
+            if self.cedt.is_some() {
+                gap(format!("UID of {}", bridge.name), "its CHBS, windows that target it");
+            }
+        }
+        let parents = (0..self.bridges.len()).map(Parent::Bridge);
+        let parents = parents.chain((0..self.switches.len()).map(Parent::Switch));
+        let names = self.bridges.iter().map(|bridge| &bridge.name);
+        let names = names.chain(self.switches.iter().map(|switch| &switch.name));
+        for (parent, name) in parents.zip(names) {
+            if !self.ports.iter().any(|port| port.parent == parent) {
+                gap(format!("ports of {name}"), "targets of its decoders");
+            }
         }
         let components = self.bridges.iter().map(|bridge| (&bridge.name, &bridge.registers));
         let switches = self.switches.iter().map(|switch| (&switch.name, &switch.registers));

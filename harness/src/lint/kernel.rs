@@ -24,6 +24,9 @@ impl Kernel {
     /// The oldest kernel whose behaviour is known here.
     pub const OLDEST: Self = Self::new(6, 12, 0);
 
+    /// The newest releases of the series that take changes over.
+    pub(super) const STABLE: [Self; 2] = [Self::new(6, 12, NEWEST), Self::new(6, 18, NEWEST)];
+
     const fn new(major: u16, minor: u16, patch: u16) -> Self {
         Self { major, minor, patch }
     }

@@ -169,8 +169,6 @@ pub(super) struct Decoder {
     /// Device memory; `None` if it is not known.
     pub(super) dpa: Option<Range>,
     pub(super) mode: Option<Mode>,
-    /// The region that it carries.
-    pub(super) region: Option<usize>,
 }
 
 /// The machine as Linux comes to see it.
@@ -400,9 +398,11 @@ impl<'i> System<'i> {
             }
             Err(mut fault) => {
                 let device = self.name(&port);
-                let silent = [ENXIO, ENODEV].contains(&fault.errno);
-                if !self.linux.has(Change::LateTargets) && !silent {
-                    fault = fault.driver_failed("cxl_port", &device);
+                if !self.linux.has(Change::LateTargets) {
+                    if ![ENXIO, ENODEV].contains(&fault.errno) {
+                        fault = fault.driver_failed("cxl_port", &device);
+                    }
+                    fault = self.second_attempt(fault, &port, registers);
                 }
                 let name = self.component(&port);
                 let lost = format!("the whole port is given up: no device below {name} is used");
@@ -410,6 +410,25 @@ impl<'i> System<'i> {
                 None
             }
         }
+    }
+
+    /// What a port says when it is tried again, as it is once all of the table has been read: it
+    /// still remembers the decoders that it had found committed.
+    fn second_attempt(&self, fault: Fault, port: &PortState, registers: &Registers) -> Fault {
+        let before = fault.decoder.map_or(0, usize::from);
+        let Some(hdm) = registers.hdm() else { return fault };
+        // The targets are looked up after the decoder has been taken for committed.
+        let before = before + usize::from(fault.rule == Rule::Targets);
+        let committed = hdm.decoders.iter().take(before);
+        let Some(first) = { committed }.position(|image| image.control().committed()) else {
+            return fault;
+        };
+        let name = self.name(port);
+        let device = ("cxl_port", name.as_str());
+        let id = port.id;
+        fault
+            .say(Level::Warning, device, &format!("decoder{id}.{first}: Committed out of order"))
+            .say(Level::Warning, device, &format!("Failed to initialize decoder{id}.{first}"))
     }
 
     fn refuse(&mut self, component: &str, fault: Fault, lost: String) {
@@ -449,7 +468,6 @@ impl<'i> System<'i> {
                     targets: vec![dports.first().copied()],
                     dpa: None,
                     mode: None,
-                    region: None,
                 });
                 return Ok(());
             }
@@ -485,7 +503,9 @@ impl<'i> System<'i> {
             };
             let targets: Vec<_> = (0..decoder.ways as usize).map(target).collect();
             let late = self.linux.has(Change::LateTargets);
-            if !late && decoder.enabled && targets.contains(&None) {
+            // Without any port given, nobody knows which there are.
+            let known = !dports.is_empty();
+            if !late && known && decoder.enabled && targets.contains(&None) {
                 let way = targets.iter().position(Option::is_none).unwrap_or(0);
                 let number = listed.get(way).map_or_else(
                     || "none (a list has 8)".to_owned(),
@@ -609,7 +629,6 @@ impl<'i> System<'i> {
             targets: vec![],
             dpa: None,
             mode: None,
-            region: None,
         })
     }
 
@@ -815,7 +834,11 @@ impl<'i> System<'i> {
                 let used = hdm.decoders.iter().filter(|image| image.control().committed()).count();
                 let found = "Mem_Enable set, HDM Decoder Enable clear".to_owned();
                 let lost = format!(
-                    "{used} committed decoders are ignored; the range registers count, 1-way"
+                    "{} ignored; the range registers count, 1-way",
+                    match used {
+                        1 => "the committed decoder is".to_owned(),
+                        _ => format!("{used} committed decoders are"),
+                    }
                 );
                 self.push(
                     Rule::Emulated,
@@ -943,7 +966,6 @@ impl<'i> System<'i> {
                 targets: vec![],
                 dpa,
                 mode,
-                region: None,
             });
         }
         Ok(())

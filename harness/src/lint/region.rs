@@ -285,12 +285,14 @@ impl System<'_> {
                 region.members.iter().filter_map(|member| self.ports.get(member.port)).collect();
             let members: Vec<_> = members.iter().map(|port| self.component(port)).collect();
             let found = format!("{ways}-way, and there are {} already", members.join(", "));
-            let (errno, text) = if region.done == Some(true) {
-                (EBUSY, "region already active".to_owned())
-            } else {
-                (EINVAL, format!("region already has {} endpoints", region.members.len()))
-            };
-            return Err(debug(Refusal::new(Rule::TooManyMembers, errno, found), &text));
+            // A region that works has its driver; one that does not is the bus's.
+            if region.done == Some(true) {
+                let refusal = Refusal::new(Rule::TooManyMembers, EBUSY, found);
+                let device = ("cxl_region", name.as_str());
+                return Err(refusal.say(Level::Debug, device, "region already active"));
+            }
+            let text = format!("region already has {} endpoints", region.members.len());
+            return Err(debug(Refusal::new(Rule::TooManyMembers, EINVAL, found), &text));
         }
         if decoder.host_only != region.host_only {
             let kind = |host_only| if host_only { "host-only" } else { "device-coherent" };
@@ -375,10 +377,7 @@ impl System<'_> {
             let Some(reference) = port.regions.get_mut(known) else { continue };
             reference.endpoints.retain(|(other, _)| *other != member);
             if depth == 0 || reference.endpoints.is_empty() {
-                let RegionRef { decoder, .. } = port.regions.remove(known);
-                if let Some(decoder) = port.decoders.get_mut(decoder) {
-                    decoder.region = None;
-                }
+                port.regions.remove(known);
             }
         }
     }
@@ -563,16 +562,6 @@ impl System<'_> {
                         .say(Level::Debug, device, &text)
                         .say(Level::Debug, device, &failed));
                 }
-                let carried = port.decoders.get(decoder).and_then(|decoder| decoder.region);
-                if let Some(other) = carried.and_then(|other| self.regions.get(other)) {
-                    let decoder_name = self.decoder_name(at, decoder);
-                    let found = format!("decoder {decoder} carries region{}", other.id);
-                    let text =
-                        format!("{name}: {decoder_name} already attached to region{}", other.id);
-                    return Err(Refusal::new(Rule::DecoderShared, EBUSY, found)
-                        .at(at, Some(decoder))
-                        .say(Level::Debug, device, &text));
-                }
                 new = Some(decoder);
                 // A new reference starts with one target.
                 1
@@ -601,9 +590,6 @@ impl System<'_> {
             let reference =
                 RegionRef { region: index, decoder, targets, targets_set: 0, endpoints: vec![] };
             port.regions.push(reference);
-            if let Some(decoder) = port.decoders.get_mut(decoder) {
-                decoder.region = Some(index);
-            }
         }
         let mut locked = false;
         if let Some(known) = port.regions.iter_mut().find(|known| known.region == index) {
@@ -774,7 +760,7 @@ impl System<'_> {
         let position = member.position;
         let refuse = |text: String| {
             let found = format!("{} at position {position}", self.component_of(member));
-            Err(Refusal::new(Rule::Peers, ENXIO, found).at(at, None).say(
+            Err(Refusal::new(Rule::TargetOrder, ENXIO, found).at(at, None).say(
                 Level::Debug,
                 ("cxl", region),
                 &text,
@@ -799,6 +785,7 @@ impl System<'_> {
 
     /// What is left to say when everything has come up.
     pub(super) fn conclude(&mut self) {
+        let mut locked: Vec<(usize, Vec<String>)> = Vec::new();
         for region in self.regions.clone() {
             let Some(root) = self.roots.get(region.root).cloned() else { continue };
             if region.unknown {
@@ -806,8 +793,25 @@ impl System<'_> {
             }
             match region.done {
                 None => self.missing(&region),
-                Some(true) => self.assembled(&region, &root),
+                Some(true) => {
+                    self.assembled(&region, &root);
+                    if region.locked {
+                        let named = format!("region{} at {}", region.id, region.range);
+                        match locked.iter_mut().find(|(window, _)| *window == root.window) {
+                            Some((_, regions)) => regions.push(named),
+                            None => locked.push((root.window, vec![named])),
+                        }
+                    }
+                }
                 Some(false) => {}
+            }
+        }
+        if self.linux.has(Change::LockedRegions) {
+            for (window, regions) in locked {
+                let found = regions.join(", ");
+                let lost = "what is there stays until the machine is reset".to_owned();
+                let window = format!("window {window}");
+                self.push(Rule::Locked, Severity::Note, &window, None, found, lost, vec![]);
             }
         }
     }
@@ -857,11 +861,6 @@ impl System<'_> {
                 let rule = Rule::GranularityDiffers;
                 self.push(rule, Severity::Degraded, &component, number, found, lost, vec![]);
             }
-        }
-        if region.locked && self.linux.has(Change::LockedRegions) {
-            let found = format!("{name} at {}", region.range);
-            let lost = "it stays until the machine is reset".to_owned();
-            self.push(Rule::Locked, Severity::Note, &window, None, found, lost, vec![]);
         }
     }
 }

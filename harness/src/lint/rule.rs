@@ -2,6 +2,7 @@
 //!
 //! **Invariant**: a rule's name never changes its meaning.
 
+use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
 macro_rules! rules {
@@ -176,9 +177,6 @@ rules! {
     HpaOrder "hpa-order"
         "On each port, the decoder with the lower range has the lower number."
         => "commit decoders in order of address",
-    DecoderShared "decoder-shared"
-        "A decoder carries one region."
-        => "give each region a decoder of its own",
     TargetOverflow "target-overflow"
         "A port's decoder has room for all members below it."
         => "spread the set over more bridges, or use a bridge with more targets",
@@ -191,9 +189,6 @@ rules! {
     ExpectedInterleave "expected-interleave"
         "A port's decoder has a way for each member port, and its granularity is that of its parent times the parent's ways (power-of-two part)."
         => "program the expected ways and granularity; the root takes the lowest address bits",
-    Peers "peers"
-        "Members that share a downstream port are as far apart as the ways above that port."
-        => "order the members so that the root varies fastest, then bridges, then switches",
     TargetOrder "target-order"
         "A port's target list has the ports in the order of their members."
         => "reorder the target list",
@@ -215,7 +210,12 @@ rules! {
 }
 
 impl Serialize for Rule {
+    /// Its name as `rule`, with what it wants and the remedy.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
+        let mut fields = serializer.serialize_struct("Rule", 3)?;
+        fields.serialize_field("rule", self.name())?;
+        fields.serialize_field("wants", self.text())?;
+        fields.serialize_field("remedy", self.remedy())?;
+        fields.end()
     }
 }

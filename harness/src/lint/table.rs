@@ -122,20 +122,27 @@ impl System<'_> {
                     )],
                 );
             }
-            let found = good.iter().find(|chbs| chbs.uid.get() == bridge.uid);
+            let Some(uid) = bridge.uid else {
+                // Its registers are known from somewhere else.
+                if let Some(state) = self.hosts.get_mut(index) {
+                    state.known = true;
+                }
+                continue;
+            };
+            let found = good.iter().find(|chbs| chbs.uid.get() == uid);
             let lost = format!("{} and everything below it stays out of use", bridge.name);
             let Some(chbs) = found else {
-                let near = records.chbs.iter().find(|chbs| chbs.uid.get() == bridge.uid);
+                let near = records.chbs.iter().find(|chbs| chbs.uid.get() == uid);
                 let found = near.map_or_else(
-                    || format!("no CHBS of UID {}", bridge.uid),
+                    || format!("no CHBS of UID {uid}"),
                     |chbs| {
                         format!(
-                            "the CHBS of UID {} has version {}, base {:#x}, length {:#x}",
-                            bridge.uid, chbs.version, chbs.base, chbs.length
+                            "the CHBS of UID {uid} has version {}, base {:#x}, length {:#x}",
+                            chbs.version, chbs.base, chbs.length
                         )
                     },
                 );
-                let text = format!("No CHBS found for Host Bridge (UID {})", bridge.uid);
+                let text = format!("No CHBS found for Host Bridge (UID {uid})");
                 let messages = vec![message(Level::Warning, ("acpi", &acpi), &text)];
                 self.push(
                     Rule::NoChbs,
@@ -149,7 +156,7 @@ impl System<'_> {
                 continue;
             };
             if chbs.base.get() == u64::MAX {
-                let text = format!("CHBS invalid for Host Bridge (UID {})", bridge.uid);
+                let text = format!("CHBS invalid for Host Bridge (UID {uid})");
                 let messages = vec![message(Level::Warning, ("acpi", &acpi), &text)];
                 let found = format!("base {:#x}", chbs.base);
                 self.push(
@@ -265,11 +272,14 @@ impl System<'_> {
         if record.arithmetic == 1 && way_count != 1 && way_count != 3 {
             self.maps(record.hbig.get(), bytes, way_count, records)?;
         }
+        let given = &self.input.bridges;
+        let all_named = !given.is_empty() && given.iter().all(|bridge| bridge.uid.is_some());
         let mut bridges = Vec::new();
         for uid in targets.iter().take(way_count as usize).map(|uid| uid.get()) {
             let hosts = self.input.bridges.iter().zip(&self.hosts);
-            let found = hosts.clone().position(|(bridge, host)| bridge.uid == uid && host.known);
-            if found.is_none() && !self.input.bridges.is_empty() {
+            let found =
+                hosts.clone().position(|(bridge, host)| bridge.uid == Some(uid) && host.known);
+            if found.is_none() && all_named {
                 let text = "Failed to populate active decoder targets";
                 let mut fault = WindowFault::silent(Rule::WindowTarget, ENXIO)
                     .because(format!("target UID {uid}"));

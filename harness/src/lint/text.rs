@@ -116,7 +116,10 @@ impl Display for Finding {
     }
 }
 
-fn in_words(Kernels { since, until }: Kernels) -> Option<String> {
+fn in_words(Kernels { since, until, only }: Kernels) -> Option<String> {
+    if let Some(series) = only {
+        return Some(format!("the newest {series} releases only"));
+    }
     match (since, until) {
         (None, None) => None,
         (Some(since), None) => Some(format!("since {since}")),

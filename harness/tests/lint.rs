@@ -1,0 +1,1368 @@
+//! The linter, one broken image for each rule: a good machine with one thing changed has to give
+//! that rule and no other refusal. The lines of Linux's log are typed by hand here; those that are
+//! marked so were seen in the log of Debian's 6.12.117 on QEMU with the same registers.
+//!
+//! **Invariant**: no expected line is made by the linter.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of tests may fail as the tests may")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cxl_harness::dump::{Dump, Options};
+use cxl_harness::fabric::{HdmImage, Parent};
+use cxl_harness::lint::{
+    Bridge, Change, Finding, Input, Kernel, Port, Registers, Report, Rule, Severity, Switch, lint,
+    lint_for, unchecked,
+};
+use cxl_harness::machine::Machine;
+use cxl_harness::run;
+use cxl_harness::scenario::{Scenario, builtins};
+use cxl_regs::hdm::DecoderImage;
+use proptest::prelude::*;
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// What our firmware leaves of a scenario.
+fn left(scenario: &Scenario) -> Input {
+    let mut machine = Machine::new(scenario);
+    let done = run::direct(&mut machine);
+    Input::of(&machine, &done.cedt)
+}
+
+fn good(name: &str) -> Input {
+    left(&Scenario::built_in(name).unwrap())
+}
+
+/// A machine whose registers a test writes: hb0 with two ports and hb1 with one, as it was on QEMU,
+/// and a third port below hb0; windows of hb0 alone, and of both at 256 B.
+fn bare() -> Input {
+    const TEXT: &str = r#"
+        description = "registers by hand"
+        bridge = [{ name = "hb0", uid = 12 }, { name = "hb1", uid = 222 }]
+        port = [
+            { name = "rp0", below = "hb0", number = 0 },
+            { name = "rp1", below = "hb0", number = 1 },
+            { name = "rp2", below = "hb1", number = 0 },
+            { name = "rp3", below = "hb0", number = 2 },
+        ]
+        device = [
+            { name = "mem0", below = "rp0", volatile = "512MiB" },
+            { name = "mem1", below = "rp1", volatile = "512MiB" },
+            { name = "mem2", below = "rp2", volatile = "512MiB" },
+            { name = "mem3", below = "rp3", volatile = "512MiB" },
+        ]
+        [[window]]
+        targets = ["hb0"]
+        size = "4GiB"
+        [[window]]
+        targets = ["hb0", "hb1"]
+        granularity = "256"
+        size = "4GiB"
+    "#;
+    let machine = Machine::new(&Scenario::parse(TEXT, "bare").unwrap());
+    let mut input = Input::of(&machine, &[]);
+    for device in &mut input.devices {
+        hdm(&mut device.registers).global_control = 2;
+    }
+    input
+}
+
+/// Bases of the windows of [`bare`].
+const W0: u64 = 4 * GIB;
+const W1: u64 = 8 * GIB;
+
+fn hdm(registers: &mut Registers) -> &mut HdmImage {
+    match registers {
+        Registers::Hdm(image) => image,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn device(input: &mut Input, device: usize, decoder: usize) -> &mut DecoderImage {
+    &mut hdm(&mut input.devices[device].registers).decoders[decoder]
+}
+
+fn bridge(input: &mut Input, bridge: usize, decoder: usize) -> &mut DecoderImage {
+    &mut hdm(&mut input.bridges[bridge].registers).decoders[decoder]
+}
+
+/// Committed and locked, host-only, with these ways and this granularity.
+const COMMITTED: u32 = 0x1700;
+
+fn image(base: u64, size: u64, control: u32, route: u64) -> DecoderImage {
+    DecoderImage { control, ..DecoderImage::default() }
+        .with_base(base)
+        .with_size(size)
+        .with_targets(route.to_le_bytes())
+}
+
+/// Where the nth record of a kind is in a CEDT.
+fn record(cedt: &[u8], kind: u8, nth: usize) -> usize {
+    let mut at = 36;
+    let mut left = nth;
+    loop {
+        let length = usize::from(u16::from_le_bytes([cedt[at + 2], cedt[at + 3]]));
+        if cedt[at] == kind {
+            if left == 0 {
+                return at;
+            }
+            left -= 1;
+        }
+        at += length;
+    }
+}
+
+const CFMWS: u8 = 1;
+
+fn poke(input: &mut Input, kind: u8, nth: usize, offset: usize, bytes: &[u8]) {
+    let cedt = input.cedt.as_mut().unwrap();
+    let at = record(cedt, kind, nth) + offset;
+    cedt[at..at + bytes.len()].copy_from_slice(bytes);
+}
+
+fn append(input: &mut Input, record: &[u8]) {
+    let cedt = input.cedt.as_mut().unwrap();
+    cedt.extend_from_slice(record);
+    let length = cedt.len() as u32;
+    cedt[4..8].copy_from_slice(&length.to_le_bytes());
+}
+
+/// A window that is not in the way, with these codes.
+struct Window {
+    base: u64,
+    size: u64,
+    eniw: u8,
+    arithmetic: u8,
+    hbig: u32,
+    targets: &'static [u32],
+    length: Option<u16>,
+}
+
+const SPARE: Window = Window {
+    base: 0x40_0000_0000,
+    size: GIB,
+    eniw: 0,
+    arithmetic: 0,
+    hbig: 0,
+    targets: &[16],
+    length: None,
+};
+
+impl Window {
+    fn append(&self, input: &mut Input) {
+        let length = self.length.unwrap_or(0x24 + 4 * self.targets.len() as u16);
+        let mut bytes = vec![1, 0];
+        bytes.extend(length.to_le_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(self.base.to_le_bytes());
+        bytes.extend(self.size.to_le_bytes());
+        bytes.extend([self.eniw, self.arithmetic, 0, 0]);
+        bytes.extend(self.hbig.to_le_bytes());
+        bytes.extend([0x06, 0, 0, 0]);
+        bytes.extend(self.targets.iter().flat_map(|uid| uid.to_le_bytes()));
+        append(input, &bytes);
+    }
+}
+
+fn chbs(uid: u32, version: u32, base: u64, length: u64) -> Vec<u8> {
+    let mut bytes = vec![0, 0, 0x20, 0];
+    bytes.extend(uid.to_le_bytes());
+    bytes.extend(version.to_le_bytes());
+    bytes.extend([0; 4]);
+    bytes.extend(base.to_le_bytes());
+    bytes.extend(length.to_le_bytes());
+    bytes
+}
+
+/// A broken machine.
+struct Case {
+    rule: Rule,
+    severity: Severity,
+    /// All kernels, or this one.
+    kernel: Option<&'static str>,
+    input: Input,
+    /// Lines of the log, in order, among others; numbers as the linter gives them.
+    log: &'static [&'static str],
+}
+
+fn refused(rule: Rule, input: Input, log: &'static [&'static str]) -> Case {
+    Case { rule, severity: Severity::Refused, kernel: None, input, log }
+}
+
+fn degraded(rule: Rule, input: Input, log: &'static [&'static str]) -> Case {
+    Case { severity: Severity::Degraded, ..refused(rule, input, log) }
+}
+
+fn noted(rule: Rule, input: Input) -> Case {
+    Case { severity: Severity::Note, ..refused(rule, input, &[]) }
+}
+
+impl Case {
+    fn on(self, kernel: &'static str) -> Self {
+        Self { kernel: Some(kernel), ..self }
+    }
+}
+
+fn broken(name: &str, change: impl FnOnce(&mut Input)) -> Input {
+    let mut input = good(name);
+    change(&mut input);
+    input
+}
+
+fn by_hand(change: impl FnOnce(&mut Input)) -> Input {
+    let mut input = bare();
+    change(&mut input);
+    input
+}
+
+/// One device, decoder 0 of it and of its bridge, as in the first line of each experiment.
+fn one(input: &mut Input) {
+    *device(input, 0, 0) = image(W0, 512 * MIB, COMMITTED, 0);
+    *bridge(input, 0, 0) = image(W0, 512 * MIB, COMMITTED, 0);
+}
+
+/// Two devices, two bridges, 256 B.
+fn two(input: &mut Input) {
+    for at in [0, 2] {
+        *device(input, at, 0) = image(W1, GIB, COMMITTED | 0x10, 0);
+    }
+    for at in [0, 1] {
+        *bridge(input, at, 0) = image(W1, GIB, COMMITTED | 1, 0);
+    }
+}
+
+fn dvsec(input: &mut Input, change: impl FnOnce(&mut cxl_harness::lint::DeviceDvsec)) {
+    change(input.devices[0].config.as_mut().unwrap().dvsec.as_mut().unwrap());
+}
+
+/// A line behind which stands `[6.12.117]` was seen in that kernel's log.
+fn table_cases() -> Vec<Case> {
+    let window = |window: Window, log| {
+        move |rule| refused(rule, broken("one-device", |input| window.append(input)), log)
+    };
+    vec![
+        refused(
+            Rule::NoCedt,
+            broken("one-device", |input| {
+                input.cedt.as_mut().unwrap().truncate(36);
+                input.devices.clear();
+                input.bridges.clear();
+            }),
+            &[],
+        ),
+        refused(Rule::CedtRecord, broken("one-device", |input| append(input, &[9, 0, 0, 0])), &[]),
+        refused(
+            Rule::NoChbs,
+            broken("one-device", |input| {
+                let registers = Registers::NoHdm;
+                let name = "hb9".to_owned();
+                input.bridges.push(Bridge { name, uid: Some(99), address: None, registers });
+            }),
+            &["acpi ACPI0016:01: No CHBS found for Host Bridge (UID 99)"],
+        ),
+        Case {
+            kernel: None,
+            ..refused(
+                Rule::NoChbs,
+                broken("one-device", |input| {
+                    let registers = Registers::NoHdm;
+                    let name = "hb9".to_owned();
+                    input.bridges.push(Bridge { name, uid: Some(99), address: None, registers });
+                    append(input, &chbs(99, 1, 0xE100_0000, 0x2000));
+                }),
+                &["acpi ACPI0016:01: No CHBS found for Host Bridge (UID 99)"],
+            )
+        }
+        .on("6.16"),
+        degraded(
+            Rule::MixedHosts,
+            broken("one-device", |input| append(input, &chbs(99, 0, 0xE100_0000, 0x2000))),
+            &["acpi ACPI0016:00: Unsupported platform config, mixed Virtual Host and Restricted \
+               CXL Host hierarchy."],
+        ),
+        noted(
+            Rule::RestrictedHost,
+            broken("one-device", |input| {
+                let name = "hb9".to_owned();
+                let registers = Registers::NoBlock;
+                input.bridges.push(Bridge { name, uid: Some(99), address: None, registers });
+                append(input, &chbs(99, 0, 0xE100_0000, 0x2000));
+            }),
+        ),
+        window(
+            Window { arithmetic: 2, ..SPARE },
+            &[
+                "cxl_acpi ACPI0017:00: CFMWS Unknown Interleave Arithmetic: 2",
+                "cxl_acpi ACPI0017:00: Failed to add decode range: \
+                 [0x4000000000 - 0x403fffffff] (-22)",
+            ],
+        )(Rule::WindowArithmetic),
+        window(
+            Window { base: SPARE.base + MIB, ..SPARE },
+            &["cxl_acpi ACPI0017:00: CFMWS Base HPA not 256MB aligned"],
+        )(Rule::WindowBase),
+        window(
+            Window { size: GIB + MIB, ..SPARE },
+            &["cxl_acpi ACPI0017:00: CFMWS Window Size not 256MB aligned"],
+        )(Rule::WindowSize),
+        window(
+            Window { eniw: 5, ..SPARE },
+            &["cxl_acpi ACPI0017:00: CFMWS Interleave Ways (5) invalid"],
+        )(Rule::WindowWays),
+        window(
+            Window { eniw: 1, ..SPARE },
+            &["cxl_acpi ACPI0017:00: CFMWS length 40 less than expected 44"],
+        )(Rule::WindowLength),
+        window(
+            Window { hbig: 7, ..SPARE },
+            &["cxl_acpi ACPI0017:00: Failed to add decode range: \
+               [0x4000000000 - 0x403fffffff] (-22)"],
+        )(Rule::WindowGranularity),
+        window(
+            Window { base: 4 * GIB - 256 * MIB, size: 512 * MIB, ..SPARE },
+            &["cxl_acpi ACPI0017:00: Failed to add decode range: [0xf0000000 - 0x10fffffff] (-16)"],
+        )(Rule::WindowOverlap),
+        window(
+            Window { eniw: 1, arithmetic: 1, hbig: 2, targets: &[16, 16], ..SPARE },
+            &["cxl_acpi ACPI0017:00: No CXIMS for HBIG 1024"],
+        )(Rule::NoCxims),
+        window(
+            Window { targets: &[17], ..SPARE },
+            &[
+                "cxl root0: Failed to populate active decoder targets",
+                "cxl_acpi ACPI0017:00: Failed to add decode range: \
+                 [0x4000000000 - 0x403fffffff] (-6)",
+            ],
+        )(Rule::WindowTarget),
+        noted(
+            Rule::WindowShare,
+            broken("two-way", |input| {
+                Window { eniw: 1, size: 768 * MIB, targets: &[16, 32], ..SPARE }.append(input);
+            }),
+        ),
+    ]
+}
+
+fn port_cases() -> Vec<Case> {
+    vec![
+        refused(
+            Rule::NoDecoderRegisters,
+            broken("one-device", |input| input.devices[0].registers = Registers::NoHdm),
+            &[
+                "cxl_port endpoint2: HDM decoder registers not found",
+                "cxl_mem mem0: endpoint2 failed probe",
+            ],
+        ),
+        refused(
+            Rule::NoDecoderRegisters,
+            broken("two-devices-one-bridge", |input| input.bridges[0].registers = Registers::NoHdm),
+            &["cxl_port port1: HDM decoder capability not found"],
+        ),
+        refused(
+            Rule::DecoderCount,
+            broken("one-device", |input| {
+                hdm(&mut input.bridges[0].registers).capability |= 0xF;
+            }),
+            &[
+                "cxl_port port1: Spec violation. Caps invalid",
+                "cxl_port port1: Failed to map HDM decoder capability",
+            ],
+        )
+        .on("7.1"),
+        degraded(
+            Rule::DecoderCount,
+            broken("one-device", |input| {
+                let hdm = hdm(&mut input.bridges[0].registers);
+                hdm.capability = hdm.capability & !0xF | 9;
+                hdm.decoders = (0..20)
+                    .map(|n| image(4 * GIB + n * 512 * MIB, 512 * MIB, COMMITTED, 0))
+                    .collect();
+            }),
+            &[],
+        )
+        .on("7.0"),
+        refused(
+            Rule::AllOnes,
+            by_hand(|input| {
+                one(input);
+                *device(input, 0, 1) = DecoderImage::from_dwords([u32::MAX; 8]);
+            }),
+            &["cxl_port endpoint3: decoder3.1: Invalid resource range"],
+        ),
+        // [6.12.117]
+        refused(
+            Rule::CommitOrder,
+            by_hand(|input| *device(input, 0, 1) = image(W0, 512 * MIB, COMMITTED, 0)),
+            &[
+                "cxl_port endpoint3: decoder3.1: Committed out of order",
+                "cxl_port endpoint3: Failed to initialize decoder3.1",
+                "cxl_mem mem0: endpoint3 failed probe",
+            ],
+        ),
+        // [6.12.117]
+        refused(
+            Rule::ZeroSize,
+            by_hand(|input| {
+                one(input);
+                *device(input, 0, 1) = image(W0 + 512 * MIB, 0, COMMITTED, 0);
+            }),
+            &[
+                "cxl_port endpoint3: decoder3.1: Committed with zero size",
+                "cxl_port endpoint3: Failed to initialize decoder3.1",
+                "cxl_mem mem0: endpoint3 failed probe",
+            ],
+        ),
+        // [6.12.117]: the second attempt included.
+        refused(
+            Rule::ZeroSize,
+            by_hand(|input| {
+                one(input);
+                *bridge(input, 0, 1) = image(W0 + 512 * MIB, 0, COMMITTED, 0);
+            }),
+            &[
+                "cxl_port port1: decoder1.1: Committed with zero size",
+                "cxl_port port1: Failed to initialize decoder1.1",
+                "cxl_port port1: decoder1.0: Committed out of order",
+                "cxl_port port1: Failed to initialize decoder1.0",
+            ],
+        )
+        .on("6.12.117"),
+        // [6.12.117]
+        refused(
+            Rule::Ways,
+            by_hand(|input| {
+                one(input);
+                device(input, 0, 1).control = 0x50;
+            }),
+            &[
+                "cxl_port endpoint3: decoder3.1: Invalid interleave ways (ctrl: 0x1050)",
+                "cxl_port endpoint3: Failed to initialize decoder3.1",
+                "cxl_port endpoint3: probe with driver cxl_port failed with error -22",
+                "cxl_mem mem0: endpoint3 failed probe",
+            ],
+        ),
+        // [6.12.117]
+        refused(
+            Rule::Ways,
+            by_hand(|input| {
+                one(input);
+                bridge(input, 0, 1).control = 0x50;
+            }),
+            &[
+                "cxl_port port1: decoder1.1: Invalid interleave ways (ctrl: 0x1050)",
+                "cxl_port port1: Failed to initialize decoder1.1",
+                "cxl_port port1: probe with driver cxl_port failed with error -22",
+                "cxl_port port1: decoder1.0: Committed out of order",
+                "cxl_port port1: Failed to initialize decoder1.0",
+            ],
+        )
+        .on("6.12.117"),
+        // [6.12.117]
+        refused(
+            Rule::Granularity,
+            by_hand(|input| {
+                one(input);
+                device(input, 0, 2).control = 0x7;
+            }),
+            &[
+                "cxl_port endpoint3: decoder3.2: Invalid interleave granularity (ctrl: 0x1007)",
+                "cxl_port endpoint3: Failed to initialize decoder3.2",
+                "cxl_port endpoint3: probe with driver cxl_port failed with error -22",
+                "cxl_mem mem0: endpoint3 failed probe",
+            ],
+        ),
+        // [6.12.117]
+        refused(
+            Rule::Targets,
+            by_hand(|input| {
+                one(input);
+                bridge(input, 0, 0).route_low = 9;
+            }),
+            &[
+                "cxl_port port1: Failed to populate active decoder targets",
+                "cxl_port port1: Failed to add decoder",
+                "cxl_port port1: Failed to add decoder1.0",
+                "cxl_port port1: decoder1.0: Committed out of order",
+                "cxl_port port1: Failed to initialize decoder1.0",
+            ],
+        )
+        .on("6.12.117"),
+        refused(
+            Rule::NoDvsec,
+            broken("one-device", |input| input.devices[0].config.as_mut().unwrap().dvsec = None),
+            &[
+                "Device DVSEC not present, skip CXL.mem init",
+                "cxl_mem mem0: endpoint2 failed probe",
+            ],
+        ),
+        refused(
+            Rule::NotMemCapable,
+            broken("one-device", |input| dvsec(input, |dvsec| dvsec.capability &= !4)),
+            &["Not MEM Capable", "cxl_mem mem0: endpoint2 failed probe"],
+        ),
+        refused(
+            Rule::HdmCount,
+            broken("one-device", |input| dvsec(input, |dvsec| dvsec.capability &= !0x30)),
+            &[
+                "cxl_port endpoint2: probe with driver cxl_port failed with error -22",
+                "cxl_mem mem0: endpoint2 failed probe",
+            ],
+        ),
+        refused(
+            Rule::InfoValid,
+            broken("one-device", |input| dvsec(input, |dvsec| dvsec.ranges[0][1] &= !1)),
+            &[
+                "Timeout awaiting memory range 0 valid after 1s.",
+                "Media not active (-110)",
+                "cxl_mem mem0: probe with driver cxl_mem failed with error -16",
+            ],
+        ),
+        refused(
+            Rule::MemoryActive,
+            broken("one-device", |input| dvsec(input, |dvsec| dvsec.ranges[0][1] &= !2)),
+            &["timeout awaiting memory active after 60 seconds", "Media not active (-110)"],
+        ),
+        refused(
+            Rule::MediaStatus,
+            broken("one-device", |input| input.devices[0].status = Some(0x10)),
+            &["Media not active (-5)"],
+        ),
+        refused(
+            Rule::Capacity,
+            broken("one-device", |input| input.devices[0].capacity = Some((512 * MIB + 1, 0))),
+            &[],
+        ),
+        // [6.12.117]
+        refused(
+            Rule::RangeOutside,
+            by_hand(|input| {
+                one(input);
+                hdm(&mut input.devices[0].registers).global_control = 0;
+                dvsec(input, |dvsec| dvsec.control |= 4);
+            }),
+            &[
+                "Range register decodes outside platform defined CXL ranges.",
+                "cxl_mem mem0: endpoint3 failed probe",
+            ],
+        ),
+        degraded(
+            Rule::Emulated,
+            broken("one-device", |input| {
+                hdm(&mut input.devices[0].registers).global_control = 0;
+                dvsec(input, |dvsec| {
+                    dvsec.control |= 4;
+                    dvsec.ranges[0][2] = 1;
+                    dvsec.ranges[0][3] = 0;
+                });
+            }),
+            &["cxl_port endpoint2: Fallback map 1 range register"],
+        )
+        .on("7.1"),
+        // [6.12.117]
+        refused(
+            Rule::SizeDivisible,
+            by_hand(|input| {
+                one(input);
+                device(input, 0, 0).control = COMMITTED | 0x80;
+            }),
+            &[
+                "cxl_port endpoint3: decoder3.0: invalid committed configuration size: 0x20000000 \
+                 ways: 3",
+                "cxl_port endpoint3: Failed to initialize decoder3.0",
+                "cxl_mem mem0: endpoint3 failed probe",
+            ],
+        ),
+        // [6.12.117]
+        refused(
+            Rule::DpaRange,
+            by_hand(|input| {
+                *device(input, 0, 0) = image(W0, GIB, COMMITTED, 0);
+                *bridge(input, 0, 0) = image(W0, GIB, COMMITTED, 0);
+            }),
+            &[
+                "cxl_port endpoint3: decoder3.0: failed to reserve allocation",
+                "cxl_port endpoint3: decoder3.0: Failed to reserve DPA range 0x0 - 0x3fffffff\n \
+                 (-16)",
+                "cxl_port endpoint3: Failed to initialize decoder3.0",
+                "cxl_port endpoint3: probe with driver cxl_port failed with error -16",
+                "cxl_mem mem0: endpoint3 failed probe",
+            ],
+        ),
+        // A skip over the border of the volatile partition, before 6.15.
+        refused(
+            Rule::DpaRange,
+            by_hand(|input| {
+                input.devices[0].capacity = Some((256 * MIB, 1024 * MIB));
+                *device(input, 0, 0) = image(W0, 512 * MIB, COMMITTED, 0).with_skip(512 * MIB);
+                *bridge(input, 0, 0) = image(W0, 512 * MIB, COMMITTED, 0);
+            }),
+            &["cxl_port endpoint3: decoder3.0: failed to reserve skipped space"],
+        )
+        .on("6.12.117"),
+    ]
+}
+
+fn region_cases() -> Vec<Case> {
+    vec![
+        // [6.12.117]
+        refused(
+            Rule::NoWindow,
+            by_hand(|input| {
+                one(input);
+                device(input, 0, 0).base_high = 0x10;
+                bridge(input, 0, 0).base_high = 0x10;
+            }),
+            &["mem0:decoder3.0 no CXL window for range 0x1000000000:0x101fffffff"],
+        ),
+        refused(
+            Rule::InterleaveCapability,
+            by_hand(|input| {
+                two(input);
+                // HPA bits 11:8 cannot select.
+                hdm(&mut input.devices[2].registers).capability &= !0x100;
+            }),
+            &["cxl region1: decoder5.0 iw: 2 ig: 256 is not supported"],
+        ),
+        refused(
+            Rule::MemoryMode,
+            by_hand(|input| {
+                two(input);
+                input.devices[2].capacity = Some((0, 512 * MIB));
+            }),
+            &["cxl region1: decoder5.0 region mode: 0 mismatch"],
+        )
+        .on("7.1"),
+        // [6.12.117]
+        refused(
+            Rule::DecoderType,
+            by_hand(|input| {
+                one(input);
+                device(input, 0, 0).control = 0x700;
+            }),
+            &["cxl region0: mem0:decoder3.0 type mismatch: 2 vs 3"],
+        )
+        .on("6.12.117"),
+        refused(
+            Rule::NotATarget,
+            broken("four-bridges", |input| {
+                let uid = input.bridges[1].uid.unwrap();
+                poke(input, CFMWS, 0, 0x24, &uid.to_le_bytes());
+            }),
+            &["in target list of decoder0.0"],
+        ),
+        refused(
+            Rule::Share,
+            by_hand(|input| {
+                two(input);
+                input.devices[2].capacity = Some((4 * GIB, 0));
+                device(input, 2, 0).control = COMMITTED;
+            }),
+            &["cxl region1: mem2:decoder5.0-size-0x40000000 * ways-2 + cache-0 != \
+               region-size-0x40000000"],
+        )
+        .on("7.1"),
+        // [6.12.117]
+        refused(
+            Rule::TooManyMembers,
+            by_hand(|input| {
+                one(input);
+                *device(input, 1, 0) = image(W0, 512 * MIB, COMMITTED, 0);
+            }),
+            &["cxl_region region0: region already active"],
+        ),
+        // [6.12.117]: no word, and no memory.
+        refused(
+            Rule::MissingMember,
+            by_hand(|input| {
+                two(input);
+                device(input, 2, 0).control = 0;
+            }),
+            &[],
+        ),
+        // [6.12.117]
+        refused(
+            Rule::Mapping,
+            by_hand(|input| {
+                one(input);
+                bridge(input, 0, 0).control = 0;
+            }),
+            &["cxl_mem mem0: failed to find decoder mapping 0x100000000-0x11fffffff"],
+        ),
+        // [6.12.117]
+        refused(
+            Rule::Mapping,
+            by_hand(|input| {
+                one(input);
+                *bridge(input, 0, 0) = image(W0, GIB, COMMITTED, 0);
+            }),
+            &["cxl_mem mem0: failed to find decoder mapping 0x100000000-0x11fffffff"],
+        ),
+        refused(
+            Rule::PassThrough,
+            good("pass-through"),
+            &[
+                "cxl_mem mem0: failed to find decoder mapping 0x100000000-0x11fffffff",
+                "cxl_port endpoint2: failed to attach decoder2.0 to region0: -6",
+            ],
+        ),
+        // [6.12.117]
+        refused(
+            Rule::TargetList,
+            by_hand(|input| {
+                one(input);
+                bridge(input, 0, 0).route_low = 1;
+            }),
+            &["in target list of decoder1.0"],
+        ),
+        // [6.12.117]
+        refused(
+            Rule::TargetPosition,
+            by_hand(|input| {
+                for at in [0, 1] {
+                    *device(input, at, 0) = image(W1, GIB, COMMITTED | 0x10, 0);
+                }
+                *bridge(input, 0, 0) = image(W1, GIB, COMMITTED | 0x11, 0x0100);
+            }),
+            &["cxl region1: mem1:decoder4.0 invalid target position for decoder0.1"],
+        ),
+        // [6.12.117]
+        refused(
+            Rule::HpaOrder,
+            by_hand(|input| {
+                let quarter = 256 * MIB;
+                for (decoder, base) in [(0, W0 + quarter), (1, W0)] {
+                    *device(input, 0, decoder) = image(base, quarter, COMMITTED, 0);
+                    *bridge(input, 0, decoder) = image(base, quarter, COMMITTED, 0);
+                }
+            }),
+            &[
+                "cxl region2: endpoint3: HPA order violation \
+                 region0:[mem 0x110000000-0x11fffffff flags 0x200] vs \
+                 [mem 0x100000000-0x10fffffff flags 0x200]",
+                "cxl region2: endpoint3: failed to allocate region reference",
+            ],
+        ),
+        refused(
+            Rule::TargetOverflow,
+            broken("two-way-ports", |input| {
+                let hdm = hdm(&mut input.bridges[0].registers);
+                hdm.capability = hdm.capability & !0xF0 | 0x10;
+            }),
+            &["overflows targets: 1"],
+        ),
+        refused(
+            Rule::TargetCount,
+            by_hand(|input| {
+                let base = W0 + 512 * MIB;
+                for at in [0, 1, 3] {
+                    *device(input, at, 0) = image(base, 768 * MIB, COMMITTED | 0x80, 0);
+                }
+                *bridge(input, 0, 0) = image(base, 768 * MIB, COMMITTED | 0x20, 0x0002_0100);
+            }),
+            &["port1: invalid target count 3"],
+        )
+        .on("7.1"),
+        refused(
+            Rule::GranularityProduct,
+            by_hand(|input| {
+                two(input);
+                poke(input, CFMWS, 1, 0x1C, &[6]);
+                for at in [0, 2] {
+                    device(input, at, 0).control = COMMITTED | 0x16;
+                }
+            }),
+            &["cxl region1: root0: invalid granularity calculation (16384 * 2)"],
+        ),
+        // [6.12.117]
+        refused(
+            Rule::ExpectedInterleave,
+            by_hand(|input| {
+                two(input);
+                *bridge(input, 0, 0) = image(W1, GIB, COMMITTED | 0x11, 0x0100);
+            }),
+            &[
+                "cxl_port_setup_targets expected iw: 1 ig: 512 \
+                 [mem 0x200000000-0x23fffffff flags 0x200]",
+                "cxl_port_setup_targets got iw: 2 ig: 512 state: enabled 0x200000000:0x23fffffff",
+            ],
+        ),
+        // [6.12.117]: the granularity of one way is compared before 6.16.
+        refused(
+            Rule::ExpectedInterleave,
+            by_hand(|input| {
+                two(input);
+                bridge(input, 0, 0).control = COMMITTED;
+            }),
+            &[
+                "cxl_port_setup_targets expected iw: 1 ig: 512 \
+                 [mem 0x200000000-0x23fffffff flags 0x200]",
+                "cxl_port_setup_targets got iw: 1 ig: 256 state: enabled 0x200000000:0x23fffffff",
+            ],
+        )
+        .on("6.12.117"),
+        degraded(
+            Rule::RegionOverlap,
+            by_hand(|input| {
+                one(input);
+                *device(input, 1, 0) = image(W0 + 256 * MIB, 512 * MIB, COMMITTED, 0);
+                *bridge(input, 0, 1) = image(W0 + 256 * MIB, 512 * MIB, COMMITTED, 1);
+            }),
+            &["mem1:decoder4.0: __construct_region region2 cannot insert resource"],
+        ),
+        noted(Rule::WindowKind, broken("one-device", |input| poke(input, CFMWS, 0, 0x20, &[0x0A]))),
+        degraded(
+            Rule::GranularityDiffers,
+            by_hand(|input| {
+                two(input);
+                for at in [0, 2] {
+                    device(input, at, 0).control = COMMITTED | 0x11;
+                }
+            }),
+            &[],
+        )
+        .on("7.1"),
+        noted(Rule::TargetsOnce, good("default")).on("6.18.3"),
+        noted(Rule::Locked, good("one-device")),
+    ]
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = table_cases();
+    cases.extend(port_cases());
+    cases.extend(region_cases());
+    cases
+}
+
+fn findings(input: &Input, kernel: Option<&str>) -> Vec<Finding> {
+    match kernel {
+        Some(kernel) => lint_for(input, kernel.parse().unwrap()),
+        None => lint(input),
+    }
+}
+
+fn rules(findings: &[Finding], severity: Severity) -> BTreeSet<Rule> {
+    findings.iter().filter(|f| f.severity == severity).map(|f| f.rule).collect()
+}
+
+#[test]
+fn each_broken_image_gives_its_rule_and_no_other_refusal() {
+    for (index, case) in cases().iter().enumerate() {
+        let findings = findings(&case.input, case.kernel);
+        let name = format!("case {index}, {}: {findings:#?}", case.rule.name());
+        let refused = rules(&findings, Severity::Refused);
+        let expected = (case.severity == Severity::Refused).then_some(case.rule);
+        assert_eq!(refused, expected.into_iter().collect(), "{name}");
+        let found = findings.iter().find(|f| f.rule == case.rule && f.severity == case.severity);
+        let found = found.unwrap_or_else(|| panic!("{name}"));
+        let mut said = found.messages.iter().map(|message| message.to_string());
+        for line in case.log {
+            assert!(said.any(|said| said.contains(line)), "{line}\n{name}");
+        }
+        assert!(!found.found.is_empty() && !found.lost.is_empty(), "{name}");
+    }
+}
+
+/// Positions of members come from the very lists that are compared afterwards, so no single fault
+/// gets this far.
+const UNREACHED: [Rule; 1] = [Rule::TargetOrder];
+
+#[test]
+fn every_rule_has_a_broken_image() {
+    let tried: BTreeSet<Rule> = cases().iter().map(|case| case.rule).collect();
+    let all: BTreeSet<Rule> =
+        Rule::ALL.iter().copied().filter(|rule| !UNREACHED.contains(rule)).collect();
+    assert_eq!(tried, all);
+}
+
+#[test]
+fn good_machines_are_not_refused() {
+    // What Linux is known to refuse, and where our firmware stops at a table that is broken.
+    let refused = ["pass-through", "no-such-target"];
+    for builtin in builtins() {
+        let findings = lint(&good(builtin.name));
+        let found = findings.iter().any(Finding::refused);
+        assert_eq!(found, refused.contains(&builtin.name), "{}: {findings:#?}", builtin.name);
+    }
+}
+
+#[test]
+fn hand_made_machines_are_good_before_they_are_broken() {
+    for (name, make) in [("one", one as fn(&mut Input)), ("two", two)] {
+        let mut input = bare();
+        make(&mut input);
+        let findings = lint(&input);
+        assert_eq!(rules(&findings, Severity::Refused), BTreeSet::new(), "{name}: {findings:#?}");
+        assert_eq!(rules(&findings, Severity::Degraded), BTreeSet::new(), "{name}");
+        assert_eq!(rules(&findings, Severity::Note), [Rule::Locked].into(), "{name}");
+    }
+}
+
+#[test]
+fn burnt_spares_are_refused_as_linux_does() {
+    let builtin = cxl_harness::scenario::builtin("one-device").unwrap();
+    let text =
+        format!("{}\n[policy]\nburn_spares = true\ntarget = \"specification\"\n", builtin.text);
+    let findings = lint(&left(&Scenario::parse(&text, "burnt").unwrap()));
+    assert_eq!(rules(&findings, Severity::Refused), [Rule::ZeroSize].into(), "{findings:#?}");
+}
+
+// ---- kernels ----
+
+#[test]
+fn a_finding_says_which_kernels_it_is_of() {
+    // Committed decoders, HDM Decoder Enable clear, Mem_Enable set, the range in the window.
+    let input = broken("one-device", |input| {
+        hdm(&mut input.devices[0].registers).global_control = 0;
+        dvsec(input, |dvsec| {
+            dvsec.control |= 4;
+            dvsec.ranges[0][2] = 1;
+        });
+    });
+    let findings = lint(&input);
+    let emulated = findings.iter().find(|finding| finding.rule == Rule::Emulated).unwrap();
+    assert_eq!(emulated.kernels.since, Some(Change::EnableDecides));
+    assert_eq!(emulated.kernels.until, None);
+    assert_eq!(emulated.kernels.since.unwrap().to_string(), "7.0 (6.12.80, 6.18.21, 6.19.11)");
+    for (kernel, emulates) in [
+        ("6.12.79", false),
+        ("6.12.80", true),
+        ("6.12", true),
+        ("6.12.117+deb12-cloud-amd64", true),
+        ("6.13.12", false),
+        ("6.18.20", false),
+        ("6.18.21", true),
+        ("7.0", true),
+        ("7.2.12", true),
+    ] {
+        let found = rules(&findings_of(&input, kernel), Severity::Degraded);
+        assert_eq!(found.contains(&Rule::Emulated), emulates, "{kernel}");
+    }
+}
+
+#[test]
+fn what_only_a_stable_series_does_is_said_too() {
+    // 6.12.80 took over that HDM Decoder Enable decides, and not that one way has no granularity.
+    let input = by_hand(|input| {
+        one(input);
+        hdm(&mut input.devices[0].registers).global_control = 0;
+        dvsec(input, |dvsec| {
+            dvsec.control |= 4;
+            dvsec.ranges[0][2] = 1;
+        });
+    });
+    let findings = lint(&input);
+    let last = findings.last().unwrap();
+    assert_eq!(last.rule, Rule::ExpectedInterleave, "{findings:#?}");
+    assert_eq!(last.kernels.only.unwrap().to_string(), "6.12");
+    let said: Vec<_> = last.messages.iter().map(ToString::to_string).collect();
+    // [6.12.117]
+    assert_eq!(
+        said,
+        [
+            "cxl region0: pci0000:0c:port1 cxl_port_setup_targets expected iw: 1 ig: 4096 \
+             [mem 0x100000000-0x11fffffff flags 0x200]",
+            "cxl region0: pci0000:0c:port1 cxl_port_setup_targets got iw: 1 ig: 256 state: enabled \
+             0x100000000:0x11fffffff",
+        ]
+    );
+    let new = lint_for(&input, "7.1".parse().unwrap());
+    assert_eq!(rules(&new, Severity::Refused), BTreeSet::new());
+}
+
+fn findings_of(input: &Input, kernel: &str) -> Vec<Finding> {
+    findings(input, Some(kernel))
+}
+
+#[test]
+fn what_one_kernel_says_is_what_all_kernels_say_of_it() {
+    // The merged findings, cut down to one main-line release, are that release's.
+    let releases = ["6.12.0", "6.15.0", "6.16.0", "6.18.0", "6.19.0", "7.0.0", "7.1.0"];
+    for (index, case) in cases().iter().enumerate() {
+        let mut merged = lint(&case.input);
+        merged.retain(|finding| finding.kernels.only.is_none());
+        for release in releases {
+            let kernel: Kernel = release.parse().unwrap();
+            let here = |kernels: cxl_harness::lint::Kernels| {
+                kernels.since.is_none_or(|since| since.release() <= kernel)
+                    && kernels.until.is_none_or(|until| until.release() > kernel)
+            };
+            let cut: Vec<_> = merged.iter().filter(|finding| here(finding.kernels)).collect();
+            let own = lint_for(&case.input, kernel);
+            let keys = |findings: &[&Finding]| -> Vec<_> {
+                let key = |f: &&Finding| (f.rule, f.component.clone(), f.decoder, f.found.clone());
+                findings.iter().map(key).collect()
+            };
+            let own_keys = keys(&own.iter().collect::<Vec<_>>());
+            assert_eq!(keys(&cut), own_keys, "case {index} {}, {release}", case.rule.name());
+            for (cut, own) in cut.iter().zip(&own) {
+                let lines = |f: &Finding| -> Vec<_> {
+                    let said = f.messages.iter().filter(|message| here(message.kernels));
+                    said.map(ToString::to_string).collect()
+                };
+                assert_eq!(lines(cut), lines(own), "case {index}, {release}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_no_kernel_is_refused_with_what_was_found() {
+    for (text, error) in [
+        ("", "expected a kernel version like 6.12 or 6.18.21, found \"\""),
+        ("six", "expected a kernel version like 6.12 or 6.18.21, found \"six\""),
+        ("6", "expected a kernel version like 6.12 or 6.18.21, found \"6\""),
+        ("6.12.", "expected a kernel version like 6.12 or 6.18.21, found \"6.12.\""),
+        ("6.+12", "expected a kernel version like 6.12 or 6.18.21, found \"6.+12\""),
+        ("6.1.2.3", "expected a kernel version like 6.12 or 6.18.21, found \"6.1.2.3\""),
+        ("6.11.9", "expected kernel 6.12 or newer, found 6.11.9"),
+        ("5.10", "expected kernel 6.12 or newer, found 5.10"),
+    ] {
+        let found = text.parse::<Kernel>().unwrap_err().to_string();
+        assert_eq!(found, error);
+    }
+}
+
+// ---- the log ----
+
+#[test]
+fn a_log_says_the_same_under_other_numbers() {
+    let input = by_hand(|input| {
+        one(input);
+        *device(input, 0, 1) = image(W0 + 512 * MIB, 0, COMMITTED, 0);
+    });
+    let findings = lint(&input);
+    let message = &findings[0].messages[0];
+    // [6.12.117]
+    for line in [
+        "cxl_port endpoint5: decoder5.1: Committed with zero size",
+        "[    9.123456] cxl_port endpoint12: decoder12.1: Committed with zero size\r",
+    ] {
+        assert!(message.is_said_by(line), "{line}");
+    }
+    for line in [
+        "cxl_port endpoint5: decoder5.2: Committed with zero size",
+        "cxl_port endpoint5: decoder5.1: Committed out of order",
+        "cxl_port port5: decoder5.1: Committed with zero size",
+        "",
+    ] {
+        assert!(!message.is_said_by(line), "{line}");
+    }
+}
+
+#[test]
+fn addresses_in_a_log_may_differ_too() {
+    let input = by_hand(|input| {
+        two(input);
+        *bridge(input, 0, 0) = image(W1, GIB, COMMITTED | 0x11, 0x0100);
+    });
+    let findings = lint(&input);
+    let expected = findings[0].messages.iter().find(|m| m.text.contains("expected")).unwrap();
+    // [6.12.117], with the range of this machine.
+    assert!(expected.is_said_by(
+        "cxl region1: pci0000:de:port2 cxl_port_setup_targets expected iw: 1 ig: 512 \
+         [mem 0x200000000-0x23fffffff flags 0x200]"
+    ));
+    assert!(!expected.is_said_by(
+        "cxl region1: pci0000:de:port2 cxl_port_setup_targets expected iw: 2 ig: 512 \
+         [mem 0x200000000-0x23fffffff flags 0x200]"
+    ));
+}
+
+// ---- text ----
+
+#[test]
+fn the_report_of_a_pass_through_bridge() {
+    insta::with_settings!({
+        snapshot_path => "../../snapshots/lint",
+        prepend_module_to_snapshot => false,
+    }, {
+        insta::assert_snapshot!("pass-through", text("pass-through", good("pass-through"), None));
+    });
+}
+
+#[test]
+fn the_report_of_decoders_that_are_not_enabled() {
+    let input = broken("one-device", |input| {
+        hdm(&mut input.devices[0].registers).global_control = 0;
+        dvsec(input, |dvsec| {
+            dvsec.control |= 4;
+            dvsec.ranges[0][2] = 1;
+        });
+    });
+    insta::with_settings!({
+        snapshot_path => "../../snapshots/lint",
+        prepend_module_to_snapshot => false,
+    }, {
+        insta::assert_snapshot!("not-enabled", text("not-enabled", input, None));
+    });
+}
+
+fn text(subject: &str, input: Input, kernel: Option<Kernel>) -> String {
+    let findings = lint(&input);
+    let unchecked = unchecked(&input);
+    Report { subject: format!("lint {subject}"), kernel, findings, unchecked, remarks: vec![] }
+        .to_string()
+}
+
+// ---- no input is too bad ----
+
+fn dwords(count: usize) -> impl Strategy<Value = Vec<u32>> {
+    // Small numbers and single bits reach more than noise does.
+    let dword = prop_oneof![any::<u32>(), 0u32..32, Just(0x1700), Just(0x1710), Just(u32::MAX)];
+    proptest::collection::vec(dword, count)
+}
+
+fn registers() -> impl Strategy<Value = Registers> {
+    prop_oneof![
+        Just(Registers::Unknown),
+        Just(Registers::NoBlock),
+        Just(Registers::NoHdm),
+        (any::<u32>(), any::<u32>(), dwords(8 * 4)).prop_map(|(capability, global, dwords)| {
+            let decoders = dwords
+                .chunks_exact(8)
+                .map(|dwords| DecoderImage::from_dwords(dwords.try_into().unwrap()));
+            let decoders = decoders.collect();
+            Registers::Hdm(HdmImage { capability, global_control: global, decoders })
+        }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn arbitrary_registers_end_in_findings(
+        all in proptest::collection::vec(registers(), 7),
+        places in proptest::collection::vec(0usize..6, 12),
+        cedt in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..300)),
+        dvsec in dwords(14),
+    ) {
+        let mut input = good("switch-interleave");
+        if let Some(noise) = cedt {
+            input.cedt = Some(noise);
+        }
+        let mut registers = all.into_iter();
+        for bridge in &mut input.bridges {
+            bridge.registers = registers.next().unwrap_or_default();
+        }
+        for switch in &mut input.switches {
+            switch.registers = registers.next().unwrap_or_default();
+        }
+        for device in &mut input.devices {
+            device.registers = registers.next().unwrap_or_default();
+        }
+        if let Some(config) = input.devices[0].config.as_mut().and_then(|c| c.dvsec.as_mut()) {
+            config.capability = dvsec[0] as u16;
+            config.control = dvsec[1] as u16;
+            config.ranges = [2, 6, 10].map(|at| dvsec[at..at + 4].try_into().unwrap());
+        }
+        // Topologies that cannot be: switches below themselves, ports of nothing.
+        let mut places = places.into_iter();
+        for port in &mut input.ports {
+            match places.next() {
+                Some(place @ 0..2) => port.parent = Parent::Switch(place),
+                Some(2) => port.parent = Parent::Bridge(9),
+                _ => {}
+            }
+        }
+        input.switches.push(Switch {
+            name: "loop".to_owned(),
+            port: input.ports.len(),
+            address: None,
+            registers: Registers::NoHdm,
+        });
+        let parent = Parent::Switch(input.switches.len() - 1);
+        input.ports.push(Port { name: "loop0".to_owned(), parent, number: 0, address: None });
+        let _ = lint(&input);
+        let _ = lint_for(&input, "6.12".parse().unwrap());
+        let _ = unchecked(&input);
+    }
+
+    #[test]
+    fn arbitrary_decoders_in_a_good_machine_end_in_findings(
+        decoder in dwords(8), at in 0usize..4, which in 0usize..3,
+    ) {
+        let mut input = good("four-way");
+        let image = DecoderImage::from_dwords(decoder.try_into().unwrap());
+        match which {
+            0 => *bridge(&mut input, at % 2, at / 2) = image,
+            _ => *device(&mut input, at, which - 1) = image,
+        }
+        for finding in lint(&input) {
+            prop_assert!(!finding.found.is_empty());
+        }
+    }
+}
+
+// ---- files ----
+
+fn ran(arguments: &[&str], directory: &Path) -> (String, String, i32) {
+    let output = Command::new(env!("CARGO_BIN_EXE_cxl-harness"))
+        .args(arguments)
+        .current_dir(directory)
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (text(output.stdout), text(output.stderr), output.status.code().unwrap())
+}
+
+/// The files of a machine, and the set that names them.
+fn write_set(directory: &Path, input: &Input) -> PathBuf {
+    let mut set = String::from("images = \"written by a test\"\ncedt = \"cedt\"\n");
+    fs::write(directory.join("cedt"), with_checksum(input.cedt.clone().unwrap())).unwrap();
+    let registers = |name: &str, registers: &Registers| match registers {
+        Registers::Hdm(image) => {
+            fs::write(directory.join(name), image.bytes()).unwrap();
+            format!("registers = \"{name}\"\n")
+        }
+        Registers::NoHdm | Registers::NoBlock => "registers = \"none\"\n".to_owned(),
+        Registers::Unknown => String::new(),
+    };
+    for bridge in &input.bridges {
+        let lines = registers(&bridge.name, &bridge.registers);
+        set += &format!(
+            "[[bridge]]\nname = \"{}\"\nuid = {}\n{lines}",
+            bridge.name,
+            bridge.uid.unwrap()
+        );
+    }
+    for port in &input.ports {
+        let below = match port.parent {
+            Parent::Bridge(bridge) => &input.bridges[bridge].name,
+            Parent::Switch(switch) => &input.switches[switch].name,
+        };
+        let (name, number) = (&port.name, port.number);
+        set += &format!("[[port]]\nname = \"{name}\"\nbelow = \"{below}\"\nnumber = {number}\n");
+    }
+    for switch in &input.switches {
+        let lines = registers(&switch.name, &switch.registers);
+        let (name, below) = (&switch.name, &input.ports[switch.port].name);
+        set += &format!("[[switch]]\nname = \"{name}\"\nbelow = \"{below}\"\n{lines}");
+    }
+    for device in &input.devices {
+        let lines = registers(&device.name, &device.registers);
+        let (name, below) = (&device.name, &input.ports[device.port.unwrap()].name);
+        set += &format!("[[device]]\nname = \"{name}\"\nbelow = \"{below}\"\n{lines}");
+        let (volatile, persistent) = device.capacity.unwrap();
+        set += &format!("volatile = \"{volatile}\"\npersistent = \"{persistent}\"\n");
+    }
+    let path = directory.join("set.toml");
+    fs::write(&path, set).unwrap();
+    path
+}
+
+fn with_checksum(mut table: Vec<u8>) -> Vec<u8> {
+    table[9] = 0;
+    let sum = table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+    table[9] = sum.wrapping_neg();
+    table
+}
+
+#[test]
+fn an_image_set_is_held_to_the_same_rules_as_the_machine_it_was_taken_of() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["switch", "four-way", "pass-through"] {
+        let mut input = good(name);
+        let path = write_set(directory.path(), &input);
+        // A set has what was put into it; files have no addresses and no configuration space.
+        for device in &mut input.devices {
+            (device.address, device.config, device.status) = (None, None, None);
+        }
+        let addresses = input.bridges.iter_mut().map(|bridge| &mut bridge.address);
+        let addresses = addresses.chain(input.ports.iter_mut().map(|port| &mut port.address));
+        for address in addresses.chain(input.switches.iter_mut().map(|s| &mut s.address)) {
+            *address = None;
+        }
+        input.cedt = Some(with_checksum(input.cedt.unwrap()));
+        let text = fs::read_to_string(&path).unwrap();
+        let found = Input::of_set(&text, &path, &mut |file| fs::read(file)).unwrap();
+        assert_eq!(found, input, "{name}");
+        let (output, complaints, code) = ran(&["lint", "set.toml"], directory.path());
+        assert_eq!(code, i32::from(name == "pass-through"), "{name}: {output}{complaints}");
+        assert!(output.contains("without configuration space of"), "{output}");
+    }
+}
+
+#[test]
+fn dumps_alone_say_what_nobody_could_look_at() {
+    let directory = tempfile::tempdir().unwrap();
+    let input = by_hand(|input| {
+        one(input);
+        *device(input, 0, 1) = image(W0 + 512 * MIB, 0, COMMITTED, 0);
+    });
+    let Registers::Hdm(image) = &input.devices[0].registers else { panic!() };
+    fs::write(directory.path().join("mem.bin"), image.bytes()).unwrap();
+    fs::write(directory.path().join("cedt"), with_checksum(input.cedt.clone().unwrap())).unwrap();
+    let (output, complaints, code) = ran(&["lint", "mem.bin"], directory.path());
+    assert_eq!(code, 1, "{complaints}");
+    assert!(output.contains("decoder1.1: Committed with zero size"), "{output}");
+    assert!(output.contains("without CEDT: "), "{output}");
+    let (output, _, code) = ran(&["lint", "cedt"], directory.path());
+    assert_eq!(code, 0, "{output}");
+    assert!(output.contains("without host bridges: "), "{output}");
+    // A bridge's registers do not say which bridge it is.
+    let Registers::Hdm(image) = &input.bridges[0].registers else { panic!() };
+    fs::write(directory.path().join("hb.bin"), image.bytes()).unwrap();
+    let (output, _, code) = ran(&["lint", "hb.bin", "cedt"], directory.path());
+    assert_eq!(code, 0, "{output}");
+    assert!(output.contains("without UID of hb: "), "{output}");
+    let (output, _, code) = ran(&["lint", "mem.bin", "cedt", "--json"], directory.path());
+    assert_eq!(code, 1);
+    let report: serde_json::Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(report["findings"][0]["rule"], "zero-size");
+    assert_eq!(report["findings"][0]["severity"], "refused");
+    assert_eq!(report["findings"][0]["decoder"], 1);
+    assert_eq!(report["findings"][0]["messages"][0]["level"], "warning");
+    assert_eq!(
+        report["findings"][0]["messages"][0]["line"],
+        "cxl_port endpoint1: decoder1.1: Committed with zero size"
+    );
+    assert_eq!(report["findings"][0]["since"], serde_json::Value::Null);
+    assert_eq!(report["findings"][0]["wants"], "A committed decoder has a size.");
+}
+
+#[test]
+fn what_is_no_input_is_one_line_and_exit_2() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
+    file("no-name.toml", "images = \"x\"\n[[device]]\nbelow = \"port7\"\n");
+    file("no-file.toml", "images = \"x\"\ncedt = \"gone\"\n");
+    file(
+        "twice.toml",
+        "images = \"x\"\n[[bridge]]\nuid = 1\nname = \"a\"\n[[bridge]]\nuid = 2\nname = \"a\"\n",
+    );
+    file("key.toml", "images = \"x\"\n[[bridge]]\nuid = 1\ncolour = 3\n");
+    file("noise", "no dump at all\n");
+    for (arguments, error) in [
+        (&["lint"][..], "required"),
+        (&["lint", "defualt"], "did you mean default?"),
+        (&["lint", "gone.bin"], "gone.bin"),
+        (&["lint", "default", "--kernel", "6.11"], "expected kernel 6.12 or newer, found 6.11"),
+        (&["lint", "no-name.toml"], "expected the name of a port, found \"port7\""),
+        (&["lint", "no-file.toml"], "gone: "),
+        (&["lint", "twice.toml"], "expected different names, found \"a\" twice"),
+        (&["lint", "key.toml"], "key.toml:4:1: unknown field `colour`"),
+        (&["lint", "noise"], "noise: "),
+        (&["lint", "noise", "default"], "noise: "),
+    ] {
+        let (output, complaints, code) = ran(arguments, directory.path());
+        assert_eq!((code, output.as_str()), (2, ""), "{arguments:?}: {complaints}");
+        assert!(complaints.contains(error), "{arguments:?}: {complaints}");
+    }
+}
+
+#[test]
+fn a_dump_has_the_registers_that_it_was_made_of() {
+    let input = good("one-device");
+    let Registers::Hdm(image) = &input.devices[0].registers else { panic!() };
+    let dump = Dump::read(&image.bytes(), Options::default()).unwrap();
+    assert_eq!(dump.hdm().unwrap().0, *image);
+    // All ones are registers too, to a linter.
+    let ones = HdmImage::read(&[0xFF; 0x50]);
+    assert_eq!(ones.decoders.len(), 2);
+    assert_eq!(ones.decoders[0], DecoderImage::from_dwords([u32::MAX; 8]));
+}
