@@ -3,6 +3,9 @@
 //! **Invariant**: a law that only speaks of legal values has a strategy that makes legal values,
 //! so that none passes by never meeting one.
 
+mod cases;
+
+use cases::cases;
 use cxl_regs::hdm::{Capability, DecoderImage};
 use cxl_regs::{
     Coherency, Component, Decoder, Dpa, Granularity, Hpa, Interleave, Route, Selector, Span,
@@ -119,7 +122,7 @@ fn typed() -> impl Strategy<Value = Decoder> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(cases(1000))]
 
     #[test]
     fn a_legal_decoder_survives_its_registers((component, capability, decoder) in legal()) {

@@ -3,6 +3,9 @@
 //! **Invariant**: the dealer uses none of the crate's arithmetic. It has hands (a `Vec` a member),
 //! counters, plain division, and the list of ways and granularities as bare numbers.
 
+mod cases;
+
+use cases::cases;
 use cxl_regs::{ComposeError, Granularity, Hpa, Interleave, Levels, Selector, Ways};
 use proptest::prelude::*;
 
@@ -148,7 +151,7 @@ fn offsets_are_dealt_in_turn_from_the_start_of_the_range() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(cases(2000))]
 
     /// The same far away from zero: 52-bit addresses, ranges of terabytes, any valid maps.
     #[test]

@@ -55,7 +55,7 @@ impl Display for Kind {
 }
 
 /// Why input is not a dump that can be printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DumpError {
     /// The text round the bytes is broken.
     Input(InputError),
@@ -98,6 +98,20 @@ pub enum DumpError {
     Table(TableError),
     /// The records of the table cannot be told apart.
     Record(CedtError),
+    /// It is one function of several.
+    Function {
+        /// Its address.
+        address: String,
+        /// What is wrong with it.
+        error: Box<Self>,
+    },
+    /// It is of another kind than was asked for, by a signature that the kind asked for lacks.
+    OtherKind {
+        /// The kind asked for.
+        expected: Kind,
+        /// The kind with the signature.
+        found: Kind,
+    },
     /// Two dumps to be compared are not of one kind.
     KindsDiffer {
         /// The kind of the old one.
@@ -109,7 +123,7 @@ pub enum DumpError {
 
 impl Display for DumpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
+        match self {
             Self::Input(error) => error.fmt(f),
             Self::Unrecognised { length, start } => write!(
                 f,
@@ -118,7 +132,7 @@ impl Display for DumpError {
                 start[0], start[1], start[2], start[3]
             ),
             Self::Size { kind, expected, found } => {
-                let offset = expected.iter().copied().fold(found, usize::min);
+                let offset = expected.iter().copied().fold(*found, usize::min);
                 write!(f, "offset {offset:#x}: expected {kind} of ")?;
                 for (index, size) in expected.iter().enumerate() {
                     write!(f, "{}{size}", if index == 0 { "" } else { " or " })?;
@@ -136,7 +150,7 @@ impl Display for DumpError {
             Self::Array { offset, error } => write!(f, "offset {offset:#x}: {error}"),
             Self::Hdm(problem) => {
                 let offset = match problem {
-                    HdmProblem::Truncated { have, .. } => have,
+                    HdmProblem::Truncated { have, .. } => *have,
                     HdmProblem::NoAnswer | HdmProblem::ReservedCount { .. } => 0,
                 };
                 write!(f, "offset {offset:#x}: {problem}")
@@ -168,6 +182,10 @@ impl Display for DumpError {
                 }
             }
             Self::Record(error) => write!(f, "offset {:#x}: {}", error.offset(), error.problem),
+            Self::Function { address, error } => write!(f, "{address}: {error}"),
+            Self::OtherKind { expected, found } => {
+                write!(f, "offset 0x0: expected {expected}, found {found}")
+            }
             Self::KindsDiffer { old, new } => {
                 write!(f, "offset 0x0: expected {old} as in the old dump, found {new}")
             }
@@ -207,7 +225,7 @@ impl Dump {
         };
         let dump = Self { kind, component: options.component, sections };
         if !options.force {
-            dump.sections.iter().try_for_each(|section| dump.judge(section))?;
+            dump.judge_all()?;
         }
         Ok(dump)
     }
@@ -215,6 +233,18 @@ impl Dump {
     /// What it is a dump of.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Whether every section can be read to its end.
+    fn judge_all(&self) -> Result<(), DumpError> {
+        self.sections.iter().try_for_each(|section| {
+            self.judge(section).map_err(|error| match (&section.address, error) {
+                (Some(address), error) if self.kind == Kind::Config => {
+                    DumpError::Function { address: address.clone(), error: Box::new(error) }
+                }
+                (_, error) => error,
+            })
+        })
     }
 
     /// Whether a section can be read to its end.
@@ -233,10 +263,16 @@ impl Dump {
                 let array = self.range(bytes).array();
                 array.map_err(|error| DumpError::Array { offset, error })
             }
-            Kind::Hdm => match HdmText::new(bytes, self.component).problem() {
-                Some(problem) => Err(DumpError::Hdm(problem)),
-                None => Ok(()),
-            },
+            Kind::Hdm => {
+                // Any bytes have some count of decoders, a table's and a capability array's too.
+                if let Some(found) = Kind::signed(bytes) {
+                    return Err(DumpError::OtherKind { expected: kind, found });
+                }
+                match HdmText::new(bytes, self.component).problem() {
+                    Some(problem) => Err(DumpError::Hdm(problem)),
+                    None => Ok(()),
+                }
+            }
             // Among the functions of a whole machine, one may be asleep.
             Kind::Config if section.address.is_none() && absent(bytes) => {
                 Err(DumpError::NoFunction { found: block::image(bytes)(0) })
@@ -264,7 +300,7 @@ impl Dump {
     }
 
     fn facts(&self) -> Result<Facts, DumpError> {
-        self.sections.iter().try_for_each(|section| self.judge(section))?;
+        self.judge_all()?;
         let bytes = self.bytes();
         let component = || {
             let array = |error| DumpError::Array { offset: 0, error };
@@ -344,6 +380,17 @@ impl Kind {
         }
     }
 
+    /// The kind whose signature the bytes start with.
+    fn signed(bytes: &[u8]) -> Option<Self> {
+        if bytes.starts_with(&cedt::SIGNATURE) {
+            Some(Self::Cedt)
+        } else if (Range { bytes, component: None }).array().is_ok() {
+            Some(Self::Cachemem)
+        } else {
+            None
+        }
+    }
+
     /// Recognises a dump by its first bytes, then by its size.
     fn of(section: &Section) -> Result<Self, DumpError> {
         let bytes = section.bytes.as_slice();
@@ -352,12 +399,10 @@ impl Kind {
         let component = None;
         if section.address.is_some() {
             Ok(Self::Config)
-        } else if start == cedt::SIGNATURE {
-            Ok(Self::Cedt)
+        } else if let Some(kind) = Self::signed(bytes) {
+            Ok(kind)
         } else if HdmText::new(bytes, component).plausible() {
             Ok(Self::Hdm)
-        } else if (Range { bytes, component }).array().is_ok() {
-            Ok(Self::Cachemem)
         } else if Range::of_block(bytes, component).array().is_ok() || size(Self::Component) {
             Ok(Self::Component)
         } else if size(Self::Config) && (absent(bytes) || has_header(bytes)) {

@@ -504,7 +504,7 @@ fn diff_says_what_moved() {
 #[test]
 fn bad_input_is_one_line_with_its_place_and_nothing_else() {
     let hdm = device_hdm();
-    let cases: [(&str, &[&str], Vec<u8>, &str); 25] = [
+    let cases: [(&str, &[&str], Vec<u8>, &str); 28] = [
         ("empty", &[], vec![], "offset 0x0: expected a register dump, found nothing"),
         (
             "blank",
@@ -649,6 +649,26 @@ fn bad_input_is_one_line_with_its_place_and_nothing_else() {
             &["--kind", "hdm"],
             lspci(&[("0d:00.0 CXL", &endpoint())]).into_bytes(),
             "offset 0x0: expected an HDM decoder structure, found lspci text: configuration space",
+        ),
+        (
+            "one function of several",
+            &[],
+            lspci(&[("0d:00.0 CXL", &endpoint()), ("0001:0e:1f.7 CXL", &endpoint()[..0x24])])
+                .into_bytes(),
+            "0001:0e:1f.7: offset 0x24: expected configuration space of 64 or 256 or 4096 bytes, \
+             found 36",
+        ),
+        (
+            "table as decoders",
+            &["--kind", "hdm"],
+            CEDT.to_vec(),
+            "offset 0x0: expected an HDM decoder structure, found a CEDT",
+        ),
+        (
+            "array as decoders",
+            &["--kind", "hdm"],
+            pass_through(),
+            "offset 0x0: expected an HDM decoder structure, found a CXL.cache/mem range",
         ),
     ];
     for (name, args, input, reason) in cases {
