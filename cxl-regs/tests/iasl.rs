@@ -27,7 +27,7 @@ const IDENTITY: Identity = Identity {
 };
 
 /// Offset, length, name and value of a field, as iasl prints them.
-type Field = (usize, usize, &'static str, &'static str);
+type Field<'a> = (usize, usize, &'static str, &'a str);
 
 fn main() {
     let knowledge = probe();
@@ -35,6 +35,7 @@ fn main() {
     let cedt = knowledge.as_ref().err();
     let trials = vec![
         trial("iasl_agrees_on_every_cedt_field", cedt, cedt_fields),
+        trial("iasl_agrees_on_windows_of_all_ways_and_granularities", cedt, every_window),
         trial("iasl_agrees_on_the_cedt_header", plain, cedt_header),
         trial("iasl_agrees_on_the_mcfg", plain, mcfg_fields),
         trial("iasl_agrees_on_the_srat", plain, srat_fields),
@@ -108,7 +109,7 @@ fn fields(text: &str) -> Vec<(usize, usize, String, String)> {
 }
 
 /// Every expected field is there, and the checksum is right.
-fn agree(name: &str, table: &[u8], expected: &[Field]) -> Result<(), Failed> {
+fn agree(name: &str, table: &[u8], expected: &[Field<'_>]) -> Result<(), Failed> {
     let text = disassembled(name, table)?;
     if text.contains("Incorrect") || text.contains("Invalid") {
         return Err(text.into());
@@ -155,7 +156,7 @@ fn cedt() -> Result<Vec<u8>, Failed> {
     Ok(writer.finish()?.to_vec())
 }
 
-const HEADER: [Field; 8] = [
+const HEADER: [Field<'_>; 8] = [
     (0x00, 4, "Signature", "\"CEDT\""),
     (0x04, 4, "Table Length", "00000108"),
     (0x08, 1, "Revision", "01"),
@@ -170,7 +171,7 @@ fn cedt_header() -> Result<(), Failed> {
     agree("CEDT", &cedt()?, &HEADER)
 }
 
-const RECORDS: [Field; 67] = [
+const RECORDS: [Field<'_>; 67] = [
     (0x024, 1, "Subtable Type", "00"),
     (0x025, 1, "Reserved", "00"),
     (0x026, 2, "Length", "0020"),
@@ -253,6 +254,70 @@ fn cedt_fields() -> Result<(), Failed> {
         [(_, 8, _, value)] if value == "8000000000020800" => Ok(()),
         _ => Err(format!("{next:x?}").into()),
     }
+}
+
+/// A window for each pair, with odd contents in what a window may hold, and four maps for each
+/// granularity: what iasl sees of them is told by the numbers, without the writer.
+fn every_window() -> Result<(), Failed> {
+    const WAYS: [(u8, u32); 8] =
+        [(0x0, 1), (0x1, 2), (0x2, 4), (0x3, 8), (0x4, 16), (0x8, 3), (0x9, 6), (0xa, 12)];
+    const NAMES: [&str; 4] = ["First Target", "Next Target", "First Xormap", "Next Xormap"];
+    let mut buffer = vec![0xa5; 0x2000];
+    let mut writer = CedtWriter::new(&mut buffer, IDENTITY)?;
+    let mut expected: Vec<(usize, usize, &'static str, String)> = Vec::new();
+    let mut at = 0x24;
+    let mut base: u64 = 0x1000_0000;
+    for hbig in 0..7u8 {
+        let granularity = Granularity::decode(hbig.into()).expect("0 to 6 are defined");
+        for (eniw, count) in WAYS {
+            let ways = Ways::from_count(count).expect("all are way counts");
+            let size = u64::from(count) * 0x3000_0000;
+            let targets: Vec<u32> = (0..count).map(|n| 0xffff_fff0 ^ (n << 28 | n)).collect();
+            let mut window = window(base, size, ways, granularity, &targets)?;
+            window.arithmetic = Arithmetic::Xor;
+            window.restrictions = Restrictions::from_bits(u16::from(hbig) << 13 | 0x003f);
+            window.qtg = 0xfffe;
+            writer.cfmws(&window)?;
+            let length = 0x24 + 4 * targets.len();
+            expected.extend([
+                (at, 1, "Subtable Type", "01".to_owned()),
+                (at + 2, 2, "Length", format!("{length:04X}")),
+                (at + 8, 8, "Window base address", format!("{base:016X}")),
+                (at + 0x10, 8, "Window size", format!("{size:016X}")),
+                (at + 0x18, 1, "Interleave Members", format!("{eniw:02X}")),
+                (at + 0x19, 1, "Interleave Arithmetic", "01".to_owned()),
+                (at + 0x1c, 4, "Granularity", format!("{hbig:08X}")),
+                (at + 0x20, 2, "Restrictions", format!("{:04X}", u16::from(hbig) << 13 | 0x3f)),
+                (at + 0x22, 2, "QtgId", "FFFE".to_owned()),
+            ]);
+            for (n, target) in targets.iter().enumerate() {
+                let name = NAMES[usize::from(n > 0)];
+                expected.push((at + 0x24 + 4 * n, 4, name, format!("{target:08X}")));
+            }
+            at += length;
+            base += size;
+        }
+    }
+    for hbig in 0..7u8 {
+        let granularity = Granularity::decode(hbig.into()).expect("0 to 6 are defined");
+        let maps = [0, 1, 2, 3].map(|n| 1 << (8 + u32::from(hbig) + n) | 1u64 << (60 + n));
+        writer.cxims(&Cxims::new(granularity, &maps))?;
+        expected.extend([
+            (at, 1, "Subtable Type", "02".to_owned()),
+            (at + 2, 2, "Length", "0028".to_owned()),
+            (at + 6, 1, "Interleave Granularity", format!("{hbig:02X}")),
+            (at + 7, 1, "Xormap List Count", "04".to_owned()),
+            (at + 8, 8, NAMES[2], format!("{:016X}", maps[0])),
+        ]);
+        at += 0x28;
+    }
+    let table = writer.finish()?;
+    if table.len() != at {
+        return Err(format!("the table has {:#x} bytes, not {at:#x}", table.len()).into());
+    }
+    let expected: Vec<Field<'_>> =
+        expected.iter().map(|(at, length, name, value)| (*at, *length, *name, &**value)).collect();
+    agree("CEDT", table, &expected)
 }
 
 fn mcfg_fields() -> Result<(), Failed> {
