@@ -112,6 +112,11 @@ pub enum DumpError {
         /// The kind with the signature.
         found: Kind,
     },
+    /// It makes sense with the bytes of every dword in reverse order.
+    Turned {
+        /// What it then is.
+        kind: Kind,
+    },
     /// Two dumps to be compared are not of one kind.
     KindsDiffer {
         /// The kind of the old one.
@@ -186,6 +191,11 @@ impl Display for DumpError {
             Self::OtherKind { expected, found } => {
                 write!(f, "offset 0x0: expected {expected}, found {found}")
             }
+            Self::Turned { kind } => write!(
+                f,
+                "offset 0x0: expected bytes in order of address, found {kind} with the bytes of \
+                 each dword reversed (as of xxd -e)"
+            ),
             Self::KindsDiffer { old, new } => {
                 write!(f, "offset 0x0: expected {old} as in the old dump, found {new}")
             }
@@ -218,12 +228,26 @@ impl Dump {
     /// The dump in some input: raw bytes or text.
     pub fn read(input: &[u8], options: Options) -> Result<Self, DumpError> {
         let sections = input::sections(input).map_err(DumpError::Input)?;
+        Self::of(&sections, options).map_err(|error| {
+            let turned: Vec<_> = sections.iter().map(Section::turned).collect();
+            match Self::of(&turned, options) {
+                // Whoever names the kind gets what is wrong with it.
+                Ok(dump) if options.kind.is_none() && dump.kind != Kind::Config => {
+                    DumpError::Turned { kind: dump.kind }
+                }
+                _ => error,
+            }
+        })
+    }
+
+    /// The dump in these sections.
+    fn of(sections: &[Section], options: Options) -> Result<Self, DumpError> {
         let first = sections.first().ok_or(DumpError::Input(InputError::Empty))?;
         let kind = match options.kind {
             Some(kind) => kind,
             None => Kind::of(first)?,
         };
-        let dump = Self { kind, component: options.component, sections };
+        let dump = Self { kind, component: options.component, sections: sections.to_vec() };
         if !options.force {
             dump.judge_all()?;
         }

@@ -203,6 +203,16 @@ fn xxd(bytes: &[u8]) -> String {
     lines(bytes, |offset, hex| format!("{offset:08x}: {hex:<48}  ................\n"))
 }
 
+/// `xxd -e`: dwords as numbers.
+fn xxd_words(bytes: &[u8]) -> String {
+    let row = |(index, row): (usize, &[u8])| {
+        let words = row.chunks(4).map(|word| u32::from_le_bytes(word.try_into().unwrap()));
+        let words: Vec<_> = words.map(|word| format!("{word:08x}")).collect();
+        format!("{:08x}: {}  ................\n", 16 * index, words.join(" "))
+    };
+    bytes.chunks(16).enumerate().map(row).collect()
+}
+
 fn xxd_plain(bytes: &[u8]) -> String {
     lines(bytes, |_, hex| format!("{}\n", hex.replace(' ', "")))
 }
@@ -504,7 +514,7 @@ fn diff_says_what_moved() {
 #[test]
 fn bad_input_is_one_line_with_its_place_and_nothing_else() {
     let hdm = device_hdm();
-    let cases: [(&str, &[&str], Vec<u8>, &str); 28] = [
+    let cases: [(&str, &[&str], Vec<u8>, &str); 29] = [
         ("empty", &[], vec![], "offset 0x0: expected a register dump, found nothing"),
         (
             "blank",
@@ -657,6 +667,13 @@ fn bad_input_is_one_line_with_its_place_and_nothing_else() {
                 .into_bytes(),
             "0001:0e:1f.7: offset 0x24: expected configuration space of 64 or 256 or 4096 bytes, \
              found 36",
+        ),
+        (
+            "words of xxd -e",
+            &[],
+            xxd_words(&hdm).into_bytes(),
+            "offset 0x0: expected bytes in order of address, found an HDM decoder structure with \
+             the bytes of each dword reversed (as of xxd -e)",
         ),
         (
             "table as decoders",

@@ -13,12 +13,23 @@ pub const MAX_INPUT: usize = 16 << 20;
 const MAX_SECTION: usize = 1 << 20;
 
 /// One dump of the input.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Section {
     /// The PCI address in front of it, in `lspci` text.
     pub(super) address: Option<String>,
     /// Its bytes.
     pub(super) bytes: Vec<u8>,
+}
+
+impl Section {
+    /// The section with the bytes of each dword in reverse order.
+    pub(super) fn turned(&self) -> Self {
+        let dwords = self.bytes.chunks(4);
+        Self {
+            address: self.address.clone(),
+            bytes: dwords.flat_map(|dword| dword.iter().rev().copied()).collect(),
+        }
+    }
 }
 
 /// What is wrong with the input.
