@@ -2,7 +2,8 @@
 //! each state, and put back.
 //!
 //! This is the attacker alone. It writes, and says what it is about to do; whether something gave
-//! way is for a [`Witness`] outside of its reach to judge, by the registers themselves. A machine
+//! way is for a [`Witness`] to judge, by the registers themselves: one outside of its reach, or
+//! where there is none, [`Watch`]. A machine
 //! that has been attacked is good for nothing but a reset: burnt spare decoders and devices fresh
 //! out of a hot reset are left behind.
 //!
@@ -16,6 +17,8 @@
 //!
 //! **Invariant**: a bit is flipped by one write and put back by the next; no status bit that is set
 //! is cleared; every loop and every wait ends, whatever the hardware says.
+
+mod locks;
 
 use cxl_regs::DECODER_UNIT;
 use cxl_regs::access::{Component, Register, Spec};
@@ -36,6 +39,8 @@ use crate::platform::Ecam;
 use crate::program::{DecoderRegisters, RANGE_STRIDE};
 use crate::topology::{Hdm, Node, NodeId, NodeKind, Tree};
 use crate::wait::wait;
+
+pub use locks::{Locks, Watch};
 
 /// The state that a component's registers are attacked in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -13,7 +13,7 @@ mod report;
 mod rules;
 mod shadow;
 
-use cxl_firmware::attack::{Event, Skipped, State, Trigger, Witness, attack};
+use cxl_firmware::attack::{Event, Locks, Skipped, State, Trigger, Watch, Witness, attack};
 use cxl_firmware::mmio::Mmio;
 
 use crate::machine::Machine;
@@ -28,13 +28,34 @@ pub use report::{Availability, Class, Detail, Integrity, Report, StateReport};
 /// Attacks a machine that [`run::direct`] has brought up. What is left of it afterwards is good for
 /// a reset.
 pub fn direct(machine: &mut Machine, done: &Done) -> Report {
+    let mut unwatched = Locks::<0>::new();
+    attacked(machine, done, &mut unwatched, false)
+}
+
+/// As [`direct`], with the library's own witness looking on from inside, as the image has it on
+/// machines that nobody sees from outside.
+pub fn watched<const N: usize>(machine: &mut Machine, done: &Done, locks: &mut Locks<N>) -> Report {
+    attacked(machine, done, locks, true)
+}
+
+fn attacked<const N: usize>(
+    machine: &mut Machine,
+    done: &Done,
+    locks: &mut Locks<N>,
+    watch: bool,
+) -> Report {
     let judge = Judge::new(machine);
     let mut clock = machine.clock();
     // A platform that could not be read has an empty topology: nothing will be attacked.
     let tables = run::platform(machine);
     let ecam = tables.as_ref().map(|tables| tables.platform().ecam).unwrap_or_default();
+    let tree = done.room.topology.tree();
     let mut judged = Judged { machine, judge };
-    attack(&mut judged, &mut clock, ecam, done.room.topology.tree());
+    if watch {
+        attack(&mut Watch::new(&mut judged, ecam, tree, locks), &mut clock, ecam, tree);
+    } else {
+        attack(&mut judged, &mut clock, ecam, tree);
+    }
     let Judged { machine, judge } = judged;
     judge.finish(machine)
 }

@@ -4,7 +4,7 @@ use cxl_firmware::doorbell::Call;
 use cxl_harness::guest::boot::{Options, Verdict};
 use cxl_harness::guest::mirror::Unmirrored;
 use cxl_harness::kvm::{Call as Slot, End, Reason};
-use cxl_harness::scenario::Place;
+use cxl_harness::scenario::{Place, Scenario};
 use libtest_mimic::Trial;
 
 use crate::{Ran, builtin, claim, options, payload, pvh, run, unlocked, working};
@@ -31,6 +31,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         claim("guest_programs_its_own_decoder", program),
         claim("bars_and_memory_space_move_no_memory", bars),
         claim("registers_take_aligned_dwords_only", widths),
+        claim("judge_inside_and_judge_outside_agree_on_locks_that_hold", || judges(false)),
+        claim("judge_inside_and_judge_outside_agree_on_locks_that_leak", || judges(true)),
         claim("counter_counts_to_its_end", count),
         claim("pvh_entry_at_cpl_3_does_the_same", pvh_ring3),
         claim("pvh_entry_at_cpl_0_ends_or_names_the_cure", pvh_ring0),
@@ -52,6 +54,43 @@ pub(crate) fn trials() -> Vec<Trial> {
         trials.extend(tests.map(|test| test.with_kind(kind).with_ignored_flag(absent)));
     }
     trials
+}
+
+/// A path without decoders to spare, so that the attack is short; every compared dword is an exit.
+const PATH: &str = r#"
+[[bridge]]
+name = "hb0"
+uid = 16
+decoders = 1
+[[port]]
+name = "rp0"
+below = "hb0"
+[[device]]
+name = "mem0"
+below = "rp0"
+volatile = "256MiB"
+decoders = 1
+[[window]]
+targets = ["hb0"]
+size = "1GiB"
+"#;
+
+/// The image's own judge and the host's look at one attack. Of a leak, the one names the bits.
+fn judges(leak: bool) {
+    let fault = "[[fault]]\nat = \"mem0\"\nkind = \"leaks-field\"\nregister = \"size_high\"\n\
+                 bits = \"0xffff0000\"\n";
+    let text = if leak { PATH.to_owned() + fault } else { PATH.to_owned() };
+    let ran = payload(&Scenario::parse(&text, "test").unwrap(), "attack-judged");
+    let (console, report) = (ran.console(), ran.run.attack.as_ref().unwrap());
+    assert_eq!(report.integrity.holds, !leak, "{report}");
+    assert!(console.contains("\nverifier: ok, 1 regions, 2 of 2 committed decoders locked\n"));
+    let holds = console.contains("\nattack: integrity: holds, ");
+    let broken = console.contains("\nattack: integrity: BROKEN, ");
+    assert_eq!((holds, broken), (!leak, leak), "{console}");
+    let line = "attack:     HDM Decoder Size High: 16 of 32 bits (0xffff0000)\n";
+    assert_eq!(console.contains(line), leak, "{console}");
+    let verdict = if leak { Verdict::Refused } else { Verdict::Good };
+    assert_eq!(ran.run.verdict(), verdict, "{console}");
 }
 
 /// The calls that put slots there, from the mirror's start on.

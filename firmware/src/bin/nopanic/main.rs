@@ -21,7 +21,7 @@ use core::panic::PanicInfo;
 use core::ptr;
 
 use cxl_firmware::acpi::{self, Tables};
-use cxl_firmware::attack::{Event, Witness, attack};
+use cxl_firmware::attack::{Event, Locks, Watch, Witness, attack};
 use cxl_firmware::bring_up::{Workspace, bring_up};
 use cxl_firmware::commit::commit;
 use cxl_firmware::discover::discover;
@@ -58,6 +58,7 @@ pub struct Caller<'a> {
     buffer: &'a mut [u8],
     platform: Tables<32, 64>,
     work: Workspace<640, 320, 1280>,
+    locks: Locks<2048>,
     /// What the verbs gave. Written to memory that the caller sees, so none of it is dead.
     results: [u64; 32],
 }
@@ -168,7 +169,10 @@ pub fn _start(caller: &mut Caller<'_>) {
     if let Some(call) = Call::decode(&caller.message) {
         caller.message = call.encode();
     }
-    attack(hw, clock, platform.ecam, work.topology.tree());
+    let (ecam, tree, locks) = (platform.ecam, work.topology.tree(), &mut caller.locks);
+    attack(&mut Watch::new(hw, ecam, tree, locks), clock, ecam, tree);
+    keep(locks.held().into());
+    keep(locks.changed().map(|(_, _, _, bits)| u64::from(bits)).sum());
     let (kind, root) = (caller.root, &mut *caller.buffer);
     let result = rsdt::replace(kind, caller.index, caller.rsdp, root);
     keep(result.map_or(0, |()| 1));

@@ -1,15 +1,25 @@
 //! The lock-down attack, from inside.
 //!
-//! **Invariant**: nothing is judged here. Every write is announced, and whoever watches the machine
-//! from outside says what became of it.
+//! `attack` judges nothing: every write is announced, and whoever watches the machine from outside
+//! says what became of it. `attack-judged` is for machines that nobody watches: what locks freeze is
+//! compared after every write, and the console says whether it held.
+//!
+//! **Invariant**: the attack is the same one, whoever judges it.
 
-use cxl_firmware::attack::{self, Event, Witness};
+use core::fmt::{self, Write};
+
+use cxl_firmware::attack::{self, Event, Locks, Watch, Witness};
 use cxl_firmware::doorbell::Call;
 use cxl_firmware::mmio::Mmio;
 use cxl_firmware::platform::Platform;
 
+use super::Checks;
 use crate::hw::Hardware;
+use crate::port::Console;
 use crate::{Room, port};
+
+/// What is watched: as many dwords as 290 locked decoders have.
+static mut LOCKS: Locks<2048> = Locks::new();
 
 /// The hardware, and a doorbell beside it.
 struct Watched<'a>(&'a mut Hardware);
@@ -34,4 +44,38 @@ impl Witness for Watched<'_> {
 pub(super) fn attack(hw: &mut Hardware, room: &Room, platform: &Platform<'_>) {
     let mut clock = hw.clock();
     attack::attack(&mut Watched(hw), &mut clock, platform.ecam, room.topology.tree());
+}
+
+/// The same, judged by what locks freeze.
+pub(super) fn judged(hw: &mut Hardware, room: &Room, platform: &Platform<'_>, checks: &mut Checks) {
+    let mut clock = hw.clock();
+    let (ecam, tree) = (platform.ecam, room.topology.tree());
+    let locks = &raw mut LOCKS;
+    // SAFETY: one vCPU, and nothing else names the static; a second run goes on with the first.
+    let locks = unsafe { &mut *locks };
+    let mut hw = Watched(hw);
+    attack::attack(&mut Watch::new(&mut hw, ecam, tree, locks), &mut clock, ecam, tree);
+    // A console that is gone has nobody to tell.
+    let _ = write!(Topic { starts: true }, "{}", locks.text(tree));
+    if !locks.held() {
+        checks.refuse(format_args!("a lock gave way"));
+    }
+}
+
+/// The console, with the topic in front of each line.
+struct Topic {
+    starts: bool,
+}
+
+impl Write for Topic {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for part in text.split_inclusive('\n') {
+            if self.starts {
+                Console.write_str("attack: ")?;
+            }
+            Console.write_str(part)?;
+            self.starts = part.ends_with('\n');
+        }
+        Ok(())
+    }
 }

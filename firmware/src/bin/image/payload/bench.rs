@@ -8,10 +8,13 @@ use core::ptr;
 
 use cxl_firmware::doorbell::{Call, EMPTY_HANDLER, Figure};
 
+use cxl_firmware::mmio::Mmio;
+
 use super::Checks;
+use super::path::RegionPath;
 use crate::hw::{Counter, Hardware};
 use crate::start::Pages;
-use crate::{Room, port};
+use crate::{Room, port, say};
 
 /// Pairs per figure; the first one warms up and is not reported.
 const PAIRS: u64 = 32;
@@ -24,6 +27,9 @@ const LINE: u64 = 64;
 const PAGE: u64 = 4096;
 const ACCESSES: u64 = 1 << 18;
 const TRAPS: u64 = 64;
+/// Accesses where each of them may trap, and pairs of such: what a slow machine has time for.
+const SOME: u64 = 2048;
+const SOME_PAIRS: u64 = 17;
 
 /// Runs all figures.
 pub(super) fn run(hw: &mut Hardware, room: &Room, checks: &mut Checks) {
@@ -50,6 +56,56 @@ pub(super) fn cost(hw: &mut Hardware, room: &Room) {
         pairs(FEW, Figure::Sweep, window, ram, sweep);
         pairs(FEW, Figure::Trapped, behind, ram, trapped);
     }
+}
+
+/// What can be measured on any machine, told on the console: `pair NAME OPERATIONS A B`, in ticks of
+/// the time-stamp counter.
+pub(super) fn peer(hw: &mut Hardware, room: &Room, checks: &mut Checks) {
+    let Some(Ranges { window, behind, ram }) = Ranges::prepare(hw, room) else {
+        return checks.refuse(format_args!("no region to measure in"));
+    };
+    told("sweep", SOME, window, ram, sweep_some);
+    told("random", SOME, window, ram, |base| dependent(base, SOME));
+    told("trapped", TRAPS, behind, EMPTY_HANDLER, trapped);
+    commit(hw, room, checks);
+}
+
+fn told(name: &str, operations: u64, a: u64, b: u64, measure: impl Fn(u64)) {
+    for pair in 0..SOME_PAIRS {
+        let (a, b) = timed_pair(pair, a, b, &measure);
+        if pair > 0 {
+            say(format_args!("pair {name} {operations} {a} {b}"));
+        }
+    }
+}
+
+/// From the first store that puts a region up again to the first load of the right bytes (A),
+/// beside one load of a register (B). Locked regions stay where they are and are not measured.
+fn commit(hw: &mut Hardware, room: &Room, checks: &mut Checks) {
+    let regions = &room.committed.regions;
+    let Some(mut path) = RegionPath::last(room) else { return };
+    if regions.iter().any(|region| region.locked) {
+        return;
+    }
+    let base = path.span.base().0;
+    let register = room.topology.nodes.iter().find_map(|node| node.hdm).map_or(base, |h| h.block.0);
+    hw.map(base, 8);
+    write(base, !base);
+    let mut good = 0;
+    for pair in 0..SOME_PAIRS {
+        let closed = path.close(hw) == 0;
+        let start = Counter::ticks();
+        let works = path.open(hw, base) == 0 && read(base) == !base;
+        let a = Counter::ticks() - start;
+        let start = Counter::ticks();
+        core::hint::black_box(hw.read(register));
+        let b = Counter::ticks() - start;
+        good += u64::from(closed && works);
+        if pair > 0 {
+            say(format_args!("pair commit 1 {a} {b}"));
+        }
+    }
+    checks.equal(format_args!("commits that brought the memory back"), SOME_PAIRS, good);
 }
 
 /// Where to measure.
@@ -85,21 +141,26 @@ fn pairs(count: u64, figure: Figure, a: u64, b: u64, measure: impl Fn(u64)) {
             // The host takes the pages of both ranges away.
             port::call(Call::Forget { a, b, length: BYTES });
         }
-        let timed = |base| {
-            let start = Counter::ticks();
-            measure(base);
-            Counter::ticks() - start
-        };
-        let (a, b) = if pair % 2 == 0 {
-            let a = timed(a);
-            (a, timed(b))
-        } else {
-            let b = timed(b);
-            (timed(a), b)
-        };
+        let (a, b) = timed_pair(pair, a, b, &measure);
         if pair > 0 {
             port::call(Call::Pair { figure, a, b });
         }
+    }
+}
+
+/// The ticks of each half, A first in even pairs and B first in odd ones.
+fn timed_pair(pair: u64, a: u64, b: u64, measure: &impl Fn(u64)) -> (u64, u64) {
+    let timed = |base| {
+        let start = Counter::ticks();
+        measure(base);
+        Counter::ticks() - start
+    };
+    if pair.is_multiple_of(2) {
+        let a = timed(a);
+        (a, timed(b))
+    } else {
+        let b = timed(b);
+        (timed(a), b)
     }
 }
 
@@ -121,15 +182,27 @@ fn fill(base: u64) {
 }
 
 fn sweep(base: u64) {
-    for at in (base..base + BYTES).step_by(LINE as usize) {
+    lines(base, BYTES);
+}
+
+fn sweep_some(base: u64) {
+    lines(base, SOME * LINE);
+}
+
+fn lines(base: u64, bytes: u64) {
+    for at in (base..base + bytes).step_by(LINE as usize) {
         core::hint::black_box(read(at));
     }
 }
 
-/// Each address depends on the value read before, so accesses cannot overlap.
 fn random(base: u64) {
+    dependent(base, ACCESSES);
+}
+
+/// Each address depends on the value read before, so accesses cannot overlap.
+fn dependent(base: u64, accesses: u64) {
     let mut state = 0x9E37_79B9_7F4A_7C15u64;
-    for _ in 0..ACCESSES {
+    for _ in 0..accesses {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;

@@ -1,0 +1,435 @@
+//! A witness for machines that nobody sees from outside: it reads what locks freeze after every
+//! write of the attack, by the same registers that the attacker has.
+//!
+//! It knows less than a host does. A write that takes registers out of reach (a BAR, a bus number,
+//! a reset of CXL.io) is judged once it has been put back, and where addresses lead is not followed
+//! at all: what is judged is whether a locked field keeps its value.
+//!
+//! **Invariant**: what is watched was read from a decoder that is committed and locked, or from a
+//! DVSEC with CONFIG_LOCK, and is compared in every bit; nothing is taken off the list but what a
+//! conventional reset has opened.
+
+use core::fmt::{self, Display, Formatter};
+
+use cxl_regs::access::{Register, Spec};
+use cxl_regs::config::Command;
+use cxl_regs::dvsec::device::{self, DeviceDvsec};
+use cxl_regs::hdm::{Control, DECODER_SPECS, MAX_DECODERS};
+use heapless::Vec;
+
+use super::{Event, Skipped, State, Trigger, Witness};
+use crate::committed::Place;
+use crate::config::function_base;
+use crate::mmio::{Block, Mmio};
+use crate::platform::Ecam;
+use crate::program::{DecoderRegisters, RANGE_STRIDE};
+use crate::topology::{NodeId, NodeKind, Tree};
+
+/// The registers that CONFIG_LOCK freezes (CXL r3.1 section 8.1.3), each with its bits of the dword
+/// at its offset.
+const CONFIG: [(Spec, u16, u32); 6] = [
+    (device::Control::SPEC, device::Control::SPEC.offset, 0xFFFF),
+    (device::Lock::SPEC, device::Lock::SPEC.offset, 0xFFFF),
+    (device::RangeBaseHigh::SPEC, device::RangeBaseHigh::SPEC.offset, u32::MAX),
+    (device::RangeBaseLow::SPEC, device::RangeBaseLow::SPEC.offset, u32::MAX),
+    (device::RangeBaseHigh::SPEC, device::RangeBaseHigh::SPEC.offset + RANGE_STRIDE, u32::MAX),
+    (device::RangeBaseLow::SPEC, device::RangeBaseLow::SPEC.offset + RANGE_STRIDE, u32::MAX),
+];
+
+/// A dword that a lock freezes.
+#[derive(Clone, Copy, Debug)]
+struct Dword {
+    node: NodeId,
+    /// The decoder it belongs to; `None`: the Device DVSEC.
+    decoder: Option<u8>,
+    name: &'static str,
+    address: u64,
+    /// The bits that are frozen, and what they were when the lock was seen first.
+    mask: u32,
+    value: u32,
+    /// Those that were seen with another value.
+    changed: u32,
+    /// A conventional reset has opened the lock.
+    opened: bool,
+}
+
+/// What locks freeze, and what became of it. `N` dwords: seven for each locked decoder, six for
+/// each device with CONFIG_LOCK. 40 bytes each.
+#[derive(Clone, Debug, Default)]
+pub struct Locks<const N: usize> {
+    dwords: Vec<Dword, N>,
+    /// There was more to watch than fits.
+    full: bool,
+    /// Writes that tried something.
+    tries: u64,
+    /// Writes after which a frozen bit had another value.
+    breaches: u64,
+    /// A Secondary Bus Reset that is masked came through here.
+    masked_reset: Option<NodeId>,
+    /// For each state and reason: components that did not get there, and the first of them.
+    skipped: [[Option<(u16, NodeId)>; Skipped::ALL.len()]; State::ALL.len()],
+    /// Dwords that do not read as they did before.
+    left: u32,
+}
+
+impl<const N: usize> Locks<N> {
+    /// Nothing seen yet.
+    pub const fn new() -> Self {
+        Self {
+            dwords: Vec::new(),
+            full: false,
+            tries: 0,
+            breaches: 0,
+            masked_reset: None,
+            skipped: [[None; Skipped::ALL.len()]; State::ALL.len()],
+            left: 0,
+        }
+    }
+
+    /// Whether everything that was locked kept its value. True of a machine without locks too: see
+    /// [`Self::watched`].
+    pub fn held(&self) -> bool {
+        self.breaches == 0 && self.masked_reset.is_none() && !self.full
+    }
+
+    /// Dwords that were watched.
+    pub fn watched(&self) -> usize {
+        self.dwords.len()
+    }
+
+    /// Bits of locked fields, and how many of them were seen to change.
+    pub fn bits(&self) -> (u32, u32) {
+        self.dwords.iter().fold((0, 0), |(all, changed), dword| {
+            (all + dword.mask.count_ones(), changed + dword.changed.count_ones())
+        })
+    }
+
+    /// The fields that changed: component, decoder (`None`: the Device DVSEC), register, bits.
+    pub fn changed(&self) -> impl Iterator<Item = (NodeId, Option<u8>, &'static str, u32)> + '_ {
+        let changed = self.dwords.iter().filter(|dword| dword.changed != 0);
+        changed.map(|dword| (dword.node, dword.decoder, dword.name, dword.changed))
+    }
+
+    /// What came of it, in words.
+    pub fn text<'a>(&'a self, tree: Tree<'a>) -> impl Display + 'a {
+        Text { locks: self, tree }
+    }
+}
+
+/// Hardware under attack, with [`Locks`] that look on. What is heard is passed on.
+pub struct Watch<'a, H, const N: usize> {
+    hw: &'a mut H,
+    ecam: &'a [Ecam],
+    tree: Tree<'a>,
+    locks: &'a mut Locks<N>,
+    /// The dword that is swept, and what keeps it as it is.
+    sweep: Option<(u64, u32)>,
+    trigger: Option<(Trigger, u64)>,
+    /// Registers may be out of reach until the attacker sweeps again.
+    blind: bool,
+}
+
+impl<'a, H: Mmio + Witness, const N: usize> Watch<'a, H, N> {
+    /// Looks on from now on.
+    pub fn new(hw: &'a mut H, ecam: &'a [Ecam], tree: Tree<'a>, locks: &'a mut Locks<N>) -> Self {
+        let mut watch = Self { hw, ecam, tree, locks, sweep: None, trigger: None, blind: false };
+        watch.adopt();
+        watch
+    }
+
+    /// Adds what is locked and not watched yet.
+    fn adopt(&mut self) {
+        let tree = self.tree;
+        for (id, node) in tree.iter() {
+            if let Some(hdm) = node.hdm {
+                for index in 0..hdm.decoders.min(MAX_DECODERS as u8) {
+                    let registers = DecoderRegisters::new(hdm.block, index);
+                    let raw = self.hw.read(registers.control_address());
+                    // All-ones is a component that is out of reach.
+                    if !Control::from_bits(raw).locked() || raw == u32::MAX {
+                        continue;
+                    }
+                    let first = registers.control_address() - u64::from(Control::SPEC.offset);
+                    let dwords = DECODER_SPECS.iter().map(|spec| (*spec, spec.offset, u32::MAX));
+                    self.watch(id, Some(index), first, dwords);
+                }
+            }
+            let Some(device) = node.device() else { continue };
+            let raw = self.hw.read(device.dvsec.address::<device::Lock>());
+            if device::Lock::from_raw(raw).config_lock() && raw != u32::MAX {
+                self.watch(id, None, device.dvsec.0, CONFIG.into_iter());
+            }
+        }
+    }
+
+    fn watch(
+        &mut self,
+        node: NodeId,
+        decoder: Option<u8>,
+        base: u64,
+        dwords: impl Iterator<Item = (Spec, u16, u32)>,
+    ) {
+        let same = |dword: &Dword| (dword.node, dword.decoder) == (node, decoder);
+        if self.locks.dwords.iter().any(|dword| same(dword) && !dword.opened) {
+            return;
+        }
+        for (spec, offset, mask) in dwords {
+            let address = base.wrapping_add(u64::from(offset));
+            let value = self.hw.read(address) & mask;
+            if let Some(again) = self.locks.dwords.iter_mut().find(|d| d.address == address) {
+                (again.value, again.opened) = (value, false);
+                continue;
+            }
+            let name = spec.name;
+            let dword =
+                Dword { node, decoder, name, address, mask, value, changed: 0, opened: false };
+            self.locks.full |= self.locks.dwords.push(dword).is_err();
+        }
+    }
+
+    /// Compares everything.
+    fn look(&mut self) {
+        let mut gave_way = false;
+        for dword in self.locks.dwords.iter_mut().filter(|dword| !dword.opened) {
+            let changed = (self.hw.read(dword.address) ^ dword.value) & dword.mask;
+            dword.changed |= changed;
+            gave_way |= changed != 0;
+        }
+        self.locks.breaches += u64::from(gave_way);
+    }
+
+    /// Whether other registers may be out of reach while this one is not as it was: all of
+    /// configuration space, but for the Device DVSEC.
+    fn moves_registers(&self, address: u64) -> bool {
+        let config = self.ecam.iter().any(|region| {
+            let buses =
+                u64::from(region.last_bus) - u64::from(region.first_bus.min(region.last_bus));
+            let first = region.base.wrapping_add(u64::from(region.first_bus) << 20);
+            address.wrapping_sub(first) < (buses + 1) << 20
+        });
+        let own = |dvsec: Block| address.wrapping_sub(dvsec.0) < u64::from(DeviceDvsec::EXTENT.end);
+        config && !self.tree.devices().any(|(_, device)| own(device.dvsec))
+    }
+
+    /// The component that has a register at this address.
+    fn node_at(&self, address: u64) -> Option<NodeId> {
+        let within = |base: u64, size: u64| address.wrapping_sub(base) < size;
+        let found = self.tree.iter().find(|(_, node)| {
+            let config = node.function.and_then(|function| function_base(self.ecam, function));
+            config.is_some_and(|base| within(base.0, 0x1000))
+                || node.hdm.is_some_and(|hdm| within(hdm.block.0, 0x1000))
+        });
+        found.map(|(id, _)| id)
+    }
+
+    /// What was started has come to its end.
+    fn settled(&mut self, trigger: Trigger, address: u64) {
+        match trigger {
+            Trigger::WriteBack | Trigger::CxlReset => self.look(),
+            // Its BARs are cleared; decoders are looked at once they are back.
+            Trigger::Flr => {}
+            Trigger::MaskedBusReset | Trigger::BusReset => {
+                let Some(port) = self.node_at(address) else { return };
+                let tree = self.tree;
+                let below =
+                    |id: NodeId| id != port && tree.upwards(id).any(|(above, _)| above == port);
+                if trigger == Trigger::MaskedBusReset {
+                    // A function in reset does not answer, and comes out of it with Command 0.
+                    let reset = tree.iter().any(|(id, node)| {
+                        let config = node.function.filter(|_| below(id));
+                        config.and_then(|f| function_base(self.ecam, f)).is_some_and(|base| {
+                            let raw = self.hw.read(base.address::<Command>());
+                            raw == u32::MAX || !Command::from_raw(raw).memory_space()
+                        })
+                    });
+                    if reset {
+                        self.locks.masked_reset.get_or_insert(port);
+                    }
+                } else {
+                    let dwords = self.locks.dwords.iter_mut();
+                    dwords.filter(|dword| below(dword.node)).for_each(|d| d.opened = true);
+                }
+            }
+        }
+    }
+
+    /// Writes back what is not as it was, decoder by decoder, Control last.
+    fn restore(&mut self) {
+        for control in [false, true] {
+            for dword in &self.locks.dwords {
+                let is_control = dword.decoder.is_some() && dword.name == Control::SPEC.name;
+                let found = self.hw.read(dword.address);
+                if is_control == control && (found ^ dword.value) & dword.mask != 0 {
+                    self.hw.write(dword.address, found & !dword.mask | dword.value);
+                }
+            }
+        }
+        let left = self
+            .locks
+            .dwords
+            .iter()
+            .filter(|dword| (self.hw.read(dword.address) ^ dword.value) & dword.mask != 0);
+        self.locks.left = left.count() as u32;
+    }
+}
+
+impl<H: Mmio, const N: usize> Mmio for Watch<'_, H, N>
+where
+    H: Witness,
+{
+    fn read(&mut self, address: u64) -> u32 {
+        self.hw.read(address)
+    }
+
+    fn write(&mut self, address: u64, value: u32) {
+        self.hw.write(address, value);
+        let flipped = self.sweep.is_some_and(|(at, rest)| at == address && value != rest);
+        self.locks.tries += u64::from(flipped);
+        if !self.blind && !(flipped && self.moves_registers(address)) {
+            self.look();
+        }
+    }
+}
+
+impl<H: Mmio + Witness, const N: usize> Witness for Watch<'_, H, N> {
+    fn hear(&mut self, event: Event) {
+        self.hw.hear(event);
+        match event {
+            Event::Sweep { address, rest } => {
+                self.sweep = Some((address, rest));
+                if core::mem::take(&mut self.blind) {
+                    self.look();
+                }
+            }
+            Event::Swept => {
+                self.sweep = None;
+                self.adopt();
+            }
+            Event::Enter { .. } | Event::PutBack if !self.blind => self.adopt(),
+            Event::Trigger { trigger, address } => {
+                self.locks.tries += 1;
+                self.trigger = Some((trigger, address));
+                self.blind = !matches!(trigger, Trigger::WriteBack | Trigger::CxlReset);
+            }
+            Event::Settled => {
+                if let Some((trigger, address)) = self.trigger.take() {
+                    self.settled(trigger, address);
+                }
+            }
+            Event::Skip { state, address, reason } => {
+                let node = self.node_at(address).unwrap_or(NodeId(0));
+                let slot = self
+                    .locks
+                    .skipped
+                    .get_mut(state as usize)
+                    .and_then(|reasons| reasons.get_mut(reason as usize));
+                if let Some(slot) = slot {
+                    let (count, first) = slot.unwrap_or((0, node));
+                    *slot = Some((count.saturating_add(1), first));
+                }
+            }
+            Event::Done => self.restore(),
+            Event::Enter { .. } | Event::PutBack => {}
+        }
+    }
+}
+
+struct Text<'a, const N: usize> {
+    locks: &'a Locks<N>,
+    tree: Tree<'a>,
+}
+
+impl<const N: usize> Text<'_, N> {
+    fn place(&self, node: NodeId) -> impl Display {
+        let what = match self.tree.get(node).map(|node| node.kind) {
+            Some(NodeKind::HostBridge { .. }) | None => "",
+            Some(NodeKind::RootPort) => " root port",
+            Some(NodeKind::UpstreamPort) => " upstream port",
+            Some(NodeKind::DownstreamPort) => " downstream port",
+            Some(NodeKind::Device(_)) => " device",
+        };
+        let path = self.tree.path(node);
+        fmt::from_fn(move |f| write!(f, "{path}{what}"))
+    }
+}
+
+impl<const N: usize> Display for Text<'_, N> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Locks { dwords, tries, breaches, .. } = self.locks;
+        let watched = dwords.len();
+        writeln!(f, "{tries} tries, {watched} locked dwords compared after every write")?;
+        let (all, changed) = self.locks.bits();
+        match (watched, self.locks.held()) {
+            (0, _) => writeln!(f, "integrity: nothing is locked here")?,
+            (_, true) => writeln!(f, "integrity: holds, no locked bit of {all} ever changed")?,
+            (_, false) => writeln!(
+                f,
+                "integrity: BROKEN, the machine does not enforce locks: {changed} of {all} locked \
+                 bits changed, by {breaches} writes"
+            )?,
+        }
+        if self.locks.full {
+            writeln!(f, "  more than {N} dwords are locked: the rest was not watched")?;
+        }
+        if let Some(port) = self.locks.masked_reset {
+            writeln!(f, "  {}: Secondary Bus Reset comes through though masked", self.place(port))?;
+        }
+        let mut of = None;
+        for dword in dwords.iter().filter(|dword| dword.changed != 0) {
+            if of.replace((dword.node, dword.decoder)) != Some((dword.node, dword.decoder)) {
+                let place = Place::of(self.tree, dword.node, dword.decoder.unwrap_or(0));
+                match dword.decoder {
+                    Some(_) => writeln!(f, "  {place}")?,
+                    None => writeln!(f, "  {}, CONFIG_LOCK", self.place(dword.node))?,
+                }
+            }
+            let (changed, all) = (dword.changed.count_ones(), dword.mask.count_ones());
+            writeln!(f, "    {}: {changed} of {all} bits ({:#010x})", dword.name, dword.changed)?;
+        }
+        match self.locks.left {
+            0 => writeln!(f, "  afterwards all of it reads as before")?,
+            left => {
+                writeln!(f, "  afterwards {left} dwords read otherwise and cannot be put back")?
+            }
+        }
+        for (state, reasons) in State::ALL.into_iter().zip(&self.locks.skipped) {
+            for (reason, skipped) in Skipped::ALL.into_iter().zip(reasons) {
+                // A component without decoders has no such state to be attacked in.
+                let skipped = skipped.filter(|_| reason != Skipped::NoDecoders);
+                let Some((count, first)) = skipped else { continue };
+                let (state, reason, first) = (name(state), why(reason), self.place(first));
+                write!(f, "  not tried: {state}: {reason} ({first}")?;
+                if count > 1 {
+                    write!(f, " and {} more", count - 1)?;
+                }
+                writeln!(f, ")")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn name(state: State) -> &'static str {
+    match state {
+        State::NeverCommitted => "a spare decoder that was never committed",
+        State::LockSet => "a spare decoder with Lock On Commit set",
+        State::CommitRefused => "a spare decoder whose commit was refused",
+        State::CommittedUnlocked => "a committed decoder without lock",
+        State::CommittedLocked => "a committed and locked decoder",
+        State::AfterCxlReset => "after CXL Reset",
+        State::AfterFlr => "after Function Level Reset",
+        State::AfterConventionalReset => "after a conventional reset",
+    }
+}
+
+fn why(reason: Skipped) -> &'static str {
+    match reason {
+        Skipped::NoDecoders => "there are no decoders",
+        Skipped::NoSpare => "no decoder is spare",
+        Skipped::NotRefused => "a commit that has to be refused is accepted",
+        Skipped::NotCommitted => "a spare decoder does not commit",
+        Skipped::NothingLocked => "no decoder is locked",
+        Skipped::NoSuchReset => "the component has no such reset",
+        Skipped::OutOfReach => "configuration space is out of reach",
+    }
+}
