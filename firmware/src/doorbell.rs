@@ -33,6 +33,15 @@ impl Status {
         self as u8
     }
 
+    /// In one word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Refused => "refused",
+            Self::Panic => "panic",
+        }
+    }
+
     /// What a byte says; `None` for one that the image never writes.
     pub fn decode(code: u8) -> Option<Self> {
         [Self::Success, Self::Refused, Self::Panic].into_iter().find(|s| s.code() == code)

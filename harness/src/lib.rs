@@ -63,6 +63,7 @@ pub mod acpi;
 pub mod attack;
 pub mod backing;
 pub mod bench;
+pub mod console;
 pub mod device;
 pub mod dma;
 pub mod dump;

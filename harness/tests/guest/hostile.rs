@@ -261,7 +261,8 @@ fn unknown_word() {
     let line = Some("path=lock-all pathe=unlocked".to_owned());
     let ran = run(&builtin("one-device"), &Options { command_line: line, ..options() });
     assert_eq!(ran.run.verdict(), Verdict::Refused);
-    assert_eq!(ran.console(), "refused: command line: \"pathe=unlocked\" is not known\n");
+    let refused = "refused: command line: \"pathe=unlocked\" is not known\nend: refused\n";
+    assert_eq!(ran.console(), refused);
 }
 
 fn unknown_payload() {

@@ -6,12 +6,15 @@
 #![no_std]
 #![no_main]
 
+mod dump;
 mod hw;
 mod memory;
 mod options;
 mod paging;
 mod payload;
 mod port;
+mod power;
+mod report;
 mod start;
 mod start_info;
 mod tables;
@@ -25,7 +28,6 @@ use cxl_firmware::doorbell::{Call, EMPTY_HANDLER, Status};
 use cxl_firmware::handoff::{self, TableLocation};
 use cxl_firmware::mmio::Mmio;
 use cxl_firmware::tables as cedt;
-use cxl_regs::Size;
 use cxl_regs::acpi::Identity;
 
 use hw::Hardware;
@@ -55,6 +57,7 @@ const IDENTITY: Identity = Identity {
 /// Where both entries end. `start_info` is a PVH start-info, `tables` the top-level page table,
 /// `ring` the privilege level the code runs at.
 extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
+    power::at_ring(ring);
     // SAFETY: the VMM passed a start-info, as the PVH boot protocol says.
     let Some(info) = (unsafe { StartInfo::read(start_info) }) else {
         refuse(format_args!("no PVH start-info at {start_info:#x}"), nothing(0));
@@ -70,7 +73,7 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
         for _ in 0..count {
             core::hint::black_box(hw.read(EMPTY_HANDLER));
         }
-        port::exit(Status::Success);
+        finish(Status::Success);
     }
     let (room, buffer, table, record) =
         (&raw mut ROOM, &raw mut BUFFER, &raw mut CEDT, &raw mut RECORD);
@@ -91,6 +94,7 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
         Err(error) => refuse(format_args!("platform: {error}"), nothing(error.code())),
     };
     let platform = found.platform();
+    power::prepare(&mut hw, info.rsdp, buffer);
     let mut policy = options.policy;
     // SAFETY: the list lives in `options`, which this function keeps until it ends, and it never
     // returns.
@@ -109,36 +113,37 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     let tree = room.topology.tree();
 
     // Table and record tell what the hardware has accepted, also where not all went well.
-    let mut location = None;
+    let mut installed = None;
     let described = match &result {
         Ok(()) => {
             cedt::cedt(&platform, &room.topology, committed, IDENTITY, table).and_then(|bytes| {
                 cedt::cross_check(bytes, &room.topology, committed)?;
-                let size = bytes.len() as u32;
-                location = Some(TableLocation { address: bytes.as_ptr() as u64, size });
+                installed = Some(&*bytes);
                 Ok(())
             })
         }
         Err(_) => Ok(()),
     };
-    let handoff = match handoff::write(tree, committed, location, record) {
-        Ok(bytes) => (bytes.as_ptr() as u64, bytes.len() as u64),
+    let location = installed
+        .map(|bytes| TableLocation { address: bytes.as_ptr() as u64, size: bytes.len() as u32 });
+    let record = match handoff::write(tree, committed, location, record) {
+        Ok(bytes) => &*bytes,
         Err(error) => refuse(format_args!("handoff: {error}"), nothing(error.code())),
     };
     let handed = |code: u16| Call::HandOff {
-        address: handoff.0,
-        length: handoff.1,
+        address: record.as_ptr() as u64,
+        length: record.len() as u64,
         reads: reads.into(),
         writes: writes.into(),
         code: code.into(),
     };
     let code = result.map_or_else(|error| error.code(), |()| 0);
-    if options.as_found && matches!(result, Err(BringUpError::Verify(_))) {
-        // What somebody else left is told, not refused: the payload is here to look at it.
-        for finding in room.findings.list() {
-            say(format_args!("found: {finding}"));
+    // What somebody else left is told, not refused: the payload is here to look at it.
+    let told = options.as_found && matches!(result, Err(BringUpError::Verify(_)));
+    if let (Err(error), false) = (result, told) {
+        if !options.quiet {
+            report::platform(&platform);
         }
-    } else if let Err(error) = result {
         for entry in &committed.decoders {
             let (at, index) = (tree.path(entry.node), entry.index);
             say(format_args!("{at}, decoder {index}: {}", entry.fate));
@@ -155,19 +160,20 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     }
     port::call(handed(code));
     if !options.quiet {
-        for region in &committed.regions {
-            say(format_args!(
-                "region {}: {} of {} memory, {}, {}",
-                region.span,
-                Size(region.span.size()),
-                region.partition,
-                region.interleave,
-                if region.locked { "locked" } else { "not locked" }
-            ));
-        }
+        report::platform(&platform);
+        report::result(room);
+        report::verifier(room);
+        report::handed(record, location);
+    }
+    if options.dump {
+        dump::all(&mut hw, tree, record, installed);
     }
     let passed = payload::run(options.payload, &mut hw, room, &platform);
-    port::exit(if passed && code == 0 { Status::Success } else { Status::Refused })
+    let status = if passed && code == 0 { Status::Success } else { Status::Refused };
+    if !options.quiet {
+        say(format_args!("end: {}", status.name()));
+    }
+    finish(status)
 }
 
 /// A line on the console.
@@ -184,11 +190,19 @@ fn nothing(code: u16) -> Call {
 fn refuse(text: core::fmt::Arguments<'_>, handed: Call) -> ! {
     say(format_args!("refused: {text}"));
     port::call(handed);
-    port::exit(Status::Refused)
+    say(format_args!("end: {}", Status::Refused.name()));
+    finish(Status::Refused)
+}
+
+/// Ends the run by the exit device, or where there is none by switching the machine off.
+fn finish(status: Status) -> ! {
+    port::exit(status);
+    power::end()
 }
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     say(format_args!("{info}"));
-    port::exit(Status::Panic)
+    say(format_args!("end: {}", Status::Panic.name()));
+    finish(Status::Panic)
 }

@@ -18,6 +18,8 @@
 //! as-found                                program nothing: find and verify what is there
 //! exits=N                                 no firmware: N bare exits and the end, for benches
 //! ring3                                   PVH entry: run at CPL 3
+//! dump                                    print record, table and registers in hexadecimal; the
+//!                                         lines are described in dump.rs
 //! quiet                                   print errors only
 //! ```
 //!
@@ -41,6 +43,7 @@ pub(crate) struct Options<'a> {
     pub(crate) payload: &'a str,
     pub(crate) as_found: bool,
     pub(crate) exits: Option<u64>,
+    pub(crate) dump: bool,
     pub(crate) quiet: bool,
 }
 
@@ -58,6 +61,7 @@ impl<'a> Options<'a> {
             payload: "none",
             as_found: false,
             exits: None,
+            dump: false,
             quiet: false,
         };
         for word in line.split_ascii_whitespace() {
@@ -92,6 +96,7 @@ impl<'a> Options<'a> {
             ("payload", name) => self.payload = name,
             ("as-found", "") => self.as_found = true,
             ("exits", count) => self.exits = Some(number(count)?),
+            ("dump", "") => self.dump = true,
             ("quiet", "") => self.quiet = true,
             // The entry has looked at it already.
             ("ring3", "") => {}

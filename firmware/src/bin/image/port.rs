@@ -1,4 +1,4 @@
-//! Port I/O: the console, the exit, and the doorbell.
+//! Port I/O: the console, the exit, the doorbell, and how a processor stops.
 //!
 //! **Invariant**: every port here is one that a PC-like VMM either models or ignores.
 
@@ -16,6 +16,11 @@ fn out8(port: u16, value: u8) {
     unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack)) }
 }
 
+pub(crate) fn out16(port: u16, value: u16) {
+    // SAFETY: as above; the port is one that the FADT names.
+    unsafe { asm!("out dx, ax", in("dx") port, in("ax") value, options(nomem, nostack)) }
+}
+
 fn out32(port: u16, value: u32) {
     // SAFETY: as above.
     unsafe { asm!("out dx, eax", in("dx") port, in("eax") value, options(nostack)) }
@@ -29,12 +34,15 @@ pub(crate) fn call(call: Call) {
     core::hint::black_box(&message);
 }
 
-/// Ends the run; returns never, even where nothing listens.
-pub(crate) fn exit(status: Status) -> ! {
+/// Ends the run, where something listens at the exit port.
+pub(crate) fn exit(status: Status) {
     out8(EXIT_PORT, status.code());
-    loop {
-        core::hint::spin_loop();
-    }
+}
+
+/// Stops the processor until an interrupt, which it does not take. Only CPL 0 may.
+pub(crate) fn halt() {
+    // SAFETY: no memory is touched, and nothing here needs interrupts.
+    unsafe { asm!("cli", "hlt", options(nomem, nostack)) }
 }
 
 /// The console: bytes to the first serial port.

@@ -16,7 +16,7 @@ use crate::hw::Hardware;
 pub(crate) type Tables = acpi::Tables<32, 64>;
 
 /// Copies bytes out of physical memory.
-fn read(hw: &mut Hardware, address: u64, bytes: &mut [u8]) {
+pub(crate) fn read(hw: &mut Hardware, address: u64, bytes: &mut [u8]) {
     hw.map(address, bytes.len() as u64);
     for (at, byte) in (address..).zip(bytes) {
         // SAFETY: an address that ACPI names, on a mapped page; bytes have no alignment.

@@ -1,0 +1,132 @@
+//! The report on the console: one fact a line, its topic in front.
+//!
+//! **Invariant**: decoders and regions are told as they were read back, never as they were planned;
+//! what the verifier found is told by itself, whatever else is said.
+
+use core::fmt::{self, Formatter};
+
+use cxl_firmware::committed::{CommittedDecoder, Place};
+use cxl_firmware::handoff::TableLocation;
+use cxl_firmware::platform::Platform;
+use cxl_firmware::topology::{NodeId, NodeKind, Partition, Tree};
+use cxl_regs::access::Component;
+use cxl_regs::decoder::Route;
+use cxl_regs::{Hpa, Size, Span};
+
+use crate::{Room, say};
+
+/// What ACPI says there is.
+pub(crate) fn platform(platform: &Platform<'_>) {
+    let bits = platform.address_bits;
+    for bridge in platform.bridges {
+        say(format_args!("bridge {}: component registers at {:#x}", bridge.uid, bridge.registers));
+    }
+    for window in platform.windows {
+        let targets = fmt::from_fn(|f| list(f, window.targets.iter()));
+        match Span::new(Hpa(window.base), window.size) {
+            Ok(span) if window.base != 0 => {
+                say(format_args!("window {span}: {}, bridges {targets}", window.interleave));
+            }
+            _ => say(format_args!(
+                "window of {} without a place in {bits} address bits: bridges {targets}",
+                Size(window.size)
+            )),
+        }
+    }
+}
+
+/// Devices, regions and decoders, and the verifier's result.
+pub(crate) fn result(room: &Room) {
+    let tree = room.topology.tree();
+    for (id, device) in tree.devices() {
+        let at = at(tree, id);
+        let sizes = [Partition::Volatile, Partition::Persistent]
+            .map(|partition| Size(device.capacity(partition)));
+        let [volatile, persistent] = sizes;
+        say(format_args!("{at}: {volatile} volatile, {persistent} persistent"));
+    }
+    for region in &room.committed.regions {
+        say(format_args!(
+            "region {}: {} of {} memory, {}, {}",
+            region.span,
+            Size(region.span.size()),
+            region.partition,
+            region.interleave,
+            if region.locked { "locked" } else { "not locked" }
+        ));
+    }
+    for entry in &room.committed.decoders {
+        decoder(tree, entry);
+    }
+}
+
+/// The verifier's result.
+pub(crate) fn verifier(room: &Room) {
+    let findings = &room.findings;
+    let failures = findings.list().iter().filter(|finding| finding.is_failure()).count();
+    let committed = room.committed.decoders.iter().filter(|entry| entry.committed());
+    let locked = committed.clone().filter(|entry| entry.locked()).count();
+    let (all, regions) = (committed.count(), room.committed.regions.len());
+    let verdict = if failures == 0 { "ok" } else { "FAILED" };
+    say(format_args!(
+        "verifier: {verdict}, {regions} regions, {locked} of {all} committed decoders locked"
+    ));
+    for finding in findings.list() {
+        let kind = if finding.is_failure() { "found" } else { "note" };
+        say(format_args!("{kind}: {finding}"));
+    }
+}
+
+/// Where the next stage finds what was made for it.
+pub(crate) fn handed(record: &[u8], table: Option<TableLocation>) {
+    if let Some(TableLocation { address, size }) = table {
+        say(format_args!("table: CEDT of {size} bytes at {address:#x}, in the root table"));
+    }
+    let address = record.as_ptr() as u64;
+    say(format_args!("handoff: record of {} bytes at {address:#x}", record.len()));
+}
+
+/// A component by kind and place.
+pub(crate) fn at(tree: Tree<'_>, id: NodeId) -> impl fmt::Display {
+    let path = tree.path(id);
+    let kind = match tree.get(id).map(|node| node.kind) {
+        Some(NodeKind::RootPort) => " root port",
+        Some(NodeKind::UpstreamPort) => " upstream port",
+        Some(NodeKind::DownstreamPort) => " downstream port",
+        Some(NodeKind::Device(_)) => " device",
+        Some(NodeKind::HostBridge { .. }) | None => "",
+    };
+    fmt::from_fn(move |f| write!(f, "{path}{kind}"))
+}
+
+fn decoder(tree: Tree<'_>, entry: &CommittedDecoder) {
+    let component = tree.get(entry.node).and_then(|node| node.component());
+    let component = component.unwrap_or(Component::Device);
+    let place = Place { at: tree.path(entry.node), component, index: entry.index };
+    let state = match (entry.committed(), entry.locked()) {
+        (true, true) => "committed, locked",
+        (true, false) => "committed, NOT locked",
+        (false, _) => "not committed",
+    };
+    let Some(decoder) = &entry.decoder else {
+        let (base, size) = (entry.image.base(), entry.image.size());
+        return say(format_args!("{place}: base {base:#x} size {size:#x}, {state}"));
+    };
+    let (span, interleave) = (decoder.span, decoder.interleave);
+    let ways = interleave.ways;
+    let route = fmt::from_fn(|f| match &decoder.route {
+        Route::Skip(skip) => write!(f, "DPA skip {skip:#x}"),
+        Route::Targets(targets) => {
+            f.write_str("to ports ")?;
+            list(f, targets.used(ways).iter())
+        }
+    });
+    say(format_args!("{place}: {span} {interleave}, {route}, {state}"));
+}
+
+fn list<T: fmt::Display>(f: &mut Formatter<'_>, items: impl Iterator<Item = T>) -> fmt::Result {
+    for (index, item) in items.enumerate() {
+        write!(f, "{}{item}", if index == 0 { "" } else { "," })?;
+    }
+    Ok(())
+}
