@@ -173,6 +173,7 @@ impl<const BRIDGES: usize, const WINDOWS: usize> Tables<BRIDGES, WINDOWS> {
             windows: &self.windows,
             address_bits: self.address_bits,
             resources: &self.resources,
+            occupied: &[],
         }
     }
 }

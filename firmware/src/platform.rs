@@ -8,7 +8,7 @@
 
 use core::fmt;
 
-use cxl_regs::{Arithmetic, Interleave, Selector};
+use cxl_regs::{Arithmetic, Interleave, Selector, Span};
 use heapless::Vec;
 
 pub use cxl_regs::acpi::cedt::Restrictions;
@@ -27,10 +27,13 @@ pub struct Ecam {
 }
 
 impl Ecam {
+    /// Bytes of configuration space of one bus.
+    pub(crate) const BUS: u64 = 1 << 20;
+
     /// The address of a bus's configuration space; `None` where this region does not decode it.
     pub fn bus(&self, segment: u16, bus: u8) -> Option<u64> {
         (segment == self.segment && (self.first_bus..=self.last_bus).contains(&bus))
-            .then(|| self.base.checked_add(u64::from(bus) << 20))
+            .then(|| self.base.checked_add(u64::from(bus) * Self::BUS))
             .flatten()
     }
 }
@@ -118,4 +121,7 @@ pub struct Platform<'a> {
     /// What may be assigned, a range for a bridge. Below a bridge without one everything is used as
     /// found, or refused.
     pub resources: &'a [Resources],
+    /// Where something else answers, as far as the caller knows: RAM, registers of the chip set.
+    /// No window may reach there, nor over the configuration regions and register blocks above.
+    pub occupied: &'a [Span],
 }

@@ -7,6 +7,7 @@ mod board;
 
 use board::{Board, GIB, MIB, UNIT, any_use, bi, capable, path, request};
 use cxl_firmware::plan::{Count, Note, Plan, PlanError, Purpose, plan};
+use cxl_firmware::platform::{BridgeKind, Ecam, Platform};
 use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem, Width};
 use cxl_firmware::topology::{DeviceKind, NodeId, NodeKind, Partition, Topology};
 use cxl_regs::{
@@ -665,6 +666,53 @@ fn windows_that_cannot_be_used_overlap_as_well() {
 }
 
 #[test]
+fn a_window_over_ram_or_registers_is_refused() {
+    let (mut board, _) = simple();
+    let refusal = |board: &Board, platform: Platform<'_>| {
+        let mut made = Plan::<32, 64>::new();
+        plan(&platform, &board.topology(), &Policy::default(), &mut made).err()
+    };
+    let span = |base, size| Span::new(Hpa(base), size).unwrap();
+    let occupied = |by| Some(PlanError::WindowOccupied { window: WINDOW, size: 4 * GIB, by });
+    // RAM up to the window and from its end is fine; a byte of either end inside is not.
+    let around = [span(0, WINDOW), span(WINDOW + 4 * GIB, GIB)];
+    let platform = Platform { occupied: &around, ..board.platform() };
+    assert_eq!(refusal(&board, platform), None);
+    for by in [span(0, WINDOW + 1), span(WINDOW + 4 * GIB - 1, 2), span(WINDOW + GIB, 4096)] {
+        let platform = Platform { occupied: &[by], ..board.platform() };
+        assert_eq!(refusal(&board, platform), occupied(by));
+    }
+    // The lowest is named, in whatever order they are listed.
+    let mut two = [span(WINDOW + GIB, GIB), span(WINDOW, GIB)];
+    for _ in 0..2 {
+        two.reverse();
+        let platform = Platform { occupied: &two, ..board.platform() };
+        assert_eq!(refusal(&board, platform), occupied(span(WINDOW, GIB)));
+    }
+    // Configuration space: buses 1 and 2 of a region whose bus 0 would lie 1 MiB below it.
+    for (base, inside) in [(WINDOW - 3 * MIB, false), (WINDOW - 3 * MIB + MIB, true)] {
+        let ecam = [Ecam { base, segment: 0, first_bus: 1, last_bus: 2 }];
+        let platform = Platform { ecam: &ecam, ..board.platform() };
+        let by = span(base + MIB, 2 * MIB);
+        assert_eq!(refusal(&board, platform), if inside { occupied(by) } else { None });
+    }
+    // A bridge's register block: 64 KiB, or 8 KiB of a CXL 1.1 host.
+    for (kind, size) in [(BridgeKind::ComponentRegisters, 0x1_0000), (BridgeKind::Rcrb, 0x2000)] {
+        for (registers, inside) in [(WINDOW - size, false), (WINDOW - size + 0x1000, true)] {
+            board.bridges[0].kind = kind;
+            board.bridges[0].registers = registers;
+            let expected = if inside { occupied(span(registers, size)) } else { None };
+            assert_eq!(refusal(&board, board.platform()), expected, "{kind:?} {registers:#x}");
+        }
+    }
+    // A window that the platform did not place is over nothing.
+    board.bridges[0].registers = 0;
+    board.window(0, 4 * GIB, &[7]);
+    let platform = Platform { occupied: &[span(0, GIB)], ..board.platform() };
+    assert_eq!(refusal(&board, platform), None);
+}
+
+#[test]
 fn windows_without_a_base_overlap_nothing() {
     let (mut board, _) = simple();
     board.window(0, 4 * GIB, &[7]);
@@ -945,20 +993,20 @@ fn what_is_off_the_256_mib_grid_is_refused() {
     let (at, unit) = (place(), UNIT);
     let odd = Request { size: Some(UNIT + MIB), ..request(at) };
     let value = UNIT + MIB;
-    refuses_request(&board, odd, PlanError::Unaligned { device: at, value, unit });
+    refuses_request(&board, odd, PlanError::Unaligned { device: at, what: "size", value, unit });
     let odd = Request { offset: Some(128 * MIB), ..request(at) };
     let value = 128 * MIB;
-    refuses_request(&board, odd, PlanError::Unaligned { device: at, value, unit });
+    refuses_request(&board, odd, PlanError::Unaligned { device: at, what: "offset", value, unit });
     let odd = Request { skip: UNIT + MIB, ..request(at) };
     let value = UNIT + MIB;
-    refuses_request(&board, odd, PlanError::Unaligned { device: at, value, unit });
+    refuses_request(&board, odd, PlanError::Unaligned { device: at, what: "skip", value, unit });
     board.windows[0].base += MIB;
     let value = WINDOW + MIB;
-    refuses(&board, PlanError::Unaligned { device: at, value, unit });
+    refuses(&board, PlanError::Unaligned { device: at, what: "window base", value, unit });
     board.windows[0].base = WINDOW;
     board.device(device).volatile = 64 * MIB;
     let value = 64 * MIB;
-    refuses(&board, PlanError::Unaligned { device: at, value, unit });
+    refuses(&board, PlanError::Unaligned { device: at, what: "its memory of", value, unit });
 }
 
 #[test]
@@ -1099,7 +1147,12 @@ fn every_refusal_is_one_line_with_its_place_and_a_code_of_its_own() {
         PlanError::UnknownDevice { device },
         PlanError::UnknownWindow { device, window },
         PlanError::RequestTooLarge { device, partition, asked: GIB, left: UNIT },
-        PlanError::Unaligned { device, value: MIB, unit: UNIT },
+        PlanError::Unaligned { device, what: "offset", value: MIB, unit: UNIT },
+        PlanError::WindowOccupied {
+            window: WINDOW,
+            size: GIB,
+            by: Span::new(Hpa(WINDOW), MIB).unwrap(),
+        },
         PlanError::PlaceTaken { device, window, offset: UNIT, size },
         PlanError::MultiplePorts { uid: 7, ports: 2 },
         PlanError::SwitchInPath { device },

@@ -321,7 +321,7 @@ fn a_width_that_the_window_or_the_topology_does_not_have_is_refused() {
     board.device(NodeId(2)).volatile = UNIT + MIB;
     board.device(NodeId(5)).volatile = GIB;
     let (device, value) = (path(90, &[0]), UNIT + MIB);
-    let expected = PlanError::Unaligned { device, value, unit: UNIT };
+    let expected = PlanError::Unaligned { device, what: "its share of", value, unit: UNIT };
     assert_eq!(refusal(&board, Ways::Two, b256), expected);
     let mut board = tree(2, 1, 1, b256);
     board.windows[0].size = UNIT;

@@ -7,10 +7,11 @@ use cxl_firmware::bring_up::{BringUpError, Workspace, bring_up, inspect};
 use cxl_firmware::discover::discover;
 use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_firmware::plan::plan;
-use cxl_firmware::platform::{Platform, RootBus};
+use cxl_firmware::platform::{Platform, Resources, RootBus};
 use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem, Width, WindowWidth};
 use cxl_firmware::topology::{Partition, Path};
 use cxl_firmware::{acpi, handoff, tables};
+use cxl_regs::Span;
 use cxl_regs::acpi::Identity;
 
 use crate::layout::AddressMap;
@@ -267,8 +268,10 @@ pub fn direct(machine: &mut Machine) -> Done {
         Ok(asked) => asked,
         Err(refusal) => return Done { refusal: Some(refusal), ..Done::new() },
     };
+    let occupied = occupied(machine.map());
+    let platform = Platform { occupied: &occupied, ..tables.platform() };
     let mut clock = machine.clock();
-    on(machine, &mut clock, &tables.platform(), &wanted)
+    on(machine, &mut clock, &platform, &wanted)
 }
 
 /// Runs the library on any hardware.
@@ -299,7 +302,8 @@ pub fn dry(machine: &mut Machine) -> Done {
         Ok(asked) => asked,
         Err(refusal) => return Done { refusal: Some(refusal), ..done },
     };
-    let platform = tables.platform();
+    let occupied = occupied(machine.map());
+    let platform = Platform { occupied: &occupied, ..tables.platform() };
     let mut clock = machine.clock();
     let Room { topology, plan: room, .. } = &mut *done.room;
     let result = discover(machine, &mut clock, &platform, topology)
@@ -331,15 +335,30 @@ pub fn require_locked(machine: &mut Machine) -> Done {
     done
 }
 
-/// The platform as its ACPI tables tell it.
+/// The platform as its ACPI tables tell it. Of a machine whose BIOS left everything unassigned, also
+/// the memory below each bridge that may be handed out (its `_CRS`).
 pub fn platform(machine: &Machine) -> Result<Tables, acpi::PlatformError> {
-    let bytes = crate::acpi::Tables::new(machine.scenario(), machine.map(), TABLES_BASE);
-    Tables::from_acpi(
+    let (scenario, map) = (machine.scenario(), machine.map());
+    let bytes = crate::acpi::Tables::new(scenario, map, TABLES_BASE);
+    let mut tables = Tables::from_acpi(
         bytes.table(&bytes.mcfg),
         bytes.table(&bytes.cedt),
-        machine.scenario().platform.physical_bits,
-        &roots(machine.scenario()),
-    )
+        scenario.platform.physical_bits,
+        &roots(scenario),
+    )?;
+    if !scenario.platform.assigned {
+        let resources = scenario.bridges.iter().zip(&map.bridges).map(|(bridge, place)| {
+            Resources { uid: bridge.uid, base: place.bars.base().0, size: place.bars.size() }
+        });
+        // One for each bridge, which the tables had room for.
+        tables.resources.extend(resources);
+    }
+    Ok(tables)
+}
+
+/// Where RAM and registers are: what a bootloader knows from the memory map it makes.
+pub(crate) fn occupied(map: &AddressMap) -> Vec<Span> {
+    map.fixed().collect()
 }
 
 impl Done {

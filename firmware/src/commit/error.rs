@@ -4,6 +4,7 @@
 
 use core::fmt;
 
+use cxl_regs::hdm::Control;
 use cxl_regs::{DecodeError, Size};
 
 use crate::committed::Place;
@@ -74,9 +75,15 @@ impl CommitError {
     }
 }
 
-/// What a register that reads all-ones means.
-fn silent(found: u32) -> &'static str {
-    if found == u32::MAX { " (all-ones: the component does not answer)" } else { "" }
+/// What a register that reads all-ones means. Those of 16 bits lie in configuration space.
+fn silent(found: u32, all_ones: u32) -> &'static str {
+    if found == all_ones { " (all-ones: the component does not answer)" } else { "" }
+}
+
+/// What Commit says of a commit without a result. It counts only here: QEMU 7.1 to 8.0 clear it in
+/// a decoder that they did commit.
+fn lost(control: u32) -> &'static str {
+    if Control::from_bits(control).commit() { "" } else { ": Commit reads 0, the write was lost" }
 }
 
 impl fmt::Display for CommitError {
@@ -123,12 +130,12 @@ impl fmt::Display for CommitError {
                 f,
                 "{place}: {register} was written {expected:#010x} and reads {found:#010x}{}; \
                  nothing was committed",
-                silent(found)
+                silent(found, u32::MAX)
             ),
             Self::DeviceNotKept { at, register, expected, found } => write!(
                 f,
                 "{at}: {register} was written {expected:#x} and reads {found:#x}{}",
-                silent(found)
+                silent(found, if expected > 0xFFFF || found > 0xFFFF { u32::MAX } else { 0xFFFF })
             ),
             Self::NoBackInvalidate { at } => {
                 write!(f, "{at}: memory with back-invalidate needs a BI structure here")
@@ -148,12 +155,13 @@ impl fmt::Display for CommitError {
             Self::Timeout { place, control, polls, microseconds } => write!(
                 f,
                 "{place}: the commit has no result after {microseconds} us and {polls} polls, \
-                 control {control:#010x}"
+                 control {control:#010x}{}",
+                lost(control)
             ),
             Self::CommittedOtherwise { place, expected, found } => write!(
                 f,
                 "{place}: committed, but control reads {found:#010x} instead of {expected:#010x}{}",
-                silent(found)
+                silent(found, u32::MAX)
             ),
         }
     }

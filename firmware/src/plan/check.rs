@@ -7,13 +7,14 @@
 use core::cmp::Reverse;
 
 use cxl_regs::access::Component;
+use cxl_regs::acpi::cedt::ChbsVersion;
 use cxl_regs::{Arithmetic, Hpa, Selector, Span};
 use heapless::Vec;
 
 use super::error::PlanError;
 use super::{Used, used_mut};
 use crate::list;
-use crate::platform::{Platform, Window};
+use crate::platform::{BridgeKind, Ecam, Platform, Window};
 use crate::policy::{Policy, WindowWidth};
 use crate::topology::{MAX_DEPTH, NodeId, NodeKind, Tree};
 
@@ -53,12 +54,32 @@ fn check_window(platform: &Platform<'_>, window: &Window) -> Result<(), PlanErro
         same || matches!((claimed(other), claimed(window)), (Some(a), Some(b)) if a.overlaps(b))
     };
     let others = platform.windows.iter().filter(|other| !core::ptr::eq(*other, window));
-    match others.filter(overlaps).map(|other| other.base).min() {
-        Some(other) => {
-            Err(PlanError::WindowsOverlap { first: base.min(other), second: base.max(other) })
-        }
+    if let Some(other) = others.filter(overlaps).map(|other| other.base).min() {
+        return Err(PlanError::WindowsOverlap { first: base.min(other), second: base.max(other) });
+    }
+    let over = |taken: &Span| claimed(window).is_some_and(|own| own.overlaps(*taken));
+    match taken(platform).filter(over).min_by_key(|taken| (taken.base(), taken.size())) {
+        Some(by) => Err(PlanError::WindowOccupied { window: base, size: window.size, by }),
         None => Ok(()),
     }
+}
+
+/// What the platform itself says is no window.
+fn taken(platform: &Platform<'_>) -> impl Iterator<Item = Span> {
+    let ecam = platform.ecam.iter().filter_map(|ecam| {
+        let first = ecam.bus(ecam.segment, ecam.first_bus)?;
+        let last = ecam.bus(ecam.segment, ecam.last_bus)?;
+        Span::new(Hpa(first), (last - first).saturating_add(Ecam::BUS)).ok()
+    });
+    let bridges = platform.bridges.iter().filter_map(|bridge| {
+        let size = match bridge.kind {
+            BridgeKind::ComponentRegisters => ChbsVersion::Chbcr.length(),
+            BridgeKind::Rcrb => ChbsVersion::Rch.length(),
+        };
+        // 0 says that there are none.
+        Span::new(Hpa(bridge.registers), size).ok().filter(|_| bridge.registers != 0)
+    });
+    ecam.chain(bridges).chain(platform.occupied.iter().copied())
 }
 
 /// The addresses of a window that has any; of one that wraps, those up to the top.

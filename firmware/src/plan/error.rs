@@ -4,7 +4,7 @@
 
 use core::fmt;
 
-use cxl_regs::{Coherency, ComposeError, DecodeError, Granularity, Size, Ways, XorMapError};
+use cxl_regs::{Coherency, ComposeError, DecodeError, Granularity, Size, Span, Ways, XorMapError};
 
 use crate::topology::{NodeId, Partition, Path};
 
@@ -41,6 +41,8 @@ pub enum PlanError {
     BeyondAddressWidth { window: u64, size: u64, bits: u8 },
     /// Two windows claim the same addresses.
     WindowsOverlap { first: u64, second: u64 },
+    /// A window reaches over what the platform says is something else: RAM or registers.
+    WindowOccupied { window: u64, size: u64, by: Span },
     /// The window is smaller than what it has to hold.
     WindowTooSmall { device: Path, window: u64, need: u64, have: u64 },
     /// The window is large enough, but what is left of it is not.
@@ -74,8 +76,8 @@ pub enum PlanError {
     UnknownWindow { device: Path, window: u64 },
     /// The policy asks for more than the partition has left, behind what the request leaves out.
     RequestTooLarge { device: Path, partition: Partition, asked: u64, left: u64 },
-    /// A size, offset or skip is not a multiple of 256 MiB for each way.
-    Unaligned { device: Path, value: u64, unit: u64 },
+    /// A size, base, offset or skip is not a multiple of 256 MiB.
+    Unaligned { device: Path, what: &'static str, value: u64, unit: u64 },
     /// The place asked for reaches beyond the window or overlaps another region.
     PlaceTaken { device: Path, window: u64, offset: u64, size: u64 },
     /// Path 2: the guest places its memory itself, so nothing can be asked for.
@@ -168,6 +170,7 @@ impl PlanError {
             Self::WidthOfNothing { .. } => 0x032B,
             Self::WidthTwice { .. } => 0x032C,
             Self::WidthToGuest => 0x032D,
+            Self::WindowOccupied { .. } => 0x0330,
         }
     }
 }
@@ -216,6 +219,11 @@ impl fmt::Display for PlanError {
             Self::WindowsOverlap { first, second } => {
                 write!(f, "windows {first:#x} and {second:#x} overlap")
             }
+            Self::WindowOccupied { window, size, by } => write!(
+                f,
+                "window {window:#x} of {} reaches over {by}, where RAM or registers answer",
+                Size(size)
+            ),
             Self::WindowTooSmall { device, window, need, have } => write!(
                 f,
                 "{device}: window {window:#x} has {}, {} are needed",
@@ -282,8 +290,8 @@ impl fmt::Display for PlanError {
                 Size(asked),
                 Size(left)
             ),
-            Self::Unaligned { device, value, unit } => {
-                write!(f, "{device}: {value:#x} is not a multiple of {}", Size(unit))
+            Self::Unaligned { device, what, value, unit } => {
+                write!(f, "{device}: {what} {value:#x} is not a multiple of {}", Size(unit))
             }
             Self::PlaceTaken { device, window, offset, size } => write!(
                 f,

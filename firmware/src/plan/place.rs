@@ -194,9 +194,10 @@ fn requested(
     if size == 0 || size > left {
         return Err(PlanError::RequestTooLarge { device: path, partition, asked: size, left });
     }
-    for value in [skip, size, offset.unwrap_or(0)] {
+    let offset_or_0 = offset.unwrap_or(0);
+    for (what, value) in [("skip", skip), ("size", size), ("offset", offset_or_0)] {
         if !value.is_multiple_of(DECODER_UNIT) {
-            return Err(PlanError::Unaligned { device: path, value, unit: DECODER_UNIT });
+            return Err(PlanError::Unaligned { device: path, what, value, unit: DECODER_UNIT });
         }
     }
     let reason = Reason::Requested;
@@ -211,8 +212,8 @@ pub(super) fn place<const R: usize>(
     placed: &mut Vec<Placed, R>,
 ) -> Result<(), PlanError> {
     if !want.size.is_multiple_of(DECODER_UNIT) {
-        let (device, value) = (want.path, want.size);
-        return Err(PlanError::Unaligned { device, value, unit: DECODER_UNIT });
+        let (device, what, value) = (want.path, "its memory of", want.size);
+        return Err(PlanError::Unaligned { device, what, value, unit: DECODER_UNIT });
     }
     let coherencies = match (want.shape, want.members.first()) {
         (Some((_, coherency)), _) => Vec::from([coherency]),
@@ -310,7 +311,8 @@ fn judge<const R: usize>(
         return Err((Stage::Placed, PlanError::Unplaced { device, size }));
     }
     if !base.is_multiple_of(DECODER_UNIT) {
-        let error = PlanError::Unaligned { device, value: base, unit: DECODER_UNIT };
+        let (what, value) = ("window base", base);
+        let error = PlanError::Unaligned { device, what, value, unit: DECODER_UNIT };
         return Err((Stage::Placed, error));
     }
     if size == 0 {

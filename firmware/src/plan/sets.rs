@@ -335,7 +335,8 @@ impl Former<'_> {
         let Some(smallest) = members.iter().min_by_key(|id| share(id)) else { return Ok(()) };
         let (device, share) = (tree.path(*smallest), share(smallest));
         if !share.is_multiple_of(DECODER_UNIT) {
-            return Err(PlanError::Unaligned { device, value: share, unit: DECODER_UNIT });
+            let (what, value) = ("its share of", share);
+            return Err(PlanError::Unaligned { device, what, value, unit: DECODER_UNIT });
         }
         let window = Some(self.window.base);
         let size = share.saturating_mul(members.len() as u64);

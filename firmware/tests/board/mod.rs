@@ -165,6 +165,7 @@ impl Board {
             windows: &self.windows,
             address_bits: self.address_bits,
             resources: &[],
+            occupied: &[],
         }
     }
 

@@ -457,6 +457,7 @@ impl Machine {
             windows: &self.windows,
             address_bits: 46,
             resources: &[],
+            occupied: &[],
         }
     }
 

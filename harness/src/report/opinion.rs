@@ -9,6 +9,7 @@ use cxl_firmware::bring_up::Workspace;
 use cxl_firmware::discover::discover;
 use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_firmware::plan::{Note, plan};
+use cxl_firmware::platform::Platform;
 use cxl_firmware::tables;
 use cxl_firmware::topology::{NodeId, Tree};
 use cxl_firmware::verify::{self, verify_plan};
@@ -53,7 +54,10 @@ fn verify(
     failures: &mut Vec<String>,
 ) -> Result<Opinion, String> {
     let wanted = Wanted::on(seen.scenario, seen.map).map_err(|error| error.to_string())?;
-    let platform = seen.platform.as_ref().map_err(PlatformError::to_string)?.platform();
+    let tables = seen.platform.as_ref().map_err(PlatformError::to_string)?;
+    let occupied = run::occupied(seen.map);
+    // A look assigns nothing.
+    let platform = Platform { resources: &[], occupied: &occupied, ..tables.platform() };
     let policy = wanted.policy();
     let mut room = Box::new(Room::new());
     let Workspace { topology, plan: planned, committed, findings } = &mut *room;
