@@ -32,7 +32,7 @@ use crate::machine::Machine;
 use crate::mapping::{self, How, ReasonText};
 use crate::run::{self, Done, Tables};
 use crate::scenario::Scenario;
-use crate::trace;
+use crate::trace::{self, Count};
 
 pub use cedt::Cedt;
 pub use decoders::Decoder;
@@ -211,6 +211,21 @@ pub struct DecoderTraffic {
     pub reads: u64,
     /// Writes to them.
     pub writes: u64,
+    /// The same, by what the decoder had been through when they came.
+    pub stages: Stages,
+}
+
+/// The traffic of one decoder, in parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Stages {
+    /// Before anything was written to it.
+    pub found: Count,
+    /// Up to the write that sets Commit.
+    pub program: Count,
+    /// That write, and the reads up to the one that shows how the commit ended.
+    pub commit: Count,
+    /// Everything after it.
+    pub after: Count,
 }
 
 /// What is true of every run of a scenario.
@@ -549,11 +564,15 @@ impl Cost {
 
 impl Traffic {
     fn of(scenario: &Scenario, traffic: &trace::Traffic) -> Self {
-        let decoders = traffic.decoders.iter().map(|(&(place, index), count)| DecoderTraffic {
-            component: scenario.name_of(place).to_owned(),
-            index,
-            reads: count.reads,
-            writes: count.writes,
+        let decoders = traffic.decoders.iter().map(|(&(place, index), count)| {
+            let &trace::DecoderCount { found, program, commit, after, .. } = count;
+            DecoderTraffic {
+                component: scenario.name_of(place).to_owned(),
+                index,
+                reads: count.all().reads,
+                writes: count.all().writes,
+                stages: Stages { found, program, commit, after },
+            }
         });
         Self {
             reads: traffic.all.reads,

@@ -10,6 +10,9 @@ use std::fmt;
 mod text;
 
 use cxl_regs::Hpa;
+use cxl_regs::access::Register;
+use cxl_regs::hdm::Control;
+use serde::Serialize;
 
 use crate::device::Name;
 use crate::machine::Target;
@@ -56,7 +59,7 @@ pub struct Access {
 }
 
 /// Reads and writes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Count {
     /// Reads.
     pub reads: u64,
@@ -73,13 +76,75 @@ impl Count {
     }
 }
 
+/// Reads and writes of one decoder, by what it had been through when they came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DecoderCount {
+    /// Before anything was written to it.
+    pub found: Count,
+    /// From the first write up to the one that sets Commit.
+    pub program: Count,
+    /// That write, and the reads up to the one that shows how the commit ended.
+    pub commit: Count,
+    /// Everything else.
+    pub after: Count,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Found,
+    Program,
+    Commit,
+    After,
+}
+
+/// Bits of a decoder's Control.
+const COMMIT: u32 = 1 << 9;
+const COMMITTED_OR_ERROR: u32 = 0b11 << 10;
+
+impl DecoderCount {
+    /// All of them.
+    pub fn all(&self) -> Count {
+        let parts = [self.found, self.program, self.commit, self.after];
+        parts.iter().fold(Count::default(), |sum, part| Count {
+            reads: sum.reads + part.reads,
+            writes: sum.writes + part.writes,
+        })
+    }
+
+    fn add(&mut self, direction: Direction, register: &str, value: u32) {
+        let control = register == Control::SPEC.name;
+        let write = direction == Direction::Write;
+        self.stage = match self.stage {
+            Stage::Found | Stage::Program if write && control && value & COMMIT != 0 => {
+                Stage::Commit
+            }
+            Stage::Found if write => Stage::Program,
+            // A commit is one write, and reads of Control.
+            Stage::Commit if write || !control => Stage::After,
+            stage => stage,
+        };
+        let part = match self.stage {
+            Stage::Found => &mut self.found,
+            Stage::Program => &mut self.program,
+            Stage::Commit => &mut self.commit,
+            Stage::After => &mut self.after,
+        };
+        part.add(direction);
+        if self.stage == Stage::Commit && !write && value & COMMITTED_OR_ERROR != 0 {
+            self.stage = Stage::After;
+        }
+    }
+}
+
 /// What was counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// All of it.
     pub all: Count,
     /// By component and decoder.
-    pub decoders: BTreeMap<(Place, u8), Count>,
+    pub decoders: BTreeMap<(Place, u8), DecoderCount>,
     /// Accesses to registers that were no aligned dwords, and were dropped.
     pub ragged: u64,
 }
@@ -155,10 +220,11 @@ impl Recorder {
     pub(crate) fn access(&mut self, mut access: Access) {
         access.sequence = self.traffic.all.reads + self.traffic.all.writes;
         self.traffic.all.add(access.direction);
-        if let (Some(place), Some(Name { decoder: Some(decoder), .. })) =
+        if let (Some(place), Some(Name { decoder: Some(decoder), register })) =
             (access.place, access.name)
         {
-            self.traffic.decoders.entry((place, decoder)).or_default().add(access.direction);
+            let count = self.traffic.decoders.entry((place, decoder)).or_default();
+            count.add(access.direction, register, access.value);
         }
         if let Some(kept) = &mut self.kept {
             kept.push(access);

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use cxl_harness::image::Images;
 use cxl_harness::machine::{Machine, Target};
-use cxl_harness::report::{PlanReport, Report, Verdict};
+use cxl_harness::report::{PlanReport, Report, Stages, Verdict};
 use cxl_harness::run;
 use cxl_harness::scenario::{Scenario, builtins};
 use cxl_harness::trace::{Count, Direction, TraceText};
@@ -105,7 +105,7 @@ fn a_refusal_in_the_plan_writes_no_decoder() {
         let before = machine.fabric();
         run::direct(&mut machine);
         assert_eq!(machine.fabric(), before, "{name} {code:#06x}");
-        let writes = machine.traffic().decoders.values().map(|count| count.writes);
+        let writes = machine.traffic().decoders.values().map(|count| count.all().writes);
         assert_eq!(writes.sum::<u64>(), 0, "{name}");
     }
 }
@@ -129,10 +129,23 @@ fn a_failed_commit_leaves_every_register_as_it_was() {
 /// all is done. A spare one of the same component is looked at in the first step and the last.
 #[test]
 fn each_decoder_takes_the_documented_traffic() {
-    const USED: Count = Count { reads: 7 + 7 + 1 + 7, writes: 7 + 1 };
-    const SPARE: Count = Count { reads: 2, writes: 0 };
+    const fn count(reads: u64, writes: u64) -> Count {
+        Count { reads, writes }
+    }
+    const USED: Stages = Stages {
+        found: count(7, 0),
+        program: count(7, 7),
+        commit: count(1, 1),
+        after: count(7, 0),
+    };
+    const UNUSED: Stages = Stages {
+        found: count(2, 0),
+        program: count(0, 0),
+        commit: count(0, 0),
+        after: count(0, 0),
+    };
     // A component that no region uses is verified and nothing else.
-    const IDLE: Count = Count { reads: 1, writes: 0 };
+    const IDLE: Stages = Stages { found: count(1, 0), ..UNUSED };
     for name in good() {
         let mut machine = machine(name);
         let (_, report) = boot(&mut machine);
@@ -147,14 +160,18 @@ fn each_decoder_takes_the_documented_traffic() {
             let expected = match (used(component, index), used(component, 0)) {
                 // The fault of this scenario: three polls see the commit unfinished.
                 (true, _) if (name, component) == ("commit-polls", "mem0") => {
-                    Count { reads: USED.reads + 3, ..USED }
+                    Stages { commit: count(1 + 3, 1), ..USED }
                 }
                 (true, _) => USED,
-                (false, true) => SPARE,
+                (false, true) => UNUSED,
                 (false, false) => IDLE,
             };
-            let found = Count { reads: decoder.reads, writes: decoder.writes };
-            assert_eq!(found, expected, "{name}: {component} decoder {index}");
+            let all = count(decoder.reads, decoder.writes);
+            assert_eq!(decoder.stages, expected, "{name}: {component} decoder {index}");
+            let Stages { found, program, commit, after } = expected;
+            let parts = [found, program, commit, after];
+            let sum = |of: fn(&Count) -> u64| parts.iter().map(of).sum::<u64>();
+            assert_eq!(all, count(sum(|part| part.reads), sum(|part| part.writes)), "{name}");
         }
     }
 }
@@ -209,7 +226,7 @@ fn a_second_run_writes_no_decoder_and_reports_the_same() {
         assert_eq!(second.refusal, None, "{name}");
         assert_eq!(machine.fabric(), fabric, "{name}");
         for (place, count) in &machine.traffic().decoders {
-            assert_eq!(count.writes, 0, "{name}: {place:?}");
+            assert_eq!(count.all().writes, 0, "{name}: {place:?}");
         }
         assert_eq!(second.handoff, first.handoff, "{name}");
         assert_eq!(second.cedt, first.cedt, "{name}");

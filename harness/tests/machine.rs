@@ -11,7 +11,7 @@ use cxl_harness::fabric::HdmImage;
 use cxl_harness::machine::{Changes, Machine, PlugError, Target};
 use cxl_harness::mapping::{How, mappings};
 use cxl_harness::scenario::{Place, builtin, builtins};
-use cxl_harness::trace::Direction;
+use cxl_harness::trace::{Count, Direction};
 use cxl_regs::component::{Capabilities, CapabilityId};
 use cxl_regs::config::{PcieCapability, PortType};
 use cxl_regs::dvsec::{DvsecId, Dvsecs, locator};
@@ -1392,7 +1392,8 @@ fn accesses_are_counted_by_decoder_and_recorded_with_names() {
     let traffic = machine.traffic().clone();
     assert_eq!((traffic.all.writes, traffic.all.reads), (7, 1));
     let count = traffic.decoders[&(Place::Device(0), 1)];
-    assert_eq!((count.writes, count.reads), (7, 1));
+    assert_eq!((count.program, count.after), (Count { reads: 0, writes: 6 }, Count::default()));
+    assert_eq!(count.commit, Count { reads: 1, writes: 1 });
     let kept = machine.recorder_mut().take();
     assert_eq!(kept.len(), 8);
     assert_eq!(kept[6].direction, Direction::Write);

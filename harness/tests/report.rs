@@ -207,5 +207,5 @@ fn a_machine_beyond_the_library_s_room_is_a_typed_refusal() {
     let refusal = Report::of_direct(&mut machine, &done).facts.refusal.unwrap();
     assert_eq!((refusal.phase.as_str(), refusal.code), ("discover", 0x0221));
     let decoders = machine.traffic().decoders.values();
-    assert_eq!(decoders.map(|count| count.writes).sum::<u64>(), 0);
+    assert_eq!(decoders.map(|count| count.all().writes).sum::<u64>(), 0);
 }

@@ -258,7 +258,7 @@ fn refusal_by_the_host_starts_no_guest() {
 fn decoder_writes(traffic: &Traffic) -> Vec<(Place, u8, u64)> {
     let decoders = traffic.decoders.iter();
     decoders
-        .map(|(&(place, decoder), count)| (place, decoder, count.writes))
+        .map(|(&(place, decoder), count)| (place, decoder, count.all().writes))
         .filter(|(.., writes)| *writes != 0)
         .collect()
 }

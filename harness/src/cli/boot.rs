@@ -37,7 +37,8 @@ JSON:
              members
   cedt       the keys of `cxl-harness decode --json`
   findings   code, failure, message: what the verifier has to say
-  traffic    reads, writes, dropped, decoders (component, index, reads, writes)
+  traffic    reads, writes, dropped, decoders (component, index, reads, writes, and stages: the
+             same as found, program, commit and after)
   trace      with --trace: sequence, direction, address, component, register, decoder, value,
              meaning
   walks      with --trace: before (the register access that came next), direction, hpa, length,

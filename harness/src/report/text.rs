@@ -4,14 +4,15 @@
 //! first. Nothing in it varies from run to run but the section `measured`.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use cxl_firmware::committed::Fate;
 use cxl_regs::{DecodeError, Size, Targets, Ways};
 
-use super::{Component, Decoder, Facts, Kind, Measured, Report, Verdict, picture};
+use super::{Component, Decoder, Facts, Kind, Measured, Report, Stages, Verdict, picture};
+use crate::trace::Count;
 
 /// Columns of a line.
 const WIDTH: usize = 100;
@@ -144,13 +145,20 @@ impl Facts {
         for breach in &attack.integrity.breaches {
             fact(f, "", breach)?;
         }
-        let mut open: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        fact(f, "availability", "what no lock covers, so that an attacker can still do it:")?;
+        // What differs between components, such as a number of spare decoders, is in the details.
+        let mut open: BTreeMap<&str, (BTreeSet<&str>, BTreeSet<&str>)> = BTreeMap::new();
         for way in &attack.availability {
-            open.entry(&way.register).or_default().push(&way.component);
+            let (components, consequences) = open.entry(&way.register).or_default();
+            components.insert(&way.component);
+            consequences.insert(&way.consequence);
         }
-        fact(f, "availability", "not covered by any lock, so still open to whoever has the bus:")?;
-        for (what, components) in open {
-            fact(f, "", format_args!("{what} ({})", components.join(", ")))?;
+        for (what, (components, consequences)) in open {
+            let components = Vec::from_iter(components).join(", ");
+            match Vec::from_iter(consequences).as_slice() {
+                [consequence] => fact(f, "", format_args!("{what}: {consequence} ({components})"))?,
+                _ => fact(f, "", format_args!("{what} ({components})"))?,
+            }
         }
         fact(f, "more", format_args!("cxl-harness attack {} --direct", self.scenario))
     }
@@ -211,17 +219,41 @@ impl Facts {
         // Most decoders see the same traffic; say it once.
         let mut alike = BTreeMap::<_, Vec<(&str, u8)>>::new();
         for decoder in &traffic.decoders {
-            let key = Reverse((decoder.reads, decoder.writes));
+            let key = Reverse((decoder.reads, decoder.writes, decoder.stages));
             alike.entry(key).or_default().push((&decoder.component, decoder.index));
         }
-        for (Reverse((reads, writes)), names) in alike {
+        for (Reverse((reads, writes, stages)), names) in alike {
             let decoders = count(names.len(), "decoder");
             let each = if names.len() == 1 { "" } else { " each" };
             let names = runs(&names);
             let traffic = format!("{reads} reads, {writes} writes");
             fact(f, decoders, format_args!("{traffic}{each}: {names}"))?;
+            if writes != 0 {
+                let Stages { found, program, commit, after } = stages;
+                let undone = commit.writes == 0;
+                let parts = [
+                    (found, "to see what is there"),
+                    (program, if undone { "to program and undo" } else { "to program and check" }),
+                    (commit, "to commit"),
+                    (after, if after.writes == 0 { "to verify" } else { "to undo" }),
+                ];
+                let parts = parts.iter().filter(|(part, _)| *part != Count::default());
+                let parts = parts.map(|(part, what)| format!("{} {what}", traffic_of(*part)));
+                fact(f, "", parts.collect::<Vec<_>>().join("; "))?;
+            }
         }
         Ok(())
+    }
+}
+
+/// Reads and writes, those that there are.
+fn traffic_of(Count { reads, writes }: Count) -> String {
+    match (reads, writes) {
+        (reads, 0) => count(reads as usize, "read"),
+        (0, writes) => count(writes as usize, "write"),
+        (reads, writes) => {
+            format!("{}, {}", count(writes as usize, "write"), count(reads as usize, "read"))
+        }
     }
 }
 
