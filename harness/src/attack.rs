@@ -360,14 +360,32 @@ impl Judge {
         if flip.class != Class::Allowed {
             return;
         }
-        if flip.effect.is_some() {
-            self.report.opens(&name.component, &name.register, &flip.text, flip.effect);
+        match name.decoder {
+            // A decoder that takes writes is no part of a locked range. It can get in the way of
+            // one by claiming the same addresses, and nothing else.
+            Some(_) if flip.effect.is_some() => {
+                let text = format!(
+                    "one committed without a lock can be put over a locked range ({}), and what \
+                     two decoders claim is mapped by neither",
+                    name.register
+                );
+                self.report.opens(&name.component, OVERLAP, &text, flip.effect);
+            }
+            None if flip.effect.is_some() => {
+                self.report.opens(&name.component, &name.register, &flip.text, flip.effect);
+            }
+            _ => {}
         }
         let spare = self.state == State::NeverCommitted && matches!(flip.rule, Rule::Commit(_));
         if let Some(first) = name.decoder.filter(|n| spare && self.free_below(at.place, *n) == 0) {
             let count = self.shadow.decoders(at.place).saturating_sub(first);
-            let text = format!("{count} from decoder {first} on: a range can be added");
-            self.report.opens(&name.component, "spare decoders", &text, None);
+            let which = format!("{count} of them, from decoder {first} on");
+            self.report.opens(
+                &name.component,
+                "spare decoders",
+                "a range can be added",
+                Some(which),
+            );
         }
     }
 
@@ -506,6 +524,8 @@ impl Judge {
     }
 }
 
+/// What [`Availability`] calls an unlocked decoder in the way of a locked range.
+const OVERLAP: &str = "unlocked decoder";
 /// Status2, beside Control2: Cache Invalid.
 const CACHE_INVALID: u32 = 1 << 16;
 /// Control of a decoder: Committed and Error Not Committed.
