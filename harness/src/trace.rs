@@ -68,7 +68,7 @@ pub struct Count {
 }
 
 impl Count {
-    fn add(&mut self, direction: Direction) {
+    pub(crate) fn add(&mut self, direction: Direction) {
         match direction {
             Direction::Read => self.reads += 1,
             Direction::Write => self.writes += 1,
@@ -113,8 +113,8 @@ impl DecoderCount {
         })
     }
 
-    fn add(&mut self, direction: Direction, register: &str, value: u32) {
-        let control = register == Control::SPEC.name;
+    /// Counts an access to one of the registers; `control` if it is Control.
+    pub(crate) fn add(&mut self, direction: Direction, control: bool, value: u32) {
         let write = direction == Direction::Write;
         self.stage = match self.stage {
             Stage::Found | Stage::Program if write && control && value & COMMIT != 0 => {
@@ -224,7 +224,7 @@ impl Recorder {
             (access.place, access.name)
         {
             let count = self.traffic.decoders.entry((place, decoder)).or_default();
-            count.add(access.direction, register, access.value);
+            count.add(access.direction, register == Control::SPEC.name, access.value);
         }
         if let Some(kept) = &mut self.kept {
             kept.push(access);

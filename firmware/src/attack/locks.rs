@@ -285,7 +285,7 @@ where
         self.hw.write(address, value);
         let flipped = self.sweep.is_some_and(|(at, rest)| at == address && value != rest);
         self.locks.tries += u64::from(flipped);
-        if !self.blind && !(flipped && self.moves_registers(address)) {
+        if !(self.blind || flipped && self.moves_registers(address)) {
             self.look();
         }
     }

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use cxl_firmware::mmio::Mmio;
 use cxl_firmware::topology::Hdm;
-use cxl_regs::hdm::{DECODER_SIZE, decoder_offset};
+use cxl_regs::access::Register;
+use cxl_regs::hdm::{Control, DECODER_SIZE, decoder_offset};
 
 use super::Clock;
 use super::bare::{self, BareError};
@@ -22,7 +23,7 @@ use super::view::{Mismatch, View};
 use crate::report::{Left, Measured, Refusal, Report, Seen};
 use crate::run::{self, Done, Inexpressible, Wanted};
 use crate::scenario::{Place, Scenario};
-use crate::trace::{Count, Direction, Traffic};
+use crate::trace::{Direction, Traffic};
 
 /// How to run.
 #[derive(Clone, Debug)]
@@ -109,25 +110,23 @@ impl Stop {
 struct Counted<'q> {
     qtest: &'q mut Qtest,
     stop: Stop,
-    accesses: Vec<(Direction, u64)>,
+    /// Way, address and value.
+    accesses: Vec<(Direction, u64, u32)>,
 }
 
 impl Counted<'_> {
     fn traffic(&self, decoders: &[(Place, Hdm)]) -> Traffic {
         let mut traffic = Traffic::default();
-        let add = |count: &mut Count, direction| match direction {
-            Direction::Read => count.reads += 1,
-            Direction::Write => count.writes += 1,
-        };
-        for &(direction, address) in &self.accesses {
-            add(&mut traffic.all, direction);
+        for &(direction, address, value) in &self.accesses {
+            traffic.all.add(direction);
             let owner = decoders.iter().find_map(|(place, hdm)| {
                 let offset = address.checked_sub(hdm.block.0 + u64::from(decoder_offset(0)))?;
                 let index = u8::try_from(offset / u64::from(DECODER_SIZE)).ok()?;
-                (index < hdm.decoders).then_some((*place, index))
+                let control = offset % u64::from(DECODER_SIZE) == u64::from(Control::SPEC.offset);
+                (index < hdm.decoders).then_some(((*place, index), control))
             });
-            if let Some(owner) = owner {
-                add(traffic.decoders.entry(owner).or_default(), direction);
+            if let Some((owner, control)) = owner {
+                traffic.decoders.entry(owner).or_default().add(direction, control, value);
             }
         }
         traffic
@@ -139,13 +138,14 @@ impl Mmio for Counted<'_> {
         if self.stop.check().is_err() {
             return u32::MAX;
         }
-        self.accesses.push((Direction::Read, address));
-        self.qtest.read(address)
+        let value = self.qtest.read(address);
+        self.accesses.push((Direction::Read, address, value));
+        value
     }
 
     fn write(&mut self, address: u64, value: u32) {
         if self.stop.check().is_ok() {
-            self.accesses.push((Direction::Write, address));
+            self.accesses.push((Direction::Write, address, value));
             self.qtest.write(address, value);
         }
     }
@@ -153,7 +153,8 @@ impl Mmio for Counted<'_> {
     fn write_qword(&mut self, address: u64, value: u64) {
         if self.stop.check().is_ok() {
             // Two dwords' worth, as everywhere.
-            self.accesses.extend([address, address + 4].map(|at| (Direction::Write, at)));
+            let dwords = [(address, value as u32), (address + 4, (value >> 32) as u32)];
+            self.accesses.extend(dwords.map(|(at, dword)| (Direction::Write, at, dword)));
             self.qtest.write_qword(address, value);
         }
     }
