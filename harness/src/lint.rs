@@ -246,7 +246,9 @@ impl Presence {
         self.finding |= 1 << run;
         let mut after = 0;
         for message in &finding.messages {
-            let at = known.messages.iter().position(|known| known == message);
+            // The same line may come twice.
+            let mut later = known.messages.iter().enumerate().skip(after);
+            let at = later.find(|(_, known)| *known == message).map(|(at, _)| at);
             let at = at.unwrap_or_else(|| {
                 known.messages.insert(after, message.clone());
                 self.messages.insert(after.min(self.messages.len()), 0);

@@ -8,8 +8,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use cxl_harness::dump::{Dump, Options};
 use cxl_harness::fabric::{HdmImage, Parent};
@@ -431,6 +432,17 @@ fn port_cases() -> Vec<Case> {
             ],
         )
         .on("6.12.117"),
+        // [6.12.117]: a switch's port is made anew for a second attempt.
+        refused(
+            Rule::ZeroSize,
+            broken("switch", |input| {
+                let hdm = hdm(&mut input.switches[0].registers);
+                let free = hdm.decoders.iter().position(|image| image.control == 0).unwrap();
+                hdm.decoders[free] = image(64 * GIB, 0, COMMITTED, 0);
+            }),
+            &["Committed with zero size", "Failed to initialize decoder"],
+        )
+        .on("6.12.117"),
         // [6.12.117]
         refused(
             Rule::Ways,
@@ -701,6 +713,19 @@ fn region_cases() -> Vec<Case> {
             }),
             &["cxl_mem mem0: failed to find decoder mapping 0x100000000-0x11fffffff"],
         ),
+        // [6.12.117]: it is the switch that finds nothing above it, once for each member.
+        refused(
+            Rule::Mapping,
+            broken("switch-interleave", |input| {
+                for bridge in &mut input.bridges {
+                    for image in &mut hdm(&mut bridge.registers).decoders {
+                        *image = DecoderImage::default();
+                    }
+                }
+            }),
+            &["pcieport 0000:11:00.0: failed to find decoder mapping 0x100000000-"],
+        ),
+        // [6.12.117]
         refused(
             Rule::PassThrough,
             good("pass-through"),
@@ -863,6 +888,16 @@ fn each_broken_image_gives_its_rule_and_no_other_refusal() {
             assert!(said.any(|said| said.contains(line)), "{line}\n{name}");
         }
         assert!(!found.found.is_empty() && !found.lost.is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn kernels_before_6_16_take_a_chbs_of_any_length() {
+    let mut input = good("one-device");
+    poke(&mut input, 0, 0, 0x18, &0x2000u64.to_le_bytes());
+    for (kernel, refused) in [("6.12", false), ("6.15", false), ("6.16", true), ("7.1", true)] {
+        let found = findings(&input, Some(kernel));
+        assert_eq!(found.iter().any(|f| f.rule == Rule::NoChbs), refused, "{kernel}: {found:#?}");
     }
 }
 
@@ -1204,6 +1239,7 @@ fn ran(arguments: &[&str], directory: &Path) -> (String, String, i32) {
     let output = Command::new(env!("CARGO_BIN_EXE_cxl-harness"))
         .args(arguments)
         .current_dir(directory)
+        .stdin(Stdio::null())
         .output()
         .unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -1347,11 +1383,33 @@ fn what_is_no_input_is_one_line_and_exit_2() {
         (&["lint", "twice.toml"], "expected different names, found \"a\" twice"),
         (&["lint", "key.toml"], "key.toml:4:1: unknown field `colour`"),
         (&["lint", "noise"], "noise: "),
+        (&["lint", "noise", "--kind", "hdm"], "noise: "),
+        (&["lint", "-"], "standard input: offset 0x0: expected a register dump, found nothing"),
         (&["lint", "noise", "default"], "noise: "),
     ] {
         let (output, complaints, code) = ran(arguments, directory.path());
         assert_eq!((code, output.as_str()), (2, ""), "{arguments:?}: {complaints}");
         assert!(complaints.contains(error), "{arguments:?}: {complaints}");
+    }
+}
+
+#[test]
+fn a_dump_may_come_through_a_pipe() {
+    let input = good("one-device");
+    let Registers::Hdm(image) = &input.devices[0].registers else { panic!() };
+    for name in ["-", "/dev/stdin"] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_cxl-harness"))
+            .args(["lint", name, "--kind", "hdm", "--component", "device"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(&image.bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        let first = if name == "-" { "lint standard input" } else { "lint /dev/stdin" };
+        assert!(text.starts_with(&format!("{first}: Linux refuses nothing\n")), "{text}");
     }
 }
 

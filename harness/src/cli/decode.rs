@@ -95,7 +95,7 @@ pub(crate) struct Decode {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum KindName {
+pub(super) enum KindName {
     Component,
     Cachemem,
     Hdm,
@@ -115,7 +115,7 @@ impl From<KindName> for Kind {
     }
 }
 
-fn components() -> impl TypedValueParser<Value = Component> {
+pub(super) fn components() -> impl TypedValueParser<Value = Component> {
     PossibleValuesParser::new(["device", "host-bridge", "upstream-port"]).map(|name| {
         match name.as_str() {
             "host-bridge" => Component::HostBridge,

@@ -2,19 +2,21 @@
 //!
 //! **Invariant**: exit code 0 or 1 comes with a report, 2 with one line of error and no report.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use cxl_harness::dump::{Dump, MAX_INPUT, Options};
+use cxl_harness::dump::{Dump, Kind, MAX_INPUT, Options};
 use cxl_harness::lint::{Input, Kernel, Report, lint, lint_for, unchecked};
 use cxl_harness::machine::Machine;
 use cxl_harness::run;
 use cxl_harness::scenario::{Scenario, builtin};
 use cxl_regs::Component;
+
+use super::decode::{KindName, components};
 
 const EXAMPLES: &str = "\
 Input, one of:
@@ -23,9 +25,9 @@ Input, one of:
   a set        a TOML file with the key `images` that says which dump is what (below)
   dumps        files that `cxl-harness decode` reads: component blocks, CXL.cache/mem ranges, HDM
                structures, configuration space, a CEDT. Each is held to the rules that it can be
-               held to alone; what nobody could look at is listed at the end. A CEDT beside them says
-               whether device decoders lie in its windows. One device's registers and one function's
-               configuration space are taken to be of one device.
+               held to alone; what nobody could look at is listed at the end. A CEDT beside them
+               says whether device decoders lie in its windows. One device's registers and one
+               function's configuration space are taken to be of one device.
 
 An image set; files are looked for beside it, and only what is known has to be in it:
   images = \"board 7, after the firmware\"
@@ -34,7 +36,7 @@ An image set; files are looked for beside it, and only what is known has to be i
   uid = 12                      # ACPI _UID
   registers = \"hb0.bin\"         # \"none\": a bridge without decoders
   [[port]]
-  below = \"hb0\"                 # names: hb0.., port0.., switch0.., mem0.., unless `name` says another
+  below = \"hb0\"                 # by name: hb0.., port0.., switch0.., mem0.., or what `name` says
   number = 0                    # Port Number: Link Capabilities 31:24
   [[device]]
   below = \"port0\"
@@ -88,6 +90,10 @@ pub(super) struct Lint {
     #[arg(long, value_name = "VERSION")]
     kernel: Option<Kernel>,
 
+    /// What the dumps are dumps of [default: recognised].
+    #[arg(long, value_enum, value_name = "KIND")]
+    kind: Option<KindName>,
+
     /// What kind of component decoders in a dump belong to [default: recognised].
     #[arg(long, value_name = "COMPONENT", value_parser = components())]
     component: Option<Component>,
@@ -95,16 +101,6 @@ pub(super) struct Lint {
     /// Print JSON instead of text.
     #[arg(long)]
     json: bool,
-}
-
-fn components() -> impl TypedValueParser<Value = Component> {
-    PossibleValuesParser::new(["device", "host-bridge", "upstream-port"]).map(|name| {
-        match name.as_str() {
-            "host-bridge" => Component::HostBridge,
-            "upstream-port" => Component::UpstreamPort,
-            _ => Component::Device,
-        }
-    })
 }
 
 /// What is looked at, under which name, and what is to be said of it.
@@ -137,7 +133,7 @@ impl Lint {
     }
 
     fn subject(&self) -> Result<Subject, String> {
-        let [only] = self.input.as_slice() else { return self.dumps() };
+        let [only] = self.input.as_slice() else { return self.dumps(None) };
         if let Some(built_in) = builtin(only) {
             return scenario(built_in.text, only);
         }
@@ -146,7 +142,7 @@ impl Lint {
             io::ErrorKind::NotFound if path.components().count() == 1 => {
                 super::source::unknown(only).to_string()
             }
-            _ => format!("{only}: {error}"),
+            _ => format!("{}: {error}", said(only)),
         })?;
         // A scenario or a set is a text with a key in it, and no dump is.
         let text = str::from_utf8(&bytes).ok();
@@ -154,25 +150,38 @@ impl Lint {
         match text.filter(|text| toml || Input::is_set(text)) {
             Some(text) if Input::is_set(text) => {
                 let input = Input::of_set(text, path, &mut read).map_err(|e| e.to_string())?;
-                Ok(Subject { name: only.clone(), input, remarks: vec![] })
+                Ok(Subject { name: said(only).to_owned(), input, remarks: vec![] })
             }
             Some(text) => scenario(text, only),
-            None => self.dumps(),
+            // A pipe can be read only once.
+            None => self.dumps(Some(bytes)),
         }
     }
 
-    fn dumps(&self) -> Result<Subject, String> {
+    /// Dumps by themselves; of a single one the bytes, if they have been read.
+    fn dumps(&self, mut known: Option<Vec<u8>>) -> Result<Subject, String> {
         let mut dumps = Vec::new();
         for name in &self.input {
-            let path = PathBuf::from(name);
-            let bytes = read(&path).map_err(|error| format!("{name}: {error}"))?;
-            let options = Options { component: self.component, ..Options::default() };
-            let dump = Dump::read(&bytes, options).map_err(|error| format!("{name}: {error}"))?;
-            dumps.push((path, dump));
+            let path = Path::new(name);
+            let fail = |error: &dyn Display| format!("{}: {error}", said(name));
+            let bytes = match known.take() {
+                Some(bytes) => bytes,
+                None => read(path).map_err(|error| fail(&error))?,
+            };
+            let kind = self.kind.map(Kind::from);
+            let options = Options { kind, component: self.component, force: false };
+            let dump = Dump::read(&bytes, options).map_err(|error| fail(&error))?;
+            dumps.push((PathBuf::from(if name == "-" { "stdin" } else { name }), dump));
         }
         let input = Input::of_dumps(&dumps).map_err(|error| error.to_string())?;
-        Ok(Subject { name: self.input.join(" "), input, remarks: vec![] })
+        let names: Vec<_> = self.input.iter().map(|name| said(name)).collect();
+        Ok(Subject { name: names.join(" "), input, remarks: vec![] })
     }
+}
+
+/// A file's name in words.
+fn said(name: &str) -> &str {
+    if name == "-" { "standard input" } else { name }
 }
 
 fn scenario(text: &str, name: &str) -> Result<Subject, String> {

@@ -402,7 +402,9 @@ impl<'i> System<'i> {
                     if ![ENXIO, ENODEV].contains(&fault.errno) {
                         fault = fault.driver_failed("cxl_port", &device);
                     }
-                    fault = self.second_attempt(fault, &port, registers);
+                    if matches!(kind, Kind::Bridge(_)) {
+                        fault = self.second_attempt(fault, &port, registers);
+                    }
                 }
                 let name = self.component(&port);
                 let lost = format!("the whole port is given up: no device below {name} is used");
@@ -412,8 +414,9 @@ impl<'i> System<'i> {
         }
     }
 
-    /// What a port says when it is tried again, as it is once all of the table has been read: it
-    /// still remembers the decoders that it had found committed.
+    /// What a bridge's port says when it is tried again, as it is once all of the table has been
+    /// read: it still remembers the decoders that it had found committed. A switch's port is made
+    /// anew.
     fn second_attempt(&self, fault: Fault, port: &PortState, registers: &Registers) -> Fault {
         let before = fault.decoder.map_or(0, usize::from);
         let Some(hdm) = registers.hdm() else { return fault };

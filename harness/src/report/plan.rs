@@ -277,7 +277,9 @@ impl Display for PlanReport {
             Verdict::Refused | Verdict::Failed => "refused",
         };
         writeln!(f, "scenario {}: {result}, no decoder has been written", self.scenario)?;
-        fact(f, "about", &self.description)?;
+        if !self.description.is_empty() {
+            fact(f, "about", &self.description)?;
+        }
         if let Some(Refusal { phase, code, message }) = &self.refusal {
             return fact(f, "refusal", format_args!("{message} ({phase}, {code:#06x})"));
         }

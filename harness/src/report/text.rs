@@ -98,7 +98,9 @@ impl Display for Facts {
             Verdict::Failed => "FAILED",
         };
         writeln!(f, "scenario {}: {result}", self.scenario)?;
-        fact(f, "about", &self.description)?;
+        if !self.description.is_empty() {
+            fact(f, "about", &self.description)?;
+        }
         for (index, words) in self.policy.words.iter().enumerate() {
             fact(f, if index == 0 { "policy" } else { "" }, words)?;
         }
