@@ -96,8 +96,19 @@ impl Backing {
     #[must_use]
     pub(crate) fn copy_from(&self, to: u64, other: &Self, from: u64, length: u64) -> bool {
         let (target, source) = (self.slice(to, length), other.slice(from, length));
-        let copied = target.zip(source).map(|(to, from)| from.copy_to_volatile_slice(to));
-        copied.is_some()
+        let Some((to, from)) = target.zip(source) else { return false };
+        let places = (to.ptr_guard_mut(), from.ptr_guard());
+        let (to_host, from_host) = (places.0.as_ptr(), places.1.as_ptr());
+        // Two backings are two mappings, except where somebody copies within one.
+        let apart = !std::ptr::eq(self, other);
+        if apart && (to_host as usize | to.len()).is_multiple_of(LINE) {
+            // SAFETY: both slices have this length and are mapped for as long as they are borrowed;
+            // the target is aligned.
+            unsafe { stream(to_host, from_host, to.len()) };
+        } else {
+            from.copy_to_volatile_slice(to);
+        }
+        true
     }
 
     fn slice(&self, offset: u64, length: u64) -> Option<VolatileSlice<'_>> {
@@ -195,6 +206,38 @@ impl Backing {
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.file().map_or(Ok(()), |(file, _)| file.sync_data())
     }
+}
+
+/// A cache line.
+const LINE: usize = 64;
+
+/// Copies past the caches, so that the target is not read first: what is moved between layouts is
+/// far more than any cache holds, and nobody looks at it soon.
+///
+/// # Safety
+/// `length` bytes can be read from `from` and written to `to`, which is a multiple of 16.
+#[cfg(target_arch = "x86_64")]
+unsafe fn stream(to: *mut u8, from: *const u8, length: usize) {
+    use core::arch::x86_64::{_mm_loadu_si128, _mm_stream_si128};
+    for at in (0..length).step_by(16) {
+        // SAFETY: inside what the caller promises.
+        let value = unsafe { _mm_loadu_si128(from.wrapping_add(at).cast()) };
+        // SAFETY: as above.
+        unsafe { _mm_stream_si128(to.wrapping_add(at).cast(), value) };
+    }
+}
+
+/// # Safety
+/// `length` bytes can be read from `from` and written to `to`.
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn stream(to: *mut u8, from: *const u8, length: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { std::ptr::copy(from, to, length) };
+}
+
+/// Makes what was streamed visible to whoever looks next.
+pub(crate) fn settle() {
+    std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
 }
 
 fn allocate(file: &File, mode: libc::c_int, start: u64, length: u64) -> io::Result<()> {

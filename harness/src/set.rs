@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use cxl_regs::{Arithmetic, DECODER_UNIT, Hpa, Interleave, Selector};
 
-use crate::backing::Backing;
+use crate::backing::{self, Backing};
 
 /// The most members that a set has.
 const MOST: usize = 16;
@@ -244,6 +244,7 @@ pub(crate) fn gather(
             copied.then_some(()).ok_or(MoveError::Outside)?;
         }
     }
+    backing::settle();
     Ok(())
 }
 
@@ -269,6 +270,7 @@ pub(crate) fn scatter(
             }
         }
     }
+    backing::settle();
     Ok(())
 }
 

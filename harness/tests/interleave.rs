@@ -13,13 +13,14 @@ use std::fmt::Write;
 
 use cxl_firmware::mmio::Mmio;
 use cxl_harness::device::Reset;
+use cxl_harness::dma::{DmaError, Entry, Memory, Transfer};
 use cxl_harness::guest::mirror::{Limits, Mirror, Unmirrored};
 use cxl_harness::machine::Machine;
 use cxl_harness::run;
 use cxl_regs::Dpa;
 use proptest::prelude::*;
 use rig::*;
-use vm_memory::VolatileMemory;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, VolatileMemory};
 
 const BASE: u64 = 0x30_0000_0000;
 const ON: Limits = Limits { enabled: true, bytes: u64::MAX, slots: 64, address_bits: 46 };
@@ -526,6 +527,39 @@ fn contents_survive_every_other_way_to_commit_the_same_memory() {
         }
     }
     assert!(held.len() > 1000);
+}
+
+/// What a device moves into a set goes on where the set is, and stops by name where it is not.
+#[test]
+fn a_transfer_under_way_stops_before_a_set_is_taken_apart_and_goes_on_after_it_is_back() {
+    let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+    let words: Vec<u8> = (0..1u64 << 14).flat_map(|word| (!word).to_le_bytes()).collect();
+    ram.write_slice(&words, GuestAddress(0)).unwrap();
+    for limits in [ON, OFF] {
+        let mut side = Side::new(FOUR, limits);
+        let list = vec![Entry { from: 0, to: BASE, length: 128 << 10 }];
+        let mut transfer = Transfer::new(list.clone());
+        let step = |transfer: &mut Transfer, side: &mut Side, most| {
+            let Side { machine, mirror, .. } = side;
+            transfer.step(&mut Memory { ram: &ram, machine, mirror, bar_slots: &[] }, most)
+        };
+        assert_eq!(step(&mut transfer, &mut side, 50_000), Ok(false));
+        side.commit(false);
+        let error = step(&mut transfer, &mut side, 50_000).unwrap_err();
+        // The next granule of the bridge that is gone, or of a device that no one reaches.
+        assert!(matches!(error, DmaError::NothingDecodes { reason: Some(_), .. }), "{error}");
+        assert_eq!(transfer.moved().direct + transfer.moved().bounced, 50_000);
+        for (index, (device, dpa)) in (0..).zip(FOUR.deal(48)) {
+            let at = index * FOUR.granule as usize;
+            assert_eq!(side.media(device, dpa, 1024), words[at..at + 1024]);
+        }
+        side.commit(true);
+        let mut again = Transfer::new(list);
+        assert_eq!(step(&mut again, &mut side, u64::MAX), Ok(true));
+        let moved = again.moved();
+        assert_eq!(if limits.enabled { moved.direct } else { moved.bounced }, 128 << 10);
+        assert_eq!(side.load(BASE, 128 << 10), words);
+    }
 }
 
 #[test]

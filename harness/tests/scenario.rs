@@ -460,3 +460,32 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_width_is_a_word_or_ways_and_granularity_for_all_windows_or_one() {
+    use cxl_harness::scenario::InterleavePolicy::{Exactly, Flat, Widest};
+    use cxl_regs::{Granularity, Interleave, Ways};
+    let text = |policy: &str, window: &str| {
+        format!(
+            "[policy]\n{policy}\n[[bridge]]\nname = \"hb0\"\nuid = 1\n[[window]]\n\
+             targets = [\"hb0\"]\nsize = \"1GiB\"\n{window}\n"
+        )
+    };
+    let twelve = Exactly(Interleave::new(Ways::Twelve, Granularity::K2));
+    for (policy, window, want) in [
+        ("", "", (Flat, None, false)),
+        ("interleave = \"widest\"", "interleave = \"flat\"", (Widest, Some(Flat), false)),
+        ("interleave = \"12-way at 2 KiB\"\nleftovers = true", "", (twelve, None, true)),
+        ("", "interleave = \"12-way at 2048\"", (Flat, Some(twelve), false)),
+    ] {
+        let scenario = parse(&text(policy, window));
+        let found = scenario.policy;
+        assert_eq!((found.interleave, scenario.windows[0].width, found.leftovers), want);
+    }
+    for bad in ["wide", "5-way at 256", "2-way at 300", "2-way", "-way at 256", "2-way at "] {
+        let error = Scenario::parse(&text(&format!("interleave = \"{bad}\""), ""), "test.toml");
+        let error = error.unwrap_err().to_string();
+        assert!(error.starts_with("test.toml:2:14: "), "{error}");
+        assert!(error.contains("such as \"4-way at 1KiB\""), "{error}");
+    }
+}

@@ -163,6 +163,13 @@ const SECOND: Cut = Cut { ways: 2, granule: 4096 };
 
 /// Places in a set, and a value for each.
 fn fill(mirror: &Mirror, cut: Cut, held: &mut Held, seed: u64) {
+    // Every other page that holds something is cleared: a move must not bring the old bytes back.
+    let cleared = held.clone().into_iter().step_by(2);
+    for (place, _) in cleared.filter(|((device, _), _)| (*device as u64) < cut.ways) {
+        let (device, dpa) = place;
+        store(mirror, cut.offset(device as u64, dpa - UNIT), 0);
+        held.insert(place, 0);
+    }
     for n in 0..48u64 {
         let offset = (n * 0x5_2340 % (cut.ways * UNIT)) & !7;
         let value = (seed << 32 | n).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;

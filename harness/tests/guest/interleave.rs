@@ -1,5 +1,8 @@
 //! Interleaved sets as a guest has them: at the speed of RAM or access by access, always the same
 //! bytes; cut anew; and kept in files while the whole machine is killed.
+//!
+//! **Invariant**: what the guest stores by host addresses is looked for by the devices' own, in their
+//! media or in their files.
 
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -9,7 +12,7 @@ use std::time::Instant;
 use cxl_harness::kvm::Call as Slot;
 use cxl_harness::machine::Machine;
 use cxl_harness::run;
-
+use cxl_harness::scenario::Scenario;
 use libtest_mimic::Trial;
 
 use crate::{Ran, builtin, claim, options, payload, run as boot, working};
@@ -22,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     });
     sets.chain([
         claim("a_set_that_is_cut_anew_keeps_its_bytes_without_an_exit", regrain),
+        claim("widths_by_window_and_leftovers_mean_the_same_in_a_guest", widths),
         claim("a_killed_machine_has_lost_nothing_of_its_persistent_set", killed),
     ])
     .collect()
@@ -132,4 +136,45 @@ fn killed() {
         // The next start brings back what is left in the order of a set.
         assert!(cli(directory.path(), "none").status().unwrap().success());
     }
+}
+
+/// One bridge with four devices of different sizes, below a window that makes sets of them.
+const UNEQUAL: &str = r#"
+bridge = [{ name = "hb0", uid = 16 }]
+port = [
+    { name = "rp0", below = "hb0" },
+    { name = "rp1", below = "hb0" },
+    { name = "rp2", below = "hb0" },
+    { name = "rp3", below = "hb0" },
+]
+device = [
+    { name = "mem0", below = "rp0", volatile = "1GiB" },
+    { name = "mem1", below = "rp1", volatile = "512MiB" },
+    { name = "mem2", below = "rp2", volatile = "256MiB" },
+    { name = "mem3", below = "rp3", volatile = "768MiB" },
+]
+[policy]
+leftovers = true
+[[window]]
+targets = ["hb0"]
+size = "4GiB"
+interleave = "4-way at 512"
+"#;
+
+fn widths() {
+    let scenario = Scenario::parse(UNEQUAL, "unequal").unwrap();
+    let mut direct = Machine::new(&scenario);
+    let done = run::direct(&mut direct);
+    assert!(done.refusal.is_none(), "{:?}", done.refusal);
+    // 4, 2, 1 and 3 units: a set of four, then what is left in pairs.
+    let sizes = done.room.plan.regions.iter().map(|region| region.span.size() / UNIT);
+    assert_eq!(sizes.collect::<Vec<_>>(), [4, 2, 4]);
+    let ran = payload(&scenario, "touch").good();
+    assert_eq!(ran.machine.fabric(), direct.fabric());
+    assert_eq!(ran.run.mirror.slots.len(), 3);
+    assert_eq!(touched(&ran).len(), 12);
+    // Without leftovers the rest is left alone, and the plan says how much.
+    let text = UNEQUAL.replace("leftovers = true", "leftovers = false");
+    let done = run::direct(&mut Machine::new(&Scenario::parse(&text, "unequal").unwrap()));
+    assert_eq!((done.room.plan.regions.len(), done.room.plan.notes.len()), (1, 3));
 }
