@@ -8,6 +8,7 @@
 
 pub mod bare;
 pub mod command;
+pub mod locks;
 pub mod process;
 pub mod qtest;
 pub mod run;

@@ -8,6 +8,7 @@
 mod cedt;
 mod decoders;
 mod opinion;
+mod peer;
 mod picture;
 mod plan;
 mod text;
@@ -36,6 +37,7 @@ use crate::trace::{self, Count};
 
 pub use cedt::Cedt;
 pub use decoders::Decoder;
+pub use peer::{Field, LockAttack, Peer, Verifier};
 pub use plan::PlanReport;
 pub use topology::{Component, Kind, Policy, Window};
 
@@ -267,6 +269,9 @@ pub struct Facts {
     /// The attack on the locks, if there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attack: Option<attack::Report>,
+    /// What there is to say of devices that are not ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<Peer>,
 }
 
 /// What varies from run to run.
@@ -427,6 +432,7 @@ impl Report {
             notes: opinion.notes,
             traffic: Traffic::of(scenario, left.traffic),
             attack: None,
+            peer: None,
         };
         Self { facts, measured: None }
     }

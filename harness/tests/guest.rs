@@ -98,7 +98,7 @@ fn options() -> Options<'static> {
 
 /// Our image entered as any PVH kernel is, at CPL 3 or not.
 fn pvh(scenario: &Scenario, payload: &str, ring3: bool) -> Ran {
-    let mut line = boot::command_line(scenario, &Machine::new(scenario), payload).unwrap();
+    let mut line = boot::command_line(scenario, Machine::new(scenario).map(), payload).unwrap();
     line += if ring3 { " ring3" } else { "" };
     run(scenario, &Options { image: Some(IMAGE), command_line: Some(line), ..options() })
 }

@@ -9,8 +9,11 @@ use std::process;
 
 use serde_json::Value;
 
+use cxl_harness::machine::Machine;
 use cxl_harness::qemu::command::{Command, quoted, shell};
+use cxl_harness::qemu::locks;
 use cxl_harness::scenario::Scenario;
+use cxl_harness::{image, run};
 
 fn text(scenario: &Scenario) -> String {
     match Command::of(scenario, None) {
@@ -225,4 +228,30 @@ fn without_qemu_a_run_says_what_to_install() {
         "error: /nonexistent/qemu: no such program; install qemu-system-x86 10.0 or newer, or name \
          one with QEMU=PROGRAM\n"
     );
+}
+
+/// The witness of locks, where what leaks is known: the models.
+#[test]
+fn flipping_sees_what_gives_way_and_nothing_else() {
+    let changed = |name: &str| {
+        let mut machine = Machine::new(&Scenario::built_in(name).unwrap());
+        let done = run::direct(&mut machine);
+        let before = image::Images(&machine).to_string();
+        let frozen = locks::flip(&mut machine, done.room.topology.tree());
+        assert_eq!(image::Images(&machine).to_string(), before, "all is put back");
+        let bits: u32 = frozen.iter().map(|frozen| frozen.bits.count_ones()).sum();
+        let changed: Vec<_> = frozen
+            .iter()
+            .filter(|frozen| frozen.changed != 0)
+            .map(|frozen| (frozen.decoder, frozen.name, frozen.changed))
+            .collect();
+        (bits, changed)
+    };
+    // A decoder each of bridge and device, and what CONFIG_LOCK freezes.
+    let expected = 2 * 7 * 32 + 16 + 4 * 32 + 1;
+    assert_eq!(changed("one-device"), (expected, vec![]));
+    let (bits, leaks) = changed("lock-not-enforced");
+    assert_eq!(bits, expected);
+    assert_eq!(leaks.len(), 7, "{leaks:x?}");
+    assert!(leaks.contains(&(Some(0), "HDM Decoder Base Low", 0xF000_0000)), "{leaks:x?}");
 }

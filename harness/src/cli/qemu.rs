@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use cxl_harness::qemu::command::{Command, NOTES, Refusal, shell};
 use cxl_harness::qemu::process;
-use cxl_harness::qemu::run::{Options, RunError, direct};
+use cxl_harness::qemu::run::{Options, RunError, direct, guest};
 use cxl_harness::report::Verdict;
 use cxl_harness::scenario::Scenario;
 use serde::Serialize;
@@ -23,11 +23,16 @@ that needs more is refused, by name: Type 2, XOR arithmetic, other numbers of de
 several segments, window restrictions and bases, faults, events, ...
 
 Without --run the command line is printed, ready for a shell, one option a line; add what is to run
-on the machine. With --run --direct QEMU is started and ended, and the report is that of
-`cxl-harness boot`: no guest runs, the library drives QEMU's devices from this process, through
-QEMU's qtest protocol, from a machine on which no firmware has run.
+on the machine. With --run QEMU is started and ended, and the report is that of `cxl-harness boot`:
+the image boots there behind QEMU's own firmware, and its hand-off record and table are compared
+with QEMU's registers and memory, read from outside through a qtest socket. With --run --direct no
+guest runs: the library drives QEMU's devices from this process, on a machine that no firmware has
+touched.
 
-QEMU stores Lock On Commit and does not enforce it: the report's locks are what the verifier reads.
+QEMU stores Lock On Commit and does not enforce it. So there are two results: the verifier's, that
+every decoder on each path is locked, and with --attack the attack's, that locks give way: each bit of
+each locked register is flipped and put back. Exit code 1 then. (The whole attack is a payload of the
+image: -append '... payload=attack-judged'.)
 
 JSON without --run:
   result       ok or refused
@@ -47,7 +52,8 @@ Environment:
 
 Examples:
   cxl-harness qemu two-way
-  cxl-harness qemu two-way --run --direct
+  cxl-harness qemu two-way --run
+  cxl-harness qemu two-way --run --attack; echo $?
   cxl-harness qemu two-way --run --direct --json | jq '.decoders[].component'
   cxl-harness qemu one-device --kernel bzImage --append console=ttyS0 --initrd initramfs | sh
   cxl-harness qemu default; echo $?";
@@ -86,6 +92,10 @@ pub(super) struct Qemu {
     /// No guest: this program drives QEMU's devices from outside.
     #[arg(long, requires = "run")]
     direct: bool,
+
+    /// Afterwards flip every bit of what is locked, from outside.
+    #[arg(long, requires = "run")]
+    attack: bool,
 
     /// Give up after this many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 60,
@@ -187,16 +197,15 @@ impl Qemu {
     }
 
     fn start(&self, scenario: &Scenario) -> ExitCode {
-        if !self.direct {
-            return super::fail("--run needs --direct: the image is not started on QEMU yet");
-        }
         super::progress("QEMU boots, which takes some seconds");
         let options = Options {
+            attack: self.attack,
             files: self.files.clone(),
             timeout: Duration::from_secs(self.timeout),
             interrupted: super::interrupted(),
         };
-        let report = match direct(scenario, &options) {
+        let run = if self.direct { direct } else { guest };
+        let report = match run(scenario, &options) {
             Ok(report) => report,
             Err(RunError::Refused(refusal)) => return self.refuse(&refusal),
             Err(RunError::Interrupted) => {

@@ -17,6 +17,7 @@ use super::{Announced, Counts, Guest, Handed, Happened, LastAccess, Mark};
 use crate::acpi::Tables;
 use crate::attack;
 use crate::kvm::{Boot, BootError, Call as SlotCall, End, Entry, Limits, SlotError, Vm, VmError};
+use crate::layout::AddressMap;
 use crate::machine::Machine;
 use crate::report::Report;
 use crate::run::{self, Done, Inexpressible, Refusal, TABLES_BASE, Wanted, roots};
@@ -209,13 +210,14 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     let tables = Tables::new(&scenario, machine.map(), TABLES_BASE);
     let ram: Vec<_> = machine.map().ram.iter().map(|span| (span.base().0, span.size())).collect();
     let mut vm = Vm::new(&ram, scenario.platform.physical_bits).map_err(GuestError::Vm)?;
-    let line = match (&options.command_line, command_line(&scenario, machine, options.payload)) {
-        (Some(line), _) => line.clone(),
-        (None, Ok(line)) => line,
-        // Somebody else's image was asked for nothing.
-        (None, Err(_)) if options.image.is_some() => String::new(),
-        (None, Err(error)) => return Err(GuestError::Refused(Refusal::Scenario(error))),
-    };
+    let line =
+        match (&options.command_line, command_line(&scenario, machine.map(), options.payload)) {
+            (Some(line), _) => line.clone(),
+            (None, Ok(line)) => line,
+            // Somebody else's image was asked for nothing.
+            (None, Err(_)) if options.image.is_some() => String::new(),
+            (None, Err(error)) => return Err(GuestError::Refused(Refusal::Scenario(error))),
+        };
     let acpi = [(tables.base, tables.bytes)];
     let rsdp = tables.base;
     vm.boot(&Boot {
@@ -227,7 +229,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     })
     .map_err(GuestError::Boot)?;
     let afterwards = options.then.map(|payload| {
-        let line = command_line(&scenario, machine, payload).unwrap_or_default();
+        let line = command_line(&scenario, machine.map(), payload).unwrap_or_default();
         // Whatever the scenario is content with, the question here is what is locked.
         format!("{line} as-found path=lock-all")
     });
@@ -329,12 +331,12 @@ fn free_memory() -> u64 {
 /// be asked for.
 pub fn command_line(
     scenario: &Scenario,
-    machine: &Machine,
+    map: &AddressMap,
     payload: &str,
 ) -> Result<String, Inexpressible> {
     use std::fmt::Write;
 
-    let wanted = Wanted::of(machine)?;
+    let wanted = Wanted::on(scenario, map)?;
     let policy = wanted.policy();
     let mut line = String::from(match policy.path {
         PathPolicy::LockAll => "path=lock-all",

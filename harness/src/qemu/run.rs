@@ -4,11 +4,14 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use cxl_firmware::discover::discover;
+use cxl_firmware::doorbell::Status;
+use cxl_firmware::handoff;
 use cxl_firmware::mmio::Mmio;
 use cxl_firmware::topology::Hdm;
 use cxl_regs::access::Register;
@@ -17,11 +20,14 @@ use cxl_regs::hdm::{Control, DECODER_SIZE, decoder_offset};
 use super::Clock;
 use super::bare::{self, BareError};
 use super::command::{self, ADDRESS_BITS, Command, NOTES};
+use super::locks;
 use super::process::{self, Process, ProcessError};
 use super::qtest::{Qtest, QtestError};
 use super::view::{Mismatch, View};
-use crate::report::{Left, Measured, Refusal, Report, Seen};
-use crate::run::{self, Done, Inexpressible, Wanted};
+use crate::console::{self, Collected, ConsoleError, Section};
+use crate::guest::boot::{IMAGE, command_line};
+use crate::report::{Left, LockAttack, Measured, Peer, Refusal, Report, Seen, Verdict, Verifier};
+use crate::run::{self, Done, Inexpressible, Room, Tables, Wanted};
 use crate::scenario::{Place, Scenario};
 use crate::trace::{Direction, Traffic};
 
@@ -30,6 +36,8 @@ use crate::trace::{Direction, Traffic};
 pub struct Options {
     /// Keep devices' memory in files of this directory.
     pub files: Option<PathBuf>,
+    /// Attack the locks in the end.
+    pub attack: bool,
     /// Time limit.
     pub timeout: Duration,
     /// Set by Ctrl-C.
@@ -38,7 +46,12 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { files: None, timeout: Duration::from_secs(60), interrupted: Arc::default() }
+        Self {
+            files: None,
+            attack: false,
+            timeout: Duration::from_secs(60),
+            interrupted: Arc::default(),
+        }
     }
 }
 
@@ -57,6 +70,17 @@ pub enum RunError {
     Mismatch(Mismatch),
     /// The time is over.
     TimedOut(Duration),
+    /// The image had not ended when the time was over.
+    Silent {
+        /// The limit.
+        limit: Duration,
+        /// The last line on its console.
+        last: String,
+    },
+    /// The image's console makes no sense.
+    Console(ConsoleError),
+    /// Files that QEMU needs cannot be written.
+    Files(String),
     /// Ctrl-C.
     Interrupted,
 }
@@ -74,6 +98,14 @@ impl fmt::Display for RunError {
                 "not done after {} s; a busy host may need more: --timeout SECONDS",
                 limit.as_secs()
             ),
+            Self::Silent { limit, last } => write!(
+                f,
+                "the image has not ended after {} s; a busy host may need more: --timeout SECONDS. \
+                 The last line on its console: {last:?}",
+                limit.as_secs()
+            ),
+            Self::Console(error) => error.fmt(f),
+            Self::Files(error) => write!(f, "temporary files: {error}"),
             Self::Interrupted => f.write_str("interrupted"),
         }
     }
@@ -174,9 +206,28 @@ struct Started {
 }
 
 impl Started {
+    /// The platform, and the scenario in it.
+    fn view(&mut self, scenario: &Scenario) -> Result<(Tables, View), RunError> {
+        let tables = match bare::platform(&mut self.qtest, ADDRESS_BITS) {
+            Ok(tables) => tables,
+            Err(BareError::Qtest(error)) => return Err(self.explain(error)),
+            Err(error) => return Err(RunError::Bare(error)),
+        };
+        let view = View::new(scenario, &tables).map_err(RunError::Mismatch)?;
+        Ok((tables, view))
+    }
+
     /// QEMU's own words, if it has ended.
     fn explain(&mut self, error: QtestError) -> RunError {
-        RunError::Process(self.process.explain(error))
+        explain(&mut self.process, error)
+    }
+}
+
+/// What became of QEMU; a command has as much time as the whole run.
+fn explain(process: &mut Process, error: QtestError) -> RunError {
+    match process.explain(error) {
+        ProcessError::Qtest(QtestError::TimedOut { limit, .. }) => RunError::TimedOut(limit),
+        error => RunError::Process(error),
     }
 }
 
@@ -193,12 +244,7 @@ pub fn direct(scenario: &Scenario, options: &Options) -> Result<Report, RunError
     let (process, qtest) =
         Process::start_with_qtest(&arguments, options.timeout).map_err(RunError::Process)?;
     let mut qemu = Started { process, qtest };
-    let tables = match bare::platform(&mut qemu.qtest, ADDRESS_BITS) {
-        Ok(tables) => tables,
-        Err(BareError::Qtest(error)) => return Err(qemu.explain(error)),
-        Err(error) => return Err(RunError::Bare(error)),
-    };
-    let view = View::new(scenario, &tables).map_err(RunError::Mismatch)?;
+    let (tables, view) = qemu.view(scenario)?;
     let wanted = Wanted::on(&view.scenario, &view.map).map_err(RunError::Scenario)?;
     let start = Instant::now();
     let mut hw = Counted { qtest: &mut qemu.qtest, stop: stop.clone(), accesses: Vec::new() };
@@ -214,13 +260,225 @@ pub fn direct(scenario: &Scenario, options: &Options) -> Result<Report, RunError
     let seen =
         Seen { scenario: &view.scenario, map: &view.map, fabric: &fabric, platform: &platform };
     let mut report = Report::seen(&seen, &mut hw, &mut Clock::new(), &left);
+    finish(&mut report, &mut hw, &done.room, &seen, options, version);
+    report.measured = Some(Measured { run: time, guest: None });
     stop.check()?;
     if let Err(error) = qemu.qtest.check() {
         return Err(qemu.explain(error));
     }
-    let (major, minor) = version;
-    report.facts.notes.push(format!("the devices are those of QEMU {major}.{minor}"));
-    report.facts.notes.extend(NOTES.map(str::to_owned));
-    report.measured = Some(Measured { run: time, guest: None });
     Ok(report)
+}
+
+/// What every report of QEMU says, and the attack if it was asked for.
+fn finish(
+    report: &mut Report,
+    hw: &mut Counted<'_>,
+    room: &Room,
+    seen: &Seen<'_>,
+    options: &Options,
+    (major, minor): (u32, u32),
+) {
+    let verifier = Verifier::of(&report.facts);
+    let tree = room.topology.tree();
+    let attack =
+        options.attack.then(|| LockAttack::of(&locks::flip(hw, tree), seen.scenario, tree));
+    if let Some(attack) = attack.as_ref().filter(|attack| !attack.held) {
+        let changed = attack.changed;
+        report.facts.fail(format!("the attack changed {changed} bits that are locked"));
+    }
+    let (qemu, notes) = (format!("{major}.{minor}"), NOTES.to_vec());
+    report.facts.peer = Some(Peer { qemu, notes, verifier, attack });
+}
+
+/// Boots our image on QEMU: SeaBIOS first, then the image as any firmware's next stage. What it
+/// hands over is held against QEMU's registers and memory, read from outside.
+pub fn guest(scenario: &Scenario, options: &Options) -> Result<Report, RunError> {
+    let stop = Stop::of(options);
+    let version = process::available().map_err(RunError::Process)?;
+    let files = options.files.as_deref();
+    let command = Command::of(scenario, files).map_err(RunError::Refused)?;
+    let (mut tables, view) = platform_of(scenario, &command, options)?;
+    // SeaBIOS has assigned everything.
+    tables.resources.clear();
+    let line = command_line(&view.scenario, &view.map, "none").map_err(RunError::Scenario)?;
+    let line = format!("{line} dump");
+
+    let directory = tempfile::tempdir().map_err(|error| RunError::Files(error.to_string()))?;
+    let [image, console, socket] =
+        ["image.elf", "console", "qtest"].map(|name| directory.path().join(name));
+    std::fs::write(&image, IMAGE).map_err(|error| RunError::Files(error.to_string()))?;
+    let mut arguments = fixed();
+    arguments.extend(command.arguments());
+    // Without an exit device the image switches the machine off, and it stays there to be looked at.
+    let value = |text: &str, path: &Path, rest: &str| {
+        let mut value = OsString::from(text);
+        value.push(command::escaped(path));
+        value.push(rest);
+        value
+    };
+    arguments.extend(["-no-reboot", "-no-shutdown"].map(OsString::from));
+    arguments.extend(["-kernel".into(), image.into(), "-append".into(), line.into()]);
+    arguments.extend(["-chardev".into(), value("file,id=console,path=", &console, "")]);
+    arguments.extend(["-serial", "chardev:console"].map(OsString::from));
+    arguments.extend(["-qtest".into(), value("unix:", &socket, ",server=on,wait=off")]);
+    arguments.extend(["-qtest-log", "/dev/null"].map(OsString::from));
+
+    let start = Instant::now();
+    let mut process = Process::start(&arguments).map_err(RunError::Process)?;
+    let mut qtest = match Qtest::connect(&socket, options.timeout) {
+        Ok(qtest) => qtest,
+        Err(error) => return Err(explain(&mut process, error)),
+    };
+    let said = until_end(&mut process, &console, &stop)?;
+    let time = start.elapsed();
+    let collected = console::collect(&said).map_err(RunError::Console)?;
+
+    let mut hw = Counted { qtest: &mut qtest, stop: stop.clone(), accesses: Vec::new() };
+    let mut room = Box::new(Room::new());
+    let found = discover(&mut hw, &mut Clock::new(), &tables.platform(), &mut room.topology);
+    let tree = room.topology.tree();
+    let fabric = view.fabric(tree, &mut hw);
+    let bytes = |section: &Option<Section>| section.as_ref().map(|s| s.bytes.clone());
+    let handoff = bytes(&collected.handoff).unwrap_or_default();
+    let cedt = bytes(&collected.cedt).unwrap_or_default();
+    let refusal = refusal(&said);
+    let left = Left {
+        handoff: &handoff,
+        cedt: &cedt,
+        refusal: refusal.as_ref(),
+        // What the image reads and writes is not seen from outside.
+        traffic: &Traffic::default(),
+        foreign: false,
+    };
+    let platform = Ok(tables);
+    let seen =
+        Seen { scenario: &view.scenario, map: &view.map, fabric: &fabric, platform: &platform };
+    let mut report = Report::seen(&seen, &mut hw, &mut Clock::new(), &left);
+    if let Err(error) = found {
+        report.facts.fail(format!("looking at the machine from outside: {error}"));
+    }
+    for failure in differences(&collected, &mut hw) {
+        report.facts.fail(failure);
+    }
+    ended(&collected, &said, &mut report);
+    finish(&mut report, &mut hw, &room, &seen, options, version);
+    report.measured = Some(Measured { run: time, guest: None });
+    stop.check()?;
+    if let Err(error) = qtest.check() {
+        return Err(explain(&mut process, error));
+    }
+    Ok(report)
+}
+
+/// Where QEMU puts what the command line asks for: asked of the same machine, standing still.
+fn platform_of(
+    scenario: &Scenario,
+    command: &Command,
+    options: &Options,
+) -> Result<(Tables, View), RunError> {
+    let mut arguments = fixed();
+    arguments.push("-S".into());
+    arguments.extend(command.arguments());
+    let (process, qtest) =
+        Process::start_with_qtest(&arguments, options.timeout).map_err(RunError::Process)?;
+    let mut qemu = Started { process, qtest };
+    let (tables, mut view) = qemu.view(scenario)?;
+    view.scenario.platform.physical_bits = ADDRESS_BITS;
+    Ok((tables, view))
+}
+
+/// The console's text, once the image has said how it ended.
+fn until_end(process: &mut Process, console: &Path, stop: &Stop) -> Result<Vec<u8>, RunError> {
+    loop {
+        let said = std::fs::read(console).unwrap_or_default();
+        if said.windows(END.len()).any(|window| window == END) && said.ends_with(b"\n") {
+            return Ok(said);
+        }
+        if let Some(status) = process.ended() {
+            let words = process.words();
+            return Err(RunError::Process(ProcessError::Ended { status: status.code(), words }));
+        }
+        if let Err(error) = stop.check() {
+            let text = String::from_utf8_lossy(&said);
+            let last = text.lines().rfind(|line| !line.trim().is_empty());
+            let last = last.unwrap_or("nothing").to_owned();
+            return Err(match error {
+                RunError::TimedOut(limit) => RunError::Silent { limit, last },
+                error => error,
+            });
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// What the image says last.
+const END: &[u8] = b"\nend: ";
+/// Time between two looks at the console.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Why the image refused, in its own words.
+fn refusal(said: &[u8]) -> Option<Refusal> {
+    let text = String::from_utf8_lossy(said);
+    let words = text.lines().rev().find_map(|line| line.trim_end().strip_prefix("refused: "))?;
+    let (phase, message) = words.split_once(": ").unwrap_or(("firmware", words));
+    Some(Refusal { phase: phase.to_owned(), code: 0, message: message.to_owned() })
+}
+
+/// What the image printed, against what is in memory and registers now.
+fn differences(collected: &Collected, hw: &mut Counted<'_>) -> Vec<String> {
+    let mut failures = Vec::new();
+    for (name, section) in [("hand-off record", &collected.handoff), ("CEDT", &collected.cedt)] {
+        let Some(section) = section else { continue };
+        let mut found = vec![0; section.bytes.len()];
+        if hw.qtest.read_memory(section.address, &mut found).is_ok() && found != section.bytes {
+            let address = section.address;
+            failures.push(format!("{name}: memory at {address:#x} is not what the image printed"));
+        }
+    }
+    for registers in collected.hdm.iter().chain(&collected.dvsec) {
+        let Section { address, bytes } = &registers.section;
+        let dwords = (*address..).step_by(4).zip(bytes.chunks_exact(4));
+        for (at, printed) in dwords {
+            let found = hw.read(at).to_le_bytes();
+            if found != printed {
+                failures.push(format!(
+                    "{} of {}: {found:02x?} at {at:#x} from outside, the image printed \
+                     {printed:02x?}",
+                    registers.component, registers.place
+                ));
+            }
+        }
+    }
+    if let (Some(record), Some(table)) = (&collected.handoff, &collected.cedt)
+        && let Ok(record) = handoff::read(&record.bytes)
+    {
+        let found = record.cedt.map(|at| (at.address, at.size as usize));
+        let printed = Some((table.address, table.bytes.len()));
+        if found != printed {
+            failures
+                .push(format!("the record has the CEDT at {found:x?}, printed is {printed:x?}"));
+        }
+    }
+    failures
+}
+
+/// Whether the image ended as its report says.
+fn ended(collected: &Collected, said: &[u8], report: &mut Report) {
+    let refused = report.facts.result == Verdict::Refused;
+    match collected.end {
+        Some(Status::Success) if refused => {
+            report.facts.fail("the image refused, and says that all is well".to_owned());
+        }
+        Some(Status::Success) => {}
+        Some(Status::Refused) if refused => {}
+        Some(Status::Refused) => {
+            report.facts.fail("the image says that it refused, and not what".to_owned());
+        }
+        Some(Status::Panic) | None => {
+            let text = String::from_utf8_lossy(said);
+            let before = text.lines().rev().find(|line| !line.starts_with("end: "));
+            let before = before.unwrap_or("it does not say where");
+            report.facts.fail(format!("the image panicked: {before}"));
+        }
+    }
 }

@@ -118,7 +118,8 @@ impl Display for Facts {
         self.decoders(f)?;
         self.cedt(f)?;
         self.traffic(f)?;
-        self.attack.as_ref().map_or(Ok(()), |attack| self.attacked(f, attack))
+        self.attack.as_ref().map_or(Ok(()), |attack| self.attacked(f, attack))?;
+        self.peer.as_ref().map_or(Ok(()), |peer| peer.fmt(f))
     }
 }
 
@@ -211,8 +212,12 @@ impl Facts {
     }
 
     fn traffic(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\nregister traffic of the firmware")?;
         let traffic = &self.traffic;
+        if traffic.reads + traffic.writes == 0 {
+            // Nobody counted.
+            return Ok(());
+        }
+        writeln!(f, "\nregister traffic of the firmware")?;
         let all = format!("{} reads, {} writes", traffic.reads, traffic.writes);
         fact(f, "all", all)?;
         if traffic.dropped != 0 {

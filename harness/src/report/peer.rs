@@ -1,0 +1,141 @@
+//! What is to say of a run on somebody else's devices: whose they are, and two results that QEMU
+//! tells apart, what the verifier read and what became of the locks under attack.
+//!
+//! **Invariant**: the verifier's result never follows from the attack's, nor the other way round.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Formatter};
+
+use cxl_firmware::topology::Tree;
+use serde::Serialize;
+
+use super::text::fact;
+use super::{Facts, opinion};
+use crate::qemu::locks::Frozen;
+use crate::scenario::Scenario;
+
+/// A run on QEMU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Peer {
+    /// Its version.
+    pub qemu: String,
+    /// What it does otherwise than hardware, whatever the scenario.
+    pub notes: Vec<&'static str>,
+    /// What the verifier read from outside.
+    pub verifier: Verifier,
+    /// The attack, if there was one.
+    pub attack: Option<LockAttack>,
+}
+
+/// The verifier's result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Verifier {
+    /// Every path is whole, equal to the plan and to the table.
+    pub passed: bool,
+    /// Committed decoders.
+    pub committed: usize,
+    /// Those of them with Lock On Commit.
+    pub locked: usize,
+}
+
+/// What became of locked registers of which each bit was flipped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LockAttack {
+    /// Nothing changed that is locked.
+    pub held: bool,
+    /// Bits of locked registers.
+    pub bits: u32,
+    /// Those of them that a write changed.
+    pub changed: u32,
+    /// Where.
+    pub fields: Vec<Field>,
+}
+
+/// A locked field that changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Field {
+    /// Name of its component.
+    pub component: String,
+    /// Its decoder; `None` = the Device DVSEC.
+    pub decoder: Option<u8>,
+    /// The register.
+    pub register: &'static str,
+    /// The bits.
+    pub bits: String,
+}
+
+impl Verifier {
+    /// From what a report has.
+    pub(crate) fn of(facts: &Facts) -> Self {
+        let control = |decoder: &&super::Decoder| decoder.text.image.control();
+        let committed = facts.decoders.iter().filter(|decoder| control(decoder).committed());
+        Self {
+            passed: !facts.findings.iter().any(|finding| finding.failure),
+            committed: committed.clone().count(),
+            locked: committed.filter(|decoder| control(decoder).locked()).count(),
+        }
+    }
+}
+
+impl LockAttack {
+    /// From what was flipped.
+    pub(crate) fn of(frozen: &[Frozen], scenario: &Scenario, tree: Tree<'_>) -> Self {
+        let changed = frozen.iter().filter(|frozen| frozen.changed != 0);
+        let fields = changed.map(|frozen| Field {
+            component: opinion::name(scenario, tree, frozen.node),
+            decoder: frozen.decoder,
+            register: frozen.name,
+            bits: format!("{:#010x}", frozen.changed),
+        });
+        let fields: Vec<Field> = fields.collect();
+        let count = |bits: fn(&Frozen) -> u32| frozen.iter().map(|f| bits(f).count_ones()).sum();
+        Self {
+            held: fields.is_empty(),
+            bits: count(|frozen| frozen.bits),
+            changed: count(|frozen| frozen.changed),
+            fields,
+        }
+    }
+}
+
+impl Peer {
+    /// The two results.
+    pub(super) fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\nresults on QEMU {}: what its registers say, and what its locks are worth",
+            self.qemu
+        )?;
+        let Verifier { passed, committed, locked } = self.verifier;
+        let verdict = if passed { "ok" } else { "FAILED" };
+        fact(
+            f,
+            "verifier",
+            format_args!("{verdict}: {locked} of {committed} committed decoders locked"),
+        )?;
+        match &self.attack {
+            None => fact(f, "attack", "not made; --attack makes it")?,
+            Some(attack) => {
+                let LockAttack { held, bits, changed, .. } = attack;
+                let verdict = if *held { "held" } else { "NOT HELD" };
+                let how =
+                    format!("{verdict}: {changed} of {bits} locked bits changed when written");
+                fact(f, "attack", how)?;
+                // Most components give way alike; say it once.
+                let mut alike = BTreeMap::<_, Vec<String>>::new();
+                for field in &attack.fields {
+                    let decoder = field.decoder.map(|decoder| format!(" decoder {decoder}"));
+                    let owner = format!("{}{}", field.component, decoder.unwrap_or_default());
+                    alike.entry((field.register, &field.bits)).or_default().push(owner);
+                }
+                for ((register, bits), owners) in alike {
+                    fact(f, "", format_args!("{register}, bits {bits}: {}", owners.join(", ")))?;
+                }
+            }
+        }
+        for note in &self.notes {
+            fact(f, "note", note)?;
+        }
+        Ok(())
+    }
+}
