@@ -28,14 +28,20 @@ pub use report::{Availability, Class, Detail, Integrity, Report, StateReport};
 /// Attacks a machine that [`run::direct`] has brought up. What is left of it afterwards is good for
 /// a reset.
 pub fn direct(machine: &mut Machine, done: &Done) -> Report {
+    direct_with(machine, done, &mut |_, _| {})
+}
+
+/// As [`direct`], and tells of each state and component before it is attacked. There are
+/// [`steps`] of them at most.
+pub fn direct_with(machine: &mut Machine, done: &Done, tell: &mut dyn FnMut(&str, &str)) -> Report {
     let mut unwatched = Locks::<0>::new();
-    attacked(machine, done, &mut unwatched, false)
+    attacked(machine, done, &mut unwatched, false, tell)
 }
 
 /// As [`direct`], with the library's own witness looking on from inside, as the image has it on
 /// machines that nobody sees from outside.
 pub fn watched<const N: usize>(machine: &mut Machine, done: &Done, locks: &mut Locks<N>) -> Report {
-    attacked(machine, done, locks, true)
+    attacked(machine, done, locks, true, &mut |_, _| {})
 }
 
 fn attacked<const N: usize>(
@@ -43,6 +49,7 @@ fn attacked<const N: usize>(
     done: &Done,
     locks: &mut Locks<N>,
     watch: bool,
+    tell: &mut dyn FnMut(&str, &str),
 ) -> Report {
     let judge = Judge::new(machine);
     let mut clock = machine.clock();
@@ -50,20 +57,26 @@ fn attacked<const N: usize>(
     let tables = run::platform(machine);
     let ecam = tables.as_ref().map(|tables| tables.platform().ecam).unwrap_or_default();
     let tree = done.room.topology.tree();
-    let mut judged = Judged { machine, judge };
+    let mut judged = Judged { machine, judge, tell };
     if watch {
         attack(&mut Watch::new(&mut judged, ecam, tree, locks), &mut clock, ecam, tree);
     } else {
         attack(&mut judged, &mut clock, ecam, tree);
     }
-    let Judged { machine, judge } = judged;
+    let Judged { machine, judge, .. } = judged;
     judge.finish(machine)
+}
+
+/// The most that [`direct_with`] tells of.
+pub fn steps(machine: &Machine) -> usize {
+    State::ALL.len() * machine.places().len()
 }
 
 /// A machine whose every write the judge looks at.
 struct Judged<'a> {
     machine: &'a mut Machine,
     judge: Judge,
+    tell: &'a mut dyn FnMut(&str, &str),
 }
 
 impl Mmio for Judged<'_> {
@@ -79,6 +92,10 @@ impl Mmio for Judged<'_> {
 
 impl Witness for Judged<'_> {
     fn hear(&mut self, event: Event) {
+        if let Event::Enter { state, address } = event {
+            let name = place_at(self.machine, address).map_or("", |at| self.machine.name(at));
+            (self.tell)(report::name_of(state), name);
+        }
         self.judge.hear(self.machine, event);
     }
 }

@@ -222,6 +222,42 @@ fn leak_of_a_back_invalidate_field_is_named() {
     leaks_are_named(&path, "mem0", &[("HDM Decoder Control", "control", &[0x2000, 0xF00_0000])]);
 }
 
+/// A spare decoder that is burnt at size 0 is locked like any other.
+#[test]
+fn leak_of_a_burnt_spare_decoder_is_named() {
+    let burnt = SMALL.to_owned() + "[policy]\nburn_spares = true\ntarget = \"specification\"\n";
+    for component in ["hb0", "mem0"] {
+        for &(register, key, masks) in COMMON {
+            let mask = masks[0];
+            let leak = format!("decoder = 1\nregister = \"{key}\"\nbits = \"{mask:#x}\"");
+            let report = report(&(burnt.clone() + &fault(component, "leaks-field", &leak)));
+            let expected = (component.to_owned(), register.to_owned(), Some(1));
+            assert_eq!(changed(&report), BTreeMap::from([(expected, mask)]), "{key}: {report}");
+            assert!(!report.integrity.holds, "{component} {key}");
+        }
+    }
+}
+
+/// The locked decoder is tried again in every state, and after each reset that leaves it locked.
+/// After a conventional reset there is no lock.
+#[test]
+fn a_leak_is_seen_in_each_state_in_which_the_lock_holds() {
+    let leak = "register = \"base_high\"\nbits = \"0x10\"";
+    let report = report(&(SMALL.to_owned() + &fault("mem0", "leaks-field", leak)));
+    let details = report.details.iter().filter(|detail| detail.class == Class::Changed);
+    let states: BTreeSet<&str> = details.map(|detail| detail.state).collect();
+    let expected = [
+        "after CXL Reset",
+        "after FLR",
+        "commit refused",
+        "committed, locked",
+        "committed, unlocked",
+        "lock set, not committed",
+        "never committed",
+    ];
+    assert_eq!(states.into_iter().collect::<Vec<_>>(), expected);
+}
+
 /// CXL r3.1 section 8.1.3: what CONFIG_LOCK freezes, and the lock itself.
 #[test]
 fn leak_of_each_field_under_config_lock_is_named() {
@@ -407,9 +443,22 @@ fn command_exits_as_its_help_says() {
     assert_eq!(run(&["no-such-scenario", "--direct"]), (Some(2), String::new()));
     assert_eq!(run(&["one-device"]), (Some(2), String::new()));
 
+    let json = |scenario: &str, exit: i32| -> serde_json::Value {
+        let (code, text) = run(&[scenario, "--direct", "--json"]);
+        assert_eq!(code, Some(exit), "{scenario}");
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let refused = json("no-window", 1);
+    assert_eq!((&refused["result"], &refused["attack"]), (&"refused".into(), &().into()));
+    assert_eq!(refused["refusal"]["code"], "0x0301");
+    let broken = json("lock-not-enforced", 1);
+    assert_eq!((&broken["result"], &broken["refusal"]), (&"failed".into(), &().into()));
+    assert!(broken["attack"]["changed"].as_u64() > Some(0));
+
     let (code, text) = run(&["one-device", "--direct", "--json"]);
     assert_eq!(code, Some(0));
     let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(json["result"], "ok");
     let attack = &json["attack"];
     for key in ["tried", "held", "allowed", "changed"] {
         assert!(attack[key].is_u64(), "{key}");

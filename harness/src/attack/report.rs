@@ -120,7 +120,7 @@ fn hex<S: serde::Serializer>(bits: &u32, serializer: S) -> Result<S::Ok, S::Erro
     serializer.collect_str(&format_args!("{bits:#010x}"))
 }
 
-fn name_of(state: State) -> &'static str {
+pub(super) fn name_of(state: State) -> &'static str {
     match state {
         State::NeverCommitted => "never committed",
         State::LockSet => "lock set, not committed",

@@ -3,17 +3,16 @@
 //! **Invariant**: exit code 0 only for a machine that was brought up and let no write change what
 //! it must not.
 
-use std::fs;
+use std::io::{IsTerminal, Write, stderr};
 use std::process::ExitCode;
 
 use clap::Args;
 use cxl_harness::attack::{self, Report};
-use cxl_harness::machine::Machine;
+use cxl_harness::report::{Refusal, Verdict};
 use cxl_harness::run;
-use cxl_harness::scenario::{Scenario, builtin};
+use serde::Serialize;
 
-/// A write changed what it must not, or the machine was not brought up.
-const EXIT_BROKEN: u8 = 1;
+use super::source::Source;
 
 const EXPLANATION: &str = "\
 Each write flips one bit, in each state that a decoder can be in, and is put back. What comes of it:
@@ -25,68 +24,109 @@ Two verdicts:
   integrity     no locked range can be made to lead to other bytes
   availability  what can still be switched off, or added in a spare decoder
 
+JSON:
+  result   ok; failed (something changed); refused (with refusal: phase, code, message)
+  attack   tried, held, allowed, changed,
+           states (name, component, tried, held, allowed, changed, skipped),
+           details (state, component, register, decoder, bits, class, consequence),
+           integrity (holds, ranges, open, breaches),
+           availability (component, register, consequence, effects)
+
 Exit code:
   0  nothing changed that must not
   1  something did, or the firmware refused to bring the machine up
-  2  bad usage or scenario";
+  2  bad usage or scenario
+
+Examples:
+  cxl-harness attack one-device --direct
+  cxl-harness attack lock-not-enforced --direct; echo $?
+  cxl-harness attack machine.toml --direct --json | jq '.attack.integrity'";
 
 /// Attack the locks of a machine, once its firmware has run.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXPLANATION)]
 pub(crate) struct Attack {
-    /// A built-in scenario's name, or a TOML file.
-    scenario: String,
+    #[command(flatten)]
+    source: Source,
 
     /// Run firmware and attack on the models, without a guest.
     #[arg(long, required = true)]
     direct: bool,
 
-    /// Print JSON: {"attack": {tried, held, allowed, changed, states, details, ...}}.
+    /// Print JSON instead of text.
     #[arg(long)]
     json: bool,
 }
 
+/// What is printed as JSON.
+#[derive(Serialize)]
+struct Outcome {
+    result: Verdict,
+    refusal: Option<Refusal>,
+    attack: Option<Report>,
+}
+
 impl Attack {
     pub(super) fn run(self) -> ExitCode {
-        let scenario = match self.scenario() {
-            Ok(scenario) => scenario,
-            Err(reason) => return super::fail(&reason),
+        let mut machine = match self.source.machine() {
+            Ok(machine) => machine,
+            Err(error) => return super::fail(&error.to_string()),
         };
-        let mut machine = Machine::new(&scenario);
         let done = run::direct(&mut machine);
-        let report = match done.refusal {
-            None => Ok(attack::direct(&mut machine, &done)),
-            Some(refusal) => Err(refusal),
-        };
-        let code = match &report {
-            Ok(Report { changed: 0, .. }) => ExitCode::SUCCESS,
-            _ => ExitCode::from(EXIT_BROKEN),
-        };
-        let output = match (&report, self.json) {
-            (Ok(report), false) => report.to_string(),
-            (Err(refusal), false) => {
-                format!("attack\n  {:<18}{:#06x}  {refusal}\n", "refused", refusal.code())
+        let outcome = match &done.refusal {
+            Some(refusal) => Outcome {
+                result: Verdict::Refused,
+                refusal: Some(Refusal::from(refusal)),
+                attack: None,
+            },
+            None => {
+                let mut bar = Bar { step: 0, steps: attack::steps(&machine) };
+                let report = attack::direct_with(&mut machine, &done, &mut |state, component| {
+                    bar.advance(state, component);
+                });
+                bar.clear();
+                let result = if report.changed == 0 { Verdict::Ok } else { Verdict::Failed };
+                Outcome { result, refusal: None, attack: Some(report) }
             }
-            (Ok(report), true) => json(serde_json::json!({ "result": "ok", "attack": report })),
-            (Err(refusal), true) => json(serde_json::json!({
-                "result": "refused",
-                "error": { "code": refusal.code(), "text": refusal.to_string() },
-                "attack": null,
-            })),
         };
-        super::print(&output, code)
-    }
-
-    fn scenario(&self) -> Result<Scenario, String> {
-        let name = self.scenario.as_str();
-        let text = match builtin(name) {
-            Some(builtin) => builtin.text.to_owned(),
-            None => fs::read_to_string(name).map_err(|error| format!("{name}: {error}"))?,
+        let output = match &outcome {
+            outcome if self.json => super::json(outcome),
+            Outcome { attack: Some(report), .. } => super::styled(&report.to_string()),
+            Outcome { refusal, .. } => super::styled(&refusal.iter().fold(
+                "attack: there is nothing to attack, as the firmware did not bring the machine up\n"
+                    .to_owned(),
+                |text, Refusal { phase, code, message }| {
+                    format!("{text}  refusal           {message} ({phase}, {code:#06x})\n")
+                },
+            )),
         };
-        Scenario::parse(&text, name).map_err(|error| error.to_string())
+        super::print(&output, super::exit(outcome.result == Verdict::Ok))
     }
 }
 
-fn json(value: serde_json::Value) -> String {
-    format!("{value:#}\n")
+/// How far the attack has come, on a terminal; nothing in a pipe.
+struct Bar {
+    step: usize,
+    steps: usize,
+}
+
+impl Bar {
+    const WIDTH: usize = 30;
+
+    fn advance(&mut self, state: &str, component: &str) {
+        self.step += 1;
+        if !stderr().is_terminal() {
+            return;
+        }
+        let done = (Self::WIDTH * self.step / self.steps.max(1)).min(Self::WIDTH);
+        let (full, rest) = ("#".repeat(done), ".".repeat(Self::WIDTH - done));
+        let _ = write!(stderr(), "\r[{full}{rest}] {state}: {component}\x1b[K");
+        let _ = stderr().flush();
+    }
+
+    fn clear(&self) {
+        if stderr().is_terminal() {
+            let _ = write!(stderr(), "\r\x1b[K");
+        }
+    }
 }
