@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         claim(format!("{name}_in_a_guest_has_the_facts_of_a_run_on_the_models"), test)
     }));
     trials.push(claim("verifier_and_attack_are_two_results", two_results));
+    trials.push(claim("verifier_and_attack_from_inside_are_two_results", two_results_of_a_guest));
     trials.push(claim("a_run_that_takes_too_long_says_what_it_waited_for", too_long));
     trials.push(claim("ctrl_c_ends_a_run", interrupted));
     peer::main(trials)
@@ -140,6 +141,22 @@ fn two_results() {
         "{text}"
     );
     assert!(text.contains("\n  attack            NOT HELD: "), "{text}");
+}
+
+/// The same from inside, where the image makes the whole attack and judges it.
+fn two_results_of_a_guest() {
+    let scenario = Scenario::built_in("one-device").unwrap();
+    let options = Options { attack: true, ..Options::default() };
+    let report = run::guest(&scenario, &options).unwrap_or_else(|error| panic!("{error}"));
+    let text = report.to_string();
+    let peer = report.facts.peer.unwrap();
+    assert!(peer.verifier.passed, "{text}");
+    let attack = peer.attack.unwrap();
+    // Outside and inside see the same bits change.
+    let changed =
+        format!("integrity: BROKEN, the machine does not enforce locks: {} of ", attack.changed);
+    assert!(attack.inside.iter().any(|line| line.starts_with(&changed)), "{text}");
+    assert_eq!(report.facts.result, Verdict::Failed);
 }
 
 fn too_long() {

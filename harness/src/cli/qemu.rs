@@ -31,8 +31,8 @@ touched.
 
 QEMU stores Lock On Commit and does not enforce it. So there are two results: the verifier's, that
 every decoder on each path is locked, and with --attack the attack's, that locks give way: each bit of
-each locked register is flipped and put back. Exit code 1 then. (The whole attack is a payload of the
-image: -append '... payload=attack-judged'.)
+each locked register is flipped from outside and put back, and the image makes its attack from
+inside and judges it itself. Exit code 1 then.
 
 JSON without --run:
   result       ok or refused
@@ -93,7 +93,8 @@ pub(super) struct Qemu {
     #[arg(long, requires = "run")]
     direct: bool,
 
-    /// Afterwards flip every bit of what is locked, from outside.
+    /// Afterwards flip every bit of what is locked, from outside, and boot once more for the attack
+    /// from inside.
     #[arg(long, requires = "run")]
     attack: bool,
 

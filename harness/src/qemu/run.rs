@@ -16,6 +16,7 @@ use cxl_firmware::mmio::Mmio;
 use cxl_firmware::topology::Hdm;
 use cxl_regs::access::Register;
 use cxl_regs::hdm::{Control, DECODER_SIZE, decoder_offset};
+use tempfile::TempDir;
 
 use super::Clock;
 use super::bare::{self, BareError};
@@ -36,7 +37,7 @@ use crate::trace::{Direction, Traffic};
 pub struct Options {
     /// Keep devices' memory in files of this directory.
     pub files: Option<PathBuf>,
-    /// Attack the locks in the end.
+    /// Attack the locks in the end: from outside, and in a guest run once more from inside.
     pub attack: bool,
     /// Time limit.
     pub timeout: Duration,
@@ -300,37 +301,12 @@ pub fn guest(scenario: &Scenario, options: &Options) -> Result<Report, RunError>
     let (mut tables, view) = platform_of(scenario, &command, options)?;
     // SeaBIOS has assigned everything.
     tables.resources.clear();
-    let line = command_line(&view.scenario, &view.map, "none").map_err(RunError::Scenario)?;
-    let line = format!("{line} dump");
-
-    let directory = tempfile::tempdir().map_err(|error| RunError::Files(error.to_string()))?;
-    let [image, console, socket] =
-        ["image.elf", "console", "qtest"].map(|name| directory.path().join(name));
-    std::fs::write(&image, IMAGE).map_err(|error| RunError::Files(error.to_string()))?;
-    let mut arguments = fixed();
-    arguments.extend(command.arguments());
-    // Without an exit device the image switches the machine off, and it stays there to be looked at.
-    let value = |text: &str, path: &Path, rest: &str| {
-        let mut value = OsString::from(text);
-        value.push(command::escaped(path));
-        value.push(rest);
-        value
-    };
-    arguments.extend(["-no-reboot", "-no-shutdown"].map(OsString::from));
-    arguments.extend(["-kernel".into(), image.into(), "-append".into(), line.into()]);
-    arguments.extend(["-chardev".into(), value("file,id=console,path=", &console, "")]);
-    arguments.extend(["-serial", "chardev:console"].map(OsString::from));
-    arguments.extend(["-qtest".into(), value("unix:", &socket, ",server=on,wait=off")]);
-    arguments.extend(["-qtest-log", "/dev/null"].map(OsString::from));
-
+    let line =
+        |payload| command_line(&view.scenario, &view.map, payload).map_err(RunError::Scenario);
     let start = Instant::now();
-    let mut process = Process::start(&arguments).map_err(RunError::Process)?;
-    let mut qtest = match Qtest::connect(&socket, options.timeout) {
-        Ok(qtest) => qtest,
-        Err(error) => return Err(explain(&mut process, error)),
-    };
-    let said = until_end(&mut process, &console, &stop)?;
+    let booted = Booted::new(&command, &format!("{} dump", line("none")?), options, &stop)?;
     let time = start.elapsed();
+    let Booted { mut process, mut qtest, said, .. } = booted;
     let collected = console::collect(&said).map_err(RunError::Console)?;
 
     let mut hw = Counted { qtest: &mut qtest, stop: stop.clone(), accesses: Vec::new() };
@@ -362,6 +338,12 @@ pub fn guest(scenario: &Scenario, options: &Options) -> Result<Report, RunError>
     }
     ended(&collected, &said, &mut report);
     finish(&mut report, &mut hw, &room, &seen, options, version);
+    if options.attack && report.facts.refusal.is_none() {
+        let inside = Booted::new(&command, &line("attack-judged")?, options, &stop)?;
+        if let Some(attack) = report.facts.peer.as_mut().and_then(|peer| peer.attack.as_mut()) {
+            attack.inside = verdict(&inside.said);
+        }
+    }
     report.measured = Some(Measured { run: time, guest: None });
     stop.check()?;
     if let Err(error) = qtest.check() {
@@ -385,6 +367,61 @@ fn platform_of(
     let (tables, mut view) = qemu.view(scenario)?;
     view.scenario.platform.physical_bits = ADDRESS_BITS;
     Ok((tables, view))
+}
+
+/// The image has booted, and has said how it ended.
+struct Booted {
+    process: Process,
+    qtest: Qtest,
+    said: Vec<u8>,
+    /// Kept: QEMU reads it.
+    _directory: TempDir,
+}
+
+impl Booted {
+    /// Boots the image with this command line, and waits for its end.
+    fn new(
+        command: &Command,
+        line: &str,
+        options: &Options,
+        stop: &Stop,
+    ) -> Result<Self, RunError> {
+        let files = |error: std::io::Error| RunError::Files(error.to_string());
+        let directory = tempfile::tempdir().map_err(files)?;
+        let [image, console, socket] =
+            ["image.elf", "console", "qtest"].map(|name| directory.path().join(name));
+        std::fs::write(&image, IMAGE).map_err(files)?;
+        let value = |text: &str, path: &Path, rest: &str| {
+            let mut value = OsString::from(text);
+            value.push(command::escaped(path));
+            value.push(rest);
+            value
+        };
+        let mut arguments = fixed();
+        arguments.extend(command.arguments());
+        // Without an exit device the image switches the machine off, and it stays there to be
+        // looked at.
+        arguments.extend(["-no-reboot", "-no-shutdown"].map(OsString::from));
+        arguments.extend(["-kernel".into(), image.into(), "-append".into(), line.into()]);
+        arguments.extend(["-chardev".into(), value("file,id=console,path=", &console, "")]);
+        arguments.extend(["-serial", "chardev:console"].map(OsString::from));
+        arguments.extend(["-qtest".into(), value("unix:", &socket, ",server=on,wait=off")]);
+        arguments.extend(["-qtest-log", "/dev/null"].map(OsString::from));
+        let mut process = Process::start(&arguments).map_err(RunError::Process)?;
+        let qtest = match Qtest::connect(&socket, options.timeout) {
+            Ok(qtest) => qtest,
+            Err(error) => return Err(explain(&mut process, error)),
+        };
+        let said = until_end(&mut process, &console, stop)?;
+        Ok(Self { process, qtest, said, _directory: directory })
+    }
+}
+
+/// What the image says of the attack that it judged itself.
+fn verdict(said: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(said);
+    let lines = text.lines().filter_map(|line| line.trim_end().strip_prefix("attack: "));
+    lines.map(str::to_owned).collect()
 }
 
 /// The console's text, once the image has said how it ended.
@@ -439,11 +476,12 @@ fn differences(collected: &Collected, hw: &mut Counted<'_>) -> Vec<String> {
         let Section { address, bytes } = &registers.section;
         let dwords = (*address..).step_by(4).zip(bytes.chunks_exact(4));
         for (at, printed) in dwords {
-            let found = hw.read(at).to_le_bytes();
+            let found = hw.read(at);
+            let printed = printed.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
             if found != printed {
                 failures.push(format!(
-                    "{} of {}: {found:02x?} at {at:#x} from outside, the image printed \
-                     {printed:02x?}",
+                    "{} of {}: {found:#010x} at {at:#x} from outside, the image printed \
+                     {printed:#010x}",
                     registers.component, registers.place
                 ));
             }
@@ -472,7 +510,10 @@ fn ended(collected: &Collected, said: &[u8], report: &mut Report) {
         Some(Status::Success) => {}
         Some(Status::Refused) if refused => {}
         Some(Status::Refused) => {
-            report.facts.fail("the image says that it refused, and not what".to_owned());
+            let text = String::from_utf8_lossy(said);
+            let checks = text.lines().filter_map(|line| line.strip_prefix("payload: "));
+            let why = checks.last().unwrap_or("no check says which");
+            report.facts.fail(format!("a payload's check failed: {why}"));
         }
         Some(Status::Panic) | None => {
             let text = String::from_utf8_lossy(said);

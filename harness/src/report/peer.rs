@@ -49,6 +49,9 @@ pub struct LockAttack {
     pub changed: u32,
     /// Where.
     pub fields: Vec<Field>,
+    /// What the image says of the whole attack, which it makes and judges from inside; empty if it
+    /// did not.
+    pub inside: Vec<String>,
 }
 
 /// A locked field that changed.
@@ -94,6 +97,7 @@ impl LockAttack {
             bits: count(|frozen| frozen.bits),
             changed: count(|frozen| frozen.changed),
             fields,
+            inside: Vec::new(),
         }
     }
 }
@@ -130,6 +134,9 @@ impl Peer {
                 }
                 for ((register, bits), owners) in alike {
                     fact(f, "", format_args!("{register}, bits {bits}: {}", owners.join(", ")))?;
+                }
+                for (index, line) in attack.inside.iter().enumerate() {
+                    fact(f, if index == 0 { "from inside" } else { "" }, line)?;
                 }
             }
         }
