@@ -5,6 +5,7 @@
 //! a debug build prints none.
 
 mod interleave;
+pub mod peer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

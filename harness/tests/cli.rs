@@ -90,7 +90,7 @@ fn without_a_command_the_default_scenario_boots() {
 
 #[test]
 fn every_help_teaches_with_examples_and_exit_codes() {
-    for command in ["boot", "plan", "cedt", "explain", "scenarios", "decode", "image"] {
+    for command in ["boot", "plan", "cedt", "explain", "scenarios", "decode", "image", "bench"] {
         let (help, _, code) = ran(&[command, "--help"]);
         assert_eq!(code, 0);
         assert!(help.contains("\nExamples:\n"), "{help}");
@@ -101,6 +101,17 @@ fn every_help_teaches_with_examples_and_exit_codes() {
     }
     let (help, ..) = ran(&["--help"]);
     assert!(help.contains("Where to start:\n"), "{help}");
+}
+
+#[test]
+#[cfg(debug_assertions)]
+fn a_debug_build_measures_nothing() {
+    for arguments in [&["bench"][..], &["bench", "--peer", "qemu"]] {
+        let (output, complaints, code) = ran(arguments);
+        assert_eq!((output.as_str(), code), ("", 1));
+        assert!(complaints.contains("a debug build measures itself"), "{complaints}");
+    }
+    assert_eq!(ran(&["bench", "--peer", "bochs"]).2, 2);
 }
 
 #[test]

@@ -6,7 +6,8 @@
 use std::fmt::Write;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use cxl_harness::bench::peer::{self, Comparison};
 use cxl_harness::bench::{self, Line};
 use serde::Serialize;
 
@@ -16,9 +17,26 @@ busy makes both slower; the ratio stays.
 
 JSON: figures[] with name, value, unit, ratio, aim, pairs.
 
+With --peer the same image and payload run here and on QEMU, and ratio is how many times as long
+QEMU takes; the column \"by\" names what runs the guest there, here it is KVM. An aim has none of
+these. It takes a few minutes where QEMU's BIOS is emulated.
+
+JSON then: version, figures[] with name, accelerator, value, peer, unit, ratio, pairs; missing[].
+
 Exit code:
   0  printed
-  1  there is no KVM, or this is a debug build, which would measure itself";
+  1  there is no KVM or no QEMU, or this is a debug build, which would measure itself
+
+Examples:
+  cargo run --release -- bench
+  cargo run --release -- bench --peer qemu --json";
+
+/// What can be measured beside us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Peer {
+    /// QEMU's CXL devices.
+    Qemu,
+}
 
 /// Measure, in pairs: a mirrored window against RAM, a trap against a bare exit, and so on.
 #[derive(Debug, Args)]
@@ -27,6 +45,10 @@ pub(super) struct Bench {
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
+
+    /// Compare with another machine.
+    #[arg(long, value_enum, value_name = "PEER")]
+    peer: Option<Peer>,
 }
 
 #[derive(Serialize)]
@@ -36,6 +58,15 @@ struct Figures {
 
 impl Bench {
     pub(super) fn run(self) -> ExitCode {
+        if let Some(Peer::Qemu) = self.peer {
+            return match peer::run(&mut |what| super::progress(what)) {
+                Ok(found) => {
+                    let output = if self.json { super::json(&found) } else { compared(&found) };
+                    super::print(&output, ExitCode::SUCCESS)
+                }
+                Err(error) => super::refuse(&error.to_string()),
+            };
+        }
         let figures = match bench::run(&mut |what| super::progress(what)) {
             Ok(figures) => figures,
             Err(error) => return super::refuse(&error.to_string()),
@@ -43,6 +74,21 @@ impl Bench {
         let output = if self.json { super::json(&Figures { figures }) } else { table(&figures) };
         super::print(&output, ExitCode::SUCCESS)
     }
+}
+
+fn compared(found: &Comparison) -> String {
+    let version = format!("QEMU {}", found.version);
+    let mut text =
+        format!("{:<40} {:>4} {:>14} {version:>14} {:>9}\n", "figure", "by", "here", "ratio");
+    for peer::Line { name, accelerator, value, peer, unit, ratio, .. } in &found.figures {
+        let (value, peer) = (format!("{value:.2} {unit}"), format!("{peer:.2} {unit}"));
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{name:<40} {accelerator:>4} {value:>14} {peer:>14} {ratio:>9.1}");
+    }
+    for missing in &found.missing {
+        let _ = writeln!(text, "no figure: {missing}");
+    }
+    text
 }
 
 fn table(figures: &[Line]) -> String {
