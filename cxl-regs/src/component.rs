@@ -117,9 +117,9 @@ codes! {
         /// Snoop filter.
         SnoopFilter = 0x08, "snoop filter";
         /// Timeout and isolation.
-        TimeoutIsolation = 0x09, "timeout, isolation";
+        TimeoutIsolation = 0x09, "timeout/isolation";
         /// Which pages hold further ranges.
-        ExtendedRegister = 0x0A, "extended registers";
+        ExtendedRegister = 0x0A, "extended register";
         /// BI route table.
         BiRouteTable = 0x0B, "BI route table";
         /// BI decoder.

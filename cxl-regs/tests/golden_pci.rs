@@ -1042,6 +1042,38 @@ fn short_and_dead_configuration_spaces_have_their_text() {
     assert!(text(&space[..64]).ends_with("64-bit prefetchable memory\n"));
 }
 
+/// Table 8-22 of CXL r3.1; a name that fills its column would run into the value.
+#[test]
+fn every_capability_has_a_name_of_its_own_beside_its_entry() {
+    const NAMES: [(u16, &str); 18] = [
+        (0x0001, "capability array"),
+        (0x0002, "RAS"),
+        (0x0003, "security"),
+        (0x0004, "link"),
+        (0x0005, "HDM decoder"),
+        (0x0006, "extended security"),
+        (0x0007, "IDE"),
+        (0x0008, "snoop filter"),
+        (0x0009, "timeout/isolation"),
+        (0x000a, "extended register"),
+        (0x000b, "BI route table"),
+        (0x000c, "BI decoder"),
+        (0x000d, "Cache ID routes"),
+        (0x000e, "Cache ID decoder"),
+        (0x000f, "extended HDM"),
+        (0x0010, "extended metadata"),
+        (0x0011, "unknown 0x11"),
+        (0xffff, "unknown 0xffff"),
+    ];
+    for (id, name) in NAMES {
+        let entry = 0x8001_0000 | u32::from(id);
+        let text = ComponentText(&range(&[0x0111_0001, entry])).to_string();
+        let line = format!("  {name:<18}0x8001{id:04x}  at +0x800, version 1");
+        assert_eq!(text.lines().nth(1), Some(&*line));
+        assert!(name.len() < 18, "{name}");
+    }
+}
+
 #[test]
 fn capability_arrays_have_their_text() {
     let mut bytes =
