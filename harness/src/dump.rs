@@ -130,12 +130,24 @@ impl Display for DumpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Input(error) => error.fmt(f),
-            Self::Unrecognised { length, start } => write!(
-                f,
-                "offset 0x0: expected a register dump, found {length} bytes that start with {:02x} \
-                 {:02x} {:02x} {:02x} (--kind says what they are)",
-                start[0], start[1], start[2], start[3]
-            ),
+            Self::Unrecognised { length, start } => {
+                write!(f, "offset 0x0: expected a register dump, found {length} bytes ")?;
+                let [a, b, c, d] = start;
+                if start.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+                    let start = start.escape_ascii();
+                    write!(
+                        f,
+                        "of text that start with \"{start}\" (text of xxd, hexdump -C or lspci \
+                               -xxxx is read)"
+                    )
+                } else {
+                    write!(
+                        f,
+                        "that start with {a:02x} {b:02x} {c:02x} {d:02x} (--kind says what \
+                               they are)"
+                    )
+                }
+            }
             Self::Size { kind, expected, found } => {
                 let offset = expected.iter().copied().fold(*found, usize::min);
                 write!(f, "offset {offset:#x}: expected {kind} of ")?;

@@ -526,8 +526,8 @@ fn bad_input_is_one_line_with_its_place_and_nothing_else() {
             "prose",
             &[],
             b"hello world\n".to_vec(),
-            "offset 0x0: expected a register dump, found 12 bytes that start with 68 65 6c \
-             6c (--kind says what they are)",
+            "offset 0x0: expected a register dump, found 12 bytes of text that start with \"hell\" \
+             (text of xxd, hexdump -C or lspci -xxxx is read)",
         ),
         (
             "cut hdm",
