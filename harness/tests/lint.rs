@@ -255,6 +255,7 @@ fn table_cases() -> Vec<Case> {
             }),
             &[],
         ),
+        noted(Rule::Checksum, broken("one-device", |input| input.cedt.as_mut().unwrap()[9] ^= 1)),
         refused(Rule::CedtRecord, broken("one-device", |input| append(input, &[9, 0, 0, 0])), &[]),
         refused(
             Rule::NoChbs,
@@ -1391,6 +1392,53 @@ fn what_is_no_input_is_one_line_and_exit_2() {
         assert_eq!((code, output.as_str()), (2, ""), "{arguments:?}: {complaints}");
         assert!(complaints.contains(error), "{arguments:?}: {complaints}");
     }
+}
+
+#[test]
+fn a_table_that_linux_reads_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cedt = good("one-device").cedt.unwrap();
+    let has = cedt[9];
+    cedt[9] ^= 1;
+    fs::write(directory.path().join("cedt"), &cedt).unwrap();
+    let (output, complaints, code) = ran(&["lint", "cedt"], directory.path());
+    assert_eq!(code, 0, "{complaints}");
+    let line = format!(
+        "  | ACPI BIOS Warning (bug): Incorrect checksum in table [CEDT] - 0x{:02X}, should be \
+         0x{has:02X}\n",
+        has ^ 1
+    );
+    assert!(output.contains(&line), "{output}");
+}
+
+#[test]
+fn of_many_functions_a_device_is_the_one_at_its_address() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut machine = Machine::new(&Scenario::built_in("two-devices-one-bridge").unwrap());
+    run::direct(&mut machine);
+    let mut text = String::new();
+    for (device, address) in [(0, "0d:00.0"), (1, "0e:00.0")] {
+        let space = machine.function(cxl_harness::scenario::Place::Device(device)).unwrap().bytes();
+        text += &format!("{address} CXL: memory\n");
+        for (line, bytes) in space.chunks(16).enumerate() {
+            let bytes: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            text += &format!("{:02x}: {}\n", 16 * line, bytes.join(" "));
+        }
+        text += "\n";
+    }
+    fs::write(directory.path().join("lspci"), text).unwrap();
+    let set = |address: &str| {
+        let set = format!("images = \"x\"\n[[device]]\nconfig = \"lspci\"\n{address}");
+        let path = directory.path().join("set.toml");
+        Input::of_set(&set, &path, &mut |file| fs::read(file))
+    };
+    for (given, found) in [("", "0000:0d:00.0"), ("address = \"0000:0e:00.0\"", "0000:0e:00.0")] {
+        let input = set(given).unwrap();
+        assert_eq!(input.devices[0].address.as_deref(), Some(found));
+        assert_eq!(input.devices[0].config.as_ref().unwrap().class, 0x05_02_10);
+    }
+    let error = set("address = \"0000:0f:00.0\"").unwrap_err().to_string();
+    assert_eq!(error, "lspci: expected the function 0000:0f:00.0, found others");
 }
 
 #[test]

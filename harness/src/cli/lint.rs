@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use cxl_harness::dump::{Dump, Kind, MAX_INPUT, Options};
+use cxl_harness::dump::{Kind, MAX_INPUT, Options};
 use cxl_harness::lint::{Input, Kernel, Report, lint, lint_for, unchecked};
 use cxl_harness::machine::Machine;
 use cxl_harness::run;
@@ -170,7 +170,7 @@ impl Lint {
             };
             let kind = self.kind.map(Kind::from);
             let options = Options { kind, component: self.component, force: false };
-            let dump = Dump::read(&bytes, options).map_err(|error| fail(&error))?;
+            let dump = Input::dump(&bytes, options).map_err(|error| fail(&error))?;
             dumps.push((PathBuf::from(if name == "-" { "stdin" } else { name }), dump));
         }
         let input = Input::of_dumps(&dumps).map_err(|error| error.to_string())?;

@@ -32,6 +32,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use cxl_regs::Component;
+use cxl_regs::acpi::TableError;
 use serde::Deserialize;
 
 use super::input::{Bridge, Config, Device, Input, MEMORY_DEVICE, Port, Registers, Switch};
@@ -97,6 +98,13 @@ pub enum ImagesError {
         /// The file.
         file: PathBuf,
     },
+    /// Configuration space without the device.
+    NoFunction {
+        /// The file.
+        file: PathBuf,
+        /// Its address, if it was given.
+        wanted: Option<String>,
+    },
     /// Two tables.
     SecondTable {
         /// The file.
@@ -123,6 +131,12 @@ impl fmt::Display for ImagesError {
             }
             Self::NoDecoders { file } => {
                 write!(f, "{}: expected HDM decoders, found none", file.display())
+            }
+            Self::NoFunction { file, wanted: Some(wanted) } => {
+                write!(f, "{}: expected the function {wanted}, found others", file.display())
+            }
+            Self::NoFunction { file, wanted: None } => {
+                write!(f, "{}: expected a CXL memory device, found none", file.display())
             }
             Self::SecondTable { file } => {
                 write!(f, "{}: expected one CEDT, found a second one", file.display())
@@ -191,6 +205,23 @@ struct DeviceEntry {
     status: Option<Bytes>,
 }
 
+/// A PCI address with its domain, which `lspci` leaves out where it is 0.
+fn in_full(address: &str) -> String {
+    if address.matches(':').count() == 1 { format!("0000:{address}") } else { address.to_owned() }
+}
+
+/// Of the functions of a dump the one at an address; without one the memory device, or the only
+/// function that there is.
+fn function(dump: &Dump, wanted: Option<&str>) -> Option<(Option<String>, Config)> {
+    let all =
+        || dump.sections().map(|(address, space)| (address.map(in_full), Config::read(space)));
+    let one = dump.sections().count() == 1;
+    all().find(|(address, config)| match (wanted, address) {
+        (Some(wanted), Some(address)) => wanted == address,
+        _ => one || config.class == MEMORY_DEVICE,
+    })
+}
+
 /// Reads a file.
 pub type Reader<'r> = &'r mut dyn FnMut(&Path) -> std::io::Result<Vec<u8>>;
 
@@ -228,6 +259,17 @@ impl Input {
         Set { file: &name, directory, read }.input(document)
     }
 
+    /// A dump in a file's bytes. A table that Linux reads though its checksum or one of its records
+    /// is wrong is one here too.
+    pub fn dump(bytes: &[u8], options: Options) -> std::result::Result<Dump, DumpError> {
+        Dump::read(bytes, options).or_else(|error| match error {
+            DumpError::Table(TableError::Checksum { .. }) | DumpError::Record(_) => {
+                Dump::read(bytes, Options { force: true, ..options })
+            }
+            other => Err(other),
+        })
+    }
+
     /// Out of dumps by themselves, each with its file's name: a table, decoders, configuration
     /// space. Nobody says how they hang together, except that one device's registers and one
     /// function's configuration space are of one device.
@@ -249,7 +291,7 @@ impl Input {
                         let alone = address.is_none();
                         if alone || config.class == MEMORY_DEVICE || config.dvsec.is_some() {
                             let name = address.map_or(name.clone(), str::to_owned);
-                            functions.push((name, address.map(str::to_owned), config));
+                            functions.push((name, address.map(in_full), config));
                         }
                     }
                 }
@@ -299,7 +341,7 @@ impl Set<'_> {
         let file = self.directory.join(file);
         let bytes =
             (self.read)(&file).map_err(|error| ImagesError::Io { file: file.clone(), error })?;
-        Dump::read(&bytes, Options { kind, component, force: false })
+        Input::dump(&bytes, Options { kind, component, force: false })
             .map_err(|error| ImagesError::Dump { file, error })
     }
 
@@ -364,19 +406,17 @@ impl Set<'_> {
                 Some(below) => Some(self.port(&input, below)?),
                 None => None,
             };
-            let config = match &entry.config {
+            let (config, address) = match &entry.config {
                 Some(file) => {
                     let dump = self.dump(file, Some(Kind::Config), None)?;
-                    let sections = dump.sections();
-                    // Of several functions, the one at the device's address.
-                    let ours = |address: Option<&str>| match (&entry.address, address) {
-                        (Some(wanted), Some(found)) => wanted.ends_with(found),
-                        _ => true,
-                    };
-                    let found = { sections }.find(|(address, _)| ours(*address));
-                    found.map(|(_, space)| Config::read(space))
+                    let found = function(&dump, entry.address.as_deref());
+                    let found = found.ok_or_else(|| ImagesError::NoFunction {
+                        file: file.clone(),
+                        wanted: entry.address.clone(),
+                    })?;
+                    (Some(found.1), entry.address.or(found.0))
                 }
-                None => None,
+                None => (None, entry.address),
             };
             let capacity = match (entry.volatile, entry.persistent) {
                 (None, None) => None,
@@ -392,7 +432,7 @@ impl Set<'_> {
                 config,
                 capacity,
                 status: entry.status.map(|Bytes(status)| status as u32),
-                address: entry.address,
+                address,
             });
         }
         let names = input.bridges.iter().map(|bridge| &bridge.name);

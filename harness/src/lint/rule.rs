@@ -39,6 +39,9 @@ rules! {
     NoCedt "no-cedt"
         "CXL memory is found through the ACPI CEDT."
         => "publish a CEDT with a CHBS for each bridge and a CFMWS for each window",
+    Checksum "checksum"
+        "The bytes of a table sum to 0."
+        => "correct the checksum byte at offset 9",
     CedtRecord "cedt-record"
         "CEDT records lie back to back, each with its own length."
         => "write each record's whole length, its header included",

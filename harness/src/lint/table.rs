@@ -6,6 +6,7 @@
 
 use cxl_regs::acpi::cedt::Restrictions;
 use cxl_regs::acpi::cedt::wire::{CfmwsRecord, ChbsRecord, CximsRecord, RecordHeader, Wire};
+use cxl_regs::acpi::header;
 use zerocopy::FromBytes;
 use zerocopy::little_endian::{U32, U64};
 
@@ -61,6 +62,7 @@ impl System<'_> {
     /// Reads the table; whether there is one.
     pub(super) fn read_table(&mut self) -> bool {
         let Some(table) = self.input.cedt.as_deref() else { return false };
+        self.checksum(table);
         let records = Records::of(table);
         if let Some(broken) = &records.broken {
             self.push(
@@ -87,6 +89,21 @@ impl System<'_> {
         self.bridges(&records);
         self.windows(&records);
         true
+    }
+
+    /// ACPICA complains of a wrong checksum, and goes on.
+    fn checksum(&mut self, table: &[u8]) {
+        let (sum, Some(has)) = (header::sum(table), table.get(9)) else { return };
+        if sum == 0 {
+            return;
+        }
+        let wants = has.wrapping_sub(sum);
+        let text =
+            format!("Incorrect checksum in table [CEDT] - 0x{has:02X}, should be 0x{wants:02X}");
+        let messages = vec![message(Level::Warning, ("", "ACPI BIOS Warning (bug)"), &text)];
+        let found = format!("checksum {has:#04x}, and {wants:#04x} makes the sum 0");
+        let lost = "Linux reads the table all the same".to_owned();
+        self.push(Rule::Checksum, Severity::Note, "CEDT", None, found, lost, messages);
     }
 
     /// Gives each bridge its CHBS: the first of its UID that is not passed over.
