@@ -511,8 +511,8 @@ fn ended(collected: &Collected, said: &[u8], report: &mut Report) {
         Some(Status::Refused) if refused => {}
         Some(Status::Refused) => {
             let text = String::from_utf8_lossy(said);
-            let checks = text.lines().filter_map(|line| line.strip_prefix("payload: "));
-            let why = checks.last().unwrap_or("no check says which");
+            let mut checks = text.lines().filter_map(|line| line.strip_prefix("payload: "));
+            let why = checks.next_back().unwrap_or("no check says which");
             report.facts.fail(format!("a payload's check failed: {why}"));
         }
         Some(Status::Panic) | None => {
