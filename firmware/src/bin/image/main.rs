@@ -7,6 +7,7 @@
 #![no_main]
 
 mod dump;
+mod fw_cfg;
 mod hw;
 mod memory;
 mod options;
@@ -32,6 +33,7 @@ use cxl_regs::acpi::Identity;
 
 use hw::Hardware;
 use options::{BadWord, Options};
+use payload::linux::{Next, kept};
 use port::Console;
 use start::Pages;
 use start_info::StartInfo;
@@ -85,6 +87,7 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     let Pages(table) = unsafe { &mut *table };
     // SAFETY: as above.
     let Pages(record) = unsafe { &mut *record };
+    let kept = kept(record, table);
     if !options.quiet {
         say(format_args!("cxl firmware at ring {ring}"));
     }
@@ -168,7 +171,9 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     if options.dump {
         dump::all(&mut hw, tree, record, installed);
     }
-    let passed = payload::run(options.payload, &mut hw, room, &platform);
+    let mut next =
+        Next { info: &info, ring, line: options.next_line, cedt: location, kept, buffer };
+    let passed = payload::run(options.payload, &mut hw, room, &platform, &mut next);
     let status = if passed && code == 0 { Status::Success } else { Status::Refused };
     if !options.quiet {
         say(format_args!("end: {}", status.name()));

@@ -21,7 +21,14 @@
 //! dump                                    print record, table and registers in hexadecimal; the
 //!                                         lines are described in dump.rs
 //! quiet                                   print errors only
+//! -- LINE                                 the rest is the command line of what is booted
 //! ```
+//!
+//! `payload=linux` enters a Linux bzImage (boot protocol 2.12 or later, 64-bit). Its parts come
+//! from fw_cfg, `-fw_cfg name=opt/org.cxl-firmware/kernel,file=vmlinuz` and the same for `initrd`
+//! and `cmdline`; what is not there, from the modules of the PVH start-info in the order kernel,
+//! initrd (QEMU's `-initrd` gives one module), and the command line from LINE above, then from
+//! what the kernel's module has.
 //!
 //! **Invariant**: nothing here says what the machine is; that comes from ACPI and the devices. The
 //! exceptions are `bus=`, which stands for `_BBN` (a method in AML that nobody here interprets), and
@@ -45,6 +52,7 @@ pub(crate) struct Options<'a> {
     pub(crate) exits: Option<u64>,
     pub(crate) dump: bool,
     pub(crate) quiet: bool,
+    pub(crate) next_line: Option<&'a str>,
 }
 
 /// A word that cannot be understood.
@@ -63,8 +71,14 @@ impl<'a> Options<'a> {
             exits: None,
             dump: false,
             quiet: false,
+            next_line: None,
         };
-        for word in line.split_ascii_whitespace() {
+        let (own, next) = match line.split_once("-- ") {
+            Some((own, next)) if own.is_empty() || own.ends_with(' ') => (own, Some(next)),
+            _ => (line, None),
+        };
+        options.next_line = next;
+        for word in own.split_ascii_whitespace() {
             options.word(word).ok_or(BadWord(word))?;
         }
         Ok(options)

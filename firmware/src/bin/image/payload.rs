@@ -9,6 +9,7 @@ mod bars;
 mod bench;
 mod dma;
 mod execute;
+pub(crate) mod linux;
 mod memory;
 mod path;
 mod program;
@@ -22,16 +23,31 @@ use cxl_firmware::platform::Platform;
 
 use crate::hw::Hardware;
 use crate::{Room, port, say};
+use linux::Next;
 use trial::Instruction;
 
 /// Steps of [`count`].
 const STEPS: u64 = 5000;
 
 /// Runs payloads by name, several with commas between; whether all their checks passed.
-pub(crate) fn run(list: &str, hw: &mut Hardware, room: &mut Room, platform: &Platform<'_>) -> bool {
+pub(crate) fn run(
+    list: &str,
+    hw: &mut Hardware,
+    room: &mut Room,
+    platform: &Platform<'_>,
+    next: &mut Next<'_>,
+) -> bool {
     let mut checks = Checks { next: 0, passed: true };
     for name in list.split(',') {
-        one(name, hw, room, platform, &mut checks);
+        match name {
+            // It does not come back, so it has to be the last, and goes only if all is well.
+            "linux" if checks.passed => {
+                let error = linux::boot(hw, room, next);
+                checks.refuse(format_args!("linux: {error}"));
+            }
+            "linux" => checks.refuse(format_args!("linux: not started after a failed check")),
+            _ => one(name, hw, room, platform, &mut checks),
+        }
     }
     checks.passed
 }

@@ -21,9 +21,16 @@ pub(crate) fn out16(port: u16, value: u16) {
     unsafe { asm!("out dx, ax", in("dx") port, in("ax") value, options(nomem, nostack)) }
 }
 
-fn out32(port: u16, value: u32) {
+pub(crate) fn out32(port: u16, value: u32) {
     // SAFETY: as above.
     unsafe { asm!("out dx, eax", in("dx") port, in("eax") value, options(nostack)) }
+}
+
+pub(crate) fn in32(port: u16) -> u32 {
+    let value;
+    // SAFETY: as above; a read of the one register that is read has no effect.
+    unsafe { asm!("in eax, dx", in("dx") port, out("eax") value, options(nomem, nostack)) }
+    value
 }
 
 /// Tells the harness something; nobody listens elsewhere.

@@ -1,9 +1,10 @@
-//! What the VMM hands over: the PVH start-info with its command line and the RSDP.
+//! What the VMM hands over: the PVH start-info with its command line, its modules, the memory map
+//! and the RSDP.
 //!
-//! **Invariant**: read once, copied out of memory that the map does not protect, and bounded: a
-//! command line that is longer than there is room for is cut, never followed.
+//! **Invariant**: read once, copied out of memory that the map does not protect, and bounded: what
+//! is longer than there is room for is cut, never followed.
 
-use heapless::String;
+use heapless::{String, Vec};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
@@ -23,11 +24,50 @@ struct Wire {
     reserved: U32,
 }
 
+/// `hvm_modlist_entry`.
+#[derive(FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct WireModule {
+    base: U64,
+    size: U64,
+    command_line: U64,
+    reserved: U64,
+}
+
+/// `hvm_memmap_table_entry`.
+#[derive(FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct WireMemory {
+    base: U64,
+    size: U64,
+    kind: U32,
+    reserved: U32,
+}
+
 const MAGIC: u32 = 0x336E_C578;
+
+/// A blob that the VMM has put into memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Module {
+    pub(crate) base: u64,
+    pub(crate) size: u64,
+    /// Address of its command line, 0 for none.
+    pub(crate) command_line: u64,
+}
+
+/// A range of the memory map; kinds are those of E820.
+#[derive(Clone, Copy)]
+pub(crate) struct Memory {
+    pub(crate) base: u64,
+    pub(crate) size: u64,
+    pub(crate) kind: u32,
+}
 
 /// What was handed over.
 pub(crate) struct StartInfo {
-    pub(crate) command_line: String<512>,
+    pub(crate) command_line: String<2048>,
+    pub(crate) modules: Vec<Module, 4>,
+    pub(crate) memory: Vec<Memory, 128>,
     pub(crate) rsdp: u64,
 }
 
@@ -60,6 +100,25 @@ impl StartInfo {
             let text = core::str::from_utf8(text.get(..end)?).unwrap_or("");
             let _ = command_line.push_str(text);
         }
-        Some(Self { command_line, rsdp: wire.rsdp.get() })
+        let mut modules = Vec::new();
+        for index in 0..u64::from(wire.modules.get()).min(modules.capacity() as u64) {
+            let at = wire.module_list.get().checked_add(index * size_of::<WireModule>() as u64)?;
+            // SAFETY: the list is as long as the start-info says, in RAM.
+            let bytes = unsafe { bytes(at, size_of::<WireModule>()) };
+            let module = WireModule::read_from_bytes(bytes).ok()?;
+            let (base, size) = (module.base.get(), module.size.get());
+            let command_line = module.command_line.get();
+            modules.push(Module { base, size, command_line }).ok()?;
+        }
+        let mut memory = Vec::new();
+        for index in 0..u64::from(wire.memory_map_entries.get()).min(memory.capacity() as u64) {
+            let at = wire.memory_map.get().checked_add(index * size_of::<WireMemory>() as u64)?;
+            // SAFETY: as above.
+            let bytes = unsafe { bytes(at, size_of::<WireMemory>()) };
+            let entry = WireMemory::read_from_bytes(bytes).ok()?;
+            let (base, size) = (entry.base.get(), entry.size.get());
+            memory.push(Memory { base, size, kind: entry.kind.get() }).ok()?;
+        }
+        Some(Self { command_line, modules, memory, rsdp: wire.rsdp.get() })
     }
 }
