@@ -11,6 +11,7 @@ mod decode;
 mod explain;
 mod image;
 mod lint;
+mod linux;
 mod plan;
 mod qemu;
 mod scenarios;
@@ -47,7 +48,8 @@ Where to start:
   cxl-harness explain default 0x100000000    where an address leads
   cxl-harness cedt --text                    the table for the operating system
   cxl-harness decode dump.bin                what a register dump says
-  cxl-harness lint default                   what Linux would say of the machine";
+  cxl-harness lint default                   what Linux would say of the machine
+  cxl-harness linux one-device               what a real one does, on QEMU";
 
 /// A machine to prove CXL firmware on.
 ///
@@ -73,6 +75,7 @@ enum Command {
     Decode(decode::Decode),
     Image(image::Image),
     Lint(lint::Lint),
+    Linux(linux::Linux),
 }
 
 impl Cli {
@@ -91,6 +94,7 @@ impl Cli {
             Some(Command::Decode(decode)) => decode.run(),
             Some(Command::Image(image)) => image.run(),
             Some(Command::Lint(lint)) => lint.run(),
+            Some(Command::Linux(linux)) => linux.run(),
         }
     }
 }

@@ -74,6 +74,7 @@ pub mod image;
 pub mod kvm;
 pub mod layout;
 pub mod lint;
+pub mod linux;
 pub mod machine;
 pub mod mapping;
 pub mod qemu;

@@ -1,0 +1,188 @@
+//! An unmodified Linux behind our firmware: the kernel that a distribution has installed, with the
+//! drivers that come with it in a small initramfs, and what that Linux says of the machine.
+//!
+//! The image hands over to it with `payload=linux`; the files reach the image through QEMU's
+//! fw_cfg. The initramfs holds busybox, the drivers, and one script that configures nothing: it
+//! loads the drivers, prints what sysfs shows to the second serial port, and powers off.
+//!
+//! **Invariant**: nothing of the kernel or its modules is changed or built here.
+
+pub mod boot;
+pub mod facts;
+mod initramfs;
+mod text;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+pub use facts::{Facts, FactsError};
+pub use initramfs::InitramfsError;
+pub use text::Seen;
+
+/// Linux's command line: behind `payload=linux -- ` of the image's. Without `no_timer_check` the kernel
+/// panics where a busy host lets the emulated timer miss its test.
+pub const COMMAND_LINE: &str = "console=ttyS0 panic=-1 loglevel=4 no_timer_check";
+
+/// A kernel, its modules, and a busybox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installed {
+    /// The bzImage.
+    pub kernel: PathBuf,
+    /// What `uname -r` says in it: the name of its modules' directory.
+    pub version: String,
+    /// The modules.
+    pub modules: PathBuf,
+    /// A static busybox.
+    pub busybox: PathBuf,
+}
+
+/// What is not installed here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// No kernel with modules in the usual places.
+    Kernel,
+    /// The kernel that `LINUX_KERNEL` names is not called `vmlinuz-VERSION`, or is not there.
+    Named(PathBuf),
+    /// The kernel's modules.
+    Modules(PathBuf),
+    /// busybox.
+    Busybox,
+    /// The busybox that is there needs libraries.
+    DynamicBusybox(PathBuf),
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kernel => f.write_str(
+                "no /boot/vmlinuz-VERSION with /lib/modules/VERSION; install linux-image-cloud-amd64 \
+                 6.12 or newer, or name one with LINUX_KERNEL=FILE",
+            ),
+            Self::Named(path) => {
+                write!(f, "LINUX_KERNEL={}: no such vmlinuz-VERSION", path.display())
+            }
+            Self::Modules(path) => {
+                write!(f, "{}: no modules.dep there; install the kernel's modules", path.display())
+            }
+            Self::Busybox => f.write_str("no /bin/busybox; install busybox-static"),
+            Self::DynamicBusybox(path) => {
+                write!(f, "{} needs libraries; install busybox-static", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for Missing {}
+
+impl Installed {
+    /// The newest kernel in `/boot` that has modules, or the one that `LINUX_KERNEL` names.
+    pub fn find() -> Result<Self, Missing> {
+        let busybox = ["/usr/bin/busybox", "/bin/busybox"].map(PathBuf::from);
+        let busybox = busybox.into_iter().find(|path| path.is_file()).ok_or(Missing::Busybox)?;
+        if !std::fs::read(&busybox).is_ok_and(|bytes| is_static(&bytes)) {
+            return Err(Missing::DynamicBusybox(busybox));
+        }
+        let named = std::env::var_os("LINUX_KERNEL").filter(|name| !name.is_empty());
+        let (kernel, version) = match named {
+            Some(path) => {
+                let path = PathBuf::from(path);
+                let version = version_of(&path).filter(|_| path.is_file());
+                let version = version.ok_or_else(|| Missing::Named(path.clone()))?;
+                (path, version)
+            }
+            None => newest().ok_or(Missing::Kernel)?,
+        };
+        let modules = modules_of(&version);
+        if !modules.join("modules.dep").is_file() {
+            return Err(Missing::Modules(modules));
+        }
+        Ok(Self { kernel, version, modules, busybox })
+    }
+
+    /// What `-kernel IMAGE` of QEMU needs beside it to go on to this Linux. `facts` is the file
+    /// that takes what it says; the command line of the image has to end with
+    /// `payload=linux -- `[`COMMAND_LINE`], and the image's own console is the first serial port.
+    pub fn arguments(&self, initramfs: &Path, facts: &Path) -> Vec<OsString> {
+        let file =
+            |name: &str, path| joined(&format!("name=opt/org.cxl-firmware/{name},file="), path);
+        vec![
+            "-fw_cfg".into(),
+            file("kernel", &self.kernel),
+            "-fw_cfg".into(),
+            file("initrd", initramfs),
+            "-serial".into(),
+            joined("file:", facts),
+        ]
+    }
+}
+
+/// An option of QEMU that ends with a path.
+fn joined(start: &str, path: &Path) -> OsString {
+    // A comma ends an option's value for QEMU unless it stands twice.
+    let mut text = OsString::from(start);
+    text.push(path.to_string_lossy().replace(',', ",,"));
+    text
+}
+
+/// Whether an ELF64 program names no interpreter.
+fn is_static(elf: &[u8]) -> bool {
+    use zerocopy::FromBytes;
+    use zerocopy::little_endian::{U16, U32, U64};
+
+    const INTERPRETER: u32 = 3;
+    let headers = U64::read_from_prefix(elf.get(0x20..).unwrap_or_default());
+    let count = U16::read_from_prefix(elf.get(0x38..).unwrap_or_default());
+    let (Ok((headers, _)), Ok((count, _))) = (headers, count) else { return false };
+    (0..usize::from(count.get())).all(|index| {
+        let at = usize::try_from(headers.get()).unwrap_or(usize::MAX).saturating_add(index * 56);
+        let kind = U32::read_from_prefix(elf.get(at..).unwrap_or_default());
+        kind.is_ok_and(|(kind, _)| kind.get() != INTERPRETER)
+    })
+}
+
+fn modules_of(version: &str) -> PathBuf {
+    Path::new("/lib/modules").join(version)
+}
+
+fn version_of(kernel: &Path) -> Option<String> {
+    let name = kernel.file_name()?.to_str()?;
+    Some(name.strip_prefix("vmlinuz-")?.to_owned())
+}
+
+fn newest() -> Option<(PathBuf, String)> {
+    let files = std::fs::read_dir("/boot").ok()?;
+    let kernels = files.filter_map(|file| {
+        let path = file.ok()?.path();
+        let version = version_of(&path)?;
+        modules_of(&version).join("modules.dep").is_file().then_some((path, version))
+    });
+    // 6.12 is newer than 6.9.
+    let numbers = |version: &str| -> Vec<u64> {
+        version.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
+    };
+    kernels.max_by_key(|(_, version)| numbers(version))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_with_an_interpreter_is_not_static() {
+        let mut elf = vec![0; 0x40 + 2 * 56];
+        elf[0x20] = 0x40;
+        elf[0x38] = 2;
+        (elf[0x40], elf[0x40 + 56]) = (1, 6);
+        assert!(is_static(&elf));
+        elf[0x40 + 56] = 3;
+        assert!(!is_static(&elf));
+        assert!(!is_static(&elf[..0x40 + 56]), "cut off");
+        assert!(!is_static(b"#!/bin/sh"));
+    }
+
+    #[test]
+    fn commas_in_paths_stand_twice() {
+        assert_eq!(joined("file:", Path::new("/a,b")), "file:/a,,b");
+    }
+}

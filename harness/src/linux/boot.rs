@@ -1,0 +1,184 @@
+//! A scenario on QEMU: our image boots, programs and locks, and hands over to an installed Linux,
+//! which runs to its end.
+//!
+//! **Invariant**: QEMU is waited for and ended within the time limit; its files live in a directory
+//! that goes with the result.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::{COMMAND_LINE, Facts, FactsError, InitramfsError, Installed};
+use crate::guest::boot::{IMAGE, command_line};
+use crate::layout::AddressMap;
+use crate::qemu::command::{Command, Medium, Refusal};
+use crate::qemu::process::{self, Process, ProcessError};
+use crate::run::Inexpressible;
+use crate::scenario::Scenario;
+
+/// Linux and its initramfs want more than our image does.
+const MEMORY: u64 = 1 << 30;
+/// Between two looks whether Linux has ended, or somebody wants it to.
+const STEP: Duration = Duration::from_millis(100);
+
+/// How to boot.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// Shell text that runs in the guest before the drivers load: how a test puts a fault in.
+    pub before: &'a str,
+    /// Time limit.
+    pub timeout: Duration,
+    /// Set by Ctrl-C.
+    pub interrupted: &'a AtomicBool,
+}
+
+/// Why Linux did not come to its end.
+#[derive(Debug)]
+pub enum BootError {
+    /// QEMU has no words for the machine.
+    Refused(Refusal),
+    /// The library has no words for the scenario.
+    Scenario(Inexpressible),
+    /// There is no initramfs.
+    Initramfs(InitramfsError),
+    /// There is no QEMU.
+    Qemu(ProcessError),
+    /// A file cannot be written.
+    File(io::Error),
+    /// Ctrl-C.
+    Interrupted,
+    /// QEMU ended, or the time did, before Linux did.
+    CutOff {
+        /// What there is of Linux's facts.
+        error: FactsError,
+        /// QEMU's exit code; 33, 35 or 37 if our image ended it. `None` is the time limit.
+        status: Option<i32>,
+        /// QEMU's own words.
+        words: String,
+        /// The last lines of the console.
+        console: String,
+    },
+}
+
+impl fmt::Display for BootError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(error) => error.fmt(f),
+            Self::Scenario(error) => error.fmt(f),
+            Self::Initramfs(error) => error.fmt(f),
+            Self::Qemu(error) => error.fmt(f),
+            Self::File(error) => write!(f, "temporary files: {error}"),
+            Self::Interrupted => f.write_str("interrupted"),
+            Self::CutOff { error, status, words, console } => {
+                write!(f, "{error}; ")?;
+                match status {
+                    Some(status) => write!(f, "QEMU ended with exit code {status}")?,
+                    None => write!(f, "QEMU was ended by the time limit or a signal")?,
+                }
+                if !words.is_empty() {
+                    write!(f, ": {words}")?;
+                }
+                write!(f, "; the end of the console:\n{console}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for BootError {}
+
+/// What came of one boot.
+#[derive(Debug)]
+pub struct Boot {
+    /// The scenario, with the memory that it was given.
+    pub scenario: Scenario,
+    /// What Linux says.
+    pub facts: Facts,
+    /// The first serial port: our image, then Linux.
+    pub console: String,
+    media: Vec<Medium>,
+    _directory: TempDir,
+}
+
+impl Boot {
+    /// The bytes behind a device's memory, volatile ones first, as QEMU left them.
+    pub fn media(&self, device: usize) -> io::Result<Vec<u8>> {
+        let mut parts: Vec<_> = self.media.iter().filter(|part| part.device == device).collect();
+        parts.sort_by_key(|part| part.persistent);
+        let parts: Vec<_> =
+            parts.iter().map(|part| fs::read(&part.path)).collect::<Result<_, _>>()?;
+        Ok(parts.concat())
+    }
+}
+
+/// Boots a scenario.
+pub fn boot(
+    installed: &Installed,
+    scenario: &Scenario,
+    options: &Options<'_>,
+) -> Result<Boot, BootError> {
+    let mut scenario = scenario.clone();
+    scenario.platform.memory = scenario.platform.memory.max(MEMORY);
+    let line = command_line(&scenario, &AddressMap::new(&scenario), "linux");
+    let line = line.map_err(BootError::Scenario)?;
+    // How wide a physical address is, this processor can be asked.
+    let own: Vec<_> = line.split(' ').filter(|word| !word.starts_with("address-bits=")).collect();
+    let line = format!("{} -- {COMMAND_LINE}", own.join(" "));
+
+    let directory = tempfile::tempdir().map_err(BootError::File)?;
+    let at = |name: &str| directory.path().join(name);
+    let initramfs = installed.initramfs(options.before).map_err(BootError::Initramfs)?;
+    fs::write(at("initramfs"), initramfs).map_err(BootError::File)?;
+    fs::write(at("image"), IMAGE).map_err(BootError::File)?;
+
+    process::available().map_err(BootError::Qemu)?;
+    let machine = Command::of(&scenario, Some(directory.path()));
+    let machine = machine.map_err(BootError::Refused)?;
+    let mut arguments = machine.arguments();
+    let plain = "-accel tcg -display none -nodefaults -no-reboot \
+                 -device isa-debug-exit,iobase=0xf4,iosize=4 -serial";
+    arguments.extend(plain.split_whitespace().map(OsString::from));
+    arguments.extend([serial(&at("console")), "-kernel".into(), at("image").into()]);
+    arguments.extend(["-append".into(), line.into()]);
+    arguments.extend(installed.arguments(&at("initramfs"), &at("facts")));
+
+    let mut qemu = Process::start(&arguments).map_err(BootError::Qemu)?;
+    let end = Instant::now() + options.timeout;
+    let status = loop {
+        if let Some(status) = qemu.wait(STEP) {
+            break status.code();
+        }
+        if options.interrupted.load(Ordering::Relaxed) {
+            return Err(BootError::Interrupted);
+        }
+        if Instant::now() > end {
+            break None;
+        }
+    };
+    let words = qemu.words();
+    drop(qemu);
+
+    // What was never written is as good as empty.
+    let read = |name: &str| fs::read(at(name)).unwrap_or_default();
+    let console = String::from_utf8_lossy(&read("console")).into_owned();
+    match Facts::parse(&read("facts")) {
+        Ok(facts) => {
+            Ok(Boot { scenario, facts, console, media: machine.media, _directory: directory })
+        }
+        Err(error) => {
+            let lines: Vec<_> = console.lines().collect();
+            let last = lines.get(lines.len().saturating_sub(40)..).unwrap_or_default();
+            let console = last.join("\n");
+            Err(BootError::CutOff { error, status, words, console })
+        }
+    }
+}
+
+fn serial(path: &Path) -> OsString {
+    super::joined("file:", path)
+}
