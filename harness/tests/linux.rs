@@ -1,0 +1,213 @@
+//! Somebody else's machine and somebody else's system: our image boots on QEMU's CXL devices,
+//! programs and locks them, and hands over to an unmodified Linux; what that shows in sysfs is held
+//! against the library's plan, and its memory against the bytes behind QEMU's devices.
+//!
+//! **Invariant**: without QEMU, a kernel or busybox every test here is shown as ignored, with the
+//! remedy; none is silently green.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of tests may fail as the tests may")]
+
+#[path = "linux/handover.rs"]
+mod handover;
+#[path = "linux/judge.rs"]
+mod judge;
+#[path = "linux/lint.rs"]
+mod lint;
+#[path = "linux/outside.rs"]
+mod outside;
+#[path = "linux/refusals.rs"]
+mod refusals;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use cxl_harness::linux::Installed;
+use cxl_harness::linux::boot::{self, Boot, Options};
+use cxl_harness::qemu::process;
+use cxl_harness::scenario::{Scenario, builtin};
+use judge::Judged;
+use libtest_mimic::{Arguments, Failed, Trial};
+use refusals::REFUSALS;
+
+/// Software emulation on a busy host: ten seconds are usual.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// A set that Linux has to take.
+struct Set {
+    name: &'static str,
+    text: String,
+    volatile: bool,
+}
+
+fn sets() -> Vec<Set> {
+    let set = |name, builtin: &str, change: fn(String) -> String, volatile| Set {
+        name,
+        text: change(text(builtin)),
+        volatile,
+    };
+    vec![
+        set("one_device", "one-device", |text| text, true),
+        set("two_way", "two-way", |text| text, true),
+        set("two_bridges", "two-way", flat, true),
+        set("four_way", "four-way", |text| text, true),
+        set("two_devices_one_bridge", "two-devices-one-bridge", |text| text, true),
+        set("two_way_ports", "two-way-ports", |text| text, true),
+        set("switch", "switch", |text| text, true),
+        set("persistent", "one-device", |text| text.replace("volatile", "persistent"), false),
+    ]
+}
+
+fn text(name: &str) -> String {
+    builtin(name).unwrap_or_else(|| panic!("no {name}")).text.to_owned()
+}
+
+/// The same machine without interleave: a window for each bridge.
+fn flat(text: String) -> String {
+    let (machine, _) = text.split_once("[policy]").expect("a policy");
+    let window = |bridge| format!("[[window]]\ntargets = [\"{bridge}\"]\nsize = \"1GiB\"\n");
+    format!("{machine}{}{}", window("hb0"), window("hb1"))
+}
+
+/// A boot that several tests look at: made by the first.
+#[derive(Clone)]
+struct Shared {
+    name: &'static str,
+    text: String,
+    result: Arc<OnceLock<Result<Judged, String>>>,
+}
+
+impl Shared {
+    fn get(&self) -> Result<&Judged, Failed> {
+        let result = self.result.get_or_init(|| Ok(Judged::new(boot(self.name, &self.text, "")?)));
+        result.as_ref().map_err(|error| error.clone().into())
+    }
+}
+
+/// Boots a scenario. That takes its time: a word on a terminal.
+fn boot(name: &str, text: &str, before: &str) -> Result<Boot, String> {
+    let progress = |word: &str| {
+        if std::io::stderr().is_terminal() {
+            eprintln!("{name}: {word}");
+        }
+    };
+    let scenario = Scenario::parse(text, name).map_err(|error| error.to_string())?;
+    let installed = Installed::find().map_err(|error| error.to_string())?;
+    progress(&format!("booting Linux {}", installed.version));
+    let options = Options { before, timeout: LIMIT, interrupted: &AtomicBool::new(false) };
+    let boot = boot::boot(&installed, &scenario, &options);
+    progress("Linux has ended");
+    boot.map_err(|error| error.to_string())
+}
+
+/// What is missing here, with the remedy.
+fn missing() -> Option<String> {
+    let qemu = process::available().err().map(|error| error.to_string());
+    qemu.or_else(|| Installed::find().err().map(|error| error.to_string()))
+}
+
+/// Who can be asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Everyone,
+    Volatile,
+    Persistent,
+}
+
+/// What has to hold of a set: a claim, of whom, the test, and what it needs beside Linux.
+type Claim = (&'static str, Of, fn(&Judged), fn() -> Option<String>);
+
+fn claims() -> Vec<Claim> {
+    let here = || None;
+    vec![
+        ("decoders_are_as_planned_and_locked", Of::Everyone, Judged::decoders, here),
+        ("windows_are_fixed", Of::Everyone, Judged::windows, here),
+        ("regions_assemble_without_a_command", Of::Everyone, Judged::assembled, here),
+        ("memory_is_online", Of::Volatile, Judged::online, here),
+        (
+            "memory_holds_a_running_program_at_its_dpa",
+            Of::Volatile,
+            |judged| {
+                let busybox = Installed::find().unwrap().busybox;
+                judged.bytes(&std::fs::read(busybox).unwrap());
+            },
+            here,
+        ),
+        ("memory_has_an_nd_region", Of::Persistent, Judged::nd_region, here),
+        (
+            "machine_has_nothing_that_the_linter_refuses",
+            Of::Everyone,
+            |judged| assert_eq!(lint::predicted(&judged.boot, &[]).1, [""; 0]),
+            here,
+        ),
+        (
+            "cedt_reads_as_planned_in_iasl",
+            Of::Everyone,
+            outside::iasl_reads_the_plan,
+            outside::iasl_missing,
+        ),
+        (
+            "functions_read_as_planned_in_lspci",
+            Of::Everyone,
+            outside::lspci_reads_the_plan,
+            outside::lspci_missing,
+        ),
+    ]
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let missing = missing();
+    if let Some(reason) = &missing {
+        eprintln!("tests with Linux on QEMU are ignored: {reason}");
+    }
+    let shared: Vec<_> = sets()
+        .into_iter()
+        .map(|set| {
+            (set.volatile, Shared { name: set.name, text: set.text, result: Arc::default() })
+        })
+        .collect();
+    let mut trials = Vec::new();
+    let mut add = |trial: Trial, lack: Option<String>| {
+        let reason = missing.clone().or(lack);
+        let ignored = reason.is_some();
+        trials.push(trial.with_kind(reason.unwrap_or_default()).with_ignored_flag(ignored));
+    };
+    // All sets by one claim before the next claim: boots run side by side.
+    for (claim, of, test, lack) in claims() {
+        for (volatile, shared) in &shared {
+            if of != Of::Everyone && (of == Of::Volatile) != *volatile {
+                continue;
+            }
+            let boot = shared.clone();
+            let name = format!("{}_{claim}", shared.name);
+            add(
+                Trial::test(name, move || {
+                    test(boot.get()?);
+                    Ok(())
+                }),
+                lack(),
+            );
+        }
+    }
+    let handover = Trial::test("image_enters_a_module_and_refuses_what_is_no_kernel", || {
+        handover::cases();
+        Ok(())
+    });
+    add(handover, None);
+    for refusal in REFUSALS {
+        add(
+            Trial::test(refusal.name, move || {
+                let (from, to) = refusal.change.unwrap_or_default();
+                let text = text(refusal.scenario);
+                let text = if from.is_empty() { text } else { text.replace(from, to) };
+                (refusal.judge)(&boot(refusal.name, &text, refusal.before)?);
+                Ok(())
+            }),
+            None,
+        );
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
