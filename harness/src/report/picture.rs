@@ -17,20 +17,20 @@ const INSIDE: usize = 76;
 const MARGIN: usize = 21;
 
 /// A part of the map, from its first address to the one behind its last.
-enum Part<'a> {
+pub(super) enum Part<'a> {
     Ram(u64, u64),
     Window(&'a Window, Vec<&'a Mapping>),
 }
 
 impl Part<'_> {
-    fn base(&self) -> u64 {
+    pub(super) fn base(&self) -> u64 {
         match self {
             Self::Ram(base, _) => *base,
             Self::Window(window, _) => window.base,
         }
     }
 
-    fn end(&self) -> u64 {
+    pub(super) fn end(&self) -> u64 {
         match self {
             Self::Ram(base, size) => base.saturating_add(*size),
             Self::Window(window, _) => window.base.saturating_add(window.size),
@@ -38,19 +38,23 @@ impl Part<'_> {
     }
 }
 
-pub(super) fn draw(f: &mut Formatter<'_>, facts: &Facts) -> fmt::Result {
-    writeln!(f, "memory map, lowest address first (not to scale)")?;
-    let mut parts: Vec<Part<'_>> =
-        facts.ram.iter().map(|&(base, size)| Part::Ram(base, size)).collect();
-    let (placed, lost): (Vec<&Window>, Vec<&Window>) =
-        facts.windows.iter().partition(|window| window.base != 0);
-    parts.extend(placed.into_iter().map(|window| {
+/// RAM and the windows that have a place, lowest address first.
+pub(super) fn parts(facts: &Facts) -> Vec<Part<'_>> {
+    let ram = facts.ram.iter().map(|&(base, size)| Part::Ram(base, size));
+    let placed = facts.windows.iter().filter(|window| window.base != 0);
+    let windows = placed.map(|window| {
         let inside = facts.mappings.iter().filter(|mapping| mapping.window == window.window);
         Part::Window(window, inside.collect())
-    }));
+    });
+    let mut parts: Vec<Part<'_>> = ram.chain(windows).collect();
     parts.sort_by_key(Part::base);
+    parts
+}
+
+pub(super) fn draw(f: &mut Formatter<'_>, facts: &Facts) -> fmt::Result {
+    writeln!(f, "memory map, lowest address first (not to scale)")?;
     let mut end = 0;
-    for part in &parts {
+    for part in &parts(facts) {
         if part.base() > end {
             let gap = Size(part.base() - end);
             writeln!(f, "{:MARGIN$} {gap} of registers, or of nothing", "")?;
@@ -65,7 +69,7 @@ pub(super) fn draw(f: &mut Formatter<'_>, facts: &Facts) -> fmt::Result {
         }
         edge(f, part.end(), '└', '┘')?;
     }
-    for window in lost {
+    for window in facts.windows.iter().filter(|window| window.base == 0) {
         let size = Size(window.size);
         writeln!(f, "  {} of {size} has no place: the platform did not find one", window.window)?;
     }

@@ -1,0 +1,385 @@
+//! The memory map as an SVG picture: addresses on the left, devices on the right, and between them
+//! which address leads to which byte of which device.
+//!
+//! **Invariant**: it shows what the text's picture shows, in the same order; a device has one colour
+//! everywhere. Heights grow with sizes, but by the logarithm: a window of 256 GiB with 256 MiB in it
+//! would be nothing but window.
+
+use std::fmt::{self, Display, Formatter};
+
+use cxl_regs::Size;
+
+use super::picture::{Part, parts};
+use super::{Component, Facts, Kind, Mapping, Member, Verdict, Window};
+
+/// The memory map of a run as an SVG document.
+#[derive(Clone, Copy, Debug)]
+pub struct Svg<'a>(pub &'a Facts);
+
+const WIDTH: f64 = 1080.0;
+/// The column of addresses, and its boxes.
+const MAP: (f64, f64) = (190.0, 560.0);
+/// The column of devices.
+const DEVICES: (f64, f64) = (760.0, 1050.0);
+const TOP: f64 = 118.0;
+const GAP: f64 = 30.0;
+const TITLE: f64 = 26.0;
+/// Fills that tell devices apart, for readers with colour-blindness too (Okabe and Ito).
+const COLOURS: [&str; 7] =
+    ["#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#d55e00", "#0072b2"];
+
+const STYLE: &str = "\
+text{font-family:'DejaVu Sans',Verdana,sans-serif;font-size:13px;fill:#222}\
+.h{font-size:19px;font-weight:bold}.s{font-size:12px;fill:#555}.b{font-weight:bold}\
+.a{font-family:'DejaVu Sans Mono',monospace;font-size:11px;fill:#555;text-anchor:end}\
+.r{text-anchor:end}.box{stroke:#444;stroke-width:1}.w{fill:#fff;stroke:#222;stroke-width:2}";
+
+/// A rectangle's vertical extent.
+#[derive(Clone, Copy)]
+struct Extent {
+    top: f64,
+    height: f64,
+}
+
+/// A part of an address range, and the devices behind it.
+struct Placed<'a> {
+    mapping: &'a Mapping,
+    at: Extent,
+}
+
+/// A device, and where it is drawn.
+struct Device<'a> {
+    component: &'a Component,
+    at: Extent,
+    colour: &'static str,
+}
+
+impl Device<'_> {
+    fn capacity(&self) -> u64 {
+        capacity(self.component)
+    }
+
+    /// Where a device address is drawn.
+    fn y(&self, dpa: u64) -> f64 {
+        let part = dpa.min(self.capacity()) as f64 / self.capacity().max(1) as f64;
+        self.at.top + TITLE + part * (self.at.height - TITLE)
+    }
+}
+
+fn capacity(component: &Component) -> u64 {
+    component.volatile.unwrap_or(0).saturating_add(component.persistent.unwrap_or(0))
+}
+
+/// The height of a box for so many bytes: a line of text for 256 MiB and less, a bit more for each
+/// doubling.
+fn height(bytes: u64) -> f64 {
+    let doublings = (bytes >> 28).max(1).ilog2();
+    f64::from(doublings.min(12)).mul_add(9.0, 34.0)
+}
+
+/// Text that XML can hold.
+struct Escaped<'a>(&'a str);
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c {
+            '<' => f.write_str("&lt;"),
+            '>' => f.write_str("&gt;"),
+            '&' => f.write_str("&amp;"),
+            '"' => f.write_str("&quot;"),
+            c if c.is_control() => f.write_str("\u{fffd}"),
+            c => write!(f, "{c}"),
+        })
+    }
+}
+
+/// One line of text.
+fn text(f: &mut Formatter<'_>, class: &str, x: f64, y: f64, words: &str) -> fmt::Result {
+    writeln!(f, r#"<text class="{class}" x="{x:.1}" y="{y:.1}">{}</text>"#, Escaped(words))
+}
+
+/// A box.
+fn rectangle(
+    f: &mut Formatter<'_>,
+    class: &str,
+    fill: &str,
+    (left, right): (f64, f64),
+    Extent { top, height }: Extent,
+) -> fmt::Result {
+    let width = right - left;
+    writeln!(
+        f,
+        r#"<rect class="{class}" fill="{fill}" x="{left:.1}" y="{top:.1}" width="{width:.1}" height="{height:.1}"/>"#
+    )
+}
+
+/// What fits into so many columns.
+fn clip(words: &str, columns: usize) -> String {
+    if words.chars().count() <= columns {
+        return words.to_owned();
+    }
+    let kept: String = words.chars().take(columns.saturating_sub(1)).collect();
+    kept.trim_end().to_owned() + "…"
+}
+
+/// Words on the left of a box and a size at its right.
+fn caption(
+    f: &mut Formatter<'_>,
+    class: &str,
+    (left, right): (f64, f64),
+    y: f64,
+    words: &str,
+    size: u64,
+) -> fmt::Result {
+    // Half an em a column, more where it is bold; the size takes a fifth of the box.
+    let columns = ((right - left) * 0.8 - 20.0) / if class == "b" { 8.0 } else { 6.8 };
+    text(f, class, left + 10.0, y, &clip(words, columns as usize))?;
+    text(f, "r", right - 10.0, y, &Size(size).to_string())
+}
+
+impl Display for Svg<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let facts = self.0;
+        let parts = parts(facts);
+        let bottom_of_map = map_height(&parts) + TOP;
+        let devices = devices(facts);
+        let bottom_of_devices =
+            devices.last().map_or(TOP, |device| device.at.top + device.at.height);
+        let bottom = bottom_of_map.max(bottom_of_devices) + 24.0;
+        let total = bottom + 88.0;
+        writeln!(
+            f,
+            r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {total:.0}" width="{WIDTH}" height="{total:.0}" role="img">"#
+        )?;
+        writeln!(f, "<title>Memory map of {}</title>", Escaped(&facts.scenario))?;
+        writeln!(f, "<style>{STYLE}</style>")?;
+        writeln!(
+            f,
+            r##"<defs><pattern id="trap" width="8" height="8" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="8" height="8" fill="#f4f4f4"/><line x1="0" y1="0" x2="0" y2="8" stroke="#d0d0d0" stroke-width="3"/></pattern></defs>"##
+        )?;
+        writeln!(f, r##"<rect width="100%" height="100%" fill="#fff"/>"##)?;
+        heading(f, facts)?;
+        let placed = map(f, facts, &parts, &devices)?;
+        for device in &devices {
+            draw_device(f, device)?;
+        }
+        for placed in &placed {
+            links(f, placed, &devices)?;
+        }
+        legend(f, bottom)?;
+        writeln!(f, "</svg>")
+    }
+}
+
+fn heading(f: &mut Formatter<'_>, facts: &Facts) -> fmt::Result {
+    let result = match facts.result {
+        Verdict::Ok => "ok",
+        Verdict::Refused => "refused",
+        Verdict::Failed => "FAILED",
+    };
+    text(f, "h", 24.0, 36.0, &format!("Memory map of {}: {result}", facts.scenario))?;
+    text(f, "s", 24.0, 58.0, &clip(&facts.description, 150))?;
+    text(f, "b", MAP.0, TOP - 16.0, "addresses, as the processor sees them")?;
+    text(f, "b", DEVICES.0, TOP - 16.0, "devices, and their own addresses")
+}
+
+/// The height of the column of addresses.
+fn map_height(parts: &[Part<'_>]) -> f64 {
+    let (mut height_of_all, mut end) = (0.0, 0);
+    for part in parts {
+        if part.base() > end {
+            height_of_all += GAP;
+        }
+        end = end.max(part.end());
+        height_of_all += match part {
+            Part::Ram(_, size) => height(*size),
+            Part::Window(_, mappings) => {
+                TITLE + mappings.iter().map(|mapping| height(mapping.size)).sum::<f64>()
+            }
+        };
+    }
+    height_of_all
+}
+
+/// The devices that have memory, from the top, each as high as its capacity asks for.
+fn devices(facts: &Facts) -> Vec<Device<'_>> {
+    let memory = facts.topology.iter().filter(|component| {
+        matches!(component.kind, Kind::Type3 | Kind::Type2) && capacity(component) > 0
+    });
+    let mut top = TOP;
+    let mut devices = Vec::new();
+    for (component, colour) in memory.zip(COLOURS.into_iter().cycle()) {
+        let at = Extent { top, height: TITLE + 1.4 * height(capacity(component)) };
+        top += at.height + 18.0;
+        devices.push(Device { component, at, colour });
+    }
+    devices
+}
+
+fn draw_device(f: &mut Formatter<'_>, device: &Device<'_>) -> fmt::Result {
+    let Device { component, at, colour } = device;
+    let kind = if component.kind == Kind::Type2 { "accelerator" } else { "memory expander" };
+    let absent = if component.present == Some(false) { ", absent" } else { "" };
+    rectangle(f, "box", "#fff", DEVICES, *at)?;
+    let words = format!("{}: {kind}{absent}", clip(&component.component, 16));
+    text(f, "b", DEVICES.0 + 10.0, at.top + 18.0, &clip(&words, 36))?;
+    let volatile = component.volatile.unwrap_or(0);
+    let persistent = component.persistent.unwrap_or(0);
+    for (from, size, what) in [(0, volatile, "volatile"), (volatile, persistent, "persistent")] {
+        if size == 0 {
+            continue;
+        }
+        let (top, bottom) = (device.y(from), device.y(from.saturating_add(size)));
+        let at = Extent { top, height: bottom - top };
+        rectangle(f, "box", colour, DEVICES, at)?;
+        let words = format!("{what}, from {from:#x}");
+        caption(f, "", DEVICES, top + (bottom - top) / 2.0 + 5.0, &words, size)?;
+    }
+    Ok(())
+}
+
+/// The column of addresses; what leads to devices is returned for the links.
+fn map<'a>(
+    f: &mut Formatter<'_>,
+    facts: &Facts,
+    parts: &[Part<'a>],
+    devices: &[Device<'_>],
+) -> Result<Vec<Placed<'a>>, fmt::Error> {
+    let (mut y, mut end) = (TOP, 0);
+    let mut placed = Vec::new();
+    let address = |f: &mut Formatter<'_>, y: f64, address: u64| {
+        text(f, "a", MAP.0 - 8.0, y + 4.0, &format!("{address:#014x}"))
+    };
+    for part in parts {
+        if part.base() > end {
+            let words = format!("{} of registers, or of nothing", Size(part.base() - end));
+            text(f, "s", MAP.0 + 10.0, y + GAP / 2.0 + 4.0, &words)?;
+            y += GAP;
+        }
+        // Where one ends and the next begins the address stands once.
+        if part.base() > end || y == TOP {
+            address(f, y, part.base())?;
+        }
+        end = end.max(part.end());
+        match part {
+            Part::Ram(_, size) => {
+                let at = Extent { top: y, height: height(*size) };
+                rectangle(f, "box", "#d9dee4", MAP, at)?;
+                caption(f, "b", MAP, y + at.height / 2.0 + 5.0, "RAM", *size)?;
+                y += at.height;
+            }
+            Part::Window(window, mappings) => {
+                let top = y;
+                caption(f, "b", MAP, y + 18.0, &title(window), window.size)?;
+                y += TITLE;
+                for mapping in mappings {
+                    let at = Extent { top: y, height: height(mapping.size) };
+                    if mapping.hpa != window.base {
+                        address(f, y, mapping.hpa)?;
+                    }
+                    range(f, facts, mapping, at, devices)?;
+                    placed.push(Placed { mapping, at });
+                    y += at.height;
+                }
+                let at = Extent { top, height: y - top };
+                writeln!(
+                    f,
+                    r##"<rect fill="none" stroke="#222" stroke-width="2" x="{:.1}" y="{top:.1}" width="{:.1}" height="{:.1}"/>"##,
+                    MAP.0,
+                    MAP.1 - MAP.0,
+                    at.height
+                )?;
+            }
+        }
+        address(f, y, part.end())?;
+    }
+    Ok(placed)
+}
+
+fn title(window: &Window) -> String {
+    let targets = window.targets.join(", ");
+    match window.ways {
+        1 => format!("{}: window to {targets}", window.window),
+        ways => format!("{}: {ways}-way to {targets}", window.window),
+    }
+}
+
+/// One range of a window.
+fn range(
+    f: &mut Formatter<'_>,
+    facts: &Facts,
+    mapping: &Mapping,
+    at: Extent,
+    devices: &[Device<'_>],
+) -> fmt::Result {
+    let y = at.top + at.height / 2.0 + 5.0;
+    let [first, ..] = mapping.members.as_slice() else {
+        rectangle(f, "box", "url(#trap)", MAP, at)?;
+        let words = mapping.message.as_deref().unwrap_or("leads nowhere");
+        return caption(f, "s", MAP, y, words, mapping.size);
+    };
+    // Members share an interleaved range: stripes of their colours.
+    let stripes = mapping.members.len();
+    let width = (MAP.1 - MAP.0) / stripes as f64;
+    for (index, member) in mapping.members.iter().enumerate() {
+        let left = width.mul_add(index as f64, MAP.0);
+        rectangle(f, "", colour(devices, member), (left, left + width), at)?;
+    }
+    rectangle(f, "box", "none", MAP, at)?;
+    let region = facts.regions.iter().find(|region| region.hpa == mapping.hpa);
+    let locked = match region.map(|region| region.locked) {
+        Some(true) => ", locked",
+        Some(false) => ", NOT locked",
+        None => "",
+    };
+    let words = match (stripes, mapping.granularity) {
+        (1, _) => format!("{} {}{locked}", first.device, first.memory.unwrap_or("memory")),
+        (ways, granularity) => {
+            format!("{ways} devices, {} in turn{locked}", Size(granularity.unwrap_or(0)))
+        }
+    };
+    caption(f, "b", MAP, y, &words, mapping.size)
+}
+
+fn colour(devices: &[Device<'_>], member: &Member) -> &'static str {
+    let device = devices.iter().find(|device| device.component.component == member.device);
+    device.map_or("#bbb", |device| device.colour)
+}
+
+/// From a range to the part of each device that it leads to.
+fn links(
+    f: &mut Formatter<'_>,
+    Placed { mapping, at }: &Placed<'_>,
+    devices: &[Device<'_>],
+) -> fmt::Result {
+    let share = mapping.size / mapping.members.len().max(1) as u64;
+    for member in &mapping.members {
+        let device = devices.iter().find(|device| device.component.component == member.device);
+        let Some(device) = device else { continue };
+        let (from, to) = (device.y(member.dpa), device.y(member.dpa.saturating_add(share)));
+        let (top, bottom) = (at.top, at.top + at.height);
+        let (left, right) = (MAP.1, DEVICES.0);
+        let middle = f64::midpoint(left, right);
+        writeln!(
+            f,
+            r#"<path fill="{}" fill-opacity="0.3" d="M{left} {top:.1} C{middle} {top:.1} {middle} {from:.1} {right} {from:.1} L{right} {to:.1} C{middle} {to:.1} {middle} {bottom:.1} {left} {bottom:.1} Z"/>"#,
+            device.colour
+        )?;
+    }
+    Ok(())
+}
+
+/// The words that a reader needs who has never seen CXL.
+fn legend(f: &mut Formatter<'_>, top: f64) -> fmt::Result {
+    let lines = [
+        "A window is a range of addresses that the platform sends to a host bridge; decoders on the \
+         way (bridge, switch, device) decide which device answers.",
+        "Coloured: every byte leads to one byte of one device, so a guest can reach it as it reaches \
+         RAM. Hatched: no way leads to memory; each access is looked at, one by one.",
+        "Locked: no register on the way can be changed until the machine is reset. Not to scale.",
+    ];
+    for (index, line) in lines.iter().enumerate() {
+        text(f, "s", 24.0, 20.0f64.mul_add(index as f64, top + 16.0), line)?;
+    }
+    Ok(())
+}
