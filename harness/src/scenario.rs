@@ -491,6 +491,8 @@ pub struct Event {
     pub at: u64,
     /// What.
     pub action: Action,
+    /// The machine is to refuse it; a run in which it does not is not as it should be.
+    pub refused: bool,
 }
 
 /// What happens.
@@ -529,4 +531,16 @@ pub enum ResetKind {
     Cxl,
     /// Function level reset of one device.
     Flr,
+}
+
+impl fmt::Display for ResetKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cold => "cold reset",
+            Self::Warm => "warm reset",
+            Self::Hot => "hot reset",
+            Self::Cxl => "CXL Reset",
+            Self::Flr => "function level reset",
+        })
+    }
 }

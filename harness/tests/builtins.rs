@@ -31,6 +31,7 @@ const RESULTS: [(&str, u16, u64, u64); 39] = [
     ("type2-db", 0, 193, 23),
     ("pass-through", 0, 186, 16),
     ("path2", 0, 141, 3),
+    ("hot-plug", 0, 251, 24),
     ("uids-not-buses", 0, 430, 48),
     ("two-way", 0, 426, 44),
     ("two-way-ports", 0, 363, 36),

@@ -168,6 +168,8 @@ pub(super) struct Event {
     pub(super) action: Spanned<ActionName>,
     pub(super) device: Option<Spanned<String>>,
     pub(super) kind: Option<Spanned<ResetKind>>,
+    #[serde(default)]
+    pub(super) refused: bool,
 }
 
 fn yes() -> bool {

@@ -497,7 +497,7 @@ fn events(source: &Source<'_>, names: &Names, given: &[document::Event]) -> Resu
             (ActionName::HotAdd, None) => Action::HotAdd { device: plugged()? },
             (ActionName::HotRemove, None) => Action::HotRemove { device: plugged()? },
         };
-        Ok(Event { at: event.at, action })
+        Ok(Event { at: event.at, action, refused: event.refused })
     };
     let mut events: Vec<Event> = given.iter().map(event).collect::<Result<_>>()?;
     events.sort_by_key(|event| event.at);
