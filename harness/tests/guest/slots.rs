@@ -17,6 +17,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         claim("slot_beyond_its_memory_is_refused_and_others_stay", beyond),
         claim("slots_survive_the_memory_of_their_maker", lifetime),
         claim("thousand_cycles_use_one_slot", cycles),
+        claim("one_change_beside_ten_thousand_ranges_is_one_call", crowd),
     ]
 }
 
@@ -84,4 +85,30 @@ fn cycles() {
     }
     assert_eq!(vm.slots.available(), available);
     assert_eq!(vm.slots.log().len(), 2000);
+}
+
+fn crowd() {
+    const COUNT: u64 = 10_000;
+    let (mut vm, memory) = (vm(), Backing::new(4096 * (COUNT + 1)));
+    let page = |index: u64| Slot {
+        base: GIB + 8192 * index,
+        size: 4096,
+        memory: memory.region().unwrap().clone(),
+        offset: 4096 * index,
+        read_only: false,
+    };
+    let mut slots: Vec<Slot> = (0..COUNT).map(page).collect();
+    assert_eq!(vm.remap(&slots).unwrap() as u64, COUNT);
+    slots.push(page(COUNT));
+    assert_eq!(vm.remap(&slots).unwrap(), 1);
+    let gone = slots.remove(4711);
+    assert_eq!(vm.remap(&slots).unwrap(), 1);
+    assert_eq!(vm.slots.log().last(), Some(&Call::Remove { base: gone.base }));
+    // The same place with other memory behind it: two calls, in that order.
+    slots[17].offset = gone.offset;
+    assert_eq!(vm.remap(&slots).unwrap(), 2);
+    let (base, size) = (slots[17].base, slots[17].size);
+    let log = vm.slots.log();
+    assert_eq!(log[log.len() - 2..], [Call::Remove { base }, Call::Add { base, size }]);
+    assert_eq!(vm.remap(&slots).unwrap(), 0);
 }
