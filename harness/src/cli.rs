@@ -56,10 +56,14 @@ Where to start:
 /// It runs firmware that finds CXL memory, programs and locks the HDM decoders of every path, and
 /// describes the result to the operating system; and it says what came of it.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, max_term_width = 100, after_help = EXAMPLES)]
+#[command(version, propagate_version = true, args_conflicts_with_subcommands = true, max_term_width = 100, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
+
+    /// Draw the memory map of the main scenario into this file as well.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<std::path::PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -82,7 +86,7 @@ impl Cli {
     /// Does what was asked for.
     pub(crate) fn run(self) -> ExitCode {
         match self.command {
-            None => boot::Boot::of_default().run(),
+            None => boot::Boot::of_default(self.svg).run(),
             Some(Command::Boot(boot)) => boot.run(),
             Some(Command::Plan(plan)) => plan.run(),
             Some(Command::Cedt(cedt)) => cedt.run(),

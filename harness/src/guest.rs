@@ -15,10 +15,10 @@ use zerocopy::FromBytes;
 use crate::attack::Judge;
 use crate::backing;
 use crate::dma::Memory;
-use crate::kvm::{Bus, Slot};
-use crate::machine::{Changes, Machine, PlugError};
+use crate::kvm::{Bus, Slot, Slots};
+use crate::machine::{Changes, Machine, PlugError, Target};
 use crate::report::{Left, Refusal, Report};
-use crate::scenario::{Action, Event};
+use crate::scenario::Event;
 use crate::trace::Direction;
 use engine::Engine;
 use mirror::{Limits, Mirror};
@@ -53,9 +53,11 @@ pub struct Happened {
     /// The guest's count by then.
     pub count: u64,
     /// What was to happen.
-    pub action: Action,
+    pub event: Event,
     /// Whether it did; if not, nothing has changed, and the guest goes on either way.
     pub result: Result<(), PlugError>,
+    /// Ranges that the registers let be mirrored afterwards.
+    pub slots: usize,
 }
 
 /// An internal error of KVM that the guest announced.
@@ -65,6 +67,8 @@ pub struct Announced {
     pub resume: u64,
     /// Whether it happened.
     pub happened: bool,
+    /// Ranges that were mirrored then.
+    pub slots: usize,
 }
 
 /// The counters at a place that a payload marked.
@@ -77,6 +81,9 @@ pub struct Mark {
     /// Slots that were mirrored then.
     pub slots: usize,
 }
+
+/// The upper byte of the library's error numbers for the verifier's findings.
+const VERIFY_PHASE: u16 = 0x05;
 
 /// The suberror of an instruction that KVM's emulator does not know (KVM_INTERNAL_ERROR_EMULATION).
 const EMULATION: u32 = 1;
@@ -96,6 +103,8 @@ pub struct Handed {
     pub counts: Counts,
     /// Memory slots as they were then: first address and bytes.
     pub slots: Vec<(u64, u64)>,
+    /// Calls to KVM until then.
+    pub slot_calls: usize,
     /// The report of the machine as it was then: payloads may leave another one behind.
     pub report: Report,
 }
@@ -137,6 +146,24 @@ pub struct Guest<'a> {
     /// The judge of an attack, once there is one.
     pub judge: Option<Judge>,
     on_console: fn(&[u8]),
+}
+
+impl LastAccess {
+    /// The access in words, with the register's name.
+    pub fn words(&self, machine: &Machine) -> String {
+        let Self { direction, address, length } = *self;
+        let target = machine.target(address);
+        let place = target.and_then(Target::place).map(|place| machine.name(place));
+        let specs = target.map(|target| machine.registers(target)).unwrap_or_default();
+        let names: Vec<_> = specs.iter().map(|spec| spec.name).collect();
+        let what = match (target, place) {
+            (Some(Target::Window), _) => "a CXL window".to_owned(),
+            (_, Some(place)) if names.is_empty() => place.to_owned(),
+            (_, Some(place)) => format!("{place}, {}", names.join("; ")),
+            _ => "nothing answers there".to_owned(),
+        };
+        format!("{direction} of {length} bytes at {address:#x} ({what})")
+    }
 }
 
 impl<'a> Guest<'a> {
@@ -185,9 +212,10 @@ impl<'a> Guest<'a> {
     /// Does what is due by the guest's own count.
     fn advance(&mut self, count: u64) {
         while let Some(event) = self.events.as_slice().first().filter(|event| event.at <= count) {
-            let action = event.action;
-            let result = self.machine.act(action);
-            self.happened.push(Happened { count, action, result });
+            let event = *event;
+            let result = self.machine.act(event.action);
+            let slots = Mirror::of(self.machine, &self.limits).slots.len();
+            self.happened.push(Happened { count, event, result, slots });
             self.events.next();
         }
     }
@@ -214,12 +242,21 @@ impl<'a> Guest<'a> {
 
 impl Guest<'_> {
     /// Brings home what the firmware left, while the machine is as it left it.
-    fn hand_over(&mut self, address: u64, length: u64, library: (u64, u64), code: u16) {
+    fn hand_over(
+        &mut self,
+        (address, length): (u64, u64),
+        library: (u64, u64),
+        code: u16,
+        kvm: &Slots,
+    ) {
         let record = copy(&self.ram, address, length);
         let table = handoff::read(&record).ok().and_then(|record| record.cedt);
         let cedt = table.map(|at| copy(&self.ram, at.address, at.size.into())).unwrap_or_default();
         let traffic = self.machine.traffic().clone();
-        let refusal = refusal(&self.console, code);
+        // Whether another's decoders are locked is asked with `--require locked`, and what else the
+        // verifier says the report finds out for itself.
+        let judged = self.foreign && code >> 8 == VERIFY_PHASE;
+        let refusal = if judged { None } else { refusal(&self.console, code) };
         let left = Left {
             handoff: &record,
             cedt: &cedt,
@@ -228,23 +265,78 @@ impl Guest<'_> {
             foreign: self.foreign,
         };
         let mut report = Report::of(self.machine, &left);
-        if !self.foreign && library != (traffic.all.reads, traffic.all.writes) {
+        let counts = self.counts;
+        // The library counts dwords.
+        let delivered = (counts.reads, counts.writes + counts.paired);
+        if !self.foreign && library != delivered {
             let (reads, writes) = library;
             report.facts.fail(format!(
                 "the library counted {reads} reads and {writes} writes, KVM delivered {} and {}",
-                traffic.all.reads, traffic.all.writes
+                delivered.0, delivered.1
             ));
         }
-        let counts = self.counts;
+        self.compare_slots(&mut report, kvm);
         let slots = self.mirror.slots.iter().map(|slot| (slot.base, slot.size)).collect();
-        self.handed = Some(Handed { record, cedt, code, library, counts, slots, report });
+        let slot_calls = kvm.log().len();
+        self.handed =
+            Some(Handed { record, cedt, code, library, counts, slots, slot_calls, report });
+    }
+
+    /// Holds what KVM was told against what the registers ask for, and both against what the
+    /// firmware says that it made: a slot lies in a region, and a region has a slot or a reason.
+    fn compare_slots(&self, report: &mut Report, kvm: &Slots) {
+        let told: Vec<_> = kvm.mapped().map(|slot| (slot.base, slot.size)).collect();
+        let mut asked: Vec<_> = self.mirror.slots.iter().chain(&self.bar_slots).collect();
+        asked.sort_by_key(|slot| slot.base);
+        let asked: Vec<_> = asked.into_iter().map(|slot| (slot.base, slot.size)).collect();
+        if told != asked {
+            let words = format!("KVM maps {told:x?}, the registers ask for {asked:x?}");
+            report.facts.fail(words);
+        }
+        if self.foreign || report.facts.refusal.is_some() {
+            return;
+        }
+        let meets = |hpa: u64, size: u64, base: u64, length: u64| {
+            hpa < base.saturating_add(length) && base < hpa.saturating_add(size)
+        };
+        let mut failures = Vec::new();
+        for slot in &self.mirror.slots {
+            let inside = report.facts.regions.iter().any(|region| {
+                region.hpa <= slot.base
+                    && slot.base + slot.size <= region.hpa.saturating_add(region.size)
+            });
+            if !inside {
+                let at = slot.base;
+                failures.push(format!("the slot at {at:#x} lies in no region that was recorded"));
+            }
+        }
+        for region in &report.facts.regions {
+            let (hpa, size) = (region.hpa, region.size);
+            let mut slots = self.mirror.slots.iter();
+            let slot = slots.any(|slot| meets(hpa, size, slot.base, slot.size));
+            let mut others = self.mirror.unmirrored.iter();
+            let reason = others.any(|(index, _)| {
+                let mapping = self.mirror.mappings.get(*index);
+                mapping.is_some_and(|mapping| meets(hpa, size, mapping.hpa.0, mapping.size))
+            });
+            if !slot && !reason {
+                failures.push(format!("the region at {hpa:#x} has no slot, and no reason for it"));
+            }
+        }
+        failures.into_iter().for_each(|failure| report.facts.fail(failure));
     }
 
     /// The report of a machine as it is now, without a word of whoever programmed it.
     fn report_of_registers(&mut self) -> Report {
         let traffic = self.machine.traffic().clone();
-        let left =
-            Left { handoff: &[], cedt: &[], refusal: None, traffic: &traffic, foreign: true };
+        let refusal = if self.foreign { None } else { refusal(&self.console, 0) };
+        let left = Left {
+            handoff: &[],
+            cedt: &[],
+            refusal: refusal.as_ref(),
+            traffic: &traffic,
+            foreign: self.foreign,
+        };
         Report::of(self.machine, &left)
     }
 
@@ -278,6 +370,11 @@ fn refusal(console: &[u8], code: u16) -> Option<Refusal> {
     let (phase, message) = words.split_once(": ").unwrap_or(("image", words));
     Some(Refusal { phase: phase.to_owned(), code, message: message.to_owned() })
 }
+
+/// Bytes of console output that are kept, the last ones.
+const MOST_CONSOLE: usize = 1 << 20;
+/// Calls that are kept, the first ones: more than any payload of ours makes.
+const MOST_CALLS: usize = 1 << 20;
 
 /// Bytes of guest memory; none if they do not all lie in RAM, or are more than anything we expect.
 fn copy(memory: &GuestMemoryMmap, address: u64, length: u64) -> Vec<u8> {
@@ -330,10 +427,13 @@ impl Bus for Guest<'_> {
 
     fn console(&mut self, bytes: &[u8]) {
         self.console.extend_from_slice(bytes);
+        if self.console.len() > 2 * MOST_CONSOLE {
+            self.console.drain(..self.console.len() - MOST_CONSOLE);
+        }
         (self.on_console)(bytes);
     }
 
-    fn doorbell(&mut self, value: u32) {
+    fn doorbell(&mut self, value: u32, slots: &Slots) {
         let mut bytes = [0; size_of::<Message>()];
         if self.ram.read_slice(&mut bytes, GuestAddress(value.into())).is_err() {
             return;
@@ -343,14 +443,17 @@ impl Bus for Guest<'_> {
             return;
         };
         // An attack announces every bit: the judge keeps count of it.
-        if !matches!(call, Call::Attack(_)) {
+        if !matches!(call, Call::Attack(_)) && self.calls.len() < MOST_CALLS {
             self.calls.push(call);
         }
         self.expecting = false;
         match call {
             Call::ExpectInternalError { resume } => {
-                self.announced.push(Announced { resume, happened: false });
-                self.expecting = true;
+                if self.announced.len() < MOST_CALLS {
+                    let slots = self.mirror.slots.len();
+                    self.announced.push(Announced { resume, happened: false, slots });
+                    self.expecting = true;
+                }
             }
             Call::Count { value } => self.advance(value),
             Call::Forget { a, b, length } => {
@@ -364,12 +467,13 @@ impl Bus for Guest<'_> {
             }
             Call::Pair { .. } => {}
             Call::HandOff { address, length, reads, writes, code } => {
-                let accesses = (reads, writes);
-                self.hand_over(address, length, accesses, code as u16);
+                self.hand_over((address, length), (reads, writes), code as u16, slots);
             }
             Call::Mark { id } => {
                 let (counts, slots) = (self.counts, self.mirror.slots.len());
-                self.marks.push(Mark { id, counts, slots });
+                if self.marks.len() < MOST_CALLS {
+                    self.marks.push(Mark { id, counts, slots });
+                }
             }
             Call::Check { .. } => {}
         }

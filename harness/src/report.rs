@@ -7,10 +7,12 @@
 
 mod cedt;
 mod decoders;
+mod guest;
 mod opinion;
 mod peer;
 mod picture;
 mod plan;
+mod svg;
 mod text;
 mod topology;
 
@@ -19,14 +21,11 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use cxl_firmware::acpi::PlatformError;
-use cxl_firmware::doorbell::{Call, Figure};
 use cxl_firmware::mmio::{Clock, Mmio};
 
 use crate::attack;
-use crate::bench;
 use crate::dump::facts::hex;
 use crate::fabric::Fabric;
-use crate::guest::boot::{GuestRun, Verdict as Outcome};
 use crate::kvm::End;
 use crate::layout::AddressMap;
 use crate::machine::Machine;
@@ -37,8 +36,12 @@ use crate::trace::{self, Count};
 
 pub use cedt::Cedt;
 pub use decoders::Decoder;
+pub use guest::{
+    Checks, Cost, EventLine, GuestMeasured, InternalError, NoSlot, SlotRange, TransferLine,
+};
 pub use peer::{Field, LockAttack, Peer, Verifier};
 pub use plan::PlanReport;
+pub use svg::Svg;
 pub use topology::{Component, Kind, Policy, Window};
 
 /// How a run ended.
@@ -239,6 +242,9 @@ pub struct Facts {
     pub scenario: String,
     /// What it is about.
     pub description: String,
+    /// Somebody else's image programmed the machine.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub foreign: bool,
     /// Why the firmware stopped.
     pub refusal: Option<Refusal>,
     /// What the checks of the harness hold against a run that the firmware was content with.
@@ -287,51 +293,11 @@ pub struct Measured {
 impl Measured {
     /// Whether Ctrl-C ended the run.
     pub fn interrupted(&self) -> bool {
-        self.guest.as_ref().is_some_and(|guest| guest.end == End::Interrupted)
+        let ended = |guest: &GuestMeasured| {
+            guest.end == End::Interrupted || guest.then == Some(End::Interrupted)
+        };
+        self.guest.as_ref().is_some_and(ended)
     }
-}
-
-/// What a run in a KVM guest took.
-#[derive(Clone, Debug, Serialize)]
-pub struct GuestMeasured {
-    /// From nothing to the first instruction, in microseconds.
-    #[serde(rename = "setup_us", serialize_with = "microseconds")]
-    pub setup: Duration,
-    /// Exits until the hand-off.
-    pub exits: u64,
-    /// Memory slots at the hand-off.
-    pub slots: Vec<SlotRange>,
-    /// Direct ranges without a slot, and why.
-    pub unmirrored: Vec<String>,
-    /// What an access to CXL memory costs.
-    pub cost: Option<Cost>,
-    /// How the guest ended.
-    #[serde(serialize_with = "end")]
-    pub end: End,
-}
-
-/// A memory slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct SlotRange {
-    /// First address.
-    #[serde(serialize_with = "address")]
-    pub hpa: u64,
-    /// Bytes.
-    #[serde(serialize_with = "address")]
-    pub size: u64,
-}
-
-/// What an access costs in the guest, in nanoseconds; medians of a few pairs.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Cost {
-    /// Where no decoder leads, as everywhere before a commit.
-    pub trapped: f64,
-    /// A cache line of a committed range.
-    pub mirrored: f64,
-    /// A cache line of plain guest RAM.
-    pub ram: f64,
-    /// Committed range over plain RAM, pair by pair.
-    pub ratio: f64,
 }
 
 /// A run's output.
@@ -418,6 +384,7 @@ impl Report {
             },
             scenario: scenario.name.clone(),
             description: scenario.description.clone(),
+            foreign: left.foreign,
             refusal: left.refusal.cloned(),
             failures,
             policy: Policy::of(&scenario.policy),
@@ -435,54 +402,6 @@ impl Report {
             peer: None,
         };
         Self { facts, measured: None }
-    }
-
-    /// The report of a guest run; `None` if the guest handed nothing over.
-    pub fn of_guest(run: GuestRun) -> Option<Self> {
-        let measured = Measured {
-            run: run.run,
-            guest: Some(GuestMeasured {
-                setup: run.setup,
-                exits: run.at_handoff.map_or(0, |counts| counts.reads + counts.writes),
-                slots: run
-                    .slots_at_handoff
-                    .iter()
-                    .map(|&(hpa, size)| SlotRange { hpa, size })
-                    .collect(),
-                unmirrored: run.mirror.unmirrored.iter().map(|(_, why)| why.to_string()).collect(),
-                cost: Cost::of(&run.calls),
-                end: run.end.clone(),
-            }),
-        };
-        let verdict = run.verdict();
-        let mut report = run.report?;
-        let refused = report.facts.result == Verdict::Refused;
-        match (verdict, &run.end) {
-            (Outcome::Good, _) => {}
-            (Outcome::Refused, _) if refused => {}
-            (Outcome::Refused, _) => {
-                let text = String::from_utf8_lossy(&run.console);
-                let last = text.lines().last().unwrap_or("no check says which").to_owned();
-                report.facts.fail(format!("a payload's check failed: {last}"));
-            }
-            (Outcome::Panicked, _) => {
-                let text = String::from_utf8_lossy(&run.console);
-                let last = text.lines().last().unwrap_or("it does not say where").to_owned();
-                report.facts.fail(format!("the image panicked: {last}"));
-            }
-            (Outcome::Contradicted, _) => {
-                report.facts.fail("the image says that all is well, its checks do not".to_owned());
-            }
-            (Outcome::NoStatus, End::Failed(failure)) => report.facts.fail(failure.to_string()),
-            (Outcome::NoStatus, end) => {
-                report.facts.fail(format!("the guest ended otherwise than it should: {end:?}"));
-            }
-        }
-        if let Some(attack) = run.attack {
-            report.facts.set_attack(attack);
-        }
-        report.measured = Some(measured);
-        Some(report)
     }
 
     /// The report of a direct run.
@@ -544,30 +463,6 @@ impl Member {
     }
 }
 
-impl Cost {
-    /// The medians of what the `cost` or `bench` payload measured.
-    fn of(calls: &[Call]) -> Option<Self> {
-        let pairs = |wanted| {
-            calls.iter().filter_map(move |call| match *call {
-                Call::Pair { figure, a, b } if figure == wanted => Some((a as f64, b as f64)),
-                _ => None,
-            })
-        };
-        let ticks = bench::ticks_per_nanosecond();
-        let lines = f64::from(16u32 << 20) / 64.0;
-        let mirrored = bench::median(pairs(Figure::Sweep).map(|(a, _)| a).collect());
-        let ram = bench::median(pairs(Figure::Sweep).map(|(_, b)| b).collect());
-        let ratio = bench::median(pairs(Figure::Sweep).map(|(a, b)| a / b).collect());
-        let trapped = bench::median(pairs(Figure::Trapped).map(|(a, _)| a).collect());
-        (ratio > 0.0).then(|| Self {
-            trapped: trapped / ticks / 64.0,
-            mirrored: mirrored / ticks / lines,
-            ram: ram / ticks / lines,
-            ratio,
-        })
-    }
-}
-
 impl Traffic {
     fn of(scenario: &Scenario, traffic: &trace::Traffic) -> Self {
         let decoders = traffic.decoders.iter().map(|(&(place, index), count)| {
@@ -595,10 +490,6 @@ fn address<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error>
 
 fn code<S: Serializer>(value: &u16, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&format!("{value:#06x}"))
-}
-
-fn end<S: Serializer>(value: &End, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&format!("{value:?}"))
 }
 
 fn microseconds<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

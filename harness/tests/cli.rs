@@ -323,6 +323,37 @@ fn the_trace_counts_what_the_report_counts() {
 }
 
 #[test]
+fn svg_draws_every_device_and_every_boundary_of_the_map() {
+    let directory = Directory::new();
+    for name in ["default", "four-way", "no-window", "dpa-skip", "xor-four-way"] {
+        let file = directory.path("map.svg").into_os_string().into_string().unwrap();
+        let (text, _, _) = ran(&["boot", "--direct", name, "--svg", &file]);
+        let svg = fs::read_to_string(&file).unwrap();
+        assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"), "{name}");
+        assert_eq!(svg.matches('<').count(), svg.matches('>').count(), "{name}");
+        let report =
+            json(&["boot", "--direct", name, "--json"], i32::from(!text.contains(": ok\n")));
+        for component in report["topology"].as_array().unwrap() {
+            if component["volatile"].is_string() {
+                let device = component["component"].as_str().unwrap();
+                assert!(svg.contains(&format!(">{device}: ")), "{name}: {device}");
+            }
+        }
+        for mapping in report["mappings"].as_array().unwrap() {
+            let hpa = u64::from_str_radix(&mapping["hpa"].as_str().unwrap()[2..], 16).unwrap();
+            assert!(svg.contains(&format!(">{hpa:#014x}<")), "{name}: {hpa:#x}");
+            // From each range a band to each of its members.
+            let members = mapping["members"].as_array().unwrap().len();
+            assert!(svg.matches("<path ").count() >= members, "{name}");
+        }
+    }
+    let missing = directory.path("no/such/directory.svg").into_os_string().into_string().unwrap();
+    let (output, complaint, code) = ran(&["boot", "--direct", "--svg", &missing]);
+    assert_eq!((output.as_str(), code), ("", 2));
+    assert!(complaint.contains(&missing), "{complaint}");
+}
+
+#[test]
 fn a_pipe_gets_no_colour() {
     for arguments in [&["boot", "--direct"][..], &["plan"], &["boot", "no-window"]] {
         let (output, complaints, _) = ran(arguments);

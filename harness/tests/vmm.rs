@@ -536,7 +536,9 @@ fn a_loop_ends_by_the_time_limit() {
     let timeout = Duration::from_millis(300);
     let program = Program::default().bytes(&[0xEB, 0xFE]);
     let run = foreign(&mut machine, program, Options { timeout, ..Options::default() });
-    assert_eq!(run.end, End::TimedOut { rip: CODE.into() });
+    let End::TimedOut { rip, instruction } = &run.end else { panic!("{:?}", run.end) };
+    assert_eq!(*rip, u64::from(CODE));
+    assert!(instruction.starts_with(&[0xEB, 0xFE]), "{instruction:x?}");
 }
 
 fn an_instruction_that_the_emulator_does_not_know_is_called_by_its_family() {

@@ -11,7 +11,7 @@ use cxl_harness::fabric::Fabric;
 use cxl_harness::guest::boot::{GuestError, LockBy, Options, boot};
 use cxl_harness::machine::Machine;
 use cxl_harness::mapping::{Path, Reason};
-use cxl_harness::report::{Measured, Report, Verdict};
+use cxl_harness::report::{Measured, Report, Svg, Verdict};
 use cxl_harness::run;
 use cxl_harness::scenario::{Action, Scenario};
 use cxl_harness::store::{SetRecord, Store};
@@ -44,13 +44,16 @@ JSON:
   walks      with --trace: before (the register access that came next), direction, hpa, length,
              paths (the keys of `cxl-harness explain --json`, and bytes), of each access to a window
              that was decoded by itself
-  measured   what varies from run to run
+  attack     after the payload attack: tried, held, allowed, changed, integrity, availability, ...
+  measured   what varies from run to run: run_us; guest with setup_us, exits, slots, unmirrored, cost,
+             end, then, last_access, checks, internal_errors, events, transfers, slot_calls, console
   Addresses, sizes and codes are strings like \"0x1f\"; what does not apply is null.
 
 Exit code:
   0  the firmware did what was asked, and every check agrees
-  1  the firmware refused, or a check failed
-  2  bad usage or scenario file
+  1  the firmware refused, a check failed, or the guest did not end as it should
+  2  bad usage, scenario file or image
+  130  Ctrl-C; the report says how far it came
 
 Examples:
   cxl-harness boot
@@ -60,6 +63,8 @@ Examples:
   cxl-harness boot --lock-by vmm --payload touch
   cxl-harness boot four-way --mirror off --payload touch --trace
   cxl-harness boot persistent-interleave --media /var/tmp/cxl --payload touch
+  cxl-harness boot hot-plug --payload count
+  cxl-harness boot four-bridges --svg map.svg
   cxl-harness boot machine.toml --json | jq '.decoders[] | select(.locked | not)'";
 
 /// Run the firmware on a scenario's machine and report what it left.
@@ -77,7 +82,12 @@ pub(super) struct Boot {
     #[arg(long)]
     json: bool,
 
-    /// What the image runs once the firmware is done, several with commas: touch, attack, cost, ...
+    /// What the image runs once the firmware is done, several with commas.
+    ///
+    /// none; touch (both ends of each region); attack (the locks); exec (jump into the window);
+    /// sse, xsavec (what fails unmirrored, works mirrored, fails again); dma; recreate (1,000 times
+    /// elsewhere); count (to 5,000, for events); program (the guest programs, path 2); half, bars,
+    /// widths; cost, bench.
     #[arg(long, value_name = "NAMES", default_value = "none", conflicts_with = "direct")]
     payload: String,
 
@@ -126,6 +136,10 @@ pub(super) struct Boot {
     /// way of every access to a window that is decoded by itself.
     #[arg(long)]
     trace: bool,
+
+    /// Draw the memory map into this file as well.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
 
     /// Print no report: the exit code says how it went.
     #[arg(long, short, conflicts_with_all = ["json", "trace"])]
@@ -215,7 +229,7 @@ struct Traceline {
 
 impl Boot {
     /// What a bare `cxl-harness` does: the main scenario, its cost, and an attack on its locks.
-    pub(super) fn of_default() -> Self {
+    pub(super) fn of_default(svg: Option<PathBuf>) -> Self {
         Self {
             source: Source::built_in("default"),
             direct: false,
@@ -231,6 +245,7 @@ impl Boot {
             mirror: Switch::On,
             media: None,
             trace: false,
+            svg,
             quiet: false,
         }
     }
@@ -272,6 +287,11 @@ impl Boot {
             _ if interrupted => ExitCode::from(super::EXIT_INTERRUPTED),
             result => super::exit(result == Verdict::Ok),
         };
+        if let Some(file) = &self.svg
+            && let Err(error) = std::fs::write(file, Svg(&report.facts).to_string())
+        {
+            return super::fail(&format!("{}: {error}", file.display()));
+        }
         if self.quiet {
             return code;
         }
@@ -335,8 +355,7 @@ impl Boot {
             }
             (error, _) => Stop::Refused(error.to_string()),
         })?;
-        let nothing = || Stop::Refused("the image handed nothing over".to_owned());
-        Report::of_guest(run).ok_or_else(nothing)
+        Ok(Report::of_guest(machine, run))
     }
 
     fn output(

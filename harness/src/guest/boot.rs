@@ -21,7 +21,7 @@ use crate::layout::AddressMap;
 use crate::machine::Machine;
 use crate::report::Report;
 use crate::run::{self, Done, Inexpressible, Refusal, TABLES_BASE, Wanted, roots};
-use crate::scenario::Scenario;
+use crate::scenario::{Event, Scenario};
 use crate::trace::Traffic;
 
 /// The image that comes with the harness.
@@ -58,6 +58,9 @@ pub struct Options<'a> {
     pub timeout: Duration,
     /// Whether committed memory is mirrored into slots.
     pub mirror: bool,
+    /// The most bits that a guest's address may have, besides what scenario and host allow: many
+    /// desktops stop at 39.
+    pub address_bits: u8,
     /// Bytes that may be mirrored; `None` is what the host has free.
     pub budget: Option<u64>,
     /// Set by Ctrl-C.
@@ -77,6 +80,7 @@ impl Default for Options<'_> {
             then: None,
             timeout: Duration::from_secs(30),
             mirror: true,
+            address_bits: u8::MAX,
             budget: None,
             interrupted: Arc::default(),
             on_console: |_| {},
@@ -122,6 +126,8 @@ pub struct GuestRun {
     pub host: Option<HostRun>,
     /// Events of the scenario that were due, in order.
     pub happened: Vec<Happened>,
+    /// Those that were not: the guest did not count so far.
+    pub pending: Vec<Event>,
     /// Transfers of the DMA engine that have ended, in order.
     pub transfers: Vec<Ended>,
     /// The last access that exited.
@@ -138,8 +144,10 @@ pub struct GuestRun {
     pub at_handoff: Option<Counts>,
     /// Memory slots at the hand-off: first address and bytes.
     pub slots_at_handoff: Vec<(u64, u64)>,
-    /// The report of the machine as it was at the hand-off; `None` if there was none.
-    pub report: Option<Report>,
+    /// The report of the machine as it was at the hand-off, or in the end where there was none.
+    pub report: Report,
+    /// Whether the first image was somebody else's.
+    pub foreign: bool,
     /// Exits.
     pub counts: Counts,
     /// Everything the guest printed.
@@ -156,6 +164,8 @@ pub struct GuestRun {
     pub mirror: Mirror,
     /// Every change of slots.
     pub slot_log: Vec<SlotCall>,
+    /// How many of these came before the hand-off.
+    pub slot_calls_at_handoff: usize,
     /// From the creation of the virtual machine to the first instruction.
     pub setup: Duration,
     /// From the first instruction to the end.
@@ -209,7 +219,8 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     let scenario = machine.scenario().clone();
     let tables = Tables::new(&scenario, machine.map(), TABLES_BASE);
     let ram: Vec<_> = machine.map().ram.iter().map(|span| (span.base().0, span.size())).collect();
-    let mut vm = Vm::new(&ram, scenario.platform.physical_bits).map_err(GuestError::Vm)?;
+    let bits = scenario.platform.physical_bits.min(options.address_bits);
+    let mut vm = Vm::new(&ram, bits).map_err(GuestError::Vm)?;
     let line =
         match (&options.command_line, command_line(&scenario, machine.map(), options.payload)) {
             (Some(line), _) => line.clone(),
@@ -266,18 +277,20 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     let code = handed.as_ref().map(|handed| handed.code);
     let library = handed.as_ref().map(|handed| handed.library);
     let at_handoff = handed.as_ref().map(|handed| handed.counts);
+    let slot_calls_at_handoff = handed.as_ref().map_or(0, |handed| handed.slot_calls);
     let (handoff, cedt, slots_at_handoff, report) = match handed {
-        Some(Handed { record, cedt, slots, report, .. }) => (record, cedt, slots, Some(report)),
-        None => (Vec::new(), Vec::new(), Vec::new(), None),
+        Some(Handed { record, cedt, slots, report, .. }) => (record, cedt, slots, report),
+        // Where nothing was handed over the registers speak.
+        None => (Vec::new(), Vec::new(), Vec::new(), guest.report_of_registers()),
     };
-    // Somebody else's firmware hands nothing over: the registers speak for it.
-    let report = report.or_else(|| guest.foreign.then(|| guest.report_of_registers()));
     let home = GuestRun {
         attack: judge.map(|judge| judge.finish(guest.machine)),
         end,
         then,
         host,
+        foreign: guest.foreign,
         happened: guest.happened,
+        pending: guest.events.collect(),
         transfers: guest.engine.map(|engine| engine.ended).unwrap_or_default(),
         last_access: guest.last_access,
         code,
@@ -294,6 +307,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         marks: guest.marks,
         mirror: guest.mirror,
         slot_log: vm.slots.log().to_vec(),
+        slot_calls_at_handoff,
         setup,
         run,
     };
@@ -301,9 +315,11 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
 }
 
 impl GuestRun {
-    /// What the run came to, if it was our image's.
+    /// What the run came to, if it was our image's that ran last.
     pub fn verdict(&self) -> Verdict {
-        let End::Exit(code) = self.end else { return Verdict::NoStatus };
+        let End::Exit(code) = *self.then.as_ref().unwrap_or(&self.end) else {
+            return Verdict::NoStatus;
+        };
         let failed = |call: &Call| matches!(call, Call::Check { passed: false, .. });
         match Status::decode(code) {
             Some(Status::Success) if self.calls.iter().any(failed) => Verdict::Contradicted,

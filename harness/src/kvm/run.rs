@@ -13,7 +13,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::boot::FAULT_PORT;
 use super::instruction;
-use super::{Slot, SlotError, Vm};
+use super::{Slot, SlotError, Slots, Vm};
 
 /// What answers a guest's accesses.
 pub trait Bus {
@@ -25,8 +25,8 @@ pub trait Bus {
     fn slots(&mut self) -> Option<Vec<Slot>>;
     /// Bytes for the console.
     fn console(&mut self, bytes: &[u8]);
-    /// The guest rang the doorbell with this value.
-    fn doorbell(&mut self, value: u32);
+    /// The guest rang the doorbell with this value, while KVM had these slots besides RAM's.
+    fn doorbell(&mut self, value: u32, slots: &Slots);
     /// KVM could not go on. Where the guest does, if that was meant to happen; else `None`, and the
     /// run ends.
     fn internal_error(&mut self, suberror: u32) -> Option<u64>;
@@ -43,6 +43,9 @@ pub struct Limits {
     pub interrupted: Arc<AtomicBool>,
 }
 
+/// A century: beyond any time limit that is meant.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
@@ -58,9 +61,39 @@ pub enum End {
     TimedOut {
         /// Where the guest was.
         rip: u64,
+        /// The bytes there, as far as they can be read.
+        instruction: Vec<u8>,
     },
     /// Ctrl-C.
     Interrupted,
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exit(status) => write!(f, "it wrote {status:#04x} to the exit port"),
+            Self::Port(port) => write!(f, "it wrote to port {port:#x}"),
+            Self::Halt => f.write_str("it halted"),
+            Self::Failed(failure) => failure.fmt(f),
+            Self::TimedOut { rip, instruction } => {
+                write!(f, "its time was up at rip {rip:#x}, {}", Instruction(instruction))
+            }
+            Self::Interrupted => f.write_str("Ctrl-C"),
+        }
+    }
+}
+
+/// The bytes of an instruction in words.
+struct Instruction<'a>(&'a [u8]);
+
+impl std::fmt::Display for Instruction<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("where no instruction can be read");
+        }
+        f.write_str("instruction")?;
+        self.0.iter().try_for_each(|byte| write!(f, " {byte:02x}"))
+    }
 }
 
 /// Why a guest cannot go on.
@@ -156,10 +189,8 @@ impl std::fmt::Display for Failure {
             Reason::Unknown { exit } => write!(f, "unknown exit {exit}")?,
             Reason::Slot(error) | Reason::Run(error) => f.write_str(error)?,
         }
-        write!(f, ", rip {:#x}, ring {}, instruction", self.rip, self.ring)?;
-        for byte in &self.instruction {
-            write!(f, " {byte:02x}")?;
-        }
+        let instruction = Instruction(&self.instruction);
+        write!(f, ", rip {:#x}, ring {}, {instruction}", self.rip, self.ring)?;
         self.hint.map_or(Ok(()), |hint| write!(f, "; {hint}"))
     }
 }
@@ -182,7 +213,9 @@ enum Next {
 impl Vm {
     /// Runs the guest until something ends it.
     pub fn run(&mut self, bus: &mut impl Bus, limits: &Limits) -> End {
-        let deadline = Instant::now() + limits.timeout;
+        // A limit that no clock can express is none that anybody waits for.
+        let start = Instant::now();
+        let deadline = start.checked_add(limits.timeout).unwrap_or(start + LONGEST);
         let kicker = Kicker::new(deadline, Arc::clone(&limits.interrupted));
         loop {
             let next = match self.vcpu.run() {
@@ -199,7 +232,7 @@ impl Vm {
                     }
                 }
                 Next::Doorbell(value) => {
-                    bus.doorbell(value);
+                    bus.doorbell(value, &self.slots);
                     if let Err(error) = self.follow(bus) {
                         return self.fail(Reason::Slot(error.to_string()));
                     }
@@ -225,7 +258,8 @@ impl Vm {
                 return End::Interrupted;
             }
             if Instant::now() >= deadline {
-                return End::TimedOut { rip: self.vcpu.get_regs().map_or(0, |regs| regs.rip) };
+                let rip = self.vcpu.get_regs().map_or(0, |regs| regs.rip);
+                return End::TimedOut { rip, instruction: self.instruction_at(rip) };
             }
         }
     }
@@ -257,15 +291,23 @@ impl Vm {
         self.failure_at(reason, rip, ring)
     }
 
-    fn failure_at(&self, reason: Reason, rip: u64, ring: u8) -> End {
+    /// The bytes at an instruction pointer; none if they do not lie in RAM.
+    fn instruction_at(&self, rip: u64) -> Vec<u8> {
         let mut instruction = vec![0; 15];
         let physical = self.vcpu.translate_gva(rip).ok();
         let address = physical.filter(|t| t.valid != 0).map_or(rip, |t| t.physical_address);
         let read = self.ram.read(&mut instruction, GuestAddress(address)).unwrap_or(0);
         instruction.truncate(read);
+        instruction
+    }
+
+    fn failure_at(&self, reason: Reason, rip: u64, ring: u8) -> End {
+        let instruction = self.instruction_at(rip);
         let long = self.vcpu.get_sregs().is_ok_and(|sregs| sregs.cs.l != 0);
         let emulated = matches!(reason, Reason::InternalError { suberror: 1 })
             && ring == 0
+            // A jump to where nothing is fails in the same way everywhere.
+            && !instruction.is_empty()
             && !hardware_virtualization();
         let hint = emulated.then(|| Hint::EmulatedRing0(instruction::family(&instruction, long)));
         End::Failed(Failure { reason, rip, instruction, ring, hint })

@@ -10,6 +10,7 @@ use cxl_firmware::discover::discover;
 use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_firmware::plan::{Note, plan};
 use cxl_firmware::platform::Platform;
+use cxl_firmware::policy::{PathPolicy, Policy};
 use cxl_firmware::tables;
 use cxl_firmware::topology::{NodeId, Tree};
 use cxl_firmware::verify::{self, verify_plan};
@@ -53,12 +54,18 @@ fn verify(
     left: &Left<'_>,
     failures: &mut Vec<String>,
 ) -> Result<Opinion, String> {
-    let wanted = Wanted::on(seen.scenario, seen.map).map_err(|error| error.to_string())?;
+    let wanted = Wanted::on(seen.scenario, seen.map).map_err(|error| error.to_string());
     let tables = seen.platform.as_ref().map_err(PlatformError::to_string)?;
     let occupied = run::occupied(seen.map);
     // A look assigns nothing.
     let platform = Platform { resources: &[], occupied: &occupied, ..tables.platform() };
-    let policy = wanted.policy();
+    let policy = match (&wanted, left.foreign) {
+        // Nobody asked somebody else's firmware for locks: whether there are any is a question of
+        // its own (`--require locked`). What the paths lead to is judged all the same.
+        (_, true) => Policy { path: PathPolicy::Unlocked, config_lock: false, ..Policy::default() },
+        (Ok(wanted), false) => wanted.policy(),
+        (Err(error), false) => return Err(error.clone()),
+    };
     let mut room = Box::new(Room::new());
     let Workspace { topology, plan: planned, committed, findings } = &mut *room;
     discover(hw, clock, &platform, topology).map_err(|error| error.to_string())?;

@@ -67,26 +67,7 @@ impl Display for Measured {
         writeln!(f, "\nmeasured in this run")?;
         let Some(guest) = &self.guest else { return fact(f, "firmware", ms(self.run)) };
         fact(f, "guest", format_args!("{} to set up, {} to run", ms(guest.setup), ms(self.run)))?;
-        fact(f, "exits", format_args!("{} until the hand-off", guest.exits))?;
-        for slot in &guest.slots {
-            let (hpa, size) = (slot.hpa, Size(slot.size));
-            fact(f, "slot", format_args!("{hpa:#018x}  {size} of guest memory, at RAM speed"))?;
-        }
-        for why in &guest.unmirrored {
-            fact(f, "no slot", why)?;
-        }
-        if let Some(cost) = guest.cost {
-            let (trapped, times) = (cost.trapped, cost.trapped / cost.mirrored);
-            let before = format!("{trapped:.0} ns an access before a commit: each one traps");
-            fact(f, "cost", before)?;
-            let (mirrored, ratio) = (cost.mirrored, cost.ratio);
-            let after = format!(
-                "{mirrored:.2} ns a cache line after it, {times:.0} times less; {ratio:.2} of \
-                 plain guest RAM"
-            );
-            fact(f, "", after)?;
-        }
-        Ok(())
+        guest.fmt(f)
     }
 }
 
@@ -101,7 +82,12 @@ impl Display for Facts {
         if !self.description.is_empty() {
             fact(f, "about", &self.description)?;
         }
-        for (index, words) in self.policy.words.iter().enumerate() {
+        if self.foreign {
+            fact(f, "firmware", "somebody else's image; below is what it left in the registers")?;
+        }
+        // The scenario's policy is what our firmware was asked for.
+        let words = if self.foreign { &[][..] } else { &self.policy.words[..] };
+        for (index, words) in words.iter().enumerate() {
             fact(f, if index == 0 { "policy" } else { "" }, words)?;
         }
         self.verdict(f)?;
@@ -177,11 +163,17 @@ impl Facts {
         if self.result != Verdict::Ok {
             return Ok(());
         }
-        if self.regions.is_empty() {
+        // Somebody else's firmware leaves no record of regions: the registers speak for it.
+        let direct = self.mappings.iter().filter(|mapping| mapping.how == "direct");
+        let sizes: Vec<u64> = match self.foreign {
+            true => direct.map(|mapping| mapping.size).collect(),
+            false => self.regions.iter().map(|region| region.size).collect(),
+        };
+        if sizes.is_empty() {
             fact(f, "memory", "none was mapped")?;
         } else {
-            let bytes = Size(self.regions.iter().map(|region| region.size).sum());
-            let regions = count(self.regions.len(), "region");
+            let bytes = Size(sizes.iter().sum());
+            let regions = count(sizes.len(), "region");
             let how = "every byte leads to one byte of one device";
             fact(f, "memory", format_args!("{bytes} in {regions}; {how}"))?;
             let control = |decoder: &&Decoder| decoder.text.image.control();
@@ -190,7 +182,11 @@ impl Facts {
             let committed = count(committed.count(), "committed decoder");
             fact(f, "locks", format_args!("{locked} of {committed} locked"))?;
         }
-        fact(f, "checks", "registers, hand-off record, table and verifier agree")
+        let checks = match self.foreign {
+            true => "the verifier finds no path that is broken",
+            false => "registers, hand-off record, table and verifier agree",
+        };
+        fact(f, "checks", checks)
     }
 
     fn decoders(&self, f: &mut Formatter<'_>) -> fmt::Result {

@@ -62,7 +62,9 @@ fn time_limit() {
     let timeout = Duration::from_millis(100);
     let options = Options { image: Some(&image), timeout, ..options() };
     let ran = run(&builtin("one-device"), &options);
-    assert_eq!(ran.run.end, End::TimedOut { rip: BASE.into() });
+    let End::TimedOut { rip, instruction } = &ran.run.end else { panic!("{:?}", ran.run.end) };
+    assert_eq!(*rip, u64::from(BASE));
+    assert!(instruction.starts_with(LOOP), "{instruction:x?}");
     assert_eq!(ran.run.verdict(), Verdict::NoStatus);
 }
 

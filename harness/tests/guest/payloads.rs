@@ -4,6 +4,7 @@ use cxl_firmware::doorbell::Call;
 use cxl_harness::guest::boot::{Options, Verdict};
 use cxl_harness::guest::mirror::Unmirrored;
 use cxl_harness::kvm::{Call as Slot, End, Reason};
+use cxl_harness::report::{self, Report};
 use cxl_harness::scenario::{Place, Scenario};
 use libtest_mimic::Trial;
 
@@ -22,6 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         .collect();
     trials.extend([
         claim("four_bridges_have_their_memory_at_fixed_addresses", four_bridges),
+        claim("what_the_guest_cannot_address_gets_no_slot_and_that_reason", narrow),
         claim("covered_half_of_a_window_causes_no_exit", half),
         claim("range_over_budget_is_decoded_access_by_access", half_by_budget),
         claim("without_mirror_every_access_exits", half_unmirrored),
@@ -116,6 +118,24 @@ fn four_bridges() {
     }
     // A store and a load behind each of the four, and nothing else.
     assert_eq!(ran.run.counts.window, 8);
+}
+
+/// A host whose guests have 39 bits of address, as many desktops.
+fn narrow() {
+    let options = Options { address_bits: 39, ..options() };
+    let ran = run(&builtin("four-bridges"), &options).good();
+    assert_eq!(ran.memory_log(), []);
+    let reasons: Vec<_> = ran.run.mirror.unmirrored.iter().map(|(_, why)| *why).collect();
+    assert_eq!(reasons, [Unmirrored::AddressWidth; 4]);
+    // All of it is programmed and locked, and the report says why it is of no use to this guest.
+    let report = Report::of_guest(&ran.machine, ran.run);
+    assert_eq!(report.facts.result, report::Verdict::Ok, "{:?}", report.facts.failures);
+    let text = report.to_string();
+    let line = "0x0000080000000000  256 MiB, trapped: the guest cannot address it";
+    assert!(text.contains(line), "{text}");
+    // What lies within is as anywhere.
+    let ran = run(&builtin("default"), &Options { payload: "touch", ..options }).good();
+    assert_eq!(ran.run.mirror.slots.len(), 5);
 }
 
 /// Stores and loads of a sweep of the payload `half`.

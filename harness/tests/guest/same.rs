@@ -5,6 +5,7 @@ use cxl_firmware::handoff;
 use cxl_harness::guest::boot::{GuestError, Verdict, boot};
 use cxl_harness::machine::Machine;
 use cxl_harness::mapping::mappings;
+use cxl_harness::report::{Facts, Report};
 use cxl_harness::run::{self, Refusal};
 use cxl_harness::scenario::{Place, Scenario, builtins};
 use cxl_regs::Component;
@@ -19,6 +20,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         let timed = name == "commit-never";
         claim(format!("guest_and_direct_run_agree_on_{name}"), move || same(&builtin(name), timed))
     });
+    let attacked = ["one-device", "type2", "two-partitions", "switch"].map(|name| {
+        claim(format!("guest_and_direct_attack_agree_on_{name}"), move || attacked(name))
+    });
     let requests = claim("guest_and_direct_run_agree_on_explicit_requests", || {
         let scenario = Scenario::parse(REQUESTS, "requests").unwrap();
         same(&scenario, false);
@@ -27,7 +31,25 @@ pub(crate) fn trials() -> Vec<Trial> {
         let places: Vec<_> = slots.map(|slot| (slot.base, slot.size)).collect();
         assert_eq!(places, [(0x1_2000_0000, 0x1000_0000), (0x2_3000_0000, 0x2000_0000)]);
     });
-    builtins.chain([requests]).collect()
+    builtins.chain(attacked).chain([requests]).collect()
+}
+
+/// The facts of both runs are one text: only what is measured differs.
+fn attacked(name: &str) {
+    let scenario = builtin(name);
+    let mut machine = Machine::new(&scenario);
+    let done = run::direct(&mut machine);
+    let mut direct = Report::of_direct(&mut machine, &done);
+    direct.facts.set_attack(cxl_harness::attack::direct(&mut machine, &done));
+    let guest = payload(&scenario, "attack").good();
+    let guest = Report::of_guest(&guest.machine, guest.run);
+    assert!(guest.facts.attack.as_ref().is_some_and(|attack| attack.tried > 1000));
+    assert_eq!(guest.facts.to_string(), direct.facts.to_string());
+    assert_eq!(json(&guest.facts), json(&direct.facts));
+}
+
+fn json(facts: &Facts) -> serde_json::Value {
+    serde_json::to_value(facts).unwrap()
 }
 
 /// Regions in windows by name and by base, at offsets, below a switch, smaller than they could be.
@@ -114,6 +136,12 @@ fn same(scenario: &Scenario, timed: bool) {
         assert!(record.regions().eq(other.regions()));
         let committed: usize = machine.places().into_iter().map(|at| committed(&machine, at)).sum();
         assert_eq!(record.decoders().count(), committed, "all of them");
+    }
+    if !timed {
+        let direct = Report::of_direct(&mut machine, &direct);
+        let guest = Report::of_guest(&guest.machine, guest.run);
+        assert_eq!(guest.facts.to_string(), direct.facts.to_string());
+        assert_eq!(json(&guest.facts), json(&direct.facts));
     }
 }
 

@@ -1,0 +1,387 @@
+//! The command line on images that end, die, hang or are cut short: the exit code, and what the
+//! report says.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Trial;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::claim;
+use crate::elf::{BASE, image};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        claim("ends_of_a_foreign_image_are_ends", ends),
+        claim("dead_or_hanging_image_is_reported_with_place_and_last_access", deaths),
+        claim("unlocked_decoder_of_a_foreign_image_is_exit_1_where_locks_are_required", required),
+        claim("ctrl_c_ends_a_hanging_image_with_the_report_and_130", ctrl_c),
+        claim("ctrl_c_ends_an_attack_with_what_it_found_and_130", ctrl_c_in_attack),
+        claim("image_of_ours_cut_short_before_the_hand_off_is_reported", cut_short),
+        claim("refusal_by_the_host_is_exit_1_and_no_guest", refused_by_host),
+        claim("events_of_a_scenario_are_reported_and_the_guest_counts_on", events),
+        claim("event_that_should_have_been_refused_is_a_failure", surprising_event),
+        claim("internal_errors_that_were_announced_are_passed_checks", announced),
+        claim("what_exceeds_the_budget_traps_with_that_reason", budget),
+        claim("without_permission_one_line_says_so_and_the_models_run", no_permission),
+    ]
+}
+
+/// A machine whose window lies below 4 GiB, where 32-bit code reaches it.
+const LOW: &str = r#"
+[platform]
+memory = "64MiB"
+[[bridge]]
+name = "hb0"
+uid = 16
+[[port]]
+name = "rp0"
+below = "hb0"
+number = 5
+[[port]]
+name = "rp1"
+below = "hb0"
+number = 6
+[[device]]
+name = "mem0"
+below = "rp0"
+volatile = "256MiB"
+[[window]]
+targets = ["hb0"]
+base = "0x40000000"
+size = "512MiB"
+"#;
+// Where its registers lie: decoder 0 of either, and what switches the device on.
+const BRIDGE: u32 = 0xE010_1138;
+const DEVICE: u32 = 0x8220_1138;
+const DEVICE_GLOBAL: u32 = 0x8220_112C;
+const DEVICE_CONTROL: u32 = 0xC110_011C;
+
+struct Files(TempDir);
+
+impl Files {
+    fn new() -> Self {
+        let files = Self(tempfile::tempdir().unwrap());
+        fs::write(files.path("low.toml"), LOW).unwrap();
+        files
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).into_os_string().into_string().unwrap()
+    }
+
+    /// `boot` of an image of this code.
+    fn boot(&self, code: &[u8], more: &[&str]) -> Command {
+        // Tests run beside each other: a file each.
+        let file = self.path(&format!("{}.elf", code.len()));
+        fs::write(&file, image(code)).unwrap();
+        let mut command = harness();
+        command.args(["boot", &self.path("low.toml"), "--image", &file]).args(more);
+        command
+    }
+}
+
+fn harness() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_cxl-harness"))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn code_of(output: &Output) -> i32 {
+    output.status.code().unwrap_or_else(|| panic!("{output:?}"))
+}
+
+fn json(mut command: Command, code: i32) -> Value {
+    let output = command.arg("--json").output().unwrap();
+    assert_eq!(code_of(&output), code, "{}{}", text(&output.stderr), text(&output.stdout));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// mov dword [address], value
+fn store(address: u32, value: u32) -> Vec<u8> {
+    let mut code = vec![0xC7, 0x05];
+    code.extend(address.to_le_bytes());
+    code.extend(value.to_le_bytes());
+    code
+}
+
+/// Both decoders of the path at the window's start, with these control registers.
+fn program(device: u32, bridge: u32) -> Vec<u8> {
+    let mut code = Vec::new();
+    for (at, route, control) in [(DEVICE, 0, device), (BRIDGE, 5, bridge)] {
+        for (offset, value) in [
+            (0, 0x4000_0000),
+            (4, 0),
+            (8, 0x1000_0000),
+            (12, 0),
+            (20, route),
+            (24, 0),
+            (16, control),
+        ] {
+            code.extend(store(at + offset, value));
+        }
+    }
+    code.extend(store(DEVICE_GLOBAL, 2));
+    code.extend(store(DEVICE_CONTROL, 4));
+    code
+}
+
+/// Commit, and host-only coherency; with Lock On Commit or not.
+const OPEN: u32 = 0x1200;
+const LOCKED: u32 = 0x1300;
+/// mov al, 0; out 0xF4, al
+const EXIT: [u8; 4] = [0xB0, 0x00, 0xE6, 0xF4];
+const LOOP: [u8; 2] = [0xEB, 0xFE];
+
+fn ends() {
+    let files = Files::new();
+    let cases: [(&[u8], &[&str], &str); 4] = [
+        (&EXIT, &[], "it wrote 0x00 to the exit port"),
+        (&[0xF4], &[], "it halted"),
+        // mov al, 1; out 0x80, al; ud2
+        (&[0xB0, 1, 0xE6, 0x80, 0x0F, 0x0B], &["--until-port", "0x80"], "it wrote to port 0x80"),
+        // The status of a refusal of our own image means nothing here.
+        (&[0xB0, 0x11, 0xE6, 0xF4, 0x90], &[], "it wrote 0x11 to the exit port"),
+    ];
+    for (code, more, end) in cases {
+        let report = json(files.boot(code, more), 0);
+        assert_eq!(report["measured"]["guest"]["end"], end);
+        assert_eq!(report["foreign"], true);
+    }
+    // Programmed by somebody else it is mirrored all the same.
+    let report = json(files.boot(&[program(OPEN, OPEN), EXIT.to_vec()].concat(), &[]), 0);
+    assert_eq!(report["measured"]["guest"]["slots"][0]["hpa"], "0x40000000");
+    assert_eq!(report["mappings"][0]["how"], "direct");
+    assert_eq!(report["decoders"].as_array().unwrap().len(), 2);
+}
+
+fn deaths() {
+    let files = Files::new();
+    // mov eax, [an HDM register]; jmp back
+    let mut poll = vec![0xA1];
+    poll.extend(BRIDGE.to_le_bytes());
+    poll.extend([0xEB, 0xF9]);
+    // lidt of an empty table, ud2
+    let mut triple = vec![0x0F, 0x01, 0x1D];
+    triple.extend((BASE + 9).to_le_bytes());
+    triple.extend([0x0F, 0x0B, 0, 0, 0, 0, 0, 0]);
+    // mov eax, 0xF0000000; jmp eax
+    let wild = [0xB8, 0, 0, 0, 0xF0, 0xFF, 0xE0];
+    let cases: [(&[u8], &[&str]); 4] = [
+        (
+            &poll,
+            &[
+                "the guest did not end by itself: its time was up at rip 0x10000",
+                "instruction a1 38 11 10 e0",
+                "read of 4 bytes at 0xe0101138 (hb0, HDM Decoder Base Low)",
+            ],
+        ),
+        (&LOOP, &["rip 0x100000, instruction eb fe", "no access ever left the guest"]),
+        (&triple, &["triple fault, rip 0x100007, ring 0, instruction 0f 0b"]),
+        (
+            &wild,
+            &["KVM internal error, suberror 1", "rip 0xf0000000", "no instruction can be read"],
+        ),
+    ];
+    for (code, words) in cases {
+        let report = json(files.boot(code, &["--timeout", "3"]), 1);
+        let failures = report["failures"].to_string();
+        for word in words {
+            assert!(failures.contains(word), "{word}: {failures}");
+        }
+        assert_eq!(report["result"], "failed");
+    }
+}
+
+fn required() {
+    let files = Files::new();
+    for (device, bridge, names) in [
+        (LOCKED, LOCKED, &[][..]),
+        (LOCKED, OPEN, &["hb0 decoder 0"]),
+        (OPEN, LOCKED, &["mem0 decoder 0"]),
+        (OPEN, OPEN, &["hb0 decoder 0", "mem0 decoder 0"]),
+    ] {
+        let code = [program(device, bridge), EXIT.to_vec()].concat();
+        let report = json(files.boot(&code, &[]), 0);
+        assert_eq!(report["failures"].as_array().unwrap().len(), 0, "nobody asked for locks");
+        let exit = i32::from(!names.is_empty());
+        let report = json(files.boot(&code, &["--require", "locked"]), exit);
+        let failures = report["failures"].as_array().unwrap();
+        assert_eq!(failures.len(), names.len(), "{failures:?}");
+        for (failure, name) in failures.iter().zip(names) {
+            let failure = failure.as_str().unwrap();
+            assert!(failure.starts_with(name) && failure.contains("UnlockedOnPath"), "{failure}");
+        }
+    }
+    let report = json(files.boot(&EXIT, &["--require", "locked"]), 1);
+    assert_eq!(report["failures"][0], "no decoder is committed, so none is locked");
+    // Ours afterwards: the attack holds; what is open is a question of its own.
+    let code = [program(LOCKED, OPEN), EXIT.to_vec()].concat();
+    for (more, exit) in [(&[][..], 0), (&["--require", "locked"][..], 1)] {
+        let more = [&["--then", "attack", "--timeout", "300"], more].concat();
+        let report = json(files.boot(&code, &more), exit);
+        assert!(report["attack"]["tried"].as_u64().unwrap() > 1000);
+        assert_eq!(report["attack"]["changed"], 0);
+        assert_eq!(report["refusal"], Value::Null);
+    }
+}
+
+/// Waits until the program has a handler for Ctrl-C, then presses it.
+fn interrupt(mut command: Command, after: Duration) -> Output {
+    let child: Child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (status, deadline) = (format!("/proc/{}/status", child.id()), Instant::now());
+    loop {
+        let text = fs::read_to_string(&status).unwrap();
+        let caught = text.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        // SIGINT is signal 2, the second bit.
+        if u64::from_str_radix(caught.trim(), 16).unwrap() & 2 != 0 {
+            break;
+        }
+        assert!(deadline.elapsed() < Duration::from_secs(120), "it never listens");
+        sleep(Duration::from_millis(20));
+    }
+    sleep(after);
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    child.wait_with_output().unwrap()
+}
+
+fn ctrl_c() {
+    let files = Files::new();
+    let command =
+        files.boot(&[program(LOCKED, LOCKED), LOOP.to_vec()].concat(), &["--timeout", "600"]);
+    let output = interrupt(command, Duration::from_secs(1));
+    assert_eq!(code_of(&output), 130);
+    let report = text(&output.stdout);
+    assert!(report.contains("Ctrl-C: this is the report so far"), "{report}");
+    assert!(report.contains("mem0 decoder 0    0x0000000040000000  256 MiB"), "{report}");
+}
+
+fn ctrl_c_in_attack() {
+    let mut command = harness();
+    command.args(["boot", "default", "--payload", "attack", "--timeout", "600", "--json"]);
+    let output = interrupt(command, Duration::from_secs(1));
+    assert_eq!(code_of(&output), 130);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["measured"]["guest"]["end"], "Ctrl-C");
+    assert_eq!(report["failures"].as_array().unwrap().len(), 1, "{}", report["failures"]);
+}
+
+fn cut_short() {
+    let mut command = harness();
+    command.args(["boot", "default", "--timeout", "0"]);
+    let report = json(command, 1);
+    let failures = report["failures"].to_string();
+    assert!(failures.contains("the guest did not end by itself: its time was up"), "{failures}");
+}
+
+fn refused_by_host() {
+    let output = harness().args(["boot", "no-window", "--lock-by", "vmm"]).output().unwrap();
+    assert_eq!(code_of(&output), 1);
+    let complaint = text(&output.stderr);
+    assert!(complaint.contains("the guest does not start: "), "{complaint}");
+    assert_eq!(text(&output.stdout), "");
+}
+
+fn events() {
+    let mut command = harness();
+    command.args(["boot", "hot-plug", "--payload", "count"]);
+    let report = json(command, 0);
+    let events = report["measured"]["guest"]["events"].as_array().unwrap();
+    let words = events.iter().map(|event| {
+        let word = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
+        (word("action"), word("result"), word("error"), event["slots"].as_u64().unwrap())
+    });
+    let want = [
+        ("hot-add of late", "done", "", 1),
+        ("hot-add of third", "refused", "rp0 is taken by mem0", 1),
+        ("hot-add of late", "refused", "late is plugged in already", 1),
+        ("function level reset of mem0", "done", "", 1),
+        // It clears HDM Decoder Enable, and leaves the locked decoder.
+        ("CXL Reset of mem0", "done", "", 0),
+        ("hot-remove of mem0", "done", "", 0),
+        ("hot-remove of mem0", "refused", "mem0 is not plugged in", 0),
+    ];
+    let want = want.map(|(a, b, c, slots)| (a.to_owned(), b.to_owned(), c.to_owned(), slots));
+    assert_eq!(words.collect::<Vec<_>>(), want);
+    assert_eq!(report["measured"]["guest"]["end"], "it wrote 0x10 to the exit port");
+    // Where nobody counts nothing is due, which is said.
+    let mut command = harness();
+    command.args(["boot", "hot-plug"]);
+    assert_eq!(json(command, 0)["measured"]["guest"]["events"][0]["result"], "not due");
+}
+
+fn surprising_event() {
+    let files = Files::new();
+    let text = format!("{LOW}[[event]]\nat = 3\naction = \"hot-remove\"\ndevice = \"mem0\"\n");
+    let twice = text.clone() + "[[event]]\nat = 4\naction = \"hot-remove\"\ndevice = \"mem0\"\n";
+    for (name, text, failure) in [
+        ("done", text + "refused = true\n", "hot-remove of mem0 was to be refused and was not"),
+        ("refused", twice, "hot-remove of mem0: mem0 is not plugged in"),
+    ] {
+        fs::write(files.path(name), text).unwrap();
+        let mut command = harness();
+        command.args(["boot", &files.path(name), "--payload", "count"]);
+        let failures = json(command, 1)["failures"].to_string();
+        assert!(failures.contains(failure), "{failures}");
+    }
+}
+
+fn announced() {
+    let files = Files::new();
+    let open = LOW.replace("0x40000000", "0x100000000") + "[policy]\npath = \"unlocked\"\n";
+    fs::write(files.path("open.toml"), open).unwrap();
+    let mut command = harness();
+    command.args(["boot", &files.path("open.toml"), "--payload", "sse"]);
+    let report = json(command, 0);
+    let errors = report["measured"]["guest"]["internal_errors"].as_array().unwrap();
+    assert_eq!(errors.len(), 2);
+    assert!(errors.iter().all(|error| error["happened"] == true && error["slots"] == 0));
+    assert_eq!(report["measured"]["guest"]["checks"]["failed"], 0);
+    assert!(report["measured"]["guest"]["checks"]["passed"].as_u64().unwrap() > 0);
+}
+
+fn budget() {
+    let mut command = harness();
+    // 600 MiB: what comes first and fits, and what fits into the rest.
+    command.args(["boot", "default", "--budget", "629145600"]);
+    let report = json(command, 0);
+    let guest = &report["measured"]["guest"];
+    assert_eq!(guest["slots"].as_array().unwrap().len(), 1);
+    let missing = guest["unmirrored"].as_array().unwrap();
+    assert_eq!(missing.len(), 4);
+    for range in missing {
+        assert_eq!(range["reason"], "the mirror's memory budget is used up");
+    }
+    assert_eq!(missing[0]["hpa"], "0x120000000");
+}
+
+/// A user that may not open `/dev/kvm`. Only root can become somebody else.
+fn no_permission() {
+    let files = Files::new();
+    let copy = files.path("cxl-harness");
+    fs::copy(env!("CARGO_BIN_EXE_cxl-harness"), &copy).unwrap();
+    let open = |path: &str| {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    open(&copy);
+    open(files.0.path().to_str().unwrap());
+    let mut command = Command::new(&copy);
+    command.args(["boot", "one-device"]).uid(65534).gid(65534);
+    let Ok(output) = command.output() else {
+        return eprintln!("not root, so nobody can be without permission");
+    };
+    assert_eq!(code_of(&output), 0, "{}", text(&output.stderr));
+    let note = text(&output.stderr);
+    assert_eq!(note.lines().count(), 1, "{note}");
+    assert!(note.contains("/dev/kvm does not open") && note.contains("group"), "{note}");
+    assert!(note.contains("running directly on the models"), "{note}");
+    assert!(text(&output.stdout).starts_with("scenario one-device: ok"));
+}
