@@ -7,6 +7,8 @@ pub mod boot;
 pub mod engine;
 pub mod mirror;
 
+use std::time::Instant;
+
 use cxl_firmware::doorbell::{Call, EMPTY_HANDLER, Message};
 use cxl_firmware::handoff;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
@@ -105,6 +107,8 @@ pub struct Handed {
     pub slots: Vec<(u64, u64)>,
     /// Calls to KVM until then.
     pub slot_calls: usize,
+    /// When it was; the report is made afterwards.
+    pub at: Instant,
     /// The report of the machine as it was then: payloads may leave another one behind.
     pub report: Report,
 }
@@ -249,6 +253,7 @@ impl Guest<'_> {
         code: u16,
         kvm: &Slots,
     ) {
+        let at = Instant::now();
         let record = copy(&self.ram, address, length);
         let table = handoff::read(&record).ok().and_then(|record| record.cedt);
         let cedt = table.map(|at| copy(&self.ram, at.address, at.size.into())).unwrap_or_default();
@@ -279,7 +284,7 @@ impl Guest<'_> {
         let slots = self.mirror.slots.iter().map(|slot| (slot.base, slot.size)).collect();
         let slot_calls = kvm.log().len();
         self.handed =
-            Some(Handed { record, cedt, code, library, counts, slots, slot_calls, report });
+            Some(Handed { record, cedt, code, library, counts, slots, slot_calls, at, report });
     }
 
     /// Holds what KVM was told against what the registers ask for, and both against what the

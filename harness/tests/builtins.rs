@@ -19,7 +19,7 @@ use cxl_regs::acpi::cedt::Text;
 
 /// How each scenario ends, 0 or the code of the refusal, and the reads and writes that it takes. The
 /// upper byte of a code is the phase.
-const RESULTS: [(&str, u16, u64, u64); 39] = [
+const RESULTS: [(&str, u16, u64, u64); 40] = [
     ("default", 0, 784, 111),
     ("one-device", 0, 215, 24),
     ("four-bridges", 0, 860, 96),

@@ -45,8 +45,9 @@ JSON:
              paths (the keys of `cxl-harness explain --json`, and bytes), of each access to a window
              that was decoded by itself
   attack     after the payload attack: tried, held, allowed, changed, integrity, availability, ...
-  measured   what varies from run to run: run_us; guest with setup_us, exits, slots, unmirrored, cost,
-             end, then, last_access, checks, internal_errors, events, transfers, slot_calls, console
+  measured   what varies from run to run: run_us; guest with setup_us, handoff_us, exits, slots,
+             unmirrored, cost, end, then, last_access, checks, internal_errors, events, transfers,
+             slot_calls, console
   Addresses, sizes and codes are strings like \"0x1f\"; what does not apply is null.
 
 Exit code:

@@ -168,6 +168,8 @@ pub struct GuestRun {
     pub slot_calls_at_handoff: usize,
     /// From the creation of the virtual machine to the first instruction.
     pub setup: Duration,
+    /// From the creation of the virtual machine to the hand-off; `None` if there was none.
+    pub to_handoff: Option<Duration>,
     /// From the first instruction to the end.
     pub run: Duration,
 }
@@ -277,6 +279,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     let code = handed.as_ref().map(|handed| handed.code);
     let library = handed.as_ref().map(|handed| handed.library);
     let at_handoff = handed.as_ref().map(|handed| handed.counts);
+    let to_handoff = handed.as_ref().map(|handed| handed.at - start);
     let slot_calls_at_handoff = handed.as_ref().map_or(0, |handed| handed.slot_calls);
     let (handoff, cedt, slots_at_handoff, report) = match handed {
         Some(Handed { record, cedt, slots, report, .. }) => (record, cedt, slots, report),
@@ -308,6 +311,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         mirror: guest.mirror,
         slot_log: vm.slots.log().to_vec(),
         slot_calls_at_handoff,
+        to_handoff,
         setup,
         run,
     };

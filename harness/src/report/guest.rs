@@ -25,6 +25,9 @@ pub struct GuestMeasured {
     /// From nothing to the first instruction, in microseconds.
     #[serde(rename = "setup_us", serialize_with = "microseconds")]
     pub setup: Duration,
+    /// From nothing to the hand-off, in microseconds.
+    #[serde(rename = "handoff_us", serialize_with = "maybe_microseconds")]
+    pub handoff: Option<Duration>,
     /// Exits until the hand-off, or in all where nothing was handed over.
     pub exits: u64,
     /// Memory slots at the hand-off, or in the end.
@@ -186,6 +189,7 @@ impl GuestMeasured {
         };
         Self {
             setup: run.setup,
+            handoff: run.to_handoff,
             exits: counts.reads + counts.writes,
             slots: slots.into_iter().map(|(hpa, size)| SlotRange { hpa, size }).collect(),
             unmirrored: unmirrored.collect(),
@@ -357,7 +361,13 @@ impl Display for GuestMeasured {
         if let Some(then) = &self.then {
             fact(f, "then, our image", then)?;
         }
-        fact(f, "exits", format_args!("{} until the hand-off", self.exits))?;
+        match self.handoff {
+            Some(time) => {
+                let (exits, ms) = (self.exits, time.as_secs_f64() * 1e3);
+                fact(f, "firmware", format_args!("done after {ms:.1} ms and {exits} exits"))?;
+            }
+            None => fact(f, "exits", self.exits)?,
+        }
         for slot in &self.slots {
             let (hpa, size) = (slot.hpa, Size(slot.size));
             fact(f, "slot", format_args!("{hpa:#018x}  {size} of guest memory, at RAM speed"))?;
@@ -449,6 +459,13 @@ impl Cost {
             ratio,
         })
     }
+}
+
+fn maybe_microseconds<S: Serializer>(
+    value: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    value.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)).serialize(serializer)
 }
 
 fn words<S: Serializer>(value: &End, serializer: S) -> Result<S::Ok, S::Error> {
