@@ -209,8 +209,8 @@ impl Facts {
 
     fn traffic(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let traffic = &self.traffic;
-        if traffic.reads + traffic.writes == 0 {
-            // Nobody counted.
+        if self.peer.is_some() && traffic.reads + traffic.writes == 0 {
+            // Nobody counts between an image and devices that are not ours.
             return Ok(());
         }
         writeln!(f, "\nregister traffic of the firmware")?;
