@@ -82,8 +82,10 @@ fn compared(found: &Comparison) -> String {
         format!("{:<40} {:>4} {:>14} {version:>14} {:>9}\n", "figure", "by", "here", "ratio");
     for peer::Line { name, accelerator, value, peer, unit, ratio, .. } in &found.figures {
         let (value, peer) = (format!("{value:.2} {unit}"), format!("{peer:.2} {unit}"));
+        let digits = if *ratio < 10.0 { 4 } else { 0 };
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "{name:<40} {accelerator:>4} {value:>14} {peer:>14} {ratio:>9.1}");
+        let _ =
+            writeln!(text, "{name:<40} {accelerator:>4} {value:>14} {peer:>14} {ratio:>9.digits$}");
     }
     for missing in &found.missing {
         let _ = writeln!(text, "no figure: {missing}");
