@@ -280,6 +280,8 @@ fn xor_vectors_hold() {
     assert_eq!(two.hpa(Hpa(4 * GIB), 0, 0x8000), Some(Hpa(0x1_0001_0100)));
     assert_eq!(four.hpa(Hpa(4 * GIB), 2, 0x4000), Some(Hpa(0x1_0001_0300)));
     assert_eq!(two.interleave(), il(Two, B256));
+    assert_eq!(four.maps()[..2], [0x1_0100, 0x2_0200]);
+    assert_eq!(Selector::modulo(il(Sixteen, B512)).maps(), [0x200, 0x400, 0x800, 0x1000]);
 }
 
 #[test]
