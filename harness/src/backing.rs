@@ -12,6 +12,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 
@@ -22,6 +23,8 @@ pub const HOST_PAGE: u64 = 4096;
 #[derive(Clone, Debug)]
 pub struct Backing {
     region: Option<Arc<MmapRegion>>,
+    /// Somebody has written to it, or was given it to write to; a file may hold something anyway.
+    touched: Arc<AtomicBool>,
 }
 
 impl Backing {
@@ -40,21 +43,22 @@ impl Backing {
         if let Some(region) = &region {
             advise_huge(region);
         }
-        Self { region: region.map(Arc::new) }
+        Self { region: region.map(Arc::new), touched: Arc::default() }
     }
 
     /// `size` bytes of a file from `start` on, shared with it: what is stored is in the file as soon
     /// as the store has finished, whatever becomes of this process.
     pub fn of_file(file: File, start: u64, size: u64) -> io::Result<Self> {
         if size == 0 {
-            return Ok(Self { region: None });
+            return Ok(Self { region: None, touched: Arc::default() });
         }
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_NORESERVE;
         let length = usize::try_from(size).map_err(io::Error::other)?;
         let offset = FileOffset::new(file, start);
         let region = MmapRegion::build(Some(offset), length, protection, flags);
-        Ok(Self { region: Some(Arc::new(region.map_err(io::Error::other)?)) })
+        let region = Arc::new(region.map_err(io::Error::other)?);
+        Ok(Self { region: Some(region), touched: Arc::new(AtomicBool::new(true)) })
     }
 
     /// Bytes.
@@ -64,6 +68,7 @@ impl Backing {
 
     /// The memory itself, for a virtual machine to map.
     pub fn region(&self) -> Option<&Arc<MmapRegion>> {
+        self.touched.store(true, Ordering::Relaxed);
         self.region.as_ref()
     }
 
@@ -88,6 +93,7 @@ impl Backing {
     /// Writes; `false` and nothing written if not all of it lies inside.
     #[must_use]
     pub fn write(&self, offset: u64, bytes: &[u8]) -> bool {
+        self.touched.store(true, Ordering::Relaxed);
         let slice = self.slice(offset, bytes.len() as u64);
         slice.map(|slice| slice.copy_from(bytes)).is_some()
     }
@@ -95,6 +101,7 @@ impl Backing {
     /// Copies from another backing; `false` and nothing copied if not all of it lies inside both.
     #[must_use]
     pub(crate) fn copy_from(&self, to: u64, other: &Self, from: u64, length: u64) -> bool {
+        self.touched.store(true, Ordering::Relaxed);
         let (target, source) = (self.slice(to, length), other.slice(from, length));
         let Some((to, from)) = target.zip(source) else { return false };
         let places = (to.ptr_guard_mut(), from.ptr_guard());
@@ -119,7 +126,10 @@ impl Backing {
     /// The pages of a range that hold anything but zeroes, in order and joined; found without
     /// walking over the rest.
     pub(crate) fn touched(&self, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {
-        let Some(region) = &self.region else { return Ok(Vec::new()) };
+        let touched = self.touched.load(Ordering::Relaxed);
+        let Some(region) = self.region.as_ref().filter(|_| touched) else {
+            return Ok(Vec::new());
+        };
         let range = range.start.min(self.size())..range.end.min(self.size());
         let found = match self.file() {
             Some((file, start)) => touched::of_file(file, start, range)?,
@@ -161,7 +171,8 @@ impl Backing {
 
     /// Zeroes a range and gives its pages, or the file's blocks, back to the host.
     pub fn forget(&self, range: Range<u64>) -> io::Result<()> {
-        let Some(region) = &self.region else { return Ok(()) };
+        let touched = self.touched.load(Ordering::Relaxed);
+        let Some(region) = self.region.as_ref().filter(|_| touched) else { return Ok(()) };
         let range = range.start.min(self.size())..range.end.min(self.size());
         let length = range.end.saturating_sub(range.start);
         match self.file() {
@@ -237,7 +248,7 @@ unsafe fn stream(to: *mut u8, from: *const u8, length: usize) {
 
 /// Makes what was streamed visible to whoever looks next.
 pub(crate) fn settle() {
-    std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+    std::sync::atomic::fence(Ordering::SeqCst);
 }
 
 fn allocate(file: &File, mode: libc::c_int, start: u64, length: u64) -> io::Result<()> {
