@@ -3,7 +3,7 @@
 //!
 //! One run of host memory then serves the set's whole range, whatever its ways, granularity and
 //! arithmetic: a guest reaches it at the speed of RAM. What a member calls DPA is arithmetic on it.
-//! [`gather`] brings memory from the members' order into the set's, [`scatter`] back.
+//! `gather` brings memory from the members' order into the set's, `scatter` back.
 //!
 //! **Invariant**: every byte of the set's memory belongs to one byte of one member, and moving there
 //! and back changes none. Pages that nobody touched are neither read nor written.
