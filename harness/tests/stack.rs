@@ -29,7 +29,7 @@ use cxl_harness::scenario::{Scenario, builtins};
 /// KiB in a release build, and in a debug build.
 type Bound = (usize, usize);
 
-/// By verb: in a workspace of 64 nodes, 32 regions and 128 decoders; in one of ten times that.
+/// By verb, as firmware/README.md states them: in a workspace of 64 nodes, 32 regions and 128 decoders; in one of ten times that.
 const BOUNDS: [(&str, Bound, Bound); 9] = [
     ("Tables::from_acpi", (24, 104), (24, 104)),
     ("discover", (12, 32), (48, 132)),
@@ -224,4 +224,20 @@ fn every_verb_keeps_to_the_stack_that_the_readme_states() {
         }
     }
     assert_eq!(beyond, Vec::<String>::new(), "needs more than the README says");
+}
+
+#[test]
+fn the_readme_states_these_bounds() {
+    let readme = include_str!("../../firmware/README.md");
+    for (verb, (small, _), (large, _)) in BOUNDS {
+        let name = verb.rsplit("::").next().unwrap_or(verb);
+        let rows = readme.lines().filter(|line| {
+            // As a word: `commit` is not `committed`.
+            let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
+            line.starts_with("| stack:") && words.any(|word| word == name)
+        });
+        let rows: Vec<_> = rows.collect();
+        let numbers = format!("| {small} KiB | {large} KiB |");
+        assert!(rows.len() == 1 && rows[0].ends_with(&numbers), "{verb} {numbers}: {rows:?}");
+    }
 }
