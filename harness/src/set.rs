@@ -145,29 +145,29 @@ impl Layout {
         })
     }
 
-    /// Moves the granules of `rows` between a set's memory and the shares that `which` names, a bit
-    /// for each position; `part` of each share at most.
+    /// The granules of the members that `which` names, a bit for each position, in `part` of each
+    /// share: member by member, so that each share is read from one end to the other, as far as
+    /// members come in the same order in every row.
     fn rows(&self, part: &Range<u64>, which: u32, mut copy: impl FnMut(Piece) -> bool) -> bool {
         let Interleave { ways, granularity } = self.interleave();
         let (ways, granule) = (ways.count() as usize, granularity.bytes());
-        let mut order = self.order;
-        for row in part.start / granule..part.end.div_ceil(granule) {
-            if self.arithmetic == Arithmetic::Xor {
-                order = self.row(row);
-            }
+        let rows = part.start / granule..part.end.div_ceil(granule);
+        let mut granule_of = |row: u64, place: usize, position: u8| {
             let first = row * granule;
             let (start, end) = (first.max(part.start), (first + granule).min(part.end));
-            let mut offset = row * granule * ways as u64 + (start - first);
-            for &position in order.iter().take(ways) {
-                let position = u32::from(position);
-                let piece = Piece { offset, length: end - start, position, at: start };
-                if which & 1 << position != 0 && !copy(piece) {
-                    return false;
-                }
-                offset += granule;
-            }
+            let offset = (row * ways as u64 + place as u64) * granule + (start - first);
+            let position = u32::from(position);
+            let piece = Piece { offset, length: end - start, position, at: start };
+            which & 1 << position == 0 || copy(piece)
+        };
+        let places = |order: [u8; MOST]| order.into_iter().take(ways).enumerate();
+        match self.arithmetic {
+            Arithmetic::Modulo => places(self.order)
+                .all(|(place, position)| rows.clone().all(|row| granule_of(row, place, position))),
+            Arithmetic::Xor => { rows }.all(|row| {
+                places(self.row(row)).all(|(place, position)| granule_of(row, place, position))
+            }),
         }
-        true
     }
 }
 
