@@ -311,6 +311,8 @@ pub fn find_table<'b>(
     let entries = RootTable::read(kind, bytes).map_err(table)?;
     let address = entries
         .addresses()
+        // An entry of 0 is one that somebody has taken out: no table lies there.
+        .filter(|&address| address != 0)
         .find(|&address| {
             let mut start = [0; 4];
             read(address, &mut start);

@@ -217,8 +217,9 @@ impl Memory {
         new.extend(0x2100u64.to_le_bytes());
         new.extend([0; 4]);
         mend(&mut new, 32);
-        let rsdt = [0x3000u32, 0x4000].map(u32::to_le_bytes).concat();
-        let xsdt = [0x4000u64, 0x3000].map(u64::to_le_bytes).concat();
+        // An entry of 0 is none.
+        let rsdt = [0, 0x3000u32, 0x4000].map(u32::to_le_bytes).concat();
+        let xsdt = [0, 0x4000u64, 0x3000].map(u64::to_le_bytes).concat();
         Self(vec![
             (0x1000, old),
             (0x1100, new),
@@ -244,7 +245,10 @@ impl Memory {
 #[test]
 fn tables_are_found_through_either_root_table() {
     let memory = Memory::new();
-    let mut reader = |address, into: &mut [u8]| memory.read(address, into);
+    let mut reader = |address, into: &mut [u8]| {
+        assert_ne!(address, 0, "an entry of 0 was followed");
+        memory.read(address, into);
+    };
     for rsdp in [0x1000, 0x1100] {
         let mut buffer = [0xa5; 128];
         let found = find_table(&mut reader, rsdp, *b"CEDT", &mut buffer).unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use cxl_harness::guest::boot::{Options, Verdict, boot};
+use cxl_harness::guest::boot::{self, Options, Verdict};
 use cxl_harness::kvm::{BootError, End, Reason};
 use cxl_harness::machine::Machine;
 use cxl_harness::scenario::Scenario;
@@ -25,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         claim("code_outside_memory_is_a_failure", outside),
         claim("unknown_port_reads_ones_and_swallows_writes", unknown_port),
         claim("unknown_status_is_no_verdict", unknown_status),
+        claim("command_line_that_does_not_fit_is_refused_whole", long_line),
         claim("status_of_a_panic_is_a_panic", || {
             assert_eq!(foreign(&[0xB0, 0x12, 0xE6, 0xF4]).run.verdict(), Verdict::Panicked);
         }),
@@ -110,6 +111,20 @@ fn unknown_status() {
 }
 
 /// Touches more gibibytes than the image has page tables for.
+/// The words that were cut off might have been the policy.
+fn long_line() {
+    let scenario = builtin("one-device");
+    let line = boot::command_line(&scenario, Machine::new(&scenario).map(), "none").unwrap();
+    for (spaces, verdict) in
+        [(2048 - line.len(), Verdict::Good), (2049 - line.len(), Verdict::Refused)]
+    {
+        let line = line.replacen(' ', &" ".repeat(1 + spaces), 1);
+        let ran = run(&scenario, &Options { command_line: Some(line), ..options() });
+        assert_eq!(ran.run.verdict(), verdict, "{}", ran.console());
+        assert_eq!(ran.console().contains("at most 2048 bytes"), verdict == Verdict::Refused);
+    }
+}
+
 fn panics() {
     let mut text = String::new();
     for index in 0..24u64 {
@@ -199,7 +214,7 @@ fn nonsense() {
 /// Boots a file and expects that it does not get that far.
 fn refused(file: &[u8]) -> BootError {
     let mut machine = Machine::new(&builtin("one-device"));
-    match boot(&mut machine, &Options { image: Some(file), ..options() }) {
+    match boot::boot(&mut machine, &Options { image: Some(file), ..options() }) {
         Err(GuestError::Boot(error)) => error,
         other => panic!("{other:?}"),
     }
@@ -251,7 +266,7 @@ fn broken_headers() {
     for (name, file) in files {
         let mut machine = Machine::new(&builtin("one-device"));
         let timeout = Duration::from_millis(200);
-        match boot(&mut machine, &Options { image: Some(&file), timeout, ..options() }) {
+        match boot::boot(&mut machine, &Options { image: Some(&file), timeout, ..options() }) {
             Ok(_) | Err(GuestError::Boot(_)) => {}
             Err(error) => panic!("{name}: {error}"),
         }

@@ -36,7 +36,7 @@ use options::{BadWord, Options};
 use payload::linux::{Next, kept};
 use port::Console;
 use start::Pages;
-use start_info::StartInfo;
+use start_info::{LINE_ROOM, StartInfo};
 
 /// Room for the machine: nodes, regions, decoders.
 pub(crate) type Room = Workspace<640, 320, 1280>;
@@ -64,7 +64,13 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     let Some(info) = (unsafe { StartInfo::read(start_info) }) else {
         refuse(format_args!("no PVH start-info at {start_info:#x}"), nothing(0));
     };
-    let options = match Options::parse(&info.command_line) {
+    let Some(line) = &info.command_line else {
+        refuse(
+            format_args!("command line: expected text of at most {LINE_ROOM} bytes, found other"),
+            nothing(0),
+        );
+    };
+    let options = match Options::parse(line) {
         Ok(options) => options,
         Err(BadWord(word)) => {
             refuse(format_args!("command line: \"{word}\" is not known"), nothing(0))

@@ -1,8 +1,8 @@
 //! What the VMM hands over: the PVH start-info with its command line, its modules, the memory map
 //! and the RSDP.
 //!
-//! **Invariant**: read once, copied out of memory that the map does not protect, and bounded: what
-//! is longer than there is room for is cut, never followed.
+//! **Invariant**: read once, copied out of memory that the map does not protect, and bounded: lists
+//! are cut where there is no more room. A command line is whole or none: half a policy is another.
 
 use heapless::{String, Vec};
 use zerocopy::little_endian::{U32, U64};
@@ -46,6 +46,9 @@ struct WireMemory {
 
 const MAGIC: u32 = 0x336E_C578;
 
+/// The longest command line.
+pub(crate) const LINE_ROOM: usize = 2048;
+
 /// A blob that the VMM has put into memory.
 #[derive(Clone, Copy)]
 pub(crate) struct Module {
@@ -65,7 +68,8 @@ pub(crate) struct Memory {
 
 /// What was handed over.
 pub(crate) struct StartInfo {
-    pub(crate) command_line: String<2048>,
+    /// `None` if it is longer than there is room for, or no text.
+    pub(crate) command_line: Option<String<LINE_ROOM>>,
     pub(crate) modules: Vec<Module, 4>,
     pub(crate) memory: Vec<Memory, 128>,
     pub(crate) rsdp: u64,
@@ -91,14 +95,14 @@ impl StartInfo {
         if wire.magic.get() != MAGIC || wire.version.get() < 1 {
             return None;
         }
-        let mut command_line = String::new();
+        let mut command_line = Some(String::new());
         if wire.command_line.get() != 0 {
-            // SAFETY: a NUL-terminated string in RAM; at most as much is read as can be kept, and
-            // RAM goes on behind it.
-            let text = unsafe { bytes(wire.command_line.get(), command_line.capacity()) };
-            let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
-            let text = core::str::from_utf8(text.get(..end)?).unwrap_or("");
-            let _ = command_line.push_str(text);
+            // SAFETY: a NUL-terminated string in RAM; at most as much is read as can be kept and
+            // the end of it, and RAM goes on behind it.
+            let text = unsafe { bytes(wire.command_line.get(), LINE_ROOM + 1) };
+            let end = text.iter().position(|byte| *byte == 0);
+            let text = end.and_then(|end| core::str::from_utf8(text.get(..end)?).ok());
+            command_line = text.and_then(|text| String::try_from(text).ok());
         }
         let mut modules = Vec::new();
         for index in 0..u64::from(wire.modules.get()).min(modules.capacity() as u64) {
