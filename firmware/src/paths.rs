@@ -4,6 +4,8 @@
 //! **Invariant**: pure. The decoders are judged against each other and against the window, never
 //! against what somebody wanted.
 
+use core::cmp::Ordering;
+
 use cxl_regs::acpi::cedt::Restrictions;
 use cxl_regs::{Coherency, Decoder, Interleave, Levels, Route, Span, Ways};
 
@@ -257,11 +259,11 @@ impl<'a> Decoders<'a> {
     /// Whether no other decoder of the component claims any address of the range.
     fn alone(self, entry: &CommittedDecoder, span: Span, report: &mut dyn FnMut(Finding)) {
         for (other, decoder) in self.of(entry.node).filter(|(_, other)| other.span.overlaps(span)) {
-            if other.index == entry.index {
-                continue;
-            }
-            let (later, earlier) =
-                if other.index > entry.index { (decoder.span, span) } else { (span, decoder.span) };
+            let (earlier, later) = match other.index.cmp(&entry.index) {
+                Ordering::Less => (decoder.span, span),
+                Ordering::Equal => continue,
+                Ordering::Greater => (span, decoder.span),
+            };
             let place = Place { index: other.index.max(entry.index), ..self.place(entry) };
             let (base, previous_end) = (later.base().0, earlier.end().0);
             report(Finding::Overlap { place, base, previous_end });

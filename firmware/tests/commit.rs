@@ -6,11 +6,12 @@
 mod scripted;
 
 use cxl_firmware::commit::{CommitError, commit};
-use cxl_firmware::committed::{Committed, Fate};
+use cxl_firmware::committed::{Committed, Fate, Place};
 use cxl_firmware::plan::Plan;
-use cxl_firmware::policy::{PathPolicy, Policy, TargetSystem, Width};
-use cxl_firmware::topology::{DeviceKind, NodeKind};
-use scripted::{Access, Fake, GIB, MIB, Machine, OnCommit, Ticks, simple, switched};
+use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem, Width};
+use cxl_firmware::topology::{DeviceKind, NodeId, NodeKind, Partition};
+use cxl_regs::access::Component;
+use scripted::{Access, Fake, GIB, MIB, Machine, OnCommit, Ticks, accelerator, simple, switched};
 
 /// Decoder 0 of the only device, of the bridge; the device's DVSEC.
 const DEVICE: u64 = 0x2000_0010;
@@ -168,6 +169,20 @@ fn a_second_run_writes_nothing_and_says_the_same() {
         assert_eq!(before.decoders, after.decoders);
         assert_eq!(before.regions, after.regions);
         assert_eq!(before.devices, after.devices);
+    }
+}
+
+#[test]
+fn what_an_earlier_run_left_in_the_callers_structure_is_forgotten() {
+    let mut committed = Committed::<16>::new();
+    for (mut m, decoders, regions, devices) in [(switched(), 9, 3, 2), (simple(), 2, 1, 1)] {
+        let plan = m.plan(&Policy::default());
+        let policy = Policy::default();
+        let mut clock = Ticks::of(1);
+        let result = commit(&mut m.hw, &mut clock, &m.topology, &plan, &policy, &mut committed);
+        assert_eq!(result, Ok(()));
+        let counts = (committed.decoders.len(), committed.regions.len(), committed.devices.len());
+        assert_eq!(counts, (decoders, regions, devices));
     }
 }
 
@@ -536,6 +551,107 @@ fn a_decoder_in_use_on_a_component_outside_the_plan_is_foreign() {
     assert_eq!(m.hw.writes(), []);
 }
 
+/// Bases of both ranges of the DVSEC at an address.
+fn range_bases(hw: &Fake, dvsec: u64) -> [(u32, u32); 2] {
+    [0x20, 0x30].map(|at| (hw.get(dvsec + at), hw.get(dvsec + at + 4)))
+}
+
+#[test]
+fn a_range_leads_to_the_bytes_of_its_decoder_or_to_none() {
+    // Left: 256 MiB of each kind at 16 GiB; right: 512 MiB behind them. Range sizes of the left
+    // one, and the bases that its ranges get. A range counts device addresses from 0: the second
+    // can be like its decoder only if the first is.
+    let low = [(4, 0), (4, 0x1000_0000)];
+    let cases = [
+        ((0x1000_0003, 0x1000_0003), low),
+        ((0x2000_0003, 0x1000_0003), [(0, 0), (0, 0)]),
+        ((0x1000_0003, 0x2000_0003), [(4, 0), (0, 0)]),
+        // A range without a size claims nothing; its base is nobody's business.
+        ((0x1000_0003, 0x0000_0003), [(4, 0), (0x34, 0xC000_0000)]),
+    ];
+    for (sizes, expected) in cases {
+        let mut m = switched();
+        m.hw.set(0x2001_001C, sizes.0);
+        m.hw.set(0x2001_002C, sizes.1);
+        for (at, base) in [(0x20, 0x12), (0x24, 0xB000_0000u32), (0x30, 0x34), (0x34, 0xC000_0000)]
+        {
+            m.hw.set(0x2001_0000 + at, base);
+        }
+        let plan = m.plan(&Policy::default());
+        assert_eq!(run(&mut m, &plan, &Policy::default()).0, Ok(()));
+        assert_eq!(range_bases(&m.hw, 0x2001_0000), expected, "{sizes:x?}");
+        assert_eq!(range_bases(&m.hw, 0x2101_0000), [(4, 0x2000_0000), (0, 0)], "{sizes:x?}");
+    }
+    // Memory left out in front: the decoder leads behind it, the range would not.
+    let mut m = simple();
+    m.hw.set(DVSEC + 0x1C, 0x1000_0003);
+    let device = m.topology.tree().path(NodeId(2));
+    let (partition, size) = (Partition::Volatile, Some(256 * MIB));
+    let (window, offset, skip) = (None, None, 256 * MIB);
+    let requests = [Request { device, partition, window, offset, size, skip }];
+    let policy = Policy { requests: &requests, ..Policy::default() };
+    let plan = m.plan(&policy);
+    assert_eq!(run(&mut m, &plan, &policy).0, Ok(()));
+    assert_eq!(range_bases(&m.hw, DVSEC), [(0, 0), (0, 0)]);
+}
+
+#[test]
+fn ranges_of_whole_gibibytes_are_mirrored_too() {
+    // 8 GiB at 16 GiB: nothing but high dwords.
+    let mut m = Machine::new();
+    let bridge = m.bridge(7, 0x1000_0000, true);
+    let port = m.port(bridge, NodeKind::RootPort, 3);
+    m.device(port, 0x2000_0000, DeviceKind::Type3, [8 * GIB, 0]);
+    m.window(16 * GIB, 8 * GIB, &[7]);
+    let plan = m.plan(&Policy::default());
+    assert_eq!(run(&mut m, &plan, &Policy::default()).0, Ok(()));
+    assert_eq!(range_bases(&m.hw, DVSEC), [(4, 0), (0, 0)]);
+}
+
+#[test]
+fn a_device_is_switched_off_before_its_decoders_are_taken_back() {
+    // CXL.mem first, then its decoders, then what is committed, the bridge's and the device's.
+    let mut m = simple();
+    m.hw.on_commit.insert(BRIDGE + 0x10, OnCommit::Error);
+    let plan = m.plan(&UNLOCKED);
+    assert!(matches!(run(&mut m, &plan, &UNLOCKED).0, Err(CommitError::Refused { .. })));
+    let writes = m.hw.writes();
+    let refused = writes.iter().position(|write| *write == (BRIDGE + 0x10, 0x1200));
+    let after = &writes[refused.expect("a commit") + 1..];
+    assert_eq!(after[..2], [(DVSEC + 0x0C, 0x0000_0002), (0x2000_0004, 0)]);
+    let controls: Vec<u64> =
+        after.iter().map(|write| write.0).filter(|at| at & 0x3F == 0x20).collect();
+    assert_eq!(controls[0], BRIDGE + 0x10);
+    assert_eq!(after.iter().filter(|write| write.0 == DVSEC + 0x0C).count(), 1);
+    // A device that was never switched on is not switched off.
+    let mut m = simple();
+    m.hw.stuck = Some((BRIDGE, 0x1000_0000, 0x1000_0000));
+    let plan = m.plan(&UNLOCKED);
+    assert!(matches!(run(&mut m, &plan, &UNLOCKED).0, Err(CommitError::NotKept { .. })));
+    assert!(m.hw.writes().iter().all(|write| ![DVSEC + 0x0C, 0x2000_0004].contains(&write.0)));
+}
+
+#[test]
+fn a_device_that_config_lock_froze_keeps_its_enables_when_another_fails() {
+    let policy = Policy { config_lock: true, ..UNLOCKED };
+    let mut m = switched();
+    m.hw.stuck = Some((0x2101_0014, 1, 0));
+    let plan = m.plan(&policy);
+    let (result, committed) = run(&mut m, &plan, &policy);
+    assert!(matches!(result, Err(CommitError::DeviceNotKept { expected: 1, .. })), "{result:?}");
+    let writes = m.hw.writes();
+    let locked = writes.iter().position(|write| *write == (0x2001_0014, 0xCAFE_0001));
+    let after = &writes[locked.expect("CONFIG_LOCK") + 1..];
+    assert!(after.iter().all(|(at, _)| !(0x2001_0000..0x2001_0038).contains(at)), "{after:x?}");
+    // The other one is as it was before.
+    assert_eq!(m.hw.get(0x2101_000C), 0x4000_0002);
+    assert_eq!(range_bases(&m.hw, 0x2101_0000), [(0, 0), (0, 0)]);
+    assert!(committed.regions.is_empty());
+    assert!(fates(&committed).iter().all(|fate| *fate == Fate::RolledBack));
+    let device = committed.devices[0];
+    assert!(device.config_lock && device.mem_enable && !device.decoder_enable);
+}
+
 #[test]
 fn a_device_with_one_range_mirrors_one_decoder() {
     let mut m = switched();
@@ -651,22 +767,6 @@ fn behind_a_pass_through_bridge_only_the_device_is_programmed() {
     assert!(committed.regions.is_empty());
 }
 
-/// A Type 2 device with back-invalidate behind a switch; BI structures at 0x4000_0000 and on.
-fn accelerator(explicit: bool) -> Machine {
-    let mut m = Machine::new();
-    let bridge = m.bridge(7, 0x1000_0000, true);
-    let root = m.port(bridge, NodeKind::RootPort, 1);
-    let switch = m.upstream(root, 0x1800_0000);
-    let down = m.port(switch, NodeKind::DownstreamPort, 4);
-    let device = m.device(down, 0x2000_0000, DeviceKind::Type2, [512 * MIB, 0]);
-    m.back_invalidate(root, 0x4000_0000, false);
-    m.back_invalidate(switch, 0x4001_0000, explicit);
-    m.back_invalidate(down, 0x4002_0000, explicit);
-    m.back_invalidate(device, 0x4003_0000, false);
-    m.window(16 * GIB, 4 * GIB, &[7]);
-    m
-}
-
 fn bi_writes(hw: &Fake) -> Vec<(u64, u32)> {
     hw.writes().into_iter().filter(|(at, _)| *at >> 20 == 0x400).collect()
 }
@@ -778,6 +878,67 @@ fn a_lock_that_is_lost_in_the_commit_is_noticed() {
     };
     assert_eq!((expected & 0x100, found & 0x100), (0x100, 0));
     assert_eq!(fates(&committed), [Fate::Stranded, Fate::RolledBack]);
+}
+
+#[test]
+fn reasons_say_who_does_not_answer_and_what_was_lost() {
+    let m = simple();
+    let (tree, plan) = (m.topology.tree(), m.plan(&Policy::default()));
+    let at = tree.path(plan.decoders[0].node);
+    let place = Place { at, component: Component::Device, index: 0 };
+    let (register, polls, microseconds) = ("X", 3, 10_000);
+    let kept = |expected, found| CommitError::NotKept { place, register, expected, found };
+    let device = |expected, found| CommitError::DeviceNotKept { at, register, expected, found };
+    let otherwise = |expected, found| CommitError::CommittedOtherwise { place, expected, found };
+    let timeout = |control| CommitError::Timeout { place, control, polls, microseconds };
+    let cases = [
+        (
+            kept(4, u32::MAX),
+            "bridge 7 port 3 device, decoder 0: X was written 0x00000004 and reads 0xffffffff \
+             (all-ones: the component does not answer); nothing was committed",
+        ),
+        (
+            kept(4, 5),
+            "bridge 7 port 3 device, decoder 0: X was written 0x00000004 and reads 0x00000005; \
+             nothing was committed",
+        ),
+        // 16 bits that are all ones are silence; in 32 they are a value.
+        (
+            device(2, 0xFFFF),
+            "bridge 7 port 3: X was written 0x2 and reads 0xffff (all-ones: the component does \
+             not answer)",
+        ),
+        (device(0x2_0000, 0xFFFF), "bridge 7 port 3: X was written 0x20000 and reads 0xffff"),
+        (
+            device(2, u32::MAX),
+            "bridge 7 port 3: X was written 0x2 and reads 0xffffffff (all-ones: the component \
+             does not answer)",
+        ),
+        (device(2, 0xFFFE), "bridge 7 port 3: X was written 0x2 and reads 0xfffe"),
+        (
+            otherwise(0x1700, u32::MAX),
+            "bridge 7 port 3 device, decoder 0: committed, but control reads 0xffffffff instead \
+             of 0x00001700 (all-ones: the component does not answer)",
+        ),
+        (
+            timeout(0x1300),
+            "bridge 7 port 3 device, decoder 0: the commit has no result after 10000 us and 3 \
+             polls, control 0x00001300",
+        ),
+        (
+            timeout(0x1100),
+            "bridge 7 port 3 device, decoder 0: the commit has no result after 10000 us and 3 \
+             polls, control 0x00001100: Commit reads 0, the write was lost",
+        ),
+    ];
+    for (error, expected) in cases {
+        assert_eq!(error.to_string(), expected);
+    }
+    let words = [Fate::Untouched, Fate::RolledBack, Fate::Stranded, Fate::Done];
+    assert_eq!(
+        words.map(|fate| fate.to_string()),
+        ["untouched", "rolled back", "stranded", "done"]
+    );
 }
 
 #[test]

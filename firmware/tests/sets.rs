@@ -444,6 +444,25 @@ fn a_device_without_a_partner_below_the_other_bridge_is_noted_as_unused() {
     assert_eq!(plan.notes.as_slice(), [unused]);
 }
 
+#[test]
+fn sets_of_a_named_width_keep_it_and_the_first_one_has_to_exist() {
+    // Of six devices two share the first range; the four that are left could share one.
+    let board = tree(1, 6, 1, Granularity::B256);
+    for map_leftovers in [false, true] {
+        let policy = Policy { map_leftovers, ..exactly(Ways::Two, Granularity::B256) };
+        let plan = board.plan(&policy).unwrap();
+        board.check(&plan);
+        assert_eq!(sizes(&plan), [(2, 512), (2, 512), (2, 512)]);
+        assert!(plan.regions.iter().all(|region| region.reason == Reason::Named));
+        // Leftovers are what a set leaves: without a set there are none.
+        let policy = Policy { map_leftovers, ..exactly(Ways::Eight, Granularity::B256) };
+        let partition = Partition::Volatile;
+        let expected =
+            PlanError::TooFewMembers { window: WINDOW, uid: 90, partition, need: 8, have: 6 };
+        assert_eq!(board.plan(&policy).map(|_| ()), Err(expected));
+    }
+}
+
 // --- which window, which devices ---------------------------------------------------------------
 
 /// A window over two bridges, and one of each bridge's own behind it.
@@ -474,6 +493,19 @@ fn a_device_goes_to_the_window_that_is_named_and_none_is_guessed() {
     let plan = board.plan(&Policy { windows: &flat, ..widest() }).unwrap();
     board.check(&plan);
     assert_eq!(sizes(&plan), [(1, 256), (1, 256)]);
+}
+
+#[test]
+fn a_window_that_is_named_flat_decides_between_two_that_fit() {
+    let mut board = tree(1, 1, 1, Granularity::B256);
+    let second = 0x10_0000_0000;
+    board.window(second, GIB, &[90]);
+    for window in [WINDOW, second] {
+        let named = [WindowWidth { window, width: Width::Flat }];
+        let plan = board.plan(&Policy { windows: &named, ..Policy::default() }).unwrap();
+        board.check(&plan);
+        assert_eq!((sizes(&plan), plan.regions[0].window), (vec![(1, 256)], window));
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use cxl_firmware::topology::{DeviceKind, NodeKind, Partition};
 use cxl_firmware::verify::{Finding, Findings, verify, verify_plan};
 use cxl_regs::hdm::Capability;
 use cxl_regs::{Granularity, Interleave, Ways};
-use scripted::{GIB, MIB, Machine, Ticks, simple, switched};
+use scripted::{GIB, MIB, Machine, Ticks, accelerator, simple, switched};
 
 const DEVICE: u64 = 0x2000_0010;
 const BRIDGE: u64 = 0x1000_1010;
@@ -124,7 +124,7 @@ type Case = (&'static [(u64, u32)], Policy<'static>, &'static [u16]);
 
 #[test]
 fn every_broken_register_is_found_and_named() {
-    let cases: [Case; 24] = [
+    let cases: [Case; 26] = [
         // Nobody answers at the device: the bridge leads nowhere.
         (&[(DEVICE + 0x10, u32::MAX)], LINUX, &[0x0501, 0x051A]),
         // A reserved granularity.
@@ -184,6 +184,8 @@ fn every_broken_register_is_found_and_named() {
         (&[(BRIDGE + 0x10, 0x1600)], UNLOCKED, &[]),
         // Enables.
         (&[(0x2000_0004, 0), (DVSEC + 0x0C, 2)], LINUX, &[0x0516, 0x0517]),
+        (&[(0x2000_0004, 0)], LINUX, &[0x0516]),
+        (&[(DVSEC + 0x0C, 2)], LINUX, &[0x0517]),
         (&[], CONFIG_LOCK, &[0x0518]),
     ];
     for (registers, policy, expected) in cases {
@@ -218,7 +220,40 @@ fn two_decoders_of_one_component_that_claim_an_address_break_the_path() {
             panic!("{found:?}");
         };
         assert_eq!(place.index, 1);
+        // The pair is named once, by the later of the two, from whichever it was looked at.
+        let overlap = |finding: &&Finding| matches!(finding, Finding::Overlap { .. });
+        assert_eq!(found.iter().filter(overlap).count(), 1, "{found:?}");
         assert!(done.regions.is_empty(), "{found:?}");
+    }
+}
+
+#[test]
+fn a_bridge_that_claims_what_another_ones_device_has_leads_nowhere() {
+    let mut m = simple();
+    m.bridge(8, 0x1100_0000, true);
+    let (mut m, _) = committed(m, &LINUX);
+    for offset in (0x00..0x1C).step_by(4) {
+        let value = m.hw.get(BRIDGE + offset);
+        m.hw.set(0x1100_1010 + offset, value);
+    }
+    let (found, done) = judge(&m, &LINUX);
+    let [Finding::LeadsNowhere { place, span }] = found[..] else { panic!("{found:?}") };
+    assert_eq!((place.at.uid(), place.index, span.base().0), (8, 0, 16 * GIB));
+    assert_eq!(done.regions.len(), 1);
+}
+
+#[test]
+fn what_an_earlier_verification_found_is_forgotten() {
+    let (m, _) = committed(simple(), &LINUX);
+    let (mut done, mut findings) = (Committed::<16>::new(), Findings::<4>::new());
+    for (unlock, codes) in [(true, &[0x0515][..]), (false, &[])] {
+        let mut hw = m.hw.clone();
+        if unlock {
+            hw.set(BRIDGE + 0x10, 0x1600);
+        }
+        verify(&mut hw, &m.platform(), &m.topology, &LINUX, &mut done, &mut findings);
+        assert!(findings.list().iter().map(Finding::code).eq(codes.iter().copied()));
+        assert_eq!((findings.passed(), done.decoders.len()), (!unlock, 2));
     }
 }
 
@@ -383,6 +418,44 @@ fn back_invalidate_that_is_off_somewhere_is_found() {
     let mut m = machine();
     m.topology.nodes[1].back_invalidate = None;
     assert_eq!(codes(&m, &LINUX), [0x0519]);
+}
+
+#[test]
+fn back_invalidate_is_asked_of_the_devices_that_use_it() {
+    let mut m = Machine::new();
+    let bridge = m.bridge(7, 0x1000_0000, true);
+    let (left, right) =
+        (m.port(bridge, NodeKind::RootPort, 0), m.port(bridge, NodeKind::RootPort, 1));
+    m.device(left, 0x2000_0000, DeviceKind::Type3, [512 * MIB, 0]);
+    let device = m.device(right, 0x2100_0000, DeviceKind::Type2, [512 * MIB, 0]);
+    m.back_invalidate(right, 0x4000_0000, false);
+    m.back_invalidate(device, 0x4001_0000, false);
+    m.window(16 * GIB, 4 * GIB, &[7]);
+    let (mut m, _) = committed(m, &LINUX);
+    assert_eq!(codes(&m, &LINUX), []);
+    m.hw.set(0x4001_0004, 0);
+    let (found, _) = judge(&m, &LINUX);
+    let [Finding::BackInvalidateBlocked { device, at }] = found[..] else { panic!("{found:?}") };
+    assert_eq!((device.ports(), at.ports()), (&[1][..], &[1][..]));
+}
+
+#[test]
+fn back_invalidate_that_was_never_committed_is_found() {
+    // Status of the switch's route table and of the port below it: committed, error.
+    for (explicit, status, expected) in [
+        (true, 0x2301, &[][..]),
+        (true, 0x2300, &[0x0519]),
+        (true, 0x2302, &[0x0519]),
+        (true, 0x2303, &[0x0519]),
+        (false, 0x2300, &[]),
+    ] {
+        let (done, _) = committed(accelerator(explicit), &LINUX);
+        for address in [0x4001_0008, 0x4002_0008] {
+            let mut m = Machine { hw: done.hw.clone(), ..accelerator(explicit) };
+            m.hw.set(address, status);
+            assert_eq!(codes(&m, &LINUX), expected, "{explicit} {address:#x} {status:#x}");
+        }
+    }
 }
 
 #[test]

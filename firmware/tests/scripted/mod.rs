@@ -494,3 +494,19 @@ pub(crate) fn switched() -> Machine {
     m.window(16 * GIB, 4 * GIB, &[7]);
     m
 }
+
+/// A Type 2 device with back-invalidate behind a switch; BI structures at 0x4000_0000 and on.
+pub(crate) fn accelerator(explicit: bool) -> Machine {
+    let mut m = Machine::new();
+    let bridge = m.bridge(7, 0x1000_0000, true);
+    let root = m.port(bridge, NodeKind::RootPort, 1);
+    let switch = m.upstream(root, 0x1800_0000);
+    let down = m.port(switch, NodeKind::DownstreamPort, 4);
+    let device = m.device(down, 0x2000_0000, DeviceKind::Type2, [512 * MIB, 0]);
+    m.back_invalidate(root, 0x4000_0000, false);
+    m.back_invalidate(switch, 0x4001_0000, explicit);
+    m.back_invalidate(down, 0x4002_0000, explicit);
+    m.back_invalidate(device, 0x4003_0000, false);
+    m.window(16 * GIB, 4 * GIB, &[7]);
+    m
+}
