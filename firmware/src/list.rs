@@ -50,8 +50,8 @@ fn sift_down<T, K: Ord>(heap: &mut [T], mut at: usize, key: &impl Fn(&T) -> K) {
 }
 
 fn swap<T>(list: &mut [T], one: usize, other: usize) {
-    if one < list.len() && other < list.len() {
-        list.swap(one, other);
+    if let Ok([one, other]) = list.get_disjoint_mut([one, other]) {
+        core::mem::swap(one, other);
     }
 }
 

@@ -385,7 +385,7 @@ fn find_place<const R: usize>(
 ) -> Result<u64, PlanError> {
     let (device, need) = (want.path, want.size);
     let first = placed.partition_point(|region| region.span.end() <= window.base());
-    let inside = placed.iter().skip(first).take_while(|region| region.span.base() < window.end());
+    let inside = placed.iter().skip(first).take_while(|region| region.span.overlaps(window));
     let taken = inside.clone().map(|region| region.span);
     if let Some(offset) = want.offset {
         let error = PlanError::PlaceTaken { device, window: window.base().0, offset, size: need };
