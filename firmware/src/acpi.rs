@@ -17,6 +17,7 @@ use cxl_regs::acpi::{Header, RootTable, Rsdp, Table, TableError};
 use cxl_regs::{Arithmetic, DECODER_UNIT, Ways};
 use heapless::Vec;
 
+use crate::codes::codes;
 use crate::platform::{Bridge, BridgeKind, Ecam, Platform, Resources, RootBus, Window};
 
 /// The most regions of configuration space that are kept.
@@ -67,20 +68,17 @@ pub enum PlatformError {
     Capacity { what: Count, have: usize },
 }
 
-impl PlatformError {
-    /// A number for logs and hand-off records; it never changes its meaning.
-    pub const fn code(&self) -> u16 {
-        match self {
-            Self::Rsdp { .. } => 0x0101,
-            Self::Table { .. } => 0x0102,
-            Self::NoTable { .. } => 0x0103,
-            Self::TableTooLarge { .. } => 0x0104,
-            Self::Mcfg { .. } => 0x0105,
-            Self::Allocation { .. } => 0x0106,
-            Self::Cedt { .. } => 0x0107,
-            Self::Record { .. } => 0x0108,
-            Self::Capacity { .. } => 0x0109,
-        }
+codes! {
+    PlatformError {
+        Rsdp = 0x0101,
+        Table = 0x0102,
+        NoTable = 0x0103,
+        TableTooLarge = 0x0104,
+        Mcfg = 0x0105,
+        Allocation = 0x0106,
+        Cedt = 0x0107,
+        Record = 0x0108,
+        Capacity = 0x0109,
     }
 }
 

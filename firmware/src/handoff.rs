@@ -54,6 +54,7 @@ use cxl_regs::{Coherency, Granularity, Hpa, Interleave, Span, Ways};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::codes::codes;
 use crate::committed::{Committed, CommittedDecoder, CommittedRegion, Fate, Place};
 use crate::topology::{MAX_DEPTH, Partition, Path, Tree};
 
@@ -172,21 +173,18 @@ pub enum HandoffError {
     Registers { expected: u64, found: u64 },
 }
 
-impl HandoffError {
-    /// A number for logs; it never changes its meaning.
-    pub const fn code(&self) -> u16 {
-        match self {
-            Self::NoRoom { .. } => 0x0701,
-            Self::NoHeader { .. } => 0x0702,
-            Self::Magic { .. } => 0x0703,
-            Self::Version { .. } => 0x0704,
-            Self::Truncated { .. } => 0x0705,
-            Self::Size { .. } => 0x0706,
-            Self::Digest { .. } => 0x0707,
-            Self::Code { .. } => 0x0708,
-            Self::Range { .. } => 0x0709,
-            Self::Registers { .. } => 0x070A,
-        }
+codes! {
+    HandoffError {
+        NoRoom = 0x0701,
+        NoHeader = 0x0702,
+        Magic = 0x0703,
+        Version = 0x0704,
+        Truncated = 0x0705,
+        Size = 0x0706,
+        Digest = 0x0707,
+        Code = 0x0708,
+        Range = 0x0709,
+        Registers = 0x070A,
     }
 }
 

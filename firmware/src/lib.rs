@@ -35,6 +35,7 @@ pub mod attack;
 
 // What they share.
 mod back_invalidate;
+mod codes;
 pub mod config;
 pub mod doorbell;
 mod list;

@@ -14,6 +14,7 @@ use cxl_regs::acpi::{Cedt, CedtWriter, Identity, NoRoom, TableError};
 use cxl_regs::{Arithmetic, Granularity, Hpa, Span};
 use heapless::Vec;
 
+use crate::codes::codes;
 use crate::committed::{Committed, CommittedRegion, Fate, Place};
 use crate::paths::{Decoders, WindowView};
 use crate::platform::{BridgeKind, Platform, Window};
@@ -51,23 +52,20 @@ pub enum TablesError {
     FixedUnlocked { window: u64 },
 }
 
-impl TablesError {
-    /// A number for logs and hand-off records; it never changes its meaning.
-    pub const fn code(&self) -> u16 {
-        match self {
-            Self::NoRoom(_) => 0x0601,
-            Self::Record(_) => 0x0602,
-            Self::Bridge { .. } => 0x0603,
-            Self::Window { .. } => 0x0604,
-            Self::XorMapsDiffer { .. } => 0x0605,
-            Self::NotWhole { .. } => 0x0606,
-            Self::OutsideWindows { .. } => 0x0607,
-            Self::Table(_) => 0x0608,
-            Self::BridgeMissing { .. } => 0x0609,
-            Self::BridgeElsewhere { .. } => 0x060A,
-            Self::Disagrees(_) => 0x060B,
-            Self::FixedUnlocked { .. } => 0x060C,
-        }
+codes! {
+    TablesError {
+        NoRoom = 0x0601,
+        Record = 0x0602,
+        Bridge = 0x0603,
+        Window = 0x0604,
+        XorMapsDiffer = 0x0605,
+        NotWhole = 0x0606,
+        OutsideWindows = 0x0607,
+        Table = 0x0608,
+        BridgeMissing = 0x0609,
+        BridgeElsewhere = 0x060A,
+        Disagrees = 0x060B,
+        FixedUnlocked = 0x060C,
     }
 }
 

@@ -7,6 +7,7 @@ use core::fmt;
 use cxl_regs::hdm::Control;
 use cxl_regs::{DecodeError, Size};
 
+use crate::codes::codes;
 use crate::committed::Place;
 use crate::topology::Path;
 
@@ -50,28 +51,25 @@ pub enum CommitError {
     CommittedOtherwise { place: Place, expected: u32, found: u32 },
 }
 
-impl CommitError {
-    /// A number for logs and hand-off records; it never changes its meaning.
-    pub const fn code(&self) -> u16 {
-        match self {
-            Self::NoSuchDecoder { .. } => 0x0401,
-            Self::Illegal { .. } => 0x0402,
-            Self::Silent { .. } => 0x0403,
-            Self::Unsettled { .. } => 0x0404,
-            Self::ForeignDecoder { .. } => 0x0405,
-            Self::ForeignContents { .. } => 0x0406,
-            Self::ForeignPart { .. } => 0x0407,
-            Self::ForeignEnables { .. } => 0x0408,
-            Self::ConfigLocked { .. } => 0x0409,
-            Self::NotKept { .. } => 0x040A,
-            Self::DeviceNotKept { .. } => 0x040B,
-            Self::NoBackInvalidate { .. } => 0x040C,
-            Self::BackInvalidateRefused { .. } => 0x040D,
-            Self::BackInvalidateTimeout { .. } => 0x040E,
-            Self::Refused { .. } => 0x040F,
-            Self::Timeout { .. } => 0x0410,
-            Self::CommittedOtherwise { .. } => 0x0411,
-        }
+codes! {
+    CommitError {
+        NoSuchDecoder = 0x0401,
+        Illegal = 0x0402,
+        Silent = 0x0403,
+        Unsettled = 0x0404,
+        ForeignDecoder = 0x0405,
+        ForeignContents = 0x0406,
+        ForeignPart = 0x0407,
+        ForeignEnables = 0x0408,
+        ConfigLocked = 0x0409,
+        NotKept = 0x040A,
+        DeviceNotKept = 0x040B,
+        NoBackInvalidate = 0x040C,
+        BackInvalidateRefused = 0x040D,
+        BackInvalidateTimeout = 0x040E,
+        Refused = 0x040F,
+        Timeout = 0x0410,
+        CommittedOtherwise = 0x0411,
     }
 }
 

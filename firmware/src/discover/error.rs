@@ -13,6 +13,7 @@ use cxl_regs::dvsec::{DvsecError, DvsecId};
 use cxl_regs::hdm;
 use cxl_regs::mailbox::{DeviceArrayError, Opcode, ShortPayload};
 
+use crate::codes::codes;
 use crate::platform::RootBus;
 use crate::topology::MAX_DEPTH;
 
@@ -200,44 +201,41 @@ pub enum DiscoverError {
     Capacity { have: usize },
 }
 
-impl DiscoverError {
-    /// A number for logs and hand-off records; it never changes its meaning.
-    pub const fn code(&self) -> u16 {
-        match self {
-            Self::Rch { .. } => 0x0201,
-            Self::DuplicateUid { .. } => 0x0202,
-            Self::SharedRootBus { .. } => 0x0203,
-            Self::RootBusUnknown { .. } => 0x0204,
-            Self::NotDecoded { .. } => 0x0205,
-            Self::BusLoop { .. } => 0x0206,
-            Self::BusNumbers { .. } => 0x0207,
-            Self::TooDeep { .. } => 0x0208,
-            Self::Unassigned { .. } => 0x0209,
-            Self::Capabilities { .. } => 0x020A,
-            Self::Dvsecs { .. } => 0x020B,
-            Self::ShortDvsec { .. } => 0x020C,
-            Self::Locator { .. } => 0x020D,
-            Self::Bar { .. } => 0x020E,
-            Self::OutsideBar { .. } => 0x020F,
-            Self::NotForwarded { .. } => 0x0210,
-            Self::Array { .. } => 0x0211,
-            Self::DecoderCount { .. } => 0x0212,
-            Self::TargetCount { .. } => 0x0213,
-            Self::DecodersPastEnd { .. } => 0x0214,
-            Self::SharedRegisters { .. } => 0x0215,
-            Self::HdmCount { .. } => 0x0216,
-            Self::NoMemLink { .. } => 0x0217,
-            Self::Timeout { .. } => 0x0218,
-            Self::Range { .. } => 0x0219,
-            Self::PersistentFirst { .. } => 0x021A,
-            Self::DeviceRegisters { .. } => 0x021B,
-            Self::ShortPayload { .. } => 0x021C,
-            Self::CapacityTooLarge { .. } => 0x021D,
-            Self::NoBusNumbers { .. } => 0x021E,
-            Self::NoRoom { .. } => 0x021F,
-            Self::Window { .. } => 0x0220,
-            Self::Capacity { .. } => 0x0221,
-        }
+codes! {
+    DiscoverError {
+        Rch = 0x0201,
+        DuplicateUid = 0x0202,
+        SharedRootBus = 0x0203,
+        RootBusUnknown = 0x0204,
+        NotDecoded = 0x0205,
+        BusLoop = 0x0206,
+        BusNumbers = 0x0207,
+        TooDeep = 0x0208,
+        Unassigned = 0x0209,
+        Capabilities = 0x020A,
+        Dvsecs = 0x020B,
+        ShortDvsec = 0x020C,
+        Locator = 0x020D,
+        Bar = 0x020E,
+        OutsideBar = 0x020F,
+        NotForwarded = 0x0210,
+        Array = 0x0211,
+        DecoderCount = 0x0212,
+        TargetCount = 0x0213,
+        DecodersPastEnd = 0x0214,
+        SharedRegisters = 0x0215,
+        HdmCount = 0x0216,
+        NoMemLink = 0x0217,
+        Timeout = 0x0218,
+        Range = 0x0219,
+        PersistentFirst = 0x021A,
+        DeviceRegisters = 0x021B,
+        ShortPayload = 0x021C,
+        CapacityTooLarge = 0x021D,
+        NoBusNumbers = 0x021E,
+        NoRoom = 0x021F,
+        Window = 0x0220,
+        Capacity = 0x0221,
     }
 }
 

@@ -7,6 +7,7 @@ use core::fmt;
 use cxl_regs::{Coherency, ComposeError, DecodeError, Interleave, Size, Span};
 use heapless::Vec;
 
+use crate::codes::codes;
 use crate::committed::Place;
 use crate::topology::{Partition, Path};
 
@@ -78,47 +79,46 @@ pub enum Finding {
     PassThrough { uid: u32 },
 }
 
+codes! {
+    Finding {
+        Silent = 0x0501,
+        Illegal = 0x0502,
+        OutOfOrder = 0x0503,
+        Overlap = 0x0504,
+        ZeroSize = 0x0505,
+        OutsideWindows = 0x0506,
+        NotATarget = 0x0507,
+        CoherencyNotAllowed = 0x0508,
+        MediaNotAllowed = 0x0509,
+        BeyondCapacity = 0x050A,
+        CrossesPartition = 0x050B,
+        NoDecoders = 0x050C,
+        NotClaimed = 0x050D,
+        RangeDiffers = 0x050E,
+        WrongTarget = 0x050F,
+        CoherencyDiffers = 0x0510,
+        InterleaveDiffers = 0x0511,
+        Compose = 0x0512,
+        SwitchesInterleave = 0x0513,
+        Members = 0x0514,
+        UnlockedOnPath = 0x0515,
+        DecodersDisabled = 0x0516,
+        MemoryDisabled = 0x0517,
+        ConfigUnlocked = 0x0518,
+        BackInvalidateBlocked = 0x0519,
+        LeadsNowhere = 0x051A,
+        NotCommitted = 0x051B,
+        DiffersFromPlan = 0x051C,
+        NotInPlan = 0x051D,
+        Capacity = 0x051E,
+        PassThrough = 0x051F,
+    }
+}
+
 impl Finding {
     /// Whether it is a failure, not just worth knowing.
     pub const fn is_failure(&self) -> bool {
         !matches!(self, Self::PassThrough { .. })
-    }
-
-    /// A number for logs and hand-off records; it never changes its meaning.
-    pub const fn code(&self) -> u16 {
-        match self {
-            Self::Silent { .. } => 0x0501,
-            Self::Illegal { .. } => 0x0502,
-            Self::OutOfOrder { .. } => 0x0503,
-            Self::Overlap { .. } => 0x0504,
-            Self::ZeroSize { .. } => 0x0505,
-            Self::OutsideWindows { .. } => 0x0506,
-            Self::NotATarget { .. } => 0x0507,
-            Self::CoherencyNotAllowed { .. } => 0x0508,
-            Self::MediaNotAllowed { .. } => 0x0509,
-            Self::BeyondCapacity { .. } => 0x050A,
-            Self::CrossesPartition { .. } => 0x050B,
-            Self::NoDecoders { .. } => 0x050C,
-            Self::NotClaimed { .. } => 0x050D,
-            Self::RangeDiffers { .. } => 0x050E,
-            Self::WrongTarget { .. } => 0x050F,
-            Self::CoherencyDiffers { .. } => 0x0510,
-            Self::InterleaveDiffers { .. } => 0x0511,
-            Self::Compose { .. } => 0x0512,
-            Self::SwitchesInterleave { .. } => 0x0513,
-            Self::Members { .. } => 0x0514,
-            Self::UnlockedOnPath { .. } => 0x0515,
-            Self::DecodersDisabled { .. } => 0x0516,
-            Self::MemoryDisabled { .. } => 0x0517,
-            Self::ConfigUnlocked { .. } => 0x0518,
-            Self::BackInvalidateBlocked { .. } => 0x0519,
-            Self::LeadsNowhere { .. } => 0x051A,
-            Self::NotCommitted { .. } => 0x051B,
-            Self::DiffersFromPlan { .. } => 0x051C,
-            Self::NotInPlan { .. } => 0x051D,
-            Self::Capacity { .. } => 0x051E,
-            Self::PassThrough { .. } => 0x051F,
-        }
     }
 }
 
