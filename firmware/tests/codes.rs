@@ -1,0 +1,864 @@
+//! Every error and finding that the library defines, provoked once.
+//!
+//! **Invariant**: no error is made here. Each number comes out of the library's own functions, from
+//! a board, registers or bytes that deserve it; and what was provoked is held against the numbers
+//! that the enums define, so that a variant nobody can reach does not stay.
+
+#[allow(dead_code, reason = "discovery tests use all of it")]
+mod fake;
+
+mod board;
+mod scripted;
+
+use std::collections::BTreeSet;
+
+use board::{Board, GIB, MIB, UNIT, bi, capable, path, request};
+use cxl_firmware::acpi::{PlatformError, Tables, find_table};
+use cxl_firmware::bring_up::{BringUpError, Workspace, bring_up};
+use cxl_firmware::commit::{CommitError, commit};
+use cxl_firmware::committed::{Committed, Fate};
+use cxl_firmware::discover::{DiscoverError, discover};
+use cxl_firmware::handoff::{self, HandoffError};
+use cxl_firmware::plan::{Plan, PlanError, plan};
+use cxl_firmware::platform::{Bridge, BridgeKind, Ecam, Platform, Resources, Restrictions, Window};
+use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem, Width, WindowWidth};
+use cxl_firmware::tables::{TablesError, cedt, cross_check};
+use cxl_firmware::topology::{DeviceKind, NodeId, NodeKind, Partition, Topology};
+use cxl_firmware::verify::{Finding, Findings, verify_plan};
+use cxl_regs::acpi::Identity;
+use cxl_regs::{Arithmetic, Granularity, Hpa, Interleave, Span, Ways};
+use scripted::{Machine, OnCommit};
+
+/// Holds what was provoked against what is defined.
+fn complete(defined: &[(u16, &str)], provoked: impl IntoIterator<Item = u16>) {
+    let mut provoked: BTreeSet<u16> = provoked.into_iter().collect();
+    let nobody: Vec<_> =
+        defined.iter().filter(|(code, _)| !provoked.remove(code)).map(|(_, name)| name).collect();
+    assert!(nobody.is_empty(), "nobody provokes {nobody:?}");
+    assert!(provoked.is_empty(), "not defined: {provoked:x?}");
+}
+
+// --- platform ----------------------------------------------------------------------------------
+
+/// Makes a table's bytes sum to 0 through the one at `place`.
+fn mend(bytes: &mut [u8], place: usize) {
+    bytes[place] = 0;
+    bytes[place] = bytes.iter().fold(0u8, |sum, byte| sum.wrapping_sub(*byte));
+}
+
+fn acpi_table(signature: &[u8; 4], body: &[u8]) -> Vec<u8> {
+    let mut bytes = signature.to_vec();
+    bytes.extend((36 + body.len() as u32).to_le_bytes());
+    bytes.extend([1, 0]);
+    bytes.extend(*b"OEMID OEMTABLE\x01\0\0\0TEST\x01\0\0\0");
+    bytes.extend(body);
+    mend(&mut bytes, 9);
+    bytes
+}
+
+/// One allocation: segment 0, these buses, at 0xB000_0000.
+fn mcfg(first: u8, last: u8) -> Vec<u8> {
+    let mut body = vec![0; 8];
+    body.extend([0, 0, 0, 0xb0, 0, 0, 0, 0, 0, 0, first, last, 0, 0, 0, 0]);
+    acpi_table(b"MCFG", &body)
+}
+
+/// A CEDT with a bridge of each of these UIDs.
+fn chbs(uids: &[u8]) -> Vec<u8> {
+    let mut body = vec![];
+    for uid in uids {
+        body.extend([0, 0, 0x20, 0, *uid, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+        body.extend((u64::from(*uid) << 16).to_le_bytes());
+        body.extend(0x1_0000u64.to_le_bytes());
+    }
+    acpi_table(b"CEDT", &body)
+}
+
+#[test]
+fn every_platform_error() {
+    let (good_mcfg, good_cedt) = (mcfg(0, 255), chbs(&[12]));
+    let read = |mcfg: &[u8], cedt: &[u8]| Tables::<2, 2>::from_acpi(mcfg, cedt, 46, &[]);
+    let torn = |mut bytes: Vec<u8>| {
+        bytes[9] ^= 1;
+        bytes
+    };
+    let mut provoked = vec![
+        read(&torn(good_mcfg.clone()), &good_cedt),
+        read(&mcfg(9, 3), &good_cedt),
+        read(&good_mcfg, &torn(good_cedt.clone())),
+        read(&good_mcfg, &chbs(&[12, 12])),
+        read(&good_mcfg, &chbs(&[12, 13, 14])),
+    ]
+    .into_iter()
+    .map(|result| result.expect_err("a broken table").code())
+    .collect::<Vec<_>>();
+    assert_eq!(provoked, [0x0105, 0x0106, 0x0107, 0x0108, 0x0109]);
+
+    // An RSDP of revision 0 at 0x1000, an RSDT at 0x2000, a CEDT at 0x3000.
+    let mut rsdp = b"RSD PTR \0OEMID \0\x00\x20\0\0".to_vec();
+    mend(&mut rsdp, 8);
+    let rsdt = acpi_table(b"RSDT", &0x3000u32.to_le_bytes());
+    let mut find = |rsdp_at, signature, cedt: &[u8], room: usize| {
+        let memory = [(0x1000, &rsdp[..]), (0x2000, &rsdt), (0x3000, cedt)];
+        let mut reader = |address: u64, into: &mut [u8]| {
+            for (at, byte) in (address..).zip(into) {
+                let part = memory.iter().find_map(|(base, bytes)| {
+                    bytes.get(usize::try_from(at.checked_sub(*base)?).ok()?)
+                });
+                *byte = part.copied().unwrap_or(0xFF);
+            }
+        };
+        let mut buffer = vec![0xA5; room];
+        let found = find_table(&mut reader, rsdp_at, signature, &mut buffer);
+        let code = found.map(|_| ()).expect_err("no such table").code();
+        provoked.push(code);
+        code
+    };
+    assert_eq!(find(0x5000, *b"CEDT", &good_cedt, 128), 0x0101);
+    assert_eq!(find(0x1000, *b"CEDT", &torn(good_cedt.clone()), 128), 0x0102);
+    assert_eq!(find(0x1000, *b"HPET", &good_cedt, 128), 0x0103);
+    assert_eq!(find(0x1000, *b"CEDT", &good_cedt, 60), 0x0104);
+    complete(PlatformError::CODES, provoked);
+}
+
+// --- discovery ---------------------------------------------------------------------------------
+
+/// What discovery is given beside the hardware.
+struct Given {
+    bridges: Vec<Bridge>,
+    resources: Vec<Resources>,
+    last_bus: u8,
+}
+
+type Fault = fn(&mut fake::Fake, &mut Given);
+
+fn discovered<const N: usize>(hw: &mut fake::Fake, given: &Given) -> Option<u16> {
+    let ecam = [Ecam { last_bus: given.last_bus, ..fake::ALL_BUSES[0] }];
+    let platform = fake::platform(&given.bridges, &given.resources);
+    let platform = Platform { ecam: &ecam, ..platform };
+    let mut topology = Topology::<N>::new();
+    discover(hw, &mut fake::clock(), &platform, &mut topology).err().map(|error| error.code())
+}
+
+/// A device's register block with a mailbox whose doorbell stays clear; no command gets an answer.
+fn device_registers() -> fake::Registers {
+    let mut block = fake::Registers::new();
+    fake::put(&mut block, 0x00, &[0x0101_0000, 3, 0, 0]);
+    fake::put(&mut block, 0x10, &[0x0001_0001, 0x80, 0x8, 0]);
+    fake::put(&mut block, 0x20, &[0x0001_0002, 0x100, 0x220, 0]);
+    fake::put(&mut block, 0x30, &[0x0001_4000, 0x400, 0x8, 0]);
+    fake::put(&mut block, 0x100, &[0x0000_0009, 0, 0, 0]);
+    fake::put(&mut block, 0x110, &[0; 24]);
+    fake::put(&mut block, 0x400, &[0x14]);
+    block
+}
+
+/// Sets a dword of the device's configuration space; of the root port's.
+fn device(hw: &mut fake::Fake, offset: u64, value: u32) {
+    fake::put(&mut hw.functions[1].config, offset, &[value]);
+}
+
+fn root(hw: &mut fake::Fake, offset: u64, value: u32) {
+    fake::put(&mut hw.functions[0].config, offset, &[value]);
+}
+
+/// The same machine with nothing assigned, a switch in it, and room to assign.
+fn blank(hw: &mut fake::Fake, given: &mut Given, base: u64) {
+    let (machine, bridges) = fake::switched(true);
+    *hw = machine;
+    given.bridges = bridges.to_vec();
+    given.resources = vec![Resources { uid: 12, base, size: 0x1000_0000 }];
+}
+
+/// A root port above a chain of switches that passes the depth of a path.
+fn chain(hw: &mut fake::Fake) {
+    *hw = fake::switched(false).0;
+    hw.functions.truncate(1);
+    root(hw, 0x18, 0x0050_0d0c);
+    root(hw, 0x20, 0xfff0_0010);
+    for depth in 0u8..17 {
+        let (primary, above) = (13 + depth, usize::from(depth));
+        let bar = 0x0100_0000 + (u64::from(depth) << 20);
+        let (secondary, subordinate, window) = (primary + 1, 80, (1, 0xfff));
+        let assigned = fake::Assigned { primary, secondary, subordinate, bar, window };
+        hw.functions.push(match depth % 2 {
+            0 => fake::upstream_port(above, assigned),
+            _ => fake::downstream_port(above, 0, 1, assigned),
+        });
+    }
+}
+
+#[test]
+fn every_discovery_error() {
+    let cases: [(u16, Fault); 32] = [
+        (0x0201, |_, given| given.bridges[0].kind = BridgeKind::Rcrb),
+        (0x0202, |_, given| given.bridges.push(given.bridges[0])),
+        (0x0203, |_, given| given.bridges.push(fake::bridge(13, Some(12), 1))),
+        (0x0204, |_, given| (given.bridges[0].root, given.bridges[0].uid) = (None, 300)),
+        (0x0205, |_, given| given.last_bus = 11),
+        // The port leads to its own bus; upwards; out of the region.
+        (0x0206, |hw, _| root(hw, 0x18, 0x000d_0c0c)),
+        (0x0207, |hw, _| root(hw, 0x18, 0x000d_0b0c)),
+        (0x0208, |hw, _| chain(hw)),
+        (0x0209, |hw, _| root(hw, 0x18, 0)),
+        // Capabilities in a loop: conventional ones, extended ones.
+        (0x020A, |hw, _| device(hw, 0x80, 0x0002_8005)),
+        (0x020B, |hw, _| root(hw, 0x180, 0x1481_0023)),
+        (0x020C, |hw, _| device(hw, 0x104, 0x0343_1e98)),
+        (0x020D, |hw, _| device(hw, 0x148, 0x0000_0107)),
+        (0x020E, |hw, _| device(hw, 0x148, 0x0000_0101)),
+        (0x020F, |hw, _| device(hw, 0x148, 0x0080_0100)),
+        (0x0210, |hw, _| device(hw, 0x10, 0xfea0_0004)),
+        (0x0211, |hw, _| hw.fixed.clear()),
+        (0x0212, |hw, _| fake::put(&mut hw.fixed, fake::BRIDGE + 0x1128, &[0x38d])),
+        (0x0213, |hw, _| fake::put(&mut hw.fixed, fake::BRIDGE + 0x1128, &[0x332])),
+        (0x0214, |hw, _| {
+            fake::put(&mut hw.functions[1].blocks[0].2, 0x100c, &[0xf801_0005]);
+            fake::put(&mut hw.functions[1].blocks[0].2, 0x1f80, &[0x1b12]);
+        }),
+        (0x0215, |hw, _| {
+            let mut twin = fake::endpoint(0, 0xfe80_0000, None);
+            twin.devfn = 1;
+            device(hw, 0x0c, 0x0080_0000);
+            hw.functions.push(twin);
+        }),
+        (0x0216, |hw, _| device(hw, 0x108, 0x003e_0000)),
+        (0x0217, |hw, _| device(hw, 0x16c, 0x0022_0002)),
+        (0x0218, |hw, _| device(hw, 0x11c, 0x1000_0048)),
+        (0x0219, |hw, _| device(hw, 0x11c, 0x1000_005f)),
+        (0x021A, |hw, _| {
+            device(hw, 0x11c, 0x1000_0007);
+            device(hw, 0x12c, 0x1000_0003);
+        }),
+        (0x021B, |hw, _| {
+            let registers = fake::Registers::from([(0x00, fake::ro(u32::MAX))]);
+            hw.functions[1] = fake::endpoint(0, 0xfe80_0000, Some(registers));
+        }),
+        // Identify Memory Device ends at once, with an output of nothing.
+        (0x021C, |hw, _| {
+            hw.functions[1] = fake::endpoint(0, 0xfe80_0000, Some(device_registers()));
+        }),
+        (0x021D, |hw, _| {
+            device(hw, 0x118, 0x8000_0000);
+            device(hw, 0x128, 0x8000_0000);
+            device(hw, 0x12c, 0x4b);
+        }),
+        // Bus 15 belongs to another bridge.
+        (0x021E, |hw, given| {
+            blank(hw, given, 0xc000_0000);
+            hw.fixed.append(&mut fake::bridge_registers(fake::BRIDGE + 0x1_0000));
+            given.bridges.push(fake::bridge(15, Some(15), 1));
+        }),
+        (0x021F, |hw, given| {
+            blank(hw, given, 0xc000_0000);
+            given.resources[0].size = 0x10_0000;
+        }),
+        // A window of 32 bits for what lies above them.
+        (0x0220, |hw, given| {
+            blank(hw, given, 0x38_0000_0000);
+            hw.functions[2].config.get_mut(&0x24).expect("the upper half").value = 0;
+        }),
+    ];
+    let mut provoked = vec![];
+    for (expected, fault) in cases {
+        let (mut hw, bridges) = fake::small();
+        let mut given = Given { bridges: bridges.to_vec(), resources: vec![], last_bus: 255 };
+        assert_eq!(discovered::<32>(&mut hw, &given), None, "the machine is sound");
+        (hw, _) = fake::small();
+        fault(&mut hw, &mut given);
+        assert_eq!(discovered::<32>(&mut hw, &given), Some(expected), "{expected:#06x}");
+        provoked.push(expected);
+    }
+    let (mut hw, bridges) = fake::small();
+    let given = Given { bridges: bridges.to_vec(), resources: vec![], last_bus: 255 };
+    provoked.extend(discovered::<2>(&mut hw, &given));
+    complete(DiscoverError::CODES, provoked);
+}
+
+// --- plan --------------------------------------------------------------------------------------
+
+const WINDOW: u64 = 0x1_0000_0000;
+const OTHER: u64 = 0x8_0000_0000;
+
+/// What is asked of the plan.
+#[derive(Default)]
+struct Ask {
+    policy: Policy<'static>,
+    requests: Vec<Request>,
+    widths: Vec<WindowWidth>,
+    occupied: Vec<Span>,
+}
+
+fn planned<const R: usize, const D: usize>(board: &Board, ask: &Ask) -> Option<u16> {
+    let policy = Policy { requests: &ask.requests, windows: &ask.widths, ..ask.policy };
+    let platform = Platform { occupied: &ask.occupied, ..board.platform() };
+    plan(&platform, &board.topology(), &policy, &mut Plan::<R, D>::new())
+        .err()
+        .map(|error| error.code())
+}
+
+/// Bridge 7 with 1 GiB of volatile memory at port 0 and a window of 4 GiB: nodes 0, 1 and 2.
+fn plain() -> Board {
+    let mut board = Board::new();
+    board.bridge_with_memory(7, GIB);
+    board.window(WINDOW, 4 * GIB, &[7]);
+    board
+}
+
+const DEVICE_NODE: NodeId = NodeId(2);
+
+/// A window over bridges with so many ports each, a device behind each port, instead of [`plain`].
+fn set(board: &mut Board, bridges: u32, ports: u8, granularity: Granularity) {
+    *board = Board::new();
+    for uid in 0..bridges {
+        let bridge = board.bridge(uid);
+        for number in 0..ports {
+            let port = board.root_port(bridge, number);
+            board.memory(port, UNIT, 0);
+        }
+    }
+    let targets: Vec<u32> = (0..bridges).collect();
+    board.window(WINDOW, 64 * UNIT, &targets).interleave.granularity = granularity;
+}
+
+fn exactly(ask: &mut Ask, ways: Ways, granularity: Granularity) {
+    ask.policy.width = Width::Exactly(Interleave::new(ways, granularity));
+}
+
+fn to_guest(board: &mut Board, ask: &mut Ask) {
+    ask.policy.path = PathPolicy::GuestPrograms;
+    board.node(NodeId(0)).hdm = None;
+}
+
+fn asks(ask: &mut Ask) -> &mut Request {
+    ask.requests.push(request(path(7, &[0])));
+    ask.requests.last_mut().expect("just pushed")
+}
+
+#[test]
+fn every_plan_error() {
+    type Change = fn(&mut Board, &mut Ask);
+    let cases: [(u16, Change); 45] = [
+        (0x0301, |board, _| board.windows.clear()),
+        (0x0302, |board, _| {
+            board.window(OTHER, GIB, &[99]);
+        }),
+        (0x0303, |board, _| {
+            board.window(OTHER, GIB, &[7]);
+        }),
+        (0x0304, |board, _| set(board, 2, 1, Granularity::B256)),
+        (0x0305, |board, _| board.windows[0].base = 0),
+        (0x0306, |board, _| board.address_bits = 32),
+        (0x0307, |board, _| {
+            board.window(WINDOW + GIB, GIB, &[7]);
+        }),
+        (0x0308, |board, _| board.windows[0].size = 512 * MIB),
+        (0x0309, |board, _| {
+            let port = board.root_port(NodeId(0), 1);
+            board.memory(port, GIB, 0);
+            board.windows[0].size = GIB + UNIT;
+        }),
+        (0x030A, |board, _| board.windows[0].restrictions.set_volatile(false)),
+        (0x030B, |board, _| board.windows[0].restrictions.set_host_only(false)),
+        (0x030C, |board, _| {
+            board.device(DEVICE_NODE).persistent = GIB;
+            board.node(DEVICE_NODE).hdm = capable(1);
+        }),
+        (0x030D, |board, _| board.node(DEVICE_NODE).hdm = None),
+        (0x030E, |board, _| {
+            board.device(DEVICE_NODE).persistent = GIB;
+            board.windows[0].restrictions.set_volatile(false);
+            board.window(OTHER, GIB, &[7]).restrictions.set_persistent(false);
+        }),
+        (0x030F, |board, _| {
+            board.root_port(NodeId(0), 0);
+        }),
+        // An accelerator with a BI decoder, below a port without.
+        (0x0310, |board, _| {
+            board.device(DEVICE_NODE).kind = DeviceKind::Type2;
+            board.node(DEVICE_NODE).back_invalidate = bi(false);
+        }),
+        (0x0311, |_, ask| asks(ask).device = path(7, &[1])),
+        (0x0312, |_, ask| asks(ask).window = Some(OTHER)),
+        (0x0313, |_, ask| asks(ask).size = Some(2 * GIB)),
+        (0x0314, |_, ask| asks(ask).size = Some(UNIT + MIB)),
+        (0x0315, |_, ask| asks(ask).offset = Some(4 * GIB)),
+        (0x0316, |board, ask| {
+            to_guest(board, ask);
+            board.root_port(NodeId(0), 1);
+        }),
+        (0x0317, |board, ask| {
+            to_guest(board, ask);
+            board.nodes.truncate(2);
+            let switch = board.switch(NodeId(1));
+            let port = board.downstream_port(switch, 0);
+            board.memory(port, GIB, 0);
+        }),
+        (0x0318, |board, ask| {
+            to_guest(board, ask);
+            board.node(NodeId(0)).hdm = capable(4);
+        }),
+        (0x0319, |_, ask| ask.policy.burn_spares = true),
+        (0x031A, |_, ask| {
+            ask.policy.burn_spares = true;
+            ask.policy.path = PathPolicy::Unlocked;
+            ask.policy.target = TargetSystem::Specification;
+        }),
+        // 4 ways at 16 KiB would select on HPA bit 15.
+        (0x031B, |_, ask| exactly(ask, Ways::Four, Granularity::K16)),
+        (0x031C, |board, _| {
+            set(board, 2, 1, Granularity::B256);
+            board.windows[0].arithmetic = Arithmetic::Xor;
+        }),
+        // The persistent part starts off the grid, so no skip leads there.
+        (0x031D, |board, ask| {
+            board.device(DEVICE_NODE).volatile = GIB + MIB;
+            board.device(DEVICE_NODE).persistent = GIB;
+            asks(ask).partition = Partition::Persistent;
+        }),
+        (0x031F, |board, _| {
+            board.bridge(8);
+            board.windows[0].targets.push(8).expect("room for 16");
+        }),
+        (0x0320, |board, _| {
+            board.window(OTHER, GIB, &[7, 7]);
+        }),
+        (0x0321, |board, _| {
+            board.bridge(7);
+        }),
+        (0x0322, |board, _| {
+            board.memory(NodeId(1), GIB, 0);
+        }),
+        (0x0323, |board, _| board.node(NodeId(1)).parent = None),
+        (0x0324, |board, _| board.device(DEVICE_NODE).persistent = u64::MAX - GIB + 1),
+        (0x0325, |board, ask| {
+            to_guest(board, ask);
+            asks(ask);
+        }),
+        (0x0326, |board, ask| {
+            set(board, 2, 1, Granularity::B256);
+            exactly(ask, Ways::Three, Granularity::B256);
+        }),
+        (0x0327, |board, ask| {
+            set(board, 2, 1, Granularity::B256);
+            exactly(ask, Ways::Two, Granularity::K4);
+        }),
+        (0x0328, |_, ask| exactly(ask, Ways::Two, Granularity::B256)),
+        (0x0329, |board, ask| {
+            set(board, 2, 1, Granularity::K16);
+            exactly(ask, Ways::Two, Granularity::K16);
+        }),
+        (0x032A, |board, ask| {
+            set(board, 3, 2, Granularity::B256);
+            exactly(ask, Ways::Six, Granularity::B256);
+        }),
+        (0x032B, |_, ask| {
+            ask.widths.push(WindowWidth { window: OTHER, width: Width::Flat });
+        }),
+        (0x032C, |_, ask| {
+            ask.widths = vec![WindowWidth { window: WINDOW, width: Width::Flat }; 2];
+        }),
+        (0x032D, |board, ask| {
+            to_guest(board, ask);
+            ask.policy.width = Width::Widest;
+        }),
+        (0x0330, |_, ask| {
+            ask.occupied.push(Span::new(Hpa(WINDOW + GIB), MIB).expect("a range"));
+        }),
+    ];
+    assert_eq!(planned::<4, 16>(&plain(), &Ask::default()), None, "the board is sound");
+    let mut provoked = vec![];
+    for (expected, change) in cases {
+        let (mut board, mut ask) = (plain(), Ask::default());
+        change(&mut board, &mut ask);
+        assert_eq!(planned::<8, 32>(&board, &ask), Some(expected), "{expected:#06x}");
+        provoked.push(expected);
+    }
+    provoked.extend(planned::<0, 16>(&plain(), &Ask::default()));
+    complete(PlanError::CODES, provoked);
+}
+
+// --- commit ------------------------------------------------------------------------------------
+
+/// Decoder 0 of the only device of `scripted::simple`, of its bridge; the device's DVSEC.
+const DEVICE: u64 = 0x2000_0010;
+const BRIDGE: u64 = 0x1000_1010;
+const DVSEC: u64 = 0x2001_0000;
+
+/// Makes a sound machine; changes it.
+type Build = fn() -> Machine;
+type Change = fn(&mut Machine);
+
+fn committed(m: &mut Machine, plan: &Plan<8, 16>) -> (Option<u16>, Committed<16>) {
+    let (policy, mut done) = (Policy::default(), Committed::new());
+    let mut clock = scripted::Ticks::of(1);
+    let result = commit(&mut m.hw, &mut clock, &m.topology, plan, &policy, &mut done);
+    (result.err().map(|error| error.code()), done)
+}
+
+/// Sets dwords behind the back of everybody.
+fn set_all(m: &mut Machine, registers: &[(u64, u32)]) {
+    for &(address, value) in registers {
+        m.hw.set(address, value);
+    }
+}
+
+/// What the registers of `scripted::simple` hold once its plan is committed and locked.
+const AS_PLANNED: [(u64, u32); 9] = [
+    (DEVICE + 0x04, 4),
+    (DEVICE + 0x08, 0x2000_0000),
+    (DEVICE + 0x10, 0x1700),
+    (0x2000_0004, 2),
+    (DVSEC + 0x0C, 6),
+    (BRIDGE + 0x04, 4),
+    (BRIDGE + 0x08, 0x2000_0000),
+    (BRIDGE + 0x10, 0x1700),
+    (BRIDGE + 0x14, 3),
+];
+
+#[test]
+fn every_commit_error() {
+    let (plain, bi): (Build, Build) = (scripted::simple, || scripted::accelerator(true));
+    // The fault comes after the plan was made.
+    let cases: [(u16, Build, Change); 17] = [
+        (0x0401, plain, |m| m.topology.nodes[0].hdm = None),
+        (0x0402, plain, |m| {
+            let hdm = m.topology.nodes[0].hdm.as_mut().expect("the bridge's");
+            hdm.capability = hdm.capability.with_target_count(0);
+        }),
+        (0x0403, plain, |m| m.hw.set(DEVICE + 0x10, u32::MAX)),
+        (0x0404, plain, |m| m.hw.set(DEVICE + 0x10, 0x0A00)),
+        (0x0405, plain, |m| m.hw.set(DEVICE + 0x30, 0x1600)),
+        (0x0406, plain, |m| {
+            set_all(m, &AS_PLANNED);
+            m.hw.set(BRIDGE + 0x14, 4);
+        }),
+        (0x0407, plain, |m| {
+            set_all(m, &AS_PLANNED);
+            m.hw.set(BRIDGE + 0x10, 0);
+        }),
+        (0x0408, plain, |m| {
+            set_all(m, &AS_PLANNED);
+            m.hw.set(0x2000_0004, 0);
+        }),
+        (0x0409, plain, |m| m.hw.set(DVSEC + 0x14, 1)),
+        (0x040A, plain, |m| m.hw.stuck = Some((DEVICE + 0x04, 4, 0))),
+        (0x040B, plain, |m| m.hw.stuck = Some((0x2000_0004, 2, 0))),
+        (0x040C, bi, |m| m.topology.nodes[1].back_invalidate = None),
+        (0x040D, bi, |m| {
+            m.hw.on_commit.insert(0x4001_0004, OnCommit::Error);
+        }),
+        (0x040E, bi, |m| {
+            m.hw.on_commit.insert(0x4001_0004, OnCommit::Never);
+        }),
+        (0x040F, plain, |m| {
+            m.hw.on_commit.insert(DEVICE + 0x10, OnCommit::Error);
+        }),
+        (0x0410, plain, |m| {
+            m.hw.on_commit.insert(DEVICE + 0x10, OnCommit::Never);
+        }),
+        (0x0411, plain, |m| {
+            m.hw.on_commit.insert(DEVICE + 0x10, OnCommit::Unlocked);
+        }),
+    ];
+    let mut provoked = vec![];
+    for (expected, machine, fault) in cases {
+        let mut m = machine();
+        let plan = m.plan(&Policy::default());
+        assert_eq!(committed(&mut m, &plan).0, None, "the machine is sound");
+        let mut m = machine();
+        fault(&mut m);
+        assert_eq!(committed(&mut m, &plan).0, Some(expected), "{expected:#06x}");
+        provoked.push(expected);
+    }
+    complete(CommitError::CODES, provoked);
+}
+
+// --- verify ------------------------------------------------------------------------------------
+
+fn found<const D: usize>(m: &Machine, plan: &Plan<8, D>, policy: &Policy<'_>) -> Vec<u16> {
+    let (mut done, mut findings) = (Committed::<D>::new(), Findings::<16>::new());
+    let (mut hw, platform) = (m.hw.clone(), m.platform());
+    verify_plan(&mut hw, &platform, &m.topology, plan, policy, &mut done, &mut findings);
+    findings.list().iter().map(Finding::code).collect()
+}
+
+/// Two switch levels that interleave, as nobody may build them.
+fn two_levels() -> Machine {
+    let mut m = Machine::new();
+    let bridge = m.bridge(7, 0x1000_0000, true);
+    let root = m.port(bridge, NodeKind::RootPort, 0);
+    let upper = m.upstream(root, 0x1800_0000);
+    let middle = m.port(upper, NodeKind::DownstreamPort, 0);
+    let lower = m.upstream(middle, 0x1900_0000);
+    let port = m.port(lower, NodeKind::DownstreamPort, 0);
+    m.device(port, 0x2000_0000, DeviceKind::Type3, [512 * MIB, 0]);
+    m.window(16 * GIB, 4 * GIB, &[7]);
+    m
+}
+
+#[test]
+fn every_finding() {
+    let (plain, bi): (Build, Build) = (scripted::simple, || scripted::accelerator(true));
+    // Registers, windows and topology are changed after the commit.
+    let cases: [(u16, Build, Change); 29] = [
+        (0x0501, plain, |m| m.hw.set(DEVICE + 0x10, u32::MAX)),
+        (0x0502, plain, |m| m.hw.set(DEVICE + 0x10, 0x1707)),
+        (0x0503, plain, |m| m.hw.set(BRIDGE + 0x50, 0x1700)),
+        (0x0504, plain, |m| set_all(m, &[(BRIDGE + 0x24, 3), (BRIDGE + 0x30, 0x1700)])),
+        (0x0505, plain, |m| set_all(m, &[(BRIDGE + 0x24, 5), (BRIDGE + 0x30, 0x1700)])),
+        (0x0506, plain, |m| set_all(m, &[(DEVICE + 0x04, 5), (BRIDGE + 0x04, 5)])),
+        (0x0507, plain, |m| m.windows[0].targets = [8].into_iter().collect()),
+        (0x0508, plain, |m| m.windows[0].restrictions = Restrictions::from_bits(0x0D)),
+        (0x0509, plain, |m| m.windows[0].restrictions = Restrictions::from_bits(0x0B)),
+        (0x050A, plain, |m| m.hw.set(DEVICE + 0x14, 0x1000_0000)),
+        (0x050B, plain, |m| {
+            let NodeKind::Device(device) = &mut m.topology.nodes[2].kind else { unreachable!() };
+            (device.volatile, device.persistent) = (256 * MIB, 256 * MIB);
+        }),
+        (0x050C, scripted::switched, |m| m.topology.nodes[2].hdm = None),
+        (0x050D, plain, |m| m.hw.set(BRIDGE + 0x10, 0)),
+        (0x050E, plain, |m| m.hw.set(BRIDGE + 0x08, 0x1000_0000)),
+        (0x050F, plain, |m| m.hw.set(BRIDGE + 0x14, 4)),
+        (0x0510, plain, |m| m.hw.set(BRIDGE + 0x10, 0x0700)),
+        (0x0511, plain, |m| m.hw.set(DEVICE + 0x10, 0x1710)),
+        // Window and bridge select on the same bit.
+        (0x0512, plain, |m| {
+            m.windows[0].interleave = Interleave::new(Ways::Two, Granularity::B256);
+            m.hw.set(BRIDGE + 0x10, 0x1710);
+        }),
+        (0x0513, two_levels, |m| {
+            set_all(m, &[(0x1900_0020, 0x1710), (0x1900_0024, 0x0100)]);
+            set_all(m, &[(0x1800_0020, 0x1711), (0x1800_0024, 0x0100)]);
+        }),
+        (0x0514, plain, |m| m.hw.set(DEVICE + 0x10, 0x1710)),
+        (0x0515, plain, |m| m.hw.set(BRIDGE + 0x10, 0x1600)),
+        (0x0516, plain, |m| m.hw.set(0x2000_0004, 0)),
+        (0x0517, plain, |m| m.hw.set(DVSEC + 0x0C, 2)),
+        (0x0519, bi, |m| m.hw.set(0x4000_0004, 0)),
+        (0x051A, plain, |m| m.hw.set(BRIDGE + 0x04, 6)),
+        (0x051B, plain, |m| m.hw.set(BRIDGE + 0x10, 0)),
+        (0x051C, plain, |m| set_all(m, &[(DEVICE, 0x2000_0000), (BRIDGE, 0x2000_0000)])),
+        (0x051D, plain, |m| set_all(m, &[(BRIDGE + 0x24, 5), (BRIDGE + 0x30, 0x1700)])),
+        (0x051F, plain, |m| m.topology.nodes[0].hdm = None),
+    ];
+    let sound = |machine: Build| {
+        let mut m = machine();
+        let plan = m.plan(&Policy::default());
+        assert_eq!(committed(&mut m, &plan).0, None);
+        assert_eq!(found(&m, &plan, &Policy::default()), [], "the machine is sound");
+        (m, plan)
+    };
+    let mut provoked = vec![];
+    for (expected, machine, change) in cases {
+        let (mut m, plan) = sound(machine);
+        change(&mut m);
+        let found = found(&m, &plan, &Policy::default());
+        assert!(found.contains(&expected), "{expected:#06x}: {found:x?}");
+        provoked.push(expected);
+    }
+    let (m, plan) = sound(plain);
+    let config_lock = Policy { config_lock: true, ..Policy::default() };
+    provoked.extend(found(&m, &plan, &config_lock));
+    provoked.extend(found(&m, &Plan::<8, 1>::new(), &Policy::default()));
+    complete(Finding::CODES, provoked);
+}
+
+// --- tables ------------------------------------------------------------------------------------
+
+const IDENTITY: Identity = Identity {
+    oem_id: *b"OEMID ",
+    oem_table_id: *b"OEMTABLE",
+    oem_revision: 1,
+    creator_id: *b"TEST",
+    creator_revision: 1,
+};
+
+fn cedt_of(m: &Machine, done: &Committed<16>, room: usize) -> Result<Vec<u8>, u16> {
+    let mut buffer = vec![0xA5; room];
+    cedt(&m.platform(), &m.topology, done, IDENTITY, &mut buffer)
+        .map(|table| table.to_vec())
+        .map_err(|error| error.code())
+}
+
+#[test]
+fn every_table_error() {
+    let mut m = scripted::simple();
+    let plan = m.plan(&Policy::default());
+    let (result, done) = committed(&mut m, &plan);
+    assert_eq!(result, None);
+    let good = cedt_of(&m, &done, 256).expect("a table");
+    // Out of what the platform and the registers say.
+    type Change = fn(&mut Machine, &mut Committed<16>);
+    let made: [(u16, Change); 6] = [
+        (0x0602, |m, _| m.bridges.push(m.bridges[0])),
+        (0x0603, |m, _| m.bridges[0].registers = 0),
+        (0x0604, |m, _| m.windows[0].targets.clear()),
+        (0x0605, |m, _| {
+            for (uid, map) in [(8, 0x10100), (9, 0x20100)] {
+                m.bridge(uid, u64::from(uid) << 24, true);
+                let window = m.window(u64::from(uid) * 8 * GIB, GIB, &[7, uid]);
+                window.arithmetic = Arithmetic::Xor;
+                window.interleave.ways = Ways::Two;
+                window.xor_maps = [map].into_iter().collect();
+            }
+        }),
+        (0x0606, |_, done| done.decoders[1].fate = Fate::Stranded),
+        (0x0607, |m, _| m.windows[0].size = 256 * MIB),
+    ];
+    let mut provoked = vec![];
+    for (expected, change) in made {
+        let mut m = Machine { hw: m.hw.clone(), ..scripted::simple() };
+        let mut done = done.clone();
+        change(&mut m, &mut done);
+        assert_eq!(cedt_of(&m, &done, 512), Err(expected), "{expected:#06x}");
+        provoked.push(expected);
+    }
+    provoked.extend(cedt_of(&m, &done, 36).err());
+    // Against what the registers say: bytes at offsets of the CHBS at 36, the CFMWS at 68.
+    let read: [(u16, &[(usize, u8)]); 4] = [
+        (0x0608, &[(0, b'X')]),
+        (0x0609, &[(36 + 0x04, 6)]),
+        (0x060A, &[(36 + 0x13, 0x20)]),
+        (0x060B, &[(68 + 0x0C, 5)]),
+    ];
+    for (expected, changes) in read {
+        let mut bytes = good.clone();
+        for &(at, value) in changes {
+            bytes[at] = value;
+        }
+        mend(&mut bytes, 9);
+        let code = cross_check(&bytes, &m.topology, &done).map_err(|error| error.code());
+        assert_eq!(code, Err(expected), "{expected:#06x}");
+        provoked.push(expected);
+    }
+    let mut unlocked = done.clone();
+    for entry in &mut unlocked.decoders {
+        entry.image = entry.image.with_control(entry.image.control().with_lock_on_commit(false));
+    }
+    provoked.extend(cross_check(&good, &m.topology, &unlocked).err().map(|error| error.code()));
+    complete(TablesError::CODES, provoked);
+}
+
+// --- hand-off ----------------------------------------------------------------------------------
+
+/// FNV-1a, written out with 128 bits.
+fn fnv(bytes: &[u8]) -> u64 {
+    let mut hash = 14_695_981_039_346_656_037_u128;
+    for byte in bytes {
+        hash = (hash ^ u128::from(*byte)) * 1_099_511_628_211 % (1 << 64);
+    }
+    hash as u64
+}
+
+#[test]
+fn every_handoff_error() {
+    let mut m = scripted::simple();
+    let plan = m.plan(&Policy::default());
+    let (result, done) = committed(&mut m, &plan);
+    assert_eq!(result, None);
+    let write = |room: usize| {
+        let mut buffer = vec![0; room];
+        let record = handoff::write(m.topology.tree(), &done, None, &mut buffer);
+        record.map(|bytes| bytes.to_vec()).map_err(|error| error.code())
+    };
+    let good = write(512).expect("a record");
+    let mut provoked = vec![write(100).expect_err("too small")];
+    // Bytes to change, and how many of the record to give; the digest at 56 is made good.
+    type Case = (u16, &'static [(usize, u8)], usize, bool);
+    let cases: [Case; 8] = [
+        (0x0702, &[], 63, true),
+        (0x0703, &[(7, b'1')], 208, true),
+        (0x0704, &[(8, 2)], 208, true),
+        (0x0705, &[], 207, true),
+        (0x0706, &[(16, 2)], 208, true),
+        (0x0707, &[(88, 1)], 208, false),
+        (0x0708, &[(102, 4)], 208, true),
+        // The region's size.
+        (0x0709, &[(83, 0)], 208, true),
+    ];
+    for (expected, changes, length, mended) in cases {
+        let mut bytes = good.clone();
+        for &(at, value) in changes {
+            bytes[at] = value;
+        }
+        if mended {
+            bytes[56..64].fill(0);
+            let digest = fnv(&bytes).to_le_bytes();
+            bytes[56..64].copy_from_slice(&digest);
+        }
+        let code = handoff::read(&bytes[..length]).map(|_| ()).map_err(|error| error.code());
+        assert_eq!(code, Err(expected), "{expected:#06x}");
+        provoked.push(expected);
+    }
+    let record = handoff::read(&good).expect("what was written");
+    provoked.extend(record.check_registers([]).err().map(|error| error.code()));
+    complete(HandoffError::CODES, provoked);
+}
+
+// --- all of it ---------------------------------------------------------------------------------
+
+/// HDM decoders whose registers keep what is written: global control and decoder 0.
+fn decoders(block: &mut fake::Registers, at: u64) {
+    let kept = |value| fake::Reg { value, rw: !0, rw1c: 0 };
+    block.insert(at + 4, kept(0));
+    for decoder in 0..4 {
+        for offset in (0x10..0x2C).step_by(4) {
+            block.insert(at + 0x20 * decoder + offset, kept(0));
+        }
+    }
+}
+
+/// Control of decoder 0 of the device and the bridge of `fake::small`; the device's global control.
+const DEVICE_CONTROL: u64 = 0xfe80_1148;
+const BRIDGE_CONTROL: u64 = fake::BRIDGE + 0x1148;
+const DEVICE_GLOBAL: u64 = 0xfe80_112c;
+
+#[test]
+fn every_phase_of_a_bring_up_ends_it() {
+    type Fault = fn(&mut fake::Fake, &mut Vec<Window>);
+    let cases: [(Option<u16>, &str, Fault); 5] = [
+        (None, "", |_, _| {}),
+        (Some(0x0211), "discover: bridge 12", |hw, _| hw.fixed.clear()),
+        (Some(0x0301), "plan: bridge 12 port 3", |_, windows| windows.clear()),
+        // The device refuses the commit.
+        (Some(0x040F), "commit: bridge 12 port 3 device, decoder 0", |hw, _| {
+            hw.reactions[0].2 = vec![(DEVICE_CONTROL, 0x1B00)];
+        }),
+        // The device forgets its enable when the bridge commits, behind everybody's back.
+        (Some(0x0516), "verify: bridge 12 port 3", |hw, _| {
+            hw.reactions[1].2.push((DEVICE_GLOBAL, 0));
+        }),
+    ];
+    let mut phases = vec![];
+    for (expected, words, fault) in cases {
+        let (mut hw, bridges) = fake::small();
+        decoders(&mut hw.functions[1].blocks[0].2, 0x1128);
+        decoders(&mut hw.fixed, fake::BRIDGE + 0x1128);
+        for offset in [0x120, 0x124] {
+            hw.functions[1].config.insert(offset, fake::Reg { value: 0, rw: !0, rw1c: 0 });
+        }
+        hw.reactions = vec![
+            (DEVICE_CONTROL, 0x1300, vec![(DEVICE_CONTROL, 0x1700)]),
+            (BRIDGE_CONTROL, 0x1300, vec![(BRIDGE_CONTROL, 0x1700)]),
+        ];
+        let mut board = Board::new();
+        board.window(WINDOW, GIB, &[12]);
+        fault(&mut hw, &mut board.windows);
+        let platform = Platform { windows: &board.windows, ..fake::platform(&bridges, &[]) };
+        let mut work = Workspace::<4, 4, 8>::new();
+        let policy = Policy::default();
+        let result = bring_up(&mut hw, &mut fake::clock(), &platform, &policy, &mut work);
+        let error = result.err();
+        assert_eq!(error.map(|error| error.code()), expected, "{error:?}");
+        let Some(error) = error else { continue };
+        assert!(error.to_string().starts_with(words), "{error}");
+        phases.push(match error {
+            BringUpError::Discover(_) => 2,
+            BringUpError::Plan(_) => 3,
+            BringUpError::Commit(_) => 4,
+            BringUpError::Verify(_) => 5,
+        });
+    }
+    assert_eq!(phases, [2, 3, 4, 5]);
+}
