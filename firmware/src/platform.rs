@@ -8,7 +8,7 @@
 
 use core::fmt;
 
-use cxl_regs::{Arithmetic, Interleave, Selector, Span};
+use cxl_regs::{Arithmetic, Hpa, Interleave, Selector, Span};
 use heapless::Vec;
 
 pub use cxl_regs::acpi::cedt::Restrictions;
@@ -35,6 +35,13 @@ impl Ecam {
         (segment == self.segment && (self.first_bus..=self.last_bus).contains(&bus))
             .then(|| self.base.checked_add(u64::from(bus) * Self::BUS))
             .flatten()
+    }
+
+    /// The addresses of all it decodes; `None` if these would pass the end of the address space.
+    pub fn span(&self) -> Option<Span> {
+        let first = self.bus(self.segment, self.first_bus)?;
+        let last = self.bus(self.segment, self.last_bus)?;
+        Span::new(Hpa(first), (last - first).checked_add(Self::BUS)?).ok()
     }
 }
 

@@ -33,6 +33,12 @@ const BRIDGE_REGISTERS: u64 = 0xE000_0000;
 const BRIDGE_REGISTERS_SIZE: u64 = 64 << 10;
 const CHIP_SET: u64 = 0xF000_0000;
 const HIGH: u64 = 1 << 32;
+/// First address of memory that a guest may use.
+pub const FREE: u64 = 0x2_0000;
+const VIDEO: u64 = 0xA_0000;
+/// Where the ACPI tables lie, as a BIOS would have them.
+pub const TABLES: u64 = 0xE_0000;
+const LOW_END: u64 = 0x10_0000;
 const BUSES: u64 = 256;
 
 /// Where everything is.
@@ -121,12 +127,29 @@ impl AddressMap {
     /// ECAM, registers of host bridges, and what x86 has below 4 GiB (interrupt controllers, and
     /// the pages that KVM keeps to itself there).
     pub fn fixed(&self) -> impl Iterator<Item = Span> {
-        let chip_set = span(CHIP_SET, HIGH - CHIP_SET);
         let ram = self.ram.iter().copied();
         let ecam = self.ecam.iter().map(|(_, span)| *span);
         let bridges = self.bridges.iter().map(|bridge| bridge.registers);
-        ram.chain(ecam).chain(bridges).chain([chip_set])
+        ram.chain(ecam).chain(bridges).chain([chip_set()])
     }
+}
+
+/// What is left to the chip set.
+pub(crate) fn chip_set() -> Span {
+    span(CHIP_SET, HIGH - CHIP_SET)
+}
+
+/// The memory map that a guest is handed: each range, and whether it is RAM that the guest may use.
+///
+/// The start of RAM holds what the guest is started with, and tables lie where a BIOS has them.
+pub fn memory_map(ram: impl Iterator<Item = Span>) -> Vec<(Span, bool)> {
+    let first = [(0, FREE, false), (FREE, VIDEO, true), (TABLES, LOW_END, false)];
+    let first = first.map(|(base, end, usable)| (span(base, end - base), usable));
+    let rest = ram.filter_map(|ram| {
+        let base = ram.base().0.max(LOW_END);
+        Some((Span::new(Hpa(base), ram.end().0.checked_sub(base)?).ok()?, true))
+    });
+    first.into_iter().chain(rest).collect()
 }
 
 /// A range of constants and small numbers, which neither wraps nor is empty.

@@ -14,7 +14,7 @@ use cxl_firmware::{acpi, handoff, tables};
 use cxl_regs::Span;
 use cxl_regs::acpi::Identity;
 
-use crate::layout::AddressMap;
+use crate::layout::{self, AddressMap, chip_set, memory_map};
 use crate::machine::Machine;
 use crate::scenario::{self, Parent, Place, Scenario, WindowChoice};
 
@@ -259,8 +259,8 @@ pub fn roots(scenario: &Scenario) -> Vec<(u32, RootBus)> {
     known.map(|bridge| (bridge.uid, RootBus { segment: bridge.segment, bus: bridge.bus })).collect()
 }
 
-/// Where the tables lie in a guest: where a BIOS would put them.
-pub const TABLES_BASE: u64 = 0xE0000;
+/// Where the tables lie in a guest.
+pub const TABLES_BASE: u64 = layout::TABLES;
 
 /// Runs the library on a machine, as its scenario's policy says.
 pub fn direct(machine: &mut Machine) -> Done {
@@ -356,9 +356,12 @@ pub fn platform(machine: &Machine) -> Result<Tables, acpi::PlatformError> {
     Ok(tables)
 }
 
-/// Where RAM and registers are: what a bootloader knows from the memory map it makes.
+/// What no window may reach into: RAM as the memory map has it, which is how a guest knows it, and
+/// the chip set.
 pub(crate) fn occupied(map: &AddressMap) -> Vec<Span> {
-    map.fixed().collect()
+    let memory = memory_map(map.ram.iter().copied()).into_iter();
+    let usable = memory.filter_map(|(span, usable)| usable.then_some(span));
+    usable.chain([chip_set()]).collect()
 }
 
 impl Done {

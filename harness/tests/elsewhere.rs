@@ -81,7 +81,7 @@ fn refused() -> Vec<(&'static str, String, u16, &'static str)> {
         ("straddles", bits(39) + &in_window("0x7fe0000000"), 0x0306, "0x7fe0000000 of 1 GiB"),
         ("equal", in_window("0x1000000000") + &gib("base = \"0x1000000000\""), 0x0307, "overlap"),
         ("overlap", in_window("0x1000000000") + &gib("base = \"0x1010000000\""), 0x0307, "overlap"),
-        ("on RAM", in_window("0x10000000"), 0x0330, "reaches over 0x0-0x3fffffff"),
+        ("on RAM", in_window("0x10000000"), 0x0330, "reaches over 0x100000-0x3fffffff"),
         ("on registers", in_window("0xe0000000"), 0x0330, "reaches over 0xe0100000-0xe010ffff"),
         (
             "too small",

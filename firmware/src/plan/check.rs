@@ -66,11 +66,7 @@ fn check_window(platform: &Platform<'_>, window: &Window) -> Result<(), PlanErro
 
 /// What the platform itself says is no window.
 fn taken(platform: &Platform<'_>) -> impl Iterator<Item = Span> {
-    let ecam = platform.ecam.iter().filter_map(|ecam| {
-        let first = ecam.bus(ecam.segment, ecam.first_bus)?;
-        let last = ecam.bus(ecam.segment, ecam.last_bus)?;
-        Span::new(Hpa(first), (last - first).saturating_add(Ecam::BUS)).ok()
-    });
+    let ecam = platform.ecam.iter().filter_map(Ecam::span);
     let bridges = platform.bridges.iter().filter_map(|bridge| {
         let size = match bridge.kind {
             BridgeKind::ComponentRegisters => ChbsVersion::Chbcr.length(),

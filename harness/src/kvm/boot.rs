@@ -5,6 +5,7 @@
 
 use std::io::Cursor;
 
+use cxl_regs::{Hpa, Span};
 use kvm_bindings::{
     kvm_dtable, kvm_fpu, kvm_regs, kvm_segment, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
 };
@@ -16,6 +17,7 @@ use vm_memory::{Address, ByteValued, Bytes, GuestAddress, GuestMemoryBackend, Gu
 
 use super::Vm;
 use crate::backing;
+use crate::layout::memory_map;
 
 /// How the image is entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,10 +91,6 @@ const MEMORY_MAP: u64 = 0x9100;
 const COMMAND_LINE: u64 = 0xA000;
 const COMMAND_LINE_SIZE: usize = 0x1000;
 const PAGE_TABLES: u64 = 0x10000;
-/// First address of conventional memory that the image may use.
-const FREE: u64 = 0x20000;
-/// ACPI tables lie here, as a BIOS would have them.
-const BIOS: u64 = 0xE0000;
 
 /// The port a fault stub writes its vector to.
 pub(super) const FAULT_PORT: u16 = 0xF6;
@@ -158,16 +156,13 @@ impl Vm {
             .map_err(|error| text(&error))?;
 
         let entry = |addr, size, type_| hvm_memmap_table_entry { addr, size, type_, reserved: 0 };
-        let mut map = vec![
-            entry(0, FREE, E820_RESERVED),
-            entry(FREE, 0xA0000 - FREE, E820_RAM),
-            entry(BIOS, 0x10_0000 - BIOS, E820_RESERVED),
-        ];
-        for region in self.ram().iter() {
-            let (start, len) = (region.start_addr().raw_value(), region.len());
-            let base = start.max(0x10_0000);
-            map.push(entry(base, (start + len).saturating_sub(base), E820_RAM));
-        }
+        let ram = self.ram().iter();
+        let ram = ram.filter_map(|r| Span::new(Hpa(r.start_addr().raw_value()), r.len()).ok());
+        let kind = |usable| if usable { E820_RAM } else { E820_RESERVED };
+        let map: Vec<_> = memory_map(ram)
+            .into_iter()
+            .map(|(span, usable)| entry(span.base().0, span.size(), kind(usable)))
+            .collect();
         for (index, entry) in map.iter().enumerate() {
             let size = size_of::<hvm_memmap_table_entry>();
             self.put(MEMORY_MAP + (index * size) as u64, entry.as_slice())?;

@@ -28,6 +28,7 @@ use cxl_firmware::bring_up::{BringUpError, Workspace, bring_up, inspect};
 use cxl_firmware::doorbell::{Call, EMPTY_HANDLER, Status};
 use cxl_firmware::handoff::{self, TableLocation};
 use cxl_firmware::mmio::Mmio;
+use cxl_firmware::platform::Platform;
 use cxl_firmware::tables as cedt;
 use cxl_regs::acpi::Identity;
 
@@ -36,7 +37,7 @@ use options::{BadWord, Options};
 use payload::linux::{Next, kept};
 use port::Console;
 use start::Pages;
-use start_info::{LINE_ROOM, StartInfo};
+use start_info::{LINE_ROOM, MOST_RANGES, StartInfo};
 
 /// Room for the machine: nodes, regions, decoders.
 pub(crate) type Room = Workspace<640, 320, 1280>;
@@ -76,6 +77,13 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
             refuse(format_args!("command line: \"{word}\" is not known"), nothing(0))
         }
     };
+    if info.ranges > MOST_RANGES {
+        let found = info.ranges;
+        refuse(
+            format_args!("memory map: expected at most {MOST_RANGES} ranges, found {found}"),
+            nothing(0),
+        );
+    }
     let mut hw = Hardware::new(tables);
     if let Some(count) = options.exits {
         for _ in 0..count {
@@ -102,7 +110,8 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
         Ok(found) => found,
         Err(error) => refuse(format_args!("platform: {error}"), nothing(error.code())),
     };
-    let platform = found.platform();
+    let occupied = tables::occupied(&info.memory);
+    let platform = Platform { occupied: &occupied, ..found.platform() };
     power::prepare(&mut hw, info.rsdp, buffer);
     let mut policy = options.policy;
     // SAFETY: the list lives in `options`, which this function keeps until it ends, and it never

@@ -49,6 +49,9 @@ const MAGIC: u32 = 0x336E_C578;
 /// The longest command line.
 pub(crate) const LINE_ROOM: usize = 2048;
 
+/// The longest memory map.
+pub(crate) const MOST_RANGES: usize = 128;
+
 /// A blob that the VMM has put into memory.
 #[derive(Clone, Copy)]
 pub(crate) struct Module {
@@ -66,12 +69,21 @@ pub(crate) struct Memory {
     pub(crate) kind: u32,
 }
 
+impl Memory {
+    /// Whether memory answers there: RAM, ACPI tables, ACPI's own, RAM with errors.
+    pub(crate) fn is_memory(&self) -> bool {
+        matches!(self.kind, 1 | 3 | 4 | 5)
+    }
+}
+
 /// What was handed over.
 pub(crate) struct StartInfo {
     /// `None` if it is longer than there is room for, or no text.
     pub(crate) command_line: Option<String<LINE_ROOM>>,
     pub(crate) modules: Vec<Module, 4>,
-    pub(crate) memory: Vec<Memory, 128>,
+    pub(crate) memory: Vec<Memory, MOST_RANGES>,
+    /// Ranges that the map has, whether or not there was room for them.
+    pub(crate) ranges: usize,
     pub(crate) rsdp: u64,
 }
 
@@ -123,6 +135,7 @@ impl StartInfo {
             let (base, size) = (entry.base.get(), entry.size.get());
             memory.push(Memory { base, size, kind: entry.kind.get() }).ok()?;
         }
-        Some(Self { command_line, modules, memory, rsdp: wire.rsdp.get() })
+        let ranges = wire.memory_map_entries.get() as usize;
+        Some(Self { command_line, modules, memory, ranges, rsdp: wire.rsdp.get() })
     }
 }

@@ -9,8 +9,14 @@ use cxl_firmware::acpi::{self, PlatformError};
 use cxl_firmware::platform::RootBus;
 use cxl_regs::acpi::rsdt::{self, Kind, RootTable};
 use cxl_regs::acpi::{Header, Rsdp};
+use cxl_regs::{Hpa, Span};
+use heapless::Vec;
 
 use crate::hw::Hardware;
+use crate::start_info::{MOST_RANGES, Memory};
+
+/// From here to 4 GiB a PC has its interrupt controllers and its flash, whatever else.
+const CHIP_SET: u64 = 0xF000_0000;
 
 /// Room for the largest tables the image reads.
 pub(crate) type Tables = acpi::Tables<32, 64>;
@@ -37,6 +43,14 @@ pub(crate) fn platform(
     let mcfg = acpi::find_table(&mut reader, rsdp, *b"MCFG", first)?;
     let cedt = acpi::find_table(&mut reader, rsdp, *b"CEDT", second)?;
     Tables::from_acpi(mcfg, cedt, bits.unwrap_or_else(address_bits), roots)
+}
+
+/// What no window may reach into: the map's memory, and the chip set. What the map calls reserved
+/// is no reason: that is how a BIOS may mark a window.
+pub(crate) fn occupied(map: &Vec<Memory, MOST_RANGES>) -> Vec<Span, { MOST_RANGES + 1 }> {
+    let memory = map.iter().filter(|range| range.is_memory());
+    let spans = memory.filter_map(|range| Span::new(Hpa(range.base), range.size).ok());
+    spans.chain(Span::new(Hpa(CHIP_SET), (1 << 32) - CHIP_SET)).collect()
 }
 
 /// Width of a physical address.
