@@ -81,6 +81,11 @@ impl Faults {
         all
     }
 
+    /// Whether it matters how often a component is accessed.
+    pub fn counts(&self, place: Place) -> bool {
+        self.dying.iter().any(|dying| dying.at == place)
+    }
+
     /// Counts an access to a component; whether the component still answers.
     pub fn answers(&mut self, place: Place) -> bool {
         let mut answers = true;

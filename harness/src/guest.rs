@@ -4,6 +4,7 @@
 //! **Invariant**: the slots follow from the machine's registers alone; see [`mirror`].
 
 pub mod boot;
+pub mod config;
 pub mod engine;
 pub mod mirror;
 
@@ -11,6 +12,7 @@ use std::time::Instant;
 
 use cxl_firmware::doorbell::{Call, EMPTY_HANDLER, Message};
 use cxl_firmware::handoff;
+use cxl_regs::Hpa;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use zerocopy::FromBytes;
 
@@ -22,6 +24,7 @@ use crate::machine::{Changes, Machine, PlugError, Target};
 use crate::report::{Left, Refusal, Report};
 use crate::scenario::Event;
 use crate::trace::Direction;
+use config::ConfigPages;
 use engine::Engine;
 use mirror::{Limits, Mirror};
 
@@ -34,6 +37,8 @@ pub struct Counts {
     pub writes: u64,
     /// Of these, accesses to a CXL memory window.
     pub window: u64,
+    /// Of the reads, those of configuration space.
+    pub config: u64,
     /// Of the writes, those of 64-bit registers: the library and the machine count two dwords.
     pub paired: u64,
 }
@@ -90,6 +95,17 @@ const VERIFY_PHASE: u16 = 0x05;
 /// The suberror of an instruction that KVM's emulator does not know (KVM_INTERNAL_ERROR_EMULATION).
 const EMULATION: u32 = 1;
 
+/// Accesses that the library counted, in dwords.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Reads.
+    pub reads: u64,
+    /// Of these, reads of configuration space.
+    pub config: u64,
+    /// Writes.
+    pub writes: u64,
+}
+
 /// What the firmware handed over.
 #[derive(Debug)]
 pub struct Handed {
@@ -99,8 +115,8 @@ pub struct Handed {
     pub cedt: Vec<u8>,
     /// The library's error number; 0 for none.
     pub code: u16,
-    /// Accesses that the library counted: reads, writes.
-    pub library: (u64, u64),
+    /// Accesses that the library counted.
+    pub library: Counted,
     /// Exits until then.
     pub counts: Counts,
     /// Memory slots as they were then: first address and bytes.
@@ -121,6 +137,8 @@ pub struct Guest<'a> {
     pub mirror: Mirror,
     /// Slots of plain memory behind BARs.
     pub bar_slots: Vec<Slot>,
+    /// Configuration space that is read without an exit.
+    config: ConfigPages,
     /// Bounds of the mirror.
     pub limits: Limits,
     /// What the guest printed.
@@ -182,6 +200,7 @@ impl<'a> Guest<'a> {
             happened: Vec::new(),
             last_access: None,
             engine: Engine::of(machine),
+            config: ConfigPages::new(machine),
             ram,
             events: machine.scenario().events.clone().into_iter(),
             machine,
@@ -206,10 +225,13 @@ impl<'a> Guest<'a> {
             Direction::Read => self.counts.reads += 1,
             Direction::Write => self.counts.writes += 1,
         }
-        let window = self.machine.in_window(address);
+        let window = self.machine.target(address) == Some(Target::Window);
         self.counts.window += u64::from(window);
         let pair = direction == Direction::Write && length == 8 && !window;
         self.counts.paired += u64::from(pair);
+        let mut ecam = self.machine.map().ecam.iter();
+        let config = direction == Direction::Read && ecam.any(|(_, at)| at.contains(Hpa(address)));
+        self.counts.config += u64::from(config);
         self.last_access = Some(LastAccess { direction, address, length });
     }
 
@@ -249,7 +271,7 @@ impl Guest<'_> {
     fn hand_over(
         &mut self,
         (address, length): (u64, u64),
-        library: (u64, u64),
+        library: Counted,
         code: u16,
         kvm: &Slots,
     ) {
@@ -257,7 +279,11 @@ impl Guest<'_> {
         let record = copy(&self.ram, address, length);
         let table = handoff::read(&record).ok().and_then(|record| record.cedt);
         let cedt = table.map(|at| copy(&self.ram, at.address, at.size.into())).unwrap_or_default();
-        let traffic = self.machine.traffic().clone();
+        let mut traffic = self.machine.traffic().clone();
+        // Configuration space may be read without an exit, and nobody but the library knows how
+        // often.
+        let unseen = library.config.saturating_sub(self.counts.config);
+        traffic.all.reads += if self.foreign { 0 } else { unseen };
         // Whether another's decoders are locked is asked with `--require locked`, and what else the
         // verifier says the report finds out for itself.
         let judged = self.foreign && code >> 8 == VERIFY_PHASE;
@@ -271,14 +297,8 @@ impl Guest<'_> {
         };
         let mut report = Report::of(self.machine, &left);
         let counts = self.counts;
-        // The library counts dwords.
-        let delivered = (counts.reads, counts.writes + counts.paired);
-        if !self.foreign && library != delivered {
-            let (reads, writes) = library;
-            report.facts.fail(format!(
-                "the library counted {reads} reads and {writes} writes, KVM delivered {} and {}",
-                delivered.0, delivered.1
-            ));
+        if !self.foreign {
+            self.compare_counts(&mut report, library);
         }
         self.compare_slots(&mut report, kvm);
         let slots = self.mirror.slots.iter().map(|slot| (slot.base, slot.size)).collect();
@@ -287,13 +307,35 @@ impl Guest<'_> {
             Some(Handed { record, cedt, code, library, counts, slots, slot_calls, at, report });
     }
 
+    /// Holds the library's count of its accesses against the exits.
+    fn compare_counts(&self, report: &mut Report, library: Counted) {
+        let Counts { reads, config, writes, paired, .. } = self.counts;
+        // The library counts dwords.
+        let delivered = Counted { reads, config, writes: writes + paired };
+        let pages = self.config.slots().next().is_some();
+        let config = if pages { library.config.max(config) } else { config };
+        let expected = Counted { reads: reads - delivered.config + config, config, ..delivered };
+        if library != expected {
+            report.facts.fail(format!(
+                "the library counted {} reads, {} of them of configuration space, and {} writes; \
+                 KVM delivered {}, {} and {}",
+                library.reads,
+                library.config,
+                library.writes,
+                delivered.reads,
+                delivered.config,
+                delivered.writes
+            ));
+        }
+    }
+
     /// Holds what KVM was told against what the registers ask for, and both against what the
     /// firmware says that it made: a slot lies in a region, and a region has a slot or a reason.
     fn compare_slots(&self, report: &mut Report, kvm: &Slots) {
         let told: Vec<_> = kvm.mapped().map(|slot| (slot.base, slot.size)).collect();
-        let mut asked: Vec<_> = self.mirror.slots.iter().chain(&self.bar_slots).collect();
-        asked.sort_by_key(|slot| slot.base);
-        let asked: Vec<_> = asked.into_iter().map(|slot| (slot.base, slot.size)).collect();
+        let mut asked: Vec<_> =
+            self.all_slots().into_iter().map(|slot| (slot.base, slot.size)).collect();
+        asked.sort_unstable();
         if told != asked {
             let words = format!("KVM maps {told:x?}, the registers ask for {asked:x?}");
             report.facts.fail(words);
@@ -329,6 +371,12 @@ impl Guest<'_> {
             }
         }
         failures.into_iter().for_each(|failure| report.facts.fail(failure));
+    }
+
+    /// What the guest is to see besides RAM.
+    fn all_slots(&self) -> Vec<Slot> {
+        let memory = self.mirror.slots.iter().chain(&self.bar_slots).cloned();
+        memory.chain(self.config.slots()).collect()
     }
 
     /// The report of a machine as it is now, without a word of whoever programmed it.
@@ -420,14 +468,20 @@ impl Bus for Guest<'_> {
 
     fn slots(&mut self) -> Option<Vec<Slot>> {
         let changes = self.machine.take_changes();
-        if changes == Changes::default() {
-            return None;
-        }
+        let changed = changes != Changes::default();
         if changes.remap {
             self.mirror = Mirror::follow(self.machine, &self.limits);
         }
-        self.bar_slots = mirror::bar_slots(self.machine, &self.limits, self.mirror.slots.len());
-        Some(self.mirror.slots.iter().chain(&self.bar_slots).cloned().collect())
+        if changed {
+            let used = self.mirror.slots.len();
+            self.bar_slots = mirror::bar_slots(self.machine, &self.limits, used);
+            let left = self.limits.slots.saturating_sub(used + self.bar_slots.len());
+            // Of somebody else's image every access is to be seen.
+            let most = if self.limits.enabled && !self.foreign { left } else { 0 };
+            self.config.relocate(self.machine, most);
+        }
+        self.config.refresh(self.machine);
+        changed.then(|| self.all_slots())
     }
 
     fn console(&mut self, bytes: &[u8]) {
@@ -471,8 +525,9 @@ impl Bus for Guest<'_> {
                 judge.hear(self.machine, event);
             }
             Call::Pair { .. } => {}
-            Call::HandOff { address, length, reads, writes, code } => {
-                self.hand_over((address, length), (reads, writes), code as u16, slots);
+            Call::HandOff { address, length, reads, config, writes, code } => {
+                let library = Counted { reads, config, writes };
+                self.hand_over((address, length), library, code as u16, slots);
             }
             Call::Mark { id } => {
                 let (counts, slots) = (self.counts, self.mirror.slots.len());

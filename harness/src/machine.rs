@@ -220,6 +220,16 @@ impl Machine {
         self.recorder.traffic()
     }
 
+    /// The record of register accesses.
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// Whether a component's answers depend on how often it was asked.
+    pub fn counts_reads_of(&self, place: Place) -> bool {
+        self.faults.counts(place)
+    }
+
     /// Counting and recording of register accesses.
     pub fn recorder_mut(&mut self) -> &mut Recorder {
         &mut self.recorder

@@ -204,6 +204,11 @@ impl Function {
         self.registers.bytes()
     }
 
+    /// A number that is another one after every change of the space.
+    pub fn version(&self) -> u64 {
+        self.registers.version()
+    }
+
     /// One register of the structure at `base`.
     pub fn get<R: Register>(&self, base: u16) -> R {
         self.registers.get(base)

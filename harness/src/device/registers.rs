@@ -19,6 +19,8 @@ pub struct Registers {
     leaks: Vec<(u16, u32)>,
     /// Bits that keep their default.
     stuck: Vec<(u16, u32)>,
+    /// Goes up with every change, and now and then without one.
+    version: u64,
 }
 
 impl Registers {
@@ -26,8 +28,8 @@ impl Registers {
     pub fn new(component: Component, features: Features, size: u16) -> Self {
         let bytes = vec![0; usize::from(size)];
         let defaults = bytes.clone();
-        let specs = Vec::new();
-        Self { component, features, specs, bytes, defaults, leaks: Vec::new(), stuck: Vec::new() }
+        let (specs, leaks, stuck) = (Vec::new(), Vec::new(), Vec::new());
+        Self { component, features, specs, bytes, defaults, leaks, stuck, version: 0 }
     }
 
     /// Adds the registers of a block at `base`, as they are after a cold reset.
@@ -42,6 +44,7 @@ impl Registers {
         self.specs.extend(specs.iter().map(|spec| spec.moved(base)));
         let filled = fill(&mut self.bytes);
         debug_assert!(filled.is_ok(), "{filled:?}");
+        self.version += 1;
         self.defaults.clone_from(&self.bytes);
     }
 
@@ -62,6 +65,11 @@ impl Registers {
     /// All of it, as stored.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// A number that is another one after every change.
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// The register in which the byte at `offset` lies.
@@ -146,6 +154,7 @@ impl Registers {
         let start = usize::from(offset);
         if let Some(bytes) = self.bytes.get_mut(start..start.saturating_add(4)) {
             bytes.copy_from_slice(&value.to_le_bytes());
+            self.version += 1;
         }
     }
 }

@@ -13,7 +13,7 @@ use cxl_regs::Interleave;
 
 use super::engine::Ended;
 use super::mirror::{self, Mirror};
-use super::{Announced, Counts, Guest, Handed, Happened, LastAccess, Mark};
+use super::{Announced, Counted, Counts, Guest, Handed, Happened, LastAccess, Mark};
 use crate::acpi::Tables;
 use crate::attack;
 use crate::kvm::{Boot, BootError, Call as SlotCall, End, Entry, Limits, SlotError, Vm, VmError};
@@ -138,8 +138,8 @@ pub struct GuestRun {
     pub cedt: Vec<u8>,
     /// The library's error number; 0 for none, `None` if the image said nothing.
     pub code: Option<u16>,
-    /// Accesses that the library counted: reads, writes.
-    pub library: Option<(u64, u64)>,
+    /// Accesses that the library counted.
+    pub library: Option<Counted>,
     /// Exits until the hand-off.
     pub at_handoff: Option<Counts>,
     /// Memory slots at the hand-off: first address and bytes.

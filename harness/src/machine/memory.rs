@@ -83,11 +83,6 @@ impl Machine {
         }
     }
 
-    /// Whether the address lies in a placed window.
-    pub fn in_window(&self, hpa: u64) -> bool {
-        self.window_at(hpa).is_some()
-    }
-
     /// The placed window that holds an address.
     pub(super) fn window_at(&self, hpa: u64) -> Option<&Window> {
         let physical = hpa >> self.scenario.platform.physical_bits == 0;

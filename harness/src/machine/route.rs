@@ -14,7 +14,7 @@ use cxl_regs::{Hpa, Span};
 use super::Machine;
 use crate::backing::Backing;
 use crate::device::Name;
-use crate::device::port::COMPONENT_BAR;
+use crate::device::port::{COMPONENT_BAR, Port};
 use crate::fault::Where;
 use crate::scenario::{BridgeVersion, Parent, Place};
 
@@ -149,6 +149,45 @@ impl Machine {
             }
         }
         pages
+    }
+
+    /// Every function that configuration cycles reach now, with the address of its configuration
+    /// space.
+    pub fn functions(&self) -> Vec<(u64, Place)> {
+        let mut found = Vec::new();
+        for (index, (bridge, place)) in
+            self.scenario.bridges.iter().zip(&self.map.bridges).enumerate()
+        {
+            let at = (bridge.segment, place.first_bus);
+            self.functions_below(Parent::Bridge(index), at, &mut found);
+        }
+        // Bus numbers may lead anywhere, and not every way that ends at a function is the one that
+        // a cycle takes.
+        found.retain(|&(address, place)| {
+            self.target(address) == Some(Target::Config { place, offset: 0 })
+        });
+        found
+    }
+
+    fn functions_below(&self, parent: Parent, at: (u16, u8), found: &mut Vec<(u64, Place)>) {
+        let (segment, bus) = at;
+        let ecam = self.map.ecam.iter().find(|(of, _)| *of == segment);
+        let Some((_, ecam)) = ecam else { return };
+        let address = |bus, device| Some(ecam.base().0 + Bdf::new(bus, device, 0)?.ecam_offset(0)?);
+        for ((port, _), device) in self.ports_of(parent).zip(0..) {
+            found.extend(address(bus, device).zip(Some(Place::Port(port))));
+            let below = self.below(port);
+            let first = |port: &Port| port.function.buses_below().map(|(first, _)| first);
+            let Some((below, bus)) = below.zip(self.ports.get(port).and_then(first)) else {
+                continue;
+            };
+            found.extend(address(bus, 0).zip(Some(below)));
+            if let Place::Switch(switch) = below
+                && let Some(inside) = self.switches.get(switch).and_then(first)
+            {
+                self.functions_below(Parent::Switch(switch), (segment, inside), found);
+            }
+        }
     }
 
     /// The function that a configuration cycle reaches, by the bus numbers that bridges hold.

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use cxl_harness::kvm::Call as Slot;
-use cxl_harness::machine::Machine;
+use cxl_harness::machine::{Machine, Target};
 use cxl_harness::run;
 use cxl_harness::scenario::Scenario;
 use libtest_mimic::Trial;
@@ -69,7 +69,7 @@ fn both(name: &str) {
     let behind = slots
         .iter()
         .map(|slot| slot.base + slot.size)
-        .filter(|end| on.machine.in_window(*end) && !slots.iter().any(|slot| slot.base == *end));
+        .filter(|end| on.machine.target(*end) == Some(Target::Window) && !slots.iter().any(|slot| slot.base == *end));
     let exits = 2 * behind.count() as u64;
     let regions = slots.len() as u64;
     assert_eq!(on.run.counts.window, exits, "no exit in a set");

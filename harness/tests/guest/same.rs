@@ -2,12 +2,14 @@
 
 use cxl_firmware::committed::Place as At;
 use cxl_firmware::handoff;
+use cxl_harness::guest::Counted;
 use cxl_harness::guest::boot::{GuestError, Verdict, boot};
 use cxl_harness::machine::Machine;
 use cxl_harness::mapping::mappings;
 use cxl_harness::report::{Facts, Report};
 use cxl_harness::run::{self, Refusal};
-use cxl_harness::scenario::{Place, Scenario, builtins};
+use cxl_harness::scenario::{FaultKind, Place, Scenario, builtins};
+use cxl_harness::trace::Direction;
 use cxl_regs::Component;
 use cxl_regs::hdm::DecoderImage;
 use libtest_mimic::Trial;
@@ -23,6 +25,21 @@ pub(crate) fn trials() -> Vec<Trial> {
     let attacked = ["one-device", "type2", "two-partitions", "switch"].map(|name| {
         claim(format!("guest_and_direct_attack_agree_on_{name}"), move || attacked(name))
     });
+    let occupied = [
+        ("ram", "0x10000000"),
+        ("configuration_space", "0xC0000000"),
+        ("bridge_registers", "0xE0000000"),
+        ("interrupt_controllers", "0xF0000000"),
+    ];
+    let occupied = occupied.map(|(by, base)| {
+        claim(format!("guest_and_direct_run_refuse_a_window_over_{by}"), move || {
+            let text = OCCUPIED.replace("BASE", base);
+            let scenario = Scenario::parse(&text, by).unwrap();
+            let refusal = run::direct(&mut Machine::new(&scenario)).refusal.unwrap();
+            assert_eq!(refusal.code(), 0x0330, "{refusal}");
+            same(&scenario, false);
+        })
+    });
     let requests = claim("guest_and_direct_run_agree_on_explicit_requests", || {
         let scenario = Scenario::parse(REQUESTS, "requests").unwrap();
         same(&scenario, false);
@@ -31,7 +48,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         let places: Vec<_> = slots.map(|slot| (slot.base, slot.size)).collect();
         assert_eq!(places, [(0x1_2000_0000, 0x1000_0000), (0x2_3000_0000, 0x2000_0000)]);
     });
-    builtins.chain(attacked).chain([requests]).collect()
+    builtins.chain(attacked).chain(occupied).chain([requests]).collect()
 }
 
 /// The facts of both runs are one text: only what is measured differs.
@@ -96,10 +113,31 @@ offset = "768MiB"
 size = "512MiB"
 "#;
 
+/// A window where something else answers.
+const OCCUPIED: &str = r#"
+[[bridge]]
+name = "hb0"
+uid = 1
+bus = 0x10
+[[port]]
+name = "rp0"
+below = "hb0"
+[[device]]
+name = "mem0"
+below = "rp0"
+volatile = "256MiB"
+[[window]]
+targets = ["hb0"]
+base = "BASE"
+size = "256MiB"
+"#;
+
 /// `timed`: how often the library polls depends on the clock.
 fn same(scenario: &Scenario, timed: bool) {
     let mut machine = Machine::new(scenario);
+    machine.recorder_mut().keep();
     let direct = run::direct(&mut machine);
+    let trace = machine.recorder_mut().take();
     if let Some(Refusal::Scenario(error)) = &direct.refusal {
         let guest = boot(&mut Machine::new(scenario), &options());
         let Err(GuestError::Refused(refusal)) = guest else { panic!("{guest:?}") };
@@ -114,14 +152,25 @@ fn same(scenario: &Scenario, timed: bool) {
     assert_eq!(guest.run.mirror.mappings, mappings(&machine.fabric()));
     assert_eq!(guest.run.cedt, direct.cedt);
 
-    // What the library counts is what exited, and what it does directly. It counts dwords.
-    let (reads, writes) = guest.run.library.unwrap();
+    // What the library counts is what it does directly, and what exited, but for configuration space
+    // of functions that are there: that is memory to it. It counts dwords.
+    let counted = guest.run.library.unwrap();
     let exits = guest.run.at_handoff.unwrap();
-    let exited = (exits.reads, exits.writes + exits.paired, exits.window);
-    assert_eq!(exited, (reads, writes, 0));
+    let exited = (exits.reads - exits.config, exits.writes + exits.paired, exits.window);
+    assert_eq!(exited, (counted.reads - counted.config, counted.writes, 0));
     if !timed {
+        let ecam = 0xC000_0000..0xE000_0000;
+        let reads: Vec<_> = trace.iter().filter(|a| a.direction == Direction::Read).collect();
+        let config: Vec<_> = reads.iter().filter(|a| ecam.contains(&a.address)).collect();
+        let dies = |place| {
+            let mut faults = scenario.faults.iter();
+            faults.any(|f| f.at == place && matches!(f.kind, FaultKind::AllOnesAfter { .. }))
+        };
+        let trapped = config.iter().filter(|a| a.place.is_none_or(dies)).count() as u64;
         let all = machine.traffic().all;
-        assert_eq!((all.reads, all.writes), (reads, writes));
+        let (reads, config) = (reads.len() as u64, config.len() as u64);
+        assert_eq!(counted, Counted { reads, config, writes: all.writes });
+        assert_eq!(exits.config, trapped);
     }
 
     // The record is what the registers hold.

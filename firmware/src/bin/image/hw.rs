@@ -7,6 +7,8 @@ use core::arch::x86_64::{__cpuid, _rdtsc};
 use core::ptr;
 
 use cxl_firmware::mmio::{Clock, Mmio};
+use cxl_regs::{Hpa, Span};
+use heapless::Vec;
 
 use crate::paging;
 
@@ -17,16 +19,34 @@ pub(crate) struct Hardware {
     /// The 2 MiB page that was used last; most accesses stay inside it.
     last_page: u64,
     /// Accesses so far.
+    pub(crate) count: Count,
+    /// Where configuration space is.
+    config: Vec<Span, SEGMENTS>,
+}
+
+/// Accesses, in dwords.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Count {
     pub(crate) reads: u32,
+    /// Of these, reads of configuration space.
+    pub(crate) config: u32,
     pub(crate) writes: u32,
 }
+
+/// Most PCI segments whose configuration space is told from other registers.
+const SEGMENTS: usize = 32;
 
 /// A guess that is long enough for every wait: no x86 counter runs faster.
 const FASTEST_TICKS: u64 = 10_000;
 
 impl Hardware {
     pub(crate) fn new(tables: u64) -> Self {
-        Self { tables, last_page: u64::MAX, reads: 0, writes: 0 }
+        Self { tables, last_page: u64::MAX, count: Count::default(), config: Vec::new() }
+    }
+
+    /// Says where configuration space is; reads of it are counted from now on.
+    pub(crate) fn set_config(&mut self, config: impl Iterator<Item = Span>) {
+        self.config = config.take(SEGMENTS).collect();
     }
 
     /// The clock.
@@ -53,7 +73,9 @@ impl Hardware {
 impl Mmio for Hardware {
     fn read(&mut self, address: u64) -> u32 {
         self.map(address, 4);
-        self.reads = self.reads.wrapping_add(1);
+        self.count.reads = self.count.reads.wrapping_add(1);
+        let config = self.config.iter().any(|span| span.contains(Hpa(address)));
+        self.count.config = self.count.config.wrapping_add(config.into());
         // SAFETY: the library reads registers that discovery found in ECAM, BARs and bridge
         // blocks, aligned; the page is mapped, and no Rust object lives there.
         unsafe { ptr::read_volatile(address as *const u32) }
@@ -61,7 +83,7 @@ impl Mmio for Hardware {
 
     fn write(&mut self, address: u64, value: u32) {
         self.map(address, 4);
-        self.writes = self.writes.wrapping_add(1);
+        self.count.writes = self.count.writes.wrapping_add(1);
         // SAFETY: as above.
         unsafe { ptr::write_volatile(address as *mut u32, value) }
     }
@@ -69,7 +91,7 @@ impl Mmio for Hardware {
     fn write_qword(&mut self, address: u64, value: u64) {
         self.map(address, 8);
         // Registers are counted by dwords.
-        self.writes = self.writes.wrapping_add(2);
+        self.count.writes = self.count.writes.wrapping_add(2);
         // SAFETY: as above; the library names 64-bit registers at multiples of 8.
         unsafe { ptr::write_volatile(address as *mut u64, value) }
     }

@@ -28,7 +28,7 @@ use cxl_firmware::bring_up::{BringUpError, Workspace, bring_up, inspect};
 use cxl_firmware::doorbell::{Call, EMPTY_HANDLER, Status};
 use cxl_firmware::handoff::{self, TableLocation};
 use cxl_firmware::mmio::Mmio;
-use cxl_firmware::platform::Platform;
+use cxl_firmware::platform::{Ecam, Platform};
 use cxl_firmware::tables as cedt;
 use cxl_regs::acpi::Identity;
 
@@ -112,6 +112,7 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     };
     let occupied = tables::occupied(&info.memory);
     let platform = Platform { occupied: &occupied, ..found.platform() };
+    hw.set_config(platform.ecam.iter().filter_map(Ecam::span));
     power::prepare(&mut hw, info.rsdp, buffer);
     let mut policy = options.policy;
     // SAFETY: the list lives in `options`, which this function keeps until it ends, and it never
@@ -126,7 +127,7 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     } else {
         bring_up(&mut hw, &mut clock, &platform, &policy, room)
     };
-    let (reads, writes) = (hw.reads, hw.writes);
+    let count = hw.count;
     let committed = &room.committed;
     let tree = room.topology.tree();
 
@@ -151,8 +152,9 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     let handed = |code: u16| Call::HandOff {
         address: record.as_ptr() as u64,
         length: record.len() as u64,
-        reads: reads.into(),
-        writes: writes.into(),
+        reads: count.reads.into(),
+        config: count.config.into(),
+        writes: count.writes.into(),
         code: code.into(),
     };
     let code = result.map_or_else(|error| error.code(), |()| 0);
@@ -203,7 +205,8 @@ pub(crate) fn say(text: core::fmt::Arguments<'_>) {
 
 /// A hand-off of nothing.
 fn nothing(code: u16) -> Call {
-    Call::HandOff { address: 0, length: 0, reads: 0, writes: 0, code: code.into() }
+    let code = code.into();
+    Call::HandOff { address: 0, length: 0, reads: 0, config: 0, writes: 0, code }
 }
 
 /// Says why, hands over what there is, and ends the run.
