@@ -66,10 +66,10 @@ fn both(name: &str) {
     assert!(on.run.mirror.unmirrored.is_empty(), "{:?}", on.run.mirror);
     let slots = &on.run.mirror.slots;
     // What lies behind a region, if a window has it: a store and a load that find nobody.
-    let behind = slots
-        .iter()
-        .map(|slot| slot.base + slot.size)
-        .filter(|end| on.machine.target(*end) == Some(Target::Window) && !slots.iter().any(|slot| slot.base == *end));
+    let behind = slots.iter().map(|slot| slot.base + slot.size).filter(|end| {
+        on.machine.target(*end) == Some(Target::Window)
+            && !slots.iter().any(|slot| slot.base == *end)
+    });
     let exits = 2 * behind.count() as u64;
     let regions = slots.len() as u64;
     assert_eq!(on.run.counts.window, exits, "no exit in a set");

@@ -29,10 +29,10 @@ use cxl_firmware::doorbell::{Call, EMPTY_HANDLER, Status};
 use cxl_firmware::handoff::{self, TableLocation};
 use cxl_firmware::mmio::Mmio;
 use cxl_firmware::platform::{Ecam, Platform};
-use cxl_firmware::tables as cedt;
+use cxl_firmware::tables::{self as cedt, TablesError};
 use cxl_regs::acpi::Identity;
 
-use hw::Hardware;
+use hw::{Count, Hardware};
 use options::{BadWord, Options};
 use payload::linux::{Next, kept};
 use port::Console;
@@ -61,35 +61,11 @@ const IDENTITY: Identity = Identity {
 /// `ring` the privilege level the code runs at.
 extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     power::at_ring(ring);
-    // SAFETY: the VMM passed a start-info, as the PVH boot protocol says.
-    let Some(info) = (unsafe { StartInfo::read(start_info) }) else {
-        refuse(format_args!("no PVH start-info at {start_info:#x}"), nothing(0));
-    };
-    let Some(line) = &info.command_line else {
-        refuse(
-            format_args!("command line: expected text of at most {LINE_ROOM} bytes, found other"),
-            nothing(0),
-        );
-    };
-    let options = match Options::parse(line) {
-        Ok(options) => options,
-        Err(BadWord(word)) => {
-            refuse(format_args!("command line: \"{word}\" is not known"), nothing(0))
-        }
-    };
-    if info.ranges > MOST_RANGES {
-        let found = info.ranges;
-        refuse(
-            format_args!("memory map: expected at most {MOST_RANGES} ranges, found {found}"),
-            nothing(0),
-        );
-    }
+    let info = handed_over(start_info);
+    let options = asked_for(&info);
     let mut hw = Hardware::new(tables);
     if let Some(count) = options.exits {
-        for _ in 0..count {
-            core::hint::black_box(hw.read(EMPTY_HANDLER));
-        }
-        finish(Status::Success);
+        bare_exits(&mut hw, count);
     }
     let (room, buffer, table, record) =
         (&raw mut ROOM, &raw mut BUFFER, &raw mut CEDT, &raw mut RECORD);
@@ -127,56 +103,34 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     } else {
         bring_up(&mut hw, &mut clock, &platform, &policy, room)
     };
-    let count = hw.count;
-    let committed = &room.committed;
-    let tree = room.topology.tree();
-
-    // Table and record tell what the hardware has accepted, also where not all went well.
-    let mut installed = None;
-    let described = match &result {
-        Ok(()) => {
-            cedt::cedt(&platform, &room.topology, committed, IDENTITY, table).and_then(|bytes| {
-                cedt::cross_check(bytes, &room.topology, committed)?;
-                installed = Some(&*bytes);
-                Ok(())
-            })
-        }
-        Err(_) => Ok(()),
-    };
+    let counted = hw.count;
+    let code = result.map_or_else(|error| error.code(), |()| 0);
+    let described = result.is_ok().then(|| describe(&platform, room, table));
+    let installed = described.and_then(Result::ok);
     let location = installed
         .map(|bytes| TableLocation { address: bytes.as_ptr() as u64, size: bytes.len() as u32 });
-    let record = match handoff::write(tree, committed, location, record) {
+    let tree = room.topology.tree();
+    let record = match handoff::write(tree, &room.committed, location, record) {
         Ok(bytes) => &*bytes,
-        Err(error) => refuse(format_args!("handoff: {error}"), nothing(error.code())),
+        Err(error) => refuse(format_args!("handoff: {error}"), handed(&[], counted, error.code())),
     };
-    let handed = |code: u16| Call::HandOff {
-        address: record.as_ptr() as u64,
-        length: record.len() as u64,
-        reads: count.reads.into(),
-        config: count.config.into(),
-        writes: count.writes.into(),
-        code: code.into(),
-    };
-    let code = result.map_or_else(|error| error.code(), |()| 0);
+    let handed = |code| handed(record, counted, code);
     // What somebody else left is told, not refused: the payload is here to look at it.
     let told = options.as_found && matches!(result, Err(BringUpError::Verify(_)));
     if let (Err(error), false) = (result, told) {
         if !options.quiet {
             report::platform(&platform);
         }
-        for entry in &committed.decoders {
-            let (at, index) = (tree.path(entry.node), entry.index);
-            say(format_args!("{at}, decoder {index}: {}", entry.fate));
-        }
+        report::fates(room);
         refuse(format_args!("{error}"), handed(error.code()));
     }
-    if let Err(error) = described {
+    if let Some(Err(error)) = described {
         refuse(format_args!("tables: {error}"), handed(error.code()));
     }
     if let Some(TableLocation { address, .. }) = location
         && tables::install(&mut hw, info.rsdp, address, buffer).is_none()
     {
-        refuse(format_args!("tables: no root table to put the CEDT into"), nothing(0));
+        refuse(format_args!("tables: no root table to put the CEDT into"), handed(0));
     }
     port::call(handed(code));
     if !options.quiet {
@@ -198,15 +152,77 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     finish(status)
 }
 
+/// The start-info, if all of it can be used.
+fn handed_over(start_info: u64) -> StartInfo {
+    // SAFETY: the VMM passed a start-info, as the PVH boot protocol says.
+    let Some(info) = (unsafe { StartInfo::read(start_info) }) else {
+        refuse(format_args!("no PVH start-info at {start_info:#x}"), nothing(0));
+    };
+    let found = info.ranges;
+    if found > MOST_RANGES {
+        refuse(
+            format_args!("memory map: expected at most {MOST_RANGES} ranges, found {found}"),
+            nothing(0),
+        );
+    }
+    info
+}
+
+/// What the command line asks for.
+fn asked_for(info: &StartInfo) -> Options<'_> {
+    let Some(line) = &info.command_line else {
+        refuse(
+            format_args!("command line: expected text of at most {LINE_ROOM} bytes, found other"),
+            nothing(0),
+        );
+    };
+    match Options::parse(line) {
+        Ok(options) => options,
+        Err(BadWord(word)) => {
+            refuse(format_args!("command line: \"{word}\" is not known"), nothing(0))
+        }
+    }
+}
+
+/// Leaves the guest this often and does nothing else: what starting and leaving cost by themselves.
+fn bare_exits(hw: &mut Hardware, count: u64) -> ! {
+    for _ in 0..count {
+        core::hint::black_box(hw.read(EMPTY_HANDLER));
+    }
+    finish(Status::Success)
+}
+
+/// The CEDT of what was committed, held against the registers once more.
+fn describe<'b>(
+    platform: &Platform<'_>,
+    room: &Room,
+    buffer: &'b mut [u8],
+) -> Result<&'b [u8], TablesError> {
+    let cedt = cedt::cedt(platform, &room.topology, &room.committed, IDENTITY, buffer)?;
+    cedt::cross_check(cedt, &room.topology, &room.committed)?;
+    Ok(cedt)
+}
+
 /// A line on the console.
 pub(crate) fn say(text: core::fmt::Arguments<'_>) {
     let _ = writeln!(Console, "{text}");
 }
 
-/// A hand-off of nothing.
+/// The message that hands a record over.
+fn handed(record: &[u8], counted: Count, code: u16) -> Call {
+    Call::HandOff {
+        address: record.as_ptr() as u64,
+        length: record.len() as u64,
+        reads: counted.reads.into(),
+        config: counted.config.into(),
+        writes: counted.writes.into(),
+        code: code.into(),
+    }
+}
+
+/// A hand-off of nothing, before the first access.
 fn nothing(code: u16) -> Call {
-    let code = code.into();
-    Call::HandOff { address: 0, length: 0, reads: 0, config: 0, writes: 0, code }
+    handed(&[], Count::default(), code)
 }
 
 /// Says why, hands over what there is, and ends the run.

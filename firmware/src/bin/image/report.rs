@@ -35,6 +35,14 @@ pub(crate) fn platform(platform: &Platform<'_>) {
     }
 }
 
+/// How far each decoder came.
+pub(crate) fn fates(room: &Room) {
+    let tree = room.topology.tree();
+    for entry in &room.committed.decoders {
+        say(format_args!("{}, decoder {}: {}", tree.path(entry.node), entry.index, entry.fate));
+    }
+}
+
 /// Devices, regions and decoders, and the verifier's result.
 pub(crate) fn result(room: &Room) {
     let tree = room.topology.tree();
