@@ -8,7 +8,7 @@ use cxl_regs::component::BLOCK_SIZE;
 use cxl_regs::config::ClassCode;
 use cxl_regs::dvsec::device::{
     self, Capability, Capability2, Capability3, Control, Control2, DeviceDvsec, DeviceDvsecTail,
-    RangeRegisters, Status2,
+    MediaType, RangeRegisters, Status2,
 };
 use cxl_regs::dvsec::gpf::GpfDeviceDvsec;
 use cxl_regs::dvsec::locator::{BlockId, BlockLocation};
@@ -166,10 +166,17 @@ fn function(make: &Make, features: Features) -> Function {
     let mut function = Function::endpoint(class, features, bars);
     function.add_serial_number(make.serial);
 
-    let partitions = [make.volatile, make.persistent];
-    let mut ranges = partitions.iter().copied().filter(|&size| size != 0).map(range);
+    // The kind of memory is CDAT's to tell since CXL 2.0, and the mailbox's. The models have no CDAT
+    // and an accelerator has no mailbox: with persistent memory it uses the field's older codes, or
+    // nobody could know.
+    let (volatile, persistent) = match make.accelerator && make.persistent != 0 {
+        true => (MediaType::Volatile, MediaType::NonVolatile),
+        false => (MediaType::Cdat, MediaType::Cdat),
+    };
+    let partitions = [(make.volatile, volatile), (make.persistent, persistent)];
+    let mut ranges = partitions.into_iter().filter(|&(size, _)| size != 0).map(range);
     let count = ranges.clone().count().max(1) as u8;
-    let ranges = [ranges.next().unwrap_or(range(0)), ranges.next().unwrap_or_default()];
+    let ranges = [ranges.next().unwrap_or(range((0, volatile))), ranges.next().unwrap_or_default()];
     let length = device::LENGTH_REVISION_3;
     let specs = [DeviceDvsec::REGISTERS, DeviceDvsecTail::REGISTERS].concat();
     let at = function.add(&specs, length, |bytes, at, next| {
@@ -216,11 +223,11 @@ fn function(make: &Make, features: Features) -> Function {
 }
 
 /// A range of memory that is ready, not placed.
-fn range(size: u64) -> RangeRegisters {
+fn range((size, media): (u64, MediaType)) -> RangeRegisters {
     let low = device::RangeSizeLow::new()
         .with_info_valid(true)
         .with_active(true)
-        .with_media_type(device::MediaType::Cdat as u8)
+        .with_media_type(media as u8)
         .with_memory_class(device::MemoryClass::Cdat as u8)
         .with_size((size / DECODER_UNIT % 16) as u8);
     RangeRegisters {
