@@ -352,7 +352,7 @@ impl Display for Report {
         if open != 0 {
             writeln!(f, "open availability")?;
             for Availability { component, register, consequence, effects } in &self.availability {
-                writeln!(f, "  {component:<18}{register}: {consequence}")?;
+                writeln!(f, "  {component:<17} {register}: {consequence}")?;
                 for effect in effects {
                     writeln!(f, "  {:<20}{effect}", "")?;
                 }

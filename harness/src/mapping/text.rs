@@ -167,7 +167,7 @@ fn fact(
     raw: impl Display,
     meaning: impl Display,
 ) -> fmt::Result {
-    writeln!(f, "  {:<18}{raw}  {meaning}", label.to_string())
+    writeln!(f, "  {:<17} {raw}  {meaning}", label.to_string())
 }
 
 fn address(value: u64) -> String {

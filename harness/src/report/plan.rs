@@ -121,21 +121,25 @@ impl PlanReport {
         let scenario = machine.scenario();
         let Room { topology, plan, .. } = &*done.room;
         let names = Names { machine, room: &done.room };
-        let windows = run::platform(machine);
-        let windows = windows.as_ref().map_or(&[][..], |tables| tables.platform().windows);
+        let tables = run::platform(machine);
+        let tables = tables.as_ref().map_or(&[][..], |tables| tables.platform().windows);
+        let windows = names.windows(tables);
         let refusal = done.refusal.as_ref().map(Refusal::from);
         let notes = plan.notes.iter().map(|note| words(machine.scenario(), topology.tree(), note));
         Self {
             result: if refusal.is_some() { Verdict::Refused } else { Verdict::Ok },
             scenario: scenario.name.clone(),
             description: scenario.description.clone(),
-            regions: plan.regions.iter().map(|region| names.region(region, windows)).collect(),
+            regions: plan.regions.iter().map(|region| names.region(region, &windows)).collect(),
             decoders: plan.decoders.iter().map(|decoder| names.decoder(decoder)).collect(),
             notes: notes.collect(),
             refusal,
         }
     }
 }
+
+/// A window: base, the scenario's name for it, and what the tables say.
+type Named<'s, 't> = (u64, &'s str, Option<&'t Window>);
 
 /// The names that the scenario has for what the plan points at.
 struct Names<'a> {
@@ -154,21 +158,30 @@ impl Names<'_> {
         bridge.map_or_else(|| format!("UID {uid}"), |bridge| bridge.name.clone())
     }
 
-    fn window(&self, index: usize) -> &str {
-        let windows = &self.machine.scenario().windows;
-        windows.get(index).map_or("?", |window| &window.name)
+    /// The scenario's windows by ascending address, each as the tables have it; `None` for one that
+    /// they leave out because it is too small for a share each.
+    fn windows<'t>(&self, tables: &'t [Window]) -> Vec<Named<'_, 't>> {
+        let given = &self.machine.scenario().windows;
+        let mut windows: Vec<Named<'_, 't>> = Vec::new();
+        for (given, base) in given.iter().zip(&self.machine.map().windows) {
+            let same =
+                |window: &&Window| window.base == base.0 && *window.targets == *given.targets;
+            windows.push((base.0, &given.name, tables.iter().find(same)));
+        }
+        windows.sort_by_key(|&(base, name, _)| (base, name));
+        windows
     }
 
-    fn region(&self, region: &Region, windows: &[Window]) -> PlannedRegion {
-        let at = windows.iter().position(|window| window.base == region.window);
+    fn region(&self, region: &Region, windows: &[Named<'_, '_>]) -> PlannedRegion {
+        let window = windows.iter().find(|(base, ..)| *base == region.window);
         let members = self.room.plan.members(region);
         let set = region.levels.device().unwrap_or(Interleave::NONE);
         PlannedRegion {
             ways: set.ways.count(),
             granularity: (set.ways != Ways::One).then(|| set.granularity.bytes()),
             chosen: region.reason.to_string(),
-            window: at.map_or("?", |at| self.window(at)).to_owned(),
-            reason: self.reason(region, windows, at),
+            window: window.map_or("?", |(_, name, _)| name).to_owned(),
+            reason: self.reason(region, windows),
             hpa: region.span.base().0,
             size: region.span.size(),
             memory: region.partition.to_string(),
@@ -185,15 +198,15 @@ impl Names<'_> {
     }
 
     /// Why the region lies in its window and in no other.
-    fn reason(&self, region: &Region, windows: &[Window], chosen: Option<usize>) -> String {
+    fn reason(&self, region: &Region, windows: &[Named<'_, '_>]) -> String {
         let tree = self.room.topology.tree();
         let device = self.room.plan.members(region).first().map(|member| member.device);
         let uid = device.and_then(|device| tree.bridge(device)).map_or(0, |(_, uid)| uid);
-        let others = windows.iter().enumerate().filter(|(index, _)| Some(*index) != chosen);
+        let others = windows.iter().filter(|(base, ..)| *base != region.window);
         let others: Vec<String> = others
-            .map(|(index, window)| {
-                let why = self.unfit(region, window, uid);
-                format!("{} {why}", self.window(index))
+            .map(|&(_, name, window)| match window {
+                Some(window) => format!("{name} {}", self.unfit(region, window, uid)),
+                None => format!("{name} has no whole share for each target"),
             })
             .collect();
         match others.len() {

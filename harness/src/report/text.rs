@@ -19,14 +19,16 @@ const WIDTH: usize = 100;
 /// Columns of a label with the spaces around it.
 const LABEL: usize = 20;
 
-/// A fact: two spaces, a label, a value that goes on in the next lines if it is long.
+/// A fact: two spaces, a label, a value that goes on in the next lines if it is long. A long label
+/// moves the first line of the value to the right.
 pub(super) fn fact(f: &mut Formatter<'_>, label: impl Display, value: impl Display) -> fmt::Result {
     let mut label = label.to_string();
     let value = value.to_string();
     let mut rest = value.as_str();
     loop {
-        let (now, behind) = wrap(rest, WIDTH - LABEL);
-        writeln!(f, "  {label:<18}{now}")?;
+        let column = LABEL.max(label.chars().count() + 3);
+        let (now, behind) = wrap(rest, WIDTH.saturating_sub(column).max(WIDTH / 4));
+        writeln!(f, "  {label:<17} {now}")?;
         if behind.is_empty() {
             return Ok(());
         }
@@ -156,6 +158,11 @@ impl Facts {
         if let Some(refusal) = &self.refusal {
             let (phase, code) = (&refusal.phase, refusal.code);
             fact(f, "refusal", format_args!("{} ({phase}, {code:#06x})", refusal.message))?;
+            // The verifier goes on behind the first.
+            let others = self.findings.iter().filter(|finding| finding.failure);
+            for finding in others.filter(|f| phase == "verify" && f.message != refusal.message) {
+                fact(f, "finding", format_args!("{} ({:#06x})", finding.message, finding.code))?;
+            }
         }
         for failure in &self.failures {
             fact(f, "failure", failure)?;
