@@ -182,7 +182,7 @@ impl<'a> Decoders<'a> {
     ) {
         let device = self.place(entry);
         if !entry.locked() {
-            report(Finding::UnlockedOnPath { place: device });
+            report(Self::unlocked(device, entry));
         }
         self.alone(entry, decoder.span, report);
         let mut levels = Levels {
@@ -256,6 +256,10 @@ impl<'a> Decoders<'a> {
         }
     }
 
+    fn unlocked(place: Place, entry: &CommittedDecoder) -> Finding {
+        Finding::UnlockedOnPath { place, control: entry.image.control().into_bits() }
+    }
+
     /// Whether no other decoder of the component claims any address of the range.
     fn alone(self, entry: &CommittedDecoder, span: Span, report: &mut dyn FnMut(Finding)) {
         for (other, decoder) in self.of(entry.node).filter(|(_, other)| other.span.overlaps(span)) {
@@ -288,7 +292,7 @@ impl<'a> Decoders<'a> {
         };
         let place = self.place(entry);
         if !entry.locked() {
-            report(Finding::UnlockedOnPath { place });
+            report(Self::unlocked(place, entry));
         }
         self.alone(entry, decoder.span, report);
         let equal = decoder.span == span;
@@ -329,7 +333,7 @@ impl<'a> Decoders<'a> {
                     report(Finding::ZeroSize { place });
                 }
                 if !entry.locked() && self.policy.path == PathPolicy::LockAll {
-                    report(Finding::UnlockedOnPath { place });
+                    report(Self::unlocked(place, entry));
                 }
             }
             if let (Some(decoder), false) = (entry.active(), self.is_device(entry.node)) {

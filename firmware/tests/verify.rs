@@ -259,15 +259,17 @@ fn what_an_earlier_verification_found_is_forgotten() {
 
 #[test]
 fn an_unlocked_decoder_on_the_path_is_named_with_component_and_number() {
-    for (address, expected) in [
-        (0x2000_0040, "bridge 7 port 1.4 device, decoder 1: not locked (UnlockedOnPath)"),
-        (0x1800_0060, "bridge 7 port 1 upstream port, decoder 2: not locked (UnlockedOnPath)"),
-        (0x1000_1020, "bridge 7, decoder 0: not locked (UnlockedOnPath)"),
+    for (address, place, control) in [
+        (0x2000_0040, "bridge 7 port 1.4 device, decoder 1", "0x00001600"),
+        (0x1800_0060, "bridge 7 port 1 upstream port, decoder 2", "0x00001600"),
+        (0x1000_1020, "bridge 7, decoder 0", "0x00001600"),
     ] {
         let (mut m, _) = committed(switched(), &LINUX);
-        let control = m.hw.get(address);
-        m.hw.set(address, control & !0x100);
+        let locked = m.hw.get(address);
+        m.hw.set(address, locked & !0x100);
         let (found, done) = judge(&m, &LINUX);
+        let control = format!("HDM Decoder Control is {control}");
+        let expected = format!("{place}: not locked, {control} (UnlockedOnPath)");
         assert_eq!(found.iter().map(Finding::to_string).collect::<Vec<_>>(), [expected]);
         assert_eq!(done.regions.iter().filter(|region| !region.locked).count(), 1);
     }

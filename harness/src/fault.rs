@@ -141,6 +141,7 @@ pub fn inject(kind: FaultKind, hdm: Option<&mut HdmBlock>, function: Option<&mut
         }
         (FaultKind::CommitError { decoder }, _) => hdm.refuse_commits(Some(decoder)),
         (FaultKind::LockNotEnforced { decoder }, _) => hdm.ignore_lock(Some(decoder)),
+        (FaultKind::LockLost { decoder, reads }, _) => hdm.lose_lock(Some(decoder), reads),
         (FaultKind::StuckBit { bits, .. }, Some(Where::Hdm(at))) => hdm.stick(at, bits),
         (FaultKind::LeaksField { bits, .. }, Some(Where::Hdm(at))) => hdm.leak(at, bits),
         (FaultKind::LeaksInto { bits, into, .. }, Some(Where::Hdm(at))) => {

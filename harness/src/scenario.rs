@@ -424,6 +424,14 @@ pub enum FaultKind {
         /// The decoder.
         decoder: u8,
     },
+    /// Lock On Commit of the committed decoder becomes 0, and locks nothing any more, once Control
+    /// was read this many times.
+    LockLost {
+        /// The decoder.
+        decoder: u8,
+        /// Reads that still see it.
+        reads: u32,
+    },
     /// A write to these bits of a decoder's register changes them in another decoder too, locked or
     /// not.
     LeaksInto {

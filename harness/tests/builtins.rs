@@ -19,7 +19,7 @@ use cxl_regs::acpi::cedt::Text;
 
 /// How each scenario ends, 0 or the code of the refusal, and the reads and writes that it takes. The
 /// upper byte of a code is the phase.
-const RESULTS: [(&str, u16, u64, u64); 40] = [
+const RESULTS: [(&str, u16, u64, u64); 41] = [
     ("default", 0, 784, 111),
     ("one-device", 0, 215, 24),
     ("four-bridges", 0, 860, 96),
@@ -54,6 +54,7 @@ const RESULTS: [(&str, u16, u64, u64); 40] = [
     ("coherency", 0x030B, 101, 0),
     ("cxl-1-1", 0x0201, 0, 0),
     ("lock-not-enforced", 0, 215, 24),
+    ("lock-lost", 0x0515, 215, 24),
     ("commit-polls", 0, 218, 24),
     ("commit-never", 0x0410, 5208, 38),
     ("commit-error", 0x040F, 208, 38),

@@ -367,6 +367,25 @@ fn ignored_lock_is_stored_and_means_nothing() {
 }
 
 #[test]
+fn lost_lock_is_seen_as_often_as_asked_and_then_locks_nothing() {
+    let mut block = device();
+    block.lose_lock(Some(0), 2);
+    // The first read is the program's own.
+    assert_eq!(program(&mut block, 0, 1 << 32, UNIT, 0, 0x1300), 0x1700);
+    let _ = write(&mut block, at(0, 1), 7);
+    assert_eq!(read(&mut block, at(0, 1)), 1, "still locked");
+    assert_eq!(control(&mut block, 0), 0x1700);
+    assert_eq!(control(&mut block, 0), 0x1600);
+    let _ = write(&mut block, at(0, 1), 7);
+    assert_eq!(read(&mut block, at(0, 1)), 7);
+    // The next commit starts over.
+    let _ = write(&mut block, at(0, 4), 0x1000);
+    assert_eq!(program(&mut block, 0, 1 << 32, UNIT, 0, 0x1300), 0x1700);
+    assert_eq!(control(&mut block, 0), 0x1700);
+    assert_eq!(control(&mut block, 0), 0x1600);
+}
+
+#[test]
 fn leaking_block_leaks_the_named_bits_and_no_other() {
     let fields = DECODER_SPECS.iter().flat_map(|spec| spec.fields.iter().map(move |f| (spec, f)));
     let mut leaks = 0;

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use cxl_harness::attack;
 use cxl_harness::fabric::Fabric;
 use cxl_harness::machine::Machine;
-use cxl_harness::report::{Report, Verdict};
+use cxl_harness::report::{PlanReport, Report, Verdict};
 use cxl_harness::run;
 use cxl_harness::scenario::Scenario;
 use cxl_regs::hdm::DecoderImage;
@@ -238,8 +238,12 @@ fn shapes() -> Vec<(&'static str, String, usize)> {
                 + &below("device", &format!("mem{n}"), &format!("rp{n}"), "volatile = \"768MiB\"")
                 + &window(&format!("\"hb{n}\""), "1GiB", "")
         });
+    let accelerator = small()
+        .replace("volatile =", "kind = \"type2\"\npersistent = \"512MiB\"\nvolatile =")
+        + &window("16", "1GiB", "");
     let mut shapes = vec![
         ("two switches deep", two_deep(), 16),
+        ("an accelerator with persistent memory", accelerator, 4),
         ("back-invalidate through a switch", back_invalidate, 3),
         ("two segments", segments, 4),
         ("nothing assigned", format!("[platform]\nassigned = false\n{}", two_deep()), 16),
@@ -278,6 +282,91 @@ fn machines_of_all_shapes_come_up_locked_and_hold() {
             assert_eq!(report.changed, 0, "{label}: {report}");
             assert!(report.integrity.holds && report.integrity.ranges > 0, "{label}");
         }
+    }
+}
+
+#[test]
+fn a_plan_reads_the_same_in_whatever_order_its_machine_is_listed() {
+    let in_window = |name: &str, base: &str, allows: &str| {
+        let rest = format!("name = \"{name}\"\nbase = \"{base}\"\nrestrictions = [{allows}]");
+        window("\"hb0\"", "1GiB", &rest)
+    };
+    // No address of the first leads to memory for sure: it has no whole share for each target.
+    let mut parts = [
+        window("\"hb0\", \"hb1\"", "256MiB", "name = \"scrap\"\nbase = \"0x100000000\""),
+        in_window("fast", "0x140000000", "\"host-only\", \"volatile\""),
+        in_window("kept", "0x180000000", "\"host-only\", \"persistent\""),
+        bridge("hb0", 16, ""),
+        bridge("hb1", 32, ""),
+        below("port", "rp0", "hb0", "number = 4") + &below("port", "rp1", "hb0", "number = 2"),
+        below("device", "mem0", "rp0", "volatile = \"256MiB\"\npersistent = \"256MiB\"")
+            + &below("device", "mem1", "rp1", "volatile = \"256MiB\""),
+    ];
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..parts.len() {
+        parts.rotate_left(1);
+        for _ in 0..2 {
+            parts.swap(0, 1);
+            let mut machine = machine(&parts.concat());
+            let done = run::dry(&mut machine);
+            assert_eq!(done.refusal, None);
+            seen.insert(PlanReport::of(&machine, &done).to_string());
+        }
+    }
+    let text = seen.pop_first().expect("a plan");
+    assert!(seen.is_empty(), "{text}\n{seen:#?}");
+    for line in [
+        "window          fast, because scrap has no whole share for each target, kept admits no",
+        "window          kept, because scrap has no whole share for each target, fast admits no",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+}
+
+#[test]
+fn long_names_do_not_run_into_what_is_said_of_them() {
+    let name = "expander-behind-the-last-port";
+    let text = small().replace("mem0", name) + &window("16", "1GiB", "");
+    let mut machine = machine(&text);
+    let done = run::direct(&mut machine);
+    let report = Report::of_direct(&mut machine, &done).to_string();
+    for said in ["memory expander (Type 3)", "decoder 0 0x0000000100000000  256 MiB, to DPA"] {
+        assert!(report.contains(&format!("{name} {said}")), "{report}");
+    }
+    assert!(report.lines().all(|line| line.chars().count() <= 100), "{report}");
+    let attack = attack::direct(&mut machine, &done).to_string();
+    assert!(attack.contains(&format!("{name} HDM Decoder Global Control: ")), "{attack}");
+}
+
+#[test]
+fn a_lock_that_is_lost_is_named_with_component_decoder_and_register() {
+    let text = small() + &window("16", "1GiB", "");
+    for (at, place) in [("mem0", "bridge 16 port 0 device"), ("hb0", "bridge 16")] {
+        let run = |after: u32| {
+            let fault =
+                format!("[[fault]]\nat = \"{at}\"\nkind = \"lock-lost\"\nafter = {after}\n");
+            let mut machine = machine(&(text.clone() + &fault));
+            let done = run::direct(&mut machine);
+            let facts = Report::of_direct(&mut machine, &done).facts;
+            assert!(done.cedt.is_empty() || done.refusal.is_none(), "{at}");
+            (done.refusal.map_or(String::new(), |refusal| refusal.to_string()), facts)
+        };
+        // The one look of the commit finds it gone: the decoder goes back, as it can.
+        let (refusal, facts) = run(0);
+        let control = "control reads 0x00001600 instead of 0x00001700";
+        assert_eq!(refusal, format!("commit: {place}, decoder 0: committed, but {control}"));
+        let fate = facts.decoders.iter().find(|d| d.component == at).and_then(|d| d.fate);
+        assert_eq!(fate.map(|fate| fate.to_string()).as_deref(), Some("rolled back"), "{at}");
+        // The verifier's look, when the commit was content.
+        let (refusal, facts) = run(1);
+        let control = "HDM Decoder Control is 0x00001600";
+        let expected = format!("{place}, decoder 0: not locked, {control} (UnlockedOnPath)");
+        assert_eq!(refusal, format!("verify: {expected}"));
+        let found: Vec<&str> = facts.findings.iter().map(|f| f.message.as_str()).collect();
+        let differs = format!("{place}, decoder 0: {control}, planned 0x00001700");
+        assert_eq!(found, [expected.as_str(), differs.as_str()]);
+        // Later than anybody looks.
+        assert_eq!(run(2).0, "", "{at}");
     }
 }
 

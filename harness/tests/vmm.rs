@@ -415,7 +415,9 @@ fn an_unlocked_decoder_of_a_foreign_image_is_found() {
         match (verdict(&mut machine), expected) {
             (None, None) => {}
             (
-                Some(Refusal::BringUp(BringUpError::Verify(Finding::UnlockedOnPath { place }))),
+                Some(Refusal::BringUp(BringUpError::Verify(Finding::UnlockedOnPath {
+                    place, ..
+                }))),
                 Some(name),
             ) => {
                 let at_bridge = place.at.ports().is_empty();

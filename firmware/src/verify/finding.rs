@@ -56,7 +56,7 @@ pub enum Finding {
     /// An interleave set has members missing, or too many.
     Members { span: Span, need: u32, have: u32 },
     /// A decoder on a path is not locked.
-    UnlockedOnPath { place: Place },
+    UnlockedOnPath { place: Place, control: u32 },
     /// HDM Decoder Enable is 0: the device decodes by its range registers.
     DecodersDisabled { at: Path },
     /// Mem_Enable is 0: the device does not answer.
@@ -189,7 +189,10 @@ impl fmt::Display for Finding {
             Self::Members { span, need, have } => {
                 write!(f, "{span}: the set has {have} of {need} members")
             }
-            Self::UnlockedOnPath { place } => write!(f, "{place}: not locked (UnlockedOnPath)"),
+            Self::UnlockedOnPath { place, control } => write!(
+                f,
+                "{place}: not locked, HDM Decoder Control is {control:#010x} (UnlockedOnPath)"
+            ),
             Self::DecodersDisabled { at } => {
                 write!(f, "{at}: HDM Decoder Enable is 0, its decoders are not used")
             }

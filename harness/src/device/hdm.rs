@@ -104,6 +104,10 @@ struct Slot {
     refusal: Option<Refusal>,
     time: CommitTime,
     always_refused: bool,
+    /// Reads of Control that still see the lock of a committed decoder; then it is gone.
+    lock_lasts: Option<u32>,
+    /// Reads of Control since the last commit.
+    reads_committed: u32,
     /// Bits that follow writes although the decoder is locked.
     leaks: [u32; DecoderImage::DWORDS],
     /// Bits that never leave 0.
@@ -114,6 +118,16 @@ impl Slot {
     /// Whether the decoder's lock is one.
     fn frozen(&self) -> bool {
         self.image.control().locked() && self.leaks != LOCK_IGNORED
+    }
+
+    /// Counts a read of Control; the lock goes with the one that is to miss it.
+    fn forget_lock(&mut self) {
+        let control = self.image.control();
+        let Some(lasts) = self.lock_lasts.filter(|_| control.locked()) else { return };
+        if self.reads_committed >= lasts {
+            self.image = self.image.with_control(control.with_lock_on_commit(false));
+        }
+        self.reads_committed = self.reads_committed.saturating_add(1);
     }
 
     fn store(&mut self, image: DecoderImage) {
@@ -195,6 +209,12 @@ impl HdmBlock {
     /// Stores the lock of one decoder, or of all, and ignores it.
     pub fn ignore_lock(&mut self, decoder: Option<u8>) {
         self.each(decoder, |slot| slot.leaks = LOCK_IGNORED);
+    }
+
+    /// Forgets Lock On Commit of one decoder, or of all, when Control of the committed decoder was
+    /// read this many times.
+    pub fn lose_lock(&mut self, decoder: Option<u8>, reads: u32) {
+        self.each(decoder, |slot| slot.lock_lasts = Some(reads));
     }
 
     /// Lets bits of a decoder's dword at `offset` in the structure follow writes in spite of the
@@ -301,8 +321,11 @@ impl HdmBlock {
         let Some((decoder, within)) = self.locate(offset) else { return (0, Effect::None) };
         let effect = self.advance(decoder, now, within == CONTROL);
         let dword = usize::from(within / 4);
-        let value = self.slots.get(decoder).and_then(|s| s.image.to_dwords().get(dword).copied());
-        (value.unwrap_or(0), effect)
+        let Some(slot) = self.slots.get_mut(decoder) else { return (0, effect) };
+        if within == CONTROL {
+            slot.forget_lock();
+        }
+        (slot.image.to_dwords().get(dword).copied().unwrap_or(0), effect)
     }
 
     /// Writes the dword at an offset; reserved and read-only bits are lost.
@@ -411,7 +434,7 @@ impl HdmBlock {
             Ends::At(_) | Ends::Never => return Effect::None,
         }
         let verdict = pending.verdict;
-        slot.pending = None;
+        (slot.pending, slot.reads_committed) = (None, 0);
         slot.refusal = verdict.err();
         let control = slot
             .image

@@ -483,6 +483,7 @@ fn fault_name(kind: FaultKind) -> &'static str {
         FaultKind::StuckBit { .. } => "stuck-bit",
         FaultKind::AllOnesAfter { .. } => "all-ones-after",
         FaultKind::LockNotEnforced { .. } => "lock-not-enforced",
+        FaultKind::LockLost { .. } => "lock-lost",
         FaultKind::LeaksInto { .. } => "leaks-into",
         FaultKind::LeaksField { .. } => "leaks-field",
     }

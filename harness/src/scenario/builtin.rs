@@ -55,6 +55,7 @@ pub fn builtins() -> &'static [Builtin] {
         "coherency",
         "cxl-1-1",
         "lock-not-enforced",
+        "lock-lost",
         "commit-polls",
         "commit-never",
         "commit-error",

@@ -223,6 +223,7 @@ pub(super) enum FaultName {
     StuckBit,
     AllOnesAfter,
     LockNotEnforced,
+    LockLost,
     LeaksField,
     LeaksInto,
 }

@@ -59,15 +59,16 @@ impl FaultKeys<'_> {
             FaultName::LockNotEnforced => {
                 (FaultKind::LockNotEnforced { decoder: self.decoder()? }, &["decoder"])
             }
+            FaultName::LockLost => (
+                FaultKind::LockLost { decoder: self.decoder()?, reads: self.after() },
+                &["decoder", "after"],
+            ),
             FaultName::AllOnesAfter => (
                 FaultKind::AllOnesAfter { accesses: self.need("after", &given.after)? },
                 &["after"],
             ),
             FaultName::DroppedWrite => (
-                FaultKind::DroppedWrite {
-                    register: self.register()?,
-                    after: given.after.as_ref().map_or(0, |after| *after.get_ref()),
-                },
+                FaultKind::DroppedWrite { register: self.register()?, after: self.after() },
                 &["decoder", "register", "offset", "after"],
             ),
             FaultName::StuckBit => (
@@ -90,6 +91,11 @@ impl FaultKeys<'_> {
         };
         self.nothing_but(wanted)?;
         Ok(kind)
+    }
+
+    /// How often all is well first: never, unless the fault says so.
+    fn after(&self) -> u32 {
+        self.given.after.as_ref().map_or(0, |after| *after.get_ref())
     }
 
     fn need<T: Copy>(&self, key: &'static str, value: &Option<Spanned<T>>) -> Result<T> {
