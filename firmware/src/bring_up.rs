@@ -6,7 +6,7 @@
 
 use core::fmt;
 
-use crate::commit::{CommitError, commit};
+use crate::commit::{CommitError, commit_checked};
 use crate::committed::Committed;
 use crate::discover::{DiscoverError, discover};
 use crate::mmio::{Clock, Mmio};
@@ -46,6 +46,14 @@ impl<const N: usize, const R: usize, const D: usize> Workspace<N, R, D> {
             committed: Committed::new(),
             findings: Findings::new(),
         }
+    }
+
+    /// Forgets an earlier run.
+    fn clear(&mut self) {
+        self.topology.nodes.clear();
+        self.plan.clear();
+        self.committed.clear();
+        self.findings.clear();
     }
 }
 
@@ -90,7 +98,8 @@ impl core::error::Error for BringUpError {}
 /// Brings up all CXL memory of a platform as the policy says.
 ///
 /// Nothing is written to a decoder unless there is a plan for the whole machine. On an error the
-/// workspace says how far it came and what became of each decoder.
+/// workspace says how far it came and what became of each decoder; what can still be put back is,
+/// also where the verifier is not content.
 pub fn bring_up<const N: usize, const R: usize, const D: usize>(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
@@ -98,11 +107,16 @@ pub fn bring_up<const N: usize, const R: usize, const D: usize>(
     policy: &Policy<'_>,
     work: &mut Workspace<N, R, D>,
 ) -> Result<(), BringUpError> {
+    work.clear();
     let Workspace { topology, plan: wanted, committed, findings } = work;
     discover(hw, clock, platform, topology).map_err(BringUpError::Discover)?;
     plan(platform, topology, policy, wanted).map_err(BringUpError::Plan)?;
-    commit(hw, clock, topology, wanted, policy, committed).map_err(BringUpError::Commit)?;
-    verify_plan(hw, platform, topology, wanted, policy, committed, findings);
+    let wanted = &*wanted;
+    commit_checked(hw, clock, topology, wanted, policy, committed, |hw, committed| {
+        verify_plan(hw, platform, topology, wanted, policy, committed, findings);
+        findings.passed()
+    })
+    .map_err(BringUpError::Commit)?;
     judge(findings)
 }
 
@@ -117,6 +131,7 @@ pub fn inspect<const N: usize, const R: usize, const D: usize>(
     policy: &Policy<'_>,
     work: &mut Workspace<N, R, D>,
 ) -> Result<(), BringUpError> {
+    work.clear();
     let Workspace { topology, committed, findings, .. } = work;
     discover(hw, clock, platform, topology).map_err(BringUpError::Discover)?;
     verify(hw, platform, topology, policy, committed, findings);

@@ -57,13 +57,27 @@ pub fn commit<const N: usize, const R: usize, const D: usize>(
     policy: &Policy<'_>,
     committed: &mut Committed<D>,
 ) -> Result<(), CommitError> {
+    commit_checked(hw, clock, topology, plan, policy, committed, |_, _| true)
+}
+
+/// [`commit`] with a check of its result, which may fill `committed` anew. Where the check fails,
+/// what this run has written and no lock holds is put back, and `committed` says what became of it.
+pub(crate) fn commit_checked<M: Mmio, const N: usize, const R: usize, const D: usize>(
+    hw: &mut M,
+    clock: &mut impl Clock,
+    topology: &Topology<N>,
+    plan: &Plan<R, D>,
+    policy: &Policy<'_>,
+    committed: &mut Committed<D>,
+    check: impl FnOnce(&mut M, &mut Committed<D>) -> bool,
+) -> Result<(), CommitError> {
     committed.clear();
     let job = Job { tree: topology.tree(), plan, policy };
     let mut undo = Undo::<N, D>::new();
+    let mut written = 0;
     let result = match survey(hw, job, committed, &mut undo) {
         Ok(Found::AsPlanned) => Ok(()),
         Ok(Found::Free) => {
-            let mut written = 0;
             let result = run(hw, clock, job, committed, &mut undo, &mut written);
             if result.is_err() {
                 roll_back(hw, job, committed, &undo, written);
@@ -74,6 +88,10 @@ pub fn commit<const N: usize, const R: usize, const D: usize>(
     };
     record_devices(hw, committed, &undo);
     record_regions(plan, committed);
+    if result.is_ok() && !check(hw, committed) && written > 0 {
+        reject(hw, job, committed, &undo);
+        record_devices(hw, committed, &undo);
+    }
     result
 }
 
@@ -324,7 +342,7 @@ fn commit_one(
     }
 }
 
-/// Puts back what can be put back, the last step first, and says of each decoder what became of it.
+/// Puts back what can be put back, and says of each decoder what became of it.
 fn roll_back<const N: usize, const R: usize, const D: usize>(
     hw: &mut impl Mmio,
     job: Job<'_, R, D>,
@@ -332,7 +350,7 @@ fn roll_back<const N: usize, const R: usize, const D: usize>(
     undo: &Undo<N, D>,
     written: usize,
 ) {
-    let Job { tree, plan, .. } = job;
+    let plan = job.plan;
     for (index, planned) in plan.decoders.iter().enumerate() {
         let whole = match planned.purpose {
             Purpose::Region { region, .. } => is_whole(plan, committed, undo, region),
@@ -345,6 +363,51 @@ fn roll_back<const N: usize, const R: usize, const D: usize>(
             entry.fate = Fate::Done;
         }
     }
+    put_back(hw, job, committed, undo, written);
+}
+
+/// Puts back what no lock holds of a run that came to its end and failed its check. Of the regions
+/// that the check found, those that are locked stay.
+fn reject<const N: usize, const R: usize, const D: usize>(
+    hw: &mut impl Mmio,
+    job: Job<'_, R, D>,
+    committed: &mut Committed<D>,
+    undo: &Undo<N, D>,
+) {
+    let Job { tree, plan, .. } = job;
+    let Committed { decoders, devices, regions } = committed;
+    regions.retain(|region| region.locked);
+    decoders.clear();
+    devices.clear();
+    for planned in &plan.decoders {
+        let PlannedDecoder { node, index, purpose } = *planned;
+        // The run had all of them, in this order.
+        let Ok(slot) = job.slot(planned) else { break };
+        let image = slot.registers.read(hw);
+        let mut entry = CommittedDecoder::new(tree, node, index, image, Fate::Done);
+        let leads = |span| regions.iter().any(|region| region.span == span);
+        let stays = match purpose {
+            Purpose::Region { .. } => entry.active().is_some_and(|decoder| leads(decoder.span)),
+            Purpose::Burn { .. } => image.size() == 0,
+        };
+        if !stays || !entry.locked() {
+            entry.fate = Fate::Untouched;
+        }
+        let _ = decoders.push(entry);
+    }
+    put_back(hw, job, committed, undo, plan.decoders.len());
+}
+
+/// Puts back the first `written` decoders of the plan, but those that are done, and what belongs to
+/// devices that then serve nothing; the last step first.
+fn put_back<const N: usize, const R: usize, const D: usize>(
+    hw: &mut impl Mmio,
+    job: Job<'_, R, D>,
+    committed: &mut Committed<D>,
+    undo: &Undo<N, D>,
+    written: usize,
+) {
+    let Job { tree, plan, .. } = job;
     let serves = |committed: &Committed<D>, node: NodeId| {
         let both = plan.decoders.iter().zip(&committed.decoders);
         { both }.any(|(planned, entry)| {

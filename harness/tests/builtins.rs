@@ -54,7 +54,7 @@ const RESULTS: [(&str, u16, u64, u64); 41] = [
     ("coherency", 0x030B, 101, 0),
     ("cxl-1-1", 0x0201, 0, 0),
     ("lock-not-enforced", 0, 215, 24),
-    ("lock-lost", 0x0515, 215, 24),
+    ("lock-lost", 0x0515, 251, 33),
     ("commit-polls", 0, 218, 24),
     ("commit-never", 0x0410, 5208, 38),
     ("commit-error", 0x040F, 208, 38),

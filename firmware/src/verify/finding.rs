@@ -264,14 +264,39 @@ impl<const F: usize> Findings<F> {
         self.failures == 0
     }
 
-    /// Adds a finding that is not there yet.
+    /// Adds a finding that is not there yet. Where there is no room a failure takes the place of
+    /// what is merely worth knowing, so that a list of what failed is never empty.
     pub(crate) fn add(&mut self, finding: Finding) {
         if self.list.contains(&finding) {
             return;
         }
         self.failures = self.failures.saturating_add(u32::from(finding.is_failure()));
-        if self.list.push(finding).is_err() {
-            self.more = self.more.saturating_add(1);
+        let Err(finding) = self.list.push(finding) else { return };
+        self.more = self.more.saturating_add(1);
+        let note = self.list.iter_mut().rev().find(|other| !other.is_failure());
+        if let Some(note) = note.filter(|_| finding.is_failure()) {
+            *note = finding;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_takes_the_place_of_what_is_merely_worth_knowing() {
+        let note = |uid| Finding::PassThrough { uid };
+        let failure = Finding::DecodersDisabled { at: Path::default() };
+        let mut findings = Findings::<2>::new();
+        for finding in [note(1), note(2), note(3), failure, failure, note(4)] {
+            findings.add(finding);
+        }
+        assert_eq!(findings.list(), [note(1), failure]);
+        assert_eq!((findings.more(), findings.passed()), (3, false));
+        findings.add(Finding::MemoryDisabled { at: Path::default() });
+        findings.add(Finding::ConfigUnlocked { at: Path::default() });
+        assert!(findings.list().iter().all(Finding::is_failure), "{:?}", findings.list());
+        assert_eq!(findings.list()[1], failure, "the first one stays");
     }
 }

@@ -158,11 +158,6 @@ impl Facts {
         if let Some(refusal) = &self.refusal {
             let (phase, code) = (&refusal.phase, refusal.code);
             fact(f, "refusal", format_args!("{} ({phase}, {code:#06x})", refusal.message))?;
-            // The verifier goes on behind the first.
-            let others = self.findings.iter().filter(|finding| finding.failure);
-            for finding in others.filter(|f| phase == "verify" && f.message != refusal.message) {
-                fact(f, "finding", format_args!("{} ({:#06x})", finding.message, finding.code))?;
-            }
         }
         for failure in &self.failures {
             fact(f, "failure", failure)?;
