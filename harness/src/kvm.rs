@@ -4,15 +4,20 @@
 //! and accesses that somebody else answers.
 
 mod boot;
+mod elf;
 pub mod instruction;
 mod run;
 mod slots;
 
 pub use boot::{Boot, BootError, Entry};
+pub use elf::ImageError;
 pub use run::{Bus, End, Failure, Hint, Limits, Reason};
 pub use slots::{Call, Slot, SlotError, Slots};
 
-use kvm_bindings::{KVM_CAP_EXIT_ON_EMULATION_FAILURE, kvm_enable_cap, kvm_sregs};
+use kvm_bindings::{
+    KVM_CAP_EXIT_ON_EMULATION_FAILURE, Msrs, kvm_debugregs, kvm_enable_cap, kvm_msr_entry,
+    kvm_sregs,
+};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
@@ -23,11 +28,22 @@ pub struct Vm {
     vcpu: VcpuFd,
     vm: VmFd,
     /// The vCPU's registers after reset.
-    reset: kvm_sregs,
+    reset: Reset,
     ram: GuestMemoryMmap,
     address_bits: u8,
     /// The processor has XSAVE.
     xsave: bool,
+    /// The vCPU was entered with our fault handlers in place.
+    fault_stubs: bool,
+}
+
+/// What an image can change of a vCPU and the next one would find.
+struct Reset {
+    sregs: kvm_sregs,
+    debug: kvm_debugregs,
+    /// Model-specific registers, one of KVM's own among them: an image can have KVM write a clock
+    /// or its steal time into memory.
+    msrs: Vec<kvm_msr_entry>,
 }
 
 /// Why there is no virtual machine.
@@ -35,6 +51,11 @@ pub struct Vm {
 pub enum VmError {
     /// `/dev/kvm` does not open.
     Open(kvm_ioctls::Error),
+    /// `/dev/kvm` opens, and is something else.
+    NotKvm {
+        /// What it answers to KVM_GET_API_VERSION.
+        version: i32,
+    },
     /// A KVM call failed.
     Call {
         /// Its name.
@@ -51,10 +72,24 @@ pub enum VmError {
 impl std::fmt::Display for VmError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Open(error) => write!(
+            Self::Open(error) => {
+                write!(f, "/dev/kvm does not open ({error}); ")?;
+                f.write_str(match error.errno() {
+                    libc::ENOENT => {
+                        "load the module kvm_intel or kvm_amd, with virtualization switched on in \
+                         the machine's set-up"
+                    }
+                    libc::EACCES | libc::EPERM => {
+                        "add yourself to the group that owns it (sudo usermod -aG kvm $USER) and \
+                         log in again"
+                    }
+                    _ => "load the module kvm_intel or kvm_amd, or ask who owns the device",
+                })
+            }
+            Self::NotKvm { version } => write!(
                 f,
-                "/dev/kvm does not open ({error}); load the kvm module, or add yourself to the \
-                 group that owns the device"
+                "/dev/kvm is no KVM of API version {KVM_API_VERSION} (it says {version}); load the \
+                 module kvm_intel or kvm_amd, or give the container the host's device"
             ),
             Self::Call { name, error } => write!(f, "{name} failed: {error}"),
             Self::Memory(error) => write!(f, "no memory for the guest: {error}"),
@@ -65,15 +100,50 @@ impl std::fmt::Display for VmError {
 
 impl std::error::Error for VmError {}
 
+/// What every KVM has answered since Linux 2.6.22.
+const KVM_API_VERSION: i32 = kvm_bindings::KVM_API_VERSION as i32;
 /// The CPUID leaf whose EAX 7:0 is the width of a physical address.
 const ADDRESS_SIZES: u32 = 0x8000_0008;
 /// The CPUID leaf whose ECX says what the processor can do, and its bit for XSAVE.
 const FEATURES: u32 = 1;
 const FEATURES_XSAVE: u32 = 1 << 26;
 
-/// Whether `/dev/kvm` opens, and why not.
+/// Whether there is a KVM that makes virtual machines, and why not.
 pub fn available() -> Result<(), VmError> {
-    Kvm::new().map(|_| ()).map_err(VmError::Open)
+    // A machine that exists for a moment: another hypervisor may have the processor.
+    open()?.create_vm().map(|_| ()).map_err(|error| VmError::Call { name: "KVM_CREATE_VM", error })
+}
+
+fn open() -> Result<Kvm, VmError> {
+    let kvm = Kvm::new().map_err(VmError::Open)?;
+    match kvm.get_api_version() {
+        KVM_API_VERSION => Ok(kvm),
+        version => Err(VmError::NotKvm { version }),
+    }
+}
+
+impl Reset {
+    fn of(kvm: &Kvm, vcpu: &VcpuFd) -> Result<Self, VmError> {
+        let call = |name| move |error| VmError::Call { name, error };
+        let list = kvm.get_msr_index_list().map_err(call("KVM_GET_MSR_INDEX_LIST"))?;
+        let entry = |index: &u32| kvm_msr_entry { index: *index, ..Default::default() };
+        let mut rest: Vec<_> = list.as_slice().iter().map(entry).collect();
+        let mut msrs = Vec::new();
+        // KVM stops at one that it lists and this processor has not.
+        while let Ok(mut wanted) = Msrs::from_entries(&rest) {
+            let read = vcpu.get_msrs(&mut wanted).map_err(call("KVM_GET_MSRS"))?;
+            msrs.extend(wanted.as_slice().iter().take(read));
+            if rest.len() <= read {
+                break;
+            }
+            rest.drain(..=read);
+        }
+        Ok(Self {
+            sregs: vcpu.get_sregs().map_err(call("KVM_GET_SREGS"))?,
+            debug: vcpu.get_debug_regs().map_err(call("KVM_GET_DEBUGREGS"))?,
+            msrs,
+        })
+    }
 }
 
 impl Vm {
@@ -81,7 +151,7 @@ impl Vm {
     /// addresses have `address_bits` bits, or fewer if the host's have.
     pub fn new(ram: &[(u64, u64)], address_bits: u8) -> Result<Self, VmError> {
         let call = |name| move |error| VmError::Call { name, error };
-        let kvm = Kvm::new().map_err(VmError::Open)?;
+        let kvm = open()?;
         let vm = kvm.create_vm().map_err(call("KVM_CREATE_VM"))?;
         // Without it, ordinary KVM turns an instruction it cannot emulate into #UD at CPL 3.
         let cap = kvm_enable_cap {
@@ -117,10 +187,19 @@ impl Vm {
             }
         }
         vcpu.set_cpuid2(&cpuid).map_err(call("KVM_SET_CPUID2"))?;
-        let reset = vcpu.get_sregs().map_err(call("KVM_GET_SREGS"))?;
+        let reset = Reset::of(&kvm, &vcpu)?;
         let mut slots = Slots::new(kvm.get_nr_memslots());
         slots.add_ram(&vm, &memory).map_err(VmError::Slot)?;
-        Ok(Self { slots, vcpu, vm, reset, ram: memory, address_bits: bits, xsave })
+        Ok(Self {
+            slots,
+            vcpu,
+            vm,
+            reset,
+            ram: memory,
+            address_bits: bits,
+            xsave,
+            fault_stubs: false,
+        })
     }
 
     /// Guest RAM.

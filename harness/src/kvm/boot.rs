@@ -3,19 +3,19 @@
 //! **Invariant**: everything built here lies below 1 MiB and in the memory map it hands over as
 //! reserved, so an image at 1 MiB or above can trust the map.
 
-use std::io::Cursor;
+use std::ops::Range;
 
 use cxl_regs::{Hpa, Span};
 use kvm_bindings::{
-    kvm_dtable, kvm_fpu, kvm_regs, kvm_segment, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
+    Msrs, kvm_dtable, kvm_fpu, kvm_regs, kvm_segment, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
 };
 use linux_loader::cmdline::Cmdline;
 use linux_loader::loader::elf::start_info::{hvm_memmap_table_entry, hvm_start_info};
-use linux_loader::loader::elf::{Elf, PvhBootCapability};
-use linux_loader::loader::{KernelLoader, load_cmdline};
+use linux_loader::loader::load_cmdline;
 use vm_memory::{Address, ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::Vm;
+use super::elf::{self, ImageError};
 use crate::backing;
 use crate::layout::memory_map;
 
@@ -47,7 +47,7 @@ pub struct Boot<'a> {
 #[derive(Debug)]
 pub enum BootError {
     /// The image is no ELF file that can be loaded.
-    Image(String),
+    Image(ImageError),
     /// The image has no PVH note, so nobody knows how to enter it.
     NoPvhNote,
     /// The command line is too long, or holds a NUL.
@@ -69,7 +69,7 @@ impl std::fmt::Display for BootError {
             Self::Image(error) => write!(f, "the image cannot be loaded: {error}"),
             Self::NoPvhNote => f.write_str(
                 "the image has no PVH entry: an ELF note named \"Xen\" of type 18 in a PT_NOTE \
-                 segment",
+                 segment (a linker script has to keep it: KEEP(*(.note.Xen)))",
             ),
             Self::CommandLine(error) => write!(f, "command line: {error}"),
             Self::Memory(error) => write!(f, "guest memory: {error}"),
@@ -108,18 +108,24 @@ const E820_RESERVED: u32 = 2;
 impl Vm {
     /// Puts the image and all it is handed into memory, and the vCPU at its entry.
     pub fn boot(&mut self, boot: &Boot<'_>) -> Result<(), BootError> {
-        let image = Elf::load(self.ram(), None, &mut Cursor::new(boot.image), None)
-            .map_err(|error| BootError::Image(error.to_string()))?;
+        let ram = self.ram().iter();
+        let map = memory_map(
+            ram.filter_map(|r| Span::new(Hpa(r.start_addr().raw_value()), r.len()).ok()),
+        );
+        let free = map.iter().filter(|(_, usable)| *usable);
+        let free: Vec<Range<u64>> = free.map(|(span, _)| span.base().0..span.end().0).collect();
+        let image = elf::read(boot.image, &free).map_err(BootError::Image)?;
+        for (address, bytes) in &image.segments {
+            self.put(*address, bytes)?;
+        }
         for (address, table) in boot.acpi {
             self.put(*address, table)?;
         }
-        self.start_info(boot)?;
+        self.start_info(boot, &map)?;
+        self.fault_stubs = boot.entry == Entry::Ring3;
         match boot.entry {
-            Entry::Ring3 => self.enter_ring3(image.kernel_load.raw_value()),
-            Entry::Pvh => match image.pvh_boot_cap {
-                PvhBootCapability::PvhEntryPresent(entry) => self.enter_pvh(entry.raw_value()),
-                _ => Err(BootError::NoPvhNote),
-            },
+            Entry::Ring3 => self.enter_ring3(image.entry),
+            Entry::Pvh => self.enter_pvh(image.pvh.ok_or(BootError::NoPvhNote)?),
         }
     }
 
@@ -136,6 +142,11 @@ impl Vm {
         let call = |name| move |error| BootError::Call { name, error };
         let fpu = kvm_fpu { fcw: 0x37F, mxcsr: 0x1F80, ..Default::default() };
         self.vcpu.set_fpu(&fpu).map_err(call("KVM_SET_FPU"))?;
+        self.vcpu.set_debug_regs(&self.reset.debug).map_err(call("KVM_SET_DEBUGREGS"))?;
+        for msr in &self.reset.msrs {
+            // One that cannot be written has not been.
+            let _ = Msrs::from_entries(&[*msr]).map(|msr| self.vcpu.set_msrs(&msr));
+        }
         let events = kvm_vcpu_events::default();
         self.vcpu.set_vcpu_events(&events).map_err(call("KVM_SET_VCPU_EVENTS"))
     }
@@ -146,7 +157,7 @@ impl Vm {
             .map_err(|error| BootError::Memory(error.to_string()))
     }
 
-    fn start_info(&self, boot: &Boot<'_>) -> Result<(), BootError> {
+    fn start_info(&self, boot: &Boot<'_>, map: &[(Span, bool)]) -> Result<(), BootError> {
         let text = |error: &dyn std::fmt::Display| BootError::CommandLine(error.to_string());
         let mut line = Cmdline::new(COMMAND_LINE_SIZE).map_err(|error| text(&error))?;
         if !boot.command_line.is_empty() {
@@ -155,15 +166,13 @@ impl Vm {
         load_cmdline(self.ram(), GuestAddress(COMMAND_LINE), &line)
             .map_err(|error| text(&error))?;
 
-        let entry = |addr, size, type_| hvm_memmap_table_entry { addr, size, type_, reserved: 0 };
-        let ram = self.ram().iter();
-        let ram = ram.filter_map(|r| Span::new(Hpa(r.start_addr().raw_value()), r.len()).ok());
-        let kind = |usable| if usable { E820_RAM } else { E820_RESERVED };
-        let map: Vec<_> = memory_map(ram)
-            .into_iter()
-            .map(|(span, usable)| entry(span.base().0, span.size(), kind(usable)))
-            .collect();
-        for (index, entry) in map.iter().enumerate() {
+        for (index, (span, usable)) in map.iter().enumerate() {
+            let entry = hvm_memmap_table_entry {
+                addr: span.base().0,
+                size: span.size(),
+                type_: if *usable { E820_RAM } else { E820_RESERVED },
+                reserved: 0,
+            };
             let size = size_of::<hvm_memmap_table_entry>();
             self.put(MEMORY_MAP + (index * size) as u64, entry.as_slice())?;
         }
@@ -215,7 +224,7 @@ impl Vm {
                 self.put(directory + 8 * page, &(address | LARGE | USER).to_le_bytes())?;
             }
         }
-        let mut sregs = self.reset;
+        let mut sregs = self.reset.sregs;
         let code = segment(0x23, 0xB, 3, true);
         let data = segment(0x1B, 0x3, 3, false);
         sregs.cs = code;
@@ -260,7 +269,7 @@ impl Vm {
 
     /// The state that the PVH boot protocol names.
     fn enter_pvh(&mut self, entry: u64) -> Result<(), BootError> {
-        let mut sregs = self.reset;
+        let mut sregs = self.reset.sregs;
         let flat = |selector, type_| kvm_segment { db: 1, ..segment(selector, type_, 0, false) };
         sregs.cs = flat(0x08, 0xB);
         for register in [&mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs, &mut sregs.ss]

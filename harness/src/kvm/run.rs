@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use cxl_firmware::doorbell::{EXIT_PORT, PORT as DOORBELL_PORT};
 use kvm_ioctls::VcpuExit;
 use vm_memory::{Bytes, GuestAddress};
+use vm_superio::serial::NoEvents;
+use vm_superio::{Serial, Trigger};
 
 use super::boot::FAULT_PORT;
 use super::instruction;
@@ -196,8 +198,27 @@ impl std::fmt::Display for Failure {
 }
 
 const SERIAL: std::ops::RangeInclusive<u16> = 0x3F8..=0x3FF;
-/// Line status: transmitter empty.
-const SERIAL_LINE_STATUS: u16 = 0x3FD;
+
+/// The serial port's interrupt leads nowhere.
+struct NoInterrupt;
+
+impl Trigger for NoInterrupt {
+    type E = std::convert::Infallible;
+
+    fn trigger(&self) -> Result<(), Self::E> {
+        Ok(())
+    }
+}
+
+/// What answers at I/O ports, as after reset.
+struct Ports {
+    /// A write here ends the run.
+    until: Option<u16>,
+    /// Our fault stubs are in place, so [`FAULT_PORT`] is theirs.
+    stubs: bool,
+    /// A 16550A: what is sent while it is set up, or in loopback, is no output.
+    serial: Serial<NoInterrupt, NoEvents, Vec<u8>>,
+}
 
 /// What an exit asks of the loop; the vCPU's borrow has ended by then.
 enum Next {
@@ -217,9 +238,11 @@ impl Vm {
         let start = Instant::now();
         let deadline = start.checked_add(limits.timeout).unwrap_or(start + LONGEST);
         let kicker = Kicker::new(deadline, Arc::clone(&limits.interrupted));
+        let serial = Serial::new(NoInterrupt, Vec::new());
+        let mut ports = Ports { until: limits.until_port, stubs: self.fault_stubs, serial };
         loop {
             let next = match self.vcpu.run() {
-                Ok(exit) => answer(exit, bus, limits.until_port),
+                Ok(exit) => answer(exit, bus, &mut ports),
                 Err(error) if error.errno() == libc::EINTR => Next::Go,
                 Err(error) if error.errno() == libc::EAGAIN => Next::Go,
                 Err(error) => Next::Fail(Reason::Run(format!("KVM_RUN failed: {error}"))),
@@ -280,7 +303,9 @@ impl Vm {
     fn fault(&mut self, vector: u8) -> End {
         let rsp = self.vcpu.get_regs().map_or(0, |regs| regs.rsp);
         let has_code = matches!(vector, 8 | 10..=14 | 17 | 21 | 29 | 30);
-        let rip = self.ram.read_obj(GuestAddress(rsp + if has_code { 8 } else { 0 })).unwrap_or(0);
+        // A guest that writes to the port itself may have any stack.
+        let at = rsp.saturating_add(if has_code { 8 } else { 0 });
+        let rip = self.ram.read_obj(GuestAddress(at)).unwrap_or(0);
         let address = (vector == 14).then(|| self.vcpu.get_sregs().map_or(0, |sregs| sregs.cr2));
         self.failure_at(Reason::Fault { vector, address }, rip, 3)
     }
@@ -323,7 +348,7 @@ fn hardware_virtualization() -> bool {
         .is_none_or(|line| line.split_ascii_whitespace().any(|flag| flag == "vmx" || flag == "svm"))
 }
 
-fn answer(exit: VcpuExit<'_>, bus: &mut impl Bus, until_port: Option<u16>) -> Next {
+fn answer(exit: VcpuExit<'_>, bus: &mut impl Bus, ports: &mut Ports) -> Next {
     match exit {
         VcpuExit::MmioRead(address, data) => {
             data.fill(0xFF);
@@ -336,25 +361,33 @@ fn answer(exit: VcpuExit<'_>, bus: &mut impl Bus, until_port: Option<u16>) -> Ne
             Next::Remap
         }
         VcpuExit::IoOut(port, data) => match (port, data) {
-            (port, _) if Some(port) == until_port => Next::End(End::Port(port)),
+            (port, _) if Some(port) == ports.until => Next::End(End::Port(port)),
             (EXIT_PORT, [status, ..]) => Next::End(End::Exit(*status)),
-            (FAULT_PORT, [vector, ..]) => Next::Fault(*vector),
+            (FAULT_PORT, [vector, ..]) if ports.stubs => Next::Fault(*vector),
             (DOORBELL_PORT, &[a, b, c, d]) => Next::Doorbell(u32::from_le_bytes([a, b, c, d])),
             (port, data) => {
-                if port == *SERIAL.start() {
-                    bus.console(data);
+                if SERIAL.contains(&port) {
+                    let register = (port - SERIAL.start()) as u8;
+                    for byte in data {
+                        // Neither an interrupt that leads nowhere nor a vector can fail.
+                        let _ = ports.serial.write(register, *byte);
+                    }
+                    let sent = ports.serial.writer_mut();
+                    if !sent.is_empty() {
+                        bus.console(sent);
+                        sent.clear();
+                    }
                 }
                 Next::Go
             }
         },
         VcpuExit::IoIn(port, data) => {
-            // A serial port that is always ready to send; all other ports read all-ones.
-            let value = match port {
-                SERIAL_LINE_STATUS => 0x60,
-                port if SERIAL.contains(&port) => 0,
-                _ => 0xFF,
-            };
-            data.fill(value);
+            // What is not there reads all-ones.
+            data.fill(0xFF);
+            if SERIAL.contains(&port) {
+                let register = (port - SERIAL.start()) as u8;
+                data.iter_mut().for_each(|byte| *byte = ports.serial.read(register));
+            }
             Next::Go
         }
         VcpuExit::Hlt => Next::End(End::Halt),

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use cxl_harness::guest::boot::{self, Options, Verdict};
-use cxl_harness::kvm::{BootError, End, Reason};
+use cxl_harness::kvm::{Boot, BootError, Bus, End, Entry, Limits, Reason, Slot, Slots, Vm};
 use cxl_harness::machine::Machine;
 use cxl_harness::scenario::Scenario;
 use libtest_mimic::Trial;
@@ -23,6 +23,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         claim("halting_image_is_an_end", || assert_eq!(end(&[0xF4]), End::Halt)),
         claim("triple_fault_is_a_failure", triple_fault),
         claim("code_outside_memory_is_a_failure", outside),
+        claim("port_of_our_fault_handlers_is_no_other_images", fault_port),
+        claim("fault_with_any_stack_is_a_failure", fault_stack),
+        claim("cleared_vcpu_has_nothing_of_the_image_before", cleared),
+        claim("serial_port_that_is_set_up_prints_nothing_of_it", serial),
         claim("unknown_port_reads_ones_and_swallows_writes", unknown_port),
         claim("unknown_status_is_no_verdict", unknown_status),
         claim("command_line_that_does_not_fit_is_refused_whole", long_line),
@@ -37,6 +41,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         claim("doorbell_with_nonsense_is_ignored", nonsense),
         claim("file_that_is_no_elf_is_refused", no_elf),
         claim("elf_without_pvh_note_is_refused", no_note),
+        claim("image_that_cannot_lie_where_it_wants_is_refused_by_name", misplaced),
+        claim("image_of_the_32_bit_format_boots", format_of_32_bits),
+        claim("pvh_note_is_found_among_others", notes),
         claim("broken_headers_are_errors_or_ends", broken_headers),
         claim("unknown_word_of_the_command_line_is_refused_by_name", unknown_word),
         claim("unknown_payload_is_refused_by_name", unknown_payload),
@@ -105,12 +112,122 @@ fn unknown_port() {
     assert_eq!(end(&[0x66, 0xBA, 0x34, 0x12, 0xEE, 0xEC, 0xE6, 0xF4]), End::Exit(0xFF));
 }
 
+fn fault_port() {
+    // mov al, 13; out 0xF6, al; mov al, 0x10; out 0xF4, al
+    let code = [&[0xB0, 13, 0xE6, 0xF6][..], &SUCCESS].concat();
+    assert_eq!(end(&code), End::Exit(0x10));
+}
+
+/// What our entry's fault handlers do, done by code that has no stack.
+fn fault_stack() {
+    // mov rsp, -1; mov al, 14; out 0xF6, al, at CPL 3 of our own entry.
+    let code = [0x48, 0xC7, 0xC4, 0xFF, 0xFF, 0xFF, 0xFF, 0xB0, 14, 0xE6, 0xF6];
+    let mut vm = Vm::new(&[(0, 16 << 20)], 46).unwrap();
+    let End::Failed(failure) = alone(&mut vm, &code, Entry::Ring3) else { panic!() };
+    assert_eq!(failure.reason, Reason::Fault { vector: 14, address: Some(0) });
+}
+
+/// Runs code on a virtual machine and nothing else.
+fn alone(vm: &mut Vm, code: &[u8], entry: Entry) -> End {
+    let image = image(code);
+    vm.boot(&Boot { image: &image, entry, command_line: "", acpi: &[], rsdp: 0 }).unwrap();
+    let timeout = Duration::from_secs(30);
+    let limits = Limits { timeout, until_port: None, interrupted: Arc::default() };
+    vm.run(&mut NoBus, &limits)
+}
+
+/// A breakpoint, and memory that KVM itself writes to: MSR_KVM_STEAL_TIME (0x4B564D03; Linux,
+/// Documentation/virt/kvm/x86/msr.rst).
+fn cleared() {
+    const EXIT: [u8; 2] = [0xE6, 0xF4];
+    // mov eax, 0x401; mov dr7, eax; xor eax, eax; out 0xF4, al / mov eax, dr7; out 0xF4, al
+    let breakpoint = [0xB8, 0x01, 0x04, 0, 0, 0x0F, 0x23, 0xF8, 0x31, 0xC0];
+    let debug_control = [0x0F, 0x21, 0xF8];
+    // mov ecx, msr; mov eax, 0x200001; xor edx, edx; wrmsr; xor eax, eax / mov ecx, msr; rdmsr
+    let msr = [0xB9, 0x03, 0x4D, 0x56, 0x4B];
+    let write = [0xB8, 0x01, 0, 0x20, 0, 0x31, 0xD2, 0x0F, 0x30, 0x31, 0xC0];
+    let (stolen, steal_time) = ([&msr[..], &write].concat(), [&msr[..], &[0x0F, 0x32]].concat());
+    let cases: [(&str, &[u8], &[u8]); 2] =
+        [("breakpoint", &breakpoint, &debug_control), ("steal time", &stolen, &steal_time)];
+    for (what, set, get) in cases {
+        let [set, get] = [set, get].map(|code| [code, &EXIT].concat());
+        let mut vm = Vm::new(&[(0, 16 << 20)], 46).unwrap();
+        // A KVM without steal time has nothing to clear, and #GP ends the guest.
+        let end = alone(&mut vm, &set, Entry::Pvh);
+        if what == "steal time" && end != End::Exit(0) {
+            continue;
+        }
+        assert_eq!(end, End::Exit(0), "{what}");
+        assert_eq!(alone(&mut vm, &get, Entry::Pvh), End::Exit(1), "{what}: it stays");
+        vm.clear().unwrap();
+        assert_eq!(alone(&mut vm, &get, Entry::Pvh), End::Exit(0), "{what}");
+    }
+}
+
+/// A machine of nothing but RAM.
+struct NoBus;
+
+impl Bus for NoBus {
+    fn read(&mut self, _: u64, _: &mut [u8]) {}
+    fn write(&mut self, _: u64, _: &[u8]) {}
+    fn slots(&mut self) -> Option<Vec<Slot>> {
+        None
+    }
+    fn console(&mut self, _: &[u8]) {}
+    fn doorbell(&mut self, _: u32, _: &Slots) {}
+    fn internal_error(&mut self, _: u32) -> Option<u64> {
+        None
+    }
+}
+
+/// A 16550 (PC16550D data sheet, section 8): with DLAB set the first two registers are the divisor,
+/// in loopback what is sent comes back, and the scratch register keeps its byte.
+fn serial() {
+    let out = |port: u16, value: u8| {
+        let [low, high] = port.to_le_bytes();
+        // mov dx, port; mov al, value; out dx, al
+        [0x66, 0xBA, low, high, 0xB0, value, 0xEE]
+    };
+    let input = |port: u16| {
+        let [low, high] = port.to_le_bytes();
+        // mov dx, port; in al, dx
+        [0x66, 0xBA, low, high, 0xEC]
+    };
+    // mov dx, 0x3F8; out dx, al
+    let print = [0x66, 0xBA, 0xF8, 0x03, 0xEE];
+    let mut code = Vec::new();
+    // 115200 baud, eight bits, FIFO, and a loopback test with 0xAE.
+    for (port, value) in [
+        (0x3FB, 0x80),
+        (0x3F8, 1),
+        (0x3F9, 0),
+        (0x3FB, 3),
+        (0x3FA, 0xC7),
+        (0x3FC, 0x1E),
+        (0x3F8, b'L'),
+    ] {
+        code.extend(out(port, value));
+    }
+    code.extend(input(0x3F8));
+    // mov bl, al
+    code.extend([0x88, 0xC3]);
+    code.extend(out(0x3FC, 0x0F));
+    code.extend(out(0x3FF, b'S'));
+    code.extend(out(0x3F8, b'-'));
+    // mov al, bl
+    code.extend([0x88, 0xD8]);
+    code.extend(print);
+    code.extend(input(0x3FF));
+    code.extend(print);
+    code.extend(SUCCESS);
+    assert_eq!(foreign(&code).console(), "-LS");
+}
+
 fn unknown_status() {
     let ran = foreign(&[0xB0, 0x77, 0xE6, 0xF4]);
     assert_eq!((ran.run.verdict(), ran.run.end), (Verdict::NoStatus, End::Exit(0x77)));
 }
 
-/// Touches more gibibytes than the image has page tables for.
 /// The words that were cut off might have been the policy.
 fn long_line() {
     let scenario = builtin("one-device");
@@ -125,6 +242,7 @@ fn long_line() {
     }
 }
 
+/// Touches more gibibytes than the image has page tables for.
 fn panics() {
     let mut text = String::new();
     for index in 0..24u64 {
@@ -236,6 +354,125 @@ fn no_note() {
         let error = refused(&file);
         assert!(matches!(error, BootError::NoPvhNote), "{error:?}");
     }
+}
+
+/// An image of `one-device`, which has 1 GiB of RAM, with other words in its header and segment.
+fn misplaced() {
+    // p_paddr and p_memsz of the segment.
+    let (address, memory) = (LOAD + 24, LOAD + 40);
+    type Case = (&'static str, fn(&mut Vec<u8>), &'static str);
+    let place = "wants 0x100000000-0x100000003; memory it may use is 0x20000-0x9ffff, \
+                 0x100000-0x3fffffff";
+    let cases: [Case; 11] = [
+        ("window", |file| put64(file, LOAD + 24, 1 << 32), place),
+        ("start-info", |file| put64(file, LOAD + 24, 0x9000), "wants 0x9000-0x9003"),
+        ("hole", |file| put64(file, LOAD + 24, 0xA_8000), "wants 0xa8000-0xa8003"),
+        ("end of RAM", |file| put64(file, LOAD + 24, 0x3FFF_FFFE), "wants 0x3ffffffe-0x40000001"),
+        (
+            "end of the address space",
+            |file| put64(file, LOAD + 24, u64::MAX - 1),
+            "wants 0xfffffffffffffffe-0x10000000000000001",
+        ),
+        (
+            "huge",
+            |file| put64(file, LOAD + 40, 1 << 62),
+            "segment 0 wants 0x100000-0x40000000000fffff",
+        ),
+        (
+            "file",
+            |file| put64(file, LOAD + 32, 0x1_0000),
+            "segment 0 has 0x10000 bytes in the file and 0x4 in memory",
+        ),
+        (
+            "truncated",
+            |file| file.truncate(0x202),
+            "segment 0 ends at byte 0x204 of the file, which has 0x202",
+        ),
+        ("AArch64", |file| put16(file, 0x12, 183), "found code for machine 183"),
+        (
+            "entry",
+            |file| put32(file, NOTE_BYTES + 16, 0xFFF0_0000),
+            "the PVH entry 0xfff00000 lies",
+        ),
+        // The note's segment as another one to load, at the same place.
+        (
+            "overlap",
+            |file| {
+                put32(file, NOTE, 1);
+                put64(file, NOTE + 24, u64::from(BASE) + 2);
+            },
+            "segments 0 and 1 both want 0x100002",
+        ),
+    ];
+    for (what, change, words) in cases {
+        let mut file = image(&SUCCESS);
+        change(&mut file);
+        let error = refused(&file);
+        assert!(matches!(error, BootError::Image(_)), "{what}: {error:?}");
+        assert!(error.to_string().contains(words), "{what}: {error}");
+    }
+    // Memory behind the bytes of a segment is its own too, as far as RAM goes.
+    for (size, boots) in [((1u64 << 30) - (1 << 20), true), ((1 << 30) - (1 << 20) + 1, false)] {
+        let mut file = image(&SUCCESS);
+        put64(&mut file, memory, size);
+        assert_eq!(u64::from_le_bytes(file[address..address + 8].try_into().unwrap()), 1 << 20);
+        let mut machine = Machine::new(&builtin("one-device"));
+        let options = Options { image: Some(&file), ..options() };
+        assert_eq!(boot::boot(&mut machine, &options).is_ok(), boots, "{size:#x}");
+    }
+}
+
+/// `ld -m elf_i386` makes these; what is entered is 32-bit code either way.
+fn format_of_32_bits() {
+    let mut file = vec![0; 0x200];
+    file[..16].copy_from_slice(b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0");
+    put16(&mut file, 0x10, 2); // executable
+    put16(&mut file, 0x12, 3); // Intel 80386
+    put32(&mut file, 0x14, 1);
+    put32(&mut file, 0x18, BASE); // entry
+    put32(&mut file, 0x1C, 0x34); // program headers
+    put16(&mut file, 0x28, 0x34);
+    put16(&mut file, 0x2A, 0x20);
+    put16(&mut file, 0x2C, 2);
+    // Type, offset, virtual address, physical address, bytes in the file, in memory, flags.
+    let load = [1, 0x200, BASE, BASE, 4, 4, 7, 4];
+    let note = [4, 0x100, 0, 0, 20, 20, 4, 4];
+    for (word, value) in load.into_iter().chain(note).enumerate() {
+        put32(&mut file, 0x34 + 4 * word, value);
+    }
+    put32(&mut file, 0x100, 4);
+    put32(&mut file, 0x104, 4);
+    put32(&mut file, 0x108, 18);
+    file[0x10C..0x110].copy_from_slice(b"Xen\0");
+    put32(&mut file, 0x110, BASE);
+    file.extend(SUCCESS);
+    let options = Options { image: Some(&file), ..options() };
+    assert_eq!(run(&builtin("one-device"), &options).run.end, End::Exit(0x10));
+}
+
+/// Compilers and linkers put notes of their own into the file, in segments of their own.
+fn notes() {
+    // A build id before the note in its segment, and behind it a segment with nothing but a build
+    // id and one with nonsense. "GNU", type 3, four bytes.
+    let build_id = b"\x04\0\0\0\x04\0\0\0\x03\0\0\0GNU\0\xDE\xAD\xBE\xEF";
+    let mut file = image(&SUCCESS);
+    let note = file[NOTE_BYTES..NOTE_BYTES + 20].to_vec();
+    let header = file[NOTE..NOTE + 56].to_vec();
+    // Four headers end at 0x120, the notes follow them.
+    const NOTES: [(usize, u64); 3] = [(0x140, 40), (0x170, 20), (0x190, 7)];
+    put16(&mut file, 0x38, 4);
+    for (index, (offset, length)) in NOTES.into_iter().enumerate() {
+        let at = NOTE + 56 * index;
+        file[at..at + 56].copy_from_slice(&header);
+        put64(&mut file, at + 8, offset as u64);
+        put64(&mut file, at + 32, length);
+    }
+    file[0x140..0x154].copy_from_slice(build_id);
+    file[0x154..0x168].copy_from_slice(&note);
+    file[0x170..0x184].copy_from_slice(build_id);
+    file[0x190..0x197].fill(0xFF);
+    let options = Options { image: Some(&file), ..options() };
+    assert_eq!(run(&builtin("one-device"), &options).run.end, End::Exit(0x10));
 }
 
 /// Each field of an image that says where something is, with values that are nowhere.
