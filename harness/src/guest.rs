@@ -267,6 +267,21 @@ impl<'a> Guest<'a> {
 }
 
 impl Guest<'_> {
+    /// Another image is to run on the machine as it is: what the first one said through the
+    /// doorbell is not the second one's word, and no transfer of its goes on in memory that is
+    /// not its own any more.
+    pub fn begin_again(&mut self) {
+        self.calls.clear();
+        self.announced.clear();
+        self.marks.clear();
+        self.expecting = false;
+        self.handed = None;
+        self.judge = None;
+        if let Some(engine) = &mut self.engine {
+            engine.stop();
+        }
+    }
+
     /// Brings home what the firmware left, while the machine is as it left it.
     fn hand_over(
         &mut self,
@@ -294,6 +309,7 @@ impl Guest<'_> {
             refusal: refusal.as_ref(),
             traffic: &traffic,
             foreign: self.foreign,
+            unfinished: false,
         };
         let mut report = Report::of(self.machine, &left);
         let counts = self.counts;
@@ -379,8 +395,9 @@ impl Guest<'_> {
         memory.chain(self.config.slots()).collect()
     }
 
-    /// The report of a machine as it is now, without a word of whoever programmed it.
-    fn report_of_registers(&mut self) -> Report {
+    /// The report of a machine as it is now, without a word of whoever programmed it; `ended` says
+    /// whether that is by its own choice.
+    fn report_of_registers(&mut self, ended: bool) -> Report {
         let traffic = self.machine.traffic().clone();
         let refusal = if self.foreign { None } else { refusal(&self.console, 0) };
         let left = Left {
@@ -389,6 +406,7 @@ impl Guest<'_> {
             refusal: refusal.as_ref(),
             traffic: &traffic,
             foreign: self.foreign,
+            unfinished: !ended,
         };
         Report::of(self.machine, &left)
     }

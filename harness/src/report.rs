@@ -101,6 +101,8 @@ pub struct Left<'a> {
     pub traffic: &'a trace::Traffic,
     /// Somebody else's firmware ran, which leaves no record.
     pub foreign: bool,
+    /// The firmware was stopped on its way: what it has not done yet is no failure of its own.
+    pub unfinished: bool,
 }
 
 /// A machine of any make, as a report wants it.
@@ -411,7 +413,14 @@ impl Report {
         let Done { handoff, cedt, .. } = done;
         Self::of(
             machine,
-            &Left { handoff, cedt, refusal: refusal.as_ref(), traffic: &traffic, foreign: false },
+            &Left {
+                handoff,
+                cedt,
+                refusal: refusal.as_ref(),
+                traffic: &traffic,
+                foreign: false,
+                unfinished: false,
+            },
         )
     }
 }

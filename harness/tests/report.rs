@@ -99,6 +99,7 @@ fn a_record_that_is_missing_broken_or_of_another_machine_is_a_failure() {
         refusal: None,
         traffic: &traffic,
         foreign: false,
+        unfinished: false,
     };
     let mut first = |left: &Left<'_>| Report::of(&mut machine, left).facts.failures[0].clone();
     let missing = first(&Left { handoff: &[], ..left });
@@ -137,6 +138,7 @@ fn bytes_from_elsewhere_make_the_same_facts_as_a_direct_run() {
         refusal: None,
         traffic: &traffic,
         foreign: false,
+        unfinished: false,
     };
     let guest = Report::of(&mut machine, &left);
     let facts = |report: &Report| serde_json::to_value(&report.facts).unwrap();

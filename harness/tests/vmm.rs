@@ -17,7 +17,7 @@ use cxl_firmware::handoff;
 use cxl_firmware::verify::Finding;
 use cxl_harness::attack::{Class, Detail};
 use cxl_harness::dma::{DmaError, Moved};
-use cxl_harness::guest::boot::{GuestError, GuestRun, HostRun, LockBy, Options, boot};
+use cxl_harness::guest::boot::{GuestError, GuestRun, HostRun, LockBy, Options, Verdict, boot};
 use cxl_harness::guest::engine::Fault;
 use cxl_harness::guest::mirror::Unmirrored;
 use cxl_harness::kvm::{self, Call as SlotCall, End, Hint, Reason, instruction};
@@ -520,6 +520,45 @@ fn our_attack_runs_on_what_a_foreign_image_left() {
     }
 }
 
+/// Registers of the DMA engine: bus 0 of the first segment.
+const ENGINE: u32 = 0x8000_0000;
+
+/// Whatever transfer an image has left running, and whatever it has said, ours starts afresh.
+fn our_image_finds_neither_transfers_nor_words_of_the_one_before() {
+    // A transfer of a megabyte of zeroes over our image, a page with each access of the guest; the
+    // first page is this program's own.
+    let mut transfer = Program::default();
+    for (word, value) in [0x80_0000, 0, CODE + 0x1000, 0, 0x10_0000, 0].into_iter().enumerate() {
+        transfer = transfer.store(MESSAGE + 4 * word as u32, value);
+    }
+    let registers = [(0x00, MESSAGE), (0x04, 0), (0x08, 1), (0x0C, 1)];
+    let transfer =
+        registers.into_iter().fold(transfer, |code, (at, value)| code.store(ENGINE + at, value));
+    // A check that failed, an internal error to come, and an attack under way.
+    let mut words = Program::default();
+    for message in [[4, 0, 0, 0], [5, 3, 0xC010_0004, 0], [1, 0x1234, 0, 0]] {
+        for (word, value) in message.into_iter().enumerate() {
+            words = words
+                .store(MESSAGE + 8 * word as u32, value)
+                .store(MESSAGE + 8 * word as u32 + 4, 0);
+        }
+        words = words.bytes(&[0xB8]).bytes(&MESSAGE.to_le_bytes()).out(0xF8);
+    }
+    let cases = [("DMA", transfer), ("words", words)];
+    for (what, program) in cases {
+        let mut machine = machine(LOW);
+        let image = program.exit(7).elf();
+        let options = Options { image: Some(&image), then: Some("none"), ..Options::default() };
+        let run = boot(&mut machine, &options).unwrap();
+        assert_eq!(run.end, End::Exit(7), "{what}");
+        assert_eq!(run.then, Some(End::Exit(0x10)), "{what}: {:?}", run.then);
+        assert_eq!(run.verdict(), Verdict::Good, "{what}");
+        assert!(run.calls.iter().all(|call| matches!(call, Call::HandOff { .. })), "{what}");
+        assert_eq!((run.announced.len(), run.transfers.len()), (0, 0), "{what}");
+        assert!(run.attack.is_none(), "{what}");
+    }
+}
+
 fn an_image_that_dies_is_no_reason_to_run_ours() {
     let mut machine = machine(LOW);
     // ud2 without an IDT: a triple fault.
@@ -622,6 +661,7 @@ fn main() -> ExitCode {
         a_decoder_programmed_badly_gets_no_slot_and_a_reason,
         our_image_runs_after_theirs_on_what_they_left,
         our_attack_runs_on_what_a_foreign_image_left,
+        our_image_finds_neither_transfers_nor_words_of_the_one_before,
         an_image_that_dies_is_no_reason_to_run_ours,
         a_loop_ends_by_the_time_limit,
         an_instruction_that_the_emulator_does_not_know_is_called_by_its_family,

@@ -119,8 +119,8 @@ impl std::error::Error for GuestError {}
 pub struct GuestRun {
     /// How the image ended.
     pub end: End,
-    /// How our image ended that ran afterwards, if it did; everything below is of both then, and
-    /// record and table are its.
+    /// How our image ended that ran afterwards, if it did. What was said through the doorbell is
+    /// all its own then: record, table, checks, marks, attack. Console and counts are of both.
     pub then: Option<End>,
     /// What the library did for the host before the first instruction, if it was to.
     pub host: Option<HostRun>,
@@ -267,6 +267,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     let ended = matches!(end, End::Exit(_) | End::Port(_) | End::Halt | End::TimedOut { .. });
     if let Some(line) = afterwards.filter(|_| ended) {
         vm.clear().map_err(GuestError::Boot)?;
+        guest.begin_again();
         let ours =
             Boot { image: IMAGE, entry: Entry::Ring3, command_line: &line, acpi: &acpi, rsdp };
         vm.boot(&ours).map_err(GuestError::Boot)?;
@@ -284,7 +285,10 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     let (handoff, cedt, slots_at_handoff, report) = match handed {
         Some(Handed { record, cedt, slots, report, .. }) => (record, cedt, slots, report),
         // Where nothing was handed over the registers speak.
-        None => (Vec::new(), Vec::new(), Vec::new(), guest.report_of_registers()),
+        None => {
+            let ended = matches!(then.as_ref().unwrap_or(&end), End::Exit(_));
+            (Vec::new(), Vec::new(), Vec::new(), guest.report_of_registers(ended))
+        }
     };
     let home = GuestRun {
         attack: judge.map(|judge| judge.finish(guest.machine)),

@@ -309,6 +309,11 @@ impl Engine {
         }
     }
 
+    /// Makes every channel idle, wherever its transfer is.
+    pub fn stop(&mut self) {
+        self.channels = Default::default();
+    }
+
     /// Moves every running channel on.
     pub fn step(&mut self, memory: &mut Memory<'_>) {
         let running = self.channels.iter().filter(|channel| channel.running()).count();

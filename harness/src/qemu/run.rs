@@ -256,7 +256,14 @@ pub fn direct(scenario: &Scenario, options: &Options) -> Result<Report, RunError
     let fabric = view.fabric(tree, &mut hw);
     let refusal = done.refusal.as_ref().map(Refusal::from);
     let Done { handoff, cedt, .. } = &done;
-    let left = Left { handoff, cedt, refusal: refusal.as_ref(), traffic: &traffic, foreign: false };
+    let left = Left {
+        handoff,
+        cedt,
+        refusal: refusal.as_ref(),
+        traffic: &traffic,
+        foreign: false,
+        unfinished: false,
+    };
     let platform = Ok(tables);
     let seen =
         Seen { scenario: &view.scenario, map: &view.map, fabric: &fabric, platform: &platform };
@@ -325,6 +332,7 @@ pub fn guest(scenario: &Scenario, options: &Options) -> Result<Report, RunError>
         // What the image reads and writes is not seen from outside.
         traffic: &Traffic::default(),
         foreign: false,
+        unfinished: false,
     };
     let platform = Ok(tables);
     let seen =

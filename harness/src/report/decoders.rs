@@ -43,7 +43,7 @@ fn in_words<S: Serializer>(fate: &Option<Fate>, serializer: S) -> Result<S::Ok, 
 /// The hand-off record, if there is one that can be read.
 pub(super) fn record<'a>(left: &Left<'a>, failures: &mut Vec<String>) -> Option<Handoff<'a>> {
     if left.handoff.is_empty() {
-        if left.refusal.is_none() && !left.foreign {
+        if left.refusal.is_none() && !left.foreign && !left.unfinished {
             failures.push("the firmware is done and left no hand-off record".to_owned());
         }
         return None;
