@@ -114,6 +114,12 @@ fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
 }
 
+/// Columns of the terminal that output goes to; what a report has by itself where it goes elsewhere.
+fn columns() -> usize {
+    terminal_size::terminal_size_of(std::io::stdout())
+        .map_or(100, |(terminal_size::Width(columns), _)| columns.into())
+}
+
 /// The text with headings and problems set off, for terminals.
 fn styled(text: &str) -> String {
     let mut output = String::with_capacity(text.len());

@@ -9,10 +9,11 @@ mod rig;
 use std::fmt::Write;
 
 use cxl_firmware::mmio::Mmio;
+use cxl_harness::attack;
 use cxl_harness::machine::Machine;
 use cxl_harness::report::{Left, Refusal, Report, Verdict};
 use cxl_harness::run::{self, Done};
-use cxl_harness::scenario::Scenario;
+use cxl_harness::scenario::{Scenario, builtins};
 use cxl_harness::trace::Traffic;
 use rig::{decoder, machine};
 
@@ -210,4 +211,27 @@ fn a_machine_beyond_the_library_s_room_is_a_typed_refusal() {
     assert_eq!((refusal.phase.as_str(), refusal.code), ("discover", 0x0221));
     let decoders = machine.traffic().decoders.values();
     assert_eq!(decoders.map(|count| count.all().writes).sum::<u64>(), 0);
+}
+
+#[test]
+fn no_line_is_longer_than_the_width_that_was_asked_for() {
+    for builtin in builtins() {
+        let mut machine = Machine::new(&Scenario::built_in(builtin.name).unwrap());
+        let done = run::direct(&mut machine);
+        let mut report = Report::of_direct(&mut machine, &done);
+        if done.refusal.is_none() && builtin.name == "default" {
+            report.facts.set_attack(attack::direct(&mut machine, &done));
+        }
+        let longest = |text: &str| {
+            let lines = text.lines().map(|line| (line.chars().count(), line.to_owned()));
+            lines.max().unwrap_or_default()
+        };
+        for columns in [60, 80, 100] {
+            let (length, line) = longest(&format!("{report:columns$}"));
+            assert!(length <= columns, "{} at {columns}: {line}", builtin.name);
+        }
+        // The narrowest and the widest that there are, and the usual one.
+        assert_eq!(longest(&format!("{report:20}")), longest(&format!("{report:60}")));
+        assert_eq!(format!("{report:300}"), format!("{report}"));
+    }
 }

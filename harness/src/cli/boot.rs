@@ -2,7 +2,9 @@
 //!
 //! **Invariant**: the report is what decides the exit code; how the firmware was run does not.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -10,7 +12,7 @@ use clap::Args;
 use cxl_harness::fabric::Fabric;
 use cxl_harness::guest::boot::{GuestError, LockBy, Options, boot};
 use cxl_harness::machine::Machine;
-use cxl_harness::mapping::{Path, Reason};
+use cxl_harness::mapping::{Path as Way, Reason};
 use cxl_harness::report::{Measured, Report, Svg, Verdict};
 use cxl_harness::run;
 use cxl_harness::scenario::{Action, Scenario};
@@ -288,15 +290,16 @@ impl Boot {
             _ if interrupted => ExitCode::from(super::EXIT_INTERRUPTED),
             result => super::exit(result == Verdict::Ok),
         };
-        if let Some(file) = &self.svg
-            && let Err(error) = std::fs::write(file, Svg(&report.facts).to_string())
-        {
-            return super::fail(&format!("{}: {error}", file.display()));
+        let drawn = self.svg.as_ref().map_or(Ok(()), |file| {
+            let written = std::fs::write(file, Svg(&report.facts).to_string());
+            written.map_err(|error| format!("{}: {error}", file.display()))
+        });
+        // A run may have taken a while: its report is not lost with the picture.
+        if !self.quiet {
+            let code = super::print(&self.output(&machine, &report, trace), code);
+            return drawn.map_or_else(|error| super::fail(&error), |()| code);
         }
-        if self.quiet {
-            return code;
-        }
-        super::print(&self.output(&machine, &report, trace), code)
+        drawn.map_or_else(|error| super::fail(&error), |()| code)
     }
 
     /// Runs the firmware in a guest, or directly where that was asked for or there is no KVM.
@@ -326,7 +329,7 @@ impl Boot {
     fn guest(&self, machine: &mut Machine) -> Result<Report, Stop> {
         let image = match &self.image {
             Some(file) => Some(
-                std::fs::read(file)
+                read_image(file)
                     .map_err(|error| Stop::BadInput(format!("{}: {error}", file.display())))?,
             ),
             None => None,
@@ -379,8 +382,22 @@ impl Boot {
             }
             text
         });
-        super::styled(&format!("{}{report}", trace.unwrap_or_default()))
+        let columns = super::columns();
+        super::styled(&format!("{}{report:columns$}", trace.unwrap_or_default()))
     }
+}
+
+/// The largest image that is read: more than any guest's RAM has room for by default.
+const MAX_IMAGE: u64 = 1 << 30;
+
+fn read_image(file: &Path) -> io::Result<Vec<u8>> {
+    let mut image = Vec::new();
+    File::open(file)?.take(MAX_IMAGE + 1).read_to_end(&mut image)?;
+    if image.len() as u64 > MAX_IMAGE {
+        let most = MAX_IMAGE >> 20;
+        return Err(io::Error::other(format!("expected at most {most} MiB, found more")));
+    }
+    Ok(image)
 }
 
 fn line(machine: &Machine, access: &Access) -> Traceline {
@@ -397,7 +414,7 @@ fn line(machine: &Machine, access: &Access) -> Traceline {
 }
 
 fn walkline(fabric: &Fabric, walked: &Walked) -> Walkline {
-    let part = |(bytes, way): &(u64, Result<Path, Reason>)| Part {
+    let part = |(bytes, way): &(u64, Result<Way, Reason>)| Part {
         bytes: *bytes,
         walk: way.as_ref().ok().map(|path| super::explain::walk(fabric, path)),
         reason: way.as_ref().err().map(|reason| reason.name()),

@@ -47,7 +47,8 @@ impl Plan {
         };
         let done = run::dry(&mut machine);
         let report = PlanReport::of(&machine, &done);
-        let text = || super::styled(&report.to_string());
+        let columns = super::columns();
+        let text = || super::styled(&format!("{report:columns$}"));
         let output = if self.json { super::json(&report) } else { text() };
         super::print(&output, super::exit(report.result == Verdict::Ok))
     }

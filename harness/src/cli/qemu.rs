@@ -215,7 +215,8 @@ impl Qemu {
             Err(error) => return super::refuse(&error.to_string()),
         };
         let good = report.facts.result == Verdict::Ok;
-        let text = || super::styled(&report.to_string());
+        let columns = super::columns();
+        let text = || super::styled(&format!("{report:columns$}"));
         let output = if self.json { super::json(&report) } else { text() };
         super::print(&output, super::exit(good))
     }

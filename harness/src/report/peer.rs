@@ -9,7 +9,7 @@ use std::fmt::{self, Formatter};
 use cxl_firmware::topology::Tree;
 use serde::Serialize;
 
-use super::text::fact;
+use super::text::{fact, heading};
 use super::{Facts, opinion};
 use crate::qemu::locks::Frozen;
 use crate::scenario::Scenario;
@@ -105,10 +105,12 @@ impl LockAttack {
 impl Peer {
     /// The two results.
     pub(super) fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(
+        let qemu = &self.qemu;
+        heading(
             f,
-            "\nresults on QEMU {}: what its registers say, and what its locks are worth",
-            self.qemu
+            format_args!(
+                "results on QEMU {qemu}: what its registers say, and what its locks are worth"
+            ),
         )?;
         let Verifier { passed, committed, locked } = self.verifier;
         let verdict = if passed { "ok" } else { "FAILED" };

@@ -1,20 +1,23 @@
 //! The memory map as a picture: RAM, windows, and what is behind each part of a window.
 //!
 //! **Invariant**: addresses go up as lines go down, every byte of every window that has a place is
-//! in one box, and no line is longer than 100 columns. It is not to scale: a window of 256 GiB with
+//! in one box, and no line is longer than the report is wide. It is not to scale: a window of 256 GiB with
 //! 256 MiB in it would be nothing but window.
 
 use std::fmt::{self, Formatter};
 
 use cxl_regs::Size;
 
-use super::text::wrap;
+use super::text::{heading, paragraph, width, wrap};
 use super::{Facts, Mapping, Window};
 
-/// Columns between the walls of a box.
-const INSIDE: usize = 76;
 /// Columns of an address and the space behind it.
 const MARGIN: usize = 21;
+
+/// Columns between the walls of a box, with a margin at the other side.
+fn inside(f: &Formatter<'_>) -> usize {
+    width(f) - MARGIN - 3
+}
 
 /// A part of the map, from its first address to the one behind its last.
 pub(super) enum Part<'a> {
@@ -52,7 +55,7 @@ pub(super) fn parts(facts: &Facts) -> Vec<Part<'_>> {
 }
 
 pub(super) fn draw(f: &mut Formatter<'_>, facts: &Facts) -> fmt::Result {
-    writeln!(f, "memory map, lowest address first (not to scale)")?;
+    heading(f, "memory map, lowest address first (not to scale)")?;
     let mut end = 0;
     for part in &parts(facts) {
         if part.base() > end {
@@ -70,8 +73,9 @@ pub(super) fn draw(f: &mut Formatter<'_>, facts: &Facts) -> fmt::Result {
         edge(f, part.end(), '└', '┘')?;
     }
     for window in facts.windows.iter().filter(|window| window.base == 0) {
-        let size = Size(window.size);
-        writeln!(f, "  {} of {size} has no place: the platform did not find one", window.window)?;
+        let (name, size) = (&window.window, Size(window.size));
+        let why = "has no place: the platform did not find one";
+        paragraph(f, format_args!("  {name} of {size} {why}"))?;
     }
     Ok(())
 }
@@ -92,7 +96,8 @@ fn window_box(f: &mut Formatter<'_>, window: &Window, mappings: &[&Mapping]) -> 
     line(f, &title, &Size(window.size).to_string())?;
     for mapping in mappings {
         if mapping.hpa == window.base {
-            writeln!(f, "{:MARGIN$}├{}┤", "", "─".repeat(INSIDE))?;
+            let line = "─".repeat(inside(f));
+            writeln!(f, "{:MARGIN$}├{line}┤", "")?;
         } else {
             edge(f, mapping.hpa, '├', '┤')?;
         }
@@ -119,7 +124,8 @@ fn window_box(f: &mut Formatter<'_>, window: &Window, mappings: &[&Mapping]) -> 
 
 /// A horizontal line of a box at an address.
 fn edge(f: &mut Formatter<'_>, address: u64, left: char, right: char) -> fmt::Result {
-    writeln!(f, "  {address:#018x} {left}{}{right}", "─".repeat(INSIDE))
+    let line = "─".repeat(inside(f));
+    writeln!(f, "  {address:#018x} {left}{line}{right}")
 }
 
 /// A text in a box with a size at its right end; the text goes on in further lines.
@@ -128,7 +134,7 @@ fn line(f: &mut Formatter<'_>, text: &str, size: &str) -> fmt::Result {
     let mut rest = text;
     let mut indent = "";
     loop {
-        let room = INSIDE - 4 - size.chars().count() - indent.len();
+        let room = inside(f) - 4 - size.chars().count() - indent.len();
         let (now, behind) = wrap(rest, room);
         let pad = room - now.chars().count();
         writeln!(f, "{:MARGIN$}│ {indent}{now}{:pad$}  {size} │", "", "")?;

@@ -12,7 +12,7 @@ use cxl_regs::{Coherency, Interleave, Route, Size, Ways};
 use serde::Serialize;
 
 use super::opinion::{name, words};
-use super::text::fact;
+use super::text::{fact, heading};
 use super::topology::coherency;
 use super::{Refusal, Verdict, address};
 use crate::machine::Machine;
@@ -300,16 +300,16 @@ impl Display for PlanReport {
             fact(f, "note", note)?;
         }
         if !self.regions.is_empty() {
-            writeln!(
+            heading(
                 f,
-                "\nregions: what goes where, and why not elsewhere (DPA: a device's own address)"
+                "regions: what goes where, and why not elsewhere (DPA: a device's own address)",
             )?;
         }
         for (index, region) in self.regions.iter().enumerate() {
             region.lines(f, index)?;
         }
         if !self.decoders.is_empty() {
-            writeln!(f, "\ndecoders to write, in order of commit: a path opens from its end")?;
+            heading(f, "decoders to write, in order of commit: a path opens from its end")?;
         }
         self.decoders.iter().try_for_each(|decoder| decoder.line(f))
     }

@@ -14,10 +14,35 @@ use cxl_regs::{DecodeError, Size, Targets, Ways};
 use super::{Component, Decoder, Facts, Kind, Measured, Report, Stages, Verdict, picture};
 use crate::trace::Count;
 
-/// Columns of a line.
+/// Columns of a line, unless a width is asked for (`{report:80}`).
 const WIDTH: usize = 100;
+/// Columns below which nothing is legible any more.
+const NARROWEST: usize = 60;
 /// Columns of a label with the spaces around it.
 const LABEL: usize = 20;
+
+/// Columns that a line may have.
+pub(super) fn width(f: &Formatter<'_>) -> usize {
+    f.width().unwrap_or(WIDTH).clamp(NARROWEST, WIDTH)
+}
+
+/// A heading, with an empty line before it.
+pub(super) fn heading(f: &mut Formatter<'_>, text: impl Display) -> fmt::Result {
+    writeln!(f)?;
+    paragraph(f, text)
+}
+
+/// A text in as many lines as it takes.
+pub(super) fn paragraph(f: &mut Formatter<'_>, text: impl Display) -> fmt::Result {
+    let text = text.to_string();
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let (now, behind) = wrap(rest, width(f));
+        writeln!(f, "{now}")?;
+        rest = behind;
+    }
+    Ok(())
+}
 
 /// A fact: two spaces, a label, a value that goes on in the next lines if it is long. A long label
 /// moves the first line of the value to the right.
@@ -26,8 +51,8 @@ pub(super) fn fact(f: &mut Formatter<'_>, label: impl Display, value: impl Displ
     let value = value.to_string();
     let mut rest = value.as_str();
     loop {
-        let column = LABEL.max(label.chars().count() + 3);
-        let (now, behind) = wrap(rest, WIDTH.saturating_sub(column).max(WIDTH / 4));
+        let (column, width) = (LABEL.max(label.chars().count() + 3), width(f));
+        let (now, behind) = wrap(rest, width.saturating_sub(column).max(width / 4));
         writeln!(f, "  {label:<17} {now}")?;
         if behind.is_empty() {
             return Ok(());
@@ -66,7 +91,7 @@ impl Display for Report {
 impl Display for Measured {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
-        writeln!(f, "\nmeasured in this run")?;
+        heading(f, "measured in this run")?;
         let Some(guest) = &self.guest else { return fact(f, "firmware", ms(self.run)) };
         fact(f, "guest", format_args!("{} to set up, {} to run", ms(guest.setup), ms(self.run)))?;
         guest.fmt(f)
@@ -99,9 +124,8 @@ impl Display for Facts {
         for finding in self.findings.iter().filter(|finding| !finding.failure) {
             fact(f, "note", &finding.message)?;
         }
-        writeln!(f, "\nmachine: what hangs below what [and what the firmware calls it]")?;
+        heading(f, "machine: what hangs below what [and what the firmware calls it]")?;
         self.topology.iter().try_for_each(|component| component.fmt(f))?;
-        writeln!(f)?;
         picture::draw(f, self)?;
         self.decoders(f)?;
         self.cedt(f)?;
@@ -114,7 +138,7 @@ impl Display for Facts {
 impl Facts {
     /// The two verdicts; every write is told by `cxl-harness attack`.
     fn attacked(&self, f: &mut Formatter<'_>, attack: &crate::attack::Report) -> fmt::Result {
-        writeln!(f, "\nattack: each bit of each register flipped, in each state, and put back")?;
+        heading(f, "attack: each bit of each register flipped, in each state, and put back")?;
         let (tried, held, allowed) = (attack.tried, attack.held, attack.allowed);
         let changed = attack.changed;
         fact(
@@ -196,13 +220,13 @@ impl Facts {
             return Ok(());
         }
         let what = "registers that claim a range of addresses and pass it on";
-        writeln!(f, "\ndecoders: {what} (DPA: a device's own address)")?;
+        heading(f, format_args!("decoders: {what} (DPA: a device's own address)"))?;
         self.decoders.iter().try_for_each(|decoder| decoder.line(f, &self.topology))
     }
 
     fn cedt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Some(cedt) = &self.cedt else { return Ok(()) };
-        writeln!(f, "\nCEDT: the table that tells the operating system about bridges and windows")?;
+        heading(f, "CEDT: the table that tells the operating system about bridges and windows")?;
         for (label, line) in &cedt.lines {
             fact(f, label, line)?;
         }
@@ -215,7 +239,7 @@ impl Facts {
             // Nobody counts between an image and devices that are not ours.
             return Ok(());
         }
-        writeln!(f, "\nregister traffic of the firmware")?;
+        heading(f, "register traffic of the firmware")?;
         let all = format!("{} reads, {} writes", traffic.reads, traffic.writes);
         fact(f, "all", all)?;
         if traffic.dropped != 0 {
