@@ -56,6 +56,9 @@ pub struct GuestMeasured {
     pub slot_calls: Vec<String>,
     /// What the guest printed; the last lines.
     pub console: Vec<String>,
+    /// What it printed is worth reading: it is somebody else's, or did not end as ours does.
+    #[serde(skip)]
+    telling: bool,
 }
 
 /// A memory slot.
@@ -203,6 +206,7 @@ impl GuestMeasured {
             transfers: transfers.collect(),
             slot_calls: if handed { slot_calls(run) } else { Vec::new() },
             console: console(&run.console),
+            telling: run.foreign || !matches!(run.verdict(), Outcome::Good | Outcome::Refused),
         }
     }
 
@@ -214,10 +218,10 @@ impl GuestMeasured {
             Some(access) => format!("{what}; the last access that left the guest: {access}"),
             None => format!("{what}; no access ever left the guest"),
         };
-        let last = |otherwise: &str| match self.console.last() {
-            Some(line) => line.clone(),
-            None => otherwise.to_owned(),
-        };
+        // Our image's last word is `end:` and its status; the one before says why.
+        let mut words = self.console.iter().filter(|line| !line.starts_with("end: "));
+        let said = words.next_back();
+        let last = |otherwise: &str| said.map_or(otherwise, String::as_str).to_owned();
         // Somebody else's image keeps to no protocol of ours: any end of its own will do.
         let theirs = run.foreign && run.then.is_none() && run.code.is_none();
         match (end, run.verdict()) {
@@ -239,7 +243,11 @@ impl GuestMeasured {
                 failures.push(format!("the image gave up: {}", last("it does not say why")));
             }
             (_, Outcome::Panicked) => {
-                failures.push(format!("the image panicked: {}", last("it does not say where")));
+                // The place is in the line before the message.
+                let place = words.next_back().filter(|line| line.starts_with("panicked at "));
+                let place = place.map(|line| format!("{line} ")).unwrap_or_default();
+                let what = last("it does not say where");
+                failures.push(format!("the image panicked: {place}{what}"));
             }
             (_, Outcome::Contradicted) => {
                 failures.push("the image says that all is well, its checks do not".to_owned());
@@ -386,7 +394,12 @@ impl Display for GuestMeasured {
             );
             fact(f, "", after)?;
         }
-        self.happenings(f)
+        self.happenings(f)?;
+        let lines = if self.telling { self.console.as_slice() } else { &[] };
+        for (index, line) in lines.iter().enumerate() {
+            fact(f, if index == 0 { "console" } else { "" }, line)?;
+        }
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 //! report says.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
@@ -16,6 +16,7 @@ use crate::claim;
 use crate::elf::{BASE, image};
 
 pub(crate) fn trials() -> Vec<Trial> {
+    let root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
     vec![
         claim("ends_of_a_foreign_image_are_ends", ends),
         claim("dead_or_hanging_image_is_reported_with_place_and_last_access", deaths),
@@ -23,12 +24,21 @@ pub(crate) fn trials() -> Vec<Trial> {
         claim("ctrl_c_ends_a_hanging_image_with_the_report_and_130", ctrl_c),
         claim("ctrl_c_ends_an_attack_with_what_it_found_and_130", ctrl_c_in_attack),
         claim("image_of_ours_cut_short_before_the_hand_off_is_reported", cut_short),
+        claim("reason_of_an_image_of_ours_that_gives_up_is_in_the_report", gave_up),
+        claim(
+            "console_of_a_foreign_image_is_in_the_report_without_its_controls",
+            console_of_theirs,
+        ),
+        claim("report_is_not_lost_with_its_picture", lost_picture),
+        claim("file_without_an_end_is_no_image", endless_image),
         claim("refusal_by_the_host_is_exit_1_and_no_guest", refused_by_host),
         claim("events_of_a_scenario_are_reported_and_the_guest_counts_on", events),
         claim("event_that_should_have_been_refused_is_a_failure", surprising_event),
         claim("internal_errors_that_were_announced_are_passed_checks", announced),
         claim("what_exceeds_the_budget_traps_with_that_reason", budget),
-        claim("without_permission_one_line_says_so_and_the_models_run", no_permission),
+        claim("without_permission_one_line_says_so_and_the_models_run", no_permission)
+            .with_ignored_flag(!root)
+            .with_kind(if root { "" } else { "needs root, to be nobody" }),
     ]
 }
 
@@ -280,6 +290,46 @@ fn cut_short() {
     let report = json(command, 1);
     let failures = report["failures"].to_string();
     assert!(failures.contains("the guest did not end by itself: its time was up"), "{failures}");
+    // What it had not come to yet is no failure of its own.
+    assert_eq!(report["failures"].as_array().unwrap().len(), 1, "{failures}");
+}
+
+fn gave_up() {
+    let mut command = harness();
+    command.args(["boot", "one-device", "--payload", "tuoch"]);
+    let report = json(command, 1);
+    let why = "the image gave up: payload: there is no payload \"tuoch\"";
+    assert_eq!(report["failures"], serde_json::json!([why]));
+}
+
+fn console_of_theirs() {
+    let files = Files::new();
+    // mov dx, 0x3F8; then mov al, letter; out dx, al
+    let mut code = vec![0x66, 0xBA, 0xF8, 0x03];
+    for letter in *b"hi\x1B[2J\n" {
+        code.extend([0xB0, letter, 0xEE]);
+    }
+    code.extend(EXIT);
+    let output = files.boot(&code, &[]).output().unwrap();
+    assert_eq!(code_of(&output), 0);
+    let report = text(&output.stdout);
+    assert!(report.ends_with("  console           hi.[2J\n"), "{report}");
+}
+
+/// The run may have taken a while.
+fn lost_picture() {
+    let mut command = harness();
+    let output = command.args(["boot", "one-device", "--svg", "/dev/full"]).output().unwrap();
+    assert_eq!(code_of(&output), 2);
+    assert!(text(&output.stdout).starts_with("scenario one-device: ok"));
+    assert!(text(&output.stderr).starts_with("error: /dev/full: No space left on device"));
+}
+
+fn endless_image() {
+    let output = harness().args(["boot", "--image", "/dev/zero"]).output().unwrap();
+    assert_eq!(code_of(&output), 2);
+    let complaint = text(&output.stderr);
+    assert_eq!(complaint, "error: /dev/zero: expected at most 1024 MiB, found more\n");
 }
 
 fn refused_by_host() {
@@ -375,9 +425,7 @@ fn no_permission() {
     open(files.0.path().to_str().unwrap());
     let mut command = Command::new(&copy);
     command.args(["boot", "one-device"]).uid(65534).gid(65534);
-    let Ok(output) = command.output() else {
-        return eprintln!("not root, so nobody can be without permission");
-    };
+    let output = command.output().unwrap();
     assert_eq!(code_of(&output), 0, "{}", text(&output.stderr));
     let note = text(&output.stderr);
     assert_eq!(note.lines().count(), 1, "{note}");

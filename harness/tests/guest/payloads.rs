@@ -276,7 +276,7 @@ fn count() {
         Call::Count { value } => Some(*value),
         _ => None,
     });
-    assert!(counts.eq(0..5000));
+    assert!(counts.eq(0..=5000));
 }
 
 fn pvh_ring3() {

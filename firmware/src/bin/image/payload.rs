@@ -26,7 +26,7 @@ use crate::{Room, port, say};
 use linux::Next;
 use trial::Instruction;
 
-/// Steps of [`count`].
+/// How far [`count`] counts.
 const STEPS: u64 = 5000;
 
 /// Runs payloads by name, several with commas between; whether all their checks passed.
@@ -110,7 +110,7 @@ impl Checks {
 
 /// Counts while the host does something to the machine.
 fn count() {
-    for value in 0..STEPS {
+    for value in 0..=STEPS {
         port::call(Call::Count { value });
     }
 }
