@@ -123,10 +123,14 @@ fn columns() -> usize {
 /// The text with headings and problems set off, for terminals.
 fn styled(text: &str) -> String {
     let mut output = String::with_capacity(text.len());
+    let red = AnsiColor::Red.on_default();
+    let mut style = Style::new();
     for line in text.lines() {
         let label = line.split_whitespace().next().unwrap_or_default();
-        let style = if matches!(label, "problem" | "refusal" | "failure") {
-            AnsiColor::Red.on_default()
+        // A fact goes on below its value.
+        let goes_on = line.starts_with("                    ");
+        style = if matches!(label, "problem" | "refusal" | "failure") || goes_on && style == red {
+            red
         } else if line.contains('█') {
             AnsiColor::Green.on_default()
         } else if line.starts_with(' ') || line.is_empty() {

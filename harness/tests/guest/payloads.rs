@@ -24,6 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         .collect();
     trials.extend([
         claim("four_bridges_have_their_memory_at_fixed_addresses", four_bridges),
+        claim("payload_refuses_memory_beyond_its_reach_by_name", beyond_reach),
         claim("what_the_guest_cannot_address_gets_no_slot_and_that_reason", narrow),
         claim("covered_half_of_a_window_causes_no_exit", half),
         claim("range_over_budget_is_decoded_access_by_access", half_by_budget),
@@ -137,6 +138,19 @@ fn narrow() {
     // What lies within is as anywhere.
     let ran = run(&builtin("default"), &Options { payload: "touch", ..options }).good();
     assert_eq!(ran.run.mirror.slots.len(), 5);
+}
+
+/// The lower half of four levels of page tables ends at 2^47, and some processors before.
+fn beyond_reach() {
+    let text = "[platform]\nphysical_bits = 52\n[[bridge]]\nname = \"hb0\"\nuid = 16\n[[port]]\n\
+                name = \"rp0\"\nbelow = \"hb0\"\n[[device]]\nbelow = \"rp0\"\nvolatile = \"256MiB\"\n\
+                [[window]]\ntargets = [\"hb0\"]\nsize = \"1GiB\"\nbase = \"0x800000000000\"\n";
+    let scenario = Scenario::parse(text, "far").unwrap();
+    let ran = payload(&scenario, "count,touch");
+    assert_eq!(ran.run.verdict(), Verdict::Refused, "{:?}\n{}", ran.run.end, ran.console());
+    let why = "payload: touch: 0x800000000000-0x80000fffffff lies beyond the ";
+    assert!(ran.console().contains(why), "{}", ran.console());
+    payload(&scenario, "count").good();
 }
 
 /// Stores and loads of a sweep of the payload `half`.

@@ -5,7 +5,7 @@ use cxl_harness::backing::Backing;
 use cxl_harness::guest::Guest;
 use cxl_harness::guest::mirror::Limits;
 use cxl_harness::kvm::{Bus, Call, Slot, SlotError, Vm};
-use cxl_harness::machine::Machine;
+use cxl_harness::machine::{Machine, Target};
 use cxl_harness::scenario::{Action, ResetKind};
 use libtest_mimic::Trial;
 use vm_memory::VolatileMemory;
@@ -239,16 +239,18 @@ fn random_writes(name: &str, seed: u64) -> (usize, usize) {
             let at = numbers.next() % (slot.size / 8) * 8;
             let place = slot.memory.as_volatile_slice();
             let place = place.subslice((slot.offset + at) as usize, 8).unwrap();
-            place.copy_from(&numbers.next().to_le_bytes());
+            if !slot.read_only {
+                place.copy_from(&numbers.next().to_le_bytes());
+            }
             let (mut direct, mut decoded) = ([0; 8], [0; 8]);
             place.copy_to(&mut direct);
-            match guest.machine.in_window(slot.base) {
+            match guest.machine.target(slot.base) == Some(Target::Window) {
                 true => {
                     guest.machine.load(slot.base + at, &mut decoded);
                     memory += 1;
                 }
                 false => {
-                    bars += 1;
+                    bars += usize::from(!slot.read_only);
                     let (low, high) = decoded.split_at_mut(4);
                     guest.machine.read_bytes(slot.base + at, low);
                     guest.machine.read_bytes(slot.base + at + 4, high);

@@ -18,6 +18,8 @@ mod regrain;
 mod trial;
 mod widths;
 
+use core::arch::x86_64::__cpuid;
+
 use cxl_firmware::doorbell::Call;
 use cxl_firmware::platform::Platform;
 
@@ -29,6 +31,19 @@ use trial::Instruction;
 /// How far [`count`] counts.
 const STEPS: u64 = 5000;
 
+/// Payloads that do not go into the memory itself.
+const APART: [&str; 5] = ["none", "attack", "attack-judged", "count", "linux"];
+
+/// Bits of an address that this processor (CPUID leaf 0x80000008, EAX 7:0) and the lower half of
+/// four levels of page tables reach.
+fn address_bits() -> u32 {
+    const SIZES: u32 = 0x8000_0008;
+    match __cpuid(1 << 31).eax {
+        highest if highest < SIZES => 36,
+        _ => (__cpuid(SIZES).eax & 0xFF).min(47),
+    }
+}
+
 /// Runs payloads by name, several with commas between; whether all their checks passed.
 pub(crate) fn run(
     list: &str,
@@ -38,7 +53,15 @@ pub(crate) fn run(
     next: &mut Next<'_>,
 ) -> bool {
     let mut checks = Checks { next: 0, passed: true };
+    let bits = address_bits();
+    let mut spans = room.committed.regions.iter().map(|region| region.span);
+    let beyond = spans.find(|span| span.last().0 >> bits != 0);
     for name in list.split(',') {
+        if let Some(span) = beyond.filter(|_| !APART.contains(&name)) {
+            checks
+                .refuse(format_args!("{name}: {span} lies beyond the {bits} bits that it reaches"));
+            continue;
+        }
         match name {
             // It does not come back, so it has to be the last, and goes only if all is well.
             "linux" if checks.passed => {
