@@ -17,7 +17,7 @@ use vm_memory::{Address, ByteValued, Bytes, GuestAddress, GuestMemoryBackend, Gu
 use super::Vm;
 use super::elf::{self, ImageError};
 use crate::backing;
-use crate::layout::memory_map;
+use crate::layout::{FREE, memory_map};
 
 /// How the image is entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,8 +112,7 @@ impl Vm {
         let map = memory_map(
             ram.filter_map(|r| Span::new(Hpa(r.start_addr().raw_value()), r.len()).ok()),
         );
-        let free = map.iter().filter(|(_, usable)| *usable);
-        let free: Vec<Range<u64>> = free.map(|(span, _)| span.base().0..span.end().0).collect();
+        let free = self.room_for_an_image(boot.acpi);
         let image = elf::read(boot.image, &free).map_err(BootError::Image)?;
         for (address, bytes) in &image.segments {
             self.put(*address, bytes)?;
@@ -127,6 +126,22 @@ impl Vm {
             Entry::Ring3 => self.enter_ring3(image.entry),
             Entry::Pvh => self.enter_pvh(image.pvh.ok_or(BootError::NoPvhNote)?),
         }
+    }
+
+    /// RAM but for what the guest is handed in it. A linker puts the file's headers into the page
+    /// before the code, so an image at 1 MiB may well start below, where nothing lies either.
+    fn room_for_an_image(&self, tables: &[(u64, Vec<u8>)]) -> Vec<Range<u64>> {
+        let tables = tables.iter().map(|(base, bytes)| *base..base + bytes.len() as u64);
+        let ram = self
+            .ram()
+            .iter()
+            .map(|region| region.start_addr().raw_value()..region.last_addr().raw_value() + 1);
+        [0..FREE].into_iter().chain(tables).fold(ram.collect(), |room: Vec<Range<u64>>, kept| {
+            let beside = |range: Range<u64>| {
+                [range.start..range.end.min(kept.start), range.start.max(kept.end)..range.end]
+            };
+            room.into_iter().flat_map(beside).filter(|range| !range.is_empty()).collect()
+        })
     }
 
     /// Makes RAM and vCPU as they were before the first image ran; slots stay as they are.
