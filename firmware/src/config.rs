@@ -15,9 +15,12 @@ use crate::platform::{Ecam, RootBus};
 /// A function's configuration space; `None` where no region decodes its bus.
 pub(crate) fn function_base(ecam: &[Ecam], function: Sbdf) -> Option<Block> {
     let bus = RootBus { segment: function.segment, bus: function.bdf.bus() };
-    // The bus's base counts the bus already.
-    let within = Bdf::from_bits(function.bdf.bits() & 0xff).ecam_offset(0)?;
-    Some(Block(bus_base(ecam, bus)?.wrapping_add(within)))
+    Some(Block(bus_base(ecam, bus)?.wrapping_add(within_bus(function))))
+}
+
+/// Where a function's configuration space is in that of its bus.
+fn within_bus(function: Sbdf) -> u64 {
+    Bdf::from_bits(function.bdf.bits() & 0xff).ecam_offset(0).unwrap_or(0)
 }
 
 /// The registers that a bus's functions have in configuration space; `None` where no region
@@ -40,10 +43,7 @@ pub(crate) fn bus_base(ecam: &[Ecam], bus: RootBus) -> Option<u64> {
 pub fn beside<R: Register>(siblings: &[Spec], dword: u32, value: R) -> u32 {
     let at = R::SPEC.offset;
     let own = lane(&R::SPEC);
-    let cleared = siblings
-        .iter()
-        .filter(|spec| spec.offset & !3 == at & !3)
-        .fold(0, |mask, spec| mask | acted_on(spec) << shift(spec.offset));
+    let cleared = acted_on_at(siblings, at & !3);
     dword & !own & !cleared | value.raw() << shift(at) & own
 }
 
@@ -103,10 +103,8 @@ impl Config {
 
     /// Turns to another function, of which nothing is known yet. `bus_base` is its bus's.
     pub(crate) fn open(&mut self, bus_base: u64, function: Sbdf) {
-        // `bus_base` counts the bus already.
-        let within = Bdf::from_bits(function.bdf.bits() & 0xff);
         self.function = function;
-        self.base = bus_base.wrapping_add(within.ecam_offset(0).unwrap_or(0));
+        self.base = bus_base.wrapping_add(within_bus(function));
         self.known = [0; DWORDS / 64];
     }
 
@@ -135,12 +133,16 @@ impl Config {
         *slot
     }
 
-    /// Fetches a dword again.
-    pub(crate) fn fresh(&mut self, hw: &mut impl Mmio, offset: u16) -> u32 {
+    fn forget(&mut self, offset: u16) {
         let index = usize::from(offset / 4);
         if let Some(known) = self.known.get_mut(index / 64) {
             *known &= !(1 << (index % 64));
         }
+    }
+
+    /// Fetches a dword again.
+    pub(crate) fn fresh(&mut self, hw: &mut impl Mmio, offset: u16) -> u32 {
+        self.forget(offset);
         self.dword(hw, offset)
     }
 
@@ -156,9 +158,7 @@ impl Config {
 
     /// Writes a dword. What the function made of it is not known afterwards.
     pub(crate) fn write_dword(&mut self, hw: &mut impl Mmio, offset: u16, value: u32) {
-        if let Some(known) = self.known.get_mut(usize::from(offset / 4) / 64) {
-            *known &= !(1 << (usize::from(offset / 4) % 64));
-        }
+        self.forget(offset);
         hw.write(self.base.wrapping_add(u64::from(offset & !3)), value);
     }
 

@@ -50,6 +50,9 @@ pub fn discover<const N: usize>(
     platform: &Platform<'_>,
     topology: &mut Topology<N>,
 ) -> Result<(), DiscoverError> {
+    const {
+        assert!(N < u16::MAX as usize);
+    }
     topology.nodes.clear();
     let mut walk: Walk<'_, _, _, N> = Walk {
         hw,
@@ -244,7 +247,7 @@ impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
                 let capability = capacity::mem_capability(self.hw, &mut self.config, dvsec, at)?;
                 let Some(capability) = capability else { return Ok(()) };
                 self.check_links(status, parent, at)?;
-                (Some((dvsec, capability)), Link { status, ..Link::default() })
+                (Some((dvsec, capability)), Link::default())
             }
             Role::RootPort | Role::UpstreamPort | Role::DownstreamPort => {
                 (None, self.port_link(parent, status, at)?)
@@ -310,9 +313,6 @@ impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
             return Err(DiscoverError::SharedRegisters { at, address: hdm.block.0 });
         }
         let full = DiscoverError::Capacity { have: N };
-        if N > usize::from(u16::MAX) {
-            return Err(full);
-        }
         list::insert(self.nodes, index, node).map_err(|_| full)?;
         list::insert(&mut self.links, index, link).map_err(|_| full)?;
         Ok(index)

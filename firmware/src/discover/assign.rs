@@ -230,7 +230,7 @@ impl<M: Mmio> Pass<'_, M> {
         };
         let (header, windows) = self.windows();
         let inner = RootBus { segment: bus.segment, bus: numbers.secondary() };
-        let opened = windows.memory.or(windows.prefetchable).filter(|_| !anew && numbered);
+        let opened = windows.memory.or(windows.prefetchable).filter(|_| numbered);
         if let Some(window) = opened {
             let mut pool = Pool::of(window);
             self.bus(inner, Some(role), depth + 1, false, &mut below, &mut pool)?;
