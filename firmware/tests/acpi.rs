@@ -110,11 +110,12 @@ fn a_window_without_a_place_stays_for_the_plan_to_refuse() {
 fn a_window_that_is_no_multiple_of_its_shares_ends_with_the_last_whole_one() {
     const MIB: u64 = 1 << 20;
     // Size in the table, ways code, targets; what is left of it.
-    let cases: [(u64, u8, &[u8], Option<u64>); 5] = [
+    let cases: [(u64, u8, &[u8], Option<u64>); 6] = [
         (768 * MIB, 1, &[12, 20], Some(512 * MIB)),
         (1024 * MIB, 1, &[12, 20], Some(1024 * MIB)),
         (1280 * MIB, 8, &[12, 20, 34], Some(768 * MIB)),
         (768 * MIB, 0, &[12], Some(768 * MIB)),
+        (512 * MIB, 1, &[12, 20], Some(512 * MIB)),
         (256 * MIB, 1, &[12, 20], None),
     ];
     for (size, ways, targets, left) in cases {
@@ -258,6 +259,15 @@ fn tables_are_found_through_either_root_table() {
         let missing = PlatformError::NoTable { signature: *b"HPET" };
         assert_eq!(find_table(&mut reader, rsdp, *b"HPET", &mut buffer), Err(missing));
     }
+    // An XSDT at 0 is none: the RSDT counts, as on old firmware.
+    let mut memory = Memory::new();
+    let new = &mut memory.0[1].1;
+    new[16..20].copy_from_slice(&0x2000u32.to_le_bytes());
+    new[24..32].fill(0);
+    mend(&mut new[..20], 8);
+    mend(new, 32);
+    let mut other = |address, into: &mut [u8]| memory.read(address, into);
+    assert!(find_table(&mut other, 0x1100, *b"CEDT", &mut [0; 128]).is_ok());
     let mut small = [0; 60];
     let large = PlatformError::TableTooLarge { signature: *b"CEDT", need: 68, have: 60 };
     assert_eq!(find_table(&mut reader, 0x1000, *b"CEDT", &mut small), Err(large));
@@ -303,6 +313,18 @@ fn codes_are_distinct_and_every_error_is_a_sentence() {
         assert_eq!(error.code(), code, "{error}");
         let text = error.to_string();
         assert!(text.len() > 20 && !text.ends_with('.') && !text.contains('\n'), "{text}");
+    }
+}
+
+#[test]
+fn what_is_too_many_is_named() {
+    for (what, name) in [
+        (Count::Ecam, "MCFG allocations"),
+        (Count::Bridges, "host bridges"),
+        (Count::Windows, "windows"),
+    ] {
+        let expected = format!("more than 3 {name}: give the library larger structures");
+        assert_eq!(PlatformError::Capacity { what, have: 3 }.to_string(), expected);
     }
 }
 

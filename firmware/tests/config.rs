@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cxl_firmware::config::{beside, write};
-use cxl_firmware::mmio::{Block, Mmio};
+use cxl_firmware::mmio::{Block, Clock, Mmio};
 use cxl_regs::config::{BridgeHeader, Command, EndpointHeader, MemoryLimit};
 use cxl_regs::dvsec::device::{Control, Control2, DeviceDvsec, Lock};
 use cxl_regs::hdm::GlobalControl;
@@ -51,6 +51,48 @@ fn a_write_reads_the_dword_and_writes_it_once() {
     let control = Control::new().with_io_enable(true).with_mem_enable(true);
     write(&mut hw, Block(0x100), DeviceDvsec::REGISTERS, control);
     assert_eq!(hw.0, BTreeMap::from([(0x10c, 0x0000_0006)]));
+}
+
+#[test]
+fn a_register_of_64_bits_is_two_dwords_where_nobody_says_otherwise() {
+    let mut hw = Dwords(BTreeMap::new());
+    hw.write_qword(0x100, 0x1122_3344_5566_7788);
+    assert_eq!(hw.0, BTreeMap::from([(0x100, 0x5566_7788), (0x104, 0x1122_3344)]));
+}
+
+/// Hardware and a clock that tell who was asked.
+struct Told(Vec<&'static str>);
+
+impl Mmio for Told {
+    fn read(&mut self, _: u64) -> u32 {
+        self.0.push("read");
+        0xA5
+    }
+    fn write(&mut self, _: u64, _: u32) {
+        self.0.push("write");
+    }
+    fn write_qword(&mut self, _: u64, _: u64) {
+        self.0.push("write_qword");
+    }
+}
+
+impl Clock for Told {
+    fn microseconds(&mut self) -> u64 {
+        self.0.push("microseconds");
+        0x5A
+    }
+}
+
+#[test]
+fn a_reference_to_hardware_or_a_clock_is_the_same_hardware_and_clock() {
+    fn ask(mut hw: impl Mmio + Clock) -> (u32, u64) {
+        hw.write(0, 1);
+        hw.write_qword(0, 1);
+        (hw.read(0), hw.microseconds())
+    }
+    let mut told = Told(vec![]);
+    assert_eq!(ask(&mut told), (0xA5, 0x5A));
+    assert_eq!(told.0, ["write", "write_qword", "read", "microseconds"]);
 }
 
 proptest! {

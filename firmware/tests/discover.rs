@@ -277,6 +277,59 @@ fn a_port_type_in_the_wrong_place_is_passed_over() {
 }
 
 #[test]
+fn an_endpoint_inside_a_switch_is_passed_over() {
+    let (mut hw, bridges) = switched(false);
+    // On the bus of the downstream ports, where no link leads.
+    hw.functions.push(Function { above: Ok(1), devfn: 0x10, ..endpoint(2, 0xfe78_0000, None) });
+    assert_eq!(found(&mut hw, &bridges).unwrap().nodes.len(), 7);
+}
+
+#[test]
+fn devices_on_a_root_bus_are_not_looked_into() {
+    let (mut hw, bridges) = small();
+    let mut integrated = endpoint(0, 0, None);
+    (integrated.above, integrated.devfn) = (Err(12), 0x10);
+    // Its capabilities go in a circle, and it is nobody's business.
+    put(&mut integrated.config, 0x80, &[0x0002_8010]);
+    hw.functions.push(integrated);
+    assert_eq!(found(&mut hw, &bridges).unwrap().nodes.len(), 3);
+    assert_eq!(hw.reads.get(&ecam(12, 0x10, 0x80)), None);
+}
+
+#[test]
+fn either_of_two_dvsecs_makes_a_port_one_of_cxl() {
+    // Extensions for Ports at 0x148, Flex Bus at 0x180, locator at 0x1a8.
+    for (header, next) in [(0x148, 0x1a81_0023), (0x100, 0x1801_0001)] {
+        let (mut hw, bridges) = small();
+        put(&mut hw.functions[0].config, header, &[next]);
+        assert_eq!(found(&mut hw, &bridges).unwrap().nodes.len(), 3, "{header:#x}");
+    }
+    let (mut hw, bridges) = small();
+    put(&mut hw.functions[0].config, 0x100, &[0x1a81_0001]);
+    assert_eq!(found(&mut hw, &bridges).unwrap().nodes.len(), 1);
+}
+
+#[test]
+fn a_block_may_lie_anywhere_in_its_bar() {
+    let (mut hw, bridges) = small();
+    put(&mut hw.functions[1].config, 0x148, &[0x0003_0100]);
+    hw.functions[1].blocks[0].1 = 0x3_0000;
+    let topology = found(&mut hw, &bridges).unwrap();
+    assert_eq!(topology.nodes[2].hdm.unwrap().block, Block(0xfe83_1128));
+}
+
+#[test]
+fn decoders_may_end_where_their_range_does() {
+    let (mut hw, bridges) = small();
+    // 0x10 and four times 0x20 bytes before 0x1000.
+    let block = &mut hw.functions[1].blocks[0].2;
+    put(block, 0x100c, &[0xf701_0005]);
+    put(block, 0x1f70, &[0x1b12]);
+    let topology = found(&mut hw, &bridges).unwrap();
+    assert_eq!(topology.nodes[2].hdm.unwrap().block, Block(0xfe80_1f70));
+}
+
+#[test]
 fn broken_decoders_of_a_root_port_do_no_harm() {
     let (mut hw, bridges) = small();
     put(&mut hw.functions[0].blocks[0].2, 0x100c, &[0x1291_0005]);
@@ -685,24 +738,33 @@ fn a_port_that_leads_to_another_root_bus_is_a_loop() {
     assert_eq!(error(&mut hw, &bridges), DiscoverError::BusLoop { at, bus });
 }
 
-#[test]
-fn a_chain_of_switches_ends_at_the_depth_that_a_path_holds() {
-    let (mut hw, bridges) = switched(false);
+/// A root port and seventeen ports of switches below it, each below the one before.
+fn chain(blank: bool) -> (Fake, [Bridge; 1]) {
+    let (mut hw, bridges) = switched(blank);
     hw.functions.truncate(1);
-    put(&mut hw.functions[0].config, 0x18, &[0x0050_0d0c]);
-    put(&mut hw.functions[0].config, 0x20, &[0xfff0_0010]);
+    if !blank {
+        put(&mut hw.functions[0].config, 0x18, &[0x0050_0d0c]);
+        put(&mut hw.functions[0].config, 0x20, &[0xfff0_0010]);
+    }
     for depth in 0u8..17 {
         let bar = 0x0100_0000 + (u64::from(depth) << 20);
         let above = usize::from(depth);
         let bus = 13 + depth;
-        let a =
+        let found =
             Assigned { primary: bus, secondary: bus + 1, subordinate: 80, bar, window: (1, 0xfff) };
+        let assigned = if blank { Assigned::default() } else { found };
         hw.functions.push(if depth % 2 == 0 {
-            upstream_port(above, a)
+            upstream_port(above, assigned)
         } else {
-            downstream_port(above, 0, 1, a)
+            downstream_port(above, 0, 1, assigned)
         });
     }
+    (hw, bridges)
+}
+
+#[test]
+fn a_chain_of_switches_ends_at_the_depth_that_a_path_holds() {
+    let (mut hw, bridges) = chain(false);
     let mut topology = Topology::<32>::new();
     let result = discover(&mut hw, &mut clock(), &platform(&bridges, &[]), &mut topology);
     assert_eq!(result, Err(DiscoverError::TooDeep { at: at(13 + 15, 0) }));
@@ -760,6 +822,8 @@ fn range_registers_tell_sizes_and_media() {
         (0x2000_004b, 0x001e, 0x1000_004a, (512, 0, AssumedVolatile)),
         // Both active, and smaller or slower than they should be.
         (0x2001_0049, 0x001e, 0x1001_0049, (768, 0, AssumedVolatile)),
+        // Nothing in range 2, whose media is volatile as far as it says, behind persistent memory.
+        (0x2000_0007, 0x002e, 0x0000_0003, (0, 512, RangeRegisters)),
         // A device with nothing but dynamic capacity.
         (0x0000_004b, 0x001e, 0, (0, 0, AssumedVolatile)),
     ];
@@ -842,6 +906,19 @@ fn a_mailbox_knows_the_partitions() {
             assert!(*reads <= most, "{reads} reads of {address:#x}");
         }
     }
+}
+
+#[test]
+fn a_structure_may_end_where_its_bar_does() {
+    let (mut hw, bridges) = with_mailbox(false);
+    let block = &mut hw.functions[1].blocks[1].2;
+    put(block, 0x34, &[0xfff8]);
+    put(block, 0xfff8, &[0x14]);
+    assert!(found(&mut hw, &bridges).is_ok());
+    put(&mut hw.functions[1].blocks[1].2, 0x38, &[0xc]);
+    let error = DeviceArrayError::Place { entry: 2, offset: 0xfff8, length: 0xc };
+    let expected = DiscoverError::DeviceRegisters { at: at(13, 0), error };
+    assert_eq!(found(&mut hw, &bridges).map(|_| ()), Err(expected));
 }
 
 #[test]
@@ -1058,6 +1135,139 @@ fn new_bus_numbers_go_around_those_in_use() {
     assert_eq!(hw.functions[0].config[&0x10].value, 0xc001_0004);
 }
 
+/// A blank machine of one port and one device, whose BAR 0 has 32 bits and 1 MiB.
+fn narrow() -> (Fake, [Bridge; 1]) {
+    let mut device = endpoint(0, 0, None);
+    device.config.insert(0x10, Reg { value: 0, rw: 0xfff0_0000, rw1c: 0 });
+    device.config.remove(&0x14);
+    let functions = vec![root_port(12, 0, 3, Assigned::default()), device];
+    (Fake { functions, fixed: bridge_registers(BRIDGE), ..Fake::default() }, small().1)
+}
+
+#[test]
+fn a_bar_of_32_bits_may_end_at_4_gib_and_not_begin_there() {
+    let (mut hw, bridges) = narrow();
+    let topology = assign(&mut hw, &bridges, 0xffef_0000, 0x11_0000).unwrap();
+    assert_eq!(topology.nodes[2].hdm.unwrap().block, Block(0xfff0_1128));
+    let (mut hw, bridges) = narrow();
+    let result = assign(&mut hw, &bridges, 0xffff_0000, 0x1000_0000).map(|_| ());
+    let no_room = DiscoverError::NoRoom {
+        at: at(13, 0),
+        bar: 0,
+        need: 0x10_0000,
+        next: 0x1_0000_0000,
+        end: 0x1_0fff_0000,
+    };
+    assert_eq!(result, Err(no_room));
+}
+
+#[test]
+fn sizing_a_bar_of_32_bits_leaves_the_one_behind_it_alone() {
+    let (mut hw, bridges) = small();
+    let config = &mut hw.functions[1].config;
+    // BAR 0 and BAR 1 have 32 bits each, and BAR 1 has an address; the registers are in BAR 2.
+    let narrow = |value| Reg { value, rw: 0xffff_0000, rw1c: 0 };
+    config.insert(0x10, narrow(0));
+    config.insert(0x14, narrow(0xfe88_0000));
+    config.insert(0x18, narrow(0x4));
+    config.insert(0x1c, Reg { value: 0, rw: !0, rw1c: 0 });
+    put(config, 0x148, &[0x0000_0102]);
+    hw.functions[1].blocks[0].0 = 2;
+    let topology = assign(&mut hw, &bridges, 0xc000_0000, 0x1000_0000).unwrap();
+    let bars = [0x10, 0x14, 0x18, 0x1c].map(|offset| hw.functions[1].config[&offset].value);
+    assert_eq!(bars, [0xfe89_0000, 0xfe88_0000, 0xfe8a_0004, 0]);
+    assert_eq!(topology.nodes[2].hdm.unwrap().block, Block(0xfe8a_1128));
+}
+
+#[test]
+fn what_begins_where_the_range_ends_takes_nothing_of_it() {
+    let found = Assigned {
+        primary: 12,
+        secondary: 13,
+        subordinate: 14,
+        bar: 0xd000_0000,
+        window: (0xfe8, 0xfe8),
+    };
+    let functions = vec![root_port(12, 0, 1, Assigned::default()), root_port(12, 8, 2, found)];
+    let mut hw = Fake { functions, fixed: bridge_registers(BRIDGE), ..Fake::default() };
+    let bridges = [bridge(12, Some(12), 0)];
+    assign(&mut hw, &bridges, 0xcf00_0000, 0x100_0000).unwrap();
+    assert_eq!(hw.functions[0].config[&0x10].value, 0xcf00_0004);
+}
+
+#[test]
+fn a_switch_that_lost_its_numbers_gets_new_ones_of_its_port() {
+    let (mut hw, bridges) = switched(false);
+    for (offset, value) in [(0x10, 0x4), (0x18, 0), (0x20, 0x0000_fff0)] {
+        hw.functions[1].config.get_mut(&offset).unwrap().value = value;
+    }
+    assign(&mut hw, &bridges, 0xc000_0000, 0x1000_0000).unwrap();
+    let buses: Vec<u32> = (0..4).map(|port| hw.functions[port].config[&0x18].value).collect();
+    assert_eq!(buses, [0x0010_0d0c, 0x0010_0e0d, 0x000f_0f0e, 0x0010_100e]);
+}
+
+/// Two ports: the first lost its address, so that there is something to assign; bus numbers of the
+/// second as given. Somebody else's function stands on bus 11.
+fn two_ports(secondary: u8, subordinate: u8) -> (Fake, [Bridge; 1]) {
+    let port = |secondary, subordinate, bar, mib| Assigned {
+        primary: 12,
+        secondary,
+        subordinate,
+        bar,
+        window: (mib, mib),
+    };
+    let functions = vec![
+        root_port(12, 0, 1, port(13, 13, 0, 0xfe8)),
+        root_port(12, 8, 2, port(secondary, subordinate, 0xfe90_0000, 0xfea)),
+        Function { above: Err(11), ..endpoint(0, 0, None) },
+    ];
+    (Fake { functions, fixed: bridge_registers(BRIDGE), ..Fake::default() }, small().1)
+}
+
+#[test]
+fn numbers_that_lead_out_of_the_hierarchy_are_not_followed_to_assign_anything() {
+    // Upwards; a subordinate number below the secondary one, on the first port's bus.
+    for (secondary, subordinate) in [(11, 14), (13, 12)] {
+        let (mut hw, bridges) = two_ports(secondary, subordinate);
+        let result = assign(&mut hw, &bridges, 0xd000_0000, 0x1000_0000).map(|_| ());
+        let (at, above, last) = (at(12, 8), 12, 255);
+        let expected = DiscoverError::BusNumbers { at, secondary, subordinate, above, last };
+        assert_eq!(result, Err(expected));
+        assert_ne!(hw.writes, []);
+        let ports = ecam(12, 0, 0)..ecam(13, 0, 0);
+        assert!(hw.writes.iter().all(|(address, _)| ports.contains(address)), "{:x?}", hw.writes);
+    }
+    // The last bus that the region decodes is fine; the one behind it is not.
+    for (last_bus, ok) in [(14, true), (13, false)] {
+        let (mut hw, bridges) = two_ports(14, 14);
+        let resources = [Resources { uid: 12, base: 0xd000_0000, size: 0x1000_0000 }];
+        let ecam = [Ecam { last_bus, ..ALL_BUSES[0] }];
+        let platform = Platform { ecam: &ecam, ..platform(&bridges, &resources) };
+        let mut topology = Topology::<16>::new();
+        let result = discover(&mut hw, &mut clock(), &platform, &mut topology);
+        let (at, secondary, subordinate, above, last) = (at(12, 8), 14, 14, 12, last_bus);
+        let error = DiscoverError::BusNumbers { at, secondary, subordinate, above, last };
+        assert_eq!(result, if ok { Ok(()) } else { Err(error) });
+    }
+}
+
+#[test]
+fn assignment_ends_at_the_depth_that_a_path_holds() {
+    // Nothing assigned; everything but the first port's address.
+    for blank in [true, false] {
+        let (mut hw, bridges) = chain(blank);
+        hw.functions[0].config.get_mut(&0x10).unwrap().value = 0x4;
+        let resources = [Resources { uid: 12, base: 0x1_0000_0000, size: 0x1_0000_0000 }];
+        let platform = platform(&bridges, &resources);
+        let mut topology = Topology::<32>::new();
+        let result = discover(&mut hw, &mut clock(), &platform, &mut topology);
+        assert_eq!(result, Err(DiscoverError::TooDeep { at: at(13 + 15, 0) }));
+        // Sixteen ports in a row are no reason to write to the one behind them.
+        let deepest = hw.writes.iter().map(|(address, _)| (address - ECAM) >> 20).max();
+        assert_eq!(deepest, Some(13 + 15), "{blank}");
+    }
+}
+
 #[test]
 fn assignment_visits_each_bus_once() {
     let (mut hw, bridges) = switched(false);
@@ -1185,6 +1395,35 @@ fn codes_are_distinct_and_every_error_is_a_sentence_with_its_place() {
         "bridge 12 function 0000:0d:00.0: the HDM Decoder Capability at 0x1 is 0x0000000d: \
          decoder count code 13 is not allowed here"
     );
+}
+
+#[test]
+fn reasons_inside_an_error_are_words_too() {
+    let place = at(13, 0);
+    let unassigned = |what| DiscoverError::Unassigned { at: place, what }.to_string();
+    let bar = |problem| DiscoverError::Bar { at: place, bar: 1, problem }.to_string();
+    let timeout = |waited| {
+        let (found, milliseconds) = (1, 2);
+        DiscoverError::Timeout { at: place, waited, found, milliseconds }.to_string()
+    };
+    let bus = RootBus { segment: 1, bus: 0x2a };
+    assert_eq!(bus.to_string(), "bus 0001:2a");
+    let cases = [
+        (unassigned(Unassigned::BusNumbers), "no bus numbers"),
+        (unassigned(Unassigned::Bar(2)), "no address in BAR 2"),
+        (unassigned(Unassigned::Windows), "no open memory window"),
+        (bar(BarProblem::NoSuchBar), "the function has no such BAR"),
+        (bar(BarProblem::UpperHalf), "it is the upper half of a 64-bit BAR"),
+        (bar(BarProblem::Io), "it decodes I/O space"),
+        (bar(BarProblem::NotThere), "no address bit of it can be written"),
+        (timeout(Waited::InfoValid(1)), "range 1 to have Memory_Info_Valid"),
+        (timeout(Waited::Active(2)), "range 2 to have Memory_Active"),
+        (timeout(Waited::DeviceReady), "mailbox and media to be ready"),
+        (timeout(Waited::MailboxFree), "the mailbox doorbell to be clear"),
+    ];
+    for (text, words) in cases {
+        assert!(text.contains(words), "{text}");
+    }
 }
 
 /// Memory that holds anything anywhere, and is gone after so many reads.

@@ -158,7 +158,9 @@ fn damage_is_named_with_its_place() {
         let error = handoff::read(&mended(&[(at, 7)])).expect_err("no such code");
         assert_eq!(error, HandoffError::Code { offset: at, found: 7 });
     }
-    assert_eq!(code(&mended(&[(83, 0)])), Err(0x0709));
+    let error = handoff::read(&mended(&[(83, 0)])).expect_err("size 0");
+    assert_eq!(error, HandoffError::Range { offset: 72, base: 0x4_0000_0000, size: 0 });
+    assert_eq!(error.to_string(), "byte 0x48: base 0x400000000 with size 0x0 is no range");
     // A decoder: component, fate, depth.
     for (at, value) in [(100, 3), (102, 4), (103, 17)] {
         let error = handoff::read(&mended(&[(at, value)])).expect_err("no such code");

@@ -534,6 +534,32 @@ fn a_back_invalidate_path_needs_every_switch_on_it() {
     refuses(&board, PlanError::NoBackInvalidate { device, at: path(7, &[1, 2]) });
 }
 
+// --- the tree ----------------------------------------------------------------------------------
+
+#[test]
+fn a_place_leads_to_its_device_and_back() {
+    let board = two_switches();
+    let topology = board.topology();
+    let tree = topology.tree();
+    for (ports, node) in [(&[1, 4][..], 4), (&[1, 2, 9], 8), (&[1, 2, 8], 10)] {
+        assert_eq!(tree.device_at(&path(7, ports)), Some(NodeId(node)));
+        assert_eq!(tree.path(NodeId(node)), path(7, ports));
+    }
+    // A port, a switch, another bridge.
+    for place in [path(7, &[1]), path(7, &[1, 2]), path(8, &[1, 4])] {
+        assert_eq!(tree.device_at(&place), None);
+    }
+}
+
+#[test]
+fn a_walk_upwards_ends_in_a_loop_too() {
+    let mut board = Board::new();
+    let bridge = board.bridge(7);
+    board.node(bridge).parent = Some(bridge);
+    // A device, sixteen ports and switches, a bridge: no path is longer.
+    assert_eq!(board.topology().tree().upwards(bridge).count(), 18);
+}
+
 // --- refusals: windows (C3) --------------------------------------------------------------------
 
 #[test]

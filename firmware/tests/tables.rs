@@ -7,12 +7,13 @@ mod scripted;
 
 use cxl_firmware::commit::commit;
 use cxl_firmware::committed::{Committed, Fate};
-use cxl_firmware::platform::{BridgeKind, Restrictions};
+use cxl_firmware::platform::{BridgeKind, Restrictions, Window};
 use cxl_firmware::policy::{PathPolicy, Policy};
 use cxl_firmware::tables::{MemoryKind, MemoryRange, TablesError, cedt, cross_check, srat};
 use cxl_firmware::topology::{DeviceKind, NodeId, NodeKind};
 use cxl_firmware::verify::{Finding, Findings, verify};
 use cxl_regs::acpi::Identity;
+use cxl_regs::acpi::cedt::Problem;
 use cxl_regs::acpi::srat::MemoryAffinity;
 use cxl_regs::{Arithmetic, Granularity, Hpa, Interleave, Span, Ways};
 use scripted::{GIB, MIB, Machine, Ticks, simple, switched};
@@ -154,6 +155,16 @@ fn xor_windows_share_the_maps_of_their_granularity() {
         0x00, 0x02, 0x02, 0, 0, 0, 0, 0,
     ];
     assert_eq!(bytes[bytes.len() - 24..], expected);
+    // Of windows as wide as each other the lowest one is named.
+    m.window(36 * GIB, 2 * GIB, &[7, 8]);
+    let copy = Window { base: 36 * GIB, ..m.windows[1].clone() };
+    m.windows[3] = copy;
+    assert!(table(&m, &done).is_ok());
+    m.windows[2].xor_maps[0] = 0x30100;
+    let (granularity, first, second) = (Granularity::B256, 32 * GIB, 40 * GIB);
+    assert_eq!(table(&m, &done), Err(TablesError::XorMapsDiffer { granularity, first, second }));
+    m.windows[2].xor_maps[0] = 0x10100;
+    m.windows.truncate(3);
     m.windows[1].xor_maps[0] = 0x30100;
     assert_eq!(
         table(&m, &done),
@@ -204,6 +215,16 @@ fn what_makes_no_record_is_refused_with_bridge_or_window() {
         let error = table(&m, &Committed::new()).expect_err("no record");
         assert_eq!(error.code(), code, "{error}");
     }
+    let words = |size| {
+        let mut m = simple();
+        m.windows[0].size = size;
+        table(&m, &Committed::new()).expect_err("no record")
+    };
+    let (window, base) = (16 * GIB, 16 * GIB);
+    let problem = Problem::ZeroSize { base };
+    assert_eq!(words(0), TablesError::Window { window, problem });
+    let problem = Problem::WindowWraps { base, size: u64::MAX };
+    assert_eq!(words(u64::MAX), TablesError::Window { window, problem });
     let m = simple();
     for room in 0..36 + 32 + 40 {
         let mut buffer = vec![0xA5; room];
