@@ -19,7 +19,7 @@ use cxl_regs::acpi::cedt::Text;
 
 /// How each scenario ends, 0 or the code of the refusal, and the reads and writes that it takes. The
 /// upper byte of a code is the phase.
-const RESULTS: [(&str, u16, u64, u64); 41] = [
+const RESULTS: [(&str, u16, u64, u64); 42] = [
     ("default", 0, 784, 111),
     ("one-device", 0, 215, 24),
     ("four-bridges", 0, 860, 96),
@@ -31,6 +31,7 @@ const RESULTS: [(&str, u16, u64, u64); 41] = [
     ("type2-db", 0, 193, 23),
     ("pass-through", 0, 186, 16),
     ("path2", 0, 141, 3),
+    ("unlocked", 0, 213, 23),
     ("hot-plug", 0, 251, 24),
     ("uids-not-buses", 0, 430, 48),
     ("two-way", 0, 426, 44),

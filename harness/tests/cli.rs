@@ -416,7 +416,7 @@ fn explain_says_where_the_way_ends() {
 #[test]
 fn the_list_has_a_line_for_each_scenario() {
     let (output, _, code) = ran(&["scenarios"]);
-    assert_eq!((output.lines().count(), code), (41, 0));
+    assert_eq!((output.lines().count(), code), (42, 0));
     assert!(
         output.contains("\none-device              one bridge, one port, one expander\n"),
         "{output}"

@@ -15,7 +15,7 @@ use cxl_harness::machine::Machine;
 use cxl_harness::mapping::{Path as Way, Reason};
 use cxl_harness::report::{Measured, Report, Svg, Verdict};
 use cxl_harness::run;
-use cxl_harness::scenario::{Action, Scenario};
+use cxl_harness::scenario::{Action, PathPolicy, Scenario};
 use cxl_harness::store::{SetRecord, Store};
 use cxl_harness::trace::{Access, TraceText, Walked, WalksText};
 use cxl_harness::{attack, kvm};
@@ -64,6 +64,7 @@ Examples:
   cxl-harness boot one-device --trace | less
   cxl-harness boot --image mine.elf --then attack --require locked
   cxl-harness boot --lock-by vmm --payload touch
+  cxl-harness boot unlocked --payload sse,xsavec,recreate
   cxl-harness boot four-way --mirror off --payload touch --trace
   cxl-harness boot persistent-interleave --media /var/tmp/cxl --payload touch
   cxl-harness boot hot-plug --payload count
@@ -87,10 +88,10 @@ pub(super) struct Boot {
 
     /// What the image runs once the firmware is done, several with commas.
     ///
-    /// none; touch (both ends of each region); attack (the locks); exec (jump into the window);
-    /// sse, xsavec (what fails unmirrored, works mirrored, fails again); dma; recreate (1,000 times
-    /// elsewhere); count (to 5,000, for events); program (the guest programs, path 2); half, bars,
-    /// widths; cost, bench.
+    /// none; touch (both ends of each region); attack (the locks); exec (jump into the window); dma;
+    /// count (to 5,000, for events); half, bars, widths; cost, bench. Where nothing is locked, as in
+    /// the scenario unlocked: sse, xsavec (what fails unmirrored, works mirrored, fails again),
+    /// recreate (1,000 times elsewhere). Where the guest programs, as in path2: program.
     #[arg(long, value_name = "NAMES", default_value = "none", conflicts_with = "direct")]
     payload: String,
 
@@ -349,6 +350,9 @@ impl Boot {
             interrupted: super::interrupted(),
             ..Options::default()
         };
+        if let (Some(note), None) = (self.misplaced_payload(machine.scenario()), &self.image) {
+            super::note(&note);
+        }
         if self.payload.contains("attack") {
             super::progress("attacking the locks from inside the guest, which takes some seconds");
         }
@@ -360,6 +364,25 @@ impl Boot {
             (error, _) => Stop::Refused(error.to_string()),
         })?;
         Ok(Report::of_guest(machine, run))
+    }
+
+    /// What is to be said of a payload that cannot do its work under the scenario's policy.
+    fn misplaced_payload(&self, scenario: &Scenario) -> Option<String> {
+        let path = scenario.policy.path;
+        self.payload.split(',').find_map(|name| match name {
+            "sse" | "xsavec" | "jump" | "recreate" | "regrain" if path != PathPolicy::Unlocked => {
+                Some(format!(
+                    "{name} takes decoders back, which fails where they are locked; try it with \
+                     the scenario unlocked, or with path = \"unlocked\" in [policy]"
+                ))
+            }
+            "program" if path != PathPolicy::GuestPrograms => Some(
+                "program is for decoders that the firmware leaves to the guest; try it with the \
+                 scenario path2, or with path = \"guest-programs\" in [policy]"
+                    .to_owned(),
+            ),
+            _ => None,
+        })
     }
 
     fn output(

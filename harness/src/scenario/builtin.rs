@@ -32,6 +32,7 @@ pub fn builtins() -> &'static [Builtin] {
         "type2-db",
         "pass-through",
         "path2",
+        "unlocked",
         "hot-plug",
         "uids-not-buses",
         "two-way",

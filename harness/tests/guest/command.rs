@@ -29,6 +29,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             "console_of_a_foreign_image_is_in_the_report_without_its_controls",
             console_of_theirs,
         ),
+        claim("payload_that_needs_another_policy_is_told_which", payloads_of_policies),
         claim("report_is_not_lost_with_its_picture", lost_picture),
         claim("file_without_an_end_is_no_image", endless_image),
         claim("refusal_by_the_host_is_exit_1_and_no_guest", refused_by_host),
@@ -292,6 +293,26 @@ fn cut_short() {
     assert!(failures.contains("the guest did not end by itself: its time was up"), "{failures}");
     // What it had not come to yet is no failure of its own.
     assert_eq!(report["failures"].as_array().unwrap().len(), 1, "{failures}");
+}
+
+/// What the help names to try, and what is said where it cannot work.
+fn payloads_of_policies() {
+    let boot = |scenario: &str, payload: &str| {
+        let output = harness().args(["boot", scenario, "--payload", payload]).output().unwrap();
+        (code_of(&output), text(&output.stderr))
+    };
+    assert_eq!(boot("unlocked", "sse,xsavec,jump,recreate"), (0, String::new()));
+    assert_eq!(boot("path2", "program"), (0, String::new()));
+    for (payload, words) in [
+        (
+            "touch,sse",
+            "note: sse takes decoders back, which fails where they are locked; try it with",
+        ),
+        ("program", "note: program is for decoders that the firmware leaves to the guest; try it"),
+    ] {
+        let (code, note) = boot("one-device", payload);
+        assert!(code == 1 && note.starts_with(words), "{payload}: {code} {note}");
+    }
 }
 
 fn gave_up() {
