@@ -18,7 +18,8 @@ mod scenarios;
 mod source;
 
 use std::fmt::Write as _;
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -116,7 +117,7 @@ fn json(value: &impl serde::Serialize) -> String {
 
 /// Columns of the terminal that output goes to; what a report has by itself where it goes elsewhere.
 fn columns() -> usize {
-    terminal_size::terminal_size_of(std::io::stdout())
+    terminal_size::terminal_size_of(io::stdout())
         .map_or(100, |(terminal_size::Width(columns), _)| columns.into())
 }
 
@@ -146,8 +147,23 @@ fn styled(text: &str) -> String {
 
 /// Writes finished output. A reader that has gone away (`| head`) has seen what it wanted.
 fn print(output: &str, code: ExitCode) -> ExitCode {
-    let mut stdout = anstream::stdout().lock();
-    match stdout.write_all(output.as_bytes()).and_then(|()| stdout.flush()) {
+    to_stdout(&mut anstream::stdout().lock(), output.as_bytes(), code)
+}
+
+/// Writes finished bytes to a file, or to standard output without one.
+fn save(bytes: &[u8], file: Option<&Path>) -> ExitCode {
+    let Some(file) = file else {
+        return to_stdout(&mut io::stdout().lock(), bytes, ExitCode::SUCCESS);
+    };
+    match std::fs::write(file, bytes) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("{}: {error}", file.display())),
+    }
+}
+
+fn to_stdout(stdout: &mut dyn Write, bytes: &[u8], code: ExitCode) -> ExitCode {
+    // What is left in the buffer until the end of the program fails without a word.
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             fail(&format!("standard output: {error}"))
         }
@@ -182,7 +198,7 @@ fn interrupted() -> Arc<AtomicBool> {
 
 /// Says on a terminal that something takes a while.
 fn progress(what: &str) {
-    if std::io::stderr().is_terminal() {
+    if io::stderr().is_terminal() {
         note(what);
     }
 }

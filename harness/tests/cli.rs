@@ -385,6 +385,15 @@ fn a_file_that_cannot_be_written_is_exit_2() {
     let (_, complaints, code) = ran(&["cedt", "-o", "/nonexistent/cedt.dat"]);
     assert_eq!(code, 2);
     assert!(complaints.starts_with("error: /nonexistent/cedt.dat: "), "{complaints}");
+    // A table is small and binary: it may never leave a buffer that waits for a line's end.
+    for arguments in [&["cedt"][..], &["cedt", "--text"], &["image", "-"], &["plan"]] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cxl-harness"));
+        let output = command.args(arguments).stdout(full).output().unwrap();
+        let complaints = String::from_utf8(output.stderr).unwrap();
+        assert!(complaints.starts_with("error: standard output: "), "{arguments:?}: {complaints}");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+    }
 }
 
 // ---- explain ----

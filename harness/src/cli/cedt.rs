@@ -2,8 +2,7 @@
 //!
 //! **Invariant**: a table comes from decoders that were committed and checked, or there is none.
 
-use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -68,21 +67,9 @@ impl Cedt {
             let why = refusal.or_else(|| facts.failures.first().cloned()).unwrap_or_default();
             return super::refuse(&format!("there is no CEDT: {why}"));
         }
-        let bytes = match self.bytes(&done.cedt) {
-            Ok(bytes) => bytes,
-            Err(error) => return super::fail(&error),
-        };
-        match &self.output {
-            Some(path) => match fs::write(path, bytes) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => super::fail(&format!("{}: {error}", path.display())),
-            },
-            None => match io::stdout().lock().write_all(&bytes) {
-                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                    super::fail(&format!("standard output: {error}"))
-                }
-                _ => ExitCode::SUCCESS,
-            },
+        match self.bytes(&done.cedt) {
+            Ok(bytes) => super::save(&bytes, self.output.as_deref()),
+            Err(error) => super::fail(&error),
         }
     }
 

@@ -2,8 +2,7 @@
 //!
 //! **Invariant**: what is written is the image that `boot` runs, byte for byte.
 
-use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -33,20 +32,10 @@ pub(super) struct Image {
 
 impl Image {
     pub(super) fn run(self) -> ExitCode {
-        if self.file != Path::new("-") {
-            return match fs::write(&self.file, IMAGE) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => super::fail(&format!("{}: {error}", self.file.display())),
-            };
-        }
-        if io::stdout().is_terminal() {
+        let file = Some(self.file.as_path()).filter(|file| *file != Path::new("-"));
+        if file.is_none() && io::stdout().is_terminal() {
             return super::fail("the image is binary and standard output a terminal: name a file");
         }
-        match io::stdout().lock().write_all(IMAGE) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                super::fail(&format!("standard output: {error}"))
-            }
-            _ => ExitCode::SUCCESS,
-        }
+        super::save(IMAGE, file)
     }
 }
