@@ -70,6 +70,12 @@ fn memory_goes_as_hex_in_order_of_address() {
 }
 
 #[test]
+fn a_limit_that_no_clock_reaches_is_a_limit() {
+    let (mut qtest, _server) = with_answers(&["OK 0x7\n"], Duration::MAX);
+    assert_eq!(qtest.load(0, Width::Four), Ok(7));
+}
+
+#[test]
 fn interrupts_between_answers_are_passed_over() {
     let (mut qtest, _server) = with_answers(&["IRQ raise 3\nIRQ lower 3\nOK 0x7\n"], LONG);
     assert_eq!(qtest.load(0, Width::Four), Ok(7));

@@ -16,7 +16,7 @@ QEMU builds the scenario's machine (software emulation: ten to thirty seconds). 
 there, finds, programs and locks, and hands over to the kernel that this host has installed, with
 its drivers in a small initramfs. Nothing in that configures CXL. Linux's sysfs is printed.
 
-Needs qemu-system-x86 8.2 or newer, a kernel 6.12 or newer with its modules, and busybox-static.
+Needs qemu-system-x86 10.0 or newer, a kernel 6.12 or newer with its modules, and busybox-static.
 
 Exit code:
   0    Linux uses a region
@@ -45,7 +45,8 @@ pub(super) struct Linux {
     console: bool,
 
     /// Give up after this many seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 300,
+          value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
 }
 

@@ -148,7 +148,7 @@ pub fn boot(
     arguments.extend(installed.arguments(&at("initramfs"), &at("facts")));
 
     let mut qemu = Process::start(&arguments).map_err(BootError::Qemu)?;
-    let end = Instant::now() + options.timeout;
+    let start = Instant::now();
     let status = loop {
         if let Some(status) = qemu.wait(STEP) {
             break status.code();
@@ -156,7 +156,7 @@ pub fn boot(
         if options.interrupted.load(Ordering::Relaxed) {
             return Err(BootError::Interrupted);
         }
-        if Instant::now() > end {
+        if start.elapsed() > options.timeout {
             break None;
         }
     };

@@ -217,11 +217,11 @@ impl Process {
 
     /// Waits for its end, at most so long.
     pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
-        let end = Instant::now() + limit;
+        let start = Instant::now();
         loop {
             match self.ended() {
                 Some(status) => return Some(status),
-                None if Instant::now() >= end => return None,
+                None if start.elapsed() >= limit => return None,
                 None => sleep(RETRY),
             }
         }

@@ -262,7 +262,7 @@ impl Qtest {
             }
             error => QtestError::Broken { command: shown(), error },
         };
-        let end = Instant::now() + self.limit;
+        let start = Instant::now();
         self.stream.set_write_timeout(Some(self.limit)).map_err(broken)?;
         self.stream.write_all(format!("{command}\n").as_bytes()).map_err(broken)?;
         loop {
@@ -287,14 +287,15 @@ impl Qtest {
                 return Err(QtestError::Answer { command: shown(), expected, found });
             }
             // A timeout of 0 would mean none.
-            let left = end.saturating_duration_since(Instant::now());
+            let left = self.limit.saturating_sub(start.elapsed());
             let left = left.max(Duration::from_micros(1));
             self.stream.set_read_timeout(Some(left)).map_err(broken)?;
             let mut bytes = [0; 4096];
             match self.stream.read(&mut bytes) {
                 Ok(0) => return Err(QtestError::Closed { command: shown() }),
                 Ok(count) => self.ahead.extend(bytes.iter().take(count)),
-                Err(error) if error.kind() == ErrorKind::Interrupted && Instant::now() < end => {}
+                Err(error)
+                    if error.kind() == ErrorKind::Interrupted && start.elapsed() < self.limit => {}
                 Err(error) => return Err(broken(error)),
             }
         }
