@@ -109,6 +109,19 @@ fn exit(good: bool) -> ExitCode {
     if good { ExitCode::SUCCESS } else { ExitCode::from(EXIT_REFUSED) }
 }
 
+/// A number, in hexadecimal with `0x`.
+fn number(text: &str) -> Result<u64, String> {
+    let digits = text.replace('_', "");
+    let (digits, radix) = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+        Some(digits) => (digits, 16),
+        None => (digits.as_str(), 10),
+    };
+    // `from_str_radix` would take a sign.
+    let plain = digits.starts_with(|c: char| c.is_digit(radix));
+    let value = plain.then(|| u64::from_str_radix(digits, radix).ok()).flatten();
+    value.ok_or_else(|| "expected a number of 64 bits such as 0x100000000".to_owned())
+}
+
 /// JSON with a newline at its end.
 fn json(value: &impl serde::Serialize) -> String {
     // Plain structs with names for keys always serialise.

@@ -5,8 +5,9 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of tests may fail as the tests may")]
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use cxl_regs::acpi::cedt::Text;
 use serde_json::Value;
@@ -51,7 +52,7 @@ impl Directory {
 
 #[test]
 fn exit_0_is_good_1_refused_and_2_bad_input() {
-    let cases: [(&[&str], i32); 14] = [
+    let cases: [(&[&str], i32); 19] = [
         (&["boot", "--direct"], 0),
         (&["boot", "--direct", "ambiguous"], 1),
         (&["boot", "--direct", "commit-error"], 1),
@@ -65,7 +66,12 @@ fn exit_0_is_good_1_refused_and_2_bad_input() {
         (&["explain", "default", "--device", "mem9", "--dpa", "0"], 2),
         (&["explain", "default", "ten"], 2),
         (&["explain", "default"], 2),
+        (&["explain", "default", "+16"], 2),
         (&["scenarios", "nonsense"], 2),
+        (&["boot", "--timeout", "0"], 2),
+        (&["linux", "--timeout", "0"], 2),
+        (&["boot", "--image", "x", "--until-port", "0x10000"], 2),
+        (&["boot", "--image", "x", "--until-port", "+5"], 2),
     ];
     for (arguments, code) in cases {
         let (_, complaints, found) = ran(arguments);
@@ -171,6 +177,17 @@ fn what_is_no_scenario_is_one_complaint_with_its_place() {
             assert!(complaints.contains(complaint), "{complaint}\n{complaints}");
         }
     }
+}
+
+#[test]
+fn a_scenario_may_come_through_a_pipe() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cxl-harness"));
+    command.args(["plan", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&run(&["scenarios", "switch"]).stdout).unwrap();
+    let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    let (named, ..) = ran(&["plan", "switch"]);
+    assert_eq!(output.split_once(':').unwrap().1, named.split_once(':').unwrap().1);
 }
 
 #[test]

@@ -2,8 +2,7 @@
 //!
 //! **Invariant**: the report is what decides the exit code; how the firmware was run does not.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -116,11 +115,12 @@ pub(super) struct Boot {
     lock_by: Locker,
 
     /// Bytes that may be mirrored into the guest [default: half of what is free].
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = super::number)]
     budget: Option<u64>,
 
     /// End the guest after this many seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30,
+          value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
 
     /// Whether committed memory becomes memory of the guest, or each access is decoded.
@@ -171,13 +171,10 @@ enum Locker {
     Vmm,
 }
 
-/// A port number, decimal or with `0x`.
-fn port(text: &str) -> Result<u16, String> {
-    let number = match text.strip_prefix("0x") {
-        Some(hex) => u16::from_str_radix(hex, 16),
-        None => text.parse(),
-    };
-    number.map_err(|error| format!("expected a port number from 0 to 0xffff: {error}"))
+/// The number of an I/O port.
+fn port(text: &str) -> Result<u16, &'static str> {
+    let number = super::number(text).ok().and_then(|number| number.try_into().ok());
+    number.ok_or("expected a port number from 0 to 0xffff")
 }
 
 /// Why there is no report.
@@ -411,12 +408,11 @@ impl Boot {
 }
 
 /// The largest image that is read: more than any guest's RAM has room for by default.
-const MAX_IMAGE: u64 = 1 << 30;
+const MAX_IMAGE: usize = 1 << 30;
 
 fn read_image(file: &Path) -> io::Result<Vec<u8>> {
-    let mut image = Vec::new();
-    File::open(file)?.take(MAX_IMAGE + 1).read_to_end(&mut image)?;
-    if image.len() as u64 > MAX_IMAGE {
+    let image = super::source::bytes(file, MAX_IMAGE)?;
+    if image.len() > MAX_IMAGE {
         let most = MAX_IMAGE >> 20;
         return Err(io::Error::other(format!("expected at most {most} MiB, found more")));
     }

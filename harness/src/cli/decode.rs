@@ -4,8 +4,7 @@
 //! line of error and no output.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -185,18 +184,11 @@ impl Decode {
             component: self.component,
             force: self.force,
         };
-        // One byte more than is accepted, so that too much is seen to be too much.
-        let limit = MAX_INPUT as u64 + 1;
-        let mut input = Vec::new();
-        let read = if path.as_os_str() == "-" {
-            if io::stdin().is_terminal() {
-                return Err(Failure::Terminal);
-            }
-            io::stdin().lock().take(limit).read_to_end(&mut input)
-        } else {
-            File::open(path).and_then(|file| file.take(limit).read_to_end(&mut input))
-        };
-        read.map_err(|error| Failure::Io(path.to_owned(), error))?;
+        if path.as_os_str() == "-" && io::stdin().is_terminal() {
+            return Err(Failure::Terminal);
+        }
+        let input = super::source::bytes(path, MAX_INPUT);
+        let input = input.map_err(|error| Failure::Io(path.to_owned(), error))?;
         Dump::read(&input, options).map_err(|error| Failure::Dump(path.to_owned(), error))
     }
 }

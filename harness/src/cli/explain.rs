@@ -40,7 +40,7 @@ pub(super) struct Explain {
     source: Source,
 
     /// A host address: what the CPU uses.
-    #[arg(value_name = "HPA", value_parser = number, required_unless_present = "device")]
+    #[arg(value_name = "HPA", value_parser = super::number, required_unless_present = "device")]
     hpa: Option<u64>,
 
     /// The other way round: a device, by its name in the scenario.
@@ -48,25 +48,12 @@ pub(super) struct Explain {
     device: Option<String>,
 
     /// The device's own address.
-    #[arg(long, value_name = "DPA", value_parser = number, requires = "device")]
+    #[arg(long, value_name = "DPA", value_parser = super::number, requires = "device")]
     dpa: Option<u64>,
 
     /// Print JSON instead of text.
     #[arg(long)]
     json: bool,
-}
-
-/// A number, in hexadecimal with `0x`.
-fn number(text: &str) -> Result<u64, String> {
-    let digits = text.replace('_', "");
-    let (digits, radix) = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
-        Some(digits) => (digits, 16),
-        None => (digits.as_str(), 10),
-    };
-    // `from_str_radix` would take a sign.
-    let plain = digits.starts_with(|c: char| c.is_digit(radix));
-    let value = plain.then(|| u64::from_str_radix(digits, radix).ok()).flatten();
-    value.ok_or_else(|| "expected a number of 64 bits such as 0x100000000".to_owned())
 }
 
 #[derive(Serialize)]

@@ -3,8 +3,7 @@
 //! **Invariant**: exit code 0 or 1 comes with a report, 2 with one line of error and no report.
 
 use std::fmt::Display;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -196,13 +195,5 @@ fn scenario(text: &str, name: &str) -> Result<Subject, String> {
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    // One byte more than is accepted, so that too much is seen to be too much.
-    let limit = MAX_INPUT as u64 + 1;
-    let mut bytes = Vec::new();
-    if path.as_os_str() == "-" {
-        io::stdin().lock().take(limit).read_to_end(&mut bytes)?;
-    } else {
-        File::open(path)?.take(limit).read_to_end(&mut bytes)?;
-    }
-    Ok(bytes)
+    super::source::bytes(path, MAX_INPUT)
 }

@@ -13,12 +13,12 @@ use cxl_harness::machine::Machine;
 use cxl_harness::scenario::{Scenario, ScenarioError, builtin, builtins};
 
 /// The largest file that is read: a thousand times what a large machine needs.
-const MAX_FILE: u64 = 16 << 20;
+const MAX_FILE: usize = 16 << 20;
 
 /// Which scenario.
 #[derive(Debug, Args)]
 pub(super) struct Source {
-    /// A built-in scenario's name (see `cxl-harness scenarios`), or a TOML file.
+    /// A built-in scenario's name (see `cxl-harness scenarios`), a TOML file, or `-` (standard input).
     #[arg(value_name = "SCENARIO", default_value = "default")]
     name: String,
 }
@@ -92,6 +92,19 @@ pub(super) fn unknown(name: &str) -> SourceError {
     SourceError::Unknown { name: name.to_owned(), near: nearest(name) }
 }
 
+/// The bytes of a file, or of standard input for `-`. Where there are more than `most`, one more, so
+/// that too much is seen to be too much.
+pub(super) fn bytes(path: &Path, most: usize) -> io::Result<Vec<u8>> {
+    let limit = most as u64 + 1;
+    let mut bytes = Vec::new();
+    if path.as_os_str() == "-" {
+        io::stdin().lock().take(limit).read_to_end(&mut bytes)?;
+    } else {
+        File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
+}
+
 /// The text of a file.
 fn read(name: &str) -> Result<String, SourceError> {
     let fail = |error: io::Error| {
@@ -101,10 +114,8 @@ fn read(name: &str) -> Result<String, SourceError> {
         }
         SourceError::Io { name: name.to_owned(), error }
     };
-    let mut bytes = Vec::new();
-    let file = File::open(name).map_err(fail)?;
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(fail)?;
-    if bytes.len() as u64 > MAX_FILE {
+    let bytes = bytes(Path::new(name), MAX_FILE).map_err(fail)?;
+    if bytes.len() > MAX_FILE {
         return Err(SourceError::TooLarge { name: name.to_owned() });
     }
     String::from_utf8(bytes).map_err(|error| {
