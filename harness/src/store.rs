@@ -4,7 +4,7 @@
 //! NAME.media             a device's persistent memory, in the order of DPA
 //! NAME@DPA.set           a set that is laid out, in the order of host addresses; named after its
 //!                        first member
-//! *.new                  being created; worth nothing
+//! *.media.new, *.set.new being created; worth nothing
 //! lock                   held by the machine that uses the directory
 //! ```
 //!
@@ -30,6 +30,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -216,7 +217,8 @@ impl std::fmt::Display for StoreError {
             }
             Self::Foreign { path, expected, found } => write!(
                 f,
-                "{}: expected a file that starts with \"{expected}\", found \"{}\"",
+                "{}: expected a file that starts with \"{expected}\", found \"{}\"; it is not of \
+                 this program: move it away",
                 path.display(),
                 found.escape_ascii()
             ),
@@ -294,7 +296,9 @@ impl Store {
         };
         fs::create_dir_all(directory).map_err(at(directory))?;
         let path = directory.join("lock");
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        // A pipe that is opened for writing alone waits for a reader.
+        let lock =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
         let lock = lock.map_err(at(&path))?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -345,8 +349,8 @@ impl Store {
         let path = self.directory.join(format!("{}.media", file_name(name)));
         let io = |error| StoreError::Io { path: path.clone(), error };
         if !path.try_exists().map_err(io)? {
-            let new = self.create(&path, header.as_bytes(), size).map_err(io)?;
-            new.sync_all().and_then(|()| self.sync_directory()).map_err(io)?;
+            self.create(&path, header.as_bytes(), size).map_err(io)?;
+            self.sync_directory().map_err(io)?;
         }
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(io)?;
         let found: MediaHeader = read_header(&path, &file, MEDIA_MAGIC, "CXLMEDIA")?;
@@ -370,7 +374,7 @@ impl Store {
         Backing::of_file(file, BYTES_AT, size).map_err(io)
     }
 
-    /// A file with a header and `size` bytes of zeroes, whole or not there at all.
+    /// A file with a header and `size` bytes of zeroes, whole or not there at all, power or not.
     fn create(&self, path: &Path, header: &[u8], size: u64) -> io::Result<File> {
         let mut new = path.as_os_str().to_owned();
         new.push(".new");
@@ -381,6 +385,8 @@ impl Store {
         file.write_all_at(header, 0)?;
         self.step()?;
         file.set_len(BYTES_AT.checked_add(size).ok_or(ErrorKind::FileTooLarge)?)?;
+        // Else the name may reach the disk before the header does.
+        file.sync_all()?;
         self.step()?;
         fs::rename(&new, path)?;
         Ok(file)
@@ -401,20 +407,22 @@ impl Store {
         paths.sort_unstable();
         let mut found = Vec::new();
         for path in paths {
-            let kind = path.extension().and_then(|extension| extension.to_str());
-            let worthless = match kind {
-                Some("new") => true,
-                Some("set") => {
-                    let file = File::open(&path).map_err(|error| io(&path, error))?;
-                    match read_set(&path, &file)? {
-                        (State::Gathering, _) => true,
-                        (State::InOrder, record) => {
-                            found.push(Found { path: path.clone(), record });
-                            false
-                        }
+            let ends = |end: &str| path.as_os_str().as_bytes().ends_with(end.as_bytes());
+            // Other people's files may end in `.new` as well.
+            let worthless = if ends(".media.new") || ends(".set.new") {
+                true
+            } else if ends(".set") {
+                let file = OpenOptions::new().read(true).write(true).open(&path);
+                let file = file.map_err(|error| io(&path, error))?;
+                match read_set(&path, &file)? {
+                    (State::Gathering, _) => true,
+                    (State::InOrder, record) => {
+                        found.push(Found { path: path.clone(), record });
+                        false
                     }
                 }
-                _ => false,
+            } else {
+                false
             };
             if worthless {
                 self.step().map_err(|error| io(&path, error))?;

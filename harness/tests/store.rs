@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         ("a_machine_that_is_killed_at_any_moment_loses_no_finished_store", killed),
         ("a_set_that_cannot_be_moved_traps_and_keeps_its_bytes", refused),
         ("files_that_are_not_what_they_should_be_are_named", bad_files),
+        ("files_of_others_are_left_alone_and_waited_for_by_nobody", others),
         ("a_directory_has_one_machine_at_a_time", busy),
     ];
     let trials = trials.map(|(name, test)| {
@@ -510,6 +511,28 @@ fn bad_files() {
     );
     let machine = start(good.path(), u64::MAX).unwrap();
     check(&machine, &held);
+}
+
+fn others() {
+    let directory = scratch();
+    let path = |name: &str| directory.path().join(name);
+    let kept = ["notes.new", "letter.txt.new", "new"];
+    for name in kept {
+        std::fs::write(path(name), "theirs").unwrap();
+    }
+    std::fs::create_dir(path("folder.new")).unwrap();
+    std::fs::write(path("mem0.media.new"), "ours, cut short").unwrap();
+    std::fs::write(path("mem0@0x0.set.new"), "ours, cut short").unwrap();
+    drop(start(directory.path(), u64::MAX).unwrap());
+    for name in kept {
+        assert_eq!(std::fs::read_to_string(path(name)).unwrap(), "theirs", "{name}");
+    }
+    assert!(path("folder.new").is_dir());
+    assert!(!path("mem0.media.new").exists() && !path("mem0@0x0.set.new").exists());
+    // A pipe that nobody writes to.
+    assert!(Command::new("mkfifo").arg(path("x.set")).status().unwrap().success());
+    let error = start(directory.path(), u64::MAX).unwrap_err().to_string();
+    assert!(error.contains("x.set: "), "{error}");
 }
 
 fn busy() {
