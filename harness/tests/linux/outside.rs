@@ -4,25 +4,20 @@
 //! **Invariant**: what is expected comes from the scenario and the plan, in the words of the
 //! readers; our own decoders of tables and registers are asked for nothing.
 
-use std::ffi::OsString;
+#[path = "../../../cxl-regs/tests/iasl/reader.rs"]
+mod reader;
+
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use cxl_regs::config::ConfigText;
+use reader::{Field, fields};
 
 use crate::judge::{CEDT, Judged};
 
-/// Whether there is an iasl, and whether it knows the CEDT (releases of 2021 and later do).
+/// Whether there is an iasl that knows the CEDT.
 pub(crate) fn iasl_missing() -> Option<String> {
-    let Ok(output) = Command::new(iasl()).arg("-v").output() else {
-        return Some("iasl is not installed: install acpica-tools, or name one with IASL".into());
-    };
-    let banner = String::from_utf8_lossy(&output.stdout).into_owned();
-    let version = banner.split_once("version ").map_or("", |(_, version)| version);
-    let version: String = version.chars().take_while(char::is_ascii_digit).collect();
-    let knows = version.parse().is_ok_and(|date: u32| date > 20_210_000);
-    (!knows).then(|| format!("iasl {version} does not know the CEDT: name another with IASL"))
+    reader::lack(true)
 }
 
 /// Whether there is an lspci.
@@ -31,42 +26,10 @@ pub(crate) fn lspci_missing() -> Option<String> {
     missing.then(|| "lspci is not installed: install pciutils".into())
 }
 
-fn iasl() -> OsString {
-    std::env::var_os("IASL").unwrap_or_else(|| "iasl".into())
-}
-
-/// A field of a disassembly: offset and length in bytes, name, value.
-type Field = (usize, usize, String, String);
-
-/// The fields that iasl prints: `[024h 0036 001h]  Name : Value`, in older releases
-/// `[024h 0036   1]  Name : Value`.
-fn fields(text: &str) -> Vec<Field> {
-    let field = |line: &str| {
-        let (place, rest) = line.strip_prefix('[')?.split_once(']')?;
-        let mut place = place.split_whitespace();
-        let offset = usize::from_str_radix(place.next()?.strip_suffix('h')?, 16).ok()?;
-        let length = place.nth(1)?;
-        let length = match length.strip_suffix('h') {
-            Some(hex) => usize::from_str_radix(hex, 16).ok()?,
-            None => length.parse().ok()?,
-        };
-        let (name, value) = rest.split_once(" : ")?;
-        let value = value.split('[').next()?.trim();
-        Some((offset, length, name.trim().to_owned(), value.to_owned()))
-    };
-    text.lines().filter_map(field).collect()
-}
-
 /// Every field of the installed CEDT as the scenario and the plan have it.
 pub(crate) fn iasl_reads_the_plan(judged: &Judged) {
     let table = judged.boot.facts.bytes(CEDT).expect("Linux has a CEDT");
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("cedt.dat");
-    fs::write(&path, table).unwrap();
-    let output = Command::new(iasl()).arg("-d").arg(&path).current_dir(&directory).output();
-    assert!(output.is_ok_and(|output| output.status.success()), "iasl -d");
-    let text = fs::read_to_string(Path::with_extension(&path, "dsl")).unwrap();
-    assert!(!text.contains("Incorrect") && !text.contains("Invalid"), "{text}");
+    let text = reader::disassembled("CEDT", table).unwrap_or_else(|said| panic!("{said}"));
     let found = fields(&text);
 
     let scenario = &judged.boot.scenario;
