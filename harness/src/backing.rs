@@ -106,8 +106,8 @@ impl Backing {
         let Some((to, from)) = target.zip(source) else { return false };
         let places = (to.ptr_guard_mut(), from.ptr_guard());
         let (to_host, from_host) = (places.0.as_ptr(), places.1.as_ptr());
-        // Two backings are two mappings, except where somebody copies within one.
-        let apart = !std::ptr::eq(self, other);
+        let regions = self.region.as_ref().zip(other.region.as_ref());
+        let apart = regions.is_some_and(|(own, other)| !Arc::ptr_eq(own, other));
         if apart && (to_host as usize | to.len()).is_multiple_of(LINE) {
             // SAFETY: both slices have this length and are mapped for as long as they are borrowed;
             // the target is aligned.
@@ -246,9 +246,14 @@ unsafe fn stream(to: *mut u8, from: *const u8, length: usize) {
     unsafe { std::ptr::copy(from, to, length) };
 }
 
-/// Makes what was streamed visible to whoever looks next.
+/// Makes what was streamed visible to whoever looks next: streams are not in the order of other
+/// stores before an SFENCE.
 pub(crate) fn settle() {
-    std::sync::atomic::fence(Ordering::SeqCst);
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has SSE.
+    unsafe {
+        core::arch::x86_64::_mm_sfence();
+    }
 }
 
 fn allocate(file: &File, mode: libc::c_int, start: u64, length: u64) -> io::Result<()> {
@@ -284,4 +289,20 @@ pub(crate) fn forget(memory: &MmapRegion, offset: u64, length: u64) {
 pub(crate) fn advise_huge(memory: &MmapRegion) {
     // SAFETY: advice about a mapping that `memory` owns; it changes no contents.
     unsafe { libc::madvise(memory.as_ptr().cast(), memory.size(), libc::MADV_HUGEPAGE) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever holds the same memory under another handle copies within it, overlaps and all.
+    #[test]
+    fn a_copy_within_one_memory_moves_what_was_there() {
+        let memory = Backing::new(1 << 16);
+        let numbers: [u8; 4 * LINE] = std::array::from_fn(|at| at as u8);
+        assert!(memory.write(0, &numbers));
+        assert!(memory.copy_from(LINE as u64, &memory.clone(), 0, numbers.len() as u64));
+        let mut moved = [0; 4 * LINE];
+        assert!(memory.read(LINE as u64, &mut moved) && moved == numbers);
+    }
 }
