@@ -20,6 +20,8 @@ pub use facts::{Facts, FactsError};
 pub use initramfs::InitramfsError;
 pub use text::Seen;
 
+use crate::qemu::command::escaped;
+
 /// Linux's command line: behind `payload=linux -- ` of the image's. Without `no_timer_check` the kernel
 /// panics where a busy host lets the emulated timer miss its test.
 pub const COMMAND_LINE: &str = "console=ttyS0 panic=-1 loglevel=4 no_timer_check";
@@ -119,9 +121,8 @@ impl Installed {
 
 /// An option of QEMU that ends with a path.
 fn joined(start: &str, path: &Path) -> OsString {
-    // A comma ends an option's value for QEMU unless it stands twice.
     let mut text = OsString::from(start);
-    text.push(path.to_string_lossy().replace(',', ",,"));
+    text.push(escaped(path));
     text
 }
 
@@ -182,7 +183,9 @@ mod tests {
     }
 
     #[test]
-    fn commas_in_paths_stand_twice() {
-        assert_eq!(joined("file:", Path::new("/a,b")), "file:/a,,b");
+    fn commas_in_paths_stand_twice_and_no_byte_is_lost() {
+        use std::os::unix::ffi::{OsStrExt, OsStringExt};
+        let path = Path::new(std::ffi::OsStr::from_bytes(b"/a,\xFF"));
+        assert_eq!(joined("file:", path).into_vec(), b"file:/a,,\xFF");
     }
 }

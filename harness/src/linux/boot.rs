@@ -8,7 +8,6 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -143,7 +142,8 @@ pub fn boot(
     let plain = "-accel tcg -display none -nodefaults -no-reboot \
                  -device isa-debug-exit,iobase=0xf4,iosize=4 -serial";
     arguments.extend(plain.split_whitespace().map(OsString::from));
-    arguments.extend([serial(&at("console")), "-kernel".into(), at("image").into()]);
+    let console = super::joined("file:", &at("console"));
+    arguments.extend([console, "-kernel".into(), at("image").into()]);
     arguments.extend(["-append".into(), line.into()]);
     arguments.extend(installed.arguments(&at("initramfs"), &at("facts")));
 
@@ -177,8 +177,4 @@ pub fn boot(
             Err(BootError::CutOff { error, status, words, console })
         }
     }
-}
-
-fn serial(path: &Path) -> OsString {
-    super::joined("file:", path)
 }

@@ -490,7 +490,7 @@ fn fault_name(kind: FaultKind) -> &'static str {
 }
 
 /// A path as a value in a QEMU option, where a comma ends a value and two are one.
-pub(super) fn escaped(path: &Path) -> OsString {
+pub(crate) fn escaped(path: &Path) -> OsString {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let bytes = path.as_os_str().as_bytes();
     let doubled = bytes.iter().flat_map(|&byte| {
