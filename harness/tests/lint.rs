@@ -1374,6 +1374,12 @@ fn what_is_no_input_is_one_line_and_exit_2() {
         "images = \"x\"\n[[bridge]]\nuid = 1\nname = \"a\"\n[[bridge]]\nuid = 2\nname = \"a\"\n",
     );
     file("key.toml", "images = \"x\"\n[[bridge]]\nuid = 1\ncolour = 3\n");
+    file("status.toml", "images = \"x\"\n[[device]]\nstatus = 0x100000014\n");
+    fs::create_dir(directory.path().join("sets")).unwrap();
+    file("sets/kind.toml", "images = \"x\"\n[[device]]\nregisters = \"config\"\n");
+    let mut space = [0; 256];
+    space[..4].copy_from_slice(&[0x86, 0x80, 0x93, 0x0D]);
+    fs::write(directory.path().join("sets/config"), space).unwrap();
     file("noise", "no dump at all\n");
     for (arguments, error) in [
         (&["lint"][..], "required"),
@@ -1384,6 +1390,8 @@ fn what_is_no_input_is_one_line_and_exit_2() {
         (&["lint", "no-file.toml"], "gone: "),
         (&["lint", "twice.toml"], "expected different names, found \"a\" twice"),
         (&["lint", "key.toml"], "key.toml:4:1: unknown field `colour`"),
+        (&["lint", "status.toml"], "status.toml:3:10: invalid value: integer `4294967316`"),
+        (&["lint", "sets/kind.toml"], "sets/config: expected a component register block"),
         (&["lint", "noise"], "noise: "),
         (&["lint", "noise", "--kind", "hdm"], "noise: "),
         (&["lint", "-"], "standard input: offset 0x0: expected a register dump, found nothing"),
@@ -1393,6 +1401,48 @@ fn what_is_no_input_is_one_line_and_exit_2() {
         assert_eq!((code, output.as_str()), (2, ""), "{arguments:?}: {complaints}");
         assert!(complaints.contains(error), "{arguments:?}: {complaints}");
     }
+}
+
+#[test]
+fn each_broken_record_is_named() {
+    let input = broken("one-device", |input| {
+        append(input, &[1, 0, 8, 0, 0, 0, 0, 0]);
+        append(input, &[0, 0, 4, 0]);
+        append(input, &[9, 0, 0, 0]);
+    });
+    let found = lint(&input).into_iter().filter(|finding| finding.rule == Rule::CedtRecord);
+    let found: Vec<_> = found.map(|finding| finding.found).collect();
+    // One CHBS and a window of one target come before them.
+    let wants = [
+        "record at 0x6c: the cfmws record has 8 bytes, its kind needs 36",
+        "record at 0x74: the chbs record has 4 bytes, its kind needs 32",
+        "record at 0x78: length 0",
+    ];
+    assert_eq!(found, wants);
+}
+
+/// Nobody's machine, and everybody's fuzzer: work must not grow with the square of such a table.
+#[test]
+fn a_table_of_many_records_is_looked_at_in_part() {
+    const RECORDS: u64 = 300_000;
+    let mut input = Input { cedt: good("one-device").cedt, ..Input::default() };
+    input.cedt.as_mut().unwrap().truncate(36);
+    let mut window = Input { cedt: input.cedt.clone(), ..Input::default() };
+    SPARE.append(&mut window);
+    let window = window.cedt.unwrap().split_off(36);
+    let mut records = Vec::new();
+    for number in 0..RECORDS {
+        let at = records.len();
+        records.extend(&window);
+        // No multiple of 256 MiB: each is refused.
+        records[at + 8..at + 16].copy_from_slice(&(number << 28 | 1).to_le_bytes());
+    }
+    append(&mut input, &records);
+    let findings = lint(&input);
+    let refused = findings.iter().filter(|finding| finding.rule == Rule::WindowBase).count();
+    assert_eq!(refused, 4096);
+    let missing: Vec<_> = unchecked(&input).into_iter().map(|gap| gap.missing).collect();
+    assert_eq!(missing, ["CEDT records behind the first 4096", "host bridges"]);
 }
 
 #[test]
@@ -1439,7 +1489,9 @@ fn of_many_functions_a_device_is_the_one_at_its_address() {
         assert_eq!(input.devices[0].config.as_ref().unwrap().class, 0x05_02_10);
     }
     let error = set("address = \"0000:0f:00.0\"").unwrap_err().to_string();
-    assert_eq!(error, "lspci: expected the function 0000:0f:00.0, found others");
+    let file = directory.path().join("lspci");
+    let expected = format!("{}: expected the function 0000:0f:00.0, found others", file.display());
+    assert_eq!(error, expected);
 }
 
 #[test]

@@ -202,7 +202,7 @@ struct DeviceEntry {
     config: Option<PathBuf>,
     volatile: Option<Bytes>,
     persistent: Option<Bytes>,
-    status: Option<Bytes>,
+    status: Option<u32>,
 }
 
 /// A PCI address with its domain, which `lspci` leaves out where it is 0.
@@ -353,6 +353,7 @@ impl Set<'_> {
         let dump = self.dump(&file, None, Some(component))?;
         if !matches!(dump.kind(), Kind::Component | Kind::Cachemem | Kind::Hdm) {
             let expected = "a component register block, a CXL.cache/mem range or an HDM structure";
+            let file = self.directory.join(file);
             return Err(ImagesError::Kind { file, expected, found: dump.kind() });
         }
         Ok(dump.hdm().map_or(Registers::NoHdm, |(image, _)| Registers::Hdm(image)))
@@ -411,7 +412,7 @@ impl Set<'_> {
                     let dump = self.dump(file, Some(Kind::Config), None)?;
                     let found = function(&dump, entry.address.as_deref());
                     let found = found.ok_or_else(|| ImagesError::NoFunction {
-                        file: file.clone(),
+                        file: self.directory.join(file),
                         wanted: entry.address.clone(),
                     })?;
                     (Some(found.1), entry.address.or(found.0))
@@ -431,7 +432,7 @@ impl Set<'_> {
                 registers: self.registers(entry.registers, Component::Device)?,
                 config,
                 capacity,
-                status: entry.status.map(|Bytes(status)| status as u32),
+                status: entry.status,
                 address,
             });
         }

@@ -7,6 +7,7 @@ use cxl_regs::block;
 use cxl_regs::dvsec::{self, DvsecId, Dvsecs};
 
 use super::Unchecked;
+use super::table::{MOST_RECORDS, Records};
 use crate::fabric::{HdmImage, Parent};
 use crate::machine::Machine;
 use crate::scenario::{BridgeVersion, DeviceKind, Place};
@@ -216,6 +217,10 @@ impl Input {
         let mut gap = |missing: String, rules: &str| {
             gaps.push(Unchecked { missing, rules: rules.to_owned() });
         };
+        if self.cedt.as_deref().is_some_and(|table| Records::of(table).more) {
+            let behind = format!("CEDT records behind the first {MOST_RECORDS}");
+            gap(behind, "windows and host bridges in them");
+        }
         if self.cedt.is_none() {
             gap("CEDT".to_owned(), "windows, host bridges' registers, assembly of regions");
         }

@@ -7,6 +7,7 @@
 
 use cxl_regs::acpi::cedt::Restrictions;
 use cxl_regs::hdm::{Control, DecoderImage};
+use libc::{EBUSY, EINVAL, EIO, ENODEV, ENOENT, ENXIO, ETIMEDOUT, c_int};
 
 use super::input::{Config, DeviceDvsec, Input, MEMORY_DEVICE, Registers};
 use super::kernel::{Change, Linux};
@@ -14,14 +15,6 @@ use super::region::{Region, RegionRef};
 use super::table::message;
 use super::{Finding, Level, Message, Rule, Severity};
 use crate::fabric::{HdmImage, Parent};
-
-pub(super) const EIO: u32 = 5;
-pub(super) const ENXIO: u32 = 6;
-pub(super) const EBUSY: u32 = 16;
-pub(super) const EINVAL: u32 = 22;
-pub(super) const ETIMEDOUT: u32 = 110;
-const ENOENT: u32 = 2;
-const ENODEV: u32 = 19;
 
 /// The most levels of switches that are followed.
 const MAX_DEPTH: usize = 64;
@@ -61,10 +54,6 @@ impl std::fmt::Display for Range {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:#x}-{:#x}", self.start, self.end)
     }
-}
-
-pub(super) fn is_power_of_two(value: u64) -> bool {
-    value.is_power_of_two()
 }
 
 /// The number of ways behind a code; `None` for a reserved one.
@@ -185,23 +174,23 @@ pub(super) struct System<'i> {
     memory_devices: usize,
 }
 
-/// Why a port or endpoint is given up.
-struct Fault {
-    rule: Rule,
+/// Why a window, port or endpoint is given up.
+pub(super) struct Fault {
+    pub(super) rule: Rule,
     decoder: Option<u8>,
-    errno: u32,
-    found: String,
-    messages: Vec<Message>,
+    pub(super) errno: c_int,
+    pub(super) found: String,
+    pub(super) messages: Vec<Message>,
 }
 
-type Attempt<T> = Result<T, Fault>;
+pub(super) type Attempt<T> = Result<T, Fault>;
 
 impl Fault {
-    fn new(rule: Rule, errno: u32, found: String) -> Self {
+    pub(super) fn new(rule: Rule, errno: c_int, found: String) -> Self {
         Self { rule, decoder: None, errno, found, messages: vec![] }
     }
 
-    fn say(mut self, level: Level, device: (&'static str, &str), text: &str) -> Self {
+    pub(super) fn say(mut self, level: Level, device: (&'static str, &str), text: &str) -> Self {
         self.messages.push(message(level, device, text));
         self
     }
@@ -258,9 +247,9 @@ struct Ranges {
 }
 
 impl<'i> System<'i> {
-    fn free_id(&self) -> usize {
-        // 0 is the root.
-        (1..).find(|id| self.ports.iter().all(|port| port.id != *id)).unwrap_or(0)
+    /// The number of the next port that comes up; 0 is the root.
+    fn next_id(&self) -> usize {
+        self.ports.len() + 1
     }
 
     pub(super) fn name(&self, port: &PortState) -> String {
@@ -376,7 +365,7 @@ impl<'i> System<'i> {
     ) -> Option<usize> {
         let mut port = PortState {
             kind,
-            id: self.free_id(),
+            id: self.next_id(),
             parent,
             dport,
             bridge,
@@ -702,7 +691,7 @@ impl<'i> System<'i> {
         let bridge = parent.and_then(|parent| self.ports.get(parent)).map_or(0, |port| port.bridge);
         let mut port = PortState {
             kind: Kind::Endpoint(index, memory),
-            id: self.free_id(),
+            id: self.next_id(),
             parent,
             dport: device.port,
             bridge,
@@ -742,7 +731,7 @@ impl<'i> System<'i> {
         let address = self.function(index);
         let pci = ("cxl_pci", address.as_str());
         let memory = format!("mem{memory}");
-        let not_ready = |fault: Fault, errno: u32| {
+        let not_ready = |fault: Fault, errno: c_int| {
             fault
                 .say(Level::Warning, pci, &format!("Media not active (-{errno})"))
                 .driver_failed_with("cxl_mem", &memory, EBUSY)
@@ -779,7 +768,7 @@ impl<'i> System<'i> {
         }
     }
 
-    fn function(&self, device: usize) -> String {
+    pub(super) fn function(&self, device: usize) -> String {
         let device = self.input.devices.get(device);
         device.map_or_else(String::new, |device| {
             device.address.clone().unwrap_or_else(|| device.name.clone())
@@ -1079,7 +1068,7 @@ impl Fault {
         self.driver_failed_with(driver, device, errno)
     }
 
-    fn driver_failed_with(self, driver: &'static str, device: &str, errno: u32) -> Self {
+    fn driver_failed_with(self, driver: &'static str, device: &str, errno: c_int) -> Self {
         let text = format!("probe with driver {driver} failed with error -{errno}");
         self.say(Level::Error, (driver, device), &text)
     }

@@ -6,9 +6,10 @@
 //!
 //! **Invariant**: every walk goes from a port to the one above it, and ends at the root.
 
+use libc::{EBUSY, EINVAL, ENXIO, c_int};
+
 use super::linux::{
-    Decoder, EBUSY, EINVAL, ENXIO, Kind, Mode, PortState, Range, Root, System, granularity,
-    granularity_code, is_power_of_two, ways_code,
+    Decoder, Kind, Mode, PortState, Range, Root, System, granularity, granularity_code, ways_code,
 };
 use super::table::message;
 use super::{Level, Message, Rule, Severity};
@@ -56,7 +57,7 @@ pub(super) struct RegionRef {
 /// Why a decoder is not taken into its region.
 struct Refusal {
     rule: Rule,
-    errno: u32,
+    errno: c_int,
     found: String,
     /// The component to blame, and its decoder.
     at: Option<(usize, Option<usize>)>,
@@ -66,7 +67,7 @@ struct Refusal {
 type Attempt<T> = Result<T, Refusal>;
 
 impl Refusal {
-    fn new(rule: Rule, errno: u32, found: String) -> Self {
+    fn new(rule: Rule, errno: c_int, found: String) -> Self {
         Self { rule, errno, found, at: None, messages: vec![] }
     }
 
@@ -135,12 +136,7 @@ impl System<'_> {
 
     fn function_of(&self, port: usize) -> String {
         match self.ports.get(port).map(|port| port.kind) {
-            Some(Kind::Endpoint(device, _)) => {
-                let device = self.input.devices.get(device);
-                device.map_or_else(String::new, |device| {
-                    device.address.clone().unwrap_or_else(|| device.name.clone())
-                })
-            }
+            Some(Kind::Endpoint(device, _)) => self.function(device),
             _ => String::new(),
         }
     }
@@ -627,10 +623,10 @@ impl System<'_> {
         let decoder_name = self.decoder_name(at, reference.decoder);
         let ours = Some(reference.decoder);
         let count = reference.targets;
-        let debug = |rule: Rule, errno: u32, found: String, text: String| {
+        let debug = |rule: Rule, errno: c_int, found: String, text: String| {
             Err(Refusal::new(rule, errno, found).at(at, ours).say(Level::Debug, device, &text))
         };
-        if !is_power_of_two(count) {
+        if !count.is_power_of_two() {
             let found = format!("{count} ports of {} take part", self.component(port));
             let text = format!("{port_name}: invalid target count {count}");
             return debug(Rule::TargetCount, EINVAL, found, text);
@@ -646,7 +642,7 @@ impl System<'_> {
             }
         } else {
             let (parent_granularity, parent_ways) = match port.parent {
-                None if is_power_of_two(root.ways) => (region.granularity, root.ways),
+                None if root.ways.is_power_of_two() => (region.granularity, root.ways),
                 None => (region.granularity, root.ways / 3),
                 Some(above) => {
                     let above = self.ports.get(above);

@@ -7,10 +7,11 @@
 use cxl_regs::acpi::cedt::Restrictions;
 use cxl_regs::acpi::cedt::wire::{CfmwsRecord, ChbsRecord, CximsRecord, RecordHeader, Wire};
 use cxl_regs::acpi::header;
+use libc::{EBUSY, EINVAL, ENXIO};
 use zerocopy::FromBytes;
 use zerocopy::little_endian::{U32, U64};
 
-use super::linux::{EBUSY, EINVAL, ENXIO, Range, Root, System, granularity, is_power_of_two, ways};
+use super::linux::{Attempt, Fault, Range, Root, System, granularity, ways};
 use super::{Finding, Kernels, Level, Message, Rule, Severity};
 use crate::lint::Change;
 
@@ -21,25 +22,37 @@ const UNIT: u64 = 256 << 20;
 /// The version of a CXL 1.1 host in a CHBS.
 const RESTRICTED: u32 = 0;
 
+/// The most records that are looked at: each window is compared with all others, and a large
+/// machine has some hundred records.
+pub(super) const MOST_RECORDS: usize = 4096;
+
 /// The records of the kinds that Linux looks at.
 #[derive(Debug, Default)]
 pub(super) struct Records<'a> {
     chbs: Vec<&'a ChbsRecord>,
     cfmws: Vec<(&'a CfmwsRecord, &'a [U32])>,
     cxims: Vec<(&'a CximsRecord, &'a [U64])>,
-    broken: Option<String>,
+    broken: Vec<String>,
+    /// There are more than [`MOST_RECORDS`].
+    pub(super) more: bool,
 }
 
 impl<'a> Records<'a> {
-    fn of(table: &'a [u8]) -> Self {
+    pub(super) fn of(table: &'a [u8]) -> Self {
         let mut records = Self::default();
         let length = table.get(4..8).and_then(|bytes| U32::read_from_bytes(bytes).ok());
         let end = length.map_or(table.len(), |length| table.len().min(length.get() as usize));
         let mut at = HEADER;
+        let mut count = 0;
         while let Some(Ok((header, _))) = table.get(at..end).map(RecordHeader::ref_from_prefix) {
+            count += 1;
+            if count > MOST_RECORDS {
+                records.more = true;
+                break;
+            }
             let length = usize::from(header.length.get());
             if length == 0 {
-                records.broken = Some(format!("record at {at:#x}: length 0"));
+                records.broken.push(format!("record at {at:#x}: length 0"));
                 break;
             }
             let record = table.get(at..end.min(at.saturating_add(length))).unwrap_or_default();
@@ -48,7 +61,7 @@ impl<'a> Records<'a> {
                 Ok(Wire::Cfmws(window, targets)) => records.cfmws.push((window, targets)),
                 Ok(Wire::Cxims(cxims, maps)) => records.cxims.push((cxims, maps)),
                 Ok(_) => {}
-                Err(problem) => records.broken = Some(format!("record at {at:#x}: {problem}")),
+                Err(problem) => records.broken.push(format!("record at {at:#x}: {problem}")),
             }
             at = at.saturating_add(length);
         }
@@ -64,7 +77,7 @@ impl System<'_> {
         let Some(table) = self.input.cedt.as_deref() else { return false };
         self.checksum(table);
         let records = Records::of(table);
-        if let Some(broken) = &records.broken {
+        for broken in &records.broken {
             self.push(
                 Rule::CedtRecord,
                 Severity::Refused,
@@ -75,7 +88,7 @@ impl System<'_> {
                 vec![],
             );
         }
-        if records.chbs.is_empty() && records.cfmws.is_empty() && records.broken.is_none() {
+        if records.chbs.is_empty() && records.cfmws.is_empty() && records.broken.is_empty() {
             self.push(
                 Rule::NoCedt,
                 Severity::Refused,
@@ -116,11 +129,9 @@ impl System<'_> {
             _ => chbs.base.get() != 0,
         };
         let good: Vec<&ChbsRecord> = records.chbs.iter().filter(counts).copied().collect();
-        let versions = good.windows(2).filter(|pair| match pair {
-            [first, second] => first.version != second.version,
-            _ => false,
-        });
-        let mixed = versions.count() > 0;
+        let mut versions = good.iter().map(|chbs| chbs.version);
+        let first = versions.next();
+        let mixed = versions.any(|version| Some(version) != first);
         for (index, bridge) in input.bridges.iter().enumerate() {
             let acpi = format!("ACPI0016:{index:02x}");
             if mixed {
@@ -148,45 +159,33 @@ impl System<'_> {
             };
             let found = good.iter().find(|chbs| chbs.uid.get() == uid);
             let lost = format!("{} and everything below it stays out of use", bridge.name);
-            let Some(chbs) = found else {
-                let near = records.chbs.iter().find(|chbs| chbs.uid.get() == uid);
-                let found = near.map_or_else(
-                    || format!("no CHBS of UID {uid}"),
-                    |chbs| {
-                        format!(
-                            "the CHBS of UID {uid} has version {}, base {:#x}, length {:#x}",
-                            chbs.version, chbs.base, chbs.length
-                        )
-                    },
-                );
-                let text = format!("No CHBS found for Host Bridge (UID {uid})");
-                let messages = vec![message(Level::Warning, ("acpi", &acpi), &text)];
-                self.push(
-                    Rule::NoChbs,
-                    Severity::Refused,
-                    &bridge.name,
-                    None,
-                    found,
-                    lost,
-                    messages,
-                );
-                continue;
+            let chbs = match found {
+                Some(chbs) if chbs.base.get() != u64::MAX => Ok(chbs),
+                Some(chbs) => Err(("CHBS invalid", format!("base {:#x}", chbs.base))),
+                None => {
+                    let near = records.chbs.iter().find(|chbs| chbs.uid.get() == uid);
+                    let found = near.map_or_else(
+                        || format!("no CHBS of UID {uid}"),
+                        |chbs| {
+                            format!(
+                                "the CHBS of UID {uid} has version {}, base {:#x}, length {:#x}",
+                                chbs.version, chbs.base, chbs.length
+                            )
+                        },
+                    );
+                    Err(("No CHBS found", found))
+                }
             };
-            if chbs.base.get() == u64::MAX {
-                let text = format!("CHBS invalid for Host Bridge (UID {uid})");
-                let messages = vec![message(Level::Warning, ("acpi", &acpi), &text)];
-                let found = format!("base {:#x}", chbs.base);
-                self.push(
-                    Rule::NoChbs,
-                    Severity::Refused,
-                    &bridge.name,
-                    None,
-                    found,
-                    lost,
-                    messages,
-                );
-                continue;
-            }
+            let chbs = match chbs {
+                Ok(chbs) => chbs,
+                Err((said, found)) => {
+                    let text = format!("{said} for Host Bridge (UID {uid})");
+                    let said = vec![message(Level::Warning, ("acpi", &acpi), &text)];
+                    let (rule, name) = (Rule::NoChbs, &bridge.name);
+                    self.push(rule, Severity::Refused, name, None, found, lost, said);
+                    continue;
+                }
+            };
             if let Some(state) = self.hosts.get_mut(index) {
                 state.known = true;
                 state.restricted = chbs.version.get() == RESTRICTED;
@@ -213,12 +212,12 @@ impl System<'_> {
         for (index, &(record, targets)) in records.cfmws.iter().enumerate() {
             let name = format!("window {index}");
             if let Err(fault) = self.window(index, record, targets, records, &mut kept) {
-                let WindowFault { rule, errno, messages: mut said, found } = fault;
                 let (base, size) = (record.base.get(), record.size.get());
                 let last = base.wrapping_add(size).wrapping_sub(1);
+                let errno = fault.errno;
                 let text =
                     format!("Failed to add decode range: [{base:#x} - {last:#x}] (-{errno})");
-                said.push(message(Level::Error, ACPI, &text));
+                let Fault { rule, found, messages: said, .. } = fault.error(&text);
                 let lost = "the window is left out: no decoder in it becomes a region".to_owned();
                 self.push(rule, Severity::Refused, &name, None, found, lost, said);
             }
@@ -232,55 +231,46 @@ impl System<'_> {
         targets: &[U32],
         records: &Records<'_>,
         kept: &mut Vec<Range>,
-    ) -> Result<(), WindowFault> {
+    ) -> Attempt<()> {
         let (base, size) = (record.base.get(), record.size.get());
+        let fault = |rule, found, text: &str| Err(Fault::new(rule, EINVAL, found).error(text));
         if record.arithmetic > 1 {
             let code = record.arithmetic;
             let text = format!("CFMWS Unknown Interleave Arithmetic: {code}");
-            return Err(WindowFault::new(Rule::WindowArithmetic, EINVAL, &text)
-                .because(format!("arithmetic {code}")));
+            return fault(Rule::WindowArithmetic, format!("arithmetic {code}"), &text);
         }
         if base % UNIT != 0 {
-            return Err(WindowFault::new(
-                Rule::WindowBase,
-                EINVAL,
-                "CFMWS Base HPA not 256MB aligned",
-            )
-            .because(format!("base {base:#x}")));
+            let text = "CFMWS Base HPA not 256MB aligned";
+            return fault(Rule::WindowBase, format!("base {base:#x}"), text);
         }
         if size % UNIT != 0 {
-            return Err(WindowFault::new(
-                Rule::WindowSize,
-                EINVAL,
-                "CFMWS Window Size not 256MB aligned",
-            )
-            .because(format!("size {size:#x}")));
+            let text = "CFMWS Window Size not 256MB aligned";
+            return fault(Rule::WindowSize, format!("size {size:#x}"), text);
         }
         let Some(way_count) = ways(record.eniw.into()) else {
             let code = record.eniw;
             let text = format!("CFMWS Interleave Ways ({code}) invalid");
-            return Err(WindowFault::new(Rule::WindowWays, EINVAL, &text)
-                .because(format!("ways code {code}")));
+            return fault(Rule::WindowWays, format!("ways code {code}"), &text);
         };
         let (length, need) = (u64::from(record.header.length.get()), 0x24 + 4 * way_count);
         if length < need {
             let text = format!("CFMWS length {length} less than expected {need}");
-            return Err(WindowFault::new(Rule::WindowLength, EINVAL, &text)
-                .because(format!("length {length:#x} for {way_count} targets")));
+            let found = format!("length {length:#x} for {way_count} targets");
+            return fault(Rule::WindowLength, found, &text);
         }
         let Some(mut bytes) = granularity(record.hbig.get()) else {
             let found = format!("granularity code {}", record.hbig);
-            return Err(WindowFault::silent(Rule::WindowGranularity, EINVAL).because(found));
+            return Err(Fault::new(Rule::WindowGranularity, EINVAL, found));
         };
         let range = Range { start: base, end: base.wrapping_add(size).wrapping_sub(1) };
         let conflict = kept.iter().find(|other| range.overlaps_in_part(**other));
         if range.is_empty() {
             let found = format!("size {size:#x}");
-            return Err(WindowFault::silent(Rule::WindowSize, EBUSY).because(found));
+            return Err(Fault::new(Rule::WindowSize, EBUSY, found));
         }
         if let Some(other) = conflict {
             let found = format!("{range} overlaps {other}");
-            return Err(WindowFault::silent(Rule::WindowOverlap, EBUSY).because(found));
+            return Err(Fault::new(Rule::WindowOverlap, EBUSY, found));
         }
         kept.push(range);
         if way_count == 1 {
@@ -298,10 +288,8 @@ impl System<'_> {
                 hosts.clone().position(|(bridge, host)| bridge.uid == Some(uid) && host.known);
             if found.is_none() && all_named {
                 let text = "Failed to populate active decoder targets";
-                let mut fault = WindowFault::silent(Rule::WindowTarget, ENXIO)
-                    .because(format!("target UID {uid}"));
-                fault.messages.push(message(Level::Error, ("cxl", "root0"), text));
-                return Err(fault);
+                let fault = Fault::new(Rule::WindowTarget, ENXIO, format!("target UID {uid}"));
+                return Err(fault.say(Level::Error, ("cxl", "root0"), text));
             }
             bridges.push(found);
         }
@@ -326,20 +314,14 @@ impl System<'_> {
     }
 
     /// Looks for the maps of an XOR window.
-    fn maps(
-        &self,
-        code: u32,
-        bytes: u64,
-        way_count: u64,
-        records: &Records<'_>,
-    ) -> Result<(), WindowFault> {
-        let part = if is_power_of_two(way_count) { way_count } else { way_count / 3 };
+    fn maps(&self, code: u32, bytes: u64, way_count: u64, records: &Records<'_>) -> Attempt<()> {
+        let part = if way_count.is_power_of_two() { way_count } else { way_count / 3 };
         let need = part.trailing_zeros();
         let mut found = false;
         for (cxims, _) in &records.cxims {
             let Some(of) = granularity(cxims.hbig.into()) else {
                 let found = format!("a CXIMS with granularity code {}", cxims.hbig);
-                return Err(WindowFault::silent(Rule::NoCxims, EINVAL).because(found));
+                return Err(Fault::new(Rule::NoCxims, EINVAL, found));
             };
             if of != bytes {
                 continue;
@@ -347,10 +329,8 @@ impl System<'_> {
             if u32::from(cxims.map_count) < need {
                 let have = cxims.map_count;
                 let text = format!("CXIMS nr_xormaps[{have}] expected[{need}]");
-                let mut fault = WindowFault::silent(Rule::NoCxims, ENXIO)
-                    .because(format!("{have} maps for {way_count} ways"));
-                fault.messages.push(message(Level::Debug, ACPI, &text));
-                return Err(fault);
+                let found = format!("{have} maps for {way_count} ways");
+                return Err(Fault::new(Rule::NoCxims, ENXIO, found).say(Level::Debug, ACPI, &text));
             }
             found = true;
         }
@@ -358,32 +338,15 @@ impl System<'_> {
             return Ok(());
         }
         let text = format!("No CXIMS for HBIG {bytes}");
-        Err(WindowFault::new(Rule::NoCxims, EINVAL, &text)
-            .because(format!("XOR arithmetic, granularity code {code}")))
+        let found = format!("XOR arithmetic, granularity code {code}");
+        Err(Fault::new(Rule::NoCxims, EINVAL, found).error(&text))
     }
 }
 
-/// Why a window is left out.
-struct WindowFault {
-    rule: Rule,
-    errno: u32,
-    messages: Vec<Message>,
-    found: String,
-}
-
-impl WindowFault {
-    fn new(rule: Rule, errno: u32, text: &str) -> Self {
-        let messages = vec![message(Level::Error, ACPI, text)];
-        Self { messages, ..Self::silent(rule, errno) }
-    }
-
-    /// Nothing but the line that a window could not be added.
-    fn silent(rule: Rule, errno: u32) -> Self {
-        Self { rule, errno, messages: vec![], found: String::new() }
-    }
-
-    fn because(self, found: String) -> Self {
-        Self { found, ..self }
+impl Fault {
+    /// An error of the ACPI driver.
+    fn error(self, text: &str) -> Self {
+        self.say(Level::Error, ACPI, text)
     }
 }
 
