@@ -239,6 +239,11 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// The same register under another name.
+    pub const fn named(self, name: &'static str) -> Self {
+        Self { name, ..self }
+    }
+
     /// The same register `by` bytes further on: another instance of it.
     pub const fn moved(self, by: u16) -> Self {
         Self { offset: self.offset + by, ..self }

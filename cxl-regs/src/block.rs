@@ -149,13 +149,13 @@ impl fmt::Display for Row {
 
 /// A struct of registers that lie in one block, with readers and writers for all of them.
 ///
-/// A row is `field: Type`, or `field: Type + n` for a further instance `n` bytes on. `Type` says
-/// where it lies.
+/// A row is `field: Type`, or `field: Type, + n` for a further instance `n` bytes on. `Type` says
+/// where it lies, and what it is called unless the row has a name of its own: `Type as "name"`.
 macro_rules! block {
     (
         $(#[$doc:meta])*
         $name:ident {
-            $($(#[$field_doc:meta])* $field:ident: $type:ty $(, + $by:literal)?;)*
+            $($(#[$field_doc:meta])* $field:ident: $type:ty $(as $called:literal)? $(, + $by:literal)?;)*
         }
     ) => {
         $(#[$doc])*
@@ -167,7 +167,7 @@ macro_rules! block {
         impl $name {
             /// Name, place and fields of every register.
             pub const REGISTERS: &'static [$crate::access::Spec] = &[
-                $(<$type as $crate::access::Register>::SPEC $(.moved($by))?,)*
+                $(<$type as $crate::access::Register>::SPEC $(.named($called))? $(.moved($by))?,)*
             ];
 
             /// What each of [`Self::REGISTERS`] is called in the block.
@@ -209,7 +209,8 @@ macro_rules! block {
                 const { Self::_LABELS_FIT };
                 [$($crate::block::Row {
                     label: stringify!($field),
-                    spec: <$type as $crate::access::Register>::SPEC $(.moved($by))?,
+                    spec: <$type as $crate::access::Register>::SPEC
+                        $(.named($called))? $(.moved($by))?,
                     raw: $crate::access::Register::raw(self.$field),
                 },)*]
             }

@@ -3,7 +3,7 @@
 //! **Invariant**: nothing here sets Commit. What is written is read back at once, so hardware that
 //! drops a write or hardwires a bit is found while everything can still be undone.
 
-use cxl_regs::access::Register;
+use cxl_regs::access::{Register, Spec};
 use cxl_regs::dvsec::device::{self, DeviceDvsec};
 use cxl_regs::hdm::{self, Control, DecoderImage, GlobalControl};
 
@@ -269,15 +269,21 @@ impl DeviceRegisters {
     }
 
     fn kept<R: Register>(self, tree: Tree<'_>, expected: R, found: R) -> Result<(), CommitError> {
+        self.same(tree, R::SPEC.name, expected.raw(), found.raw())
+    }
+
+    fn same(
+        self,
+        tree: Tree<'_>,
+        register: &'static str,
+        expected: u32,
+        found: u32,
+    ) -> Result<(), CommitError> {
         if expected == found {
             return Ok(());
         }
-        Err(CommitError::DeviceNotKept {
-            at: tree.path(self.node),
-            register: R::SPEC.name,
-            expected: expected.raw(),
-            found: found.raw(),
-        })
+        let at = tree.path(self.node);
+        Err(CommitError::DeviceNotKept { at, register, expected, found })
     }
 
     /// What Control shall hold in the end.
@@ -349,10 +355,13 @@ impl DeviceRegisters {
             }
             self.write_range(hw, index, wanted);
             let found = self.read_range(hw, index);
-            let high = device::RangeBaseHigh::from_bits;
-            self.kept(tree, high(wanted.0), high(found.0))?;
-            let low = device::RangeBaseLow::from_bits;
-            self.kept(tree, low(wanted.1), low(found.1))?;
+            let name = |spec: Spec| {
+                let spec = spec.moved(RANGE_STRIDE * index as u16);
+                let mut all = DeviceDvsec::REGISTERS.iter();
+                all.find(|other| other.offset == spec.offset).map_or(spec.name, |other| other.name)
+            };
+            self.same(tree, name(device::RangeBaseHigh::SPEC), wanted.0, found.0)?;
+            self.same(tree, name(device::RangeBaseLow::SPEC), wanted.1, found.1)?;
         }
         Ok(())
     }

@@ -269,10 +269,10 @@ fn leak_of_each_field_under_config_lock_is_named() {
         ("DVSEC CXL Control", 0x0C, 0x0800),
         ("DVSEC CXL Control", 0x0C, 0x4000),
         ("DVSEC CXL Lock", 0x14, 0x0001),
-        ("DVSEC CXL Range Base High", 0x20, 0xFFFF_FFFF),
-        ("DVSEC CXL Range Base Low", 0x24, 0xF000_0000),
-        ("DVSEC CXL Range Base High", 0x30, 0xFFFF_FFFF),
-        ("DVSEC CXL Range Base Low", 0x34, 0xF000_0000),
+        ("DVSEC CXL Range 1 Base High", 0x20, 0xFFFF_FFFF),
+        ("DVSEC CXL Range 1 Base Low", 0x24, 0xF000_0000),
+        ("DVSEC CXL Range 2 Base High", 0x30, 0xFFFF_FFFF),
+        ("DVSEC CXL Range 2 Base Low", 0x34, 0xF000_0000),
     ];
     for (register, offset, mask) in fields {
         let leak = format!("register = \"dvsec\"\noffset = {offset}\nbits = \"{mask:#x}\"");
@@ -370,7 +370,7 @@ fn range_without_config_lock_is_not_called_sealed() {
     let open = report(&(small + "[policy]\nconfig_lock = false\n"));
     assert_eq!((open.integrity.ranges, open.integrity.open.len()), (0, 1));
     let proof = open.details.iter().find(|detail| {
-        detail.register == "DVSEC CXL Range Base Low"
+        detail.register == "DVSEC CXL Range 1 Base Low"
             && detail.consequence.contains("LEADS ELSEWHERE")
     });
     assert_eq!(proof.map(|detail| detail.class), Some(Class::Allowed), "{open}");

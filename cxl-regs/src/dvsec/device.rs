@@ -233,21 +233,21 @@ dvsec! {
         /// Cache size.
         capability2: Capability2;
         /// Range 1.
-        range1_size_high: RangeSizeHigh;
+        range1_size_high: RangeSizeHigh as "DVSEC CXL Range 1 Size High";
         /// Range 1.
-        range1_size_low: RangeSizeLow;
+        range1_size_low: RangeSizeLow as "DVSEC CXL Range 1 Size Low";
         /// Range 1.
-        range1_base_high: RangeBaseHigh;
+        range1_base_high: RangeBaseHigh as "DVSEC CXL Range 1 Base High";
         /// Range 1.
-        range1_base_low: RangeBaseLow;
+        range1_base_low: RangeBaseLow as "DVSEC CXL Range 1 Base Low";
         /// Range 2.
-        range2_size_high: RangeSizeHigh, + 0x10;
+        range2_size_high: RangeSizeHigh as "DVSEC CXL Range 2 Size High", + 0x10;
         /// Range 2.
-        range2_size_low: RangeSizeLow, + 0x10;
+        range2_size_low: RangeSizeLow as "DVSEC CXL Range 2 Size Low", + 0x10;
         /// Range 2.
-        range2_base_high: RangeBaseHigh, + 0x10;
+        range2_base_high: RangeBaseHigh as "DVSEC CXL Range 2 Base High", + 0x10;
         /// Range 2.
-        range2_base_low: RangeBaseLow, + 0x10;
+        range2_base_low: RangeBaseLow as "DVSEC CXL Range 2 Base Low", + 0x10;
     }
 }
 
