@@ -62,6 +62,8 @@ pub fn commit<const N: usize, const R: usize, const D: usize>(
 
 /// [`commit`] with a check of its result, which may fill `committed` anew. Where the check fails,
 /// what this run has written and no lock holds is put back, and `committed` says what became of it.
+// Large locals: they shall not lie on the stack of a caller that runs other phases too.
+#[inline(never)]
 pub(crate) fn commit_checked<M: Mmio, const N: usize, const R: usize, const D: usize>(
     hw: &mut M,
     clock: &mut impl Clock,

@@ -173,6 +173,8 @@ impl<const R: usize, const D: usize> Plan<R, D> {
 /// Decides where everything goes, or says why it cannot; touches no hardware.
 ///
 /// On an error the plan is left empty.
+// Large locals: they shall not lie on the stack of a caller that runs other phases too.
+#[inline(never)]
 pub fn plan<const N: usize, const R: usize, const D: usize>(
     platform: &Platform<'_>,
     topology: &Topology<N>,

@@ -15,7 +15,7 @@ use std::arch::asm;
 use std::collections::BTreeMap;
 
 use cxl_firmware::acpi::Tables;
-use cxl_firmware::bring_up::Workspace;
+use cxl_firmware::bring_up::{Workspace, bring_up};
 use cxl_firmware::commit::commit;
 use cxl_firmware::discover::discover;
 use cxl_firmware::mmio::{Clock, Mmio};
@@ -30,12 +30,13 @@ use cxl_harness::scenario::{Scenario, builtins};
 type Bound = (usize, usize);
 
 /// By verb, as firmware/README.md states them: in a workspace of 64 nodes, 32 regions and 128 decoders; in one of ten times that.
-const BOUNDS: [(&str, Bound, Bound); 9] = [
+const BOUNDS: [(&str, Bound, Bound); 10] = [
     ("Tables::from_acpi", (24, 104), (24, 104)),
     ("discover", (12, 32), (48, 132)),
     ("plan", (16, 30), (104, 148)),
     ("commit", (14, 36), (120, 310)),
     ("verify_plan", (7, 28), (44, 88)),
+    ("bring_up", (20, 64), (160, 400)),
     ("tables::cedt", (4, 16), (4, 16)),
     ("tables::cross_check", (4, 16), (4, 16)),
     ("tables::srat", (5, 8), (32, 64)),
@@ -146,6 +147,16 @@ fn run<const N: usize, const R: usize, const D: usize>(
     let Ok(found) = read() else { return };
     measure(needs, "Tables::from_acpi", || drop(std::hint::black_box(read())));
     let platform = found.platform();
+
+    let mut whole = Machine::new(scenario);
+    let mut clock = RecordedClock { clock: whole.clock(), reads: Vec::new() };
+    let mut hw = Recorded { machine: &mut whole, reads: Vec::new() };
+    let result = bring_up(&mut hw, &mut clock, &platform, &policy, room);
+    let (reads, times) = (hw.reads, clock.reads);
+    measure(needs, "bring_up", || {
+        let (mut hw, mut clock) = (Replayed(reads.iter()), Replayed(times.iter()));
+        assert_eq!(bring_up(&mut hw, &mut clock, &platform, &policy, room), result);
+    });
 
     let Workspace { topology, plan: planned, committed, findings } = room;
     let mut clock = RecordedClock { clock: machine.clock(), reads: Vec::new() };
