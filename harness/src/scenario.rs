@@ -27,6 +27,11 @@ pub use builtin::{Builtin, builtin, builtins};
 pub(crate) use document::Bytes;
 pub use error::{Problem, ScenarioError};
 
+/// The number of bytes that a text says, with or without a unit: `256MiB`, `0x10000000`, `4096`.
+pub fn bytes(text: &str) -> Option<u64> {
+    Bytes::parse(text).map(|bytes| bytes.0)
+}
+
 /// One run's input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scenario {

@@ -14,7 +14,7 @@ use cxl_harness::machine::Machine;
 use cxl_harness::mapping::{Path as Way, Reason};
 use cxl_harness::report::{Measured, Report, Svg, Verdict};
 use cxl_harness::run;
-use cxl_harness::scenario::{Action, PathPolicy, Scenario};
+use cxl_harness::scenario::{self, Action, PathPolicy, Scenario};
 use cxl_harness::store::{SetRecord, Store};
 use cxl_harness::trace::{Access, TraceText, Walked, WalksText};
 use cxl_harness::{attack, kvm};
@@ -114,8 +114,8 @@ pub(super) struct Boot {
     #[arg(long, value_name = "WHO", default_value = "image", conflicts_with = "direct")]
     lock_by: Locker,
 
-    /// Bytes that may be mirrored into the guest [default: half of what is free].
-    #[arg(long, value_name = "BYTES", value_parser = super::number)]
+    /// Bytes that may be mirrored into the guest, such as 256MiB [default: half of what is free].
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
     budget: Option<u64>,
 
     /// End the guest after this many seconds.
@@ -175,6 +175,12 @@ enum Locker {
 fn port(text: &str) -> Result<u16, &'static str> {
     let number = super::number(text).ok().and_then(|number| number.try_into().ok());
     number.ok_or("expected a port number from 0 to 0xffff")
+}
+
+/// A number of bytes as scenarios have it.
+fn bytes(text: &str) -> Result<u64, String> {
+    let expected = "expected a number of bytes such as 256MiB, 0x10000000 or 268435456";
+    scenario::bytes(text).ok_or_else(|| expected.to_owned())
 }
 
 /// Why there is no report.

@@ -422,7 +422,7 @@ fn announced() {
 fn budget() {
     let mut command = harness();
     // 600 MiB: what comes first and fits, and what fits into the rest.
-    command.args(["boot", "default", "--budget", "629145600"]);
+    command.args(["boot", "default", "--budget", "600MiB"]);
     let report = json(command, 0);
     let guest = &report["measured"]["guest"];
     assert_eq!(guest["slots"].as_array().unwrap().len(), 1);
