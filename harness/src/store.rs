@@ -276,14 +276,21 @@ pub struct Store {
 /// A set's file that was found.
 #[derive(Debug)]
 pub(crate) struct Found {
-    pub(crate) path: PathBuf,
+    pub(crate) file: SetFile,
     pub(crate) record: SetRecord,
+}
+
+impl Found {
+    /// The set's bytes.
+    pub(crate) fn memory(&self) -> io::Result<Backing> {
+        Backing::of_file(self.file.file.try_clone()?, BYTES_AT, self.record.layout.size())
+    }
 }
 
 /// A set's file that is open.
 #[derive(Clone, Debug)]
 pub(crate) struct SetFile {
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     file: Arc<File>,
 }
 
@@ -417,7 +424,8 @@ impl Store {
                 match read_set(&path, &file)? {
                     (State::Gathering, _) => true,
                     (State::InOrder, record) => {
-                        found.push(Found { path: path.clone(), record });
+                        let file = SetFile { path: path.clone(), file: Arc::new(file) };
+                        found.push(Found { file, record });
                         false
                     }
                 }
@@ -432,7 +440,7 @@ impl Store {
         for (index, one) in found.iter().enumerate() {
             for other in found.iter().skip(index + 1) {
                 if let Some(member) = one.record.overlap(&other.record) {
-                    let (path, other) = (other.path.clone(), one.path.clone());
+                    let (path, other) = (other.file.path.clone(), one.file.path.clone());
                     return Err(StoreError::Overlap { path, other, member });
                 }
             }
@@ -448,13 +456,6 @@ impl Store {
         let file = self.create(&path, header.as_bytes(), record.layout.size())?;
         let memory = Backing::of_file(file.try_clone()?, BYTES_AT, record.layout.size())?;
         Ok((SetFile { path, file: Arc::new(file) }, memory))
-    }
-
-    /// A set's file that was found.
-    pub(crate) fn open_set(&self, found: &Found) -> io::Result<(SetFile, Backing)> {
-        let file = OpenOptions::new().read(true).write(true).open(&found.path)?;
-        let memory = Backing::of_file(file.try_clone()?, BYTES_AT, found.record.layout.size())?;
-        Ok((SetFile { path: found.path.clone(), file: Arc::new(file) }, memory))
     }
 
     /// From now on the set's file holds the set's bytes.

@@ -145,7 +145,7 @@ impl Machine {
             fits.and_then(|m| m.share(m.volatile() + at..m.volatile() + end)).ok_or_else(|| {
                 let have = media.map(crate::device::media::Media::persistent);
                 StoreError::NoSuchMember {
-                    path: found.path.clone(),
+                    path: found.file.path.clone(),
                     member: member.clone(),
                     end,
                     have,
@@ -153,10 +153,10 @@ impl Machine {
             })
         };
         let shares = found.record.members.iter().map(share).collect::<Result<Vec<_>, _>>()?;
-        let io = |error| StoreError::Io { path: found.path.clone(), error };
-        let (file, memory) = store.open_set(found).map_err(io)?;
+        let io = |error| StoreError::Io { path: found.file.path.clone(), error };
+        let memory = found.memory().map_err(io)?;
         let set = SetMemory { layout: *layout, memory };
-        hand_back(&shares, &set, Some((store, &file))).map_err(|error| match error {
+        hand_back(&shares, &set, Some((store, &found.file))).map_err(|error| match error {
             MoveError::Host(error) => io(error),
             MoveError::Outside => io(std::io::Error::other(error)),
         })
