@@ -14,13 +14,12 @@ use std::collections::BTreeSet;
 
 use board::{Board, GIB, MIB, UNIT, bi, capable, path, request};
 use cxl_firmware::acpi::{PlatformError, Tables, find_table};
-use cxl_firmware::bring_up::{BringUpError, Workspace, bring_up, inspect};
 use cxl_firmware::commit::{CommitError, commit};
 use cxl_firmware::committed::{Committed, Fate};
 use cxl_firmware::discover::{DiscoverError, discover};
 use cxl_firmware::handoff::{self, HandoffError};
 use cxl_firmware::plan::{Plan, PlanError, plan};
-use cxl_firmware::platform::{Bridge, BridgeKind, Ecam, Platform, Resources, Restrictions, Window};
+use cxl_firmware::platform::{Bridge, BridgeKind, Ecam, Platform, Resources, Restrictions};
 use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem, Width, WindowWidth};
 use cxl_firmware::tables::{TablesError, cedt, cross_check};
 use cxl_firmware::topology::{DeviceKind, NodeId, NodeKind, Partition, Topology};
@@ -811,79 +810,4 @@ fn every_handoff_error() {
     let record = handoff::read(&good).expect("what was written");
     provoked.extend(record.check_registers([]).err().map(|error| number(error.code(), &error)));
     complete(HandoffError::CODES, provoked);
-}
-
-// --- all of it ---------------------------------------------------------------------------------
-
-/// HDM decoders whose registers keep what is written: global control and decoder 0.
-fn decoders(block: &mut fake::Registers, at: u64) {
-    let kept = |value| fake::Reg { value, rw: !0, rw1c: 0 };
-    block.insert(at + 4, kept(0));
-    for decoder in 0..4 {
-        for offset in (0x10..0x2C).step_by(4) {
-            block.insert(at + 0x20 * decoder + offset, kept(0));
-        }
-    }
-}
-
-/// Control of decoder 0 of the device and the bridge of `fake::small`; the device's global control.
-const DEVICE_CONTROL: u64 = 0xfe80_1148;
-const BRIDGE_CONTROL: u64 = fake::BRIDGE + 0x1148;
-const DEVICE_GLOBAL: u64 = 0xfe80_112c;
-
-#[test]
-fn every_phase_of_a_bring_up_ends_it() {
-    type Fault = fn(&mut fake::Fake, &mut Vec<Window>);
-    let cases: [(Option<u16>, &str, Fault); 5] = [
-        (None, "", |_, _| {}),
-        (Some(0x0211), "discover: bridge 12", |hw, _| hw.fixed.clear()),
-        (Some(0x0301), "plan: bridge 12 port 3", |_, windows| windows.clear()),
-        // The device refuses the commit.
-        (Some(0x040F), "commit: bridge 12 port 3 device, decoder 0", |hw, _| {
-            hw.reactions[0].2 = vec![(DEVICE_CONTROL, 0x1B00)];
-        }),
-        // The device forgets its enable when the bridge commits, behind everybody's back.
-        (Some(0x0516), "verify: bridge 12 port 3", |hw, _| {
-            hw.reactions[1].2.push((DEVICE_GLOBAL, 0));
-        }),
-    ];
-    let mut phases = vec![];
-    for (expected, words, fault) in cases {
-        let (mut hw, bridges) = fake::small();
-        decoders(&mut hw.functions[1].blocks[0].2, 0x1128);
-        decoders(&mut hw.fixed, fake::BRIDGE + 0x1128);
-        for offset in [0x120, 0x124] {
-            hw.functions[1].config.insert(offset, fake::Reg { value: 0, rw: !0, rw1c: 0 });
-        }
-        hw.reactions = vec![
-            (DEVICE_CONTROL, 0x1300, vec![(DEVICE_CONTROL, 0x1700)]),
-            (BRIDGE_CONTROL, 0x1300, vec![(BRIDGE_CONTROL, 0x1700)]),
-        ];
-        let mut board = Board::new();
-        board.window(WINDOW, GIB, &[12]);
-        fault(&mut hw, &mut board.windows);
-        let platform = Platform { windows: &board.windows, ..fake::platform(&bridges, &[]) };
-        let mut work = Workspace::<4, 4, 8>::new();
-        let policy = Policy::default();
-        let result = bring_up(&mut hw, &mut fake::clock(), &platform, &policy, &mut work);
-        let error = result.err();
-        assert_eq!(error.map(|error| number(error.code(), &error)), expected, "{error:?}");
-        let Some(error) = error else {
-            // What was brought up is found as it is, and what has changed since is not passed.
-            let inspected = inspect(&mut hw, &mut fake::clock(), &platform, &policy, &mut work);
-            assert_eq!((inspected, work.committed.regions.len()), (Ok(()), 1));
-            hw.fixed.get_mut(&BRIDGE_CONTROL).expect("a register").value = 0x1600;
-            let inspected = inspect(&mut hw, &mut fake::clock(), &platform, &policy, &mut work);
-            assert_eq!(inspected.map_err(|error| error.code()), Err(0x0515));
-            continue;
-        };
-        assert!(error.to_string().starts_with(words), "{error}");
-        phases.push(match error {
-            BringUpError::Discover(_) => 2,
-            BringUpError::Plan(_) => 3,
-            BringUpError::Commit(_) => 4,
-            BringUpError::Verify(_) => 5,
-        });
-    }
-    assert_eq!(phases, [2, 3, 4, 5]);
 }

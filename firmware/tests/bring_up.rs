@@ -1,0 +1,238 @@
+//! All phases in a row, on registers typed by hand: which of them refuses, and what is left then.
+//!
+//! **Invariant**: addresses and values are typed by hand; the machine is the one of `fake`, with
+//! decoders that answer a commit as the test says.
+
+#[allow(dead_code, reason = "discovery tests use all of it")]
+mod fake;
+
+use cxl_firmware::bring_up::{BringUpError, Workspace, bring_up, inspect};
+use cxl_firmware::committed::Fate;
+use cxl_firmware::platform::{Bridge, Platform, Restrictions, Window};
+use cxl_firmware::policy::{PathPolicy, Policy, TargetSystem};
+use cxl_regs::{Arithmetic, Interleave};
+
+/// HDM decoders whose registers keep what is written: global control and decoder 0.
+fn decoders(block: &mut fake::Registers, at: u64) {
+    let kept = |value| fake::Reg { value, rw: !0, rw1c: 0 };
+    block.insert(at + 4, kept(0));
+    for decoder in 0..4 {
+        for offset in (0x10..0x2C).step_by(4) {
+            block.insert(at + 0x20 * decoder + offset, kept(0));
+        }
+    }
+}
+
+/// Control of decoder 0 of the device and the bridge of `fake::small`; the device's global control.
+const DEVICE_CONTROL: u64 = 0xfe80_1148;
+const BRIDGE_CONTROL: u64 = fake::BRIDGE + 0x1148;
+const DEVICE_GLOBAL: u64 = 0xfe80_112c;
+
+/// The machine of `fake::small` with decoders, which commit and lock.
+fn machine() -> (fake::Fake, [Bridge; 1]) {
+    let (mut hw, bridges) = fake::small();
+    decoders(&mut hw.functions[1].blocks[0].2, 0x1128);
+    decoders(&mut hw.fixed, fake::BRIDGE + 0x1128);
+    for offset in [0x120, 0x124] {
+        hw.functions[1].config.insert(offset, fake::Reg { value: 0, rw: !0, rw1c: 0 });
+    }
+    hw.reactions = vec![
+        (DEVICE_CONTROL, 0x1300, vec![(DEVICE_CONTROL, 0x1700)]),
+        (BRIDGE_CONTROL, 0x1300, vec![(BRIDGE_CONTROL, 0x1700)]),
+    ];
+    (hw, bridges)
+}
+
+/// 1 GiB at 4 GiB, to the bridge.
+fn window() -> Window {
+    Window {
+        base: 0x1_0000_0000,
+        size: 0x4000_0000,
+        interleave: Interleave::NONE,
+        arithmetic: Arithmetic::Modulo,
+        xor_maps: Default::default(),
+        restrictions: Restrictions::from_bits(0x000F),
+        qtg: 0,
+        targets: [12].into_iter().collect(),
+    }
+}
+
+#[test]
+fn every_phase_of_a_bring_up_ends_it() {
+    type Fault = fn(&mut fake::Fake, &mut Vec<Window>);
+    let cases: [(Option<u16>, &str, Fault); 5] = [
+        (None, "", |_, _| {}),
+        (Some(0x0211), "discover: bridge 12", |hw, _| hw.fixed.clear()),
+        (Some(0x0301), "plan: bridge 12 port 3", |_, windows| windows.clear()),
+        // The device refuses the commit.
+        (Some(0x040F), "commit: bridge 12 port 3 device, decoder 0", |hw, _| {
+            hw.reactions[0].2 = vec![(DEVICE_CONTROL, 0x1B00)];
+        }),
+        // The device forgets its enable when the bridge commits, behind everybody's back.
+        (Some(0x0516), "verify: bridge 12 port 3", |hw, _| {
+            hw.reactions[1].2.push((DEVICE_GLOBAL, 0));
+        }),
+    ];
+    let mut phases = vec![];
+    for (expected, words, fault) in cases {
+        let (mut hw, bridges) = machine();
+        let mut windows = vec![window()];
+        fault(&mut hw, &mut windows);
+        let platform = Platform { windows: &windows, ..fake::platform(&bridges, &[]) };
+        let mut work = Workspace::<4, 4, 8>::new();
+        let policy = Policy::default();
+        let result = bring_up(&mut hw, &mut fake::clock(), &platform, &policy, &mut work);
+        let error = result.err();
+        assert_eq!(error.map(|error| error.code()), expected, "{error:?}");
+        let Some(error) = error else {
+            // What was brought up is found as it is, and what has changed since is not passed.
+            let inspected = inspect(&mut hw, &mut fake::clock(), &platform, &policy, &mut work);
+            assert_eq!((inspected, work.committed.regions.len()), (Ok(()), 1));
+            hw.fixed.get_mut(&BRIDGE_CONTROL).expect("a register").value = 0x1600;
+            let inspected = inspect(&mut hw, &mut fake::clock(), &platform, &policy, &mut work);
+            assert_eq!(inspected.map_err(|error| error.code()), Err(0x0515));
+            continue;
+        };
+        assert!(error.to_string().starts_with(words), "{error}");
+        phases.push(match error {
+            BringUpError::Discover(_) => 2,
+            BringUpError::Plan(_) => 3,
+            BringUpError::Commit(_) => 4,
+            BringUpError::Verify(_) => 5,
+        });
+    }
+    assert_eq!(phases, [2, 3, 4, 5]);
+}
+
+/// Everything that a run may write: values by address, in order of address.
+fn registers(hw: &mut fake::Fake) -> Vec<u32> {
+    use cxl_firmware::mmio::Mmio;
+    let decoder = |control: u64| (0..7).map(move |n| control - 0x10 + 4 * n);
+    let enables = [DEVICE_GLOBAL, fake::ecam(13, 0, 0x10c)];
+    let ranges = [0x120, 0x124].map(|offset| fake::ecam(13, 0, offset));
+    let all = decoder(DEVICE_CONTROL).chain(decoder(BRIDGE_CONTROL)).chain(enables).chain(ranges);
+    all.map(|address| hw.read(address)).collect()
+}
+
+#[test]
+fn what_the_verifier_refuses_is_put_back_unless_a_lock_holds_it() {
+    use Fate::{RolledBack, Stranded, Untouched};
+    // Policy, what a commit writes and what it makes of Control; what becomes of both decoders.
+    let lock = Policy::default();
+    let free = Policy { path: PathPolicy::Unlocked, ..lock };
+    let cases = [(free, 0x1200, 0x1600, [RolledBack; 2]), (lock, 0x1300, 0x1700, [Stranded; 2])];
+    for (policy, asked, control, fates) in cases {
+        let (mut hw, bridges) = machine();
+        let before = registers(&mut hw);
+        hw.reactions = vec![
+            (DEVICE_CONTROL, asked, vec![(DEVICE_CONTROL, control)]),
+            // The device forgets its enable when the bridge commits.
+            (BRIDGE_CONTROL, asked, vec![(BRIDGE_CONTROL, control), (DEVICE_GLOBAL, 0)]),
+        ];
+        let windows = [window()];
+        let platform = Platform { windows: &windows, ..fake::platform(&bridges, &[]) };
+        let mut work = Workspace::<4, 4, 8>::new();
+        let run = |hw: &mut fake::Fake, work: &mut Workspace<4, 4, 8>| {
+            bring_up(hw, &mut fake::clock(), &platform, &policy, work).map_err(|e| e.code())
+        };
+        assert_eq!(run(&mut hw, &mut work), Err(0x0516));
+        let seen: Vec<Fate> = work.committed.decoders.iter().map(|entry| entry.fate).collect();
+        assert_eq!(seen, fates);
+        assert!(work.committed.regions.is_empty());
+        let after = registers(&mut hw);
+        if fates == [RolledBack; 2] {
+            assert_eq!(after, before);
+        } else {
+            // Both decoders are as they were locked; the device is off, its ranges lead nowhere.
+            assert_eq!((after[4], after[11]), (0x1700, 0x1700));
+            assert_eq!(after[14..], before[14..]);
+            // A second run writes nothing: what is there is not what the policy wants.
+            hw.writes.clear();
+            assert_eq!(run(&mut hw, &mut work), Err(0x0408));
+            assert_eq!(hw.writes, []);
+            assert!(work.committed.decoders.iter().all(|entry| entry.fate == Untouched));
+        }
+    }
+}
+
+#[test]
+fn spares_that_were_burned_stay_where_the_verifier_refuses_the_rest() {
+    let (mut hw, bridges) = machine();
+    // All four decoders of both commit and lock; with the bridge's last one the device goes off.
+    hw.reactions.clear();
+    for control in [DEVICE_CONTROL, BRIDGE_CONTROL] {
+        for at in (0..4).map(|n| control + 0x20 * n) {
+            hw.reactions.push((at, 0x1300, vec![(at, 0x1700)]));
+        }
+    }
+    hw.reactions[7].2.push((DEVICE_GLOBAL, 0));
+    let windows = [window()];
+    let platform = Platform { windows: &windows, ..fake::platform(&bridges, &[]) };
+    let target = TargetSystem::Specification;
+    let policy = Policy { burn_spares: true, target, ..Policy::default() };
+    let mut work = Workspace::<4, 4, 8>::new();
+    let result = bring_up(&mut hw, &mut fake::clock(), &platform, &policy, &mut work);
+    assert_eq!(result.map_err(|error| error.code()), Err(0x0516));
+    let fates: Vec<Fate> = work.committed.decoders.iter().map(|entry| entry.fate).collect();
+    use Fate::{Done, Stranded};
+    assert_eq!(fates, [Stranded, Done, Done, Done, Stranded, Done, Done, Done]);
+}
+
+#[test]
+fn a_run_that_wrote_nothing_takes_nothing_back_and_the_next_one_forgets_it() {
+    let (mut hw, bridges) = machine();
+    let windows = [window()];
+    let platform = Platform { windows: &windows, ..fake::platform(&bridges, &[]) };
+    let mut work = Workspace::<4, 4, 8>::new();
+    let run = |hw: &mut fake::Fake, work: &mut Workspace<4, 4, 8>| {
+        let result = bring_up(hw, &mut fake::clock(), &platform, &Policy::default(), work);
+        result.map_err(|error| error.code())
+    };
+    assert_eq!(run(&mut hw, &mut work), Ok(()));
+    // All is as planned; then Mem_Enable reads 0, as the verifier sees.
+    hw.reads.clear();
+    hw.writes.clear();
+    hw.later.insert(fake::ecam(13, 0, 0x10c), (2, 0x4000_0002));
+    assert_eq!(run(&mut hw, &mut work), Err(0x0517));
+    assert_eq!(hw.writes, []);
+    assert_eq!((work.topology.nodes.len(), work.plan.decoders.len()), (3, 2));
+    // Now the bridge does not answer: nothing of all that is left.
+    hw.fixed.clear();
+    assert_eq!(run(&mut hw, &mut work), Err(0x0211));
+    let left = (work.topology.nodes.len(), work.plan.decoders.len(), work.committed.decoders.len());
+    assert_eq!((left, work.findings.list()), ((0, 0, 0), &[][..]));
+}
+
+#[test]
+fn a_region_that_is_whole_and_locked_stays_where_the_verifier_refuses_another() {
+    let (mut hw, bridges) = machine();
+    // 256 MiB volatile and 256 MiB persistent, a range and a decoder for each.
+    let config = &mut hw.functions[1].config;
+    fake::put(config, 0x108, &[0x002e_0000]);
+    fake::put(config, 0x11c, &[0x1000_0003]);
+    fake::put(config, 0x12c, &[0x1000_0007]);
+    for offset in [0x130, 0x134] {
+        config.insert(offset, fake::Reg { value: 0, rw: !0, rw1c: 0 });
+    }
+    hw.reactions.clear();
+    for control in [DEVICE_CONTROL, BRIDGE_CONTROL] {
+        for at in [control, control + 0x20] {
+            hw.reactions.push((at, 0x1300, vec![(at, 0x1700)]));
+        }
+    }
+    // The bridge's decoder 1 leads to port 9 once it is committed.
+    hw.reactions[3].2.push((BRIDGE_CONTROL + 0x24, 9));
+    let windows = [window()];
+    let platform = Platform { windows: &windows, ..fake::platform(&bridges, &[]) };
+    let mut work = Workspace::<4, 4, 8>::new();
+    let policy = Policy::default();
+    let result = bring_up(&mut hw, &mut fake::clock(), &platform, &policy, &mut work);
+    assert_eq!(result.map_err(|error| error.code()), Err(0x050F));
+    let fates: Vec<Fate> = work.committed.decoders.iter().map(|entry| entry.fate).collect();
+    use Fate::{Done, Stranded};
+    assert_eq!(fates, [Done, Stranded, Done, Stranded]);
+    let regions: Vec<u64> = work.committed.regions.iter().map(|r| r.span.base().0).collect();
+    assert_eq!(regions, [0x1_0000_0000]);
+    // It goes on serving: the device is on.
+    assert!(work.committed.devices[0].decoder_enable && work.committed.devices[0].mem_enable);
+}
