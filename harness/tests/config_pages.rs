@@ -4,6 +4,8 @@
 //! **Invariant**: the model's answer to a trapped read is the oracle, for every dword of every page
 //! and for every function that has none.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use cxl_harness::guest::config::ConfigPages;
 use cxl_harness::kvm::Slot;
 use cxl_harness::machine::Machine;

@@ -136,7 +136,7 @@ impl Vm {
             .ram()
             .iter()
             .map(|region| region.start_addr().raw_value()..region.last_addr().raw_value() + 1);
-        [0..FREE].into_iter().chain(tables).fold(ram.collect(), |room: Vec<Range<u64>>, kept| {
+        std::iter::once(0..FREE).chain(tables).fold(ram.collect(), |room: Vec<Range<u64>>, kept| {
             let beside = |range: Range<u64>| {
                 [range.start..range.end.min(kept.start), range.start.max(kept.end)..range.end]
             };
