@@ -8,6 +8,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use cxl_harness::guest::boot::Options;
+use cxl_harness::report::Report;
 use libtest_mimic::Trial;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -286,13 +288,12 @@ fn ctrl_c_in_attack() {
 }
 
 fn cut_short() {
-    let mut command = harness();
-    command.args(["boot", "default", "--timeout", "0"]);
-    let report = json(command, 1);
-    let failures = report["failures"].to_string();
-    assert!(failures.contains("the guest did not end by itself: its time was up"), "{failures}");
+    let timeout = Duration::ZERO;
+    let ran = crate::run(&crate::builtin("default"), &Options { timeout, ..crate::options() });
+    let failures = Report::of_guest(&ran.machine, ran.run).facts.failures;
     // What it had not come to yet is no failure of its own.
-    assert_eq!(report["failures"].as_array().unwrap().len(), 1, "{failures}");
+    let [failure] = failures.as_slice() else { panic!("{failures:?}") };
+    assert!(failure.contains("the guest did not end by itself: its time was up"), "{failure}");
 }
 
 /// What the help names to try, and what is said where it cannot work.
