@@ -328,8 +328,8 @@ impl Guest<'_> {
         let Counts { reads, config, writes, paired, .. } = self.counts;
         // The library counts dwords.
         let delivered = Counted { reads, config, writes: writes + paired };
-        let pages = self.config.slots().next().is_some();
-        let config = if pages { library.config.max(config) } else { config };
+        let unseen = !self.config.is_empty();
+        let config = if unseen { library.config.max(config) } else { config };
         let expected = Counted { reads: reads - delivered.config + config, config, ..delivered };
         if library != expected {
             report.facts.fail(format!(
@@ -389,10 +389,11 @@ impl Guest<'_> {
         failures.into_iter().for_each(|failure| report.facts.fail(failure));
     }
 
-    /// What the guest is to see besides RAM.
+    /// What the guest is to see besides RAM; memory has the first choice of slots.
     fn all_slots(&self) -> Vec<Slot> {
-        let memory = self.mirror.slots.iter().chain(&self.bar_slots).cloned();
-        memory.chain(self.config.slots()).collect()
+        let memory = self.mirror.slots.iter().chain(&self.bar_slots);
+        let left = self.limits.slots.saturating_sub(memory.clone().count());
+        memory.cloned().chain(self.config.slots().take(left)).collect()
     }
 
     /// The report of a machine as it is now, without a word of whoever programmed it; `ended` says
@@ -493,10 +494,10 @@ impl Bus for Guest<'_> {
         if changed {
             let used = self.mirror.slots.len();
             self.bar_slots = mirror::bar_slots(self.machine, &self.limits, used);
-            let left = self.limits.slots.saturating_sub(used + self.bar_slots.len());
-            // Of somebody else's image every access is to be seen.
-            let most = if self.limits.enabled && !self.foreign { left } else { 0 };
-            self.config.relocate(self.machine, most);
+        }
+        // Of somebody else's image every access is to be seen.
+        if changes.relocate && self.limits.enabled && !self.foreign {
+            self.config.relocate(self.machine);
         }
         self.config.refresh(self.machine);
         changed.then(|| self.all_slots())

@@ -31,7 +31,7 @@ fn bytes(slot: &Slot) -> Vec<u8> {
 }
 
 fn follow(pages: &mut ConfigPages, machine: &mut Machine) {
-    pages.relocate(machine, usize::MAX);
+    pages.relocate(machine);
     pages.refresh(machine);
 }
 
@@ -74,21 +74,12 @@ fn every_function_has_a_page() {
 }
 
 #[test]
-fn no_more_pages_than_slots() {
-    let machine = Machine::new(&builtin("default"));
-    let mut pages = ConfigPages::new(&machine);
-    pages.relocate(&machine, 3);
-    pages.refresh(&machine);
-    assert_eq!(pages.slots().count(), 3);
-}
-
-#[test]
 fn a_function_that_counts_its_reads_has_no_page() {
     let text = builtins().iter().find(|builtin| builtin.name == "one-device").unwrap().text;
     let fault = "\n[[fault]]\nat = \"mem0\"\nkind = \"all-ones-after\"\nafter = 100\n";
     let machine = Machine::new(&Scenario::parse(&format!("{text}{fault}"), "dying").unwrap());
     let mut pages = ConfigPages::new(&machine);
-    pages.relocate(&machine, usize::MAX);
+    pages.relocate(&machine);
     pages.refresh(&machine);
     assert_eq!(pages.slots().count(), 1, "the port's");
 }
@@ -145,8 +136,8 @@ proptest! {
                 Step::Add(device) => drop(machine.hot_add(device)),
             }
             // As a guest does it: nothing is looked for again unless the machine says so.
-            if machine.take_changes() != Default::default() {
-                pages.relocate(&machine, usize::MAX);
+            if machine.take_changes().relocate {
+                pages.relocate(&machine);
             }
             pages.refresh(&machine);
             check(&pages, &mut machine);

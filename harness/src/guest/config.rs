@@ -7,6 +7,8 @@
 //! function whose answers depend on how often it was asked has no page, and none has one while
 //! accesses are recorded.
 
+use std::collections::BTreeMap;
+
 use cxl_regs::config::CONFIG_SIZE;
 
 use crate::backing::Backing;
@@ -22,54 +24,66 @@ const _: () = assert!(CONFIG_SIZE as u64 == PAGE);
 struct Page {
     place: Place,
     address: u64,
-    /// Where in the memory.
+    /// Where in the memory: whatever its address, a function keeps its page.
     offset: u64,
-    /// What the function's count of changes was when the page was filled.
-    version: Option<u64>,
 }
 
 /// The pages of all functions that have one.
 #[derive(Debug)]
 pub struct ConfigPages {
     memory: Backing,
+    /// Where the page of each function is in the memory, and what the function's count of changes
+    /// was when the page was filled.
+    filled: BTreeMap<Place, (u64, Option<u64>)>,
     pages: Vec<Page>,
 }
 
 impl ConfigPages {
     /// None yet, and room for one of every function.
     pub fn new(machine: &Machine) -> Self {
-        let room = machine.places().len() as u64 * PAGE;
-        Self { memory: Backing::new(room), pages: Vec::new() }
+        let offsets = (0..).step_by(PAGE as usize).map(|offset| (offset, None));
+        let filled: BTreeMap<_, _> = machine.places().into_iter().zip(offsets).collect();
+        let memory = Backing::new(filled.len() as u64 * PAGE);
+        Self { memory, filled, pages: Vec::new() }
     }
 
-    /// Finds out anew which functions answer, and where; as many of them as there are slots for.
-    pub fn relocate(&mut self, machine: &Machine, most: usize) {
+    /// Finds out anew which functions answer, and where.
+    pub fn relocate(&mut self, machine: &Machine) {
         let found = if machine.recorder().keeps() { Vec::new() } else { machine.functions() };
         let steady = found.into_iter().filter(|(_, place)| !machine.counts_reads_of(*place));
-        let placed = steady.take(most).zip((0..).step_by(PAGE as usize));
-        let page = |((address, place), offset)| Page { place, address, offset, version: None };
-        self.pages = placed.map(page).collect();
+        let page = |(address, place)| {
+            let (offset, _) = *self.filled.get(&place)?;
+            Some(Page { place, address, offset })
+        };
+        self.pages = steady.filter_map(page).collect();
     }
 
     /// Fills the pages of functions that have changed.
     pub fn refresh(&mut self, machine: &Machine) {
-        for page in &mut self.pages {
-            let Some(function) = machine.function(page.place) else { continue };
+        for page in &self.pages {
+            let filled = self.filled.get_mut(&page.place).map(|(_, version)| version);
+            let Some((function, filled)) = machine.function(page.place).zip(filled) else {
+                continue;
+            };
             let version = Some(function.version());
-            if page.version != version {
+            if *filled != version {
                 let dwords = (0..CONFIG_SIZE).step_by(4).map(|at| function.read(at).to_le_bytes());
                 let bytes: Vec<u8> = dwords.flatten().collect();
-                // There is room for a page of every function.
-                let filled = self.memory.write(page.offset, &bytes);
-                page.version = version.filter(|_| filled);
+                // There is room for a page of every function, if there is any.
+                *filled = version.filter(|_| self.memory.write(page.offset, &bytes));
             }
         }
     }
 
-    /// The slots; none that could not be filled.
+    /// Whether any function has one.
+    pub fn is_empty(&self) -> bool {
+        self.pages.is_empty() || self.memory.size() == 0
+    }
+
+    /// The slots.
     pub fn slots(&self) -> impl Iterator<Item = Slot> {
         let memory = self.memory.region();
-        self.pages.iter().filter(|page| page.version.is_some()).filter_map(move |page| {
+        self.pages.iter().filter_map(move |page| {
             let (base, size, offset) = (page.address, PAGE, page.offset);
             Some(Slot { base, size, memory: memory?.clone(), offset, read_only: true })
         })
