@@ -1,8 +1,8 @@
 //! The memory map as a picture: RAM, windows, and what is behind each part of a window.
 //!
 //! **Invariant**: addresses go up as lines go down, every byte of every window that has a place is
-//! in one box, and no line is longer than the report is wide. It is not to scale: a window of 256 GiB with
-//! 256 MiB in it would be nothing but window.
+//! in one box, and no line is longer than the report is wide. It is not to scale: a window of
+//! 256 GiB with 256 MiB in it would be nothing but window.
 
 use std::fmt::{self, Formatter};
 
