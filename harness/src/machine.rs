@@ -9,6 +9,7 @@
 mod access;
 mod assign;
 mod build;
+mod frozen;
 mod lifecycle;
 mod memory;
 mod route;
@@ -269,7 +270,7 @@ impl Machine {
     }
 
     /// What hangs below a port.
-    fn below(&self, port: usize) -> Option<Place> {
+    pub(crate) fn below(&self, port: usize) -> Option<Place> {
         let switch = self.scenario.switches.iter().position(|switch| switch.port == port);
         let devices = self.scenario.devices.iter().zip(&self.devices);
         let present =

@@ -11,7 +11,7 @@ use super::hdm::HdmBlock;
 use super::port::Path;
 
 /// A host bridge of CXL 2.0 or later, or of CXL 1.1, whose registers are not modelled.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct HostBridge {
     registers: Option<ComponentBlock>,
 }

@@ -49,7 +49,7 @@ struct Structure {
 }
 
 /// The register block of one component.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ComponentBlock {
     component: Component,
     array: Vec<u32>,

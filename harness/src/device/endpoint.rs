@@ -107,6 +107,16 @@ impl Endpoint {
         Self { function: function(make, features), component, mailbox, media }
     }
 
+    /// The same device as to its registers, with capacities and no memory behind them.
+    pub(crate) fn frozen(&self) -> Self {
+        Self {
+            function: self.function.clone(),
+            component: self.component.clone(),
+            mailbox: self.mailbox.clone(),
+            media: self.media.without_memory(),
+        }
+    }
+
     /// The device address behind a host address: by the decoders, or by the ranges while HDM
     /// Decoder Enable is 0 (CXL r3.1 section 8.1.3.8). `None` if the device claims no such access.
     pub fn translate(&self, hpa: u64) -> Option<Dpa> {

@@ -53,6 +53,12 @@ impl Media {
         }
     }
 
+    /// The capacities, and no memory behind them: every access misses.
+    pub(crate) fn without_memory(&self) -> Self {
+        let none = || Backing::new(0);
+        Self { volatile: none(), persistent: none(), sizes: self.sizes, lent: Vec::new() }
+    }
+
     /// Bytes of the volatile partition.
     pub fn volatile(&self) -> u64 {
         let [volatile, _] = self.sizes;

@@ -27,7 +27,7 @@ pub struct Path {
 }
 
 /// One port.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Port {
     /// Its configuration space.
     pub function: Function,

@@ -88,6 +88,17 @@ impl Machine {
         }
     }
 
+    /// An event in words.
+    pub fn words(&self, action: Action) -> String {
+        let device = |device| self.name(Place::Device(device));
+        match action {
+            Action::HotAdd { device: index } => format!("hot-add of {}", device(index)),
+            Action::HotRemove { device: index } => format!("hot-remove of {}", device(index)),
+            Action::Reset { device: Some(index), kind } => format!("{kind} of {}", device(index)),
+            Action::Reset { device: None, kind } => format!("{kind} of the machine"),
+        }
+    }
+
     pub(super) fn apply(&mut self, place: Option<Place>, effect: Effect) {
         match (effect, place) {
             (Effect::Remap, _) => self.changes.remap = true,

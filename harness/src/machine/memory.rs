@@ -24,6 +24,13 @@ pub struct Landing {
 impl Machine {
     /// The device and its address behind a host address; `None` for a miss.
     pub fn resolve(&self, hpa: u64) -> Option<Landing> {
+        let device = self.device_at(hpa)?;
+        let dpa = self.devices.get(device)?.endpoint.translate(hpa)?;
+        Some(Landing { device, dpa })
+    }
+
+    /// The device that an access to a host address is routed to, whether or not it claims it.
+    pub fn device_at(&self, hpa: u64) -> Option<usize> {
         let window = self.window_at(hpa)?;
         let uid = *window.targets.get(target(window, hpa)?)?;
         let bridge = self.scenario.bridges.iter().position(|bridge| bridge.uid == uid)?;
@@ -39,10 +46,7 @@ impl Machine {
                     number = self.switches.get(switch)?.component.hdm()?.route(hpa)?;
                     parent = Parent::Switch(switch);
                 }
-                Place::Device(device) => {
-                    let dpa = self.devices.get(device)?.endpoint.translate(hpa)?;
-                    return Some(Landing { device, dpa });
-                }
+                Place::Device(device) => return Some(device),
                 Place::Bridge(_) | Place::Port(_) => return None,
             }
         }
