@@ -13,7 +13,8 @@ mod report;
 mod rules;
 mod shadow;
 
-use cxl_firmware::attack::{Event, Locks, Skipped, State, Trigger, Watch, Witness, attack};
+pub use cxl_firmware::attack::Event;
+use cxl_firmware::attack::{Locks, Skipped, State, Trigger, Watch, Witness, attack};
 use cxl_firmware::mmio::Mmio;
 
 use crate::machine::Machine;

@@ -46,6 +46,11 @@ impl Backing {
         Self { region: region.map(Arc::new), touched: Arc::default() }
     }
 
+    /// Memory that a slot has.
+    pub(crate) fn of_region(region: &Arc<MmapRegion>) -> Self {
+        Self { region: Some(Arc::clone(region)), touched: Arc::new(AtomicBool::new(true)) }
+    }
+
     /// `size` bytes of a file from `start` on, shared with it: what is stored is in the file as soon
     /// as the store has finished, whatever becomes of this process.
     pub fn of_file(file: File, start: u64, size: u64) -> io::Result<Self> {

@@ -18,10 +18,11 @@ use vm_memory::MmapRegion;
 use crate::backing::Backing;
 use crate::guest::Guest;
 use crate::guest::boot::{GuestError, GuestRun, Options, boot};
-use crate::guest::mirror;
 use crate::kvm::{Bus, End, Slot, Vm};
 use crate::machine::Machine;
+use crate::mirror;
 use crate::scenario::{PathPolicy, Scenario, builtin};
+use crate::timing::{median, ticks_per_nanosecond};
 
 /// One line of the table.
 #[derive(Clone, Debug, Serialize)]
@@ -76,12 +77,6 @@ impl From<GuestError> for BenchError {
 
 /// Pairs of a figure that the host measures, besides the warm-up.
 const PAIRS: usize = 31;
-
-/// The middle of some numbers; 0 of none.
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
-}
 
 /// A line out of pairs (A, B) in nanoseconds, counted per `operations`.
 fn line(
@@ -158,11 +153,11 @@ pub fn run(progress: &mut dyn FnMut(&str)) -> Result<Vec<Line>, BenchError> {
 /// The figures of the bench payload.
 fn access() -> Result<Vec<Line>, BenchError> {
     let run = guest("bench")?;
-    if run.end != End::Exit(0x10) {
-        return Err(BenchError::Ended(run.end));
+    if run.last().end != End::Exit(0x10) {
+        return Err(BenchError::Ended(run.last().end.clone()));
     }
     let mut pairs: BTreeMap<Figure, Vec<(f64, f64)>> = BTreeMap::new();
-    for call in &run.calls {
+    for call in &run.last().said.calls {
         if let Call::Pair { figure, a, b } = *call {
             pairs.entry(figure).or_default().push((a as f64, b as f64));
         }
@@ -181,17 +176,6 @@ fn access() -> Result<Vec<Line>, BenchError> {
             line(name, "ns", aim, pairs.get(&figure).map_or(&[], Vec::as_slice), scale)
         })
         .collect())
-}
-
-/// The time-stamp counter against the clock.
-pub(crate) fn ticks_per_nanosecond() -> f64 {
-    let count = || {
-        // SAFETY: every x86-64 processor has the counter.
-        unsafe { core::arch::x86_64::_rdtsc() }
-    };
-    let (start, from) = (Instant::now(), count());
-    std::thread::sleep(Duration::from_millis(50));
-    (count() - from) as f64 / start.elapsed().as_nanos() as f64
 }
 
 /// The store that completes a path, from the exit to the slot, against the bare ioctl.
@@ -306,13 +290,14 @@ fn start() -> Result<Vec<Line>, BenchError> {
     let time = |command_line: Option<String>| -> Result<(Duration, GuestRun), BenchError> {
         let options = Options { command_line, ..Options::default() };
         let run = boot(&mut machine(PathPolicy::LockAll), &options)?;
-        match run.end {
-            // The report that the harness makes at the hand-off is none of the firmware's time.
-            End::Exit(0x10) => Ok((run.to_handoff.unwrap_or(run.setup + run.run), run)),
+        match run.last().end.clone() {
+            // What the harness looks at during the hand-off is none of the firmware's time.
+            End::Exit(0x10) => Ok((run.to_handoff().unwrap_or(run.setup + run.run), run)),
             end => Err(BenchError::Ended(end)),
         }
     };
-    let accesses = time(None)?.1.library.map_or(0, |counted| counted.reads + counted.writes);
+    let handed = time(None)?.1.first.handed;
+    let accesses = handed.map_or(0, |handed| handed.library.reads + handed.library.writes);
     let empty = format!("exits={accesses}");
     let pairs = alternate(|| Ok(time(None)?.0), || Ok(time(Some(empty.clone()))?.0))?;
     let against: Vec<_> = pairs.iter().map(|(time, _)| (*time, HANDOFF_NS)).collect();

@@ -35,12 +35,14 @@ const EXIT_INTERRUPTED: u8 = 130;
 const EXIT_BAD_INPUT: u8 = 2;
 
 const EXAMPLES: &str = "\
-Without a command: boot default.
+Without a command: boots the scenario default in a guest, measures what an access costs, and attacks
+the locks (`boot default --payload cost,attack --timeout 120`).
 
 Exit code:
   0  good
   1  refused, or a check failed
   2  bad usage or file
+  130  Ctrl-C
 
 Where to start:
   cxl-harness                                boot the main scenario, and read the report
@@ -65,6 +67,10 @@ pub(crate) struct Cli {
     /// Draw the memory map of the main scenario into this file as well.
     #[arg(long, value_name = "FILE")]
     svg: Option<std::path::PathBuf>,
+
+    /// Print the report of the main scenario as JSON; `cxl-harness boot --help` lists the keys.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -87,7 +93,7 @@ impl Cli {
     /// Does what was asked for.
     pub(crate) fn run(self) -> ExitCode {
         match self.command {
-            None => boot::Boot::of_default(self.svg).run(),
+            None => boot::Boot::of_default(self.svg, self.json).run(),
             Some(Command::Boot(boot)) => boot.run(),
             Some(Command::Plan(plan)) => plan.run(),
             Some(Command::Cedt(cedt)) => cedt.run(),

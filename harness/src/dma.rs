@@ -15,10 +15,10 @@ use vm_memory::{
     VolatileSlice,
 };
 
-use crate::guest::mirror::Mirror;
 use crate::kvm::Slot;
 use crate::machine::{Machine, Target};
 use crate::mapping::{How, Reason};
+use crate::mirror::Mirror;
 
 /// Bytes that decode as one: an access to trapped memory may change its owner after so many.
 const GRANULE: u64 = 256;

@@ -6,7 +6,8 @@
 pub mod boot;
 pub mod config;
 pub mod engine;
-pub mod mirror;
+pub mod payload;
+mod witness;
 
 use std::time::Instant;
 
@@ -16,17 +17,17 @@ use cxl_regs::Hpa;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use zerocopy::FromBytes;
 
-use crate::attack::Judge;
+use crate::attack::{self, Judge};
 use crate::backing;
 use crate::dma::Memory;
 use crate::kvm::{Bus, Slot, Slots};
 use crate::machine::{Changes, Machine, PlugError, Target};
-use crate::report::{Left, Refusal, Report};
+use crate::mirror::{self, Limits, Mirror};
 use crate::scenario::Event;
-use crate::trace::Direction;
+use crate::trace::{Direction, Traffic};
+use crate::vigil::{Moment, Vigil};
 use config::ConfigPages;
 use engine::Engine;
-use mirror::{Limits, Mirror};
 
 /// What the guest did that no register shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,9 +90,6 @@ pub struct Mark {
     pub slots: usize,
 }
 
-/// The upper byte of the library's error numbers for the verifier's findings.
-const VERIFY_PHASE: u16 = 0x05;
-
 /// The suberror of an instruction that KVM's emulator does not know (KVM_INTERNAL_ERROR_EMULATION).
 const EMULATION: u32 = 1;
 
@@ -106,7 +104,7 @@ pub struct Counted {
     pub writes: u64,
 }
 
-/// What the firmware handed over.
+/// What the firmware handed over, and the machine at that moment.
 #[derive(Debug)]
 pub struct Handed {
     /// The hand-off record out of guest memory; empty if there is none.
@@ -119,14 +117,56 @@ pub struct Handed {
     pub library: Counted,
     /// Exits until then.
     pub counts: Counts,
-    /// Memory slots as they were then: first address and bytes.
-    pub slots: Vec<(u64, u64)>,
-    /// Calls to KVM until then.
-    pub slot_calls: usize,
-    /// When it was; the report is made afterwards.
+    /// Reads of configuration space that left no exit: nobody but the library knows how many.
+    pub unseen: u64,
+    /// Register accesses until then, those that left no exit included.
+    pub traffic: Traffic,
+    /// When it was.
     pub at: Instant,
-    /// The report of the machine as it was then: payloads may leave another one behind.
-    pub report: Report,
+    /// The machine as it was then, registers alone.
+    pub then: Snapshot,
+    /// Bytes that the guest reaches at an address and the device has at another, in words.
+    pub astray: Vec<String>,
+}
+
+/// Memory slots at one moment: first address and bytes of each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SlotState {
+    /// Slots of CXL memory.
+    pub memory: Vec<(u64, u64)>,
+    /// Direct ranges without a slot.
+    pub without: Vec<(u64, u64)>,
+    /// What the registers ask KVM for besides RAM, in order of address.
+    pub asked: Vec<(u64, u64)>,
+    /// What KVM was told.
+    pub told: Vec<(u64, u64)>,
+    /// Calls to KVM until then.
+    pub calls: usize,
+}
+
+/// Who speaks through the doorbell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Speaker {
+    /// The image that comes with the harness, as booted by it.
+    #[default]
+    Ours,
+    /// Somebody else's: what it says is quoted, and nothing is concluded from it.
+    Theirs,
+}
+
+/// What an image said through the doorbell.
+#[derive(Clone, Debug, Default)]
+pub struct Said {
+    /// Its calls in order, but those of an attack; the first ones if there are very many.
+    pub calls: Vec<Call>,
+    /// Internal errors that it announced, in order.
+    pub announced: Vec<Announced>,
+    /// Counters at its marks, in order.
+    pub marks: Vec<Mark>,
+    /// Events of an attack that nobody asked it for: words, and nothing more.
+    pub attack_events: u64,
+    /// Times that it handed over; the first one counts.
+    pub hand_offs: u64,
 }
 
 /// A machine on the other side of a vCPU's exits.
@@ -143,31 +183,44 @@ pub struct Guest<'a> {
     pub limits: Limits,
     /// What the guest printed.
     pub console: Vec<u8>,
-    /// Calls through the doorbell, in order.
-    pub calls: Vec<Call>,
+    /// What the image that runs now said.
+    pub said: Said,
+    /// Who that is.
+    pub speaker: Speaker,
+    /// Every access of the image is to be seen, those of configuration space too.
+    pub sees_all: bool,
+    /// Its payload attacks: its events are announcements of a sweep.
+    pub attacks: bool,
     /// Exits.
     pub counts: Counts,
     /// What the firmware handed over, and the machine's state then.
     pub handed: Option<Handed>,
-    /// The last of them.
+    /// The last access that exited.
     pub last_access: Option<LastAccess>,
     /// Events of the scenario that were due, in order.
     pub happened: Vec<Happened>,
     /// The DMA engine, if the machine has a place for it.
     pub engine: Option<Engine>,
+    /// Looks at the locks from the hand-off on.
+    pub vigil: Vigil,
+    /// The machine as the attack found it, once there is one.
+    pub before_attack: Option<Box<Snapshot>>,
     ram: GuestMemoryMmap,
     events: std::vec::IntoIter<Event>,
-    /// Internal errors that were announced, in order.
-    pub announced: Vec<Announced>,
-    /// Counters at the payload's marks, in order.
-    pub marks: Vec<Mark>,
     /// The last call announced an internal error.
     expecting: bool,
-    /// Somebody else's image ran first.
-    pub foreign: bool,
     /// The judge of an attack, once there is one.
     pub judge: Option<Judge>,
     on_console: fn(&[u8]),
+}
+
+/// A machine at one moment.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Its registers.
+    pub machine: Machine,
+    /// What of its memory was mapped.
+    pub slots: SlotState,
 }
 
 impl LastAccess {
@@ -208,19 +261,22 @@ impl<'a> Guest<'a> {
             bar_slots: Vec::new(),
             limits,
             console: Vec::new(),
-            calls: Vec::new(),
+            said: Said::default(),
+            speaker: Speaker::default(),
+            sees_all: false,
+            attacks: false,
             counts: Counts::default(),
             handed: None,
-            announced: Vec::new(),
-            marks: Vec::new(),
+            vigil: Vigil::default(),
+            before_attack: None,
             expecting: false,
-            foreign: false,
             judge: None,
             on_console,
         }
     }
 
-    fn count(&mut self, direction: Direction, address: u64, length: usize) {
+    /// Counts an access; whether it may reach a register.
+    fn count(&mut self, direction: Direction, address: u64, length: usize) -> bool {
         match direction {
             Direction::Read => self.counts.reads += 1,
             Direction::Write => self.counts.writes += 1,
@@ -233,6 +289,7 @@ impl<'a> Guest<'a> {
         let config = direction == Direction::Read && ecam.any(|(_, at)| at.contains(Hpa(address)));
         self.counts.config += u64::from(config);
         self.last_access = Some(LastAccess { direction, address, length });
+        !window
     }
 
     /// Does what is due by the guest's own count.
@@ -243,6 +300,10 @@ impl<'a> Guest<'a> {
             let slots = Mirror::of(self.machine, &self.limits).slots.len();
             self.happened.push(Happened { count, event, result, slots });
             self.events.next();
+            let (vigil, machine) = (&mut self.vigil, &*self.machine);
+            vigil.look(machine, || {
+                Moment::After(format!("{} at count {count}", machine.words(event.action)))
+            });
         }
     }
 
@@ -269,20 +330,23 @@ impl<'a> Guest<'a> {
 impl Guest<'_> {
     /// Another image is to run on the machine as it is: what the first one said through the
     /// doorbell is not the second one's word, and no transfer of its goes on in memory that is
-    /// not its own any more.
-    pub fn begin_again(&mut self) {
-        self.calls.clear();
-        self.announced.clear();
-        self.marks.clear();
+    /// not its own any more. Returns what the first one said and handed over.
+    pub fn begin_again(&mut self, speaker: Speaker, attacks: bool) -> (Said, Option<Handed>) {
+        (self.speaker, self.attacks) = (speaker, attacks);
         self.expecting = false;
-        self.handed = None;
         self.judge = None;
         if let Some(engine) = &mut self.engine {
             engine.stop();
         }
+        (std::mem::take(&mut self.said), self.handed.take())
     }
 
-    /// Brings home what the firmware left, while the machine is as it left it.
+    /// The events that were not due.
+    pub fn pending(&self) -> Vec<Event> {
+        self.events.as_slice().to_vec()
+    }
+
+    /// Keeps what the firmware left, while the machine is as it left it.
     fn hand_over(
         &mut self,
         (address, length): (u64, u64),
@@ -290,34 +354,23 @@ impl Guest<'_> {
         code: u16,
         kvm: &Slots,
     ) {
+        self.said.hand_offs += 1;
+        if self.handed.is_some() {
+            return;
+        }
         let at = Instant::now();
         let record = copy(&self.ram, address, length);
         let table = handoff::read(&record).ok().and_then(|record| record.cedt);
         let cedt = table.map(|at| copy(&self.ram, at.address, at.size.into())).unwrap_or_default();
+        let unseen = self.unseen(library);
         let mut traffic = self.machine.traffic().clone();
-        traffic.all.reads += self.unseen(library);
-        // Whether another's decoders are locked is asked with `--require locked`, and what else the
-        // verifier says the report finds out for itself.
-        let judged = self.foreign && code >> 8 == VERIFY_PHASE;
-        let refusal = if judged { None } else { refusal(&self.console, code) };
-        let left = Left {
-            handoff: &record,
-            cedt: &cedt,
-            refusal: refusal.as_ref(),
-            traffic: &traffic,
-            foreign: self.foreign,
-            unfinished: false,
-        };
-        let mut report = Report::of(self.machine, &left);
+        traffic.all.reads += unseen;
+        self.vigil.hand_off(self.machine, Moment::HandOff);
         let counts = self.counts;
-        if !self.foreign {
-            self.compare_counts(&mut report, library);
-        }
-        self.compare_slots(&mut report, kvm);
-        let slots = self.mirror.slots.iter().map(|slot| (slot.base, slot.size)).collect();
-        let slot_calls = kvm.log().len();
+        let astray = witness::astray(self.machine, &self.mirror.slots);
+        let then = self.snapshot(kvm);
         self.handed =
-            Some(Handed { record, cedt, code, library, counts, slots, slot_calls, at, report });
+            Some(Handed { record, cedt, code, library, counts, unseen, traffic, at, then, astray });
     }
 
     /// Reads of configuration space that left no exit: nobody but the library knows how many.
@@ -326,69 +379,26 @@ impl Guest<'_> {
         most.saturating_sub(self.counts.config)
     }
 
-    /// Holds the library's count of its accesses against the exits.
-    fn compare_counts(&self, report: &mut Report, library: Counted) {
-        let Counts { reads, config, writes, paired, .. } = self.counts;
-        // The library counts dwords.
-        let delivered = Counted { reads, config, writes: writes + paired };
-        let unseen = self.unseen(library);
-        let expected = Counted { reads: reads + unseen, config: config + unseen, ..delivered };
-        if library != expected {
-            report.facts.fail(format!(
-                "the library counted {} reads, {} of them of configuration space, and {} writes; \
-                 KVM delivered {}, {} and {}",
-                library.reads,
-                library.config,
-                library.writes,
-                delivered.reads,
-                delivered.config,
-                delivered.writes
-            ));
-        }
+    /// The machine as it is now.
+    pub fn snapshot(&self, kvm: &Slots) -> Snapshot {
+        Snapshot { machine: self.machine.frozen(), slots: self.slot_state(kvm) }
     }
 
-    /// Holds what KVM was told against what the registers ask for, and both against what the
-    /// firmware says that it made: a slot lies in a region, and a region has a slot or a reason.
-    fn compare_slots(&self, report: &mut Report, kvm: &Slots) {
-        let told: Vec<_> = kvm.mapped().map(|slot| (slot.base, slot.size)).collect();
-        let mut asked: Vec<_> =
-            self.all_slots().into_iter().map(|slot| (slot.base, slot.size)).collect();
+    /// What KVM was told, what the registers ask for, and what of memory that is.
+    fn slot_state(&self, kvm: &Slots) -> SlotState {
+        let range = |slot: &Slot| (slot.base, slot.size);
+        let mut asked: Vec<_> = self.all_slots().iter().map(range).collect();
         asked.sort_unstable();
-        if told != asked {
-            let words = format!("KVM maps {told:x?}, the registers ask for {asked:x?}");
-            report.facts.fail(words);
+        let without = self.mirror.unmirrored.iter().filter_map(|(index, _)| {
+            self.mirror.mappings.get(*index).map(|mapping| (mapping.hpa.0, mapping.size))
+        });
+        SlotState {
+            memory: self.mirror.slots.iter().map(range).collect(),
+            without: without.collect(),
+            asked,
+            told: kvm.mapped().map(range).collect(),
+            calls: kvm.log().len(),
         }
-        if self.foreign || report.facts.refusal.is_some() {
-            return;
-        }
-        let meets = |hpa: u64, size: u64, base: u64, length: u64| {
-            hpa < base.saturating_add(length) && base < hpa.saturating_add(size)
-        };
-        let mut failures = Vec::new();
-        for slot in &self.mirror.slots {
-            let inside = report.facts.regions.iter().any(|region| {
-                region.hpa <= slot.base
-                    && slot.base + slot.size <= region.hpa.saturating_add(region.size)
-            });
-            if !inside {
-                let at = slot.base;
-                failures.push(format!("the slot at {at:#x} lies in no region that was recorded"));
-            }
-        }
-        for region in &report.facts.regions {
-            let (hpa, size) = (region.hpa, region.size);
-            let mut slots = self.mirror.slots.iter();
-            let slot = slots.any(|slot| meets(hpa, size, slot.base, slot.size));
-            let mut others = self.mirror.unmirrored.iter();
-            let reason = others.any(|(index, _)| {
-                let mapping = self.mirror.mappings.get(*index);
-                mapping.is_some_and(|mapping| meets(hpa, size, mapping.hpa.0, mapping.size))
-            });
-            if !slot && !reason {
-                failures.push(format!("the region at {hpa:#x} has no slot, and no reason for it"));
-            }
-        }
-        failures.into_iter().for_each(|failure| report.facts.fail(failure));
     }
 
     /// What the guest is to see besides RAM; memory has the first choice of slots.
@@ -398,20 +408,24 @@ impl Guest<'_> {
         memory.cloned().chain(self.config.slots().take(left)).collect()
     }
 
-    /// The report of a machine as it is now, without a word of whoever programmed it; `ended` says
-    /// whether that is by its own choice.
-    fn report_of_registers(&mut self, ended: bool) -> Report {
-        let traffic = self.machine.traffic().clone();
-        let refusal = if self.foreign { None } else { refusal(&self.console, 0) };
-        let left = Left {
-            handoff: &[],
-            cedt: &[],
-            refusal: refusal.as_ref(),
-            traffic: &traffic,
-            foreign: self.foreign,
-            unfinished: !ended,
-        };
-        Report::of(self.machine, &left)
+    /// Looks at the locks after an access.
+    fn watch(&mut self) {
+        let Self { vigil, machine, last_access, counts, .. } = self;
+        vigil.look(machine, || {
+            let access = last_access.map(|access| access.words(machine));
+            let access = access.unwrap_or_else(|| "an access".to_owned());
+            Moment::After(format!("a {access}, exit {}", counts.reads + counts.writes))
+        });
+    }
+
+    /// An event of our own attack. Before the first one the machine is kept as it is.
+    fn attack(&mut self, event: attack::Event, kvm: &Slots) {
+        if self.judge.is_none() {
+            self.vigil.stop(self.machine);
+            self.before_attack = Some(Box::new(self.snapshot(kvm)));
+        }
+        let judge = self.judge.get_or_insert_with(|| Judge::new(self.machine));
+        judge.hear(self.machine, event);
     }
 
     /// Takes the pages of a range away: RAM, or what is mirrored there.
@@ -437,14 +451,6 @@ impl Guest<'_> {
     }
 }
 
-/// The refusal that the guest printed last: `refused: PHASE: WORDS`.
-fn refusal(console: &[u8], code: u16) -> Option<Refusal> {
-    let text = String::from_utf8_lossy(console);
-    let words = text.lines().rev().find_map(|line| line.strip_prefix("refused: "))?;
-    let (phase, message) = words.split_once(": ").unwrap_or(("image", words));
-    Some(Refusal { phase: phase.to_owned(), code, message: message.to_owned() })
-}
-
 /// Bytes of console output that are kept, the last ones.
 const MOST_CONSOLE: usize = 1 << 20;
 /// Calls that are kept, the first ones: more than any payload of ours makes.
@@ -465,16 +471,19 @@ impl Bus for Guest<'_> {
         if address == EMPTY_HANDLER {
             return;
         }
-        self.count(Direction::Read, address, data.len());
+        let registers = self.count(Direction::Read, address, data.len());
         match self.engine_at(address) {
             Some(engine) => engine.read(address, data),
             None => self.machine.read_bytes(address, data),
         }
         self.transfer();
+        if registers {
+            self.watch();
+        }
     }
 
     fn write(&mut self, address: u64, data: &[u8]) {
-        self.count(Direction::Write, address, data.len());
+        let registers = self.count(Direction::Write, address, data.len());
         if let Some(judge) = &mut self.judge
             && let Ok(dword) = data.try_into()
         {
@@ -485,6 +494,9 @@ impl Bus for Guest<'_> {
             None => self.machine.write_bytes(address, data),
         }
         self.transfer();
+        if registers {
+            self.watch();
+        }
     }
 
     fn slots(&mut self) -> Option<Vec<Slot>> {
@@ -498,7 +510,7 @@ impl Bus for Guest<'_> {
             self.bar_slots = mirror::bar_slots(self.machine, &self.limits, used);
         }
         // Of somebody else's image every access is to be seen.
-        if changes.relocate && self.limits.enabled && !self.foreign {
+        if changes.relocate && self.limits.enabled && !self.sees_all {
             self.config.relocate(self.machine);
         }
         self.config.refresh(self.machine);
@@ -522,28 +534,30 @@ impl Bus for Guest<'_> {
         else {
             return;
         };
-        // An attack announces every bit: the judge keeps count of it.
-        if !matches!(call, Call::Attack(_)) && self.calls.len() < MOST_CALLS {
-            self.calls.push(call);
-        }
         self.expecting = false;
+        let ours = self.speaker == Speaker::Ours;
         match call {
+            // An attack announces every bit: the judge keeps count of it, if it was to be one.
+            Call::Attack(event) => {
+                if ours && self.attacks {
+                    self.attack(event, slots);
+                } else {
+                    self.said.attack_events += 1;
+                }
+                return;
+            }
             Call::ExpectInternalError { resume } => {
-                if self.announced.len() < MOST_CALLS {
+                if ours && self.said.announced.len() < MOST_CALLS {
                     let slots = self.mirror.slots.len();
-                    self.announced.push(Announced { resume, happened: false, slots });
+                    self.said.announced.push(Announced { resume, happened: false, slots });
                     self.expecting = true;
                 }
             }
             Call::Count { value } => self.advance(value),
             Call::Forget { a, b, length } => {
-                for base in [a, b] {
+                for base in [a, b].into_iter().filter(|_| ours) {
                     self.forget(base, length);
                 }
-            }
-            Call::Attack(event) => {
-                let judge = self.judge.get_or_insert_with(|| Judge::new(self.machine));
-                judge.hear(self.machine, event);
             }
             Call::Pair { .. } => {}
             Call::HandOff { address, length, reads, config, writes, code } => {
@@ -552,11 +566,14 @@ impl Bus for Guest<'_> {
             }
             Call::Mark { id } => {
                 let (counts, slots) = (self.counts, self.mirror.slots.len());
-                if self.marks.len() < MOST_CALLS {
-                    self.marks.push(Mark { id, counts, slots });
+                if self.said.marks.len() < MOST_CALLS {
+                    self.said.marks.push(Mark { id, counts, slots });
                 }
             }
             Call::Check { .. } => {}
+        }
+        if self.said.calls.len() < MOST_CALLS {
+            self.said.calls.push(call);
         }
     }
 
@@ -564,7 +581,7 @@ impl Bus for Guest<'_> {
         if !std::mem::take(&mut self.expecting) || suberror != EMULATION {
             return None;
         }
-        let announced = self.announced.last_mut()?;
+        let announced = self.said.announced.last_mut()?;
         announced.happened = true;
         Some(announced.resume)
     }

@@ -11,7 +11,7 @@ mod slots;
 
 pub use boot::{Boot, BootError, Entry};
 pub use elf::ImageError;
-pub use run::{Bus, End, Failure, Hint, Limits, Reason};
+pub use run::{Bus, End, Failure, Hint, Limits, Reason, emulates_ring_0};
 pub use slots::{Call, Slot, SlotError, Slots};
 
 use kvm_bindings::{

@@ -7,7 +7,10 @@
 
 mod cedt;
 mod decoders;
+mod findings;
 mod guest;
+mod last;
+mod locks;
 mod opinion;
 mod peer;
 mod picture;
@@ -28,17 +31,24 @@ use crate::dump::facts::hex;
 use crate::fabric::Fabric;
 use crate::kvm::End;
 use crate::layout::AddressMap;
+use crate::locks::Protection;
 use crate::machine::Machine;
 use crate::mapping::{self, How, ReasonText};
 use crate::run::{self, Done, Tables};
 use crate::scenario::Scenario;
 use crate::trace::{self, Count};
+use crate::vigil::{self, Moment};
+use findings::Findings;
 
 pub use cedt::Cedt;
 pub use decoders::Decoder;
+pub use findings::{Finding, Witness};
 pub use guest::{
     Checks, Cost, EventLine, GuestMeasured, InternalError, NoSlot, SlotRange, TransferLine,
 };
+pub use last::LastState;
+pub use locks::{Locks, Required, Requirement};
+pub(crate) use opinion::name;
 pub use peer::{Field, LockAttack, Peer, Verifier};
 pub use plan::PlanReport;
 pub use svg::Svg;
@@ -116,18 +126,6 @@ pub struct Seen<'a> {
     pub fabric: &'a Fabric,
     /// The platform as its tables tell it.
     pub platform: &'a Result<Tables, PlatformError>,
-}
-
-/// A finding of the verifier, which looks at the machine again after the firmware is done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// The stable number of the finding.
-    #[serde(serialize_with = "code")]
-    pub code: u16,
-    /// Whether it is a failure, or just worth knowing.
-    pub failure: bool,
-    /// One sentence.
-    pub message: String,
 }
 
 /// A range of addresses that leads to memory on every path.
@@ -235,6 +233,23 @@ pub struct Stages {
     pub after: Count,
 }
 
+/// What the firmware ran in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "ran", rename_all = "kebab-case")]
+pub enum Ran {
+    /// A KVM guest.
+    Guest,
+    /// The device models, by function calls in this process.
+    Models {
+        /// Why not a guest.
+        #[serde(rename = "ran_why")]
+        why: String,
+        /// What was asked for and takes a guest.
+        #[serde(rename = "left_out")]
+        left_out: Vec<String>,
+    },
+}
+
 /// What is true of every run of a scenario.
 #[derive(Debug, Serialize)]
 pub struct Facts {
@@ -244,13 +259,17 @@ pub struct Facts {
     pub scenario: String,
     /// What it is about.
     pub description: String,
+    /// What the firmware ran in, where somebody asked for a guest or could have.
+    #[serde(flatten)]
+    pub ran: Option<Ran>,
     /// Somebody else's image programmed the machine.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub foreign: bool,
     /// Why the firmware stopped.
     pub refusal: Option<Refusal>,
-    /// What the checks of the harness hold against a run that the firmware was content with.
-    pub failures: Vec<String>,
+    /// What was demanded of the locks, and whether it was met.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub required: Option<Required>,
     /// What was asked for.
     pub policy: Policy,
     /// The machine, parents before children.
@@ -268,15 +287,21 @@ pub struct Facts {
     pub mappings: Vec<Mapping>,
     /// The table for the operating system.
     pub cedt: Option<Cedt>,
-    /// What the verifier says.
+    /// What the locks protect, by the models' registers; `None` for devices that are not ours.
+    pub locks: Option<Locks>,
+    /// Everything that was seen, by whom and when; failures among it.
     pub findings: Vec<Finding>,
-    /// What the owner should know although nothing is wrong.
-    pub notes: Vec<String>,
     /// The library's accesses to registers.
     pub traffic: Traffic,
     /// The attack on the locks, if there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attack: Option<attack::Report>,
+    /// The machine in the end, or as the attack found it, where it is not as it was handed over.
+    #[serde(rename = "final", skip_serializing_if = "Option::is_none")]
+    pub last: Option<LastState>,
+    /// The command that tells every write of the attack.
+    #[serde(skip)]
+    pub repeat: Option<String>,
     /// What there is to say of devices that are not ours.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<Peer>,
@@ -306,89 +331,123 @@ impl Measured {
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// What every run has alike.
-    #[serde(flatten)]
+    #[serde(flatten, serialize_with = "with_failures")]
     pub facts: Facts,
     /// What this one took.
     pub measured: Option<Measured>,
 }
 
 impl Facts {
-    /// Adds the attack on the locks; a breach is a failure.
+    /// Adds the attack on the locks. A breach is a failure, and so is an attack that had no locked
+    /// range to lead elsewhere: nothing held.
     pub fn set_attack(&mut self, report: attack::Report) {
+        let mut fail = |message: String| {
+            self.fail(Finding::failure(Witness::Attack, Moment::End, message));
+        };
         if report.changed > 0 {
-            self.fail(format!("the attack changed what it must not, {} times", report.changed));
+            fail(format!("the attack changed what it must not, {} times", report.changed));
+        }
+        if report.integrity.ranges == 0 {
+            fail(match report.integrity.open.len() {
+                0 => "the attack had nothing to hold: no range is locked".to_owned(),
+                _ => "the attack had nothing to hold: no locked range is sealed".to_owned(),
+            });
         }
         self.attack = Some(report);
     }
 
-    /// Demands that every decoder in use is locked.
-    pub fn require_locked(&mut self) {
-        let control = |decoder: &Decoder| decoder.text.image.control();
-        let open = |decoder: &&Decoder| control(decoder).committed() && !control(decoder).locked();
-        let open: Vec<String> = self
-            .decoders
-            .iter()
-            .filter(open)
-            .map(|decoder| format!("{} decoder {}", decoder.component, decoder.text.index))
-            .collect();
-        for decoder in open {
-            self.fail(format!("{decoder} is committed and not locked (UnlockedOnPath)"));
-        }
-        if !self.decoders.iter().any(|decoder| control(decoder).committed()) {
-            self.fail("no decoder is committed, so none is locked".to_owned());
-        }
+    /// What makes the run a bad one, in sentences.
+    pub fn failures(&self) -> Vec<String> {
+        let counting = self.findings.iter().filter(|finding| finding.counts());
+        counting.map(Finding::sentence).collect()
     }
 
-    /// Adds what a check holds against a run.
-    pub(crate) fn fail(&mut self, failure: String) {
-        self.failures.push(failure);
-        if self.result == Verdict::Ok {
+    /// Adds what was seen, and lets a failure count.
+    pub(crate) fn fail(&mut self, found: Finding) {
+        if found.counts() && self.result == Verdict::Ok {
             self.result = Verdict::Failed;
         }
+        self.findings.push(found);
     }
 }
 
 impl Report {
     /// The report of a run that left a machine in this state.
     ///
-    /// The verifier of the library goes over the machine once more; what it reads is not counted.
-    pub fn of(machine: &mut Machine, left: &Left<'_>) -> Self {
-        let (scenario, map) = (machine.scenario().clone(), machine.map().clone());
+    /// The verifier of the library goes over a copy of the machine once more, which is counted
+    /// nowhere and changes nothing.
+    pub fn of(machine: &Machine, left: &Left<'_>) -> Self {
+        Self::at(machine, left, Moment::HandOff)
+    }
+
+    /// The same of a machine at another moment than the hand-off.
+    pub(super) fn at(machine: &Machine, left: &Left<'_>, moment: Moment) -> Self {
+        let (scenario, map) = (machine.scenario(), machine.map());
         let (fabric, platform) = (machine.fabric(), run::platform(machine));
-        let seen = Seen { scenario: &scenario, map: &map, fabric: &fabric, platform: &platform };
-        let mut clock = machine.clock();
-        let counted = std::mem::take(machine.recorder_mut());
-        let report = Self::seen(&seen, machine, &mut clock, left);
-        *machine.recorder_mut() = counted;
+        let seen = Seen { scenario, map, fabric: &fabric, platform: &platform };
+        let mut copy = machine.frozen();
+        let mut clock = copy.clock();
+        let mut report = Self::seen_at(&seen, &mut copy, &mut clock, left, moment.clone());
+        let locks = Locks::of(machine);
+        let facts = &mut report.facts;
+        for message in opinion::decode(machine, &facts.regions) {
+            facts.fail(Finding::failure(Witness::Memory, moment.clone(), message));
+        }
+        for violation in vigil::violations(machine, &Protection::of(machine), &moment) {
+            if violation.mixed {
+                let moot = left.refusal.is_some() || left.unfinished && !left.foreign;
+                facts.fail(Finding { moot, ..Finding::from(&violation) });
+            }
+        }
+        facts.locks = Some(locks);
         report
     }
 
-    /// The same of any machine; the verifier reaches it through `hw`.
+    /// The report of any machine; the verifier reaches it through `hw`.
     pub fn seen(
         seen: &Seen<'_>,
         hw: &mut impl Mmio,
         clock: &mut impl Clock,
         left: &Left<'_>,
     ) -> Self {
+        Self::seen_at(seen, hw, clock, left, Moment::HandOff)
+    }
+
+    fn seen_at(
+        seen: &Seen<'_>,
+        hw: &mut impl Mmio,
+        clock: &mut impl Clock,
+        left: &Left<'_>,
+        moment: Moment,
+    ) -> Self {
         let Seen { scenario, map, fabric, .. } = *seen;
-        let mut failures = Vec::new();
-        let record = decoders::record(left, &mut failures);
-        let decoders = decoders::decoders(scenario, fabric, record.as_ref(), &mut failures);
+        let mut findings = Findings::at(moment);
+        let record = decoders::record(left, &mut findings);
+        // Of somebody else's firmware the registers are shown, not its word for them.
+        let shown = if left.foreign { None } else { record.as_ref() };
+        let mut decoders = decoders::decoders(scenario, fabric, record.as_ref(), &mut findings);
+        if left.foreign && record.is_some() {
+            decoders = decoders::decoders(scenario, fabric, None, &mut Findings::at(Moment::End));
+        }
         let mappings = mapping::mappings(fabric);
-        let regions = decoders::regions(map, fabric, record.as_ref(), &mappings);
-        let opinion = opinion::of(seen, hw, clock, left, &mut failures);
-        decoders::regions_lead_to_memory(fabric, &regions, &mappings, &mut failures);
+        let regions = decoders::regions(map, fabric, shown, &mappings);
+        opinion::of(seen, hw, clock, left, &mut findings);
+        decoders::regions_lead_to_memory(fabric, &regions, &mappings, &mut findings);
+        let findings = findings.list;
+        let failed = findings.iter().any(Finding::counts);
         let facts = Facts {
-            result: match (left.refusal, failures.is_empty()) {
+            result: match (left.refusal, failed) {
                 (Some(_), _) => Verdict::Refused,
-                (None, true) => Verdict::Ok,
-                (None, false) => Verdict::Failed,
+                (None, false) => Verdict::Ok,
+                (None, true) => Verdict::Failed,
             },
             scenario: scenario.name.clone(),
             description: scenario.description.clone(),
+            ran: None,
+            repeat: None,
             foreign: left.foreign,
             refusal: left.refusal.cloned(),
-            failures,
+            required: None,
             policy: Policy::of(&scenario.policy),
             topology: topology::components(scenario),
             windows: topology::windows(scenario, map),
@@ -397,31 +456,29 @@ impl Report {
             regions,
             mappings: mappings.iter().map(|mapping| Mapping::of(fabric, mapping)).collect(),
             cedt: Cedt::of(scenario, left.cedt),
-            findings: opinion.findings,
-            notes: opinion.notes,
+            locks: None,
+            findings,
             traffic: Traffic::of(scenario, left.traffic),
             attack: None,
+            last: None,
             peer: None,
         };
         Self { facts, measured: None }
     }
 
     /// The report of a direct run.
-    pub fn of_direct(machine: &mut Machine, done: &Done) -> Self {
+    pub fn of_direct(machine: &Machine, done: &Done) -> Self {
         let refusal = done.refusal.as_ref().map(Refusal::from);
-        let traffic = machine.traffic().clone();
         let Done { handoff, cedt, .. } = done;
-        Self::of(
-            machine,
-            &Left {
-                handoff,
-                cedt,
-                refusal: refusal.as_ref(),
-                traffic: &traffic,
-                foreign: false,
-                unfinished: false,
-            },
-        )
+        let left = Left {
+            handoff,
+            cedt,
+            refusal: refusal.as_ref(),
+            traffic: machine.traffic(),
+            foreign: false,
+            unfinished: false,
+        };
+        Self::of(machine, &left)
     }
 }
 
@@ -503,4 +560,18 @@ fn code<S: Serializer>(value: &u16, serializer: S) -> Result<S::Ok, S::Error> {
 
 fn microseconds<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(u64::try_from(value.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// The facts, and the failures among the findings as a list of sentences.
+fn with_failures<S: Serializer>(facts: &Facts, to: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Shown<'a> {
+        #[serde(flatten)]
+        facts: &'a Facts,
+        failures: Vec<String>,
+        notes: Vec<String>,
+    }
+    let notes = facts.findings.iter().filter(|finding| !finding.failure);
+    let notes = notes.map(Finding::sentence).collect();
+    Shown { facts, failures: facts.failures(), notes }.serialize(to)
 }

@@ -86,7 +86,7 @@ fn every_scenario_ends_as_it_says() {
     for (name, code, reads, writes) in RESULTS {
         let (_, report) = boot(&mut machine(name));
         let facts = report.facts;
-        assert_eq!(facts.failures, [""; 0], "{name}");
+        assert_eq!(facts.failures(), [""; 0], "{name}");
         let found = facts.refusal.map_or(0, |refusal| refusal.code);
         assert_eq!(found, code, "{name}: {found:#06x} instead of {code:#06x}");
         let result = if code == 0 { Verdict::Ok } else { Verdict::Refused };

@@ -55,11 +55,15 @@ fn a_thousand_uncommits_and_commits_in_one_guest_leave_nothing_behind() {
             ..Options::default()
         };
         let run = boot(&mut machine, &options).unwrap();
-        assert_eq!(run.verdict(), Verdict::Good);
+        assert_eq!(run.last().verdict(), Verdict::Good);
         // Configuration space of a port and a device, a first slot of memory, and two calls for each
         // of the thousand cycles.
         assert_eq!(run.slot_log.len(), 2 + 1 + 2000);
-        assert!(run.marks.iter().all(|mark| mark.slots == 1), "{:?}", run.marks);
+        assert!(
+            run.last().said.marks.iter().all(|mark| mark.slots == 1),
+            "{:?}",
+            run.last().said.marks
+        );
     };
     run();
     let before = taken();

@@ -7,10 +7,10 @@ mod rig;
 
 use cxl_firmware::mmio::Mmio;
 use cxl_harness::dma::{Class, DmaError, Entry, Memory, Moved, Transfer, Way};
-use cxl_harness::guest::mirror::{Limits, Mirror, bar_slots};
 use cxl_harness::kvm::Slot;
 use cxl_harness::machine::Machine;
 use cxl_harness::mapping::Reason;
+use cxl_harness::mirror::{Limits, Mirror, bar_slots};
 use cxl_regs::Dpa;
 use rig::*;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};

@@ -272,7 +272,7 @@ fn machines_of_all_shapes_come_up_locked_and_hold() {
         let mut machine = machine(&text);
         let done = run::direct(&mut machine);
         let facts = Report::of_direct(&mut machine, &done).facts;
-        assert_eq!(facts.failures, [""; 0], "{label}");
+        assert_eq!(facts.failures(), [""; 0], "{label}");
         assert_eq!(facts.result, Verdict::Ok, "{label}: {:?}", done.refusal);
         let locked = facts.decoders.iter().filter(|d| d.text.image.control().locked()).count();
         assert_eq!(locked, decoders, "{label}");

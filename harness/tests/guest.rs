@@ -8,6 +8,8 @@
 
 #[path = "guest/command.rs"]
 mod command;
+#[path = "guest/demands.rs"]
+mod demands;
 #[path = "guest/elf.rs"]
 mod elf;
 #[path = "guest/hostile.rs"]
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
     trials.extend(slots::trials());
     trials.extend(interleave::trials());
     trials.extend(command::trials());
+    trials.extend(demands::trials());
     if let Some(reason) = &missing {
         eprintln!("guest tests are ignored: {reason}");
         trials = trials
@@ -131,14 +134,14 @@ impl Ran {
 
     /// The run, if all went well.
     fn good(self) -> Self {
-        let verdict = self.run.verdict();
-        assert_eq!(verdict, Verdict::Good, "{:?}\n{}", self.run.end, self.console());
+        let verdict = self.run.last().verdict();
+        assert_eq!(verdict, Verdict::Good, "{:?}\n{}", self.run.first.end, self.console());
         self
     }
 
     /// Exits in the window between each pair of marks.
     fn window_exits(&self) -> Vec<u64> {
-        let pairs = self.run.marks.chunks_exact(2);
+        let pairs = self.run.last().said.marks.chunks_exact(2);
         pairs.map(|pair| pair[1].counts.window - pair[0].counts.window).collect()
     }
 

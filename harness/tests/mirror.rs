@@ -6,9 +6,9 @@
 mod rig;
 
 use cxl_firmware::mmio::Mmio;
-use cxl_harness::guest::mirror::{Limits, Mirror, Unmirrored, bar_slots};
 use cxl_harness::kvm::Slot;
 use cxl_harness::machine::Machine;
+use cxl_harness::mirror::{Limits, Mirror, Unmirrored, bar_slots};
 use rig::*;
 
 const LIMITS: Limits = Limits { enabled: true, bytes: u64::MAX, slots: 64, address_bits: 46 };

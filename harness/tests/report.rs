@@ -48,8 +48,8 @@ fn booted(text: &str) -> (Machine, Done) {
 fn failures(machine: &mut Machine, done: &Done) -> Vec<String> {
     let report = Report::of_direct(machine, done);
     let failed = report.facts.result == Verdict::Failed;
-    assert_eq!(failed, !report.facts.failures.is_empty());
-    report.facts.failures
+    assert_eq!(failed, !report.facts.failures().is_empty());
+    report.facts.failures()
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn a_record_that_is_missing_broken_or_of_another_machine_is_a_failure() {
         foreign: false,
         unfinished: false,
     };
-    let mut first = |left: &Left<'_>| Report::of(&mut machine, left).facts.failures[0].clone();
+    let mut first = |left: &Left<'_>| Report::of(&mut machine, left).facts.failures()[0].clone();
     let missing = first(&Left { handoff: &[], ..left });
     assert_eq!(missing, "the firmware is done and left no hand-off record");
     let mut broken = done.handoff.clone();
@@ -198,7 +198,7 @@ fn large(bridges: u32, ports: u32) -> String {
 fn sixteen_bridges_with_sixteen_devices_each_boot() {
     let (mut machine, done) = booted(&large(16, 16));
     let facts = Report::of_direct(&mut machine, &done).facts;
-    assert_eq!(facts.failures, [""; 0]);
+    assert_eq!(facts.failures(), [""; 0]);
     assert_eq!(facts.result, Verdict::Ok);
     assert_eq!((facts.regions.len(), facts.decoders.len()), (256, 512));
     assert!(facts.decoders.iter().all(|decoder| decoder.text.image.control().locked()));

@@ -16,8 +16,8 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use cxl_firmware::mmio::Mmio;
-use cxl_harness::guest::mirror::{Limits, Mirror, Unmirrored};
 use cxl_harness::machine::{Machine, Unlaid};
+use cxl_harness::mirror::{Limits, Mirror, Unmirrored};
 use cxl_harness::store::{Store, StoreError};
 use cxl_regs::Dpa;
 use libtest_mimic::{Arguments, Trial};

@@ -19,10 +19,11 @@ use cxl_harness::attack::{Class, Detail};
 use cxl_harness::dma::{DmaError, Moved};
 use cxl_harness::guest::boot::{GuestError, GuestRun, HostRun, LockBy, Options, Verdict, boot};
 use cxl_harness::guest::engine::Fault;
-use cxl_harness::guest::mirror::Unmirrored;
 use cxl_harness::kvm::{self, Call as SlotCall, End, Hint, Reason, instruction};
 use cxl_harness::machine::{Machine, PlugError};
 use cxl_harness::mapping::How;
+use cxl_harness::mirror::Unmirrored;
+use cxl_harness::report::Report;
 use cxl_harness::run::{self, Refusal};
 use cxl_harness::scenario::{Place, Scenario, builtin, builtins};
 use cxl_harness::trace::Traffic;
@@ -210,35 +211,41 @@ fn host_and_image_lock_the_same_decoders() {
             Ok(run) => run,
             // Only the text of a scenario can ask for more than there are words for.
             Err(GuestError::Refused(Refusal::Scenario(_))) => continue,
-            Err(GuestError::Refused(refusal)) => {
+            Err(GuestError::Host(done)) => {
+                let refusal = done.refusal.unwrap();
                 let expected = (End::Exit(0x11), Some(refusal.code()));
                 // Before there is a machine to speak of, there is no record to carry the number.
-                let code = image.code.or(Some(refusal.code()));
-                assert_eq!((image.end, code), expected, "{name}");
+                let code = image.last().code().or(Some(refusal.code()));
+                assert_eq!((image.first.end, code), expected, "{name}");
                 continue;
             }
             Err(error) => panic!("{name}: {error}"),
         };
         for run in [&image, &host] {
-            let end = (&run.end, run.code);
+            let end = (&run.first.end, run.last().code());
             assert_eq!(end, (&End::Exit(0x10), Some(0)), "{name}: {}", console(run));
         }
         assert_eq!(console(&image), console(&host), "{name}");
         assert_eq!(by_image.fabric(), by_host.fabric(), "{name}");
-        assert_eq!(image.cedt, host.cedt, "{name}");
+        assert_eq!(image.last().cedt(), host.last().cedt(), "{name}");
         let facts = |run: &GuestRun| {
-            let record = handoff::read(&run.handoff).unwrap();
+            let record = handoff::read(run.last().record()).unwrap();
             (record.regions().collect::<Vec<_>>(), record.decoders().collect::<Vec<_>>())
         };
         assert_eq!(facts(&image), facts(&host), "{name}");
         // The image found everything done: all writes to decoders are the host's.
-        let HostRun { done, traffic } = host.host.unwrap();
-        assert_eq!(decoder_writes(by_image.traffic()), decoder_writes(&traffic), "{name}");
+        let HostRun { done, traffic } = host.host.as_ref().unwrap();
+        assert_eq!(decoder_writes(by_image.traffic()), decoder_writes(traffic), "{name}");
         assert_eq!(decoder_writes(by_host.traffic()), [], "{name}");
-        assert_eq!(done.cedt, host.cedt, "{name}");
-        locked += usize::from(!decoder_writes(&traffic).is_empty());
+        assert_eq!(done.cedt, host.last().cedt(), "{name}");
+        locked += usize::from(!decoder_writes(traffic).is_empty());
     }
     assert!(locked >= 8, "{locked}");
+}
+
+/// How our image ended that ran afterwards, if it did.
+fn then(run: &GuestRun) -> Option<End> {
+    run.second.as_ref().map(|second| second.end.clone())
 }
 
 fn refusal_by_the_host_starts_no_guest() {
@@ -249,7 +256,10 @@ fn refusal_by_the_host_starts_no_guest() {
         ..Options::default()
     };
     match boot(&mut machine, &options) {
-        Err(GuestError::Refused(Refusal::BringUp(BringUpError::Plan(_)))) => {}
+        Err(GuestError::Host(done)) => {
+            let refusal = done.refusal.unwrap();
+            assert!(matches!(refusal, Refusal::BringUp(BringUpError::Plan(_))), "{refusal}");
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -279,9 +289,9 @@ fn bad_hot_add_is_an_error_and_the_guest_counts_on() {
     );
     let program = (1..=5).fold(Program::default(), Program::count).exit(7);
     let run = foreign(&mut machine, program, Options::default());
-    assert_eq!(run.end, End::Exit(7));
+    assert_eq!(run.first.end, End::Exit(7));
     let counts: Vec<_> = (1..=5).map(|value| Call::Count { value }).collect();
-    assert_eq!(run.calls, counts);
+    assert_eq!(run.last().said.calls, counts);
     let results: Vec<_> = run.happened.iter().map(|event| (event.count, event.result)).collect();
     let taken = Err(PlugError::PortTaken { port: 0, by: place(&machine, "mem0") });
     assert_eq!(results, [(2, taken), (3, Err(PlugError::Present { device: 0 }))]);
@@ -305,7 +315,7 @@ fn removal_of_a_locked_device_takes_its_slot_and_leaves_the_bridge_locked() {
         .exit(1);
     let options = Options { lock_by: LockBy::Vmm, ..Options::default() };
     let run = foreign(&mut machine, program, options);
-    assert_eq!(run.end, End::Exit(1));
+    assert_eq!(run.first.end, End::Exit(1));
     let printed = printed(&run);
     assert_eq!(printed[0], 0x1234_5678);
     assert_ne!(printed[1], u32::MAX);
@@ -316,7 +326,7 @@ fn removal_of_a_locked_device_takes_its_slot_and_leaves_the_bridge_locked() {
     assert_eq!(run.slot_log, log);
     // One exit in the window: the load after the removal.
     assert_eq!(run.counts.window, 1);
-    assert_eq!(run.calls.len(), 2);
+    assert_eq!(run.last().said.calls.len(), 2);
 }
 
 fn resets_from_the_host_clear_what_they_clear() {
@@ -333,7 +343,7 @@ fn resets_from_the_host_clear_what_they_clear() {
         let program = Program::default().count(1).print(controls[0]).print(controls[1]).exit(1);
         let run =
             foreign(&mut machine, program, Options { lock_by: LockBy::Vmm, ..Options::default() });
-        assert_eq!(run.end, End::Exit(1));
+        assert_eq!(run.first.end, End::Exit(1));
         assert!(run.happened.iter().all(|event| event.result.is_ok()), "{kind}");
         let locked: Vec<_> = printed(&run).iter().map(|control| control & LOCK != 0).collect();
         // FLR takes BARs and Memory Space with it, so the device's own answer is that of nobody.
@@ -361,7 +371,7 @@ fn plain_pages_of_a_bar_cause_no_exit_and_registers_do() {
     program = program.store(function + 0x10, block + 0x2_0000).print(block + 0x2_2000);
     program = program.print(block + 0x2000).exit(1);
     let run = foreign(&mut machine, program, Options::default());
-    assert_eq!(run.end, End::Exit(1));
+    assert_eq!(run.first.end, End::Exit(1));
     assert_eq!(printed(&run), [0x2000, 0x5004, 0xDFFC, 0xAB00, 0, 0xAB00, u32::MAX]);
     // The two accesses to Global Control, the BAR, and the load where nothing is any more.
     assert_eq!((run.counts.reads, run.counts.writes), (2, 2));
@@ -394,7 +404,7 @@ fn bar_and_decoders_put_over_ram_and_each_other_fail_no_ioctl() {
             .store(first + 0x10, address);
     }
     let run = foreign(&mut machine, program.exit(1), Options::default());
-    assert_eq!(run.end, End::Exit(1), "{run:?}");
+    assert_eq!(run.first.end, End::Exit(1), "{run:?}");
 }
 
 // Foreign images.
@@ -410,7 +420,7 @@ fn an_unlocked_decoder_of_a_foreign_image_is_found() {
         let mut machine = machine(LOW);
         let program = program_path(&machine, device, bridge).exit(0);
         let run = foreign(&mut machine, program, Options::default());
-        assert_eq!(run.end, End::Exit(0));
+        assert_eq!(run.first.end, End::Exit(0));
         assert_eq!(run.mirror.slots.len(), 1, "whoever programmed it, it is mirrored");
         match (verdict(&mut machine), expected) {
             (None, None) => {}
@@ -441,7 +451,7 @@ fn a_decoder_programmed_badly_gets_no_slot_and_a_reason() {
             .decoder(hb0, (base.into(), LOW_SIZE, route), HOST_ONLY | COMMIT)
             .exit(0);
         let run = foreign(&mut machine, program, Options::default());
-        assert_eq!(run.end, End::Exit(0));
+        assert_eq!(run.first.end, End::Exit(0));
         assert_eq!(run.mirror.slots, [], "{what}");
         let How::Trapped { reason: found } = run.mirror.mappings[0].how else { panic!("{what}") };
         assert_eq!(found.name(), reason, "{what}");
@@ -479,14 +489,26 @@ fn our_image_runs_after_theirs_on_what_they_left() {
             ..Options::default()
         };
         let run = boot(&mut machine, &options).unwrap();
-        assert!(ended(&run.end), "{what}: {:?}", run.end);
-        // The bridge is not locked, which our verifier says and the end tells.
-        assert_eq!(run.then, Some(End::Exit(0x11)), "{what}: {}", console(&run));
-        assert!(console(&run).contains("UnlockedOnPath"), "{what}: {}", console(&run));
-        assert_eq!(run.code, Some(0x0515), "{what}");
-        assert!(run.calls.iter().all(|call| !matches!(call, Call::Check { passed: false, .. })));
-        assert!(run.calls.iter().any(|call| matches!(call, Call::Check { .. })), "{what}");
-        let record = handoff::read(&run.handoff).unwrap();
+        assert!(ended(&run.first.end), "{what}: {:?}", run.first.end);
+        // The bridge is not locked, which a look at memory does not ask and the host tells.
+        assert_eq!(then(&run), Some(End::Exit(0x10)), "{what}: {}", console(&run));
+        assert_eq!(run.last().code(), Some(0), "{what}");
+        let failures = Report::of_guest(&machine, &run).facts.failures();
+        let mixed =
+            "half a path is locked: mem0 decoder 0 is, hb0 decoder 0 on the same path is not";
+        assert!(failures.iter().any(|failure| failure.starts_with(mixed)), "{what}: {failures:?}");
+        assert!(
+            run.last()
+                .said
+                .calls
+                .iter()
+                .all(|call| !matches!(call, Call::Check { passed: false, .. }))
+        );
+        assert!(
+            run.last().said.calls.iter().any(|call| matches!(call, Call::Check { .. })),
+            "{what}"
+        );
+        let record = handoff::read(run.last().record()).unwrap();
         assert_eq!(record.decoders().count(), 2, "{what}");
         let theirs: Vec<_> =
             decoder_writes(machine.traffic()).iter().map(|entry| entry.2).collect();
@@ -510,8 +532,8 @@ fn our_attack_runs_on_what_a_foreign_image_left() {
             ..Options::default()
         };
         let run = boot(&mut machine, &options).unwrap();
-        assert_eq!(run.end, End::Exit(0));
-        assert_eq!(run.then, Some(End::Exit(verified)), "{}", console(&run));
+        assert_eq!(run.first.end, End::Exit(0));
+        assert_eq!(then(&run), Some(End::Exit(verified)), "{}", console(&run));
         let attack = run.attack.unwrap();
         assert!(attack.tried > 1000);
         assert_eq!(attack.tried, attack.held + attack.allowed + attack.changed);
@@ -550,11 +572,14 @@ fn our_image_finds_neither_transfers_nor_words_of_the_one_before() {
         let image = program.exit(7).elf();
         let options = Options { image: Some(&image), then: Some("none"), ..Options::default() };
         let run = boot(&mut machine, &options).unwrap();
-        assert_eq!(run.end, End::Exit(7), "{what}");
-        assert_eq!(run.then, Some(End::Exit(0x10)), "{what}: {:?}", run.then);
-        assert_eq!(run.verdict(), Verdict::Good, "{what}");
-        assert!(run.calls.iter().all(|call| matches!(call, Call::HandOff { .. })), "{what}");
-        assert_eq!((run.announced.len(), run.transfers.len()), (0, 0), "{what}");
+        assert_eq!(run.first.end, End::Exit(7), "{what}");
+        assert_eq!(then(&run), Some(End::Exit(0x10)), "{what}: {:?}", then(&run));
+        assert_eq!(run.last().verdict(), Verdict::Good, "{what}");
+        assert!(
+            run.last().said.calls.iter().all(|call| matches!(call, Call::HandOff { .. })),
+            "{what}"
+        );
+        assert_eq!((run.last().said.announced.len(), run.transfers.len()), (0, 0), "{what}");
         assert!(run.attack.is_none(), "{what}");
     }
 }
@@ -565,11 +590,11 @@ fn an_image_that_dies_is_no_reason_to_run_ours() {
     let image = Program::default().bytes(&[0x0F, 0x0B]).elf();
     let options = Options { image: Some(&image), then: Some("none"), ..Options::default() };
     let run = boot(&mut machine, &options).unwrap();
-    match run.end {
+    match &run.first.end {
         End::Failed(failure) => assert_eq!(failure.reason, Reason::TripleFault),
         other => panic!("{other:?}"),
     }
-    assert_eq!(run.then, None);
+    assert_eq!(then(&run), None);
 }
 
 fn a_loop_ends_by_the_time_limit() {
@@ -577,7 +602,7 @@ fn a_loop_ends_by_the_time_limit() {
     let timeout = Duration::from_millis(300);
     let program = Program::default().bytes(&[0xEB, 0xFE]);
     let run = foreign(&mut machine, program, Options { timeout, ..Options::default() });
-    let End::TimedOut { rip, instruction } = &run.end else { panic!("{:?}", run.end) };
+    let End::TimedOut { rip, instruction } = &run.first.end else { panic!("{:?}", run.first.end) };
     assert_eq!(*rip, u64::from(CODE));
     assert!(instruction.starts_with(&[0xEB, 0xFE]), "{instruction:x?}");
 }
@@ -590,7 +615,7 @@ fn an_instruction_that_the_emulator_does_not_know_is_called_by_its_family() {
         .bytes(&[0x0F, 0x5E, 0xC1])
         .exit(9);
     let run = foreign(&mut machine, program, Options::default());
-    match run.end {
+    match run.first.end {
         // Ordinary KVM runs it.
         End::Exit(9) => {}
         End::Failed(failure) => {
@@ -620,8 +645,9 @@ fn dma_moves_the_same_bytes_whether_the_window_is_mirrored_or_not() {
         let mut machine = builtin_machine("one-device");
         let options = Options { payload: "dma", mirror, ..Options::default() };
         let run = boot(&mut machine, &options).unwrap();
-        assert_eq!(run.end, End::Exit(0x10), "{}", console(&run));
-        let checks = run.calls.iter().filter(|call| matches!(call, Call::Check { .. })).count();
+        assert_eq!(run.first.end, End::Exit(0x10), "{}", console(&run));
+        let checks =
+            run.last().said.calls.iter().filter(|call| matches!(call, Call::Check { .. })).count();
         assert!(checks > 20, "{checks}");
         let size = 64 << 10;
         let way = |bytes| match mirror {

@@ -331,7 +331,7 @@ impl Display for Report {
         writeln!(f, "  {:<18}{}", "allowed", self.allowed)?;
         writeln!(f, "  {:<18}{}", "changed", self.changed)?;
         let verdict = match (holds, ranges) {
-            (true, 0) => "no range is locked".to_owned(),
+            (true, 0) => "nothing to hold: no range is sealed".to_owned(),
             (true, 1) => "holds: 1 locked range never led elsewhere".to_owned(),
             (true, ranges) => format!("holds: {ranges} locked ranges never led elsewhere"),
             (false, _) => format!("BROKEN: {} ways, listed below", breaches.len()),

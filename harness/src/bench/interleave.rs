@@ -17,9 +17,9 @@ use super::{BenchError, Line, PAIRS, alternate, line, ticks_per_nanosecond};
 use crate::backing::Backing;
 use crate::guest::Guest;
 use crate::guest::boot::{Options, boot};
-use crate::guest::mirror::Limits;
 use crate::kvm::{Bus, End, Slot, Vm};
 use crate::machine::Machine;
+use crate::mirror::Limits;
 use crate::run::{self, Room, Wanted};
 use crate::scenario::Scenario;
 use crate::set::{self, Layout, Share};
@@ -117,15 +117,15 @@ fn swept(interleave: Interleave, name: &'static str, scale: f64) -> Result<Line,
     let mut machine = Machine::new(&scenario(interleave, DECODER_UNIT)?);
     let timeout = Duration::from_secs(120);
     let run = boot(&mut machine, &Options { payload: "sweep", timeout, ..Options::default() })?;
-    if run.end != End::Exit(0x10) {
-        return Err(BenchError::Ended(run.end));
+    if run.last().end != End::Exit(0x10) {
+        return Err(BenchError::Ended(run.last().end.clone()));
     }
     let mapped = run.mirror.slots.iter().map(|slot| slot.size).sum::<u64>();
     let size = u64::from(interleave.ways.count()) * DECODER_UNIT;
     if mapped != size || run.counts.window != 0 {
         return Err(broken(format_args!("{interleave} is not mirrored")));
     }
-    let pairs = run.calls.iter().filter_map(|call| match *call {
+    let pairs = run.last().said.calls.iter().filter_map(|call| match *call {
         Call::Pair { figure: Figure::Sweep, a, b } => Some((a as f64, b as f64)),
         _ => None,
     });

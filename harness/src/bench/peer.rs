@@ -300,7 +300,7 @@ impl<'a> Both<'a> {
         let line = format!("{line} address-bits={}", machine.scenario().platform.physical_bits);
         let options = Options { command_line: Some(line), timeout: LIMIT, ..Options::default() };
         let run = boot::boot(&mut machine, &options)?;
-        match run.end {
+        match run.last().end.clone() {
             End::Exit(code) if code == Status::Success.code() => {
                 let console = String::from_utf8_lossy(&run.console).into_owned();
                 Ok((run.setup + run.run, console))

@@ -33,8 +33,8 @@ JSON:
            availability (component, register, consequence, effects)
 
 Exit code:
-  0  nothing changed that must not
-  1  something did, or the firmware refused to bring the machine up
+  0  there was a sealed range to hold, and nothing changed that must not
+  1  something did, no range is sealed, or the firmware refused to bring the machine up
   2  bad usage or scenario
 
 Examples:
@@ -85,7 +85,8 @@ impl Attack {
                     bar.advance(state, component);
                 });
                 bar.clear();
-                let result = if report.changed == 0 { Verdict::Ok } else { Verdict::Failed };
+                let held = report.changed == 0 && report.integrity.ranges > 0;
+                let result = if held { Verdict::Ok } else { Verdict::Failed };
                 Outcome { result, refusal: None, attack: Some(report) }
             }
         };

@@ -8,15 +8,19 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use cxl_harness::fabric::Fabric;
 use cxl_harness::guest::boot::{GuestError, LockBy, Options, boot};
+use cxl_harness::guest::payload::{self, ATTACK, PAYLOADS, Payload};
+use cxl_harness::kvm::VmError;
 use cxl_harness::machine::Machine;
 use cxl_harness::mapping::{Path as Way, Reason};
-use cxl_harness::report::{Measured, Report, Svg, Verdict};
+use cxl_harness::report::{Measured, Ran, Report, Requirement, Svg, Verdict};
 use cxl_harness::run;
 use cxl_harness::scenario::{self, Action, PathPolicy, Scenario};
 use cxl_harness::store::{SetRecord, Store};
 use cxl_harness::trace::{Access, TraceText, Walked, WalksText};
+use cxl_harness::vigil::{Moment, Vigil};
 use cxl_harness::{attack, kvm};
 use serde::Serialize;
 
@@ -29,6 +33,7 @@ of it, and whether registers, hand-off record, table and verifier agree.
 
 JSON:
   result     ok, refused (with refusal: phase, code, message) or failed (with failures)
+  ran        guest or models, with why and left_out (what was asked for and takes a guest)
   topology   component, kind, below, place, uid, port, decoders, volatile, persistent, present
   windows    window, base, size, ways, granularity, arithmetic, targets, restrictions
   decoders   component, fate, and the keys of `cxl-harness decode --json`: index, base, size, ways,
@@ -37,7 +42,12 @@ JSON:
   mappings   window, hpa, size, how (direct or trapped), reason, message, ways, granularity,
              members
   cedt       the keys of `cxl-harness decode --json`
-  findings   code, failure, message: what the verifier has to say
+  locks      in_use, in_force, ranges, locked, sealed, not_locked, not_sealed: what the locks
+             protect at the hand-off, by the models' registers
+  required   with --require: what, met
+  findings   code, failure, moment, witness, message: everything that was seen, by whom and when
+  final      moment, locks, decoders, mappings, slots: the machine in the end, or as the attack
+             found it; only where that is not what was handed over
   traffic    reads, writes, dropped, decoders (component, index, reads, writes, and stages: the
              same as found, program, commit and after)
   trace      with --trace: sequence, direction, address, component, register, decoder, value,
@@ -47,13 +57,14 @@ JSON:
              that was decoded by itself
   attack     after the payload attack: tried, held, allowed, changed, integrity, availability, ...
   measured   what varies from run to run: run_us; guest with setup_us, handoff_us, exits, slots,
-             unmirrored, cost, end, then, last_access, checks, internal_errors, events, transfers,
-             slot_calls, console
+             unmirrored, cost, end, then, last_access, checks, its_words, internal_errors, events,
+             transfers, slot_calls, console
   Addresses, sizes and codes are strings like \"0x1f\"; what does not apply is null.
 
 Exit code:
   0  the firmware did what was asked, and every check agrees
-  1  the firmware refused, a check failed, or the guest did not end as it should
+  1  the firmware refused, a check failed, a demand was not met, the guest did not end as it
+     should, or what was asked for takes a guest and there is no KVM
   2  bad usage, scenario file or image
   130  Ctrl-C; the report says how far it came
 
@@ -61,7 +72,7 @@ Examples:
   cxl-harness boot
   cxl-harness boot four-bridges
   cxl-harness boot one-device --trace | less
-  cxl-harness boot --image mine.elf --then attack --require locked
+  cxl-harness boot --image mine.elf --append 'console=com1' --then attack --require sealed
   cxl-harness boot --lock-by vmm --payload touch
   cxl-harness boot unlocked --payload sse,xsavec,recreate
   cxl-harness boot four-way --mirror off --payload touch --trace
@@ -85,47 +96,69 @@ pub(super) struct Boot {
     #[arg(long)]
     json: bool,
 
-    /// What the image runs once the firmware is done, several with commas.
+    /// Run the firmware on the device models where there is no KVM, whatever was asked of a guest.
     ///
-    /// none; touch (both ends of each region); attack (the locks); exec (jump into the window); dma;
-    /// count (to 5,000, for events); half, bars, widths; cost, bench. Where nothing is locked, as in
-    /// the scenario unlocked: sse, xsavec (what fails unmirrored, works mirrored, fails again),
-    /// recreate (1,000 times elsewhere). Where the guest programs, as in path2: program.
-    #[arg(long, value_name = "NAMES", default_value = "none", conflicts_with = "direct")]
-    payload: String,
+    /// Without it a run that asks nothing of a guest falls back to the models by itself, and says so;
+    /// any other is an error.
+    #[arg(long, conflicts_with_all = ["direct", "image"])]
+    on_models: bool,
+
+    /// What our image runs once the firmware is done, several with commas.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "none",
+          value_parser = payloads(), hide_default_value = true, hide_possible_values = true,
+          conflicts_with_all = ["direct", "image"], long_help = payload_help())]
+    payload: Vec<String>,
 
     /// Boot somebody else's firmware instead of ours: an ELF image with a PVH entry.
     #[arg(long, value_name = "FILE", conflicts_with = "direct")]
     image: Option<PathBuf>,
 
-    /// Once that image has ended, run our image with this payload on what it left: attack, touch.
-    #[arg(long, value_name = "NAMES", requires = "image")]
-    then: Option<String>,
+    /// The command line of that image; without it the line is empty.
+    ///
+    /// Our own image, written to a file by `cxl-harness image`, is known again: it gets the
+    /// scenario's words as well, and `ring3` where the host emulates CPL 0.
+    #[arg(long, value_name = "WORDS", requires = "image", allow_hyphen_values = true)]
+    append: Option<String>,
+
+    /// Once that image has ended, run our image with this payload on what it left.
+    #[arg(long, value_name = "NAMES", requires = "image", value_delimiter = ',',
+          value_parser = payloads(), hide_possible_values = true,
+          long_help = "Once that image has ended, run our image with these payloads on what it \
+                       left: attack, touch, ... (see --payload). An attack demands that what is \
+                       in use is locked.")]
+    then: Vec<String>,
 
     /// A write to this I/O port ends the image's run.
     #[arg(long, value_name = "PORT", requires = "image", value_parser = port)]
     until_port: Option<u16>,
 
-    /// What has to be true in the end, or the exit code is 1.
-    #[arg(long, value_name = "WHAT")]
-    require: Option<Required>,
+    /// What has to be true of the locks at the hand-off and at every moment after it, or the exit
+    /// code is 1.
+    ///
+    /// locked: every decoder in use has a lock in force, and each path is whole. sealed: and no range
+    /// register or enable can lead a locked range elsewhere (CONFIG_LOCK is set). With @handoff
+    /// (locked@handoff) what comes later does not count. Judged from the models' own registers,
+    /// after everything that changes one, up to an attack by our own image.
+    #[arg(long, value_name = "locked|sealed[@handoff]")]
+    require: Option<Requirement>,
 
     /// Who programs and locks: the image in the guest, or this program before the guest starts.
-    #[arg(long, value_name = "WHO", default_value = "image", conflicts_with = "direct")]
+    #[arg(long, value_name = "WHO", default_value = "image", conflicts_with_all = ["direct", "image"])]
     lock_by: Locker,
 
     /// Bytes that may be mirrored into the guest, such as 256MiB [default: half of what is free].
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = bytes, conflicts_with = "direct")]
     budget: Option<u64>,
 
-    /// End the guest after this many seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30,
+    /// End the guest after this many seconds [default: 30].
+    #[arg(long, value_name = "SECONDS", conflicts_with = "direct",
           value_parser = clap::value_parser!(u64).range(1..))]
-    timeout: u64,
+    timeout: Option<u64>,
 
-    /// Whether committed memory becomes memory of the guest, or each access is decoded.
-    #[arg(long, value_name = "ON|OFF", default_value = "on")]
-    mirror: Switch,
+    /// Whether committed memory becomes memory of the guest (on, the default), or each access is
+    /// decoded (off).
+    #[arg(long, value_name = "ON|OFF", conflicts_with = "direct")]
+    mirror: Option<Switch>,
 
     /// Keep persistent memory in files of this directory, from run to run.
     ///
@@ -157,18 +190,28 @@ enum Switch {
     Off,
 }
 
-/// What can be demanded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Required {
-    /// Every decoder in use is locked.
-    Locked,
-}
-
 /// Who can lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Locker {
     Image,
     Vmm,
+}
+
+/// The seconds that a guest may take, unless something else is asked for.
+const TIMEOUT: u64 = 30;
+
+/// The names of payloads, with what each does.
+fn payloads() -> PossibleValuesParser {
+    let value = |(name, help): &Payload| PossibleValue::new(*name).help(*help);
+    PossibleValuesParser::new(PAYLOADS.iter().map(value))
+}
+
+fn payload_help() -> String {
+    let lines = PAYLOADS.iter().map(|(name, help)| format!("\n  {name:<9} {help}"));
+    format!(
+        "What our image runs once the firmware is done, several with commas:\n{}",
+        lines.collect::<String>()
+    )
 }
 
 /// The number of an I/O port.
@@ -236,20 +279,22 @@ struct Traceline {
 
 impl Boot {
     /// What a bare `cxl-harness` does: the main scenario, its cost, and an attack on its locks.
-    pub(super) fn of_default(svg: Option<PathBuf>) -> Self {
+    pub(super) fn of_default(svg: Option<PathBuf>, json: bool) -> Self {
         Self {
             source: Source::built_in("default"),
             direct: false,
-            json: false,
-            payload: "cost,attack".to_owned(),
+            json,
+            on_models: true,
+            payload: ["cost", ATTACK].map(str::to_owned).to_vec(),
             image: None,
-            then: None,
+            append: None,
+            then: Vec::new(),
             until_port: None,
             require: None,
             lock_by: Locker::Image,
             budget: None,
-            timeout: 120,
-            mirror: Switch::On,
+            timeout: Some(120),
+            mirror: None,
             media: None,
             trace: false,
             svg,
@@ -280,9 +325,7 @@ impl Boot {
             Err(Stop::Refused(error)) => return super::refuse(&error),
             Err(Stop::BadInput(error)) => return super::fail(&error),
         };
-        if self.require == Some(Required::Locked) {
-            report.facts.require_locked();
-        }
+        report.facts.repeat = Some(self.repeat());
         let walks = machine.recorder_mut().take_walks();
         let trace = self.trace.then(|| (machine.recorder_mut().take(), walks));
         if self.media.is_some() {
@@ -306,31 +349,90 @@ impl Boot {
         drawn.map_or_else(|error| super::fail(&error), |()| code)
     }
 
-    /// Runs the firmware in a guest, or directly where that was asked for or there is no KVM.
-    fn report(&self, machine: &mut Machine) -> Result<Report, Stop> {
-        if !self.direct {
-            match kvm::available() {
-                Ok(()) => return self.guest(machine),
-                Err(error) if self.image.is_some() => {
-                    return Err(Stop::Refused(format!("{error}; an image needs a guest")));
-                }
-                Err(error) => super::note(&format!("{error}; running directly on the models")),
+    /// The command that tells every write of an attack.
+    fn repeat(&self) -> String {
+        let words = std::env::args().skip(1).map(|word| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,=@:".contains(c);
+            match word.chars().all(plain) && !word.is_empty() {
+                true => word,
+                false => format!("'{}'", word.replace('\'', "'\\''")),
+            }
+        });
+        let words = words.filter(|word| word != "--json").collect::<Vec<_>>().join(" ");
+        let words = if words.is_empty() { String::new() } else { format!(" {words}") };
+        format!("cxl-harness{words} --json")
+    }
+
+    /// What was asked for that only a guest can do, in the words of the command line.
+    fn asked_of_a_guest(&self, scenario: &Scenario) -> Vec<String> {
+        let payloads = self.payload.iter().filter(|name| *name != payload::NONE);
+        let mut asked: Vec<String> = payloads.map(|name| format!("--payload {name}")).collect();
+        for (set, words) in [
+            (self.image.is_some(), "--image"),
+            (self.lock_by == Locker::Vmm, "--lock-by vmm"),
+            (self.mirror.is_some(), "--mirror"),
+            (self.budget.is_some(), "--budget"),
+            (self.media.is_some(), "--media"),
+        ] {
+            if set {
+                asked.push(words.to_owned());
             }
         }
-        for event in events(machine.scenario()) {
-            super::note(&event);
+        if !scenario.events.is_empty() {
+            asked.push("the scenario's events".to_owned());
         }
+        asked
+    }
+
+    /// Runs the firmware in a guest, or directly where that was asked for, or where there is no KVM
+    /// and nothing was asked that takes one.
+    fn report(&self, machine: &mut Machine) -> Result<Report, Stop> {
+        if self.direct {
+            for event in events(machine.scenario()) {
+                super::note(&event);
+            }
+            return Ok(self.on_the_models(machine, "as asked (--direct)".to_owned(), Vec::new()));
+        }
+        let why = match kvm::available() {
+            Ok(()) => match self.guest(machine)? {
+                Ok(report) => return Ok(report),
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        let asked = self.asked_of_a_guest(machine.scenario());
+        if !asked.is_empty() && !self.on_models {
+            let asked = asked.join(", ");
+            return Err(Stop::Refused(format!(
+                "{why}. It takes a guest to do what was asked: {asked}; with --on-models the \
+                 firmware runs on the device models instead, and the report says what was left out"
+            )));
+        }
+        super::note(&format!("{why}; running directly on the models"));
+        let left_out = asked.into_iter().filter(|asked| asked != "--payload attack").collect();
+        Ok(self.on_the_models(machine, format!("as there is no guest: {why}"), left_out))
+    }
+
+    /// Runs the firmware, and the attack if there is to be one, on the models.
+    fn on_the_models(&self, machine: &mut Machine, why: String, left_out: Vec<String>) -> Report {
         let start = Instant::now();
         let done = run::direct(machine);
         let run = start.elapsed();
         let mut report = Report::of_direct(machine, &done);
-        if self.payload.split(',').any(|name| name == "attack") && done.refusal.is_none() {
+        report.facts.ran = Some(Ran::Models { why, left_out });
+        if let Some(requirement) = self.require {
+            let mut vigil = Vigil::default();
+            vigil.hand_off(machine, Moment::HandOff);
+            report.facts.require(requirement, &vigil.finish(machine));
+        }
+        if payload::attacks(&self.payload.join(",")) && done.refusal.is_none() {
             report.facts.set_attack(attack::direct(machine, &done));
         }
-        Ok(Report { measured: Some(Measured { run, guest: None }), ..report })
+        Report { measured: Some(Measured { run, guest: None }), ..report }
     }
 
-    fn guest(&self, machine: &mut Machine) -> Result<Report, Stop> {
+    /// Runs the firmware in a guest; the inner error is that there can be none.
+    fn guest(&self, machine: &mut Machine) -> Result<Result<Report, VmError>, Stop> {
         let image = match &self.image {
             Some(file) => Some(
                 read_image(file)
@@ -338,41 +440,57 @@ impl Boot {
             ),
             None => None,
         };
+        let (payload, then) = (self.payload.join(","), self.then.join(","));
         let options = Options {
             image: image.as_deref(),
-            then: self.then.as_deref(),
+            append: self.append.as_deref(),
+            then: Some(then.as_str()).filter(|then| !then.is_empty()),
             until_port: self.until_port,
             lock_by: match self.lock_by {
                 Locker::Image => LockBy::Image,
                 Locker::Vmm => LockBy::Vmm,
             },
             budget: self.budget,
-            payload: &self.payload,
-            timeout: Duration::from_secs(self.timeout),
-            mirror: self.mirror == Switch::On,
+            payload: &payload,
+            timeout: Duration::from_secs(self.timeout.unwrap_or(TIMEOUT)),
+            mirror: self.mirror != Some(Switch::Off),
             interrupted: super::interrupted(),
             ..Options::default()
         };
         if let (Some(note), None) = (self.misplaced_payload(machine.scenario()), &self.image) {
             super::note(&note);
         }
-        if self.payload.contains("attack") {
+        if payload::attacks(&payload) || payload::attacks(&then) {
             super::progress("attacking the locks from inside the guest, which takes some seconds");
         }
-        let run = boot(machine, &options).map_err(|error| match (error, &self.image) {
+        let run = match (boot(machine, &options), &self.image) {
+            (Ok(run), _) => run,
+            (Err(GuestError::Vm(error)), _) => return Ok(Err(error)),
             // An image that cannot be loaded is a bad file.
-            (error @ GuestError::Boot(_), Some(file)) => {
-                Stop::BadInput(format!("{}: {error}", file.display()))
+            (Err(error @ GuestError::Boot(_)), Some(file)) => {
+                return Err(Stop::BadInput(format!("{}: {error}", file.display())));
             }
-            (error, _) => Stop::Refused(error.to_string()),
-        })?;
-        Ok(Report::of_guest(machine, run))
+            // The machine as the host left it is the report.
+            (Err(GuestError::Host(done)), _) => {
+                let mut report = Report::of_direct(machine, &done);
+                let why = "by the host, whose refusal keeps the guest from starting".to_owned();
+                report.facts.ran = Some(Ran::Models { why, left_out: Vec::new() });
+                return Ok(Ok(report));
+            }
+            (Err(error), _) => return Err(Stop::Refused(error.to_string())),
+        };
+        let mut report = Report::of_guest(machine, &run);
+        report.facts.ran = Some(Ran::Guest);
+        if let Some(requirement) = self.require {
+            report.facts.require(requirement, &run.watched);
+        }
+        Ok(Ok(report))
     }
 
     /// What is to be said of a payload that cannot do its work under the scenario's policy.
     fn misplaced_payload(&self, scenario: &Scenario) -> Option<String> {
         let path = scenario.policy.path;
-        self.payload.split(',').find_map(|name| match name {
+        self.payload.iter().map(String::as_str).find_map(|name| match name {
             "sse" | "xsavec" | "jump" | "recreate" | "regrain" if path != PathPolicy::Unlocked => {
                 Some(format!(
                     "{name} takes decoders back, which fails where they are locked; try it with \

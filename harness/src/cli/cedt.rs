@@ -61,10 +61,10 @@ impl Cedt {
         let report = Report::of_direct(&mut machine, &done);
         if report.facts.result != Verdict::Ok {
             let facts = report.facts;
-            let refusal = facts.refusal.map(|refusal| {
+            let refusal = facts.refusal.as_ref().map(|refusal| {
                 format!("{}: {} ({:#06x})", refusal.phase, refusal.message, refusal.code)
             });
-            let why = refusal.or_else(|| facts.failures.first().cloned()).unwrap_or_default();
+            let why = refusal.or_else(|| facts.failures().into_iter().next()).unwrap_or_default();
             return super::refuse(&format!("there is no CEDT: {why}"));
         }
         match self.bytes(&done.cedt) {

@@ -12,17 +12,18 @@ use cxl_firmware::policy::{PathPolicy, Request, TargetSystem, Width};
 use cxl_regs::Interleave;
 
 use super::engine::Ended;
-use super::mirror::{self, Mirror};
-use super::{Announced, Counted, Counts, Guest, Handed, Happened, LastAccess, Mark};
+use super::payload;
+use super::{Counts, Guest, Handed, Happened, LastAccess, Said, Snapshot, Speaker};
 use crate::acpi::Tables;
 use crate::attack;
 use crate::kvm::{Boot, BootError, Call as SlotCall, End, Entry, Limits, SlotError, Vm, VmError};
 use crate::layout::AddressMap;
 use crate::machine::Machine;
-use crate::report::Report;
+use crate::mirror::{self, Mirror};
 use crate::run::{self, Done, Inexpressible, Refusal, TABLES_BASE, Wanted, roots};
 use crate::scenario::{Event, Scenario};
 use crate::trace::Traffic;
+use crate::vigil::{Moment, Watched};
 
 /// The image that comes with the harness.
 pub static IMAGE: &[u8] = include_bytes!(env!("CXL_IMAGE"));
@@ -41,12 +42,17 @@ pub enum LockBy {
 /// How to boot.
 #[derive(Clone, Debug)]
 pub struct Options<'a> {
-    /// Somebody else's PVH image; `None` is ours.
+    /// A PVH image; `None` is ours. One whose bytes are ours is known again.
     pub image: Option<&'a [u8]>,
+    /// That image keeps the protocol of ours: what it says through the doorbell counts.
+    pub trusted: bool,
     /// The payload of our image.
     pub payload: &'a str,
-    /// The whole command line; `None` is made from the scenario.
+    /// The whole command line; `None` is made from the scenario for our image, and is empty for
+    /// somebody else's.
     pub command_line: Option<String>,
+    /// Words that are added to it.
+    pub append: Option<&'a str>,
     /// Who programs and locks.
     pub lock_by: LockBy,
     /// A write to this port ends the image's run, beside the exit port.
@@ -73,8 +79,10 @@ impl Default for Options<'_> {
     fn default() -> Self {
         Self {
             image: None,
-            payload: "none",
+            trusted: false,
+            payload: payload::NONE,
             command_line: None,
+            append: None,
             lock_by: LockBy::Image,
             until_port: None,
             then: None,
@@ -91,8 +99,12 @@ impl Default for Options<'_> {
 /// Why there was no run.
 #[derive(Debug)]
 pub enum GuestError {
-    /// The library, run by the host or asked what to do, refused: the guest never starts.
+    /// The library cannot be asked for what the scenario wants: the guest never starts.
     Refused(Refusal),
+    /// The library, run by the host before the guest, refused: the guest never starts.
+    Host(Box<Done>),
+    /// Our image has no payload of this name.
+    Payload(String),
     /// There is no virtual machine.
     Vm(VmError),
     /// The image does not boot.
@@ -105,6 +117,11 @@ impl std::fmt::Display for GuestError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Refused(refusal) => write!(f, "the guest does not start: {refusal}"),
+            Self::Host(done) => {
+                f.write_str("the guest does not start: ")?;
+                done.refusal.as_ref().map_or(Ok(()), |refusal| refusal.fmt(f))
+            }
+            Self::Payload(name) => write!(f, "there is no payload \"{name}\""),
             Self::Vm(error) => error.fmt(f),
             Self::Boot(error) => error.fmt(f),
             Self::Slots(error) => error.fmt(f),
@@ -114,14 +131,28 @@ impl std::fmt::Display for GuestError {
 
 impl std::error::Error for GuestError {}
 
+/// One image's run.
+#[derive(Debug)]
+pub struct ImageRun {
+    /// Whose it is.
+    pub speaker: Speaker,
+    /// How it ended.
+    pub end: End,
+    /// What it said through the doorbell.
+    pub said: Said,
+    /// What it handed over, and the machine at that moment; `None` if it never said so.
+    pub handed: Option<Handed>,
+    /// The machine as it was when it ended.
+    pub left: Snapshot,
+}
+
 /// What a run left behind besides the machine's registers.
 #[derive(Debug)]
 pub struct GuestRun {
-    /// How the image ended.
-    pub end: End,
-    /// How our image ended that ran afterwards, if it did. What was said through the doorbell is
-    /// all its own then: record, table, checks, marks, attack. Console and counts are of both.
-    pub then: Option<End>,
+    /// The image that was booted.
+    pub first: ImageRun,
+    /// Our image that ran afterwards, if it did.
+    pub second: Option<ImageRun>,
     /// What the library did for the host before the first instruction, if it was to.
     pub host: Option<HostRun>,
     /// Events of the scenario that were due, in order.
@@ -132,44 +163,24 @@ pub struct GuestRun {
     pub transfers: Vec<Ended>,
     /// The last access that exited.
     pub last_access: Option<LastAccess>,
-    /// The hand-off record out of guest memory; empty if none was announced.
-    pub handoff: Vec<u8>,
-    /// The CEDT that the record names; empty if none.
-    pub cedt: Vec<u8>,
-    /// The library's error number; 0 for none, `None` if the image said nothing.
-    pub code: Option<u16>,
-    /// Accesses that the library counted.
-    pub library: Option<Counted>,
-    /// Exits until the hand-off.
-    pub at_handoff: Option<Counts>,
-    /// Memory slots at the hand-off: first address and bytes.
-    pub slots_at_handoff: Vec<(u64, u64)>,
-    /// The report of the machine as it was at the hand-off, or in the end where there was none.
-    pub report: Report,
-    /// Whether the first image was somebody else's.
-    pub foreign: bool,
     /// Exits.
     pub counts: Counts,
-    /// Everything the guest printed.
+    /// Everything that was printed.
     pub console: Vec<u8>,
-    /// Doorbell calls.
-    pub calls: Vec<Call>,
-    /// Internal errors that the image announced.
-    pub announced: Vec<Announced>,
-    /// Counters at the payload's marks.
-    pub marks: Vec<Mark>,
     /// What the `attack` payload came to.
     pub attack: Option<attack::Report>,
+    /// What was seen of the locks from the hand-off to the end, or to the attack.
+    pub watched: Watched,
+    /// The machine in the end, or as the attack found it.
+    pub last: Snapshot,
     /// What was mirrored in the end.
     pub mirror: Mirror,
     /// Every change of slots.
     pub slot_log: Vec<SlotCall>,
-    /// How many of these came before the hand-off.
-    pub slot_calls_at_handoff: usize,
-    /// From the creation of the virtual machine to the first instruction.
+    /// When the virtual machine was begun.
+    pub start: Instant,
+    /// From then to the first instruction.
     pub setup: Duration,
-    /// From the creation of the virtual machine to the hand-off; `None` if there was none.
-    pub to_handoff: Option<Duration>,
     /// From the first instruction to the end.
     pub run: Duration,
 }
@@ -201,9 +212,9 @@ pub struct HostRun {
 
 impl HostRun {
     fn of(machine: &mut Machine) -> Result<Self, GuestError> {
-        let mut done = run::direct(machine);
-        if let Some(refusal) = done.refusal.take() {
-            return Err(GuestError::Refused(refusal));
+        let done = run::direct(machine);
+        if done.refusal.is_some() {
+            return Err(GuestError::Host(Box::new(done)));
         }
         let traffic = machine.traffic().clone();
         machine.recorder_mut().clear();
@@ -211,8 +222,40 @@ impl HostRun {
     }
 }
 
+/// The command line of the image that is booted. The image that comes with the harness is known
+/// again when it is given as a file: it gets the scenario's words, and is told to leave CPL 0 where
+/// the host would emulate it. Any other image has words of its own.
+fn first_line(
+    scenario: &Scenario,
+    map: &AddressMap,
+    options: &Options<'_>,
+) -> Result<String, GuestError> {
+    let own = || {
+        command_line(scenario, map, options.payload)
+            .map_err(|error| GuestError::Refused(Refusal::Scenario(error)))
+    };
+    let line = match (options.image, &options.command_line) {
+        (_, Some(line)) => line.clone(),
+        (None, None) => own()?,
+        (Some(image), None) if image == IMAGE => {
+            let ring = if crate::kvm::emulates_ring_0() { " ring3" } else { "" };
+            format!("{}{ring}", own()?)
+        }
+        (Some(_), None) => String::new(),
+    };
+    Ok(match options.append {
+        Some(more) => format!("{line} {more}").trim_start().to_owned(),
+        None => line,
+    })
+}
+
 /// Boots an image on the machine and runs it to its end.
 pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, GuestError> {
+    for list in [Some(options.payload), options.then].into_iter().flatten() {
+        if let Some(name) = payload::unknown(list) {
+            return Err(GuestError::Payload(name.to_owned()));
+        }
+    }
     let start = Instant::now();
     let host = match options.lock_by {
         LockBy::Image => None,
@@ -223,14 +266,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     let ram: Vec<_> = machine.map().ram.iter().map(|span| (span.base().0, span.size())).collect();
     let bits = scenario.platform.physical_bits.min(options.address_bits);
     let mut vm = Vm::new(&ram, bits).map_err(GuestError::Vm)?;
-    let line =
-        match (&options.command_line, command_line(&scenario, machine.map(), options.payload)) {
-            (Some(line), _) => line.clone(),
-            (None, Ok(line)) => line,
-            // Somebody else's image was asked for nothing.
-            (None, Err(_)) if options.image.is_some() => String::new(),
-            (None, Err(error)) => return Err(GuestError::Refused(Refusal::Scenario(error))),
-        };
+    let line = first_line(&scenario, machine.map(), options)?;
     let acpi = [(tables.base, tables.bytes)];
     let rsdp = tables.base;
     vm.boot(&Boot {
@@ -241,11 +277,21 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         rsdp,
     })
     .map_err(GuestError::Boot)?;
-    let afterwards = options.then.map(|payload| {
-        let line = command_line(&scenario, machine.map(), payload).unwrap_or_default();
-        // Whatever the scenario is content with, the question here is what is locked.
-        format!("{line} as-found path=lock-all")
-    });
+    let afterwards = match options.then {
+        None => None,
+        Some(payload) => {
+            let line = command_line(&scenario, machine.map(), payload).or_else(|_| {
+                // What the scenario asks for was asked of the first image, in no words of ours.
+                let plain = Scenario { regions: Vec::new(), ..scenario.clone() };
+                command_line(&plain, machine.map(), payload)
+            });
+            let line = line.map_err(|error| GuestError::Refused(Refusal::Scenario(error)))?;
+            // Whatever the scenario is content with: an attack asks what is locked, and anything
+            // else is to look at what is there.
+            let path = if payload::attacks(payload) { "lock-all" } else { "unlocked" };
+            Some((payload, format!("{line} as-found path={path}")))
+        }
+    };
     let limits = mirror::Limits {
         enabled: options.mirror,
         bytes: options.budget.unwrap_or_else(free_memory),
@@ -253,7 +299,13 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         address_bits: vm.address_bits(),
     };
     let mut guest = Guest::new(machine, vm.ram().clone(), limits, options.on_console);
-    guest.foreign = options.image.is_some();
+    let theirs = options.image.is_some_and(|image| image != IMAGE) && !options.trusted;
+    guest.speaker = if theirs { Speaker::Theirs } else { Speaker::Ours };
+    guest.sees_all = options.image.is_some();
+    guest.attacks = payload::attacks(options.payload);
+    if host.is_some() {
+        guest.vigil.hand_off(guest.machine, Moment::BeforeStart);
+    }
     // The machine may have been programmed before the guest's first instruction.
     vm.follow(&mut guest).map_err(GuestError::Slots)?;
     let setup = start.elapsed();
@@ -262,79 +314,82 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         until_port: options.until_port,
         interrupted: Arc::clone(&options.interrupted),
     };
-    let end = vm.run(&mut guest, &limits);
-    let mut then = None;
+    let mut end = vm.run(&mut guest, &limits);
+    // An image that never said so has handed over by its end.
+    guest.vigil.hand_off(guest.machine, Moment::HandOff);
+    let mut first = None;
     let ended = matches!(end, End::Exit(_) | End::Port(_) | End::Halt | End::TimedOut { .. });
-    if let Some(line) = afterwards.filter(|_| ended) {
+    if let Some((payload, line)) = afterwards.filter(|_| ended) {
         vm.clear().map_err(GuestError::Boot)?;
-        guest.begin_again();
+        let left = guest.snapshot(&vm.slots);
+        let attacks = payload::attacks(payload);
+        let (speaker, (said, handed)) = (guest.speaker, guest.begin_again(Speaker::Ours, attacks));
         let ours =
             Boot { image: IMAGE, entry: Entry::Ring3, command_line: &line, acpi: &acpi, rsdp };
         vm.boot(&ours).map_err(GuestError::Boot)?;
         limits.until_port = None;
-        then = Some(vm.run(&mut guest, &limits));
+        let then = vm.run(&mut guest, &limits);
+        let end = std::mem::replace(&mut end, then);
+        first = Some(ImageRun { speaker, end, said, handed, left });
     }
     let run = start.elapsed() - setup;
     // A range that traps may do so for another reason by now: registers of a decoder that is not
     // committed move no slot, and nobody looked again.
     guest.mirror = Mirror::of(guest.machine, &guest.limits);
+    let left = guest.snapshot(&vm.slots);
+    let last = guest.before_attack.take().map_or_else(|| guest.snapshot(&vm.slots), |kept| *kept);
     let judge = guest.judge.take();
-    let handed = guest.handed.take();
-    let code = handed.as_ref().map(|handed| handed.code);
-    let library = handed.as_ref().map(|handed| handed.library);
-    let at_handoff = handed.as_ref().map(|handed| handed.counts);
-    let to_handoff = handed.as_ref().map(|handed| handed.at - start);
-    let slot_calls_at_handoff = handed.as_ref().map_or(0, |handed| handed.slot_calls);
-    let (handoff, cedt, slots_at_handoff, report) = match handed {
-        Some(Handed { record, cedt, slots, report, .. }) => (record, cedt, slots, report),
-        // Where nothing was handed over the registers speak.
-        None => {
-            let ended = matches!(then.as_ref().unwrap_or(&end), End::Exit(_));
-            (Vec::new(), Vec::new(), Vec::new(), guest.report_of_registers(ended))
-        }
+    let pending = guest.pending();
+    let Guest { machine, speaker, said, handed, .. } = guest;
+    let now = ImageRun { speaker, end, said, handed, left };
+    let (first, second) = match first {
+        Some(first) => (first, Some(now)),
+        None => (now, None),
     };
-    let home = GuestRun {
-        attack: judge.map(|judge| judge.finish(guest.machine)),
-        end,
-        then,
+    Ok(GuestRun {
+        attack: judge.map(|judge| judge.finish(machine)),
+        first,
+        second,
         host,
-        foreign: guest.foreign,
         happened: guest.happened,
-        pending: guest.events.collect(),
+        pending,
         transfers: guest.engine.map(|engine| engine.ended).unwrap_or_default(),
         last_access: guest.last_access,
-        code,
-        library,
-        at_handoff,
-        handoff,
-        cedt,
-        slots_at_handoff,
-        report,
         counts: guest.counts,
         console: guest.console,
-        calls: guest.calls,
-        announced: guest.announced,
-        marks: guest.marks,
+        watched: guest.vigil.finish(machine),
+        last,
         mirror: guest.mirror,
         slot_log: vm.slots.log().to_vec(),
-        slot_calls_at_handoff,
-        to_handoff,
+        start,
         setup,
         run,
-    };
-    Ok(home)
+    })
 }
 
-impl GuestRun {
-    /// What the run came to, if it was our image's that ran last.
+impl ImageRun {
+    /// The library's error number; 0 for none, `None` if the image handed nothing over.
+    pub fn code(&self) -> Option<u16> {
+        self.handed.as_ref().map(|handed| handed.code)
+    }
+
+    /// The hand-off record out of guest memory; empty if there is none.
+    pub fn record(&self) -> &[u8] {
+        self.handed.as_ref().map_or(&[], |handed| &handed.record)
+    }
+
+    /// The CEDT that the record names; empty if none.
+    pub fn cedt(&self) -> &[u8] {
+        self.handed.as_ref().map_or(&[], |handed| &handed.cedt)
+    }
+
+    /// What the run came to, if the image is ours.
     pub fn verdict(&self) -> Verdict {
-        let End::Exit(code) = *self.then.as_ref().unwrap_or(&self.end) else {
-            return Verdict::NoStatus;
-        };
+        let End::Exit(code) = self.end else { return Verdict::NoStatus };
         let failed = |call: &Call| matches!(call, Call::Check { passed: false, .. });
+        let vain = self.said.announced.iter().any(|announced| !announced.happened);
         match Status::decode(code) {
-            Some(Status::Success) if self.calls.iter().any(failed) => Verdict::Contradicted,
-            Some(Status::Success) if self.announced.iter().any(|a| !a.happened) => {
+            Some(Status::Success) if vain || self.said.calls.iter().any(failed) => {
                 Verdict::Contradicted
             }
             Some(Status::Success) => Verdict::Good,
@@ -342,6 +397,23 @@ impl GuestRun {
             Some(Status::Panic) => Verdict::Panicked,
             None => Verdict::NoStatus,
         }
+    }
+}
+
+impl GuestRun {
+    /// The image that ran last.
+    pub fn last(&self) -> &ImageRun {
+        self.second.as_ref().unwrap_or(&self.first)
+    }
+
+    /// Whether somebody else's image was booted.
+    pub fn foreign(&self) -> bool {
+        self.first.speaker == Speaker::Theirs
+    }
+
+    /// From the beginning to the hand-off of the image that was booted.
+    pub fn to_handoff(&self) -> Option<Duration> {
+        self.first.handed.as_ref().map(|handed| handed.at - self.start)
     }
 }
 

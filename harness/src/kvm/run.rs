@@ -333,10 +333,15 @@ impl Vm {
             && ring == 0
             // A jump to where nothing is fails in the same way everywhere.
             && !instruction.is_empty()
-            && !hardware_virtualization();
+            && emulates_ring_0();
         let hint = emulated.then(|| Hint::EmulatedRing0(instruction::family(&instruction, long)));
         End::Failed(Failure { reason, rip, instruction, ring, hint })
     }
+}
+
+/// Whether code at CPL 0 is emulated here.
+pub fn emulates_ring_0() -> bool {
+    !hardware_virtualization()
 }
 
 /// Whether the host's processor shows VT-x or AMD-V. Where it does not and there is a KVM all the

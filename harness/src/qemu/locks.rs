@@ -13,6 +13,9 @@ use cxl_firmware::topology::{NodeId, Tree};
 use cxl_regs::access::Register;
 use cxl_regs::hdm::{Control, DECODER_SPECS, decoder_offset};
 
+use crate::report::{Field, LockAttack, name};
+use crate::scenario::Scenario;
+
 /// A register that a lock freezes, and which of its bits were seen to change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frozen {
@@ -26,6 +29,28 @@ pub struct Frozen {
     pub bits: u32,
     /// Those that changed.
     pub changed: u32,
+}
+
+impl LockAttack {
+    /// From what was flipped.
+    pub(crate) fn of(frozen: &[Frozen], scenario: &Scenario, tree: Tree<'_>) -> Self {
+        let changed = frozen.iter().filter(|frozen| frozen.changed != 0);
+        let fields = changed.map(|frozen| Field {
+            component: name(scenario, tree, frozen.node),
+            decoder: frozen.decoder,
+            register: frozen.name,
+            bits: format!("{:#010x}", frozen.changed),
+        });
+        let fields: Vec<Field> = fields.collect();
+        let count = |bits: fn(&Frozen) -> u32| frozen.iter().map(|f| bits(f).count_ones()).sum();
+        Self {
+            held: fields.is_empty(),
+            bits: count(|frozen| frozen.bits),
+            changed: count(|frozen| frozen.changed),
+            fields,
+            inside: Vec::new(),
+        }
+    }
 }
 
 /// The dwords that CONFIG_LOCK freezes (CXL r3.1 section 8.1.3), with the bits of each. The lock

@@ -292,7 +292,7 @@ fn finish(
         options.attack.then(|| LockAttack::of(&locks::flip(hw, tree), seen.scenario, tree));
     if let Some(attack) = attack.as_ref().filter(|attack| !attack.held) {
         let changed = attack.changed;
-        report.facts.fail(format!("the attack changed {changed} bits that are locked"));
+        report.facts.fail_of_peer(format!("the attack changed {changed} bits that are locked"));
     }
     let (qemu, notes) = (format!("{major}.{minor}"), NOTES.to_vec());
     report.facts.peer = Some(Peer { qemu, notes, verifier, attack });
@@ -339,10 +339,10 @@ pub fn guest(scenario: &Scenario, options: &Options) -> Result<Report, RunError>
         Seen { scenario: &view.scenario, map: &view.map, fabric: &fabric, platform: &platform };
     let mut report = Report::seen(&seen, &mut hw, &mut Clock::new(), &left);
     if let Err(error) = found {
-        report.facts.fail(format!("looking at the machine from outside: {error}"));
+        report.facts.fail_of_peer(format!("looking at the machine from outside: {error}"));
     }
     for failure in differences(&collected, &mut hw) {
-        report.facts.fail(failure);
+        report.facts.fail_of_peer(failure);
     }
     ended(&collected, &said, &mut report);
     finish(&mut report, &mut hw, &room, &seen, options, version);
@@ -513,7 +513,7 @@ fn ended(collected: &Collected, said: &[u8], report: &mut Report) {
     let refused = report.facts.result == Verdict::Refused;
     match collected.end {
         Some(Status::Success) if refused => {
-            report.facts.fail("the image refused, and says that all is well".to_owned());
+            report.facts.fail_of_peer("the image refused, and says that all is well".to_owned());
         }
         Some(Status::Success) => {}
         Some(Status::Refused) if refused => {}
@@ -521,13 +521,13 @@ fn ended(collected: &Collected, said: &[u8], report: &mut Report) {
             let text = String::from_utf8_lossy(said);
             let mut checks = text.lines().filter_map(|line| line.strip_prefix("payload: "));
             let why = checks.next_back().unwrap_or("no check says which");
-            report.facts.fail(format!("a payload's check failed: {why}"));
+            report.facts.fail_of_peer(format!("a payload's check failed: {why}"));
         }
         Some(Status::Panic) | None => {
             let text = String::from_utf8_lossy(said);
             let before = text.lines().rev().find(|line| !line.starts_with("end: "));
             let before = before.unwrap_or("it does not say where");
-            report.facts.fail(format!("the image panicked: {before}"));
+            report.facts.fail_of_peer(format!("the image panicked: {before}"));
         }
     }
 }

@@ -9,8 +9,9 @@ use cxl_regs::hdm::{DECODER_SPECS, DecoderImage};
 use cxl_regs::{DecoderText, HdmText, Size};
 use serde::{Serialize, Serializer};
 
+use super::findings::Findings;
 use super::topology::coherency;
-use super::{Left, Member, Region};
+use super::{Left, Member, Region, Witness};
 use crate::dump::facts;
 use crate::fabric::Fabric;
 use crate::image;
@@ -41,17 +42,20 @@ fn in_words<S: Serializer>(fate: &Option<Fate>, serializer: S) -> Result<S::Ok, 
 }
 
 /// The hand-off record, if there is one that can be read.
-pub(super) fn record<'a>(left: &Left<'a>, failures: &mut Vec<String>) -> Option<Handoff<'a>> {
+pub(super) fn record<'a>(left: &Left<'a>, findings: &mut Findings) -> Option<Handoff<'a>> {
     if left.handoff.is_empty() {
         if left.refusal.is_none() && !left.foreign && !left.unfinished {
-            failures.push("the firmware is done and left no hand-off record".to_owned());
+            findings.fail(
+                Witness::Record,
+                "the firmware is done and left no hand-off record".to_owned(),
+            );
         }
         return None;
     }
     match handoff::read(left.handoff) {
         Ok(record) => Some(record),
         Err(error) => {
-            failures.push(format!("hand-off record: {error}"));
+            findings.fail(Witness::Record, format!("hand-off record: {error}"));
             None
         }
     }
@@ -81,7 +85,7 @@ pub(super) fn decoders(
     scenario: &Scenario,
     fabric: &Fabric,
     record: Option<&Handoff<'_>>,
-    failures: &mut Vec<String>,
+    findings: &mut Findings,
 ) -> Vec<Decoder> {
     let mut entries = Vec::new();
     for decoder in record.iter().flat_map(|record| record.decoders()) {
@@ -92,10 +96,10 @@ pub(super) fn decoders(
                 image: decoder.image,
                 fate: decoder.fate,
             }),
-            None => failures.push(format!(
-                "the record has {}, which this machine does not have",
-                decoder.place
-            )),
+            None => findings.fail(
+                Witness::Record,
+                format!("the record has {}, which this machine does not have", decoder.place),
+            ),
         }
     }
     let mut list = Vec::new();
@@ -106,13 +110,14 @@ pub(super) fn decoders(
                 entries.iter().find(|entry| (entry.component, entry.index) == (name, index));
             match entry {
                 Some(entry) => {
-                    differences(entry, image, failures);
+                    differences(entry, image, findings);
                     // The eighth dword is reserved and not recorded.
                     *image = DecoderImage { reserved: image.reserved, ..entry.image };
                 }
-                None if record.is_some() && image.control().committed() => failures.push(format!(
-                    "{name} decoder {index} is committed, and the record does not have it"
-                )),
+                None if record.is_some() && image.control().committed() => findings.fail(
+                    Witness::Record,
+                    format!("{name} decoder {index} is committed, and the record does not have it"),
+                ),
                 None => {}
             }
         }
@@ -127,19 +132,22 @@ pub(super) fn decoders(
     }
     for Entry { component, index, .. } in &entries {
         if !list.iter().any(|d| d.component == *component && d.text.index == *index) {
-            failures.push(format!("the record has {component} decoder {index}, which it lacks"));
+            findings.fail(
+                Witness::Record,
+                format!("the record has {component} decoder {index}, which it lacks"),
+            );
         }
     }
     list
 }
 
 /// Compares the seven registers of a recorded decoder with the machine's.
-fn differences(entry: &Entry<'_>, machine: &DecoderImage, failures: &mut Vec<String>) {
+fn differences(entry: &Entry<'_>, machine: &DecoderImage, findings: &mut Findings) {
     let Entry { component, index, image, .. } = entry;
     let both = image.to_dwords().into_iter().zip(machine.to_dwords());
     for ((recorded, found), spec) in both.zip(&DECODER_SPECS) {
         if recorded != found {
-            failures.push(format!(
+            findings.fail(Witness::Record, format!(
                 "{component} decoder {index}: {} is {found:#010x}, the record has {recorded:#010x}",
                 spec.name
             ));
@@ -183,7 +191,7 @@ pub(super) fn regions_lead_to_memory(
     fabric: &Fabric,
     regions: &[Region],
     mappings: &[mapping::Mapping],
-    failures: &mut Vec<String>,
+    findings: &mut Findings,
 ) {
     for region in regions {
         let end = region.hpa.saturating_add(region.size);
@@ -191,12 +199,15 @@ pub(super) fn regions_lead_to_memory(
             let inside =
                 mapping.span().is_some_and(|span| span.base().0 < end && region.hpa < span.end().0);
             if let (true, How::Trapped { reason }) = (inside, &mapping.how) {
-                failures.push(format!(
-                    "the region of {} at {:#x} leads nowhere: {}",
-                    Size(region.size),
-                    region.hpa,
-                    ReasonText(fabric, *reason)
-                ));
+                findings.fail(
+                    Witness::Registers,
+                    format!(
+                        "the region of {} at {:#x} leads nowhere: {}",
+                        Size(region.size),
+                        region.hpa,
+                        ReasonText(fabric, *reason)
+                    ),
+                );
             }
         }
     }

@@ -11,13 +11,16 @@ use cxl_firmware::doorbell::{Call, Figure};
 use cxl_regs::Size;
 use serde::{Serialize, Serializer};
 
+use super::last::LastState;
 use super::text::fact;
-use super::{Report, Verdict, address, microseconds};
-use crate::bench;
-use crate::guest::boot::{GuestRun, Verdict as Outcome};
+use super::{Facts, Finding, Left, Refusal, Report, Verdict, Witness, address, microseconds};
+use crate::guest::boot::{GuestRun, ImageRun, Verdict as Outcome};
+use crate::guest::{Counted, Counts, Handed, Speaker};
 use crate::kvm::{Call as SlotCall, End};
 use crate::machine::{Machine, PlugError};
-use crate::scenario::{Action, Place};
+use crate::scenario::{Action, PathPolicy, Place};
+use crate::timing;
+use crate::vigil::{Level, Moment};
 
 /// What a run in a KVM guest took, and what happened in it.
 #[derive(Clone, Debug, Serialize)]
@@ -44,8 +47,11 @@ pub struct GuestMeasured {
     pub then: Option<End>,
     /// The last access that exited.
     pub last_access: Option<String>,
-    /// Checks of the payload: how many passed, and how many did not.
+    /// Checks of our payload: how many passed, and how many did not.
     pub checks: Checks,
+    /// What somebody else's image said of itself through the doorbell. Nobody has checked it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub its_words: Option<ItsWords>,
     /// Internal errors of KVM that a payload announced.
     pub internal_errors: Vec<InternalError>,
     /// Events of the scenario, in order.
@@ -85,6 +91,21 @@ pub struct NoSlot {
     pub reason: String,
 }
 
+/// What an image that is not ours said of itself. Nothing is concluded from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ItsWords {
+    /// Times that it handed over; the first one is the moment that counts.
+    pub hand_offs: u64,
+    /// The error number it handed over with.
+    pub code: Option<u16>,
+    /// Checks that it says passed.
+    pub passed: usize,
+    /// Checks that it says failed.
+    pub failed: usize,
+    /// Events of an attack that it says it made.
+    pub attack_events: u64,
+}
+
 /// What the payload's checks came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Checks {
@@ -121,12 +142,9 @@ pub struct EventLine {
     pub slots: Option<usize>,
     /// Whether the scenario says that it is to be refused.
     pub to_be_refused: bool,
-}
-
-impl EventLine {
-    fn surprising(&self) -> bool {
-        matches!((self.result, self.to_be_refused), ("refused", false) | ("done", true))
-    }
+    /// The device that came.
+    #[serde(skip)]
+    came: Option<usize>,
 }
 
 /// A DMA transfer.
@@ -165,16 +183,16 @@ const SLOT_CALLS: usize = 16;
 
 impl GuestMeasured {
     pub(super) fn of(machine: &Machine, run: &GuestRun) -> Self {
-        let handed = run.at_handoff.is_some();
-        let counts = run.at_handoff.unwrap_or(run.counts);
-        let now = || run.mirror.slots.iter().map(|slot| (slot.base, slot.size)).collect();
-        let slots: Vec<_> = if handed { run.slots_at_handoff.clone() } else { now() };
+        let handed = run.first.handed.as_ref();
+        let counts = handed.map_or(run.counts, |handed| handed.counts);
+        let slots = handed.map_or(&run.last.slots, |handed| &handed.then.slots);
         let unmirrored = run.mirror.unmirrored.iter().filter_map(|(index, why)| {
             let mapping = run.mirror.mappings.get(*index)?;
             let (hpa, size) = (mapping.hpa.0, mapping.size);
             Some(NoSlot { hpa, size, reason: why.to_string() })
         });
-        let internal_errors = run.announced.iter().map(|announced| InternalError {
+        let said = &run.last().said;
+        let internal_errors = said.announced.iter().map(|announced| InternalError {
             happened: announced.happened,
             resume: announced.resume,
             slots: announced.slots,
@@ -186,34 +204,34 @@ impl GuestMeasured {
             together: ended.together,
             error: ended.error.map(|error| error.to_string()),
         });
-        let passed = |wanted: bool| {
-            let of = |call: &&Call| matches!(call, Call::Check { passed, .. } if *passed == wanted);
-            run.calls.iter().filter(of).count()
-        };
+        let ours = run.last().speaker == Speaker::Ours;
+        let checks = if ours { checks(run.last()) } else { Checks::default() };
         Self {
             setup: run.setup,
-            handoff: run.to_handoff,
+            handoff: run.to_handoff(),
             exits: counts.reads + counts.writes,
-            slots: slots.into_iter().map(|(hpa, size)| SlotRange { hpa, size }).collect(),
+            slots: slots.memory.iter().map(|&(hpa, size)| SlotRange { hpa, size }).collect(),
             unmirrored: unmirrored.collect(),
-            cost: Cost::of(&run.calls),
-            end: run.end.clone(),
-            then: run.then.clone(),
+            cost: if ours { Cost::of(&said.calls) } else { None },
+            end: run.first.end.clone(),
+            then: run.second.as_ref().map(|second| second.end.clone()),
             last_access: run.last_access.map(|access| access.words(machine)),
-            checks: Checks { passed: passed(true), failed: passed(false) },
+            checks,
+            its_words: run.foreign().then(|| ItsWords::of(&run.first)),
             internal_errors: internal_errors.collect(),
             events: events(machine, run),
             transfers: transfers.collect(),
-            slot_calls: if handed { slot_calls(run) } else { Vec::new() },
+            slot_calls: slot_calls(run),
             console: console(&run.console),
-            telling: run.foreign || !matches!(run.verdict(), Outcome::Good | Outcome::Refused),
+            telling: run.foreign()
+                || !matches!(run.last().verdict(), Outcome::Good | Outcome::Refused),
         }
     }
 
     /// What is wrong with how the guest went, in sentences.
-    pub(super) fn failures(&self, run: &GuestRun, refused: bool) -> Vec<String> {
+    fn failures(&self, run: &GuestRun, refused: bool) -> Vec<String> {
         let mut failures = Vec::new();
-        let end = run.then.as_ref().unwrap_or(&run.end);
+        let image = run.last();
         let place = |what: &dyn Display| match &self.last_access {
             Some(access) => format!("{what}; the last access that left the guest: {access}"),
             None => format!("{what}; no access ever left the guest"),
@@ -222,23 +240,28 @@ impl GuestMeasured {
         let mut words = self.console.iter().filter(|line| !line.starts_with("end: "));
         let said = words.next_back();
         let last = |otherwise: &str| said.map_or(otherwise, String::as_str).to_owned();
-        // Somebody else's image keeps to no protocol of ours: any end of its own will do.
-        let theirs = run.foreign && run.then.is_none() && run.code.is_none();
-        match (end, run.verdict()) {
+        match (&image.end, image.verdict()) {
             (End::Failed(failure), _) => failures.push(place(failure)),
-            (End::TimedOut { .. }, _) => {
+            (end @ End::TimedOut { .. }, _) => {
                 failures.push(place(&format_args!("the guest did not end by itself: {end}")));
             }
             (End::Interrupted, _) => {
                 failures.push(place(&"Ctrl-C: this is the report so far"));
             }
-            _ if theirs => {}
+            (end, outcome) if image.speaker == Speaker::Theirs => {
+                failures.extend(theirs(end, outcome));
+            }
             (_, Outcome::Good) => {}
             (_, Outcome::Refused) if self.checks.failed > 0 => {
                 let line = last("it does not say which");
                 failures.push(format!("a payload's check failed: {line}"));
             }
-            (_, Outcome::Refused) if refused || run.foreign => {}
+            (_, Outcome::Refused) if run.second.is_some() => {
+                let why = refusal(&run.console, 0).map(|refusal| refusal.message);
+                let why = why.unwrap_or_else(|| last("it does not say why"));
+                failures.push(format!("our image, run afterwards, refused: {why}"));
+            }
+            (_, Outcome::Refused) if refused => {}
             (_, Outcome::Refused) => {
                 failures.push(format!("the image gave up: {}", last("it does not say why")));
             }
@@ -256,60 +279,252 @@ impl GuestMeasured {
                 failures.push(place(&format_args!("no end of our image: {end}")));
             }
         }
+        // The first of two images has said its last word before the second one came.
+        if run.second.is_some() {
+            failures.extend(theirs(&run.first.end, run.first.verdict()));
+        }
         let vain = self.internal_errors.iter().filter(|error| !error.happened).count();
         if vain > 0 {
             failures.push(format!("{vain} internal errors of KVM were announced and never came"));
         }
-        for event in self.events.iter().filter(|event| event.surprising()) {
+        for event in &self.events {
             let EventLine { at, action, .. } = event;
-            failures.push(match &event.error {
-                Some(error) => format!("event at count {at}: {action}: {error}"),
-                None => format!("event at count {at}: {action} was to be refused and was not"),
-            });
+            match &event.error {
+                _ if event.slots.is_none() => failures.push(format!(
+                    "event at count {at}: {action} never came: the guest did not count so far \
+                     (the payload count does)"
+                )),
+                Some(error) if !event.to_be_refused => {
+                    failures.push(format!("event at count {at}: {action}: {error}"));
+                }
+                None if event.to_be_refused => {
+                    let what = "was to be refused and was not";
+                    failures.push(format!("event at count {at}: {action} {what}"));
+                }
+                _ => {}
+            }
         }
         failures
     }
 }
 
+/// What is wrong with the end of an image that keeps to no protocol of ours. Statuses of failure
+/// that it shares with ours are believed, as nobody says of himself without cause that he panicked.
+fn theirs(end: &End, outcome: Outcome) -> Option<String> {
+    match (end, outcome) {
+        (End::Exit(code), Outcome::Refused) => {
+            Some(format!("the image ended with status {code:#04x}: refused"))
+        }
+        (End::Exit(code), Outcome::Panicked) => {
+            Some(format!("the image ended with status {code:#04x}: a panic"))
+        }
+        _ => None,
+    }
+}
+
+fn checks(image: &ImageRun) -> Checks {
+    let passed = |wanted: bool| {
+        let of = |call: &&Call| matches!(call, Call::Check { passed, .. } if *passed == wanted);
+        image.said.calls.iter().filter(of).count()
+    };
+    Checks { passed: passed(true), failed: passed(false) }
+}
+
+impl ItsWords {
+    fn of(image: &ImageRun) -> Self {
+        let Checks { passed, failed } = checks(image);
+        let (hand_offs, attack_events) = (image.said.hand_offs, image.said.attack_events);
+        let code = image.handed.as_ref().map(|handed| handed.code);
+        Self { hand_offs, code, passed, failed, attack_events }
+    }
+}
+
 impl Report {
     /// The report of a guest run.
-    pub fn of_guest(machine: &Machine, run: GuestRun) -> Self {
-        let guest = GuestMeasured::of(machine, &run);
-        let refused = run.report.facts.result == Verdict::Refused;
-        let failures = guest.failures(&run, refused);
-        let GuestRun { mut report, attack, run, .. } = run;
-        failures.into_iter().for_each(|failure| report.facts.fail(failure));
-        if let Some(attack) = attack {
-            report.facts.set_attack(attack);
+    pub fn of_guest(machine: &Machine, run: &GuestRun) -> Self {
+        let guest = GuestMeasured::of(machine, run);
+        let GuestRun { first, watched, last, .. } = run;
+        let foreign = run.foreign();
+        let (then, moment) = match &first.handed {
+            Some(handed) => (&handed.then, Moment::HandOff),
+            None => (&first.left, Moment::End),
+        };
+        let refusal = refusal(&run.console, first.handed.as_ref().map_or(0, |handed| handed.code))
+            .filter(|_| !foreign || first.handed.as_ref().is_some_and(|handed| handed.code != 0));
+        let own;
+        let traffic = match &first.handed {
+            Some(handed) => &handed.traffic,
+            None => {
+                own = machine.traffic().clone();
+                &own
+            }
+        };
+        let bytes = |of: fn(&Handed) -> &Vec<u8>| {
+            first.handed.as_ref().map_or(&[][..], |handed| of(handed).as_slice())
+        };
+        let left = Left {
+            handoff: bytes(|handed| &handed.record),
+            cedt: bytes(|handed| &handed.cedt),
+            refusal: refusal.as_ref(),
+            traffic,
+            foreign,
+            unfinished: first.handed.is_none() && !matches!(run.last().end, End::Exit(_)),
+        };
+        let mut report = Self::at(&then.machine, &left, moment);
+        let facts = &mut report.facts;
+        if let Some(handed) = &first.handed {
+            facts.counted(first, handed);
+            facts.mapped(handed);
         }
-        report.measured = Some(super::Measured { run, guest: Some(guest) });
+        for message in guest.failures(run, facts.result == Verdict::Refused) {
+            facts.fail(Finding::failure(Witness::Vmm, Moment::End, message));
+        }
+        facts.newcomers(&last.machine, &guest.events);
+        let stopped = run.attack.is_some();
+        let moment = if stopped { Moment::BeforeAttack } else { Moment::End };
+        facts.last = LastState::since(then, last, &moment);
+        // An attack asks what is locked: what is not counts, whoever asked for no locks.
+        if stopped && foreign {
+            facts.violated(&watched.against(Level::Locked, false));
+        }
+        for (message, until) in &watched.mended {
+            let what = format!("no longer true: {message}");
+            facts.findings.push(Finding::note(Witness::Registers, until.clone(), what));
+        }
+        if watched.anything && !(stopped && foreign) {
+            for violation in &watched.later {
+                let found = Finding { failure: false, ..Finding::from(violation) };
+                facts.findings.push(found);
+            }
+        }
+        if let Some(attack) = &run.attack {
+            report.facts.set_attack(attack.clone());
+        }
+        report.measured = Some(super::Measured { run: run.run, guest: Some(guest) });
         report
     }
 }
 
+impl Facts {
+    /// Holds the library's count of its accesses against the exits.
+    fn counted(&mut self, image: &ImageRun, handed: &Handed) {
+        let Handed { library, counts, unseen, .. } = handed;
+        if image.speaker == Speaker::Theirs {
+            return;
+        }
+        let Counts { reads, config, writes, paired, .. } = *counts;
+        // The library counts dwords.
+        let delivered = Counted { reads, config, writes: writes + paired };
+        let expected = Counted { reads: reads + unseen, config: config + unseen, ..delivered };
+        if *library != expected {
+            let message = format!(
+                "the library counted {} reads, {} of them of configuration space, and {} writes; \
+                 KVM delivered {}, {} and {}",
+                library.reads,
+                library.config,
+                library.writes,
+                delivered.reads,
+                delivered.config,
+                delivered.writes
+            );
+            self.fail(Finding::failure(Witness::Kvm, Moment::HandOff, message));
+        }
+    }
+
+    /// Holds what KVM was told against what the registers ask for, and both against what the
+    /// firmware says that it made: a slot lies in a region, and a region has a slot or a reason.
+    fn mapped(&mut self, handed: &Handed) {
+        let slots = &handed.then.slots;
+        let mut failures: Vec<(Witness, String)> =
+            handed.astray.iter().map(|astray| (Witness::Memory, astray.clone())).collect();
+        if slots.told != slots.asked {
+            let (told, asked) = (&slots.told, &slots.asked);
+            let words = format!("KVM maps {told:x?}, the registers ask for {asked:x?}");
+            failures.push((Witness::Kvm, words));
+        }
+        let meets = |hpa: u64, size: u64, base: u64, length: u64| {
+            hpa < base.saturating_add(length) && base < hpa.saturating_add(size)
+        };
+        let checked = !self.foreign && self.refusal.is_none();
+        for &(base, size) in slots.memory.iter().filter(|_| checked) {
+            let inside = self.regions.iter().any(|region| {
+                region.hpa <= base && base + size <= region.hpa.saturating_add(region.size)
+            });
+            if !inside {
+                let words = format!("the slot at {base:#x} lies in no region that was recorded");
+                failures.push((Witness::Kvm, words));
+            }
+        }
+        for region in self.regions.iter().filter(|_| checked) {
+            let (hpa, size) = (region.hpa, region.size);
+            let mut places = slots.memory.iter().chain(&slots.without);
+            if !places.any(|&(base, length)| meets(hpa, size, base, length)) {
+                let words = format!("the region at {hpa:#x} has no slot, and no reason for it");
+                failures.push((Witness::Kvm, words));
+            }
+        }
+        for (witness, words) in failures {
+            self.fail(Finding::failure(witness, Moment::HandOff, words));
+        }
+    }
+
+    /// Devices that came while the guest ran, on a machine whose paths are all to be locked.
+    fn newcomers(&mut self, machine: &Machine, events: &[EventLine]) {
+        if self.foreign || machine.scenario().policy.path != PathPolicy::LockAll {
+            return;
+        }
+        let protection = crate::locks::Protection::of(machine);
+        for event in events.iter().filter(|event| event.result == "done") {
+            let Some(device) = event.came else { continue };
+            let place = Place::Device(device);
+            let locked = protection.locked.iter().any(|at| at.place == place);
+            if machine.present(device) && !locked {
+                let message = format!(
+                    "{} came at count {} and no decoder of it is locked, on a machine of path 1: \
+                     nothing there keeps the guest from programming it",
+                    machine.name(place),
+                    event.at
+                );
+                self.findings.push(Finding::note(Witness::Registers, Moment::End, message));
+            }
+        }
+    }
+}
+
+/// The refusal that the guest printed last: `refused: PHASE: WORDS`.
+fn refusal(console: &[u8], code: u16) -> Option<Refusal> {
+    let text = String::from_utf8_lossy(console);
+    let words = text.lines().rev().find_map(|line| line.strip_prefix("refused: "));
+    if words.is_none() && code == 0 {
+        return None;
+    }
+    let words = words.unwrap_or("image: it does not say why");
+    let (phase, message) = words.split_once(": ").unwrap_or(("image", words));
+    Some(Refusal { phase: phase.to_owned(), code, message: message.to_owned() })
+}
+
 fn events(machine: &Machine, run: &GuestRun) -> Vec<EventLine> {
-    let device = |device| machine.name(Place::Device(device)).to_owned();
-    let words = |action: Action| match action {
-        Action::HotAdd { device: index } => format!("hot-add of {}", device(index)),
-        Action::HotRemove { device: index } => format!("hot-remove of {}", device(index)),
-        Action::Reset { device: Some(index), kind } => format!("{kind} of {}", device(index)),
-        Action::Reset { device: None, kind } => format!("{kind} of the machine"),
+    let came = |action| match action {
+        Action::HotAdd { device } => Some(device),
+        Action::HotRemove { .. } | Action::Reset { .. } => None,
     };
     let happened = run.happened.iter().map(|happened| EventLine {
         at: happened.event.at,
-        action: words(happened.event.action),
+        action: machine.words(happened.event.action),
         result: if happened.result.is_ok() { "done" } else { "refused" },
         error: happened.result.err().map(|error| plug_error(machine, error)),
         slots: Some(happened.slots),
         to_be_refused: happened.event.refused,
+        came: came(happened.event.action),
     });
     let pending = run.pending.iter().map(|event| EventLine {
         at: event.at,
-        action: words(event.action),
+        action: machine.words(event.action),
         result: "not due",
         error: None,
         slots: None,
         to_be_refused: event.refused,
+        came: None,
     });
     happened.chain(pending).collect()
 }
@@ -337,7 +552,9 @@ fn slot_calls(run: &GuestRun) -> Vec<String> {
             .iter()
             .any(|mapping| mapping.hpa.0 <= base && base - mapping.hpa.0 < mapping.size)
     };
-    let calls = run.slot_log.iter().skip(run.slot_calls_at_handoff);
+    // Without a hand-off all of them are of interest.
+    let before = run.first.handed.as_ref().map_or(0, |handed| handed.then.slots.calls);
+    let calls = run.slot_log.iter().skip(before);
     let words = calls.filter_map(|call| match *call {
         SlotCall::Add { base, size } if memory(base) => {
             Some(format!("{base:#018x}  {} added", Size(size)))
@@ -410,6 +627,24 @@ impl GuestMeasured {
         if passed + failed > 0 {
             fact(f, "payload checks", format_args!("{passed} passed, {failed} failed"))?;
         }
+        if let Some(words) = self.its_words.filter(|words| *words != ItsWords::default()) {
+            let ItsWords { hand_offs, code, passed, failed, attack_events } = words;
+            let mut said = Vec::new();
+            if hand_offs > 0 {
+                let code = code.unwrap_or(0);
+                said.push(format!(
+                    "{hand_offs} times \"handed over\", first with code {code:#06x}"
+                ));
+            }
+            if passed + failed > 0 {
+                said.push(format!("{passed} checks \"passed\", {failed} \"failed\""));
+            }
+            if attack_events > 0 {
+                said.push(format!("{attack_events} events of an \"attack\""));
+            }
+            let said = said.join("; ");
+            fact(f, "its own words", format_args!("{said} (nobody has checked them)"))?;
+        }
         for InternalError { happened, resume, slots } in &self.internal_errors {
             let what = if *happened { "came as announced" } else { "was announced and never came" };
             fact(
@@ -458,12 +693,12 @@ impl Cost {
             })
         };
         pairs(Figure::Sweep).next()?;
-        let ticks = bench::ticks_per_nanosecond();
+        let ticks = timing::ticks_per_nanosecond();
         let lines = f64::from(16u32 << 20) / 64.0;
-        let mirrored = bench::median(pairs(Figure::Sweep).map(|(a, _)| a).collect());
-        let ram = bench::median(pairs(Figure::Sweep).map(|(_, b)| b).collect());
-        let ratio = bench::median(pairs(Figure::Sweep).map(|(a, b)| a / b).collect());
-        let trapped = bench::median(pairs(Figure::Trapped).map(|(a, _)| a).collect());
+        let mirrored = timing::median(pairs(Figure::Sweep).map(|(a, _)| a).collect());
+        let ram = timing::median(pairs(Figure::Sweep).map(|(_, b)| b).collect());
+        let ratio = timing::median(pairs(Figure::Sweep).map(|(a, b)| a / b).collect());
+        let trapped = timing::median(pairs(Figure::Trapped).map(|(a, _)| a).collect());
         (ratio > 0.0).then(|| Self {
             trapped: trapped / ticks / 64.0,
             mirrored: mirrored / ticks / lines,

@@ -4,6 +4,8 @@
 //! **Invariant**: what it reads and writes (mailboxes want a doorbell rung) is in nobody's count,
 //! and it never changes a decoder.
 
+use std::collections::BTreeSet;
+
 use cxl_firmware::acpi::PlatformError;
 use cxl_firmware::bring_up::Workspace;
 use cxl_firmware::discover::discover;
@@ -14,18 +16,15 @@ use cxl_firmware::policy::{PathPolicy, Policy};
 use cxl_firmware::tables;
 use cxl_firmware::topology::{NodeId, Tree};
 use cxl_firmware::verify::{self, verify_plan};
-use cxl_regs::{Component, Size};
+use cxl_regs::{Component, Hpa, Size};
 
-use super::{Finding, Left, Seen};
+use super::findings::Findings;
+use super::{Left, Region, Seen, Witness};
+use crate::fabric::Fabric;
+use crate::machine::Machine;
+use crate::mapping;
 use crate::run::{self, Room, Wanted};
 use crate::scenario::{Place, Scenario};
-
-/// What the verifier and the plan have to say.
-#[derive(Default)]
-pub(super) struct Opinion {
-    pub(super) findings: Vec<Finding>,
-    pub(super) notes: Vec<String>,
-}
 
 /// Discovers, plans and verifies the machine once more. Without a topology or a plan there is
 /// nothing to verify, which is news only where the firmware had one.
@@ -34,16 +33,12 @@ pub(super) fn of(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
     left: &Left<'_>,
-    failures: &mut Vec<String>,
-) -> Opinion {
-    match verify(seen, hw, clock, left, failures) {
-        Ok(opinion) => opinion,
-        Err(error) => {
-            if left.refusal.is_none() {
-                failures.push(format!("looking at the machine again: {error}"));
-            }
-            Opinion::default()
-        }
+    found: &mut Findings,
+) {
+    if let Err(error) = verify(seen, hw, clock, left, found)
+        && left.refusal.is_none()
+    {
+        found.fail(Witness::Verifier, format!("looking at the machine again: {error}"));
     }
 }
 
@@ -52,8 +47,8 @@ fn verify(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
     left: &Left<'_>,
-    failures: &mut Vec<String>,
-) -> Result<Opinion, String> {
+    found: &mut Findings,
+) -> Result<(), String> {
     let wanted = Wanted::on(seen.scenario, seen.map).map_err(|error| error.to_string());
     let tables = seen.platform.as_ref().map_err(PlatformError::to_string)?;
     let occupied = run::occupied(seen.map);
@@ -76,29 +71,65 @@ fn verify(
         plan(&platform, topology, &policy, planned).map_err(|error| error.to_string())?;
         verify_plan(hw, &platform, topology, planned, &policy, committed, findings);
     }
-    let found: Vec<Finding> = findings
-        .list()
-        .iter()
-        .map(|finding| Finding {
-            code: finding.code(),
-            failure: finding.is_failure(),
-            message: finding.to_string(),
-        })
-        .collect();
     // What is not programmed yet is not programmed wrong.
-    if left.refusal.is_none() && (left.foreign || !left.unfinished) {
-        let wrong = found.iter().filter(|finding| finding.failure);
-        failures.extend(wrong.map(|finding| format!("verifier: {}", finding.message)));
-        if !left.foreign
-            && let Err(error) = tables::cross_check(left.cedt, topology, committed)
-        {
-            failures.push(format!("CEDT against the registers: {error}"));
-        }
+    let moot = left.refusal.is_some() || left.unfinished && !left.foreign;
+    for finding in findings.list() {
+        found.numbered(finding.code(), finding.is_failure(), moot, finding.to_string());
+    }
+    if !moot
+        && !left.foreign
+        && let Err(error) = tables::cross_check(left.cedt, topology, committed)
+    {
+        found.fail(Witness::Record, format!("CEDT against the registers: {error}"));
     }
     let tree = topology.tree();
-    let notes = planned.notes.iter().filter(|note| !matches!(note, Note::PassThrough { .. }));
-    let notes = notes.map(|note| words(seen.scenario, tree, note)).collect();
-    Ok(Opinion { findings: found, notes })
+    for note in planned.notes.iter().filter(|note| !matches!(note, Note::PassThrough { .. })) {
+        found.note(Witness::Plan, words(seen.scenario, tree, note));
+    }
+    Ok(())
+}
+
+/// Whether the machine's own decode finds what the mapping says is behind each region, granule by
+/// granule at its ends: the same device, the same byte of it, and no byte twice. A sentence for each
+/// region where it does not; where both find nothing that is told already.
+pub(super) fn decode(machine: &Machine, regions: &[Region]) -> Vec<String> {
+    let fabric = machine.fabric();
+    regions.iter().filter_map(|region| decode_region(machine, &fabric, region)).collect()
+}
+
+fn decode_region(machine: &Machine, fabric: &Fabric, region: &Region) -> Option<String> {
+    let Region { hpa, size, granularity, ways, .. } = *region;
+    let granules = size / granularity.max(1);
+    let ends = u64::from(ways) * 2;
+    let last = granules.saturating_sub(ends).max(ends)..granules;
+    let granules = (0..ends.min(granules)).chain(last).map(|granule| hpa + granule * granularity);
+    let mut seen = BTreeSet::new();
+    for at in granules.flat_map(|first| [first, first + granularity - 1]) {
+        let proven = mapping::resolve(fabric, Hpa(at)).ok();
+        let proven = proven.map(|path| (path.endpoint.device, path.dpa.0));
+        let decoded = machine.resolve(at).map(|landing| (landing.device, landing.dpa.0));
+        let name = |device| machine.name(Place::Device(device));
+        if proven != decoded {
+            let to = |to: Option<(usize, u64)>| match to {
+                Some((device, dpa)) => format!("{} DPA {dpa:#x}", name(device)),
+                None => "nowhere".to_owned(),
+            };
+            return Some(format!(
+                "{at:#x} in the region at {hpa:#x}: the machine decodes it to {}, its registers \
+                 say {}",
+                to(decoded),
+                to(proven)
+            ));
+        }
+        let (device, dpa) = decoded?;
+        if !seen.insert((device, dpa)) {
+            let name = name(device);
+            return Some(format!(
+                "two addresses of the region at {hpa:#x} are one byte, DPA {dpa:#x} of {name}"
+            ));
+        }
+    }
+    None
 }
 
 /// A note of the plan with the scenario's names. The verifier has a finding for a pass-through.
@@ -120,7 +151,7 @@ pub(super) fn words(scenario: &Scenario, tree: Tree<'_>, note: &Note) -> String 
 }
 
 /// What the scenario calls a component with decoders; its place if it does not know it.
-pub(super) fn name(scenario: &Scenario, tree: Tree<'_>, id: NodeId) -> String {
+pub(crate) fn name(scenario: &Scenario, tree: Tree<'_>, id: NodeId) -> String {
     let at = tree.path(id);
     let count = |component| match component {
         Component::HostBridge => scenario.bridges.len(),

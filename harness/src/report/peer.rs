@@ -6,13 +6,11 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Formatter};
 
-use cxl_firmware::topology::Tree;
 use serde::Serialize;
 
 use super::text::{fact, heading};
-use super::{Facts, opinion};
-use crate::qemu::locks::Frozen;
-use crate::scenario::Scenario;
+use super::{Facts, Finding, Witness};
+use crate::vigil::Moment;
 
 /// A run on QEMU.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -71,34 +69,21 @@ impl Verifier {
     /// From what a report has.
     pub(crate) fn of(facts: &Facts) -> Self {
         let control = |decoder: &&super::Decoder| decoder.text.image.control();
+        let of_verifier =
+            |finding: &Finding| finding.failure && finding.witness == Witness::Verifier;
         let committed = facts.decoders.iter().filter(|decoder| control(decoder).committed());
         Self {
-            passed: !facts.findings.iter().any(|finding| finding.failure),
+            passed: !facts.findings.iter().any(of_verifier),
             committed: committed.clone().count(),
             locked: committed.filter(|decoder| control(decoder).locked()).count(),
         }
     }
 }
 
-impl LockAttack {
-    /// From what was flipped.
-    pub(crate) fn of(frozen: &[Frozen], scenario: &Scenario, tree: Tree<'_>) -> Self {
-        let changed = frozen.iter().filter(|frozen| frozen.changed != 0);
-        let fields = changed.map(|frozen| Field {
-            component: opinion::name(scenario, tree, frozen.node),
-            decoder: frozen.decoder,
-            register: frozen.name,
-            bits: format!("{:#010x}", frozen.changed),
-        });
-        let fields: Vec<Field> = fields.collect();
-        let count = |bits: fn(&Frozen) -> u32| frozen.iter().map(|f| bits(f).count_ones()).sum();
-        Self {
-            held: fields.is_empty(),
-            bits: count(|frozen| frozen.bits),
-            changed: count(|frozen| frozen.changed),
-            fields,
-            inside: Vec::new(),
-        }
+impl Facts {
+    /// A failure that was seen on devices that are not ours, or in what the image says of them.
+    pub(crate) fn fail_of_peer(&mut self, message: impl Into<String>) {
+        self.fail(Finding::failure(Witness::Peer, Moment::End, message));
     }
 }
 

@@ -11,7 +11,10 @@ use std::time::Duration;
 use cxl_firmware::committed::Fate;
 use cxl_regs::{DecodeError, Size, Targets, Ways};
 
-use super::{Component, Decoder, Facts, Kind, Measured, Report, Stages, Verdict, picture};
+use super::{
+    Component, Decoder, Facts, Kind, LastState, Locks, Measured, Member, Ran, Report, Required,
+    Stages, Verdict, Witness, picture,
+};
 use crate::trace::Count;
 
 /// Columns of a line, unless a width is asked for (`{report:80}`).
@@ -109,6 +112,13 @@ impl Display for Facts {
         if !self.description.is_empty() {
             fact(f, "about", &self.description)?;
         }
+        if let Some(Ran::Models { why, left_out }) = &self.ran {
+            fact(f, "ran", format_args!("on the device models, {why}"))?;
+            if !left_out.is_empty() {
+                let left_out = left_out.join(", ");
+                fact(f, "NOT DONE", format_args!("{left_out}: it takes a guest"))?;
+            }
+        }
         if self.foreign {
             fact(f, "firmware", "somebody else's image; below is what it left in the registers")?;
         }
@@ -118,11 +128,12 @@ impl Display for Facts {
             fact(f, if index == 0 { "policy" } else { "" }, words)?;
         }
         self.verdict(f)?;
-        for note in &self.notes {
-            fact(f, "note", note)?;
-        }
-        for finding in self.findings.iter().filter(|finding| !finding.failure) {
-            fact(f, "note", &finding.message)?;
+        let notes = |of_plan: bool| {
+            let notes = self.findings.iter().filter(|finding| !finding.failure);
+            notes.filter(move |finding| (finding.witness == Witness::Plan) == of_plan)
+        };
+        for finding in notes(true).chain(notes(false)) {
+            fact(f, "note", finding.sentence())?;
         }
         heading(f, "machine: what hangs below what [and what the firmware calls it]")?;
         self.topology.iter().try_for_each(|component| component.fmt(f))?;
@@ -130,8 +141,31 @@ impl Display for Facts {
         self.decoders(f)?;
         self.cedt(f)?;
         self.traffic(f)?;
+        self.last.as_ref().map_or(Ok(()), |last| self.last(f, last))?;
         self.attack.as_ref().map_or(Ok(()), |attack| self.attacked(f, attack))?;
         self.peer.as_ref().map_or(Ok(()), |peer| peer.fmt(f))
+    }
+}
+
+/// Who observed what follows.
+fn seen_by(f: &mut Formatter<'_>, who: &str) -> fmt::Result {
+    fact(f, "seen by", who)
+}
+
+impl Display for Locks {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { in_use, in_force, not_locked, not_sealed, .. } = self;
+        let decoders = count(*in_use, "decoder");
+        let word = self.word();
+        fact(f, "locks", format_args!("{in_force} of {decoders} in use locked: {word}"))?;
+        // Where nothing is locked, each decoder says so in its line.
+        for why in not_locked.iter().filter(|_| *in_force > 0) {
+            fact(f, "not locked", why)?;
+        }
+        for why in not_sealed {
+            fact(f, "not sealed", why)?;
+        }
+        Ok(())
     }
 }
 
@@ -150,13 +184,16 @@ impl Facts {
             ),
         )?;
         let integrity = match (attack.integrity.holds, attack.integrity.ranges) {
-            (true, 0) => "no range is locked".to_owned(),
+            (true, 0) => "nothing to hold: no range is sealed".to_owned(),
             (true, ranges) => {
-                format!("holds: none of {ranges} locked ranges could be made to lead elsewhere")
+                format!("holds: none of {ranges} sealed ranges could be made to lead elsewhere")
             }
             (false, _) => "BROKEN".to_owned(),
         };
         fact(f, "integrity", integrity)?;
+        for open in &attack.integrity.open {
+            fact(f, "not sealed", open)?;
+        }
         for breach in &attack.integrity.breaches {
             fact(f, "", breach)?;
         }
@@ -175,7 +212,41 @@ impl Facts {
                 _ => fact(f, "", format_args!("{what} ({components})"))?,
             }
         }
-        fact(f, "more", format_args!("cxl-harness attack {} --direct", self.scenario))
+        match &self.repeat {
+            Some(command) => fact(f, "every write", command),
+            None => Ok(()),
+        }
+    }
+
+    /// What is other than it was handed over.
+    fn last(&self, f: &mut Formatter<'_>, last: &LastState) -> fmt::Result {
+        heading(f, format_args!("not as it was handed over: the machine {}", last.moment))?;
+        seen_by(f, "the host, in the models' registers and in what KVM was told")?;
+        last.locks.fmt(f)?;
+        if last.changed.decoders {
+            if last.decoders.is_empty() {
+                fact(f, "decoders", "none is in use")?;
+            }
+            last.decoders.iter().try_for_each(|decoder| decoder.line(f, &self.topology))?;
+        }
+        for mapping in last.mappings.iter().filter(|_| last.changed.mappings) {
+            let what = match (&mapping.message, mapping.members.as_slice()) {
+                (Some(message), _) => message.clone(),
+                (None, members) => {
+                    let to = |member: &Member| format!("{} DPA {:#x}", member.device, member.dpa);
+                    format!("to {}", members.iter().map(to).collect::<Vec<_>>().join(", "))
+                }
+            };
+            let (at, size) = (mapping.hpa, Size(mapping.size));
+            fact(f, &mapping.window, format_args!("{at:#018x}  {size}, {}: {what}", mapping.how))?;
+        }
+        if last.changed.slots && last.slots.is_empty() {
+            fact(f, "slot", "none")?;
+        }
+        for slot in last.slots.iter().filter(|_| last.changed.slots) {
+            fact(f, "slot", format_args!("{:#018x}  {}", slot.hpa, Size(slot.size)))?;
+        }
+        Ok(())
     }
 
     fn verdict(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -183,11 +254,15 @@ impl Facts {
             let (phase, code) = (&refusal.phase, refusal.code);
             fact(f, "refusal", format_args!("{} ({phase}, {code:#06x})", refusal.message))?;
         }
-        for failure in &self.failures {
+        for failure in self.failures() {
             fact(f, "failure", failure)?;
         }
+        if let Some(Required { what, met }) = &self.required {
+            let met = if *met { "met, at every moment that counts" } else { "NOT MET" };
+            fact(f, "required", format_args!("{what}: {met}"))?;
+        }
         if self.result != Verdict::Ok {
-            return Ok(());
+            return self.locks(f);
         }
         // Somebody else's firmware leaves no record of regions: the registers speak for it.
         let direct = self.mappings.iter().filter(|mapping| mapping.how == "direct");
@@ -196,23 +271,42 @@ impl Facts {
             false => self.regions.iter().map(|region| region.size).collect(),
         };
         if sizes.is_empty() {
-            fact(f, "memory", "none was mapped")?;
+            match &self.last {
+                None => fact(f, "memory", "none was mapped")?,
+                Some(last) => {
+                    let moment = &last.moment;
+                    let then =
+                        format!("none was mapped at the hand-off; what is {moment} is below");
+                    fact(f, "memory", then)?;
+                }
+            }
         } else {
             let bytes = Size(sizes.iter().sum());
             let regions = count(sizes.len(), "region");
             let how = "every byte leads to one byte of one device";
             fact(f, "memory", format_args!("{bytes} in {regions}; {how}"))?;
-            let control = |decoder: &&Decoder| decoder.text.image.control();
-            let committed = self.decoders.iter().filter(|d| control(d).committed());
-            let locked = committed.clone().filter(|d| control(d).locked()).count();
-            let committed = count(committed.count(), "committed decoder");
-            fact(f, "locks", format_args!("{locked} of {committed} locked"))?;
         }
+        self.locks(f)?;
         let checks = match self.foreign {
             true => "the verifier finds no path that is broken",
             false => "registers, hand-off record, table and verifier agree",
         };
         fact(f, "checks", checks)
+    }
+
+    /// What the locks are worth, and why they are not worth more.
+    fn locks(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let control = |decoder: &&Decoder| decoder.text.image.control();
+        let committed = self.decoders.iter().filter(|d| control(d).committed());
+        let locked = committed.clone().filter(|d| control(d).locked()).count();
+        let Some(locks) = &self.locks else {
+            let committed = count(committed.count(), "committed decoder");
+            return fact(f, "locks", format_args!("{locked} of {committed} locked"));
+        };
+        if locks.in_use == 0 {
+            return Ok(());
+        }
+        locks.fmt(f)
     }
 
     fn decoders(&self, f: &mut Formatter<'_>) -> fmt::Result {

@@ -26,7 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         claim("ctrl_c_ends_a_hanging_image_with_the_report_and_130", ctrl_c),
         claim("ctrl_c_ends_an_attack_with_what_it_found_and_130", ctrl_c_in_attack),
         claim("image_of_ours_cut_short_before_the_hand_off_is_reported", cut_short),
-        claim("reason_of_an_image_of_ours_that_gives_up_is_in_the_report", gave_up),
+        claim("unknown_word_is_exit_2_with_a_suggestion_before_anything_starts", unknown_words),
         claim(
             "console_of_a_foreign_image_is_in_the_report_without_its_controls",
             console_of_theirs,
@@ -46,7 +46,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// A machine whose window lies below 4 GiB, where 32-bit code reaches it.
-const LOW: &str = r#"
+pub(crate) const LOW: &str = r#"
 [platform]
 memory = "64MiB"
 [[bridge]]
@@ -73,23 +73,23 @@ size = "512MiB"
 const BRIDGE: u32 = 0xE010_1138;
 const DEVICE: u32 = 0x8220_1138;
 const DEVICE_GLOBAL: u32 = 0x8220_112C;
-const DEVICE_CONTROL: u32 = 0xC110_011C;
+pub(crate) const DEVICE_CONTROL: u32 = 0xC110_011C;
 
-struct Files(TempDir);
+pub(crate) struct Files(TempDir);
 
 impl Files {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let files = Self(tempfile::tempdir().unwrap());
         fs::write(files.path("low.toml"), LOW).unwrap();
         files
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.0.path().join(name).into_os_string().into_string().unwrap()
     }
 
     /// `boot` of an image of this code.
-    fn boot(&self, code: &[u8], more: &[&str]) -> Command {
+    pub(crate) fn boot(&self, code: &[u8], more: &[&str]) -> Command {
         // Tests run beside each other: a file each.
         let file = self.path(&format!("{}.elf", code.len()));
         fs::write(&file, image(code)).unwrap();
@@ -99,7 +99,7 @@ impl Files {
     }
 }
 
-fn harness() -> Command {
+pub(crate) fn harness() -> Command {
     Command::new(env!("CARGO_BIN_EXE_cxl-harness"))
 }
 
@@ -111,14 +111,14 @@ fn code_of(output: &Output) -> i32 {
     output.status.code().unwrap_or_else(|| panic!("{output:?}"))
 }
 
-fn json(mut command: Command, code: i32) -> Value {
+pub(crate) fn json(mut command: Command, code: i32) -> Value {
     let output = command.arg("--json").output().unwrap();
     assert_eq!(code_of(&output), code, "{}{}", text(&output.stderr), text(&output.stdout));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
 /// mov dword [address], value
-fn store(address: u32, value: u32) -> Vec<u8> {
+pub(crate) fn store(address: u32, value: u32) -> Vec<u8> {
     let mut code = vec![0xC7, 0x05];
     code.extend(address.to_le_bytes());
     code.extend(value.to_le_bytes());
@@ -126,7 +126,7 @@ fn store(address: u32, value: u32) -> Vec<u8> {
 }
 
 /// Both decoders of the path at the window's start, with these control registers.
-fn program(device: u32, bridge: u32) -> Vec<u8> {
+pub(crate) fn program(device: u32, bridge: u32) -> Vec<u8> {
     let mut code = Vec::new();
     for (at, route, control) in [(DEVICE, 0, device), (BRIDGE, 5, bridge)] {
         for (offset, value) in [
@@ -147,24 +147,25 @@ fn program(device: u32, bridge: u32) -> Vec<u8> {
 }
 
 /// Commit, and host-only coherency; with Lock On Commit or not.
-const OPEN: u32 = 0x1200;
-const LOCKED: u32 = 0x1300;
+pub(crate) const OPEN: u32 = 0x1200;
+pub(crate) const LOCKED: u32 = 0x1300;
 /// mov al, 0; out 0xF4, al
-const EXIT: [u8; 4] = [0xB0, 0x00, 0xE6, 0xF4];
+pub(crate) const EXIT: [u8; 4] = [0xB0, 0x00, 0xE6, 0xF4];
 const LOOP: [u8; 2] = [0xEB, 0xFE];
 
 fn ends() {
     let files = Files::new();
-    let cases: [(&[u8], &[&str], &str); 4] = [
-        (&EXIT, &[], "it wrote 0x00 to the exit port"),
-        (&[0xF4], &[], "it halted"),
+    let cases: [(&[u8], &[&str], &str, i32); 5] = [
+        (&EXIT, &[], "it wrote 0x00 to the exit port", 0),
+        (&[0xF4], &[], "it halted", 0),
         // mov al, 1; out 0x80, al; ud2
-        (&[0xB0, 1, 0xE6, 0x80, 0x0F, 0x0B], &["--until-port", "0x80"], "it wrote to port 0x80"),
-        // The status of a refusal of our own image means nothing here.
-        (&[0xB0, 0x11, 0xE6, 0xF4, 0x90], &[], "it wrote 0x11 to the exit port"),
+        (&[0xB0, 1, 0xE6, 0x80, 0x0F, 0x0B], &["--until-port", "0x80"], "it wrote to port 0x80", 0),
+        // What says that it refused or panicked is believed.
+        (&[0xB0, 0x11, 0xE6, 0xF4, 0x90], &[], "it wrote 0x11 to the exit port", 1),
+        (&[0xB0, 0x12, 0xE6, 0xF4, 0x90, 0x90], &[], "it wrote 0x12 to the exit port", 1),
     ];
-    for (code, more, end) in cases {
-        let report = json(files.boot(code, more), 0);
+    for (code, more, end, exit) in cases {
+        let report = json(files.boot(code, more), exit);
         assert_eq!(report["measured"]["guest"]["end"], end);
         assert_eq!(report["foreign"], true);
     }
@@ -215,34 +216,47 @@ fn deaths() {
 
 fn required() {
     let files = Files::new();
-    for (device, bridge, names) in [
-        (LOCKED, LOCKED, &[][..]),
-        (LOCKED, OPEN, &["hb0 decoder 0"]),
-        (OPEN, LOCKED, &["mem0 decoder 0"]),
-        (OPEN, OPEN, &["hb0 decoder 0", "mem0 decoder 0"]),
+    for (device, bridge, names, mixed) in [
+        (LOCKED, LOCKED, &[][..], 0),
+        (LOCKED, OPEN, &["hb0 decoder 0"], 1),
+        (OPEN, LOCKED, &["mem0 decoder 0"], 1),
+        (OPEN, OPEN, &["hb0 decoder 0", "mem0 decoder 0"], 0),
     ] {
         let code = [program(device, bridge), EXIT.to_vec()].concat();
-        let report = json(files.boot(&code, &[]), 0);
-        assert_eq!(report["failures"].as_array().unwrap().len(), 0, "nobody asked for locks");
-        let exit = i32::from(!names.is_empty());
-        let report = json(files.boot(&code, &["--require", "locked"]), exit);
+        // Half a path that is locked is nobody's policy; without any lock nobody asked for one.
+        let report = json(files.boot(&code, &[]), mixed);
         let failures = report["failures"].as_array().unwrap();
-        assert_eq!(failures.len(), names.len(), "{failures:?}");
-        for (failure, name) in failures.iter().zip(names) {
-            let failure = failure.as_str().unwrap();
-            assert!(failure.starts_with(name) && failure.contains("UnlockedOnPath"), "{failure}");
+        assert_eq!(failures.len(), mixed as usize, "{failures:?}");
+        assert!(failures.iter().all(|f| f.as_str().unwrap().starts_with("half a path is locked")));
+        let exit = i32::from(!names.is_empty());
+        for word in ["locked", "locked@handoff"] {
+            let report = json(files.boot(&code, &["--require", word]), exit);
+            let failures = report["failures"].to_string();
+            for name in names {
+                let open = format!("{name} is committed and not locked (UnlockedOnPath)");
+                assert!(failures.contains(&open), "{failures}");
+            }
+            assert_eq!(report["required"]["met"], names.is_empty(), "{failures}");
         }
+        // Nobody has set CONFIG_LOCK.
+        let report = json(files.boot(&code, &["--require", "sealed"]), 1);
+        assert!(names.is_empty() != report["locks"]["not_sealed"].as_array().unwrap().is_empty());
+        assert_eq!(report["locks"]["locked"], names.is_empty());
+        assert_eq!(report["locks"]["sealed"], false);
     }
     let report = json(files.boot(&EXIT, &["--require", "locked"]), 1);
-    assert_eq!(report["failures"][0], "no decoder is committed, so none is locked");
-    // Ours afterwards: the attack holds; what is open is a question of its own.
+    assert_eq!(report["failures"][0], "no range is locked on a whole path");
+    // Ours afterwards: the attack holds; what is open counts all the same.
     let code = [program(LOCKED, OPEN), EXIT.to_vec()].concat();
-    for (more, exit) in [(&[][..], 0), (&["--require", "locked"][..], 1)] {
+    for more in [&[][..], &["--require", "locked"][..]] {
         let more = [&["--then", "attack", "--timeout", "300"], more].concat();
-        let report = json(files.boot(&code, &more), exit);
+        let report = json(files.boot(&code, &more), 1);
         assert!(report["attack"]["tried"].as_u64().unwrap() > 1000);
         assert_eq!(report["attack"]["changed"], 0);
-        assert_eq!(report["refusal"], Value::Null);
+        let failures = report["failures"].to_string();
+        assert!(failures.contains("the attack had nothing to hold"), "{failures}");
+        assert!(failures.contains("hb0 decoder 0 is committed and not locked"), "{failures}");
+        assert!(failures.contains("our image, run afterwards, refused: "), "{failures}");
     }
 }
 
@@ -290,7 +304,7 @@ fn ctrl_c_in_attack() {
 fn cut_short() {
     let timeout = Duration::ZERO;
     let ran = crate::run(&crate::builtin("default"), &Options { timeout, ..crate::options() });
-    let failures = Report::of_guest(&ran.machine, ran.run).facts.failures;
+    let failures = Report::of_guest(&ran.machine, &ran.run).facts.failures();
     // What it had not come to yet is no failure of its own.
     let [failure] = failures.as_slice() else { panic!("{failures:?}") };
     assert!(failure.contains("the guest did not end by itself: its time was up"), "{failure}");
@@ -316,12 +330,24 @@ fn payloads_of_policies() {
     }
 }
 
-fn gave_up() {
-    let mut command = harness();
-    command.args(["boot", "one-device", "--payload", "tuoch"]);
-    let report = json(command, 1);
-    let why = "the image gave up: payload: there is no payload \"tuoch\"";
-    assert_eq!(report["failures"], serde_json::json!([why]));
+/// Nothing starts for a word that nobody knows.
+fn unknown_words() {
+    for (words, tip) in [
+        (&["--payload", "tuoch"][..], "a similar value exists: 'touch'"),
+        (&["--payload", "atack"], "a similar value exists: 'attack'"),
+        (&["--payload", "none path=unlocked"], "possible values: none, touch"),
+        (&["--image", "x.elf", "--then", "atack"], "a similar value exists: 'attack'"),
+        (&["--require", "locked@end"], "expected locked@handoff, found locked@end"),
+        (&["--require", "loked"], "expected locked, sealed, locked@handoff or sealed@handoff"),
+        (&["--lock-by", "wmm"], "a similar value exists: 'vmm'"),
+        (&["--mirror", "maybe"], "possible values: on, off"),
+    ] {
+        let output = harness().args(["boot", "one-device"]).args(words).output().unwrap();
+        let complaint = text(&output.stderr);
+        assert_eq!(code_of(&output), 2, "{words:?}: {complaint}");
+        assert!(complaint.contains(tip), "{words:?}: {complaint}");
+        assert_eq!(text(&output.stdout), "", "{words:?}");
+    }
 }
 
 fn console_of_theirs() {
@@ -357,9 +383,16 @@ fn endless_image() {
 fn refused_by_host() {
     let output = harness().args(["boot", "no-window", "--lock-by", "vmm"]).output().unwrap();
     assert_eq!(code_of(&output), 1);
-    let complaint = text(&output.stderr);
-    assert!(complaint.contains("the guest does not start: "), "{complaint}");
-    assert_eq!(text(&output.stdout), "");
+    let report = text(&output.stdout);
+    assert!(report.starts_with("scenario no-window: refused\n"), "{report}");
+    assert!(report.contains("whose refusal keeps the guest from starting"), "{report}");
+    let mut command = harness();
+    command.args(["boot", "commit-error", "--lock-by", "vmm"]);
+    let report = json(command, 1);
+    assert_eq!((&report["ran"], &report["refusal"]["phase"]), (&"models".into(), &"commit".into()));
+    // What became of each decoder is told.
+    let decoders = report["decoders"].as_array().unwrap();
+    assert!(decoders.iter().any(|decoder| decoder["fate"].is_string()), "{decoders:?}");
 }
 
 fn events() {
@@ -387,7 +420,10 @@ fn events() {
     // Where nobody counts nothing is due, which is said.
     let mut command = harness();
     command.args(["boot", "hot-plug"]);
-    assert_eq!(json(command, 0)["measured"]["guest"]["events"][0]["result"], "not due");
+    let report = json(command, 1);
+    assert_eq!(report["measured"]["guest"]["events"][0]["result"], "not due");
+    let failures = report["failures"].to_string();
+    assert!(failures.contains("hot-add of late never came: the guest did not count"), "{failures}");
 }
 
 fn surprising_event() {

@@ -31,7 +31,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         claim("unknown_status_is_no_verdict", unknown_status),
         claim("command_line_that_does_not_fit_is_refused_whole", long_line),
         claim("status_of_a_panic_is_a_panic", || {
-            assert_eq!(foreign(&[0xB0, 0x12, 0xE6, 0xF4]).run.verdict(), Verdict::Panicked);
+            assert_eq!(foreign(&[0xB0, 0x12, 0xE6, 0xF4]).run.last().verdict(), Verdict::Panicked);
         }),
         claim("panic_prints_place_and_reason", panics),
         claim("announcement_in_vain_contradicts_success", in_vain),
@@ -54,8 +54,14 @@ fn foreign(code: &[u8]) -> Ran {
     run(&builtin("one-device"), &Options { image: Some(&image(code)), ..options() })
 }
 
+/// An image of ours, as far as what it says goes.
+fn trusted(code: &[u8]) -> Ran {
+    let options = Options { image: Some(&image(code)), trusted: true, ..options() };
+    run(&builtin("one-device"), &options)
+}
+
 fn end(code: &[u8]) -> End {
-    foreign(code).run.end
+    foreign(code).run.first.end
 }
 
 fn reason(code: &[u8]) -> Reason {
@@ -70,17 +76,19 @@ fn time_limit() {
     let timeout = Duration::from_millis(100);
     let options = Options { image: Some(&image), timeout, ..options() };
     let ran = run(&builtin("one-device"), &options);
-    let End::TimedOut { rip, instruction } = &ran.run.end else { panic!("{:?}", ran.run.end) };
+    let End::TimedOut { rip, instruction } = &ran.run.first.end else {
+        panic!("{:?}", ran.run.first.end)
+    };
     assert_eq!(*rip, u64::from(BASE));
     assert!(instruction.starts_with(LOOP), "{instruction:x?}");
-    assert_eq!(ran.run.verdict(), Verdict::NoStatus);
+    assert_eq!(ran.run.last().verdict(), Verdict::NoStatus);
 }
 
 fn interrupt() {
     let image = image(LOOP);
     let interrupted = Arc::new(AtomicBool::new(true));
     let options = Options { image: Some(&image), interrupted, ..options() };
-    assert_eq!(run(&builtin("one-device"), &options).run.end, End::Interrupted);
+    assert_eq!(run(&builtin("one-device"), &options).run.first.end, End::Interrupted);
 }
 
 fn triple_fault() {
@@ -225,7 +233,7 @@ fn serial() {
 
 fn unknown_status() {
     let ran = foreign(&[0xB0, 0x77, 0xE6, 0xF4]);
-    assert_eq!((ran.run.verdict(), ran.run.end), (Verdict::NoStatus, End::Exit(0x77)));
+    assert_eq!((ran.run.last().verdict(), ran.run.first.end), (Verdict::NoStatus, End::Exit(0x77)));
 }
 
 /// The words that were cut off might have been the policy.
@@ -237,7 +245,7 @@ fn long_line() {
     {
         let line = line.replacen(' ', &" ".repeat(1 + spaces), 1);
         let ran = run(&scenario, &Options { command_line: Some(line), ..options() });
-        assert_eq!(ran.run.verdict(), verdict, "{}", ran.console());
+        assert_eq!(ran.run.last().verdict(), verdict, "{}", ran.console());
         assert_eq!(ran.console().contains("at most 2048 bytes"), verdict == Verdict::Refused);
     }
 }
@@ -255,7 +263,13 @@ fn panics() {
     }
     let scenario = Scenario::parse(&text, "many").unwrap_or_else(|error| panic!("{error}"));
     let ran = payload(&scenario, "touch");
-    assert_eq!(ran.run.verdict(), Verdict::Panicked, "{:?} {}", ran.run.end, ran.console());
+    assert_eq!(
+        ran.run.last().verdict(),
+        Verdict::Panicked,
+        "{:?} {}",
+        ran.run.first.end,
+        ran.console()
+    );
     let console = ran.console();
     assert!(
         console.contains("hw.rs:") && console.contains("out of page tables at 0x"),
@@ -287,22 +301,22 @@ const CHECK: u64 = 4;
 const SUCCESS: [u8; 4] = [0xB0, 0x10, 0xE6, 0xF4];
 
 fn in_vain() {
-    let ran = foreign(&ring(&[[EXPECT, 0x1234, 0, 0, 0, 0]], &SUCCESS));
-    assert_eq!(ran.run.end, End::Exit(0x10));
-    assert_eq!(ran.run.verdict(), Verdict::Contradicted);
+    let ran = trusted(&ring(&[[EXPECT, 0x1234, 0, 0, 0, 0]], &SUCCESS));
+    assert_eq!(ran.run.first.end, End::Exit(0x10));
+    assert_eq!(ran.run.last().verdict(), Verdict::Contradicted);
 }
 
 fn failed_check() {
     for (passed, verdict) in [(0, Verdict::Contradicted), (1, Verdict::Good)] {
-        let ran = foreign(&ring(&[[CHECK, 0, passed, 7, 8, 0]], &SUCCESS));
-        assert_eq!(ran.run.verdict(), verdict);
+        let ran = trusted(&ring(&[[CHECK, 0, passed, 7, 8, 0]], &SUCCESS));
+        assert_eq!(ran.run.last().verdict(), verdict);
     }
 }
 
 fn stale() {
     let messages = [[EXPECT, BASE.into(), 0, 0, 0, 0], [COUNT, 1, 0, 0, 0, 0]];
-    let ran = foreign(&ring(&messages, &jump(0xF000_0000)));
-    let End::Failed(failure) = ran.run.end else { panic!("{:?}", ran.run.end) };
+    let ran = trusted(&ring(&messages, &jump(0xF000_0000)));
+    let End::Failed(failure) = ran.run.first.end else { panic!("{:?}", ran.run.first.end) };
     assert_eq!(failure.reason, Reason::InternalError { suberror: 1 });
     assert_eq!(failure.rip, 0xF000_0000);
 }
@@ -310,8 +324,8 @@ fn stale() {
 fn resumes() {
     // The doorbell takes 7 bytes and the jump 7; success comes behind it.
     let then = [jump(0xF000_0000), SUCCESS.to_vec()].concat();
-    let ran = foreign(&ring(&[[EXPECT, u64::from(BASE) + 14, 0, 0, 0, 0]], &then));
-    assert_eq!(ran.run.verdict(), Verdict::Good, "{:?}", ran.run.end);
+    let ran = trusted(&ring(&[[EXPECT, u64::from(BASE) + 14, 0, 0, 0, 0]], &then));
+    assert_eq!(ran.run.last().verdict(), Verdict::Good, "{:?}", ran.run.first.end);
 }
 
 fn nonsense() {
@@ -321,12 +335,12 @@ fn nonsense() {
     let messages = [[0, 0, 0, 0, 0, 0], [u64::MAX; 6], [2, u64::MAX, u64::MAX, 0, 0, 0]];
     for message in messages {
         let ran = foreign(&ring(&[message], &SUCCESS));
-        assert_eq!(ran.run.verdict(), Verdict::Good);
-        assert!(ran.run.handoff.is_empty());
+        assert_eq!(ran.run.last().verdict(), Verdict::Good);
+        assert!(ran.run.last().record().is_empty());
     }
     code.truncate(7);
     code.extend(SUCCESS);
-    assert_eq!(foreign(&code).run.verdict(), Verdict::Good);
+    assert_eq!(foreign(&code).run.last().verdict(), Verdict::Good);
 }
 
 /// Boots a file and expects that it does not get that far.
@@ -451,7 +465,7 @@ fn format_of_32_bits() {
     put32(&mut file, 0x110, BASE);
     file.extend(SUCCESS);
     let options = Options { image: Some(&file), ..options() };
-    assert_eq!(run(&builtin("one-device"), &options).run.end, End::Exit(0x10));
+    assert_eq!(run(&builtin("one-device"), &options).run.first.end, End::Exit(0x10));
 }
 
 /// Compilers and linkers put notes of their own into the file, in segments of their own.
@@ -476,7 +490,7 @@ fn notes() {
     file[0x170..0x184].copy_from_slice(build_id);
     file[0x190..0x197].fill(0xFF);
     let options = Options { image: Some(&file), ..options() };
-    assert_eq!(run(&builtin("one-device"), &options).run.end, End::Exit(0x10));
+    assert_eq!(run(&builtin("one-device"), &options).run.first.end, End::Exit(0x10));
 }
 
 /// Each field of an image that says where something is, with values that are nowhere.
@@ -518,13 +532,22 @@ fn broken_headers() {
 fn unknown_word() {
     let line = Some("path=lock-all pathe=unlocked".to_owned());
     let ran = run(&builtin("one-device"), &Options { command_line: line, ..options() });
-    assert_eq!(ran.run.verdict(), Verdict::Refused);
+    assert_eq!(ran.run.last().verdict(), Verdict::Refused);
     let refused = "refused: command line: \"pathe=unlocked\" is not known\nend: refused\n";
     assert_eq!(ran.console(), refused);
 }
 
 fn unknown_payload() {
-    let ran = payload(&builtin("one-device"), "tuoch");
-    assert_eq!(ran.run.verdict(), Verdict::Refused);
-    assert!(ran.console().contains("there is no payload \"tuoch\""), "{}", ran.console());
+    let mut machine = Machine::new(&builtin("one-device"));
+    for list in ["tuoch", "touch,", "touch, exec", "none path=unlocked", ""] {
+        for options in [
+            Options { payload: list, ..options() },
+            Options { image: Some(&image(&SUCCESS)), then: Some(list), ..options() },
+        ] {
+            match boot::boot(&mut machine, &options) {
+                Err(GuestError::Payload(name)) => assert!(list.split(',').any(|n| n == name)),
+                other => panic!("{list}: {other:?}"),
+            }
+        }
+    }
 }

@@ -43,8 +43,9 @@ fn interleaved(name: &str) -> bool {
 fn touched(ran: &Ran) -> Vec<(usize, u64, u64)> {
     let fabric = ran.machine.fabric();
     let mut found = Vec::new();
-    for region in &ran.run.report.facts.regions {
-        for page in [region.hpa, region.hpa + region.size - 4096] {
+    let record = cxl_firmware::handoff::read(ran.run.first.record()).unwrap();
+    for span in record.regions().map(|region| region.span) {
+        for page in [span.base().0, span.base().0 + span.size() - 4096] {
             for (at, want) in [(page, !page), (page + 4088, page ^ 0x5A5A)] {
                 let path = cxl_harness::mapping::resolve(&fabric, cxl_regs::Hpa(at)).unwrap();
                 let (device, dpa) = (path.endpoint.device, path.dpa.0);

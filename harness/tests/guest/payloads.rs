@@ -3,8 +3,8 @@
 use cxl_firmware::doorbell::Call;
 use cxl_harness::guest::Counts;
 use cxl_harness::guest::boot::{Options, Verdict};
-use cxl_harness::guest::mirror::Unmirrored;
 use cxl_harness::kvm::{Call as Slot, End, Reason};
+use cxl_harness::mirror::Unmirrored;
 use cxl_harness::report::{self, Report};
 use cxl_harness::scenario::{Place, Scenario};
 use libtest_mimic::Trial;
@@ -94,7 +94,7 @@ fn judges(leak: bool) {
     let line = "attack:     HDM Decoder Size High: 16 of 32 bits (0xffff0000)\n";
     assert_eq!(console.contains(line), leak, "{console}");
     let verdict = if leak { Verdict::Refused } else { Verdict::Good };
-    assert_eq!(ran.run.verdict(), verdict, "{console}");
+    assert_eq!(ran.run.last().verdict(), verdict, "{console}");
 }
 
 /// The calls that put slots there, from the mirror's start on.
@@ -130,8 +130,8 @@ fn narrow() {
     let reasons: Vec<_> = ran.run.mirror.unmirrored.iter().map(|(_, why)| *why).collect();
     assert_eq!(reasons, [Unmirrored::AddressWidth; 4]);
     // All of it is programmed and locked, and the report says why it is of no use to this guest.
-    let report = Report::of_guest(&ran.machine, ran.run);
-    assert_eq!(report.facts.result, report::Verdict::Ok, "{:?}", report.facts.failures);
+    let report = Report::of_guest(&ran.machine, &ran.run);
+    assert_eq!(report.facts.result, report::Verdict::Ok, "{:?}", report.facts.failures());
     let text = report.to_string();
     let line = "0x0000080000000000  256 MiB, trapped: the guest cannot address it";
     assert!(text.contains(line), "{text}");
@@ -147,7 +147,13 @@ fn beyond_reach() {
                 [[window]]\ntargets = [\"hb0\"]\nsize = \"1GiB\"\nbase = \"0x800000000000\"\n";
     let scenario = Scenario::parse(text, "far").unwrap();
     let ran = payload(&scenario, "count,touch");
-    assert_eq!(ran.run.verdict(), Verdict::Refused, "{:?}\n{}", ran.run.end, ran.console());
+    assert_eq!(
+        ran.run.last().verdict(),
+        Verdict::Refused,
+        "{:?}\n{}",
+        ran.run.first.end,
+        ran.console()
+    );
     let why = "payload: touch: 0x800000000000-0x80000fffffff lies beyond the ";
     assert!(ran.console().contains(why), "{}", ran.console());
     payload(&scenario, "count").good();
@@ -186,7 +192,8 @@ fn half_unmirrored() {
 fn exec() {
     let ran = payload(&builtin("default"), "exec").good();
     assert_eq!(ran.run.counts.window, 0);
-    let checks = ran.run.calls.iter().filter(|call| matches!(call, Call::Check { .. })).count();
+    let checks =
+        ran.run.last().said.calls.iter().filter(|call| matches!(call, Call::Check { .. })).count();
     assert_eq!(checks, 2 * 5, "two for each region");
 }
 
@@ -194,7 +201,8 @@ fn exec() {
 fn trial(name: &str) {
     for scenario in ["one-device", "default"] {
         let ran = payload(&unlocked(scenario), name).good();
-        let happened: Vec<_> = ran.run.announced.iter().map(|one| one.happened).collect();
+        let happened: Vec<_> =
+            ran.run.last().said.announced.iter().map(|one| one.happened).collect();
         assert_eq!(happened, [true, true]);
         let last = adds(&ran)[adds(&ran).len() - 1];
         let Slot::Add { base, .. } = last else { panic!("{last:?}") };
@@ -208,11 +216,11 @@ fn trial(name: &str) {
 fn unmirrored(name: &str, instruction: Option<[u8; 4]>) {
     let options = Options { payload: name, mirror: false, ..options() };
     let ran = run(&unlocked("one-device"), &options);
-    let End::Failed(failure) = &ran.run.end else { panic!("{:?}", ran.run.end) };
+    let End::Failed(failure) = &ran.run.first.end else { panic!("{:?}", ran.run.first.end) };
     assert_eq!(failure.reason, Reason::InternalError { suberror: 1 });
     assert_eq!(failure.ring, 3);
-    assert_eq!(ran.run.verdict(), Verdict::NoStatus);
-    assert_eq!(ran.run.announced.len(), 1, "the first one was announced");
+    assert_eq!(ran.run.last().verdict(), Verdict::NoStatus);
+    assert_eq!(ran.run.last().said.announced.len(), 1, "the first one was announced");
     match instruction {
         Some(bytes) => assert!(failure.instruction.starts_with(&bytes), "{failure}"),
         None => assert_eq!(failure.rip, 4 * GIB + 4096),
@@ -222,8 +230,12 @@ fn unmirrored(name: &str, instruction: Option<[u8; 4]>) {
 /// Decoders that are locked stay, so what was to fail works.
 fn in_vain(name: &str) {
     let ran = payload(&builtin("one-device"), name);
-    assert_eq!(ran.run.verdict(), Verdict::Refused);
-    assert!(ran.run.announced.iter().all(|one| !one.happened), "{:?}", ran.run.announced);
+    assert_eq!(ran.run.last().verdict(), Verdict::Refused);
+    assert!(
+        ran.run.last().said.announced.iter().all(|one| !one.happened),
+        "{:?}",
+        ran.run.last().said.announced
+    );
     assert_eq!(ran.memory_log(), adds(&ran));
 }
 
@@ -240,8 +252,12 @@ fn recreate(name: &str) {
     }
     let log = ran.memory_log();
     assert!(log == want, "{} calls, {} wanted", log.len(), want.len());
-    assert_eq!(ran.run.marks.len(), 10);
-    assert!(ran.run.marks.iter().all(|mark| mark.slots == start.len()), "{:?}", ran.run.marks);
+    assert_eq!(ran.run.last().said.marks.len(), 10);
+    assert!(
+        ran.run.last().said.marks.iter().all(|mark| mark.slots == start.len()),
+        "{:?}",
+        ran.run.last().said.marks
+    );
     let device = ran.machine.scenario().devices.len() - 1;
     for place in 0..4 {
         let dpa = place * (size / 4) + 8 * place;
@@ -275,7 +291,7 @@ fn widths() {
     let ran = payload(&builtin("default"), "widths").good();
     // Two bridges and four devices; nine loads, and nine stores to each of seven registers.
     let components = 6;
-    let marks: Vec<_> = ran.run.marks.chunks_exact(2).collect();
+    let marks: Vec<_> = ran.run.last().said.marks.chunks_exact(2).collect();
     assert_eq!(marks.len(), components);
     for pair in marks {
         assert_eq!(pair[1].counts.reads - pair[0].counts.reads, 9);
@@ -286,7 +302,7 @@ fn widths() {
 
 fn count() {
     let ran = payload(&builtin("one-device"), "count").good();
-    let counts = ran.run.calls.iter().filter_map(|call| match call {
+    let counts = ran.run.last().said.calls.iter().filter_map(|call| match call {
         Call::Count { value } => Some(*value),
         _ => None,
     });
@@ -298,15 +314,19 @@ fn pvh_ring3() {
     let ran = pvh(&builtin("one-device"), "touch", true).good();
     assert_eq!(ran.machine.fabric(), direct.machine.fabric());
     // An image that was given is not taken for ours: each of its accesses is seen.
-    let (exits, counted) = (direct.run.at_handoff.unwrap(), direct.run.library.unwrap());
+    let (exits, counted) = (
+        direct.run.first.handed.as_ref().unwrap().counts,
+        direct.run.first.handed.as_ref().unwrap().library,
+    );
     let unseen = counted.config - exits.config;
     assert_ne!(unseen, 0);
     let (reads, config) = (exits.reads + unseen, exits.config + unseen);
-    assert_eq!(ran.run.at_handoff, Some(Counts { reads, config, ..exits }));
-    assert_eq!(ran.run.library, direct.run.library);
-    assert_eq!(ran.run.cedt, direct.run.cedt);
+    let handed = ran.run.first.handed.as_ref().unwrap();
+    assert_eq!(handed.counts, Counts { reads, config, ..exits });
+    assert_eq!(handed.library, counted);
+    assert_eq!(ran.run.last().cedt(), direct.run.last().cedt());
     let ran = pvh(&unlocked("one-device"), "sse", true).good();
-    assert_eq!(ran.run.announced.len(), 2);
+    assert_eq!(ran.run.last().said.announced.len(), 2);
     if std::arch::is_x86_feature_detected!("xsavec") {
         pvh(&unlocked("one-device"), "xsavec", true).good();
     }
@@ -314,12 +334,12 @@ fn pvh_ring3() {
 
 fn pvh_ring0() {
     let ran = pvh(&builtin("one-device"), "touch", false);
-    match &ran.run.end {
+    match &ran.run.first.end {
         End::Failed(failure) => {
             assert_eq!(failure.reason, Reason::InternalError { suberror: 1 });
             assert_eq!(failure.ring, 0);
             assert!(failure.to_string().contains("ring3"), "{failure}");
         }
-        _ => assert_eq!(ran.run.verdict(), Verdict::Good, "{}", ran.console()),
+        _ => assert_eq!(ran.run.last().verdict(), Verdict::Good, "{}", ran.console()),
     }
 }

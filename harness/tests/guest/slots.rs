@@ -3,9 +3,9 @@
 
 use cxl_harness::backing::Backing;
 use cxl_harness::guest::Guest;
-use cxl_harness::guest::mirror::Limits;
 use cxl_harness::kvm::{Bus, Call, Slot, SlotError, Vm};
 use cxl_harness::machine::{Machine, Target};
+use cxl_harness::mirror::Limits;
 use cxl_harness::scenario::{Action, ResetKind};
 use libtest_mimic::Trial;
 use vm_memory::VolatileMemory;

@@ -1,0 +1,49 @@
+//! What our image can do in a guest once its firmware is done.
+//!
+//! **Invariant**: a name is in this list if and only if the image knows it and it makes sense in a
+//! guest of this harness (`linux` is for other machines).
+
+/// A payload, and what it does in a few words.
+pub type Payload = (&'static str, &'static str);
+
+/// The payload that does nothing.
+pub const NONE: &str = "none";
+/// The payload that attacks the locks.
+pub const ATTACK: &str = "attack";
+/// The payload that attacks the locks and judges from inside as well.
+const JUDGED: &str = "attack-judged";
+/// The payload that counts, for the events of a scenario.
+pub const COUNT: &str = "count";
+
+/// All of them.
+pub const PAYLOADS: [Payload; 19] = [
+    (NONE, "nothing"),
+    ("touch", "store and load at both ends of each region, and behind them"),
+    (ATTACK, "try every lock, judged by the host"),
+    (JUDGED, "the same, judged from inside as well"),
+    ("exec", "jump into the window"),
+    ("dma", "have a DMA engine read and write the window"),
+    (COUNT, "count to 5,000, for a scenario's events"),
+    ("half", "access a window of which half is covered"),
+    ("bars", "move BARs, and see that no memory moves"),
+    ("widths", "access registers with every width"),
+    ("cost", "measure what an access costs"),
+    ("bench", "measure what `cxl-harness bench` prints"),
+    ("sweep", "measure a sweep of a region"),
+    ("sse", "unlocked: an SSE load fails, works, fails as the memory goes and comes"),
+    ("xsavec", "unlocked: the same with XSAVEC"),
+    ("jump", "unlocked: the same with a jump"),
+    ("recreate", "unlocked: take a region back and make it elsewhere, 1,000 times"),
+    ("regrain", "unlocked: give a set another granularity"),
+    ("program", "guest-programs: program and commit what the firmware left"),
+];
+
+/// The first name in a list that is none.
+pub fn unknown(list: &str) -> Option<&str> {
+    list.split(',').find(|name| !PAYLOADS.iter().any(|(known, _)| known == name))
+}
+
+/// Whether a list attacks the locks.
+pub fn attacks(list: &str) -> bool {
+    list.split(',').any(|name| matches!(name, ATTACK | JUDGED))
+}

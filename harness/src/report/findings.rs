@@ -1,0 +1,128 @@
+//! What is to be said of a run, by whom, and of which moment.
+//!
+//! **Invariant**: a finding is made where it is seen and never turned into another one. A run is good
+//! if no finding of it is a failure that counts.
+
+use serde::{Serialize, Serializer};
+
+use super::code;
+use crate::vigil::{Moment, Violation};
+
+/// Who saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Witness {
+    /// The host, in the registers of the models.
+    Registers,
+    /// The models' own decode, and memory itself.
+    Memory,
+    /// The host, in what KVM was told and counted.
+    Kvm,
+    /// The host, in the bytes that the firmware left: record and table.
+    Record,
+    /// The library's verifier, run once more by the host.
+    Verifier,
+    /// The plan of the library.
+    Plan,
+    /// Our image, in the guest.
+    Image,
+    /// The VMM: how the guest ended, and events.
+    Vmm,
+    /// The attack.
+    Attack,
+    /// The devices of somebody else's machine.
+    Peer,
+}
+
+/// Something that was seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The stable number, for what the library says.
+    #[serde(serialize_with = "maybe_code")]
+    pub code: Option<u16>,
+    /// Whether it is a failure, or just worth knowing.
+    pub failure: bool,
+    /// When it was seen.
+    #[serde(serialize_with = "in_words")]
+    pub moment: Moment,
+    /// Who saw it.
+    pub witness: Witness,
+    /// One sentence.
+    pub message: String,
+    /// A failure that follows from what the report says already, such as a refusal.
+    #[serde(skip)]
+    pub moot: bool,
+}
+
+impl Finding {
+    /// A failure.
+    pub fn failure(witness: Witness, moment: Moment, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { code: None, failure: true, moment, witness, message, moot: false }
+    }
+
+    /// Something that is worth knowing.
+    pub fn note(witness: Witness, moment: Moment, message: impl Into<String>) -> Self {
+        Self { failure: false, ..Self::failure(witness, moment, message) }
+    }
+
+    /// Whether it makes the run a bad one.
+    pub fn counts(&self) -> bool {
+        self.failure && !self.moot
+    }
+
+    /// The sentence with its moment, where that is another than the hand-off.
+    pub fn sentence(&self) -> String {
+        let Self { moment, message, witness, failure, .. } = self;
+        let who = if *failure && *witness == Witness::Verifier { "verifier: " } else { "" };
+        match moment {
+            Moment::HandOff => format!("{who}{message}"),
+            moment => format!("{who}{message}, {moment}"),
+        }
+    }
+}
+
+impl From<&Violation> for Finding {
+    fn from(violation: &Violation) -> Self {
+        let Violation { moment, message, .. } = violation;
+        Self::failure(Witness::Registers, moment.clone(), message.clone())
+    }
+}
+
+/// Findings of one look at a machine.
+#[derive(Debug)]
+pub(super) struct Findings {
+    moment: Moment,
+    pub(super) list: Vec<Finding>,
+}
+
+impl Findings {
+    pub(super) fn at(moment: Moment) -> Self {
+        Self { moment, list: Vec::new() }
+    }
+
+    pub(super) fn fail(&mut self, witness: Witness, message: impl Into<String>) {
+        self.list.push(Finding::failure(witness, self.moment.clone(), message));
+    }
+
+    pub(super) fn note(&mut self, witness: Witness, message: impl Into<String>) {
+        self.list.push(Finding::note(witness, self.moment.clone(), message));
+    }
+
+    /// What the library has a number for.
+    pub(super) fn numbered(&mut self, code: u16, failure: bool, moot: bool, message: String) {
+        let found = Finding::failure(Witness::Verifier, self.moment.clone(), message);
+        self.list.push(Finding { code: Some(code), failure, moot, ..found });
+    }
+}
+
+fn in_words<S: Serializer>(moment: &Moment, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(moment)
+}
+
+fn maybe_code<S: Serializer>(value: &Option<u16>, to: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => code(value, to),
+        None => to.serialize_none(),
+    }
+}

@@ -1,0 +1,138 @@
+//! What the locks of a machine protect, as a report has it, and whether that is what was asked for.
+//!
+//! **Invariant**: all of it follows from registers (see [`crate::locks`]); what a firmware says of
+//! its locks is not asked.
+
+use std::fmt::{self, Display, Formatter};
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use super::Facts;
+use super::findings::Finding;
+use crate::locks::Protection;
+use crate::machine::Machine;
+use crate::vigil::{Level, Moment, Violation, Watched, violations};
+
+/// What the locks protect at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Locks {
+    /// Decoders in use: committed, or with a commit under way.
+    pub in_use: usize,
+    /// Those of them with a lock in force.
+    pub in_force: usize,
+    /// Ranges that are locked on a whole path.
+    pub ranges: usize,
+    /// Every decoder in use is locked, and each path is whole.
+    pub locked: bool,
+    /// Locked, and no range register or enable can lead a locked range elsewhere.
+    pub sealed: bool,
+    /// Why it is not locked.
+    pub not_locked: Vec<String>,
+    /// Why it is not sealed, beside that.
+    pub not_sealed: Vec<String>,
+}
+
+impl Locks {
+    pub(super) fn of(machine: &Machine) -> Self {
+        let found = Protection::of(machine);
+        let all = violations(machine, &found, &Moment::HandOff);
+        let of = |level: Level| {
+            let wanted = all.iter().filter(|violation| violation.level == level);
+            wanted.map(|violation| violation.message.clone()).collect()
+        };
+        Self {
+            in_use: found.in_use.len(),
+            in_force: found.locked.len(),
+            ranges: found.ranges.len(),
+            locked: found.is_locked(),
+            sealed: found.is_sealed(),
+            not_locked: of(Level::Locked),
+            not_sealed: of(Level::Sealed),
+        }
+    }
+
+    /// One word for all of it.
+    pub(super) fn word(&self) -> &'static str {
+        match (self.sealed, self.locked, self.in_force) {
+            (true, ..) => "sealed",
+            (_, true, _) => "locked, not sealed",
+            (_, _, 0) => "nothing is locked",
+            _ => "not locked",
+        }
+    }
+}
+
+/// What has to be true of the locks, or the run is a bad one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Requirement {
+    /// Which word.
+    pub level: Level,
+    /// Only the hand-off counts.
+    pub at_handoff_only: bool,
+}
+
+impl FromStr for Requirement {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (word, when) = text.split_once('@').map_or((text, None), |(w, t)| (w, Some(t)));
+        let level = match word {
+            "locked" => Level::Locked,
+            "sealed" => Level::Sealed,
+            _ => return Err("expected locked, sealed, locked@handoff or sealed@handoff".to_owned()),
+        };
+        match when {
+            None => Ok(Self { level, at_handoff_only: false }),
+            Some("handoff") => Ok(Self { level, at_handoff_only: true }),
+            Some(other) => Err(format!("expected {word}@handoff, found {word}@{other}")),
+        }
+    }
+}
+
+impl Display for Requirement {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { level, at_handoff_only } = self;
+        write!(f, "{level}{}", if *at_handoff_only { "@handoff" } else { "" })
+    }
+}
+
+impl Facts {
+    /// Demands something of the locks, at the hand-off and at every moment after it.
+    pub fn require(&mut self, requirement: Requirement, watched: &Watched) {
+        let Requirement { level, at_handoff_only } = requirement;
+        let against = watched.against(level, at_handoff_only);
+        self.required = Some(Required { what: requirement.to_string(), met: against.is_empty() });
+        self.violated(&against);
+        if watched.more > 0 && !at_handoff_only {
+            let more = format!("{} more violations of {requirement} came later", watched.more);
+            self.fail(Finding::failure(super::Witness::Registers, Moment::End, more));
+        }
+    }
+
+    /// Adds violations that are no findings yet.
+    pub(super) fn violated(&mut self, violations: &[&Violation]) {
+        for violation in violations {
+            let found = Finding::from(*violation);
+            // What was a note is a failure now.
+            self.findings.retain(|known| {
+                known.failure || (&known.message, &known.moment) != (&found.message, &found.moment)
+            });
+            let known = |known: &Finding| {
+                known.counts() && (&known.message, &known.moment) == (&found.message, &found.moment)
+            };
+            if !self.findings.iter().any(known) {
+                self.fail(found);
+            }
+        }
+    }
+}
+
+/// A demand, and whether it was met.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Required {
+    /// The words of the demand.
+    pub what: String,
+    /// Whether it was met at every moment that counts.
+    pub met: bool,
+}

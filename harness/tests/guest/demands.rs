@@ -1,0 +1,244 @@
+//! What is demanded of locks, of images that keep it for a while: each leaves one thing unlocked,
+//! unsealed or undone at one moment.
+
+use cxl_harness::machine::Machine;
+use cxl_harness::scenario::{Place, Scenario};
+use cxl_regs::dvsec::{DvsecId, Dvsecs};
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::claim;
+use crate::command::{DEVICE_CONTROL, EXIT, Files, LOCKED, LOW, OPEN, json, program, store};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        claim("what_is_locked_and_sealed_and_stays_so_meets_every_demand", sealed),
+        claim("lock_that_is_lost_after_the_hand_off_breaks_the_demand_at_its_moment", lost),
+        claim("machine_that_is_locked_again_before_any_other_commit_meets_the_demand", again),
+        claim("commit_under_way_counts_as_unlocked", under_way),
+        claim("range_register_that_leads_elsewhere_is_not_sealed", range_elsewhere),
+        claim("cold_reset_by_an_event_breaks_the_demand_at_its_moment", cold_reset),
+        claim("attack_of_a_foreign_image_is_its_words_and_no_verdict", forged),
+        claim("last_state_is_in_the_report_where_it_is_another", last_state),
+    ]
+}
+
+/// Configuration space of the port above the device, and of the device.
+const PORT: u32 = 0xC100_0000;
+const MEM: u32 = 0xC110_0000;
+/// CONFIG_LOCK of the device.
+const CONFIG_LOCK: u32 = DEVICE_CONTROL + 8;
+/// Range 1 Base High and Low of the device.
+const RANGE_1: u32 = DEVICE_CONTROL + 0x14;
+
+/// Both decoders locked, range 1 where the decoder is, CONFIG_LOCK set.
+fn sealing() -> Vec<u8> {
+    let mut code = program(LOCKED, LOCKED);
+    code.extend(store(RANGE_1, 0));
+    code.extend(store(RANGE_1 + 4, 0x4000_0000));
+    code.extend(store(CONFIG_LOCK, 1));
+    code
+}
+
+/// Resets everything below the port: unmasks the bus reset, starts and ends it, and gives the device
+/// its registers back.
+fn bus_reset() -> Vec<u8> {
+    let machine = Machine::new(&Scenario::parse(LOW, "low").unwrap());
+    let config = machine.function(Place::Port(0)).unwrap().bytes();
+    let dvsec = Dvsecs::new(cxl_regs::block::image(config)).find(DvsecId::PortExtensions);
+    let control = PORT + u32::from(dvsec.unwrap().unwrap().offset) + 0x0C;
+    let writes = [
+        (control, 1),
+        (PORT + 0x3C, 1 << 22),
+        (PORT + 0x3C, 0),
+        (MEM + 0x10, 0x8220_0004),
+        (MEM + 0x14, 0),
+        (MEM + 0x04, 2),
+    ];
+    writes.iter().flat_map(|&(address, value)| store(address, value)).collect()
+}
+
+/// RAM for what is said through the doorbell.
+const MESSAGE: u32 = 0x0090_0000;
+
+/// Says something through the doorbell.
+fn say(words: &[u64]) -> Vec<u8> {
+    let mut code = Vec::new();
+    let all = words.iter().chain(std::iter::repeat(&0)).take(7);
+    for (word, at) in all.zip((MESSAGE..).step_by(8)) {
+        code.extend(store(at, *word as u32));
+        code.extend(store(at + 4, (*word >> 32) as u32));
+    }
+    // mov eax, message; out 0xF8, eax
+    code.push(0xB8);
+    code.extend(MESSAGE.to_le_bytes());
+    code.extend([0xE7, 0xF8]);
+    code
+}
+
+/// A hand-off of nothing between two pieces of code.
+fn handed_over(before: &[u8], after: &[u8]) -> Vec<u8> {
+    [before, &say(&[2]), after].concat()
+}
+
+fn failures(report: &Value) -> String {
+    report["failures"].to_string()
+}
+
+fn boot(files: &Files, code: &[u8], demand: &str, exit: i32) -> Value {
+    json(files.boot(code, &["--require", demand]), exit)
+}
+
+fn sealed() {
+    let files = Files::new();
+    let code = handed_over(&sealing(), &EXIT);
+    for demand in ["locked", "sealed", "locked@handoff", "sealed@handoff"] {
+        let report = boot(&files, &code, demand, 0);
+        assert_eq!(report["locks"]["sealed"], true);
+        assert_eq!(report["required"]["met"], true);
+        assert_eq!(report["final"], Value::Null);
+    }
+    // Each step of it left out is named.
+    let open = handed_over(&program(LOCKED, LOCKED), &EXIT);
+    boot(&files, &open, "locked", 0);
+    let report = boot(&files, &open, "sealed", 1);
+    assert!(failures(&report).contains("mem0: CONFIG_LOCK is 0"), "{}", failures(&report));
+}
+
+fn lost() {
+    let files = Files::new();
+    // What was locked is reset and committed again without a lock, or not at all.
+    let device_again = program(OPEN, LOCKED);
+    for (then, words) in [
+        (
+            device_again.as_slice(),
+            "mem0 decoder 0 is committed and not locked (UnlockedOnPath), after",
+        ),
+        (&[][..], "mem0 decoder 0 lost its lock, after a write of 4 bytes at 0xc100003c (rp0, "),
+    ] {
+        let after = [bus_reset().as_slice(), then, &EXIT].concat();
+        let code = handed_over(&sealing(), &after);
+        boot(&files, &code, "sealed@handoff", 0);
+        for demand in ["locked", "sealed"] {
+            let report = boot(&files, &code, demand, 1);
+            assert!(failures(&report).contains(words), "{}", failures(&report));
+            assert_eq!(report["final"]["locks"]["locked"], false);
+            assert_eq!(report["locks"]["sealed"], true, "at the hand-off");
+        }
+    }
+}
+
+fn again() {
+    let files = Files::new();
+    let after = [bus_reset(), sealing(), EXIT.to_vec()].concat();
+    let report = boot(&files, &handed_over(&sealing(), &after), "sealed", 0);
+    let notes = report["notes"].to_string();
+    assert!(
+        notes.contains("no longer true: mem0 decoder 0 lost its lock, after a write"),
+        "{notes}"
+    );
+    // Unlocked first: what came between is not undone by what came last.
+    let between = [bus_reset(), program(OPEN, LOCKED), bus_reset(), sealing(), EXIT.to_vec()];
+    let report = boot(&files, &handed_over(&sealing(), &between.concat()), "locked", 1);
+    let words = "mem0 decoder 0 is committed and not locked";
+    assert!(failures(&report).contains(words), "{}", failures(&report));
+    assert_eq!(report["final"], Value::Null, "in the end all is as it was");
+}
+
+fn under_way() {
+    let files = Files::new();
+    let fault = "[[fault]]\nat = \"mem0\"\nkind = \"commit-never\"\ndecoder = 0\n";
+    std::fs::write(files.path("low.toml"), format!("{LOW}{fault}")).unwrap();
+    for control in [OPEN, LOCKED] {
+        let code = [program(control, LOCKED), EXIT.to_vec()].concat();
+        for more in [&["--require", "locked"][..], &["--then", "attack", "--timeout", "300"]] {
+            let report = json(files.boot(&code, more), 1);
+            let words = "mem0 decoder 0: its commit is under way, no lock is in force";
+            assert!(failures(&report).contains(words), "{}", failures(&report));
+        }
+    }
+}
+
+fn range_elsewhere() {
+    let files = Files::new();
+    for (base, sealed) in [
+        // The decoder's own bytes; another place that is routed to the device; one that is not.
+        (0x4000_0000, true),
+        (0x3000_0000, true),
+        (0x5000_0000, true),
+        (0x9000_0000, true),
+    ] {
+        let mut code = program(LOCKED, LOCKED);
+        code.extend(store(RANGE_1, 0));
+        code.extend(store(RANGE_1 + 4, base));
+        code.extend(store(CONFIG_LOCK, 1));
+        code.extend(EXIT);
+        boot(&files, &code, "sealed", i32::from(!sealed));
+    }
+    // A bridge without decoders routes its whole window: what lies behind the decoder's range too.
+    let lone = LOW.replace("[[port]]\nname = \"rp1\"\nbelow = \"hb0\"\nnumber = 6\n", "");
+    let lone = lone.replace("uid = 16\n", "uid = 16\ndecoders = 0\n");
+    assert_ne!(lone, LOW);
+    std::fs::write(files.path("low.toml"), lone).unwrap();
+    for (base, words) in [
+        (0x4000_0000, None),
+        (0x5000_0000, Some("mem0: range 1 leads 0x50000000 to DPA 0x0, which a decoder has at")),
+    ] {
+        // The bridge's registers are not there: the stores are dropped.
+        let mut code = program(LOCKED, LOCKED);
+        code.extend(store(RANGE_1, 0));
+        code.extend(store(RANGE_1 + 4, base));
+        code.extend(store(CONFIG_LOCK, 1));
+        code.extend(EXIT);
+        let report = boot(&files, &code, "sealed", i32::from(words.is_some()));
+        if let Some(words) = words {
+            assert!(failures(&report).contains(words), "{}", failures(&report));
+        }
+    }
+}
+
+fn cold_reset() {
+    let files = Files::new();
+    let event = "[[event]]\nat = 5\naction = \"reset\"\nkind = \"cold\"\n";
+    std::fs::write(files.path("low.toml"), format!("{LOW}{event}")).unwrap();
+    let mut command = crate::command::harness();
+    command.args(["boot", &files.path("low.toml"), "--payload", "count", "--require", "locked"]);
+    let report = json(command, 1);
+    let words = "mem0 decoder 0 lost its lock, after cold reset of the machine at count 5";
+    assert!(failures(&report).contains(words), "{}", failures(&report));
+    let mut command = crate::command::harness();
+    let demand = ["--require", "locked@handoff"];
+    command.args(["boot", &files.path("low.toml"), "--payload", "count"]).args(demand);
+    let report = json(command, 0);
+    assert_eq!(report["final"]["locks"]["in_use"], 0);
+}
+
+fn forged() {
+    let files = Files::new();
+    // Enter, sweep and done of an attack, a check that passed, and an internal error announced.
+    let messages: [&[u64]; 5] =
+        [&[5, 1, 4, MEM.into()], &[5, 3, MEM.into(), 0], &[5, 7], &[4, 1, 1], &[1, 0x10_0000]];
+    let mut code = program(LOCKED, LOCKED);
+    code.extend(messages.iter().flat_map(|message| say(message)));
+    code.extend(EXIT);
+    let report = json(files.boot(&code, &[]), 0);
+    assert_eq!(report["attack"], Value::Null);
+    let guest = &report["measured"]["guest"];
+    assert_eq!(guest["checks"]["passed"], 0);
+    assert_eq!(guest["internal_errors"], serde_json::json!([]));
+    let words = &guest["its_words"];
+    assert_eq!((words["passed"].as_u64(), words["failed"].as_u64()), (Some(1), Some(0)));
+    assert_eq!(words["attack_events"], 3, "{words}");
+}
+
+fn last_state() {
+    let files = Files::new();
+    let mut command = crate::command::harness();
+    command.args(["boot", "path2", "--payload", "program"]);
+    let report = json(command, 0);
+    assert_eq!(report["final"]["decoders"].as_array().unwrap().len(), 1);
+    assert_eq!(report["final"]["slots"][0]["size"], "0x20000000");
+    let output = files.boot(&[program(LOCKED, LOCKED), EXIT.to_vec()].concat(), &[]).output();
+    let text = String::from_utf8(output.unwrap().stdout).unwrap();
+    assert!(!text.contains("not as it was handed over"), "{text}");
+}
