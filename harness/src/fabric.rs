@@ -1,7 +1,8 @@
 //! A snapshot of everything that decides where a host address leads, as plain data.
 //!
-//! It comes from a machine of models, or from register images that other firmware left: build the
-//! topology with [`Fabric::of`], then put in the dwords.
+//! It comes from a machine of models ([`Machine::fabric`](crate::machine::Machine::fabric)), or from
+//! register images that other firmware left: take the topology with [`Fabric::of`], then put in the
+//! dwords.
 //!
 //! **Invariant**: nothing here is judged. Dwords are what a read returned, facts are what the
 //! platform says of itself; [`mapping`](crate::mapping) decides what they mean together.
@@ -13,9 +14,6 @@ use cxl_regs::hdm::{
     Capability, DecoderImage, GLOBAL_SPECS, GlobalControl, MAX_DECODERS, decoder_offset,
 };
 use cxl_regs::{Arithmetic, Hpa, Interleave};
-
-use crate::layout::place_windows;
-use crate::scenario::{DeviceKind, Scenario, Selects};
 
 /// The whole picture.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,6 +83,8 @@ pub struct Port {
     pub parent: Parent,
     /// PCIe Port Number.
     pub number: u8,
+    /// Has a BI decoder: it can forward back-invalidate requests.
+    pub back_invalidate: bool,
 }
 
 /// A switch.
@@ -96,6 +96,8 @@ pub struct Switch {
     pub port: usize,
     /// The upstream port's decoders; `None` = no HDM capability.
     pub hdm: Option<HdmImage>,
+    /// Has a BI route table: it can forward back-invalidate requests.
+    pub back_invalidate: bool,
 }
 
 /// A device.
@@ -111,6 +113,8 @@ pub struct Device {
     pub hdm: Option<HdmImage>,
     /// Capability and Control of the Device DVSEC, `None` = no CXL device.
     pub dvsec: Option<DeviceDvsec>,
+    /// Has a BI decoder: it can send back-invalidate requests.
+    pub back_invalidate: bool,
     /// Volatile bytes, from DPA 0.
     pub volatile: u64,
     /// Persistent bytes, behind the volatile ones.
@@ -127,18 +131,6 @@ pub struct DeviceDvsec {
 }
 
 impl DeviceDvsec {
-    fn of(kind: DeviceKind) -> Self {
-        let capability = device::Capability::new()
-            .with_cache_capable(kind == DeviceKind::Type2)
-            .with_io_capable(true)
-            .with_mem_capable(true);
-        let control = device::Control::new().with_io_enable(true);
-        Self {
-            capability: u32::from(capability.into_bits()) << 16,
-            control: control.into_bits().into(),
-        }
-    }
-
     /// Mem_Capable: it has CXL memory.
     pub fn mem_capable(self) -> bool {
         device::Capability::from_bits((self.capability >> 16) as u16).mem_capable()
@@ -162,16 +154,6 @@ pub struct HdmImage {
 }
 
 impl HdmImage {
-    /// A structure with these capabilities and all decoders at 0.
-    pub fn at_reset(capability: Capability) -> Self {
-        let count = capability.decoders().unwrap_or(0);
-        Self {
-            capability: capability.into_bits(),
-            global_control: 0,
-            decoders: vec![DecoderImage::default(); count.into()],
-        }
-    }
-
     /// The structure that starts with the bytes: as many decoders as it says and lie in them whole;
     /// all that do if the count is of no meaning.
     pub fn read(bytes: &[u8]) -> Self {
@@ -213,73 +195,5 @@ impl HdmImage {
     /// HDM Decoder Enable; means something in devices only.
     pub fn decoder_enable(&self) -> bool {
         GlobalControl::from_bits(self.global_control).decoder_enable()
-    }
-}
-
-impl Fabric {
-    /// A scenario's hardware before any firmware has run: decoders 0, nothing enabled.
-    pub fn of(scenario: &Scenario) -> Self {
-        let ports = scenario.ports.iter().map(|port| Port {
-            name: port.name.clone(),
-            parent: port.parent,
-            number: port.number,
-        });
-        let bridges = scenario.bridges.iter().map(|bridge| Bridge {
-            name: bridge.name.clone(),
-            uid: bridge.uid,
-            hdm: routing(bridge.decoders, bridge.target_count),
-        });
-        let switches = scenario.switches.iter().map(|switch| Switch {
-            name: switch.name.clone(),
-            port: switch.port,
-            hdm: routing(switch.decoders, switch.target_count),
-        });
-        let bases = place_windows(scenario);
-        let windows = scenario.windows.iter().zip(bases).map(|(window, base)| Window {
-            name: window.name.clone(),
-            base,
-            size: window.size,
-            targets: window.targets.clone(),
-            interleave: window.interleave,
-            arithmetic: window.arithmetic,
-            xor_maps: window.xor_maps.clone(),
-            restrictions: window.restrictions,
-        });
-        Self {
-            physical_bits: scenario.platform.physical_bits,
-            windows: windows.collect(),
-            bridges: bridges.collect(),
-            ports: ports.collect(),
-            switches: switches.collect(),
-            devices: scenario.devices.iter().map(at_reset).collect(),
-        }
-    }
-}
-
-fn routing(decoders: u8, target_count: u8) -> Option<HdmImage> {
-    let count = Capability::encode_decoders(decoders)?;
-    let capability = Capability::new()
-        .with_decoder_count(count)
-        .with_target_count(target_count)
-        .with_interleave_11_8(true)
-        .with_interleave_14_12(true);
-    Some(HdmImage::at_reset(capability))
-}
-
-fn at_reset(device: &crate::scenario::Device) -> Device {
-    let capability = Capability::new()
-        .with_decoder_count(Capability::encode_decoders(device.decoders).unwrap_or(0))
-        .with_interleave_11_8(device.selects != Selects::High)
-        .with_interleave_14_12(device.selects != Selects::Low)
-        .with_ways_3_6_12(device.ways_3_6_12)
-        .with_ways_16(device.ways_16);
-    Device {
-        name: device.name.clone(),
-        port: device.port,
-        present: device.present,
-        hdm: Some(HdmImage::at_reset(capability)),
-        dvsec: Some(DeviceDvsec::of(device.kind)),
-        volatile: device.volatile,
-        persistent: device.persistent,
     }
 }

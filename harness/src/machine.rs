@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cxl_firmware::mmio::Clock;
 use cxl_regs::access::Register;
+use cxl_regs::component::CapabilityId;
 
 use crate::device::bridge::HostBridge;
 use crate::device::component::ComponentBlock;
@@ -27,7 +28,7 @@ use crate::device::config::Function;
 use crate::device::endpoint::Endpoint;
 use crate::device::hdm::{HdmBlock, Judgement};
 use crate::device::port::Port;
-use crate::fabric::{DeviceDvsec, Fabric, HdmImage};
+use crate::fabric::{self, DeviceDvsec, Fabric, HdmImage};
 use crate::fault::{self, Faults};
 use crate::layout::AddressMap;
 use crate::scenario::{self, Parent, Place, Scenario};
@@ -243,25 +244,58 @@ impl Machine {
 
     /// Everything that decides where an address leads, as the registers have it now.
     pub fn fabric(&self) -> Fabric {
-        let mut fabric = Fabric::of(&self.scenario);
+        let Scenario { bridges, ports, switches, devices, windows, .. } = &self.scenario;
         let hdm = |place| self.component(place).and_then(ComponentBlock::hdm).map(image);
-        for (index, bridge) in fabric.bridges.iter_mut().enumerate() {
-            bridge.hdm = hdm(Place::Bridge(index));
-        }
-        for (index, switch) in fabric.switches.iter_mut().enumerate() {
-            switch.hdm = hdm(Place::Switch(index));
-        }
-        for (index, device) in fabric.devices.iter_mut().enumerate() {
-            device.present = self.present(index);
-            device.hdm = hdm(Place::Device(index));
-            let function = self.function(Place::Device(index));
-            device.dvsec = function.and_then(|function| {
+        let has = |place, id| self.component(place).is_some_and(|block| block.has(id));
+        let windows = windows.iter().zip(&self.map.windows).map(|(window, &base)| fabric::Window {
+            name: window.name.clone(),
+            base,
+            size: window.size,
+            targets: window.targets.clone(),
+            interleave: window.interleave,
+            arithmetic: window.arithmetic,
+            xor_maps: window.xor_maps.clone(),
+            restrictions: window.restrictions,
+        });
+        let bridges = bridges.iter().enumerate().map(|(index, bridge)| fabric::Bridge {
+            name: bridge.name.clone(),
+            uid: bridge.uid,
+            hdm: hdm(Place::Bridge(index)),
+        });
+        let ports = ports.iter().enumerate().map(|(index, port)| fabric::Port {
+            name: port.name.clone(),
+            parent: port.parent,
+            number: port.number,
+            back_invalidate: has(Place::Port(index), CapabilityId::BiDecoder),
+        });
+        let switches = switches.iter().enumerate().map(|(index, switch)| fabric::Switch {
+            name: switch.name.clone(),
+            port: switch.port,
+            hdm: hdm(Place::Switch(index)),
+            back_invalidate: has(Place::Switch(index), CapabilityId::BiRouteTable),
+        });
+        let devices = devices.iter().enumerate().map(|(index, device)| fabric::Device {
+            name: device.name.clone(),
+            port: device.port,
+            present: self.present(index),
+            hdm: hdm(Place::Device(index)),
+            dvsec: self.function(Place::Device(index)).and_then(|function| {
                 let at = function.device_dvsec()?;
                 let [capability, control] = [0x08, 0x0C].map(|offset| function.read(at + offset));
                 Some(DeviceDvsec { capability, control })
-            });
+            }),
+            back_invalidate: has(Place::Device(index), CapabilityId::BiDecoder),
+            volatile: device.volatile,
+            persistent: device.persistent,
+        });
+        Fabric {
+            physical_bits: self.scenario.platform.physical_bits,
+            windows: windows.collect(),
+            bridges: bridges.collect(),
+            ports: ports.collect(),
+            switches: switches.collect(),
+            devices: devices.collect(),
         }
-        fabric
     }
 
     /// The ports of a bridge or switch, in order of their slots.
@@ -277,6 +311,14 @@ impl Machine {
             |(given, slot): (&scenario::Device, &Slot)| given.port == port && slot.present;
         let mut devices = devices.map(present);
         switch.map(Place::Switch).or_else(|| devices.position(|hit| hit).map(Place::Device))
+    }
+}
+
+impl Fabric {
+    /// A scenario's hardware before any firmware has run: that of its machine, so that there is one
+    /// account of what hardware can do.
+    pub fn of(scenario: &Scenario) -> Self {
+        Machine::new(scenario).fabric()
     }
 }
 

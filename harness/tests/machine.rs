@@ -7,10 +7,10 @@ mod rig;
 
 use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_harness::device::Reset;
-use cxl_harness::fabric::HdmImage;
+use cxl_harness::fabric::{Fabric, HdmImage};
 use cxl_harness::machine::{Changes, Machine, PlugError, Target};
 use cxl_harness::mapping::{How, mappings};
-use cxl_harness::scenario::{Place, builtin, builtins};
+use cxl_harness::scenario::{BridgeVersion, Place, builtin, builtins};
 use cxl_harness::trace::{Count, Direction};
 use cxl_regs::component::{Capabilities, CapabilityId};
 use cxl_regs::config::{PcieCapability, PortType};
@@ -190,6 +190,119 @@ fn every_builtin_is_a_machine_whose_components_answer() {
             let header = machine.read(at + 0x1000);
             assert_eq!(header & 0x00FF_FFFF, 0x0011_0001, "{}: {place:?}", found.name);
         }
+    }
+}
+
+/// Every component's decoders as an access to its registers finds them: through the address map and
+/// the capability array, none of the machine's own words.
+fn found_by_reading(machine: &mut Machine) -> Vec<(String, Option<HdmImage>)> {
+    let mut found = Vec::new();
+    for place in machine.places() {
+        let absent = matches!(place, Place::Device(device) if !machine.present(device));
+        if absent || matches!(place, Place::Port(_)) {
+            continue;
+        }
+        let name = machine.name(place).to_owned();
+        let at = component(machine, &name) + 0x1000;
+        let hdm = Capabilities::new(reader(machine, at))
+            .ok()
+            .and_then(|list| list.find(CapabilityId::HdmDecoder))
+            .map(|found| {
+                let at = at + u64::from(found.pointer);
+                let count = usize::from(machine.read(at) as u16 & 0xF);
+                let count = [1, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32][count];
+                let bytes: Vec<u8> = (0..4 + 8 * count)
+                    .flat_map(|n| machine.read(at + 4 * n).to_le_bytes())
+                    .collect();
+                HdmImage::read(&bytes)
+            });
+        found.push((name, hdm));
+    }
+    found
+}
+
+fn decoders_of(fabric: &Fabric, name: &str) -> Option<HdmImage> {
+    let bridge = fabric.bridges.iter().find(|b| b.name == name).map(|b| &b.hdm);
+    let switch = fabric.switches.iter().find(|s| s.name == name).map(|s| &s.hdm);
+    let device = fabric.devices.iter().find(|d| d.name == name).map(|d| &d.hdm);
+    bridge.or(switch).or(device).unwrap().clone()
+}
+
+fn one_source(scenario: &cxl_harness::scenario::Scenario) {
+    let mut machine = Machine::new(scenario);
+    let fabric = Fabric::of(scenario);
+    assert_eq!(fabric, machine.fabric(), "{}", scenario.name);
+    // Faults may keep registers from being read as they are, and nothing reaches those below a CXL 1.1
+    // bridge.
+    let reached = scenario.bridges.iter().all(|bridge| bridge.version == BridgeVersion::Cxl2);
+    if scenario.faults.is_empty() && reached {
+        for (name, hdm) in found_by_reading(&mut machine) {
+            assert_eq!(decoders_of(&fabric, &name), hdm, "{}: {name}", scenario.name);
+        }
+    }
+}
+
+#[test]
+fn the_fabric_of_a_scenario_is_that_of_its_machine() {
+    for found in builtins() {
+        one_source(&scenario(found.text));
+    }
+}
+
+/// Machines of one or two bridges, with and without decoders and switches, and devices of any make.
+fn any_text() -> impl Strategy<Value = String> {
+    let decoders = || prop::sample::select(vec![0, 1, 4, 8, 10, 16, 32]);
+    let bridge = (decoders(), prop::sample::select(vec![1, 2, 4, 8]), any::<(bool, bool, bool)>());
+    let device = (
+        prop::sample::select(vec!["type2", "type3"]),
+        prop::sample::select(vec!["device", "host-only", "back-invalidate"]),
+        prop::sample::select(vec!["11:8", "14:12", "14:8"]),
+        1u32..=10,
+        any::<(bool, bool, bool, bool)>(),
+    );
+    let devices = prop::collection::vec(device, 1..5);
+    (prop::collection::vec(bridge, 1..3), devices, 0u64..4).prop_map(
+        |(bridges, devices, window)| {
+            let mut text = String::new();
+            for (index, (decoders, targets, (bi, cache, switch))) in bridges.iter().enumerate() {
+                let uid = 64 * index;
+                text += &format!(
+                    "[[bridge]]\nuid = {uid}\nname = \"hb{index}\"\ndecoders = {decoders}\n\
+                 target_count = {targets}\nback_invalidate = {bi}\ncache_id = {cache}\n\
+                 [[port]]\nname = \"rp{index}\"\nbelow = \"hb{index}\"\n"
+                );
+                if *switch {
+                    text += &format!(
+                        "[[switch]]\nname = \"sw{index}\"\nbelow = \"rp{index}\"\n\
+                     target_count = {targets}\n"
+                    );
+                }
+            }
+            for (index, (kind, coherency, selects, decoders, flags)) in devices.iter().enumerate() {
+                let bridge = index % bridges.len();
+                let parent = if bridges[bridge].2.2 { "sw" } else { "hb" };
+                let (three, sixteen, present, persistent) = flags;
+                let media = if *persistent { "persistent" } else { "volatile" };
+                let decoders = [1, 2, 4, 6, 8, 10][*decoders as usize % 6];
+                text += &format!(
+                    "[[port]]\nname = \"p{index}\"\nbelow = \"{parent}{bridge}\"\n\
+                 [[device]]\nname = \"d{index}\"\nbelow = \"p{index}\"\nkind = \"{kind}\"\n\
+                 coherency = \"{coherency}\"\nselects = \"{selects}\"\ndecoders = {decoders}\n\
+                 ways_3_6_12 = {three}\nways_16 = {sixteen}\npresent = {present}\n\
+                 {media} = \"256MiB\"\n"
+                );
+            }
+            text + &format!("[[window]]\ntargets = [0]\nsize = \"{window}GiB\"\n")
+                .replace("0GiB", "4GiB")
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn the_fabric_of_any_scenario_is_that_of_its_machine(text in any_text()) {
+        one_source(&scenario(&text));
     }
 }
 
@@ -714,6 +827,130 @@ fn mapping_and_walk_agree_on_every_direct_range() {
         }
     }
     assert_eq!(tried, 9 * 2000, "every set is one direct range");
+}
+
+/// What may go wrong with a machine that a firmware has set up.
+#[derive(Clone, Copy, Debug)]
+enum Spoil {
+    /// Bits of a decoder's dword.
+    Decoder { place: usize, decoder: usize, dword: usize, bits: u32 },
+    /// Type and BI, as software may choose them.
+    Kind { place: usize, decoder: usize, bits: u32 },
+    /// HDM Decoder Enable.
+    Enable { place: usize },
+    /// Mem_Enable.
+    Memory { device: usize },
+    /// A device is pulled out.
+    Pull { device: usize },
+}
+
+fn any_spoil() -> impl Strategy<Value = Spoil> {
+    let bits = prop_oneof![(0u32..32).prop_map(|bit| 1 << bit), (28u32..32).prop_map(|b| 1 << b)];
+    let low = (0u32..14).prop_map(|bit| 1u32 << bit);
+    prop_oneof![
+        4 => (0usize..40, 0usize..3, 0usize..7, bits)
+            .prop_map(|(place, decoder, dword, bits)| Spoil::Decoder { place, decoder, dword, bits }),
+        4 => (0usize..40, 0usize..3, low)
+            .prop_map(|(place, decoder, bits)| Spoil::Decoder { place, decoder, dword: 4, bits }),
+        4 => (0usize..40, 0usize..3, 1u32..4)
+            .prop_map(|(place, decoder, kind)| Spoil::Kind { place, decoder, bits: kind << 12 }),
+        1 => (0usize..40).prop_map(|place| Spoil::Enable { place }),
+        1 => (0usize..4).prop_map(|device| Spoil::Memory { device }),
+        1 => (0usize..4).prop_map(|device| Spoil::Pull { device }),
+    ]
+}
+
+/// A built-in machine without faults that the library has set up without a lock, on which every commit
+/// succeeds at once.
+fn set_up(which: usize) -> Machine {
+    let builtins = builtins();
+    let found = &builtins[which % builtins.len()];
+    let mut scenario = scenario(found.text);
+    scenario.faults.clear();
+    scenario.platform.strict = false;
+    scenario.policy.path = cxl_harness::scenario::PathPolicy::Unlocked;
+    let mut machine = Machine::new(&scenario);
+    cxl_harness::run::direct(&mut machine);
+    machine
+}
+
+fn flip(machine: &mut Machine, address: u64, bits: u32) {
+    let now = machine.read(address);
+    machine.write(address, now ^ bits);
+}
+
+fn spoil(machine: &mut Machine, spoil: Spoil) {
+    let places = machine.places();
+    // The name of a component that is there and has decoders.
+    let there = |machine: &Machine, place: usize| {
+        let place = places[place % places.len()];
+        let present = !matches!(place, Place::Device(device) if !machine.present(device));
+        let found = machine.component(place).is_some_and(|block| block.hdm().is_some());
+        (present && found).then(|| machine.name(place).to_owned())
+    };
+    let at = match spoil {
+        Spoil::Decoder { place, decoder: index, dword, bits } => there(machine, place)
+            .map(|name| (decoder(machine, &name, index as u64) + 4 * dword as u64, bits)),
+        Spoil::Kind { place, decoder: index, bits } => {
+            there(machine, place).map(|name| (decoder(machine, &name, index as u64) + 0x10, bits))
+        }
+        Spoil::Enable { place } => {
+            there(machine, place).map(|name| (component(machine, &name) + GLOBAL, 2))
+        }
+        Spoil::Memory { device } if machine.present(device) => {
+            let name = machine.name(Place::Device(device)).to_owned();
+            Some((dvsec(machine, &name) + 0x0C, 4))
+        }
+        Spoil::Pull { device } if machine.present(device) => {
+            machine.hot_remove(device).unwrap();
+            None
+        }
+        Spoil::Memory { .. } | Spoil::Pull { .. } => None,
+    };
+    if let Some((address, bits)) = at {
+        flip(machine, address, bits);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// The proof and the walk through the models share no arithmetic: what the one calls direct, the
+    /// other decodes to the same byte, granule by granule at the borders and anywhere between; and
+    /// on the way there every decoder is of one type.
+    #[test]
+    fn mapping_and_walk_agree_on_whatever_the_registers_hold(
+        which in 0usize..64,
+        spoils in prop::collection::vec(any_spoil(), 0..4),
+        picks in prop::collection::vec(any::<u64>(), 8),
+    ) {
+        let mut machine = set_up(which);
+        for wrong in spoils {
+            spoil(&mut machine, wrong);
+        }
+        let fabric = machine.fabric();
+        let list = mappings(&fabric);
+        let mut bytes = std::collections::BTreeMap::new();
+        for mapping in &list {
+            let Some(span) = mapping.span() else { continue };
+            let granules = (0..32).map(|n| n * 256).chain((1..32).map(|n| span.size() - n * 256));
+            let picked = picks.iter().map(|pick| pick % span.size());
+            for offset in granules.filter(|offset| *offset < span.size()).chain(picked) {
+                let hpa = span.base().0 + offset;
+                let landing = machine.resolve(hpa).map(|landing| (landing.device, landing.dpa));
+                if let How::Direct(direct) = &mapping.how {
+                    let located = direct.locate(Hpa(hpa)).map(|(member, dpa)| (member.device, dpa));
+                    prop_assert_eq!(landing, located, "{:#x} of {:?}", hpa, mapping);
+                    let other = bytes.insert(located, hpa).filter(|other| *other != hpa);
+                    prop_assert_eq!(other, None, "a second address, {:#x}", hpa);
+                }
+                // What only decodes, one access at a time, decodes to the same byte too.
+                if let Ok(path) = cxl_harness::mapping::resolve(&fabric, Hpa(hpa)) {
+                    prop_assert_eq!(landing, Some((path.endpoint.device, path.dpa)), "{:#x}", hpa);
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -219,6 +219,12 @@ impl ComponentBlock {
         }
     }
 
+    /// Whether the capability array names a structure of this kind.
+    pub fn has(&self, id: CapabilityId) -> bool {
+        let mut entries = self.array.iter().skip(1);
+        entries.any(|&entry| ArrayEntry::from_raw(entry).id() == id.code())
+    }
+
     /// The HDM decoders, if the block has any.
     pub fn hdm(&self) -> Option<&HdmBlock> {
         self.structures.iter().find_map(|structure| match &structure.body {
