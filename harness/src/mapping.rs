@@ -9,6 +9,7 @@
 //! **Invariant**: the ranges of [`mappings`] are sorted, disjoint, and cover the windows without a
 //! gap and nothing else. No dword, however wrong, makes these functions panic or loop.
 
+pub mod admits;
 mod reason;
 mod text;
 mod walk;
@@ -18,7 +19,7 @@ use cxl_regs::{
 };
 
 use crate::fabric::{Fabric, Parent, Window};
-use crate::scenario::Partition;
+use crate::scenario::Place;
 
 pub use reason::{At, Reason};
 pub use text::{MappingsText, PathText, ReasonText, StepsText};
@@ -212,13 +213,17 @@ fn usable(fabric: &Fabric, window: &Window) -> Result<Selector, Reason> {
 }
 
 /// One way from the window to a device: what each level contributes.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Branch {
     levels: Levels,
     /// Index into the window's target list.
     root_way: u32,
     /// HPA bits that bridge and switch demand.
     bits: u64,
+    /// The decoders of bridge and switches passed so far, by their coherency.
+    types: Vec<(At, Coherency)>,
+    /// The ports passed so far.
+    ports: Vec<usize>,
 }
 
 impl Branch {
@@ -240,7 +245,7 @@ impl Branch {
     }
 
     /// The position at which a device's own selector sees what these levels send here.
-    fn position(self, device: Interleave) -> u32 {
+    fn position(&self, device: Interleave) -> u32 {
         let (Levels { root, .. }, shift) = (self.levels, device.granularity.shift());
         if device.ways == Ways::One {
             return 0;
@@ -300,7 +305,17 @@ fn prove(fabric: &Fabric, window: &Window, root: Selector, part: Span) -> Result
         }
     }
     // Memory last: how much of it a decoder maps follows from its ways.
-    leaves.iter().try_for_each(|leaf| admits_endpoint(fabric, window, &leaf.endpoint))?;
+    for leaf in &leaves {
+        admits_coherency(
+            window,
+            At::Device(leaf.endpoint.device),
+            leaf.endpoint.decoder.coherency,
+        )?;
+        one_coherency(&first.endpoint, leaf)?;
+        back_invalidate(fabric, leaf)?;
+        admits_media(fabric, window, &leaf.endpoint)?;
+        one_window(fabric, window, &leaf.endpoint)?;
+    }
     let reached = leaves.len() as u32;
     let missing = Reason::MembersMissing { device: first.endpoint.device, ways: set.ways, reached };
     let members = members.into_iter().collect::<Option<Vec<_>>>().ok_or(missing)?;
@@ -345,20 +360,24 @@ fn leaves(fabric: &Fabric, window: &Window, part: Span) -> Result<Vec<Leaf>, Rea
     for (root_way, &uid) in (0..).zip(&window.targets) {
         let levels =
             Levels { root: window.interleave, bridge: Interleave::NONE, switch: Interleave::NONE };
-        rest.push((walk::bridge(fabric, root_way, uid), Branch { levels, root_way, bits: 0 }));
+        let (types, ports) = (Vec::new(), Vec::new());
+        let branch = Branch { levels, root_way, bits: 0, types, ports };
+        rest.push((walk::bridge(fabric, root_way, uid), branch));
     }
     rest.reverse();
-    while let Some((parent, branch)) = rest.pop() {
+    while let Some((parent, mut branch)) = rest.pop() {
         let parent = parent?;
         let at = At::from(parent);
         let routing = walk::routing(fabric, parent, part)?;
         if let Some((_, decoder)) = &routing.decoder {
             admits_coherency(window, at, decoder.coherency)?;
+            branch.types.push((at, decoder.coherency));
         }
         let mut below = Vec::new();
         for (way, port) in (0..).zip(&routing.ports) {
-            let branch = branch.below(at, routing.interleave(), way)?;
+            let mut branch = branch.clone().below(at, routing.interleave(), way)?;
             let blame = |reason| walk::blame(fabric, parent, &routing, part, reason);
+            branch.ports.push((*port)?);
             match walk::behind(fabric, (*port)?).map_err(blame)? {
                 Below::Switch(switch) => below.push((Ok(Parent::Switch(switch)), branch)),
                 Below::Device(device) => {
@@ -373,27 +392,83 @@ fn leaves(fabric: &Fabric, window: &Window, part: Span) -> Result<Vec<Leaf>, Rea
 }
 
 fn admits_coherency(window: &Window, at: At, coherency: Coherency) -> Result<(), Reason> {
-    let allowed = match coherency {
-        Coherency::HostOnly => window.restrictions.host_only(),
-        Coherency::Device => window.restrictions.device_coherent(),
-        Coherency::BackInvalidate => {
-            window.restrictions.device_coherent() && window.restrictions.back_invalidate()
-        }
-    };
-    if allowed { Ok(()) } else { Err(Reason::CoherencyNotAllowed { at, coherency }) }
+    if admits::coherency(window.restrictions, coherency) {
+        Ok(())
+    } else {
+        Err(Reason::CoherencyNotAllowed { at, coherency })
+    }
 }
 
 /// Whether the memory is there, in one partition, of a kind that the window admits.
-fn admits_endpoint(fabric: &Fabric, window: &Window, endpoint: &Endpoint) -> Result<(), Reason> {
+fn admits_media(fabric: &Fabric, window: &Window, endpoint: &Endpoint) -> Result<(), Reason> {
     let device = endpoint.device;
-    admits_coherency(window, At::Device(device), endpoint.decoder.coherency)?;
     let dpa = endpoint.dpa;
     let partition = walk::partition(fabric, device, dpa, endpoint.decoder.share())?;
-    let allowed = match partition {
-        Partition::Volatile => window.restrictions.volatile(),
-        Partition::Persistent => window.restrictions.persistent(),
+    if admits::media(window.restrictions, partition) {
+        Ok(())
+    } else {
+        Err(Reason::MediaNotAllowed { device, partition })
+    }
+}
+
+/// Whether all decoders on the way to a device, and those of the set's first member, agree about
+/// who keeps the range coherent: Target Range Type and BI say how each level treats a request, so a
+/// range has one of each (CXL r3.1 section 8.2.4.20.7).
+fn one_coherency(first: &Endpoint, leaf: &Leaf) -> Result<(), Reason> {
+    let Leaf { branch, endpoint: Endpoint { device, decoder, .. } } = leaf;
+    let above = branch.types.iter().find(|(_, coherency)| *coherency != decoder.coherency);
+    if let Some(&(at, coherency)) = above {
+        let (device, expected) = (*device, decoder.coherency);
+        return Err(Reason::CoherencyDiffers { at, coherency, device, expected });
+    }
+    if decoder.coherency != first.decoder.coherency {
+        let (at, coherency) = (At::Device(*device), decoder.coherency);
+        let (device, expected) = (first.device, first.decoder.coherency);
+        return Err(Reason::CoherencyDiffers { at, coherency, device, expected });
+    }
+    Ok(())
+}
+
+/// Whether everything from the root port to the device can do the back-invalidate that the decoders
+/// ask for.
+fn back_invalidate(fabric: &Fabric, leaf: &Leaf) -> Result<(), Reason> {
+    let Leaf { branch, endpoint } = leaf;
+    if endpoint.decoder.coherency != Coherency::BackInvalidate {
+        return Ok(());
+    }
+    let ports = branch.ports.iter().map(|&port| {
+        let able = fabric.ports.get(port).is_some_and(|port| port.back_invalidate);
+        (Place::Port(port), able)
+    });
+    let switches = branch.types.iter().filter_map(|(at, _)| {
+        let At::Switch(switch) = *at else { return None };
+        let able = fabric.switches.get(switch).is_some_and(|switch| switch.back_invalidate);
+        Some((Place::Switch(switch), able))
+    });
+    let device = endpoint.device;
+    let able = fabric.devices.get(device).is_some_and(|device| device.back_invalidate);
+    let mut path = ports.chain(switches).chain([(Place::Device(device), able)]);
+    match path.find(|(_, able)| !able) {
+        Some((place, _)) => Err(Reason::NoBackInvalidate { place }),
+        None => Ok(()),
+    }
+}
+
+/// Whether the device's decoder has addresses of no other window. Each window picks targets in its own
+/// way, so where they meet, two addresses could be dealt to one byte.
+fn one_window(fabric: &Fabric, window: &Window, endpoint: &Endpoint) -> Result<(), Reason> {
+    let span = endpoint.decoder.span;
+    let Some(own) = placed(window) else { return Ok(()) };
+    let reaches = |other: Span| {
+        // What both windows have is trapped anyway.
+        let (from, to) = (other.base().max(span.base()), other.last().min(span.last()));
+        from <= to && !(own.contains(from) && own.contains(to))
     };
-    if allowed { Ok(()) } else { Err(Reason::MediaNotAllowed { device, partition }) }
+    let other = fabric.windows.iter().position(|other| placed(other).is_some_and(reaches));
+    match other {
+        Some(other) => Err(Reason::SpansWindows { device: endpoint.device, other }),
+        None => Ok(()),
+    }
 }
 
 impl Endpoint {

@@ -8,9 +8,10 @@ use std::collections::BTreeSet;
 
 use cxl_harness::fabric::{Fabric, HdmImage};
 use cxl_harness::mapping::{
-    At, How, Mapping, MappingsText, PathText, Reason, ReasonText, addresses, mappings, resolve,
+    At, How, Mapping, MappingsText, Path, PathText, Reason, ReasonText, addresses, mappings,
+    resolve,
 };
-use cxl_harness::scenario::{Partition, Scenario, builtin, builtins};
+use cxl_harness::scenario::{Partition, Place, Scenario, builtin, builtins};
 use cxl_regs::hdm::DecoderImage;
 use cxl_regs::{
     Coherency, ComposeError, DecodeError, Dpa, Granularity, Hpa, Interleave, Span, SpanError, Ways,
@@ -21,6 +22,10 @@ use proptest::prelude::*;
 const M256: u64 = 256 << 20;
 /// Control of a committed, host-only decoder: Commit (9), Committed (10), Type (12).
 const COMMITTED: u32 = 0x1600;
+/// The same, device-coherent with BI (13).
+const BACK_INVALIDATE: u32 = 0x2600;
+/// Supported Coherency Models (22:21) of the capability: unknown.
+const ANY_COHERENCY: u32 = !(3 << 21);
 
 fn fabric(name: &str) -> Fabric {
     let text = builtin(name).unwrap_or_else(|| panic!("no built-in {name}")).text;
@@ -425,13 +430,42 @@ fn each_condition_alone_traps_its_own_range_below_a_bridge() {
                 (0, 1),
             ),
             (
-                "device-coherent in a host-only window",
-                |f| {
-                    f.windows[0].restrictions.set_device_coherent(false);
-                    decoder(f, "mem0", 0).control &= !0x1000;
+                "a coherency that the device does not have",
+                |f| decoder(f, "mem0", 0).control &= !0x1000,
+                Reason::IllegalDecoder {
+                    at: MEM0,
+                    decoder: 0,
+                    error: DecodeError::CoherencyNotSupported {
+                        coherency: Coherency::Device,
+                        models: 2,
+                    },
                 },
-                Reason::CoherencyNotAllowed { at: MEM0, coherency: Coherency::Device },
                 (0, 2),
+            ),
+            (
+                "bridge decoder device-coherent over host-only memory",
+                |f| decoder(f, "hb0", 0).control &= !0x1000,
+                Reason::CoherencyDiffers {
+                    at: HB0,
+                    coherency: Coherency::Device,
+                    device: 0,
+                    expected: Coherency::HostOnly,
+                },
+                (0, 2),
+            ),
+            (
+                "bridge decoder host-only over device-coherent memory",
+                |f| {
+                    hdm(f, "mem1").capability &= ANY_COHERENCY;
+                    decoder(f, "mem1", 0).control &= !0x1000;
+                },
+                Reason::CoherencyDiffers {
+                    at: HB0,
+                    coherency: Coherency::HostOnly,
+                    device: 1,
+                    expected: Coherency::Device,
+                },
+                (2, 3),
             ),
             (
                 "bridge decoder device-coherent in a host-only window",
@@ -441,12 +475,6 @@ fn each_condition_alone_traps_its_own_range_below_a_bridge() {
                 },
                 Reason::CoherencyNotAllowed { at: HB0, coherency: Coherency::Device },
                 (2, 3),
-            ),
-            (
-                "back-invalidate in a window without it",
-                |f| decoder(f, "mem0", 0).control = COMMITTED & !0x1000 | 0x2000,
-                Reason::CoherencyNotAllowed { at: MEM0, coherency: Coherency::BackInvalidate },
-                (0, 2),
             ),
             (
                 "persistent memory in a volatile window",
@@ -582,6 +610,37 @@ fn a_pass_through_needs_exactly_one_port() {
             ("a second port", second, Reason::NoDecoders { at: HB0, ports: 2 }, (0, 4)),
             ("no port", |f| f.ports.clear(), Reason::NoDecoders { at: HB0, ports: 0 }, (0, 4)),
             (
+                "device-coherent in a host-only window",
+                |f| {
+                    f.windows[0].restrictions.set_device_coherent(false);
+                    hdm(f, "mem0").capability &= ANY_COHERENCY;
+                    decoder(f, "mem0", 0).control &= !0x1000;
+                },
+                Reason::CoherencyNotAllowed { at: MEM0, coherency: Coherency::Device },
+                (0, 2),
+            ),
+            (
+                "host-only in a device-coherent window",
+                |f| f.windows[0].restrictions.set_host_only(false),
+                Reason::CoherencyNotAllowed { at: MEM0, coherency: Coherency::HostOnly },
+                (0, 2),
+            ),
+            (
+                "back-invalidate in a window without it",
+                |f| {
+                    hdm(f, "mem0").capability &= ANY_COHERENCY;
+                    decoder(f, "mem0", 0).control = BACK_INVALIDATE;
+                },
+                Reason::CoherencyNotAllowed { at: MEM0, coherency: Coherency::BackInvalidate },
+                (0, 2),
+            ),
+            (
+                "volatile memory in a persistent window",
+                |f| f.windows[0].restrictions.set_volatile(false),
+                Reason::MediaNotAllowed { device: 0, partition: Partition::Volatile },
+                (0, 2),
+            ),
+            (
                 "device decoder not committed",
                 |f| decoder(f, "mem0", 0).control &= !0x400,
                 Reason::NotCommitted { at: MEM0, decoder: 0 },
@@ -589,6 +648,267 @@ fn a_pass_through_needs_exactly_one_port() {
             ),
         ],
     );
+}
+
+/// A switch with one device that can do without back-invalidate, all set to back-invalidate.
+fn back_invalidating() -> Fabric {
+    let mut fabric = fabric_of(
+        r#"
+        bridge = [{ uid = 16, back_invalidate = true }]
+        switch = [{ below = "port0" }]
+        port = [{ below = "hb0" }, { below = "sw0" }]
+        device = [{ below = "port1", volatile = "512MiB", coherency = "back-invalidate" }]
+        [[window]]
+        targets = [16]
+        size = "1GiB"
+        restrictions = ["device-coherent", "host-only", "back-invalidate", "volatile"]
+        "#,
+    );
+    let (base, size) = (0x1_0000_0000, 2 * M256);
+    program(
+        &mut fabric,
+        &[
+            ("hb0", 0, base, size, BACK_INVALIDATE, 0),
+            ("sw0", 0, base, size, BACK_INVALIDATE, 0),
+            ("mem0", 0, base, size, BACK_INVALIDATE, 0),
+        ],
+    );
+    fabric
+}
+
+#[test]
+fn types_that_differ_along_a_path_trap_it() {
+    use Coherency::{BackInvalidate, Device, HostOnly};
+    let differs =
+        |at, coherency, expected| Reason::CoherencyDiffers { at, coherency, device: 0, expected };
+    let lacks = |place| Reason::NoBackInvalidate { place };
+    check_flips(
+        &back_invalidating(),
+        (0, 2),
+        &[
+            (
+                "bridge without BI",
+                |f| decoder(f, "hb0", 0).control = 0x0600,
+                differs(HB0, Device, BackInvalidate),
+                (0, 2),
+            ),
+            (
+                "bridge host-only",
+                |f| decoder(f, "hb0", 0).control = COMMITTED,
+                differs(HB0, HostOnly, BackInvalidate),
+                (0, 2),
+            ),
+            (
+                "switch without BI",
+                |f| decoder(f, "sw0", 0).control = 0x0600,
+                differs(SW0, Device, BackInvalidate),
+                (0, 2),
+            ),
+            (
+                "switch host-only",
+                |f| decoder(f, "sw0", 0).control = COMMITTED,
+                differs(SW0, HostOnly, BackInvalidate),
+                (0, 2),
+            ),
+            (
+                "device without BI",
+                |f| decoder(f, "mem0", 0).control = 0x0600,
+                differs(HB0, BackInvalidate, Device),
+                (0, 2),
+            ),
+            (
+                "device host-only",
+                |f| decoder(f, "mem0", 0).control = COMMITTED,
+                differs(HB0, BackInvalidate, HostOnly),
+                (0, 2),
+            ),
+            (
+                "BI on a host-only range",
+                |f| decoder(f, "mem0", 0).control = 0x3600,
+                Reason::IllegalDecoder {
+                    at: MEM0,
+                    decoder: 0,
+                    error: DecodeError::BackInvalidateHostOnly,
+                },
+                (0, 2),
+            ),
+            (
+                "a device that is host-only by its capability",
+                |f| hdm(f, "mem0").capability ^= 1 << 21,
+                Reason::IllegalDecoder {
+                    at: MEM0,
+                    decoder: 0,
+                    error: DecodeError::CoherencyNotSupported {
+                        coherency: BackInvalidate,
+                        models: 2,
+                    },
+                },
+                (0, 2),
+            ),
+            (
+                "a window without back-invalidate",
+                |f| f.windows[0].restrictions.set_back_invalidate(false),
+                Reason::CoherencyNotAllowed { at: HB0, coherency: BackInvalidate },
+                (0, 2),
+            ),
+            (
+                "a window without device-coherent memory",
+                |f| f.windows[0].restrictions.set_device_coherent(false),
+                Reason::CoherencyNotAllowed { at: HB0, coherency: BackInvalidate },
+                (0, 2),
+            ),
+            (
+                "a root port without a BI decoder",
+                |f| f.ports[0].back_invalidate = false,
+                lacks(Place::Port(0)),
+                (0, 2),
+            ),
+            (
+                "a switch without a BI route table",
+                |f| f.switches[0].back_invalidate = false,
+                lacks(Place::Switch(0)),
+                (0, 2),
+            ),
+            (
+                "a downstream port without a BI decoder",
+                |f| f.ports[1].back_invalidate = false,
+                lacks(Place::Port(1)),
+                (0, 2),
+            ),
+            (
+                "a device without a BI decoder",
+                |f| f.devices[0].back_invalidate = false,
+                lacks(Place::Device(0)),
+                (0, 2),
+            ),
+        ],
+    );
+    // All of it host-only is a path as good as any, and needs no BI.
+    let mut fabric = back_invalidating();
+    for name in ["hb0", "sw0", "mem0"] {
+        decoder(&mut fabric, name, 0).control = COMMITTED;
+    }
+    fabric.ports[0].back_invalidate = false;
+    assert!(matches!(at(&mappings(&fabric), 0x1_0000_0000), How::Direct(_)));
+
+    // One member's whole path is of another type than the first one's.
+    check_flips(
+        &two_way(),
+        (0, 4),
+        &[(
+            "half of a set device-coherent",
+            |f| {
+                hdm(f, "mem1").capability &= ANY_COHERENCY;
+                decoder(f, "hb1", 0).control &= !0x1000;
+                decoder(f, "mem1", 0).control &= !0x1000;
+            },
+            Reason::CoherencyDiffers {
+                at: At::Device(1),
+                coherency: Device,
+                device: 0,
+                expected: HostOnly,
+            },
+            (0, 4),
+        )],
+    );
+}
+
+#[test]
+fn an_interleave_that_the_capability_bits_rule_out_traps() {
+    let illegal = |at, error| Reason::IllegalDecoder { at, decoder: 0, error };
+    check_flips(
+        &four_way(),
+        (0, 8),
+        &[
+            (
+                "a bridge that lists one target a decoder",
+                |f| hdm(f, "hb1").capability = hdm(f, "hb1").capability & !0xF0 | 0x10,
+                illegal(HB1, DecodeError::TooFewTargets { ways: Ways::Two, have: 1 }),
+                (0, 8),
+            ),
+            (
+                "a bridge that does not select on bits 11:8",
+                |f| hdm(f, "hb0").capability &= !0x100,
+                illegal(HB0, DecodeError::SelectorNotSupported { need: 0x200, have: 0x7000 }),
+                (0, 8),
+            ),
+            (
+                "a device that does not select on bits 11:8",
+                |f| hdm(f, "mem2").capability &= !0x100,
+                illegal(
+                    At::Device(2),
+                    DecodeError::SelectorNotSupported { need: 0x300, have: 0x7000 },
+                ),
+                (0, 8),
+            ),
+        ],
+    );
+    check_flips(
+        &switch_interleave(),
+        (0, 4),
+        &[(
+            "a switch that does not select on bits 14:12",
+            |f| hdm(f, "sw0").capability &= !0x200,
+            illegal(SW0, DecodeError::SelectorNotSupported { need: 0x1000, have: 0xF00 }),
+            (0, 4),
+        )],
+    );
+    check_flips(
+        &three_way_at(0x1_2000_0000),
+        (0, 6),
+        &[(
+            "a device that cannot do three ways",
+            |f| hdm(f, "mem1").capability &= !0x800,
+            illegal(At::Device(1), DecodeError::WaysNotSupported { ways: Ways::Three }),
+            (0, 6),
+        )],
+    );
+    check_flips(
+        &root_set(Ways::Sixteen, Granularity::B256),
+        (0, 16),
+        &[(
+            "a device that cannot do sixteen ways",
+            |f| hdm(f, "mem15").capability &= !0x1000,
+            illegal(At::Device(15), DecodeError::WaysNotSupported { ways: Ways::Sixteen }),
+            (0, 16),
+        )],
+    );
+}
+
+/// Why a decoder over two windows is no proof: both deal to the same two devices, and where they
+/// meet, the last granule of the one and the first of the other are one granule of one device.
+#[test]
+fn where_two_windows_meet_one_byte_could_have_two_addresses() {
+    // The window of two neighbours is cut inside the first one's range.
+    let mut fabric = flat();
+    let mut second = fabric.windows[0].clone();
+    fabric.windows[0].size = M256;
+    (second.base, second.size) = (Hpa(0x1_1000_0000), 7 * M256);
+    fabric.windows.push(second);
+    let list = mappings(&fabric);
+    for (hpa, other) in [(0x1_0000_0000, 1), (0x1_1000_0000, 0)] {
+        assert_eq!(*at(&list, hpa), trapped(Reason::SpansWindows { device: 0, other }));
+    }
+    assert_eq!(at(&list, 0x1_2000_0000), at(&mappings(&flat()), 0x1_2000_0000));
+
+    let mut fabric = three_way_at(0x1_2000_0000);
+    let mut second = fabric.windows[0].clone();
+    fabric.windows[0].size = M256;
+    (second.base, second.size) = (Hpa(0x1_3000_0000), 5 * M256);
+    second.targets.rotate_left(1);
+    fabric.windows.push(second);
+    let walk = |hpa| resolve(&fabric, Hpa(hpa)).map(|path| (path.endpoint.device, path.dpa));
+    let doubled = (0x1_2fff_d000..0x1_3000_3000u64).step_by(4096).map(walk);
+    let found: BTreeSet<_> =
+        doubled.map(|at| at.map(|(device, dpa)| (device, dpa.0)).unwrap()).collect();
+    assert!(found.len() < 6, "{found:x?}");
+    let reason = |other| trapped(Reason::SpansWindows { device: 0, other });
+    let list = mappings(&fabric);
+    assert_eq!(*at(&list, 0x1_2000_0000), reason(1));
+    let How::Trapped { reason: Reason::SpansWindows { other: 0, .. } } = at(&list, 0x1_3000_0000)
+    else {
+        panic!("{list:?}")
+    };
 }
 
 #[test]
@@ -1160,6 +1480,7 @@ fn any_image() -> impl Strategy<Value = DecoderImage> {
         any::<u32>(),
         Just(COMMITTED),
         (0u32..0x100).prop_map(|low| COMMITTED | low),
+        (0u32..4).prop_map(|kind| COMMITTED & !0x1000 | kind << 12),
         Just(0),
     ];
     let high = || prop_oneof![3 => Just(0u32), 3 => Just(1), 1 => dword()];
@@ -1177,13 +1498,15 @@ fn any_image() -> impl Strategy<Value = DecoderImage> {
 fn any_fabric() -> impl Strategy<Value = Fabric> {
     let images = prop::collection::vec(any_image(), 60);
     let bits = prop::collection::vec(any::<u32>(), 20);
+    // Types alone, and what devices say of them.
+    let types = prop::collection::vec(prop_oneof![8 => Just(0u32), 1 => any::<u32>()], 20);
     let bases = prop::collection::vec(
         prop_oneof![(0u64..32).prop_map(|n| n * M256), any::<u64>(), Just(1 << 32)],
         3,
     );
-    let good = prop_oneof![Just(None), (0usize..8).prop_map(Some)];
-    (0..builtins().len(), good, images, bits, bases, 0usize..8).prop_map(
-        |(which, good, images, bits, bases, spoilt)| {
+    let good = prop_oneof![Just(None), (0usize..9).prop_map(Some)];
+    (0..builtins().len(), good, images, bits, bases, 0usize..8, types).prop_map(
+        |(which, good, images, bits, bases, spoilt, types)| {
             let mut fabric = match good {
                 None => fabric(builtins()[which].name),
                 Some(0) => flat(),
@@ -1193,6 +1516,7 @@ fn any_fabric() -> impl Strategy<Value = Fabric> {
                 Some(4) => three_way_at(0x1_0000_0000),
                 Some(5) => three_by_two(0, 0),
                 Some(6) => lopsided(),
+                Some(7) => back_invalidating(),
                 Some(_) => xor_four_way(),
             };
             let all = good.is_none();
@@ -1207,6 +1531,13 @@ fn any_fabric() -> impl Strategy<Value = Fabric> {
                     *decoder = image;
                 }
             }
+            let bridges = fabric.bridges.iter_mut().filter_map(|b| b.hdm.as_mut());
+            let switches = fabric.switches.iter_mut().filter_map(|s| s.hdm.as_mut());
+            let devices = fabric.devices.iter_mut().filter_map(|d| d.hdm.as_mut());
+            for (hdm, bits) in bridges.chain(switches).chain(devices).zip(types) {
+                hdm.capability ^= bits & 3 << 21;
+                hdm.decoders.iter_mut().for_each(|decoder| decoder.control ^= bits & 3 << 12);
+            }
             if all {
                 for (device, bits) in fabric.devices.iter_mut().zip(&bits) {
                     device.present = bits & 7 != 0;
@@ -1220,6 +1551,22 @@ fn any_fabric() -> impl Strategy<Value = Fabric> {
             fabric
         },
     )
+}
+
+/// Bits 13:12 of Control, BI and type, of every decoder on the way.
+fn kinds(fabric: &Fabric, path: &Path) -> Vec<u32> {
+    let hops = path.hops.iter().filter_map(|hop| {
+        let (index, _) = hop.decoder?;
+        let hdm = match hop.at {
+            At::Bridge(bridge) => &fabric.bridges[bridge].hdm,
+            At::Switch(switch) => &fabric.switches[switch].hdm,
+            At::Device(_) => &None,
+        };
+        Some(hdm.as_ref()?.decoders[usize::from(index)])
+    });
+    let endpoint = &fabric.devices[path.endpoint.device].hdm.as_ref().unwrap().decoders;
+    let endpoint = endpoint[usize::from(path.endpoint.index)];
+    hops.chain([endpoint]).map(|decoder| decoder.control >> 12 & 3).collect()
 }
 
 proptest! {
@@ -1271,7 +1618,10 @@ proptest! {
                 let Some((member, dpa)) = direct.locate(hpa) else {
                     return Err(TestCaseError::fail(format!("{hpa} leads nowhere")));
                 };
-                let path = resolve(&fabric, hpa).map(|path| {
+                let path = resolve(&fabric, hpa);
+                let kinds: BTreeSet<u32> = path.iter().flat_map(|path| kinds(&fabric, path)).collect();
+                prop_assert_eq!(kinds.len(), 1, "type and BI on the way to {}", hpa);
+                let path = path.map(|path| {
                     (path.endpoint.device, path.endpoint.index, path.dpa)
                 });
                 prop_assert_eq!(path, Ok((member.device, member.decoder, dpa)));

@@ -8,7 +8,7 @@ use cxl_regs::{
 };
 
 use crate::fabric::Parent;
-use crate::scenario::Partition;
+use crate::scenario::{Partition, Place};
 
 /// A component with HDM decoders, by its index in the [`Fabric`](crate::fabric::Fabric).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +153,22 @@ pub enum Reason {
         /// Its coherency.
         coherency: Coherency,
     },
+    /// Two decoders of one range disagree about who keeps it coherent: type or BI.
+    CoherencyDiffers {
+        /// Where the one is that does not fit.
+        at: At,
+        /// Its coherency.
+        coherency: Coherency,
+        /// The device that it leads to, or the first member of its set.
+        device: usize,
+        /// The device's own coherency.
+        expected: Coherency,
+    },
+    /// The range is back-invalidate's (HDM-DB), and a component on the way has no such capability.
+    NoBackInvalidate {
+        /// The port, switch or device.
+        place: Place,
+    },
     /// The window does not admit this kind of memory.
     MediaNotAllowed {
         /// The device.
@@ -175,6 +191,13 @@ pub enum Reason {
         device: usize,
         /// The device address where persistent memory begins.
         border: u64,
+    },
+    /// The device's decoder has addresses of another window too.
+    SpansWindows {
+        /// The device.
+        device: usize,
+        /// The other window's index.
+        other: usize,
     },
     /// The levels do not make one set.
     Levels(ComposeError),
@@ -244,9 +267,12 @@ impl Reason {
             Self::DecodersDisabled { .. } => "decoders-disabled",
             Self::MemoryDisabled { .. } => "memory-disabled",
             Self::CoherencyNotAllowed { .. } => "coherency-not-allowed",
+            Self::CoherencyDiffers { .. } => "coherency-differs",
+            Self::NoBackInvalidate { .. } => "no-back-invalidate",
             Self::MediaNotAllowed { .. } => "media-not-allowed",
             Self::BeyondCapacity { .. } => "beyond-capacity",
             Self::CrossesPartitions { .. } => "crosses-partitions",
+            Self::SpansWindows { .. } => "spans-windows",
             Self::Levels(_) => "levels",
             Self::SwitchLevels { .. } => "switch-levels",
             Self::MembersMissing { .. } => "members-missing",

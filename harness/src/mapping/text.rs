@@ -9,6 +9,7 @@ use cxl_regs::{Arithmetic, Decoder, Interleave, Size, Ways};
 
 use super::{At, Direct, Endpoint, Hop, How, Mapping, Path, Reason};
 use crate::fabric::{Fabric, Window};
+use crate::scenario::Place;
 
 /// A reason as one sentence.
 #[derive(Clone, Copy)]
@@ -120,6 +121,21 @@ impl Display for ReasonText<'_> {
             Reason::CoherencyNotAllowed { at: place, coherency } => {
                 write!(f, "{} is {coherency}, which the window does not admit", at(place))
             }
+            Reason::CoherencyDiffers { at: place, coherency, device: index, expected } => {
+                write!(f, "{} is {coherency}, {} is {expected}", at(place), device(index))
+            }
+            Reason::NoBackInvalidate { place: Place::Port(port) } => {
+                write!(f, "{} has no BI decoder", port_name(fabric, port))
+            }
+            Reason::NoBackInvalidate { place: Place::Switch(index) } => {
+                write!(f, "{} has no BI route table", at(At::Switch(index)))
+            }
+            Reason::NoBackInvalidate { place: Place::Bridge(index) } => {
+                write!(f, "{} has no back-invalidate", at(At::Bridge(index)))
+            }
+            Reason::NoBackInvalidate { place: Place::Device(index) } => {
+                write!(f, "{} has no BI decoder", device(index))
+            }
             Reason::MediaNotAllowed { device: index, partition } => write!(
                 f,
                 "{} maps {partition} memory, which the window does not admit",
@@ -135,6 +151,12 @@ impl Display for ReasonText<'_> {
                 f,
                 "{} maps both sides of DPA {border:#x}, where persistent memory begins",
                 device(index)
+            ),
+            Reason::SpansWindows { device: index, other } => write!(
+                f,
+                "the decoder of {} has addresses of {} too",
+                device(index),
+                window_name(fabric, other)
             ),
             Reason::Levels(error) => write!(f, "the levels make no set: {error}"),
             Reason::SwitchLevels { at: place } => {
