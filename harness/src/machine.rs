@@ -12,6 +12,7 @@ mod build;
 mod frozen;
 mod lifecycle;
 mod memory;
+mod plug;
 mod route;
 mod sets;
 
@@ -34,8 +35,8 @@ use crate::layout::AddressMap;
 use crate::scenario::{self, Parent, Place, Scenario};
 use crate::trace::{Recorder, Traffic};
 
-pub use lifecycle::PlugError;
 pub use memory::Landing;
+pub use plug::{PlugError, PlugText};
 pub use route::{BarPages, PAGE, Target};
 pub use sets::{Recovered, SetShape, Unlaid};
 

@@ -24,6 +24,7 @@ use crate::scenario::Place;
 pub use reason::{At, Reason};
 pub use text::{MappingsText, PathText, ReasonText, StepsText};
 use walk::Below;
+pub(crate) use walk::routing;
 pub use walk::{Endpoint, Hop, Path, addresses, resolve, walks};
 
 /// One range of one window, and how it is reached.
@@ -159,12 +160,12 @@ fn push(list: &mut Vec<Mapping>, next: Mapping) {
 }
 
 /// The range of a window that has one. Base 0 is what platforms write for "it did not fit".
-fn placed(window: &Window) -> Option<Span> {
+pub(crate) fn placed(window: &Window) -> Option<Span> {
     Span::new(window.base, window.size).ok().filter(|span| span.base() != Hpa(0))
 }
 
 /// Every address at which the answer can change: the ends of decoders and windows.
-fn cuts(fabric: &Fabric) -> Vec<Hpa> {
+pub(crate) fn cuts(fabric: &Fabric) -> Vec<Hpa> {
     let bridges = fabric.bridges.iter().map(|bridge| &bridge.hdm);
     let switches = fabric.switches.iter().map(|switch| &switch.hdm);
     let devices = fabric.devices.iter().map(|device| &device.hdm);
@@ -181,7 +182,7 @@ fn cuts(fabric: &Fabric) -> Vec<Hpa> {
 }
 
 /// The span, cut into pieces.
-fn parts(span: Span, cuts: &[Hpa]) -> impl Iterator<Item = Span> {
+pub(crate) fn parts(span: Span, cuts: &[Hpa]) -> impl Iterator<Item = Span> {
     let inside = cuts.iter().copied().filter(move |&cut| span.contains(cut) && cut != span.base());
     let ends = inside.chain([span.end()]);
     ends.scan(span.base(), |from, end| {
@@ -192,7 +193,7 @@ fn parts(span: Span, cuts: &[Hpa]) -> impl Iterator<Item = Span> {
 }
 
 /// The window's way to pick a target, if the window itself is in order.
-fn usable(fabric: &Fabric, window: &Window) -> Result<Selector, Reason> {
+pub(crate) fn usable(fabric: &Fabric, window: &Window) -> Result<Selector, Reason> {
     let Window { base, size, interleave, .. } = *window;
     let bits = fabric.physical_bits;
     let last = base.0.saturating_add(size.saturating_sub(1));
@@ -368,7 +369,7 @@ fn leaves(fabric: &Fabric, window: &Window, part: Span) -> Result<Vec<Leaf>, Rea
     while let Some((parent, mut branch)) = rest.pop() {
         let parent = parent?;
         let at = At::from(parent);
-        let routing = walk::routing(fabric, parent, part)?;
+        let routing = routing(fabric, parent, part)?;
         if let Some((_, decoder)) = &routing.decoder {
             admits_coherency(window, at, decoder.coherency)?;
             branch.types.push((at, decoder.coherency));

@@ -8,9 +8,9 @@ mod rig;
 use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_harness::device::Reset;
 use cxl_harness::fabric::{Fabric, HdmImage};
-use cxl_harness::machine::{Changes, Machine, PlugError, Target};
+use cxl_harness::machine::{Changes, Machine, PlugError, PlugText, Target};
 use cxl_harness::mapping::{How, mappings};
-use cxl_harness::scenario::{BridgeVersion, Place, builtin, builtins};
+use cxl_harness::scenario::{BridgeVersion, Partition, Place, builtin, builtins};
 use cxl_harness::trace::{Count, Direction};
 use cxl_regs::component::{Capabilities, CapabilityId};
 use cxl_regs::config::{PcieCapability, PortType};
@@ -1607,6 +1607,403 @@ fn bad_hot_plug_is_an_error_to_the_caller_and_changes_nothing() {
     machine.hot_remove(0).unwrap();
     machine.hot_add(1).unwrap();
     assert!(machine.present(1) && !machine.present(0));
+}
+
+/// Below two bridges; `mem0` is there, `late` is not.
+fn plug(bridge: &str, mem0: &str, late: &str, windows: &str) -> String {
+    format!(
+        "[[bridge]]\nname = \"hb0\"\nuid = 16\n{bridge}\n\
+         [[bridge]]\nname = \"hb1\"\nuid = 32\n\
+         [[port]]\nname = \"rp0\"\nbelow = \"hb0\"\n[[port]]\nname = \"rp1\"\nbelow = \"hb0\"\n\
+         [[port]]\nname = \"rp2\"\nbelow = \"hb1\"\n\
+         [[device]]\nname = \"mem0\"\nbelow = \"rp0\"\n{mem0}\n\
+         [[device]]\nname = \"late\"\npresent = false\n{late}\n{windows}"
+    )
+}
+
+fn window(targets: &str, size: &str, more: &str) -> String {
+    format!("[[window]]\ntargets = [{targets}]\nsize = \"{size}\"\n{more}\n")
+}
+
+/// Commits a range of the first window to `mem0`, at this many units from 4 GiB.
+fn take(machine: &mut Machine, (at, units): (u64, u64)) {
+    let base = (1 << 32) + at * UNIT;
+    program(machine, "mem0", 0, (base, units * UNIT, 0), HOST_ONLY | COMMIT | LOCK);
+    enable(machine, "mem0");
+    let control = program(machine, "hb0", 0, (base, units * UNIT, 0), HOST_ONLY | COMMIT | LOCK);
+    assert_eq!(control & COMMITTED, COMMITTED);
+}
+
+#[test]
+fn a_device_without_a_place_is_refused_with_the_numbers_and_nothing_changes() {
+    use cxl_regs::{Coherency, Granularity, Interleave, Ways};
+    const GIB: u64 = 4 * UNIT;
+    const LATE: usize = 1;
+    let mem0 = "volatile = \"768MiB\"";
+    let late = "below = \"rp1\"\nvolatile = \"512MiB\"";
+    let large = "below = \"rp1\"\nvolatile = \"4GiB\"";
+    let one = window("16", "1GiB", "base = \"4GiB\"");
+    let only =
+        |names: &str| window("16", "1GiB", &format!("base = \"4GiB\"\nrestrictions = [{names}]"));
+    let hb0 = Place::Bridge(0);
+    let nothing = |_: &mut Machine| {};
+    let taken = |machine: &mut Machine| take(machine, (0, 3));
+    let middle = |machine: &mut Machine| take(machine, (1, 1));
+    let half = |machine: &mut Machine| take(machine, (0, 1));
+    type Case<'a> = (&'a str, String, &'a dyn Fn(&mut Machine), PlugError, &'a str);
+    let room = |need, free, waiting| PlugError::NoRoom {
+        device: LATE,
+        window: 0,
+        need,
+        free,
+        share: GIB,
+        waiting,
+    };
+    let cases: Vec<Case<'_>> = vec![
+        (
+            "no window targets the bridge",
+            plug("", mem0, "below = \"rp2\"\nvolatile = \"512MiB\"", &one),
+            &nothing,
+            PlugError::NoWindow { device: LATE, bridge: 1, uid: 32 },
+            "no window targets hb1 (UID 32), below which late would be",
+        ),
+        (
+            "the window is smaller than the device",
+            plug("", mem0, large, &one),
+            &nothing,
+            PlugError::WindowTooSmall {
+                device: LATE,
+                window: 0,
+                partition: Partition::Volatile,
+                need: 4 * GIB,
+                share: GIB,
+                ways: Ways::One,
+            },
+            "late has 4 GiB of volatile memory, window0 1 GiB for each of its 1 ways",
+        ),
+        (
+            "a bridge's share of it is",
+            plug("", mem0, large, &window("16, 32", "4GiB", "")),
+            &nothing,
+            PlugError::WindowTooSmall {
+                device: LATE,
+                window: 0,
+                partition: Partition::Volatile,
+                need: 4 * GIB,
+                share: 2 * GIB,
+                ways: Ways::Two,
+            },
+            "late has 4 GiB of volatile memory, window0 2 GiB for each of its 2 ways",
+        ),
+        (
+            "committed decoders have the room",
+            plug("", mem0, late, &one),
+            &taken,
+            room(2 * UNIT, UNIT, 0),
+            "late needs 512 MiB, window0 has 256 MiB left in one piece of 1 GiB",
+        ),
+        (
+            "what is left is in two pieces",
+            plug("", mem0, "below = \"rp1\"\nvolatile = \"768MiB\"", &one),
+            &middle,
+            room(3 * UNIT, 2 * UNIT, 0),
+            "late needs 768 MiB, window0 has 512 MiB left in one piece of 1 GiB",
+        ),
+        (
+            "another device waits for the room",
+            plug("", mem0, late, &one),
+            &nothing,
+            room(2 * UNIT, GIB, 3 * UNIT),
+            "late needs 512 MiB, window0 has 1 GiB left in one piece of 1 GiB, and devices without \
+             decoders wait for 768 MiB",
+        ),
+        (
+            "one of two partitions finds room, not both",
+            plug("", mem0, &format!("{late}\npersistent = \"512MiB\""), &one),
+            &half,
+            room(4 * UNIT, 3 * UNIT, 0),
+            "late needs 1 GiB, window0 has 768 MiB left in one piece of 1 GiB",
+        ),
+        (
+            "coherency",
+            plug(
+                "",
+                mem0,
+                &format!("{late}\nkind = \"type2\""),
+                &only("\"host-only\", \"volatile\""),
+            ),
+            &nothing,
+            PlugError::CoherencyNotAdmitted {
+                device: LATE,
+                window: 0,
+                coherency: Coherency::Device,
+            },
+            "late is device-coherent (HDM-D), which window0 does not admit",
+        ),
+        (
+            "media",
+            plug(
+                "",
+                mem0,
+                "below = \"rp1\"\npersistent = \"256MiB\"",
+                &only("\"host-only\", \"volatile\""),
+            ),
+            &nothing,
+            PlugError::MediaNotAdmitted {
+                device: LATE,
+                window: 0,
+                partition: Partition::Persistent,
+            },
+            "late has persistent memory, which window0 does not admit",
+        ),
+        (
+            "media of the second partition",
+            plug(
+                "",
+                mem0,
+                &format!("{late}\npersistent = \"256MiB\""),
+                &only("\"host-only\", \"volatile\""),
+            ),
+            &half,
+            PlugError::MediaNotAdmitted {
+                device: LATE,
+                window: 0,
+                partition: Partition::Persistent,
+            },
+            "late has persistent memory, which window0 does not admit",
+        ),
+        (
+            "back-invalidate",
+            plug(
+                "",
+                mem0,
+                &format!("{late}\nkind = \"type2\"\ncoherency = \"back-invalidate\""),
+                &one,
+            ),
+            &nothing,
+            PlugError::NoBackInvalidate { device: LATE, at: Place::Port(1) },
+            "late needs back-invalidate, which rp1 cannot do",
+        ),
+        (
+            "ways",
+            plug(
+                "",
+                mem0,
+                &format!("{late}\nways_3_6_12 = false"),
+                &window("16, 32, 48", "3GiB", ""),
+            ),
+            &nothing,
+            PlugError::InterleaveNotSupported {
+                device: LATE,
+                window: 0,
+                interleave: Interleave::new(Ways::Three, Granularity::B256),
+            },
+            "late cannot interleave as window0 does, 3-way at 256 B",
+        ),
+        (
+            "granularity",
+            plug(
+                "",
+                mem0,
+                &format!("{late}\nselects = \"11:8\""),
+                &window("16, 32", "4GiB", "granularity = 4096"),
+            ),
+            &nothing,
+            PlugError::InterleaveNotSupported {
+                device: LATE,
+                window: 0,
+                interleave: Interleave::new(Ways::Two, Granularity::K4),
+            },
+            "late cannot interleave as window0 does, 2-way at 4 KiB",
+        ),
+        (
+            "the bridge's one decoder is committed",
+            plug("decoders = 1", mem0, "below = \"rp1\"\nvolatile = \"256MiB\"", &one),
+            &taken,
+            PlugError::NoDecoder {
+                device: LATE,
+                at: hb0,
+                decoders: 1,
+                committed: 1,
+                targets: 8,
+                waiting: 0,
+            },
+            "hb0 has no decoder left for late: 1 of 1 are committed, each lists 8 ports",
+        ),
+        (
+            "the bridge's one decoder can list one port, and a device waits for it",
+            plug(
+                "decoders = 1\ntarget_count = 1",
+                "volatile = \"256MiB\"",
+                "below = \"rp1\"\nvolatile = \"256MiB\"",
+                &one,
+            ),
+            &nothing,
+            PlugError::NoDecoder {
+                device: LATE,
+                at: hb0,
+                decoders: 1,
+                committed: 0,
+                targets: 1,
+                waiting: 1,
+            },
+            "hb0 has no decoder left for late: 0 of 1 are committed, each lists 1 ports, and other \
+             devices without decoders wait for them: 1",
+        ),
+        (
+            "a bridge without decoders and with two ports",
+            plug("decoders = 0", mem0, late, &one),
+            &nothing,
+            PlugError::NoDecoder {
+                device: LATE,
+                at: hb0,
+                decoders: 0,
+                committed: 0,
+                targets: 0,
+                waiting: 0,
+            },
+            "hb0 has no decoder left for late: 0 of 0 are committed, each lists 0 ports",
+        ),
+        (
+            "a window without a base",
+            format!(
+                "[platform]\nphysical_bits = 36\n{}",
+                plug("", mem0, late, &window("16", "64GiB", ""))
+            ),
+            &nothing,
+            PlugError::WindowNotPlaced { window: 0, size: 64 * GIB },
+            "window0 of 64 GiB has no base: it did not fit",
+        ),
+        (
+            "a window beyond the width",
+            format!(
+                "[platform]\nphysical_bits = 36\n{}",
+                plug("", mem0, late, &window("16", "1GiB", "base = \"64GiB\""))
+            ),
+            &nothing,
+            PlugError::WindowBeyondWidth { window: 0, base: Hpa(64 * GIB), size: GIB, bits: 36 },
+            "window0 did not fit: 1 GiB from 0x1000000000 pass the physical address width of 36 bits",
+        ),
+        (
+            "of two windows, the one that came furthest is told about",
+            plug(
+                "",
+                mem0,
+                large,
+                &format!(
+                    "{}{}",
+                    only("\"device-coherent\", \"volatile\""),
+                    window("16", "2GiB", "")
+                ),
+            ),
+            &nothing,
+            PlugError::WindowTooSmall {
+                device: LATE,
+                window: 1,
+                partition: Partition::Volatile,
+                need: 4 * GIB,
+                share: 2 * GIB,
+                ways: Ways::One,
+            },
+            "late has 4 GiB of volatile memory, window1 2 GiB for each of its 1 ways",
+        ),
+    ];
+    for (name, text, prepare, error, words) in cases {
+        let mut machine = machine(&text);
+        prepare(&mut machine);
+        let fabric = machine.fabric();
+        let _ = machine.take_changes();
+        assert_eq!(machine.hot_add(LATE), Err(error), "{name}");
+        assert_eq!(PlugText(&machine, error).to_string(), words, "{name}");
+        assert!(!machine.present(LATE), "{name}");
+        assert_eq!(machine.fabric(), fabric, "{name}");
+        assert_eq!(machine.take_changes(), Changes::default(), "{name}");
+    }
+}
+
+#[test]
+fn a_port_that_does_not_exist_is_an_error() {
+    let mut scenario = scenario(&plug("", "", "below = \"rp1\"", ""));
+    scenario.devices[1].port = 9;
+    let mut machine = Machine::new(&scenario);
+    let error = PlugError::NoSuchPort { device: 1, port: 9, ports: 3 };
+    assert_eq!(machine.hot_add(1), Err(error));
+    let words = "late goes below port 9, which does not exist: the machine has 3";
+    assert_eq!(PlugText(&machine, error).to_string(), words);
+}
+
+#[test]
+fn a_switch_needs_a_decoder_for_a_newcomer_too() {
+    let text = "[[bridge]]\nname = \"hb0\"\nuid = 16\n[[port]]\nname = \"rp0\"\nbelow = \"hb0\"\n\
+         [[switch]]\nname = \"sw0\"\nbelow = \"rp0\"\ndecoders = 1\n\
+         [[port]]\nname = \"dp0\"\nbelow = \"sw0\"\n[[port]]\nname = \"dp1\"\nbelow = \"sw0\"\n\
+         [[device]]\nname = \"mem0\"\nbelow = \"dp0\"\nvolatile = \"256MiB\"\n\
+         [[device]]\nname = \"late\"\nbelow = \"dp1\"\nvolatile = \"256MiB\"\npresent = false\n\
+         [[window]]\ntargets = [16]\nbase = \"4GiB\"\nsize = \"1GiB\"\n";
+    let mut machine = machine(text);
+    // The bridge sends all of the window down, the switch's one decoder has the first quarter.
+    program(&mut machine, "hb0", 0, (1 << 32, 4 * UNIT, 0), HOST_ONLY | COMMIT | LOCK);
+    program(&mut machine, "sw0", 0, (1 << 32, UNIT, 0), HOST_ONLY | COMMIT | LOCK);
+    program(&mut machine, "mem0", 0, (1 << 32, UNIT, 0), HOST_ONLY | COMMIT | LOCK);
+    let error = PlugError::NoDecoder {
+        device: 1,
+        at: Place::Switch(0),
+        decoders: 1,
+        committed: 1,
+        targets: 8,
+        waiting: 0,
+    };
+    assert_eq!(machine.hot_add(1), Err(error));
+    let mut machine = rig::machine(&text.replace("decoders = 1", "decoders = 2"));
+    program(&mut machine, "hb0", 0, (1 << 32, 4 * UNIT, 0), HOST_ONLY | COMMIT | LOCK);
+    program(&mut machine, "sw0", 0, (1 << 32, UNIT, 0), HOST_ONLY | COMMIT | LOCK);
+    program(&mut machine, "mem0", 0, (1 << 32, UNIT, 0), HOST_ONLY | COMMIT | LOCK);
+    assert_eq!(machine.hot_add(1), Ok(()));
+}
+
+#[test]
+fn a_device_with_a_place_is_plugged_in() {
+    let late = "below = \"rp1\"\nvolatile = \"256MiB\"";
+    let mem0 = "volatile = \"768MiB\"";
+    let one = window("16", "1GiB", "base = \"4GiB\"");
+    let small = window("16", "256MiB", "") + &window("16", "2GiB", "");
+    let cases = [
+        ("exactly the room that is left", plug("", mem0, late, &one)),
+        ("the second of two windows", plug("", mem0, &late.replace("256MiB", "512MiB"), &small)),
+        (
+            "an expander with back-invalidate on a path without",
+            plug("", mem0, &format!("{late}\ncoherency = \"back-invalidate\""), &one),
+        ),
+        ("no memory at all", plug("", mem0, "below = \"rp2\"", &one)),
+        (
+            "a member of a set",
+            plug("", "volatile = \"256MiB\"", late, &window("16, 32", "1GiB", "")),
+        ),
+    ];
+    for (name, text) in cases {
+        let mut machine = machine(&text);
+        assert_eq!(machine.hot_add(1), Ok(()), "{name}");
+        assert!(machine.present(1), "{name}");
+    }
+    // With the first three quarters committed, the last one is still there.
+    let mut machine = machine(&plug("", mem0, late, &one));
+    take(&mut machine, (0, 3));
+    assert_eq!(machine.hot_add(1), Ok(()));
+}
+
+#[test]
+fn a_device_that_comes_back_finds_what_its_bridge_still_leads_to_it() {
+    // Firmware mapped a quarter of the device, and the window is smaller than all of it.
+    let one = window("16", "512MiB", "base = \"4GiB\"");
+    let late = "below = \"rp0\"\nvolatile = \"1GiB\"";
+    let mut machine = machine(&plug("decoders = 1", "volatile = \"1GiB\"", late, &one));
+    take(&mut machine, (0, 1));
+    machine.hot_remove(0).unwrap();
+    assert_eq!(machine.hot_add(0), Ok(()));
+    // A stranger at the same port was never made do with.
+    machine.hot_remove(0).unwrap();
+    let refused = machine.hot_add(1);
+    assert!(matches!(refused, Err(PlugError::WindowTooSmall { device: 1, .. })), "{refused:?}");
 }
 
 #[test]

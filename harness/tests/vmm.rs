@@ -283,8 +283,11 @@ fn bad_hot_add_is_an_error_and_the_guest_counts_on() {
     let mut machine = events(
         LOW,
         "[[device]]\nname = \"late\"\nbelow = \"rp0\"\npresent = false\nvolatile = \"256MiB\"\n\
+         [[bridge]]\nname = \"bare\"\nuid = 99\n[[port]]\nname = \"rp9\"\nbelow = \"bare\"\n\
+         [[device]]\nname = \"lost\"\nbelow = \"rp9\"\npresent = false\nvolatile = \"256MiB\"\n\
          [[event]]\nat = 2\naction = \"hot-add\"\ndevice = \"late\"\n\
          [[event]]\nat = 3\naction = \"hot-add\"\ndevice = \"mem0\"\n\
+         [[event]]\nat = 4\naction = \"hot-add\"\ndevice = \"lost\"\n\
          [[event]]\nat = 9\naction = \"hot-remove\"\ndevice = \"mem0\"\n",
     );
     let program = (1..=5).fold(Program::default(), Program::count).exit(7);
@@ -294,7 +297,9 @@ fn bad_hot_add_is_an_error_and_the_guest_counts_on() {
     assert_eq!(run.last().said.calls, counts);
     let results: Vec<_> = run.happened.iter().map(|event| (event.count, event.result)).collect();
     let taken = Err(PlugError::PortTaken { port: 0, by: place(&machine, "mem0") });
-    assert_eq!(results, [(2, taken), (3, Err(PlugError::Present { device: 0 }))]);
+    let nowhere = Err(PlugError::NoWindow { device: 2, bridge: 1, uid: 99 });
+    let present = Err(PlugError::Present { device: 0 });
+    assert_eq!(results, [(2, taken), (3, present), (4, nowhere)]);
 }
 
 fn removal_of_a_locked_device_takes_its_slot_and_leaves_the_bridge_locked() {

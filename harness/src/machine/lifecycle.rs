@@ -3,60 +3,11 @@
 //! **Invariant**: a reset reaches what lies below it and nothing beside; a device that is pulled
 //! out takes its own registers with it and no others.
 
-use std::fmt;
-
 use cxl_regs::config::LinkStatus;
 
-use super::{Changes, Machine, Slot};
+use super::{Changes, Machine, PlugError, Slot};
 use crate::device::{Effect, Reset};
 use crate::scenario::{Action, Parent, Place, ResetKind};
-
-/// Why a device could not be plugged in or pulled out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PlugError {
-    /// There is no such device in the scenario.
-    NoSuchDevice {
-        /// The index that was given.
-        device: usize,
-        /// How many there are.
-        devices: usize,
-    },
-    /// It is plugged in already.
-    Present {
-        /// Its index.
-        device: usize,
-    },
-    /// It is not plugged in.
-    Absent {
-        /// Its index.
-        device: usize,
-    },
-    /// Something else sits below its port.
-    PortTaken {
-        /// The port's index.
-        port: usize,
-        /// What sits there.
-        by: Place,
-    },
-}
-
-impl fmt::Display for PlugError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoSuchDevice { device, devices } => {
-                write!(f, "device {device} does not exist, the machine knows {devices}")
-            }
-            Self::Present { device } => write!(f, "device {device} is plugged in already"),
-            Self::Absent { device } => write!(f, "device {device} is not plugged in"),
-            Self::PortTaken { port, by: Place::Device(device) } => {
-                write!(f, "port {port} is taken by device {device}")
-            }
-            Self::PortTaken { port, by } => write!(f, "port {port} is taken by {by:?}"),
-        }
-    }
-}
-
-impl std::error::Error for PlugError {}
 
 impl From<ResetKind> for Reset {
     fn from(kind: ResetKind) -> Self {
@@ -196,7 +147,8 @@ impl Machine {
         self.devices.get_mut(device).ok_or(PlugError::NoSuchDevice { device, devices })
     }
 
-    /// Plugs a device in, as it is after a cold reset. Nobody has assigned its BARs.
+    /// Plugs a device in, as it is after a cold reset, if there is a place for its memory. Nobody has
+    /// assigned its BARs. Refused, nothing has changed.
     pub fn hot_add(&mut self, device: usize) -> Result<(), PlugError> {
         if self.slot(device)?.present {
             return Err(PlugError::Present { device });
@@ -205,6 +157,7 @@ impl Machine {
         if let Some(by) = self.below(port) {
             return Err(PlugError::PortTaken { port, by });
         }
+        self.has_place_for(device)?;
         let slot = self.slot(device)?;
         slot.endpoint.reset(Reset::Cold);
         slot.present = true;

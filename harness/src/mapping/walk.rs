@@ -63,14 +63,14 @@ pub struct Endpoint {
 }
 
 /// Where a component sends a range.
-pub(super) struct Routing {
+pub(crate) struct Routing {
     pub(super) decoder: Option<(u8, Decoder)>,
     /// The ports in order of way, as far as they exist.
-    pub(super) ports: Vec<Result<usize, Reason>>,
+    pub(crate) ports: Vec<Result<usize, Reason>>,
 }
 
 impl Routing {
-    pub(super) fn interleave(&self) -> Interleave {
+    pub(crate) fn interleave(&self) -> Interleave {
         self.decoder.map_or(Interleave::NONE, |(_, decoder)| decoder.interleave)
     }
 }
@@ -180,7 +180,7 @@ pub(super) fn bridge(fabric: &Fabric, way: u32, uid: u32) -> Result<Parent, Reas
 }
 
 /// Where a bridge or switch sends the range.
-pub(super) fn routing(fabric: &Fabric, parent: Parent, part: Span) -> Result<Routing, Reason> {
+pub(crate) fn routing(fabric: &Fabric, parent: Parent, part: Span) -> Result<Routing, Reason> {
     let at = At::from(parent);
     let ports = || fabric.ports.iter().enumerate().filter(|(_, port)| port.parent == parent);
     let (hdm, component) = match parent {

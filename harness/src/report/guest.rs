@@ -17,7 +17,7 @@ use super::{Facts, Finding, Left, Refusal, Report, Verdict, Witness, address, mi
 use crate::guest::boot::{GuestRun, ImageRun, Verdict as Outcome};
 use crate::guest::{Counted, Counts, Handed, Speaker};
 use crate::kvm::{Call as SlotCall, End};
-use crate::machine::{Machine, PlugError};
+use crate::machine::{Machine, PlugText};
 use crate::scenario::{Action, PathPolicy, Place};
 use crate::timing;
 use crate::vigil::{Level, Moment};
@@ -512,7 +512,7 @@ fn events(machine: &Machine, run: &GuestRun) -> Vec<EventLine> {
         at: happened.event.at,
         action: machine.words(happened.event.action),
         result: if happened.result.is_ok() { "done" } else { "refused" },
-        error: happened.result.err().map(|error| plug_error(machine, error)),
+        error: happened.result.err().map(|error| PlugText(machine, error).to_string()),
         slots: Some(happened.slots),
         to_be_refused: happened.event.refused,
         came: came(happened.event.action),
@@ -527,20 +527,6 @@ fn events(machine: &Machine, run: &GuestRun) -> Vec<EventLine> {
         came: None,
     });
     happened.chain(pending).collect()
-}
-
-/// Why nothing came or went, with the names of the scenario.
-fn plug_error(machine: &Machine, error: PlugError) -> String {
-    let device = |device| machine.name(Place::Device(device));
-    match error {
-        PlugError::Present { device: index } => format!("{} is plugged in already", device(index)),
-        PlugError::Absent { device: index } => format!("{} is not plugged in", device(index)),
-        PlugError::PortTaken { port, by } => {
-            let port = machine.name(Place::Port(port));
-            format!("{port} is taken by {}", machine.name(by))
-        }
-        error @ PlugError::NoSuchDevice { .. } => error.to_string(),
-    }
 }
 
 /// What KVM was told about CXL memory since the hand-off.

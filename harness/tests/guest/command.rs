@@ -413,6 +413,13 @@ fn events() {
         ("CXL Reset of mem0", "done", "", 0),
         ("hot-remove of mem0", "done", "", 0),
         ("hot-remove of mem0", "refused", "mem0 is not plugged in", 0),
+        (
+            "hot-add of huge",
+            "refused",
+            "huge has 4 GiB of volatile memory, window0 2 GiB for each of its 1 ways",
+            0,
+        ),
+        ("hot-add of mem0", "done", "", 0),
     ];
     let want = want.map(|(a, b, c, slots)| (a.to_owned(), b.to_owned(), c.to_owned(), slots));
     assert_eq!(words.collect::<Vec<_>>(), want);
