@@ -9,7 +9,38 @@
 //! ```
 //!
 //! A file has a header in its first 4 KiB, and bytes from 2 MiB on; both kinds are as sparse as what
-//! they hold. A set's header says what state it is in, in eight bytes that are written at once:
+//! they hold. Numbers are little-endian. A device's file, format 1:
+//!
+//! ```text
+//! 0x000000   8  "CXLMEDIA"
+//! 0x000008   4  format, 1
+//! 0x00000C   4  0
+//! 0x000010   8  checksum: FNV-1a of these 0x68 bytes, itself taken as 0
+//! 0x000018   8  bytes of the persistent partition
+//! 0x000020   8  the device's serial number
+//! 0x000028  64  the device's name, zeroes behind it
+//! 0x200000      the persistent partition
+//! ```
+//!
+//! Volatile memory is in no file and comes first in the device's own addresses, so DPA `d` of a device
+//! with `v` bytes of it is at `0x200000 + d - v`: DPA 0 at 0x200000 if all of the device is persistent.
+//! A set's file, format 1; the byte at its base is at 0x200000, the rest follows in the order of host
+//! addresses:
+//!
+//! ```text
+//! 0x000000   8  "CXL-SET" and a zero
+//! 0x000008   4  format, 1
+//! 0x00000C   4  IW and IG as decoders have them, the number of members, 0
+//! 0x000010   8  checksum: FNV-1a of the header, itself and the state taken as 0
+//! 0x000018   8  state
+//! 0x000020   8  base
+//! 0x000028   8  bytes of the range, all members together
+//! 0x000030  32  four maps that pick a member, the lowest bit's first
+//! 0x000050      16 members of 72 bytes: name (64), and where in its persistent partition the share is
+//! 0x200000      the bytes
+//! ```
+//!
+//! A set's header says what state it is in, in eight bytes that are written at once:
 //!
 //! 1. `gather..`: the members' files hold the bytes, the set's file is a copy in the making. Whoever
 //!    finds it deletes it.
@@ -133,6 +164,13 @@ pub enum StoreError {
         /// What it said.
         error: io::Error,
     },
+    /// The directory cannot be created: what it is to lie in is not there.
+    NoParent {
+        /// The directory.
+        path: PathBuf,
+        /// The part that is missing.
+        parent: PathBuf,
+    },
     /// Another machine uses it now.
     Busy {
         /// The directory.
@@ -212,6 +250,12 @@ impl std::fmt::Display for StoreError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Io { path, error } => write!(f, "{}: {error}", path.display()),
+            Self::NoParent { path, parent } => write!(
+                f,
+                "{}: there is no {} to create it in; create that first, or correct the name",
+                path.display(),
+                parent.display()
+            ),
             Self::Busy { path } => {
                 write!(f, "{}: another machine uses this directory now", path.display())
             }
@@ -295,13 +339,27 @@ pub(crate) struct SetFile {
 }
 
 impl Store {
-    /// The directory, which is created if need be, for this machine alone.
+    /// The directory for this machine alone. It is created if need be, but nothing above it: a name
+    /// that is mistyped further up would otherwise be an empty memory, and no word about it.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let at = |path: &Path| {
             let path = path.to_owned();
             move |error| StoreError::Io { path, error }
         };
-        fs::create_dir_all(directory).map_err(at(directory))?;
+        match fs::create_dir(directory) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(match directory.parent().filter(|parent| !parent.exists()) {
+                    Some(parent) => StoreError::NoParent {
+                        path: directory.to_owned(),
+                        parent: parent.to_owned(),
+                    },
+                    None => at(directory)(error),
+                });
+            }
+            Err(error) => return Err(at(directory)(error)),
+        }
         let path = directory.join("lock");
         // A pipe that is opened for writing alone waits for a reader.
         let lock =

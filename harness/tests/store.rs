@@ -45,6 +45,8 @@ fn main() -> ExitCode {
         ("files_that_are_not_what_they_should_be_are_named", bad_files),
         ("files_of_others_are_left_alone_and_waited_for_by_nobody", others),
         ("a_directory_has_one_machine_at_a_time", busy),
+        ("a_directory_is_created_and_nothing_above_it", parents),
+        ("a_file_is_laid_out_as_documented", layout),
     ];
     let trials = trials.map(|(name, test)| {
         Trial::test(name, move || {
@@ -542,4 +544,89 @@ fn busy() {
     assert!(matches!(&error, StoreError::Busy { .. }), "{error}");
     drop(first);
     Store::open(directory.path()).unwrap();
+}
+
+fn parents() {
+    let scratch = scratch();
+    let parent = scratch.path().join("vra");
+    let directory = parent.join("cxl");
+    let error = Store::open(&directory).unwrap_err();
+    let StoreError::NoParent { path, parent: missing } = &error else { panic!("{error}") };
+    assert_eq!((path, missing), (&directory, &parent));
+    let words = format!(
+        "{}: there is no {} to create it in; create that first, or correct the name",
+        directory.display(),
+        parent.display()
+    );
+    assert_eq!(error.to_string(), words);
+    assert!(!parent.exists());
+    std::fs::create_dir(&parent).unwrap();
+    drop(Store::open(&directory).unwrap());
+    // It may be there already; a file in its place is not one.
+    drop(Store::open(&directory).unwrap());
+    std::fs::write(parent.join("file"), "").unwrap();
+    let error = Store::open(&parent.join("file")).unwrap_err();
+    assert!(matches!(error, StoreError::Io { .. }), "{error}");
+    assert!(Store::open(&parent.join("file").join("cxl")).is_err());
+}
+
+/// Offsets by hand, out of the documentation.
+fn layout() {
+    let directory = scratch();
+    let text = "[[bridge]]\nname = \"hb0\"\nuid = 16\n[[port]]\nname = \"rp0\"\nbelow = \"hb0\"\n\
+         [[port]]\nname = \"rp1\"\nbelow = \"hb0\"\n\
+         [[device]]\nname = \"both\"\nbelow = \"rp0\"\nvolatile = \"512MiB\"\n\
+         persistent = \"256MiB\"\nserial = 0x1234\n\
+         [[device]]\nname = \"all\"\nbelow = \"rp1\"\npersistent = \"256MiB\"\n";
+    let mut machine = machine(text);
+    machine.keep_media(Store::open(directory.path()).unwrap()).unwrap();
+    for (device, dpa, bytes) in
+        [(0, 0x2000_0000, b"first"), (0, 0x2000_1000, b"later"), (1, 0, b"zero!")]
+    {
+        assert!(machine.endpoint_mut(device).unwrap().media.write(Dpa(dpa), bytes));
+    }
+    let read = |file: &str, at: u64, length: usize| {
+        let mut bytes = vec![0; length];
+        std::fs::File::open(directory.path().join(file))
+            .unwrap()
+            .read_exact_at(&mut bytes, at)
+            .unwrap();
+        bytes
+    };
+    assert_eq!(read("both.media", 0x00, 8), b"CXLMEDIA");
+    assert_eq!(read("both.media", 0x08, 8), [1, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(read("both.media", 0x18, 8), [0, 0, 0, 0x10, 0, 0, 0, 0]);
+    assert_eq!(read("both.media", 0x20, 8), [0x34, 0x12, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(read("both.media", 0x28, 6), b"both\0\0");
+    assert_eq!(read("both.media", 0x20_0000, 5), b"first");
+    assert_eq!(read("both.media", 0x20_1000, 5), b"later");
+    assert_eq!(read("all.media", 0x20_0000, 5), b"zero!");
+    let mut header = read("both.media", 0, 0x68);
+    let sum = u64::from_le_bytes(header[0x10..0x18].try_into().unwrap());
+    header[0x10..0x18].fill(0);
+    let fnv = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+    assert_eq!(header.iter().fold(0xcbf2_9ce4_8422_2325, fnv), sum);
+    let length = std::fs::metadata(directory.path().join("both.media")).unwrap().len();
+    assert_eq!(length, 0x20_0000 + 0x1000_0000);
+
+    // A set.
+    let other = scratch();
+    let mut machine = start(other.path(), u64::MAX).unwrap();
+    let mirror = commit(&mut machine, FIRST).unwrap();
+    store(&mirror, 0x40, 0x1122_3344_5566_7788);
+    let file = std::fs::File::open(other.path().join("mem0@0x0.set")).unwrap();
+    let read = |at: u64, length: usize| {
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, at).unwrap();
+        bytes
+    };
+    assert_eq!(read(0, 12), b"CXL-SET\0\x01\0\0\0");
+    let ways = FIRST.ways.ilog2() as u8;
+    assert_eq!(read(0x0C, 4), [ways, (FIRST.granule / 256).ilog2() as u8, FIRST.ways as u8, 0]);
+    assert_eq!(read(0x18, 8), b"in order");
+    assert_eq!(read(0x20, 8), BASE.to_le_bytes());
+    assert_eq!(read(0x30, 8), FIRST.granule.to_le_bytes());
+    assert_eq!(read(0x50, 5), b"mem0\0");
+    assert_eq!(read(0x50 + 72, 5), b"mem1\0");
+    assert_eq!(read(0x20_0040, 8), 0x1122_3344_5566_7788u64.to_le_bytes());
 }
