@@ -34,6 +34,7 @@ pub mod bring_up;
 pub mod attack;
 
 // What they share.
+mod admits;
 mod back_invalidate;
 mod codes;
 pub mod config;

@@ -7,8 +7,9 @@
 use core::cmp::Ordering;
 
 use cxl_regs::acpi::cedt::Restrictions;
-use cxl_regs::{Coherency, Decoder, Interleave, Levels, Route, Span, Ways};
+use cxl_regs::{Decoder, Interleave, Levels, Route, Span, Ways};
 
+use crate::admits;
 use crate::committed::{CommittedDecoder, CommittedRegion, Place};
 use crate::policy::{PathPolicy, Policy, TargetSystem};
 use crate::topology::{NodeId, NodeKind, Partition, Tree};
@@ -21,26 +22,6 @@ pub(crate) struct WindowView<'a> {
     pub(crate) interleave: Interleave,
     pub(crate) restrictions: Restrictions,
     pub(crate) targets: &'a [u32],
-}
-
-impl WindowView<'_> {
-    /// Whether memory of this coherency may be in it. BI means something only with
-    /// device-coherent (CXL r3.1 section 9.18.1.3).
-    fn allows(&self, coherency: Coherency) -> bool {
-        let allowed = self.restrictions;
-        match coherency {
-            Coherency::HostOnly => allowed.host_only(),
-            Coherency::Device => allowed.device_coherent(),
-            Coherency::BackInvalidate => allowed.device_coherent() && allowed.back_invalidate(),
-        }
-    }
-
-    fn allows_media(&self, partition: Partition) -> bool {
-        match partition {
-            Partition::Volatile => self.restrictions.volatile(),
-            Partition::Persistent => self.restrictions.persistent(),
-        }
-    }
 }
 
 /// All decoders of a machine that are in use.
@@ -165,7 +146,7 @@ impl<'a> Decoders<'a> {
             return;
         }
         if let (Some(window), Some(partition)) = (window, self.partition(entry))
-            && !window.allows_media(partition)
+            && !admits::partition(window.restrictions, partition)
         {
             let window = window.span.base().0;
             report(Finding::MediaNotAllowed { place, window, partition });
@@ -239,7 +220,7 @@ impl<'a> Decoders<'a> {
             report(Finding::NotATarget { place: device, window: base, uid });
             whole = false;
         }
-        if !window.allows(decoder.coherency) {
+        if !admits::coherency(window.restrictions, decoder.coherency) {
             let coherency = decoder.coherency;
             report(Finding::CoherencyNotAllowed { place: device, window: base, coherency });
         }
