@@ -7,6 +7,7 @@
 
 mod check;
 mod error;
+mod fit;
 mod place;
 mod sets;
 mod text;
@@ -16,7 +17,9 @@ use cxl_regs::{Coherency, Decoder, Dpa, Interleave, Levels, Route, Span, Targets
 use heapless::Vec;
 
 pub use error::{Count, PlanError};
+pub use fit::{Refusals, Refused, Unfit};
 
+use crate::codes::codes;
 use crate::list;
 use crate::platform::Platform;
 use crate::policy::{PathPolicy, Policy, TargetSystem, Width};
@@ -40,6 +43,11 @@ pub struct Region {
     /// Place of its members in [`Plan::members`]: as many as the levels have ways.
     pub(crate) first_member: u16,
     pub(crate) member_count: u16,
+    /// How it came to its window, whether its place there was asked for, and how many regions were
+    /// placed before: what [`Plan::refused`] needs beside the rest.
+    by: fit::By,
+    fixed: bool,
+    order: u16,
 }
 
 /// Why a region has as many members as it has.
@@ -112,11 +120,73 @@ pub enum Note {
         partition: Partition,
         /// Bytes.
         size: u64,
+        /// Why it is left.
+        why: Why,
     },
     /// Path 2: the guest programs this device's decoders.
     GuestPrograms {
         /// The device.
         device: NodeId,
+    },
+    /// A device that has no memory to map: neither partition has a byte.
+    Empty {
+        /// The device.
+        device: NodeId,
+    },
+    /// An accelerator that can do back-invalidate (HDM-DB) is mapped without, as a component on
+    /// its path cannot.
+    BackInvalidateGap {
+        /// The device.
+        device: NodeId,
+        /// The component that has no BI structure.
+        at: NodeId,
+        /// What its memory is instead.
+        coherency: Coherency,
+    },
+    /// An accelerator that can do back-invalidate (HDM-DB) is mapped without, as its window does
+    /// not admit it.
+    BackInvalidateWindow {
+        /// The device.
+        device: NodeId,
+        /// Base of the window.
+        window: u64,
+        /// What its memory is instead.
+        coherency: Coherency,
+    },
+}
+
+codes! {
+    Note {
+        PassThrough = 0x0380,
+        Unused = 0x0381,
+        GuestPrograms = 0x0382,
+        Empty = 0x0383,
+        BackInvalidateGap = 0x0384,
+        BackInvalidateWindow = 0x0385,
+    }
+}
+
+/// Why memory is in no region. What no window holds, or no decoder is left for, is no such memory:
+/// then there is no plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The policy asks for ranges of the device, and for nothing of this.
+    NotAsked,
+    /// A set ends where its smallest member does, and the policy does not map what is left over.
+    SetEnds,
+    /// A further set of its window has too few members.
+    TooFewMembers {
+        /// The bridge below which they are missing.
+        uid: u32,
+        /// Ports with such memory that a set needs there.
+        need: u8,
+        /// Ports that have some left.
+        have: u8,
+    },
+    /// A further set of its window met another refusal.
+    NoSet {
+        /// The [`PlanError`]'s number.
+        code: u16,
     },
 }
 
@@ -136,6 +206,8 @@ pub struct Plan<const R: usize, const D: usize> {
     pub decoders: Vec<PlannedDecoder, D>,
     /// What the owner should know.
     pub notes: Vec<Note, D>,
+    /// Where there is no plan because a region has no place: what spoke against each window.
+    pub refusals: Refusals,
 }
 
 impl<const R: usize, const D: usize> Default for Plan<R, D> {
@@ -147,11 +219,23 @@ impl<const R: usize, const D: usize> Default for Plan<R, D> {
 impl<const R: usize, const D: usize> Plan<R, D> {
     /// An empty one.
     pub const fn new() -> Self {
-        Self { regions: Vec::new(), members: Vec::new(), decoders: Vec::new(), notes: Vec::new() }
+        Self {
+            regions: Vec::new(),
+            members: Vec::new(),
+            decoders: Vec::new(),
+            notes: Vec::new(),
+            refusals: Refusals::new(),
+        }
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
+        self.undo();
+        self.refusals.clear();
+    }
+
+    /// Forgets everything but what spoke against the windows.
+    fn undo(&mut self) {
         self.regions.clear();
         self.members.clear();
         self.decoders.clear();
@@ -172,7 +256,7 @@ impl<const R: usize, const D: usize> Plan<R, D> {
 
 /// Decides where everything goes, or says why it cannot; touches no hardware.
 ///
-/// On an error the plan is left empty.
+/// On an error the plan is left empty but for [`Plan::refusals`].
 // Large locals: they shall not lie on the stack of a caller that runs other phases too.
 #[inline(never)]
 pub fn plan<const N: usize, const R: usize, const D: usize>(
@@ -186,8 +270,9 @@ pub fn plan<const N: usize, const R: usize, const D: usize>(
     }
     plan.clear();
     let result = fill::<N, R, D>(platform, topology.tree(), policy, plan);
-    if result.is_err() {
-        plan.clear();
+    match result {
+        Ok(()) => plan.refusals.clear(),
+        Err(_) => plan.undo(),
     }
     result
 }
@@ -280,12 +365,22 @@ fn fill<const N: usize, const R: usize, const D: usize>(
     let order = check::commit_order::<N>(tree, &mut used)?;
     let devices = order.partition_point(|id| tree.get(*id).is_some_and(|n| n.device().is_some()));
     let devices = order.get(..devices).unwrap_or(&[]);
+    for &device in devices {
+        if Partition::ALL
+            .into_iter()
+            .all(|partition| place::left(tree, device, partition, &used) == 0)
+        {
+            note(plan, Note::Empty { device })?;
+        }
+    }
     if policy.path == PathPolicy::GuestPrograms {
         return guest_programs(platform, tree, policy, devices, &used, plan);
     }
-    let mut placed: Vec<place::Placed, R> = Vec::new();
     let given = place::Given { platform, tree, policy, devices };
-    place::regions(&given, &mut used, &mut placed)?;
+    let mut layout: place::Layout<'_, R> =
+        place::Layout { regions: Vec::new(), refusals: &mut plan.refusals };
+    place::regions(&given, &mut used, &mut layout)?;
+    let placed = layout.regions;
     for region in &placed {
         add_region(tree, region, &mut used, plan)?;
     }
@@ -298,19 +393,52 @@ fn fill<const N: usize, const R: usize, const D: usize>(
     // Where no request leaves anything out, which is nearly everywhere, this is nothing to look at.
     let first = placed.iter().position(|region| region.skip != 0).unwrap_or(placed.len());
     let skipping = placed.get(first..).unwrap_or(&[]);
+    let mut last = [None; 2];
     for &device in devices {
-        for partition in Partition::ALL {
+        for (partition, last) in Partition::ALL.into_iter().zip(&mut last) {
             let left_out = skipping
                 .iter()
                 .filter(|region| region.partition == partition && region.members.contains(&device))
                 .fold(0u64, |sum, region| sum.saturating_add(region.skip));
             let size = place::left(tree, device, partition, &used).saturating_add(left_out);
             if size > 0 {
-                note(plan, Note::Unused { device, partition, size })?;
+                let why = why_unused(&given, device, partition, &used, last);
+                note(plan, Note::Unused { device, partition, size, why })?;
             }
         }
     }
     Ok(())
+}
+
+/// Why a device has memory that is in no region. What was found for the device before is kept in
+/// `last`: it holds for all of a window, and asking costs as much as forming a set.
+fn why_unused(
+    given: &place::Given<'_>,
+    device: NodeId,
+    partition: Partition,
+    used: &[Used],
+    last: &mut Option<(Sharing, Why)>,
+) -> Why {
+    let path = given.tree.path(device);
+    if given.policy.requests.iter().any(|request| request.device == path) {
+        return Why::NotAsked;
+    }
+    let Some(former) = sets::awaited(given, device, partition, used) else { return Why::SetEnds };
+    let sharing = used.get(usize::from(device.0)).and_then(|used| used.sharing(partition));
+    if let Some((before, why)) = *last
+        && sharing == Some(before)
+    {
+        return why;
+    }
+    // No set was formed since the one that failed, so it fails as it did then.
+    let why = match former.further(used).err() {
+        Some(PlanError::TooFewMembers { uid, need, have, .. }) => {
+            Why::TooFewMembers { uid, need, have }
+        }
+        error => Why::NoSet { code: error.map_or(0, |error| error.code()) },
+    };
+    *last = sharing.map(|sharing| (sharing, why));
+    why
 }
 
 fn note<const R: usize, const D: usize>(
@@ -407,6 +535,9 @@ fn add_region<const R: usize, const D: usize>(
             route: Route::Skip(dpa.skip),
         };
         push(tree, device, device, region, decoder, used, plan)?;
+        if placed.coherency != Coherency::BackInvalidate {
+            without_back_invalidate(tree, device, placed, plan)?;
+        }
     }
     for &device in &placed.members {
         for (id, node) in tree.upwards(device) {
@@ -441,8 +572,34 @@ fn add_region<const R: usize, const D: usize>(
         reason: placed.reason,
         first_member,
         member_count: placed.members.len() as u16,
+        by: placed.by,
+        fixed: placed.fixed,
+        order: placed.order,
     };
     plan.regions.push(region).map_err(|_| PlanError::Capacity { what: Count::Regions, have: R })
+}
+
+/// Notes it where a device could do back-invalidate and its region does not.
+fn without_back_invalidate<const R: usize, const D: usize>(
+    tree: Tree<'_>,
+    device: NodeId,
+    placed: &place::Placed,
+    plan: &mut Plan<R, D>,
+) -> Result<(), PlanError> {
+    let capable = tree.get(device).is_some_and(|node| node.back_invalidate.is_some());
+    if !capable {
+        return Ok(());
+    }
+    let place::Models { back_invalidate, gap, .. } = place::models(tree, device)?;
+    let coherency = placed.coherency;
+    match gap {
+        _ if !back_invalidate => Ok(()),
+        Some(at) => note(plan, Note::BackInvalidateGap { device, at, coherency }),
+        None => {
+            let window = placed.window;
+            note(plan, Note::BackInvalidateWindow { device, window, coherency })
+        }
+    }
 }
 
 struct Taken {

@@ -6,9 +6,9 @@
 mod board;
 
 use board::{Board, GIB, MIB, UNIT, any_use, bi, capable, path, request};
-use cxl_firmware::plan::{Count, Note, Plan, PlanError, Purpose, plan};
+use cxl_firmware::plan::{Count, Note, Plan, PlanError, Purpose, Refused, Unfit, Why, plan};
 use cxl_firmware::platform::{BridgeKind, Ecam, Platform};
-use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem, Width};
+use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem, Width, WindowWidth};
 use cxl_firmware::topology::{DeviceKind, NodeId, NodeKind, Partition, Topology};
 use cxl_regs::{
     Arithmetic, Coherency, ComposeError, DecodeError, Dpa, Granularity, Hpa, Interleave, Route,
@@ -180,9 +180,13 @@ fn persistent_memory_is_reached_by_a_skip_over_what_is_left_of_the_volatile() {
     assert_eq!(decoders, [(WINDOW, Route::Skip(0)), (WINDOW + 256 * MIB, Route::Skip(768 * MIB))]);
     let dpa = plan.members(&plan.regions[1])[0].dpa;
     assert_eq!(dpa, Span::new(Dpa(GIB), 2 * GIB).unwrap());
-    let unused =
-        Note::Unused { device: NodeId(2), partition: Partition::Volatile, size: 768 * MIB };
+    let unused = unused(NodeId(2), Partition::Volatile, 768 * MIB);
     assert_eq!(plan.notes.as_slice(), [unused]);
+}
+
+/// Memory that the policy did not ask for.
+fn unused(device: NodeId, partition: Partition, size: u64) -> Note {
+    Note::Unused { device, partition, size, why: Why::NotAsked }
 }
 
 /// What a device's decoders get: host base, skip, first and last device address.
@@ -216,8 +220,8 @@ fn what_a_request_leaves_out_moves_its_memory_and_that_of_all_decoders_above() {
         (WINDOW + 0x3000_0000, 0x2000_0000, 0x9000_0000, 0xBFFF_FFFF),
     ];
     // Persistent and volatile memory: what is left out is unused, as is what nobody asked for.
-    let unused = |partition, size| Note::Unused { device: NodeId(2), partition, size };
-    let notes = [unused(Partition::Volatile, 768 * MIB), unused(Partition::Persistent, 768 * MIB)];
+    let notes = [Partition::Volatile, Partition::Persistent]
+        .map(|partition| unused(NodeId(2), partition, 768 * MIB));
     for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
         let requests = order.map(|index| requests[index]);
         let plan = board.plan(&Policy { requests: &requests, ..Policy::default() }).unwrap();
@@ -352,8 +356,7 @@ fn a_request_for_nothing_leaves_a_device_out() {
     let out = Request { size: Some(0), ..request(path(8, &[0])) };
     let plan = board.plan(&Policy { requests: &[out], ..Policy::default() }).unwrap();
     assert_eq!(plan.regions.len(), 1);
-    let unused = Note::Unused { device: NodeId(5), partition: Partition::Volatile, size: GIB };
-    assert_eq!(plan.notes.as_slice(), [unused]);
+    assert_eq!(plan.notes.as_slice(), [unused(NodeId(5), Partition::Volatile, GIB)]);
 }
 
 /// Two switches in a row, two devices at each level.
@@ -532,6 +535,46 @@ fn a_back_invalidate_path_needs_every_switch_on_it() {
     board.node(NodeId(6)).back_invalidate = None; // the lower switch
     let device = path(7, &[1, 2, 8]);
     refuses(&board, PlanError::NoBackInvalidate { device, at: path(7, &[1, 2]) });
+}
+
+#[test]
+fn an_accelerator_that_is_mapped_without_back_invalidate_is_noted_with_the_reason() {
+    let (mut board, device) = simple();
+    board.device(device).kind = DeviceKind::Type2;
+    board.node(device).back_invalidate = bi(true);
+    board.windows[0].restrictions = any_use().with_back_invalidate(true);
+    let coherency = Coherency::Device;
+    let notes = |board: &Board| board.plan(&Policy::default()).unwrap().notes.to_vec();
+    let gap = Note::BackInvalidateGap { device, at: NodeId(1), coherency };
+    assert_eq!(notes(&board), [gap]);
+    assert_eq!(
+        gap.text(board.topology().tree()).to_string(),
+        "bridge 7 port 0: could do back-invalidate (HDM-DB), its memory is device-coherent \
+         (HDM-D): the root port at bridge 7 port 0 has no BI structure"
+    );
+    board.node(NodeId(1)).back_invalidate = bi(false);
+    assert_eq!(notes(&board), []);
+    board.windows[0].restrictions.set_back_invalidate(false);
+    let window = Note::BackInvalidateWindow { device, window: WINDOW, coherency };
+    assert_eq!(notes(&board), [window]);
+    // An expander is host-only by choice, and an accelerator without a BI decoder cannot.
+    board.node(device).back_invalidate = None;
+    assert_eq!(notes(&board), []);
+    board.device(device).kind = DeviceKind::Type3;
+    board.node(device).back_invalidate = bi(true);
+    assert_eq!(notes(&board), []);
+}
+
+#[test]
+fn a_device_without_memory_is_noted_whoever_programs() {
+    let mut board = pass_through();
+    let device = NodeId(2);
+    board.device(device).volatile = 0;
+    let plan = board.plan(&Policy::default()).unwrap();
+    assert_eq!((plan.regions.len(), plan.notes.as_slice()), (0, &[Note::Empty { device }][..]));
+    let path = PathPolicy::GuestPrograms;
+    let plan = board.plan(&Policy { path, ..Policy::default() }).unwrap();
+    assert_eq!(plan.notes[0], Note::Empty { device });
 }
 
 // --- the tree ----------------------------------------------------------------------------------
@@ -797,6 +840,188 @@ fn the_window_that_came_closest_tells_why_none_fits() {
         board.windows.rotate_left(1);
         refuses(&board, PlanError::Unplaced { device, size: GIB });
     }
+}
+
+// --- the windows that were not taken -----------------------------------------------------------
+
+const SECOND: u64 = 0x4_0000_0000;
+
+fn second(board: &mut Board) -> &mut cxl_firmware::platform::Window {
+    board.window(SECOND, 4 * GIB, &[7])
+}
+
+/// What is told of the other windows of a region.
+fn told(board: &Board, policy: &Policy<'_>, region: usize) -> Vec<(u64, Unfit)> {
+    let plan = board.plan(policy).unwrap();
+    board.check(&plan);
+    let (platform, topology) = (board.platform(), board.topology());
+    let refused = plan.refused(&platform, &topology, policy, region);
+    refused.map(|Refused { window, why }| (window, why)).collect()
+}
+
+#[test]
+fn each_window_that_was_not_taken_is_told_with_its_reason_and_numbers() {
+    type Change = fn(&mut Board);
+    let ways = Ways::Two;
+    let cases: [(Change, u64, Unfit); 10] = [
+        (
+            |board| {
+                board.bridge(8);
+                board.window(SECOND, GIB, &[8]);
+            },
+            SECOND,
+            Unfit::NotATarget { uid: 7 },
+        ),
+        (|board| second(board).base = 0, 0, Unfit::Unplaced { size: 4 * GIB }),
+        (|board| second(board).base += MIB, SECOND + MIB, Unfit::Unaligned { base: SECOND + MIB }),
+        (|board| second(board).size = 0, SECOND, Unfit::Empty { need: GIB }),
+        (
+            |board| {
+                second(board);
+                board.address_bits = 34;
+            },
+            SECOND,
+            Unfit::BeyondAddressWidth { size: 4 * GIB, bits: 34 },
+        ),
+        (
+            |board| {
+                board.bridge(8);
+                board.window(SECOND, 4 * GIB, &[8, 7]);
+            },
+            SECOND,
+            Unfit::Interleaved { ways },
+        ),
+        (
+            |board| second(board).restrictions.set_volatile(false),
+            SECOND,
+            Unfit::MediaNotAllowed { partition: Partition::Volatile },
+        ),
+        (
+            |board| second(board).restrictions.set_host_only(false),
+            SECOND,
+            Unfit::CoherencyNotAllowed { coherency: Coherency::HostOnly },
+        ),
+        (
+            |board| second(board).size = 768 * MIB,
+            SECOND,
+            Unfit::TooSmall { need: GIB, have: 768 * MIB },
+        ),
+        // The first reason counts: it leads elsewhere, whatever else is wrong with it.
+        (
+            |board| {
+                board.bridge(8);
+                board.window(SECOND, GIB, &[8]).restrictions.set_volatile(false);
+            },
+            SECOND,
+            Unfit::NotATarget { uid: 7 },
+        ),
+    ];
+    for (change, window, why) in cases {
+        let (mut board, _) = simple();
+        change(&mut board);
+        assert_eq!(told(&board, &Policy::default(), 0), [(window, why)]);
+        board.windows.reverse();
+        assert_eq!(told(&board, &Policy::default(), 0), [(window, why)]);
+        // Asked for by name, only what does not lead there at all is told otherwise.
+        let asked = [Request { window: Some(WINDOW), ..request(place()) }];
+        let policy = Policy { requests: &asked, ..Policy::default() };
+        let named = match why {
+            Unfit::NotATarget { .. } => why,
+            _ => Unfit::NotAsked { asked: WINDOW },
+        };
+        assert_eq!(told(&board, &policy, 0), [(window, named)]);
+    }
+}
+
+#[test]
+fn a_full_window_is_told_as_it_was_when_the_region_was_placed() {
+    // 1 GiB by request and 256 MiB free; 1 GiB that goes elsewhere; then the 256 MiB are taken.
+    let (mut board, _) = simple();
+    board.windows[0].size = GIB + UNIT;
+    for (number, volatile, persistent) in [(1, GIB, 0), (2, 0, UNIT)] {
+        let port = board.root_port(NodeId(0), number);
+        board.memory(port, volatile, persistent);
+    }
+    second(&mut board).restrictions.set_persistent(false);
+    let asked = [Request { window: Some(WINDOW), ..request(place()) }];
+    let policy = Policy { requests: &asked, ..Policy::default() };
+    let plan = board.plan(&policy).unwrap();
+    let bases: Vec<u64> = plan.regions.iter().map(|region| region.span.base().0).collect();
+    assert_eq!(bases, [WINDOW, WINDOW + GIB, SECOND]);
+    assert_eq!(told(&board, &policy, 2), [(WINDOW, Unfit::Full { need: GIB, free: UNIT })]);
+    let partition = Partition::Persistent;
+    assert_eq!(told(&board, &policy, 1), [(SECOND, Unfit::MediaNotAllowed { partition })]);
+}
+
+#[test]
+fn a_window_without_the_place_asked_for_or_in_the_wrong_order_is_told() {
+    let (mut board, device) = simple();
+    second(&mut board).size = 2 * GIB;
+    let asked = [Request { offset: Some(2 * GIB), ..request(place()) }];
+    let policy = Policy { requests: &asked, ..Policy::default() };
+    let taken = Unfit::PlaceTaken { offset: 2 * GIB, size: GIB };
+    assert_eq!(told(&board, &policy, 0), [(SECOND, taken)]);
+    // Volatile memory at the end of the window: persistent memory has room below it only.
+    board.device(device).persistent = GIB;
+    let volatile = Request { window: Some(WINDOW), offset: Some(3 * GIB), ..request(place()) };
+    let persistent = Request { partition: Partition::Persistent, ..request(place()) };
+    let asked = [volatile, persistent];
+    let policy = Policy { requests: &asked, ..Policy::default() };
+    let order = Unfit::DpaOrder { lower: WINDOW, higher: WINDOW + 3 * GIB };
+    assert_eq!(told(&board, &policy, 1), [(WINDOW, order)]);
+}
+
+#[test]
+fn where_windows_have_widths_the_choice_of_the_window_is_told() {
+    let (mut board, _) = simple();
+    second(&mut board);
+    let named = [WindowWidth { window: SECOND, width: Width::Widest }];
+    let policy = Policy { windows: &named, ..Policy::default() };
+    assert_eq!(told(&board, &policy, 0), [(WINDOW, Unfit::NotAsked { asked: SECOND })]);
+    // A device by request, where sets are wanted: the interleaved window is no place for it.
+    board.windows.pop();
+    board.bridge(8);
+    board.window(SECOND, 4 * GIB, &[7, 8]);
+    let asked = [request(place())];
+    let policy = Policy { requests: &asked, width: Width::Widest, ..Policy::default() };
+    assert_eq!(told(&board, &policy, 0), [(SECOND, Unfit::NoSet { ways: Ways::Two })]);
+}
+
+#[test]
+fn a_plan_that_is_refused_says_what_spoke_against_every_window() {
+    let (mut board, _) = simple();
+    board.windows[0].restrictions.set_volatile(false);
+    board.window(SECOND, 512 * MIB, &[7]);
+    board.window(0, 8 * GIB, &[7]);
+    board.bridge(8);
+    board.window(0x8_0000_0000, GIB, &[8]);
+    let mut made = board::BoardPlan::new();
+    let mut refused = |board: &Board, policy: &Policy<'_>| {
+        let result = plan(&board.platform(), &board.topology(), policy, &mut made);
+        assert!(result.is_err() && made.regions.is_empty() && made.refusals.more() == 0);
+        let list = made.refusals.list().iter();
+        list.map(|Refused { window, why }| (*window, *why)).collect::<Vec<_>>()
+    };
+    let expected = [
+        (0, Unfit::Unplaced { size: 8 * GIB }),
+        (WINDOW, Unfit::MediaNotAllowed { partition: Partition::Volatile }),
+        (SECOND, Unfit::TooSmall { need: GIB, have: 512 * MIB }),
+        (0x8_0000_0000, Unfit::NotATarget { uid: 7 }),
+    ];
+    for _ in 0..4 {
+        board.windows.rotate_left(1);
+        assert_eq!(refused(&board, &Policy::default()), expected);
+    }
+    // Of two that fit neither is refused; what is refused beside them is told.
+    board.window(0x10_0000_0000, GIB, &[7]);
+    board.window(0x20_0000_0000, GIB, &[7]);
+    assert_eq!(refused(&board, &Policy::default()), expected);
+    let widest = Policy { width: Width::Widest, ..Policy::default() };
+    assert_eq!(refused(&board, &widest), expected);
+    // A refusal that no window has part in, and a plan, have none.
+    assert_eq!(refused(&board, &Policy { burn_spares: true, ..Policy::default() }), []);
+    board.windows.pop();
+    assert!(board.plan(&Policy::default()).is_ok());
 }
 
 #[test]

@@ -9,7 +9,7 @@ mod board;
 use std::collections::BTreeMap;
 
 use board::{Board, BoardPlan, GIB, MIB, UNIT, bi, path, request};
-use cxl_firmware::plan::{Note, PlanError, Purpose, Reason};
+use cxl_firmware::plan::{Note, PlanError, Purpose, Reason, Why};
 use cxl_firmware::policy::{PathPolicy, Policy, TargetSystem, Width, WindowWidth};
 use cxl_firmware::topology::{NodeId, NodeKind, Partition};
 use cxl_regs::{
@@ -399,7 +399,12 @@ fn unequal_devices_share_what_they_have_in_common_and_the_rest_is_noted() {
     let plan = board.plan(&widest()).unwrap();
     board.check(&plan);
     assert_eq!(sizes(&plan), [(2, 1024), (2, 1024)]);
-    let unused = |partition| Note::Unused { device: NodeId(2), partition, size: 512 * MIB };
+    let unused = |partition| Note::Unused {
+        device: NodeId(2),
+        partition,
+        size: 512 * MIB,
+        why: Why::SetEnds,
+    };
     assert_eq!(plan.notes.as_slice(), [unused(Partition::Volatile), unused(Partition::Persistent)]);
     // The larger one's persistent memory lies behind a volatile rest, the smaller one's does not.
     let skips: Vec<_> = [2, 5]
@@ -440,8 +445,29 @@ fn a_device_without_a_partner_below_the_other_bridge_is_noted_as_unused() {
     let plan = board.plan(&widest()).unwrap();
     board.check(&plan);
     assert_eq!(sizes(&plan), [(2, 512)]);
-    let unused = Note::Unused { device, partition: Partition::Volatile, size: GIB };
+    // The partner below the other bridge is in the first set already.
+    let why = Why::TooFewMembers { uid: 89, need: 1, have: 0 };
+    let unused = Note::Unused { device, partition: Partition::Volatile, size: GIB, why };
     assert_eq!(plan.notes.as_slice(), [unused]);
+}
+
+#[test]
+fn a_further_set_that_a_component_cannot_decode_is_the_reason_for_what_is_left() {
+    // Of four devices the last two can interleave at no granularity.
+    let mut board = tree(1, 4, 1, Granularity::B256);
+    let devices = [6, 8].map(NodeId);
+    for id in devices {
+        let hdm = board.node(id).hdm.as_mut().unwrap();
+        hdm.capability = hdm.capability.with_interleave_11_8(false).with_interleave_14_12(false);
+    }
+    let plan = board.plan(&exactly(Ways::Two, Granularity::B256)).unwrap();
+    board.check(&plan);
+    assert_eq!(sizes(&plan), [(2, 512)]);
+    let partition = Partition::Volatile;
+    let why = Why::NoSet { code: 0x031D };
+    let notes = devices.map(|device| Note::Unused { device, partition, size: UNIT, why });
+    assert_eq!(plan.notes.as_slice(), notes);
+    assert_eq!(why.to_string(), "no further set can be made of it (Decoder, 0x031d)");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use cxl_regs::{Coherency, DECODER_UNIT, Hpa, Interleave, Levels, Span, Ways};
 use heapless::Vec;
 
 use super::error::{Count, PlanError};
+use super::fit::{self, Ask, By, Earlier, Fit, Refusals, Refused, Stage, Unfit};
 use super::{Reason, Used, sets, used_mut};
 use crate::list;
 use crate::platform::{Platform, Window};
@@ -45,10 +46,22 @@ pub(super) struct Placed {
     pub(super) coherency: Coherency,
     pub(super) partition: Partition,
     pub(super) reason: Reason,
+    pub(super) by: By,
+    /// Whether the place in the window was asked for.
+    pub(super) fixed: bool,
+    /// How many regions were placed before.
+    pub(super) order: u16,
     /// Bytes of each member's partition left out in front.
     pub(super) skip: u64,
     /// In order of position.
     pub(super) members: Vec<NodeId, 16>,
+}
+
+/// What has been placed, and where there was no place, why.
+pub(super) struct Layout<'a, const R: usize> {
+    /// By ascending address.
+    pub(super) regions: Vec<Placed, R>,
+    pub(super) refusals: &'a mut Refusals,
 }
 
 /// What has to find a place.
@@ -59,6 +72,7 @@ pub(super) struct Want {
     pub(super) members: Vec<NodeId, 16>,
     pub(super) partition: Partition,
     pub(super) window: Option<u64>,
+    pub(super) by: By,
     pub(super) offset: Option<u64>,
     /// Bytes of all members together.
     pub(super) size: u64,
@@ -77,36 +91,22 @@ impl Want {
         let _ = members.push(device);
         let path = given.tree.path(device);
         let (window, offset, skip, shape, reason) = (None, None, 0, None, Reason::Flat);
-        Self { path, members, partition, window, offset, size, skip, shape, reason }
+        let by = By::Fit;
+        Self { path, members, partition, window, by, offset, size, skip, shape, reason }
     }
-}
 
-/// A window that fits a [`Want`].
-struct Fit {
-    window: u64,
-    base: u64,
-    interleave: Interleave,
-    coherency: Coherency,
-}
-
-/// The order in which a window is judged. Where no window fits, the one that came furthest tells
-/// why.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
-    Placed,
-    Reachable,
-    Flat,
-    Media,
-    Coherency,
-    Size,
-    Space,
+    /// What of it a window is judged by.
+    fn ask(&self) -> Ask {
+        let Self { path, partition, window, offset, size, .. } = *self;
+        Ask { uid: path.uid(), partition, window, offset, size, set: self.shape.is_some() }
+    }
 }
 
 /// Places every region that the policy asks for, sorted by address.
 pub(super) fn regions<const R: usize>(
     given: &Given<'_>,
     used: &mut [Used],
-    placed: &mut Vec<Placed, R>,
+    layout: &mut Layout<'_, R>,
 ) -> Result<(), PlanError> {
     let Given { tree, policy, devices, .. } = *given;
     for request in policy.requests {
@@ -127,12 +127,12 @@ pub(super) fn regions<const R: usize>(
         for &device in devices {
             for request in in_order(policy.requests, tree.path(device), fixed) {
                 if let Some(want) = requested(given, device, request, used)? {
-                    place(given, &want, used, placed)?;
+                    place(given, &want, used, layout)?;
                 }
             }
         }
     }
-    sets::regions(given, used, placed)?;
+    sets::regions(given, used, layout)?;
     for device in given.unrequested() {
         for partition in Partition::ALL {
             let size = left(tree, device, partition, used);
@@ -140,8 +140,9 @@ pub(super) fn regions<const R: usize>(
             let window = sharing.map(|sharing| sharing.window);
             let in_sets = window.is_some_and(|window| policy.width_of(window) != Width::Flat);
             if size > 0 && !in_sets {
-                let want = Want { window, ..Want::flat(given, device, partition, size) };
-                place(given, &want, used, placed)?;
+                let by = if window.is_some() { By::Width } else { By::Fit };
+                let want = Want { window, by, ..Want::flat(given, device, partition, size) };
+                place(given, &want, used, layout)?;
             }
         }
     }
@@ -201,7 +202,9 @@ fn requested(
         }
     }
     let reason = Reason::Requested;
-    Ok(Some(Want { window, offset, skip, reason, ..Want::flat(given, device, partition, size) }))
+    let by = if window.is_some() { By::Request } else { By::Fit };
+    let flat = Want::flat(given, device, partition, size);
+    Ok(Some(Want { window, by, offset, skip, reason, ..flat }))
 }
 
 /// Finds the one window that fits, and takes the place in it.
@@ -209,7 +212,7 @@ pub(super) fn place<const R: usize>(
     given: &Given<'_>,
     want: &Want,
     used: &mut [Used],
-    placed: &mut Vec<Placed, R>,
+    layout: &mut Layout<'_, R>,
 ) -> Result<(), PlanError> {
     if !want.size.is_multiple_of(DECODER_UNIT) {
         let (device, what, value) = (want.path, "its memory of", want.size);
@@ -217,22 +220,22 @@ pub(super) fn place<const R: usize>(
     }
     let coherencies = match (want.shape, want.members.first()) {
         (Some((_, coherency)), _) => Vec::from([coherency]),
-        (None, Some(&device)) => coherencies(given.tree, device)?,
+        (None, Some(&device)) => models(given.tree, device)?.coherencies,
         (None, None) => return Ok(()),
     };
-    let platform = given.platform;
+    let Given { platform, policy, .. } = *given;
+    let Layout { regions, refusals } = layout;
+    let ask = want.ask();
+    let judge = |window: &Window| {
+        let earlier = |span| earlier(want, span, regions);
+        fit::judge(platform, policy, &ask, window, &coherencies, earlier)
+    };
     let mut best: Option<Fit> = None;
     let mut second: Option<u64> = None;
     let mut fit_count = 0u16;
     let mut closest = None;
     for window in platform.windows {
-        if !window.targets.contains(&want.path.uid()) {
-            continue;
-        }
-        if want.window.is_some_and(|base| base != window.base) {
-            continue;
-        }
-        match judge(given, want, window, &coherencies, placed) {
+        match judge(window) {
             Ok(fit) => {
                 fit_count = fit_count.saturating_add(1);
                 let other = match &best {
@@ -252,26 +255,29 @@ pub(super) fn place<const R: usize>(
                     (a, b) => a.or(b),
                 };
             }
-            Err((stage, error)) => {
-                let how_far = (stage, Reverse((window.base, window.size)));
+            Err(why) => {
+                let how_far = (why.stage(), Reverse((window.base, window.size)));
                 if closest.is_none_or(|(before, _)| how_far > before) {
-                    closest = Some((how_far, error));
+                    closest = Some((how_far, why));
                 }
             }
         }
     }
-    let Want { path, partition, size, skip, reason, .. } = *want;
+    let Want { path, partition, size, skip, reason, by, .. } = *want;
     let fit = match (best, second) {
         (Some(fit), None) => fit,
-        (Some(fit), Some(second)) => {
-            let (first, fit) = (fit.window, fit_count);
-            return Err(PlanError::Ambiguous { device: path, partition, first, second, fit });
-        }
-        (None, _) => {
-            return Err(match (closest, want.window) {
-                (Some((_, error)), _) => error,
-                (None, Some(window)) => PlanError::UnknownWindow { device: path, window },
-                (None, None) => PlanError::NoWindow { device: path, partition, need: size },
+        (best, second) => {
+            for window in fit::ascending(platform.windows) {
+                if let Err(why) = judge(window) {
+                    refusals.add(Refused { window: window.base, why });
+                }
+            }
+            return Err(match (best, second, want.window) {
+                (Some(fit), Some(second), _) => {
+                    let (first, fit) = (fit.window, fit_count);
+                    PlanError::Ambiguous { device: path, partition, first, second, fit }
+                }
+                (_, _, window) => no_place(path, partition, size, window, closest),
             });
         }
     };
@@ -286,10 +292,56 @@ pub(super) fn place<const R: usize>(
             used.take(partition, (size / members.len() as u64).saturating_add(skip));
         }
     }
-    let region = Placed { window, span, levels, coherency, partition, reason, skip, members };
-    let at = placed.partition_point(|other| other.span.base() < span.base());
-    list::insert(placed, at, region)
+    let (fixed, order) = (want.offset.is_some(), regions.len() as u16);
+    let region = Placed {
+        window,
+        span,
+        levels,
+        coherency,
+        partition,
+        reason,
+        by,
+        fixed,
+        order,
+        skip,
+        members,
+    };
+    let at = regions.partition_point(|other| other.span.base() < span.base());
+    list::insert(regions, at, region)
         .map_err(|_| PlanError::Capacity { what: Count::Regions, have: R })
+}
+
+/// How far a window came, the lowest of those first, and what stopped it.
+type Closest = ((Stage, Reverse<(u64, u64)>), Unfit);
+
+/// Why there is no place: what stopped the window that came furthest.
+fn no_place(
+    device: Path,
+    partition: Partition,
+    need: u64,
+    window: Option<u64>,
+    closest: Option<Closest>,
+) -> PlanError {
+    let error = closest.and_then(|((_, Reverse((base, _))), why)| why.error(device, base));
+    error.unwrap_or(match window {
+        Some(window) => PlanError::UnknownWindow { device, window },
+        None => PlanError::NoWindow { device, partition, need },
+    })
+}
+
+/// What lies in a window's range already, as seen by what has to find a place.
+fn earlier<'a>(
+    want: &'a Want,
+    window: Span,
+    placed: &'a [Placed],
+) -> impl Iterator<Item = Earlier> + Clone + 'a {
+    let first = placed.partition_point(|region| region.span.end() <= window.base());
+    let inside = placed.iter().skip(first).take_while(move |region| region.span.overlaps(window));
+    inside.map(|region| Earlier {
+        span: region.span,
+        partition: region.partition,
+        related: region.members.iter().any(|id| want.members.contains(id)),
+    })
 }
 
 /// Levels of one way each. Their granularity means nothing, but older Linux kernels compare it.
@@ -298,144 +350,25 @@ fn levels(root: Interleave) -> Levels {
     Levels { root, bridge: level, switch: level }
 }
 
-/// Whether the window fits, and where in it the region would lie.
-fn judge<const R: usize>(
-    given: &Given<'_>,
-    want: &Want,
-    window: &Window,
-    coherencies: &[Coherency],
-    placed: &Vec<Placed, R>,
-) -> Result<Fit, (Stage, PlanError)> {
-    let (device, base, size) = (want.path, window.base, window.size);
-    if base == 0 {
-        return Err((Stage::Placed, PlanError::Unplaced { device, size }));
-    }
-    if !base.is_multiple_of(DECODER_UNIT) {
-        let (what, value) = ("window base", base);
-        let error = PlanError::Unaligned { device, what, value, unit: DECODER_UNIT };
-        return Err((Stage::Placed, error));
-    }
-    if size == 0 {
-        let (need, have) = (want.size, size);
-        let error = PlanError::WindowTooSmall { device, window: base, need, have };
-        return Err((Stage::Placed, error));
-    }
-    let span = reachable(given.platform, window).map_err(|error| (Stage::Reachable, error))?;
-    let ways = window.interleave.ways;
-    if ways != Ways::One && want.shape.is_none() && given.policy.width_of(base) == Width::Flat {
-        return Err((Stage::Flat, PlanError::Interleaved { device, window: base, ways }));
-    }
-    let partition = want.partition;
-    if !media(window, partition) {
-        let error = PlanError::MediaNotAllowed { device, window: base, partition };
-        return Err((Stage::Media, error));
-    }
-    let Some(coherency) = coherency(window, coherencies) else {
-        let coherency = coherencies.first().copied().unwrap_or(Coherency::HostOnly);
-        let error = PlanError::CoherencyNotAllowed { device, window: base, coherency };
-        return Err((Stage::Coherency, error));
-    };
-    if size < want.size {
-        let (need, have) = (want.size, size);
-        let error = PlanError::WindowTooSmall { device, window: base, need, have };
-        return Err((Stage::Size, error));
-    }
-    // Where sets are wanted, a device that got into none was kept out by something above.
-    if ways != Ways::One && want.shape.is_none() {
-        return Err((Stage::Size, PlanError::Interleaved { device, window: base, ways }));
-    }
-    let at = find_place(want, span, placed).map_err(|error| (Stage::Space, error))?;
-    Ok(Fit { window: base, base: at, interleave: window.interleave, coherency })
+/// What a device's memory may be, as far as coherency goes.
+pub(super) struct Models {
+    /// The coherency models that it can be programmed for, preferred first.
+    pub(super) coherencies: Vec<Coherency, 3>,
+    /// It is an accelerator that can do back-invalidate.
+    pub(super) back_invalidate: bool,
+    /// The first component of its path, itself included, that cannot.
+    pub(super) gap: Option<NodeId>,
 }
 
-/// The window's range, if the CPU can address all of it.
-pub(super) fn reachable(platform: &Platform<'_>, window: &Window) -> Result<Span, PlanError> {
-    let (base, size, bits) = (window.base, window.size, platform.address_bits);
-    let beyond = PlanError::BeyondAddressWidth { window: base, size, bits };
-    let span = Span::new(Hpa(base), size).map_err(|_| beyond)?;
-    let top = 1u64.checked_shl(bits.into()).unwrap_or(u64::MAX);
-    if span.end().0 > top { Err(beyond) } else { Ok(span) }
-}
-
-/// Whether the window allows the kind of memory.
-pub(super) fn media(window: &Window, partition: Partition) -> bool {
-    match partition {
-        Partition::Volatile => window.restrictions.volatile(),
-        Partition::Persistent => window.restrictions.persistent(),
-    }
-}
-
-/// The first coherency that the window allows.
-pub(super) fn coherency(window: &Window, preferred: &[Coherency]) -> Option<Coherency> {
-    let allowed = window.restrictions;
-    preferred.iter().copied().find(|coherency| match coherency {
-        Coherency::HostOnly => allowed.host_only(),
-        Coherency::Device => allowed.device_coherent(),
-        Coherency::BackInvalidate => allowed.device_coherent() && allowed.back_invalidate(),
-    })
-}
-
-/// The place asked for, or the first gap that is large enough and lies above the volatile memory of
-/// the same devices, if that is in the window. Volatile memory above a persistent range of a fixed
-/// place is refused later, when DPA is dealt out.
-fn find_place<const R: usize>(
-    want: &Want,
-    window: Span,
-    placed: &Vec<Placed, R>,
-) -> Result<u64, PlanError> {
-    let (device, need) = (want.path, want.size);
-    let first = placed.partition_point(|region| region.span.end() <= window.base());
-    let inside = placed.iter().skip(first).take_while(|region| region.span.overlaps(window));
-    let taken = inside.clone().map(|region| region.span);
-    if let Some(offset) = want.offset {
-        let error = PlanError::PlaceTaken { device, window: window.base().0, offset, size: need };
-        let at = window.base().0.checked_add(offset).ok_or(error)?;
-        let span = Span::new(Hpa(at), need).map_err(|_| error)?;
-        let free = window.contains_span(span) && !taken.clone().any(|other| other.overlaps(span));
-        return if free { Ok(at) } else { Err(error) };
-    }
-    let (start, end) = (window.base().0, window.end().0);
-    let (mut volatile_at, mut from) = (start, start);
-    for region in inside.filter(|region| region.members.iter().any(|id| want.members.contains(id)))
-    {
-        if region.partition < want.partition {
-            (volatile_at, from) = (region.span.base().0, region.span.end().0);
-        }
-    }
-    first_gap(taken.clone(), from, end, need).map_err(|free| {
-        match first_gap(taken, start, end, need) {
-            // A place in the wrong order is no place, but it is another reason.
-            Ok(lower) => PlanError::DpaOrder { device, lower, higher: volatile_at },
-            Err(_) => PlanError::WindowFull { device, window: start, need, free },
-        }
-    })
-}
-
-/// The first gap of `need` bytes in a range, or else the size of the largest. What is taken comes
-/// by ascending address.
-fn first_gap(taken: impl Iterator<Item = Span>, from: u64, to: u64, need: u64) -> Result<u64, u64> {
-    let (mut at, mut largest) = (from, 0);
-    let ends = taken.map(|span| (span.base().0, span.end().0));
-    for (base, end) in ends.chain(core::iter::once((to, to))) {
-        let gap = base.saturating_sub(at);
-        if gap >= need {
-            return Ok(at);
-        }
-        largest = largest.max(gap);
-        at = at.max(end);
-    }
-    Err(largest)
-}
-
-/// The coherency models the device can be programmed for, preferred first.
+/// The coherency models of a device.
 ///
 /// Its capability register may say (Supported Coherency Models); where it does not, its class does.
 /// A memory expander is host-only wherever it may be, and has no CXL.cache to be coherent through;
 /// an accelerator is what it was built for. Back-invalidate needs every component of the path.
-pub(super) fn coherencies(tree: Tree<'_>, id: NodeId) -> Result<Vec<Coherency, 3>, PlanError> {
+pub(super) fn models(tree: Tree<'_>, id: NodeId) -> Result<Models, PlanError> {
     let mut list = Vec::new();
     let Some((node, device)) = tree.get(id).and_then(|node| Some((node, node.device()?))) else {
-        return Ok(list);
+        return Ok(Models { coherencies: list, back_invalidate: false, gap: None });
     };
     let expander = device.kind == DeviceKind::Type3;
     let (host, coherent) = match node.hdm.map_or(0, |hdm| hdm.capability.coherency_models()) {
@@ -448,16 +381,17 @@ pub(super) fn coherencies(tree: Tree<'_>, id: NodeId) -> Result<Vec<Coherency, 3
     if host && expander {
         let _ = list.push(Coherency::HostOnly);
     }
+    let gap = tree.upwards(id).find(|(_, node)| {
+        node.back_invalidate.is_none() && !matches!(node.kind, NodeKind::HostBridge { .. })
+    });
+    let gap = gap.map(|(at, _)| at);
     if coherent {
-        let gap = tree.upwards(id).find(|(_, node)| {
-            node.back_invalidate.is_none() && !matches!(node.kind, NodeKind::HostBridge { .. })
-        });
         let through_cache = !expander && node.back_invalidate.is_none_or(|bi| bi.hdm_d);
         match gap {
             None => {
                 let _ = list.push(Coherency::BackInvalidate);
             }
-            Some((at, _)) if !host && !through_cache => {
+            Some(at) if !host && !through_cache => {
                 let (device, at) = (tree.path(id), tree.path(at));
                 return Err(PlanError::NoBackInvalidate { device, at });
             }
@@ -470,5 +404,6 @@ pub(super) fn coherencies(tree: Tree<'_>, id: NodeId) -> Result<Vec<Coherency, 3
     if host && !expander {
         let _ = list.push(Coherency::HostOnly);
     }
-    Ok(list)
+    let back_invalidate = coherent && !expander && node.back_invalidate.is_some();
+    Ok(Models { coherencies: list, back_invalidate, gap })
 }

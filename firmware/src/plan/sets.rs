@@ -15,7 +15,8 @@ use cxl_regs::{
 use heapless::Vec;
 
 use super::error::PlanError;
-use super::place::{self, Given, Placed, Want};
+use super::fit::{By, Choice, Refused, ascending};
+use super::place::{self, Given, Layout, Want};
 use super::{Reason, Sharing, Used, used_mut};
 use crate::platform::Window;
 use crate::policy::{TargetSystem, Width};
@@ -29,7 +30,7 @@ const PORT_WAYS: [Ways; 4] = [Ways::Eight, Ways::Four, Ways::Two, Ways::One];
 pub(super) fn regions<const R: usize>(
     given: &Given<'_>,
     used: &mut [Used],
-    placed: &mut Vec<Placed, R>,
+    layout: &mut Layout<'_, R>,
 ) -> Result<(), PlanError> {
     let Given { platform, policy, tree, .. } = *given;
     if policy.width == Width::Flat && policy.windows.is_empty() {
@@ -38,7 +39,7 @@ pub(super) fn regions<const R: usize>(
     for device in given.unrequested() {
         for partition in Partition::ALL {
             if place::left(tree, device, partition, used) > 0 {
-                let sharing = choose_window(given, device, partition)?;
+                let sharing = choose_window(given, device, partition, layout)?;
                 if let Some(used) = used_mut(used, device) {
                     *used.sharing_mut(partition) = sharing;
                 }
@@ -55,7 +56,7 @@ pub(super) fn regions<const R: usize>(
         }
         for partition in Partition::ALL {
             for coherency in [Coherency::HostOnly, Coherency::BackInvalidate, Coherency::Device] {
-                Former { given, window, partition, coherency }.form(used, placed)?;
+                Former { given, window, partition, coherency }.form(used, layout)?;
             }
         }
     }
@@ -64,45 +65,50 @@ pub(super) fn regions<const R: usize>(
 
 /// The window that a device goes to, where a width was asked for: the only one that fits, or the
 /// only one of them that the policy names.
-fn choose_window(
+fn choose_window<const R: usize>(
     given: &Given<'_>,
     device: NodeId,
     partition: Partition,
+    layout: &mut Layout<'_, R>,
 ) -> Result<Option<Sharing>, PlanError> {
-    let Given { platform, tree, policy, .. } = *given;
-    let path = tree.path(device);
-    let need = tree.get(device).and_then(|node| node.device()).map_or(0, |d| d.capacity(partition));
-    let coherencies = place::coherencies(tree, device)?;
-    let fit = |window: &Window| {
-        let fits = window.base != 0
-            && window.targets.contains(&path.uid())
-            && (window.interleave.ways == Ways::One || policy.width_of(window.base) != Width::Flat)
-            && window.size >= need
-            && place::reachable(platform, window).is_ok()
-            && place::media(window, partition);
-        let coherency = place::coherency(window, &coherencies).filter(|_| fits)?;
-        Some(Sharing { window: window.base, coherency })
-    };
-    let named = |sharing: &Sharing| policy.windows.iter().any(|n| n.window == sharing.window);
-    let all = || platform.windows.iter().filter_map(fit);
-    let any_named = all().any(|sharing| named(&sharing));
-    let fits = || all().filter(|sharing| !any_named || named(sharing));
+    let windows = given.platform.windows;
+    let choice = Choice::of(given, device, partition)?;
+    let judged = || windows.iter().map(|window| (window.base, choice.judge(given, window)));
+    let fits =
+        || judged().filter_map(|(window, fit)| Some(Sharing { window, coherency: fit.ok()? }));
     let Some(first) = fits().min_by_key(|sharing| sharing.window) else { return Ok(None) };
     let others = fits().map(|sharing| sharing.window).filter(|other| *other != first.window);
-    match others.min() {
-        Some(second) => Err(PlanError::Ambiguous {
-            device: path,
-            partition,
-            first: first.window,
-            second,
-            fit: fits().count() as u16,
-        }),
-        None => Ok(Some(first)),
+    let Some(second) = others.min() else { return Ok(Some(first)) };
+    for window in ascending(windows) {
+        if let Err(why) = choice.judge(given, window) {
+            layout.refusals.add(Refused { window: window.base, why });
+        }
     }
+    Err(PlanError::Ambiguous {
+        device: given.tree.path(device),
+        partition,
+        first: first.window,
+        second,
+        fit: fits().count() as u16,
+    })
+}
+
+/// What forms the sets that a device's memory waits for in vain; nothing where it waits for none.
+pub(super) fn awaited<'a>(
+    given: &'a Given<'a>,
+    device: NodeId,
+    partition: Partition,
+    used: &[Used],
+) -> Option<Former<'a>> {
+    let sharing = used.get(usize::from(device.0)).and_then(|used| used.sharing(partition))?;
+    let Sharing { window, coherency } = sharing;
+    let window = given.platform.windows.iter().find(|other| other.base == window)?;
+    let former = Former { given, window, partition, coherency };
+    former.is_candidate(device, used).then_some(former)
 }
 
 /// Forms the sets of one window, one kind of memory and one kind of coherency.
-struct Former<'a> {
+pub(super) struct Former<'a> {
     given: &'a Given<'a>,
     window: &'a Window,
     partition: Partition,
@@ -110,7 +116,7 @@ struct Former<'a> {
 }
 
 /// Members in order of position, and how addresses find them.
-struct Shape {
+pub(super) struct Shape {
     levels: Levels,
     members: Vec<NodeId, 16>,
 }
@@ -120,19 +126,16 @@ impl Former<'_> {
     fn form<const R: usize>(
         &self,
         used: &mut [Used],
-        placed: &mut Vec<Placed, R>,
+        layout: &mut Layout<'_, R>,
     ) -> Result<(), PlanError> {
         let Given { policy, devices, .. } = *self.given;
         let width = policy.width_of(self.window.base);
         let mut first = true;
         // Each round uses up the smallest of its members, so there are no more than devices.
         while devices.iter().any(|id| self.is_candidate(*id, used)) {
-            let mut chosen = self.choose(width, used);
-            if !first && policy.map_leftovers && chosen.is_err() {
-                chosen = self.choose(Width::Widest, used);
-            }
+            let chosen = if first { self.choose(width, used) } else { self.further(used) };
             match chosen {
-                Ok((shape, reason)) => self.place(shape, reason, used, placed)?,
+                Ok((shape, reason)) => self.place(shape, reason, used, layout)?,
                 Err(error) if first => return Err(error),
                 // What no set takes is noted as unused in the end.
                 Err(_) => break,
@@ -140,6 +143,16 @@ impl Former<'_> {
             first = false;
         }
         Ok(())
+    }
+
+    /// A set behind the first one.
+    pub(super) fn further(&self, used: &[Used]) -> Result<(Shape, Reason), PlanError> {
+        let policy = self.given.policy;
+        let chosen = self.choose(policy.width_of(self.window.base), used);
+        if chosen.is_err() && policy.map_leftovers {
+            return self.choose(Width::Widest, used);
+        }
+        chosen
     }
 
     /// Whether a device still has memory for a set: all of it, or what an earlier set left over.
@@ -326,7 +339,7 @@ impl Former<'_> {
         shape: Shape,
         reason: Reason,
         used: &mut [Used],
-        placed: &mut Vec<Placed, R>,
+        layout: &mut Layout<'_, R>,
     ) -> Result<(), PlanError> {
         let Given { tree, .. } = *self.given;
         let Self { partition, coherency, .. } = *self;
@@ -341,9 +354,9 @@ impl Former<'_> {
         let window = Some(self.window.base);
         let size = share.saturating_mul(members.len() as u64);
         let shape = Some((levels, coherency));
-        let (path, offset, skip) = (device, None, 0);
-        let want = Want { path, members, partition, window, offset, size, skip, shape, reason };
-        place::place(self.given, &want, used, placed)
+        let (path, by, offset, skip) = (device, By::Width, None, 0);
+        let want = Want { path, members, partition, window, by, offset, size, skip, shape, reason };
+        place::place(self.given, &want, used, layout)
     }
 
     fn decodable(&self, set: Interleave) -> Result<(), PlanError> {

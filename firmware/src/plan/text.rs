@@ -7,8 +7,8 @@ use core::fmt;
 use cxl_regs::access::Component;
 use cxl_regs::{Interleave, Route, Size, Ways};
 
-use super::{Note, Plan, Purpose, Reason};
-use crate::topology::Tree;
+use super::{Note, Plan, PlanError, Purpose, Reason, Why};
+use crate::topology::{NodeKind, Tree};
 
 /// Prints a plan; made by [`Plan::text`].
 #[derive(Clone, Copy, Debug)]
@@ -134,25 +134,85 @@ impl<const R: usize, const D: usize> fmt::Display for PlanText<'_, R, D> {
             }
         }
         for note in &plan.notes {
-            match *note {
-                Note::PassThrough { uid } => writeln!(
-                    f,
-                    "note: bridge {uid} has no decoders and one port: a pass-through with nothing \
-                     to lock; Linux refuses regions behind it (failed to find decoder mapping)"
-                )?,
-                Note::Unused { device, partition, size } => writeln!(
-                    f,
-                    "note: {}: {} of {partition} memory unused",
-                    tree.path(device),
-                    Size(size)
-                )?,
-                Note::GuestPrograms { device } => writeln!(
-                    f,
-                    "note: {}: the guest programs the decoders (path 2)",
-                    tree.path(device)
-                )?,
-            }
+            writeln!(f, "note: {}", note.text(tree))?;
         }
         Ok(())
+    }
+}
+
+/// Prints a note; made by [`Note::text`].
+#[derive(Clone, Copy, Debug)]
+pub struct NoteText<'a> {
+    note: &'a Note,
+    tree: Tree<'a>,
+}
+
+impl Note {
+    /// The note in words; the topology names the components.
+    pub fn text<'a>(&'a self, tree: Tree<'a>) -> NoteText<'a> {
+        NoteText { note: self, tree }
+    }
+}
+
+impl fmt::Display for NoteText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = |node| self.tree.path(node);
+        match *self.note {
+            Note::PassThrough { uid } => write!(
+                f,
+                "bridge {uid} has no decoders and one port: a pass-through with nothing to lock; \
+                 Linux refuses regions behind it (failed to find decoder mapping)"
+            ),
+            Note::Unused { device, partition, size, why } => {
+                write!(f, "{}: {} of {partition} memory unused: {why}", at(device), Size(size))
+            }
+            Note::GuestPrograms { device } => {
+                write!(f, "{}: the guest programs the decoders (path 2)", at(device))
+            }
+            Note::Empty { device } => {
+                write!(f, "{}: says that it has no memory, volatile or persistent", at(device))
+            }
+            Note::BackInvalidateGap { device, at: gap, coherency } => write!(
+                f,
+                "{}: could do back-invalidate (HDM-DB), its memory is {coherency}: the {} at {} has \
+                 no BI structure",
+                at(device),
+                match self.tree.get(gap).map(|node| node.kind) {
+                    Some(NodeKind::RootPort) => "root port",
+                    Some(NodeKind::UpstreamPort) => "upstream port",
+                    Some(NodeKind::DownstreamPort) => "downstream port",
+                    Some(NodeKind::HostBridge { .. } | NodeKind::Device(_)) | None => "component",
+                },
+                at(gap)
+            ),
+            Note::BackInvalidateWindow { device, window, coherency } => write!(
+                f,
+                "{}: could do back-invalidate (HDM-DB), its memory is {coherency}: window \
+                 {window:#x} does not admit it",
+                at(device)
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::NotAsked => f.write_str("the policy does not ask for it"),
+            Self::SetEnds => f.write_str(
+                "its set ends where the smallest member does, and the policy does not map \
+                 leftovers",
+            ),
+            Self::TooFewMembers { uid, need, have } => write!(
+                f,
+                "a further set needs {need} ports with such memory below bridge {uid}, {have} \
+                 have some left"
+            ),
+            Self::NoSet { code } => {
+                let name = PlanError::CODES.iter().find(|(other, _)| *other == code);
+                let name = name.map_or("unknown", |(_, name)| name);
+                write!(f, "no further set can be made of it ({name}, {code:#06x})")
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use cxl_firmware::mmio::Block;
-use cxl_firmware::plan::{Plan, PlanError, Purpose, plan};
+use cxl_firmware::plan::{Plan, PlanError, Purpose, Refused, Unfit, plan};
 use cxl_firmware::platform::{Bridge, BridgeKind, Platform, Restrictions, Window};
 use cxl_firmware::policy::{Policy, Request};
 use cxl_firmware::topology::{
@@ -171,7 +171,64 @@ impl Board {
 
     pub fn plan(&self, policy: &Policy<'_>) -> Result<Box<BoardPlan>, PlanError> {
         let mut made = Box::new(BoardPlan::new());
-        plan(&self.platform(), &self.topology(), policy, &mut made).map(|()| made)
+        plan(&self.platform(), &self.topology(), policy, &mut made)?;
+        self.check_refused(policy, &made);
+        Ok(made)
+    }
+
+    /// Every window that a region does not lie in is told, with a reason that is true of it.
+    fn check_refused(&self, policy: &Policy<'_>, plan: &BoardPlan) {
+        let (platform, topology) = (self.platform(), self.topology());
+        assert!(plan.refusals.list().is_empty());
+        for (index, region) in plan.regions.iter().enumerate() {
+            let others = self.windows.iter().filter(|window| window.base != region.window);
+            let mut bases: Vec<u64> = others.map(|window| window.base).collect();
+            bases.sort_unstable();
+            let told: Vec<_> = plan.refused(&platform, &topology, policy, index).collect();
+            let of: Vec<u64> = told.iter().map(|refused| refused.window).collect();
+            assert_eq!(of, bases, "each other window, once");
+            for Refused { window: base, why } in told {
+                let holds = |window: &Window| {
+                    let (size, allowed) = (window.size, window.restrictions);
+                    let end = u128::from(base) + u128::from(size);
+                    match why {
+                        Unfit::NotATarget { uid } => !window.targets.contains(&uid),
+                        Unfit::NotAsked { asked } => asked == region.window,
+                        Unfit::Unplaced { .. } => base == 0,
+                        Unfit::Unaligned { .. } => base % UNIT != 0,
+                        Unfit::Empty { .. } => size == 0,
+                        Unfit::BeyondAddressWidth { bits, .. } => end > 1 << bits,
+                        Unfit::Interleaved { ways } | Unfit::NoSet { ways } => {
+                            ways == window.interleave.ways && ways != Ways::One
+                        }
+                        Unfit::MediaNotAllowed { partition } => match partition {
+                            Partition::Volatile => !allowed.volatile(),
+                            Partition::Persistent => !allowed.persistent(),
+                        },
+                        Unfit::CoherencyNotAllowed { coherency } => match coherency {
+                            Coherency::HostOnly => !allowed.host_only(),
+                            Coherency::Device => !allowed.device_coherent(),
+                            Coherency::BackInvalidate => {
+                                !(allowed.device_coherent() && allowed.back_invalidate())
+                            }
+                        },
+                        Unfit::TooSmall { need, have } => have == size && have < need,
+                        Unfit::Full { need, free } => free < need && need <= size,
+                        Unfit::PlaceTaken { offset, size: need } => {
+                            let taken = base + offset..base + offset + need;
+                            let over = |span: cxl_regs::Span| {
+                                span.base().0 < taken.end && taken.start < span.end().0
+                            };
+                            u128::from(taken.end) > end
+                                || plan.regions.iter().any(|region| over(region.span))
+                        }
+                        Unfit::DpaOrder { lower, higher } => base <= lower && lower < higher,
+                    }
+                };
+                let mut of_base = self.windows.iter().filter(|window| window.base == base);
+                assert!(of_base.any(holds), "{base:#x}: {why:?}");
+            }
+        }
     }
 
     /// The plan in words, after its laws were checked; or the refusal in words.

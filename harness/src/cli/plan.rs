@@ -17,9 +17,9 @@ Exit code:
   2  bad usage or scenario file
 
 JSON:
-  result, refusal (phase, code, message), regions (window, reason, hpa, size, memory, coherency,
-  members), decoders (component, index, region, base, size, ways, granularity, targets, skip) in
-  order of commit, notes
+  result, refusal (phase, code, message), refused (where a region has no place: window, why),
+  regions (window, reason, refused, hpa, size, memory, coherency, members), decoders (component,
+  index, region, base, size, ways, granularity, targets, skip) in order of commit, notes
 
 Examples:
   cxl-harness plan

@@ -134,18 +134,30 @@ fn decode_region(machine: &Machine, fabric: &Fabric, region: &Region) -> Option<
 
 /// A note of the plan with the scenario's names. The verifier has a finding for a pass-through.
 pub(super) fn words(scenario: &Scenario, tree: Tree<'_>, note: &Note) -> String {
+    let name = |device| name(scenario, tree, device);
+    let without = |device, coherency| {
+        let device = name(device);
+        format!("{device} could do back-invalidate (HDM-DB), its memory is {coherency}")
+    };
     match *note {
         Note::PassThrough { uid } => format!(
             "bridge {uid} is a pass-through without decoders, nothing to lock there; Linux refuses \
              regions behind it (\"failed to find decoder mapping\")"
         ),
-        Note::Unused { device, partition, size } => format!(
-            "{} of {}'s {partition} memory stay unused: no region has them",
-            Size(size),
-            name(scenario, tree, device)
-        ),
+        Note::Unused { device, partition, size, why } => {
+            format!("{} of {}'s {partition} memory stay unused: {why}", Size(size), name(device))
+        }
         Note::GuestPrograms { device } => {
-            format!("the guest programs the decoders of {} (path 2)", name(scenario, tree, device))
+            format!("the guest programs the decoders of {} (path 2)", name(device))
+        }
+        Note::Empty { device } => {
+            format!("{} says that it has no memory, volatile or persistent", name(device))
+        }
+        Note::BackInvalidateGap { device, at, coherency } => {
+            format!("{}: {} has no BI structure", without(device, coherency), tree.path(at))
+        }
+        Note::BackInvalidateWindow { device, window, coherency } => {
+            format!("{}: window {window:#x} does not admit it", without(device, coherency))
         }
     }
 }

@@ -5,9 +5,9 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use cxl_firmware::plan::{Purpose, Region};
+use cxl_firmware::plan::{Purpose, Refused, Region, Unfit};
 use cxl_firmware::platform::Window;
-use cxl_firmware::topology::{NodeId, Partition};
+use cxl_firmware::topology::NodeId;
 use cxl_regs::{Coherency, Interleave, Route, Size, Ways};
 use serde::Serialize;
 
@@ -16,7 +16,7 @@ use super::text::{fact, heading};
 use super::topology::coherency;
 use super::{Refusal, Verdict, address};
 use crate::machine::Machine;
-use crate::run::{self, Done, Room};
+use crate::run::{self, Done, Room, Tables, Wanted};
 
 /// A dry run's output.
 #[derive(Clone, Debug, Serialize)]
@@ -29,6 +29,8 @@ pub struct PlanReport {
     pub description: String,
     /// Why there is none.
     pub refusal: Option<Refusal>,
+    /// Where it is for want of a place: what spoke against each window.
+    pub refused: Vec<NotTaken>,
     /// What leads to memory, by ascending address.
     pub regions: Vec<PlannedRegion>,
     /// What is written, in order of commit.
@@ -44,6 +46,8 @@ pub struct PlannedRegion {
     pub window: String,
     /// Why this one.
     pub reason: String,
+    /// What spoke against each other window, in the planner's words.
+    pub refused: Vec<NotTaken>,
     /// First address.
     #[serde(serialize_with = "address")]
     pub hpa: u64,
@@ -63,6 +67,15 @@ pub struct PlannedRegion {
     pub chosen: String,
     /// The devices in order of position.
     pub members: Vec<PlannedMember>,
+}
+
+/// A window that was not taken.
+#[derive(Clone, Debug, Serialize)]
+pub struct NotTaken {
+    /// Name of the window.
+    pub window: String,
+    /// What spoke against it.
+    pub why: String,
 }
 
 /// A device's part of a region.
@@ -120,31 +133,40 @@ impl PlanReport {
     pub fn of(machine: &Machine, done: &Done) -> Self {
         let scenario = machine.scenario();
         let Room { topology, plan, .. } = &*done.room;
-        let names = Names { machine, room: &done.room };
-        let tables = run::platform(machine);
-        let tables = tables.as_ref().map_or(&[][..], |tables| tables.platform().windows);
-        let windows = names.windows(tables);
+        let platform = run::platform(machine);
+        let platform = platform.as_ref().ok().map(Tables::platform);
+        let tables = platform.map_or(&[][..], |platform| platform.windows);
+        let names = Names { machine, room: &done.room, tables };
+        let wanted = Wanted::of(machine).ok();
+        let policy = wanted.as_ref().map(Wanted::policy);
         let refusal = done.refusal.as_ref().map(Refusal::from);
         let notes = plan.notes.iter().map(|note| words(machine.scenario(), topology.tree(), note));
+        let regions = plan.regions.iter().enumerate().map(|(index, region)| {
+            let asked = platform.as_ref().zip(policy.as_ref());
+            let refused = asked.map_or_else(Vec::new, |(platform, policy)| {
+                plan.refused(platform, topology, policy, index).collect()
+            });
+            names.region(region, &refused)
+        });
         Self {
             result: if refusal.is_some() { Verdict::Refused } else { Verdict::Ok },
             scenario: scenario.name.clone(),
             description: scenario.description.clone(),
-            regions: plan.regions.iter().map(|region| names.region(region, &windows)).collect(),
+            regions: regions.collect(),
             decoders: plan.decoders.iter().map(|decoder| names.decoder(decoder)).collect(),
             notes: notes.collect(),
+            refused: names.refused(plan.refusals.list()),
             refusal,
         }
     }
 }
 
-/// A window: base, the scenario's name for it, and what the tables say.
-type Named<'s, 't> = (u64, &'s str, Option<&'t Window>);
-
 /// The names that the scenario has for what the plan points at.
 struct Names<'a> {
     machine: &'a Machine,
     room: &'a Room,
+    /// The windows as the firmware had them.
+    tables: &'a [Window],
 }
 
 impl Names<'_> {
@@ -158,30 +180,61 @@ impl Names<'_> {
         bridge.map_or_else(|| format!("UID {uid}"), |bridge| bridge.name.clone())
     }
 
-    /// The scenario's windows by ascending address, each as the tables have it; `None` for one that
-    /// they leave out because it is too small for a share each.
-    fn windows<'t>(&self, tables: &'t [Window]) -> Vec<Named<'_, 't>> {
+    /// The windows of a list of the planner's by their names in the scenario.
+    fn refused(&self, refused: &[Refused]) -> Vec<NotTaken> {
         let given = &self.machine.scenario().windows;
-        let mut windows: Vec<Named<'_, 't>> = Vec::new();
-        for (given, base) in given.iter().zip(&self.machine.map().windows) {
-            let same =
-                |window: &&Window| window.base == base.0 && *window.targets == *given.targets;
-            windows.push((base.0, &given.name, tables.iter().find(same)));
-        }
-        windows.sort_by_key(|&(base, name, _)| (base, name));
-        windows
+        let placed = given.iter().zip(&self.machine.map().windows);
+        // Those without a base can be told apart by their order alone.
+        let mut unplaced = placed.clone().filter(|(_, base)| base.0 == 0);
+        let named = refused.iter().map(|refused| {
+            let window = match refused.window {
+                0 => unplaced.next(),
+                at => placed.clone().find(|(_, base)| base.0 == at),
+            };
+            let window = window.map_or_else(|| "?".to_owned(), |(window, _)| window.name.clone());
+            NotTaken { window, why: self.why(refused) }
+        });
+        let left_out = placed.clone().filter(|(window, base)| {
+            let same = |other: &Window| other.base == base.0 && *other.targets == *window.targets;
+            !self.tables.iter().any(same)
+        });
+        let left_out = left_out.map(|(window, _)| NotTaken {
+            window: window.name.clone(),
+            why: "has no whole share for each target, so no table has it".to_owned(),
+        });
+        named.chain(left_out).collect()
     }
 
-    fn region(&self, region: &Region, windows: &[Named<'_, '_>]) -> PlannedRegion {
-        let window = windows.iter().find(|(base, ..)| *base == region.window);
+    /// What spoke against a window, bridges by their names.
+    fn why(&self, refused: &Refused) -> String {
+        let window = self.tables.iter().find(|window| window.base == refused.window);
+        match (refused.why, window) {
+            (Unfit::NotATarget { .. }, Some(window)) => {
+                let targets = window.targets.iter().map(|&uid| self.bridge(uid));
+                format!("leads to {}", targets.collect::<Vec<_>>().join(", "))
+            }
+            (why, _) => why.to_string(),
+        }
+    }
+
+    fn region(&self, region: &Region, refused: &[Refused]) -> PlannedRegion {
+        let windows = self.machine.scenario().windows.iter().zip(&self.machine.map().windows);
+        let window = windows.clone().find(|(_, base)| base.0 == region.window);
         let members = self.room.plan.members(region);
         let set = region.levels.device().unwrap_or(Interleave::NONE);
+        let refused = self.refused(refused);
+        let why: Vec<String> =
+            refused.iter().map(|NotTaken { window, why }| format!("{window} {why}")).collect();
         PlannedRegion {
             ways: set.ways.count(),
             granularity: (set.ways != Ways::One).then(|| set.granularity.bytes()),
             chosen: region.reason.to_string(),
-            window: window.map_or("?", |(_, name, _)| name).to_owned(),
-            reason: self.reason(region, windows),
+            window: window.map_or("?", |(window, _)| &window.name).to_owned(),
+            reason: match why.len() {
+                0 => "the only one there is".to_owned(),
+                _ => format!("because {}", why.join("; ")),
+            },
+            refused,
             hpa: region.span.base().0,
             size: region.span.size(),
             memory: region.partition.to_string(),
@@ -194,55 +247,6 @@ impl Names<'_> {
                     size: member.dpa.size(),
                 })
                 .collect(),
-        }
-    }
-
-    /// Why the region lies in its window and in no other.
-    fn reason(&self, region: &Region, windows: &[Named<'_, '_>]) -> String {
-        let tree = self.room.topology.tree();
-        let device = self.room.plan.members(region).first().map(|member| member.device);
-        let uid = device.and_then(|device| tree.bridge(device)).map_or(0, |(_, uid)| uid);
-        let others = windows.iter().filter(|(base, ..)| *base != region.window);
-        let others: Vec<String> = others
-            .map(|&(_, name, window)| match window {
-                Some(window) => format!("{name} {}", self.unfit(region, window, uid)),
-                None => format!("{name} has no whole share for each target"),
-            })
-            .collect();
-        match others.len() {
-            0 => "the only one there is".to_owned(),
-            _ => format!("because {}", others.join(", ")),
-        }
-    }
-
-    /// What speaks against a window.
-    fn unfit(&self, region: &Region, window: &Window, uid: u32) -> String {
-        let allowed = window.restrictions;
-        let media = match region.partition {
-            Partition::Volatile => allowed.volatile(),
-            Partition::Persistent => allowed.persistent(),
-        };
-        let coherency = match region.coherency {
-            Coherency::HostOnly => allowed.host_only(),
-            Coherency::Device => allowed.device_coherent(),
-            Coherency::BackInvalidate => allowed.device_coherent() && allowed.back_invalidate(),
-        };
-        let Interleave { ways, .. } = window.interleave;
-        if !window.targets.contains(&uid) {
-            let targets: Vec<String> = window.targets.iter().map(|&uid| self.bridge(uid)).collect();
-            format!("leads to {}", targets.join(", "))
-        } else if window.base == 0 {
-            "has no place".to_owned()
-        } else if !media {
-            format!("admits no {} memory", region.partition)
-        } else if !coherency {
-            format!("admits no {} memory", region.coherency)
-        } else if ways != region.levels.root.ways {
-            format!("is {ways}-way")
-        } else if window.size < region.span.size() {
-            "is too small".to_owned()
-        } else {
-            "is full, or not the one asked for".to_owned()
         }
     }
 
@@ -294,7 +298,11 @@ impl Display for PlanReport {
             fact(f, "about", &self.description)?;
         }
         if let Some(Refusal { phase, code, message }) = &self.refusal {
-            return fact(f, "refusal", format_args!("{message} ({phase}, {code:#06x})"));
+            fact(f, "refusal", format_args!("{message} ({phase}, {code:#06x})"))?;
+            let mut refused = self.refused.iter();
+            return refused.try_for_each(|NotTaken { window, why }| {
+                fact(f, "  window", format_args!("{window} {why}"))
+            });
         }
         for note in &self.notes {
             fact(f, "note", note)?;

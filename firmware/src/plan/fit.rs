@@ -1,0 +1,536 @@
+//! Whether a window holds a region, and if not, why not: the one place that decides it.
+//!
+//! The planner takes a window because of what is decided here. [`Plan::refused`] tells why a region
+//! lies in no other window by deciding that again, on the same facts; where there is no plan,
+//! [`Plan::refusals`] has what was decided. So what is told cannot drift from what was done.
+//!
+//! **Invariant**: a window is judged by the platform, the policy and what was placed before, and
+//! the reason is the first that speaks against it in the order of [`Unfit::stage`].
+
+use core::fmt;
+
+use cxl_regs::{Coherency, DECODER_UNIT, Hpa, Interleave, Size, Span, Ways};
+use heapless::Vec;
+
+use super::Plan;
+use super::error::PlanError;
+use super::place::{self, Given};
+use crate::admits;
+use crate::platform::{Platform, Window};
+use crate::policy::{Policy, Width};
+use crate::topology::{NodeId, Partition, Path, Topology, Tree};
+
+/// Why a window does not hold a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "fields are named for what they hold; Display says it in words")]
+pub enum Unfit {
+    /// It does not lead to the device's bridge.
+    NotATarget { uid: u32 },
+    /// The policy asks for another one.
+    NotAsked { asked: u64 },
+    /// The platform found no place for it.
+    Unplaced { size: u64 },
+    /// Its base is not a multiple of 256 MiB.
+    Unaligned { base: u64 },
+    /// It has no bytes.
+    Empty { need: u64 },
+    /// It ends beyond the physical address width.
+    BeyondAddressWidth { size: u64, bits: u8 },
+    /// It interleaves and a flat mapping was asked for.
+    Interleaved { ways: Ways },
+    /// It does not admit this kind of memory.
+    MediaNotAllowed { partition: Partition },
+    /// It does not admit this kind of coherency.
+    CoherencyNotAllowed { coherency: Coherency },
+    /// It is smaller than what it would have to hold.
+    TooSmall { need: u64, have: u64 },
+    /// It interleaves, and the device got into no set.
+    NoSet { ways: Ways },
+    /// It is large enough, but what was left of it is not.
+    Full { need: u64, free: u64 },
+    /// The place asked for reaches beyond it or overlaps another region.
+    PlaceTaken { offset: u64, size: u64 },
+    /// It had room only below the device's volatile memory, and decoders go up in HPA and DPA
+    /// together.
+    DpaOrder { lower: u64, higher: u64 },
+}
+
+/// The order in which a window is judged. Where no window fits, the one that came furthest tells
+/// why.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    Asked,
+    Placed,
+    Reachable,
+    Flat,
+    Media,
+    Coherency,
+    Size,
+    Space,
+}
+
+impl Unfit {
+    /// How far the window came.
+    pub(super) const fn stage(self) -> Stage {
+        match self {
+            Self::NotATarget { .. } | Self::NotAsked { .. } => Stage::Asked,
+            Self::Unplaced { .. } | Self::Unaligned { .. } | Self::Empty { .. } => Stage::Placed,
+            Self::BeyondAddressWidth { .. } => Stage::Reachable,
+            Self::Interleaved { .. } => Stage::Flat,
+            Self::MediaNotAllowed { .. } => Stage::Media,
+            Self::CoherencyNotAllowed { .. } => Stage::Coherency,
+            Self::TooSmall { .. } | Self::NoSet { .. } => Stage::Size,
+            Self::Full { .. } | Self::PlaceTaken { .. } | Self::DpaOrder { .. } => Stage::Space,
+        }
+    }
+
+    /// The refusal of the whole plan that this is where no window came further; `None` for a window
+    /// that does not come into question.
+    pub(super) fn error(self, device: Path, window: u64) -> Option<PlanError> {
+        Some(match self {
+            Self::NotATarget { .. } | Self::NotAsked { .. } => return None,
+            Self::Unplaced { size } => PlanError::Unplaced { device, size },
+            Self::Unaligned { base: value } => {
+                PlanError::Unaligned { device, what: "window base", value, unit: DECODER_UNIT }
+            }
+            Self::Empty { need } => PlanError::WindowTooSmall { device, window, need, have: 0 },
+            Self::BeyondAddressWidth { size, bits } => {
+                PlanError::BeyondAddressWidth { window, size, bits }
+            }
+            Self::Interleaved { ways } | Self::NoSet { ways } => {
+                PlanError::Interleaved { device, window, ways }
+            }
+            Self::MediaNotAllowed { partition } => {
+                PlanError::MediaNotAllowed { device, window, partition }
+            }
+            Self::CoherencyNotAllowed { coherency } => {
+                PlanError::CoherencyNotAllowed { device, window, coherency }
+            }
+            Self::TooSmall { need, have } => {
+                PlanError::WindowTooSmall { device, window, need, have }
+            }
+            Self::Full { need, free } => PlanError::WindowFull { device, window, need, free },
+            Self::PlaceTaken { offset, size } => {
+                PlanError::PlaceTaken { device, window, offset, size }
+            }
+            Self::DpaOrder { lower, higher } => PlanError::DpaOrder { device, lower, higher },
+        })
+    }
+}
+
+/// What speaks against a window; the sentence starts with the window, however the reader calls it.
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::NotATarget { uid } => write!(f, "does not lead to bridge {uid}"),
+            Self::NotAsked { asked } => {
+                write!(f, "is not the one asked for: the policy names {asked:#x}")
+            }
+            Self::Unplaced { size } => {
+                write!(f, "has no base: the platform found no place for its {}", Size(size))
+            }
+            Self::Unaligned { base } => {
+                write!(f, "starts at {base:#x}, no multiple of {}", Size(DECODER_UNIT))
+            }
+            Self::Empty { need } => write!(f, "has no bytes, {} are needed", Size(need)),
+            Self::BeyondAddressWidth { size, bits } => write!(
+                f,
+                "ends, with its {}, beyond the physical address width of {bits} bits",
+                Size(size)
+            ),
+            Self::Interleaved { ways } => {
+                write!(f, "interleaves {ways} bridges, a flat one is needed")
+            }
+            Self::MediaNotAllowed { partition } => write!(f, "admits no {partition} memory"),
+            Self::CoherencyNotAllowed { coherency } => write!(f, "admits no {coherency} memory"),
+            Self::TooSmall { need, have } => {
+                write!(f, "has {}, {} are needed", Size(have), Size(need))
+            }
+            Self::NoSet { ways } => {
+                write!(f, "interleaves {ways} bridges, and the device got into no set")
+            }
+            Self::Full { need, free } => {
+                write!(f, "had {} left in one piece, {} are needed", Size(free), Size(need))
+            }
+            Self::PlaceTaken { offset, size } => write!(
+                f,
+                "does not have {} at offset {offset:#x}: they reach beyond it or overlap another \
+                 region",
+                Size(size)
+            ),
+            Self::DpaOrder { lower, higher } => write!(
+                f,
+                "has room at {lower:#x} only, below the device's volatile memory at {higher:#x}"
+            ),
+        }
+    }
+}
+
+/// A window that a region does not lie in, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Base of the window; 0 for one that the platform found no place for.
+    pub window: u64,
+    /// What spoke against it.
+    pub why: Unfit,
+}
+
+/// The windows that were refused for the region that has no place.
+#[derive(Clone, Debug, Default)]
+pub struct Refusals {
+    list: Vec<Refused, 16>,
+    more: u16,
+}
+
+impl Refusals {
+    /// None.
+    pub const fn new() -> Self {
+        Self { list: Vec::new(), more: 0 }
+    }
+
+    /// The windows by ascending base.
+    pub fn list(&self) -> &[Refused] {
+        &self.list
+    }
+
+    /// How many did not fit into the list.
+    pub const fn more(&self) -> u16 {
+        self.more
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::new();
+    }
+
+    pub(super) fn add(&mut self, refused: Refused) {
+        if self.list.push(refused).is_err() {
+            self.more = self.more.saturating_add(1);
+        }
+    }
+}
+
+/// How a region came to its window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// It was the only one that fits.
+    Fit,
+    /// A request names it.
+    Request,
+    /// The policy gives windows a width: the only one that fits the device, or the only one of
+    /// them that has a width of its own. See [`Choice`].
+    Width,
+}
+
+/// What has to find a place, as a window sees it.
+#[derive(Clone, Copy)]
+pub(super) struct Ask {
+    /// Of the device's bridge.
+    pub(super) uid: u32,
+    pub(super) partition: Partition,
+    /// The window that the policy names.
+    pub(super) window: Option<u64>,
+    pub(super) offset: Option<u64>,
+    /// Bytes of all members together.
+    pub(super) size: u64,
+    /// Whether it is a set, not a device alone.
+    pub(super) set: bool,
+}
+
+/// A region that was placed before, as [`find_place`] sees it.
+#[derive(Clone, Copy)]
+pub(super) struct Earlier {
+    pub(super) span: Span,
+    pub(super) partition: Partition,
+    /// Whether it has a device in common with what has to find a place.
+    pub(super) related: bool,
+}
+
+/// Whether the window comes into question, whatever lies in it already.
+pub(super) fn admit(
+    platform: &Platform<'_>,
+    policy: &Policy<'_>,
+    ask: &Ask,
+    window: &Window,
+    coherencies: &[Coherency],
+) -> Result<(Coherency, Span), Unfit> {
+    let (base, size, ways) = (window.base, window.size, window.interleave.ways);
+    let (partition, need) = (ask.partition, ask.size);
+    if !window.targets.contains(&ask.uid) {
+        return Err(Unfit::NotATarget { uid: ask.uid });
+    }
+    if let Some(asked) = ask.window.filter(|asked| *asked != base) {
+        return Err(Unfit::NotAsked { asked });
+    }
+    if base == 0 {
+        return Err(Unfit::Unplaced { size });
+    }
+    if !base.is_multiple_of(DECODER_UNIT) {
+        return Err(Unfit::Unaligned { base });
+    }
+    if size == 0 {
+        return Err(Unfit::Empty { need });
+    }
+    let bits = platform.address_bits;
+    let beyond = Unfit::BeyondAddressWidth { size, bits };
+    let span = Span::new(Hpa(base), size).map_err(|_| beyond)?;
+    if span.end().0 > 1u64.checked_shl(bits.into()).unwrap_or(u64::MAX) {
+        return Err(beyond);
+    }
+    if ways != Ways::One && !ask.set && policy.width_of(base) == Width::Flat {
+        return Err(Unfit::Interleaved { ways });
+    }
+    if !admits::partition(window.restrictions, partition) {
+        return Err(Unfit::MediaNotAllowed { partition });
+    }
+    let admitted = |coherency: &Coherency| admits::coherency(window.restrictions, *coherency);
+    let Some(coherency) = coherencies.iter().copied().find(admitted) else {
+        let coherency = coherencies.first().copied().unwrap_or(Coherency::HostOnly);
+        return Err(Unfit::CoherencyNotAllowed { coherency });
+    };
+    if size < need {
+        return Err(Unfit::TooSmall { need, have: size });
+    }
+    Ok((coherency, span))
+}
+
+/// A window that fits.
+#[derive(Clone, Copy)]
+pub(super) struct Fit {
+    pub(super) window: u64,
+    /// Where the region would lie.
+    pub(super) base: u64,
+    pub(super) interleave: Interleave,
+    pub(super) coherency: Coherency,
+}
+
+/// Whether the window holds the region, and where. `placed` gives, for a window's range, what was
+/// placed there before, by ascending address.
+pub(super) fn judge<I: Iterator<Item = Earlier> + Clone>(
+    platform: &Platform<'_>,
+    policy: &Policy<'_>,
+    ask: &Ask,
+    window: &Window,
+    coherencies: &[Coherency],
+    placed: impl FnOnce(Span) -> I,
+) -> Result<Fit, Unfit> {
+    let (coherency, span) = admit(platform, policy, ask, window, coherencies)?;
+    let interleave = window.interleave;
+    // Where sets are wanted, a device that got into none was kept out by something before this.
+    if interleave.ways != Ways::One && !ask.set {
+        return Err(Unfit::NoSet { ways: interleave.ways });
+    }
+    let base = find_place(ask, span, placed(span))?;
+    Ok(Fit { window: window.base, base, interleave, coherency })
+}
+
+/// The place asked for, or the first gap that is large enough and lies above the volatile memory of
+/// the same devices, if that is in the window. Volatile memory above a persistent range of a fixed
+/// place is refused later, when DPA is dealt out.
+fn find_place(
+    ask: &Ask,
+    window: Span,
+    placed: impl Iterator<Item = Earlier> + Clone,
+) -> Result<u64, Unfit> {
+    let need = ask.size;
+    let taken = placed.clone().map(|region| region.span);
+    if let Some(offset) = ask.offset {
+        let error = Unfit::PlaceTaken { offset, size: need };
+        let at = window.base().0.checked_add(offset).ok_or(error)?;
+        let span = Span::new(Hpa(at), need).map_err(|_| error)?;
+        let free = window.contains_span(span) && !taken.clone().any(|other| other.overlaps(span));
+        return if free { Ok(at) } else { Err(error) };
+    }
+    let (start, end) = (window.base().0, window.end().0);
+    let (mut volatile_at, mut from) = (start, start);
+    for region in placed.filter(|region| region.related) {
+        if region.partition < ask.partition {
+            (volatile_at, from) = (region.span.base().0, region.span.end().0);
+        }
+    }
+    first_gap(taken.clone(), from, end, need).map_err(|free| {
+        match first_gap(taken, start, end, need) {
+            // A place in the wrong order is no place, but it is another reason.
+            Ok(lower) => Unfit::DpaOrder { lower, higher: volatile_at },
+            Err(_) => Unfit::Full { need, free },
+        }
+    })
+}
+
+/// The first gap of `need` bytes in a range, or else the size of the largest. What is taken comes
+/// by ascending address.
+fn first_gap(taken: impl Iterator<Item = Span>, from: u64, to: u64, need: u64) -> Result<u64, u64> {
+    let (mut at, mut largest) = (from, 0);
+    let ends = taken.map(|span| (span.base().0, span.end().0));
+    for (base, end) in ends.chain(core::iter::once((to, to))) {
+        let gap = base.saturating_sub(at);
+        if gap >= need {
+            return Ok(at);
+        }
+        largest = largest.max(gap);
+        at = at.max(end);
+    }
+    Err(largest)
+}
+
+/// The choice of a device's window where the policy gives windows a width: whole devices are
+/// judged, and a window with a width of its own goes before those without.
+pub(super) struct Choice {
+    ask: Ask,
+    coherencies: Vec<Coherency, 3>,
+    /// The lowest window that fits and has a width of its own.
+    named: Option<u64>,
+}
+
+impl Choice {
+    /// The choice for one partition of a device.
+    pub(super) fn of(
+        given: &Given<'_>,
+        device: NodeId,
+        partition: Partition,
+    ) -> Result<Self, PlanError> {
+        let Given { platform, tree, policy, .. } = *given;
+        let size = tree.get(device).and_then(|n| n.device()).map_or(0, |d| d.capacity(partition));
+        let uid = tree.path(device).uid();
+        let ask = Ask { uid, partition, window: None, offset: None, size, set: false };
+        let coherencies = place::models(tree, device)?.coherencies;
+        let mut choice = Self { ask, coherencies, named: None };
+        if !policy.windows.is_empty() {
+            let fits = platform
+                .windows
+                .iter()
+                .filter(|window| names(policy, window.base) && choice.judge(given, window).is_ok());
+            choice.named = fits.map(|window| window.base).min();
+        }
+        Ok(choice)
+    }
+
+    /// Whether the device may go to a window, and its coherency there.
+    pub(super) fn judge(&self, given: &Given<'_>, window: &Window) -> Result<Coherency, Unfit> {
+        let Given { platform, policy, .. } = *given;
+        let (coherency, _) = admit(platform, policy, &self.ask, window, &self.coherencies)?;
+        match self.named {
+            Some(asked) if !names(policy, window.base) => Err(Unfit::NotAsked { asked }),
+            _ => Ok(coherency),
+        }
+    }
+}
+
+/// Whether the policy gives the window a width of its own.
+fn names(policy: &Policy<'_>, window: u64) -> bool {
+    policy.windows.iter().any(|named| named.window == window)
+}
+
+/// Windows by ascending base, as their order means nothing.
+pub(super) fn ascending(windows: &[Window]) -> impl Iterator<Item = &Window> {
+    let mut last = None;
+    core::iter::from_fn(move || {
+        let keys = windows.iter().enumerate().map(|(at, window)| ((window.base, at), window));
+        let (key, window) =
+            keys.filter(|(key, _)| Some(*key) > last).min_by_key(|(key, _)| *key)?;
+        last = Some(key);
+        Some(window)
+    })
+}
+
+impl<const R: usize, const D: usize> Plan<R, D> {
+    /// Why a region lies in its window and in no other: every other window, by ascending base, with
+    /// what spoke against it when the region was placed.
+    ///
+    /// Platform, topology and policy have to be those that the plan was made from.
+    pub fn refused<'a, const N: usize>(
+        &'a self,
+        platform: &'a Platform<'a>,
+        topology: &'a Topology<N>,
+        policy: &'a Policy<'a>,
+        region: usize,
+    ) -> impl Iterator<Item = Refused> + 'a {
+        let judge = self.replay(platform, topology.tree(), policy, region);
+        let own = self.regions.get(region).map(|region| region.window);
+        let others = ascending(platform.windows).filter(move |window| Some(window.base) != own);
+        others.filter_map(move |window| {
+            let why = judge.as_ref()?.judge(self, window).err()?;
+            Some(Refused { window: window.base, why })
+        })
+    }
+
+    fn replay<'a>(
+        &self,
+        platform: &'a Platform<'a>,
+        tree: Tree<'a>,
+        policy: &'a Policy<'a>,
+        region: usize,
+    ) -> Option<Replay<'a>> {
+        let region = self.regions.get(region)?;
+        let device = self.members(region).first()?.device;
+        let given = Given { platform, tree, policy, devices: &[] };
+        let partition = region.partition;
+        let how = if region.by == By::Width {
+            How::Width(Choice::of(&given, device, partition).ok()?)
+        } else {
+            let base = region.span.base().0;
+            let ask = Ask {
+                uid: tree.path(device).uid(),
+                partition,
+                window: (region.by == By::Request).then_some(region.window),
+                offset: region.fixed.then(|| base.saturating_sub(region.window)),
+                size: region.span.size(),
+                set: false,
+            };
+            How::Fit { ask, coherencies: place::models(tree, device).ok()?.coherencies }
+        };
+        Some(Replay { given, device, order: region.order, how })
+    }
+}
+
+/// A decision made again.
+struct Replay<'a> {
+    given: Given<'a>,
+    device: NodeId,
+    /// What was placed before has a lower one.
+    order: u16,
+    how: How,
+}
+
+enum How {
+    Fit { ask: Ask, coherencies: Vec<Coherency, 3> },
+    Width(Choice),
+}
+
+impl Replay<'_> {
+    fn judge<const R: usize, const D: usize>(
+        &self,
+        plan: &Plan<R, D>,
+        window: &Window,
+    ) -> Result<(), Unfit> {
+        let Given { platform, policy, .. } = self.given;
+        match &self.how {
+            How::Width(choice) => choice.judge(&self.given, window).map(|_| ()),
+            How::Fit { ask, coherencies } => {
+                let earlier = |span: Span| {
+                    let before = plan.regions.iter().filter(|region| region.order < self.order);
+                    let inside = before.filter(move |region| region.span.overlaps(span));
+                    inside.map(|region| Earlier {
+                        span: region.span,
+                        partition: region.partition,
+                        related: plan.members(region).iter().any(|m| m.device == self.device),
+                    })
+                };
+                judge(platform, policy, ask, window, coherencies, earlier).map(|_| ())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_beyond_the_list_is_counted() {
+        let mut refusals = Refusals::new();
+        for window in 0..19 {
+            refusals.add(Refused { window, why: Unfit::NotATarget { uid: 7 } });
+        }
+        assert_eq!((refusals.list().len(), refusals.more()), (16, 3));
+    }
+}
