@@ -50,7 +50,7 @@ impl<const N: usize, const R: usize, const D: usize> Workspace<N, R, D> {
 
     /// Forgets an earlier run.
     fn clear(&mut self) {
-        self.topology.nodes.clear();
+        self.topology.clear();
         self.plan.clear();
         self.committed.clear();
         self.findings.clear();

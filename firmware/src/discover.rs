@@ -7,7 +7,8 @@
 //!
 //! A node is made for: every host bridge of the platform; every root port with CXL DVSECs on its
 //! root bus; below such a port every switch port with CXL DVSECs, and every endpoint with a CXL
-//! Device DVSEC that has CXL.mem. Everything else is passed over, and so is what is behind it.
+//! Device DVSEC that has CXL.mem. Everything else is passed over, and so is what is behind it; what
+//! could be missed is a [`Remark`] of the topology's.
 //!
 //! **Invariant**: every register is read once, but for those that are waited for; every bus is
 //! visited once, so the work is bounded by the number of nodes that fit. On an error the topology
@@ -18,6 +19,7 @@ mod capacity;
 mod component;
 mod error;
 mod function;
+mod remark;
 mod wait;
 
 use core::iter::successors;
@@ -31,6 +33,7 @@ use cxl_regs::{Hpa, Span};
 use heapless::Vec;
 
 pub use error::{BarProblem, DiscoverError, NoRootBus, Place, Unassigned, Waited};
+pub use remark::{Remark, Remarks};
 
 use crate::config::{Config, bus_base};
 use crate::list;
@@ -38,7 +41,7 @@ use crate::mmio::{Clock, Mmio};
 use crate::platform::{Bridge, BridgeKind, Platform, RootBus};
 use crate::topology::{Device, DeviceKind, MAX_DEPTH, Node, NodeId, NodeKind, Topology, Tree};
 use component::{Structures, structures};
-use function::{Blocks, CxlFunction, Functions, Role};
+use function::{Blocks, CxlFunction, Found, Functions, Role};
 
 /// Finds everything below the platform's bridges and writes it to `topology`.
 ///
@@ -53,18 +56,19 @@ pub fn discover<const N: usize>(
     const {
         assert!(N < u16::MAX as usize);
     }
-    topology.nodes.clear();
+    topology.clear();
     let mut walk: Walk<'_, _, _, N> = Walk {
         hw,
         clock,
         platform,
         nodes: &mut topology.nodes,
+        remarks: &mut topology.remarks,
         links: Vec::new(),
         config: Config::new(),
     };
     let result = walk.all();
     if result.is_err() {
-        topology.nodes.clear();
+        topology.clear();
     }
     result
 }
@@ -87,6 +91,7 @@ struct Walk<'a, M, C, const N: usize> {
     clock: &'a mut C,
     platform: &'a Platform<'a>,
     nodes: &'a mut Vec<Node, N>,
+    remarks: &'a mut Remarks,
     /// What each node leads to, in the order of the nodes.
     links: Vec<Link, N>,
     config: Config,
@@ -130,7 +135,7 @@ impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
 
     /// One bridge and everything below; a second time if something had to be assigned first.
     fn bridge(&mut self, bridge: &Bridge) -> Result<(), DiscoverError> {
-        let first = self.nodes.len();
+        let (first, remarks) = (self.nodes.len(), self.remarks.mark());
         let result = self.hierarchy(bridge);
         let given = self.platform.resources.iter().find(|given| given.uid == bridge.uid);
         let (Err(DiscoverError::Unassigned { .. }), Some(given)) = (result, given) else {
@@ -138,6 +143,7 @@ impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
         };
         self.nodes.truncate(first);
         self.links.truncate(first);
+        self.remarks.back_to(remarks);
         assign::hierarchy(self.hw, &mut self.config, self.platform, bridge, given)?;
         self.hierarchy(bridge)
     }
@@ -168,7 +174,11 @@ impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
             if self.visited(root) {
                 return Err(DiscoverError::BusLoop { at, bus: root });
             }
-            return self.enter(bridge.uid, first, root);
+            self.enter(bridge.uid, first, root)?;
+            if self.nodes.len() == first + 1 {
+                self.remarks.add(Remark::NoPorts { uid: bridge.uid, root });
+            }
+            return Ok(());
         }
         let refuse = |reason| DiscoverError::RootBusUnknown { uid: bridge.uid, reason };
         let mut found = None;
@@ -183,11 +193,14 @@ impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
                 continue;
             }
             reason = NoRootBus::NoCxlPorts;
-            let before = self.nodes.len();
+            let (before, remarks) = (self.nodes.len(), self.remarks.mark());
             if !self.visited(root) {
                 self.enter(bridge.uid, first, root)?;
             }
-            if self.nodes.len() > before && found.replace(root).is_some() {
+            if self.nodes.len() == before {
+                // The bus is not this bridge's, and what is on it is not its business.
+                self.remarks.back_to(remarks);
+            } else if found.replace(root).is_some() {
                 return Err(refuse(NoRootBus::SeveralSegments));
             }
         }
@@ -217,14 +230,32 @@ impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
         let above = self.nodes.get(parent);
         let above = above.map(|node| (node.function, role(&node.kind)));
         let Some((function, above)) = above else { return Ok(()) };
+        let status = self.links.get(parent).and_then(|link| link.status);
+        // The port of a link that trained to CXL.mem.
+        let cxl_link = function.filter(|_| {
+            let downwards = matches!(above, Some(Role::RootPort | Role::DownstreamPort));
+            downwards && status.is_some_and(|status| status.mem())
+        });
         let base = bus_base(self.platform.ecam, bus)
             .ok_or(DiscoverError::NotDecoded { at: Place { uid, function }, bus })?;
         let batch = self.nodes.len();
         let mut functions = Functions::new(base, bus, above);
         while let Some(header) = functions.next(self.hw, &mut self.config) {
             let found = CxlFunction::identify(self.hw, &mut self.config, uid, header, above)?;
-            if let Some(found) = found {
+            if let Found::Cxl(found) = found {
                 self.add(uid, parent, batch, &found)?;
+                continue;
+            }
+            let function = self.config.function();
+            let at = Place { uid, function: Some(function) };
+            // One that went away while it was looked at seems to be anything.
+            function::answers(self.hw, &mut self.config, at)?;
+            match (found, cxl_link) {
+                (Found::Aside(remark), _) => self.remarks.add(remark),
+                (_, Some(port)) if function.bdf.function() == 0 => {
+                    self.remarks.add(Remark::LinkWithoutCxl { at, port });
+                }
+                _ => {}
             }
         }
         Ok(())
@@ -245,7 +276,11 @@ impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
             Role::Device => {
                 let Some(dvsec) = &found.device else { return Ok(()) };
                 let capability = capacity::mem_capability(self.hw, &mut self.config, dvsec, at)?;
-                let Some(capability) = capability else { return Ok(()) };
+                if !capability.mem_capable() {
+                    let capability = capability.into_bits();
+                    self.remarks.add(Remark::NoMem { at, capability });
+                    return Ok(());
+                }
                 self.check_links(status, parent, at)?;
                 (Some((dvsec, capability)), Link::default())
             }
@@ -277,6 +312,9 @@ impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
                     registers,
                     at,
                 )?;
+                if let Some(remark) = capacity.remark {
+                    self.remarks.add(remark);
+                }
                 let cache = capability.cache_capable();
                 NodeKind::Device(Device {
                     kind: if cache { DeviceKind::Type2 } else { DeviceKind::Type3 },
@@ -290,7 +328,7 @@ impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
         let node = Node {
             parent: Some(NodeId(parent as u16)),
             kind,
-            port: found.port_number(self.hw, &mut self.config),
+            port: found.port_number(self.hw, &mut self.config, at)?,
             function: Some(function),
             hdm,
             back_invalidate,
@@ -330,6 +368,8 @@ impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
             return Err(DiscoverError::TooDeep { at });
         }
         let buses: BusNumbers = self.config.read(self.hw, 0);
+        // Three equal numbers and a latency of all-ones: no port has them.
+        function::sound::<BusNumbers>(self.hw, &mut self.config, 0, at)?;
         let (secondary, subordinate) = (buses.secondary(), buses.subordinate());
         if secondary == 0 {
             return Err(DiscoverError::Unassigned { at, what: Unassigned::BusNumbers });

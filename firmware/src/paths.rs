@@ -116,6 +116,16 @@ impl<'a> Decoders<'a> {
         Some((base, end))
     }
 
+    /// Bytes of a device's partition that decoders in use lead to.
+    pub(crate) fn used(self, node: NodeId, partition: Partition) -> u64 {
+        let Some(device) = self.tree.get(node).and_then(|node| node.device()) else { return 0 };
+        let start = device.start(partition);
+        let end = start.saturating_add(device.capacity(partition));
+        let ranges = self.of(node).filter_map(|(entry, _)| self.dpa(entry));
+        let inside = ranges.map(|(from, to)| to.min(end).saturating_sub(from.max(start)));
+        inside.fold(0, u64::saturating_add)
+    }
+
     fn partition(self, entry: &CommittedDecoder) -> Option<Partition> {
         let device = self.tree.get(entry.node)?.device()?;
         let (base, _) = self.dpa(entry)?;

@@ -10,6 +10,7 @@ use cxl_regs::config::Sbdf;
 use cxl_regs::hdm::Capability;
 use heapless::Vec;
 
+use crate::discover::Remarks;
 use crate::mmio::Block;
 
 /// The most ports between a host bridge and a device: a root port and seven switch levels.
@@ -231,6 +232,8 @@ impl fmt::Display for Path {
 pub struct Topology<const N: usize> {
     /// All nodes, each behind its parent.
     pub nodes: Vec<Node, N>,
+    /// What answered and is no node, or more than its node says.
+    pub remarks: Remarks,
 }
 
 impl<const N: usize> Default for Topology<N> {
@@ -242,7 +245,13 @@ impl<const N: usize> Default for Topology<N> {
 impl<const N: usize> Topology<N> {
     /// An empty one.
     pub const fn new() -> Self {
-        Self { nodes: Vec::new() }
+        Self { nodes: Vec::new(), remarks: Remarks::new() }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.nodes.clear();
+        self.remarks.clear();
     }
 
     /// The nodes, with the walks over them.

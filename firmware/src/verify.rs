@@ -23,14 +23,37 @@ use crate::plan::Plan;
 use crate::platform::{Platform, Window};
 use crate::policy::{PathPolicy, Policy};
 use crate::program::{DecoderRegisters, DeviceRegisters, Slot};
-use crate::topology::{NodeId, Topology, Tree};
+use crate::topology::{NodeId, Partition, Topology, Tree};
 
 /// Reads every committed decoder of a machine and judges all paths.
 ///
 /// Of the policy, `path` says whether locks are demanded, `config_lock` whether CONFIG_LOCK is, and
 /// `target` whose rules count. `committed` is filled with what is in use and with the regions that
-/// are whole.
+/// are whole. What no decoder leads to is worth knowing too.
 pub fn verify<const N: usize, const D: usize, const F: usize>(
+    hw: &mut impl Mmio,
+    platform: &Platform<'_>,
+    topology: &Topology<N>,
+    policy: &Policy<'_>,
+    committed: &mut Committed<D>,
+    findings: &mut Findings<F>,
+) {
+    judge(hw, platform, topology, policy, committed, findings);
+    // Where there is a plan, its notes say what is unused, and why.
+    let tree = topology.tree();
+    let decoders = Decoders { tree, list: &committed.decoders, policy };
+    for (id, device) in tree.devices() {
+        for partition in Partition::ALL {
+            let used = decoders.used(id, partition);
+            let size = device.capacity(partition).saturating_sub(used);
+            if size != 0 {
+                findings.add(Finding::Unused { at: tree.path(id), partition, size });
+            }
+        }
+    }
+}
+
+fn judge<const N: usize, const D: usize, const F: usize>(
     hw: &mut impl Mmio,
     platform: &Platform<'_>,
     topology: &Topology<N>,
@@ -86,7 +109,7 @@ pub fn verify<const N: usize, const D: usize, const F: usize>(
     }
 }
 
-/// [`verify`], and every decoder of the plan committed as planned, and no other one.
+/// The same judgement, and every decoder of the plan committed as planned, and no other one.
 pub fn verify_plan<const N: usize, const R: usize, const D: usize, const F: usize>(
     hw: &mut impl Mmio,
     platform: &Platform<'_>,
@@ -96,7 +119,7 @@ pub fn verify_plan<const N: usize, const R: usize, const D: usize, const F: usiz
     committed: &mut Committed<D>,
     findings: &mut Findings<F>,
 ) {
-    verify(hw, platform, topology, policy, committed, findings);
+    judge(hw, platform, topology, policy, committed, findings);
     let tree = topology.tree();
     for planned in &plan.decoders {
         let place = Place::of(tree, planned.node, planned.index);

@@ -16,14 +16,14 @@ use board::{Board, GIB, MIB, UNIT, bi, capable, path, request};
 use cxl_firmware::acpi::{PlatformError, Tables, find_table};
 use cxl_firmware::commit::{CommitError, commit};
 use cxl_firmware::committed::{Committed, Fate};
-use cxl_firmware::discover::{DiscoverError, discover};
+use cxl_firmware::discover::{DiscoverError, Remark, discover};
 use cxl_firmware::handoff::{self, HandoffError};
-use cxl_firmware::plan::{Plan, PlanError, plan};
+use cxl_firmware::plan::{Note, Plan, PlanError, plan};
 use cxl_firmware::platform::{Bridge, BridgeKind, Ecam, Platform, Resources, Restrictions};
 use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem, Width, WindowWidth};
 use cxl_firmware::tables::{TablesError, cedt, cross_check};
 use cxl_firmware::topology::{DeviceKind, NodeId, NodeKind, Partition, Topology};
-use cxl_firmware::verify::{Finding, Findings, verify_plan};
+use cxl_firmware::verify::{Finding, Findings, verify, verify_plan};
 use cxl_regs::acpi::Identity;
 use cxl_regs::{Arithmetic, Granularity, Hpa, Interleave, Span, Ways};
 use scripted::{Machine, OnCommit};
@@ -201,7 +201,7 @@ fn chain(hw: &mut fake::Fake) {
 
 #[test]
 fn every_discovery_error() {
-    let cases: [(u16, Fault); 32] = [
+    let cases: [(u16, Fault); 34] = [
         (0x0201, |_, given| given.bridges[0].kind = BridgeKind::Rcrb),
         (0x0202, |_, given| given.bridges.push(given.bridges[0])),
         (0x0203, |_, given| given.bridges.push(fake::bridge(13, Some(12), 1))),
@@ -264,6 +264,14 @@ fn every_discovery_error() {
             blank(hw, given, 0xc000_0000);
             given.resources[0].size = 0x10_0000;
         }),
+        (0x0222, |hw, _| device(hw, 0x0c, u32::MAX)),
+        // Identify Memory Device ends at once with the length it should have, and says nothing.
+        (0x0223, |hw, _| {
+            let mut registers = device_registers();
+            fake::put(&mut registers, 0x108, &[0x0043_4000]);
+            fake::put(&mut registers, 0x120, &[0; 20]);
+            hw.functions[1] = fake::endpoint(0, 0xfe80_0000, Some(registers));
+        }),
         // A window of 32 bits for what lies above them.
         (0x0220, |hw, given| {
             blank(hw, given, 0x38_0000_0000);
@@ -284,6 +292,48 @@ fn every_discovery_error() {
     let given = Given { bridges: bridges.to_vec(), resources: vec![], last_bus: 255 };
     provoked.extend(discovered::<2>(&mut hw, &given));
     complete(DiscoverError::CODES, provoked);
+}
+
+#[test]
+fn every_remark() {
+    let cases: [(u16, Fault); 8] = [
+        (0x0280, |hw, _| device(hw, 0x108, 0x0003_0000)),
+        (0x0281, |hw, _| root(hw, 0x100, 0x0001_0001)),
+        // The list of the device's DVSECs begins with its register locator.
+        (0x0282, |hw, _| device(hw, 0x100, 0x13c1_0001)),
+        (0x0283, |hw, _| device(hw, 0x80, 0x0092_0010)),
+        (0x0284, |hw, _| device(hw, 0x100, 0)),
+        (0x0285, |hw, _| device(hw, 0x12c, 0x1000_0049)),
+        // 1 unit of 2 in all is volatile.
+        (0x0286, |hw, _| {
+            let mut registers = device_registers();
+            fake::put(&mut registers, 0x108, &[0x0043_4000]);
+            fake::put(&mut registers, 0x120, &[0; 20]);
+            fake::put(&mut registers, 0x130, &[2]);
+            fake::put(&mut registers, 0x138, &[1]);
+            hw.functions[1] = fake::endpoint(0, 0xfe80_0000, Some(registers));
+        }),
+        (0x0287, |hw, _| hw.functions.clear()),
+    ];
+    let remarked = |hw: &mut fake::Fake, given: &Given| {
+        let platform = fake::platform(&given.bridges, &given.resources);
+        let mut topology = Topology::<32>::new();
+        assert_eq!(discover(hw, &mut fake::clock(), &platform, &mut topology), Ok(()));
+        let remarks = topology.remarks.list().iter();
+        remarks.map(|remark| number(remark.code(), remark)).collect::<Vec<_>>()
+    };
+    let mut provoked = vec![];
+    for (expected, fault) in cases {
+        let (mut hw, bridges) = fake::small();
+        let mut given = Given { bridges: bridges.to_vec(), resources: vec![], last_bus: 255 };
+        assert_eq!(remarked(&mut hw, &given), [], "the machine is sound");
+        (hw, _) = fake::small();
+        fault(&mut hw, &mut given);
+        let found = remarked(&mut hw, &given);
+        assert!(found.contains(&expected), "{expected:#06x}: {found:x?}");
+        provoked.extend(found);
+    }
+    complete(Remark::CODES, provoked);
 }
 
 // --- plan --------------------------------------------------------------------------------------
@@ -489,6 +539,41 @@ fn every_plan_error() {
     complete(PlanError::CODES, provoked);
 }
 
+#[test]
+fn every_note() {
+    type Change = fn(&mut Board, &mut Ask);
+    let cases: [(u16, Change); 6] = [
+        (0x0380, |board, _| board.node(NodeId(0)).hdm = None),
+        (0x0381, |_, ask| asks(ask).size = Some(UNIT)),
+        (0x0382, to_guest),
+        (0x0383, |board, _| board.device(DEVICE_NODE).volatile = 0),
+        // An accelerator with a BI decoder: below a port without, in a window without.
+        (0x0384, |board, _| {
+            board.device(DEVICE_NODE).kind = DeviceKind::Type2;
+            board.node(DEVICE_NODE).back_invalidate = bi(true);
+        }),
+        (0x0385, |board, _| {
+            board.device(DEVICE_NODE).kind = DeviceKind::Type2;
+            board.node(DEVICE_NODE).back_invalidate = bi(true);
+            board.node(NodeId(1)).back_invalidate = bi(false);
+        }),
+    ];
+    let mut provoked = vec![];
+    for (expected, change) in cases {
+        let (mut board, mut ask) = (plain(), Ask::default());
+        change(&mut board, &mut ask);
+        let policy = Policy { requests: &ask.requests, ..ask.policy };
+        let (topology, mut made) = (board.topology(), Plan::<4, 16>::new());
+        assert_eq!(plan(&board.platform(), &topology, &policy, &mut made), Ok(()));
+        let notes = made.notes.iter();
+        let notes: Vec<u16> =
+            notes.map(|note| number(note.code(), &note.text(topology.tree()))).collect();
+        assert_eq!(notes, [expected]);
+        provoked.extend(notes);
+    }
+    complete(Note::CODES, provoked);
+}
+
 // --- commit ------------------------------------------------------------------------------------
 
 /// Decoder 0 of the only device of `scripted::simple`, of its bridge; the device's DVSEC.
@@ -672,6 +757,12 @@ fn every_finding() {
     let config_lock = Policy { config_lock: true, ..Policy::default() };
     provoked.extend(found(&m, &plan, &config_lock));
     provoked.extend(found(&m, &Plan::<8, 1>::new(), &Policy::default()));
+    // Of a machine that nobody programmed nothing is used.
+    let (mut done, mut findings) = (Committed::<16>::new(), Findings::<16>::new());
+    let (m, policy) = (scripted::simple(), Policy::default());
+    let (hw, platform) = (&mut m.hw.clone(), m.platform());
+    verify(hw, &platform, &m.topology, &policy, &mut done, &mut findings);
+    provoked.extend(findings.list().iter().map(|finding| number(finding.code(), finding)));
     complete(Finding::CODES, provoked);
 }
 

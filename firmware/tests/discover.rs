@@ -3,7 +3,7 @@
 mod fake;
 
 use cxl_firmware::discover::{
-    BarProblem, DiscoverError, NoRootBus, Place, Unassigned, Waited, discover,
+    BarProblem, DiscoverError, NoRootBus, Place, Remark, Unassigned, Waited, discover,
 };
 use cxl_firmware::mmio::{Block, Clock, Mmio};
 use cxl_firmware::platform::{Bridge, BridgeKind, Ecam, Platform, Resources, RootBus};
@@ -285,15 +285,26 @@ fn an_endpoint_inside_a_switch_is_passed_over() {
 }
 
 #[test]
-fn devices_on_a_root_bus_are_not_looked_into() {
+fn a_device_on_a_root_bus_is_no_reason_to_refuse_and_is_named_if_it_is_one_of_cxl() {
     let (mut hw, bridges) = small();
     let mut integrated = endpoint(0, 0, None);
     (integrated.above, integrated.devfn) = (Err(12), 0x10);
-    // Its capabilities go in a circle, and it is nobody's business.
-    put(&mut integrated.config, 0x80, &[0x0002_8010]);
     hw.functions.push(integrated);
-    assert_eq!(found(&mut hw, &bridges).unwrap().nodes.len(), 3);
-    assert_eq!(hw.reads.get(&ecam(12, 0x10, 0x80)), None);
+    let remark = Remark::Misplaced { at: at(12, 0x10), has: DvsecId::Device, port_type: 0 };
+    assert_eq!(remarks(&mut hw, &bridges), [remark]);
+    // Its capabilities go in a circle, or its DVSECs do: that is the chip set's business.
+    put(&mut hw.functions[2].config, 0x80, &[0x0002_8005]);
+    assert_eq!(remarks(&mut hw, &bridges), []);
+    put(&mut hw.functions[2].config, 0x80, &[0x0002_0010]);
+    put(&mut hw.functions[2].config, 0x100, &[0x1001_0001]);
+    assert_eq!(remarks(&mut hw, &bridges), []);
+}
+
+/// What discovery remarks on a machine that it does not refuse and finds its three nodes of.
+fn remarks(hw: &mut Fake, bridges: &[Bridge]) -> Vec<Remark> {
+    let topology = found(hw, bridges).expect("no refusal");
+    assert_eq!((topology.nodes.len(), topology.remarks.more()), (3, 0));
+    topology.remarks.list().to_vec()
 }
 
 #[test]
@@ -306,7 +317,11 @@ fn either_of_two_dvsecs_makes_a_port_one_of_cxl() {
     }
     let (mut hw, bridges) = small();
     put(&mut hw.functions[0].config, 0x100, &[0x1a81_0001]);
-    assert_eq!(found(&mut hw, &bridges).unwrap().nodes.len(), 1);
+    let topology = found(&mut hw, &bridges).unwrap();
+    assert_eq!(topology.nodes.len(), 1);
+    let (has, device) = (DvsecId::RegisterLocator, false);
+    let remark = Remark::Incomplete { at: at(12, 0), has, device };
+    assert_eq!(topology.remarks.list()[0], remark);
 }
 
 #[test]
@@ -371,6 +386,333 @@ fn a_pass_through_bridge_has_no_decoders() {
     // QEMU zeroes the ID and leaves the rest of the entry.
     put(&mut hw.fixed, BRIDGE + 0x100c, &[0x1281_0000]);
     assert_eq!(found(&mut hw, &bridges).unwrap().nodes[0].hdm, None);
+}
+
+// --- nothing vanishes --------------------------------------------------------------------------
+
+/// What becomes of the small machine's device: a node, a remark with this number beside so many
+/// nodes, or a refusal with this number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Found,
+    Remark(usize, u16),
+    Refused(u16),
+}
+
+fn fate(hw: &mut Fake, bridges: &[Bridge], whole: usize) -> Fate {
+    match found(hw, bridges) {
+        Err(error) => Fate::Refused(error.code()),
+        Ok(topology) => match topology.remarks.list() {
+            [] => {
+                assert_eq!(topology.nodes.len(), whole, "something vanished without a word");
+                Fate::Found
+            }
+            [remark, ..] => Fate::Remark(topology.nodes.len(), remark.code()),
+        },
+    }
+}
+
+#[test]
+fn whatever_answers_is_a_node_a_remark_or_a_refusal() {
+    use Fate::{Found, Refused, Remark};
+    let dead = |config: &mut Registers| {
+        for offset in (4..0x1000).step_by(4) {
+            config.insert(offset, ro(u32::MAX));
+        }
+    };
+    let dead: fn(&mut Registers) = dead;
+    type Change = Box<dyn Fn(&mut Fake)>;
+    let change = |f: fn(&mut Fake)| -> Change { Box::new(f) };
+    let cases: Vec<(&str, Change, Fate)> = vec![
+        ("as it should be", change(|_| {}), Found),
+        (
+            "device answers its Vendor ID, and then all-ones",
+            Box::new(move |hw| dead(&mut hw.functions[1].config)),
+            Refused(0x0222),
+        ),
+        (
+            "root port answers its Vendor ID, and then all-ones",
+            Box::new(move |hw| dead(&mut hw.functions[0].config)),
+            Refused(0x0222),
+        ),
+        (
+            "a second function that answers its Vendor ID, and then all-ones",
+            Box::new(move |hw| {
+                put(&mut hw.functions[1].config, 0x0c, &[0x0080_0000]);
+                let mut other = endpoint(0, 0, None);
+                other.devfn = 1;
+                dead(&mut other.config);
+                hw.functions.push(other);
+            }),
+            Refused(0x0222),
+        ),
+        (
+            "device that asks to be tried again (Vendor ID 1), with nothing behind it",
+            Box::new(move |hw| {
+                dead(&mut hw.functions[1].config);
+                put(&mut hw.functions[1].config, 0, &[0xffff_0001]);
+            }),
+            Refused(0x0222),
+        ),
+        (
+            "device without CXL.mem",
+            change(|hw| put(&mut hw.functions[1].config, 0x108, &[0x0003_0000])),
+            Remark(2, 0x0280),
+        ),
+        (
+            "root port without CXL DVSECs",
+            change(|hw| put(&mut hw.functions[0].config, 0x100, &[0x0001_0001])),
+            Remark(1, 0x0281),
+        ),
+        (
+            "root port whose capability list is empty",
+            change(|hw| put(&mut hw.functions[0].config, 0x34, &[0])),
+            Remark(1, 0x0281),
+        ),
+        (
+            "root port whose list of DVSECs is cut short to the register locator",
+            change(|hw| put(&mut hw.functions[0].config, 0x100, &[0x1a81_0001])),
+            Remark(1, 0x0282),
+        ),
+        (
+            "device whose list of DVSECs is cut short in front",
+            change(|hw| put(&mut hw.functions[1].config, 0x100, &[0x13c1_0001])),
+            Remark(2, 0x0282),
+        ),
+        (
+            "device whose list of DVSECs is empty",
+            change(|hw| put(&mut hw.functions[1].config, 0x100, &[0])),
+            Remark(2, 0x0284),
+        ),
+        (
+            "device whose capability list is empty",
+            change(|hw| put(&mut hw.functions[1].config, 0x34, &[0])),
+            Remark(2, 0x0284),
+        ),
+        (
+            "device of a port type that cannot be here",
+            change(|hw| put(&mut hw.functions[1].config, 0x80, &[0x0092_0010])),
+            Remark(2, 0x0283),
+        ),
+        (
+            "device whose list of DVSECs ends behind the first: no register locator",
+            change(|hw| put(&mut hw.functions[1].config, 0x100, &[0x0001_0023])),
+            // A node without decoders; the plan refuses it.
+            Found,
+        ),
+        (
+            "component registers without an HDM capability",
+            change(|hw| put(&mut hw.functions[1].blocks[0].2, 0x1000, &[0x0211_0001])),
+            Found,
+        ),
+        (
+            "device's own link without CXL.mem",
+            change(|hw| put(&mut hw.functions[1].config, 0x16c, &[0x0022_0002])),
+            Refused(0x0217),
+        ),
+        (
+            "port's link without CXL.mem",
+            change(|hw| put(&mut hw.functions[0].config, 0x18c, &[0x0022_0002])),
+            Refused(0x0217),
+        ),
+        (
+            "port without a secondary bus",
+            change(|hw| put(&mut hw.functions[0].config, 0x18, &[0])),
+            Refused(0x0209),
+        ),
+        (
+            "BAR outside the window of the port",
+            change(|hw| put(&mut hw.functions[1].config, 0x10, &[0xfea0_0004])),
+            Refused(0x0210),
+        ),
+        (
+            "two ranges, the second one never active",
+            change(|hw| {
+                put(&mut hw.functions[1].config, 0x108, &[0x002e_0000]);
+                put(&mut hw.functions[1].config, 0x12c, &[0x1000_0049]);
+            }),
+            Refused(0x0218),
+        ),
+        (
+            "a second range that HDM_Count leaves out, with a size and not active",
+            change(|hw| put(&mut hw.functions[1].config, 0x12c, &[0x1000_0049])),
+            Remark(3, 0x0285),
+        ),
+        (
+            "more decoders than a device can have",
+            change(|hw| put(&mut hw.functions[1].blocks[0].2, 0x1128, &[0x1b16])),
+            Refused(0x0212),
+        ),
+        (
+            "two CXL functions in one device",
+            // Two nodes below one port: the plan refuses the port (SharedPort).
+            change(|hw| {
+                put(&mut hw.functions[1].config, 0x0c, &[0x0080_0000]);
+                let mut other = endpoint(0, 0xfe84_0000, None);
+                other.devfn = 1;
+                hw.functions.push(other);
+            }),
+            Found,
+        ),
+        (
+            "a CXL device where a switch has its ports",
+            change(|hw| {
+                (hw.functions[1].above, hw.functions[1].devfn) = (Err(12), 0x20);
+            }),
+            Remark(2, 0x0283),
+        ),
+    ];
+    for (name, change, expected) in cases {
+        let (mut hw, bridges) = small();
+        change(&mut hw);
+        let whole = if name.starts_with("two CXL") { 4 } else { 3 };
+        assert_eq!(fate(&mut hw, &bridges, whole), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_dead_port_of_a_switch_is_refused_and_a_plain_one_is_named() {
+    let (mut hw, bridges) = switched(false);
+    for offset in (4..0x1000).step_by(4) {
+        hw.functions[3].config.insert(offset, ro(u32::MAX));
+    }
+    // Its device cannot be seen any more.
+    let register = "Header Type";
+    let silent = DiscoverError::Silent { at: at(14, 8), register, offset: 0xc };
+    assert_eq!(error(&mut hw, &bridges), silent);
+    let (mut hw, bridges) = switched(false);
+    put(&mut hw.functions[3].config, 0x100, &[0x0001_0001]);
+    let topology = found(&mut hw, &bridges).unwrap();
+    assert_eq!(topology.nodes.len(), 5);
+    assert_eq!(topology.remarks.list(), [Remark::PlainPort { at: at(14, 8) }]);
+}
+
+#[test]
+fn a_bridge_without_a_cxl_port_is_named_and_a_guessed_bus_is_nobodys_business() {
+    let (mut hw, [mut bridge]) = small();
+    hw.functions.clear();
+    let root = RootBus { segment: 0, bus: 12 };
+    let topology = found(&mut hw, &[bridge]).unwrap();
+    assert_eq!(topology.remarks.list(), [Remark::NoPorts { uid: 12, root }]);
+    // The same hardware in two segments; in one of them without CXL, so that the guess is sound.
+    let (mut hw, _) = small();
+    bridge.root = None;
+    let mut plain = root_port(40, 0, 8, Assigned::default());
+    put(&mut plain.config, 0x100, &[0x0001_0001]);
+    hw.functions.push(plain);
+    let [region] = ALL_BUSES;
+    // Bus 12 of the other segment is what this one has as bus 40.
+    let other = Ecam { base: region.base + (28 << 20), segment: 1, last_bus: 200, ..region };
+    let mut topology = Topology::<16>::new();
+    let bridges = [bridge];
+    let platform = Platform { ecam: &[other, region], ..platform(&bridges, &[]) };
+    assert_eq!(discover(&mut hw, &mut clock(), &platform, &mut topology), Ok(()));
+    assert_eq!((topology.nodes.len(), topology.remarks.list()), (3, &[][..]));
+}
+
+#[test]
+fn what_a_first_look_remarked_is_not_told_twice_after_an_assignment() {
+    let (mut hw, bridges) = switched(true);
+    let mut plain = root_port(12, 0x08, 8, Assigned::default());
+    put(&mut plain.config, 0x100, &[0x0001_0001]);
+    hw.functions.push(plain);
+    let resources = [Resources { uid: 12, base: 0xc000_0000, size: 0x1000_0000 }];
+    let mut topology = Topology::<16>::new();
+    let result = discover(&mut hw, &mut clock(), &platform(&bridges, &resources), &mut topology);
+    assert_eq!(result, Ok(()));
+    assert_eq!(topology.remarks.list(), [Remark::PlainPort { at: at(12, 8) }]);
+}
+
+/// A machine one of whose functions answers so many reads of its configuration space and then
+/// nothing, there and behind its BAR.
+struct Dying {
+    hw: Fake,
+    config: u64,
+    bar: u64,
+    left: u32,
+}
+
+impl Mmio for Dying {
+    fn read(&mut self, address: u64) -> u32 {
+        let config = (self.config..self.config + 0x1000).contains(&address);
+        let bar = (self.bar..self.bar + 0x1_0000).contains(&address);
+        if (config || bar) && self.left == 0 {
+            return u32::MAX;
+        }
+        self.left -= u32::from(config);
+        self.hw.read(address)
+    }
+
+    fn write(&mut self, address: u64, value: u32) {
+        self.hw.write(address, value);
+    }
+}
+
+/// Makes a machine.
+type Build = fn() -> (Fake, [Bridge; 1]);
+
+#[test]
+fn a_function_that_goes_away_after_any_answer_does_not_vanish_without_a_word() {
+    // Bus, device and function, BAR: root ports, switch ports and devices.
+    let small_ones = [(12, 0, 0xfe90_0000), (13, 0, 0xfe80_0000)];
+    let switched_ones = [
+        (12, 0, 0xfe90_0000),
+        (13, 0, 0xfe80_0000),
+        (14, 0, 0xfe70_0000),
+        (14, 8, 0xfe71_0000),
+        (15, 0, 0xfe10_0000),
+        (16, 0, 0xfe20_0000),
+    ];
+    let machines: [Build; 2] = [small, || switched(false)];
+    for (machine, functions) in machines.into_iter().zip([&small_ones[..], &switched_ones]) {
+        let (mut hw, bridges) = machine();
+        let whole = found(&mut hw, &bridges).unwrap();
+        for &(bus, devfn, bar) in functions {
+            let base = ecam(bus, devfn, 0);
+            let reads: u32 = hw.reads.range(base..base + 0x1000).map(|(_, count)| count).sum();
+            assert!(reads > 10);
+            // From 1 on: what does not even give its Vendor ID is not there.
+            for left in 1..=reads {
+                let mut dying = Dying { hw: machine().0, config: base, bar, left };
+                let mut topology = Topology::<16>::new();
+                let platform = platform(&bridges, &[]);
+                let result = discover(&mut dying, &mut clock(), &platform, &mut topology);
+                let whole = topology.nodes == whole.nodes;
+                assert!(
+                    result.is_err() || whole || !topology.remarks.list().is_empty(),
+                    "{bus:x}:{devfn:x} after {left} answers: {:?}",
+                    lines(&topology)
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn no_dword_of_configuration_space_that_is_lost_makes_a_node_vanish_without_a_word() {
+    let machines: [Build; 2] = [small, || switched(false)];
+    for machine in machines {
+        let (mut hw, bridges) = machine();
+        let whole = found(&mut hw, &bridges).unwrap().nodes.len();
+        let config = hw.reads.range(ECAM..ECAM + 0x1000_0000).map(|(address, _)| *address);
+        // What does not give its Vendor ID is not there.
+        let read: Vec<u64> = config.filter(|address| address % 0x1000 != 0).collect();
+        for address in read {
+            for value in [0, u32::MAX] {
+                let (mut hw, _) = machine();
+                if hw.read(address) == u32::MAX {
+                    continue;
+                }
+                hw.later.insert(address, (0, value));
+                let Ok(topology) = found(&mut hw, &bridges) else { continue };
+                assert!(
+                    topology.nodes.len() == whole || !topology.remarks.list().is_empty(),
+                    "{address:#x} reads {value:#x}: {:?}",
+                    lines(&topology)
+                );
+            }
+        }
+    }
 }
 
 #[test]
@@ -929,6 +1271,32 @@ fn a_mailbox_that_refuses_leaves_the_range_registers() {
     let topology = found(&mut hw, &bridges).unwrap();
     let device = topology.nodes[2].device().unwrap();
     assert_eq!((device.volatile, device.source), (256 * MIB, CapacitySource::AssumedVolatile));
+}
+
+#[test]
+fn a_mailbox_that_knows_of_no_memory_beside_a_range_that_has_some_is_refused() {
+    let (mut hw, bridges) = with_mailbox(false);
+    // Identify: nothing at all, and range 1 with its 256 MiB active.
+    for offset in (0x120..0x164).step_by(4) {
+        hw.reactions[0].2.push((DEVICE + offset, 0));
+    }
+    let expected = DiscoverError::NoCapacity { at: at(13, 0), ranges: 256 * MIB };
+    assert_eq!(error(&mut hw, &bridges), expected);
+    // Nor is there anything in the range: a device with nothing, as far as anybody can tell.
+    put(&mut hw.functions[1].config, 0x11c, &[0x0000_004b]);
+    let topology = found(&mut hw, &bridges).unwrap();
+    let device = topology.nodes[2].device().unwrap();
+    assert_eq!((device.volatile, device.persistent), (0, 0));
+}
+
+#[test]
+fn memory_that_is_in_no_active_partition_is_named() {
+    let (mut hw, bridges) = with_mailbox(false);
+    let active = 8 * 256 * MIB;
+    let remark = |total| Remark::NotPartitioned { at: at(13, 0), active, total };
+    assert_eq!(remarks(&mut hw, &bridges), [remark(12 * 256 * MIB)]);
+    hw.reactions[0].2.push((DEVICE + 0x130, 8));
+    assert_eq!(remarks(&mut hw, &bridges), []);
 }
 
 #[test]

@@ -852,7 +852,7 @@ fn second(board: &mut Board) -> &mut cxl_firmware::platform::Window {
 
 /// What is told of the other windows of a region.
 fn told(board: &Board, policy: &Policy<'_>, region: usize) -> Vec<(u64, Unfit)> {
-    let plan = board.plan(policy).unwrap();
+    let plan = board.plan(policy).expect("a plan");
     board.check(&plan);
     let (platform, topology) = (board.platform(), board.topology());
     let refused = plan.refused(&platform, &topology, policy, region);

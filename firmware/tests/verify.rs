@@ -45,7 +45,7 @@ fn committed(mut m: Machine, policy: &Policy<'_>) -> (Machine, Plan<8, 16>) {
     (m, plan)
 }
 
-/// What a verification without a plan finds.
+/// What a verification without a plan finds, but for what is unused.
 fn judge(m: &Machine, policy: &Policy<'_>) -> (Vec<Finding>, Committed<16>) {
     let (mut committed, mut findings) = (Committed::new(), Findings::<16>::new());
     let mut hw = m.hw.clone();
@@ -53,7 +53,35 @@ fn judge(m: &Machine, policy: &Policy<'_>) -> (Vec<Finding>, Committed<16>) {
     assert_eq!(hw.writes(), [], "a verification only reads");
     let failures = findings.list().iter().filter(|finding| finding.is_failure()).count();
     assert_eq!((findings.more(), findings.passed()), (0, failures == 0));
-    (findings.list().to_vec(), committed)
+    let unused = |finding: &&Finding| matches!(finding, Finding::Unused { .. });
+    (findings.list().iter().filter(|finding| !unused(finding)).copied().collect(), committed)
+}
+
+#[test]
+fn without_a_plan_what_no_decoder_leads_to_is_named() {
+    let unused = |m: &Machine| {
+        let (mut done, mut findings) = (Committed::<16>::new(), Findings::<16>::new());
+        let platform = m.platform();
+        verify(&mut m.hw.clone(), &platform, &m.topology, &LINUX, &mut done, &mut findings);
+        assert!(findings.passed());
+        let unused = findings.list().iter().filter_map(|finding| match *finding {
+            Finding::Unused { partition, size, .. } => Some((partition, size / MIB)),
+            _ => None,
+        });
+        unused.collect::<Vec<_>>()
+    };
+    use Partition::{Persistent, Volatile};
+    assert_eq!(unused(&simple()), [(Volatile, 512)], "nobody has programmed anything");
+    let (mut m, _) = committed(simple(), &LINUX);
+    assert_eq!(unused(&m), []);
+    let NodeKind::Device(device) = &mut m.topology.nodes[2].kind else { unreachable!() };
+    (device.volatile, device.persistent) = (768 * MIB, GIB);
+    assert_eq!(unused(&m), [(Volatile, 256), (Persistent, 1024)]);
+    // The same decoder behind a skip over the volatile memory.
+    let NodeKind::Device(device) = &mut m.topology.nodes[2].kind else { unreachable!() };
+    device.volatile = 256 * MIB;
+    m.hw.set(DEVICE + 0x14, 0x1000_0000);
+    assert_eq!(unused(&m), [(Volatile, 256), (Persistent, 512)]);
 }
 
 fn codes(m: &Machine, policy: &Policy<'_>) -> Vec<u16> {

@@ -15,7 +15,7 @@ use cxl_regs::config::{
 use cxl_regs::{Hpa, Span};
 
 use super::error::{BarProblem, DiscoverError, Place};
-use super::function::{CxlFunction, Functions, Role, bar_offset, read_bar};
+use super::function::{CxlFunction, Found, Functions, Role, bar_offset, read_bar};
 use super::{bus_range_end, guesses, open};
 use crate::config::{Config, bus_base};
 use crate::mmio::Mmio;
@@ -119,7 +119,7 @@ impl<M: Mmio> Pass<'_, M> {
         header: HeaderType,
         above: Option<Role>,
     ) -> Result<Option<CxlFunction>, DiscoverError> {
-        CxlFunction::identify(self.hw, self.config, self.uid, header, above)
+        CxlFunction::identify(self.hw, self.config, self.uid, header, above).map(Found::cxl)
     }
 
     /// Leaves out of both pools what functions of this bus have already.

@@ -18,6 +18,7 @@ use cxl_regs::mailbox::{
 
 use super::error::{DiscoverError, Place, Waited};
 use super::function::RegisterBlock;
+use super::remark::Remark;
 use super::wait::wait;
 use crate::config::Config;
 use crate::mmio::{Block, Clock, Mmio};
@@ -34,29 +35,28 @@ pub(super) struct Capacity {
     pub(super) volatile: u64,
     pub(super) persistent: u64,
     pub(super) source: CapacitySource,
+    /// What the device has beside.
+    pub(super) remark: Option<Remark>,
 }
 
-/// The Device DVSEC of a CXL.mem device; `None` where the device has no CXL.mem.
+/// What the Device DVSEC says of the device, which need not have CXL.mem.
 pub(super) fn mem_capability(
     hw: &mut impl Mmio,
     config: &mut Config,
     dvsec: &Dvsec,
     at: Place,
-) -> Result<Option<Capability>, DiscoverError> {
+) -> Result<Capability, DiscoverError> {
     let need = DeviceDvsec::EXTENT.end;
     if !dvsec.has(DeviceDvsec::EXTENT) {
         let (offset, length) = (dvsec.offset, dvsec.length);
         return Err(DiscoverError::ShortDvsec { at, id: DvsecId::Device, offset, length, need });
     }
     let capability: Capability = config.read(hw, dvsec.offset);
-    if !capability.mem_capable() {
-        return Ok(None);
-    }
     let found = capability.hdm_count();
-    if !matches!(found, 1 | 2) {
+    if capability.mem_capable() && !matches!(found, 1 | 2) {
         return Err(DiscoverError::HdmCount { at, found });
     }
-    Ok(Some(capability))
+    Ok(capability)
 }
 
 /// Waits until the memory is ready and asks how much there is.
@@ -79,6 +79,13 @@ pub(super) fn capacity(
     if let Some(registers) = registers
         && let Some(capacity) = from_mailbox(hw, clock, registers, wait_ms, at)?
     {
+        if (capacity.volatile, capacity.persistent) == (0, 0) {
+            let found = from_ranges(hw, config, dvsec, capability, at)?;
+            let ranges = found.volatile.saturating_add(found.persistent);
+            if ranges != 0 {
+                return Err(DiscoverError::NoCapacity { at, ranges });
+            }
+        }
         return Ok(capacity);
     }
     from_ranges(hw, config, dvsec, capability, at)
@@ -141,19 +148,30 @@ fn from_ranges(
     capability: Capability,
     at: Place,
 ) -> Result<Capacity, DiscoverError> {
-    let mut sizes = Capacity { volatile: 0, persistent: 0, source: CapacitySource::RangeRegisters };
+    let mut sizes = Capacity {
+        volatile: 0,
+        persistent: 0,
+        source: CapacitySource::RangeRegisters,
+        remark: None,
+    };
     for index in 0..2 {
         let base = range_base(dvsec, index);
         let size_low: RangeSizeLow = config.read(hw, base);
         // QEMU counts one range and fills in two where a device has both kinds of memory.
         let uncounted = index >= capability.hdm_count();
-        if uncounted && !(size_low.info_valid() && ready(size_low)) {
-            continue;
-        }
+        let usable = size_low.info_valid() && ready(size_low);
         let size_high = config.read(hw, base);
         let registers = RangeRegisters { size_high, size_low, ..RangeRegisters::default() };
+        let decoded = Range::decode(registers);
+        if uncounted && !usable {
+            // What is not counted need not make sense, but a size is a size.
+            if let Some(size) = decoded.ok().map(|range| range.size).filter(|size| *size != 0) {
+                sizes.remark = Some(Remark::RangeNotCounted { at, range: index + 1, size });
+            }
+            continue;
+        }
         let error = |error| DiscoverError::Range { at, range: index + 1, error };
-        let range = Range::decode(registers).map_err(error)?;
+        let range = decoded.map_err(error)?;
         let persistent = range.media == MediaType::NonVolatile;
         if range.media == MediaType::Cdat {
             sizes.source = CapacitySource::AssumedVolatile;
@@ -224,11 +242,14 @@ fn from_mailbox(
         let info = PartitionInfo::read(mailbox.reader(), 0, length).map_err(short)?;
         (info.active_volatile, info.active_persistent)
     };
+    let total = capacity_bytes(identity.total).unwrap_or(u64::MAX);
     capacity_bytes(volatile)
         .zip(capacity_bytes(persistent))
         .filter(|(volatile, persistent)| volatile.checked_add(*persistent).is_some())
         .map(|(volatile, persistent)| {
-            Some(Capacity { volatile, persistent, source: CapacitySource::Mailbox })
+            let active = volatile.saturating_add(persistent);
+            let remark = (active < total).then_some(Remark::NotPartitioned { at, active, total });
+            Some(Capacity { volatile, persistent, source: CapacitySource::Mailbox, remark })
         })
         .ok_or(DiscoverError::CapacityTooLarge {
             at,

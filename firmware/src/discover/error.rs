@@ -199,6 +199,10 @@ pub enum DiscoverError {
     Window { at: Place, error: WindowError },
     /// There are more nodes than the caller's topology holds.
     Capacity { have: usize },
+    /// A function answered its Vendor ID, and then nothing but all-ones.
+    Silent { at: Place, register: &'static str, offset: u16 },
+    /// The mailbox says that there is no memory, and the range registers have some.
+    NoCapacity { at: Place, ranges: u64 },
 }
 
 codes! {
@@ -236,6 +240,8 @@ codes! {
         NoRoom = 0x021F,
         Window = 0x0220,
         Capacity = 0x0221,
+        Silent = 0x0222,
+        NoCapacity = 0x0223,
     }
 }
 
@@ -358,6 +364,17 @@ impl fmt::Display for DiscoverError {
                 Size(need)
             ),
             Self::Window { at, error } => write!(f, "{at}: {error}"),
+            Self::Silent { at, register, offset } => write!(
+                f,
+                "{at} answered its Vendor ID, and then all-ones: {register} at {offset:#05x} cannot \
+                 be that"
+            ),
+            Self::NoCapacity { at, ranges } => write!(
+                f,
+                "{at}: Identify Memory Device says that there is no memory, the range registers \
+                 have {} of it",
+                Size(ranges)
+            ),
             Self::Capacity { have } => {
                 write!(f, "more than {have} nodes: give the library a larger topology")
             }

@@ -1,7 +1,7 @@
 //! One PCI function: is it part of a CXL hierarchy, as what, and where are its registers.
 //!
 //! **Invariant**: a function is taken for what it says it is only where such a thing can be; all
-//! others are passed over without a write.
+//! others are passed over without a write, and not without a word where they say anything of CXL.
 
 use cxl_regs::access::Register;
 use cxl_regs::config::{
@@ -12,6 +12,7 @@ use cxl_regs::dvsec::locator::{BLOCK_ALIGNMENT, BlockId, Locations};
 use cxl_regs::dvsec::{Dvsec, DvsecId, Dvsecs};
 
 use super::error::{BarProblem, DiscoverError, Place, Unassigned};
+use super::remark::Remark;
 use crate::config::Config;
 use crate::mmio::Mmio;
 use crate::platform::RootBus;
@@ -100,56 +101,131 @@ pub(super) struct CxlFunction {
     locator: Option<Dvsec>,
 }
 
+/// What a function turned out to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Found {
+    /// A part of a CXL hierarchy.
+    Cxl(CxlFunction),
+    /// None, but it says something of CXL, or there may be something behind it.
+    Aside(Remark),
+    /// Nobody's business.
+    Nothing,
+}
+
+impl Found {
+    /// The part of a CXL hierarchy, if it is one.
+    pub(super) fn cxl(self) -> Option<CxlFunction> {
+        match self {
+            Self::Cxl(found) => Some(found),
+            Self::Aside(_) | Self::Nothing => None,
+        }
+    }
+}
+
 impl CxlFunction {
-    /// What the open function is; `None` if it has no part in CXL.
+    /// What the open function is.
     pub(super) fn identify(
         hw: &mut impl Mmio,
         config: &mut Config,
         uid: u32,
         header: HeaderType,
         above: Option<Role>,
-    ) -> Result<Option<Self>, DiscoverError> {
-        // On a root bus only ports matter, and headers are not looked into further.
-        if header.layout() > 1 || (above.is_none() && header.layout() == 0) {
-            return Ok(None);
-        }
+    ) -> Result<Found, DiscoverError> {
         let at = Place { uid, function: Some(config.function()) };
-        let pcie = Capabilities::new(config.reader(hw))
-            .find(CapabilityId::PciExpress)
-            .map_err(|error| DiscoverError::Capabilities { at, error })?;
-        let Some(pcie) = pcie else { return Ok(None) };
+        sound::<HeaderType>(hw, config, 0, at)?;
+        let bridge = header.layout() == 1;
+        if header.layout() > 1 {
+            return Ok(Found::Nothing);
+        }
+        // Endpoints on a root bus are the chip set's: whatever is wrong with their lists is no
+        // reason to refuse anything.
+        let integrated = above.is_none() && !bridge;
+        let plain = if bridge { Found::Aside(Remark::PlainPort { at }) } else { Found::Nothing };
+        let pcie = match Capabilities::new(config.reader(hw)).find(CapabilityId::PciExpress) {
+            Ok(Some(pcie)) => pcie,
+            Ok(None) => return Ok(plain),
+            Err(_) if integrated => return Ok(Found::Nothing),
+            Err(error) => return Err(DiscoverError::Capabilities { at, error }),
+        };
         let capabilities: PcieCapabilities = config.read(hw, pcie);
-        let port_type = PortType::from_code(capabilities.port_type());
-        let Some(role) = Role::of(header, port_type, above) else { return Ok(None) };
-        let mut found = Self { role, pcie, device: None, flex_bus: None, locator: None };
-        let mut extensions = false;
+        let port_type = capabilities.port_type();
+        let role = Role::of(header, PortType::from_code(port_type), above);
+        let (mut device, mut flex_bus, mut locator) = (None, None, None);
+        let (mut extensions, mut has) = (false, None);
         for dvsec in Dvsecs::new(config.reader(hw)) {
-            let dvsec = dvsec.map_err(|error| DiscoverError::Dvsecs { at, error })?;
+            let dvsec = match dvsec {
+                Ok(dvsec) => dvsec,
+                Err(_) if role.is_none() => break,
+                Err(error) => return Err(DiscoverError::Dvsecs { at, error }),
+            };
+            has.get_or_insert(dvsec.id);
             match dvsec.id {
-                DvsecId::Device => _ = found.device.get_or_insert(dvsec),
-                DvsecId::FlexBusPort => _ = found.flex_bus.get_or_insert(dvsec),
-                DvsecId::RegisterLocator => _ = found.locator.get_or_insert(dvsec),
+                DvsecId::Device => _ = device.get_or_insert(dvsec),
+                DvsecId::FlexBusPort => _ = flex_bus.get_or_insert(dvsec),
+                DvsecId::RegisterLocator => _ = locator.get_or_insert(dvsec),
                 DvsecId::PortExtensions => extensions = true,
                 _ => {}
             }
         }
         let is_cxl = match role {
-            Role::Device => found.device.is_some(),
-            Role::RootPort | Role::UpstreamPort | Role::DownstreamPort => {
-                extensions || found.flex_bus.is_some()
+            None => false,
+            Some(Role::Device) => device.is_some(),
+            Some(Role::RootPort | Role::UpstreamPort | Role::DownstreamPort) => {
+                extensions || flex_bus.is_some()
             }
         };
-        Ok(is_cxl.then_some(found))
+        Ok(match (role, has) {
+            (Some(role), _) if is_cxl => Found::Cxl(Self { role, pcie, device, flex_bus, locator }),
+            (Some(role), Some(has)) => {
+                Found::Aside(Remark::Incomplete { at, has, device: role == Role::Device })
+            }
+            (None, Some(has)) => Found::Aside(Remark::Misplaced { at, has, port_type }),
+            (_, None) => plain,
+        })
     }
 
     /// The port's number, by which target lists name it; 0 for what is no target.
-    pub(super) fn port_number(&self, hw: &mut impl Mmio, config: &mut Config) -> u8 {
+    pub(super) fn port_number(
+        &self,
+        hw: &mut impl Mmio,
+        config: &mut Config,
+        at: Place,
+    ) -> Result<u8, DiscoverError> {
         match self.role {
             Role::RootPort | Role::DownstreamPort => {
-                config.read::<LinkCapabilities>(hw, self.pcie).port_number()
+                sound::<LinkCapabilities>(hw, config, self.pcie, at)?;
+                Ok(config.read::<LinkCapabilities>(hw, self.pcie).port_number())
             }
-            Role::UpstreamPort | Role::Device => 0,
+            Role::UpstreamPort | Role::Device => Ok(0),
         }
+    }
+}
+
+/// Refuses a function whose register `R`, in the structure at `base`, shares a dword of all-ones,
+/// which no such register can: it answered its Vendor ID, and then no more.
+pub(super) fn sound<R: Register>(
+    hw: &mut impl Mmio,
+    config: &mut Config,
+    base: u16,
+    at: Place,
+) -> Result<(), DiscoverError> {
+    let offset = base.saturating_add(R::SPEC.offset) & !3;
+    match config.dword(hw, offset) {
+        u32::MAX => Err(DiscoverError::Silent { at, register: R::SPEC.name, offset }),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a function that no longer answers to its Vendor ID.
+pub(super) fn answers(
+    hw: &mut impl Mmio,
+    config: &mut Config,
+    at: Place,
+) -> Result<(), DiscoverError> {
+    let offset = Id::SPEC.offset & !3;
+    match config.fresh(hw, offset) {
+        u32::MAX => Err(DiscoverError::Silent { at, register: Id::SPEC.name, offset }),
+        _ => Ok(()),
     }
 }
 

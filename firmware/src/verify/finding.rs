@@ -77,6 +77,8 @@ pub enum Finding {
     Capacity { have: usize },
     /// Worth knowing: a bridge without decoders forwards everything to its only port.
     PassThrough { uid: u32 },
+    /// Worth knowing: memory that no decoder in use leads to.
+    Unused { at: Path, partition: Partition, size: u64 },
 }
 
 codes! {
@@ -112,13 +114,14 @@ codes! {
         NotInPlan = 0x051D,
         Capacity = 0x051E,
         PassThrough = 0x051F,
+        Unused = 0x0520,
     }
 }
 
 impl Finding {
     /// Whether it is a failure, not just worth knowing.
     pub const fn is_failure(&self) -> bool {
-        !matches!(self, Self::PassThrough { .. })
+        !matches!(self, Self::PassThrough { .. } | Self::Unused { .. })
     }
 }
 
@@ -219,6 +222,11 @@ impl fmt::Display for Finding {
                 f,
                 "bridge {uid} is a pass-through without decoders, nothing to lock there; Linux \
                  refuses regions behind it (\"failed to find decoder mapping\")"
+            ),
+            Self::Unused { at, partition, size } => write!(
+                f,
+                "{at}: {} of {partition} memory unused: no decoder in use leads there",
+                Size(size)
             ),
         }
     }

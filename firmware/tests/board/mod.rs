@@ -155,7 +155,9 @@ impl Board {
     }
 
     pub fn topology(&self) -> Box<Topology<N>> {
-        Box::new(Topology { nodes: self.nodes.iter().copied().collect() })
+        let mut topology = Box::new(Topology::new());
+        topology.nodes.extend(self.nodes.iter().copied());
+        topology
     }
 
     pub fn platform(&self) -> Platform<'_> {

@@ -131,6 +131,8 @@ pub fn _start(caller: &mut Caller<'_>) {
     keep(result.map_or_else(|error| error.code().into(), |()| 0));
     let result = plan(&platform, topology, policy, wanted);
     keep(result.map_or_else(|error| error.code().into(), |()| 0));
+    let refused = wanted.refused(&platform, topology, policy, caller.index);
+    keep(refused.map(|refused| refused.window).sum());
     let result = commit(hw, clock, topology, wanted, policy, committed);
     keep(result.map_or_else(|error| error.code().into(), |()| 0));
     verify(hw, &platform, topology, policy, committed, findings);
