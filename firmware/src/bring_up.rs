@@ -1,4 +1,4 @@
-//! The whole job in one call: discover, plan, commit, verify. Or the two ends of it, for a machine
+//! The whole job in one call: discover, plan, commit, verify, probe. Or the two ends of it, for a machine
 //! that somebody else programmed.
 //!
 //! **Invariant**: each phase's result is plain data in the caller's [`Workspace`], and a phase runs
@@ -13,6 +13,7 @@ use crate::mmio::{Clock, Mmio};
 use crate::plan::{Plan, PlanError, plan};
 use crate::platform::Platform;
 use crate::policy::Policy;
+use crate::probe::{ProbeError, ProbeErrors, probe};
 use crate::topology::Topology;
 use crate::verify::{Finding, Findings, verify, verify_plan};
 
@@ -29,6 +30,8 @@ pub struct Workspace<const N: usize, const R: usize, const D: usize> {
     pub committed: Committed<D>,
     /// What the verifier found wrong; empty after success.
     pub findings: Findings<64>,
+    /// What memory did that it must not; empty after success, or where none was probed.
+    pub probe: ProbeErrors,
 }
 
 impl<const N: usize, const R: usize, const D: usize> Default for Workspace<N, R, D> {
@@ -45,6 +48,7 @@ impl<const N: usize, const R: usize, const D: usize> Workspace<N, R, D> {
             plan: Plan::new(),
             committed: Committed::new(),
             findings: Findings::new(),
+            probe: ProbeErrors::new(),
         }
     }
 
@@ -54,6 +58,7 @@ impl<const N: usize, const R: usize, const D: usize> Workspace<N, R, D> {
         self.plan.clear();
         self.committed.clear();
         self.findings.clear();
+        self.probe.clear();
     }
 }
 
@@ -68,6 +73,8 @@ pub enum BringUpError {
     Commit(CommitError),
     /// The hardware accepted something else: the first finding.
     Verify(Finding),
+    /// The memory does not answer as the registers say: the first error.
+    Probe(ProbeError),
 }
 
 impl BringUpError {
@@ -78,6 +85,7 @@ impl BringUpError {
             Self::Plan(error) => error.code(),
             Self::Commit(error) => error.code(),
             Self::Verify(finding) => finding.code(),
+            Self::Probe(error) => error.code(),
         }
     }
 }
@@ -89,6 +97,7 @@ impl fmt::Display for BringUpError {
             Self::Plan(error) => write!(f, "plan: {error}"),
             Self::Commit(error) => write!(f, "commit: {error}"),
             Self::Verify(finding) => write!(f, "verify: {finding}"),
+            Self::Probe(error) => write!(f, "probe: {error}"),
         }
     }
 }
@@ -99,25 +108,34 @@ impl core::error::Error for BringUpError {}
 ///
 /// Nothing is written to a decoder unless there is a plan for the whole machine. On an error the
 /// workspace says how far it came and what became of each decoder; what can still be put back is,
-/// also where the verifier is not content.
-pub fn bring_up<const N: usize, const R: usize, const D: usize>(
-    hw: &mut impl Mmio,
+/// also where the verifier is not content, or where memory does not answer.
+pub fn bring_up<M: Mmio, const N: usize, const R: usize, const D: usize>(
+    hw: &mut M,
     clock: &mut impl Clock,
     platform: &Platform<'_>,
     policy: &Policy<'_>,
     work: &mut Workspace<N, R, D>,
 ) -> Result<(), BringUpError> {
     work.clear();
-    let Workspace { topology, plan: wanted, committed, findings } = work;
+    let Workspace { topology, plan: wanted, committed, findings, probe: errors } = work;
     discover(hw, clock, platform, topology).map_err(BringUpError::Discover)?;
     plan(platform, topology, policy, wanted).map_err(BringUpError::Plan)?;
-    let wanted = &*wanted;
-    commit_checked(hw, clock, topology, wanted, policy, committed, |hw, committed| {
+    let (topology, wanted) = (&*topology, &*wanted);
+    let mut answers = |hw: &mut M, committed: &mut Committed<D>| {
+        probe(hw, platform, topology, policy.probe, committed, errors).is_ok()
+    };
+    let result = commit_checked(hw, clock, topology, wanted, policy, committed, |hw, committed| {
         verify_plan(hw, platform, topology, wanted, policy, committed, findings);
-        findings.passed()
-    })
-    .map_err(BringUpError::Commit)?;
-    judge(findings)
+        // Also where the verifier is not content: what is whole and locked stays in use.
+        answers(hw, committed) && findings.passed()
+    });
+    if let Err(error) = result {
+        // So does it here.
+        answers(hw, committed);
+        return Err(BringUpError::Commit(error));
+    }
+    judge(findings)?;
+    errors.list().first().map_or(Ok(()), |error| Err(BringUpError::Probe(*error)))
 }
 
 /// Finds what is there and verifies it, whoever programmed it; writes to no decoder.

@@ -31,7 +31,7 @@ pub use error::CommitError;
 
 use crate::back_invalidate;
 use crate::committed::{
-    Committed, CommittedDecoder, CommittedDevice, CommittedRegion, Fate, Place,
+    Committed, CommittedDecoder, CommittedDevice, CommittedRegion, Fate, Place, Probed,
 };
 use crate::mmio::{Clock, Mmio};
 use crate::plan::{Plan, PlannedDecoder, Purpose, Region};
@@ -525,5 +525,6 @@ fn whole_region<const R: usize, const D: usize>(
         coherency: first.coherency,
         partition: region.partition,
         locked,
+        probed: Probed::No,
     })
 }

@@ -160,6 +160,31 @@ pub struct CommittedRegion {
     pub partition: Partition,
     /// Every decoder on every path is locked; a pass-through bridge has none that is not.
     pub locked: bool,
+    /// What was asked of the memory itself.
+    pub probed: Probed,
+}
+
+/// What a region's memory was asked, and answered; see [`mod@crate::probe`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Probed {
+    /// Nothing: only registers say that it is there.
+    #[default]
+    No,
+    /// It was read, and did not change while other memory was written. Persistent memory is never
+    /// written to.
+    Read,
+    /// It held marks at both ends of every way, and has its contents back.
+    Held,
+}
+
+impl fmt::Display for Probed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::No => "not probed",
+            Self::Read => "only read, as it is persistent",
+            Self::Held => "answers at both ends of every way",
+        })
+    }
 }
 
 /// The decoders that are in use, or that a run had to do with, and the regions they make.

@@ -93,7 +93,7 @@ pub struct Message {
     /// Which call.
     pub kind: U64,
     /// Its arguments.
-    pub words: [U64; 6],
+    pub words: [U64; 8],
 }
 
 /// What a message says.
@@ -111,13 +111,17 @@ pub enum Call {
         address: u64,
         /// Bytes.
         length: u64,
-        /// Accesses the library made, in dwords: reads, of these those of configuration space, and
-        /// writes.
+        /// Accesses the library made to registers, in dwords: reads, of these those of configuration
+        /// space, and writes.
         reads: u64,
         /// Reads of configuration space.
         config: u64,
         /// Writes.
         writes: u64,
+        /// Reads of memory in a window, when it was probed.
+        memory_reads: u64,
+        /// Writes to it.
+        memory_writes: u64,
         /// The library's error number; 0 for none.
         code: u64,
     },
@@ -168,20 +172,27 @@ impl Call {
     /// The message.
     pub fn encode(self) -> Message {
         let (kind, words) = match self {
-            Self::ExpectInternalError { resume } => (1, [resume, 0, 0, 0, 0, 0]),
-            Self::HandOff { address, length, reads, config, writes, code } => {
-                (2, [address, length, reads, config, writes, code])
-            }
-            Self::Count { value } => (3, [value, 0, 0, 0, 0, 0]),
+            Self::ExpectInternalError { resume } => (1, [resume, 0, 0, 0, 0, 0, 0, 0]),
+            Self::HandOff {
+                address,
+                length,
+                reads,
+                config,
+                writes,
+                memory_reads,
+                memory_writes,
+                code,
+            } => (2, [address, length, reads, config, writes, code, memory_reads, memory_writes]),
+            Self::Count { value } => (3, [value, 0, 0, 0, 0, 0, 0, 0]),
             Self::Check { id, passed, expected, found } => {
-                (4, [id, u64::from(passed), expected, found, 0, 0])
+                (4, [id, u64::from(passed), expected, found, 0, 0, 0, 0])
             }
-            Self::Pair { figure, a, b } => (7, [u64::from(figure as u8), a, b, 0, 0, 0]),
-            Self::Forget { a, b, length } => (8, [a, b, length, 0, 0, 0]),
-            Self::Mark { id } => (6, [id, 0, 0, 0, 0, 0]),
+            Self::Pair { figure, a, b } => (7, [u64::from(figure as u8), a, b, 0, 0, 0, 0, 0]),
+            Self::Forget { a, b, length } => (8, [a, b, length, 0, 0, 0, 0, 0]),
+            Self::Mark { id } => (6, [id, 0, 0, 0, 0, 0, 0, 0]),
             Self::Attack(event) => {
                 let [kind, a, b, c] = event.encode();
-                (5, [kind, a, b, c, 0, 0])
+                (5, [kind, a, b, c, 0, 0, 0, 0])
             }
         };
         Message { kind: U64::new(kind), words: words.map(U64::new) }
@@ -189,10 +200,19 @@ impl Call {
 
     /// What a message says; `None` for one that nobody sends.
     pub fn decode(message: &Message) -> Option<Self> {
-        let [a, b, c, d, e, f] = message.words.map(U64::get);
+        let [a, b, c, d, e, f, g, h] = message.words.map(U64::get);
         Some(match message.kind.get() {
             1 => Self::ExpectInternalError { resume: a },
-            2 => Self::HandOff { address: a, length: b, reads: c, config: d, writes: e, code: f },
+            2 => Self::HandOff {
+                address: a,
+                length: b,
+                reads: c,
+                config: d,
+                writes: e,
+                memory_reads: g,
+                memory_writes: h,
+                code: f,
+            },
             3 => Self::Count { value: a },
             4 => Self::Check { id: a, passed: b != 0, expected: c, found: d },
             7 => Self::Pair { figure: Figure::decode(a)?, a: b, b: c },

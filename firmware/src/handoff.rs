@@ -23,7 +23,8 @@
 //!     26     1  coherency: 0 host-only, 1 device (HDM-D), 2 back-invalidate (HDM-DB)
 //!     27     1  memory: 0 volatile, 1 persistent
 //!     28     1  1: every decoder on every path is locked
-//!     29     3  reserved, 0
+//!     29     1  memory: 0 not probed, 1 only read, 2 answers at both ends of every way
+//!     30     2  reserved, 0
 //!
 //! offset  size  decoder (56 bytes)
 //!      0     4  UID of the host bridge
@@ -55,7 +56,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::codes::codes;
-use crate::committed::{Committed, CommittedDecoder, CommittedRegion, Fate, Place};
+use crate::committed::{Committed, CommittedDecoder, CommittedRegion, Fate, Place, Probed};
 use crate::topology::{MAX_DEPTH, Partition, Path, Tree};
 
 const MAGIC: [u8; 8] = *b"CXLFWHO\0";
@@ -90,7 +91,8 @@ struct RegionRecord {
     coherency: u8,
     partition: u8,
     locked: u8,
-    reserved: [u8; 3],
+    probed: u8,
+    reserved: [u8; 2],
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -245,6 +247,7 @@ const PARTITION: [Partition; 2] = [Partition::Volatile, Partition::Persistent];
 const COMPONENT: [Component; 3] = Component::ALL;
 const FATE: [Fate; 4] = [Fate::Untouched, Fate::RolledBack, Fate::Stranded, Fate::Done];
 const LOCKED: [bool; 2] = [false, true];
+const PROBED: [Probed; 3] = [Probed::No, Probed::Read, Probed::Held];
 
 fn encode<T: PartialEq>(codes: &[T], value: T) -> u8 {
     codes.iter().position(|other| *other == value).map_or(u8::MAX, |code| code as u8)
@@ -318,7 +321,8 @@ impl From<&CommittedRegion> for RegionRecord {
             coherency: encode(&COHERENCY, region.coherency),
             partition: encode(&PARTITION, region.partition),
             locked: encode(&LOCKED, region.locked),
-            reserved: [0; 3],
+            probed: encode(&PROBED, region.probed),
+            reserved: [0; 2],
         }
     }
 }
@@ -479,6 +483,7 @@ impl RegionRecord {
             coherency: decode(&COHERENCY, self.coherency, at + offset_of!(Self, coherency))?,
             partition: decode(&PARTITION, self.partition, at + offset_of!(Self, partition))?,
             locked: decode(&LOCKED, self.locked, at + offset_of!(Self, locked))?,
+            probed: decode(&PROBED, self.probed, at + offset_of!(Self, probed))?,
         })
     }
 }

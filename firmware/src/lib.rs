@@ -25,6 +25,8 @@ pub mod committed;
 
 pub mod verify;
 
+pub mod probe;
+
 pub mod handoff;
 pub mod tables;
 

@@ -8,8 +8,9 @@ use cxl_regs::access::Register;
 
 /// Reads and writes aligned dwords by physical address.
 ///
-/// Configuration space (through ECAM), BARs and host bridge registers all go through it. What is
-/// not there reads `0xffff_ffff` and swallows writes. An implementation must perform each access
+/// Configuration space (through ECAM), BARs and host bridge registers all go through it, and so does
+/// the memory behind the windows while it is probed (see [`mod@crate::probe`]), which has to be
+/// reached past the processor's caches. What is not there reads `0xffff_ffff` and swallows writes. An implementation must perform each access
 /// exactly once, as one 32-bit transaction, in program order.
 pub trait Mmio {
     /// Reads the dword at `address`, a multiple of 4.

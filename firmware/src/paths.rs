@@ -10,7 +10,7 @@ use cxl_regs::acpi::cedt::Restrictions;
 use cxl_regs::{Decoder, Interleave, Levels, Route, Span, Ways};
 
 use crate::admits;
-use crate::committed::{CommittedDecoder, CommittedRegion, Place};
+use crate::committed::{CommittedDecoder, CommittedRegion, Place, Probed};
 use crate::policy::{PathPolicy, Policy, TargetSystem};
 use crate::topology::{NodeId, NodeKind, Partition, Tree};
 use crate::verify::Finding;
@@ -100,6 +100,7 @@ impl<'a> Decoders<'a> {
             coherency,
             partition,
             locked,
+            probed: Probed::No,
         })
     }
 

@@ -3,7 +3,7 @@
 //! **Invariant**: the default policy names nothing and guesses nothing: every device's whole
 //! capacity, flat, in the one window that fits, everything on the path locked.
 
-use cxl_regs::Interleave;
+use cxl_regs::{Interleave, Span};
 
 use crate::topology::{Partition, Path};
 
@@ -70,6 +70,30 @@ pub struct WindowWidth {
     pub width: Width,
 }
 
+/// Which memory is asked whether it answers; see [`mod@crate::probe`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Probe {
+    /// All of it: needs an [`Mmio`](crate::mmio::Mmio) that reaches the windows past the caches.
+    #[default]
+    All,
+    /// Regions that end below this address: the processor reaches no others, as it may be in a mode
+    /// that has 32 bits.
+    Below(u64),
+    /// None: the registers are believed.
+    Skip,
+}
+
+impl Probe {
+    /// Whether a region is probed.
+    pub(crate) fn wants(self, span: Span) -> bool {
+        match self {
+            Self::All => true,
+            Self::Below(limit) => span.last().0 < limit,
+            Self::Skip => false,
+        }
+    }
+}
+
 /// How to run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy<'a> {
@@ -96,6 +120,8 @@ pub struct Policy<'a> {
     /// A set ends where its smallest member ends. Map what is left of the others too, in narrower
     /// sets; else it is noted as unused.
     pub map_leftovers: bool,
+    /// Which memory is asked whether it answers before it is described.
+    pub probe: Probe,
 }
 
 impl Policy<'_> {

@@ -131,6 +131,7 @@ const ANY: Policy<'static> = Policy {
     width: crate::policy::Width::Flat,
     windows: &[],
     map_leftovers: false,
+    probe: crate::policy::Probe::Skip,
 };
 
 /// Writes the CEDT into `buffer` and returns exactly it.

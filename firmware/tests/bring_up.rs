@@ -7,9 +7,9 @@
 mod fake;
 
 use cxl_firmware::bring_up::{BringUpError, Workspace, bring_up, inspect};
-use cxl_firmware::committed::Fate;
+use cxl_firmware::committed::{Fate, Probed};
 use cxl_firmware::platform::{Bridge, Platform, Restrictions, Window};
-use cxl_firmware::policy::{PathPolicy, Policy, TargetSystem};
+use cxl_firmware::policy::{PathPolicy, Policy, Probe, TargetSystem};
 use cxl_regs::{Arithmetic, Interleave};
 
 /// HDM decoders whose registers keep what is written: global control and decoder 0.
@@ -40,13 +40,22 @@ fn machine() -> (fake::Fake, [Bridge; 1]) {
         (DEVICE_CONTROL, 0x1300, vec![(DEVICE_CONTROL, 0x1700)]),
         (BRIDGE_CONTROL, 0x1300, vec![(BRIDGE_CONTROL, 0x1700)]),
     ];
+    hw.route = Some(healthy);
     (hw, bridges)
+}
+
+/// Where the window is.
+const WINDOW: u64 = 0x1_0000_0000;
+
+/// Memory behind the whole window.
+fn healthy(address: u64) -> Option<u64> {
+    (WINDOW..WINDOW + 0x4000_0000).contains(&address).then_some(address)
 }
 
 /// 1 GiB at 4 GiB, to the bridge.
 fn window() -> Window {
     Window {
-        base: 0x1_0000_0000,
+        base: WINDOW,
         size: 0x4000_0000,
         interleave: Interleave::NONE,
         arithmetic: Arithmetic::Modulo,
@@ -60,7 +69,7 @@ fn window() -> Window {
 #[test]
 fn every_phase_of_a_bring_up_ends_it() {
     type Fault = fn(&mut fake::Fake, &mut Vec<Window>);
-    let cases: [(Option<u16>, &str, Fault); 5] = [
+    let cases: [(Option<u16>, &str, Fault); 6] = [
         (None, "", |_, _| {}),
         (Some(0x0211), "discover: bridge 12", |hw, _| hw.fixed.clear()),
         (Some(0x0301), "plan: bridge 12 port 3", |_, windows| windows.clear()),
@@ -72,6 +81,8 @@ fn every_phase_of_a_bring_up_ends_it() {
         (Some(0x0516), "verify: bridge 12 port 3", |hw, _| {
             hw.reactions[1].2.push((DEVICE_GLOBAL, 0));
         }),
+        // All registers are as they should be, and nothing is behind them.
+        (Some(0x0901), "probe: 0x100000000 in region", |hw, _| hw.route = None),
     ];
     let mut phases = vec![];
     for (expected, words, fault) in cases {
@@ -99,9 +110,10 @@ fn every_phase_of_a_bring_up_ends_it() {
             BringUpError::Plan(_) => 3,
             BringUpError::Commit(_) => 4,
             BringUpError::Verify(_) => 5,
+            BringUpError::Probe(_) => 9,
         });
     }
-    assert_eq!(phases, [2, 3, 4, 5]);
+    assert_eq!(phases, [2, 3, 4, 5, 9]);
 }
 
 /// Everything that a run may write: values by address, in order of address.
@@ -156,6 +168,72 @@ fn what_the_verifier_refuses_is_put_back_unless_a_lock_holds_it() {
 }
 
 #[test]
+fn memory_that_does_not_answer_takes_its_decoders_with_it() {
+    use Fate::{RolledBack, Stranded};
+    let lock = Policy::default();
+    let free = Policy { path: PathPolicy::Unlocked, ..lock };
+    for (policy, fates) in [(free, [RolledBack; 2]), (lock, [Stranded; 2])] {
+        let (mut hw, bridges) = machine();
+        let (asked, control) =
+            if fates[0] == Stranded { (0x1300, 0x1700) } else { (0x1200, 0x1600) };
+        hw.reactions =
+            [DEVICE_CONTROL, BRIDGE_CONTROL].map(|at| (at, asked, vec![(at, control)])).to_vec();
+        let before = registers(&mut hw);
+        let windows = [window()];
+        let platform = Platform { windows: &windows, ..fake::platform(&bridges, &[]) };
+        let mut work = Workspace::<4, 4, 8>::new();
+        let run = |hw: &mut fake::Fake, policy: &Policy<'_>, work: &mut Workspace<4, 4, 8>| {
+            bring_up(hw, &mut fake::clock(), &platform, policy, work).map_err(|e| e.code())
+        };
+        // Only the first half is there, and wraps.
+        hw.route = Some(|hpa| healthy(hpa).map(|hpa| hpa % 0x800_0000));
+        assert_eq!(run(&mut hw, &policy, &mut work), Err(0x0902));
+        let seen: Vec<Fate> = work.committed.decoders.iter().map(|entry| entry.fate).collect();
+        assert_eq!((seen, work.committed.regions.len()), (fates.to_vec(), 0));
+        assert_eq!(work.probe.list().len(), 1);
+        assert!(hw.cells.values().all(|value| *value == 0), "{:x?}", hw.cells);
+        let after = registers(&mut hw);
+        // The device is off, and its ranges lead nowhere; what a lock holds is as it was locked.
+        assert_eq!(after[14..], before[14..]);
+        if fates == [RolledBack; 2] {
+            assert_eq!(after, before);
+            // Who does not ask is not told.
+            let trusting = Policy { probe: Probe::Skip, ..policy };
+            assert_eq!(run(&mut hw, &trusting, &mut work), Ok(()));
+            assert_eq!(work.committed.regions[0].probed, Probed::No);
+            // And whoever asks on the next run is, although there is nothing to program.
+            hw.writes.clear();
+            assert_eq!(run(&mut hw, &policy, &mut work), Err(0x0902));
+            assert_eq!((&hw.writes[..], work.committed.regions.len()), (&[][..], 0));
+            hw.route = Some(healthy);
+            assert_eq!(run(&mut hw, &policy, &mut work), Ok(()));
+            assert_eq!(work.committed.regions[0].probed, Probed::Held);
+        }
+    }
+}
+
+#[test]
+fn what_stays_in_use_after_a_failure_is_probed_too() {
+    for (route, stays) in [(healthy as fn(u64) -> Option<u64>, 1), (|_| None, 0)] {
+        let (mut hw, bridges) = two_partitions();
+        // The bridge refuses to commit the second region.
+        hw.reactions[3].2 = vec![(BRIDGE_CONTROL + 0x20, 0x1B00)];
+        hw.route = Some(route);
+        let windows = [window()];
+        let platform = Platform { windows: &windows, ..fake::platform(&bridges, &[]) };
+        let mut work = Workspace::<4, 4, 8>::new();
+        let policy = Policy::default();
+        let result = bring_up(&mut hw, &mut fake::clock(), &platform, &policy, &mut work);
+        assert_eq!(result.map_err(|error| error.code()), Err(0x040F));
+        assert_eq!((work.committed.regions.len(), 1 - work.probe.list().len()), (stays, stays));
+        use Fate::{Done, RolledBack, Stranded};
+        let fate = if stays == 1 { Done } else { Stranded };
+        let fates: Vec<Fate> = work.committed.decoders.iter().map(|entry| entry.fate).collect();
+        assert_eq!(fates, [fate, Stranded, fate, RolledBack]);
+    }
+}
+
+#[test]
 fn spares_that_were_burned_stay_where_the_verifier_refuses_the_rest() {
     let (mut hw, bridges) = machine();
     // All four decoders of both commit and lock; with the bridge's last one the device goes off.
@@ -203,8 +281,8 @@ fn a_run_that_wrote_nothing_takes_nothing_back_and_the_next_one_forgets_it() {
     assert_eq!((left, work.findings.list()), ((0, 0, 0), &[][..]));
 }
 
-#[test]
-fn a_region_that_is_whole_and_locked_stays_where_the_verifier_refuses_another() {
+/// The same machine with two regions: 256 MiB volatile and 256 MiB persistent.
+fn two_partitions() -> (fake::Fake, [Bridge; 1]) {
     let (mut hw, bridges) = machine();
     // 256 MiB volatile and 256 MiB persistent, a range and a decoder for each.
     let config = &mut hw.functions[1].config;
@@ -220,6 +298,12 @@ fn a_region_that_is_whole_and_locked_stays_where_the_verifier_refuses_another() 
             hw.reactions.push((at, 0x1300, vec![(at, 0x1700)]));
         }
     }
+    (hw, bridges)
+}
+
+#[test]
+fn a_region_that_is_whole_and_locked_stays_where_the_verifier_refuses_another() {
+    let (mut hw, bridges) = two_partitions();
     // The bridge's decoder 1 leads to port 9 once it is committed.
     hw.reactions[3].2.push((BRIDGE_CONTROL + 0x24, 9));
     let windows = [window()];

@@ -10,17 +10,19 @@ mod fake;
 mod board;
 mod scripted;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use board::{Board, GIB, MIB, UNIT, bi, capable, path, request};
 use cxl_firmware::acpi::{PlatformError, Tables, find_table};
 use cxl_firmware::commit::{CommitError, commit};
-use cxl_firmware::committed::{Committed, Fate};
+use cxl_firmware::committed::{Committed, CommittedRegion, Fate};
 use cxl_firmware::discover::{DiscoverError, Remark, discover};
 use cxl_firmware::handoff::{self, HandoffError};
+use cxl_firmware::mmio::Mmio;
 use cxl_firmware::plan::{Note, Plan, PlanError, plan};
 use cxl_firmware::platform::{Bridge, BridgeKind, Ecam, Platform, Resources, Restrictions};
-use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem, Width, WindowWidth};
+use cxl_firmware::policy::{PathPolicy, Policy, Probe, Request, TargetSystem, Width, WindowWidth};
+use cxl_firmware::probe::{ProbeError, ProbeErrors, probe};
 use cxl_firmware::tables::{TablesError, cedt, cross_check};
 use cxl_firmware::topology::{DeviceKind, NodeId, NodeKind, Partition, Topology};
 use cxl_firmware::verify::{Finding, Findings, verify, verify_plan};
@@ -764,6 +766,75 @@ fn every_finding() {
     verify(hw, &platform, &m.topology, &policy, &mut done, &mut findings);
     provoked.extend(findings.list().iter().map(|finding| number(finding.code(), finding)));
     complete(Finding::CODES, provoked);
+}
+
+// --- probe -------------------------------------------------------------------------------------
+
+/// Memory of one dword for each address, where `route` leads there; takes so many writes.
+struct Memory(fn(u64) -> Option<u64>, BTreeMap<u64, u32>, usize);
+
+impl Mmio for Memory {
+    fn read(&mut self, address: u64) -> u32 {
+        (self.0)(address).map_or(0, |cell| self.1.get(&cell).copied().unwrap_or(cell as u32))
+    }
+
+    fn write(&mut self, address: u64, value: u32) {
+        if let (Some(cell), true) = ((self.0)(address), self.2 > 0) {
+            self.2 -= 1;
+            self.1.insert(cell, value);
+        }
+    }
+}
+
+#[test]
+fn every_probe_error() {
+    let mut m = scripted::simple();
+    let plan = m.plan(&Policy::default());
+    let (result, done) = committed(&mut m, &plan);
+    assert_eq!(result, None);
+    let asked = |route, writes, regions: &[(u64, Partition, Ways)]| {
+        let mut done = done.clone();
+        let sound = done.regions[0];
+        done.regions.clear();
+        for &(base, partition, ways) in regions {
+            let span = Span::new(Hpa(base), 512 * MIB).expect("a range");
+            let interleave = Interleave::new(ways, Granularity::B256);
+            let region = CommittedRegion { span, interleave, partition, ..sound };
+            done.regions.push(region).expect("room for 16");
+        }
+        let mut hw = Memory(route, BTreeMap::new(), writes);
+        let mut errors = ProbeErrors::new();
+        let error = probe(&mut hw, &m.platform(), &m.topology, Probe::All, &mut done, &mut errors);
+        error.map_err(|error| number(error.code(), &error))
+    };
+    let volatile = Partition::Volatile;
+    let one = [(16 * GIB, volatile, Ways::One)];
+    assert_eq!(asked(Some, 6, &one), Ok(()), "the memory is sound");
+    let provoked = [
+        asked(|_| None, 6, &one),
+        asked(|hpa| Some(hpa % (256 * MIB)), 6, &one),
+        asked(Some, 3, &one),
+        asked(Some, 6, &[(16 * GIB, volatile, Ways::Three)]),
+        asked(Some, 99, &[(16 * GIB, volatile, Ways::Sixteen), (20 * GIB, volatile, Ways::One)]),
+    ];
+    let mut provoked: Vec<u16> = provoked.into_iter().map(|r| r.expect_err("broken")).collect();
+    assert_eq!(provoked, [0x0901, 0x0902, 0x0904, 0x0905, 0x0906]);
+    // Persistent memory that changes, and has nobody's mark.
+    struct Restless(u32);
+    impl Mmio for Restless {
+        fn read(&mut self, _: u64) -> u32 {
+            self.0 += 1;
+            self.0
+        }
+        fn write(&mut self, _: u64, _: u32) {}
+    }
+    let mut changing = done.clone();
+    changing.regions[0].partition = Partition::Persistent;
+    let mut errors = ProbeErrors::new();
+    let error =
+        probe(&mut Restless(0), &m.platform(), &m.topology, Probe::All, &mut changing, &mut errors);
+    provoked.extend(error.err().map(|error| number(error.code(), &error)));
+    complete(ProbeError::CODES, provoked);
 }
 
 // --- tables ------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ mod scripted;
 use cxl_firmware::commit::{CommitError, commit};
 use cxl_firmware::committed::{Committed, Fate, Place};
 use cxl_firmware::plan::Plan;
-use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem, Width};
+use cxl_firmware::policy::{PathPolicy, Policy, Probe, Request, TargetSystem, Width};
 use cxl_firmware::topology::{DeviceKind, NodeId, NodeKind, Partition};
 use cxl_regs::access::Component;
 use scripted::{Access, Fake, GIB, MIB, Machine, OnCommit, Ticks, accelerator, simple, switched};
@@ -28,6 +28,7 @@ const UNLOCKED: Policy<'static> = Policy {
     width: Width::Flat,
     windows: &[],
     map_leftovers: false,
+    probe: Probe::Skip,
 };
 const CONFIG_LOCK: Policy<'static> =
     Policy { path: PathPolicy::LockAll, config_lock: true, ..UNLOCKED };

@@ -9,7 +9,7 @@ use cxl_firmware::commit::commit;
 use cxl_firmware::committed::Committed;
 use cxl_firmware::plan::Plan;
 use cxl_firmware::platform::Restrictions;
-use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem};
+use cxl_firmware::policy::{PathPolicy, Policy, Probe, Request, TargetSystem};
 use cxl_firmware::topology::{DeviceKind, NodeKind, Partition};
 use cxl_firmware::verify::{Finding, Findings, verify, verify_plan};
 use cxl_regs::hdm::Capability;
@@ -30,6 +30,7 @@ const LINUX: Policy<'static> = Policy {
     width: cxl_firmware::policy::Width::Flat,
     windows: &[],
     map_leftovers: false,
+    probe: Probe::Skip,
 };
 const SPECIFICATION: Policy<'static> = Policy { target: TargetSystem::Specification, ..LINUX };
 const UNLOCKED: Policy<'static> = Policy { path: PathPolicy::Unlocked, ..LINUX };

@@ -56,6 +56,9 @@ pub(crate) struct Fake {
     pub(crate) later: BTreeMap<u64, (u32, u32)>,
     /// Registers that answer a write of one register with other values.
     pub(crate) reactions: Vec<Reaction>,
+    /// Memory: where in it an address leads, and what is there; 0 where nothing was written.
+    pub(crate) route: Option<fn(u64) -> Option<u64>>,
+    pub(crate) cells: BTreeMap<u64, u32>,
 }
 
 pub(crate) const ECAM: u64 = 0xb000_0000;
@@ -146,10 +149,17 @@ impl Mmio for Fake {
         {
             return value;
         }
+        if let Some(cell) = self.route.and_then(|route| route(address)) {
+            return self.cells.get(&cell).copied().unwrap_or(0);
+        }
         self.reg(address).map_or(u32::MAX, |reg| reg.value)
     }
 
     fn write(&mut self, address: u64, value: u32) {
+        if let Some(cell) = self.route.and_then(|route| route(address)) {
+            self.cells.insert(cell, value);
+            return;
+        }
         self.writes.push((address, value));
         if let Some(At::Config(index, 0x10..=0x24)) = self.find(address)
             && value == u32::MAX

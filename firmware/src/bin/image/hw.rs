@@ -1,12 +1,15 @@
 //! The volatile back end of [`Mmio`], and the processor's clock.
 //!
 //! **Invariant**: every access is one aligned load or store of 32 bits (of 64 for a register of that
-//! width) that the compiler neither drops nor repeats, on a page that is mapped.
+//! width) that the compiler neither drops nor repeats, on a page that is mapped; memory in a window
+//! is reached past the caches.
 
 use core::arch::x86_64::{__cpuid, _rdtsc};
 use core::ptr;
 
 use cxl_firmware::mmio::{Clock, Mmio};
+use cxl_firmware::platform::{BridgeKind, Platform};
+use cxl_regs::component::BLOCK_SIZE;
 use cxl_regs::{Hpa, Span};
 use heapless::Vec;
 
@@ -22,6 +25,10 @@ pub(crate) struct Hardware {
     pub(crate) count: Count,
     /// Where configuration space is.
     config: Vec<Span, SEGMENTS>,
+    /// Where memory is: windows, as far as nothing of the next list is there.
+    windows: Vec<Span, WINDOWS>,
+    /// Registers of host bridges.
+    bridges: Vec<Span, WINDOWS>,
 }
 
 /// Accesses, in dwords.
@@ -31,22 +38,61 @@ pub(crate) struct Count {
     /// Of these, reads of configuration space.
     pub(crate) config: u32,
     pub(crate) writes: u32,
+    /// Reads of memory in a window, which are none of the above.
+    pub(crate) memory_reads: u32,
+    /// Writes to it, likewise.
+    pub(crate) memory_writes: u32,
 }
 
 /// Most PCI segments whose configuration space is told from other registers.
 const SEGMENTS: usize = 32;
+/// Most windows, and most bridges.
+const WINDOWS: usize = 64;
+/// Bytes of a root complex register block (CXL r3.1 section 9.18.1.2).
+const RCRB_SIZE: u64 = 0x2000;
 
 /// A guess that is long enough for every wait: no x86 counter runs faster.
 const FASTEST_TICKS: u64 = 10_000;
 
 impl Hardware {
     pub(crate) fn new(tables: u64) -> Self {
-        Self { tables, last_page: u64::MAX, count: Count::default(), config: Vec::new() }
+        let (config, windows, bridges) = (Vec::new(), Vec::new(), Vec::new());
+        Self { tables, last_page: u64::MAX, count: Count::default(), config, windows, bridges }
     }
 
     /// Says where configuration space is; reads of it are counted from now on.
     pub(crate) fn set_config(&mut self, config: impl Iterator<Item = Span>) {
         self.config = config.take(SEGMENTS).collect();
+    }
+
+    /// Says where memory is: it is counted apart from now on, and reached past the caches, so that
+    /// what is read there is what the memory holds.
+    pub(crate) fn set_windows(&mut self, platform: &Platform<'_>) {
+        let placed = platform.windows.iter().filter(|window| window.base != 0);
+        let placed = placed.filter_map(|window| Span::new(Hpa(window.base), window.size).ok());
+        self.windows = placed.take(WINDOWS).collect();
+        let bridges = platform.bridges.iter();
+        let bridges = bridges.filter_map(|bridge| {
+            let size = match bridge.kind {
+                BridgeKind::ComponentRegisters => BLOCK_SIZE.into(),
+                BridgeKind::Rcrb => RCRB_SIZE,
+            };
+            Span::new(Hpa(bridge.registers), size).ok()
+        });
+        self.bridges = bridges.take(WINDOWS).collect();
+    }
+
+    /// Where an address in a window is reached past the caches; `None` for any other.
+    fn memory(&self, address: u64) -> Option<u64> {
+        self.windows.iter().find(|span| span.contains(Hpa(address)))?;
+        let mut registers = self.config.iter().chain(&self.bridges);
+        if registers.any(|span| span.contains(Hpa(address))) {
+            return None;
+        }
+        match paging::map_uncached(self.tables, address) {
+            Ok(at) => Some(at),
+            Err(paging::OutOfTables) => panic!("out of page tables at {address:#x}"),
+        }
     }
 
     /// The clock.
@@ -72,6 +118,12 @@ impl Hardware {
 
 impl Mmio for Hardware {
     fn read(&mut self, address: u64) -> u32 {
+        if let Some(at) = self.memory(address) {
+            self.count.memory_reads = self.count.memory_reads.wrapping_add(1);
+            // SAFETY: memory in a CXL window, aligned, on a page that is mapped; no Rust object
+            // lives there.
+            return unsafe { ptr::read_volatile(at as *const u32) };
+        }
         self.map(address, 4);
         self.count.reads = self.count.reads.wrapping_add(1);
         let config = self.config.iter().any(|span| span.contains(Hpa(address)));
@@ -82,9 +134,14 @@ impl Mmio for Hardware {
     }
 
     fn write(&mut self, address: u64, value: u32) {
+        if let Some(at) = self.memory(address) {
+            self.count.memory_writes = self.count.memory_writes.wrapping_add(1);
+            // SAFETY: as above.
+            return unsafe { ptr::write_volatile(at as *mut u32, value) };
+        }
         self.map(address, 4);
         self.count.writes = self.count.writes.wrapping_add(1);
-        // SAFETY: as above.
+        // SAFETY: as for reads.
         unsafe { ptr::write_volatile(address as *mut u32, value) }
     }
 

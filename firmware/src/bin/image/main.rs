@@ -29,6 +29,7 @@ use cxl_firmware::doorbell::{Call, EMPTY_HANDLER, Status};
 use cxl_firmware::handoff::{self, TableLocation};
 use cxl_firmware::mmio::Mmio;
 use cxl_firmware::platform::{Ecam, Platform};
+use cxl_firmware::policy::Probe;
 use cxl_firmware::tables::{self as cedt, TablesError};
 use cxl_regs::acpi::Identity;
 
@@ -89,6 +90,7 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     let occupied = tables::occupied(&info.memory);
     let platform = Platform { occupied: &occupied, ..found.platform() };
     hw.set_config(platform.ecam.iter().filter_map(Ecam::span));
+    hw.set_windows(&platform);
     power::prepare(&mut hw, info.rsdp, buffer);
     let mut policy = options.policy;
     // SAFETY: the list lives in `options`, which this function keeps until it ends, and it never
@@ -96,6 +98,9 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     policy.requests = unsafe { &*ptr::from_ref(options.requests.as_slice()) };
     // SAFETY: as above.
     policy.windows = unsafe { &*ptr::from_ref(options.windows.as_slice()) };
+    if policy.probe != Probe::Skip {
+        policy.probe = Probe::Below(1 << options.probe_bits.min(tables::address_bits()));
+    }
 
     let mut clock = hw.clock();
     let result = if options.as_found {
@@ -122,6 +127,7 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
             report::platform(&platform);
         }
         report::fates(room);
+        report::unanswered(room);
         refuse(format_args!("{error}"), handed(error.code()));
     }
     if let Some(Err(error)) = described {
@@ -137,6 +143,7 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
         report::platform(&platform);
         report::result(room);
         report::verifier(room);
+        report::probed(room, policy.probe, options.as_found);
         report::handed(record, location);
     }
     if options.dump {
@@ -216,6 +223,8 @@ fn handed(record: &[u8], counted: Count, code: u16) -> Call {
         reads: counted.reads.into(),
         config: counted.config.into(),
         writes: counted.writes.into(),
+        memory_reads: counted.memory_reads.into(),
+        memory_writes: counted.memory_writes.into(),
         code: code.into(),
     }
 }

@@ -9,6 +9,10 @@
 //! width=flat|widest|WAYSxBYTES            how many devices share a region   (flat)
 //! window=BASE:WIDTH                       the same in one window
 //! leftovers                               sets of what larger devices have left
+//! no-probe                                do not ask the memory itself whether it answers
+//! probe-bits=N                            ask only what this many bits of address reach, where
+//!                                         the processor reaches less than CPUID says (CPL 3
+//!                                         without hardware support)
 //! bus=UID:SEGMENT:BUS                     a bridge's root bus, hexadecimal; else bus = UID
 //! region=UID/PORT[.PORT],KIND[,window=A][,offset=A][,size=A][,skip=A]
 //!                                         one region; KIND is volatile or persistent
@@ -35,7 +39,7 @@
 //! `address-bits=`, which stands for CPUID.
 
 use cxl_firmware::platform::RootBus;
-use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem, Width, WindowWidth};
+use cxl_firmware::policy::{PathPolicy, Policy, Probe, Request, TargetSystem, Width, WindowWidth};
 use cxl_firmware::topology::{Partition, Path};
 use cxl_regs::{Granularity, Interleave, Ways};
 use heapless::Vec;
@@ -47,6 +51,7 @@ pub(crate) struct Options<'a> {
     pub(crate) windows: Vec<WindowWidth, 64>,
     pub(crate) roots: Vec<(u32, RootBus), 32>,
     pub(crate) address_bits: Option<u8>,
+    pub(crate) probe_bits: u8,
     pub(crate) payload: &'a str,
     pub(crate) as_found: bool,
     pub(crate) exits: Option<u64>,
@@ -66,6 +71,7 @@ impl<'a> Options<'a> {
             windows: Vec::new(),
             roots: Vec::new(),
             address_bits: None,
+            probe_bits: 63,
             payload: "none",
             as_found: false,
             exits: None,
@@ -102,6 +108,10 @@ impl<'a> Options<'a> {
                 self.windows.push(named).ok()?;
             }
             ("leftovers", "") => self.policy.map_leftovers = true,
+            ("no-probe", "") => self.policy.probe = Probe::Skip,
+            ("probe-bits", bits) => {
+                self.probe_bits = u8::try_from(number(bits)?).ok().filter(|bits| *bits < 64)?;
+            }
             ("bus", value) => self.roots.push(root(value)?).ok()?,
             ("region", value) => self.requests.push(region(value)?).ok()?,
             ("address-bits", value) => {

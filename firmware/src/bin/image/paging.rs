@@ -1,14 +1,15 @@
-//! Page tables: identity mapped, extended on demand, by 2 MiB pages.
+//! Page tables: identity mapped, extended on demand, by 2 MiB pages. At the end of what four levels
+//! reach is room for second, uncached mappings of memory.
 //!
-//! **Invariant**: an address is either mapped to itself, readable and writable at CPL 3, or not at
-//! all; a mapping is never changed, so no TLB entry is ever stale.
+//! **Invariant**: outside that room an address is either mapped to itself, readable and writable at
+//! CPL 3, or not at all; a mapping is never changed, so no TLB entry is ever stale.
 
 use core::ptr;
 
 use crate::start::Pages;
 
 /// Tables that [`map`] can hand out. Each covers 1 GiB with 2 MiB pages.
-const POOL: usize = 64;
+const POOL: usize = 80;
 
 /// The tables of the PVH entry (top level, third level, first gibibyte), then the pool.
 pub(crate) static mut TABLES: Pages<{ (3 + POOL) * 4096 }> = Pages([0; (3 + POOL) * 4096]);
@@ -18,6 +19,17 @@ const PRESENT: u64 = 1;
 const USER_WRITABLE: u64 = 0b110;
 const LARGE: u64 = 1 << 7;
 const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
+/// PWT and PCD: entry 3 of the page attribute table, uncached whatever the MTRRs say.
+const UNCACHED: u64 = 0b11 << 3;
+
+/// Pages that can be mapped uncached: three for each region that the image has room for.
+const SECOND: usize = 4096;
+/// Where the first of them is.
+const SECOND_BASE: u64 = (1 << 47) - ((SECOND as u64) << 21);
+
+/// The physical pages that are mapped there, in order.
+static mut SECONDS: [u64; SECOND] = [0; SECOND];
+static mut SECONDS_USED: usize = 0;
 
 /// There are no tables left.
 #[derive(Debug)]
@@ -27,6 +39,32 @@ pub(crate) struct OutOfTables;
 ///
 /// `root` is the physical address of the top-level table.
 pub(crate) fn map(root: u64, address: u64) -> Result<(), OutOfTables> {
+    if address >= SECOND_BASE {
+        return Err(OutOfTables);
+    }
+    enter(root, address, address & !0x1F_FFFF)
+}
+
+/// Maps the 2 MiB page that holds `address` uncached, beside whatever leads to it already; where
+/// `address` is then.
+pub(crate) fn map_uncached(root: u64, address: u64) -> Result<u64, OutOfTables> {
+    let page = address & !0x1F_FFFF;
+    // SAFETY: one vCPU, no interrupts, not re-entered.
+    let (seconds, used) = unsafe { (&mut *(&raw mut SECONDS), SECONDS_USED) };
+    let known = seconds.iter().take(used).position(|second| *second == page);
+    let index = known.unwrap_or(used);
+    let at = SECOND_BASE + ((index as u64) << 21);
+    if known.is_none() {
+        *seconds.get_mut(index).ok_or(OutOfTables)? = page;
+        enter(root, at, page | UNCACHED)?;
+        // SAFETY: as above.
+        unsafe { SECONDS_USED = index + 1 };
+    }
+    Ok(at | address & 0x1F_FFFF)
+}
+
+/// Makes the 2 MiB page at `address` lead to `page`, with its attributes, if it leads nowhere yet.
+fn enter(root: u64, address: u64, page: u64) -> Result<(), OutOfTables> {
     let mut table = root;
     for shift in [39, 30] {
         let entry = slot(table, address, shift);
@@ -46,7 +84,7 @@ pub(crate) fn map(root: u64, address: u64) -> Result<(), OutOfTables> {
     // SAFETY: as above.
     let value = unsafe { ptr::read_volatile(entry) };
     if value & PRESENT == 0 {
-        let page = address & !0x1F_FFFF | LARGE | USER_WRITABLE | PRESENT;
+        let page = page | LARGE | USER_WRITABLE | PRESENT;
         // SAFETY: as above.
         unsafe { ptr::write_volatile(entry, page) };
     }

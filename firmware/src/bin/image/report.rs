@@ -5,9 +5,10 @@
 
 use core::fmt::{self, Formatter};
 
-use cxl_firmware::committed::{CommittedDecoder, Place};
+use cxl_firmware::committed::{CommittedDecoder, Place, Probed};
 use cxl_firmware::handoff::TableLocation;
 use cxl_firmware::platform::Platform;
+use cxl_firmware::policy::Probe;
 use cxl_firmware::topology::{NodeId, NodeKind, Partition, Tree};
 use cxl_regs::access::Component;
 use cxl_regs::decoder::Route;
@@ -82,6 +83,45 @@ pub(crate) fn verifier(room: &Room) {
     for finding in findings.list() {
         let kind = if finding.is_failure() { "found" } else { "note" };
         say(format_args!("{kind}: {finding}"));
+    }
+}
+
+/// What the memory itself was asked.
+pub(crate) fn probed(room: &Room, wanted: Probe, as_found: bool) {
+    let count = |probed| room.committed.regions.iter().filter(|r| r.probed == probed).count();
+    let (all, held, read) =
+        (room.committed.regions.len(), count(Probed::Held), count(Probed::Read));
+    if held > 0 {
+        say(format_args!(
+            "probe: memory answers at both ends of every way in {held} of {all} regions"
+        ));
+    }
+    if read > 0 {
+        say(format_args!(
+            "probe: {read} of {all} regions are persistent, and were read and not written to"
+        ));
+    }
+    if count(Probed::No) > 0 {
+        let why = match wanted {
+            _ if as_found => "what is found is not written to",
+            Probe::Skip => "no-probe",
+            Probe::All | Probe::Below(_) => "the processor does not reach them",
+        };
+        say(format_args!(
+            "probe: {} of {all} regions were not probed ({why}): that there is memory is what \
+             registers say",
+            count(Probed::No)
+        ));
+    }
+}
+
+/// The regions whose memory does not answer.
+pub(crate) fn unanswered(room: &Room) {
+    for error in room.probe.list() {
+        say(format_args!("probe: {error}"));
+    }
+    if room.probe.more() > 0 {
+        say(format_args!("probe: and {} more", room.probe.more()));
     }
 }
 

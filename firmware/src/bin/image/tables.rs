@@ -53,10 +53,15 @@ pub(crate) fn occupied(map: &Vec<Memory, MOST_RANGES>) -> Vec<Span, { MOST_RANGE
     spans.chain(Span::new(Hpa(CHIP_SET), (1 << 32) - CHIP_SET)).collect()
 }
 
-/// Width of a physical address.
-fn address_bits() -> u8 {
+/// Width of a physical address: at most 52, by the architecture.
+pub(crate) fn address_bits() -> u8 {
     let highest = core::arch::x86_64::__cpuid(0x8000_0000).eax;
-    if highest >= 0x8000_0008 { core::arch::x86_64::__cpuid(0x8000_0008).eax as u8 } else { 36 }
+    let bits = if highest >= 0x8000_0008 {
+        core::arch::x86_64::__cpuid(0x8000_0008).eax as u8
+    } else {
+        36
+    };
+    bits.min(52)
 }
 
 /// Points the root table's CEDT entry to `cedt`; `None` if there is no such entry or no way to

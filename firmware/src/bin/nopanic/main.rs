@@ -31,6 +31,7 @@ use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_firmware::plan::plan;
 use cxl_firmware::platform::RootBus;
 use cxl_firmware::policy::Policy;
+use cxl_firmware::probe::probe;
 use cxl_firmware::tables;
 use cxl_firmware::topology::Path;
 use cxl_firmware::verify::{verify, verify_plan};
@@ -126,7 +127,7 @@ pub fn _start(caller: &mut Caller<'_>) {
     }
     let platform = caller.platform.platform();
 
-    let Workspace { topology, plan: wanted, committed, findings } = work;
+    let Workspace { topology, plan: wanted, committed, findings, probe: errors } = work;
     let result = discover(hw, clock, &platform, topology);
     keep(result.map_or_else(|error| error.code().into(), |()| 0));
     let result = plan(&platform, topology, policy, wanted);
@@ -139,6 +140,10 @@ pub fn _start(caller: &mut Caller<'_>) {
     keep(findings.list().iter().map(|finding| u64::from(finding.code())).sum());
     verify_plan(hw, &platform, topology, wanted, policy, committed, findings);
     keep(findings.more().into());
+    let result = probe(hw, &platform, topology, policy.probe, committed, errors);
+    keep(result.map_or_else(|error| error.code().into(), |()| 0));
+    keep(errors.list().iter().map(|error| u64::from(error.code())).sum());
+    keep(errors.more().into());
 
     let table = tables::cedt(&platform, topology, committed, caller.identity, buffer);
     keep(table.map_or_else(|error| error.code().into(), |bytes| bytes.len() as u64));
