@@ -38,6 +38,8 @@ pub struct Counts {
     pub writes: u64,
     /// Of these, accesses to a CXL memory window.
     pub window: u64,
+    /// Of these, writes.
+    pub window_writes: u64,
     /// Of the reads, those of configuration space.
     pub config: u64,
     /// Of the writes, those of 64-bit registers: the library and the machine count two dwords.
@@ -102,6 +104,10 @@ pub struct Counted {
     pub config: u64,
     /// Writes.
     pub writes: u64,
+    /// Reads of memory in a window, which are no register accesses.
+    pub memory_reads: u64,
+    /// Writes to it.
+    pub memory_writes: u64,
 }
 
 /// What the firmware handed over, and the machine at that moment.
@@ -134,6 +140,8 @@ pub struct Handed {
 pub struct SlotState {
     /// Slots of CXL memory.
     pub memory: Vec<(u64, u64)>,
+    /// Whether anything is mirrored at all.
+    pub mirrors: bool,
     /// Direct ranges without a slot.
     pub without: Vec<(u64, u64)>,
     /// What the registers ask KVM for besides RAM, in order of address.
@@ -283,6 +291,7 @@ impl<'a> Guest<'a> {
         }
         let window = self.machine.target(address) == Some(Target::Window);
         self.counts.window += u64::from(window);
+        self.counts.window_writes += u64::from(window && direction == Direction::Write);
         let pair = direction == Direction::Write && length == 8 && !window;
         self.counts.paired += u64::from(pair);
         let mut ecam = self.machine.map().ecam.iter();
@@ -394,6 +403,7 @@ impl Guest<'_> {
         });
         SlotState {
             memory: self.mirror.slots.iter().map(range).collect(),
+            mirrors: self.limits.enabled,
             without: without.collect(),
             asked,
             told: kvm.mapped().map(range).collect(),
@@ -560,8 +570,17 @@ impl Bus for Guest<'_> {
                 }
             }
             Call::Pair { .. } => {}
-            Call::HandOff { address, length, reads, config, writes, code } => {
-                let library = Counted { reads, config, writes };
+            Call::HandOff {
+                address,
+                length,
+                reads,
+                config,
+                writes,
+                memory_reads,
+                memory_writes,
+                code,
+            } => {
+                let library = Counted { reads, config, writes, memory_reads, memory_writes };
                 self.hand_over((address, length), library, code as u16, slots);
             }
             Call::Mark { id } => {

@@ -8,7 +8,7 @@ use cxl_firmware::discover::discover;
 use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_firmware::plan::plan;
 use cxl_firmware::platform::{Platform, Resources, RootBus};
-use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem, Width, WindowWidth};
+use cxl_firmware::policy::{PathPolicy, Policy, Probe, Request, TargetSystem, Width, WindowWidth};
 use cxl_firmware::topology::{Partition, Path};
 use cxl_firmware::{acpi, handoff, tables};
 use cxl_regs::Span;
@@ -91,6 +91,7 @@ impl Refusal {
             Self::BringUp(BringUpError::Plan(_)) => "plan",
             Self::BringUp(BringUpError::Commit(_)) => "commit",
             Self::BringUp(BringUpError::Verify(_)) => "verify",
+            Self::BringUp(BringUpError::Probe(_)) => "probe",
             Self::Tables(_) => "tables",
             Self::Handoff(_) => "handoff",
         }
@@ -188,6 +189,7 @@ impl Wanted {
             width: width(self.policy.interleave),
             windows: &self.windows,
             map_leftovers: self.policy.leftovers,
+            probe: if self.policy.probe { Probe::All } else { Probe::Skip },
         }
     }
 }

@@ -258,6 +258,8 @@ pub struct Policy {
     pub interleave: InterleavePolicy,
     /// Sets of what is left of devices that are larger than the smallest of their set.
     pub leftovers: bool,
+    /// Ask the memory itself whether it answers before it is described.
+    pub probe: bool,
 }
 
 impl Default for Policy {
@@ -270,6 +272,7 @@ impl Default for Policy {
             enable_cache: false,
             interleave: InterleavePolicy::Flat,
             leftovers: false,
+            probe: true,
         }
     }
 }

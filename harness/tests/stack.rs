@@ -20,6 +20,7 @@ use cxl_firmware::commit::commit;
 use cxl_firmware::discover::discover;
 use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_firmware::plan::plan;
+use cxl_firmware::probe::probe;
 use cxl_firmware::verify::verify_plan;
 use cxl_firmware::{handoff, tables};
 use cxl_harness::machine::{Machine, MachineClock};
@@ -30,12 +31,13 @@ use cxl_harness::scenario::{Scenario, builtins};
 type Bound = (usize, usize);
 
 /// By verb, as firmware/README.md states them: in a workspace of 64 nodes, 32 regions and 128 decoders; in one of ten times that.
-const BOUNDS: [(&str, Bound, Bound); 10] = [
+const BOUNDS: [(&str, Bound, Bound); 11] = [
     ("Tables::from_acpi", (24, 104), (24, 104)),
     ("discover", (12, 32), (48, 132)),
     ("plan", (16, 30), (104, 148)),
     ("commit", (14, 36), (120, 310)),
     ("verify_plan", (7, 28), (44, 88)),
+    ("probe", (4, 16), (28, 60)),
     ("bring_up", (20, 64), (160, 400)),
     ("tables::cedt", (4, 16), (4, 16)),
     ("tables::cross_check", (4, 16), (4, 16)),
@@ -158,7 +160,7 @@ fn run<const N: usize, const R: usize, const D: usize>(
         assert_eq!(bring_up(&mut hw, &mut clock, &platform, &policy, room), result);
     });
 
-    let Workspace { topology, plan: planned, committed, findings } = room;
+    let Workspace { topology, plan: planned, committed, findings, probe: errors } = room;
     let mut clock = RecordedClock { clock: machine.clock(), reads: Vec::new() };
     let mut hw = Recorded { machine: &mut machine, reads: Vec::new() };
 
@@ -187,6 +189,17 @@ fn run<const N: usize, const R: usize, const D: usize>(
     measure(needs, "verify_plan", || {
         let mut hw = Replayed(reads.iter());
         verify_plan(&mut hw, &platform, topology, planned, &policy, committed, findings);
+    });
+
+    // In a copy: memory that was not mapped when it was recorded is taken out.
+    let mut probed = committed.clone();
+    let result = probe(&mut hw, &platform, topology, policy.probe, &mut probed, errors);
+    let reads = std::mem::take(&mut hw.reads);
+    measure(needs, "probe", || {
+        let mut probed = committed.clone();
+        let mut hw = Replayed(reads.iter());
+        let again = probe(&mut hw, &platform, topology, policy.probe, &mut probed, errors);
+        assert_eq!(again, result);
     });
 
     let mut buffer = vec![0; 256 << 10];

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use cxl_firmware::doorbell::{Call, Status};
-use cxl_firmware::policy::{PathPolicy, Request, TargetSystem, Width};
+use cxl_firmware::policy::{PathPolicy, Probe, Request, TargetSystem, Width};
 use cxl_regs::Interleave;
 
 use super::engine::Ended;
@@ -229,10 +229,16 @@ fn first_line(
     scenario: &Scenario,
     map: &AddressMap,
     options: &Options<'_>,
+    address_bits: u8,
 ) -> Result<String, GuestError> {
     let own = || {
-        command_line(scenario, map, options.payload)
-            .map_err(|error| GuestError::Refused(Refusal::Scenario(error)))
+        let line = command_line(scenario, map, options.payload)
+            .map_err(|error| GuestError::Refused(Refusal::Scenario(error)))?;
+        // CPUID at CPL 3 may be the host's.
+        Ok::<_, GuestError>(match address_bits < scenario.platform.physical_bits {
+            true => format!("probe-bits={address_bits} {line}"),
+            false => line,
+        })
     };
     let line = match (options.image, &options.command_line) {
         (_, Some(line)) => line.clone(),
@@ -266,7 +272,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     let ram: Vec<_> = machine.map().ram.iter().map(|span| (span.base().0, span.size())).collect();
     let bits = scenario.platform.physical_bits.min(options.address_bits);
     let mut vm = Vm::new(&ram, bits).map_err(GuestError::Vm)?;
-    let line = first_line(&scenario, machine.map(), options)?;
+    let line = first_line(&scenario, machine.map(), options, vm.address_bits())?;
     let acpi = [(tables.base, tables.bytes)];
     let rsdp = tables.base;
     vm.boot(&Boot {
@@ -447,6 +453,7 @@ pub fn command_line(
         ("burn-spares", policy.burn_spares),
         ("enable-cache", policy.enable_cache),
         ("leftovers", policy.map_leftovers),
+        ("no-probe", policy.probe == Probe::Skip),
         ("target=specification", policy.target == TargetSystem::Specification),
     ] {
         if on {

@@ -412,10 +412,25 @@ impl Facts {
         if image.speaker == Speaker::Theirs {
             return;
         }
-        let Counts { reads, config, writes, paired, .. } = *counts;
+        let Counts { reads, config, writes, paired, window, window_writes } = *counts;
+        let (memory_reads, memory_writes) = (window - window_writes, window_writes);
         // The library counts dwords.
-        let delivered = Counted { reads, config, writes: writes + paired };
-        let expected = Counted { reads: reads + unseen, config: config + unseen, ..delivered };
+        let delivered = Counted {
+            reads: reads - memory_reads,
+            config,
+            writes: writes + paired - memory_writes,
+            memory_reads,
+            memory_writes,
+        };
+        self.counted_in_windows(handed, delivered);
+        let Counted { memory_reads, memory_writes, .. } = *library;
+        let expected = Counted {
+            reads: delivered.reads + unseen,
+            config: config + unseen,
+            memory_reads,
+            memory_writes,
+            ..delivered
+        };
         if *library != expected {
             let message = format!(
                 "the library counted {} reads, {} of them of configuration space, and {} writes; \
@@ -426,6 +441,29 @@ impl Facts {
                 delivered.reads,
                 delivered.config,
                 delivered.writes
+            );
+            self.fail(Finding::failure(Witness::Kvm, Moment::HandOff, message));
+        }
+    }
+
+    /// Holds the library's count of its accesses to memory against the exits: all of them exit where
+    /// nothing is mirrored, none where everything is, and never more than were made.
+    fn counted_in_windows(&mut self, handed: &Handed, delivered: Counted) {
+        let of = |counted: Counted| (counted.memory_reads, counted.memory_writes);
+        let (made, came) = (of(handed.library), of(delivered));
+        // After a refusal what was mirrored meanwhile may be gone.
+        let settled = self.refusal.is_none();
+        let slots = &handed.then.slots;
+        let right = match () {
+            () if !slots.mirrors || settled && slots.memory.is_empty() => came == made,
+            () if settled && slots.without.is_empty() => came == (0, 0),
+            () => came.0 <= made.0 && came.1 <= made.1,
+        };
+        if !right {
+            let message = format!(
+                "the library counted {} reads of memory in windows and {} writes; KVM delivered {} \
+                 and {}",
+                made.0, made.1, came.0, came.1
             );
             self.fail(Finding::failure(Witness::Kvm, Moment::HandOff, message));
         }

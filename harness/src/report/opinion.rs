@@ -62,7 +62,7 @@ fn verify(
         (Err(error), false) => return Err(error.clone()),
     };
     let mut room = Box::new(Room::new());
-    let Workspace { topology, plan: planned, committed, findings } = &mut *room;
+    let Workspace { topology, plan: planned, committed, findings, .. } = &mut *room;
     discover(hw, clock, &platform, topology).map_err(|error| error.to_string())?;
     if left.foreign {
         // Somebody else's firmware has plans of its own: paths are judged against themselves.

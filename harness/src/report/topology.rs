@@ -107,6 +107,8 @@ pub struct Policy {
     pub enable_cache: bool,
     /// `flat` or `widest`.
     pub interleave: String,
+    /// Memory is asked whether it answers before it is described.
+    pub probe: bool,
     #[serde(skip)]
     pub(super) words: Vec<&'static str>,
 }
@@ -142,6 +144,9 @@ impl Policy {
             Target::Linux => "what Linux would refuse is refused",
             Target::Specification => "all that the specification allows is allowed",
         });
+        if !policy.probe {
+            words.push("no probe: that memory answers is what registers say");
+        }
         Self {
             path,
             config_lock: policy.config_lock,
@@ -152,6 +157,7 @@ impl Policy {
             },
             enable_cache: policy.enable_cache,
             interleave: policy.interleave.to_string(),
+            probe: policy.probe,
             words,
         }
     }

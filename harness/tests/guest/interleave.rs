@@ -9,6 +9,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use cxl_firmware::committed::{CommittedRegion, Probed};
+use cxl_firmware::handoff;
 use cxl_harness::kvm::Call as Slot;
 use cxl_harness::machine::{Machine, Target};
 use cxl_harness::run;
@@ -43,7 +45,7 @@ fn interleaved(name: &str) -> bool {
 fn touched(ran: &Ran) -> Vec<(usize, u64, u64)> {
     let fabric = ran.machine.fabric();
     let mut found = Vec::new();
-    let record = cxl_firmware::handoff::read(ran.run.first.record()).unwrap();
+    let record = handoff::read(ran.run.first.record()).unwrap();
     for span in record.regions().map(|region| region.span) {
         for page in [span.base().0, span.base().0 + span.size() - 4096] {
             for (at, want) in [(page, !page), (page + 4088, page ^ 0x5A5A)] {
@@ -74,7 +76,15 @@ fn both(name: &str) {
     let exits = 2 * behind.count() as u64;
     let regions = slots.len() as u64;
     assert_eq!(on.run.counts.window, exits, "no exit in a set");
-    assert_eq!(off.run.counts.window, exits + 8 * regions);
+    // The probe: 3 places in each way, 3 reads each and 2 writes of what is volatile, and what the
+    // library says of it.
+    let record = handoff::read(off.run.first.record()).unwrap();
+    let each = |region: &CommittedRegion| if region.probed == Probed::Held { 15 } else { 9 };
+    let probed: u64 =
+        record.regions().map(|r| each(&r) * u64::from(r.interleave.ways.count())).sum();
+    let library = off.run.first.handed.as_ref().unwrap().library;
+    assert_eq!(library.memory_reads + library.memory_writes, probed);
+    assert_eq!(off.run.counts.window, exits + 8 * regions + probed);
     assert_eq!(touched(&on), touched(&off));
     assert_eq!(touched(&on).len() as u64, 4 * regions);
 }
