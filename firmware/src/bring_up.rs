@@ -57,6 +57,8 @@ impl<const N: usize, const R: usize, const D: usize> Workspace<N, R, D> {
         self.topology.clear();
         self.plan.clear();
         self.committed.clear();
+        // Until somebody has looked.
+        self.committed.unread = true;
         self.findings.clear();
         self.probe.clear();
     }

@@ -74,10 +74,14 @@ pub(crate) fn commit_checked<M: Mmio, const N: usize, const R: usize, const D: u
     check: impl FnOnce(&mut M, &mut Committed<D>) -> bool,
 ) -> Result<(), CommitError> {
     committed.clear();
+    committed.unread = true;
     let job = Job { tree: topology.tree(), plan, policy };
     let mut undo = Undo::<N, D>::new();
     let mut written = 0;
-    let result = match survey(hw, job, committed, &mut undo) {
+    let found = survey(hw, job, committed, &mut undo);
+    // A plan of nothing looks at nothing.
+    committed.unread = found.is_err() || plan.decoders.is_empty();
+    let result = match found {
         Ok(Found::AsPlanned) => Ok(()),
         Ok(Found::Free) => {
             let result = run(hw, clock, job, committed, &mut undo, &mut written);
@@ -377,7 +381,7 @@ fn reject<const N: usize, const R: usize, const D: usize>(
     undo: &Undo<N, D>,
 ) {
     let Job { tree, plan, .. } = job;
-    let Committed { decoders, devices, regions } = committed;
+    let Committed { decoders, devices, regions, .. } = committed;
     regions.retain(|region| region.locked);
     decoders.clear();
     devices.clear();

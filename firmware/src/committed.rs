@@ -198,6 +198,9 @@ pub struct Committed<const D: usize> {
     pub devices: Vec<CommittedDevice, D>,
     /// The regions whose every path is whole, by ascending address.
     pub regions: Vec<CommittedRegion, D>,
+    /// Whoever filled this did not come to read every decoder of the machine: some that are in use
+    /// may be missing, and no table can be made.
+    pub unread: bool,
 }
 
 impl<const D: usize> Default for Committed<D> {
@@ -209,7 +212,7 @@ impl<const D: usize> Default for Committed<D> {
 impl<const D: usize> Committed<D> {
     /// An empty one.
     pub const fn new() -> Self {
-        Self { decoders: Vec::new(), devices: Vec::new(), regions: Vec::new() }
+        Self { decoders: Vec::new(), devices: Vec::new(), regions: Vec::new(), unread: false }
     }
 
     /// Forgets everything.
@@ -217,6 +220,7 @@ impl<const D: usize> Committed<D> {
         self.decoders.clear();
         self.devices.clear();
         self.regions.clear();
+        self.unread = false;
     }
 
     /// Adds a region in order of address. One for each device decoder at most, so there is room.

@@ -2,7 +2,9 @@
 //! it.
 //!
 //! **Invariant**: ranges come from [`Committed`] and windows from the platform; neither is resized
-//! to fit the other. No table is made while a decoder is stranded or leads to no whole region.
+//! to fit the other. Whoever filled [`Committed`], and however far he came: no CEDT is made while a
+//! decoder that is in use, about to be, or stranded belongs to no region that is whole on every path,
+//! nor while nobody has read all decoders.
 
 use core::fmt;
 
@@ -36,7 +38,7 @@ pub enum TablesError {
     Window { window: u64, problem: Problem },
     /// Two XOR windows of one granularity have different maps; a CEDT has one set for both.
     XorMapsDiffer { granularity: Granularity, first: u64, second: u64 },
-    /// A decoder is stranded, or in use without a whole path.
+    /// A decoder is stranded, or in use and not part of a region that is whole.
     NotWhole { place: Place },
     /// A decoder claims a range that lies in no window, or not wholly.
     OutsideWindows { place: Place, span: Span },
@@ -50,6 +52,10 @@ pub enum TablesError {
     Disagrees(Finding),
     /// The CEDT's window is fixed and a decoder in it is not locked.
     FixedUnlocked { window: u64 },
+    /// The decoders do not make the region that is listed, or not as it is listed.
+    NotMade { region: Span },
+    /// Not every decoder of the machine was read.
+    Unread,
 }
 
 codes! {
@@ -66,6 +72,8 @@ codes! {
         BridgeElsewhere = 0x060A,
         Disagrees = 0x060B,
         FixedUnlocked = 0x060C,
+        NotMade = 0x060D,
+        Unread = 0x060E,
     }
 }
 
@@ -84,6 +92,12 @@ impl fmt::Display for TablesError {
             Self::NotWhole { place } => {
                 write!(f, "{place}: not part of a whole path, so no table is made")
             }
+            Self::NotMade { region } => {
+                write!(f, "region {region}: the decoders do not make it, so no table is made")
+            }
+            Self::Unread => f.write_str(
+                "not every decoder was read, so some may lead anywhere: no table is made",
+            ),
             Self::OutsideWindows { place, span } => {
                 write!(f, "{place}: {span} lies in no window")
             }
@@ -181,24 +195,54 @@ fn ascending<T>(list: &[T], key: impl Fn(&T) -> u64) -> impl Iterator<Item = &T>
     })
 }
 
-/// Refuses decoders that are not part of a whole path in a window.
+/// Refuses decoders that are not part of a whole path in a window, and regions that no decoders make.
 fn check_whole<const D: usize>(
     platform: &Platform<'_>,
     tree: Tree<'_>,
     committed: &Committed<D>,
 ) -> Result<(), TablesError> {
+    if committed.unread {
+        return Err(TablesError::Unread);
+    }
     for entry in &committed.decoders {
         let place = Place::of(tree, entry.node, entry.index);
+        let control = entry.image.control();
+        // A commit under way may come to its end at any time. Size 0 claims nothing.
+        let claims = (control.committed() || control.commit()) && entry.image.size() != 0;
         if entry.fate == Fate::Stranded {
             return Err(TablesError::NotWhole { place });
         }
-        let Some(decoder) = entry.active() else { continue };
+        if !claims {
+            continue;
+        }
+        // Whatever is said of its fate.
+        let Some(decoder) = entry.active() else { return Err(TablesError::NotWhole { place }) };
         let span = decoder.span;
         if !platform.windows.iter().any(|window| view(window, span).is_some()) {
             return Err(TablesError::OutsideWindows { place, span });
         }
         if !committed.regions.iter().any(|region| span.contains_span(region.span)) {
             return Err(TablesError::NotWhole { place });
+        }
+    }
+    // The regions are judged anew: nothing is taken from the list but what it may leave out.
+    let decoders = Decoders { tree, list: &committed.decoders, policy: &ANY };
+    for (entry, decoder) in decoders.device_claims() {
+        let place = Place::of(tree, entry.node, entry.index);
+        let mut devices = committed.devices.iter().filter(|device| device.node == entry.node);
+        let off = devices.any(|device| !device.decoder_enable || !device.mem_enable);
+        if off || !committed.regions.iter().any(|region| region.span == decoder.span) {
+            return Err(TablesError::NotWhole { place });
+        }
+    }
+    for region in &committed.regions {
+        let window = platform.windows.iter().find_map(|window| view(window, region.span));
+        let made = decoders.region(region.span, window, &mut |_| {});
+        // Only registers can say that it is locked, only the probe that it answers.
+        let locked = region.locked && made.is_some_and(|made| made.locked);
+        let made = made.map(|made| CommittedRegion { locked, probed: region.probed, ..made });
+        if made != Some(*region) {
+            return Err(TablesError::NotMade { region: region.span });
         }
     }
     Ok(())

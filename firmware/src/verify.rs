@@ -172,6 +172,7 @@ fn read<const D: usize, const F: usize>(
             let control = registers.read_control(hw);
             if control.into_bits() == u32::MAX {
                 findings.add(Finding::Silent { at, register: Control::SPEC.name });
+                committed.unread = true;
                 break;
             }
             if !control.committed() {
@@ -186,6 +187,7 @@ fn read<const D: usize, const F: usize>(
             }
             let entry = CommittedDecoder::new(tree, id, index, image, Fate::Done);
             if committed.decoders.push(entry).is_err() {
+                committed.unread = true;
                 findings.add(Finding::Capacity { have: D });
             }
         }

@@ -10,6 +10,8 @@ use cxl_firmware::bring_up::{BringUpError, Workspace, bring_up, inspect};
 use cxl_firmware::committed::{Fate, Probed};
 use cxl_firmware::platform::{Bridge, Platform, Restrictions, Window};
 use cxl_firmware::policy::{PathPolicy, Policy, Probe, TargetSystem};
+use cxl_firmware::tables::cedt;
+use cxl_regs::acpi::Identity;
 use cxl_regs::{Arithmetic, Interleave};
 
 /// HDM decoders whose registers keep what is written: global control and decoder 0.
@@ -105,6 +107,13 @@ fn every_phase_of_a_bring_up_ends_it() {
             continue;
         };
         assert!(error.to_string().starts_with(words), "{error}");
+        // Nobody has looked, all of it was put back, or a lock holds what leads nowhere.
+        let refused = match error {
+            BringUpError::Discover(_) | BringUpError::Plan(_) => Some(0x060E),
+            BringUpError::Commit(_) => None,
+            BringUpError::Verify(_) | BringUpError::Probe(_) => Some(0x0606),
+        };
+        assert_eq!(described(&platform, &work), refused, "{error}");
         phases.push(match error {
             BringUpError::Discover(_) => 2,
             BringUpError::Plan(_) => 3,
@@ -114,6 +123,20 @@ fn every_phase_of_a_bring_up_ends_it() {
         });
     }
     assert_eq!(phases, [2, 3, 4, 5, 9]);
+}
+
+/// The number of the refusal to describe what a run has left.
+fn described(platform: &Platform<'_>, work: &Workspace<4, 4, 8>) -> Option<u16> {
+    let identity = Identity {
+        oem_id: *b"OEMID ",
+        oem_table_id: *b"OEMTABLE",
+        oem_revision: 1,
+        creator_id: *b"TEST",
+        creator_revision: 1,
+    };
+    let mut buffer = [0; 1024];
+    let table = cedt(platform, &work.topology, &work.committed, identity, &mut buffer);
+    table.err().map(|error| error.code())
 }
 
 /// Everything that a run may write: values by address, in order of address.
@@ -163,6 +186,10 @@ fn what_the_verifier_refuses_is_put_back_unless_a_lock_holds_it() {
             assert_eq!(run(&mut hw, &mut work), Err(0x0408));
             assert_eq!(hw.writes, []);
             assert!(work.committed.decoders.iter().all(|entry| entry.fate == Untouched));
+            // Three words for it, and no table: not after either run, nor where nobody looked.
+            assert_eq!(described(&platform, &work), Some(0x060E));
+            work.committed.unread = false;
+            assert_eq!(described(&platform, &work), Some(0x0606));
         }
     }
 }

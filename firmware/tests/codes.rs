@@ -863,10 +863,10 @@ fn every_table_error() {
     let good = cedt_of(&m, &done, 256).expect("a table");
     // Out of what the platform and the registers say.
     type Change = fn(&mut Machine, &mut Committed<16>);
-    let made: [(u16, Change); 6] = [
+    let made: [(u16, Change); 8] = [
         (0x0602, |m, _| m.bridges.push(m.bridges[0])),
         (0x0603, |m, _| m.bridges[0].registers = 0),
-        (0x0604, |m, _| m.windows[0].targets.clear()),
+        (0x0604, |m, _| m.window(32 * GIB, GIB, &[7]).targets.clear()),
         (0x0605, |m, _| {
             for (uid, map) in [(8, 0x10100), (9, 0x20100)] {
                 m.bridge(uid, u64::from(uid) << 24, true);
@@ -878,6 +878,8 @@ fn every_table_error() {
         }),
         (0x0606, |_, done| done.decoders[1].fate = Fate::Stranded),
         (0x0607, |m, _| m.windows[0].size = 256 * MIB),
+        (0x060D, |_, done| done.decoders.clear()),
+        (0x060E, |_, done| done.unread = true),
     ];
     let mut provoked = vec![];
     for (expected, change) in made {

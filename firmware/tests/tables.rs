@@ -5,6 +5,8 @@
 
 mod scripted;
 
+use std::collections::BTreeMap;
+
 use cxl_firmware::commit::commit;
 use cxl_firmware::committed::{Committed, Fate};
 use cxl_firmware::platform::{BridgeKind, Restrictions, Window};
@@ -15,6 +17,7 @@ use cxl_firmware::verify::{Finding, Findings, verify};
 use cxl_regs::acpi::Identity;
 use cxl_regs::acpi::cedt::Problem;
 use cxl_regs::acpi::srat::MemoryAffinity;
+use cxl_regs::hdm::Control;
 use cxl_regs::{Arithmetic, Granularity, Hpa, Interleave, Span, Ways};
 use scripted::{GIB, MIB, Machine, Ticks, simple, switched};
 
@@ -188,13 +191,99 @@ fn no_table_is_made_of_what_is_not_whole() {
     done.regions.clear();
     assert_eq!(code(&m, &done), 0x0606);
     // What is not in use does no harm.
-    done.decoders.iter_mut().for_each(|entry| entry.fate = Fate::RolledBack);
+    // A fate is what somebody says: registers that are in use are in use.
+    for fate in [Fate::RolledBack, Fate::Untouched] {
+        done.decoders.iter_mut().for_each(|entry| entry.fate = fate);
+        assert_eq!(code(&m, &done), 0x0606);
+    }
+    let idle = |done: &mut Committed<16>, change: fn(Control) -> Control| {
+        for entry in &mut done.decoders {
+            entry.image = entry.image.with_control(change(entry.image.control()));
+        }
+    };
+    // So is a commit that may yet come to its end.
+    idle(&mut done, |control| control.with_committed(false));
+    assert_eq!(code(&m, &done), 0x0606);
+    idle(&mut done, |control| control.with_commit(false));
     assert!(table(&m, &done).is_ok());
+    // Nobody knows what was not read.
+    done.unread = true;
+    assert_eq!(code(&m, &done), 0x060E);
+    // A region that no decoder makes, or that they make otherwise, or a device that is off.
+    let changes: [(u16, fn(&mut Committed<16>)); 6] = [
+        (0x060D, |done| done.decoders.clear()),
+        (0x060D, |done| done.decoders.truncate(1)),
+        (0x060D, |done| done.regions[0].interleave.ways = Ways::Two),
+        (0x060D, |done| {
+            let open = done.decoders[1].image.control().with_lock_on_commit(false);
+            done.decoders[1].image = done.decoders[1].image.with_control(open);
+        }),
+        (0x0606, |done| done.devices[0].mem_enable = false),
+        (0x0606, |done| done.devices[0].decoder_enable = false),
+    ];
+    for (expected, change) in changes {
+        let mut done = good.clone();
+        change(&mut done);
+        assert_eq!(code(&m, &done), expected);
+    }
     m.windows[0].size = 256 * MIB;
     let Err(TablesError::OutsideWindows { place, span }) = table(&m, &good) else {
         panic!("{:?}", table(&m, &good));
     };
     assert_eq!((place.index, span.size()), (0, 512 * MIB));
+}
+
+/// Ranges of the decoders that are in use or about to be, as the hardware has them, each with their
+/// number.
+fn in_use(m: &Machine) -> BTreeMap<[u32; 4], usize> {
+    let mut ranges = BTreeMap::new();
+    for hdm in m.topology.nodes.iter().filter_map(|node| node.hdm) {
+        for index in 0..u64::from(hdm.decoders) {
+            let at = |offset| m.hw.get(hdm.block.0 + 0x10 + 0x20 * index + offset);
+            if at(0x10) & 0x600 != 0 && (at(0x08), at(0x0C)) != (0, 0) {
+                *ranges.entry([0x04, 0, 0x0C, 0x08].map(at)).or_default() += 1;
+            }
+        }
+    }
+    ranges
+}
+
+#[test]
+fn whatever_a_run_leaves_behind_no_table_hides_a_decoder_that_leads_nowhere() {
+    type Case = (fn() -> Machine, PathPolicy, usize);
+    let cases: [Case; 3] = [
+        (simple, PathPolicy::LockAll, 2),
+        (switched, PathPolicy::LockAll, 3),
+        (switched, PathPolicy::Unlocked, 3),
+    ];
+    let (mut refused, mut made) = (0, 0);
+    for (machine, path, levels) in cases {
+        let policy = Policy { path, ..Policy::default() };
+        let mut clean = machine();
+        let plan = clean.plan(&policy);
+        committed(&mut clean, &policy);
+        let (writes, accesses) = (clean.hw.writes().len(), clean.hw.trace.len());
+        let lost = (0..writes).map(|at| (Some(at), None));
+        for (dropped, silent_after) in lost.chain((0..accesses).map(|at| (None, Some(at)))) {
+            let mut m = machine();
+            (m.hw.dropped, m.hw.silent_after) = (dropped, silent_after);
+            // The run that fails, and one that finds what it has left, with all mended.
+            for run in 0..2 {
+                let mut done = Committed::<16>::new();
+                let result =
+                    commit(&mut m.hw, &mut Ticks::of(1), &m.topology, &plan, &policy, &mut done);
+                let whole = in_use(&m).values().all(|decoders| *decoders == levels);
+                let what = format!("{dropped:?} {silent_after:?} run {run}: {result:?}");
+                match table(&m, &done) {
+                    Ok(_) => assert!(whole, "{what}: a table of {:x?}", in_use(&m)),
+                    Err(error) => assert!(result.is_err(), "{what}: {error}"),
+                }
+                *if whole { &mut made } else { &mut refused } += 1;
+                (m.hw.dropped, m.hw.silent_after) = (None, None);
+            }
+        }
+    }
+    assert!(refused > 20 && made > 20, "{refused} {made}");
 }
 
 #[test]
