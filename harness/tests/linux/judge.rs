@@ -20,7 +20,7 @@ use cxl_regs::{Decoder, Hpa, Route};
 
 use cxl_harness::linux::boot::Boot;
 
-const CXL: &str = "/sys/bus/cxl/devices";
+pub(crate) const CXL: &str = "/sys/bus/cxl/devices";
 pub(crate) const CEDT: &str = "/sys/firmware/acpi/tables/CEDT";
 const PAGE: u64 = 4096;
 

@@ -11,13 +11,18 @@ use cxl_harness::scenario::Place;
 use crate::judge;
 use cxl_harness::linux::boot::Boot;
 
-/// The kernel that booted, and what the linter says that it refuses: the messages that are in its
-/// log whatever is switched on, and all rules in words. `off` are devices whose HDM Decoder Enable
-/// somebody has cleared.
-pub(crate) fn predicted(boot: &Boot, off: &[usize]) -> (Vec<Message>, Vec<String>) {
+/// The kernel that booted, as it says itself.
+pub(crate) fn kernel(boot: &Boot) -> Kernel {
     let version = boot.facts.text("/proc/version").expect("Linux has a version");
     let version = version.split(' ').nth(2).expect("behind \"Linux version\"");
-    let kernel: Kernel = version.parse().unwrap_or_else(|error| panic!("{error}"));
+    version.parse().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// What the linter says that this kernel refuses: the messages that are in its log whatever is
+/// switched on, and all rules in words. `off` are devices whose HDM Decoder Enable somebody has
+/// cleared.
+pub(crate) fn predicted(boot: &Boot, off: &[usize]) -> (Vec<Message>, Vec<String>) {
+    let kernel = kernel(boot);
     let (mut machine, done) = judge::modelled(boot);
     for device in off {
         let path = run::path(&boot.scenario, Place::Device(*device)).expect("a place");
