@@ -95,7 +95,7 @@ impl Installed {
             }
             None => newest().ok_or(Missing::Kernel)?,
         };
-        let modules = modules_of(&version);
+        let modules = modules_of(&kernel, &version);
         if !modules.join("modules.dep").is_file() {
             return Err(Missing::Modules(modules));
         }
@@ -142,8 +142,12 @@ fn is_static(elf: &[u8]) -> bool {
     })
 }
 
-fn modules_of(version: &str) -> PathBuf {
-    Path::new("/lib/modules").join(version)
+/// Where a kernel's modules are: beside its folder, as `/lib` is beside `/boot`, or the machine's.
+fn modules_of(kernel: &Path, version: &str) -> PathBuf {
+    let root = kernel.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
+    let beside = root.join("lib/modules").join(version);
+    let there = beside.join("modules.dep").is_file();
+    if there { beside } else { Path::new("/lib/modules").join(version) }
 }
 
 fn version_of(kernel: &Path) -> Option<String> {
@@ -156,7 +160,7 @@ fn newest() -> Option<(PathBuf, String)> {
     let kernels = files.filter_map(|file| {
         let path = file.ok()?.path();
         let version = version_of(&path)?;
-        modules_of(&version).join("modules.dep").is_file().then_some((path, version))
+        modules_of(&path, &version).join("modules.dep").is_file().then_some((path, version))
     });
     // 6.12 is newer than 6.9.
     let numbers = |version: &str| -> Vec<u64> {
@@ -180,6 +184,18 @@ mod tests {
         assert!(!is_static(&elf));
         assert!(!is_static(&elf[..0x40 + 56]), "cut off");
         assert!(!is_static(b"#!/bin/sh"));
+    }
+
+    #[test]
+    fn modules_are_looked_for_beside_the_kernel_s_folder_first() {
+        let root = tempfile::tempdir().expect("a folder");
+        let kernel = root.path().join("boot/vmlinuz-7.3.4");
+        assert_eq!(modules_of(&kernel, "7.3.4"), Path::new("/lib/modules/7.3.4"));
+        let modules = root.path().join("lib/modules/7.3.4");
+        std::fs::create_dir_all(&modules).expect("a folder");
+        std::fs::write(modules.join("modules.dep"), "").expect("a file");
+        assert_eq!(modules_of(&kernel, "7.3.4"), modules);
+        assert_eq!(modules_of(Path::new("vmlinuz-6.12"), "6.12"), Path::new("/lib/modules/6.12"));
     }
 
     #[test]

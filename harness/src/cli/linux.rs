@@ -26,7 +26,8 @@ Exit code:
 
 Environment:
   QEMU          the program [default: qemu-system-x86_64]
-  LINUX_KERNEL  a vmlinuz-VERSION [default: the newest in /boot that has modules]
+  LINUX_KERNEL  a vmlinuz-VERSION, modules in ../lib/modules or /lib/modules [default: the newest
+                in /boot that has any]
 
 Examples:
   cxl-harness linux one-device
