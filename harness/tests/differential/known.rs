@@ -1,11 +1,10 @@
 //! The list of known differences, and which of them were met.
 
-use std::collections::BTreeSet;
-
 use serde::Deserialize;
 
 use crate::structures::{DEVICE_DVSEC, Kind};
 use crate::{Access, Both};
+use cxl_harness::qemu::process;
 use cxl_harness::qemu::qtest::Width;
 
 const LIST: &str = include_str!("known.toml");
@@ -37,8 +36,45 @@ struct Difference {
     /// Bits that differ, each of which has to be seen to.
     bits: u64,
     when: When,
+    /// The first QEMU version that has it.
+    #[serde(default)]
+    since: Option<Version>,
+    /// The first QEMU version that no longer has it.
+    #[serde(default)]
+    before: Option<Version>,
     /// Which of the two is right, and by what.
     reason: String,
+}
+
+/// A QEMU version, `MAJOR.MINOR`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+struct Version(u32, u32);
+
+impl TryFrom<String> for Version {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let numbers = text.split_once('.');
+        let parsed = numbers.and_then(|(a, b)| Some(Self(a.parse().ok()?, b.parse().ok()?)));
+        parsed.ok_or_else(|| format!("expected MAJOR.MINOR, found \"{text}\""))
+    }
+}
+
+impl Difference {
+    fn is_in(&self, version: Version) -> bool {
+        self.since.is_none_or(|since| version >= since)
+            && self.before.is_none_or(|before| version < before)
+    }
+
+    /// Whether one version has both.
+    fn meets(&self, other: &Self) -> bool {
+        let ends = |one: &Self, two: &Self| match (one.before, two.since) {
+            (Some(before), Some(since)) => before <= since,
+            _ => false,
+        };
+        !ends(self, other) && !ends(other, self)
+    }
 }
 
 /// The condition under which they differ.
@@ -106,8 +142,12 @@ pub(crate) struct Rest {
 }
 
 impl Known {
+    /// Those that the QEMU under test has.
     pub(crate) fn of(kind: Kind) -> Self {
-        let here = |d: &Difference| d.component.iter().any(|name| name == kind.name());
+        let (major, minor) = process::available().unwrap_or_else(|error| panic!("{error}"));
+        let here = |d: &Difference| {
+            d.component.iter().any(|name| name == kind.name()) && d.is_in(Version(major, minor))
+        };
         Self(list().difference.into_iter().filter(here).map(|difference| (difference, 0)).collect())
     }
 
@@ -150,19 +190,27 @@ pub(crate) fn without_number(register: &str) -> String {
     words.join(" ")
 }
 
-/// Every entry names kinds that exist, has bits and a reason, and is the only one for its register
-/// and condition.
+/// Every entry names kinds that exist, has bits and a reason, and in every QEMU version is the only
+/// one for its register and condition.
 pub(crate) fn is_well_formed() {
-    let mut names = BTreeSet::new();
-    for known in list().difference {
+    let differences = list().difference;
+    for (index, known) in differences.iter().enumerate() {
         let name = &known.name;
         assert!(!known.component.is_empty(), "{name}: no component");
         assert!(known.bits != 0, "{name}: no bits");
         assert!(known.reason.len() > 40, "{name}: a reason says who is right, and by what");
-        for component in known.component {
+        let some = known.since.zip(known.before).is_none_or(|(since, before)| since < before);
+        assert!(some, "{name}: no version has it");
+        for component in &known.component {
             assert!(Kind::ALL.iter().any(|kind| kind.name() == component), "{name}: {component}");
-            let key = (known.register.clone(), format!("{:?}", known.when), component);
-            assert!(names.insert(key), "{name}: another has this register and condition");
+        }
+        for other in differences.iter().take(index) {
+            let same = (&known.register, known.when) == (&other.register, other.when)
+                && known.component.iter().any(|component| other.component.contains(component));
+            assert!(
+                !same || !known.meets(other),
+                "{name}: another has this register and condition"
+            );
         }
     }
     let memory = list().memory;
