@@ -1,10 +1,13 @@
-//! Link arguments of the freestanding binaries; nothing for the library.
+//! Link arguments of the freestanding binaries, and where tests find their snapshots; nothing for the
+//! library.
 
 use std::env;
 
 fn main() {
     println!("cargo:rerun-if-changed=src/bin/image/image.ld");
     println!("cargo:rerun-if-changed=build.rs");
+    // Tests run in their package's folder: they read the snapshots of the tree that they run in.
+    println!("cargo:rustc-env=INSTA_WORKSPACE_ROOT=..");
     if env::var_os("CARGO_FEATURE_IMAGE").is_some() {
         let script = format!(
             "{}/src/bin/image/image.ld",
@@ -22,6 +25,8 @@ fn main() {
     }
     if env::var_os("CARGO_FEATURE_NOPANIC").is_some() {
         freestanding("nopanic");
+        // The proof with a hole in it, which `tests/no_panic.rs` asks for.
+        println!("cargo:rustc-check-cfg=cfg(broken)");
     }
 }
 

@@ -1,4 +1,5 @@
-//! Builds the bare-metal image of `cxl-firmware`, for the harness to embed.
+//! Builds the bare-metal image of `cxl-firmware`, for the harness to embed, and says where tests find
+//! their snapshots.
 //!
 //! A nested cargo builds it with a profile of its own: the image is freestanding and aborts on a
 //! panic, which no profile of the harness does.
@@ -40,5 +41,7 @@ fn main() {
         Ok(status) => panic!("building the bare-metal image ended with {status}"),
         Err(error) => panic!("cargo did not start: {error}"),
     }
+    // Tests run in their package's folder: they read the snapshots of the tree that they run in.
+    println!("cargo:rustc-env=INSTA_WORKSPACE_ROOT=..");
     println!("cargo:rustc-env=CXL_IMAGE={}", target.join("image/image").display());
 }

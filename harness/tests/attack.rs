@@ -4,6 +4,8 @@
 //!
 //! **Invariant**: every machine here is brought up by the library first, as the attack's user would.
 
+mod program;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
@@ -429,7 +431,7 @@ fn events_come_through_the_doorbell_as_they_were_sent() {
 #[test]
 fn command_exits_as_its_help_says() {
     let run = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_cxl-harness"))
+        let output = Command::new(program::path())
             .args([&["attack"], arguments].concat())
             .output()
             .expect("the command runs");

@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of tests may fail as the tests may")]
 
+mod program;
+
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
@@ -14,7 +16,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 fn run(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_cxl-harness")).args(arguments).output().unwrap()
+    Command::new(program::path()).args(arguments).output().unwrap()
 }
 
 /// Output, complaints and exit code.
@@ -181,7 +183,7 @@ fn what_is_no_scenario_is_one_complaint_with_its_place() {
 
 #[test]
 fn a_scenario_may_come_through_a_pipe() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cxl-harness"));
+    let mut command = Command::new(program::path());
     command.args(["plan", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(&run(&["scenarios", "switch"]).stdout).unwrap();
@@ -405,7 +407,7 @@ fn a_file_that_cannot_be_written_is_exit_2() {
     // A table is small and binary: it may never leave a buffer that waits for a line's end.
     for arguments in [&["cedt"][..], &["cedt", "--text"], &["image", "-"], &["plan"]] {
         let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cxl-harness"));
+        let mut command = Command::new(program::path());
         let output = command.args(arguments).stdout(full).output().unwrap();
         let complaints = String::from_utf8(output.stderr).unwrap();
         assert!(complaints.starts_with("error: standard output: "), "{arguments:?}: {complaints}");

@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of tests may fail as the tests may")]
 
+mod program;
+
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -238,7 +240,7 @@ struct Run {
 }
 
 fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cxl-harness"));
+    let mut command = Command::new(program::path());
     command.arg("decode").args(args).env_remove("CLICOLOR_FORCE").env_remove("NO_COLOR");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command

@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of tests may fail as the tests may")]
 
+mod program;
+
 #[path = "guest/command.rs"]
 mod command;
 #[path = "guest/demands.rs"]

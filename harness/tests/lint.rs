@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of tests may fail as the tests may")]
 
+mod program;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
@@ -1238,7 +1240,7 @@ proptest! {
 // ---- files ----
 
 fn ran(arguments: &[&str], directory: &Path) -> (String, String, i32) {
-    let output = Command::new(env!("CARGO_BIN_EXE_cxl-harness"))
+    let output = Command::new(program::path())
         .args(arguments)
         .current_dir(directory)
         .stdin(Stdio::null())
@@ -1499,7 +1501,7 @@ fn a_dump_may_come_through_a_pipe() {
     let input = good("one-device");
     let Registers::Hdm(image) = &input.devices[0].registers else { panic!() };
     for name in ["-", "/dev/stdin"] {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_cxl-harness"))
+        let mut child = Command::new(program::path())
             .args(["lint", name, "--kind", "hdm", "--component", "device"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

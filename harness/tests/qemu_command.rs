@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod program;
+
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process;
@@ -150,7 +152,7 @@ fn files_are_named_for_their_partition_and_commas_are_doubled() {
 
 /// Output, complaints and exit code of the program.
 fn ran(arguments: &[&str]) -> (String, String, i32) {
-    let mut program = process::Command::new(env!("CARGO_BIN_EXE_cxl-harness"));
+    let mut program = process::Command::new(program::path());
     let output = program.arg("qemu").args(arguments).env_remove("QEMU").output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (text(output.stdout), text(output.stderr), output.status.code().unwrap())
@@ -219,7 +221,7 @@ fn bad_usage_is_exit_code_2() {
 
 #[test]
 fn without_qemu_a_run_says_what_to_install() {
-    let mut program = process::Command::new(env!("CARGO_BIN_EXE_cxl-harness"));
+    let mut program = process::Command::new(program::path());
     program.args(["qemu", "one-device", "--run", "--direct"]).env("QEMU", "/nonexistent/qemu");
     let output = program.output().unwrap();
     assert_eq!(output.status.code(), Some(1));

@@ -100,7 +100,7 @@ impl Files {
 }
 
 pub(crate) fn harness() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_cxl-harness"))
+    Command::new(crate::program::path())
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -482,7 +482,7 @@ fn budget() {
 fn no_permission() {
     let files = Files::new();
     let copy = files.path("cxl-harness");
-    fs::copy(env!("CARGO_BIN_EXE_cxl-harness"), &copy).unwrap();
+    fs::copy(crate::program::path(), &copy).unwrap();
     let open = |path: &str| {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     };

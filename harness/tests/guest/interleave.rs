@@ -118,7 +118,7 @@ fn in_file(directory: &Path, device: usize, dpa: u64) -> u64 {
 }
 
 fn cli(directory: &Path, payload: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cxl-harness"));
+    let mut command = Command::new(crate::program::path());
     command
         .args(["boot", "persistent-interleave", "--quiet", "--timeout", "300"])
         .args(["--payload", payload, "--media"])
