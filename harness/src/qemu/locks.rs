@@ -44,7 +44,7 @@ impl LockAttack {
         let fields: Vec<Field> = fields.collect();
         let count = |bits: fn(&Frozen) -> u32| frozen.iter().map(|f| bits(f).count_ones()).sum();
         Self {
-            held: fields.is_empty(),
+            held: fields.is_empty() && !frozen.is_empty(),
             bits: count(|frozen| frozen.bits),
             changed: count(|frozen| frozen.changed),
             fields,

@@ -290,11 +290,17 @@ fn finish(
     let tree = room.topology.tree();
     let attack =
         options.attack.then(|| LockAttack::of(&locks::flip(hw, tree), seen.scenario, tree));
-    if let Some(attack) = attack.as_ref().filter(|attack| !attack.held) {
-        let changed = attack.changed;
-        report.facts.fail_of_peer(format!("the attack changed {changed} bits that are locked"));
+    match &attack {
+        Some(attack) if attack.bits == 0 => {
+            report.facts.fail_of_peer("the attack found nothing that is locked, so nothing held".to_owned());
+        }
+        Some(attack) if !attack.held => {
+            let changed = attack.changed;
+            report.facts.fail_of_peer(format!("the attack changed {changed} bits that are locked"));
+        }
+        _ => {}
     }
-    let (qemu, notes) = (format!("{major}.{minor}"), NOTES.to_vec());
+    let (qemu, notes) = (format!("{major}.{minor}"), NOTES.map(str::to_owned).to_vec());
     report.facts.peer = Some(Peer { qemu, notes, verifier, attack });
 }
 

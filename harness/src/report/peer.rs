@@ -9,7 +9,7 @@ use std::fmt::{self, Formatter};
 use serde::Serialize;
 
 use super::text::{fact, heading};
-use super::{Facts, Finding, Witness};
+use super::{Facts, Finding, Verdict, Witness};
 use crate::vigil::Moment;
 
 /// A run on QEMU.
@@ -18,7 +18,7 @@ pub struct Peer {
     /// Its version.
     pub qemu: String,
     /// What it does otherwise than hardware, whatever the scenario.
-    pub notes: Vec<&'static str>,
+    pub notes: Vec<String>,
     /// What the verifier read from outside.
     pub verifier: Verifier,
     /// The attack, if there was one.
@@ -28,7 +28,7 @@ pub struct Peer {
 /// The verifier's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Verifier {
-    /// Every path is whole, equal to the plan and to the table.
+    /// It looked, and every path is whole, equal to the plan and to the table.
     pub passed: bool,
     /// Committed decoders.
     pub committed: usize,
@@ -39,7 +39,7 @@ pub struct Verifier {
 /// What became of locked registers of which each bit was flipped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LockAttack {
-    /// Nothing changed that is locked.
+    /// Something is locked, and nothing of it changed.
     pub held: bool,
     /// Bits of locked registers.
     pub bits: u32,
@@ -66,14 +66,15 @@ pub struct Field {
 }
 
 impl Verifier {
-    /// From what a report has.
+    /// From what a report has, before an attack.
     pub(crate) fn of(facts: &Facts) -> Self {
         let control = |decoder: &&super::Decoder| decoder.text.image.control();
         let of_verifier =
             |finding: &Finding| finding.failure && finding.witness == Witness::Verifier;
         let committed = facts.decoders.iter().filter(|decoder| control(decoder).committed());
         Self {
-            passed: !facts.findings.iter().any(of_verifier),
+            // A look that failed has no findings either.
+            passed: facts.result == Verdict::Ok && !facts.findings.iter().any(of_verifier),
             committed: committed.clone().count(),
             locked: committed.filter(|decoder| control(decoder).locked()).count(),
         }
@@ -99,18 +100,24 @@ impl Peer {
         )?;
         let Verifier { passed, committed, locked } = self.verifier;
         let verdict = if passed { "ok" } else { "FAILED" };
-        fact(
-            f,
-            "verifier",
-            format_args!("{verdict}: {locked} of {committed} committed decoders locked"),
-        )?;
+        match (passed, committed) {
+            (false, 0) => fact(f, "verifier", "nothing to verify: no decoder is committed")?,
+            (true, 0) => fact(f, "verifier", "ok: no decoder is committed, and none was to be")?,
+            _ => fact(
+                f,
+                "verifier",
+                format_args!("{verdict}: {locked} of {committed} committed decoders locked"),
+            )?,
+        }
         match &self.attack {
             None => fact(f, "attack", "not made; --attack makes it")?,
             Some(attack) => {
                 let LockAttack { held, bits, changed, .. } = attack;
                 let verdict = if *held { "held" } else { "NOT HELD" };
-                let how =
-                    format!("{verdict}: {changed} of {bits} locked bits changed when written");
+                let how = match bits {
+                    0 => "nothing is locked, so nothing held".to_owned(),
+                    _ => format!("{verdict}: {changed} of {bits} locked bits changed when written"),
+                };
                 fact(f, "attack", how)?;
                 // Most components give way alike; say it once.
                 let mut alike = BTreeMap::<_, Vec<String>>::new();
