@@ -9,6 +9,7 @@
 pub mod bare;
 pub mod command;
 pub mod locks;
+pub mod offers;
 pub mod process;
 pub mod qtest;
 pub mod run;

@@ -14,6 +14,7 @@ use serde_json::Value;
 use cxl_harness::machine::Machine;
 use cxl_harness::qemu::command::{Command, quoted, shell};
 use cxl_harness::qemu::locks;
+use cxl_harness::qemu::offers::Offers;
 use cxl_harness::scenario::Scenario;
 use cxl_harness::{image, run};
 
@@ -86,7 +87,11 @@ fn each_refusal_is_the_only_one() {
         ("uid = 16", "uid = 16, cache_id = true", "hb0: routing of CXL.cache"),
         ("below = \"hb0\"", "below = \"hb0\", hdm = true", "rp0: HDM decoders in a port"),
         ("volatile", "kind = \"type2\", volatile", "mem0: a Type-2 device"),
-        ("volatile", "coherency = \"back-invalidate\", volatile", "mem0: a coherency other than"),
+        (
+            "volatile",
+            "coherency = \"back-invalidate\", volatile",
+            "mem0: a path for back-invalidate",
+        ),
         ("volatile", "decoders = 1, volatile", "mem0: 1 decoders"),
         ("volatile", "selects = \"11:8\", volatile", "mem0: selects on one group"),
         ("volatile", "ways_16 = false, volatile", "mem0: cannot do"),
@@ -150,10 +155,89 @@ fn files_are_named_for_their_partition_and_commas_are_doubled() {
     assert!(has("memory-backend-ram,id=lsa0,size=1M"), "persistent memory needs label storage");
 }
 
+/// What a QEMU says that has back-invalidate.
+fn with_back_invalidate() -> Offers {
+    let oldest = Offers::of_the_oldest();
+    let restrictions = oldest.restrictions.with_back_invalidate(true);
+    Offers { version: (11, 1), back_invalidate: true, restrictions }
+}
+
+/// What a window admits cannot be chosen on QEMU: where that decides what is mapped, the scenario is
+/// refused; where it does not, its machine is made, and the difference is a note.
+#[test]
+fn restrictions_are_refused_where_they_decide_and_noted_where_they_do_not() {
+    let machine = |restrictions: &str| {
+        let text = format!(
+            "bridge = [{{ name = \"hb0\", uid = 16 }}]\n\
+             port = [{{ name = \"rp0\", below = \"hb0\" }}]\n\
+             device = [{{ name = \"mem0\", below = \"rp0\", volatile = \"256MiB\" }}]\n\
+             window = [{{ name = \"w\", targets = [\"hb0\"], size = \"1GiB\",\n\
+             restrictions = [{restrictions}] }}]"
+        );
+        Scenario::parse(&text, "case").unwrap()
+    };
+    let (oldest, newer) = (Offers::of_the_oldest(), with_back_invalidate());
+    let notes = |offers: &Offers, restrictions: &str| {
+        Command::on(offers, &machine(restrictions), None).map(|command| command.notes)
+    };
+    let all = r#""device-coherent", "host-only", "volatile", "persistent""#;
+    assert_eq!(notes(&oldest, all), Ok(vec![]));
+    let note = |what: &str| {
+        Ok(vec![format!("w: QEMU's windows {what}; the plan here is the same with both")])
+    };
+    assert_eq!(notes(&newer, all), note("admit back-invalidate as well"));
+    assert_eq!(
+        notes(&oldest, r#""host-only", "volatile""#),
+        note("admit device-coherent, persistent as well")
+    );
+    let more = format!("{all}, \"back-invalidate\"");
+    assert_eq!(notes(&oldest, &more), note("do not admit back-invalidate"));
+    assert_eq!(notes(&newer, &more), Ok(vec![]));
+    // The library refuses volatile memory here; on QEMU it would map it.
+    for offers in [oldest, newer] {
+        let refusal = notes(&offers, r#""host-only", "persistent""#).unwrap_err();
+        let [only] = refusal.0.as_slice() else { panic!("{refusal}") };
+        assert!(only.to_string().starts_with("w: restrictions that decide"), "{only}");
+    }
+}
+
+#[test]
+fn back_invalidate_is_offered_where_the_program_has_it() {
+    let text = |bridge: &str| {
+        format!(
+            "bridge = [{{ name = \"hb0\", uid = 16{bridge} }}]\n\
+             port = [{{ name = \"rp0\", below = \"hb0\" }}, {{ name = \"dp0\", below = \"sw0\" }}]\n\
+             switch = [{{ name = \"sw0\", below = \"rp0\" }}]\n\
+             device = [{{ name = \"mem0\", below = \"dp0\", volatile = \"256MiB\",\n\
+             coherency = \"back-invalidate\" }}]\n\
+             window = [{{ targets = [\"hb0\"], size = \"1GiB\", restrictions = [\"host-only\",\n\
+             \"device-coherent\", \"volatile\", \"persistent\", \"back-invalidate\"] }}]"
+        )
+    };
+    let scenario = Scenario::parse(&text(", back_invalidate = true"), "case").unwrap();
+    let command = Command::on(&with_back_invalidate(), &scenario, None).unwrap();
+    let arguments = shell(OsStr::new("q"), &command.groups);
+    assert!(arguments.contains("cxl-upstream,id=sw0,bus=port0,x-256b-flit=on \\\n"), "{arguments}");
+    assert!(
+        arguments.contains("volatile-memdev=vmem0,x-256b-flit=on,hdm-db=on,sn="),
+        "{arguments}"
+    );
+    // All reasons at once.
+    let refusal = Command::on(&Offers::of_the_oldest(), &scenario, None).unwrap_err();
+    let at: Vec<_> = refusal.0.iter().map(|unsupported| unsupported.at.as_str()).collect();
+    assert_eq!(at, ["hb0", "mem0"], "{refusal}");
+    let scenario = Scenario::parse(&text(""), "case").unwrap();
+    let refusal = Command::on(&with_back_invalidate(), &scenario, None).unwrap_err();
+    assert!(refusal.to_string().contains("mem0: back-invalidate below a bridge"), "{refusal}");
+}
+
+/// A program that is not there: what is printed is for the oldest QEMU then, on whatever host.
+const NO_QEMU: &str = "no-such-qemu";
+
 /// Output, complaints and exit code of the program.
 fn ran(arguments: &[&str]) -> (String, String, i32) {
     let mut program = process::Command::new(program::path());
-    let output = program.arg("qemu").args(arguments).env_remove("QEMU").output().unwrap();
+    let output = program.arg("qemu").args(arguments).env("QEMU", NO_QEMU).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (text(output.stdout), text(output.stderr), output.status.code().unwrap())
 }
@@ -168,7 +252,7 @@ fn the_program_prints_what_a_shell_takes() {
         " \\\n    -kernel 'my image' \\\n    -append 'it'\\''s one' \\\n    -initrd rd\n"
     ));
     // A shell reads one command, and nothing of the notes.
-    let output = output.replace("qemu-system-x86_64", "show");
+    let output = output.replace(NO_QEMU, "show");
     let script = format!("show() {{ printf '%s\\n' \"$@\"; }}\n{output}");
     let read = process::Command::new("sh").args(["-c", &script]).output().unwrap();
     assert_eq!(String::from_utf8(read.stderr).unwrap(), "");
@@ -230,6 +314,26 @@ fn without_qemu_a_run_says_what_to_install() {
         "error: /nonexistent/qemu: no such program; install qemu-system-x86 10.0 or newer, or name \
          one with QEMU=PROGRAM\n"
     );
+}
+
+#[test]
+fn without_qemu_a_run_says_it_in_json_too() {
+    for direct in [&["--direct"][..], &[]] {
+        let arguments = [&["one-device", "--run", "--json"], direct].concat();
+        let (output, complaints, code) = ran(&arguments);
+        assert_eq!((complaints.as_str(), code), ("", 1));
+        let json: Value = serde_json::from_str(&output).unwrap();
+        assert_eq!(json["result"], "refused");
+        let refusal = json["refusal"].as_str().unwrap();
+        assert!(refusal.starts_with("no-such-qemu: no such program"), "{refusal}");
+    }
+}
+
+/// Without a scenario there is one that QEMU can be.
+#[test]
+fn without_a_scenario_it_is_one_that_qemu_can_be() {
+    assert_eq!(ran(&[]), ran(&["two-way"]));
+    assert_eq!(ran(&[]).2, 0);
 }
 
 /// The witness of locks, where what leaks is known: the models.

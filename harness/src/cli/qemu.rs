@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::Args;
 use cxl_harness::qemu::command::{Command, NOTES, Refusal, shell};
+use cxl_harness::qemu::offers::Offers;
 use cxl_harness::qemu::process;
 use cxl_harness::qemu::run::{Options, RunError, direct, guest};
 use cxl_harness::report::Verdict;
@@ -17,10 +18,18 @@ use serde::Serialize;
 
 use super::source::Source;
 
+/// The scenario without a name on the command line: the default one has a Type-2 device, which no
+/// QEMU has.
+const DEFAULT: &str = "two-way";
+
 const EXAMPLES: &str = "\
 QEMU models CXL 2.0: host bridges, root ports, one level of switches, Type-3 devices. A scenario
-that needs more is refused, by name: Type 2, XOR arithmetic, other numbers of decoders than 4,
-several segments, window restrictions and bases, faults, events, ...
+that needs more is refused, all of it by name: Type 2, XOR arithmetic, other numbers of decoders than
+4, several segments, bases of windows, faults, events, ... The program is asked what it has: 11.1 has
+back-invalidate (HDM-DB). What its windows admit cannot be chosen: where that makes another plan the
+scenario is refused, and where it makes none it is a note.
+
+Without SCENARIO: two-way, a machine that QEMU can be.
 
 Without --run the command line is printed, ready for a shell, one option a line; add what is to run
 on the machine. With --run QEMU is started and ended, and the report is that of `cxl-harness boot`:
@@ -38,8 +47,12 @@ JSON without --run:
   result       ok or refused
   arguments    of the program, in order
   media        device, partition, path, size: files of devices' memory, with --files
-  notes        what QEMU does otherwise than hardware, whatever the scenario
+  notes        what QEMU does otherwise than hardware, and this one otherwise than the scenario
   unsupported  at, why: what QEMU has no words for
+  refusal      why nothing was run, in a sentence
+
+JSON with --run: that of `cxl-harness boot`, and peer: qemu, notes, verifier, attack. A run that came
+to no report has the keys above.
 
 Exit code:
   0    good
@@ -62,8 +75,9 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(super) struct Qemu {
-    #[command(flatten)]
-    source: Source,
+    /// A built-in scenario's name (see `cxl-harness scenarios`), a TOML file, or `-` (standard input).
+    #[arg(value_name = "SCENARIO", default_value = DEFAULT)]
+    scenario: String,
 
     /// Print JSON instead of text; the end of this help lists the keys.
     #[arg(long)]
@@ -111,8 +125,10 @@ struct Printed {
     #[serde(skip_serializing_if = "Option::is_none")]
     arguments: Option<Vec<String>>,
     media: Vec<Medium>,
-    notes: Vec<&'static str>,
+    notes: Vec<String>,
     unsupported: Vec<Unsupported>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refusal: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -131,7 +147,7 @@ struct Unsupported {
 
 impl Qemu {
     pub(super) fn run(self) -> ExitCode {
-        let scenario = match self.source.scenario() {
+        let scenario = match Source::built_in(&self.scenario).scenario() {
             Ok(scenario) => scenario,
             Err(error) => return super::fail(&error.to_string()),
         };
@@ -139,13 +155,28 @@ impl Qemu {
             return self.start(&scenario);
         }
         let files = self.files.as_deref();
-        match Command::of(&scenario, files) {
-            Ok(command) => self.print(&scenario, command),
+        // To print a command line no QEMU is needed; where there is one, it is for that.
+        let (offers, written_for) = match Offers::ask(Duration::from_secs(self.timeout)) {
+            Ok(offers) => (offers, format!("written for QEMU {}, which is here", offers.name())),
+            Err(error) => {
+                let oldest = Offers::of_the_oldest();
+                (
+                    oldest,
+                    format!("written for QEMU {}, as none can be asked: {error}", oldest.name()),
+                )
+            }
+        };
+        match Command::on(&offers, &scenario, files) {
+            Ok(mut command) => {
+                command.notes.push(written_for);
+                self.print(&scenario, command)
+            }
             Err(refusal) => self.refuse(&refusal),
         }
     }
 
     fn print(&self, scenario: &Scenario, command: Command) -> ExitCode {
+        let notes = command.all_notes();
         let mut groups = command.groups;
         let mut add = |option: &str, value: OsString| groups.push(vec![option.into(), value]);
         if let Some(kernel) = &self.kernel {
@@ -158,7 +189,7 @@ impl Qemu {
             add("-initrd", initrd.into());
         }
         if !self.json {
-            let notes = NOTES.map(|note| format!("# {note}\n")).concat();
+            let notes: String = notes.iter().map(|note| format!("# {note}\n")).collect();
             let text = notes + &shell(&process::program(), &groups);
             return super::print(&text, super::exit(true));
         }
@@ -173,8 +204,9 @@ impl Qemu {
             result: Verdict::Ok,
             arguments: Some(arguments.collect()),
             media: media.collect(),
-            notes: NOTES.to_vec(),
+            notes,
             unsupported: Vec::new(),
+            refusal: None,
         };
         super::print(&super::json(&printed), super::exit(true))
     }
@@ -191,8 +223,25 @@ impl Qemu {
             result: Verdict::Refused,
             arguments: None,
             media: Vec::new(),
-            notes: NOTES.to_vec(),
+            notes: NOTES.map(str::to_owned).to_vec(),
             unsupported: unsupported.collect(),
+            refusal: Some(refusal.to_string()),
+        };
+        super::print(&super::json(&printed), super::exit(false))
+    }
+
+    /// No report came of a run.
+    fn stopped(&self, why: String) -> ExitCode {
+        if !self.json {
+            return super::refuse(&why);
+        }
+        let printed = Printed {
+            result: Verdict::Refused,
+            arguments: None,
+            media: Vec::new(),
+            notes: NOTES.map(str::to_owned).to_vec(),
+            unsupported: Vec::new(),
+            refusal: Some(why),
         };
         super::print(&super::json(&printed), super::exit(false))
     }
@@ -212,7 +261,7 @@ impl Qemu {
             Err(RunError::Interrupted) => {
                 return super::complain("interrupted", super::EXIT_INTERRUPTED);
             }
-            Err(error) => return super::refuse(&error.to_string()),
+            Err(error) => return self.stopped(error.to_string()),
         };
         let good = report.facts.result == Verdict::Ok;
         let columns = super::columns();

@@ -2,7 +2,7 @@
 //!
 //! **Invariant**: a scenario becomes a command line only if the machine that QEMU makes of it
 //! differs from the scenario's in nothing that the scenario says, but in what [`NOTES`] says of
-//! every QEMU. No property is dropped in silence.
+//! every QEMU and [`Command::notes`] of this one. No property is dropped in silence.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -11,9 +11,12 @@ use std::path::{Path, PathBuf};
 use cxl_regs::acpi::cedt::Restrictions;
 use cxl_regs::{Arithmetic, Coherency, DECODER_UNIT, Size};
 
+use super::offers::Offers;
 use crate::layout::place_windows;
+use crate::machine::Machine;
+use crate::run;
 use crate::scenario::{
-    Action, BridgeVersion, Device, DeviceKind, FaultKind, Parent, Place, Scenario, Selects,
+    Action, Bridge, BridgeVersion, Device, DeviceKind, FaultKind, Parent, Place, Scenario, Selects,
 };
 
 /// Decoders of each QEMU component since 8.2 (`CXL_HDM_DECODER_COUNT` in
@@ -66,8 +69,10 @@ pub enum Why {
     },
     /// A number of targets.
     Targets(u8),
-    /// The path for back-invalidate.
+    /// The path for back-invalidate, on a QEMU without.
     BackInvalidate,
+    /// Back-invalidate without a path for it.
+    NoPath,
     /// Routing of CXL.cache.
     CacheId,
     /// HDM decoders in a port.
@@ -96,8 +101,11 @@ pub enum Why {
     Unplaced,
     /// A window that passes QEMU's address width.
     TooWide(u64),
-    /// Window restrictions.
-    Restrictions,
+    /// Window restrictions that decide the plan.
+    Restrictions {
+        /// What each of QEMU's windows admits.
+        admits: Restrictions,
+    },
     /// A QoS throttling group.
     Qtg(u16),
     /// A target that no bridge is.
@@ -136,14 +144,22 @@ impl fmt::Display for Why {
             Self::Targets(count) => {
                 write!(f, "{count} targets a decoder; QEMU's have {TARGET_COUNT}")
             }
-            Self::BackInvalidate => f.write_str("a path for back-invalidate (HDM-DB)"),
+            Self::BackInvalidate => f.write_str(
+                "a path for back-invalidate (HDM-DB); this QEMU has no property hdm-db, 11.1 has it",
+            ),
+            Self::NoPath => f.write_str(
+                "back-invalidate below a bridge without a path for it; QEMU's ports have one then",
+            ),
             Self::CacheId => f.write_str("routing of CXL.cache by Cache ID"),
             Self::PortDecoders => f.write_str("HDM decoders in a port"),
             Self::SwitchBelowSwitch => {
                 f.write_str("a switch below a switch; QEMU routes through one level")
             }
             Self::Type2 => f.write_str("a Type-2 device; QEMU has Type-3 devices only"),
-            Self::Coherency => f.write_str("a coherency other than host-only (HDM-H)"),
+            Self::Coherency => f.write_str(
+                "device-coherent memory without back-invalidate (HDM-D); QEMU's memory devices have \
+                 host-only (HDM-H), or HDM-DB from 11.1 on",
+            ),
             Self::Selects => {
                 f.write_str("selects on one group of HPA bits; QEMU's devices select on 14:8")
             }
@@ -165,9 +181,11 @@ impl fmt::Display for Why {
                 "ends at {end:#x} or above; QEMU's emulated processors have {ADDRESS_BITS} address \
                  bits"
             ),
-            Self::Restrictions => f.write_str(
-                "restrictions; QEMU's windows admit device-coherent, host-only, volatile and \
-                 persistent",
+            Self::Restrictions { admits } => write!(
+                f,
+                "restrictions that decide what is mapped here; each window of this QEMU admits {}, \
+                 and that makes another plan",
+                names(admits)
             ),
             Self::Qtg(qtg) => write!(f, "QTG {qtg}; QEMU's windows have 0"),
             Self::Target(uid) => write!(f, "target UID {uid}, which no bridge has"),
@@ -200,6 +218,8 @@ pub struct Command {
     pub groups: Vec<Vec<OsString>>,
     /// Files that are to hold devices' media, with their sizes.
     pub media: Vec<Medium>,
+    /// What this QEMU has otherwise than the scenario, without a consequence for the plan.
+    pub notes: Vec<String>,
 }
 
 /// A file with the memory of one partition of a device.
@@ -216,14 +236,19 @@ pub struct Medium {
 }
 
 impl Command {
-    /// The command line of a scenario. With `files`, devices' memory lies in files of that
-    /// directory.
+    /// The command line of a scenario for the oldest QEMU that this is for. With `files`, devices'
+    /// memory lies in files of that directory.
     pub fn of(scenario: &Scenario, files: Option<&Path>) -> Result<Self, Refusal> {
-        let unsupported = unsupported(scenario);
+        Self::on(&Offers::of_the_oldest(), scenario, files)
+    }
+
+    /// The same for a QEMU that has said what it has.
+    pub fn on(offers: &Offers, scenario: &Scenario, files: Option<&Path>) -> Result<Self, Refusal> {
+        let (unsupported, notes) = unsupported(scenario, offers);
         if !unsupported.is_empty() {
             return Err(Refusal(unsupported));
         }
-        let mut command = Self { groups: Vec::new(), media: Vec::new() };
+        let mut command = Self { groups: Vec::new(), media: Vec::new(), notes };
         command.machine(scenario);
         for (index, bridge) in scenario.bridges.iter().enumerate() {
             let hdm = if bridge.decoders == 0 { "false" } else { "true" };
@@ -248,7 +273,13 @@ impl Command {
         }
         for (index, switch) in scenario.switches.iter().enumerate() {
             let port = switch.port;
-            command.option("-device", format!("cxl-upstream,id=sw{index},bus=port{port}"));
+            let above = bridge_of(scenario, port);
+            // Root ports and downstream ports have flits of 256 bytes unless they are told not to.
+            let flit = match above.is_some_and(|bridge| bridge.back_invalidate) {
+                true => ",x-256b-flit=on",
+                false => "",
+            };
+            command.option("-device", format!("cxl-upstream,id=sw{index},bus=port{port}{flit}"));
         }
         for (index, port) in scenario.ports.iter().enumerate() {
             if let Parent::Switch(switch) = port.parent {
@@ -327,11 +358,19 @@ impl Command {
             self.option("-object", format!("memory-backend-ram,id=lsa{index},size={labels}M"));
             properties += &format!(",lsa=lsa{index}");
         }
+        if device.coherency == Coherency::BackInvalidate {
+            properties += ",x-256b-flit=on,hdm-db=on";
+        }
         let (port, serial) = (device.port, device.serial);
         self.option(
             "-device",
             format!("cxl-type3,id=mem{index},bus=port{port}{properties},sn={serial:#x}"),
         );
+    }
+
+    /// What QEMU does otherwise than hardware, and this one otherwise than the scenario.
+    pub fn all_notes(&self) -> Vec<String> {
+        NOTES.iter().map(|&note| note.to_owned()).chain(self.notes.iter().cloned()).collect()
     }
 
     /// All arguments in order.
@@ -340,8 +379,8 @@ impl Command {
     }
 }
 
-/// All of a scenario that QEMU has no words for.
-fn unsupported(scenario: &Scenario) -> Vec<Unsupported> {
+/// All of a scenario that QEMU has no words for, and what it has otherwise without a consequence.
+fn unsupported(scenario: &Scenario, offers: &Offers) -> (Vec<Unsupported>, Vec<String>) {
     let mut list = Vec::new();
     let mut no = |at: &str, why: Why| list.push(Unsupported { at: at.to_owned(), why });
     if !scenario.platform.assigned {
@@ -366,7 +405,7 @@ fn unsupported(scenario: &Scenario) -> Vec<Unsupported> {
         if bridge.target_count != TARGET_COUNT && bridge.decoders != 0 {
             no(at, Why::Targets(bridge.target_count));
         }
-        if bridge.back_invalidate {
+        if bridge.back_invalidate && !offers.back_invalidate {
             no(at, Why::BackInvalidate);
         }
         if bridge.cache_id {
@@ -389,9 +428,10 @@ fn unsupported(scenario: &Scenario) -> Vec<Unsupported> {
         }
     }
     for device in &scenario.devices {
-        self::device(device, &mut no);
+        self::device(scenario, device, offers, &mut no);
     }
     windows(scenario, &mut no);
+    let notes = restrictions(scenario, offers.restrictions, &mut no);
     for fault in &scenario.faults {
         no(scenario.name_of(fault.at), Why::Fault(fault_name(fault.kind)));
     }
@@ -404,15 +444,22 @@ fn unsupported(scenario: &Scenario) -> Vec<Unsupported> {
         let at = device.map_or("machine", |device| scenario.name_of(Place::Device(device)));
         no(at, Why::Event(action));
     }
-    list
+    (list, notes)
 }
 
-fn device(device: &Device, no: &mut impl FnMut(&str, Why)) {
+fn device(scenario: &Scenario, device: &Device, offers: &Offers, no: &mut impl FnMut(&str, Why)) {
     let at = &device.name;
-    if device.kind == DeviceKind::Type2 {
-        no(at, Why::Type2);
-    } else if device.coherency != Coherency::HostOnly {
-        no(at, Why::Coherency);
+    match device.coherency {
+        _ if device.kind == DeviceKind::Type2 => no(at, Why::Type2),
+        Coherency::HostOnly => {}
+        Coherency::Device => no(at, Why::Coherency),
+        Coherency::BackInvalidate if !offers.back_invalidate => no(at, Why::BackInvalidate),
+        Coherency::BackInvalidate => {
+            let bridge = bridge_of(scenario, device.port);
+            if bridge.is_some_and(|bridge| !bridge.back_invalidate) {
+                no(at, Why::NoPath);
+            }
+        }
     }
     if device.decoders != DECODERS {
         no(at, Why::Decoders { want: device.decoders, one_port: false });
@@ -432,11 +479,6 @@ fn device(device: &Device, no: &mut impl FnMut(&str, Why)) {
 }
 
 fn windows(scenario: &Scenario, no: &mut impl FnMut(&str, Why)) {
-    let mut everything = Restrictions::default();
-    everything.set_device_coherent(true);
-    everything.set_host_only(true);
-    everything.set_volatile(true);
-    everything.set_persistent(true);
     // Behind memory, what may be added, a unit for the bridges' registers, and one for each
     // rounding up; devices' memory counts as what may be added.
     let memory = scenario.platform.memory.max(1 << 32) + (1 << 32);
@@ -460,9 +502,6 @@ fn windows(scenario: &Scenario, no: &mut impl FnMut(&str, Why)) {
         if end > 1 << ADDRESS_BITS {
             no(at, Why::TooWide(end));
         }
-        if window.restrictions != everything {
-            no(at, Why::Restrictions);
-        }
         if window.qtg != 0 {
             no(at, Why::Qtg(window.qtg));
         }
@@ -472,6 +511,79 @@ fn windows(scenario: &Scenario, no: &mut impl FnMut(&str, Why)) {
             }
         }
     }
+}
+
+/// The bridge above a port.
+fn bridge_of(scenario: &Scenario, mut port: usize) -> Option<&Bridge> {
+    // A switch has one port, so none comes twice.
+    for _ in 0..=scenario.switches.len() {
+        match scenario.ports.get(port)?.parent {
+            Parent::Bridge(bridge) => return scenario.bridges.get(bridge),
+            Parent::Switch(switch) => port = scenario.switches.get(switch)?.port,
+        }
+    }
+    None
+}
+
+/// What windows admit cannot be chosen on QEMU. Where that makes another plan, it is another machine;
+/// where it does not, that is worth a note.
+fn restrictions(
+    scenario: &Scenario,
+    admits: Restrictions,
+    no: &mut impl FnMut(&str, Why),
+) -> Vec<String> {
+    let others = || scenario.windows.iter().filter(|window| window.restrictions != admits);
+    if others().next().is_none() {
+        return Vec::new();
+    }
+    let mut theirs = scenario.clone();
+    for window in &mut theirs.windows {
+        window.restrictions = admits;
+    }
+    let planned = |scenario: &Scenario| {
+        let done = run::dry(&mut Machine::new(scenario));
+        let plan = &done.room.plan;
+        let members: Vec<_> =
+            plan.regions.iter().map(|region| plan.members(region).to_vec()).collect();
+        (done.refusal, plan.regions.clone(), members, plan.decoders.clone())
+    };
+    if planned(scenario) != planned(&theirs) {
+        others().for_each(|window| no(&window.name, Why::Restrictions { admits }));
+        return Vec::new();
+    }
+    let mut notes: Vec<(String, Vec<&str>)> = Vec::new();
+    for window in others() {
+        let (own, all) = (window.restrictions.into_bits(), admits.into_bits());
+        let part = |bits| names(Restrictions::from_bits(bits));
+        let difference = match (all & !own, own & !all) {
+            (more, 0) => format!("admit {} as well", part(more)),
+            (0, less) => format!("do not admit {}", part(less)),
+            (more, less) => format!("admit {} as well, and not {}", part(more), part(less)),
+        };
+        match notes.iter_mut().find(|(known, _)| *known == difference) {
+            Some((_, windows)) => windows.push(&window.name),
+            None => notes.push((difference, vec![&window.name])),
+        }
+    }
+    let note = |(difference, windows): (String, Vec<&str>)| {
+        let windows = windows.join(", ");
+        format!("{windows}: QEMU's windows {difference}; the plan here is the same with both")
+    };
+    notes.into_iter().map(note).collect()
+}
+
+/// What a window admits, in words.
+fn names(restrictions: Restrictions) -> String {
+    let all = [
+        (restrictions.device_coherent(), "device-coherent"),
+        (restrictions.host_only(), "host-only"),
+        (restrictions.volatile(), "volatile"),
+        (restrictions.persistent(), "persistent"),
+        (restrictions.fixed(), "fixed"),
+        (restrictions.back_invalidate(), "back-invalidate"),
+    ];
+    let named: Vec<_> = all.into_iter().filter_map(|(has, name)| has.then_some(name)).collect();
+    if named.is_empty() { "nothing".to_owned() } else { named.join(", ") }
 }
 
 fn fault_name(kind: FaultKind) -> &'static str {

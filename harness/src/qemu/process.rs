@@ -61,6 +61,8 @@ pub enum ProcessError {
         /// What it says it is.
         version: (u32, u32),
     },
+    /// The smallest machine with a window has none.
+    NoWindow,
     /// It ended before it was told to.
     Ended {
         /// How.
@@ -99,6 +101,9 @@ impl fmt::Display for ProcessError {
                 "this QEMU {}.{} has no device {device}: it was built without CXL; {remedy}",
                 version.0, version.1
             ),
+            Self::NoWindow => {
+                write!(f, "this QEMU makes no CXL window for a machine that has one; {remedy}")
+            }
             Self::Ended { status, words } => {
                 match status {
                     Some(status) => write!(f, "QEMU ended with exit code {status}")?,
@@ -140,6 +145,13 @@ pub fn available() -> Result<(u32, u32), ProcessError> {
         }
     }
     Ok(version)
+}
+
+/// Whether a device of the program has a property.
+pub fn has_property(device: &str, property: &str) -> Result<bool, ProcessError> {
+    let help = answer(&program(), &["-device", &format!("{device},help")])?;
+    let name = |line: &str| line.trim_start().split('=').next().map(str::to_owned);
+    Ok(help.lines().any(|line| name(line).as_deref() == Some(property)))
 }
 
 /// What the program prints and ends.

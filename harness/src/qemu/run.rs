@@ -20,9 +20,10 @@ use tempfile::TempDir;
 
 use super::Clock;
 use super::bare::{self, BareError};
-use super::command::{self, ADDRESS_BITS, Command, NOTES};
+use super::command::{self, ADDRESS_BITS, Command};
 use super::locks;
-use super::process::{self, Process, ProcessError};
+use super::offers::Offers;
+use super::process::{Process, ProcessError};
 use super::qtest::{Qtest, QtestError};
 use super::view::{Mismatch, View};
 use crate::console::{self, Collected, ConsoleError, Section};
@@ -194,7 +195,7 @@ impl Mmio for Counted<'_> {
 }
 
 /// What every QEMU here is started with: nothing that is not asked for.
-fn fixed() -> Vec<OsString> {
+pub(crate) fn fixed() -> Vec<OsString> {
     ["-accel", "tcg", "-display", "none", "-nodefaults", "-monitor", "none"]
         .map(OsString::from)
         .to_vec()
@@ -225,7 +226,7 @@ impl Started {
 }
 
 /// What became of QEMU; a command has as much time as the whole run.
-fn explain(process: &mut Process, error: QtestError) -> RunError {
+pub(crate) fn explain(process: &mut Process, error: QtestError) -> RunError {
     match process.explain(error) {
         ProcessError::Qtest(QtestError::TimedOut { limit, .. }) => RunError::TimedOut(limit),
         error => RunError::Process(error),
@@ -236,9 +237,9 @@ fn explain(process: &mut Process, error: QtestError) -> RunError {
 /// assigns buses and BARs, plans, commits, locks and verifies through qtest.
 pub fn direct(scenario: &Scenario, options: &Options) -> Result<Report, RunError> {
     let stop = Stop::of(options);
-    let version = process::available().map_err(RunError::Process)?;
+    let offers = Offers::ask(options.timeout)?;
     let files = options.files.as_deref();
-    let command = Command::of(scenario, files).map_err(RunError::Refused)?;
+    let command = Command::on(&offers, scenario, files).map_err(RunError::Refused)?;
     let mut arguments = fixed();
     arguments.push("-S".into());
     arguments.extend(command.arguments());
@@ -268,7 +269,7 @@ pub fn direct(scenario: &Scenario, options: &Options) -> Result<Report, RunError
     let seen =
         Seen { scenario: &view.scenario, map: &view.map, fabric: &fabric, platform: &platform };
     let mut report = Report::seen(&seen, &mut hw, &mut Clock::new(), &left);
-    finish(&mut report, &mut hw, &done.room, &seen, options, version);
+    finish(&mut report, &mut hw, &done.room, &seen, options, &command, &offers);
     report.measured = Some(Measured { run: time, guest: None });
     stop.check()?;
     if let Err(error) = qemu.qtest.check() {
@@ -284,7 +285,8 @@ fn finish(
     room: &Room,
     seen: &Seen<'_>,
     options: &Options,
-    (major, minor): (u32, u32),
+    command: &Command,
+    offers: &Offers,
 ) {
     let verifier = Verifier::of(&report.facts);
     let tree = room.topology.tree();
@@ -300,7 +302,7 @@ fn finish(
         }
         _ => {}
     }
-    let (qemu, notes) = (format!("{major}.{minor}"), NOTES.map(str::to_owned).to_vec());
+    let (qemu, notes) = (offers.name(), command.all_notes());
     report.facts.peer = Some(Peer { qemu, notes, verifier, attack });
 }
 
@@ -308,9 +310,9 @@ fn finish(
 /// hands over is held against QEMU's registers and memory, read from outside.
 pub fn guest(scenario: &Scenario, options: &Options) -> Result<Report, RunError> {
     let stop = Stop::of(options);
-    let version = process::available().map_err(RunError::Process)?;
+    let offers = Offers::ask(options.timeout)?;
     let files = options.files.as_deref();
-    let command = Command::of(scenario, files).map_err(RunError::Refused)?;
+    let command = Command::on(&offers, scenario, files).map_err(RunError::Refused)?;
     let (mut tables, view) = platform_of(scenario, &command, options)?;
     // SeaBIOS has assigned everything.
     tables.resources.clear();
@@ -351,7 +353,7 @@ pub fn guest(scenario: &Scenario, options: &Options) -> Result<Report, RunError>
         report.facts.fail_of_peer(failure);
     }
     ended(&collected, &said, &mut report);
-    finish(&mut report, &mut hw, &room, &seen, options, version);
+    finish(&mut report, &mut hw, &room, &seen, options, &command, &offers);
     if options.attack && report.facts.refusal.is_none() {
         let inside = Booted::new(&command, &line("attack-judged")?, options, &stop)?;
         if let Some(attack) = report.facts.peer.as_mut().and_then(|peer| peer.attack.as_mut()) {

@@ -1,0 +1,78 @@
+//! What a QEMU has, asked of the program itself: versions differ, and distributions build what they
+//! like.
+//!
+//! **Invariant**: nothing here follows from a version number; every question is bounded in time.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use cxl_regs::acpi::cedt::Restrictions;
+
+use super::bare::{self, BareError};
+use super::command::ADDRESS_BITS;
+use super::process::{self, OLDEST, Process, ProcessError};
+use super::run::RunError;
+
+/// What a QEMU has that another may lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offers {
+    /// What it says it is.
+    pub version: (u32, u32),
+    /// Memory devices that can be HDM-DB, and ports with a path for back-invalidate.
+    pub back_invalidate: bool,
+    /// What each of its windows admits; no property changes it.
+    pub restrictions: Restrictions,
+}
+
+/// The properties that back-invalidate takes, each with its device (QEMU `hw/mem/cxl_type3.c`,
+/// `hw/pci-bridge/cxl_upstream.c`).
+const BACK_INVALIDATE: [(&str, &str); 3] =
+    [("cxl-type3", "hdm-db"), ("cxl-type3", "x-256b-flit"), ("cxl-upstream", "x-256b-flit")];
+
+/// The least machine with a window.
+const LEAST: [&str; 6] = [
+    "-S",
+    "-M",
+    "q35,cxl=on,cxl-fmw.0.targets.0=hb,cxl-fmw.0.size=1G",
+    "-nodefaults",
+    "-device",
+    "pxb-cxl,id=hb,bus=pcie.0,bus_nr=16",
+];
+
+impl Offers {
+    /// What the oldest version has that this is for: seen on QEMU 10.0.
+    pub fn of_the_oldest() -> Self {
+        let restrictions = Restrictions::new()
+            .with_device_coherent(true)
+            .with_host_only(true)
+            .with_volatile(true)
+            .with_persistent(true);
+        Self { version: OLDEST, back_invalidate: false, restrictions }
+    }
+
+    /// Its version in a word.
+    pub fn name(&self) -> String {
+        let (major, minor) = self.version;
+        format!("{major}.{minor}")
+    }
+
+    /// Asks the program; each question may take so long.
+    pub fn ask(limit: Duration) -> Result<Self, RunError> {
+        let version = process::available().map_err(RunError::Process)?;
+        let mut back_invalidate = true;
+        for (device, property) in BACK_INVALIDATE {
+            let has = process::has_property(device, property).map_err(RunError::Process)?;
+            back_invalidate &= has;
+        }
+        let mut arguments: Vec<OsString> = super::run::fixed();
+        arguments.extend(LEAST.map(OsString::from));
+        let started = Process::start_with_qtest(&arguments, limit);
+        let (mut process, mut qtest) = started.map_err(RunError::Process)?;
+        let tables = bare::platform(&mut qtest, ADDRESS_BITS).map_err(|error| match error {
+            BareError::Qtest(error) => super::run::explain(&mut process, error),
+            error => RunError::Bare(error),
+        })?;
+        let window = tables.windows.first().ok_or(RunError::Process(ProcessError::NoWindow))?;
+        Ok(Self { version, back_invalidate, restrictions: window.restrictions })
+    }
+}
