@@ -13,6 +13,7 @@ use std::time::Duration;
 use cxl_firmware::bring_up::{Workspace, bring_up};
 use cxl_firmware::policy::Policy;
 use cxl_harness::machine::Machine;
+use cxl_harness::qemu::offers::Offers;
 use cxl_harness::qemu::qtest::Width;
 use cxl_harness::qemu::run::{Options, RunError};
 use cxl_harness::qemu::{bare, run};
@@ -36,6 +37,8 @@ fn main() -> ExitCode {
     }));
     trials.push(claim("verifier_and_attack_are_two_results", two_results));
     trials.push(claim("verifier_and_attack_from_inside_are_two_results", two_results_of_a_guest));
+    trials.push(claim("an_attack_on_nothing_is_a_failure", nothing_to_attack));
+    trials.push(claim("the_program_is_asked_what_it_has", asked));
     trials.push(claim("a_run_that_takes_too_long_says_what_it_waited_for", too_long));
     trials.push(claim("ctrl_c_ends_a_run", interrupted));
     peer::main(trials)
@@ -140,6 +143,45 @@ fn two_results() {
     );
     assert!(text.contains("\n  attack            NOT HELD: "), "{text}");
 }
+
+/// Where nothing is locked, nothing held.
+fn nothing_to_attack() {
+    let scenario = Scenario::built_in("unlocked").unwrap();
+    let options = Options { attack: true, ..Options::default() };
+    let report = run::direct(&scenario, &options).unwrap_or_else(|error| panic!("{error}"));
+    let text = report.to_string();
+    assert_eq!(report.facts.result, Verdict::Failed, "{text}");
+    assert!(text.contains("the attack found nothing that is locked"), "{text}");
+    assert!(!report.facts.peer.unwrap().attack.unwrap().held, "{text}");
+}
+
+/// What it says it has is what it takes, and what its windows admit is what its table says.
+fn asked() {
+    let offers = Offers::ask(Duration::from_secs(30)).unwrap_or_else(|error| panic!("{error}"));
+    assert!(offers.restrictions.host_only() && offers.restrictions.volatile(), "{offers:?}");
+    let scenario = Scenario::parse(BACK_INVALIDATE, "back-invalidate").unwrap();
+    match run::direct(&scenario, &Options::default()) {
+        Ok(report) => {
+            assert!(offers.back_invalidate);
+            assert_eq!(report.facts.failures, Vec::<String>::new());
+            // Its windows admit host-only memory too, and that is what the library takes then.
+            let coherency: Vec<_> = report.facts.regions.iter().map(|r| r.coherency).collect();
+            assert_eq!(coherency, ["hdm-h"], "{report}");
+        }
+        Err(RunError::Refused(refusal)) => {
+            assert!(!offers.back_invalidate, "{refusal}");
+            assert!(refusal.to_string().contains("mem0: a path for back-invalidate"), "{refusal}");
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+const BACK_INVALIDATE: &str = r#"
+bridge = [{ name = "hb0", uid = 16, back_invalidate = true }]
+port = [{ name = "rp0", below = "hb0" }]
+device = [{ name = "mem0", below = "rp0", volatile = "512MiB", coherency = "back-invalidate" }]
+window = [{ targets = ["hb0"], size = "1GiB" }]
+"#;
 
 /// The same from inside, where the image makes the whole attack and judges it.
 fn two_results_of_a_guest() {

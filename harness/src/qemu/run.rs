@@ -13,7 +13,7 @@ use cxl_firmware::discover::discover;
 use cxl_firmware::doorbell::Status;
 use cxl_firmware::handoff;
 use cxl_firmware::mmio::Mmio;
-use cxl_firmware::topology::Hdm;
+use cxl_firmware::topology::{Hdm, Tree};
 use cxl_regs::access::Register;
 use cxl_regs::hdm::{Control, DECODER_SIZE, decoder_offset};
 use tempfile::TempDir;
@@ -25,9 +25,10 @@ use super::locks;
 use super::offers::Offers;
 use super::process::{Process, ProcessError};
 use super::qtest::{Qtest, QtestError};
-use super::view::{Mismatch, View};
-use crate::console::{self, Collected, ConsoleError, Section};
+use super::view::{self, Mismatch, View};
+use crate::console::{self, Collected, ConsoleError, Registers, Section};
 use crate::guest::boot::{IMAGE, command_line};
+use crate::machine::Machine;
 use crate::report::{Left, LockAttack, Measured, Peer, Refusal, Report, Seen, Verdict, Verifier};
 use crate::run::{self, Done, Inexpressible, Room, Tables, Wanted};
 use crate::scenario::{Place, Scenario};
@@ -288,13 +289,18 @@ fn finish(
     command: &Command,
     offers: &Offers,
 ) {
-    let verifier = Verifier::of(&report.facts);
     let tree = room.topology.tree();
+    for name in view::missing(seen.scenario, tree) {
+        report.facts.fail_of_peer(format!("{name} was not found on QEMU's machine"));
+    }
+    let verifier = Verifier::of(&report.facts);
     let attack =
         options.attack.then(|| LockAttack::of(&locks::flip(hw, tree), seen.scenario, tree));
     match &attack {
         Some(attack) if attack.bits == 0 => {
-            report.facts.fail_of_peer("the attack found nothing that is locked, so nothing held".to_owned());
+            report.facts.fail_of_peer(
+                "the attack found nothing that is locked, so nothing held".to_owned(),
+            );
         }
         Some(attack) if !attack.held => {
             let changed = attack.changed;
@@ -313,7 +319,7 @@ pub fn guest(scenario: &Scenario, options: &Options) -> Result<Report, RunError>
     let offers = Offers::ask(options.timeout)?;
     let files = options.files.as_deref();
     let command = Command::on(&offers, scenario, files).map_err(RunError::Refused)?;
-    let (mut tables, view) = platform_of(scenario, &command, options)?;
+    let (mut tables, view) = platform_of(scenario, &command, options.timeout)?;
     // SeaBIOS has assigned everything.
     tables.resources.clear();
     let line =
@@ -332,7 +338,7 @@ pub fn guest(scenario: &Scenario, options: &Options) -> Result<Report, RunError>
     let bytes = |section: &Option<Section>| section.as_ref().map(|s| s.bytes.clone());
     let handoff = bytes(&collected.handoff).unwrap_or_default();
     let cedt = bytes(&collected.cedt).unwrap_or_default();
-    let refusal = refusal(&said);
+    let refusal = refusal(&said, &view.scenario);
     let left = Left {
         handoff: &handoff,
         cedt: &cedt,
@@ -349,15 +355,21 @@ pub fn guest(scenario: &Scenario, options: &Options) -> Result<Report, RunError>
     if let Err(error) = found {
         report.facts.fail_of_peer(format!("looking at the machine from outside: {error}"));
     }
-    for failure in differences(&collected, &mut hw) {
+    for failure in differences(&collected, &mut hw).into_iter().chain(unprinted(&collected, tree)) {
         report.facts.fail_of_peer(failure);
     }
     ended(&collected, &said, &mut report);
     finish(&mut report, &mut hw, &room, &seen, options, &command, &offers);
     if options.attack && report.facts.refusal.is_none() {
         let inside = Booted::new(&command, &line("attack-judged")?, options, &stop)?;
+        let lines = verdict(&inside.said);
+        let outside = report.facts.peer.as_ref().and_then(|peer| peer.attack.as_ref());
+        let held = outside.is_some_and(|attack| attack.held);
+        if let Some(failure) = from_inside(&lines, &inside.said, held) {
+            report.facts.fail_of_peer(failure);
+        }
         if let Some(attack) = report.facts.peer.as_mut().and_then(|peer| peer.attack.as_mut()) {
-            attack.inside = verdict(&inside.said);
+            attack.inside = lines;
         }
     }
     report.measured = Some(Measured { run: time, guest: None });
@@ -369,16 +381,16 @@ pub fn guest(scenario: &Scenario, options: &Options) -> Result<Report, RunError>
 }
 
 /// Where QEMU puts what the command line asks for: asked of the same machine, standing still.
-fn platform_of(
+pub(crate) fn platform_of(
     scenario: &Scenario,
     command: &Command,
-    options: &Options,
+    limit: Duration,
 ) -> Result<(Tables, View), RunError> {
     let mut arguments = fixed();
     arguments.push("-S".into());
     arguments.extend(command.arguments());
     let (process, qtest) =
-        Process::start_with_qtest(&arguments, options.timeout).map_err(RunError::Process)?;
+        Process::start_with_qtest(&arguments, limit).map_err(RunError::Process)?;
     let mut qemu = Started { process, qtest };
     let (tables, mut view) = qemu.view(scenario)?;
     view.scenario.platform.physical_bits = ADDRESS_BITS;
@@ -440,6 +452,24 @@ fn verdict(said: &[u8]) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
+/// What is to be held against the attack from inside: that it said nothing, or other than what was
+/// seen from outside.
+fn from_inside(lines: &[String], said: &[u8], held: bool) -> Option<String> {
+    let integrity = lines.iter().find_map(|line| line.strip_prefix("integrity: "));
+    match integrity {
+        None => {
+            let text = String::from_utf8_lossy(said);
+            let last = text.lines().rfind(|line| !line.starts_with("end: ") && !line.is_empty());
+            let last = last.unwrap_or("nothing").trim_end();
+            Some(format!(
+                "the attack from inside came to no verdict; the image's last line: {last}"
+            ))
+        }
+        Some(words) if words.starts_with("holds") == held => None,
+        Some(words) => Some(format!("the attack from inside says otherwise than outside: {words}")),
+    }
+}
+
 /// The console's text, once the image has said how it ended.
 fn until_end(process: &mut Process, console: &Path, stop: &Stop) -> Result<Vec<u8>, RunError> {
     loop {
@@ -469,12 +499,16 @@ const END: &[u8] = b"\nend: ";
 /// Time between two looks at the console.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Why the image refused, in its own words.
-fn refusal(said: &[u8]) -> Option<Refusal> {
+/// Why the image refused, in its own words. It prints no number; where the library refuses to plan
+/// for this machine in the same words, the number is known.
+fn refusal(said: &[u8], scenario: &Scenario) -> Option<Refusal> {
     let text = String::from_utf8_lossy(said);
     let words = text.lines().rev().find_map(|line| line.trim_end().strip_prefix("refused: "))?;
     let (phase, message) = words.split_once(": ").unwrap_or(("firmware", words));
-    Some(Refusal { phase: phase.to_owned(), code: 0, message: message.to_owned() })
+    let ours = run::dry(&mut Machine::new(scenario)).refusal;
+    let ours = ours.as_ref().map(Refusal::from).filter(|ours| ours.message == message);
+    let code = ours.map_or(0, |ours| ours.code);
+    Some(Refusal { phase: phase.to_owned(), code, message: message.to_owned() })
 }
 
 /// What the image printed, against what is in memory and registers now.
@@ -483,9 +517,12 @@ fn differences(collected: &Collected, hw: &mut Counted<'_>) -> Vec<String> {
     for (name, section) in [("hand-off record", &collected.handoff), ("CEDT", &collected.cedt)] {
         let Some(section) = section else { continue };
         let mut found = vec![0; section.bytes.len()];
-        if hw.qtest.read_memory(section.address, &mut found).is_ok() && found != section.bytes {
-            let address = section.address;
-            failures.push(format!("{name}: memory at {address:#x} is not what the image printed"));
+        let address = section.address;
+        match hw.qtest.read_memory(address, &mut found) {
+            Err(error) => failures.push(format!("{name}: memory at {address:#x}: {error}")),
+            Ok(()) if found != section.bytes => failures
+                .push(format!("{name}: memory at {address:#x} is not what the image printed")),
+            Ok(()) => {}
         }
     }
     for registers in collected.hdm.iter().chain(&collected.dvsec) {
@@ -516,6 +553,28 @@ fn differences(collected: &Collected, hw: &mut Counted<'_>) -> Vec<String> {
     failures
 }
 
+/// What the image did not print, though it is there: what was not printed was not compared.
+fn unprinted(collected: &Collected, tree: Tree<'_>) -> Vec<String> {
+    // An image that refused prints its reason instead.
+    if collected.end == Some(Status::Refused) && collected.handoff.is_none() {
+        return Vec::new();
+    }
+    let mut failures = Vec::new();
+    for (id, node) in tree.iter() {
+        let Some(component) = node.component() else { continue };
+        let printed = |list: &[Registers]| {
+            list.iter().any(|found| found.component == component && found.place == tree.path(id))
+        };
+        if node.hdm.is_some() && !printed(&collected.hdm) {
+            failures.push(format!("the image did not print decoders of {}", tree.path(id)));
+        }
+        if node.device().is_some() && !printed(&collected.dvsec) {
+            failures.push(format!("the image did not print the DVSEC of {}", tree.path(id)));
+        }
+    }
+    failures
+}
+
 /// Whether the image ended as its report says.
 fn ended(collected: &Collected, said: &[u8], report: &mut Report) {
     let refused = report.facts.result == Verdict::Refused;
@@ -537,5 +596,56 @@ fn ended(collected: &Collected, said: &[u8], report: &mut Report) {
             let before = before.unwrap_or("it does not say where");
             report.facts.fail_of_peer(format!("the image panicked: {before}"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOLDS: &str = "integrity: holds, no locked bit of 7 ever changed";
+    const BROKEN: &str = "integrity: BROKEN, the machine does not enforce locks: 3 of 7 locked";
+
+    #[test]
+    fn an_attack_that_never_ran_is_held_against_the_run() {
+        let said = b"cxl firmware at ring 0\nrefused: plan: no window\nend: refused\n";
+        for held in [true, false] {
+            let failure = from_inside(&verdict(said), said, held).expect("a failure");
+            assert!(failure.ends_with("last line: refused: plan: no window"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn an_attack_from_inside_agrees_with_the_one_from_outside() {
+        for (words, held) in [(HOLDS, true), (BROKEN, false)] {
+            let said = format!("attack: 3 tries\r\nattack: {words}\r\nend: success\r\n");
+            let lines = verdict(said.as_bytes());
+            assert_eq!(from_inside(&lines, said.as_bytes(), held), None);
+            let failure = from_inside(&lines, said.as_bytes(), !held).expect("a failure");
+            assert!(failure.contains("says otherwise than outside"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn what_the_image_did_not_print_is_a_failure() {
+        let mut machine = Machine::new(&Scenario::built_in("one-device").expect("there is one"));
+        let done = run::direct(&mut machine);
+        let tree = done.room.topology.tree();
+        let missing = unprinted(&Collected::default(), tree);
+        assert_eq!(missing.len(), 3, "decoders of bridge and device, and its DVSEC: {missing:?}");
+        let mut collected = Collected::default();
+        for (id, node) in tree.iter() {
+            let Some(component) = node.component() else { continue };
+            let section = Section { address: 0, bytes: Vec::new() };
+            let printed = Registers { component, place: tree.path(id), section };
+            collected.hdm.push(printed.clone());
+            collected.dvsec.push(printed);
+        }
+        assert_eq!(unprinted(&collected, tree), [""; 0]);
+        collected.hdm.pop();
+        assert_eq!(unprinted(&collected, tree).len(), 1);
+        // A refusal before the dump is told by its reason.
+        let end = Some(Status::Refused);
+        assert_eq!(unprinted(&Collected { end, ..Collected::default() }, tree), [""; 0]);
     }
 }

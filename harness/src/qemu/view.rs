@@ -166,6 +166,16 @@ impl View {
     }
 }
 
+/// Names of the scenario's bridges, switches and devices that discovery did not find.
+pub(crate) fn missing<'s>(scenario: &'s Scenario, tree: Tree<'_>) -> Vec<&'s str> {
+    let bridges = (0..scenario.bridges.len()).map(Place::Bridge);
+    let switches = (0..scenario.switches.len()).map(Place::Switch);
+    let devices = (0..scenario.devices.len()).map(Place::Device);
+    let places = bridges.chain(switches).chain(devices);
+    let lost = places.filter(|&place| component(tree, scenario, place).is_none());
+    lost.map(|place| scenario.name_of(place)).collect()
+}
+
 /// The node of a component with decoders.
 fn component<'t>(
     tree: Tree<'t>,
