@@ -10,7 +10,10 @@
 pub mod boot;
 pub mod facts;
 mod initramfs;
+pub mod planned;
+mod sysfs;
 mod text;
+pub mod verdict;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -19,6 +22,7 @@ use std::path::{Path, PathBuf};
 pub use facts::{Facts, FactsError};
 pub use initramfs::InitramfsError;
 pub use text::Seen;
+pub use verdict::Verdict;
 
 use crate::qemu::command::escaped;
 

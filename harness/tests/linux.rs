@@ -19,7 +19,7 @@ mod outside;
 mod refusals;
 
 use std::io::IsTerminal;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -27,6 +27,7 @@ use std::time::Duration;
 use cxl_harness::linux::Installed;
 use cxl_harness::linux::boot::{self, Boot, Options};
 use cxl_harness::qemu::process;
+use cxl_harness::report::Verdict;
 use cxl_harness::scenario::{Scenario, builtin};
 use judge::Judged;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -56,8 +57,79 @@ fn sets() -> Vec<Set> {
         set("two_devices_one_bridge", "two-devices-one-bridge", |text| text, true),
         set("two_way_ports", "two-way-ports", |text| text, true),
         set("switch", "switch", |text| text, true),
+        // A policy by region and by window, which is said in QEMU's addresses.
+        Set { name: "placed", text: PLACED.to_owned(), volatile: true },
         set("persistent", "one-device", |text| text.replace("volatile", "persistent"), false),
     ]
+}
+
+/// Regions that requests place, and a window with a width of its own.
+const PLACED: &str = r#"
+bridge = [{ name = "hb0", uid = 16 }, { name = "hb1", uid = 32 }]
+port = [
+    { name = "rp0", below = "hb0" }, { name = "rp1", below = "hb1", number = 3 },
+    { name = "rp2", below = "hb0", number = 1 }, { name = "rp3", below = "hb1", number = 4 },
+]
+device = [
+    { name = "mem0", below = "rp0", volatile = "512MiB" },
+    { name = "mem1", below = "rp1", volatile = "256MiB" },
+    { name = "mem2", below = "rp2", volatile = "256MiB" },
+    { name = "mem3", below = "rp3", volatile = "256MiB" },
+]
+window = [
+    { targets = ["hb0"], size = "1GiB" },
+    { targets = ["hb1"], size = "1GiB" },
+    { targets = ["hb0", "hb1"], granularity = "4KiB", size = "512MiB", interleave = "widest" },
+]
+region = [
+    { device = "mem0", window = "window0", offset = "256MiB" },
+    { device = "mem1", window = "window1" },
+]
+"#;
+
+/// Two regions, of which Linux takes one: the other is behind a pass-through bridge.
+const HALF: &str = r#"
+bridge = [{ name = "hb0", uid = 16 }, { name = "hb1", uid = 32, decoders = 0 }]
+port = [{ name = "rp0", below = "hb0" }, { name = "rp1", below = "hb1" }]
+device = [
+    { name = "mem0", below = "rp0", volatile = "512MiB" },
+    { name = "mem1", below = "rp1", volatile = "256MiB" },
+]
+window = [{ targets = ["hb0"], size = "1GiB" }, { targets = ["hb1"], size = "512MiB" }]
+"#;
+
+/// The command on a machine of which Linux takes a half.
+fn half() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("half.toml");
+    std::fs::write(&file, HALF).unwrap();
+    let mut program = Command::new(env!("CARGO_BIN_EXE_cxl-harness"));
+    let output = program.arg("linux").arg(&file).arg("--json").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json["result"], "failed", "{text}");
+    assert_eq!((&json["planned"], &json["as_planned"]), (&2.into(), &1.into()), "{text}");
+    let gaps = json["gaps"].as_array().unwrap();
+    let region = &json["regions"][1]["hpa"];
+    assert!(gaps.iter().all(|gap| gap["region"] == *region), "{text}");
+    let log = gaps[0]["log"].as_str().unwrap();
+    // Linux counts its memory devices in the order in which it comes to them.
+    let address = region.as_str().unwrap();
+    assert!(log.contains(&format!("failed to find decoder mapping {address}-")), "{text}");
+}
+
+/// A kernel that never comes to its end is no success, and JSON says so too.
+fn too_long() {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_cxl-harness"));
+    let output =
+        program.args(["linux", "one-device", "--json", "--timeout", "3"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json["result"], "refused", "{text}");
+    let why = json["refusal"].as_str().unwrap();
+    assert!(why.contains("did not come to its end"), "{why}");
 }
 
 fn text(name: &str) -> String {
@@ -123,6 +195,16 @@ fn claims() -> Vec<Claim> {
     let here = || None;
     vec![
         ("decoders_are_as_planned_and_locked", Of::Everyone, Judged::decoders, here),
+        (
+            "plan_has_no_gap",
+            Of::Everyone,
+            |judged| {
+                let verdict = judged.boot.verdict();
+                assert_eq!(verdict.gaps, [], "{verdict}");
+                assert_eq!(verdict.planned, judged.done.room.plan.regions.len());
+            },
+            here,
+        ),
         ("windows_are_fixed", Of::Everyone, Judged::windows, here),
         ("regions_assemble_without_a_command", Of::Everyone, Judged::assembled, here),
         ("memory_is_online", Of::Volatile, Judged::online, here),
@@ -197,13 +279,26 @@ fn main() -> ExitCode {
         Ok(())
     });
     add(handover, None);
+    for (name, test) in [
+        ("half_of_a_plan_is_a_failure_of_the_command", half as fn()),
+        ("a_linux_that_takes_too_long_is_a_failure_of_the_command", too_long),
+    ] {
+        let trial = Trial::test(name, move || {
+            test();
+            Ok(())
+        });
+        add(trial, None);
+    }
     for refusal in REFUSALS {
         add(
             Trial::test(refusal.name, move || {
                 let (from, to) = refusal.change.unwrap_or_default();
                 let text = text(refusal.scenario);
                 let text = if from.is_empty() { text } else { text.replace(from, to) };
-                (refusal.judge)(&boot(refusal.name, &text, refusal.before)?);
+                let boot = boot(refusal.name, &text, refusal.before)?;
+                (refusal.judge)(&boot);
+                let verdict = boot.verdict();
+                assert_eq!(verdict.result, Verdict::Failed, "{verdict}");
                 Ok(())
             }),
             None,

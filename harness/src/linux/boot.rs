@@ -1,8 +1,9 @@
 //! A scenario on QEMU: our image boots, programs and locks, and hands over to an installed Linux,
-//! which runs to its end.
+//! which runs to its end. Beside it, what the library plans for the machine that QEMU makes.
 //!
-//! **Invariant**: QEMU is waited for and ended within the time limit; its files live in a directory
-//! that goes with the result.
+//! **Invariant**: addresses, in the plan and on the image's command line, are those of QEMU's map;
+//! QEMU is waited for and ended within the time limit; its files live in a directory that goes with
+//! the result.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -13,12 +14,16 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::planned::Planned;
+use super::verdict::{Evidence, Verdict};
 use super::{COMMAND_LINE, Facts, FactsError, InitramfsError, Installed};
+use crate::console::{self, Collected, ConsoleError};
 use crate::guest::boot::{IMAGE, command_line};
-use crate::layout::AddressMap;
 use crate::qemu::command::{Command, Medium, Refusal};
-use crate::qemu::process::{self, Process, ProcessError};
-use crate::run::Inexpressible;
+use crate::qemu::offers::Offers;
+use crate::qemu::process::{Process, ProcessError};
+use crate::qemu::run::{RunError, platform_of};
+use crate::run::{self, Inexpressible};
 use crate::scenario::Scenario;
 
 /// Linux and its initramfs want more than our image does.
@@ -44,6 +49,10 @@ pub enum BootError {
     Refused(Refusal),
     /// The library has no words for the scenario.
     Scenario(Inexpressible),
+    /// The library refuses the scenario on QEMU's map.
+    Plan(run::Refusal),
+    /// QEMU does not say where it puts things.
+    Map(RunError),
     /// There is no initramfs.
     Initramfs(InitramfsError),
     /// There is no QEMU.
@@ -52,6 +61,15 @@ pub enum BootError {
     File(io::Error),
     /// Ctrl-C.
     Interrupted,
+    /// Our image ended itself, so that Linux never started.
+    Image {
+        /// Its reason, in its own words.
+        words: String,
+        /// The last lines of the console.
+        console: String,
+    },
+    /// What the image printed makes no sense.
+    Console(ConsoleError),
     /// QEMU ended, or the time did, before Linux did.
     CutOff {
         /// What there is of Linux's facts.
@@ -70,6 +88,15 @@ impl fmt::Display for BootError {
         match self {
             Self::Refused(error) => error.fmt(f),
             Self::Scenario(error) => error.fmt(f),
+            Self::Plan(refusal) => {
+                write!(f, "the library refuses this scenario where QEMU has its windows: {refusal}")
+            }
+            Self::Map(error) => error.fmt(f),
+            Self::Image { words, console } => write!(
+                f,
+                "the image ended before Linux started: {words}; the end of the console:\n{console}"
+            ),
+            Self::Console(error) => error.fmt(f),
             Self::Initramfs(error) => error.fmt(f),
             Self::Qemu(error) => error.fmt(f),
             Self::File(error) => write!(f, "temporary files: {error}"),
@@ -94,17 +121,40 @@ impl std::error::Error for BootError {}
 /// What came of one boot.
 #[derive(Debug)]
 pub struct Boot {
-    /// The scenario, with the memory that it was given.
+    /// The scenario, with the memory that it was given and its windows where QEMU has them.
     pub scenario: Scenario,
+    /// What the library plans for it.
+    pub planned: Planned,
+    /// What the image printed of its work.
+    pub said: Collected,
     /// What Linux says.
     pub facts: Facts,
     /// The first serial port: our image, then Linux.
     pub console: String,
+    /// QEMU's exit code; `None` if it was ended.
+    pub status: Option<i32>,
+    /// QEMU's version.
+    pub qemu: String,
+    /// What this QEMU has otherwise than the scenario.
+    pub notes: Vec<String>,
     media: Vec<Medium>,
     _directory: TempDir,
 }
 
 impl Boot {
+    /// What is planned, held against what Linux has.
+    pub fn verdict(&self) -> Verdict {
+        Verdict::of(&Evidence {
+            scenario: &self.scenario,
+            planned: &self.planned,
+            said: &self.said,
+            facts: &self.facts,
+            status: self.status,
+            qemu: &self.qemu,
+            notes: &self.notes,
+        })
+    }
+
     /// The bytes behind a device's memory, volatile ones first, as QEMU left them.
     pub fn media(&self, device: usize) -> io::Result<Vec<u8>> {
         let mut parts: Vec<_> = self.media.iter().filter(|part| part.device == device).collect();
@@ -123,21 +173,22 @@ pub fn boot(
 ) -> Result<Boot, BootError> {
     let mut scenario = scenario.clone();
     scenario.platform.memory = scenario.platform.memory.max(MEMORY);
-    let line = command_line(&scenario, &AddressMap::new(&scenario), "linux");
-    let line = line.map_err(BootError::Scenario)?;
-    // How wide a physical address is, this processor can be asked.
-    let own: Vec<_> = line.split(' ').filter(|word| !word.starts_with("address-bits=")).collect();
-    let line = format!("{} -- {COMMAND_LINE}", own.join(" "));
-
+    let offers = Offers::ask(options.timeout).map_err(BootError::Map)?;
     let directory = tempfile::tempdir().map_err(BootError::File)?;
     let at = |name: &str| directory.path().join(name);
     let initramfs = installed.initramfs(options.before).map_err(BootError::Initramfs)?;
     fs::write(at("initramfs"), initramfs).map_err(BootError::File)?;
     fs::write(at("image"), IMAGE).map_err(BootError::File)?;
 
-    process::available().map_err(BootError::Qemu)?;
-    let machine = Command::of(&scenario, Some(directory.path()));
+    let machine = Command::on(&offers, &scenario, Some(directory.path()));
     let machine = machine.map_err(BootError::Refused)?;
+    // Windows lie elsewhere on QEMU, and which goes where hangs on that.
+    let (_, view) = platform_of(&scenario, &machine, options.timeout).map_err(BootError::Map)?;
+    let planned = Planned::of(&view.scenario).map_err(BootError::Plan)?;
+    let line = command_line(&view.scenario, &view.map, "linux").map_err(BootError::Scenario)?;
+    // How wide a physical address is, this processor can be asked.
+    let own: Vec<_> = line.split(' ').filter(|word| !word.starts_with("address-bits=")).collect();
+    let line = format!("{} dump -- {COMMAND_LINE}", own.join(" "));
     let mut arguments = machine.arguments();
     let plain = "-accel tcg -display none -nodefaults -no-reboot \
                  -device isa-debug-exit,iobase=0xf4,iosize=4 -serial";
@@ -166,15 +217,54 @@ pub fn boot(
     // What was never written is as good as empty.
     let read = |name: &str| fs::read(at(name)).unwrap_or_default();
     let console = String::from_utf8_lossy(&read("console")).into_owned();
-    match Facts::parse(&read("facts")) {
-        Ok(facts) => {
-            Ok(Boot { scenario, facts, console, media: machine.media, _directory: directory })
-        }
+    let lines: Vec<_> = console.lines().collect();
+    let last = lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n");
+    let facts = match Facts::parse(&read("facts")) {
+        Ok(facts) => facts,
         Err(error) => {
-            let lines: Vec<_> = console.lines().collect();
-            let last = lines.get(lines.len().saturating_sub(40)..).unwrap_or_default();
-            let console = last.join("\n");
-            Err(BootError::CutOff { error, status, words, console })
+            return Err(match last_words(&console) {
+                Some(words) => BootError::Image { words, console: last },
+                None => BootError::CutOff { error, status, words, console: last },
+            });
         }
+    };
+    let said = console::collect(console.as_bytes()).map_err(BootError::Console)?;
+    Ok(Boot {
+        scenario: view.scenario,
+        planned,
+        said,
+        facts,
+        console,
+        status,
+        qemu: offers.name(),
+        notes: machine.notes,
+        media: machine.media,
+        _directory: directory,
+    })
+}
+
+/// Why the image ended by itself, if it did: its refusal, or the line in front of its last.
+fn last_words(console: &str) -> Option<String> {
+    let mut lines = console.lines().rev().map(str::trim_end);
+    lines.find(|line| line.starts_with("end: "))?;
+    let said = || console.lines().rev().map(str::trim_end);
+    let refused = said().find_map(|line| line.strip_prefix("refused: "));
+    Some(refused.or_else(|| lines.find(|line| !line.is_empty()))?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_words;
+
+    #[test]
+    fn an_image_that_ended_says_why() {
+        let refused = "cxl firmware at ring 0\r\nrefused: plan: no window\r\nend: refused\r\n";
+        assert_eq!(last_words(refused).as_deref(), Some("plan: no window"));
+        let linux = "linux: no kernel: give one\nend: refused\n";
+        assert_eq!(last_words(linux).as_deref(), Some("linux: no kernel: give one"));
+        let panicked = "panicked at main.rs:1:1:\nbad\nend: panic\n";
+        assert_eq!(last_words(panicked).as_deref(), Some("bad"));
+        assert_eq!(last_words("linux: 13 bytes at 0x1000\n[    0.1] Linux\n"), None);
+        assert_eq!(last_words(""), None);
     }
 }

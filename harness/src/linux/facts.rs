@@ -119,6 +119,22 @@ impl Facts {
         self.bytes.iter().filter_map(below)
     }
 
+    /// Texts whose path starts so, with the rest of the path.
+    pub fn texts_below<'f>(&'f self, prefix: &'f str) -> impl Iterator<Item = (&'f str, &'f str)> {
+        let below = move |(path, text): (&'f String, &'f String)| {
+            Some((path.strip_prefix(prefix)?, text.as_str()))
+        };
+        self.texts.iter().filter_map(below)
+    }
+
+    /// Links whose path starts so, with the rest of the path, and where they lead.
+    pub fn links_below<'f>(&'f self, prefix: &'f str) -> impl Iterator<Item = (&'f str, &'f str)> {
+        let below = move |(path, to): (&'f String, &'f String)| {
+            Some((path.strip_prefix(prefix)?, to.as_str()))
+        };
+        self.links.iter().filter_map(below)
+    }
+
     /// The kernel's log.
     pub fn log(&self) -> &str {
         self.text("/log").unwrap_or_default()

@@ -61,6 +61,8 @@ for file in /sys/devices/system/node/online /sys/devices/system/node/node*/memin
     /proc/iomem; do
     text "$file"
 done
+# Which node has a block of memory.
+for block in /sys/devices/system/node/node*/memory*; do link "$block"; done
 
 # Memory of each DAX device that is online: a program is copied there, compared, and run from
 # there; its page map says at which physical addresses its bytes lie.
@@ -85,6 +87,9 @@ for device in /sys/bus/dax/devices/dax*; do
 done
 $B dmesg >/log
 text /log
+# What it warns of, level 4 or worse: each line starts with its level.
+$B dmesg -r | $B grep '^<[0-4]>' >/warnings
+text /warnings
 say end reached
 exec 3>&-
 $B usleep 200000

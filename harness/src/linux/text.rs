@@ -28,11 +28,6 @@ impl<'f> Seen<'f> {
         self.0.devices("cxl").filter(move |name| self.text(name, "devtype") == devtype)
     }
 
-    /// Regions that Linux uses.
-    pub fn regions(self) -> usize {
-        self.of_type("cxl_region").filter(|name| self.number(name, "commit") == 1).count()
-    }
-
     fn range(self, f: &mut Formatter<'_>, name: &str, start: &str) -> fmt::Result {
         let (start, size) = (self.number(name, start), self.number(name, "size"));
         write!(f, "  {name:<16}  {start:#018x}  {}", Size(size))?;
@@ -122,7 +117,7 @@ impl Display for Seen<'_> {
 }
 
 /// Whether a line of the log is of the CXL drivers.
-fn complains(line: &str) -> bool {
+pub(super) fn complains(line: &str) -> bool {
     let text = line.split_once("] ").map_or(line, |(_, text)| text);
     text.starts_with("cxl") || text.starts_with("kmem ") || text.starts_with("nd_")
 }
