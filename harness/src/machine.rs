@@ -15,6 +15,7 @@ mod memory;
 mod plug;
 mod route;
 mod sets;
+mod words;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +40,7 @@ pub use memory::Landing;
 pub use plug::{PlugError, PlugText};
 pub use route::{BarPages, PAGE, Target};
 pub use sets::{Recovered, SetShape, Unlaid};
+pub use words::NoRegister;
 
 /// A slot that a device sits in, or could.
 #[derive(Debug)]

@@ -287,3 +287,27 @@ fn the_report_fits_a_terminal_of_100_columns() {
         }
     }
 }
+
+#[test]
+fn every_access_of_the_library_has_a_name() {
+    let mut accesses = 0;
+    for found in builtins() {
+        let mut machine = machine(found.name);
+        machine.recorder_mut().keep();
+        run::direct(&mut machine);
+        for access in machine.recorder_mut().take() {
+            accesses += 1;
+            let what = format!("{}: {access:?}", found.name);
+            let meaning = access.meaning(&machine);
+            // Looking for functions is asking where there may be none.
+            let Some(target) = access.target else {
+                assert!(meaning.starts_with("no function answers at 0"), "{what}: {meaning}");
+                continue;
+            };
+            let named = machine.registers(target);
+            assert!(!named.is_empty() && access.name.is_some(), "{what}: {meaning}");
+            assert!(meaning.contains(named[0].name), "{what}: {meaning}");
+        }
+    }
+    assert!(accesses > 10_000, "{accesses}");
+}

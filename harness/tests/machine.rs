@@ -2041,6 +2041,52 @@ fn accesses_are_counted_by_decoder_and_recorded_with_names() {
 }
 
 #[test]
+fn an_access_without_a_register_is_called_what_it_is() {
+    let mut machine = machine(SMALL);
+    let (port, device) = (config(&machine, "rp0"), config(&machine, "mem0"));
+    let (bridge, block) = (component(&machine, "hb0"), component(&machine, "mem0"));
+    let registers = machine.function(Place::Device(0)).unwrap().bar(2).unwrap().base().0;
+    machine.recorder_mut().keep();
+    for (address, words) in [
+        (port, "Vendor and Device ID: Vendor ID 0x1e98, Device ID 0x2"),
+        (port + 0x8000, "no function answers at 0000:10:01.0"),
+        (0xCFFF_F000, "no function answers at 0000:ff:1f.7"),
+        (device + 0x24, "Base Address"),
+        (device + 0x38, "configuration header, reserved"),
+        (device + 0x90, "PCI Express capability at 0x040, offset 0x50: reserved"),
+        (device + 0x104, "Serial Number (Lower DW)"),
+        (device + 0x10C, "device serial number capability at 0x100, offset 0x0c: reserved"),
+        (device + 0xFFC, "extended capability list, nothing there"),
+        (block, "component register block, CXL.io registers: none"),
+        (block + 0x1000, "CXL Capability Header: CXL_Capability_ID 0x1"),
+        (block + 0x100C, "CXL Capability Array Entry 3: CXL_Capability_ID 0x5"),
+        (block + 0x1128 + 0x2C, "HDM decoder structure, offset 0x02c: reserved"),
+        (block + 0x1F00, "component register block, no structure has this offset"),
+        (block + 0x2000, "component register block, the implementation's part: nothing there"),
+        (block + 0xE000, "component register block, ARB/MUX registers: none"),
+        (bridge + 0xFFFC, "component register block, reserved"),
+        (registers + 0x120, "Command Payload"),
+        (registers + 0x800, "device registers, no structure has this offset"),
+        (0x8000_0000, "nothing decodes this address"),
+        (block + 0x10_0000, "no BAR has this address"),
+        (0x1000, "RAM, not a register"),
+    ] {
+        machine.read(address);
+        let access = machine.recorder_mut().take().pop().unwrap();
+        let meaning = access.meaning(&machine);
+        assert!(meaning.starts_with(words), "{address:#x}: {meaning}");
+    }
+    // A bridge of CXL 1.1 has an RCRB, and nothing is known of it.
+    let mut machine = Machine::new(&scenario(builtin("cxl-1-1").unwrap().text));
+    machine.recorder_mut().keep();
+    let bridge = machine.map().bridges[0].registers.base().0;
+    machine.read(bridge);
+    let access = machine.recorder_mut().take().pop().unwrap();
+    let words = "registers of a CXL 1.1 bridge, which are not modelled";
+    assert_eq!(access.meaning(&machine), words);
+}
+
+#[test]
 fn clock_goes_on_with_each_access_and_each_look() {
     let mut machine = machine(SMALL);
     let mut clock = machine.clock();

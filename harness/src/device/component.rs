@@ -43,6 +43,7 @@ enum Body {
 
 #[derive(Clone, Debug)]
 struct Structure {
+    id: CapabilityId,
     pointer: u16,
     length: u16,
     body: Body,
@@ -203,7 +204,7 @@ impl ComponentBlock {
     ) -> Self {
         let entry = ArrayEntry::new().with_id(id.code()).with_version(version);
         self.entry(entry.with_pointer(pointer));
-        self.structures.push(Structure { pointer, length, body });
+        self.structures.push(Structure { id, pointer, length, body });
         self
     }
 
@@ -266,14 +267,24 @@ impl ComponentBlock {
         })
     }
 
+    /// The structure at an offset in the block, and the offset in it.
+    pub fn structure_at(&self, offset: u32) -> Option<(CapabilityId, u16)> {
+        let (index, within) = self.structure(offset)?;
+        Some((self.structures.get(index)?.id, within))
+    }
+
+    /// The number of the array's dword at an offset in the block; its header is 0.
+    pub fn array_index(&self, offset: u32) -> Option<usize> {
+        let index = offset.checked_sub(Region::CacheMem.extent().start)? as usize / 4;
+        (index < self.array.len()).then_some(index)
+    }
+
     /// What the dword at an offset is called.
     pub fn name(&self, offset: u32) -> Option<Name> {
-        let array = offset.checked_sub(Region::CacheMem.extent().start)? / 4;
-        if array == 0 {
-            return Some(Name::plain(ArrayHeader::SPEC.name));
-        }
-        if (array as usize) < self.array.len() {
-            return Some(Name::plain(ArrayEntry::SPEC.name));
+        match self.array_index(offset) {
+            Some(0) => return Some(Name::plain(ArrayHeader::SPEC.name)),
+            Some(_) => return Some(Name::plain(ArrayEntry::SPEC.name)),
+            None => {}
         }
         let (index, within) = self.structure(offset)?;
         match &self.structures.get(index)?.body {
@@ -289,9 +300,10 @@ impl ComponentBlock {
 
     /// The register at an offset, if a table names it.
     pub fn spec(&self, offset: u32) -> Option<Spec> {
-        let array = offset.checked_sub(Region::CacheMem.extent().start)? as usize / 4;
-        if array < self.array.len() {
-            return Some(if array == 0 { ArrayHeader::SPEC } else { ArrayEntry::SPEC });
+        match self.array_index(offset) {
+            Some(0) => return Some(ArrayHeader::SPEC),
+            Some(_) => return Some(ArrayEntry::SPEC),
+            None => {}
         }
         let (index, within) = self.structure(offset)?;
         match &self.structures.get(index)?.body {

@@ -12,8 +12,8 @@ use cxl_regs::config::{
     ExtendedHeader, HeaderType, Id, LinkCapabilities, LinkStatus, PcieCapabilities, PcieCapability,
     PortType, PrefetchableBase, PrefetchableLimit, Status,
 };
-use cxl_regs::dvsec::locator::{self, BlockLocation};
-use cxl_regs::dvsec::{device, port};
+use cxl_regs::dvsec::locator::{self, BlockLocation, EntryHigh, EntryLow};
+use cxl_regs::dvsec::{DvsecHeader1, DvsecHeader2, device, port};
 use cxl_regs::{Component, Hpa, Span};
 
 use super::registers::{Registers, sticky};
@@ -23,6 +23,16 @@ use super::{Effect, Name, Reset};
 const VENDOR: u16 = cxl_regs::dvsec::CXL_VENDOR;
 /// Where the PCI Express capability is.
 const PCIE: u16 = 0x40;
+
+/// The serial number's halves (PCIe r6.0 section 7.9.3.2).
+const SERIAL_LOW: Spec =
+    Spec { name: "Serial Number (Lower DW)", offset: 4, bytes: 4, fields: &[] };
+const SERIAL_HIGH: Spec = Spec { name: "Serial Number (Upper DW)", offset: 8, ..SERIAL_LOW };
+
+/// Bytes of one entry of the register locator.
+const fn entry_size() -> u16 {
+    2 * (EntryHigh::SPEC.offset - EntryLow::SPEC.offset)
+}
 
 /// A base address register (two of them: all are 64 bits wide) and what it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,7 +162,7 @@ impl Function {
 
     /// Adds the device serial number.
     pub fn add_serial_number(&mut self, serial: u64) {
-        self.add(&[], 0x0C, |bytes, at, next| {
+        self.add(&[ExtendedHeader::SPEC, SERIAL_LOW, SERIAL_HIGH], 0x0C, |bytes, at, next| {
             let header = ExtendedHeader::new()
                 .with_id(ExtendedCapabilityId::SerialNumber.code())
                 .with_version(1)
@@ -168,15 +178,17 @@ impl Function {
 
     /// Adds the register locator.
     pub fn add_locator(&mut self, locations: &[BlockLocation]) {
-        let mut length = 0;
-        let at = self.extended.1;
-        self.add(&[], 0, |bytes, at, next| {
-            if let Ok(written) = locator::put(bytes, at, next, locations) {
-                length = written;
-            }
+        let headers = [ExtendedHeader::SPEC, DvsecHeader1::SPEC, DvsecHeader2::SPEC];
+        let entry = [EntryLow::SPEC, EntryHigh::SPEC];
+        let length = |entries: usize| EntryLow::SPEC.offset + entry_size() * entries as u16;
+        let entries = (0..locations.len())
+            .flat_map(|index| entry.map(|spec| spec.moved(length(index) - EntryLow::SPEC.offset)));
+        let specs: Vec<Spec> = headers.into_iter().chain(entries).collect();
+        self.add(&specs, length(locations.len()), |bytes, at, next| {
+            // A handful of entries, in BARs that there are.
+            let _ = locator::put(bytes, at, next, locations);
             Ok(())
         });
-        self.extended.1 = at + length.next_multiple_of(0x10);
     }
 
     /// Names the DVSEC at an offset as the Device DVSEC.
@@ -192,6 +204,11 @@ impl Function {
     /// Offset of the Device DVSEC, if there is one.
     pub fn device_dvsec(&self) -> Option<u16> {
         self.device
+    }
+
+    /// The end of the last extended capability.
+    pub fn end_of_extended(&self) -> u16 {
+        self.extended.1
     }
 
     /// The registers themselves, for faults.

@@ -32,6 +32,14 @@ const STRUCTURES: [(DeviceCapabilityId, u16, u16); 3] = [
 const MAILBOX: u16 = 0x100;
 const MEMORY_STATUS: u16 = 0x400;
 
+/// The payload's dwords are a command's, and mean nothing by themselves.
+const PAYLOAD: Spec = Spec { name: "Command Payload", offset: 0, bytes: 4, fields: &[] };
+
+fn is_payload(offset: u16) -> bool {
+    let start = MAILBOX + PAYLOAD_OFFSET;
+    (start..start + (1 << PAYLOAD_SIZE)).contains(&offset)
+}
+
 /// The device registers of one Type 3 device.
 #[derive(Clone, Debug)]
 pub struct Mailbox {
@@ -75,11 +83,16 @@ impl Mailbox {
 
     /// What the dword at an offset is called.
     pub fn name(&self, offset: u16) -> Option<Name> {
-        self.registers.spec_at(offset).map(|spec| Name::plain(spec.name))
+        let named = self.registers.spec_at(offset).map(|spec| spec.name);
+        let payload = || is_payload(offset).then_some(PAYLOAD.name);
+        named.or_else(payload).map(Name::plain)
     }
 
     /// The registers of the dword at an offset.
     pub fn specs(&self, offset: u16) -> Vec<Spec> {
+        if is_payload(offset) {
+            return vec![Spec { offset, ..PAYLOAD }];
+        }
         self.registers.specs(offset)
     }
 
@@ -95,8 +108,7 @@ impl Mailbox {
 
     /// Writes the bytes that `enabled` masks of the dword at an offset.
     pub fn write(&mut self, offset: u16, value: u32, enabled: u32) {
-        let payload = MAILBOX + PAYLOAD_OFFSET;
-        if (payload..payload + (1 << PAYLOAD_SIZE)).contains(&offset) {
+        if is_payload(offset) {
             let old = self.registers.read(offset);
             self.registers.put(offset, old & !enabled | value & enabled);
             return;

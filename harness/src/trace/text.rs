@@ -77,18 +77,21 @@ impl Access {
             Some(index) => format!("decoder {index} "),
             None => String::new(),
         };
+        let number = match self.target.and_then(|target| machine.array_entry(target)) {
+            Some(0) | None => String::new(),
+            Some(entry) => format!(" {entry}"),
+        };
         let silent = self.value == u32::MAX && self.direction == Direction::Read;
         let words = specs.iter().map(|spec| {
             let fields =
                 if silent { " all-ones".to_owned() } else { set(spec, component, self.value) };
-            format!("{decoder}{}{fields}", spec.name)
+            format!("{decoder}{}{number}{fields}", spec.name)
         });
         let words: Vec<String> = words.collect();
-        match (self.place, words.is_empty()) {
-            (None, _) => "nothing answers".to_owned(),
-            (Some(_), true) => "no register of a known name".to_owned(),
-            (Some(_), false) => words.join("; "),
+        if words.is_empty() {
+            return machine.no_register(self.target, self.address).to_string();
         }
+        words.join("; ")
     }
 }
 
