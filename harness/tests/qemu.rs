@@ -163,7 +163,7 @@ fn asked() {
     match run::direct(&scenario, &Options::default()) {
         Ok(report) => {
             assert!(offers.back_invalidate);
-            assert_eq!(report.facts.failures, Vec::<String>::new());
+            assert_eq!(report.facts.failures(), Vec::<String>::new());
             // Its windows admit host-only memory too, and that is what the library takes then.
             let coherency: Vec<_> = report.facts.regions.iter().map(|r| r.coherency).collect();
             assert_eq!(coherency, ["hdm-h"], "{report}");

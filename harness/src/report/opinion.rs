@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use cxl_firmware::acpi::PlatformError;
 use cxl_firmware::bring_up::Workspace;
-use cxl_firmware::discover::discover;
+use cxl_firmware::discover::{Remarks, discover};
 use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_firmware::plan::{Note, plan};
 use cxl_firmware::platform::Platform;
@@ -83,6 +83,9 @@ fn verify(
         found.fail(Witness::Record, format!("CEDT against the registers: {error}"));
     }
     let tree = topology.tree();
+    for remark in remarks(&topology.remarks) {
+        found.note(Witness::Plan, remark);
+    }
     for note in planned.notes.iter().filter(|note| !matches!(note, Note::PassThrough { .. })) {
         found.note(Witness::Plan, words(seen.scenario, tree, note));
     }
@@ -130,6 +133,12 @@ fn decode_region(machine: &Machine, fabric: &Fabric, region: &Region) -> Option<
         }
     }
     None
+}
+
+/// What discovery passed over.
+pub(super) fn remarks(remarks: &Remarks) -> impl Iterator<Item = String> {
+    let more = (remarks.more() > 0).then(|| format!("and {} more of this kind", remarks.more()));
+    remarks.list().iter().map(ToString::to_string).chain(more)
 }
 
 /// A note of the plan with the scenario's names. The verifier has a finding for a pass-through.

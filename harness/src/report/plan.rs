@@ -11,7 +11,7 @@ use cxl_firmware::topology::NodeId;
 use cxl_regs::{Coherency, Interleave, Route, Size, Ways};
 use serde::Serialize;
 
-use super::opinion::{name, words};
+use super::opinion::{name, remarks, words};
 use super::text::{fact, heading};
 use super::topology::coherency;
 use super::{Refusal, Verdict, address};
@@ -154,7 +154,7 @@ impl PlanReport {
             description: scenario.description.clone(),
             regions: regions.collect(),
             decoders: plan.decoders.iter().map(|decoder| names.decoder(decoder)).collect(),
-            notes: notes.collect(),
+            notes: remarks(&topology.remarks).chain(notes).collect(),
             refused: names.refused(plan.refusals.list()),
             refusal,
         }

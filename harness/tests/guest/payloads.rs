@@ -29,6 +29,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         claim("covered_half_of_a_window_causes_no_exit", half),
         claim("range_over_budget_is_decoded_access_by_access", half_by_budget),
         claim("without_mirror_every_access_exits", half_unmirrored),
+        claim("console_ends_with_what_is_unused_and_why", unused),
         claim("code_runs_from_every_region", exec),
         claim("cycles_elsewhere_keep_bytes_and_slot_count", || recreate("one-device")),
         claim("cycles_of_the_last_region_leave_others_alone", || recreate("default")),
@@ -95,6 +96,29 @@ fn judges(leak: bool) {
     assert_eq!(console.contains(line), leak, "{console}");
     let verdict = if leak { Verdict::Refused } else { Verdict::Good };
     assert_eq!(ran.run.last().verdict(), verdict, "{console}");
+}
+
+/// What no region has is told before the end, with the reason; so is that there is nothing.
+fn unused() {
+    let ends = |ran: &Ran, lines: &str| {
+        let console = ran.console();
+        assert!(console.contains(&format!("\n{lines}end: ")), "{console}");
+    };
+    let good = |name| run(&builtin(name), &options());
+    ends(&good("one-device"), "unused: nothing of what was found\n");
+    ends(
+        &good("dpa-skip"),
+        "note: bridge 16 port 0: 256 MiB of volatile memory unused: the policy does not ask for it\n\
+         note: bridge 16 port 0: 512 MiB of persistent memory unused: the policy does not ask for it\n",
+    );
+    // What others left is looked at without a plan.
+    let line = Some("as-found".to_owned());
+    let ran = run(&builtin("one-device"), &Options { command_line: line, ..options() });
+    assert!(ran.console().contains("unused: no decoder in use leads there\n"), "{}", ran.console());
+    // A refusal tells what spoke against every window.
+    let ran = good("window-too-small");
+    let told = "note: window 0x100000000 has 256 MiB, 512 MiB are needed\n";
+    assert!(ran.console().contains(told), "{}", ran.console());
 }
 
 /// The calls that put slots there, from the mirror's start on.

@@ -145,6 +145,7 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
         report::verifier(room);
         report::probed(room, policy.probe, options.as_found);
         report::handed(record, location);
+        report::unused(room);
     }
     if options.dump {
         dump::all(&mut hw, tree, record, installed);

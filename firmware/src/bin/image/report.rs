@@ -1,15 +1,18 @@
 //! The report on the console: one fact a line, its topic in front.
 //!
 //! **Invariant**: decoders and regions are told as they were read back, never as they were planned;
-//! what the verifier found is told by itself, whatever else is said.
+//! what the verifier found is told by itself, whatever else is said; and what is unused is told
+//! last.
 
 use core::fmt::{self, Formatter};
 
 use cxl_firmware::committed::{CommittedDecoder, Place, Probed};
 use cxl_firmware::handoff::TableLocation;
+use cxl_firmware::plan::Note;
 use cxl_firmware::platform::Platform;
 use cxl_firmware::policy::Probe;
 use cxl_firmware::topology::{NodeId, NodeKind, Partition, Tree};
+use cxl_firmware::verify::Finding;
 use cxl_regs::access::Component;
 use cxl_regs::decoder::Route;
 use cxl_regs::{Hpa, Size, Span};
@@ -36,12 +39,13 @@ pub(crate) fn platform(platform: &Platform<'_>) {
     }
 }
 
-/// How far each decoder came.
+/// How far each decoder came, and what was said before that.
 pub(crate) fn fates(room: &Room) {
     let tree = room.topology.tree();
     for entry in &room.committed.decoders {
         say(format_args!("{}, decoder {}: {}", tree.path(entry.node), entry.index, entry.fate));
     }
+    told(room);
 }
 
 /// Devices, regions and decoders, and the verifier's result.
@@ -123,6 +127,37 @@ pub(crate) fn unanswered(room: &Room) {
     if room.probe.more() > 0 {
         say(format_args!("probe: and {} more", room.probe.more()));
     }
+}
+
+/// What is unused and why: the end of every report.
+pub(crate) fn unused(room: &Room) {
+    let findings = room.findings.list().iter();
+    let unused = findings.filter(|finding| matches!(finding, Finding::Unused { .. })).count();
+    if told(room) + unused == 0 {
+        say(format_args!("unused: nothing of what was found"));
+    }
+}
+
+/// Tells what discovery passed over, what spoke against each window where a region has no place,
+/// and what the plan leaves; how much that was. The verifier tells of pass-through bridges.
+fn told(room: &Room) -> usize {
+    let (tree, remarks, refusals) =
+        (room.topology.tree(), &room.topology.remarks, &room.plan.refusals);
+    for remark in remarks.list() {
+        say(format_args!("note: {remark}"));
+    }
+    for refused in refusals.list() {
+        say(format_args!("note: window {:#x} {}", refused.window, refused.why));
+    }
+    let notes = room.plan.notes.iter().filter(|note| !matches!(note, Note::PassThrough { .. }));
+    for note in notes.clone() {
+        say(format_args!("note: {}", note.text(tree)));
+    }
+    let more = u32::from(refusals.more()) + u32::from(remarks.more()) + room.findings.more();
+    if more > 0 {
+        say(format_args!("note: and {more} more"));
+    }
+    remarks.list().len() + notes.count()
 }
 
 /// Where the next stage finds what was made for it.
