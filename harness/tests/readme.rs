@@ -1,0 +1,289 @@
+//! The READMEs as a stranger reads them: each command is typed into a shell and what it prints held
+//! against what is written below it, each Rust example is compiled in a crate that has the
+//! dependencies that its README names and no others.
+//!
+//! A line `...` of an output stands for any lines. Files are written to a directory of its own.
+//!
+//! **Invariant**: no block is passed over: one that is neither a command, an example nor a crate's
+//! dependencies fails, and so does a command that is excused without need.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of tests may fail as the tests may")]
+
+mod program;
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use cxl_harness::linux::Installed;
+use cxl_harness::qemu::process;
+use libtest_mimic::{Arguments, Trial};
+
+/// Tests run in their package's folder.
+const ROOT: &str = "..";
+const READMES: [&str; 3] = ["README.md", "cxl-regs/README.md", "firmware/README.md"];
+
+/// Commands that are not run, and why.
+const EXCUSED: [(&str, &str); 2] = [
+    ("cargo test --workspace", "it is what runs this"),
+    ("cargo run -- boot SCENARIO --image firmware.elf", "the reader's own scenario and firmware"),
+];
+
+/// A fenced block.
+struct Block {
+    readme: &'static str,
+    line: usize,
+    language: String,
+    text: String,
+}
+
+fn blocks(readme: &'static str) -> Vec<Block> {
+    let text = fs::read_to_string(Path::new(ROOT).join(readme)).unwrap();
+    let mut blocks = Vec::new();
+    let mut open: Option<Block> = None;
+    for (line, content) in (1..).zip(text.lines()) {
+        match (&mut open, content.strip_prefix("```")) {
+            (None, Some(language)) => {
+                let language = language.to_owned();
+                open = Some(Block { readme, line, language, text: String::new() });
+            }
+            (Some(_), Some("")) => blocks.extend(open.take()),
+            (Some(block), _) => block.text += &format!("{content}\n"),
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "{readme}: a block does not end");
+    blocks
+}
+
+/// Commands of a console block, each with what it prints.
+fn commands(block: &Block) -> Vec<(String, Vec<String>)> {
+    let mut commands: Vec<(String, Vec<String>)> = Vec::new();
+    let mut goes_on = false;
+    for line in block.text.lines() {
+        match (line.strip_prefix("$ "), commands.last_mut()) {
+            (Some(command), _) => commands.push((command.to_owned(), Vec::new())),
+            (None, Some((command, _))) if goes_on => *command += &format!("\n{line}"),
+            (None, Some((_, output))) => output.push(line.to_owned()),
+            (None, None) => panic!("{}:{}: output of no command", block.readme, block.line),
+        }
+        goes_on = line.ends_with('\\');
+    }
+    commands
+}
+
+/// Commands in the running text that give a command line of this program.
+fn spans(readme: &'static str) -> Vec<String> {
+    let text = fs::read_to_string(Path::new(ROOT).join(readme)).unwrap();
+    let outside: Vec<_> = text.split("```").step_by(2).collect();
+    let outside = outside.join(" ");
+    let spans = outside.split('`').skip(1).step_by(2);
+    let spans = spans.map(|span| span.split_whitespace().collect::<Vec<_>>().join(" "));
+    spans.filter(|span| span.starts_with("cargo run -- ")).collect()
+}
+
+/// What a command needs and this host does not have, with the remedy.
+fn lack(command: &str) -> Option<String> {
+    let kvm = || {
+        let open = fs::File::options().read(true).write(true).open("/dev/kvm");
+        open.err().map(|error| format!("/dev/kvm: {error}"))
+    };
+    let qemu = || process::available().err().map(|error| error.to_string());
+    let linux = || Installed::find().err().map(|error| error.to_string());
+    if command.contains("run -- linux") {
+        qemu().or_else(linux)
+    } else if command.contains("qemu") {
+        qemu()
+    } else {
+        let guest = command == "cargo run" || command.contains("run -- boot");
+        let guest = guest || command.starts_with("cargo run -- --");
+        if guest { kvm() } else { None }
+    }
+}
+
+/// A directory to type in. `cargo run` and QEMU there are the ones under test.
+struct Desk(tempfile::TempDir);
+
+impl Desk {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join(".bin")).unwrap();
+        let desk = Self(directory);
+        let program = program::path().canonicalize().unwrap();
+        let cargo = format!(
+            "[ \"$1\" = run ] || {{ echo \"cargo $1: not here\"; exit 2; }}\nshift\n[ \"$1\" != -- ] \
+             || shift\nexec '{}' \"$@\"",
+            program.display()
+        );
+        desk.tool("cargo", &cargo);
+        let qemu = format!("exec '{}' \"$@\"", process::program().display());
+        // The same program would find itself by the path that is set below.
+        if env::var_os("QEMU").is_some() {
+            desk.tool("qemu-system-x86_64", &qemu);
+        }
+        desk
+    }
+
+    fn tool(&self, name: &str, text: &str) {
+        let path = self.0.path().join(".bin").join(name);
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// What a command prints on standard output, what on standard error, and its exit code.
+    fn shell(&self, command: &str) -> (String, String, Option<i32>) {
+        let mut path = self.0.path().join(".bin").into_os_string();
+        path.push(":");
+        path.push(env::var_os("PATH").unwrap_or_default());
+        let output = Command::new("sh")
+            .args(["-euc", command])
+            .current_dir(self.0.path())
+            .env("PATH", path)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace('\r', "");
+        (text(&output.stdout), text(&output.stderr), output.status.code())
+    }
+}
+
+/// Whether lines are those that are expected, where `...` stands for any number of lines.
+fn matches(expected: &[String], found: &[&str]) -> bool {
+    match expected.split_first() {
+        None => found.is_empty(),
+        Some((any, rest)) if any == "..." => {
+            (0..=found.len()).any(|skipped| matches(rest, &found[skipped..]))
+        }
+        Some((line, rest)) => found.first() == Some(&line.as_str()) && matches(rest, &found[1..]),
+    }
+}
+
+/// Every command of a block, in one directory.
+fn console(block: &Block) {
+    let desk = Desk::new();
+    for (command, expected) in commands(block) {
+        if excuse(&command).is_some() {
+            continue;
+        }
+        let place = format!("{}:{}: $ {command}", block.readme, block.line);
+        let (out, errors, code) = desk.shell(&command);
+        assert_eq!(code, Some(0), "{place}\n{out}\n{errors}");
+        let found: Vec<_> = out.lines().collect();
+        let good = expected.is_empty() || matches(&expected, &found);
+        assert!(good, "{place}\nshould print\n{}\nand prints\n{out}", expected.join("\n"));
+    }
+}
+
+fn excuse(command: &str) -> Option<usize> {
+    EXCUSED.iter().position(|(start, _)| command.starts_with(start))
+}
+
+/// A command of the running text: it is one that the program knows, and it comes to an end of its
+/// own. What it says is told in words there.
+fn runs(command: &str) {
+    let (out, errors, code) = Desk::new().shell(command);
+    assert!(matches!(code, Some(0 | 1)), "{command}: exit code {code:?}\n{out}\n{errors}");
+}
+
+/// The Rust blocks of a crate's README, compiled and run as documentation of a crate that depends on
+/// what the README's TOML block names, and on nothing else.
+fn examples(readme: &'static str) {
+    let root = Path::new(ROOT).canonicalize().unwrap();
+    let named: Vec<_> =
+        blocks(readme).into_iter().filter(|block| block.language == "toml").collect();
+    assert_eq!(named.len(), 1, "{readme}: one block says what to depend on");
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let manifest = format!(
+        "[workspace]\n[package]\nname = \"stranger\"\nversion = \"0.0.0\"\nedition = \
+         \"2024\"\n\n{}\n[patch.crates-io]\ncxl-regs = {{ path = '{1}/cxl-regs' }}\ncxl-firmware = {{ \
+         path = '{1}/firmware' }}\n",
+        named[0].text,
+        root.display()
+    );
+    fs::write(at("Cargo.toml"), manifest).unwrap();
+    // The versions that everything else is tested with.
+    fs::copy(root.join("Cargo.lock"), at("Cargo.lock")).unwrap();
+    fs::create_dir(at("src")).unwrap();
+    fs::copy(root.join(readme), at("README.md")).unwrap();
+    fs::write(at("src/lib.rs"), "#![doc = include_str!(\"../README.md\")]\n").unwrap();
+    let output = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()))
+        .args(["test", "--doc", "--offline", "--manifest-path"])
+        .arg(at("Cargo.toml"))
+        .arg("--target-dir")
+        .arg(target().join("tmp/stranger"))
+        .current_dir(directory.path())
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("CARGO_BUILD_TARGET")
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, errors) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{readme}:\n{out}\n{errors}");
+    let count = blocks(readme).iter().filter(|block| block.language.starts_with("rust")).count();
+    let ran = out.lines().filter(|line| line.starts_with("test ") && line.contains("README.md"));
+    assert_eq!(ran.count(), count, "{readme}: every example is one\n{out}");
+}
+
+/// Cargo's folder: this is target/debug/deps/readme.
+fn target() -> PathBuf {
+    env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned()
+}
+
+/// What there is can be judged: every block is of a kind that is tried above, and what is excused is
+/// there.
+fn every_block_is_tried() {
+    let mut excused = [false; EXCUSED.len()];
+    for block in READMES.into_iter().flat_map(blocks) {
+        let Block { readme, line, language, .. } = &block;
+        match language.as_str() {
+            "console" => {
+                let met = commands(&block).into_iter().filter_map(|(command, _)| excuse(&command));
+                met.for_each(|index| excused[index] = true);
+            }
+            "rust" | "rust,no_run" if *readme != "README.md" => {}
+            "toml" if *readme != "README.md" => {}
+            other => panic!("{readme}:{line}: a block that nobody tries: \"{other}\""),
+        }
+    }
+    assert_eq!(excused, [true; EXCUSED.len()], "{EXCUSED:?}");
+}
+
+fn main() -> ExitCode {
+    let mut trials = vec![Trial::test("every_block_is_tried", || {
+        every_block_is_tried();
+        Ok(())
+    })];
+    let mut add = |name: String, lack: Option<String>, test: Box<dyn FnOnce() + Send>| {
+        let trial = Trial::test(name, move || {
+            test();
+            Ok(())
+        });
+        let ignored = lack.is_some();
+        trials.push(trial.with_kind(lack.unwrap_or_default()).with_ignored_flag(ignored));
+    };
+    for readme in READMES {
+        for block in blocks(readme).into_iter().filter(|block| block.language == "console") {
+            let lack = commands(&block).iter().find_map(|(command, _)| lack(command));
+            let name = format!("{readme}, line {}: commands print what is below them", block.line);
+            add(name, lack, Box::new(move || console(&block)));
+        }
+        for command in spans(readme) {
+            // Upper-case words are the reader's.
+            let own =
+                |word: &str| word.chars().any(char::is_alphabetic) && word == word.to_uppercase();
+            if !command.split(' ').any(own) {
+                let name = format!("{readme}: `{command}` runs");
+                add(name, lack(&command), Box::new(move || runs(&command)));
+            }
+        }
+    }
+    for readme in ["cxl-regs/README.md", "firmware/README.md"] {
+        let name = format!("{readme}: examples need no more than it names");
+        add(name, None, Box::new(move || examples(readme)));
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
