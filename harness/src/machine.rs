@@ -28,7 +28,7 @@ use crate::device::bridge::HostBridge;
 use crate::device::component::ComponentBlock;
 use crate::device::config::Function;
 use crate::device::endpoint::Endpoint;
-use crate::device::hdm::{HdmBlock, Judgement};
+use crate::device::hdm::{HdmBlock, Judgement, Misuse};
 use crate::device::port::Port;
 use crate::fabric::{self, DeviceDvsec, Fabric, HdmImage};
 use crate::fault::{self, Faults};
@@ -233,6 +233,14 @@ impl Machine {
     /// Whether a component's answers depend on how often it was asked.
     pub fn counts_reads_of(&self, place: Place) -> bool {
         self.faults.counts(place)
+    }
+
+    /// Components whose decoders were used in a way whose outcome the specification leaves undefined,
+    /// and how often. A model of hardware takes it one way; other hardware need not.
+    pub fn misuse(&self) -> Vec<(Place, Misuse)> {
+        let counted = |place| Some((place, self.component(place)?.hdm()?.misuse()));
+        let places = self.places().into_iter().filter_map(counted);
+        places.filter(|(_, misuse)| *misuse != Misuse::default()).collect()
     }
 
     /// Counting and recording of register accesses.

@@ -1260,6 +1260,43 @@ proptest! {
 // CONFIG_LOCK.
 
 #[test]
+fn undefined_uses_are_counted_by_component_and_the_library_makes_none() {
+    for found in builtins() {
+        let mut machine = Machine::new(&scenario(found.text));
+        cxl_harness::run::direct(&mut machine);
+        // A commit that never ends is withdrawn: the one thing that is left to do.
+        let expected = u64::from(found.name == "commit-never");
+        let counts = machine.misuse();
+        let withdrawn: u64 = counts.iter().map(|(_, misuse)| misuse.written_during_commit).sum();
+        let changed: u64 = counts.iter().map(|(_, misuse)| misuse.changed_while_committed).sum();
+        assert_eq!((withdrawn, changed), (expected, 0), "{}: {counts:?}", found.name);
+    }
+
+    // Committed and unlocked: the base moves under traffic. Locked: the write is defined, and lost.
+    for (control, expected) in [(0, vec![(Place::Device(0), 1)]), (LOCK, vec![])] {
+        let mut machine = small_path(control);
+        let base = decoder(&machine, "mem0", 0) + 4;
+        machine.write(base, 2);
+        let counts = machine.misuse();
+        let counts: Vec<_> =
+            counts.iter().map(|(place, misuse)| (*place, misuse.changed_while_committed)).collect();
+        assert_eq!(counts, expected, "{control:#x}");
+    }
+
+    // Control again, before the commit has ended.
+    let text = format!(
+        "{SMALL}\n[[fault]]\nat = \"hb0\"\nkind = \"commit-polls\"\ndecoder = 0\nafter = 5\n"
+    );
+    let mut machine = machine(&text);
+    program(&mut machine, "hb0", 0, (1 << 32, UNIT, 5), HOST_ONLY | COMMIT);
+    let control = decoder(&machine, "hb0", 0) + 0x10;
+    machine.write(control, HOST_ONLY | COMMIT);
+    let counts = machine.misuse();
+    assert_eq!(counts.len(), 1);
+    assert_eq!((counts[0].0, counts[0].1.written_during_commit), (Place::Bridge(0), 1));
+}
+
+#[test]
 fn config_lock_freezes_control_and_bases_and_nothing_else() {
     let mut machine = machine(SMALL);
     let at = dvsec(&machine, "mem0");
