@@ -566,7 +566,9 @@ fn each_gap_is_named_and_the_only_one() {
         change(&mut boot);
         let verdict = boot.verdict();
         let gaps: Vec<_> = verdict.gaps.iter().map(|gap| gap.message.as_str()).collect();
-        assert_eq!(verdict.result, report::Verdict::Failed, "{what}");
+        if verdict.result != report::Verdict::Failed {
+            wrong.push(format!("{what}: {:?}", verdict.result));
+        }
         let begins = |(gap, start): (&&str, &&str)| gap.starts_with(&start.replace("R0", R0));
         // The last expected one may stand for several.
         let all = gaps.len() >= expected.len() && gaps.iter().zip(*expected).all(begins);

@@ -69,7 +69,7 @@ pub(super) struct Linux {
     #[arg(long)]
     json: bool,
 
-    /// Print what the image and Linux wrote to the console, too.
+    /// Print what the image and Linux wrote to the console, too, but for the image's dump.
     #[arg(long, conflicts_with = "json")]
     console: bool,
 
@@ -111,7 +111,11 @@ impl Linux {
         let mut text = super::styled(&format!("{verdict}\n{}", Seen(&boot.facts)));
         if self.console {
             text += &super::styled("\nconsole\n");
-            text += &boot.console.replace('\r', "");
+            let lines = boot.console.lines().filter(|line| !line.starts_with("dump "));
+            lines.for_each(|line| {
+                text += line.trim_end_matches('\r');
+                text.push('\n');
+            });
         }
         super::print(&text, code)
     }

@@ -217,7 +217,8 @@ pub fn boot(
     // What was never written is as good as empty.
     let read = |name: &str| fs::read(at(name)).unwrap_or_default();
     let console = String::from_utf8_lossy(&read("console")).into_owned();
-    let lines: Vec<_> = console.lines().collect();
+    // The dump is for machines.
+    let lines: Vec<_> = console.lines().filter(|line| !line.starts_with("dump ")).collect();
     let last = lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n");
     let facts = match Facts::parse(&read("facts")) {
         Ok(facts) => facts,
