@@ -32,10 +32,13 @@ JSON:
   result        ok, failed (there are gaps) or refused (Linux did not come to its end)
   linux, qemu   their versions
   refusal       why there is nothing to compare
-  planned       how many regions are planned; as_planned: how many Linux has just so
-  online        bytes of these that are online; persistent: bytes of persistent memory
-  regions       hpa, size, ways, granularity, memory, locked, members (device, dpa, size), as_planned,
-                and linux: name, in_use, size, ways, granularity, mode, locked, members, online, nodes
+  planned       how many regions are planned
+  as_planned    how many of them Linux has just so
+  online        bytes of planned regions that are online
+  persistent    bytes of planned regions that are persistent memory
+  regions       hpa, size, ways, granularity, memory, locked, members (device, dpa, size),
+                as_planned, and linux: name, in_use, size, ways, granularity, mode, locked, members,
+                online, nodes
   gaps          region (its address, or null), message, log (the kernel's own line, or null)
   notes         what this QEMU has otherwise than the scenario, and whom Linux calls what
 
