@@ -197,8 +197,39 @@ fn restrictions_are_refused_where_they_decide_and_noted_where_they_do_not() {
     for offers in [oldest, newer] {
         let refusal = notes(&offers, r#""host-only", "persistent""#).unwrap_err();
         let [only] = refusal.0.as_slice() else { panic!("{refusal}") };
-        assert!(only.to_string().starts_with("w: restrictions that decide"), "{only}");
+        let words = only.to_string();
+        assert!(words.starts_with("w: restrictions that decide what is mapped"), "{words}");
+        let otherwise = "and there the library would map what it refuses here: plan: ";
+        assert!(words.contains(otherwise), "{words}");
     }
+}
+
+/// What the difference would be is said: here which window takes what.
+#[test]
+fn another_plan_is_told() {
+    let scenario = Scenario::built_in("two-partitions").unwrap();
+    let refusal = Command::of(&scenario, None).unwrap_err();
+    let [only] = refusal.0.as_slice() else { panic!("{refusal}") };
+    assert_eq!(only.at, "volatile, persistent");
+    let words = only.to_string();
+    assert!(words.contains("and there the library would refuse: plan: "), "{words}");
+    // The same memory as HDM-DB here, and as HDM-H there.
+    let text = r#"
+bridge = [{ name = "hb0", uid = 16, back_invalidate = true }]
+port = [{ name = "rp0", below = "hb0" }]
+device = [{ name = "mem0", below = "rp0", volatile = "256MiB", coherency = "back-invalidate" }]
+window = [{ name = "w", targets = ["hb0"], size = "1GiB",
+            restrictions = ["device-coherent", "back-invalidate", "volatile"] }]
+"#;
+    let scenario = Scenario::parse(text, "case").unwrap();
+    let refusal = Command::on(&with_back_invalidate(), &scenario, None).unwrap_err();
+    let words = refusal.to_string();
+    assert!(
+        words.contains(
+            "256 MiB of volatile memory would lie in w at 0x100000000, host-only coherent"
+        ) && words.contains("; here in w at 0x100000000, device-coherent with back-invalidate"),
+        "{words}"
+    );
 }
 
 #[test]

@@ -24,10 +24,10 @@ const DEFAULT: &str = "two-way";
 
 const EXAMPLES: &str = "\
 QEMU models CXL 2.0: host bridges, root ports, one level of switches, Type-3 devices. A scenario
-that needs more is refused, all of it by name: Type 2, XOR arithmetic, other numbers of decoders than
-4, several segments, bases of windows, faults, events, ... The program is asked what it has: 11.1 has
-back-invalidate (HDM-DB). What its windows admit cannot be chosen: where that makes another plan the
-scenario is refused, and where it makes none it is a note.
+that needs more is refused, all of it by name: Type 2, XOR arithmetic, other numbers of decoders
+than 4, several segments, bases of windows, faults, events, ... The program is asked what it has:
+11.1 has back-invalidate (HDM-DB). What its windows admit cannot be chosen: where that makes another
+plan the scenario is refused, and where it makes none it is a note.
 
 Without SCENARIO: two-way, a machine that QEMU can be.
 
@@ -51,8 +51,8 @@ JSON without --run:
   unsupported  at, why: what QEMU has no words for
   refusal      why nothing was run, in a sentence
 
-JSON with --run: that of `cxl-harness boot`, and peer: qemu, notes, verifier, attack. A run that came
-to no report has the keys above.
+JSON with --run: that of `cxl-harness boot`, and peer: qemu, notes, verifier, attack. A run that
+came to no report has the keys above.
 
 Exit code:
   0    good

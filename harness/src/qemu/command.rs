@@ -8,13 +8,14 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use cxl_firmware::plan::Region;
 use cxl_regs::acpi::cedt::Restrictions;
 use cxl_regs::{Arithmetic, Coherency, DECODER_UNIT, Size};
 
 use super::offers::Offers;
 use crate::layout::place_windows;
 use crate::machine::Machine;
-use crate::run;
+use crate::run::{self, Done};
 use crate::scenario::{
     Action, Bridge, BridgeVersion, Device, DeviceKind, FaultKind, Parent, Place, Scenario, Selects,
 };
@@ -105,6 +106,8 @@ pub enum Why {
     Restrictions {
         /// What each of QEMU's windows admits.
         admits: Restrictions,
+        /// What would become of the scenario there.
+        otherwise: String,
     },
     /// A QoS throttling group.
     Qtg(u16),
@@ -181,10 +184,10 @@ impl fmt::Display for Why {
                 "ends at {end:#x} or above; QEMU's emulated processors have {ADDRESS_BITS} address \
                  bits"
             ),
-            Self::Restrictions { admits } => write!(
+            Self::Restrictions { admits, ref otherwise } => write!(
                 f,
-                "restrictions that decide what is mapped here; each window of this QEMU admits {}, \
-                 and that makes another plan",
+                "restrictions that decide what is mapped; each window of this QEMU admits {}, and \
+                 there {otherwise}",
                 names(admits)
             ),
             Self::Qtg(qtg) => write!(f, "QTG {qtg}; QEMU's windows have 0"),
@@ -540,15 +543,10 @@ fn restrictions(
     for window in &mut theirs.windows {
         window.restrictions = admits;
     }
-    let planned = |scenario: &Scenario| {
-        let done = run::dry(&mut Machine::new(scenario));
-        let plan = &done.room.plan;
-        let members: Vec<_> =
-            plan.regions.iter().map(|region| plan.members(region).to_vec()).collect();
-        (done.refusal, plan.regions.clone(), members, plan.decoders.clone())
-    };
-    if planned(scenario) != planned(&theirs) {
-        others().for_each(|window| no(&window.name, Why::Restrictions { admits }));
+    let [here, there] = [scenario, &theirs].map(|scenario| run::dry(&mut Machine::new(scenario)));
+    if let Some(otherwise) = difference(scenario, &here, &there) {
+        let windows: Vec<_> = others().map(|window| window.name.as_str()).collect();
+        no(&windows.join(", "), Why::Restrictions { admits, otherwise });
         return Vec::new();
     }
     let mut notes: Vec<(String, Vec<&str>)> = Vec::new();
@@ -570,6 +568,42 @@ fn restrictions(
         format!("{windows}: QEMU's windows {difference}; the plan here is the same with both")
     };
     notes.into_iter().map(note).collect()
+}
+
+/// What the library would do otherwise with a machine, if anything.
+fn difference(scenario: &Scenario, here: &Done, there: &Done) -> Option<String> {
+    let (plan, other) = (&here.room.plan, &there.room.plan);
+    match (&here.refusal, &there.refusal) {
+        (Some(here), Some(there)) if here == there => return None,
+        (Some(_), Some(there)) => {
+            return Some(format!("the library would refuse otherwise: {there}"));
+        }
+        (None, Some(there)) => return Some(format!("the library would refuse: {there}")),
+        (Some(here), None) => {
+            return Some(format!("the library would map what it refuses here: {here}"));
+        }
+        (None, None) => {}
+    }
+    let mut pairs = plan.regions.iter().zip(&other.regions);
+    let differ = pairs
+        .find(|(region, theirs)| region != theirs || plan.members(region) != other.members(theirs));
+    let place = |region: &Region| {
+        let windows = scenario.windows.iter().zip(place_windows(scenario));
+        let window = { windows }.find(|(_, base)| base.0 == region.window);
+        let name = window.map_or("", |(window, _)| window.name.as_str());
+        format!("in {name} at {:#x}, {}", region.span.base().0, region.coherency)
+    };
+    if let Some((region, theirs)) = differ {
+        let size = Size(region.span.size());
+        let (here, there) = (place(region), place(theirs));
+        let memory = region.partition;
+        return Some(format!("{size} of {memory} memory would lie {there}; here {here}"));
+    }
+    if plan.regions.len() != other.regions.len() || plan.decoders != other.decoders {
+        let (here, there) = (plan.regions.len(), other.regions.len());
+        return Some(format!("the library would make {there} regions, here {here}"));
+    }
+    None
 }
 
 /// What a window admits, in words.
