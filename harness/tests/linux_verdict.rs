@@ -158,6 +158,7 @@ fn memory(facts: &mut String, index: u8, base: u64, mib: u64) {
     writeln!(facts, "{dax}>{path}\n{dax}/driver>/sys/bus/dax/drivers/kmem").unwrap();
     writeln!(facts, "{dax}/resource={base:#x}\n{dax}/size={size}\n{dax}/target_node={node}")
         .unwrap();
+    writeln!(facts, "run/dax{index}.0/copy=same").unwrap();
     for block in base / BLOCK..(base + size) / BLOCK {
         let of = format!("/sys/devices/system/memory/memory{block}");
         let at = format!("/sys/devices/system/node/node{node}/memory{block}");
@@ -443,6 +444,11 @@ const CASES: &[Case] = &[
         "a smaller DAX device",
         |boot| boot.replace("dax0.0/size=536870912", "dax0.0/size=268435456"),
         &["R0dax0.0 has 256 MiB of it"],
+    ),
+    (
+        "memory that holds nothing",
+        |boot| boot.drop("run/dax0.0/copy"),
+        &["R0a program that was copied into its memory did not come back the same"],
     ),
     (
         "a node with less",

@@ -22,7 +22,7 @@ there, finds, programs and locks, and hands over to the kernel that this host ha
 its drivers in a small initramfs. Nothing in that configures CXL. Then the library's plan for QEMU's
 map is held against what the image committed, and against Linux's sysfs, region by region: address,
 size, ways, granularity, devices and their own addresses, locks, and all of the memory online, in a
-node of its own. Each gap is a line, with the line of the kernel's log that belongs to it.
+node of its own, where a program that is copied there reads back. Each gap is a line, with the line of the kernel's log that belongs to it.
 
 Without SCENARIO: two-way, a machine that QEMU can be.
 

@@ -465,7 +465,8 @@ impl<'a> Judge<'a> {
         all_locked
     }
 
-    /// Volatile memory: online, all of it, as memory of this region, in a node of its own.
+    /// Volatile memory: online, all of it, as memory of this region, in a node that has just that;
+    /// and it holds what is put there.
     fn volatile(
         &mut self,
         planned: &planned::Region,
@@ -518,6 +519,13 @@ impl<'a> Judge<'a> {
             let has = if online == 0 { "none".to_owned() } else { Size(online).to_string() };
             self.gap_in(planned, format!("{has} of its memory is online"), None);
             return;
+        }
+        // The guest has copied a program into the memory of each, and compared it.
+        let copied = dax.map(|dax| format!("run/{}/copy", dax.name));
+        let copied = copied.and_then(|copied| self.evidence.facts.text(&copied));
+        if copied != Some("same") {
+            let what = "a program that was copied into its memory did not come back the same";
+            self.gap_in(planned, what, None);
         }
         let regions = &self.evidence.planned.regions;
         match nodes {
