@@ -95,6 +95,11 @@ pub(crate) struct File {
     pub(crate) size: u32,
 }
 
+/// Whether the machine has the device, with DMA.
+pub(crate) fn is_there() -> bool {
+    port::in32(DMA).swap_bytes() == SIGNATURE
+}
+
 /// The device.
 pub(crate) struct FwCfg {
     clock: Counter,
@@ -103,7 +108,7 @@ pub(crate) struct FwCfg {
 impl FwCfg {
     /// The device, if the machine has one with DMA.
     pub(crate) fn find(clock: Counter) -> Option<Self> {
-        (port::in32(DMA).swap_bytes() == SIGNATURE).then_some(Self { clock })
+        is_there().then_some(Self { clock })
     }
 
     /// The file of this name.

@@ -14,6 +14,7 @@ use cxl_regs::{Hpa, Span};
 use heapless::Vec;
 
 use crate::paging;
+use crate::vmm::Vmm;
 
 /// The machine this image runs on.
 pub(crate) struct Hardware {
@@ -29,6 +30,8 @@ pub(crate) struct Hardware {
     windows: Vec<Span, WINDOWS>,
     /// Registers of host bridges.
     bridges: Vec<Span, WINDOWS>,
+    /// Whose machine it is.
+    pub(crate) vmm: Vmm,
 }
 
 /// Accesses, in dwords.
@@ -57,7 +60,8 @@ const FASTEST_TICKS: u64 = 10_000;
 impl Hardware {
     pub(crate) fn new(tables: u64) -> Self {
         let (config, windows, bridges) = (Vec::new(), Vec::new(), Vec::new());
-        Self { tables, last_page: u64::MAX, count: Count::default(), config, windows, bridges }
+        let (count, vmm) = (Count::default(), Vmm::Unknown);
+        Self { tables, last_page: u64::MAX, count, config, windows, bridges, vmm }
     }
 
     /// Says where configuration space is; reads of it are counted from now on.

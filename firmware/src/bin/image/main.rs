@@ -19,6 +19,7 @@ mod report;
 mod start;
 mod start_info;
 mod tables;
+mod vmm;
 
 use core::fmt::Write;
 use core::panic::PanicInfo;
@@ -39,6 +40,7 @@ use payload::linux::{Next, kept};
 use port::Console;
 use start::Pages;
 use start_info::{LINE_ROOM, MOST_RANGES, StartInfo};
+use vmm::Vmm;
 
 /// Room for the machine: nodes, regions, decoders.
 pub(crate) type Room = Workspace<640, 320, 1280>;
@@ -82,6 +84,7 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     if !options.quiet {
         say(format_args!("cxl firmware at ring {ring}"));
     }
+    hw.vmm = Vmm::find(&mut hw, info.rsdp);
     let bits = options.address_bits;
     let found = match tables::platform(&mut hw, info.rsdp, &options.roots, bits, buffer) {
         Ok(found) => found,
@@ -127,7 +130,7 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
             report::platform(&platform);
         }
         report::fates(room);
-        report::unanswered(room);
+        report::unanswered(room, error);
         refuse(format_args!("{error}"), handed(error.code()));
     }
     if let Some(Err(error)) = described {

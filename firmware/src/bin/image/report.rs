@@ -6,6 +6,7 @@
 
 use core::fmt::{self, Formatter};
 
+use cxl_firmware::bring_up::BringUpError;
 use cxl_firmware::committed::{CommittedDecoder, Place, Probed};
 use cxl_firmware::handoff::TableLocation;
 use cxl_firmware::plan::Note;
@@ -119,9 +120,9 @@ pub(crate) fn probed(room: &Room, wanted: Probe, as_found: bool) {
     }
 }
 
-/// The regions whose memory does not answer.
-pub(crate) fn unanswered(room: &Room) {
-    for error in room.probe.list() {
+/// The regions whose memory does not answer, but the one that ends the run with its error.
+pub(crate) fn unanswered(room: &Room, ends: BringUpError) {
+    for error in room.probe.list().iter().filter(|error| ends != BringUpError::Probe(**error)) {
         say(format_args!("probe: {error}"));
     }
     if room.probe.more() > 0 {

@@ -46,7 +46,9 @@ pub(super) fn recreate(
         let clean = path.close(hw) == 0 && path.open(hw, to) == 0;
         committed += u64::from(clean);
         intact += u64::from(offsets().all(|offset| load(hw, to + offset) == !offset));
-        gone += u64::from(offsets().all(|offset| load(hw, from + offset) == u64::MAX));
+        let vmm = hw.vmm;
+        let none = offsets().all(|offset| vmm.is_miss(load(hw, from + offset), !offset));
+        gone += u64::from(none);
         if cycle % MARK == MARK - 1 {
             port::call(Call::Mark { id: cycle });
         }
