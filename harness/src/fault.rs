@@ -1,7 +1,8 @@
 //! What is broken, by scenario: faults put into the models, and those that sit between software
 //! and the models.
 //!
-//! **Invariant**: a fault touches nothing but the component and register that the scenario names.
+//! **Invariant**: a fault touches nothing but the component and register that the scenario names, or
+//! the way to memory past that component.
 
 use cxl_regs::access::Register;
 use cxl_regs::hdm::{DECODER_SPECS, GlobalControl, decoder_offset};
@@ -61,6 +62,9 @@ impl From<RegisterAt> for Where {
 pub struct Faults {
     dropped: Vec<Dropped>,
     dying: Vec<Dying>,
+    unrouted: Vec<Place>,
+    /// Devices, and the bits of their addresses that mean nothing.
+    wraps: Vec<(Place, u64)>,
 }
 
 impl Faults {
@@ -75,10 +79,28 @@ impl Faults {
                 FaultKind::AllOnesAfter { accesses } => {
                     all.dying.push(Dying { at, left: accesses });
                 }
+                FaultKind::Unrouted => all.unrouted.push(at),
+                FaultKind::Wraps { bits } => all.wraps.push((at, bits.into())),
                 _ => {}
             }
         }
         all
+    }
+
+    /// Whether accesses to memory get past a component.
+    pub fn routes(&self, place: Place) -> bool {
+        !self.unrouted.contains(&place)
+    }
+
+    /// Where a device's address really leads in it.
+    pub fn wrap(&self, place: Place, dpa: u64) -> u64 {
+        let wraps = self.wraps.iter().filter(|(at, _)| *at == place);
+        wraps.fold(dpa, |dpa, (_, bits)| dpa & !bits)
+    }
+
+    /// Whether some of a device's addresses lead to the same place.
+    pub fn wraps(&self, place: Place) -> bool {
+        self.wraps.iter().any(|(at, _)| *at == place)
     }
 
     /// Whether it matters how often a component is accessed.

@@ -48,6 +48,8 @@ pub enum Unmirrored {
     Overlapped,
     /// No whole page of it is left beside other windows.
     NoPage,
+    /// A fault of the scenario leads accesses elsewhere than registers say.
+    Misrouted,
 }
 
 impl std::fmt::Display for Unmirrored {
@@ -62,6 +64,7 @@ impl std::fmt::Display for Unmirrored {
             Self::NoMemory => "the host has no memory behind it",
             Self::Overlapped => "RAM or registers lie in it",
             Self::NoPage => "other windows leave no whole page of it",
+            Self::Misrouted => "a fault leads its accesses elsewhere than registers say",
         })
     }
 }
@@ -123,7 +126,11 @@ fn choose<'m>(
     let mut chosen = Vec::new();
     for (index, mapping) in mappings.iter().enumerate() {
         let (How::Direct(direct), Some(span)) = (&mapping.how, mapping.span()) else { continue };
-        let pages = pages_for(machine, span, limits, left, used);
+        let misrouted = direct.members.iter().any(|member| machine.misroutes(member.device));
+        let pages = match misrouted {
+            true => Err(Unmirrored::Misrouted),
+            false => pages_for(machine, span, limits, left, used),
+        };
         if let Ok(pages) = pages {
             left -= pages.size();
             used += 1;

@@ -452,6 +452,13 @@ pub enum FaultKind {
         /// The decoder that changes with it.
         into: u8,
     },
+    /// Whatever the decoders say, no access to memory gets past the component.
+    Unrouted,
+    /// The device has less memory than it says: these bits of its own addresses mean nothing.
+    Wraps {
+        /// The bits.
+        bits: u32,
+    },
     /// These bits of the register stay writable although they are locked.
     LeaksField {
         /// The register.

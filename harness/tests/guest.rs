@@ -20,6 +20,8 @@ mod hostile;
 mod interleave;
 #[path = "guest/payloads.rs"]
 mod payloads;
+#[path = "guest/probe.rs"]
+mod probe;
 #[path = "guest/same.rs"]
 mod same;
 #[path = "guest/slots.rs"]
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
     let missing = kvm::available().err().map(|error| error.to_string());
     let mut trials = payloads::trials();
     trials.extend(same::trials());
+    trials.extend(probe::trials());
     trials.extend(hostile::trials());
     trials.extend(slots::trials());
     trials.extend(interleave::trials());

@@ -25,7 +25,8 @@ impl Machine {
     /// The device and its address behind a host address; `None` for a miss.
     pub fn resolve(&self, hpa: u64) -> Option<Landing> {
         let device = self.device_at(hpa)?;
-        let dpa = self.devices.get(device)?.endpoint.translate(hpa)?;
+        let Dpa(dpa) = self.devices.get(device)?.endpoint.translate(hpa)?;
+        let dpa = Dpa(self.faults.wrap(Place::Device(device), dpa));
         Some(Landing { device, dpa })
     }
 
@@ -34,6 +35,8 @@ impl Machine {
         let window = self.window_at(hpa)?;
         let uid = *window.targets.get(target(window, hpa)?)?;
         let bridge = self.scenario.bridges.iter().position(|bridge| bridge.uid == uid)?;
+        let routes = |place| self.faults.routes(place).then_some(());
+        routes(Place::Bridge(bridge))?;
         let mut parent = Parent::Bridge(bridge);
         let mut ports = self.ports_of(parent).map(|(_, port)| port.number);
         let only = ports.next().filter(|_| ports.next().is_none());
@@ -41,16 +44,48 @@ impl Machine {
         // Each switch lies deeper than the one before.
         for _ in 0..=self.switches.len() {
             let (port, _) = self.ports_of(parent).find(|(_, port)| port.number == number)?;
+            routes(Place::Port(port))?;
             match self.below(port)? {
                 Place::Switch(switch) => {
+                    routes(Place::Switch(switch))?;
                     number = self.switches.get(switch)?.component.hdm()?.route(hpa)?;
                     parent = Parent::Switch(switch);
                 }
-                Place::Device(device) => return Some(device),
+                Place::Device(device) => {
+                    routes(Place::Device(device))?;
+                    return Some(device);
+                }
                 Place::Bridge(_) | Place::Port(_) => return None,
             }
         }
         None
+    }
+
+    /// Whether registers do not tell where accesses to a device's memory go: a fault of the scenario
+    /// sits on their way.
+    pub fn misroutes(&self, device: usize) -> bool {
+        let place = Place::Device(device);
+        let mut port = self.scenario.devices.get(device).map(|device| device.port);
+        let mut wrong = self.faults.wraps(place) || !self.faults.routes(place);
+        // Each switch lies higher than the one before.
+        for _ in 0..=self.switches.len() {
+            let Some(at) = port else { break };
+            let parent = self.scenario.ports.get(at).map(|port| port.parent);
+            let above = match parent {
+                Some(Parent::Bridge(bridge)) => Some(Place::Bridge(bridge)),
+                Some(Parent::Switch(switch)) => Some(Place::Switch(switch)),
+                None => None,
+            };
+            port = match parent {
+                Some(Parent::Switch(switch)) => self.scenario.switches.get(switch).map(|s| s.port),
+                _ => None,
+            };
+            wrong |= [Some(Place::Port(at)), above]
+                .into_iter()
+                .flatten()
+                .any(|place| !self.faults.routes(place));
+        }
+        wrong
     }
 
     /// Reads CXL memory. Where nothing decodes, bytes are all-ones.

@@ -632,6 +632,8 @@ fn fault_name(kind: FaultKind) -> &'static str {
         FaultKind::LockLost { .. } => "lock-lost",
         FaultKind::LeaksInto { .. } => "leaks-into",
         FaultKind::LeaksField { .. } => "leaks-field",
+        FaultKind::Unrouted => "unrouted",
+        FaultKind::Wraps { .. } => "wraps",
     }
 }
 

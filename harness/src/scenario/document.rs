@@ -226,6 +226,8 @@ pub(super) enum FaultName {
     LockLost,
     LeaksField,
     LeaksInto,
+    Unrouted,
+    Wraps,
 }
 
 #[derive(Clone, Copy, Deserialize)]

@@ -88,6 +88,8 @@ impl FaultKeys<'_> {
                 },
                 &["decoder", "register", "bits", "into"],
             ),
+            FaultName::Unrouted => (FaultKind::Unrouted, &[]),
+            FaultName::Wraps => (FaultKind::Wraps { bits: self.bits()? }, &["bits"]),
         };
         self.nothing_but(wanted)?;
         Ok(kind)

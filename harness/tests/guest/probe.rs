@@ -1,0 +1,224 @@
+//! Machines whose registers are all right and whose memory is not: found by the probe, directly and
+//! from inside a guest, mirrored or not, and nothing of them is described as usable.
+//!
+//! **Invariant**: what memory held before is compared by the devices' own addresses, past every
+//! decoder; the fault is in the models, and no register shows it.
+
+use cxl_firmware::committed::{Fate, Probed};
+use cxl_firmware::handoff;
+use cxl_harness::guest::boot::{Verdict, boot};
+use cxl_harness::machine::Machine;
+use cxl_harness::report::{self, Report};
+use cxl_harness::run;
+use cxl_harness::scenario::Scenario;
+use cxl_regs::Dpa;
+use libtest_mimic::Trial;
+
+use crate::{Options, claim, options};
+
+/// A device behind two switch levels, and one without any.
+const DEEP: &str = r#"
+[[bridge]]
+name = "hb0"
+uid = 16
+[[port]]
+name = "rp0"
+below = "hb0"
+[[port]]
+name = "rp1"
+below = "hb0"
+[[switch]]
+name = "sw0"
+below = "rp0"
+[[port]]
+name = "dp0"
+below = "sw0"
+[[switch]]
+name = "sw1"
+below = "dp0"
+[[port]]
+name = "dp1"
+below = "sw1"
+[[device]]
+name = "far"
+below = "dp1"
+volatile = "256MiB"
+[[device]]
+name = "near"
+below = "rp1"
+volatile = "256MiB"
+[[window]]
+targets = ["hb0"]
+size = "1GiB"
+"#;
+
+/// A set of four over two bridges.
+const SET: &str = r#"
+[policy]
+interleave = "4-way at 256"
+[[bridge]]
+name = "hb0"
+uid = 16
+[[bridge]]
+name = "hb1"
+uid = 32
+[[port]]
+name = "rp0"
+below = "hb0"
+[[port]]
+name = "rp1"
+below = "hb0"
+[[port]]
+name = "rp2"
+below = "hb1"
+[[port]]
+name = "rp3"
+below = "hb1"
+[[device]]
+name = "mem0"
+below = "rp0"
+volatile = "256MiB"
+[[device]]
+name = "mem1"
+below = "rp1"
+volatile = "256MiB"
+[[device]]
+name = "mem2"
+below = "rp2"
+volatile = "256MiB"
+[[device]]
+name = "mem3"
+below = "rp3"
+volatile = "256MiB"
+[[window]]
+targets = ["hb0", "hb1"]
+granularity = "256"
+size = "4GiB"
+"#;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let unrouted = |at: &str| format!("[[fault]]\nat = \"{at}\"\nkind = \"unrouted\"\n");
+    let wraps = |at: &str, bits: &str| {
+        format!("[[fault]]\nat = \"{at}\"\nkind = \"wraps\"\nbits = \"{bits}\"\n")
+    };
+    // Machine, what is broken, the error, whose name it says, the regions that stay.
+    let cases = [
+        ("second_switch_level", DEEP, unrouted("sw1"), 0x0901, "bridge 16 port 0.0.0", 1),
+        ("root_port", DEEP, unrouted("rp0"), 0x0901, "bridge 16 port 0.0.0", 1),
+        ("bridge", DEEP, unrouted("hb0"), 0x0901, "bridge 16 port", 0),
+        ("device_that_wraps", DEEP, wraps("near", "0x8000000"), 0x0902, "bridge 16 port 1", 1),
+        ("way_of_a_set", SET, unrouted("mem2"), 0x0901, "bridge 32 port 0", 0),
+        ("wrapping_way_of_a_set", SET, wraps("mem3", "0xfffff00"), 0x0902, "bridge 32 port 1", 0),
+    ];
+    let mut trials = Vec::new();
+    for (name, machine, fault, code, words, stay) in cases {
+        for (how, mirror) in [("mirrored", true), ("trapped", false)] {
+            let text = format!("{machine}{fault}");
+            trials.push(claim(format!("memory_behind_broken_{name}_is_found_{how}"), move || {
+                found(&text, mirror, code, words, stay);
+            }));
+        }
+    }
+    let unasked = claim("memory_that_nobody_asked_is_said_to_be_unasked", move || {
+        let text = format!("policy.probe = false\n{DEEP}{}", unrouted("sw1"));
+        let scenario = Scenario::parse(&text, "unasked").unwrap();
+        let ran = crate::run(&scenario, &options()).good();
+        let record = handoff::read(&ran.run.handoff).unwrap();
+        assert!(record.regions().all(|region| region.probed == Probed::No));
+        assert_eq!(record.regions().count(), 2);
+        let said = "probe: 2 of 2 regions were not probed (no-probe)";
+        assert!(ran.console().contains(said), "{}", ran.console());
+        let library = ran.run.library.unwrap();
+        assert_eq!((library.memory_reads, library.memory_writes), (0, 0));
+    });
+    trials.push(unasked);
+    trials
+}
+
+/// Device addresses that hold something before.
+const PLACES: [u64; 4] = [0, 0x0800_0000, 0x0FFF_FFF8, 0x0FFF_FF00];
+
+fn filled(text: &str) -> Machine {
+    let mut machine = Machine::new(&Scenario::parse(text, "broken").unwrap());
+    for device in 0..machine.scenario().devices.len() {
+        let media = &mut machine.endpoint_mut(device).unwrap().media;
+        for dpa in PLACES {
+            assert!(media.write(Dpa(dpa), &value(device, dpa)));
+        }
+    }
+    machine
+}
+
+fn value(device: usize, dpa: u64) -> [u8; 8] {
+    (0xC0DE_0000_0000_0000 | dpa << 8 | device as u64).to_le_bytes()
+}
+
+/// Every place that held something still does, and the granules round it hold nothing else.
+fn kept(machine: &Machine) {
+    for device in 0..machine.scenario().devices.len() {
+        let media = &machine.endpoint(device).unwrap().media;
+        for dpa in PLACES {
+            let mut found = [0; 8];
+            assert!(media.read(Dpa(dpa), &mut found));
+            assert_eq!(found, value(device, dpa), "{device} {dpa:#x}");
+        }
+        for dpa in [8, 0x0800_0008, 0x0FFF_FFF0, 0x07FF_FFF8, 0x00FF_FFF8, 0xF8] {
+            let mut found = [0xA5; 8];
+            assert!(media.read(Dpa(dpa), &mut found));
+            assert_eq!(found, [0; 8], "{device} {dpa:#x}");
+        }
+    }
+}
+
+fn found(text: &str, mirror: bool, code: u16, words: &str, stay: usize) {
+    // Directly.
+    let mut direct = filled(text);
+    let done = run::direct(&mut direct);
+    let refusal = done.refusal.as_ref().expect("a refusal");
+    assert_eq!((refusal.code(), refusal.phase()), (code, "probe"), "{refusal}");
+    assert!(refusal.to_string().contains(words), "{refusal}");
+    assert_eq!((done.cedt.len(), done.room.committed.regions.len()), (0, stay));
+    assert!(done.room.findings.passed(), "the registers are all right");
+    kept(&direct);
+
+    // In a guest: the same, and the accesses that exited are those that were made.
+    let mut machine = filled(text);
+    let scenario = machine.scenario().clone();
+    let run = boot(&mut machine, &Options { mirror, ..options() }).unwrap();
+    let console = String::from_utf8_lossy(&run.console).into_owned();
+    assert_eq!((run.verdict(), run.code), (Verdict::Refused, Some(code)), "{console}");
+    assert!(console.contains(&refusal.to_string()), "{console}");
+    kept(&machine);
+    assert_eq!((machine.fabric(), run.cedt.len()), (direct.fabric(), 0));
+    let record = handoff::read(&run.handoff).unwrap();
+    let regions: Vec<Probed> = record.regions().map(|region| region.probed).collect();
+    assert_eq!(regions, vec![Probed::Held; stay]);
+    let serves = |fate| record.decoders().any(|decoder| decoder.fate == fate);
+    assert!(serves(Fate::Stranded), "they are locked, and lead nowhere");
+    assert_eq!(serves(Fate::Done), stay > 0);
+    let library = run.library.unwrap();
+    let ways = scenario.devices.len() as u64;
+    assert!(library.memory_reads <= 9 * ways && library.memory_writes == 6 * ways, "{library:?}");
+    if !mirror {
+        let exits = run.at_handoff.unwrap().window;
+        assert_eq!(exits, library.memory_reads + library.memory_writes);
+    }
+    let report = Report::of_guest(&machine, run);
+    assert_eq!(report.facts.result, report::Verdict::Refused);
+    assert_eq!(report.facts.failures, [""; 0], "what was counted is what came");
+
+    // Without locks everything is put back.
+    let text = match text.contains("[policy]") {
+        true => text.replace("[policy]", "[policy]\npath = \"unlocked\"\nconfig_lock = false"),
+        false => format!("policy.path = \"unlocked\"\npolicy.config_lock = false\n{text}"),
+    };
+    let before = filled(&text).fabric();
+    let mut machine = filled(&text);
+    let run = boot(&mut machine, &Options { mirror, ..options() }).unwrap();
+    assert_eq!(run.code, Some(code));
+    assert_eq!(machine.fabric(), before);
+    kept(&machine);
+    let record = handoff::read(&run.handoff).unwrap();
+    assert!(record.decoders().all(|decoder| decoder.fate == Fate::RolledBack));
+    assert_eq!(record.regions().count(), 0);
+}
