@@ -46,4 +46,6 @@ mod paths;
 mod program;
 mod wait;
 
+/// The lists in [`platform`] and in what the phases make are `heapless` vectors.
+pub use heapless;
 pub use program::DecoderRegisters;

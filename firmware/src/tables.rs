@@ -8,20 +8,24 @@
 
 use core::fmt;
 
+use cxl_regs::access::Register;
 use cxl_regs::acpi::cedt::{
     CedtError, CedtWriteError, Cfmws, Chbs, ChbsVersion, Cxims, Problem, Restrictions,
 };
 use cxl_regs::acpi::srat::{self, MemoryAffinity};
 use cxl_regs::acpi::{Cedt, CedtWriter, Identity, NoRoom, TableError};
+use cxl_regs::hdm::Control;
 use cxl_regs::{Arithmetic, Granularity, Hpa, Span};
 use heapless::Vec;
 
 use crate::codes::codes;
-use crate::committed::{Committed, CommittedRegion, Fate, Place};
+use crate::committed::{Committed, CommittedDevice, CommittedRegion, Fate, Place};
+use crate::mmio::Mmio;
 use crate::paths::{Decoders, WindowView};
 use crate::platform::{BridgeKind, Platform, Window};
 use crate::policy::{PathPolicy, Policy};
-use crate::topology::{NodeId, NodeKind, Partition, Topology, Tree};
+use crate::program::{DecoderRegisters, DeviceRegisters, difference};
+use crate::topology::{NodeId, NodeKind, Partition, Path, Topology, Tree};
 use crate::verify::{Finding, view};
 
 /// Why there is no table, or why a table is not to be trusted.
@@ -56,6 +60,10 @@ pub enum TablesError {
     NotMade { region: Span },
     /// Not every decoder of the machine was read.
     Unread,
+    /// A decoder's registers are not what was read before.
+    Changed { place: Place, register: &'static str, expected: u32, found: u32 },
+    /// A device's enable or lock is not what was read before.
+    DeviceChanged { at: Path, register: &'static str, expected: bool, found: bool },
 }
 
 codes! {
@@ -74,6 +82,8 @@ codes! {
         FixedUnlocked = 0x060C,
         NotMade = 0x060D,
         Unread = 0x060E,
+        Changed = 0x060F,
+        DeviceChanged = 0x0610,
     }
 }
 
@@ -97,6 +107,16 @@ impl fmt::Display for TablesError {
             }
             Self::Unread => f.write_str(
                 "not every decoder was read, so some may lead anywhere: no table is made",
+            ),
+            Self::Changed { place, register, expected, found } => write!(
+                f,
+                "{place}: {register} was {expected:#010x} when the table was made, is {found:#010x}"
+            ),
+            Self::DeviceChanged { at, register, expected, found } => write!(
+                f,
+                "{at}: {register} was {} when the table was made, is {}",
+                u8::from(expected),
+                u8::from(found)
             ),
             Self::OutsideWindows { place, span } => {
                 write!(f, "{place}: {span} lies in no window")
@@ -292,9 +312,58 @@ fn cxims(windows: &[Window], granularity: Granularity) -> Result<Option<Cxims>, 
     Ok(Some(Cxims::new(granularity, &widest.xor_maps)))
 }
 
-/// Holds a CEDT, whoever wrote it, against the committed decoders: every range lies in one of its
-/// windows, whose targets, interleave and restrictions fit the decoders on every path; every
-/// bridge on a path is there, at its registers; what is fixed is locked.
+/// [`cross_check`], and the registers are read once more: whatever changed since they were read last,
+/// or is in use and not in `committed`, is an error. Reads only; 7 dwords for each decoder of
+/// `committed`, one for each other.
+pub fn cross_check_hardware<const N: usize, const D: usize>(
+    hw: &mut impl Mmio,
+    cedt: &[u8],
+    topology: &Topology<N>,
+    committed: &Committed<D>,
+) -> Result<(), TablesError> {
+    let tree = topology.tree();
+    for (node, hdm) in tree.iter().filter_map(|(id, node)| Some((id, node.hdm?))) {
+        for index in 0..hdm.decoders {
+            let registers = DecoderRegisters::new(hdm.block, index);
+            let place = Place::of(tree, node, index);
+            let control = registers.read_control(hw);
+            let mut entries = committed.decoders.iter();
+            let entry = entries.find(|entry| (entry.node, entry.index) == (node, index));
+            let change = match entry {
+                Some(entry) => difference(entry.image, registers.read_beside(hw, control)),
+                // Not in use when it was read, whatever else it held; all-ones say that it is.
+                None if control.committed() || control.commit() => {
+                    let free = control.with_committed(false).with_commit(false);
+                    Some((Control::SPEC.name, free.into_bits(), control.into_bits()))
+                }
+                None => None,
+            };
+            if let Some((register, expected, found)) = change {
+                return Err(TablesError::Changed { place, register, expected, found });
+            }
+        }
+    }
+    for device in &committed.devices {
+        let Some(registers) = DeviceRegisters::of(tree, device.node) else { continue };
+        let now = CommittedDevice::read(hw, registers);
+        let at = tree.path(device.node);
+        let fields = [
+            ("HDM Decoder Enable", device.decoder_enable, now.decoder_enable),
+            ("Mem_Enable", device.mem_enable, now.mem_enable),
+            ("Cache_Enable", device.cache_enable, now.cache_enable),
+            ("CONFIG_LOCK", device.config_lock, now.config_lock),
+        ];
+        if let Some((register, expected, found)) = fields.into_iter().find(|(_, a, b)| a != b) {
+            return Err(TablesError::DeviceChanged { at, register, expected, found });
+        }
+    }
+    cross_check(cedt, topology, committed)
+}
+
+/// Holds a CEDT, whoever wrote it, against the committed decoders as they were read: every range lies
+/// in one of its windows, whose targets, interleave and restrictions fit the decoders on every path;
+/// every bridge on a path is there, at its registers; what is fixed is locked. Both are copies in
+/// memory: [`cross_check_hardware`] reads the registers again.
 pub fn cross_check<const N: usize, const D: usize>(
     cedt: &[u8],
     topology: &Topology<N>,

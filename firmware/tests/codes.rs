@@ -23,7 +23,7 @@ use cxl_firmware::plan::{Note, Plan, PlanError, plan};
 use cxl_firmware::platform::{Bridge, BridgeKind, Ecam, Platform, Resources, Restrictions};
 use cxl_firmware::policy::{PathPolicy, Policy, Probe, Request, TargetSystem, Width, WindowWidth};
 use cxl_firmware::probe::{ProbeError, ProbeErrors, probe};
-use cxl_firmware::tables::{TablesError, cedt, cross_check};
+use cxl_firmware::tables::{TablesError, cedt, cross_check, cross_check_hardware};
 use cxl_firmware::topology::{DeviceKind, NodeId, NodeKind, Partition, Topology};
 use cxl_firmware::verify::{Finding, Findings, verify, verify_plan};
 use cxl_regs::acpi::Identity;
@@ -915,6 +915,25 @@ fn every_table_error() {
     provoked.extend(
         cross_check(&good, &m.topology, &unlocked).err().map(|error| number(error.code(), &error)),
     );
+    // Against the registers as they are now.
+    type Fault = fn(&mut Machine);
+    let now: [(Option<u16>, Fault); 6] = [
+        (None, |_| {}),
+        (Some(0x060F), |m| m.hw.set(BRIDGE + 0x14, 4)),
+        (Some(0x060F), |m| m.hw.set(DEVICE + 0x10, 0x1600)),
+        // A spare decoder is in use.
+        (Some(0x060F), |m| m.hw.set(BRIDGE + 0x30, 0x1600)),
+        (Some(0x0610), |m| m.hw.set(0x2000_0004, 0)),
+        (Some(0x0610), |m| m.hw.set(DVSEC + 0x0C, 2)),
+    ];
+    for (expected, change) in now {
+        let mut hw = Machine { hw: m.hw.clone(), ..scripted::simple() };
+        change(&mut hw);
+        let result = cross_check_hardware(&mut hw.hw, &good, &m.topology, &done);
+        let code = result.err().map(|error| number(error.code(), &error));
+        assert_eq!(code, expected);
+        provoked.extend(code);
+    }
     complete(TablesError::CODES, provoked);
 }
 

@@ -123,12 +123,12 @@ pub(crate) fn trials() -> Vec<Trial> {
         let text = format!("policy.probe = false\n{DEEP}{}", unrouted("sw1"));
         let scenario = Scenario::parse(&text, "unasked").unwrap();
         let ran = crate::run(&scenario, &options()).good();
-        let record = handoff::read(&ran.run.handoff).unwrap();
+        let record = handoff::read(ran.run.first.record()).unwrap();
         assert!(record.regions().all(|region| region.probed == Probed::No));
         assert_eq!(record.regions().count(), 2);
         let said = "probe: 2 of 2 regions were not probed (no-probe)";
         assert!(ran.console().contains(said), "{}", ran.console());
-        let library = ran.run.library.unwrap();
+        let library = ran.run.first.handed.as_ref().unwrap().library;
         assert_eq!((library.memory_reads, library.memory_writes), (0, 0));
     });
     trials.push(unasked);
@@ -186,21 +186,25 @@ fn found(text: &str, mirror: bool, code: u16, words: &str, stay: usize) {
     let scenario = machine.scenario().clone();
     let run = boot(&mut machine, &Options { mirror, ..options() }).unwrap();
     let console = String::from_utf8_lossy(&run.console).into_owned();
-    assert_eq!((run.verdict(), run.code), (Verdict::Refused, Some(code)), "{console}");
+    assert_eq!(
+        (run.last().verdict(), run.last().code()),
+        (Verdict::Refused, Some(code)),
+        "{console}"
+    );
     assert!(console.contains(&refusal.to_string()), "{console}");
     kept(&machine);
-    assert_eq!((machine.fabric(), run.cedt.len()), (direct.fabric(), 0));
-    let record = handoff::read(&run.handoff).unwrap();
+    assert_eq!((machine.fabric(), run.last().cedt().len()), (direct.fabric(), 0));
+    let record = handoff::read(run.last().record()).unwrap();
     let regions: Vec<Probed> = record.regions().map(|region| region.probed).collect();
     assert_eq!(regions, vec![Probed::Held; stay]);
     let serves = |fate| record.decoders().any(|decoder| decoder.fate == fate);
     assert!(serves(Fate::Stranded), "they are locked, and lead nowhere");
     assert_eq!(serves(Fate::Done), stay > 0);
-    let library = run.library.unwrap();
+    let library = run.last().handed.as_ref().unwrap().library;
     let ways = scenario.devices.len() as u64;
     assert!(library.memory_reads <= 9 * ways && library.memory_writes == 6 * ways, "{library:?}");
     if !mirror {
-        let exits = run.at_handoff.unwrap().window;
+        let exits = run.last().handed.as_ref().unwrap().counts.window;
         assert_eq!(exits, library.memory_reads + library.memory_writes);
     }
     let report = Report::of_guest(&machine, run);
@@ -218,7 +222,7 @@ fn found(text: &str, mirror: bool, code: u16, words: &str, stay: usize) {
     assert_eq!(run.code, Some(code));
     assert_eq!(machine.fabric(), before);
     kept(&machine);
-    let record = handoff::read(&run.handoff).unwrap();
+    let record = handoff::read(run.last().record()).unwrap();
     assert!(record.decoders().all(|decoder| decoder.fate == Fate::RolledBack));
     assert_eq!(record.regions().count(), 0);
 }

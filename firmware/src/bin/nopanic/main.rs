@@ -147,6 +147,8 @@ pub fn _start(caller: &mut Caller<'_>) {
 
     let table = tables::cedt(&platform, topology, committed, caller.identity, buffer);
     keep(table.map_or_else(|error| error.code().into(), |bytes| bytes.len() as u64));
+    let result = tables::cross_check_hardware(hw, caller.bytes, topology, committed);
+    keep(result.map_or_else(|error| error.code().into(), |()| 0));
     let result = tables::cross_check(caller.bytes, topology, committed);
     keep(result.map_or_else(|error| error.code().into(), |()| 0));
     let table = tables::srat(committed, caller.identity, caller.first_domain, buffer);
