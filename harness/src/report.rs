@@ -149,6 +149,8 @@ pub struct Region {
     pub memory: String,
     /// Every decoder on every path is locked.
     pub locked: bool,
+    /// What the firmware asked of the memory itself: `held` its marks, `read` only, or `no`thing.
+    pub probed: &'static str,
     /// The devices behind it in order of position; empty if the registers do not lead there.
     pub members: Vec<Member>,
 }

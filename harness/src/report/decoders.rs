@@ -3,6 +3,7 @@
 //! **Invariant**: a decoder is called by its component's name in the scenario. What the record says
 //! is reported as it says it; where the machine says something else, that is a failure by name.
 
+use cxl_firmware::committed::Probed;
 use cxl_firmware::committed::{Fate, Place as Recorded};
 use cxl_firmware::handoff::{self, Handoff};
 use cxl_regs::hdm::{DECODER_SPECS, DecoderImage};
@@ -177,6 +178,7 @@ pub(super) fn regions(
             coherency: coherency(region.coherency),
             memory: region.partition.to_string(),
             locked: region.locked,
+            probed: probed(region.probed),
             members: match at.map(|mapping| &mapping.how) {
                 Some(How::Direct(direct)) => Member::of(fabric, direct, base),
                 _ => Vec::new(),
@@ -184,6 +186,15 @@ pub(super) fn regions(
         }
     };
     regions.map(region).collect()
+}
+
+/// What was asked of a region's memory, in a word.
+fn probed(probed: Probed) -> &'static str {
+    match probed {
+        Probed::Held => "held",
+        Probed::Read => "read",
+        Probed::No => "no",
+    }
 }
 
 /// Whether the mapping, which knows nothing of the firmware, finds memory behind every region.

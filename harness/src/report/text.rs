@@ -285,6 +285,7 @@ impl Facts {
             let regions = count(sizes.len(), "region");
             let how = "every byte leads to one byte of one device";
             fact(f, "memory", format_args!("{bytes} in {regions}; {how}"))?;
+            self.probed(f)?;
         }
         self.locks(f)?;
         let checks = match self.foreign {
@@ -307,6 +308,27 @@ impl Facts {
             return Ok(());
         }
         locks.fmt(f)
+    }
+
+    /// What the firmware asked of the memory itself, and why not more.
+    fn probed(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let count_of = |probed| self.regions.iter().filter(|r| r.probed == probed).count();
+        let why = match self.policy.probe {
+            true => "the processor does not reach them",
+            false => "by policy",
+        };
+        let words = [
+            ("held", "answers at both ends of every way".to_owned()),
+            ("read", "only read, as what is persistent is not written to".to_owned()),
+            ("no", format!("not asked ({why}): that memory is there is what registers say")),
+        ];
+        for (number, words) in words.map(|(probed, words)| (count_of(probed), words)) {
+            if number > 0 {
+                let regions = count(number, "region");
+                fact(f, "probe", format_args!("memory of {regions}: {words}"))?;
+            }
+        }
+        Ok(())
     }
 
     fn decoders(&self, f: &mut Formatter<'_>) -> fmt::Result {
