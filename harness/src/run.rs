@@ -287,7 +287,7 @@ pub fn on(
     if let Err(error) = bring_up(hw, clock, platform, &wanted.policy(), &mut done.room) {
         done.refusal = Some(Refusal::BringUp(error));
     }
-    done.describe(platform);
+    done.describe(hw, platform);
     done
 }
 
@@ -373,13 +373,13 @@ impl Done {
 
     /// The table of what was committed, and the hand-off record. There is no table for a machine
     /// that is not whole; the record then says how far it came.
-    fn describe(&mut self, platform: &Platform<'_>) {
+    fn describe(&mut self, hw: &mut impl Mmio, platform: &Platform<'_>) {
         let Room { topology, committed, .. } = &*self.room;
         if self.refusal.is_none() {
             let mut buffer = vec![0; CEDT_ROOM];
             let cedt = tables::cedt(platform, topology, committed, IDENTITY, &mut buffer);
             let checked = cedt.and_then(|cedt| {
-                tables::cross_check(cedt, topology, committed)?;
+                tables::cross_check_hardware(hw, cedt, topology, committed)?;
                 Ok(cedt.to_vec())
             });
             match checked {

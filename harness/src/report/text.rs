@@ -285,9 +285,9 @@ impl Facts {
             let regions = count(sizes.len(), "region");
             let how = "every byte leads to one byte of one device";
             fact(f, "memory", format_args!("{bytes} in {regions}; {how}"))?;
-            self.probed(f)?;
         }
         self.locks(f)?;
+        self.probed(f)?;
         let checks = match self.foreign {
             true => "the verifier finds no path that is broken",
             false => "registers, hand-off record, table and verifier agree",

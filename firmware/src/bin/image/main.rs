@@ -111,9 +111,9 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     } else {
         bring_up(&mut hw, &mut clock, &platform, &policy, room)
     };
-    let counted = hw.count;
     let code = result.map_or_else(|error| error.code(), |()| 0);
-    let described = result.is_ok().then(|| describe(&platform, room, table));
+    let described = result.is_ok().then(|| describe(&mut hw, &platform, room, table));
+    let counted = hw.count;
     let installed = described.and_then(Result::ok);
     let location = installed
         .map(|bytes| TableLocation { address: bytes.as_ptr() as u64, size: bytes.len() as u32 });
@@ -205,12 +205,13 @@ fn bare_exits(hw: &mut Hardware, count: u64) -> ! {
 
 /// The CEDT of what was committed, held against the registers once more.
 fn describe<'b>(
+    hw: &mut Hardware,
     platform: &Platform<'_>,
     room: &Room,
     buffer: &'b mut [u8],
 ) -> Result<&'b [u8], TablesError> {
     let cedt = cedt::cedt(platform, &room.topology, &room.committed, IDENTITY, buffer)?;
-    cedt::cross_check(cedt, &room.topology, &room.committed)?;
+    cedt::cross_check_hardware(hw, cedt, &room.topology, &room.committed)?;
     Ok(cedt)
 }
 
