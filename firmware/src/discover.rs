@@ -10,9 +10,10 @@
 //! Device DVSEC that has CXL.mem. Everything else is passed over, and so is what is behind it; what
 //! could be missed is a [`Remark`] of the topology's.
 //!
-//! **Invariant**: every register is read once, but for those that are waited for; every bus is
-//! visited once, so the work is bounded by the number of nodes that fit. On an error the topology
-//! is empty. Needs about 7 KiB of stack and 65 bytes for each node that fits.
+//! **Invariant**: every register is read once, but for those that are waited for and the Vendor ID
+//! of what is passed over; nothing that answered is left without a word; every bus is visited once,
+//! so the work is bounded by the number of nodes that fit. On an error the topology is empty. Needs
+//! about 7 KiB of stack and 65 bytes for each node that fits.
 
 mod assign;
 mod capacity;

@@ -832,6 +832,8 @@ impl System<'_> {
     fn assembled(&mut self, region: &Region, root: &Root) {
         let name = format!("region{}", region.id);
         let window = format!("window {}", root.window);
+        // What this driver makes of a window's restrictions, which is little: no rule of the
+        // specification's, and so neither the library's (`admits`) nor the models' (`mapping`).
         let needs = [
             (region.mode == Some(Mode::Ram) && !root.restrictions.volatile(), "volatile"),
             (region.mode == Some(Mode::Pmem) && !root.restrictions.persistent(), "persistent"),
