@@ -270,9 +270,8 @@ pub fn plan<const N: usize, const R: usize, const D: usize>(
     }
     plan.clear();
     let result = fill::<N, R, D>(platform, topology.tree(), policy, plan);
-    match result {
-        Ok(()) => plan.refusals.clear(),
-        Err(_) => plan.undo(),
+    if result.is_err() {
+        plan.undo();
     }
     result
 }
@@ -377,11 +376,14 @@ fn fill<const N: usize, const R: usize, const D: usize>(
         return guest_programs(platform, tree, policy, devices, &used, plan);
     }
     let given = place::Given { platform, tree, policy, devices };
-    let mut layout: place::Layout<'_, R> =
-        place::Layout { regions: Vec::new(), refusals: &mut plan.refusals };
-    place::regions(&given, &mut used, &mut layout)?;
-    let placed = layout.regions;
-    for region in &placed {
+    let mut layout = place::Layout::<R> { regions: Vec::new(), refusals: Refusals::new() };
+    if let Err(error) = place::regions(&given, &mut used, &mut layout) {
+        plan.refusals = layout.refusals;
+        return Err(error);
+    }
+    // Not moved out: on the stack there shall be one list of this size.
+    let placed = &layout.regions;
+    for region in placed {
         add_region(tree, region, &mut used, plan)?;
     }
     if policy.burn_spares {

@@ -58,10 +58,10 @@ pub(super) struct Placed {
 }
 
 /// What has been placed, and where there was no place, why.
-pub(super) struct Layout<'a, const R: usize> {
+pub(super) struct Layout<const R: usize> {
     /// By ascending address.
     pub(super) regions: Vec<Placed, R>,
-    pub(super) refusals: &'a mut Refusals,
+    pub(super) refusals: Refusals,
 }
 
 /// What has to find a place.
@@ -106,7 +106,7 @@ impl Want {
 pub(super) fn regions<const R: usize>(
     given: &Given<'_>,
     used: &mut [Used],
-    layout: &mut Layout<'_, R>,
+    layout: &mut Layout<R>,
 ) -> Result<(), PlanError> {
     let Given { tree, policy, devices, .. } = *given;
     for request in policy.requests {
@@ -212,7 +212,7 @@ pub(super) fn place<const R: usize>(
     given: &Given<'_>,
     want: &Want,
     used: &mut [Used],
-    layout: &mut Layout<'_, R>,
+    layout: &mut Layout<R>,
 ) -> Result<(), PlanError> {
     if !want.size.is_multiple_of(DECODER_UNIT) {
         let (device, what, value) = (want.path, "its memory of", want.size);

@@ -30,7 +30,7 @@ const PORT_WAYS: [Ways; 4] = [Ways::Eight, Ways::Four, Ways::Two, Ways::One];
 pub(super) fn regions<const R: usize>(
     given: &Given<'_>,
     used: &mut [Used],
-    layout: &mut Layout<'_, R>,
+    layout: &mut Layout<R>,
 ) -> Result<(), PlanError> {
     let Given { platform, policy, tree, .. } = *given;
     if policy.width == Width::Flat && policy.windows.is_empty() {
@@ -69,7 +69,7 @@ fn choose_window<const R: usize>(
     given: &Given<'_>,
     device: NodeId,
     partition: Partition,
-    layout: &mut Layout<'_, R>,
+    layout: &mut Layout<R>,
 ) -> Result<Option<Sharing>, PlanError> {
     let windows = given.platform.windows;
     let choice = Choice::of(given, device, partition)?;
@@ -126,7 +126,7 @@ impl Former<'_> {
     fn form<const R: usize>(
         &self,
         used: &mut [Used],
-        layout: &mut Layout<'_, R>,
+        layout: &mut Layout<R>,
     ) -> Result<(), PlanError> {
         let Given { policy, devices, .. } = *self.given;
         let width = policy.width_of(self.window.base);
@@ -339,7 +339,7 @@ impl Former<'_> {
         shape: Shape,
         reason: Reason,
         used: &mut [Used],
-        layout: &mut Layout<'_, R>,
+        layout: &mut Layout<R>,
     ) -> Result<(), PlanError> {
         let Given { tree, .. } = *self.given;
         let Self { partition, coherency, .. } = *self;
