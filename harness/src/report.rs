@@ -27,6 +27,7 @@ use cxl_firmware::acpi::PlatformError;
 use cxl_firmware::mmio::{Clock, Mmio};
 
 use crate::attack;
+use crate::device::hdm::Misuse;
 use crate::dump::facts::hex;
 use crate::fabric::Fabric;
 use crate::kvm::End;
@@ -400,6 +401,16 @@ impl Report {
                 let moot = left.refusal.is_some() || left.unfinished && !left.foreign;
                 facts.fail(Finding { moot, ..Finding::from(&violation) });
             }
+        }
+        for (place, misuse) in machine.misuse() {
+            let Misuse { changed_while_committed, written_during_commit } = misuse;
+            let message = format!(
+                "{}: {changed_while_committed} changes of a committed decoder and \
+                 {written_during_commit} writes during a commit, which the specification leaves \
+                 undefined: other hardware may take them otherwise",
+                machine.name(place)
+            );
+            facts.fail(Finding::note(Witness::Registers, moment.clone(), message));
         }
         facts.locks = Some(locks);
         report

@@ -20,15 +20,15 @@ use cxl_regs::acpi::cedt::Text;
 /// How each scenario ends, 0 or the code of the refusal, and the reads and writes that it takes. The
 /// upper byte of a code is the phase.
 const RESULTS: [(&str, u16, u64, u64); 42] = [
-    ("default", 0, 880, 111),
+    ("default", 0, 881, 111),
     ("one-device", 0, 238, 24),
     ("four-bridges", 0, 952, 96),
     ("two-devices-one-bridge", 0, 429, 48),
     ("switch", 0, 590, 64),
     ("two-partitions", 0, 297, 42),
     ("dpa-skip", 0, 345, 54),
-    ("type2", 0, 395, 45),
-    ("type2-db", 0, 216, 23),
+    ("type2", 0, 396, 45),
+    ("type2-db", 0, 217, 23),
     ("pass-through", 0, 199, 16),
     ("path2", 0, 145, 3),
     ("unlocked", 0, 236, 23),
@@ -52,7 +52,7 @@ const RESULTS: [(&str, u16, u64, u64); 42] = [
     ("interleaved-window", 0x0304, 173, 3),
     ("too-few-decoders", 0x030C, 241, 6),
     ("window-order", 0x030E, 139, 3),
-    ("coherency", 0x030B, 101, 0),
+    ("coherency", 0x030B, 102, 0),
     ("cxl-1-1", 0x0201, 0, 0),
     ("lock-not-enforced", 0, 238, 24),
     ("lock-lost", 0x0515, 251, 33),

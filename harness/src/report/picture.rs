@@ -8,7 +8,7 @@ use std::fmt::{self, Formatter};
 
 use cxl_regs::Size;
 
-use super::text::{heading, paragraph, width, wrap};
+use super::text::{heading, paragraph, seen_by, width, wrap};
 use super::{Facts, Mapping, Window};
 
 /// Columns of an address and the space behind it.
@@ -42,11 +42,11 @@ impl Part<'_> {
 }
 
 /// RAM and the windows that have a place, lowest address first.
-pub(super) fn parts(facts: &Facts) -> Vec<Part<'_>> {
+pub(super) fn parts<'a>(facts: &'a Facts, mappings: &'a [Mapping]) -> Vec<Part<'a>> {
     let ram = facts.ram.iter().map(|&(base, size)| Part::Ram(base, size));
     let placed = facts.windows.iter().filter(|window| window.base != 0);
     let windows = placed.map(|window| {
-        let inside = facts.mappings.iter().filter(|mapping| mapping.window == window.window);
+        let inside = mappings.iter().filter(|mapping| mapping.window == window.window);
         Part::Window(window, inside.collect())
     });
     let mut parts: Vec<Part<'_>> = ram.chain(windows).collect();
@@ -56,8 +56,9 @@ pub(super) fn parts(facts: &Facts) -> Vec<Part<'_>> {
 
 pub(super) fn draw(f: &mut Formatter<'_>, facts: &Facts) -> fmt::Result {
     heading(f, "memory map, lowest address first (not to scale)")?;
+    seen_by(f, "the host, in the registers")?;
     let mut end = 0;
-    for part in &parts(facts) {
+    for part in &parts(facts, &facts.mappings) {
         if part.base() > end {
             let gap = Size(part.base() - end);
             writeln!(f, "{:MARGIN$} {gap} of registers, or of nothing", "")?;

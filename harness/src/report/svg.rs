@@ -137,16 +137,57 @@ fn caption(
     text(f, "r", right - 10.0, y, &Size(size).to_string())
 }
 
+/// The map at one moment.
+struct Panel<'a> {
+    facts: &'a Facts,
+    mappings: &'a [Mapping],
+    /// Which moment, where there is more than one.
+    moment: Option<&'a str>,
+    parts: Vec<Part<'a>>,
+    devices: Vec<Device<'a>>,
+}
+
+impl<'a> Panel<'a> {
+    fn new(facts: &'a Facts, mappings: &'a [Mapping], moment: Option<&'a str>) -> Self {
+        let (parts, devices) = (parts(facts, mappings), devices(facts, mappings));
+        Self { facts, mappings, moment, parts, devices }
+    }
+
+    /// Where its columns end.
+    fn bottom(&self) -> f64 {
+        let devices = self.devices.last().map_or(TOP, |device| device.at.top + device.at.height);
+        (map_height(&self.parts) + TOP).max(devices) + 24.0
+    }
+
+    fn draw(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let words = |what: &str| match self.moment {
+            Some(moment) => format!("{what}, {moment}"),
+            None => what.to_owned(),
+        };
+        text(f, "b", MAP.0, TOP - 16.0, &words("addresses, as the processor sees them"))?;
+        text(f, "b", DEVICES.0, TOP - 16.0, "devices, and their own addresses")?;
+        let placed = map(f, self, &self.parts, &self.devices)?;
+        for device in &self.devices {
+            draw_device(f, device)?;
+        }
+        for placed in &placed {
+            links(f, placed, &self.devices)?;
+        }
+        Ok(())
+    }
+}
+
 impl Display for Svg<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let facts = self.0;
-        let parts = parts(facts);
-        let bottom_of_map = map_height(&parts) + TOP;
-        let devices = devices(facts);
-        let bottom_of_devices =
-            devices.last().map_or(TOP, |device| device.at.top + device.at.height);
-        let bottom = bottom_of_map.max(bottom_of_devices) + 24.0;
-        let total = bottom + 88.0;
+        // Where the machine is another in the end, that is a map of its own below.
+        let last = facts.last.as_ref().filter(|last| last.mappings != facts.mappings);
+        let first = last.map(|_| "at the hand-off");
+        let mut panels = vec![Panel::new(facts, &facts.mappings, first)];
+        panels.extend(last.map(|last| Panel::new(facts, &last.mappings, Some(&last.moment))));
+        let heights: Vec<f64> = panels.iter().map(|panel| panel.bottom() - TOP + 40.0).collect();
+        let bottom = TOP - 16.0 + heights.iter().sum::<f64>();
+        let total = LEGEND.mul_add(20.0, bottom + 28.0);
         writeln!(
             f,
             r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {total:.0}" width="{WIDTH}" height="{total:.0}" role="img">"#
@@ -159,14 +200,14 @@ impl Display for Svg<'_> {
         )?;
         writeln!(f, r##"<rect width="100%" height="100%" fill="#fff"/>"##)?;
         heading(f, facts)?;
-        let placed = map(f, facts, &parts, &devices)?;
-        for device in &devices {
-            draw_device(f, device)?;
+        let mut top = 0.0;
+        for (panel, height) in panels.iter().zip(heights) {
+            writeln!(f, r#"<g transform="translate(0 {top:.1})">"#)?;
+            panel.draw(f)?;
+            writeln!(f, "</g>")?;
+            top += height;
         }
-        for placed in &placed {
-            links(f, placed, &devices)?;
-        }
-        legend(f, bottom)?;
+        legend(f, facts, bottom)?;
         writeln!(f, "</svg>")
     }
 }
@@ -178,9 +219,9 @@ fn heading(f: &mut Formatter<'_>, facts: &Facts) -> fmt::Result {
         Verdict::Failed => "FAILED",
     };
     text(f, "h", 24.0, 36.0, &format!("Memory map of {}: {result}", facts.scenario))?;
+    let why = facts.refusal.as_ref().map(|refusal| refusal.message.as_str());
     text(f, "s", 24.0, 58.0, &clip(&facts.description, 150))?;
-    text(f, "b", MAP.0, TOP - 16.0, "addresses, as the processor sees them")?;
-    text(f, "b", DEVICES.0, TOP - 16.0, "devices, and their own addresses")
+    why.map_or(Ok(()), |why| text(f, "s", 24.0, 76.0, &clip(&format!("refused: {why}"), 150)))
 }
 
 /// The height of the column of addresses.
@@ -202,7 +243,11 @@ fn map_height(parts: &[Part<'_>]) -> f64 {
 }
 
 /// The devices that have memory, from the top, each as high as its capacity asks for.
-fn devices(facts: &Facts) -> Vec<Device<'_>> {
+fn devices<'a>(facts: &'a Facts, mappings: &[Mapping]) -> Vec<Device<'a>> {
+    let reached = |component: &Component| {
+        let mut members = mappings.iter().flat_map(|mapping| &mapping.members);
+        members.any(|member| member.device == component.component)
+    };
     let memory = facts.topology.iter().filter(|component| {
         matches!(component.kind, Kind::Type3 | Kind::Type2) && capacity(component) > 0
     });
@@ -211,6 +256,8 @@ fn devices(facts: &Facts) -> Vec<Device<'_>> {
     for (component, colour) in memory.zip(COLOURS.into_iter().cycle()) {
         let at = Extent { top, height: TITLE + 1.4 * height(capacity(component)) };
         top += at.height + 18.0;
+        // What no way leads to has no colour: it is hatched as addresses are that lead nowhere.
+        let colour = if reached(component) { colour } else { "url(#trap)" };
         devices.push(Device { component, at, colour });
     }
     devices
@@ -241,7 +288,7 @@ fn draw_device(f: &mut Formatter<'_>, device: &Device<'_>) -> fmt::Result {
 /// The column of addresses; what leads to devices is returned for the links.
 fn map<'a>(
     f: &mut Formatter<'_>,
-    facts: &Facts,
+    panel: &Panel<'_>,
     parts: &[Part<'a>],
     devices: &[Device<'_>],
 ) -> Result<Vec<Placed<'a>>, fmt::Error> {
@@ -277,7 +324,7 @@ fn map<'a>(
                     if mapping.hpa != window.base {
                         address(f, y, mapping.hpa)?;
                     }
-                    range(f, facts, mapping, at, devices)?;
+                    range(f, panel, mapping, at, devices)?;
                     placed.push(Placed { mapping, at });
                     y += at.height;
                 }
@@ -307,7 +354,7 @@ fn title(window: &Window) -> String {
 /// One range of a window.
 fn range(
     f: &mut Formatter<'_>,
-    facts: &Facts,
+    panel: &Panel<'_>,
     mapping: &Mapping,
     at: Extent,
     devices: &[Device<'_>],
@@ -326,7 +373,12 @@ fn range(
         rectangle(f, "", colour(devices, member), (left, left + width), at)?;
     }
     rectangle(f, "box", "none", MAP, at)?;
-    let region = facts.regions.iter().find(|region| region.hpa == mapping.hpa);
+    // What the firmware recorded is of the hand-off.
+    let regions = match std::ptr::eq(panel.mappings, panel.facts.mappings.as_slice()) {
+        true => panel.facts.regions.as_slice(),
+        false => &[],
+    };
+    let region = regions.iter().find(|region| region.hpa == mapping.hpa);
     let locked = match region.map(|region| region.locked) {
         Some(true) => ", locked",
         Some(false) => ", NOT locked",
@@ -369,17 +421,47 @@ fn links(
     Ok(())
 }
 
-/// The words that a reader needs who has never seen CXL.
-fn legend(f: &mut Formatter<'_>, top: f64) -> fmt::Result {
+/// The words that a reader needs who has never seen CXL, and what this run's locks are worth.
+fn legend(f: &mut Formatter<'_>, facts: &Facts, top: f64) -> fmt::Result {
     let lines = [
         "A window is a range of addresses that the platform sends to a host bridge; decoders on the \
          way (bridge, switch, device) decide which device answers.",
         "Coloured: every byte leads to one byte of one device, so a guest can reach it as it reaches \
          RAM. Hatched: no way leads to memory; each access is looked at, one by one.",
-        "Locked: no register on the way can be changed until the machine is reset. Not to scale.",
+        "Locked: each decoder on the way keeps its registers until a reset opens its lock. Not to \
+         scale.",
     ];
+    let mut lines = lines.map(str::to_owned).to_vec();
+    lines.extend(worth(facts));
     for (index, line) in lines.iter().enumerate() {
         text(f, "s", 24.0, 20.0f64.mul_add(index as f64, top + 16.0), line)?;
     }
     Ok(())
+}
+
+/// Lines that the legend has at most.
+const LEGEND: f64 = 5.0;
+
+/// What the locks were found to be worth, and what is no longer so in the end.
+fn worth(facts: &Facts) -> Vec<String> {
+    let mut lines = Vec::new();
+    let attack = facts.attack.as_ref().map(|attack| match attack.integrity.holds {
+        true if attack.integrity.ranges > 0 => "; under attack they held",
+        true => "; the attack found nothing to hold",
+        false => "; UNDER ATTACK THEY GAVE WAY",
+    });
+    if let Some(locks) = &facts.locks {
+        let attack = attack.unwrap_or_default();
+        lines.push(format!("Locks of this run: {}{attack}.", locks.word()));
+    }
+    if let Some(last) = &facts.last {
+        let word = last.locks.word();
+        lines.push(format!("At the hand-off. {} it is otherwise: {word}.", capital(&last.moment)));
+    }
+    lines
+}
+
+fn capital(words: &str) -> String {
+    let mut letters = words.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }

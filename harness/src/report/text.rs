@@ -95,6 +95,9 @@ impl Display for Measured {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
         heading(f, "measured in this run")?;
+        if self.guest.is_some() {
+            seen_by(f, "the host; what the guest printed or says of itself is its own words")?;
+        }
         let Some(guest) = &self.guest else { return fact(f, "firmware", ms(self.run)) };
         fact(f, "guest", format_args!("{} to set up, {} to run", ms(guest.setup), ms(self.run)))?;
         guest.fmt(f)
@@ -136,6 +139,7 @@ impl Display for Facts {
             fact(f, "note", finding.sentence())?;
         }
         heading(f, "machine: what hangs below what [and what the firmware calls it]")?;
+        seen_by(f, "nobody: it is what the scenario says")?;
         self.topology.iter().try_for_each(|component| component.fmt(f))?;
         picture::draw(f, self)?;
         self.decoders(f)?;
@@ -148,7 +152,7 @@ impl Display for Facts {
 }
 
 /// Who observed what follows.
-fn seen_by(f: &mut Formatter<'_>, who: &str) -> fmt::Result {
+pub(super) fn seen_by(f: &mut Formatter<'_>, who: &str) -> fmt::Result {
     fact(f, "seen by", who)
 }
 
@@ -173,6 +177,7 @@ impl Facts {
     /// The two verdicts; every write is told by `cxl-harness attack`.
     fn attacked(&self, f: &mut Formatter<'_>, attack: &crate::attack::Report) -> fmt::Result {
         heading(f, "attack: each bit of each register flipped, in each state, and put back")?;
+        seen_by(f, "the host, which compares every register after every write of our own image")?;
         let (tried, held, allowed) = (attack.tried, attack.held, attack.allowed);
         let changed = attack.changed;
         fact(
@@ -337,12 +342,29 @@ impl Facts {
         }
         let what = "registers that claim a range of addresses and pass it on";
         heading(f, format_args!("decoders: {what} (DPA: a device's own address)"))?;
+        let recorded = self.decoders.iter().any(|decoder| decoder.fate.is_some());
+        seen_by(
+            f,
+            match recorded {
+                true => "the firmware, in its record; the host holds it against the registers",
+                false => "the host, in the registers",
+            },
+        )?;
         self.decoders.iter().try_for_each(|decoder| decoder.line(f, &self.topology))
     }
 
     fn cedt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Some(cedt) = &self.cedt else { return Ok(()) };
         heading(f, "CEDT: the table that tells the operating system about bridges and windows")?;
+        seen_by(
+            f,
+            match self.foreign {
+                true => "the host, in the bytes that the image left; they are the image's words",
+                false => {
+                    "the host, in the bytes that the firmware left; held against the registers"
+                }
+            },
+        )?;
         for (label, line) in &cedt.lines {
             fact(f, label, line)?;
         }
@@ -356,6 +378,7 @@ impl Facts {
             return Ok(());
         }
         heading(f, "register traffic of the firmware")?;
+        seen_by(f, "the host, which counts each access")?;
         let all = format!("{} reads, {} writes", traffic.reads, traffic.writes);
         fact(f, "all", all)?;
         if traffic.dropped != 0 {

@@ -207,9 +207,9 @@ fn found(text: &str, mirror: bool, code: u16, words: &str, stay: usize) {
         let exits = run.last().handed.as_ref().unwrap().counts.window;
         assert_eq!(exits, library.memory_reads + library.memory_writes);
     }
-    let report = Report::of_guest(&machine, run);
+    let report = Report::of_guest(&machine, &run);
     assert_eq!(report.facts.result, report::Verdict::Refused);
-    assert_eq!(report.facts.failures, [""; 0], "what was counted is what came");
+    assert_eq!(report.facts.failures(), [""; 0], "what was counted is what came");
 
     // Without locks everything is put back.
     let text = match text.contains("[policy]") {
@@ -219,7 +219,7 @@ fn found(text: &str, mirror: bool, code: u16, words: &str, stay: usize) {
     let before = filled(&text).fabric();
     let mut machine = filled(&text);
     let run = boot(&mut machine, &Options { mirror, ..options() }).unwrap();
-    assert_eq!(run.code, Some(code));
+    assert_eq!(run.last().code(), Some(code));
     assert_eq!(machine.fabric(), before);
     kept(&machine);
     let record = handoff::read(run.last().record()).unwrap();
