@@ -863,9 +863,14 @@ fn any_spoil() -> impl Strategy<Value = Spoil> {
 /// A built-in machine without faults that the library has set up without a lock, on which every commit
 /// succeeds at once.
 fn set_up(which: usize) -> Machine {
-    let builtins = builtins();
-    let found = &builtins[which % builtins.len()];
-    let mut scenario = scenario(found.text);
+    // Besides: two sets over the same devices, so that the upper one lies behind shares of the lower.
+    let sets = "bridge = [{ uid = 16 }, { uid = 32 }]\n\
+         port = [{ below = \"hb0\" }, { below = \"hb1\" }]\n\
+         device = [{ below = \"port0\", volatile = \"256MiB\", persistent = \"256MiB\" },\n\
+         { below = \"port1\", volatile = \"256MiB\", persistent = \"256MiB\" }]\n\
+         window = [{ targets = [16, 32], size = \"2GiB\" }]\n[policy]\ninterleave = \"widest\"\n";
+    let texts = builtins().iter().map(|found| found.text).chain([sets]);
+    let mut scenario = scenario(texts.cycle().nth(which).unwrap());
     scenario.faults.clear();
     scenario.platform.strict = false;
     scenario.policy.path = cxl_harness::scenario::PathPolicy::Unlocked;
