@@ -207,6 +207,14 @@ const ERRORS: &[(&str, &str)] = &[
         "5:10: `offset`: expected a multiple of 4, found 3",
     ),
     (
+        "[[fault]]\nat = \"hb0\"\nkind = \"wraps\"\nbits = \"256MiB\"",
+        "2:6: `at`: expected a device, which has memory, found hb0",
+    ),
+    (
+        "[[fault]]\nat = \"rp0\"\nkind = \"unrouted\"\nafter = 1",
+        "4:9: expected no key `after` here: this kind of fault has no use for it",
+    ),
+    (
         "[[event]]\nat = 1\naction = \"hot-add\"",
         "3:10: expected the key `device`, found none: a device comes or goes",
     ),

@@ -27,7 +27,12 @@ pub(super) fn faults(
     let fault = |given: &document::Fault| {
         let at = names.component(source, &given.at)?;
         let keys = FaultKeys { source, given, decoders: decoders_of(at) };
-        Ok(Fault { at, kind: keys.kind()? })
+        let kind = keys.kind()?;
+        if matches!(kind, FaultKind::Wraps { .. }) && !matches!(at, Place::Device(_)) {
+            let found = given.at.get_ref();
+            return source.out_of_range(given.at.span(), "at", "a device, which has memory", found);
+        }
+        Ok(Fault { at, kind })
     };
     given.iter().map(fault).collect()
 }
