@@ -319,6 +319,7 @@ impl Facts {
     fn probed(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let count_of = |probed| self.regions.iter().filter(|r| r.probed == probed).count();
         let why = match self.policy.probe {
+            _ if self.foreign => "what is found is not written to",
             true => "the processor does not reach them",
             false => "by policy",
         };
