@@ -49,6 +49,8 @@ fn main() -> ExitCode {
         claim("dump_is_what_registers_and_memory_hold", dump),
         claim("locks_that_qemu_does_not_enforce_are_named", attack),
         claim("reset_clears_decoders_and_the_image_brings_them_back", reset),
+        claim("memory_keeps_what_is_stored_and_nothing_answers_behind_it", touched),
+        claim("memory_behind_two_switch_levels_is_there_or_refused", two_levels),
     ]);
     peer::main(trials)
 }
@@ -367,6 +369,45 @@ fn exit_status() {
         let refused = "refused: command line: \"pathe=unlocked\" is not known\nend: refused\n";
         assert_eq!(console, if status == 0x11 { refused } else { "" });
     }
+}
+
+/// The payload expects what QEMU gives behind a region.
+fn touched() {
+    for shape in shapes().into_iter().filter(|shape| shape.line.is_empty()) {
+        let (code, console) = Machine::new(&shape.arguments).until_exit("payload=touch");
+        assert_eq!(code, Some(exit_code(0x10)), "{}: {console}", shape.name);
+    }
+}
+
+/// Every decoder on the way says committed and locked. QEMU to 11.1 routes one switch level, and
+/// memory behind two reads as 0; one that routes it keeps what the payload stores.
+fn two_levels() {
+    let arguments = board(RAM, &[(&["hb0"], "4G")])
+        + &bridge(12, "hb0", false)
+        + &port(0, "hb0", "rp0", 2)
+        + &port(1, "hb0", "rp1", 3)
+        + " -device cxl-upstream,bus=rp0,id=us0"
+        + " -device cxl-downstream,port=0,bus=us0,id=dsp0,chassis=0,slot=4"
+        + " -device cxl-upstream,bus=dsp0,id=us1"
+        + " -device cxl-downstream,port=0,bus=us1,id=dsp1,chassis=0,slot=5"
+        + &volatile("dsp1", "mem0")
+        + &volatile("rp1", "mem1");
+    let (code, console) = Machine::new(&arguments).until_exit("payload=touch");
+    if code == Some(exit_code(0x10)) {
+        return;
+    }
+    assert_eq!(code, Some(exit_code(0x11)), "{console}");
+    let refused =
+        ", where bridge 12 port 0.0.0 is to answer: no memory holds what is written there";
+    assert!(console.contains(refused) && console.contains("\nrefused: probe: "), "{console}");
+    for fate in ["bridge 12 port 0.0.0, decoder 0: stranded", "bridge 12 port 1, decoder 0: done"] {
+        assert!(console.contains(fate), "{console}");
+    }
+    // Nobody asks: then it is somebody else's to find out, and the payload does.
+    let (code, console) = Machine::new(&arguments).until_exit("no-probe payload=touch");
+    assert_eq!(code, Some(exit_code(0x11)), "{console}");
+    assert!(console.contains("regions were not probed (no-probe)"), "{console}");
+    assert!(console.contains("\ncheck "), "{console}");
 }
 
 /// Without `-no-shutdown` QEMU ends when the machine is off.
