@@ -210,7 +210,8 @@ fn no_table_is_made_of_what_is_not_whole() {
     done.unread = true;
     assert_eq!(code(&m, &done), 0x060E);
     // A region that no decoder makes, or that they make otherwise, or a device that is off.
-    let changes: [(u16, fn(&mut Committed<16>)); 6] = [
+    type Change = fn(&mut Committed<16>);
+    let changes: [(u16, Change); 6] = [
         (0x060D, |done| done.decoders.clear()),
         (0x060D, |done| done.decoders.truncate(1)),
         (0x060D, |done| done.regions[0].interleave.ways = Ways::Two),

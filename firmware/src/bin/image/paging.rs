@@ -49,8 +49,11 @@ pub(crate) fn map(root: u64, address: u64) -> Result<(), OutOfTables> {
 /// `address` is then.
 pub(crate) fn map_uncached(root: u64, address: u64) -> Result<u64, OutOfTables> {
     let page = address & !0x1F_FFFF;
-    // SAFETY: one vCPU, no interrupts, not re-entered.
-    let (seconds, used) = unsafe { (&mut *(&raw mut SECONDS), SECONDS_USED) };
+    let seconds = &raw mut SECONDS;
+    // SAFETY: one vCPU, no interrupts, not re-entered; nothing else names the static.
+    let seconds = unsafe { &mut *seconds };
+    // SAFETY: as above.
+    let used = unsafe { SECONDS_USED };
     let known = seconds.iter().take(used).position(|second| *second == page);
     let index = known.unwrap_or(used);
     let at = SECOND_BASE + ((index as u64) << 21);
