@@ -194,7 +194,7 @@ pub enum Why {
 ///
 /// `R` regions; `D` members and `D` decoders and `D` notes. About 100 bytes a region and for
 /// each of `D`: keep it in a static or pass it by reference. [`plan`] itself needs 90 bytes of
-/// stack for each node the topology has room for, and 150 for each of `R`.
+/// stack for each node the topology has room for, and 160 for each of `R`.
 #[derive(Clone, Debug)]
 pub struct Plan<const R: usize, const D: usize> {
     /// Regions by ascending address.
