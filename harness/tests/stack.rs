@@ -34,7 +34,7 @@ type Bound = (usize, usize);
 const BOUNDS: [(&str, Bound, Bound); 11] = [
     ("Tables::from_acpi", (24, 104), (24, 104)),
     ("discover", (12, 32), (48, 132)),
-    ("plan", (16, 30), (108, 148)),
+    ("plan", (16, 30), (108, 160)),
     ("commit", (14, 36), (120, 310)),
     ("verify_plan", (7, 28), (44, 88)),
     ("probe", (4, 16), (28, 60)),
