@@ -6,6 +6,7 @@
 
 use cxl_harness::lint::Kernel;
 use cxl_harness::linux::boot::Boot;
+use cxl_harness::report::Verdict;
 
 use crate::judge::CXL;
 use crate::lint;
@@ -26,8 +27,8 @@ pub(crate) struct Refusal {
     pub(crate) change: Option<(&'static str, &'static str)>,
     /// Shell text that runs in the guest before the drivers load.
     pub(crate) before: &'static str,
-    /// What has to be seen.
-    pub(crate) judge: fn(&Boot),
+    /// What has to be seen; what the command has to make of it.
+    pub(crate) judge: fn(&Boot) -> Verdict,
 }
 
 pub(crate) const REFUSALS: [Refusal; 3] = [
@@ -40,6 +41,7 @@ pub(crate) const REFUSALS: [Refusal; 3] = [
             says(boot, "failed to find decoder mapping");
             lint::said(boot, &[]);
             not_through_cxl(boot);
+            Verdict::Failed
         },
     },
     Refusal {
@@ -55,6 +57,7 @@ pub(crate) const REFUSALS: [Refusal; 3] = [
             says(boot, "port1: Failed to initialize decoder1.1");
             lint::said(boot, &[]);
             not_through_cxl(boot);
+            Verdict::Failed
         },
     },
     Refusal {
@@ -74,9 +77,12 @@ pub(crate) const REFUSALS: [Refusal; 3] = [
                 says(boot, "got iw: 1 ig: 256 state: enabled");
                 lint::said(boot, &[0]);
                 not_through_cxl(boot);
+                Verdict::Failed
             } else {
                 assert_eq!(lint::predicted(boot, &[0]).1, [""; 0]);
                 through_a_range_register(boot);
+                // Range 1 mirrors the planned decoder, so Linux has the planned region all the same.
+                Verdict::Ok
             }
         },
     },
