@@ -77,7 +77,7 @@ fn same_facts(name: &str, run: Run) {
     }
     let mut machine = Machine::new(&alike);
     let done = harness_run::direct(&mut machine);
-    let ours = Report::of_direct(&mut machine, &done);
+    let ours = Report::of_direct(&machine, &done);
     assert_eq!(theirs.facts.failures(), Vec::<String>::new());
     let moved = theirs.facts.windows[0].base.wrapping_sub(ours.facts.windows[0].base);
     let [theirs, ours] = [(theirs, 0), (ours, moved)].map(|(report, by)| {
