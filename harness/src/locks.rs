@@ -397,7 +397,7 @@ fn edges(machine: &Machine, range: Span) -> BTreeSet<u64> {
 }
 
 /// Why a device's locked ranges are not sealed.
-fn unsealed(machine: &Machine, device: Place) -> Vec<Unsealed> {
+pub(crate) fn unsealed(machine: &Machine, device: Place) -> Vec<Unsealed> {
     let Place::Device(index) = device else { return Vec::new() };
     let Some((dvsec, locked)) = dvsec(machine, device) else { return Vec::new() };
     let hdm = machine.component(device).and_then(ComponentBlock::hdm);

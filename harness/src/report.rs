@@ -36,7 +36,7 @@ use crate::locks::Protection;
 use crate::machine::Machine;
 use crate::mapping::{self, How, ReasonText};
 use crate::run::{self, Done, Tables};
-use crate::scenario::Scenario;
+use crate::scenario::{PathPolicy, Scenario};
 use crate::trace::{self, Count};
 use crate::vigil::{self, Moment};
 use findings::Findings;
@@ -404,13 +404,24 @@ impl Report {
         }
         for (place, misuse) in machine.misuse() {
             let Misuse { changed_while_committed, written_during_commit } = misuse;
+            let parts = [
+                (changed_while_committed, "committed and not locked, changed"),
+                (written_during_commit, "written to while a commit was under way"),
+            ];
+            let parts = parts.iter().filter(|(times, _)| *times > 0);
+            let parts = parts.map(|(times, what)| format!("{what} ({times} times)"));
             let message = format!(
-                "{}: {changed_while_committed} changes of a committed decoder and \
-                 {written_during_commit} writes during a commit, which the specification leaves \
-                 undefined: other hardware may take them otherwise",
-                machine.name(place)
+                "decoders of {}: {}; the specification leaves undefined what comes of it",
+                machine.name(place),
+                parts.collect::<Vec<_>>().join(", ")
             );
             facts.fail(Finding::note(Witness::Registers, moment.clone(), message));
+        }
+        let asked = scenario.policy.path != PathPolicy::GuestPrograms;
+        let done = left.refusal.is_none() && !left.foreign && !left.unfinished;
+        if asked && done && facts.regions.is_empty() {
+            let message = "no region was made: the machine has no CXL memory to map";
+            facts.fail(Finding::failure(Witness::Registers, moment, message));
         }
         facts.locks = Some(locks);
         report

@@ -209,12 +209,20 @@ fn a_file_runs_as_the_built_in_it_was_copied_from() {
 }
 
 #[test]
-fn an_empty_machine_boots_and_has_nothing() {
+fn a_machine_without_cxl_memory_is_not_ok() {
     let directory = Directory::new();
-    let file = directory.file("empty.toml", b"");
-    let report = json(&["boot", "--direct", &file, "--json"], 0);
-    assert_eq!(report["decoders"], Value::Array(Vec::new()));
-    assert_eq!(report["traffic"]["reads"], 0);
+    let bridge =
+        b"[[bridge]]\nname = \"hb0\"\nuid = 16\n[[port]]\nname = \"rp0\"\nbelow = \"hb0\"\n";
+    for (name, text) in [("empty.toml", &b""[..]), ("bridge.toml", bridge)] {
+        let file = directory.file(name, text);
+        let report = json(&["boot", "--direct", &file, "--json"], 1);
+        assert_eq!(report["decoders"], Value::Array(Vec::new()));
+        let failures = report["failures"].to_string();
+        assert!(failures.contains("no region was made"), "{failures}");
+        for demand in ["locked", "sealed"] {
+            json(&["boot", "--direct", &file, "--require", demand, "--json"], 1);
+        }
+    }
 }
 
 #[test]

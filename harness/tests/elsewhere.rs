@@ -316,8 +316,8 @@ fn a_plan_reads_the_same_in_whatever_order_its_machine_is_listed() {
     let text = seen.pop_first().expect("a plan");
     assert!(seen.is_empty(), "{text}\n{seen:#?}");
     for line in [
-        "window          fast, because scrap has no whole share for each target, kept admits no",
-        "window          kept, because scrap has no whole share for each target, fast admits no",
+        "window          fast, because kept admits no volatile memory; scrap has no whole share",
+        "window          kept, because fast admits no persistent memory; scrap has no whole share",
     ] {
         assert!(text.contains(line), "{text}");
     }
@@ -374,8 +374,11 @@ fn a_lock_that_is_lost_is_named_with_component_decoder_and_register() {
         let other = if at == "mem0" { "hb0 stranded" } else { "mem0 stranded" };
         assert!(fates.contains(&format!("{at} rolled back")), "{fates:?}");
         assert!(fates.contains(&other.to_owned()), "{fates:?}");
+        // The look before the table is published.
+        let was = "HDM Decoder Control was 0x00001700 when the table was made, is 0x00001600";
+        assert_eq!(run(2).0, format!("tables: {place}, decoder 0: {was}"));
         // Later than anybody looks.
-        assert_eq!(run(2).0, "", "{at}");
+        assert_eq!(run(3).0, "", "{at}");
     }
 }
 

@@ -5,8 +5,7 @@
 //! registers included.
 //!
 //! **Invariant**: a range is watched only if every decoder that its addresses or device addresses
-//! depend on is locked. It is sealed if CONFIG_LOCK is set in its devices too: without it their
-//! range registers take over once HDM Decoder Enable is cleared.
+//! depend on is locked. Whether it is sealed too says [`crate::locks`].
 
 use std::collections::BTreeSet;
 
@@ -14,6 +13,7 @@ use cxl_regs::{Hpa, Size, Span};
 
 use super::rules;
 use crate::fabric::{Fabric, HdmImage};
+use crate::locks::{Words, unsealed};
 use crate::machine::{Landing, Machine};
 use crate::mapping::{At, How, Mapping, mappings, resolve};
 use crate::scenario::Place;
@@ -22,7 +22,7 @@ use crate::scenario::Place;
 #[derive(Clone, Debug)]
 pub(super) struct Range {
     pub(super) span: Span,
-    /// The devices without CONFIG_LOCK, by name.
+    /// Why it is not sealed.
     pub(super) open: Vec<String>,
     how: How,
     /// Addresses in it, and where they led.
@@ -64,13 +64,8 @@ fn range(machine: &Machine, fabric: &Fabric, mapping: &Mapping) -> Option<Range>
     let locked = probes.iter().all(|hpa| path_is_locked(fabric, Hpa(*hpa)));
     let probes = probes.into_iter().map(|hpa| (hpa, machine.resolve(hpa))).collect();
     let devices: BTreeSet<usize> = direct.members.iter().map(|member| member.device).collect();
-    let open = devices.into_iter().map(Place::Device).filter(|device| {
-        !machine.function(*device).is_some_and(|function| {
-            let lock = function.device_dvsec().map_or(0, |at| function.read(at + 0x14));
-            lock & rules::CONFIG_LOCK != 0
-        })
-    });
-    let open = open.map(|device| machine.name(device).to_owned()).collect();
+    let open = devices.into_iter().flat_map(|device| unsealed(machine, Place::Device(device)));
+    let open = open.map(|why| Words(machine, &why).to_string()).collect();
     locked.then_some(Range { span, open, how: mapping.how.clone(), probes })
 }
 

@@ -139,11 +139,8 @@ impl Report {
         let (sealed, open): (Vec<&Range>, Vec<&Range>) =
             ranges.iter().partition(|range| range.open.is_empty());
         let open = open.into_iter().map(|range| {
-            let (list, devices) = (ranges::list([range]), range.open.join(", "));
-            format!(
-                "{list}: without CONFIG_LOCK in {devices}, range registers lead elsewhere once HDM \
-                 Decoder Enable is cleared"
-            )
+            let (list, reasons) = (ranges::list([range]), range.open.join("; "));
+            format!("{list}: {reasons}")
         });
         Self {
             tried: 0,

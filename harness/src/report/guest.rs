@@ -175,8 +175,9 @@ pub struct Cost {
     pub ratio: f64,
 }
 
-/// Lines of the console that a report shows, and columns of one.
-const CONSOLE_LINES: usize = 20;
+/// Lines of the console that a report has, those that its text shows, and columns of one.
+const CONSOLE_LINES: usize = 400;
+const CONSOLE_SHOWN: usize = 20;
 const CONSOLE_COLUMNS: usize = 200;
 /// Slot calls that a report shows.
 const SLOT_CALLS: usize = 16;
@@ -637,8 +638,12 @@ impl Display for GuestMeasured {
         }
         self.happenings(f)?;
         let lines = if self.telling { self.console.as_slice() } else { &[] };
-        for (index, line) in lines.iter().enumerate() {
+        let hidden = lines.len().saturating_sub(CONSOLE_SHOWN);
+        for (index, line) in lines.iter().skip(hidden).enumerate() {
             fact(f, if index == 0 { "console" } else { "" }, line)?;
+        }
+        if hidden > 0 {
+            fact(f, "", format_args!("({hidden} lines before these in --json)"))?;
         }
         Ok(())
     }
