@@ -22,11 +22,14 @@ use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 /// A virtual machine with one vCPU, RAM and no slots but RAM's.
+///
+/// Fields go in the order in which they stand: first what has KVM keep the machine, then the memory
+/// that it maps.
 pub struct Vm {
-    /// Slots in use; declared first, so that they go before the memory behind them.
-    pub slots: Slots,
     vcpu: VcpuFd,
     vm: VmFd,
+    /// Slots in use, with the memory behind them.
+    pub slots: Slots,
     /// The vCPU's registers after reset.
     reset: Reset,
     ram: GuestMemoryMmap,
@@ -118,6 +121,10 @@ fn open() -> Result<Kvm, VmError> {
     let kvm = Kvm::new().map_err(VmError::Open)?;
     match kvm.get_api_version() {
         KVM_API_VERSION => Ok(kvm),
+        -1 => {
+            let error = kvm_ioctls::Error::last();
+            Err(VmError::Call { name: "KVM_GET_API_VERSION", error })
+        }
         version => Err(VmError::NotKvm { version }),
     }
 }

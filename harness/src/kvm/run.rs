@@ -237,7 +237,14 @@ impl Vm {
         // A limit that no clock can express is none that anybody waits for.
         let start = Instant::now();
         let deadline = start.checked_add(limits.timeout).unwrap_or(start + LONGEST);
-        let kicker = Kicker::new(deadline, Arc::clone(&limits.interrupted));
+        let kicker = match Kicker::new(deadline, Arc::clone(&limits.interrupted)) {
+            Ok(kicker) => kicker,
+            // Without it nothing could end a guest that never exits.
+            Err(error) => {
+                let words = format!("no thread to keep the time limit: {error}");
+                return self.fail(Reason::Run(words));
+            }
+        };
         let serial = Serial::new(NoInterrupt, Vec::new());
         let mut ports = Ports { until: limits.until_port, stubs: self.fault_stubs, serial };
         loop {
@@ -414,7 +421,7 @@ struct Kicker {
 extern "C" fn ignore_signal(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
 
 impl Kicker {
-    fn new(deadline: Instant, interrupted: Arc<AtomicBool>) -> Self {
+    fn new(deadline: Instant, interrupted: Arc<AtomicBool>) -> std::io::Result<Self> {
         let signal = vmm_sys_util::signal::SIGRTMIN();
         // An empty handler: the signal only has to interrupt the system call.
         let _ = vmm_sys_util::signal::register_signal_handler(signal, ignore_signal);
@@ -422,20 +429,21 @@ impl Kicker {
         // SAFETY: no arguments, cannot fail.
         let target = unsafe { libc::pthread_self() };
         let (stop, ctrl_c) = (Arc::clone(&done), Arc::clone(&interrupted));
-        let thread = std::thread::spawn(move || {
-            while !stop.load(Ordering::Acquire) {
-                std::thread::park_timeout(Duration::from_millis(10));
-                if Instant::now() >= deadline || ctrl_c.load(Ordering::Acquire) {
-                    if stop.load(Ordering::Acquire) {
-                        break;
+        let thread =
+            std::thread::Builder::new().name("time limit".to_owned()).spawn(move || {
+                while !stop.load(Ordering::Acquire) {
+                    std::thread::park_timeout(Duration::from_millis(10));
+                    if Instant::now() >= deadline || ctrl_c.load(Ordering::Acquire) {
+                        if stop.load(Ordering::Acquire) {
+                            break;
+                        }
+                        // SAFETY: `Kicker::drop` joins this thread on the target thread, so the target
+                        // is alive.
+                        unsafe { libc::pthread_kill(target, signal) };
                     }
-                    // SAFETY: `Kicker::drop` joins this thread on the target thread, so the target
-                    // is alive.
-                    unsafe { libc::pthread_kill(target, signal) };
                 }
-            }
-        });
-        Self { done, interrupted, thread: Some(thread) }
+            })?;
+        Ok(Self { done, interrupted, thread: Some(thread) })
     }
 
     fn interrupted(&self) -> bool {
