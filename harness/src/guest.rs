@@ -407,7 +407,7 @@ impl Guest<'_> {
             without: without.collect(),
             asked,
             told: kvm.mapped().map(range).collect(),
-            calls: kvm.log().len(),
+            calls: kvm.calls(),
         }
     }
 
@@ -464,7 +464,7 @@ impl Guest<'_> {
 /// Bytes of console output that are kept, the last ones.
 const MOST_CONSOLE: usize = 1 << 20;
 /// Calls that are kept, the first ones: more than any payload of ours makes.
-const MOST_CALLS: usize = 1 << 20;
+const MOST_CALLS: usize = 1 << 17;
 
 /// Bytes of guest memory; none if they do not all lie in RAM, or are more than anything we expect.
 fn copy(memory: &GuestMemoryMmap, address: u64, length: u64) -> Vec<u8> {

@@ -161,6 +161,8 @@ pub struct GuestRun {
     pub pending: Vec<Event>,
     /// Transfers of the DMA engine that have ended, in order.
     pub transfers: Vec<Ended>,
+    /// Those that were not kept.
+    pub more_transfers: u64,
     /// The last access that exited.
     pub last_access: Option<LastAccess>,
     /// Exits.
@@ -359,6 +361,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         host,
         happened: guest.happened,
         pending,
+        more_transfers: guest.engine.as_ref().map_or(0, |engine| engine.more),
         transfers: guest.engine.map(|engine| engine.ended).unwrap_or_default(),
         last_access: guest.last_access,
         counts: guest.counts,

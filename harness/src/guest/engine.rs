@@ -217,9 +217,14 @@ pub struct Engine {
     bars: Span,
     function: Function,
     channels: [Channel; CHANNELS],
-    /// Transfers that have ended, in order.
+    /// Transfers that have ended, in order; the first ones if there are very many.
     pub ended: Vec<Ended>,
+    /// Those that were not kept.
+    pub more: u64,
 }
+
+/// Transfers that are kept: a guest can end one with every access.
+const MOST_ENDED: usize = 1024;
 
 /// What an access to the engine reaches.
 enum Reached {
@@ -245,7 +250,14 @@ impl Engine {
         for (offset, value) in [(at, low), (at + 4, high), (Command::SPEC.offset, command.raw())] {
             let _ = function.write(offset, value, u32::MAX);
         }
-        Some(Self { config, bars, function, channels: Default::default(), ended: Vec::new() })
+        Some(Self {
+            config,
+            bars,
+            function,
+            channels: Default::default(),
+            ended: Vec::new(),
+            more: 0,
+        })
     }
 
     /// Whether an address is the engine's, provided that nothing of the machine claims it.
@@ -326,7 +338,11 @@ impl Engine {
             }
             if let Some((moved, error)) = channel.step(memory) {
                 let together = channel.together;
-                self.ended.push(Ended { channel: number, moved, together, error });
+                if self.ended.len() < MOST_ENDED {
+                    self.ended.push(Ended { channel: number, moved, together, error });
+                } else {
+                    self.more += 1;
+                }
             }
         }
     }

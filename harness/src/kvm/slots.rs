@@ -104,13 +104,25 @@ pub struct Slots {
     free: Vec<u32>,
     next: u32,
     limit: usize,
+    /// The first calls; a guest can cause them without end.
     log: Vec<Call>,
+    calls: usize,
 }
+
+/// Calls that are kept.
+const MOST_CALLS: usize = 1 << 16;
 
 impl Slots {
     /// No slots; KVM offers `limit`.
     pub(super) fn new(limit: usize) -> Self {
-        Self { mapped: BTreeMap::new(), free: Vec::new(), next: 0, limit, log: Vec::new() }
+        Self {
+            mapped: BTreeMap::new(),
+            free: Vec::new(),
+            next: 0,
+            limit,
+            log: Vec::new(),
+            calls: 0,
+        }
     }
 
     /// Slots that exist besides RAM's, with their numbers.
@@ -123,9 +135,21 @@ impl Slots {
         (self.limit + self.free.len()).saturating_sub(self.next as usize)
     }
 
-    /// Every call so far besides RAM's, in order.
+    /// Every call so far besides RAM's, in order; the first ones if there are very many.
     pub fn log(&self) -> &[Call] {
         &self.log
+    }
+
+    /// How many there were.
+    pub fn calls(&self) -> usize {
+        self.calls
+    }
+
+    fn called(&mut self, call: Call) {
+        self.calls += 1;
+        if self.log.len() < MOST_CALLS {
+            self.log.push(call);
+        }
     }
 
     /// RAM, for the life of the machine.
@@ -157,7 +181,7 @@ impl Slots {
     /// `want` must not overlap within itself nor with RAM. On an error what KVM has is what
     /// [`Slots::mapped`] says.
     pub(super) fn apply(&mut self, vm: &VmFd, want: &[Slot]) -> Result<usize, SlotError> {
-        let before = self.log.len();
+        let before = self.calls;
         let wanted: BTreeMap<u64, &Slot> = want.iter().map(|slot| (slot.base, slot)).collect();
         let stale = |base: &u64, slot: &Slot| wanted.get(base).is_none_or(|want| *want != slot);
         let gone: Vec<u64> = self
@@ -167,11 +191,11 @@ impl Slots {
             .map(|(base, _)| *base)
             .collect();
         for base in gone {
-            let Some((id, _)) = self.mapped.get(&base) else { continue };
+            let Some(id) = self.mapped.get(&base).map(|(id, _)| *id) else { continue };
             // SAFETY: size 0 takes the slot away; no memory is named.
-            unsafe { set(vm, *id, base, 0, 0, false) }?;
-            self.log.push(Call::Remove { base });
-            self.free.push(*id);
+            unsafe { set(vm, id, base, 0, 0, false) }?;
+            self.called(Call::Remove { base });
+            self.free.push(id);
             self.mapped.remove(&base);
         }
         for (base, slot) in wanted {
@@ -191,10 +215,10 @@ impl Slots {
                 self.free.push(id);
                 return Err(error);
             }
-            self.log.push(Call::Add { base, size: slot.size });
+            self.called(Call::Add { base, size: slot.size });
             self.mapped.insert(base, (id, slot.clone()));
         }
-        Ok(self.log.len() - before)
+        Ok(self.calls - before)
     }
 
     /// Adds slots and takes them away again, without a note of it; the time of the additions.

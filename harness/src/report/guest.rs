@@ -60,12 +60,29 @@ pub struct GuestMeasured {
     pub transfers: Vec<TransferLine>,
     /// Slots of CXL memory that came or went after the hand-off, with what KVM was told.
     pub slot_calls: Vec<String>,
+    /// Entries of the last three lists that were left out: a guest can cause them without end.
+    pub left_out: LeftOut,
     /// What the guest printed; the last lines.
     pub console: Vec<String>,
     /// What it printed is worth reading: it is somebody else's, or did not end as ours does.
     #[serde(skip)]
     telling: bool,
 }
+
+/// Entries that lists of a guest's doings do not have; the first ones are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// Of `internal_errors`.
+    pub internal_errors: usize,
+    /// Of `transfers`.
+    pub transfers: u64,
+    /// Of `slot_calls`.
+    pub slot_calls: usize,
+}
+
+/// Entries of a list that a report has, and lines of it that its text shows.
+const MOST: usize = 256;
+const SHOWN: usize = 16;
 
 /// A memory slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -179,8 +196,8 @@ pub struct Cost {
 const CONSOLE_LINES: usize = 400;
 const CONSOLE_SHOWN: usize = 20;
 const CONSOLE_COLUMNS: usize = 200;
-/// Slot calls that a report shows.
-const SLOT_CALLS: usize = 16;
+/// Slot calls that a report has: some for each of a thousand regions made elsewhere.
+const MOST_CALLS: usize = 4096;
 
 impl GuestMeasured {
     pub(super) fn of(machine: &Machine, run: &GuestRun) -> Self {
@@ -193,18 +210,25 @@ impl GuestMeasured {
             Some(NoSlot { hpa, size, reason: why.to_string() })
         });
         let said = &run.last().said;
-        let internal_errors = said.announced.iter().map(|announced| InternalError {
+        let internal_errors = said.announced.iter().take(MOST).map(|announced| InternalError {
             happened: announced.happened,
             resume: announced.resume,
             slots: announced.slots,
         });
-        let transfers = run.transfers.iter().map(|ended| TransferLine {
+        let transfers = run.transfers.iter().take(MOST).map(|ended| TransferLine {
             channel: ended.channel,
             direct: ended.moved.direct,
             bounced: ended.moved.bounced,
             together: ended.together,
             error: ended.error.map(|error| error.to_string()),
         });
+        let mut calls = slot_calls(run);
+        let left_out = LeftOut {
+            internal_errors: said.announced.len().saturating_sub(MOST),
+            transfers: run.transfers.len().saturating_sub(MOST) as u64 + run.more_transfers,
+            slot_calls: calls.len().saturating_sub(MOST_CALLS),
+        };
+        calls.truncate(MOST_CALLS);
         let ours = run.last().speaker == Speaker::Ours;
         let checks = if ours { checks(run.last()) } else { Checks::default() };
         Self {
@@ -222,7 +246,8 @@ impl GuestMeasured {
             internal_errors: internal_errors.collect(),
             events: events(machine, run),
             transfers: transfers.collect(),
-            slot_calls: slot_calls(run),
+            slot_calls: calls,
+            left_out,
             console: console(&run.console),
             telling: run.foreign()
                 || !matches!(run.last().verdict(), Outcome::Good | Outcome::Refused),
@@ -284,7 +309,7 @@ impl GuestMeasured {
         if run.second.is_some() {
             failures.extend(theirs(&run.first.end, run.first.verdict()));
         }
-        let vain = self.internal_errors.iter().filter(|error| !error.happened).count();
+        let vain = image.said.announced.iter().filter(|error| !error.happened).count();
         if vain > 0 {
             failures.push(format!("{vain} internal errors of KVM were announced and never came"));
         }
@@ -674,7 +699,7 @@ impl GuestMeasured {
             let said = said.join("; ");
             fact(f, "its own words", format_args!("{said} (nobody has checked them)"))?;
         }
-        for InternalError { happened, resume, slots } in &self.internal_errors {
+        for InternalError { happened, resume, slots } in self.internal_errors.iter().take(SHOWN) {
             let what = if *happened { "came as announced" } else { "was announced and never came" };
             fact(
                 f,
@@ -690,7 +715,9 @@ impl GuestMeasured {
             let then = slots.map(|slots| format!("; mirrored ranges: {slots}")).unwrap_or_default();
             fact(f, "event", format_args!("at count {at}, {action}: {result}{why}{then}"))?;
         }
-        for line in &self.transfers {
+        let more = self.internal_errors.len().saturating_sub(SHOWN);
+        more_of(f, more + self.left_out.internal_errors)?;
+        for line in self.transfers.iter().take(SHOWN) {
             let TransferLine { channel, direct, bounced, together, error } = line;
             let error = error.as_ref().map(|error| format!("; {error}")).unwrap_or_default();
             fact(
@@ -702,14 +729,21 @@ impl GuestMeasured {
                 ),
             )?;
         }
+        let more = self.transfers.len().saturating_sub(SHOWN) as u64 + self.left_out.transfers;
+        more_of(f, usize::try_from(more).unwrap_or(usize::MAX))?;
         // A few tell what happened; hundreds are an attack's or a test's, and tell nothing one by one.
         let calls = self.slot_calls.len();
-        if calls > SLOT_CALLS {
+        if calls > SHOWN {
             let text = format_args!("{calls} slots added or removed (one by one in --json)");
             return fact(f, "slots, later", text);
         }
         self.slot_calls.iter().try_for_each(|call| fact(f, "slot, later", call))
     }
+}
+
+/// How much of a list is not shown.
+fn more_of(f: &mut Formatter<'_>, more: usize) -> fmt::Result {
+    if more == 0 { Ok(()) } else { fact(f, "", format_args!("and {more} more")) }
 }
 
 impl Cost {

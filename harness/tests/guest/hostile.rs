@@ -7,6 +7,7 @@ use std::time::Duration;
 use cxl_harness::guest::boot::{self, Options, Verdict};
 use cxl_harness::kvm::{Boot, BootError, Bus, End, Entry, Limits, Reason, Slot, Slots, Vm};
 use cxl_harness::machine::Machine;
+use cxl_harness::report::Report;
 use cxl_harness::scenario::Scenario;
 use libtest_mimic::Trial;
 
@@ -34,6 +35,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             assert_eq!(foreign(&[0xB0, 0x12, 0xE6, 0xF4]).run.last().verdict(), Verdict::Panicked);
         }),
         claim("panic_prints_place_and_reason", panics),
+        claim("image_that_never_stops_talking_has_a_report_of_bounded_size", talkative),
         claim("announcement_in_vain_contradicts_success", in_vain),
         claim("failed_check_contradicts_success", failed_check),
         claim("announcement_is_good_for_the_next_thing_only", stale),
@@ -299,6 +301,21 @@ const COUNT: u64 = 3;
 const CHECK: u64 = 4;
 /// mov al, 0x10; out 0xF4, al
 const SUCCESS: [u8; 4] = [0xB0, 0x10, 0xE6, 0xF4];
+
+fn talkative() {
+    // The same message again and again; `ring` ends with a jump back to its start.
+    let timeout = Duration::from_secs(2);
+    for message in [[EXPECT, 0x1234, 0, 0, 0, 0], [CHECK, 0, 1, 7, 8, 0], [2, 0, 0, 0, 0, 0]] {
+        let code = image(&ring(&[message], &[0xEB, 0xF7]));
+        let options = Options { image: Some(&code), trusted: true, timeout, ..options() };
+        let ran = run(&builtin("one-device"), &options);
+        assert!(ran.run.first.said.calls.len() > 1000, "{}", ran.run.first.said.calls.len());
+        let report = Report::of_guest(&ran.machine, &ran.run);
+        let json = serde_json::to_string(&report).unwrap();
+        assert!(json.len() < 256 << 10, "{} bytes", json.len());
+        assert!(report.to_string().len() < 64 << 10);
+    }
+}
 
 fn in_vain() {
     let ran = trusted(&ring(&[[EXPECT, 0x1234, 0, 0, 0, 0]], &SUCCESS));
