@@ -110,6 +110,16 @@ impl Cli {
     }
 }
 
+/// What there is to say instead of running: help, a version, or what is wrong with the words.
+pub(crate) fn told(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() {
+        // There is nobody left to tell if standard error is gone.
+        let _ = error.print();
+        return ExitCode::from(EXIT_BAD_INPUT);
+    }
+    print(&error.render().ansi().to_string(), ExitCode::SUCCESS)
+}
+
 /// 0, or 1 for a refusal.
 fn exit(good: bool) -> ExitCode {
     if good { ExitCode::SUCCESS } else { ExitCode::from(EXIT_REFUSED) }

@@ -413,7 +413,15 @@ fn a_file_that_cannot_be_written_is_exit_2() {
     assert_eq!(code, 2);
     assert!(complaints.starts_with("error: /nonexistent/cedt.dat: "), "{complaints}");
     // A table is small and binary: it may never leave a buffer that waits for a line's end.
-    for arguments in [&["cedt"][..], &["cedt", "--text"], &["image", "-"], &["plan"]] {
+    for arguments in [
+        &["cedt"][..],
+        &["cedt", "--text"],
+        &["image", "-"],
+        &["plan"],
+        &["--version"],
+        &["--help"],
+        &["boot", "--help"],
+    ] {
         let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
         let mut command = Command::new(program::path());
         let output = command.args(arguments).stdout(full).output().unwrap();
