@@ -213,7 +213,7 @@ fn the_report_adds_nothing_to_the_traffic_and_changes_no_register() {
         let mut machine = machine(name);
         let done = run::direct(&mut machine);
         let (traffic, fabric) = (machine.traffic().clone(), machine.fabric());
-        Report::of_direct(&mut machine, &done);
+        Report::of_direct(&machine, &done);
         assert_eq!(machine.traffic(), &traffic, "{name}");
         assert_eq!(machine.fabric(), fabric, "{name}");
     }

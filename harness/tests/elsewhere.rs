@@ -271,7 +271,7 @@ fn machines_of_all_shapes_come_up_locked_and_hold() {
     for (label, text, decoders) in shapes() {
         let mut machine = machine(&text);
         let done = run::direct(&mut machine);
-        let facts = Report::of_direct(&mut machine, &done).facts;
+        let facts = Report::of_direct(&machine, &done).facts;
         assert_eq!(facts.failures(), [""; 0], "{label}");
         assert_eq!(facts.result, Verdict::Ok, "{label}: {:?}", done.refusal);
         let locked = facts.decoders.iter().filter(|d| d.text.image.control().locked()).count();
@@ -329,7 +329,7 @@ fn long_names_do_not_run_into_what_is_said_of_them() {
     let text = small().replace("mem0", name) + &window("16", "1GiB", "");
     let mut machine = machine(&text);
     let done = run::direct(&mut machine);
-    let report = Report::of_direct(&mut machine, &done).to_string();
+    let report = Report::of_direct(&machine, &done).to_string();
     for said in ["memory expander (Type 3)", "decoder 0 0x0000000100000000  256 MiB, to DPA"] {
         assert!(report.contains(&format!("{name} {said}")), "{report}");
     }
@@ -347,7 +347,7 @@ fn a_lock_that_is_lost_is_named_with_component_decoder_and_register() {
                 format!("[[fault]]\nat = \"{at}\"\nkind = \"lock-lost\"\nafter = {after}\n");
             let mut machine = machine(&(text.clone() + &fault));
             let done = run::direct(&mut machine);
-            let facts = Report::of_direct(&mut machine, &done).facts;
+            let facts = Report::of_direct(&machine, &done).facts;
             assert!(done.cedt.is_empty() || done.refusal.is_none(), "{at}");
             let fates = facts.decoders.iter().map(|decoder| {
                 let fate = decoder.fate.map(|fate| fate.to_string()).unwrap_or_default();
@@ -411,7 +411,7 @@ fn faulty(fault: &str, silent: Option<&str>) -> (u16, String) {
     let all = machine.traffic().all;
     assert!(all.reads + all.writes < 20_000, "{fault}: {all:?}");
     let after = machine.fabric();
-    let facts = Report::of_direct(&mut machine, &done).facts;
+    let facts = Report::of_direct(&machine, &done).facts;
     let Some(refusal) = &done.refusal else {
         return (0, String::new());
     };

@@ -52,13 +52,15 @@ const MISSING: [Missing; 2] = [
         take: |command| {
             // Standard streams and /dev/kvm itself; the virtual machine would be one more.
             let limit = libc::rlimit { rlim_cur: 4, rlim_max: 4 };
-            // SAFETY: the child calls one function that is safe between fork and exec.
-            unsafe {
-                command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_NOFILE, &limit) {
+            let lower = move || {
+                // SAFETY: it reads a structure that outlives the call.
+                match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } {
                     0 => Ok(()),
                     _ => Err(std::io::Error::last_os_error()),
-                })
+                }
             };
+            // SAFETY: the child calls one function that is safe between fork and exec.
+            unsafe { command.pre_exec(lower) };
         },
         says: "KVM_CREATE_VM failed",
     },

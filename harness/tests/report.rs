@@ -92,7 +92,7 @@ fn a_decoder_that_nobody_recorded_is_a_failure_by_name() {
 
 #[test]
 fn a_record_that_is_missing_broken_or_of_another_machine_is_a_failure() {
-    let (mut machine, done) = booted(UNLOCKED);
+    let (machine, done) = booted(UNLOCKED);
     let traffic = Traffic::default();
     let left = Left {
         handoff: &done.handoff,
@@ -102,7 +102,7 @@ fn a_record_that_is_missing_broken_or_of_another_machine_is_a_failure() {
         foreign: false,
         unfinished: false,
     };
-    let mut first = |left: &Left<'_>| Report::of(&mut machine, left).facts.failures()[0].clone();
+    let first = |left: &Left<'_>| Report::of(&machine, left).facts.failures()[0].clone();
     let missing = first(&Left { handoff: &[], ..left });
     assert_eq!(missing, "the firmware is done and left no hand-off record");
     let mut broken = done.handoff.clone();
@@ -127,8 +127,8 @@ fn a_table_of_another_machine_is_a_failure() {
 
 #[test]
 fn bytes_from_elsewhere_make_the_same_facts_as_a_direct_run() {
-    let (mut machine, done) = booted(UNLOCKED);
-    let direct = Report::of_direct(&mut machine, &done);
+    let (machine, done) = booted(UNLOCKED);
+    let direct = Report::of_direct(&machine, &done);
     let traffic = machine.traffic().clone();
     // As a guest leaves them: copies in memory, the record with other bytes behind it.
     let mut memory = done.handoff.clone();
@@ -141,7 +141,7 @@ fn bytes_from_elsewhere_make_the_same_facts_as_a_direct_run() {
         foreign: false,
         unfinished: false,
     };
-    let guest = Report::of(&mut machine, &left);
+    let guest = Report::of(&machine, &left);
     let facts = |report: &Report| serde_json::to_value(&report.facts).unwrap();
     assert_eq!(facts(&guest), facts(&direct));
 }
@@ -164,8 +164,8 @@ fn a_request_that_cannot_be_expressed_is_refused_by_name() {
          volatile = \"512MiB\"\n[[window]]",
     );
     let text = format!("{two}\n[[region]]\ndevices = [\"mem1\", \"mem0\"]\n");
-    let (mut machine, done) = booted(&text);
-    let refusal = Report::of_direct(&mut machine, &done).facts.refusal.unwrap();
+    let (machine, done) = booted(&text);
+    let refusal = Report::of_direct(&machine, &done).facts.refusal.unwrap();
     assert_eq!((refusal.phase.as_str(), refusal.code), ("scenario", 0x0801));
     let message = "region 0 interleaves mem1, mem0; the library maps regions of one device";
     assert_eq!(refusal.message, message);
@@ -196,8 +196,8 @@ fn large(bridges: u32, ports: u32) -> String {
 
 #[test]
 fn sixteen_bridges_with_sixteen_devices_each_boot() {
-    let (mut machine, done) = booted(&large(16, 16));
-    let facts = Report::of_direct(&mut machine, &done).facts;
+    let (machine, done) = booted(&large(16, 16));
+    let facts = Report::of_direct(&machine, &done).facts;
     assert_eq!(facts.failures(), [""; 0]);
     assert_eq!(facts.result, Verdict::Ok);
     assert_eq!((facts.regions.len(), facts.decoders.len()), (256, 512));
@@ -206,8 +206,8 @@ fn sixteen_bridges_with_sixteen_devices_each_boot() {
 
 #[test]
 fn a_machine_beyond_the_library_s_room_is_a_typed_refusal() {
-    let (mut machine, done) = booted(&large(16, 24));
-    let refusal = Report::of_direct(&mut machine, &done).facts.refusal.unwrap();
+    let (machine, done) = booted(&large(16, 24));
+    let refusal = Report::of_direct(&machine, &done).facts.refusal.unwrap();
     assert_eq!((refusal.phase.as_str(), refusal.code), ("discover", 0x0221));
     let decoders = machine.traffic().decoders.values();
     assert_eq!(decoders.map(|count| count.all().writes).sum::<u64>(), 0);
@@ -218,7 +218,7 @@ fn no_line_is_longer_than_the_width_that_was_asked_for() {
     for builtin in builtins() {
         let mut machine = Machine::new(&Scenario::built_in(builtin.name).unwrap());
         let done = run::direct(&mut machine);
-        let mut report = Report::of_direct(&mut machine, &done);
+        let mut report = Report::of_direct(&machine, &done);
         if done.refusal.is_none() && builtin.name == "default" {
             report.facts.set_attack(attack::direct(&mut machine, &done));
         }

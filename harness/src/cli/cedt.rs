@@ -58,7 +58,7 @@ impl Cedt {
             );
         }
         let done = run::direct(&mut machine);
-        let report = Report::of_direct(&mut machine, &done);
+        let report = Report::of_direct(&machine, &done);
         if report.facts.result != Verdict::Ok {
             let facts = report.facts;
             let refusal = facts.refusal.as_ref().map(|refusal| {

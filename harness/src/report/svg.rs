@@ -168,7 +168,9 @@ impl<'a> Panel<'a> {
         text(f, "b", DEVICES.0, TOP - 16.0, "devices, and their own addresses")?;
         let placed = map(f, self, &self.parts, &self.devices)?;
         for device in &self.devices {
-            draw_device(f, device)?;
+            // The scenario says who is there at the start, and nothing of later.
+            let first = std::ptr::eq(self.mappings, self.facts.mappings.as_slice());
+            draw_device(f, device, first)?;
         }
         for placed in &placed {
             links(f, placed, &self.devices)?;
@@ -263,10 +265,10 @@ fn devices<'a>(facts: &'a Facts, mappings: &[Mapping]) -> Vec<Device<'a>> {
     devices
 }
 
-fn draw_device(f: &mut Formatter<'_>, device: &Device<'_>) -> fmt::Result {
+fn draw_device(f: &mut Formatter<'_>, device: &Device<'_>, first: bool) -> fmt::Result {
     let Device { component, at, colour } = device;
     let kind = if component.kind == Kind::Type2 { "accelerator" } else { "memory expander" };
-    let absent = if component.present == Some(false) { ", absent" } else { "" };
+    let absent = if first && component.present == Some(false) { ", absent" } else { "" };
     rectangle(f, "box", "#fff", DEVICES, *at)?;
     let words = format!("{}: {kind}{absent}", clip(&component.component, 16));
     text(f, "b", DEVICES.0 + 10.0, at.top + 18.0, &clip(&words, 36))?;

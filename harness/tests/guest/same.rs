@@ -57,7 +57,7 @@ fn attacked(name: &str) {
     let scenario = builtin(name);
     let mut machine = Machine::new(&scenario);
     let done = run::direct(&mut machine);
-    let mut direct = Report::of_direct(&mut machine, &done);
+    let mut direct = Report::of_direct(&machine, &done);
     direct.facts.set_attack(cxl_harness::attack::direct(&mut machine, &done));
     let guest = payload(&scenario, "attack").good();
     let guest = Report::of_guest(&guest.machine, &guest.run);
@@ -212,7 +212,7 @@ fn same(scenario: &Scenario, timed: bool) {
         assert_eq!((counted.memory_reads, counted.memory_writes), probed);
     }
     if !timed {
-        let direct = Report::of_direct(&mut machine, &direct);
+        let direct = Report::of_direct(&machine, &direct);
         let guest = Report::of_guest(&guest.machine, &guest.run);
         assert_eq!(guest.facts.to_string(), direct.facts.to_string());
         assert_eq!(json(&guest.facts), json(&direct.facts));
