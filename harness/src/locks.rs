@@ -95,7 +95,8 @@ pub struct LockedRange {
     pub at: At,
     /// Its addresses.
     pub span: Span,
-    /// Where some addresses of it lead, those of other devices of its set included.
+    /// Where its addresses lead: at every border of a window or decoder that lies in it, and where
+    /// granules begin and end.
     pub leads: Vec<(u64, Option<Landing>)>,
 }
 
@@ -177,8 +178,15 @@ impl Protection {
                 self.note(Unlocked::Mixed { locked, open, index });
             }
             if open.is_empty() {
-                let leads = probes(&image, span).into_iter();
-                let leads = leads.map(|hpa| (hpa, machine.resolve(hpa))).collect();
+                // Members of a set share their range.
+                let known = self.ranges.iter().find(|range| range.span == span);
+                let leads = match known {
+                    Some(range) => range.leads.clone(),
+                    None => {
+                        let leads = edges(machine, span).into_iter();
+                        leads.map(|hpa| (hpa, lands(machine, hpa))).collect()
+                    }
+                };
                 self.ranges.push(LockedRange { at, span, leads });
             }
         }
@@ -273,7 +281,7 @@ fn devices(machine: &Machine) -> Vec<Place> {
 
 /// Decoders that decide where memory leads: those of bridges, upstream ports, and devices that are
 /// plugged in. Those of a root port or downstream port route nothing.
-fn decoders(machine: &Machine, place: Place) -> Vec<(u8, DecoderImage)> {
+pub(crate) fn decoders(machine: &Machine, place: Place) -> Vec<(u8, DecoderImage)> {
     let counts = match place {
         Place::Port(_) => false,
         Place::Device(device) => machine.present(device),
@@ -381,15 +389,24 @@ fn range_span(range: &RangeRegisters) -> Option<Span> {
     Span::new(range.base(), range.size()).ok()
 }
 
+/// The memory behind an address; `None` also where a device claims it and has none there.
+pub(crate) fn lands(machine: &Machine, hpa: u64) -> Option<Landing> {
+    let landing = machine.resolve(hpa)?;
+    let media = &machine.endpoint(landing.device)?.media;
+    media.holds(landing.dpa, 1).then_some(landing)
+}
+
 /// Addresses of a range at which anything may begin or end to be routed: its own ends, and those of
 /// every window and decoder.
-fn edges(machine: &Machine, range: Span) -> BTreeSet<u64> {
+pub(crate) fn edges(machine: &Machine, range: Span) -> BTreeSet<u64> {
     let windows = machine.scenario().windows.iter().zip(&machine.map().windows);
     let windows = windows.filter_map(|(window, base)| Span::new(*base, window.size).ok());
     let all = machine.places().into_iter().flat_map(|place| decoders(machine, place));
     let own = all.filter_map(|(_, image)| span(&image).map(|span| (image, span)));
-    let mut edges: BTreeSet<u64> = own.flat_map(|(image, span)| probes(&image, span)).collect();
-    for span in windows.chain([range]) {
+    let own: Vec<(DecoderImage, Span)> = own.collect();
+    let mut edges: BTreeSet<u64> =
+        own.iter().flat_map(|(image, span)| probes(image, *span)).collect();
+    for span in windows.chain(own.into_iter().map(|(_, span)| span)).chain([range]) {
         edges.extend([span.base().0, span.last().0]);
         edges.extend(span.last().0.checked_add(1));
     }
@@ -434,7 +451,8 @@ pub(crate) fn unsealed(machine: &Machine, device: Place) -> Vec<Unsealed> {
 fn behind_a_decoder(machine: &Machine, device: Place, dpa: u64) -> bool {
     let mut first = 0u64;
     for (_, image) in decoders(machine, device) {
-        if !image.control().committed() {
+        // One of size 0 takes no part in the device's arithmetic, its skip neither.
+        if !image.control().committed() || image.size() == 0 {
             continue;
         }
         let ways = cxl_regs::Ways::decode(image.control().ways()).map_or(1, |ways| ways.count());

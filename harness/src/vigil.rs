@@ -9,12 +9,15 @@
 //! **Invariant**: what is kept is bounded, whatever a guest does for however long; the first
 //! violations are kept, the rest are counted.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
 
 use cxl_regs::hdm::DecoderImage;
 
 use crate::device::component::ComponentBlock;
-use crate::locks::{At, LockedRange, Protection, Unlocked, Unsealed, Words};
+use crate::locks::{
+    At, LockedRange, Protection, Unlocked, Unsealed, Words, decoders, edges, lands,
+};
 use crate::machine::{Landing, Machine};
 use crate::scenario::Place;
 
@@ -83,8 +86,8 @@ pub struct Watched {
     pub at_handoff: Vec<Violation>,
     /// What was wrong later, in order.
     pub later: Vec<Violation>,
-    /// Later ones that were not kept.
-    pub more: usize,
+    /// Later ones that were not kept, against `locked` and against `sealed` alone.
+    pub more: [usize; 2],
     /// What was wrong for a while, and is not any more: what, and until when.
     pub mended: Vec<(String, Moment)>,
     /// Something was locked at the hand-off, so that later moments could take it away.
@@ -95,8 +98,10 @@ pub struct Watched {
 #[derive(Debug, Default)]
 pub struct Vigil {
     registers: Vec<u32>,
-    /// What the locks protected when the firmware handed over.
-    measure: Option<Protection>,
+    /// What the locks protected when the firmware handed over, and the machine then.
+    measure: Option<(Protection, Machine)>,
+    /// Locked decoders that a reset has cleared, and that are not locked again yet.
+    cleared: BTreeSet<At>,
     /// What is wrong and may still be mended, with the moment it was seen first.
     open: Vec<Violation>,
     /// The attack has begun: nothing is judged any more.
@@ -117,7 +122,7 @@ impl Vigil {
         self.watched.at_handoff = violations(machine, &found, &moment);
         self.watched.anything = !found.locked.is_empty();
         self.registers = registers(machine);
-        self.measure = Some(found);
+        self.measure = Some((found, machine.frozen()));
     }
 
     /// Looks at the machine after something that may have changed it.
@@ -163,15 +168,18 @@ impl Vigil {
         if self.watched.later.iter().any(known) {
             return;
         }
-        if self.watched.later.len() < MOST {
+        let kept = self.watched.later.iter().filter(|known| known.level == violation.level);
+        if kept.count() < MOST {
             self.watched.later.push(violation);
         } else {
-            self.watched.more += 1;
+            let [locked, sealed] = &mut self.watched.more;
+            let more = if violation.level == Level::Locked { locked } else { sealed };
+            *more += 1;
         }
     }
 
     fn judge(&mut self, machine: &Machine, moment: &Moment) {
-        let Some(measure) = self.measure.take() else { return };
+        let Some((measure, then)) = self.measure.take() else { return };
         let now = Protection::of(machine);
         let locked = |message| Violation {
             moment: moment.clone(),
@@ -186,9 +194,28 @@ impl Vigil {
             }
             open.push(found);
         }
-        let lost = measure.locked.iter().filter(|at| !now.locked.contains(at));
-        open.extend(lost.map(|at| locked(format!("{} lost its lock", Words(machine, at)))));
         let mut at_once: Vec<Violation> = Vec::new();
+        for at in &measure.locked {
+            let (before, after) = (dwords(&then, *at), dwords(machine, *at));
+            if after.is_none_or(|dwords| dwords.iter().all(|dword| *dword == 0)) {
+                self.cleared.insert(*at);
+            }
+            let name = Words(machine, at);
+            match (now.locked.contains(at), self.cleared.contains(at)) {
+                (true, _) if before == after => {
+                    self.cleared.remove(at);
+                }
+                (true, false) => at_once.push(locked(format!("{name} is locked, and changed"))),
+                (true, true) => {
+                    at_once.push(locked(format!("{name} is locked again, otherwise than it was")));
+                }
+                (false, true) => open.push(locked(format!("{name} lost its lock"))),
+                // No reset has opened it.
+                (false, false) => {
+                    at_once.push(locked(format!("{name} gave way: it lost its lock")))
+                }
+            }
+        }
         at_once.extend(now.unlocked.iter().filter_map(|why| {
             let committed = match why {
                 Unlocked::Committed(_) => true,
@@ -198,7 +225,7 @@ impl Vigil {
             committed.then(|| locked(Words(machine, why).to_string()))
         }));
         for range in &measure.ranges {
-            match led_astray(machine, range) {
+            match led_astray(&then, machine, range) {
                 Some((hpa, Some(now))) => at_once.push(locked(format!(
                     "the locked range at {range} leads elsewhere: {hpa:#x} to {} DPA {:#x}",
                     machine.name(Place::Device(now.device)),
@@ -224,12 +251,12 @@ impl Vigil {
         for before in std::mem::replace(&mut self.open, open) {
             let still = self.open.iter().chain(&at_once).any(|v| v.message == before.message);
             if !still && self.watched.mended.len() < MOST {
-                let Violation { moment: then, message, .. } = before;
-                self.watched.mended.push((format!("{message}, {then}"), moment.clone()));
+                let Violation { moment: seen, message, .. } = before;
+                self.watched.mended.push((format!("{message}, seen {seen}"), moment.clone()));
             }
         }
         at_once.into_iter().for_each(|violation| self.keep(violation));
-        self.measure = Some(measure);
+        self.measure = Some((measure, then));
     }
 }
 
@@ -263,13 +290,27 @@ fn lock_is_set(machine: &Machine, At { place, index }: At) -> bool {
     image.is_some_and(|image| image.control().lock_on_commit())
 }
 
-/// The first address of a range that does not lead where it led.
-fn led_astray(machine: &Machine, range: &LockedRange) -> Option<(u64, Option<Landing>)> {
-    let now = range.leads.iter().map(|(hpa, before)| (*hpa, *before, machine.resolve(*hpa)));
-    let mut astray = now.filter(|(_, before, now)| before != now).map(|(hpa, _, now)| (hpa, now));
+/// The first address of a range that does not lead where it led: at every border that there was then
+/// or is now.
+fn led_astray(
+    then: &Machine,
+    machine: &Machine,
+    range: &LockedRange,
+) -> Option<(u64, Option<Landing>)> {
+    let mut addresses: BTreeSet<u64> = range.leads.iter().map(|(hpa, _)| *hpa).collect();
+    addresses.extend(edges(machine, range.span));
+    let leads = addresses.into_iter().map(|hpa| (hpa, lands(then, hpa), lands(machine, hpa)));
+    let mut astray = leads.filter(|(_, before, now)| before != now).map(|(hpa, _, now)| (hpa, now));
     // One that leads to other bytes is worse than any that leads nowhere.
     let first = astray.next()?;
     Some(first).into_iter().chain(astray).find(|(_, now)| now.is_some()).or(Some(first))
+}
+
+/// The dwords of a decoder; `None` if its component is not there.
+fn dwords(machine: &Machine, At { place, index }: At) -> Option<[u32; DecoderImage::DWORDS]> {
+    let decoders = decoders(machine, place);
+    let image = decoders.into_iter().find(|(number, _)| *number == index);
+    image.map(|(_, image)| image.to_dwords())
 }
 
 /// Every register that has to do with locks: of bridges, switches and devices that are plugged in.

@@ -112,6 +112,11 @@ fn asked(copied: &Copied, missing: &Missing) {
             assert!(complaint.contains(word), "{words:?}: {word}: {complaint}");
         }
         assert!(output.stdout.is_empty(), "{words:?}: nothing was done, and nothing is reported");
+        let output = boot(&program, missing, &[words, &["--json"]].concat());
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((code(&output), &report["result"]), (Some(1), &Value::from("refused")));
+        let message = report["refusal"]["message"].as_str().unwrap();
+        assert!(message.contains(missing.says), "{message}");
         // With leave it runs, and says what it left out.
         let words = [words, &["--on-models", "--json"]].concat();
         let output = boot(&program, missing, &words);

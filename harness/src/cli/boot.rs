@@ -15,7 +15,7 @@ use cxl_harness::guest::payload::{self, ATTACK, PAYLOADS, Payload};
 use cxl_harness::kvm::VmError;
 use cxl_harness::machine::Machine;
 use cxl_harness::mapping::{Path as Way, Reason};
-use cxl_harness::report::{Measured, Ran, Report, Requirement, Svg, Verdict};
+use cxl_harness::report::{Measured, Ran, Refusal, Report, Requirement, Svg, Verdict};
 use cxl_harness::run;
 use cxl_harness::scenario::{self, Action, PathPolicy, Scenario};
 use cxl_harness::store::{SetRecord, Store};
@@ -33,7 +33,7 @@ of it, and whether registers, hand-off record, table and verifier agree.
 
 JSON:
   result     ok, refused (with refusal: phase, code, message) or failed (with failures)
-  ran        guest or models, with why and left_out (what was asked for and takes a guest)
+  ran        guest or models, with ran_why and left_out (what was asked for and takes a guest)
   topology   component, kind, below, place, uid, port, decoders, volatile, persistent, present
   windows    window, base, size, ways, granularity, arithmetic, targets, restrictions
   decoders   component, fate, and the keys of `cxl-harness decode --json`: index, base, size, ways,
@@ -58,7 +58,7 @@ JSON:
   attack     after the payload attack: tried, held, allowed, changed, integrity, availability, ...
   measured   what varies from run to run: run_us; guest with setup_us, handoff_us, exits, slots,
              unmirrored, cost, end, then, last_access, checks, its_words, internal_errors, events,
-             transfers, slot_calls, console
+             transfers, slot_calls, left_out, console
   Addresses, sizes and codes are strings like \"0x1f\"; what does not apply is null.
 
 Exit code:
@@ -230,10 +230,29 @@ fn bytes(text: &str) -> Result<u64, String> {
 
 /// Why there is no report.
 enum Stop {
-    /// Exit 1.
-    Refused(String),
+    /// Exit 1; in JSON too.
+    Refused(Unstarted),
     /// Exit 2.
     BadInput(String),
+}
+
+/// A run that never began, as JSON.
+#[derive(Serialize)]
+struct Unstarted {
+    result: Verdict,
+    refusal: Refusal,
+    failures: [String; 0],
+}
+
+impl Unstarted {
+    fn new(refusal: Refusal) -> Self {
+        Self { result: Verdict::Refused, refusal, failures: [] }
+    }
+
+    /// Refused by this program and not by the library, which has numbers.
+    fn by_harness(message: String) -> Self {
+        Self::new(Refusal { phase: "harness".to_owned(), code: 0, message })
+    }
 }
 
 /// The report with the trace behind it.
@@ -324,7 +343,11 @@ impl Boot {
         }
         let mut report = match self.report(&mut machine) {
             Ok(report) => report,
-            Err(Stop::Refused(error)) => return super::refuse(&error),
+            Err(Stop::Refused(unstarted)) => {
+                let code = super::refuse(&unstarted.refusal.message);
+                let json = self.json.then(|| super::json(&unstarted));
+                return json.map_or(code, |json| super::print(&json, code));
+            }
             Err(Stop::BadInput(error)) => return super::fail(&error),
         };
         report.facts.repeat = Some(self.repeat());
@@ -405,10 +428,10 @@ impl Boot {
         let asked = self.asked_of_a_guest(machine.scenario());
         if !asked.is_empty() && !self.on_models {
             let asked = asked.join(", ");
-            return Err(Stop::Refused(format!(
+            return Err(Stop::Refused(Unstarted::by_harness(format!(
                 "{why}. It takes a guest to do what was asked: {asked}; with --on-models the \
                  firmware runs on the device models instead, and the report says what was left out"
-            )));
+            ))));
         }
         super::note(&format!("{why}; running directly on the models"));
         let left_out = asked.into_iter().filter(|asked| asked != "--payload attack").collect();
@@ -479,7 +502,14 @@ impl Boot {
                 report.facts.ran = Some(Ran::Models { why, left_out: Vec::new() });
                 return Ok(Ok(report));
             }
-            (Err(error), _) => return Err(Stop::Refused(error.to_string())),
+            (Err(GuestError::Refused(refusal)), _) => {
+                let refusal = Refusal::from(&refusal);
+                let message = format!("the guest does not start: {}", refusal.message);
+                return Err(Stop::Refused(Unstarted::new(Refusal { message, ..refusal })));
+            }
+            (Err(error), _) => {
+                return Err(Stop::Refused(Unstarted::by_harness(error.to_string())));
+            }
         };
         let mut report = Report::of_guest(machine, &run);
         report.facts.ran = Some(Ran::Guest);

@@ -8,9 +8,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 use cxl_harness::dump::{Dump, Kind, Options};
-use cxl_harness::report::{Report, Verdict};
+use cxl_harness::report::{Refusal, Report, Verdict};
 use cxl_harness::run;
 use cxl_regs::acpi::cedt::Text;
+use serde::Serialize;
 
 use super::source::Source;
 
@@ -45,6 +46,14 @@ pub(super) struct Cedt {
     json: bool,
 }
 
+/// Why there is no table, as JSON.
+#[derive(Serialize)]
+struct Refused {
+    result: Verdict,
+    refusal: Option<Refusal>,
+    failures: Vec<String>,
+}
+
 impl Cedt {
     pub(super) fn run(self) -> ExitCode {
         let mut machine = match self.source.machine() {
@@ -64,6 +73,14 @@ impl Cedt {
             let refusal = facts.refusal.as_ref().map(|refusal| {
                 format!("{}: {} ({:#06x})", refusal.phase, refusal.message, refusal.code)
             });
+            if self.json {
+                let refused = Refused {
+                    result: facts.result,
+                    failures: facts.failures(),
+                    refusal: facts.refusal,
+                };
+                return super::print(&super::json(&refused), super::exit(false));
+            }
             let why = refusal.or_else(|| facts.failures().into_iter().next()).unwrap_or_default();
             return super::refuse(&format!("there is no CEDT: {why}"));
         }

@@ -144,6 +144,8 @@ pub struct ImageRun {
     pub handed: Option<Handed>,
     /// The machine as it was when it ended.
     pub left: Snapshot,
+    /// The payload that it was asked for, if it is ours.
+    pub payload: String,
 }
 
 /// What a run left behind besides the machine's registers.
@@ -310,7 +312,10 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     let theirs = options.image.is_some_and(|image| image != IMAGE) && !options.trusted;
     guest.speaker = if theirs { Speaker::Theirs } else { Speaker::Ours };
     guest.sees_all = options.image.is_some();
-    guest.attacks = payload::attacks(options.payload);
+    // The words of somebody else's image are its own.
+    let own = options.image.is_none_or(|image| image == IMAGE);
+    let mut asked = if own { payload::of_line(&line) } else { payload::NONE }.to_owned();
+    guest.attacks = payload::attacks(&asked);
     if host.is_some() {
         guest.vigil.hand_off(guest.machine, Moment::BeforeStart);
     }
@@ -338,7 +343,8 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         limits.until_port = None;
         let then = vm.run(&mut guest, &limits);
         let end = std::mem::replace(&mut end, then);
-        first = Some(ImageRun { speaker, end, said, handed, left });
+        let payload = std::mem::replace(&mut asked, payload.to_owned());
+        first = Some(ImageRun { speaker, end, said, handed, left, payload });
     }
     let run = start.elapsed() - setup;
     // A range that traps may do so for another reason by now: registers of a decoder that is not
@@ -349,7 +355,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     let judge = guest.judge.take();
     let pending = guest.pending();
     let Guest { machine, speaker, said, handed, .. } = guest;
-    let now = ImageRun { speaker, end, said, handed, left };
+    let now = ImageRun { speaker, end, said, handed, left, payload: asked };
     let (first, second) = match first {
         Some(first) => (first, Some(now)),
         None => (now, None),

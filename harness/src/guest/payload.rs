@@ -47,3 +47,16 @@ pub fn unknown(list: &str) -> Option<&str> {
 pub fn attacks(list: &str) -> bool {
     list.split(',').any(|name| matches!(name, ATTACK | JUDGED))
 }
+
+/// The payload that a command line of our image asks for; of several words the last one counts.
+pub fn of_line(line: &str) -> &str {
+    let own = line.split(" -- ").next().unwrap_or(line);
+    let words = own.split_ascii_whitespace().rev();
+    words.filter_map(|word| word.strip_prefix("payload=")).next().unwrap_or(NONE)
+}
+
+/// Whether a list asks for a payload that checks memory, and so has to check some.
+pub fn checks(list: &str) -> bool {
+    const APART: [&str; 7] = [NONE, ATTACK, JUDGED, COUNT, "cost", "bench", "sweep"];
+    list.split(',').any(|name| !APART.contains(&name))
+}

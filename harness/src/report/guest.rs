@@ -15,7 +15,7 @@ use super::last::LastState;
 use super::text::fact;
 use super::{Facts, Finding, Left, Refusal, Report, Verdict, Witness, address, microseconds};
 use crate::guest::boot::{GuestRun, ImageRun, Verdict as Outcome};
-use crate::guest::{Counted, Counts, Handed, Speaker};
+use crate::guest::{Counted, Counts, Handed, Speaker, payload};
 use crate::kvm::{Call as SlotCall, End};
 use crate::machine::{Machine, PlugText};
 use crate::scenario::{Action, PathPolicy, Place};
@@ -262,8 +262,11 @@ impl GuestMeasured {
             Some(access) => format!("{what}; the last access that left the guest: {access}"),
             None => format!("{what}; no access ever left the guest"),
         };
-        // Our image's last word is `end:` and its status; the one before says why.
-        let mut words = self.console.iter().filter(|line| !line.starts_with("end: "));
+        // Our image's last words are `end:` and its status, and what is unused; one before says why.
+        let why = |line: &&String| {
+            !["end: ", "unused: ", "note: "].iter().any(|topic| line.starts_with(topic))
+        };
+        let mut words = self.console.iter().filter(why);
         let said = words.next_back();
         let last = |otherwise: &str| said.map_or(otherwise, String::as_str).to_owned();
         match (&image.end, image.verdict()) {
@@ -283,7 +286,15 @@ impl GuestMeasured {
                 failures.push(format!("a payload's check failed: {line}"));
             }
             (_, Outcome::Refused) if run.second.is_some() => {
-                let why = refusal(&run.console, 0).map(|refusal| refusal.message);
+                // The verifier's findings are told, not refused: the first of this run.
+                let ran = self
+                    .console
+                    .iter()
+                    .rev()
+                    .take_while(|line| !line.starts_with("cxl firmware at ring "));
+                let found = ran.filter_map(|line| line.strip_prefix("found: ")).last();
+                let refused = || refusal(&run.console, 0).map(|refusal| refusal.message);
+                let why = found.map(str::to_owned).or_else(refused);
                 let why = why.unwrap_or_else(|| last("it does not say why"));
                 failures.push(format!("our image, run afterwards, refused: {why}"));
             }
@@ -308,6 +319,13 @@ impl GuestMeasured {
         // The first of two images has said its last word before the second one came.
         if run.second.is_some() {
             failures.extend(theirs(&run.first.end, run.first.verdict()));
+        }
+        let made = self.checks.passed + self.checks.failed;
+        if made == 0 && image.speaker == Speaker::Ours && payload::checks(&image.payload) {
+            let list = &image.payload;
+            if matches!(image.verdict(), Outcome::Good) {
+                failures.push(format!("{list} had nothing to check: no memory is mapped"));
+            }
         }
         let vain = image.said.announced.iter().filter(|error| !error.happened).count();
         if vain > 0 {
@@ -414,8 +432,8 @@ impl Report {
             facts.violated(&watched.against(Level::Locked, false));
         }
         for (message, until) in &watched.mended {
-            let what = format!("no longer true: {message}");
-            facts.findings.push(Finding::note(Witness::Registers, until.clone(), what));
+            let what = format!("no longer true: {message}, until {until}");
+            facts.findings.push(Finding::note(Witness::Registers, Moment::HandOff, what));
         }
         if watched.anything && !(stopped && foreign) {
             for violation in &watched.later {

@@ -102,10 +102,17 @@ impl Facts {
     pub fn require(&mut self, requirement: Requirement, watched: &Watched) {
         let Requirement { level, at_handoff_only } = requirement;
         let against = watched.against(level, at_handoff_only);
-        self.required = Some(Required { what: requirement.to_string(), met: against.is_empty() });
+        let [locked, sealed] = watched.more;
+        let more = match (at_handoff_only, level) {
+            (true, _) => 0,
+            (false, Level::Locked) => locked,
+            (false, Level::Sealed) => locked + sealed,
+        };
+        let met = against.is_empty() && more == 0;
+        self.required = Some(Required { what: requirement.to_string(), met });
         self.violated(&against);
-        if watched.more > 0 && !at_handoff_only {
-            let more = format!("{} more violations of {requirement} came later", watched.more);
+        if more > 0 {
+            let more = format!("{more} more violations of {requirement} came later");
             self.fail(Finding::failure(super::Witness::Registers, Moment::End, more));
         }
     }

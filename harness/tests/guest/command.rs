@@ -70,8 +70,8 @@ base = "0x40000000"
 size = "512MiB"
 "#;
 // Where its registers lie: decoder 0 of either, and what switches the device on.
-const BRIDGE: u32 = 0xE010_1138;
-const DEVICE: u32 = 0x8220_1138;
+pub(crate) const BRIDGE: u32 = 0xE010_1138;
+pub(crate) const DEVICE: u32 = 0x8220_1138;
 const DEVICE_GLOBAL: u32 = 0x8220_112C;
 pub(crate) const DEVICE_CONTROL: u32 = 0xC110_011C;
 

@@ -8,7 +8,9 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::claim;
-use crate::command::{DEVICE_CONTROL, EXIT, Files, LOCKED, LOW, OPEN, json, program, store};
+use crate::command::{
+    BRIDGE, DEVICE, DEVICE_CONTROL, EXIT, Files, LOCKED, LOW, OPEN, json, program, store,
+};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -19,6 +21,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         claim("range_register_that_leads_elsewhere_is_not_sealed", range_elsewhere),
         claim("cold_reset_by_an_event_breaks_the_demand_at_its_moment", cold_reset),
         claim("attack_of_a_foreign_image_is_its_words_and_no_verdict", forged),
+        claim("locked_decoder_that_changes_or_opens_without_a_reset_breaks_the_demand", gave_way),
+        claim("locked_range_with_a_hole_or_beyond_its_memory_breaks_the_demand", holes),
+        claim("attack_of_our_image_as_a_file_is_an_attack", our_own_as_a_file),
+        claim("payload_with_nothing_to_check_is_no_success", nothing_to_touch),
         claim("last_state_is_in_the_report_where_it_is_another", last_state),
     ]
 }
@@ -134,7 +140,7 @@ fn again() {
     let report = boot(&files, &handed_over(&sealing(), &after), "sealed", 0);
     let notes = report["notes"].to_string();
     assert!(
-        notes.contains("no longer true: mem0 decoder 0 lost its lock, after a write"),
+        notes.contains("no longer true: mem0 decoder 0 lost its lock, seen after a write"),
         "{notes}"
     );
     // Unlocked first: what came between is not undone by what came last.
@@ -229,6 +235,82 @@ fn forged() {
     let words = &guest["its_words"];
     assert_eq!((words["passed"].as_u64(), words["failed"].as_u64()), (Some(1), Some(0)));
     assert_eq!(words["attack_events"], 3, "{words}");
+}
+
+fn gave_way() {
+    let files = Files::new();
+    for (at, decoder, writes, words) in [
+        ("hb0", BRIDGE, &[(8, 0x2000_0000)][..], "hb0 decoder 0 is locked, and changed"),
+        ("hb0", BRIDGE, &[(0x14, 0x0605)], "hb0 decoder 0 is locked, and changed"),
+        ("mem0", DEVICE, &[(0x10, 0), (0x10, LOCKED)], "mem0 decoder 0 gave way: it lost its lock"),
+        ("mem0", DEVICE, &[(0, 0x5000_0000), (0, 0x4000_0000)], "is locked, and changed"),
+    ] {
+        let fault =
+            format!("[[fault]]\nat = \"{at}\"\nkind = \"lock-not-enforced\"\ndecoder = 0\n");
+        std::fs::write(files.path("low.toml"), format!("{LOW}{fault}")).unwrap();
+        let after = writes.iter().flat_map(|&(offset, value)| store(decoder + offset, value));
+        let after: Vec<u8> = after.chain(EXIT).collect();
+        let report = boot(&files, &handed_over(&sealing(), &after), "locked", 1);
+        assert!(failures(&report).contains(words), "{at}: {}", failures(&report));
+        boot(&files, &handed_over(&sealing(), &after), "sealed@handoff", 0);
+    }
+}
+
+/// A further decoder, locked.
+fn lock(registers: u32, base: u32, size: u32, target: u32) -> Vec<u8> {
+    let writes = [(0, base), (4, 0), (8, size), (12, 0), (20, target), (24, 0), (16, LOCKED)];
+    writes.iter().flat_map(|&(offset, value)| store(registers + offset, value)).collect()
+}
+
+fn holes() {
+    let files = Files::new();
+    let large = LOW.replace("\"256MiB\"", "\"1GiB\"").replace("\"512MiB\"", "\"1GiB\"");
+    let hole = [
+        lock(DEVICE + 0x20, 0x5000_0000, 0x3000_0000, 0),
+        lock(BRIDGE + 0x20, 0x5000_0000, 0x1000_0000, 5),
+        lock(BRIDGE + 0x40, 0x7000_0000, 0x1000_0000, 5),
+    ];
+    // A device of 256 MiB has none left for a second decoder.
+    let beyond = [
+        lock(DEVICE + 0x20, 0x5000_0000, 0x1000_0000, 0),
+        lock(BRIDGE + 0x20, 0x5000_0000, 0x1000_0000, 5),
+        Vec::new(),
+    ];
+    for (scenario, decoders, at) in
+        [(large.as_str(), &hole, "0x60000000"), (LOW, &beyond, "0x50000000")]
+    {
+        std::fs::write(files.path("low.toml"), scenario).unwrap();
+        let after = [decoders.concat(), EXIT.to_vec()].concat();
+        for demand in ["locked", "sealed"] {
+            let report = boot(&files, &handed_over(&sealing(), &after), demand, 1);
+            let words = format!("mem0 decoder 1 is locked and does not lead to memory at {at}");
+            assert!(failures(&report).contains(&words), "{}", failures(&report));
+        }
+    }
+}
+
+fn our_own_as_a_file() {
+    let files = Files::new();
+    let image = files.path("own.elf");
+    std::fs::write(&image, crate::IMAGE).unwrap();
+    for (scenario, exit) in [("one-device", 0), ("lock-not-enforced", 1)] {
+        let mut command = crate::command::harness();
+        command.args(["boot", scenario, "--image", &image, "--append", "payload=attack"]);
+        let report = json(command, exit);
+        assert!(report["attack"]["tried"].as_u64() > Some(1000), "{scenario}");
+    }
+    let mut command = crate::command::harness();
+    command.args(["boot", "one-device", "--image", &image, "--append", "payload=attack"]);
+    command.args(["--require", "sealed"]);
+    json(command, 0);
+}
+
+fn nothing_to_touch() {
+    let files = Files::new();
+    let report = json(files.boot(&EXIT, &["--then", "touch"]), 1);
+    assert!(failures(&report).contains("touch had nothing to check"), "{}", failures(&report));
+    let code = [sealing(), EXIT.to_vec()].concat();
+    json(files.boot(&code, &["--then", "touch"]), 0);
 }
 
 fn last_state() {
