@@ -201,7 +201,7 @@ pub enum Verdict {
     /// The image says that all is well, and reported a failed check or announced an internal error
     /// that did not happen.
     Contradicted,
-    /// It did not end by itself, or in a way that our image never does; see [`GuestRun::end`].
+    /// It did not end by itself, or in a way that our image never does; see [`ImageRun::end`].
     NoStatus,
 }
 
