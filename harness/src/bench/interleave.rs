@@ -205,7 +205,10 @@ struct Toggled {
 impl Toggled {
     fn new(size: u64) -> Result<Self, BenchError> {
         let four = Interleave::new(Ways::Four, Granularity::B256);
-        let mut machine = Machine::new(&scenario(four, size / 4)?);
+        let mut scenario = scenario(four, size / 4)?;
+        // Marks would touch the memory.
+        scenario.policy.probe = false;
+        let mut machine = Machine::new(&scenario);
         let done = run::direct(&mut machine);
         if let Some(refusal) = &done.refusal {
             return Err(broken(refusal));
