@@ -12,8 +12,8 @@ use cxl_firmware::committed::Fate;
 use cxl_regs::{DecodeError, Size, Targets, Ways};
 
 use super::{
-    Component, Decoder, Facts, Kind, LastState, Locks, Measured, Member, Ran, Report, Required,
-    Stages, Verdict, Witness, picture,
+    Component, Decoder, Facts, Finding, Kind, LastState, Locks, Measured, Member, Ran, Report,
+    Required, Stages, Verdict, Witness, picture,
 };
 use crate::trace::Count;
 
@@ -131,11 +131,8 @@ impl Display for Facts {
             fact(f, if index == 0 { "policy" } else { "" }, words)?;
         }
         self.verdict(f)?;
-        let notes = |of_plan: bool| {
-            let notes = self.findings.iter().filter(|finding| !finding.failure);
-            notes.filter(move |finding| (finding.witness == Witness::Plan) == of_plan)
-        };
-        for finding in notes(true).chain(notes(false)) {
+        let notes = self.findings.iter().filter(|finding| !finding.failure);
+        for finding in notes.filter(|finding| !tells_of_unused(finding)) {
             fact(f, "note", finding.sentence())?;
         }
         heading(f, "machine: what hangs below what [and what the firmware calls it]")?;
@@ -147,8 +144,17 @@ impl Display for Facts {
         self.traffic(f)?;
         self.last.as_ref().map_or(Ok(()), |last| self.last(f, last))?;
         self.attack.as_ref().map_or(Ok(()), |attack| self.attacked(f, attack))?;
-        self.peer.as_ref().map_or(Ok(()), |peer| peer.fmt(f))
+        self.peer.as_ref().map_or(Ok(()), |peer| peer.fmt(f))?;
+        self.unused(f)
     }
+}
+
+/// The verifier's number for memory that is there and in no region.
+const UNUSED: u16 = 0x0520;
+
+/// Whether a finding is about something that was found and is not used, or not as it could be.
+fn tells_of_unused(finding: &Finding) -> bool {
+    finding.witness == Witness::Plan || finding.code == Some(UNUSED)
 }
 
 /// Who observed what follows.
@@ -335,6 +341,23 @@ impl Facts {
             }
         }
         Ok(())
+    }
+
+    /// The end of every report: what is unused, and why.
+    fn unused(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        heading(f, "unused: what was found and no region has, or not as it could be")?;
+        let found = self.findings.iter().filter(|finding| !finding.failure);
+        let mut found = found.filter(|finding| tells_of_unused(finding)).peekable();
+        if found.peek().is_none() {
+            let words = match &self.refusal {
+                Some(refusal) if self.mappings.iter().all(|mapping| mapping.how != "direct") => {
+                    format!("all memory: the firmware refused ({})", refusal.phase)
+                }
+                _ => "nothing".to_owned(),
+            };
+            return fact(f, "memory", words);
+        }
+        found.try_for_each(|finding| fact(f, "note", finding.sentence()))
     }
 
     fn decoders(&self, f: &mut Formatter<'_>) -> fmt::Result {
