@@ -268,8 +268,7 @@ impl Watched {
     }
 }
 
-/// What is wrong with locks now, in words. A mixed path is told by its open decoder already where
-/// that is committed.
+/// What is wrong with locks now, in words.
 pub(crate) fn violations(machine: &Machine, found: &Protection, moment: &Moment) -> Vec<Violation> {
     let violation =
         |level, mixed, message| Violation { moment: moment.clone(), level, mixed, message };

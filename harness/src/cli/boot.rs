@@ -162,12 +162,13 @@ pub(super) struct Boot {
 
     /// Keep persistent memory in files of this directory, from run to run.
     ///
-    /// DIR is created, its parent has to be there. A device's memory is NAME.media: a header of which
-    /// the first 104 bytes mean something, and from 2 MiB on the persistent partition in the order of
-    /// the device's own addresses. DPA 0 is at 2 MiB if the device has no volatile memory; volatile
-    /// memory comes first and is in no file. While an interleaved set is committed and mirrored, its
-    /// bytes are in a file of their own, in the order of host addresses. The death of this program at any moment loses no store that the guest had
-    /// finished; after a loss of power the latest may be missing.
+    /// DIR is created, its parent has to be there. A device's memory is NAME.media: a header of
+    /// which the first 104 bytes mean something, and from 2 MiB on the persistent partition in the
+    /// order of the device's own addresses. DPA 0 is at 2 MiB if the device has no volatile memory;
+    /// volatile memory comes first and is in no file. While an interleaved set is committed and
+    /// mirrored, its bytes are in a file of their own, in the order of host addresses. The death of
+    /// this program at any moment loses no store that the guest had finished; after a loss of power
+    /// the latest may be missing.
     #[arg(long, value_name = "DIR", conflicts_with = "direct")]
     media: Option<PathBuf>,
 

@@ -175,8 +175,8 @@ pub struct GuestRun {
     pub attack: Option<attack::Report>,
     /// What was seen of the locks from the hand-off to the end, or to the attack.
     pub watched: Watched,
-    /// The machine in the end, or as the attack found it.
-    pub last: Snapshot,
+    /// The machine as the attack found it, if there was one.
+    pub before_attack: Option<Box<Snapshot>>,
     /// What was mirrored in the end.
     pub mirror: Mirror,
     /// Every change of slots.
@@ -351,7 +351,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     // committed move no slot, and nobody looked again.
     guest.mirror = Mirror::of(guest.machine, &guest.limits);
     let left = guest.snapshot(&vm.slots);
-    let last = guest.before_attack.take().map_or_else(|| guest.snapshot(&vm.slots), |kept| *kept);
+    let before_attack = guest.before_attack.take();
     let judge = guest.judge.take();
     let pending = guest.pending();
     let Guest { machine, speaker, said, handed, .. } = guest;
@@ -373,7 +373,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         counts: guest.counts,
         console: guest.console,
         watched: guest.vigil.finish(machine),
-        last,
+        before_attack,
         mirror: guest.mirror,
         slot_log: vm.slots.log().to_vec(),
         start,
@@ -419,6 +419,11 @@ impl GuestRun {
     /// The image that ran last.
     pub fn last(&self) -> &ImageRun {
         self.second.as_ref().unwrap_or(&self.first)
+    }
+
+    /// The machine in the end, or as the attack found it.
+    pub fn last_state(&self) -> &Snapshot {
+        self.before_attack.as_deref().unwrap_or(&self.last().left)
     }
 
     /// Whether somebody else's image was booted.

@@ -203,7 +203,7 @@ impl GuestMeasured {
     pub(super) fn of(machine: &Machine, run: &GuestRun) -> Self {
         let handed = run.first.handed.as_ref();
         let counts = handed.map_or(run.counts, |handed| handed.counts);
-        let slots = handed.map_or(&run.last.slots, |handed| &handed.then.slots);
+        let slots = handed.map_or(&run.last_state().slots, |handed| &handed.then.slots);
         let unmirrored = run.mirror.unmirrored.iter().filter_map(|(index, why)| {
             let mapping = run.mirror.mappings.get(*index)?;
             let (hpa, size) = (mapping.hpa.0, mapping.size);
@@ -387,7 +387,7 @@ impl Report {
     /// The report of a guest run.
     pub fn of_guest(machine: &Machine, run: &GuestRun) -> Self {
         let guest = GuestMeasured::of(machine, run);
-        let GuestRun { first, watched, last, .. } = run;
+        let (GuestRun { first, watched, .. }, last) = (run, run.last_state());
         let foreign = run.foreign();
         let (then, moment) = match &first.handed {
             Some(handed) => (&handed.then, Moment::HandOff),
@@ -704,9 +704,11 @@ impl GuestMeasured {
             let mut said = Vec::new();
             if hand_offs > 0 {
                 let code = code.unwrap_or(0);
-                said.push(format!(
-                    "{hand_offs} times \"handed over\", first with code {code:#06x}"
-                ));
+                let times = match hand_offs {
+                    1 => "once".to_owned(),
+                    times => format!("{times} times"),
+                };
+                said.push(format!("\"handed over\" {times}, first with code {code:#06x}"));
             }
             if passed + failed > 0 {
                 said.push(format!("{passed} checks \"passed\", {failed} \"failed\""));
@@ -728,13 +730,13 @@ impl GuestMeasured {
                 ),
             )?;
         }
+        let more = self.internal_errors.len().saturating_sub(SHOWN);
+        more_of(f, more + self.left_out.internal_errors)?;
         for EventLine { at, action, result, error, slots, .. } in &self.events {
             let why = error.as_ref().map(|error| format!(", {error}")).unwrap_or_default();
             let then = slots.map(|slots| format!("; mirrored ranges: {slots}")).unwrap_or_default();
             fact(f, "event", format_args!("at count {at}, {action}: {result}{why}{then}"))?;
         }
-        let more = self.internal_errors.len().saturating_sub(SHOWN);
-        more_of(f, more + self.left_out.internal_errors)?;
         for line in self.transfers.iter().take(SHOWN) {
             let TransferLine { channel, direct, bounced, together, error } = line;
             let error = error.as_ref().map(|error| format!("; {error}")).unwrap_or_default();
