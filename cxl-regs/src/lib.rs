@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 //!
-//! **Invariant**: nothing here reads or writes hardware, allocates, or panics on any input.
+//! **Invariant**: nothing here reads or writes hardware but through a caller's [`mmio::Mmio`],
+//! allocates, or panics on any input.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -21,6 +22,7 @@ pub mod dvsec;
 pub mod hdm;
 pub mod interleave;
 pub mod mailbox;
+pub mod mmio;
 pub mod text;
 
 pub use access::Component;

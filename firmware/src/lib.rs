@@ -9,7 +9,8 @@
 extern crate std;
 
 // The seams: hardware and clock, what the platform is, what is wanted.
-pub mod mmio;
+/// Dwords by physical address, and a clock: the seam to hardware, as `cxl-regs` defines it.
+pub use cxl_regs::mmio;
 pub mod platform;
 pub mod policy;
 

@@ -15,7 +15,7 @@ mod shadow;
 
 pub use cxl_firmware::attack::Event;
 use cxl_firmware::attack::{Locks, Skipped, State, Trigger, Watch, Witness, attack};
-use cxl_firmware::mmio::Mmio;
+use cxl_regs::mmio::Mmio;
 
 use crate::machine::Machine;
 use crate::run::{self, Done};

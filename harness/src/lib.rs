@@ -4,12 +4,12 @@
 //!
 //! A [`Machine`](machine::Machine) answers register accesses as the specification says hardware
 //! does: locks hold, and a commit that breaks a rule is refused. It is an
-//! [`Mmio`](cxl_firmware::mmio::Mmio): aligned dwords by physical address. Run code of your own on
+//! [`Mmio`](cxl_regs::mmio::Mmio): aligned dwords by physical address. Run code of your own on
 //! it, then snapshot the [register image](image) it leaves, or ask the [mapping] what your
 //! registers lead to:
 //!
 //! ```
-//! use cxl_firmware::mmio::Mmio;
+//! use cxl_regs::mmio::Mmio;
 //! use cxl_harness::machine::Machine;
 //! use cxl_harness::scenario::Scenario;
 //! use cxl_harness::{image, mapping};

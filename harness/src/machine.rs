@@ -20,9 +20,9 @@ mod words;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cxl_firmware::mmio::Clock;
 use cxl_regs::access::Register;
 use cxl_regs::component::CapabilityId;
+use cxl_regs::mmio::Clock;
 
 use crate::device::bridge::HostBridge;
 use crate::device::component::ComponentBlock;

@@ -3,8 +3,8 @@
 //! **Invariant**: registers see aligned dwords only; each dword is counted, and recorded if wanted,
 //! whether or not it reaches anything.
 
-use cxl_firmware::mmio::Mmio;
 use cxl_regs::Hpa;
+use cxl_regs::mmio::Mmio;
 
 use super::{Machine, Target};
 use crate::backing::Backing;

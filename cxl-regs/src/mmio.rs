@@ -1,17 +1,20 @@
-//! The only seam to hardware: dwords by physical address, and a clock.
+//! The seam between firmware and hardware: dwords by physical address, and a clock.
 //!
-//! **Invariant**: every access the library makes is an aligned 32-bit one, but for the mailbox's
-//! Command register, which is written whole. Nothing here can fail: hardware that is not there
-//! reads all-ones, and the library judges what it read.
+//! Firmware asks through it; a machine, a model of one or another program's bus answers. It lies
+//! here, with the register names, so that neither side has to know the other.
+//!
+//! **Invariant**: every access is an aligned 32-bit one, but for the mailbox's Command register,
+//! which is written whole. Nothing here can fail: hardware that is not there reads all-ones, and
+//! whoever asks judges what it read.
 
-use cxl_regs::access::Register;
+use crate::access::Register;
 
 /// Reads and writes aligned dwords by physical address.
 ///
 /// Configuration space (through ECAM), BARs and host bridge registers all go through it, and so does
-/// the memory behind the windows while it is probed (see [`mod@crate::probe`]), which has to be
-/// reached past the processor's caches. What is not there reads `0xffff_ffff` and swallows writes. An implementation must perform each access
-/// exactly once, as one 32-bit transaction, in program order.
+/// the memory behind the windows while firmware probes it, which has to be reached past the
+/// processor's caches. What is not there reads `0xffff_ffff` and swallows writes. An implementation
+/// must perform each access exactly once, as one 32-bit transaction, in program order.
 pub trait Mmio {
     /// Reads the dword at `address`, a multiple of 4.
     fn read(&mut self, address: u64) -> u32;
@@ -74,7 +77,7 @@ impl Block {
     /// Writes a register that fills its dword. Narrower ones share theirs with a neighbour whose
     /// write-1-to-clear bits must not be touched, so writing one alone is not offered here.
     pub fn write<R: Register>(self, hw: &mut impl Mmio, value: R) {
-        debug_assert!(R::SPEC.bytes == 4);
+        const { assert!(R::SPEC.bytes == 4, "a narrower register shares its dword") };
         hw.write(self.address::<R>(), value.raw());
     }
 }
