@@ -17,9 +17,9 @@ pub use cxl_firmware::attack::Event;
 use cxl_firmware::attack::{Locks, Skipped, State, Trigger, Watch, Witness, attack};
 use cxl_regs::mmio::Mmio;
 
-use crate::machine::Machine;
 use crate::run::{self, Done};
-use crate::scenario::{Parent, Place};
+use cxl_model::machine::Machine;
+use cxl_model::scenario::{Parent, Place};
 use ranges::{Fate, Range};
 use rules::Rule;
 use shadow::{At, Block, Change, Shadow};
@@ -582,7 +582,7 @@ fn name(machine: &Machine, At { place, block, offset }: At, bits: u32) -> Name {
         Block::Hdm => machine
             .component(place)
             .and_then(|block| block.hdm()?.place(offset))
-            .map(|at| crate::device::Name { register: at.spec.name, decoder: at.decoder }),
+            .map(|at| cxl_model::device::Name { register: at.spec.name, decoder: at.decoder }),
         Block::Component | Block::Device => None,
     };
     let space = match block {

@@ -15,14 +15,14 @@ use cxl_firmware::doorbell::{Call, Figure};
 use serde::Serialize;
 use vm_memory::MmapRegion;
 
-use crate::backing::Backing;
 use crate::guest::Guest;
 use crate::guest::boot::{GuestError, GuestRun, Options, boot};
 use crate::kvm::{Bus, End, Slot, Vm};
-use crate::machine::Machine;
 use crate::mirror;
-use crate::scenario::{PathPolicy, Scenario, builtin};
 use crate::timing::{median, ticks_per_nanosecond};
+use cxl_model::backing::Backing;
+use cxl_model::machine::Machine;
+use cxl_model::scenario::{PathPolicy, Scenario, builtin};
 
 /// One line of the table.
 #[derive(Clone, Debug, Serialize)]

@@ -16,9 +16,10 @@ use vm_memory::{
 };
 
 use crate::kvm::Slot;
-use crate::machine::{Machine, Target};
-use crate::mapping::{How, Reason};
 use crate::mirror::Mirror;
+use cxl_model::machine::Machine;
+use cxl_model::mapping::{How, Reason};
+use cxl_model::trace::Target;
 
 /// Bytes that decode as one: an access to trapped memory may change its owner after so many.
 const GRANULE: u64 = 256;

@@ -18,15 +18,15 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestM
 use zerocopy::FromBytes;
 
 use crate::attack::{self, Judge};
-use crate::backing;
 use crate::dma::Memory;
 use crate::kvm::{Bus, Slot, Slots};
-use crate::machine::{Changes, Machine, PlugError, Target};
 use crate::mirror::{self, Limits, Mirror};
-use crate::scenario::Event;
-use crate::trace::{Direction, Traffic};
 use crate::vigil::{Moment, Vigil};
 use config::ConfigPages;
+use cxl_model::backing;
+use cxl_model::machine::{Changes, Machine, PlugError};
+use cxl_model::scenario::Event;
+use cxl_model::trace::{Direction, Target, Traffic};
 use engine::Engine;
 
 /// What the guest did that no register shows.

@@ -177,7 +177,7 @@ impl Vm {
         let memory = GuestMemoryMmap::from_ranges(&ranges)
             .map_err(|error| VmError::Memory(error.to_string()))?;
         for region in memory.iter() {
-            crate::backing::advise_huge(region);
+            cxl_model::backing::advise_huge(region);
         }
         let vcpu = vm.create_vcpu(0).map_err(call("KVM_CREATE_VCPU"))?;
         let mut cpuid = kvm

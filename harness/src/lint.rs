@@ -8,9 +8,9 @@
 //!
 //! ```
 //! use cxl_harness::lint::{Input, Rule, lint};
-//! use cxl_harness::machine::Machine;
+//! use cxl_model::machine::Machine;
 //! use cxl_harness::run;
-//! use cxl_harness::scenario::Scenario;
+//! use cxl_model::scenario::Scenario;
 //!
 //! let scenario = Scenario::built_in("pass-through").unwrap();
 //! let mut machine = Machine::new(&scenario);

@@ -20,9 +20,9 @@ use cxl_regs::dvsec::device::{DeviceDvsec, RangeRegisters};
 use cxl_regs::hdm::{Control, DecoderImage};
 use cxl_regs::{Hpa, Size, Span};
 
-use crate::device::component::ComponentBlock;
-use crate::machine::{Landing, Machine};
-use crate::scenario::{Parent, Place};
+use cxl_model::device::component::ComponentBlock;
+use cxl_model::machine::{Landing, Machine};
+use cxl_model::scenario::{Parent, Place};
 
 /// A decoder of a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

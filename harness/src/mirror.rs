@@ -9,10 +9,10 @@
 
 use cxl_regs::{Hpa, Span};
 
-use crate::backing::Backing;
 use crate::kvm::Slot;
-use crate::machine::{Machine, PAGE, SetShape, Unlaid};
-use crate::mapping::{Direct, How, Mapping, mappings};
+use cxl_model::backing::Backing;
+use cxl_model::machine::{Machine, PAGE, SetShape, Unlaid};
+use cxl_model::mapping::{Direct, How, Mapping, mappings};
 
 /// What bounds the mirror besides the registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub enum Unmirrored {
     NoMemory,
     /// Something that wins over a window lies in it; see [`AddressMap::fixed`].
     ///
-    /// [`AddressMap::fixed`]: crate::layout::AddressMap::fixed
+    /// [`AddressMap::fixed`]: cxl_model::layout::AddressMap::fixed
     Overlapped,
     /// No whole page of it is left beside other windows.
     NoPage,

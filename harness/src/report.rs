@@ -27,18 +27,18 @@ use cxl_firmware::acpi::PlatformError;
 use cxl_firmware::mmio::{Clock, Mmio};
 
 use crate::attack;
-use crate::device::hdm::Misuse;
-use crate::dump::facts::hex;
-use crate::fabric::Fabric;
 use crate::kvm::End;
-use crate::layout::AddressMap;
 use crate::locks::Protection;
-use crate::machine::Machine;
-use crate::mapping::{self, How, ReasonText};
 use crate::run::{self, Done, Tables};
-use crate::scenario::{PathPolicy, Scenario};
-use crate::trace::{self, Count};
 use crate::vigil::{self, Moment};
+use cxl_model::device::hdm::Misuse;
+use cxl_model::dump::facts::hex;
+use cxl_model::fabric::Fabric;
+use cxl_model::layout::AddressMap;
+use cxl_model::machine::Machine;
+use cxl_model::mapping::{self, How, ReasonText};
+use cxl_model::scenario::{PathPolicy, Scenario};
+use cxl_model::trace::{self, Count};
 use findings::Findings;
 
 pub use cedt::Cedt;

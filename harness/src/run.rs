@@ -14,9 +14,9 @@ use cxl_firmware::{acpi, handoff, tables};
 use cxl_regs::Span;
 use cxl_regs::acpi::Identity;
 
-use crate::layout::{self, AddressMap, chip_set, memory_map};
-use crate::machine::Machine;
-use crate::scenario::{self, Parent, Place, Scenario, WindowChoice};
+use cxl_model::layout::{self, AddressMap, chip_set, memory_map};
+use cxl_model::machine::Machine;
+use cxl_model::scenario::{self, Parent, Place, Scenario, WindowChoice};
 
 /// Room for the largest machine the harness runs: 16 bridges with 16 devices each, all of them
 /// behind ports of their own.
@@ -341,7 +341,7 @@ pub fn require_locked(machine: &mut Machine) -> Done {
 /// the memory below each bridge that may be handed out (its `_CRS`).
 pub fn platform(machine: &Machine) -> Result<Tables, acpi::PlatformError> {
     let (scenario, map) = (machine.scenario(), machine.map());
-    let bytes = crate::acpi::Tables::new(scenario, map, TABLES_BASE);
+    let bytes = cxl_model::acpi::Tables::new(scenario, map, TABLES_BASE);
     let mut tables = Tables::from_acpi(
         bytes.table(&bytes.mcfg),
         bytes.table(&bytes.cedt),

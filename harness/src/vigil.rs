@@ -14,12 +14,12 @@ use std::fmt::{self, Display, Formatter};
 
 use cxl_regs::hdm::DecoderImage;
 
-use crate::device::component::ComponentBlock;
 use crate::locks::{
     At, LockedRange, Protection, Unlocked, Unsealed, Words, decoders, edges, lands,
 };
-use crate::machine::{Landing, Machine};
-use crate::scenario::Place;
+use cxl_model::device::component::ComponentBlock;
+use cxl_model::machine::{Landing, Machine};
+use cxl_model::scenario::Place;
 
 /// When something was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,9 +12,9 @@ use std::process::Command;
 use cxl_firmware::attack::{Event, Locks, Skipped, State, Trigger};
 use cxl_firmware::doorbell::Call;
 use cxl_harness::attack::{self, Class, Report};
-use cxl_harness::machine::Machine;
 use cxl_harness::run::{self, Done, Refusal};
-use cxl_harness::scenario::{Scenario, builtin, builtins};
+use cxl_model::machine::Machine;
+use cxl_model::scenario::{Scenario, builtin, builtins};
 
 /// The report of a scenario, or why the library refuses the machine.
 fn attacked(text: &str, name: &str) -> Result<Report, Refusal> {

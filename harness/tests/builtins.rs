@@ -9,12 +9,12 @@
 
 use std::collections::BTreeMap;
 
-use cxl_harness::image::Images;
-use cxl_harness::machine::{Machine, Target};
 use cxl_harness::report::{PlanReport, Report, Stages, Verdict};
 use cxl_harness::run;
-use cxl_harness::scenario::{Scenario, builtins};
-use cxl_harness::trace::{Count, Direction, TraceText};
+use cxl_model::image::Images;
+use cxl_model::machine::{Machine, TraceText};
+use cxl_model::scenario::{Scenario, builtins};
+use cxl_model::trace::{Count, Direction, Target};
 use cxl_regs::acpi::cedt::Text;
 
 /// How each scenario ends, 0 or the code of the refusal, and the reads and writes that it takes. The

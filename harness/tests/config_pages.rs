@@ -8,8 +8,8 @@
 
 use cxl_harness::guest::config::ConfigPages;
 use cxl_harness::kvm::Slot;
-use cxl_harness::machine::Machine;
-use cxl_harness::scenario::{Scenario, builtins};
+use cxl_model::machine::Machine;
+use cxl_model::scenario::{Scenario, builtins};
 use proptest::prelude::*;
 use vm_memory::{VolatileMemory, VolatileSlice};
 

@@ -12,8 +12,8 @@ use std::process::ExitCode;
 
 use cxl_harness::guest::boot::{Options, Verdict, boot};
 use cxl_harness::kvm::{self, Vm};
-use cxl_harness::machine::Machine;
-use cxl_harness::scenario::{PathPolicy, Scenario};
+use cxl_model::machine::Machine;
+use cxl_model::scenario::{PathPolicy, Scenario};
 use libtest_mimic::{Arguments, Trial};
 
 /// Open descriptors, mappings of memory, and threads of this process.

@@ -12,7 +12,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use cxl_harness::dump::{Dump, Kind, MAX_INPUT, Options};
+use cxl_model::dump::{Dump, Kind, MAX_INPUT, Options};
 use cxl_regs::Component;
 use proptest::prelude::*;
 use tempfile::TempDir;

@@ -25,10 +25,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::process::ExitCode;
 
-use cxl_harness::device::Reset;
-use cxl_harness::machine::Machine;
 use cxl_harness::qemu::qtest::{Qtest, Width};
-use cxl_harness::scenario::Scenario;
+use cxl_model::device::Reset;
+use cxl_model::machine::Machine;
+use cxl_model::scenario::Scenario;
 
 use known::{Context, Known};
 use peer::{Peer, Random, claim};

@@ -3,15 +3,16 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+#[path = "../model/tests/rig/mod.rs"]
 mod rig;
 
-use cxl_firmware::mmio::Mmio;
 use cxl_harness::dma::{Class, DmaError, Entry, Memory, Moved, Transfer, Way};
 use cxl_harness::kvm::Slot;
-use cxl_harness::machine::Machine;
-use cxl_harness::mapping::Reason;
 use cxl_harness::mirror::{Limits, Mirror, bar_slots};
+use cxl_model::machine::Machine;
+use cxl_model::mapping::Reason;
 use cxl_regs::Dpa;
+use cxl_regs::mmio::Mmio;
 use rig::*;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 

@@ -8,11 +8,11 @@
 use std::fmt::Write as _;
 
 use cxl_harness::attack;
-use cxl_harness::fabric::Fabric;
-use cxl_harness::machine::Machine;
 use cxl_harness::report::{PlanReport, Report, Verdict};
 use cxl_harness::run;
-use cxl_harness::scenario::Scenario;
+use cxl_model::fabric::Fabric;
+use cxl_model::machine::Machine;
+use cxl_model::scenario::Scenario;
 use cxl_regs::hdm::DecoderImage;
 
 fn machine(text: &str) -> Machine {

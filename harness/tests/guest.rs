@@ -31,8 +31,8 @@ use std::process::ExitCode;
 
 use cxl_harness::guest::boot::{self, GuestError, GuestRun, IMAGE, Options, Verdict};
 use cxl_harness::kvm::{self, Vm};
-use cxl_harness::machine::Machine;
-use cxl_harness::scenario::{PathPolicy, Scenario, builtins};
+use cxl_model::machine::Machine;
+use cxl_model::scenario::{PathPolicy, Scenario, builtins};
 use libtest_mimic::{Arguments, Trial};
 
 fn main() -> ExitCode {
@@ -84,7 +84,7 @@ fn claim(name: impl Into<String>, test: impl FnOnce() + Send + 'static) -> Trial
 
 /// A built-in scenario.
 fn builtin(name: &str) -> Scenario {
-    let builtin = cxl_harness::scenario::builtin(name).unwrap_or_else(|| panic!("no {name}"));
+    let builtin = cxl_model::scenario::builtin(name).unwrap_or_else(|| panic!("no {name}"));
     Scenario::parse(builtin.text, builtin.name).unwrap()
 }
 

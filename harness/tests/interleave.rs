@@ -6,18 +6,19 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+#[path = "../model/tests/rig/mod.rs"]
 mod rig;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use cxl_firmware::mmio::Mmio;
-use cxl_harness::device::Reset;
 use cxl_harness::dma::{DmaError, Entry, Memory, Transfer};
-use cxl_harness::machine::Machine;
 use cxl_harness::mirror::{Limits, Mirror, Unmirrored};
 use cxl_harness::run;
+use cxl_model::device::Reset;
+use cxl_model::machine::Machine;
 use cxl_regs::Dpa;
+use cxl_regs::mmio::Mmio;
 use proptest::prelude::*;
 use rig::*;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, VolatileMemory};

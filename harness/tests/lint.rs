@@ -14,15 +14,15 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use cxl_harness::dump::{Dump, Options};
-use cxl_harness::fabric::{HdmImage, Parent};
 use cxl_harness::lint::{
     Bridge, Change, Finding, Input, Kernel, Port, Registers, Report, Rule, Severity, Switch, lint,
     lint_for, unchecked,
 };
-use cxl_harness::machine::Machine;
 use cxl_harness::run;
-use cxl_harness::scenario::{Scenario, builtins};
+use cxl_model::dump::{Dump, Options};
+use cxl_model::fabric::{HdmImage, Parent};
+use cxl_model::machine::Machine;
+use cxl_model::scenario::{Scenario, builtins};
 use cxl_regs::hdm::DecoderImage;
 use proptest::prelude::*;
 
@@ -942,7 +942,7 @@ fn hand_made_machines_are_good_before_they_are_broken() {
 
 #[test]
 fn burnt_spares_are_refused_as_linux_does() {
-    let builtin = cxl_harness::scenario::builtin("one-device").unwrap();
+    let builtin = cxl_model::scenario::builtin("one-device").unwrap();
     let text =
         format!("{}\n[policy]\nburn_spares = true\ntarget = \"specification\"\n", builtin.text);
     let findings = lint(&left(&Scenario::parse(&text, "burnt").unwrap()));
@@ -1471,7 +1471,7 @@ fn of_many_functions_a_device_is_the_one_at_its_address() {
     run::direct(&mut machine);
     let mut text = String::new();
     for (device, address) in [(0, "0d:00.0"), (1, "0e:00.0")] {
-        let space = machine.function(cxl_harness::scenario::Place::Device(device)).unwrap().bytes();
+        let space = machine.function(cxl_model::scenario::Place::Device(device)).unwrap().bytes();
         text += &format!("{address} CXL: memory\n");
         for (line, bytes) in space.chunks(16).enumerate() {
             let bytes: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -27,7 +27,7 @@ use std::time::Duration;
 use cxl_harness::linux::Installed;
 use cxl_harness::linux::boot::{self, Boot, Options};
 use cxl_harness::qemu::process;
-use cxl_harness::scenario::{Scenario, builtin};
+use cxl_model::scenario::{Scenario, builtin};
 use judge::Judged;
 use libtest_mimic::{Arguments, Failed, Trial};
 use refusals::REFUSALS;

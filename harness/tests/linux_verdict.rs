@@ -13,10 +13,10 @@ use cxl_harness::console::{Collected, Section};
 use cxl_harness::linux::Facts;
 use cxl_harness::linux::planned::Planned;
 use cxl_harness::linux::verdict::{Evidence, Verdict};
-use cxl_harness::machine::Machine;
 use cxl_harness::report;
 use cxl_harness::run;
-use cxl_harness::scenario::Scenario;
+use cxl_model::machine::Machine;
+use cxl_model::scenario::Scenario;
 
 /// Two flat regions that their requests place, and a 2-way one whose window has a width of its own.
 const MACHINE: &str = r#"

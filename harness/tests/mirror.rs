@@ -3,12 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+#[path = "../model/tests/rig/mod.rs"]
 mod rig;
 
-use cxl_firmware::mmio::Mmio;
 use cxl_harness::kvm::Slot;
-use cxl_harness::machine::Machine;
 use cxl_harness::mirror::{Limits, Mirror, Unmirrored, bar_slots};
+use cxl_model::machine::Machine;
+use cxl_regs::mmio::Mmio;
 use rig::*;
 
 const LIMITS: Limits = Limits { enabled: true, bytes: u64::MAX, slots: 64, address_bits: 46 };

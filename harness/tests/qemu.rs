@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use cxl_firmware::bring_up::{Workspace, bring_up};
 use cxl_firmware::policy::Policy;
-use cxl_harness::machine::Machine;
 use cxl_harness::qemu::offers::Offers;
 use cxl_harness::qemu::qtest::Width;
 use cxl_harness::qemu::run::{Options, RunError};
 use cxl_harness::qemu::{bare, run};
 use cxl_harness::report::{Field, Report, Verdict, Verifier};
 use cxl_harness::run::{self as harness_run, Room};
-use cxl_harness::scenario::Scenario;
+use cxl_model::machine::Machine;
+use cxl_model::scenario::Scenario;
 use serde_json::Value;
 
 use peer::{claim, stopped};

@@ -11,12 +11,13 @@ use std::process;
 
 use serde_json::Value;
 
-use cxl_harness::machine::Machine;
 use cxl_harness::qemu::command::{Command, quoted, shell};
 use cxl_harness::qemu::locks;
 use cxl_harness::qemu::offers::Offers;
-use cxl_harness::scenario::Scenario;
-use cxl_harness::{image, run};
+use cxl_harness::run;
+use cxl_model::image;
+use cxl_model::machine::Machine;
+use cxl_model::scenario::Scenario;
 
 fn text(scenario: &Scenario) -> String {
     match Command::of(scenario, None) {

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use cxl_firmware::mmio::Mmio;
 use cxl_harness::qemu::qtest::{PortWidth, Qtest, QtestError, Width};
+use cxl_regs::mmio::Mmio;
 
 const LONG: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(50);

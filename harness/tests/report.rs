@@ -4,17 +4,18 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+#[path = "../model/tests/rig/mod.rs"]
 mod rig;
 
 use std::fmt::Write;
 
-use cxl_firmware::mmio::Mmio;
 use cxl_harness::attack;
-use cxl_harness::machine::Machine;
 use cxl_harness::report::{Left, Refusal, Report, Verdict};
 use cxl_harness::run::{self, Done};
-use cxl_harness::scenario::{Scenario, builtins};
-use cxl_harness::trace::Traffic;
+use cxl_model::machine::Machine;
+use cxl_model::scenario::{Scenario, builtins};
+use cxl_model::trace::Traffic;
+use cxl_regs::mmio::Mmio;
 use rig::{decoder, machine};
 
 /// One device, nothing locked.

@@ -10,15 +10,15 @@
 use std::collections::BTreeMap;
 
 use cxl_firmware::committed::{CommittedDecoder, Fate};
-use cxl_firmware::mmio::Mmio;
 use cxl_firmware::platform::Platform;
 use cxl_firmware::tables;
 use cxl_firmware::topology::Tree;
-use cxl_harness::fabric::{Fabric, HdmImage};
-use cxl_harness::machine::Machine;
 use cxl_harness::run::{self, Done, Refusal};
-use cxl_harness::scenario::{Place, Scenario, builtin};
+use cxl_model::fabric::{Fabric, HdmImage};
+use cxl_model::machine::Machine;
+use cxl_model::scenario::{Place, Scenario, builtin};
 use cxl_regs::hdm::DecoderImage;
+use cxl_regs::mmio::Mmio;
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {

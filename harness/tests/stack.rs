@@ -18,14 +18,14 @@ use cxl_firmware::acpi::Tables;
 use cxl_firmware::bring_up::{Workspace, bring_up};
 use cxl_firmware::commit::commit;
 use cxl_firmware::discover::discover;
-use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_firmware::plan::plan;
 use cxl_firmware::probe::probe;
 use cxl_firmware::verify::verify_plan;
 use cxl_firmware::{handoff, tables};
-use cxl_harness::machine::{Machine, MachineClock};
 use cxl_harness::run::{IDENTITY, TABLES_BASE, Wanted, roots};
-use cxl_harness::scenario::{Scenario, builtins};
+use cxl_model::machine::{Machine, MachineClock};
+use cxl_model::scenario::{Scenario, builtins};
+use cxl_regs::mmio::{Clock, Mmio};
 
 /// KiB in a release build, and in a debug build.
 type Bound = (usize, usize);
@@ -142,7 +142,7 @@ fn run<const N: usize, const R: usize, const D: usize>(
     // A scenario that asks for what cannot be said never reaches the library.
     let Ok(wanted) = Wanted::of(&machine) else { return };
     let policy = wanted.policy();
-    let acpi = cxl_harness::acpi::Tables::new(scenario, machine.map(), TABLES_BASE);
+    let acpi = cxl_model::acpi::Tables::new(scenario, machine.map(), TABLES_BASE);
     let (mcfg, cedt) = (acpi.table(&acpi.mcfg), acpi.table(&acpi.cedt));
     let (bits, roots) = (scenario.platform.physical_bits, roots(scenario));
     let read = || Tables::<32, 64>::from_acpi(mcfg, cedt, bits, &roots);

@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as the tests may")]
 
+#[path = "../model/tests/rig/mod.rs"]
 mod rig;
 
 use std::collections::BTreeMap;
@@ -15,11 +16,11 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use cxl_firmware::mmio::Mmio;
-use cxl_harness::machine::{Machine, Unlaid};
 use cxl_harness::mirror::{Limits, Mirror, Unmirrored};
-use cxl_harness::store::{Store, StoreError};
+use cxl_model::machine::{Machine, Unlaid};
+use cxl_model::store::{Store, StoreError};
 use cxl_regs::Dpa;
+use cxl_regs::mmio::Mmio;
 use libtest_mimic::{Arguments, Trial};
 use rig::*;
 use vm_memory::{Bytes, VolatileMemory};

@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+#[path = "../model/tests/rig/mod.rs"]
 mod rig;
 
 use std::process::ExitCode;
@@ -20,13 +21,13 @@ use cxl_harness::dma::{DmaError, Moved};
 use cxl_harness::guest::boot::{GuestError, GuestRun, HostRun, LockBy, Options, Verdict, boot};
 use cxl_harness::guest::engine::Fault;
 use cxl_harness::kvm::{self, Call as SlotCall, End, Hint, Reason, instruction};
-use cxl_harness::machine::{Machine, PlugError};
-use cxl_harness::mapping::How;
 use cxl_harness::mirror::Unmirrored;
 use cxl_harness::report::Report;
 use cxl_harness::run::{self, Refusal};
-use cxl_harness::scenario::{Place, Scenario, builtin, builtins};
-use cxl_harness::trace::Traffic;
+use cxl_model::machine::{Machine, PlugError};
+use cxl_model::mapping::How;
+use cxl_model::scenario::{Place, Scenario, builtin, builtins};
+use cxl_model::trace::Traffic;
 use cxl_regs::Dpa;
 use libtest_mimic::{Arguments, Trial};
 use rig::*;

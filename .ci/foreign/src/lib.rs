@@ -5,7 +5,7 @@
 
 #![no_std]
 
-use cxl_firmware::mmio::Mmio;
+use cxl_regs::mmio::Mmio;
 
 /// Decoder 0, from the start of a component register block whose HDM structure is at 0x128.
 const DECODER_0: u64 = 0x1000 + 0x128 + 0x10;

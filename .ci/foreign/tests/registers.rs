@@ -1,8 +1,8 @@
 //! The foreign firmware on a built-in machine: what it leaves in the registers, as a snapshot.
 
-use cxl_harness::machine::Machine;
-use cxl_harness::scenario::{Place, Scenario};
-use cxl_harness::{image, mapping};
+use cxl_model::machine::Machine;
+use cxl_model::scenario::Scenario;
+use cxl_model::{image, mapping};
 use foreign::claim;
 
 fn machine(name: &str) -> Machine {
@@ -12,10 +12,9 @@ fn machine(name: &str) -> Machine {
 /// A machine on which the foreign firmware has claimed 512 MiB on both levels.
 fn claimed() -> Machine {
     let mut machine = machine("one-device");
-    let bridge = machine.map().bridges[0].registers.base().0;
-    let bar = machine.function(Place::Device(0)).and_then(|function| function.bar(0));
-    let device = bar.expect("the device has a BAR").base().0;
-    for registers in [device, bridge] {
+    for name in ["mem0", "hb0"] {
+        let place = machine.find(name).expect("the machine has it");
+        let registers = machine.registers_of(place).expect("it has an address");
         assert!(claim(&mut machine, registers, 0x1_0000_0000, 0x2000_0000, 0));
     }
     machine
@@ -49,7 +48,16 @@ fn decoders_are_committed_and_locked() {
     ");
 }
 
-/// Committed is not yet in use: the harness names what this firmware forgot.
+/// A snapshot of the whole component shows what a decoder image does not.
+#[test]
+fn memory_enable_and_config_lock_were_forgotten() {
+    let text = image::component(&claimed(), "mem0").expect("the machine has it");
+    for line in ["  control           0x0002  IO_Enable\n", "  lock              0x0000\n"] {
+        assert!(text.contains(line), "{text}");
+    }
+}
+
+/// Committed is not yet in use: the models name what this firmware forgot.
 #[test]
 fn the_device_is_not_switched_on() {
     let machine = claimed();

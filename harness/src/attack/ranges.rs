@@ -12,11 +12,11 @@ use std::collections::BTreeSet;
 use cxl_regs::{Hpa, Size, Span};
 
 use super::rules;
-use crate::fabric::{Fabric, HdmImage};
 use crate::locks::{Words, unsealed};
-use crate::machine::{Landing, Machine};
-use crate::mapping::{At, How, Mapping, mappings, resolve};
-use crate::scenario::Place;
+use cxl_model::fabric::{Fabric, HdmImage};
+use cxl_model::machine::{Landing, Machine};
+use cxl_model::mapping::{At, How, Mapping, mappings, resolve};
+use cxl_model::scenario::Place;
 
 /// A range with all its decoders locked.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@
 //! rule for all 32 bits of every dword is [`Rule::Held`].
 
 use super::shadow::{At, Block, Shadow};
-use crate::scenario::Place;
+use cxl_model::scenario::Place;
 
 /// What has to come of flipping one bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

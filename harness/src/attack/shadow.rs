@@ -6,9 +6,10 @@
 use cxl_regs::dvsec::{DvsecId, Dvsecs};
 use cxl_regs::hdm::DecoderImage;
 
-use crate::device::component::ComponentBlock;
-use crate::machine::{Machine, Target};
-use crate::scenario::Place;
+use cxl_model::device::component::ComponentBlock;
+use cxl_model::machine::Machine;
+use cxl_model::scenario::Place;
+use cxl_model::trace::Target;
 
 /// Where in a component a dword is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

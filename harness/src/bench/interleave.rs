@@ -14,15 +14,15 @@ use cxl_firmware::plan::plan;
 use cxl_regs::{DECODER_UNIT, Granularity, Hpa, Interleave, Selector, Ways};
 
 use super::{BenchError, Line, PAIRS, alternate, line, ticks_per_nanosecond};
-use crate::backing::Backing;
 use crate::guest::Guest;
 use crate::guest::boot::{Options, boot};
 use crate::kvm::{Bus, End, Slot, Vm};
-use crate::machine::Machine;
 use crate::mirror::Limits;
 use crate::run::{self, Room, Wanted};
-use crate::scenario::Scenario;
-use crate::set::{self, Layout, Share};
+use cxl_model::backing::Backing;
+use cxl_model::machine::Machine;
+use cxl_model::scenario::Scenario;
+use cxl_model::set::{self, Layout, Share};
 
 /// All of them.
 pub(super) fn run(progress: &mut dyn FnMut(&str)) -> Result<Vec<Line>, BenchError> {

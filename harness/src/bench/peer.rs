@@ -19,10 +19,10 @@ use serde::Serialize;
 use super::{BenchError, median, ticks_per_nanosecond};
 use crate::guest::boot::{self, GuestError, IMAGE, Options};
 use crate::kvm::{self, End};
-use crate::machine::Machine;
 use crate::qemu::command::{Command, Refusal};
 use crate::qemu::process::{self, Process, ProcessError};
-use crate::scenario::Scenario;
+use cxl_model::machine::Machine;
+use cxl_model::scenario::Scenario;
 
 /// A figure of both machines.
 #[derive(Clone, Debug, Serialize)]

@@ -9,19 +9,19 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser};
-use cxl_harness::fabric::Fabric;
 use cxl_harness::guest::boot::{GuestError, LockBy, Options, boot};
 use cxl_harness::guest::payload::{self, ATTACK, PAYLOADS, Payload};
 use cxl_harness::kvm::VmError;
-use cxl_harness::machine::Machine;
-use cxl_harness::mapping::{Path as Way, Reason};
 use cxl_harness::report::{Measured, Ran, Refusal, Report, Requirement, Svg, Verdict};
 use cxl_harness::run;
-use cxl_harness::scenario::{self, Action, PathPolicy, Scenario};
-use cxl_harness::store::{SetRecord, Store};
-use cxl_harness::trace::{Access, TraceText, Walked, WalksText};
 use cxl_harness::vigil::{Moment, Vigil};
 use cxl_harness::{attack, kvm};
+use cxl_model::fabric::Fabric;
+use cxl_model::machine::{Machine, TraceText, WalksText};
+use cxl_model::mapping::{Path as Way, Reason};
+use cxl_model::scenario::{self, Action, PathPolicy, Scenario};
+use cxl_model::store::{SetRecord, Store};
+use cxl_model::trace::{Access, Walked};
 use serde::Serialize;
 
 use super::source::Source;

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use cxl_harness::dump::{Dump, Kind, Options};
 use cxl_harness::report::{Refusal, Report, Verdict};
 use cxl_harness::run;
+use cxl_model::dump::{Dump, Kind, Options};
 use cxl_regs::acpi::cedt::Text;
 use serde::Serialize;
 

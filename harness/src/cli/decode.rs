@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use cxl_harness::dump::{Dump, DumpError, Kind, MAX_INPUT, Options};
+use cxl_model::dump::{Dump, DumpError, Kind, MAX_INPUT, Options};
 use cxl_regs::Component;
 
 /// The two dumps differ, as of diff(1).

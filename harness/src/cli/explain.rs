@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
-use cxl_harness::fabric::Fabric;
-use cxl_harness::mapping::{At, Path, PathText, ReasonText, addresses, resolve};
 use cxl_harness::run;
+use cxl_model::fabric::Fabric;
+use cxl_model::mapping::{At, Path, PathText, ReasonText, addresses, resolve};
 use cxl_regs::{Dpa, Hpa};
 use serde::Serialize;
 

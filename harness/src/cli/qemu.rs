@@ -13,7 +13,7 @@ use cxl_harness::qemu::offers::Offers;
 use cxl_harness::qemu::process;
 use cxl_harness::qemu::run::{Options, RunError, direct, guest};
 use cxl_harness::report::Verdict;
-use cxl_harness::scenario::Scenario;
+use cxl_model::scenario::Scenario;
 use serde::Serialize;
 
 use super::source::Source;

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
-use cxl_harness::scenario::{Scenario, builtin, builtins};
+use cxl_model::scenario::{Scenario, builtin, builtins};
 use serde::Serialize;
 
 use super::source;

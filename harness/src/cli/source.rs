@@ -9,8 +9,8 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use clap::Args;
-use cxl_harness::machine::Machine;
-use cxl_harness::scenario::{Scenario, ScenarioError, builtin, builtins};
+use cxl_model::machine::Machine;
+use cxl_model::scenario::{Scenario, ScenarioError, builtin, builtins};
 
 /// The largest file that is read: a thousand times what a large machine needs.
 const MAX_FILE: usize = 16 << 20;

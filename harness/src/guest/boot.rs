@@ -14,16 +14,16 @@ use cxl_regs::Interleave;
 use super::engine::Ended;
 use super::payload;
 use super::{Counts, Guest, Handed, Happened, LastAccess, Said, Snapshot, Speaker};
-use crate::acpi::Tables;
 use crate::attack;
 use crate::kvm::{Boot, BootError, Call as SlotCall, End, Entry, Limits, SlotError, Vm, VmError};
-use crate::layout::AddressMap;
-use crate::machine::Machine;
 use crate::mirror::{self, Mirror};
 use crate::run::{self, Done, Inexpressible, Refusal, TABLES_BASE, Wanted, roots};
-use crate::scenario::{Event, Scenario};
-use crate::trace::Traffic;
 use crate::vigil::{Moment, Watched};
+use cxl_model::acpi::Tables;
+use cxl_model::layout::AddressMap;
+use cxl_model::machine::Machine;
+use cxl_model::scenario::{Event, Scenario};
+use cxl_model::trace::Traffic;
 
 /// The image that comes with the harness.
 pub static IMAGE: &[u8] = include_bytes!(env!("CXL_IMAGE"));

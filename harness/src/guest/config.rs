@@ -11,10 +11,10 @@ use std::collections::BTreeMap;
 
 use cxl_regs::config::CONFIG_SIZE;
 
-use crate::backing::Backing;
 use crate::kvm::Slot;
-use crate::machine::{Machine, PAGE};
-use crate::scenario::Place;
+use cxl_model::backing::Backing;
+use cxl_model::machine::{Machine, PAGE};
+use cxl_model::scenario::Place;
 
 // A function's configuration space is a page of the processor's: what is mapped is its alone.
 const _: () = assert!(CONFIG_SIZE as u64 == PAGE);

@@ -25,10 +25,10 @@ use cxl_regs::Span;
 use cxl_regs::access::{Features, Register};
 use cxl_regs::config::{Bar as BarRegister, BarKind, CONFIG_SIZE, Command};
 
-use crate::device::config::{Bar, Function};
 use crate::dma::{DmaError, Entry, Memory, Moved, Transfer};
-use crate::layout::bars_of_buses;
-use crate::machine::Machine;
+use cxl_model::device::config::{Bar, Function};
+use cxl_model::layout::bars_of_buses;
+use cxl_model::machine::Machine;
 
 /// Bytes that a channel moves at a time.
 pub const STEP: u64 = 4096;

@@ -13,9 +13,9 @@ use std::collections::BTreeMap;
 
 use cxl_regs::Size;
 
-use crate::backing::Backing;
 use crate::kvm::Slot;
-use crate::machine::Machine;
+use cxl_model::backing::Backing;
+use cxl_model::machine::Machine;
 
 /// Addresses that are asked for at each end of a slot: the largest set has 16 members.
 const GRANULES: u64 = 32;
@@ -46,7 +46,7 @@ fn of_slot(machine: &mut Machine, slot: &Slot) -> Vec<String> {
             wrong.push(format!("{hpa:#x} is mapped for the guest, and the machine decodes it not"));
             continue;
         };
-        let name = machine.name(crate::scenario::Place::Device(landing.device)).to_owned();
+        let name = machine.name(cxl_model::scenario::Place::Device(landing.device)).to_owned();
         if let Some(other) = owners.insert((landing.device, landing.dpa.0), hpa) {
             wrong.push(format!("{hpa:#x} and {other:#x} lead to one byte of {name}"));
         }

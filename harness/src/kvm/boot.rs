@@ -16,8 +16,8 @@ use vm_memory::{Address, ByteValued, Bytes, GuestAddress, GuestMemoryBackend, Gu
 
 use super::Vm;
 use super::elf::{self, ImageError};
-use crate::backing;
-use crate::layout::{FREE, memory_map};
+use cxl_model::backing;
+use cxl_model::layout::{FREE, memory_map};
 
 /// How the image is entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

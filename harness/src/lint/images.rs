@@ -36,9 +36,9 @@ use cxl_regs::acpi::TableError;
 use serde::Deserialize;
 
 use super::input::{Bridge, Config, Device, Input, MEMORY_DEVICE, Port, Registers, Switch};
-use crate::dump::{Dump, DumpError, Kind, Options};
-use crate::fabric::Parent;
-use crate::scenario::Bytes;
+use cxl_model::dump::{Dump, DumpError, Kind, Options};
+use cxl_model::fabric::Parent;
+use cxl_model::scenario::Bytes;
 
 /// Why files are no input for the linter.
 #[derive(Debug)]

@@ -8,9 +8,9 @@ use cxl_regs::dvsec::{self, DvsecId, Dvsecs};
 
 use super::Unchecked;
 use super::table::{MOST_RECORDS, Records};
-use crate::fabric::{HdmImage, Parent};
-use crate::machine::Machine;
-use crate::scenario::{BridgeVersion, DeviceKind, Place};
+use cxl_model::fabric::{HdmImage, Parent};
+use cxl_model::machine::Machine;
+use cxl_model::scenario::{BridgeVersion, DeviceKind, Place};
 
 /// A machine as Linux finds it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -199,7 +199,7 @@ impl Input {
             }
         });
         let platform = || {
-            let tables = crate::acpi::Tables::new(scenario, map, crate::run::TABLES_BASE);
+            let tables = cxl_model::acpi::Tables::new(scenario, map, crate::run::TABLES_BASE);
             tables.table(&tables.cedt).to_vec()
         };
         Self {

@@ -14,7 +14,7 @@ use super::kernel::{Change, Linux};
 use super::region::{Region, RegionRef};
 use super::table::message;
 use super::{Finding, Level, Message, Rule, Severity};
-use crate::fabric::{HdmImage, Parent};
+use cxl_model::fabric::{HdmImage, Parent};
 
 /// The most levels of switches that are followed.
 const MAX_DEPTH: usize = 64;

@@ -24,7 +24,7 @@ use crate::qemu::offers::Offers;
 use crate::qemu::process::{Process, ProcessError};
 use crate::qemu::run::{RunError, platform_of};
 use crate::run::{self, Inexpressible};
-use crate::scenario::Scenario;
+use cxl_model::scenario::Scenario;
 
 /// Linux and its initramfs want more than our image does.
 const MEMORY: u64 = 1 << 30;

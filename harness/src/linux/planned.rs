@@ -11,9 +11,9 @@ use cxl_firmware::topology::{NodeId, Partition, Path, Tree};
 use cxl_regs::{Component, Decoder, Dpa, Interleave, Route, Size, Span};
 
 use crate::console::Collected;
-use crate::machine::Machine;
 use crate::run::{self, Refusal};
-use crate::scenario::{self, PathPolicy, Scenario};
+use cxl_model::machine::Machine;
+use cxl_model::scenario::{self, PathPolicy, Scenario};
 
 /// What is planned.
 #[derive(Clone, Debug, PartialEq, Eq)]

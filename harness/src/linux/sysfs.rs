@@ -10,7 +10,7 @@ use cxl_firmware::topology::Path;
 use cxl_regs::Component;
 
 use super::Facts;
-use crate::scenario::Scenario;
+use cxl_model::scenario::Scenario;
 
 const CXL: &str = "/sys/bus/cxl/devices";
 const MEMORY: &str = "/sys/devices/system/memory";

@@ -14,9 +14,9 @@ use super::planned::{self, Planned, decoder_name, device_name, set};
 use super::sysfs::{self, Sysfs};
 use super::{Facts, text};
 use crate::console::Collected;
-use crate::dump::facts::hex;
 use crate::report;
-use crate::scenario::Scenario;
+use cxl_model::dump::facts::hex;
+use cxl_model::scenario::Scenario;
 
 /// What one boot left to judge by.
 #[derive(Clone, Copy, Debug)]

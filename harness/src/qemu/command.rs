@@ -13,10 +13,10 @@ use cxl_regs::acpi::cedt::Restrictions;
 use cxl_regs::{Arithmetic, Coherency, DECODER_UNIT, Size};
 
 use super::offers::Offers;
-use crate::layout::place_windows;
-use crate::machine::Machine;
 use crate::run::{self, Done};
-use crate::scenario::{
+use cxl_model::layout::place_windows;
+use cxl_model::machine::Machine;
+use cxl_model::scenario::{
     Action, Bridge, BridgeVersion, Device, DeviceKind, FaultKind, Parent, Place, Scenario, Selects,
 };
 

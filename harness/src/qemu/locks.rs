@@ -14,7 +14,7 @@ use cxl_regs::access::Register;
 use cxl_regs::hdm::{Control, DECODER_SPECS, decoder_offset};
 
 use crate::report::{Field, LockAttack, name};
-use crate::scenario::Scenario;
+use cxl_model::scenario::Scenario;
 
 /// A register that a lock freezes, and which of its bits were seen to change.
 #[derive(Clone, Debug, PartialEq, Eq)]

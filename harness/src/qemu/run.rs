@@ -28,11 +28,11 @@ use super::qtest::{Qtest, QtestError};
 use super::view::{self, Mismatch, View};
 use crate::console::{self, Collected, ConsoleError, Registers, Section};
 use crate::guest::boot::{IMAGE, command_line};
-use crate::machine::Machine;
 use crate::report::{Left, LockAttack, Measured, Peer, Refusal, Report, Seen, Verdict, Verifier};
 use crate::run::{self, Done, Inexpressible, Room, Tables, Wanted};
-use crate::scenario::{Place, Scenario};
-use crate::trace::{Direction, Traffic};
+use cxl_model::machine::Machine;
+use cxl_model::scenario::{Place, Scenario};
+use cxl_model::trace::{Direction, Traffic};
 
 /// How to run.
 #[derive(Clone, Debug)]

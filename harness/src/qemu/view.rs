@@ -12,10 +12,10 @@ use cxl_regs::access::Component;
 use cxl_regs::hdm::{DecoderImage, GlobalControl, decoder_offset};
 use cxl_regs::{Hpa, Size};
 
-use crate::fabric::{DeviceDvsec, Fabric, HdmImage};
-use crate::layout::AddressMap;
 use crate::run::{self, Tables};
-use crate::scenario::{Place, Scenario};
+use cxl_model::fabric::{DeviceDvsec, Fabric, HdmImage};
+use cxl_model::layout::AddressMap;
+use cxl_model::scenario::{Place, Scenario};
 
 /// A scenario, and where QEMU has put what it says.
 #[derive(Clone, Debug)]

@@ -6,8 +6,8 @@
 use cxl_regs::{Size, Ways, acpi};
 use serde::Serialize;
 
-use crate::dump::facts;
-use crate::scenario::Scenario;
+use cxl_model::dump::facts;
+use cxl_model::scenario::Scenario;
 
 /// A CEDT.
 #[derive(Debug, Serialize)]

@@ -13,13 +13,13 @@ use serde::{Serialize, Serializer};
 use super::findings::Findings;
 use super::topology::coherency;
 use super::{Left, Member, Region, Witness};
-use crate::dump::facts;
-use crate::fabric::Fabric;
-use crate::image;
-use crate::layout::AddressMap;
-use crate::mapping::{self, How, ReasonText};
 use crate::run;
-use crate::scenario::{Place, Scenario};
+use cxl_model::dump::facts;
+use cxl_model::fabric::Fabric;
+use cxl_model::image;
+use cxl_model::layout::AddressMap;
+use cxl_model::mapping::{self, How, ReasonText};
+use cxl_model::scenario::{Place, Scenario};
 
 /// One decoder.
 #[derive(Clone, Debug, Serialize)]

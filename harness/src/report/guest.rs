@@ -17,10 +17,10 @@ use super::{Facts, Finding, Left, Refusal, Report, Verdict, Witness, address, mi
 use crate::guest::boot::{GuestRun, ImageRun, Verdict as Outcome};
 use crate::guest::{Counted, Counts, Handed, Speaker, payload};
 use crate::kvm::{Call as SlotCall, End};
-use crate::machine::{Machine, PlugText};
-use crate::scenario::{Action, PathPolicy, Place};
 use crate::timing;
 use crate::vigil::{Level, Moment};
+use cxl_model::machine::{Machine, PlugText};
+use cxl_model::scenario::{Action, PathPolicy, Place};
 
 /// What a run in a KVM guest took, and what happened in it.
 #[derive(Clone, Debug, Serialize)]

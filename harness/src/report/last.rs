@@ -10,9 +10,9 @@ use super::guest::SlotRange;
 use super::locks::Locks;
 use super::{Decoder, Mapping, decoders};
 use crate::guest::Snapshot;
-use crate::machine::Machine;
-use crate::mapping;
 use crate::vigil::Moment;
+use cxl_model::machine::Machine;
+use cxl_model::mapping;
 
 /// A machine at a later moment than the hand-off.
 #[derive(Clone, Debug, Serialize)]

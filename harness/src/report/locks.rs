@@ -11,8 +11,8 @@ use serde::Serialize;
 use super::Facts;
 use super::findings::Finding;
 use crate::locks::Protection;
-use crate::machine::Machine;
 use crate::vigil::{Level, Moment, Violation, Watched, violations};
+use cxl_model::machine::Machine;
 
 /// What the locks protect at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

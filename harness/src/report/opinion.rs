@@ -20,11 +20,11 @@ use cxl_regs::{Component, Hpa, Size};
 
 use super::findings::Findings;
 use super::{Left, Region, Seen, Witness};
-use crate::fabric::Fabric;
-use crate::machine::Machine;
-use crate::mapping;
 use crate::run::{self, Room, Wanted};
-use crate::scenario::{Place, Scenario};
+use cxl_model::fabric::Fabric;
+use cxl_model::machine::Machine;
+use cxl_model::mapping;
+use cxl_model::scenario::{Place, Scenario};
 
 /// Discovers, plans and verifies the machine once more. Without a topology or a plan there is
 /// nothing to verify, which is news only where the firmware had one.

@@ -15,8 +15,8 @@ use super::opinion::{name, remarks, words};
 use super::text::{fact, heading};
 use super::topology::coherency;
 use super::{Refusal, Verdict, address};
-use crate::machine::Machine;
 use crate::run::{self, Done, Room, Tables, Wanted};
+use cxl_model::machine::Machine;
 
 /// A dry run's output.
 #[derive(Clone, Debug, Serialize)]

@@ -15,7 +15,7 @@ use super::{
     Component, Decoder, Facts, Finding, Kind, LastState, Locks, Measured, Member, Ran, Report,
     Required, Stages, Verdict, Witness, picture,
 };
-use crate::trace::Count;
+use cxl_model::trace::Count;
 
 /// Columns of a line, unless a width is asked for (`{report:80}`).
 const WIDTH: usize = 100;

@@ -7,9 +7,9 @@ use cxl_regs::{Arithmetic, Coherency};
 use serde::Serialize;
 
 use super::address;
-use crate::layout::AddressMap;
 use crate::run;
-use crate::scenario::{
+use cxl_model::layout::AddressMap;
+use cxl_model::scenario::{
     self, BridgeVersion, DeviceKind, Parent, PathPolicy, Place, Scenario, Target,
 };
 

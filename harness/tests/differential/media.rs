@@ -7,12 +7,12 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use cxl_firmware::mmio::Mmio;
-use cxl_harness::machine::Machine;
 use cxl_harness::qemu::qtest::Width;
 use cxl_harness::run::{self, Done};
-use cxl_harness::scenario::{PathPolicy, Scenario};
+use cxl_model::machine::Machine;
+use cxl_model::scenario::{PathPolicy, Scenario};
 use cxl_regs::Dpa;
+use cxl_regs::mmio::Mmio;
 use libtest_mimic::Trial;
 
 use crate::peer::{Peer, Random, claim};

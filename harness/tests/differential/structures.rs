@@ -4,13 +4,13 @@
 use std::fmt;
 use std::ops::Range;
 
-use cxl_firmware::mmio::Mmio;
 use cxl_firmware::topology::Tree;
-use cxl_harness::machine::Machine;
 use cxl_harness::qemu::qtest::Qtest;
 use cxl_harness::run::{self, Room};
-use cxl_harness::scenario::{Place, Scenario};
+use cxl_model::machine::Machine;
+use cxl_model::scenario::{Place, Scenario};
 use cxl_regs::Component;
+use cxl_regs::mmio::Mmio;
 
 use crate::peer::Random;
 

@@ -1,8 +1,8 @@
 //! What is demanded of locks, of images that keep it for a while: each leaves one thing unlocked,
 //! unsealed or undone at one moment.
 
-use cxl_harness::machine::Machine;
-use cxl_harness::scenario::{Place, Scenario};
+use cxl_model::machine::Machine;
+use cxl_model::scenario::{Place, Scenario};
 use cxl_regs::dvsec::{DvsecId, Dvsecs};
 use libtest_mimic::Trial;
 use serde_json::Value;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use cxl_harness::guest::boot::{self, Options, Verdict};
 use cxl_harness::kvm::{Boot, BootError, Bus, End, Entry, Limits, Reason, Slot, Slots, Vm};
-use cxl_harness::machine::Machine;
 use cxl_harness::report::Report;
-use cxl_harness::scenario::Scenario;
+use cxl_model::machine::Machine;
+use cxl_model::scenario::Scenario;
 use libtest_mimic::Trial;
 
 use crate::elf::{BASE, LOAD, NOTE, NOTE_BYTES, image, put16, put32, put64};

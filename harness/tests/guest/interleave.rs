@@ -12,9 +12,10 @@ use std::time::Instant;
 use cxl_firmware::committed::{CommittedRegion, Probed};
 use cxl_firmware::handoff;
 use cxl_harness::kvm::Call as Slot;
-use cxl_harness::machine::{Machine, Target};
 use cxl_harness::run;
-use cxl_harness::scenario::Scenario;
+use cxl_model::machine::Machine;
+use cxl_model::scenario::Scenario;
+use cxl_model::trace::Target;
 use libtest_mimic::Trial;
 
 use crate::{Ran, builtin, claim, options, payload, run as boot, working};
@@ -49,7 +50,7 @@ fn touched(ran: &Ran) -> Vec<(usize, u64, u64)> {
     for span in record.regions().map(|region| region.span) {
         for page in [span.base().0, span.base().0 + span.size() - 4096] {
             for (at, want) in [(page, !page), (page + 4088, page ^ 0x5A5A)] {
-                let path = cxl_harness::mapping::resolve(&fabric, cxl_regs::Hpa(at)).unwrap();
+                let path = cxl_model::mapping::resolve(&fabric, cxl_regs::Hpa(at)).unwrap();
                 let (device, dpa) = (path.endpoint.device, path.dpa.0);
                 assert_eq!(ran.media(device, dpa), want, "{at:#x}");
                 found.push((device, dpa, want));

@@ -6,7 +6,7 @@ use cxl_harness::guest::boot::{Options, Verdict};
 use cxl_harness::kvm::{Call as Slot, End, Reason};
 use cxl_harness::mirror::Unmirrored;
 use cxl_harness::report::{self, Report};
-use cxl_harness::scenario::{Place, Scenario};
+use cxl_model::scenario::{Place, Scenario};
 use libtest_mimic::Trial;
 
 use crate::{Ran, builtin, claim, options, payload, pvh, run, unlocked, working};

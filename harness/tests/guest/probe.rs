@@ -7,10 +7,10 @@
 use cxl_firmware::committed::{Fate, Probed};
 use cxl_firmware::handoff;
 use cxl_harness::guest::boot::{Verdict, boot};
-use cxl_harness::machine::Machine;
 use cxl_harness::report::{self, Report};
 use cxl_harness::run;
-use cxl_harness::scenario::Scenario;
+use cxl_model::machine::Machine;
+use cxl_model::scenario::Scenario;
 use cxl_regs::Dpa;
 use libtest_mimic::Trial;
 

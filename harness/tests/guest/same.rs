@@ -4,13 +4,13 @@ use cxl_firmware::committed::{CommittedRegion, Place as At, Probed};
 use cxl_firmware::handoff;
 use cxl_harness::guest::Counted;
 use cxl_harness::guest::boot::{GuestError, Verdict, boot};
-use cxl_harness::machine::Machine;
-use cxl_harness::mapping::mappings;
 use cxl_harness::mirror::Unmirrored;
 use cxl_harness::report::{Facts, Report};
 use cxl_harness::run::{self, Refusal};
-use cxl_harness::scenario::{FaultKind, Place, Scenario, builtins};
-use cxl_harness::trace::Direction;
+use cxl_model::machine::Machine;
+use cxl_model::mapping::mappings;
+use cxl_model::scenario::{FaultKind, Place, Scenario, builtins};
+use cxl_model::trace::Direction;
 use cxl_regs::Component;
 use cxl_regs::hdm::DecoderImage;
 use libtest_mimic::Trial;
@@ -245,7 +245,7 @@ fn registers(machine: &Machine, scenario: &Scenario, at: &At) -> Option<DecoderI
                 })
             })?;
             let port = &scenario.ports[scenario.devices[device].port];
-            let cxl_harness::scenario::Parent::Switch(switch) = port.parent else { return None };
+            let cxl_model::scenario::Parent::Switch(switch) = port.parent else { return None };
             Place::Switch(switch)
         }
     };

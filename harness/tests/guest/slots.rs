@@ -1,12 +1,13 @@
 //! Memory slots as KVM takes them: unchanged ones cost nothing, and a range goes before another
 //! takes its place.
 
-use cxl_harness::backing::Backing;
 use cxl_harness::guest::Guest;
 use cxl_harness::kvm::{Bus, Call, Slot, SlotError, Vm};
-use cxl_harness::machine::{Machine, Target};
 use cxl_harness::mirror::Limits;
-use cxl_harness::scenario::{Action, ResetKind};
+use cxl_model::backing::Backing;
+use cxl_model::machine::Machine;
+use cxl_model::scenario::{Action, ResetKind};
+use cxl_model::trace::Target;
 use libtest_mimic::Trial;
 use vm_memory::VolatileMemory;
 

@@ -12,7 +12,7 @@ use cxl_harness::guest::boot::IMAGE;
 use cxl_harness::linux::Installed;
 use cxl_harness::qemu::command::Command;
 use cxl_harness::qemu::process::Process;
-use cxl_harness::scenario::Scenario;
+use cxl_model::scenario::Scenario;
 
 /// What QEMU exits with when the image says "refused" (twice the value written, and one), and when
 /// the machine switches itself off or restarts.

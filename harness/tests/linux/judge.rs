@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 use cxl_firmware::plan::Purpose;
 use cxl_firmware::topology::{NodeId, NodeKind, Partition, Path};
 use cxl_harness::linux::Facts;
-use cxl_harness::machine::Machine;
 use cxl_harness::run::{self, Done};
-use cxl_harness::scenario::{Place, Scenario};
+use cxl_model::machine::Machine;
+use cxl_model::scenario::{Place, Scenario};
 use cxl_regs::acpi::Cedt;
 use cxl_regs::{Decoder, Hpa, Route};
 

@@ -3,10 +3,10 @@
 //!
 //! **Invariant**: the linter sees the model's registers and never Linux's log.
 
-use cxl_firmware::mmio::Mmio;
 use cxl_harness::lint::{Input, Kernel, Level, Message, lint_for};
 use cxl_harness::run;
-use cxl_harness::scenario::Place;
+use cxl_model::scenario::Place;
+use cxl_regs::mmio::Mmio;
 
 use crate::judge;
 use cxl_harness::linux::boot::Boot;

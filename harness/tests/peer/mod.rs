@@ -17,7 +17,7 @@ use cxl_harness::qemu::qtest::Qtest;
 use cxl_harness::qemu::view::View;
 use cxl_harness::qemu::{Clock, bare};
 use cxl_harness::run::{self, Done, Room, Tables, Wanted};
-use cxl_harness::scenario::Scenario;
+use cxl_model::scenario::Scenario;
 use libtest_mimic::{Arguments, Trial};
 
 /// What one command may take on a busy host.

@@ -1,0 +1,527 @@
+//! From the document to the [`Scenario`]: defaults, names to indices, and the checks that need
+//! more than one value.
+//!
+//! **Invariant**: every refusal points at the value that is wrong, never at the table around it,
+//! as long as the value is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use cxl_regs::acpi::cedt::Restrictions;
+use cxl_regs::hdm::{Capability, MAX_DEVICE_DECODERS};
+use cxl_regs::{Arithmetic, Coherency, DECODER_UNIT, Granularity, Hpa, Interleave, Ways};
+use toml::Spanned;
+
+use super::document::{self, ActionName, ArithmeticName, Bytes, Document, TargetName};
+use super::faults::faults;
+use super::names::{Names, Result, Source};
+use super::{
+    Action, Bridge, Device, DeviceKind, Event, Parent, Platform, Port, Problem, Region, SEGMENTS,
+    SLOTS, Scenario, Switch, Window, WindowChoice,
+};
+
+/// Physical address width of a scenario that names none: 64 TiB, as current servers have.
+const DEFAULT_PHYSICAL_BITS: u8 = 46;
+const DEFAULT_MEMORY: u64 = 1 << 30;
+const DEFAULT_DECODERS: u8 = 4;
+const DEFAULT_TARGET_COUNT: u8 = 8;
+
+pub(super) fn scenario(text: &str, file: &str) -> Result<Scenario> {
+    let source = Source { text, file };
+    let document: Document = toml::from_str(text).map_err(|error| {
+        let problem = Problem::Text(error.message().to_owned());
+        source.error(error.span().unwrap_or(0..0), problem)
+    })?;
+    let names = Names::collect(&source, &document)?;
+    let platform = platform(&source, &document.platform)?;
+    let bridges = bridges(&source, &names, &document.bridge)?;
+    let ports = ports(&source, &names, &document.port)?;
+    let switches = switches(&source, &names, &document.switch)?;
+    let devices = devices(&source, &names, &document.device)?;
+    one_thing_a_port(&source, &document, &switches, &devices, &names)?;
+    no_cycles(&source, &document, &ports, &switches, &names)?;
+    let windows = windows(&source, &names, &document.window, &bridges)?;
+    let regions = regions(&source, &names, &document.region)?;
+    let faults = faults(&source, &names, &document.fault, &bridges, &switches, &devices)?;
+    let events = events(&source, &names, &document.event)?;
+    let scenario = Scenario {
+        name: file.to_owned(),
+        description: document.description,
+        platform,
+        bridges,
+        ports,
+        switches,
+        devices,
+        windows,
+        policy: document.policy,
+        regions,
+        faults,
+        events,
+    };
+    buses_apart(&source, &document.bridge, &scenario)?;
+    Ok(scenario)
+}
+
+fn platform(source: &Source<'_>, platform: &document::Platform) -> Result<Platform> {
+    let physical_bits = match &platform.physical_bits {
+        Some(bits) if !(36..=52).contains(bits.get_ref()) => {
+            return source.out_of_range(bits.span(), "physical_bits", "36 to 52", bits.get_ref());
+        }
+        Some(bits) => *bits.get_ref(),
+        None => DEFAULT_PHYSICAL_BITS,
+    };
+    let memory = match &platform.memory {
+        Some(memory) => {
+            let Bytes(bytes) = *memory.get_ref();
+            let expected = "whole MiB, at least 16 MiB and at most half of the physical space";
+            if bytes % (1 << 20) != 0 || bytes < 16 << 20 || bytes > 1 << (physical_bits - 1) {
+                return source.out_of_range(memory.span(), "memory", expected, bytes);
+            }
+            bytes
+        }
+        None => DEFAULT_MEMORY,
+    };
+    let document::Platform { assigned, strict, .. } = *platform;
+    Ok(Platform { physical_bits, memory, assigned, strict })
+}
+
+fn decoders(
+    source: &Source<'_>,
+    given: &Option<Spanned<u8>>,
+    none_allowed: bool,
+    most: usize,
+) -> Result<u8> {
+    let Some(given) = given else { return Ok(DEFAULT_DECODERS) };
+    let count = *given.get_ref();
+    let encodable = Capability::encode_decoders(count).is_some() && usize::from(count) <= most;
+    if encodable || (none_allowed && count == 0) {
+        return Ok(count);
+    }
+    let expected = match (none_allowed, most > MAX_DEVICE_DECODERS) {
+        (true, _) => "0, 1, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28 or 32",
+        (false, true) => "1, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28 or 32",
+        (false, false) => "1, 2, 4, 6, 8 or 10",
+    };
+    source.out_of_range(given.span(), "decoders", expected, count)
+}
+
+fn target_count(source: &Source<'_>, given: &Option<Spanned<u8>>) -> Result<u8> {
+    let Some(given) = given else { return Ok(DEFAULT_TARGET_COUNT) };
+    match *given.get_ref() {
+        count @ (1 | 2 | 4 | 8) => Ok(count),
+        count => source.out_of_range(given.span(), "target_count", "1, 2, 4 or 8", count),
+    }
+}
+
+fn bridges(source: &Source<'_>, names: &Names, given: &[document::Bridge]) -> Result<Vec<Bridge>> {
+    let mut bridges: Vec<Bridge> = Vec::new();
+    for (name, given) in names.bridges.iter().zip(given) {
+        let uid = *given.uid.get_ref();
+        if let Some(other) = bridges.iter().find(|other| other.uid == uid) {
+            return source.taken(given.uid.span(), "UID", uid, &other.name);
+        }
+        let segment = given.segment.as_ref().map_or(0, |segment| *segment.get_ref());
+        if segment >= SEGMENTS {
+            let span = given.segment.as_ref().map_or(0..0, Spanned::span);
+            return source.out_of_range(span, "segment", "0 or 1", segment);
+        }
+        let bus = match (&given.bus, u8::try_from(uid)) {
+            (Some(bus), _) => *bus.get_ref(),
+            (None, Ok(bus)) => bus,
+            (None, Err(_)) => {
+                let because = format!("the UID {uid} is no bus number (0 to 255)");
+                let problem = Problem::MissingKey { key: "bus", because };
+                return Err(source.error(given.uid.span(), problem));
+            }
+        };
+        bridges.push(Bridge {
+            name: name.clone(),
+            uid,
+            segment,
+            bus,
+            decoders: decoders(source, &given.decoders, true, usize::from(u8::MAX))?,
+            target_count: target_count(source, &given.target_count)?,
+            version: given.version,
+            back_invalidate: given.back_invalidate,
+            cache_id: given.cache_id,
+            bus_known: given.bus_known,
+        });
+    }
+    Ok(bridges)
+}
+
+fn ports(source: &Source<'_>, names: &Names, given: &[document::Port]) -> Result<Vec<Port>> {
+    let mut parents = Vec::new();
+    let mut taken: Vec<(Parent, u8, &str)> = Vec::new();
+    for (name, given) in names.ports.iter().zip(given) {
+        let parent = names.parent(source, &given.below)?;
+        parents.push(parent);
+        let Some(number) = &given.number else { continue };
+        let value = *number.get_ref();
+        let same = |&&(p, n, _): &&(Parent, u8, &str)| (p, n) == (parent, value);
+        if let Some((_, _, by)) = taken.iter().find(same) {
+            return source.taken(number.span(), "port number", value, by);
+        }
+        taken.push((parent, value, name));
+    }
+    let mut ports = Vec::new();
+    for ((name, given), parent) in names.ports.iter().zip(given).zip(parents) {
+        let number = match &given.number {
+            Some(number) => *number.get_ref(),
+            None => {
+                let used = |n: &u8| taken.iter().any(|&(p, t, _)| (p, t) == (parent, *n));
+                let Some(free) = (0..=u8::MAX).find(|n| !used(n)) else {
+                    let by = given.below.get_ref();
+                    return source.out_of_range(given.below.span(), "below", "a free number", by);
+                };
+                taken.push((parent, free, name));
+                free
+            }
+        };
+        ports.push(Port { name: name.clone(), parent, number, hdm: given.hdm });
+    }
+    for (place, below) in ports.iter().map(|port| port.parent).zip(given.iter().map(|p| &p.below)) {
+        if ports.iter().filter(|port| port.parent == place).count() > SLOTS {
+            let expected = "at most 32 ports, the devices of one bus";
+            return source.out_of_range(below.span(), "below", expected, "more");
+        }
+    }
+    Ok(ports)
+}
+
+fn switches(source: &Source<'_>, names: &Names, given: &[document::Switch]) -> Result<Vec<Switch>> {
+    let switch = |(name, given): (&String, &document::Switch)| {
+        Ok(Switch {
+            name: name.clone(),
+            port: names.port(source, &given.below)?,
+            decoders: decoders(source, &given.decoders, false, usize::from(u8::MAX))?,
+            target_count: target_count(source, &given.target_count)?,
+        })
+    };
+    names.switches.iter().zip(given).map(switch).collect()
+}
+
+fn devices(source: &Source<'_>, names: &Names, given: &[document::Device]) -> Result<Vec<Device>> {
+    let capacity = |key, given: &Option<Spanned<Bytes>>| match given {
+        Some(bytes) if bytes.get_ref().0 % DECODER_UNIT != 0 => source.out_of_range(
+            bytes.span(),
+            key,
+            "a multiple of 256 MiB, the unit of the range registers",
+            cxl_regs::Size(bytes.get_ref().0),
+        ),
+        Some(bytes) if bytes.get_ref().0 > 1 << 52 => {
+            let found = cxl_regs::Size(bytes.get_ref().0);
+            source.out_of_range(bytes.span(), key, "at most 4 PiB", found)
+        }
+        Some(bytes) => Ok(bytes.get_ref().0),
+        None => Ok(0),
+    };
+    let device = |(name, given): (&String, &document::Device)| {
+        let coherency = match (given.coherency, given.kind) {
+            (Some(coherency), _) => coherency.into(),
+            (None, DeviceKind::Type2) => Coherency::Device,
+            (None, DeviceKind::Type3) => Coherency::HostOnly,
+        };
+        Ok(Device {
+            name: name.clone(),
+            port: names.port(source, &given.below)?,
+            kind: given.kind,
+            volatile: capacity("volatile", &given.volatile)?,
+            persistent: capacity("persistent", &given.persistent)?,
+            coherency,
+            decoders: decoders(source, &given.decoders, false, MAX_DEVICE_DECODERS)?,
+            selects: given.selects,
+            ways_3_6_12: given.ways_3_6_12,
+            ways_16: given.ways_16,
+            serial: given.serial.unwrap_or_else(|| serial_of(name)),
+            present: given.present,
+        })
+    };
+    names.devices.iter().zip(given).map(device).collect()
+}
+
+/// A serial number that follows the name (FNV-1a), so that it survives reordering the file.
+fn serial_of(name: &str) -> u64 {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+fn one_thing_a_port(
+    source: &Source<'_>,
+    document: &Document,
+    switches: &[Switch],
+    devices: &[Device],
+    names: &Names,
+) -> Result<()> {
+    let mut holders: BTreeMap<usize, (&str, Range<usize>)> = BTreeMap::new();
+    // A device that is not plugged in may share its port: only one of them can be there at a time.
+    let switches = switches.iter().map(|switch| (switch.port, &switch.name, true));
+    let devices = devices.iter().map(|device| (device.port, &device.name, device.present));
+    let below = document.switch.iter().map(|switch| switch.below.span());
+    let below = below.chain(document.device.iter().map(|device| device.below.span()));
+    let things = switches.chain(devices).zip(below).filter(|((_, _, present), _)| *present);
+    for ((port, name, _), below) in things {
+        if let Some((other, earlier)) = holders.insert(port, (name, below.clone())) {
+            let port = names.ports.get(port).map_or("", String::as_str);
+            // Of two, blame the later one in the text.
+            let (span, by) =
+                if earlier.start > below.start { (earlier, name.as_str()) } else { (below, other) };
+            return source.taken(span, "port", format!("`{port}`"), by);
+        }
+    }
+    Ok(())
+}
+
+fn no_cycles(
+    source: &Source<'_>,
+    document: &Document,
+    ports: &[Port],
+    switches: &[Switch],
+    names: &Names,
+) -> Result<()> {
+    for (start, given) in document.switch.iter().enumerate() {
+        let mut seen = BTreeSet::new();
+        let mut at = Some(start);
+        while let Some(switch) = at {
+            if !seen.insert(switch) {
+                let switch = names.switches.get(start).cloned().unwrap_or_default();
+                return Err(source.error(given.below.span(), Problem::Cycle { switch }));
+            }
+            at = match switches.get(switch).and_then(|s| ports.get(s.port)).map(|p| p.parent) {
+                Some(Parent::Switch(above)) => Some(above),
+                _ => None,
+            };
+        }
+    }
+    Ok(())
+}
+
+fn windows(
+    source: &Source<'_>,
+    names: &Names,
+    given: &[document::Window],
+    bridges: &[Bridge],
+) -> Result<Vec<Window>> {
+    let mut nobody = NobodyUids::new(bridges, given);
+    let mut windows: Vec<Window> = Vec::new();
+    for (name, given) in names.windows.iter().zip(given) {
+        let targets = given.targets.get_ref();
+        let ways = u32::try_from(targets.len()).ok().and_then(Ways::from_count);
+        let Some(ways) = ways else {
+            let expected = "1, 2, 3, 4, 6, 8, 12 or 16 targets";
+            let (span, found) = (given.targets.span(), targets.len());
+            return source.out_of_range(span, "targets", expected, found);
+        };
+        let granularity = match &given.granularity {
+            None => Granularity::B256,
+            Some(bytes) => match Granularity::from_bytes(bytes.get_ref().0) {
+                Some(granularity) => granularity,
+                None => {
+                    let expected = "256, 512, 1024, 2048, 4096, 8192 or 16384 bytes";
+                    let found = bytes.get_ref().0;
+                    return source.out_of_range(bytes.span(), "granularity", expected, found);
+                }
+            },
+        };
+        let window = Window {
+            name: name.clone(),
+            targets: targets
+                .iter()
+                .map(|target| match target {
+                    TargetName::Uid(uid) => *uid,
+                    TargetName::Name(name) => {
+                        let bridge = bridges.iter().find(|bridge| bridge.name == *name);
+                        bridge.map_or_else(|| nobody.uid(name), |bridge| bridge.uid)
+                    }
+                })
+                .collect(),
+            size: given.size.0,
+            base: given.base.map(|Bytes(base)| Hpa(base)),
+            interleave: Interleave::new(ways, granularity),
+            width: given.interleave,
+            arithmetic: match given.arithmetic {
+                ArithmeticName::Modulo => Arithmetic::Modulo,
+                ArithmeticName::Xor => Arithmetic::Xor,
+            },
+            xor_maps: xor_maps(source, given)?,
+            restrictions: restrictions(given.restrictions.as_deref()),
+            qtg: given.qtg,
+        };
+        // CXIMS names maps by granularity, not by window: one list serves all of them.
+        let shares = |other: &&Window| {
+            other.arithmetic == Arithmetic::Xor
+                && window.arithmetic == Arithmetic::Xor
+                && other.interleave.granularity == granularity
+                && !other.xor_maps.iter().zip(&window.xor_maps).all(|(a, b)| a == b)
+        };
+        if let Some(other) = windows.iter().find(shares) {
+            let span = given.xor_maps.as_ref().map_or(0..0, Spanned::span);
+            let what = "list of XOR maps for this granularity";
+            return source.taken(span, what, "another", &other.name);
+        }
+        windows.push(window);
+    }
+    Ok(windows)
+}
+
+fn xor_maps(source: &Source<'_>, window: &document::Window) -> Result<Vec<u64>> {
+    match (&window.xor_maps, window.arithmetic) {
+        (None, _) => Ok(Vec::new()),
+        (Some(maps), ArithmeticName::Modulo) => {
+            let because = "the window's arithmetic is not \"xor\"".to_owned();
+            Err(source.error(maps.span(), Problem::UselessKey { key: "xor_maps", because }))
+        }
+        (Some(maps), ArithmeticName::Xor) => {
+            Ok(maps.get_ref().iter().map(|&Bytes(map)| map).collect())
+        }
+    }
+}
+
+/// UIDs for target names that no bridge has: from the top, clear of every UID in the file.
+struct NobodyUids {
+    used: BTreeSet<u32>,
+    given: BTreeMap<String, u32>,
+}
+
+impl NobodyUids {
+    fn new(bridges: &[Bridge], windows: &[document::Window]) -> Self {
+        let mut used: BTreeSet<u32> = bridges.iter().map(|bridge| bridge.uid).collect();
+        for target in windows.iter().flat_map(|window| window.targets.get_ref()) {
+            if let TargetName::Uid(uid) = target {
+                used.insert(*uid);
+            }
+        }
+        Self { used, given: BTreeMap::new() }
+    }
+
+    fn uid(&mut self, name: &str) -> u32 {
+        let used = &mut self.used;
+        *self.given.entry(name.to_owned()).or_insert_with(|| {
+            // There are far fewer names in a file than UIDs.
+            let free = (0..=u32::MAX).rev().find(|uid| !used.contains(uid)).unwrap_or(u32::MAX);
+            used.insert(free);
+            free
+        })
+    }
+}
+
+fn restrictions(names: Option<&[document::RestrictionName]>) -> Restrictions {
+    use document::RestrictionName as Name;
+    let everything = [Name::DeviceCoherent, Name::HostOnly, Name::Volatile, Name::Persistent];
+    let mut restrictions = Restrictions::default();
+    for name in names.unwrap_or(&everything) {
+        match name {
+            Name::DeviceCoherent => restrictions.set_device_coherent(true),
+            Name::HostOnly => restrictions.set_host_only(true),
+            Name::Volatile => restrictions.set_volatile(true),
+            Name::Persistent => restrictions.set_persistent(true),
+            Name::Fixed => restrictions.set_fixed(true),
+            Name::BackInvalidate => restrictions.set_back_invalidate(true),
+        }
+    }
+    restrictions
+}
+
+fn regions(source: &Source<'_>, names: &Names, given: &[document::Region]) -> Result<Vec<Region>> {
+    let region = |given: &document::Region| {
+        let devices = match (&given.device, &given.devices) {
+            (Some(device), None) => vec![names.device(source, device)?],
+            (None, Some(list)) if list.get_ref().is_empty() => {
+                return source.out_of_range(list.span(), "devices", "at least one name", "none");
+            }
+            (None, Some(list)) => {
+                let list = list.get_ref().iter();
+                list.map(|device| names.device(source, device)).collect::<Result<_>>()?
+            }
+            (Some(_), Some(list)) => {
+                let because = "the region has `device` already".to_owned();
+                let problem = Problem::UselessKey { key: "devices", because };
+                return Err(source.error(list.span(), problem));
+            }
+            (None, None) => {
+                let because = "a region has members".to_owned();
+                let problem = Problem::MissingKey { key: "device", because };
+                let span = given.window.as_ref().map_or(0..0, Spanned::span);
+                return Err(source.error(span, problem));
+            }
+        };
+        let window = match &given.window {
+            None => None,
+            Some(name) => {
+                let named = names.windows.iter().position(|window| window == name.get_ref());
+                let named = named.map(WindowChoice::Named);
+                let address = || Bytes::parse(name.get_ref()).map(|b| WindowChoice::At(Hpa(b.0)));
+                match named.or_else(address) {
+                    Some(choice) => Some(choice),
+                    None => {
+                        let expected = "the name or base of a window";
+                        return names.unknown(source, name, expected, names.windows.clone());
+                    }
+                }
+            }
+        };
+        Ok(Region {
+            devices,
+            partition: given.partition,
+            window,
+            offset: given.offset.map(|Bytes(offset)| offset),
+            size: given.size.map(|Bytes(size)| size),
+            skip: given.skip.0,
+        })
+    };
+    given.iter().map(region).collect()
+}
+
+fn events(source: &Source<'_>, names: &Names, given: &[document::Event]) -> Result<Vec<Event>> {
+    let missing = |event: &document::Event, key, because: &str| {
+        let problem = Problem::MissingKey { key, because: because.to_owned() };
+        source.error(event.action.span(), problem)
+    };
+    let event = |event: &document::Event| {
+        let device = match &event.device {
+            Some(name) => Some(names.device(source, name)?),
+            None => None,
+        };
+        let plugged = || device.ok_or_else(|| missing(event, "device", "a device comes or goes"));
+        let action = match (event.action.get_ref(), &event.kind) {
+            (ActionName::Reset, Some(kind)) => Action::Reset { kind: *kind.get_ref(), device },
+            (ActionName::Reset, None) => {
+                return Err(missing(event, "kind", "there are several resets"));
+            }
+            (_, Some(kind)) => {
+                let because = "only a reset has a kind".to_owned();
+                let problem = Problem::UselessKey { key: "kind", because };
+                return Err(source.error(kind.span(), problem));
+            }
+            (ActionName::HotAdd, None) => Action::HotAdd { device: plugged()? },
+            (ActionName::HotRemove, None) => Action::HotRemove { device: plugged()? },
+        };
+        Ok(Event { at: event.at, action, refused: event.refused })
+    };
+    let mut events: Vec<Event> = given.iter().map(event).collect::<Result<_>>()?;
+    events.sort_by_key(|event| event.at);
+    Ok(events)
+}
+
+/// Bus ranges of bridges in one segment must not meet, and end at 255.
+fn buses_apart(source: &Source<'_>, given: &[document::Bridge], scenario: &Scenario) -> Result<()> {
+    let mut earlier: Vec<(u16, Range<usize>, &str)> = Vec::new();
+    for (index, (bridge, given)) in scenario.bridges.iter().zip(given).enumerate() {
+        let span = given.bus.as_ref().map_or(given.uid.span(), Spanned::span);
+        let first = usize::from(bridge.bus);
+        let buses = first..first + scenario.buses_of(index);
+        if buses.end > 256 {
+            let expected = "a bus with room for all ports below it, up to 255";
+            return source.out_of_range(span, "bus", expected, bridge.bus);
+        }
+        let meets = |(segment, other, _): &&(u16, Range<usize>, &str)| {
+            *segment == bridge.segment && other.start < buses.end && buses.start < other.end
+        };
+        if let Some((_, _, by)) = earlier.iter().find(meets) {
+            let last = buses.end - 1;
+            return source.taken(span, "range of buses", format!("{first} to {last}"), by);
+        }
+        earlier.push((bridge.segment, buses, &bridge.name));
+    }
+    Ok(())
+}
