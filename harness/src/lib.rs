@@ -14,7 +14,6 @@ pub mod console;
 pub mod dma;
 pub mod guest;
 pub mod kvm;
-pub mod lint;
 pub mod linux;
 pub mod locks;
 pub mod mirror;

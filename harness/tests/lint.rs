@@ -14,11 +14,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use cxl_harness::lint::{
+use cxl_harness::run;
+use cxl_lint::{
     Bridge, Change, Finding, Input, Kernel, Port, Registers, Report, Rule, Severity, Switch, lint,
     lint_for, unchecked,
 };
-use cxl_harness::run;
 use cxl_model::dump::{Dump, Options};
 use cxl_model::fabric::{HdmImage, Parent};
 use cxl_model::machine::Machine;
@@ -238,7 +238,7 @@ fn two(input: &mut Input) {
     }
 }
 
-fn dvsec(input: &mut Input, change: impl FnOnce(&mut cxl_harness::lint::DeviceDvsec)) {
+fn dvsec(input: &mut Input, change: impl FnOnce(&mut cxl_lint::DeviceDvsec)) {
     change(input.devices[0].config.as_mut().unwrap().dvsec.as_mut().unwrap());
 }
 
@@ -1025,7 +1025,7 @@ fn what_one_kernel_says_is_what_all_kernels_say_of_it() {
         merged.retain(|finding| finding.kernels.only.is_none());
         for release in releases {
             let kernel: Kernel = release.parse().unwrap();
-            let here = |kernels: cxl_harness::lint::Kernels| {
+            let here = |kernels: cxl_lint::Kernels| {
                 kernels.since.is_none_or(|since| since.release() <= kernel)
                     && kernels.until.is_none_or(|until| until.release() > kernel)
             };

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use cxl_harness::lint::{Input, Kernel, Report, lint, lint_for, unchecked};
 use cxl_harness::run;
+use cxl_lint::{Input, Kernel, Report, lint, lint_for, unchecked};
 use cxl_model::dump::{Kind, MAX_INPUT, Options};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Scenario, builtin};

@@ -3,8 +3,8 @@
 //!
 //! **Invariant**: the linter sees the model's registers and never Linux's log.
 
-use cxl_harness::lint::{Input, Kernel, Level, Message, lint_for};
 use cxl_harness::run;
+use cxl_lint::{Input, Kernel, Level, Message, lint_for};
 use cxl_model::scenario::Place;
 use cxl_regs::mmio::Mmio;
 

@@ -4,9 +4,9 @@
 //! **Invariant**: each case is a machine on which our image reached its end and handed over, so the
 //! refusal is Linux's.
 
-use cxl_harness::lint::Kernel;
 use cxl_harness::linux::boot::Boot;
 use cxl_harness::report::Verdict;
+use cxl_lint::Kernel;
 
 use crate::judge::CXL;
 use crate::lint;

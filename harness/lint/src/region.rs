@@ -13,7 +13,7 @@ use super::linux::{
 };
 use super::table::message;
 use super::{Level, Message, Rule, Severity};
-use crate::lint::Change;
+use crate::Change;
 
 /// A region.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ use zerocopy::little_endian::{U32, U64};
 
 use super::linux::{Attempt, Fault, Range, Root, System, granularity, ways};
 use super::{Finding, Kernels, Level, Message, Rule, Severity};
-use crate::lint::Change;
+use crate::Change;
 
 /// Where records start.
 const HEADER: usize = 36;

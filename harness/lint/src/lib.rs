@@ -1,32 +1,16 @@
-//! What Linux says of a machine that firmware has set up: register images and a CEDT in, the
-//! messages of its log out, each with the rule that is broken and the remedy.
+#![doc = include_str!("../README.md")]
 //!
-//! The rules are Linux's own, followed in its order: `drivers/cxl/acpi.c` reads the table,
-//! `core/port.c`, `core/hdm.c` and `core/pci.c` take bridges, switches and devices, and
-//! `core/region.c` assembles regions of committed decoders. Several things differ between kernels:
-//! see [`Change`].
+//! # Where the rules come from
 //!
-//! ```
-//! use cxl_harness::lint::{Input, Rule, lint};
-//! use cxl_model::machine::Machine;
-//! use cxl_harness::run;
-//! use cxl_model::scenario::Scenario;
+//! `drivers/cxl/acpi.c` reads the table, `core/port.c`, `core/hdm.c` and `core/pci.c` take bridges,
+//! switches and devices, and `core/region.c` assembles regions of committed decoders. What differs
+//! between kernels is a [`Change`].
 //!
-//! let scenario = Scenario::built_in("pass-through").unwrap();
-//! let mut machine = Machine::new(&scenario);
-//! let done = run::direct(&mut machine);
-//! let findings = lint(&Input::of(&machine, &done.cedt));
-//! let refused: Vec<_> = findings.iter().filter(|finding| finding.refused()).collect();
-//! assert_eq!(refused[0].rule, Rule::PassThrough);
-//! assert_eq!(
-//!     refused[0].messages[0].to_string(),
-//!     "cxl_mem mem0: failed to find decoder mapping 0x100000000-0x11fffffff"
-//! );
-//! ```
-//!
-//! **Invariant**: nothing of the firmware library decides anything here, and no input, however
+//! **Invariant**: nothing of a firmware library decides anything here, and no input, however
 //! wrong, makes these functions panic or loop. Registers are read, none is judged by
 //! [`cxl_regs::Decoder`].
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
 
 mod images;
 mod input;

@@ -199,7 +199,7 @@ impl Input {
             }
         });
         let platform = || {
-            let tables = cxl_model::acpi::Tables::new(scenario, map, crate::run::TABLES_BASE);
+            let tables = cxl_model::acpi::Tables::new(scenario, map, cxl_model::layout::TABLES);
             tables.table(&tables.cedt).to_vec()
         };
         Self {
