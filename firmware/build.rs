@@ -1,41 +1,7 @@
-//! Link arguments of the freestanding binaries, and where tests find their snapshots; nothing for the
-//! library.
-
-use std::env;
+//! Says where tests find their snapshots; nothing for the library.
 
 fn main() {
-    println!("cargo:rerun-if-changed=src/bin/image/image.ld");
     println!("cargo:rerun-if-changed=build.rs");
     // Tests run in their package's folder: they read the snapshots of the tree that they run in.
     println!("cargo:rustc-env=INSTA_WORKSPACE_ROOT=..");
-    if env::var_os("CARGO_FEATURE_IMAGE").is_some() {
-        let script = format!(
-            "{}/src/bin/image/image.ld",
-            env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR")
-        );
-        freestanding("image");
-        for argument in [
-            "-Wl,--build-id=none",
-            "-Wl,-z,noexecstack",
-            "-Wl,-z,max-page-size=4096",
-            &format!("-Wl,-T,{script}"),
-        ] {
-            link_argument("image", argument);
-        }
-    }
-    if env::var_os("CARGO_FEATURE_NOPANIC").is_some() {
-        freestanding("nopanic");
-        // The proof with a hole in it, which `tests/no_panic.rs` asks for.
-        println!("cargo:rustc-check-cfg=cfg(broken)");
-    }
-}
-
-fn freestanding(binary: &str) {
-    for argument in ["-nostartfiles", "-nostdlib", "-static", "-no-pie"] {
-        link_argument(binary, argument);
-    }
-}
-
-fn link_argument(binary: &str, argument: &str) {
-    println!("cargo:rustc-link-arg-bin={binary}={argument}");
 }

@@ -1,4 +1,4 @@
-//! Builds the bare-metal image of `cxl-firmware`, for the harness to embed, and says where tests find
+//! Builds the bare-metal image, `cxl-image`, for the harness to embed, and says where tests find
 //! their snapshots.
 //!
 //! A nested cargo builds it with a profile of its own: the image is freestanding and aborts on a
@@ -14,6 +14,8 @@ fn main() {
     for input in [
         "firmware/src",
         "firmware/Cargo.toml",
+        "firmware/attack",
+        "firmware/image",
         "firmware/build.rs",
         "cxl-regs/src",
         "cxl-regs/Cargo.toml",
@@ -26,7 +28,7 @@ fn main() {
     let target = PathBuf::from(variable("OUT_DIR")).join("image");
     let status = Command::new(variable("CARGO"))
         .current_dir(&workspace)
-        .args(["build", "--locked", "--quiet", "--package", "cxl-firmware"])
+        .args(["build", "--locked", "--quiet", "--package", "cxl-image"])
         .args(["--bin", "image", "--features", "image", "--profile", "image", "--target-dir"])
         .arg(&target)
         // What the outer build asks of its compiler is not meant for the image.

@@ -28,7 +28,7 @@ pub struct Place {
 
 impl Place {
     /// The place of a node's decoder. A node without decoders that count passes for a device.
-    pub(crate) fn of(tree: Tree<'_>, node: NodeId, index: u8) -> Self {
+    pub fn of(tree: Tree<'_>, node: NodeId, index: u8) -> Self {
         let component = tree.get(node).and_then(|node| node.component());
         Self { at: tree.path(node), component: component.unwrap_or(Component::Device), index }
     }

@@ -13,7 +13,7 @@ use crate::mmio::{Block, Mmio};
 use crate::platform::{Ecam, RootBus};
 
 /// A function's configuration space; `None` where no region decodes its bus.
-pub(crate) fn function_base(ecam: &[Ecam], function: Sbdf) -> Option<Block> {
+pub fn function_base(ecam: &[Ecam], function: Sbdf) -> Option<Block> {
     let bus = RootBus { segment: function.segment, bus: function.bdf.bus() };
     Some(Block(bus_base(ecam, bus)?.wrapping_add(within_bus(function))))
 }
@@ -67,7 +67,7 @@ const fn lane(spec: &Spec) -> u32 {
 }
 
 /// The bits of the dword at `offset` for which writing back what was read is an act.
-pub(crate) fn acted_on_at(siblings: &[Spec], offset: u16) -> u32 {
+pub fn acted_on_at(siblings: &[Spec], offset: u16) -> u32 {
     siblings
         .iter()
         .filter(|spec| spec.offset & !3 == offset)

@@ -33,19 +33,15 @@ pub mod tables;
 
 pub mod bring_up;
 
-// What tries to undo it.
-pub mod attack;
-
 // What they share.
 mod admits;
 mod back_invalidate;
 mod codes;
 pub mod config;
-pub mod doorbell;
 mod list;
 mod paths;
 mod program;
-mod wait;
+pub mod wait;
 
 /// The lists in [`platform`] and in what the phases make are `heapless` vectors.
 pub use heapless;

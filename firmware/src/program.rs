@@ -4,7 +4,7 @@
 //! drops a write or hardwires a bit is found while everything can still be undone.
 
 use cxl_regs::access::{Register, Spec};
-use cxl_regs::dvsec::device::{self, DeviceDvsec};
+use cxl_regs::dvsec::device::{self, DeviceDvsec, RANGE_STRIDE};
 use cxl_regs::hdm::{self, Control, DecoderImage, GlobalControl};
 
 use crate::commit::CommitError;
@@ -34,7 +34,8 @@ impl DecoderRegisters {
         self.block.0.wrapping_add(offset)
     }
 
-    pub(crate) fn control_address(self) -> u64 {
+    /// Address of Control.
+    pub fn control_address(self) -> u64 {
         self.address(Control::SPEC.offset)
     }
 
@@ -197,9 +198,6 @@ impl DeviceImage {
         .find_map(|(silent, name)| silent.then_some(name))
     }
 }
-
-/// From range 1 to range 2 (CXL r3.1 section 8.1.3.8).
-pub(crate) const RANGE_STRIDE: u16 = 0x10;
 
 impl DeviceRegisters {
     /// `None` for a node that is no device with decoders.

@@ -11,14 +11,16 @@ const POLLS_PER_MICROSECOND: u64 = 4;
 
 /// What was waited for did not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TimedOut {
-    pub(crate) polls: u64,
-    pub(crate) microseconds: u64,
+pub struct TimedOut {
+    /// How often it was asked.
+    pub polls: u64,
+    /// How long.
+    pub microseconds: u64,
 }
 
-/// Polls until there is an answer. The last poll comes after the time is over, so a caller that
+/// Polls until there is an answer, for at most `limit` microseconds. The last poll comes after the time is over, so a caller that
 /// was held up in between does not give up on hardware that was ready.
-pub(crate) fn wait<T>(
+pub fn wait<T>(
     clock: &mut impl Clock,
     limit: u64,
     mut poll: impl FnMut() -> Option<T>,

@@ -1,5 +1,5 @@
 //! The lock-down attack, judged from outside: what each write of
-//! [`cxl_firmware::attack`] changed, and whether it may have.
+//! [`cxl_attack`] changed, and whether it may have.
 //!
 //! The [`Judge`] sees the machine between any two writes. It takes the attacker's word for the
 //! state that a component is in, and for nothing else: which dword a write reaches, what was locked
@@ -13,8 +13,8 @@ mod report;
 mod rules;
 mod shadow;
 
-pub use cxl_firmware::attack::Event;
-use cxl_firmware::attack::{Locks, Skipped, State, Trigger, Watch, Witness, attack};
+pub use cxl_attack::Event;
+use cxl_attack::{Locks, Skipped, State, Trigger, Watch, Witness, attack};
 use cxl_regs::mmio::Mmio;
 
 use crate::run::{self, Done};

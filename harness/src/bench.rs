@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cxl_firmware::doorbell::{Call, Figure};
+use cxl_image::doorbell::{Call, Figure};
 use serde::Serialize;
 use vm_memory::MmapRegion;
 

@@ -9,8 +9,8 @@
 
 use std::fmt;
 
-use cxl_firmware::doorbell::Status;
 use cxl_firmware::topology::Path;
+use cxl_image::doorbell::Status;
 use cxl_regs::Component;
 
 /// The most bytes of one section.

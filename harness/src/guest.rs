@@ -11,8 +11,8 @@ mod witness;
 
 use std::time::Instant;
 
-use cxl_firmware::doorbell::{Call, EMPTY_HANDLER, Message};
 use cxl_firmware::handoff;
+use cxl_image::doorbell::{Call, EMPTY_HANDLER, Message};
 use cxl_regs::Hpa;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use zerocopy::FromBytes;

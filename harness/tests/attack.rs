@@ -9,10 +9,10 @@ mod program;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-use cxl_firmware::attack::{Event, Locks, Skipped, State, Trigger};
-use cxl_firmware::doorbell::Call;
+use cxl_attack::{Event, Locks, Skipped, State, Trigger};
 use cxl_harness::attack::{self, Class, Report};
 use cxl_harness::run::{self, Done, Refusal};
+use cxl_image::doorbell::Call;
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Scenario, builtin, builtins};
 

@@ -3,9 +3,9 @@
 //! **Invariant**: the texts are typed by hand from the grammar; the image's own are read by the
 //! tests that run it.
 
-use cxl_firmware::doorbell::Status;
 use cxl_firmware::topology::Path;
 use cxl_harness::console::{self, Collected, ConsoleError, Problem, Registers, Section};
+use cxl_image::doorbell::Status;
 use cxl_regs::Component;
 use proptest::prelude::*;
 

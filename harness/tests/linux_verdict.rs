@@ -8,13 +8,13 @@
 
 use std::fmt::Write;
 
-use cxl_firmware::doorbell::Status;
 use cxl_harness::console::{Collected, Section};
 use cxl_harness::linux::Facts;
 use cxl_harness::linux::planned::Planned;
 use cxl_harness::linux::verdict::{Evidence, Verdict};
 use cxl_harness::report;
 use cxl_harness::run;
+use cxl_image::doorbell::Status;
 use cxl_model::machine::Machine;
 use cxl_model::scenario::Scenario;
 

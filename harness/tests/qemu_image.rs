@@ -20,10 +20,10 @@ mod outside;
 
 use std::process::ExitCode;
 
-use cxl_firmware::doorbell::Status;
 use cxl_firmware::handoff;
 use cxl_harness::console;
 use cxl_harness::qemu::qtest::Width;
+use cxl_image::doorbell::Status;
 use cxl_regs::Component;
 use libtest_mimic::Trial;
 

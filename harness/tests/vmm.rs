@@ -13,7 +13,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use cxl_firmware::bring_up::BringUpError;
-use cxl_firmware::doorbell::Call;
 use cxl_firmware::handoff;
 use cxl_firmware::verify::Finding;
 use cxl_harness::attack::{Class, Detail};
@@ -24,6 +23,7 @@ use cxl_harness::kvm::{self, Call as SlotCall, End, Hint, Reason, instruction};
 use cxl_harness::mirror::Unmirrored;
 use cxl_harness::report::Report;
 use cxl_harness::run::{self, Refusal};
+use cxl_image::doorbell::Call;
 use cxl_model::machine::{Machine, PlugError};
 use cxl_model::mapping::How;
 use cxl_model::scenario::{Place, Scenario, builtin, builtins};

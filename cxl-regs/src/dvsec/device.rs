@@ -259,6 +259,9 @@ block! {
     }
 }
 
+/// From a register of range 1 to the same register of range 2 (CXL r3.1 section 8.1.3.8).
+pub const RANGE_STRIDE: u16 = 0x10;
+
 /// Length of a revision 1 DVSEC.
 pub const LENGTH_REVISION_1: u16 = DeviceDvsec::EXTENT.end;
 /// Length from revision 2 on.

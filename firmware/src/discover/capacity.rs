@@ -6,8 +6,8 @@
 
 use cxl_regs::access::Register;
 use cxl_regs::dvsec::device::{
-    Capability, DeviceDvsec, MediaType, Range, RangeBaseLow, RangeError, RangeRegisters,
-    RangeSizeHigh, RangeSizeLow, active_timeout_seconds,
+    Capability, DeviceDvsec, MediaType, RANGE_STRIDE, Range, RangeError, RangeRegisters,
+    RangeSizeLow, active_timeout_seconds,
 };
 use cxl_regs::dvsec::{Dvsec, DvsecId};
 use cxl_regs::mailbox::{
@@ -89,13 +89,6 @@ pub(super) fn capacity(
         return Ok(capacity);
     }
     from_ranges(hw, config, dvsec, capability, at)
-}
-
-/// Ranges follow each other in the DVSEC.
-const RANGE_STRIDE: u16 = stride::<RangeSizeHigh, RangeBaseLow>();
-
-const fn stride<First: Register, Last: Register>() -> u16 {
-    Last::SPEC.offset + Last::SPEC.bytes as u16 - First::SPEC.offset
 }
 
 /// Where the registers of a range, counted from 0, are found as if they were range 1's.

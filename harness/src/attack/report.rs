@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
 
-use cxl_firmware::attack::State;
+use cxl_attack::State;
 use serde::Serialize;
 
 use super::Name;

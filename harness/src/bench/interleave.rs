@@ -9,8 +9,8 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use cxl_firmware::discover::discover;
-use cxl_firmware::doorbell::{Call, Figure};
 use cxl_firmware::plan::plan;
+use cxl_image::doorbell::{Call, Figure};
 use cxl_regs::{DECODER_UNIT, Granularity, Hpa, Interleave, Selector, Ways};
 
 use super::{BenchError, Line, PAIRS, alternate, line, ticks_per_nanosecond};

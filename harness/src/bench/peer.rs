@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{fmt, fs, io};
 
-use cxl_firmware::doorbell::Status;
+use cxl_image::doorbell::Status;
 use serde::Serialize;
 
 use super::{BenchError, median, ticks_per_nanosecond};

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use cxl_firmware::doorbell::{Call, Status};
 use cxl_firmware::policy::{PathPolicy, Probe, Request, TargetSystem, Width};
+use cxl_image::doorbell::{Call, Status};
 use cxl_regs::Interleave;
 
 use super::engine::Ended;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use cxl_firmware::doorbell::{EXIT_PORT, PORT as DOORBELL_PORT};
+use cxl_image::doorbell::{EXIT_PORT, PORT as DOORBELL_PORT};
 use kvm_ioctls::VcpuExit;
 use vm_memory::{Bytes, GuestAddress};
 use vm_superio::serial::NoEvents;

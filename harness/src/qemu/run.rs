@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cxl_firmware::discover::discover;
-use cxl_firmware::doorbell::Status;
 use cxl_firmware::handoff;
 use cxl_firmware::mmio::Mmio;
 use cxl_firmware::topology::{Hdm, Tree};
+use cxl_image::doorbell::Status;
 use cxl_regs::access::Register;
 use cxl_regs::hdm::{Control, DECODER_SIZE, decoder_offset};
 use tempfile::TempDir;

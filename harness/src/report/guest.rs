@@ -7,7 +7,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
-use cxl_firmware::doorbell::{Call, Figure};
+use cxl_image::doorbell::{Call, Figure};
 use cxl_regs::Size;
 use serde::{Serialize, Serializer};
 

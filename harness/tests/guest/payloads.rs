@@ -1,11 +1,11 @@
 //! Each payload, with what only the host can see: slots, exits, media by device address.
 
-use cxl_firmware::doorbell::Call;
 use cxl_harness::guest::Counts;
 use cxl_harness::guest::boot::{Options, Verdict};
 use cxl_harness::kvm::{Call as Slot, End, Reason};
 use cxl_harness::mirror::Unmirrored;
 use cxl_harness::report::{self, Report};
+use cxl_image::doorbell::Call;
 use cxl_model::scenario::{Place, Scenario};
 use libtest_mimic::Trial;
 

@@ -10,10 +10,10 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use cxl_firmware::doorbell::Status;
 use cxl_harness::guest::boot::IMAGE;
 use cxl_harness::qemu::process::Process;
 use cxl_harness::qemu::qtest::Qtest;
+use cxl_image::doorbell::Status;
 use tempfile::TempDir;
 
 use crate::peer::LIMIT;

@@ -13,17 +13,17 @@ use core::fmt::{self, Display, Formatter};
 
 use cxl_regs::access::{Register, Spec};
 use cxl_regs::config::Command;
-use cxl_regs::dvsec::device::{self, DeviceDvsec};
+use cxl_regs::dvsec::device::{self, DeviceDvsec, RANGE_STRIDE};
 use cxl_regs::hdm::{Control, DECODER_SPECS, MAX_DECODERS};
 use heapless::Vec;
 
 use super::{Event, Skipped, State, Trigger, Witness};
-use crate::committed::Place;
-use crate::config::function_base;
-use crate::mmio::{Block, Mmio};
-use crate::platform::Ecam;
-use crate::program::{DecoderRegisters, RANGE_STRIDE};
-use crate::topology::{NodeId, NodeKind, Tree};
+use cxl_firmware::DecoderRegisters;
+use cxl_firmware::committed::Place;
+use cxl_firmware::config::function_base;
+use cxl_firmware::platform::Ecam;
+use cxl_firmware::topology::{NodeId, NodeKind, Tree};
+use cxl_regs::mmio::{Block, Mmio};
 
 /// The registers that CONFIG_LOCK freezes (CXL r3.1 section 8.1.3), each with its bits of the dword
 /// at its offset.

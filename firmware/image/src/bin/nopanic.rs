@@ -14,18 +14,17 @@
 #![no_std]
 #![no_main]
 
-#[path = "../image/memory.rs"]
+#[path = "../memory.rs"]
 mod memory;
 
 use core::panic::PanicInfo;
 use core::ptr;
 
+use cxl_attack::{Event, Locks, Watch, Witness, attack};
 use cxl_firmware::acpi::{self, Tables};
-use cxl_firmware::attack::{Event, Locks, Watch, Witness, attack};
 use cxl_firmware::bring_up::{Workspace, bring_up};
 use cxl_firmware::commit::commit;
 use cxl_firmware::discover::discover;
-use cxl_firmware::doorbell::{Call, Message};
 use cxl_firmware::handoff::{self, TableLocation};
 use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_firmware::plan::plan;
@@ -35,6 +34,7 @@ use cxl_firmware::probe::probe;
 use cxl_firmware::tables;
 use cxl_firmware::topology::Path;
 use cxl_firmware::verify::{verify, verify_plan};
+use cxl_image::doorbell::{Call, Message};
 use cxl_regs::acpi::{Identity, rsdt};
 use cxl_regs::{Hpa, Interleave, Selector};
 

@@ -26,12 +26,12 @@ use core::panic::PanicInfo;
 use core::ptr;
 
 use cxl_firmware::bring_up::{BringUpError, Workspace, bring_up, inspect};
-use cxl_firmware::doorbell::{Call, EMPTY_HANDLER, Status};
 use cxl_firmware::handoff::{self, TableLocation};
 use cxl_firmware::mmio::Mmio;
 use cxl_firmware::platform::{Ecam, Platform};
 use cxl_firmware::policy::Probe;
 use cxl_firmware::tables::{self as cedt, TablesError};
+use cxl_image::doorbell::{Call, EMPTY_HANDLER, Status};
 use cxl_regs::acpi::Identity;
 
 use hw::{Count, Hardware};

@@ -4,7 +4,7 @@
 //! **Invariant**: where a value has to be is said by the arithmetic of the registers that were
 //! written, and each value is looked at in every cycle.
 
-use cxl_firmware::doorbell::Call;
+use cxl_image::doorbell::Call;
 use cxl_regs::{Granularity, Interleave};
 
 use super::Checks;

@@ -9,7 +9,7 @@
 use core::arch::global_asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 
-use cxl_firmware::doorbell::Call;
+use cxl_image::doorbell::Call;
 
 use super::Checks;
 use super::execute::put_code;

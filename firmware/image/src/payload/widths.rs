@@ -7,7 +7,7 @@
 use core::arch::asm;
 
 use cxl_firmware::DecoderRegisters;
-use cxl_firmware::doorbell::Call;
+use cxl_image::doorbell::Call;
 use cxl_regs::access::Register;
 use cxl_regs::hdm::{Capability, DECODER_SPECS, decoder_offset};
 

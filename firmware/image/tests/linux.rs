@@ -3,10 +3,10 @@
 //!
 //! **Invariant**: offsets are typed by hand from the boot protocol, and read from bytes.
 
-#[path = "../src/bin/image/payload/linux/map.rs"]
+#[path = "../src/payload/linux/map.rs"]
 #[allow(dead_code, reason = "the image uses the rest")]
 mod map;
-#[path = "../src/bin/image/payload/linux/protocol.rs"]
+#[path = "../src/payload/linux/protocol.rs"]
 #[allow(dead_code, reason = "the image uses the rest")]
 mod protocol;
 

@@ -20,8 +20,8 @@ mod widths;
 
 use core::arch::x86_64::__cpuid;
 
-use cxl_firmware::doorbell::Call;
 use cxl_firmware::platform::Platform;
+use cxl_image::doorbell::Call;
 
 use crate::hw::Hardware;
 use crate::vmm::Vmm;

@@ -3,8 +3,8 @@
 //!
 //! **Invariant**: every cycle looks at the bytes, also where the region was before.
 
-use cxl_firmware::doorbell::Call;
 use cxl_firmware::platform::Platform;
+use cxl_image::doorbell::Call;
 
 use super::Checks;
 use super::memory::{load, store};

@@ -6,7 +6,7 @@
 //!
 //! **Invariant**: [`Call::decode`] is the inverse of [`Call::encode`], and refuses everything else.
 
-use crate::attack::Event;
+use cxl_attack::Event;
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 

@@ -1,11 +1,6 @@
-//! The lock-down attack: every bit of every register that decides where memory is, flipped once in
-//! each state, and put back.
+#![doc = include_str!("../README.md")]
 //!
-//! This is the attacker alone. It writes, and says what it is about to do; whether something gave
-//! way is for a [`Witness`] to judge, by the registers themselves: one outside of its reach, or
-//! where there is none, [`Watch`]. A machine
-//! that has been attacked is good for nothing but a reset: burnt spare decoders and devices fresh
-//! out of a hot reset are left behind.
+//! # How it goes
 //!
 //! Order: the states of a spare decoder and of the locked ones, component by component; CXL Reset
 //! and FLR of each device; what only a conventional reset undoes; conventional resets.
@@ -17,6 +12,9 @@
 //!
 //! **Invariant**: a bit is flipped by one write and put back by the next; no status bit that is set
 //! is cleared; every loop and every wait ends, whatever the hardware says.
+#![no_std]
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
 
 mod locks;
 
@@ -26,19 +24,19 @@ use cxl_regs::config::{
     Bar, BridgeControl, BridgeHeader, BusNumbers, Capabilities, CapabilityId, Command,
     DeviceCapabilities, DeviceControl, EndpointHeader, Id, LinkControl, PcieCapability,
 };
-use cxl_regs::dvsec::device::{self, DeviceDvsec, DeviceDvsecTail};
+use cxl_regs::dvsec::device::{self, DeviceDvsec, DeviceDvsecTail, RANGE_STRIDE};
 use cxl_regs::dvsec::port::{self, PortDvsec, RcrbBase};
 use cxl_regs::dvsec::{DvsecId, Dvsecs};
 use cxl_regs::hdm::{
     self, Control, DecoderImage, GlobalControl, MAX_DECODERS, MAX_DEVICE_DECODERS,
 };
 
-use crate::config::{acted_on_at, function_base};
-use crate::mmio::{Block, Clock, Mmio};
-use crate::platform::Ecam;
-use crate::program::{DecoderRegisters, RANGE_STRIDE};
-use crate::topology::{Hdm, Node, NodeId, NodeKind, Tree};
-use crate::wait::wait;
+use cxl_firmware::DecoderRegisters;
+use cxl_firmware::config::{acted_on_at, function_base};
+use cxl_firmware::platform::Ecam;
+use cxl_firmware::topology::{Hdm, Node, NodeId, NodeKind, Tree};
+use cxl_firmware::wait::wait;
+use cxl_regs::mmio::{Block, Clock, Mmio};
 
 pub use locks::{Locks, Watch};
 

@@ -6,7 +6,7 @@
 
 use core::ptr;
 
-use cxl_firmware::doorbell::{Call, EMPTY_HANDLER, Figure};
+use cxl_image::doorbell::{Call, EMPTY_HANDLER, Figure};
 
 use cxl_firmware::mmio::Mmio;
 

@@ -5,7 +5,7 @@
 use core::arch::asm;
 use core::{fmt, ptr};
 
-use cxl_firmware::doorbell::{Call, EXIT_PORT, PORT, Status};
+use cxl_image::doorbell::{Call, EXIT_PORT, PORT, Status};
 
 /// The first serial port. It needs no set-up on the machines this runs on.
 const SERIAL: u16 = 0x3F8;

@@ -19,7 +19,7 @@ fn folder() -> PathBuf {
     target.join("tmp/nopanic")
 }
 
-/// Builds `src/bin/nopanic` with a nested cargo, as `harness/build.rs` builds the image: with a
+/// Builds the program `nopanic` with a nested cargo, as `harness/build.rs` builds the image: with a
 /// directory of its own, and nothing of what the outer build asks of its compiler. Tests run in
 /// their package's folder, and so does this.
 fn link(opt_level: &str, arguments: &[&str]) -> Output {
@@ -63,7 +63,7 @@ fn an_image_of_every_verb_links_without_a_panic_path_and_not_with_one() {
 /// are not much larger.
 #[cfg(target_arch = "x86_64")]
 fn size_is_as_the_readme_says(elf: &[u8]) {
-    let readme = include_str!("../README.md");
+    let readme = include_str!("../../README.md");
     let (_, line) = readme.split_once("**Size**").expect("a line about the size");
     let stated: Vec<u64> = line.split(" KiB").take(2).map(last_number).collect();
     for (name, stated) in [".text", ".rodata"].into_iter().zip(stated) {

@@ -6,8 +6,8 @@
 
 use core::ptr;
 
-use cxl_firmware::doorbell::Call;
 use cxl_firmware::platform::Platform;
+use cxl_image::doorbell::Call;
 use cxl_regs::{Hpa, Span};
 
 use super::Checks;

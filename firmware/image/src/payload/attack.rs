@@ -8,10 +8,10 @@
 
 use core::fmt::{self, Write};
 
-use cxl_firmware::attack::{self, Event, Locks, Watch, Witness};
-use cxl_firmware::doorbell::Call;
+use cxl_attack::{Event, Locks, Watch, Witness};
 use cxl_firmware::mmio::Mmio;
 use cxl_firmware::platform::Platform;
+use cxl_image::doorbell::Call;
 
 use super::Checks;
 use crate::hw::Hardware;
@@ -43,7 +43,7 @@ impl Witness for Watched<'_> {
 /// Attacks everything that discovery found.
 pub(super) fn attack(hw: &mut Hardware, room: &Room, platform: &Platform<'_>) {
     let mut clock = hw.clock();
-    attack::attack(&mut Watched(hw), &mut clock, platform.ecam, room.topology.tree());
+    cxl_attack::attack(&mut Watched(hw), &mut clock, platform.ecam, room.topology.tree());
 }
 
 /// The same, judged by what locks freeze.
@@ -54,7 +54,7 @@ pub(super) fn judged(hw: &mut Hardware, room: &Room, platform: &Platform<'_>, ch
     // SAFETY: one vCPU, and nothing else names the static; a second run goes on with the first.
     let locks = unsafe { &mut *locks };
     let mut hw = Watched(hw);
-    attack::attack(&mut Watch::new(&mut hw, ecam, tree, locks), &mut clock, ecam, tree);
+    cxl_attack::attack(&mut Watch::new(&mut hw, ecam, tree, locks), &mut clock, ecam, tree);
     // A console that is gone has nobody to tell.
     let _ = write!(Topic { starts: true }, "{}", locks.text(tree));
     if !locks.held() {
