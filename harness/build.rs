@@ -16,6 +16,7 @@ fn main() {
         "firmware/Cargo.toml",
         "firmware/attack",
         "firmware/image",
+        "firmware/mmio",
         "firmware/build.rs",
         "cxl-regs/src",
         "cxl-regs/Cargo.toml",

@@ -8,6 +8,7 @@
 mod text;
 
 use core::fmt;
+use core::mem::offset_of;
 
 use crate::access::rules::{RO, RW1CS, RWS};
 use crate::access::{Field, Register, Spec, register};
@@ -16,6 +17,7 @@ use crate::block;
 use crate::cache_id::{CacheIdDecoder, CacheIdRouteTable};
 use crate::codes::codes;
 use crate::hdm;
+use crate::layout::CapabilityArray;
 
 pub use text::ComponentText;
 
@@ -70,7 +72,7 @@ pub fn cache_mem(component: &[u8]) -> Option<&[u8]> {
 
 register! {
     /// CXL Capability Header Register, offset 0x00 (CXL r3.1 section 8.2.4.1).
-    ArrayHeader: u32, "CXL Capability Header" at 0x00 {
+    ArrayHeader: u32, "CXL Capability Header" at (offset_of!(CapabilityArray, header)) {
         /// 1 for the array.
         id: u16, "CXL_Capability_ID", RO;
         /// Version of the array.
@@ -85,7 +87,7 @@ register! {
 register! {
     /// CXL Capability Array Entry Register, offset 0x04 (CXL r3.1 section 8.2.4.1). The first
     /// entry; each further one is 4 bytes on.
-    ArrayEntry: u32, "CXL Capability Array Entry" at 0x04 {
+    ArrayEntry: u32, "CXL Capability Array Entry" at (offset_of!(CapabilityArray, entries)) {
         /// See [`CapabilityId`].
         id: u16, "CXL_Capability_ID", RO;
         /// Version of the structure.

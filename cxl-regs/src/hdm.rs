@@ -8,38 +8,9 @@ use crate::access::rules::{RESERVED, RO, RW, RWL};
 use crate::access::{Class, Feature, Field, Register, Rule, Spec, register};
 use crate::addr::DECODER_UNIT;
 
-/// Where the dwords sit. The cells are never dereferenced here; `offset_of!` is taken from them.
-#[allow(missing_docs, dead_code)]
-mod layout {
-    use tock_registers::register_structs;
-    use tock_registers::registers::{ReadOnly, ReadWrite};
-
-    register_structs! {
-        /// One decoder: eight dwords.
-        pub(super) DecoderBlock {
-            (0x00 => pub(super) base_low: ReadWrite<u32>),
-            (0x04 => pub(super) base_high: ReadWrite<u32>),
-            (0x08 => pub(super) size_low: ReadWrite<u32>),
-            (0x0C => pub(super) size_high: ReadWrite<u32>),
-            (0x10 => pub(super) control: ReadWrite<u32>),
-            (0x14 => pub(super) route_low: ReadWrite<u32>),
-            (0x18 => pub(super) route_high: ReadWrite<u32>),
-            (0x1C => _reserved),
-            (0x20 => @END),
-        },
-        /// The structure, with as many decoders as the count field can name.
-        pub(super) HdmBlock {
-            (0x00 => pub(super) capability: ReadOnly<u32>),
-            (0x04 => pub(super) global_control: ReadWrite<u32>),
-            (0x08 => _reserved),
-            (0x10 => pub(super) decoders: [DecoderBlock; 32]),
-            (0x410 => @END),
-        }
-    }
-}
-
 use core::mem::offset_of;
-use layout::{DecoderBlock, HdmBlock};
+
+use crate::layout::{DecoderBlock, HdmBlock};
 
 /// Size of one decoder's registers in bytes.
 pub const DECODER_SIZE: u16 = size_of::<DecoderBlock>() as u16;

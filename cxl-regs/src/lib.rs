@@ -21,6 +21,7 @@ pub mod decoder;
 pub mod dvsec;
 pub mod hdm;
 pub mod interleave;
+pub mod layout;
 pub mod mailbox;
 pub mod mmio;
 pub mod text;

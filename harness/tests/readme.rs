@@ -23,7 +23,24 @@ use libtest_mimic::{Arguments, Trial};
 
 /// Tests run in their package's folder.
 const ROOT: &str = "..";
-const READMES: [&str; 3] = ["README.md", "cxl-regs/README.md", "firmware/README.md"];
+/// What strangers depend on, and where it lies; each has a README.
+const CRATES: [(&str, &str); 6] = [
+    ("cxl-regs", "cxl-regs"),
+    ("cxl-firmware", "firmware"),
+    ("cxl-mmio", "firmware/mmio"),
+    ("cxl-attack", "firmware/attack"),
+    ("cxl-model", "harness/model"),
+    ("cxl-lint", "harness/lint"),
+];
+const READMES: [&str; 7] = [
+    "README.md",
+    "cxl-regs/README.md",
+    "firmware/README.md",
+    "firmware/mmio/README.md",
+    "firmware/attack/README.md",
+    "harness/model/README.md",
+    "harness/lint/README.md",
+];
 
 /// Commands that are not run, and why.
 const EXCUSED: [(&str, &str); 2] = [
@@ -196,12 +213,15 @@ fn examples(readme: &'static str) {
     assert_eq!(named.len(), 1, "{readme}: one block says what to depend on");
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
+    let patch = |(name, folder): &(&str, &str)| {
+        format!("{name} = {{ path = '{}/{folder}' }}", root.display())
+    };
+    let patches: Vec<_> = CRATES.iter().map(patch).collect();
     let manifest = format!(
         "[workspace]\n[package]\nname = \"stranger\"\nversion = \"0.0.0\"\nedition = \
-         \"2024\"\n\n{}\n[patch.crates-io]\ncxl-regs = {{ path = '{1}/cxl-regs' }}\ncxl-firmware = {{ \
-         path = '{1}/firmware' }}\n",
+         \"2024\"\n\n{}\n[patch.crates-io]\n{}",
         named[0].text,
-        root.display()
+        patches.join("\n")
     );
     fs::write(at("Cargo.toml"), manifest).unwrap();
     // The versions that everything else is tested with.
@@ -281,7 +301,7 @@ fn main() -> ExitCode {
             }
         }
     }
-    for readme in ["cxl-regs/README.md", "firmware/README.md"] {
+    for readme in READMES.into_iter().skip(1) {
         let name = format!("{readme}: examples need no more than it names");
         add(name, None, Box::new(move || examples(readme)));
     }

@@ -1,14 +1,14 @@
-//! The volatile back end of [`Mmio`], and the processor's clock.
+//! Registers and memory of the machine, mapped as they are asked for, and the processor's clock.
 //!
 //! **Invariant**: every access is one aligned load or store of 32 bits (of 64 for a register of that
 //! width) that the compiler neither drops nor repeats, on a page that is mapped; memory in a window
 //! is reached past the caches.
 
 use core::arch::x86_64::{__cpuid, _rdtsc};
-use core::ptr;
 
 use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_firmware::platform::{BridgeKind, Platform};
+use cxl_mmio::Mapped;
 use cxl_regs::component::BLOCK_SIZE;
 use cxl_regs::{Hpa, Span};
 use heapless::Vec;
@@ -18,6 +18,8 @@ use crate::vmm::Vmm;
 
 /// The machine this image runs on.
 pub(crate) struct Hardware {
+    /// All of it, one to one.
+    mapped: Mapped,
     /// Physical address of the top-level page table.
     tables: u64,
     /// The 2 MiB page that was used last; most accesses stay inside it.
@@ -61,7 +63,11 @@ impl Hardware {
     pub(crate) fn new(tables: u64) -> Self {
         let (config, windows, bridges) = (Vec::new(), Vec::new(), Vec::new());
         let (count, vmm) = (Count::default(), Vmm::Unknown);
-        Self { tables, last_page: u64::MAX, count, config, windows, bridges, vmm }
+        // SAFETY: pages are mapped one to one, those of windows elsewhere past the caches, before an
+        // access goes through; it is to registers that discovery found in ECAM, BARs and bridge
+        // blocks, or to memory in a CXL window. No Rust object lives in any of them.
+        let mapped = unsafe { Mapped::new(0) };
+        Self { mapped, tables, last_page: u64::MAX, count, config, windows, bridges, vmm }
     }
 
     /// Says where configuration space is; reads of it are counted from now on.
@@ -124,37 +130,30 @@ impl Mmio for Hardware {
     fn read(&mut self, address: u64) -> u32 {
         if let Some(at) = self.memory(address) {
             self.count.memory_reads = self.count.memory_reads.wrapping_add(1);
-            // SAFETY: memory in a CXL window, aligned, on a page that is mapped; no Rust object
-            // lives there.
-            return unsafe { ptr::read_volatile(at as *const u32) };
+            return self.mapped.read(at);
         }
         self.map(address, 4);
         self.count.reads = self.count.reads.wrapping_add(1);
         let config = self.config.iter().any(|span| span.contains(Hpa(address)));
         self.count.config = self.count.config.wrapping_add(config.into());
-        // SAFETY: the library reads registers that discovery found in ECAM, BARs and bridge
-        // blocks, aligned; the page is mapped, and no Rust object lives there.
-        unsafe { ptr::read_volatile(address as *const u32) }
+        self.mapped.read(address)
     }
 
     fn write(&mut self, address: u64, value: u32) {
         if let Some(at) = self.memory(address) {
             self.count.memory_writes = self.count.memory_writes.wrapping_add(1);
-            // SAFETY: as above.
-            return unsafe { ptr::write_volatile(at as *mut u32, value) };
+            return self.mapped.write(at, value);
         }
         self.map(address, 4);
         self.count.writes = self.count.writes.wrapping_add(1);
-        // SAFETY: as for reads.
-        unsafe { ptr::write_volatile(address as *mut u32, value) }
+        self.mapped.write(address, value);
     }
 
     fn write_qword(&mut self, address: u64, value: u64) {
         self.map(address, 8);
         // Registers are counted by dwords.
         self.count.writes = self.count.writes.wrapping_add(2);
-        // SAFETY: as above; the library names 64-bit registers at multiples of 8.
-        unsafe { ptr::write_volatile(address as *mut u64, value) }
+        self.mapped.write_qword(address, value);
     }
 }
 

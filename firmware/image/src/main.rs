@@ -23,13 +23,12 @@ mod vmm;
 
 use core::fmt::Write;
 use core::panic::PanicInfo;
-use core::ptr;
 
 use cxl_firmware::bring_up::{BringUpError, Workspace, bring_up, inspect};
 use cxl_firmware::handoff::{self, TableLocation};
 use cxl_firmware::mmio::Mmio;
 use cxl_firmware::platform::{Ecam, Platform};
-use cxl_firmware::policy::Probe;
+use cxl_firmware::policy::{Policy, Probe};
 use cxl_firmware::tables::{self as cedt, TablesError};
 use cxl_image::doorbell::{Call, EMPTY_HANDLER, Status};
 use cxl_regs::acpi::Identity;
@@ -95,12 +94,8 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     hw.set_config(platform.ecam.iter().filter_map(Ecam::span));
     hw.set_windows(&platform);
     power::prepare(&mut hw, info.rsdp, buffer);
-    let mut policy = options.policy;
-    // SAFETY: the list lives in `options`, which this function keeps until it ends, and it never
-    // returns.
-    policy.requests = unsafe { &*ptr::from_ref(options.requests.as_slice()) };
-    // SAFETY: as above.
-    policy.windows = unsafe { &*ptr::from_ref(options.windows.as_slice()) };
+    let mut policy =
+        Policy { requests: &options.requests, windows: &options.windows, ..options.policy };
     if policy.probe != Probe::Skip {
         policy.probe = Probe::Below(1 << options.probe_bits.min(tables::address_bits()));
     }
