@@ -31,13 +31,13 @@ use cxl_firmware::platform::{Ecam, Platform};
 use cxl_firmware::policy::{Policy, Probe};
 use cxl_firmware::tables::{self as cedt, TablesError};
 use cxl_image::doorbell::{Call, EMPTY_HANDLER, Status};
-use cxl_regs::acpi::Identity;
+use cxl_regs::acpi::{Identity, Rsdp};
 
 use hw::{Count, Hardware};
 use options::{BadWord, Options};
+use paging::Pages;
 use payload::linux::{Next, kept};
 use port::Console;
-use start::Pages;
 use start_info::{LINE_ROOM, MOST_RANGES, StartInfo};
 use vmm::Vmm;
 
@@ -83,7 +83,9 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     if !options.quiet {
         say(format_args!("cxl firmware at ring {ring}"));
     }
-    hw.vmm = Vmm::find(&mut hw, info.rsdp);
+    let mut rsdp = [0; Rsdp::MAX_LEN];
+    tables::read(&mut hw, info.rsdp, &mut rsdp);
+    hw.vmm = Vmm::of(&rsdp, fw_cfg::is_there);
     let bits = options.address_bits;
     let found = match tables::platform(&mut hw, info.rsdp, &options.roots, bits, buffer) {
         Ok(found) => found,

@@ -6,7 +6,9 @@
 
 use core::ptr;
 
-use crate::start::Pages;
+/// A page-aligned block of bytes.
+#[repr(C, align(4096))]
+pub(crate) struct Pages<const N: usize>(pub(crate) [u8; N]);
 
 /// Tables that [`map`] can hand out. Each covers 1 GiB with 2 MiB pages.
 const POOL: usize = 80;

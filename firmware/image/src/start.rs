@@ -12,6 +12,8 @@
 
 use core::arch::global_asm;
 
+use crate::paging::Pages;
+
 /// Bytes of stack. The library's structures live in statics; see `main`.
 pub(crate) const STACK_SIZE: usize = 256 * 1024;
 
@@ -161,10 +163,6 @@ gdt_pointer:
     tables = sym crate::paging::TABLES,
     tss = sym TSS,
 );
-
-/// A page-aligned block of bytes.
-#[repr(C, align(4096))]
-pub(crate) struct Pages<const N: usize>(pub(crate) [u8; N]);
 
 /// The stack, growing down from its end.
 static mut STACK: Pages<STACK_SIZE> = Pages([0; STACK_SIZE]);

@@ -5,9 +5,6 @@
 
 use cxl_regs::acpi::Rsdp;
 
-use crate::hw::Hardware;
-use crate::{fw_cfg, tables};
-
 /// A machine monitor that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Vmm {
@@ -20,13 +17,11 @@ pub(crate) enum Vmm {
 }
 
 impl Vmm {
-    /// Whose machine this is.
-    pub(crate) fn find(hw: &mut Hardware, rsdp: u64) -> Self {
-        let mut bytes = [0; Rsdp::MAX_LEN];
-        tables::read(hw, rsdp, &mut bytes);
-        match Rsdp::read(&bytes) {
+    /// Whose machine this is, by the bytes at the RSDP and whether there is a fw_cfg device.
+    pub(crate) fn of(rsdp: &[u8], fw_cfg: impl FnOnce() -> bool) -> Self {
+        match Rsdp::read(rsdp) {
             Ok(found) if found.oem_id == *b"CXLFW " => Self::Harness,
-            _ if fw_cfg::is_there() => Self::Qemu,
+            _ if fw_cfg() => Self::Qemu,
             _ => Self::Unknown,
         }
     }

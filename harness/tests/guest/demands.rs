@@ -1,6 +1,8 @@
 //! What is demanded of locks, of images that keep it for a while: each leaves one thing unlocked,
 //! unsealed or undone at one moment.
 
+use cxl_harness::prove::{assert_sealed, prove};
+use cxl_harness::report::Verdict;
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Place, Scenario};
 use cxl_regs::dvsec::{DvsecId, Dvsecs};
@@ -11,6 +13,7 @@ use crate::claim;
 use crate::command::{
     BRIDGE, DEVICE, DEVICE_CONTROL, EXIT, Files, LOCKED, LOW, OPEN, json, program, store,
 };
+use crate::elf::image;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -24,6 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         claim("locked_decoder_that_changes_or_opens_without_a_reset_breaks_the_demand", gave_way),
         claim("locked_range_with_a_hole_or_beyond_its_memory_breaks_the_demand", holes),
         claim("attack_of_our_image_as_a_file_is_an_attack", our_own_as_a_file),
+        claim("prove_is_the_whole_demand_in_one_call", proved),
         claim("payload_with_nothing_to_check_is_no_success", nothing_to_touch),
         claim("last_state_is_in_the_report_where_it_is_another", last_state),
     ]
@@ -109,6 +113,25 @@ fn sealed() {
     boot(&files, &open, "locked", 0);
     let report = boot(&files, &open, "sealed", 1);
     assert!(failures(&report).contains("mem0: CONFIG_LOCK is 0"), "{}", failures(&report));
+}
+
+/// The library's own call says what the command does, and no more than is so.
+fn proved() {
+    let scenario = Scenario::parse(LOW, "low").unwrap();
+    let sealed = image(&handed_over(&sealing(), &EXIT));
+    assert_sealed(&sealed, &scenario);
+    let demand = "sealed".parse().unwrap();
+    let report = prove(&sealed, &scenario, demand).unwrap();
+    assert_eq!(report.facts.result, Verdict::Ok);
+    assert!(report.to_string().contains("attack"), "{report}");
+
+    let open = image(&handed_over(&program(LOCKED, LOCKED), &EXIT));
+    let report = prove(&open, &scenario, demand).unwrap();
+    assert_ne!(report.facts.result, Verdict::Ok);
+    assert!(prove(b"no image", &scenario, demand).is_err());
+    let words = std::panic::catch_unwind(|| assert_sealed(&open, &scenario)).unwrap_err();
+    let words = words.downcast::<String>().unwrap();
+    assert!(words.contains("low: not sealed") && words.contains("CONFIG_LOCK is 0"), "{words}");
 }
 
 fn lost() {

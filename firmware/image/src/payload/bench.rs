@@ -13,7 +13,7 @@ use cxl_firmware::mmio::Mmio;
 use super::Checks;
 use super::path::RegionPath;
 use crate::hw::{Counter, Hardware};
-use crate::start::Pages;
+use crate::paging::Pages;
 use crate::{Room, port, say};
 
 /// Pairs per figure; the first one warms up and is not reported.

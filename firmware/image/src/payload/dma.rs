@@ -14,7 +14,7 @@ use super::Checks;
 use super::memory::{load, store};
 use crate::Room;
 use crate::hw::Hardware;
-use crate::start::Pages;
+use crate::paging::Pages;
 
 /// DMA controller.
 const CLASS: u32 = 0x08_01_00;

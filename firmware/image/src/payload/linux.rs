@@ -25,7 +25,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use crate::fw_cfg::{File, FwCfg, FwCfgError};
 use crate::hw::Hardware;
-use crate::start::Pages;
+use crate::paging::Pages;
 use crate::start_info::StartInfo;
 use crate::{IDENTITY, Room, say, tables};
 use map::{Map, MapFull, Range};
