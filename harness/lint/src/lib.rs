@@ -16,6 +16,7 @@ mod images;
 mod input;
 mod kernel;
 mod linux;
+mod refusal;
 mod region;
 mod rule;
 mod table;

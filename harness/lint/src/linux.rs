@@ -11,8 +11,8 @@ use libc::{EBUSY, EINVAL, EIO, ENODEV, ENOENT, ENXIO, ETIMEDOUT, c_int};
 
 use super::input::{Config, DeviceDvsec, Input, MEMORY_DEVICE, Registers};
 use super::kernel::{Change, Linux};
+use super::refusal::{Attempt, Refusal, Said};
 use super::region::{Region, RegionRef};
-use super::table::message;
 use super::{Finding, Level, Message, Rule, Severity};
 use cxl_model::fabric::{HdmImage, Parent};
 
@@ -174,33 +174,6 @@ pub(super) struct System<'i> {
     memory_devices: usize,
 }
 
-/// Why a window, port or endpoint is given up.
-pub(super) struct Fault {
-    pub(super) rule: Rule,
-    decoder: Option<u8>,
-    pub(super) errno: c_int,
-    pub(super) found: String,
-    pub(super) messages: Vec<Message>,
-}
-
-pub(super) type Attempt<T> = Result<T, Fault>;
-
-impl Fault {
-    pub(super) fn new(rule: Rule, errno: c_int, found: String) -> Self {
-        Self { rule, decoder: None, errno, found, messages: vec![] }
-    }
-
-    pub(super) fn say(mut self, level: Level, device: (&'static str, &str), text: &str) -> Self {
-        self.messages.push(message(level, device, text));
-        self
-    }
-
-    fn at(mut self, decoder: u8) -> Self {
-        self.decoder = Some(decoder);
-        self
-    }
-}
-
 /// Follows one kernel through a machine.
 pub(super) fn run(input: &Input, linux: Linux) -> Vec<Finding> {
     let mut system = System {
@@ -268,6 +241,11 @@ impl<'i> System<'i> {
             Kind::Endpoint(index, _) => input.devices.get(index).map(|device| &device.name),
         }
         .map_or("", String::as_str)
+    }
+
+    /// The component behind a port that is up.
+    pub(super) fn component_of(&self, port: usize) -> &'i str {
+        self.ports.get(port).map_or("", |port| self.component(port))
     }
 
     /// Driver and name of the device that a port belongs to.
@@ -385,19 +363,19 @@ impl<'i> System<'i> {
                 self.ports.push(port);
                 Some(self.ports.len() - 1)
             }
-            Err(mut fault) => {
+            Err(mut refusal) => {
                 let device = self.name(&port);
                 if !self.linux.has(Change::LateTargets) {
-                    if ![ENXIO, ENODEV].contains(&fault.errno) {
-                        fault = fault.driver_failed("cxl_port", &device);
+                    if ![ENXIO, ENODEV].contains(&refusal.errno) {
+                        refusal = refusal.driver_failed("cxl_port", &device);
                     }
                     if matches!(kind, Kind::Bridge(_)) {
-                        fault = self.second_attempt(fault, &port, registers);
+                        refusal = self.second_attempt(refusal, &port, registers);
                     }
                 }
                 let name = self.component(&port);
                 let lost = format!("the whole port is given up: no device below {name} is used");
-                self.refuse(name, fault, lost);
+                self.findings.push(refusal.finding(name, lost));
                 None
             }
         }
@@ -406,26 +384,21 @@ impl<'i> System<'i> {
     /// What a bridge's port says when it is tried again, as it is once all of the table has been
     /// read: it still remembers the decoders that it had found committed. A switch's port is made
     /// anew.
-    fn second_attempt(&self, fault: Fault, port: &PortState, registers: &Registers) -> Fault {
-        let before = fault.decoder.map_or(0, usize::from);
-        let Some(hdm) = registers.hdm() else { return fault };
+    fn second_attempt(&self, refusal: Refusal, port: &PortState, registers: &Registers) -> Refusal {
+        let before = refusal.decoder.map_or(0, usize::from);
+        let Some(hdm) = registers.hdm() else { return refusal };
         // The targets are looked up after the decoder has been taken for committed.
-        let before = before + usize::from(fault.rule == Rule::Targets);
+        let before = before + usize::from(refusal.rule == Rule::Targets);
         let committed = hdm.decoders.iter().take(before);
         let Some(first) = { committed }.position(|image| image.control().committed()) else {
-            return fault;
+            return refusal;
         };
         let name = self.name(port);
         let device = ("cxl_port", name.as_str());
         let id = port.id;
-        fault
-            .say(Level::Warning, device, &format!("decoder{id}.{first}: Committed out of order"))
-            .say(Level::Warning, device, &format!("Failed to initialize decoder{id}.{first}"))
-    }
-
-    fn refuse(&mut self, component: &str, fault: Fault, lost: String) {
-        let Fault { rule, decoder, found, messages, .. } = fault;
-        self.push(rule, Severity::Refused, component, decoder, found, lost, messages);
+        refusal
+            .warning(device, format!("decoder{id}.{first}: Committed out of order"))
+            .warning(device, format!("Failed to initialize decoder{id}.{first}"))
     }
 
     fn port_decoders(
@@ -439,10 +412,10 @@ impl<'i> System<'i> {
         let hdm = match registers {
             Registers::Unknown => return Ok(()),
             Registers::NoBlock => {
-                let found = "no component registers".to_owned();
-                return Err(Fault::new(Rule::NoDecoderRegisters, ENXIO, found)
-                    .say(Level::Error, device, "No component registers mapped")
-                    .say(Level::Error, device, "Failed to map HDM decoder capability"));
+                let found = "no component registers";
+                return Err(Refusal::new(Rule::NoDecoderRegisters, ENXIO, found)
+                    .error(device, "No component registers mapped")
+                    .error(device, "Failed to map HDM decoder capability"));
             }
             Registers::NoHdm if dports.len() <= 1 => {
                 port.pass_through = true;
@@ -465,25 +438,20 @@ impl<'i> System<'i> {
             }
             Registers::NoHdm => {
                 let found = format!("no HDM capability, and {} downstream ports", dports.len());
-                return Err(Fault::new(Rule::NoDecoderRegisters, ENXIO, found).say(
-                    Level::Error,
-                    device,
-                    "HDM decoder capability not found",
-                ));
+                return Err(Refusal::new(Rule::NoDecoderRegisters, ENXIO, found)
+                    .error(device, "HDM decoder capability not found"));
             }
             Registers::Hdm(hdm) => hdm,
         };
-        let count = self.capability(port, hdm).map_err(|fault| {
-            fault.say(Level::Error, device, "Spec violation. Caps invalid").say(
-                Level::Error,
-                device,
-                "Failed to map HDM decoder capability",
-            )
+        let count = self.capability(port, hdm).map_err(|refusal| {
+            refusal
+                .error(device, "Spec violation. Caps invalid")
+                .error(device, "Failed to map HDM decoder capability")
         })?;
         for (index, image) in (0..).zip(hdm.decoders.iter().take(count)) {
-            let decoder = self.decoder(port, index, image).map_err(|fault| {
+            let decoder = self.decoder(port, index, image).map_err(|refusal| {
                 let text = format!("Failed to initialize decoder{}.{index}", port.id);
-                fault.at(index).say(Level::Warning, device, &text)
+                refusal.of_decoder(index).warning(device, text)
             })?;
             // A list holds eight targets, whatever the ways say.
             let listed = image.raw_route().to_le_bytes();
@@ -504,11 +472,11 @@ impl<'i> System<'i> {
                     |number| format!("port number {number}"),
                 );
                 let text = format!("Failed to add decoder{}.{index}", port.id);
-                return Err(Fault::new(Rule::Targets, ENXIO, format!("target {way}: {number}"))
-                    .at(index)
-                    .say(Level::Error, device, "Failed to populate active decoder targets")
-                    .say(Level::Error, device, "Failed to add decoder")
-                    .say(Level::Warning, device, &text));
+                return Err(Refusal::new(Rule::Targets, ENXIO, format!("target {way}: {number}"))
+                    .of_decoder(index)
+                    .error(device, "Failed to populate active decoder targets")
+                    .error(device, "Failed to add decoder")
+                    .warning(device, text));
             }
             port.decoders.push(Decoder { targets, ..decoder });
         }
@@ -522,7 +490,7 @@ impl<'i> System<'i> {
         let count = self.decoder_count(hdm);
         if count == 0 {
             let found = format!("decoder count code {code}");
-            return Err(Fault::new(Rule::DecoderCount, ENXIO, found));
+            return Err(Refusal::new(Rule::DecoderCount, ENXIO, found));
         }
         port.target_count = capability.target_count().into();
         port.selectors = capability.selector_mask();
@@ -552,42 +520,40 @@ impl<'i> System<'i> {
     fn hidden(&mut self, component: &str, registers: &Registers) {
         let Some(hdm) = registers.hdm() else { return };
         let count = self.decoder_count(hdm);
-        let images = || (0..).zip(&hdm.decoders).skip(count);
+        let images = || hdm.decoders.iter().enumerate().skip(count);
         let Some((first, _)) = images().find(|(_, image)| image.control().committed()) else {
             return;
         };
         let found = format!("Linux counts {count} of {} decoders", hdm.decoders.len());
         let lost = format!("decoder {first} is committed, and Linux does not see it");
-        let rule = Rule::DecoderCount;
-        self.push(rule, Severity::Degraded, component, Some(first), found, lost, vec![]);
+        let finding = Finding::new(Severity::Degraded, Rule::DecoderCount, component, found, lost);
+        self.findings.push(finding.of_decoder(first));
     }
 
     /// What all decoders are asked.
     fn decoder(&self, port: &PortState, index: u8, image: &DecoderImage) -> Attempt<Decoder> {
         let name = self.name(port);
         let device = ("cxl_port", name.as_str());
-        let said = |text: String| format!("decoder{}.{index}: {text}", port.id);
-        let warn =
-            |fault: Fault, text: &str| fault.say(Level::Warning, device, &said(text.to_owned()));
+        let refuse = |rule, errno, found, text: String| {
+            let text = format!("decoder{}.{index}: {text}", port.id);
+            Err(Refusal::new(rule, errno, found).warning(device, text))
+        };
         let control = image.control();
         let committed = control.committed();
         let base = image.raw_base();
         let size = if committed { image.raw_size() } else { 0 };
         if base == u64::MAX || size == u64::MAX {
             let found = format!("base {base:#x}, size {size:#x}");
-            let fault = Fault::new(Rule::AllOnes, ENXIO, found);
-            return Err(warn(fault, "Invalid resource range"));
+            return refuse(Rule::AllOnes, ENXIO, found, "Invalid resource range".to_owned());
         }
         if committed && port.decoders.iter().any(|decoder| !decoder.enabled) {
             let before = port.decoders.iter().filter(|decoder| decoder.enabled).count();
             let found = format!("committed, and decoder {before} is not");
-            let fault = Fault::new(Rule::CommitOrder, ENXIO, found);
-            return Err(warn(fault, "Committed out of order"));
+            return refuse(Rule::CommitOrder, ENXIO, found, "Committed out of order".to_owned());
         }
         if committed && size == 0 {
             let found = format!("committed at {base:#x} with size 0");
-            let fault = Fault::new(Rule::ZeroSize, ENXIO, found);
-            return Err(warn(fault, "Committed with zero size"));
+            return refuse(Rule::ZeroSize, ENXIO, found, "Committed with zero size".to_owned());
         }
         // Linux makes unused decoders of memory expanders and ports host-only before it looks.
         let expander = match port.kind {
@@ -598,18 +564,14 @@ impl<'i> System<'i> {
         let shown = shown.into_bits();
         let Some(ways) = ways(control.ways().into()) else {
             let found = format!("ways code {:#x}, control {:#010x}", control.ways(), image.control);
-            let fault = Fault::new(Rule::Ways, EINVAL, found);
-            return Err(warn(fault, &format!("Invalid interleave ways (ctrl: {shown:#x})")));
+            let text = format!("Invalid interleave ways (ctrl: {shown:#x})");
+            return refuse(Rule::Ways, EINVAL, found, text);
         };
         let Some(granularity) = granularity(control.granularity().into()) else {
-            let found = format!(
-                "granularity code {:#x}, control {:#010x}",
-                control.granularity(),
-                image.control
-            );
-            let fault = Fault::new(Rule::Granularity, EINVAL, found);
+            let (code, control) = (control.granularity(), image.control);
+            let found = format!("granularity code {code:#x}, control {control:#010x}");
             let text = format!("Invalid interleave granularity (ctrl: {shown:#x})");
-            return Err(warn(fault, &text));
+            return refuse(Rule::Granularity, EINVAL, found, text);
         };
         Ok(Decoder {
             range: Range::of(base, size),
@@ -643,10 +605,10 @@ impl<'i> System<'i> {
         });
         let Some((index, target)) = shared else { return };
         let found = format!("decoder {index} lists {} again", self.dport_name(Some(target)));
-        let lost = "the second region behind that port may be missing".to_owned();
+        let lost = "the second region behind that port may be missing";
         let name = self.component(port);
-        let decoder = u8::try_from(index).ok();
-        self.push(Rule::TargetsOnce, Severity::Note, name, decoder, found, lost, vec![]);
+        let finding = Finding::new(Severity::Note, Rule::TargetsOnce, name, found, lost);
+        self.findings.push(finding.of_decoder(index));
     }
 
     /// Brings up a device, and adds its decoders to regions.
@@ -662,24 +624,17 @@ impl<'i> System<'i> {
             if volatile % UNIT != 0 || persistent % UNIT != 0 {
                 let found = format!("{volatile:#x} bytes volatile, {persistent:#x} persistent");
                 let lost = format!("{} cannot say what it has; it is not used", device.name);
-                self.push(
-                    Rule::Capacity,
-                    Severity::Refused,
-                    &device.name,
-                    None,
-                    found,
-                    lost,
-                    vec![],
-                );
+                let (rule, name) = (Rule::Capacity, &device.name);
+                self.findings.push(Finding::new(Severity::Refused, rule, name, found, lost));
                 return;
             }
         }
         let memory = self.memory_devices;
         self.memory_devices += 1;
         let mut said = Vec::new();
-        if let Err(fault) = self.ready(index, memory, &mut said) {
+        if let Err(refusal) = self.ready(index, memory, &mut said) {
             let lost = format!("{} has no endpoint: none of its memory is used", device.name);
-            self.refuse(&device.name, fault, lost);
+            self.findings.push(refusal.finding(&device.name, lost));
             return;
         }
         let above = device.port.and_then(|port| input.ports.get(port)).map(|port| port.parent);
@@ -710,17 +665,17 @@ impl<'i> System<'i> {
                 let at = self.ports.len() - 1;
                 self.discover(at);
             }
-            Err(mut fault) => {
+            Err(mut refusal) => {
                 let endpoint = self.name(&port);
-                if ![ENXIO, ENODEV].contains(&fault.errno) {
-                    fault = fault.driver_failed("cxl_port", &endpoint);
+                if ![ENXIO, ENODEV].contains(&refusal.errno) {
+                    refusal = refusal.driver_failed("cxl_port", &endpoint);
                 }
                 let memory = format!("mem{memory}");
                 let text = format!("{endpoint} failed probe");
-                fault.messages.splice(0..0, said);
-                let fault = fault.say(Level::Error, ("cxl_mem", &memory), &text);
+                refusal.messages.splice(0..0, said);
+                let refusal = refusal.error(("cxl_mem", &memory), text);
                 let lost = format!("{} has no endpoint: none of its memory is used", device.name);
-                self.refuse(&device.name, fault, lost);
+                self.findings.push(refusal.finding(&device.name, lost));
             }
         }
     }
@@ -731,9 +686,9 @@ impl<'i> System<'i> {
         let address = self.function(index);
         let pci = ("cxl_pci", address.as_str());
         let memory = format!("mem{memory}");
-        let not_ready = |fault: Fault, errno: c_int| {
-            fault
-                .say(Level::Warning, pci, &format!("Media not active (-{errno})"))
+        let not_ready = |refusal: Refusal, errno: c_int| {
+            refusal
+                .warning(pci, format!("Media not active (-{errno})"))
                 .driver_failed_with("cxl_mem", &memory, EBUSY)
         };
         match &device.config {
@@ -743,26 +698,26 @@ impl<'i> System<'i> {
                 if let Some((range, low)) = sizes().find(|(_, low)| low & 1 == 0) {
                     let found = format!("range {}: size low {low:#010x}", range + 1);
                     let text = format!("Timeout awaiting memory range {range} valid after 1s.");
-                    let fault = Fault::new(Rule::InfoValid, ETIMEDOUT, found);
-                    return Err(not_ready(fault.say(Level::Error, pci, &text), ETIMEDOUT));
+                    let refusal = Refusal::new(Rule::InfoValid, ETIMEDOUT, found);
+                    return Err(not_ready(refusal.error(pci, text), ETIMEDOUT));
                 }
                 if let Some((range, low)) = sizes().find(|(_, low)| low & 2 == 0) {
                     let found = format!("range {}: size low {low:#010x}", range + 1);
                     let text = "timeout awaiting memory active after 60 seconds";
-                    let fault = Fault::new(Rule::MemoryActive, ETIMEDOUT, found);
-                    return Err(not_ready(fault.say(Level::Error, pci, text), ETIMEDOUT));
+                    let refusal = Refusal::new(Rule::MemoryActive, ETIMEDOUT, found);
+                    return Err(not_ready(refusal.error(pci, text), ETIMEDOUT));
                 }
             }
             Some(Config { dvsec: None, .. }) => {
                 let text = "Device DVSEC not present, skip CXL.mem init";
-                said.push(message(Level::Warning, pci, text));
+                said.push(Message::new(Level::Warning, pci, text));
             }
             None => {}
         }
         match device.status {
             Some(status) if status >> 2 & 3 != 1 => {
                 let found = format!("memory device status {status:#010x}");
-                Err(not_ready(Fault::new(Rule::MediaStatus, EIO, found), EIO))
+                Err(not_ready(Refusal::new(Rule::MediaStatus, EIO, found), EIO))
             }
             _ => Ok(()),
         }
@@ -791,20 +746,14 @@ impl<'i> System<'i> {
             Registers::Unknown => return Ok(()),
             Registers::NoBlock if enabled => None,
             Registers::NoBlock => {
-                let found = "no component registers".to_owned();
-                return Err(Fault::new(Rule::NoDecoderRegisters, ENXIO, found).say(
-                    Level::Error,
-                    at,
-                    "No component registers mapped",
-                ));
+                let found = "no component registers";
+                return Err(Refusal::new(Rule::NoDecoderRegisters, ENXIO, found)
+                    .error(at, "No component registers mapped"));
             }
             Registers::NoHdm => {
-                let found = "component registers without an HDM capability".to_owned();
-                return Err(Fault::new(Rule::NoDecoderRegisters, ENODEV, found).say(
-                    Level::Error,
-                    at,
-                    "HDM decoder registers not found",
-                ));
+                let found = "component registers without an HDM capability";
+                return Err(Refusal::new(Rule::NoDecoderRegisters, ENODEV, found)
+                    .error(at, "HDM decoder registers not found"));
             }
             Registers::Hdm(hdm) => Some(hdm),
         };
@@ -813,7 +762,7 @@ impl<'i> System<'i> {
         if let Some(hdm) = hdm {
             count = self
                 .capability(port, hdm)
-                .map_err(|fault| fault.say(Level::Error, at, "Spec violation. Caps invalid"))?;
+                .map_err(|refusal| refusal.error(at, "Spec violation. Caps invalid"))?;
             let committed = hdm.decoders.iter().any(|image| image.control().committed());
             let in_use = if self.linux.has(Change::EnableDecides) {
                 hdm.decoder_enable()
@@ -824,7 +773,7 @@ impl<'i> System<'i> {
             self.range_registers(hdm, ranges, pci)?;
             if emulate && committed && !hdm.decoder_enable() {
                 let used = hdm.decoders.iter().filter(|image| image.control().committed()).count();
-                let found = "Mem_Enable set, HDM Decoder Enable clear".to_owned();
+                let found = "Mem_Enable set, HDM Decoder Enable clear";
                 let lost = format!(
                     "{} ignored; the range registers count, 1-way",
                     match used {
@@ -832,23 +781,12 @@ impl<'i> System<'i> {
                         _ => format!("{used} committed decoders are"),
                     }
                 );
-                self.push(
-                    Rule::Emulated,
-                    Severity::Degraded,
-                    &device.name,
-                    None,
-                    found,
-                    lost,
-                    vec![message(
-                        Level::Debug,
-                        at,
-                        &format!(
-                            "Fallback map {} range register{}",
-                            ranges.map_or(0, |ranges| ranges.count),
-                            if ranges.is_some_and(|ranges| ranges.count > 1) { "s" } else { "" }
-                        ),
-                    )],
-                );
+                let ranges = ranges.map_or(0, |ranges| ranges.count);
+                let plural = if ranges > 1 { "s" } else { "" };
+                let text = format!("Fallback map {ranges} range register{plural}");
+                let (rule, name) = (Rule::Emulated, &device.name);
+                let finding = Finding::new(Severity::Degraded, rule, name, found, lost);
+                self.findings.push(finding.say(Level::Debug, at, text));
             }
         }
         match ranges {
@@ -861,27 +799,21 @@ impl<'i> System<'i> {
     }
 
     /// The DVSEC, as far as it decides (`cxl_dvsec_rr_decode`).
-    fn ranges(&self, config: &Config, pci: (&'static str, &str)) -> Attempt<Ranges> {
+    fn ranges(&self, config: &Config, pci: Said<'_>) -> Attempt<Ranges> {
         let Some(dvsec) = &config.dvsec else {
-            let found = "no CXL Device DVSEC".to_owned();
-            return Err(Fault::new(Rule::NoDvsec, ENXIO, found).say(
-                Level::Debug,
-                pci,
-                "No DVSEC Capability",
-            ));
+            let found = "no CXL Device DVSEC";
+            return Err(Refusal::new(Rule::NoDvsec, ENXIO, found).debug(pci, "No DVSEC Capability"));
         };
         if dvsec.capability & 1 << 2 == 0 {
             let found = format!("DVSEC capability {:#06x}", dvsec.capability);
-            return Err(Fault::new(Rule::NotMemCapable, ENXIO, found).say(
-                Level::Debug,
-                pci,
-                "Not MEM Capable",
-            ));
+            return Err(
+                Refusal::new(Rule::NotMemCapable, ENXIO, found).debug(pci, "Not MEM Capable")
+            );
         }
         let count = dvsec.hdm_count();
         if count == 0 || count > 2 {
             let found = format!("HDM_Count {count}");
-            return Err(Fault::new(Rule::HdmCount, EINVAL, found));
+            return Err(Refusal::new(Rule::HdmCount, EINVAL, found));
         }
         let mut ranges = Ranges { mem_enabled: dvsec.mem_enable(), ..Ranges::default() };
         if ranges.mem_enabled {
@@ -905,7 +837,7 @@ impl<'i> System<'i> {
         &self,
         hdm: &HdmImage,
         ranges: Option<Ranges>,
-        pci: (&'static str, &str),
+        pci: Said<'_>,
     ) -> Attempt<()> {
         let Some(ranges) = ranges.filter(|ranges| ranges.mem_enabled) else { return Ok(()) };
         if hdm.decoder_enable() || self.input.cedt.is_none() {
@@ -930,7 +862,7 @@ impl<'i> System<'i> {
             }
         );
         let text = "Range register decodes outside platform defined CXL ranges.";
-        Err(Fault::new(Rule::RangeOutside, ENXIO, found).say(Level::Error, pci, text))
+        Err(Refusal::new(Rule::RangeOutside, ENXIO, found).error(pci, text))
     }
 
     /// Decoders made of range registers.
@@ -940,10 +872,10 @@ impl<'i> System<'i> {
         for (decoder, range) in (0u8..).zip(ranges.ranges).take(ranges.count) {
             let failed = format!("Failed to initialize decoder{}.{decoder}", port.id);
             let failed =
-                |fault: Fault| fault.at(decoder).say(Level::Warning, ("cxl_port", &name), &failed);
+                |refusal: Refusal| refusal.of_decoder(decoder).warning(("cxl_port", &name), failed);
             let Some(range) = range else {
-                let found = "range 1 has no size, range 2 has".to_owned();
-                return Err(failed(Fault::new(Rule::RangeOutside, ENOENT, found)));
+                let found = "range 1 has no size, range 2 has";
+                return Err(failed(Refusal::new(Rule::RangeOutside, ENOENT, found)));
             };
             let (dpa, mode) =
                 self.reserve(index, port, decoder, next, range.length(), 0).map_err(failed)?;
@@ -975,9 +907,9 @@ impl<'i> System<'i> {
         let name = self.name(port);
         let at = ("cxl_port", name.as_str());
         for (number, image) in (0u8..).zip(hdm.decoders.iter().take(count)) {
-            let failed = |fault: Fault| {
+            let failed = |refusal: Refusal| {
                 let text = format!("Failed to initialize decoder{}.{number}", port.id);
-                fault.at(number).say(Level::Warning, at, &text)
+                refusal.of_decoder(number).warning(at, text)
             };
             let decoder = self.decoder(port, number, image).map_err(failed)?;
             if !decoder.enabled {
@@ -992,8 +924,8 @@ impl<'i> System<'i> {
                      {ways}",
                     port.id
                 );
-                let fault = Fault::new(Rule::SizeDivisible, ENXIO, found);
-                return Err(failed(fault.say(Level::Error, at, &text)));
+                let refusal = Refusal::new(Rule::SizeDivisible, ENXIO, found);
+                return Err(failed(refusal.error(at, text)));
             }
             let (share, skip) = (size / ways, image.raw_route());
             let (dpa, mode) =
@@ -1053,24 +985,7 @@ impl<'i> System<'i> {
             "decoder{}.{decoder}: Failed to reserve DPA range {base:#x} - {last:#x}\n (-{EBUSY})",
             port.id
         );
-        Err(Fault::new(Rule::DpaRange, EBUSY, found).say(Level::Debug, at, &debug).say(
-            Level::Error,
-            at,
-            &text,
-        ))
-    }
-}
-
-impl Fault {
-    /// What the driver core says of an error that no driver may have.
-    fn driver_failed(self, driver: &'static str, device: &str) -> Self {
-        let errno = self.errno;
-        self.driver_failed_with(driver, device, errno)
-    }
-
-    fn driver_failed_with(self, driver: &'static str, device: &str, errno: c_int) -> Self {
-        let text = format!("probe with driver {driver} failed with error -{errno}");
-        self.say(Level::Error, (driver, device), &text)
+        Err(Refusal::new(Rule::DpaRange, EBUSY, found).debug(at, debug).error(at, text))
     }
 }
 

@@ -11,8 +11,8 @@ use libc::{EBUSY, EINVAL, ENXIO, c_int};
 use super::linux::{
     Decoder, Kind, Mode, PortState, Range, Root, System, granularity, granularity_code, ways_code,
 };
-use super::table::message;
-use super::{Level, Message, Rule, Severity};
+use super::refusal::{Attempt, Refusal};
+use super::{Finding, Level, Rule, Severity};
 use crate::Change;
 
 /// A region.
@@ -52,33 +52,6 @@ pub(super) struct RegionRef {
     targets_set: u64,
     /// The members below, each with the port between, if there is one.
     endpoints: Vec<(Member, Option<usize>)>,
-}
-
-/// Why a decoder is not taken into its region.
-struct Refusal {
-    rule: Rule,
-    errno: c_int,
-    found: String,
-    /// The component to blame, and its decoder.
-    at: Option<(usize, Option<usize>)>,
-    messages: Vec<Message>,
-}
-
-type Attempt<T> = Result<T, Refusal>;
-
-impl Refusal {
-    fn new(rule: Rule, errno: c_int, found: String) -> Self {
-        Self { rule, errno, found, at: None, messages: vec![] }
-    }
-
-    fn say(mut self, level: Level, device: (&'static str, &str), text: &str) -> Self {
-        self.messages.push(message(level, device, text));
-        self
-    }
-
-    fn at(self, port: usize, decoder: Option<usize>) -> Self {
-        Self { at: Some((port, decoder)), ..self }
-    }
 }
 
 impl System<'_> {
@@ -153,11 +126,8 @@ impl System<'_> {
             let name = self.member_name(member);
             let text =
                 format!("{name} no CXL window for range {:#x}:{:#x}", range.start, range.end);
-            let refusal = Refusal::new(Rule::NoWindow, ENXIO, format!("range {range}")).say(
-                Level::Error,
-                ("cxl_pci", &address),
-                &text,
-            );
+            let refusal = Refusal::new(Rule::NoWindow, ENXIO, format!("range {range}"))
+                .error(("cxl_pci", &address), text);
             self.refuse_member(member, refusal, None);
             return;
         };
@@ -193,20 +163,14 @@ impl System<'_> {
             let name = self.member_name(member);
             let text = format!("{name}: {function} region{id} cannot insert resource");
             let address = self.function_of(member.port);
-            let device = self.ports.get(member.port).map_or("", |port| self.component(port));
+            let device = self.component_of(member.port);
             let found = format!("{} overlaps {other}", decoder.range);
-            let lost = "two regions claim the same addresses".to_owned();
-            let messages = vec![message(Level::Warning, ("cxl_pci", &address), &text)];
-            let number = u8::try_from(member.decoder).ok();
-            self.push(
-                Rule::RegionOverlap,
-                Severity::Degraded,
-                device,
-                number,
-                found,
-                lost,
-                messages,
-            );
+            let lost = "two regions claim the same addresses";
+            let rule = Rule::RegionOverlap;
+            let finding = Finding::new(Severity::Degraded, rule, device, found, lost)
+                .of_decoder(member.decoder)
+                .say(Level::Warning, ("cxl_pci", &address), text);
+            self.findings.push(finding);
         }
         self.regions.push(Region {
             id,
@@ -224,8 +188,8 @@ impl System<'_> {
         self.regions.len() - 1
     }
 
-    fn refuse_member(&mut self, member: Member, refusal: Refusal, region: Option<usize>) {
-        let Refusal { rule, errno, found, at, mut messages } = refusal;
+    fn refuse_member(&mut self, member: Member, mut refusal: Refusal, region: Option<usize>) {
+        let errno = refusal.errno;
         let region = region.and_then(|region| self.regions.get_mut(region));
         let mut lost = "the range becomes no region".to_owned();
         if let Some(region) = region {
@@ -240,14 +204,14 @@ impl System<'_> {
                 let endpoint = self.ports.get(member.port).map(|port| self.name(port));
                 let decoder = self.decoder_name(member.port, member.decoder);
                 let text = format!("failed to attach {decoder} to {name}: -{errno}");
-                let endpoint = endpoint.unwrap_or_default();
-                messages.push(message(Level::Warning, ("cxl_port", &endpoint), &text));
+                refusal = refusal.warning(("cxl_port", &endpoint.unwrap_or_default()), text);
             }
         }
-        let (port, decoder) = at.unwrap_or((member.port, Some(member.decoder)));
-        let component = self.ports.get(port).map_or("", |port| self.component(port));
-        let decoder = decoder.and_then(|decoder| u8::try_from(decoder).ok());
-        self.push(rule, Severity::Refused, component, decoder, found, lost, messages);
+        let component = self.component_of(member.port);
+        if !refusal.is_blamed() {
+            refusal = refusal.blame(component, Some(member.decoder));
+        }
+        self.findings.push(refusal.finding(component, lost));
     }
 
     /// Adds a decoder, and assembles the region once it is complete (`cxl_region_attach`).
@@ -258,7 +222,7 @@ impl System<'_> {
         let device = ("cxl", name.as_str());
         let decoder_name = self.decoder_name(member.port, member.decoder);
         let member_name = self.member_name(member);
-        let debug = |refusal: Refusal, text: &str| refusal.say(Level::Debug, device, text);
+        let debug = |refusal: Refusal, text: &str| refusal.debug(device, text);
         let (ways, granularity) = (region.ways, region.granularity);
         if !interleaves(port, ways, granularity) {
             let found = format!("{ways}-way at {granularity} B");
@@ -266,7 +230,7 @@ impl System<'_> {
             return Err(debug(Refusal::new(Rule::InterleaveCapability, ENXIO, found), &text));
         }
         if decoder.mode != region.mode && decoder.mode.is_some() && region.mode.is_some() {
-            let found = "volatile and persistent memory in one set".to_owned();
+            let found = "volatile and persistent memory in one set";
             let text = if self.linux.has(Change::Partitions) {
                 format!("{decoder_name} region mode: {} mismatch", mode(region.mode))
             } else {
@@ -285,7 +249,7 @@ impl System<'_> {
             if region.done == Some(true) {
                 let refusal = Refusal::new(Rule::TooManyMembers, EBUSY, found);
                 let device = ("cxl_region", name.as_str());
-                return Err(refusal.say(Level::Debug, device, "region already active"));
+                return Err(refusal.debug(device, "region already active"));
             }
             let text = format!("region already has {} endpoints", region.members.len());
             return Err(debug(Refusal::new(Rule::TooManyMembers, EINVAL, found), &text));
@@ -427,7 +391,7 @@ impl System<'_> {
                     device.1,
                     root.id
                 );
-                Refusal::new(Rule::NotATarget, ENXIO, found).say(Level::Error, device, &text)
+                Refusal::new(Rule::NotATarget, ENXIO, found).error(device, text)
             });
         };
         let Some(above) = self.ports.get(parent) else { return Ok((0, 1)) };
@@ -450,8 +414,8 @@ impl System<'_> {
                     if committed.is_empty() { "nothing".to_owned() } else { committed.join(", ") };
                 (Rule::Mapping, format!("{component} decodes {committed}, and not {range}"))
             };
-            let refusal = Refusal::new(rule, ENXIO, found).at(parent, None);
-            return Err(refusal.say(Level::Error, device, &text));
+            let refusal = Refusal::new(rule, ENXIO, found).blame(self.component_of(parent), None);
+            return Err(refusal.error(device, text));
         };
         let place =
             decoder.targets.iter().position(|target| target.is_some() && *target == port.dport);
@@ -463,8 +427,9 @@ impl System<'_> {
                 self.decoder_name(parent, number)
             );
             let found = format!("{} is no target of {}", dport, self.component(above));
-            let refusal = Refusal::new(Rule::TargetList, ENXIO, found).at(parent, Some(number));
-            return Err(refusal.say(Level::Error, device, &text));
+            let refusal = Refusal::new(Rule::TargetList, ENXIO, found)
+                .blame(self.component_of(parent), Some(number));
+            return Err(refusal.error(device, text));
         };
         Ok((place as u64, decoder.ways))
     }
@@ -486,8 +451,8 @@ impl System<'_> {
                 root.id
             );
             return Err(Refusal::new(Rule::TargetPosition, ENXIO, found)
-                .at(member.port, Some(member.decoder))
-                .say(Level::Debug, ("cxl", &name), &text));
+                .blame(self.component_of(member.port), Some(member.decoder))
+                .debug(("cxl", &name), text));
         }
         let path = self.path(member.port);
         let mut between = None;
@@ -554,9 +519,9 @@ impl System<'_> {
                     );
                     let failed = format!("{name}: failed to allocate region reference");
                     return Err(Refusal::new(Rule::HpaOrder, EBUSY, found)
-                        .at(at, Some(decoder))
-                        .say(Level::Debug, device, &text)
-                        .say(Level::Debug, device, &failed));
+                        .blame(self.component_of(at), Some(decoder))
+                        .debug(device, text)
+                        .debug(device, failed));
                 }
                 new = Some(decoder);
                 // A new reference starts with one target.
@@ -575,11 +540,9 @@ impl System<'_> {
                 self.member_name(member),
                 port.target_count
             );
-            return Err(Refusal::new(Rule::TargetOverflow, ENXIO, found).at(at, decoder).say(
-                Level::Debug,
-                device,
-                &text,
-            ));
+            return Err(Refusal::new(Rule::TargetOverflow, ENXIO, found)
+                .blame(self.component_of(at), decoder)
+                .debug(device, text));
         }
         let Some(port) = self.ports.get_mut(at) else { return Ok(()) };
         if let Some(decoder) = new {
@@ -624,7 +587,9 @@ impl System<'_> {
         let ours = Some(reference.decoder);
         let count = reference.targets;
         let debug = |rule: Rule, errno: c_int, found: String, text: String| {
-            Err(Refusal::new(rule, errno, found).at(at, ours).say(Level::Debug, device, &text))
+            Err(Refusal::new(rule, errno, found)
+                .blame(self.component_of(at), ours)
+                .debug(device, text))
         };
         if !count.is_power_of_two() {
             let found = format!("{count} ports of {} take part", self.component(port));
@@ -695,9 +660,9 @@ impl System<'_> {
                     decoder.range.start, decoder.range.end
                 );
                 return Err(Refusal::new(Rule::ExpectedInterleave, ENXIO, found)
-                    .at(at, ours)
-                    .say(Level::Error, device, &expected)
-                    .say(Level::Error, device, &got));
+                    .blame(self.component_of(at), ours)
+                    .error(device, expected)
+                    .error(device, got));
             }
         }
         let next = reference.targets_set;
@@ -755,12 +720,10 @@ impl System<'_> {
         let Some(port) = self.ports.get(at) else { return Ok(()) };
         let position = member.position;
         let refuse = |text: String| {
-            let found = format!("{} at position {position}", self.component_of(member));
-            Err(Refusal::new(Rule::TargetOrder, ENXIO, found).at(at, None).say(
-                Level::Debug,
-                ("cxl", region),
-                &text,
-            ))
+            let found = format!("{} at position {position}", self.component_of(member.port));
+            Err(Refusal::new(Rule::TargetOrder, ENXIO, found)
+                .blame(self.component_of(at), None)
+                .debug(("cxl", region), text))
         };
         let port_name = self.port_name(port);
         let name = self.member_name(member);
@@ -773,10 +736,6 @@ impl System<'_> {
         }
         let other = self.member_name(*peer);
         refuse(format!("{port_name}: {name} pos {position} mismatched peer {other}"))
-    }
-
-    fn component_of(&self, member: Member) -> &str {
-        self.ports.get(member.port).map_or("", |port| self.component(port))
     }
 
     /// What is left to say when everything has come up.
@@ -805,16 +764,16 @@ impl System<'_> {
         if self.linux.has(Change::LockedRegions) {
             for (window, regions) in locked {
                 let found = regions.join(", ");
-                let lost = "what is there stays until the machine is reset".to_owned();
-                let window = format!("window {window}");
-                self.push(Rule::Locked, Severity::Note, &window, None, found, lost, vec![]);
+                let lost = "what is there stays until the machine is reset";
+                let (rule, window) = (Rule::Locked, format!("window {window}"));
+                self.findings.push(Finding::new(Severity::Note, rule, window, found, lost));
             }
         }
     }
 
     fn missing(&mut self, region: &Region) {
         let Some(first) = region.members.first().copied() else { return };
-        let members: Vec<_> = region.members.iter().map(|m| self.component_of(*m)).collect();
+        let members: Vec<_> = region.members.iter().map(|m| self.component_of(m.port)).collect();
         let found =
             format!("{}-way at {}, and only {}", region.ways, region.range, members.join(", "));
         let lost = format!(
@@ -823,10 +782,9 @@ impl System<'_> {
             region.range,
             region.id
         );
-        let component = self.component_of(first).to_owned();
-        let decoder = u8::try_from(first.decoder).ok();
-        let rule = Rule::MissingMember;
-        self.push(rule, Severity::Refused, &component, decoder, found, lost, vec![]);
+        let (rule, component) = (Rule::MissingMember, self.component_of(first.port));
+        let finding = Finding::new(Severity::Refused, rule, component, found, lost);
+        self.findings.push(finding.of_decoder(first.decoder));
     }
 
     fn assembled(&mut self, region: &Region, root: &Root) {
@@ -843,7 +801,8 @@ impl System<'_> {
             if wrong {
                 let found = format!("{kind} memory at {}", region.range);
                 let lost = format!("{name} is assembled all the same");
-                self.push(Rule::WindowKind, Severity::Note, &window, None, found, lost, vec![]);
+                let rule = Rule::WindowKind;
+                self.findings.push(Finding::new(Severity::Note, rule, &window, found, lost));
             }
         }
         for member in &region.members {
@@ -854,10 +813,9 @@ impl System<'_> {
                 let wanted = if root.ways > 1 { root.granularity } else { region.granularity };
                 let found = format!("granularity {has} B, the set has {wanted} B");
                 let lost = format!("{name} is assembled, and its contents are not where they seem");
-                let component = self.component_of(*member).to_owned();
-                let number = u8::try_from(member.decoder).ok();
-                let rule = Rule::GranularityDiffers;
-                self.push(rule, Severity::Degraded, &component, number, found, lost, vec![]);
+                let (rule, component) = (Rule::GranularityDiffers, self.component_of(member.port));
+                let finding = Finding::new(Severity::Degraded, rule, component, found, lost);
+                self.findings.push(finding.of_decoder(member.decoder));
             }
         }
     }

@@ -11,8 +11,9 @@ use libc::{EBUSY, EINVAL, ENXIO};
 use zerocopy::FromBytes;
 use zerocopy::little_endian::{U32, U64};
 
-use super::linux::{Attempt, Fault, Range, Root, System, granularity, ways};
-use super::{Finding, Kernels, Level, Message, Rule, Severity};
+use super::linux::{Range, Root, System, granularity, ways};
+use super::refusal::{Attempt, Refusal, Said};
+use super::{Finding, Level, Rule, Severity};
 use crate::Change;
 
 /// Where records start.
@@ -69,7 +70,7 @@ impl<'a> Records<'a> {
     }
 }
 
-const ACPI: (&str, &str) = ("cxl_acpi", "ACPI0017:00");
+const ACPI: Said<'static> = ("cxl_acpi", "ACPI0017:00");
 
 impl System<'_> {
     /// Reads the table; whether there is one.
@@ -78,26 +79,14 @@ impl System<'_> {
         self.checksum(table);
         let records = Records::of(table);
         for broken in &records.broken {
-            self.push(
-                Rule::CedtRecord,
-                Severity::Refused,
-                "CEDT",
-                None,
-                broken.clone(),
-                "this record, and those behind it if its length is 0, are not read".to_owned(),
-                vec![],
-            );
+            let lost = "this record, and those behind it if its length is 0, are not read";
+            let rule = Rule::CedtRecord;
+            self.findings.push(Finding::new(Severity::Refused, rule, "CEDT", broken, lost));
         }
         if records.chbs.is_empty() && records.cfmws.is_empty() && records.broken.is_empty() {
-            self.push(
-                Rule::NoCedt,
-                Severity::Refused,
-                "CEDT",
-                None,
-                "no CHBS and no CFMWS".to_owned(),
-                "there is no CXL memory".to_owned(),
-                vec![],
-            );
+            let (found, lost) = ("no CHBS and no CFMWS", "there is no CXL memory");
+            let rule = Rule::NoCedt;
+            self.findings.push(Finding::new(Severity::Refused, rule, "CEDT", found, lost));
         }
         self.bridges(&records);
         self.windows(&records);
@@ -113,10 +102,11 @@ impl System<'_> {
         let wants = has.wrapping_sub(sum);
         let text =
             format!("Incorrect checksum in table [CEDT] - 0x{has:02X}, should be 0x{wants:02X}");
-        let messages = vec![message(Level::Warning, ("", "ACPI BIOS Warning (bug)"), &text)];
         let found = format!("checksum {has:#04x}, and {wants:#04x} makes the sum 0");
-        let lost = "Linux reads the table all the same".to_owned();
-        self.push(Rule::Checksum, Severity::Note, "CEDT", None, found, lost, messages);
+        let lost = "Linux reads the table all the same";
+        let finding = Finding::new(Severity::Note, Rule::Checksum, "CEDT", found, lost);
+        let of = ("", "ACPI BIOS Warning (bug)");
+        self.findings.push(finding.say(Level::Warning, of, text));
     }
 
     /// Gives each bridge its CHBS: the first of its UID that is not passed over.
@@ -135,20 +125,13 @@ impl System<'_> {
         for (index, bridge) in input.bridges.iter().enumerate() {
             let acpi = format!("ACPI0016:{index:02x}");
             if mixed {
-                self.push(
-                    Rule::MixedHosts,
-                    Severity::Degraded,
-                    &bridge.name,
-                    None,
-                    "CHBS of version 0 and of version 1 in one table".to_owned(),
-                    "devices of CXL 1.1 hosts may not come up".to_owned(),
-                    vec![message(
-                        Level::Info,
-                        ("acpi", &acpi),
-                        "Unsupported platform config, mixed Virtual Host and Restricted CXL Host \
-                         hierarchy.",
-                    )],
-                );
+                let found = "CHBS of version 0 and of version 1 in one table";
+                let lost = "devices of CXL 1.1 hosts may not come up";
+                let text = "Unsupported platform config, mixed Virtual Host and Restricted CXL \
+                            Host hierarchy.";
+                let rule = Rule::MixedHosts;
+                let finding = Finding::new(Severity::Degraded, rule, &bridge.name, found, lost);
+                self.findings.push(finding.say(Level::Info, ("acpi", &acpi), text));
             }
             let Some(uid) = bridge.uid else {
                 // Its registers are known from somewhere else.
@@ -180,9 +163,9 @@ impl System<'_> {
                 Ok(chbs) => chbs,
                 Err((said, found)) => {
                     let text = format!("{said} for Host Bridge (UID {uid})");
-                    let said = vec![message(Level::Warning, ("acpi", &acpi), &text)];
                     let (rule, name) = (Rule::NoChbs, &bridge.name);
-                    self.push(rule, Severity::Refused, name, None, found, lost, said);
+                    let finding = Finding::new(Severity::Refused, rule, name, found, lost);
+                    self.findings.push(finding.say(Level::Warning, ("acpi", &acpi), text));
                     continue;
                 }
             };
@@ -192,16 +175,13 @@ impl System<'_> {
             }
             if chbs.version.get() == RESTRICTED {
                 let device = bridge.address.clone().unwrap_or_else(|| bridge.name.clone());
-                self.push(
-                    Rule::RestrictedHost,
-                    Severity::Note,
-                    &bridge.name,
-                    None,
-                    "CHBS version 0: a CXL 1.1 host".to_owned(),
-                    "devices below it are taken by their range registers; that is not looked at here"
-                        .to_owned(),
-                    vec![message(Level::Info, ("", &device), "host supports CXL (restricted)")],
-                );
+                let found = "CHBS version 0: a CXL 1.1 host";
+                let lost = "devices below it are taken by their range registers; that is not looked \
+                            at here";
+                let (rule, name) = (Rule::RestrictedHost, &bridge.name);
+                let finding = Finding::new(Severity::Note, rule, name, found, lost);
+                let text = "host supports CXL (restricted)";
+                self.findings.push(finding.say(Level::Info, ("", &device), text));
             }
         }
     }
@@ -211,15 +191,14 @@ impl System<'_> {
         let mut kept: Vec<Range> = Vec::new();
         for (index, &(record, targets)) in records.cfmws.iter().enumerate() {
             let name = format!("window {index}");
-            if let Err(fault) = self.window(index, record, targets, records, &mut kept) {
+            if let Err(refusal) = self.window(index, record, targets, records, &mut kept) {
                 let (base, size) = (record.base.get(), record.size.get());
                 let last = base.wrapping_add(size).wrapping_sub(1);
-                let errno = fault.errno;
+                let errno = refusal.errno;
                 let text =
                     format!("Failed to add decode range: [{base:#x} - {last:#x}] (-{errno})");
-                let Fault { rule, found, messages: said, .. } = fault.error(&text);
-                let lost = "the window is left out: no decoder in it becomes a region".to_owned();
-                self.push(rule, Severity::Refused, &name, None, found, lost, said);
+                let lost = "the window is left out: no decoder in it becomes a region";
+                self.findings.push(refusal.error(ACPI, text).finding(&name, lost));
             }
         }
     }
@@ -233,44 +212,45 @@ impl System<'_> {
         kept: &mut Vec<Range>,
     ) -> Attempt<()> {
         let (base, size) = (record.base.get(), record.size.get());
-        let fault = |rule, found, text: &str| Err(Fault::new(rule, EINVAL, found).error(text));
+        let refusal =
+            |rule, found, text: &str| Err(Refusal::new(rule, EINVAL, found).error(ACPI, text));
         if record.arithmetic > 1 {
             let code = record.arithmetic;
             let text = format!("CFMWS Unknown Interleave Arithmetic: {code}");
-            return fault(Rule::WindowArithmetic, format!("arithmetic {code}"), &text);
+            return refusal(Rule::WindowArithmetic, format!("arithmetic {code}"), &text);
         }
         if base % UNIT != 0 {
             let text = "CFMWS Base HPA not 256MB aligned";
-            return fault(Rule::WindowBase, format!("base {base:#x}"), text);
+            return refusal(Rule::WindowBase, format!("base {base:#x}"), text);
         }
         if size % UNIT != 0 {
             let text = "CFMWS Window Size not 256MB aligned";
-            return fault(Rule::WindowSize, format!("size {size:#x}"), text);
+            return refusal(Rule::WindowSize, format!("size {size:#x}"), text);
         }
         let Some(way_count) = ways(record.eniw.into()) else {
             let code = record.eniw;
             let text = format!("CFMWS Interleave Ways ({code}) invalid");
-            return fault(Rule::WindowWays, format!("ways code {code}"), &text);
+            return refusal(Rule::WindowWays, format!("ways code {code}"), &text);
         };
         let (length, need) = (u64::from(record.header.length.get()), 0x24 + 4 * way_count);
         if length < need {
             let text = format!("CFMWS length {length} less than expected {need}");
             let found = format!("length {length:#x} for {way_count} targets");
-            return fault(Rule::WindowLength, found, &text);
+            return refusal(Rule::WindowLength, found, &text);
         }
         let Some(mut bytes) = granularity(record.hbig.get()) else {
             let found = format!("granularity code {}", record.hbig);
-            return Err(Fault::new(Rule::WindowGranularity, EINVAL, found));
+            return Err(Refusal::new(Rule::WindowGranularity, EINVAL, found));
         };
         let range = Range { start: base, end: base.wrapping_add(size).wrapping_sub(1) };
         let conflict = kept.iter().find(|other| range.overlaps_in_part(**other));
         if range.is_empty() {
             let found = format!("size {size:#x}");
-            return Err(Fault::new(Rule::WindowSize, EBUSY, found));
+            return Err(Refusal::new(Rule::WindowSize, EBUSY, found));
         }
         if let Some(other) = conflict {
             let found = format!("{range} overlaps {other}");
-            return Err(Fault::new(Rule::WindowOverlap, EBUSY, found));
+            return Err(Refusal::new(Rule::WindowOverlap, EBUSY, found));
         }
         kept.push(range);
         if way_count == 1 {
@@ -288,16 +268,16 @@ impl System<'_> {
                 hosts.clone().position(|(bridge, host)| bridge.uid == Some(uid) && host.known);
             if found.is_none() && all_named {
                 let text = "Failed to populate active decoder targets";
-                let fault = Fault::new(Rule::WindowTarget, ENXIO, format!("target UID {uid}"));
-                return Err(fault.say(Level::Error, ("cxl", "root0"), text));
+                let refusal = Refusal::new(Rule::WindowTarget, ENXIO, format!("target UID {uid}"));
+                return Err(refusal.error(("cxl", "root0"), text));
             }
             bridges.push(found);
         }
         if size % (UNIT * way_count) != 0 {
             let found = format!("size {size:#x} for {way_count} ways");
-            let lost = "Linux takes the window; its end cannot be used".to_owned();
-            let name = format!("window {index}");
-            self.push(Rule::WindowShare, Severity::Note, &name, None, found, lost, vec![]);
+            let lost = "Linux takes the window; its end cannot be used";
+            let (rule, name) = (Rule::WindowShare, format!("window {index}"));
+            self.findings.push(Finding::new(Severity::Note, rule, name, found, lost));
         }
         let id = self.roots.len();
         self.roots.push(Root {
@@ -321,7 +301,7 @@ impl System<'_> {
         for (cxims, _) in &records.cxims {
             let Some(of) = granularity(cxims.hbig.into()) else {
                 let found = format!("a CXIMS with granularity code {}", cxims.hbig);
-                return Err(Fault::new(Rule::NoCxims, EINVAL, found));
+                return Err(Refusal::new(Rule::NoCxims, EINVAL, found));
             };
             if of != bytes {
                 continue;
@@ -330,7 +310,7 @@ impl System<'_> {
                 let have = cxims.map_count;
                 let text = format!("CXIMS nr_xormaps[{have}] expected[{need}]");
                 let found = format!("{have} maps for {way_count} ways");
-                return Err(Fault::new(Rule::NoCxims, ENXIO, found).say(Level::Debug, ACPI, &text));
+                return Err(Refusal::new(Rule::NoCxims, ENXIO, found).debug(ACPI, text));
             }
             found = true;
         }
@@ -339,49 +319,6 @@ impl System<'_> {
         }
         let text = format!("No CXIMS for HBIG {bytes}");
         let found = format!("XOR arithmetic, granularity code {code}");
-        Err(Fault::new(Rule::NoCxims, EINVAL, found).error(&text))
-    }
-}
-
-impl Fault {
-    /// An error of the ACPI driver.
-    fn error(self, text: &str) -> Self {
-        self.say(Level::Error, ACPI, text)
-    }
-}
-
-pub(super) fn message(level: Level, (driver, device): (&'static str, &str), text: &str) -> Message {
-    Message {
-        level,
-        driver,
-        device: device.to_owned(),
-        text: text.to_owned(),
-        kernels: Kernels::default(),
-    }
-}
-
-impl System<'_> {
-    /// Notes something down.
-    #[expect(clippy::too_many_arguments, reason = "the fields of a finding, in order")]
-    pub(super) fn push(
-        &mut self,
-        rule: Rule,
-        severity: Severity,
-        component: &str,
-        decoder: Option<u8>,
-        found: String,
-        lost: String,
-        messages: Vec<Message>,
-    ) {
-        self.findings.push(Finding {
-            rule,
-            severity,
-            component: component.to_owned(),
-            decoder,
-            found,
-            lost,
-            messages,
-            kernels: Kernels::default(),
-        });
+        Err(Refusal::new(Rule::NoCxims, EINVAL, found).error(ACPI, text))
     }
 }
