@@ -7,7 +7,7 @@ use cxl_regs::block;
 use cxl_regs::dvsec::{self, DvsecId, Dvsecs};
 
 use super::Unchecked;
-use super::table::{MOST_RECORDS, Records};
+use super::records::{MOST_RECORDS, Records};
 use cxl_model::fabric::{HdmImage, Parent};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{BridgeVersion, DeviceKind, Place};

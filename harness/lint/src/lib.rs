@@ -16,9 +16,11 @@ mod images;
 mod input;
 mod kernel;
 mod linux;
+mod records;
 mod refusal;
 mod region;
 mod rule;
+mod system;
 mod table;
 mod text;
 

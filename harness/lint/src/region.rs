@@ -8,51 +8,13 @@
 
 use libc::{EBUSY, EINVAL, ENXIO, c_int};
 
-use super::linux::{
-    Decoder, Kind, Mode, PortState, Range, Root, System, granularity, granularity_code, ways_code,
-};
 use super::refusal::{Attempt, Refusal};
+use super::system::{
+    Decoder, Kind, Member, Mode, PortState, Range, Region, RegionRef, Root, System, granularity,
+    granularity_code, ways_code,
+};
 use super::{Finding, Level, Rule, Severity};
 use crate::Change;
-
-/// A region.
-#[derive(Clone, Debug)]
-pub(super) struct Region {
-    id: usize,
-    /// Its window, an index into [`System::roots`].
-    root: usize,
-    range: Range,
-    ways: u64,
-    granularity: u64,
-    mode: Option<Mode>,
-    host_only: bool,
-    members: Vec<Member>,
-    /// Assembled, or given up.
-    done: Option<bool>,
-    /// Nobody knows all of its path.
-    unknown: bool,
-    locked: bool,
-}
-
-/// A member of a region: an endpoint's decoder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Member {
-    /// An index into [`System::ports`].
-    port: usize,
-    decoder: usize,
-    position: u64,
-}
-
-/// A region's place in a port.
-#[derive(Clone, Debug)]
-pub(super) struct RegionRef {
-    region: usize,
-    decoder: usize,
-    targets: u64,
-    targets_set: u64,
-    /// The members below, each with the port between, if there is one.
-    endpoints: Vec<(Member, Option<usize>)>,
-}
 
 impl System<'_> {
     /// Adds each committed decoder of an endpoint to a region.

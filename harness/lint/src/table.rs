@@ -5,70 +5,21 @@
 //! and nothing else.
 
 use cxl_regs::acpi::cedt::Restrictions;
-use cxl_regs::acpi::cedt::wire::{CfmwsRecord, ChbsRecord, CximsRecord, RecordHeader, Wire};
+use cxl_regs::acpi::cedt::wire::{CfmwsRecord, ChbsRecord};
 use cxl_regs::acpi::header;
 use libc::{EBUSY, EINVAL, ENXIO};
-use zerocopy::FromBytes;
-use zerocopy::little_endian::{U32, U64};
+use zerocopy::little_endian::U32;
 
-use super::linux::{Range, Root, System, granularity, ways};
+use super::records::Records;
 use super::refusal::{Attempt, Refusal, Said};
+use super::system::{Range, Root, System, granularity, ways};
 use super::{Finding, Level, Rule, Severity};
 use crate::Change;
 
-/// Where records start.
-const HEADER: usize = 36;
 /// 256 MiB.
 const UNIT: u64 = 256 << 20;
 /// The version of a CXL 1.1 host in a CHBS.
 const RESTRICTED: u32 = 0;
-
-/// The most records that are looked at: each window is compared with all others, and a large
-/// machine has some hundred records.
-pub(super) const MOST_RECORDS: usize = 4096;
-
-/// The records of the kinds that Linux looks at.
-#[derive(Debug, Default)]
-pub(super) struct Records<'a> {
-    chbs: Vec<&'a ChbsRecord>,
-    cfmws: Vec<(&'a CfmwsRecord, &'a [U32])>,
-    cxims: Vec<(&'a CximsRecord, &'a [U64])>,
-    broken: Vec<String>,
-    /// There are more than [`MOST_RECORDS`].
-    pub(super) more: bool,
-}
-
-impl<'a> Records<'a> {
-    pub(super) fn of(table: &'a [u8]) -> Self {
-        let mut records = Self::default();
-        let length = table.get(4..8).and_then(|bytes| U32::read_from_bytes(bytes).ok());
-        let end = length.map_or(table.len(), |length| table.len().min(length.get() as usize));
-        let mut at = HEADER;
-        let mut count = 0;
-        while let Some(Ok((header, _))) = table.get(at..end).map(RecordHeader::ref_from_prefix) {
-            count += 1;
-            if count > MOST_RECORDS {
-                records.more = true;
-                break;
-            }
-            let length = usize::from(header.length.get());
-            if length == 0 {
-                records.broken.push(format!("record at {at:#x}: length 0"));
-                break;
-            }
-            let record = table.get(at..end.min(at.saturating_add(length))).unwrap_or_default();
-            match Wire::view(record) {
-                Ok(Wire::Chbs(chbs)) => records.chbs.push(chbs),
-                Ok(Wire::Cfmws(window, targets)) => records.cfmws.push((window, targets)),
-                Ok(Wire::Cxims(cxims, maps)) => records.cxims.push((cxims, maps)),
-                Ok(_) => {}
-                Err(problem) => records.broken.push(format!("record at {at:#x}: {problem}")),
-            }
-            at = at.saturating_add(length);
-        }
-        records
-    }
-}
 
 const ACPI: Said<'static> = ("cxl_acpi", "ACPI0017:00");
 

@@ -1,0 +1,56 @@
+//! The records of a CEDT of the kinds that Linux looks at, as they lie in the table, legal or not.
+//!
+//! **Invariant**: a broken record costs itself, and those behind it only where its length is 0.
+
+use cxl_regs::acpi::cedt::wire::{CfmwsRecord, ChbsRecord, CximsRecord, RecordHeader, Wire};
+use zerocopy::FromBytes;
+use zerocopy::little_endian::{U32, U64};
+
+/// Where records start.
+const HEADER: usize = 36;
+/// The most records that are looked at: each window is compared with all others, and a large
+/// machine has some hundred records.
+pub(super) const MOST_RECORDS: usize = 4096;
+
+/// The records of the kinds that Linux looks at.
+#[derive(Debug, Default)]
+pub(super) struct Records<'a> {
+    pub(super) chbs: Vec<&'a ChbsRecord>,
+    pub(super) cfmws: Vec<(&'a CfmwsRecord, &'a [U32])>,
+    pub(super) cxims: Vec<(&'a CximsRecord, &'a [U64])>,
+    pub(super) broken: Vec<String>,
+    /// There are more than [`MOST_RECORDS`].
+    pub(super) more: bool,
+}
+
+impl<'a> Records<'a> {
+    pub(super) fn of(table: &'a [u8]) -> Self {
+        let mut records = Self::default();
+        let length = table.get(4..8).and_then(|bytes| U32::read_from_bytes(bytes).ok());
+        let end = length.map_or(table.len(), |length| table.len().min(length.get() as usize));
+        let mut at = HEADER;
+        let mut count = 0;
+        while let Some(Ok((header, _))) = table.get(at..end).map(RecordHeader::ref_from_prefix) {
+            count += 1;
+            if count > MOST_RECORDS {
+                records.more = true;
+                break;
+            }
+            let length = usize::from(header.length.get());
+            if length == 0 {
+                records.broken.push(format!("record at {at:#x}: length 0"));
+                break;
+            }
+            let record = table.get(at..end.min(at.saturating_add(length))).unwrap_or_default();
+            match Wire::view(record) {
+                Ok(Wire::Chbs(chbs)) => records.chbs.push(chbs),
+                Ok(Wire::Cfmws(window, targets)) => records.cfmws.push((window, targets)),
+                Ok(Wire::Cxims(cxims, maps)) => records.cxims.push((cxims, maps)),
+                Ok(_) => {}
+                Err(problem) => records.broken.push(format!("record at {at:#x}: {problem}")),
+            }
+            at = at.saturating_add(length);
+        }
+        records
+    }
+}
