@@ -86,6 +86,16 @@ impl fmt::Display for SpanError {
 
 impl core::error::Error for SpanError {}
 
+impl Span<Hpa> {
+    /// The byte at address 0: holds the place of a range that is not known yet.
+    pub const ORIGIN: Self = Self { base: Hpa(0), size: 1 };
+}
+
+impl Span<Dpa> {
+    /// The byte at address 0: holds the place of a range that is not known yet.
+    pub const ORIGIN: Self = Self { base: Dpa(0), size: 1 };
+}
+
 /// A half-open address range `[base, base + size)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span<A = Hpa> {

@@ -1103,11 +1103,11 @@ fn srat_reads_writes_and_grows() {
     let entries: Vec<_> = Srat::read(SRAT).unwrap().entries().map(Result::unwrap).collect();
     assert_eq!(entries, [Entry::Memory(first), Entry::Memory(second)]);
     let mut buffer = [0xa5; 0x90];
-    assert_eq!(srat::write(IDENTITY, &[first, second], &mut buffer).unwrap(), SRAT);
+    assert_eq!(srat::write(IDENTITY, [first, second], &mut buffer).unwrap(), SRAT);
     assert_eq!(buffer[0x80..], [0xa5; 0x10]);
 
     let mut buffer = [0xa5; 0x80];
-    srat::write(IDENTITY, &[first], &mut buffer).unwrap();
+    srat::write(IDENTITY, [first], &mut buffer).unwrap();
     let no_room = NoRoom { need: 0x80, have: 0x7f };
     let full = srat::append(&second, &mut buffer[..0x7f]);
     assert_eq!(full, Err(AppendError::NoRoom(no_room)));

@@ -285,7 +285,7 @@ fn srat_fields() -> Result<(), Failed> {
         non_volatile: false,
     };
     let mut buffer = [0xa5; 0x80];
-    let table = srat::write(IDENTITY, &[memory], &mut buffer)?;
+    let table = srat::write(IDENTITY, [memory], &mut buffer)?;
     let expected = [
         (0x04, 4, "Table Length", "00000058"),
         (0x24, 4, "Table Revision", "00000001"),

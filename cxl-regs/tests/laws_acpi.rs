@@ -262,7 +262,7 @@ proptest! {
 
         let span = Span::new(Hpa(base), size.min(u64::MAX - base)).unwrap();
         let memory = MemoryAffinity { domain, span, hot_pluggable, non_volatile };
-        let table = srat::write(identity, &[memory], &mut buffer).unwrap();
+        let table = srat::write(identity, [memory], &mut buffer).unwrap();
         prop_assert!(Srat::read(table).unwrap().entries().eq([Ok(Entry::Memory(memory))]));
     }
 }

@@ -485,5 +485,5 @@ pub fn srat<'b, const D: usize>(
         // As many as there are regions, and as much room.
         let _ = ranges.push(range);
     }
-    Ok(srat::write(identity, &ranges, buffer)?)
+    Ok(srat::write(identity, ranges, buffer)?)
 }

@@ -272,13 +272,13 @@ impl<'a> Iterator for Entries<'a> {
 /// let span = Span::new(Hpa(0x3_d000_0000), 4 << 30)?;
 /// let memory = MemoryAffinity { domain: 1, span, hot_pluggable: true, non_volatile: false };
 /// let mut buffer = [0; 128];
-/// let table = srat::write(identity, &[memory], &mut buffer)?;
+/// let table = srat::write(identity, [memory], &mut buffer)?;
 /// assert!(Srat::read(table)?.entries().eq([Ok(Entry::Memory(memory))]));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn write<'a>(
     identity: Identity,
-    memory: &[MemoryAffinity],
+    memory: impl IntoIterator<Item = MemoryAffinity>,
     buffer: &'a mut [u8],
 ) -> Result<&'a mut [u8], NoRoom> {
     let mut writer = TableWriter::new(buffer, SIGNATURE, REVISION, identity)?;
