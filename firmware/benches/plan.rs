@@ -42,11 +42,11 @@ fn measure(criterion: &mut Criterion) {
         let board = flat(bridges, ports);
         let (platform, topology) = (board.platform(), board.topology());
         let mut made = Box::new(BoardPlan::new());
-        assert_eq!(plan(&platform, &topology, &Policy::default(), &mut made), Ok(()));
+        assert_eq!(plan(&platform, topology.tree(), &Policy::default(), &mut *made), Ok(()));
         assert_eq!(made.regions.len(), bridges as usize * usize::from(ports));
         group.throughput(Throughput::Elements(u64::from(bridges) * u64::from(ports)));
         group.bench_function(BenchmarkId::from_parameter(format!("{bridges}x{ports}")), |bench| {
-            bench.iter(|| plan(&platform, &topology, &Policy::default(), &mut made));
+            bench.iter(|| plan(&platform, topology.tree(), &Policy::default(), &mut *made));
         });
     }
     group.finish();
@@ -54,10 +54,10 @@ fn measure(criterion: &mut Criterion) {
     let (platform, topology) = (board.platform(), board.topology());
     let policy = Policy { width: Width::Widest, ..Policy::default() };
     let mut made = Box::new(BoardPlan::new());
-    assert_eq!(plan(&platform, &topology, &policy, &mut made), Ok(()));
+    assert_eq!(plan(&platform, topology.tree(), &policy, &mut *made), Ok(()));
     assert_eq!(made.regions.iter().map(|region| made.members(region).len()).sum::<usize>(), 256);
     criterion.bench_function("plan/sets/16x16", |bench| {
-        bench.iter(|| plan(&platform, &topology, &policy, &mut made));
+        bench.iter(|| plan(&platform, topology.tree(), &policy, &mut *made));
     });
 }
 

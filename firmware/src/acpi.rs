@@ -18,6 +18,7 @@ use cxl_regs::{Arithmetic, DECODER_UNIT, Ways};
 use heapless::Vec;
 
 use crate::codes::codes;
+use crate::list::List;
 use crate::platform::{Bridge, BridgeKind, Ecam, Platform, Resources, RootBus, Window};
 
 /// The most regions of configuration space that are kept.
@@ -153,14 +154,12 @@ impl<const BRIDGES: usize, const WINDOWS: usize> Tables<BRIDGES, WINDOWS> {
         address_bits: u8,
         roots: &[(u32, RootBus)],
     ) -> Result<Self, PlatformError> {
-        let cedt = Cedt::read(cedt).map_err(|error| PlatformError::Cedt { error })?;
-        Ok(Self {
-            ecam: read_ecam(mcfg)?,
-            bridges: read_bridges(&cedt, roots)?,
-            windows: read_windows(&cedt)?,
-            address_bits,
-            resources: Vec::new(),
-        })
+        let (ecam, bridges, windows) = (Vec::new(), Vec::new(), Vec::new());
+        let mut tables = Self { ecam, bridges, windows, address_bits, resources: Vec::new() };
+        let Self { ecam, bridges, windows, .. } = &mut tables;
+        TablesMut { ecam: ecam.into(), bridges: bridges.into(), windows: windows.into() }
+            .read(mcfg, cedt, roots)?;
+        Ok(tables)
     }
 
     /// The platform for discovery and the plan.
@@ -176,17 +175,42 @@ impl<const BRIDGES: usize, const WINDOWS: usize> Tables<BRIDGES, WINDOWS> {
     }
 }
 
-fn push<T, const N: usize>(
-    list: &mut Vec<T, N>,
-    item: T,
-    what: Count,
-) -> Result<(), PlatformError> {
-    list.push(item).map_err(|_| PlatformError::Capacity { what, have: N })
+/// Lists for what the tables say, in memory of any size.
+#[derive(Debug)]
+pub struct TablesMut<'a> {
+    /// See [`Tables::ecam`].
+    pub ecam: List<'a, Ecam>,
+    /// See [`Tables::bridges`].
+    pub bridges: List<'a, Bridge>,
+    /// See [`Tables::windows`].
+    pub windows: List<'a, Window>,
 }
 
-fn read_ecam(mcfg: &[u8]) -> Result<Vec<Ecam, MAX_ECAM>, PlatformError> {
+impl TablesMut<'_> {
+    /// Reads both tables; see [`Tables::from_acpi`].
+    pub fn read(
+        &mut self,
+        mcfg: &[u8],
+        cedt: &[u8],
+        roots: &[(u32, RootBus)],
+    ) -> Result<(), PlatformError> {
+        let cedt = Cedt::read(cedt).map_err(|error| PlatformError::Cedt { error })?;
+        self.ecam.clear();
+        self.bridges.clear();
+        self.windows.clear();
+        read_ecam(mcfg, &mut self.ecam)?;
+        read_bridges(&cedt, roots, &mut self.bridges)?;
+        read_windows(&cedt, &mut self.windows)
+    }
+}
+
+fn push<T>(list: &mut List<'_, T>, item: T, what: Count) -> Result<(), PlatformError> {
+    let have = list.room();
+    list.push(item).map_err(|_| PlatformError::Capacity { what, have })
+}
+
+fn read_ecam(mcfg: &[u8], regions: &mut List<'_, Ecam>) -> Result<(), PlatformError> {
     let mcfg = Mcfg::read(mcfg).map_err(|error| PlatformError::Mcfg { error })?;
-    let mut regions = Vec::new();
     for (index, allocation) in mcfg.allocations().enumerate() {
         let allocation: Allocation =
             allocation.map_err(|error| PlatformError::Allocation { index, error })?;
@@ -196,16 +220,16 @@ fn read_ecam(mcfg: &[u8]) -> Result<Vec<Ecam, MAX_ECAM>, PlatformError> {
             first_bus: allocation.first_bus(),
             last_bus: allocation.last_bus(),
         };
-        push(&mut regions, region, Count::Ecam)?;
+        push(regions, region, Count::Ecam)?;
     }
-    Ok(regions)
+    Ok(())
 }
 
-fn read_bridges<const N: usize>(
+fn read_bridges(
     cedt: &Cedt<'_>,
     roots: &[(u32, RootBus)],
-) -> Result<Vec<Bridge, N>, PlatformError> {
-    let mut bridges: Vec<Bridge, N> = Vec::new();
+    bridges: &mut List<'_, Bridge>,
+) -> Result<(), PlatformError> {
     for raw in cedt.raw_records() {
         let raw = raw.map_err(|error| PlatformError::Record { error })?;
         let wire = raw.wire().map_err(|error| PlatformError::Record { error })?;
@@ -229,17 +253,16 @@ fn read_bridges<const N: usize>(
             registers: chbs.registers().base().0,
             root: roots.iter().find(|(of, _)| *of == uid).map(|(_, root)| *root),
         };
-        push(&mut bridges, bridge, Count::Bridges)?;
+        push(bridges, bridge, Count::Bridges)?;
     }
-    Ok(bridges)
+    Ok(())
 }
 
 fn at(record: usize, problem: Problem) -> CedtError {
     CedtError { record, problem }
 }
 
-fn read_windows<const N: usize>(cedt: &Cedt<'_>) -> Result<Vec<Window, N>, PlatformError> {
-    let mut windows = Vec::new();
+fn read_windows(cedt: &Cedt<'_>, windows: &mut List<'_, Window>) -> Result<(), PlatformError> {
     for raw in cedt.raw_records() {
         let raw = raw.map_err(|error| PlatformError::Record { error })?;
         let Ok(Wire::Cfmws(record, targets)) = raw.wire() else { continue };
@@ -282,9 +305,9 @@ fn read_windows<const N: usize>(cedt: &Cedt<'_>) -> Result<Vec<Window, N>, Platf
             qtg: window.qtg,
             targets: Vec::from_slice(window.targets()).unwrap_or_default(),
         };
-        push(&mut windows, window, Count::Windows)?;
+        push(windows, window, Count::Windows)?;
     }
-    Ok(windows)
+    Ok(())
 }
 
 /// Copies the table with `signature` into `buffer`, starting from the RSDP, and returns its bytes.

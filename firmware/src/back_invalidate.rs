@@ -6,9 +6,10 @@
 use cxl_regs::access::Register;
 use cxl_regs::bi;
 use cxl_regs::commit::CommitStatus;
-use heapless::Vec;
 
 use crate::commit::CommitError;
+use crate::committed::LinksBefore;
+use crate::list::List;
 use crate::mmio::{Block, Clock, Mmio};
 use crate::topology::{NodeId, NodeKind, Path, Tree};
 use crate::wait::{TimedOut, wait};
@@ -47,8 +48,21 @@ fn links(tree: Tree<'_>, device: NodeId) -> impl Iterator<Item = (NodeId, Role)>
     ports.chain([(device, Role::Issue)])
 }
 
-/// The control registers as they were before, in order of writing.
-pub(crate) type Before<const N: usize> = Vec<(NodeId, u32), N>;
+/// Keeps what a control register held before, unless it is kept already; whether it is.
+///
+/// Each component that takes part has a decoder in the plan, or is the port right above one that
+/// has: two for each decoder at most, so there is room for those of any plan that fits the topology.
+fn keep(before: &mut List<'_, LinksBefore>, id: NodeId, control: u32) -> bool {
+    let known = |slot: &Option<(NodeId, u32)>| slot.is_some_and(|(node, _)| node == id);
+    if before.iter().any(|links| links.0.iter().any(known)) {
+        return true;
+    }
+    if let Some(LinksBefore([Some(_), second @ None])) = before.last_mut() {
+        *second = Some((id, control));
+        return true;
+    }
+    before.push(LinksBefore([Some((id, control)), None])).is_ok()
+}
 
 /// The structure of a component that takes part.
 fn structure(tree: Tree<'_>, id: NodeId) -> Result<Block, CommitError> {
@@ -59,26 +73,24 @@ fn structure(tree: Tree<'_>, id: NodeId) -> Result<Block, CommitError> {
 }
 
 /// Sets up a device's whole path. What is overwritten goes into `before`.
-pub(crate) fn enable<const N: usize>(
+pub(crate) fn enable(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
     tree: Tree<'_>,
     device: NodeId,
-    before: &mut Before<N>,
+    before: &mut List<'_, LinksBefore>,
 ) -> Result<(), CommitError> {
     for (id, role) in links(tree, device) {
         let (at, block) = (tree.path(id), structure(tree, id)?);
-        let mut keep = |control: u32| {
-            if !before.iter().any(|(node, _)| *node == id) {
-                // At most one for each node of the topology, so there is room.
-                let _ = before.push((id, control));
-            }
+        let mut keep = |control: u32| match keep(before, id, control) {
+            true => Ok(()),
+            false => Err(CommitError::NoBackInvalidate { at }),
         };
         if role == Role::Route {
             let capability: bi::RouteTableCapability = block.read(hw);
             if capability.explicit_commit() {
                 let control = bi::RouteTableControl::new();
-                keep(block.read::<bi::RouteTableControl>(hw).into_bits());
+                keep(block.read::<bi::RouteTableControl>(hw).into_bits())?;
                 commit(hw, clock, at, block, control, control.with_commit(true))?;
             }
             continue;
@@ -86,7 +98,7 @@ pub(crate) fn enable<const N: usize>(
         let capability: bi::DecoderCapability = block.read(hw);
         let found: bi::DecoderControl = block.read(hw);
         let wanted = wanted(role, found.with_commit(false));
-        keep(found.into_bits());
+        keep(found.into_bits())?;
         if capability.explicit_commit() {
             commit(hw, clock, at, block, wanted, wanted.with_commit(true))?;
         } else {

@@ -6,16 +6,22 @@
 
 use core::fmt;
 
-use crate::commit::{CommitError, commit_checked};
-use crate::committed::Committed;
-use crate::discover::{DiscoverError, discover};
+use crate::commit::{CommitError, Job, commit_checked};
+use crate::committed::{
+    Committed, CommittedDecoder, CommittedDevice, CommittedMut, CommittedRegion, DecoderBefore,
+    DeviceBefore, LinksBefore, WayBefore,
+};
+use crate::discover::{DiscoverError, Remarks, discover};
+use crate::list::Slots;
 use crate::mmio::{Clock, Mmio};
-use crate::plan::{Plan, PlanError, plan};
+use crate::plan::{
+    Member, NodeUse, Note, Placed, Plan, PlanError, PlanMut, PlannedDecoder, Refusals, Region, plan,
+};
 use crate::platform::Platform;
 use crate::policy::Policy;
 use crate::probe::{ProbeError, ProbeErrors, probe};
-use crate::topology::Topology;
-use crate::verify::{Finding, Findings, verify, verify_plan};
+use crate::topology::{Link, Node, NodeId, Topology, TopologyMut, Tree};
+use crate::verify::{Finding, Findings, FindingsMut, Tally, verify, verify_plan};
 
 /// Room for a machine: `N` nodes, `R` regions, `D` decoders.
 ///
@@ -25,7 +31,7 @@ pub struct Workspace<const N: usize, const R: usize, const D: usize> {
     /// What exists.
     pub topology: Topology<N>,
     /// What is wanted.
-    pub plan: Plan<R, D>,
+    pub plan: Plan<N, R, D>,
     /// What the hardware accepted.
     pub committed: Committed<D>,
     /// What the verifier found wrong; empty after success.
@@ -51,16 +57,122 @@ impl<const N: usize, const R: usize, const D: usize> Workspace<N, R, D> {
             probe: ProbeErrors::new(),
         }
     }
+}
 
+/// A [`Workspace`] in memory of any size.
+#[derive(Debug)]
+pub struct WorkspaceMut<'a> {
+    /// See [`Workspace::topology`].
+    pub topology: TopologyMut<'a>,
+    /// See [`Workspace::plan`].
+    pub plan: PlanMut<'a>,
+    /// See [`Workspace::committed`].
+    pub committed: CommittedMut<'a>,
+    /// See [`Workspace::findings`].
+    pub findings: FindingsMut<'a>,
+    /// See [`Workspace::probe`].
+    pub probe: &'a mut ProbeErrors,
+}
+
+impl WorkspaceMut<'_> {
     /// Forgets an earlier run.
     fn clear(&mut self) {
         self.topology.clear();
         self.plan.clear();
         self.committed.clear();
         // Until somebody has looked.
-        self.committed.unread = true;
+        *self.committed.unread = true;
         self.findings.clear();
         self.probe.clear();
+    }
+}
+
+impl<'a, const N: usize, const R: usize, const D: usize> From<&'a mut Workspace<N, R, D>>
+    for WorkspaceMut<'a>
+{
+    fn from(work: &'a mut Workspace<N, R, D>) -> Self {
+        let Workspace { topology, plan, committed, findings, probe } = work;
+        Self {
+            topology: topology.into(),
+            plan: plan.into(),
+            committed: committed.into(),
+            findings: findings.into(),
+            probe,
+        }
+    }
+}
+
+/// A workspace in memory of a size known at run time.
+///
+/// Lists that stand together below have room for as many items each: those of the topology's nodes,
+/// of the plan's regions, and of decoders.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "each is the list of its name in the parts of WorkspaceMut")]
+pub struct BorrowedWorkspace<'m> {
+    pub nodes: Slots<'m, Node>,
+    pub links: Slots<'m, Link>,
+    pub uses: Slots<'m, NodeUse>,
+    pub order: Slots<'m, NodeId>,
+
+    pub regions: Slots<'m, Region>,
+    pub placed: Slots<'m, Placed>,
+
+    pub members: Slots<'m, Member>,
+    pub planned: Slots<'m, PlannedDecoder>,
+    pub notes: Slots<'m, Note>,
+    pub decoders: Slots<'m, CommittedDecoder>,
+    pub devices: Slots<'m, CommittedDevice>,
+    pub committed_regions: Slots<'m, CommittedRegion>,
+    pub decoders_before: Slots<'m, DecoderBefore>,
+    pub devices_before: Slots<'m, DeviceBefore>,
+    pub links_before: Slots<'m, LinksBefore>,
+    pub ways_before: Slots<'m, WayBefore>,
+    pub failed: Slots<'m, bool>,
+
+    pub findings: Slots<'m, Finding>,
+    /// What is not a list.
+    pub rest: Rest,
+}
+
+/// What a workspace has that is not a list of the caller's.
+#[derive(Debug, Default)]
+pub struct Rest {
+    remarks: Remarks,
+    refusals: Refusals,
+    unread: bool,
+    tally: Tally,
+    probe: ProbeErrors,
+}
+
+impl<'a> From<&'a mut BorrowedWorkspace<'_>> for WorkspaceMut<'a> {
+    fn from(work: &'a mut BorrowedWorkspace<'_>) -> Self {
+        let Rest { remarks, refusals, unread, tally, probe } = &mut work.rest;
+        Self {
+            topology: TopologyMut { nodes: work.nodes.list(), links: work.links.list(), remarks },
+            plan: PlanMut {
+                regions: work.regions.list(),
+                members: work.members.list(),
+                decoders: work.planned.list(),
+                notes: work.notes.list(),
+                refusals,
+                uses: work.uses.list(),
+                order: work.order.list(),
+                placed: work.placed.list(),
+            },
+            committed: CommittedMut {
+                decoders: work.decoders.list(),
+                devices: work.devices.list(),
+                regions: work.committed_regions.list(),
+                unread,
+                decoders_before: work.decoders_before.list(),
+                devices_before: work.devices_before.list(),
+                links_before: work.links_before.list(),
+                ways_before: work.ways_before.list(),
+                failed: work.failed.list(),
+            },
+            findings: FindingsMut { list: work.findings.list(), tally },
+            probe,
+        }
     }
 }
 
@@ -111,32 +223,48 @@ impl core::error::Error for BringUpError {}
 /// Nothing is written to a decoder unless there is a plan for the whole machine. On an error the
 /// workspace says how far it came and what became of each decoder; what can still be put back is,
 /// also where the verifier is not content, or where memory does not answer.
-pub fn bring_up<M: Mmio, const N: usize, const R: usize, const D: usize>(
+pub fn bring_up<'a>(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    platform: &Platform<'_>,
+    policy: &Policy<'_>,
+    work: impl Into<WorkspaceMut<'a>>,
+) -> Result<(), BringUpError> {
+    run(hw, clock, platform, policy, work.into())
+}
+
+// Compiled once, whatever the workspace is.
+#[inline(never)]
+fn run<M: Mmio>(
     hw: &mut M,
     clock: &mut impl Clock,
     platform: &Platform<'_>,
     policy: &Policy<'_>,
-    work: &mut Workspace<N, R, D>,
+    mut work: WorkspaceMut<'_>,
 ) -> Result<(), BringUpError> {
     work.clear();
-    let Workspace { topology, plan: wanted, committed, findings, probe: errors } = work;
-    discover(hw, clock, platform, topology).map_err(BringUpError::Discover)?;
-    plan(platform, topology, policy, wanted).map_err(BringUpError::Plan)?;
-    let (topology, wanted) = (&*topology, &*wanted);
-    let mut answers = |hw: &mut M, committed: &mut Committed<D>| {
-        probe(hw, platform, topology, policy.probe, committed, errors).is_ok()
+    let WorkspaceMut { mut topology, plan: mut wanted, mut committed, mut findings, probe: errors } =
+        work;
+    discover(hw, clock, platform, topology.reborrow()).map_err(BringUpError::Discover)?;
+    let tree = Tree(&topology.nodes);
+    plan(platform, tree, policy, wanted.reborrow()).map_err(BringUpError::Plan)?;
+    let wanted = wanted.view();
+    let mut answers = |hw: &mut M, committed: &mut CommittedMut<'_>| {
+        probe(hw, platform, tree, policy.probe, committed.reborrow(), errors).is_ok()
     };
-    let result = commit_checked(hw, clock, topology, wanted, policy, committed, |hw, committed| {
-        verify_plan(hw, platform, topology, wanted, policy, committed, findings);
+    let job = Job { tree, plan: wanted, policy };
+    let result = commit_checked(hw, clock, job, &mut committed, |hw, committed| {
+        let found = findings.reborrow();
+        verify_plan(hw, platform, tree, wanted, policy, committed.reborrow(), found);
         // Also where the verifier is not content: what is whole and locked stays in use.
         answers(hw, committed) && findings.passed()
     });
     if let Err(error) = result {
         // So does it here.
-        answers(hw, committed);
+        answers(hw, &mut committed);
         return Err(BringUpError::Commit(error));
     }
-    judge(findings)?;
+    judge(&findings)?;
     errors.list().first().map_or(Ok(()), |error| Err(BringUpError::Probe(*error)))
 }
 
@@ -144,21 +272,22 @@ pub fn bring_up<M: Mmio, const N: usize, const R: usize, const D: usize>(
 ///
 /// Of the policy, `path` says whether every decoder on a path has to be locked. The plan stays
 /// empty.
-pub fn inspect<const N: usize, const R: usize, const D: usize>(
+pub fn inspect<'a>(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
     platform: &Platform<'_>,
     policy: &Policy<'_>,
-    work: &mut Workspace<N, R, D>,
+    work: impl Into<WorkspaceMut<'a>>,
 ) -> Result<(), BringUpError> {
+    let mut work = work.into();
     work.clear();
-    let Workspace { topology, committed, findings, .. } = work;
-    discover(hw, clock, platform, topology).map_err(BringUpError::Discover)?;
-    verify(hw, platform, topology, policy, committed, findings);
-    judge(findings)
+    let WorkspaceMut { mut topology, committed, mut findings, .. } = work;
+    discover(hw, clock, platform, topology.reborrow()).map_err(BringUpError::Discover)?;
+    verify(hw, platform, Tree(&topology.nodes), policy, committed, findings.reborrow());
+    judge(&findings)
 }
 
-fn judge<const F: usize>(findings: &Findings<F>) -> Result<(), BringUpError> {
-    let failure = findings.list().iter().find(|finding| finding.is_failure());
+fn judge(findings: &FindingsMut<'_>) -> Result<(), BringUpError> {
+    let failure = findings.list.iter().find(|finding| finding.is_failure());
     failure.map_or(Ok(()), |finding| Err(BringUpError::Verify(*finding)))
 }

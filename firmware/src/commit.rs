@@ -25,19 +25,19 @@ mod error;
 use cxl_regs::Coherency;
 use cxl_regs::access::Register;
 use cxl_regs::hdm::{Control, DecoderImage};
-use heapless::Vec;
 
 pub use error::CommitError;
 
 use crate::back_invalidate;
 use crate::committed::{
-    Committed, CommittedDecoder, CommittedDevice, CommittedRegion, Fate, Place, Probed,
+    CommittedDecoder, CommittedDevice, CommittedMut, CommittedRegion, DecoderBefore, DeviceBefore,
+    Fate, Place, Probed,
 };
 use crate::mmio::{Clock, Mmio};
-use crate::plan::{Plan, PlannedDecoder, Purpose, Region};
+use crate::plan::{PlanRef, PlannedDecoder, Purpose, Region};
 use crate::policy::Policy;
-use crate::program::{DecoderRegisters, DeviceImage, DeviceRegisters, Slot};
-use crate::topology::{NodeId, Topology, Tree};
+use crate::program::{DecoderRegisters, DeviceRegisters, Slot};
+use crate::topology::{NodeId, Tree};
 use crate::wait::{TimedOut, wait};
 
 /// How long a decoder may take to commit, in microseconds (CXL r3.1 section 8.2.4.20.12).
@@ -47,99 +47,71 @@ pub const COMMIT_TIMEOUT: u64 = 10_000;
 ///
 /// On an error `committed` says of each decoder what became of it; regions whose whole path was
 /// locked by then stay in use. Running it again on its own work writes nothing.
-///
-/// Needs about 2 KiB of stack, 90 bytes for each of `D` and 8 for each of `N`.
-pub fn commit<const N: usize, const R: usize, const D: usize>(
+pub fn commit<'a>(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
-    topology: &Topology<N>,
-    plan: &Plan<R, D>,
+    topology: impl Into<Tree<'a>>,
+    plan: impl Into<PlanRef<'a>>,
     policy: &Policy<'_>,
-    committed: &mut Committed<D>,
+    committed: impl Into<CommittedMut<'a>>,
 ) -> Result<(), CommitError> {
-    commit_checked(hw, clock, topology, plan, policy, committed, |_, _| true)
+    let job = Job { tree: topology.into(), plan: plan.into(), policy };
+    commit_checked(hw, clock, job, &mut committed.into(), |_, _| true)
 }
 
 /// [`commit`] with a check of its result, which may fill `committed` anew. Where the check fails,
 /// what this run has written and no lock holds is put back, and `committed` says what became of it.
-// Large locals: they shall not lie on the stack of a caller that runs other phases too.
+// Compiled once for each check, whatever the lists lie in.
 #[inline(never)]
-pub(crate) fn commit_checked<M: Mmio, const N: usize, const R: usize, const D: usize>(
+pub(crate) fn commit_checked<M: Mmio>(
     hw: &mut M,
     clock: &mut impl Clock,
-    topology: &Topology<N>,
-    plan: &Plan<R, D>,
-    policy: &Policy<'_>,
-    committed: &mut Committed<D>,
-    check: impl FnOnce(&mut M, &mut Committed<D>) -> bool,
+    job: Job<'_>,
+    committed: &mut CommittedMut<'_>,
+    check: impl FnOnce(&mut M, &mut CommittedMut<'_>) -> bool,
 ) -> Result<(), CommitError> {
     committed.clear();
-    committed.unread = true;
-    let job = Job { tree: topology.tree(), plan, policy };
-    let mut undo = Undo::<N, D>::new();
+    *committed.unread = true;
     let mut written = 0;
-    let found = survey(hw, job, committed, &mut undo);
+    let found = survey(hw, job, committed);
     // A plan of nothing looks at nothing.
-    committed.unread = found.is_err() || plan.decoders.is_empty();
+    *committed.unread = found.is_err() || job.plan.decoders.is_empty();
     let result = match found {
         Ok(Found::AsPlanned) => Ok(()),
         Ok(Found::Free) => {
-            let result = run(hw, clock, job, committed, &mut undo, &mut written);
+            let result = run(hw, clock, job, committed, &mut written);
             if result.is_err() {
-                roll_back(hw, job, committed, &undo, written);
+                roll_back(hw, job, committed, written);
             }
             result
         }
         Err(error) => Err(error),
     };
-    record_devices(hw, committed, &undo);
-    record_regions(plan, committed);
+    record_devices(hw, job, committed);
+    record_regions(job.plan, committed);
     if result.is_ok() && !check(hw, committed) && written > 0 {
-        reject(hw, job, committed, &undo);
-        record_devices(hw, committed, &undo);
+        reject(hw, job, committed);
+        record_devices(hw, job, committed);
     }
     result
 }
 
 /// What does not change during a run.
-struct Job<'a, const R: usize, const D: usize> {
-    tree: Tree<'a>,
-    plan: &'a Plan<R, D>,
-    policy: &'a Policy<'a>,
+#[derive(Clone, Copy)]
+pub(crate) struct Job<'a> {
+    pub(crate) tree: Tree<'a>,
+    pub(crate) plan: PlanRef<'a>,
+    pub(crate) policy: &'a Policy<'a>,
 }
 
-impl<const R: usize, const D: usize> Clone for Job<'_, R, D> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<const R: usize, const D: usize> Copy for Job<'_, R, D> {}
-
-impl<'a, const R: usize, const D: usize> Job<'a, R, D> {
+impl Job<'_> {
     fn slot(self, planned: &PlannedDecoder) -> Result<Slot, CommitError> {
         Slot::new(self.tree, planned, self.policy)
     }
-}
 
-/// A device's registers outside its decoders.
-struct DeviceUndo {
-    registers: DeviceRegisters,
-    before: DeviceImage,
-    enabled: bool,
-}
-
-/// What the hardware held before.
-struct Undo<const N: usize, const D: usize> {
-    /// In order of the plan.
-    decoders: Vec<DecoderImage, D>,
-    devices: Vec<DeviceUndo, D>,
-    links: back_invalidate::Before<N>,
-}
-
-impl<const N: usize, const D: usize> Undo<N, D> {
-    fn new() -> Self {
-        Self { decoders: Vec::new(), devices: Vec::new(), links: Vec::new() }
+    /// A device's registers; those of no device claim nothing and take nothing.
+    fn device(self, device: &DeviceBefore) -> Option<DeviceRegisters> {
+        DeviceRegisters::of(self.tree, device.node)
     }
 }
 
@@ -151,23 +123,29 @@ enum Found {
 }
 
 /// Reads what is there; refuses what somebody else put there.
-fn survey<const N: usize, const R: usize, const D: usize>(
+fn survey(
     hw: &mut impl Mmio,
-    job: Job<'_, R, D>,
-    committed: &mut Committed<D>,
-    undo: &mut Undo<N, D>,
+    job: Job<'_>,
+    committed: &mut CommittedMut<'_>,
 ) -> Result<Found, CommitError> {
+    let CommittedMut { decoders, devices, regions, decoders_before, devices_before, .. } =
+        committed;
+    let most = [decoders.room(), devices.room(), regions.room(), decoders_before.room()];
+    let have = most.into_iter().fold(devices_before.room(), usize::min);
+    let need = job.plan.decoders.len();
+    if need > have {
+        return Err(CommitError::Capacity { need, have });
+    }
     let mut in_use = 0usize;
-    for planned in &job.plan.decoders {
+    for planned in job.plan.decoders {
         let slot = job.slot(planned)?;
         let image = slot.registers.read(hw);
         settled(slot.place, image.control())?;
         in_use += usize::from(image.control().committed());
-        // As many as the plan has decoders, and as much room.
-        let _ = undo.decoders.push(image);
         let PlannedDecoder { node, index, .. } = *planned;
         let entry = CommittedDecoder::new(job.tree, node, index, image, Fate::Untouched);
         let _ = committed.decoders.push(entry);
+        let _ = committed.decoders_before.push(DecoderBefore(image));
     }
     let mut foreign = None;
     for (node, hdm) in job.tree.iter().filter_map(|(id, node)| Some((id, node.hdm?))) {
@@ -196,7 +174,9 @@ fn survey<const N: usize, const R: usize, const D: usize>(
             if let Some(register) = before.silent() {
                 return Err(CommitError::Silent { at: job.tree.path(node), register });
             }
-            let _ = undo.devices.push(DeviceUndo { registers, before, enabled: false });
+            let before = DeviceBefore { node, image: before, enabled: false };
+            // One for each device with a decoder in the plan, so there is room.
+            let _ = committed.devices_before.push(before);
         }
     }
     if in_use > 0 {
@@ -205,8 +185,9 @@ fn survey<const N: usize, const R: usize, const D: usize>(
     if let Some(foreign) = foreign {
         return Err(foreign);
     }
-    for device in &undo.devices {
-        let DeviceUndo { registers, before, .. } = device;
+    for device in &committed.devices_before {
+        let Some(registers) = job.device(device) else { continue };
+        let before = &device.image;
         if in_use == 0 {
             registers.check_lock(job.tree, before, job.policy)?;
         } else if let Some((register, expected, found)) = registers.difference(before, job.policy) {
@@ -235,11 +216,8 @@ fn settled(place: Place, control: Control) -> Result<(), CommitError> {
 }
 
 /// Whether all planned decoders are committed as planned, given that at least one is.
-fn as_planned<const R: usize, const D: usize>(
-    job: Job<'_, R, D>,
-    committed: &Committed<D>,
-) -> Result<(), CommitError> {
-    for (planned, entry) in job.plan.decoders.iter().zip(&committed.decoders) {
+fn as_planned(job: Job<'_>, committed: &CommittedMut<'_>) -> Result<(), CommitError> {
+    for (planned, entry) in job.plan.decoders.iter().zip(&*committed.decoders) {
         let slot = job.slot(planned)?;
         let place = slot.place;
         if !entry.committed() {
@@ -253,17 +231,18 @@ fn as_planned<const R: usize, const D: usize>(
 }
 
 /// Steps 2 to 4. `written` counts the decoders of the plan that were written to, or begun to be.
-fn run<const N: usize, const R: usize, const D: usize>(
+fn run(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
-    job: Job<'_, R, D>,
-    committed: &mut Committed<D>,
-    undo: &mut Undo<N, D>,
+    job: Job<'_>,
+    committed: &mut CommittedMut<'_>,
     written: &mut usize,
 ) -> Result<(), CommitError> {
     let Job { tree, plan, policy } = job;
-    for device in &undo.devices {
-        device.registers.quiesce(hw, tree, &device.before)?;
+    for device in &committed.devices_before {
+        if let Some(registers) = job.device(device) {
+            registers.quiesce(hw, tree, &device.image)?;
+        }
     }
     for (index, planned) in plan.decoders.iter().enumerate() {
         let Some(entry) = committed.decoders.get_mut(index) else { break };
@@ -273,36 +252,41 @@ fn run<const N: usize, const R: usize, const D: usize>(
         if plan.decoders.get(index + 1).is_some_and(|next| next.node == node) {
             continue;
         }
-        if let Some(device) = undo.devices.iter().find(|device| device.registers.node == node) {
+        let device = committed.devices_before.iter().find(|device| device.node == node);
+        if let Some((device, registers)) = device.and_then(|d| Some((d, job.device(d)?))) {
             let images = committed.decoders.iter().filter(|entry| entry.node == node);
-            device.registers.mirror(hw, tree, &device.before, images.map(|entry| entry.image))?;
+            registers.mirror(hw, tree, &device.image, images.map(|entry| entry.image))?;
         }
     }
-    for device in &undo.devices {
-        let node = device.registers.node;
+    for device in &committed.devices_before {
+        let node = device.node;
         if plan.decoders_of(node).any(needs_back_invalidate) {
-            back_invalidate::enable(hw, clock, tree, node, &mut undo.links)?;
+            back_invalidate::enable(hw, clock, tree, node, &mut committed.links_before)?;
         }
     }
     let mut next = plan.decoders.iter().skip(1);
-    for (planned, entry) in plan.decoders.iter().zip(&mut committed.decoders) {
+    for (planned, entry) in plan.decoders.iter().zip(&mut *committed.decoders) {
         let control = commit_one(hw, clock, &job.slot(planned)?)?;
         entry.image = entry.image.with_control(control);
         if next.next().is_some_and(|next| next.node == planned.node) {
             continue;
         }
-        let device = undo.devices.iter_mut().find(|device| device.registers.node == planned.node);
-        if let Some(DeviceUndo { registers, before, enabled }) = device {
-            registers.enable(hw, tree, before, policy)?;
-            *enabled = true;
+        let device = committed.devices_before.iter_mut().find(|device| device.node == planned.node);
+        if let Some(device) = device
+            && let Some(registers) = job.device(device)
+        {
+            registers.enable(hw, tree, &device.image, policy)?;
+            device.enabled = true;
         }
     }
     if policy.config_lock {
-        for device in &undo.devices {
-            device.registers.lock(hw, tree)?;
+        for device in &committed.devices_before {
+            if let Some(registers) = job.device(device) {
+                registers.lock(hw, tree)?;
+            }
         }
     }
-    for (planned, entry) in plan.decoders.iter().zip(&mut committed.decoders) {
+    for (planned, entry) in plan.decoders.iter().zip(&mut *committed.decoders) {
         let PlannedDecoder { node, index, .. } = *planned;
         *entry = CommittedDecoder::new(tree, node, index, entry.image, Fate::Done);
     }
@@ -349,17 +333,11 @@ fn commit_one(
 }
 
 /// Puts back what can be put back, and says of each decoder what became of it.
-fn roll_back<const N: usize, const R: usize, const D: usize>(
-    hw: &mut impl Mmio,
-    job: Job<'_, R, D>,
-    committed: &mut Committed<D>,
-    undo: &Undo<N, D>,
-    written: usize,
-) {
+fn roll_back(hw: &mut impl Mmio, job: Job<'_>, committed: &mut CommittedMut<'_>, written: usize) {
     let plan = job.plan;
     for (index, planned) in plan.decoders.iter().enumerate() {
         let whole = match planned.purpose {
-            Purpose::Region { region, .. } => is_whole(plan, committed, undo, region),
+            Purpose::Region { region, .. } => is_whole(plan, committed, region),
             // A spare decoder that is locked at size 0 is all it was to be.
             Purpose::Burn { .. } => {
                 committed.decoders.get(index).is_some_and(|entry| entry.locked())
@@ -369,23 +347,18 @@ fn roll_back<const N: usize, const R: usize, const D: usize>(
             entry.fate = Fate::Done;
         }
     }
-    put_back(hw, job, committed, undo, written);
+    put_back(hw, job, committed, written);
 }
 
 /// Puts back what no lock holds of a run that came to its end and failed its check. Of the regions
 /// that the check found, those that are locked stay.
-fn reject<const N: usize, const R: usize, const D: usize>(
-    hw: &mut impl Mmio,
-    job: Job<'_, R, D>,
-    committed: &mut Committed<D>,
-    undo: &Undo<N, D>,
-) {
+fn reject(hw: &mut impl Mmio, job: Job<'_>, committed: &mut CommittedMut<'_>) {
     let Job { tree, plan, .. } = job;
-    let Committed { decoders, devices, regions, .. } = committed;
+    let CommittedMut { decoders, devices, regions, .. } = committed;
     regions.retain(|region| region.locked);
     decoders.clear();
     devices.clear();
-    for planned in &plan.decoders {
+    for planned in plan.decoders {
         let PlannedDecoder { node, index, purpose } = *planned;
         // The run had all of them, in this order.
         let Ok(slot) = job.slot(planned) else { break };
@@ -401,35 +374,29 @@ fn reject<const N: usize, const R: usize, const D: usize>(
         }
         let _ = decoders.push(entry);
     }
-    put_back(hw, job, committed, undo, plan.decoders.len());
+    put_back(hw, job, committed, plan.decoders.len());
 }
 
 /// Puts back the first `written` decoders of the plan, but those that are done, and what belongs to
 /// devices that then serve nothing; the last step first.
-fn put_back<const N: usize, const R: usize, const D: usize>(
-    hw: &mut impl Mmio,
-    job: Job<'_, R, D>,
-    committed: &mut Committed<D>,
-    undo: &Undo<N, D>,
-    written: usize,
-) {
+fn put_back(hw: &mut impl Mmio, job: Job<'_>, committed: &mut CommittedMut<'_>, written: usize) {
     let Job { tree, plan, .. } = job;
-    let serves = |committed: &Committed<D>, node: NodeId| {
-        let both = plan.decoders.iter().zip(&committed.decoders);
-        { both }.any(|(planned, entry)| {
+    let serves = |decoders: &[CommittedDecoder], node: NodeId| {
+        plan.decoders.iter().zip(decoders).any(|(planned, entry)| {
             planned.node == node
                 && entry.fate == Fate::Done
                 && matches!(planned.purpose, Purpose::Region { .. })
         })
     };
-    for device in undo.devices.iter().rev() {
-        if !serves(committed, device.registers.node) {
-            device.registers.restore_enables(hw, &device.before);
+    let CommittedMut { decoders, devices_before, decoders_before, links_before, .. } = committed;
+    for device in devices_before.iter().rev().filter(|device| !serves(decoders, device.node)) {
+        if let Some(registers) = job.device(device) {
+            registers.restore_enables(hw, &device.image);
         }
     }
-    let entries = plan.decoders.iter().zip(&undo.decoders).enumerate();
-    for (index, (planned, before)) in { entries }.take(written).rev() {
-        let Some(entry) = committed.decoders.get_mut(index) else { continue };
+    let entries = plan.decoders.iter().zip(&*decoders_before).enumerate();
+    for (index, (planned, DecoderBefore(before))) in { entries }.take(written).rev() {
+        let Some(entry) = decoders.get_mut(index) else { continue };
         let Ok(slot) = job.slot(planned) else { continue };
         let PlannedDecoder { node, index: number, .. } = *planned;
         let mut fate = entry.fate;
@@ -439,17 +406,20 @@ fn put_back<const N: usize, const R: usize, const D: usize>(
         }
         *entry = CommittedDecoder::new(tree, node, number, entry.image, fate);
     }
-    for device in undo.devices.iter().rev() {
-        if !serves(committed, device.registers.node) {
-            device.registers.restore_ranges(hw, &device.before);
+    for device in devices_before.iter().rev().filter(|device| !serves(decoders, device.node)) {
+        if let Some(registers) = job.device(device) {
+            registers.restore_ranges(hw, &device.image);
         }
     }
     let in_use = |node: NodeId| {
-        undo.devices.iter().map(|device| device.registers.node).any(|device| {
-            serves(committed, device) && tree.upwards(device).any(|(above, _)| above == node)
+        devices_before.iter().any(|device| {
+            serves(decoders, device.node)
+                && tree.upwards(device.node).any(|(above, _)| above == node)
         })
     };
-    for &(node, control) in undo.links.iter().rev() {
+    for (node, control) in
+        links_before.iter().rev().flat_map(|links| links.0.into_iter().rev()).flatten()
+    {
         if !in_use(node) {
             back_invalidate::restore(hw, tree, node, control);
         }
@@ -458,16 +428,11 @@ fn put_back<const N: usize, const R: usize, const D: usize>(
 
 /// Whether every decoder of a region is locked in place and its devices are on. An entry's image
 /// says locked only once the commit was read back.
-fn is_whole<const N: usize, const R: usize, const D: usize>(
-    plan: &Plan<R, D>,
-    committed: &Committed<D>,
-    undo: &Undo<N, D>,
-    region: u16,
-) -> bool {
-    let both = plan.decoders.iter().zip(&committed.decoders);
+fn is_whole(plan: PlanRef<'_>, committed: &CommittedMut<'_>, region: u16) -> bool {
+    let both = plan.decoders.iter().zip(&*committed.decoders);
     { both }.filter(|(planned, _)| belongs(planned, region)).all(|(planned, entry)| {
-        let mut devices = undo.devices.iter();
-        let off = devices.any(|device| device.registers.node == planned.node && !device.enabled);
+        let mut devices = committed.devices_before.iter();
+        let off = devices.any(|device| device.node == planned.node && !device.enabled);
         entry.locked() && !off
     })
 }
@@ -490,19 +455,17 @@ fn take_back(hw: &mut impl Mmio, slot: &Slot, before: DecoderImage) -> DecoderIm
 }
 
 /// What the devices hold now.
-fn record_devices<const N: usize, const D: usize>(
-    hw: &mut impl Mmio,
-    committed: &mut Committed<D>,
-    undo: &Undo<N, D>,
-) {
-    for device in &undo.devices {
-        // One for each device with a decoder, so there is room.
-        let _ = committed.devices.push(CommittedDevice::read(hw, device.registers));
+fn record_devices(hw: &mut impl Mmio, job: Job<'_>, committed: &mut CommittedMut<'_>) {
+    for device in &committed.devices_before {
+        if let Some(registers) = job.device(device) {
+            // One for each device with a decoder, so there is room.
+            let _ = committed.devices.push(CommittedDevice::read(hw, registers));
+        }
     }
 }
 
 /// The regions of the plan that are whole, as the hardware has them.
-fn record_regions<const R: usize, const D: usize>(plan: &Plan<R, D>, committed: &mut Committed<D>) {
+fn record_regions(plan: PlanRef<'_>, committed: &mut CommittedMut<'_>) {
     for (number, region) in plan.regions.iter().enumerate() {
         if let Some(region) = whole_region(plan, committed, number as u16, region) {
             committed.add_region(region);
@@ -510,13 +473,13 @@ fn record_regions<const R: usize, const D: usize>(plan: &Plan<R, D>, committed: 
     }
 }
 
-fn whole_region<const R: usize, const D: usize>(
-    plan: &Plan<R, D>,
-    committed: &Committed<D>,
+fn whole_region(
+    plan: PlanRef<'_>,
+    committed: &CommittedMut<'_>,
     number: u16,
     region: &Region,
 ) -> Option<CommittedRegion> {
-    let both = plan.decoders.iter().zip(&committed.decoders);
+    let both = plan.decoders.iter().zip(&*committed.decoders);
     let mut entries =
         { both }.filter(|(planned, _)| belongs(planned, number)).map(|(_, entry)| entry);
     // Devices come first in a plan.

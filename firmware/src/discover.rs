@@ -31,16 +31,16 @@ use cxl_regs::dvsec::DvsecId;
 use cxl_regs::dvsec::flex_bus;
 use cxl_regs::dvsec::locator::BLOCK_ALIGNMENT;
 use cxl_regs::{Hpa, Span};
-use heapless::Vec;
-
 pub use error::{BarProblem, DiscoverError, NoRootBus, Place, Unassigned, Waited};
 pub use remark::{Remark, Remarks};
 
 use crate::config::{Config, bus_base};
-use crate::list;
+use crate::list::{Empty, List};
 use crate::mmio::{Clock, Mmio};
 use crate::platform::{Bridge, BridgeKind, Platform, RootBus};
-use crate::topology::{Device, DeviceKind, MAX_DEPTH, Node, NodeId, NodeKind, Topology, Tree};
+use crate::topology::{
+    Device, DeviceKind, Link, MAX_DEPTH, Node, NodeId, NodeKind, TopologyMut, Tree,
+};
 use component::{Structures, structures};
 use function::{Blocks, CxlFunction, Found, Functions, Role};
 
@@ -48,25 +48,26 @@ use function::{Blocks, CxlFunction, Found, Functions, Role};
 ///
 /// Nodes stand in order of [`Path`](crate::topology::Path): bridges by UID, below each its ports
 /// and devices level by level in order of port number, in whatever order the platform lists bridges.
-pub fn discover<const N: usize>(
+pub fn discover<'a>(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
     platform: &Platform<'_>,
-    topology: &mut Topology<N>,
+    topology: impl Into<TopologyMut<'a>>,
 ) -> Result<(), DiscoverError> {
-    const {
-        assert!(N < u16::MAX as usize);
-    }
+    fill(hw, clock, platform, topology.into())
+}
+
+// Compiled once, whatever the topology lies in.
+#[inline(never)]
+fn fill(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    platform: &Platform<'_>,
+    mut topology: TopologyMut<'_>,
+) -> Result<(), DiscoverError> {
     topology.clear();
-    let mut walk: Walk<'_, _, _, N> = Walk {
-        hw,
-        clock,
-        platform,
-        nodes: &mut topology.nodes,
-        remarks: &mut topology.remarks,
-        links: Vec::new(),
-        config: Config::new(),
-    };
+    let TopologyMut { nodes, links, remarks } = topology.reborrow();
+    let mut walk = Walk { hw, clock, platform, nodes, links, remarks, config: Config::new() };
     let result = walk.all();
     if result.is_err() {
         topology.clear();
@@ -74,27 +75,14 @@ pub fn discover<const N: usize>(
     result
 }
 
-/// What a node leads to.
-#[derive(Clone, Copy, Debug, Default)]
-struct Link {
-    /// The bus below; `None` below a device.
-    bus: Option<RootBus>,
-    /// The last bus below.
-    last: u8,
-    /// What a port forwards; nothing is known of a host bridge's.
-    windows: Option<Windows>,
-    /// What the link next to the function trained to, if the function says.
-    status: Option<flex_bus::Status>,
-}
-
-struct Walk<'a, M, C, const N: usize> {
+struct Walk<'a, M, C> {
     hw: &'a mut M,
     clock: &'a mut C,
     platform: &'a Platform<'a>,
-    nodes: &'a mut Vec<Node, N>,
-    remarks: &'a mut Remarks,
+    nodes: List<'a, Node>,
     /// What each node leads to, in the order of the nodes.
-    links: Vec<Link, N>,
+    links: List<'a, Link>,
+    remarks: &'a mut Remarks,
     config: Config,
 }
 
@@ -127,7 +115,7 @@ fn check_bridges(bridges: &[Bridge]) -> Result<(), DiscoverError> {
     Ok(())
 }
 
-impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
+impl<M: Mmio, C: Clock> Walk<'_, M, C> {
     fn all(&mut self) -> Result<(), DiscoverError> {
         let bridges = self.platform.bridges;
         check_bridges(bridges)?;
@@ -155,7 +143,7 @@ impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
             structures(self.hw, bridge.registers, Some(Component::HostBridge), at)?;
         let kind = NodeKind::HostBridge { uid: bridge.uid };
         let node = Node { parent: None, kind, port: 0, function: None, hdm, back_invalidate: None };
-        let first = self.insert(self.nodes.len(), node, Link::default(), at)?;
+        let first = self.insert(self.nodes.len(), node, Link::EMPTY, at)?;
         self.root_bus(bridge, first)?;
         // Nodes that are added on the way are visited too.
         let mut next = first + 1;
@@ -216,7 +204,7 @@ impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
     fn enter(&mut self, uid: u32, first: usize, root: RootBus) -> Result<(), DiscoverError> {
         let last = bus_range_end(self.platform, root);
         if let Some(link) = self.links.get_mut(first) {
-            *link = Link { bus: Some(root), last, ..Link::default() };
+            *link = Link { bus: Some(root), last, ..Link::EMPTY };
         }
         self.scan(uid, first, root)
     }
@@ -283,7 +271,7 @@ impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
                     return Ok(());
                 }
                 self.check_links(status, parent, at)?;
-                (Some((dvsec, capability)), Link::default())
+                (Some((dvsec, capability)), Link::EMPTY)
             }
             Role::RootPort | Role::UpstreamPort | Role::DownstreamPort => {
                 (None, self.port_link(parent, status, at)?)
@@ -351,9 +339,14 @@ impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
         {
             return Err(DiscoverError::SharedRegisters { at, address: hdm.block.0 });
         }
-        let full = DiscoverError::Capacity { have: N };
-        list::insert(self.nodes, index, node).map_err(|_| full)?;
-        list::insert(&mut self.links, index, link).map_err(|_| full)?;
+        // A node's number has 16 bits.
+        let have = self.nodes.room().min(self.links.room()).min(usize::from(u16::MAX));
+        let full = DiscoverError::Capacity { have };
+        if self.nodes.len() >= have {
+            return Err(full);
+        }
+        self.nodes.insert(index, node).map_err(|_| full)?;
+        self.links.insert(index, link).map_err(|_| full)?;
         Ok(index)
     }
 
@@ -365,7 +358,7 @@ impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
         at: Place,
     ) -> Result<Link, DiscoverError> {
         let above = NodeId(parent as u16);
-        if Tree(self.nodes).upwards(above).count() > MAX_DEPTH {
+        if Tree(&self.nodes).upwards(above).count() > MAX_DEPTH {
             return Err(DiscoverError::TooDeep { at });
         }
         let buses: BusNumbers = self.config.read(self.hw, 0);
@@ -376,7 +369,7 @@ impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
             return Err(DiscoverError::Unassigned { at, what: Unassigned::BusNumbers });
         }
         let Some(Link { bus: Some(own), last, .. }) = self.links.get(parent).copied() else {
-            return Ok(Link::default());
+            return Ok(Link::EMPTY);
         };
         let bus = RootBus { segment: own.segment, bus: secondary };
         let is_root = self.platform.bridges.iter().any(|bridge| bridge.root == Some(bus));
@@ -395,7 +388,7 @@ impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
     /// Every port on the way must forward a register block.
     fn check_forwarded(&self, parent: usize, address: u64, at: Place) -> Result<(), DiscoverError> {
         let Ok(block) = Span::new(Hpa(address), BLOCK_ALIGNMENT) else { return Ok(()) };
-        for (id, node) in Tree(self.nodes).upwards(NodeId(parent as u16)) {
+        for (id, node) in Tree(&self.nodes).upwards(NodeId(parent as u16)) {
             let link = self.links.get(usize::from(id.0));
             let (Some(port), Some(windows)) = (node.function, link.and_then(|l| l.windows)) else {
                 continue;
@@ -436,7 +429,7 @@ impl<M: Mmio, C: Clock, const N: usize> Walk<'_, M, C, N> {
         parent: usize,
         at: Place,
     ) -> Result<(), DiscoverError> {
-        let above = Tree(self.nodes).upwards(NodeId(parent as u16)).map(|(id, node)| {
+        let above = Tree(&self.nodes).upwards(NodeId(parent as u16)).map(|(id, node)| {
             let link = self.links.get(usize::from(id.0));
             (node.function, link.and_then(|link| link.status))
         });

@@ -56,7 +56,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::codes::codes;
-use crate::committed::{Committed, CommittedDecoder, CommittedRegion, Fate, Place, Probed};
+use crate::committed::{CommittedDecoder, CommittedRef, CommittedRegion, Fate, Place, Probed};
 use crate::topology::{MAX_DEPTH, Partition, Path, Tree};
 
 const MAGIC: [u8; 8] = *b"CXLFWHO\0";
@@ -254,12 +254,13 @@ fn encode<T: PartialEq>(codes: &[T], value: T) -> u8 {
 }
 
 /// Writes the record into `buffer` and returns exactly it.
-pub fn write<'b, const D: usize>(
-    tree: Tree<'_>,
-    committed: &Committed<D>,
+pub fn write<'a, 'b>(
+    topology: impl Into<Tree<'a>>,
+    committed: impl Into<CommittedRef<'a>>,
     cedt: Option<TableLocation>,
     buffer: &'b mut [u8],
 ) -> Result<&'b mut [u8], HandoffError> {
+    let (tree, committed) = (topology.into(), committed.into());
     let (regions, decoders) = (committed.regions.len(), committed.decoders.len());
     let need = size(regions, decoders);
     let have = buffer.len();
@@ -281,10 +282,10 @@ pub fn write<'b, const D: usize>(
     };
     let mut rest = &mut *record;
     put(&mut rest, header.as_bytes());
-    for region in &committed.regions {
+    for region in committed.regions {
         put(&mut rest, RegionRecord::from(region).as_bytes());
     }
-    for entry in &committed.decoders {
+    for entry in committed.decoders {
         put(&mut rest, DecoderRecord::new(tree, entry).as_bytes());
     }
     let digest = Digest::START.bytes(record).0;

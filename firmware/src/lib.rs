@@ -8,9 +8,10 @@
 #[cfg(test)]
 extern crate std;
 
-// The seams: hardware and clock, what the platform is, what is wanted.
+// The seams: hardware and clock, memory for results, what the platform is, what is wanted.
 /// Dwords by physical address, and a clock: the seam to hardware, as `cxl-regs` defines it.
 pub use cxl_regs::mmio;
+pub mod list;
 pub mod platform;
 pub mod policy;
 
@@ -38,7 +39,6 @@ mod admits;
 mod back_invalidate;
 mod codes;
 pub mod config;
-mod list;
 mod paths;
 mod program;
 pub mod wait;

@@ -1,24 +1,193 @@
-//! Sorting and inserting without a panic path. The standard sort panics on an order that
-//! contradicts itself, and `heapless` on an index behind the end.
+//! Lists in memory that somebody else declared, and sorting without a panic path. The standard sort
+//! panics on an order that contradicts itself, and `heapless` on an index behind the end.
+//!
+//! Every phase fills lists. How many items they hold is said where memory is declared, by
+//! `heapless` vectors of a size known to the compiler or by [`Slots`] of a size known at run time;
+//! the phases see a [`List`] of either and are compiled once.
 //!
 //! **Invariant**: no call leaves anything out: afterwards a list holds what it held, and what was
 //! added.
 
-use heapless::Vec;
+use core::fmt;
+use core::ops::{Deref, DerefMut};
 
-/// Puts an item before the one at `index`, or behind the last; gives it back if there is no room.
-pub(crate) fn insert<T, const N: usize>(
-    list: &mut Vec<T, N>,
-    index: usize,
-    item: T,
-) -> Result<(), T> {
-    list.push(item)?;
-    if let Some(tail) = list.get_mut(index..)
-        && !tail.is_empty()
-    {
-        tail.rotate_right(1);
+use heapless::{Vec, VecView};
+
+/// A list of at most as many items as its memory has room for.
+pub struct List<'a, T>(Memory<'a, T>);
+
+/// Where the items lie.
+enum Memory<'a, T> {
+    Vec(&'a mut VecView<T>),
+    /// The first `len` slots hold items.
+    Slots {
+        slots: &'a mut [T],
+        len: &'a mut usize,
+    },
+}
+
+/// What memory of a size known at run time is filled with before a list lies in it: the value
+/// means nothing.
+pub trait Empty {
+    /// A slot without an item.
+    const EMPTY: Self;
+}
+
+impl Empty for bool {
+    const EMPTY: Self = false;
+}
+
+/// Memory of a size known at run time for a [`List`].
+///
+/// ```
+/// use cxl_firmware::list::{Empty, Slots};
+/// use cxl_firmware::topology::Node;
+///
+/// // Or memory that a C caller lends, each slot written with `Node::EMPTY` first.
+/// let mut memory = vec![Node::EMPTY; 20];
+/// let mut nodes = Slots::new(&mut memory);
+/// assert_eq!((nodes.list().len(), nodes.list().room()), (0, 20));
+/// ```
+#[derive(Debug)]
+pub struct Slots<'m, T> {
+    slots: &'m mut [T],
+    len: usize,
+}
+
+impl<'m, T> Slots<'m, T> {
+    /// Memory that holds no item yet, whatever the slots hold.
+    pub fn new(slots: &'m mut [T]) -> Self {
+        Self { slots, len: 0 }
     }
-    Ok(())
+
+    /// The list that lies here.
+    pub fn list(&mut self) -> List<'_, T> {
+        List(Memory::Slots { slots: self.slots, len: &mut self.len })
+    }
+
+    /// The items.
+    pub fn items(&self) -> &[T] {
+        self.slots.get(..self.len).unwrap_or(&[])
+    }
+}
+
+impl<T> List<'_, T> {
+    /// How many items there is room for, those that it holds included.
+    pub fn room(&self) -> usize {
+        match &self.0 {
+            Memory::Vec(vec) => vec.capacity(),
+            Memory::Slots { slots, .. } => slots.len(),
+        }
+    }
+
+    /// The same list for a shorter time.
+    pub fn reborrow(&mut self) -> List<'_, T> {
+        List(match &mut self.0 {
+            Memory::Vec(vec) => Memory::Vec(vec),
+            Memory::Slots { slots, len } => Memory::Slots { slots, len },
+        })
+    }
+
+    /// Adds an item behind the last; gives it back if there is no room.
+    pub fn push(&mut self, item: T) -> Result<(), T> {
+        match &mut self.0 {
+            Memory::Vec(vec) => vec.push(item),
+            Memory::Slots { slots, len } => {
+                let Some(slot) = slots.get_mut(**len) else { return Err(item) };
+                *slot = item;
+                **len = len.saturating_add(1);
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts an item before the one at `index`, or behind the last; gives it back if there is no
+    /// room.
+    pub(crate) fn insert(&mut self, index: usize, item: T) -> Result<(), T> {
+        self.push(item)?;
+        if let Some(tail) = self.get_mut(index..)
+            && !tail.is_empty()
+        {
+            tail.rotate_right(1);
+        }
+        Ok(())
+    }
+
+    /// Forgets all items but the first `length`.
+    pub fn truncate(&mut self, length: usize) {
+        match &mut self.0 {
+            Memory::Vec(vec) => vec.truncate(length),
+            Memory::Slots { len, .. } => **len = length.min(**len),
+        }
+    }
+
+    /// Forgets all items.
+    pub fn clear(&mut self) {
+        self.truncate(0);
+    }
+
+    /// Forgets the items that are not to stay; the others keep their order.
+    pub(crate) fn retain(&mut self, mut stays: impl FnMut(&T) -> bool) {
+        let items = &mut **self;
+        let mut kept = 0;
+        for at in 0..items.len() {
+            if items.get(at).is_some_and(&mut stays) {
+                swap(items, kept, at);
+                kept += 1;
+            }
+        }
+        self.truncate(kept);
+    }
+}
+
+impl<T> Deref for List<'_, T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        match &self.0 {
+            Memory::Vec(vec) => vec,
+            Memory::Slots { slots, len } => slots.get(..**len).unwrap_or(&[]),
+        }
+    }
+}
+
+impl<T> DerefMut for List<'_, T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        match &mut self.0 {
+            Memory::Vec(vec) => vec,
+            Memory::Slots { slots, len } => slots.get_mut(..**len).unwrap_or_default(),
+        }
+    }
+}
+
+impl<'l, T> IntoIterator for &'l List<'_, T> {
+    type Item = &'l T;
+    type IntoIter = core::slice::Iter<'l, T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl<'l, T> IntoIterator for &'l mut List<'_, T> {
+    type Item = &'l mut T;
+    type IntoIter = core::slice::IterMut<'l, T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter_mut()
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for List<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<'a, T, const N: usize> From<&'a mut Vec<T, N>> for List<'a, T> {
+    fn from(vec: &'a mut Vec<T, N>) -> Self {
+        Self(Memory::Vec(vec))
+    }
 }
 
 /// Sorts by ascending keys, which should differ: items with the same one end in any order.
@@ -71,14 +240,28 @@ mod tests {
         }
 
         #[test]
-        fn inserts_as_the_standard_library_does(items: [u8; 7], index in 0usize..8) {
-            let mut list = Vec::<u8, 8>::from_array(items);
-            let mut expected = items.to_vec();
-            expected.insert(index, 0xA5);
-            prop_assert_eq!(insert(&mut list, index, 0xA5), Ok(()));
-            prop_assert_eq!(list.as_slice(), expected.as_slice());
-            prop_assert_eq!(insert(&mut list, index, 0x5A), Err(0x5A));
-            prop_assert_eq!(list.as_slice(), expected.as_slice());
+        fn changes_as_the_standard_library_does(items: [u8; 7], index in 0usize..8, least: u8) {
+            let mut vec = Vec::<u8, 8>::from_array(items);
+            let mut memory = [0; 8];
+            let mut slots = Slots::new(&mut memory);
+            for item in items {
+                prop_assert_eq!(slots.list().push(item), Ok(()));
+            }
+            for mut list in [List::from(&mut vec), slots.list()] {
+                let mut expected = items.to_vec();
+                expected.insert(index, 0xA5);
+                prop_assert_eq!(list.insert(index, 0xA5), Ok(()));
+                prop_assert_eq!(&*list, expected.as_slice());
+                prop_assert_eq!(list.insert(index, 0x5A), Err(0x5A));
+                prop_assert_eq!(&*list, expected.as_slice());
+                expected.retain(|item| *item >= least);
+                list.retain(|item| *item >= least);
+                prop_assert_eq!(&*list, expected.as_slice());
+                expected.truncate(index);
+                list.reborrow().truncate(index);
+                prop_assert_eq!(&*list, expected.as_slice());
+                prop_assert_eq!(list.room(), 8);
+            }
         }
     }
 }

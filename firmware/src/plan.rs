@@ -13,17 +13,19 @@ mod sets;
 mod text;
 
 use cxl_regs::access::Component;
-use cxl_regs::{Coherency, Decoder, Dpa, Interleave, Levels, Route, Span, Targets, Ways};
+use cxl_regs::{Coherency, Decoder, Dpa, Hpa, Interleave, Levels, Route, Span, Targets, Ways};
 use heapless::Vec;
 
 pub use error::{Count, PlanError};
 pub use fit::{Refusals, Refused, Unfit};
+pub use place::Placed;
+pub use text::PlanText;
 
 use crate::codes::codes;
-use crate::list;
+use crate::list::{self, Empty, List};
 use crate::platform::Platform;
 use crate::policy::{PathPolicy, Policy, TargetSystem, Width};
-use crate::topology::{NodeId, NodeKind, Partition, Topology, Tree};
+use crate::topology::{NodeId, NodeKind, Partition, Tree};
 
 /// A range of host addresses and the set of devices behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,26 @@ pub struct Region {
     order: u16,
 }
 
+impl Empty for Region {
+    const EMPTY: Self = Self {
+        window: 0,
+        span: Span::<Hpa>::ORIGIN,
+        levels: Levels {
+            root: Interleave::NONE,
+            bridge: Interleave::NONE,
+            switch: Interleave::NONE,
+        },
+        coherency: Coherency::HostOnly,
+        partition: Partition::Volatile,
+        reason: Reason::Flat,
+        first_member: 0,
+        member_count: 0,
+        by: fit::By::Fit,
+        fixed: false,
+        order: 0,
+    };
+}
+
 /// Why a region has as many members as it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -73,6 +95,10 @@ pub struct Member {
     pub device: NodeId,
     /// Its own addresses.
     pub dpa: Span<Dpa>,
+}
+
+impl Empty for Member {
+    const EMPTY: Self = Self { device: NodeId(0), dpa: Span::<Dpa>::ORIGIN };
 }
 
 /// What a decoder is for.
@@ -101,6 +127,10 @@ pub struct PlannedDecoder {
     pub index: u8,
     /// What it is for.
     pub purpose: Purpose,
+}
+
+impl Empty for PlannedDecoder {
+    const EMPTY: Self = Self { node: NodeId(0), index: 0, purpose: Purpose::Burn { base: 0 } };
 }
 
 /// Something the owner should know although nothing is wrong.
@@ -155,6 +185,10 @@ pub enum Note {
     },
 }
 
+impl Empty for Note {
+    const EMPTY: Self = Self::PassThrough { uid: 0 };
+}
+
 codes! {
     Note {
         PassThrough = 0x0380,
@@ -192,11 +226,10 @@ pub enum Why {
 
 /// The decoders of the whole path for every region.
 ///
-/// `R` regions; `D` members and `D` decoders and `D` notes. About 100 bytes a region and for
-/// each of `D`: keep it in a static or pass it by reference. [`plan`] itself needs 90 bytes of
-/// stack for each node the topology has room for, and 160 for each of `R`.
+/// `N` nodes of the topology; `R` regions; `D` members and `D` decoders and `D` notes. About 80 bytes
+/// a node, 270 a region and 100 for each of `D`: keep it in a static or pass it by reference.
 #[derive(Clone, Debug)]
-pub struct Plan<const R: usize, const D: usize> {
+pub struct Plan<const N: usize, const R: usize, const D: usize> {
     /// Regions by ascending address.
     pub regions: Vec<Region, R>,
     /// Members of all regions; see [`Plan::members`].
@@ -208,15 +241,19 @@ pub struct Plan<const R: usize, const D: usize> {
     pub notes: Vec<Note, D>,
     /// Where there is no plan because a region has no place: what spoke against each window.
     pub refusals: Refusals,
+    // What planning itself needs.
+    uses: Vec<NodeUse, N>,
+    order: Vec<NodeId, N>,
+    placed: Vec<Placed, R>,
 }
 
-impl<const R: usize, const D: usize> Default for Plan<R, D> {
+impl<const N: usize, const R: usize, const D: usize> Default for Plan<N, R, D> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<const R: usize, const D: usize> Plan<R, D> {
+impl<const N: usize, const R: usize, const D: usize> Plan<N, R, D> {
     /// An empty one.
     pub const fn new() -> Self {
         Self {
@@ -225,60 +262,211 @@ impl<const R: usize, const D: usize> Plan<R, D> {
             decoders: Vec::new(),
             notes: Vec::new(),
             refusals: Refusals::new(),
+            uses: Vec::new(),
+            order: Vec::new(),
+            placed: Vec::new(),
         }
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        self.undo();
+        PlanMut::from(self).clear();
+    }
+
+    /// The plan, whatever it lies in.
+    pub fn view(&self) -> PlanRef<'_> {
+        let Self { regions, members, decoders, notes, refusals, .. } = self;
+        PlanRef { regions, members, decoders, notes, refusals }
+    }
+
+    /// [`PlanRef::members`].
+    pub fn members(&self, region: &Region) -> &[Member] {
+        self.view().members(region)
+    }
+
+    /// [`PlanRef::decoders_of`].
+    pub fn decoders_of(&self, node: NodeId) -> impl Iterator<Item = &PlannedDecoder> {
+        self.view().decoders_of(node)
+    }
+
+    /// [`PlanRef::text`].
+    pub fn text<'a>(&'a self, tree: Tree<'a>) -> PlanText<'a> {
+        self.view().text(tree)
+    }
+
+    /// [`PlanRef::refused`].
+    pub fn refused<'a>(
+        &'a self,
+        platform: &'a Platform<'a>,
+        topology: impl Into<Tree<'a>>,
+        policy: &'a Policy<'a>,
+        region: usize,
+    ) -> impl Iterator<Item = Refused> + 'a {
+        self.view().refused(platform, topology, policy, region)
+    }
+}
+
+/// A plan to be read, in memory of any size.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanRef<'a> {
+    /// Regions by ascending address.
+    pub regions: &'a [Region],
+    /// Members of all regions; see [`PlanRef::members`].
+    members: &'a [Member],
+    /// Decoders in order of commit.
+    pub decoders: &'a [PlannedDecoder],
+    /// What the owner should know.
+    pub notes: &'a [Note],
+    /// What spoke against each window, where there is no plan.
+    pub refusals: &'a Refusals,
+}
+
+impl<'a> PlanRef<'a> {
+    /// The members of a region in order of position.
+    pub fn members(self, region: &Region) -> &'a [Member] {
+        let first = usize::from(region.first_member);
+        self.members.get(first..first + usize::from(region.member_count)).unwrap_or(&[])
+    }
+
+    /// The decoders of one component, by number.
+    pub fn decoders_of(self, node: NodeId) -> impl Iterator<Item = &'a PlannedDecoder> {
+        self.decoders.iter().filter(move |decoder| decoder.node == node)
+    }
+}
+
+impl<'a, const N: usize, const R: usize, const D: usize> From<&'a Plan<N, R, D>> for PlanRef<'a> {
+    fn from(plan: &'a Plan<N, R, D>) -> Self {
+        plan.view()
+    }
+}
+
+/// A plan to be made, in memory of any size.
+#[derive(Debug)]
+pub struct PlanMut<'a> {
+    /// See [`Plan::regions`].
+    pub regions: List<'a, Region>,
+    /// As many as there are decoders at most.
+    pub members: List<'a, Member>,
+    /// See [`Plan::decoders`].
+    pub decoders: List<'a, PlannedDecoder>,
+    /// See [`Plan::notes`].
+    pub notes: List<'a, Note>,
+    /// See [`Plan::refusals`].
+    pub refusals: &'a mut Refusals,
+    /// As many as the topology has nodes; means nothing to anybody but [`plan`].
+    pub uses: List<'a, NodeUse>,
+    /// As many as the topology has nodes; means nothing to anybody but [`plan`].
+    pub order: List<'a, NodeId>,
+    /// As many as there are regions; means nothing to anybody but [`plan`].
+    pub placed: List<'a, Placed>,
+}
+
+impl PlanMut<'_> {
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.forget_plan();
         self.refusals.clear();
     }
 
     /// Forgets everything but what spoke against the windows.
-    fn undo(&mut self) {
+    fn forget_plan(&mut self) {
         self.regions.clear();
         self.members.clear();
         self.decoders.clear();
         self.notes.clear();
     }
 
-    /// The members of a region in order of position.
-    pub fn members(&self, region: &Region) -> &[Member] {
-        let first = usize::from(region.first_member);
-        self.members.get(first..first + usize::from(region.member_count)).unwrap_or(&[])
+    /// The plan as it is.
+    pub fn view(&self) -> PlanRef<'_> {
+        let Self { regions, members, decoders, notes, refusals, .. } = self;
+        PlanRef { regions, members, decoders, notes, refusals }
     }
 
-    /// The decoders of one component, by number.
-    pub fn decoders_of(&self, node: NodeId) -> impl Iterator<Item = &PlannedDecoder> {
-        self.decoders.iter().filter(move |decoder| decoder.node == node)
+    /// The same plan for a shorter time.
+    pub fn reborrow(&mut self) -> PlanMut<'_> {
+        let Self { regions, members, decoders, notes, refusals, uses, order, placed } = self;
+        PlanMut {
+            regions: regions.reborrow(),
+            members: members.reborrow(),
+            decoders: decoders.reborrow(),
+            notes: notes.reborrow(),
+            refusals,
+            uses: uses.reborrow(),
+            order: order.reborrow(),
+            placed: placed.reborrow(),
+        }
+    }
+}
+
+impl<'a> From<&'a mut PlanMut<'_>> for PlanMut<'a> {
+    fn from(plan: &'a mut PlanMut<'_>) -> Self {
+        plan.reborrow()
+    }
+}
+
+impl<'a> From<&'a PlanMut<'_>> for PlanRef<'a> {
+    fn from(plan: &'a PlanMut<'_>) -> Self {
+        plan.view()
+    }
+}
+
+impl<'a, const N: usize, const R: usize, const D: usize> From<&'a mut Plan<N, R, D>>
+    for PlanMut<'a>
+{
+    fn from(plan: &'a mut Plan<N, R, D>) -> Self {
+        let Plan { regions, members, decoders, notes, refusals, uses, order, placed } = plan;
+        Self {
+            regions: regions.into(),
+            members: members.into(),
+            decoders: decoders.into(),
+            notes: notes.into(),
+            refusals,
+            uses: uses.into(),
+            order: order.into(),
+            placed: placed.into(),
+        }
     }
 }
 
 /// Decides where everything goes, or says why it cannot; touches no hardware.
 ///
 /// On an error the plan is left empty but for [`Plan::refusals`].
-// Large locals: they shall not lie on the stack of a caller that runs other phases too.
-#[inline(never)]
-pub fn plan<const N: usize, const R: usize, const D: usize>(
+pub fn plan<'a>(
     platform: &Platform<'_>,
-    topology: &Topology<N>,
+    topology: impl Into<Tree<'a>>,
     policy: &Policy<'_>,
-    plan: &mut Plan<R, D>,
+    plan: impl Into<PlanMut<'a>>,
 ) -> Result<(), PlanError> {
-    const {
-        assert!(N < u16::MAX as usize && R < u16::MAX as usize && D < u16::MAX as usize);
-    }
+    let mut plan = plan.into();
     plan.clear();
-    let result = fill::<N, R, D>(platform, topology.tree(), policy, plan);
+    let result = fill(platform, topology.into(), policy, plan.reborrow());
     if result.is_err() {
-        plan.undo();
+        plan.forget_plan();
     }
     result
 }
 
-/// What the plan has used of one node so far.
-#[derive(Clone, Copy, Default)]
-struct Used {
+/// The lists that make a plan.
+struct Lists<'a> {
+    regions: List<'a, Region>,
+    members: List<'a, Member>,
+    decoders: List<'a, PlannedDecoder>,
+    notes: List<'a, Note>,
+}
+
+/// Adds an item, or says what there is no room for. Items are numbered with 16 bits.
+fn add<T>(list: &mut List<'_, T>, item: T, what: Count) -> Result<(), PlanError> {
+    let have = list.room().min(usize::from(u16::MAX));
+    let full = PlanError::Capacity { what, have };
+    if list.len() >= have {
+        return Err(full);
+    }
+    list.push(item).map_err(|_| full)
+}
+
+/// What the plan uses of one node.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeUse {
     /// Steps from its host bridge.
     depth: u8,
     /// Components directly below it.
@@ -301,14 +489,30 @@ struct Used {
     sharing: [Option<Sharing>; 2],
 }
 
+impl Empty for NodeUse {
+    const EMPTY: Self = Self {
+        depth: 0,
+        children: 0,
+        rank: 0,
+        next: 0,
+        last_region: 0,
+        hpa_base: 0,
+        hpa_end: 0,
+        dpa_end: 0,
+        volatile: 0,
+        persistent: 0,
+        sharing: [None; 2],
+    };
+}
+
 /// The window that a device was given to, and its coherency there.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sharing {
     window: u64,
     coherency: Coherency,
 }
 
-impl Used {
+impl NodeUse {
     fn sharing(&self, partition: Partition) -> Option<Sharing> {
         let [volatile, persistent] = self.sharing;
         match partition {
@@ -341,16 +545,21 @@ impl Used {
     }
 }
 
-fn used_mut(used: &mut [Used], id: NodeId) -> Option<&mut Used> {
+fn used_mut(used: &mut [NodeUse], id: NodeId) -> Option<&mut NodeUse> {
     used.get_mut(usize::from(id.0))
 }
 
-fn fill<const N: usize, const R: usize, const D: usize>(
+// Compiled once, whatever the plan lies in.
+#[inline(never)]
+fn fill(
     platform: &Platform<'_>,
     tree: Tree<'_>,
     policy: &Policy<'_>,
-    plan: &mut Plan<R, D>,
+    plan: PlanMut<'_>,
 ) -> Result<(), PlanError> {
+    let PlanMut { regions, members, decoders, notes, refusals, .. } = plan;
+    let PlanMut { uses: mut used, mut order, mut placed, .. } = plan;
+    let plan = &mut Lists { regions, members, decoders, notes };
     check::windows(platform)?;
     check::widths(platform, policy)?;
     if policy.burn_spares && policy.target == TargetSystem::Linux {
@@ -359,35 +568,36 @@ fn fill<const N: usize, const R: usize, const D: usize>(
     if policy.burn_spares && policy.path != PathPolicy::LockAll {
         return Err(PlanError::BurnWithoutLock);
     }
-    let mut used = [Used::default(); N];
-    check::tree(tree, &mut used)?;
-    let order = check::commit_order::<N>(tree, &mut used)?;
+    used.clear();
+    for _ in tree.0 {
+        add(&mut used, NodeUse::EMPTY, Count::Nodes)?;
+    }
+    let used = &mut *used;
+    check::tree(tree, used)?;
+    check::commit_order(tree, used, &mut order)?;
     let devices = order.partition_point(|id| tree.get(*id).is_some_and(|n| n.device().is_some()));
     let devices = order.get(..devices).unwrap_or(&[]);
     for &device in devices {
         if Partition::ALL
             .into_iter()
-            .all(|partition| place::left(tree, device, partition, &used) == 0)
+            .all(|partition| place::left(tree, device, partition, used) == 0)
         {
             note(plan, Note::Empty { device })?;
         }
     }
     if policy.path == PathPolicy::GuestPrograms {
-        return guest_programs(platform, tree, policy, devices, &used, plan);
+        return guest_programs(platform, tree, policy, devices, used, plan);
     }
     let given = place::Given { platform, tree, policy, devices };
-    let mut layout = place::Layout::<R> { regions: Vec::new(), refusals: Refusals::new() };
-    if let Err(error) = place::regions(&given, &mut used, &mut layout) {
-        plan.refusals = layout.refusals;
-        return Err(error);
-    }
-    // Not moved out: on the stack there shall be one list of this size.
-    let placed = &layout.regions;
+    placed.clear();
+    let mut layout = place::Layout { regions: placed, refusals };
+    place::regions(&given, used, &mut layout)?;
+    let placed = &*layout.regions;
     for region in placed {
-        add_region(tree, region, &mut used, plan)?;
+        add_region(tree, region, used, plan)?;
     }
     if policy.burn_spares {
-        burn_spares(tree, &order, &used, plan)?;
+        burn_spares(tree, &order, used, plan)?;
     }
     list::sort_by_key(&mut plan.decoders, |decoder| {
         (used.get(usize::from(decoder.node.0)).map_or(0, |used| used.rank), decoder.index)
@@ -402,7 +612,7 @@ fn fill<const N: usize, const R: usize, const D: usize>(
                 .iter()
                 .filter(|region| region.partition == partition && region.members.contains(&device))
                 .fold(0u64, |sum, region| sum.saturating_add(region.skip));
-            let size = place::left(tree, device, partition, &used).saturating_add(left_out);
+            let size = place::left(tree, device, partition, used).saturating_add(left_out);
             if size > 0 {
                 let why = why_unused(&given, device, partition, &used, last);
                 note(plan, Note::Unused { device, partition, size, why })?;
@@ -418,7 +628,7 @@ fn why_unused(
     given: &place::Given<'_>,
     device: NodeId,
     partition: Partition,
-    used: &[Used],
+    used: &[NodeUse],
     last: &mut Option<(Sharing, Why)>,
 ) -> Why {
     let path = given.tree.path(device);
@@ -443,31 +653,28 @@ fn why_unused(
     why
 }
 
-fn note<const R: usize, const D: usize>(
-    plan: &mut Plan<R, D>,
-    note: Note,
-) -> Result<(), PlanError> {
+fn note(plan: &mut Lists<'_>, note: Note) -> Result<(), PlanError> {
     if plan.notes.contains(&note) {
         return Ok(());
     }
-    plan.notes.push(note).map_err(|_| PlanError::Capacity { what: Count::Notes, have: D })
+    add(&mut plan.notes, note, Count::Notes)
 }
 
 /// Whether the node is a bridge without decoders and with one port: it forwards everything there.
-fn is_pass_through(tree: Tree<'_>, id: NodeId, used: &[Used]) -> bool {
+fn is_pass_through(tree: Tree<'_>, id: NodeId, used: &[NodeUse]) -> bool {
     tree.get(id)
         .is_some_and(|node| matches!(node.kind, NodeKind::HostBridge { .. }) && node.hdm.is_none())
         && used.get(usize::from(id.0)).is_some_and(|used| used.children == 1)
 }
 
 /// Path 2: nothing is planned; the topology must leave the guest no way to go wrong.
-fn guest_programs<const R: usize, const D: usize>(
+fn guest_programs(
     platform: &Platform<'_>,
     tree: Tree<'_>,
     policy: &Policy<'_>,
     devices: &[NodeId],
-    used: &[Used],
-    plan: &mut Plan<R, D>,
+    used: &[NodeUse],
+    plan: &mut Lists<'_>,
 ) -> Result<(), PlanError> {
     if let Some(request) = policy.requests.iter().min_by_key(|request| request.device) {
         return Err(PlanError::RequestToGuest { device: request.device });
@@ -506,11 +713,11 @@ fn guest_programs<const R: usize, const D: usize>(
 
 /// Gives a placed region its DPA and its decoders on every level. Regions come by ascending
 /// address, so decoders are numbered in the order that hardware demands.
-fn add_region<const R: usize, const D: usize>(
+fn add_region(
     tree: Tree<'_>,
-    placed: &place::Placed,
-    used: &mut [Used],
-    plan: &mut Plan<R, D>,
+    placed: &Placed,
+    used: &mut [NodeUse],
+    plan: &mut Lists<'_>,
 ) -> Result<(), PlanError> {
     let region = plan.regions.len() as u16;
     let span = placed.span;
@@ -522,9 +729,7 @@ fn add_region<const R: usize, const D: usize>(
     let first_member = plan.members.len() as u16;
     for (position, &device) in placed.members.iter().enumerate() {
         let dpa = take_dpa(tree, device, placed, share, used)?;
-        plan.members
-            .push(Member { device, dpa: dpa.span })
-            .map_err(|_| PlanError::Capacity { what: Count::Decoders, have: D })?;
+        add(&mut plan.members, Member { device, dpa: dpa.span }, Count::Decoders)?;
         let decoder = Decoder {
             span,
             interleave,
@@ -578,15 +783,15 @@ fn add_region<const R: usize, const D: usize>(
         fixed: placed.fixed,
         order: placed.order,
     };
-    plan.regions.push(region).map_err(|_| PlanError::Capacity { what: Count::Regions, have: R })
+    add(&mut plan.regions, region, Count::Regions)
 }
 
 /// Notes it where a device could do back-invalidate and its region does not.
-fn without_back_invalidate<const R: usize, const D: usize>(
+fn without_back_invalidate(
     tree: Tree<'_>,
     device: NodeId,
-    placed: &place::Placed,
-    plan: &mut Plan<R, D>,
+    placed: &Placed,
+    plan: &mut Lists<'_>,
 ) -> Result<(), PlanError> {
     let capable = tree.get(device).is_some_and(|node| node.back_invalidate.is_some());
     if !capable {
@@ -615,9 +820,9 @@ struct Taken {
 fn take_dpa(
     tree: Tree<'_>,
     id: NodeId,
-    placed: &place::Placed,
+    placed: &Placed,
     share: u64,
-    used: &mut [Used],
+    used: &mut [NodeUse],
 ) -> Result<Taken, PlanError> {
     let path = tree.path(id);
     let partition = placed.partition;
@@ -652,7 +857,7 @@ fn level(levels: Levels, kind: NodeKind) -> Interleave {
 }
 
 /// The ports that a component's ways lead to.
-fn targets(tree: Tree<'_>, at: NodeId, kind: NodeKind, placed: &place::Placed) -> Targets {
+fn targets(tree: Tree<'_>, at: NodeId, kind: NodeKind, placed: &Placed) -> Targets {
     let mut targets = Targets::default();
     for (position, &member) in placed.members.iter().enumerate() {
         let [_, bridge, switch] = sets::levels_at(placed.levels, position as u32);
@@ -672,14 +877,14 @@ fn targets(tree: Tree<'_>, at: NodeId, kind: NodeKind, placed: &place::Placed) -
 }
 
 /// Takes the next decoder of a component, once the component has agreed to what it is to hold.
-fn push<const R: usize, const D: usize>(
+fn push(
     tree: Tree<'_>,
     device: NodeId,
     node: NodeId,
     region: u16,
     decoder: Decoder,
-    used: &mut [Used],
-    plan: &mut Plan<R, D>,
+    used: &mut [NodeUse],
+    plan: &mut Lists<'_>,
 ) -> Result<(), PlanError> {
     let (device, at) = (tree.path(device), tree.path(node));
     let (component, hdm) = tree
@@ -698,26 +903,22 @@ fn push<const R: usize, const D: usize>(
     used.hpa_base = decoder.span.base().0;
     used.hpa_end = decoder.span.end().0;
     let purpose = Purpose::Region { region, decoder };
-    plan.decoders
-        .push(PlannedDecoder { node, index, purpose })
-        .map_err(|_| PlanError::Capacity { what: Count::Decoders, have: D })
+    add(&mut plan.decoders, PlannedDecoder { node, index, purpose }, Count::Decoders)
 }
 
 /// Every decoder that carries nothing, on every component.
-fn burn_spares<const R: usize, const D: usize>(
+fn burn_spares(
     tree: Tree<'_>,
     order: &[NodeId],
-    used: &[Used],
-    plan: &mut Plan<R, D>,
+    used: &[NodeUse],
+    plan: &mut Lists<'_>,
 ) -> Result<(), PlanError> {
     for &node in order {
         let Some(hdm) = tree.get(node).and_then(|node| node.hdm) else { continue };
         let Some(used) = used.get(usize::from(node.0)) else { continue };
         for index in used.next..hdm.decoders {
             let purpose = Purpose::Burn { base: used.hpa_end };
-            plan.decoders
-                .push(PlannedDecoder { node, index, purpose })
-                .map_err(|_| PlanError::Capacity { what: Count::Decoders, have: D })?;
+            add(&mut plan.decoders, PlannedDecoder { node, index, purpose }, Count::Decoders)?;
         }
     }
     Ok(())

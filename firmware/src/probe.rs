@@ -24,7 +24,7 @@
 //! **Caches**: [`Mmio`] has to reach memory, not a cache in front of it: the windows are to be mapped
 //! uncached, or each line written back and thrown away after a write and before a read.
 //!
-//! **Invariant**: a region that is left in [`Committed`] held every mark, or was only read because
+//! **Invariant**: a region that is left in [`CommittedMut`] held every mark, or was only read because
 //! it is persistent, and holds what it held before. One that did not is taken out, and its decoders
 //! are [`Fate::Stranded`].
 
@@ -34,11 +34,14 @@ use cxl_regs::{Arithmetic, Hpa, Route, Selector, Span};
 use heapless::Vec;
 
 use crate::codes::codes;
-use crate::committed::{Committed, CommittedDecoder, CommittedRegion, Fate, Probed};
+use crate::committed::{
+    Answer, CommittedDecoder, CommittedMut, CommittedRegion, Fate, PLACES, Probed, WayBefore as Way,
+};
+use crate::list::{Empty, List};
 use crate::mmio::Mmio;
 use crate::platform::Platform;
 use crate::policy::Probe;
-use crate::topology::{MAX_DEPTH, NodeId, NodeKind, Partition, Path, Topology, Tree};
+use crate::topology::{MAX_DEPTH, NodeId, NodeKind, Partition, Path, Tree};
 use crate::verify::view;
 
 /// A place in a region's memory.
@@ -160,25 +163,6 @@ impl ProbeErrors {
     }
 }
 
-/// Places in each way.
-const PLACES: usize = 3;
-
-/// What is remembered of a way: what was there, and what was read when all marks were set.
-struct Way {
-    before: [u32; PLACES],
-    answer: [Answer; PLACES],
-}
-
-/// What a place answered.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Answer {
-    Nothing,
-    /// Another place's mark.
-    Other,
-    /// What it should.
-    Own,
-}
-
 /// A place that is probed.
 #[derive(Clone, Copy)]
 struct Cell {
@@ -197,29 +181,41 @@ struct Cell {
 ///
 /// The regions that stay say how they were probed. The platform's windows and the decoders are used
 /// for nothing but the name of the device in an error.
-///
-/// Needs about 17 bytes of stack for each of `D`.
-#[inline(never)]
-pub fn probe<const N: usize, const D: usize>(
+pub fn probe<'a>(
     hw: &mut impl Mmio,
     platform: &Platform<'_>,
-    topology: &Topology<N>,
+    topology: impl Into<Tree<'a>>,
     wanted: Probe,
-    committed: &mut Committed<D>,
+    committed: impl Into<CommittedMut<'a>>,
     errors: &mut ProbeErrors,
 ) -> Result<(), ProbeError> {
+    probe_all(hw, platform, topology.into(), wanted, committed.into(), errors)
+}
+
+// Compiled once, whatever the lists lie in.
+#[inline(never)]
+fn probe_all(
+    hw: &mut impl Mmio,
+    platform: &Platform<'_>,
+    tree: Tree<'_>,
+    wanted: Probe,
+    committed: CommittedMut<'_>,
+    errors: &mut ProbeErrors,
+) -> Result<(), ProbeError> {
+    let CommittedMut { decoders, mut regions, ways_before: ways, failed, .. } = committed;
     errors.clear();
-    for region in &mut committed.regions {
+    for region in &mut regions {
         region.probed = match region.partition {
             _ if !wanted.wants(region.span) => Probed::No,
             Partition::Volatile => Probed::Held,
             Partition::Persistent => Probed::Read,
         };
     }
-    let mut ways = Vec::<Way, D>::new();
-    let mut failed = Vec::<bool, D>::new();
+    let (mut ways, mut failed) = (ways, failed);
+    ways.clear();
+    failed.clear();
     let mut fits = true;
-    for region in &committed.regions {
+    for region in &regions {
         let uneven = uneven(region).filter(|_| region.probed != Probed::No);
         if let Some(error) = uneven {
             errors.add(error);
@@ -227,25 +223,24 @@ pub fn probe<const N: usize, const D: usize>(
         // As many as there are regions, and as much room.
         let _ = failed.push(uneven.is_some());
         for _ in (0..region.interleave.ways.count()).take_while(|_| is_asked(region)) {
-            fits &=
-                ways.push(Way { before: [0; PLACES], answer: [Answer::Nothing; PLACES] }).is_ok();
+            fits &= ways.push(Way::EMPTY).is_ok();
         }
     }
     if fits {
         let at = |cell: Cell| {
-            let region = committed.regions.get(cell.region).map(|region| region.span);
-            let device = behind(platform, topology.tree(), &committed.decoders, cell.address);
-            let device = device.map(|device| topology.tree().path(device));
+            let region = regions.get(cell.region).map(|region| region.span);
+            let device = behind(platform, tree, &decoders, cell.address);
+            let device = device.map(|device| tree.path(device));
             Some(Spot { region: region?, hpa: cell.address, device })
         };
-        run(hw, &committed.regions, &mut ways, &mut failed, &at, errors);
+        run(hw, &regions, &mut ways, &mut failed, &at, errors);
     } else {
-        errors.add(ProbeError::Capacity { have: D });
-        for (failed, region) in failed.iter_mut().zip(&committed.regions) {
+        errors.add(ProbeError::Capacity { have: ways.room() });
+        for (failed, region) in failed.iter_mut().zip(&regions) {
             *failed = region.probed != Probed::No;
         }
     }
-    withdraw(committed, &failed);
+    withdraw(decoders, regions, &failed);
     errors.list.first().map_or(Ok(()), |error| Err(*error))
 }
 
@@ -402,8 +397,11 @@ fn addresses(region: &CommittedRegion, way: u32) -> [u64; PLACES] {
 }
 
 /// Takes out what failed.
-fn withdraw<const D: usize>(committed: &mut Committed<D>, failed: &[bool]) {
-    let Committed { decoders, regions, .. } = committed;
+fn withdraw(
+    mut decoders: List<'_, CommittedDecoder>,
+    mut regions: List<'_, CommittedRegion>,
+    failed: &[bool],
+) {
     let within = |decoder: &CommittedDecoder, wanted: bool, regions: &[CommittedRegion]| {
         decoder.active().is_some_and(|decoder| {
             let mut regions = regions.iter().enumerate();
@@ -412,8 +410,8 @@ fn withdraw<const D: usize>(committed: &mut Committed<D>, failed: &[bool]) {
             })
         })
     };
-    for entry in decoders {
-        if within(entry, true, regions) && !within(entry, false, regions) {
+    for entry in &mut decoders {
+        if within(entry, true, &regions) && !within(entry, false, &regions) {
             entry.fate = Fate::Stranded;
         }
     }

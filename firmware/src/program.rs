@@ -10,6 +10,7 @@ use cxl_regs::hdm::{self, Control, DecoderImage, GlobalControl};
 use crate::commit::CommitError;
 use crate::committed::Place;
 use crate::config;
+use crate::list::Empty;
 use crate::mmio::{Block, Mmio};
 use crate::plan::{PlannedDecoder, Purpose};
 use crate::policy::{PathPolicy, Policy};
@@ -181,6 +182,16 @@ pub(crate) struct DeviceImage {
     capability: device::Capability,
     /// Base of range 1 and range 2, high dword first.
     ranges: [(u32, u32); 2],
+}
+
+impl Empty for DeviceImage {
+    const EMPTY: Self = Self {
+        global: GlobalControl::new(),
+        control: device::Control::new(),
+        lock: device::Lock::new(),
+        capability: device::Capability::new(),
+        ranges: [(0, 0); 2],
+    };
 }
 
 impl DeviceImage {

@@ -1,8 +1,8 @@
 //! ACPI tables and memory map out of what the hardware accepted, and the check of a CEDT against
 //! it.
 //!
-//! **Invariant**: ranges come from [`Committed`] and windows from the platform; neither is resized
-//! to fit the other. Whoever filled [`Committed`], and however far he came: no CEDT is made while a
+//! **Invariant**: ranges come from [`CommittedRef`] and windows from the platform; neither is resized
+//! to fit the other. Whoever filled it, and however far he came: no CEDT is made while a
 //! decoder that is in use, about to be, or stranded belongs to no region that is whole on every path,
 //! nor while nobody has read all decoders.
 
@@ -16,16 +16,15 @@ use cxl_regs::acpi::srat::{self, MemoryAffinity};
 use cxl_regs::acpi::{Cedt, CedtWriter, Identity, NoRoom, TableError};
 use cxl_regs::hdm::Control;
 use cxl_regs::{Arithmetic, Granularity, Hpa, Span};
-use heapless::Vec;
 
 use crate::codes::codes;
-use crate::committed::{Committed, CommittedDevice, CommittedRegion, Fate, Place};
+use crate::committed::{Committed, CommittedDevice, CommittedRef, CommittedRegion, Fate, Place};
 use crate::mmio::Mmio;
 use crate::paths::{Decoders, WindowView};
 use crate::platform::{BridgeKind, Platform, Window};
 use crate::policy::{PathPolicy, Policy};
 use crate::program::{DecoderRegisters, DeviceRegisters, difference};
-use crate::topology::{NodeId, NodeKind, Partition, Path, Topology, Tree};
+use crate::topology::{NodeId, NodeKind, Partition, Path, Tree};
 use crate::verify::{Finding, view};
 
 /// Why there is no table, or why a table is not to be trusted.
@@ -173,14 +172,15 @@ const ANY: Policy<'static> = Policy {
 /// A CHBS for every bridge, by UID; a CFMWS for every window that has a place, used or not, by
 /// base; a CXIMS for each granularity of XOR windows. A window is fixed exactly when it holds a
 /// committed range and every decoder on every path in it is locked.
-pub fn cedt<'b, const N: usize, const D: usize>(
+pub fn cedt<'a, 'b>(
     platform: &Platform<'_>,
-    topology: &Topology<N>,
-    committed: &Committed<D>,
+    topology: impl Into<Tree<'a>>,
+    committed: impl Into<CommittedRef<'a>>,
     identity: Identity,
     buffer: &'b mut [u8],
 ) -> Result<&'b mut [u8], TablesError> {
-    check_whole(platform, topology.tree(), committed)?;
+    let committed = committed.into();
+    check_whole(platform, topology.into(), committed)?;
     let mut writer = CedtWriter::new(buffer, identity)?;
     for bridge in ascending(platform.bridges, |bridge| u64::from(bridge.uid)) {
         let uid = bridge.uid;
@@ -194,7 +194,7 @@ pub fn cedt<'b, const N: usize, const D: usize>(
     }
     // A window without a base decodes nothing: the platform found no place for it.
     for window in ascending(platform.windows, |window| window.base).filter(|w| w.base != 0) {
-        writer.cfmws(&cfmws(window, &committed.regions)?)?;
+        writer.cfmws(&cfmws(window, committed.regions)?)?;
     }
     for granularity in Granularity::ALL {
         if let Some(cxims) = cxims(platform.windows, granularity)? {
@@ -216,15 +216,15 @@ fn ascending<T>(list: &[T], key: impl Fn(&T) -> u64) -> impl Iterator<Item = &T>
 }
 
 /// Refuses decoders that are not part of a whole path in a window, and regions that no decoders make.
-fn check_whole<const D: usize>(
+fn check_whole(
     platform: &Platform<'_>,
     tree: Tree<'_>,
-    committed: &Committed<D>,
+    committed: CommittedRef<'_>,
 ) -> Result<(), TablesError> {
     if committed.unread {
         return Err(TablesError::Unread);
     }
-    for entry in &committed.decoders {
+    for entry in committed.decoders {
         let place = Place::of(tree, entry.node, entry.index);
         let control = entry.image.control();
         // A commit under way may come to its end at any time. Size 0 claims nothing.
@@ -246,7 +246,7 @@ fn check_whole<const D: usize>(
         }
     }
     // The regions are judged anew: nothing is taken from the list but what it may leave out.
-    let decoders = Decoders { tree, list: &committed.decoders, policy: &ANY };
+    let decoders = Decoders { tree, list: committed.decoders, policy: &ANY };
     for (entry, decoder) in decoders.device_claims() {
         let place = Place::of(tree, entry.node, entry.index);
         let mut devices = committed.devices.iter().filter(|device| device.node == entry.node);
@@ -255,7 +255,7 @@ fn check_whole<const D: usize>(
             return Err(TablesError::NotWhole { place });
         }
     }
-    for region in &committed.regions {
+    for region in committed.regions {
         let window = platform.windows.iter().find_map(|window| view(window, region.span));
         let made = decoders.region(region.span, window, &mut |_| {});
         // Only registers can say that it is locked, only the probe that it answers.
@@ -315,13 +315,13 @@ fn cxims(windows: &[Window], granularity: Granularity) -> Result<Option<Cxims>, 
 /// [`cross_check`], and the registers are read once more: whatever changed since they were read last,
 /// or is in use and not in `committed`, is an error. Reads only; 7 dwords for each decoder of
 /// `committed`, one for each other.
-pub fn cross_check_hardware<const N: usize, const D: usize>(
+pub fn cross_check_hardware<'a>(
     hw: &mut impl Mmio,
     cedt: &[u8],
-    topology: &Topology<N>,
-    committed: &Committed<D>,
+    topology: impl Into<Tree<'a>>,
+    committed: impl Into<CommittedRef<'a>>,
 ) -> Result<(), TablesError> {
-    let tree = topology.tree();
+    let (tree, committed) = (topology.into(), committed.into());
     for (node, hdm) in tree.iter().filter_map(|(id, node)| Some((id, node.hdm?))) {
         for index in 0..hdm.decoders {
             let registers = DecoderRegisters::new(hdm.block, index);
@@ -343,7 +343,7 @@ pub fn cross_check_hardware<const N: usize, const D: usize>(
             }
         }
     }
-    for device in &committed.devices {
+    for device in committed.devices {
         let Some(registers) = DeviceRegisters::of(tree, device.node) else { continue };
         let now = CommittedDevice::read(hw, registers);
         let at = tree.path(device.node);
@@ -357,22 +357,31 @@ pub fn cross_check_hardware<const N: usize, const D: usize>(
             return Err(TablesError::DeviceChanged { at, register, expected, found });
         }
     }
-    cross_check(cedt, topology, committed)
+    check_table(cedt, tree, committed)
 }
 
 /// Holds a CEDT, whoever wrote it, against the committed decoders as they were read: every range lies
 /// in one of its windows, whose targets, interleave and restrictions fit the decoders on every path;
 /// every bridge on a path is there, at its registers; what is fixed is locked. Both are copies in
 /// memory: [`cross_check_hardware`] reads the registers again.
-pub fn cross_check<const N: usize, const D: usize>(
+pub fn cross_check<'a>(
     cedt: &[u8],
-    topology: &Topology<N>,
-    committed: &Committed<D>,
+    topology: impl Into<Tree<'a>>,
+    committed: impl Into<CommittedRef<'a>>,
+) -> Result<(), TablesError> {
+    check_table(cedt, topology.into(), committed.into())
+}
+
+// Compiled once, whatever the lists lie in.
+#[inline(never)]
+fn check_table(
+    cedt: &[u8],
+    tree: Tree<'_>,
+    committed: CommittedRef<'_>,
 ) -> Result<(), TablesError> {
     let table = Cedt::read(cedt).map_err(TablesError::Table)?;
     table.check().map_err(TablesError::Record)?;
-    let tree = topology.tree();
-    let decoders = Decoders { tree, list: &committed.decoders, policy: &ANY };
+    let decoders = Decoders { tree, list: committed.decoders, policy: &ANY };
     for (entry, decoder) in decoders.device_claims() {
         check_bridge(&table, tree, entry.node)?;
         let span = decoder.span;
@@ -449,8 +458,20 @@ pub struct MemoryRange {
 }
 
 impl<const D: usize> Committed<D> {
-    /// The committed ranges for the memory map, by ascending address.
+    /// [`CommittedRef::memory_map`].
     pub fn memory_map(&self) -> impl Iterator<Item = MemoryRange> + '_ {
+        self.view().memory_map()
+    }
+
+    /// [`CommittedRef::affinities`].
+    pub fn affinities(&self, first_domain: u32) -> impl Iterator<Item = MemoryAffinity> + '_ {
+        self.view().affinities(first_domain)
+    }
+}
+
+impl<'a> CommittedRef<'a> {
+    /// The committed ranges for the memory map, by ascending address.
+    pub fn memory_map(self) -> impl Iterator<Item = MemoryRange> + 'a {
         self.regions.iter().map(|region| MemoryRange {
             span: region.span,
             kind: match region.partition {
@@ -462,7 +483,7 @@ impl<const D: usize> Committed<D> {
 
     /// The committed ranges for the SRAT, each in a proximity domain of its own from
     /// `first_domain` on, modulo 2^32.
-    pub fn affinities(&self, first_domain: u32) -> impl Iterator<Item = MemoryAffinity> + '_ {
+    pub fn affinities(self, first_domain: u32) -> impl Iterator<Item = MemoryAffinity> + 'a {
         self.regions.iter().enumerate().map(move |(number, region)| MemoryAffinity {
             domain: first_domain.wrapping_add(number as u32),
             span: region.span,
@@ -473,17 +494,12 @@ impl<const D: usize> Committed<D> {
 }
 
 /// Writes an SRAT with the committed ranges alone. A platform that has one already appends
-/// [`Committed::affinities`] to it.
-pub fn srat<'b, const D: usize>(
-    committed: &Committed<D>,
+/// [`CommittedRef::affinities`] to it.
+pub fn srat<'a, 'b>(
+    committed: impl Into<CommittedRef<'a>>,
     identity: Identity,
     first_domain: u32,
     buffer: &'b mut [u8],
 ) -> Result<&'b mut [u8], TablesError> {
-    let mut ranges = Vec::<MemoryAffinity, D>::new();
-    for range in committed.affinities(first_domain) {
-        // As many as there are regions, and as much room.
-        let _ = ranges.push(range);
-    }
-    Ok(srat::write(identity, ranges, buffer)?)
+    Ok(srat::write(identity, committed.into().affinities(first_domain), buffer)?)
 }

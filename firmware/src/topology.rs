@@ -6,12 +6,15 @@
 use core::fmt;
 
 use cxl_regs::access::Component;
-use cxl_regs::config::Sbdf;
+use cxl_regs::config::{Sbdf, Windows};
+use cxl_regs::dvsec::flex_bus;
 use cxl_regs::hdm::Capability;
 use heapless::Vec;
 
 use crate::discover::Remarks;
+use crate::list::{Empty, List};
 use crate::mmio::Block;
+use crate::platform::RootBus;
 
 /// The most ports between a host bridge and a device: a root port and seven switch levels.
 pub const MAX_DEPTH: usize = 16;
@@ -22,6 +25,10 @@ pub struct NodeId(
     /// Index into [`Topology::nodes`].
     pub u16,
 );
+
+impl Empty for NodeId {
+    const EMPTY: Self = Self(0);
+}
 
 /// An HDM decoder capability: where, and what it can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +162,17 @@ pub struct Node {
     pub back_invalidate: Option<BackInvalidate>,
 }
 
+impl Empty for Node {
+    const EMPTY: Self = Self {
+        parent: None,
+        kind: NodeKind::RootPort,
+        port: 0,
+        function: None,
+        hdm: None,
+        back_invalidate: None,
+    };
+}
+
 impl Node {
     /// The kind of decoders it has; `None` for a port that has none that count.
     pub fn component(&self) -> Option<Component> {
@@ -224,14 +242,32 @@ impl fmt::Display for Path {
     }
 }
 
+/// What a node leads to: discovery's notes on a [`Node`].
+#[derive(Clone, Copy, Debug)]
+pub struct Link {
+    /// The bus below; `None` below a device.
+    pub(crate) bus: Option<RootBus>,
+    /// The last bus below.
+    pub(crate) last: u8,
+    /// What a port forwards; nothing is known of a host bridge's.
+    pub(crate) windows: Option<Windows>,
+    /// What the link next to the function trained to, if the function says.
+    pub(crate) status: Option<flex_bus::Status>,
+}
+
+impl Empty for Link {
+    const EMPTY: Self = Self { bus: None, last: 0, windows: None, status: None };
+}
+
 /// Everything that was found. `N` nodes: bridges, ports and devices together.
 ///
-/// About 90 bytes a node; keep it in a static or on a stack that has room, and pass it by
+/// About 160 bytes a node; keep it in a static or on a stack that has room, and pass it by
 /// reference.
 #[derive(Clone, Debug)]
 pub struct Topology<const N: usize> {
     /// All nodes, each behind its parent.
     pub nodes: Vec<Node, N>,
+    pub(crate) links: Vec<Link, N>,
     /// What answered and is no node, or more than its node says.
     pub remarks: Remarks,
 }
@@ -245,18 +281,68 @@ impl<const N: usize> Default for Topology<N> {
 impl<const N: usize> Topology<N> {
     /// An empty one.
     pub const fn new() -> Self {
-        Self { nodes: Vec::new(), remarks: Remarks::new() }
+        Self { nodes: Vec::new(), links: Vec::new(), remarks: Remarks::new() }
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        self.nodes.clear();
-        self.remarks.clear();
+        TopologyMut::from(self).clear();
     }
 
     /// The nodes, with the walks over them.
     pub fn tree(&self) -> Tree<'_> {
         Tree(&self.nodes)
+    }
+}
+
+/// A topology to be filled, in memory of any size.
+#[derive(Debug)]
+pub struct TopologyMut<'a> {
+    /// All nodes, each behind its parent.
+    pub nodes: List<'a, Node>,
+    /// As many as there are nodes; means nothing to anybody but discovery.
+    pub links: List<'a, Link>,
+    /// What answered and is no node, or more than its node says.
+    pub remarks: &'a mut Remarks,
+}
+
+impl TopologyMut<'_> {
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.nodes.clear();
+        self.links.clear();
+        self.remarks.clear();
+    }
+
+    /// The same topology for a shorter time.
+    pub fn reborrow(&mut self) -> TopologyMut<'_> {
+        let Self { nodes, links, remarks } = self;
+        TopologyMut { nodes: nodes.reborrow(), links: links.reborrow(), remarks }
+    }
+}
+
+impl<'a, const N: usize> From<&'a mut Topology<N>> for TopologyMut<'a> {
+    fn from(topology: &'a mut Topology<N>) -> Self {
+        let Topology { nodes, links, remarks } = topology;
+        Self { nodes: nodes.into(), links: links.into(), remarks }
+    }
+}
+
+impl<'a> From<&'a mut TopologyMut<'_>> for TopologyMut<'a> {
+    fn from(topology: &'a mut TopologyMut<'_>) -> Self {
+        topology.reborrow()
+    }
+}
+
+impl<'a> From<&'a TopologyMut<'_>> for Tree<'a> {
+    fn from(topology: &'a TopologyMut<'_>) -> Self {
+        Tree(&topology.nodes)
+    }
+}
+
+impl<'a, const N: usize> From<&'a Topology<N>> for Tree<'a> {
+    fn from(topology: &'a Topology<N>) -> Self {
+        topology.tree()
     }
 }
 

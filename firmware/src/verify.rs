@@ -13,34 +13,35 @@ use cxl_regs::access::Register;
 use cxl_regs::hdm::Control;
 use cxl_regs::{Coherency, Decoder, Hpa, Span};
 
-pub use finding::{Finding, Findings};
+pub use finding::{Finding, Findings, FindingsMut, Tally};
 
 use crate::back_invalidate;
-use crate::committed::{Committed, CommittedDecoder, CommittedDevice, Fate, Place};
+use crate::committed::{CommittedDecoder, CommittedDevice, CommittedMut, Fate, Place};
+use crate::list;
 use crate::mmio::Mmio;
 use crate::paths::{Decoders, WindowView};
-use crate::plan::Plan;
+use crate::plan::PlanRef;
 use crate::platform::{Platform, Window};
 use crate::policy::{PathPolicy, Policy};
 use crate::program::{DecoderRegisters, DeviceRegisters, Slot};
-use crate::topology::{NodeId, Partition, Topology, Tree};
+use crate::topology::{NodeId, Partition, Tree};
 
 /// Reads every committed decoder of a machine and judges all paths.
 ///
 /// Of the policy, `path` says whether locks are demanded, `config_lock` whether CONFIG_LOCK is, and
 /// `target` whose rules count. `committed` is filled with what is in use and with the regions that
 /// are whole. What no decoder leads to is worth knowing too.
-pub fn verify<const N: usize, const D: usize, const F: usize>(
+pub fn verify<'a>(
     hw: &mut impl Mmio,
     platform: &Platform<'_>,
-    topology: &Topology<N>,
+    topology: impl Into<Tree<'a>>,
     policy: &Policy<'_>,
-    committed: &mut Committed<D>,
-    findings: &mut Findings<F>,
+    committed: impl Into<CommittedMut<'a>>,
+    findings: impl Into<FindingsMut<'a>>,
 ) {
-    judge(hw, platform, topology, policy, committed, findings);
+    let (tree, mut committed, mut findings) = (topology.into(), committed.into(), findings.into());
+    judge(hw, platform, tree, policy, &mut committed, &mut findings);
     // Where there is a plan, its notes say what is unused, and why.
-    let tree = topology.tree();
     let decoders = Decoders { tree, list: &committed.decoders, policy };
     for (id, device) in tree.devices() {
         for partition in Partition::ALL {
@@ -53,19 +54,20 @@ pub fn verify<const N: usize, const D: usize, const F: usize>(
     }
 }
 
-fn judge<const N: usize, const D: usize, const F: usize>(
+// Compiled once, whatever the lists lie in.
+#[inline(never)]
+fn judge(
     hw: &mut impl Mmio,
     platform: &Platform<'_>,
-    topology: &Topology<N>,
+    tree: Tree<'_>,
     policy: &Policy<'_>,
-    committed: &mut Committed<D>,
-    findings: &mut Findings<F>,
+    committed: &mut CommittedMut<'_>,
+    findings: &mut FindingsMut<'_>,
 ) {
     findings.clear();
-    let tree = topology.tree();
     read(hw, tree, committed, findings);
     let mut report = |finding| findings.add(finding);
-    for device in &committed.devices {
+    for device in &*committed.devices {
         let at = tree.path(device.node);
         if !device.decoder_enable {
             report(Finding::DecodersDisabled { at });
@@ -86,7 +88,7 @@ fn judge<const N: usize, const D: usize, const F: usize>(
     }
     let decoders = Decoders { tree, list: &committed.decoders, policy };
     decoders.components(&mut report);
-    let mut regions = heapless::Vec::<_, D>::new();
+    let CommittedMut { devices, regions, .. } = committed;
     for (at, (_, decoder)) in decoders.device_claims().enumerate() {
         let span = decoder.span;
         if decoders.device_claims().take(at).any(|(_, earlier)| earlier.span == span) {
@@ -94,34 +96,47 @@ fn judge<const N: usize, const D: usize, const F: usize>(
         }
         let window = platform.windows.iter().find_map(|window| view(window, span));
         if let Some(region) = decoders.region(span, window, &mut report) {
+            // One for each device decoder at most, so there is room.
             let _ = regions.push(region);
         }
     }
     let on = |span: Span| {
         decoders.device_claims().filter(|(_, decoder)| decoder.span == span).all(|(entry, _)| {
-            let mut devices = committed.devices.iter();
+            let mut devices = devices.iter();
             devices.any(|d| d.node == entry.node && d.decoder_enable && d.mem_enable)
         })
     };
     regions.retain(|region| on(region.span));
-    for region in &regions {
-        committed.add_region(*region);
-    }
+    list::sort_by_key(regions, |region| region.span.base());
 }
 
 /// The same judgement, and every decoder of the plan committed as planned, and no other one.
-pub fn verify_plan<const N: usize, const R: usize, const D: usize, const F: usize>(
+pub fn verify_plan<'a>(
     hw: &mut impl Mmio,
     platform: &Platform<'_>,
-    topology: &Topology<N>,
-    plan: &Plan<R, D>,
+    topology: impl Into<Tree<'a>>,
+    plan: impl Into<PlanRef<'a>>,
     policy: &Policy<'_>,
-    committed: &mut Committed<D>,
-    findings: &mut Findings<F>,
+    committed: impl Into<CommittedMut<'a>>,
+    findings: impl Into<FindingsMut<'a>>,
 ) {
-    judge(hw, platform, topology, policy, committed, findings);
-    let tree = topology.tree();
-    for planned in &plan.decoders {
+    let (tree, plan) = (topology.into(), plan.into());
+    judge_plan(hw, platform, tree, plan, policy, &mut committed.into(), &mut findings.into());
+}
+
+// Compiled once, whatever the lists lie in.
+#[inline(never)]
+fn judge_plan(
+    hw: &mut impl Mmio,
+    platform: &Platform<'_>,
+    tree: Tree<'_>,
+    plan: PlanRef<'_>,
+    policy: &Policy<'_>,
+    committed: &mut CommittedMut<'_>,
+    findings: &mut FindingsMut<'_>,
+) {
+    judge(hw, platform, tree, policy, committed, findings);
+    for planned in plan.decoders {
         let place = Place::of(tree, planned.node, planned.index);
         let mut entries = committed.decoders.iter();
         let entry =
@@ -137,7 +152,7 @@ pub fn verify_plan<const N: usize, const R: usize, const D: usize, const F: usiz
     if policy.path == PathPolicy::GuestPrograms {
         return;
     }
-    for entry in &committed.decoders {
+    for entry in &*committed.decoders {
         if !plan.decoders_of(entry.node).any(|planned| planned.index == entry.index) {
             findings.add(Finding::NotInPlan { place: Place::of(tree, entry.node, entry.index) });
         }
@@ -156,13 +171,13 @@ pub(crate) fn view(window: &Window, span: Span) -> Option<WindowView<'_>> {
 }
 
 /// Reads every component with decoders.
-fn read<const D: usize, const F: usize>(
+fn read(
     hw: &mut impl Mmio,
     tree: Tree<'_>,
-    committed: &mut Committed<D>,
-    findings: &mut Findings<F>,
+    committed: &mut CommittedMut<'_>,
+    findings: &mut FindingsMut<'_>,
 ) {
-    committed.clear();
+    committed.clear_accepted();
     for (id, node) in tree.iter() {
         let (Some(component), Some(hdm)) = (node.component(), node.hdm) else { continue };
         let at = tree.path(id);
@@ -172,7 +187,7 @@ fn read<const D: usize, const F: usize>(
             let control = registers.read_control(hw);
             if control.into_bits() == u32::MAX {
                 findings.add(Finding::Silent { at, register: Control::SPEC.name });
-                committed.unread = true;
+                *committed.unread = true;
                 break;
             }
             if !control.committed() {
@@ -187,8 +202,8 @@ fn read<const D: usize, const F: usize>(
             }
             let entry = CommittedDecoder::new(tree, id, index, image, Fate::Done);
             if committed.decoders.push(entry).is_err() {
-                committed.unread = true;
-                findings.add(Finding::Capacity { have: D });
+                *committed.unread = true;
+                findings.add(Finding::Capacity { have: committed.decoders.room() });
             }
         }
         if in_use {
@@ -197,15 +212,15 @@ fn read<const D: usize, const F: usize>(
     }
 }
 
-fn read_device<const D: usize, const F: usize>(
+fn read_device(
     hw: &mut impl Mmio,
     tree: Tree<'_>,
     id: NodeId,
-    committed: &mut Committed<D>,
-    findings: &mut Findings<F>,
+    committed: &mut CommittedMut<'_>,
+    findings: &mut FindingsMut<'_>,
 ) {
     let Some(registers) = DeviceRegisters::of(tree, id) else { return };
     if committed.devices.push(CommittedDevice::read(hw, registers)).is_err() {
-        findings.add(Finding::Capacity { have: D });
+        findings.add(Finding::Capacity { have: committed.devices.room() });
     }
 }

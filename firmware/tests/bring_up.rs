@@ -6,8 +6,11 @@
 #[allow(dead_code, reason = "discovery tests use all of it")]
 mod fake;
 
-use cxl_firmware::bring_up::{BringUpError, Workspace, bring_up, inspect};
-use cxl_firmware::committed::{Fate, Probed};
+use cxl_firmware::bring_up::{
+    BorrowedWorkspace, BringUpError, Workspace, WorkspaceMut, bring_up, inspect,
+};
+use cxl_firmware::committed::{CommittedRegion, Fate, Probed};
+use cxl_firmware::list::{Empty, Slots};
 use cxl_firmware::platform::{Bridge, Platform, Restrictions, Window};
 use cxl_firmware::policy::{PathPolicy, Policy, Probe, TargetSystem};
 use cxl_firmware::tables::cedt;
@@ -125,17 +128,18 @@ fn every_phase_of_a_bring_up_ends_it() {
     assert_eq!(phases, [2, 3, 4, 5, 9]);
 }
 
+const IDENTITY: Identity = Identity {
+    oem_id: *b"OEMID ",
+    oem_table_id: *b"OEMTABLE",
+    oem_revision: 1,
+    creator_id: *b"TEST",
+    creator_revision: 1,
+};
+
 /// The number of the refusal to describe what a run has left.
 fn described(platform: &Platform<'_>, work: &Workspace<4, 4, 8>) -> Option<u16> {
-    let identity = Identity {
-        oem_id: *b"OEMID ",
-        oem_table_id: *b"OEMTABLE",
-        oem_revision: 1,
-        creator_id: *b"TEST",
-        creator_revision: 1,
-    };
     let mut buffer = [0; 1024];
-    let table = cedt(platform, &work.topology, &work.committed, identity, &mut buffer);
+    let table = cedt(platform, &work.topology, &work.committed, IDENTITY, &mut buffer);
     table.err().map(|error| error.code())
 }
 
@@ -346,4 +350,75 @@ fn a_region_that_is_whole_and_locked_stays_where_the_verifier_refuses_another() 
     assert_eq!(regions, [0x1_0000_0000]);
     // It goes on serving: the device is on.
     assert!(work.committed.devices[0].decoder_enable && work.committed.devices[0].mem_enable);
+}
+
+/// Runs it in memory of so many nodes, regions, decoders and committed decoders, as a caller that
+/// learns these numbers at run time; the error, and the regions with the table made of them.
+fn in_borrowed_memory(room: [usize; 4]) -> (Option<u16>, Vec<CommittedRegion>, Vec<u8>) {
+    fn memory<T: Empty + Clone>(room: usize) -> Vec<T> {
+        vec![T::EMPTY; room]
+    }
+    let [n, r, d, c] = room;
+    let (mut nodes, mut links, mut uses, mut order) = (memory(n), memory(n), memory(n), memory(n));
+    let (mut regions, mut placed) = (memory(r), memory(r));
+    let (mut members, mut planned, mut notes) = (memory(d), memory(d), memory(d));
+    let (mut decoders, mut devices, mut committed_regions) = (memory(c), memory(c), memory(c));
+    let (mut decoders_before, mut devices_before) = (memory(c), memory(c));
+    let (mut links_before, mut ways_before, mut failed) = (memory(c), memory(c), memory(c));
+    let mut findings = memory(8);
+    let mut work = BorrowedWorkspace {
+        nodes: Slots::new(&mut nodes),
+        links: Slots::new(&mut links),
+        uses: Slots::new(&mut uses),
+        order: Slots::new(&mut order),
+        regions: Slots::new(&mut regions),
+        placed: Slots::new(&mut placed),
+        members: Slots::new(&mut members),
+        planned: Slots::new(&mut planned),
+        notes: Slots::new(&mut notes),
+        decoders: Slots::new(&mut decoders),
+        devices: Slots::new(&mut devices),
+        committed_regions: Slots::new(&mut committed_regions),
+        decoders_before: Slots::new(&mut decoders_before),
+        devices_before: Slots::new(&mut devices_before),
+        links_before: Slots::new(&mut links_before),
+        ways_before: Slots::new(&mut ways_before),
+        failed: Slots::new(&mut failed),
+        findings: Slots::new(&mut findings),
+        rest: Default::default(),
+    };
+    let ((mut hw, bridges), windows) = (machine(), [window()]);
+    let platform = Platform { windows: &windows, ..fake::platform(&bridges, &[]) };
+    let policy = Policy::default();
+    let result = bring_up(&mut hw, &mut fake::clock(), &platform, &policy, &mut work);
+    let WorkspaceMut { topology, committed, .. } = WorkspaceMut::from(&mut work);
+    let mut buffer = [0; 512];
+    let table = cedt(&platform, &topology, &committed, IDENTITY, &mut buffer);
+    let table = table.map_or(vec![], |bytes| bytes.to_vec());
+    (result.err().map(|error| error.code()), committed.regions.to_vec(), table)
+}
+
+#[test]
+fn memory_of_a_size_known_at_run_time_does_as_well() {
+    let ((mut hw, bridges), windows) = (machine(), [window()]);
+    let platform = Platform { windows: &windows, ..fake::platform(&bridges, &[]) };
+    let mut work = Workspace::<4, 4, 8>::new();
+    let policy = Policy::default();
+    let result = bring_up(&mut hw, &mut fake::clock(), &platform, &policy, &mut work);
+    assert_eq!(result, Ok(()));
+    let mut buffer = [0; 512];
+    let table = cedt(&platform, &work.topology, &work.committed, IDENTITY, &mut buffer).unwrap();
+    let expected = (None, work.committed.regions.to_vec(), table.to_vec());
+    // Bridge, root port and device; one region; a decoder in the bridge and one in the device.
+    assert_eq!(in_borrowed_memory([3, 1, 2, 2]), expected);
+    assert_eq!(in_borrowed_memory([300, 100, 200, 200]), expected);
+    for (short, code) in [
+        ([2, 1, 2, 2], 0x0221),
+        ([3, 0, 2, 2], 0x031E),
+        ([3, 1, 1, 2], 0x031E),
+        ([3, 1, 2, 1], 0x0412),
+        ([0; 4], 0x0221),
+    ] {
+        assert_eq!(in_borrowed_memory(short), (Some(code), vec![], vec![]), "{short:?}");
+    }
 }

@@ -35,7 +35,7 @@ const CONFIG_LOCK: Policy<'static> =
 
 fn run(
     m: &mut Machine,
-    plan: &Plan<8, 16>,
+    plan: &Plan<16, 8, 16>,
     policy: &Policy<'_>,
 ) -> (Result<(), CommitError>, Committed<16>) {
     let mut committed = Committed::new();

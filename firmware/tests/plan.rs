@@ -738,8 +738,8 @@ fn windows_that_cannot_be_used_overlap_as_well() {
 fn a_window_over_ram_or_registers_is_refused() {
     let (mut board, _) = simple();
     let refusal = |board: &Board, platform: Platform<'_>| {
-        let mut made = Plan::<32, 64>::new();
-        plan(&platform, &board.topology(), &Policy::default(), &mut made).err()
+        let mut made = Plan::<16, 32, 64>::new();
+        plan(&platform, board.topology().tree(), &Policy::default(), &mut made).err()
     };
     let span = |base, size| Span::new(Hpa(base), size).unwrap();
     let occupied = |by| Some(PlanError::WindowOccupied { window: WINDOW, size: 4 * GIB, by });
@@ -855,7 +855,7 @@ fn told(board: &Board, policy: &Policy<'_>, region: usize) -> Vec<(u64, Unfit)> 
     let plan = board.plan(policy).expect("a plan");
     board.check(&plan);
     let (platform, topology) = (board.platform(), board.topology());
-    let refused = plan.refused(&platform, &topology, policy, region);
+    let refused = plan.refused(&platform, topology.tree(), policy, region);
     refused.map(|Refused { window, why }| (window, why)).collect()
 }
 
@@ -997,7 +997,7 @@ fn a_plan_that_is_refused_says_what_spoke_against_every_window() {
     board.window(0x8_0000_0000, GIB, &[8]);
     let mut made = board::BoardPlan::new();
     let mut refused = |board: &Board, policy: &Policy<'_>| {
-        let result = plan(&board.platform(), &board.topology(), policy, &mut made);
+        let result = plan(&board.platform(), board.topology().tree(), policy, &mut made);
         assert!(result.is_err() && made.regions.is_empty() && made.refusals.more() == 0);
         let list = made.refusals.list().iter();
         list.map(|Refused { window, why }| (*window, *why)).collect::<Vec<_>>()
@@ -1313,7 +1313,7 @@ fn one_more_than_the_structures_hold_is_refused() {
         let board = three_below_one();
         let mut topology = Topology::<7>::new();
         topology.nodes.extend(board.nodes.iter().copied());
-        plan(&board.platform(), &topology, policy, &mut Plan::<R, D>::new())
+        plan(&board.platform(), &topology, policy, &mut Plan::<16, R, D>::new())
     }
     let full = |what, have| Err(PlanError::Capacity { what, have });
     // Three regions, three decoders in the bridge and one in each device.
@@ -1334,7 +1334,7 @@ fn a_refused_plan_is_left_empty() {
     let (mut board, _) = simple();
     let mut made = board.plan(&Policy::default()).unwrap();
     board.node(NodeId(2)).hdm = None;
-    let result = plan(&board.platform(), &board.topology(), &Policy::default(), &mut made);
+    let result = plan(&board.platform(), board.topology().tree(), &Policy::default(), &mut *made);
     assert!(result.is_err());
     assert!(made.regions.is_empty() && made.decoders.is_empty() && made.notes.is_empty());
 }

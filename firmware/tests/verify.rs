@@ -37,7 +37,7 @@ const UNLOCKED: Policy<'static> = Policy { path: PathPolicy::Unlocked, ..LINUX }
 const CONFIG_LOCK: Policy<'static> = Policy { config_lock: true, ..LINUX };
 
 /// Commits a machine by policy.
-fn committed(mut m: Machine, policy: &Policy<'_>) -> (Machine, Plan<8, 16>) {
+fn committed(mut m: Machine, policy: &Policy<'_>) -> (Machine, Plan<16, 8, 16>) {
     let plan = m.plan(policy);
     let mut done = Committed::<16>::new();
     let result = commit(&mut m.hw, &mut Ticks::of(1), &m.topology, &plan, policy, &mut done);
@@ -491,7 +491,7 @@ fn back_invalidate_that_was_never_committed_is_found() {
 
 #[test]
 fn a_machine_is_held_against_the_plan() {
-    let against = |m: &Machine, plan: &Plan<8, 16>, policy: &Policy<'_>| {
+    let against = |m: &Machine, plan: &Plan<16, 8, 16>, policy: &Policy<'_>| {
         let (mut done, mut findings) = (Committed::<16>::new(), Findings::<16>::new());
         let (mut hw, platform) = (m.hw.clone(), m.platform());
         verify_plan(&mut hw, &platform, &m.topology, plan, policy, &mut done, &mut findings);

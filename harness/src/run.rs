@@ -284,7 +284,7 @@ pub fn on(
     wanted: &Wanted,
 ) -> Done {
     let mut done = Done::new();
-    if let Err(error) = bring_up(hw, clock, platform, &wanted.policy(), &mut done.room) {
+    if let Err(error) = bring_up(hw, clock, platform, &wanted.policy(), &mut *done.room) {
         done.refusal = Some(Refusal::BringUp(error));
     }
     done.describe(hw, platform);
@@ -308,10 +308,10 @@ pub fn dry(machine: &mut Machine) -> Done {
     let platform = Platform { occupied: &occupied, ..tables.platform() };
     let mut clock = machine.clock();
     let Room { topology, plan: room, .. } = &mut *done.room;
-    let result = discover(machine, &mut clock, &platform, topology)
+    let result = discover(machine, &mut clock, &platform, &mut *topology)
         .map_err(BringUpError::Discover)
         .and_then(|()| {
-            plan(&platform, topology, &wanted.policy(), room).map_err(BringUpError::Plan)
+            plan(&platform, &*topology, &wanted.policy(), room).map_err(BringUpError::Plan)
         });
     done.refusal = result.err().map(Refusal::BringUp);
     done
@@ -330,7 +330,7 @@ pub fn require_locked(machine: &mut Machine) -> Done {
     };
     let mut clock = machine.clock();
     let result = platform(machine).map_err(Refusal::Platform).and_then(|tables| {
-        inspect(machine, &mut clock, &tables.platform(), &policy, &mut done.room)
+        inspect(machine, &mut clock, &tables.platform(), &policy, &mut *done.room)
             .map_err(Refusal::BringUp)
     });
     done.refusal = result.err();

@@ -251,7 +251,7 @@ fn one_device() {
 
     let mut room = Box::new(Room::new());
     let mut clock = cxl_harness::qemu::Clock::new();
-    let result = bring_up(&mut qtest, &mut clock, &platform, &Policy::default(), &mut room);
+    let result = bring_up(&mut qtest, &mut clock, &platform, &Policy::default(), &mut *room);
     assert_eq!(qtest.check(), Ok(()));
     result.unwrap_or_else(|error| panic!("{error}"));
     let Workspace { committed, .. } = &*room;

@@ -153,54 +153,67 @@ fn run<const N: usize, const R: usize, const D: usize>(
     let mut whole = Machine::new(scenario);
     let mut clock = RecordedClock { clock: whole.clock(), reads: Vec::new() };
     let mut hw = Recorded { machine: &mut whole, reads: Vec::new() };
-    let result = bring_up(&mut hw, &mut clock, &platform, &policy, room);
+    let result = bring_up(&mut hw, &mut clock, &platform, &policy, &mut *room);
     let (reads, times) = (hw.reads, clock.reads);
     measure(needs, "bring_up", || {
         let (mut hw, mut clock) = (Replayed(reads.iter()), Replayed(times.iter()));
-        assert_eq!(bring_up(&mut hw, &mut clock, &platform, &policy, room), result);
+        assert_eq!(bring_up(&mut hw, &mut clock, &platform, &policy, &mut *room), result);
     });
 
     let Workspace { topology, plan: planned, committed, findings, probe: errors } = room;
     let mut clock = RecordedClock { clock: machine.clock(), reads: Vec::new() };
     let mut hw = Recorded { machine: &mut machine, reads: Vec::new() };
 
-    let result = discover(&mut hw, &mut clock, &platform, topology);
+    let result = discover(&mut hw, &mut clock, &platform, &mut *topology);
     let (reads, times) = (std::mem::take(&mut hw.reads), std::mem::take(&mut clock.reads));
     measure(needs, "discover", || {
         let (mut hw, mut clock) = (Replayed(reads.iter()), Replayed(times.iter()));
-        assert_eq!(discover(&mut hw, &mut clock, &platform, topology), result);
+        assert_eq!(discover(&mut hw, &mut clock, &platform, &mut *topology), result);
     });
-    let result = result.is_ok().then(|| plan(&platform, topology, &policy, planned));
+    let result = result.is_ok().then(|| plan(&platform, &*topology, &policy, &mut *planned));
     measure(needs, "plan", || {
-        let _ = plan(&platform, topology, &policy, planned);
+        let _ = plan(&platform, &*topology, &policy, &mut *planned);
     });
     if result != Some(Ok(())) {
         return;
     }
 
-    let result = commit(&mut hw, &mut clock, topology, planned, &policy, committed);
+    let (topology, planned) = (&*topology, &*planned);
+    let result = commit(&mut hw, &mut clock, topology, planned, &policy, &mut *committed);
     let (reads, times) = (std::mem::take(&mut hw.reads), std::mem::take(&mut clock.reads));
     measure(needs, "commit", || {
         let (mut hw, mut clock) = (Replayed(reads.iter()), Replayed(times.iter()));
-        assert_eq!(commit(&mut hw, &mut clock, topology, planned, &policy, committed), result);
+        assert_eq!(
+            commit(&mut hw, &mut clock, topology, planned, &policy, &mut *committed),
+            result
+        );
     });
-    verify_plan(&mut hw, &platform, topology, planned, &policy, committed, findings);
+    verify_plan(&mut hw, &platform, topology, planned, &policy, &mut *committed, &mut *findings);
     let reads = std::mem::take(&mut hw.reads);
     measure(needs, "verify_plan", || {
         let mut hw = Replayed(reads.iter());
-        verify_plan(&mut hw, &platform, topology, planned, &policy, committed, findings);
+        verify_plan(
+            &mut hw,
+            &platform,
+            topology,
+            planned,
+            &policy,
+            &mut *committed,
+            &mut *findings,
+        );
     });
 
     // Memory that answers is left as it is listed, so that the second probe is the first.
-    let result = probe(&mut hw, &platform, topology, policy.probe, committed, errors);
+    let result = probe(&mut hw, &platform, topology, policy.probe, &mut *committed, errors);
     assert_eq!(result, Ok(()));
     let reads = std::mem::take(&mut hw.reads);
     measure(needs, "probe", || {
         let mut hw = Replayed(reads.iter());
-        let again = probe(&mut hw, &platform, topology, policy.probe, committed, errors);
+        let again = probe(&mut hw, &platform, topology, policy.probe, &mut *committed, errors);
         assert_eq!(again, result);
     });
 
+    let committed = &*committed;
     let mut buffer = vec![0; 256 << 10];
     measure(needs, "tables::cedt", || {
         let _ = tables::cedt(&platform, topology, committed, IDENTITY, &mut buffer);

@@ -104,9 +104,9 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
 
     let mut clock = hw.clock();
     let result = if options.as_found {
-        inspect(&mut hw, &mut clock, &platform, &policy, room)
+        inspect(&mut hw, &mut clock, &platform, &policy, &mut *room)
     } else {
-        bring_up(&mut hw, &mut clock, &platform, &policy, room)
+        bring_up(&mut hw, &mut clock, &platform, &policy, &mut *room)
     };
     let code = result.map_or_else(|error| error.code(), |()| 0);
     let described = result.is_ok().then(|| describe(&mut hw, &platform, room, table));

@@ -49,6 +49,8 @@ pub enum CommitError {
     Timeout { place: Place, control: u32, polls: u64, microseconds: u64 },
     /// The decoder is committed, but not with the control register that was written.
     CommittedOtherwise { place: Place, expected: u32, found: u32 },
+    /// The plan has more decoders than there is room for to say what became of them.
+    Capacity { need: usize, have: usize },
 }
 
 codes! {
@@ -70,6 +72,7 @@ codes! {
         Refused = 0x040F,
         Timeout = 0x0410,
         CommittedOtherwise = 0x0411,
+        Capacity = 0x0412,
     }
 }
 
@@ -155,6 +158,11 @@ impl fmt::Display for CommitError {
                 "{place}: the commit has no result after {microseconds} us and {polls} polls, \
                  control {control:#010x}{}",
                 lost(control)
+            ),
+            Self::Capacity { need, have } => write!(
+                f,
+                "the plan has {need} decoders, and there is room for the fate of {have}: give the \
+                 library larger structures"
             ),
             Self::CommittedOtherwise { place, expected, found } => write!(
                 f,

@@ -9,11 +9,10 @@ use core::cmp::Reverse;
 use cxl_regs::access::Component;
 use cxl_regs::acpi::cedt::ChbsVersion;
 use cxl_regs::{Arithmetic, Hpa, Selector, Span};
-use heapless::Vec;
 
-use super::error::PlanError;
-use super::{Used, used_mut};
-use crate::list;
+use super::error::{Count, PlanError};
+use super::{NodeUse, add, used_mut};
+use crate::list::{self, List};
 use crate::platform::{BridgeKind, Ecam, Platform, Window};
 use crate::policy::{Policy, WindowWidth};
 use crate::topology::{MAX_DEPTH, NodeId, NodeKind, Tree};
@@ -102,7 +101,7 @@ pub(super) fn widths(platform: &Platform<'_>, policy: &Policy<'_>) -> Result<(),
 
 /// The topology is a tree of the kinds that PCIe knows, no deeper than a place can say; counts the
 /// components directly below each node on the way.
-pub(super) fn tree(tree: Tree<'_>, used: &mut [Used]) -> Result<(), PlanError> {
+pub(super) fn tree(tree: Tree<'_>, used: &mut [NodeUse]) -> Result<(), PlanError> {
     for (id, node) in tree.iter() {
         let broken = PlanError::BrokenTree { node: id };
         let parent = match node.parent {
@@ -134,23 +133,26 @@ pub(super) fn tree(tree: Tree<'_>, used: &mut [Used]) -> Result<(), PlanError> {
     Ok(())
 }
 
-/// All components with decoders in order of commit: devices, switches from the bottom up, host
-/// bridges. Refuses a topology in which a place names two of them.
+/// All components with decoders in order of commit, in `order`: devices, switches from the bottom up,
+/// host bridges. Refuses a topology in which a place names two of them.
 ///
 /// Devices stay in order of place; they and everything else are ordered by place and not by id, so
 /// that the order in which they were listed does not matter.
-pub(super) fn commit_order<const N: usize>(
+pub(super) fn commit_order(
     tree: Tree<'_>,
-    used: &mut [Used],
-) -> Result<Vec<NodeId, N>, PlanError> {
-    let mut order: Vec<NodeId, N> = Vec::new();
-    let mut ports: Vec<NodeId, N> = Vec::new();
-    for (id, node) in tree.iter() {
-        let list = if node.component().is_some() { &mut order } else { &mut ports };
-        // The topology holds at most N nodes, so there is room.
-        let _ = list.push(id);
+    used: &mut [NodeUse],
+    list: &mut List<'_, NodeId>,
+) -> Result<(), PlanError> {
+    list.clear();
+    // The ports stand behind, until they are judged.
+    for decodes in [true, false] {
+        for (id, _) in tree.iter().filter(|(_, node)| node.component().is_some() == decodes) {
+            add(list, id, Count::Nodes)?;
+        }
     }
-    list::sort_by_key(&mut order, |id| {
+    let components = tree.iter().filter(|(_, node)| node.component().is_some()).count();
+    let Some((order, ports)) = list.split_at_mut_checked(components) else { return Ok(()) };
+    list::sort_by_key(order, |id| {
         let class = match tree.get(*id).and_then(|node| node.component()) {
             Some(Component::Device) => 0u8,
             Some(Component::UpstreamPort) => 1,
@@ -169,7 +171,7 @@ pub(super) fn commit_order<const N: usize>(
             return Err(PlanError::DuplicateBridge { uid });
         }
     }
-    list::sort_by_key(&mut ports, |id| tree.path(*id));
+    list::sort_by_key(ports, |id| tree.path(*id));
     for pair in ports.windows(2) {
         let (Some(a), Some(b)) = (pair.first(), pair.last()) else { continue };
         let place = tree.path(*a);
@@ -177,7 +179,7 @@ pub(super) fn commit_order<const N: usize>(
             return Err(PlanError::DuplicatePort { at: above, port });
         }
     }
-    for &port in &ports {
+    for &port in &*ports {
         if used.get(usize::from(port.0)).is_some_and(|used| used.children > 1) {
             return Err(PlanError::SharedPort { at: tree.path(port) });
         }
@@ -187,5 +189,6 @@ pub(super) fn commit_order<const N: usize>(
             used.rank = rank as u16;
         }
     }
-    Ok(order)
+    list.truncate(components);
+    Ok(())
 }

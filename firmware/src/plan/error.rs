@@ -12,6 +12,8 @@ use crate::topology::{NodeId, Partition, Path};
 /// What there is more of than a caller's structure holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
+    /// Nodes of the topology.
+    Nodes,
     /// Regions of the plan.
     Regions,
     /// Decoders or members of the plan.
@@ -362,6 +364,7 @@ impl fmt::Display for PlanError {
             Self::Decoder { at, error } => write!(f, "{at}: {error}"),
             Self::Capacity { what, have } => {
                 let what = match what {
+                    Count::Nodes => "nodes",
                     Count::Regions => "regions",
                     Count::Decoders => "decoders",
                     Count::Notes => "notes",

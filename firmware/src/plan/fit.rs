@@ -1,8 +1,8 @@
 //! Whether a window holds a region, and if not, why not: the one place that decides it.
 //!
-//! The planner takes a window because of what is decided here. [`Plan::refused`] tells why a region
+//! The planner takes a window because of what is decided here. [`PlanRef::refused`] tells why a region
 //! lies in no other window by deciding that again, on the same facts; where there is no plan,
-//! [`Plan::refusals`] has what was decided. So what is told cannot drift from what was done.
+//! [`PlanRef::refusals`] has what was decided. So what is told cannot drift from what was done.
 //!
 //! **Invariant**: a window is judged by the platform, the policy and what was placed before, and
 //! the reason is the first that speaks against it in the order of [`Unfit::stage`].
@@ -12,13 +12,13 @@ use core::fmt;
 use cxl_regs::{Coherency, DECODER_UNIT, Hpa, Interleave, Size, Span, Ways};
 use heapless::Vec;
 
-use super::Plan;
+use super::PlanRef;
 use super::error::PlanError;
 use super::place::{self, Given};
 use crate::admits;
 use crate::platform::{Platform, Window};
 use crate::policy::{Policy, Width};
-use crate::topology::{NodeId, Partition, Path, Topology, Tree};
+use crate::topology::{NodeId, Partition, Path, Tree};
 
 /// Why a window does not hold a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -432,19 +432,19 @@ pub(super) fn ascending(windows: &[Window]) -> impl Iterator<Item = &Window> {
     })
 }
 
-impl<const R: usize, const D: usize> Plan<R, D> {
+impl<'a> PlanRef<'a> {
     /// Why a region lies in its window and in no other: every other window, by ascending base, with
     /// what spoke against it when the region was placed.
     ///
     /// Platform, topology and policy have to be those that the plan was made from.
-    pub fn refused<'a, const N: usize>(
-        &'a self,
+    pub fn refused(
+        self,
         platform: &'a Platform<'a>,
-        topology: &'a Topology<N>,
+        topology: impl Into<Tree<'a>>,
         policy: &'a Policy<'a>,
         region: usize,
     ) -> impl Iterator<Item = Refused> + 'a {
-        let judge = self.replay(platform, topology.tree(), policy, region);
+        let judge = self.replay(platform, topology.into(), policy, region);
         let own = self.regions.get(region).map(|region| region.window);
         let others = ascending(platform.windows).filter(move |window| Some(window.base) != own);
         others.filter_map(move |window| {
@@ -453,8 +453,8 @@ impl<const R: usize, const D: usize> Plan<R, D> {
         })
     }
 
-    fn replay<'a>(
-        &self,
+    fn replay(
+        self,
         platform: &'a Platform<'a>,
         tree: Tree<'a>,
         policy: &'a Policy<'a>,
@@ -497,11 +497,7 @@ enum How {
 }
 
 impl Replay<'_> {
-    fn judge<const R: usize, const D: usize>(
-        &self,
-        plan: &Plan<R, D>,
-        window: &Window,
-    ) -> Result<(), Unfit> {
+    fn judge(&self, plan: PlanRef<'_>, window: &Window) -> Result<(), Unfit> {
         let Given { platform, policy, .. } = self.given;
         match &self.how {
             How::Width(choice) => choice.judge(&self.given, window).map(|_| ()),

@@ -10,8 +10,8 @@ use heapless::Vec;
 
 use super::error::{Count, PlanError};
 use super::fit::{self, Ask, By, Earlier, Fit, Refusals, Refused, Stage, Unfit};
-use super::{Reason, Used, sets, used_mut};
-use crate::list;
+use super::{NodeUse, Reason, sets, used_mut};
+use crate::list::{Empty, List};
 use crate::platform::{Platform, Window};
 use crate::policy::{Policy, Request, Width};
 use crate::topology::{Device, DeviceKind, NodeId, NodeKind, Partition, Path, Tree};
@@ -39,7 +39,7 @@ impl Given<'_> {
 
 /// A region that has its window and its place, but no DPA and no decoders yet.
 #[derive(Clone, Debug)]
-pub(super) struct Placed {
+pub struct Placed {
     pub(super) window: u64,
     pub(super) span: Span,
     pub(super) levels: Levels,
@@ -57,11 +57,31 @@ pub(super) struct Placed {
     pub(super) members: Vec<NodeId, 16>,
 }
 
+impl Empty for Placed {
+    const EMPTY: Self = Self {
+        window: 0,
+        span: Span::<Hpa>::ORIGIN,
+        levels: Levels {
+            root: Interleave::NONE,
+            bridge: Interleave::NONE,
+            switch: Interleave::NONE,
+        },
+        coherency: Coherency::HostOnly,
+        partition: Partition::Volatile,
+        reason: Reason::Flat,
+        by: By::Fit,
+        fixed: false,
+        order: 0,
+        skip: 0,
+        members: Vec::new(),
+    };
+}
+
 /// What has been placed, and where there was no place, why.
-pub(super) struct Layout<const R: usize> {
+pub(super) struct Layout<'a> {
     /// By ascending address.
-    pub(super) regions: Vec<Placed, R>,
-    pub(super) refusals: Refusals,
+    pub(super) regions: List<'a, Placed>,
+    pub(super) refusals: &'a mut Refusals,
 }
 
 /// What has to find a place.
@@ -103,10 +123,10 @@ impl Want {
 }
 
 /// Places every region that the policy asks for, sorted by address.
-pub(super) fn regions<const R: usize>(
+pub(super) fn regions(
     given: &Given<'_>,
-    used: &mut [Used],
-    layout: &mut Layout<R>,
+    used: &mut [NodeUse],
+    layout: &mut Layout<'_>,
 ) -> Result<(), PlanError> {
     let Given { tree, policy, devices, .. } = *given;
     for request in policy.requests {
@@ -172,7 +192,7 @@ fn in_order(
 }
 
 /// Bytes of a partition that no region has taken or left out.
-pub(super) fn left(tree: Tree<'_>, id: NodeId, partition: Partition, used: &[Used]) -> u64 {
+pub(super) fn left(tree: Tree<'_>, id: NodeId, partition: Partition, used: &[NodeUse]) -> u64 {
     let capacity =
         tree.get(id).and_then(|node| node.device()).map_or(0, |device| device.capacity(partition));
     let taken = used.get(usize::from(id.0)).map_or(0, |used| used.taken(partition));
@@ -184,7 +204,7 @@ fn requested(
     given: &Given<'_>,
     device: NodeId,
     request: &Request,
-    used: &[Used],
+    used: &[NodeUse],
 ) -> Result<Option<Want>, PlanError> {
     let Request { device: path, partition, window, offset, size, skip } = *request;
     if size == Some(0) {
@@ -208,11 +228,11 @@ fn requested(
 }
 
 /// Finds the one window that fits, and takes the place in it.
-pub(super) fn place<const R: usize>(
+pub(super) fn place(
     given: &Given<'_>,
     want: &Want,
-    used: &mut [Used],
-    layout: &mut Layout<R>,
+    used: &mut [NodeUse],
+    layout: &mut Layout<'_>,
 ) -> Result<(), PlanError> {
     if !want.size.is_multiple_of(DECODER_UNIT) {
         let (device, what, value) = (want.path, "its memory of", want.size);
@@ -307,8 +327,8 @@ pub(super) fn place<const R: usize>(
         members,
     };
     let at = regions.partition_point(|other| other.span.base() < span.base());
-    list::insert(regions, at, region)
-        .map_err(|_| PlanError::Capacity { what: Count::Regions, have: R })
+    let have = regions.room();
+    regions.insert(at, region).map_err(|_| PlanError::Capacity { what: Count::Regions, have })
 }
 
 /// How far a window came, the lowest of those first, and what stopped it.

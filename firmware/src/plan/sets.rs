@@ -17,7 +17,7 @@ use heapless::Vec;
 use super::error::PlanError;
 use super::fit::{By, Choice, Refused, ascending};
 use super::place::{self, Given, Layout, Want};
-use super::{Reason, Sharing, Used, used_mut};
+use super::{NodeUse, Reason, Sharing, used_mut};
 use crate::platform::Window;
 use crate::policy::{TargetSystem, Width};
 use crate::topology::{NodeId, Partition};
@@ -27,10 +27,10 @@ const PORT_WAYS: [Ways; 4] = [Ways::Eight, Ways::Four, Ways::Two, Ways::One];
 
 /// Plans every set that the policy asks for. Each device is marked with the window that it goes to,
 /// whether or not a set needs all of its memory.
-pub(super) fn regions<const R: usize>(
+pub(super) fn regions(
     given: &Given<'_>,
-    used: &mut [Used],
-    layout: &mut Layout<R>,
+    used: &mut [NodeUse],
+    layout: &mut Layout<'_>,
 ) -> Result<(), PlanError> {
     let Given { platform, policy, tree, .. } = *given;
     if policy.width == Width::Flat && policy.windows.is_empty() {
@@ -65,11 +65,11 @@ pub(super) fn regions<const R: usize>(
 
 /// The window that a device goes to, where a width was asked for: the only one that fits, or the
 /// only one of them that the policy names.
-fn choose_window<const R: usize>(
+fn choose_window(
     given: &Given<'_>,
     device: NodeId,
     partition: Partition,
-    layout: &mut Layout<R>,
+    layout: &mut Layout<'_>,
 ) -> Result<Option<Sharing>, PlanError> {
     let windows = given.platform.windows;
     let choice = Choice::of(given, device, partition)?;
@@ -98,7 +98,7 @@ pub(super) fn awaited<'a>(
     given: &'a Given<'a>,
     device: NodeId,
     partition: Partition,
-    used: &[Used],
+    used: &[NodeUse],
 ) -> Option<Former<'a>> {
     let sharing = used.get(usize::from(device.0)).and_then(|used| used.sharing(partition))?;
     let Sharing { window, coherency } = sharing;
@@ -123,11 +123,7 @@ pub(super) struct Shape {
 
 impl Former<'_> {
     /// Takes set after set until no memory is left that may be in one.
-    fn form<const R: usize>(
-        &self,
-        used: &mut [Used],
-        layout: &mut Layout<R>,
-    ) -> Result<(), PlanError> {
+    fn form(&self, used: &mut [NodeUse], layout: &mut Layout<'_>) -> Result<(), PlanError> {
         let Given { policy, devices, .. } = *self.given;
         let width = policy.width_of(self.window.base);
         let mut first = true;
@@ -146,7 +142,7 @@ impl Former<'_> {
     }
 
     /// A set behind the first one.
-    pub(super) fn further(&self, used: &[Used]) -> Result<(Shape, Reason), PlanError> {
+    pub(super) fn further(&self, used: &[NodeUse]) -> Result<(Shape, Reason), PlanError> {
         let policy = self.given.policy;
         let chosen = self.choose(policy.width_of(self.window.base), used);
         if chosen.is_err() && policy.map_leftovers {
@@ -156,7 +152,7 @@ impl Former<'_> {
     }
 
     /// Whether a device still has memory for a set: all of it, or what an earlier set left over.
-    fn is_candidate(&self, id: NodeId, used: &[Used]) -> bool {
+    fn is_candidate(&self, id: NodeId, used: &[NodeUse]) -> bool {
         let Given { tree, policy, .. } = *self.given;
         let (window, coherency) = (self.window.base, self.coherency);
         let sharing = used.get(usize::from(id.0)).and_then(|used| used.sharing(self.partition));
@@ -171,7 +167,7 @@ impl Former<'_> {
     }
 
     /// The next set, and why it is as wide as it is.
-    fn choose(&self, width: Width, used: &[Used]) -> Result<(Shape, Reason), PlanError> {
+    fn choose(&self, width: Width, used: &[NodeUse]) -> Result<(Shape, Reason), PlanError> {
         let (window, root) = (self.window.base, self.window.interleave);
         if let Width::Exactly(asked) = width {
             self.decodable(asked)?;
@@ -200,7 +196,7 @@ impl Former<'_> {
 
     /// The ways below the window, split between bridges and switches: as many ports of the bridges
     /// as there are, then switches. Where nothing goes, the first attempt says why.
-    fn split(&self, root: Interleave, below: u32, used: &[Used]) -> Result<Shape, PlanError> {
+    fn split(&self, root: Interleave, below: u32, used: &[NodeUse]) -> Result<Shape, PlanError> {
         let mut refused = None;
         for bridge in PORT_WAYS {
             let switch = PORT_WAYS.into_iter().find(|ways| ways.count() * bridge.count() == below);
@@ -219,7 +215,7 @@ impl Former<'_> {
         root: Interleave,
         bridge: Ways,
         switch: Ways,
-        used: &[Used],
+        used: &[NodeUse],
     ) -> Result<Shape, PlanError> {
         let Given { tree, policy, .. } = *self.given;
         let (window, ways) = (self.window.base, root.ways);
@@ -269,7 +265,7 @@ impl Former<'_> {
         &self,
         bridge: Ways,
         switch: Ways,
-        used: &[Used],
+        used: &[NodeUse],
     ) -> Result<Vec<NodeId, 16>, PlanError> {
         let Given { tree, devices, .. } = *self.given;
         let port = |id: &NodeId| tree.path(*id).ports().first().copied();
@@ -334,12 +330,12 @@ impl Former<'_> {
     }
 
     /// Places a set that is as large as its smallest member allows.
-    fn place<const R: usize>(
+    fn place(
         &self,
         shape: Shape,
         reason: Reason,
-        used: &mut [Used],
-        layout: &mut Layout<R>,
+        used: &mut [NodeUse],
+        layout: &mut Layout<'_>,
     ) -> Result<(), PlanError> {
         let Given { tree, .. } = *self.given;
         let Self { partition, coherency, .. } = *self;

@@ -7,19 +7,19 @@ use core::fmt;
 use cxl_regs::access::Component;
 use cxl_regs::{Interleave, Route, Size, Ways};
 
-use super::{Note, Plan, PlanError, Purpose, Reason, Why};
+use super::{Note, PlanError, PlanRef, Purpose, Reason, Why};
 use crate::topology::{NodeKind, Tree};
 
-/// Prints a plan; made by [`Plan::text`].
+/// Prints a plan; made by [`PlanRef::text`].
 #[derive(Clone, Copy, Debug)]
-pub struct PlanText<'a, const R: usize, const D: usize> {
-    plan: &'a Plan<R, D>,
+pub struct PlanText<'a> {
+    plan: PlanRef<'a>,
     tree: Tree<'a>,
 }
 
-impl<const R: usize, const D: usize> Plan<R, D> {
+impl<'a> PlanRef<'a> {
     /// The plan in words; the topology names the components.
-    pub fn text<'a>(&'a self, tree: Tree<'a>) -> PlanText<'a, R, D> {
+    pub fn text(self, tree: Tree<'a>) -> PlanText<'a> {
         PlanText { plan: self, tree }
     }
 }
@@ -68,7 +68,7 @@ impl fmt::Display for Reason {
     }
 }
 
-impl<const R: usize, const D: usize> fmt::Display for PlanText<'_, R, D> {
+impl fmt::Display for PlanText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { plan, tree } = *self;
         writeln!(f, "plan")?;
@@ -99,7 +99,7 @@ impl<const R: usize, const D: usize> fmt::Display for PlanText<'_, R, D> {
                 fact(f, label, format_args!("{}, DPA {dpa}", tree.path(member.device)))?;
             }
         }
-        for decoder in &plan.decoders {
+        for decoder in plan.decoders {
             let component = tree
                 .get(decoder.node)
                 .and_then(|node| node.component())
@@ -133,7 +133,7 @@ impl<const R: usize, const D: usize> fmt::Display for PlanText<'_, R, D> {
                 }
             }
         }
-        for note in &plan.notes {
+        for note in plan.notes {
             writeln!(f, "note: {}", note.text(tree))?;
         }
         Ok(())

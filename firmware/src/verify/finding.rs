@@ -9,6 +9,7 @@ use heapless::Vec;
 
 use crate::codes::codes;
 use crate::committed::Place;
+use crate::list::{Empty, List};
 use crate::topology::{Partition, Path};
 
 /// One thing that was found.
@@ -236,6 +237,12 @@ impl fmt::Display for Finding {
 #[derive(Clone, Debug)]
 pub struct Findings<const F: usize> {
     list: Vec<Finding, F>,
+    tally: Tally,
+}
+
+/// How many findings there are, beside those that are listed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
     more: u32,
     failures: u32,
 }
@@ -249,12 +256,12 @@ impl<const F: usize> Default for Findings<F> {
 impl<const F: usize> Findings<F> {
     /// None yet.
     pub const fn new() -> Self {
-        Self { list: Vec::new(), more: 0, failures: 0 }
+        Self { list: Vec::new(), tally: Tally { more: 0, failures: 0 } }
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        *self = Self::new();
+        FindingsMut::from(self).clear();
     }
 
     /// The findings in the order they were made.
@@ -264,28 +271,72 @@ impl<const F: usize> Findings<F> {
 
     /// How many did not fit; one that did not may be counted more than once.
     pub const fn more(&self) -> u32 {
-        self.more
+        self.tally.more
     }
 
     /// Whether nothing is wrong; there may still be something worth knowing.
     pub const fn passed(&self) -> bool {
-        self.failures == 0
+        self.tally.failures == 0
+    }
+}
+
+/// What a verification finds, in memory of any size.
+#[derive(Debug)]
+pub struct FindingsMut<'a> {
+    /// See [`Findings::list`].
+    pub list: List<'a, Finding>,
+    /// How many there are beside.
+    pub tally: &'a mut Tally,
+}
+
+impl FindingsMut<'_> {
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.list.clear();
+        *self.tally = Tally::default();
+    }
+
+    /// See [`Findings::passed`].
+    pub fn passed(&self) -> bool {
+        self.tally.failures == 0
+    }
+
+    /// The same findings for a shorter time.
+    pub fn reborrow(&mut self) -> FindingsMut<'_> {
+        FindingsMut { list: self.list.reborrow(), tally: self.tally }
     }
 
     /// Adds a finding that is not there yet. Where there is no room a failure takes the place of
     /// what is merely worth knowing, so that a list of what failed is never empty.
     pub(crate) fn add(&mut self, finding: Finding) {
-        if self.list.contains(&finding) {
+        let Self { list, tally } = self;
+        if list.contains(&finding) {
             return;
         }
-        self.failures = self.failures.saturating_add(u32::from(finding.is_failure()));
-        let Err(finding) = self.list.push(finding) else { return };
-        self.more = self.more.saturating_add(1);
-        let note = self.list.iter_mut().rev().find(|other| !other.is_failure());
+        tally.failures = tally.failures.saturating_add(u32::from(finding.is_failure()));
+        let Err(finding) = list.push(finding) else { return };
+        tally.more = tally.more.saturating_add(1);
+        let note = list.iter_mut().rev().find(|other| !other.is_failure());
         if let Some(note) = note.filter(|_| finding.is_failure()) {
             *note = finding;
         }
     }
+}
+
+impl<'a> From<&'a mut FindingsMut<'_>> for FindingsMut<'a> {
+    fn from(findings: &'a mut FindingsMut<'_>) -> Self {
+        findings.reborrow()
+    }
+}
+
+impl<'a, const F: usize> From<&'a mut Findings<F>> for FindingsMut<'a> {
+    fn from(findings: &'a mut Findings<F>) -> Self {
+        Self { list: (&mut findings.list).into(), tally: &mut findings.tally }
+    }
+}
+
+impl Empty for Finding {
+    const EMPTY: Self = Self::PassThrough { uid: 0 };
 }
 
 #[cfg(test)]
@@ -298,12 +349,12 @@ mod tests {
         let failure = Finding::DecodersDisabled { at: Path::default() };
         let mut findings = Findings::<2>::new();
         for finding in [note(1), note(2), note(3), failure, failure, note(4)] {
-            findings.add(finding);
+            FindingsMut::from(&mut findings).add(finding);
         }
         assert_eq!(findings.list(), [note(1), failure]);
         assert_eq!((findings.more(), findings.passed()), (3, false));
-        findings.add(Finding::MemoryDisabled { at: Path::default() });
-        findings.add(Finding::ConfigUnlocked { at: Path::default() });
+        FindingsMut::from(&mut findings).add(Finding::MemoryDisabled { at: Path::default() });
+        FindingsMut::from(&mut findings).add(Finding::ConfigUnlocked { at: Path::default() });
         assert!(findings.list().iter().all(Finding::is_failure), "{:?}", findings.list());
         assert_eq!(findings.list()[1], failure, "the first one stays");
     }

@@ -27,7 +27,7 @@ pub const UNIT: u64 = 256 * MIB;
 pub const N: usize = 640;
 pub const R: usize = 320;
 pub const D: usize = 1280;
-pub type BoardPlan = Plan<R, D>;
+pub type BoardPlan = Plan<N, R, D>;
 
 #[derive(Clone, Debug)]
 pub struct Board {
@@ -173,7 +173,7 @@ impl Board {
 
     pub fn plan(&self, policy: &Policy<'_>) -> Result<Box<BoardPlan>, PlanError> {
         let mut made = Box::new(BoardPlan::new());
-        plan(&self.platform(), &self.topology(), policy, &mut made)?;
+        plan(&self.platform(), self.topology().tree(), policy, &mut *made)?;
         self.check_refused(policy, &made);
         Ok(made)
     }
@@ -186,7 +186,7 @@ impl Board {
             let others = self.windows.iter().filter(|window| window.base != region.window);
             let mut bases: Vec<u64> = others.map(|window| window.base).collect();
             bases.sort_unstable();
-            let told: Vec<_> = plan.refused(&platform, &topology, policy, index).collect();
+            let told: Vec<_> = plan.refused(&platform, topology.tree(), policy, index).collect();
             let of: Vec<u64> = told.iter().map(|refused| refused.window).collect();
             assert_eq!(of, bases, "each other window, once");
             for Refused { window: base, why } in told {

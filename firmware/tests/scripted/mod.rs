@@ -461,7 +461,7 @@ impl Machine {
         }
     }
 
-    pub(crate) fn plan(&self, policy: &Policy<'_>) -> Plan<8, 16> {
+    pub(crate) fn plan(&self, policy: &Policy<'_>) -> Plan<16, 8, 16> {
         let mut made = Plan::new();
         if let Err(error) = plan(&self.platform(), &self.topology, policy, &mut made) {
             panic!("no plan: {error}");

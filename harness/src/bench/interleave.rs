@@ -312,11 +312,11 @@ fn planning() -> Result<Line, BenchError> {
     let mut room = Box::new(Room::new());
     let Room { topology, plan: made, .. } = &mut *room;
     let mut clock = machine.clock();
-    discover(&mut machine, &mut clock, &tables.platform(), topology).map_err(broken)?;
+    discover(&mut machine, &mut clock, &tables.platform(), &mut *topology).map_err(broken)?;
     let mut times = Vec::new();
     for _ in 0..=PAIRS {
         let start = Instant::now();
-        plan(&tables.platform(), topology, &wanted.policy(), made).map_err(broken)?;
+        plan(&tables.platform(), &*topology, &wanted.policy(), &mut *made).map_err(broken)?;
         times.push((start.elapsed().as_nanos() as f64, PLANNING));
     }
     let members: usize = made.regions.iter().map(|region| made.members(region).len()).sum();

@@ -63,13 +63,14 @@ fn verify(
     };
     let mut room = Box::new(Room::new());
     let Workspace { topology, plan: planned, committed, findings, .. } = &mut *room;
-    discover(hw, clock, &platform, topology).map_err(|error| error.to_string())?;
+    discover(hw, clock, &platform, &mut *topology).map_err(|error| error.to_string())?;
+    let topology = &*topology;
     if left.foreign {
         // Somebody else's firmware has plans of its own: paths are judged against themselves.
-        verify::verify(hw, &platform, topology, &policy, committed, findings);
+        verify::verify(hw, &platform, topology, &policy, &mut *committed, &mut *findings);
     } else {
-        plan(&platform, topology, &policy, planned).map_err(|error| error.to_string())?;
-        verify_plan(hw, &platform, topology, planned, &policy, committed, findings);
+        plan(&platform, topology, &policy, &mut *planned).map_err(|error| error.to_string())?;
+        verify_plan(hw, &platform, topology, &*planned, &policy, &mut *committed, &mut *findings);
     }
     // What is not programmed yet is not programmed wrong.
     let moot = left.refusal.is_some() || left.unfinished && !left.foreign;
@@ -78,7 +79,7 @@ fn verify(
     }
     if !moot
         && !left.foreign
-        && let Err(error) = tables::cross_check(left.cedt, topology, committed)
+        && let Err(error) = tables::cross_check(left.cedt, topology, &*committed)
     {
         found.fail(Witness::Record, format!("CEDT against the registers: {error}"));
     }

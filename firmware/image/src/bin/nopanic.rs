@@ -127,29 +127,30 @@ pub fn _start(caller: &mut Caller<'_>) {
     }
     let platform = caller.platform.platform();
 
-    let Workspace { topology, plan: wanted, committed, findings, probe: errors } = work;
-    let result = discover(hw, clock, &platform, topology);
+    let result = discover(hw, clock, &platform, &mut work.topology);
     keep(result.map_or_else(|error| error.code().into(), |()| 0));
-    let result = plan(&platform, topology, policy, wanted);
+    let result = plan(&platform, &work.topology, policy, &mut work.plan);
     keep(result.map_or_else(|error| error.code().into(), |()| 0));
-    let refused = wanted.refused(&platform, topology, policy, caller.index);
+    let refused = work.plan.refused(&platform, &work.topology, policy, caller.index);
     keep(refused.map(|refused| refused.window).sum());
-    let result = commit(hw, clock, topology, wanted, policy, committed);
+    let result = commit(hw, clock, &work.topology, &work.plan, policy, &mut work.committed);
     keep(result.map_or_else(|error| error.code().into(), |()| 0));
-    verify(hw, &platform, topology, policy, committed, findings);
-    keep(findings.list().iter().map(|finding| u64::from(finding.code())).sum());
-    verify_plan(hw, &platform, topology, wanted, policy, committed, findings);
-    keep(findings.more().into());
-    let result = probe(hw, &platform, topology, policy.probe, committed, errors);
+    verify(hw, &platform, &work.topology, policy, &mut work.committed, &mut work.findings);
+    keep(work.findings.list().iter().map(|finding| u64::from(finding.code())).sum());
+    let (tree, plan) = (&work.topology, &work.plan);
+    verify_plan(hw, &platform, tree, plan, policy, &mut work.committed, &mut work.findings);
+    keep(work.findings.more().into());
+    let result = probe(hw, &platform, tree, policy.probe, &mut work.committed, &mut work.probe);
     keep(result.map_or_else(|error| error.code().into(), |()| 0));
-    keep(errors.list().iter().map(|error| u64::from(error.code())).sum());
-    keep(errors.more().into());
+    keep(work.probe.list().iter().map(|error| u64::from(error.code())).sum());
+    keep(work.probe.more().into());
 
-    let table = tables::cedt(&platform, topology, committed, caller.identity, buffer);
+    let committed = &work.committed;
+    let table = tables::cedt(&platform, tree, committed, caller.identity, buffer);
     keep(table.map_or_else(|error| error.code().into(), |bytes| bytes.len() as u64));
-    let result = tables::cross_check_hardware(hw, caller.bytes, topology, committed);
+    let result = tables::cross_check_hardware(hw, caller.bytes, tree, committed);
     keep(result.map_or_else(|error| error.code().into(), |()| 0));
-    let result = tables::cross_check(caller.bytes, topology, committed);
+    let result = tables::cross_check(caller.bytes, tree, committed);
     keep(result.map_or_else(|error| error.code().into(), |()| 0));
     let table = tables::srat(committed, caller.identity, caller.first_domain, buffer);
     keep(table.map_or_else(|error| error.code().into(), |bytes| bytes.len() as u64));
@@ -157,7 +158,7 @@ pub fn _start(caller: &mut Caller<'_>) {
         committed.memory_map().map(|range| range.span.size() ^ u64::from(range.kind.e820())).sum(),
     );
 
-    let record = handoff::write(topology.tree(), committed, caller.location, buffer);
+    let record = handoff::write(tree, committed, caller.location, buffer);
     keep(record.map_or_else(|error| error.code().into(), |bytes| bytes.len() as u64));
     match handoff::read(caller.bytes) {
         Ok(record) => {
@@ -169,7 +170,7 @@ pub fn _start(caller: &mut Caller<'_>) {
         Err(error) => keep(error.code().into()),
     }
 
-    let result = bring_up(hw, clock, &platform, policy, work);
+    let result = bring_up(hw, clock, &platform, policy, &mut *work);
     keep(result.map_or_else(|error| error.code().into(), |()| 0));
 
     let (uid, ports) = caller.place;
