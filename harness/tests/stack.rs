@@ -33,15 +33,15 @@ type Bound = (usize, usize);
 /// By verb, as firmware/README.md states them: in a workspace of 64 nodes, 32 regions and 128 decoders; in one of ten times that.
 const BOUNDS: [(&str, Bound, Bound); 11] = [
     ("Tables::from_acpi", (24, 104), (24, 104)),
-    ("discover", (12, 32), (48, 132)),
-    ("plan", (16, 30), (108, 160)),
-    ("commit", (14, 36), (120, 310)),
-    ("verify_plan", (7, 28), (44, 88)),
-    ("probe", (6, 16), (28, 60)),
-    ("bring_up", (20, 64), (160, 400)),
+    ("discover", (8, 32), (8, 32)),
+    ("plan", (6, 30), (6, 30)),
+    ("commit", (3, 24), (3, 24)),
+    ("verify_plan", (4, 28), (4, 28)),
+    ("probe", (4, 16), (4, 16)),
+    ("bring_up", (10, 64), (10, 64)),
     ("tables::cedt", (4, 16), (4, 16)),
     ("tables::cross_check", (4, 16), (4, 16)),
-    ("tables::srat", (5, 8), (32, 64)),
+    ("tables::srat", (2, 8), (2, 8)),
     ("handoff::write", (2, 6), (2, 6)),
 ];
 
