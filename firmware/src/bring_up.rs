@@ -6,7 +6,7 @@
 
 use core::fmt;
 
-use crate::commit::{CommitError, Job, commit_checked};
+use crate::commit::{CommitError, commit, undo};
 use crate::committed::{
     Committed, CommittedDecoder, CommittedDevice, CommittedMut, CommittedRegion, DecoderBefore,
     DeviceBefore, LinksBefore, WayBefore,
@@ -26,7 +26,7 @@ use crate::verify::{Finding, Findings, FindingsMut, Tally, verify, verify_plan};
 /// Room for a machine: `N` nodes, `R` regions, `D` decoders.
 ///
 /// Keep it in a static: it is far too large for a boot stack. See each part for its size.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Workspace<const N: usize, const R: usize, const D: usize> {
     /// What exists.
     pub topology: Topology<N>,
@@ -38,12 +38,6 @@ pub struct Workspace<const N: usize, const R: usize, const D: usize> {
     pub findings: Findings<64>,
     /// What memory did that it must not; empty after success, or where none was probed.
     pub probe: ProbeErrors,
-}
-
-impl<const N: usize, const R: usize, const D: usize> Default for Workspace<N, R, D> {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 impl<const N: usize, const R: usize, const D: usize> Workspace<N, R, D> {
@@ -235,8 +229,8 @@ pub fn bring_up<'a>(
 
 // Compiled once, whatever the workspace is.
 #[inline(never)]
-fn run<M: Mmio>(
-    hw: &mut M,
+fn run(
+    hw: &mut impl Mmio,
     clock: &mut impl Clock,
     platform: &Platform<'_>,
     policy: &Policy<'_>,
@@ -249,23 +243,24 @@ fn run<M: Mmio>(
     let tree = Tree(&topology.nodes);
     plan(platform, tree, policy, wanted.reborrow()).map_err(BringUpError::Plan)?;
     let wanted = wanted.view();
-    let mut answers = |hw: &mut M, committed: &mut CommittedMut<'_>| {
-        probe(hw, platform, tree, policy.probe, committed.reborrow(), errors).is_ok()
+    let receipt = match commit(hw, clock, tree, wanted, policy, &mut committed) {
+        Ok(receipt) => receipt,
+        Err(error) => {
+            // What is whole and locked stays in use, if it answers.
+            let _ = probe(hw, platform, tree, policy.probe, &mut committed, errors);
+            return Err(BringUpError::Commit(error));
+        }
     };
-    let job = Job { tree, plan: wanted, policy };
-    let result = commit_checked(hw, clock, job, &mut committed, |hw, committed| {
-        let found = findings.reborrow();
-        verify_plan(hw, platform, tree, wanted, policy, committed.reborrow(), found);
-        // Also where the verifier is not content: what is whole and locked stays in use.
-        answers(hw, committed) && findings.passed()
-    });
-    if let Err(error) = result {
-        // So does it here.
-        answers(hw, &mut committed);
-        return Err(BringUpError::Commit(error));
+    verify_plan(hw, platform, tree, wanted, policy, &mut committed, &mut findings);
+    // Also where the verifier is not content.
+    let probed = probe(hw, platform, tree, policy.probe, &mut committed, errors);
+    if findings.passed() && probed.is_ok() {
+        receipt.keep();
+    } else {
+        undo(hw, tree, wanted, policy, &mut committed, receipt);
     }
     judge(&findings)?;
-    errors.list().first().map_or(Ok(()), |error| Err(BringUpError::Probe(*error)))
+    probed.map_err(BringUpError::Probe)
 }
 
 /// Finds what is there and verifies it, whoever programmed it; writes to no decoder.

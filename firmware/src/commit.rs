@@ -33,20 +33,40 @@ use crate::committed::{
     CommittedDecoder, CommittedDevice, CommittedMut, CommittedRegion, DecoderBefore, DeviceBefore,
     Fate, Place, Probed,
 };
+use crate::decoder_registers::{DecoderRegisters, Mismatch};
+use crate::device_registers::DeviceRegisters;
 use crate::mmio::{Clock, Mmio};
 use crate::plan::{PlanRef, PlannedDecoder, Purpose, Region};
+use crate::planned_registers::Slot;
 use crate::policy::Policy;
-use crate::program::{DecoderRegisters, DeviceRegisters, Slot};
 use crate::topology::{NodeId, Tree};
 use crate::wait::{TimedOut, wait};
 
 /// How long a decoder may take to commit, in microseconds (CXL r3.1 section 8.2.4.20.12).
 pub const COMMIT_TIMEOUT: u64 = 10_000;
 
+/// What a commit did, until somebody decides whether it stays: see [`Receipt::keep`] and [`undo`].
+#[must_use = "what was committed stays, or is undone"]
+#[derive(Debug, PartialEq, Eq)]
+pub struct Receipt {
+    written: usize,
+}
+
+impl Receipt {
+    /// How many decoders were written to; none where all of them were as planned already.
+    pub fn written(&self) -> usize {
+        self.written
+    }
+
+    /// What was committed stays.
+    pub fn keep(self) {}
+}
+
 /// Programs, commits and, by policy, locks every decoder of a plan.
 ///
-/// On an error `committed` says of each decoder what became of it; regions whose whole path was
-/// locked by then stay in use. Running it again on its own work writes nothing.
+/// On an error all that can be put back is; `committed` says of each decoder what became of it, and
+/// regions whose whole path was locked by then stay in use. Running it again on its own work writes
+/// nothing.
 pub fn commit<'a>(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
@@ -54,22 +74,19 @@ pub fn commit<'a>(
     plan: impl Into<PlanRef<'a>>,
     policy: &Policy<'_>,
     committed: impl Into<CommittedMut<'a>>,
-) -> Result<(), CommitError> {
+) -> Result<Receipt, CommitError> {
     let job = Job { tree: topology.into(), plan: plan.into(), policy };
-    commit_checked(hw, clock, job, &mut committed.into(), |_, _| true)
+    commit_all(hw, clock, job, &mut committed.into())
 }
 
-/// [`commit`] with a check of its result, which may fill `committed` anew. Where the check fails,
-/// what this run has written and no lock holds is put back, and `committed` says what became of it.
-// Compiled once for each check, whatever the lists lie in.
+// Compiled once, whatever the lists lie in.
 #[inline(never)]
-pub(crate) fn commit_checked<M: Mmio>(
-    hw: &mut M,
+fn commit_all(
+    hw: &mut impl Mmio,
     clock: &mut impl Clock,
     job: Job<'_>,
     committed: &mut CommittedMut<'_>,
-    check: impl FnOnce(&mut M, &mut CommittedMut<'_>) -> bool,
-) -> Result<(), CommitError> {
+) -> Result<Receipt, CommitError> {
     committed.clear();
     *committed.unread = true;
     let mut written = 0;
@@ -89,19 +106,33 @@ pub(crate) fn commit_checked<M: Mmio>(
     };
     record_devices(hw, job, committed);
     record_regions(job.plan, committed);
-    if result.is_ok() && !check(hw, committed) && written > 0 {
-        reject(hw, job, committed);
-        record_devices(hw, job, committed);
+    result.map(|()| Receipt { written })
+}
+
+/// Puts back what a commit has written and no lock holds; `committed` says what became of it.
+///
+/// Of the regions that it lists, as the commit left them or as a verifier found them since, those
+/// that are locked stay in use.
+pub fn undo<'a>(
+    hw: &mut impl Mmio,
+    topology: impl Into<Tree<'a>>,
+    plan: impl Into<PlanRef<'a>>,
+    policy: &Policy<'_>,
+    committed: impl Into<CommittedMut<'a>>,
+    receipt: Receipt,
+) {
+    let job = Job { tree: topology.into(), plan: plan.into(), policy };
+    if receipt.written > 0 {
+        reject(hw, job, &mut committed.into());
     }
-    result
 }
 
 /// What does not change during a run.
 #[derive(Clone, Copy)]
-pub(crate) struct Job<'a> {
-    pub(crate) tree: Tree<'a>,
-    pub(crate) plan: PlanRef<'a>,
-    pub(crate) policy: &'a Policy<'a>,
+struct Job<'a> {
+    tree: Tree<'a>,
+    plan: PlanRef<'a>,
+    policy: &'a Policy<'a>,
 }
 
 impl Job<'_> {
@@ -109,9 +140,19 @@ impl Job<'_> {
         Slot::new(self.tree, planned, self.policy)
     }
 
-    /// A device's registers; those of no device claim nothing and take nothing.
     fn device(self, device: &DeviceBefore) -> Option<DeviceRegisters> {
         DeviceRegisters::of(self.tree, device.node)
+    }
+
+    /// The error that a device's register did not keep what was written.
+    fn not_kept(self, node: NodeId) -> impl Fn(Mismatch) -> CommitError {
+        let at = self.tree.path(node);
+        move |(register, expected, found)| CommitError::DeviceNotKept {
+            at,
+            register,
+            expected,
+            found,
+        }
     }
 }
 
@@ -189,7 +230,10 @@ fn survey(
         let Some(registers) = job.device(device) else { continue };
         let before = &device.image;
         if in_use == 0 {
-            registers.check_lock(job.tree, before, job.policy)?;
+            if let Some((_, expected, found)) = registers.frozen(before, job.policy) {
+                let at = job.tree.path(device.node);
+                return Err(CommitError::ConfigLocked { at, expected, found });
+            }
         } else if let Some((register, expected, found)) = registers.difference(before, job.policy) {
             let at = job.tree.path(registers.node);
             return Err(CommitError::ForeignEnables { at, register, expected, found });
@@ -241,7 +285,7 @@ fn run(
     let Job { tree, plan, policy } = job;
     for device in &committed.devices_before {
         if let Some(registers) = job.device(device) {
-            registers.quiesce(hw, tree, &device.image)?;
+            registers.quiesce(hw, &device.image).map_err(job.not_kept(device.node))?;
         }
     }
     for (index, planned) in plan.decoders.iter().enumerate() {
@@ -255,7 +299,8 @@ fn run(
         let device = committed.devices_before.iter().find(|device| device.node == node);
         if let Some((device, registers)) = device.and_then(|d| Some((d, job.device(d)?))) {
             let images = committed.decoders.iter().filter(|entry| entry.node == node);
-            registers.mirror(hw, tree, &device.image, images.map(|entry| entry.image))?;
+            let images = images.map(|entry| entry.image);
+            registers.mirror(hw, &device.image, images).map_err(job.not_kept(node))?;
         }
     }
     for device in &committed.devices_before {
@@ -275,14 +320,14 @@ fn run(
         if let Some(device) = device
             && let Some(registers) = job.device(device)
         {
-            registers.enable(hw, tree, &device.image, policy)?;
+            registers.enable(hw, &device.image, policy).map_err(job.not_kept(planned.node))?;
             device.enabled = true;
         }
     }
     if policy.config_lock {
         for device in &committed.devices_before {
             if let Some(registers) = job.device(device) {
-                registers.lock(hw, tree)?;
+                registers.lock(hw).map_err(job.not_kept(device.node))?;
             }
         }
     }
@@ -352,6 +397,7 @@ fn roll_back(hw: &mut impl Mmio, job: Job<'_>, committed: &mut CommittedMut<'_>,
 
 /// Puts back what no lock holds of a run that came to its end and failed its check. Of the regions
 /// that the check found, those that are locked stay.
+#[inline(never)]
 fn reject(hw: &mut impl Mmio, job: Job<'_>, committed: &mut CommittedMut<'_>) {
     let Job { tree, plan, .. } = job;
     let CommittedMut { decoders, devices, regions, .. } = committed;
@@ -375,6 +421,7 @@ fn reject(hw: &mut impl Mmio, job: Job<'_>, committed: &mut CommittedMut<'_>) {
         let _ = decoders.push(entry);
     }
     put_back(hw, job, committed, plan.decoders.len());
+    record_devices(hw, job, committed);
 }
 
 /// Puts back the first `written` decoders of the plan, but those that are done, and what belongs to

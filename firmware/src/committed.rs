@@ -10,9 +10,9 @@ use cxl_regs::hdm::DecoderImage;
 use cxl_regs::{Coherency, Decoder, Hpa, Interleave, Span};
 use heapless::Vec;
 
+use crate::device_registers::{DeviceImage, DeviceRegisters};
 use crate::list::{Empty, List};
 use crate::mmio::Mmio;
-use crate::program::{DeviceImage, DeviceRegisters};
 use crate::topology::{NodeId, Partition, Path, Tree};
 
 /// One decoder, in words that survive renumbering.
@@ -285,7 +285,7 @@ pub(crate) enum Answer {
 /// hardware held before.
 ///
 /// `D` of each; about 220 bytes for each. Keep it in a static or pass it by reference.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Committed<const D: usize> {
     /// The decoders; those of one component by number.
     pub decoders: Vec<CommittedDecoder, D>,
@@ -301,12 +301,6 @@ pub struct Committed<const D: usize> {
     links_before: Vec<LinksBefore, D>,
     ways_before: Vec<WayBefore, D>,
     failed: Vec<bool, D>,
-}
-
-impl<const D: usize> Default for Committed<D> {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 impl<const D: usize> Committed<D> {

@@ -39,10 +39,12 @@ mod admits;
 mod back_invalidate;
 mod codes;
 pub mod config;
+mod decoder_registers;
+mod device_registers;
 mod paths;
-mod program;
+mod planned_registers;
 pub mod wait;
 
+pub use decoder_registers::DecoderRegisters;
 /// The lists in [`platform`] and in what the phases make are `heapless` vectors.
 pub use heapless;
-pub use program::DecoderRegisters;

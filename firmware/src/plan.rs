@@ -228,7 +228,7 @@ pub enum Why {
 ///
 /// `N` nodes of the topology; `R` regions; `D` members and `D` decoders and `D` notes. About 80 bytes
 /// a node, 270 a region and 100 for each of `D`: keep it in a static or pass it by reference.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Plan<const N: usize, const R: usize, const D: usize> {
     /// Regions by ascending address.
     pub regions: Vec<Region, R>,
@@ -245,12 +245,6 @@ pub struct Plan<const N: usize, const R: usize, const D: usize> {
     uses: Vec<NodeUse, N>,
     order: Vec<NodeId, N>,
     placed: Vec<Placed, R>,
-}
-
-impl<const N: usize, const R: usize, const D: usize> Default for Plan<N, R, D> {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 impl<const N: usize, const R: usize, const D: usize> Plan<N, R, D> {

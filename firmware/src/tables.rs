@@ -19,11 +19,12 @@ use cxl_regs::{Arithmetic, Granularity, Hpa, Span};
 
 use crate::codes::codes;
 use crate::committed::{Committed, CommittedDevice, CommittedRef, CommittedRegion, Fate, Place};
+use crate::decoder_registers::{DecoderRegisters, difference};
+use crate::device_registers::DeviceRegisters;
 use crate::mmio::Mmio;
 use crate::paths::{Decoders, WindowView};
 use crate::platform::{BridgeKind, Platform, Window};
 use crate::policy::{PathPolicy, Policy};
-use crate::program::{DecoderRegisters, DeviceRegisters, difference};
 use crate::topology::{NodeId, NodeKind, Partition, Path, Tree};
 use crate::verify::{Finding, view};
 

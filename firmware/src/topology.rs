@@ -263,19 +263,13 @@ impl Empty for Link {
 ///
 /// About 160 bytes a node; keep it in a static or on a stack that has room, and pass it by
 /// reference.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Topology<const N: usize> {
     /// All nodes, each behind its parent.
     pub nodes: Vec<Node, N>,
     pub(crate) links: Vec<Link, N>,
     /// What answered and is no node, or more than its node says.
     pub remarks: Remarks,
-}
-
-impl<const N: usize> Default for Topology<N> {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 impl<const N: usize> Topology<N> {

@@ -17,13 +17,15 @@ pub use finding::{Finding, Findings, FindingsMut, Tally};
 
 use crate::back_invalidate;
 use crate::committed::{CommittedDecoder, CommittedDevice, CommittedMut, Fate, Place};
+use crate::decoder_registers::DecoderRegisters;
+use crate::device_registers::DeviceRegisters;
 use crate::list;
 use crate::mmio::Mmio;
 use crate::paths::{Decoders, WindowView};
 use crate::plan::PlanRef;
+use crate::planned_registers::Slot;
 use crate::platform::{Platform, Window};
 use crate::policy::{PathPolicy, Policy};
-use crate::program::{DecoderRegisters, DeviceRegisters, Slot};
 use crate::topology::{NodeId, Partition, Tree};
 
 /// Reads every committed decoder of a machine and judges all paths.

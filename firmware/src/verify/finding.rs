@@ -234,7 +234,7 @@ impl fmt::Display for Finding {
 }
 
 /// What a verification found: `F` findings, each once, and how many more there were.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Findings<const F: usize> {
     list: Vec<Finding, F>,
     tally: Tally,
@@ -245,12 +245,6 @@ pub struct Findings<const F: usize> {
 pub struct Tally {
     more: u32,
     failures: u32,
-}
-
-impl<const F: usize> Default for Findings<F> {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 impl<const F: usize> Findings<F> {

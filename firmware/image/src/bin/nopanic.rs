@@ -23,7 +23,7 @@ use core::ptr;
 use cxl_attack::{Event, Locks, Watch, Witness, attack};
 use cxl_firmware::acpi::{self, Tables};
 use cxl_firmware::bring_up::{Workspace, bring_up};
-use cxl_firmware::commit::commit;
+use cxl_firmware::commit::{commit, undo};
 use cxl_firmware::discover::discover;
 use cxl_firmware::handoff::{self, TableLocation};
 use cxl_firmware::mmio::{Clock, Mmio};
@@ -134,7 +134,7 @@ pub fn _start(caller: &mut Caller<'_>) {
     let refused = work.plan.refused(&platform, &work.topology, policy, caller.index);
     keep(refused.map(|refused| refused.window).sum());
     let result = commit(hw, clock, &work.topology, &work.plan, policy, &mut work.committed);
-    keep(result.map_or_else(|error| error.code().into(), |()| 0));
+    let receipt = result.inspect_err(|error| keep(error.code().into())).ok();
     verify(hw, &platform, &work.topology, policy, &mut work.committed, &mut work.findings);
     keep(work.findings.list().iter().map(|finding| u64::from(finding.code())).sum());
     let (tree, plan) = (&work.topology, &work.plan);
@@ -145,6 +145,10 @@ pub fn _start(caller: &mut Caller<'_>) {
     keep(work.probe.list().iter().map(|error| u64::from(error.code())).sum());
     keep(work.probe.more().into());
 
+    if let Some(receipt) = receipt {
+        keep(receipt.written() as u64);
+        undo(hw, tree, plan, policy, &mut work.committed, receipt);
+    }
     let committed = &work.committed;
     let table = tables::cedt(&platform, tree, committed, caller.identity, buffer);
     keep(table.map_or_else(|error| error.code().into(), |bytes| bytes.len() as u64));

@@ -1,0 +1,82 @@
+//! A planned decoder as the registers it is to become: programmed with them, and compared with them.
+//!
+//! **Invariant**: nothing here sets Commit. What is written is read back at once, so hardware that
+//! drops a write or hardwires a bit is found while everything can still be undone.
+
+use cxl_regs::hdm::{Control, DecoderImage};
+
+use crate::commit::CommitError;
+use crate::committed::Place;
+use crate::decoder_registers::{DecoderRegisters, Mismatch, difference};
+use crate::mmio::Mmio;
+use crate::plan::{PlannedDecoder, Purpose};
+use crate::policy::{PathPolicy, Policy};
+use crate::topology::Tree;
+
+/// A planned decoder: where it is, and what its registers shall hold.
+#[derive(Clone, Copy)]
+pub(crate) struct Slot {
+    pub(crate) place: Place,
+    pub(crate) registers: DecoderRegisters,
+    /// Lock On Commit as the policy wants it; Commit and the status bits are 0.
+    pub(crate) image: DecoderImage,
+    /// The bits of Control that have to be so. A burned decoder's type means nothing.
+    control_mask: u32,
+}
+
+impl Slot {
+    /// `None` if the topology has no such decoder.
+    pub(crate) fn new(
+        tree: Tree<'_>,
+        planned: &PlannedDecoder,
+        policy: &Policy<'_>,
+    ) -> Result<Self, CommitError> {
+        let place = Place::of(tree, planned.node, planned.index);
+        let (component, hdm) = tree
+            .get(planned.node)
+            .and_then(|node| Some((node.component()?, node.hdm?)))
+            .filter(|(_, hdm)| planned.index < hdm.decoders)
+            .ok_or(CommitError::NoSuchDecoder { place })?;
+        let (image, free) = match planned.purpose {
+            Purpose::Region { decoder, .. } => {
+                let image = decoder
+                    .encode(component, hdm.capability)
+                    .map_err(|error| CommitError::Illegal { place, error })?;
+                (image, Control::new())
+            }
+            Purpose::Burn { base } => (
+                DecoderImage::default()
+                    .with_base(base)
+                    .with_control(Control::new().with_host_only(hdm.capability.allows_host_only())),
+                Control::new().with_host_only(true).with_back_invalidate(true),
+            ),
+        };
+        let lock = policy.path == PathPolicy::LockAll;
+        Ok(Self {
+            place,
+            registers: DecoderRegisters::new(hdm.block, planned.index),
+            image: image.with_control(image.control().with_lock_on_commit(lock)),
+            // Commit reads 0 on QEMU 7.1 to 8.0 once the decoder is committed: Committed tells.
+            control_mask: !(free.into_bits() | Control::new().with_commit(true).into_bits()),
+        })
+    }
+
+    /// The first register that is not as it should be, committed or not.
+    pub(crate) fn difference(&self, found: DecoderImage, committed: bool) -> Option<Mismatch> {
+        let wanted = self.image.control().with_committed(committed).into_bits();
+        let control = wanted & self.control_mask | found.control & !self.control_mask;
+        difference(self.image.with_control(Control::from_bits(control)), found)
+    }
+
+    /// Writes all seven registers and reads them back.
+    pub(crate) fn program(&self, hw: &mut impl Mmio) -> Result<DecoderImage, CommitError> {
+        self.registers.write(hw, self.image);
+        let found = self.registers.read(hw);
+        match self.difference(found, false) {
+            None => Ok(found),
+            Some((register, expected, found)) => {
+                Err(CommitError::NotKept { place: self.place, register, expected, found })
+            }
+        }
+    }
+}
