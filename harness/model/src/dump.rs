@@ -335,25 +335,9 @@ impl Dump {
         Ok(self.facts()?.pretty())
     }
 
-    fn facts(&self) -> Result<Facts, DumpError> {
+    fn facts(&self) -> Result<Facts<'_>, DumpError> {
         self.judge_all()?;
-        let bytes = self.bytes();
-        let component = || {
-            let array = |error| DumpError::Array { offset: 0, error };
-            facts::Component::of(self.range(bytes)).map_err(array)
-        };
-        Ok(match self.kind {
-            Kind::Component => Facts::Component(component()?),
-            Kind::Cachemem => Facts::Cachemem(component()?),
-            Kind::Hdm => Facts::Hdm { hdm: (&HdmText::new(bytes, self.component)).into() },
-            Kind::Config => {
-                let function = |Section { address, bytes }: &Section| {
-                    facts::Function::of(address.clone(), bytes, absent(bytes))
-                };
-                Facts::Config { functions: self.sections.iter().map(function).collect() }
-            }
-            Kind::Cedt => Facts::Cedt(Cedt::read(bytes).map_err(DumpError::Table)?.into()),
-        })
+        Ok(Facts(self))
     }
 
     /// The parts of it: each PCI address in `lspci` text with its bytes, otherwise one without.

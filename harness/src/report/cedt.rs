@@ -4,7 +4,7 @@
 //! **Invariant**: both are read from the bytes that the firmware left.
 
 use cxl_regs::{Size, Ways, acpi};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use cxl_model::dump::facts;
 use cxl_model::scenario::Scenario;
@@ -13,7 +13,8 @@ use cxl_model::scenario::Scenario;
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
 pub struct Cedt {
-    facts: facts::Cedt,
+    #[serde(serialize_with = "as_dump")]
+    table: Vec<u8>,
     /// Label and value of each record.
     #[serde(skip)]
     pub(super) lines: Vec<(String, String)>,
@@ -51,6 +52,11 @@ impl Cedt {
             ("window".to_owned(), value)
         });
         let lines = bridges.chain(windows).collect();
-        Some(Self { facts: table.into(), lines })
+        Some(Self { table: bytes.to_vec(), lines })
     }
+}
+
+fn as_dump<S: Serializer>(table: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    let table = acpi::Cedt::read(table).ok();
+    table.map(facts::cedt).serialize(serializer)
 }

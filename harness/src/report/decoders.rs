@@ -35,7 +35,7 @@ pub struct Decoder {
 }
 
 fn as_dump<S: Serializer>(text: &DecoderText, serializer: S) -> Result<S::Ok, S::Error> {
-    facts::Decoder::from(*text).serialize(serializer)
+    facts::decoder(*text).serialize(serializer)
 }
 
 fn in_words<S: Serializer>(fate: &Option<Fate>, serializer: S) -> Result<S::Ok, S::Error> {

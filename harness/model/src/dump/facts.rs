@@ -1,7 +1,8 @@
-//! The JSON form: one plain type for each kind of dump, built from the register types.
+//! The JSON form: an object for each kind of dump, made of the register types.
 //!
 //! **Invariant**: keys are stable and always there; what does not apply is `null`. Addresses, sizes
 //! and raw values are strings of hexadecimal digits, counts are numbers.
+#![allow(non_camel_case_types, reason = "the types of an object's values are called as its keys")]
 
 mod cedt;
 mod component;
@@ -9,41 +10,34 @@ mod config;
 mod hdm;
 mod register;
 
-use cxl_regs::{Granularity, Ways};
-use serde::Serialize;
+use cxl_regs::text::HdmText;
+use cxl_regs::{Granularity, Ways, acpi};
+use serde::ser::{Error, Serialize, Serializer};
 
-pub use cedt::Cedt;
-pub(super) use component::Component;
-pub(super) use config::Function;
-pub use hdm::Decoder;
-pub(super) use hdm::Hdm;
+use super::{Dump, Kind, absent};
+pub use cedt::cedt;
+use component::component;
+use config::function;
+pub use hdm::decoder;
+use hdm::hdm;
 
-/// What a dump says.
-#[derive(Debug, Serialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub(super) enum Facts {
-    /// A component register block.
-    Component(Component),
-    /// A CXL.cache/mem range.
-    Cachemem(Component),
-    /// Configuration space.
-    Config {
-        /// Of these functions.
-        functions: Vec<Function>,
-    },
-    /// A bare HDM structure.
-    Hdm {
-        /// The structure.
-        hdm: Hdm,
-    },
-    /// A CEDT.
-    Cedt(Cedt),
+/// Keys and their values, in this order.
+macro_rules! object {
+    ($($key:ident $(: $value:expr)?),* $(,)?) => {{
+        #[derive(serde::Serialize)]
+        struct Object<$($key),*> { $($key: $key),* }
+        Object { $($key $(: $value)?),* }
+    }};
 }
+use object;
 
-impl Facts {
-    /// The JSON text, with keys in the order of the fields.
+/// What a dump says, which has been judged as a whole.
+#[derive(Debug)]
+pub(super) struct Facts<'a>(pub(super) &'a Dump);
+
+impl Facts<'_> {
+    /// The JSON text, with keys in the order in which they are named.
     pub(super) fn pretty(&self) -> String {
-        // Plain structs with names for keys always serialise.
         serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
     }
 
@@ -51,6 +45,43 @@ impl Facts {
     pub(super) fn value(&self) -> serde_json::Value {
         serde_json::to_value(self).unwrap_or_default()
     }
+}
+
+impl Serialize for Facts<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let Self(dump) = *self;
+        let bytes = dump.bytes();
+        match dump.kind {
+            kind @ (Kind::Component | Kind::Cachemem) => {
+                let facts = component(dump.range(bytes)).map_err(Error::custom)?;
+                let kind = if kind == Kind::Component { "component" } else { "cachemem" };
+                Tagged { kind, facts }.serialize(to)
+            }
+            Kind::Hdm => {
+                let hdm = hdm(&HdmText::new(bytes, dump.component));
+                object! { kind: "hdm", hdm }.serialize(to)
+            }
+            Kind::Config => {
+                let functions = dump.sections.iter().map(|section| {
+                    let (address, space) = (section.address.as_deref(), section.bytes.as_slice());
+                    function(address, space, absent(space))
+                });
+                object! { kind: "config", functions: functions.collect::<Vec<_>>() }.serialize(to)
+            }
+            Kind::Cedt => {
+                let table = acpi::Cedt::read(bytes).map_err(Error::custom)?;
+                Tagged { kind: "cedt", facts: cedt(table) }.serialize(to)
+            }
+        }
+    }
+}
+
+/// Facts that are printed elsewhere too, and what kind they are of.
+#[derive(serde::Serialize)]
+struct Tagged<T> {
+    kind: &'static str,
+    #[serde(flatten)]
+    facts: T,
 }
 
 /// An address, a size or any other number that people know in hexadecimal.
