@@ -574,8 +574,15 @@ impl Traffic {
     }
 }
 
-fn address<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn address<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&hex(*value))
+}
+
+pub(crate) fn maybe_address<S: Serializer>(
+    value: &Option<u64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    value.map(hex).serialize(serializer)
 }
 
 fn code<S: Serializer>(value: &u16, serializer: S) -> Result<S::Ok, S::Error> {

@@ -14,7 +14,7 @@ use super::planned::{self, Planned, decoder_name, device_name, set};
 use super::sysfs::{self, Sysfs};
 use super::{Facts, text};
 use crate::console::Collected;
-use crate::report;
+use crate::report::{self, address, maybe_address};
 use cxl_model::dump::facts::hex;
 use cxl_model::scenario::Scenario;
 
@@ -126,10 +126,10 @@ pub struct Member {
     /// The device's name.
     pub device: String,
     /// Its own address of the first byte; `None` if Linux does not show it.
-    #[serde(serialize_with = "maybe")]
+    #[serde(serialize_with = "maybe_address")]
     pub dpa: Option<u64>,
     /// Its bytes.
-    #[serde(serialize_with = "maybe")]
+    #[serde(serialize_with = "maybe_address")]
     pub size: Option<u64>,
 }
 
@@ -137,7 +137,7 @@ pub struct Member {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Gap {
     /// First address of the planned region that it is about.
-    #[serde(serialize_with = "maybe")]
+    #[serde(serialize_with = "maybe_address")]
     pub region: Option<u64>,
     /// What, in a sentence.
     pub message: String,
@@ -750,14 +750,6 @@ impl Display for Verdict {
 
 fn plural(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }
-}
-
-fn address<S: serde::Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&hex(*value))
-}
-
-fn maybe<S: serde::Serializer>(value: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
-    value.map(hex).serialize(serializer)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::opinion::{name, remarks, words};
 use super::text::{fact, heading};
 use super::topology::coherency;
-use super::{Refusal, Verdict, address};
+use super::{Refusal, Verdict, address, maybe_address};
 use crate::run::{self, Done, Room, Tables, Wanted};
 use cxl_model::machine::Machine;
 
@@ -113,15 +113,8 @@ pub struct PlannedDecoder {
     /// Port numbers of a bridge's or switch's decoder, way 0 first.
     pub targets: Option<Vec<u8>>,
     /// Bytes of device memory that a device's decoder leaves out.
-    #[serde(serialize_with = "skipped")]
+    #[serde(serialize_with = "maybe_address")]
     pub skip: Option<u64>,
-}
-
-fn skipped<S: serde::Serializer>(value: &Option<u64>, to: S) -> Result<S::Ok, S::Error> {
-    match value {
-        Some(value) => address(value, to),
-        None => to.serialize_none(),
-    }
 }
 
 fn short<S: serde::Serializer>(value: &Coherency, to: S) -> Result<S::Ok, S::Error> {

@@ -6,7 +6,7 @@
 use cxl_regs::{Arithmetic, Coherency};
 use serde::Serialize;
 
-use super::address;
+use super::{address, maybe_address};
 use crate::run;
 use cxl_model::layout::AddressMap;
 use cxl_model::scenario::{
@@ -51,22 +51,15 @@ pub struct Component {
     /// HDM decoders; `None` for a component that has none that count.
     pub decoders: Option<u8>,
     /// A device's volatile bytes.
-    #[serde(serialize_with = "capacity")]
+    #[serde(serialize_with = "maybe_address")]
     pub volatile: Option<u64>,
     /// A device's persistent bytes.
-    #[serde(serialize_with = "capacity")]
+    #[serde(serialize_with = "maybe_address")]
     pub persistent: Option<u64>,
     /// Whether a device is plugged in from the start.
     pub present: Option<bool>,
     #[serde(skip)]
     pub(super) depth: usize,
-}
-
-fn capacity<S: serde::Serializer>(value: &Option<u64>, to: S) -> Result<S::Ok, S::Error> {
-    match value {
-        Some(value) => address(value, to),
-        None => to.serialize_none(),
-    }
 }
 
 /// A window.
