@@ -127,51 +127,20 @@ const ACCELERATORS: [Accelerator; 2] = [
 /// The longest that one boot may take.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// One device behind one bridge.
-const FLAT: &str = r#"
-[[bridge]]
-name = "hb0"
-uid = 12
-decoders = 4
-[[port]]
-below = "hb0"
-[[device]]
-below = "port0"
-volatile = "256MiB"
-decoders = 4
-[[window]]
-targets = ["hb0"]
-size = "1GiB"
-[policy]
-path = "unlocked"
-config_lock = false
-"#;
-
-/// Two devices below one bridge, dealt out in granules of 256 bytes.
-const INTERLEAVED: &str = r#"
-[[bridge]]
-name = "hb0"
-uid = 12
-decoders = 4
-[[port]]
-below = "hb0"
-[[port]]
-below = "hb0"
-[[device]]
-below = "port0"
-volatile = "256MiB"
-decoders = 4
-[[device]]
-below = "port1"
-volatile = "256MiB"
-decoders = 4
-[[window]]
-targets = ["hb0"]
-size = "1GiB"
-[policy]
-path = "unlocked"
-config_lock = false
-"#;
+/// A bridge whose only window leads to one device, or to two in granules of 256 bytes.
+fn machine(interleaved: bool) -> String {
+    let port = "[[port]]\nbelow = \"hb0\"\n";
+    let device = |port: &str| {
+        format!("[[device]]\nbelow = \"{port}\"\nvolatile = \"256MiB\"\ndecoders = 4\n")
+    };
+    let second = if interleaved { port.to_owned() + &device("port1") } else { String::new() };
+    format!(
+        "[[bridge]]\nname = \"hb0\"\nuid = 12\ndecoders = 4\n{port}{}{second}[[window]]\n\
+         targets = [\"hb0\"]\nsize = \"1GiB\"\n[policy]\npath = \"unlocked\"\n\
+         config_lock = false\n",
+        device("port0")
+    )
+}
 
 /// The payload's figures: its name for one, ours, whether of the interleaved machine, and the unit
 /// in nanoseconds.
@@ -280,8 +249,7 @@ struct Both<'a> {
 
 impl<'a> Both<'a> {
     fn new(interleaved: bool, directory: &'a Path) -> Result<Self, PeerError> {
-        let text = if interleaved { INTERLEAVED } else { FLAT };
-        let scenario = Scenario::parse(text, "bench").unwrap_or_else(|error| {
+        let scenario = Scenario::parse(&machine(interleaved), "bench").unwrap_or_else(|error| {
             // Both are parsed by a test.
             unreachable!("{error}")
         });
