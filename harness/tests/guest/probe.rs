@@ -18,82 +18,34 @@ use crate::{Options, claim, options};
 
 /// A device behind two switch levels, and one without any.
 const DEEP: &str = r#"
-[[bridge]]
-name = "hb0"
-uid = 16
-[[port]]
-name = "rp0"
-below = "hb0"
-[[port]]
-name = "rp1"
-below = "hb0"
-[[switch]]
-name = "sw0"
-below = "rp0"
-[[port]]
-name = "dp0"
-below = "sw0"
-[[switch]]
-name = "sw1"
-below = "dp0"
-[[port]]
-name = "dp1"
-below = "sw1"
-[[device]]
-name = "far"
-below = "dp1"
-volatile = "256MiB"
-[[device]]
-name = "near"
-below = "rp1"
-volatile = "256MiB"
-[[window]]
-targets = ["hb0"]
-size = "1GiB"
+bridge = [{ name = "hb0", uid = 16 }]
+port = [
+    { name = "rp0", below = "hb0" }, { name = "rp1", below = "hb0" },
+    { name = "dp0", below = "sw0" }, { name = "dp1", below = "sw1" },
+]
+switch = [{ name = "sw0", below = "rp0" }, { name = "sw1", below = "dp0" }]
+device = [
+    { name = "far", below = "dp1", volatile = "256MiB" },
+    { name = "near", below = "rp1", volatile = "256MiB" },
+]
+window = [{ targets = ["hb0"], size = "1GiB" }]
 "#;
 
 /// A set of four over two bridges.
 const SET: &str = r#"
-[policy]
-interleave = "4-way at 256"
-[[bridge]]
-name = "hb0"
-uid = 16
-[[bridge]]
-name = "hb1"
-uid = 32
-[[port]]
-name = "rp0"
-below = "hb0"
-[[port]]
-name = "rp1"
-below = "hb0"
-[[port]]
-name = "rp2"
-below = "hb1"
-[[port]]
-name = "rp3"
-below = "hb1"
-[[device]]
-name = "mem0"
-below = "rp0"
-volatile = "256MiB"
-[[device]]
-name = "mem1"
-below = "rp1"
-volatile = "256MiB"
-[[device]]
-name = "mem2"
-below = "rp2"
-volatile = "256MiB"
-[[device]]
-name = "mem3"
-below = "rp3"
-volatile = "256MiB"
-[[window]]
-targets = ["hb0", "hb1"]
-granularity = "256"
-size = "4GiB"
+policy = { interleave = "4-way at 256" }
+bridge = [{ name = "hb0", uid = 16 }, { name = "hb1", uid = 32 }]
+port = [
+    { name = "rp0", below = "hb0" }, { name = "rp1", below = "hb0" },
+    { name = "rp2", below = "hb1" }, { name = "rp3", below = "hb1" },
+]
+device = [
+    { name = "mem0", below = "rp0", volatile = "256MiB" },
+    { name = "mem1", below = "rp1", volatile = "256MiB" },
+    { name = "mem2", below = "rp2", volatile = "256MiB" },
+    { name = "mem3", below = "rp3", volatile = "256MiB" },
+]
+window = [{ targets = ["hb0", "hb1"], granularity = "256", size = "4GiB" }]
 "#;
 
 pub(crate) fn trials() -> Vec<Trial> {

@@ -116,21 +116,10 @@ size = "512MiB"
 
 /// A window where something else answers.
 const OCCUPIED: &str = r#"
-[[bridge]]
-name = "hb0"
-uid = 1
-bus = 0x10
-[[port]]
-name = "rp0"
-below = "hb0"
-[[device]]
-name = "mem0"
-below = "rp0"
-volatile = "256MiB"
-[[window]]
-targets = ["hb0"]
-base = "BASE"
-size = "256MiB"
+bridge = [{ name = "hb0", uid = 1, bus = 0x10 }]
+port = [{ name = "rp0", below = "hb0" }]
+device = [{ name = "mem0", below = "rp0", volatile = "256MiB" }]
+window = [{ targets = ["hb0"], base = "BASE", size = "256MiB" }]
 "#;
 
 /// `timed`: how often the library polls depends on the clock.
