@@ -7,7 +7,6 @@
 mod program;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
 
 use cxl_attack::{Event, Locks, Skipped, State, Trigger};
 use cxl_harness::attack::{self, Class, Report};
@@ -431,11 +430,8 @@ fn events_come_through_the_doorbell_as_they_were_sent() {
 #[test]
 fn command_exits_as_its_help_says() {
     let run = |arguments: &[&str]| {
-        let output = Command::new(program::path())
-            .args([&["attack"], arguments].concat())
-            .output()
-            .expect("the command runs");
-        (output.status.code(), String::from_utf8(output.stdout).expect("text"))
+        let (output, _, code) = program::ran(program::command(&["attack"]).args(arguments));
+        (Some(code), output)
     };
     let (code, text) = run(&["one-device", "--direct"]);
     assert_eq!(code, Some(0));

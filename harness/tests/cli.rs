@@ -7,47 +7,25 @@
 mod program;
 
 use std::fs;
-use std::io::Write;
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
 
 use cxl_regs::acpi::cedt::Text;
+use program::{Folder, command};
 use serde_json::Value;
-use tempfile::TempDir;
-
-fn run(arguments: &[&str]) -> Output {
-    Command::new(program::path()).args(arguments).output().unwrap()
-}
 
 /// Output, complaints and exit code.
 fn ran(arguments: &[&str]) -> (String, String, i32) {
-    let output = run(arguments);
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (text(output.stdout), text(output.stderr), output.status.code().unwrap())
+    program::ran(&mut command(arguments))
+}
+
+/// The bytes that are printed.
+fn bytes(arguments: &[&str]) -> Vec<u8> {
+    command(arguments).output().unwrap().stdout
 }
 
 fn json(arguments: &[&str], code: i32) -> Value {
     let (output, complaints, found) = ran(arguments);
     assert_eq!(found, code, "{arguments:?}: {complaints}");
     serde_json::from_str(&output).unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
-}
-
-struct Directory(TempDir);
-
-impl Directory {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    /// A file, and its path as an argument.
-    fn file(&self, name: &str, contents: &[u8]) -> String {
-        fs::write(self.path(name), contents).unwrap();
-        self.path(name).into_os_string().into_string().unwrap()
-    }
 }
 
 // ---- exit codes ----
@@ -126,7 +104,7 @@ fn a_debug_build_measures_nothing() {
 
 #[test]
 fn image_writes_an_elf_file_with_a_pvh_note() {
-    let directory = Directory::new();
+    let directory = Folder::new();
     let path = directory.path("image.elf");
     let (output, complaints, code) = ran(&["image", path.to_str().unwrap()]);
     assert_eq!((output.as_str(), complaints.as_str(), code), ("", "", 0));
@@ -135,7 +113,7 @@ fn image_writes_an_elf_file_with_a_pvh_note() {
     assert_eq!(image[..6], *b"\x7fELF\x02\x01");
     let note = b"\x04\0\0\0\x04\0\0\0\x12\0\0\0Xen\0";
     assert!(image.windows(note.len()).any(|window| window == note));
-    assert_eq!(run(&["image", "-"]).stdout, image);
+    assert_eq!(bytes(&["image", "-"]), image);
     assert_eq!(ran(&["image", "/nonexistent/image.elf"]).2, 2);
 }
 
@@ -143,11 +121,11 @@ fn image_writes_an_elf_file_with_a_pvh_note() {
 
 #[test]
 fn what_is_no_scenario_is_one_complaint_with_its_place() {
-    let directory = Directory::new();
+    let directory = Folder::new();
     let folder = directory.path("folder");
     fs::create_dir(&folder).unwrap();
     let folder = folder.to_str().unwrap();
-    let name = |file: &str| directory.path(file).into_os_string().into_string().unwrap();
+    let name = |file: &str| directory.name(file);
     let cases = [
         ("nonsense".to_owned(), "nonsense: no such file, and no built-in scenario of this name"),
         ("four-bridge".to_owned(), "did you mean four-bridges?"),
@@ -183,18 +161,14 @@ fn what_is_no_scenario_is_one_complaint_with_its_place() {
 
 #[test]
 fn a_scenario_may_come_through_a_pipe() {
-    let mut command = Command::new(program::path());
-    command.args(["plan", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(&run(&["scenarios", "switch"]).stdout).unwrap();
-    let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    let (output, ..) = program::fed(&mut command(&["plan", "-"]), &bytes(&["scenarios", "switch"]));
     let (named, ..) = ran(&["plan", "switch"]);
     assert_eq!(output.split_once(':').unwrap().1, named.split_once(':').unwrap().1);
 }
 
 #[test]
 fn a_file_runs_as_the_built_in_it_was_copied_from() {
-    let directory = Directory::new();
+    let directory = Folder::new();
     let (text, _, code) = ran(&["scenarios", "switch"]);
     assert_eq!(code, 0);
     let file = directory.file("mine.toml", text.as_bytes());
@@ -210,7 +184,7 @@ fn a_file_runs_as_the_built_in_it_was_copied_from() {
 
 #[test]
 fn a_machine_without_cxl_memory_is_not_ok() {
-    let directory = Directory::new();
+    let directory = Folder::new();
     let bridge =
         b"[[bridge]]\nname = \"hb0\"\nuid = 16\n[[port]]\nname = \"rp0\"\nbelow = \"hb0\"\n";
     for (name, text) in [("empty.toml", &b""[..]), ("bridge.toml", bridge)] {
@@ -227,7 +201,7 @@ fn a_machine_without_cxl_memory_is_not_ok() {
 
 #[test]
 fn an_event_that_a_direct_run_cannot_have_is_named() {
-    let directory = Directory::new();
+    let directory = Folder::new();
     let (mut text, ..) = ran(&["scenarios", "one-device"]);
     text.push_str("\n[[event]]\nat = 1000\naction = \"hot-remove\"\ndevice = \"mem0\"\n");
     let file = directory.file("event.toml", text.as_bytes());
@@ -351,9 +325,9 @@ fn the_trace_counts_what_the_report_counts() {
 
 #[test]
 fn svg_draws_every_device_and_every_boundary_of_the_map() {
-    let directory = Directory::new();
+    let directory = Folder::new();
     for name in ["default", "four-way", "no-window", "dpa-skip", "xor-four-way"] {
-        let file = directory.path("map.svg").into_os_string().into_string().unwrap();
+        let file = directory.name("map.svg");
         let (text, _, _) = ran(&["boot", "--direct", name, "--svg", &file]);
         let svg = fs::read_to_string(&file).unwrap();
         assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"), "{name}");
@@ -374,7 +348,7 @@ fn svg_draws_every_device_and_every_boundary_of_the_map() {
             assert!(svg.matches("<path ").count() >= members, "{name}");
         }
     }
-    let missing = directory.path("no/such/directory.svg").into_os_string().into_string().unwrap();
+    let missing = directory.name("no/such/directory.svg");
     let (output, complaint, code) = ran(&["boot", "--direct", "--svg", &missing]);
     // The report is not lost with its picture.
     assert!(output.starts_with("scenario default: ok\n") && code == 2, "{output}");
@@ -393,12 +367,12 @@ fn a_pipe_gets_no_colour() {
 
 #[test]
 fn the_cedt_is_the_same_in_a_file_in_a_pipe_and_as_text() {
-    let directory = Directory::new();
+    let directory = Folder::new();
     let file = directory.path("cedt.dat");
     let (output, _, code) = ran(&["cedt", "four-bridges", "-o", file.to_str().unwrap()]);
     assert_eq!((output.as_str(), code), ("", 0));
     let table = fs::read(file).unwrap();
-    assert_eq!(run(&["cedt", "four-bridges"]).stdout, table);
+    assert_eq!(bytes(&["cedt", "four-bridges"]), table);
     let (text, ..) = ran(&["cedt", "four-bridges", "--text"]);
     assert_eq!(text, Text(&table).to_string());
     let facts = json(&["cedt", "four-bridges", "--json"], 0);
@@ -423,8 +397,7 @@ fn a_file_that_cannot_be_written_is_exit_2() {
         &["boot", "--help"],
     ] {
         let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let mut command = Command::new(program::path());
-        let output = command.args(arguments).stdout(full).output().unwrap();
+        let output = command(arguments).stdout(full).output().unwrap();
         let complaints = String::from_utf8(output.stderr).unwrap();
         assert!(complaints.starts_with("error: standard output: "), "{arguments:?}: {complaints}");
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");

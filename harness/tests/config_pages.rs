@@ -18,8 +18,7 @@ const ECAM: u64 = 0xC000_0000;
 const BUS: u64 = 1 << 20;
 
 fn builtin(name: &str) -> Scenario {
-    let text = builtins().iter().find(|builtin| builtin.name == name).unwrap().text;
-    Scenario::parse(text, name).unwrap()
+    Scenario::built_in(name).unwrap()
 }
 
 fn bytes(slot: &Slot) -> Vec<u8> {

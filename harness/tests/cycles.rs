@@ -7,6 +7,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as the tests may")]
 
+mod trial;
+
 use std::fs;
 use std::process::ExitCode;
 
@@ -14,7 +16,8 @@ use cxl_harness::guest::boot::{Options, Verdict, boot};
 use cxl_harness::kvm::{self, Vm};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{PathPolicy, Scenario};
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::Arguments;
+use trial::{claim, unless};
 
 /// Open descriptors, mappings of memory, and threads of this process.
 fn taken() -> (usize, usize, usize) {
@@ -81,14 +84,8 @@ fn main() -> ExitCode {
     if let Some(reason) = &missing {
         eprintln!("ignored: {reason}");
     }
-    let trial = |name, test: fn()| {
-        let trial = Trial::test(name, move || {
-            test();
-            Ok(())
-        });
-        let kind = if missing.is_some() { "needs /dev/kvm" } else { "" };
-        trial.with_kind(kind).with_ignored_flag(missing.is_some())
-    };
+    let lack = || missing.as_ref().map(|_| "needs /dev/kvm");
+    let trial = |name, test: fn()| unless(lack(), claim(name, test));
     let trials = vec![
         trial(
             "a_thousand_virtual_machines_leave_nothing_behind",

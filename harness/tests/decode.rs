@@ -7,15 +7,14 @@
 
 mod program;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use cxl_model::dump::{Dump, Kind, MAX_INPUT, Options};
 use cxl_regs::Component;
+use program::Folder;
 use proptest::prelude::*;
-use tempfile::TempDir;
 
 // ---- images ----
 
@@ -233,55 +232,22 @@ fn lspci(functions: &[(&str, &[u8])]) -> String {
 
 // ---- running the command ----
 
-struct Run {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
 fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(program::path());
-    command.arg("decode").args(args).env_remove("CLICOLOR_FORCE").env_remove("NO_COLOR");
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut command = program::command(&["decode"]);
+    command.args(args).env_remove("CLICOLOR_FORCE").env_remove("NO_COLOR");
     command
 }
 
-fn run(args: &[&str], stdin: &[u8]) -> Run {
-    let mut child = command(args).spawn().unwrap();
-    // A child that refuses its arguments does not read its input.
-    let _ = child.stdin.take().unwrap().write_all(stdin);
-    let output = child.wait_with_output().unwrap();
-    Run {
-        code: output.status.code(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+/// Output, complaints and exit code.
+fn ran(args: &[&str], stdin: &[u8]) -> (String, String, i32) {
+    program::fed(&mut command(args), stdin)
 }
 
 /// What a run printed that must have gone well.
 fn printed(args: &[&str], stdin: &[u8]) -> String {
-    let run = run(args, stdin);
-    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{args:?}");
-    run.stdout
-}
-
-/// Files for a test.
-struct Files(TempDir);
-
-impl Files {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn put(&self, name: &str, bytes: &[u8]) -> PathBuf {
-        let path = self.0.path().join(name);
-        fs::write(&path, bytes).unwrap();
-        path
-    }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
+    let (output, complaints, code) = ran(args, stdin);
+    assert_eq!((code, complaints.as_str()), (0, ""), "{args:?}");
+    output
 }
 
 fn snapshot(name: &str, content: &str) {
@@ -345,7 +311,7 @@ fn broken_rules_are_printed_as_problems() {
 
 #[test]
 fn every_input_form_prints_the_same() {
-    let files = Files::new();
+    let folder = Folder::new();
     let images = [("component", component()), ("hdm", device_hdm()), ("cedt", CEDT.to_vec())];
     for (kind, image) in images {
         let expected = printed(&[], &image);
@@ -353,8 +319,8 @@ fn every_input_form_prints_the_same() {
             assert_eq!(printed(&[], input.as_bytes()), expected, "{kind}");
             assert_eq!(printed(&["--kind", kind, "-"], input.as_bytes()), expected, "{kind}");
         }
-        let path = files.put(kind, &image);
-        assert_eq!(printed(&[text(&path)], b""), expected, "{kind}");
+        let path = folder.file(kind, &image);
+        assert_eq!(printed(&[&path], b""), expected, "{kind}");
     }
     let one = lspci(&[("0d:00.0 CXL", &endpoint())]);
     let expected = format!("0d:00.0\n{}", printed(&["--kind", "config"], &endpoint()));
@@ -409,13 +375,13 @@ fn force_prints_as_far_as_it_goes() {
 
 /// Lines of `--diff`.
 fn moved(old: &[u8], new: &[u8]) -> Vec<String> {
-    let files = Files::new();
-    let (old, new) = (files.put("old", old), files.put("new", new));
-    let run = run(&["--diff", text(&old), text(&new)], b"");
-    assert_eq!(run.stderr, "");
-    let same = run.stdout == "nothing changed\n";
-    assert_eq!(run.code, Some(if same { 0 } else { 1 }), "{}", run.stdout);
-    run.stdout.lines().map(str::to_owned).collect()
+    let folder = Folder::new();
+    let (old, new) = (folder.file("old", old), folder.file("new", new));
+    let (output, complaints, code) = ran(&["--diff", &old, &new], b"");
+    assert_eq!(complaints, "");
+    let same = output == "nothing changed\n";
+    assert_eq!(code, if same { 0 } else { 1 }, "{output}");
+    output.lines().map(str::to_owned).collect()
 }
 
 #[test]
@@ -692,43 +658,34 @@ fn bad_input_is_one_line_with_its_place_and_nothing_else() {
     ];
     for (name, args, input, reason) in cases {
         for extra in [&[][..], &["--json"][..]] {
-            let run = run(&[args, extra].concat(), &input);
-            assert_eq!(run.stderr, format!("error: standard input: {reason}\n"), "{name}");
-            assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{name}");
+            let (output, complaints, code) = ran(&[args, extra].concat(), &input);
+            assert_eq!(complaints, format!("error: standard input: {reason}\n"), "{name}");
+            assert_eq!((code, output.as_str()), (2, ""), "{name}");
         }
     }
 }
 
 #[test]
 fn file_that_cannot_be_used_is_named() {
-    let files = Files::new();
-    let missing = files.0.path().join("missing");
-    let good = files.put("good", &CEDT);
-    let other = files.put("other", &device_hdm());
-    let huge = files.0.path().join("huge");
+    let folder = Folder::new();
+    let [missing, huge] = ["missing", "huge"].map(|name| folder.name(name));
+    let good = folder.file("good", CEDT);
+    let other = folder.file("other", device_hdm());
     File::create(&huge).unwrap().set_len(MAX_INPUT as u64 + 1).unwrap();
-    let cases = [
-        (vec![text(&missing)], &missing, "No such file or directory (os error 2)"),
+    let cases: [(&[&str], &str, &str); 4] = [
+        (&[&missing], &missing, "No such file or directory (os error 2)"),
+        (&[&huge], &huge, "offset 0x1000000: expected a dump of at most 16 MiB, found more"),
+        (&["--diff", &good, &missing], &missing, "No such file or directory (os error 2)"),
         (
-            vec![text(&huge)],
-            &huge,
-            "offset 0x1000000: expected a dump of at most 16 MiB, found more",
-        ),
-        (
-            vec!["--diff", text(&good), text(&missing)],
-            &missing,
-            "No such file or directory (os error 2)",
-        ),
-        (
-            vec!["--diff", text(&good), text(&other)],
+            &["--diff", &good, &other],
             &other,
             "offset 0x0: expected a CEDT as in the old dump, found an HDM decoder structure",
         ),
     ];
     for (args, path, reason) in cases {
-        let run = run(&args, b"");
-        assert_eq!(run.stderr, format!("error: {}: {reason}\n", path.display()));
-        assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""));
+        let (output, complaints, code) = ran(args, b"");
+        assert_eq!(complaints, format!("error: {path}: {reason}\n"));
+        assert_eq!((code, output.as_str()), (2, ""));
     }
 }
 
@@ -744,9 +701,9 @@ fn command_line_that_makes_no_sense_ends_with_2() {
         &["one", "two"],
     ];
     for args in cases {
-        let run = run(args, b"");
-        assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{args:?}");
-        assert!(run.stderr.starts_with("error: "), "{args:?}: {}", run.stderr);
+        let (output, complaints, code) = ran(args, b"");
+        assert_eq!((code, output.as_str()), (2, ""), "{args:?}");
+        assert!(complaints.starts_with("error: "), "{args:?}: {complaints}");
     }
 }
 
@@ -756,15 +713,15 @@ fn command_line_that_makes_no_sense_ends_with_2() {
 fn colour_is_for_terminals() {
     let plain = printed(&[], &CEDT);
     assert!(!plain.contains('\u{1b}'));
-    let mut forced = command(&[]).env("CLICOLOR_FORCE", "1").spawn().unwrap();
-    forced.stdin.take().unwrap().write_all(&CEDT).unwrap();
-    let forced = forced.wait_with_output().unwrap().stdout;
-    assert!(forced.starts_with(b"\x1b[1mcedt revision 2"));
+    let (forced, ..) = program::fed(command(&[]).env("CLICOLOR_FORCE", "1"), &CEDT);
+    assert!(forced.starts_with("\x1b[1mcedt revision 2"));
 }
 
 #[test]
 fn reader_that_goes_away_is_no_error() {
-    let mut child = command(&["--json"]).spawn().unwrap();
+    let mut command = command(&["--json"]);
+    let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = pipes.spawn().unwrap();
     drop(child.stdout.take());
     child.stdin.take().unwrap().write_all(&component()).unwrap();
     let output = child.wait_with_output().unwrap();

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of tests may fail as the tests may")]
 
 mod program;
+mod trial;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -15,9 +16,9 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Output};
 use std::sync::Arc;
 
-use libtest_mimic::{Arguments, Trial};
+use program::Folder;
 use serde_json::Value;
-use tempfile::TempDir;
+use trial::{claim, unless};
 
 /// What can be asked of a guest, on a scenario that asks for nothing by itself.
 const ASKED: [&[&str]; 9] = [
@@ -66,25 +67,17 @@ const MISSING: [Missing; 2] = [
     },
 ];
 
-/// The program where anybody may run it.
-struct Copied(TempDir);
-
-impl Copied {
-    /// Made before any test runs: a program that is still open for writing somewhere cannot start.
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let copy = directory.path().join("cxl-harness");
-        fs::copy(program::path(), &copy).unwrap();
-        fs::write(directory.path().join("x.elf"), b"\x7fELF").unwrap();
-        for path in [directory.path(), &copy] {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-        }
-        Self(directory)
+/// The program where anybody may run it. Made before any test runs: one that is still open for
+/// writing somewhere cannot start.
+fn copied() -> Folder {
+    let folder = Folder::new();
+    let copy = folder.path("cxl-harness");
+    fs::copy(program::path(), &copy).unwrap();
+    folder.file("x.elf", b"\x7fELF");
+    for path in [&folder.path(""), &copy] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }
-
-    fn path(&self, name: &str) -> std::path::PathBuf {
-        self.0.path().join(name)
-    }
+    folder
 }
 
 fn boot(program: &Path, missing: &Missing, words: &[&str]) -> Output {
@@ -102,7 +95,7 @@ fn complaint(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn asked(copied: &Copied, missing: &Missing) {
+fn asked(copied: &Folder, missing: &Missing) {
     let program = copied.path("cxl-harness");
     for words in ASKED {
         let output = boot(&program, missing, words);
@@ -128,14 +121,14 @@ fn asked(copied: &Copied, missing: &Missing) {
         assert_eq!(report["attack"].is_object(), done, "{words:?}");
     }
     // An image is nothing without a guest.
-    let image = copied.path("x.elf").into_os_string().into_string().unwrap();
+    let image = copied.name("x.elf");
     let output = boot(&program, missing, &["one-device", "--image", &image]);
     assert!(code(&output) != Some(0) && complaint(&output).contains("--image"), "{output:?}");
     let output = boot(&program, missing, &["one-device", "--image", &image, "--on-models"]);
     assert_eq!(code(&output), Some(2), "{output:?}");
 }
 
-fn nothing_asked(copied: &Copied, missing: &Missing) {
+fn nothing_asked(copied: &Folder, missing: &Missing) {
     let program = copied.path("cxl-harness");
     for words in [&["one-device"][..], &["two-way", "--require", "sealed"]] {
         let output = boot(&program, missing, &[words, &["--json"]].concat());
@@ -152,9 +145,8 @@ fn nothing_asked(copied: &Copied, missing: &Missing) {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
     let root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
-    let copied = Arc::new(Copied::new());
+    let copied = Arc::new(copied());
     let trials = MISSING.iter().flat_map(|missing| {
         // Only root can become somebody else; without a KVM that opens there is nothing to run out of.
         let why = match missing.name {
@@ -162,19 +154,15 @@ fn main() -> ExitCode {
             "no permission" => None,
             _ => cxl_harness::kvm::available().err().map(|_| "no /dev/kvm that opens"),
         };
-        let trial = |what: &str, run: fn(&Copied, &Missing)| {
+        let trial = |what: &str, run: fn(&Folder, &Missing)| {
             let copied = Arc::clone(&copied);
             let name = format!("{what}: {}", missing.name);
-            let trial = Trial::test(name, move || {
-                run(&copied, missing);
-                Ok(())
-            });
-            trial.with_ignored_flag(why.is_some()).with_kind(why.unwrap_or_default())
+            unless(why, claim(name, move || run(&copied, missing)))
         };
         [
             trial("what takes a guest is an error, and left out only with leave", asked),
             trial("what asks nothing of a guest runs on the models and says so", nothing_asked),
         ]
     });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    trial::run(trials.collect())
 }

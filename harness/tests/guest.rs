@@ -26,6 +26,7 @@ mod probe;
 mod same;
 #[path = "guest/slots.rs"]
 mod slots;
+mod trial;
 
 use std::process::ExitCode;
 
@@ -33,10 +34,10 @@ use cxl_harness::guest::boot::{self, GuestError, GuestRun, IMAGE, Options, Verdi
 use cxl_harness::kvm::{self, Vm};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{PathPolicy, Scenario, builtins};
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::Trial;
+use trial::{claim, unless};
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
     let missing = kvm::available().err().map(|error| error.to_string());
     let mut trials = payloads::trials();
     trials.extend(same::trials());
@@ -48,23 +49,16 @@ fn main() -> ExitCode {
     trials.extend(demands::trials());
     if let Some(reason) = &missing {
         eprintln!("guest tests are ignored: {reason}");
-        trials = trials
-            .into_iter()
-            .map(|trial| trial.with_kind("needs /dev/kvm").with_ignored_flag(true))
-            .collect();
+        let ignored = |trial| unless(Some("needs /dev/kvm"), trial);
+        trials = trials.into_iter().map(ignored).collect();
     }
     // Windows of some machines lie beyond what a guest of this host can address.
     if missing.is_none() && Vm::new(&[(0, 1 << 20)], 52).is_ok_and(|vm| vm.address_bits() < 44) {
         let high = |trial: &Trial| HIGH.iter().any(|name| trial.name() == *name);
-        trials = trials
-            .into_iter()
-            .map(|trial| match high(&trial) {
-                true => trial.with_kind("needs 44 bits of address").with_ignored_flag(true),
-                false => trial,
-            })
-            .collect();
+        let lack = |trial: &Trial| high(trial).then_some("needs 44 bits of address");
+        trials = trials.into_iter().map(|trial| unless(lack(&trial), trial)).collect();
     }
-    libtest_mimic::run(&arguments, trials).exit_code()
+    trial::run(trials)
 }
 
 /// Tests whose guests reach for memory at 8 TiB and above.
@@ -74,18 +68,9 @@ const HIGH: [&str; 3] = [
     "panic_prints_place_and_reason",
 ];
 
-/// A test whose name is a claim, and which fails by panicking.
-fn claim(name: impl Into<String>, test: impl FnOnce() + Send + 'static) -> Trial {
-    Trial::test(name, move || {
-        test();
-        Ok(())
-    })
-}
-
 /// A built-in scenario.
 fn builtin(name: &str) -> Scenario {
-    let builtin = cxl_model::scenario::builtin(name).unwrap_or_else(|| panic!("no {name}"));
-    Scenario::parse(builtin.text, builtin.name).unwrap()
+    Scenario::built_in(name).unwrap_or_else(|| panic!("no {name}"))
 }
 
 /// A built-in scenario whose firmware locks nothing.

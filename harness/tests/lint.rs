@@ -10,9 +10,8 @@ mod program;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use cxl_harness::run;
 use cxl_lint::{
@@ -1240,14 +1239,7 @@ proptest! {
 // ---- files ----
 
 fn ran(arguments: &[&str], directory: &Path) -> (String, String, i32) {
-    let output = Command::new(program::path())
-        .args(arguments)
-        .current_dir(directory)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (text(output.stdout), text(output.stderr), output.status.code().unwrap())
+    program::ran(program::command(arguments).current_dir(directory).stdin(Stdio::null()))
 }
 
 /// The files of a machine, and the set that names them.
@@ -1501,16 +1493,9 @@ fn a_dump_may_come_through_a_pipe() {
     let input = good("one-device");
     let Registers::Hdm(image) = &input.devices[0].registers else { panic!() };
     for name in ["-", "/dev/stdin"] {
-        let mut child = Command::new(program::path())
-            .args(["lint", name, "--kind", "hdm", "--component", "device"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(&image.bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(output.status.code(), Some(0), "{text}");
+        let arguments = ["lint", name, "--kind", "hdm", "--component", "device"];
+        let (text, _, code) = program::fed(&mut program::command(&arguments), &image.bytes());
+        assert_eq!(code, 0, "{text}");
         let first = if name == "-" { "lint standard input" } else { "lint /dev/stdin" };
         assert!(text.starts_with(&format!("{first}: Linux refuses nothing\n")), "{text}");
     }

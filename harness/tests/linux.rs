@@ -15,11 +15,13 @@ mod judge;
 mod lint;
 #[path = "linux/outside.rs"]
 mod outside;
+mod program;
 #[path = "linux/refusals.rs"]
 mod refusals;
+mod trial;
 
 use std::io::IsTerminal;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -29,8 +31,10 @@ use cxl_harness::linux::boot::{self, Boot, Options};
 use cxl_harness::qemu::process;
 use cxl_model::scenario::{Scenario, builtin};
 use judge::Judged;
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Failed, Trial};
+use program::Folder;
 use refusals::REFUSALS;
+use trial::{claim, unless};
 
 /// Software emulation on a busy host: ten seconds are usual.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -99,13 +103,10 @@ window = [{ targets = ["hb0"], size = "1GiB" }, { targets = ["hb1"], size = "512
 
 /// The command on a machine of which Linux takes a half.
 fn half() {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("half.toml");
-    std::fs::write(&file, HALF).unwrap();
-    let mut program = Command::new(env!("CARGO_BIN_EXE_cxl-harness"));
-    let output = program.arg("linux").arg(&file).arg("--json").output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{text}");
+    let folder = Folder::new();
+    let file = folder.file("half.toml", HALF);
+    let (text, _, code) = program::ran(&mut program::command(&["linux", &file, "--json"]));
+    assert_eq!(code, 1, "{text}");
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(json["result"], "failed", "{text}");
     assert_eq!((&json["planned"], &json["as_planned"]), (&2.into(), &1.into()), "{text}");
@@ -120,11 +121,9 @@ fn half() {
 
 /// A kernel that never comes to its end is no success, and JSON says so too.
 fn too_long() {
-    let mut program = Command::new(env!("CARGO_BIN_EXE_cxl-harness"));
-    let output =
-        program.args(["linux", "one-device", "--json", "--timeout", "3"]).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{text}");
+    let mut program = program::command(&["linux", "one-device", "--json", "--timeout", "3"]);
+    let (text, _, code) = program::ran(&mut program);
+    assert_eq!(code, 1, "{text}");
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(json["result"], "refused", "{text}");
     let why = json["refusal"].as_str().unwrap();
@@ -239,7 +238,6 @@ fn claims() -> Vec<Claim> {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
     let missing = missing();
     if let Some(reason) = &missing {
         eprintln!("tests with Linux on QEMU are ignored: {reason}");
@@ -251,11 +249,8 @@ fn main() -> ExitCode {
         })
         .collect();
     let mut trials = Vec::new();
-    let mut add = |trial: Trial, lack: Option<String>| {
-        let reason = missing.clone().or(lack);
-        let ignored = reason.is_some();
-        trials.push(trial.with_kind(reason.unwrap_or_default()).with_ignored_flag(ignored));
-    };
+    let mut add =
+        |trial, lack: Option<String>| trials.push(unless(missing.clone().or(lack), trial));
     // All sets by one claim before the next claim: boots run side by side.
     for (claim, of, test, lack) in claims() {
         for (volatile, shared) in &shared {
@@ -273,20 +268,12 @@ fn main() -> ExitCode {
             );
         }
     }
-    let handover = Trial::test("image_enters_a_module_and_refuses_what_is_no_kernel", || {
-        handover::cases();
-        Ok(())
-    });
-    add(handover, None);
     for (name, test) in [
-        ("half_of_a_plan_is_a_failure_of_the_command", half as fn()),
+        ("image_enters_a_module_and_refuses_what_is_no_kernel", handover::cases as fn()),
+        ("half_of_a_plan_is_a_failure_of_the_command", half),
         ("a_linux_that_takes_too_long_is_a_failure_of_the_command", too_long),
     ] {
-        let trial = Trial::test(name, move || {
-            test();
-            Ok(())
-        });
-        add(trial, None);
+        add(claim(name, test), None);
     }
     for refusal in REFUSALS {
         add(
@@ -303,5 +290,5 @@ fn main() -> ExitCode {
             None,
         );
     }
-    libtest_mimic::run(&arguments, trials).exit_code()
+    trial::run(trials)
 }

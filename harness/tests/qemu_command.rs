@@ -268,10 +268,7 @@ const NO_QEMU: &str = "no-such-qemu";
 
 /// Output, complaints and exit code of the program.
 fn ran(arguments: &[&str]) -> (String, String, i32) {
-    let mut program = process::Command::new(program::path());
-    let output = program.arg("qemu").args(arguments).env("QEMU", NO_QEMU).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (text(output.stdout), text(output.stderr), output.status.code().unwrap())
+    program::ran(program::command(&["qemu"]).args(arguments).env("QEMU", NO_QEMU))
 }
 
 #[test]
@@ -337,12 +334,11 @@ fn bad_usage_is_exit_code_2() {
 
 #[test]
 fn without_qemu_a_run_says_what_to_install() {
-    let mut program = process::Command::new(program::path());
-    program.args(["qemu", "one-device", "--run", "--direct"]).env("QEMU", "/nonexistent/qemu");
-    let output = program.output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    let mut program = program::command(&["qemu", "one-device", "--run", "--direct"]);
+    let (_, complaints, code) = program::ran(program.env("QEMU", "/nonexistent/qemu"));
+    assert_eq!(code, 1);
     assert_eq!(
-        String::from_utf8(output.stderr).unwrap(),
+        complaints,
         "error: /nonexistent/qemu: no such program; install qemu-system-x86 10.0 or newer, or name \
          one with QEMU=PROGRAM\n"
     );

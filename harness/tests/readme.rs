@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of tests may fail as the tests may")]
 
 mod program;
+mod trial;
 
 use std::env;
 use std::fs;
@@ -19,7 +20,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use cxl_harness::linux::Installed;
 use cxl_harness::qemu::process;
-use libtest_mimic::{Arguments, Trial};
+use trial::{claim, unless};
 
 /// Tests run in their package's folder.
 const ROOT: &str = "..";
@@ -273,17 +274,9 @@ fn every_block_is_tried() {
 }
 
 fn main() -> ExitCode {
-    let mut trials = vec![Trial::test("every_block_is_tried", || {
-        every_block_is_tried();
-        Ok(())
-    })];
+    let mut trials = vec![claim("every_block_is_tried", every_block_is_tried)];
     let mut add = |name: String, lack: Option<String>, test: Box<dyn FnOnce() + Send>| {
-        let trial = Trial::test(name, move || {
-            test();
-            Ok(())
-        });
-        let ignored = lack.is_some();
-        trials.push(trial.with_kind(lack.unwrap_or_default()).with_ignored_flag(ignored));
+        trials.push(unless(lack, claim(name, test)));
     };
     for readme in READMES {
         for block in blocks(readme).into_iter().filter(|block| block.language == "console") {
@@ -305,5 +298,5 @@ fn main() -> ExitCode {
         let name = format!("{readme}: examples need no more than it names");
         add(name, None, Box::new(move || examples(readme)));
     }
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    trial::run(trials)
 }

@@ -8,6 +8,7 @@
 
 #[path = "../model/tests/rig/mod.rs"]
 mod rig;
+mod trial;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -21,8 +22,9 @@ use cxl_model::machine::{Machine, Unlaid};
 use cxl_model::store::{Store, StoreError};
 use cxl_regs::Dpa;
 use cxl_regs::mmio::Mmio;
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::Arguments;
 use rig::*;
+use trial::claim;
 use vm_memory::{Bytes, VolatileMemory};
 
 /// A directory that costs no disk where the host has memory for it: the kernel keeps pages of either
@@ -49,12 +51,7 @@ fn main() -> ExitCode {
         ("a_directory_is_created_and_nothing_above_it", parents),
         ("a_file_is_laid_out_as_documented", layout),
     ];
-    let trials = trials.map(|(name, test)| {
-        Trial::test(name, move || {
-            test();
-            Ok(())
-        })
-    });
+    let trials = trials.map(|(name, test)| claim(name, test));
     let mut arguments = Arguments::from_args();
     // A process that is being started has its parent's files open for a moment, locks included.
     arguments.test_threads = Some(1);

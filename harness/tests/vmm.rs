@@ -6,8 +6,11 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+#[path = "guest/elf.rs"]
+mod elf;
 #[path = "../model/tests/rig/mod.rs"]
 mod rig;
+mod trial;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -26,18 +29,17 @@ use cxl_harness::run::{self, Refusal};
 use cxl_image::doorbell::Call;
 use cxl_model::machine::{Machine, PlugError};
 use cxl_model::mapping::How;
-use cxl_model::scenario::{Place, Scenario, builtin, builtins};
+use cxl_model::scenario::{Place, Scenario, builtins};
 use cxl_model::trace::Traffic;
 use cxl_regs::Dpa;
-use libtest_mimic::{Arguments, Trial};
+use elf::LOW;
 use rig::*;
+use trial::{claim, unless};
 
 /// 32-bit code at CPL 0, as the PVH entry starts it, and the ELF file around it.
 #[derive(Default)]
 struct Program(Vec<u8>);
 
-/// Where the code is loaded.
-const CODE: u32 = 0x10_0000;
 /// Where it builds messages for the doorbell.
 const MESSAGE: u32 = 0x20_0000;
 
@@ -106,60 +108,12 @@ impl Program {
             .store(at + 0x10, control)
     }
 
-    /// The ELF file: a PVH note, and all of the code as one segment.
+    /// The ELF file.
     fn elf(self) -> Vec<u8> {
-        let half = |value: u16| value.to_le_bytes().to_vec();
-        let word = |value: u32| value.to_le_bytes().to_vec();
-        let long = |value: u64| value.to_le_bytes().to_vec();
-        let note = [word(4), word(4), word(18), b"Xen\0".to_vec(), word(CODE)].concat();
-        let (headers, note_size) = (64 + 2 * 56u64, note.len() as u64);
-        let code_at = headers + note_size;
-        let header = |kind: u32, offset: u64, address: u64, size: u64| {
-            let place = [offset, address, address, size, size, 4].map(long).concat();
-            [word(kind), word(7), place].concat()
-        };
-        let code_size = self.0.len() as u64;
-        [
-            b"\x7fELF\x02\x01\x01".to_vec(),
-            vec![0; 9],
-            // Executable, x86-64, version 1.
-            [half(2), half(62), word(1)].concat(),
-            [long(CODE.into()), long(64), long(0), word(0)].concat(),
-            [half(64), half(56), half(2), half(64), half(0), half(0)].concat(),
-            header(4, headers, 0, note_size),
-            header(1, code_at, CODE.into(), code_size),
-            note,
-            self.0,
-        ]
-        .concat()
+        elf::image(&self.0)
     }
 }
 
-/// A machine whose window lies where 32-bit code reaches it.
-const LOW: &str = r#"
-[platform]
-memory = "64MiB"
-[[bridge]]
-name = "hb0"
-uid = 16
-decoders = 4
-[[port]]
-name = "rp0"
-below = "hb0"
-number = 5
-[[port]]
-name = "rp1"
-below = "hb0"
-number = 6
-[[device]]
-name = "mem0"
-below = "rp0"
-volatile = "256MiB"
-[[window]]
-targets = ["hb0"]
-base = "0x40000000"
-size = "512MiB"
-"#;
 const LOW_WINDOW: u32 = 0x4000_0000;
 const LOW_SIZE: u32 = 0x1000_0000;
 
@@ -170,7 +124,7 @@ fn foreign(machine: &mut Machine, program: Program, options: Options<'_>) -> Gue
 }
 
 fn builtin_machine(name: &str) -> Machine {
-    Machine::new(&Scenario::parse(builtin(name).unwrap().text, name).unwrap())
+    Machine::new(&Scenario::built_in(name).unwrap())
 }
 
 fn console(run: &GuestRun) -> String {
@@ -485,7 +439,7 @@ fn our_image_runs_after_theirs_on_what_they_left() {
         let mark = (Dpa(0x12_3400), [0x60, 0x0D]);
         assert!(machine.endpoint_mut(0).unwrap().media.write(mark.0, &mark.1));
         // RAM where our image comes to lie is full of ones.
-        let program = ending(program_path(&machine, LOCK, 0).fill(CODE + 0x1_0000));
+        let program = ending(program_path(&machine, LOCK, 0).fill(elf::BASE + 0x1_0000));
         let image = program.elf();
         let options = Options {
             image: Some(&image),
@@ -556,7 +510,8 @@ fn our_image_finds_neither_transfers_nor_words_of_the_one_before() {
     // A transfer of a megabyte of zeroes over our image, a page with each access of the guest; the
     // first page is this program's own.
     let mut transfer = Program::default();
-    for (word, value) in [0x80_0000, 0, CODE + 0x1000, 0, 0x10_0000, 0].into_iter().enumerate() {
+    for (word, value) in [0x80_0000, 0, elf::BASE + 0x1000, 0, 0x10_0000, 0].into_iter().enumerate()
+    {
         transfer = transfer.store(MESSAGE + 4 * word as u32, value);
     }
     let registers = [(0x00, MESSAGE), (0x04, 0), (0x08, 1), (0x0C, 1)];
@@ -609,7 +564,7 @@ fn a_loop_ends_by_the_time_limit() {
     let program = Program::default().bytes(&[0xEB, 0xFE]);
     let run = foreign(&mut machine, program, Options { timeout, ..Options::default() });
     let End::TimedOut { rip, instruction } = &run.first.end else { panic!("{:?}", run.first.end) };
-    assert_eq!(*rip, u64::from(CODE));
+    assert_eq!(*rip, u64::from(elf::BASE));
     assert!(instruction.starts_with(&[0xEB, 0xFE]), "{instruction:x?}");
 }
 
@@ -705,14 +660,7 @@ fn main() -> ExitCode {
     if let Some(error) = &without {
         eprintln!("ignored: {error}");
     }
-    let trial = |(name, test): Test| {
-        let trial = Trial::test(name, move || {
-            test();
-            Ok(())
-        });
-        let kind = if without.is_some() { "no /dev/kvm" } else { "" };
-        trial.with_kind(kind).with_ignored_flag(without.is_some())
-    };
-    let arguments = Arguments::from_args();
-    libtest_mimic::run(&arguments, tests.into_iter().map(trial).collect()).exit_code()
+    let lack = || without.as_ref().map(|_| "no /dev/kvm");
+    let trials = tests.into_iter().map(|(name, test)| unless(lack(), claim(name, test)));
+    trial::run(trials.collect())
 }

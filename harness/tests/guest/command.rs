@@ -12,10 +12,10 @@ use cxl_harness::guest::boot::Options;
 use cxl_harness::report::Report;
 use libtest_mimic::Trial;
 use serde_json::Value;
-use tempfile::TempDir;
 
-use crate::claim;
-use crate::elf::{BASE, image};
+use crate::elf::{BASE, LOW, image};
+use crate::program::{Folder, command};
+use crate::{claim, unless};
 
 pub(crate) fn trials() -> Vec<Trial> {
     let root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
@@ -39,68 +39,40 @@ pub(crate) fn trials() -> Vec<Trial> {
         claim("event_that_should_have_been_refused_is_a_failure", surprising_event),
         claim("internal_errors_that_were_announced_are_passed_checks", announced),
         claim("what_exceeds_the_budget_traps_with_that_reason", budget),
-        claim("without_permission_one_line_says_so_and_the_models_run", no_permission)
-            .with_ignored_flag(!root)
-            .with_kind(if root { "" } else { "needs root, to be nobody" }),
+        unless(
+            (!root).then_some("needs root, to be nobody"),
+            claim("without_permission_one_line_says_so_and_the_models_run", no_permission),
+        ),
     ]
 }
 
-/// A machine whose window lies below 4 GiB, where 32-bit code reaches it.
-pub(crate) const LOW: &str = r#"
-[platform]
-memory = "64MiB"
-[[bridge]]
-name = "hb0"
-uid = 16
-[[port]]
-name = "rp0"
-below = "hb0"
-number = 5
-[[port]]
-name = "rp1"
-below = "hb0"
-number = 6
-[[device]]
-name = "mem0"
-below = "rp0"
-volatile = "256MiB"
-[[window]]
-targets = ["hb0"]
-base = "0x40000000"
-size = "512MiB"
-"#;
-// Where its registers lie: decoder 0 of either, and what switches the device on.
+// Where the registers of [`LOW`] lie: decoder 0 of either, and what switches the device on.
 pub(crate) const BRIDGE: u32 = 0xE010_1138;
 pub(crate) const DEVICE: u32 = 0x8220_1138;
 const DEVICE_GLOBAL: u32 = 0x8220_112C;
 pub(crate) const DEVICE_CONTROL: u32 = 0xC110_011C;
 
-pub(crate) struct Files(TempDir);
+pub(crate) struct Files(pub(crate) Folder);
 
 impl Files {
     pub(crate) fn new() -> Self {
-        let files = Self(tempfile::tempdir().unwrap());
-        fs::write(files.path("low.toml"), LOW).unwrap();
+        let files = Self(Folder::new());
+        files.0.file("low.toml", LOW);
         files
     }
 
     pub(crate) fn path(&self, name: &str) -> String {
-        self.0.path().join(name).into_os_string().into_string().unwrap()
+        self.0.name(name)
     }
 
     /// `boot` of an image of this code.
     pub(crate) fn boot(&self, code: &[u8], more: &[&str]) -> Command {
         // Tests run beside each other: a file each.
-        let file = self.path(&format!("{}.elf", code.len()));
-        fs::write(&file, image(code)).unwrap();
-        let mut command = harness();
-        command.args(["boot", &self.path("low.toml"), "--image", &file]).args(more);
+        let file = self.0.file(&format!("{}.elf", code.len()), image(code));
+        let mut command = command(&["boot", &self.path("low.toml"), "--image", &file]);
+        command.args(more);
         command
     }
-}
-
-pub(crate) fn harness() -> Command {
-    Command::new(crate::program::path())
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -292,9 +264,8 @@ fn ctrl_c() {
 }
 
 fn ctrl_c_in_attack() {
-    let mut command = harness();
-    command.args(["boot", "default", "--payload", "attack", "--timeout", "600", "--json"]);
-    let output = interrupt(command, Duration::from_secs(1));
+    let words = ["boot", "default", "--payload", "attack", "--timeout", "600", "--json"];
+    let output = interrupt(command(&words), Duration::from_secs(1));
     assert_eq!(code_of(&output), 130);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["measured"]["guest"]["end"], "Ctrl-C");
@@ -313,7 +284,7 @@ fn cut_short() {
 /// What the help names to try, and what is said where it cannot work.
 fn payloads_of_policies() {
     let boot = |scenario: &str, payload: &str| {
-        let output = harness().args(["boot", scenario, "--payload", payload]).output().unwrap();
+        let output = command(&["boot", scenario, "--payload", payload]).output().unwrap();
         (code_of(&output), text(&output.stderr))
     };
     assert_eq!(boot("unlocked", "sse,xsavec,jump,recreate"), (0, String::new()));
@@ -342,7 +313,7 @@ fn unknown_words() {
         (&["--lock-by", "wmm"], "a similar value exists: 'vmm'"),
         (&["--mirror", "maybe"], "possible values: on, off"),
     ] {
-        let output = harness().args(["boot", "one-device"]).args(words).output().unwrap();
+        let output = command(&["boot", "one-device"]).args(words).output().unwrap();
         let complaint = text(&output.stderr);
         assert_eq!(code_of(&output), 2, "{words:?}: {complaint}");
         assert!(complaint.contains(tip), "{words:?}: {complaint}");
@@ -366,29 +337,26 @@ fn console_of_theirs() {
 
 /// The run may have taken a while.
 fn lost_picture() {
-    let mut command = harness();
-    let output = command.args(["boot", "one-device", "--svg", "/dev/full"]).output().unwrap();
+    let output = command(&["boot", "one-device", "--svg", "/dev/full"]).output().unwrap();
     assert_eq!(code_of(&output), 2);
     assert!(text(&output.stdout).starts_with("scenario one-device: ok"));
     assert!(text(&output.stderr).starts_with("error: /dev/full: No space left on device"));
 }
 
 fn endless_image() {
-    let output = harness().args(["boot", "--image", "/dev/zero"]).output().unwrap();
+    let output = command(&["boot", "--image", "/dev/zero"]).output().unwrap();
     assert_eq!(code_of(&output), 2);
     let complaint = text(&output.stderr);
     assert_eq!(complaint, "error: /dev/zero: expected at most 1024 MiB, found more\n");
 }
 
 fn refused_by_host() {
-    let output = harness().args(["boot", "no-window", "--lock-by", "vmm"]).output().unwrap();
+    let output = command(&["boot", "no-window", "--lock-by", "vmm"]).output().unwrap();
     assert_eq!(code_of(&output), 1);
     let report = text(&output.stdout);
     assert!(report.starts_with("scenario no-window: refused\n"), "{report}");
     assert!(report.contains("whose refusal keeps the guest from starting"), "{report}");
-    let mut command = harness();
-    command.args(["boot", "commit-error", "--lock-by", "vmm"]);
-    let report = json(command, 1);
+    let report = json(command(&["boot", "commit-error", "--lock-by", "vmm"]), 1);
     assert_eq!((&report["ran"], &report["refusal"]["phase"]), (&"models".into(), &"commit".into()));
     // What became of each decoder is told.
     let decoders = report["decoders"].as_array().unwrap();
@@ -396,9 +364,7 @@ fn refused_by_host() {
 }
 
 fn events() {
-    let mut command = harness();
-    command.args(["boot", "hot-plug", "--payload", "count"]);
-    let report = json(command, 0);
+    let report = json(command(&["boot", "hot-plug", "--payload", "count"]), 0);
     let events = report["measured"]["guest"]["events"].as_array().unwrap();
     let words = events.iter().map(|event| {
         let word = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
@@ -425,9 +391,7 @@ fn events() {
     assert_eq!(words.collect::<Vec<_>>(), want);
     assert_eq!(report["measured"]["guest"]["end"], "it wrote 0x10 to the exit port");
     // Where nobody counts nothing is due, which is said.
-    let mut command = harness();
-    command.args(["boot", "hot-plug"]);
-    let report = json(command, 1);
+    let report = json(command(&["boot", "hot-plug"]), 1);
     assert_eq!(report["measured"]["guest"]["events"][0]["result"], "not due");
     let failures = report["failures"].to_string();
     assert!(failures.contains("hot-add of late never came: the guest did not count"), "{failures}");
@@ -441,10 +405,9 @@ fn surprising_event() {
         ("done", text + "refused = true\n", "hot-remove of mem0 was to be refused and was not"),
         ("refused", twice, "hot-remove of mem0: mem0 is not plugged in"),
     ] {
-        fs::write(files.path(name), text).unwrap();
-        let mut command = harness();
-        command.args(["boot", &files.path(name), "--payload", "count"]);
-        let failures = json(command, 1)["failures"].to_string();
+        files.0.file(name, text);
+        let boot = command(&["boot", &files.path(name), "--payload", "count"]);
+        let failures = json(boot, 1)["failures"].to_string();
         assert!(failures.contains(failure), "{failures}");
     }
 }
@@ -452,10 +415,8 @@ fn surprising_event() {
 fn announced() {
     let files = Files::new();
     let open = LOW.replace("0x40000000", "0x100000000") + "[policy]\npath = \"unlocked\"\n";
-    fs::write(files.path("open.toml"), open).unwrap();
-    let mut command = harness();
-    command.args(["boot", &files.path("open.toml"), "--payload", "sse"]);
-    let report = json(command, 0);
+    files.0.file("open.toml", open);
+    let report = json(command(&["boot", &files.path("open.toml"), "--payload", "sse"]), 0);
     let errors = report["measured"]["guest"]["internal_errors"].as_array().unwrap();
     assert_eq!(errors.len(), 2);
     assert!(errors.iter().all(|error| error["happened"] == true && error["slots"] == 0));
@@ -464,10 +425,8 @@ fn announced() {
 }
 
 fn budget() {
-    let mut command = harness();
     // 600 MiB: what comes first and fits, and what fits into the rest.
-    command.args(["boot", "default", "--budget", "600MiB"]);
-    let report = json(command, 0);
+    let report = json(command(&["boot", "default", "--budget", "600MiB"]), 0);
     let guest = &report["measured"]["guest"];
     assert_eq!(guest["slots"].as_array().unwrap().len(), 1);
     let missing = guest["unmirrored"].as_array().unwrap();
@@ -487,7 +446,7 @@ fn no_permission() {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     };
     open(&copy);
-    open(files.0.path().to_str().unwrap());
+    open(&files.path(""));
     let mut command = Command::new(&copy);
     command.args(["boot", "one-device"]).uid(65534).gid(65534);
     let output = command.output().unwrap();

@@ -11,9 +11,10 @@ use serde_json::Value;
 
 use crate::claim;
 use crate::command::{
-    BRIDGE, DEVICE, DEVICE_CONTROL, EXIT, Files, LOCKED, LOW, OPEN, json, program, store,
+    BRIDGE, DEVICE, DEVICE_CONTROL, EXIT, Files, LOCKED, OPEN, json, program, store,
 };
-use crate::elf::image;
+use crate::elf::{LOW, image};
+use crate::program::command;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -177,7 +178,7 @@ fn again() {
 fn under_way() {
     let files = Files::new();
     let fault = "[[fault]]\nat = \"mem0\"\nkind = \"commit-never\"\ndecoder = 0\n";
-    std::fs::write(files.path("low.toml"), format!("{LOW}{fault}")).unwrap();
+    files.0.file("low.toml", format!("{LOW}{fault}"));
     for control in [OPEN, LOCKED] {
         let code = [program(control, LOCKED), EXIT.to_vec()].concat();
         for more in [&["--require", "locked"][..], &["--then", "attack", "--timeout", "300"]] {
@@ -208,7 +209,7 @@ fn range_elsewhere() {
     let lone = LOW.replace("[[port]]\nname = \"rp1\"\nbelow = \"hb0\"\nnumber = 6\n", "");
     let lone = lone.replace("uid = 16\n", "uid = 16\ndecoders = 0\n");
     assert_ne!(lone, LOW);
-    std::fs::write(files.path("low.toml"), lone).unwrap();
+    files.0.file("low.toml", lone);
     for (base, words) in [
         (0x4000_0000, None),
         (0x5000_0000, Some("mem0: range 1 leads 0x50000000 to DPA 0x0, which a decoder has at")),
@@ -229,16 +230,12 @@ fn range_elsewhere() {
 fn cold_reset() {
     let files = Files::new();
     let event = "[[event]]\nat = 5\naction = \"reset\"\nkind = \"cold\"\n";
-    std::fs::write(files.path("low.toml"), format!("{LOW}{event}")).unwrap();
-    let mut command = crate::command::harness();
-    command.args(["boot", &files.path("low.toml"), "--payload", "count", "--require", "locked"]);
-    let report = json(command, 1);
+    files.0.file("low.toml", format!("{LOW}{event}"));
+    let count = ["boot", &files.path("low.toml"), "--payload", "count", "--require"];
+    let report = json(command(&[&count[..], &["locked"]].concat()), 1);
     let words = "mem0 decoder 0 lost its lock, after cold reset of the machine at count 5";
     assert!(failures(&report).contains(words), "{}", failures(&report));
-    let mut command = crate::command::harness();
-    let demand = ["--require", "locked@handoff"];
-    command.args(["boot", &files.path("low.toml"), "--payload", "count"]).args(demand);
-    let report = json(command, 0);
+    let report = json(command(&[&count[..], &["locked@handoff"]].concat()), 0);
     assert_eq!(report["final"]["locks"]["in_use"], 0);
 }
 
@@ -270,7 +267,7 @@ fn gave_way() {
     ] {
         let fault =
             format!("[[fault]]\nat = \"{at}\"\nkind = \"lock-not-enforced\"\ndecoder = 0\n");
-        std::fs::write(files.path("low.toml"), format!("{LOW}{fault}")).unwrap();
+        files.0.file("low.toml", format!("{LOW}{fault}"));
         let after = writes.iter().flat_map(|&(offset, value)| store(decoder + offset, value));
         let after: Vec<u8> = after.chain(EXIT).collect();
         let report = boot(&files, &handed_over(&sealing(), &after), "locked", 1);
@@ -302,7 +299,7 @@ fn holes() {
     for (scenario, decoders, at) in
         [(large.as_str(), &hole, "0x60000000"), (LOW, &beyond, "0x50000000")]
     {
-        std::fs::write(files.path("low.toml"), scenario).unwrap();
+        files.0.file("low.toml", scenario);
         let after = [decoders.concat(), EXIT.to_vec()].concat();
         for demand in ["locked", "sealed"] {
             let report = boot(&files, &handed_over(&sealing(), &after), demand, 1);
@@ -314,18 +311,17 @@ fn holes() {
 
 fn our_own_as_a_file() {
     let files = Files::new();
-    let image = files.path("own.elf");
-    std::fs::write(&image, crate::IMAGE).unwrap();
+    let image = files.0.file("own.elf", crate::IMAGE);
+    let boot = |scenario: &str| {
+        command(&["boot", scenario, "--image", &image, "--append", "payload=attack"])
+    };
     for (scenario, exit) in [("one-device", 0), ("lock-not-enforced", 1)] {
-        let mut command = crate::command::harness();
-        command.args(["boot", scenario, "--image", &image, "--append", "payload=attack"]);
-        let report = json(command, exit);
+        let report = json(boot(scenario), exit);
         assert!(report["attack"]["tried"].as_u64() > Some(1000), "{scenario}");
     }
-    let mut command = crate::command::harness();
-    command.args(["boot", "one-device", "--image", &image, "--append", "payload=attack"]);
-    command.args(["--require", "sealed"]);
-    json(command, 0);
+    let mut sealed = boot("one-device");
+    sealed.args(["--require", "sealed"]);
+    json(sealed, 0);
 }
 
 fn nothing_to_touch() {
@@ -338,9 +334,7 @@ fn nothing_to_touch() {
 
 fn last_state() {
     let files = Files::new();
-    let mut command = crate::command::harness();
-    command.args(["boot", "path2", "--payload", "program"]);
-    let report = json(command, 0);
+    let report = json(command(&["boot", "path2", "--payload", "program"]), 0);
     assert_eq!(report["final"]["decoders"].as_array().unwrap().len(), 1);
     assert_eq!(report["final"]["slots"][0]["size"], "0x20000000");
     let output = files.boot(&[program(LOCKED, LOCKED), EXIT.to_vec()].concat(), &[]).output();

@@ -1,4 +1,30 @@
-//! PVH images made by hand, byte by byte.
+//! PVH images made by hand, byte by byte, and a machine for them.
+#![allow(dead_code, reason = "shared by test binaries")]
+
+/// A machine whose window lies below 4 GiB, where 32-bit code reaches it.
+pub(crate) const LOW: &str = r#"
+[platform]
+memory = "64MiB"
+[[bridge]]
+name = "hb0"
+uid = 16
+[[port]]
+name = "rp0"
+below = "hb0"
+number = 5
+[[port]]
+name = "rp1"
+below = "hb0"
+number = 6
+[[device]]
+name = "mem0"
+below = "rp0"
+volatile = "256MiB"
+[[window]]
+targets = ["hb0"]
+base = "0x40000000"
+size = "512MiB"
+"#;
 
 /// Where the code is loaded and entered.
 pub(crate) const BASE: u32 = 0x10_0000;

@@ -119,13 +119,10 @@ fn in_file(directory: &Path, device: usize, dpa: u64) -> u64 {
 }
 
 fn cli(directory: &Path, payload: &str) -> Command {
-    let mut command = Command::new(crate::program::path());
-    command
-        .args(["boot", "persistent-interleave", "--quiet", "--timeout", "300"])
-        .args(["--payload", payload, "--media"])
-        .arg(directory)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    let words = ["boot", "persistent-interleave", "--quiet", "--timeout", "300"];
+    let mut command = crate::program::command(&words);
+    command.args(["--payload", payload, "--media"]).arg(directory);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
 

@@ -9,7 +9,7 @@ use cxl_image::doorbell::Call;
 use cxl_model::scenario::{Place, Scenario};
 use libtest_mimic::Trial;
 
-use crate::{Ran, builtin, claim, options, payload, pvh, run, unlocked, working};
+use crate::{Ran, builtin, claim, options, payload, pvh, run, unless, unlocked, working};
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
@@ -55,29 +55,18 @@ pub(crate) fn trials() -> Vec<Trial> {
             }),
             claim(format!("{name}_announced_in_vain_is_a_failed_check"), move || in_vain(name)),
         ];
-        let kind = if absent { "processor without XSAVEC" } else { "" };
-        trials.extend(tests.map(|test| test.with_kind(kind).with_ignored_flag(absent)));
+        let lack = absent.then_some("processor without XSAVEC");
+        trials.extend(tests.map(|test| unless(lack, test)));
     }
     trials
 }
 
 /// A path without decoders to spare, so that the attack is short; every compared dword is an exit.
 const PATH: &str = r#"
-[[bridge]]
-name = "hb0"
-uid = 16
-decoders = 1
-[[port]]
-name = "rp0"
-below = "hb0"
-[[device]]
-name = "mem0"
-below = "rp0"
-volatile = "256MiB"
-decoders = 1
-[[window]]
-targets = ["hb0"]
-size = "1GiB"
+bridge = [{ name = "hb0", uid = 16, decoders = 1 }]
+port = [{ name = "rp0", below = "hb0" }]
+device = [{ name = "mem0", below = "rp0", volatile = "256MiB", decoders = 1 }]
+window = [{ targets = ["hb0"], size = "1GiB" }]
 "#;
 
 /// The image's own judge and the host's look at one attack. Of a leak, the one names the bits.

@@ -5,6 +5,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
+#[path = "../trial/mod.rs"]
+mod trial;
+
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,31 +21,22 @@ use cxl_harness::qemu::view::View;
 use cxl_harness::qemu::{Clock, bare};
 use cxl_harness::run::{self, Done, Room, Tables, Wanted};
 use cxl_model::scenario::Scenario;
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::Trial;
+
+pub use trial::claim;
+use trial::unless;
 
 /// What one command may take on a busy host.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
 /// Runs the trials, or shows them as ignored where there is no QEMU.
 pub fn main(trials: Vec<Trial>) -> ExitCode {
-    let arguments = Arguments::from_args();
-    let trials = match process::available() {
-        Ok(_) => trials,
-        Err(reason) => {
-            eprintln!("tests on QEMU are ignored: {reason}");
-            let ignored = |trial: Trial| trial.with_kind("needs QEMU").with_ignored_flag(true);
-            trials.into_iter().map(ignored).collect()
-        }
-    };
-    libtest_mimic::run(&arguments, trials).exit_code()
-}
-
-/// A test whose name is a claim, and which fails by panicking.
-pub fn claim(name: impl Into<String>, test: impl FnOnce() + Send + 'static) -> Trial {
-    Trial::test(name, move || {
-        test();
-        Ok(())
-    })
+    let missing = process::available().err();
+    if let Some(reason) = &missing {
+        eprintln!("tests on QEMU are ignored: {reason}");
+    }
+    let lack = || missing.as_ref().map(|_| "needs QEMU");
+    trial::run(trials.into_iter().map(|trial| unless(lack(), trial)).collect())
 }
 
 /// What a machine needs that stands still and has nothing to show.
