@@ -608,7 +608,7 @@ fn fill(
                 .fold(0u64, |sum, region| sum.saturating_add(region.skip));
             let size = place::left(tree, device, partition, used).saturating_add(left_out);
             if size > 0 {
-                let why = why_unused(&given, device, partition, &used, last);
+                let why = why_unused(&given, device, partition, used, last);
                 note(plan, Note::Unused { device, partition, size, why })?;
             }
         }

@@ -276,11 +276,11 @@ impl<'a> Iterator for Entries<'a> {
 /// assert!(Srat::read(table)?.entries().eq([Ok(Entry::Memory(memory))]));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn write<'a>(
+pub fn write(
     identity: Identity,
     memory: impl IntoIterator<Item = MemoryAffinity>,
-    buffer: &'a mut [u8],
-) -> Result<&'a mut [u8], NoRoom> {
+    buffer: &mut [u8],
+) -> Result<&mut [u8], NoRoom> {
     let mut writer = TableWriter::new(buffer, SIGNATURE, REVISION, identity)?;
     writer.push(&[FixedPart { one: 1.into(), reserved: U64::ZERO }.as_bytes()])?;
     for affinity in memory {
