@@ -630,7 +630,7 @@ fn back_invalidate_members_know_their_position_and_others_need_none() {
 #[test]
 fn sets_in_words() {
     let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path("../../snapshots/plan");
+    settings.set_snapshot_path("snapshots");
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     let plans = [
