@@ -44,10 +44,8 @@ use findings::Findings;
 pub use cedt::Cedt;
 pub use decoders::Decoder;
 pub use findings::{Finding, Witness};
-pub use guest::{
-    Checks, Cost, EventLine, GuestMeasured, InternalError, NoSlot, SlotRange, TransferLine,
-};
-pub use last::LastState;
+pub use guest::{Checks, Cost, EventLine, GuestMeasured, InternalError, NoSlot, TransferLine};
+pub use last::{LastState, SlotRange};
 pub use locks::{Locks, Required, Requirement};
 pub(crate) use opinion::name;
 pub use peer::{Field, LockAttack, Peer, Verifier};

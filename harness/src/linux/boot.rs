@@ -173,7 +173,7 @@ pub fn boot(
 ) -> Result<Boot, BootError> {
     let mut scenario = scenario.clone();
     scenario.platform.memory = scenario.platform.memory.max(MEMORY);
-    let offers = Offers::ask(options.timeout).map_err(BootError::Map)?;
+    let offers = Offers::ask(options.timeout).map_err(|error| BootError::Map(error.into()))?;
     let directory = tempfile::tempdir().map_err(BootError::File)?;
     let at = |name: &str| directory.path().join(name);
     let initramfs = installed.initramfs(options.before).map_err(BootError::Initramfs)?;

@@ -13,6 +13,7 @@ use cxl_regs::acpi::cedt::Restrictions;
 use cxl_regs::{Arithmetic, Coherency, DECODER_UNIT, Size};
 
 use super::offers::Offers;
+use super::process::ADDRESS_BITS;
 use crate::run::{self, Done};
 use cxl_model::layout::place_windows;
 use cxl_model::machine::Machine;
@@ -25,9 +26,6 @@ use cxl_model::scenario::{
 const DECODERS: u8 = 4;
 /// Targets of each of their bridges' and switches' decoders.
 const TARGET_COUNT: u8 = 8;
-/// Width of physical addresses of QEMU's emulated x86 processors (`TCG_PHYS_ADDR_BITS` in
-/// `target/i386/cpu.h`).
-pub const ADDRESS_BITS: u8 = 40;
 /// Label storage that a persistent device has to have.
 const LABELS: u64 = 1 << 20;
 

@@ -4,14 +4,13 @@
 //! **Invariant**: nothing here follows from a version number; every question is bounded in time.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::time::Duration;
 
 use cxl_regs::acpi::cedt::Restrictions;
 
 use super::bare::{self, BareError};
-use super::command::ADDRESS_BITS;
-use super::process::{self, OLDEST, Process, ProcessError};
-use super::run::RunError;
+use super::process::{self, ADDRESS_BITS, OLDEST, Process, ProcessError};
 
 /// What a QEMU has that another may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +38,32 @@ const LEAST: [&str; 6] = [
     "pxb-cxl,id=hb,bus=pcie.0,bus_nr=16",
 ];
 
+/// Why a QEMU does not say what it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AskError {
+    /// It does not run, or gave no answer.
+    Process(ProcessError),
+    /// Its tables make no sense.
+    Bare(BareError),
+}
+
+impl fmt::Display for AskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process(error) => error.fmt(f),
+            Self::Bare(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for AskError {}
+
+impl From<ProcessError> for AskError {
+    fn from(error: ProcessError) -> Self {
+        Self::Process(error)
+    }
+}
+
 impl Offers {
     /// What the oldest version has that this is for: seen on QEMU 10.0.
     pub fn of_the_oldest() -> Self {
@@ -57,22 +82,20 @@ impl Offers {
     }
 
     /// Asks the program; each question may take so long.
-    pub fn ask(limit: Duration) -> Result<Self, RunError> {
-        let version = process::available().map_err(RunError::Process)?;
+    pub fn ask(limit: Duration) -> Result<Self, AskError> {
+        let version = process::available()?;
         let mut back_invalidate = true;
         for (device, property) in BACK_INVALIDATE {
-            let has = process::has_property(device, property).map_err(RunError::Process)?;
-            back_invalidate &= has;
+            back_invalidate &= process::has_property(device, property)?;
         }
-        let mut arguments: Vec<OsString> = super::run::fixed();
+        let mut arguments: Vec<OsString> = process::fixed();
         arguments.extend(LEAST.map(OsString::from));
-        let started = Process::start_with_qtest(&arguments, limit);
-        let (mut process, mut qtest) = started.map_err(RunError::Process)?;
+        let (mut process, mut qtest) = Process::start_with_qtest(&arguments, limit)?;
         let tables = bare::platform(&mut qtest, ADDRESS_BITS).map_err(|error| match error {
-            BareError::Qtest(error) => super::run::explain(&mut process, error),
-            error => RunError::Bare(error),
+            BareError::Qtest(error) => AskError::Process(process.explain(error)),
+            error => AskError::Bare(error),
         })?;
-        let window = tables.windows.first().ok_or(RunError::Process(ProcessError::NoWindow))?;
+        let window = tables.windows.first().ok_or(ProcessError::NoWindow)?;
         Ok(Self { version, back_invalidate, restrictions: window.restrictions })
     }
 }

@@ -20,12 +20,22 @@ const DEFAULT_PROGRAM: &str = "qemu-system-x86_64";
 /// The oldest version that this is for, the first whose devices do 3, 6, 12 and 16 ways; before 8.2
 /// they have one decoder (QEMU `hw/cxl/cxl-component-utils.c`).
 pub const OLDEST: (u32, u32) = (10, 0);
+/// Width of physical addresses of QEMU's emulated x86 processors (`TCG_PHYS_ADDR_BITS` in
+/// `target/i386/cpu.h`).
+pub const ADDRESS_BITS: u8 = 40;
 /// The most that is kept of what QEMU says.
 const MAX_WORDS: u64 = 64 << 10;
 /// Time between two looks whether it has ended.
 const RETRY: Duration = Duration::from_millis(5);
 /// Time for a question that QEMU answers without starting a machine.
 const QUESTION: Duration = Duration::from_secs(20);
+
+/// What every QEMU here is started with: nothing that is not asked for.
+pub fn fixed() -> Vec<OsString> {
+    ["-accel", "tcg", "-display", "none", "-nodefaults", "-monitor", "none"]
+        .map(OsString::from)
+        .to_vec()
+}
 
 /// Why there is no QEMU to run on.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,10 +20,10 @@ use tempfile::TempDir;
 
 use super::Clock;
 use super::bare::{self, BareError};
-use super::command::{self, ADDRESS_BITS, Command};
+use super::command::{self, Command};
 use super::locks;
-use super::offers::Offers;
-use super::process::{Process, ProcessError};
+use super::offers::{AskError, Offers};
+use super::process::{ADDRESS_BITS, Process, ProcessError, fixed};
 use super::qtest::{Qtest, QtestError};
 use super::view::{self, Mismatch, View};
 use crate::console::{self, Collected, ConsoleError, Registers, Section};
@@ -195,13 +195,6 @@ impl Mmio for Counted<'_> {
     }
 }
 
-/// What every QEMU here is started with: nothing that is not asked for.
-pub(crate) fn fixed() -> Vec<OsString> {
-    ["-accel", "tcg", "-display", "none", "-nodefaults", "-monitor", "none"]
-        .map(OsString::from)
-        .to_vec()
-}
-
 /// A QEMU, and what it is to be.
 struct Started {
     process: Process,
@@ -227,10 +220,25 @@ impl Started {
 }
 
 /// What became of QEMU; a command has as much time as the whole run.
-pub(crate) fn explain(process: &mut Process, error: QtestError) -> RunError {
-    match process.explain(error) {
-        ProcessError::Qtest(QtestError::TimedOut { limit, .. }) => RunError::TimedOut(limit),
-        error => RunError::Process(error),
+fn explain(process: &mut Process, error: QtestError) -> RunError {
+    process.explain(error).into()
+}
+
+impl From<ProcessError> for RunError {
+    fn from(error: ProcessError) -> Self {
+        match error {
+            ProcessError::Qtest(QtestError::TimedOut { limit, .. }) => Self::TimedOut(limit),
+            error => Self::Process(error),
+        }
+    }
+}
+
+impl From<AskError> for RunError {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Process(error) => error.into(),
+            AskError::Bare(error) => Self::Bare(error),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use cxl_image::doorbell::{Call, Figure};
 use cxl_regs::Size;
 use serde::{Serialize, Serializer};
 
-use super::last::LastState;
+use super::last::{LastState, SlotRange};
 use super::text::fact;
 use super::{Facts, Finding, Left, Refusal, Report, Verdict, Witness, address, microseconds};
 use crate::guest::boot::{GuestRun, ImageRun, Verdict as Outcome};
@@ -83,17 +83,6 @@ pub struct LeftOut {
 /// Entries of a list that a report has, and lines of it that its text shows.
 const MOST: usize = 256;
 const SHOWN: usize = 16;
-
-/// A memory slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct SlotRange {
-    /// First address.
-    #[serde(serialize_with = "address")]
-    pub hpa: u64,
-    /// Bytes.
-    #[serde(serialize_with = "address")]
-    pub size: u64,
-}
 
 /// A direct range that is reached one access at a time all the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

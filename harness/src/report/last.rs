@@ -6,13 +6,23 @@
 use serde::Serialize;
 
 use super::findings::Findings;
-use super::guest::SlotRange;
 use super::locks::Locks;
-use super::{Decoder, Mapping, decoders};
+use super::{Decoder, Mapping, address, decoders};
 use crate::guest::Snapshot;
 use crate::vigil::Moment;
 use cxl_model::machine::Machine;
 use cxl_model::mapping;
+
+/// A memory slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct SlotRange {
+    /// First address.
+    #[serde(serialize_with = "address")]
+    pub hpa: u64,
+    /// Bytes.
+    #[serde(serialize_with = "address")]
+    pub size: u64,
+}
 
 /// A machine at a later moment than the hand-off.
 #[derive(Clone, Debug, Serialize)]

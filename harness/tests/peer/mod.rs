@@ -14,8 +14,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use cxl_firmware::discover::discover;
-use cxl_harness::qemu::command::{ADDRESS_BITS, Command};
-use cxl_harness::qemu::process::{self, Process};
+use cxl_harness::qemu::command::Command;
+use cxl_harness::qemu::process::{self, ADDRESS_BITS, Process};
 use cxl_harness::qemu::qtest::Qtest;
 use cxl_harness::qemu::view::View;
 use cxl_harness::qemu::{Clock, bare};
