@@ -436,6 +436,7 @@ impl<'a> From<&'a CommittedMut<'_>> for CommittedRef<'a> {
 }
 
 impl<'a, const D: usize> From<&'a mut Committed<D>> for CommittedMut<'a> {
+    #[inline(never)]
     fn from(committed: &'a mut Committed<D>) -> Self {
         Self {
             decoders: (&mut committed.decoders).into(),
