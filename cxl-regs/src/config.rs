@@ -6,7 +6,6 @@
 
 mod bar;
 mod capability;
-mod text;
 
 use core::fmt;
 
@@ -23,7 +22,6 @@ pub use capability::{
     LinkCapabilities, LinkControl, LinkStatus, PcieCapabilities, PcieCapability, PortType,
     WalkError,
 };
-pub use text::ConfigText;
 
 /// Size of a function's configuration space.
 pub const CONFIG_SIZE: u16 = 0x1000;

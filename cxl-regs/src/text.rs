@@ -2,12 +2,17 @@
 //!
 //! [`HdmText`] reads the raw bytes of an HDM Decoder Capability Structure (CXL r3.1 section
 //! 8.2.4.20), our own firmware's or anybody's. It prints one fact a line: a label, the raw value in
-//! hexadecimal, what that means. [`DecoderText`] is one decoder of it.
+//! hexadecimal, what that means. [`DecoderText`] is one decoder of it, [`ConfigText`] a function's
+//! configuration space.
 //!
 //! **Invariant**: every byte string has a text and the same bytes always have the same text.
 //! Nonsense is printed as found, with a `problem` line that says which rule it breaks.
 
+mod config;
+
 use core::fmt::{self, Display, Formatter};
+
+pub use config::ConfigText;
 
 use crate::access::{Class, Component, Features, Register};
 use crate::addr::{Address, Dpa, Size, Span};

@@ -17,9 +17,8 @@ use cxl_regs::component::{
     RAS_REGISTERS, Region, cache_mem,
 };
 use cxl_regs::config::{
-    BarError, BarKind, Bdf, BridgeHeader, Capabilities, CapabilityId, Command, ConfigText,
-    EndpointHeader, ExtendedCapabilities, PcieCapability, PortType, Sbdf, Status, WalkError,
-    WindowError, Windows,
+    BarError, BarKind, Bdf, BridgeHeader, Capabilities, CapabilityId, Command, EndpointHeader,
+    ExtendedCapabilities, PcieCapability, PortType, Sbdf, Status, WalkError, WindowError, Windows,
 };
 use cxl_regs::dvsec::device::{
     self, DeviceDvsec, DeviceDvsecTail, MediaType, MemoryClass, Range, RangeError, Readiness,
@@ -33,6 +32,7 @@ use cxl_regs::mailbox::{
     self, DeviceArrayError, DeviceCapabilities, DeviceCapabilityId, IdentifyMemoryDevice, Mailbox,
     MemoryDeviceStatus, Opcode, PartitionInfo, ShortPayload,
 };
+use cxl_regs::text::ConfigText;
 use cxl_regs::{Granularity, Hpa, Span};
 
 /// A buffer in which every byte that nobody wrote shows.

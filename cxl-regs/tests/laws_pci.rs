@@ -8,7 +8,7 @@ use cxl_regs::access::{Component, Features, Register};
 use cxl_regs::block::{image, write_dword};
 use cxl_regs::component::{self, ComponentText};
 use cxl_regs::config::{
-    BarKind, Bdf, BridgeHeader, Capabilities, ConfigText, EndpointHeader, ExtendedCapabilities,
+    BarKind, Bdf, BridgeHeader, Capabilities, EndpointHeader, ExtendedCapabilities,
     PrefetchableBase, Windows,
 };
 use cxl_regs::dvsec::device::{
@@ -18,6 +18,7 @@ use cxl_regs::dvsec::flex_bus::FlexBusTail;
 use cxl_regs::dvsec::locator::{self, BlockId, BlockLocation, Locations};
 use cxl_regs::dvsec::{DvsecId, Dvsecs};
 use cxl_regs::mailbox::{self, DeviceCapabilities, IdentifyMemoryDevice, Opcode};
+use cxl_regs::text::ConfigText;
 use cxl_regs::{Hpa, Span};
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -7,7 +7,7 @@ mod images;
 
 use std::process::{Command, ExitCode};
 
-use cxl_regs::config::ConfigText;
+use cxl_regs::text::ConfigText;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// A dump as `lspci -xxxx` prints it.

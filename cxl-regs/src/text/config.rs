@@ -5,14 +5,14 @@
 
 use core::fmt;
 
-use super::{
-    BarKind, BridgeHeader, CONVENTIONAL_SIZE, Capabilities, CapabilityId, ClassCode,
-    EndpointHeader, ExtendedCapabilities, ExtendedCapability, ExtendedCapabilityId, HeaderType,
-    PcieCapability,
-};
 use crate::addr::Size;
 use crate::block::{self, LABEL_WIDTH, Row};
 use crate::commit::microseconds;
+use crate::config::{
+    Bar, BarKind, BridgeHeader, CONVENTIONAL_SIZE, Capabilities, CapabilityId, ClassCode,
+    EndpointHeader, ExtendedCapabilities, ExtendedCapability, ExtendedCapabilityId, HeaderType,
+    PcieCapability,
+};
 use crate::dvsec::device::{DeviceDvsec, Range, active_timeout_seconds};
 use crate::dvsec::gpf::{GpfDeviceDvsec, GpfPortDvsec};
 use crate::dvsec::locator::Locations;
@@ -89,13 +89,13 @@ fn header(f: &mut fmt::Formatter<'_>, reader: impl Fn(u16) -> u32 + Copy) -> fmt
             rows(f, &header.rows())?;
             let bars =
                 [header.bar0, header.bar1, header.bar2, header.bar3, header.bar4, header.bar5];
-            bar_facts(f, &bars.map(super::Bar::into_bits))
+            bar_facts(f, &bars.map(Bar::into_bits))
         }
         1 => {
             title(f, "bridge")?;
             let header = BridgeHeader::read(reader, 0);
             rows(f, &header.rows())?;
-            bar_facts(f, &[header.bar0, header.bar1].map(super::Bar::into_bits))?;
+            bar_facts(f, &[header.bar0, header.bar1].map(Bar::into_bits))?;
             let windows = header.windows();
             for (label, window) in
                 [("memory window", windows.memory), ("prefetch. window", windows.prefetchable)]

@@ -17,7 +17,8 @@ use cxl_regs::acpi::TableError;
 use cxl_regs::acpi::cedt::{self, Cedt, CedtError};
 use cxl_regs::block;
 use cxl_regs::component::{ArrayError, BLOCK_SIZE, CapabilityId, RANGE_SIZE};
-use cxl_regs::config::{CONFIG_SIZE, CONVENTIONAL_SIZE, ConfigText, HeaderType};
+use cxl_regs::config::{CONFIG_SIZE, CONVENTIONAL_SIZE, HeaderType};
+use cxl_regs::text::ConfigText;
 use cxl_regs::text::{HdmProblem, HdmText};
 
 use crate::fabric::HdmImage;

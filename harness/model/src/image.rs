@@ -7,7 +7,7 @@
 use std::fmt::{self, Display, Formatter, Write};
 
 use cxl_regs::component::{BLOCK_SIZE, ComponentText, cache_mem};
-use cxl_regs::config::ConfigText;
+use cxl_regs::text::ConfigText;
 use cxl_regs::{Component, HdmText};
 
 use crate::fabric::{Fabric, HdmImage};

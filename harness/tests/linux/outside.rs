@@ -10,7 +10,7 @@ mod reader;
 use std::fs;
 use std::process::Command;
 
-use cxl_regs::config::ConfigText;
+use cxl_regs::text::ConfigText;
 use reader::{Field, fields};
 
 use crate::judge::{CEDT, Judged};
