@@ -20,15 +20,17 @@
 //! **Invariant**: until the first decoder is locked, a failure leaves every register as it was
 //! found. After it, [`Committed`] says of each decoder what became of it.
 
+pub(crate) mod back_invalidate;
 mod error;
+pub(crate) mod planned_registers;
 
 use cxl_regs::Coherency;
 use cxl_regs::access::Register;
 use cxl_regs::hdm::{Control, DecoderImage};
 
 pub use error::CommitError;
+use planned_registers::Slot;
 
-use crate::back_invalidate;
 use crate::committed::{
     CommittedDecoder, CommittedDevice, CommittedMut, CommittedRegion, DecoderBefore, DeviceBefore,
     Fate, Place, Probed,
@@ -37,7 +39,6 @@ use crate::decoder_registers::{DecoderRegisters, Mismatch};
 use crate::device_registers::DeviceRegisters;
 use crate::mmio::{Clock, Mmio};
 use crate::plan::{PlanRef, PlannedDecoder, Purpose, Region};
-use crate::planned_registers::Slot;
 use crate::policy::Policy;
 use crate::topology::{NodeId, Tree};
 use crate::wait::{TimedOut, wait};

@@ -20,7 +20,6 @@ mod capacity;
 mod component;
 mod error;
 mod function;
-mod remark;
 mod wait;
 
 use core::iter::successors;
@@ -31,8 +30,9 @@ use cxl_regs::dvsec::DvsecId;
 use cxl_regs::dvsec::flex_bus;
 use cxl_regs::dvsec::locator::BLOCK_ALIGNMENT;
 use cxl_regs::{Hpa, Span};
-pub use error::{BarProblem, DiscoverError, NoRootBus, Place, Unassigned, Waited};
-pub use remark::{Remark, Remarks};
+pub use error::{BarProblem, DiscoverError, NoRootBus, Unassigned, Waited};
+
+pub use crate::topology::{Place, Remark, Remarks};
 
 use crate::config::{Config, bus_base};
 use crate::list::{Empty, List};

@@ -36,13 +36,10 @@ pub mod bring_up;
 
 // What they share.
 mod admits;
-mod back_invalidate;
 mod codes;
 pub mod config;
 mod decoder_registers;
 mod device_registers;
-mod paths;
-mod planned_registers;
 pub mod wait;
 
 pub use decoder_registers::DecoderRegisters;

@@ -22,10 +22,10 @@ use crate::committed::{Committed, CommittedDevice, CommittedRef, CommittedRegion
 use crate::decoder_registers::{DecoderRegisters, difference};
 use crate::device_registers::DeviceRegisters;
 use crate::mmio::Mmio;
-use crate::paths::{Decoders, WindowView};
 use crate::platform::{BridgeKind, Platform, Window};
 use crate::policy::{PathPolicy, Policy};
 use crate::topology::{NodeId, NodeKind, Partition, Path, Tree};
+use crate::verify::paths::{Decoders, WindowView};
 use crate::verify::{Finding, view};
 
 /// Why there is no table, or why a table is not to be trusted.

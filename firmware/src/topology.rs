@@ -3,6 +3,8 @@
 //! **Invariant**: a node's parent stands before it, and every way from a node to its host bridge
 //! ends after at most [`MAX_DEPTH`] steps.
 
+mod remark;
+
 use core::fmt;
 
 use cxl_regs::access::Component;
@@ -11,7 +13,8 @@ use cxl_regs::dvsec::flex_bus;
 use cxl_regs::hdm::Capability;
 use heapless::Vec;
 
-use crate::discover::Remarks;
+pub use remark::{Place, Remark, Remarks};
+
 use crate::list::{Empty, List};
 use crate::mmio::Block;
 use crate::platform::RootBus;

@@ -8,22 +8,23 @@
 //! the whole list, not the first.
 
 mod finding;
+pub(crate) mod paths;
 
 use cxl_regs::access::Register;
 use cxl_regs::hdm::Control;
 use cxl_regs::{Coherency, Decoder, Hpa, Span};
 
 pub use finding::{Finding, Findings, FindingsMut, Tally};
+use paths::{Decoders, WindowView};
 
-use crate::back_invalidate;
+use crate::commit::back_invalidate;
+use crate::commit::planned_registers::Slot;
 use crate::committed::{CommittedDecoder, CommittedDevice, CommittedMut, Fate, Place};
 use crate::decoder_registers::DecoderRegisters;
 use crate::device_registers::DeviceRegisters;
 use crate::list;
 use crate::mmio::Mmio;
-use crate::paths::{Decoders, WindowView};
 use crate::plan::PlanRef;
-use crate::planned_registers::Slot;
 use crate::platform::{Platform, Window};
 use crate::policy::{PathPolicy, Policy};
 use crate::topology::{NodeId, Partition, Tree};

@@ -7,7 +7,7 @@ use cxl_regs::access::Register;
 use cxl_regs::bi;
 use cxl_regs::commit::CommitStatus;
 
-use crate::commit::CommitError;
+use super::CommitError;
 use crate::committed::LinksBefore;
 use crate::list::List;
 use crate::mmio::{Block, Clock, Mmio};

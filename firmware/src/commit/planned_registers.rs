@@ -5,7 +5,7 @@
 
 use cxl_regs::hdm::{Control, DecoderImage};
 
-use crate::commit::CommitError;
+use super::CommitError;
 use crate::committed::Place;
 use crate::decoder_registers::{DecoderRegisters, Mismatch, difference};
 use crate::mmio::Mmio;

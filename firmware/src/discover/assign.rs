@@ -14,7 +14,8 @@ use cxl_regs::config::{
 };
 use cxl_regs::{Hpa, Span};
 
-use super::error::{BarProblem, DiscoverError, Place};
+use super::Place;
+use super::error::{BarProblem, DiscoverError};
 use super::function::{CxlFunction, Found, Functions, Role, bar_offset, read_bar};
 use super::{bus_range_end, guesses, open};
 use crate::config::{Config, bus_base};

@@ -16,10 +16,10 @@ use cxl_regs::mailbox::{
     PartitionInfo, ReturnCode, StatusHigh, capacity_bytes,
 };
 
-use super::error::{DiscoverError, Place, Waited};
+use super::error::{DiscoverError, Waited};
 use super::function::RegisterBlock;
-use super::remark::Remark;
 use super::wait::wait;
+use super::{Place, Remark};
 use crate::config::Config;
 use crate::mmio::{Block, Clock, Mmio};
 use crate::topology::CapacitySource;

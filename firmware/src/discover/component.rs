@@ -8,7 +8,8 @@ use cxl_regs::bi::DecoderCapability;
 use cxl_regs::component::{ArrayError, Capabilities, CapabilityId, RANGE_SIZE, Region};
 use cxl_regs::hdm::{self, MAX_DEVICE_DECODERS, structure_length};
 
-use super::error::{DiscoverError, Place};
+use super::Place;
+use super::error::DiscoverError;
 use crate::mmio::{Block, Mmio};
 use crate::topology::{BackInvalidate, Hdm};
 

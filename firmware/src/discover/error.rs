@@ -15,26 +15,7 @@ use cxl_regs::mailbox::{DeviceArrayError, Opcode, ShortPayload};
 
 use crate::codes::codes;
 use crate::platform::RootBus;
-use crate::topology::MAX_DEPTH;
-
-/// Where discovery was: below which bridge, and at which function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// UID of the host bridge.
-    pub uid: u32,
-    /// The function; `None` for the bridge itself.
-    pub function: Option<Sbdf>,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "bridge {}", self.uid)?;
-        match self.function {
-            Some(function) => write!(f, " function {function}"),
-            None => Ok(()),
-        }
-    }
-}
+use crate::topology::{MAX_DEPTH, Place};
 
 /// Why a bridge's root bus could not be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,8 +11,8 @@ use cxl_regs::config::{
 use cxl_regs::dvsec::locator::{BLOCK_ALIGNMENT, BlockId, Locations};
 use cxl_regs::dvsec::{Dvsec, DvsecId, Dvsecs};
 
-use super::error::{BarProblem, DiscoverError, Place, Unassigned};
-use super::remark::Remark;
+use super::error::{BarProblem, DiscoverError, Unassigned};
+use super::{Place, Remark};
 use crate::config::Config;
 use crate::mmio::Mmio;
 use crate::platform::RootBus;

@@ -13,9 +13,27 @@ use cxl_regs::config::Sbdf;
 use cxl_regs::dvsec::DvsecId;
 use heapless::Vec;
 
-use super::error::Place;
 use crate::codes::codes;
 use crate::platform::RootBus;
+
+/// Where discovery was: below which bridge, and at which function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// UID of the host bridge.
+    pub uid: u32,
+    /// The function; `None` for the bridge itself.
+    pub function: Option<Sbdf>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "bridge {}", self.uid)?;
+        match self.function {
+            Some(function) => write!(f, " function {function}"),
+            None => Ok(()),
+        }
+    }
+}
 
 /// Something that answered and is not in the topology, or not all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,19 +143,19 @@ impl Remarks {
         *self = Self::new();
     }
 
-    pub(super) fn add(&mut self, remark: Remark) {
+    pub(crate) fn add(&mut self, remark: Remark) {
         if self.list.push(remark).is_err() {
             self.more = self.more.saturating_add(1);
         }
     }
 
     /// Where the list is now; see [`Remarks::back_to`].
-    pub(super) fn mark(&self) -> (usize, u16) {
+    pub(crate) fn mark(&self) -> (usize, u16) {
         (self.list.len(), self.more)
     }
 
     /// Forgets what was added since `mark`.
-    pub(super) fn back_to(&mut self, (length, more): (usize, u16)) {
+    pub(crate) fn back_to(&mut self, (length, more): (usize, u16)) {
         self.list.truncate(length);
         self.more = more;
     }

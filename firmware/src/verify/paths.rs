@@ -9,11 +9,11 @@ use core::cmp::Ordering;
 use cxl_regs::acpi::cedt::Restrictions;
 use cxl_regs::{Decoder, Interleave, Levels, Route, Span, Ways};
 
+use super::Finding;
 use crate::admits;
 use crate::committed::{CommittedDecoder, CommittedRegion, Place, Probed};
 use crate::policy::{PathPolicy, Policy, TargetSystem};
 use crate::topology::{NodeId, NodeKind, Partition, Tree};
-use crate::verify::Finding;
 
 /// A window as a path sees it.
 #[derive(Clone, Copy)]
