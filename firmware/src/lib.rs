@@ -8,6 +8,9 @@
 #[cfg(test)]
 extern crate std;
 
+// What every phase says when it refuses.
+pub mod error;
+
 // The seams: hardware and clock, memory for results, what the platform is, what is wanted.
 /// Dwords by physical address, and a clock: the seam to hardware, as `cxl-regs` defines it.
 pub use cxl_regs::mmio;
@@ -43,5 +46,6 @@ mod device_registers;
 pub mod wait;
 
 pub use decoder_registers::DecoderRegisters;
+pub use error::{Code, Error};
 /// The lists in [`platform`] and in what the phases make are `heapless` vectors.
 pub use heapless;

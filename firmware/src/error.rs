@@ -1,0 +1,253 @@
+//! One kind of error: a number, a place, what was expected and what was found.
+//!
+//! A refusal of any phase is an [`Error`], a finding of the verifier and a remark of discovery
+//! likewise: a plain value of 32 bytes that C can hold. Each kind is one row of [`Code`]'s table: its
+//! number, its name and its sentence, which says what the numbers mean.
+//!
+//! **Invariant**: a number never changes its meaning; a new refusal gets a new number. Rows ascend,
+//! so that none is there twice.
+
+mod fact;
+mod place;
+mod register;
+mod rows;
+mod rule;
+#[cfg(feature = "sentences")]
+mod sentence;
+
+use core::fmt;
+use core::mem::{align_of, size_of};
+use core::num::NonZeroU16;
+
+pub use fact::Fact;
+pub use place::Place;
+pub use register::registers;
+pub use rule::{BarProblem, Rule};
+
+pub(crate) use register::{Numbered, decoder_register, range_base};
+
+/// Why something was refused, what was found wrong, or what is worth knowing.
+///
+/// [`Code`] documents, with each number, the sentence it prints: `{at}` is the place, `{expected}`
+/// and `{found}` are the two numbers, `{detail}` is a small one such as a [register](registers)'s, a
+/// partition's or that of a [`Rule`]. A suffix `.0` or `.1` is the lower or the upper half.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Error {
+    /// Which refusal it is.
+    pub code: Code,
+    /// A small number, if the kind has one.
+    pub detail: u16,
+    /// Where.
+    pub at: Place,
+    /// What it should be; in some rows a second thing that was found.
+    pub expected: u64,
+    /// What it is.
+    pub found: u64,
+}
+
+/// The number of an [`Error`]. Its upper byte says which phase it is of.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Code(NonZeroU16);
+
+const _: () = {
+    assert!(size_of::<Error>() <= 32 && align_of::<Error>() == 8);
+    assert!(size_of::<Result<(), Error>>() <= 32, "0 is no number, so success needs no room");
+};
+
+/// What part of the work an error is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// The platform's tables: `0x01xx`.
+    Platform,
+    /// Discovery: `0x02xx`, its remarks from `0x0280` on.
+    Discover,
+    /// The plan: `0x03xx`, its notes from `0x0380` on.
+    Plan,
+    /// Programming, commit and locks: `0x04xx`.
+    Commit,
+    /// Verification: `0x05xx`.
+    Verify,
+    /// Tables, and their check against the registers: `0x06xx`.
+    Tables,
+    /// The hand-off record: `0x07xx`.
+    Handoff,
+    /// Memory that does not answer as the registers say: `0x09xx`.
+    Probe,
+    /// None that this version knows.
+    Unknown,
+}
+
+impl Phase {
+    /// In a word, as functions and modules are called.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Platform => "platform",
+            Self::Discover => "discover",
+            Self::Plan => "plan",
+            Self::Commit => "commit",
+            Self::Verify => "verify",
+            Self::Tables => "tables",
+            Self::Handoff => "handoff",
+            Self::Probe => "probe",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Code {
+    /// The code with this number; `None` for 0, which is no error's.
+    pub const fn new(number: u16) -> Option<Self> {
+        match NonZeroU16::new(number) {
+            Some(number) => Some(Self(number)),
+            None => None,
+        }
+    }
+
+    /// A row's number, which the table's check has seen.
+    const fn of(number: u16) -> Self {
+        match NonZeroU16::new(number) {
+            Some(number) => Self(number),
+            None => Self(NonZeroU16::MAX),
+        }
+    }
+
+    /// The number, for logs and hand-off records; it never changes its meaning.
+    pub const fn number(self) -> u16 {
+        self.0.get()
+    }
+
+    /// The phase whose number it is.
+    pub const fn phase(self) -> Phase {
+        match self.number() >> 8 {
+            1 => Phase::Platform,
+            2 => Phase::Discover,
+            3 => Phase::Plan,
+            4 => Phase::Commit,
+            5 => Phase::Verify,
+            6 => Phase::Tables,
+            7 => Phase::Handoff,
+            9 => Phase::Probe,
+            _ => Phase::Unknown,
+        }
+    }
+
+    /// Whether something is wrong, not just worth knowing.
+    pub const fn is_failure(self) -> bool {
+        let remark = matches!(self.number(), 0x0280..=0x02FF | 0x0380..=0x03FF);
+        !remark && !matches!(self, Self::VERIFY_PASS_THROUGH | Self::VERIFY_UNUSED)
+    }
+
+    /// An error with this number that has no place yet, and whose numbers are 0.
+    pub const fn error(self) -> Error {
+        Error { code: self, detail: 0, at: Place::NOWHERE, expected: 0, found: 0 }
+    }
+
+    /// An error with this number at a place.
+    pub fn at(self, place: impl Into<Place>) -> Error {
+        Error { at: place.into(), ..self.error() }
+    }
+}
+
+impl fmt::Debug for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => f.write_str(name),
+            None => write!(f, "{:#06x}", self.number()),
+        }
+    }
+}
+
+impl Error {
+    /// The number, for logs and hand-off records; it never changes its meaning.
+    pub const fn code(&self) -> u16 {
+        self.code.number()
+    }
+
+    /// The phase that it is of.
+    pub const fn phase(&self) -> Phase {
+        self.code.phase()
+    }
+
+    /// Whether something is wrong, not just worth knowing.
+    pub const fn is_failure(&self) -> bool {
+        self.code.is_failure()
+    }
+
+    /// The error with another [`Error::expected`].
+    pub fn expected(self, expected: impl Fact) -> Self {
+        Self { expected: expected.pack(), ..self }
+    }
+
+    /// The error with another [`Error::found`].
+    pub fn found(self, found: impl Fact) -> Self {
+        Self { found: found.pack(), ..self }
+    }
+
+    /// The error with another [`Error::detail`].
+    pub fn detail(self, detail: impl Fact) -> Self {
+        Self { detail: u16::try_from(detail.pack()).unwrap_or(u16::MAX), ..self }
+    }
+
+    /// The error with a detail of two halves.
+    pub fn halves(self, low: impl Fact, high: impl Fact) -> Self {
+        let half = |number: u64| u8::try_from(number).unwrap_or(u8::MAX);
+        let detail = u16::from_le_bytes([half(low.pack()), half(high.pack())]);
+        Self { detail, ..self }
+    }
+
+    /// The error with the rule that is broken: its number in the detail's lower half, and its facts.
+    pub fn rule(self, rule: impl Rule) -> Self {
+        let (number, expected, found) = rule.pack();
+        let [_, high] = self.detail.to_le_bytes();
+        Self { expected, found, ..self.halves(number, high) }
+    }
+
+    /// The error with a second place: a component on the way from its own to the bridge, or one of
+    /// that component's decoders.
+    pub fn above(self, place: impl Into<Place>) -> Self {
+        Self { detail: place.into().as_detail(), ..self }
+    }
+
+    /// What the verifier found, where this says that decoders and a CEDT disagree.
+    pub fn finding(&self) -> Option<Self> {
+        let number = Code::VERIFY_SILENT.number() & 0xFF00 | self.detail >> place::DETAIL_BITS;
+        let code = Code::new(number).filter(|_| self.code == Code::TABLES_DISAGREES)?;
+        Some(Self { code, detail: self.detail & place::DETAIL_MASK, ..*self })
+    }
+
+    /// What the verifier found, as a disagreement between the decoders and a CEDT.
+    pub(crate) fn disagrees(self) -> Self {
+        let [number, _] = self.code().to_le_bytes();
+        let detail = u16::from(number) << place::DETAIL_BITS | self.detail & place::DETAIL_MASK;
+        Self { code: Code::TABLES_DISAGREES, detail, ..self }
+    }
+}
+
+/// The sentence of its row; without the feature `sentences`, its numbers.
+impl fmt::Display for Error {
+    #[cfg(feature = "sentences")]
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        sentence::write(f, self)
+    }
+
+    #[cfg(not(feature = "sentences"))]
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { code, detail, at, expected, found } = self;
+        write!(
+            f,
+            "{:#06x} at {at:x}: expected {expected:#x}, found {found:#x}, detail {detail:#x}",
+            code.number()
+        )
+    }
+}
+
+impl core::error::Error for Error {}
