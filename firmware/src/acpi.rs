@@ -5,19 +5,17 @@
 //! targets that name nothing) is passed on for the plan to refuse by name. One rule that platforms
 //! break is not held against them: see [`Tables::windows`].
 
-use core::fmt;
 use core::mem::size_of;
 
 use cxl_regs::acpi::cedt::wire::Wire;
 use cxl_regs::acpi::cedt::{Cedt, CedtError, Cfmws, ChbsVersion, Cxims, Problem, Record};
-use cxl_regs::acpi::mcfg::{Allocation, AllocationError, Mcfg};
-use cxl_regs::acpi::rsdp::RsdpError;
+use cxl_regs::acpi::mcfg::{Allocation, Mcfg};
 use cxl_regs::acpi::rsdt::Kind;
-use cxl_regs::acpi::{Header, RootTable, Rsdp, Table, TableError};
+use cxl_regs::acpi::{Header, RootTable, Rsdp, Table};
 use cxl_regs::{Arithmetic, DECODER_UNIT, Ways};
 use heapless::Vec;
 
-use crate::codes::codes;
+use crate::error::{Code, Error, Place};
 use crate::list::List;
 use crate::platform::{Bridge, BridgeKind, Ecam, Platform, Resources, RootBus, Window};
 
@@ -26,7 +24,7 @@ pub const MAX_ECAM: usize = 32;
 
 /// What there is more of in the tables than a [`Tables`] holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Count {
+enum Count {
     /// MCFG allocations.
     Ecam,
     /// Host bridges.
@@ -34,82 +32,6 @@ pub enum Count {
     /// Windows.
     Windows,
 }
-
-impl fmt::Display for Count {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ecam => "MCFG allocations",
-            Self::Bridges => "host bridges",
-            Self::Windows => "windows",
-        })
-    }
-}
-
-/// Why ACPI does not tell what the platform is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "fields are named for what they hold; Display says it in words")]
-pub enum PlatformError {
-    /// The bytes at the RSDP's address are none.
-    Rsdp { address: u64, error: RsdpError },
-    /// The table at this address is broken, or not the kind it was listed as.
-    Table { signature: [u8; 4], address: u64, error: TableError },
-    /// No table with this signature is listed.
-    NoTable { signature: [u8; 4] },
-    /// The table does not fit the caller's buffer.
-    TableTooLarge { signature: [u8; 4], need: u32, have: usize },
-    /// The MCFG is broken.
-    Mcfg { error: TableError },
-    /// An allocation of the MCFG makes no sense.
-    Allocation { index: usize, error: AllocationError },
-    /// The CEDT is broken.
-    Cedt { error: TableError },
-    /// A record of the CEDT breaks a rule.
-    Record { error: CedtError },
-    /// There is more than the caller's structure holds.
-    Capacity { what: Count, have: usize },
-}
-
-codes! {
-    PlatformError {
-        Rsdp = 0x0101,
-        Table = 0x0102,
-        NoTable = 0x0103,
-        TableTooLarge = 0x0104,
-        Mcfg = 0x0105,
-        Allocation = 0x0106,
-        Cedt = 0x0107,
-        Record = 0x0108,
-        Capacity = 0x0109,
-    }
-}
-
-impl fmt::Display for PlatformError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Rsdp { address, error } => write!(f, "RSDP at {address:#x}: {error}"),
-            Self::Table { signature, address, error } => {
-                write!(f, "{} at {address:#x}: {error}", signature.escape_ascii())
-            }
-            Self::NoTable { signature } => {
-                write!(f, "the root table lists no {}", signature.escape_ascii())
-            }
-            Self::TableTooLarge { signature, need, have } => write!(
-                f,
-                "the {} has {need} bytes, the buffer {have}; give a larger one",
-                signature.escape_ascii()
-            ),
-            Self::Mcfg { error } => write!(f, "MCFG: {error}"),
-            Self::Allocation { index, error } => write!(f, "MCFG allocation {index}: {error}"),
-            Self::Cedt { error } => write!(f, "CEDT: {error}"),
-            Self::Record { error } => write!(f, "CEDT: {error}"),
-            Self::Capacity { what, have } => {
-                write!(f, "more than {have} {what}: give the library larger structures")
-            }
-        }
-    }
-}
-
-impl core::error::Error for PlatformError {}
 
 /// A platform read from tables, which [`Tables::platform`] lends out.
 ///
@@ -146,14 +68,14 @@ impl<const BRIDGES: usize, const WINDOWS: usize> Tables<BRIDGES, WINDOWS> {
     /// # let (mcfg, cedt): (&[u8], &[u8]) = (&[], &[]);
     /// let tables = Tables::<8, 16>::from_acpi(mcfg, cedt, 46, &[])?;
     /// let platform = tables.platform();
-    /// # Ok::<(), cxl_firmware::acpi::PlatformError>(())
+    /// # Ok::<(), cxl_firmware::Error>(())
     /// ```
     pub fn from_acpi(
         mcfg: &[u8],
         cedt: &[u8],
         address_bits: u8,
         roots: &[(u32, RootBus)],
-    ) -> Result<Self, PlatformError> {
+    ) -> Result<Self, Error> {
         let (ecam, bridges, windows) = (Vec::new(), Vec::new(), Vec::new());
         let mut tables = Self { ecam, bridges, windows, address_bits, resources: Vec::new() };
         let Self { ecam, bridges, windows, .. } = &mut tables;
@@ -193,8 +115,8 @@ impl TablesMut<'_> {
         mcfg: &[u8],
         cedt: &[u8],
         roots: &[(u32, RootBus)],
-    ) -> Result<(), PlatformError> {
-        let cedt = Cedt::read(cedt).map_err(|error| PlatformError::Cedt { error })?;
+    ) -> Result<(), Error> {
+        let cedt = Cedt::read(cedt).map_err(|error| Code::PLATFORM_CEDT.error().rule(error))?;
         self.ecam.clear();
         self.bridges.clear();
         self.windows.clear();
@@ -204,16 +126,16 @@ impl TablesMut<'_> {
     }
 }
 
-fn push<T>(list: &mut List<'_, T>, item: T, what: Count) -> Result<(), PlatformError> {
+fn push<T>(list: &mut List<'_, T>, item: T, what: Count) -> Result<(), Error> {
     let have = list.room();
-    list.push(item).map_err(|_| PlatformError::Capacity { what, have })
+    list.push(item).map_err(|_| Code::PLATFORM_CAPACITY.error().detail(what as u8).expected(have))
 }
 
-fn read_ecam(mcfg: &[u8], regions: &mut List<'_, Ecam>) -> Result<(), PlatformError> {
-    let mcfg = Mcfg::read(mcfg).map_err(|error| PlatformError::Mcfg { error })?;
+fn read_ecam(mcfg: &[u8], regions: &mut List<'_, Ecam>) -> Result<(), Error> {
+    let mcfg = Mcfg::read(mcfg).map_err(|error| Code::PLATFORM_MCFG.error().rule(error))?;
     for (index, allocation) in mcfg.allocations().enumerate() {
-        let allocation: Allocation =
-            allocation.map_err(|error| PlatformError::Allocation { index, error })?;
+        let allocation: Allocation = allocation
+            .map_err(|error| Code::PLATFORM_ALLOCATION.at(Place::entry(index)).rule(error))?;
         let region = Ecam {
             base: allocation.base().0,
             segment: allocation.segment(),
@@ -229,20 +151,18 @@ fn read_bridges(
     cedt: &Cedt<'_>,
     roots: &[(u32, RootBus)],
     bridges: &mut List<'_, Bridge>,
-) -> Result<(), PlatformError> {
+) -> Result<(), Error> {
     for raw in cedt.raw_records() {
-        let raw = raw.map_err(|error| PlatformError::Record { error })?;
-        let wire = raw.wire().map_err(|error| PlatformError::Record { error })?;
+        let raw = raw.map_err(broken)?;
+        let wire = raw.wire().map_err(broken)?;
         if matches!(wire, Wire::Cfmws(..)) {
             continue;
         }
-        let record = Record::decode(wire)
-            .map_err(|problem| PlatformError::Record { error: at(raw.offset, problem) })?;
+        let record = Record::decode(wire).map_err(|problem| broken(at(raw.offset, problem)))?;
         let Record::Chbs(chbs) = record else { continue };
         let uid = chbs.uid;
         if bridges.iter().any(|earlier| earlier.uid == uid) {
-            let error = at(raw.offset, Problem::DuplicateChbs { uid });
-            return Err(PlatformError::Record { error });
+            return Err(broken(at(raw.offset, Problem::DuplicateChbs { uid })));
         }
         let bridge = Bridge {
             uid,
@@ -258,13 +178,18 @@ fn read_bridges(
     Ok(())
 }
 
+/// A record that breaks a rule, at the byte that it breaks it with.
+fn broken(error: CedtError) -> Error {
+    Code::PLATFORM_RECORD.at(Place::byte(error.offset())).rule(error.problem)
+}
+
 fn at(record: usize, problem: Problem) -> CedtError {
     CedtError { record, problem }
 }
 
-fn read_windows(cedt: &Cedt<'_>, windows: &mut List<'_, Window>) -> Result<(), PlatformError> {
+fn read_windows(cedt: &Cedt<'_>, windows: &mut List<'_, Window>) -> Result<(), Error> {
     for raw in cedt.raw_records() {
-        let raw = raw.map_err(|error| PlatformError::Record { error })?;
+        let raw = raw.map_err(broken)?;
         let Ok(Wire::Cfmws(record, targets)) = raw.wire() else { continue };
         // QEMU publishes a window that did not fit with base 0. That is a fact for the plan, which
         // can say who misses it; everything else is judged as if the window had a place.
@@ -283,8 +208,8 @@ fn read_windows(cedt: &Cedt<'_>, windows: &mut List<'_, Window>) -> Result<(), P
             }
             judged.size = (size - size % stripe).into();
         }
-        let window = Cfmws::decode(&judged, targets)
-            .map_err(|problem| PlatformError::Record { error: at(raw.offset, problem) })?;
+        let window =
+            Cfmws::decode(&judged, targets).map_err(|problem| broken(at(raw.offset, problem)))?;
         let interleave = window.interleave();
         let cxims = match window.arithmetic {
             Arithmetic::Modulo => None,
@@ -319,16 +244,17 @@ pub fn find_table<'b>(
     rsdp: u64,
     signature: [u8; 4],
     buffer: &'b mut [u8],
-) -> Result<&'b [u8], PlatformError> {
+) -> Result<&'b [u8], Error> {
     let mut bytes = [0; Rsdp::MAX_LEN];
     read(rsdp, &mut bytes);
-    let found = Rsdp::read(&bytes).map_err(|error| PlatformError::Rsdp { address: rsdp, error })?;
+    let found = Rsdp::read(&bytes)
+        .map_err(|error| Code::PLATFORM_RSDP.at(Place::table(*b"RSDP", rsdp)).rule(error))?;
     let (kind, root) = match found.xsdt {
         Some(xsdt) if xsdt != 0 => (Kind::Xsdt, xsdt),
         _ => (Kind::Rsdt, u64::from(found.rsdt)),
     };
     let bytes = copy_table(read, root, kind.signature(), &mut *buffer)?;
-    let table = |error| PlatformError::Table { signature: kind.signature(), address: root, error };
+    let table = |error| Code::PLATFORM_TABLE.at(Place::table(kind.signature(), root)).rule(error);
     let entries = RootTable::read(kind, bytes).map_err(table)?;
     let address = entries
         .addresses()
@@ -339,7 +265,7 @@ pub fn find_table<'b>(
             read(address, &mut start);
             start == signature
         })
-        .ok_or(PlatformError::NoTable { signature })?;
+        .ok_or_else(|| Code::PLATFORM_NO_TABLE.at(Place::table(signature, 0)))?;
     copy_table(read, address, signature, buffer)
 }
 
@@ -348,7 +274,7 @@ fn copy_table<'b>(
     address: u64,
     signature: [u8; 4],
     buffer: &'b mut [u8],
-) -> Result<&'b [u8], PlatformError> {
+) -> Result<&'b [u8], Error> {
     const LENGTH: core::ops::Range<usize> = 4..8;
     let mut start = [0; LENGTH.end];
     read(address, &mut start);
@@ -356,12 +282,12 @@ fn copy_table<'b>(
     let need = u32::from_le_bytes([a, b, c, d]);
     let have = buffer.len();
     let place = usize::try_from(need).ok().and_then(|need| buffer.get_mut(..need));
-    let place = place.ok_or(PlatformError::TableTooLarge { signature, need, have })?;
+    let place = place.ok_or_else(|| {
+        Code::PLATFORM_TABLE_TOO_LARGE.at(Place::table(signature, 0)).expected(need).found(have)
+    })?;
     read(address, place);
     let table = Table::read(place, signature, size_of::<Header>());
-    table.map(|table| table.bytes()).map_err(|error| PlatformError::Table {
-        signature,
-        address,
-        error,
-    })
+    table
+        .map(|table| table.bytes())
+        .map_err(|error| Code::PLATFORM_TABLE.at(Place::table(signature, address)).rule(error))
 }

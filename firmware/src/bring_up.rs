@@ -4,24 +4,23 @@
 //! **Invariant**: each phase's result is plain data in the caller's [`Workspace`], and a phase runs
 //! only on what the one before has proved.
 
-use core::fmt;
-
-use crate::commit::{CommitError, commit, undo};
+use crate::commit::{commit, undo};
 use crate::committed::{
     Committed, CommittedDecoder, CommittedDevice, CommittedMut, CommittedRegion, DecoderBefore,
     DeviceBefore, LinksBefore, WayBefore,
 };
-use crate::discover::{DiscoverError, Remarks, discover};
+use crate::discover::{Remarks, discover};
+use crate::error::Error;
 use crate::list::Slots;
 use crate::mmio::{Clock, Mmio};
 use crate::plan::{
-    Member, NodeUse, Note, Placed, Plan, PlanError, PlanMut, PlannedDecoder, Refusals, Region, plan,
+    Member, NodeUse, Note, Placed, Plan, PlanMut, PlannedDecoder, Refusals, Region, plan,
 };
 use crate::platform::Platform;
 use crate::policy::Policy;
-use crate::probe::{ProbeError, ProbeErrors, probe};
+use crate::probe::{ProbeErrors, probe};
 use crate::topology::{Link, Node, NodeId, Topology, TopologyMut, Tree};
-use crate::verify::{Finding, Findings, FindingsMut, Tally, verify, verify_plan};
+use crate::verify::{Findings, FindingsMut, Tally, verify, verify_plan};
 
 /// Room for a machine: `N` nodes, `R` regions, `D` decoders.
 ///
@@ -123,7 +122,7 @@ pub struct BorrowedWorkspace<'m> {
     pub ways_before: Slots<'m, WayBefore>,
     pub failed: Slots<'m, bool>,
 
-    pub findings: Slots<'m, Finding>,
+    pub findings: Slots<'m, Error>,
     /// What is not a list.
     pub rest: Rest,
 }
@@ -170,48 +169,6 @@ impl<'a> From<&'a mut BorrowedWorkspace<'_>> for WorkspaceMut<'a> {
     }
 }
 
-/// Which phase refused, and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BringUpError {
-    /// The hardware is not what it has to be.
-    Discover(DiscoverError),
-    /// There is no plan.
-    Plan(PlanError),
-    /// The hardware did not accept the plan.
-    Commit(CommitError),
-    /// The hardware accepted something else: the first finding.
-    Verify(Finding),
-    /// The memory does not answer as the registers say: the first error.
-    Probe(ProbeError),
-}
-
-impl BringUpError {
-    /// The error's number; see the phases' own.
-    pub const fn code(&self) -> u16 {
-        match self {
-            Self::Discover(error) => error.code(),
-            Self::Plan(error) => error.code(),
-            Self::Commit(error) => error.code(),
-            Self::Verify(finding) => finding.code(),
-            Self::Probe(error) => error.code(),
-        }
-    }
-}
-
-impl fmt::Display for BringUpError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Discover(error) => write!(f, "discover: {error}"),
-            Self::Plan(error) => write!(f, "plan: {error}"),
-            Self::Commit(error) => write!(f, "commit: {error}"),
-            Self::Verify(finding) => write!(f, "verify: {finding}"),
-            Self::Probe(error) => write!(f, "probe: {error}"),
-        }
-    }
-}
-
-impl core::error::Error for BringUpError {}
-
 /// Brings up all CXL memory of a platform as the policy says.
 ///
 /// Nothing is written to a decoder unless there is a plan for the whole machine. On an error the
@@ -223,7 +180,7 @@ pub fn bring_up<'a>(
     platform: &Platform<'_>,
     policy: &Policy<'_>,
     work: impl Into<WorkspaceMut<'a>>,
-) -> Result<(), BringUpError> {
+) -> Result<(), Error> {
     run(hw, clock, platform, policy, work.into())
 }
 
@@ -235,20 +192,20 @@ fn run(
     platform: &Platform<'_>,
     policy: &Policy<'_>,
     mut work: WorkspaceMut<'_>,
-) -> Result<(), BringUpError> {
+) -> Result<(), Error> {
     work.clear();
     let WorkspaceMut { mut topology, plan: mut wanted, mut committed, mut findings, probe: errors } =
         work;
-    discover(hw, clock, platform, topology.reborrow()).map_err(BringUpError::Discover)?;
+    discover(hw, clock, platform, topology.reborrow())?;
     let tree = Tree(&topology.nodes);
-    plan(platform, tree, policy, wanted.reborrow()).map_err(BringUpError::Plan)?;
+    plan(platform, tree, policy, wanted.reborrow())?;
     let wanted = wanted.view();
     let receipt = match commit(hw, clock, tree, wanted, policy, &mut committed) {
         Ok(receipt) => receipt,
         Err(error) => {
             // What is whole and locked stays in use, if it answers.
             let _ = probe(hw, platform, tree, policy.probe, &mut committed, errors);
-            return Err(BringUpError::Commit(error));
+            return Err(error);
         }
     };
     verify_plan(hw, platform, tree, wanted, policy, &mut committed, &mut findings);
@@ -260,7 +217,7 @@ fn run(
         undo(hw, tree, wanted, policy, &mut committed, receipt);
     }
     judge(&findings)?;
-    probed.map_err(BringUpError::Probe)
+    probed
 }
 
 /// Finds what is there and verifies it, whoever programmed it; writes to no decoder.
@@ -273,16 +230,16 @@ pub fn inspect<'a>(
     platform: &Platform<'_>,
     policy: &Policy<'_>,
     work: impl Into<WorkspaceMut<'a>>,
-) -> Result<(), BringUpError> {
+) -> Result<(), Error> {
     let mut work = work.into();
     work.clear();
     let WorkspaceMut { mut topology, committed, mut findings, .. } = work;
-    discover(hw, clock, platform, topology.reborrow()).map_err(BringUpError::Discover)?;
+    discover(hw, clock, platform, topology.reborrow())?;
     verify(hw, platform, Tree(&topology.nodes), policy, committed, findings.reborrow());
     judge(&findings)
 }
 
-fn judge(findings: &FindingsMut<'_>) -> Result<(), BringUpError> {
+fn judge(findings: &FindingsMut<'_>) -> Result<(), Error> {
     let failure = findings.list.iter().find(|finding| finding.is_failure());
-    failure.map_or(Ok(()), |finding| Err(BringUpError::Verify(*finding)))
+    failure.map_or(Ok(()), |finding| Err(*finding))
 }

@@ -21,14 +21,11 @@
 //! found. After it, [`Committed`] says of each decoder what became of it.
 
 pub(crate) mod back_invalidate;
-mod error;
 pub(crate) mod planned_registers;
 
 use cxl_regs::Coherency;
-use cxl_regs::access::Register;
 use cxl_regs::hdm::{Control, DecoderImage};
 
-pub use error::CommitError;
 use planned_registers::Slot;
 
 use crate::committed::{
@@ -37,6 +34,7 @@ use crate::committed::{
 };
 use crate::decoder_registers::{DecoderRegisters, Mismatch};
 use crate::device_registers::DeviceRegisters;
+use crate::error::{Code, Error, Numbered};
 use crate::mmio::{Clock, Mmio};
 use crate::plan::{PlanRef, PlannedDecoder, Purpose, Region};
 use crate::policy::Policy;
@@ -75,7 +73,7 @@ pub fn commit<'a>(
     plan: impl Into<PlanRef<'a>>,
     policy: &Policy<'_>,
     committed: impl Into<CommittedMut<'a>>,
-) -> Result<Receipt, CommitError> {
+) -> Result<Receipt, Error> {
     let job = Job { tree: topology.into(), plan: plan.into(), policy };
     commit_all(hw, clock, job, &mut committed.into())
 }
@@ -87,7 +85,7 @@ fn commit_all(
     clock: &mut impl Clock,
     job: Job<'_>,
     committed: &mut CommittedMut<'_>,
-) -> Result<Receipt, CommitError> {
+) -> Result<Receipt, Error> {
     committed.clear();
     *committed.unread = true;
     let mut written = 0;
@@ -137,7 +135,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn slot(self, planned: &PlannedDecoder) -> Result<Slot, CommitError> {
+    fn slot(self, planned: &PlannedDecoder) -> Result<Slot, Error> {
         Slot::new(self.tree, planned, self.policy)
     }
 
@@ -146,13 +144,11 @@ impl Job<'_> {
     }
 
     /// The error that a device's register did not keep what was written.
-    fn not_kept(self, node: NodeId) -> impl Fn(Mismatch) -> CommitError {
+    fn not_kept(self, node: NodeId) -> impl Fn(Mismatch) -> Error {
         let at = self.tree.path(node);
-        move |(register, expected, found)| CommitError::DeviceNotKept {
-            at,
-            register,
-            expected,
-            found,
+        move |(register, expected, found)| {
+            let error = Code::COMMIT_DEVICE_NOT_KEPT.at(at).detail(register);
+            error.expected(expected).found(found)
         }
     }
 }
@@ -169,14 +165,14 @@ fn survey(
     hw: &mut impl Mmio,
     job: Job<'_>,
     committed: &mut CommittedMut<'_>,
-) -> Result<Found, CommitError> {
+) -> Result<Found, Error> {
     let CommittedMut { decoders, devices, regions, decoders_before, devices_before, .. } =
         committed;
     let most = [decoders.room(), devices.room(), regions.room(), decoders_before.room()];
     let have = most.into_iter().fold(devices_before.room(), usize::min);
     let need = job.plan.decoders.len();
     if need > have {
-        return Err(CommitError::Capacity { need, have });
+        return Err(Code::COMMIT_CAPACITY.error().expected(need).found(have));
     }
     let mut in_use = 0usize;
     for planned in job.plan.decoders {
@@ -205,7 +201,7 @@ fn survey(
             if control.committed() && foreign.is_none() {
                 let image = registers.read_beside(hw, control);
                 let (base, size) = (image.base(), image.size());
-                foreign = Some(CommitError::ForeignDecoder { place, base, size });
+                foreign = Some(Code::COMMIT_FOREIGN_DECODER.at(place).expected(base).found(size));
             }
         }
         if job.plan.decoders_of(node).next().is_none() {
@@ -214,7 +210,7 @@ fn survey(
         if let Some(registers) = DeviceRegisters::of(job.tree, node) {
             let before = registers.read(hw);
             if let Some(register) = before.silent() {
-                return Err(CommitError::Silent { at: job.tree.path(node), register });
+                return Err(Code::COMMIT_SILENT.at(job.tree.path(node)).detail(register));
             }
             let before = DeviceBefore { node, image: before, enabled: false };
             // One for each device with a decoder in the plan, so there is room.
@@ -233,11 +229,16 @@ fn survey(
         if in_use == 0 {
             if let Some((_, expected, found)) = registers.frozen(before, job.policy) {
                 let at = job.tree.path(device.node);
-                return Err(CommitError::ConfigLocked { at, expected, found });
+                let locked = Code::COMMIT_CONFIG_LOCKED.at(at);
+                return Err(locked.expected(expected).found(found));
             }
         } else if let Some((register, expected, found)) = registers.difference(before, job.policy) {
             let at = job.tree.path(registers.node);
-            return Err(CommitError::ForeignEnables { at, register, expected, found });
+            return Err(Code::COMMIT_FOREIGN_ENABLES
+                .at(at)
+                .detail(register)
+                .expected(expected)
+                .found(found));
         }
     }
     if in_use == 0 {
@@ -250,26 +251,30 @@ fn survey(
 }
 
 /// Refuses a decoder that does not answer, or that somebody's commit left unsettled.
-fn settled(place: Place, control: Control) -> Result<(), CommitError> {
+fn settled(place: Place, control: Control) -> Result<(), Error> {
     if control.into_bits() == u32::MAX {
-        return Err(CommitError::Silent { at: place.at, register: Control::SPEC.name });
+        return Err(Code::COMMIT_SILENT.at(place.at).detail(Control::NUMBER));
     }
     if !control.committed() && (control.commit() || control.error_not_committed()) {
-        return Err(CommitError::Unsettled { place, control: control.into_bits() });
+        return Err(Code::COMMIT_UNSETTLED.at(place).found(control.into_bits()));
     }
     Ok(())
 }
 
 /// Whether all planned decoders are committed as planned, given that at least one is.
-fn as_planned(job: Job<'_>, committed: &CommittedMut<'_>) -> Result<(), CommitError> {
+fn as_planned(job: Job<'_>, committed: &CommittedMut<'_>) -> Result<(), Error> {
     for (planned, entry) in job.plan.decoders.iter().zip(&*committed.decoders) {
         let slot = job.slot(planned)?;
         let place = slot.place;
         if !entry.committed() {
-            return Err(CommitError::ForeignPart { place });
+            return Err(Code::COMMIT_FOREIGN_PART.at(place));
         }
         if let Some((register, expected, found)) = slot.difference(entry.image, true) {
-            return Err(CommitError::ForeignContents { place, register, expected, found });
+            return Err(Code::COMMIT_FOREIGN_CONTENTS
+                .at(place)
+                .detail(register)
+                .expected(expected)
+                .found(found));
         }
     }
     Ok(())
@@ -282,7 +287,7 @@ fn run(
     job: Job<'_>,
     committed: &mut CommittedMut<'_>,
     written: &mut usize,
-) -> Result<(), CommitError> {
+) -> Result<(), Error> {
     let Job { tree, plan, policy } = job;
     for device in &committed.devices_before {
         if let Some(registers) = job.device(device) {
@@ -347,11 +352,7 @@ fn needs_back_invalidate(planned: &PlannedDecoder) -> bool {
 }
 
 /// Commits a programmed decoder: one write, then only reads.
-fn commit_one(
-    hw: &mut impl Mmio,
-    clock: &mut impl Clock,
-    slot: &Slot,
-) -> Result<Control, CommitError> {
+fn commit_one(hw: &mut impl Mmio, clock: &mut impl Clock, slot: &Slot) -> Result<Control, Error> {
     let (place, wanted) = (slot.place, slot.image.control().with_commit(true));
     slot.registers.write_control(hw, wanted);
     let mut control = Control::new();
@@ -359,22 +360,21 @@ fn commit_one(
         control = slot.registers.read_control(hw);
         control.settled().then_some(())
     })
-    .map_err(|TimedOut { polls, microseconds }| CommitError::Timeout {
-        place,
-        control: control.into_bits(),
-        polls,
-        microseconds,
+    .map_err(|TimedOut { polls, microseconds }| {
+        Code::COMMIT_TIMEOUT.at(place).expected(microseconds).found((control.into_bits(), polls))
     })?;
     let found = control.into_bits();
     if found == u32::MAX {
-        return Err(CommitError::Silent { at: place.at, register: Control::SPEC.name });
+        return Err(Code::COMMIT_SILENT.at(place.at).detail(Control::NUMBER));
     }
     if control.error_not_committed() {
-        return Err(CommitError::Refused { place, control: found });
+        return Err(Code::COMMIT_REFUSED.at(place).found(found));
     }
     match slot.difference(slot.image.with_control(control), true) {
         None => Ok(control),
-        Some((_, expected, _)) => Err(CommitError::CommittedOtherwise { place, expected, found }),
+        Some((_, expected, _)) => {
+            Err(Code::COMMIT_COMMITTED_OTHERWISE.at(place).expected(expected).found(found))
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 use cxl_regs::access::Register;
 use cxl_regs::hdm::{self, Control, DecoderImage};
 
+use crate::error::decoder_register;
 use crate::mmio::{Block, Mmio};
 
 /// The registers of one decoder, in any component.
@@ -71,13 +72,14 @@ impl DecoderRegisters {
     }
 }
 
-/// A register that is not as it should be: its name, expected, found.
-pub(crate) type Mismatch = (&'static str, u32, u32);
+/// A register that is not as it should be: its number, expected, found.
+pub(crate) type Mismatch = (u16, u32, u32);
 
 /// The first of a decoder's registers that differs.
 pub(crate) fn difference(expected: DecoderImage, found: DecoderImage) -> Option<Mismatch> {
     let both = expected.to_dwords().into_iter().zip(found.to_dwords());
-    { both }.zip(&hdm::DECODER_SPECS).find_map(|((expected, found), spec)| {
-        (expected != found).then_some((spec.name, expected, found))
+    let registers = { both }.take(hdm::DECODER_SPECS.len()).enumerate();
+    { registers }.find_map(|(index, (expected, found))| {
+        (expected != found).then_some((decoder_register(index), expected, found))
     })
 }

@@ -3,12 +3,13 @@
 //! **Invariant**: what is written is read back at once, but for what is put back after a failure. A
 //! DVSEC that CONFIG_LOCK freezes is not written to.
 
-use cxl_regs::access::{Register, Spec};
+use cxl_regs::access::Register;
 use cxl_regs::dvsec::device::{self, DeviceDvsec, RANGE_STRIDE};
 use cxl_regs::hdm::{DecoderImage, GlobalControl};
 
 use crate::config;
 use crate::decoder_registers::Mismatch;
+use crate::error::{Numbered, range_base};
 use crate::list::Empty;
 use crate::mmio::{Block, Mmio};
 use crate::policy::Policy;
@@ -47,17 +48,17 @@ impl Empty for DeviceImage {
 
 impl DeviceImage {
     /// The first register that reads all-ones, which none of them can: the device does not answer.
-    pub(crate) fn silent(&self) -> Option<&'static str> {
+    pub(crate) fn silent(&self) -> Option<u16> {
         let Self { global, control, lock, capability, .. } = *self;
         let narrow = u32::from(u16::MAX);
         [
-            (global.raw() == u32::MAX, GlobalControl::SPEC.name),
-            (capability.raw() == narrow, device::Capability::SPEC.name),
-            (control.raw() == narrow, device::Control::SPEC.name),
-            (lock.raw() == narrow, device::Lock::SPEC.name),
+            (global.raw() == u32::MAX, GlobalControl::NUMBER),
+            (capability.raw() == narrow, device::Capability::NUMBER),
+            (control.raw() == narrow, device::Control::NUMBER),
+            (lock.raw() == narrow, device::Lock::NUMBER),
         ]
         .into_iter()
-        .find_map(|(silent, name)| silent.then_some(name))
+        .find_map(|(silent, number)| silent.then_some(number))
     }
 }
 
@@ -173,13 +174,9 @@ impl DeviceRegisters {
             }
             self.write_range(hw, index, wanted);
             let found = self.read_range(hw, index);
-            let name = |spec: Spec| {
-                let spec = spec.moved(RANGE_STRIDE * index as u16);
-                let mut all = DeviceDvsec::REGISTERS.iter();
-                all.find(|other| other.offset == spec.offset).map_or(spec.name, |other| other.name)
-            };
-            equal(name(device::RangeBaseHigh::SPEC), wanted.0, found.0)?;
-            equal(name(device::RangeBaseLow::SPEC), wanted.1, found.1)?;
+            let register = |low| range_base(index as u16, low);
+            equal(register(false), wanted.0, found.0)?;
+            equal(register(true), wanted.1, found.1)?;
         }
         Ok(())
     }
@@ -256,10 +253,10 @@ impl DeviceRegisters {
     }
 }
 
-fn kept<R: Register>(expected: R, found: R) -> Result<(), Mismatch> {
-    equal(R::SPEC.name, expected.raw(), found.raw())
+fn kept<R: Numbered>(expected: R, found: R) -> Result<(), Mismatch> {
+    equal(R::NUMBER, expected.raw(), found.raw())
 }
 
-fn equal(register: &'static str, expected: u32, found: u32) -> Result<(), Mismatch> {
+fn equal(register: u16, expected: u32, found: u32) -> Result<(), Mismatch> {
     if expected == found { Ok(()) } else { Err((register, expected, found)) }
 }

@@ -8,7 +8,7 @@
 //! A node is made for: every host bridge of the platform; every root port with CXL DVSECs on its
 //! root bus; below such a port every switch port with CXL DVSECs, and every endpoint with a CXL
 //! Device DVSEC that has CXL.mem. Everything else is passed over, and so is what is behind it; what
-//! could be missed is a [`Remark`] of the topology's.
+//! could be missed is a remark of the topology's.
 //!
 //! **Invariant**: every register is read once, but for those that are waited for and the Vendor ID
 //! of what is passed over; nothing that answered is left without a word; every bus is visited once,
@@ -24,17 +24,16 @@ mod wait;
 
 use core::iter::successors;
 
+pub use crate::topology::Remarks;
 use cxl_regs::access::{Component, Register, Spec};
 use cxl_regs::config::{BridgeHeader, BusNumbers, Windows};
 use cxl_regs::dvsec::DvsecId;
 use cxl_regs::dvsec::flex_bus;
 use cxl_regs::dvsec::locator::BLOCK_ALIGNMENT;
 use cxl_regs::{Hpa, Span};
-pub use error::{BarProblem, DiscoverError, NoRootBus, Unassigned, Waited};
-
-pub use crate::topology::{Place, Remark, Remarks};
 
 use crate::config::{Config, bus_base};
+use crate::error::{Code, Error, Place};
 use crate::list::{Empty, List};
 use crate::mmio::{Clock, Mmio};
 use crate::platform::{Bridge, BridgeKind, Platform, RootBus};
@@ -42,6 +41,7 @@ use crate::topology::{
     Device, DeviceKind, Link, MAX_DEPTH, Node, NodeId, NodeKind, TopologyMut, Tree,
 };
 use component::{Structures, structures};
+use error::{NoRootBus, Unassigned};
 use function::{Blocks, CxlFunction, Found, Functions, Role};
 
 /// Finds everything below the platform's bridges and writes it to `topology`.
@@ -53,7 +53,7 @@ pub fn discover<'a>(
     clock: &mut impl Clock,
     platform: &Platform<'_>,
     topology: impl Into<TopologyMut<'a>>,
-) -> Result<(), DiscoverError> {
+) -> Result<(), Error> {
     fill(hw, clock, platform, topology.into())
 }
 
@@ -64,7 +64,7 @@ fn fill(
     clock: &mut impl Clock,
     platform: &Platform<'_>,
     mut topology: TopologyMut<'_>,
-) -> Result<(), DiscoverError> {
+) -> Result<(), Error> {
     topology.clear();
     let TopologyMut { nodes, links, remarks } = topology.reborrow();
     let mut walk = Walk { hw, clock, platform, nodes, links, remarks, config: Config::new() };
@@ -96,40 +96,42 @@ fn by_uid(bridges: &[Bridge]) -> impl Iterator<Item = &Bridge> {
 }
 
 /// The rules on bridges that can be told without hardware.
-fn check_bridges(bridges: &[Bridge]) -> Result<(), DiscoverError> {
+fn check_bridges(bridges: &[Bridge]) -> Result<(), Error> {
     for bridge in by_uid(bridges) {
         let uid = bridge.uid;
         if bridges.iter().filter(|other| other.uid == uid).count() > 1 {
-            return Err(DiscoverError::DuplicateUid { uid });
+            return Err(Code::DISCOVER_DUPLICATE_UID.at(Place::bridge(uid)));
         }
         if bridge.kind == BridgeKind::Rcrb {
-            return Err(DiscoverError::Rch { uid });
+            return Err(Code::DISCOVER_RCH.at(Place::bridge(uid)));
         }
         let mut higher = by_uid(bridges).filter(|other| other.uid > uid);
         if let Some(root) = bridge.root
             && let Some(other) = higher.find(|other| other.root == Some(root))
         {
-            return Err(DiscoverError::SharedRootBus { uid, other: other.uid, root });
+            return Err(Code::DISCOVER_SHARED_ROOT_BUS
+                .at(Place::bridge(uid))
+                .expected(root)
+                .found(other.uid));
         }
     }
     Ok(())
 }
 
 impl<M: Mmio, C: Clock> Walk<'_, M, C> {
-    fn all(&mut self) -> Result<(), DiscoverError> {
+    fn all(&mut self) -> Result<(), Error> {
         let bridges = self.platform.bridges;
         check_bridges(bridges)?;
         by_uid(bridges).try_for_each(|bridge| self.bridge(bridge))
     }
 
     /// One bridge and everything below; a second time if something had to be assigned first.
-    fn bridge(&mut self, bridge: &Bridge) -> Result<(), DiscoverError> {
+    fn bridge(&mut self, bridge: &Bridge) -> Result<(), Error> {
         let (first, remarks) = (self.nodes.len(), self.remarks.mark());
         let result = self.hierarchy(bridge);
         let given = self.platform.resources.iter().find(|given| given.uid == bridge.uid);
-        let (Err(DiscoverError::Unassigned { .. }), Some(given)) = (result, given) else {
-            return result;
-        };
+        let unassigned = |error: Error| error.code == Code::DISCOVER_UNASSIGNED;
+        let (true, Some(given)) = (result.is_err_and(unassigned), given) else { return result };
         self.nodes.truncate(first);
         self.links.truncate(first);
         self.remarks.back_to(remarks);
@@ -137,8 +139,8 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         self.hierarchy(bridge)
     }
 
-    fn hierarchy(&mut self, bridge: &Bridge) -> Result<(), DiscoverError> {
-        let at = Place { uid: bridge.uid, function: None };
+    fn hierarchy(&mut self, bridge: &Bridge) -> Result<(), Error> {
+        let at = Place::bridge(bridge.uid);
         let Structures { hdm, .. } =
             structures(self.hw, bridge.registers, Some(Component::HostBridge), at)?;
         let kind = NodeKind::HostBridge { uid: bridge.uid };
@@ -157,31 +159,32 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
     }
 
     /// Finds the root bus and scans it.
-    fn root_bus(&mut self, bridge: &Bridge, first: usize) -> Result<(), DiscoverError> {
-        let at = Place { uid: bridge.uid, function: None };
+    fn root_bus(&mut self, bridge: &Bridge, first: usize) -> Result<(), Error> {
+        let at = Place::bridge(bridge.uid);
         if let Some(root) = bridge.root {
             if self.visited(root) {
-                return Err(DiscoverError::BusLoop { at, bus: root });
+                return Err(Code::DISCOVER_BUS_LOOP.at(at).found(root));
             }
             self.enter(bridge.uid, first, root)?;
             if self.nodes.len() == first + 1 {
-                self.remarks.add(Remark::NoPorts { uid: bridge.uid, root });
+                self.remarks.add(Code::DISCOVER_NO_PORTS.at(Place::bridge(bridge.uid)).found(root));
             }
             return Ok(());
         }
-        let refuse = |reason| DiscoverError::RootBusUnknown { uid: bridge.uid, reason };
+        let refuse =
+            |reason: NoRootBus| Code::DISCOVER_ROOT_BUS_UNKNOWN.at(at).detail(reason as u8);
         let mut found = None;
-        let mut reason = match u8::try_from(bridge.uid) {
+        let mut refusal = refuse(match u8::try_from(bridge.uid) {
             Ok(_) => NoRootBus::NotDecoded,
             Err(_) => NoRootBus::NotABusNumber,
-        };
+        });
         for root in guesses(self.platform, bridge) {
             let owner = self.platform.bridges.iter().find(|other| other.root == Some(root));
             if let Some(owner) = owner {
-                reason = NoRootBus::Claimed { by: owner.uid };
+                refusal = refuse(NoRootBus::Claimed).found(owner.uid);
                 continue;
             }
-            reason = NoRootBus::NoCxlPorts;
+            refusal = refuse(NoRootBus::NoCxlPorts);
             let (before, remarks) = (self.nodes.len(), self.remarks.mark());
             if !self.visited(root) {
                 self.enter(bridge.uid, first, root)?;
@@ -197,11 +200,11 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
             link.bus = Some(root);
             return Ok(());
         }
-        Err(refuse(reason))
+        Err(refusal)
     }
 
     /// Makes `root` the bus of the bridge that is node `first`, and scans it.
-    fn enter(&mut self, uid: u32, first: usize, root: RootBus) -> Result<(), DiscoverError> {
+    fn enter(&mut self, uid: u32, first: usize, root: RootBus) -> Result<(), Error> {
         let last = bus_range_end(self.platform, root);
         if let Some(link) = self.links.get_mut(first) {
             *link = Link { bus: Some(root), last, ..Link::EMPTY };
@@ -215,7 +218,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
     }
 
     /// Looks at every function of the bus below node `parent`.
-    fn scan(&mut self, uid: u32, parent: usize, bus: RootBus) -> Result<(), DiscoverError> {
+    fn scan(&mut self, uid: u32, parent: usize, bus: RootBus) -> Result<(), Error> {
         let above = self.nodes.get(parent);
         let above = above.map(|node| (node.function, role(&node.kind)));
         let Some((function, above)) = above else { return Ok(()) };
@@ -225,8 +228,11 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
             let downwards = matches!(above, Some(Role::RootPort | Role::DownstreamPort));
             downwards && status.is_some_and(|status| status.mem())
         });
-        let base = bus_base(self.platform.ecam, bus)
-            .ok_or(DiscoverError::NotDecoded { at: Place { uid, function }, bus })?;
+        let base = bus_base(self.platform.ecam, bus).ok_or_else(|| {
+            let bridge = Place::bridge(uid);
+            let at = function.map_or(bridge, |function| Place::function(uid, function));
+            Code::DISCOVER_NOT_DECODED.at(at).found(bus)
+        })?;
         let batch = self.nodes.len();
         let mut functions = Functions::new(base, bus, above);
         while let Some(header) = functions.next(self.hw, &mut self.config) {
@@ -236,13 +242,13 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
                 continue;
             }
             let function = self.config.function();
-            let at = Place { uid, function: Some(function) };
+            let at = Place::function(uid, function);
             // One that went away while it was looked at seems to be anything.
             function::answers(self.hw, &mut self.config, at)?;
             match (found, cxl_link) {
                 (Found::Aside(remark), _) => self.remarks.add(remark),
                 (_, Some(port)) if function.bdf.function() == 0 => {
-                    self.remarks.add(Remark::LinkWithoutCxl { at, port });
+                    self.remarks.add(Code::DISCOVER_LINK_WITHOUT_CXL.at(at).found(port));
                 }
                 _ => {}
             }
@@ -257,9 +263,9 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         parent: usize,
         batch: usize,
         found: &CxlFunction,
-    ) -> Result<(), DiscoverError> {
+    ) -> Result<(), Error> {
         let function = self.config.function();
-        let at = Place { uid, function: Some(function) };
+        let at = Place::function(uid, function);
         let status = self.link_status(found, at)?;
         let (device, link) = match found.role {
             Role::Device => {
@@ -267,7 +273,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
                 let capability = capacity::mem_capability(self.hw, &mut self.config, dvsec, at)?;
                 if !capability.mem_capable() {
                     let capability = capability.into_bits();
-                    self.remarks.add(Remark::NoMem { at, capability });
+                    self.remarks.add(Code::DISCOVER_NO_MEM.at(at).found(capability));
                     return Ok(());
                 }
                 self.check_links(status, parent, at)?;
@@ -327,21 +333,15 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         self.insert(batch + lower, node, link, at).map(|_| ())
     }
 
-    fn insert(
-        &mut self,
-        index: usize,
-        node: Node,
-        link: Link,
-        at: Place,
-    ) -> Result<usize, DiscoverError> {
+    fn insert(&mut self, index: usize, node: Node, link: Link, at: Place) -> Result<usize, Error> {
         if let Some(hdm) = node.hdm
             && self.nodes.iter().filter_map(|node| node.hdm).any(|other| other.block == hdm.block)
         {
-            return Err(DiscoverError::SharedRegisters { at, address: hdm.block.0 });
+            return Err(Code::DISCOVER_SHARED_REGISTERS.at(at).found(hdm.block.0));
         }
         // A node's number has 16 bits.
         let have = self.nodes.room().min(self.links.room()).min(usize::from(u16::MAX));
-        let full = DiscoverError::Capacity { have };
+        let full = Code::DISCOVER_CAPACITY.error().expected(have);
         if self.nodes.len() >= have {
             return Err(full);
         }
@@ -356,17 +356,17 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         parent: usize,
         status: Option<flex_bus::Status>,
         at: Place,
-    ) -> Result<Link, DiscoverError> {
+    ) -> Result<Link, Error> {
         let above = NodeId(parent as u16);
         if Tree(&self.nodes).upwards(above).count() > MAX_DEPTH {
-            return Err(DiscoverError::TooDeep { at });
+            return Err(Code::DISCOVER_TOO_DEEP.at(at).expected(MAX_DEPTH));
         }
         let buses: BusNumbers = self.config.read(self.hw, 0);
         // Three equal numbers and a latency of all-ones: no port has them.
         function::sound::<BusNumbers>(self.hw, &mut self.config, 0, at)?;
         let (secondary, subordinate) = (buses.secondary(), buses.subordinate());
         if secondary == 0 {
-            return Err(DiscoverError::Unassigned { at, what: Unassigned::BusNumbers });
+            return Err(Unassigned::BusNumbers.error(at));
         }
         let Some(Link { bus: Some(own), last, .. }) = self.links.get(parent).copied() else {
             return Ok(Link::EMPTY);
@@ -374,11 +374,14 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         let bus = RootBus { segment: own.segment, bus: secondary };
         let is_root = self.platform.bridges.iter().any(|bridge| bridge.root == Some(bus));
         if is_root || self.visited(bus) {
-            return Err(DiscoverError::BusLoop { at, bus });
+            return Err(Code::DISCOVER_BUS_LOOP.at(at).found(bus));
         }
         if secondary <= own.bus || subordinate < secondary || subordinate > last {
             let above = own.bus;
-            return Err(DiscoverError::BusNumbers { at, secondary, subordinate, above, last });
+            return Err(Code::DISCOVER_BUS_NUMBERS
+                .at(at)
+                .expected((above, last))
+                .found((secondary, subordinate)));
         }
         let header = BridgeHeader::read(self.config.reader(self.hw), 0);
         let windows = Some(open(header.windows()));
@@ -386,7 +389,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
     }
 
     /// Every port on the way must forward a register block.
-    fn check_forwarded(&self, parent: usize, address: u64, at: Place) -> Result<(), DiscoverError> {
+    fn check_forwarded(&self, parent: usize, address: u64, at: Place) -> Result<(), Error> {
         let Ok(block) = Span::new(Hpa(address), BLOCK_ALIGNMENT) else { return Ok(()) };
         for (id, node) in Tree(&self.nodes).upwards(NodeId(parent as u16)) {
             let link = self.links.get(usize::from(id.0));
@@ -395,11 +398,11 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
             };
             let open = [windows.memory, windows.prefetchable];
             if open == [None; 2] {
-                let at = Place { uid: at.uid, function: Some(port) };
-                return Err(DiscoverError::Unassigned { at, what: Unassigned::Windows });
+                let at = Place::function(at.uid().unwrap_or(0), port);
+                return Err(Unassigned::Windows.error(at));
             }
             if !open.into_iter().flatten().any(|window| window.contains_span(block)) {
-                return Err(DiscoverError::NotForwarded { at, port, address });
+                return Err(Code::DISCOVER_NOT_FORWARDED.at(at).expected(port).found(address));
             }
         }
         Ok(())
@@ -410,14 +413,18 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         &mut self,
         found: &CxlFunction,
         at: Place,
-    ) -> Result<Option<flex_bus::Status>, DiscoverError> {
+    ) -> Result<Option<flex_bus::Status>, Error> {
         let Some(dvsec) = &found.flex_bus else { return Ok(None) };
         let Spec { offset, bytes, .. } = flex_bus::Status::SPEC;
         let need = offset + u16::from(bytes);
         if !dvsec.has(offset..need) {
             let (offset, length) = (dvsec.offset, dvsec.length);
             let id = DvsecId::FlexBusPort;
-            return Err(DiscoverError::ShortDvsec { at, id, offset, length, need });
+            return Err(Code::DISCOVER_SHORT_DVSEC
+                .at(at)
+                .detail(id)
+                .expected(need)
+                .found((length, offset)));
         }
         Ok(Some(self.config.read(self.hw, dvsec.offset)))
     }
@@ -428,16 +435,20 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         own: Option<flex_bus::Status>,
         parent: usize,
         at: Place,
-    ) -> Result<(), DiscoverError> {
+    ) -> Result<(), Error> {
         let above = Tree(&self.nodes).upwards(NodeId(parent as u16)).map(|(id, node)| {
             let link = self.links.get(usize::from(id.0));
             (node.function, link.and_then(|link| link.status))
         });
-        for (port, status) in core::iter::once((at.function, own)).chain(above) {
+        let function = Some(self.config.function());
+        for (port, status) in core::iter::once((function, own)).chain(above) {
             if let (Some(port), Some(status)) = (port, status)
                 && !status.mem()
             {
-                return Err(DiscoverError::NoMemLink { at, port, status: status.into_bits() });
+                return Err(Code::DISCOVER_NO_MEM_LINK
+                    .at(at)
+                    .expected(port)
+                    .found(status.into_bits()));
             }
         }
         Ok(())

@@ -46,7 +46,6 @@
 //! **Invariant**: [`read()`] gives what [`write()`] was given, or an error that names byte,
 //! expected and found; it never gives a part.
 
-use core::fmt;
 use core::mem::{offset_of, size_of};
 
 use cxl_regs::access::Component;
@@ -55,8 +54,8 @@ use cxl_regs::{Coherency, Granularity, Hpa, Interleave, Span, Ways};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::codes::codes;
-use crate::committed::{CommittedDecoder, CommittedRef, CommittedRegion, Fate, Place, Probed};
+use crate::committed::{self, CommittedDecoder, CommittedRef, CommittedRegion, Fate, Probed};
+use crate::error::{Code, Error, Place};
 use crate::topology::{MAX_DEPTH, Partition, Path, Tree};
 
 const MAGIC: [u8; 8] = *b"CXLFWHO\0";
@@ -149,97 +148,6 @@ pub struct TableLocation {
     pub size: u32,
 }
 
-/// Why there is no hand-off record, or why it is not to be trusted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "fields are named for what they hold; Display says it in words")]
-pub enum HandoffError {
-    /// The buffer is too small for the record.
-    NoRoom { need: usize, have: usize },
-    /// Not even a header fits.
-    NoHeader { need: usize, have: usize },
-    /// The bytes do not start with the record's magic number.
-    Magic { found: [u8; 8] },
-    /// A version that this library does not know.
-    Version { expected: u16, found: u16 },
-    /// The record says that it is longer than the bytes given.
-    Truncated { need: u32, have: usize },
-    /// The sizes do not add up to the record's.
-    Size { expected: usize, found: u32 },
-    /// The bytes have changed since they were written.
-    Digest { expected: u64, found: u64 },
-    /// A field holds a value that has no meaning.
-    Code { offset: usize, found: u8 },
-    /// A region is empty or passes the end of the address space.
-    Range { offset: usize, base: u64, size: u64 },
-    /// The registers of the locked decoders are not those that were digested.
-    Registers { expected: u64, found: u64 },
-}
-
-codes! {
-    HandoffError {
-        NoRoom = 0x0701,
-        NoHeader = 0x0702,
-        Magic = 0x0703,
-        Version = 0x0704,
-        Truncated = 0x0705,
-        Size = 0x0706,
-        Digest = 0x0707,
-        Code = 0x0708,
-        Range = 0x0709,
-        Registers = 0x070A,
-    }
-}
-
-impl fmt::Display for HandoffError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::NoRoom { need, have } => {
-                write!(f, "the hand-off record needs {need} bytes, the buffer has {have}")
-            }
-            Self::NoHeader { need, have } => {
-                write!(f, "a hand-off record starts with {need} bytes, only {have} given")
-            }
-            Self::Magic { found } => {
-                write!(f, "byte 0x0: not a hand-off record, it starts with {found:02x?}")
-            }
-            Self::Version { expected, found } => write!(
-                f,
-                "byte {:#x}: hand-off record of version {found}, {expected} is known here",
-                offset_of!(Header, version)
-            ),
-            Self::Truncated { need, have } => write!(
-                f,
-                "byte {:#x}: the hand-off record has {need} bytes, only {have} given",
-                offset_of!(Header, size)
-            ),
-            Self::Size { expected, found } => write!(
-                f,
-                "byte {:#x}: the hand-off record says {found} bytes, its parts make {expected}",
-                offset_of!(Header, size)
-            ),
-            Self::Digest { expected, found } => write!(
-                f,
-                "byte {:#x}: the hand-off record has changed: digest {found:#018x}, its bytes \
-                 make {expected:#018x}",
-                offset_of!(Header, digest)
-            ),
-            Self::Code { offset, found } => {
-                write!(f, "byte {offset:#x}: {found:#04x} has no meaning here")
-            }
-            Self::Range { offset, base, size } => {
-                write!(f, "byte {offset:#x}: base {base:#x} with size {size:#x} is no range")
-            }
-            Self::Registers { expected, found } => write!(
-                f,
-                "the locked decoders' registers have digest {found:#018x}, recorded was \
-                 {expected:#018x}"
-            ),
-        }
-    }
-}
-
-impl core::error::Error for HandoffError {}
-
 /// Codes of the record, each with its value.
 const COHERENCY: [Coherency; 3] =
     [Coherency::HostOnly, Coherency::Device, Coherency::BackInvalidate];
@@ -259,12 +167,14 @@ pub fn write<'a, 'b>(
     committed: impl Into<CommittedRef<'a>>,
     cedt: Option<TableLocation>,
     buffer: &'b mut [u8],
-) -> Result<&'b mut [u8], HandoffError> {
+) -> Result<&'b mut [u8], Error> {
     let (tree, committed) = (topology.into(), committed.into());
     let (regions, decoders) = (committed.regions.len(), committed.decoders.len());
     let need = size(regions, decoders);
     let have = buffer.len();
-    let record = buffer.get_mut(..need).ok_or(HandoffError::NoRoom { need, have })?;
+    let record = buffer
+        .get_mut(..need)
+        .ok_or_else(|| Code::HANDOFF_NO_ROOM.error().expected(need).found(have))?;
     let locked = committed.decoders.iter().filter(|entry| entry.locked());
     let cedt = cedt.unwrap_or(TableLocation { address: 0, size: 0 });
     let header = Header {
@@ -330,7 +240,8 @@ impl From<&CommittedRegion> for RegionRecord {
 
 impl DecoderRecord {
     fn new(tree: Tree<'_>, entry: &CommittedDecoder) -> Self {
-        let Place { at, component, index } = Place::of(tree, entry.node, entry.index);
+        let committed::Place { at, component, index } =
+            committed::Place::of(tree, entry.node, entry.index);
         let mut ports = [0; MAX_DEPTH];
         for (slot, port) in ports.iter_mut().zip(at.ports()) {
             *slot = *port;
@@ -356,7 +267,7 @@ impl DecoderRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandoffDecoder {
     /// Where it is.
-    pub place: Place,
+    pub place: committed::Place,
     /// Its registers; [`cxl_regs::Decoder::decode`] says what they mean.
     pub image: DecoderImage,
     /// What became of it.
@@ -375,27 +286,41 @@ pub struct Handoff<'a> {
 }
 
 /// Reads a record at the start of `bytes`, which may go on behind it. All of it is checked here.
-pub fn read(bytes: &[u8]) -> Result<Handoff<'_>, HandoffError> {
+pub fn read(bytes: &[u8]) -> Result<Handoff<'_>, Error> {
     let (need, have) = (size_of::<Header>(), bytes.len());
-    let (header, _) =
-        Header::ref_from_prefix(bytes).map_err(|_| HandoffError::NoHeader { need, have })?;
+    let (header, _) = Header::ref_from_prefix(bytes)
+        .map_err(|_| Code::HANDOFF_NO_HEADER.error().expected(need).found(have))?;
     if header.magic != MAGIC {
-        return Err(HandoffError::Magic { found: header.magic });
+        return Err(Code::HANDOFF_MAGIC.at(Place::byte(0)).found(header.magic));
     }
     if header.version.get() != VERSION {
-        return Err(HandoffError::Version { expected: VERSION, found: header.version.get() });
+        return Err(Code::HANDOFF_VERSION
+            .at(Place::byte(offset_of!(Header, version)))
+            .expected(VERSION)
+            .found(header.version.get()));
     }
     let (regions, decoders) = (header.regions.get() as usize, header.decoders.get() as usize);
     let (expected, found) = (size(regions, decoders), header.size.get());
     if u32::try_from(expected) != Ok(found) {
-        return Err(HandoffError::Size { expected, found });
+        return Err(Code::HANDOFF_SIZE
+            .at(Place::byte(offset_of!(Header, size)))
+            .expected(expected)
+            .found(found));
     }
-    let record = bytes.get(..expected).ok_or(HandoffError::Truncated { need: found, have })?;
+    let record = bytes.get(..expected).ok_or_else(|| {
+        Code::HANDOFF_TRUNCATED
+            .at(Place::byte(offset_of!(Header, size)))
+            .expected(found)
+            .found(have)
+    })?;
     let blank = Header { digest: U64::ZERO, ..*header };
     let parts = record.get(size_of::<Header>()..).unwrap_or(&[]);
     let expected = Digest::START.bytes(blank.as_bytes()).bytes(parts).0;
     if expected != header.digest.get() {
-        return Err(HandoffError::Digest { expected, found: header.digest.get() });
+        return Err(Code::HANDOFF_DIGEST
+            .at(Place::byte(offset_of!(Header, digest)))
+            .expected(expected)
+            .found(header.digest.get()));
     }
     let location =
         TableLocation { address: header.cedt_address.get(), size: header.cedt_size.get() };
@@ -427,14 +352,16 @@ impl<'a> Handoff<'a> {
     pub fn check_registers(
         &self,
         images: impl IntoIterator<Item = DecoderImage>,
-    ) -> Result<(), HandoffError> {
+    ) -> Result<(), Error> {
         let (expected, found) = (self.registers, digest(images));
-        if expected == found { Ok(()) } else { Err(HandoffError::Registers { expected, found }) }
+        if expected == found {
+            Ok(())
+        } else {
+            Err(Code::HANDOFF_REGISTERS.error().expected(expected).found(found))
+        }
     }
 
-    fn try_regions(
-        &self,
-    ) -> impl Iterator<Item = Result<CommittedRegion, HandoffError>> + 'a + use<'a> {
+    fn try_regions(&self) -> impl Iterator<Item = Result<CommittedRegion, Error>> + 'a + use<'a> {
         let bytes = self.bytes;
         let start = size_of::<Header>();
         (0..self.regions).filter_map(move |number| {
@@ -444,9 +371,7 @@ impl<'a> Handoff<'a> {
         })
     }
 
-    fn try_decoders(
-        &self,
-    ) -> impl Iterator<Item = Result<HandoffDecoder, HandoffError>> + 'a + use<'a> {
+    fn try_decoders(&self) -> impl Iterator<Item = Result<HandoffDecoder, Error>> + 'a + use<'a> {
         let bytes = self.bytes;
         let start = size(self.regions, 0);
         (0..self.decoders).filter_map(move |number| {
@@ -458,22 +383,20 @@ impl<'a> Handoff<'a> {
 }
 
 /// The value behind a code, or the error with its place.
-fn decode<T: Copy>(codes: &[T], code: u8, offset: usize) -> Result<T, HandoffError> {
+fn decode<T: Copy>(codes: &[T], code: u8, offset: usize) -> Result<T, Error> {
     let value = codes.get(usize::from(code)).copied();
-    value.ok_or(HandoffError::Code { offset, found: code })
+    value.ok_or_else(|| Code::HANDOFF_CODE.at(Place::byte(offset)).found(code))
 }
 
 impl RegionRecord {
-    fn region(&self, at: usize) -> Result<CommittedRegion, HandoffError> {
+    fn region(&self, at: usize) -> Result<CommittedRegion, Error> {
         let (base, size) = (self.base.get(), self.size.get());
         let offset = at + offset_of!(Self, base);
-        let code = |offset, found| HandoffError::Code { offset, found };
+        let code = |offset, found| Code::HANDOFF_CODE.at(Place::byte(offset)).found(found);
         Ok(CommittedRegion {
             window: self.window.get(),
-            span: Span::new(Hpa(base), size).map_err(|_| HandoffError::Range {
-                offset,
-                base,
-                size,
+            span: Span::new(Hpa(base), size).map_err(|_| {
+                Code::HANDOFF_RANGE.at(Place::byte(offset)).expected(base).found(size)
             })?,
             interleave: Interleave {
                 ways: Ways::decode(self.ways)
@@ -490,8 +413,9 @@ impl RegionRecord {
 }
 
 impl DecoderRecord {
-    fn decoder(&self, at: usize) -> Result<HandoffDecoder, HandoffError> {
-        let depth = HandoffError::Code { offset: at + offset_of!(Self, depth), found: self.depth };
+    fn decoder(&self, at: usize) -> Result<HandoffDecoder, Error> {
+        let depth =
+            Code::HANDOFF_CODE.at(Place::byte(at + offset_of!(Self, depth))).found(self.depth);
         let ports = self.ports.get(..usize::from(self.depth)).ok_or(depth)?;
         let mut dwords = [0; DecoderImage::DWORDS];
         for (slot, dword) in dwords.iter_mut().zip(self.registers) {
@@ -499,7 +423,7 @@ impl DecoderRecord {
         }
         let component = decode(&COMPONENT, self.component, at + offset_of!(Self, component))?;
         Ok(HandoffDecoder {
-            place: Place {
+            place: committed::Place {
                 at: Path::new(self.uid.get(), ports).ok_or(depth)?,
                 component,
                 index: self.index,

@@ -2,7 +2,7 @@
 //! register is written.
 //!
 //! **Invariant**: a plan that was made breaks no rule of the specification and none of the target
-//! system's; what would is a [`PlanError`] that carries the numbers. The same platform, topology
+//! system's; what would is an [`Error`] that carries the numbers. The same platform, topology
 //! and policy give the same plan in whatever order they are listed.
 
 mod check;
@@ -16,12 +16,13 @@ use cxl_regs::access::Component;
 use cxl_regs::{Coherency, Decoder, Dpa, Hpa, Interleave, Levels, Route, Span, Targets, Ways};
 use heapless::Vec;
 
-pub use error::{Count, PlanError};
+use error::Count;
 pub use fit::{Refusals, Refused, Unfit};
 pub use place::Placed;
 pub use text::PlanText;
 
 use crate::codes::codes;
+use crate::error::{Code, Error, Fact, Place};
 use crate::list::{self, Empty, List};
 use crate::platform::Platform;
 use crate::policy::{PathPolicy, Policy, TargetSystem, Width};
@@ -84,7 +85,7 @@ pub enum Reason {
     /// As wide as possible.
     Widest {
         /// The next wider set, and what stood against it.
-        refused: Option<(Ways, PlanError)>,
+        refused: Option<(Ways, Error)>,
     },
 }
 
@@ -219,7 +220,7 @@ pub enum Why {
     },
     /// A further set of its window met another refusal.
     NoSet {
-        /// The [`PlanError`]'s number.
+        /// The [`Error`]'s number.
         code: u16,
     },
 }
@@ -430,7 +431,7 @@ pub fn plan<'a>(
     topology: impl Into<Tree<'a>>,
     policy: &Policy<'_>,
     plan: impl Into<PlanMut<'a>>,
-) -> Result<(), PlanError> {
+) -> Result<(), Error> {
     let mut plan = plan.into();
     plan.clear();
     let result = fill(platform, topology.into(), policy, plan.reborrow());
@@ -449,9 +450,9 @@ struct Lists<'a> {
 }
 
 /// Adds an item, or says what there is no room for. Items are numbered with 16 bits.
-fn add<T>(list: &mut List<'_, T>, item: T, what: Count) -> Result<(), PlanError> {
+fn add<T>(list: &mut List<'_, T>, item: T, what: Count) -> Result<(), Error> {
     let have = list.room().min(usize::from(u16::MAX));
-    let full = PlanError::Capacity { what, have };
+    let full = what.exceeded(have);
     if list.len() >= have {
         return Err(full);
     }
@@ -550,17 +551,17 @@ fn fill(
     tree: Tree<'_>,
     policy: &Policy<'_>,
     plan: PlanMut<'_>,
-) -> Result<(), PlanError> {
+) -> Result<(), Error> {
     let PlanMut { regions, members, decoders, notes, refusals, .. } = plan;
     let PlanMut { uses: mut used, mut order, mut placed, .. } = plan;
     let plan = &mut Lists { regions, members, decoders, notes };
     check::windows(platform)?;
     check::widths(platform, policy)?;
     if policy.burn_spares && policy.target == TargetSystem::Linux {
-        return Err(PlanError::LinuxRefusesBurnedDecoders);
+        return Err(Code::PLAN_LINUX_REFUSES_BURNED_DECODERS.error());
     }
     if policy.burn_spares && policy.path != PathPolicy::LockAll {
-        return Err(PlanError::BurnWithoutLock);
+        return Err(Code::PLAN_BURN_WITHOUT_LOCK.error());
     }
     used.clear();
     for _ in tree.0 {
@@ -638,8 +639,9 @@ fn why_unused(
     }
     // No set was formed since the one that failed, so it fails as it did then.
     let why = match former.further(used).err() {
-        Some(PlanError::TooFewMembers { uid, need, have, .. }) => {
-            Why::TooFewMembers { uid, need, have }
+        Some(error) if error.code == Code::PLAN_TOO_FEW_MEMBERS => {
+            let (have, uid) = <(u8, u32)>::unpack(error.found).unwrap_or_default();
+            Why::TooFewMembers { uid, need: error.expected as u8, have }
         }
         error => Why::NoSet { code: error.map_or(0, |error| error.code()) },
     };
@@ -647,7 +649,7 @@ fn why_unused(
     why
 }
 
-fn note(plan: &mut Lists<'_>, note: Note) -> Result<(), PlanError> {
+fn note(plan: &mut Lists<'_>, note: Note) -> Result<(), Error> {
     if plan.notes.contains(&note) {
         return Ok(());
     }
@@ -669,26 +671,31 @@ fn guest_programs(
     devices: &[NodeId],
     used: &[NodeUse],
     plan: &mut Lists<'_>,
-) -> Result<(), PlanError> {
+) -> Result<(), Error> {
     if let Some(request) = policy.requests.iter().min_by_key(|request| request.device) {
-        return Err(PlanError::RequestToGuest { device: request.device });
+        return Err(Code::PLAN_REQUEST_TO_GUEST.at(request.device));
     }
     if policy.width != Width::Flat || !policy.windows.is_empty() {
-        return Err(PlanError::WidthToGuest);
+        return Err(Code::PLAN_WIDTH_TO_GUEST.error());
     }
     for &device in devices {
         let path = tree.path(device);
         for (id, node) in tree.upwards(device) {
             match node.kind {
-                NodeKind::UpstreamPort => return Err(PlanError::SwitchInPath { device: path }),
+                NodeKind::UpstreamPort => return Err(Code::PLAN_SWITCH_IN_PATH.at(path)),
                 NodeKind::HostBridge { uid } => {
                     let ports = used.get(usize::from(id.0)).map_or(0, |used| used.children);
                     if ports != 1 {
-                        return Err(PlanError::MultiplePorts { uid, ports });
+                        return Err(Code::PLAN_MULTIPLE_PORTS
+                            .at(Place::bridge(uid))
+                            .expected(1u16)
+                            .found(ports));
                     }
                     if let Some(hdm) = node.hdm {
                         let decoders = hdm.decoders;
-                        return Err(PlanError::BridgeNotPassThrough { uid, decoders });
+                        return Err(Code::PLAN_BRIDGE_NOT_PASS_THROUGH
+                            .at(Place::bridge(uid))
+                            .found(decoders));
                     }
                 }
                 _ => {}
@@ -698,7 +705,7 @@ fn guest_programs(
             window.targets.contains(&path.uid()) && window.interleave.ways != Ways::One
         });
         if let Some((window, ways)) = interleaved.map(|w| (w.base, w.interleave.ways)).min() {
-            return Err(PlanError::Interleaved { device: path, window, ways });
+            return Err(Code::PLAN_INTERLEAVED.at(path).detail(ways).found(window));
         }
         note(plan, Note::GuestPrograms { device })?;
     }
@@ -712,13 +719,13 @@ fn add_region(
     placed: &Placed,
     used: &mut [NodeUse],
     plan: &mut Lists<'_>,
-) -> Result<(), PlanError> {
+) -> Result<(), Error> {
     let region = plan.regions.len() as u16;
     let span = placed.span;
     let interleave = placed
         .levels
         .device()
-        .map_err(|error| PlanError::Compose { window: placed.window, error })?;
+        .map_err(|error| Code::PLAN_COMPOSE.at(Place::window(placed.window)).rule(error))?;
     let share = span.size() / u64::from(interleave.ways.count());
     let first_member = plan.members.len() as u16;
     for (position, &device) in placed.members.iter().enumerate() {
@@ -786,7 +793,7 @@ fn without_back_invalidate(
     device: NodeId,
     placed: &Placed,
     plan: &mut Lists<'_>,
-) -> Result<(), PlanError> {
+) -> Result<(), Error> {
     let capable = tree.get(device).is_some_and(|node| node.back_invalidate.is_some());
     if !capable {
         return Ok(());
@@ -817,7 +824,7 @@ fn take_dpa(
     placed: &Placed,
     share: u64,
     used: &mut [NodeUse],
-) -> Result<Taken, PlanError> {
+) -> Result<Taken, Error> {
     let path = tree.path(id);
     let partition = placed.partition;
     let (start, capacity) = tree
@@ -825,12 +832,12 @@ fn take_dpa(
         .and_then(|node| node.device())
         .map_or((0, 0), |device| (device.start(partition), device.capacity(partition)));
     let too_large =
-        PlanError::RequestTooLarge { device: path, partition, asked: share, left: capacity };
+        Code::PLAN_REQUEST_TOO_LARGE.at(path).detail(partition).expected(share).found(capacity);
     let used = used_mut(used, id).ok_or(too_large)?;
     let partition_end = start.saturating_add(capacity);
     if used.dpa_end > partition_end {
         let (lower, higher) = (used.hpa_base, placed.span.base().0);
-        return Err(PlanError::DpaOrder { device: path, lower, higher });
+        return Err(Code::PLAN_DPA_ORDER.at(path).expected(higher).found(lower));
     }
     let base = used.dpa_end.max(start).saturating_add(placed.skip);
     let skip = base.saturating_sub(used.dpa_end);
@@ -879,18 +886,20 @@ fn push(
     decoder: Decoder,
     used: &mut [NodeUse],
     plan: &mut Lists<'_>,
-) -> Result<(), PlanError> {
+) -> Result<(), Error> {
     let (device, at) = (tree.path(device), tree.path(node));
     let (component, hdm) = tree
         .get(node)
         .and_then(|node| Some((node.component()?, node.hdm?)))
-        .ok_or(PlanError::NoDecoders { device, at })?;
-    decoder.encode(component, hdm.capability).map_err(|error| PlanError::Decoder { at, error })?;
+        .ok_or_else(|| Code::PLAN_NO_DECODERS.at(device).above(at))?;
+    decoder
+        .encode(component, hdm.capability)
+        .map_err(|error| Code::PLAN_DECODER.at(at).rule(error))?;
     let have = hdm.decoders;
-    let used = used_mut(used, node).ok_or(PlanError::NoDecoders { device, at })?;
+    let used = used_mut(used, node).ok_or_else(|| Code::PLAN_NO_DECODERS.at(device).above(at))?;
     let index = used.next;
     if index >= have {
-        return Err(PlanError::DecodersExhausted { device, at, have });
+        return Err(Code::PLAN_DECODERS_EXHAUSTED.at(device).above(at).found(have));
     }
     used.next = index + 1;
     used.last_region = region + 1;
@@ -906,7 +915,7 @@ fn burn_spares(
     order: &[NodeId],
     used: &[NodeUse],
     plan: &mut Lists<'_>,
-) -> Result<(), PlanError> {
+) -> Result<(), Error> {
     for &node in order {
         let Some(hdm) = tree.get(node).and_then(|node| node.hdm) else { continue };
         let Some(used) = used.get(usize::from(node.0)) else { continue };

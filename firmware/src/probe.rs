@@ -28,110 +28,24 @@
 //! it is persistent, and holds what it held before. One that did not is taken out, and its decoders
 //! are [`Fate::Stranded`].
 
-use core::fmt;
-
-use cxl_regs::{Arithmetic, Hpa, Route, Selector, Span};
+use cxl_regs::{Arithmetic, Granularity, Hpa, Route, Selector, Span};
 use heapless::Vec;
 
-use crate::codes::codes;
 use crate::committed::{
     Answer, CommittedDecoder, CommittedMut, CommittedRegion, Fate, PLACES, Probed, WayBefore as Way,
 };
+use crate::error::{Code, Error, Place};
 use crate::list::{Empty, List};
 use crate::mmio::Mmio;
 use crate::platform::Platform;
 use crate::policy::Probe;
-use crate::topology::{MAX_DEPTH, NodeId, NodeKind, Partition, Path, Tree};
+use crate::topology::{MAX_DEPTH, NodeId, NodeKind, Partition, Tree};
 use crate::verify::view;
-
-/// A place in a region's memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spot {
-    /// The region.
-    pub region: Span,
-    /// The host address of the dword.
-    pub hpa: u64,
-    /// The device that the decoders lead to from there, if they lead to one.
-    pub device: Option<Path>,
-}
-
-impl fmt::Display for Spot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { region, hpa, device } = *self;
-        write!(f, "{hpa:#x} in region {region}")?;
-        device.map_or(Ok(()), |device| write!(f, ", where {device} is to answer"))
-    }
-}
-
-/// What memory did that it must not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "fields are named for what they hold; Display says it in words")]
-pub enum ProbeError {
-    /// The memory does not hold what is written: nothing answers, or it drops writes.
-    NotHeld { at: Spot, expected: u32, found: u32 },
-    /// The memory has another place's mark: both addresses lead to it.
-    Aliased { at: Spot, other: u64, expected: u32, found: u32 },
-    /// Persistent memory, which was only read, changed meanwhile.
-    Disturbed { at: Spot, expected: u32, found: u32 },
-    /// What was there before could not be put back.
-    NotRestored { at: Spot, expected: u32, found: u32 },
-    /// The region is not made of whole stripes, two at least.
-    Uneven { region: Span, stripe: u64 },
-    /// The regions have more ways than the caller's structures have decoders.
-    Capacity { have: usize },
-}
-
-codes! {
-    ProbeError {
-        NotHeld = 0x0901,
-        Aliased = 0x0902,
-        Disturbed = 0x0903,
-        NotRestored = 0x0904,
-        Uneven = 0x0905,
-        Capacity = 0x0906,
-    }
-}
-
-impl fmt::Display for ProbeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::NotHeld { at, expected, found } => write!(
-                f,
-                "{at}: no memory holds what is written there: wrote {expected:#010x}, read \
-                 {found:#010x}"
-            ),
-            Self::Aliased { at, other, expected, found } => write!(
-                f,
-                "{at}: leads to the same memory as {other:#x}: expected {expected:#010x}, found \
-                 {found:#010x}, which was written to the other"
-            ),
-            Self::Disturbed { at, expected, found } => write!(
-                f,
-                "{at}: persistent memory changed while other memory was written: was \
-                 {expected:#010x}, is {found:#010x}"
-            ),
-            Self::NotRestored { at, expected, found } => write!(
-                f,
-                "{at}: held a mark, but does not take back what was there: wrote {expected:#010x}, \
-                 read {found:#010x}"
-            ),
-            Self::Uneven { region, stripe } => {
-                write!(f, "region {region} is not made of two or more stripes of {stripe:#x} bytes")
-            }
-            Self::Capacity { have } => write!(
-                f,
-                "the regions have more than {have} ways: give the library larger structures"
-            ),
-        }
-    }
-}
-
-impl core::error::Error for ProbeError {}
 
 /// The first error of each region, as far as there is room, and how many more there were.
 #[derive(Clone, Debug, Default)]
 pub struct ProbeErrors {
-    list: Vec<ProbeError, 16>,
+    list: Vec<Error, 16>,
     more: u32,
 }
 
@@ -147,7 +61,7 @@ impl ProbeErrors {
     }
 
     /// The errors, by ascending address of the region.
-    pub fn list(&self) -> &[ProbeError] {
+    pub fn list(&self) -> &[Error] {
         &self.list
     }
 
@@ -156,7 +70,7 @@ impl ProbeErrors {
         self.more
     }
 
-    fn add(&mut self, error: ProbeError) {
+    fn add(&mut self, error: Error) {
         if self.list.push(error).is_err() {
             self.more = self.more.saturating_add(1);
         }
@@ -188,7 +102,7 @@ pub fn probe<'a>(
     wanted: Probe,
     committed: impl Into<CommittedMut<'a>>,
     errors: &mut ProbeErrors,
-) -> Result<(), ProbeError> {
+) -> Result<(), Error> {
     probe_all(hw, platform, topology.into(), wanted, committed.into(), errors)
 }
 
@@ -201,7 +115,7 @@ fn probe_all(
     wanted: Probe,
     committed: CommittedMut<'_>,
     errors: &mut ProbeErrors,
-) -> Result<(), ProbeError> {
+) -> Result<(), Error> {
     let CommittedMut { decoders, mut regions, ways_before: ways, failed, .. } = committed;
     errors.clear();
     for region in &mut regions {
@@ -228,14 +142,12 @@ fn probe_all(
     }
     if fits {
         let at = |cell: Cell| {
-            let region = regions.get(cell.region).map(|region| region.span);
             let device = behind(platform, tree, &decoders, cell.address);
-            let device = device.map(|device| tree.path(device));
-            Some(Spot { region: region?, hpa: cell.address, device })
+            Place::from(device.map(|device| tree.path(device)))
         };
         run(hw, &regions, &mut ways, &mut failed, &at, errors);
     } else {
-        errors.add(ProbeError::Capacity { have: ways.room() });
+        errors.add(Code::PROBE_CAPACITY.error().expected(ways.room()));
         for (failed, region) in failed.iter_mut().zip(&regions) {
             *failed = region.probed != Probed::No;
         }
@@ -244,13 +156,13 @@ fn probe_all(
     errors.list.first().map_or(Ok(()), |error| Err(*error))
 }
 
-/// The four steps.
+/// The four steps. `at` says which device is to answer.
 fn run(
     hw: &mut impl Mmio,
     regions: &[CommittedRegion],
     ways: &mut [Way],
     failed: &mut [bool],
-    at: &dyn Fn(Cell) -> Option<Spot>,
+    at: &dyn Fn(Cell) -> Place,
     errors: &mut ProbeErrors,
 ) {
     let volatile = |cell: &Cell| cell.partition == Partition::Volatile;
@@ -281,13 +193,16 @@ fn run(
         if found == expected {
             continue;
         }
-        if let (Some(at), false) = (at(cell), is_failed(failed, cell.region)) {
+        if !is_failed(failed, cell.region) {
+            let kind = match other {
+                Some(_) => Code::PROBE_ALIASED,
+                None if volatile(&cell) => Code::PROBE_NOT_HELD,
+                None => Code::PROBE_DISTURBED,
+            };
+            let error = kind.at(at(cell)).expected(cell.address);
             errors.add(match other {
-                Some(Cell { address: other, .. }) => {
-                    ProbeError::Aliased { at, other, expected, found }
-                }
-                None if volatile(&cell) => ProbeError::NotHeld { at, expected, found },
-                None => ProbeError::Disturbed { at, expected, found },
+                Some(other) => error.found(other.address),
+                None => error.found((expected, found)),
             });
         }
         // Of two that lead to one place nobody can tell which one is right.
@@ -304,9 +219,8 @@ fn run(
     for cell in cells(regions).filter(|cell| answer(ways, *cell) == Answer::Own) {
         let (expected, found) = (before(ways, cell), hw.read(cell.address));
         if found != expected && !is_failed(failed, cell.region) {
-            if let Some(at) = at(cell) {
-                errors.add(ProbeError::NotRestored { at, expected, found });
-            }
+            let error = Code::PROBE_NOT_RESTORED.at(at(cell)).expected(cell.address);
+            errors.add(error.found((expected, found)));
             fail(failed, cell.region);
         }
     }
@@ -350,11 +264,12 @@ fn marked(value: u32, ways: usize) -> Option<(usize, usize)> {
 }
 
 /// Why a region cannot be probed as it is.
-fn uneven(region: &CommittedRegion) -> Option<ProbeError> {
-    let (size, stripe) = (region.span.size(), region.interleave.stripe());
-    let whole = size.checked_rem(stripe) == Some(0);
-    let stripes = size.checked_div(stripe).unwrap_or(0);
-    (!whole || stripes < 2).then_some(ProbeError::Uneven { region: region.span, stripe })
+fn uneven(region: &CommittedRegion) -> Option<Error> {
+    let (span, stripe) = (region.span, region.interleave.stripe());
+    let whole = span.size().checked_rem(stripe) == Some(0);
+    let stripes = span.size().checked_div(stripe).unwrap_or(0);
+    let error = Code::PROBE_UNEVEN.error().detail(stripe / Granularity::B256.bytes());
+    (!whole || stripes < 2).then_some(error.expected(span.base()).found(span.size()))
 }
 
 /// Whether a region is probed, and can be.

@@ -6,151 +6,38 @@
 //! decoder that is in use, about to be, or stranded belongs to no region that is whole on every path,
 //! nor while nobody has read all decoders.
 
-use core::fmt;
-
-use cxl_regs::access::Register;
 use cxl_regs::acpi::cedt::{
     CedtError, CedtWriteError, Cfmws, Chbs, ChbsVersion, Cxims, Problem, Restrictions,
 };
 use cxl_regs::acpi::srat::{self, MemoryAffinity};
-use cxl_regs::acpi::{Cedt, CedtWriter, Identity, NoRoom, TableError};
+use cxl_regs::acpi::{Cedt, CedtWriter, Identity, NoRoom};
 use cxl_regs::hdm::Control;
 use cxl_regs::{Arithmetic, Granularity, Hpa, Span};
 
-use crate::codes::codes;
 use crate::committed::{Committed, CommittedDevice, CommittedRef, CommittedRegion, Fate, Place};
 use crate::decoder_registers::{DecoderRegisters, difference};
 use crate::device_registers::DeviceRegisters;
+use crate::error::{self, Code, Error, Numbered};
 use crate::mmio::Mmio;
 use crate::platform::{BridgeKind, Platform, Window};
 use crate::policy::{PathPolicy, Policy};
-use crate::topology::{NodeId, NodeKind, Partition, Path, Tree};
+use crate::topology::{NodeId, NodeKind, Partition, Tree};
 use crate::verify::paths::{Decoders, WindowView};
-use crate::verify::{Finding, view};
+use crate::verify::view;
 
-/// Why there is no table, or why a table is not to be trusted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "fields are named for what they hold; Display says it in words")]
-pub enum TablesError {
-    /// The buffer is too small.
-    NoRoom(NoRoom),
-    /// A record breaks a rule, by itself or beside the others.
-    Record(CedtError),
-    /// The platform's bridge makes no CHBS.
-    Bridge { uid: u32, problem: Problem },
-    /// The platform's window makes no CFMWS.
-    Window { window: u64, problem: Problem },
-    /// Two XOR windows of one granularity have different maps; a CEDT has one set for both.
-    XorMapsDiffer { granularity: Granularity, first: u64, second: u64 },
-    /// A decoder is stranded, or in use and not part of a region that is whole.
-    NotWhole { place: Place },
-    /// A decoder claims a range that lies in no window, or not wholly.
-    OutsideWindows { place: Place, span: Span },
-    /// The bytes are no CEDT.
-    Table(TableError),
-    /// The CEDT does not have the bridge.
-    BridgeMissing { uid: u32 },
-    /// The CEDT has the bridge's registers elsewhere.
-    BridgeElsewhere { uid: u32, expected: u64, found: Span },
-    /// The CEDT's windows and the committed decoders do not go together.
-    Disagrees(Finding),
-    /// The CEDT's window is fixed and a decoder in it is not locked.
-    FixedUnlocked { window: u64 },
-    /// The decoders do not make the region that is listed, or not as it is listed.
-    NotMade { region: Span },
-    /// Not every decoder of the machine was read.
-    Unread,
-    /// A decoder's registers are not what was read before.
-    Changed { place: Place, register: &'static str, expected: u32, found: u32 },
-    /// A device's enable or lock is not what was read before.
-    DeviceChanged { at: Path, register: &'static str, expected: bool, found: bool },
+fn no_room(NoRoom { need, have }: NoRoom) -> Error {
+    Code::TABLES_NO_ROOM.error().expected(need).found(have)
 }
 
-codes! {
-    TablesError {
-        NoRoom = 0x0601,
-        Record = 0x0602,
-        Bridge = 0x0603,
-        Window = 0x0604,
-        XorMapsDiffer = 0x0605,
-        NotWhole = 0x0606,
-        OutsideWindows = 0x0607,
-        Table = 0x0608,
-        BridgeMissing = 0x0609,
-        BridgeElsewhere = 0x060A,
-        Disagrees = 0x060B,
-        FixedUnlocked = 0x060C,
-        NotMade = 0x060D,
-        Unread = 0x060E,
-        Changed = 0x060F,
-        DeviceChanged = 0x0610,
-    }
+/// A record that breaks a rule, at the byte that it breaks it with.
+fn broken(error: CedtError) -> Error {
+    Code::TABLES_RECORD.at(error::Place::byte(error.offset())).rule(error.problem)
 }
 
-impl fmt::Display for TablesError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::NoRoom(error) => error.fmt(f),
-            Self::Record(error) => write!(f, "CEDT: {error}"),
-            Self::Bridge { uid, problem } => write!(f, "bridge {uid}: {problem}"),
-            Self::Window { window, problem } => write!(f, "window {window:#x}: {problem}"),
-            Self::XorMapsDiffer { granularity, first, second } => write!(
-                f,
-                "windows {first:#x} and {second:#x} have different XOR maps for {granularity}; a \
-                 CEDT has one set for both"
-            ),
-            Self::NotWhole { place } => {
-                write!(f, "{place}: not part of a whole path, so no table is made")
-            }
-            Self::NotMade { region } => {
-                write!(f, "region {region}: the decoders do not make it, so no table is made")
-            }
-            Self::Unread => f.write_str(
-                "not every decoder was read, so some may lead anywhere: no table is made",
-            ),
-            Self::Changed { place, register, expected, found } => write!(
-                f,
-                "{place}: {register} was {expected:#010x} when the table was made, is {found:#010x}"
-            ),
-            Self::DeviceChanged { at, register, expected, found } => write!(
-                f,
-                "{at}: {register} was {} when the table was made, is {}",
-                u8::from(expected),
-                u8::from(found)
-            ),
-            Self::OutsideWindows { place, span } => {
-                write!(f, "{place}: {span} lies in no window")
-            }
-            Self::Table(error) => write!(f, "CEDT: {error}"),
-            Self::BridgeMissing { uid } => write!(f, "the CEDT has no CHBS for bridge {uid}"),
-            Self::BridgeElsewhere { uid, expected, found } => write!(
-                f,
-                "bridge {uid}: its decoders are at {expected:#x}, the CEDT has its registers at \
-                 {found}"
-            ),
-            Self::Disagrees(finding) => write!(f, "CEDT and decoders disagree: {finding}"),
-            Self::FixedUnlocked { window } => write!(
-                f,
-                "window {window:#x}: fixed in the CEDT, and a decoder in it is not locked"
-            ),
-        }
-    }
-}
-
-impl core::error::Error for TablesError {}
-
-impl From<NoRoom> for TablesError {
-    fn from(error: NoRoom) -> Self {
-        Self::NoRoom(error)
-    }
-}
-
-impl From<CedtWriteError> for TablesError {
-    fn from(error: CedtWriteError) -> Self {
-        match error {
-            CedtWriteError::NoRoom(error) => Self::NoRoom(error),
-            CedtWriteError::Refused(error) => Self::Record(error),
-        }
+fn refused(error: CedtWriteError) -> Error {
+    match error {
+        CedtWriteError::NoRoom(error) => no_room(error),
+        CedtWriteError::Refused(error) => broken(error),
     }
 }
 
@@ -179,10 +66,10 @@ pub fn cedt<'a, 'b>(
     committed: impl Into<CommittedRef<'a>>,
     identity: Identity,
     buffer: &'b mut [u8],
-) -> Result<&'b mut [u8], TablesError> {
+) -> Result<&'b mut [u8], Error> {
     let committed = committed.into();
     check_whole(platform, topology.into(), committed)?;
-    let mut writer = CedtWriter::new(buffer, identity)?;
+    let mut writer = CedtWriter::new(buffer, identity).map_err(no_room)?;
     for bridge in ascending(platform.bridges, |bridge| u64::from(bridge.uid)) {
         let uid = bridge.uid;
         let version = match bridge.kind {
@@ -190,19 +77,19 @@ pub fn cedt<'a, 'b>(
             BridgeKind::Rcrb => ChbsVersion::Rch,
         };
         let chbs = Chbs::new(uid, version, Hpa(bridge.registers))
-            .map_err(|problem| TablesError::Bridge { uid, problem })?;
-        writer.chbs(&chbs)?;
+            .map_err(|problem| Code::TABLES_BRIDGE.at(error::Place::bridge(uid)).rule(problem))?;
+        writer.chbs(&chbs).map_err(refused)?;
     }
     // A window without a base decodes nothing: the platform found no place for it.
     for window in ascending(platform.windows, |window| window.base).filter(|w| w.base != 0) {
-        writer.cfmws(&cfmws(window, committed.regions)?)?;
+        writer.cfmws(&cfmws(window, committed.regions)?).map_err(refused)?;
     }
     for granularity in Granularity::ALL {
         if let Some(cxims) = cxims(platform.windows, granularity)? {
-            writer.cxims(&cxims)?;
+            writer.cxims(&cxims).map_err(refused)?;
         }
     }
-    Ok(writer.finish()?)
+    writer.finish().map_err(refused)
 }
 
 /// The items in order of a key, those with the same one in order of place.
@@ -221,9 +108,9 @@ fn check_whole(
     platform: &Platform<'_>,
     tree: Tree<'_>,
     committed: CommittedRef<'_>,
-) -> Result<(), TablesError> {
+) -> Result<(), Error> {
     if committed.unread {
-        return Err(TablesError::Unread);
+        return Err(Code::TABLES_UNREAD.error());
     }
     for entry in committed.decoders {
         let place = Place::of(tree, entry.node, entry.index);
@@ -231,19 +118,22 @@ fn check_whole(
         // A commit under way may come to its end at any time. Size 0 claims nothing.
         let claims = (control.committed() || control.commit()) && entry.image.size() != 0;
         if entry.fate == Fate::Stranded {
-            return Err(TablesError::NotWhole { place });
+            return Err(Code::TABLES_NOT_WHOLE.at(place));
         }
         if !claims {
             continue;
         }
         // Whatever is said of its fate.
-        let Some(decoder) = entry.active() else { return Err(TablesError::NotWhole { place }) };
+        let Some(decoder) = entry.active() else { return Err(Code::TABLES_NOT_WHOLE.at(place)) };
         let span = decoder.span;
         if !platform.windows.iter().any(|window| view(window, span).is_some()) {
-            return Err(TablesError::OutsideWindows { place, span });
+            return Err(Code::TABLES_OUTSIDE_WINDOWS
+                .at(place)
+                .expected(span.base())
+                .found(span.size()));
         }
         if !committed.regions.iter().any(|region| span.contains_span(region.span)) {
-            return Err(TablesError::NotWhole { place });
+            return Err(Code::TABLES_NOT_WHOLE.at(place));
         }
     }
     // The regions are judged anew: nothing is taken from the list but what it may leave out.
@@ -253,7 +143,7 @@ fn check_whole(
         let mut devices = committed.devices.iter().filter(|device| device.node == entry.node);
         let off = devices.any(|device| !device.decoder_enable || !device.mem_enable);
         if off || !committed.regions.iter().any(|region| region.span == decoder.span) {
-            return Err(TablesError::NotWhole { place });
+            return Err(Code::TABLES_NOT_WHOLE.at(place));
         }
     }
     for region in committed.regions {
@@ -263,16 +153,19 @@ fn check_whole(
         let locked = region.locked && made.is_some_and(|made| made.locked);
         let made = made.map(|made| CommittedRegion { locked, probed: region.probed, ..made });
         if made != Some(*region) {
-            return Err(TablesError::NotMade { region: region.span });
+            return Err(Code::TABLES_NOT_MADE
+                .error()
+                .expected(region.span.base())
+                .found(region.span.size()));
         }
     }
     Ok(())
 }
 
 /// A platform's window as the table has it.
-fn cfmws(window: &Window, regions: &[CommittedRegion]) -> Result<Cfmws, TablesError> {
+fn cfmws(window: &Window, regions: &[CommittedRegion]) -> Result<Cfmws, Error> {
     let base = window.base;
-    let refuse = |problem| TablesError::Window { window: base, problem };
+    let refuse = |problem| Code::TABLES_WINDOW.at(error::Place::window(base)).rule(problem);
     let size = window.size;
     let span = Span::new(Hpa(base), size).map_err(|_| match size {
         0 => refuse(Problem::ZeroSize { base }),
@@ -296,7 +189,7 @@ fn cfmws(window: &Window, regions: &[CommittedRegion]) -> Result<Cfmws, TablesEr
 }
 
 /// The XOR maps of a granularity: those of its widest window, which all others have to share.
-fn cxims(windows: &[Window], granularity: Granularity) -> Result<Option<Cxims>, TablesError> {
+fn cxims(windows: &[Window], granularity: Granularity) -> Result<Option<Cxims>, Error> {
     let mut windows = ascending(windows, |window| window.base).filter(|window| {
         window.arithmetic == Arithmetic::Xor && window.interleave.granularity == granularity
     });
@@ -304,7 +197,10 @@ fn cxims(windows: &[Window], granularity: Granularity) -> Result<Option<Cxims>, 
     for window in windows {
         if window.xor_maps.iter().zip(&widest.xor_maps).any(|(one, other)| one != other) {
             let (first, second) = (widest.base, window.base);
-            return Err(TablesError::XorMapsDiffer { granularity, first, second });
+            return Err(Code::TABLES_XOR_MAPS_DIFFER
+                .at(error::Place::window(first))
+                .expected(granularity)
+                .found(second));
         }
         if window.xor_maps.len() > widest.xor_maps.len() {
             widest = window;
@@ -321,7 +217,7 @@ pub fn cross_check_hardware<'a>(
     cedt: &[u8],
     topology: impl Into<Tree<'a>>,
     committed: impl Into<CommittedRef<'a>>,
-) -> Result<(), TablesError> {
+) -> Result<(), Error> {
     let (tree, committed) = (topology.into(), committed.into());
     for (node, hdm) in tree.iter().filter_map(|(id, node)| Some((id, node.hdm?))) {
         for index in 0..hdm.decoders {
@@ -335,12 +231,16 @@ pub fn cross_check_hardware<'a>(
                 // Not in use when it was read, whatever else it held; all-ones say that it is.
                 None if control.committed() || control.commit() => {
                     let free = control.with_committed(false).with_commit(false);
-                    Some((Control::SPEC.name, free.into_bits(), control.into_bits()))
+                    Some((Control::NUMBER, free.into_bits(), control.into_bits()))
                 }
                 None => None,
             };
             if let Some((register, expected, found)) = change {
-                return Err(TablesError::Changed { place, register, expected, found });
+                return Err(Code::TABLES_CHANGED
+                    .at(place)
+                    .detail(register)
+                    .expected(expected)
+                    .found(found));
             }
         }
     }
@@ -349,13 +249,17 @@ pub fn cross_check_hardware<'a>(
         let now = CommittedDevice::read(hw, registers);
         let at = tree.path(device.node);
         let fields = [
-            ("HDM Decoder Enable", device.decoder_enable, now.decoder_enable),
-            ("Mem_Enable", device.mem_enable, now.mem_enable),
-            ("Cache_Enable", device.cache_enable, now.cache_enable),
-            ("CONFIG_LOCK", device.config_lock, now.config_lock),
+            (0u8, device.decoder_enable, now.decoder_enable),
+            (1, device.mem_enable, now.mem_enable),
+            (2, device.cache_enable, now.cache_enable),
+            (3, device.config_lock, now.config_lock),
         ];
         if let Some((register, expected, found)) = fields.into_iter().find(|(_, a, b)| a != b) {
-            return Err(TablesError::DeviceChanged { at, register, expected, found });
+            return Err(Code::TABLES_DEVICE_CHANGED
+                .at(at)
+                .detail(register)
+                .expected(expected)
+                .found(found));
         }
     }
     check_table(cedt, tree, committed)
@@ -369,19 +273,15 @@ pub fn cross_check<'a>(
     cedt: &[u8],
     topology: impl Into<Tree<'a>>,
     committed: impl Into<CommittedRef<'a>>,
-) -> Result<(), TablesError> {
+) -> Result<(), Error> {
     check_table(cedt, topology.into(), committed.into())
 }
 
 // Compiled once, whatever the lists lie in.
 #[inline(never)]
-fn check_table(
-    cedt: &[u8],
-    tree: Tree<'_>,
-    committed: CommittedRef<'_>,
-) -> Result<(), TablesError> {
-    let table = Cedt::read(cedt).map_err(TablesError::Table)?;
-    table.check().map_err(TablesError::Record)?;
+fn check_table(cedt: &[u8], tree: Tree<'_>, committed: CommittedRef<'_>) -> Result<(), Error> {
+    let table = Cedt::read(cedt).map_err(|error| Code::TABLES_TABLE.error().rule(error))?;
+    table.check().map_err(broken)?;
     let decoders = Decoders { tree, list: committed.decoders, policy: &ANY };
     for (entry, decoder) in decoders.device_claims() {
         check_bridge(&table, tree, entry.node)?;
@@ -400,31 +300,35 @@ fn check_table(
             }
         });
         if let Some(failure) = failure {
-            return Err(TablesError::Disagrees(failure));
+            return Err(failure.disagrees());
         }
         if let (Some(region), Some(window)) = (region, window)
             && window.restrictions.fixed()
             && !region.locked
         {
-            return Err(TablesError::FixedUnlocked { window: region.window });
+            return Err(Code::TABLES_FIXED_UNLOCKED.at(error::Place::window(region.window)));
         }
     }
     Ok(())
 }
 
 /// Whether the CEDT has a device's bridge where its decoders were found.
-fn check_bridge(table: &Cedt<'_>, tree: Tree<'_>, device: NodeId) -> Result<(), TablesError> {
+fn check_bridge(table: &Cedt<'_>, tree: Tree<'_>, device: NodeId) -> Result<(), Error> {
     for (_, node) in tree.upwards(device) {
         let NodeKind::HostBridge { uid } = node.kind else { continue };
         let found = table
             .host_bridges()
             .find(|bridge| bridge.uid == uid)
-            .ok_or(TablesError::BridgeMissing { uid })?
+            .ok_or_else(|| Code::TABLES_BRIDGE_MISSING.at(error::Place::bridge(uid)))?
             .registers();
         if let Some(hdm) = node.hdm
             && !found.contains(Hpa(hdm.block.0))
         {
-            return Err(TablesError::BridgeElsewhere { uid, expected: hdm.block.0, found });
+            return Err(Code::TABLES_BRIDGE_ELSEWHERE
+                .at(error::Place::bridge(uid))
+                .detail(found.size() >> 12)
+                .expected(hdm.block.0)
+                .found(found.base()));
         }
     }
     Ok(())
@@ -501,6 +405,6 @@ pub fn srat<'a, 'b>(
     identity: Identity,
     first_domain: u32,
     buffer: &'b mut [u8],
-) -> Result<&'b mut [u8], TablesError> {
-    Ok(srat::write(identity, committed.into().affinities(first_domain), buffer)?)
+) -> Result<&'b mut [u8], Error> {
+    srat::write(identity, committed.into().affinities(first_domain), buffer).map_err(no_room)
 }

@@ -13,7 +13,7 @@ use cxl_regs::dvsec::flex_bus;
 use cxl_regs::hdm::Capability;
 use heapless::Vec;
 
-pub use remark::{Place, Remark, Remarks};
+pub use remark::Remarks;
 
 use crate::list::{Empty, List};
 use crate::mmio::Block;

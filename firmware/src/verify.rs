@@ -10,11 +10,10 @@
 mod finding;
 pub(crate) mod paths;
 
-use cxl_regs::access::Register;
 use cxl_regs::hdm::Control;
 use cxl_regs::{Coherency, Decoder, Hpa, Span};
 
-pub use finding::{Finding, Findings, FindingsMut, Tally};
+pub use finding::{Findings, FindingsMut, Tally};
 use paths::{Decoders, WindowView};
 
 use crate::commit::back_invalidate;
@@ -22,6 +21,7 @@ use crate::commit::planned_registers::Slot;
 use crate::committed::{CommittedDecoder, CommittedDevice, CommittedMut, Fate, Place};
 use crate::decoder_registers::DecoderRegisters;
 use crate::device_registers::DeviceRegisters;
+use crate::error::{Code, Numbered};
 use crate::list;
 use crate::mmio::Mmio;
 use crate::plan::PlanRef;
@@ -51,7 +51,7 @@ pub fn verify<'a>(
             let used = decoders.used(id, partition);
             let size = device.capacity(partition).saturating_sub(used);
             if size != 0 {
-                findings.add(Finding::Unused { at: tree.path(id), partition, size });
+                findings.add(Code::VERIFY_UNUSED.at(tree.path(id)).detail(partition).found(size));
             }
         }
     }
@@ -73,20 +73,20 @@ fn judge(
     for device in &*committed.devices {
         let at = tree.path(device.node);
         if !device.decoder_enable {
-            report(Finding::DecodersDisabled { at });
+            report(Code::VERIFY_DECODERS_DISABLED.at(at));
         }
         if !device.mem_enable {
-            report(Finding::MemoryDisabled { at });
+            report(Code::VERIFY_MEMORY_DISABLED.at(at));
         }
         if policy.config_lock && !device.config_lock {
-            report(Finding::ConfigUnlocked { at });
+            report(Code::VERIFY_CONFIG_UNLOCKED.at(at));
         }
         let back_invalidate = committed.decoders.iter().any(|entry| {
             let coherency = entry.active().map(|decoder| decoder.coherency);
             entry.node == device.node && coherency == Some(Coherency::BackInvalidate)
         });
         if back_invalidate && let Some(gap) = back_invalidate::gap(hw, tree, device.node) {
-            report(Finding::BackInvalidateBlocked { device: at, at: tree.path(gap) });
+            report(Code::VERIFY_BACK_INVALIDATE_BLOCKED.at(at).above(tree.path(gap)));
         }
     }
     let decoders = Decoders { tree, list: &committed.decoders, policy };
@@ -145,11 +145,17 @@ fn judge_plan(
         let entry =
             entries.find(|entry| (entry.node, entry.index) == (planned.node, planned.index));
         let (Some(entry), Ok(slot)) = (entry, Slot::new(tree, planned, policy)) else {
-            findings.add(Finding::NotCommitted { place });
+            findings.add(Code::VERIFY_NOT_COMMITTED.at(place));
             continue;
         };
         if let Some((register, expected, found)) = slot.difference(entry.image, true) {
-            findings.add(Finding::DiffersFromPlan { place, register, expected, found });
+            findings.add(
+                Code::VERIFY_DIFFERS_FROM_PLAN
+                    .at(place)
+                    .detail(register)
+                    .expected(expected)
+                    .found(found),
+            );
         }
     }
     if policy.path == PathPolicy::GuestPrograms {
@@ -157,7 +163,7 @@ fn judge_plan(
     }
     for entry in &*committed.decoders {
         if !plan.decoders_of(entry.node).any(|planned| planned.index == entry.index) {
-            findings.add(Finding::NotInPlan { place: Place::of(tree, entry.node, entry.index) });
+            findings.add(Code::VERIFY_NOT_IN_PLAN.at(Place::of(tree, entry.node, entry.index)));
         }
     }
 }
@@ -189,7 +195,7 @@ fn read(
             let registers = DecoderRegisters::new(hdm.block, index);
             let control = registers.read_control(hw);
             if control.into_bits() == u32::MAX {
-                findings.add(Finding::Silent { at, register: Control::SPEC.name });
+                findings.add(Code::VERIFY_SILENT.at(at).detail(Control::NUMBER));
                 *committed.unread = true;
                 break;
             }
@@ -201,12 +207,12 @@ fn read(
             if image.size() != 0
                 && let Err(error) = Decoder::decode(&image, component, hdm.capability)
             {
-                findings.add(Finding::Illegal { place: Place::of(tree, id, index), error });
+                findings.add(Code::VERIFY_ILLEGAL.at(Place::of(tree, id, index)).rule(error));
             }
             let entry = CommittedDecoder::new(tree, id, index, image, Fate::Done);
             if committed.decoders.push(entry).is_err() {
                 *committed.unread = true;
-                findings.add(Finding::Capacity { have: committed.decoders.room() });
+                findings.add(Code::VERIFY_CAPACITY.error().expected(committed.decoders.room()));
             }
         }
         if in_use {
@@ -224,6 +230,6 @@ fn read_device(
 ) {
     let Some(registers) = DeviceRegisters::of(tree, id) else { return };
     if committed.devices.push(CommittedDevice::read(hw, registers)).is_err() {
-        findings.add(Finding::Capacity { have: committed.devices.room() });
+        findings.add(Code::VERIFY_CAPACITY.error().expected(committed.devices.room()));
     }
 }

@@ -1,6 +1,7 @@
 //! The platform out of table bytes. Tables are typed by hand; only their sums are computed.
 
-use cxl_firmware::acpi::{Count, PlatformError, Tables, find_table};
+use cxl_firmware::acpi::{Tables, find_table};
+use cxl_firmware::error::{Code, Error, Place};
 use cxl_firmware::platform::{Bridge, BridgeKind, Ecam, RootBus};
 use cxl_regs::acpi::cedt::{CedtError, Problem};
 use cxl_regs::acpi::mcfg::AllocationError;
@@ -67,7 +68,14 @@ const ROOTS: [(u32, RootBus); 2] =
 
 type Small = Tables<2, 2>;
 
-fn read(records: &[Vec<u8>]) -> Result<Small, PlatformError> {
+/// The number of [`TableError::Checksum`].
+const CHECKSUM: u16 = 5;
+
+fn broken(error: CedtError) -> Error {
+    Code::PLATFORM_RECORD.at(Place::byte(error.offset())).rule(error.problem)
+}
+
+fn read(records: &[Vec<u8>]) -> Result<Small, Error> {
     Tables::from_acpi(&mcfg(), &cedt(records), 46, &ROOTS)
 }
 
@@ -103,7 +111,7 @@ fn a_window_without_a_place_stays_for_the_plan_to_refuse() {
     assert_eq!((tables.windows[0].base, tables.windows[0].size), (0, 0x1_0000_0000));
     // Its other fields are judged all the same.
     let error = CedtError { record: 36, problem: Problem::TargetCount { expected: 2, found: 1 } };
-    assert_eq!(read(&[cfmws(0, 1, 0, &[12])]).unwrap_err(), PlatformError::Record { error });
+    assert_eq!(read(&[cfmws(0, 1, 0, &[12])]).unwrap_err(), broken(error));
 }
 
 #[test]
@@ -129,7 +137,7 @@ fn a_window_that_is_no_multiple_of_its_shares_ends_with_the_last_whole_one() {
     ragged[0x10..0x18].copy_from_slice(&(768 * MIB + MIB).to_le_bytes());
     let problem = Problem::SizeAlignment { size: 769 * MIB };
     let error = CedtError { record: 36, problem };
-    assert_eq!(read(&[ragged]).unwrap_err(), PlatformError::Record { error });
+    assert_eq!(read(&[ragged]).unwrap_err(), broken(error));
 }
 
 #[test]
@@ -149,7 +157,7 @@ fn xor_windows_get_the_maps_of_their_granularity_wherever_they_stand() {
 
 #[test]
 fn broken_tables_are_refused_with_the_byte() {
-    let record = |record, problem| PlatformError::Record { error: CedtError { record, problem } };
+    let record = |record, problem| broken(CedtError { record, problem });
     let two = [chbs(12, 1, 0x1000_0000), chbs(12, 1, 0x2000_0000)];
     assert_eq!(read(&two).unwrap_err(), record(68, Problem::DuplicateChbs { uid: 12 }));
     let odd = cfmws(0x3_d010_0000, 0, 0, &[12]);
@@ -163,23 +171,23 @@ fn broken_tables_are_refused_with_the_byte() {
     assert_eq!(read(&[cut]).unwrap_err(), record(36, past));
     let mut reserved = cxims(0x100);
     reserved[6] = 7;
-    assert!(matches!(read(&[reserved]).unwrap_err(), PlatformError::Record { .. }));
+    assert_eq!(read(&[reserved]).unwrap_err().code, Code::PLATFORM_RECORD);
 
     let good = cedt(&[]);
     let mut bad = mcfg();
     bad[9] ^= 0xff;
     let error = Small::from_acpi(&bad, &good, 46, &[]).unwrap_err();
-    assert!(matches!(error, PlatformError::Mcfg { error: TableError::Checksum { .. } }));
+    assert_eq!((error.code, error.detail), (Code::PLATFORM_MCFG, CHECKSUM), "{error}");
     let mut bad = good.clone();
     bad[9] ^= 0xff;
     let error = Small::from_acpi(&mcfg(), &bad, 46, &[]).unwrap_err();
-    assert!(matches!(error, PlatformError::Cedt { error: TableError::Checksum { .. } }));
+    assert_eq!((error.code, error.detail), (Code::PLATFORM_CEDT, CHECKSUM), "{error}");
     let mut bad = mcfg();
     (bad[54], bad[55]) = (9, 3);
     mend(&mut bad, 9);
     let error = Small::from_acpi(&bad, &good, 46, &[]).unwrap_err();
     let buses = AllocationError::Buses { first: 9, last: 3 };
-    assert_eq!(error, PlatformError::Allocation { index: 0, error: buses });
+    assert_eq!(error, Code::PLATFORM_ALLOCATION.at(Place::entry(0)).rule(buses));
 }
 
 #[test]
@@ -188,18 +196,18 @@ fn one_more_than_fits_is_refused() {
     let windows = |count: u64| (1..=count).map(|n| cfmws(n << 32, 0, 0, &[1])).collect();
     let (two, three): (Vec<_>, Vec<_>) = (bridges(2), bridges(3));
     assert!(read(&two).is_ok());
-    let error = PlatformError::Capacity { what: Count::Bridges, have: 2 };
+    let error = Code::PLATFORM_CAPACITY.error().detail(1).expected(2);
     assert_eq!(read(&three).unwrap_err(), error);
     let (two, three): (Vec<_>, Vec<_>) = (windows(2), windows(3));
     assert!(read(&two).is_ok());
-    let error = PlatformError::Capacity { what: Count::Windows, have: 2 };
+    let error = Code::PLATFORM_CAPACITY.error().detail(2).expected(2);
     assert_eq!(read(&three).unwrap_err(), error);
     for (count, fits) in [(32, true), (33, false)] {
         let allocation = &mcfg()[44..];
         let mut body = vec![0; 8];
         (0..count).for_each(|_| body.extend(allocation));
         let result = Small::from_acpi(&table(b"MCFG", &body), &cedt(&[]), 46, &[]);
-        let error = PlatformError::Capacity { what: Count::Ecam, have: 32 };
+        let error = Code::PLATFORM_CAPACITY.error().detail(0).expected(32);
         assert_eq!(result.map(|_| ()), if fits { Ok(()) } else { Err(error) });
     }
 }
@@ -256,7 +264,7 @@ fn tables_are_found_through_either_root_table() {
         assert_eq!(found, cedt(&[chbs(12, 1, 0x1000_0000)]));
         let found = find_table(&mut reader, rsdp, *b"MCFG", &mut buffer).unwrap();
         assert_eq!(found, mcfg());
-        let missing = PlatformError::NoTable { signature: *b"HPET" };
+        let missing = Code::PLATFORM_NO_TABLE.at(Place::table(*b"HPET", 0));
         assert_eq!(find_table(&mut reader, rsdp, *b"HPET", &mut buffer), Err(missing));
     }
     // An XSDT at 0 is none: the RSDT counts, as on old firmware.
@@ -269,11 +277,12 @@ fn tables_are_found_through_either_root_table() {
     let mut other = |address, into: &mut [u8]| memory.read(address, into);
     assert!(find_table(&mut other, 0x1100, *b"CEDT", &mut [0; 128]).is_ok());
     let mut small = [0; 60];
-    let large = PlatformError::TableTooLarge { signature: *b"CEDT", need: 68, have: 60 };
+    let large = Code::PLATFORM_TABLE_TOO_LARGE.at(Place::table(*b"CEDT", 0)).expected(68).found(60);
     assert_eq!(find_table(&mut reader, 0x1000, *b"CEDT", &mut small), Err(large));
     let mut buffer = [0; 128];
     let error = find_table(&mut reader, 0x5000, *b"CEDT", &mut buffer).unwrap_err();
-    assert!(matches!(error, PlatformError::Rsdp { address: 0x5000, .. }), "{error}");
+    let rsdp = Place::table(*b"RSDP", 0x5000);
+    assert_eq!((error.code, error.at), (Code::PLATFORM_RSDP, rsdp), "{error}");
 }
 
 #[test]
@@ -283,12 +292,8 @@ fn a_broken_table_on_the_way_is_refused_with_its_address() {
         memory.0[index].1[20] ^= 1;
         let mut reader = |address, into: &mut [u8]| memory.read(address, into);
         let error = find_table(&mut reader, 0x1000, *b"CEDT", &mut [0; 128]).unwrap_err();
-        let expected = matches!(
-            error,
-            PlatformError::Table { signature: s, address: a, error: TableError::Checksum { .. } }
-                if (s, a) == (signature, address)
-        );
-        assert!(expected, "{error}");
+        let expected = (Code::PLATFORM_TABLE, Place::table(signature, address), CHECKSUM);
+        assert_eq!((error.code, error.at, error.detail), expected, "{error}");
     }
 }
 
@@ -297,17 +302,17 @@ fn codes_are_distinct_and_every_error_is_a_sentence() {
     let table = TableError::NoHeader { expected: 36, found: 0 };
     let signature = *b"CEDT";
     let errors = [
-        PlatformError::Rsdp { address: 1, error: Rsdp::read(&[]).unwrap_err() },
-        PlatformError::Table { signature, address: 1, error: table },
-        PlatformError::NoTable { signature },
-        PlatformError::TableTooLarge { signature, need: 2, have: 1 },
-        PlatformError::Mcfg { error: table },
-        PlatformError::Allocation { index: 0, error: AllocationError::Buses { first: 2, last: 1 } },
-        PlatformError::Cedt { error: table },
-        PlatformError::Record {
-            error: CedtError { record: 36, problem: Problem::ChbsWithoutBase },
-        },
-        PlatformError::Capacity { what: Count::Ecam, have: 1 },
+        Code::PLATFORM_RSDP.at(Place::table(*b"RSDP", 1)).rule(Rsdp::read(&[]).unwrap_err()),
+        Code::PLATFORM_TABLE.at(Place::table(signature, 1)).rule(table),
+        Code::PLATFORM_NO_TABLE.at(Place::table(signature, 0)),
+        Code::PLATFORM_TABLE_TOO_LARGE.at(Place::table(signature, 0)).expected(2).found(1),
+        Code::PLATFORM_MCFG.error().rule(table),
+        Code::PLATFORM_ALLOCATION
+            .at(Place::entry(0))
+            .rule(AllocationError::Buses { first: 2, last: 1 }),
+        Code::PLATFORM_CEDT.error().rule(table),
+        broken(CedtError { record: 36, problem: Problem::ChbsWithoutBase }),
+        Code::PLATFORM_CAPACITY.error().detail(0).expected(1),
     ];
     for (code, error) in (0x0101..).zip(errors) {
         assert_eq!(error.code(), code, "{error}");
@@ -318,13 +323,9 @@ fn codes_are_distinct_and_every_error_is_a_sentence() {
 
 #[test]
 fn what_is_too_many_is_named() {
-    for (what, name) in [
-        (Count::Ecam, "MCFG allocations"),
-        (Count::Bridges, "host bridges"),
-        (Count::Windows, "windows"),
-    ] {
+    for (what, name) in [(0, "MCFG allocations"), (1, "host bridges"), (2, "windows")] {
         let expected = format!("more than 3 {name}: give the library larger structures");
-        assert_eq!(PlatformError::Capacity { what, have: 3 }.to_string(), expected);
+        assert_eq!(Code::PLATFORM_CAPACITY.error().detail(what).expected(3).to_string(), expected);
     }
 }
 

@@ -6,10 +6,9 @@
 #[allow(dead_code, reason = "discovery tests use all of it")]
 mod fake;
 
-use cxl_firmware::bring_up::{
-    BorrowedWorkspace, BringUpError, Workspace, WorkspaceMut, bring_up, inspect,
-};
+use cxl_firmware::bring_up::{BorrowedWorkspace, Workspace, WorkspaceMut, bring_up, inspect};
 use cxl_firmware::committed::{CommittedRegion, Fate, Probed};
+use cxl_firmware::error::Phase;
 use cxl_firmware::list::{Empty, Slots};
 use cxl_firmware::platform::{Bridge, Platform, Restrictions, Window};
 use cxl_firmware::policy::{PathPolicy, Policy, Probe, TargetSystem};
@@ -87,7 +86,7 @@ fn every_phase_of_a_bring_up_ends_it() {
             hw.reactions[1].2.push((DEVICE_GLOBAL, 0));
         }),
         // All registers are as they should be, and nothing is behind them.
-        (Some(0x0901), "probe: 0x100000000 in region", |hw, _| hw.route = None),
+        (Some(0x0901), "probe: 0x100000000, where bridge", |hw, _| hw.route = None),
     ];
     let mut phases = vec![];
     for (expected, words, fault) in cases {
@@ -109,23 +108,19 @@ fn every_phase_of_a_bring_up_ends_it() {
             assert_eq!(inspected.map_err(|error| error.code()), Err(0x0515));
             continue;
         };
-        assert!(error.to_string().starts_with(words), "{error}");
+        let sentence = format!("{}: {error}", error.phase());
+        assert!(sentence.starts_with(words), "{sentence}");
         // Nobody has looked, all of it was put back, or a lock holds what leads nowhere.
-        let refused = match error {
-            BringUpError::Discover(_) | BringUpError::Plan(_) => Some(0x060E),
-            BringUpError::Commit(_) => None,
-            BringUpError::Verify(_) | BringUpError::Probe(_) => Some(0x0606),
+        let refused = match error.phase() {
+            Phase::Discover | Phase::Plan => Some(0x060E),
+            Phase::Commit => None,
+            _ => Some(0x0606),
         };
         assert_eq!(described(&platform, &work), refused, "{error}");
-        phases.push(match error {
-            BringUpError::Discover(_) => 2,
-            BringUpError::Plan(_) => 3,
-            BringUpError::Commit(_) => 4,
-            BringUpError::Verify(_) => 5,
-            BringUpError::Probe(_) => 9,
-        });
+        phases.push(error.phase());
     }
-    assert_eq!(phases, [2, 3, 4, 5, 9]);
+    let all = [Phase::Discover, Phase::Plan, Phase::Commit, Phase::Verify, Phase::Probe];
+    assert_eq!(phases, all);
 }
 
 const IDENTITY: Identity = Identity {

@@ -5,11 +5,12 @@
 
 mod scripted;
 
-use cxl_firmware::commit::{CommitError, Receipt, commit};
+use cxl_firmware::commit::{Receipt, commit};
 use cxl_firmware::committed::{Committed, Fate, Place};
+use cxl_firmware::error::{Code, Error, Fact, registers};
 use cxl_firmware::plan::Plan;
 use cxl_firmware::policy::{PathPolicy, Policy, Probe, Request, TargetSystem, Width};
-use cxl_firmware::topology::{DeviceKind, NodeId, NodeKind, Partition};
+use cxl_firmware::topology::{DeviceKind, NodeId, NodeKind, Partition, Path};
 use cxl_regs::access::Component;
 use scripted::{Access, Fake, GIB, MIB, Machine, OnCommit, Ticks, accelerator, simple, switched};
 
@@ -17,6 +18,20 @@ use scripted::{Access, Fake, GIB, MIB, Machine, OnCommit, Ticks, accelerator, si
 const DEVICE: u64 = 0x2000_0010;
 const BRIDGE: u64 = 0x1000_1010;
 const DVSEC: u64 = 0x2001_0000;
+
+fn path(uid: u32, ports: &[u8]) -> Path {
+    Path::new(uid, ports).expect("a short path")
+}
+
+/// The number of a register by its name.
+fn register(name: &str) -> u16 {
+    let found = registers().find(|(_, other)| *other == name);
+    found.map(|(number, _)| number).expect("an error can name it")
+}
+
+fn refusal(result: Result<(), Error>) -> Option<Code> {
+    result.err().map(|error| error.code)
+}
 
 const UNLOCKED: Policy<'static> = Policy {
     path: PathPolicy::Unlocked,
@@ -37,7 +52,7 @@ fn run(
     m: &mut Machine,
     plan: &Plan<16, 8, 16>,
     policy: &Policy<'_>,
-) -> (Result<(), CommitError>, Committed<16>) {
+) -> (Result<(), Error>, Committed<16>) {
     let mut committed = Committed::new();
     let result = commit(&mut m.hw, &mut Ticks::of(1), &m.topology, plan, policy, &mut committed);
     (result.map(Receipt::keep), committed)
@@ -188,7 +203,7 @@ fn what_an_earlier_run_left_in_the_callers_structure_is_forgotten() {
 }
 
 /// Runs on a machine with one fault and checks that it was put back to the last bit.
-fn restored(mut m: Machine, policy: &Policy<'_>) -> CommitError {
+fn restored(mut m: Machine, policy: &Policy<'_>) -> Error {
     let plan = m.plan(policy);
     let before = m.hw.dwords.clone();
     let (result, committed) = run(&mut m, &plan, policy);
@@ -245,17 +260,14 @@ fn a_write_dropped_before_the_first_lock_is_noticed_and_undone() {
             continue;
         }
         let error = restored(m, &Policy::default());
-        let found = match error {
-            CommitError::NotKept { expected, .. } => expected,
-            CommitError::DeviceNotKept { expected, .. } => expected,
-            other => panic!("write {number} lost: {other}"),
-        };
-        assert_eq!(found, value, "write {number} at {address:#x}: {error}");
+        let kinds = [Code::COMMIT_NOT_KEPT, Code::COMMIT_DEVICE_NOT_KEPT];
+        assert!(kinds.contains(&error.code), "write {number} lost: {error}");
+        assert_eq!(error.expected, value.into(), "write {number} at {address:#x}: {error}");
     }
     // The write that asks to commit.
     let mut m = with_leftovers(simple());
     m.hw.dropped = Some(first_commit);
-    assert!(matches!(restored(m, &Policy::default()), CommitError::Timeout { .. }));
+    assert_eq!(restored(m, &Policy::default()).code, Code::COMMIT_TIMEOUT);
 }
 
 #[test]
@@ -284,10 +296,10 @@ fn every_fault_with_the_unlocked_policy_is_undone() {
             m.hw.on_commit.insert(control, fault);
             let error = restored(m, &UNLOCKED);
             let expected = match fault {
-                OnCommit::Error => matches!(error, CommitError::Refused { .. }),
-                _ => matches!(error, CommitError::Timeout { .. }),
+                OnCommit::Error => Code::COMMIT_REFUSED,
+                _ => Code::COMMIT_TIMEOUT,
             };
-            assert!(expected, "{control:#x}: {error}");
+            assert_eq!(error.code, expected, "{control:#x}: {error}");
         }
     }
 }
@@ -314,10 +326,9 @@ fn a_stuck_or_hardwired_bit_is_found_before_anything_is_locked() {
             let found = m.hw.get(start + offset) & !mask | bits;
             m.hw.set(start + offset, found);
             let error = restored(m, &Policy::default());
-            let CommitError::NotKept { place, expected, found, .. } = error else {
-                panic!("{start:#x}+{offset:#x}: {error}");
-            };
-            assert_eq!(place.index, 0);
+            assert_eq!(error.code, Code::COMMIT_NOT_KEPT, "{start:#x}+{offset:#x}: {error}");
+            assert_eq!(error.at.decoder(), Some(0));
+            let (expected, found) = (error.expected as u32, error.found as u32);
             assert_eq!(expected & mask, !bits & mask, "{error}");
             assert_eq!(found & mask, bits, "{error}");
         }
@@ -385,10 +396,9 @@ fn a_device_that_does_not_switch_on_strands_only_itself() {
         m.hw.stuck = Some((address, u32::MAX, found));
         let plan = m.plan(&Policy::default());
         let (result, committed) = run(&mut m, &plan, &Policy::default());
-        let Err(CommitError::DeviceNotKept { register, .. }) = result else {
-            panic!("{result:?}");
-        };
-        assert_eq!(register, name);
+        let error = result.expect_err("it does not switch on");
+        let expected = (Code::COMMIT_DEVICE_NOT_KEPT, register(name));
+        assert_eq!((error.code, error.detail), expected, "{error}");
         assert_eq!(fates(&committed), [Fate::Stranded, Fate::RolledBack]);
         assert!(committed.regions.is_empty());
     }
@@ -400,10 +410,9 @@ fn config_lock_that_does_not_hold_is_an_error_and_the_region_stays() {
     m.hw.stuck = Some((DVSEC + 0x14, 1, 0));
     let plan = m.plan(&CONFIG_LOCK);
     let (result, committed) = run(&mut m, &plan, &CONFIG_LOCK);
-    let Err(CommitError::DeviceNotKept { register, expected: 1, found: 0, .. }) = result else {
-        panic!("{result:?}");
-    };
-    assert_eq!(register, "DVSEC CXL Lock");
+    let at = m.topology.tree().path(NodeId(2));
+    let not_kept = Code::COMMIT_DEVICE_NOT_KEPT.at(at).detail(register("DVSEC CXL Lock"));
+    assert_eq!(result, Err(not_kept.expected(1).found(0)));
     assert_eq!(fates(&committed), [Fate::Done; 2]);
     assert_eq!(committed.regions.len(), 1);
 }
@@ -439,9 +448,10 @@ fn a_commit_that_never_ends_is_given_up_by_the_clock_or_by_the_polls() {
             &Policy::default(),
             &mut committed,
         );
-        let Err(CommitError::Timeout { control: 0x1300, polls, microseconds, .. }) = result else {
-            panic!("{result:?}");
-        };
+        let error = result.expect_err("no result");
+        let (control, polls) = <(u32, u32)>::unpack(error.found).unwrap();
+        assert_eq!((error.code, control), (Code::COMMIT_TIMEOUT, 0x1300), "{error}");
+        let microseconds = error.expected;
         assert!(microseconds >= least && microseconds <= 10_100, "{microseconds}");
         assert!(polls <= 40_000, "{polls}");
         assert_eq!(fates(&committed), [Fate::RolledBack; 2]);
@@ -463,14 +473,14 @@ fn hardware_that_falls_silent_at_any_access_ends_in_an_error() {
         let (result, committed) = run(&mut m, &plan, &CONFIG_LOCK);
         let error = result.expect_err("nobody answers");
         assert!(m.hw.trace.len() < whole + 100, "{error}");
-        let silent = matches!(error, CommitError::Silent { .. });
+        let silent = error.code == Code::COMMIT_SILENT;
         assert!(silent || error.to_string().contains("0xffff"), "{limit}: {error}");
         assert!(committed.decoders.iter().all(|entry| entry.fate != Fate::RolledBack));
     }
 }
 
 /// Changes a machine that was committed by `policy` and expects a refusal without a write.
-fn refused(policy: &Policy<'_>, change: impl Fn(&mut Fake)) -> CommitError {
+fn refused(policy: &Policy<'_>, change: impl Fn(&mut Fake)) -> Error {
     let mut m = simple();
     let plan = m.plan(policy);
     assert_eq!(run(&mut m, &plan, policy).0, Ok(()));
@@ -510,7 +520,7 @@ fn what_somebody_else_committed_is_refused_by_name_and_not_written_to() {
     assert_eq!(code(|hw| hw.set(DEVICE + 0x10, u32::MAX)), 0x0403);
     for at in [0x2000_0004, DVSEC + 0x08, DVSEC + 0x0C, DVSEC + 0x14] {
         let error = refused(&policy, |hw| hw.set(at, u32::MAX));
-        assert!(matches!(error, CommitError::Silent { .. }), "{at:#x}: {error}");
+        assert_eq!(error.code, Code::COMMIT_SILENT, "{at:#x}: {error}");
     }
     // Locked, where the policy does not lock.
     let error = refused(&UNLOCKED, |hw| hw.set(DEVICE + 0x10, 0x1700));
@@ -531,10 +541,9 @@ fn a_spare_decoder_in_use_on_an_otherwise_fresh_machine_is_foreign() {
     m.hw.set(BRIDGE + 0x30, 0x1600);
     let plan = m.plan(&Policy::default());
     let (result, _) = run(&mut m, &plan, &Policy::default());
-    let Err(CommitError::ForeignDecoder { place, base, size }) = result else {
-        panic!("{result:?}");
-    };
-    assert_eq!((place.index, base, size), (1, 0x10_0000_0000, 0x4000_0000));
+    let bridge = Place { at: path(7, &[]), component: Component::HostBridge, index: 1 };
+    let foreign = Code::COMMIT_FOREIGN_DECODER.at(bridge);
+    assert_eq!(result, Err(foreign.expected(0x10_0000_0000u64).found(0x4000_0000)));
     assert_eq!(m.hw.writes(), []);
 }
 
@@ -545,10 +554,8 @@ fn a_decoder_in_use_on_a_component_outside_the_plan_is_foreign() {
     m.bridge(8, 0x1100_0000, true);
     m.hw.set(0x1100_1020, 0x1600);
     let (result, _) = run(&mut m, &plan, &Policy::default());
-    let Err(CommitError::ForeignDecoder { place, .. }) = result else {
-        panic!("{result:?}");
-    };
-    assert_eq!(place.at.uid(), 8);
+    let error = result.expect_err("somebody's");
+    assert_eq!((error.code, error.at.uid()), (Code::COMMIT_FOREIGN_DECODER, Some(8)));
     assert_eq!(m.hw.writes(), []);
 }
 
@@ -615,7 +622,7 @@ fn a_device_is_switched_off_before_its_decoders_are_taken_back() {
     let mut m = simple();
     m.hw.on_commit.insert(BRIDGE + 0x10, OnCommit::Error);
     let plan = m.plan(&UNLOCKED);
-    assert!(matches!(run(&mut m, &plan, &UNLOCKED).0, Err(CommitError::Refused { .. })));
+    assert_eq!(refusal(run(&mut m, &plan, &UNLOCKED).0), Some(Code::COMMIT_REFUSED));
     let writes = m.hw.writes();
     let refused = writes.iter().position(|write| *write == (BRIDGE + 0x10, 0x1200));
     let after = &writes[refused.expect("a commit") + 1..];
@@ -628,7 +635,7 @@ fn a_device_is_switched_off_before_its_decoders_are_taken_back() {
     let mut m = simple();
     m.hw.stuck = Some((BRIDGE, 0x1000_0000, 0x1000_0000));
     let plan = m.plan(&UNLOCKED);
-    assert!(matches!(run(&mut m, &plan, &UNLOCKED).0, Err(CommitError::NotKept { .. })));
+    assert_eq!(refusal(run(&mut m, &plan, &UNLOCKED).0), Some(Code::COMMIT_NOT_KEPT));
     assert!(m.hw.writes().iter().all(|write| ![DVSEC + 0x0C, 0x2000_0004].contains(&write.0)));
 }
 
@@ -639,7 +646,8 @@ fn a_device_that_config_lock_froze_keeps_its_enables_when_another_fails() {
     m.hw.stuck = Some((0x2101_0014, 1, 0));
     let plan = m.plan(&policy);
     let (result, committed) = run(&mut m, &plan, &policy);
-    assert!(matches!(result, Err(CommitError::DeviceNotKept { expected: 1, .. })), "{result:?}");
+    let error = result.expect_err("no lock");
+    assert_eq!((error.code, error.expected), (Code::COMMIT_DEVICE_NOT_KEPT, 1), "{error}");
     let writes = m.hw.writes();
     let locked = writes.iter().position(|write| *write == (0x2001_0014, 0xCAFE_0001));
     let after = &writes[locked.expect("CONFIG_LOCK") + 1..];
@@ -680,9 +688,8 @@ fn config_lock_that_keeps_memory_off_is_refused_before_any_write() {
     m.hw.set(DVSEC + 0x14, 1);
     let plan = m.plan(&Policy::default());
     let (result, _) = run(&mut m, &plan, &Policy::default());
-    let Err(CommitError::ConfigLocked { expected: 0x6, found: 0x2, .. }) = result else {
-        panic!("{result:?}");
-    };
+    let locked = Code::COMMIT_CONFIG_LOCKED.at(m.topology.tree().path(NodeId(2)));
+    assert_eq!(result, Err(locked.expected(0x6).found(0x2)));
     assert_eq!(m.hw.writes(), []);
 }
 
@@ -704,19 +711,19 @@ fn a_plan_for_another_topology_is_refused() {
     let plan = m.plan(&Policy::default());
     let mut other = simple();
     let (result, _) = run(&mut other, &plan, &Policy::default());
-    assert!(matches!(result, Err(CommitError::NoSuchDecoder { .. })), "{result:?}");
+    assert_eq!(refusal(result), Some(Code::COMMIT_NO_SUCH_DECODER));
     assert_eq!(other.hw.writes(), []);
     // The same nodes, with fewer decoders than the plan uses.
     let mut fewer = switched();
     fewer.topology.nodes[0].hdm.as_mut().expect("the bridge's").decoders = 2;
     let (result, _) = run(&mut fewer, &plan, &Policy::default());
-    let Err(CommitError::NoSuchDecoder { place }) = result else { panic!("{result:?}") };
-    assert_eq!(place.index, 2);
+    let error = result.expect_err("no such decoder");
+    assert_eq!((error.code, error.at.decoder()), (Code::COMMIT_NO_SUCH_DECODER, Some(2)));
     // A decoder that can do less.
     let hdm = m.topology.nodes[0].hdm.as_mut().expect("the bridge's");
     hdm.capability = hdm.capability.with_target_count(0);
     let (result, _) = run(&mut m, &plan, &Policy::default());
-    assert!(matches!(result, Err(CommitError::Illegal { .. })), "{result:?}");
+    assert_eq!(refusal(result), Some(Code::COMMIT_ILLEGAL));
     assert_eq!(m.hw.writes(), []);
 }
 
@@ -763,7 +770,7 @@ fn behind_a_pass_through_bridge_only_the_device_is_programmed() {
     m2.hw.dvsec(0x2001_0000, 2);
     m2.hw.stuck = Some((0x2000_0004, 2, 0));
     let (result, committed) = run(&mut m2, &plan, &Policy::default());
-    assert!(matches!(result, Err(CommitError::DeviceNotKept { .. })), "{result:?}");
+    assert_eq!(refusal(result), Some(Code::COMMIT_DEVICE_NOT_KEPT));
     assert_eq!(fates(&committed), [Fate::Stranded]);
     assert!(committed.regions.is_empty());
 }
@@ -827,10 +834,8 @@ fn a_fault_in_back_invalidate_is_named_and_undone() {
         m.hw.set(0x4002_0008, status);
         m.hw.on_commit.insert(0x4002_0004, OnCommit::Never);
         let error = restored(m, &Policy::default());
-        let CommitError::BackInvalidateTimeout { microseconds, .. } = error else {
-            panic!("{error}");
-        };
-        assert!((least..most).contains(&microseconds), "{error}");
+        assert_eq!(error.code, Code::COMMIT_BACK_INVALIDATE_TIMEOUT, "{error}");
+        assert!((least..most).contains(&error.expected), "{error}");
     }
     for address in [0x4000_0004, 0x4002_0004, 0x4003_0004] {
         let mut m = accelerator(false);
@@ -843,7 +848,7 @@ fn a_fault_in_back_invalidate_is_named_and_undone() {
     m.topology.nodes[1].back_invalidate = None;
     let before = m.hw.dwords.clone();
     let (result, _) = run(&mut m, &plan, &Policy::default());
-    assert!(matches!(result, Err(CommitError::NoBackInvalidate { .. })), "{result:?}");
+    assert_eq!(refusal(result), Some(Code::COMMIT_NO_BACK_INVALIDATE));
     assert_eq!(m.hw.dwords, before);
 }
 
@@ -862,7 +867,7 @@ fn back_invalidate_of_a_region_that_is_whole_stays_when_another_fails() {
     m.hw.on_commit.insert(BRIDGE + 0x30, OnCommit::Error);
     let plan = m.plan(&Policy::default());
     let (result, committed) = run(&mut m, &plan, &Policy::default());
-    assert!(matches!(result, Err(CommitError::Refused { .. })), "{result:?}");
+    assert_eq!(refusal(result), Some(Code::COMMIT_REFUSED));
     assert_eq!(fates(&committed), [Fate::Done, Fate::Stranded, Fate::Done, Fate::RolledBack]);
     let enabled = [0x4000_0004, 0x4001_0004, 0x4002_0004, 0x4003_0004].map(|at| m.hw.get(at));
     assert_eq!(enabled, [2, 2, 0, 0]);
@@ -874,10 +879,9 @@ fn a_lock_that_is_lost_in_the_commit_is_noticed() {
     m.hw.on_commit.insert(BRIDGE + 0x10, OnCommit::Unlocked);
     let plan = m.plan(&Policy::default());
     let (result, committed) = run(&mut m, &plan, &Policy::default());
-    let Err(CommitError::CommittedOtherwise { expected, found, .. }) = result else {
-        panic!("{result:?}");
-    };
-    assert_eq!((expected & 0x100, found & 0x100), (0x100, 0));
+    let error = result.expect_err("no lock");
+    assert_eq!(error.code, Code::COMMIT_COMMITTED_OTHERWISE, "{error}");
+    assert_eq!((error.expected & 0x100, error.found & 0x100), (0x100, 0));
     assert_eq!(fates(&committed), [Fate::Stranded, Fate::RolledBack]);
 }
 
@@ -887,35 +891,47 @@ fn reasons_say_who_does_not_answer_and_what_was_lost() {
     let (tree, plan) = (m.topology.tree(), m.plan(&Policy::default()));
     let at = tree.path(plan.decoders[0].node);
     let place = Place { at, component: Component::Device, index: 0 };
-    let (register, polls, microseconds) = ("X", 3, 10_000);
-    let kept = |expected, found| CommitError::NotKept { place, register, expected, found };
-    let device = |expected, found| CommitError::DeviceNotKept { at, register, expected, found };
-    let otherwise = |expected, found| CommitError::CommittedOtherwise { place, expected, found };
-    let timeout = |control| CommitError::Timeout { place, control, polls, microseconds };
+    let (size, control) = (register("HDM Decoder Size Low"), register("DVSEC CXL Control"));
+    let (polls, microseconds) = (3, 10_000);
+    let kept = |expected: u32, found: u32| {
+        Code::COMMIT_NOT_KEPT.at(place).detail(size).expected(expected).found(found)
+    };
+    let device = |expected: u32, found: u32| {
+        Code::COMMIT_DEVICE_NOT_KEPT.at(at).detail(control).expected(expected).found(found)
+    };
+    let otherwise = |expected: u32, found: u32| {
+        Code::COMMIT_COMMITTED_OTHERWISE.at(place).expected(expected).found(found)
+    };
+    let timeout = |control: u32| {
+        Code::COMMIT_TIMEOUT.at(place).expected(microseconds).found((control, polls))
+    };
     let cases = [
         (
             kept(4, u32::MAX),
-            "bridge 7 port 3 device, decoder 0: X was written 0x00000004 and reads 0xffffffff \
+            "bridge 7 port 3 device, decoder 0: HDM Decoder Size Low was written 0x00000004 and reads 0xffffffff \
              (all-ones: the component does not answer); nothing was committed",
         ),
         (
             kept(4, 5),
-            "bridge 7 port 3 device, decoder 0: X was written 0x00000004 and reads 0x00000005; \
+            "bridge 7 port 3 device, decoder 0: HDM Decoder Size Low was written 0x00000004 and reads 0x00000005; \
              nothing was committed",
         ),
         // 16 bits that are all ones are silence; in 32 they are a value.
         (
             device(2, 0xFFFF),
-            "bridge 7 port 3: X was written 0x2 and reads 0xffff (all-ones: the component does \
+            "bridge 7 port 3: DVSEC CXL Control was written 0x2 and reads 0xffff (all-ones: the component does \
              not answer)",
         ),
-        (device(0x2_0000, 0xFFFF), "bridge 7 port 3: X was written 0x20000 and reads 0xffff"),
+        (
+            device(0x2_0000, 0xFFFF),
+            "bridge 7 port 3: DVSEC CXL Control was written 0x20000 and reads 0xffff",
+        ),
         (
             device(2, u32::MAX),
-            "bridge 7 port 3: X was written 0x2 and reads 0xffffffff (all-ones: the component \
+            "bridge 7 port 3: DVSEC CXL Control was written 0x2 and reads 0xffffffff (all-ones: the component \
              does not answer)",
         ),
-        (device(2, 0xFFFE), "bridge 7 port 3: X was written 0x2 and reads 0xfffe"),
+        (device(2, 0xFFFE), "bridge 7 port 3: DVSEC CXL Control was written 0x2 and reads 0xfffe"),
         (
             otherwise(0x1700, u32::MAX),
             "bridge 7 port 3 device, decoder 0: committed, but control reads 0xffffffff instead \

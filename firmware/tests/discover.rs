@@ -2,39 +2,93 @@
 
 mod fake;
 
-use cxl_firmware::discover::{
-    BarProblem, DiscoverError, NoRootBus, Place, Remark, Unassigned, Waited, discover,
-};
+use cxl_firmware::discover::discover;
+use cxl_firmware::error::{BarProblem, Code, Error, Place, registers};
 use cxl_firmware::mmio::{Block, Clock, Mmio};
 use cxl_firmware::platform::{Bridge, BridgeKind, Ecam, Platform, Resources, RootBus};
-use cxl_firmware::topology::{CapacitySource, DeviceKind, NodeId, NodeKind, Topology};
+use cxl_firmware::topology::{CapacitySource, DeviceKind, MAX_DEPTH, NodeId, NodeKind, Topology};
 use cxl_regs::component::{ArrayError, CapabilityId};
-use cxl_regs::config::{Bdf, Sbdf, WalkError};
+use cxl_regs::config::{BarError, Bdf, Sbdf, WalkError};
 use cxl_regs::dvsec::device::RangeError;
 use cxl_regs::dvsec::locator::LocatorError;
 use cxl_regs::dvsec::{DvsecError, DvsecId};
 use cxl_regs::hdm::Capability;
-use cxl_regs::mailbox::{DeviceArrayError, Opcode, ShortPayload};
+use cxl_regs::mailbox::{DeviceArrayError, Opcode};
 use fake::*;
 use proptest::prelude::*;
 
 const MIB: u64 = 1 << 20;
+
+/// Why a root bus is unknown.
+const NOT_A_BUS_NUMBER: u8 = 0;
+const NOT_DECODED: u8 = 1;
+const CLAIMED: u8 = 2;
+const NO_CXL_PORTS: u8 = 3;
+const SEVERAL_SEGMENTS: u8 = 4;
+
+/// What is not assigned, and in which BAR.
+const BUS_NUMBERS: (u8, u8) = (0, 0);
+const WINDOWS: (u8, u8) = (2, 0);
+
+const fn bar(number: u8) -> (u8, u8) {
+    (1, number)
+}
+
+fn unassigned(at: Place, (what, bar): (u8, u8)) -> Error {
+    Code::DISCOVER_UNASSIGNED.at(at).detail(what).found(bar)
+}
+
+/// What was waited for, and of which range.
+const DEVICE_READY: (u8, u8) = (2, 0);
+const MAILBOX_FREE: (u8, u8) = (3, 0);
+
+const fn info_valid(range: u8) -> (u8, u8) {
+    (0, range)
+}
+
+const fn active(range: u8) -> (u8, u8) {
+    (1, range)
+}
+
+fn timeout(at: Place, (what, range): (u8, u8), found: u32, milliseconds: u32) -> Error {
+    Code::DISCOVER_TIMEOUT.at(at).halves(what, range).expected(milliseconds).found(found)
+}
+
+/// The device has to answer to `opcode`.
+fn command(at: Place, opcode: Opcode, found: u32, milliseconds: u32) -> Error {
+    timeout(at, (4, 0), 0, milliseconds).found((found, opcode))
+}
+
+fn short_payload(at: Place, opcode: Opcode, need: u32, have: u32) -> Error {
+    Code::DISCOVER_SHORT_PAYLOAD.at(at).detail(opcode).expected(need).found(have)
+}
+
+/// The BAR needs two to this power.
+fn no_room(at: Place, bar: u8, power: u8, next: u64, end: u64) -> Error {
+    Code::DISCOVER_NO_ROOM.at(at).halves(bar, power).expected(next).found(end)
+}
+
+/// The number of a register by its name.
+fn register(name: &str) -> u16 {
+    let found = registers().find(|(_, other)| *other == name);
+    found.map(|(number, _)| number).expect("an error can name it")
+}
 
 fn sbdf(bus: u8, devfn: u8) -> Sbdf {
     Sbdf { segment: 0, bdf: Bdf::from_bits(u16::from(bus) << 8 | u16::from(devfn)) }
 }
 
 fn at(bus: u8, devfn: u8) -> Place {
-    Place { uid: 12, function: Some(sbdf(bus, devfn)) }
+    Place::function(12, sbdf(bus, devfn))
 }
 
-fn found(hw: &mut Fake, bridges: &[Bridge]) -> Result<Topology<16>, DiscoverError> {
+fn found(hw: &mut Fake, bridges: &[Bridge]) -> Result<Topology<16>, Error> {
     let mut topology = Topology::new();
     discover(hw, &mut clock(), &platform(bridges, &[]), &mut topology)?;
     Ok(topology)
 }
 
-fn error(hw: &mut Fake, bridges: &[Bridge]) -> DiscoverError {
+fn error(hw: &mut Fake, bridges: &[Bridge]) -> Error {
     found(hw, bridges).expect_err("discovery should refuse")
 }
 
@@ -161,18 +215,19 @@ fn a_uid_that_is_the_bus_is_told_from_one_that_is_not() {
     let (mut hw, [mut bridge]) = small();
     bridge.root = None;
     assert!(found(&mut hw, &[bridge]).is_ok());
-    let unknown = |uid, reason| DiscoverError::RootBusUnknown { uid, reason };
-    for (uid, reason) in [(300, NoRootBus::NotABusNumber), (9, NoRootBus::NoCxlPorts)] {
+    let unknown =
+        |uid, reason| Code::DISCOVER_ROOT_BUS_UNKNOWN.at(Place::bridge(uid)).detail(reason);
+    for (uid, reason) in [(300, NOT_A_BUS_NUMBER), (9, NO_CXL_PORTS)] {
         bridge.uid = uid;
         assert_eq!(error(&mut hw, &[bridge]), unknown(uid, reason));
     }
     // The bus of a port below is not a root bus, though CXL functions are on it.
     bridge.uid = 13;
-    assert_eq!(error(&mut hw, &[bridge]), unknown(13, NoRootBus::NoCxlPorts));
+    assert_eq!(error(&mut hw, &[bridge]), unknown(13, NO_CXL_PORTS));
     // Bus 40 is said to be bridge 20's.
     let (mut hw, mut bridges) = two_bridges();
     bridges[1] = Bridge { uid: 40, root: None, ..bridges[1] };
-    let claimed = unknown(40, NoRootBus::Claimed { by: 20 });
+    let claimed = unknown(40, CLAIMED).found(20);
     assert_eq!(error(&mut hw, &bridges), claimed);
 }
 
@@ -186,13 +241,14 @@ fn a_guess_needs_a_bus_in_exactly_one_segment() {
         let platform = Platform { ecam, ..platform(&bridges, &[]) };
         discover(hw, &mut clock(), &platform, &mut topology)
     };
-    let unknown = |reason| Err(DiscoverError::RootBusUnknown { uid: 12, reason });
+    let unknown =
+        |reason| Err(Code::DISCOVER_ROOT_BUS_UNKNOWN.at(Place::bridge(12)).detail(reason));
     let [region] = ALL_BUSES;
     let low = Ecam { last_bus: 11, ..region };
-    assert_eq!(run(&mut hw, &[low]), unknown(NoRootBus::NotDecoded));
+    assert_eq!(run(&mut hw, &[low]), unknown(NOT_DECODED));
     // The same hardware answers in both segments.
     let twin = Ecam { segment: 1, ..region };
-    assert_eq!(run(&mut hw, &[region, twin]), unknown(NoRootBus::SeveralSegments));
+    assert_eq!(run(&mut hw, &[region, twin]), unknown(SEVERAL_SEGMENTS));
     // Segment 1 has such a bus, and nothing on it.
     let empty = Ecam { base: 0x8000_0000, segment: 1, ..region };
     assert_eq!(run(&mut hw, &[empty, region]), Ok(()));
@@ -204,16 +260,15 @@ type Change = fn(&mut Vec<Bridge>);
 #[test]
 fn bridges_that_contradict_each_other_are_refused_before_any_access() {
     let (mut hw, mut bridges) = two_bridges();
-    let cases: [(Change, DiscoverError); 3] = [
-        (|b| b[1].uid = 20, DiscoverError::DuplicateUid { uid: 20 }),
-        (|b| b[0].kind = BridgeKind::Rcrb, DiscoverError::Rch { uid: 20 }),
+    let cases: [(Change, Error); 3] = [
+        (|b| b[1].uid = 20, Code::DISCOVER_DUPLICATE_UID.at(Place::bridge(20))),
+        (|b| b[0].kind = BridgeKind::Rcrb, Code::DISCOVER_RCH.at(Place::bridge(20))),
         (
             |b| b[0].root = b[1].root,
-            DiscoverError::SharedRootBus {
-                uid: 7,
-                other: 20,
-                root: RootBus { segment: 0, bus: 60 },
-            },
+            Code::DISCOVER_SHARED_ROOT_BUS
+                .at(Place::bridge(7))
+                .expected(RootBus { segment: 0, bus: 60 })
+                .found(20),
         ),
     ];
     for (change, expected) in cases {
@@ -290,7 +345,7 @@ fn a_device_on_a_root_bus_is_no_reason_to_refuse_and_is_named_if_it_is_one_of_cx
     let mut integrated = endpoint(0, 0, None);
     (integrated.above, integrated.devfn) = (Err(12), 0x10);
     hw.functions.push(integrated);
-    let remark = Remark::Misplaced { at: at(12, 0x10), has: DvsecId::Device, port_type: 0 };
+    let remark = Code::DISCOVER_MISPLACED.at(at(12, 0x10)).detail(DvsecId::Device).found(0);
     assert_eq!(remarks(&mut hw, &bridges), [remark]);
     // Its capabilities go in a circle, or its DVSECs do: that is the chip set's business.
     put(&mut hw.functions[2].config, 0x80, &[0x0002_8005]);
@@ -301,7 +356,7 @@ fn a_device_on_a_root_bus_is_no_reason_to_refuse_and_is_named_if_it_is_one_of_cx
 }
 
 /// What discovery remarks on a machine that it does not refuse and finds its three nodes of.
-fn remarks(hw: &mut Fake, bridges: &[Bridge]) -> Vec<Remark> {
+fn remarks(hw: &mut Fake, bridges: &[Bridge]) -> Vec<Error> {
     let topology = found(hw, bridges).expect("no refusal");
     assert_eq!((topology.nodes.len(), topology.remarks.more()), (3, 0));
     topology.remarks.list().to_vec()
@@ -320,7 +375,7 @@ fn either_of_two_dvsecs_makes_a_port_one_of_cxl() {
     let topology = found(&mut hw, &bridges).unwrap();
     assert_eq!(topology.nodes.len(), 1);
     let (has, device) = (DvsecId::RegisterLocator, false);
-    let remark = Remark::Incomplete { at: at(12, 0), has, device };
+    let remark = Code::DISCOVER_INCOMPLETE.at(at(12, 0)).detail(has).expected(device);
     assert_eq!(topology.remarks.list()[0], remark);
 }
 
@@ -577,14 +632,14 @@ fn a_dead_port_of_a_switch_is_refused_and_a_plain_one_is_named() {
         hw.functions[3].config.insert(offset, ro(u32::MAX));
     }
     // Its device cannot be seen any more.
-    let register = "Header Type";
-    let silent = DiscoverError::Silent { at: at(14, 8), register, offset: 0xc };
+    let register = register("Header Type");
+    let silent = Code::DISCOVER_SILENT.at(at(14, 8)).detail(register).expected(0xc);
     assert_eq!(error(&mut hw, &bridges), silent);
     let (mut hw, bridges) = switched(false);
     put(&mut hw.functions[3].config, 0x100, &[0x0001_0001]);
     let topology = found(&mut hw, &bridges).unwrap();
     assert_eq!(topology.nodes.len(), 5);
-    assert_eq!(topology.remarks.list(), [Remark::PlainPort { at: at(14, 8) }]);
+    assert_eq!(topology.remarks.list(), [Code::DISCOVER_PLAIN_PORT.at(at(14, 8))]);
 }
 
 #[test]
@@ -593,7 +648,10 @@ fn a_bridge_without_a_cxl_port_is_named_and_a_guessed_bus_is_nobodys_business() 
     hw.functions.clear();
     let root = RootBus { segment: 0, bus: 12 };
     let topology = found(&mut hw, &[bridge]).unwrap();
-    assert_eq!(topology.remarks.list(), [Remark::NoPorts { uid: 12, root }]);
+    assert_eq!(
+        topology.remarks.list(),
+        [Code::DISCOVER_NO_PORTS.at(Place::bridge(12)).found(root)]
+    );
     // The same hardware in two segments; in one of them without CXL, so that the guess is sound.
     let (mut hw, _) = small();
     bridge.root = None;
@@ -620,7 +678,7 @@ fn what_a_first_look_remarked_is_not_told_twice_after_an_assignment() {
     let mut topology = Topology::<16>::new();
     let result = discover(&mut hw, &mut clock(), &platform(&bridges, &resources), &mut topology);
     assert_eq!(result, Ok(()));
-    assert_eq!(topology.remarks.list(), [Remark::PlainPort { at: at(12, 8) }]);
+    assert_eq!(topology.remarks.list(), [Code::DISCOVER_PLAIN_PORT.at(at(12, 8))]);
 }
 
 /// A machine one of whose functions answers so many reads of its configuration space and then
@@ -723,72 +781,71 @@ fn no_more_nodes_than_fit() {
     assert_eq!(discover(&mut hw, &mut clock(), &platform, &mut exact), Ok(()));
     let mut short = Topology::<2>::new();
     let result = discover(&mut hw, &mut clock(), &platform, &mut short);
-    assert_eq!(result, Err(DiscoverError::Capacity { have: 2 }));
+    assert_eq!(result, Err(Code::DISCOVER_CAPACITY.error().expected(2)));
     assert!(short.nodes.is_empty());
 }
 
 /// A change to the small machine, and what discovery has to say.
-type Case = (&'static str, fn(&mut Fake), DiscoverError);
+type Case = (&'static str, fn(&mut Fake), Error);
 
 #[test]
 fn broken_hardware_is_refused_with_place_and_value() {
     let root = at(12, 0);
     let dev = at(13, 0);
-    let bridge = Place { uid: 12, function: None };
-    let array = |error| DiscoverError::Array { at: dev, error };
-    let bar = |bar, problem| DiscoverError::Bar { at: dev, bar, problem };
-    let unassigned = |at, what| DiscoverError::Unassigned { at, what };
+    let bridge = Place::bridge(12);
+    let array = |error| Code::DISCOVER_ARRAY.at(dev).rule(error);
+    let broken_bar = |bar: u8, problem| Code::DISCOVER_BAR.at(dev).halves(0, bar).rule(problem);
     let hdm = CapabilityId::HdmDecoder;
     let cases: Vec<Case> = vec![
         (
             "bridge registers absent",
             |hw| hw.fixed.clear(),
-            DiscoverError::Array { at: bridge, error: ArrayError::AllOnes },
+            Code::DISCOVER_ARRAY.at(bridge).rule(ArrayError::AllOnes),
         ),
         (
             "decoder count reserved",
             |hw| put(&mut hw.fixed, BRIDGE + 0x1128, &[0x38d]),
-            DiscoverError::DecoderCount {
-                at: bridge,
-                address: BRIDGE + 0x1128,
-                found: Capability::from_bits(0x38d),
-            },
+            Code::DISCOVER_DECODER_COUNT
+                .at(bridge)
+                .detail(Capability::from_bits(0x38d).decoder_count())
+                .expected(BRIDGE + 0x1128)
+                .found(Capability::from_bits(0x38d).into_bits()),
         ),
         (
             "capability register all-ones",
             |hw| put(&mut hw.functions[1].blocks[0].2, 0x1128, &[u32::MAX]),
-            DiscoverError::DecoderCount {
-                at: dev,
-                address: 0xfe80_1128,
-                found: Capability::from_bits(u32::MAX),
-            },
+            Code::DISCOVER_DECODER_COUNT
+                .at(dev)
+                .detail(Capability::from_bits(u32::MAX).decoder_count())
+                .expected(0xfe80_1128u64)
+                .found(Capability::from_bits(u32::MAX).into_bits()),
         ),
         (
             "twelve decoders in a device",
             |hw| put(&mut hw.functions[1].blocks[0].2, 0x1128, &[0x1b16]),
-            DiscoverError::DecoderCount {
-                at: dev,
-                address: 0xfe80_1128,
-                found: Capability::from_bits(0x1b16),
-            },
+            Code::DISCOVER_DECODER_COUNT
+                .at(dev)
+                .detail(Capability::from_bits(0x1b16).decoder_count())
+                .expected(0xfe80_1128u64)
+                .found(Capability::from_bits(0x1b16).into_bits()),
         ),
         (
             "no targets in a bridge",
             |hw| put(&mut hw.fixed, BRIDGE + 0x1128, &[0x302]),
-            DiscoverError::TargetCount {
-                at: bridge,
-                address: BRIDGE + 0x1128,
-                found: Capability::from_bits(0x302),
-            },
+            Code::DISCOVER_TARGET_COUNT
+                .at(bridge)
+                .detail(Capability::from_bits(0x302).target_count())
+                .expected(BRIDGE + 0x1128)
+                .found(Capability::from_bits(0x302).into_bits()),
         ),
         (
             "three targets in a bridge",
             |hw| put(&mut hw.fixed, BRIDGE + 0x1128, &[0x332]),
-            DiscoverError::TargetCount {
-                at: bridge,
-                address: BRIDGE + 0x1128,
-                found: Capability::from_bits(0x332),
-            },
+            Code::DISCOVER_TARGET_COUNT
+                .at(bridge)
+                .detail(Capability::from_bits(0x332).target_count())
+                .expected(BRIDGE + 0x1128)
+                .found(Capability::from_bits(0x332).into_bits()),
         ),
         (
             "decoders pass the end",
@@ -797,7 +854,7 @@ fn broken_hardware_is_refused_with_place_and_value() {
                 put(block, 0x100c, &[0xf801_0005]);
                 put(block, 0x1f80, &[0x1b12]);
             },
-            DiscoverError::DecodersPastEnd { at: dev, pointer: 0xf80, decoders: 4 },
+            Code::DISCOVER_DECODERS_PAST_END.at(dev).detail(0xf80).found(4),
         ),
         (
             "pointer not on a dword",
@@ -822,20 +879,19 @@ fn broken_hardware_is_refused_with_place_and_value() {
                 put(&mut hw.functions[1].config, 0x0c, &[0x0080_0000]);
                 hw.functions.push(twin);
             },
-            DiscoverError::SharedRegisters { at: at(13, 1), address: 0xfe80_1128 },
+            Code::DISCOVER_SHARED_REGISTERS.at(at(13, 1)).found(0xfe80_1128u64),
         ),
         (
             "conventional capabilities in a loop",
             |hw| put(&mut hw.functions[1].config, 0x80, &[0x0002_8005]),
-            DiscoverError::Capabilities { at: dev, error: WalkError::Loop { at: 0x80, to: 0x80 } },
+            Code::DISCOVER_CAPABILITIES.at(dev).rule(WalkError::Loop { at: 0x80, to: 0x80 }),
         ),
         (
             "extended capabilities in a loop",
             |hw| put(&mut hw.functions[0].config, 0x180, &[0x1481_0023]),
-            DiscoverError::Dvsecs {
-                at: root,
-                error: DvsecError::Walk(WalkError::Loop { at: 0x180, to: 0x148 }),
-            },
+            Code::DISCOVER_DVSECS
+                .at(root)
+                .rule(DvsecError::Walk(WalkError::Loop { at: 0x180, to: 0x148 })),
         ),
         (
             "DVSEC beyond configuration space",
@@ -843,55 +899,50 @@ fn broken_hardware_is_refused_with_place_and_value() {
                 put(&mut hw.functions[1].config, 0x13c, &[0xff01_0023]);
                 put(&mut hw.functions[1].config, 0xff0, &[0x0001_0023, 0x0240_1e98, 0x8]);
             },
-            DiscoverError::Dvsecs {
-                at: dev,
-                error: DvsecError::Length { at: 0xff0, length: 0x24, least: 0xc, most: 0x10 },
-            },
+            Code::DISCOVER_DVSECS.at(dev).rule(DvsecError::Length {
+                at: 0xff0,
+                length: 0x24,
+                least: 0xc,
+                most: 0x10,
+            }),
         ),
         (
             "device DVSEC too short",
             |hw| put(&mut hw.functions[1].config, 0x104, &[0x0343_1e98]),
-            DiscoverError::ShortDvsec {
-                at: dev,
-                id: DvsecId::Device,
-                offset: 0x100,
-                length: 0x34,
-                need: 0x38,
-            },
+            Code::DISCOVER_SHORT_DVSEC
+                .at(dev)
+                .detail(DvsecId::Device)
+                .expected(0x38)
+                .found((0x34, 0x100)),
         ),
         (
             "Flex Bus DVSEC too short",
             |hw| put(&mut hw.functions[0].config, 0x184, &[0x00e2_1e98]),
-            DiscoverError::ShortDvsec {
-                at: root,
-                id: DvsecId::FlexBusPort,
-                offset: 0x180,
-                length: 0xe,
-                need: 0x10,
-            },
+            Code::DISCOVER_SHORT_DVSEC
+                .at(root)
+                .detail(DvsecId::FlexBusPort)
+                .expected(0x10)
+                .found((0xe, 0x180)),
         ),
         (
             "locator of odd length",
             |hw| put(&mut hw.functions[1].config, 0x140, &[0x0260_1e98]),
-            DiscoverError::Locator {
-                at: dev,
-                error: LocatorError::Length { at: 0x13c, length: 0x26 },
-            },
+            Code::DISCOVER_LOCATOR.at(dev).rule(LocatorError::Length { at: 0x13c, length: 0x26 }),
         ),
         (
             "locator names BAR 7",
             |hw| put(&mut hw.functions[1].config, 0x148, &[0x0000_0107]),
-            DiscoverError::Locator { at: dev, error: LocatorError::Bar { entry: 0, bar: 7 } },
+            Code::DISCOVER_LOCATOR.at(dev).rule(LocatorError::Bar { entry: 0, bar: 7 }),
         ),
         (
             "upper half of a BAR",
             |hw| put(&mut hw.functions[1].config, 0x148, &[0x0000_0101]),
-            bar(1, BarProblem::UpperHalf),
+            broken_bar(1, BarProblem::UpperHalf),
         ),
         (
             "I/O BAR",
             |hw| put(&mut hw.functions[1].config, 0x10, &[0x0000_c001]),
-            bar(0, BarProblem::Io),
+            broken_bar(0, BarProblem::Io),
         ),
         (
             "64-bit BAR without an upper half",
@@ -899,117 +950,102 @@ fn broken_hardware_is_refused_with_place_and_value() {
                 put(&mut hw.functions[1].config, 0x148, &[0x0000_0105]);
                 put(&mut hw.functions[1].config, 0x24, &[0xfe80_0004]);
             },
-            bar(5, BarProblem::NoSuchBar),
+            broken_bar(5, BarProblem::NoSuchBar),
         ),
         (
             "BAR 2 of a port",
             |hw| put(&mut hw.functions[0].config, 0x1b4, &[0x0000_0102]),
-            DiscoverError::Bar { at: root, bar: 2, problem: BarProblem::NoSuchBar },
+            Code::DISCOVER_BAR.at(root).halves(0, 2).rule(BarProblem::NoSuchBar),
         ),
         (
             "locator outside its BAR",
             |hw| put(&mut hw.functions[1].config, 0x148, &[0x0080_0100]),
-            DiscoverError::OutsideBar { at: dev, bar: 0, offset: 0x80_0000, bar_size: 0x80_0000 },
+            Code::DISCOVER_OUTSIDE_BAR.at(dev).detail(0).expected(0x80_0000).found(0x80_0000),
         ),
         (
             "locator outside the address space",
             |hw| put(&mut hw.functions[1].config, 0x148, &[0xffff_0100, u32::MAX]),
-            DiscoverError::OutsideBar {
-                at: dev,
-                bar: 0,
-                offset: 0xffff_ffff_ffff_0000,
-                bar_size: 0x80_0000,
-            },
+            Code::DISCOVER_OUTSIDE_BAR
+                .at(dev)
+                .detail(0)
+                .expected(0x80_0000)
+                .found(0xffff_ffff_ffff_0000u64),
         ),
         (
             "BAR outside the port's window",
             |hw| put(&mut hw.functions[1].config, 0x10, &[0xfea0_0004]),
-            DiscoverError::NotForwarded { at: dev, port: sbdf(12, 0), address: 0xfea0_0000 },
+            Code::DISCOVER_NOT_FORWARDED.at(dev).expected(sbdf(12, 0)).found(0xfea0_0000u64),
         ),
         (
             "BAR without an address",
             |hw| put(&mut hw.functions[1].config, 0x10, &[0x0000_0004]),
-            unassigned(dev, Unassigned::Bar(0)),
+            unassigned(dev, bar(0)),
         ),
         (
             "port without bus numbers",
             |hw| put(&mut hw.functions[0].config, 0x18, &[0]),
-            unassigned(root, Unassigned::BusNumbers),
+            unassigned(root, BUS_NUMBERS),
         ),
         (
             "port without windows",
             |hw| put(&mut hw.functions[0].config, 0x20, &[0x0000_fff0]),
-            unassigned(root, Unassigned::Windows),
+            unassigned(root, WINDOWS),
         ),
         (
             "windows never set",
             |hw| put(&mut hw.functions[0].config, 0x20, &[0, 0x0001_0001]),
-            unassigned(root, Unassigned::Windows),
+            unassigned(root, WINDOWS),
         ),
         (
             "port leads to its own bus",
             |hw| put(&mut hw.functions[0].config, 0x18, &[0x000d_0c0c]),
-            DiscoverError::BusLoop { at: root, bus: RootBus { segment: 0, bus: 12 } },
+            Code::DISCOVER_BUS_LOOP.at(root).found(RootBus { segment: 0, bus: 12 }),
         ),
         (
             "port leads upwards",
             |hw| put(&mut hw.functions[0].config, 0x18, &[0x000d_0b0c]),
-            DiscoverError::BusNumbers {
-                at: root,
-                secondary: 11,
-                subordinate: 13,
-                above: 12,
-                last: 255,
-            },
+            Code::DISCOVER_BUS_NUMBERS.at(root).expected((12, 255)).found((11, 13)),
         ),
         (
             "subordinate below secondary",
             |hw| put(&mut hw.functions[0].config, 0x18, &[0x000c_0d0c]),
-            DiscoverError::BusNumbers {
-                at: root,
-                secondary: 13,
-                subordinate: 12,
-                above: 12,
-                last: 255,
-            },
+            Code::DISCOVER_BUS_NUMBERS.at(root).expected((12, 255)).found((13, 12)),
         ),
         (
             "HDM_Count 0",
             |hw| put(&mut hw.functions[1].config, 0x108, &[0x000e_0000]),
-            DiscoverError::HdmCount { at: dev, found: 0 },
+            Code::DISCOVER_HDM_COUNT.at(dev).found(0),
         ),
         (
             "HDM_Count 3",
             |hw| put(&mut hw.functions[1].config, 0x108, &[0x003e_0000]),
-            DiscoverError::HdmCount { at: dev, found: 3 },
+            Code::DISCOVER_HDM_COUNT.at(dev).found(3),
         ),
         (
             "device's link without CXL.mem",
             |hw| put(&mut hw.functions[1].config, 0x16c, &[0x0022_0002]),
-            DiscoverError::NoMemLink { at: dev, port: sbdf(13, 0), status: 0x22 },
+            Code::DISCOVER_NO_MEM_LINK.at(dev).expected(sbdf(13, 0)).found(0x22),
         ),
         (
             "port's link without CXL.mem",
             |hw| put(&mut hw.functions[0].config, 0x18c, &[0x0022_0002]),
-            DiscoverError::NoMemLink { at: dev, port: sbdf(12, 0), status: 0x22 },
+            Code::DISCOVER_NO_MEM_LINK.at(dev).expected(sbdf(12, 0)).found(0x22),
         ),
         (
             "reserved media type",
             |hw| put(&mut hw.functions[1].config, 0x11c, &[0x1000_005f]),
-            DiscoverError::Range {
-                at: dev,
-                range: 1,
-                error: RangeError::Reserved { field: "Media_Type", code: 7 },
-            },
+            Code::DISCOVER_RANGE
+                .at(dev)
+                .halves(0, 1)
+                .rule(RangeError::Reserved { field: "Media_Type", code: 7 }),
         ),
         (
             "reserved timeout",
             |hw| put(&mut hw.functions[1].config, 0x11c, &[0x1000_a04b]),
-            DiscoverError::Range {
-                at: dev,
-                range: 1,
-                error: RangeError::Reserved { field: "Memory_Active_Timeout", code: 5 },
-            },
+            Code::DISCOVER_RANGE
+                .at(dev)
+                .halves(0, 1)
+                .rule(RangeError::Reserved { field: "Memory_Active_Timeout", code: 5 }),
         ),
         (
             "persistent in front of volatile",
@@ -1017,7 +1053,7 @@ fn broken_hardware_is_refused_with_place_and_value() {
                 put(&mut hw.functions[1].config, 0x11c, &[0x1000_0007]);
                 put(&mut hw.functions[1].config, 0x12c, &[0x1000_0003]);
             },
-            DiscoverError::PersistentFirst { at: dev },
+            Code::DISCOVER_PERSISTENT_FIRST.at(dev),
         ),
         (
             "more memory than 64 bits count",
@@ -1025,11 +1061,10 @@ fn broken_hardware_is_refused_with_place_and_value() {
                 put(&mut hw.functions[1].config, 0x118, &[0x8000_0000]);
                 put(&mut hw.functions[1].config, 0x128, &[0x8000_0000, 0x4b]);
             },
-            DiscoverError::CapacityTooLarge {
-                at: dev,
-                volatile: 0x8000_0000_1000_0000,
-                persistent: 0x8000_0000_0000_0000,
-            },
+            Code::DISCOVER_CAPACITY_TOO_LARGE
+                .at(dev)
+                .expected(0x8000_0000_1000_0000u64)
+                .found(0x8000_0000_0000_0000u64),
         ),
     ];
     for (name, change, expected) in cases {
@@ -1048,25 +1083,19 @@ fn a_bus_that_no_region_decodes_is_refused() {
         let platform = Platform { ecam: &[region], ..platform(bridges, &[]) };
         discover(hw, &mut clock(), &platform, &mut Topology::<16>::new())
     };
-    let last = DiscoverError::BusNumbers {
-        at: at(12, 0),
-        secondary: 13,
-        subordinate: 13,
-        above: 12,
-        last: 12,
-    };
+    let last = Code::DISCOVER_BUS_NUMBERS.at(at(12, 0)).expected((12, 12)).found((13, 13));
     assert_eq!(run(&mut hw, &bridges), Err(last));
     bridges[0].root = Some(RootBus { segment: 0, bus: 13 });
-    let bridge = Place { uid: 12, function: None };
+    let bridge = Place::bridge(12);
     let bus = RootBus { segment: 0, bus: 13 };
-    assert_eq!(run(&mut hw, &bridges), Err(DiscoverError::NotDecoded { at: bridge, bus }));
+    assert_eq!(run(&mut hw, &bridges), Err(Code::DISCOVER_NOT_DECODED.at(bridge).found(bus)));
 }
 
 #[test]
 fn two_ports_to_one_bus_are_a_loop() {
     let (mut hw, bridges) = switched(false);
     put(&mut hw.functions[3].config, 0x18, &[0x000f_0f0e]);
-    let expected = DiscoverError::BusLoop { at: at(14, 8), bus: RootBus { segment: 0, bus: 15 } };
+    let expected = Code::DISCOVER_BUS_LOOP.at(at(14, 8)).found(RootBus { segment: 0, bus: 15 });
     assert_eq!(error(&mut hw, &bridges), expected);
 }
 
@@ -1075,9 +1104,9 @@ fn a_port_that_leads_to_another_root_bus_is_a_loop() {
     let (mut hw, mut bridges) = two_bridges();
     (bridges[0].uid, bridges[1].uid) = (7, 20);
     put(&mut hw.functions[0].config, 0x18, &[0x003e_3c28]);
-    let at = Place { uid: 7, function: Some(sbdf(40, 0)) };
+    let at = Place::function(7, sbdf(40, 0));
     let bus = RootBus { segment: 0, bus: 60 };
-    assert_eq!(error(&mut hw, &bridges), DiscoverError::BusLoop { at, bus });
+    assert_eq!(error(&mut hw, &bridges), Code::DISCOVER_BUS_LOOP.at(at).found(bus));
 }
 
 /// A root port and seventeen ports of switches below it, each below the one before.
@@ -1109,7 +1138,7 @@ fn a_chain_of_switches_ends_at_the_depth_that_a_path_holds() {
     let (mut hw, bridges) = chain(false);
     let mut topology = Topology::<32>::new();
     let result = discover(&mut hw, &mut clock(), &platform(&bridges, &[]), &mut topology);
-    assert_eq!(result, Err(DiscoverError::TooDeep { at: at(13 + 15, 0) }));
+    assert_eq!(result, Err(Code::DISCOVER_TOO_DEEP.at(at(13 + 15, 0)).expected(MAX_DEPTH)));
 }
 
 #[test]
@@ -1124,16 +1153,11 @@ fn memory_that_is_late_is_waited_for() {
 
 #[test]
 fn waits_end_by_the_advertised_time_or_when_the_clock_stands_still() {
-    let timeout = |waited, found, milliseconds| DiscoverError::Timeout {
-        at: at(13, 0),
-        waited,
-        found,
-        milliseconds,
-    };
+    let timeout = |waited, found, milliseconds| timeout(at(13, 0), waited, found, milliseconds);
     let cases = [
-        (0x1000_0048, timeout(Waited::InfoValid(1), 0x1000_0048, 1000)),
-        (0x1000_0049, timeout(Waited::Active(1), 0x1000_0049, 1000)),
-        (0x1000_2049, timeout(Waited::Active(1), 0x1000_2049, 4000)),
+        (0x1000_0048, timeout(info_valid(1), 0x1000_0048, 1000)),
+        (0x1000_0049, timeout(active(1), 0x1000_0049, 1000)),
+        (0x1000_2049, timeout(active(1), 0x1000_2049, 4000)),
     ];
     for (value, expected) in cases {
         for (step, most) in [(500, 4002), (0, 3), (1 << 40, 3), (7, 4002)] {
@@ -1259,7 +1283,7 @@ fn a_structure_may_end_where_its_bar_does() {
     assert!(found(&mut hw, &bridges).is_ok());
     put(&mut hw.functions[1].blocks[1].2, 0x38, &[0xc]);
     let error = DeviceArrayError::Place { entry: 2, offset: 0xfff8, length: 0xc };
-    let expected = DiscoverError::DeviceRegisters { at: at(13, 0), error };
+    let expected = Code::DISCOVER_DEVICE_REGISTERS.at(at(13, 0)).rule(error);
     assert_eq!(found(&mut hw, &bridges).map(|_| ()), Err(expected));
 }
 
@@ -1280,7 +1304,7 @@ fn a_mailbox_that_knows_of_no_memory_beside_a_range_that_has_some_is_refused() {
     for offset in (0x120..0x164).step_by(4) {
         hw.reactions[0].2.push((DEVICE + offset, 0));
     }
-    let expected = DiscoverError::NoCapacity { at: at(13, 0), ranges: 256 * MIB };
+    let expected = Code::DISCOVER_NO_CAPACITY.at(at(13, 0)).expected(256 * MIB);
     assert_eq!(error(&mut hw, &bridges), expected);
     // Nor is there anything in the range: a device with nothing, as far as anybody can tell.
     put(&mut hw.functions[1].config, 0x11c, &[0x0000_004b]);
@@ -1293,7 +1317,7 @@ fn a_mailbox_that_knows_of_no_memory_beside_a_range_that_has_some_is_refused() {
 fn memory_that_is_in_no_active_partition_is_named() {
     let (mut hw, bridges) = with_mailbox(false);
     let active = 8 * 256 * MIB;
-    let remark = |total| Remark::NotPartitioned { at: at(13, 0), active, total };
+    let remark = |total| Code::DISCOVER_NOT_PARTITIONED.at(at(13, 0)).expected(total).found(active);
     assert_eq!(remarks(&mut hw, &bridges), [remark(12 * 256 * MIB)]);
     hw.reactions[0].2.push((DEVICE + 0x130, 8));
     assert_eq!(remarks(&mut hw, &bridges), []);
@@ -1302,61 +1326,46 @@ fn memory_that_is_in_no_active_partition_is_named() {
 #[test]
 fn a_broken_mailbox_is_refused() {
     let dev = at(13, 0);
-    let timeout = |waited, found, milliseconds| DiscoverError::Timeout {
-        at: dev,
-        waited,
-        found,
-        milliseconds,
-    };
+    let timeout = |waited, found, milliseconds| timeout(dev, waited, found, milliseconds);
     let cases: Vec<Case> = vec![
         (
             "nothing answers",
             |hw| hw.functions[1].blocks[1].2.clear(),
-            DiscoverError::DeviceRegisters { at: dev, error: DeviceArrayError::AllOnes },
+            Code::DISCOVER_DEVICE_REGISTERS.at(dev).rule(DeviceArrayError::AllOnes),
         ),
         (
             "a structure beyond the BAR",
             |hw| put(&mut hw.functions[1].blocks[1].2, 0x24, &[0x1_0000]),
-            DiscoverError::DeviceRegisters {
-                at: dev,
-                error: DeviceArrayError::Place { entry: 1, offset: 0x1_0000, length: 0x220 },
-            },
+            Code::DISCOVER_DEVICE_REGISTERS.at(dev).rule(DeviceArrayError::Place {
+                entry: 1,
+                offset: 0x1_0000,
+                length: 0x220,
+            }),
         ),
         (
             "media never ready",
             |hw| put(&mut hw.functions[1].blocks[1].2, 0x400, &[0x10]),
-            timeout(Waited::DeviceReady, 0x10, 2000),
+            timeout(DEVICE_READY, 0x10, 2000),
         ),
         (
             "doorbell already set",
             |hw| put(&mut hw.functions[1].blocks[1].2, 0x104, &[0x1]),
-            timeout(Waited::MailboxFree, 0x1, 2000),
+            timeout(MAILBOX_FREE, 0x1, 2000),
         ),
         (
             "doorbell never cleared",
             |hw| hw.reactions.truncate(2),
-            timeout(Waited::Command(Opcode::IdentifyMemoryDevice), 0x1, 2000),
+            command(dev, Opcode::IdentifyMemoryDevice, 0x1, 2000),
         ),
         (
             "output too short",
             |hw| hw.reactions[0].2 = vec![(DEVICE + 0x108, 0x0040_4000)],
-            DiscoverError::ShortPayload {
-                at: dev,
-                error: ShortPayload {
-                    opcode: Opcode::IdentifyMemoryDevice,
-                    need: 0x43,
-                    have: 0x40,
-                },
-            },
+            short_payload(dev, Opcode::IdentifyMemoryDevice, 0x43, 0x40),
         ),
         (
             "more units than 64 bits of bytes",
             |hw| hw.reactions[0].2.push((DEVICE + 0x13c, 0x1000_0000)),
-            DiscoverError::CapacityTooLarge {
-                at: dev,
-                volatile: 0x1000_0000_0000_0003,
-                persistent: 5,
-            },
+            Code::DISCOVER_CAPACITY_TOO_LARGE.at(dev).expected(0x1000_0000_0000_0003u64).found(5),
         ),
     ];
     for (name, change, expected) in cases {
@@ -1366,12 +1375,7 @@ fn a_broken_mailbox_is_refused() {
     }
 }
 
-fn assign(
-    hw: &mut Fake,
-    bridges: &[Bridge],
-    base: u64,
-    size: u64,
-) -> Result<Topology<16>, DiscoverError> {
+fn assign(hw: &mut Fake, bridges: &[Bridge], base: u64, size: u64) -> Result<Topology<16>, Error> {
     let mut topology = Topology::new();
     let resources = [Resources { uid: 12, base, size }];
     let platform = platform(bridges, &resources);
@@ -1446,7 +1450,7 @@ fn what_is_assigned_keeps_its_place_and_the_rest_goes_around_it() {
     assign(&mut hw, &bridges, 0xc000_0000, 0x1000_0000).unwrap();
     hw.functions.push(device);
     let topology = assign(&mut hw, &bridges, 0xc000_0000, 0x1000_0000);
-    assert!(matches!(topology, Err(DiscoverError::NoRoom { .. })), "{topology:?}");
+    assert_eq!(topology.map_err(|error| error.code).err(), Some(Code::DISCOVER_NO_ROOM));
 }
 
 #[test]
@@ -1519,13 +1523,7 @@ fn a_bar_of_32_bits_may_end_at_4_gib_and_not_begin_there() {
     assert_eq!(topology.nodes[2].hdm.unwrap().block, Block(0xfff0_1128));
     let (mut hw, bridges) = narrow();
     let result = assign(&mut hw, &bridges, 0xffff_0000, 0x1000_0000).map(|_| ());
-    let no_room = DiscoverError::NoRoom {
-        at: at(13, 0),
-        bar: 0,
-        need: 0x10_0000,
-        next: 0x1_0000_0000,
-        end: 0x1_0fff_0000,
-    };
+    let no_room = no_room(at(13, 0), 0, 20, 0x1_0000_0000, 0x1_0fff_0000);
     assert_eq!(result, Err(no_room));
 }
 
@@ -1599,7 +1597,10 @@ fn numbers_that_lead_out_of_the_hierarchy_are_not_followed_to_assign_anything() 
         let (mut hw, bridges) = two_ports(secondary, subordinate);
         let result = assign(&mut hw, &bridges, 0xd000_0000, 0x1000_0000).map(|_| ());
         let (at, above, last) = (at(12, 8), 12, 255);
-        let expected = DiscoverError::BusNumbers { at, secondary, subordinate, above, last };
+        let expected = Code::DISCOVER_BUS_NUMBERS
+            .at(at)
+            .expected((above, last))
+            .found((secondary, subordinate));
         assert_eq!(result, Err(expected));
         assert_ne!(hw.writes, []);
         let ports = ecam(12, 0, 0)..ecam(13, 0, 0);
@@ -1614,7 +1615,10 @@ fn numbers_that_lead_out_of_the_hierarchy_are_not_followed_to_assign_anything() 
         let mut topology = Topology::<16>::new();
         let result = discover(&mut hw, &mut clock(), &platform, &mut topology);
         let (at, secondary, subordinate, above, last) = (at(12, 8), 14, 14, 12, last_bus);
-        let error = DiscoverError::BusNumbers { at, secondary, subordinate, above, last };
+        let error = Code::DISCOVER_BUS_NUMBERS
+            .at(at)
+            .expected((above, last))
+            .found((secondary, subordinate));
         assert_eq!(result, if ok { Ok(()) } else { Err(error) });
     }
 }
@@ -1629,7 +1633,7 @@ fn assignment_ends_at_the_depth_that_a_path_holds() {
         let platform = platform(&bridges, &resources);
         let mut topology = Topology::<32>::new();
         let result = discover(&mut hw, &mut clock(), &platform, &mut topology);
-        assert_eq!(result, Err(DiscoverError::TooDeep { at: at(13 + 15, 0) }));
+        assert_eq!(result, Err(Code::DISCOVER_TOO_DEEP.at(at(13 + 15, 0)).expected(MAX_DEPTH)));
         // Sixteen ports in a row are no reason to write to the one behind them.
         let deepest = hw.writes.iter().map(|(address, _)| (address - ECAM) >> 20).max();
         assert_eq!(deepest, Some(13 + 15), "{blank}");
@@ -1643,7 +1647,7 @@ fn assignment_visits_each_bus_once() {
     put(&mut hw.functions[3].config, 0x18, &[0x000f_0f0e]);
     let result = assign(&mut hw, &bridges, 0xc000_0000, 0x1000_0000).map(|_| ());
     let bus = RootBus { segment: 0, bus: 15 };
-    assert_eq!(result, Err(DiscoverError::BusLoop { at: at(14, 8), bus }));
+    assert_eq!(result, Err(Code::DISCOVER_BUS_LOOP.at(at(14, 8)).found(bus)));
     // Once to see what is in use, once to assign; the other way to the bus ends before.
     let sizings = hw.writes.iter().filter(|write| **write == (ecam(15, 0, 0x10), u32::MAX));
     assert_eq!(sizings.count(), 2);
@@ -1655,8 +1659,8 @@ fn a_range_serves_its_own_bridge_only() {
     let given = [Resources { uid: 13, base: 0xc000_0000, size: 0x1000_0000 }];
     let mut topology = Topology::<16>::new();
     let result = discover(&mut hw, &mut clock(), &platform(&bridges, &given), &mut topology);
-    let what = Unassigned::BusNumbers;
-    assert_eq!(result, Err(DiscoverError::Unassigned { at: at(12, 0), what }));
+    let what = BUS_NUMBERS;
+    assert_eq!(result, Err(unassigned(at(12, 0), what)));
     assert_eq!(hw.writes, []);
 }
 
@@ -1664,43 +1668,39 @@ fn a_range_serves_its_own_bridge_only() {
 fn what_cannot_be_assigned_is_refused() {
     let (mut hw, bridges) = switched(true);
     let result = assign(&mut hw, &bridges, 0xc000_0000, 0x10_0000).map(|_| ());
-    let no_room = DiscoverError::NoRoom {
-        at: at(13, 0),
-        bar: 0,
-        need: 0x1_0000,
-        next: 0xc010_0000,
-        end: 0xc010_0000,
-    };
+    let no_room = no_room(at(13, 0), 0, 16, 0xc010_0000, 0xc010_0000);
     assert_eq!(result, Err(no_room));
     // A 32-bit BAR does not go above 4 GiB.
     let (mut hw, bridges) = switched(true);
     hw.functions[5].config.insert(0x10, Reg { value: 0, rw: 0xffff_0000, rw1c: 0 });
     let result = assign(&mut hw, &bridges, 0x1_0000_0000, 0x1000_0000).map(|_| ());
-    assert!(matches!(result, Err(DiscoverError::NoRoom { bar: 0, .. })), "{result:?}");
+    let error = result.expect_err("no room");
+    // BAR 0, of 64 KiB.
+    assert_eq!((error.code, error.detail), (Code::DISCOVER_NO_ROOM, 0x1000));
     // Bus 15 belongs to another bridge, so three buses are too few.
     let (mut hw, bridges) = switched(true);
     hw.fixed.append(&mut bridge_registers(BRIDGE + 0x1_0000));
     let two = [bridges[0], bridge(15, Some(15), 1)];
     let result = assign(&mut hw, &two, 0xc000_0000, 0x1000_0000).map(|_| ());
-    assert_eq!(result, Err(DiscoverError::NoBusNumbers { at: at(14, 0), last: 14 }));
+    assert_eq!(result, Err(Code::DISCOVER_NO_BUS_NUMBERS.at(at(14, 0)).expected(14)));
     // A BAR whose size has holes.
     let (mut hw, bridges) = switched(true);
     hw.functions[5].config.get_mut(&0x10).unwrap().rw = 0xf0ff_0000;
     let result = assign(&mut hw, &bridges, 0xc000_0000, 0x1000_0000).map(|_| ());
-    let holes =
-        matches!(result, Err(DiscoverError::Bar { bar: 0, problem: BarProblem::Register(_), .. }));
-    assert!(holes, "{result:?}");
+    let error = result.expect_err("holes");
+    let holes = BarProblem::Register(BarError::Holes { bits: error.found });
+    assert_eq!(error, Code::DISCOVER_BAR.at(error.at).halves(0, 0).rule(holes));
     // A BAR that the locator names and that does not exist.
     let (mut hw, bridges) = switched(true);
     put(&mut hw.functions[5].config, 0x10, &[0, 0]);
     let result = assign(&mut hw, &bridges, 0xc000_0000, 0x1000_0000).map(|_| ());
-    let what = Unassigned::Bar(0);
-    assert_eq!(result, Err(DiscoverError::Unassigned { at: at(16, 0), what }));
+    let what = bar(0);
+    assert_eq!(result, Err(unassigned(at(16, 0), what)));
     // A prefetchable window of 32 bits cannot reach above 4 GiB.
     let (mut hw, bridges) = switched(true);
     hw.functions[2].config.get_mut(&0x24).unwrap().value = 0;
     let result = assign(&mut hw, &bridges, 0x38_0000_0000, 0x1000_0000).map(|_| ());
-    assert!(matches!(result, Err(DiscoverError::Window { .. })), "{result:?}");
+    assert_eq!(result.expect_err("too high").code, Code::DISCOVER_WINDOW);
 }
 
 #[test]
@@ -1708,47 +1708,49 @@ fn codes_are_distinct_and_every_error_is_a_sentence_with_its_place() {
     let at = at(13, 0);
     let bus = RootBus { segment: 0, bus: 9 };
     let errors = [
-        DiscoverError::Rch { uid: 12 },
-        DiscoverError::DuplicateUid { uid: 12 },
-        DiscoverError::SharedRootBus { uid: 12, other: 13, root: bus },
-        DiscoverError::RootBusUnknown { uid: 12, reason: NoRootBus::NoCxlPorts },
-        DiscoverError::NotDecoded { at, bus },
-        DiscoverError::BusLoop { at, bus },
-        DiscoverError::BusNumbers { at, secondary: 1, subordinate: 2, above: 3, last: 4 },
-        DiscoverError::TooDeep { at },
-        DiscoverError::Unassigned { at, what: Unassigned::Bar(2) },
-        DiscoverError::Capabilities { at, error: WalkError::AllOnes { at: 0x40 } },
-        DiscoverError::Dvsecs { at, error: DvsecError::Walk(WalkError::AllOnes { at: 0x100 }) },
-        DiscoverError::ShortDvsec { at, id: DvsecId::Device, offset: 1, length: 2, need: 3 },
-        DiscoverError::Locator { at, error: LocatorError::Bar { entry: 0, bar: 7 } },
-        DiscoverError::Bar { at, bar: 1, problem: BarProblem::UpperHalf },
-        DiscoverError::OutsideBar { at, bar: 1, offset: 2, bar_size: 0x1_0000 },
-        DiscoverError::NotForwarded { at, port: sbdf(12, 0), address: 1 },
-        DiscoverError::Array { at, error: ArrayError::AllOnes },
-        DiscoverError::DecoderCount { at, address: 1, found: Capability::from_bits(0xd) },
-        DiscoverError::TargetCount { at, address: 1, found: Capability::from_bits(0x30) },
-        DiscoverError::DecodersPastEnd { at, pointer: 1, decoders: 2 },
-        DiscoverError::SharedRegisters { at, address: 1 },
-        DiscoverError::HdmCount { at, found: 3 },
-        DiscoverError::NoMemLink { at, port: sbdf(12, 0), status: 0x22 },
-        DiscoverError::Timeout { at, waited: Waited::Active(1), found: 1, milliseconds: 2 },
-        DiscoverError::Range { at, range: 1, error: RangeError::NotValid },
-        DiscoverError::PersistentFirst { at },
-        DiscoverError::DeviceRegisters { at, error: DeviceArrayError::AllOnes },
-        DiscoverError::ShortPayload {
-            at,
-            error: ShortPayload { opcode: Opcode::GetPartitionInfo, need: 1, have: 0 },
-        },
-        DiscoverError::CapacityTooLarge { at, volatile: 1, persistent: 2 },
-        DiscoverError::NoBusNumbers { at, last: 1 },
-        DiscoverError::NoRoom { at, bar: 1, need: 2, next: 3, end: 4 },
-        DiscoverError::Window {
-            at,
-            error: cxl_regs::config::WindowError::Above4GiB {
-                span: cxl_regs::Span::new(cxl_regs::Hpa(1 << 32), 1 << 20).unwrap(),
-            },
-        },
-        DiscoverError::Capacity { have: 3 },
+        Code::DISCOVER_RCH.at(Place::bridge(12)),
+        Code::DISCOVER_DUPLICATE_UID.at(Place::bridge(12)),
+        Code::DISCOVER_SHARED_ROOT_BUS.at(Place::bridge(12)).expected(bus).found(13),
+        Code::DISCOVER_ROOT_BUS_UNKNOWN.at(Place::bridge(12)).detail(NO_CXL_PORTS),
+        Code::DISCOVER_NOT_DECODED.at(at).found(bus),
+        Code::DISCOVER_BUS_LOOP.at(at).found(bus),
+        Code::DISCOVER_BUS_NUMBERS.at(at).expected((3, 4)).found((1, 2)),
+        Code::DISCOVER_TOO_DEEP.at(at).expected(MAX_DEPTH),
+        unassigned(at, bar(2)),
+        Code::DISCOVER_CAPABILITIES.at(at).rule(WalkError::AllOnes { at: 0x40 }),
+        Code::DISCOVER_DVSECS.at(at).rule(DvsecError::Walk(WalkError::AllOnes { at: 0x100 })),
+        Code::DISCOVER_SHORT_DVSEC.at(at).detail(DvsecId::Device).expected(3).found((2, 1)),
+        Code::DISCOVER_LOCATOR.at(at).rule(LocatorError::Bar { entry: 0, bar: 7 }),
+        Code::DISCOVER_BAR.at(at).halves(0, 1).rule(BarProblem::UpperHalf),
+        Code::DISCOVER_OUTSIDE_BAR.at(at).detail(1).expected(0x1_0000).found(2),
+        Code::DISCOVER_NOT_FORWARDED.at(at).expected(sbdf(12, 0)).found(1),
+        Code::DISCOVER_ARRAY.at(at).rule(ArrayError::AllOnes),
+        Code::DISCOVER_DECODER_COUNT
+            .at(at)
+            .detail(Capability::from_bits(0xd).decoder_count())
+            .expected(1)
+            .found(Capability::from_bits(0xd).into_bits()),
+        Code::DISCOVER_TARGET_COUNT
+            .at(at)
+            .detail(Capability::from_bits(0x30).target_count())
+            .expected(1)
+            .found(Capability::from_bits(0x30).into_bits()),
+        Code::DISCOVER_DECODERS_PAST_END.at(at).detail(1).found(2),
+        Code::DISCOVER_SHARED_REGISTERS.at(at).found(1),
+        Code::DISCOVER_HDM_COUNT.at(at).found(3),
+        Code::DISCOVER_NO_MEM_LINK.at(at).expected(sbdf(12, 0)).found(0x22),
+        timeout(at, active(1), 1, 2),
+        Code::DISCOVER_RANGE.at(at).halves(0, 1).rule(RangeError::NotValid),
+        Code::DISCOVER_PERSISTENT_FIRST.at(at),
+        Code::DISCOVER_DEVICE_REGISTERS.at(at).rule(DeviceArrayError::AllOnes),
+        short_payload(at, Opcode::GetPartitionInfo, 1, 0),
+        Code::DISCOVER_CAPACITY_TOO_LARGE.at(at).expected(1).found(2),
+        Code::DISCOVER_NO_BUS_NUMBERS.at(at).expected(1),
+        no_room(at, 1, 1, 3, 4),
+        Code::DISCOVER_WINDOW.at(at).rule(cxl_regs::config::WindowError::Above4GiB {
+            span: cxl_regs::Span::new(cxl_regs::Hpa(1 << 32), 1 << 20).unwrap(),
+        }),
+        Code::DISCOVER_CAPACITY.error().expected(3),
     ];
     for (code, error) in (0x0201..).zip(errors) {
         assert_eq!(error.code(), code, "{error}");
@@ -1768,26 +1770,23 @@ fn codes_are_distinct_and_every_error_is_a_sentence_with_its_place() {
 #[test]
 fn reasons_inside_an_error_are_words_too() {
     let place = at(13, 0);
-    let unassigned = |what| DiscoverError::Unassigned { at: place, what }.to_string();
-    let bar = |problem| DiscoverError::Bar { at: place, bar: 1, problem }.to_string();
-    let timeout = |waited| {
-        let (found, milliseconds) = (1, 2);
-        DiscoverError::Timeout { at: place, waited, found, milliseconds }.to_string()
-    };
+    let unassigned = |what| unassigned(place, what).to_string();
+    let broken = |problem| Code::DISCOVER_BAR.at(place).halves(0, 1).rule(problem).to_string();
+    let timeout = |waited| timeout(place, waited, 1, 2).to_string();
     let bus = RootBus { segment: 1, bus: 0x2a };
     assert_eq!(bus.to_string(), "bus 0001:2a");
     let cases = [
-        (unassigned(Unassigned::BusNumbers), "no bus numbers"),
-        (unassigned(Unassigned::Bar(2)), "no address in BAR 2"),
-        (unassigned(Unassigned::Windows), "no open memory window"),
-        (bar(BarProblem::NoSuchBar), "the function has no such BAR"),
-        (bar(BarProblem::UpperHalf), "it is the upper half of a 64-bit BAR"),
-        (bar(BarProblem::Io), "it decodes I/O space"),
-        (bar(BarProblem::NotThere), "no address bit of it can be written"),
-        (timeout(Waited::InfoValid(1)), "range 1 to have Memory_Info_Valid"),
-        (timeout(Waited::Active(2)), "range 2 to have Memory_Active"),
-        (timeout(Waited::DeviceReady), "mailbox and media to be ready"),
-        (timeout(Waited::MailboxFree), "the mailbox doorbell to be clear"),
+        (unassigned(BUS_NUMBERS), "no bus numbers"),
+        (unassigned(bar(2)), "no address in BAR 2"),
+        (unassigned(WINDOWS), "no open memory window"),
+        (broken(BarProblem::NoSuchBar), "the function has no such BAR"),
+        (broken(BarProblem::UpperHalf), "it is the upper half of a 64-bit BAR"),
+        (broken(BarProblem::Io), "it decodes I/O space"),
+        (broken(BarProblem::NotThere), "no address bit of it can be written"),
+        (timeout(info_valid(1)), "range 1 to have Memory_Info_Valid"),
+        (timeout(active(2)), "range 2 to have Memory_Active"),
+        (timeout(DEVICE_READY), "mailbox and media to be ready"),
+        (timeout(MAILBOX_FREE), "the mailbox doorbell to be clear"),
     ];
     for (text, words) in cases {
         assert!(text.contains(words), "{text}");

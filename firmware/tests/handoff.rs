@@ -7,7 +7,8 @@ mod scripted;
 
 use cxl_firmware::commit::{Receipt, commit};
 use cxl_firmware::committed::{Committed, Fate};
-use cxl_firmware::handoff::{self, HandoffError, TableLocation};
+use cxl_firmware::error::{Code, Place};
+use cxl_firmware::handoff::{self, TableLocation};
 use cxl_firmware::policy::Policy;
 use cxl_regs::access::Component;
 use scripted::{Machine, Ticks, simple, switched};
@@ -114,7 +115,7 @@ fn registers_that_changed_since_are_noticed() {
         dwords[dword] ^= 1 << 28;
         changed[1] = cxl_regs::hdm::DecoderImage::from_dwords(dwords);
         let result = record.check_registers(changed);
-        assert!(matches!(result, Err(HandoffError::Registers { .. })), "{result:?}");
+        assert_eq!(result.expect_err("changed").code, Code::HANDOFF_REGISTERS);
     }
 }
 
@@ -156,15 +157,15 @@ fn damage_is_named_with_its_place() {
     // A region: ways, granularity, coherency, partition, locked, size 0.
     for at in 88..93 {
         let error = handoff::read(&mended(&[(at, 7)])).expect_err("no such code");
-        assert_eq!(error, HandoffError::Code { offset: at, found: 7 });
+        assert_eq!(error, Code::HANDOFF_CODE.at(Place::byte(at)).found(7));
     }
     let error = handoff::read(&mended(&[(83, 0)])).expect_err("size 0");
-    assert_eq!(error, HandoffError::Range { offset: 72, base: 0x4_0000_0000, size: 0 });
+    assert_eq!(error, Code::HANDOFF_RANGE.at(Place::byte(72)).expected(0x4_0000_0000u64).found(0));
     assert_eq!(error.to_string(), "byte 0x48: base 0x400000000 with size 0x0 is no range");
     // A decoder: component, fate, depth.
     for (at, value) in [(100, 3), (102, 4), (103, 17)] {
         let error = handoff::read(&mended(&[(at, value)])).expect_err("no such code");
-        assert_eq!(error, HandoffError::Code { offset: at, found: value });
+        assert_eq!(error, Code::HANDOFF_CODE.at(Place::byte(at)).found(value));
     }
 }
 
@@ -187,7 +188,7 @@ fn a_buffer_that_is_too_small_is_refused_with_the_size_needed() {
     for have in [0, 63, 207] {
         let mut buffer = vec![0xA5; have];
         let result = handoff::write(m.topology.tree(), &done, CEDT, &mut buffer);
-        assert_eq!(result, Err(HandoffError::NoRoom { need: 208, have }));
+        assert_eq!(result, Err(Code::HANDOFF_NO_ROOM.error().expected(208).found(have)));
         assert!(buffer.iter().all(|byte| *byte == 0xA5));
     }
 }

@@ -6,7 +6,8 @@
 mod board;
 
 use board::{Board, GIB, MIB, UNIT, any_use, bi, capable, path, request};
-use cxl_firmware::plan::{Count, Note, Plan, PlanError, Purpose, Refused, Unfit, Why, plan};
+use cxl_firmware::error::{Code, Error, Place};
+use cxl_firmware::plan::{Note, Plan, Purpose, Refused, Unfit, Why, plan};
 use cxl_firmware::platform::{BridgeKind, Ecam, Platform};
 use cxl_firmware::policy::{PathPolicy, Policy, Request, TargetSystem, Width, WindowWidth};
 use cxl_firmware::topology::{DeviceKind, NodeId, NodeKind, Partition, Topology};
@@ -31,15 +32,15 @@ fn place() -> cxl_firmware::topology::Path {
     path(7, &[0])
 }
 
-fn refusal(board: &Board, policy: &Policy<'_>) -> PlanError {
+fn refusal(board: &Board, policy: &Policy<'_>) -> Error {
     board.plan(policy).map(|_| ()).expect_err("a refusal")
 }
 
-fn refuses(board: &Board, expected: PlanError) {
+fn refuses(board: &Board, expected: Error) {
     assert_eq!(refusal(board, &Policy::default()), expected);
 }
 
-fn refuses_request(board: &Board, asked: Request, expected: PlanError) {
+fn refuses_request(board: &Board, asked: Request, expected: Error) {
     let policy = Policy { requests: &[asked], ..Policy::default() };
     assert_eq!(refusal(board, &policy), expected);
 }
@@ -466,9 +467,9 @@ fn coherency_follows_from_the_device_its_path_and_the_window() {
     const ALL: (bool, bool, bool) = (true, true, true);
     // BI structure of the device (HDM-D capable), of the port; Supported Coherency Models.
     let refused = |coherency| {
-        Err(PlanError::CoherencyNotAllowed { device: place(), window: WINDOW, coherency })
+        Err(Code::PLAN_COHERENCY_NOT_ALLOWED.at(place()).detail(coherency).found(WINDOW))
     };
-    let no_bi = |at| Err(PlanError::NoBackInvalidate { device: place(), at });
+    let no_bi = |at| Err(Code::PLAN_NO_BACK_INVALIDATE.at(place()).above(at));
     let cases = [
         (Type3, 0, None, false, ALL, Ok(HostOnly)),
         (Type3, 0, None, false, D, refused(HostOnly)),
@@ -534,7 +535,7 @@ fn a_back_invalidate_path_needs_every_switch_on_it() {
     assert!(plan.regions.iter().all(|region| region.coherency == Coherency::BackInvalidate));
     board.node(NodeId(6)).back_invalidate = None; // the lower switch
     let device = path(7, &[1, 2, 8]);
-    refuses(&board, PlanError::NoBackInvalidate { device, at: path(7, &[1, 2]) });
+    refuses(&board, Code::PLAN_NO_BACK_INVALIDATE.at(device).above(path(7, &[1, 2])));
 }
 
 #[test]
@@ -610,14 +611,14 @@ fn a_bridge_that_no_window_targets_is_refused() {
     let (mut board, _) = simple();
     board.bridge_with_memory(8, 512 * MIB);
     let (device, partition) = (path(8, &[0]), Partition::Volatile);
-    refuses(&board, PlanError::NoWindow { device, partition, need: 512 * MIB });
+    refuses(&board, Code::PLAN_NO_WINDOW.at(device).detail(partition).expected(512 * MIB));
 }
 
 #[test]
 fn a_target_that_names_no_bridge_is_refused_even_in_a_window_that_nobody_needs() {
     let (mut board, _) = simple();
     board.window(0x8_0000_0000, GIB, &[99]);
-    refuses(&board, PlanError::TargetMissing { window: 0x8_0000_0000, uid: 99 });
+    refuses(&board, Code::PLAN_TARGET_MISSING.at(Place::window(0x8_0000_0000)).found(99));
 }
 
 #[test]
@@ -626,14 +627,14 @@ fn ways_and_targets_of_a_window_have_to_agree() {
     board.bridge_with_memory(8, GIB);
     board.windows[0].targets.push(8).unwrap();
     let ways = Ways::One;
-    refuses(&board, PlanError::TargetCount { window: WINDOW, ways, targets: 2 });
+    refuses(&board, Code::PLAN_TARGET_COUNT.at(Place::window(WINDOW)).expected(ways).found(2));
 }
 
 #[test]
 fn a_bridge_is_a_target_of_a_window_once() {
     let (mut board, _) = simple();
     board.window(0x8_0000_0000, GIB, &[7, 7]);
-    refuses(&board, PlanError::TargetTwice { window: 0x8_0000_0000, uid: 7 });
+    refuses(&board, Code::PLAN_TARGET_TWICE.at(Place::window(0x8_0000_0000)).found(7));
 }
 
 #[test]
@@ -643,9 +644,15 @@ fn two_windows_that_fit_are_refused_and_naming_one_decides() {
     board.window(0x4_0000_0000, GIB, &[7]);
     let (device, partition) = (place(), Partition::Volatile);
     let (first, second) = (WINDOW, 0x4_0000_0000);
-    refuses(&board, PlanError::Ambiguous { device, partition, first, second, fit: 3 });
+    refuses(
+        &board,
+        Code::PLAN_AMBIGUOUS.at(device).halves(partition, 3).expected(first).found(second),
+    );
     board.windows.rotate_left(1);
-    refuses(&board, PlanError::Ambiguous { device, partition, first, second, fit: 3 });
+    refuses(
+        &board,
+        Code::PLAN_AMBIGUOUS.at(device).halves(partition, 3).expected(first).found(second),
+    );
     let named = Request { window: Some(second), ..request(place()) };
     let plan = board.plan(&Policy { requests: &[named], ..Policy::default() }).unwrap();
     assert_eq!(plan.regions[0].span.base(), Hpa(second));
@@ -680,14 +687,14 @@ fn an_interleaved_window_is_no_place_for_a_flat_mapping() {
     board.windows.clear();
     board.window(WINDOW, 4 * GIB, &[8, 7]);
     let (device, ways) = (place(), Ways::Two);
-    refuses(&board, PlanError::Interleaved { device, window: WINDOW, ways });
+    refuses(&board, Code::PLAN_INTERLEAVED.at(device).detail(ways).found(WINDOW));
 }
 
 #[test]
 fn a_window_without_a_base_did_not_fit() {
     let (mut board, _) = simple();
     board.windows[0].base = 0;
-    refuses(&board, PlanError::Unplaced { device: place(), size: 4 * GIB });
+    refuses(&board, Code::PLAN_UNPLACED.at(place()).found(4 * GIB));
 }
 
 #[test]
@@ -699,13 +706,19 @@ fn a_window_has_to_end_inside_the_physical_width() {
     assert_eq!(board.plan(&Policy::default()).unwrap().regions.len(), 1);
     board.windows[0].base += UNIT;
     let (window, size, bits) = (0xF_1000_0000, 4 * GIB, 36);
-    refuses(&board, PlanError::BeyondAddressWidth { window, size, bits });
+    refuses(
+        &board,
+        Code::PLAN_BEYOND_ADDRESS_WIDTH.at(Place::window(window)).expected(bits).found(size),
+    );
     // Wider than any address: only what wraps is beyond.
     board.address_bits = 64;
     assert_eq!(board.plan(&Policy::default()).unwrap().regions.len(), 1);
     board.windows[0].base = 0xFFFF_FFFF_0000_0000;
     let (window, bits) = (0xFFFF_FFFF_0000_0000, 64);
-    refuses(&board, PlanError::BeyondAddressWidth { window, size, bits });
+    refuses(
+        &board,
+        Code::PLAN_BEYOND_ADDRESS_WIDTH.at(Place::window(window)).expected(bits).found(size),
+    );
 }
 
 #[test]
@@ -716,21 +729,21 @@ fn windows_that_overlap_are_refused_and_adjacent_ones_are_not() {
     assert_eq!(board.plan(&Policy::default()).unwrap().regions.len(), 2);
     let second = WINDOW + 4 * GIB - UNIT;
     board.windows[1].base = second;
-    refuses(&board, PlanError::WindowsOverlap { first: WINDOW, second });
+    refuses(&board, Code::PLAN_WINDOWS_OVERLAP.at(Place::window(WINDOW)).found(second));
     board.windows.reverse();
-    refuses(&board, PlanError::WindowsOverlap { first: WINDOW, second });
+    refuses(&board, Code::PLAN_WINDOWS_OVERLAP.at(Place::window(WINDOW)).found(second));
 }
 
 #[test]
 fn windows_that_cannot_be_used_overlap_as_well() {
     let (mut board, _) = simple();
     board.window(WINDOW - UNIT, u64::MAX, &[7]); // wraps
-    refuses(&board, PlanError::WindowsOverlap { first: WINDOW - UNIT, second: WINDOW });
+    refuses(&board, Code::PLAN_WINDOWS_OVERLAP.at(Place::window(WINDOW - UNIT)).found(WINDOW));
     board.windows.truncate(1);
     board.window(WINDOW, 0, &[7]);
     for _ in 0..2 {
         board.windows.reverse();
-        refuses(&board, PlanError::WindowsOverlap { first: WINDOW, second: WINDOW });
+        refuses(&board, Code::PLAN_WINDOWS_OVERLAP.at(Place::window(WINDOW)).found(WINDOW));
     }
 }
 
@@ -742,7 +755,14 @@ fn a_window_over_ram_or_registers_is_refused() {
         plan(&platform, board.topology().tree(), &Policy::default(), &mut made).err()
     };
     let span = |base, size| Span::new(Hpa(base), size).unwrap();
-    let occupied = |by| Some(PlanError::WindowOccupied { window: WINDOW, size: 4 * GIB, by });
+    let occupied = |by: Span| {
+        Some(
+            Code::PLAN_WINDOW_OCCUPIED
+                .at(Place::window(WINDOW))
+                .expected(by.base())
+                .found(by.size()),
+        )
+    };
     // RAM up to the window and from its end is fine; a byte of either end inside is not.
     let around = [span(0, WINDOW), span(WINDOW + 4 * GIB, GIB)];
     let platform = Platform { occupied: &around, ..board.platform() };
@@ -795,7 +815,13 @@ fn a_window_smaller_than_the_device_is_refused() {
     for have in [768 * MIB, 0] {
         board.windows[0].size = have;
         let (device, need) = (place(), GIB);
-        refuses(&board, PlanError::WindowTooSmall { device, window: WINDOW, need, have });
+        refuses(
+            &board,
+            Code::PLAN_WINDOW_TOO_SMALL
+                .at(Place::in_window(device, WINDOW))
+                .expected(need)
+                .found(have),
+        );
     }
 }
 
@@ -804,7 +830,10 @@ fn a_full_window_says_how_much_is_left_in_one_piece() {
     let mut board = three_below_one();
     board.windows[0].size = GIB + 512 * MIB;
     let (device, need, free) = (path(7, &[5]), 512 * MIB, 256 * MIB);
-    refuses(&board, PlanError::WindowFull { device, window: WINDOW, need, free });
+    refuses(
+        &board,
+        Code::PLAN_WINDOW_FULL.at(Place::in_window(device, WINDOW)).expected(need).found(free),
+    );
 }
 
 #[test]
@@ -812,7 +841,7 @@ fn media_that_the_window_does_not_allow_is_refused() {
     let (mut board, _) = both_partitions();
     board.windows[0].restrictions.set_persistent(false);
     let (device, partition) = (path(7, &[3]), Partition::Persistent);
-    refuses(&board, PlanError::MediaNotAllowed { device, window: WINDOW, partition });
+    refuses(&board, Code::PLAN_MEDIA_NOT_ALLOWED.at(device).detail(partition).found(WINDOW));
 }
 
 #[test]
@@ -825,20 +854,32 @@ fn the_window_that_came_closest_tells_why_none_fits() {
     let (need, have) = (GIB, 512 * MIB);
     for _ in 0..3 {
         board.windows.rotate_left(1);
-        refuses(&board, PlanError::WindowTooSmall { device, window, need, have });
+        refuses(
+            &board,
+            Code::PLAN_WINDOW_TOO_SMALL
+                .at(Place::in_window(device, window))
+                .expected(need)
+                .found(have),
+        );
     }
     // Of two that came equally far, the lower one; of two without a base, the smaller one.
     board.window(0x8_0000_0000, 256 * MIB, &[7]);
     for _ in 0..4 {
         board.windows.rotate_left(1);
-        refuses(&board, PlanError::WindowTooSmall { device, window, need, have });
+        refuses(
+            &board,
+            Code::PLAN_WINDOW_TOO_SMALL
+                .at(Place::in_window(device, window))
+                .expected(need)
+                .found(have),
+        );
     }
     for (window, gib) in board.windows.iter_mut().zip([2, 5, 1, 3]) {
         (window.base, window.size) = (0, gib * GIB);
     }
     for _ in 0..4 {
         board.windows.rotate_left(1);
-        refuses(&board, PlanError::Unplaced { device, size: GIB });
+        refuses(&board, Code::PLAN_UNPLACED.at(device).found(GIB));
     }
 }
 
@@ -1030,8 +1071,8 @@ fn windows_against_the_devices_order_are_refused() {
     board.windows[0].restrictions.set_volatile(false);
     board.window(0x4_0000_0000, 4 * GIB, &[7]).restrictions.set_persistent(false);
     let device = path(7, &[3]);
-    let (lower, higher) = (WINDOW, 0x4_0000_0000);
-    refuses(&board, PlanError::DpaOrder { device, lower, higher });
+    let (lower, higher) = (WINDOW, 0x4_0000_0000u64);
+    refuses(&board, Code::PLAN_DPA_ORDER.at(device).expected(higher).found(lower));
 }
 
 #[test]
@@ -1043,11 +1084,17 @@ fn places_against_the_devices_order_are_refused_in_one_window_too() {
     let persistent = Request { partition: Partition::Persistent, ..request(device) };
     let policy = Policy { requests: &[volatile, persistent], ..Policy::default() };
     let (lower, higher) = (WINDOW, WINDOW + 2 * GIB);
-    assert_eq!(refusal(&board, &policy), PlanError::DpaOrder { device, lower, higher });
+    assert_eq!(
+        refusal(&board, &policy),
+        Code::PLAN_DPA_ORDER.at(device).expected(higher).found(lower)
+    );
     let persistent = Request { offset: Some(0), ..persistent };
     let volatile = Request { offset: None, ..volatile };
     let policy = Policy { requests: &[volatile, persistent], ..Policy::default() };
-    assert_eq!(refusal(&board, &policy), PlanError::DpaOrder { device, lower, higher });
+    assert_eq!(
+        refusal(&board, &policy),
+        Code::PLAN_DPA_ORDER.at(device).expected(higher).found(lower)
+    );
 }
 
 #[test]
@@ -1057,7 +1104,7 @@ fn xor_maps_have_to_drive_their_window() {
     let window = board.window(0x8_0000_0000, GIB, &[7, 8]);
     window.arithmetic = Arithmetic::Xor;
     let error = XorMapError::TooFew { need: 1, have: 0 };
-    refuses(&board, PlanError::Xor { window: 0x8_0000_0000, error });
+    refuses(&board, Code::PLAN_XOR.at(Place::window(0x8_0000_0000)).rule(error));
 }
 
 #[test]
@@ -1067,7 +1114,7 @@ fn the_lowest_of_several_bad_windows_is_the_one_reported() {
     board.window(0x8_0000_0000, GIB, &[99]);
     for _ in 0..3 {
         board.windows.rotate_left(1);
-        refuses(&board, PlanError::TargetMissing { window: 0x4_0000_0000, uid: 98 });
+        refuses(&board, Code::PLAN_TARGET_MISSING.at(Place::window(0x4_0000_0000)).found(98));
     }
 }
 
@@ -1078,11 +1125,11 @@ fn more_regions_than_decoders_are_refused_with_the_component() {
     let mut board = three_below_one();
     board.node(NodeId(0)).hdm = capable(2);
     let (device, at) = (path(7, &[5]), path(7, &[]));
-    refuses(&board, PlanError::DecodersExhausted { device, at, have: 2 });
+    refuses(&board, Code::PLAN_DECODERS_EXHAUSTED.at(device).above(at).found(2));
     let (mut board, _) = both_partitions();
     board.node(NodeId(2)).hdm = capable(1);
     let device = path(7, &[3]);
-    refuses(&board, PlanError::DecodersExhausted { device, at: device, have: 1 });
+    refuses(&board, Code::PLAN_DECODERS_EXHAUSTED.at(device).above(device).found(1));
 }
 
 #[test]
@@ -1090,15 +1137,15 @@ fn a_component_without_decoders_is_refused_unless_there_is_one_way_only() {
     let mut board = three_below_one();
     board.node(NodeId(0)).hdm = None;
     let (device, at) = (path(7, &[0]), path(7, &[]));
-    refuses(&board, PlanError::NoDecoders { device, at });
+    refuses(&board, Code::PLAN_NO_DECODERS.at(device).above(at));
     let (mut board, device) = simple();
     board.node(device).hdm = None;
-    refuses(&board, PlanError::NoDecoders { device: place(), at: place() });
+    refuses(&board, Code::PLAN_NO_DECODERS.at(place()).above(place()));
     // A switch is never a pass-through, whatever it has below.
     let mut board = two_switches();
     board.node(NodeId(6)).hdm = None;
     let (device, at) = (path(7, &[1, 2, 8]), path(7, &[1, 2]));
-    refuses(&board, PlanError::NoDecoders { device, at });
+    refuses(&board, Code::PLAN_NO_DECODERS.at(device).above(at));
 }
 
 #[test]
@@ -1108,20 +1155,20 @@ fn a_decoder_that_the_component_cannot_express_is_refused() {
     board.device(NodeId(2)).volatile = GIB + MIB;
     let (at, skip) = (path(7, &[3]), GIB + MIB);
     let error = DecodeError::SkipUnaligned { skip };
-    refuses_request(&board, requests[0], PlanError::Decoder { at, error });
+    refuses_request(&board, requests[0], Code::PLAN_DECODER.at(at).rule(error));
 }
 
 #[test]
 fn ports_and_bridges_that_cannot_be_told_apart_are_refused() {
     let (mut board, _) = simple();
     board.root_port(NodeId(0), 0);
-    refuses(&board, PlanError::DuplicatePort { at: path(7, &[]), port: 0 });
+    refuses(&board, Code::PLAN_DUPLICATE_PORT.at(path(7, &[])).found(0));
     let (mut board, _) = simple();
     board.bridge(7);
-    refuses(&board, PlanError::DuplicateBridge { uid: 7 });
+    refuses(&board, Code::PLAN_DUPLICATE_BRIDGE.at(Place::bridge(7)));
     let (mut board, _) = simple();
     board.memory(NodeId(1), GIB, 0);
-    refuses(&board, PlanError::SharedPort { at: place() });
+    refuses(&board, Code::PLAN_SHARED_PORT.at(place()));
 }
 
 #[test]
@@ -1148,7 +1195,7 @@ fn a_node_without_a_place_is_refused() {
         let node = NodeId(node);
         assert_eq!(
             refusal(&board, &Policy::default()),
-            PlanError::BrokenTree { node },
+            Code::PLAN_BROKEN_TREE.at(Place::entry(node.0.into())),
             "case {case}"
         );
     }
@@ -1168,7 +1215,7 @@ fn a_node_without_a_place_is_refused() {
     assert_eq!(plan.decoders.len(), 9);
     board.node(deepest).kind = NodeKind::UpstreamPort;
     let port = board.downstream_port(deepest, 0);
-    refuses(&board, PlanError::BrokenTree { node: port });
+    refuses(&board, Code::PLAN_BROKEN_TREE.at(Place::entry(port.0.into())));
 }
 
 #[test]
@@ -1177,7 +1224,7 @@ fn partitions_that_wrap_are_refused() {
     let (volatile, persistent) = (u64::MAX - UNIT + 1, 512 * MIB);
     let memory = board.device(device);
     (memory.volatile, memory.persistent) = (volatile, persistent);
-    refuses(&board, PlanError::DeviceTooLarge { device: place(), volatile, persistent });
+    refuses(&board, Code::PLAN_DEVICE_TOO_LARGE.at(place()).expected(volatile).found(persistent));
 }
 
 // --- refusals: policy --------------------------------------------------------------------------
@@ -1188,10 +1235,10 @@ fn requests_that_name_nothing_are_refused() {
     board.bridge(8);
     board.window(0x8_0000_0000, GIB, &[8]);
     let device = path(7, &[1]);
-    refuses_request(&board, request(device), PlanError::UnknownDevice { device });
+    refuses_request(&board, request(device), Code::PLAN_UNKNOWN_DEVICE.at(device));
     for window in [0x2_0000_0000, 0x8_0000_0000] {
         let asked = Request { window: Some(window), ..request(place()) };
-        refuses_request(&board, asked, PlanError::UnknownWindow { device: place(), window });
+        refuses_request(&board, asked, Code::PLAN_UNKNOWN_WINDOW.at(place()).found(window));
     }
 }
 
@@ -1201,15 +1248,24 @@ fn a_request_for_more_than_is_left_is_refused() {
     let (device, partition) = (place(), Partition::Volatile);
     let (asked, left) = (GIB + UNIT, GIB);
     let all = Request { size: Some(asked), ..request(device) };
-    refuses_request(&board, all, PlanError::RequestTooLarge { device, partition, asked, left });
+    refuses_request(
+        &board,
+        all,
+        Code::PLAN_REQUEST_TOO_LARGE.at(device).detail(partition).expected(asked).found(left),
+    );
     let none = Request { partition: Partition::Persistent, ..request(device) };
     let (asked, left) = (0, 0);
     let partition = Partition::Persistent;
-    refuses_request(&board, none, PlanError::RequestTooLarge { device, partition, asked, left });
+    refuses_request(
+        &board,
+        none,
+        Code::PLAN_REQUEST_TOO_LARGE.at(device).detail(partition).expected(asked).found(left),
+    );
     let twice = [request(device), Request { size: Some(UNIT), ..request(device) }, request(device)];
     let policy = Policy { requests: &twice, ..Policy::default() };
     let partition = Partition::Volatile;
-    let expected = PlanError::RequestTooLarge { device, partition, asked, left };
+    let expected =
+        Code::PLAN_REQUEST_TOO_LARGE.at(device).detail(partition).expected(asked).found(left);
     assert_eq!(refusal(&board, &policy), expected);
 }
 
@@ -1224,7 +1280,8 @@ fn what_a_request_leaves_out_is_left_to_nobody() {
         (None, GIB, 0, 0),
     ] {
         let request = Request { size, skip, ..request(device) };
-        let expected = PlanError::RequestTooLarge { device, partition, asked, left };
+        let expected =
+            Code::PLAN_REQUEST_TOO_LARGE.at(device).detail(partition).expected(asked).found(left);
         refuses_request(&board, request, expected);
     }
     // The second to be served asks for 512 MiB and finds 256.
@@ -1233,7 +1290,8 @@ fn what_a_request_leaves_out_is_left_to_nobody() {
     for requests in [[half, Request { skip: UNIT, ..half }], [quarter, half]] {
         let policy = Policy { requests: &requests, ..Policy::default() };
         let (asked, left) = (512 * MIB, 256 * MIB);
-        let expected = PlanError::RequestTooLarge { device, partition, asked, left };
+        let expected =
+            Code::PLAN_REQUEST_TOO_LARGE.at(device).detail(partition).expected(asked).found(left);
         assert_eq!(refusal(&board, &policy), expected);
     }
 }
@@ -1244,20 +1302,20 @@ fn what_is_off_the_256_mib_grid_is_refused() {
     let (at, unit) = (place(), UNIT);
     let odd = Request { size: Some(UNIT + MIB), ..request(at) };
     let value = UNIT + MIB;
-    refuses_request(&board, odd, PlanError::Unaligned { device: at, what: "size", value, unit });
+    refuses_request(&board, odd, Code::PLAN_UNALIGNED.at(at).detail(1).expected(unit).found(value));
     let odd = Request { offset: Some(128 * MIB), ..request(at) };
     let value = 128 * MIB;
-    refuses_request(&board, odd, PlanError::Unaligned { device: at, what: "offset", value, unit });
+    refuses_request(&board, odd, Code::PLAN_UNALIGNED.at(at).detail(2).expected(unit).found(value));
     let odd = Request { skip: UNIT + MIB, ..request(at) };
     let value = UNIT + MIB;
-    refuses_request(&board, odd, PlanError::Unaligned { device: at, what: "skip", value, unit });
+    refuses_request(&board, odd, Code::PLAN_UNALIGNED.at(at).detail(0).expected(unit).found(value));
     board.windows[0].base += MIB;
     let value = WINDOW + MIB;
-    refuses(&board, PlanError::Unaligned { device: at, what: "window base", value, unit });
+    refuses(&board, Code::PLAN_UNALIGNED.at(at).detail(3).expected(unit).found(value));
     board.windows[0].base = WINDOW;
     board.device(device).volatile = 64 * MIB;
     let value = 64 * MIB;
-    refuses(&board, PlanError::Unaligned { device: at, what: "its memory of", value, unit });
+    refuses(&board, Code::PLAN_UNALIGNED.at(at).detail(4).expected(unit).found(value));
 }
 
 #[test]
@@ -1266,13 +1324,17 @@ fn a_place_that_is_taken_or_outside_the_window_is_refused() {
     let (device, window, size) = (path(7, &[0]), WINDOW, GIB);
     for offset in [3 * GIB + UNIT, 4 * GIB, u64::MAX - UNIT + 1] {
         let asked = Request { offset: Some(offset), ..request(device) };
-        let expected = PlanError::PlaceTaken { device, window, offset, size };
+        let expected = Code::PLAN_PLACE_TAKEN
+            .at(Place::in_window(device, window))
+            .expected(size)
+            .found(offset);
         refuses_request(&board, asked, expected);
     }
     let fixed = |port, offset| Request { offset: Some(offset), ..request(path(7, &[port])) };
     let policy = Policy { requests: &[fixed(2, 512 * MIB), fixed(0, 0)], ..Policy::default() };
     let (device, offset, size) = (path(7, &[2]), 512 * MIB, 256 * MIB);
-    let expected = PlanError::PlaceTaken { device, window, offset, size };
+    let expected =
+        Code::PLAN_PLACE_TAKEN.at(Place::in_window(device, window)).expected(size).found(offset);
     assert_eq!(refusal(&board, &policy), expected);
 }
 
@@ -1281,52 +1343,55 @@ fn path_two_names_what_leaves_the_guest_a_choice() {
     let path_two = Policy { path: PathPolicy::GuestPrograms, ..Policy::default() };
     let mut ports = pass_through();
     ports.root_port(NodeId(0), 1);
-    assert_eq!(refusal(&ports, &path_two), PlanError::MultiplePorts { uid: 7, ports: 2 });
+    assert_eq!(
+        refusal(&ports, &path_two),
+        Code::PLAN_MULTIPLE_PORTS.at(Place::bridge(7)).expected(1u16).found(2)
+    );
     let (decoders, _) = simple();
-    let expected = PlanError::BridgeNotPassThrough { uid: 7, decoders: 16 };
+    let expected = Code::PLAN_BRIDGE_NOT_PASS_THROUGH.at(Place::bridge(7)).found(16);
     assert_eq!(refusal(&decoders, &path_two), expected);
     let device = path(7, &[1, 2, 8]);
-    assert_eq!(refusal(&two_switches(), &path_two), PlanError::SwitchInPath { device });
+    assert_eq!(refusal(&two_switches(), &path_two), Code::PLAN_SWITCH_IN_PATH.at(device));
     let mut interleaved = pass_through();
     interleaved.bridge(8);
     interleaved.window(0x8_0000_0000, GIB, &[8, 7]);
-    let (device, window, ways) = (place(), 0x8_0000_0000, Ways::Two);
-    let expected = PlanError::Interleaved { device, window, ways };
+    let (device, window, ways) = (place(), 0x8_0000_0000u64, Ways::Two);
+    let expected = Code::PLAN_INTERLEAVED.at(device).detail(ways).found(window);
     assert_eq!(refusal(&interleaved, &path_two), expected);
     let asked = Policy { requests: &[request(place())], ..path_two };
-    assert_eq!(refusal(&pass_through(), &asked), PlanError::RequestToGuest { device });
+    assert_eq!(refusal(&pass_through(), &asked), Code::PLAN_REQUEST_TO_GUEST.at(device));
 }
 
 #[test]
 fn burned_decoders_are_refused_for_linux_and_without_locks() {
     let (board, _) = simple();
     let linux = Policy { burn_spares: true, ..Policy::default() };
-    assert_eq!(refusal(&board, &linux), PlanError::LinuxRefusesBurnedDecoders);
+    assert_eq!(refusal(&board, &linux), Code::PLAN_LINUX_REFUSES_BURNED_DECODERS.error());
     let target = TargetSystem::Specification;
     let unlocked = Policy { path: PathPolicy::Unlocked, target, ..linux };
-    assert_eq!(refusal(&board, &unlocked), PlanError::BurnWithoutLock);
+    assert_eq!(refusal(&board, &unlocked), Code::PLAN_BURN_WITHOUT_LOCK.error());
 }
 
 #[test]
 fn one_more_than_the_structures_hold_is_refused() {
-    fn sized<const R: usize, const D: usize>(policy: &Policy<'_>) -> Result<(), PlanError> {
+    fn sized<const R: usize, const D: usize>(policy: &Policy<'_>) -> Result<(), Error> {
         let board = three_below_one();
         let mut topology = Topology::<7>::new();
         topology.nodes.extend(board.nodes.iter().copied());
         plan(&board.platform(), &topology, policy, &mut Plan::<16, R, D>::new())
     }
-    let full = |what, have| Err(PlanError::Capacity { what, have });
+    let full = |what, have| Err(Code::PLAN_CAPACITY.error().detail(what).expected(have));
     // Three regions, three decoders in the bridge and one in each device.
     let policy = Policy::default();
     assert_eq!(sized::<3, 6>(&policy), Ok(()));
-    assert_eq!(sized::<2, 6>(&policy), full(Count::Regions, 2));
-    assert_eq!(sized::<3, 5>(&policy), full(Count::Decoders, 5));
-    assert_eq!(sized::<3, 2>(&policy), full(Count::Decoders, 2));
+    assert_eq!(sized::<2, 6>(&policy), full(0, 2));
+    assert_eq!(sized::<3, 5>(&policy), full(1, 5));
+    assert_eq!(sized::<3, 2>(&policy), full(1, 2));
     // Nobody is mapped: three notes are all there is.
     let none = [0, 2, 5].map(|port| Request { size: Some(0), ..request(path(7, &[port])) });
     let policy = Policy { requests: &none, ..policy };
     assert_eq!(sized::<0, 3>(&policy), Ok(()));
-    assert_eq!(sized::<0, 2>(&policy), full(Count::Notes, 2));
+    assert_eq!(sized::<0, 2>(&policy), full(2, 2));
 }
 
 #[test]
@@ -1379,60 +1444,59 @@ fn every_refusal_is_one_line_with_its_place_and_a_code_of_its_own() {
     let (device, at, partition) = (path(7, &[1, 4]), path(7, &[1]), Partition::Volatile);
     let (window, ways, need, size) = (WINDOW, Ways::Two, GIB, GIB);
     let all = [
-        PlanError::NoWindow { device, partition, need },
-        PlanError::TargetMissing { window, uid: 7 },
-        PlanError::Ambiguous { device, partition, first: WINDOW, second: window, fit: 2 },
-        PlanError::Interleaved { device, window, ways },
-        PlanError::Unplaced { device, size },
-        PlanError::BeyondAddressWidth { window, size, bits: 36 },
-        PlanError::WindowsOverlap { first: WINDOW, second: WINDOW },
-        PlanError::WindowTooSmall { device, window, need, have: UNIT },
-        PlanError::WindowFull { device, window, need, free: UNIT },
-        PlanError::MediaNotAllowed { device, window, partition },
-        PlanError::CoherencyNotAllowed { device, window, coherency: Coherency::HostOnly },
-        PlanError::DecodersExhausted { device, at, have: 4 },
-        PlanError::NoDecoders { device, at },
-        PlanError::DpaOrder { device, lower: 0, higher: UNIT },
-        PlanError::DuplicatePort { at, port: 4 },
-        PlanError::NoBackInvalidate { device, at },
-        PlanError::UnknownDevice { device },
-        PlanError::UnknownWindow { device, window },
-        PlanError::RequestTooLarge { device, partition, asked: GIB, left: UNIT },
-        PlanError::Unaligned { device, what: "offset", value: MIB, unit: UNIT },
-        PlanError::WindowOccupied {
-            window: WINDOW,
-            size: GIB,
-            by: Span::new(Hpa(WINDOW), MIB).unwrap(),
-        },
-        PlanError::PlaceTaken { device, window, offset: UNIT, size },
-        PlanError::MultiplePorts { uid: 7, ports: 2 },
-        PlanError::SwitchInPath { device },
-        PlanError::BridgeNotPassThrough { uid: 7, decoders: 4 },
-        PlanError::LinuxRefusesBurnedDecoders,
-        PlanError::BurnWithoutLock,
-        PlanError::Xor { window, error: XorMapError::TooFew { need: 1, have: 0 } },
-        PlanError::Decoder { at, error: DecodeError::SkipUnaligned { skip: MIB } },
-        PlanError::Capacity { what: Count::Regions, have: 4 },
-        PlanError::TargetCount { window, ways, targets: 4 },
-        PlanError::TargetTwice { window, uid: 7 },
-        PlanError::DuplicateBridge { uid: 7 },
-        PlanError::SharedPort { at },
-        PlanError::BrokenTree { node: NodeId(4) },
-        PlanError::DeviceTooLarge { device, volatile: GIB, persistent: GIB },
-        PlanError::RequestToGuest { device },
-        PlanError::Compose { window, error: ComposeError::NoSuchWays { product: 32 } },
-        PlanError::WaysOfWindow { window, asked: Ways::Three, ways },
-        PlanError::GranularityOfWindow {
-            window,
-            asked: Granularity::K4,
-            granularity: Granularity::B256,
-        },
-        PlanError::TooFewMembers { window, uid: 7, partition, need: 4, have: 2 },
-        PlanError::LinuxGranularity { window, bytes: 32768 },
-        PlanError::LinuxThreeWithPorts { window, ways: Ways::Three },
-        PlanError::WidthOfNothing { window },
-        PlanError::WidthTwice { window },
-        PlanError::WidthToGuest,
+        Code::PLAN_NO_WINDOW.at(device).detail(partition).expected(need),
+        Code::PLAN_TARGET_MISSING.at(Place::window(window)).found(7),
+        Code::PLAN_AMBIGUOUS.at(device).halves(partition, 2).expected(WINDOW).found(window),
+        Code::PLAN_INTERLEAVED.at(device).detail(ways).found(window),
+        Code::PLAN_UNPLACED.at(device).found(size),
+        Code::PLAN_BEYOND_ADDRESS_WIDTH.at(Place::window(window)).expected(36).found(size),
+        Code::PLAN_WINDOWS_OVERLAP.at(Place::window(WINDOW)).found(WINDOW),
+        Code::PLAN_WINDOW_TOO_SMALL.at(Place::in_window(device, window)).expected(need).found(UNIT),
+        Code::PLAN_WINDOW_FULL.at(Place::in_window(device, window)).expected(need).found(UNIT),
+        Code::PLAN_MEDIA_NOT_ALLOWED.at(device).detail(partition).found(window),
+        Code::PLAN_COHERENCY_NOT_ALLOWED.at(device).detail(Coherency::HostOnly).found(window),
+        Code::PLAN_DECODERS_EXHAUSTED.at(device).above(at).found(4),
+        Code::PLAN_NO_DECODERS.at(device).above(at),
+        Code::PLAN_DPA_ORDER.at(device).expected(UNIT).found(0),
+        Code::PLAN_DUPLICATE_PORT.at(at).found(4),
+        Code::PLAN_NO_BACK_INVALIDATE.at(device).above(at),
+        Code::PLAN_UNKNOWN_DEVICE.at(device),
+        Code::PLAN_UNKNOWN_WINDOW.at(device).found(window),
+        Code::PLAN_REQUEST_TOO_LARGE.at(device).detail(partition).expected(GIB).found(UNIT),
+        Code::PLAN_UNALIGNED.at(device).detail(2).expected(UNIT).found(MIB),
+        Code::PLAN_WINDOW_OCCUPIED.at(Place::window(WINDOW)).expected(WINDOW).found(MIB),
+        Code::PLAN_PLACE_TAKEN.at(Place::in_window(device, window)).expected(size).found(UNIT),
+        Code::PLAN_MULTIPLE_PORTS.at(Place::bridge(7)).expected(1u16).found(2),
+        Code::PLAN_SWITCH_IN_PATH.at(device),
+        Code::PLAN_BRIDGE_NOT_PASS_THROUGH.at(Place::bridge(7)).found(4),
+        Code::PLAN_LINUX_REFUSES_BURNED_DECODERS.error(),
+        Code::PLAN_BURN_WITHOUT_LOCK.error(),
+        Code::PLAN_XOR.at(Place::window(window)).rule(XorMapError::TooFew { need: 1, have: 0 }),
+        Code::PLAN_DECODER.at(at).rule(DecodeError::SkipUnaligned { skip: MIB }),
+        Code::PLAN_CAPACITY.error().detail(0).expected(4),
+        Code::PLAN_TARGET_COUNT.at(Place::window(window)).expected(ways).found(4),
+        Code::PLAN_TARGET_TWICE.at(Place::window(window)).found(7),
+        Code::PLAN_DUPLICATE_BRIDGE.at(Place::bridge(7)),
+        Code::PLAN_SHARED_PORT.at(at),
+        Code::PLAN_BROKEN_TREE.at(Place::entry(4)),
+        Code::PLAN_DEVICE_TOO_LARGE.at(device).expected(GIB).found(GIB),
+        Code::PLAN_REQUEST_TO_GUEST.at(device),
+        Code::PLAN_COMPOSE.at(Place::window(window)).rule(ComposeError::NoSuchWays { product: 32 }),
+        Code::PLAN_WAYS_OF_WINDOW.at(Place::window(window)).expected(ways).found(Ways::Three),
+        Code::PLAN_GRANULARITY_OF_WINDOW
+            .at(Place::window(window))
+            .expected(Granularity::B256)
+            .found(Granularity::K4),
+        Code::PLAN_TOO_FEW_MEMBERS
+            .at(Place::window(window))
+            .detail(partition)
+            .expected(4)
+            .found((2, 7)),
+        Code::PLAN_LINUX_GRANULARITY.at(Place::window(window)).found(32768),
+        Code::PLAN_LINUX_THREE_WITH_PORTS.at(Place::window(window)).found(Ways::Three),
+        Code::PLAN_WIDTH_OF_NOTHING.at(Place::window(window)),
+        Code::PLAN_WIDTH_TWICE.at(Place::window(window)),
+        Code::PLAN_WIDTH_TO_GUEST.error(),
     ];
     let mut lines: Vec<_> =
         all.iter().map(|error| format!("{:#06x}  {error}\n", error.code())).collect();

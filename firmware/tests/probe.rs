@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cxl_firmware::commit::{Receipt, commit};
 use cxl_firmware::committed::{Committed, CommittedRegion, Fate, Probed};
+use cxl_firmware::error::{Code, Error, Fact, Place};
 use cxl_firmware::mmio::Mmio;
 use cxl_firmware::platform::Platform;
 use cxl_firmware::policy::{Policy, Probe};
-use cxl_firmware::probe::{ProbeError, ProbeErrors, Spot, probe};
+use cxl_firmware::probe::{ProbeErrors, probe};
 use cxl_firmware::topology::{Partition, Topology};
 use cxl_regs::{Coherency, Granularity, Hpa, Interleave, Span, Ways};
 use scripted::{GIB, MIB, Ticks, simple, switched};
@@ -119,8 +120,12 @@ fn bare() -> (Platform<'static>, Topology<4>) {
     (platform, Topology::new())
 }
 
+fn kinds(errors: &[Error]) -> Vec<Code> {
+    errors.iter().map(|error| error.code).collect()
+}
+
 /// Probes; all errors, and the regions that are left.
-fn ask(hw: &mut impl Mmio, committed: &mut Committed<32>) -> Vec<ProbeError> {
+fn ask(hw: &mut impl Mmio, committed: &mut Committed<32>) -> Vec<Error> {
     let (platform, topology) = bare();
     let mut errors = ProbeErrors::new();
     let result = probe(hw, &platform, &topology, Probe::All, committed, &mut errors);
@@ -189,7 +194,7 @@ fn both_ends_and_the_middle_of_every_way_hold_marks_and_get_their_contents_back(
                 let mut order = Memory::new(|hpa, _| Some((0, hpa)));
                 order.writes_left = 3 * count as usize;
                 let errors = ask(&mut order, &mut of(&[one]));
-                assert!(matches!(errors[..], [ProbeError::NotRestored { .. }]), "{errors:?}");
+                assert_eq!(kinds(&errors), [Code::PROBE_NOT_RESTORED]);
             }
         }
     }
@@ -209,13 +214,12 @@ fn memory_that_does_not_answer_is_named_and_taken_out() {
             hw.miss = miss;
             let mut committed = of(&[good, bad]);
             let errors = ask(&mut hw, &mut committed);
-            let [ProbeError::NotHeld { at, expected, found }] = errors[..] else {
-                panic!("{errors:?}");
-            };
-            let hpa = 8 * GIB + 512 * lost;
-            assert_eq!(at, Spot { region: bad.span, hpa, device: None });
-            assert_eq!(found, miss);
-            assert_ne!(expected, found);
+            let [error] = errors[..] else { panic!("{errors:?}") };
+            let (wrote, read) = <(u32, u32)>::unpack(error.found).unwrap();
+            let not_held = Code::PROBE_NOT_HELD.at(Place::NOWHERE);
+            let expected = not_held.expected(8 * GIB + 512 * lost).found((wrote, miss));
+            assert_eq!(error, expected);
+            assert_ne!(wrote, read);
             assert_eq!(bases(&committed), [4 * GIB]);
             assert_eq!(committed.regions[0].probed, Probed::Held);
             assert_eq!(hw.changed(), []);
@@ -237,7 +241,7 @@ fn memory_that_drops_writes_is_found_whatever_it_holds() {
         hw.writes_left = 0;
         let mut committed = of(&[one]);
         let errors = ask(&mut hw, &mut committed);
-        assert!(matches!(errors[..], [ProbeError::NotHeld { .. }]), "{errors:?}");
+        assert_eq!(kinds(&errors), [Code::PROBE_NOT_HELD]);
         assert_eq!(bases(&committed), []);
     }
 }
@@ -295,10 +299,8 @@ fn two_addresses_of_one_place_are_found() {
         let mut hw = Memory::new(route);
         let mut committed = of(&regions);
         let errors = ask(&mut hw, &mut committed);
-        let Some(ProbeError::Aliased { at, other, .. }) = errors.first() else {
-            panic!("{what}: {errors:?}");
-        };
-        assert_eq!((at.hpa, *other), (hpa, leads), "{what}");
+        let aliased = Code::PROBE_ALIASED.error().expected(hpa).found(leads);
+        assert_eq!(errors.first(), Some(&aliased), "{what}");
         assert_eq!(bases(&committed), stay, "{what}");
         assert_eq!(hw.changed(), [], "{what}");
     }
@@ -330,8 +332,7 @@ fn volatile_memory_that_is_really_persistent_memory_is_found_and_put_back() {
     let mut hw = Memory::new(|hpa, _| Some((0, hpa % (4 * GIB))));
     let mut committed = of(&regions);
     let errors = ask(&mut hw, &mut committed);
-    let [ProbeError::Aliased { at, other, .. }] = errors[..] else { panic!("{errors:?}") };
-    assert_eq!((at.hpa, other), (4 * GIB, 8 * GIB));
+    assert_eq!(errors, [Code::PROBE_ALIASED.error().expected(4 * GIB).found(8 * GIB)]);
     assert_eq!(bases(&committed), []);
     assert_eq!(hw.changed(), []);
     // And memory that changes by itself.
@@ -347,7 +348,7 @@ fn volatile_memory_that_is_really_persistent_memory_is_found_and_put_back() {
     }
     let mut committed = of(&regions[..1]);
     let errors = ask(&mut Restless(0), &mut committed);
-    assert!(matches!(errors[..], [ProbeError::Disturbed { .. }]), "{errors:?}");
+    assert_eq!(kinds(&errors), [Code::PROBE_DISTURBED]);
     assert_eq!(bases(&committed), []);
 }
 
@@ -364,16 +365,13 @@ fn a_stray_write_does_not_have_the_last_word() {
         let mut committed = of(&regions);
         let errors = ask(&mut hw, &mut committed);
         // Where the stray mark came last, the good one lost its own: neither can be trusted then.
-        match errors[..] {
-            [ProbeError::NotHeld { at, .. }] => {
-                assert_eq!((at.hpa, &bases(&committed)[..]), (lost, &[good][..]));
-                assert!(good > lost);
-            }
-            [ProbeError::Aliased { at, other, .. }] => {
-                assert_eq!((at.hpa, other, &bases(&committed)[..]), (good, lost, &[][..]));
-                assert!(good < lost);
-            }
-            _ => panic!("{errors:?}"),
+        let [error] = errors[..] else { panic!("{errors:?}") };
+        if good > lost {
+            assert_eq!((error.code, error.expected), (Code::PROBE_NOT_HELD, lost));
+            assert_eq!(bases(&committed), [good]);
+        } else {
+            assert_eq!(error, Code::PROBE_ALIASED.error().expected(good).found(lost));
+            assert_eq!(bases(&committed), []);
         }
         assert_eq!(hw.changed(), []);
     }
@@ -388,13 +386,14 @@ fn what_has_no_room_or_no_shape_is_refused() {
     assert_eq!(ask(&mut hw, &mut of(&[one, two])), []);
     let accesses = hw.reads.len();
     let mut committed = of(&[one, two, more]);
-    assert_eq!(ask(&mut hw, &mut committed), [ProbeError::Capacity { have: 32 }]);
+    assert_eq!(ask(&mut hw, &mut committed), [Code::PROBE_CAPACITY.error().expected(32)]);
     assert_eq!((bases(&committed), hw.reads.len()), (vec![], accesses));
     for (size, stripe) in [(4096, 4096), (9 * 1024, 4096), (256, 4096)] {
         let odd = region(4 * GIB, size, Ways::Sixteen, Granularity::B256);
         let mut committed = of(&[odd, more]);
-        let region = odd.span;
-        assert_eq!(ask(&mut hw, &mut committed), [ProbeError::Uneven { region, stripe }]);
+        let uneven = Code::PROBE_UNEVEN.error().detail(stripe / 256);
+        let uneven = uneven.expected(odd.span.base()).found(odd.span.size());
+        assert_eq!(ask(&mut hw, &mut committed), [uneven]);
         assert_eq!(bases(&committed), [12 * GIB]);
     }
 }
@@ -453,18 +452,19 @@ fn an_error_names_the_device_and_its_decoders_serve_nothing() {
         let mut hw = Memory::new(|hpa, _| (hpa < last.span.base().0).then_some((0, hpa)));
         let mut errors = ProbeErrors::new();
         let error = probe(&mut hw, &m.platform(), &m.topology, Probe::All, &mut done, &mut errors);
-        let Err(ProbeError::NotHeld { at, .. }) = error else { panic!("{error:?}") };
+        let error = error.expect_err("no memory there");
         let device = done.decoders.iter().find(|entry| {
             m.topology.tree().get(entry.node).is_some_and(|node| node.device().is_some())
                 && entry.decoder.is_some_and(|decoder| decoder.span == last.span)
         });
         let device = m.topology.tree().path(device.expect("its decoder").node);
-        assert_eq!(at, Spot { region: last.span, hpa: last.span.base().0, device: Some(device) });
+        let expected = (Code::PROBE_NOT_HELD, Place::from(device), last.span.base().0);
+        assert_eq!((error.code, error.at, error.expected), expected);
         for entry in &done.decoders {
             let lost = entry.decoder.is_some_and(|decoder| decoder.span == last.span);
             assert_eq!(entry.fate == Fate::Stranded, lost, "{entry:?}");
         }
-        let words = error.expect_err("the error").to_string();
+        let words = error.to_string();
         assert!(words.contains(&device.to_string()), "{words}");
         assert!(words.contains("0xffffffff"), "{words}");
     }

@@ -9,7 +9,8 @@ mod board;
 use std::collections::BTreeMap;
 
 use board::{Board, BoardPlan, GIB, MIB, UNIT, bi, path, request};
-use cxl_firmware::plan::{Note, PlanError, Purpose, Reason, Why};
+use cxl_firmware::error::{Code, Place};
+use cxl_firmware::plan::{Note, Purpose, Reason, Why};
 use cxl_firmware::policy::{PathPolicy, Policy, TargetSystem, Width, WindowWidth};
 use cxl_firmware::topology::{NodeId, NodeKind, Partition};
 use cxl_regs::{
@@ -118,7 +119,7 @@ fn all_49_legal_pairs_are_planned_on_every_split_and_the_7_others_refused() {
                 if !decodable {
                     let error = NotDecodable(Interleave::new(ways, granularity));
                     let error = ComposeError::NotDecodable(error);
-                    let expected = PlanError::Compose { window: WINDOW, error };
+                    let expected = Code::PLAN_COMPOSE.at(Place::window(WINDOW)).rule(error);
                     assert_eq!(board.plan(&policy).map(|_| ()), Err(expected), "{case}");
                     continue;
                 }
@@ -264,7 +265,8 @@ fn a_set_that_linux_would_refuse_is_refused_unless_the_specification_is_the_targ
         let policy = Policy { target: SPECIFICATION, ..exactly(ways, granularity) };
         board.plan(&policy).expect("the specification allows it")
     };
-    let too_coarse = |bytes| Err(PlanError::LinuxGranularity { window: WINDOW, bytes });
+    let too_coarse =
+        |bytes| Err(Code::PLAN_LINUX_GRANULARITY.at(Place::window(WINDOW)).found(bytes));
     let k16 = Granularity::K16;
 
     let board = tree(2, 1, 1, k16);
@@ -284,7 +286,7 @@ fn a_set_that_linux_would_refuse_is_refused_unless_the_specification_is_the_targ
     assert_eq!(decoder(&free(&board, Ways::Two, k16), NodeId(2)).1, 16384);
 
     let board = tree(3, 2, 1, Granularity::B256);
-    let expected = PlanError::LinuxThreeWithPorts { window: WINDOW, ways: Ways::Three };
+    let expected = Code::PLAN_LINUX_THREE_WITH_PORTS.at(Place::window(WINDOW)).found(Ways::Three);
     assert_eq!(linux(&board, Ways::Six, Granularity::B256), Err(expected));
     assert_eq!(decoder(&free(&board, Ways::Six, Granularity::B256), NodeId(0)).0, 2);
 }
@@ -297,36 +299,49 @@ fn a_width_that_the_window_or_the_topology_does_not_have_is_refused() {
     let (b256, window) = (Granularity::B256, WINDOW);
     let board = tree(2, 2, 1, b256);
     let (asked, granularity) = (Granularity::K1, b256);
-    let expected = PlanError::GranularityOfWindow { window, asked, granularity };
+    let expected = Code::PLAN_GRANULARITY_OF_WINDOW
+        .at(Place::window(window))
+        .expected(granularity)
+        .found(asked);
     assert_eq!(refusal(&board, Ways::Four, asked), expected);
     for asked in [Ways::One, Ways::Three, Ways::Six, Ways::Twelve] {
-        let expected = PlanError::WaysOfWindow { window, asked, ways: Ways::Two };
+        let expected =
+            Code::PLAN_WAYS_OF_WINDOW.at(Place::window(window)).expected(Ways::Two).found(asked);
         assert_eq!(refusal(&board, asked, b256), expected);
     }
     let partition = Partition::Volatile;
-    let expected = PlanError::TooFewMembers { window, uid: 90, partition, need: 4, have: 2 };
+    let expected = Code::PLAN_TOO_FEW_MEMBERS
+        .at(Place::window(window))
+        .detail(partition)
+        .expected(4)
+        .found((2, 90));
     assert_eq!(refusal(&board, Ways::Eight, b256), expected);
     let mut board = tree(2, 1, 1, b256);
     board.device(NodeId(5)).volatile = 0;
-    let expected = PlanError::TooFewMembers { window, uid: 89, partition, need: 1, have: 0 };
+    let expected = Code::PLAN_TOO_FEW_MEMBERS
+        .at(Place::window(window))
+        .detail(partition)
+        .expected(1)
+        .found((0, 89));
     assert_eq!(refusal(&board, Ways::Two, b256), expected);
     assert_eq!(board.plan(&widest()).map(|_| ()), Err(expected));
     let mut board = tree(16, 1, 1, b256);
     let hdm = board.node(NodeId(2)).hdm.as_mut().unwrap();
     hdm.capability = hdm.capability.with_ways_16(false);
     let (at, ways) = (path(90, &[0]), Ways::Sixteen);
-    let expected = PlanError::Decoder { at, error: DecodeError::WaysNotSupported { ways } };
+    let expected = Code::PLAN_DECODER.at(at).rule(DecodeError::WaysNotSupported { ways });
     assert_eq!(refusal(&board, ways, b256), expected);
     let mut board = tree(2, 1, 1, b256);
     board.device(NodeId(2)).volatile = UNIT + MIB;
     board.device(NodeId(5)).volatile = GIB;
     let (device, value) = (path(90, &[0]), UNIT + MIB);
-    let expected = PlanError::Unaligned { device, what: "its share of", value, unit: UNIT };
+    let expected = Code::PLAN_UNALIGNED.at(device).detail(5).expected(UNIT).found(value);
     assert_eq!(refusal(&board, Ways::Two, b256), expected);
     let mut board = tree(2, 1, 1, b256);
     board.windows[0].size = UNIT;
     let (device, need, have) = (path(90, &[0]), 2 * UNIT, UNIT);
-    let expected = PlanError::WindowTooSmall { device, window, need, have };
+    let expected =
+        Code::PLAN_WINDOW_TOO_SMALL.at(Place::in_window(device, window)).expected(need).found(have);
     assert_eq!(refusal(&board, Ways::Two, b256), expected);
 }
 
@@ -337,12 +352,12 @@ fn widths_are_given_to_windows_that_exist_once_and_not_for_a_guest_to_program() 
     let refusal = |policy: Policy<'_>| board.plan(&policy).map(|_| ()).expect_err("a refusal");
     let twice = [WindowWidth { window: WINDOW, width }; 2];
     let policy = Policy { windows: &twice, ..Policy::default() };
-    assert_eq!(refusal(policy), PlanError::WidthTwice { window: WINDOW });
+    assert_eq!(refusal(policy), Code::PLAN_WIDTH_TWICE.at(Place::window(WINDOW)));
     let nothing = [WindowWidth { window: WINDOW + UNIT, width }, twice[0]];
     let policy = Policy { windows: &nothing, ..policy };
-    assert_eq!(refusal(policy), PlanError::WidthOfNothing { window: WINDOW + UNIT });
+    assert_eq!(refusal(policy), Code::PLAN_WIDTH_OF_NOTHING.at(Place::window(WINDOW + UNIT)));
     let guest = Policy { path: PathPolicy::GuestPrograms, ..widest() };
-    assert_eq!(refusal(guest), PlanError::WidthToGuest);
+    assert_eq!(refusal(guest), Code::PLAN_WIDTH_TO_GUEST.error());
 }
 
 // --- as wide as possible -----------------------------------------------------------------------
@@ -358,7 +373,11 @@ fn the_widest_set_comes_first_and_whole_devices_follow_in_narrower_ones() {
     board.check(&plan);
     assert_eq!(sizes(&plan), [(4, 1024), (2, 512), (1, 256)]);
     let partition = Partition::Volatile;
-    let error = PlanError::TooFewMembers { window: WINDOW, uid: 90, partition, need: 8, have: 7 };
+    let error = Code::PLAN_TOO_FEW_MEMBERS
+        .at(Place::window(WINDOW))
+        .detail(partition)
+        .expected(8)
+        .found((7, 90));
     let reason = Reason::Widest { refused: Some((Ways::Eight, error)) };
     assert_eq!(plan.regions[0].reason, reason);
     let board = tree(16, 1, 1, Granularity::B256);
@@ -375,7 +394,7 @@ fn what_a_component_cannot_do_makes_the_set_narrower() {
     board.check(&plan);
     assert_eq!(sizes(&plan), [(2, 512), (2, 512)]);
     let error = DecodeError::TooFewTargets { ways: Ways::Four, have: 2 };
-    let error = PlanError::Decoder { at: path(90, &[]), error };
+    let error = Code::PLAN_DECODER.at(path(90, &[])).rule(error);
     let reason = Reason::Widest { refused: Some((Ways::Four, error)) };
     assert_eq!(plan.regions[0].reason, reason);
     // Granularity takes its toll too: four ways at 16 KiB would need HPA bit 15.
@@ -467,7 +486,7 @@ fn a_further_set_that_a_component_cannot_decode_is_the_reason_for_what_is_left()
     let why = Why::NoSet { code: 0x031D };
     let notes = devices.map(|device| Note::Unused { device, partition, size: UNIT, why });
     assert_eq!(plan.notes.as_slice(), notes);
-    assert_eq!(why.to_string(), "no further set can be made of it (Decoder, 0x031d)");
+    assert_eq!(why.to_string(), "no further set can be made of it (PLAN_DECODER, 0x031d)");
 }
 
 #[test]
@@ -483,8 +502,11 @@ fn sets_of_a_named_width_keep_it_and_the_first_one_has_to_exist() {
         // Leftovers are what a set leaves: without a set there are none.
         let policy = Policy { map_leftovers, ..exactly(Ways::Eight, Granularity::B256) };
         let partition = Partition::Volatile;
-        let expected =
-            PlanError::TooFewMembers { window: WINDOW, uid: 90, partition, need: 8, have: 6 };
+        let expected = Code::PLAN_TOO_FEW_MEMBERS
+            .at(Place::window(WINDOW))
+            .detail(partition)
+            .expected(8)
+            .found((6, 90));
         assert_eq!(board.plan(&policy).map(|_| ()), Err(expected));
     }
 }
@@ -511,8 +533,9 @@ fn a_device_goes_to_the_window_that_is_named_and_none_is_guessed() {
     assert_eq!(sizes(&plan), [(2, 512)]);
     // Everything may be wide now: two windows fit each device.
     let (device, partition) = (path(89, &[0]), Partition::Volatile);
-    let (first, second) = (WINDOW, 0x20_0000_0000);
-    let expected = PlanError::Ambiguous { device, partition, first, second, fit: 2 };
+    let (first, second) = (WINDOW, 0x20_0000_0000u64);
+    let expected =
+        Code::PLAN_AMBIGUOUS.at(device).halves(partition, 2).expected(first).found(second);
     assert_eq!(board.plan(&widest()).map(|_| ()), Err(expected));
     let flat =
         [0x10_0000_0000, 0x20_0000_0000].map(|window| WindowWidth { window, width: Width::Flat });
@@ -541,8 +564,11 @@ fn a_device_with_a_request_shares_nothing() {
     let own = [request(path(90, &[0]))];
     let policy = Policy { windows: &named, requests: &own, ..Policy::default() };
     let partition = Partition::Volatile;
-    let expected =
-        PlanError::TooFewMembers { window: WINDOW, uid: 90, partition, need: 1, have: 0 };
+    let expected = Code::PLAN_TOO_FEW_MEMBERS
+        .at(Place::window(WINDOW))
+        .detail(partition)
+        .expected(1)
+        .found((0, 90));
     assert_eq!(board.plan(&policy).map(|_| ()), Err(expected));
     let both = [request(path(90, &[0])), request(path(89, &[0]))];
     let plan = board.plan(&Policy { requests: &both, ..policy }).unwrap();
@@ -555,7 +581,7 @@ fn a_window_of_sets_refuses_a_device_by_what_keeps_it_out() {
     let mut board = tree(2, 1, 1, Granularity::B256);
     board.windows[0].restrictions.set_volatile(false);
     let (device, partition) = (path(89, &[0]), Partition::Volatile);
-    let expected = PlanError::MediaNotAllowed { device, window: WINDOW, partition };
+    let expected = Code::PLAN_MEDIA_NOT_ALLOWED.at(device).detail(partition).found(WINDOW);
     assert_eq!(board.plan(&widest()).map(|_| ()), Err(expected));
 }
 

@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 
 use cxl_firmware::commit::{Receipt, commit};
 use cxl_firmware::committed::{Committed, Fate};
+use cxl_firmware::error::{Code, Error, Place};
 use cxl_firmware::platform::{BridgeKind, Restrictions, Window};
 use cxl_firmware::policy::{PathPolicy, Policy};
-use cxl_firmware::tables::{MemoryKind, MemoryRange, TablesError, cedt, cross_check, srat};
+use cxl_firmware::tables::{MemoryKind, MemoryRange, cedt, cross_check, srat};
 use cxl_firmware::topology::{DeviceKind, NodeId, NodeKind};
-use cxl_firmware::verify::{Finding, Findings, verify};
+use cxl_firmware::verify::{Findings, verify};
 use cxl_regs::acpi::Identity;
 use cxl_regs::acpi::cedt::Problem;
 use cxl_regs::acpi::srat::MemoryAffinity;
@@ -37,7 +38,7 @@ fn committed(m: &mut Machine, policy: &Policy<'_>) -> Committed<16> {
     done
 }
 
-fn table(m: &Machine, done: &Committed<16>) -> Result<Vec<u8>, TablesError> {
+fn table(m: &Machine, done: &Committed<16>) -> Result<Vec<u8>, Error> {
     let mut buffer = [0xA5; 1024];
     cedt(&m.platform(), &m.topology, done, IDENTITY, &mut buffer).map(|table| table.to_vec())
 }
@@ -165,17 +166,22 @@ fn xor_windows_share_the_maps_of_their_granularity() {
     assert!(table(&m, &done).is_ok());
     m.windows[2].xor_maps[0] = 0x30100;
     let (granularity, first, second) = (Granularity::B256, 32 * GIB, 40 * GIB);
-    assert_eq!(table(&m, &done), Err(TablesError::XorMapsDiffer { granularity, first, second }));
+    assert_eq!(
+        table(&m, &done),
+        Err(Code::TABLES_XOR_MAPS_DIFFER
+            .at(Place::window(first))
+            .expected(granularity)
+            .found(second))
+    );
     m.windows[2].xor_maps[0] = 0x10100;
     m.windows.truncate(3);
     m.windows[1].xor_maps[0] = 0x30100;
     assert_eq!(
         table(&m, &done),
-        Err(TablesError::XorMapsDiffer {
-            granularity: Granularity::B256,
-            first: 32 * GIB,
-            second: 40 * GIB
-        })
+        Err(Code::TABLES_XOR_MAPS_DIFFER
+            .at(Place::window(32 * GIB))
+            .expected(Granularity::B256)
+            .found(40 * GIB))
     );
 }
 
@@ -228,10 +234,9 @@ fn no_table_is_made_of_what_is_not_whole() {
         assert_eq!(code(&m, &done), expected);
     }
     m.windows[0].size = 256 * MIB;
-    let Err(TablesError::OutsideWindows { place, span }) = table(&m, &good) else {
-        panic!("{:?}", table(&m, &good));
-    };
-    assert_eq!((place.index, span.size()), (0, 512 * MIB));
+    let error = table(&m, &good).expect_err("it does not fit the window");
+    assert_eq!((error.code, error.at.decoder()), (Code::TABLES_OUTSIDE_WINDOWS, Some(0)));
+    assert_eq!((error.expected, error.found), (16 * GIB, 512 * MIB));
 }
 
 /// Ranges of the decoders that are in use or about to be, as the hardware has them, each with their
@@ -312,15 +317,15 @@ fn what_makes_no_record_is_refused_with_bridge_or_window() {
     };
     let (window, base) = (16 * GIB, 16 * GIB);
     let problem = Problem::ZeroSize { base };
-    assert_eq!(words(0), TablesError::Window { window, problem });
+    assert_eq!(words(0), Code::TABLES_WINDOW.at(Place::window(window)).rule(problem));
     let problem = Problem::WindowWraps { base, size: u64::MAX };
-    assert_eq!(words(u64::MAX), TablesError::Window { window, problem });
+    assert_eq!(words(u64::MAX), Code::TABLES_WINDOW.at(Place::window(window)).rule(problem));
     let m = simple();
     for room in 0..36 + 32 + 40 {
         let mut buffer = vec![0xA5; room];
         let result =
             cedt(&m.platform(), &m.topology, &Committed::<4>::new(), IDENTITY, &mut buffer);
-        assert!(matches!(result, Err(TablesError::NoRoom(_))), "{room}");
+        assert_eq!(result.map(|_| ()).map_err(|e| e.code), Err(Code::TABLES_NO_ROOM), "{room}");
     }
 }
 
@@ -340,8 +345,8 @@ fn a_cedt_that_disagrees_with_the_registers_is_caught() {
     };
     assert_eq!(check(&[]), Ok(()));
     let disagrees = |changes: &[(usize, u8)]| match check(changes) {
-        Err(TablesError::Disagrees(finding)) => finding.code(),
-        other => panic!("{changes:x?}: {other:?}"),
+        Err(error) => error.finding().expect("what is wrong").code(),
+        Ok(()) => panic!("{changes:x?}"),
     };
     // The window's base, its size, its target, its restrictions.
     assert_eq!(disagrees(&[(cfmws + 0x0C, 5)]), 0x0506);
@@ -350,15 +355,20 @@ fn a_cedt_that_disagrees_with_the_registers_is_caught() {
     assert_eq!(disagrees(&[(cfmws + 0x20, 0x1D)]), 0x0508);
     assert_eq!(disagrees(&[(cfmws + 0x20, 0x1B)]), 0x0509);
     // The bridge: another UID, other registers.
-    assert_eq!(check(&[(chbs + 4, 6)]), Err(TablesError::BridgeMissing { uid: 7 }));
-    let Err(TablesError::BridgeElsewhere { uid: 7, expected: 0x1000_1000, .. }) =
-        check(&[(chbs + 0x13, 0x20)])
-    else {
-        panic!("{:?}", check(&[(chbs + 0x13, 0x20)]));
-    };
+    assert_eq!(check(&[(chbs + 4, 6)]), Err(Code::TABLES_BRIDGE_MISSING.at(Place::bridge(7))));
+    // 16 pages of 4 KiB.
+    let elsewhere = Code::TABLES_BRIDGE_ELSEWHERE.at(Place::bridge(7)).detail(16);
+    let elsewhere = elsewhere.expected(0x1000_1000).found(0x2000_0000);
+    assert_eq!(check(&[(chbs + 0x13, 0x20)]), Err(elsewhere));
+    assert_eq!(
+        elsewhere.to_string(),
+        "bridge 7: its decoders are at 0x10001000, the CEDT has its registers at \
+         0x20000000-0x2000ffff"
+    );
     // Not a table at all, and a record that breaks a rule.
-    assert!(matches!(check(&[(0, b'X')]), Err(TablesError::Table(_))));
-    assert!(matches!(check(&[(cfmws + 0x18, 7)]), Err(TablesError::Record(_))));
+    let code = |changes| check(changes).map_err(|error| error.code);
+    assert_eq!(code(&[(0, b'X')]), Err(Code::TABLES_TABLE));
+    assert_eq!(code(&[(cfmws + 0x18, 7)]), Err(Code::TABLES_RECORD));
     // Not fixed is no lie; fixed is, where somebody can unlock.
     assert_eq!(check(&[(cfmws + 0x20, 0x2F)]), Ok(()));
     let unlocked = Policy { path: PathPolicy::Unlocked, ..Policy::default() };
@@ -366,7 +376,7 @@ fn a_cedt_that_disagrees_with_the_registers_is_caught() {
     let done = committed(&mut m, &unlocked);
     assert_eq!(
         cross_check(&good, &m.topology, &done),
-        Err(TablesError::FixedUnlocked { window: 16 * GIB })
+        Err(Code::TABLES_FIXED_UNLOCKED.at(Place::window(16 * GIB)))
     );
     // An interleave that the decoders do not have: two ways, with a target more.
     let mut wide = m;
@@ -375,10 +385,12 @@ fn a_cedt_that_disagrees_with_the_registers_is_caught() {
     wide.windows[0].targets.push(8).expect("room for 16");
     let two_ways = table(&wide, &Committed::new()).expect("a table");
     let result = cross_check(&two_ways, &wide.topology, &done);
-    assert!(
-        matches!(result, Err(TablesError::Disagrees(Finding::InterleaveDiffers { .. }))),
-        "{result:?}"
-    );
+    let error = result.expect_err("one way");
+    let finding = Code::VERIFY_INTERLEAVE_DIFFERS.at(error.at);
+    let two_ways = Interleave::new(Ways::Two, Granularity::B256);
+    let finding = finding.expected(two_ways).found(Interleave::NONE);
+    assert_eq!((error.code, error.finding()), (Code::TABLES_DISAGREES, Some(finding)));
+    assert_eq!(error.to_string(), format!("CEDT and decoders disagree: {finding}"));
 }
 
 #[test]
@@ -416,7 +428,8 @@ fn ranges_go_into_memory_map_and_srat_by_kind_of_memory() {
     (record[0], record[1], record[2]) = (1, 40, 6);
     (record[11], record[12], record[19], record[28]) = (0x10, 4, 0x10, 0x05);
     assert_eq!(table[48 + 40..], record);
-    assert!(matches!(srat(&done, IDENTITY, 5, &mut [0; 100]), Err(TablesError::NoRoom(_))));
+    let error = srat(&done, IDENTITY, 5, &mut [0; 100]).expect_err("too small");
+    assert_eq!(error, Code::TABLES_NO_ROOM.error().expected(error.expected).found(100));
 }
 
 #[test]

@@ -7,11 +7,12 @@ mod scripted;
 
 use cxl_firmware::commit::{Receipt, commit};
 use cxl_firmware::committed::Committed;
+use cxl_firmware::error::{Code, Error, Fact, Place};
 use cxl_firmware::plan::Plan;
 use cxl_firmware::platform::Restrictions;
 use cxl_firmware::policy::{PathPolicy, Policy, Probe, Request, TargetSystem};
 use cxl_firmware::topology::{DeviceKind, NodeKind, Partition};
-use cxl_firmware::verify::{Finding, Findings, verify, verify_plan};
+use cxl_firmware::verify::{Findings, verify, verify_plan};
 use cxl_regs::hdm::Capability;
 use cxl_regs::{Granularity, Interleave, Ways};
 use scripted::{GIB, MIB, Machine, Ticks, accelerator, simple, switched};
@@ -47,14 +48,14 @@ fn committed(mut m: Machine, policy: &Policy<'_>) -> (Machine, Plan<16, 8, 16>) 
 }
 
 /// What a verification without a plan finds, but for what is unused.
-fn judge(m: &Machine, policy: &Policy<'_>) -> (Vec<Finding>, Committed<16>) {
+fn judge(m: &Machine, policy: &Policy<'_>) -> (Vec<Error>, Committed<16>) {
     let (mut committed, mut findings) = (Committed::new(), Findings::<16>::new());
     let mut hw = m.hw.clone();
     verify(&mut hw, &m.platform(), &m.topology, policy, &mut committed, &mut findings);
     assert_eq!(hw.writes(), [], "a verification only reads");
     let failures = findings.list().iter().filter(|finding| finding.is_failure()).count();
     assert_eq!((findings.more(), findings.passed()), (0, failures == 0));
-    let unused = |finding: &&Finding| matches!(finding, Finding::Unused { .. });
+    let unused = |finding: &&Error| finding.code == Code::VERIFY_UNUSED;
     (findings.list().iter().filter(|finding| !unused(finding)).copied().collect(), committed)
 }
 
@@ -65,9 +66,9 @@ fn without_a_plan_what_no_decoder_leads_to_is_named() {
         let platform = m.platform();
         verify(&mut m.hw.clone(), &platform, &m.topology, &LINUX, &mut done, &mut findings);
         assert!(findings.passed());
-        let unused = findings.list().iter().filter_map(|finding| match *finding {
-            Finding::Unused { partition, size, .. } => Some((partition, size / MIB)),
-            _ => None,
+        let list = findings.list().iter();
+        let unused = list.filter(|finding| finding.code == Code::VERIFY_UNUSED).map(|finding| {
+            (Partition::unpack(finding.detail.into()).unwrap(), finding.found / MIB)
         });
         unused.collect::<Vec<_>>()
     };
@@ -86,7 +87,7 @@ fn without_a_plan_what_no_decoder_leads_to_is_named() {
 }
 
 fn codes(m: &Machine, policy: &Policy<'_>) -> Vec<u16> {
-    judge(m, policy).0.iter().map(Finding::code).collect()
+    judge(m, policy).0.iter().map(Error::code).collect()
 }
 
 #[test]
@@ -223,7 +224,7 @@ fn every_broken_register_is_found_and_named() {
             m.hw.set(address, value);
         }
         let (found, done) = judge(&m, &policy);
-        let found_codes: Vec<u16> = found.iter().map(Finding::code).collect();
+        let found_codes: Vec<u16> = found.iter().map(Error::code).collect();
         assert_eq!(found_codes, expected, "{registers:x?}: {found:?}");
         // What is wrong beside a path, or with its locks, leaves the region whole.
         let beside = [0x0503, 0x0504, 0x0505, 0x0515, 0x0518];
@@ -244,13 +245,11 @@ fn two_decoders_of_one_component_that_claim_an_address_break_the_path() {
         m.hw.set(start + 0x20, 0x1000_0000);
         let (found, done) = judge(&m, &LINUX);
         let first = found[0];
-        let Finding::Overlap { place, base: 0x4_1000_0000, previous_end: 0x4_2000_0000 } = first
-        else {
-            panic!("{found:?}");
-        };
-        assert_eq!(place.index, 1);
+        let overlap = Code::VERIFY_OVERLAP.at(first.at);
+        assert_eq!(first, overlap.expected(0x4_2000_0000u64).found(0x4_1000_0000u64));
+        assert_eq!(first.at.decoder(), Some(1));
         // The pair is named once, by the later of the two, from whichever it was looked at.
-        let overlap = |finding: &&Finding| matches!(finding, Finding::Overlap { .. });
+        let overlap = |finding: &&Error| finding.code == Code::VERIFY_OVERLAP;
         assert_eq!(found.iter().filter(overlap).count(), 1, "{found:?}");
         assert!(done.regions.is_empty(), "{found:?}");
     }
@@ -266,8 +265,12 @@ fn a_bridge_that_claims_what_another_ones_device_has_leads_nowhere() {
         m.hw.set(0x1100_1010 + offset, value);
     }
     let (found, done) = judge(&m, &LINUX);
-    let [Finding::LeadsNowhere { place, span }] = found[..] else { panic!("{found:?}") };
-    assert_eq!((place.at.uid(), place.index, span.base().0), (8, 0, 16 * GIB));
+    let [finding] = found[..] else { panic!("{found:?}") };
+    assert_eq!(
+        finding,
+        Code::VERIFY_LEADS_NOWHERE.at(finding.at).expected(16 * GIB).found(512 * MIB)
+    );
+    assert_eq!((finding.at.uid(), finding.at.decoder()), (Some(8), Some(0)));
     assert_eq!(done.regions.len(), 1);
 }
 
@@ -281,7 +284,7 @@ fn what_an_earlier_verification_found_is_forgotten() {
             hw.set(BRIDGE + 0x10, 0x1600);
         }
         verify(&mut hw, &m.platform(), &m.topology, &LINUX, &mut done, &mut findings);
-        assert!(findings.list().iter().map(Finding::code).eq(codes.iter().copied()));
+        assert!(findings.list().iter().map(Error::code).eq(codes.iter().copied()));
         assert_eq!((findings.passed(), done.decoders.len()), (!unlock, 2));
     }
 }
@@ -299,7 +302,7 @@ fn an_unlocked_decoder_on_the_path_is_named_with_component_and_number() {
         let (found, done) = judge(&m, &LINUX);
         let control = format!("HDM Decoder Control is {control}");
         let expected = format!("{place}: not locked, {control} (UnlockedOnPath)");
-        assert_eq!(found.iter().map(Finding::to_string).collect::<Vec<_>>(), [expected]);
+        assert_eq!(found.iter().map(Error::to_string).collect::<Vec<_>>(), [expected]);
         assert_eq!(done.regions.iter().filter(|region| !region.locked).count(), 1);
     }
 }
@@ -338,7 +341,7 @@ fn topology_is_judged_too() {
     let (mut m, _) = committed(simple(), &LINUX);
     m.topology.nodes[0].hdm = None;
     let (found, done) = judge(&m, &LINUX);
-    assert_eq!(found, [Finding::PassThrough { uid: 7 }]);
+    assert_eq!(found, [Code::VERIFY_PASS_THROUGH.at(Place::bridge(7))]);
     assert!(done.regions[0].locked);
     // The same with a second port.
     m.port(cxl_firmware::topology::NodeId(0), NodeKind::RootPort, 9);
@@ -379,7 +382,8 @@ fn interleave_sets_compose_and_have_all_members() {
     let mut m = interleaved();
     m.hw.set(0x2100_0020, 0);
     let (found, done) = judge(&m, &LINUX);
-    assert!(matches!(found[..], [Finding::Members { need: 2, have: 1, .. }]), "{found:?}");
+    let [finding] = found[..] else { panic!("{found:?}") };
+    assert_eq!(finding, Code::VERIFY_MEMBERS.at(finding.at).expected(2).found(1));
     assert!(done.regions.is_empty());
     // A third one, behind a port that is not in the list.
     let mut m = interleaved();
@@ -466,8 +470,9 @@ fn back_invalidate_is_asked_of_the_devices_that_use_it() {
     assert_eq!(codes(&m, &LINUX), []);
     m.hw.set(0x4001_0004, 0);
     let (found, _) = judge(&m, &LINUX);
-    let [Finding::BackInvalidateBlocked { device, at }] = found[..] else { panic!("{found:?}") };
-    assert_eq!((device.ports(), at.ports()), (&[1][..], &[1][..]));
+    let path = m.topology.tree().path(device);
+    assert_eq!(found, [Code::VERIFY_BACK_INVALIDATE_BLOCKED.at(path).above(path)]);
+    assert_eq!(path.ports(), [1]);
 }
 
 #[test]
@@ -495,7 +500,7 @@ fn a_machine_is_held_against_the_plan() {
         let (mut done, mut findings) = (Committed::<16>::new(), Findings::<16>::new());
         let (mut hw, platform) = (m.hw.clone(), m.platform());
         verify_plan(&mut hw, &platform, &m.topology, plan, policy, &mut done, &mut findings);
-        findings.list().iter().map(Finding::code).collect::<Vec<_>>()
+        findings.list().iter().map(Error::code).collect::<Vec<_>>()
     };
     // The whole path moved: whole in itself, but not what was planned.
     let (mut m, plan) = committed(simple(), &LINUX);
@@ -520,7 +525,7 @@ fn more_than_fits_is_counted() {
     let (mut hw, platform) = (m.hw.clone(), m.platform());
     let (mut small, mut findings) = (Committed::<4>::new(), Findings::<1>::new());
     verify(&mut hw, &platform, &m.topology, &LINUX, &mut small, &mut findings);
-    assert_eq!(findings.list(), [Finding::Capacity { have: 4 }]);
+    assert_eq!(findings.list(), [Code::VERIFY_CAPACITY.error().expected(4)]);
     assert!(findings.more() > 0 && !findings.passed());
 }
 

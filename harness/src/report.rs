@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use cxl_firmware::acpi::PlatformError;
+use cxl_firmware::Error;
 use cxl_firmware::mmio::{Clock, Mmio};
 
 use crate::attack;
@@ -124,7 +124,7 @@ pub struct Seen<'a> {
     /// Its registers.
     pub fabric: &'a Fabric,
     /// The platform as its tables tell it.
-    pub platform: &'a Result<Tables, PlatformError>,
+    pub platform: &'a Result<Tables, Error>,
 }
 
 /// A range of addresses that leads to memory on every path.

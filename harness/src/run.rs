@@ -3,14 +3,14 @@
 //! **Invariant**: the library sees the machine through [`cxl_firmware::mmio::Mmio`] and its ACPI
 //! tables, exactly as in a guest; the facts of both runs are the same.
 
-use cxl_firmware::bring_up::{BringUpError, Workspace, bring_up, inspect};
+use cxl_firmware::bring_up::{Workspace, bring_up, inspect};
 use cxl_firmware::discover::discover;
 use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_firmware::plan::plan;
 use cxl_firmware::platform::{Platform, Resources, RootBus};
 use cxl_firmware::policy::{PathPolicy, Policy, Probe, Request, TargetSystem, Width, WindowWidth};
 use cxl_firmware::topology::{Partition, Path};
-use cxl_firmware::{acpi, handoff, tables};
+use cxl_firmware::{Error, acpi, handoff, tables};
 use cxl_regs::Span;
 use cxl_regs::acpi::Identity;
 
@@ -71,14 +71,8 @@ impl std::fmt::Display for Inexpressible {
 pub enum Refusal {
     /// The library cannot be asked for it.
     Scenario(Inexpressible),
-    /// The platform's own tables.
-    Platform(acpi::PlatformError),
-    /// Discovery, plan, commit or verification.
-    BringUp(BringUpError),
-    /// The CEDT.
-    Tables(tables::TablesError),
-    /// The hand-off record.
-    Handoff(handoff::HandoffError),
+    /// The library refused, in any of its phases.
+    Library(Error),
 }
 
 impl Refusal {
@@ -86,14 +80,7 @@ impl Refusal {
     pub fn phase(&self) -> &'static str {
         match self {
             Self::Scenario(_) => "scenario",
-            Self::Platform(_) => "platform",
-            Self::BringUp(BringUpError::Discover(_)) => "discover",
-            Self::BringUp(BringUpError::Plan(_)) => "plan",
-            Self::BringUp(BringUpError::Commit(_)) => "commit",
-            Self::BringUp(BringUpError::Verify(_)) => "verify",
-            Self::BringUp(BringUpError::Probe(_)) => "probe",
-            Self::Tables(_) => "tables",
-            Self::Handoff(_) => "handoff",
+            Self::Library(error) => error.phase().name(),
         }
     }
 
@@ -101,10 +88,7 @@ impl Refusal {
     pub fn code(&self) -> u16 {
         match self {
             Self::Scenario(error) => error.code(),
-            Self::Platform(error) => error.code(),
-            Self::BringUp(error) => error.code(),
-            Self::Tables(error) => error.code(),
-            Self::Handoff(error) => error.code(),
+            Self::Library(error) => error.code(),
         }
     }
 }
@@ -113,10 +97,7 @@ impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Scenario(error) => write!(f, "scenario: {error}"),
-            Self::Platform(error) => write!(f, "platform: {error}"),
-            Self::BringUp(error) => error.fmt(f),
-            Self::Tables(error) => write!(f, "tables: {error}"),
-            Self::Handoff(error) => write!(f, "handoff: {error}"),
+            Self::Library(error) => write!(f, "{}: {error}", error.phase()),
         }
     }
 }
@@ -294,7 +275,7 @@ pub fn on(
 /// What is asked of the library, and of which platform.
 fn ask(machine: &Machine) -> Result<(Wanted, Tables), Refusal> {
     let wanted = Wanted::of(machine).map_err(Refusal::Scenario)?;
-    Ok((wanted, platform(machine).map_err(Refusal::Platform)?))
+    Ok((wanted, platform(machine).map_err(Refusal::Library)?))
 }
 
 /// Plans without touching a decoder: discovery and the plan alone.
@@ -309,11 +290,8 @@ pub fn dry(machine: &mut Machine) -> Done {
     let mut clock = machine.clock();
     let Room { topology, plan: room, .. } = &mut *done.room;
     let result = discover(machine, &mut clock, &platform, &mut *topology)
-        .map_err(BringUpError::Discover)
-        .and_then(|()| {
-            plan(&platform, &*topology, &wanted.policy(), room).map_err(BringUpError::Plan)
-        });
-    done.refusal = result.err().map(Refusal::BringUp);
+        .and_then(|()| plan(&platform, &*topology, &wanted.policy(), room));
+    done.refusal = result.err().map(Refusal::Library);
     done
 }
 
@@ -339,7 +317,7 @@ pub fn require_locked(machine: &mut Machine) -> Done {
 
 /// The platform as its ACPI tables tell it. Of a machine whose BIOS left everything unassigned, also
 /// the memory below each bridge that may be handed out (its `_CRS`).
-pub fn platform(machine: &Machine) -> Result<Tables, acpi::PlatformError> {
+pub fn platform(machine: &Machine) -> Result<Tables, Error> {
     let (scenario, map) = (machine.scenario(), machine.map());
     let bytes = cxl_model::acpi::Tables::new(scenario, map, TABLES_BASE);
     let mut tables = Tables::from_acpi(
@@ -384,7 +362,7 @@ impl Done {
             });
             match checked {
                 Ok(cedt) => self.cedt = cedt,
-                Err(error) => self.refusal = Some(Refusal::Tables(error)),
+                Err(error) => self.refusal = Some(Refusal::Library(error)),
             }
         }
         if self.refusal.is_some() && committed.decoders.is_empty() {
@@ -393,7 +371,7 @@ impl Done {
         let mut buffer = vec![0; HANDOFF_ROOM];
         match handoff::write(topology.tree(), committed, None, &mut buffer) {
             Ok(record) => self.handoff = record.to_vec(),
-            Err(error) => self.refusal = self.refusal.take().or(Some(Refusal::Handoff(error))),
+            Err(error) => self.refusal = self.refusal.take().or(Some(Refusal::Library(error))),
         }
     }
 }

@@ -15,9 +15,9 @@ mod trial;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use cxl_firmware::bring_up::BringUpError;
+use cxl_firmware::Code;
+use cxl_firmware::error::Phase;
 use cxl_firmware::handoff;
-use cxl_firmware::verify::Finding;
 use cxl_harness::attack::{Class, Detail};
 use cxl_harness::dma::{DmaError, Moved};
 use cxl_harness::guest::boot::{GuestError, GuestRun, HostRun, LockBy, Options, Verdict, boot};
@@ -213,7 +213,8 @@ fn refusal_by_the_host_starts_no_guest() {
     match boot(&mut machine, &options) {
         Err(GuestError::Host(done)) => {
             let refusal = done.refusal.unwrap();
-            assert!(matches!(refusal, Refusal::BringUp(BringUpError::Plan(_))), "{refusal}");
+            let Refusal::Library(error) = refusal else { panic!("{refusal}") };
+            assert_eq!(error.phase(), Phase::Plan, "{error}");
         }
         other => panic!("{other:?}"),
     }
@@ -384,14 +385,10 @@ fn an_unlocked_decoder_of_a_foreign_image_is_found() {
         assert_eq!(run.mirror.slots.len(), 1, "whoever programmed it, it is mirrored");
         match (verdict(&mut machine), expected) {
             (None, None) => {}
-            (
-                Some(Refusal::BringUp(BringUpError::Verify(Finding::UnlockedOnPath {
-                    place, ..
-                }))),
-                Some(name),
-            ) => {
-                let at_bridge = place.at.ports().is_empty();
-                assert_eq!(at_bridge, name == "hb0", "{place:?}");
+            (Some(Refusal::Library(error)), Some(name)) => {
+                assert_eq!(error.code, Code::VERIFY_UNLOCKED_ON_PATH, "{error}");
+                let at_bridge = !error.at.to_string().contains("port");
+                assert_eq!(at_bridge, name == "hb0", "{error}");
             }
             other => panic!("{other:?}"),
         }

@@ -24,12 +24,14 @@ mod vmm;
 use core::fmt::Write;
 use core::panic::PanicInfo;
 
-use cxl_firmware::bring_up::{BringUpError, Workspace, bring_up, inspect};
+use cxl_firmware::Error;
+use cxl_firmware::bring_up::{Workspace, bring_up, inspect};
+use cxl_firmware::error::Phase;
 use cxl_firmware::handoff::{self, TableLocation};
 use cxl_firmware::mmio::Mmio;
 use cxl_firmware::platform::{Ecam, Platform};
 use cxl_firmware::policy::{Policy, Probe};
-use cxl_firmware::tables::{self as cedt, TablesError};
+use cxl_firmware::tables as cedt;
 use cxl_image::doorbell::{Call, EMPTY_HANDLER, Status};
 use cxl_regs::acpi::{Identity, Rsdp};
 
@@ -121,14 +123,15 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     };
     let handed = |code| handed(record, counted, code);
     // What somebody else left is told, not refused: the payload is here to look at it.
-    let told = options.as_found && matches!(result, Err(BringUpError::Verify(_)));
+    let judged = result.is_err_and(|error| error.phase() == Phase::Verify);
+    let told = options.as_found && judged;
     if let (Err(error), false) = (result, told) {
         if !options.quiet {
             report::platform(&platform);
         }
         report::fates(room);
         report::unanswered(room, error);
-        refuse(format_args!("{error}"), handed(error.code()));
+        refuse(format_args!("{}: {error}", error.phase()), handed(error.code()));
     }
     if let Some(Err(error)) = described {
         refuse(format_args!("tables: {error}"), handed(error.code()));
@@ -206,7 +209,7 @@ fn describe<'b>(
     platform: &Platform<'_>,
     room: &Room,
     buffer: &'b mut [u8],
-) -> Result<&'b [u8], TablesError> {
+) -> Result<&'b [u8], Error> {
     let cedt = cedt::cedt(platform, &room.topology, &room.committed, IDENTITY, buffer)?;
     cedt::cross_check_hardware(hw, cedt, &room.topology, &room.committed)?;
     Ok(cedt)

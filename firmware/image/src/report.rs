@@ -6,14 +6,13 @@
 
 use core::fmt::{self, Formatter};
 
-use cxl_firmware::bring_up::BringUpError;
 use cxl_firmware::committed::{CommittedDecoder, Place, Probed};
 use cxl_firmware::handoff::TableLocation;
 use cxl_firmware::plan::Note;
 use cxl_firmware::platform::Platform;
 use cxl_firmware::policy::Probe;
 use cxl_firmware::topology::{NodeId, NodeKind, Partition, Tree};
-use cxl_firmware::verify::Finding;
+use cxl_firmware::{Code, Error};
 use cxl_regs::access::Component;
 use cxl_regs::decoder::Route;
 use cxl_regs::{Hpa, Size, Span};
@@ -121,8 +120,8 @@ pub(crate) fn probed(room: &Room, wanted: Probe, as_found: bool) {
 }
 
 /// The regions whose memory does not answer, but the one that ends the run with its error.
-pub(crate) fn unanswered(room: &Room, ends: BringUpError) {
-    for error in room.probe.list().iter().filter(|error| ends != BringUpError::Probe(**error)) {
+pub(crate) fn unanswered(room: &Room, ends: Error) {
+    for error in room.probe.list().iter().filter(|error| ends != **error) {
         say(format_args!("probe: {error}"));
     }
     if room.probe.more() > 0 {
@@ -133,7 +132,7 @@ pub(crate) fn unanswered(room: &Room, ends: BringUpError) {
 /// What is unused and why: the end of every report.
 pub(crate) fn unused(room: &Room) {
     let findings = room.findings.list().iter();
-    let unused = findings.filter(|finding| matches!(finding, Finding::Unused { .. })).count();
+    let unused = findings.filter(|finding| finding.code == Code::VERIFY_UNUSED).count();
     if told(room) + unused == 0 {
         say(format_args!("unused: nothing of what was found"));
     }

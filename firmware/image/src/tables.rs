@@ -5,8 +5,8 @@
 
 use core::ptr;
 
-use cxl_firmware::acpi::{self, PlatformError};
 use cxl_firmware::platform::RootBus;
+use cxl_firmware::{Error, acpi};
 use cxl_regs::acpi::rsdt::{self, Kind, RootTable};
 use cxl_regs::acpi::{Header, Rsdp};
 use cxl_regs::{Hpa, Span};
@@ -37,7 +37,7 @@ pub(crate) fn platform(
     roots: &[(u32, RootBus)],
     bits: Option<u8>,
     buffer: &mut [u8],
-) -> Result<Tables, PlatformError> {
+) -> Result<Tables, Error> {
     let (first, second) = buffer.split_at_mut(4096);
     let mut reader = |address, bytes: &mut [u8]| read(hw, address, bytes);
     let mcfg = acpi::find_table(&mut reader, rsdp, *b"MCFG", first)?;

@@ -7,8 +7,8 @@ use cxl_regs::access::Register;
 use cxl_regs::bi;
 use cxl_regs::commit::CommitStatus;
 
-use super::CommitError;
 use crate::committed::LinksBefore;
+use crate::error::{Code, Error, Numbered};
 use crate::list::List;
 use crate::mmio::{Block, Clock, Mmio};
 use crate::topology::{NodeId, NodeKind, Path, Tree};
@@ -65,11 +65,11 @@ fn keep(before: &mut List<'_, LinksBefore>, id: NodeId, control: u32) -> bool {
 }
 
 /// The structure of a component that takes part.
-fn structure(tree: Tree<'_>, id: NodeId) -> Result<Block, CommitError> {
+fn structure(tree: Tree<'_>, id: NodeId) -> Result<Block, Error> {
     tree.get(id)
         .and_then(|node| node.back_invalidate)
         .map(|structure| structure.block)
-        .ok_or(CommitError::NoBackInvalidate { at: tree.path(id) })
+        .ok_or_else(|| Code::COMMIT_NO_BACK_INVALIDATE.at(tree.path(id)))
 }
 
 /// Sets up a device's whole path. What is overwritten goes into `before`.
@@ -79,12 +79,12 @@ pub(crate) fn enable(
     tree: Tree<'_>,
     device: NodeId,
     before: &mut List<'_, LinksBefore>,
-) -> Result<(), CommitError> {
+) -> Result<(), Error> {
     for (id, role) in links(tree, device) {
         let (at, block) = (tree.path(id), structure(tree, id)?);
         let mut keep = |control: u32| match keep(before, id, control) {
             true => Ok(()),
-            false => Err(CommitError::NoBackInvalidate { at }),
+            false => Err(Code::COMMIT_NO_BACK_INVALIDATE.at(at)),
         };
         if role == Role::Route {
             let capability: bi::RouteTableCapability = block.read(hw);
@@ -107,8 +107,12 @@ pub(crate) fn enable(
         let found: bi::DecoderControl = block.read(hw);
         let (expected, found) = (wanted.into_bits(), found.with_commit(false).into_bits());
         if expected != found {
-            let register = bi::DecoderControl::SPEC.name;
-            return Err(CommitError::DeviceNotKept { at, register, expected, found });
+            let register = bi::DecoderControl::NUMBER;
+            return Err(Code::COMMIT_DEVICE_NOT_KEPT
+                .at(at)
+                .detail(register)
+                .expected(expected)
+                .found(found));
         }
     }
     Ok(())
@@ -131,21 +135,20 @@ fn commit<C: Register>(
     block: Block,
     idle: C,
     go: C,
-) -> Result<(), CommitError> {
+) -> Result<(), Error> {
     block.write(hw, idle);
     block.write(hw, go);
     let status: CommitStatus = block.read(hw);
     let limit = status.timeout().filter(|&limit| limit > 0).unwrap_or(DEFAULT_WAIT);
-    let status =
-        wait(clock, limit.min(LONGEST_WAIT), || {
-            let status: CommitStatus = block.read(hw);
-            status.settled().then_some(status)
-        })
-        .map_err(|TimedOut { polls, microseconds }| {
-            CommitError::BackInvalidateTimeout { at, polls, microseconds }
-        })?;
+    let status = wait(clock, limit.min(LONGEST_WAIT), || {
+        let status: CommitStatus = block.read(hw);
+        status.settled().then_some(status)
+    })
+    .map_err(|TimedOut { polls, microseconds }| {
+        Code::COMMIT_BACK_INVALIDATE_TIMEOUT.at(at).expected(microseconds).found(polls)
+    })?;
     if status.error_not_committed() {
-        return Err(CommitError::BackInvalidateRefused { at, status: status.into_bits() });
+        return Err(Code::COMMIT_BACK_INVALIDATE_REFUSED.at(at).found(status.into_bits()));
     }
     Ok(())
 }

@@ -5,9 +5,9 @@
 
 use cxl_regs::hdm::{Control, DecoderImage};
 
-use super::CommitError;
 use crate::committed::Place;
 use crate::decoder_registers::{DecoderRegisters, Mismatch, difference};
+use crate::error::{Code, Error};
 use crate::mmio::Mmio;
 use crate::plan::{PlannedDecoder, Purpose};
 use crate::policy::{PathPolicy, Policy};
@@ -30,18 +30,18 @@ impl Slot {
         tree: Tree<'_>,
         planned: &PlannedDecoder,
         policy: &Policy<'_>,
-    ) -> Result<Self, CommitError> {
+    ) -> Result<Self, Error> {
         let place = Place::of(tree, planned.node, planned.index);
         let (component, hdm) = tree
             .get(planned.node)
             .and_then(|node| Some((node.component()?, node.hdm?)))
             .filter(|(_, hdm)| planned.index < hdm.decoders)
-            .ok_or(CommitError::NoSuchDecoder { place })?;
+            .ok_or_else(|| Code::COMMIT_NO_SUCH_DECODER.at(place))?;
         let (image, free) = match planned.purpose {
             Purpose::Region { decoder, .. } => {
                 let image = decoder
                     .encode(component, hdm.capability)
-                    .map_err(|error| CommitError::Illegal { place, error })?;
+                    .map_err(|error| Code::COMMIT_ILLEGAL.at(place).rule(error))?;
                 (image, Control::new())
             }
             Purpose::Burn { base } => (
@@ -69,14 +69,16 @@ impl Slot {
     }
 
     /// Writes all seven registers and reads them back.
-    pub(crate) fn program(&self, hw: &mut impl Mmio) -> Result<DecoderImage, CommitError> {
+    pub(crate) fn program(&self, hw: &mut impl Mmio) -> Result<DecoderImage, Error> {
         self.registers.write(hw, self.image);
         let found = self.registers.read(hw);
         match self.difference(found, false) {
             None => Ok(found),
-            Some((register, expected, found)) => {
-                Err(CommitError::NotKept { place: self.place, register, expected, found })
-            }
+            Some((register, expected, found)) => Err(Code::COMMIT_NOT_KEPT
+                .at(self.place)
+                .detail(register)
+                .expected(expected)
+                .found(found)),
         }
     }
 }

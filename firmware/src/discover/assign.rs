@@ -14,11 +14,10 @@ use cxl_regs::config::{
 };
 use cxl_regs::{Hpa, Span};
 
-use super::Place;
-use super::error::{BarProblem, DiscoverError};
 use super::function::{CxlFunction, Found, Functions, Role, bar_offset, read_bar};
 use super::{bus_range_end, guesses, open};
 use crate::config::{Config, bus_base};
+use crate::error::{BarProblem, Code, Error, Place};
 use crate::mmio::Mmio;
 use crate::platform::{Bridge, Platform, Resources, RootBus};
 use crate::topology::MAX_DEPTH;
@@ -78,7 +77,7 @@ pub(super) fn hierarchy(
     platform: &Platform<'_>,
     bridge: &Bridge,
     given: &Resources,
-) -> Result<(), DiscoverError> {
+) -> Result<(), Error> {
     let mut pass = Pass { hw, config, platform, uid: bridge.uid, visited: [0; 4] };
     let mut pool = Pool { next: given.base.max(1), end: given.base.saturating_add(given.size) };
     for root in guesses(platform, bridge) {
@@ -105,13 +104,13 @@ struct Pass<'a, M> {
 
 impl<M: Mmio> Pass<'_, M> {
     fn place(&self) -> Place {
-        Place { uid: self.uid, function: Some(self.config.function()) }
+        Place::function(self.uid, self.config.function())
     }
 
-    fn functions(&self, bus: RootBus, above: Option<Role>) -> Result<Functions, DiscoverError> {
-        let at = Place { uid: self.uid, function: None };
+    fn functions(&self, bus: RootBus, above: Option<Role>) -> Result<Functions, Error> {
+        let at = Place::bridge(self.uid);
         let base = bus_base(self.platform.ecam, bus);
-        let base = base.ok_or(DiscoverError::NotDecoded { at, bus })?;
+        let base = base.ok_or_else(|| Code::DISCOVER_NOT_DECODED.at(at).found(bus))?;
         Ok(Functions::new(base, bus, above))
     }
 
@@ -119,7 +118,7 @@ impl<M: Mmio> Pass<'_, M> {
         &mut self,
         header: HeaderType,
         above: Option<Role>,
-    ) -> Result<Option<CxlFunction>, DiscoverError> {
+    ) -> Result<Option<CxlFunction>, Error> {
         CxlFunction::identify(self.hw, self.config, self.uid, header, above).map(Found::cxl)
     }
 
@@ -130,7 +129,7 @@ impl<M: Mmio> Pass<'_, M> {
         above: Option<Role>,
         buses: &mut Buses,
         pool: &mut Pool,
-    ) -> Result<(), DiscoverError> {
+    ) -> Result<(), Error> {
         let mut functions = self.functions(bus, above)?;
         while let Some(header) = functions.next(self.hw, self.config) {
             if header.layout() == 1 {
@@ -162,11 +161,11 @@ impl<M: Mmio> Pass<'_, M> {
         anew: bool,
         buses: &mut Buses,
         pool: &mut Pool,
-    ) -> Result<(), DiscoverError> {
+    ) -> Result<(), Error> {
         let (word, bit) = (usize::from(bus.bus / 64), 1 << (bus.bus % 64));
         match self.visited.get_mut(word) {
             Some(word) if *word & bit == 0 => *word |= bit,
-            _ => return Err(DiscoverError::BusLoop { at: self.place(), bus }),
+            _ => return Err(Code::DISCOVER_BUS_LOOP.at(self.place()).found(bus)),
         }
         if !anew {
             self.survey(bus, above, buses, pool)?;
@@ -184,12 +183,12 @@ impl<M: Mmio> Pass<'_, M> {
                     BarKind::Memory32 { .. } => address + (size - 1) <= u64::from(u32::MAX),
                     _ => true,
                 };
-                let no_room = DiscoverError::NoRoom { at, bar, need: size, next, end };
+                let no_room = no_room(at, bar, size, next, end);
                 pool.take(size).filter(fits).map(Some).ok_or(no_room)
             })?;
             if found.role != Role::Device {
                 if depth == MAX_DEPTH {
-                    return Err(DiscoverError::TooDeep { at });
+                    return Err(Code::DISCOVER_TOO_DEEP.at(at).expected(MAX_DEPTH));
                 }
                 self.port(bus, found.role, depth, anew, buses, pool)?;
             }
@@ -206,7 +205,7 @@ impl<M: Mmio> Pass<'_, M> {
         anew: bool,
         buses: &mut Buses,
         pool: &mut Pool,
-    ) -> Result<(), DiscoverError> {
+    ) -> Result<(), Error> {
         let (at, here) = (self.place(), self.config.function());
         let found: BusNumbers = self.config.read(self.hw, 0);
         let numbered = !anew && found.secondary() != 0;
@@ -216,11 +215,14 @@ impl<M: Mmio> Pass<'_, M> {
             let end = bus_range_end(self.platform, bus);
             if secondary <= bus.bus || subordinate < secondary || subordinate > end {
                 let (above, last) = (bus.bus, end);
-                return Err(DiscoverError::BusNumbers { at, secondary, subordinate, above, last });
+                return Err(Code::DISCOVER_BUS_NUMBERS
+                    .at(at)
+                    .expected((above, last))
+                    .found((secondary, subordinate)));
             }
             Buses { next: u16::from(secondary) + 1, last: subordinate }
         } else {
-            let no_numbers = DiscoverError::NoBusNumbers { at, last: buses.last };
+            let no_numbers = Code::DISCOVER_NO_BUS_NUMBERS.at(at).expected(buses.last);
             let secondary = buses.take().ok_or(no_numbers)?;
             numbers = numbers
                 .with_primary(bus.bus)
@@ -237,13 +239,7 @@ impl<M: Mmio> Pass<'_, M> {
             self.bus(inner, Some(role), depth + 1, false, &mut below, &mut pool)?;
         } else {
             let before = *pool;
-            let full = DiscoverError::NoRoom {
-                at,
-                bar: 0,
-                need: WINDOW_UNIT,
-                next: before.next,
-                end: before.end,
-            };
+            let full = no_room(at, 0, WINDOW_UNIT, before.next, before.end);
             let start = pool.align(WINDOW_UNIT).ok_or(full)?;
             self.bus(inner, Some(role), depth + 1, true, &mut below, pool)?;
             self.reopen(bus, here);
@@ -261,7 +257,7 @@ impl<M: Mmio> Pass<'_, M> {
                 Windows { memory: None, prefetchable: window }
             };
             let header = header.with_windows(windows);
-            let header = header.map_err(|error| DiscoverError::Window { at, error })?;
+            let header = header.map_err(|error| Code::DISCOVER_WINDOW.at(at).rule(error))?;
             let (hw, all) = (&mut *self.hw, BridgeHeader::REGISTERS);
             self.config.write(hw, all, header.memory_base);
             self.config.write(hw, all, header.memory_limit);
@@ -298,8 +294,8 @@ impl<M: Mmio> Pass<'_, M> {
     fn bars(
         &mut self,
         header: HeaderType,
-        mut place: impl FnMut(BarKind, u64, u8, Option<Span>) -> Result<Option<u64>, DiscoverError>,
-    ) -> Result<(), DiscoverError> {
+        mut place: impl FnMut(BarKind, u64, u8, Option<Span>) -> Result<Option<u64>, Error>,
+    ) -> Result<(), Error> {
         let at = self.place();
         let bars = if header.layout() == 0 { 6 } else { 2 };
         let (hw, config) = (&mut *self.hw, &mut *self.config);
@@ -309,7 +305,7 @@ impl<M: Mmio> Pass<'_, M> {
         }
         let mut index = 0;
         while index < bars {
-            let refuse = |problem| DiscoverError::Bar { at, bar: index, problem };
+            let refuse = |problem| Code::DISCOVER_BAR.at(at).halves(0u8, index).rule(problem);
             let (kind, low, high) = read_bar(hw, config, bars, index).map_err(refuse)?;
             if kind != BarKind::Io {
                 let size = size(hw, config, index, kind, (low, high)).map_err(refuse)?;
@@ -328,6 +324,12 @@ impl<M: Mmio> Pass<'_, M> {
         }
         Ok(())
     }
+}
+
+/// There is no room for a BAR's size, or a port's window's unit, which are powers of two.
+fn no_room(at: Place, bar: u8, need: u64, next: u64, end: u64) -> Error {
+    let power = need.trailing_zeros() as u8;
+    Code::DISCOVER_NO_ROOM.at(at).halves(bar, power).expected(next).found(end)
 }
 
 fn put(hw: &mut impl Mmio, config: &mut Config, index: u8, kind: BarKind, (low, high): (u32, u32)) {

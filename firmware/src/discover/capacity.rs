@@ -13,14 +13,14 @@ use cxl_regs::dvsec::{Dvsec, DvsecId};
 use cxl_regs::mailbox::{
     Command, CommandHigh, CommandLow, Control, DeviceArrayError, DeviceCapabilities,
     DeviceCapability, DeviceCapabilityId, IdentifyMemoryDevice, MemoryDeviceStatus, Opcode,
-    PartitionInfo, ReturnCode, StatusHigh, capacity_bytes,
+    PartitionInfo, ReturnCode, ShortPayload, StatusHigh, capacity_bytes,
 };
 
-use super::error::{DiscoverError, Waited};
+use super::error::Waited;
 use super::function::RegisterBlock;
 use super::wait::wait;
-use super::{Place, Remark};
 use crate::config::Config;
+use crate::error::{Code, Error, Place};
 use crate::mmio::{Block, Clock, Mmio};
 use crate::topology::CapacitySource;
 
@@ -36,7 +36,7 @@ pub(super) struct Capacity {
     pub(super) persistent: u64,
     pub(super) source: CapacitySource,
     /// What the device has beside.
-    pub(super) remark: Option<Remark>,
+    pub(super) remark: Option<Error>,
 }
 
 /// What the Device DVSEC says of the device, which need not have CXL.mem.
@@ -45,16 +45,20 @@ pub(super) fn mem_capability(
     config: &mut Config,
     dvsec: &Dvsec,
     at: Place,
-) -> Result<Capability, DiscoverError> {
+) -> Result<Capability, Error> {
     let need = DeviceDvsec::EXTENT.end;
     if !dvsec.has(DeviceDvsec::EXTENT) {
         let (offset, length) = (dvsec.offset, dvsec.length);
-        return Err(DiscoverError::ShortDvsec { at, id: DvsecId::Device, offset, length, need });
+        return Err(Code::DISCOVER_SHORT_DVSEC
+            .at(at)
+            .detail(DvsecId::Device)
+            .expected(need)
+            .found((length, offset)));
     }
     let capability: Capability = config.read(hw, dvsec.offset);
     let found = capability.hdm_count();
     if capability.mem_capable() && !matches!(found, 1 | 2) {
-        return Err(DiscoverError::HdmCount { at, found });
+        return Err(Code::DISCOVER_HDM_COUNT.at(at).found(found));
     }
     Ok(capability)
 }
@@ -71,7 +75,7 @@ pub(super) fn capacity(
     capability: Capability,
     registers: Option<RegisterBlock>,
     at: Place,
-) -> Result<Capacity, DiscoverError> {
+) -> Result<Capacity, Error> {
     let mut wait_ms = INFO_VALID_MS;
     for index in 0..capability.hdm_count() {
         wait_ms = wait_ms.max(await_range(hw, clock, config, dvsec, index, at)?);
@@ -83,7 +87,7 @@ pub(super) fn capacity(
             let found = from_ranges(hw, config, dvsec, capability, at)?;
             let ranges = found.volatile.saturating_add(found.persistent);
             if ranges != 0 {
-                return Err(DiscoverError::NoCapacity { at, ranges });
+                return Err(Code::DISCOVER_NO_CAPACITY.at(at).expected(ranges));
             }
         }
         return Ok(capacity);
@@ -109,23 +113,25 @@ fn await_range(
     dvsec: &Dvsec,
     index: u8,
     at: Place,
-) -> Result<u32, DiscoverError> {
+) -> Result<u32, Error> {
     let offset = range_base(dvsec, index).wrapping_add(RangeSizeLow::SPEC.offset);
     let mut low = RangeSizeLow::new();
-    let mut settle = |waited, milliseconds, done: fn(RangeSizeLow) -> bool, clock: &mut _| {
-        wait(clock, milliseconds, || {
-            low = RangeSizeLow::from_raw(config.fresh(hw, offset));
-            done(low).then_some(low)
-        })
-        .ok_or(DiscoverError::Timeout { at, waited, found: low.raw(), milliseconds })
-    };
+    let mut settle =
+        |waited: Waited, milliseconds, done: fn(RangeSizeLow) -> bool, clock: &mut _| {
+            wait(clock, milliseconds, || {
+                low = RangeSizeLow::from_raw(config.fresh(hw, offset));
+                done(low).then_some(low)
+            })
+            .ok_or(waited.timeout(at, low.raw(), milliseconds))
+        };
     let range = index + 1;
     let low = settle(Waited::InfoValid(range), INFO_VALID_MS, |low| low.info_valid(), clock)?;
     let code = low.active_timeout();
-    let seconds = active_timeout_seconds(code).ok_or(DiscoverError::Range {
-        at,
-        range,
-        error: RangeError::Reserved { field: "Memory_Active_Timeout", code },
+    let seconds = active_timeout_seconds(code).ok_or_else(|| {
+        Code::DISCOVER_RANGE
+            .at(at)
+            .halves(0u8, range)
+            .rule(RangeError::Reserved { field: "Memory_Active_Timeout", code })
     })?;
     let milliseconds = u32::from(seconds) * 1000;
     if !ready(low) {
@@ -140,7 +146,7 @@ fn from_ranges(
     dvsec: &Dvsec,
     capability: Capability,
     at: Place,
-) -> Result<Capacity, DiscoverError> {
+) -> Result<Capacity, Error> {
     let mut sizes = Capacity {
         volatile: 0,
         persistent: 0,
@@ -159,25 +165,29 @@ fn from_ranges(
         if uncounted && !usable {
             // What is not counted need not make sense, but a size is a size.
             if let Some(size) = decoded.ok().map(|range| range.size).filter(|size| *size != 0) {
-                sizes.remark = Some(Remark::RangeNotCounted { at, range: index + 1, size });
+                sizes.remark =
+                    Some(Code::DISCOVER_RANGE_NOT_COUNTED.at(at).detail(index + 1).found(size));
             }
             continue;
         }
-        let error = |error| DiscoverError::Range { at, range: index + 1, error };
+        let error = |error| Code::DISCOVER_RANGE.at(at).halves(0u8, index + 1).rule(error);
         let range = decoded.map_err(error)?;
         let persistent = range.media == MediaType::NonVolatile;
         if range.media == MediaType::Cdat {
             sizes.source = CapacitySource::AssumedVolatile;
         }
         if range.size != 0 && !persistent && sizes.persistent != 0 {
-            return Err(DiscoverError::PersistentFirst { at });
+            return Err(Code::DISCOVER_PERSISTENT_FIRST.at(at));
         }
         let Capacity { volatile, persistent: kept, .. } = sizes;
         let sum = if persistent { &mut sizes.persistent } else { &mut sizes.volatile };
         let total = volatile.checked_add(kept).and_then(|sum| sum.checked_add(range.size));
         if total.is_none() {
             let (volatile, persistent) = (volatile, range.size);
-            return Err(DiscoverError::CapacityTooLarge { at, volatile, persistent });
+            return Err(Code::DISCOVER_CAPACITY_TOO_LARGE
+                .at(at)
+                .expected(volatile)
+                .found(persistent));
         }
         *sum += range.size;
     }
@@ -203,9 +213,9 @@ fn from_mailbox(
     registers: RegisterBlock,
     wait_ms: u32,
     at: Place,
-) -> Result<Option<Capacity>, DiscoverError> {
+) -> Result<Option<Capacity>, Error> {
     let (mut mailbox, mut status) = (None, None);
-    let refuse = |error| DiscoverError::DeviceRegisters { at, error };
+    let refuse = |error| Code::DISCOVER_DEVICE_REGISTERS.at(at).rule(error);
     let entries = DeviceCapabilities::new(reader(hw, registers.address)).map_err(refuse)?;
     for (entry, found) in (0..).zip(entries) {
         let found = found.map_err(refuse)?;
@@ -226,7 +236,9 @@ fn from_mailbox(
         mailbox.await_device(status, wait_ms)?;
     }
     let Some(length) = mailbox.run(Opcode::IdentifyMemoryDevice)? else { return Ok(None) };
-    let short = |error| DiscoverError::ShortPayload { at, error };
+    let short = |ShortPayload { opcode, need, have }| {
+        Code::DISCOVER_SHORT_PAYLOAD.at(at).detail(opcode).expected(need).found(have)
+    };
     let identity = IdentifyMemoryDevice::read(mailbox.reader(), 0, length).map_err(short)?;
     let (volatile, persistent) = if identity.partition_alignment.get() == 0 {
         (identity.volatile_only, identity.persistent_only)
@@ -241,13 +253,15 @@ fn from_mailbox(
         .filter(|(volatile, persistent)| volatile.checked_add(*persistent).is_some())
         .map(|(volatile, persistent)| {
             let active = volatile.saturating_add(persistent);
-            let remark = (active < total).then_some(Remark::NotPartitioned { at, active, total });
+            let remark = (active < total)
+                .then_some(Code::DISCOVER_NOT_PARTITIONED.at(at).expected(total).found(active));
             Some(Capacity { volatile, persistent, source: CapacitySource::Mailbox, remark })
         })
-        .ok_or(DiscoverError::CapacityTooLarge {
-            at,
-            volatile: volatile.get(),
-            persistent: persistent.get(),
+        .ok_or_else(|| {
+            Code::DISCOVER_CAPACITY_TOO_LARGE
+                .at(at)
+                .expected(volatile.get())
+                .found(persistent.get())
         })
 }
 
@@ -270,7 +284,7 @@ impl<M: Mmio, C: Clock> Mailbox<'_, M, C> {
         waited: Waited,
         milliseconds: u32,
         done: impl Fn(R) -> bool,
-    ) -> Result<R, DiscoverError> {
+    ) -> Result<R, Error> {
         let (hw, at) = (&mut *self.hw, self.at);
         let mut found = 0;
         wait(self.clock, milliseconds, || {
@@ -278,18 +292,18 @@ impl<M: Mmio, C: Clock> Mailbox<'_, M, C> {
             found = register.raw();
             done(register).then_some(register)
         })
-        .ok_or(DiscoverError::Timeout { at, waited, found, milliseconds })
+        .ok_or(waited.timeout(at, found, milliseconds))
     }
 
     /// Waits until the device takes commands and its media works.
-    fn await_device(&mut self, status: Block, milliseconds: u32) -> Result<(), DiscoverError> {
+    fn await_device(&mut self, status: Block, milliseconds: u32) -> Result<(), Error> {
         let done = MemoryDeviceStatus::ready;
         self.settle(status, Waited::DeviceReady, milliseconds.max(COMMAND_MS), done).map(|_| ())
     }
 
     /// Runs a command without input; gives the length of its output, `None` if the device refused
     /// the command.
-    fn run(&mut self, opcode: Opcode) -> Result<Option<u32>, DiscoverError> {
+    fn run(&mut self, opcode: Opcode) -> Result<Option<u32>, Error> {
         let idle = |control: Control| !control.doorbell();
         let control = self.settle(self.block, Waited::MailboxFree, COMMAND_MS, idle)?;
         let command = Command { opcode, length: 0 };

@@ -8,8 +8,7 @@ use cxl_regs::bi::DecoderCapability;
 use cxl_regs::component::{ArrayError, Capabilities, CapabilityId, RANGE_SIZE, Region};
 use cxl_regs::hdm::{self, MAX_DEVICE_DECODERS, structure_length};
 
-use super::Place;
-use super::error::DiscoverError;
+use crate::error::{Code, Error, Place};
 use crate::mmio::{Block, Mmio};
 use crate::topology::{BackInvalidate, Hdm};
 
@@ -27,7 +26,7 @@ pub(super) fn structures(
     block: u64,
     component: Option<Component>,
     at: Place,
-) -> Result<Structures, DiscoverError> {
+) -> Result<Structures, Error> {
     let range = block.wrapping_add(u64::from(Region::CacheMem.extent().start));
     let wanted_hdm = component.map(|_| CapabilityId::HdmDecoder);
     let wanted_bi = match component {
@@ -35,7 +34,7 @@ pub(super) fn structures(
         Some(Component::UpstreamPort) => Some(CapabilityId::BiRouteTable),
         Some(Component::HostBridge) => None,
     };
-    let refuse = |error| DiscoverError::Array { at, error };
+    let refuse = |error| Code::DISCOVER_ARRAY.at(at).rule(error);
     let (mut hdm_at, mut bi_at) = (None, None);
     let reader = |offset: u16| hw.read(range.wrapping_add(u64::from(offset)));
     for found in Capabilities::new(reader).map_err(refuse)? {
@@ -72,19 +71,29 @@ fn hdm(
     pointer: u16,
     component: Component,
     at: Place,
-) -> Result<Hdm, DiscoverError> {
+) -> Result<Hdm, Error> {
     let capability: hdm::Capability = block.read(hw);
     let address = block.address::<hdm::Capability>();
     let most = if component.routes() { hdm::MAX_DECODERS } else { MAX_DEVICE_DECODERS };
     let decoders = capability
         .decoders()
         .filter(|decoders| usize::from(*decoders) <= most)
-        .ok_or(DiscoverError::DecoderCount { at, address, found: capability })?;
+        .ok_or_else(|| {
+            Code::DISCOVER_DECODER_COUNT
+                .at(at)
+                .detail(capability.decoder_count())
+                .expected(address)
+                .found(capability.into_bits())
+        })?;
     if component.routes() && !matches!(capability.target_count(), 1 | 2 | 4 | 8) {
-        return Err(DiscoverError::TargetCount { at, address, found: capability });
+        return Err(Code::DISCOVER_TARGET_COUNT
+            .at(at)
+            .detail(capability.target_count())
+            .expected(address)
+            .found(capability.into_bits()));
     }
     if pointer + structure_length(decoders) > RANGE_SIZE {
-        return Err(DiscoverError::DecodersPastEnd { at, pointer, decoders });
+        return Err(Code::DISCOVER_DECODERS_PAST_END.at(at).detail(pointer).found(decoders));
     }
     Ok(Hdm { block, capability, decoders })
 }

@@ -11,9 +11,9 @@ use cxl_regs::config::{
 use cxl_regs::dvsec::locator::{BLOCK_ALIGNMENT, BlockId, Locations};
 use cxl_regs::dvsec::{Dvsec, DvsecId, Dvsecs};
 
-use super::error::{BarProblem, DiscoverError, Unassigned};
-use super::{Place, Remark};
+use super::error::Unassigned;
 use crate::config::Config;
+use crate::error::{BarProblem, Code, Error, Numbered, Place};
 use crate::mmio::Mmio;
 use crate::platform::RootBus;
 
@@ -107,7 +107,7 @@ pub(super) enum Found {
     /// A part of a CXL hierarchy.
     Cxl(CxlFunction),
     /// None, but it says something of CXL, or there may be something behind it.
-    Aside(Remark),
+    Aside(Error),
     /// Nobody's business.
     Nothing,
 }
@@ -130,8 +130,8 @@ impl CxlFunction {
         uid: u32,
         header: HeaderType,
         above: Option<Role>,
-    ) -> Result<Found, DiscoverError> {
-        let at = Place { uid, function: Some(config.function()) };
+    ) -> Result<Found, Error> {
+        let at = Place::function(uid, config.function());
         sound::<HeaderType>(hw, config, 0, at)?;
         let bridge = header.layout() == 1;
         if header.layout() > 1 {
@@ -140,12 +140,13 @@ impl CxlFunction {
         // Endpoints on a root bus are the chip set's: whatever is wrong with their lists is no
         // reason to refuse anything.
         let integrated = above.is_none() && !bridge;
-        let plain = if bridge { Found::Aside(Remark::PlainPort { at }) } else { Found::Nothing };
+        let plain =
+            if bridge { Found::Aside(Code::DISCOVER_PLAIN_PORT.at(at)) } else { Found::Nothing };
         let pcie = match Capabilities::new(config.reader(hw)).find(CapabilityId::PciExpress) {
             Ok(Some(pcie)) => pcie,
             Ok(None) => return Ok(plain),
             Err(_) if integrated => return Ok(Found::Nothing),
-            Err(error) => return Err(DiscoverError::Capabilities { at, error }),
+            Err(error) => return Err(Code::DISCOVER_CAPABILITIES.at(at).rule(error)),
         };
         let capabilities: PcieCapabilities = config.read(hw, pcie);
         let port_type = capabilities.port_type();
@@ -156,7 +157,7 @@ impl CxlFunction {
             let dvsec = match dvsec {
                 Ok(dvsec) => dvsec,
                 Err(_) if role.is_none() => break,
-                Err(error) => return Err(DiscoverError::Dvsecs { at, error }),
+                Err(error) => return Err(Code::DISCOVER_DVSECS.at(at).rule(error)),
             };
             has.get_or_insert(dvsec.id);
             match dvsec.id {
@@ -176,10 +177,12 @@ impl CxlFunction {
         };
         Ok(match (role, has) {
             (Some(role), _) if is_cxl => Found::Cxl(Self { role, pcie, device, flex_bus, locator }),
-            (Some(role), Some(has)) => {
-                Found::Aside(Remark::Incomplete { at, has, device: role == Role::Device })
+            (Some(role), Some(has)) => Found::Aside(
+                Code::DISCOVER_INCOMPLETE.at(at).detail(has).expected(role == Role::Device),
+            ),
+            (None, Some(has)) => {
+                Found::Aside(Code::DISCOVER_MISPLACED.at(at).detail(has).found(port_type))
             }
-            (None, Some(has)) => Found::Aside(Remark::Misplaced { at, has, port_type }),
             (_, None) => plain,
         })
     }
@@ -190,7 +193,7 @@ impl CxlFunction {
         hw: &mut impl Mmio,
         config: &mut Config,
         at: Place,
-    ) -> Result<u8, DiscoverError> {
+    ) -> Result<u8, Error> {
         match self.role {
             Role::RootPort | Role::DownstreamPort => {
                 sound::<LinkCapabilities>(hw, config, self.pcie, at)?;
@@ -203,28 +206,24 @@ impl CxlFunction {
 
 /// Refuses a function whose register `R`, in the structure at `base`, shares a dword of all-ones,
 /// which no such register can: it answered its Vendor ID, and then no more.
-pub(super) fn sound<R: Register>(
+pub(super) fn sound<R: Numbered>(
     hw: &mut impl Mmio,
     config: &mut Config,
     base: u16,
     at: Place,
-) -> Result<(), DiscoverError> {
+) -> Result<(), Error> {
     let offset = base.saturating_add(R::SPEC.offset) & !3;
     match config.dword(hw, offset) {
-        u32::MAX => Err(DiscoverError::Silent { at, register: R::SPEC.name, offset }),
+        u32::MAX => Err(Code::DISCOVER_SILENT.at(at).detail(R::NUMBER).expected(offset)),
         _ => Ok(()),
     }
 }
 
 /// Refuses a function that no longer answers to its Vendor ID.
-pub(super) fn answers(
-    hw: &mut impl Mmio,
-    config: &mut Config,
-    at: Place,
-) -> Result<(), DiscoverError> {
+pub(super) fn answers(hw: &mut impl Mmio, config: &mut Config, at: Place) -> Result<(), Error> {
     let offset = Id::SPEC.offset & !3;
     match config.fresh(hw, offset) {
-        u32::MAX => Err(DiscoverError::Silent { at, register: Id::SPEC.name, offset }),
+        u32::MAX => Err(Code::DISCOVER_SILENT.at(at).detail(Id::NUMBER).expected(offset)),
         _ => Ok(()),
     }
 }
@@ -254,12 +253,12 @@ impl CxlFunction {
         hw: &mut impl Mmio,
         config: &mut Config,
         at: Place,
-    ) -> Result<Blocks, DiscoverError> {
+    ) -> Result<Blocks, Error> {
         let Some(locator) = &self.locator else { return Ok(Blocks::default()) };
         let mut named = [(BlockId::Component, None), (BlockId::Device, None)];
         let locations = Locations::new(locator, config.reader(hw));
-        for location in locations.map_err(|error| DiscoverError::Locator { at, error })? {
-            let location = location.map_err(|error| DiscoverError::Locator { at, error })?;
+        for location in locations.map_err(|error| Code::DISCOVER_LOCATOR.at(at).rule(error))? {
+            let location = location.map_err(|error| Code::DISCOVER_LOCATOR.at(at).rule(error))?;
             if let Some((_, place)) = named.iter_mut().find(|(id, _)| *id == location.id) {
                 place.get_or_insert(location);
             }
@@ -279,8 +278,8 @@ impl CxlFunction {
         at: Place,
         bar: u8,
         offset: u64,
-    ) -> Result<RegisterBlock, DiscoverError> {
-        let refuse = |problem| DiscoverError::Bar { at, bar, problem };
+    ) -> Result<RegisterBlock, Error> {
+        let refuse = |problem| Code::DISCOVER_BAR.at(at).halves(0u8, bar).rule(problem);
         let mut index = 0;
         let (kind, low, high) = loop {
             if index > bar {
@@ -298,11 +297,12 @@ impl CxlFunction {
         }
         let base = kind.address(low, high);
         if base == 0 {
-            return Err(DiscoverError::Unassigned { at, what: Unassigned::Bar(bar) });
+            return Err(Unassigned::Bar(bar).error(at));
         }
         // A BAR's address is a multiple of its size, so the size is at most the lowest bit set.
         let bar_size = base & base.wrapping_neg();
-        let outside = DiscoverError::OutsideBar { at, bar, offset, bar_size };
+        let outside =
+            Code::DISCOVER_OUTSIDE_BAR.at(at).detail(bar).expected(bar_size).found(offset);
         let room = bar_size.checked_sub(offset).filter(|room| *room >= BLOCK_ALIGNMENT);
         let room = room.ok_or(outside)?;
         Ok(RegisterBlock { address: base + offset, room })

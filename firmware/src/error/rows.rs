@@ -198,7 +198,7 @@ rows! {
     0x031C PLAN_XOR "{at}: {rule:xor}",
     0x031D PLAN_DECODER "{at}: {rule:decode}",
     0x031E PLAN_CAPACITY
-        "more than {expected} {detail|regions|decoders|notes}: give the library larger structures",
+        "more than {expected} {detail|regions|decoders|notes|nodes}: give the library larger structures",
     0x031F PLAN_TARGET_COUNT "{at} interleaves {expected} ways and has {found} targets",
     0x0320 PLAN_TARGET_TWICE "{at}: two of its targets are bridge {found}",
     0x0321 PLAN_DUPLICATE_BRIDGE "two host bridges have UID {at:uid}",
@@ -257,6 +257,8 @@ rows! {
         "{at}: the commit has no result after {expected} us and {found.1} polls, control {found.0:x8}{found.0:lost}",
     0x0411 COMMIT_COMMITTED_OTHERWISE
         "{at}: committed, but control reads {found:x8} instead of {expected:x8}{found:ones}",
+    0x0412 COMMIT_CAPACITY
+        "the plan has {expected} decoders, and there is room for the fate of {found}: give the library larger structures",
 
     // Verification.
     0x0501 VERIFY_SILENT

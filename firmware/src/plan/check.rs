@@ -10,15 +10,16 @@ use cxl_regs::access::Component;
 use cxl_regs::acpi::cedt::ChbsVersion;
 use cxl_regs::{Arithmetic, Hpa, Selector, Span};
 
-use super::error::{Count, PlanError};
+use super::error::Count;
 use super::{NodeUse, add, used_mut};
+use crate::error::{Code, Error, Place};
 use crate::list::{self, List};
 use crate::platform::{BridgeKind, Ecam, Platform, Window};
 use crate::policy::{Policy, WindowWidth};
 use crate::topology::{MAX_DEPTH, NodeId, NodeKind, Tree};
 
 /// The rules on windows that hold whichever of them is used.
-pub(super) fn windows(platform: &Platform<'_>) -> Result<(), PlanError> {
+pub(super) fn windows(platform: &Platform<'_>) -> Result<(), Error> {
     let faults = platform.windows.iter().filter_map(|window| {
         let error = check_window(platform, window).err()?;
         Some(((window.base, window.size, window.targets.as_slice()), error))
@@ -29,23 +30,23 @@ pub(super) fn windows(platform: &Platform<'_>) -> Result<(), PlanError> {
     }
 }
 
-fn check_window(platform: &Platform<'_>, window: &Window) -> Result<(), PlanError> {
+fn check_window(platform: &Platform<'_>, window: &Window) -> Result<(), Error> {
     let (base, ways) = (window.base, window.interleave.ways);
     if window.targets.len() != ways.count() as usize {
         let targets = window.targets.len() as u8;
-        return Err(PlanError::TargetCount { window: base, ways, targets });
+        return Err(Code::PLAN_TARGET_COUNT.at(Place::window(base)).expected(ways).found(targets));
     }
     for (way, &uid) in window.targets.iter().enumerate() {
         if !platform.bridges.iter().any(|bridge| bridge.uid == uid) {
-            return Err(PlanError::TargetMissing { window: base, uid });
+            return Err(Code::PLAN_TARGET_MISSING.at(Place::window(base)).found(uid));
         }
         if window.targets.iter().take(way).any(|&before| before == uid) {
-            return Err(PlanError::TargetTwice { window: base, uid });
+            return Err(Code::PLAN_TARGET_TWICE.at(Place::window(base)).found(uid));
         }
     }
     if window.arithmetic == Arithmetic::Xor {
         Selector::xor(window.interleave, &window.xor_maps)
-            .map_err(|error| PlanError::Xor { window: base, error })?;
+            .map_err(|error| Code::PLAN_XOR.at(Place::window(base)).rule(error))?;
     }
     let overlaps = |other: &&Window| {
         // Windows are known by their bases, so even two that cannot be used must differ in them.
@@ -54,11 +55,16 @@ fn check_window(platform: &Platform<'_>, window: &Window) -> Result<(), PlanErro
     };
     let others = platform.windows.iter().filter(|other| !core::ptr::eq(*other, window));
     if let Some(other) = others.filter(overlaps).map(|other| other.base).min() {
-        return Err(PlanError::WindowsOverlap { first: base.min(other), second: base.max(other) });
+        return Err(Code::PLAN_WINDOWS_OVERLAP
+            .at(Place::window(base.min(other)))
+            .found(base.max(other)));
     }
     let over = |taken: &Span| claimed(window).is_some_and(|own| own.overlaps(*taken));
     match taken(platform).filter(over).min_by_key(|taken| (taken.base(), taken.size())) {
-        Some(by) => Err(PlanError::WindowOccupied { window: base, size: window.size, by }),
+        Some(by) => Err(Code::PLAN_WINDOW_OCCUPIED
+            .at(Place::window(base))
+            .expected(by.base())
+            .found(by.size())),
         None => Ok(()),
     }
 }
@@ -84,13 +90,13 @@ fn claimed(window: &Window) -> Option<Span> {
 }
 
 /// A width is given to windows that exist, once.
-pub(super) fn widths(platform: &Platform<'_>, policy: &Policy<'_>) -> Result<(), PlanError> {
+pub(super) fn widths(platform: &Platform<'_>, policy: &Policy<'_>) -> Result<(), Error> {
     let faults = policy.windows.iter().filter_map(|&WindowWidth { window, .. }| {
         let times = policy.windows.iter().filter(|other| other.window == window).count();
         if !platform.windows.iter().any(|other| other.base == window) {
-            Some((window, PlanError::WidthOfNothing { window }))
+            Some((window, Code::PLAN_WIDTH_OF_NOTHING.at(Place::window(window))))
         } else {
-            (times > 1).then_some((window, PlanError::WidthTwice { window }))
+            (times > 1).then_some((window, Code::PLAN_WIDTH_TWICE.at(Place::window(window))))
         }
     });
     match faults.min_by_key(|(window, _)| *window) {
@@ -101,9 +107,9 @@ pub(super) fn widths(platform: &Platform<'_>, policy: &Policy<'_>) -> Result<(),
 
 /// The topology is a tree of the kinds that PCIe knows, no deeper than a place can say; counts the
 /// components directly below each node on the way.
-pub(super) fn tree(tree: Tree<'_>, used: &mut [NodeUse]) -> Result<(), PlanError> {
+pub(super) fn tree(tree: Tree<'_>, used: &mut [NodeUse]) -> Result<(), Error> {
     for (id, node) in tree.iter() {
-        let broken = PlanError::BrokenTree { node: id };
+        let broken = Code::PLAN_BROKEN_TREE.at(Place::entry(id.0.into()));
         let parent = match node.parent {
             None => None,
             // Everything that walks relies on this: it is why no walk goes in circles.
@@ -142,7 +148,7 @@ pub(super) fn commit_order(
     tree: Tree<'_>,
     used: &mut [NodeUse],
     list: &mut List<'_, NodeId>,
-) -> Result<(), PlanError> {
+) -> Result<(), Error> {
     list.clear();
     // The ports stand behind, until they are judged.
     for decodes in [true, false] {
@@ -168,7 +174,7 @@ pub(super) fn commit_order(
     });
     for (a, b) in bridges {
         if let (NodeKind::HostBridge { uid }, true) = (a.kind, a.kind == b.kind) {
-            return Err(PlanError::DuplicateBridge { uid });
+            return Err(Code::PLAN_DUPLICATE_BRIDGE.at(Place::bridge(uid)));
         }
     }
     list::sort_by_key(ports, |id| tree.path(*id));
@@ -176,12 +182,12 @@ pub(super) fn commit_order(
         let (Some(a), Some(b)) = (pair.first(), pair.last()) else { continue };
         let place = tree.path(*a);
         if let (true, Some((port, above))) = (place == tree.path(*b), place.split_last()) {
-            return Err(PlanError::DuplicatePort { at: above, port });
+            return Err(Code::PLAN_DUPLICATE_PORT.at(above).found(port));
         }
     }
     for &port in &*ports {
         if used.get(usize::from(port.0)).is_some_and(|used| used.children > 1) {
-            return Err(PlanError::SharedPort { at: tree.path(port) });
+            return Err(Code::PLAN_SHARED_PORT.at(tree.path(port)));
         }
     }
     for (rank, id) in order.iter().enumerate() {

@@ -13,9 +13,10 @@ use cxl_regs::{Coherency, DECODER_UNIT, Hpa, Interleave, Size, Span, Ways};
 use heapless::Vec;
 
 use super::PlanRef;
-use super::error::PlanError;
+use super::error::Unaligned;
 use super::place::{self, Given};
 use crate::admits;
+use crate::error::{Code, Error, Place};
 use crate::platform::{Platform, Window};
 use crate::policy::{Policy, Width};
 use crate::topology::{NodeId, Partition, Path, Tree};
@@ -86,34 +87,42 @@ impl Unfit {
 
     /// The refusal of the whole plan that this is where no window came further; `None` for a window
     /// that does not come into question.
-    pub(super) fn error(self, device: Path, window: u64) -> Option<PlanError> {
+    pub(super) fn error(self, device: Path, window: u64) -> Option<Error> {
         Some(match self {
             Self::NotATarget { .. } | Self::NotAsked { .. } => return None,
-            Self::Unplaced { size } => PlanError::Unplaced { device, size },
-            Self::Unaligned { base: value } => {
-                PlanError::Unaligned { device, what: "window base", value, unit: DECODER_UNIT }
-            }
-            Self::Empty { need } => PlanError::WindowTooSmall { device, window, need, have: 0 },
+            Self::Unplaced { size } => Code::PLAN_UNPLACED.at(device).found(size),
+            Self::Unaligned { base: value } => Unaligned::WindowBase.error(device, value),
+            Self::Empty { need } => Code::PLAN_WINDOW_TOO_SMALL
+                .at(Place::in_window(device, window))
+                .expected(need)
+                .found(0u8),
             Self::BeyondAddressWidth { size, bits } => {
-                PlanError::BeyondAddressWidth { window, size, bits }
+                Code::PLAN_BEYOND_ADDRESS_WIDTH.at(Place::window(window)).expected(bits).found(size)
             }
             Self::Interleaved { ways } | Self::NoSet { ways } => {
-                PlanError::Interleaved { device, window, ways }
+                Code::PLAN_INTERLEAVED.at(device).detail(ways).found(window)
             }
             Self::MediaNotAllowed { partition } => {
-                PlanError::MediaNotAllowed { device, window, partition }
+                Code::PLAN_MEDIA_NOT_ALLOWED.at(device).detail(partition).found(window)
             }
             Self::CoherencyNotAllowed { coherency } => {
-                PlanError::CoherencyNotAllowed { device, window, coherency }
+                Code::PLAN_COHERENCY_NOT_ALLOWED.at(device).detail(coherency).found(window)
             }
-            Self::TooSmall { need, have } => {
-                PlanError::WindowTooSmall { device, window, need, have }
+            Self::TooSmall { need, have } => Code::PLAN_WINDOW_TOO_SMALL
+                .at(Place::in_window(device, window))
+                .expected(need)
+                .found(have),
+            Self::Full { need, free } => Code::PLAN_WINDOW_FULL
+                .at(Place::in_window(device, window))
+                .expected(need)
+                .found(free),
+            Self::PlaceTaken { offset, size } => Code::PLAN_PLACE_TAKEN
+                .at(Place::in_window(device, window))
+                .expected(size)
+                .found(offset),
+            Self::DpaOrder { lower, higher } => {
+                Code::PLAN_DPA_ORDER.at(device).expected(higher).found(lower)
             }
-            Self::Full { need, free } => PlanError::WindowFull { device, window, need, free },
-            Self::PlaceTaken { offset, size } => {
-                PlanError::PlaceTaken { device, window, offset, size }
-            }
-            Self::DpaOrder { lower, higher } => PlanError::DpaOrder { device, lower, higher },
         })
     }
 }
@@ -387,7 +396,7 @@ impl Choice {
         given: &Given<'_>,
         device: NodeId,
         partition: Partition,
-    ) -> Result<Self, PlanError> {
+    ) -> Result<Self, Error> {
         let Given { platform, tree, policy, .. } = *given;
         let size = tree.get(device).and_then(|n| n.device()).map_or(0, |d| d.capacity(partition));
         let uid = tree.path(device).uid();

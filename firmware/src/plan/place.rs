@@ -8,9 +8,10 @@ use core::cmp::Reverse;
 use cxl_regs::{Coherency, DECODER_UNIT, Hpa, Interleave, Levels, Span, Ways};
 use heapless::Vec;
 
-use super::error::{Count, PlanError};
+use super::error::{Count, Unaligned};
 use super::fit::{self, Ask, By, Earlier, Fit, Refusals, Refused, Stage, Unfit};
 use super::{NodeUse, Reason, sets, used_mut};
+use crate::error::{Code, Error, Place};
 use crate::list::{Empty, List};
 use crate::platform::{Platform, Window};
 use crate::policy::{Policy, Request, Width};
@@ -127,19 +128,22 @@ pub(super) fn regions(
     given: &Given<'_>,
     used: &mut [NodeUse],
     layout: &mut Layout<'_>,
-) -> Result<(), PlanError> {
+) -> Result<(), Error> {
     let Given { tree, policy, devices, .. } = *given;
     for request in policy.requests {
         devices
             .binary_search_by_key(&request.device, |id| tree.path(*id))
-            .map_err(|_| PlanError::UnknownDevice { device: request.device })?;
+            .map_err(|_| Code::PLAN_UNKNOWN_DEVICE.at(request.device))?;
     }
     for &id in devices {
         let Some(device) = tree.get(id).and_then(|node| node.device()) else { continue };
         let Device { volatile, persistent, .. } = *device;
         if volatile.checked_add(persistent).is_none() {
             let device = tree.path(id);
-            return Err(PlanError::DeviceTooLarge { device, volatile, persistent });
+            return Err(Code::PLAN_DEVICE_TOO_LARGE
+                .at(device)
+                .expected(volatile)
+                .found(persistent));
         }
     }
     // Fixed places first: what may go anywhere goes round them.
@@ -205,7 +209,7 @@ fn requested(
     device: NodeId,
     request: &Request,
     used: &[NodeUse],
-) -> Result<Option<Want>, PlanError> {
+) -> Result<Option<Want>, Error> {
     let Request { device: path, partition, window, offset, size, skip } = *request;
     if size == Some(0) {
         return Ok(None);
@@ -213,12 +217,18 @@ fn requested(
     let left = left(given.tree, device, partition, used).saturating_sub(skip);
     let size = size.unwrap_or(left);
     if size == 0 || size > left {
-        return Err(PlanError::RequestTooLarge { device: path, partition, asked: size, left });
+        return Err(Code::PLAN_REQUEST_TOO_LARGE
+            .at(path)
+            .detail(partition)
+            .expected(size)
+            .found(left));
     }
     let offset_or_0 = offset.unwrap_or(0);
-    for (what, value) in [("skip", skip), ("size", size), ("offset", offset_or_0)] {
+    for (what, value) in
+        [(Unaligned::Skip, skip), (Unaligned::Size, size), (Unaligned::Offset, offset_or_0)]
+    {
         if !value.is_multiple_of(DECODER_UNIT) {
-            return Err(PlanError::Unaligned { device: path, what, value, unit: DECODER_UNIT });
+            return Err(what.error(path, value));
         }
     }
     let reason = Reason::Requested;
@@ -233,10 +243,10 @@ pub(super) fn place(
     want: &Want,
     used: &mut [NodeUse],
     layout: &mut Layout<'_>,
-) -> Result<(), PlanError> {
+) -> Result<(), Error> {
     if !want.size.is_multiple_of(DECODER_UNIT) {
-        let (device, what, value) = (want.path, "its memory of", want.size);
-        return Err(PlanError::Unaligned { device, what, value, unit: DECODER_UNIT });
+        let (device, what, value) = (want.path, Unaligned::Memory, want.size);
+        return Err(what.error(device, value));
     }
     let coherencies = match (want.shape, want.members.first()) {
         (Some((_, coherency)), _) => Vec::from([coherency]),
@@ -295,7 +305,11 @@ pub(super) fn place(
             return Err(match (best, second, want.window) {
                 (Some(fit), Some(second), _) => {
                     let (first, fit) = (fit.window, fit_count);
-                    PlanError::Ambiguous { device: path, partition, first, second, fit }
+                    Code::PLAN_AMBIGUOUS
+                        .at(path)
+                        .halves(partition, fit)
+                        .expected(first)
+                        .found(second)
                 }
                 (_, _, window) => no_place(path, partition, size, window, closest),
             });
@@ -303,8 +317,8 @@ pub(super) fn place(
     };
     let (window, coherency, members) = (fit.window, fit.coherency, want.members.clone());
     let span = Span::new(Hpa(fit.base), size).map_err(|_| {
-        let (device, need, have) = (path, size, 0);
-        PlanError::WindowTooSmall { device, window, need, have }
+        let (device, need, have) = (path, size, 0u8);
+        Code::PLAN_WINDOW_TOO_SMALL.at(Place::in_window(device, window)).expected(need).found(have)
     })?;
     let levels = want.shape.map_or_else(|| levels(fit.interleave), |(levels, _)| levels);
     for &member in &members {
@@ -328,7 +342,7 @@ pub(super) fn place(
     };
     let at = regions.partition_point(|other| other.span.base() < span.base());
     let have = regions.room();
-    regions.insert(at, region).map_err(|_| PlanError::Capacity { what: Count::Regions, have })
+    regions.insert(at, region).map_err(|_| Count::Regions.exceeded(have))
 }
 
 /// How far a window came, the lowest of those first, and what stopped it.
@@ -341,11 +355,11 @@ fn no_place(
     need: u64,
     window: Option<u64>,
     closest: Option<Closest>,
-) -> PlanError {
+) -> Error {
     let error = closest.and_then(|((_, Reverse((base, _))), why)| why.error(device, base));
     error.unwrap_or(match window {
-        Some(window) => PlanError::UnknownWindow { device, window },
-        None => PlanError::NoWindow { device, partition, need },
+        Some(window) => Code::PLAN_UNKNOWN_WINDOW.at(device).found(window),
+        None => Code::PLAN_NO_WINDOW.at(device).detail(partition).expected(need),
     })
 }
 
@@ -385,7 +399,7 @@ pub(super) struct Models {
 /// Its capability register may say (Supported Coherency Models); where it does not, its class does.
 /// A memory expander is host-only wherever it may be, and has no CXL.cache to be coherent through;
 /// an accelerator is what it was built for. Back-invalidate needs every component of the path.
-pub(super) fn models(tree: Tree<'_>, id: NodeId) -> Result<Models, PlanError> {
+pub(super) fn models(tree: Tree<'_>, id: NodeId) -> Result<Models, Error> {
     let mut list = Vec::new();
     let Some((node, device)) = tree.get(id).and_then(|node| Some((node, node.device()?))) else {
         return Ok(Models { coherencies: list, back_invalidate: false, gap: None });
@@ -413,7 +427,7 @@ pub(super) fn models(tree: Tree<'_>, id: NodeId) -> Result<Models, PlanError> {
             }
             Some(at) if !host && !through_cache => {
                 let (device, at) = (tree.path(id), tree.path(at));
-                return Err(PlanError::NoBackInvalidate { device, at });
+                return Err(Code::PLAN_NO_BACK_INVALIDATE.at(device).above(at));
             }
             Some(_) => {}
         }

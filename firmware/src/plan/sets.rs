@@ -14,10 +14,11 @@ use cxl_regs::{
 };
 use heapless::Vec;
 
-use super::error::PlanError;
+use super::error::Unaligned;
 use super::fit::{By, Choice, Refused, ascending};
 use super::place::{self, Given, Layout, Want};
 use super::{NodeUse, Reason, Sharing, used_mut};
+use crate::error::{Code, Error, Place};
 use crate::platform::Window;
 use crate::policy::{TargetSystem, Width};
 use crate::topology::{NodeId, Partition};
@@ -31,7 +32,7 @@ pub(super) fn regions(
     given: &Given<'_>,
     used: &mut [NodeUse],
     layout: &mut Layout<'_>,
-) -> Result<(), PlanError> {
+) -> Result<(), Error> {
     let Given { platform, policy, tree, .. } = *given;
     if policy.width == Width::Flat && policy.windows.is_empty() {
         return Ok(());
@@ -70,7 +71,7 @@ fn choose_window(
     device: NodeId,
     partition: Partition,
     layout: &mut Layout<'_>,
-) -> Result<Option<Sharing>, PlanError> {
+) -> Result<Option<Sharing>, Error> {
     let windows = given.platform.windows;
     let choice = Choice::of(given, device, partition)?;
     let judged = || windows.iter().map(|window| (window.base, choice.judge(given, window)));
@@ -84,13 +85,11 @@ fn choose_window(
             layout.refusals.add(Refused { window: window.base, why });
         }
     }
-    Err(PlanError::Ambiguous {
-        device: given.tree.path(device),
-        partition,
-        first: first.window,
-        second,
-        fit: fits().count() as u16,
-    })
+    Err(Code::PLAN_AMBIGUOUS
+        .at(given.tree.path(device))
+        .halves(partition, fits().count())
+        .expected(first.window)
+        .found(second))
 }
 
 /// What forms the sets that a device's memory waits for in vain; nothing where it waits for none.
@@ -123,7 +122,7 @@ pub(super) struct Shape {
 
 impl Former<'_> {
     /// Takes set after set until no memory is left that may be in one.
-    fn form(&self, used: &mut [NodeUse], layout: &mut Layout<'_>) -> Result<(), PlanError> {
+    fn form(&self, used: &mut [NodeUse], layout: &mut Layout<'_>) -> Result<(), Error> {
         let Given { policy, devices, .. } = *self.given;
         let width = policy.width_of(self.window.base);
         let mut first = true;
@@ -142,7 +141,7 @@ impl Former<'_> {
     }
 
     /// A set behind the first one.
-    pub(super) fn further(&self, used: &[NodeUse]) -> Result<(Shape, Reason), PlanError> {
+    pub(super) fn further(&self, used: &[NodeUse]) -> Result<(Shape, Reason), Error> {
         let policy = self.given.policy;
         let chosen = self.choose(policy.width_of(self.window.base), used);
         if chosen.is_err() && policy.map_leftovers {
@@ -167,18 +166,24 @@ impl Former<'_> {
     }
 
     /// The next set, and why it is as wide as it is.
-    fn choose(&self, width: Width, used: &[NodeUse]) -> Result<(Shape, Reason), PlanError> {
+    fn choose(&self, width: Width, used: &[NodeUse]) -> Result<(Shape, Reason), Error> {
         let (window, root) = (self.window.base, self.window.interleave);
         if let Width::Exactly(asked) = width {
             self.decodable(asked)?;
             if root.ways != Ways::One && asked.granularity != root.granularity {
                 let (asked, granularity) = (asked.granularity, root.granularity);
-                return Err(PlanError::GranularityOfWindow { window, asked, granularity });
+                return Err(Code::PLAN_GRANULARITY_OF_WINDOW
+                    .at(Place::window(window))
+                    .expected(granularity)
+                    .found(asked));
             }
             let below = asked.ways.count() / root.ways.count();
             if below * root.ways.count() != asked.ways.count() || !below.is_power_of_two() {
                 let (asked, ways) = (asked.ways, root.ways);
-                return Err(PlanError::WaysOfWindow { window, asked, ways });
+                return Err(Code::PLAN_WAYS_OF_WINDOW
+                    .at(Place::window(window))
+                    .expected(ways)
+                    .found(asked));
             }
             let root = Interleave::new(root.ways, asked.granularity);
             return Ok((self.split(root, below, used)?, Reason::Named));
@@ -196,7 +201,7 @@ impl Former<'_> {
 
     /// The ways below the window, split between bridges and switches: as many ports of the bridges
     /// as there are, then switches. Where nothing goes, the first attempt says why.
-    fn split(&self, root: Interleave, below: u32, used: &[NodeUse]) -> Result<Shape, PlanError> {
+    fn split(&self, root: Interleave, below: u32, used: &[NodeUse]) -> Result<Shape, Error> {
         let mut refused = None;
         for bridge in PORT_WAYS {
             let switch = PORT_WAYS.into_iter().find(|ways| ways.count() * bridge.count() == below);
@@ -216,7 +221,7 @@ impl Former<'_> {
         bridge: Ways,
         switch: Ways,
         used: &[NodeUse],
-    ) -> Result<Shape, PlanError> {
+    ) -> Result<Shape, Error> {
         let Given { tree, policy, .. } = *self.given;
         let (window, ways) = (self.window.base, root.ways);
         let product = ways.count() * bridge.count() * switch.count();
@@ -224,7 +229,7 @@ impl Former<'_> {
             .ok_or_else(|| self.compose(ComposeError::NoSuchWays { product }))?;
         self.decodable(Interleave::new(total, root.granularity))?;
         if policy.target == TargetSystem::Linux && ways.has_three() && total != ways {
-            return Err(PlanError::LinuxThreeWithPorts { window, ways });
+            return Err(Code::PLAN_LINUX_THREE_WITH_PORTS.at(Place::window(window)).found(ways));
         }
         let by_level = self.members(bridge, switch, used)?;
         let switched = by_level.iter().any(|id| tree.path(*id).ports().len() > 1);
@@ -249,12 +254,12 @@ impl Former<'_> {
 
     /// A level below another one. Linux derives its granularity even where it has a single way and
     /// the granularity means nothing; hardware does not care then, so the coarsest will do.
-    fn child(&self, parent: Interleave, ways: Ways) -> Result<Interleave, PlanError> {
+    fn child(&self, parent: Interleave, ways: Ways) -> Result<Interleave, Error> {
         match Levels::child_granularity(parent) {
             Some(granularity) => Ok(Interleave::new(ways, granularity)),
             None if self.given.policy.target == TargetSystem::Linux => {
                 let bytes = parent.granularity.bytes() * u64::from(parent.ways.power_of_two());
-                Err(PlanError::LinuxGranularity { window: self.window.base, bytes })
+                Err(Code::PLAN_LINUX_GRANULARITY.at(Place::window(self.window.base)).found(bytes))
             }
             None => Ok(Interleave::new(ways, Granularity::K16)),
         }
@@ -266,7 +271,7 @@ impl Former<'_> {
         bridge: Ways,
         switch: Ways,
         used: &[NodeUse],
-    ) -> Result<Vec<NodeId, 16>, PlanError> {
+    ) -> Result<Vec<NodeId, 16>, Error> {
         let Given { tree, devices, .. } = *self.given;
         let port = |id: &NodeId| tree.path(*id).ports().first().copied();
         let mut members = Vec::new();
@@ -299,14 +304,18 @@ impl Former<'_> {
             if found < bridge.count() {
                 let Self { window, partition, .. } = *self;
                 let (window, need, have) = (window.base, bridge.count() as u8, found as u8);
-                return Err(PlanError::TooFewMembers { window, uid, partition, need, have });
+                return Err(Code::PLAN_TOO_FEW_MEMBERS
+                    .at(Place::window(window))
+                    .detail(partition)
+                    .expected(need)
+                    .found((have, uid)));
             }
         }
         Ok(members)
     }
 
     /// Whether every component on the way can do its part.
-    fn can_do(&self, shape: &Shape, set: Interleave) -> Result<(), PlanError> {
+    fn can_do(&self, shape: &Shape, set: Interleave) -> Result<(), Error> {
         let Given { tree, .. } = *self.given;
         let size = DECODER_UNIT * u64::from(set.ways.count());
         let Ok(span) = Span::new(Hpa(0), size) else { return Ok(()) };
@@ -323,7 +332,7 @@ impl Former<'_> {
                 let trial = Decoder { span, interleave, coherency, uio, set_position, route };
                 trial
                     .encode(component, hdm.capability)
-                    .map_err(|error| PlanError::Decoder { at: tree.path(id), error })?;
+                    .map_err(|error| Code::PLAN_DECODER.at(tree.path(id)).rule(error))?;
             }
         }
         Ok(())
@@ -336,7 +345,7 @@ impl Former<'_> {
         reason: Reason,
         used: &mut [NodeUse],
         layout: &mut Layout<'_>,
-    ) -> Result<(), PlanError> {
+    ) -> Result<(), Error> {
         let Given { tree, .. } = *self.given;
         let Self { partition, coherency, .. } = *self;
         let Shape { levels, members } = shape;
@@ -344,8 +353,8 @@ impl Former<'_> {
         let Some(smallest) = members.iter().min_by_key(|id| share(id)) else { return Ok(()) };
         let (device, share) = (tree.path(*smallest), share(smallest));
         if !share.is_multiple_of(DECODER_UNIT) {
-            let (what, value) = ("its share of", share);
-            return Err(PlanError::Unaligned { device, what, value, unit: DECODER_UNIT });
+            let (what, value) = (Unaligned::Share, share);
+            return Err(what.error(device, value));
         }
         let window = Some(self.window.base);
         let size = share.saturating_mul(members.len() as u64);
@@ -355,12 +364,12 @@ impl Former<'_> {
         place::place(self.given, &want, used, layout)
     }
 
-    fn decodable(&self, set: Interleave) -> Result<(), PlanError> {
+    fn decodable(&self, set: Interleave) -> Result<(), Error> {
         set.decodable().map_err(|error| self.compose(ComposeError::NotDecodable(error)))
     }
 
-    fn compose(&self, error: ComposeError) -> PlanError {
-        PlanError::Compose { window: self.window.base, error }
+    fn compose(&self, error: ComposeError) -> Error {
+        Code::PLAN_COMPOSE.at(Place::window(self.window.base)).rule(error)
     }
 }
 

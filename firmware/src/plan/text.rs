@@ -7,7 +7,8 @@ use core::fmt;
 use cxl_regs::access::Component;
 use cxl_regs::{Interleave, Route, Size, Ways};
 
-use super::{Note, PlanError, PlanRef, Purpose, Reason, Why};
+use super::{Note, PlanRef, Purpose, Reason, Why};
+use crate::error::Code;
 use crate::topology::{NodeKind, Tree};
 
 /// Prints a plan; made by [`PlanRef::text`].
@@ -209,8 +210,7 @@ impl fmt::Display for Why {
                  have some left"
             ),
             Self::NoSet { code } => {
-                let name = PlanError::CODES.iter().find(|(other, _)| *other == code);
-                let name = name.map_or("unknown", |(_, name)| name);
+                let name = Code::new(code).and_then(Code::name).unwrap_or("unknown");
                 write!(f, "no further set can be made of it ({name}, {code:#06x})")
             }
         }

@@ -7,11 +7,11 @@
 use core::cmp::Ordering;
 
 use cxl_regs::acpi::cedt::Restrictions;
-use cxl_regs::{Decoder, Interleave, Levels, Route, Span, Ways};
+use cxl_regs::{Decoder, Hpa, Interleave, Levels, Route, Span, Ways};
 
-use super::Finding;
 use crate::admits;
 use crate::committed::{CommittedDecoder, CommittedRegion, Place, Probed};
+use crate::error::{self, Code, Error};
 use crate::policy::{PathPolicy, Policy, TargetSystem};
 use crate::topology::{NodeId, NodeKind, Partition, Tree};
 
@@ -64,19 +64,18 @@ impl<'a> Decoders<'a> {
         self,
         span: Span,
         window: Option<WindowView<'_>>,
-        report: &mut dyn FnMut(Finding),
+        report: &mut dyn FnMut(Error),
     ) -> Option<CommittedRegion> {
         let mut failed = false;
         let mut locked = true;
-        let mut report = |finding: Finding| {
-            match finding {
-                Finding::UnlockedOnPath { .. } => {
-                    locked = false;
-                    if self.policy.path != PathPolicy::LockAll {
-                        return;
-                    }
+        let mut report = |finding: Error| {
+            if finding.code == Code::VERIFY_UNLOCKED_ON_PATH {
+                locked = false;
+                if self.policy.path != PathPolicy::LockAll {
+                    return;
                 }
-                _ => failed |= finding.is_failure(),
+            } else {
+                failed |= finding.is_failure();
             }
             report(finding);
         };
@@ -88,7 +87,7 @@ impl<'a> Decoders<'a> {
         }
         let (need, have) = (decoder.interleave.ways.count(), members.count() as u32);
         if need != have {
-            report(Finding::Members { span, need, have });
+            report(Code::VERIFY_MEMBERS.at(error::Place::range(span)).expected(need).found(have));
         }
         let partition = self.partition(first).unwrap_or(Partition::Volatile);
         let window = window?.span.base().0;
@@ -141,26 +140,30 @@ impl<'a> Decoders<'a> {
         self,
         entry: &CommittedDecoder,
         window: Option<WindowView<'_>>,
-        report: &mut dyn FnMut(Finding),
+        report: &mut dyn FnMut(Error),
     ) {
         let place = self.place(entry);
         let Some(device) = self.tree.get(entry.node).and_then(|node| node.device()) else { return };
         let capacity = device.volatile.saturating_add(device.persistent);
         let (base, end) = self.dpa(entry).unwrap_or((u64::MAX, u64::MAX));
         if end > capacity {
-            report(Finding::BeyondCapacity { place, end, capacity });
+            report(Code::VERIFY_BEYOND_CAPACITY.at(place).expected(capacity).found(end));
             return;
         }
         let border = device.volatile;
         if base < border && border < end {
-            report(Finding::CrossesPartition { place, base, end, border });
+            let crosses = Code::VERIFY_CROSSES_PARTITION.at(place).expected(border);
+            report(match Span::new(Hpa(base), end - base) {
+                Ok(ends) => crosses.found(ends),
+                Err(_) => crosses,
+            });
             return;
         }
         if let (Some(window), Some(partition)) = (window, self.partition(entry))
             && !admits::partition(window.restrictions, partition)
         {
             let window = window.span.base().0;
-            report(Finding::MediaNotAllowed { place, window, partition });
+            report(Code::VERIFY_MEDIA_NOT_ALLOWED.at(place).detail(partition).found(window));
         }
     }
 
@@ -170,7 +173,7 @@ impl<'a> Decoders<'a> {
         entry: &CommittedDecoder,
         decoder: &Decoder,
         window: Option<WindowView<'_>>,
-        report: &mut dyn FnMut(Finding),
+        report: &mut dyn FnMut(Error),
     ) {
         let device = self.place(entry);
         if !entry.locked() {
@@ -193,15 +196,15 @@ impl<'a> Decoders<'a> {
                 }
                 NodeKind::HostBridge { uid } if node.hdm.is_none() => {
                     if self.tree.children(id).count() == 1 {
-                        report(Finding::PassThrough { uid });
+                        report(Code::VERIFY_PASS_THROUGH.at(error::Place::bridge(uid)));
                     } else {
-                        report(Finding::NoDecoders { device, at: self.tree.path(id) });
+                        report(Code::VERIFY_NO_DECODERS.at(device).above(self.tree.path(id)));
                         whole = false;
                     }
                     continue;
                 }
                 NodeKind::UpstreamPort if node.hdm.is_none() => {
-                    report(Finding::NoDecoders { device, at: self.tree.path(id) });
+                    report(Code::VERIFY_NO_DECODERS.at(device).above(self.tree.path(id)));
                     whole = false;
                     continue;
                 }
@@ -213,7 +216,7 @@ impl<'a> Decoders<'a> {
                 continue;
             };
             if level.ways != Ways::One && found.ways != Ways::One {
-                report(Finding::SwitchesInterleave { place: Place::of(self.tree, id, 0) });
+                report(Code::VERIFY_SWITCHES_INTERLEAVE.at(Place::of(self.tree, id, 0)));
                 whole = false;
             }
             if found.ways != Ways::One {
@@ -221,39 +224,44 @@ impl<'a> Decoders<'a> {
             }
         }
         let Some(window) = window else {
-            report(Finding::OutsideWindows { place: device, span: decoder.span });
+            report(
+                Code::VERIFY_OUTSIDE_WINDOWS
+                    .at(device)
+                    .expected(decoder.span.base())
+                    .found(decoder.span.size()),
+            );
             return;
         };
         let base = window.span.base().0;
         if let Some((_, uid)) = self.tree.bridge(entry.node)
             && !window.targets.contains(&uid)
         {
-            report(Finding::NotATarget { place: device, window: base, uid });
+            report(Code::VERIFY_NOT_A_TARGET.at(device).expected(uid).found(base));
             whole = false;
         }
         if !admits::coherency(window.restrictions, decoder.coherency) {
             let coherency = decoder.coherency;
-            report(Finding::CoherencyNotAllowed { place: device, window: base, coherency });
+            report(Code::VERIFY_COHERENCY_NOT_ALLOWED.at(device).detail(coherency).found(base));
         }
         if !whole {
             return;
         }
         match levels.device() {
-            Err(error) => report(Finding::Compose { place: device, error }),
+            Err(error) => report(Code::VERIFY_COMPOSE.at(device).rule(error)),
             Ok(expected) if !same(expected, decoder.interleave) => {
                 let found = decoder.interleave;
-                report(Finding::InterleaveDiffers { place: device, expected, found });
+                report(Code::VERIFY_INTERLEAVE_DIFFERS.at(device).expected(expected).found(found));
             }
             Ok(_) => {}
         }
     }
 
-    fn unlocked(place: Place, entry: &CommittedDecoder) -> Finding {
-        Finding::UnlockedOnPath { place, control: entry.image.control().into_bits() }
+    fn unlocked(place: Place, entry: &CommittedDecoder) -> Error {
+        Code::VERIFY_UNLOCKED_ON_PATH.at(place).found(entry.image.control().into_bits())
     }
 
     /// Whether no other decoder of the component claims any address of the range.
-    fn alone(self, entry: &CommittedDecoder, span: Span, report: &mut dyn FnMut(Finding)) {
+    fn alone(self, entry: &CommittedDecoder, span: Span, report: &mut dyn FnMut(Error)) {
         for (other, decoder) in self.of(entry.node).filter(|(_, other)| other.span.overlaps(span)) {
             let (earlier, later) = match other.index.cmp(&entry.index) {
                 Ordering::Less => (decoder.span, span),
@@ -262,7 +270,7 @@ impl<'a> Decoders<'a> {
             };
             let place = Place { index: other.index.max(entry.index), ..self.place(entry) };
             let (base, previous_end) = (later.base().0, earlier.end().0);
-            report(Finding::Overlap { place, base, previous_end });
+            report(Code::VERIFY_OVERLAP.at(place).expected(previous_end).found(base));
         }
     }
 
@@ -274,12 +282,18 @@ impl<'a> Decoders<'a> {
         device: Place,
         wanted: &Decoder,
         port: u8,
-        report: &mut dyn FnMut(Finding),
+        report: &mut dyn FnMut(Error),
     ) -> Option<Interleave> {
         let span = wanted.span;
         let mut candidates = self.of(node).filter(|(_, decoder)| decoder.span.overlaps(span));
         let Some((entry, decoder)) = candidates.next() else {
-            report(Finding::NotClaimed { device, at: self.tree.path(node), span });
+            report(
+                Code::VERIFY_NOT_CLAIMED
+                    .at(device)
+                    .above(self.tree.path(node))
+                    .expected(span.base())
+                    .found(span.size()),
+            );
             return None;
         };
         let place = self.place(entry);
@@ -292,15 +306,17 @@ impl<'a> Decoders<'a> {
             && (self.policy.target == TargetSystem::Linux || !decoder.span.contains_span(span))
         {
             let (expected, found) = (span, decoder.span);
-            report(Finding::RangeDiffers { device, place, expected, found });
+            report(
+                Code::VERIFY_RANGE_DIFFERS.at(device).above(place).expected(expected).found(found),
+            );
         }
         if decoder.coherency != wanted.coherency {
             let (expected, found) = (wanted.coherency, decoder.coherency);
-            report(Finding::CoherencyDiffers { place, expected, found });
+            report(Code::VERIFY_COHERENCY_DIFFERS.at(place).expected(expected).found(found));
         }
         let Route::Targets(targets) = decoder.route else { return None };
         if !targets.used(decoder.interleave.ways).contains(&port) {
-            report(Finding::WrongTarget { device, place, port });
+            report(Code::VERIFY_WRONG_TARGET.at(device).above(place).expected(port));
             return None;
         }
         Some(decoder.interleave)
@@ -308,21 +324,21 @@ impl<'a> Decoders<'a> {
 
     /// The rules between decoders of one component, and those on single ones that only a whole
     /// machine can be judged by.
-    pub(crate) fn components(self, report: &mut dyn FnMut(Finding)) {
+    pub(crate) fn components(self, report: &mut dyn FnMut(Error)) {
         for (at, entry) in self.list.iter().enumerate().filter(|(_, entry)| entry.committed()) {
             let place = self.place(entry);
             let before = self.list.iter().take(at).filter(|other| other.node == entry.node);
             if before.clone().count() != usize::from(entry.index) {
-                report(Finding::OutOfOrder { place });
+                report(Code::VERIFY_OUT_OF_ORDER.at(place));
             }
             let base = entry.image.base();
             let ends = before.map(|other| other.image.base().saturating_add(other.image.size()));
             if let Some(previous_end) = ends.max().filter(|&end| base < end) {
-                report(Finding::Overlap { place, base, previous_end });
+                report(Code::VERIFY_OVERLAP.at(place).expected(previous_end).found(base));
             }
             if entry.image.size() == 0 {
                 if self.policy.target == TargetSystem::Linux {
-                    report(Finding::ZeroSize { place });
+                    report(Code::VERIFY_ZERO_SIZE.at(place));
                 }
                 if !entry.locked() && self.policy.path == PathPolicy::LockAll {
                     report(Self::unlocked(place, entry));
@@ -335,7 +351,12 @@ impl<'a> Decoders<'a> {
                         && self.tree.upwards(device.node).any(|(above, _)| above == entry.node)
                 });
                 if !behind {
-                    report(Finding::LeadsNowhere { place, span });
+                    report(
+                        Code::VERIFY_LEADS_NOWHERE
+                            .at(place)
+                            .expected(span.base())
+                            .found(span.size()),
+                    );
                 }
             }
         }

@@ -7,8 +7,9 @@
 
 use std::collections::BTreeMap;
 
+use cxl_firmware::error::Error;
 use cxl_firmware::mmio::Block;
-use cxl_firmware::plan::{Plan, PlanError, Purpose, Refused, Unfit, plan};
+use cxl_firmware::plan::{Plan, Purpose, Refused, Unfit, plan};
 use cxl_firmware::platform::{Bridge, BridgeKind, Platform, Restrictions, Window};
 use cxl_firmware::policy::{Policy, Request};
 use cxl_firmware::topology::{
@@ -171,7 +172,7 @@ impl Board {
         }
     }
 
-    pub fn plan(&self, policy: &Policy<'_>) -> Result<Box<BoardPlan>, PlanError> {
+    pub fn plan(&self, policy: &Policy<'_>) -> Result<Box<BoardPlan>, Error> {
         let mut made = Box::new(BoardPlan::new());
         plan(&self.platform(), self.topology().tree(), policy, &mut *made)?;
         self.check_refused(policy, &made);

@@ -9,7 +9,8 @@
 
 use std::fmt;
 
-use cxl_firmware::acpi::{PlatformError, Tables as Platform};
+use cxl_firmware::Error;
+use cxl_firmware::acpi::Tables as Platform;
 use cxl_firmware::platform::{Resources, RootBus};
 use cxl_regs::acpi::header::mend_checksum;
 
@@ -83,7 +84,7 @@ pub enum BareError {
         signature: &'static str,
     },
     /// The tables make no sense.
-    Platform(PlatformError),
+    Platform(Error),
     /// There are more bridges than there is room for BARs.
     Bridges {
         /// The most.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use cxl_firmware::acpi::PlatformError;
+use cxl_firmware::Error;
 use cxl_firmware::bring_up::Workspace;
 use cxl_firmware::discover::{Remarks, discover};
 use cxl_firmware::mmio::{Clock, Mmio};
@@ -50,7 +50,7 @@ fn verify(
     found: &mut Findings,
 ) -> Result<(), String> {
     let wanted = Wanted::on(seen.scenario, seen.map).map_err(|error| error.to_string());
-    let tables = seen.platform.as_ref().map_err(PlatformError::to_string)?;
+    let tables = seen.platform.as_ref().map_err(Error::to_string)?;
     let occupied = run::occupied(seen.map);
     // A look assigns nothing.
     let platform = Platform { resources: &[], occupied: &occupied, ..tables.platform() };

@@ -149,12 +149,10 @@ impl Display for Facts {
     }
 }
 
-/// The verifier's number for memory that is there and in no region.
-const UNUSED: u16 = 0x0520;
-
 /// Whether a finding is about something that was found and is not used, or not as it could be.
 fn tells_of_unused(finding: &Finding) -> bool {
-    finding.witness == Witness::Plan || finding.code == Some(UNUSED)
+    finding.witness == Witness::Plan
+        || finding.code == Some(cxl_firmware::Code::VERIFY_UNUSED.number())
 }
 
 /// Who observed what follows.
