@@ -11,6 +11,7 @@ use cxl_regs::{Coherency, Decoder, Hpa, Interleave, Span};
 use heapless::Vec;
 
 use crate::device_registers::{DeviceImage, DeviceRegisters};
+use crate::error;
 use crate::list::{Empty, List};
 use crate::mmio::Mmio;
 use crate::topology::{NodeId, Partition, Path, Tree};
@@ -24,6 +25,12 @@ pub struct Place {
     pub component: Component,
     /// Decoder number in the component.
     pub index: u8,
+}
+
+impl From<Place> for error::Place {
+    fn from(Place { at, component, index }: Place) -> Self {
+        Self::of_decoder(&at, component, index)
+    }
 }
 
 impl Place {

@@ -15,6 +15,7 @@ pub mod error;
 /// Dwords by physical address, and a clock: the seam to hardware, as `cxl-regs` defines it.
 pub use cxl_regs::mmio;
 pub mod list;
+mod path;
 pub mod platform;
 pub mod policy;
 

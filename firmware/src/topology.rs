@@ -5,22 +5,18 @@
 
 mod remark;
 
-use core::fmt;
-
 use cxl_regs::access::Component;
 use cxl_regs::config::{Sbdf, Windows};
 use cxl_regs::dvsec::flex_bus;
 use cxl_regs::hdm::Capability;
 use heapless::Vec;
 
+pub use crate::path::{MAX_DEPTH, Partition, Path};
 pub use remark::Remarks;
 
 use crate::list::{Empty, List};
 use crate::mmio::Block;
 use crate::platform::RootBus;
-
-/// The most ports between a host bridge and a device: a root port and seven switch levels.
-pub const MAX_DEPTH: usize = 16;
 
 /// A node of a [`Topology`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,29 +56,6 @@ pub enum DeviceKind {
     Type2,
     /// CXL.mem without CXL.cache: a memory expander.
     Type3,
-}
-
-/// A part of a device's memory. Volatile memory comes first in DPA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Partition {
-    /// Lost with power.
-    Volatile,
-    /// Kept.
-    Persistent,
-}
-
-impl Partition {
-    /// Both, in order of DPA.
-    pub const ALL: [Self; 2] = [Self::Volatile, Self::Persistent];
-}
-
-impl fmt::Display for Partition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Volatile => "volatile",
-            Self::Persistent => "persistent",
-        })
-    }
 }
 
 /// How the sizes of a device's partitions were learned.
@@ -193,55 +166,6 @@ impl Node {
             NodeKind::Device(device) => Some(device),
             _ => None,
         }
-    }
-}
-
-/// A device's or port's place, named by what does not depend on bus numbers or order: the bridge's
-/// UID and the port numbers on the way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Path {
-    // In this order, and unused ports 0, so that places sort as the tree is walked.
-    uid: u32,
-    ports: [u8; MAX_DEPTH],
-    depth: u8,
-}
-
-impl Path {
-    /// The place below bridge `uid` through these port numbers; `None` for more than
-    /// [`MAX_DEPTH`].
-    pub fn new(uid: u32, ports: &[u8]) -> Option<Self> {
-        let mut path = Self { uid, depth: ports.len() as u8, ports: [0; MAX_DEPTH] };
-        path.ports.get_mut(..ports.len())?.copy_from_slice(ports);
-        Some(path)
-    }
-
-    /// The bridge's UID.
-    pub fn uid(&self) -> u32 {
-        self.uid
-    }
-
-    /// The last port number and the place of the component that has this port; `None` for a
-    /// bridge.
-    pub fn split_last(&self) -> Option<(u8, Self)> {
-        let depth = self.depth.checked_sub(1)?;
-        let mut above = Self { depth, ..*self };
-        let port = core::mem::take(above.ports.get_mut(usize::from(depth))?);
-        Some((port, above))
-    }
-
-    /// Port numbers, root port first.
-    pub fn ports(&self) -> &[u8] {
-        self.ports.get(..usize::from(self.depth)).unwrap_or(&self.ports)
-    }
-}
-
-impl fmt::Display for Path {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "bridge {}", self.uid)?;
-        for (level, port) in self.ports().iter().enumerate() {
-            write!(f, "{}{port}", if level == 0 { " port " } else { "." })?;
-        }
-        Ok(())
     }
 }
 
@@ -387,22 +311,19 @@ impl<'a> Tree<'a> {
 
     /// A node's place in words that survive renumbering.
     pub fn path(self, of: NodeId) -> Path {
-        let mut path = Path::default();
-        let mut reversed: Vec<u8, MAX_DEPTH> = Vec::new();
+        let mut uid = 0;
+        let mut ports: Vec<u8, MAX_DEPTH> = Vec::new();
         for (_, node) in self.upwards(of) {
             match node.kind {
-                NodeKind::HostBridge { uid } => path.uid = uid,
+                NodeKind::HostBridge { uid: found } => uid = found,
                 NodeKind::RootPort | NodeKind::DownstreamPort => {
-                    let _ = reversed.push(node.port);
+                    let _ = ports.push(node.port);
                 }
                 NodeKind::UpstreamPort | NodeKind::Device(_) => {}
             }
         }
-        for (slot, port) in path.ports.iter_mut().zip(reversed.iter().rev()) {
-            *slot = *port;
-        }
-        path.depth = reversed.len() as u8;
-        path
+        ports.reverse();
+        Path::new(uid, &ports).unwrap_or_default()
     }
 
     /// The device at a place.

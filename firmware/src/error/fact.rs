@@ -11,8 +11,8 @@ use cxl_regs::dvsec::DvsecId;
 use cxl_regs::mailbox::Opcode;
 use cxl_regs::{Coherency, Dpa, Granularity, Hpa, Interleave, Span, Ways};
 
+use crate::path::Partition;
 use crate::platform::RootBus;
-use crate::topology::Partition;
 
 /// A value that fits a number of an [`Error`](super::Error).
 pub trait Fact: Sized {

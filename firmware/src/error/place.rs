@@ -11,8 +11,7 @@ use cxl_regs::config::Sbdf;
 use cxl_regs::{DECODER_UNIT, Hpa, Span};
 
 use super::Fact;
-use crate::committed;
-use crate::topology::Path;
+use crate::path::Path;
 
 /// Where something is: at a component, a function, in a window, in a table.
 ///
@@ -87,6 +86,16 @@ impl Place {
         let depth = path.ports().len().min(0xF) as u8;
         let first = u32::from_le_bytes([0, 0, a, b]) | u32::from(depth) << 4 | COMPONENT;
         Self { first, second: u32::from_le_bytes([c, d, e, f]), number: path.uid() }
+    }
+
+    /// A decoder of a component.
+    #[cold]
+    #[inline(never)]
+    pub fn of_decoder(path: &Path, component: Component, index: u8) -> Self {
+        let extra = (component.pack() as u8) << INDEX_BITS | index & INDEX_MASK;
+        let place = Self::component(path);
+        let first = place.first & !0xF | u32::from(extra) << 8 | DECODER;
+        Self { first, ..place }
     }
 
     /// A PCI function below a bridge.
@@ -237,18 +246,6 @@ impl From<&Path> for Place {
 impl From<Option<Path>> for Place {
     fn from(path: Option<Path>) -> Self {
         path.map_or(Self::NOWHERE, Self::from)
-    }
-}
-
-impl From<committed::Place> for Place {
-    #[cold]
-    #[inline(never)]
-    fn from(decoder: committed::Place) -> Self {
-        let committed::Place { at, component, index } = decoder;
-        let extra = (component.pack() as u8) << INDEX_BITS | index & INDEX_MASK;
-        let place = Self::component(&at);
-        let first = place.first & !0xF | u32::from(extra) << 8 | DECODER;
-        Self { first, ..place }
     }
 }
 

@@ -246,7 +246,7 @@ mod tests {
         for &code in Code::ALL {
             // Each word of a choice is taken by one of these.
             for detail in 0..8u16 {
-                let at = Place::in_window(crate::topology::Path::default(), 1 << 32);
+                let at = Place::in_window(crate::path::Path::default(), 1 << 32);
                 let error = Error { code, detail, at, expected: u64::from(detail), found: 1 << 20 };
                 let text = format!("{error}");
                 assert!(!text.contains(['{', '}', '|']), "{code:?}: {text}");
