@@ -17,7 +17,7 @@ pub use cxl_attack::Event;
 use cxl_attack::{Locks, Skipped, State, Trigger, Watch, Witness, attack};
 use cxl_regs::mmio::Mmio;
 
-use crate::run::{self, Done};
+use crate::run::{self, DirectRun};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Parent, Place};
 use ranges::{Fate, Range};
@@ -28,26 +28,34 @@ pub use report::{Availability, Class, Detail, Integrity, Report, StateReport};
 
 /// Attacks a machine that [`run::direct`] has brought up. What is left of it afterwards is good for
 /// a reset.
-pub fn direct(machine: &mut Machine, done: &Done) -> Report {
+pub fn direct(machine: &mut Machine, done: &DirectRun) -> Report {
     direct_with(machine, done, &mut |_, _| {})
 }
 
 /// As [`direct`], and tells of each state and component before it is attacked. There are
 /// [`steps`] of them at most.
-pub fn direct_with(machine: &mut Machine, done: &Done, tell: &mut dyn FnMut(&str, &str)) -> Report {
+pub fn direct_with(
+    machine: &mut Machine,
+    done: &DirectRun,
+    tell: &mut dyn FnMut(&str, &str),
+) -> Report {
     let mut unwatched = Locks::<0>::new();
     attacked(machine, done, &mut unwatched, false, tell)
 }
 
 /// As [`direct`], with the library's own witness looking on from inside, as the image has it on
 /// machines that nobody sees from outside.
-pub fn watched<const N: usize>(machine: &mut Machine, done: &Done, locks: &mut Locks<N>) -> Report {
+pub fn watched<const N: usize>(
+    machine: &mut Machine,
+    done: &DirectRun,
+    locks: &mut Locks<N>,
+) -> Report {
     attacked(machine, done, locks, true, &mut |_, _| {})
 }
 
 fn attacked<const N: usize>(
     machine: &mut Machine,
-    done: &Done,
+    done: &DirectRun,
     locks: &mut Locks<N>,
     watch: bool,
     tell: &mut dyn FnMut(&str, &str),

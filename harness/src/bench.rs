@@ -228,7 +228,7 @@ fn commit() -> Result<Line, BenchError> {
 }
 
 /// Address and committed value of the control register of the plan's last decoder.
-fn last_control(done: &crate::run::Done) -> Option<(u64, u32)> {
+fn last_control(done: &crate::run::DirectRun) -> Option<(u64, u32)> {
     let last = done.room.plan.decoders.last()?;
     let hdm = done.room.topology.tree().get(last.node)?.hdm?;
     let entry = done

@@ -29,7 +29,7 @@ use cxl_firmware::mmio::{Clock, Mmio};
 use crate::attack;
 use crate::kvm::End;
 use crate::locks::Protection;
-use crate::run::{self, Done, Tables};
+use crate::run::{self, DirectRun, Tables};
 use crate::vigil::{self, Moment};
 use cxl_model::device::hdm::Misuse;
 use cxl_model::dump::facts::hex;
@@ -489,9 +489,9 @@ impl Report {
     }
 
     /// The report of a direct run.
-    pub fn of_direct(machine: &Machine, done: &Done) -> Self {
+    pub fn of_direct(machine: &Machine, done: &DirectRun) -> Self {
         let refusal = done.refusal.as_ref().map(Refusal::from);
-        let Done { handoff, cedt, .. } = done;
+        let DirectRun { handoff, cedt, .. } = done;
         let left = Left {
             handoff,
             cedt,

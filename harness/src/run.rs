@@ -111,7 +111,7 @@ const HANDOFF_ROOM: usize = 256 << 10;
 
 /// What a run left behind besides the machine's registers.
 #[derive(Debug)]
-pub struct Done {
+pub struct DirectRun {
     /// The library's own view.
     pub room: Box<Room>,
     /// The CEDT it built; empty if it did not come so far.
@@ -246,10 +246,10 @@ pub fn roots(scenario: &Scenario) -> Vec<(u32, RootBus)> {
 pub const TABLES_BASE: u64 = layout::TABLES;
 
 /// Runs the library on a machine, as its scenario's policy says.
-pub fn direct(machine: &mut Machine) -> Done {
+pub fn direct(machine: &mut Machine) -> DirectRun {
     let (wanted, tables) = match ask(machine) {
         Ok(asked) => asked,
-        Err(refusal) => return Done { refusal: Some(refusal), ..Done::new() },
+        Err(refusal) => return DirectRun { refusal: Some(refusal), ..DirectRun::new() },
     };
     let occupied = occupied(machine.map());
     let platform = Platform { occupied: &occupied, ..tables.platform() };
@@ -263,8 +263,8 @@ pub fn on(
     clock: &mut impl Clock,
     platform: &Platform<'_>,
     wanted: &Wanted,
-) -> Done {
-    let mut done = Done::new();
+) -> DirectRun {
+    let mut done = DirectRun::new();
     if let Err(error) = bring_up(hw, clock, platform, &wanted.policy(), &mut *done.room) {
         done.refusal = Some(Refusal::BringUp(error));
     }
@@ -279,11 +279,11 @@ fn ask(machine: &Machine) -> Result<(Wanted, Tables), Refusal> {
 }
 
 /// Plans without touching a decoder: discovery and the plan alone.
-pub fn dry(machine: &mut Machine) -> Done {
-    let mut done = Done::new();
+pub fn dry(machine: &mut Machine) -> DirectRun {
+    let mut done = DirectRun::new();
     let (wanted, tables) = match ask(machine) {
         Ok(asked) => asked,
-        Err(refusal) => return Done { refusal: Some(refusal), ..done },
+        Err(refusal) => return DirectRun { refusal: Some(refusal), ..done },
     };
     let occupied = occupied(machine.map());
     let platform = Platform { occupied: &occupied, ..tables.platform() };
@@ -297,8 +297,8 @@ pub fn dry(machine: &mut Machine) -> Done {
 
 /// Verifies what is there, whoever programmed it: every decoder on every path has to be locked. No
 /// table or record is made of it.
-pub fn require_locked(machine: &mut Machine) -> Done {
-    let mut done = Done::new();
+pub fn require_locked(machine: &mut Machine) -> DirectRun {
+    let mut done = DirectRun::new();
     let policy = Policy {
         path: PathPolicy::LockAll,
         // What the decoders say counts here, not what one target system can take.
@@ -344,7 +344,7 @@ pub(crate) fn occupied(map: &AddressMap) -> Vec<Span> {
     usable.chain([chip_set()]).collect()
 }
 
-impl Done {
+impl DirectRun {
     fn new() -> Self {
         Self { room: Box::new(Room::new()), cedt: Vec::new(), handoff: Vec::new(), refusal: None }
     }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cxl_attack::{Event, Locks, Skipped, State, Trigger};
 use cxl_harness::attack::{self, Class, Report};
-use cxl_harness::run::{self, Done, Refusal};
+use cxl_harness::run::{self, DirectRun, Refusal};
 use cxl_image::doorbell::Call;
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Scenario, builtin, builtins};
@@ -30,7 +30,7 @@ fn attacked(text: &str, name: &str) -> Result<Report, Refusal> {
 
 /// The host's report, once the witness inside has come to the same: whether locks held, and which
 /// locked fields of decoders did not. It sees neither other registers nor where addresses lead.
-fn agreed(machine: &mut Machine, done: &Done) -> Report {
+fn agreed(machine: &mut Machine, done: &DirectRun) -> Report {
     let mut locks = Locks::<4096>::new();
     let report = attack::watched(machine, done, &mut locks);
     let text = locks.text(done.room.topology.tree()).to_string();

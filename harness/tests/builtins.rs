@@ -68,7 +68,7 @@ fn machine(name: &str) -> Machine {
     Machine::new(&Scenario::built_in(name).unwrap_or_else(|| panic!("no {name}")))
 }
 
-fn boot(machine: &mut Machine) -> (run::Done, Report) {
+fn boot(machine: &mut Machine) -> (run::DirectRun, Report) {
     let done = run::direct(machine);
     let report = Report::of_direct(machine, &done);
     (done, report)

@@ -11,7 +11,7 @@ use std::fmt::Write;
 
 use cxl_harness::attack;
 use cxl_harness::report::{Left, Refusal, Report, Verdict};
-use cxl_harness::run::{self, Done};
+use cxl_harness::run::{self, DirectRun};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Scenario, builtins};
 use cxl_model::trace::Traffic;
@@ -39,14 +39,14 @@ path = "unlocked"
 config_lock = false
 "#;
 
-fn booted(text: &str) -> (Machine, Done) {
+fn booted(text: &str) -> (Machine, DirectRun) {
     let mut machine = machine(text);
     let done = run::direct(&mut machine);
     (machine, done)
 }
 
 /// The failures of a run that left other things than it should.
-fn failures(machine: &mut Machine, done: &Done) -> Vec<String> {
+fn failures(machine: &mut Machine, done: &DirectRun) -> Vec<String> {
     let report = Report::of_direct(machine, done);
     let failed = report.facts.result == Verdict::Failed;
     assert_eq!(failed, !report.facts.failures().is_empty());

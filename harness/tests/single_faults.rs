@@ -13,7 +13,7 @@ use cxl_firmware::committed::{CommittedDecoder, Fate};
 use cxl_firmware::platform::Platform;
 use cxl_firmware::tables;
 use cxl_firmware::topology::Tree;
-use cxl_harness::run::{self, Done, Refusal};
+use cxl_harness::run::{self, DirectRun, Refusal};
 use cxl_model::fabric::{Fabric, HdmImage};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Place, Scenario, builtin};
@@ -70,7 +70,7 @@ impl Mmio for Bus<'_> {
 
 struct Run {
     machine: Machine,
-    done: Done,
+    done: DirectRun,
     reads: u64,
     writes: u64,
 }
@@ -179,7 +179,7 @@ fn judge(what: &str, text: &str, fault: Fault, clean: &Fabric, found: &Fabric) -
 
 /// A second run finds what the first one has left, and whatever either of them leaves: there is no
 /// table while a decoder of the models is in use and does not lead to memory at both ends.
-fn describes(what: &str, machine: &Machine, done: &Done) {
+fn describes(what: &str, machine: &Machine, done: &DirectRun) {
     let tables = run::platform(machine).unwrap();
     let occupied: Vec<_> = machine.map().fixed().collect();
     let platform = Platform { occupied: &occupied, ..tables.platform() };

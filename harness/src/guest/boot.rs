@@ -17,7 +17,7 @@ use super::{Counts, Guest, Handed, Happened, LastAccess, Said, Snapshot, Speaker
 use crate::attack;
 use crate::kvm::{Boot, BootError, Call as SlotCall, End, Entry, Limits, SlotError, Vm, VmError};
 use crate::mirror::{self, Mirror};
-use crate::run::{self, Done, Inexpressible, Refusal, TABLES_BASE, Wanted, roots};
+use crate::run::{self, DirectRun, Inexpressible, Refusal, TABLES_BASE, Wanted, roots};
 use crate::vigil::{Moment, Watched};
 use cxl_model::acpi::Tables;
 use cxl_model::layout::AddressMap;
@@ -102,7 +102,7 @@ pub enum GuestError {
     /// The library cannot be asked for what the scenario wants: the guest never starts.
     Refused(Refusal),
     /// The library, run by the host before the guest, refused: the guest never starts.
-    Host(Box<Done>),
+    Host(Box<DirectRun>),
     /// Our image has no payload of this name.
     Payload(String),
     /// There is no virtual machine.
@@ -209,7 +209,7 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct HostRun {
     /// What it left behind.
-    pub done: Done,
+    pub done: DirectRun,
     /// Its accesses; the machine's own count starts again with the guest.
     pub traffic: Traffic,
 }

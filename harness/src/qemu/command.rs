@@ -14,7 +14,7 @@ use cxl_regs::{Arithmetic, Coherency, DECODER_UNIT, Size};
 
 use super::offers::Offers;
 use super::process::ADDRESS_BITS;
-use crate::run::{self, Done};
+use crate::run::{self, DirectRun};
 use cxl_model::layout::place_windows;
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{
@@ -569,7 +569,7 @@ fn restrictions(
 }
 
 /// What the library would do otherwise with a machine, if anything.
-fn difference(scenario: &Scenario, here: &Done, there: &Done) -> Option<String> {
+fn difference(scenario: &Scenario, here: &DirectRun, there: &DirectRun) -> Option<String> {
     let (plan, other) = (&here.room.plan, &there.room.plan);
     match (&here.refusal, &there.refusal) {
         (Some(here), Some(there)) if here == there => return None,

@@ -29,7 +29,7 @@ use super::view::{self, Mismatch, View};
 use crate::console::{self, Collected, ConsoleError, Registers, Section};
 use crate::guest::boot::{IMAGE, command_line};
 use crate::report::{Left, LockAttack, Measured, Peer, Refusal, Report, Seen, Verdict, Verifier};
-use crate::run::{self, Done, Inexpressible, Room, Tables, Wanted};
+use crate::run::{self, DirectRun, Inexpressible, Room, Tables, Wanted};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Place, Scenario};
 use cxl_model::trace::{Direction, Traffic};
@@ -265,7 +265,7 @@ pub fn direct(scenario: &Scenario, options: &Options) -> Result<Report, RunError
     let traffic = hw.traffic(&view.decoders(tree));
     let fabric = view.fabric(tree, &mut hw);
     let refusal = done.refusal.as_ref().map(Refusal::from);
-    let Done { handoff, cedt, .. } = &done;
+    let DirectRun { handoff, cedt, .. } = &done;
     let left = Left {
         handoff,
         cedt,

@@ -15,7 +15,7 @@ use super::opinion::{name, remarks, words};
 use super::text::{fact, heading};
 use super::topology::coherency;
 use super::{Refusal, Verdict, address, maybe_address};
-use crate::run::{self, Done, Room, Tables, Wanted};
+use crate::run::{self, DirectRun, Room, Tables, Wanted};
 use cxl_model::machine::Machine;
 
 /// A dry run's output.
@@ -123,7 +123,7 @@ fn short<S: serde::Serializer>(value: &Coherency, to: S) -> Result<S::Ok, S::Err
 
 impl PlanReport {
     /// The plan that a dry run of this machine made.
-    pub fn of(machine: &Machine, done: &Done) -> Self {
+    pub fn of(machine: &Machine, done: &DirectRun) -> Self {
         let scenario = machine.scenario();
         let Room { topology, plan, .. } = &*done.room;
         let platform = run::platform(machine);

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use cxl_harness::qemu::qtest::Width;
-use cxl_harness::run::{self, Done};
+use cxl_harness::run::{self, DirectRun};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{PathPolicy, Scenario};
 use cxl_regs::Dpa;
@@ -190,7 +190,7 @@ fn enables() {
     assert_eq!(ours.refusal, None);
 
     /// Stores, switches an enable off, loads, and switches it on again.
-    fn loaded(hw: &mut impl Mmio, done: &Done) -> [u32; 2] {
+    fn loaded(hw: &mut impl Mmio, done: &DirectRun) -> [u32; 2] {
         let base = done.room.committed.regions[0].span.base().0;
         let node = done.room.topology.nodes.iter().find(|node| node.device().is_some()).unwrap();
         let (mem_enable, decoder_enable) =

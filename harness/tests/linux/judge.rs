@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use cxl_firmware::plan::Purpose;
 use cxl_firmware::topology::{NodeId, NodeKind, Partition, Path};
 use cxl_harness::linux::Facts;
-use cxl_harness::run::{self, Done};
+use cxl_harness::run::{self, DirectRun};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Place, Scenario};
 use cxl_regs::acpi::Cedt;
@@ -27,7 +27,7 @@ const PAGE: u64 = 4096;
 /// A boot and the plan for the same machine.
 pub(crate) struct Judged {
     pub(crate) boot: Boot,
-    pub(crate) done: Done,
+    pub(crate) done: DirectRun,
     /// Linux's CXL ports by place, and whether they are a device's.
     ports: BTreeMap<(Path, Kind), String>,
 }
@@ -397,7 +397,7 @@ impl Judged {
 
 /// The model of the machine that booted, with its windows where QEMU has them, brought up by the
 /// library as the scenario's policy says.
-pub(crate) fn modelled(boot: &Boot) -> (Machine, Done) {
+pub(crate) fn modelled(boot: &Boot) -> (Machine, DirectRun) {
     let mut scenario = boot.scenario.clone();
     let table = boot.facts.bytes(CEDT).expect("Linux has a CEDT");
     let bases = bases(&Cedt::read(table).expect("the CEDT that Linux has is one"));
