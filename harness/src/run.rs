@@ -124,13 +124,13 @@ pub struct DirectRun {
 }
 
 /// The policy that a scenario asks for, with its requests.
-pub struct Wanted {
+pub struct RunRequest {
     requests: Vec<Request>,
     windows: Vec<WindowWidth>,
     policy: scenario::Policy,
 }
 
-impl Wanted {
+impl RunRequest {
     /// The policy of a machine's scenario in the library's words; refuses what they cannot say.
     pub fn of(machine: &Machine) -> Result<Self, Inexpressible> {
         Self::on(machine.scenario(), machine.map())
@@ -262,7 +262,7 @@ pub fn on(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
     platform: &Platform<'_>,
-    wanted: &Wanted,
+    wanted: &RunRequest,
 ) -> DirectRun {
     let mut done = DirectRun::new();
     if let Err(error) = bring_up(hw, clock, platform, &wanted.policy(), &mut *done.room) {
@@ -273,8 +273,8 @@ pub fn on(
 }
 
 /// What is asked of the library, and of which platform.
-fn ask(machine: &Machine) -> Result<(Wanted, Tables), Refusal> {
-    let wanted = Wanted::of(machine).map_err(Refusal::Scenario)?;
+fn ask(machine: &Machine) -> Result<(RunRequest, Tables), Refusal> {
+    let wanted = RunRequest::of(machine).map_err(Refusal::Scenario)?;
     Ok((wanted, platform(machine).map_err(Refusal::Library)?))
 }
 

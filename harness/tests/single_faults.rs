@@ -81,7 +81,7 @@ fn machine(text: &str) -> Machine {
 
 fn run(text: &str, fault: Fault) -> Run {
     let mut machine = machine(text);
-    let wanted = run::Wanted::of(&machine).unwrap();
+    let wanted = run::RunRequest::of(&machine).unwrap();
     let tables = run::platform(&machine).unwrap();
     let occupied: Vec<_> = machine.map().fixed().collect();
     let platform = Platform { occupied: &occupied, ..tables.platform() };

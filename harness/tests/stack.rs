@@ -22,7 +22,7 @@ use cxl_firmware::plan::plan;
 use cxl_firmware::probe::probe;
 use cxl_firmware::verify::verify_plan;
 use cxl_firmware::{handoff, tables};
-use cxl_harness::run::{IDENTITY, TABLES_BASE, Wanted, roots};
+use cxl_harness::run::{IDENTITY, RunRequest, TABLES_BASE, roots};
 use cxl_model::machine::{Machine, MachineClock};
 use cxl_model::scenario::{Scenario, builtins};
 use cxl_regs::mmio::{Clock, Mmio};
@@ -140,7 +140,7 @@ fn run<const N: usize, const R: usize, const D: usize>(
 ) {
     let mut machine = Machine::new(scenario);
     // A scenario that asks for what cannot be said never reaches the library.
-    let Ok(wanted) = Wanted::of(&machine) else { return };
+    let Ok(wanted) = RunRequest::of(&machine) else { return };
     let policy = wanted.policy();
     let acpi = cxl_model::acpi::Tables::new(scenario, machine.map(), TABLES_BASE);
     let (mcfg, cedt) = (acpi.table(&acpi.mcfg), acpi.table(&acpi.cedt));

@@ -18,7 +18,7 @@ use crate::guest::Guest;
 use crate::guest::boot::{Options, boot};
 use crate::kvm::{Bus, End, Slot, Vm};
 use crate::mirror::Limits;
-use crate::run::{self, Room, Wanted};
+use crate::run::{self, Room, RunRequest};
 use cxl_model::backing::Backing;
 use cxl_model::machine::Machine;
 use cxl_model::scenario::Scenario;
@@ -307,7 +307,7 @@ fn planning() -> Result<Line, BenchError> {
         }
     }
     let mut machine = Machine::new(&Scenario::parse(&text, "bench").map_err(broken)?);
-    let wanted = Wanted::of(&machine).map_err(broken)?;
+    let wanted = RunRequest::of(&machine).map_err(broken)?;
     let tables = run::platform(&machine).map_err(broken)?;
     let mut room = Box::new(Room::new());
     let Room { topology, plan: made, .. } = &mut *room;

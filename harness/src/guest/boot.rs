@@ -17,7 +17,7 @@ use super::{Counts, Guest, Handed, Happened, LastAccess, Said, Snapshot, Speaker
 use crate::attack;
 use crate::kvm::{Boot, BootError, Call as SlotCall, End, Entry, Limits, SlotError, Vm, VmError};
 use crate::mirror::{self, Mirror};
-use crate::run::{self, DirectRun, Inexpressible, Refusal, TABLES_BASE, Wanted, roots};
+use crate::run::{self, DirectRun, Inexpressible, Refusal, RunRequest, TABLES_BASE, roots};
 use crate::vigil::{Moment, Watched};
 use cxl_model::acpi::Tables;
 use cxl_model::layout::AddressMap;
@@ -455,7 +455,7 @@ pub fn command_line(
 ) -> Result<String, Inexpressible> {
     use std::fmt::Write;
 
-    let wanted = Wanted::on(scenario, map)?;
+    let wanted = RunRequest::on(scenario, map)?;
     let policy = wanted.policy();
     let mut line = String::from(match policy.path {
         PathPolicy::LockAll => "path=lock-all",

@@ -29,7 +29,7 @@ use super::view::{self, Mismatch, View};
 use crate::console::{self, Collected, ConsoleError, Registers, Section};
 use crate::guest::boot::{IMAGE, command_line};
 use crate::report::{Left, LockAttack, Measured, Peer, Refusal, Report, Seen, Verdict, Verifier};
-use crate::run::{self, DirectRun, Inexpressible, Room, Tables, Wanted};
+use crate::run::{self, DirectRun, Inexpressible, Room, RunRequest, Tables};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Place, Scenario};
 use cxl_model::trace::{Direction, Traffic};
@@ -256,7 +256,7 @@ pub fn direct(scenario: &Scenario, options: &Options) -> Result<Report, RunError
         Process::start_with_qtest(&arguments, options.timeout).map_err(RunError::Process)?;
     let mut qemu = Started { process, qtest };
     let (tables, view) = qemu.view(scenario)?;
-    let wanted = Wanted::on(&view.scenario, &view.map).map_err(RunError::Scenario)?;
+    let wanted = RunRequest::on(&view.scenario, &view.map).map_err(RunError::Scenario)?;
     let start = Instant::now();
     let mut hw = Counted { qtest: &mut qemu.qtest, stop: stop.clone(), accesses: Vec::new() };
     let done = run::on(&mut hw, &mut Clock::new(), &tables.platform(), &wanted);

@@ -20,7 +20,7 @@ use cxl_regs::{Component, Hpa, Size};
 
 use super::findings::Findings;
 use super::{Left, Region, Seen, Witness};
-use crate::run::{self, Room, Wanted};
+use crate::run::{self, Room, RunRequest};
 use cxl_model::fabric::Fabric;
 use cxl_model::machine::Machine;
 use cxl_model::mapping;
@@ -49,7 +49,7 @@ fn verify(
     left: &Left<'_>,
     found: &mut Findings,
 ) -> Result<(), String> {
-    let wanted = Wanted::on(seen.scenario, seen.map).map_err(|error| error.to_string());
+    let wanted = RunRequest::on(seen.scenario, seen.map).map_err(|error| error.to_string());
     let tables = seen.platform.as_ref().map_err(Error::to_string)?;
     let occupied = run::occupied(seen.map);
     // A look assigns nothing.

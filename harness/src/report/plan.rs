@@ -15,7 +15,7 @@ use super::opinion::{name, remarks, words};
 use super::text::{fact, heading};
 use super::topology::coherency;
 use super::{Refusal, Verdict, address, maybe_address};
-use crate::run::{self, DirectRun, Room, Tables, Wanted};
+use crate::run::{self, DirectRun, Room, RunRequest, Tables};
 use cxl_model::machine::Machine;
 
 /// A dry run's output.
@@ -130,8 +130,8 @@ impl PlanReport {
         let platform = platform.as_ref().ok().map(Tables::platform);
         let tables = platform.map_or(&[][..], |platform| platform.windows);
         let names = Names { machine, room: &done.room, tables };
-        let wanted = Wanted::of(machine).ok();
-        let policy = wanted.as_ref().map(Wanted::policy);
+        let wanted = RunRequest::of(machine).ok();
+        let policy = wanted.as_ref().map(RunRequest::policy);
         let refusal = done.refusal.as_ref().map(Refusal::from);
         let notes = plan.notes.iter().map(|note| words(machine.scenario(), topology.tree(), note));
         let regions = plan.regions.iter().enumerate().map(|(index, region)| {

@@ -19,7 +19,7 @@ use cxl_harness::qemu::process::{self, ADDRESS_BITS, Process};
 use cxl_harness::qemu::qtest::Qtest;
 use cxl_harness::qemu::view::View;
 use cxl_harness::qemu::{Clock, bare};
-use cxl_harness::run::{self, DirectRun, Room, Tables, Wanted};
+use cxl_harness::run::{self, DirectRun, Room, RunRequest, Tables};
 use cxl_model::scenario::Scenario;
 use libtest_mimic::Trial;
 
@@ -90,7 +90,7 @@ impl Peer {
 
     /// The library's whole job, as the scenario's policy says.
     pub fn bring_up(&mut self) -> DirectRun {
-        let wanted = Wanted::on(&self.view.scenario, &self.view.map).unwrap();
+        let wanted = RunRequest::on(&self.view.scenario, &self.view.map).unwrap();
         let platform = self.tables.platform();
         let done = run::on(&mut self.qtest, &mut Clock::new(), &platform, &wanted);
         self.qtest.check().unwrap_or_else(|error| panic!("{error}"));
