@@ -99,7 +99,7 @@ impl From<&run::Refusal> for Refusal {
 
 /// What a run left behind besides registers; a guest's lies in its memory.
 #[derive(Clone, Copy, Debug)]
-pub struct Left<'a> {
+pub struct RunRecord<'a> {
     /// The hand-off record; empty if there is none.
     pub handoff: &'a [u8],
     /// The CEDT; empty if there is none.
@@ -377,12 +377,12 @@ impl Report {
     ///
     /// The verifier of the library goes over a copy of the machine once more, which is counted
     /// nowhere and changes nothing.
-    pub fn of(machine: &Machine, left: &Left<'_>) -> Self {
+    pub fn of(machine: &Machine, left: &RunRecord<'_>) -> Self {
         Self::at(machine, left, Moment::HandOff)
     }
 
     /// The same of a machine at another moment than the hand-off.
-    pub(super) fn at(machine: &Machine, left: &Left<'_>, moment: Moment) -> Self {
+    pub(super) fn at(machine: &Machine, left: &RunRecord<'_>, moment: Moment) -> Self {
         let (scenario, map) = (machine.scenario(), machine.map());
         let (fabric, platform) = (machine.fabric(), run::platform(machine));
         let seen = Seen { scenario, map, fabric: &fabric, platform: &platform };
@@ -430,7 +430,7 @@ impl Report {
         seen: &Seen<'_>,
         hw: &mut impl Mmio,
         clock: &mut impl Clock,
-        left: &Left<'_>,
+        left: &RunRecord<'_>,
     ) -> Self {
         Self::seen_at(seen, hw, clock, left, Moment::HandOff)
     }
@@ -439,7 +439,7 @@ impl Report {
         seen: &Seen<'_>,
         hw: &mut impl Mmio,
         clock: &mut impl Clock,
-        left: &Left<'_>,
+        left: &RunRecord<'_>,
         moment: Moment,
     ) -> Self {
         let Seen { scenario, map, fabric, .. } = *seen;
@@ -492,7 +492,7 @@ impl Report {
     pub fn of_direct(machine: &Machine, done: &DirectRun) -> Self {
         let refusal = done.refusal.as_ref().map(Refusal::from);
         let DirectRun { handoff, cedt, .. } = done;
-        let left = Left {
+        let left = RunRecord {
             handoff,
             cedt,
             refusal: refusal.as_ref(),

@@ -10,7 +10,7 @@ mod rig;
 use std::fmt::Write;
 
 use cxl_harness::attack;
-use cxl_harness::report::{Left, Refusal, Report, Verdict};
+use cxl_harness::report::{Refusal, Report, RunRecord, Verdict};
 use cxl_harness::run::{self, DirectRun};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Scenario, builtins};
@@ -95,7 +95,7 @@ fn a_decoder_that_nobody_recorded_is_a_failure_by_name() {
 fn a_record_that_is_missing_broken_or_of_another_machine_is_a_failure() {
     let (machine, done) = booted(UNLOCKED);
     let traffic = Traffic::default();
-    let left = Left {
+    let left = RunRecord {
         handoff: &done.handoff,
         cedt: &done.cedt,
         refusal: None,
@@ -103,15 +103,15 @@ fn a_record_that_is_missing_broken_or_of_another_machine_is_a_failure() {
         foreign: false,
         unfinished: false,
     };
-    let first = |left: &Left<'_>| Report::of(&machine, left).facts.failures()[0].clone();
-    let missing = first(&Left { handoff: &[], ..left });
+    let first = |left: &RunRecord<'_>| Report::of(&machine, left).facts.failures()[0].clone();
+    let missing = first(&RunRecord { handoff: &[], ..left });
     assert_eq!(missing, "the firmware is done and left no hand-off record");
     let mut broken = done.handoff.clone();
     broken[80] ^= 1;
-    let broken = first(&Left { handoff: &broken, ..left });
+    let broken = first(&RunRecord { handoff: &broken, ..left });
     assert!(broken.starts_with("hand-off record: byte 0x38: "), "{broken}");
     let (_, other) = booted(&UNLOCKED.replace("uid = 16", "uid = 32"));
-    let other = first(&Left { handoff: &other.handoff, ..left });
+    let other = first(&RunRecord { handoff: &other.handoff, ..left });
     assert_eq!(other, "the record has bridge 32, decoder 0, which this machine does not have");
 }
 
@@ -134,7 +134,7 @@ fn bytes_from_elsewhere_make_the_same_facts_as_a_direct_run() {
     // As a guest leaves them: copies in memory, the record with other bytes behind it.
     let mut memory = done.handoff.clone();
     memory.resize(memory.len() + 64, 0xA5);
-    let left = Left {
+    let left = RunRecord {
         handoff: &memory,
         cedt: &done.cedt,
         refusal: None,

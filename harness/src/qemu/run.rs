@@ -28,7 +28,9 @@ use super::qtest::{Qtest, QtestError};
 use super::view::{self, Mismatch, View};
 use crate::console::{self, Collected, ConsoleError, Registers, Section};
 use crate::guest::boot::{IMAGE, command_line};
-use crate::report::{Left, LockAttack, Measured, Peer, Refusal, Report, Seen, Verdict, Verifier};
+use crate::report::{
+    LockAttack, Measured, Peer, Refusal, Report, RunRecord, Seen, Verdict, Verifier,
+};
 use crate::run::{self, DirectRun, Inexpressible, Room, RunRequest, Tables};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Place, Scenario};
@@ -266,7 +268,7 @@ pub fn direct(scenario: &Scenario, options: &Options) -> Result<Report, RunError
     let fabric = view.fabric(tree, &mut hw);
     let refusal = done.refusal.as_ref().map(Refusal::from);
     let DirectRun { handoff, cedt, .. } = &done;
-    let left = Left {
+    let left = RunRecord {
         handoff,
         cedt,
         refusal: refusal.as_ref(),
@@ -347,7 +349,7 @@ pub fn guest(scenario: &Scenario, options: &Options) -> Result<Report, RunError>
     let handoff = bytes(&collected.handoff).unwrap_or_default();
     let cedt = bytes(&collected.cedt).unwrap_or_default();
     let refusal = refusal(&said, &view.scenario);
-    let left = Left {
+    let left = RunRecord {
         handoff: &handoff,
         cedt: &cedt,
         refusal: refusal.as_ref(),

@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 
 use super::findings::Findings;
 use super::topology::coherency;
-use super::{Left, Member, Region, Witness};
+use super::{Member, Region, RunRecord, Witness};
 use crate::run;
 use cxl_model::dump::facts;
 use cxl_model::fabric::Fabric;
@@ -43,7 +43,7 @@ fn in_words<S: Serializer>(fate: &Option<Fate>, serializer: S) -> Result<S::Ok, 
 }
 
 /// The hand-off record, if there is one that can be read.
-pub(super) fn record<'a>(left: &Left<'a>, findings: &mut Findings) -> Option<Handoff<'a>> {
+pub(super) fn record<'a>(left: &RunRecord<'a>, findings: &mut Findings) -> Option<Handoff<'a>> {
     if left.handoff.is_empty() {
         if left.refusal.is_none() && !left.foreign && !left.unfinished {
             findings.fail(

@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 
 use super::last::{LastState, SlotRange};
 use super::text::fact;
-use super::{Facts, Finding, Left, Refusal, Report, Verdict, Witness, address, microseconds};
+use super::{Facts, Finding, Refusal, Report, RunRecord, Verdict, Witness, address, microseconds};
 use crate::guest::boot::{GuestRun, ImageRun, Verdict as Outcome};
 use crate::guest::{Counted, Counts, Handed, Speaker, payload};
 use crate::kvm::{Call as SlotCall, End};
@@ -395,7 +395,7 @@ impl Report {
         let bytes = |of: fn(&Handed) -> &Vec<u8>| {
             first.handed.as_ref().map_or(&[][..], |handed| of(handed).as_slice())
         };
-        let left = Left {
+        let left = RunRecord {
             handoff: bytes(|handed| &handed.record),
             cedt: bytes(|handed| &handed.cedt),
             refusal: refusal.as_ref(),

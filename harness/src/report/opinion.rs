@@ -19,7 +19,7 @@ use cxl_firmware::verify::{self, verify_plan};
 use cxl_regs::{Component, Hpa, Size};
 
 use super::findings::Findings;
-use super::{Left, Region, Seen, Witness};
+use super::{Region, RunRecord, Seen, Witness};
 use crate::run::{self, Room, RunRequest};
 use cxl_model::fabric::Fabric;
 use cxl_model::machine::Machine;
@@ -32,7 +32,7 @@ pub(super) fn of(
     seen: &Seen<'_>,
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
-    left: &Left<'_>,
+    left: &RunRecord<'_>,
     found: &mut Findings,
 ) {
     if let Err(error) = verify(seen, hw, clock, left, found)
@@ -46,7 +46,7 @@ fn verify(
     seen: &Seen<'_>,
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
-    left: &Left<'_>,
+    left: &RunRecord<'_>,
     found: &mut Findings,
 ) -> Result<(), String> {
     let wanted = RunRequest::on(seen.scenario, seen.map).map_err(|error| error.to_string());
