@@ -116,7 +116,7 @@ pub struct RunRecord<'a> {
 
 /// A machine of any make, as a report wants it.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen<'a> {
+pub struct MachineView<'a> {
     /// What it is called and what was asked for.
     pub scenario: &'a Scenario,
     /// Where its RAM and windows are.
@@ -385,7 +385,7 @@ impl Report {
     pub(super) fn at(machine: &Machine, left: &RunRecord<'_>, moment: Moment) -> Self {
         let (scenario, map) = (machine.scenario(), machine.map());
         let (fabric, platform) = (machine.fabric(), run::platform(machine));
-        let seen = Seen { scenario, map, fabric: &fabric, platform: &platform };
+        let seen = MachineView { scenario, map, fabric: &fabric, platform: &platform };
         let mut copy = machine.frozen();
         let mut clock = copy.clock();
         let mut report = Self::seen_at(&seen, &mut copy, &mut clock, left, moment.clone());
@@ -427,7 +427,7 @@ impl Report {
 
     /// The report of any machine; the verifier reaches it through `hw`.
     pub fn seen(
-        seen: &Seen<'_>,
+        seen: &MachineView<'_>,
         hw: &mut impl Mmio,
         clock: &mut impl Clock,
         left: &RunRecord<'_>,
@@ -436,13 +436,13 @@ impl Report {
     }
 
     fn seen_at(
-        seen: &Seen<'_>,
+        seen: &MachineView<'_>,
         hw: &mut impl Mmio,
         clock: &mut impl Clock,
         left: &RunRecord<'_>,
         moment: Moment,
     ) -> Self {
-        let Seen { scenario, map, fabric, .. } = *seen;
+        let MachineView { scenario, map, fabric, .. } = *seen;
         let mut findings = Findings::at(moment);
         let record = decoders::record(left, &mut findings);
         // Of somebody else's firmware the registers are shown, not its word for them.

@@ -29,7 +29,7 @@ use super::view::{self, Mismatch, View};
 use crate::console::{self, Collected, ConsoleError, Registers, Section};
 use crate::guest::boot::{IMAGE, command_line};
 use crate::report::{
-    LockAttack, Measured, Peer, Refusal, Report, RunRecord, Seen, Verdict, Verifier,
+    LockAttack, MachineView, Measured, Peer, Refusal, Report, RunRecord, Verdict, Verifier,
 };
 use crate::run::{self, DirectRun, Inexpressible, Room, RunRequest, Tables};
 use cxl_model::machine::Machine;
@@ -277,8 +277,12 @@ pub fn direct(scenario: &Scenario, options: &Options) -> Result<Report, RunError
         unfinished: false,
     };
     let platform = Ok(tables);
-    let seen =
-        Seen { scenario: &view.scenario, map: &view.map, fabric: &fabric, platform: &platform };
+    let seen = MachineView {
+        scenario: &view.scenario,
+        map: &view.map,
+        fabric: &fabric,
+        platform: &platform,
+    };
     let mut report = Report::seen(&seen, &mut hw, &mut Clock::new(), &left);
     finish(&mut report, &mut hw, &done.room, &seen, options, &command, &offers);
     report.measured = Some(Measured { run: time, guest: None });
@@ -294,7 +298,7 @@ fn finish(
     report: &mut Report,
     hw: &mut Counted<'_>,
     room: &Room,
-    seen: &Seen<'_>,
+    seen: &MachineView<'_>,
     options: &Options,
     command: &Command,
     offers: &Offers,
@@ -359,8 +363,12 @@ pub fn guest(scenario: &Scenario, options: &Options) -> Result<Report, RunError>
         unfinished: false,
     };
     let platform = Ok(tables);
-    let seen =
-        Seen { scenario: &view.scenario, map: &view.map, fabric: &fabric, platform: &platform };
+    let seen = MachineView {
+        scenario: &view.scenario,
+        map: &view.map,
+        fabric: &fabric,
+        platform: &platform,
+    };
     let mut report = Report::seen(&seen, &mut hw, &mut Clock::new(), &left);
     if let Err(error) = found {
         report.facts.fail_of_peer(format!("looking at the machine from outside: {error}"));

@@ -19,7 +19,7 @@ use cxl_firmware::verify::{self, verify_plan};
 use cxl_regs::{Component, Hpa, Size};
 
 use super::findings::Findings;
-use super::{Region, RunRecord, Seen, Witness};
+use super::{MachineView, Region, RunRecord, Witness};
 use crate::run::{self, Room, RunRequest};
 use cxl_model::fabric::Fabric;
 use cxl_model::machine::Machine;
@@ -29,7 +29,7 @@ use cxl_model::scenario::{Place, Scenario};
 /// Discovers, plans and verifies the machine once more. Without a topology or a plan there is
 /// nothing to verify, which is news only where the firmware had one.
 pub(super) fn of(
-    seen: &Seen<'_>,
+    seen: &MachineView<'_>,
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
     left: &RunRecord<'_>,
@@ -43,7 +43,7 @@ pub(super) fn of(
 }
 
 fn verify(
-    seen: &Seen<'_>,
+    seen: &MachineView<'_>,
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
     left: &RunRecord<'_>,
