@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 pub use facts::{Facts, FactsError};
 pub use initramfs::InitramfsError;
-pub use text::Seen;
+pub use text::FactsText;
 pub use verdict::Verdict;
 
 use crate::qemu::command::escaped;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use cxl_harness::linux::boot::{BootError, Options, boot};
-use cxl_harness::linux::{Installed, Seen, Verdict};
+use cxl_harness::linux::{FactsText, Installed, Verdict};
 use cxl_harness::report;
 
 use super::source::Source;
@@ -111,7 +111,7 @@ impl Linux {
         if self.json {
             return super::print(&super::json(&verdict), code);
         }
-        let mut text = super::styled(&format!("{verdict}\n{}", Seen(&boot.facts)));
+        let mut text = super::styled(&format!("{verdict}\n{}", FactsText(&boot.facts)));
         if self.console {
             text += &super::styled("\nconsole\n");
             let lines = boot.console.lines().filter(|line| !line.starts_with("dump "));

@@ -12,9 +12,9 @@ const CXL: &str = "/sys/bus/cxl/devices";
 
 /// The facts of a boot as text.
 #[derive(Clone, Copy)]
-pub struct Seen<'f>(pub &'f Facts);
+pub struct FactsText<'f>(pub &'f Facts);
 
-impl<'f> Seen<'f> {
+impl<'f> FactsText<'f> {
     fn text(self, name: &str, attribute: &str) -> &'f str {
         self.0.text(&format!("{CXL}/{name}/{attribute}")).unwrap_or("?")
     }
@@ -51,7 +51,7 @@ impl<'f> Seen<'f> {
     }
 }
 
-impl Display for Seen<'_> {
+impl Display for FactsText<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let version = self.0.text("/proc/version").unwrap_or_default();
         let version = version.split(' ').nth(2).unwrap_or("of no version");
