@@ -312,7 +312,7 @@ fn runs(numbers: &BTreeSet<u8>) -> String {
 
 /// Where details with one outcome were seen.
 #[derive(Default)]
-struct Seen<'r> {
+struct OutcomePlaces<'r> {
     components: Vec<&'r str>,
     decoders: BTreeSet<u8>,
 }
@@ -391,12 +391,12 @@ impl Report {
 
     fn fmt_details(&self, f: &mut Formatter<'_>, class: Class, heading: &str) -> fmt::Result {
         type Outcome<'r> = (&'r str, u32, &'r str);
-        let mut order: Vec<(Outcome<'_>, Seen<'_>)> = Vec::new();
+        let mut order: Vec<(Outcome<'_>, OutcomePlaces<'_>)> = Vec::new();
         for detail in self.details.iter().filter(|detail| detail.class == class) {
             let outcome = (detail.register.as_str(), detail.bits, detail.consequence.as_str());
             let index = order.iter().position(|(known, _)| *known == outcome);
             let index = index.unwrap_or_else(|| {
-                order.push((outcome, Seen::default()));
+                order.push((outcome, OutcomePlaces::default()));
                 order.len() - 1
             });
             let Some((_, seen)) = order.get_mut(index) else { continue };
