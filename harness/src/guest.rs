@@ -112,7 +112,7 @@ pub struct Counted {
 
 /// What the firmware handed over, and the machine at that moment.
 #[derive(Debug)]
-pub struct Handed {
+pub struct GuestHandoff {
     /// The hand-off record out of guest memory; empty if there is none.
     pub record: Vec<u8>,
     /// The CEDT that the record names; empty if none.
@@ -202,7 +202,7 @@ pub struct Guest<'a> {
     /// Exits.
     pub counts: Counts,
     /// What the firmware handed over, and the machine's state then.
-    pub handed: Option<Handed>,
+    pub handed: Option<GuestHandoff>,
     /// The last access that exited.
     pub last_access: Option<LastAccess>,
     /// Events of the scenario that were due, in order.
@@ -340,7 +340,7 @@ impl Guest<'_> {
     /// Another image is to run on the machine as it is: what the first one said through the
     /// doorbell is not the second one's word, and no transfer of its goes on in memory that is
     /// not its own any more. Returns what the first one said and handed over.
-    pub fn begin_again(&mut self, speaker: Speaker, attacks: bool) -> (Said, Option<Handed>) {
+    pub fn begin_again(&mut self, speaker: Speaker, attacks: bool) -> (Said, Option<GuestHandoff>) {
         (self.speaker, self.attacks) = (speaker, attacks);
         self.expecting = false;
         self.judge = None;
@@ -378,8 +378,18 @@ impl Guest<'_> {
         let counts = self.counts;
         let astray = witness::astray(self.machine, &self.mirror.slots);
         let then = self.snapshot(kvm);
-        self.handed =
-            Some(Handed { record, cedt, code, library, counts, unseen, traffic, at, then, astray });
+        self.handed = Some(GuestHandoff {
+            record,
+            cedt,
+            code,
+            library,
+            counts,
+            unseen,
+            traffic,
+            at,
+            then,
+            astray,
+        });
     }
 
     /// Reads of configuration space that left no exit: nobody but the library knows how many.

@@ -13,7 +13,7 @@ use cxl_regs::Interleave;
 
 use super::engine::Ended;
 use super::payload;
-use super::{Counts, Guest, Handed, Happened, LastAccess, Said, Snapshot, Speaker};
+use super::{Counts, Guest, GuestHandoff, Happened, LastAccess, Said, Snapshot, Speaker};
 use crate::attack;
 use crate::kvm::{Boot, BootError, Call as SlotCall, End, Entry, Limits, SlotError, Vm, VmError};
 use crate::mirror::{self, Mirror};
@@ -141,7 +141,7 @@ pub struct ImageRun {
     /// What it said through the doorbell.
     pub said: Said,
     /// What it handed over, and the machine at that moment; `None` if it never said so.
-    pub handed: Option<Handed>,
+    pub handed: Option<GuestHandoff>,
     /// The machine as it was when it ended.
     pub left: Snapshot,
     /// The payload that it was asked for, if it is ours.

@@ -15,7 +15,7 @@ use super::last::{LastState, SlotRange};
 use super::text::fact;
 use super::{Facts, Finding, Refusal, Report, RunRecord, Verdict, Witness, address, microseconds};
 use crate::guest::boot::{GuestRun, ImageRun, Verdict as Outcome};
-use crate::guest::{Counted, Counts, Handed, Speaker, payload};
+use crate::guest::{Counted, Counts, GuestHandoff, Speaker, payload};
 use crate::kvm::{Call as SlotCall, End};
 use crate::timing;
 use crate::vigil::{Level, Moment};
@@ -392,7 +392,7 @@ impl Report {
                 &own
             }
         };
-        let bytes = |of: fn(&Handed) -> &Vec<u8>| {
+        let bytes = |of: fn(&GuestHandoff) -> &Vec<u8>| {
             first.handed.as_ref().map_or(&[][..], |handed| of(handed).as_slice())
         };
         let left = RunRecord {
@@ -440,8 +440,8 @@ impl Report {
 
 impl Facts {
     /// Holds the library's count of its accesses against the exits.
-    fn counted(&mut self, image: &ImageRun, handed: &Handed) {
-        let Handed { library, counts, unseen, .. } = handed;
+    fn counted(&mut self, image: &ImageRun, handed: &GuestHandoff) {
+        let GuestHandoff { library, counts, unseen, .. } = handed;
         if image.speaker == Speaker::Theirs {
             return;
         }
@@ -481,7 +481,7 @@ impl Facts {
 
     /// Holds the library's count of its accesses to memory against the exits: all of them exit where
     /// nothing is mirrored, none where everything is, and never more than were made.
-    fn counted_in_windows(&mut self, handed: &Handed, delivered: Counted) {
+    fn counted_in_windows(&mut self, handed: &GuestHandoff, delivered: Counted) {
         let of = |counted: Counted| (counted.memory_reads, counted.memory_writes);
         let (made, came) = (of(handed.library), of(delivered));
         // After a refusal what was mirrored meanwhile may be gone.
@@ -504,7 +504,7 @@ impl Facts {
 
     /// Holds what KVM was told against what the registers ask for, and both against what the
     /// firmware says that it made: a slot lies in a region, and a region has a slot or a reason.
-    fn mapped(&mut self, handed: &Handed) {
+    fn mapped(&mut self, handed: &GuestHandoff) {
         let slots = &handed.then.slots;
         let mut failures: Vec<(Witness, String)> =
             handed.astray.iter().map(|astray| (Witness::Memory, astray.clone())).collect();
