@@ -11,7 +11,7 @@ use cxl_regs::{Hpa, Span};
 
 use crate::kvm::Slot;
 use cxl_model::backing::Backing;
-use cxl_model::machine::{Machine, PAGE, SetShape, Unlaid};
+use cxl_model::machine::{Machine, PAGE, SetRefusal, SetShape};
 use cxl_model::mapping::{Direct, How, Mapping, mappings};
 
 /// What bounds the mirror besides the registers.
@@ -33,7 +33,7 @@ pub enum Unmirrored {
     /// Mirroring is switched off.
     Off,
     /// The range is interleaved, and its memory is not in the order of host addresses.
-    NotInOrder(Option<Unlaid>),
+    NotInOrder(Option<SetRefusal>),
     /// It would exceed the bytes that may be mirrored.
     Budget,
     /// There are no more slots.
@@ -181,7 +181,7 @@ fn media_slot(machine: &Machine, direct: &Direct, span: Span) -> Result<Slot, Un
     let (media, dpa) = place.ok_or(Unmirrored::NoMemory)?;
     // A set that could not be brought back may still have it.
     let lent = media.is_lent(&(dpa.0..dpa.0.saturating_add(span.size())));
-    let taken = Unmirrored::NotInOrder(Some(Unlaid::Taken));
+    let taken = Unmirrored::NotInOrder(Some(SetRefusal::Taken));
     let why = if lent { taken } else { Unmirrored::NoMemory };
     let share = media.in_order(dpa, span.size()).ok_or(why)?;
     slot_of(&share.memory, span, share.start).ok_or(Unmirrored::NoMemory)

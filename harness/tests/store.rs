@@ -18,7 +18,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use cxl_harness::mirror::{Limits, Mirror, Unmirrored};
-use cxl_model::machine::{Machine, Unlaid};
+use cxl_model::machine::{Machine, SetRefusal};
 use cxl_model::store::{Store, StoreError};
 use cxl_regs::Dpa;
 use cxl_regs::mmio::Mmio;
@@ -396,7 +396,7 @@ fn refused() {
     SECOND.write(&mut machine, true);
     let mirror = Mirror::follow(&mut machine, &ON);
     assert_eq!(mirror.slots, []);
-    assert_eq!(mirror.unmirrored, [(0, Unmirrored::NotInOrder(Some(Unlaid::Taken)))]);
+    assert_eq!(mirror.unmirrored, [(0, Unmirrored::NotInOrder(Some(SetRefusal::Taken)))]);
     check(&machine, &held);
     for (&(device, dpa), want) in held.iter().filter(|((device, _), _)| *device < 2) {
         let hpa = BASE + SECOND.offset(device as u64, dpa - UNIT);
@@ -408,7 +408,7 @@ fn refused() {
     let flat = Cut { ways: 1, granule: 256 };
     flat.write(&mut machine, true);
     let mirror = Mirror::follow(&mut machine, &ON);
-    assert_eq!(mirror.unmirrored, [(0, Unmirrored::NotInOrder(Some(Unlaid::Taken)))]);
+    assert_eq!(mirror.unmirrored, [(0, Unmirrored::NotInOrder(Some(SetRefusal::Taken)))]);
     // Once files can be changed again, all is well.
     machine.media_store().unwrap().stop_after(u64::MAX);
     assert_eq!(Mirror::follow(&mut machine, &ON).slots.len(), 1);
@@ -418,7 +418,7 @@ fn refused() {
     machine.media_store().unwrap().stop_after(5);
     FIRST.write(&mut machine, true);
     let mirror = Mirror::follow(&mut machine, &ON);
-    let why = Unmirrored::NotInOrder(Some(Unlaid::Storage(libc_eio())));
+    let why = Unmirrored::NotInOrder(Some(SetRefusal::Storage(libc_eio())));
     assert_eq!(mirror.unmirrored, [(0, why)]);
     check(&machine, &held);
 }

@@ -41,7 +41,7 @@ impl SetShape {
 
 /// Why a set's memory is not in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unlaid {
+pub enum SetRefusal {
     /// Another set has some of its memory.
     Taken,
     /// The host has no memory for it.
@@ -52,7 +52,7 @@ pub enum Unlaid {
     Storage(i32),
 }
 
-impl std::fmt::Display for Unlaid {
+impl std::fmt::Display for SetRefusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Taken => f.write_str("another set has some of its memory"),
@@ -65,13 +65,13 @@ impl std::fmt::Display for Unlaid {
     }
 }
 
-impl From<std::io::Error> for Unlaid {
+impl From<std::io::Error> for SetRefusal {
     fn from(error: std::io::Error) -> Self {
         Self::Storage(error.raw_os_error().unwrap_or(libc::EIO))
     }
 }
 
-impl From<MoveError> for Unlaid {
+impl From<MoveError> for SetRefusal {
     fn from(error: MoveError) -> Self {
         match error {
             MoveError::Host(error) => error.into(),
@@ -90,13 +90,13 @@ pub struct Recovered {
 /// What is in order, and where persistent memory is kept.
 #[derive(Debug, Default)]
 pub(super) struct Sets {
-    laid: Vec<Laid>,
-    unlaid: Vec<(SetShape, Unlaid)>,
+    laid: Vec<OrderedSet>,
+    unlaid: Vec<(SetShape, SetRefusal)>,
     store: Option<Store>,
 }
 
 #[derive(Debug)]
-struct Laid {
+struct OrderedSet {
     shape: SetShape,
     set: Arc<SetMemory>,
     file: Option<SetFile>,
@@ -109,7 +109,7 @@ impl Machine {
     }
 
     /// Why a set's memory is not in order although it was to be.
-    pub fn unlaid(&self, shape: &SetShape) -> Option<Unlaid> {
+    pub fn unlaid(&self, shape: &SetShape) -> Option<SetRefusal> {
         self.sets.unlaid.iter().find(|(other, _)| other == shape).map(|(_, why)| *why)
     }
 
@@ -195,22 +195,23 @@ impl Machine {
         shape.members.iter().map(share).collect()
     }
 
-    fn put_in_order(&mut self, shape: &SetShape) -> Result<Laid, Unlaid> {
-        let layout = Layout::new(shape.base, shape.size, shape.selector).ok_or(Unlaid::NoMemory)?;
+    fn put_in_order(&mut self, shape: &SetShape) -> Result<OrderedSet, SetRefusal> {
+        let layout =
+            Layout::new(shape.base, shape.size, shape.selector).ok_or(SetRefusal::NoMemory)?;
         let part = |dpa: Dpa| dpa.0..dpa.0 + layout.share();
-        let shares = self.shares(shape, &layout).ok_or(Unlaid::NoMemory)?;
+        let shares = self.shares(shape, &layout).ok_or(SetRefusal::NoMemory)?;
         let lent = |&(device, dpa): &(usize, Dpa)| {
             self.endpoint(device).is_some_and(|endpoint| endpoint.media.is_lent(&part(dpa)))
         };
         if shape.members.iter().any(lent) {
-            return Err(Unlaid::Taken);
+            return Err(SetRefusal::Taken);
         }
         let files = shares.iter().filter(|share| share.memory.is_file()).count();
         let (memory, file) = match &self.sets.store {
             Some(store) if files == shares.len() => {
                 let (file, memory) = store.create_set(&self.record(shape, layout))?;
                 let filled = set::gather(&layout, &shares, &memory, &mut || store.step())
-                    .map_err(Unlaid::from)
+                    .map_err(SetRefusal::from)
                     .and_then(|()| Ok(store.put_in_order(&file, &memory)?));
                 if let Err(why) = filled {
                     // If it stays, the next start deletes it.
@@ -219,11 +220,11 @@ impl Machine {
                 }
                 (memory, Some(file))
             }
-            _ if files != 0 => return Err(Unlaid::Mixed),
+            _ if files != 0 => return Err(SetRefusal::Mixed),
             _ => {
                 let memory = crate::backing::Backing::new(layout.size());
                 if memory.size() == 0 {
-                    return Err(Unlaid::NoMemory);
+                    return Err(SetRefusal::NoMemory);
                 }
                 set::gather(&layout, &shares, &memory, &mut || Ok(()))?;
                 (memory, None)
@@ -243,7 +244,7 @@ impl Machine {
                 slot.endpoint.media.lend(part(dpa), position, &set);
             }
         }
-        Ok(Laid { shape: shape.clone(), set, file })
+        Ok(OrderedSet { shape: shape.clone(), set, file })
     }
 
     /// What a set's file says of it.
@@ -256,7 +257,7 @@ impl Machine {
         SetRecord { layout, members: shape.members.iter().map(member).collect() }
     }
 
-    fn take_apart(&mut self, laid: Laid) -> Result<(), Laid> {
+    fn take_apart(&mut self, laid: OrderedSet) -> Result<(), OrderedSet> {
         let shares = self.shares(&laid.shape, &laid.set.layout);
         let file = self.sets.store.as_ref().zip(laid.file.as_ref());
         let back = shares.map(|shares| hand_back(&shares, &laid.set, file));
