@@ -18,7 +18,7 @@ use vm_memory::{
 use crate::kvm::Slot;
 use crate::mirror::Mirror;
 use cxl_model::machine::Machine;
-use cxl_model::mapping::{How, Reason};
+use cxl_model::mapping::{Reach, Reason};
 use cxl_model::trace::Target;
 
 /// Bytes that decode as one: an access to trapped memory may change its owner after so many.
@@ -166,12 +166,12 @@ impl<'a> Memory<'a> {
                 let left = left.min(span.end().0 - address);
                 match mapping.how {
                     // Every byte of it is proved to be one.
-                    How::Direct(_) => bounced(left),
+                    Reach::Direct(_) => bounced(left),
                     // It may decode all the same.
-                    How::Trapped { .. } if self.decodes(address) => {
+                    Reach::Trapped { .. } if self.decodes(address) => {
                         bounced(left.min(GRANULE - address % GRANULE))
                     }
-                    How::Trapped { reason } => {
+                    Reach::Trapped { reason } => {
                         Err(DmaError::NothingDecodes { address, reason: Some(reason) })
                     }
                 }

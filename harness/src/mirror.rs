@@ -12,7 +12,7 @@ use cxl_regs::{Hpa, Span};
 use crate::kvm::Slot;
 use cxl_model::backing::Backing;
 use cxl_model::machine::{Machine, PAGE, SetRefusal, SetShape};
-use cxl_model::mapping::{Direct, How, Mapping, mappings};
+use cxl_model::mapping::{Direct, Mapping, Reach, mappings};
 
 /// What bounds the mirror besides the registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +125,7 @@ fn choose<'m>(
     let (mut left, mut used) = (limits.bytes, 0);
     let mut chosen = Vec::new();
     for (index, mapping) in mappings.iter().enumerate() {
-        let (How::Direct(direct), Some(span)) = (&mapping.how, mapping.span()) else { continue };
+        let (Reach::Direct(direct), Some(span)) = (&mapping.how, mapping.span()) else { continue };
         let misrouted = direct.members.iter().any(|member| machine.misroutes(member.device));
         let pages = match misrouted {
             true => Err(Unmirrored::Misrouted),

@@ -36,7 +36,7 @@ use cxl_model::dump::facts::hex;
 use cxl_model::fabric::Fabric;
 use cxl_model::layout::AddressMap;
 use cxl_model::machine::Machine;
-use cxl_model::mapping::{self, How, ReasonText};
+use cxl_model::mapping::{self, Reach, ReasonText};
 use cxl_model::scenario::{PathPolicy, Scenario};
 use cxl_model::trace::{self, Count};
 use findings::Findings;
@@ -508,12 +508,12 @@ impl Mapping {
     fn of(fabric: &Fabric, mapping: &mapping::Mapping) -> Self {
         let window = fabric.windows.get(mapping.window);
         let members = match &mapping.how {
-            How::Direct(direct) => Member::of(fabric, direct, mapping.hpa),
-            How::Trapped { .. } => Vec::new(),
+            Reach::Direct(direct) => Member::of(fabric, direct, mapping.hpa),
+            Reach::Trapped { .. } => Vec::new(),
         };
         let (direct, reason) = match &mapping.how {
-            How::Direct(direct) => (Some(direct.interleave()), None),
-            How::Trapped { reason } => (None, Some(*reason)),
+            Reach::Direct(direct) => (Some(direct.interleave()), None),
+            Reach::Trapped { reason } => (None, Some(*reason)),
         };
         Self {
             window: window.map(|window| window.name.clone()).unwrap_or_default(),

@@ -9,7 +9,7 @@
 mod rig;
 
 use cxl_model::machine::Machine;
-use cxl_model::mapping::{How, mappings};
+use cxl_model::mapping::{Reach, mappings};
 use cxl_model::scenario::{Place, builtins};
 use cxl_regs::Hpa;
 use cxl_regs::mmio::Mmio;
@@ -130,7 +130,7 @@ proptest! {
             for offset in granules.filter(|offset| *offset < span.size()).chain(picked) {
                 let hpa = span.base().0 + offset;
                 let landing = machine.resolve(hpa).map(|landing| (landing.device, landing.dpa));
-                if let How::Direct(direct) = &mapping.how {
+                if let Reach::Direct(direct) = &mapping.how {
                     let located = direct.locate(Hpa(hpa)).map(|(member, dpa)| (member.device, dpa));
                     prop_assert_eq!(landing, located, "{:#x} of {:?}", hpa, mapping);
                     let other = bytes.insert(located, hpa).filter(|other| *other != hpa);

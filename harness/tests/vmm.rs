@@ -28,7 +28,7 @@ use cxl_harness::report::Report;
 use cxl_harness::run::{self, Refusal};
 use cxl_image::doorbell::Call;
 use cxl_model::machine::{Machine, PlugError};
-use cxl_model::mapping::How;
+use cxl_model::mapping::Reach;
 use cxl_model::scenario::{Place, Scenario, builtins};
 use cxl_model::trace::Traffic;
 use cxl_regs::Dpa;
@@ -410,7 +410,7 @@ fn a_decoder_programmed_badly_gets_no_slot_and_a_reason() {
         let run = foreign(&mut machine, program, Options::default());
         assert_eq!(run.first.end, End::Exit(0));
         assert_eq!(run.mirror.slots, [], "{what}");
-        let How::Trapped { reason: found } = run.mirror.mappings[0].how else { panic!("{what}") };
+        let Reach::Trapped { reason: found } = run.mirror.mappings[0].how else { panic!("{what}") };
         assert_eq!(found.name(), reason, "{what}");
     }
 }

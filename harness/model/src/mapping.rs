@@ -1,8 +1,8 @@
 //! What each host address leads to: direct memory, or a trap and why. A pure function of
 //! [`Fabric`].
 //!
-//! A range is [`How::Direct`] only if the registers alone prove that every byte of it is one byte
-//! of one device. All else is [`How::Trapped`] with the one [`Reason`] that stands first on the way
+//! A range is [`Reach::Direct`] only if the registers alone prove that every byte of it is one byte
+//! of one device. All else is [`Reach::Trapped`] with the one [`Reason`] that stands first on the way
 //! from the window to the device. Trapped does not mean dead: an access may still decode, one at a
 //! time. [`resolve`] walks a single address and [`addresses`] walks back.
 //!
@@ -37,7 +37,7 @@ pub struct Mapping {
     /// Bytes.
     pub size: u64,
     /// How it is reached.
-    pub how: How,
+    pub how: Reach,
 }
 
 impl Mapping {
@@ -45,7 +45,7 @@ impl Mapping {
     pub fn span(&self) -> Option<Span> {
         let placed = !matches!(
             self.how,
-            How::Trapped { reason: Reason::WindowNotPlaced | Reason::WindowRange(_) }
+            Reach::Trapped { reason: Reason::WindowNotPlaced | Reason::WindowRange(_) }
         );
         Span::new(self.hpa, self.size).ok().filter(|_| placed)
     }
@@ -53,7 +53,7 @@ impl Mapping {
 
 /// How a range is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum How {
+pub enum Reach {
     /// Every byte is one byte of one device's memory.
     Direct(Direct),
     /// Each access has to be looked at by itself.
@@ -117,7 +117,7 @@ pub fn mappings(fabric: &Fabric) -> Vec<Mapping> {
                 Err(error) => Reason::WindowRange(error),
                 Ok(_) => Reason::WindowNotPlaced,
             };
-            let how = How::Trapped { reason };
+            let how = Reach::Trapped { reason };
             list.push(Mapping { window: index, hpa: window.base, size: window.size, how });
             continue;
         };
@@ -137,7 +137,7 @@ pub fn mappings(fabric: &Fabric) -> Vec<Mapping> {
                 (None, Err(reason)) => Err(reason),
                 (None, Ok(root)) => prove(fabric, window, root, part),
             };
-            let how = how.map_or_else(|reason| How::Trapped { reason }, How::Direct);
+            let how = how.map_or_else(|reason| Reach::Trapped { reason }, Reach::Direct);
             push(&mut list, Mapping { window: index, hpa: part.base(), size: part.size(), how });
         }
     }

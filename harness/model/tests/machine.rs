@@ -9,7 +9,7 @@ use cxl_model::device::Reset;
 use cxl_model::fabric::{Fabric, HdmImage};
 use cxl_model::image;
 use cxl_model::machine::{Changes, Machine, PlugError, PlugText};
-use cxl_model::mapping::{How, mappings};
+use cxl_model::mapping::{Reach, mappings};
 use cxl_model::scenario::{BridgeVersion, Partition, Place, builtin, builtins};
 use cxl_model::trace::{Count, Direction, Target};
 use cxl_regs::component::{Capabilities, CapabilityId};
@@ -813,8 +813,8 @@ fn mapping_and_walk_agree_on_every_direct_range() {
         let machine = commit_grid(bridges, ports, granularity, extra);
         let mappings = mappings(&machine.fabric());
         let direct = mappings.iter().filter_map(|mapping| match &mapping.how {
-            How::Direct(direct) => Some((mapping, direct)),
-            How::Trapped { .. } => None,
+            Reach::Direct(direct) => Some((mapping, direct)),
+            Reach::Trapped { .. } => None,
         });
         for (mapping, direct) in direct {
             for step in 0..2000u64 {

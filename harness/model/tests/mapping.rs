@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use cxl_model::fabric::{Fabric, HdmImage};
 use cxl_model::mapping::{
-    At, How, Mapping, MappingsText, Path, PathText, Reason, ReasonText, addresses, mappings,
+    At, Mapping, MappingsText, Path, PathText, Reach, Reason, ReasonText, addresses, mappings,
     resolve,
 };
 use cxl_model::scenario::{Partition, Place, Scenario, builtin, builtins};
@@ -262,13 +262,13 @@ fn lopsided() -> Fabric {
     fabric
 }
 
-fn at(list: &[Mapping], hpa: u64) -> &How {
+fn at(list: &[Mapping], hpa: u64) -> &Reach {
     let has = |mapping: &&Mapping| mapping.span().is_some_and(|span| span.contains(Hpa(hpa)));
     &list.iter().find(has).unwrap_or_else(|| panic!("no mapping at {hpa:#x}")).how
 }
 
-const fn trapped(reason: Reason) -> How {
-    How::Trapped { reason }
+const fn trapped(reason: Reason) -> Reach {
+    Reach::Trapped { reason }
 }
 
 /// Everything A3 names, one flip each: what is changed, the reason, and the range that it hits as
@@ -285,7 +285,7 @@ fn check_flips(good: &Fabric, covered: (u64, u64), flips: &[Flip]) {
     let units = good.windows[0].size / M256;
     let before = mappings(good);
     for unit in 0..units {
-        let direct = matches!(at(&before, base + unit * M256), How::Direct(_));
+        let direct = matches!(at(&before, base + unit * M256), Reach::Direct(_));
         assert_eq!(
             direct,
             (covered.0..covered.1).contains(&unit),
@@ -305,7 +305,7 @@ fn check_flips(good: &Fabric, covered: (u64, u64), flips: &[Flip]) {
                 // A decoder that was cut leads to the same bytes as far as it goes.
                 let (mut left, mut right) = (at(&after, hpa).clone(), at(&before, hpa).clone());
                 for how in [&mut left, &mut right] {
-                    if let How::Direct(direct) = how {
+                    if let Reach::Direct(direct) = how {
                         direct.size = 0;
                     }
                 }
@@ -789,7 +789,7 @@ fn types_that_differ_along_a_path_trap_it() {
         decoder(&mut fabric, name, 0).control = COMMITTED;
     }
     fabric.ports[0].back_invalidate = false;
-    assert!(matches!(at(&mappings(&fabric), 0x1_0000_0000), How::Direct(_)));
+    assert!(matches!(at(&mappings(&fabric), 0x1_0000_0000), Reach::Direct(_)));
 
     // One member's whole path is of another type than the first one's.
     check_flips(
@@ -905,7 +905,7 @@ fn where_two_windows_meet_one_byte_could_have_two_addresses() {
     let reason = |other| trapped(Reason::SpansWindows { device: 0, other });
     let list = mappings(&fabric);
     assert_eq!(*at(&list, 0x1_2000_0000), reason(1));
-    let How::Trapped { reason: Reason::SpansWindows { other: 0, .. } } = at(&list, 0x1_3000_0000)
+    let Reach::Trapped { reason: Reason::SpansWindows { other: 0, .. } } = at(&list, 0x1_3000_0000)
     else {
         panic!("{list:?}")
     };
@@ -1151,8 +1151,8 @@ fn the_list_depends_on_registers_only_and_not_on_file_order() {
     type Named = (u64, u64, Vec<(String, Dpa)>);
     let named = |fabric: &Fabric| -> Vec<Named> {
         let direct = mappings(fabric).into_iter().filter_map(|mapping| match mapping.how {
-            How::Direct(direct) => Some((mapping.hpa.0, mapping.size, direct.members)),
-            How::Trapped { .. } => None,
+            Reach::Direct(direct) => Some((mapping.hpa.0, mapping.size, direct.members)),
+            Reach::Trapped { .. } => None,
         });
         let name = |device: usize| fabric.devices[device].name.clone();
         let members = direct.map(|(hpa, size, members)| {
@@ -1225,7 +1225,7 @@ fn the_skip_counts_and_so_do_lower_decoders_by_share() {
     *decoder(&mut fabric, "mem1", 0) = image(0x9_0000_0000, M256, COMMITTED | 0xF0, 0);
     assert!(matches!(
         at(&mappings(&fabric), 0x1_2000_0000),
-        How::Trapped { reason: Reason::IllegalDecoder { at: At::Device(1), decoder: 0, .. } }
+        Reach::Trapped { reason: Reason::IllegalDecoder { at: At::Device(1), decoder: 0, .. } }
     ));
 }
 
@@ -1234,7 +1234,7 @@ fn the_skip_counts_and_so_do_lower_decoders_by_share() {
 /// `member` names the device that gets granule number K, counted from address 0.
 fn deal(fabric: &Fabric, base: u64, granule: u64, ways: u64, member: impl Fn(u64) -> usize) {
     let list = mappings(fabric);
-    let How::Direct(direct) = at(&list, base) else {
+    let Reach::Direct(direct) = at(&list, base) else {
         let text = MappingsText(fabric, &list).to_string();
         panic!("not direct:\n{text}");
     };
@@ -1324,11 +1324,11 @@ fn all_49_pairs_are_direct_and_the_other_7_are_refused() {
             let count = u64::from(ways.count());
             match at(&mappings(&fabric), 12 << 30) {
                 // One way has no granularity, and the list says so.
-                How::Direct(_) if ways == Ways::One => deal(&fabric, 12 << 30, 256, 1, |_| 0),
-                How::Direct(_) => {
+                Reach::Direct(_) if ways == Ways::One => deal(&fabric, 12 << 30, 256, 1, |_| 0),
+                Reach::Direct(_) => {
                     deal(&fabric, 12 << 30, granularity.bytes(), count, |k| (k % count) as usize);
                 }
-                How::Trapped { reason } => refused.push((count, granularity.bytes(), *reason)),
+                Reach::Trapped { reason } => refused.push((count, granularity.bytes(), *reason)),
             }
         }
     }
@@ -1358,7 +1358,7 @@ fn xor_granules_land_where_the_parities_say() {
         assert_eq!(resolve(&fabric, Hpa(hpa)).map(|path| path.endpoint.device), Ok(device));
     }
     let list = mappings(&fabric);
-    let How::Direct(direct) = at(&list, 0x1_0000_0000) else { panic!("not direct") };
+    let Reach::Direct(direct) = at(&list, 0x1_0000_0000) else { panic!("not direct") };
     // 256 KiB: no byte of a device is given out twice, and none is left out.
     let mut seen = BTreeSet::new();
     for granule in 0..1024 {
@@ -1611,7 +1611,7 @@ proptest! {
         let mut bytes = BTreeSet::new();
         let mut hpas = BTreeSet::new();
         for mapping in &list {
-            let How::Direct(direct) = &mapping.how else { continue };
+            let Reach::Direct(direct) = &mapping.how else { continue };
             let ends = [0, 0x100, 0x1000, mapping.size - 1];
             for offset in ends.into_iter().chain(picks.iter().map(|pick| pick % mapping.size)) {
                 let hpa = Hpa(mapping.hpa.0 + offset);

@@ -15,7 +15,7 @@ use super::rules;
 use crate::locks::{Words, unsealed};
 use cxl_model::fabric::{Fabric, HdmImage};
 use cxl_model::machine::{Landing, Machine};
-use cxl_model::mapping::{At, How, Mapping, mappings, resolve};
+use cxl_model::mapping::{At, Mapping, Reach, mappings, resolve};
 use cxl_model::scenario::Place;
 
 /// A range with all its decoders locked.
@@ -24,7 +24,7 @@ pub(super) struct Range {
     pub(super) span: Span,
     /// Why it is not sealed.
     pub(super) open: Vec<String>,
-    how: How,
+    how: Reach,
     /// Addresses in it, and where they led.
     probes: Vec<(u64, Option<Landing>)>,
 }
@@ -51,7 +51,7 @@ pub(super) fn locked(machine: &Machine) -> Vec<Range> {
 
 fn range(machine: &Machine, fabric: &Fabric, mapping: &Mapping) -> Option<Range> {
     let span = mapping.span()?;
-    let How::Direct(direct) = &mapping.how else { return None };
+    let Reach::Direct(direct) = &mapping.how else { return None };
     let interleave = direct.interleave();
     let (granule, ways) = (interleave.granularity.bytes(), u64::from(interleave.ways.count()));
     let base = span.base().0;

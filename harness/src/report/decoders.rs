@@ -18,7 +18,7 @@ use cxl_model::dump::facts;
 use cxl_model::fabric::Fabric;
 use cxl_model::image;
 use cxl_model::layout::AddressMap;
-use cxl_model::mapping::{self, How, ReasonText};
+use cxl_model::mapping::{self, Reach, ReasonText};
 use cxl_model::scenario::{Place, Scenario};
 
 /// One decoder.
@@ -180,7 +180,7 @@ pub(super) fn regions(
             locked: region.locked,
             probed: probed(region.probed),
             members: match at.map(|mapping| &mapping.how) {
-                Some(How::Direct(direct)) => Member::of(fabric, direct, base),
+                Some(Reach::Direct(direct)) => Member::of(fabric, direct, base),
                 _ => Vec::new(),
             },
         }
@@ -209,7 +209,7 @@ pub(super) fn regions_lead_to_memory(
         for mapping in mappings {
             let inside =
                 mapping.span().is_some_and(|span| span.base().0 < end && region.hpa < span.end().0);
-            if let (true, How::Trapped { reason }) = (inside, &mapping.how) {
+            if let (true, Reach::Trapped { reason }) = (inside, &mapping.how) {
                 findings.fail(
                     Witness::Registers,
                     format!(

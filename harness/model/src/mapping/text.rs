@@ -7,7 +7,7 @@ use std::fmt::{self, Display, Formatter};
 
 use cxl_regs::{Arithmetic, Decoder, Interleave, Size, Ways};
 
-use super::{At, Direct, Endpoint, Hop, How, Mapping, Path, Reason};
+use super::{At, Direct, Endpoint, Hop, Mapping, Path, Reach, Reason};
 use crate::fabric::{Fabric, Window};
 use crate::scenario::Place;
 
@@ -206,10 +206,10 @@ impl Display for MappingsText<'_> {
             }
             let size = Size(mapping.size);
             match &mapping.how {
-                How::Direct(direct) => {
+                Reach::Direct(direct) => {
                     direct_facts(f, fabric, mapping, direct)?;
                 }
-                How::Trapped { reason } => {
+                Reach::Trapped { reason } => {
                     let why = ReasonText(fabric, *reason);
                     let meaning = format!("{size}: {why}");
                     fact(f, "trapped", address(mapping.hpa.0), meaning)?;
