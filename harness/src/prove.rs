@@ -17,7 +17,7 @@ use cxl_model::machine::Machine;
 use cxl_model::scenario::Scenario;
 
 use crate::guest::boot::{GuestError, Options, boot};
-use crate::report::{Ran, Report, Requirement, Verdict};
+use crate::report::{Report, Requirement, Runner, Verdict};
 use crate::vigil::Level;
 
 /// Boots the image in a guest of the scenario's machine, runs the attack on what it left, and holds
@@ -35,7 +35,7 @@ pub fn prove(
     let options = Options { image: Some(image), then: Some("attack"), ..Options::default() };
     let run = boot(&mut machine, &options)?;
     let mut report = Report::of_guest(&machine, &run);
-    report.facts.ran = Some(Ran::Guest);
+    report.facts.ran = Some(Runner::Guest);
     report.facts.require(requirement, &run.watched);
     Ok(report)
 }

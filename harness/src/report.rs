@@ -237,7 +237,7 @@ pub struct Stages {
 /// What the firmware ran in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "ran", rename_all = "kebab-case")]
-pub enum Ran {
+pub enum Runner {
     /// A KVM guest.
     Guest,
     /// The device models, by function calls in this process.
@@ -262,7 +262,7 @@ pub struct Facts {
     pub description: String,
     /// What the firmware ran in, where somebody asked for a guest or could have.
     #[serde(flatten)]
-    pub ran: Option<Ran>,
+    pub ran: Option<Runner>,
     /// Somebody else's image programmed the machine.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub foreign: bool,

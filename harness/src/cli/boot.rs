@@ -12,7 +12,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use cxl_harness::guest::boot::{GuestError, LockBy, Options, boot};
 use cxl_harness::guest::payload::{self, ATTACK, PAYLOADS, Payload};
 use cxl_harness::kvm::VmError;
-use cxl_harness::report::{Measured, Ran, Refusal, Report, Requirement, Svg, Verdict};
+use cxl_harness::report::{Measured, Refusal, Report, Requirement, Runner, Svg, Verdict};
 use cxl_harness::run;
 use cxl_harness::vigil::{Moment, Vigil};
 use cxl_harness::{attack, kvm};
@@ -445,7 +445,7 @@ impl Boot {
         let done = run::direct(machine);
         let run = start.elapsed();
         let mut report = Report::of_direct(machine, &done);
-        report.facts.ran = Some(Ran::Models { why, left_out });
+        report.facts.ran = Some(Runner::Models { why, left_out });
         if let Some(requirement) = self.require {
             let mut vigil = Vigil::default();
             vigil.hand_off(machine, Moment::HandOff);
@@ -500,7 +500,7 @@ impl Boot {
             (Err(GuestError::Host(done)), _) => {
                 let mut report = Report::of_direct(machine, &done);
                 let why = "by the host, whose refusal keeps the guest from starting".to_owned();
-                report.facts.ran = Some(Ran::Models { why, left_out: Vec::new() });
+                report.facts.ran = Some(Runner::Models { why, left_out: Vec::new() });
                 return Ok(Ok(report));
             }
             (Err(GuestError::Refused(refusal)), _) => {
@@ -513,7 +513,7 @@ impl Boot {
             }
         };
         let mut report = Report::of_guest(machine, &run);
-        report.facts.ran = Some(Ran::Guest);
+        report.facts.ran = Some(Runner::Guest);
         if let Some(requirement) = self.require {
             report.facts.require(requirement, &run.watched);
         }

@@ -12,8 +12,8 @@ use cxl_firmware::committed::Fate;
 use cxl_regs::{DecodeError, Size, Targets, Ways};
 
 use super::{
-    Component, Decoder, Facts, Finding, Kind, LastState, Locks, Measured, Member, Ran, Report,
-    Required, Stages, Verdict, Witness, picture,
+    Component, Decoder, Facts, Finding, Kind, LastState, Locks, Measured, Member, Report, Required,
+    Runner, Stages, Verdict, Witness, picture,
 };
 use cxl_model::trace::Count;
 
@@ -115,7 +115,7 @@ impl Display for Facts {
         if !self.description.is_empty() {
             fact(f, "about", &self.description)?;
         }
-        if let Some(Ran::Models { why, left_out }) = &self.ran {
+        if let Some(Runner::Models { why, left_out }) = &self.ran {
             fact(f, "ran", format_args!("on the device models, {why}"))?;
             if !left_out.is_empty() {
                 let left_out = left_out.join(", ");
