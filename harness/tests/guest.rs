@@ -90,19 +90,19 @@ fn working() -> impl Iterator<Item = &'static str> {
 }
 
 /// A machine, and what a guest did to it.
-struct Ran {
+struct GuestTrial {
     machine: Machine,
     run: GuestRun,
 }
 
-fn run(scenario: &Scenario, options: &Options<'_>) -> Ran {
+fn run(scenario: &Scenario, options: &Options<'_>) -> GuestTrial {
     let mut machine = Machine::new(scenario);
     let run = boot::boot(&mut machine, options).unwrap_or_else(|error| panic!("{error}"));
-    Ran { machine, run }
+    GuestTrial { machine, run }
 }
 
 /// Runs a payload of our image. Debug builds on a busy host are slow: the time limit is generous.
-fn payload(scenario: &Scenario, payload: &str) -> Ran {
+fn payload(scenario: &Scenario, payload: &str) -> GuestTrial {
     run(scenario, &Options { payload, ..options() })
 }
 
@@ -111,13 +111,13 @@ fn options() -> Options<'static> {
 }
 
 /// Our image entered as any PVH kernel is, at CPL 3 or not.
-fn pvh(scenario: &Scenario, payload: &str, ring3: bool) -> Ran {
+fn pvh(scenario: &Scenario, payload: &str, ring3: bool) -> GuestTrial {
     let mut line = boot::command_line(scenario, Machine::new(scenario).map(), payload).unwrap();
     line += if ring3 { " ring3" } else { "" };
     run(scenario, &Options { image: Some(IMAGE), command_line: Some(line), ..options() })
 }
 
-impl Ran {
+impl GuestTrial {
     fn console(&self) -> String {
         String::from_utf8_lossy(&self.run.console).into_owned()
     }

@@ -1228,7 +1228,7 @@ fn write_of_zero_keeps_viral_and_a_one_clears_it() {
 
 /// What survives: bit per thing.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
-struct Left {
+struct Survivors {
     locked_decoder: bool,
     open_decoder: bool,
     decoder_enable: bool,
@@ -1246,7 +1246,7 @@ struct Left {
     reset_complete: bool,
 }
 
-const NOTHING: Left = Left {
+const NOTHING: Survivors = Survivors {
     locked_decoder: false,
     open_decoder: false,
     decoder_enable: false,
@@ -1265,7 +1265,7 @@ const NOTHING: Left = Left {
 };
 
 /// A machine with all of it set, reset by `how`, and what is left.
-fn left_after(config_locked: bool, how: impl FnOnce(&mut Machine)) -> Left {
+fn left_after(config_locked: bool, how: impl FnOnce(&mut Machine)) -> Survivors {
     use cxl_regs::dvsec::device::{Control2, Lock, Status, Status2};
     let mut machine = machine(&format!("[platform]\nassigned = false\n{SMALL}"));
     machine.assign();
@@ -1295,7 +1295,7 @@ fn left_after(config_locked: bool, how: impl FnOnce(&mut Machine)) -> Left {
     let images: Vec<_> = hdm.images().collect();
     let function = &device.function;
     let control2: Control2 = function.get(dvsec);
-    Left {
+    Survivors {
         locked_decoder: images[0].base() == 1 << 32 && images[0].control().locked(),
         open_decoder: images[1].base() == 2 << 32 && images[1].control().committed(),
         decoder_enable: hdm.global().decoder_enable(),
@@ -1320,7 +1320,7 @@ fn left_after(config_locked: bool, how: impl FnOnce(&mut Machine)) -> Left {
 
 #[test]
 fn resets_clear_what_they_clear_and_nothing_else() {
-    let all = Left {
+    let all = Survivors {
         locked_decoder: true,
         open_decoder: true,
         decoder_enable: true,
@@ -1337,10 +1337,10 @@ fn resets_clear_what_they_clear_and_nothing_else() {
         persistent: true,
         reset_complete: false,
     };
-    let above = Left { bridge_decoder: true, port_buses: true, ..NOTHING };
-    let hot = Left { viral: true, preserve: true, volatile: true, ..above };
+    let above = Survivors { bridge_decoder: true, port_buses: true, ..NOTHING };
+    let hot = Survivors { viral: true, preserve: true, volatile: true, ..above };
     // Volatile memory goes where CXL Reset Mem Clr Enable is set, as it is here.
-    let cxl = Left {
+    let cxl = Survivors {
         open_decoder: false,
         decoder_enable: false,
         mem_clear: false,
@@ -1348,25 +1348,25 @@ fn resets_clear_what_they_clear_and_nothing_else() {
         reset_complete: true,
         ..all
     };
-    let cases: [(&str, Option<Reset>, bool, Left); 9] = [
+    let cases: [(&str, Option<Reset>, bool, Survivors); 9] = [
         ("none", None, true, all),
         ("cold", Some(Reset::Cold), true, NOTHING),
         ("warm", Some(Reset::Warm), true, NOTHING),
         ("hot", Some(Reset::Hot), true, hot),
         ("CXL Reset", Some(Reset::Cxl), true, cxl),
-        ("FLR", Some(Reset::Flr), true, Left { command_and_bars: false, ..all }),
-        ("none, open", None, false, Left { config_lock: false, ..all }),
+        ("FLR", Some(Reset::Flr), true, Survivors { command_and_bars: false, ..all }),
+        ("none, open", None, false, Survivors { config_lock: false, ..all }),
         (
             "CXL Reset, open",
             Some(Reset::Cxl),
             false,
-            Left { mem_enable: false, range_base: false, config_lock: false, ..cxl },
+            Survivors { mem_enable: false, range_base: false, config_lock: false, ..cxl },
         ),
         (
             "FLR, open",
             Some(Reset::Flr),
             false,
-            Left { command_and_bars: false, config_lock: false, ..all },
+            Survivors { command_and_bars: false, config_lock: false, ..all },
         ),
     ];
     for (name, reset, locked, expected) in cases {
@@ -1387,7 +1387,7 @@ fn resets_clear_what_they_clear_and_nothing_else() {
         let at = config(machine, "mem0") + 0x48;
         machine.write_bytes(at, &0x8000u16.to_le_bytes());
     });
-    assert_eq!(left, Left { command_and_bars: false, ..all }, "Device Control");
+    assert_eq!(left, Survivors { command_and_bars: false, ..all }, "Device Control");
     let left = left_after(true, |machine| {
         let at = config(machine, "rp0") + 0x3C;
         machine.write(at, 0x0040_0000);

@@ -12,7 +12,7 @@ use cxl_model::scenario::Scenario;
 use libtest_mimic::Trial;
 
 use crate::elf::{BASE, LOAD, NOTE, NOTE_BYTES, image, put16, put32, put64};
-use crate::{GuestError, IMAGE, Ran, builtin, claim, options, payload, run};
+use crate::{GuestError, GuestTrial, IMAGE, builtin, claim, options, payload, run};
 
 /// `jmp $`.
 const LOOP: &[u8] = &[0xEB, 0xFE];
@@ -52,12 +52,12 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-fn foreign(code: &[u8]) -> Ran {
+fn foreign(code: &[u8]) -> GuestTrial {
     run(&builtin("one-device"), &Options { image: Some(&image(code)), ..options() })
 }
 
 /// An image of ours, as far as what it says goes.
-fn trusted(code: &[u8]) -> Ran {
+fn trusted(code: &[u8]) -> GuestTrial {
     let options = Options { image: Some(&image(code)), trusted: true, ..options() };
     run(&builtin("one-device"), &options)
 }

@@ -18,7 +18,7 @@ use cxl_model::scenario::Scenario;
 use cxl_model::trace::Target;
 use libtest_mimic::Trial;
 
-use crate::{Ran, builtin, claim, options, payload, run as boot, working};
+use crate::{GuestTrial, builtin, claim, options, payload, run as boot, working};
 
 const UNIT: u64 = 256 << 20;
 
@@ -43,7 +43,7 @@ fn interleaved(name: &str) -> bool {
 }
 
 /// Bytes by the devices' own addresses, behind every place that the payload `touch` stores to.
-fn touched(ran: &Ran) -> Vec<(usize, u64, u64)> {
+fn touched(ran: &GuestTrial) -> Vec<(usize, u64, u64)> {
     let fabric = ran.machine.fabric();
     let mut found = Vec::new();
     let record = handoff::read(ran.run.first.record()).unwrap();

@@ -9,7 +9,7 @@ use cxl_image::doorbell::Call;
 use cxl_model::scenario::{Place, Scenario};
 use libtest_mimic::Trial;
 
-use crate::{Ran, builtin, claim, options, payload, pvh, run, unless, unlocked, working};
+use crate::{GuestTrial, builtin, claim, options, payload, pvh, run, unless, unlocked, working};
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
@@ -89,7 +89,7 @@ fn judges(leak: bool) {
 
 /// What no region has is told before the end, with the reason; so is that there is nothing.
 fn unused() {
-    let ends = |ran: &Ran, lines: &str| {
+    let ends = |ran: &GuestTrial, lines: &str| {
         let console = ran.console();
         assert!(console.contains(&format!("\n{lines}end: ")), "{console}");
     };
@@ -111,7 +111,7 @@ fn unused() {
 }
 
 /// The calls that put slots there, from the mirror's start on.
-fn adds(ran: &Ran) -> Vec<Slot> {
+fn adds(ran: &GuestTrial) -> Vec<Slot> {
     let slots = ran.run.mirror.slots.iter();
     slots.map(|slot| Slot::Add { base: slot.base, size: slot.size }).collect()
 }

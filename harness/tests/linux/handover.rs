@@ -21,10 +21,10 @@ const OFF: i32 = 0;
 
 /// A case: RAM in MiB, more words for the image, how the kernel is given, the exit code, and what
 /// the console has to hold.
-type Case = (u32, &'static str, Given, i32, &'static str);
+type Case = (u32, &'static str, Kernel, i32, &'static str);
 
 #[derive(Clone, Copy)]
-enum Given {
+enum Kernel {
     Nothing,
     /// As the file of fw_cfg, cut to so many bytes.
     File(usize),
@@ -37,14 +37,14 @@ enum Given {
 const WHOLE: usize = usize::MAX;
 
 const CASES: [Case; 7] = [
-    (1024, "", Given::Nothing, REFUSED, "linux: no kernel: give one as fw_cfg file opt/org.cxl"),
-    (1024, "", Given::Text, REFUSED, "signature at 0x1fe is 0x6565, a bzImage has 0xaa55"),
-    (1024, "", Given::File(300), REFUSED, "has 300 bytes, too few for a setup header"),
-    (1024, "", Given::File(5_000_000), REFUSED, "the file has 5000000: it is cut off"),
-    (64, "", Given::File(WHOLE), REFUSED, "bytes of free RAM for the kernel: give the machine"),
-    (1024, "ring3", Given::File(WHOLE), REFUSED, "Linux needs privilege level 0"),
+    (1024, "", Kernel::Nothing, REFUSED, "linux: no kernel: give one as fw_cfg file opt/org.cxl"),
+    (1024, "", Kernel::Text, REFUSED, "signature at 0x1fe is 0x6565, a bzImage has 0xaa55"),
+    (1024, "", Kernel::File(300), REFUSED, "has 300 bytes, too few for a setup header"),
+    (1024, "", Kernel::File(5_000_000), REFUSED, "the file has 5000000: it is cut off"),
+    (64, "", Kernel::File(WHOLE), REFUSED, "bytes of free RAM for the kernel: give the machine"),
+    (1024, "ring3", Kernel::File(WHOLE), REFUSED, "Linux needs privilege level 0"),
     // No initrd: the kernel starts, finds no root and restarts.
-    (1024, "", Given::Module, OFF, "Command line: console=ttyS0 panic=-1 no_timer_check"),
+    (1024, "", Kernel::Module, OFF, "Command line: console=ttyS0 panic=-1 no_timer_check"),
 ];
 
 /// Each of them on a machine of its own.
@@ -57,9 +57,9 @@ pub(crate) fn cases() {
         fs::write(at("image"), IMAGE).unwrap();
         let mut kernel = fs::read(&installed.kernel).unwrap();
         match given {
-            Given::File(size) => kernel.truncate(size),
-            Given::Text => kernel = vec![b'e'; 4096],
-            Given::Nothing | Given::Module => {}
+            Kernel::File(size) => kernel.truncate(size),
+            Kernel::Text => kernel = vec![b'e'; 4096],
+            Kernel::Nothing | Kernel::Module => {}
         }
         fs::write(at("kernel"), kernel).unwrap();
 
@@ -76,9 +76,9 @@ pub(crate) fn cases() {
         let line = format!("payload=linux {words} -- console=ttyS0 panic=-1 no_timer_check");
         add("-append", &line, Path::new(""));
         match given {
-            Given::Nothing => {}
-            Given::Module => add("-initrd", "", &at("kernel")),
-            Given::File(_) | Given::Text => {
+            Kernel::Nothing => {}
+            Kernel::Module => add("-initrd", "", &at("kernel")),
+            Kernel::File(_) | Kernel::Text => {
                 add("-fw_cfg", "name=opt/org.cxl-firmware/kernel,file=", &at("kernel"));
             }
         }
