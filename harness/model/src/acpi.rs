@@ -14,7 +14,7 @@ use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U32, U64};
 
 use crate::layout::AddressMap;
-use crate::scenario::{BridgeVersion, Scenario, Window};
+use crate::scenario::{self, BridgeVersion, Scenario};
 
 const OEM: [u8; 6] = *b"CXLFW ";
 const OEM_TABLE: [u8; 8] = *b"HARNESS ";
@@ -158,9 +158,10 @@ fn record_header(kind: Kind, length: usize) -> RecordHeader {
 
 /// One window for each granularity that XOR arithmetic is used with: that with the most maps. A
 /// CXIMS belongs to a granularity, not to a window.
-fn widest_xor_windows(scenario: &Scenario) -> Vec<&Window> {
-    let mut widest: Vec<&Window> = Vec::new();
-    let has_maps = |w: &&Window| w.arithmetic == Arithmetic::Xor && !w.xor_maps.is_empty();
+fn widest_xor_windows(scenario: &Scenario) -> Vec<&scenario::Window> {
+    let mut widest: Vec<&scenario::Window> = Vec::new();
+    let has_maps =
+        |w: &&scenario::Window| w.arithmetic == Arithmetic::Xor && !w.xor_maps.is_empty();
     for window in scenario.windows.iter().filter(has_maps) {
         let granularity = window.interleave.granularity;
         match widest.iter_mut().find(|other| other.interleave.granularity == granularity) {

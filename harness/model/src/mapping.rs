@@ -18,7 +18,7 @@ use cxl_regs::{
     Arithmetic, Coherency, DECODER_UNIT, Dpa, Hpa, Interleave, Levels, Selector, Span, Ways,
 };
 
-use crate::fabric::{Fabric, Parent, Window};
+use crate::fabric::{self, Fabric, Parent};
 use crate::scenario::Place;
 
 pub use reason::{At, Reason};
@@ -160,7 +160,7 @@ fn push(list: &mut Vec<Mapping>, next: Mapping) {
 }
 
 /// The range of a window that has one. Base 0 is what platforms write for "it did not fit".
-pub(crate) fn placed(window: &Window) -> Option<Span> {
+pub(crate) fn placed(window: &fabric::Window) -> Option<Span> {
     Span::new(window.base, window.size).ok().filter(|span| span.base() != Hpa(0))
 }
 
@@ -193,8 +193,8 @@ pub(crate) fn parts(span: Span, cuts: &[Hpa]) -> impl Iterator<Item = Span> {
 }
 
 /// The window's way to pick a target, if the window itself is in order.
-pub(crate) fn usable(fabric: &Fabric, window: &Window) -> Result<Selector, Reason> {
-    let Window { base, size, interleave, .. } = *window;
+pub(crate) fn usable(fabric: &Fabric, window: &fabric::Window) -> Result<Selector, Reason> {
+    let fabric::Window { base, size, interleave, .. } = *window;
     let bits = fabric.physical_bits;
     let last = base.0.saturating_add(size.saturating_sub(1));
     if last.checked_shr(bits.into()).is_some_and(|above| above != 0) {
@@ -278,7 +278,12 @@ struct Leaf {
 }
 
 /// Proves that the part of the window is one-to-one, or says what stands in the way.
-fn prove(fabric: &Fabric, window: &Window, root: Selector, part: Span) -> Result<Direct, Reason> {
+fn prove(
+    fabric: &Fabric,
+    window: &fabric::Window,
+    root: Selector,
+    part: Span,
+) -> Result<Direct, Reason> {
     let leaves = leaves(fabric, window, part)?;
     let Some(first) = leaves.first() else {
         return Err(Reason::TargetCount { ways: window.interleave.ways, targets: 0 });
@@ -338,7 +343,7 @@ fn interleave_fits(device: usize, expected: Interleave, found: Interleave) -> Re
 }
 
 /// A selector for the whole set: the root's maps at the root's bits, plain bits elsewhere.
-fn joined(root: Selector, window: &Window, set: Interleave) -> Result<Selector, Reason> {
+fn joined(root: Selector, window: &fabric::Window, set: Interleave) -> Result<Selector, Reason> {
     if window.arithmetic == Arithmetic::Modulo {
         return Ok(Selector::modulo(set));
     }
@@ -354,7 +359,7 @@ fn joined(root: Selector, window: &Window, set: Interleave) -> Result<Selector, 
 }
 
 /// All devices that the part of the window leads to.
-fn leaves(fabric: &Fabric, window: &Window, part: Span) -> Result<Vec<Leaf>, Reason> {
+fn leaves(fabric: &Fabric, window: &fabric::Window, part: Span) -> Result<Vec<Leaf>, Reason> {
     let mut leaves = Vec::new();
     // Depth first, without recursion: what is left to visit, the next one last.
     let mut rest = Vec::new();
@@ -392,7 +397,7 @@ fn leaves(fabric: &Fabric, window: &Window, part: Span) -> Result<Vec<Leaf>, Rea
     Ok(leaves)
 }
 
-fn admits_coherency(window: &Window, at: At, coherency: Coherency) -> Result<(), Reason> {
+fn admits_coherency(window: &fabric::Window, at: At, coherency: Coherency) -> Result<(), Reason> {
     if admits::coherency(window.restrictions, coherency) {
         Ok(())
     } else {
@@ -401,7 +406,11 @@ fn admits_coherency(window: &Window, at: At, coherency: Coherency) -> Result<(),
 }
 
 /// Whether the memory is there, in one partition, of a kind that the window admits.
-fn admits_media(fabric: &Fabric, window: &Window, endpoint: &Endpoint) -> Result<(), Reason> {
+fn admits_media(
+    fabric: &Fabric,
+    window: &fabric::Window,
+    endpoint: &Endpoint,
+) -> Result<(), Reason> {
     let device = endpoint.device;
     let dpa = endpoint.dpa;
     let partition = walk::partition(fabric, device, dpa, endpoint.decoder.share())?;
@@ -457,7 +466,7 @@ fn back_invalidate(fabric: &Fabric, leaf: &Leaf) -> Result<(), Reason> {
 
 /// Whether the device's decoder has addresses of no other window. Each window picks targets in its own
 /// way, so where they meet, two addresses could be dealt to one byte.
-fn one_window(fabric: &Fabric, window: &Window, endpoint: &Endpoint) -> Result<(), Reason> {
+fn one_window(fabric: &Fabric, window: &fabric::Window, endpoint: &Endpoint) -> Result<(), Reason> {
     let span = endpoint.decoder.span;
     let Some(own) = placed(window) else { return Ok(()) };
     let reaches = |other: Span| {

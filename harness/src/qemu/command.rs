@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use cxl_firmware::plan::Region;
+use cxl_firmware::plan;
 use cxl_regs::acpi::cedt::Restrictions;
 use cxl_regs::{Arithmetic, Coherency, DECODER_UNIT, Size};
 
@@ -585,7 +585,7 @@ fn difference(scenario: &Scenario, here: &DirectRun, there: &DirectRun) -> Optio
     let mut pairs = plan.regions.iter().zip(&other.regions);
     let differ = pairs
         .find(|(region, theirs)| region != theirs || plan.members(region) != other.members(theirs));
-    let place = |region: &Region| {
+    let place = |region: &plan::Region| {
         let windows = scenario.windows.iter().zip(place_windows(scenario));
         let window = { windows }.find(|(_, base)| base.0 == region.window);
         let name = window.map_or("", |(window, _)| window.name.as_str());

@@ -5,8 +5,8 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use cxl_firmware::plan::{Purpose, Refused, Region, Unfit};
-use cxl_firmware::platform::Window;
+use cxl_firmware::plan::{self, Purpose, Refused, Unfit};
+use cxl_firmware::platform;
 use cxl_firmware::topology::NodeId;
 use cxl_regs::{Coherency, Interleave, Route, Size, Ways};
 use serde::Serialize;
@@ -159,7 +159,7 @@ struct Names<'a> {
     machine: &'a Machine,
     room: &'a Room,
     /// The windows as the firmware had them.
-    tables: &'a [Window],
+    tables: &'a [platform::Window],
 }
 
 impl Names<'_> {
@@ -188,7 +188,9 @@ impl Names<'_> {
             NotTaken { window, why: self.why(refused) }
         });
         let left_out = placed.clone().filter(|(window, base)| {
-            let same = |other: &Window| other.base == base.0 && *other.targets == *window.targets;
+            let same = |other: &platform::Window| {
+                other.base == base.0 && *other.targets == *window.targets
+            };
             !self.tables.iter().any(same)
         });
         let left_out = left_out.map(|(window, _)| NotTaken {
@@ -210,7 +212,7 @@ impl Names<'_> {
         }
     }
 
-    fn region(&self, region: &Region, refused: &[Refused]) -> PlannedRegion {
+    fn region(&self, region: &plan::Region, refused: &[Refused]) -> PlannedRegion {
         let windows = self.machine.scenario().windows.iter().zip(&self.machine.map().windows);
         let window = windows.clone().find(|(_, base)| base.0 == region.window);
         let members = self.room.plan.members(region);

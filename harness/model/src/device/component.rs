@@ -9,7 +9,7 @@ use cxl_regs::access::{Feature, Features, Register, Spec};
 use cxl_regs::bi::{self, BiDecoder, BiRouteTable};
 use cxl_regs::cache_id::{self, CacheIdDecoder, CacheIdRouteTable};
 use cxl_regs::commit::CommitStatus;
-use cxl_regs::component::{ArrayEntry, ArrayHeader, CapabilityId, RAS_REGISTERS, Region};
+use cxl_regs::component::{self, ArrayEntry, ArrayHeader, CapabilityId, RAS_REGISTERS};
 
 use super::hdm::HdmBlock;
 use super::registers::{Registers, sticky};
@@ -69,7 +69,7 @@ impl ComponentBlock {
     /// Makes the implementation's part plain memory.
     #[must_use]
     pub fn with_vendor_memory(mut self) -> Self {
-        self.vendor = Backing::new(Region::Implementation.extent().len() as u64);
+        self.vendor = Backing::new(component::Region::Implementation.extent().len() as u64);
         self
     }
 
@@ -260,7 +260,8 @@ impl ComponentBlock {
 
     /// The structure at an offset in the block, and the offset in it.
     fn structure(&self, offset: u32) -> Option<(usize, u16)> {
-        let offset = u16::try_from(offset.checked_sub(Region::CacheMem.extent().start)?).ok()?;
+        let offset =
+            u16::try_from(offset.checked_sub(component::Region::CacheMem.extent().start)?).ok()?;
         self.structures.iter().enumerate().find_map(|(index, structure)| {
             let within = offset.checked_sub(structure.pointer)?;
             (within < structure.length).then_some((index, within))
@@ -275,7 +276,7 @@ impl ComponentBlock {
 
     /// The number of the array's dword at an offset in the block; its header is 0.
     pub fn array_index(&self, offset: u32) -> Option<usize> {
-        let index = offset.checked_sub(Region::CacheMem.extent().start)? as usize / 4;
+        let index = offset.checked_sub(component::Region::CacheMem.extent().start)? as usize / 4;
         (index < self.array.len()).then_some(index)
     }
 
@@ -316,7 +317,9 @@ impl ComponentBlock {
 
     /// Reads the dword at an offset, a multiple of 4. What is reserved reads 0.
     pub fn read(&mut self, offset: u32, now: u64) -> (u32, Effect) {
-        let entry = offset.checked_sub(Region::CacheMem.extent().start).map(|at| at as usize / 4);
+        let entry = offset
+            .checked_sub(component::Region::CacheMem.extent().start)
+            .map(|at| at as usize / 4);
         if let Some(&entry) = entry.and_then(|entry| self.array.get(entry)) {
             return (entry, Effect::None);
         }
@@ -358,7 +361,7 @@ impl ComponentBlock {
 
     /// Where in the block plain memory is; empty if nowhere.
     pub fn memory_extent(&self) -> std::ops::Range<u32> {
-        let start = Region::Implementation.extent().start;
+        let start = component::Region::Implementation.extent().start;
         start..start + self.vendor.size() as u32
     }
 

@@ -5,7 +5,7 @@
 use std::fmt::{self, Display};
 
 use cxl_regs::block;
-use cxl_regs::component::{self, ArrayError, Capabilities, CapabilityId, ComponentText, Region};
+use cxl_regs::component::{self, ArrayError, Capabilities, CapabilityId, ComponentText};
 use cxl_regs::text::HdmText;
 
 /// The bytes of a CXL.cache/mem range.
@@ -18,7 +18,7 @@ pub(super) struct Range<'a> {
 
 /// Where the range starts in a component register block.
 pub(super) fn start() -> usize {
-    Region::CacheMem.extent().start as usize
+    component::Region::CacheMem.extent().start as usize
 }
 
 impl<'a> Range<'a> {

@@ -7,7 +7,7 @@
 use cxl_regs::{Arithmetic, Dpa, Hpa, Span};
 
 use super::Machine;
-use crate::scenario::{Parent, Place, Window};
+use crate::scenario::{self, Parent, Place};
 
 /// The finest granule there is: an access that stays in one of these has one owner.
 const GRANULE: u64 = 256;
@@ -123,7 +123,7 @@ impl Machine {
     }
 
     /// The placed window that holds an address.
-    pub(super) fn window_at(&self, hpa: u64) -> Option<&Window> {
+    pub(super) fn window_at(&self, hpa: u64) -> Option<&scenario::Window> {
         let physical = hpa >> self.scenario.platform.physical_bits == 0;
         let ram = self.map.ram.iter().any(|span| span.contains(Hpa(hpa)));
         self.placed_windows()
@@ -132,7 +132,7 @@ impl Machine {
     }
 
     /// Windows that the platform has placed.
-    pub(super) fn placed_windows(&self) -> impl Iterator<Item = (&Window, Span)> {
+    pub(super) fn placed_windows(&self) -> impl Iterator<Item = (&scenario::Window, Span)> {
         let windows = self.scenario.windows.iter().zip(&self.map.windows);
         windows.filter_map(|(window, base)| {
             let span = Span::new(*base, window.size).ok()?;
@@ -147,7 +147,7 @@ fn piece(at: u64, length: usize) -> usize {
 }
 
 /// The way that a window sends an address to (CXL r3.1 section 9.18.1.3).
-fn target(window: &Window, hpa: u64) -> Option<usize> {
+fn target(window: &scenario::Window, hpa: u64) -> Option<usize> {
     let ways = window.targets.len() as u64;
     let granule = hpa / window.interleave.granularity.bytes();
     if window.arithmetic == Arithmetic::Modulo {

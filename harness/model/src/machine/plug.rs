@@ -15,7 +15,7 @@ use std::fmt;
 use cxl_regs::{Coherency, DECODER_UNIT, Hpa, Interleave, Size, Span, Ways};
 
 use super::Machine;
-use crate::fabric::{Fabric, HdmImage, Parent, Window};
+use crate::fabric::{self, Fabric, HdmImage, Parent};
 use crate::mapping::{self, Reason, ReasonText, admits};
 use crate::scenario::{self, DeviceKind, Partition, Place, Scenario};
 
@@ -480,7 +480,7 @@ impl<'m> Candidate<'m> {
     fn runs_in(
         &self,
         index: usize,
-        window: &Window,
+        window: &fabric::Window,
         (partition, need): (Partition, u64),
     ) -> Result<Vec<Run>, PlugError> {
         let device = self.device;
@@ -527,10 +527,10 @@ impl<'m> Candidate<'m> {
     fn admitted(
         &self,
         index: usize,
-        window: &Window,
+        window: &fabric::Window,
         partition: Partition,
     ) -> Result<(), PlugError> {
-        let &Window { base, size, restrictions, interleave, .. } = window;
+        let &fabric::Window { base, size, restrictions, interleave, .. } = window;
         let device = self.device;
         if base == Hpa(0) {
             return Err(PlugError::WindowNotPlaced { window: index, size });
@@ -589,7 +589,7 @@ impl<'m> Candidate<'m> {
     }
 
     /// The window's parts that lead to the port, or that nothing leads anywhere else.
-    fn parts(&self, index: usize, window: &Window) -> Vec<Run> {
+    fn parts(&self, index: usize, window: &fabric::Window) -> Vec<Run> {
         let Some(span) = mapping::placed(window) else { return Vec::new() };
         let cuts = mapping::cuts(self.fabric);
         let overlaps = |part: Span| {
@@ -690,14 +690,14 @@ impl<'m> Candidate<'m> {
     }
 
     /// The windows that target the device's bridge.
-    fn windows(&self) -> impl Iterator<Item = (usize, &'m Window)> {
+    fn windows(&self) -> impl Iterator<Item = (usize, &'m fabric::Window)> {
         let uid = self.uid;
         self.fabric.windows.iter().enumerate().filter(move |(_, w)| w.targets.contains(&uid))
     }
 }
 
 /// One bridge's share of a window.
-fn share_of(window: &Window) -> u64 {
+fn share_of(window: &fabric::Window) -> u64 {
     let share = window.size / u64::from(window.interleave.ways.count());
     share - share % DECODER_UNIT
 }

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use cxl_regs::Hpa;
-use cxl_regs::component::Region;
+use cxl_regs::component;
 use cxl_regs::config::{Bdf, CONVENTIONAL_SIZE, Capabilities, ExtendedCapabilities};
 
 use super::Machine;
@@ -111,18 +111,24 @@ fn component(
     let Some(block) = machine.component(place) else {
         return f.write_str("registers of a CXL 1.1 bridge, which are not modelled");
     };
-    match Region::at(offset) {
-        Some(Region::Io) => f.write_str("component register block, CXL.io registers: none"),
-        Some(Region::CacheMem) => match block.structure_at(offset) {
+    match component::Region::at(offset) {
+        Some(component::Region::Io) => {
+            f.write_str("component register block, CXL.io registers: none")
+        }
+        Some(component::Region::CacheMem) => match block.structure_at(offset) {
             Some((id, within)) => {
                 write!(f, "{id} structure, offset {within:#05x}: reserved")
             }
             None => f.write_str("component register block, no structure has this offset"),
         },
-        Some(Region::Implementation) => {
+        Some(component::Region::Implementation) => {
             f.write_str("component register block, the implementation's part: nothing there")
         }
-        Some(Region::ArbMux) => f.write_str("component register block, ARB/MUX registers: none"),
-        Some(Region::Reserved) | None => f.write_str("component register block, reserved"),
+        Some(component::Region::ArbMux) => {
+            f.write_str("component register block, ARB/MUX registers: none")
+        }
+        Some(component::Region::Reserved) | None => {
+            f.write_str("component register block, reserved")
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::fmt::{self, Display, Formatter};
 use cxl_regs::{Arithmetic, Decoder, Interleave, Size, Ways};
 
 use super::{At, Direct, Endpoint, Hop, Mapping, Path, Reach, Reason};
-use crate::fabric::{Fabric, Window};
+use crate::fabric::{self, Fabric};
 use crate::scenario::Place;
 
 /// A reason as one sentence.
@@ -324,7 +324,7 @@ fn hop_facts(f: &mut Formatter<'_>, fabric: &Fabric, hop: &Hop) -> fmt::Result {
 }
 
 /// How a window turns an address into a target.
-fn root(window: &Window) -> String {
+fn root(window: &fabric::Window) -> String {
     let Interleave { ways, granularity } = window.interleave;
     let maps = window.xor_maps.iter().take(ways.selector_bits() as usize);
     let maps: Vec<String> = maps.map(|map| format!("{map:#x}")).collect();
