@@ -26,7 +26,7 @@ use diff::diff;
 use facts::Facts;
 use input::Section;
 pub use input::{InputError, MAX_INPUT};
-use range::Range;
+use range::CacheMemRange;
 
 /// What a dump is a dump of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -324,10 +324,10 @@ impl Dump {
     }
 
     /// The CXL.cache/mem range of a component block, or what is that range itself.
-    fn range<'a>(&self, bytes: &'a [u8]) -> Range<'a> {
+    fn range<'a>(&self, bytes: &'a [u8]) -> CacheMemRange<'a> {
         match self.kind {
-            Kind::Component => Range::of_block(bytes, self.component),
-            _ => Range { bytes, component: self.component },
+            Kind::Component => CacheMemRange::of_block(bytes, self.component),
+            _ => CacheMemRange { bytes, component: self.component },
         }
     }
 
@@ -405,7 +405,7 @@ impl Kind {
     fn signed(bytes: &[u8]) -> Option<Self> {
         if bytes.starts_with(&cedt::SIGNATURE) {
             Some(Self::Cedt)
-        } else if (Range { bytes, component: None }).array().is_ok() {
+        } else if (CacheMemRange { bytes, component: None }).array().is_ok() {
             Some(Self::Cachemem)
         } else {
             None
@@ -424,7 +424,8 @@ impl Kind {
             Ok(kind)
         } else if HdmText::new(bytes, component).plausible() {
             Ok(Self::Hdm)
-        } else if Range::of_block(bytes, component).array().is_ok() || size(Self::Component) {
+        } else if CacheMemRange::of_block(bytes, component).array().is_ok() || size(Self::Component)
+        {
             Ok(Self::Component)
         } else if size(Self::Config) && (absent(bytes) || has_header(bytes)) {
             Ok(Self::Config)

@@ -10,7 +10,7 @@ use cxl_regs::text::HdmText;
 
 /// The bytes of a CXL.cache/mem range.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Range<'a> {
+pub(super) struct CacheMemRange<'a> {
     pub(super) bytes: &'a [u8],
     /// The kind of component, if somebody knows it.
     pub(super) component: Option<cxl_regs::Component>,
@@ -21,7 +21,7 @@ pub(super) fn start() -> usize {
     component::Region::CacheMem.extent().start as usize
 }
 
-impl<'a> Range<'a> {
+impl<'a> CacheMemRange<'a> {
     /// The range in a component register block; as much of it as there is.
     pub(super) fn of_block(block: &'a [u8], component: Option<cxl_regs::Component>) -> Self {
         let bytes = component::cache_mem(block).or_else(|| block.get(start()..));
@@ -45,7 +45,7 @@ impl<'a> Range<'a> {
     }
 }
 
-impl Display for Range<'_> {
+impl Display for CacheMemRange<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         ComponentText(self.bytes).fmt(f)?;
         match self.hdm(CapabilityId::HdmDecoder) {

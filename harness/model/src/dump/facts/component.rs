@@ -12,10 +12,10 @@ use serde::Serialize;
 use super::hdm::hdm;
 use super::register::registers;
 use super::{dword, hex, object};
-use crate::dump::range::Range;
+use crate::dump::range::CacheMemRange;
 
 /// The facts of a range; it has none without a capability array.
-pub(super) fn component(range: Range<'_>) -> Result<impl Serialize, ArrayError> {
+pub(super) fn component(range: CacheMemRange<'_>) -> Result<impl Serialize, ArrayError> {
     let reader = block::image(range.bytes);
     let capabilities = Capabilities::new(reader)?;
     let header = capabilities.header();
