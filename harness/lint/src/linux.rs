@@ -11,7 +11,9 @@ use libc::{EBUSY, EINVAL, EIO, ENODEV, ENOENT, ENXIO, ETIMEDOUT, c_int};
 use super::input::{Config, DeviceDvsec, Input, MEMORY_DEVICE, Registers};
 use super::kernel::{Change, Linux};
 use super::refusal::{Attempt, Refusal, Said};
-use super::system::{Decoder, Host, Kind, Mode, PortState, Range, Root, System, granularity, ways};
+use super::system::{
+    AddressRange, Decoder, Host, Kind, Mode, PortState, Root, System, granularity, ways,
+};
 use super::{Finding, Level, Message, Rule, Severity};
 use cxl_model::fabric::{HdmImage, Parent};
 
@@ -59,7 +61,7 @@ pub(super) fn run(input: &Input, linux: Linux) -> Vec<Finding> {
 #[derive(Clone, Copy, Debug, Default)]
 struct Ranges {
     mem_enabled: bool,
-    ranges: [Option<Range>; 2],
+    ranges: [Option<AddressRange>; 2],
     count: usize,
 }
 
@@ -268,7 +270,7 @@ impl<'i> System<'i> {
                 port.ways = u64::MAX;
                 port.decoders.push(Decoder {
                     // Nothing, until a region is put there.
-                    range: Range { start: 0, end: u64::MAX },
+                    range: AddressRange { start: 0, end: u64::MAX },
                     ways: 1,
                     granularity: 4096,
                     enabled: false,
@@ -418,7 +420,7 @@ impl<'i> System<'i> {
             return refuse(Rule::Granularity, EINVAL, found, text);
         };
         Ok(Decoder {
-            range: Range::of(base, size),
+            range: AddressRange::of(base, size),
             ways,
             granularity,
             enabled: committed,
@@ -667,7 +669,7 @@ impl<'i> System<'i> {
                     |high: u32, low: u32| u64::from(high) << 32 | u64::from(low & !0xFFF_FFFF);
                 let size = join(size_high, size_low);
                 if size != 0 {
-                    *place = Some(Range::of(join(base_high, base_low), size));
+                    *place = Some(AddressRange::of(join(base_high, base_low), size));
                     ranges.count += 1;
                 }
             }
@@ -696,7 +698,7 @@ impl<'i> System<'i> {
         if allowed {
             return Ok(());
         }
-        let listed: Vec<_> = ranges.ranges.iter().flatten().map(Range::to_string).collect();
+        let listed: Vec<_> = ranges.ranges.iter().flatten().map(AddressRange::to_string).collect();
         let found = format!(
             "Mem_Enable set, HDM Decoder Enable clear, {}",
             if listed.is_empty() {
@@ -789,16 +791,16 @@ impl<'i> System<'i> {
         base: u64,
         length: u64,
         skip: u64,
-    ) -> Attempt<(Option<Range>, Option<Mode>)> {
+    ) -> Attempt<(Option<AddressRange>, Option<Mode>)> {
         let capacity = self.input.devices.get(index).and_then(|device| device.capacity);
-        let dpa = Range::of(base.wrapping_add(skip), length);
+        let dpa = AddressRange::of(base.wrapping_add(skip), length);
         let Some((volatile, persistent)) = capacity else {
             return Ok((Some(dpa), None));
         };
         let total = volatile.wrapping_add(persistent);
-        let ram = Range::of(0, volatile);
-        let pmem = Range::of(volatile, persistent);
-        let inside = |range: Range| {
+        let ram = AddressRange::of(0, volatile);
+        let pmem = AddressRange::of(volatile, persistent);
+        let inside = |range: AddressRange| {
             if volatile != 0 && ram.contains(range) {
                 Some(Mode::Ram)
             } else if persistent != 0 && pmem.contains(range) {
@@ -807,7 +809,7 @@ impl<'i> System<'i> {
                 None
             }
         };
-        let skipped = Range::of(base, skip);
+        let skipped = AddressRange::of(base, skip);
         let skip_fits = skip == 0
             || inside(skipped).is_some()
             || self.linux.has(Change::Partitions) && !skipped.is_empty() && skipped.end < total;

@@ -10,8 +10,8 @@ use libc::{EBUSY, EINVAL, ENXIO, c_int};
 
 use super::refusal::{Attempt, Refusal};
 use super::system::{
-    Decoder, Kind, Member, Mode, PortState, Range, Region, RegionRef, Root, System, granularity,
-    granularity_code, ways_code,
+    AddressRange, Decoder, Kind, Member, Mode, PortState, Region, RegionRef, Root, System,
+    granularity, granularity_code, ways_code,
 };
 use super::{Finding, Level, Rule, Severity};
 use crate::Change;
@@ -808,7 +808,7 @@ fn mode(mode: Option<Mode>) -> u32 {
 }
 
 /// A range as Linux prints a resource.
-fn resource(range: Range) -> String {
+fn resource(range: AddressRange) -> String {
     format!("[mem {:#010x}-{:#010x} flags 0x200]", range.start, range.end)
 }
 

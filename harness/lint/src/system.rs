@@ -11,12 +11,12 @@ use super::kernel::Linux;
 
 /// A range of addresses, both ends included; empty if the end is the address before the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Range {
+pub(super) struct AddressRange {
     pub(super) start: u64,
     pub(super) end: u64,
 }
 
-impl Range {
+impl AddressRange {
     pub(super) fn of(base: u64, size: u64) -> Self {
         Self { start: base, end: base.wrapping_add(size).wrapping_sub(1) }
     }
@@ -40,7 +40,7 @@ impl Range {
     }
 }
 
-impl std::fmt::Display for Range {
+impl std::fmt::Display for AddressRange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:#x}-{:#x}", self.start, self.end)
     }
@@ -87,7 +87,7 @@ pub(super) struct Root {
     pub(super) id: usize,
     /// Its place in the table.
     pub(super) window: usize,
-    pub(super) range: Range,
+    pub(super) range: AddressRange,
     pub(super) ways: u64,
     pub(super) granularity: u64,
     /// Bridges, way 0 first; `None` where nobody said which there are.
@@ -137,7 +137,7 @@ pub(super) enum Mode {
 /// A decoder, as Linux has it.
 #[derive(Clone, Debug)]
 pub(super) struct Decoder {
-    pub(super) range: Range,
+    pub(super) range: AddressRange,
     pub(super) ways: u64,
     pub(super) granularity: u64,
     pub(super) enabled: bool,
@@ -146,7 +146,7 @@ pub(super) struct Decoder {
     /// Downstream ports, indices into [`Input::ports`].
     pub(super) targets: Vec<Option<usize>>,
     /// Device memory; `None` if it is not known.
-    pub(super) dpa: Option<Range>,
+    pub(super) dpa: Option<AddressRange>,
     pub(super) mode: Option<Mode>,
 }
 
@@ -170,7 +170,7 @@ pub(super) struct Region {
     pub(super) id: usize,
     /// Its window, an index into [`System::roots`].
     pub(super) root: usize,
-    pub(super) range: Range,
+    pub(super) range: AddressRange,
     pub(super) ways: u64,
     pub(super) granularity: u64,
     pub(super) mode: Option<Mode>,

@@ -12,7 +12,7 @@ use zerocopy::little_endian::U32;
 
 use super::records::Records;
 use super::refusal::{Attempt, Refusal, Said};
-use super::system::{Range, Root, System, granularity, ways};
+use super::system::{AddressRange, Root, System, granularity, ways};
 use super::{Finding, Level, Rule, Severity};
 use crate::Change;
 
@@ -139,7 +139,7 @@ impl System<'_> {
 
     /// Makes a root decoder of each window.
     fn windows(&mut self, records: &Records<'_>) {
-        let mut kept: Vec<Range> = Vec::new();
+        let mut kept: Vec<AddressRange> = Vec::new();
         for (index, &(record, targets)) in records.cfmws.iter().enumerate() {
             let name = format!("window {index}");
             if let Err(refusal) = self.window(index, record, targets, records, &mut kept) {
@@ -160,7 +160,7 @@ impl System<'_> {
         record: &CfmwsRecord,
         targets: &[U32],
         records: &Records<'_>,
-        kept: &mut Vec<Range>,
+        kept: &mut Vec<AddressRange>,
     ) -> Attempt<()> {
         let (base, size) = (record.base.get(), record.size.get());
         let refusal =
@@ -193,7 +193,7 @@ impl System<'_> {
             let found = format!("granularity code {}", record.hbig);
             return Err(Refusal::new(Rule::WindowGranularity, EINVAL, found));
         };
-        let range = Range { start: base, end: base.wrapping_add(size).wrapping_sub(1) };
+        let range = AddressRange { start: base, end: base.wrapping_add(size).wrapping_sub(1) };
         let conflict = kept.iter().find(|other| range.overlaps_in_part(**other));
         if range.is_empty() {
             let found = format!("size {size:#x}");
