@@ -20,7 +20,7 @@ use cxl_regs::mmio::Mmio;
 use crate::run::{self, DirectRun};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Parent, Place};
-use ranges::{Fate, Range};
+use ranges::{Fate, WatchedRange};
 use rules::Rule;
 use shadow::{At, Block, Change, Shadow};
 
@@ -169,7 +169,7 @@ struct Harm {
 #[derive(Debug)]
 pub struct Judge {
     shadow: Shadow,
-    ranges: Vec<Range>,
+    ranges: Vec<WatchedRange>,
     /// The ranges have to be looked for again before the next sweep.
     stale: bool,
     /// What writes that are no tries have done to the ranges.

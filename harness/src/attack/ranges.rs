@@ -20,7 +20,7 @@ use cxl_model::scenario::Place;
 
 /// A range with all its decoders locked.
 #[derive(Clone, Debug)]
-pub(super) struct Range {
+pub(super) struct WatchedRange {
     pub(super) span: Span,
     /// Why it is not sealed.
     pub(super) open: Vec<String>,
@@ -43,13 +43,13 @@ pub(super) enum Fate {
 }
 
 /// The locked ranges of a machine as it is now.
-pub(super) fn locked(machine: &Machine) -> Vec<Range> {
+pub(super) fn locked(machine: &Machine) -> Vec<WatchedRange> {
     let fabric = machine.fabric();
     let ranges = mappings(&fabric);
     ranges.iter().filter_map(|mapping| range(machine, &fabric, mapping)).collect()
 }
 
-fn range(machine: &Machine, fabric: &Fabric, mapping: &Mapping) -> Option<Range> {
+fn range(machine: &Machine, fabric: &Fabric, mapping: &Mapping) -> Option<WatchedRange> {
     let span = mapping.span()?;
     let Reach::Direct(direct) = &mapping.how else { return None };
     let interleave = direct.interleave();
@@ -66,7 +66,7 @@ fn range(machine: &Machine, fabric: &Fabric, mapping: &Mapping) -> Option<Range>
     let devices: BTreeSet<usize> = direct.members.iter().map(|member| member.device).collect();
     let open = devices.into_iter().flat_map(|device| unsealed(machine, Place::Device(device)));
     let open = open.map(|why| Words(machine, &why).to_string()).collect();
-    locked.then_some(Range { span, open, how: mapping.how.clone(), probes })
+    locked.then_some(WatchedRange { span, open, how: mapping.how.clone(), probes })
 }
 
 fn path_is_locked(fabric: &Fabric, hpa: Hpa) -> bool {
@@ -89,7 +89,10 @@ fn path_is_locked(fabric: &Fabric, hpa: Hpa) -> bool {
 }
 
 /// The worst fate of any of the ranges, and the ranges that share it.
-pub(super) fn fate<'r>(machine: &Machine, ranges: &'r [Range]) -> (Fate, Vec<&'r Range>) {
+pub(super) fn fate<'r>(
+    machine: &Machine,
+    ranges: &'r [WatchedRange],
+) -> (Fate, Vec<&'r WatchedRange>) {
     if ranges.is_empty() {
         return (Fate::Same, Vec::new());
     }
@@ -100,7 +103,7 @@ pub(super) fn fate<'r>(machine: &Machine, ranges: &'r [Range]) -> (Fate, Vec<&'r
     (worst, hit.map(|(range, _)| range).collect())
 }
 
-impl Range {
+impl WatchedRange {
     fn fate(&self, machine: &Machine, now: &[Mapping]) -> Fate {
         let direct = now.iter().any(|mapping| {
             let covers = mapping.span().is_some_and(|span| span.contains_span(self.span));
@@ -117,10 +120,10 @@ impl Range {
 }
 
 /// Ranges by address and size.
-pub(super) fn list<'r>(ranges: impl IntoIterator<Item = &'r Range>) -> String {
+pub(super) fn list<'r>(ranges: impl IntoIterator<Item = &'r WatchedRange>) -> String {
     let words = ranges
         .into_iter()
-        .map(|Range { span, .. }| format!("{:#x} ({})", span.base().0, Size(span.size())));
+        .map(|WatchedRange { span, .. }| format!("{:#x} ({})", span.base().0, Size(span.size())));
     words.collect::<Vec<_>>().join(", ")
 }
 

@@ -10,7 +10,7 @@ use cxl_attack::State;
 use serde::Serialize;
 
 use super::Name;
-use super::ranges::{self, Range};
+use super::ranges::{self, WatchedRange};
 
 /// What came of a try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -135,8 +135,8 @@ pub(super) fn name_of(state: State) -> &'static str {
 
 impl Report {
     /// An empty one of a machine with these ranges.
-    pub(super) fn new(ranges: &[Range]) -> Self {
-        let (sealed, open): (Vec<&Range>, Vec<&Range>) =
+    pub(super) fn new(ranges: &[WatchedRange]) -> Self {
+        let (sealed, open): (Vec<&WatchedRange>, Vec<&WatchedRange>) =
             ranges.iter().partition(|range| range.open.is_empty());
         let open = open.into_iter().map(|range| {
             let (list, reasons) = (ranges::list([range]), range.open.join("; "));
