@@ -266,7 +266,7 @@ pub fn on(
 ) -> DirectRun {
     let mut done = DirectRun::new();
     if let Err(error) = bring_up(hw, clock, platform, &wanted.policy(), &mut *done.room) {
-        done.refusal = Some(Refusal::BringUp(error));
+        done.refusal = Some(Refusal::Library(error));
     }
     done.describe(hw, platform);
     done
@@ -307,9 +307,9 @@ pub fn require_locked(machine: &mut Machine) -> DirectRun {
         ..Policy::default()
     };
     let mut clock = machine.clock();
-    let result = platform(machine).map_err(Refusal::Platform).and_then(|tables| {
+    let result = platform(machine).map_err(Refusal::Library).and_then(|tables| {
         inspect(machine, &mut clock, &tables.platform(), &policy, &mut *done.room)
-            .map_err(Refusal::BringUp)
+            .map_err(Refusal::Library)
     });
     done.refusal = result.err();
     done

@@ -245,7 +245,7 @@ impl Names<'_> {
         }
     }
 
-    fn decoder(&self, planned: &cxl_firmware::plan::PlannedDecoder) -> PlannedDecoder {
+    fn decoder(&self, planned: &plan::PlannedDecoder) -> PlannedDecoder {
         let component = self.node(planned.node);
         let index = planned.index;
         match planned.purpose {
