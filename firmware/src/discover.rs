@@ -20,7 +20,7 @@ mod capacity;
 mod component;
 mod error;
 mod function;
-mod wait;
+mod poll;
 
 use core::iter::successors;
 

@@ -20,7 +20,7 @@ use crate::device_registers::DeviceRegisters;
 use crate::error::{self, Code, Error, Numbered};
 use crate::mmio::Mmio;
 use crate::platform::{BridgeKind, Platform, Window};
-use crate::policy::{PathPolicy, Policy};
+use crate::policy::{PathPolicy, TargetSystem};
 use crate::topology::{NodeId, NodeKind, Partition, Tree};
 use crate::verify::paths::{Decoders, WindowView};
 use crate::verify::view;
@@ -41,19 +41,16 @@ fn refused(error: CedtWriteError) -> Error {
     }
 }
 
-/// A policy that demands nothing beyond the specification: tables say what is there.
-const ANY: Policy<'static> = Policy {
-    path: PathPolicy::Unlocked,
-    config_lock: false,
-    burn_spares: false,
-    enable_cache: false,
-    target: crate::policy::TargetSystem::Specification,
-    requests: &[],
-    width: crate::policy::Width::Flat,
-    windows: &[],
-    map_leftovers: false,
-    probe: crate::policy::Probe::Skip,
-};
+/// The committed decoders, of which nothing is demanded beyond the specification: tables say what is
+/// there.
+fn as_found<'a>(tree: Tree<'a>, committed: CommittedRef<'a>) -> Decoders<'a> {
+    Decoders {
+        tree,
+        list: committed.decoders,
+        locks: PathPolicy::Unlocked,
+        target: TargetSystem::Specification,
+    }
+}
 
 /// Writes the CEDT into `buffer` and returns exactly it.
 ///
@@ -137,7 +134,7 @@ fn check_whole(
         }
     }
     // The regions are judged anew: nothing is taken from the list but what it may leave out.
-    let decoders = Decoders { tree, list: committed.decoders, policy: &ANY };
+    let decoders = as_found(tree, committed);
     for (entry, decoder) in decoders.device_claims() {
         let place = Place::of(tree, entry.node, entry.index);
         let mut devices = committed.devices.iter().filter(|device| device.node == entry.node);
@@ -282,7 +279,7 @@ pub fn cross_check<'a>(
 fn check_table(cedt: &[u8], tree: Tree<'_>, committed: CommittedRef<'_>) -> Result<(), Error> {
     let table = Cedt::read(cedt).map_err(|error| Code::TABLES_TABLE.error().rule(error))?;
     table.check().map_err(broken)?;
-    let decoders = Decoders { tree, list: committed.decoders, policy: &ANY };
+    let decoders = as_found(tree, committed);
     for (entry, decoder) in decoders.device_claims() {
         check_bridge(&table, tree, entry.node)?;
         let span = decoder.span;

@@ -45,7 +45,8 @@ pub fn verify<'a>(
     let (tree, mut committed, mut findings) = (topology.into(), committed.into(), findings.into());
     judge(hw, platform, tree, policy, &mut committed, &mut findings);
     // Where there is a plan, its notes say what is unused, and why.
-    let decoders = Decoders { tree, list: &committed.decoders, policy };
+    let decoders =
+        Decoders { tree, list: &committed.decoders, locks: policy.path, target: policy.target };
     for (id, device) in tree.devices() {
         for partition in Partition::ALL {
             let used = decoders.used(id, partition);
@@ -89,7 +90,8 @@ fn judge(
             report(Code::VERIFY_BACK_INVALIDATE_BLOCKED.at(at).above(tree.path(gap)));
         }
     }
-    let decoders = Decoders { tree, list: &committed.decoders, policy };
+    let decoders =
+        Decoders { tree, list: &committed.decoders, locks: policy.path, target: policy.target };
     decoders.components(&mut report);
     let CommittedMut { devices, regions, .. } = committed;
     for (at, (_, decoder)) in decoders.device_claims().enumerate() {

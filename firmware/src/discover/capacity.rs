@@ -18,7 +18,7 @@ use cxl_regs::mailbox::{
 
 use super::error::Waited;
 use super::function::RegisterBlock;
-use super::wait::wait;
+use super::poll::poll_each_millisecond;
 use crate::config::Config;
 use crate::error::{Code, Error, Place};
 use crate::mmio::{Block, Clock, Mmio};
@@ -118,7 +118,7 @@ fn await_range(
     let mut low = RangeSizeLow::new();
     let mut settle =
         |waited: Waited, milliseconds, done: fn(RangeSizeLow) -> bool, clock: &mut _| {
-            wait(clock, milliseconds, || {
+            poll_each_millisecond(clock, milliseconds, || {
                 low = RangeSizeLow::from_raw(config.fresh(hw, offset));
                 done(low).then_some(low)
             })
@@ -287,7 +287,7 @@ impl<M: Mmio, C: Clock> Mailbox<'_, M, C> {
     ) -> Result<R, Error> {
         let (hw, at) = (&mut *self.hw, self.at);
         let mut found = 0;
-        wait(self.clock, milliseconds, || {
+        poll_each_millisecond(self.clock, milliseconds, || {
             let register: R = block.read(hw);
             found = register.raw();
             done(register).then_some(register)

@@ -12,7 +12,7 @@ use cxl_regs::{Decoder, Hpa, Interleave, Levels, Route, Span, Ways};
 use crate::admits;
 use crate::committed::{CommittedDecoder, CommittedRegion, Place, Probed};
 use crate::error::{self, Code, Error};
-use crate::policy::{PathPolicy, Policy, TargetSystem};
+use crate::policy::{PathPolicy, TargetSystem};
 use crate::topology::{NodeId, NodeKind, Partition, Tree};
 
 /// A window as a path sees it.
@@ -29,7 +29,10 @@ pub(crate) struct WindowView<'a> {
 pub(crate) struct Decoders<'a> {
     pub(crate) tree: Tree<'a>,
     pub(crate) list: &'a [CommittedDecoder],
-    pub(crate) policy: &'a Policy<'a>,
+    /// Whether every decoder on a path has to be locked.
+    pub(crate) locks: PathPolicy,
+    /// Whose rules count.
+    pub(crate) target: TargetSystem,
 }
 
 impl<'a> Decoders<'a> {
@@ -71,7 +74,7 @@ impl<'a> Decoders<'a> {
         let mut report = |finding: Error| {
             if finding.code == Code::VERIFY_UNLOCKED_ON_PATH {
                 locked = false;
-                if self.policy.path != PathPolicy::LockAll {
+                if self.locks != PathPolicy::LockAll {
                     return;
                 }
             } else {
@@ -302,9 +305,7 @@ impl<'a> Decoders<'a> {
         }
         self.alone(entry, decoder.span, report);
         let equal = decoder.span == span;
-        if !equal
-            && (self.policy.target == TargetSystem::Linux || !decoder.span.contains_span(span))
-        {
+        if !equal && (self.target == TargetSystem::Linux || !decoder.span.contains_span(span)) {
             let (expected, found) = (span, decoder.span);
             report(
                 Code::VERIFY_RANGE_DIFFERS.at(device).above(place).expected(expected).found(found),
@@ -337,10 +338,10 @@ impl<'a> Decoders<'a> {
                 report(Code::VERIFY_OVERLAP.at(place).expected(previous_end).found(base));
             }
             if entry.image.size() == 0 {
-                if self.policy.target == TargetSystem::Linux {
+                if self.target == TargetSystem::Linux {
                     report(Code::VERIFY_ZERO_SIZE.at(place));
                 }
-                if !entry.locked() && self.policy.path == PathPolicy::LockAll {
+                if !entry.locked() && self.locks == PathPolicy::LockAll {
                     report(Self::unlocked(place, entry));
                 }
             }

@@ -9,7 +9,7 @@ use crate::mmio::Clock;
 const CLOCK_READS: u32 = 1 << 17;
 
 /// Asks `poll` once a millisecond until it has an answer; at once and once more at the end.
-pub(super) fn wait<T>(
+pub(super) fn poll_each_millisecond<T>(
     clock: &mut impl Clock,
     milliseconds: u32,
     mut poll: impl FnMut() -> Option<T>,
