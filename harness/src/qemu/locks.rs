@@ -11,6 +11,7 @@
 use cxl_firmware::mmio::Mmio;
 use cxl_firmware::topology::{NodeId, Tree};
 use cxl_regs::access::Register;
+use cxl_regs::dvsec::device::{self, Lock, RANGE_STRIDE, RangeBaseHigh, RangeBaseLow};
 use cxl_regs::hdm::{Control, DECODER_SPECS, decoder_offset};
 
 use crate::report::{Field, LockAttack, name};
@@ -55,15 +56,14 @@ impl LockAttack {
 
 /// The dwords that CONFIG_LOCK freezes (CXL r3.1 section 8.1.3), with the bits of each. The lock
 /// itself comes last.
-const CONFIG: [(&str, u64, u32); 6] = [
-    ("CXL Control", 0x0C, 0x0000_FFFF),
-    ("Range 1 Base High", 0x20, u32::MAX),
-    ("Range 1 Base Low", 0x24, u32::MAX),
-    ("Range 2 Base High", 0x30, u32::MAX),
-    ("Range 2 Base Low", 0x34, u32::MAX),
-    ("CXL Lock", 0x14, CONFIG_LOCK),
+const CONFIG: [(&str, u16, u32); 6] = [
+    ("CXL Control", device::Control::SPEC.offset, 0x0000_FFFF),
+    ("Range 1 Base High", RangeBaseHigh::SPEC.offset, u32::MAX),
+    ("Range 1 Base Low", RangeBaseLow::SPEC.offset, u32::MAX),
+    ("Range 2 Base High", RangeBaseHigh::SPEC.offset + RANGE_STRIDE, u32::MAX),
+    ("Range 2 Base Low", RangeBaseLow::SPEC.offset + RANGE_STRIDE, u32::MAX),
+    ("CXL Lock", Lock::SPEC.offset, Lock::new().with_config_lock(true).into_bits() as u32),
 ];
-const CONFIG_LOCK: u32 = 1;
 
 /// Flips every bit of every locked decoder, and of the Device DVSEC where CONFIG_LOCK is set.
 pub fn flip(hw: &mut impl Mmio, tree: Tree<'_>) -> Vec<Frozen> {
@@ -84,11 +84,12 @@ pub fn flip(hw: &mut impl Mmio, tree: Tree<'_>) -> Vec<Frozen> {
             }
         }
         let Some(device) = found.device() else { continue };
-        if hw.read(device.dvsec.0 + 0x14) & CONFIG_LOCK == 0 {
+        let lock = hw.read(device.dvsec.0 + u64::from(Lock::SPEC.offset));
+        if !Lock::from_raw(lock).config_lock() {
             continue;
         }
         for (name, offset, bits) in CONFIG {
-            let changed = flip_dword(hw, device.dvsec.0 + offset, bits);
+            let changed = flip_dword(hw, device.dvsec.0 + u64::from(offset), bits);
             list.push(Frozen { node, decoder: None, name, bits, changed });
         }
     }
