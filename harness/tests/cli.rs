@@ -136,7 +136,7 @@ fn what_is_no_scenario_is_one_complaint_with_its_place() {
             "binary.toml:2:6: expected a TOML text (UTF-8), found the byte 0xff",
         ),
         (
-            directory.file("huge.toml", &vec![b' '; (16 << 20) + 1]),
+            directory.file("huge.toml", vec![b' '; (16 << 20) + 1]),
             "huge.toml: expected a scenario of at most 16 MiB, found more",
         ),
         (directory.file("syntax.toml", b"\n[[bridge]\n"), "syntax.toml:2:"),
