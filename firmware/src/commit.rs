@@ -18,7 +18,7 @@
 //! one for each spare one: they are what a failure puts back.
 //!
 //! **Invariant**: until the first decoder is locked, a failure leaves every register as it was
-//! found. After it, [`Committed`] says of each decoder what became of it.
+//! found. After it, [`CommittedMut`] says of each decoder what became of it.
 
 pub(crate) mod back_invalidate;
 pub(crate) mod planned_registers;

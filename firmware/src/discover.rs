@@ -1,4 +1,4 @@
-//! Discovery: from root buses and register blocks to a [`Topology`].
+//! Discovery: from root buses and register blocks to a [`Topology`](crate::topology::Topology).
 //!
 //! What is found is used as it is found: bus numbers, windows and BARs. Where everything is
 //! assigned, discovery writes nothing but the Memory Space bit of CXL functions that have it off,
