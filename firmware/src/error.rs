@@ -251,3 +251,89 @@ impl fmt::Display for Error {
 }
 
 impl core::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use core::mem::offset_of;
+    use std::format;
+
+    use cxl_regs::acpi::cedt::Problem;
+    use cxl_regs::component::{ArrayError, CapabilityId};
+    use cxl_regs::config::WindowError;
+    use cxl_regs::dvsec::device::RangeError;
+    use cxl_regs::{DecodeError, Granularity, Hpa, Interleave, NotDecodable, Span, Ways};
+
+    use super::*;
+    use crate::topology::Path;
+
+    #[test]
+    fn c_finds_each_field_where_it_always_was() {
+        let offsets = [
+            offset_of!(Error, code),
+            offset_of!(Error, detail),
+            offset_of!(Error, at),
+            offset_of!(Error, expected),
+            offset_of!(Error, found),
+        ];
+        assert_eq!((offsets, size_of::<Error>()), ([0, 2, 4, 16, 24], 32));
+    }
+
+    #[test]
+    fn a_rule_comes_out_as_it_went_in() {
+        fn same<R: Rule + Copy + PartialEq + fmt::Debug>(rules: &[R]) {
+            for &rule in rules {
+                let (number, first, second) = rule.pack();
+                assert_eq!(R::unpack(number, first, second), Some(rule));
+                assert_eq!(R::unpack(0, first, second), None, "0 is no rule's number");
+            }
+        }
+        let interleave = Interleave::new(Ways::Twelve, Granularity::K16);
+        let span = |base, size| Span::new(Hpa(base), size).expect("a range");
+        same(&[
+            DecodeError::Wraps { base: u64::MAX, size: u64::MAX - 1 },
+            DecodeError::NotDecodable(NotDecodable(interleave)),
+            DecodeError::DuplicateTarget { port: 255, first: 3, second: 7 },
+        ]);
+        same(&[ArrayError::PastEnd {
+            entry: 255,
+            id: CapabilityId::HdmDecoder,
+            pointer: 0xFFC,
+            length: 0x234,
+        }]);
+        same(&[RangeError::Reserved { field: "Memory_Class", code: 7 }, RangeError::NotValid]);
+        same(&[WindowError::Above4GiB { span: span(0x10_0000, 0x30_0000) }]);
+        let (window, other) = (span(0xFFFF_FFFF_0000_0000, 1 << 28), span(1 << 28, 1 << 55));
+        same(&[
+            Problem::Overlap { window, other },
+            Problem::TargetCount { expected: 16, found: usize::MAX },
+        ]);
+    }
+
+    #[test]
+    fn a_place_keeps_six_ports_and_says_how_many_there_are() {
+        let path = |ports: &[u8]| Path::new(7, ports).expect("a path");
+        let deep = path(&[1, 2, 3, 4, 5, 6, 7, 8]);
+        let whole = Place::from(path(&[1, 2, 3, 4, 5, 255]));
+        assert_eq!(format!("{whole}"), "bridge 7 port 1.2.3.4.5.255");
+        // The numbers behind the sixth are gone, the depth is not.
+        assert_eq!(format!("{}", Place::from(deep)), "bridge 7 port 1.2.3.4.5.6.. (8 ports)");
+        assert_ne!(Place::from(deep), Place::from(path(&[1, 2, 3, 4, 5, 6, 7])));
+        let beside = Place::in_window(path(&[1, 2, 3]), 0x7FFF_FFFF_F000_0000);
+        assert_eq!(beside.window_base(), Some(0xFFF_FFFF_F000_0000), "the most that is kept");
+        let beside = Place::in_window(deep, 0x1_0000_0000);
+        assert_eq!((beside.uid(), beside.window_base()), (Some(7), Some(0x1_0000_0000)));
+        assert_eq!(format!("{beside}"), "bridge 7 port 1.2.3.. (8 ports)");
+    }
+
+    #[cfg(not(feature = "sentences"))]
+    #[test]
+    fn without_sentences_an_error_is_its_numbers() {
+        let at = Place::in_window(Path::new(7, &[3]).expect("a path"), 0x1_0000_0000);
+        let error = Code::PLAN_WINDOW_FULL.at(at).expected(0x4000_0000).found(0x1000_0000);
+        assert_eq!(
+            format!("{error}"),
+            "0x0309 at 00000315.00000010.00000007: expected 0x40000000, found 0x10000000, detail 0x0"
+        );
+        assert_eq!((format!("{:?}", error.code), error.code.name()), ("0x0309".into(), None));
+    }
+}
