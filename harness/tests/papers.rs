@@ -98,15 +98,18 @@ fn sources(place: &Path) -> String {
     if rust { fs::read_to_string(place).unwrap() } else { String::new() }
 }
 
-/// Whether a function of this name is defined, or a test claimed under it.
-fn defines(source: &str, name: &str) -> bool {
+/// Whether a text has this, and a word ends with it.
+fn has(source: &str, start: &str) -> bool {
     let ends = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
-    let after = |before: &str| {
-        let start = format!("{before}{name}");
-        let mut found = source.match_indices(&start).map(|(at, _)| at + start.len());
-        found.any(|end| source.get(end..).is_some_and(ends))
-    };
-    after("fn ") || after("\"")
+    let mut found = source.match_indices(start).map(|(at, _)| at + start.len());
+    found.any(|end| source.get(end..).is_some_and(ends))
+}
+
+/// Whether a function of this name is defined, or a test claimed under it; one of a type beside it.
+fn defines(source: &str, name: &str) -> bool {
+    let (owner, own) = name.rsplit_once("::").unwrap_or(("", name));
+    let defined = has(source, &format!("fn {own}")) || has(source, &format!("\"{own}"));
+    defined && (owner.is_empty() || has(source, &format!(" {owner}")))
 }
 
 /// Each folder of sources in the workspace, as its members say.
@@ -188,10 +191,9 @@ fn every_function_in_the_papers_is_in_its_file() {
         for (line, block) in blocks(&text(paper)) {
             for (name, files) in functions(&block) {
                 seen += 1;
-                let own = name.rsplit("::").next().unwrap_or(name);
                 let source: String =
                     files.into_iter().flat_map(found).map(|f| sources(&f)).collect();
-                if !defines(&source, own) {
+                if !defines(&source, name) {
                     wrong.push(format!("{paper}:{line}: {name}() is not where it is said to be"));
                 }
             }
@@ -199,6 +201,24 @@ fn every_function_in_the_papers_is_in_its_file() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(seen > 50, "{seen} functions: are they still written so?");
+}
+
+#[test]
+fn every_type_and_constant_in_the_papers_is_in_some_source() {
+    let folders = ["cxl-regs", "firmware", "harness"];
+    let all: String = folders.iter().map(|folder| sources(&Path::new(ROOT).join(folder))).collect();
+    let word = |span: &str| {
+        span.starts_with(|c: char| c.is_ascii_uppercase())
+            && span.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    let mut wrong = Vec::new();
+    for paper in PAPERS {
+        for (line, block) in blocks(&text(paper)) {
+            let lost = spans(&block).filter(|span| word(span) && !has(&all, span));
+            wrong.extend(lost.map(|span| format!("{paper}:{line}: no source has {span}")));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 /// The functions that a block names, each with the files in front of it: the last ones that stand in a
