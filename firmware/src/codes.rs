@@ -1,4 +1,4 @@
-//! The numbers of errors and findings.
+//! The numbers of the plan's notes; those of errors are rows of [`crate::error`].
 //!
 //! **Invariant**: a number has one meaning and every variant a number; the compiler refuses a list
 //! that leaves a variant out, and one that does not ascend.
