@@ -33,7 +33,7 @@ window = [{ targets = ["hb0"], size = "1GiB" }]
 
 /// A set of four over two bridges.
 const SET: &str = r#"
-policy = { interleave = "4-way at 256" }
+policy.interleave = "4-way at 256"
 bridge = [{ name = "hb0", uid = 16 }, { name = "hb1", uid = 32 }]
 port = [
     { name = "rp0", below = "hb0" }, { name = "rp1", below = "hb0" },
@@ -164,10 +164,7 @@ fn found(text: &str, mirror: bool, code: u16, words: &str, stay: usize) {
     assert_eq!(report.facts.failures(), [""; 0], "what was counted is what came");
 
     // Without locks everything is put back.
-    let text = match text.contains("[policy]") {
-        true => text.replace("[policy]", "[policy]\npath = \"unlocked\"\nconfig_lock = false"),
-        false => format!("policy.path = \"unlocked\"\npolicy.config_lock = false\n{text}"),
-    };
+    let text = format!("policy.path = \"unlocked\"\npolicy.config_lock = false\n{text}");
     let before = filled(&text).fabric();
     let mut machine = filled(&text);
     let run = boot(&mut machine, &Options { mirror, ..options() }).unwrap();
