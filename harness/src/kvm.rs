@@ -110,11 +110,25 @@ const ADDRESS_SIZES: u32 = 0x8000_0008;
 /// The CPUID leaf whose ECX says what the processor can do, and its bit for XSAVE.
 const FEATURES: u32 = 1;
 const FEATURES_XSAVE: u32 = 1 << 26;
+/// The CPUID leaf and subleaf whose EAX says which ways of saving there are, and its bit for XSAVEC.
+const XSAVE: (u32, u32) = (0xD, 1);
+const XSAVE_XSAVEC: u32 = 1 << 1;
 
 /// Whether there is a KVM that makes virtual machines, and why not.
 pub fn available() -> Result<(), VmError> {
     // A machine that exists for a moment: another hypervisor may have the processor.
     open()?.create_vm().map(|_| ()).map_err(|error| VmError::Call { name: "KVM_CREATE_VM", error })
+}
+
+/// Whether guests here have XSAVEC. That the host's processor has it says nothing: some hypervisors
+/// keep it to themselves.
+pub fn offers_xsavec() -> bool {
+    let Ok(kvm) = open() else { return false };
+    let cpuid = kvm.get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES);
+    cpuid.is_ok_and(|cpuid| {
+        let mut leaves = cpuid.as_slice().iter();
+        leaves.any(|leaf| (leaf.function, leaf.index) == XSAVE && leaf.eax & XSAVE_XSAVEC != 0)
+    })
 }
 
 fn open() -> Result<Kvm, VmError> {

@@ -2,7 +2,7 @@
 
 use cxl_harness::guest::Counts;
 use cxl_harness::guest::boot::{Options, Verdict};
-use cxl_harness::kvm::{Call as Slot, End, Reason};
+use cxl_harness::kvm::{self, Call as Slot, End, Reason};
 use cxl_harness::mirror::Unmirrored;
 use cxl_harness::report::{self, Report};
 use cxl_image::doorbell::Call;
@@ -47,7 +47,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("xsavec", Some([0x48, 0x0F, 0xC7, 0x27])),
         ("jump", None),
     ] {
-        let absent = name == "xsavec" && !std::arch::is_x86_feature_detected!("xsavec");
+        let absent = name == "xsavec" && !kvm::offers_xsavec();
         let tests = [
             claim(format!("{name}_fails_then_works_then_fails"), move || trial(name)),
             claim(format!("{name}_unannounced_ends_the_run"), move || {
@@ -55,7 +55,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             }),
             claim(format!("{name}_announced_in_vain_is_a_failed_check"), move || in_vain(name)),
         ];
-        let lack = absent.then_some("processor without XSAVEC");
+        let lack = absent.then_some("needs a KVM that offers XSAVEC");
         trials.extend(tests.map(|test| unless(lack, test)));
     }
     trials
@@ -340,7 +340,7 @@ fn pvh_ring3() {
     assert_eq!(ran.run.last().cedt(), direct.run.last().cedt());
     let ran = pvh(&unlocked("one-device"), "sse", true).good();
     assert_eq!(ran.run.last().said.announced.len(), 2);
-    if std::arch::is_x86_feature_detected!("xsavec") {
+    if kvm::offers_xsavec() {
         pvh(&unlocked("one-device"), "xsavec", true).good();
     }
 }
