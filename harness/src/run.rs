@@ -21,6 +21,13 @@ use cxl_model::scenario::{self, Parent, Place, Scenario, WindowChoice};
 /// Room for the largest machine the harness runs: 16 bridges with 16 devices each, all of them
 /// behind ports of their own.
 pub type Room = Workspace<640, 320, 1280>;
+
+/// An empty room on the heap. Where it is made it is on the stack for a moment, and it is large: no
+/// caller shall have it in a frame that stays.
+#[inline(never)]
+pub fn room() -> Box<Room> {
+    Box::new(const { Room::new() })
+}
 /// Tables of the same machine.
 pub type Tables = acpi::Tables<32, 64>;
 
@@ -346,7 +353,7 @@ pub(crate) fn occupied(map: &AddressMap) -> Vec<Span> {
 
 impl DirectRun {
     fn new() -> Self {
-        Self { room: Box::new(Room::new()), cedt: Vec::new(), handoff: Vec::new(), refusal: None }
+        Self { room: room(), cedt: Vec::new(), handoff: Vec::new(), refusal: None }
     }
 
     /// The table of what was committed, and the hand-off record. There is no table for a machine

@@ -17,7 +17,7 @@ use cxl_harness::qemu::qtest::Width;
 use cxl_harness::qemu::run::{Options, RunError};
 use cxl_harness::qemu::{bare, run};
 use cxl_harness::report::{Field, Report, Verdict, Verifier};
-use cxl_harness::run::{self as harness_run, Room};
+use cxl_harness::run as harness_run;
 use cxl_model::machine::Machine;
 use cxl_model::scenario::Scenario;
 use serde_json::Value;
@@ -249,7 +249,7 @@ fn one_device() {
     qtest.store(window, 0x0123_4567_89ab_cdef, Width::Eight).unwrap();
     assert_eq!(qtest.load(window, Width::Eight), Ok(0));
 
-    let mut room = Box::new(Room::new());
+    let mut room = harness_run::room();
     let mut clock = cxl_harness::qemu::Clock::new();
     let result = bring_up(&mut qtest, &mut clock, &platform, &Policy::default(), &mut *room);
     assert_eq!(qtest.check(), Ok(()));

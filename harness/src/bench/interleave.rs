@@ -309,7 +309,7 @@ fn planning() -> Result<Line, BenchError> {
     let mut machine = Machine::new(&Scenario::parse(&text, "bench").map_err(broken)?);
     let wanted = RunRequest::of(&machine).map_err(broken)?;
     let tables = run::platform(&machine).map_err(broken)?;
-    let mut room = Box::new(Room::new());
+    let mut room = run::room();
     let Room { topology, plan: made, .. } = &mut *room;
     let mut clock = machine.clock();
     discover(&mut machine, &mut clock, &tables.platform(), &mut *topology).map_err(broken)?;

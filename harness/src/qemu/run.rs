@@ -345,7 +345,7 @@ pub fn guest(scenario: &Scenario, options: &Options) -> Result<Report, RunError>
     let collected = console::collect(&said).map_err(RunError::Console)?;
 
     let mut hw = Counted { qtest: &mut qtest, stop: stop.clone(), accesses: Vec::new() };
-    let mut room = Box::new(Room::new());
+    let mut room = run::room();
     let found = discover(&mut hw, &mut Clock::new(), &tables.platform(), &mut room.topology);
     let tree = room.topology.tree();
     let fabric = view.fabric(tree, &mut hw);

@@ -20,7 +20,7 @@ use cxl_regs::{Component, Hpa, Size};
 
 use super::findings::Findings;
 use super::{MachineView, Region, RunRecord, Witness};
-use crate::run::{self, Room, RunRequest};
+use crate::run::{self, RunRequest};
 use cxl_model::fabric::Fabric;
 use cxl_model::machine::Machine;
 use cxl_model::mapping;
@@ -61,7 +61,7 @@ fn verify(
         (Ok(wanted), false) => wanted.policy(),
         (Err(error), false) => return Err(error.clone()),
     };
-    let mut room = Box::new(Room::new());
+    let mut room = run::room();
     let Workspace { topology, plan: planned, committed, findings, .. } = &mut *room;
     discover(hw, clock, &platform, &mut *topology).map_err(|error| error.to_string())?;
     let topology = &*topology;

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use cxl_firmware::topology::Tree;
 use cxl_harness::qemu::qtest::Qtest;
-use cxl_harness::run::{self, Room};
+use cxl_harness::run;
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Place, Scenario};
 use cxl_regs::Component;
@@ -159,7 +159,7 @@ pub(crate) fn find(
     theirs: &mut Qtest,
     tree: Tree<'_>,
 ) -> Vec<Structure> {
-    let mut room = Box::new(Room::new());
+    let mut room = run::room();
     let tables = run::platform(ours).unwrap();
     let mut clock = ours.clock();
     let platform = tables.platform();

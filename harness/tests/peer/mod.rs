@@ -80,7 +80,7 @@ impl Peer {
 
     /// What discovery finds; it assigns buses, windows and BARs on the way.
     pub fn discover(&mut self) -> Box<Room> {
-        let mut room = Box::new(Room::new());
+        let mut room = run::room();
         let platform = self.tables.platform();
         let result = discover(&mut self.qtest, &mut Clock::new(), &platform, &mut room.topology);
         self.qtest.check().unwrap_or_else(|error| panic!("{error}"));
