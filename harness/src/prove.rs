@@ -10,8 +10,8 @@
 //! assert_sealed(&image, &Scenario::built_in("two-way").unwrap());
 //! ```
 //!
-//! **Invariant**: no answer is no proof: without KVM, with an image that does not boot, without a
-//! locked range, and at the time limit, nothing is proved.
+//! **Invariant**: no answer is no proof: without KVM, with an image that does not boot, and without a
+//! locked range, nothing is proved.
 
 use cxl_model::machine::Machine;
 use cxl_model::scenario::Scenario;

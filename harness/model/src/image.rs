@@ -12,6 +12,7 @@ use cxl_regs::{Component, HdmText};
 
 use crate::fabric::{Fabric, HdmImage};
 use crate::machine::Machine;
+use crate::scenario::Place;
 
 /// All of one component: configuration space with Command, BARs and DVSECs, then the component
 /// registers with the HDM decoders. `None` for a name that the machine does not have, or of a device
@@ -33,6 +34,9 @@ use crate::machine::Machine;
 /// ```
 pub fn component(machine: &Machine, name: &str) -> Option<String> {
     let place = machine.find(name)?;
+    if matches!(place, Place::Device(device) if !machine.present(device)) {
+        return None;
+    }
     let mut text = String::new();
     if let Some(function) = machine.function(place) {
         // Writing to a string does not fail.
