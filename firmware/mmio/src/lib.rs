@@ -63,7 +63,9 @@ impl Mmio for Mapped {
 /// The CXL.cache/mem range of a component, in memory.
 #[derive(Clone, Copy)]
 pub struct ComponentView<'m> {
-    dwords: &'m [ReadOnly<u32>],
+    /// Cells that may change and be written: a read-only one would promise that nothing behind it does,
+    /// decoders included.
+    dwords: &'m [ReadWrite<u32>],
 }
 
 impl<'m> ComponentView<'m> {
@@ -103,7 +105,7 @@ impl<'m> ComponentView<'m> {
         let block = cells.as_ptr().cast::<HdmBlock>();
         // SAFETY: the slice covers the head of the structure, whose fields are cells of a dword each.
         let capability = unsafe { &(*block).capability };
-        // SAFETY: as above; it may be written by `new`'s promise.
+        // SAFETY: as above; the cells that it is made of may be written.
         let global = unsafe { &(*block).global_control };
         let first = block.cast::<u8>().wrapping_add(offset_of!(HdmBlock, decoders)).cast();
         // SAFETY: the slice covers `count` decoders behind the head, fewer than the layout has.
