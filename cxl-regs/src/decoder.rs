@@ -270,7 +270,7 @@ impl Decoder {
         let control = image.control();
         let interleave = Interleave {
             ways: Ways::decode(control.ways()).map_err(DecodeError::ReservedWays)?,
-            granularity: Granularity::decode(control.granularity().into())
+            granularity: Granularity::decode(control.granularity())
                 .map_err(DecodeError::ReservedGranularity)?,
         };
         let coherency = match (control.host_only(), control.back_invalidate()) {
@@ -282,7 +282,7 @@ impl Decoder {
         let uio = if control.uio() {
             Some(Interleave {
                 ways: Ways::decode(control.uio_ways()).map_err(DecodeError::ReservedUioWays)?,
-                granularity: Granularity::decode(control.uio_granularity().into())
+                granularity: Granularity::decode(control.uio_granularity())
                     .map_err(DecodeError::ReservedUioGranularity)?,
             })
         } else {

@@ -40,7 +40,7 @@ pub enum Ways {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReservedWays(
     /// The code as found.
-    pub u8,
+    pub u32,
 );
 
 impl fmt::Display for ReservedWays {
@@ -65,8 +65,8 @@ impl Ways {
     ];
 
     /// The way count behind a 4-bit register code (decoder IW, CFMWS ENIW).
-    pub const fn decode(code: u8) -> Result<Self, ReservedWays> {
-        Ok(match code {
+    pub fn decode(code: impl Into<u32>) -> Result<Self, ReservedWays> {
+        Ok(match code.into() {
             0x0 => Self::One,
             0x1 => Self::Two,
             0x2 => Self::Four,
@@ -75,7 +75,7 @@ impl Ways {
             0x8 => Self::Three,
             0x9 => Self::Six,
             0xA => Self::Twelve,
-            _ => return Err(ReservedWays(code)),
+            code => return Err(ReservedWays(code)),
         })
     }
 
@@ -168,8 +168,8 @@ impl Granularity {
         [Self::B256, Self::B512, Self::K1, Self::K2, Self::K4, Self::K8, Self::K16];
 
     /// The granularity behind a register code (decoder IG, CFMWS HBIG).
-    pub const fn decode(code: u32) -> Result<Self, ReservedGranularity> {
-        Ok(match code {
+    pub fn decode(code: impl Into<u32>) -> Result<Self, ReservedGranularity> {
+        Ok(match code.into() {
             0 => Self::B256,
             1 => Self::B512,
             2 => Self::K1,
@@ -177,7 +177,7 @@ impl Granularity {
             4 => Self::K4,
             5 => Self::K8,
             6 => Self::K16,
-            _ => return Err(ReservedGranularity(code)),
+            code => return Err(ReservedGranularity(code)),
         })
     }
 
@@ -198,13 +198,16 @@ impl Granularity {
 
     /// The granularity of this many bytes; `None` if no decoder can express it.
     pub const fn from_bytes(bytes: u64) -> Option<Self> {
-        if !bytes.is_power_of_two() || bytes < 256 || bytes > 16384 {
-            return None;
-        }
-        match Self::decode(bytes.trailing_zeros() - 8) {
-            Ok(granularity) => Some(granularity),
-            Err(_) => None,
-        }
+        Some(match bytes {
+            256 => Self::B256,
+            512 => Self::B512,
+            1024 => Self::K1,
+            2048 => Self::K2,
+            4096 => Self::K4,
+            8192 => Self::K8,
+            16384 => Self::K16,
+            _ => return None,
+        })
     }
 }
 
@@ -229,7 +232,7 @@ pub enum Arithmetic {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReservedArithmetic(
     /// The code as found.
-    pub u8,
+    pub u32,
 );
 
 impl fmt::Display for ReservedArithmetic {
@@ -242,11 +245,11 @@ impl core::error::Error for ReservedArithmetic {}
 
 impl Arithmetic {
     /// The arithmetic behind a CFMWS code.
-    pub const fn decode(code: u8) -> Result<Self, ReservedArithmetic> {
-        match code {
+    pub fn decode(code: impl Into<u32>) -> Result<Self, ReservedArithmetic> {
+        match code.into() {
             0 => Ok(Self::Modulo),
             1 => Ok(Self::Xor),
-            _ => Err(ReservedArithmetic(code)),
+            code => Err(ReservedArithmetic(code)),
         }
     }
 

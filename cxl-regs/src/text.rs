@@ -523,7 +523,7 @@ impl Display for DecoderText {
         control(f, fields)?;
         writeln!(f)?;
         line_field(f, "ways", fields.ways(), &ways_meaning(fields.ways()))?;
-        let granularity = Granularity::decode(fields.granularity().into());
+        let granularity = Granularity::decode(fields.granularity());
         line_field(f, "granularity", fields.granularity(), or_reserved(&granularity))?;
         let coherency = match (fields.host_only(), fields.back_invalidate()) {
             (true, false) => Ok(Coherency::HostOnly),
@@ -576,7 +576,7 @@ impl DecoderText {
         }
         if fields.uio_granularity() != 0 {
             let code = fields.uio_granularity();
-            let granularity = Granularity::decode(code.into());
+            let granularity = Granularity::decode(code);
             line_field(f, "uio granularity", code, or_reserved(&granularity))?;
         }
         if fields.set_position() != 0 {

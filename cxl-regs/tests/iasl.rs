@@ -204,7 +204,7 @@ fn every_window() -> Result<(), Failed> {
     let mut at = 0x24;
     let mut base: u64 = 0x1000_0000;
     for hbig in 0..7u8 {
-        let granularity = Granularity::decode(hbig.into()).expect("0 to 6 are defined");
+        let granularity = Granularity::decode(hbig).expect("0 to 6 are defined");
         for (eniw, count) in WAYS {
             let ways = Ways::from_count(count).expect("all are way counts");
             let size = u64::from(count) * 0x3000_0000;
@@ -235,7 +235,7 @@ fn every_window() -> Result<(), Failed> {
         }
     }
     for hbig in 0..7u8 {
-        let granularity = Granularity::decode(hbig.into()).expect("0 to 6 are defined");
+        let granularity = Granularity::decode(hbig).expect("0 to 6 are defined");
         let maps = [0, 1, 2, 3].map(|n| 1 << (8 + u32::from(hbig) + n) | 1u64 << (60 + n));
         writer.cxims(&Cxims::new(granularity, &maps))?;
         expected.extend([

@@ -57,7 +57,7 @@ fn all_sixteen_ways_codes_mean_what_the_table_says() {
                 assert_eq!(ways.has_three(), three);
                 assert_eq!(Ways::from_count(count), Some(ways));
             }
-            None => assert_eq!(Ways::decode(code), Err(ReservedWays(code))),
+            None => assert_eq!(Ways::decode(code), Err(ReservedWays(code.into()))),
         }
     }
     assert_eq!(Ways::ALL, [One, Two, Four, Eight, Sixteen, Three, Six, Twelve]);
@@ -81,7 +81,7 @@ fn all_sixteen_granularity_codes_mean_what_the_table_says() {
         (K16, 16384, 14),
     ];
     for (code, (granularity, bytes, shift)) in (0u8..).zip(table) {
-        assert_eq!(Granularity::decode(code.into()), Ok(granularity));
+        assert_eq!(Granularity::decode(code), Ok(granularity));
         assert_eq!(granularity.encode(), code);
         assert_eq!(granularity.bytes(), bytes);
         assert_eq!(granularity.shift(), shift);
@@ -98,8 +98,8 @@ fn all_sixteen_granularity_codes_mean_what_the_table_says() {
 
 #[test]
 fn two_arithmetic_codes_are_defined() {
-    assert_eq!(Arithmetic::decode(0), Ok(Arithmetic::Modulo));
-    assert_eq!(Arithmetic::decode(1), Ok(Arithmetic::Xor));
+    assert_eq!(Arithmetic::decode(0u8), Ok(Arithmetic::Modulo));
+    assert_eq!(Arithmetic::decode(1u8), Ok(Arithmetic::Xor));
     assert_eq!((Arithmetic::Modulo.encode(), Arithmetic::Xor.encode()), (0, 1));
     for code in [2, 3, 15, 255] {
         assert_eq!(Arithmetic::decode(code), Err(ReservedArithmetic(code)));

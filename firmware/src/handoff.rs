@@ -401,7 +401,7 @@ impl RegionRecord {
             interleave: Interleave {
                 ways: Ways::decode(self.ways)
                     .map_err(|_| code(at + offset_of!(Self, ways), self.ways))?,
-                granularity: Granularity::decode(self.granularity.into())
+                granularity: Granularity::decode(self.granularity)
                     .map_err(|_| code(at + offset_of!(Self, granularity), self.granularity))?,
             },
             coherency: decode(&COHERENCY, self.coherency, at + offset_of!(Self, coherency))?,

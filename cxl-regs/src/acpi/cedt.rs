@@ -311,8 +311,7 @@ impl Cxims {
 
     /// The legal value of a record and the maps behind it.
     pub fn decode(record: &CximsRecord, maps: &[U64]) -> Result<Self, Problem> {
-        let granularity =
-            Granularity::decode(record.hbig.into()).map_err(Problem::MapGranularity)?;
+        let granularity = Granularity::decode(record.hbig).map_err(Problem::MapGranularity)?;
         let need = usize::from(record.map_count);
         let maps = maps.get(..need).ok_or(Problem::MapCount { need, have: maps.len() })?;
         Ok(Self { granularity, maps: first_of(maps.iter().map(|map| map.get())) })

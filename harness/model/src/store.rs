@@ -637,7 +637,7 @@ fn read_set(path: &Path, file: &File) -> Result<(State, SetRecord), StoreError> 
     let state = states.find(|state| state.code() == header.state);
     let state = state.ok_or_else(|| damaged("it is in no state that there is"))?;
     let ways = Ways::decode(header.ways).map_err(|_| damaged("its ways are reserved"))?;
-    let granularity = Granularity::decode(header.granularity.into());
+    let granularity = Granularity::decode(header.granularity);
     let granularity = granularity.map_err(|_| damaged("its granularity is reserved"))?;
     let interleave = Interleave::new(ways, granularity);
     let maps = header.maps.map(U64::get);

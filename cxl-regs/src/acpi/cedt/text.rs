@@ -134,7 +134,7 @@ fn facts(f: &mut fmt::Formatter<'_>, wire: Wire<'_>) -> Result<usize, fmt::Error
             Ok(size_of::<CfmwsRecord>() + count * size_of::<U32>())
         }
         Wire::Cxims(record, maps) => {
-            let granularity = Granularity::decode(record.hbig.into());
+            let granularity = Granularity::decode(record.hbig);
             reserved(f, offset_of!(CximsRecord, reserved), record.reserved.get())?;
             fact(f, "granularity", record.hbig, Meaning(granularity))?;
             fact(f, "maps", record.map_count, record.map_count)?;

@@ -45,7 +45,7 @@ impl RegionPath {
     pub(super) fn one_level(&self) -> Option<Interleave> {
         let set = |image: &DecoderImage| {
             let ways = Ways::decode(image.control().ways()).ok()?;
-            let granularity = Granularity::decode(image.control().granularity().into()).ok()?;
+            let granularity = Granularity::decode(image.control().granularity()).ok()?;
             Some(Interleave::new(ways, granularity))
         };
         let mut sets = self.decoders.iter().map(|(_, image)| set(image));
