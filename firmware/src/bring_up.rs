@@ -17,7 +17,7 @@ use crate::plan::{
     Member, NodeUse, Note, Placed, Plan, PlanMut, PlannedDecoder, Refusals, Region, plan,
 };
 use crate::platform::Platform;
-use crate::policy::Policy;
+use crate::policy::{Demands, Policy};
 use crate::probe::{ProbeErrors, probe};
 use crate::topology::{Link, Node, NodeId, Topology, TopologyMut, Tree};
 use crate::verify::{Findings, FindingsMut, Tally, verify, verify_plan};
@@ -222,20 +222,19 @@ fn run(
 
 /// Finds what is there and verifies it, whoever programmed it; writes to no decoder.
 ///
-/// Of the policy, `path` says whether every decoder on a path has to be locked. The plan stays
-/// empty.
+/// `demands` may be a whole [`Policy`]. The plan stays empty.
 pub fn inspect<'a>(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
     platform: &Platform<'_>,
-    policy: &Policy<'_>,
+    demands: impl Into<Demands>,
     work: impl Into<WorkspaceMut<'a>>,
 ) -> Result<(), Error> {
     let mut work = work.into();
     work.clear();
     let WorkspaceMut { mut topology, committed, mut findings, .. } = work;
     discover(hw, clock, platform, topology.reborrow())?;
-    verify(hw, platform, Tree(&topology.nodes), policy, committed, findings.reborrow());
+    verify(hw, platform, Tree(&topology.nodes), demands, committed, findings.reborrow());
     judge(&findings)
 }
 

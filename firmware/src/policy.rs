@@ -124,6 +124,24 @@ pub struct Policy<'a> {
     pub probe: Probe,
 }
 
+/// What a machine has to satisfy that is only looked at: the part of a policy that says whose locks
+/// and whose rules count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Demands {
+    /// Whether every decoder on a path has to be locked ([`PathPolicy::LockAll`]).
+    pub path: PathPolicy,
+    /// Whether each device in use has to have CONFIG_LOCK.
+    pub config_lock: bool,
+    /// Whose rules count.
+    pub target: TargetSystem,
+}
+
+impl From<&Policy<'_>> for Demands {
+    fn from(policy: &Policy<'_>) -> Self {
+        Self { path: policy.path, config_lock: policy.config_lock, target: policy.target }
+    }
+}
+
 impl Policy<'_> {
     /// The width of the window at this base.
     pub fn width_of(&self, window: u64) -> Width {

@@ -26,27 +26,27 @@ use crate::list;
 use crate::mmio::Mmio;
 use crate::plan::PlanRef;
 use crate::platform::{Platform, Window};
-use crate::policy::{PathPolicy, Policy};
+use crate::policy::{Demands, PathPolicy, Policy};
 use crate::topology::{NodeId, Partition, Tree};
 
 /// Reads every committed decoder of a machine and judges all paths.
 ///
-/// Of the policy, `path` says whether locks are demanded, `config_lock` whether CONFIG_LOCK is, and
-/// `target` whose rules count. `committed` is filled with what is in use and with the regions that
-/// are whole. What no decoder leads to is worth knowing too.
+/// `demands` may be a whole [`Policy`]. `committed` is filled with what is in use and with the
+/// regions that are whole. What no decoder leads to is worth knowing too.
 pub fn verify<'a>(
     hw: &mut impl Mmio,
     platform: &Platform<'_>,
     topology: impl Into<Tree<'a>>,
-    policy: &Policy<'_>,
+    demands: impl Into<Demands>,
     committed: impl Into<CommittedMut<'a>>,
     findings: impl Into<FindingsMut<'a>>,
 ) {
     let (tree, mut committed, mut findings) = (topology.into(), committed.into(), findings.into());
-    judge(hw, platform, tree, policy, &mut committed, &mut findings);
+    let demands = demands.into();
+    judge(hw, platform, tree, demands, &mut committed, &mut findings);
     // Where there is a plan, its notes say what is unused, and why.
     let decoders =
-        Decoders { tree, list: &committed.decoders, locks: policy.path, target: policy.target };
+        Decoders { tree, list: &committed.decoders, locks: demands.path, target: demands.target };
     for (id, device) in tree.devices() {
         for partition in Partition::ALL {
             let used = decoders.used(id, partition);
@@ -64,7 +64,7 @@ fn judge(
     hw: &mut impl Mmio,
     platform: &Platform<'_>,
     tree: Tree<'_>,
-    policy: &Policy<'_>,
+    demands: Demands,
     committed: &mut CommittedMut<'_>,
     findings: &mut FindingsMut<'_>,
 ) {
@@ -79,7 +79,7 @@ fn judge(
         if !device.mem_enable {
             report(Code::VERIFY_MEMORY_DISABLED.at(at));
         }
-        if policy.config_lock && !device.config_lock {
+        if demands.config_lock && !device.config_lock {
             report(Code::VERIFY_CONFIG_UNLOCKED.at(at));
         }
         let back_invalidate = committed.decoders.iter().any(|entry| {
@@ -91,7 +91,7 @@ fn judge(
         }
     }
     let decoders =
-        Decoders { tree, list: &committed.decoders, locks: policy.path, target: policy.target };
+        Decoders { tree, list: &committed.decoders, locks: demands.path, target: demands.target };
     decoders.components(&mut report);
     let CommittedMut { devices, regions, .. } = committed;
     for (at, (_, decoder)) in decoders.device_claims().enumerate() {
@@ -140,7 +140,7 @@ fn judge_plan(
     committed: &mut CommittedMut<'_>,
     findings: &mut FindingsMut<'_>,
 ) {
-    judge(hw, platform, tree, policy, committed, findings);
+    judge(hw, platform, tree, policy.into(), committed, findings);
     for planned in plan.decoders {
         let place = Place::of(tree, planned.node, planned.index);
         let mut entries = committed.decoders.iter();

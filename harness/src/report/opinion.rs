@@ -12,7 +12,7 @@ use cxl_firmware::discover::{Remarks, discover};
 use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_firmware::plan::{Note, plan};
 use cxl_firmware::platform::Platform;
-use cxl_firmware::policy::{PathPolicy, Policy};
+use cxl_firmware::policy::{Demands, PathPolicy};
 use cxl_firmware::tables;
 use cxl_firmware::topology::{NodeId, Tree};
 use cxl_firmware::verify::{self, verify_plan};
@@ -49,26 +49,22 @@ fn verify(
     left: &RunRecord<'_>,
     found: &mut Findings,
 ) -> Result<(), String> {
-    let wanted = RunRequest::on(seen.scenario, seen.map).map_err(|error| error.to_string());
     let tables = seen.platform.as_ref().map_err(Error::to_string)?;
     let occupied = run::occupied(seen.map);
     // A look assigns nothing.
     let platform = Platform { resources: &[], occupied: &occupied, ..tables.platform() };
-    let policy = match (&wanted, left.foreign) {
-        // Nobody asked somebody else's firmware for locks: whether there are any is a question of
-        // its own (`--require locked`). What the paths lead to is judged all the same.
-        (_, true) => Policy { path: PathPolicy::Unlocked, config_lock: false, ..Policy::default() },
-        (Ok(wanted), false) => wanted.policy(),
-        (Err(error), false) => return Err(error.clone()),
-    };
     let mut room = run::room();
     let Workspace { topology, plan: planned, committed, findings, .. } = &mut *room;
     discover(hw, clock, &platform, &mut *topology).map_err(|error| error.to_string())?;
     let topology = &*topology;
     if left.foreign {
-        // Somebody else's firmware has plans of its own: paths are judged against themselves.
-        verify::verify(hw, &platform, topology, &policy, &mut *committed, &mut *findings);
+        // Somebody else's firmware has plans of its own: paths are judged against themselves. Nobody
+        // asked it for locks: whether there are any is a question of its own (`--require locked`).
+        let demands = Demands { path: PathPolicy::Unlocked, ..Demands::default() };
+        verify::verify(hw, &platform, topology, demands, &mut *committed, &mut *findings);
     } else {
+        let wanted = RunRequest::on(seen.scenario, seen.map).map_err(|error| error.to_string())?;
+        let policy = wanted.policy();
         plan(&platform, topology, &policy, &mut *planned).map_err(|error| error.to_string())?;
         verify_plan(hw, &platform, topology, &*planned, &policy, &mut *committed, &mut *findings);
     }
