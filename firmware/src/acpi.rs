@@ -137,7 +137,7 @@ fn read_ecam(mcfg: &[u8], regions: &mut List<'_, Ecam>) -> Result<(), Error> {
         let allocation: Allocation = allocation
             .map_err(|error| Code::PLATFORM_ALLOCATION.at(Place::entry(index)).rule(error))?;
         let region = Ecam {
-            base: allocation.base().0,
+            base: allocation.base(),
             segment: allocation.segment(),
             first_bus: allocation.first_bus(),
             last_bus: allocation.last_bus(),
@@ -170,7 +170,7 @@ fn read_bridges(
                 ChbsVersion::Rch => BridgeKind::Rcrb,
                 ChbsVersion::Chbcr => BridgeKind::ComponentRegisters,
             },
-            registers: chbs.registers().base().0,
+            registers: chbs.registers().base(),
             root: roots.iter().find(|(of, _)| *of == uid).map(|(_, root)| *root),
         };
         push(bridges, bridge, Count::Bridges)?;
@@ -221,7 +221,7 @@ fn read_windows(cedt: &Cedt<'_>, windows: &mut List<'_, Window>) -> Result<(), E
             }),
         };
         let window = Window {
-            base: if unplaced { 0 } else { window.span().base().0 },
+            base: (!unplaced).then(|| window.span().base()),
             size: window.span().size(),
             interleave,
             arithmetic: window.arithmetic,

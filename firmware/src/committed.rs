@@ -176,7 +176,7 @@ impl CommittedDevice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CommittedRegion {
     /// Base of the window it lies in.
-    pub window: u64,
+    pub window: Hpa,
     /// The host addresses.
     pub span: Span,
     /// The whole set's interleave, as its devices have it.
@@ -193,7 +193,7 @@ pub struct CommittedRegion {
 
 impl Empty for CommittedRegion {
     const EMPTY: Self = Self {
-        window: 0,
+        window: Hpa(0),
         span: Span::<Hpa>::ORIGIN,
         interleave: Interleave::NONE,
         coherency: Coherency::HostOnly,

@@ -26,7 +26,7 @@ fn within_bus(function: Sbdf) -> u64 {
 /// The registers that a bus's functions have in configuration space; `None` where no region
 /// decodes the bus.
 pub(crate) fn bus_base(ecam: &[Ecam], bus: RootBus) -> Option<u64> {
-    ecam.iter().find_map(|region| region.bus(bus.segment, bus.bus))
+    ecam.iter().find_map(|region| region.bus(bus.segment, bus.bus)).map(|base| base.0)
 }
 
 /// The dword to write so that `value` takes the place of the register that `R` is, given the dword

@@ -142,7 +142,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
     fn hierarchy(&mut self, bridge: &Bridge) -> Result<(), Error> {
         let at = Place::bridge(bridge.uid);
         let Structures { hdm, .. } =
-            structures(self.hw, bridge.registers, Some(Component::HostBridge), at)?;
+            structures(self.hw, bridge.registers.0, Some(Component::HostBridge), at)?;
         let kind = NodeKind::HostBridge { uid: bridge.uid };
         let node = Node { parent: None, kind, port: 0, function: None, hdm, back_invalidate: None };
         let first = self.insert(self.nodes.len(), node, Link::EMPTY, at)?;

@@ -318,17 +318,17 @@ mod tests {
         // The numbers behind the sixth are gone, the depth is not.
         assert_eq!(format!("{}", Place::from(deep)), "bridge 7 port 1.2.3.4.5.6.. (8 ports)");
         assert_ne!(Place::from(deep), Place::from(path(&[1, 2, 3, 4, 5, 6, 7])));
-        let beside = Place::in_window(path(&[1, 2, 3]), 0x7FFF_FFFF_F000_0000);
-        assert_eq!(beside.window_base(), Some(0xFFF_FFFF_F000_0000), "the most that is kept");
-        let beside = Place::in_window(deep, 0x1_0000_0000);
-        assert_eq!((beside.uid(), beside.window_base()), (Some(7), Some(0x1_0000_0000)));
+        let beside = Place::in_window(path(&[1, 2, 3]), Hpa(0x7FFF_FFFF_F000_0000));
+        assert_eq!(beside.window_base(), Some(Hpa(0xFFF_FFFF_F000_0000)), "the most that is kept");
+        let beside = Place::in_window(deep, Hpa(0x1_0000_0000));
+        assert_eq!((beside.uid(), beside.window_base()), (Some(7), Some(Hpa(0x1_0000_0000))));
         assert_eq!(format!("{beside}"), "bridge 7 port 1.2.3.. (8 ports)");
     }
 
     #[cfg(not(feature = "sentences"))]
     #[test]
     fn without_sentences_an_error_is_its_numbers() {
-        let at = Place::in_window(Path::new(7, &[3]).expect("a path"), 0x1_0000_0000);
+        let at = Place::in_window(Path::new(7, &[3]).expect("a path"), Hpa(0x1_0000_0000));
         let error = Code::PLAN_WINDOW_FULL.at(at).expected(0x4000_0000).found(0x1000_0000);
         assert_eq!(
             format!("{error}"),

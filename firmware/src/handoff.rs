@@ -224,7 +224,7 @@ fn put(rest: &mut &mut [u8], bytes: &[u8]) {
 impl From<&CommittedRegion> for RegionRecord {
     fn from(region: &CommittedRegion) -> Self {
         Self {
-            window: region.window.into(),
+            window: region.window.0.into(),
             base: region.span.base().0.into(),
             size: region.span.size().into(),
             ways: region.interleave.ways.encode(),
@@ -394,7 +394,7 @@ impl RegionRecord {
         let offset = at + offset_of!(Self, base);
         let code = |offset, found| Code::HANDOFF_CODE.at(Place::byte(offset)).found(found);
         Ok(CommittedRegion {
-            window: self.window.get(),
+            window: Hpa(self.window.get()),
             span: Span::new(Hpa(base), size).map_err(|_| {
                 Code::HANDOFF_RANGE.at(Place::byte(offset)).expected(base).found(size)
             })?,

@@ -32,7 +32,7 @@ use crate::topology::{NodeId, NodeKind, Partition, Tree};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {
     /// Base of the window it lies in.
-    pub window: u64,
+    pub window: Hpa,
     /// The host addresses, all ways of it.
     pub span: Span,
     /// Interleave of every level of the path.
@@ -55,7 +55,7 @@ pub struct Region {
 
 impl Empty for Region {
     const EMPTY: Self = Self {
-        window: 0,
+        window: Hpa(0),
         span: Span::<Hpa>::ORIGIN,
         levels: Levels {
             root: Interleave::NONE,
@@ -115,7 +115,7 @@ pub enum Purpose {
     /// A spare one, committed and locked at size 0 so that nobody can use it.
     Burn {
         /// Base to program: the end of the decoder before, so that order checks hold.
-        base: u64,
+        base: Hpa,
     },
 }
 
@@ -131,7 +131,7 @@ pub struct PlannedDecoder {
 }
 
 impl Empty for PlannedDecoder {
-    const EMPTY: Self = Self { node: NodeId(0), index: 0, purpose: Purpose::Burn { base: 0 } };
+    const EMPTY: Self = Self { node: NodeId(0), index: 0, purpose: Purpose::Burn { base: Hpa(0) } };
 }
 
 /// Something the owner should know although nothing is wrong.
@@ -180,7 +180,7 @@ pub enum Note {
         /// The device.
         device: NodeId,
         /// Base of the window.
-        window: u64,
+        window: Hpa,
         /// What its memory is instead.
         coherency: Coherency,
     },
@@ -473,8 +473,8 @@ pub struct NodeUse {
     /// The last region that has a decoder here, plus one.
     last_region: u16,
     /// Where the last decoder's range starts and ends.
-    hpa_base: u64,
-    hpa_end: u64,
+    hpa_base: Hpa,
+    hpa_end: Hpa,
     /// Where a device's last decoder ends in DPA.
     dpa_end: u64,
     /// Bytes of each partition that are in regions, or left out in front of one.
@@ -491,8 +491,8 @@ impl Empty for NodeUse {
         rank: 0,
         next: 0,
         last_region: 0,
-        hpa_base: 0,
-        hpa_end: 0,
+        hpa_base: Hpa(0),
+        hpa_end: Hpa(0),
         dpa_end: 0,
         volatile: 0,
         persistent: 0,
@@ -503,7 +503,7 @@ impl Empty for NodeUse {
 /// The window that a device was given to, and its coherency there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sharing {
-    window: u64,
+    window: Hpa,
     coherency: Coherency,
 }
 
@@ -705,7 +705,10 @@ fn guest_programs(
             window.targets.contains(&path.uid()) && window.interleave.ways != Ways::One
         });
         if let Some((window, ways)) = interleaved.map(|w| (w.base, w.interleave.ways)).min() {
-            return Err(Code::PLAN_INTERLEAVED.at(path).detail(ways).found(window));
+            return Err(Code::PLAN_INTERLEAVED
+                .at(path)
+                .detail(ways)
+                .found(window.unwrap_or_default()));
         }
         note(plan, Note::GuestPrograms { device })?;
     }
@@ -836,7 +839,7 @@ fn take_dpa(
     let used = used_mut(used, id).ok_or(too_large)?;
     let partition_end = start.saturating_add(capacity);
     if used.dpa_end > partition_end {
-        let (lower, higher) = (used.hpa_base, placed.span.base().0);
+        let (lower, higher) = (used.hpa_base, placed.span.base());
         return Err(Code::PLAN_DPA_ORDER.at(path).expected(higher).found(lower));
     }
     let base = used.dpa_end.max(start).saturating_add(placed.skip);
@@ -903,8 +906,8 @@ fn push(
     }
     used.next = index + 1;
     used.last_region = region + 1;
-    used.hpa_base = decoder.span.base().0;
-    used.hpa_end = decoder.span.end().0;
+    used.hpa_base = decoder.span.base();
+    used.hpa_end = decoder.span.end();
     let purpose = Purpose::Region { region, decoder };
     add(&mut plan.decoders, PlannedDecoder { node, index, purpose }, Count::Decoders)
 }

@@ -17,7 +17,7 @@ pub use cxl_regs::acpi::cedt::Restrictions;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ecam {
     /// Address of bus 0, whether or not that bus is decoded.
-    pub base: u64,
+    pub base: Hpa,
     /// PCI segment group.
     pub segment: u16,
     /// First bus that is decoded.
@@ -31,9 +31,9 @@ impl Ecam {
     pub(crate) const BUS: u64 = 1 << 20;
 
     /// The address of a bus's configuration space; `None` where this region does not decode it.
-    pub fn bus(&self, segment: u16, bus: u8) -> Option<u64> {
+    pub fn bus(&self, segment: u16, bus: u8) -> Option<Hpa> {
         (segment == self.segment && (self.first_bus..=self.last_bus).contains(&bus))
-            .then(|| self.base.checked_add(u64::from(bus) * Self::BUS))
+            .then(|| self.base.0.checked_add(u64::from(bus) * Self::BUS).map(Hpa))
             .flatten()
     }
 
@@ -41,7 +41,7 @@ impl Ecam {
     pub fn span(&self) -> Option<Span> {
         let first = self.bus(self.segment, self.first_bus)?;
         let last = self.bus(self.segment, self.last_bus)?;
-        Span::new(Hpa(first), (last - first).checked_add(Self::BUS)?).ok()
+        Span::new(first, (last.0 - first.0).checked_add(Self::BUS)?).ok()
     }
 }
 
@@ -77,7 +77,7 @@ pub struct Bridge {
     /// What its registers are.
     pub kind: BridgeKind,
     /// Address of its register block.
-    pub registers: u64,
+    pub registers: Hpa,
     /// Its root bus, if the caller knows; it is not in the CEDT (`_BBN` is in AML).
     pub root: Option<RootBus>,
 }
@@ -85,8 +85,8 @@ pub struct Bridge {
 /// A fixed memory window: host addresses that the platform routes to CXL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// First address; 0 when the platform found no place for it.
-    pub base: u64,
+    /// First address, by which the window is known; `None` when the platform found no place for it.
+    pub base: Option<Hpa>,
     /// Bytes.
     pub size: u64,
     /// Interleave across the targets.
@@ -103,15 +103,21 @@ pub struct Window {
     pub targets: Vec<u32, 16>,
 }
 
+impl Window {
+    /// Its addresses; `None` where it has no place, no bytes, or would pass the end of the address
+    /// space.
+    pub fn span(&self) -> Option<Span> {
+        Span::new(self.base?, self.size).ok()
+    }
+}
+
 /// Address space that discovery may hand out below one bridge to what the board left unassigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resources {
     /// UID of the bridge: each decodes its own part of the address space (its `_CRS`).
     pub uid: u32,
     /// Memory for BARs and forwarding windows.
-    pub base: u64,
-    /// Bytes of it.
-    pub size: u64,
+    pub span: Span,
 }
 
 /// The platform, as far as CXL is concerned.

@@ -3,7 +3,7 @@
 //! **Invariant**: the default policy names nothing and guesses nothing: every device's whole
 //! capacity, flat, in the one window that fits, everything on the path locked.
 
-use cxl_regs::{Interleave, Span};
+use cxl_regs::{Hpa, Interleave, Span};
 
 use crate::topology::{Partition, Path};
 
@@ -38,7 +38,7 @@ pub struct Request {
     /// Which part of its memory.
     pub partition: Partition,
     /// The window, by its base address; `None`: the only one that fits.
-    pub window: Option<u64>,
+    pub window: Option<Hpa>,
     /// Offset into the window; `None`: the first free place.
     pub offset: Option<u64>,
     /// Bytes; `None`: all that is left of the partition; 0: none, the device is left out.
@@ -65,7 +65,7 @@ pub enum Width {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowWidth {
     /// The window, by its base address.
-    pub window: u64,
+    pub window: Hpa,
     /// Its width.
     pub width: Width,
 }
@@ -78,7 +78,7 @@ pub enum Probe {
     All,
     /// Regions that end below this address: the processor reaches no others, as it may be in a mode
     /// that has 32 bits.
-    Below(u64),
+    Below(Hpa),
     /// None: the registers are believed.
     Skip,
 }
@@ -88,7 +88,7 @@ impl Probe {
     pub(crate) fn wants(self, span: Span) -> bool {
         match self {
             Self::All => true,
-            Self::Below(limit) => span.last().0 < limit,
+            Self::Below(limit) => span.last() < limit,
             Self::Skip => false,
         }
     }
@@ -144,8 +144,8 @@ impl From<&Policy<'_>> for Demands {
 
 impl Policy<'_> {
     /// The width of the window at this base.
-    pub fn width_of(&self, window: u64) -> Width {
-        let named = self.windows.iter().find(|named| named.window == window);
+    pub fn width_of(&self, window: Option<Hpa>) -> Width {
+        let named = self.windows.iter().find(|named| Some(named.window) == window);
         named.map_or(self.width, |named| named.width)
     }
 }

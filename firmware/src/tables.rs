@@ -67,18 +67,18 @@ pub fn cedt<'a, 'b>(
     let committed = committed.into();
     check_whole(platform, topology.into(), committed)?;
     let mut writer = CedtWriter::new(buffer, identity).map_err(no_room)?;
-    for bridge in ascending(platform.bridges, |bridge| u64::from(bridge.uid)) {
+    for bridge in ascending(platform.bridges, |bridge| bridge.uid) {
         let uid = bridge.uid;
         let version = match bridge.kind {
             BridgeKind::ComponentRegisters => ChbsVersion::Chbcr,
             BridgeKind::Rcrb => ChbsVersion::Rch,
         };
-        let chbs = Chbs::new(uid, version, Hpa(bridge.registers))
+        let chbs = Chbs::new(uid, version, bridge.registers)
             .map_err(|problem| Code::TABLES_BRIDGE.at(error::Place::bridge(uid)).rule(problem))?;
         writer.chbs(&chbs).map_err(refused)?;
     }
     // A window without a base decodes nothing: the platform found no place for it.
-    for window in ascending(platform.windows, |window| window.base).filter(|w| w.base != 0) {
+    for window in ascending(platform.windows, |window| window.base).filter(|w| w.base.is_some()) {
         writer.cfmws(&cfmws(window, committed.regions)?).map_err(refused)?;
     }
     for granularity in Granularity::ALL {
@@ -90,7 +90,7 @@ pub fn cedt<'a, 'b>(
 }
 
 /// The items in order of a key, those with the same one in order of place.
-fn ascending<T>(list: &[T], key: impl Fn(&T) -> u64) -> impl Iterator<Item = &T> {
+fn ascending<T, K: Ord + Copy>(list: &[T], key: impl Fn(&T) -> K) -> impl Iterator<Item = &T> {
     let mut last = None;
     core::iter::from_fn(move || {
         let keys = list.iter().enumerate().map(|(at, item)| (key(item), at));
@@ -161,12 +161,12 @@ fn check_whole(
 
 /// A platform's window as the table has it.
 fn cfmws(window: &Window, regions: &[CommittedRegion]) -> Result<Cfmws, Error> {
-    let base = window.base;
+    let base = window.base.unwrap_or_default();
     let refuse = |problem| Code::TABLES_WINDOW.at(error::Place::window(base)).rule(problem);
     let size = window.size;
-    let span = Span::new(Hpa(base), size).map_err(|_| match size {
-        0 => refuse(Problem::ZeroSize { base }),
-        _ => refuse(Problem::WindowWraps { base, size }),
+    let span = Span::new(base, size).map_err(|_| match size {
+        0 => refuse(Problem::ZeroSize { base: base.0 }),
+        _ => refuse(Problem::WindowWraps { base: base.0, size }),
     })?;
     let mut inside = regions.iter().filter(|region| span.contains_span(region.span));
     let fixed = inside.clone().next().is_some() && inside.all(|region| region.locked);
@@ -193,7 +193,7 @@ fn cxims(windows: &[Window], granularity: Granularity) -> Result<Option<Cxims>, 
     let Some(mut widest) = windows.next() else { return Ok(None) };
     for window in windows {
         if window.xor_maps.iter().zip(&widest.xor_maps).any(|(one, other)| one != other) {
-            let (first, second) = (widest.base, window.base);
+            let (first, second) = (widest.base, window.base.unwrap_or_default());
             return Err(Code::TABLES_XOR_MAPS_DIFFER
                 .at(error::Place::window(first))
                 .expected(granularity)

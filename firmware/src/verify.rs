@@ -11,7 +11,7 @@ mod finding;
 pub(crate) mod paths;
 
 use cxl_regs::hdm::Control;
-use cxl_regs::{Coherency, Decoder, Hpa, Span};
+use cxl_regs::{Coherency, Decoder, Span};
 
 pub use finding::{Findings, FindingsMut, Tally};
 use paths::{Decoders, WindowView};
@@ -172,8 +172,8 @@ fn judge_plan(
 
 /// The window, if it has the whole of a range.
 pub(crate) fn view(window: &Window, span: Span) -> Option<WindowView<'_>> {
-    let whole = Span::new(Hpa(window.base), window.size).ok()?;
-    (window.base != 0 && whole.contains_span(span)).then_some(WindowView {
+    let whole = window.span()?;
+    whole.contains_span(span).then_some(WindowView {
         span: whole,
         interleave: window.interleave,
         restrictions: window.restrictions,

@@ -6,7 +6,7 @@ use cxl_firmware::platform::{Bridge, BridgeKind, Ecam, RootBus};
 use cxl_regs::acpi::cedt::{CedtError, Problem};
 use cxl_regs::acpi::mcfg::AllocationError;
 use cxl_regs::acpi::{Rsdp, TableError};
-use cxl_regs::{Arithmetic, Granularity, Interleave, Ways};
+use cxl_regs::{Arithmetic, Granularity, Hpa, Interleave, Ways};
 use proptest::prelude::*;
 
 /// A table of these bytes behind the header, with a good length and sum.
@@ -88,16 +88,16 @@ fn bridges_windows_and_configuration_space_are_read_as_they_are() {
     ];
     let tables = read(&records).unwrap();
     let platform = tables.platform();
-    let region = Ecam { base: 0xb000_0000, segment: 0, first_bus: 0, last_bus: 255 };
+    let region = Ecam { base: Hpa(0xb000_0000), segment: 0, first_bus: 0, last_bus: 255 };
     assert_eq!(platform.ecam, [region]);
     let root = Some(RootBus { segment: 0, bus: 0x34 });
     let kind = BridgeKind::ComponentRegisters;
-    let component = Bridge { uid: 20, kind, registers: 0x3_c001_0000, root };
+    let component = Bridge { uid: 20, kind, registers: Hpa(0x3_c001_0000), root };
     let kind = BridgeKind::Rcrb;
-    let rch = Bridge { uid: 12, kind, registers: 0x3_c000_0000, root: None };
+    let rch = Bridge { uid: 12, kind, registers: Hpa(0x3_c000_0000), root: None };
     assert_eq!(platform.bridges, [component, rch]);
     let [window] = platform.windows else { panic!("one window") };
-    assert_eq!((window.base, window.size), (0x3_d000_0000, 0x1_0000_0000));
+    assert_eq!((window.base, window.size), (Some(Hpa(0x3_d000_0000)), 0x1_0000_0000));
     assert_eq!(window.interleave, Interleave::new(Ways::Two, Granularity::B256));
     assert_eq!((window.arithmetic, window.xor_maps.len()), (Arithmetic::Modulo, 0));
     assert_eq!((window.restrictions.into_bits(), window.qtg), (0x2f, 3));
@@ -108,7 +108,7 @@ fn bridges_windows_and_configuration_space_are_read_as_they_are() {
 #[test]
 fn a_window_without_a_place_stays_for_the_plan_to_refuse() {
     let tables = read(&[cfmws(0, 0, 0, &[12])]).unwrap();
-    assert_eq!((tables.windows[0].base, tables.windows[0].size), (0, 0x1_0000_0000));
+    assert_eq!((tables.windows[0].base, tables.windows[0].size), (None, 0x1_0000_0000));
     // Its other fields are judged all the same.
     let error = CedtError { record: 36, problem: Problem::TargetCount { expected: 2, found: 1 } };
     assert_eq!(read(&[cfmws(0, 1, 0, &[12])]).unwrap_err(), broken(error));

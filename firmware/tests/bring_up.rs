@@ -14,7 +14,7 @@ use cxl_firmware::platform::{Bridge, Platform, Restrictions, Window};
 use cxl_firmware::policy::{PathPolicy, Policy, Probe, TargetSystem};
 use cxl_firmware::tables::cedt;
 use cxl_regs::acpi::Identity;
-use cxl_regs::{Arithmetic, Interleave};
+use cxl_regs::{Arithmetic, Hpa, Interleave};
 
 /// HDM decoders whose registers keep what is written: global control and decoder 0.
 fn decoders(block: &mut fake::Registers, at: u64) {
@@ -59,7 +59,7 @@ fn healthy(address: u64) -> Option<u64> {
 /// 1 GiB at 4 GiB, to the bridge.
 fn window() -> Window {
     Window {
-        base: WINDOW,
+        base: Some(Hpa(WINDOW)),
         size: 0x4000_0000,
         interleave: Interleave::NONE,
         arithmetic: Arithmetic::Modulo,

@@ -188,7 +188,7 @@ fn blank(hw: &mut fake::Fake, given: &mut Given, base: u64) {
     let (machine, bridges) = fake::switched(true);
     *hw = machine;
     given.bridges = bridges.to_vec();
-    given.resources = vec![Resources { uid: 12, base, size: 0x1000_0000 }];
+    given.resources = vec![fake::resources(12, base, 0x1000_0000)];
 }
 
 /// A root port above a chain of switches that passes the depth of a path.
@@ -272,7 +272,8 @@ fn every_discovery_error() {
         }),
         (0x021F, |hw, given| {
             blank(hw, given, 0xc000_0000);
-            given.resources[0].size = 0x10_0000;
+            let base = given.resources[0].span.base().0;
+            given.resources = vec![fake::resources(12, base, 0x10_0000)];
         }),
         (0x0222, |hw, _| device(hw, 0x0c, u32::MAX)),
         // Identify Memory Device ends at once with the length it should have, and says nothing.
@@ -418,7 +419,7 @@ fn every_plan_error() {
             board.window(OTHER, GIB, &[7]);
         }),
         (0x0304, |board, _| set(board, 2, 1, Granularity::B256)),
-        (0x0305, |board, _| board.windows[0].base = 0),
+        (0x0305, |board, _| board.windows[0].base = None),
         (0x0306, |board, _| board.address_bits = 32),
         (0x0307, |board, _| {
             board.window(WINDOW + GIB, GIB, &[7]);
@@ -450,7 +451,7 @@ fn every_plan_error() {
             board.node(DEVICE_NODE).back_invalidate = bi(false);
         }),
         (0x0311, |_, ask| asks(ask).device = path(7, &[1])),
-        (0x0312, |_, ask| asks(ask).window = Some(OTHER)),
+        (0x0312, |_, ask| asks(ask).window = Some(Hpa(OTHER))),
         (0x0313, |_, ask| asks(ask).size = Some(2 * GIB)),
         (0x0314, |_, ask| asks(ask).size = Some(UNIT + MIB)),
         (0x0315, |_, ask| asks(ask).offset = Some(4 * GIB)),
@@ -524,10 +525,10 @@ fn every_plan_error() {
             exactly(ask, Ways::Six, Granularity::B256);
         }),
         (0x032B, |_, ask| {
-            ask.widths.push(WindowWidth { window: OTHER, width: Width::Flat });
+            ask.widths.push(WindowWidth { window: Hpa(OTHER), width: Width::Flat });
         }),
         (0x032C, |_, ask| {
-            ask.widths = vec![WindowWidth { window: WINDOW, width: Width::Flat }; 2];
+            ask.widths = vec![WindowWidth { window: Hpa(WINDOW), width: Width::Flat }; 2];
         }),
         (0x032D, |board, ask| {
             to_guest(board, ask);
@@ -880,7 +881,7 @@ fn every_table_error() {
     type Change = fn(&mut Machine, &mut Committed<16>);
     let made: [(u16, Change); 8] = [
         (0x0602, |m, _| m.bridges.push(m.bridges[0])),
-        (0x0603, |m, _| m.bridges[0].registers = 0),
+        (0x0603, |m, _| m.bridges[0].registers = Hpa(0)),
         (0x0604, |m, _| m.window(32 * GIB, GIB, &[7]).targets.clear()),
         (0x0605, |m, _| {
             for (uid, map) in [(8, 0x10100), (9, 0x20100)] {

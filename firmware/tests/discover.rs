@@ -5,8 +5,9 @@ mod fake;
 use cxl_firmware::discover::discover;
 use cxl_firmware::error::{BarProblem, Code, Error, Place, registers};
 use cxl_firmware::mmio::{Block, Clock, Mmio};
-use cxl_firmware::platform::{Bridge, BridgeKind, Ecam, Platform, Resources, RootBus};
+use cxl_firmware::platform::{Bridge, BridgeKind, Ecam, Platform, RootBus};
 use cxl_firmware::topology::{CapacitySource, DeviceKind, MAX_DEPTH, NodeId, NodeKind, Topology};
+use cxl_regs::Hpa;
 use cxl_regs::component::{ArrayError, CapabilityId};
 use cxl_regs::config::{BarError, Bdf, Sbdf, WalkError};
 use cxl_regs::dvsec::device::RangeError;
@@ -250,7 +251,7 @@ fn a_guess_needs_a_bus_in_exactly_one_segment() {
     let twin = Ecam { segment: 1, ..region };
     assert_eq!(run(&mut hw, &[region, twin]), unknown(SEVERAL_SEGMENTS));
     // Segment 1 has such a bus, and nothing on it.
-    let empty = Ecam { base: 0x8000_0000, segment: 1, ..region };
+    let empty = Ecam { base: Hpa(0x8000_0000), segment: 1, ..region };
     assert_eq!(run(&mut hw, &[empty, region]), Ok(()));
     assert_eq!(run(&mut hw, &[region, empty]), Ok(()));
 }
@@ -660,7 +661,7 @@ fn a_bridge_without_a_cxl_port_is_named_and_a_guessed_bus_is_nobodys_business() 
     hw.functions.push(plain);
     let [region] = ALL_BUSES;
     // Bus 12 of the other segment is what this one has as bus 40.
-    let other = Ecam { base: region.base + (28 << 20), segment: 1, last_bus: 200, ..region };
+    let other = Ecam { base: Hpa(region.base.0 + (28 << 20)), segment: 1, last_bus: 200, ..region };
     let mut topology = Topology::<16>::new();
     let bridges = [bridge];
     let platform = Platform { ecam: &[other, region], ..platform(&bridges, &[]) };
@@ -674,7 +675,7 @@ fn what_a_first_look_remarked_is_not_told_twice_after_an_assignment() {
     let mut plain = root_port(12, 0x08, 8, Assigned::default());
     put(&mut plain.config, 0x100, &[0x0001_0001]);
     hw.functions.push(plain);
-    let resources = [Resources { uid: 12, base: 0xc000_0000, size: 0x1000_0000 }];
+    let resources = [resources(12, 0xc000_0000, 0x1000_0000)];
     let mut topology = Topology::<16>::new();
     let result = discover(&mut hw, &mut clock(), &platform(&bridges, &resources), &mut topology);
     assert_eq!(result, Ok(()));
@@ -1377,7 +1378,7 @@ fn a_broken_mailbox_is_refused() {
 
 fn assign(hw: &mut Fake, bridges: &[Bridge], base: u64, size: u64) -> Result<Topology<16>, Error> {
     let mut topology = Topology::new();
-    let resources = [Resources { uid: 12, base, size }];
+    let resources = [resources(12, base, size)];
     let platform = platform(bridges, &resources);
     let result = discover(hw, &mut clock(), &platform, &mut topology);
     assert!(!hw.sized_live);
@@ -1609,7 +1610,7 @@ fn numbers_that_lead_out_of_the_hierarchy_are_not_followed_to_assign_anything() 
     // The last bus that the region decodes is fine; the one behind it is not.
     for (last_bus, ok) in [(14, true), (13, false)] {
         let (mut hw, bridges) = two_ports(14, 14);
-        let resources = [Resources { uid: 12, base: 0xd000_0000, size: 0x1000_0000 }];
+        let resources = [resources(12, 0xd000_0000, 0x1000_0000)];
         let ecam = [Ecam { last_bus, ..ALL_BUSES[0] }];
         let platform = Platform { ecam: &ecam, ..platform(&bridges, &resources) };
         let mut topology = Topology::<16>::new();
@@ -1629,7 +1630,7 @@ fn assignment_ends_at_the_depth_that_a_path_holds() {
     for blank in [true, false] {
         let (mut hw, bridges) = chain(blank);
         hw.functions[0].config.get_mut(&0x10).unwrap().value = 0x4;
-        let resources = [Resources { uid: 12, base: 0x1_0000_0000, size: 0x1_0000_0000 }];
+        let resources = [resources(12, 0x1_0000_0000, 0x1_0000_0000)];
         let platform = platform(&bridges, &resources);
         let mut topology = Topology::<32>::new();
         let result = discover(&mut hw, &mut clock(), &platform, &mut topology);
@@ -1656,7 +1657,7 @@ fn assignment_visits_each_bus_once() {
 #[test]
 fn a_range_serves_its_own_bridge_only() {
     let (mut hw, bridges) = switched(true);
-    let given = [Resources { uid: 13, base: 0xc000_0000, size: 0x1000_0000 }];
+    let given = [resources(13, 0xc000_0000, 0x1000_0000)];
     let mut topology = Topology::<16>::new();
     let result = discover(&mut hw, &mut clock(), &platform(&bridges, &given), &mut topology);
     let what = BUS_NUMBERS;
@@ -1748,7 +1749,7 @@ fn codes_are_distinct_and_every_error_is_a_sentence_with_its_place() {
         Code::DISCOVER_NO_BUS_NUMBERS.at(at).expected(1),
         no_room(at, 1, 1, 3, 4),
         Code::DISCOVER_WINDOW.at(at).rule(cxl_regs::config::WindowError::Above4GiB {
-            span: cxl_regs::Span::new(cxl_regs::Hpa(1 << 32), 1 << 20).unwrap(),
+            span: cxl_regs::Span::new(Hpa(1 << 32), 1 << 20).unwrap(),
         }),
         Code::DISCOVER_CAPACITY.error().expected(3),
     ];
@@ -1867,7 +1868,7 @@ proptest! {
         if guess {
             bridges[0].root = None;
         }
-        let given = [Resources { uid: 12, base: 0xc000_0000, size: 0x4000_0000 }];
+        let given = [fake::resources(12, 0xc000_0000, 0x4000_0000)];
         let resources = if resources { &given[..] } else { &[] };
         let mut hw = Noise { seed, sane, machine, left, accesses: 0 };
         let mut topology = Topology::<{ NODES as usize }>::new();

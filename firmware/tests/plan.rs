@@ -297,9 +297,9 @@ fn a_device_can_have_several_regions_and_a_named_window() {
         ..request(place())
     };
     let requests = [
-        piece(0x8_0000_0000, Some(0), 256 * MIB),
-        piece(WINDOW, Some(3 * GIB), 512 * MIB),
-        piece(WINDOW, None, 256 * MIB),
+        piece(Hpa(0x8_0000_0000), Some(0), 256 * MIB),
+        piece(Hpa(WINDOW), Some(3 * GIB), 512 * MIB),
+        piece(Hpa(WINDOW), None, 256 * MIB),
     ];
     let policy = Policy { requests: &requests, ..Policy::default() };
     let plan = board.plan(&policy).unwrap();
@@ -445,7 +445,7 @@ fn spare_decoders_are_burned_at_the_end_of_the_one_before() {
         .decoders
         .iter()
         .filter_map(|planned| match planned.purpose {
-            Purpose::Burn { base } => Some((planned.node, planned.index, base)),
+            Purpose::Burn { base } => Some((planned.node, planned.index, base.0)),
             Purpose::Region { .. } => None,
         })
         .collect();
@@ -556,7 +556,7 @@ fn an_accelerator_that_is_mapped_without_back_invalidate_is_noted_with_the_reaso
     board.node(NodeId(1)).back_invalidate = bi(false);
     assert_eq!(notes(&board), []);
     board.windows[0].restrictions.set_back_invalidate(false);
-    let window = Note::BackInvalidateWindow { device, window: WINDOW, coherency };
+    let window = Note::BackInvalidateWindow { device, window: Hpa(WINDOW), coherency };
     assert_eq!(notes(&board), [window]);
     // An expander is host-only by choice, and an accelerator without a BI decoder cannot.
     board.node(device).back_invalidate = None;
@@ -618,7 +618,7 @@ fn a_bridge_that_no_window_targets_is_refused() {
 fn a_target_that_names_no_bridge_is_refused_even_in_a_window_that_nobody_needs() {
     let (mut board, _) = simple();
     board.window(0x8_0000_0000, GIB, &[99]);
-    refuses(&board, Code::PLAN_TARGET_MISSING.at(Place::window(0x8_0000_0000)).found(99));
+    refuses(&board, Code::PLAN_TARGET_MISSING.at(Place::window(Hpa(0x8_0000_0000))).found(99));
 }
 
 #[test]
@@ -627,14 +627,14 @@ fn ways_and_targets_of_a_window_have_to_agree() {
     board.bridge_with_memory(8, GIB);
     board.windows[0].targets.push(8).unwrap();
     let ways = Ways::One;
-    refuses(&board, Code::PLAN_TARGET_COUNT.at(Place::window(WINDOW)).expected(ways).found(2));
+    refuses(&board, Code::PLAN_TARGET_COUNT.at(Place::window(Hpa(WINDOW))).expected(ways).found(2));
 }
 
 #[test]
 fn a_bridge_is_a_target_of_a_window_once() {
     let (mut board, _) = simple();
     board.window(0x8_0000_0000, GIB, &[7, 7]);
-    refuses(&board, Code::PLAN_TARGET_TWICE.at(Place::window(0x8_0000_0000)).found(7));
+    refuses(&board, Code::PLAN_TARGET_TWICE.at(Place::window(Hpa(0x8_0000_0000))).found(7));
 }
 
 #[test]
@@ -653,7 +653,7 @@ fn two_windows_that_fit_are_refused_and_naming_one_decides() {
         &board,
         Code::PLAN_AMBIGUOUS.at(device).halves(partition, 3).expected(first).found(second),
     );
-    let named = Request { window: Some(second), ..request(place()) };
+    let named = Request { window: Some(Hpa(second)), ..request(place()) };
     let plan = board.plan(&Policy { requests: &[named], ..Policy::default() }).unwrap();
     assert_eq!(plan.regions[0].span.base(), Hpa(second));
 }
@@ -669,14 +669,14 @@ fn windows_that_do_not_fit_make_no_choice_ambiguous() {
             0 => window.size = 768 * MIB,
             1 => window.restrictions.set_volatile(false),
             2 => window.restrictions.set_host_only(false),
-            3 => window.base = 0,
+            3 => window.base = None,
             _ => {
                 window.interleave.ways = Ways::Two;
                 window.targets.push(8).unwrap();
             }
         }
         let plan = board.plan(&Policy::default()).unwrap();
-        assert_eq!(plan.regions[0].window, WINDOW, "case {unfit}");
+        assert_eq!(plan.regions[0].window, Hpa(WINDOW), "case {unfit}");
     }
 }
 
@@ -693,7 +693,7 @@ fn an_interleaved_window_is_no_place_for_a_flat_mapping() {
 #[test]
 fn a_window_without_a_base_did_not_fit() {
     let (mut board, _) = simple();
-    board.windows[0].base = 0;
+    board.windows[0].base = None;
     refuses(&board, Code::PLAN_UNPLACED.at(place()).found(4 * GIB));
 }
 
@@ -702,22 +702,22 @@ fn a_window_has_to_end_inside_the_physical_width() {
     let (mut board, _) = simple();
     board.address_bits = 36;
     // The last byte of the window is the last one of 36 bits.
-    board.windows[0].base = 0xF_0000_0000;
+    board.windows[0].base = Some(Hpa(0xF_0000_0000));
     assert_eq!(board.plan(&Policy::default()).unwrap().regions.len(), 1);
-    board.windows[0].base += UNIT;
+    board::move_up(&mut board.windows[0], UNIT);
     let (window, size, bits) = (0xF_1000_0000, 4 * GIB, 36);
     refuses(
         &board,
-        Code::PLAN_BEYOND_ADDRESS_WIDTH.at(Place::window(window)).expected(bits).found(size),
+        Code::PLAN_BEYOND_ADDRESS_WIDTH.at(Place::window(Hpa(window))).expected(bits).found(size),
     );
     // Wider than any address: only what wraps is beyond.
     board.address_bits = 64;
     assert_eq!(board.plan(&Policy::default()).unwrap().regions.len(), 1);
-    board.windows[0].base = 0xFFFF_FFFF_0000_0000;
+    board.windows[0].base = Some(Hpa(0xFFFF_FFFF_0000_0000));
     let (window, bits) = (0xFFFF_FFFF_0000_0000, 64);
     refuses(
         &board,
-        Code::PLAN_BEYOND_ADDRESS_WIDTH.at(Place::window(window)).expected(bits).found(size),
+        Code::PLAN_BEYOND_ADDRESS_WIDTH.at(Place::window(Hpa(window))).expected(bits).found(size),
     );
 }
 
@@ -728,22 +728,22 @@ fn windows_that_overlap_are_refused_and_adjacent_ones_are_not() {
     board.window(WINDOW + 4 * GIB, GIB, &[8]);
     assert_eq!(board.plan(&Policy::default()).unwrap().regions.len(), 2);
     let second = WINDOW + 4 * GIB - UNIT;
-    board.windows[1].base = second;
-    refuses(&board, Code::PLAN_WINDOWS_OVERLAP.at(Place::window(WINDOW)).found(second));
+    board.windows[1].base = Some(Hpa(second));
+    refuses(&board, Code::PLAN_WINDOWS_OVERLAP.at(Place::window(Hpa(WINDOW))).found(second));
     board.windows.reverse();
-    refuses(&board, Code::PLAN_WINDOWS_OVERLAP.at(Place::window(WINDOW)).found(second));
+    refuses(&board, Code::PLAN_WINDOWS_OVERLAP.at(Place::window(Hpa(WINDOW))).found(second));
 }
 
 #[test]
 fn windows_that_cannot_be_used_overlap_as_well() {
     let (mut board, _) = simple();
     board.window(WINDOW - UNIT, u64::MAX, &[7]); // wraps
-    refuses(&board, Code::PLAN_WINDOWS_OVERLAP.at(Place::window(WINDOW - UNIT)).found(WINDOW));
+    refuses(&board, Code::PLAN_WINDOWS_OVERLAP.at(Place::window(Hpa(WINDOW - UNIT))).found(WINDOW));
     board.windows.truncate(1);
     board.window(WINDOW, 0, &[7]);
     for _ in 0..2 {
         board.windows.reverse();
-        refuses(&board, Code::PLAN_WINDOWS_OVERLAP.at(Place::window(WINDOW)).found(WINDOW));
+        refuses(&board, Code::PLAN_WINDOWS_OVERLAP.at(Place::window(Hpa(WINDOW))).found(WINDOW));
     }
 }
 
@@ -758,7 +758,7 @@ fn a_window_over_ram_or_registers_is_refused() {
     let occupied = |by: Span| {
         Some(
             Code::PLAN_WINDOW_OCCUPIED
-                .at(Place::window(WINDOW))
+                .at(Place::window(Hpa(WINDOW)))
                 .expected(by.base())
                 .found(by.size()),
         )
@@ -780,7 +780,7 @@ fn a_window_over_ram_or_registers_is_refused() {
     }
     // Configuration space: buses 1 and 2 of a region whose bus 0 would lie 1 MiB below it.
     for (base, inside) in [(WINDOW - 3 * MIB, false), (WINDOW - 3 * MIB + MIB, true)] {
-        let ecam = [Ecam { base, segment: 0, first_bus: 1, last_bus: 2 }];
+        let ecam = [Ecam { base: Hpa(base), segment: 0, first_bus: 1, last_bus: 2 }];
         let platform = Platform { ecam: &ecam, ..board.platform() };
         let by = span(base + MIB, 2 * MIB);
         assert_eq!(refusal(&board, platform), if inside { occupied(by) } else { None });
@@ -789,13 +789,13 @@ fn a_window_over_ram_or_registers_is_refused() {
     for (kind, size) in [(BridgeKind::ComponentRegisters, 0x1_0000), (BridgeKind::Rcrb, 0x2000)] {
         for (registers, inside) in [(WINDOW - size, false), (WINDOW - size + 0x1000, true)] {
             board.bridges[0].kind = kind;
-            board.bridges[0].registers = registers;
+            board.bridges[0].registers = Hpa(registers);
             let expected = if inside { occupied(span(registers, size)) } else { None };
             assert_eq!(refusal(&board, board.platform()), expected, "{kind:?} {registers:#x}");
         }
     }
     // A window that the platform did not place is over nothing.
-    board.bridges[0].registers = 0;
+    board.bridges[0].registers = Hpa(0);
     board.window(0, 4 * GIB, &[7]);
     let platform = Platform { occupied: &[span(0, GIB)], ..board.platform() };
     assert_eq!(refusal(&board, platform), None);
@@ -818,7 +818,7 @@ fn a_window_smaller_than_the_device_is_refused() {
         refuses(
             &board,
             Code::PLAN_WINDOW_TOO_SMALL
-                .at(Place::in_window(device, WINDOW))
+                .at(Place::in_window(device, Hpa(WINDOW)))
                 .expected(need)
                 .found(have),
         );
@@ -832,7 +832,7 @@ fn a_full_window_says_how_much_is_left_in_one_piece() {
     let (device, need, free) = (path(7, &[5]), 512 * MIB, 256 * MIB);
     refuses(
         &board,
-        Code::PLAN_WINDOW_FULL.at(Place::in_window(device, WINDOW)).expected(need).found(free),
+        Code::PLAN_WINDOW_FULL.at(Place::in_window(device, Hpa(WINDOW))).expected(need).found(free),
     );
 }
 
@@ -857,7 +857,7 @@ fn the_window_that_came_closest_tells_why_none_fits() {
         refuses(
             &board,
             Code::PLAN_WINDOW_TOO_SMALL
-                .at(Place::in_window(device, window))
+                .at(Place::in_window(device, Hpa(window)))
                 .expected(need)
                 .found(have),
         );
@@ -869,13 +869,13 @@ fn the_window_that_came_closest_tells_why_none_fits() {
         refuses(
             &board,
             Code::PLAN_WINDOW_TOO_SMALL
-                .at(Place::in_window(device, window))
+                .at(Place::in_window(device, Hpa(window)))
                 .expected(need)
                 .found(have),
         );
     }
     for (window, gib) in board.windows.iter_mut().zip([2, 5, 1, 3]) {
-        (window.base, window.size) = (0, gib * GIB);
+        (window.base, window.size) = (None, gib * GIB);
     }
     for _ in 0..4 {
         board.windows.rotate_left(1);
@@ -897,7 +897,7 @@ fn told(board: &Board, policy: &Policy<'_>, region: usize) -> Vec<(u64, Unfit)> 
     board.check(&plan);
     let (platform, topology) = (board.platform(), board.topology());
     let refused = plan.refused(&platform, topology.tree(), policy, region);
-    refused.map(|Refused { window, why }| (window, why)).collect()
+    refused.map(|Refused { window, why }| (window.map_or(0, |base| base.0), why)).collect()
 }
 
 #[test]
@@ -913,8 +913,12 @@ fn each_window_that_was_not_taken_is_told_with_its_reason_and_numbers() {
             SECOND,
             Unfit::NotATarget { uid: 7 },
         ),
-        (|board| second(board).base = 0, 0, Unfit::Unplaced { size: 4 * GIB }),
-        (|board| second(board).base += MIB, SECOND + MIB, Unfit::Unaligned { base: SECOND + MIB }),
+        (|board| second(board).base = None, 0, Unfit::Unplaced { size: 4 * GIB }),
+        (
+            |board| board::move_up(second(board), MIB),
+            SECOND + MIB,
+            Unfit::Unaligned { base: Hpa(SECOND + MIB) },
+        ),
         (|board| second(board).size = 0, SECOND, Unfit::Empty { need: GIB }),
         (
             |board| {
@@ -964,11 +968,11 @@ fn each_window_that_was_not_taken_is_told_with_its_reason_and_numbers() {
         board.windows.reverse();
         assert_eq!(told(&board, &Policy::default(), 0), [(window, why)]);
         // Asked for by name, only what does not lead there at all is told otherwise.
-        let asked = [Request { window: Some(WINDOW), ..request(place()) }];
+        let asked = [Request { window: Some(Hpa(WINDOW)), ..request(place()) }];
         let policy = Policy { requests: &asked, ..Policy::default() };
         let named = match why {
             Unfit::NotATarget { .. } => why,
-            _ => Unfit::NotAsked { asked: WINDOW },
+            _ => Unfit::NotAsked { asked: Hpa(WINDOW) },
         };
         assert_eq!(told(&board, &policy, 0), [(window, named)]);
     }
@@ -984,7 +988,7 @@ fn a_full_window_is_told_as_it_was_when_the_region_was_placed() {
         board.memory(port, volatile, persistent);
     }
     second(&mut board).restrictions.set_persistent(false);
-    let asked = [Request { window: Some(WINDOW), ..request(place()) }];
+    let asked = [Request { window: Some(Hpa(WINDOW)), ..request(place()) }];
     let policy = Policy { requests: &asked, ..Policy::default() };
     let plan = board.plan(&policy).unwrap();
     let bases: Vec<u64> = plan.regions.iter().map(|region| region.span.base().0).collect();
@@ -1004,11 +1008,11 @@ fn a_window_without_the_place_asked_for_or_in_the_wrong_order_is_told() {
     assert_eq!(told(&board, &policy, 0), [(SECOND, taken)]);
     // Volatile memory at the end of the window: persistent memory has room below it only.
     board.device(device).persistent = GIB;
-    let volatile = Request { window: Some(WINDOW), offset: Some(3 * GIB), ..request(place()) };
+    let volatile = Request { window: Some(Hpa(WINDOW)), offset: Some(3 * GIB), ..request(place()) };
     let persistent = Request { partition: Partition::Persistent, ..request(place()) };
     let asked = [volatile, persistent];
     let policy = Policy { requests: &asked, ..Policy::default() };
-    let order = Unfit::DpaOrder { lower: WINDOW, higher: WINDOW + 3 * GIB };
+    let order = Unfit::DpaOrder { lower: Hpa(WINDOW), higher: Hpa(WINDOW + 3 * GIB) };
     assert_eq!(told(&board, &policy, 1), [(WINDOW, order)]);
 }
 
@@ -1016,9 +1020,9 @@ fn a_window_without_the_place_asked_for_or_in_the_wrong_order_is_told() {
 fn where_windows_have_widths_the_choice_of_the_window_is_told() {
     let (mut board, _) = simple();
     second(&mut board);
-    let named = [WindowWidth { window: SECOND, width: Width::Widest }];
+    let named = [WindowWidth { window: Hpa(SECOND), width: Width::Widest }];
     let policy = Policy { windows: &named, ..Policy::default() };
-    assert_eq!(told(&board, &policy, 0), [(WINDOW, Unfit::NotAsked { asked: SECOND })]);
+    assert_eq!(told(&board, &policy, 0), [(WINDOW, Unfit::NotAsked { asked: Hpa(SECOND) })]);
     // A device by request, where sets are wanted: the interleaved window is no place for it.
     board.windows.pop();
     board.bridge(8);
@@ -1041,7 +1045,8 @@ fn a_plan_that_is_refused_says_what_spoke_against_every_window() {
         let result = plan(&board.platform(), board.topology().tree(), policy, &mut made);
         assert!(result.is_err() && made.regions.is_empty() && made.refusals.more() == 0);
         let list = made.refusals.list().iter();
-        list.map(|Refused { window, why }| (*window, *why)).collect::<Vec<_>>()
+        list.map(|Refused { window, why }| (window.map_or(0, |base| base.0), *why))
+            .collect::<Vec<_>>()
     };
     let expected = [
         (0, Unfit::Unplaced { size: 8 * GIB }),
@@ -1104,7 +1109,7 @@ fn xor_maps_have_to_drive_their_window() {
     let window = board.window(0x8_0000_0000, GIB, &[7, 8]);
     window.arithmetic = Arithmetic::Xor;
     let error = XorMapError::TooFew { need: 1, have: 0 };
-    refuses(&board, Code::PLAN_XOR.at(Place::window(0x8_0000_0000)).rule(error));
+    refuses(&board, Code::PLAN_XOR.at(Place::window(Hpa(0x8_0000_0000))).rule(error));
 }
 
 #[test]
@@ -1114,7 +1119,7 @@ fn the_lowest_of_several_bad_windows_is_the_one_reported() {
     board.window(0x8_0000_0000, GIB, &[99]);
     for _ in 0..3 {
         board.windows.rotate_left(1);
-        refuses(&board, Code::PLAN_TARGET_MISSING.at(Place::window(0x4_0000_0000)).found(98));
+        refuses(&board, Code::PLAN_TARGET_MISSING.at(Place::window(Hpa(0x4_0000_0000))).found(98));
     }
 }
 
@@ -1237,7 +1242,7 @@ fn requests_that_name_nothing_are_refused() {
     let device = path(7, &[1]);
     refuses_request(&board, request(device), Code::PLAN_UNKNOWN_DEVICE.at(device));
     for window in [0x2_0000_0000, 0x8_0000_0000] {
-        let asked = Request { window: Some(window), ..request(place()) };
+        let asked = Request { window: Some(Hpa(window)), ..request(place()) };
         refuses_request(&board, asked, Code::PLAN_UNKNOWN_WINDOW.at(place()).found(window));
     }
 }
@@ -1309,10 +1314,10 @@ fn what_is_off_the_256_mib_grid_is_refused() {
     let odd = Request { skip: UNIT + MIB, ..request(at) };
     let value = UNIT + MIB;
     refuses_request(&board, odd, Code::PLAN_UNALIGNED.at(at).detail(0).expected(unit).found(value));
-    board.windows[0].base += MIB;
+    board::move_up(&mut board.windows[0], MIB);
     let value = WINDOW + MIB;
     refuses(&board, Code::PLAN_UNALIGNED.at(at).detail(3).expected(unit).found(value));
-    board.windows[0].base = WINDOW;
+    board.windows[0].base = Some(Hpa(WINDOW));
     board.device(device).volatile = 64 * MIB;
     let value = 64 * MIB;
     refuses(&board, Code::PLAN_UNALIGNED.at(at).detail(4).expected(unit).found(value));
@@ -1325,7 +1330,7 @@ fn a_place_that_is_taken_or_outside_the_window_is_refused() {
     for offset in [3 * GIB + UNIT, 4 * GIB, u64::MAX - UNIT + 1] {
         let asked = Request { offset: Some(offset), ..request(device) };
         let expected = Code::PLAN_PLACE_TAKEN
-            .at(Place::in_window(device, window))
+            .at(Place::in_window(device, Hpa(window)))
             .expected(size)
             .found(offset);
         refuses_request(&board, asked, expected);
@@ -1333,8 +1338,10 @@ fn a_place_that_is_taken_or_outside_the_window_is_refused() {
     let fixed = |port, offset| Request { offset: Some(offset), ..request(path(7, &[port])) };
     let policy = Policy { requests: &[fixed(2, 512 * MIB), fixed(0, 0)], ..Policy::default() };
     let (device, offset, size) = (path(7, &[2]), 512 * MIB, 256 * MIB);
-    let expected =
-        Code::PLAN_PLACE_TAKEN.at(Place::in_window(device, window)).expected(size).found(offset);
+    let expected = Code::PLAN_PLACE_TAKEN
+        .at(Place::in_window(device, Hpa(window)))
+        .expected(size)
+        .found(offset);
     assert_eq!(refusal(&board, &policy), expected);
 }
 
@@ -1445,14 +1452,17 @@ fn every_refusal_is_one_line_with_its_place_and_a_code_of_its_own() {
     let (window, ways, need, size) = (WINDOW, Ways::Two, GIB, GIB);
     let all = [
         Code::PLAN_NO_WINDOW.at(device).detail(partition).expected(need),
-        Code::PLAN_TARGET_MISSING.at(Place::window(window)).found(7),
+        Code::PLAN_TARGET_MISSING.at(Place::window(Hpa(window))).found(7),
         Code::PLAN_AMBIGUOUS.at(device).halves(partition, 2).expected(WINDOW).found(window),
         Code::PLAN_INTERLEAVED.at(device).detail(ways).found(window),
         Code::PLAN_UNPLACED.at(device).found(size),
-        Code::PLAN_BEYOND_ADDRESS_WIDTH.at(Place::window(window)).expected(36).found(size),
-        Code::PLAN_WINDOWS_OVERLAP.at(Place::window(WINDOW)).found(WINDOW),
-        Code::PLAN_WINDOW_TOO_SMALL.at(Place::in_window(device, window)).expected(need).found(UNIT),
-        Code::PLAN_WINDOW_FULL.at(Place::in_window(device, window)).expected(need).found(UNIT),
+        Code::PLAN_BEYOND_ADDRESS_WIDTH.at(Place::window(Hpa(window))).expected(36).found(size),
+        Code::PLAN_WINDOWS_OVERLAP.at(Place::window(Hpa(WINDOW))).found(WINDOW),
+        Code::PLAN_WINDOW_TOO_SMALL
+            .at(Place::in_window(device, Hpa(window)))
+            .expected(need)
+            .found(UNIT),
+        Code::PLAN_WINDOW_FULL.at(Place::in_window(device, Hpa(window))).expected(need).found(UNIT),
         Code::PLAN_MEDIA_NOT_ALLOWED.at(device).detail(partition).found(window),
         Code::PLAN_COHERENCY_NOT_ALLOWED.at(device).detail(Coherency::HostOnly).found(window),
         Code::PLAN_DECODERS_EXHAUSTED.at(device).above(at).found(4),
@@ -1464,38 +1474,42 @@ fn every_refusal_is_one_line_with_its_place_and_a_code_of_its_own() {
         Code::PLAN_UNKNOWN_WINDOW.at(device).found(window),
         Code::PLAN_REQUEST_TOO_LARGE.at(device).detail(partition).expected(GIB).found(UNIT),
         Code::PLAN_UNALIGNED.at(device).detail(2).expected(UNIT).found(MIB),
-        Code::PLAN_WINDOW_OCCUPIED.at(Place::window(WINDOW)).expected(WINDOW).found(MIB),
-        Code::PLAN_PLACE_TAKEN.at(Place::in_window(device, window)).expected(size).found(UNIT),
+        Code::PLAN_WINDOW_OCCUPIED.at(Place::window(Hpa(WINDOW))).expected(WINDOW).found(MIB),
+        Code::PLAN_PLACE_TAKEN.at(Place::in_window(device, Hpa(window))).expected(size).found(UNIT),
         Code::PLAN_MULTIPLE_PORTS.at(Place::bridge(7)).expected(1u16).found(2),
         Code::PLAN_SWITCH_IN_PATH.at(device),
         Code::PLAN_BRIDGE_NOT_PASS_THROUGH.at(Place::bridge(7)).found(4),
         Code::PLAN_LINUX_REFUSES_BURNED_DECODERS.error(),
         Code::PLAN_BURN_WITHOUT_LOCK.error(),
-        Code::PLAN_XOR.at(Place::window(window)).rule(XorMapError::TooFew { need: 1, have: 0 }),
+        Code::PLAN_XOR
+            .at(Place::window(Hpa(window)))
+            .rule(XorMapError::TooFew { need: 1, have: 0 }),
         Code::PLAN_DECODER.at(at).rule(DecodeError::SkipUnaligned { skip: MIB }),
         Code::PLAN_CAPACITY.error().detail(0).expected(4),
-        Code::PLAN_TARGET_COUNT.at(Place::window(window)).expected(ways).found(4),
-        Code::PLAN_TARGET_TWICE.at(Place::window(window)).found(7),
+        Code::PLAN_TARGET_COUNT.at(Place::window(Hpa(window))).expected(ways).found(4),
+        Code::PLAN_TARGET_TWICE.at(Place::window(Hpa(window))).found(7),
         Code::PLAN_DUPLICATE_BRIDGE.at(Place::bridge(7)),
         Code::PLAN_SHARED_PORT.at(at),
         Code::PLAN_BROKEN_TREE.at(Place::entry(4)),
         Code::PLAN_DEVICE_TOO_LARGE.at(device).expected(GIB).found(GIB),
         Code::PLAN_REQUEST_TO_GUEST.at(device),
-        Code::PLAN_COMPOSE.at(Place::window(window)).rule(ComposeError::NoSuchWays { product: 32 }),
-        Code::PLAN_WAYS_OF_WINDOW.at(Place::window(window)).expected(ways).found(Ways::Three),
+        Code::PLAN_COMPOSE
+            .at(Place::window(Hpa(window)))
+            .rule(ComposeError::NoSuchWays { product: 32 }),
+        Code::PLAN_WAYS_OF_WINDOW.at(Place::window(Hpa(window))).expected(ways).found(Ways::Three),
         Code::PLAN_GRANULARITY_OF_WINDOW
-            .at(Place::window(window))
+            .at(Place::window(Hpa(window)))
             .expected(Granularity::B256)
             .found(Granularity::K4),
         Code::PLAN_TOO_FEW_MEMBERS
-            .at(Place::window(window))
+            .at(Place::window(Hpa(window)))
             .detail(partition)
             .expected(4)
             .found((2, 7)),
-        Code::PLAN_LINUX_GRANULARITY.at(Place::window(window)).found(32768),
-        Code::PLAN_LINUX_THREE_WITH_PORTS.at(Place::window(window)).found(Ways::Three),
-        Code::PLAN_WIDTH_OF_NOTHING.at(Place::window(window)),
-        Code::PLAN_WIDTH_TWICE.at(Place::window(window)),
+        Code::PLAN_LINUX_GRANULARITY.at(Place::window(Hpa(window))).found(32768),
+        Code::PLAN_LINUX_THREE_WITH_PORTS.at(Place::window(Hpa(window))).found(Ways::Three),
+        Code::PLAN_WIDTH_OF_NOTHING.at(Place::window(Hpa(window))),
+        Code::PLAN_WIDTH_TWICE.at(Place::window(Hpa(window))),
         Code::PLAN_WIDTH_TO_GUEST.error(),
     ];
     let mut lines: Vec<_> =

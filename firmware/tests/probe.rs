@@ -87,7 +87,7 @@ const SETS: [Ways; 8] = [
 
 fn region(base: u64, size: u64, ways: Ways, granularity: Granularity) -> CommittedRegion {
     CommittedRegion {
-        window: 0,
+        window: Hpa(0),
         span: Span::new(Hpa(base), size).expect("a range"),
         interleave: Interleave::new(ways, granularity),
         coherency: Coherency::HostOnly,
@@ -405,9 +405,9 @@ fn what_is_not_wanted_is_not_touched_and_stays() {
     let (platform, topology) = bare();
     for (wanted, probed) in [
         (Probe::Skip, [Probed::No, Probed::No]),
-        (Probe::Below(8 * GIB), [Probed::Held, Probed::No]),
-        (Probe::Below(9 * GIB - 1), [Probed::Held, Probed::No]),
-        (Probe::Below(9 * GIB), [Probed::Held, Probed::Held]),
+        (Probe::Below(Hpa(8 * GIB)), [Probed::Held, Probed::No]),
+        (Probe::Below(Hpa(9 * GIB - 1)), [Probed::Held, Probed::No]),
+        (Probe::Below(Hpa(9 * GIB)), [Probed::Held, Probed::Held]),
     ] {
         let mut hw = Memory::new(|hpa, _| Some((0, hpa)));
         let mut committed = of(&[near, far]);

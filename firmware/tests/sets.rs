@@ -14,7 +14,7 @@ use cxl_firmware::plan::{Note, Purpose, Reason, Why};
 use cxl_firmware::policy::{PathPolicy, Policy, TargetSystem, Width, WindowWidth};
 use cxl_firmware::topology::{NodeId, NodeKind, Partition};
 use cxl_regs::{
-    Arithmetic, ComposeError, DecodeError, Granularity, Interleave, NotDecodable, Route, Ways,
+    Arithmetic, ComposeError, DecodeError, Granularity, Hpa, Interleave, NotDecodable, Route, Ways,
 };
 use proptest::prelude::*;
 
@@ -119,7 +119,7 @@ fn all_49_legal_pairs_are_planned_on_every_split_and_the_7_others_refused() {
                 if !decodable {
                     let error = NotDecodable(Interleave::new(ways, granularity));
                     let error = ComposeError::NotDecodable(error);
-                    let expected = Code::PLAN_COMPOSE.at(Place::window(WINDOW)).rule(error);
+                    let expected = Code::PLAN_COMPOSE.at(Place::window(Hpa(WINDOW))).rule(error);
                     assert_eq!(board.plan(&policy).map(|_| ()), Err(expected), "{case}");
                     continue;
                 }
@@ -266,7 +266,7 @@ fn a_set_that_linux_would_refuse_is_refused_unless_the_specification_is_the_targ
         board.plan(&policy).expect("the specification allows it")
     };
     let too_coarse =
-        |bytes| Err(Code::PLAN_LINUX_GRANULARITY.at(Place::window(WINDOW)).found(bytes));
+        |bytes| Err(Code::PLAN_LINUX_GRANULARITY.at(Place::window(Hpa(WINDOW))).found(bytes));
     let k16 = Granularity::K16;
 
     let board = tree(2, 1, 1, k16);
@@ -286,7 +286,8 @@ fn a_set_that_linux_would_refuse_is_refused_unless_the_specification_is_the_targ
     assert_eq!(decoder(&free(&board, Ways::Two, k16), NodeId(2)).1, 16384);
 
     let board = tree(3, 2, 1, Granularity::B256);
-    let expected = Code::PLAN_LINUX_THREE_WITH_PORTS.at(Place::window(WINDOW)).found(Ways::Three);
+    let expected =
+        Code::PLAN_LINUX_THREE_WITH_PORTS.at(Place::window(Hpa(WINDOW))).found(Ways::Three);
     assert_eq!(linux(&board, Ways::Six, Granularity::B256), Err(expected));
     assert_eq!(decoder(&free(&board, Ways::Six, Granularity::B256), NodeId(0)).0, 2);
 }
@@ -300,18 +301,20 @@ fn a_width_that_the_window_or_the_topology_does_not_have_is_refused() {
     let board = tree(2, 2, 1, b256);
     let (asked, granularity) = (Granularity::K1, b256);
     let expected = Code::PLAN_GRANULARITY_OF_WINDOW
-        .at(Place::window(window))
+        .at(Place::window(Hpa(window)))
         .expected(granularity)
         .found(asked);
     assert_eq!(refusal(&board, Ways::Four, asked), expected);
     for asked in [Ways::One, Ways::Three, Ways::Six, Ways::Twelve] {
-        let expected =
-            Code::PLAN_WAYS_OF_WINDOW.at(Place::window(window)).expected(Ways::Two).found(asked);
+        let expected = Code::PLAN_WAYS_OF_WINDOW
+            .at(Place::window(Hpa(window)))
+            .expected(Ways::Two)
+            .found(asked);
         assert_eq!(refusal(&board, asked, b256), expected);
     }
     let partition = Partition::Volatile;
     let expected = Code::PLAN_TOO_FEW_MEMBERS
-        .at(Place::window(window))
+        .at(Place::window(Hpa(window)))
         .detail(partition)
         .expected(4)
         .found((2, 90));
@@ -319,7 +322,7 @@ fn a_width_that_the_window_or_the_topology_does_not_have_is_refused() {
     let mut board = tree(2, 1, 1, b256);
     board.device(NodeId(5)).volatile = 0;
     let expected = Code::PLAN_TOO_FEW_MEMBERS
-        .at(Place::window(window))
+        .at(Place::window(Hpa(window)))
         .detail(partition)
         .expected(1)
         .found((0, 89));
@@ -340,8 +343,10 @@ fn a_width_that_the_window_or_the_topology_does_not_have_is_refused() {
     let mut board = tree(2, 1, 1, b256);
     board.windows[0].size = UNIT;
     let (device, need, have) = (path(90, &[0]), 2 * UNIT, UNIT);
-    let expected =
-        Code::PLAN_WINDOW_TOO_SMALL.at(Place::in_window(device, window)).expected(need).found(have);
+    let expected = Code::PLAN_WINDOW_TOO_SMALL
+        .at(Place::in_window(device, Hpa(window)))
+        .expected(need)
+        .found(have);
     assert_eq!(refusal(&board, Ways::Two, b256), expected);
 }
 
@@ -350,12 +355,12 @@ fn widths_are_given_to_windows_that_exist_once_and_not_for_a_guest_to_program() 
     let board = tree(2, 1, 1, Granularity::B256);
     let width = Width::Widest;
     let refusal = |policy: Policy<'_>| board.plan(&policy).map(|_| ()).expect_err("a refusal");
-    let twice = [WindowWidth { window: WINDOW, width }; 2];
+    let twice = [WindowWidth { window: Hpa(WINDOW), width }; 2];
     let policy = Policy { windows: &twice, ..Policy::default() };
-    assert_eq!(refusal(policy), Code::PLAN_WIDTH_TWICE.at(Place::window(WINDOW)));
-    let nothing = [WindowWidth { window: WINDOW + UNIT, width }, twice[0]];
+    assert_eq!(refusal(policy), Code::PLAN_WIDTH_TWICE.at(Place::window(Hpa(WINDOW))));
+    let nothing = [WindowWidth { window: Hpa(WINDOW + UNIT), width }, twice[0]];
     let policy = Policy { windows: &nothing, ..policy };
-    assert_eq!(refusal(policy), Code::PLAN_WIDTH_OF_NOTHING.at(Place::window(WINDOW + UNIT)));
+    assert_eq!(refusal(policy), Code::PLAN_WIDTH_OF_NOTHING.at(Place::window(Hpa(WINDOW + UNIT))));
     let guest = Policy { path: PathPolicy::GuestPrograms, ..widest() };
     assert_eq!(refusal(guest), Code::PLAN_WIDTH_TO_GUEST.error());
 }
@@ -374,7 +379,7 @@ fn the_widest_set_comes_first_and_whole_devices_follow_in_narrower_ones() {
     assert_eq!(sizes(&plan), [(4, 1024), (2, 512), (1, 256)]);
     let partition = Partition::Volatile;
     let error = Code::PLAN_TOO_FEW_MEMBERS
-        .at(Place::window(WINDOW))
+        .at(Place::window(Hpa(WINDOW)))
         .detail(partition)
         .expected(8)
         .found((7, 90));
@@ -503,7 +508,7 @@ fn sets_of_a_named_width_keep_it_and_the_first_one_has_to_exist() {
         let policy = Policy { map_leftovers, ..exactly(Ways::Eight, Granularity::B256) };
         let partition = Partition::Volatile;
         let expected = Code::PLAN_TOO_FEW_MEMBERS
-            .at(Place::window(WINDOW))
+            .at(Place::window(Hpa(WINDOW)))
             .detail(partition)
             .expected(8)
             .found((6, 90));
@@ -527,7 +532,7 @@ fn a_device_goes_to_the_window_that_is_named_and_none_is_guessed() {
     let flat = board.plan(&Policy::default()).unwrap();
     assert_eq!(sizes(&flat), [(1, 256), (1, 256)]);
     let width = Width::Widest;
-    let named = [WindowWidth { window: WINDOW, width }];
+    let named = [WindowWidth { window: Hpa(WINDOW), width }];
     let plan = board.plan(&Policy { windows: &named, ..Policy::default() }).unwrap();
     board.check(&plan);
     assert_eq!(sizes(&plan), [(2, 512)]);
@@ -537,8 +542,8 @@ fn a_device_goes_to_the_window_that_is_named_and_none_is_guessed() {
     let expected =
         Code::PLAN_AMBIGUOUS.at(device).halves(partition, 2).expected(first).found(second);
     assert_eq!(board.plan(&widest()).map(|_| ()), Err(expected));
-    let flat =
-        [0x10_0000_0000, 0x20_0000_0000].map(|window| WindowWidth { window, width: Width::Flat });
+    let flat = [0x10_0000_0000, 0x20_0000_0000]
+        .map(|window| WindowWidth { window: Hpa(window), width: Width::Flat });
     let plan = board.plan(&Policy { windows: &flat, ..widest() }).unwrap();
     board.check(&plan);
     assert_eq!(sizes(&plan), [(1, 256), (1, 256)]);
@@ -550,22 +555,22 @@ fn a_window_that_is_named_flat_decides_between_two_that_fit() {
     let second = 0x10_0000_0000;
     board.window(second, GIB, &[90]);
     for window in [WINDOW, second] {
-        let named = [WindowWidth { window, width: Width::Flat }];
+        let named = [WindowWidth { window: Hpa(window), width: Width::Flat }];
         let plan = board.plan(&Policy { windows: &named, ..Policy::default() }).unwrap();
         board.check(&plan);
-        assert_eq!((sizes(&plan), plan.regions[0].window), (vec![(1, 256)], window));
+        assert_eq!((sizes(&plan), plan.regions[0].window), (vec![(1, 256)], Hpa(window)));
     }
 }
 
 #[test]
 fn a_device_with_a_request_shares_nothing() {
     let board = three_windows();
-    let named = [WindowWidth { window: WINDOW, width: Width::Widest }];
+    let named = [WindowWidth { window: Hpa(WINDOW), width: Width::Widest }];
     let own = [request(path(90, &[0]))];
     let policy = Policy { windows: &named, requests: &own, ..Policy::default() };
     let partition = Partition::Volatile;
     let expected = Code::PLAN_TOO_FEW_MEMBERS
-        .at(Place::window(WINDOW))
+        .at(Place::window(Hpa(WINDOW)))
         .detail(partition)
         .expected(1)
         .found((0, 90));
@@ -593,14 +598,18 @@ fn windows_that_do_not_fit_make_no_choice_ambiguous() {
         let window = board.window(second, GIB, &[90, 89]);
         match unfit {
             0 => window.size = 128 * MIB,
-            1 => window.base = 0,
-            2 => window.base = 1 << 46,
+            1 => window.base = None,
+            2 => window.base = Some(Hpa(1 << 46)),
             3 => window.restrictions.set_volatile(false),
             _ => window.restrictions.set_host_only(false),
         }
         let plan = board.plan(&widest()).unwrap();
         board.check(&plan);
-        assert_eq!((sizes(&plan), plan.regions[0].window), (vec![(2, 512)], WINDOW), "{unfit}");
+        assert_eq!(
+            (sizes(&plan), plan.regions[0].window),
+            (vec![(2, 512)], Hpa(WINDOW)),
+            "{unfit}"
+        );
     }
 }
 

@@ -81,7 +81,7 @@ fn described() -> Machine {
     m.bridges.push(m.bridges[0]);
     m.bridges[0].uid = 9;
     m.bridges[0].kind = BridgeKind::Rcrb;
-    m.bridges[0].registers = 0x5000_0000;
+    m.bridges[0].registers = Hpa(0x5000_0000);
     m.windows[0].qtg = 3;
     let other = m.window(32 * GIB, 512 * MIB, &[9, 7]);
     other.interleave = Interleave::new(Ways::Two, Granularity::B512);
@@ -100,7 +100,7 @@ fn the_cedt_says_what_the_platform_decodes_and_the_hardware_accepted() {
         let request = cxl_firmware::policy::Request {
             device: m.topology.tree().path(NodeId(2)),
             partition: cxl_firmware::topology::Partition::Volatile,
-            window: Some(16 * GIB),
+            window: Some(Hpa(16 * GIB)),
             offset: None,
             size: None,
             skip: 0,
@@ -161,7 +161,7 @@ fn xor_windows_share_the_maps_of_their_granularity() {
     assert_eq!(bytes[bytes.len() - 24..], expected);
     // Of windows as wide as each other the lowest one is named.
     m.window(36 * GIB, 2 * GIB, &[7, 8]);
-    let copy = Window { base: 36 * GIB, ..m.windows[1].clone() };
+    let copy = Window { base: Some(Hpa(36 * GIB)), ..m.windows[1].clone() };
     m.windows[3] = copy;
     assert!(table(&m, &done).is_ok());
     m.windows[2].xor_maps[0] = 0x30100;
@@ -169,7 +169,7 @@ fn xor_windows_share_the_maps_of_their_granularity() {
     assert_eq!(
         table(&m, &done),
         Err(Code::TABLES_XOR_MAPS_DIFFER
-            .at(Place::window(first))
+            .at(Place::window(Hpa(first)))
             .expected(granularity)
             .found(second))
     );
@@ -179,7 +179,7 @@ fn xor_windows_share_the_maps_of_their_granularity() {
     assert_eq!(
         table(&m, &done),
         Err(Code::TABLES_XOR_MAPS_DIFFER
-            .at(Place::window(32 * GIB))
+            .at(Place::window(Hpa(32 * GIB)))
             .expected(Granularity::B256)
             .found(40 * GIB))
     );
@@ -296,7 +296,7 @@ fn whatever_a_run_leaves_behind_no_table_hides_a_decoder_that_leads_nowhere() {
 fn what_makes_no_record_is_refused_with_bridge_or_window() {
     type Change = fn(&mut Machine);
     let cases: [(Change, u16); 7] = [
-        (|m| m.bridges[0].registers = 0, 0x0603),
+        (|m| m.bridges[0].registers = Hpa(0), 0x0603),
         (|m| m.windows[0].size = 300 * MIB, 0x0604),
         (|m| m.windows[0].size = 0, 0x0604),
         (|m| m.windows[0].size = u64::MAX, 0x0604),
@@ -317,9 +317,9 @@ fn what_makes_no_record_is_refused_with_bridge_or_window() {
     };
     let (window, base) = (16 * GIB, 16 * GIB);
     let problem = Problem::ZeroSize { base };
-    assert_eq!(words(0), Code::TABLES_WINDOW.at(Place::window(window)).rule(problem));
+    assert_eq!(words(0), Code::TABLES_WINDOW.at(Place::window(Hpa(window))).rule(problem));
     let problem = Problem::WindowWraps { base, size: u64::MAX };
-    assert_eq!(words(u64::MAX), Code::TABLES_WINDOW.at(Place::window(window)).rule(problem));
+    assert_eq!(words(u64::MAX), Code::TABLES_WINDOW.at(Place::window(Hpa(window))).rule(problem));
     let m = simple();
     for room in 0..36 + 32 + 40 {
         let mut buffer = vec![0xA5; room];
@@ -376,7 +376,7 @@ fn a_cedt_that_disagrees_with_the_registers_is_caught() {
     let done = committed(&mut m, &unlocked);
     assert_eq!(
         cross_check(&good, &m.topology, &done),
-        Err(Code::TABLES_FIXED_UNLOCKED.at(Place::window(16 * GIB)))
+        Err(Code::TABLES_FIXED_UNLOCKED.at(Place::window(Hpa(16 * GIB))))
     );
     // An interleave that the decoders do not have: two ways, with a target more.
     let mut wide = m;

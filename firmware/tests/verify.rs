@@ -314,7 +314,7 @@ fn windows_are_judged_too() {
         (|m| m.windows[0].targets = [8].into_iter().collect(), &[0x0507]),
         (|m| m.windows[0].restrictions = Restrictions::from_bits(0x0D), &[0x0508]),
         (|m| m.windows[0].restrictions = Restrictions::from_bits(0x0B), &[0x0509]),
-        (|m| (m.windows[0].base, m.windows[0].size) = (0, 64 * GIB), &[0x0506]),
+        (|m| (m.windows[0].base, m.windows[0].size) = (None, 64 * GIB), &[0x0506]),
         // The window interleaves two bridges, the device does not.
         (|m| m.windows[0].interleave = Interleave::new(Ways::Two, Granularity::B256), &[0x0511]),
     ];

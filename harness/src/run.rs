@@ -11,8 +11,8 @@ use cxl_firmware::platform::{Platform, Resources, RootBus};
 use cxl_firmware::policy::{PathPolicy, Policy, Probe, Request, TargetSystem, Width, WindowWidth};
 use cxl_firmware::topology::{Partition, Path};
 use cxl_firmware::{Error, acpi, handoff, tables};
-use cxl_regs::Span;
 use cxl_regs::acpi::Identity;
+use cxl_regs::{Hpa, Span};
 
 use cxl_model::layout::{self, AddressMap, chip_set, memory_map};
 use cxl_model::machine::Machine;
@@ -50,6 +50,13 @@ pub enum Inexpressible {
         /// Its members.
         devices: Vec<String>,
     },
+    /// A region is asked for in a window that has no base, by which windows are known.
+    Unplaced {
+        /// The region, counted from 0 in the order of the file.
+        region: usize,
+        /// The window.
+        window: String,
+    },
 }
 
 impl Inexpressible {
@@ -57,6 +64,7 @@ impl Inexpressible {
     pub fn code(&self) -> u16 {
         match self {
             Self::Members { .. } => 0x0801,
+            Self::Unplaced { .. } => 0x0802,
         }
     }
 }
@@ -68,6 +76,11 @@ impl std::fmt::Display for Inexpressible {
                 f,
                 "region {region} interleaves {}; the library maps regions of one device",
                 devices.join(", ")
+            ),
+            Self::Unplaced { region, window } => write!(
+                f,
+                "region {region} asks for window {window}, which has no base: the platform found \
+                 no place for it (it did not fit)"
             ),
         }
     }
@@ -148,8 +161,9 @@ impl RunRequest {
         let regions = scenario.regions.iter().enumerate();
         let requests = regions.map(|(region, given)| request(scenario, map, region, given));
         let placed = scenario.windows.iter().zip(&map.windows);
+        let placed = placed.filter(|(_, base)| **base != Hpa(0));
         let widths = placed.filter_map(|(window, base)| {
-            Some(WindowWidth { window: base.0, width: width(window.width?) })
+            Some(WindowWidth { window: *base, width: width(window.width?) })
         });
         Ok(Self {
             requests: requests.collect::<Result<_, _>>()?,
@@ -208,14 +222,27 @@ fn request(
             scenario::Partition::Volatile => Partition::Volatile,
             scenario::Partition::Persistent => Partition::Persistent,
         },
-        window: given.window.map(|window| match window {
-            WindowChoice::Named(index) => map.windows.get(index).map_or(0, |base| base.0),
-            WindowChoice::At(base) => base.0,
-        }),
+        window: match given.window {
+            Some(WindowChoice::Named(index)) => Some(placed(scenario, map, region, index)?),
+            Some(WindowChoice::At(base)) => Some(base),
+            None => None,
+        },
         offset: given.offset,
         size: given.size,
         skip: given.skip,
     })
+}
+
+/// Where the window lies that a region asks for.
+fn placed(
+    scenario: &Scenario,
+    map: &AddressMap,
+    region: usize,
+    index: usize,
+) -> Result<Hpa, Inexpressible> {
+    let base = map.windows.get(index).copied().filter(|base| *base != Hpa(0));
+    let name = || scenario.windows.get(index).map_or_else(String::new, |w| w.name.clone());
+    base.ok_or_else(|| Inexpressible::Unplaced { region, window: name() })
 }
 
 /// A component's place by port numbers, as the library calls it; `None` for one that lies deeper
@@ -334,9 +361,11 @@ pub fn platform(machine: &Machine) -> Result<Tables, Error> {
         &roots(scenario),
     )?;
     if !scenario.platform.assigned {
-        let resources = scenario.bridges.iter().zip(&map.bridges).map(|(bridge, place)| {
-            Resources { uid: bridge.uid, base: place.bars.base().0, size: place.bars.size() }
-        });
+        let resources = scenario
+            .bridges
+            .iter()
+            .zip(&map.bridges)
+            .map(|(bridge, place)| Resources { uid: bridge.uid, span: place.bars });
         // One for each bridge, which the tables had room for.
         tables.resources.extend(resources);
     }

@@ -243,7 +243,7 @@ fn one_device() {
     let tables = bare::platform(&mut qtest, 40).unwrap();
     let platform = tables.platform();
     assert_eq!(platform.bridges.iter().map(|b| b.uid).collect::<Vec<_>>(), [12]);
-    let window = platform.windows[0].base;
+    let window = platform.windows[0].base.expect("the window has a place").0;
 
     // Nothing decodes before anything is programmed.
     qtest.store(window, 0x0123_4567_89ab_cdef, Width::Eight).unwrap();

@@ -11,6 +11,7 @@
 
 use core::fmt::{self, Display, Formatter};
 
+use cxl_regs::Hpa;
 use cxl_regs::access::{Register, Spec};
 use cxl_regs::config::Command;
 use cxl_regs::dvsec::device::{self, DeviceDvsec, RANGE_STRIDE};
@@ -201,12 +202,8 @@ impl<'a, H: Mmio + Witness, const N: usize> Watch<'a, H, N> {
     /// Whether other registers may be out of reach while this one is not as it was: all of
     /// configuration space, but for the Device DVSEC.
     fn moves_registers(&self, address: u64) -> bool {
-        let config = self.ecam.iter().any(|region| {
-            let buses =
-                u64::from(region.last_bus) - u64::from(region.first_bus.min(region.last_bus));
-            let first = region.base.wrapping_add(u64::from(region.first_bus) << 20);
-            address.wrapping_sub(first) < (buses + 1) << 20
-        });
+        let mut regions = self.ecam.iter().filter_map(Ecam::span);
+        let config = regions.any(|region| region.contains(Hpa(address)));
         let own = |dvsec: Block| address.wrapping_sub(dvsec.0) < u64::from(DeviceDvsec::EXTENT.end);
         config && !self.tree.devices().any(|(_, device)| own(device.dvsec))
     }

@@ -7,7 +7,7 @@
 use core::arch::x86_64::{__cpuid, _rdtsc};
 
 use cxl_firmware::mmio::{Clock, Mmio};
-use cxl_firmware::platform::{BridgeKind, Platform};
+use cxl_firmware::platform::{BridgeKind, Platform, Window};
 use cxl_mmio::Mapped;
 use cxl_regs::component::BLOCK_SIZE;
 use cxl_regs::{Hpa, Span};
@@ -78,8 +78,7 @@ impl Hardware {
     /// Says where memory is: it is counted apart from now on, and reached past the caches, so that
     /// what is read there is what the memory holds.
     pub(crate) fn set_windows(&mut self, platform: &Platform<'_>) {
-        let placed = platform.windows.iter().filter(|window| window.base != 0);
-        let placed = placed.filter_map(|window| Span::new(Hpa(window.base), window.size).ok());
+        let placed = platform.windows.iter().filter_map(Window::span);
         self.windows = placed.take(WINDOWS).collect();
         let bridges = platform.bridges.iter();
         let bridges = bridges.filter_map(|bridge| {
@@ -87,7 +86,7 @@ impl Hardware {
                 BridgeKind::ComponentRegisters => BLOCK_SIZE.into(),
                 BridgeKind::Rcrb => RCRB_SIZE,
             };
-            Span::new(Hpa(bridge.registers), size).ok()
+            Span::new(bridge.registers, size).ok()
         });
         self.bridges = bridges.take(WINDOWS).collect();
     }

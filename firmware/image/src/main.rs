@@ -33,6 +33,7 @@ use cxl_firmware::platform::{Ecam, Platform};
 use cxl_firmware::policy::{Policy, Probe};
 use cxl_firmware::tables as cedt;
 use cxl_image::doorbell::{Call, EMPTY_HANDLER, Status};
+use cxl_regs::Hpa;
 use cxl_regs::acpi::{Identity, Rsdp};
 
 use hw::{Count, Hardware};
@@ -101,7 +102,7 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     let mut policy =
         Policy { requests: &options.requests, windows: &options.windows, ..options.policy };
     if policy.probe != Probe::Skip {
-        policy.probe = Probe::Below(1 << options.probe_bits.min(tables::address_bits()));
+        policy.probe = Probe::Below(Hpa(1 << options.probe_bits.min(tables::address_bits())));
     }
 
     let mut clock = hw.clock();

@@ -41,7 +41,7 @@
 use cxl_firmware::platform::RootBus;
 use cxl_firmware::policy::{PathPolicy, Policy, Probe, Request, TargetSystem, Width, WindowWidth};
 use cxl_firmware::topology::{Partition, Path};
-use cxl_regs::{Granularity, Interleave, Ways};
+use cxl_regs::{Granularity, Hpa, Interleave, Ways};
 use heapless::Vec;
 
 /// What the command line asks for.
@@ -104,7 +104,7 @@ impl<'a> Options<'a> {
             ("width", value) => self.policy.width = width(value)?,
             ("window", value) => {
                 let (window, value) = value.split_once(':')?;
-                let named = WindowWidth { window: number(window)?, width: width(value)? };
+                let named = WindowWidth { window: Hpa(number(window)?), width: width(value)? };
                 self.windows.push(named).ok()?;
             }
             ("leftovers", "") => self.policy.map_leftovers = true,
@@ -180,7 +180,7 @@ fn region(text: &str) -> Option<Request> {
         let (key, value) = part.split_once('=')?;
         let value = number(value)?;
         match key {
-            "window" => request.window = Some(value),
+            "window" => request.window = Some(Hpa(value)),
             "offset" => request.offset = Some(value),
             "size" => request.size = Some(value),
             "skip" => request.skip = value,

@@ -13,9 +13,9 @@ use cxl_firmware::platform::Platform;
 use cxl_firmware::policy::Probe;
 use cxl_firmware::topology::{NodeId, NodeKind, Partition, Tree};
 use cxl_firmware::{Code, Error};
+use cxl_regs::Size;
 use cxl_regs::access::Component;
 use cxl_regs::decoder::Route;
-use cxl_regs::{Hpa, Size, Span};
 
 use crate::{Room, say};
 
@@ -23,15 +23,15 @@ use crate::{Room, say};
 pub(crate) fn platform(platform: &Platform<'_>) {
     let bits = platform.address_bits;
     for bridge in platform.bridges {
-        say(format_args!("bridge {}: component registers at {:#x}", bridge.uid, bridge.registers));
+        say(format_args!("bridge {}: component registers at {}", bridge.uid, bridge.registers));
     }
     for window in platform.windows {
         let targets = fmt::from_fn(|f| list(f, window.targets.iter()));
-        match Span::new(Hpa(window.base), window.size) {
-            Ok(span) if window.base != 0 => {
+        match window.span() {
+            Some(span) => {
                 say(format_args!("window {span}: {}, bridges {targets}", window.interleave));
             }
-            _ => say(format_args!(
+            None => say(format_args!(
                 "window of {} without a place in {bits} address bits: bridges {targets}",
                 Size(window.size)
             )),
@@ -147,7 +147,7 @@ fn told(room: &Room) -> usize {
         say(format_args!("note: {remark}"));
     }
     for refused in refusals.list() {
-        say(format_args!("note: window {:#x} {}", refused.window, refused.why));
+        say(format_args!("note: {refused}"));
     }
     let notes = room.plan.notes.iter().filter(|note| !matches!(note, Note::PassThrough { .. }));
     for note in notes.clone() {

@@ -46,7 +46,7 @@ impl Slot {
             }
             Purpose::Burn { base } => (
                 DecoderImage::default()
-                    .with_base(base)
+                    .with_base(base.0)
                     .with_control(Control::new().with_host_only(hdm.capability.allows_host_only())),
                 Control::new().with_host_only(true).with_back_invalidate(true),
             ),

@@ -79,7 +79,9 @@ pub(super) fn hierarchy(
     given: &Resources,
 ) -> Result<(), Error> {
     let mut pass = Pass { hw, config, platform, uid: bridge.uid, visited: [0; 4] };
-    let mut pool = Pool { next: given.base.max(1), end: given.base.saturating_add(given.size) };
+    // A register block at 0 would be none.
+    let mut pool = Pool::of(given.span);
+    pool.next = pool.next.max(1);
     for root in guesses(platform, bridge) {
         let others = platform.bridges.iter().flat_map(|other| guesses(platform, other));
         let behind = others.filter(|other| other.segment == root.segment && *other > root);

@@ -23,7 +23,7 @@ use crate::path::Path;
 /// | 1 component | number of ports | | the first two | the next four | UID of the bridge |
 /// | 2 decoder | number of ports | component (2 bits) and decoder (5) | the first two | the next four | UID of the bridge |
 /// | 3 function | | | | segment and, lower, bus, device and function | UID of the bridge |
-/// | 4 window | | | | upper half of the base | lower half |
+/// | 4 window | | | | upper half of the base, all-ones without one | lower half |
 /// | 5 device in a window | number of ports | the first | the next two | base in units of 256 MiB | UID of the bridge |
 /// | 6 range | | | | upper half of a packed [`Span`] | lower half |
 /// | 7 entry | | | | | its number |
@@ -36,6 +36,9 @@ pub struct Place {
     second: u32,
     number: u32,
 }
+
+/// The number of a window without a base: no base is odd.
+const UNPLACED: u64 = u64::MAX;
 
 const _: () = assert!(size_of::<Place>() == 12 && align_of::<Place>() == 4);
 
@@ -103,17 +106,17 @@ impl Place {
         Self { first: FUNCTION, second: function.pack() as u32, number: uid }
     }
 
-    /// A window, by its base.
-    pub const fn window(base: u64) -> Self {
-        Self::wide(WINDOW, base)
+    /// A window, by its base; `None` for one that has no place.
+    pub fn window(base: impl Into<Option<Hpa>>) -> Self {
+        Self::wide(WINDOW, base.into().map_or(UNPLACED, |base| base.0))
     }
 
     /// A device where a window is concerned too: its first ports, and the window's base in units of
     /// 256 MiB.
     #[cold]
     #[inline(never)]
-    pub fn in_window(device: Path, base: u64) -> Self {
-        let units = u32::try_from(base / DECODER_UNIT).unwrap_or(u32::MAX);
+    pub fn in_window(device: Path, base: Hpa) -> Self {
+        let units = u32::try_from(base.0 / DECODER_UNIT).unwrap_or(u32::MAX);
         let Self { first, second, number } = Self::component(&device);
         let ([low, _, a, b], [c, ..]) = (first.to_le_bytes(), second.to_le_bytes());
         let first = u32::from_le_bytes([low & 0xF0, a, b, c]) | IN_WINDOW;
@@ -164,11 +167,11 @@ impl Place {
         }
     }
 
-    /// Base of the window, where one is concerned.
-    pub const fn window_base(&self) -> Option<u64> {
+    /// Base of the window, where one is concerned that has a place.
+    pub const fn window_base(&self) -> Option<Hpa> {
         match self.kind() {
-            WINDOW => Some(self.number()),
-            IN_WINDOW => Some(self.second as u64 * DECODER_UNIT),
+            WINDOW if self.number() != UNPLACED => Some(Hpa(self.number())),
+            IN_WINDOW => Some(Hpa(self.second as u64 * DECODER_UNIT)),
             _ => None,
         }
     }
@@ -275,7 +278,10 @@ impl fmt::Display for Place {
                 let function = Sbdf::unpack(self.second.into()).unwrap_or_default();
                 write!(f, "bridge {} function {function}", self.number)
             }
-            WINDOW => write!(f, "window {:#x}", self.number()),
+            WINDOW => match self.window_base() {
+                Some(base) => write!(f, "window {base}"),
+                None => f.write_str("a window without a base"),
+            },
             RANGE => Span::<Hpa>::unpack(self.number()).map_or(Ok(()), |span| span.fmt(f)),
             ENTRY => self.number.fmt(f),
             BYTE => write!(f, "byte {:#x}", self.number),

@@ -135,7 +135,7 @@ fn at(f: &mut Formatter<'_>, format: &str, error: &Error) -> fmt::Result {
     match format {
         "" => at.fmt(f),
         "uid" => at.uid().unwrap_or(0).fmt(f),
-        "window" => write!(f, "{:#x}", at.window_base().unwrap_or(0)),
+        "window" => at.window_base().unwrap_or_default().fmt(f),
         "above" => at.above(error.detail).fmt(f),
         "answers" if at.uid().is_some() => write!(f, ", where {at} is to answer"),
         "answers" => Ok(()),
@@ -246,7 +246,7 @@ mod tests {
         for &code in Code::ALL {
             // Each word of a choice is taken by one of these.
             for detail in 0..8u16 {
-                let at = Place::in_window(crate::path::Path::default(), 1 << 32);
+                let at = Place::in_window(crate::path::Path::default(), Hpa(1 << 32));
                 let error = Error { code, detail, at, expected: u64::from(detail), found: 1 << 20 };
                 let text = format!("{error}");
                 assert!(!text.contains(['{', '}', '|']), "{code:?}: {text}");

@@ -50,14 +50,14 @@ fn check_window(platform: &Platform<'_>, window: &Window) -> Result<(), Error> {
     }
     let overlaps = |other: &&Window| {
         // Windows are known by their bases, so even two that cannot be used must differ in them.
-        let same = other.base == base && base != 0;
+        let same = other.base == base && base.is_some();
         same || matches!((claimed(other), claimed(window)), (Some(a), Some(b)) if a.overlaps(b))
     };
     let others = platform.windows.iter().filter(|other| !core::ptr::eq(*other, window));
     if let Some(other) = others.filter(overlaps).map(|other| other.base).min() {
         return Err(Code::PLAN_WINDOWS_OVERLAP
             .at(Place::window(base.min(other)))
-            .found(base.max(other)));
+            .found(base.max(other).unwrap_or_default()));
     }
     let over = |taken: &Span| claimed(window).is_some_and(|own| own.overlaps(*taken));
     match taken(platform).filter(over).min_by_key(|taken| (taken.base(), taken.size())) {
@@ -78,22 +78,22 @@ fn taken(platform: &Platform<'_>) -> impl Iterator<Item = Span> {
             BridgeKind::Rcrb => ChbsVersion::Rch.length(),
         };
         // 0 says that there are none.
-        Span::new(Hpa(bridge.registers), size).ok().filter(|_| bridge.registers != 0)
+        Span::new(bridge.registers, size).ok().filter(|span| span.base() != Hpa(0))
     });
     ecam.chain(bridges).chain(platform.occupied.iter().copied())
 }
 
 /// The addresses of a window that has any; of one that wraps, those up to the top.
 fn claimed(window: &Window) -> Option<Span> {
-    let size = window.size.min(u64::MAX - window.base);
-    Span::new(Hpa(window.base), size).ok().filter(|_| window.base != 0)
+    let base = window.base?;
+    Span::new(base, window.size.min(u64::MAX - base.0)).ok()
 }
 
 /// A width is given to windows that exist, once.
 pub(super) fn widths(platform: &Platform<'_>, policy: &Policy<'_>) -> Result<(), Error> {
     let faults = policy.windows.iter().filter_map(|&WindowWidth { window, .. }| {
         let times = policy.windows.iter().filter(|other| other.window == window).count();
-        if !platform.windows.iter().any(|other| other.base == window) {
+        if !platform.windows.iter().any(|other| other.base == Some(window)) {
             Some((window, Code::PLAN_WIDTH_OF_NOTHING.at(Place::window(window))))
         } else {
             (times > 1).then_some((window, Code::PLAN_WIDTH_TWICE.at(Place::window(window))))

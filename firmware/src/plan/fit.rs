@@ -28,11 +28,11 @@ pub enum Unfit {
     /// It does not lead to the device's bridge.
     NotATarget { uid: u32 },
     /// The policy asks for another one.
-    NotAsked { asked: u64 },
+    NotAsked { asked: Hpa },
     /// The platform found no place for it.
     Unplaced { size: u64 },
     /// Its base is not a multiple of 256 MiB.
-    Unaligned { base: u64 },
+    Unaligned { base: Hpa },
     /// It has no bytes.
     Empty { need: u64 },
     /// It ends beyond the physical address width.
@@ -53,7 +53,7 @@ pub enum Unfit {
     PlaceTaken { offset: u64, size: u64 },
     /// It had room only below the device's volatile memory, and decoders go up in HPA and DPA
     /// together.
-    DpaOrder { lower: u64, higher: u64 },
+    DpaOrder { lower: Hpa, higher: Hpa },
 }
 
 /// The order in which a window is judged. Where no window fits, the one that came furthest tells
@@ -87,37 +87,38 @@ impl Unfit {
 
     /// The refusal of the whole plan that this is where no window came further; `None` for a window
     /// that does not come into question.
-    pub(super) fn error(self, device: Path, window: u64) -> Option<Error> {
+    pub(super) fn error(self, device: Path, window: Option<Hpa>) -> Option<Error> {
+        // One that has no base comes no further than to that.
+        let base = window.unwrap_or_default();
         Some(match self {
             Self::NotATarget { .. } | Self::NotAsked { .. } => return None,
             Self::Unplaced { size } => Code::PLAN_UNPLACED.at(device).found(size),
-            Self::Unaligned { base: value } => Unaligned::WindowBase.error(device, value),
+            Self::Unaligned { base } => Unaligned::WindowBase.error(device, base.0),
             Self::Empty { need } => Code::PLAN_WINDOW_TOO_SMALL
-                .at(Place::in_window(device, window))
+                .at(Place::in_window(device, base))
                 .expected(need)
                 .found(0u8),
             Self::BeyondAddressWidth { size, bits } => {
                 Code::PLAN_BEYOND_ADDRESS_WIDTH.at(Place::window(window)).expected(bits).found(size)
             }
             Self::Interleaved { ways } | Self::NoSet { ways } => {
-                Code::PLAN_INTERLEAVED.at(device).detail(ways).found(window)
+                Code::PLAN_INTERLEAVED.at(device).detail(ways).found(base)
             }
             Self::MediaNotAllowed { partition } => {
-                Code::PLAN_MEDIA_NOT_ALLOWED.at(device).detail(partition).found(window)
+                Code::PLAN_MEDIA_NOT_ALLOWED.at(device).detail(partition).found(base)
             }
             Self::CoherencyNotAllowed { coherency } => {
-                Code::PLAN_COHERENCY_NOT_ALLOWED.at(device).detail(coherency).found(window)
+                Code::PLAN_COHERENCY_NOT_ALLOWED.at(device).detail(coherency).found(base)
             }
             Self::TooSmall { need, have } => Code::PLAN_WINDOW_TOO_SMALL
-                .at(Place::in_window(device, window))
+                .at(Place::in_window(device, base))
                 .expected(need)
                 .found(have),
-            Self::Full { need, free } => Code::PLAN_WINDOW_FULL
-                .at(Place::in_window(device, window))
-                .expected(need)
-                .found(free),
+            Self::Full { need, free } => {
+                Code::PLAN_WINDOW_FULL.at(Place::in_window(device, base)).expected(need).found(free)
+            }
             Self::PlaceTaken { offset, size } => Code::PLAN_PLACE_TAKEN
-                .at(Place::in_window(device, window))
+                .at(Place::in_window(device, base))
                 .expected(size)
                 .found(offset),
             Self::DpaOrder { lower, higher } => {
@@ -133,13 +134,13 @@ impl fmt::Display for Unfit {
         match *self {
             Self::NotATarget { uid } => write!(f, "does not lead to bridge {uid}"),
             Self::NotAsked { asked } => {
-                write!(f, "is not the one asked for: the policy names {asked:#x}")
+                write!(f, "is not the one asked for: the policy names {asked}")
             }
             Self::Unplaced { size } => {
                 write!(f, "has no base: the platform found no place for its {}", Size(size))
             }
             Self::Unaligned { base } => {
-                write!(f, "starts at {base:#x}, no multiple of {}", Size(DECODER_UNIT))
+                write!(f, "starts at {base}, no multiple of {}", Size(DECODER_UNIT))
             }
             Self::Empty { need } => write!(f, "has no bytes, {} are needed", Size(need)),
             Self::BeyondAddressWidth { size, bits } => write!(
@@ -169,7 +170,7 @@ impl fmt::Display for Unfit {
             ),
             Self::DpaOrder { lower, higher } => write!(
                 f,
-                "has room at {lower:#x} only, below the device's volatile memory at {higher:#x}"
+                "has room at {lower} only, below the device's volatile memory at {higher}"
             ),
         }
     }
@@ -178,10 +179,19 @@ impl fmt::Display for Unfit {
 /// A window that a region does not lie in, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// Base of the window; 0 for one that the platform found no place for.
-    pub window: u64,
+    /// Base of the window; `None` for one that the platform found no place for.
+    pub window: Option<Hpa>,
     /// What spoke against it.
     pub why: Unfit,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.window {
+            Some(base) => write!(f, "window {base} {}", self.why),
+            None => write!(f, "a window {}", self.why),
+        }
+    }
 }
 
 /// The windows that were refused for the region that has no place.
@@ -237,7 +247,7 @@ pub(super) struct Ask {
     pub(super) uid: u32,
     pub(super) partition: Partition,
     /// The window that the policy names.
-    pub(super) window: Option<u64>,
+    pub(super) window: Option<Hpa>,
     pub(super) offset: Option<u64>,
     /// Bytes of all members together.
     pub(super) size: u64,
@@ -262,18 +272,16 @@ pub(super) fn admit(
     window: &Window,
     coherencies: &[Coherency],
 ) -> Result<(Coherency, Span), Unfit> {
-    let (base, size, ways) = (window.base, window.size, window.interleave.ways);
+    let (size, ways) = (window.size, window.interleave.ways);
     let (partition, need) = (ask.partition, ask.size);
     if !window.targets.contains(&ask.uid) {
         return Err(Unfit::NotATarget { uid: ask.uid });
     }
-    if let Some(asked) = ask.window.filter(|asked| *asked != base) {
+    if let Some(asked) = ask.window.filter(|asked| Some(*asked) != window.base) {
         return Err(Unfit::NotAsked { asked });
     }
-    if base == 0 {
-        return Err(Unfit::Unplaced { size });
-    }
-    if !base.is_multiple_of(DECODER_UNIT) {
+    let base = window.base.ok_or(Unfit::Unplaced { size })?;
+    if !base.0.is_multiple_of(DECODER_UNIT) {
         return Err(Unfit::Unaligned { base });
     }
     if size == 0 {
@@ -281,11 +289,11 @@ pub(super) fn admit(
     }
     let bits = platform.address_bits;
     let beyond = Unfit::BeyondAddressWidth { size, bits };
-    let span = Span::new(Hpa(base), size).map_err(|_| beyond)?;
+    let span = Span::new(base, size).map_err(|_| beyond)?;
     if span.end().0 > 1u64.checked_shl(bits.into()).unwrap_or(u64::MAX) {
         return Err(beyond);
     }
-    if ways != Ways::One && !ask.set && policy.width_of(base) == Width::Flat {
+    if ways != Ways::One && !ask.set && policy.width_of(window.base) == Width::Flat {
         return Err(Unfit::Interleaved { ways });
     }
     if !admits::partition(window.restrictions, partition) {
@@ -305,9 +313,9 @@ pub(super) fn admit(
 /// A window that fits.
 #[derive(Clone, Copy)]
 pub(super) struct Fit {
-    pub(super) window: u64,
+    pub(super) window: Hpa,
     /// Where the region would lie.
-    pub(super) base: u64,
+    pub(super) base: Hpa,
     pub(super) interleave: Interleave,
     pub(super) coherency: Coherency,
 }
@@ -329,7 +337,7 @@ pub(super) fn judge<I: Iterator<Item = Earlier> + Clone>(
         return Err(Unfit::NoSet { ways: interleave.ways });
     }
     let base = find_place(ask, span, placed(span))?;
-    Ok(Fit { window: window.base, base, interleave, coherency })
+    Ok(Fit { window: span.base(), base, interleave, coherency })
 }
 
 /// The place asked for, or the first gap that is large enough and lies above the volatile memory of
@@ -339,21 +347,21 @@ fn find_place(
     ask: &Ask,
     window: Span,
     placed: impl Iterator<Item = Earlier> + Clone,
-) -> Result<u64, Unfit> {
+) -> Result<Hpa, Unfit> {
     let need = ask.size;
     let taken = placed.clone().map(|region| region.span);
     if let Some(offset) = ask.offset {
         let error = Unfit::PlaceTaken { offset, size: need };
-        let at = window.base().0.checked_add(offset).ok_or(error)?;
-        let span = Span::new(Hpa(at), need).map_err(|_| error)?;
+        let at = Hpa(window.base().0.checked_add(offset).ok_or(error)?);
+        let span = Span::new(at, need).map_err(|_| error)?;
         let free = window.contains_span(span) && !taken.clone().any(|other| other.overlaps(span));
         return if free { Ok(at) } else { Err(error) };
     }
-    let (start, end) = (window.base().0, window.end().0);
+    let (start, end) = (window.base(), window.end());
     let (mut volatile_at, mut from) = (start, start);
     for region in placed.filter(|region| region.related) {
         if region.partition < ask.partition {
-            (volatile_at, from) = (region.span.base().0, region.span.end().0);
+            (volatile_at, from) = (region.span.base(), region.span.end());
         }
     }
     first_gap(taken.clone(), from, end, need).map_err(|free| {
@@ -367,11 +375,11 @@ fn find_place(
 
 /// The first gap of `need` bytes in a range, or else the size of the largest. What is taken comes
 /// by ascending address.
-fn first_gap(taken: impl Iterator<Item = Span>, from: u64, to: u64, need: u64) -> Result<u64, u64> {
+fn first_gap(taken: impl Iterator<Item = Span>, from: Hpa, to: Hpa, need: u64) -> Result<Hpa, u64> {
     let (mut at, mut largest) = (from, 0);
-    let ends = taken.map(|span| (span.base().0, span.end().0));
+    let ends = taken.map(|span| (span.base(), span.end()));
     for (base, end) in ends.chain(core::iter::once((to, to))) {
-        let gap = base.saturating_sub(at);
+        let gap = base.0.saturating_sub(at.0);
         if gap >= need {
             return Ok(at);
         }
@@ -387,7 +395,7 @@ pub(super) struct Choice {
     ask: Ask,
     coherencies: Vec<Coherency, 3>,
     /// The lowest window that fits and has a width of its own.
-    named: Option<u64>,
+    named: Option<Hpa>,
 }
 
 impl Choice {
@@ -408,7 +416,7 @@ impl Choice {
                 .windows
                 .iter()
                 .filter(|window| names(policy, window.base) && choice.judge(given, window).is_ok());
-            choice.named = fits.map(|window| window.base).min();
+            choice.named = fits.filter_map(|window| window.base).min();
         }
         Ok(choice)
     }
@@ -425,8 +433,8 @@ impl Choice {
 }
 
 /// Whether the policy gives the window a width of its own.
-fn names(policy: &Policy<'_>, window: u64) -> bool {
-    policy.windows.iter().any(|named| named.window == window)
+fn names(policy: &Policy<'_>, window: Option<Hpa>) -> bool {
+    policy.windows.iter().any(|named| Some(named.window) == window)
 }
 
 /// Windows by ascending base, as their order means nothing.
@@ -455,7 +463,8 @@ impl<'a> PlanRef<'a> {
     ) -> impl Iterator<Item = Refused> + 'a {
         let judge = self.replay(platform, topology.into(), policy, region);
         let own = self.regions.get(region).map(|region| region.window);
-        let others = ascending(platform.windows).filter(move |window| Some(window.base) != own);
+        let others = ascending(platform.windows)
+            .filter(move |window| window.base.is_none() || window.base != own);
         others.filter_map(move |window| {
             let why = judge.as_ref()?.judge(self, window).err()?;
             Some(Refused { window: window.base, why })
@@ -476,12 +485,12 @@ impl<'a> PlanRef<'a> {
         let how = if region.by == By::Width {
             How::Width(Choice::of(&given, device, partition).ok()?)
         } else {
-            let base = region.span.base().0;
+            let offset = region.span.base().0.saturating_sub(region.window.0);
             let ask = Ask {
                 uid: tree.path(device).uid(),
                 partition,
                 window: (region.by == By::Request).then_some(region.window),
-                offset: region.fixed.then(|| base.saturating_sub(region.window)),
+                offset: region.fixed.then_some(offset),
                 size: region.span.size(),
                 set: false,
             };
@@ -533,7 +542,8 @@ mod tests {
     #[test]
     fn what_is_refused_beyond_the_list_is_counted() {
         let mut refusals = Refusals::new();
-        for window in 0..19 {
+        for unit in 0..19 {
+            let window = Some(Hpa(unit * DECODER_UNIT));
             refusals.add(Refused { window, why: Unfit::NotATarget { uid: 7 } });
         }
         assert_eq!((refusals.list().len(), refusals.more()), (16, 3));

@@ -41,7 +41,7 @@ impl Given<'_> {
 /// A region that has its window and its place, but no DPA and no decoders yet.
 #[derive(Clone, Debug)]
 pub struct Placed {
-    pub(super) window: u64,
+    pub(super) window: Hpa,
     pub(super) span: Span,
     pub(super) levels: Levels,
     pub(super) coherency: Coherency,
@@ -60,7 +60,7 @@ pub struct Placed {
 
 impl Empty for Placed {
     const EMPTY: Self = Self {
-        window: 0,
+        window: Hpa(0),
         span: Span::<Hpa>::ORIGIN,
         levels: Levels {
             root: Interleave::NONE,
@@ -92,7 +92,7 @@ pub(super) struct Want {
     /// In order of position.
     pub(super) members: Vec<NodeId, 16>,
     pub(super) partition: Partition,
-    pub(super) window: Option<u64>,
+    pub(super) window: Option<Hpa>,
     pub(super) by: By,
     pub(super) offset: Option<u64>,
     /// Bytes of all members together.
@@ -162,7 +162,7 @@ pub(super) fn regions(
             let size = left(tree, device, partition, used);
             let sharing = used.get(usize::from(device.0)).and_then(|used| used.sharing(partition));
             let window = sharing.map(|sharing| sharing.window);
-            let in_sets = window.is_some_and(|window| policy.width_of(window) != Width::Flat);
+            let in_sets = window.is_some() && policy.width_of(window) != Width::Flat;
             if size > 0 && !in_sets {
                 let by = if window.is_some() { By::Width } else { By::Fit };
                 let want = Want { window, by, ..Want::flat(given, device, partition, size) };
@@ -261,7 +261,7 @@ pub(super) fn place(
         fit::judge(platform, policy, &ask, window, &coherencies, earlier)
     };
     let mut best: Option<Fit> = None;
-    let mut second: Option<u64> = None;
+    let mut second: Option<Hpa> = None;
     let mut fit_count = 0u16;
     let mut closest = None;
     for window in platform.windows {
@@ -316,7 +316,7 @@ pub(super) fn place(
         }
     };
     let (window, coherency, members) = (fit.window, fit.coherency, want.members.clone());
-    let span = Span::new(Hpa(fit.base), size).map_err(|_| {
+    let span = Span::new(fit.base, size).map_err(|_| {
         let (device, need, have) = (path, size, 0u8);
         Code::PLAN_WINDOW_TOO_SMALL.at(Place::in_window(device, window)).expected(need).found(have)
     })?;
@@ -346,14 +346,14 @@ pub(super) fn place(
 }
 
 /// How far a window came, the lowest of those first, and what stopped it.
-type Closest = ((Stage, Reverse<(u64, u64)>), Unfit);
+type Closest = ((Stage, Reverse<(Option<Hpa>, u64)>), Unfit);
 
 /// Why there is no place: what stopped the window that came furthest.
 fn no_place(
     device: Path,
     partition: Partition,
     need: u64,
-    window: Option<u64>,
+    window: Option<Hpa>,
     closest: Option<Closest>,
 ) -> Error {
     let error = closest.and_then(|((_, Reverse((base, _))), why)| why.error(device, base));

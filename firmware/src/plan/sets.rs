@@ -51,7 +51,7 @@ pub(super) fn regions(
         let bases = platform.windows.iter().map(|window| (window.base, window));
         bases.filter(|(other, _)| *other > base).min_by_key(|(base, _)| *base)
     };
-    for (_, window) in core::iter::successors(above(0), |(base, _)| above(*base)) {
+    for (_, window) in core::iter::successors(above(None), |(base, _)| above(*base)) {
         if policy.width_of(window.base) == Width::Flat {
             continue;
         }
@@ -75,8 +75,9 @@ fn choose_window(
     let windows = given.platform.windows;
     let choice = Choice::of(given, device, partition)?;
     let judged = || windows.iter().map(|window| (window.base, choice.judge(given, window)));
-    let fits =
-        || judged().filter_map(|(window, fit)| Some(Sharing { window, coherency: fit.ok()? }));
+    let fits = || {
+        judged().filter_map(|(window, fit)| Some(Sharing { window: window?, coherency: fit.ok()? }))
+    };
     let Some(first) = fits().min_by_key(|sharing| sharing.window) else { return Ok(None) };
     let others = fits().map(|sharing| sharing.window).filter(|other| *other != first.window);
     let Some(second) = others.min() else { return Ok(Some(first)) };
@@ -101,7 +102,7 @@ pub(super) fn awaited<'a>(
 ) -> Option<Former<'a>> {
     let sharing = used.get(usize::from(device.0)).and_then(|used| used.sharing(partition))?;
     let Sharing { window, coherency } = sharing;
-    let window = given.platform.windows.iter().find(|other| other.base == window)?;
+    let window = given.platform.windows.iter().find(|other| other.base == Some(window))?;
     let former = Former { given, window, partition, coherency };
     former.is_candidate(device, used).then_some(former)
 }
@@ -160,7 +161,7 @@ impl Former<'_> {
             let device = tree.get(id).and_then(|node| node.device());
             device.is_some_and(|device| device.capacity(self.partition) == left)
         };
-        sharing == Some(Sharing { window, coherency })
+        sharing.is_some_and(|s| Some(s.window) == window && s.coherency == coherency)
             && left > 0
             && (policy.map_leftovers || whole())
     }
@@ -356,7 +357,7 @@ impl Former<'_> {
             let (what, value) = (Unaligned::Share, share);
             return Err(what.error(device, value));
         }
-        let window = Some(self.window.base);
+        let window = self.window.base;
         let size = share.saturating_mul(members.len() as u64);
         let shape = Some((levels, coherency));
         let (path, by, offset, skip) = (device, By::Width, None, 0);

@@ -78,7 +78,7 @@ impl fmt::Display for PlanText<'_> {
         for (index, region) in plan.regions.iter().enumerate() {
             let (span, levels) = (region.span, region.levels);
             writeln!(f, "region {index}")?;
-            fact(f, "window", format_args!("{:#018x}", region.window))?;
+            fact(f, "window", format_args!("{:#018x}", region.window.0))?;
             fact(f, "range", Range(span.base().0, span.last().0))?;
             fact(f, "size", Bytes(span.size()))?;
             fact(f, "memory", region.partition)?;
@@ -112,7 +112,11 @@ impl fmt::Display for PlanText<'_> {
             }
             match decoder.purpose {
                 Purpose::Burn { base } => {
-                    fact(f, "burned", format_args!("{base:#018x}  size 0, locked, never used"))?;
+                    fact(
+                        f,
+                        "burned",
+                        format_args!("{:#018x}  size 0, locked, never used", base.0),
+                    )?;
                 }
                 Purpose::Region { region, decoder } => {
                     fact(f, "region", region)?;
@@ -189,7 +193,7 @@ impl fmt::Display for NoteText<'_> {
             Note::BackInvalidateWindow { device, window, coherency } => write!(
                 f,
                 "{}: could do back-invalidate (HDM-DB), its memory is {coherency}: window \
-                 {window:#x} does not admit it",
+                 {window} does not admit it",
                 at(device)
             ),
         }

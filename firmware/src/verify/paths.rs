@@ -93,7 +93,7 @@ impl<'a> Decoders<'a> {
             report(Code::VERIFY_MEMBERS.at(error::Place::range(span)).expected(need).found(have));
         }
         let partition = self.partition(first).unwrap_or(Partition::Volatile);
-        let window = window?.span.base().0;
+        let window = window?.span.base();
         let Decoder { interleave, coherency, .. } = decoder;
         (!failed).then_some(CommittedRegion {
             window,
@@ -165,7 +165,7 @@ impl<'a> Decoders<'a> {
         if let (Some(window), Some(partition)) = (window, self.partition(entry))
             && !admits::partition(window.restrictions, partition)
         {
-            let window = window.span.base().0;
+            let window = window.span.base();
             report(Code::VERIFY_MEDIA_NOT_ALLOWED.at(place).detail(partition).found(window));
         }
     }
@@ -235,7 +235,7 @@ impl<'a> Decoders<'a> {
             );
             return;
         };
-        let base = window.span.base().0;
+        let base = window.span.base();
         if let Some((_, uid)) = self.tree.bridge(entry.node)
             && !window.targets.contains(&uid)
         {

@@ -17,7 +17,7 @@ use cxl_firmware::topology::{
     Path, Topology,
 };
 use cxl_regs::hdm::Capability;
-use cxl_regs::{Arithmetic, Coherency, Decoder, Granularity, Interleave, Route, Ways};
+use cxl_regs::{Arithmetic, Coherency, Decoder, Granularity, Hpa, Interleave, Route, Ways};
 
 pub const MIB: u64 = 1 << 20;
 pub const GIB: u64 = 1 << 30;
@@ -92,7 +92,7 @@ impl Board {
     /// A host bridge with sixteen decoders.
     pub fn bridge(&mut self, uid: u32) -> NodeId {
         let kind = BridgeKind::ComponentRegisters;
-        self.bridges.push(Bridge { uid, kind, registers: 0, root: None });
+        self.bridges.push(Bridge { uid, kind, registers: Hpa(0), root: None });
         self.add(None, NodeKind::HostBridge { uid }, 0)
     }
 
@@ -128,11 +128,11 @@ impl Board {
         self.memory(port, volatile, 0)
     }
 
-    /// A window that may be used for anything; its targets are its ways.
+    /// A window that may be used for anything; its targets are its ways. One at 0 has no place.
     pub fn window(&mut self, base: u64, size: u64, targets: &[u32]) -> &mut Window {
         let ways = Ways::from_count(targets.len() as u32).expect("a way count");
         self.windows.push(Window {
-            base,
+            base: (base != 0).then_some(Hpa(base)),
             size,
             interleave: Interleave::new(ways, Granularity::B256),
             arithmetic: Arithmetic::Modulo,
@@ -184,20 +184,21 @@ impl Board {
         let (platform, topology) = (self.platform(), self.topology());
         assert!(plan.refusals.list().is_empty());
         for (index, region) in plan.regions.iter().enumerate() {
-            let others = self.windows.iter().filter(|window| window.base != region.window);
-            let mut bases: Vec<u64> = others.map(|window| window.base).collect();
+            let others = self.windows.iter().filter(|window| window.base != Some(region.window));
+            let mut bases: Vec<_> = others.map(|window| window.base).collect();
             bases.sort_unstable();
             let told: Vec<_> = plan.refused(&platform, topology.tree(), policy, index).collect();
-            let of: Vec<u64> = told.iter().map(|refused| refused.window).collect();
+            let of: Vec<_> = told.iter().map(|refused| refused.window).collect();
             assert_eq!(of, bases, "each other window, once");
-            for Refused { window: base, why } in told {
+            for Refused { window: known, why } in told {
+                let base = known.unwrap_or_default().0;
                 let holds = |window: &Window| {
                     let (size, allowed) = (window.size, window.restrictions);
                     let end = u128::from(base) + u128::from(size);
                     match why {
                         Unfit::NotATarget { uid } => !window.targets.contains(&uid),
                         Unfit::NotAsked { asked } => asked == region.window,
-                        Unfit::Unplaced { .. } => base == 0,
+                        Unfit::Unplaced { .. } => known.is_none(),
                         Unfit::Unaligned { .. } => base % UNIT != 0,
                         Unfit::Empty { .. } => size == 0,
                         Unfit::BeyondAddressWidth { bits, .. } => end > 1 << bits,
@@ -225,10 +226,10 @@ impl Board {
                             u128::from(taken.end) > end
                                 || plan.regions.iter().any(|region| over(region.span))
                         }
-                        Unfit::DpaOrder { lower, higher } => base <= lower && lower < higher,
+                        Unfit::DpaOrder { lower, higher } => Hpa(base) <= lower && lower < higher,
                     }
                 };
-                let mut of_base = self.windows.iter().filter(|window| window.base == base);
+                let mut of_base = self.windows.iter().filter(|window| window.base == known);
                 assert!(of_base.any(holds), "{base:#x}: {why:?}");
             }
         }
@@ -290,9 +291,10 @@ impl Board {
             assert!(base >= last_end, "regions ascend and share no address");
             last_end = end;
             assert!(u128::from(end) <= top, "a region ends inside the physical width");
-            let window = self.windows.iter().find(|window| window.base == region.window);
+            let window = self.windows.iter().find(|window| window.base == Some(region.window));
             let window = window.expect("a region names its window");
-            assert!(window.base <= base && end <= window.base + window.size);
+            let start = region.window.0;
+            assert!(start <= base && end <= start + window.size);
             let allowed = window.restrictions;
             assert!(match region.partition {
                 Partition::Volatile => allowed.volatile(),
@@ -327,7 +329,7 @@ impl Board {
                 assert!(planned.index < hdm.decoders);
                 let (region, decoder) = match planned.purpose {
                     Purpose::Burn { base } => {
-                        assert_eq!(base, hpa, "burned where the one before ends");
+                        assert_eq!(base, Hpa(hpa), "burned where the one before ends");
                         continue;
                     }
                     Purpose::Region { region, decoder } => {
@@ -363,7 +365,8 @@ impl Board {
 
     /// Follows an address from its window to a device and DPA, through the planned decoders alone.
     pub fn walk(&self, plan: &BoardPlan, hpa: u64) -> (NodeId, u64) {
-        let window = self.windows.iter().find(|w| w.base <= hpa && hpa - w.base < w.size);
+        let within = |base: Hpa, size| base.0 <= hpa && hpa - base.0 < size;
+        let window = self.windows.iter().find(|w| w.base.is_some_and(|base| within(base, w.size)));
         let window = window.expect("the address lies in a window");
         let uid = window.targets[root_way(window, hpa)];
         let mut at = self.nodes.iter().position(|n| n.kind == NodeKind::HostBridge { uid });
@@ -415,6 +418,11 @@ impl Board {
             };
         }
     }
+}
+
+/// Moves a window that has a place.
+pub fn move_up(window: &mut Window, by: u64) {
+    window.base = window.base.map(|base| Hpa(base.0 + by));
 }
 
 /// The window's choice among its targets (CFMWS interleave arithmetic, CXIMS maps).

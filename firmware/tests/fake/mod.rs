@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_firmware::platform::{Bridge, BridgeKind, Ecam, Platform, Resources, RootBus};
+use cxl_regs::{Hpa, Span};
 
 /// A register: its value, the bits that can be written, the bits that writing 1 clears.
 #[derive(Clone, Copy, Debug, Default)]
@@ -352,13 +353,13 @@ pub(crate) fn bridge(uid: u32, root: Option<u8>, index: u64) -> Bridge {
     Bridge {
         uid,
         kind: BridgeKind::ComponentRegisters,
-        registers: BRIDGE + index * 0x1_0000,
+        registers: Hpa(BRIDGE + index * 0x1_0000),
         root: root.map(|bus| RootBus { segment: 0, bus }),
     }
 }
 
 pub(crate) const ALL_BUSES: [Ecam; 1] =
-    [Ecam { base: ECAM, segment: 0, first_bus: 0, last_bus: 255 }];
+    [Ecam { base: Hpa(ECAM), segment: 0, first_bus: 0, last_bus: 255 }];
 
 pub(crate) fn platform<'a>(bridges: &'a [Bridge], resources: &'a [Resources]) -> Platform<'a> {
     Platform { ecam: &ALL_BUSES, bridges, windows: &[], address_bits: 46, resources, occupied: &[] }
@@ -409,4 +410,9 @@ pub(crate) fn switched(blank: bool) -> (Fake, [Bridge; 1]) {
 /// The address of a dword of configuration space.
 pub(crate) fn ecam(bus: u8, devfn: u8, offset: u64) -> u64 {
     ECAM + (u64::from(bus) << 20) + (u64::from(devfn) << 12) + offset
+}
+
+/// What may be assigned below a bridge.
+pub(crate) fn resources(uid: u32, base: u64, size: u64) -> Resources {
+    Resources { uid, span: Span::new(Hpa(base), size).expect("a range") }
 }

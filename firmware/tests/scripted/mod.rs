@@ -15,7 +15,7 @@ use cxl_firmware::topology::{
     BackInvalidate, CapacitySource, Device, DeviceKind, Hdm, Node, NodeId, NodeKind, Topology,
 };
 use cxl_regs::hdm::Capability;
-use cxl_regs::{Arithmetic, Interleave};
+use cxl_regs::{Arithmetic, Hpa, Interleave};
 
 pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) const GIB: u64 = 1 << 30;
@@ -366,7 +366,7 @@ impl Machine {
         self.bridges.push(Bridge {
             uid,
             kind: BridgeKind::ComponentRegisters,
-            registers: block,
+            registers: Hpa(block),
             root: None,
         });
         if decoders {
@@ -438,7 +438,8 @@ impl Machine {
 
     pub(crate) fn window(&mut self, base: u64, size: u64, targets: &[u32]) -> &mut Window {
         self.windows.push(Window {
-            base,
+            // One at 0 has no place.
+            base: (base != 0).then_some(Hpa(base)),
             size,
             interleave: Interleave::NONE,
             arithmetic: Arithmetic::Modulo,

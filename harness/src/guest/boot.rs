@@ -485,7 +485,7 @@ pub fn command_line(
         let _ = write!(line, " width={}", width(policy.width));
     }
     for named in policy.windows {
-        let _ = write!(line, " window={:#x}:{}", named.window, width(named.width));
+        let _ = write!(line, " window={}:{}", named.window, width(named.width));
     }
     for (uid, root) in roots(scenario) {
         let _ = write!(line, " bus={uid:x}:{:x}:{:x}", root.segment, root.bus);
@@ -494,7 +494,12 @@ pub fn command_line(
         let ports: Vec<_> = device.ports().iter().map(u8::to_string).collect();
         let _ = write!(line, " region={}/{},{partition}", device.uid(), ports.join("."));
         let skip = (skip != 0).then_some(skip);
-        let places = [("window", window), ("offset", offset), ("size", size), ("skip", skip)];
+        let places = [
+            ("window", window.map(|base| base.0)),
+            ("offset", offset),
+            ("size", size),
+            ("skip", skip),
+        ];
         for (key, value) in places {
             if let Some(value) = value {
                 let _ = write!(line, ",{key}={value:#x}");

@@ -68,7 +68,7 @@ impl Planned {
             let decoders: Vec<_> = decoders.collect();
             let of_device = decoders.iter().find(|(place, _)| place.component == Component::Device);
             Region {
-                window: region.window,
+                window: region.window.0,
                 span: region.span,
                 interleave: of_device.map_or(Interleave::NONE, |(_, decoder)| decoder.interleave),
                 partition: region.partition,

@@ -13,6 +13,7 @@ use cxl_firmware::Error;
 use cxl_firmware::acpi::Tables as Platform;
 use cxl_firmware::platform::{Resources, RootBus};
 use cxl_regs::acpi::header::mend_checksum;
+use cxl_regs::{Hpa, Span};
 
 use super::qtest::{PortWidth, Qtest, QtestError};
 use crate::run::Tables;
@@ -151,9 +152,9 @@ pub fn platform(qtest: &mut Qtest, address_bits: u8) -> Result<Tables, BareError
     let mut uids: Vec<u32> = platform.bridges.iter().map(|bridge| bridge.uid).collect();
     uids.sort_unstable();
     for (index, uid) in (0..).zip(uids) {
-        let base = BARS + index * BARS_PER_BRIDGE;
-        let range = Resources { uid, base, size: BARS_PER_BRIDGE };
-        if index as usize >= most || platform.resources.push(range).is_err() {
+        let span = Span::new(Hpa(BARS + index * BARS_PER_BRIDGE), BARS_PER_BRIDGE);
+        let pushed = span.map(|span| platform.resources.push(Resources { uid, span }).is_ok());
+        if index as usize >= most || pushed != Ok(true) {
             return Err(BareError::Bridges { most, found });
         }
     }

@@ -587,7 +587,7 @@ fn difference(scenario: &Scenario, here: &DirectRun, there: &DirectRun) -> Optio
         .find(|(region, theirs)| region != theirs || plan.members(region) != other.members(theirs));
     let place = |region: &plan::Region| {
         let windows = scenario.windows.iter().zip(place_windows(scenario));
-        let window = { windows }.find(|(_, base)| base.0 == region.window);
+        let window = { windows }.find(|(_, base)| *base == region.window);
         let name = window.map_or("", |(window, _)| window.name.as_str());
         format!("in {name} at {:#x}, {}", region.span.base().0, region.coherency)
     };

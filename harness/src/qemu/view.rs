@@ -8,9 +8,9 @@ use std::fmt;
 
 use cxl_firmware::mmio::{Block, Mmio};
 use cxl_firmware::topology::{Hdm, Tree};
+use cxl_regs::Size;
 use cxl_regs::access::Component;
 use cxl_regs::hdm::{DecoderImage, GlobalControl, decoder_offset};
-use cxl_regs::{Hpa, Size};
 
 use crate::run::{self, Tables};
 use cxl_model::fabric::{DeviceDvsec, Fabric, HdmImage};
@@ -107,15 +107,14 @@ impl View {
                 let name = window.name.clone();
                 return Err(Mismatch::Window { name, expected: ours, found: theirs });
             }
-            window.base = Some(Hpa(found.base));
+            window.base = Some(found.base.unwrap_or_default());
             window.restrictions = found.restrictions;
         }
         let mut map = AddressMap::new(&scenario);
         for (bridge, place) in scenario.bridges.iter().zip(&mut map.bridges) {
             let found = tables.bridges.iter().find(|found| found.uid == bridge.uid);
             let size = place.registers.size();
-            let registers =
-                found.and_then(|found| cxl_regs::Span::new(Hpa(found.registers), size).ok());
+            let registers = found.and_then(|found| cxl_regs::Span::new(found.registers, size).ok());
             let Some(registers) = registers else {
                 return Err(Mismatch::Bridge { name: bridge.name.clone(), uid: bridge.uid });
             };

@@ -163,7 +163,7 @@ pub(super) fn words(scenario: &Scenario, tree: Tree<'_>, note: &Note) -> String 
             format!("{}: {} has no BI structure", without(device, coherency), tree.path(at))
         }
         Note::BackInvalidateWindow { device, window, coherency } => {
-            format!("{}: window {window:#x} does not admit it", without(device, coherency))
+            format!("{}: window {window} does not admit it", without(device, coherency))
         }
     }
 }

@@ -181,15 +181,15 @@ impl Names<'_> {
         let mut unplaced = placed.clone().filter(|(_, base)| base.0 == 0);
         let named = refused.iter().map(|refused| {
             let window = match refused.window {
-                0 => unplaced.next(),
-                at => placed.clone().find(|(_, base)| base.0 == at),
+                None => unplaced.next(),
+                Some(at) => placed.clone().find(|(_, base)| **base == at),
             };
             let window = window.map_or_else(|| "?".to_owned(), |(window, _)| window.name.clone());
             NotTaken { window, why: self.why(refused) }
         });
         let left_out = placed.clone().filter(|(window, base)| {
             let same = |other: &platform::Window| {
-                other.base == base.0 && *other.targets == *window.targets
+                other.base.unwrap_or_default() == **base && *other.targets == *window.targets
             };
             !self.tables.iter().any(same)
         });
@@ -214,7 +214,7 @@ impl Names<'_> {
 
     fn region(&self, region: &plan::Region, refused: &[Refused]) -> PlannedRegion {
         let windows = self.machine.scenario().windows.iter().zip(&self.machine.map().windows);
-        let window = windows.clone().find(|(_, base)| base.0 == region.window);
+        let window = windows.clone().find(|(_, base)| **base == region.window);
         let members = self.room.plan.members(region);
         let set = region.levels.device().unwrap_or(Interleave::NONE);
         let refused = self.refused(refused);
@@ -253,7 +253,7 @@ impl Names<'_> {
                 component,
                 index,
                 region: None,
-                base,
+                base: base.0,
                 size: 0,
                 ways: Ways::One.count(),
                 granularity: Interleave::NONE.granularity.bytes(),

@@ -132,7 +132,7 @@ pub fn _start(caller: &mut Caller<'_>) {
     let result = plan(&platform, &work.topology, policy, &mut work.plan);
     keep(result.map_or_else(|error| error.code().into(), |()| 0));
     let refused = work.plan.refused(&platform, &work.topology, policy, caller.index);
-    keep(refused.map(|refused| refused.window).sum());
+    keep(refused.filter_map(|refused| refused.window).map(|window| window.0).sum());
     let result = commit(hw, clock, &work.topology, &work.plan, policy, &mut work.committed);
     let receipt = result.inspect_err(|error| keep(error.code().into())).ok();
     verify(hw, &platform, &work.topology, policy, &mut work.committed, &mut work.findings);

@@ -4,7 +4,7 @@
 //! **Invariant**: every register that is changed gets its old value back.
 
 use cxl_firmware::config;
-use cxl_firmware::mmio::{Block, Mmio};
+use cxl_firmware::mmio::Mmio;
 use cxl_firmware::platform::Platform;
 use cxl_firmware::topology::Node;
 use cxl_regs::component::BLOCK_SIZE;
@@ -52,11 +52,7 @@ fn one(
     checks: &mut Checks,
 ) -> Option<()> {
     let (hdm, function) = (node.hdm?, node.function?);
-    let ecam = platform.ecam.iter().find(|ecam| {
-        let bus = ecam.bus(function.segment, function.bdf.bus());
-        bus.is_some()
-    })?;
-    let space = Block(ecam.base + function.bdf.ecam_offset(0)?);
+    let space = config::function_base(platform.ecam, function)?;
     let low = space.address::<Bar>();
     let (before, high) = (hw.read(low), hw.read(low + 4));
     let kind = BarKind::decode(before).ok()?;

@@ -74,7 +74,7 @@ impl Channel {
 fn find(hw: &mut Hardware, platform: &Platform<'_>) -> Option<u64> {
     platform.ecam.iter().find_map(|ecam| {
         let bus = ecam.bus(ecam.segment, 0)?;
-        (0..32).map(|slot| Block(bus + (slot << 15))).find_map(|function| {
+        (0..32).map(|slot| Block(bus.0 + (slot << 15))).find_map(|function| {
             let class: Class = function.read(hw);
             let low = hw.read(function.address::<Bar>());
             let high = hw.read(function.address::<Bar>() + 4);

@@ -8,7 +8,7 @@ use core::ptr;
 
 use cxl_firmware::platform::Platform;
 use cxl_image::doorbell::Call;
-use cxl_regs::{Hpa, Span};
+use cxl_regs::Span;
 
 use super::Checks;
 use crate::hw::Hardware;
@@ -86,9 +86,9 @@ pub(super) fn half(hw: &mut Hardware, room: &Room, platform: &Platform<'_>, chec
         checks.equal(format_args!("right values in {}", region.span), SWEEP, found);
     }
     let rest = regions.last().and_then(|last| {
-        let window = platform.windows.iter().find(|window| window.base == last.window)?;
-        let end = window.base.checked_add(window.size)?;
-        Span::new(Hpa(last.span.end().0), end - last.span.end().0).ok()
+        let window = platform.windows.iter().find(|window| window.base == Some(last.window))?;
+        let end = window.span()?.end();
+        Span::new(last.span.end(), end.0 - last.span.end().0).ok()
     });
     let Some(rest) = rest else { return checks.refuse(format_args!("the window is full")) };
     let found = swept(hw, rest, &mut marks);

@@ -5,7 +5,7 @@
 
 use cxl_firmware::DecoderRegisters;
 use cxl_regs::hdm::{Control, DecoderImage};
-use cxl_regs::{Granularity, Interleave, Span, Ways};
+use cxl_regs::{Granularity, Hpa, Interleave, Span, Ways};
 use heapless::Vec;
 
 use crate::Room;
@@ -19,7 +19,7 @@ pub(super) struct RegionPath {
     /// Where it is now.
     pub(super) span: Span,
     /// Base of the window it lies in.
-    pub(super) window: u64,
+    pub(super) window: Hpa,
     /// The bridge's first, the devices' last, with what they held.
     decoders: Vec<(DecoderRegisters, DecoderImage), 64>,
 }

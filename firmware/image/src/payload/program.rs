@@ -10,7 +10,7 @@ use cxl_firmware::platform::Platform;
 use cxl_firmware::topology::{Device, Hdm, NodeId, Partition};
 use cxl_regs::dvsec::device::{Control, DeviceDvsec};
 use cxl_regs::hdm::GlobalControl;
-use cxl_regs::{Coherency, Component, Decoder, Hpa, Interleave, Route, Span};
+use cxl_regs::{Coherency, Component, Decoder, Interleave, Route, Span};
 
 use super::Checks;
 use super::memory::{MARK, load, nothing, store};
@@ -39,7 +39,7 @@ pub(super) fn program(
 fn place(platform: &Platform<'_>, room: &Room, id: NodeId, device: &Device) -> Option<Span> {
     let (_, uid) = room.topology.tree().bridge(id)?;
     let window = platform.windows.iter().find(|window| window.targets.as_slice() == [uid])?;
-    Span::new(Hpa(window.base), device.capacity(Partition::Volatile).min(window.size)).ok()
+    Span::new(window.base?, device.capacity(Partition::Volatile).min(window.size)).ok()
 }
 
 fn one(hw: &mut Hardware, hdm: Hdm, device: &Device, span: Span, checks: &mut Checks) {

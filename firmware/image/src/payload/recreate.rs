@@ -3,8 +3,9 @@
 //!
 //! **Invariant**: every cycle looks at the bytes, also where the region was before.
 
-use cxl_firmware::platform::Platform;
+use cxl_firmware::platform::{Platform, Window};
 use cxl_image::doorbell::Call;
+use cxl_regs::Span;
 
 use super::Checks;
 use super::memory::{load, store};
@@ -29,9 +30,10 @@ pub(super) fn recreate(
     };
     let (first, size) = (path.span.base().0, path.span.size());
     let second = path.span.end().0;
-    let room_for_two = platform.windows.iter().any(|window| {
-        let end = window.base.saturating_add(window.size);
-        window.base == path.window && second.checked_add(size).is_some_and(|need| need <= end)
+    let another = Span::new(path.span.end(), size);
+    let room_for_two = platform.windows.iter().filter(|window| window.base == Some(path.window));
+    let room_for_two = another.is_ok_and(|another| {
+        room_for_two.filter_map(Window::span).any(|window| window.contains_span(another))
     });
     if !room_for_two {
         return checks.refuse(format_args!("there is no room for {} elsewhere", path.span));
