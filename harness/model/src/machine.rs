@@ -10,6 +10,7 @@ mod access;
 mod assign;
 mod build;
 mod frozen;
+mod leak;
 mod lifecycle;
 mod memory;
 mod plug;
@@ -90,6 +91,7 @@ pub struct Machine {
     switches: Vec<Port>,
     devices: Vec<Slot>,
     faults: Faults,
+    leaks: leak::Leaks,
     recorder: Recorder,
     clock: MachineClock,
     changes: Changes,
@@ -111,6 +113,7 @@ impl Machine {
                 .collect(),
             devices: scenario.devices.iter().map(build::device).collect(),
             faults: Faults::new(&scenario.faults),
+            leaks: leak::Leaks::default(),
             recorder: Recorder::default(),
             clock: MachineClock::default(),
             changes: Changes { remap: true, relocate: true },
@@ -126,6 +129,7 @@ impl Machine {
             machine.inject(*fault);
         }
         machine.settle_after_reset();
+        machine.add_leaks();
         machine
     }
 

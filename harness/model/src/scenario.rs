@@ -12,6 +12,7 @@ mod builtin;
 mod document;
 mod error;
 mod faults;
+mod leaks;
 mod names;
 mod resolve;
 
@@ -26,6 +27,7 @@ pub use crate::fabric::Parent;
 pub use builtin::{Builtin, builtin, builtins};
 pub use document::Bytes;
 pub use error::{Problem, ScenarioError};
+pub use leaks::{Leak, LeakBy, LeakValue, LeakWhen, VENDOR_MEMORY};
 
 /// PCI segments there is room for.
 pub const SEGMENTS: u16 = 2;
@@ -62,6 +64,8 @@ pub struct Scenario {
     pub regions: Vec<Region>,
     /// What is broken.
     pub faults: Vec<Fault>,
+    /// Locks that let something through.
+    pub leaks: Vec<Leak>,
     /// What happens while a guest runs, in order of time.
     pub events: Vec<Event>,
 }

@@ -436,6 +436,9 @@ fn unsupported(scenario: &Scenario, offers: &Offers) -> (Vec<Unsupported>, Vec<S
     for fault in &scenario.faults {
         no(scenario.name_of(fault.at), Why::Fault(fault_name(fault.kind)));
     }
+    for leak in &scenario.leaks {
+        no(scenario.name_of(leak.at), Why::Fault("a lock that leaks"));
+    }
     for event in &scenario.events {
         let (device, action) = match event.action {
             Action::HotAdd { device } => (Some(device), "hot-add"),

@@ -247,6 +247,11 @@ impl Function {
         self.registers.specs(offset)
     }
 
+    /// What the field of this name holds, in the first register that has one.
+    pub fn field(&self, name: &str) -> Option<u32> {
+        self.registers.field(name)
+    }
+
     /// Reads the dword at an offset, a multiple of 4.
     pub fn read(&self, offset: u16) -> u32 {
         self.registers.read(offset)

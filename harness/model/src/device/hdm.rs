@@ -100,6 +100,8 @@ enum Ends {
 #[derive(Clone, Debug, Default)]
 struct Slot {
     image: DecoderImage,
+    /// What decodes, if that is not what registers show.
+    astray: Option<DecoderImage>,
     pending: Option<Pending>,
     refusal: Option<Refusal>,
     time: CommitTime,
@@ -248,6 +250,69 @@ impl HdmBlock {
             }
             slot.store(slot.image);
         }
+    }
+
+    /// Changes bits of a decoder's dword at `offset` in the structure as no write could, lock or
+    /// not. If that does not show, registers read as before and decode alone follows.
+    pub fn overwrite(&mut self, offset: u16, value: u32, mask: u32, shows: bool) {
+        let Some((decoder, within)) = self.locate(offset) else { return };
+        let Some(slot) = self.slots.get_mut(decoder) else { return };
+        let mut dwords = slot.astray.filter(|_| !shows).unwrap_or(slot.image).to_dwords();
+        let Some(dword) = dwords.get_mut(usize::from(within / 4)) else { return };
+        *dword = *dword & !mask | value & mask;
+        let image = DecoderImage::from_dwords(dwords);
+        let control = image.control();
+        let image = match control.commit() {
+            true => image,
+            false => image.with_control(control.with_committed(false)),
+        };
+        if shows {
+            slot.image = image;
+        } else {
+            slot.astray = Some(image);
+        }
+    }
+
+    /// The decoder that has the dword at an offset in the structure, and what it holds.
+    pub fn decoder_at(&self, offset: u16) -> Option<(u8, DecoderImage)> {
+        let (decoder, _) = self.locate(offset)?;
+        Some((decoder as u8, self.slots.get(decoder)?.image))
+    }
+
+    /// The number of the decoder that an offset in a structure belongs to.
+    pub fn index(offset: u16) -> Option<u8> {
+        let within = offset.checked_sub(hdm::decoder_offset(0))?;
+        u8::try_from(within / DECODER_SIZE).ok()
+    }
+
+    /// The offset in its decoder of an offset in a structure.
+    pub fn within(offset: u16) -> Option<u16> {
+        offset.checked_sub(hdm::decoder_offset(0)).map(|within| within % DECODER_SIZE)
+    }
+
+    /// The decoders beside one, or all.
+    pub fn others(&self, decoder: Option<u8>) -> impl Iterator<Item = DecoderImage> {
+        let mine = decoder.map(usize::from);
+        let slots = self.slots.iter().enumerate();
+        slots.filter(move |(index, _)| Some(*index) != mine).map(|(_, slot)| slot.image)
+    }
+
+    /// Whether a commit of a decoder beside one is under way.
+    pub fn commits_beside(&self, decoder: Option<u8>) -> bool {
+        let mine = decoder.map(usize::from);
+        let mut slots = self.slots.iter().enumerate();
+        slots.any(|(index, slot)| Some(index) != mine && slot.pending.is_some())
+    }
+
+    /// Whether another decoder is committed over some addresses of one.
+    pub fn overlapped(&self, decoder: Option<u8>) -> bool {
+        let Some(own) = decoder.and_then(|d| self.slots.get(usize::from(d))) else { return false };
+        let span = |image: DecoderImage| image.base()..image.base().saturating_add(image.size());
+        let own = span(own.image);
+        self.others(decoder).any(|other| {
+            let range = span(other);
+            other.control().committed() && range.start < own.end && own.start < range.end
+        })
     }
 
     fn each(&mut self, decoder: Option<u8>, mut change: impl FnMut(&mut Slot)) {
@@ -523,7 +588,7 @@ impl HdmBlock {
             return;
         }
         for slot in self.slots.iter_mut().filter(|slot| reset.conventional() || !slot.frozen()) {
-            slot.image = DecoderImage::default();
+            (slot.image, slot.astray) = (DecoderImage::default(), None);
             (slot.pending, slot.refusal) = (None, None);
         }
         self.global = 0;
@@ -531,11 +596,16 @@ impl HdmBlock {
 
     /// The first committed decoder that claims an address, and how far the address lies in it.
     fn claim(&self, hpa: u64) -> Option<(usize, DecoderImage, u64)> {
-        self.slots.iter().enumerate().find_map(|(index, slot)| {
-            let offset = hpa.checked_sub(slot.image.base())?;
-            let inside = slot.image.control().committed() && offset < slot.image.size();
-            inside.then_some((index, slot.image, offset))
+        self.decoding().enumerate().find_map(|(index, image)| {
+            let offset = hpa.checked_sub(image.base())?;
+            let inside = image.control().committed() && offset < image.size();
+            inside.then_some((index, image, offset))
         })
+    }
+
+    /// The decoders by which addresses are decoded.
+    fn decoding(&self) -> impl Iterator<Item = DecoderImage> {
+        self.slots.iter().map(|slot| slot.astray.unwrap_or(slot.image))
     }
 
     /// In a bridge or upstream port: the number of the port that an address is sent to.
@@ -549,7 +619,7 @@ impl HdmBlock {
     pub fn translate(&self, hpa: u64) -> Option<u64> {
         let (index, image, offset) = self.claim(hpa)?;
         let mut dpa = image.skip();
-        for below in self.slots.iter().take(index).map(|slot| slot.image) {
+        for below in self.decoding().take(index) {
             if below.control().committed() && below.size() != 0 {
                 let share = below.size() / ways(below.control())?;
                 dpa = dpa.checked_add(below.skip())?.checked_add(share)?;

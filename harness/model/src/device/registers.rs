@@ -84,6 +84,15 @@ impl Registers {
         self.specs.iter().filter(|spec| spec.offset & !3 == offset & !3).copied().collect()
     }
 
+    /// What the field of this name holds, in the first register that has one.
+    pub fn field(&self, name: &str) -> Option<u32> {
+        self.specs.iter().find_map(|spec| {
+            let field = spec.fields.iter().find(|field| field.name == name)?;
+            let dword = self.read(spec.offset & !3);
+            Some(field.get(dword >> (8 * (spec.offset & 3))))
+        })
+    }
+
     /// Lets bits of a dword follow writes although they are locked.
     pub fn leak(&mut self, offset: u16, mask: u32) {
         self.leaks.push((offset, mask));

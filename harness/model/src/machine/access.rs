@@ -49,6 +49,15 @@ impl Machine {
     /// Writes any bytes, by the same rules.
     pub fn write_bytes(&mut self, address: u64, bytes: &[u8]) {
         self.clock.tick();
+        if self.leaks.none() {
+            return self.take(address, bytes);
+        }
+        let spills = self.spills(address, bytes);
+        self.take(address, bytes);
+        self.let_through(spills);
+    }
+
+    fn take(&mut self, address: u64, bytes: &[u8]) {
         match self.target(address) {
             Some(Target::Window) => {
                 self.walk(Direction::Write, address, bytes.len());

@@ -21,6 +21,7 @@ impl Machine {
             switches: self.switches.clone(),
             devices: self.devices.iter().map(slot).collect(),
             faults: self.faults.clone(),
+            leaks: self.leaks.clone(),
             recorder: Recorder::default(),
             clock: MachineClock(Arc::new(AtomicU64::new(self.clock.now()))),
             changes: Changes::default(),

@@ -68,6 +68,7 @@ impl Machine {
         if let Some(slot) = self.devices.get_mut(device) {
             slot.endpoint.reset(reset);
         }
+        self.leaks.reset(Place::Device(device), reset);
         self.changes = Changes { remap: true, relocate: true };
     }
 
@@ -81,12 +82,15 @@ impl Machine {
                 }
             }
         } else {
-            for slot in &mut self.devices {
-                slot.endpoint.reset(reset);
+            for device in 0..self.devices.len() {
+                self.reset_device(device, reset);
             }
             if reset.conventional() {
                 self.bridges.iter_mut().for_each(|bridge| bridge.reset(reset));
                 self.ports.iter_mut().chain(&mut self.switches).for_each(|port| port.reset(reset));
+                for place in self.places() {
+                    self.leaks.reset(place, reset);
+                }
                 self.settle_after_reset();
             }
         }
@@ -106,6 +110,7 @@ impl Machine {
                 if let Some(upstream) = self.switches.get_mut(switch) {
                     upstream.reset(Reset::Hot);
                 }
+                self.leaks.reset(Place::Switch(switch), Reset::Hot);
                 self.reset_inside(switch);
             }
             _ => {}

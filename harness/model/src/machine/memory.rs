@@ -66,7 +66,8 @@ impl Machine {
     pub fn misroutes(&self, device: usize) -> bool {
         let place = Place::Device(device);
         let mut port = self.scenario.devices.get(device).map(|device| device.port);
-        let mut wrong = self.faults.wraps(place) || !self.faults.routes(place);
+        let mut wrong =
+            self.faults.wraps(place) || !self.faults.routes(place) || self.leaks.hide(place);
         // Each switch lies higher than the one before.
         for _ in 0..=self.switches.len() {
             let Some(at) = port else { break };
@@ -83,7 +84,7 @@ impl Machine {
             wrong |= [Some(Place::Port(at)), above]
                 .into_iter()
                 .flatten()
-                .any(|place| !self.faults.routes(place));
+                .any(|place| !self.faults.routes(place) || self.leaks.hide(place));
         }
         wrong
     }

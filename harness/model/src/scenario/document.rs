@@ -39,6 +39,8 @@ pub(super) struct Document {
     #[serde(default)]
     pub(super) fault: Vec<Fault>,
     #[serde(default)]
+    pub(super) leak: Vec<super::leaks::Given>,
+    #[serde(default)]
     pub(super) event: Vec<Event>,
 }
 
@@ -172,7 +174,7 @@ pub(super) struct Event {
     pub(super) refused: bool,
 }
 
-fn yes() -> bool {
+pub(super) fn yes() -> bool {
     true
 }
 

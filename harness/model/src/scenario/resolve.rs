@@ -14,10 +14,11 @@ use toml::Spanned;
 
 use super::document::{self, ActionName, ArithmeticName, Bytes, Document, TargetName};
 use super::faults::faults;
+use super::leaks::leaks;
 use super::names::{Names, Result, Source};
 use super::{
-    Action, Bridge, Device, DeviceKind, Event, Parent, Platform, Port, Problem, Region, SEGMENTS,
-    SLOTS, Scenario, Switch, Window, WindowChoice,
+    Action, Bridge, Device, DeviceKind, Event, Parent, Place, Platform, Port, Problem, Region,
+    SEGMENTS, SLOTS, Scenario, Switch, Window, WindowChoice,
 };
 
 /// Physical address width of a scenario that names none: 64 TiB, as current servers have.
@@ -43,6 +44,12 @@ pub(super) fn scenario(text: &str, file: &str) -> Result<Scenario> {
     let windows = windows(&source, &names, &document.window, &bridges)?;
     let regions = regions(&source, &names, &document.region)?;
     let faults = faults(&source, &names, &document.fault, &bridges, &switches, &devices)?;
+    let leaks = leaks(&source, &names, &document.leak, |place| match place {
+        Place::Bridge(index) => bridges.get(index).map_or(0, |bridge| bridge.decoders),
+        Place::Switch(index) => switches.get(index).map_or(0, |switch| switch.decoders),
+        Place::Device(index) => devices.get(index).map_or(0, |device| device.decoders),
+        Place::Port(_) => 0,
+    })?;
     let events = events(&source, &names, &document.event)?;
     let scenario = Scenario {
         name: file.to_owned(),
@@ -56,6 +63,7 @@ pub(super) fn scenario(text: &str, file: &str) -> Result<Scenario> {
         policy: document.policy,
         regions,
         faults,
+        leaks,
         events,
     };
     buses_apart(&source, &document.bridge, &scenario)?;
