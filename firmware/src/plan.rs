@@ -6,9 +6,14 @@
 //! and policy give the same plan in whatever order they are listed.
 
 mod check;
+mod coherency;
 mod error;
 mod fit;
+mod input;
+mod node_use;
 mod place;
+mod regions;
+mod replay;
 mod sets;
 mod text;
 
@@ -18,6 +23,9 @@ use heapless::Vec;
 
 use error::Count;
 pub use fit::{Refusals, Refused, Unfit};
+use input::PlanInput;
+pub use node_use::NodeUse;
+use node_use::{left, used_mut};
 pub use place::Placed;
 pub use text::PlanText;
 
@@ -459,91 +467,6 @@ fn add<T>(list: &mut List<'_, T>, item: T, what: Count) -> Result<(), Error> {
     list.push(item).map_err(|_| full)
 }
 
-/// What the plan uses of one node.
-#[derive(Clone, Copy, Debug)]
-pub struct NodeUse {
-    /// Steps from its host bridge.
-    depth: u8,
-    /// Components directly below it.
-    children: u16,
-    /// Place in the order of commit.
-    rank: u16,
-    /// Next free decoder.
-    next: u8,
-    /// The last region that has a decoder here, plus one.
-    last_region: u16,
-    /// Where the last decoder's range starts and ends.
-    hpa_base: Hpa,
-    hpa_end: Hpa,
-    /// Where a device's last decoder ends in DPA.
-    dpa_end: u64,
-    /// Bytes of each partition that are in regions, or left out in front of one.
-    volatile: u64,
-    persistent: u64,
-    /// Where a device's memory goes, for each partition, if the policy gives widths.
-    sharing: [Option<Sharing>; 2],
-}
-
-impl Empty for NodeUse {
-    const EMPTY: Self = Self {
-        depth: 0,
-        children: 0,
-        rank: 0,
-        next: 0,
-        last_region: 0,
-        hpa_base: Hpa(0),
-        hpa_end: Hpa(0),
-        dpa_end: 0,
-        volatile: 0,
-        persistent: 0,
-        sharing: [None; 2],
-    };
-}
-
-/// The window that a device was given to, and its coherency there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Sharing {
-    window: Hpa,
-    coherency: Coherency,
-}
-
-impl NodeUse {
-    fn sharing(&self, partition: Partition) -> Option<Sharing> {
-        let [volatile, persistent] = self.sharing;
-        match partition {
-            Partition::Volatile => volatile,
-            Partition::Persistent => persistent,
-        }
-    }
-
-    fn sharing_mut(&mut self, partition: Partition) -> &mut Option<Sharing> {
-        let [volatile, persistent] = &mut self.sharing;
-        match partition {
-            Partition::Volatile => volatile,
-            Partition::Persistent => persistent,
-        }
-    }
-
-    fn taken(&self, partition: Partition) -> u64 {
-        match partition {
-            Partition::Volatile => self.volatile,
-            Partition::Persistent => self.persistent,
-        }
-    }
-
-    fn take(&mut self, partition: Partition, size: u64) {
-        let taken = match partition {
-            Partition::Volatile => &mut self.volatile,
-            Partition::Persistent => &mut self.persistent,
-        };
-        *taken = taken.saturating_add(size);
-    }
-}
-
-fn used_mut(used: &mut [NodeUse], id: NodeId) -> Option<&mut NodeUse> {
-    used.get_mut(usize::from(id.0))
-}
-
 // Compiled once, whatever the plan lies in.
 #[inline(never)]
 fn fill(
@@ -573,20 +496,17 @@ fn fill(
     let devices = order.partition_point(|id| tree.get(*id).is_some_and(|n| n.device().is_some()));
     let devices = order.get(..devices).unwrap_or(&[]);
     for &device in devices {
-        if Partition::ALL
-            .into_iter()
-            .all(|partition| place::left(tree, device, partition, used) == 0)
-        {
+        if Partition::ALL.into_iter().all(|partition| left(tree, device, partition, used) == 0) {
             note(plan, Note::Empty { device })?;
         }
     }
     if policy.path == PathPolicy::GuestPrograms {
         return guest_programs(platform, tree, policy, devices, used, plan);
     }
-    let given = place::Given { platform, tree, policy, devices };
+    let given = PlanInput { platform, tree, policy, devices };
     placed.clear();
     let mut layout = place::Layout { regions: placed, refusals };
-    place::regions(&given, used, &mut layout)?;
+    regions::place_all(&given, used, &mut layout)?;
     let placed = &*layout.regions;
     for region in placed {
         add_region(tree, region, used, plan)?;
@@ -605,9 +525,9 @@ fn fill(
         for (partition, last) in Partition::ALL.into_iter().zip(&mut last) {
             let left_out = skipping
                 .iter()
-                .filter(|region| region.partition == partition && region.members.contains(&device))
-                .fold(0u64, |sum, region| sum.saturating_add(region.skip));
-            let size = place::left(tree, device, partition, used).saturating_add(left_out);
+                .filter(|p| p.region.partition == partition && p.members.contains(&device))
+                .fold(0u64, |sum, placed| sum.saturating_add(placed.skip));
+            let size = left(tree, device, partition, used).saturating_add(left_out);
             if size > 0 {
                 let why = why_unused(&given, device, partition, used, last);
                 note(plan, Note::Unused { device, partition, size, why })?;
@@ -620,11 +540,11 @@ fn fill(
 /// Why a device has memory that is in no region. What was found for the device before is kept in
 /// `last`: it holds for all of a window, and asking costs as much as forming a set.
 fn why_unused(
-    given: &place::Given<'_>,
+    given: &PlanInput<'_>,
     device: NodeId,
     partition: Partition,
     used: &[NodeUse],
-    last: &mut Option<(Sharing, Why)>,
+    last: &mut Option<(node_use::Sharing, Why)>,
 ) -> Why {
     let path = given.tree.path(device);
     if given.policy.requests.iter().any(|request| request.device == path) {
@@ -724,11 +644,10 @@ fn add_region(
     plan: &mut Lists<'_>,
 ) -> Result<(), Error> {
     let region = plan.regions.len() as u16;
-    let span = placed.span;
-    let interleave = placed
-        .levels
-        .device()
-        .map_err(|error| Code::PLAN_COMPOSE.at(Place::window(placed.window)).rule(error))?;
+    let span = placed.region.span;
+    let interleave = placed.region.levels.device();
+    let interleave = interleave
+        .map_err(|error| Code::PLAN_COMPOSE.at(Place::window(placed.region.window)).rule(error))?;
     let share = span.size() / u64::from(interleave.ways.count());
     let first_member = plan.members.len() as u16;
     for (position, &device) in placed.members.iter().enumerate() {
@@ -737,16 +656,16 @@ fn add_region(
         let decoder = Decoder {
             span,
             interleave,
-            coherency: placed.coherency,
+            coherency: placed.region.coherency,
             uio: None,
-            set_position: match placed.coherency {
+            set_position: match placed.region.coherency {
                 Coherency::BackInvalidate => position as u8,
                 Coherency::HostOnly | Coherency::Device => 0,
             },
             route: Route::Skip(dpa.skip),
         };
         push(tree, device, device, region, decoder, used, plan)?;
-        if placed.coherency != Coherency::BackInvalidate {
+        if placed.region.coherency != Coherency::BackInvalidate {
             without_back_invalidate(tree, device, placed, plan)?;
         }
     }
@@ -765,8 +684,8 @@ fn add_region(
             }
             let decoder = Decoder {
                 span,
-                interleave: level(placed.levels, node.kind),
-                coherency: placed.coherency,
+                interleave: level(placed.region.levels, node.kind),
+                coherency: placed.region.coherency,
                 uio: None,
                 set_position: 0,
                 route: Route::Targets(targets(tree, id, node.kind, placed)),
@@ -774,19 +693,8 @@ fn add_region(
             push(tree, device, id, region, decoder, used, plan)?;
         }
     }
-    let region = Region {
-        window: placed.window,
-        span,
-        levels: placed.levels,
-        coherency: placed.coherency,
-        partition: placed.partition,
-        reason: placed.reason,
-        first_member,
-        member_count: placed.members.len() as u16,
-        by: placed.by,
-        fixed: placed.fixed,
-        order: placed.order,
-    };
+    let member_count = placed.members.len() as u16;
+    let region = Region { first_member, member_count, ..placed.region };
     add(&mut plan.regions, region, Count::Regions)
 }
 
@@ -801,13 +709,13 @@ fn without_back_invalidate(
     if !capable {
         return Ok(());
     }
-    let place::Models { back_invalidate, gap, .. } = place::models(tree, device)?;
-    let coherency = placed.coherency;
+    let coherency::CoherencyModels { back_invalidate, gap, .. } = coherency::models(tree, device)?;
+    let coherency = placed.region.coherency;
     match gap {
         _ if !back_invalidate => Ok(()),
         Some(at) => note(plan, Note::BackInvalidateGap { device, at, coherency }),
         None => {
-            let window = placed.window;
+            let window = placed.region.window;
             note(plan, Note::BackInvalidateWindow { device, window, coherency })
         }
     }
@@ -829,7 +737,7 @@ fn take_dpa(
     used: &mut [NodeUse],
 ) -> Result<Taken, Error> {
     let path = tree.path(id);
-    let partition = placed.partition;
+    let partition = placed.region.partition;
     let (start, capacity) = tree
         .get(id)
         .and_then(|node| node.device())
@@ -839,7 +747,7 @@ fn take_dpa(
     let used = used_mut(used, id).ok_or(too_large)?;
     let partition_end = start.saturating_add(capacity);
     if used.dpa_end > partition_end {
-        let (lower, higher) = (used.hpa_base, placed.span.base());
+        let (lower, higher) = (used.hpa_base, placed.region.span.base());
         return Err(Code::PLAN_DPA_ORDER.at(path).expected(higher).found(lower));
     }
     let base = used.dpa_end.max(start).saturating_add(placed.skip);
@@ -864,7 +772,7 @@ fn level(levels: Levels, kind: NodeKind) -> Interleave {
 fn targets(tree: Tree<'_>, at: NodeId, kind: NodeKind, placed: &Placed) -> Targets {
     let mut targets = Targets::default();
     for (position, &member) in placed.members.iter().enumerate() {
-        let [_, bridge, switch] = sets::levels_at(placed.levels, position as u32);
+        let [_, bridge, switch] = sets::levels_at(placed.region.levels, position as u32);
         let way = if matches!(kind, NodeKind::HostBridge { .. }) { bridge } else { switch };
         let mut port = 0;
         for (id, node) in tree.upwards(member) {

@@ -10,8 +10,9 @@ use cxl_regs::access::Component;
 use cxl_regs::acpi::cedt::ChbsVersion;
 use cxl_regs::{Arithmetic, Hpa, Selector, Span};
 
+use super::add;
 use super::error::Count;
-use super::{NodeUse, add, used_mut};
+use super::node_use::{NodeUse, used_mut};
 use crate::error::{Code, Error, Place};
 use crate::list::{self, List};
 use crate::platform::{BridgeKind, Ecam, Platform, Window};

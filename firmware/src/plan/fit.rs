@@ -1,8 +1,8 @@
 //! Whether a window holds a region, and if not, why not: the one place that decides it.
 //!
-//! The planner takes a window because of what is decided here. [`PlanRef::refused`] tells why a region
+//! The planner takes a window because of what is decided here. [`refused`](super::PlanRef::refused) tells why a region
 //! lies in no other window by deciding that again, on the same facts; where there is no plan,
-//! [`PlanRef::refusals`] has what was decided. So what is told cannot drift from what was done.
+//! [`Plan::refusals`](super::Plan::refusals) has what was decided. So what is told cannot drift from what was done.
 //!
 //! **Invariant**: a window is judged by the platform, the policy and what was placed before, and
 //! the reason is the first that speaks against it in the order of [`Unfit::stage`].
@@ -12,14 +12,14 @@ use core::fmt;
 use cxl_regs::{Coherency, DECODER_UNIT, Hpa, Interleave, Size, Span, Ways};
 use heapless::Vec;
 
-use super::PlanRef;
+use super::coherency;
 use super::error::Unaligned;
-use super::place::{self, Given};
+use super::input::PlanInput;
 use crate::admits;
 use crate::error::{Code, Error, Place};
 use crate::platform::{Platform, Window};
 use crate::policy::{Policy, Width};
-use crate::topology::{NodeId, Partition, Path, Tree};
+use crate::topology::{NodeId, Partition, Path};
 
 /// Why a window does not hold a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -312,7 +312,7 @@ pub(super) fn admit(
 
 /// A window that fits.
 #[derive(Clone, Copy)]
-pub(super) struct Fit {
+pub(super) struct FittingWindow {
     pub(super) window: Hpa,
     /// Where the region would lie.
     pub(super) base: Hpa,
@@ -329,7 +329,7 @@ pub(super) fn judge<I: Iterator<Item = Earlier> + Clone>(
     window: &Window,
     coherencies: &[Coherency],
     placed: impl FnOnce(Span) -> I,
-) -> Result<Fit, Unfit> {
+) -> Result<FittingWindow, Unfit> {
     let (coherency, span) = admit(platform, policy, ask, window, coherencies)?;
     let interleave = window.interleave;
     // Where sets are wanted, a device that got into none was kept out by something before this.
@@ -337,7 +337,7 @@ pub(super) fn judge<I: Iterator<Item = Earlier> + Clone>(
         return Err(Unfit::NoSet { ways: interleave.ways });
     }
     let base = find_place(ask, span, placed(span))?;
-    Ok(Fit { window: span.base(), base, interleave, coherency })
+    Ok(FittingWindow { window: span.base(), base, interleave, coherency })
 }
 
 /// The place asked for, or the first gap that is large enough and lies above the volatile memory of
@@ -401,15 +401,15 @@ pub(super) struct Choice {
 impl Choice {
     /// The choice for one partition of a device.
     pub(super) fn of(
-        given: &Given<'_>,
+        given: &PlanInput<'_>,
         device: NodeId,
         partition: Partition,
     ) -> Result<Self, Error> {
-        let Given { platform, tree, policy, .. } = *given;
+        let PlanInput { platform, tree, policy, .. } = *given;
         let size = tree.get(device).and_then(|n| n.device()).map_or(0, |d| d.capacity(partition));
         let uid = tree.path(device).uid();
         let ask = Ask { uid, partition, window: None, offset: None, size, set: false };
-        let coherencies = place::models(tree, device)?.coherencies;
+        let coherencies = coherency::models(tree, device)?.coherencies;
         let mut choice = Self { ask, coherencies, named: None };
         if !policy.windows.is_empty() {
             let fits = platform
@@ -422,8 +422,8 @@ impl Choice {
     }
 
     /// Whether the device may go to a window, and its coherency there.
-    pub(super) fn judge(&self, given: &Given<'_>, window: &Window) -> Result<Coherency, Unfit> {
-        let Given { platform, policy, .. } = *given;
+    pub(super) fn judge(&self, given: &PlanInput<'_>, window: &Window) -> Result<Coherency, Unfit> {
+        let PlanInput { platform, policy, .. } = *given;
         let (coherency, _) = admit(platform, policy, &self.ask, window, &self.coherencies)?;
         match self.named {
             Some(asked) if !names(policy, window.base) => Err(Unfit::NotAsked { asked }),
@@ -447,92 +447,6 @@ pub(super) fn ascending(windows: &[Window]) -> impl Iterator<Item = &Window> {
         last = Some(key);
         Some(window)
     })
-}
-
-impl<'a> PlanRef<'a> {
-    /// Why a region lies in its window and in no other: every other window, by ascending base, with
-    /// what spoke against it when the region was placed.
-    ///
-    /// Platform, topology and policy have to be those that the plan was made from.
-    pub fn refused(
-        self,
-        platform: &'a Platform<'a>,
-        topology: impl Into<Tree<'a>>,
-        policy: &'a Policy<'a>,
-        region: usize,
-    ) -> impl Iterator<Item = Refused> + 'a {
-        let judge = self.replay(platform, topology.into(), policy, region);
-        let own = self.regions.get(region).map(|region| region.window);
-        let others = ascending(platform.windows)
-            .filter(move |window| window.base.is_none() || window.base != own);
-        others.filter_map(move |window| {
-            let why = judge.as_ref()?.judge(self, window).err()?;
-            Some(Refused { window: window.base, why })
-        })
-    }
-
-    fn replay(
-        self,
-        platform: &'a Platform<'a>,
-        tree: Tree<'a>,
-        policy: &'a Policy<'a>,
-        region: usize,
-    ) -> Option<Replay<'a>> {
-        let region = self.regions.get(region)?;
-        let device = self.members(region).first()?.device;
-        let given = Given { platform, tree, policy, devices: &[] };
-        let partition = region.partition;
-        let how = if region.by == By::Width {
-            How::Width(Choice::of(&given, device, partition).ok()?)
-        } else {
-            let offset = region.span.base().0.saturating_sub(region.window.0);
-            let ask = Ask {
-                uid: tree.path(device).uid(),
-                partition,
-                window: (region.by == By::Request).then_some(region.window),
-                offset: region.fixed.then_some(offset),
-                size: region.span.size(),
-                set: false,
-            };
-            How::Fit { ask, coherencies: place::models(tree, device).ok()?.coherencies }
-        };
-        Some(Replay { given, device, order: region.order, how })
-    }
-}
-
-/// A decision made again.
-struct Replay<'a> {
-    given: Given<'a>,
-    device: NodeId,
-    /// What was placed before has a lower one.
-    order: u16,
-    how: How,
-}
-
-enum How {
-    Fit { ask: Ask, coherencies: Vec<Coherency, 3> },
-    Width(Choice),
-}
-
-impl Replay<'_> {
-    fn judge(&self, plan: PlanRef<'_>, window: &Window) -> Result<(), Unfit> {
-        let Given { platform, policy, .. } = self.given;
-        match &self.how {
-            How::Width(choice) => choice.judge(&self.given, window).map(|_| ()),
-            How::Fit { ask, coherencies } => {
-                let earlier = |span: Span| {
-                    let before = plan.regions.iter().filter(|region| region.order < self.order);
-                    let inside = before.filter(move |region| region.span.overlaps(span));
-                    inside.map(|region| Earlier {
-                        span: region.span,
-                        partition: region.partition,
-                        related: plan.members(region).iter().any(|m| m.device == self.device),
-                    })
-                };
-                judge(platform, policy, ask, window, coherencies, earlier).map(|_| ())
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -14,10 +14,12 @@ use cxl_regs::{
 };
 use heapless::Vec;
 
+use super::Reason;
 use super::error::Unaligned;
 use super::fit::{By, Choice, Refused, ascending};
-use super::place::{self, Given, Layout, Want};
-use super::{NodeUse, Reason, Sharing, used_mut};
+use super::input::PlanInput;
+use super::node_use::{NodeUse, Sharing, left, used_mut};
+use super::place::{Layout, PendingRegion, place};
 use crate::error::{Code, Error, Place};
 use crate::platform::Window;
 use crate::policy::{TargetSystem, Width};
@@ -29,17 +31,17 @@ const PORT_WAYS: [Ways; 4] = [Ways::Eight, Ways::Four, Ways::Two, Ways::One];
 /// Plans every set that the policy asks for. Each device is marked with the window that it goes to,
 /// whether or not a set needs all of its memory.
 pub(super) fn regions(
-    given: &Given<'_>,
+    given: &PlanInput<'_>,
     used: &mut [NodeUse],
     layout: &mut Layout<'_>,
 ) -> Result<(), Error> {
-    let Given { platform, policy, tree, .. } = *given;
+    let PlanInput { platform, policy, tree, .. } = *given;
     if policy.width == Width::Flat && policy.windows.is_empty() {
         return Ok(());
     }
     for device in given.unrequested() {
         for partition in Partition::ALL {
-            if place::left(tree, device, partition, used) > 0 {
+            if left(tree, device, partition, used) > 0 {
                 let sharing = choose_window(given, device, partition, layout)?;
                 if let Some(used) = used_mut(used, device) {
                     *used.sharing_mut(partition) = sharing;
@@ -67,7 +69,7 @@ pub(super) fn regions(
 /// The window that a device goes to, where a width was asked for: the only one that fits, or the
 /// only one of them that the policy names.
 fn choose_window(
-    given: &Given<'_>,
+    given: &PlanInput<'_>,
     device: NodeId,
     partition: Partition,
     layout: &mut Layout<'_>,
@@ -95,7 +97,7 @@ fn choose_window(
 
 /// What forms the sets that a device's memory waits for in vain; nothing where it waits for none.
 pub(super) fn awaited<'a>(
-    given: &'a Given<'a>,
+    given: &'a PlanInput<'a>,
     device: NodeId,
     partition: Partition,
     used: &[NodeUse],
@@ -109,7 +111,7 @@ pub(super) fn awaited<'a>(
 
 /// Forms the sets of one window, one kind of memory and one kind of coherency.
 pub(super) struct Former<'a> {
-    given: &'a Given<'a>,
+    given: &'a PlanInput<'a>,
     window: &'a Window,
     partition: Partition,
     coherency: Coherency,
@@ -124,7 +126,7 @@ pub(super) struct Shape {
 impl Former<'_> {
     /// Takes set after set until no memory is left that may be in one.
     fn form(&self, used: &mut [NodeUse], layout: &mut Layout<'_>) -> Result<(), Error> {
-        let Given { policy, devices, .. } = *self.given;
+        let PlanInput { policy, devices, .. } = *self.given;
         let width = policy.width_of(self.window.base);
         let mut first = true;
         // Each round uses up the smallest of its members, so there are no more than devices.
@@ -153,10 +155,10 @@ impl Former<'_> {
 
     /// Whether a device still has memory for a set: all of it, or what an earlier set left over.
     fn is_candidate(&self, id: NodeId, used: &[NodeUse]) -> bool {
-        let Given { tree, policy, .. } = *self.given;
+        let PlanInput { tree, policy, .. } = *self.given;
         let (window, coherency) = (self.window.base, self.coherency);
         let sharing = used.get(usize::from(id.0)).and_then(|used| used.sharing(self.partition));
-        let left = place::left(tree, id, self.partition, used);
+        let left = left(tree, id, self.partition, used);
         let whole = || {
             let device = tree.get(id).and_then(|node| node.device());
             device.is_some_and(|device| device.capacity(self.partition) == left)
@@ -223,7 +225,7 @@ impl Former<'_> {
         switch: Ways,
         used: &[NodeUse],
     ) -> Result<Shape, Error> {
-        let Given { tree, policy, .. } = *self.given;
+        let PlanInput { tree, policy, .. } = *self.given;
         let (window, ways) = (self.window.base, root.ways);
         let product = ways.count() * bridge.count() * switch.count();
         let total = Ways::from_count(product)
@@ -273,7 +275,7 @@ impl Former<'_> {
         switch: Ways,
         used: &[NodeUse],
     ) -> Result<Vec<NodeId, 16>, Error> {
-        let Given { tree, devices, .. } = *self.given;
+        let PlanInput { tree, devices, .. } = *self.given;
         let port = |id: &NodeId| tree.path(*id).ports().first().copied();
         let mut members = Vec::new();
         for &uid in &self.window.targets {
@@ -317,7 +319,7 @@ impl Former<'_> {
 
     /// Whether every component on the way can do its part.
     fn can_do(&self, shape: &Shape, set: Interleave) -> Result<(), Error> {
-        let Given { tree, .. } = *self.given;
+        let PlanInput { tree, .. } = *self.given;
         let size = DECODER_UNIT * u64::from(set.ways.count());
         let Ok(span) = Span::new(Hpa(0), size) else { return Ok(()) };
         for &member in &shape.members {
@@ -347,10 +349,10 @@ impl Former<'_> {
         used: &mut [NodeUse],
         layout: &mut Layout<'_>,
     ) -> Result<(), Error> {
-        let Given { tree, .. } = *self.given;
+        let PlanInput { tree, .. } = *self.given;
         let Self { partition, coherency, .. } = *self;
         let Shape { levels, members } = shape;
-        let share = |id: &NodeId| place::left(tree, *id, partition, used);
+        let share = |id: &NodeId| left(tree, *id, partition, used);
         let Some(smallest) = members.iter().min_by_key(|id| share(id)) else { return Ok(()) };
         let (device, share) = (tree.path(*smallest), share(smallest));
         if !share.is_multiple_of(DECODER_UNIT) {
@@ -361,8 +363,19 @@ impl Former<'_> {
         let size = share.saturating_mul(members.len() as u64);
         let shape = Some((levels, coherency));
         let (path, by, offset, skip) = (device, By::Width, None, 0);
-        let want = Want { path, members, partition, window, by, offset, size, skip, shape, reason };
-        place::place(self.given, &want, used, layout)
+        let want = PendingRegion {
+            path,
+            members,
+            partition,
+            window,
+            by,
+            offset,
+            size,
+            skip,
+            shape,
+            reason,
+        };
+        place(self.given, &want, used, layout)
     }
 
     fn decodable(&self, set: Interleave) -> Result<(), Error> {

@@ -1,0 +1,99 @@
+//! What a plan uses of each node: decoders, addresses, memory.
+
+use cxl_regs::{Coherency, Hpa};
+
+use crate::list::Empty;
+use crate::topology::{NodeId, Partition, Tree};
+
+/// What the plan uses of one node.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeUse {
+    /// Steps from its host bridge.
+    pub(super) depth: u8,
+    /// Components directly below it.
+    pub(super) children: u16,
+    /// Place in the order of commit.
+    pub(super) rank: u16,
+    /// Next free decoder.
+    pub(super) next: u8,
+    /// The last region that has a decoder here, plus one.
+    pub(super) last_region: u16,
+    /// Where the last decoder's range starts and ends.
+    pub(super) hpa_base: Hpa,
+    pub(super) hpa_end: Hpa,
+    /// Where a device's last decoder ends in DPA.
+    pub(super) dpa_end: u64,
+    /// Bytes of each partition that are in regions, or left out in front of one.
+    pub(super) volatile: u64,
+    pub(super) persistent: u64,
+    /// Where a device's memory goes, for each partition, if the policy gives widths.
+    pub(super) sharing: [Option<Sharing>; 2],
+}
+
+impl Empty for NodeUse {
+    const EMPTY: Self = Self {
+        depth: 0,
+        children: 0,
+        rank: 0,
+        next: 0,
+        last_region: 0,
+        hpa_base: Hpa(0),
+        hpa_end: Hpa(0),
+        dpa_end: 0,
+        volatile: 0,
+        persistent: 0,
+        sharing: [None; 2],
+    };
+}
+
+/// The window that a device was given to, and its coherency there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sharing {
+    pub(super) window: Hpa,
+    pub(super) coherency: Coherency,
+}
+
+impl NodeUse {
+    pub(super) fn sharing(&self, partition: Partition) -> Option<Sharing> {
+        let [volatile, persistent] = self.sharing;
+        match partition {
+            Partition::Volatile => volatile,
+            Partition::Persistent => persistent,
+        }
+    }
+
+    pub(super) fn sharing_mut(&mut self, partition: Partition) -> &mut Option<Sharing> {
+        let [volatile, persistent] = &mut self.sharing;
+        match partition {
+            Partition::Volatile => volatile,
+            Partition::Persistent => persistent,
+        }
+    }
+
+    pub(super) fn taken(&self, partition: Partition) -> u64 {
+        match partition {
+            Partition::Volatile => self.volatile,
+            Partition::Persistent => self.persistent,
+        }
+    }
+
+    pub(super) fn take(&mut self, partition: Partition, size: u64) {
+        let taken = match partition {
+            Partition::Volatile => &mut self.volatile,
+            Partition::Persistent => &mut self.persistent,
+        };
+        *taken = taken.saturating_add(size);
+    }
+}
+
+pub(super) fn used_mut(used: &mut [NodeUse], id: NodeId) -> Option<&mut NodeUse> {
+    used.get_mut(usize::from(id.0))
+}
+
+/// Bytes of a partition that no region has taken or left out.
+pub(super) fn left(tree: Tree<'_>, id: NodeId, partition: Partition, used: &[NodeUse]) -> u64 {
+    let capacity =
+        tree.get(id).and_then(|node| node.device()).map_or(0, |device| device.capacity(partition));
+    let taken = used.get(usize::from(id.0)).map_or(0, |used| used.taken(partition));
+    capacity.saturating_sub(taken)
+}
