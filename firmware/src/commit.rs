@@ -93,8 +93,8 @@ fn commit_all(
     // A plan of nothing looks at nothing.
     *committed.unread = found.is_err() || job.plan.decoders.is_empty();
     let result = match found {
-        Ok(Found::AsPlanned) => Ok(()),
-        Ok(Found::Free) => {
+        Ok(InitialState::AsPlanned) => Ok(()),
+        Ok(InitialState::Free) => {
             let result = run(hw, clock, job, committed, &mut written);
             if result.is_err() {
                 roll_back(hw, job, committed, written);
@@ -153,7 +153,7 @@ impl Job<'_> {
     }
 }
 
-enum Found {
+enum InitialState {
     /// Nothing is committed.
     Free,
     /// Everything is committed as planned, and nothing else.
@@ -165,7 +165,7 @@ fn survey(
     hw: &mut impl Mmio,
     job: Job<'_>,
     committed: &mut CommittedMut<'_>,
-) -> Result<Found, Error> {
+) -> Result<InitialState, Error> {
     let CommittedMut { decoders, devices, regions, decoders_before, devices_before, .. } =
         committed;
     let most = [decoders.room(), devices.room(), regions.room(), decoders_before.room()];
@@ -242,12 +242,16 @@ fn survey(
         }
     }
     if in_use == 0 {
-        return Ok(if job.plan.decoders.is_empty() { Found::AsPlanned } else { Found::Free });
+        return Ok(if job.plan.decoders.is_empty() {
+            InitialState::AsPlanned
+        } else {
+            InitialState::Free
+        });
     }
     for entry in &mut committed.decoders {
         entry.fate = Fate::Done;
     }
-    Ok(Found::AsPlanned)
+    Ok(InitialState::AsPlanned)
 }
 
 /// Refuses a decoder that does not answer, or that somebody's commit left unsettled.

@@ -42,7 +42,7 @@ use crate::topology::{
 };
 use component::{Structures, structures};
 use error::{NoRootBus, Unassigned};
-use function::{Blocks, CxlFunction, Found, Functions, Role};
+use function::{Blocks, CxlFunction, Functions, Role, Sighting};
 
 /// Finds everything below the platform's bridges and writes it to `topology`.
 ///
@@ -237,7 +237,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         let mut functions = Functions::new(base, bus, above);
         while let Some(header) = functions.next(self.hw, &mut self.config) {
             let found = CxlFunction::identify(self.hw, &mut self.config, uid, header, above)?;
-            if let Found::Cxl(found) = found {
+            if let Sighting::Cxl(found) = found {
                 self.add(uid, parent, batch, &found)?;
                 continue;
             }
@@ -246,7 +246,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
             // One that went away while it was looked at seems to be anything.
             function::answers(self.hw, &mut self.config, at)?;
             match (found, cxl_link) {
-                (Found::Aside(remark), _) => self.remarks.add(remark),
+                (Sighting::Aside(remark), _) => self.remarks.add(remark),
                 (_, Some(port)) if function.bdf.function() == 0 => {
                     self.remarks.add(Code::DISCOVER_LINK_WITHOUT_CXL.at(at).found(port));
                 }

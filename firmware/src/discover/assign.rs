@@ -14,7 +14,7 @@ use cxl_regs::config::{
 };
 use cxl_regs::{Hpa, Span};
 
-use super::function::{CxlFunction, Found, Functions, Role, bar_offset, read_bar};
+use super::function::{CxlFunction, Functions, Role, Sighting, bar_offset, read_bar};
 use super::{bus_range_end, guesses, open};
 use crate::config::{Config, bus_base};
 use crate::error::{BarProblem, Code, Error, Place};
@@ -121,7 +121,7 @@ impl<M: Mmio> Pass<'_, M> {
         header: HeaderType,
         above: Option<Role>,
     ) -> Result<Option<CxlFunction>, Error> {
-        CxlFunction::identify(self.hw, self.config, self.uid, header, above).map(Found::cxl)
+        CxlFunction::identify(self.hw, self.config, self.uid, header, above).map(Sighting::cxl)
     }
 
     /// Leaves out of both pools what functions of this bus have already.

@@ -103,7 +103,7 @@ pub(super) struct CxlFunction {
 
 /// What a function turned out to be.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Found {
+pub(super) enum Sighting {
     /// A part of a CXL hierarchy.
     Cxl(CxlFunction),
     /// None, but it says something of CXL, or there may be something behind it.
@@ -112,7 +112,7 @@ pub(super) enum Found {
     Nothing,
 }
 
-impl Found {
+impl Sighting {
     /// The part of a CXL hierarchy, if it is one.
     pub(super) fn cxl(self) -> Option<CxlFunction> {
         match self {
@@ -130,22 +130,25 @@ impl CxlFunction {
         uid: u32,
         header: HeaderType,
         above: Option<Role>,
-    ) -> Result<Found, Error> {
+    ) -> Result<Sighting, Error> {
         let at = Place::function(uid, config.function());
         sound::<HeaderType>(hw, config, 0, at)?;
         let bridge = header.layout() == 1;
         if header.layout() > 1 {
-            return Ok(Found::Nothing);
+            return Ok(Sighting::Nothing);
         }
         // Endpoints on a root bus are the chip set's: whatever is wrong with their lists is no
         // reason to refuse anything.
         let integrated = above.is_none() && !bridge;
-        let plain =
-            if bridge { Found::Aside(Code::DISCOVER_PLAIN_PORT.at(at)) } else { Found::Nothing };
+        let plain = if bridge {
+            Sighting::Aside(Code::DISCOVER_PLAIN_PORT.at(at))
+        } else {
+            Sighting::Nothing
+        };
         let pcie = match Capabilities::new(config.reader(hw)).find(CapabilityId::PciExpress) {
             Ok(Some(pcie)) => pcie,
             Ok(None) => return Ok(plain),
-            Err(_) if integrated => return Ok(Found::Nothing),
+            Err(_) if integrated => return Ok(Sighting::Nothing),
             Err(error) => return Err(Code::DISCOVER_CAPABILITIES.at(at).rule(error)),
         };
         let capabilities: PcieCapabilities = config.read(hw, pcie);
@@ -176,12 +179,14 @@ impl CxlFunction {
             }
         };
         Ok(match (role, has) {
-            (Some(role), _) if is_cxl => Found::Cxl(Self { role, pcie, device, flex_bus, locator }),
-            (Some(role), Some(has)) => Found::Aside(
+            (Some(role), _) if is_cxl => {
+                Sighting::Cxl(Self { role, pcie, device, flex_bus, locator })
+            }
+            (Some(role), Some(has)) => Sighting::Aside(
                 Code::DISCOVER_INCOMPLETE.at(at).detail(has).expected(role == Role::Device),
             ),
             (None, Some(has)) => {
-                Found::Aside(Code::DISCOVER_MISPLACED.at(at).detail(has).found(port_type))
+                Sighting::Aside(Code::DISCOVER_MISPLACED.at(at).detail(has).found(port_type))
             }
             (_, None) => plain,
         })
