@@ -10,6 +10,7 @@ mod decoders;
 mod findings;
 mod guest;
 mod last;
+mod lines;
 mod locks;
 mod opinion;
 mod peer;

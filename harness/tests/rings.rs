@@ -63,6 +63,12 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// Every folder below a folder that holds modules.
+fn folders(source: &Path) -> BTreeSet<PathBuf> {
+    let parents = files(source).into_iter().filter_map(|file| Some(file.parent()?.to_path_buf()));
+    parents.filter(|folder| folder != source && !folder.ends_with("bin")).collect()
+}
+
 /// Code without comments, strings and characters, up to the tests of its own at its end.
 fn code(source: &str) -> String {
     let mut code = String::new();
@@ -102,12 +108,12 @@ fn code(source: &str) -> String {
     code
 }
 
-/// The modules that code refers to: the first name of each path that starts at the crate, or as
-/// many modules up as the code's own lies below it.
-fn referred(code: &str, depth: usize) -> BTreeSet<String> {
+/// The modules that code refers to: the first name of each path that starts at their folder, `crate::`
+/// or `crate::plan::`, or as many modules up as the code's own lies below it.
+fn referred(code: &str, folder: &str, depth: usize) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let up = "super::".repeat(depth);
-    for (at, root) in code.match_indices("crate::").chain(code.match_indices(&up)) {
+    for (at, root) in code.match_indices(folder).chain(code.match_indices(&up)) {
         // `$crate::` in a macro is this crate too; `in_crate::` is another name.
         if code[..at].ends_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | ':')) {
             continue;
@@ -145,7 +151,7 @@ fn first_name(path: &str) -> Option<String> {
 /// Which modules of a crate refer to which, each by name.
 type Arrows = BTreeMap<String, BTreeSet<String>>;
 
-fn arrows(source: &Path) -> Arrows {
+fn arrows(source: &Path, folder: &str) -> Arrows {
     let mut arrows = Arrows::new();
     for file in files(source) {
         let within = file.strip_prefix(source).expect("a file below it");
@@ -153,10 +159,11 @@ fn arrows(source: &Path) -> Arrows {
         let module = top.trim_end_matches(".rs").to_owned();
         // Programs beside the library are crates of their own.
         if !matches!(&*module, "lib" | "main" | "bin") {
-            arrows
-                .entry(module)
-                .or_default()
-                .extend(referred(&code(&text(&file)), within.iter().count()));
+            arrows.entry(module).or_default().extend(referred(
+                &code(&text(&file)),
+                folder,
+                within.iter().count(),
+            ));
         }
     }
     let modules: BTreeSet<_> = arrows.keys().cloned().collect();
@@ -196,10 +203,20 @@ fn ring(arrows: &Arrows) -> Option<Vec<&str>> {
 fn modules_of_a_crate_form_no_ring() {
     let mut rings = vec![];
     for (folder, name, _) in CRATES {
-        let arrows = arrows(&workspace().join(folder).join("src"));
+        let source = workspace().join(folder).join("src");
+        let arrows = arrows(&source, "crate::");
         assert!(!arrows.is_empty() || name == "cxl-mmio", "{name} has no modules");
         if let Some(ring) = ring(&arrows) {
             rings.push(format!("{name}: {}", ring.join(" refers to ")));
+        }
+        for inner in folders(&source) {
+            let within = inner.strip_prefix(&source).expect("a folder below it");
+            let path = within
+                .iter()
+                .fold("crate::".to_owned(), |path, part| path + &part.to_string_lossy() + "::");
+            if let Some(ring) = ring(&self::arrows(&inner, &path)) {
+                rings.push(format!("{name}, {path}: {}", ring.join(" refers to ")));
+            }
         }
     }
     assert_eq!(rings, Vec::<String>::new(), "modules cannot be read one after the other");
@@ -246,7 +263,13 @@ fn a_ring_is_found_in_whatever_words() {
     // As files have it: what stands at the start of a line is the module's own.
     let source = source.replace("        #[cfg", "#[cfg").replace("        mod tests", "mod tests");
     let expected = ["four", "nine", "one", "seven", "six", "two"].map(str::to_owned);
-    assert_eq!(referred(&code(&source), 2), expected.into());
+    assert_eq!(referred(&code(&source), "crate::", 2), expected.into());
+    let inner =
+        "use super::one; use super::super::up; use crate::plan::{two, three::X}; crate::four";
+    let expected = ["one", "three", "two"].map(str::to_owned);
+    let mut found = referred(inner, "crate::plan::", 1);
+    assert!(found.remove("super"), "what lies above is nobody's name here");
+    assert_eq!(found, expected.into());
 
     let drawn = |arrows: &[(&str, &[&str])]| -> Arrows {
         let own = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();

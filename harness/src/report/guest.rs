@@ -12,7 +12,7 @@ use cxl_regs::Size;
 use serde::{Serialize, Serializer};
 
 use super::last::{LastState, SlotRange};
-use super::text::fact;
+use super::lines::fact;
 use super::{Facts, Finding, Refusal, Report, RunRecord, Verdict, Witness, address, microseconds};
 use crate::guest::boot::{GuestRun, ImageRun, Verdict as Outcome};
 use crate::guest::{Counted, Counts, GuestHandoff, Speaker, payload};

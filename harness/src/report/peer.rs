@@ -8,7 +8,7 @@ use std::fmt::{self, Formatter};
 
 use serde::Serialize;
 
-use super::text::{fact, heading};
+use super::lines::{fact, heading};
 use super::{Facts, Finding, Verdict, Witness};
 use crate::vigil::Moment;
 

@@ -8,7 +8,7 @@ use std::fmt::{self, Formatter};
 
 use cxl_regs::Size;
 
-use super::text::{heading, paragraph, seen_by, width, wrap};
+use super::lines::{heading, paragraph, seen_by, width, wrap};
 use super::{Facts, Mapping, Window};
 
 /// Columns of an address and the space behind it.

@@ -11,8 +11,8 @@ use cxl_firmware::topology::NodeId;
 use cxl_regs::{Coherency, Interleave, Route, Size, Ways};
 use serde::Serialize;
 
+use super::lines::{fact, heading};
 use super::opinion::{name, remarks, words};
-use super::text::{fact, heading};
 use super::topology::coherency;
 use super::{Refusal, Verdict, address, maybe_address};
 use crate::run::{self, DirectRun, Room, RunRequest, Tables};

@@ -11,75 +11,12 @@ use std::time::Duration;
 use cxl_firmware::committed::Fate;
 use cxl_regs::{DecodeError, Size, Targets, Ways};
 
+use super::lines::{fact, heading, seen_by};
 use super::{
     Component, Decoder, Facts, Finding, Kind, LastState, Locks, Measured, Member, Report, Required,
     Runner, Stages, Verdict, Witness, picture,
 };
 use cxl_model::trace::Count;
-
-/// Columns of a line, unless a width is asked for (`{report:80}`).
-const WIDTH: usize = 100;
-/// Columns below which nothing is legible any more.
-const NARROWEST: usize = 60;
-/// Columns of a label with the spaces around it.
-const LABEL: usize = 20;
-
-/// Columns that a line may have.
-pub(super) fn width(f: &Formatter<'_>) -> usize {
-    f.width().unwrap_or(WIDTH).clamp(NARROWEST, WIDTH)
-}
-
-/// A heading, with an empty line before it.
-pub(super) fn heading(f: &mut Formatter<'_>, text: impl Display) -> fmt::Result {
-    writeln!(f)?;
-    paragraph(f, text)
-}
-
-/// A text in as many lines as it takes.
-pub(super) fn paragraph(f: &mut Formatter<'_>, text: impl Display) -> fmt::Result {
-    let text = text.to_string();
-    let mut rest = text.as_str();
-    while !rest.is_empty() {
-        let (now, behind) = wrap(rest, width(f));
-        writeln!(f, "{now}")?;
-        rest = behind;
-    }
-    Ok(())
-}
-
-/// A fact: two spaces, a label, a value that goes on in the next lines if it is long. A long label
-/// moves the first line of the value to the right.
-pub(super) fn fact(f: &mut Formatter<'_>, label: impl Display, value: impl Display) -> fmt::Result {
-    let mut label = label.to_string();
-    let value = value.to_string();
-    let mut rest = value.as_str();
-    loop {
-        let (column, width) = (LABEL.max(label.chars().count() + 3), width(f));
-        let (now, behind) = wrap(rest, width.saturating_sub(column).max(width / 4));
-        writeln!(f, "  {label:<17} {now}")?;
-        if behind.is_empty() {
-            return Ok(());
-        }
-        rest = behind;
-        label.clear();
-    }
-}
-
-/// As many words as fit into `room` columns, and the rest; a word that is too long is cut.
-pub(super) fn wrap(text: &str, room: usize) -> (&str, &str) {
-    let Some((limit, _)) = text.char_indices().nth(room) else { return (text, "") };
-    let (head, tail) = text.split_at(limit);
-    if tail.starts_with(' ') {
-        return (head, tail.trim_start());
-    }
-    match head.rsplit_once(' ') {
-        Some((words, _)) if !words.trim().is_empty() => {
-            let (words, rest) = text.split_at(words.len());
-            (words.trim_end(), rest.trim_start())
-        }
-        _ => (head, tail),
-    }
-}
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -153,11 +90,6 @@ impl Display for Facts {
 fn tells_of_unused(finding: &Finding) -> bool {
     finding.witness == Witness::Plan
         || finding.code == Some(cxl_firmware::Code::VERIFY_UNUSED.number())
-}
-
-/// Who observed what follows.
-pub(super) fn seen_by(f: &mut Formatter<'_>, who: &str) -> fmt::Result {
-    fact(f, "seen by", who)
 }
 
 impl Display for Locks {

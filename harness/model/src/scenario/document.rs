@@ -39,7 +39,7 @@ pub(super) struct Document {
     #[serde(default)]
     pub(super) fault: Vec<Fault>,
     #[serde(default)]
-    pub(super) leak: Vec<super::leaks::Given>,
+    pub(super) leak: Vec<Leak>,
     #[serde(default)]
     pub(super) event: Vec<Event>,
 }
@@ -161,6 +161,36 @@ pub(super) struct Fault {
     pub(super) bits: Option<Spanned<Bytes>>,
     pub(super) after: Option<Spanned<u32>>,
     pub(super) into: Option<Spanned<u8>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Leak {
+    pub(super) at: Spanned<String>,
+    pub(super) decoder: Option<Spanned<u8>>,
+    pub(super) register: Spanned<RegisterName>,
+    pub(super) offset: Option<Spanned<u16>>,
+    pub(super) bits: Option<Spanned<Bytes>>,
+    pub(super) width: Option<Spanned<u8>>,
+    pub(super) value: Option<Spanned<String>>,
+    #[serde(rename = "while")]
+    pub(super) when: Option<Spanned<String>>,
+    pub(super) of: Option<Spanned<String>>,
+    pub(super) is: Option<Spanned<Is>>,
+    pub(super) after: Option<ResetKind>,
+    pub(super) writes: Option<u64>,
+    pub(super) microseconds: Option<u64>,
+    pub(super) by: Option<Spanned<String>>,
+    pub(super) by_register: Option<Spanned<String>>,
+    #[serde(default = "yes")]
+    pub(super) shows: bool,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Is {
+    On,
+    Off,
 }
 
 #[derive(Deserialize)]

@@ -14,10 +14,9 @@ use cxl_regs::dvsec::device::{DeviceDvsec, DeviceDvsecTail};
 use cxl_regs::dvsec::port::PortDvsec;
 use cxl_regs::hdm::GLOBAL_SPECS;
 use cxl_regs::mailbox::Mailbox;
-use serde::Deserialize;
 use toml::Spanned;
 
-use super::document::{Bytes, RegisterName};
+use super::document::{self, Bytes, Is, RegisterName};
 use super::names::{Names, Result, Source};
 use super::{Place, Problem, RegisterAt, ResetKind};
 
@@ -95,48 +94,17 @@ pub struct LeakBy {
 /// What a scenario calls the memory behind a device's component BAR.
 pub const VENDOR_MEMORY: &str = "vendor memory";
 
-/// A leak as serde reads it.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Given {
-    at: Spanned<String>,
-    decoder: Option<Spanned<u8>>,
-    register: Spanned<RegisterName>,
-    offset: Option<Spanned<u16>>,
-    bits: Option<Spanned<Bytes>>,
-    width: Option<Spanned<u8>>,
-    value: Option<Spanned<String>>,
-    #[serde(rename = "while")]
-    when: Option<Spanned<String>>,
-    of: Option<Spanned<String>>,
-    is: Option<Spanned<Is>>,
-    after: Option<ResetKind>,
-    writes: Option<u64>,
-    microseconds: Option<u64>,
-    by: Option<Spanned<String>>,
-    by_register: Option<Spanned<String>>,
-    #[serde(default = "super::document::yes")]
-    shows: bool,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Is {
-    On,
-    Off,
-}
-
 /// The leaks of a document. `decoders` says how many a component has.
 pub(super) fn leaks(
     source: &Source<'_>,
     names: &Names,
-    given: &[Given],
+    given: &[document::Leak],
     decoders: impl Fn(Place) -> u8,
 ) -> Result<Vec<Leak>> {
     given.iter().map(|given| given.leak(source, names, &decoders)).collect()
 }
 
-impl Given {
+impl document::Leak {
     fn leak(
         &self,
         source: &Source<'_>,
