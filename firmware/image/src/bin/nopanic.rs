@@ -135,7 +135,7 @@ pub fn _start(caller: &mut Caller<'_>) {
     keep(refused.filter_map(|refused| refused.window).map(|window| window.0).sum());
     let result = commit(hw, clock, &work.topology, &work.plan, policy, &mut work.committed);
     let receipt = result.inspect_err(|error| keep(error.code().into())).ok();
-    verify(hw, &platform, &work.topology, policy, &mut work.committed, &mut work.findings);
+    verify(hw, &platform, &work.topology, &*policy, &mut work.committed, &mut work.findings);
     keep(work.findings.list().iter().map(|finding| u64::from(finding.code())).sum());
     let (tree, plan) = (&work.topology, &work.plan);
     verify_plan(hw, &platform, tree, plan, policy, &mut work.committed, &mut work.findings);

@@ -461,7 +461,6 @@ fn table<'b>(
 fn first_free_domain(srat: &Srat<'_>) -> u32 {
     let domain = |entry: Entry<'_>| match entry {
         Entry::Memory(memory) => Some(memory.domain),
-        Entry::Disabled => None,
         // A local APIC has its domain in two parts.
         Entry::Other { kind: 0, bytes } => {
             let [a, b, c] = *bytes.get(9..12)?.first_chunk()?;
@@ -470,7 +469,7 @@ fn first_free_domain(srat: &Srat<'_>) -> u32 {
         Entry::Other { kind: 2 | 5, bytes } => {
             Some(u32::from_le_bytes(*bytes.get(4..8)?.first_chunk()?))
         }
-        Entry::Other { .. } => None,
+        _ => None,
     };
     let named = srat.entries().filter_map(Result::ok).filter_map(domain);
     named.max().map_or(0, |highest| highest.wrapping_add(1))

@@ -79,7 +79,7 @@ impl RegionPath {
             registers.write(hw, image.with_base(base).with_control(control));
             missing += u64::from(!commit(hw, *registers, control));
         }
-        if let Ok(span) = Span::new(cxl_regs::Hpa(base), self.span.size()) {
+        if let Ok(span) = Span::new(Hpa(base), self.span.size()) {
             self.span = span;
         }
         missing
