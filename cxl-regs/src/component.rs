@@ -192,6 +192,7 @@ pub const RAS_REGISTERS: &[Spec] = &[
 
 /// Why the array, or one of its entries, makes no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ArrayError {
     /// Nothing answers.
     AllOnes,

@@ -83,6 +83,7 @@ pub struct Decoder {
 
 /// The rule that a decoder breaks. One variant a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DecodeError {
     /// The base has bits below 256 MiB.
     BaseUnaligned {

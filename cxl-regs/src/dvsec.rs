@@ -176,6 +176,7 @@ impl Dvsec {
 
 /// Why the CXL DVSECs could not be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DvsecError {
     /// The capability list is broken.
     Walk(WalkError),

@@ -394,6 +394,7 @@ pub const fn xor_maps_needed(ways: Ways) -> usize {
 
 /// A list of XOR maps that cannot drive a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum XorMapError {
     /// Fewer maps than the ways need.
     TooFew {
@@ -554,6 +555,7 @@ pub struct Levels {
 
 /// Why levels do not make one set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ComposeError {
     /// A bridge or switch was given a way count that only windows and devices have.
     PortWays {

@@ -451,6 +451,7 @@ impl PartitionInfo {
 
 /// Why the capability array, or an entry, makes no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DeviceArrayError {
     /// Nothing answers.
     AllOnes,

@@ -36,6 +36,7 @@ pub enum Evidence {
 
 /// Why a structure cannot be read as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum HdmProblem {
     /// The bytes end before the structure does.
     Truncated {
@@ -73,6 +74,7 @@ impl core::error::Error for HdmProblem {}
 
 /// A rule between a committed decoder and the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OrderProblem {
     /// The decoder before it is not committed.
     Gap {

@@ -183,7 +183,7 @@ fn write<'a>(
             Record::Cxims(cxims) => writer.cxims(cxims)?,
             Record::Rdpas(rdpas) => writer.rdpas_in_current_layout(rdpas)?,
             Record::Csds(csds) => writer.csds(csds)?,
-            Record::Unknown { .. } => panic!("the writer has no such record"),
+            other => panic!("the writer has no such record: {other:?}"),
         }
     }
     writer.finish()

@@ -93,7 +93,7 @@ fn add(writer: &mut CedtWriter<'_>, record: &Record<'_>) -> Result<(), CedtWrite
         Record::Cxims(cxims) => writer.cxims(cxims),
         Record::Rdpas(rdpas) => writer.rdpas_in_current_layout(rdpas),
         Record::Csds(csds) => writer.csds(csds),
-        Record::Unknown { .. } => unreachable!("the strategy makes none"),
+        other => unreachable!("the strategy makes none: {other:?}"),
     }
 }
 

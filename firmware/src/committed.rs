@@ -52,6 +52,7 @@ impl fmt::Display for Place {
 
 /// What became of a decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fate {
     /// Not written to.
     Untouched,

@@ -83,6 +83,7 @@ impl Empty for Region {
 
 /// Why a region has as many members as it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reason {
     /// One device, as nothing else was asked for.
     Flat,
@@ -144,6 +145,7 @@ impl Empty for PlannedDecoder {
 
 /// Something the owner should know although nothing is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Note {
     /// A bridge without decoders forwards everything to its only port: there is nothing to program
     /// or lock. Linux does not assemble regions behind it ("failed to find decoder mapping").
@@ -212,6 +214,7 @@ codes! {
 /// Why memory is in no region. What no window holds, or no decoder is left for, is no such memory:
 /// then there is no plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Why {
     /// The policy asks for ranges of the device, and for nothing of this.
     NotAsked,

@@ -60,6 +60,7 @@ pub enum DeviceKind {
 
 /// How the sizes of a device's partitions were learned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CapacitySource {
     /// The device's mailbox (Identify Memory Device, Get Partition Info).
     Mailbox,

@@ -247,6 +247,39 @@ fn a_crate_names_only_what_lies_below_it() {
     assert_eq!(wrong, Vec::<String>::new());
 }
 
+/// The variants of the enum with this name in some source; `None` where none defines it.
+fn variants(source: &str, name: &str) -> Option<Vec<String>> {
+    let (_, body) = source.split_once(&format!("pub enum {name} {{\n"))?;
+    let (body, _) = body.split_once("\n}")?;
+    let own = body.lines().filter_map(|line| line.strip_prefix("    "));
+    let own = own.filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()));
+    Some(own.filter_map(first_name).collect())
+}
+
+/// `cxl-regs` may get rules, and an error of `cxl-firmware` has room for their numbers alone: a match
+/// with a wildcard passes over one that has no row.
+#[test]
+fn every_rule_of_the_registers_has_its_row_in_an_error() {
+    let sources: Vec<String> =
+        files(&workspace().join("cxl-regs/src")).iter().map(|file| code(&text(file))).collect();
+    let rows = code(&text(&workspace().join("firmware/src/error/rule.rs")));
+    let (mut enums, mut missing) = (0, vec![]);
+    for block in rows.split("rules! {\n").skip(1) {
+        let name = first_name(block).expect("a name");
+        let block = block.split("\n}").next().expect("a table");
+        let Some(variants) = sources.iter().find_map(|source| variants(source, &name)) else {
+            continue;
+        };
+        enums += 1;
+        assert!(!variants.is_empty(), "{name} has no variants");
+        let rows: BTreeSet<_> = block.split("Self::").skip(1).filter_map(first_name).collect();
+        missing
+            .extend(variants.iter().filter(|v| !rows.contains(*v)).map(|v| format!("{name}::{v}")));
+    }
+    assert!(enums > 10, "{enums} enums of cxl-regs are in the tables");
+    assert_eq!(missing, Vec::<String>::new());
+}
+
 #[test]
 fn a_ring_is_found_in_whatever_words() {
     let source = r##"

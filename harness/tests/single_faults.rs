@@ -158,6 +158,7 @@ fn judge(what: &str, text: &str, fault: Fault, clean: &Fabric, found: &Fabric) -
             Fate::Done => assert!(image.control().locked(), "{what}: {key:?} {image:?}"),
             // A register that takes no write may hold what it did by luck.
             Fate::Stranded => assert!(image != was || dead, "{what}: {key:?} {image:?}"),
+            other => panic!("{what}: {key:?} is {other}, of which nothing is demanded here"),
         }
         assert!(fate == Fate::Stranded || entry.image == image, "{what}: {key:?} {entry:?}");
     }

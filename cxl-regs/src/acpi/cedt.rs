@@ -438,6 +438,7 @@ impl Csds {
 
 /// One legal record of a CEDT.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Record<'a> {
     /// A host bridge.
     Chbs(Chbs),

@@ -75,6 +75,7 @@ pub(crate) fn mended(bytes: &[u8], found: u8) -> u8 {
 
 /// Why bytes are not the table that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TableError {
     /// Not even a header fits.
     NoHeader {

@@ -54,6 +54,7 @@ pub struct Allocation {
 
 /// Why an allocation makes no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AllocationError {
     /// The last bus is below the first.
     Buses {

@@ -74,6 +74,7 @@ pub struct Rsdp {
 
 /// Why bytes are not an RSDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RsdpError {
     /// Fewer bytes than this revision has.
     TooShort {

@@ -31,6 +31,7 @@ impl Kind {
 
 /// Why a root table cannot be read, written or changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RootError {
     /// Not a root table.
     Table(TableError),

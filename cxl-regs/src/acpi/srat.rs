@@ -137,6 +137,7 @@ impl MemoryAffinity {
 
 /// One entry of an SRAT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Entry<'a> {
     /// Memory affinity.
     Memory(MemoryAffinity),
@@ -153,6 +154,7 @@ pub enum Entry<'a> {
 
 /// Why an entry is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum EntryError {
     /// The table ends inside the entry. Nothing behind it can be read.
     PastEnd {

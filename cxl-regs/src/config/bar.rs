@@ -24,6 +24,7 @@ pub enum BarKind {
 
 /// A BAR that makes no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BarError {
     /// The type field of a memory BAR holds 1 or 3.
     ReservedType {

@@ -308,6 +308,7 @@ codes! {
 
 /// Where a capability list is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WalkError {
     /// The pointer leads to a capability that was there already.
     Loop {

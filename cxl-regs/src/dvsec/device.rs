@@ -477,6 +477,7 @@ pub struct Range {
 
 /// Why four registers are not a range, or a range not four registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RangeError {
     /// Memory_Info_Valid is 0: the size is not known (yet).
     NotValid,

@@ -75,6 +75,7 @@ const FIRST_ENTRY: u16 = EntryLow::SPEC.offset;
 
 /// Why an entry, or the list, makes no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LocatorError {
     /// The length is not the headers' plus a multiple of 8.
     Length {

@@ -24,6 +24,7 @@ use crate::topology::{NodeId, Partition, Path};
 /// Why a window does not hold a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "fields are named for what they hold; Display says it in words")]
+#[non_exhaustive]
 pub enum Unfit {
     /// It does not lead to the device's bridge.
     NotATarget { uid: u32 },

@@ -227,6 +227,7 @@ impl Board {
                                 || plan.regions.iter().any(|region| over(region.span))
                         }
                         Unfit::DpaOrder { lower, higher } => Hpa(base) <= lower && lower < higher,
+                        other => panic!("a reason that nobody holds against the board: {other:?}"),
                     }
                 };
                 let mut of_base = self.windows.iter().filter(|window| window.base == known);

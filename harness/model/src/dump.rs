@@ -169,7 +169,7 @@ impl Display for DumpError {
             Self::Hdm(problem) => {
                 let offset = match problem {
                     HdmProblem::Truncated { have, .. } => *have,
-                    HdmProblem::NoAnswer | HdmProblem::ReservedCount { .. } => 0,
+                    _ => 0,
                 };
                 write!(f, "offset {offset:#x}: {problem}")
             }
@@ -197,6 +197,7 @@ impl Display for DumpError {
                     TableError::Ragged { entry, length } => {
                         write!(f, "whole entries of {entry} bytes, found length {length:#x}")
                     }
+                    other => write!(f, "a sound table, found one in which {other}"),
                 }
             }
             Self::Record(error) => write!(f, "offset {:#x}: {}", error.offset(), error.problem),

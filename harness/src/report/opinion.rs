@@ -165,6 +165,7 @@ pub(super) fn words(scenario: &Scenario, tree: Tree<'_>, note: &Note) -> String 
         Note::BackInvalidateWindow { device, window, coherency } => {
             format!("{}: window {window} does not admit it", without(device, coherency))
         }
+        _ => note.text(tree).to_string(),
     }
 }
 

@@ -41,6 +41,7 @@ impl core::error::Error for CedtError {}
 
 /// A broken rule, wherever the record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Problem {
     /// The table ends inside a record header.
     RecordHeader {
