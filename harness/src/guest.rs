@@ -1,7 +1,11 @@
 //! A machine as a KVM guest sees it: registers answered by the models, committed memory mirrored
 //! into memory slots.
 //!
-//! **Invariant**: the slots follow from the machine's registers alone; see [`mirror`].
+//! **Invariant**: the slots follow from the machine's registers alone; see [`mirror`]. Whatever the
+//! guest does for however long, what is kept of it is bounded: the first [`MOST_CALLS`] calls,
+//! announcements and marks, the last two MiB of the console, one hand-off with at most 1 MiB of record
+//! and as much of table, the events that the scenario has, and what [`engine`], [`Slots`] and [`Vigil`]
+//! keep.
 
 pub mod boot;
 pub mod config;
@@ -24,6 +28,7 @@ use crate::mirror::{self, Limits, Mirror};
 use crate::vigil::{Moment, Vigil};
 use config::ConfigPages;
 use cxl_model::backing;
+use cxl_model::kept::Kept;
 use cxl_model::machine::{Changes, Machine, PlugError};
 use cxl_model::scenario::Event;
 use cxl_model::trace::{Direction, Target, Traffic};
@@ -165,12 +170,12 @@ pub enum Speaker {
 /// What an image said through the doorbell.
 #[derive(Clone, Debug, Default)]
 pub struct Said {
-    /// Its calls in order, but those of an attack; the first ones if there are very many.
-    pub calls: Vec<Call>,
+    /// Its calls in order, but those of an attack.
+    pub calls: Kept<Call, MOST_CALLS>,
     /// Internal errors that it announced, in order.
-    pub announced: Vec<Announced>,
+    pub announced: Kept<Announced, MOST_CALLS>,
     /// Counters at its marks, in order.
-    pub marks: Vec<Mark>,
+    pub marks: Kept<Mark, MOST_CALLS>,
     /// Events of an attack that nobody asked it for: words, and nothing more.
     pub attack_events: u64,
     /// Times that it handed over; the first one counts.
@@ -417,7 +422,7 @@ impl Guest<'_> {
             without: without.collect(),
             asked,
             told: kvm.mapped().map(range).collect(),
-            calls: kvm.calls(),
+            calls: kvm.log().total() as usize,
         }
     }
 
@@ -474,7 +479,7 @@ impl Guest<'_> {
 /// Bytes of console output that are kept, the last ones.
 const MOST_CONSOLE: usize = 1 << 20;
 /// Calls that are kept, the first ones: more than any payload of ours makes.
-const MOST_CALLS: usize = 1 << 17;
+pub const MOST_CALLS: usize = 1 << 16;
 
 /// Bytes of guest memory; none if they do not all lie in RAM, or are more than anything we expect.
 fn copy(memory: &GuestMemoryMmap, address: u64, length: u64) -> Vec<u8> {
@@ -567,10 +572,11 @@ impl Bus for Guest<'_> {
                 return;
             }
             Call::ExpectInternalError { resume } => {
-                if ours && self.said.announced.len() < MOST_CALLS {
+                if ours {
                     let slots = self.mirror.slots.len();
-                    self.said.announced.push(Announced { resume, happened: false, slots });
-                    self.expecting = true;
+                    let announced = Announced { resume, happened: false, slots };
+                    // One that nobody keeps would be mistaken for the last that was.
+                    self.expecting = self.said.announced.push(announced);
                 }
             }
             Call::Count { value } => self.advance(value),
@@ -595,15 +601,11 @@ impl Bus for Guest<'_> {
             }
             Call::Mark { id } => {
                 let (counts, slots) = (self.counts, self.mirror.slots.len());
-                if self.said.marks.len() < MOST_CALLS {
-                    self.said.marks.push(Mark { id, counts, slots });
-                }
+                self.said.marks.push(Mark { id, counts, slots });
             }
             Call::Check { .. } => {}
         }
-        if self.said.calls.len() < MOST_CALLS {
-            self.said.calls.push(call);
-        }
+        self.said.calls.push(call);
     }
 
     fn internal_error(&mut self, suberror: u32) -> Option<u64> {

@@ -12,7 +12,7 @@ mod slots;
 pub use boot::{Boot, BootError, Entry};
 pub use elf::ImageError;
 pub use run::{Bus, End, Failure, Hint, Limits, Reason, emulates_ring_0};
-pub use slots::{Call, Slot, SlotError, Slots};
+pub use slots::{Call, MOST_SLOT_CALLS, Slot, SlotError, Slots};
 
 use kvm_bindings::{
     KVM_CAP_EXIT_ON_EMULATION_FAILURE, Msrs, kvm_debugregs, kvm_enable_cap, kvm_msr_entry,

@@ -369,7 +369,7 @@ impl Facts {
         if found.counts() && self.result == Verdict::Ok {
             self.result = Verdict::Failed;
         }
-        self.findings.push(found);
+        findings::add(&mut self.findings, found);
     }
 }
 

@@ -250,7 +250,7 @@ fn bad_hot_add_is_an_error_and_the_guest_counts_on() {
     let run = foreign(&mut machine, program, Options::default());
     assert_eq!(run.first.end, End::Exit(7));
     let counts: Vec<_> = (1..=5).map(|value| Call::Count { value }).collect();
-    assert_eq!(run.last().said.calls, counts);
+    assert_eq!(run.last().said.calls[..], counts);
     let results: Vec<_> = run.happened.iter().map(|event| (event.count, event.result)).collect();
     let taken = Err(PlugError::PortTaken { port: 0, by: place(&machine, "mem0") });
     let nowhere = Err(PlugError::NoWindow { device: 2, bridge: 1, uid: 99 });
@@ -284,7 +284,7 @@ fn removal_of_a_locked_device_takes_its_slot_and_leaves_the_bridge_locked() {
     assert_eq!(printed[4] & (COMMITTED | LOCK), COMMITTED | LOCK);
     let base = LOW_WINDOW.into();
     let log = [SlotCall::Add { base, size: LOW_SIZE.into() }, SlotCall::Remove { base }];
-    assert_eq!(run.slot_log, log);
+    assert_eq!(run.slot_log[..], log);
     // One exit in the window: the load after the removal.
     assert_eq!(run.counts.window, 1);
     assert_eq!(run.last().said.calls.len(), 2);
@@ -343,7 +343,7 @@ fn plain_pages_of_a_bar_cause_no_exit_and_registers_do() {
         SlotCall::Remove { base },
         SlotCall::Add { base: base + 0x2_0000, size },
     ];
-    assert_eq!(run.slot_log, log);
+    assert_eq!(run.slot_log[..], log);
 }
 
 fn bar_and_decoders_put_over_ram_and_each_other_fail_no_ioctl() {

@@ -27,6 +27,7 @@ pub mod store;
 pub mod acpi;
 #[cfg(feature = "dump")]
 pub mod dump;
+pub mod kept;
 pub mod trace;
 
 pub use cxl_regs::mmio::{Clock, Mmio};

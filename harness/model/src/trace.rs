@@ -2,7 +2,8 @@
 //! of every access to CXL memory that the machine had to decode, and the way it took.
 //!
 //! **Invariant**: an access is counted once, whether or not anything answered it; accesses to CXL
-//! memory are no register traffic and not counted here.
+//! memory are no register traffic and not counted here. Of accesses and of walks the first ones are
+//! kept, up to [`MOST_ACCESSES`] and [`MOST_PARTS`], the rest is counted.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +14,7 @@ use cxl_regs::hdm::Control;
 use serde::Serialize;
 
 use crate::device::Name;
+use crate::kept::Kept;
 use crate::mapping::{Path, Reason};
 use crate::scenario::Place;
 
@@ -195,12 +197,19 @@ pub struct Walked {
     pub parts: Vec<(u64, Result<Path, Reason>)>,
 }
 
+/// Accesses that a record has: some ten times what firmware makes on the largest machine.
+pub const MOST_ACCESSES: usize = 1 << 15;
+/// Parts that its walks have together: a transfer may take one for every 256 bytes.
+pub const MOST_PARTS: usize = 1 << 13;
+
 /// Counts, and keeps the accesses if it was told to.
 #[derive(Clone, Debug, Default)]
 pub struct Recorder {
     traffic: Traffic,
-    kept: Option<Vec<Access>>,
-    walked: Vec<Walked>,
+    kept: Option<Kept<Access, MOST_ACCESSES>>,
+    walked: Kept<Walked, MOST_PARTS>,
+    /// Of those that were kept.
+    parts: usize,
 }
 
 impl Recorder {
@@ -215,12 +224,13 @@ impl Recorder {
     }
 
     /// Takes the accesses kept so far.
-    pub fn take(&mut self) -> Vec<Access> {
+    pub fn take(&mut self) -> Kept<Access, MOST_ACCESSES> {
         self.kept.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Takes the walks kept so far.
-    pub fn take_walks(&mut self) -> Vec<Walked> {
+    pub fn take_walks(&mut self) -> Kept<Walked, MOST_PARTS> {
+        self.parts = 0;
         std::mem::take(&mut self.walked)
     }
 
@@ -237,8 +247,12 @@ impl Recorder {
     /// An access to a window.
     pub(crate) fn walked(&mut self, mut walked: Walked) {
         walked.before = self.traffic.all.reads + self.traffic.all.writes;
-        if self.keeps() {
+        let parts = self.parts.saturating_add(walked.parts.len());
+        if self.keeps() && parts <= MOST_PARTS {
+            self.parts = parts;
             self.walked.push(walked);
+        } else if self.keeps() {
+            self.walked.pass(1);
         }
     }
 

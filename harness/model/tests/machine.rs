@@ -1975,7 +1975,7 @@ fn an_access_without_a_register_is_called_what_it_is() {
         (0x1000, "RAM, not a register"),
     ] {
         machine.read(address);
-        let access = machine.recorder_mut().take().pop().unwrap();
+        let access = machine.recorder_mut().take().last().copied().unwrap();
         let meaning = access.meaning(&machine);
         assert!(meaning.starts_with(words), "{address:#x}: {meaning}");
     }
@@ -1984,7 +1984,7 @@ fn an_access_without_a_register_is_called_what_it_is() {
     machine.recorder_mut().keep();
     let bridge = machine.map().bridges[0].registers.base().0;
     machine.read(bridge);
-    let access = machine.recorder_mut().take().pop().unwrap();
+    let access = machine.recorder_mut().take().last().copied().unwrap();
     let words = "registers of a CXL 1.1 bridge, which are not modelled";
     assert_eq!(access.meaning(&machine), words);
 }

@@ -17,11 +17,12 @@ use cxl_harness::run;
 use cxl_harness::vigil::{Moment, Vigil};
 use cxl_harness::{attack, kvm};
 use cxl_model::fabric::Fabric;
+use cxl_model::kept::Kept;
 use cxl_model::machine::{Machine, TraceText, WalksText};
 use cxl_model::mapping::{Path as Way, Reason};
 use cxl_model::scenario::{self, Action, PathPolicy, Scenario};
 use cxl_model::store::{SetRecord, Store};
-use cxl_model::trace::{Access, Walked};
+use cxl_model::trace::{Access, MOST_ACCESSES, MOST_PARTS, Walked};
 use serde::Serialize;
 
 use super::source::Source;
@@ -55,6 +56,8 @@ JSON:
   walks      with --trace: before (the register access that came next), direction, hpa, length,
              paths (the keys of `cxl-harness explain --json`, and bytes), of each access to a window
              that was decoded by itself
+  trace_left_out  with --trace: trace, walks: how many entries of either are not there; the first
+             32768 accesses are, and walks with 8192 paths
   attack     after the payload attack: tried, held, allowed, changed, integrity, availability, ...
   measured   what varies from run to run: run_us; guest with setup_us, handoff_us, exits, slots,
              unmirrored, cost, end, then, last_access, checks, its_words, internal_errors, events,
@@ -265,7 +268,19 @@ struct Traced<'a> {
     trace: Option<Vec<Traceline>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     walks: Option<Vec<Walkline>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_left_out: Option<TraceLeftOut>,
 }
+
+/// Entries that the trace does not have: the first ones are kept.
+#[derive(Serialize)]
+struct TraceLeftOut {
+    trace: u64,
+    walks: u64,
+}
+
+/// What was traced.
+type Traces = (Kept<Access, MOST_ACCESSES>, Kept<Walked, MOST_PARTS>);
 
 /// One access to a window.
 #[derive(Serialize)]
@@ -539,23 +554,24 @@ impl Boot {
         })
     }
 
-    fn output(
-        &self,
-        machine: &Machine,
-        report: &Report,
-        trace: Option<(Vec<Access>, Vec<Walked>)>,
-    ) -> String {
+    fn output(&self, machine: &Machine, report: &Report, trace: Option<Traces>) -> String {
+        let more = trace.as_ref().map(|(trace, walks)| (trace.more(), walks.more()));
         if self.json {
             let (trace, walks) = trace.unzip();
+            let trace_left_out = more.map(|(trace, walks)| TraceLeftOut { trace, walks });
             let trace = trace.map(|trace| trace.iter().map(|a| line(machine, a)).collect());
             let fabric = machine.fabric();
             let walks = walks.map(|walks| walks.iter().map(|w| walkline(&fabric, w)).collect());
-            return super::json(&Traced { report, trace, walks });
+            return super::json(&Traced { report, trace, walks, trace_left_out });
         }
         let trace = trace.map(|(trace, walks)| {
-            let mut text = format!("{}\n", TraceText(machine, &trace));
+            let more = |more: u64| match more {
+                0 => String::new(),
+                more => format!("  and {more} more\n"),
+            };
+            let mut text = format!("{}{}\n", TraceText(machine, &trace), more(trace.more()));
             if !walks.is_empty() {
-                text += &format!("{}\n", WalksText(machine, &walks));
+                text += &format!("{}{}\n", WalksText(machine, &walks), more(walks.more()));
             }
             text
         });

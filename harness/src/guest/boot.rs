@@ -11,15 +11,18 @@ use cxl_firmware::policy::{PathPolicy, Probe, Request, TargetSystem, Width};
 use cxl_image::doorbell::{Call, Status};
 use cxl_regs::Interleave;
 
-use super::engine::Ended;
+use super::engine::{Ended, MOST_ENDED};
 use super::payload;
 use super::{Counts, Guest, GuestHandoff, Happened, LastAccess, Said, Snapshot, Speaker};
 use crate::attack;
-use crate::kvm::{Boot, BootError, Call as SlotCall, End, Entry, Limits, SlotError, Vm, VmError};
+use crate::kvm::{
+    Boot, BootError, Call as SlotCall, End, Entry, Limits, MOST_SLOT_CALLS, SlotError, Vm, VmError,
+};
 use crate::mirror::{self, Mirror};
 use crate::run::{self, DirectRun, Inexpressible, Refusal, RunRequest, TABLES_BASE, roots};
 use crate::vigil::{Moment, Watched};
 use cxl_model::acpi::Tables;
+use cxl_model::kept::Kept;
 use cxl_model::layout::AddressMap;
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Event, Scenario};
@@ -162,9 +165,7 @@ pub struct GuestRun {
     /// Those that were not: the guest did not count so far.
     pub pending: Vec<Event>,
     /// Transfers of the DMA engine that have ended, in order.
-    pub transfers: Vec<Ended>,
-    /// Those that were not kept.
-    pub more_transfers: u64,
+    pub transfers: Kept<Ended, MOST_ENDED>,
     /// The last access that exited.
     pub last_access: Option<LastAccess>,
     /// Exits.
@@ -180,7 +181,7 @@ pub struct GuestRun {
     /// What was mirrored in the end.
     pub mirror: Mirror,
     /// Every change of slots.
-    pub slot_log: Vec<SlotCall>,
+    pub slot_log: Kept<SlotCall, MOST_SLOT_CALLS>,
     /// When the virtual machine was begun.
     pub start: Instant,
     /// From then to the first instruction.
@@ -367,7 +368,6 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         host,
         happened: guest.happened,
         pending,
-        more_transfers: guest.engine.as_ref().map_or(0, |engine| engine.more),
         transfers: guest.engine.map(|engine| engine.ended).unwrap_or_default(),
         last_access: guest.last_access,
         counts: guest.counts,
@@ -375,7 +375,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         watched: guest.vigil.finish(machine),
         before_attack,
         mirror: guest.mirror,
-        slot_log: vm.slots.log().to_vec(),
+        slot_log: vm.slots.log().clone(),
         start,
         setup,
         run,

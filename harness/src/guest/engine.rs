@@ -18,7 +18,8 @@
 //! by [`STEP`] bytes, so channels run side by side, and a run repeats exactly.
 //!
 //! **Invariant**: the engine moves bytes only while Bus Master is on, and only through
-//! [`Memory`], which decides what is memory.
+//! [`Memory`], which decides what is memory. It holds a list of at most 65,536 entries for each channel
+//! and the first [`MOST_ENDED`] ends.
 
 use cxl_regs::Hpa;
 use cxl_regs::Span;
@@ -27,6 +28,7 @@ use cxl_regs::config::{Bar as BarRegister, BarKind, CONFIG_SIZE, Command};
 
 use crate::dma::{DmaError, Entry, Memory, Moved, Transfer};
 use cxl_model::device::config::{Bar, Function};
+use cxl_model::kept::Kept;
 use cxl_model::layout::bars_of_buses;
 use cxl_model::machine::Machine;
 
@@ -217,14 +219,12 @@ pub struct Engine {
     bars: Span,
     function: Function,
     channels: [Channel; CHANNELS],
-    /// Transfers that have ended, in order; the first ones if there are very many.
-    pub ended: Vec<Ended>,
-    /// Those that were not kept.
-    pub more: u64,
+    /// Transfers that have ended, in order.
+    pub ended: Kept<Ended, MOST_ENDED>,
 }
 
 /// Transfers that are kept: a guest can end one with every access.
-const MOST_ENDED: usize = 1024;
+pub const MOST_ENDED: usize = 1024;
 
 /// What an access to the engine reaches.
 enum Reached {
@@ -250,14 +250,7 @@ impl Engine {
         for (offset, value) in [(at, low), (at + 4, high), (Command::SPEC.offset, command.raw())] {
             let _ = function.write(offset, value, u32::MAX);
         }
-        Some(Self {
-            config,
-            bars,
-            function,
-            channels: Default::default(),
-            ended: Vec::new(),
-            more: 0,
-        })
+        Some(Self { config, bars, function, channels: Default::default(), ended: Kept::new() })
     }
 
     /// Whether an address is the engine's, provided that nothing of the machine claims it.
@@ -338,11 +331,7 @@ impl Engine {
             }
             if let Some((moved, error)) = channel.step(memory) {
                 let together = channel.together;
-                if self.ended.len() < MOST_ENDED {
-                    self.ended.push(Ended { channel: number, moved, together, error });
-                } else {
-                    self.more += 1;
-                }
+                self.ended.push(Ended { channel: number, moved, together, error });
             }
         }
     }

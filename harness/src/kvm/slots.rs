@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cxl_model::kept::Kept;
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MmapRegion};
@@ -104,25 +105,16 @@ pub struct Slots {
     free: Vec<u32>,
     next: u32,
     limit: usize,
-    /// The first calls; a guest can cause them without end.
-    log: Vec<Call>,
-    calls: usize,
+    log: Kept<Call, MOST_SLOT_CALLS>,
 }
 
-/// Calls that are kept.
-const MOST_CALLS: usize = 1 << 16;
+/// Calls that are kept: a guest can cause them without end.
+pub const MOST_SLOT_CALLS: usize = 1 << 16;
 
 impl Slots {
     /// No slots; KVM offers `limit`.
     pub(super) fn new(limit: usize) -> Self {
-        Self {
-            mapped: BTreeMap::new(),
-            free: Vec::new(),
-            next: 0,
-            limit,
-            log: Vec::new(),
-            calls: 0,
-        }
+        Self { mapped: BTreeMap::new(), free: Vec::new(), next: 0, limit, log: Kept::new() }
     }
 
     /// Slots that exist besides RAM's, with their numbers.
@@ -135,21 +127,9 @@ impl Slots {
         (self.limit + self.free.len()).saturating_sub(self.next as usize)
     }
 
-    /// Every call so far besides RAM's, in order; the first ones if there are very many.
-    pub fn log(&self) -> &[Call] {
+    /// Every call so far besides RAM's, in order.
+    pub fn log(&self) -> &Kept<Call, MOST_SLOT_CALLS> {
         &self.log
-    }
-
-    /// How many there were.
-    pub fn calls(&self) -> usize {
-        self.calls
-    }
-
-    fn called(&mut self, call: Call) {
-        self.calls += 1;
-        if self.log.len() < MOST_CALLS {
-            self.log.push(call);
-        }
     }
 
     /// RAM, for the life of the machine.
@@ -181,7 +161,7 @@ impl Slots {
     /// `want` must not overlap within itself nor with RAM. On an error what KVM has is what
     /// [`Slots::mapped`] says.
     pub(super) fn apply(&mut self, vm: &VmFd, want: &[Slot]) -> Result<usize, SlotError> {
-        let before = self.calls;
+        let before = self.log.total();
         let wanted: BTreeMap<u64, &Slot> = want.iter().map(|slot| (slot.base, slot)).collect();
         let stale = |base: &u64, slot: &Slot| wanted.get(base).is_none_or(|want| *want != slot);
         let gone: Vec<u64> = self
@@ -194,7 +174,7 @@ impl Slots {
             let Some(id) = self.mapped.get(&base).map(|(id, _)| *id) else { continue };
             // SAFETY: size 0 takes the slot away; no memory is named.
             unsafe { set(vm, id, base, 0, 0, false) }?;
-            self.called(Call::Remove { base });
+            self.log.push(Call::Remove { base });
             self.free.push(id);
             self.mapped.remove(&base);
         }
@@ -215,10 +195,10 @@ impl Slots {
                 self.free.push(id);
                 return Err(error);
             }
-            self.called(Call::Add { base, size: slot.size });
+            self.log.push(Call::Add { base, size: slot.size });
             self.mapped.insert(base, (id, slot.clone()));
         }
-        Ok(self.calls - before)
+        Ok((self.log.total() - before) as usize)
     }
 
     /// Adds slots and takes them away again, without a note of it; the time of the additions.

@@ -1,13 +1,22 @@
 //! The CEDT of a run: for programs as `cxl-harness decode --json` has it, for people a line a
 //! record.
 //!
-//! **Invariant**: both are read from the bytes that the firmware left.
+//! **Invariant**: both are read from the bytes that the firmware left. A guest may leave a table of any
+//! length: one of more than [`MOST_BYTES`], or whose JSON would have more than [`MOST_JSON`], is told by
+//! its length and its first [`MOST_LINES`] records.
 
 use cxl_regs::{Size, Ways, acpi};
 use serde::{Serialize, Serializer};
 
 use cxl_model::dump::facts;
 use cxl_model::scenario::Scenario;
+
+/// The longest table that is told record by record: sixteen times that of our largest machine.
+const MOST_BYTES: usize = 16 << 10;
+/// Bytes of JSON that are made of one.
+const MOST_JSON: usize = 48 << 10;
+/// Lines that its text has.
+const MOST_LINES: usize = 64;
 
 /// A CEDT.
 #[derive(Debug, Serialize)]
@@ -51,12 +60,37 @@ impl Cedt {
             );
             ("window".to_owned(), value)
         });
-        let lines = bridges.chain(windows).collect();
+        let mut records = bridges.chain(windows);
+        let mut lines: Vec<_> = records.by_ref().take(MOST_LINES).collect();
+        let more = records.count();
+        if more > 0 {
+            lines.push((String::new(), format!("and {more} more")));
+        }
+        // Nobody looks behind so many records.
+        if let Some(Err(error)) = table.raw_records().last() {
+            lines.push(("problem".to_owned(), error.to_string()));
+        }
         Some(Self { table: bytes.to_vec(), lines })
     }
 }
 
 fn as_dump<S: Serializer>(table: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    let table = acpi::Cedt::read(table).ok();
-    table.map(facts::cedt).serialize(serializer)
+    let length = table.len();
+    let whole = acpi::Cedt::read(table).ok().filter(|_| length <= MOST_BYTES).map(facts::cedt);
+    let fits = serde_json::to_string_pretty(&whole).is_ok_and(|json| json.len() <= MOST_JSON);
+    match whole.filter(|_| fits) {
+        Some(whole) => whole.serialize(serializer),
+        None => TooLong {
+            length: facts::hex(length as u64),
+            problem: "the table is too long for a report",
+        }
+        .serialize(serializer),
+    }
+}
+
+/// What is left of a table that would fill the report.
+#[derive(Serialize)]
+struct TooLong {
+    length: String,
+    problem: &'static str,
 }

@@ -156,6 +156,9 @@ fn differences(entry: &Entry<'_>, machine: &DecoderImage, findings: &mut Finding
     }
 }
 
+/// Regions that are taken from a record: as many as the library has [`Room`](run::Room) for here.
+const MOST_REGIONS: usize = 320;
+
 /// The regions of the record, with the devices that the registers lead to.
 pub(super) fn regions(
     map: &AddressMap,
@@ -163,7 +166,7 @@ pub(super) fn regions(
     record: Option<&Handoff<'_>>,
     mappings: &[mapping::Mapping],
 ) -> Vec<Region> {
-    let regions = record.iter().flat_map(|record| record.regions());
+    let regions = record.iter().flat_map(|record| record.regions()).take(MOST_REGIONS);
     let region = |region: cxl_firmware::committed::CommittedRegion| {
         let base = region.span.base();
         let window = map.windows.iter().position(|window| *window == region.window);

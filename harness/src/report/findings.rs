@@ -1,7 +1,9 @@
 //! What is to be said of a run, by whom, and of which moment.
 //!
 //! **Invariant**: a finding is made where it is seen and never turned into another one. A run is good
-//! if no finding of it is a failure that counts.
+//! if no finding of it is a failure that counts, whether it is kept or not. A guest can cause findings
+//! without end (a record with ten thousand decoders): of the failures of each witness, and of its notes,
+//! the first ones are kept, [`MOST_BYTES`] of sentences, and one more says how many there were besides.
 
 use serde::{Serialize, Serializer};
 
@@ -52,13 +54,25 @@ pub struct Finding {
     /// A failure that follows from what the report says already, such as a refusal.
     #[serde(skip)]
     pub moot: bool,
+    /// It stands for so many that were not kept.
+    #[serde(skip)]
+    pub(super) more: u64,
 }
+
+/// Bytes of sentences that one witness's failures have, and its notes.
+const MOST_BYTES: usize = 8 << 10;
+/// Characters of one sentence.
+const MOST_CHARACTERS: usize = 1 << 10;
 
 impl Finding {
     /// A failure.
     pub fn failure(witness: Witness, moment: Moment, message: impl Into<String>) -> Self {
-        let message = message.into();
-        Self { code: None, failure: true, moment, witness, message, moot: false }
+        let mut message = message.into();
+        if let Some((end, _)) = message.char_indices().nth(MOST_CHARACTERS) {
+            message.truncate(end);
+            message.push_str(" ...");
+        }
+        Self { code: None, failure: true, moment, witness, message, moot: false, more: 0 }
     }
 
     /// Something that is worth knowing.
@@ -82,6 +96,31 @@ impl Finding {
     }
 }
 
+/// Adds a finding, or counts it where its witness has said enough: whether the run is a good one does
+/// not hang on that.
+pub(super) fn add(list: &mut Vec<Finding>, found: Finding) {
+    let alike = |known: &Finding| (known.witness, known.failure) == (found.witness, found.failure);
+    if let Some(rest) = list.iter_mut().find(|known| known.more > 0 && alike(known)) {
+        rest.more = rest.more.saturating_add(1);
+        rest.moot &= found.moot;
+        rest.message = rest_of(rest.more, rest.failure);
+        return;
+    }
+    let said: usize = list.iter().filter(|known| alike(known)).map(|f| f.message.len()).sum();
+    if said + found.message.len() <= MOST_BYTES {
+        list.push(found);
+        return;
+    }
+    let Finding { failure, witness, moot, .. } = found;
+    let rest = Finding::failure(witness, Moment::HandOff, rest_of(1, failure));
+    list.push(Finding { failure, moot, more: 1, ..rest });
+}
+
+fn rest_of(more: u64, failure: bool) -> String {
+    let what = if failure { "failure" } else { "note" };
+    format!("and {more} more {what}{} like these", if more == 1 { "" } else { "s" })
+}
+
 impl From<&Violation> for Finding {
     fn from(violation: &Violation) -> Self {
         let Violation { moment, message, .. } = violation;
@@ -102,17 +141,17 @@ impl Findings {
     }
 
     pub(super) fn fail(&mut self, witness: Witness, message: impl Into<String>) {
-        self.list.push(Finding::failure(witness, self.moment.clone(), message));
+        add(&mut self.list, Finding::failure(witness, self.moment.clone(), message));
     }
 
     pub(super) fn note(&mut self, witness: Witness, message: impl Into<String>) {
-        self.list.push(Finding::note(witness, self.moment.clone(), message));
+        add(&mut self.list, Finding::note(witness, self.moment.clone(), message));
     }
 
     /// What the library has a number for.
     pub(super) fn numbered(&mut self, code: u16, failure: bool, moot: bool, message: String) {
         let found = Finding::failure(Witness::Verifier, self.moment.clone(), message);
-        self.list.push(Finding { code: Some(code), failure, moot, ..found });
+        add(&mut self.list, Finding { code: Some(code), failure, moot, ..found });
     }
 }
 

@@ -19,6 +19,7 @@ use crate::guest::{Counted, Counts, GuestHandoff, Speaker, payload};
 use crate::kvm::{Call as SlotCall, End};
 use crate::timing;
 use crate::vigil::{Level, Moment};
+use cxl_model::kept::Kept;
 use cxl_model::machine::{Machine, PlugText};
 use cxl_model::scenario::{Action, PathPolicy, Place};
 
@@ -73,15 +74,15 @@ pub struct GuestMeasured {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct LeftOut {
     /// Of `internal_errors`.
-    pub internal_errors: usize,
+    pub internal_errors: u64,
     /// Of `transfers`.
     pub transfers: u64,
     /// Of `slot_calls`.
-    pub slot_calls: usize,
+    pub slot_calls: u64,
 }
 
 /// Entries of a list that a report has, and lines of it that its text shows.
-const MOST: usize = 256;
+const MOST: usize = 128;
 const SHOWN: usize = 16;
 
 /// A direct range that is reached one access at a time all the same.
@@ -185,8 +186,10 @@ pub struct Cost {
 const CONSOLE_LINES: usize = 400;
 const CONSOLE_SHOWN: usize = 20;
 const CONSOLE_COLUMNS: usize = 200;
-/// Slot calls that a report has: some for each of a thousand regions made elsewhere.
-const MOST_CALLS: usize = 4096;
+/// Bytes of the console that a report has: in JSON a character may take twice its bytes.
+const CONSOLE_BYTES: usize = 24 << 10;
+/// Slot calls that a report has.
+const MOST_CALLS: usize = 512;
 
 impl GuestMeasured {
     pub(super) fn of(machine: &Machine, run: &GuestRun) -> Self {
@@ -211,13 +214,12 @@ impl GuestMeasured {
             together: ended.together,
             error: ended.error.map(|error| error.to_string()),
         });
-        let mut calls = slot_calls(run);
+        let calls = slot_calls(run);
         let left_out = LeftOut {
-            internal_errors: said.announced.len().saturating_sub(MOST),
-            transfers: run.transfers.len().saturating_sub(MOST) as u64 + run.more_transfers,
-            slot_calls: calls.len().saturating_sub(MOST_CALLS),
+            internal_errors: said.announced.total().saturating_sub(MOST as u64),
+            transfers: run.transfers.total().saturating_sub(MOST as u64),
+            slot_calls: calls.more(),
         };
-        calls.truncate(MOST_CALLS);
         let ours = run.last().speaker == Speaker::Ours;
         let checks = if ours { checks(run.last()) } else { Checks::default() };
         Self {
@@ -235,7 +237,7 @@ impl GuestMeasured {
             internal_errors: internal_errors.collect(),
             events: events(machine, run),
             transfers: transfers.collect(),
-            slot_calls: calls,
+            slot_calls: calls.into_iter().collect(),
             left_out,
             console: console(&run.console),
             telling: run.foreign()
@@ -422,12 +424,12 @@ impl Report {
         }
         for (message, until) in &watched.mended {
             let what = format!("no longer true: {message}, until {until}");
-            facts.findings.push(Finding::note(Witness::Registers, Moment::HandOff, what));
+            facts.fail(Finding::note(Witness::Registers, Moment::HandOff, what));
         }
         if watched.anything && !(stopped && foreign) {
             for violation in &watched.later {
                 let found = Finding { failure: false, ..Finding::from(violation) };
-                facts.findings.push(found);
+                facts.fail(found);
             }
         }
         if let Some(attack) = &run.attack {
@@ -556,7 +558,7 @@ impl Facts {
                     machine.name(place),
                     event.at
                 );
-                self.findings.push(Finding::note(Witness::Registers, Moment::End, message));
+                self.fail(Finding::note(Witness::Registers, Moment::End, message));
             }
         }
     }
@@ -569,8 +571,8 @@ fn refusal(console: &[u8], code: u16) -> Option<Refusal> {
     if words.is_none() && code == 0 {
         return None;
     }
-    let words = words.unwrap_or("image: it does not say why");
-    let (phase, message) = words.split_once(": ").unwrap_or(("image", words));
+    let words = shown(words.unwrap_or("image: it does not say why"));
+    let (phase, message) = words.split_once(": ").unwrap_or(("image", &words));
     Some(Refusal { phase: phase.to_owned(), code, message: message.to_owned() })
 }
 
@@ -601,7 +603,7 @@ fn events(machine: &Machine, run: &GuestRun) -> Vec<EventLine> {
 }
 
 /// What KVM was told about CXL memory since the hand-off.
-fn slot_calls(run: &GuestRun) -> Vec<String> {
+fn slot_calls(run: &GuestRun) -> Kept<String, MOST_CALLS> {
     // Pages of plain memory behind BARs come and go with their BARs; windows lie apart from them.
     let memory = |base: u64| {
         run.mirror
@@ -619,18 +621,28 @@ fn slot_calls(run: &GuestRun) -> Vec<String> {
         SlotCall::Remove { base } if memory(base) => Some(format!("{base:#018x}  removed")),
         _ => None,
     });
-    words.collect()
+    let mut kept: Kept<String, MOST_CALLS> = words.collect();
+    // What the log does not have may be of CXL memory or not.
+    kept.pass(run.slot_log.more());
+    kept
 }
 
-/// The last lines of a console that may hold anything.
+/// A line of a console that may hold anything: its first columns, without controls.
+fn shown(line: &str) -> String {
+    let clean = line.trim_end().chars().map(|c| if c.is_control() { '.' } else { c });
+    clean.take(CONSOLE_COLUMNS).collect()
+}
+
+/// The last lines of a console.
 fn console(bytes: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(bytes);
-    let shown = |line: &str| {
-        let clean = line.chars().map(|c| if c.is_control() { '.' } else { c });
-        clean.take(CONSOLE_COLUMNS).collect::<String>()
-    };
-    let mut lines: Vec<String> =
-        text.lines().rev().take(CONSOLE_LINES).map(|line| shown(line.trim_end())).collect();
+    let mut room = CONSOLE_BYTES;
+    let lines = text.lines().rev().take(CONSOLE_LINES).map(shown).take_while(|line| {
+        // An empty one takes its place in the list.
+        room = room.saturating_sub(line.len().max(16));
+        room > 0
+    });
+    let mut lines: Vec<String> = lines.collect();
     lines.reverse();
     lines
 }
@@ -719,7 +731,7 @@ impl GuestMeasured {
                 ),
             )?;
         }
-        let more = self.internal_errors.len().saturating_sub(SHOWN);
+        let more = self.internal_errors.len().saturating_sub(SHOWN) as u64;
         more_of(f, more + self.left_out.internal_errors)?;
         for EventLine { at, action, result, error, slots, .. } in &self.events {
             let why = error.as_ref().map(|error| format!(", {error}")).unwrap_or_default();
@@ -739,11 +751,13 @@ impl GuestMeasured {
             )?;
         }
         let more = self.transfers.len().saturating_sub(SHOWN) as u64 + self.left_out.transfers;
-        more_of(f, usize::try_from(more).unwrap_or(usize::MAX))?;
+        more_of(f, more)?;
         // A few tell what happened; hundreds are an attack's or a test's, and tell nothing one by one.
-        let calls = self.slot_calls.len();
-        if calls > SHOWN {
-            let text = format_args!("{calls} slots added or removed (one by one in --json)");
+        let LeftOut { slot_calls: more, .. } = self.left_out;
+        let calls = self.slot_calls.len() as u64 + more;
+        if calls > SHOWN as u64 {
+            let which = if more > 0 { "the first ones" } else { "one by one" };
+            let text = format_args!("{calls} slots added or removed ({which} in --json)");
             return fact(f, "slots, later", text);
         }
         self.slot_calls.iter().try_for_each(|call| fact(f, "slot, later", call))
@@ -751,7 +765,7 @@ impl GuestMeasured {
 }
 
 /// How much of a list is not shown.
-fn more_of(f: &mut Formatter<'_>, more: usize) -> fmt::Result {
+fn more_of(f: &mut Formatter<'_>, more: u64) -> fmt::Result {
     if more == 0 { Ok(()) } else { fact(f, "", format_args!("and {more} more")) }
 }
 
