@@ -17,7 +17,7 @@ use vm_memory::MmapRegion;
 
 use crate::guest::Guest;
 use crate::guest::boot::{GuestError, GuestRun, Options, boot};
-use crate::kvm::{Bus, End, Slot, Vm};
+use crate::kvm::{Bus, End, Slot, Vm, patience};
 use crate::mirror;
 use crate::timing::{median, ticks_per_nanosecond};
 use cxl_model::backing::Backing;
@@ -128,7 +128,8 @@ fn machine(path: PathPolicy) -> Machine {
 }
 
 fn guest(payload: &str) -> Result<GuestRun, BenchError> {
-    let options = Options { payload, timeout: Duration::from_secs(120), ..Options::default() };
+    let timeout = patience(Duration::from_secs(120));
+    let options = Options { payload, timeout, ..Options::default() };
     Ok(boot(&mut machine(PathPolicy::LockAll), &options)?)
 }
 

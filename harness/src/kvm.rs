@@ -6,19 +6,21 @@
 mod boot;
 mod elf;
 pub mod instruction;
+mod kind;
 mod run;
 mod slots;
 
 pub use boot::{Boot, BootError, Entry};
 pub use elf::ImageError;
-pub use run::{Bus, End, Failure, Hint, Limits, Reason, emulates_ring_0};
+pub use kind::{AfterTripleFault, Extension, Kind, Paging, Ring0, emulates_ring_0, kind, patience};
+pub use run::{Bus, End, Failure, Hint, Limits, Reason};
 pub use slots::{Call, MOST_SLOT_CALLS, Slot, SlotError, Slots};
 
 use kvm_bindings::{
     KVM_CAP_EXIT_ON_EMULATION_FAILURE, Msrs, kvm_debugregs, kvm_enable_cap, kvm_msr_entry,
     kvm_sregs,
 };
-use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuFd, VmFd};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 /// A virtual machine with one vCPU, RAM and no slots but RAM's.
@@ -36,8 +38,12 @@ pub struct Vm {
     address_bits: u8,
     /// The processor has XSAVE.
     xsave: bool,
-    /// The vCPU was entered with our fault handlers in place.
-    fault_stubs: bool,
+    /// KVM emulates code at CPL 0 here, as far as anybody can say.
+    emulates_ring_0: bool,
+    /// Where the vCPU is entered.
+    entry: u64,
+    /// KVM tells the registers with each exit.
+    tells_registers: bool,
 }
 
 /// What an image can change of a vCPU and the next one would find.
@@ -171,6 +177,12 @@ impl Vm {
     /// A machine with RAM in these ranges (base, size), whose processor says that physical
     /// addresses have `address_bits` bits, or fewer if the host's have.
     pub fn new(ram: &[(u64, u64)], address_bits: u8) -> Result<Self, VmError> {
+        let vm = Self::plain(ram, address_bits)?;
+        Ok(Self { emulates_ring_0: emulates_ring_0(), ..vm })
+    }
+
+    /// The machine, whatever kind of KVM this is.
+    fn plain(ram: &[(u64, u64)], address_bits: u8) -> Result<Self, VmError> {
         let call = |name| move |error| VmError::Call { name, error };
         let kvm = open()?;
         let vm = kvm.create_vm().map_err(call("KVM_CREATE_VM"))?;
@@ -193,7 +205,13 @@ impl Vm {
         for region in memory.iter() {
             cxl_model::backing::advise_huge(region);
         }
-        let vcpu = vm.create_vcpu(0).map_err(call("KVM_CREATE_VCPU"))?;
+        let mut vcpu = vm.create_vcpu(0).map_err(call("KVM_CREATE_VCPU"))?;
+        // Without a call for it: where the guest was, at the last exit before it dies.
+        let told = kvm.check_extension_int(Cap::SyncRegs);
+        let tells_registers = told & SyncReg::Register as i32 != 0;
+        if tells_registers {
+            vcpu.set_sync_valid_reg(SyncReg::Register);
+        }
         let mut cpuid = kvm
             .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
             .map_err(call("KVM_GET_SUPPORTED_CPUID"))?;
@@ -219,7 +237,9 @@ impl Vm {
             ram: memory,
             address_bits: bits,
             xsave,
-            fault_stubs: false,
+            emulates_ring_0: false,
+            entry: 0,
+            tells_registers,
         })
     }
 

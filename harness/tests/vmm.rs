@@ -544,12 +544,15 @@ fn our_image_finds_neither_transfers_nor_words_of_the_one_before() {
 
 fn an_image_that_dies_is_no_reason_to_run_ours() {
     let mut machine = machine(LOW);
-    // ud2 without an IDT: a triple fault.
+    // ud2 without an IDT of its own.
     let image = Program::default().bytes(&[0x0F, 0x0B]).elf();
     let options = Options { image: Some(&image), then: Some("none"), ..Options::default() };
     let run = boot(&mut machine, &options).unwrap();
     match &run.first.end {
-        End::Failed(failure) => assert_eq!(failure.reason, Reason::TripleFault),
+        End::Failed(failure) => {
+            assert_eq!(failure.reason, Reason::Fault { vector: 6, address: None });
+            assert_eq!(failure.rip, u64::from(elf::BASE));
+        }
         other => panic!("{other:?}"),
     }
     assert_eq!(then(&run), None);

@@ -16,7 +16,7 @@ use cxl_regs::{DECODER_UNIT, Granularity, Hpa, Interleave, Selector, Ways};
 use super::{BenchError, Line, PAIRS, alternate, line, ticks_per_nanosecond};
 use crate::guest::Guest;
 use crate::guest::boot::{Options, boot};
-use crate::kvm::{Bus, End, Slot, Vm};
+use crate::kvm::{Bus, End, Slot, Vm, patience};
 use crate::mirror::Limits;
 use crate::run::{self, Room, RunRequest};
 use cxl_model::backing::Backing;
@@ -115,7 +115,7 @@ fn access() -> Result<Vec<Line>, BenchError> {
 /// A sweep of one set against one of RAM, in a guest of its own.
 fn swept(interleave: Interleave, name: &'static str, scale: f64) -> Result<Line, BenchError> {
     let mut machine = Machine::new(&scenario(interleave, DECODER_UNIT)?);
-    let timeout = Duration::from_secs(120);
+    let timeout = patience(Duration::from_secs(120));
     let run = boot(&mut machine, &Options { payload: "sweep", timeout, ..Options::default() })?;
     if run.last().end != End::Exit(0x10) {
         return Err(BenchError::Ended(run.last().end.clone()));

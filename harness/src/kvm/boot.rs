@@ -92,7 +92,15 @@ const COMMAND_LINE: u64 = 0xA000;
 const COMMAND_LINE_SIZE: usize = 0x1000;
 const PAGE_TABLES: u64 = 0x10000;
 
-/// The port a fault stub writes its vector to.
+/// Vectors that have a handler of ours.
+const VECTORS: u64 = 32;
+const DOUBLE_FAULT: u64 = 8;
+/// Bytes from one handler to the next.
+pub(super) const STUB_SIZE: u64 = 8;
+/// Where our handlers are: an exit from there is theirs.
+pub(super) const STUBS: Range<u64> = FAULT_STUBS..FAULT_STUBS + 2 * VECTORS * STUB_SIZE;
+
+/// The port that a handler writes the number of its gate to.
 pub(super) const FAULT_PORT: u16 = 0xF6;
 
 /// PAE, OSFXSR, OSXMMEXCPT.
@@ -121,7 +129,7 @@ impl Vm {
             self.put(*address, table)?;
         }
         self.start_info(boot, &map)?;
-        self.fault_stubs = boot.entry == Entry::Ring3;
+        self.fault_handlers(boot.entry)?;
         match boot.entry {
             Entry::Ring3 => self.enter_ring3(image.entry),
             Entry::Pvh => self.enter_pvh(image.pvh.ok_or(BootError::NoPvhNote)?),
@@ -215,19 +223,9 @@ impl Vm {
         for (index, descriptor) in [0, CODE0, DATA0, DATA3, CODE3, tss, 0].iter().enumerate() {
             self.put(GDT + 8 * index as u64, &u64::to_le_bytes(*descriptor))?;
         }
-        // The TSS: RSP0, then the bitmap's offset, a bitmap of zeroes, and its last byte of ones.
-        self.put(TSS + 4, &FAULT_STACK.to_le_bytes())?;
+        // The TSS: RSP0 is there; the bitmap's offset, a bitmap of zeroes, and its last byte of ones.
         self.put(TSS + 0x66, &0x68u16.to_le_bytes())?;
         self.put(TSS + TSS_LIMIT, &[0xFF])?;
-        for vector in 0..32u64 {
-            // mov al, vector; out FAULT_PORT, al; hlt
-            let stub = [0xB0, vector as u8, 0xE6, FAULT_PORT as u8, 0xF4];
-            let at = FAULT_STUBS + 16 * vector;
-            self.put(at, &stub)?;
-            // An interrupt gate to CPL 0 that CPL 3 may take.
-            let gate = at & 0xFFFF | 0x08 << 16 | 0xEE00 << 32 | (at >> 16 & 0xFFFF) << 48;
-            self.put(IDT + 16 * vector, &gate.to_le_bytes())?;
-        }
         const USER: u64 = 0b111;
         const LARGE: u64 = 1 << 7;
         self.put(PAGE_TABLES, &((PAGE_TABLES + 0x1000) | USER).to_le_bytes())?;
@@ -256,7 +254,7 @@ impl Vm {
             ..Default::default()
         };
         sregs.gdt = kvm_dtable { base: GDT, limit: 7 * 8 - 1, ..Default::default() };
-        sregs.idt = kvm_dtable { base: IDT, limit: 32 * 16 - 1, ..Default::default() };
+        sregs.idt = idt();
         sregs.cr0 = 0x8005_0033;
         sregs.cr3 = PAGE_TABLES;
         sregs.cr4 = if self.xsave { CR4 | CR4_OSXSAVE } else { CR4 };
@@ -282,31 +280,87 @@ impl Vm {
         Ok(())
     }
 
-    /// The state that the PVH boot protocol names.
+    /// Handlers that tell the host what happened, for as long as an image has none of its own. KVM
+    /// does not say on every host where a guest was that died of a triple fault, so it is not to come
+    /// to that.
+    ///
+    /// One table is for both modes that an image comes through. Its gates have 16 bytes in 64-bit
+    /// mode and 8 before, and the upper half of a gate of 16 is zero here; so each gate of 8 at an
+    /// even number is one of 16 as well, and those of 8 at odd numbers are none: their exception
+    /// becomes a double fault, which has one. The handler says which gate it was, and the mode says
+    /// which vector that is. Handlers are the same bytes in both modes. A gate leads to the segment
+    /// that most images have their code in, the first; that of the double fault, which follows where
+    /// there is none, to the second.
+    fn fault_handlers(&self, entry: Entry) -> Result<(), BootError> {
+        for gate in (0..2 * VECTORS).step_by(2) {
+            // mov al, gate; out FAULT_PORT, al; hlt
+            let stub = [0xB0, gate as u8, 0xE6, FAULT_PORT as u8, 0xF4];
+            let at = FAULT_STUBS + STUB_SIZE * gate;
+            self.put(at, &stub)?;
+            let double = gate == DOUBLE_FAULT || gate == 2 * DOUBLE_FAULT;
+            let second = double && entry == Entry::Pvh;
+            let selector = if second { 0x10 } else { 0x08 };
+            // An interrupt gate to CPL 0 that CPL 3 may take, on the first stack of the table.
+            let gate_to = at & 0xFFFF | selector << 16 | 0xEE01 << 32 | (at >> 16 & 0xFFFF) << 48;
+            self.put(IDT + 8 * gate, &gate_to.to_le_bytes())?;
+        }
+        // The TSS: RSP0 and IST1.
+        self.put(TSS + 4, &FAULT_STACK.to_le_bytes())?;
+        self.put(TSS + 0x24, &FAULT_STACK.to_le_bytes())
+    }
+
+    /// Code of our own at CPL 0 in 32-bit mode, and nothing else.
+    pub(super) fn enter_bare(&mut self, entry: u32, code: &[u8]) -> Result<(), BootError> {
+        self.put(entry.into(), code)?;
+        self.enter_pvh(entry.into())
+    }
+
+    /// The state that the PVH boot protocol names. It leaves the tables of descriptors, the task
+    /// register and the stack open; ours are such that our handlers work.
     fn enter_pvh(&mut self, entry: u64) -> Result<(), BootError> {
+        const CODE: u64 = 0x00CF_9B00_0000_FFFF;
+        const DATA: u64 = 0x00CF_9300_0000_FFFF;
+        for (index, descriptor) in [0, CODE, CODE, DATA].iter().enumerate() {
+            self.put(GDT + 8 * index as u64, &u64::to_le_bytes(*descriptor))?;
+        }
         let mut sregs = self.reset.sregs;
+        sregs.gdt = kvm_dtable { base: GDT, limit: 4 * 8 - 1, ..Default::default() };
+        sregs.idt = idt();
         let flat = |selector, type_| kvm_segment { db: 1, ..segment(selector, type_, 0, false) };
         sregs.cs = flat(0x08, 0xB);
         for register in [&mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs, &mut sregs.ss]
         {
-            *register = flat(0x10, 0x3);
+            *register = flat(0x18, 0x3);
         }
-        sregs.tr = kvm_segment { limit: 0x67, type_: 0xB, present: 1, ..Default::default() };
+        sregs.tr =
+            kvm_segment { base: TSS, limit: 0x67, type_: 0xB, present: 1, ..Default::default() };
         sregs.cr0 = 0x11;
         sregs.cr4 = 0;
         sregs.efer = 0;
         self.set_state(
             &sregs,
-            &kvm_regs { rip: entry, rbx: START_INFO, rflags: 2, ..Default::default() },
+            &kvm_regs {
+                rip: entry,
+                rbx: START_INFO,
+                rsp: FAULT_STACK,
+                rflags: 2,
+                ..Default::default()
+            },
         )
     }
 
     fn set_state(&mut self, sregs: &kvm_sregs, regs: &kvm_regs) -> Result<(), BootError> {
+        self.entry = regs.rip;
         self.vcpu
             .set_sregs(sregs)
             .map_err(|error| BootError::Call { name: "KVM_SET_SREGS", error })?;
         self.vcpu.set_regs(regs).map_err(|error| BootError::Call { name: "KVM_SET_REGS", error })
     }
+}
+
+/// The table of our handlers.
+fn idt() -> kvm_dtable {
+    kvm_dtable { base: IDT, limit: (16 * VECTORS - 1) as u16, ..Default::default() }
 }
 
 /// A flat code or data segment.

@@ -13,7 +13,7 @@ use vm_memory::{Bytes, GuestAddress};
 use vm_superio::serial::NoEvents;
 use vm_superio::{Serial, Trigger};
 
-use super::boot::FAULT_PORT;
+use super::boot::{FAULT_PORT, STUBS};
 use super::instruction;
 use super::{Slot, SlotError, Slots, Vm};
 
@@ -131,9 +131,10 @@ impl std::fmt::Display for Hint {
         }
         write!(
             f,
-            " at CPL 0. The host's processor shows neither VT-x nor AMD-V, so KVM \
-             emulates CPL 0 there, and its emulator does not know the instruction. Run that code at \
-             CPL 3 (our image does, if its command line says ring3), or on a host with VT-x or AMD-V"
+            " at CPL 0. This host's KVM emulates CPL 0, as its processor shows neither VT-x nor \
+             AMD-V, and its emulator does not know the instruction. Run that code at CPL 3 (our image \
+             does, if its command line says ring3), on a host with VT-x or AMD-V, or inside \
+             `cxl-harness nested`"
         )
     }
 }
@@ -154,7 +155,11 @@ pub enum Reason {
         address: Option<u64>,
     },
     /// A triple fault.
-    TripleFault,
+    TripleFault {
+        /// KVM has reset the processor since, as it does with AMD-V: where the guest was is lost,
+        /// and the place of the failure is that of the last exit, or the entry.
+        reset: bool,
+    },
     /// The vCPU's state is not one the processor can run.
     FailEntry {
         /// The hardware's reason.
@@ -186,7 +191,16 @@ impl std::fmt::Display for Failure {
                 write!(f, "exception {vector} at address {address:#x}")?;
             }
             Reason::Fault { vector, address: None } => write!(f, "exception {vector}")?,
-            Reason::TripleFault => f.write_str("triple fault")?,
+            Reason::TripleFault { reset: false } => f.write_str("triple fault")?,
+            Reason::TripleFault { reset: true } => {
+                let instruction = Instruction(&self.instruction);
+                return write!(
+                    f,
+                    "triple fault, upon which this KVM resets the processor, so that nobody knows \
+                     where it was; the last that was seen of it was at rip {:#x}, {instruction}",
+                    self.rip
+                );
+            }
             Reason::FailEntry { code } => write!(f, "the processor refused to enter: {code:#x}")?,
             Reason::Unknown { exit } => write!(f, "unknown exit {exit}")?,
             Reason::Slot(error) | Reason::Run(error) => f.write_str(error)?,
@@ -198,6 +212,11 @@ impl std::fmt::Display for Failure {
 }
 
 const SERIAL: std::ops::RangeInclusive<u16> = 0x3F8..=0x3FF;
+
+/// The code segment's base and the instruction pointer after reset.
+const RESET_VECTOR: (u64, u64) = (0xFFFF_0000, 0xFFF0);
+const CR0_PE: u64 = 1;
+const EFER_LMA: u64 = 1 << 10;
 
 /// The serial port's interrupt leads nowhere.
 struct NoInterrupt;
@@ -214,8 +233,6 @@ impl Trigger for NoInterrupt {
 struct Ports {
     /// A write here ends the run.
     until: Option<u16>,
-    /// Our fault stubs are in place, so [`FAULT_PORT`] is theirs.
-    stubs: bool,
     /// A 16550A: what is sent while it is set up, or in loopback, is no output.
     serial: Serial<NoInterrupt, NoEvents, Vec<u8>>,
 }
@@ -225,8 +242,10 @@ enum Next {
     Go,
     Remap,
     Doorbell(u32),
+    /// A write to the port of our handlers, of the number of a gate.
     Fault(u8),
     Internal,
+    Shutdown,
     End(End),
     Fail(Reason),
 }
@@ -246,7 +265,9 @@ impl Vm {
             }
         };
         let serial = Serial::new(NoInterrupt, Vec::new());
-        let mut ports = Ports { until: limits.until_port, stubs: self.fault_stubs, serial };
+        let mut ports = Ports { until: limits.until_port, serial };
+        // Where the guest was when it was seen last.
+        let mut seen = self.entry;
         loop {
             let next = match self.vcpu.run() {
                 Ok(exit) => answer(exit, bus, &mut ports),
@@ -254,6 +275,9 @@ impl Vm {
                 Err(error) if error.errno() == libc::EAGAIN => Next::Go,
                 Err(error) => Next::Fail(Reason::Run(format!("KVM_RUN failed: {error}"))),
             };
+            if self.tells_registers && !matches!(next, Next::Shutdown) {
+                seen = self.vcpu.sync_regs().regs.rip;
+            }
             match next {
                 Next::Go => {}
                 Next::Remap => {
@@ -267,7 +291,12 @@ impl Vm {
                         return self.fail(Reason::Slot(error.to_string()));
                     }
                 }
-                Next::Fault(vector) => return self.fault(vector),
+                Next::Fault(gate) => {
+                    if let Some(end) = self.fault(gate) {
+                        return end;
+                    }
+                }
+                Next::Shutdown => return self.shut_down(seen),
                 Next::Internal => {
                     // SAFETY: the exit reason says that this member of the union is the one in use.
                     let suberror =
@@ -305,16 +334,41 @@ impl Vm {
         self.vcpu.set_regs(&regs).map_err(|error| error.to_string())
     }
 
-    /// A fault stub ran at CPL 0: the guest's own instruction pointer is on the fault stack, above
-    /// the error code where there is one.
-    fn fault(&mut self, vector: u8) -> End {
-        let rsp = self.vcpu.get_regs().map_or(0, |regs| regs.rsp);
+    /// One of our handlers ran at CPL 0: the guest's own instruction pointer and code segment are on
+    /// the stack, above the error code where there is one. `None` if somebody else wrote to the port.
+    fn fault(&mut self, gate: u8) -> Option<End> {
+        let regs = self.vcpu.get_regs().ok().filter(|regs| STUBS.contains(&regs.rip))?;
+        let sregs = self.vcpu.get_sregs().ok()?;
+        // In 64-bit mode gates are twice as long, and so is what lies on the stack.
+        let long = sregs.efer & EFER_LMA != 0;
+        let vector = if long { gate / 2 } else { gate };
         let has_code = matches!(vector, 8 | 10..=14 | 17 | 21 | 29 | 30);
-        // A guest that writes to the port itself may have any stack.
-        let at = rsp.saturating_add(if has_code { 8 } else { 0 });
-        let rip = self.ram.read_obj(GuestAddress(at)).unwrap_or(0);
-        let address = (vector == 14).then(|| self.vcpu.get_sregs().map_or(0, |sregs| sregs.cr2));
-        self.failure_at(Reason::Fault { vector, address }, rip, 3)
+        // A guest that jumps to a handler may have any stack.
+        let word = |index: u64| {
+            let index = index + u64::from(has_code);
+            let at = |size| GuestAddress(regs.rsp.saturating_add(index * size));
+            if long {
+                self.ram.read_obj::<u64>(at(8)).unwrap_or(0)
+            } else {
+                self.ram.read_obj::<u32>(at(4)).unwrap_or(0).into()
+            }
+        };
+        let (rip, ring) = (word(0), word(1) as u8 & 3);
+        let address = (vector == 14).then_some(sregs.cr2);
+        Some(self.failure_at(Reason::Fault { vector, address }, rip, ring))
+    }
+
+    /// A triple fault. KVM may have reset the processor since; then all that is known is where it
+    /// was seen last.
+    fn shut_down(&mut self, seen: u64) -> End {
+        let regs = self.vcpu.get_regs().unwrap_or_default();
+        let sregs = self.vcpu.get_sregs().unwrap_or_default();
+        let reset = regs.rip == RESET_VECTOR.1
+            && sregs.cs.base == RESET_VECTOR.0
+            && sregs.cr0 & CR0_PE == 0;
+        let rip = if reset { seen } else { regs.rip };
+        let reason = Reason::TripleFault { reset };
+        self.failure_at(reason, rip, if reset { 0 } else { sregs.ss.dpl })
     }
 
     fn fail(&mut self, reason: Reason) -> End {
@@ -340,24 +394,10 @@ impl Vm {
             && ring == 0
             // A jump to where nothing is fails in the same way everywhere.
             && !instruction.is_empty()
-            && emulates_ring_0();
+            && self.emulates_ring_0;
         let hint = emulated.then(|| Hint::EmulatedRing0(instruction::family(&instruction, long)));
         End::Failed(Failure { reason, rip, instruction, ring, hint })
     }
-}
-
-/// Whether code at CPL 0 is emulated here.
-pub fn emulates_ring_0() -> bool {
-    !hardware_virtualization()
-}
-
-/// Whether the host's processor shows VT-x or AMD-V. Where it does not and there is a KVM all the
-/// same, that KVM runs CPL 3 by page tables alone and emulates CPL 0.
-fn hardware_virtualization() -> bool {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let flags = text.lines().find(|line| line.starts_with("flags"));
-    flags
-        .is_none_or(|line| line.split_ascii_whitespace().any(|flag| flag == "vmx" || flag == "svm"))
 }
 
 fn answer(exit: VcpuExit<'_>, bus: &mut impl Bus, ports: &mut Ports) -> Next {
@@ -375,7 +415,7 @@ fn answer(exit: VcpuExit<'_>, bus: &mut impl Bus, ports: &mut Ports) -> Next {
         VcpuExit::IoOut(port, data) => match (port, data) {
             (port, _) if Some(port) == ports.until => Next::End(End::Port(port)),
             (EXIT_PORT, [status, ..]) => Next::End(End::Exit(*status)),
-            (FAULT_PORT, [vector, ..]) if ports.stubs => Next::Fault(*vector),
+            (FAULT_PORT, [gate, ..]) => Next::Fault(*gate),
             (DOORBELL_PORT, &[a, b, c, d]) => Next::Doorbell(u32::from_le_bytes([a, b, c, d])),
             (port, data) => {
                 if SERIAL.contains(&port) {
@@ -403,7 +443,7 @@ fn answer(exit: VcpuExit<'_>, bus: &mut impl Bus, ports: &mut Ports) -> Next {
             Next::Go
         }
         VcpuExit::Hlt => Next::End(End::Halt),
-        VcpuExit::Shutdown => Next::Fail(Reason::TripleFault),
+        VcpuExit::Shutdown => Next::Shutdown,
         VcpuExit::InternalError => Next::Internal,
         VcpuExit::FailEntry(code, _) => Next::Fail(Reason::FailEntry { code }),
         VcpuExit::Intr => Next::Go,

@@ -16,7 +16,7 @@ use super::lines::fact;
 use super::{Facts, Finding, Refusal, Report, RunRecord, Verdict, Witness, address, microseconds};
 use crate::guest::boot::{GuestRun, ImageRun, Verdict as Outcome};
 use crate::guest::{Counted, Counts, GuestHandoff, Speaker, payload};
-use crate::kvm::{Call as SlotCall, End};
+use crate::kvm::{self, Call as SlotCall, End, Kind};
 use crate::timing;
 use crate::vigil::{Level, Moment};
 use cxl_model::kept::Kept;
@@ -26,6 +26,8 @@ use cxl_model::scenario::{Action, PathPolicy, Place};
 /// What a run in a KVM guest took, and what happened in it.
 #[derive(Clone, Debug, Serialize)]
 pub struct GuestMeasured {
+    /// Which kind of KVM it ran on.
+    pub kvm: Kvm,
     /// From nothing to the first instruction, in microseconds.
     #[serde(rename = "setup_us", serialize_with = "microseconds")]
     pub setup: Duration,
@@ -68,6 +70,28 @@ pub struct GuestMeasured {
     /// What it printed is worth reading: it is somebody else's, or did not end as ours does.
     #[serde(skip)]
     telling: bool,
+}
+
+/// The kind of KVM, or why nobody can say.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Kvm {
+    /// As it was seen.
+    Seen(Kind),
+    /// It could not be seen.
+    Unknown {
+        /// Why not.
+        unknown: String,
+    },
+}
+
+impl Display for Kvm {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Seen(kind) => kind.fmt(f),
+            Self::Unknown { unknown } => write!(f, "which kind is not known: {unknown}"),
+        }
+    }
 }
 
 /// Entries that lists of a guest's doings do not have; the first ones are kept.
@@ -222,7 +246,12 @@ impl GuestMeasured {
         };
         let ours = run.last().speaker == Speaker::Ours;
         let checks = if ours { checks(run.last()) } else { Checks::default() };
+        let kvm = match kvm::kind() {
+            Ok(kind) => Kvm::Seen(kind),
+            Err(unknown) => Kvm::Unknown { unknown },
+        };
         Self {
+            kvm,
             setup: run.setup,
             handoff: run.to_handoff(),
             exits: counts.reads + counts.writes,
@@ -649,6 +678,7 @@ fn console(bytes: &[u8]) -> Vec<String> {
 
 impl Display for GuestMeasured {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        fact(f, "kvm", &self.kvm)?;
         if self.then.is_some() || !matches!(self.end, End::Exit(_)) {
             fact(f, "end", &self.end)?;
         }

@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use cxl_harness::guest::boot::Options;
-use cxl_harness::kvm;
+use cxl_harness::kvm::{self, AfterTripleFault, kind};
 use cxl_harness::report::Report;
 use libtest_mimic::Trial;
 use serde_json::Value;
@@ -22,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     let root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
     vec![
         claim("ends_of_a_foreign_image_are_ends", ends),
+        claim("kind_of_kvm_is_what_the_processor_shows", kind_of_kvm),
         claim("dead_or_hanging_image_is_reported_with_place_and_last_access", deaths),
         claim("unlocked_decoder_of_a_foreign_image_is_exit_1_where_locks_are_required", required),
         claim("ctrl_c_ends_a_hanging_image_with_the_report_and_130", ctrl_c),
@@ -149,6 +150,21 @@ fn ends() {
     assert_eq!(report["decoders"].as_array().unwrap().len(), 2);
 }
 
+/// What the host's processor shows is another witness of how code at CPL 0 is executed.
+fn kind_of_kvm() {
+    let files = Files::new();
+    let report = json(files.boot(&EXIT, &[]), 0);
+    let seen = &report["measured"]["guest"]["kvm"];
+    let flags = fs::read_to_string("/proc/cpuinfo").unwrap();
+    let flags = flags.lines().find(|line| line.starts_with("flags")).unwrap();
+    let shown = ["vmx", "svm"].into_iter().find(|name| flags.split(' ').any(|flag| flag == *name));
+    assert_eq!(seen["extension"], Value::from(shown));
+    assert_eq!(seen["ring0"], if shown.is_some() { "native" } else { "emulated" });
+    assert_eq!(seen["after_triple_fault"], if shown == Some("svm") { "reset" } else { "kept" });
+    assert!(seen["exit_ns"].as_u64().unwrap() > 100, "{seen}");
+    assert!((1..=60).contains(&seen["slowness"].as_u64().unwrap()), "{seen}");
+}
+
 fn deaths() {
     let files = Files::new();
     // mov eax, [an HDM register]; jmp back
@@ -161,7 +177,15 @@ fn deaths() {
     triple.extend([0x0F, 0x0B, 0, 0, 0, 0, 0, 0]);
     // mov eax, 0xF0000000; jmp eax
     let wild = [0xB8, 0, 0, 0, 0xF0, 0xFF, 0xE0];
-    let cases: [(&[u8], &[&str]); 4] = [
+    // Where a triple fault was, some kinds of KVM do not keep.
+    let triple_fault: &[&str] = match kind().unwrap().after_triple_fault {
+        AfterTripleFault::Kept => &["triple fault, rip 0x100007, ring 0, instruction 0f 0b"],
+        AfterTripleFault::Reset => &[
+            "triple fault, upon which this KVM resets the processor",
+            "the last that was seen of it was at rip 0x100000, instruction 0f 01",
+        ],
+    };
+    let cases: [(&[u8], &[&str]); 5] = [
         (
             &poll,
             &[
@@ -171,7 +195,8 @@ fn deaths() {
             ],
         ),
         (&LOOP, &["rip 0x100000, instruction eb fe", "no access ever left the guest"]),
-        (&triple, &["triple fault, rip 0x100007, ring 0, instruction 0f 0b"]),
+        (&triple, triple_fault),
+        (&[0x90, 0x0F, 0x0B], &["exception 6, rip 0x100001, ring 0, instruction 0f 0b"]),
         (
             &wild,
             &["KVM internal error, suberror 1", "rip 0xf0000000", "no instruction can be read"],

@@ -5,7 +5,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use cxl_harness::guest::boot::{self, Options, Verdict};
-use cxl_harness::kvm::{Boot, BootError, Bus, End, Entry, Limits, Reason, Slot, Slots, Vm};
+use cxl_harness::kvm::{
+    AfterTripleFault, Boot, BootError, Bus, End, Entry, Limits, Reason, Slot, Slots, Vm, kind,
+};
 use cxl_harness::report::Report;
 use cxl_model::machine::Machine;
 use cxl_model::scenario::Scenario;
@@ -23,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         claim("interrupt_ends_a_looping_image", interrupt),
         claim("halting_image_is_an_end", || assert_eq!(end(&[0xF4]), End::Halt)),
         claim("triple_fault_is_a_failure", triple_fault),
+        claim("fault_without_a_table_is_a_failure_with_its_place", without_a_table),
         claim("code_outside_memory_is_a_failure", outside),
         claim("port_of_our_fault_handlers_is_no_other_images", fault_port),
         claim("fault_with_any_stack_is_a_failure", fault_stack),
@@ -99,10 +102,104 @@ fn triple_fault() {
     code.extend((BASE + 9).to_le_bytes());
     code.extend([0x0F, 0x0B, 0, 0, 0, 0, 0, 0]);
     let End::Failed(failure) = end(&code) else { panic!() };
-    assert_eq!(failure.reason, Reason::TripleFault);
-    assert_eq!(failure.rip, u64::from(BASE) + 7);
-    assert!(failure.instruction.starts_with(&[0x0F, 0x0B]), "{failure}");
-    assert!(failure.to_string().starts_with("triple fault, rip 0x100007"), "{failure}");
+    let reset = kind().unwrap().after_triple_fault == AfterTripleFault::Reset;
+    assert_eq!(failure.reason, Reason::TripleFault { reset });
+    let words = failure.to_string();
+    if reset {
+        // Nothing was seen of it since it was entered.
+        assert_eq!(failure.rip, u64::from(BASE));
+        let want = "triple fault, upon which this KVM resets the processor, so that nobody knows \
+                    where it was; the last that was seen of it was at rip 0x100000, instruction 0f 01";
+        assert!(words.starts_with(want), "{words}");
+        // out 0x80, al in front: an exit that tells where it was.
+        let mut code = vec![0x90, 0xE6, 0x80, 0x0F, 0x01, 0x1D];
+        code.extend((BASE + 12).to_le_bytes());
+        code.extend([0x0F, 0x0B, 0, 0, 0, 0, 0, 0]);
+        let End::Failed(failure) = end(&code) else { panic!() };
+        // At it or behind it, as KVM has it.
+        assert!([BASE + 1, BASE + 3].map(u64::from).contains(&failure.rip), "{failure}");
+    } else {
+        assert_eq!(failure.rip, u64::from(BASE) + 7);
+        assert!(failure.instruction.starts_with(&[0x0F, 0x0B]), "{failure}");
+        assert!(words.starts_with("triple fault, rip 0x100007"), "{words}");
+    }
+}
+
+/// Code that goes to 64-bit mode, with these descriptors behind the null one and code in the segment
+/// of a selector, and what it does there; and where that is. The first 2 MiB are mapped.
+fn long(descriptors: &[u64], selector: u16, there: &[u8]) -> (Vec<u8>, u32) {
+    let mut code = Vec::new();
+    // mov dword [address], value
+    for (address, value) in
+        [(0x20_0000u32, 0x20_1007u32), (0x20_1000, 0x20_2007), (0x20_2000, 0x0000_0087)]
+    {
+        code.extend([0xC7, 0x05]);
+        code.extend([address.to_le_bytes(), value.to_le_bytes()].concat());
+    }
+    // lgdt [...]; its place is put in below
+    code.extend([0x0F, 0x01, 0x15, 0, 0, 0, 0]);
+    let pointer = code.len() - 4;
+    // mov eax, PAE; mov cr4, eax; mov eax, 0x200000; mov cr3, eax
+    code.extend([0xB8, 0x20, 0, 0, 0, 0x0F, 0x22, 0xE0, 0xB8, 0, 0, 0x20, 0, 0x0F, 0x22, 0xD8]);
+    // mov ecx, EFER; rdmsr; or eax, LME; wrmsr
+    code.extend([0xB9, 0x80, 0, 0, 0xC0, 0x0F, 0x32, 0x0D, 0, 1, 0, 0, 0x0F, 0x30]);
+    // mov eax, PG|ET|PE; mov cr0, eax
+    code.extend([0xB8, 0x11, 0, 0, 0x80, 0x0F, 0x22, 0xC0]);
+    // jmp selector:there
+    let place = BASE + code.len() as u32 + 7;
+    code.push(0xEA);
+    code.extend(place.to_le_bytes());
+    code.extend(selector.to_le_bytes());
+    code.extend(there);
+    let table = BASE + code.len() as u32;
+    code.extend(0u64.to_le_bytes());
+    descriptors.iter().for_each(|descriptor| code.extend(descriptor.to_le_bytes()));
+    let at = BASE + code.len() as u32;
+    code[pointer..pointer + 4].copy_from_slice(&at.to_le_bytes());
+    code.extend((8 * descriptors.len() as u16 + 7).to_le_bytes());
+    code.extend(table.to_le_bytes());
+    (code, place)
+}
+
+/// An image that has no table of handlers dies with its place known, on every kind of KVM.
+fn without_a_table() {
+    const CODE32: u64 = 0x00CF_9B00_0000_FFFF;
+    const CODE64: u64 = 0x00AF_9B00_0000_FFFF;
+    const DATA: u64 = 0x00CF_9300_0000_FFFF;
+    let fault = |vector| vec![Reason::Fault { vector, address: None }];
+    let page_fault = |address| vec![Reason::Fault { vector: 14, address: Some(address) }];
+    let at = |place: u32| u64::from(place);
+    let mut cases = vec![
+        // xor eax, eax; div eax; and ud2
+        (vec![0x31, 0xC0, 0xF7, 0xF0], fault(0), at(BASE + 2)),
+        (vec![0x90, 0x0F, 0x0B], fault(6), at(BASE + 1)),
+        // mov ax, 0xFFF8; mov ds, ax: a protection fault, which has no gate of its own there
+        (vec![0x66, 0xB8, 0xF8, 0xFF, 0x8E, 0xD8], fault(8), at(BASE + 4)),
+    ];
+    let mut in_64_bits = |descriptors: &[u64], selector, there: &[u8], reason, offset| {
+        let (code, place) = long(descriptors, selector, there);
+        cases.push((code, reason, at(place) + offset));
+    };
+    in_64_bits(&[CODE64, DATA], 8, &[0x0F, 0x0B], fault(6), 0);
+    // mov rax, [0x1234567]: not mapped
+    let load = [0x48, 0x8B, 0x04, 0x25, 0x67, 0x45, 0x23, 0x01];
+    in_64_bits(&[CODE64, DATA], 8, &load, page_fault(0x0123_4567), 0);
+    // mov rax, 1 << 63; nop; mov [rax], al: no address at all
+    let wild = [0x48, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0x80, 0x90, 0x88, 0x00];
+    in_64_bits(&[CODE64, DATA], 8, &wild, fault(13), 11);
+    // xor esp, esp; push rax: no stack
+    in_64_bits(&[CODE64, DATA], 8, &[0x31, 0xE4, 0x50], page_fault(u64::MAX - 7), 2);
+    // Code in the second segment: the handler of the double fault is found. A KVM that emulates CPL 0
+    // does not mind.
+    let either = [fault(8), fault(6)].concat();
+    in_64_bits(&[CODE32, CODE64], 16, &[0x90, 0x0F, 0x0B], either, 1);
+    for (code, reasons, rip) in cases {
+        let End::Failed(failure) = end(&code) else { panic!("{code:x?}") };
+        assert!(reasons.contains(&failure.reason), "{code:x?}: {failure}");
+        assert_eq!((failure.rip, failure.ring), (rip, 0), "{code:x?}: {failure}");
+        let bytes = &code[(rip - u64::from(BASE)) as usize..];
+        assert!(failure.instruction.starts_with(&bytes[..2]), "{failure}");
+    }
 }
 
 /// mov eax, address; jmp eax
@@ -130,11 +227,14 @@ fn fault_port() {
 
 /// What our entry's fault handlers do, done by code that has no stack.
 fn fault_stack() {
-    // mov rsp, -1; mov al, 14; out 0xF6, al, at CPL 3 of our own entry.
-    let code = [0x48, 0xC7, 0xC4, 0xFF, 0xFF, 0xFF, 0xFF, 0xB0, 14, 0xE6, 0xF6];
+    // At CPL 3 of our own entry: out 0xF6, al is nobody's fault there either. Then mov rsp, -1;
+    // mov al, 28; and a jump to where the handler of a page fault says this.
+    let code = [0xB0, 28, 0xE6, 0xF6, 0x48, 0xC7, 0xC4, 0xFF, 0xFF, 0xFF, 0xFF, 0xB0, 28];
+    let code = [&code[..], &[0xBB, 0xE2, 0x30, 0, 0, 0xFF, 0xE3]].concat();
     let mut vm = Vm::new(&[(0, 16 << 20)], 46).unwrap();
     let End::Failed(failure) = alone(&mut vm, &code, Entry::Ring3) else { panic!() };
     assert_eq!(failure.reason, Reason::Fault { vector: 14, address: Some(0) });
+    assert_eq!(failure.rip, 0, "there is no stack to read it from");
 }
 
 /// Runs code on a virtual machine and nothing else.
