@@ -1,7 +1,7 @@
 //! The command line: what can be asked for, and the exit code it ends with.
 //!
 //! **Invariant**: output is complete before the first byte of it is written, and nothing but output
-//! goes to standard output.
+//! goes to standard output. `nested` alone passes on what another program prints, as it comes.
 
 mod attack;
 mod bench;
@@ -12,6 +12,7 @@ mod explain;
 mod image;
 mod lint;
 mod linux;
+mod nested;
 mod plan;
 mod qemu;
 mod scenarios;
@@ -36,7 +37,7 @@ const EXIT_BAD_INPUT: u8 = 2;
 
 const EXAMPLES: &str = "\
 Without a command: boots the scenario default in a guest, measures what an access costs, and attacks
-the locks (`boot default --payload cost,attack --timeout 120`).
+the locks (`boot default --payload cost,attack`).
 
 Exit code:
   0  good
@@ -52,7 +53,8 @@ Where to start:
   cxl-harness cedt --text                    the table for the operating system
   cxl-harness decode dump.bin                what a register dump says
   cxl-harness lint default                   what Linux would say of the machine
-  cxl-harness linux one-device               what a real one does, on QEMU";
+  cxl-harness linux one-device               what a real one does, on QEMU
+  cxl-harness nested -- boot default         on ordinary KVM, by emulation, where there is none";
 
 /// A machine to prove CXL firmware on.
 ///
@@ -87,6 +89,7 @@ enum Command {
     Image(image::Image),
     Lint(lint::Lint),
     Linux(linux::Linux),
+    Nested(nested::Nested),
 }
 
 impl Cli {
@@ -106,6 +109,7 @@ impl Cli {
             Some(Command::Image(image)) => image.run(),
             Some(Command::Lint(lint)) => lint.run(),
             Some(Command::Linux(linux)) => linux.run(),
+            Some(Command::Nested(nested)) => nested.run(),
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod kvm;
 pub mod linux;
 pub mod locks;
 pub mod mirror;
+pub mod nested;
 pub mod prove;
 pub mod qemu;
 pub mod report;

@@ -9,7 +9,7 @@
 
 pub mod boot;
 pub mod facts;
-mod initramfs;
+pub(crate) mod initramfs;
 pub mod planned;
 mod sysfs;
 mod text;
@@ -81,28 +81,39 @@ impl fmt::Display for Missing {
 
 impl std::error::Error for Missing {}
 
+/// A static busybox, of the machine.
+pub(crate) fn busybox() -> Result<PathBuf, Missing> {
+    let busybox = ["/usr/bin/busybox", "/bin/busybox"].map(PathBuf::from);
+    let busybox = busybox.into_iter().find(|path| path.is_file()).ok_or(Missing::Busybox)?;
+    let is_static = std::fs::read(&busybox).is_ok_and(|bytes| interpreter(&bytes) == Ok(None));
+    if is_static { Ok(busybox) } else { Err(Missing::DynamicBusybox(busybox)) }
+}
+
+/// The newest kernel in `/boot` that has modules, or the one that `LINUX_KERNEL` names; with its
+/// version and its modules.
+pub(crate) fn kernel() -> Result<(PathBuf, String, PathBuf), Missing> {
+    let named = std::env::var_os("LINUX_KERNEL").filter(|name| !name.is_empty());
+    let (kernel, version) = match named {
+        Some(path) => {
+            let path = PathBuf::from(path);
+            let version = version_of(&path).filter(|_| path.is_file());
+            let version = version.ok_or_else(|| Missing::Named(path.clone()))?;
+            (path, version)
+        }
+        None => newest().ok_or(Missing::Kernel)?,
+    };
+    let modules = modules_of(&kernel, &version);
+    if !modules.join("modules.dep").is_file() {
+        return Err(Missing::Modules(modules));
+    }
+    Ok((kernel, version, modules))
+}
+
 impl Installed {
     /// The newest kernel in `/boot` that has modules, or the one that `LINUX_KERNEL` names.
     pub fn find() -> Result<Self, Missing> {
-        let busybox = ["/usr/bin/busybox", "/bin/busybox"].map(PathBuf::from);
-        let busybox = busybox.into_iter().find(|path| path.is_file()).ok_or(Missing::Busybox)?;
-        if !std::fs::read(&busybox).is_ok_and(|bytes| is_static(&bytes)) {
-            return Err(Missing::DynamicBusybox(busybox));
-        }
-        let named = std::env::var_os("LINUX_KERNEL").filter(|name| !name.is_empty());
-        let (kernel, version) = match named {
-            Some(path) => {
-                let path = PathBuf::from(path);
-                let version = version_of(&path).filter(|_| path.is_file());
-                let version = version.ok_or_else(|| Missing::Named(path.clone()))?;
-                (path, version)
-            }
-            None => newest().ok_or(Missing::Kernel)?,
-        };
-        let modules = modules_of(&kernel, &version);
-        if !modules.join("modules.dep").is_file() {
-            return Err(Missing::Modules(modules));
-        }
+        let busybox = busybox()?;
+        let (kernel, version, modules) = kernel()?;
         Ok(Self { kernel, version, modules, busybox })
     }
 
@@ -130,20 +141,42 @@ fn joined(start: &str, path: &Path) -> OsString {
     text
 }
 
-/// Whether an ELF64 program names no interpreter.
-fn is_static(elf: &[u8]) -> bool {
+/// The interpreter that an ELF64 program names; none if it is static.
+pub(crate) fn interpreter(elf: &[u8]) -> Result<Option<&[u8]>, NotElf> {
     use zerocopy::FromBytes;
     use zerocopy::little_endian::{U16, U32, U64};
 
     const INTERPRETER: u32 = 3;
-    let headers = U64::read_from_prefix(elf.get(0x20..).unwrap_or_default());
+    let word = |at: usize| U64::read_from_prefix(elf.get(at..)?).ok().map(|(word, _)| word.get());
+    let place = |at: usize| word(at).and_then(|word| usize::try_from(word).ok());
+    // 64-bit, little-endian.
+    if !elf.starts_with(b"\x7fELF\x02\x01") {
+        return Err(NotElf);
+    }
     let count = U16::read_from_prefix(elf.get(0x38..).unwrap_or_default());
-    let (Ok((headers, _)), Ok((count, _))) = (headers, count) else { return false };
-    (0..usize::from(count.get())).all(|index| {
-        let at = usize::try_from(headers.get()).unwrap_or(usize::MAX).saturating_add(index * 56);
+    let (Some(headers), Ok((count, _))) = (place(0x20), count) else { return Err(NotElf) };
+    for index in 0..usize::from(count.get()) {
+        let at = headers.saturating_add(index * 56);
         let kind = U32::read_from_prefix(elf.get(at..).unwrap_or_default());
-        kind.is_ok_and(|(kind, _)| kind.get() != INTERPRETER)
-    })
+        let (kind, _) = kind.map_err(|_| NotElf)?;
+        if kind.get() == INTERPRETER {
+            let (Some(from), Some(size)) = (place(at + 8), place(at + 32)) else {
+                return Err(NotElf);
+            };
+            let name = elf.get(from..from.saturating_add(size)).ok_or(NotElf)?;
+            return Ok(Some(name.strip_suffix(b"\0").unwrap_or(name)));
+        }
+    }
+    Ok(None)
+}
+
+/// A file that is no ELF64 program, or is cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NotElf;
+
+/// Where the modules of a kernel are that is called `vmlinuz-VERSION`.
+pub(crate) fn modules_for(kernel: &Path) -> Option<PathBuf> {
+    version_of(kernel).map(|version| modules_of(kernel, &version))
 }
 
 /// Where a kernel's modules are: beside its folder, as `/lib` is beside `/boot`, or the machine's.
@@ -180,14 +213,18 @@ mod tests {
     #[test]
     fn a_program_with_an_interpreter_is_not_static() {
         let mut elf = vec![0; 0x40 + 2 * 56];
+        elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
         elf[0x20] = 0x40;
         elf[0x38] = 2;
         (elf[0x40], elf[0x40 + 56]) = (1, 6);
-        assert!(is_static(&elf));
-        elf[0x40 + 56] = 3;
-        assert!(!is_static(&elf));
-        assert!(!is_static(&elf[..0x40 + 56]), "cut off");
-        assert!(!is_static(b"#!/bin/sh"));
+        assert_eq!(interpreter(&elf), Ok(None));
+        // At 0xB0 with eight bytes.
+        (elf[0x40 + 56], elf[0x40 + 56 + 8], elf[0x40 + 56 + 32]) = (3, 0xB0, 8);
+        assert_eq!(interpreter(&elf), Err(NotElf), "the name is cut off");
+        elf.extend(b"/lib/ld\0");
+        assert_eq!(interpreter(&elf), Ok(Some(&b"/lib/ld"[..])));
+        assert_eq!(interpreter(&elf[..0x40 + 56]), Err(NotElf), "cut off");
+        assert_eq!(interpreter(b"#!/bin/sh"), Err(NotElf));
     }
 
     #[test]

@@ -76,9 +76,18 @@ fn without_a_command_the_default_scenario_boots() {
 
 #[test]
 fn every_help_teaches_with_examples_and_exit_codes() {
-    for command in
-        ["boot", "plan", "cedt", "explain", "scenarios", "decode", "image", "bench", "linux"]
-    {
+    for command in [
+        "boot",
+        "plan",
+        "cedt",
+        "explain",
+        "scenarios",
+        "decode",
+        "image",
+        "bench",
+        "linux",
+        "nested",
+    ] {
         let (help, _, code) = ran(&[command, "--help"]);
         assert_eq!(code, 0);
         assert!(help.contains("\nExamples:\n"), "{help}");

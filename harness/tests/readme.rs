@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use cxl_harness::linux::Installed;
+use cxl_harness::nested::Kernel;
 use cxl_harness::qemu::process;
 use trial::{claim, unless};
 
@@ -110,7 +111,13 @@ fn lack(command: &str) -> Option<String> {
     };
     let qemu = || process::available().err().map(|error| error.to_string());
     let linux = || Installed::find().err().map(|error| error.to_string());
-    if command.contains("run -- linux") {
+    let nested = || {
+        let lacks = Kernel::find(None, None).err().into_iter().flatten();
+        lacks.map(|lack| lack.to_string()).reduce(|all, next| format!("{all}; {next}"))
+    };
+    if command.contains("run -- nested") {
+        nested()
+    } else if command.contains("run -- linux") {
         qemu().or_else(linux)
     } else if command.contains("qemu") {
         qemu()

@@ -28,7 +28,7 @@ text /proc/version
 
 while read -r module; do
     $B insmod "$module" || say "insmod$module" failed
-done </modules
+done </lib/modules
 
 # Probing is asynchronous: until nothing has changed for a second, ten at most.
 before='' same=0 turns=0

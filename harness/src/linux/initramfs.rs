@@ -5,7 +5,7 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, Cursor};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cpio::newc::Builder;
 
@@ -58,42 +58,89 @@ impl fmt::Display for InitramfsError {
 
 impl std::error::Error for InitramfsError {}
 
+/// An entry of an archive: its path without the first slash, its type and permissions, and its
+/// bytes.
+pub(crate) struct Entry {
+    /// Its path.
+    pub name: String,
+    /// Type and permissions, as `stat` has them.
+    pub mode: u32,
+    /// What it holds.
+    pub bytes: Vec<u8>,
+}
+
+/// The mode of a folder, of a program and of another file.
+pub(crate) const FOLDER: u32 = 0o040_755;
+pub(crate) const PROGRAM: u32 = 0o100_755;
+pub(crate) const PLAIN: u32 = 0o100_644;
+
+impl Entry {
+    /// A folder.
+    pub(crate) fn folder(name: &str) -> Self {
+        Self { name: name.to_owned(), mode: FOLDER, bytes: Vec::new() }
+    }
+
+    /// A file.
+    pub(crate) fn file(name: &str, mode: u32, bytes: impl Into<Vec<u8>>) -> Self {
+        Self { name: name.to_owned(), mode, bytes: bytes.into() }
+    }
+}
+
+/// The bytes of a file.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, InitramfsError> {
+    fs::read(path).map_err(|error| InitramfsError::File { path: path.to_owned(), error })
+}
+
+/// Drivers in the folder `to`, and beside them the file `modules` that lists them in the order in
+/// which they are loaded.
+pub(crate) fn drivers(
+    modules: &Path,
+    version: &str,
+    wanted: &[&'static str],
+    to: &str,
+) -> Result<Vec<Entry>, InitramfsError> {
+    let text = |name: &str| {
+        read(&modules.join(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let (dependencies, builtin) = (text("modules.dep")?, text("modules.builtin")?);
+    let order = order(&dependencies, &builtin, wanted)
+        .map_err(|name| InitramfsError::NoDriver { name, version: version.to_owned() })?;
+    let mut entries = Vec::new();
+    let mut list = String::new();
+    for path in order {
+        let name = format!("{to}/{}", path.rsplit('/').next().unwrap_or_default());
+        list += &format!("/{name}\n");
+        entries.push(Entry::file(&name, PLAIN, read(&modules.join(path))?));
+    }
+    entries.push(Entry::file(&format!("{to}/modules"), PLAIN, list));
+    Ok(entries)
+}
+
+/// The archive of these entries; folders have to stand in front of what is in them.
+pub(crate) fn archive(entries: &[Entry]) -> Result<Vec<u8>, InitramfsError> {
+    let inputs = (1..).zip(entries).map(|(inode, entry)| {
+        // The kernel makes hard links of files with one inode number.
+        let head = Builder::new(&entry.name).ino(inode).mode(entry.mode).nlink(1);
+        (head, Cursor::new(entry.bytes.as_slice()))
+    });
+    cpio::write_cpio(inputs, Vec::new()).map_err(InitramfsError::Archive)
+}
+
 impl Installed {
     /// The initramfs. `before` is shell text that runs before the drivers load: how a test puts a
     /// fault in; usually empty.
     pub fn initramfs(&self, before: &str) -> Result<Vec<u8>, InitramfsError> {
-        let read =
-            |path: PathBuf| fs::read(&path).map_err(|error| InitramfsError::File { path, error });
-        let text = |name: &str| {
-            read(self.modules.join(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        };
-        let (dependencies, builtin) = (text("modules.dep")?, text("modules.builtin")?);
-        let order = order(&dependencies, &builtin, &WANTED)
-            .map_err(|name| InitramfsError::NoDriver { name, version: self.version.clone() })?;
-
-        let mut files = vec![
-            ("bin".to_owned(), 0o040_755, Vec::new()),
-            ("lib".to_owned(), 0o040_755, Vec::new()),
-            ("bin/busybox".to_owned(), 0o100_755, read(self.busybox.clone())?),
-            ("init".to_owned(), 0o100_755, INIT.as_bytes().to_vec()),
+        let mut entries = vec![
+            Entry::folder("bin"),
+            Entry::folder("lib"),
+            Entry::file("bin/busybox", PROGRAM, read(&self.busybox)?),
+            Entry::file("init", PROGRAM, INIT),
         ];
         if !before.is_empty() {
-            files.push(("before".to_owned(), 0o100_644, before.as_bytes().to_vec()));
+            entries.push(Entry::file("before", PLAIN, before));
         }
-        let mut list = String::new();
-        for path in order {
-            let name = format!("lib/{}", path.rsplit('/').next().unwrap_or_default());
-            list += &format!("/{name}\n");
-            files.push((name, 0o100_644, read(self.modules.join(path))?));
-        }
-        files.push(("modules".to_owned(), 0o100_644, list.into_bytes()));
-
-        let inputs = (1..).zip(&files).map(|(inode, (name, mode, bytes))| {
-            // The kernel makes hard links of files with one inode number.
-            let entry = Builder::new(name).ino(inode).mode(*mode).nlink(1);
-            (entry, Cursor::new(bytes.as_slice()))
-        });
-        cpio::write_cpio(inputs, Vec::new()).map_err(InitramfsError::Archive)
+        entries.extend(drivers(&self.modules, &self.version, &WANTED, "lib")?);
+        archive(&entries)
     }
 }
 

@@ -133,22 +133,27 @@ pub fn program() -> OsString {
     std::env::var_os("QEMU").filter(|name| !name.is_empty()).unwrap_or(DEFAULT_PROGRAM.into())
 }
 
-/// Whether there is a QEMU that has the CXL devices; its version.
-pub fn available() -> Result<(u32, u32), ProcessError> {
+/// Whether there is a QEMU at all; its version.
+pub fn version() -> Result<(u32, u32), ProcessError> {
     let program = program();
     let words = answer(&program, &["--version"])?;
     let version = words.strip_prefix("QEMU emulator version ").and_then(|rest| {
         let mut numbers = rest.split(|c: char| !c.is_ascii_digit());
         Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
     });
-    let Some(version) = version else {
+    version.ok_or_else(|| {
         let found = words.lines().next().unwrap_or_default().to_owned();
-        return Err(ProcessError::NotQemu { program, found });
-    };
+        ProcessError::NotQemu { program, found }
+    })
+}
+
+/// Whether there is a QEMU that has the CXL devices; its version.
+pub fn available() -> Result<(u32, u32), ProcessError> {
+    let version = version()?;
     if version < OLDEST {
         return Err(ProcessError::TooOld { found: version });
     }
-    let devices = answer(&program, &["-device", "help"])?;
+    let devices = answer(&program(), &["-device", "help"])?;
     for device in ["pxb-cxl", "cxl-rp", "cxl-upstream", "cxl-downstream", "cxl-type3"] {
         if !devices.contains(&format!("name \"{device}\"")) {
             return Err(ProcessError::NoDevice { device, version });

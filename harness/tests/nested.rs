@@ -1,0 +1,247 @@
+//! `cxl-harness nested`, run as people run it: what goes in, what comes out, how it ends, and what
+//! is left of it here.
+//!
+//! Most commands inside are busybox's, whose ends can be chosen.
+//!
+//! **Invariant**: without QEMU, a kernel or busybox every test that needs one is shown as ignored,
+//! with the remedy; none is silently green.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of tests may fail as the tests may")]
+
+mod program;
+mod trial;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use cxl_harness::nested::Kernel;
+use program::Folder;
+use serde_json::Value;
+use trial::{claim, unless};
+
+fn main() -> ExitCode {
+    let lacks = Kernel::find(None, None).err().unwrap_or_default();
+    let words: Vec<_> = lacks.iter().map(ToString::to_string).collect();
+    if !words.is_empty() {
+        eprintln!("tests of nested are ignored: {}", words.join("; "));
+    }
+    let lack = || (!words.is_empty()).then_some("needs QEMU, a kernel and busybox");
+    let inside = [
+        claim("output_code_and_files_come_back", everything_comes_back),
+        claim("a_machine_is_locked_and_attacked_inside", a_machine),
+        claim("an_end_without_a_code_is_125", no_code),
+        claim("time_limit_and_signals_leave_nothing", ends),
+        claim("qemu_goes_when_the_program_is_killed", killed),
+    ];
+    let mut trials: Vec<_> = inside.into_iter().map(|trial| unless(lack(), trial)).collect();
+    trials.push(claim("all_that_is_missing_is_named_at_once", missing));
+    trial::run(trials)
+}
+
+/// The busybox of this machine, as a program to run inside.
+fn busybox() -> PathBuf {
+    Kernel::find(None, None).unwrap().busybox
+}
+
+/// A shell inside, started in a folder.
+fn shell(folder: &Folder, options: &[&str], script: &str) -> Command {
+    let mut command = program::command(&["nested"]);
+    command.current_dir(folder.path(""));
+    command.args(options).arg("--harness").arg(busybox()).args(["--", "sh", "-c", script]);
+    command
+}
+
+fn everything_comes_back() {
+    let folder = Folder::new();
+    folder.file("read me", "in the folder, and not named\n");
+    folder.file("old", "as it was\n");
+    folder.file("changed", "before\n");
+    let elsewhere = Folder::new();
+    let given = elsewhere.file("given", "given\n");
+    let made = elsewhere.name("made");
+    // Beside what is asked for: a byte of zero and one that is no text, a file in a new folder, one
+    // that nobody is to have, and a place that no folder here has.
+    let script = r#"
+        set -e
+        pwd
+        id -u
+        printf 'a\000b\377c'
+        echo complaint >&2
+        cat "$1" old
+        [ ! -e "read me" ]
+        echo new >"$2"
+        mkdir -p deep/er
+        echo deep >deep/er/file
+        chmod 750 deep/er/file
+        echo after >>changed
+        echo x >/etc-like
+        cat - | wc -c >count
+        [ -c /dev/kvm ]
+        exit 7
+    "#;
+    let mut command = shell(&folder, &["--file", "old", "--file", "changed"], script);
+    command.args(["name", &given, &made, "-"]).stdin(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    std::thread::spawn(move || {
+        use std::io::Write;
+        input.write_all(&[b'x'; 100_000]).unwrap();
+    });
+    let output = child.wait_with_output().unwrap();
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(7), "{complaints}");
+    assert_eq!(complaints, "complaint\n");
+    let here = fs::canonicalize(folder.path("")).unwrap();
+    let printed = format!("{}\n0\n", here.display()).into_bytes();
+    let rest = b"a\0b\xFFcgiven\nas it was\n";
+    assert_eq!(output.stdout, [printed.as_slice(), rest].concat());
+
+    let text = |name: &str| fs::read_to_string(folder.path(name)).unwrap();
+    assert_eq!(fs::read_to_string(&made).unwrap(), "new\n");
+    assert_eq!(
+        (text("deep/er/file"), text("changed")),
+        ("deep\n".into(), "before\nafter\n".into())
+    );
+    assert_eq!(text("count").trim(), "100000");
+    assert_eq!(
+        (text("old"), fs::read_to_string(given).unwrap()),
+        ("as it was\n".into(), "given\n".into())
+    );
+    use std::os::unix::fs::PermissionsExt;
+    let mode = fs::metadata(folder.path("deep/er/file")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o750);
+    let mut names: Vec<_> =
+        fs::read_dir(folder.path("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["changed", "count", "deep", "old", "read me"]);
+    assert!(!Path::new("/etc-like").exists());
+}
+
+/// The firmware, at CPL 3 and, as an image in a file, at CPL 0.
+fn a_machine() {
+    let folder = Folder::new();
+    let scenario =
+        folder.file("machine.toml", cxl_model::scenario::builtin("one-device").unwrap().text);
+    let image = folder.name("image.elf");
+    assert_eq!(program::ran(&mut program::command(&["image", &image])).2, 0);
+    let run = |arguments: &[&str], code: i32| {
+        let mut command = program::command(&["nested", "--"]);
+        command.current_dir(folder.path("")).args(arguments);
+        let (output, complaints, found) = program::ran(&mut command);
+        assert_eq!(found, code, "{arguments:?}: {complaints}\n{output}");
+        output
+    };
+    let at_0 =
+        ["boot", &scenario, "--image", "image.elf", "--then", "attack", "--require", "sealed"];
+    let json = [&at_0[..], &["--json", "--svg=map.svg"]].concat();
+    let report: Value = serde_json::from_str(&run(&json, 0)).unwrap();
+    assert_eq!((&report["result"], &report["ran"]), (&"ok".into(), &"guest".into()));
+    let console = report["measured"]["guest"]["console"].to_string();
+    assert!(console.contains("cxl firmware at ring 0"), "{console}");
+    assert_eq!(report["attack"]["changed"], 0);
+    assert!(report["attack"]["tried"].as_u64().unwrap() > 10_000);
+    assert!(fs::read_to_string(folder.path("map.svg")).unwrap().starts_with("<svg"));
+    // An instruction in the window fails, works once memory is mapped, and fails again.
+    let text = run(&["boot", "unlocked", "--payload", "sse"], 0);
+    assert!(text.contains("scenario unlocked: ok"), "{text}");
+    assert_eq!(run(&["boot", "ambiguous", "--quiet"], 1), "");
+}
+
+fn no_code() {
+    let folder = Folder::new();
+    for (script, words) in [
+        // The machine ends under the command's feet.
+        ("echo begun >file; poweroff -f", "QEMU ended with exit code 0 before the command's"),
+        ("echo begun; echo c >/proc/sysrq-trigger; sleep 60", "Kernel panic"),
+    ] {
+        let (_, complaints, code) = program::ran(&mut shell(&folder, &[], script));
+        assert_eq!(code, 125, "{complaints}");
+        assert!(complaints.contains(words), "{complaints}");
+    }
+    assert!(!folder.path("file").exists());
+    // A signal that ends the command is its code.
+    assert_eq!(program::ran(&mut shell(&folder, &[], "kill -9 $$")).2, 137);
+}
+
+/// A command inside that goes on, once it has begun, and its QEMU.
+fn begun(folder: &Folder, options: &[&str]) -> (Child, PathBuf) {
+    let mut command = shell(folder, options, "echo begun; echo half >half; sleep 1000");
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "begun\n");
+    let parent = format!("PPid:\t{}\n", child.id());
+    let mut processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    let is_child =
+        |path: &PathBuf| fs::read_to_string(path.join("status")).is_ok_and(|s| s.contains(&parent));
+    let qemu = processes.find(is_child).unwrap();
+    (child, qemu)
+}
+
+fn ends() {
+    let folder = Folder::new();
+    let left = || fs::read_dir(folder.path("")).unwrap().count();
+    let (child, qemu) = begun(&folder, &["--timeout", "30"]);
+    let start = Instant::now();
+    for (signal, code) in [("-TERM", 143), ("-INT", 130), ("-HUP", 129)] {
+        let (child, qemu) = begun(&folder, &[]);
+        let kill = format!("kill {signal} {}", child.id());
+        assert!(Command::new("/bin/sh").args(["-c", &kill]).status().unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        let complaints = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{complaints}");
+        assert!(complaints.contains("interrupted"), "{complaints}");
+        assert!(!qemu.exists());
+    }
+    let output = child.wait_with_output().unwrap();
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{complaints}");
+    assert!(complaints.contains("not ended after 30 s; give it more: --timeout"), "{complaints}");
+    assert!(!qemu.exists());
+    assert!(start.elapsed() < Duration::from_secs(120));
+    assert_eq!(left(), 0, "nothing of it is left");
+}
+
+fn killed() {
+    let folder = Folder::new();
+    let (mut child, qemu) = begun(&folder, &[]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let start = Instant::now();
+    while qemu.exists() {
+        assert!(start.elapsed() < Duration::from_secs(30), "QEMU goes on");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn missing() {
+    let folder = Folder::new();
+    let kernel = folder.name("kernel");
+    let mut command = program::command(&["nested", "--kernel", &kernel, "--", "boot"]);
+    let (output, complaints, code) = program::ran(command.env("QEMU", "/nonexistent/qemu"));
+    assert_eq!((output.as_str(), code), ("", 125), "{complaints}");
+    for words in [
+        "/nonexistent/qemu: no such program",
+        "kernel: no such file",
+        "expected a name such as vmlinuz-6.12.1",
+    ] {
+        assert!(complaints.contains(words), "{complaints}");
+    }
+    // A script is no program, and a command has to be one.
+    let script = folder.file("script", "#!/bin/sh\n");
+    for arguments in
+        [&["nested"][..], &["nested", "boot"], &["nested", "--memory", "1", "--", "boot"]]
+    {
+        assert_eq!(program::ran(&mut program::command(arguments)).2, 2, "{arguments:?}");
+    }
+    if Kernel::find(None, None).is_ok() {
+        let arguments = ["nested", "--harness", &script, "--", "boot"];
+        let (_, complaints, code) = program::ran(&mut program::command(&arguments));
+        assert_eq!(code, 125);
+        assert!(complaints.contains("expected a program for x86-64 Linux"), "{complaints}");
+    }
+}
