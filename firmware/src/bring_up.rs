@@ -4,12 +4,14 @@
 //! **Invariant**: each phase's result is plain data in the caller's [`Workspace`], and a phase runs
 //! only on what the one before has proved.
 
+mod best_effort;
+
 use crate::commit::{commit, undo};
 use crate::committed::{
     Committed, CommittedDecoder, CommittedDevice, CommittedMut, CommittedRegion, DecoderBefore,
     DeviceBefore, LinksBefore, WayBefore,
 };
-use crate::discover::{Remarks, discover};
+use crate::discover::{Remarks, discover, discover_as};
 use crate::error::Error;
 use crate::list::Slots;
 use crate::mmio::{Clock, Mmio};
@@ -17,7 +19,7 @@ use crate::plan::{
     Member, NodeUse, Note, Placed, Plan, PlanMut, PlannedDecoder, Refusals, Region, plan,
 };
 use crate::platform::Platform;
-use crate::policy::{Demands, Policy};
+use crate::policy::{Demands, OnFailure, Policy};
 use crate::probe::{ProbeErrors, probe};
 use crate::topology::{Link, Node, NodeId, Topology, TopologyMut, Tree};
 use crate::verify::{Findings, FindingsMut, Tally, verify, verify_plan};
@@ -171,32 +173,53 @@ impl<'a> From<&'a mut BorrowedWorkspace<'_>> for WorkspaceMut<'a> {
 
 /// Brings up all CXL memory of a platform as the policy says.
 ///
-/// Nothing is written to a decoder unless there is a plan for the whole machine. On an error the
-/// workspace says how far it came and what became of each decoder; what can still be put back is,
+/// Strict, nothing is written to a decoder unless there is a plan for the whole machine. On an error
+/// the workspace says how far it came and what became of each decoder; what can still be put back is,
 /// also where the verifier is not content, or where memory does not answer.
+///
+/// With [`OnFailure::BestEffort`] an error costs the component that it is about: see [`Extent`]. The
+/// same is done without locks first, and locked once all of it is found good.
 pub fn bring_up<'a>(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
     platform: &Platform<'_>,
     policy: &Policy<'_>,
     work: impl Into<WorkspaceMut<'a>>,
-) -> Result<(), Error> {
-    run(hw, clock, platform, policy, work.into())
+) -> Result<Extent, Error> {
+    let mut work = work.into();
+    work.clear();
+    match policy.on_failure {
+        OnFailure::Strict => strict(hw, clock, platform, policy, work).map(|()| Extent::Whole),
+        OnFailure::BestEffort => best_effort::run(hw, clock, platform, policy, work),
+    }
+}
+
+/// How much of what is wanted is in use.
+#[must_use = "with best effort, some of the memory may be lost"]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it.
+    Whole,
+    /// Less: nodes have a [`fault`](Node::fault), or [`Remarks::lost`] is not 0. What
+    /// [`LeaveOut`](crate::policy::LeaveOut) names is not wanted, and no loss.
+    Less {
+        /// How many components failed, with all that lies below them.
+        lost: u16,
+    },
 }
 
 // Compiled once, whatever the workspace is.
 #[inline(never)]
-fn run(
+fn strict(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
     platform: &Platform<'_>,
     policy: &Policy<'_>,
-    mut work: WorkspaceMut<'_>,
+    work: WorkspaceMut<'_>,
 ) -> Result<(), Error> {
-    work.clear();
     let WorkspaceMut { mut topology, plan: mut wanted, mut committed, mut findings, probe: errors } =
         work;
-    discover(hw, clock, platform, topology.reborrow())?;
+    discover_as(hw, clock, platform, policy, topology.reborrow())?;
     let tree = Tree(&topology.nodes);
     plan(platform, tree, policy, wanted.reborrow())?;
     let wanted = wanted.view();

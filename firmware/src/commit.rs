@@ -21,6 +21,7 @@
 //! found. After it, [`CommittedMut`] says of each decoder what became of it.
 
 pub(crate) mod back_invalidate;
+pub(crate) mod lock;
 pub(crate) mod planned_registers;
 
 use cxl_regs::Coherency;
@@ -186,7 +187,7 @@ fn survey(
         let _ = committed.decoders_before.push(DecoderBefore(image));
     }
     let mut foreign = None;
-    for (node, hdm) in job.tree.iter().filter_map(|(id, node)| Some((id, node.hdm?))) {
+    for (node, hdm) in job.tree.sound().filter_map(|(id, node)| Some((id, node.hdm?))) {
         if job.plan.decoders.is_empty() {
             break;
         }

@@ -26,7 +26,7 @@ use core::iter::successors;
 
 pub use crate::topology::Remarks;
 use cxl_regs::access::{Component, Register, Spec};
-use cxl_regs::config::{BridgeHeader, BusNumbers, Windows};
+use cxl_regs::config::{BridgeHeader, BusNumbers, HeaderType, Id, Sbdf, Windows};
 use cxl_regs::dvsec::DvsecId;
 use cxl_regs::dvsec::flex_bus;
 use cxl_regs::dvsec::locator::BLOCK_ALIGNMENT;
@@ -37,8 +37,9 @@ use crate::error::{Code, Error, Place};
 use crate::list::{Empty, List};
 use crate::mmio::{Clock, Mmio};
 use crate::platform::{Bridge, BridgeKind, Platform, RootBus};
+use crate::policy::{LeaveOut, OnFailure, Policy};
 use crate::topology::{
-    Device, DeviceKind, Link, MAX_DEPTH, Node, NodeId, NodeKind, TopologyMut, Tree,
+    Device, DeviceKind, Link, MAX_DEPTH, Node, NodeId, NodeKind, Path, TopologyMut, Tree,
 };
 use component::{Structures, structures};
 use error::{NoRootBus, Unassigned};
@@ -54,7 +55,34 @@ pub fn discover<'a>(
     platform: &Platform<'_>,
     topology: impl Into<TopologyMut<'a>>,
 ) -> Result<(), Error> {
-    fill(hw, clock, platform, topology.into())
+    fill(hw, clock, platform, &Search::default(), topology.into())
+}
+
+/// What [`discover_as`] looks for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Search<'a> {
+    /// Whether a component that cannot be made sense of is an error, or costs itself and what lies
+    /// below it; the error is a remark then.
+    pub on_failure: OnFailure,
+    /// What is not to be touched.
+    pub leave_out: &'a [LeaveOut],
+}
+
+impl<'a> From<&Policy<'a>> for Search<'a> {
+    fn from(policy: &Policy<'a>) -> Self {
+        Self { on_failure: policy.on_failure, leave_out: policy.leave_out }
+    }
+}
+
+/// As [`discover`], as a policy wants it.
+pub fn discover_as<'a, 's>(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    platform: &Platform<'_>,
+    search: impl Into<Search<'s>>,
+    topology: impl Into<TopologyMut<'a>>,
+) -> Result<(), Error> {
+    fill(hw, clock, platform, &search.into(), topology.into())
 }
 
 // Compiled once, whatever the topology lies in.
@@ -63,11 +91,13 @@ fn fill(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
     platform: &Platform<'_>,
+    search: &Search<'_>,
     mut topology: TopologyMut<'_>,
 ) -> Result<(), Error> {
     topology.clear();
     let TopologyMut { nodes, links, remarks } = topology.reborrow();
-    let mut walk = Walk { hw, clock, platform, nodes, links, remarks, config: Config::new() };
+    let (config, assigned) = (Config::new(), false);
+    let mut walk = Walk { hw, clock, platform, search, nodes, links, remarks, config, assigned };
     let result = walk.all();
     if result.is_err() {
         topology.clear();
@@ -79,11 +109,14 @@ struct Walk<'a, M, C> {
     hw: &'a mut M,
     clock: &'a mut C,
     platform: &'a Platform<'a>,
+    search: &'a Search<'a>,
     nodes: List<'a, Node>,
     /// What each node leads to, in the order of the nodes.
     links: List<'a, Link>,
     remarks: &'a mut Remarks,
     config: Config,
+    /// What was missing below the bridge has been assigned.
+    assigned: bool,
 }
 
 /// All bridges by ascending UID, each UID once.
@@ -95,25 +128,23 @@ fn by_uid(bridges: &[Bridge]) -> impl Iterator<Item = &Bridge> {
     successors(next(None), move |bridge| next(Some(bridge.uid)))
 }
 
-/// The rules on bridges that can be told without hardware.
-fn check_bridges(bridges: &[Bridge]) -> Result<(), Error> {
-    for bridge in by_uid(bridges) {
-        let uid = bridge.uid;
-        if bridges.iter().filter(|other| other.uid == uid).count() > 1 {
-            return Err(Code::DISCOVER_DUPLICATE_UID.at(Place::bridge(uid)));
-        }
-        if bridge.kind == BridgeKind::Rcrb {
-            return Err(Code::DISCOVER_RCH.at(Place::bridge(uid)));
-        }
-        let mut higher = by_uid(bridges).filter(|other| other.uid > uid);
-        if let Some(root) = bridge.root
-            && let Some(other) = higher.find(|other| other.root == Some(root))
-        {
-            return Err(Code::DISCOVER_SHARED_ROOT_BUS
-                .at(Place::bridge(uid))
-                .expected(root)
-                .found(other.uid));
-        }
+/// The rules on a bridge that can be told without hardware.
+fn check_bridge(bridges: &[Bridge], bridge: &Bridge) -> Result<(), Error> {
+    let uid = bridge.uid;
+    if bridges.iter().filter(|other| other.uid == uid).count() > 1 {
+        return Err(Code::DISCOVER_DUPLICATE_UID.at(Place::bridge(uid)));
+    }
+    if bridge.kind == BridgeKind::Rcrb {
+        return Err(Code::DISCOVER_RCH.at(Place::bridge(uid)));
+    }
+    let mut higher = by_uid(bridges).filter(|other| other.uid > uid);
+    if let Some(root) = bridge.root
+        && let Some(other) = higher.find(|other| other.root == Some(root))
+    {
+        return Err(Code::DISCOVER_SHARED_ROOT_BUS
+            .at(Place::bridge(uid))
+            .expected(root)
+            .found(other.uid));
     }
     Ok(())
 }
@@ -121,8 +152,50 @@ fn check_bridges(bridges: &[Bridge]) -> Result<(), Error> {
 impl<M: Mmio, C: Clock> Walk<'_, M, C> {
     fn all(&mut self) -> Result<(), Error> {
         let bridges = self.platform.bridges;
-        check_bridges(bridges)?;
-        by_uid(bridges).try_for_each(|bridge| self.bridge(bridge))
+        let left_out = |uid| self.leaves_out(Path::new(uid, &[]).unwrap_or_default());
+        let mut wanted = by_uid(bridges).filter(|bridge| !left_out(bridge.uid));
+        if self.search.on_failure == OnFailure::Strict {
+            wanted.try_for_each(|bridge| check_bridge(bridges, bridge))?;
+        }
+        for bridge in by_uid(bridges) {
+            let at = Place::bridge(bridge.uid);
+            if self.leaves_out(Path::new(bridge.uid, &[]).unwrap_or_default()) {
+                self.remarks.add(Code::DISCOVER_LEFT_OUT.at(at));
+                continue;
+            }
+            let first = self.nodes.len();
+            self.assigned = false;
+            let result = check_bridge(bridges, bridge).and_then(|()| self.bridge(bridge));
+            if result.is_err() {
+                self.nodes.truncate(first);
+                self.links.truncate(first);
+            }
+            self.lost(result)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the policy leaves out what lies at a place.
+    fn leaves_out(&self, place: Path) -> bool {
+        self.search.leave_out.contains(&LeaveOut::At(place))
+    }
+
+    /// An error costs the component that it is about, where that is enough: it is remarked.
+    fn lost(&mut self, result: Result<(), Error>) -> Result<(), Error> {
+        let Err(error) = result else { return Ok(()) };
+        // The one says nothing of a component, the other has a remedy.
+        let costs_all = error.code == Code::DISCOVER_CAPACITY
+            || error.code == Code::DISCOVER_UNASSIGNED && !self.assigned && self.can_assign(&error);
+        if costs_all || self.search.on_failure == OnFailure::Strict {
+            return Err(error);
+        }
+        self.remarks.add(error);
+        Ok(())
+    }
+
+    fn can_assign(&self, error: &Error) -> bool {
+        let mut given = self.platform.resources.iter();
+        given.any(|given| Some(given.uid) == error.at.uid())
     }
 
     /// One bridge and everything below; a second time if something had to be assigned first.
@@ -136,6 +209,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         self.links.truncate(first);
         self.remarks.back_to(remarks);
         assign::hierarchy(self.hw, &mut self.config, self.platform, bridge, given)?;
+        self.assigned = true;
         self.hierarchy(bridge)
     }
 
@@ -144,14 +218,22 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         let Structures { hdm, .. } =
             structures(self.hw, bridge.registers.0, Some(Component::HostBridge), at)?;
         let kind = NodeKind::HostBridge { uid: bridge.uid };
-        let node = Node { parent: None, kind, port: 0, function: None, hdm, back_invalidate: None };
+        let node = Node { parent: None, kind, port: 0, function: None, hdm, ..Node::EMPTY };
         let first = self.insert(self.nodes.len(), node, Link::EMPTY, at)?;
         self.root_bus(bridge, first)?;
         // Nodes that are added on the way are visited too.
         let mut next = first + 1;
         while let Some(Link { bus, .. }) = self.links.get(next) {
-            if let Some(bus) = *bus {
-                self.scan(bridge.uid, next, bus)?;
+            let place = Tree(&self.nodes).path(NodeId(next as u16));
+            match *bus {
+                Some(_) if self.leaves_out(place) => {
+                    self.remarks.add(Code::DISCOVER_LEFT_OUT.at(place));
+                }
+                Some(bus) => {
+                    let result = self.scan(bridge.uid, next, bus);
+                    self.lost(result)?;
+                }
+                None => {}
             }
             next += 1;
         }
@@ -236,24 +318,66 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         let batch = self.nodes.len();
         let mut functions = Functions::new(base, bus, above);
         while let Some(header) = functions.next(self.hw, &mut self.config) {
-            let found = CxlFunction::identify(self.hw, &mut self.config, uid, header, above)?;
-            if let Sighting::Cxl(found) = found {
-                self.add(uid, parent, batch, &found)?;
-                continue;
-            }
-            let function = self.config.function();
-            let at = Place::function(uid, function);
-            // One that went away while it was looked at seems to be anything.
-            function::answers(self.hw, &mut self.config, at)?;
-            match (found, cxl_link) {
-                (Sighting::Aside(remark), _) => self.remarks.add(remark),
-                (_, Some(port)) if function.bdf.function() == 0 => {
-                    self.remarks.add(Code::DISCOVER_LINK_WITHOUT_CXL.at(at).found(port));
-                }
-                _ => {}
-            }
+            let result = self.look(uid, parent, batch, header, above, cxl_link);
+            self.lost(result)?;
         }
         Ok(())
+    }
+
+    /// Looks at the open function, on the bus whose nodes start at `batch`.
+    fn look(
+        &mut self,
+        uid: u32,
+        parent: usize,
+        batch: usize,
+        header: HeaderType,
+        above: Option<Role>,
+        cxl_link: Option<Sbdf>,
+    ) -> Result<(), Error> {
+        let function = self.config.function();
+        let at = Place::function(uid, function);
+        if self.is_left_out(header) {
+            self.remarks.add(Code::DISCOVER_LEFT_OUT.at(at));
+            return Ok(());
+        }
+        let found = CxlFunction::identify(self.hw, &mut self.config, uid, header, above)?;
+        if let Sighting::Cxl(found) = found {
+            return self.add(uid, parent, batch, &found);
+        }
+        // One that went away while it was looked at seems to be anything.
+        function::answers(self.hw, &mut self.config, at)?;
+        match (found, cxl_link) {
+            (Sighting::Aside(remark), _) => self.remarks.add(remark),
+            (_, Some(port)) if function.bdf.function() == 0 => {
+                self.remarks.add(Code::DISCOVER_LINK_WITHOUT_CXL.at(at).found(port));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Whether the policy leaves out the open function by what it is.
+    fn is_left_out(&mut self, header: HeaderType) -> bool {
+        let named = |wanted: &LeaveOut| matches!(wanted, LeaveOut::Device { .. });
+        if header.layout() != 0 || !self.search.leave_out.iter().any(named) {
+            return false;
+        }
+        let id: Id = self.config.read(self.hw, 0);
+        let mut serial = None;
+        self.search.leave_out.iter().any(|wanted| match *wanted {
+            LeaveOut::Device { vendor, device, .. }
+                if (vendor, device) != (id.vendor(), id.device()) =>
+            {
+                false
+            }
+            LeaveOut::Device { serial: Some(wanted), .. } => {
+                let found =
+                    *serial.get_or_insert_with(|| function::serial(self.hw, &mut self.config));
+                found == Some(wanted)
+            }
+            LeaveOut::Device { serial: None, .. } => true,
+            LeaveOut::At(_) => false,
+        })
     }
 
     /// Adds the open function to the nodes of its bus, which start at `batch`.
@@ -327,6 +451,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
             function: Some(function),
             hdm,
             back_invalidate,
+            fault: None,
         };
         // Nodes of this bus have nothing below them yet, so they can still move.
         let lower = self.nodes.iter().skip(batch).filter(|other| other.port <= node.port).count();

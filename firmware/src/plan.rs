@@ -59,6 +59,8 @@ pub struct Region {
     by: fit::By,
     fixed: bool,
     order: u16,
+    /// Whether its memory answered in a trial; see [`OnFailure::BestEffort`](crate::policy::OnFailure).
+    pub(crate) answered: bool,
 }
 
 impl Empty for Region {
@@ -78,6 +80,7 @@ impl Empty for Region {
         by: fit::By::Fit,
         fixed: false,
         order: 0,
+        answered: false,
     };
 }
 
@@ -458,6 +461,59 @@ struct Lists<'a> {
     members: List<'a, Member>,
     decoders: List<'a, PlannedDecoder>,
     notes: List<'a, Note>,
+}
+
+/// Whether a member of a region is not used any more.
+fn is_lost(tree: Tree<'_>, members: &[Member], region: &Region) -> bool {
+    let own = members.iter().skip(region.first_member.into()).take(region.member_count.into());
+    { own }.any(|member| tree.fault(member.device).is_some())
+}
+
+impl<'a> PlanRef<'a> {
+    /// Whether the region that a decoder is for has a member that is not used any more.
+    pub(crate) fn serves_lost(self, tree: Tree<'_>, planned: &PlannedDecoder) -> bool {
+        self.members_of(planned).iter().any(|member| tree.fault(member.device).is_some())
+    }
+
+    /// The members of the region that a decoder is for.
+    pub(crate) fn members_of(self, planned: &PlannedDecoder) -> &'a [Member] {
+        let Purpose::Region { region, .. } = planned.purpose else { return &[] };
+        let region = self.regions.get(usize::from(region));
+        region.map_or(&[], |region| self.members(region))
+    }
+}
+
+impl PlanMut<'_> {
+    /// Takes out every region that has a member with a fault, and all decoders of what has one.
+    /// Decoders from `open` on are not locked: what is left of them moves down, so that they can be
+    /// committed in order. Gives where the open ones start now.
+    pub(crate) fn drop_lost(&mut self, tree: Tree<'_>, open: usize) -> usize {
+        let Self { regions, members, decoders, .. } = self;
+        let lost = |region: u16| {
+            regions.get(usize::from(region)).is_some_and(|region| is_lost(tree, members, region))
+        };
+        let stays = |planned: &PlannedDecoder| {
+            let of_lost = match planned.purpose {
+                Purpose::Region { region, .. } => lost(region),
+                Purpose::Burn { .. } => false,
+            };
+            !of_lost && tree.fault(planned.node).is_none()
+        };
+        let start = decoders.iter().take(open).filter(|planned| stays(planned)).count();
+        decoders.retain(stays);
+        for planned in decoders.iter_mut() {
+            if let Purpose::Region { region, .. } = &mut planned.purpose {
+                *region -= (0..*region).filter(|before| lost(*before)).count() as u16;
+            }
+        }
+        let (mut last, mut next) = (None, 0);
+        for planned in decoders.iter_mut().skip(start) {
+            next = if last == Some(planned.node) { next + 1 } else { 0 };
+            (last, planned.index) = (Some(planned.node), next);
+        }
+        regions.retain(|region| !is_lost(tree, members, region));
+        start
+    }
 }
 
 /// Adds an item, or says what there is no room for. Items are numbered with 16 bits.

@@ -70,6 +70,33 @@ pub struct WindowWidth {
     pub width: Width,
 }
 
+/// What a failure of one component costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Everything: either the whole machine is brought up, or nothing is.
+    #[default]
+    Strict,
+    /// That component, and what lies below it. All others are brought up, and what was lost is told
+    /// with its error.
+    BestEffort,
+}
+
+/// What is not to be touched, from discovery on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaveOut {
+    /// What lies at this place: a bridge, or all that is behind a port of it.
+    At(Path),
+    /// Devices with these identifiers. Their configuration space is read for them, no more.
+    Device {
+        /// Vendor ID.
+        vendor: u16,
+        /// Device ID.
+        device: u16,
+        /// Serial number of the Device Serial Number capability; `None`: every one.
+        serial: Option<u64>,
+    },
+}
+
 /// Which memory is asked whether it answers; see [`mod@crate::probe`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Probe {
@@ -122,6 +149,12 @@ pub struct Policy<'a> {
     pub map_leftovers: bool,
     /// Which memory is asked whether it answers before it is described.
     pub probe: Probe,
+    /// What a failure of one component costs.
+    pub on_failure: OnFailure,
+    /// Components without which the machine is not to be brought up, whatever else a failure costs.
+    pub required: &'a [Path],
+    /// What is not to be touched.
+    pub leave_out: &'a [LeaveOut],
 }
 
 /// What a machine has to satisfy that is only looked at: the part of a policy that says whose locks
@@ -143,6 +176,23 @@ impl From<&Policy<'_>> for Demands {
 }
 
 impl Policy<'_> {
+    /// The default policy, for constants.
+    pub const DEFAULT: Policy<'static> = Policy {
+        path: PathPolicy::LockAll,
+        config_lock: false,
+        burn_spares: false,
+        enable_cache: false,
+        target: TargetSystem::Linux,
+        requests: &[],
+        width: Width::Flat,
+        windows: &[],
+        map_leftovers: false,
+        probe: Probe::All,
+        on_failure: OnFailure::Strict,
+        required: &[],
+        leave_out: &[],
+    };
+
     /// The width of the window at this base.
     pub fn width_of(&self, window: Option<Hpa>) -> Width {
         let named = self.windows.iter().find(|named| Some(named.window) == window);

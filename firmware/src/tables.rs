@@ -109,6 +109,7 @@ fn check_whole(
     if committed.unread {
         return Err(Code::TABLES_UNREAD.error());
     }
+    let decoders = as_found(tree, committed);
     for entry in committed.decoders {
         let place = Place::of(tree, entry.node, entry.index);
         let control = entry.image.control();
@@ -129,12 +130,12 @@ fn check_whole(
                 .expected(span.base())
                 .found(span.size()));
         }
-        if !committed.regions.iter().any(|region| span.contains_span(region.span)) {
+        let whole = committed.regions.iter().any(|region| span.contains_span(region.span));
+        if !whole && !decoders.leads_to_lost(entry) {
             return Err(Code::TABLES_NOT_WHOLE.at(place));
         }
     }
     // The regions are judged anew: nothing is taken from the list but what it may leave out.
-    let decoders = as_found(tree, committed);
     for (entry, decoder) in decoders.device_claims() {
         let place = Place::of(tree, entry.node, entry.index);
         let mut devices = committed.devices.iter().filter(|device| device.node == entry.node);
@@ -216,7 +217,7 @@ pub fn cross_check_hardware<'a>(
     committed: impl Into<CommittedRef<'a>>,
 ) -> Result<(), Error> {
     let (tree, committed) = (topology.into(), committed.into());
-    for (node, hdm) in tree.iter().filter_map(|(id, node)| Some((id, node.hdm?))) {
+    for (node, hdm) in tree.sound().filter_map(|(id, node)| Some((id, node.hdm?))) {
         for index in 0..hdm.decoders {
             let registers = DecoderRegisters::new(hdm.block, index);
             let place = Place::of(tree, node, index);

@@ -14,6 +14,7 @@ use heapless::Vec;
 pub use crate::path::{MAX_DEPTH, Partition, Path};
 pub use remark::Remarks;
 
+use crate::error::Error;
 use crate::list::{Empty, List};
 use crate::mmio::Block;
 use crate::platform::RootBus;
@@ -137,6 +138,9 @@ pub struct Node {
     pub hdm: Option<Hdm>,
     /// BI decoder (port, device) or BI route table (upstream port).
     pub back_invalidate: Option<BackInvalidate>,
+    /// Why neither it nor anything below it is used: what a bring-up that is content with the rest
+    /// ([`OnFailure::BestEffort`](crate::policy::OnFailure)) met there.
+    pub fault: Option<Error>,
 }
 
 impl Empty for Node {
@@ -147,6 +151,7 @@ impl Empty for Node {
         function: None,
         hdm: None,
         back_invalidate: None,
+        fault: None,
     };
 }
 
@@ -286,6 +291,17 @@ impl<'a> Tree<'a> {
         self.0.iter().enumerate().map(|(index, node)| (NodeId(index as u16), node))
     }
 
+    /// Why a node is not used, if it is not: its own fault, or that of the next component above it
+    /// that has one.
+    pub fn fault(self, of: NodeId) -> Option<Error> {
+        self.upwards(of).find_map(|(_, node)| node.fault)
+    }
+
+    /// The nodes that may be used, with their ids: those without a [`fault`](Self::fault).
+    pub fn sound(self) -> impl Iterator<Item = (NodeId, &'a Node)> + Clone {
+        self.iter().filter(move |(id, _)| self.fault(*id).is_none())
+    }
+
     /// All devices.
     pub fn devices(self) -> impl Iterator<Item = (NodeId, &'a Device)> + Clone {
         self.iter().filter_map(|(id, node)| Some((id, node.device()?)))
@@ -294,6 +310,17 @@ impl<'a> Tree<'a> {
     /// The children of a node.
     pub fn children(self, parent: NodeId) -> impl Iterator<Item = (NodeId, &'a Node)> + Clone {
         self.iter().filter(move |(_, node)| node.parent == Some(parent))
+    }
+
+    /// The child of a node with a port number.
+    pub(crate) fn child_at(self, parent: NodeId, port: u8) -> Option<NodeId> {
+        self.children(parent).find(|(_, child)| child.port == port).map(|(id, _)| id)
+    }
+
+    /// All devices behind a node, at any depth.
+    pub(crate) fn devices_below(self, node: NodeId) -> impl Iterator<Item = NodeId> + Clone {
+        let below = move |id: &NodeId| self.upwards(*id).any(|(above, _)| above == node);
+        self.devices().map(|(id, _)| id).filter(below)
     }
 
     /// The node itself, then everything above it, the host bridge last.

@@ -47,7 +47,8 @@ pub fn verify<'a>(
     // Where there is a plan, its notes say what is unused, and why.
     let decoders =
         Decoders { tree, list: &committed.decoders, locks: demands.path, target: demands.target };
-    for (id, device) in tree.devices() {
+    for (id, node) in tree.sound() {
+        let Some(device) = node.device() else { continue };
         for partition in Partition::ALL {
             let used = decoders.used(id, partition);
             let size = device.capacity(partition).saturating_sub(used);
@@ -163,8 +164,11 @@ fn judge_plan(
     if policy.path == PathPolicy::GuestPrograms {
         return;
     }
+    let decoders =
+        Decoders { tree, list: &committed.decoders, locks: policy.path, target: policy.target };
     for entry in &*committed.decoders {
-        if !plan.decoders_of(entry.node).any(|planned| planned.index == entry.index) {
+        let planned = plan.decoders_of(entry.node).any(|planned| planned.index == entry.index);
+        if !planned && !decoders.leads_to_lost(entry) {
             findings.add(Code::VERIFY_NOT_IN_PLAN.at(Place::of(tree, entry.node, entry.index)));
         }
     }
@@ -189,7 +193,7 @@ fn read(
     findings: &mut FindingsMut<'_>,
 ) {
     committed.clear_accepted();
-    for (id, node) in tree.iter() {
+    for (id, node) in tree.sound() {
         let (Some(component), Some(hdm)) = (node.component(), node.hdm) else { continue };
         let at = tree.path(id);
         let mut in_use = false;

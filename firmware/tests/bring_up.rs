@@ -6,7 +6,9 @@
 #[allow(dead_code, reason = "discovery tests use all of it")]
 mod fake;
 
-use cxl_firmware::bring_up::{BorrowedWorkspace, Workspace, WorkspaceMut, bring_up, inspect};
+use cxl_firmware::bring_up::{
+    BorrowedWorkspace, Extent, Workspace, WorkspaceMut, bring_up, inspect,
+};
 use cxl_firmware::committed::{CommittedRegion, Fate, Probed};
 use cxl_firmware::error::Phase;
 use cxl_firmware::list::{Empty, Slots};
@@ -225,14 +227,14 @@ fn memory_that_does_not_answer_takes_its_decoders_with_it() {
             assert_eq!(after, before);
             // Who does not ask is not told.
             let trusting = Policy { probe: Probe::Skip, ..policy };
-            assert_eq!(run(&mut hw, &trusting, &mut work), Ok(()));
+            assert_eq!(run(&mut hw, &trusting, &mut work), Ok(Extent::Whole));
             assert_eq!(work.committed.regions[0].probed, Probed::No);
             // And whoever asks on the next run is, although there is nothing to program.
             hw.writes.clear();
             assert_eq!(run(&mut hw, &policy, &mut work), Err(0x0902));
             assert_eq!((&hw.writes[..], work.committed.regions.len()), (&[][..], 0));
             hw.route = Some(healthy);
-            assert_eq!(run(&mut hw, &policy, &mut work), Ok(()));
+            assert_eq!(run(&mut hw, &policy, &mut work), Ok(Extent::Whole));
             assert_eq!(work.committed.regions[0].probed, Probed::Held);
         }
     }
@@ -292,7 +294,7 @@ fn a_run_that_wrote_nothing_takes_nothing_back_and_the_next_one_forgets_it() {
         let result = bring_up(hw, &mut fake::clock(), &platform, &Policy::default(), work);
         result.map_err(|error| error.code())
     };
-    assert_eq!(run(&mut hw, &mut work), Ok(()));
+    assert_eq!(run(&mut hw, &mut work), Ok(Extent::Whole));
     // All is as planned; then Mem_Enable reads 0, as the verifier sees.
     hw.reads.clear();
     hw.writes.clear();
@@ -400,7 +402,7 @@ fn memory_of_a_size_known_at_run_time_does_as_well() {
     let mut work = Workspace::<4, 4, 8>::new();
     let policy = Policy::default();
     let result = bring_up(&mut hw, &mut fake::clock(), &platform, &policy, &mut work);
-    assert_eq!(result, Ok(()));
+    assert_eq!(result, Ok(Extent::Whole));
     let mut buffer = [0; 512];
     let table = cedt(&platform, &work.topology, &work.committed, IDENTITY, &mut buffer).unwrap();
     let expected = (None, work.committed.regions.to_vec(), table.to_vec());

@@ -15,15 +15,18 @@ use std::ops::RangeInclusive;
 
 use board::{Board, GIB, MIB, UNIT, bi, capable, path, request};
 use cxl_firmware::acpi::{Tables, find_table};
+use cxl_firmware::bring_up::{Workspace, bring_up};
 use cxl_firmware::commit::commit;
 use cxl_firmware::committed::{Committed, CommittedRegion, Fate};
-use cxl_firmware::discover::discover;
+use cxl_firmware::discover::{Search, discover, discover_as};
 use cxl_firmware::error::Code;
 use cxl_firmware::handoff;
 use cxl_firmware::mmio::Mmio;
 use cxl_firmware::plan::{Note, Plan, plan};
 use cxl_firmware::platform::{Bridge, BridgeKind, Ecam, Platform, Resources, Restrictions};
-use cxl_firmware::policy::{PathPolicy, Policy, Probe, Request, TargetSystem, Width, WindowWidth};
+use cxl_firmware::policy::{
+    LeaveOut, OnFailure, PathPolicy, Policy, Probe, Request, TargetSystem, Width, WindowWidth,
+};
 use cxl_firmware::probe::{ProbeErrors, probe};
 use cxl_firmware::tables::{cedt, cross_check, cross_check_hardware};
 use cxl_firmware::topology::{DeviceKind, NodeId, NodeKind, Partition, Topology};
@@ -302,6 +305,14 @@ fn every_discovery_error() {
     let (mut hw, bridges) = fake::small();
     let given = Given { bridges: bridges.to_vec(), resources: vec![], last_bus: 255 };
     provoked.extend(discovered::<2>(&mut hw, &given));
+    let required = [path(12, &[9])];
+    let policy =
+        Policy { on_failure: OnFailure::BestEffort, required: &required, ..Policy::default() };
+    let (mut hw, bridges) = fake::small();
+    let platform = fake::platform(&bridges, &[]);
+    let mut work = Workspace::<8, 4, 8>::new();
+    let error = bring_up(&mut hw, &mut fake::clock(), &platform, &policy, &mut work);
+    provoked.extend(error.err().map(|error| number(error.code(), &error)));
     complete(defined(0x0200..=0x027F), provoked);
 }
 
@@ -344,6 +355,12 @@ fn every_remark() {
         assert!(found.contains(&expected), "{expected:#06x}: {found:x?}");
         provoked.extend(found);
     }
+    let (mut hw, bridges) = fake::small();
+    let search = Search { leave_out: &[LeaveOut::At(path(12, &[3]))], ..Search::default() };
+    let mut topology = Topology::<32>::new();
+    let platform = fake::platform(&bridges, &[]);
+    assert_eq!(discover_as(&mut hw, &mut fake::clock(), &platform, search, &mut topology), Ok(()));
+    provoked.extend(topology.remarks.list().iter().map(|remark| number(remark.code(), remark)));
     complete(defined(0x0280..=0x02FF), provoked);
 }
 

@@ -9,7 +9,7 @@ use cxl_firmware::commit::{Receipt, commit};
 use cxl_firmware::committed::{Committed, Fate, Place};
 use cxl_firmware::error::{Code, Error, Fact, registers};
 use cxl_firmware::plan::Plan;
-use cxl_firmware::policy::{PathPolicy, Policy, Probe, Request, TargetSystem, Width};
+use cxl_firmware::policy::{PathPolicy, Policy, Probe, Request, TargetSystem};
 use cxl_firmware::topology::{DeviceKind, NodeId, NodeKind, Partition, Path};
 use cxl_regs::access::Component;
 use scripted::{Access, Fake, GIB, MIB, Machine, OnCommit, Ticks, accelerator, simple, switched};
@@ -33,18 +33,8 @@ fn refusal(result: Result<(), Error>) -> Option<Code> {
     result.err().map(|error| error.code)
 }
 
-const UNLOCKED: Policy<'static> = Policy {
-    path: PathPolicy::Unlocked,
-    config_lock: false,
-    burn_spares: false,
-    enable_cache: false,
-    target: TargetSystem::Linux,
-    requests: &[],
-    width: Width::Flat,
-    windows: &[],
-    map_leftovers: false,
-    probe: Probe::Skip,
-};
+const UNLOCKED: Policy<'static> =
+    Policy { path: PathPolicy::Unlocked, probe: Probe::Skip, ..Policy::DEFAULT };
 const CONFIG_LOCK: Policy<'static> =
     Policy { path: PathPolicy::LockAll, config_lock: true, ..UNLOCKED };
 

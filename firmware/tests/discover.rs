@@ -2,11 +2,14 @@
 
 mod fake;
 
-use cxl_firmware::discover::discover;
+use cxl_firmware::discover::{Search, discover, discover_as};
 use cxl_firmware::error::{BarProblem, Code, Error, Place, registers};
 use cxl_firmware::mmio::{Block, Clock, Mmio};
 use cxl_firmware::platform::{Bridge, BridgeKind, Ecam, Platform, RootBus};
-use cxl_firmware::topology::{CapacitySource, DeviceKind, MAX_DEPTH, NodeId, NodeKind, Topology};
+use cxl_firmware::policy::{LeaveOut, OnFailure};
+use cxl_firmware::topology::{
+    CapacitySource, DeviceKind, MAX_DEPTH, NodeId, NodeKind, Path, Topology,
+};
 use cxl_regs::Hpa;
 use cxl_regs::component::{ArrayError, CapabilityId};
 use cxl_regs::config::{BarError, Bdf, Sbdf, WalkError};
@@ -1879,4 +1882,90 @@ proptest! {
             prop_assert!(!error.to_string().is_empty());
         }
     }
+}
+
+// --- what is left out, and what is lost -----------------------------------------------------------
+
+/// Places of the devices that are found, and the remarks.
+fn searched(hw: &mut Fake, search: Search<'_>) -> (Vec<Vec<u8>>, Vec<String>, u16) {
+    let bridges = switched(false).1;
+    let mut topology = Topology::<16>::new();
+    let result = discover_as(hw, &mut clock(), &platform(&bridges, &[]), search, &mut topology);
+    assert_eq!(result, Ok(()));
+    let tree = topology.tree();
+    let places = tree.devices().map(|(id, _)| tree.path(id).ports().to_vec()).collect();
+    let remarks = topology.remarks.list().iter().map(ToString::to_string).collect();
+    (places, remarks, topology.remarks.lost())
+}
+
+/// Whether anything was read of a function's configuration space beyond its first dwords.
+fn touched(hw: &Fake, bus: u8, from: u64) -> bool {
+    hw.reads.keys().any(|address| (ecam(bus, 0, from)..ecam(bus, 0, 0x1000)).contains(address))
+}
+
+#[test]
+fn what_is_left_out_by_place_is_not_touched() {
+    // The device behind port 7 of the switch is on bus 15, that behind port 5 on bus 16.
+    let (mut hw, _) = switched(false);
+    let place = Path::new(12, &[0, 7]).expect("a short path");
+    let leave_out = [LeaveOut::At(place)];
+    let search = Search { leave_out: &leave_out, ..Search::default() };
+    let (places, remarks, lost) = searched(&mut hw, search);
+    assert_eq!((places, lost), (vec![vec![0, 5]], 0));
+    assert_eq!(
+        remarks,
+        ["bridge 12 port 0.7: left out, as the policy asks; nothing there was touched"]
+    );
+    assert!(!touched(&hw, 15, 0) && touched(&hw, 16, 0));
+
+    // All of a bridge: not even its own registers.
+    let (mut hw, _) = switched(false);
+    let leave_out = [LeaveOut::At(Path::new(12, &[]).expect("a bridge"))];
+    let search = Search { leave_out: &leave_out, ..Search::default() };
+    let (places, remarks, _) = searched(&mut hw, search);
+    assert_eq!((places, remarks.len(), hw.reads.len()), (vec![], 1, 0));
+}
+
+#[test]
+fn what_is_left_out_by_identity_is_read_for_it_alone() {
+    // A serial number in front of the DVSECs of the device behind port 7.
+    let (mut hw, _) = switched(false);
+    let serial = |hw: &mut Fake| {
+        put(&mut hw.functions[4].config, 0x200, &[0x0001_0003, 0x89ab_cdef, 0x0123_4567]);
+        put(&mut hw.functions[4].config, 0x160, &[0x2001_0023]);
+    };
+    serial(&mut hw);
+    let named = |serial| [LeaveOut::Device { vendor: 0x8086, device: 0x0d93, serial }];
+    fn search(leave_out: &[LeaveOut]) -> Search<'_> {
+        Search { leave_out, ..Search::default() }
+    }
+    let (places, remarks, lost) = searched(&mut hw, search(&named(Some(0x0123_4567_89ab_cdef))));
+    assert_eq!((places, remarks.len(), lost), (vec![vec![0, 5]], 1, 0));
+    assert!(
+        hw.writes.iter().all(|(address, _)| !(ecam(15, 0, 0)..ecam(16, 0, 0)).contains(address))
+    );
+
+    // Another serial number is another device; without one it is every device of the kind.
+    let (mut hw, _) = switched(false);
+    serial(&mut hw);
+    assert_eq!(searched(&mut hw, search(&named(Some(1)))).0.len(), 2);
+    let (mut hw, _) = switched(false);
+    assert_eq!(searched(&mut hw, search(&named(None))).0.len(), 0);
+}
+
+#[test]
+fn what_makes_no_sense_costs_itself_where_that_is_allowed() {
+    // The register locator of the device behind port 7 has a bad entry.
+    let broken = |hw: &mut Fake| {
+        hw.functions[4].config.insert(0x148, ro(0x0000_0107));
+    };
+    let (mut hw, bridges) = switched(false);
+    broken(&mut hw);
+    let refusal = error(&mut hw, &bridges).to_string();
+
+    let (mut hw, _) = switched(false);
+    broken(&mut hw);
+    let search = Search { on_failure: OnFailure::BestEffort, ..Search::default() };
+    let (places, remarks, lost) = searched(&mut hw, search);
+    assert_eq!((places, remarks, lost), (vec![vec![0, 5]], vec![refusal], 1));
 }

@@ -1588,6 +1588,7 @@ fn any_node() -> impl Strategy<Value = cxl_firmware::topology::Node> {
             function: None,
             hdm,
             back_invalidate: None,
+            fault: None,
         }
     })
 }

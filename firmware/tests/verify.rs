@@ -21,18 +21,7 @@ const DEVICE: u64 = 0x2000_0010;
 const BRIDGE: u64 = 0x1000_1010;
 const DVSEC: u64 = 0x2001_0000;
 
-const LINUX: Policy<'static> = Policy {
-    path: PathPolicy::LockAll,
-    config_lock: false,
-    burn_spares: false,
-    enable_cache: false,
-    target: TargetSystem::Linux,
-    requests: &[],
-    width: cxl_firmware::policy::Width::Flat,
-    windows: &[],
-    map_leftovers: false,
-    probe: Probe::Skip,
-};
+const LINUX: Policy<'static> = Policy { probe: Probe::Skip, ..Policy::DEFAULT };
 const SPECIFICATION: Policy<'static> = Policy { target: TargetSystem::Specification, ..LINUX };
 const UNLOCKED: Policy<'static> = Policy { path: PathPolicy::Unlocked, ..LINUX };
 const CONFIG_LOCK: Policy<'static> = Policy { config_lock: true, ..LINUX };

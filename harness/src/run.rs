@@ -3,12 +3,14 @@
 //! **Invariant**: the library sees the machine through [`cxl_firmware::mmio::Mmio`] and its ACPI
 //! tables, exactly as in a guest; the facts of both runs are the same.
 
-use cxl_firmware::bring_up::{Workspace, bring_up, inspect};
+use cxl_firmware::bring_up::{Extent, Workspace, bring_up, inspect};
 use cxl_firmware::discover::discover;
 use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_firmware::plan::plan;
 use cxl_firmware::platform::{Platform, Resources, RootBus};
-use cxl_firmware::policy::{PathPolicy, Policy, Probe, Request, TargetSystem, Width, WindowWidth};
+use cxl_firmware::policy::{
+    OnFailure, PathPolicy, Policy, Probe, Request, TargetSystem, Width, WindowWidth,
+};
 use cxl_firmware::topology::{Partition, Path};
 use cxl_firmware::{Error, acpi, handoff, tables};
 use cxl_regs::acpi::Identity;
@@ -141,6 +143,8 @@ pub struct DirectRun {
     pub handoff: Vec<u8>,
     /// Why it stopped.
     pub refusal: Option<Refusal>,
+    /// How much is in use, if it did not stop.
+    pub extent: Extent,
 }
 
 /// The policy that a scenario asks for, with its requests.
@@ -148,9 +152,15 @@ pub struct RunRequest {
     requests: Vec<Request>,
     windows: Vec<WindowWidth>,
     policy: scenario::Policy,
+    on_failure: OnFailure,
 }
 
 impl RunRequest {
+    /// The same, content with what can be brought up.
+    pub fn best_effort(self) -> Self {
+        Self { on_failure: OnFailure::BestEffort, ..self }
+    }
+
     /// The policy of a machine's scenario in the library's words; refuses what they cannot say.
     pub fn of(machine: &Machine) -> Result<Self, Inexpressible> {
         Self::on(machine.scenario(), machine.map())
@@ -169,6 +179,7 @@ impl RunRequest {
             requests: requests.collect::<Result<_, _>>()?,
             windows: widths.collect(),
             policy: scenario.policy,
+            on_failure: OnFailure::Strict,
         })
     }
 
@@ -192,6 +203,8 @@ impl RunRequest {
             windows: &self.windows,
             map_leftovers: self.policy.leftovers,
             probe: if self.policy.probe { Probe::All } else { Probe::Skip },
+            on_failure: self.on_failure,
+            ..Policy::DEFAULT
         }
     }
 }
@@ -299,8 +312,9 @@ pub fn on(
     wanted: &RunRequest,
 ) -> DirectRun {
     let mut done = DirectRun::new();
-    if let Err(error) = bring_up(hw, clock, platform, &wanted.policy(), &mut *done.room) {
-        done.refusal = Some(Refusal::Library(error));
+    match bring_up(hw, clock, platform, &wanted.policy(), &mut *done.room) {
+        Ok(extent) => done.extent = extent,
+        Err(error) => done.refusal = Some(Refusal::Library(error)),
     }
     done.describe(hw, platform);
     done
@@ -382,7 +396,13 @@ pub(crate) fn occupied(map: &AddressMap) -> Vec<Span> {
 
 impl DirectRun {
     fn new() -> Self {
-        Self { room: room(), cedt: Vec::new(), handoff: Vec::new(), refusal: None }
+        Self {
+            room: room(),
+            cedt: Vec::new(),
+            handoff: Vec::new(),
+            refusal: None,
+            extent: Extent::Whole,
+        }
     }
 
     /// The table of what was committed, and the hand-off record. There is no table for a machine

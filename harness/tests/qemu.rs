@@ -253,7 +253,7 @@ fn one_device() {
     let mut clock = cxl_harness::qemu::Clock::new();
     let result = bring_up(&mut qtest, &mut clock, &platform, &Policy::default(), &mut *room);
     assert_eq!(qtest.check(), Ok(()));
-    result.unwrap_or_else(|error| panic!("{error}"));
+    let _ = result.unwrap_or_else(|error| panic!("{error}"));
     let Workspace { committed, .. } = &*room;
     assert_eq!(committed.decoders.len(), 2, "one of the bridge, one of the device");
     assert!(committed.decoders.iter().all(|decoder| decoder.locked()));

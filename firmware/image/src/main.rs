@@ -109,7 +109,8 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     let result = if options.as_found {
         inspect(&mut hw, &mut clock, &platform, &policy, &mut *room)
     } else {
-        bring_up(&mut hw, &mut clock, &platform, &policy, &mut *room)
+        // Strict: all of it, or an error.
+        bring_up(&mut hw, &mut clock, &platform, &policy, &mut *room).map(|_| ())
     };
     let code = result.map_or_else(|error| error.code(), |()| 0);
     let described = result.is_ok().then(|| describe(&mut hw, &platform, room, table));

@@ -5,8 +5,8 @@
 
 use cxl_regs::access::Register;
 use cxl_regs::config::{
-    Bar, BarKind, Bdf, Capabilities, CapabilityId, Command, EndpointHeader, HeaderType, Id,
-    LinkCapabilities, PcieCapabilities, PortType, Sbdf,
+    Bar, BarKind, Bdf, Capabilities, CapabilityId, Command, EndpointHeader, ExtendedCapabilities,
+    ExtendedCapabilityId, HeaderType, Id, LinkCapabilities, PcieCapabilities, PortType, Sbdf,
 };
 use cxl_regs::dvsec::locator::{BLOCK_ALIGNMENT, BlockId, Locations};
 use cxl_regs::dvsec::{Dvsec, DvsecId, Dvsecs};
@@ -343,4 +343,13 @@ pub(super) fn read_bar(
 /// Offset of a BAR register in configuration space.
 pub(super) fn bar_offset(index: u8) -> u16 {
     Bar::SPEC.offset + u16::from(index) * u16::from(Bar::SPEC.bytes)
+}
+
+/// The device serial number of the open function, if it has one.
+pub(super) fn serial(hw: &mut impl Mmio, config: &mut Config) -> Option<u64> {
+    let mut found = ExtendedCapabilities::new(config.reader(hw)).filter_map(Result::ok);
+    let at = found.find(|found| found.id == ExtendedCapabilityId::SerialNumber)?.offset;
+    drop(found);
+    let [low, high] = [4, 8].map(|within| config.dword(hw, at + within));
+    Some(u64::from(high) << 32 | u64::from(low))
 }

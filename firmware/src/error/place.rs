@@ -167,6 +167,31 @@ impl Place {
         }
     }
 
+    /// Whether it is a window itself.
+    pub const fn is_window(&self) -> bool {
+        self.kind() == WINDOW
+    }
+
+    /// Whether it names the component at a path, or something of it. Of a long path the first ports
+    /// are compared, as many as are kept.
+    pub fn names(&self, path: &Path) -> bool {
+        matches!(self.kind(), COMPONENT | DECODER | IN_WINDOW)
+            && self.number == path.uid()
+            && usize::from(self.depth()) == path.ports().len()
+            && self.ports().zip(path.ports()).all(|(kept, port)| kept == *port)
+    }
+
+    /// The component whose decoder it is.
+    pub fn component_of_decoder(&self) -> Option<Component> {
+        let kind = self.extra() >> INDEX_BITS;
+        COMPONENTS.get(usize::from(kind)).copied().filter(|_| self.kind() == DECODER)
+    }
+
+    /// The range of host addresses that it is.
+    pub fn span(&self) -> Option<Span> {
+        Span::<Hpa>::unpack(self.number()).filter(|_| self.kind() == RANGE)
+    }
+
     /// Base of the window, where one is concerned that has a place.
     pub const fn window_base(&self) -> Option<Hpa> {
         match self.kind() {

@@ -131,6 +131,7 @@ rows! {
         "{at} answered its Vendor ID, and then all-ones: {detail:register} at {expected:x3} cannot be that",
     0x0223 DISCOVER_NO_CAPACITY
         "{at}: Identify Memory Device says that there is no memory, the range registers have {expected:size} of it",
+    0x0224 DISCOVER_REQUIRED "{at}: required by the policy, and not found",
     // What discovery remarks.
     0x0280 DISCOVER_NO_MEM
         "{at}: a CXL device without CXL.mem (DVSEC CXL Capability {found:x4}): it has no memory to map",
@@ -147,6 +148,7 @@ rows! {
     0x0286 DISCOVER_NOT_PARTITIONED
         "{at}: has {expected:size}, of which {found:size} are in active partitions: the rest is not used",
     0x0287 DISCOVER_NO_PORTS "{at}: no CXL root port on its {found:bus}",
+    0x0288 DISCOVER_LEFT_OUT "{at}: left out, as the policy asks; nothing there was touched",
 
     // The plan.
     0x0301 PLAN_NO_WINDOW

@@ -197,5 +197,7 @@ pub(super) fn commit_order(
         }
     }
     list.truncate(components);
+    // What is not used keeps its rank, and gets no decoder.
+    list.retain(|id| tree.fault(*id).is_none());
     Ok(())
 }

@@ -23,9 +23,11 @@ pub(super) fn place_all(
 ) -> Result<(), Error> {
     let PlanInput { tree, policy, devices, .. } = *given;
     for request in policy.requests {
-        devices
-            .binary_search_by_key(&request.device, |id| tree.path(*id))
-            .map_err(|_| Code::PLAN_UNKNOWN_DEVICE.at(request.device))?;
+        let known = devices.binary_search_by_key(&request.device, |id| tree.path(*id)).is_ok();
+        // One that is not used is lost with what was asked of it, and its fault says so.
+        if !known && tree.device_at(&request.device).is_none() {
+            return Err(Code::PLAN_UNKNOWN_DEVICE.at(request.device));
+        }
     }
     for &id in devices {
         let Some(device) = tree.get(id).and_then(|node| node.device()) else { continue };

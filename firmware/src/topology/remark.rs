@@ -4,23 +4,28 @@
 //! behind it: it has no CXL DVSEC, is no bridge, and is not what a link found that trained to
 //! CXL.mem.
 //!
-//! **Invariant**: a remark is no failure: its number is one from `0x0280` on.
+//! A bring-up that is content with the rest remarks what it lost here too: a component whose registers
+//! say nonsense, by the error that would have ended a strict one.
+//!
+//! **Invariant**: a remark from `0x0280` to `0x02FF` is no failure; every other one is a loss, and
+//! counted.
 
 use heapless::Vec;
 
-use crate::error::Error;
+use crate::error::{Code, Error, Phase};
 
 /// What discovery remarked, in the order it came to it, and how many more there were.
 #[derive(Clone, Debug, Default)]
 pub struct Remarks {
     list: Vec<Error, 24>,
     more: u16,
+    lost: u16,
 }
 
 impl Remarks {
     /// None.
     pub const fn new() -> Self {
-        Self { list: Vec::new(), more: 0 }
+        Self { list: Vec::new(), more: 0, lost: 0 }
     }
 
     /// The remarks.
@@ -33,32 +38,44 @@ impl Remarks {
         self.more
     }
 
+    /// How many of all are losses.
+    pub const fn lost(&self) -> u16 {
+        self.lost
+    }
+
     pub(crate) fn clear(&mut self) {
         *self = Self::new();
     }
 
     pub(crate) fn add(&mut self, remark: Error) {
+        self.lost = self.lost.saturating_add(u16::from(is_loss(&remark)));
         if self.list.push(remark).is_err() {
             self.more = self.more.saturating_add(1);
         }
     }
 
     /// Where the list is now; see [`Remarks::back_to`].
-    pub(crate) fn mark(&self) -> (usize, u16) {
-        (self.list.len(), self.more)
+    pub(crate) fn mark(&self) -> (usize, u16, u16) {
+        (self.list.len(), self.more, self.lost)
     }
 
     /// Forgets what was added since `mark`.
-    pub(crate) fn back_to(&mut self, (length, more): (usize, u16)) {
+    pub(crate) fn back_to(&mut self, (length, more, lost): (usize, u16, u16)) {
         self.list.truncate(length);
         self.more = more;
+        self.lost = lost;
     }
+}
+
+/// Whether a remark is an error: what it is about was lost.
+fn is_loss(remark: &Error) -> bool {
+    remark.phase() != Phase::Discover || remark.code() < Code::DISCOVER_NO_MEM.number()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Code, Place};
+    use crate::error::Place;
     use crate::platform::RootBus;
 
     #[test]

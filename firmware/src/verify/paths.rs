@@ -13,7 +13,7 @@ use crate::admits;
 use crate::committed::{CommittedDecoder, CommittedRegion, Place, Probed};
 use crate::error::{self, Code, Error};
 use crate::policy::{PathPolicy, TargetSystem};
-use crate::topology::{NodeId, NodeKind, Partition, Tree};
+use crate::topology::{MAX_DEPTH, NodeId, NodeKind, Partition, Tree};
 
 /// A window as a path sees it.
 #[derive(Clone, Copy)]
@@ -59,6 +59,33 @@ impl<'a> Decoders<'a> {
         self,
     ) -> impl Iterator<Item = (&'a CommittedDecoder, &'a Decoder)> + Clone {
         self.claims().filter(move |(entry, _)| self.is_device(entry.node))
+    }
+
+    /// Whether a decoder leads to devices that are not used any more, and to no other: what lay
+    /// behind a lock when it was lost cannot be undone, and its fault says so.
+    pub(crate) fn leads_to_lost(self, entry: &CommittedDecoder) -> bool {
+        self.ends_at_lost(entry, MAX_DEPTH)
+    }
+
+    /// The same, through so many switches at most.
+    fn ends_at_lost(self, entry: &CommittedDecoder, levels: usize) -> bool {
+        let (Some(decoder), Some(levels)) = (entry.active(), levels.checked_sub(1)) else {
+            return false;
+        };
+        let Route::Targets(targets) = decoder.route else { return false };
+        targets.used(decoder.interleave.ways).iter().all(|port| {
+            let Some(port) = self.tree.child_at(entry.node, *port) else { return false };
+            let mut below = self.tree.children(port);
+            let switch = below.find(|(_, node)| node.kind == NodeKind::UpstreamPort);
+            let claims = |(_, claim): &(_, &Decoder)| claim.span.overlaps(decoder.span);
+            let on = switch.and_then(|(switch, _)| self.of(switch).find(claims));
+            if let Some((on, _)) = on {
+                return self.ends_at_lost(on, levels);
+            }
+            let mut devices = self.tree.devices_below(port).peekable();
+            let some = self.tree.fault(port).is_some() || devices.peek().is_some();
+            some && devices.all(|id| self.tree.fault(id).is_some())
+        })
     }
 
     /// Judges the set of devices that claim a range; the region if it is whole, locked or not.
@@ -351,7 +378,7 @@ impl<'a> Decoders<'a> {
                     claim.span.overlaps(span)
                         && self.tree.upwards(device.node).any(|(above, _)| above == entry.node)
                 });
-                if !behind {
+                if !behind && !self.leads_to_lost(entry) {
                     report(
                         Code::VERIFY_LEADS_NOWHERE
                             .at(place)

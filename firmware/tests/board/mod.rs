@@ -85,7 +85,15 @@ impl Board {
             NodeKind::HostBridge { .. } | NodeKind::UpstreamPort => capable(16),
             NodeKind::Device(_) => capable(10),
         };
-        self.nodes.push(Node { parent, kind, port, function: None, hdm, back_invalidate: None });
+        self.nodes.push(Node {
+            parent,
+            kind,
+            port,
+            function: None,
+            hdm,
+            back_invalidate: None,
+            fault: None,
+        });
         NodeId(self.nodes.len() as u16 - 1)
     }
 

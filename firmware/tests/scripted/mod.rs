@@ -379,6 +379,7 @@ impl Machine {
             function: None,
             hdm: if decoders { hdm(block + 0x1000) } else { None },
             back_invalidate: None,
+            fault: None,
         })
     }
 
@@ -390,6 +391,7 @@ impl Machine {
             function: None,
             hdm: None,
             back_invalidate: None,
+            fault: None,
         })
     }
 

@@ -128,9 +128,9 @@ pub fn _start(caller: &mut Caller<'_>) {
     let platform = caller.platform.platform();
 
     let result = discover(hw, clock, &platform, &mut work.topology);
-    keep(result.map_or_else(|error| error.code().into(), |()| 0));
+    keep(result.map_or_else(|error| error.code().into(), |_| 0));
     let result = plan(&platform, &work.topology, policy, &mut work.plan);
-    keep(result.map_or_else(|error| error.code().into(), |()| 0));
+    keep(result.map_or_else(|error| error.code().into(), |_| 0));
     let refused = work.plan.refused(&platform, &work.topology, policy, caller.index);
     keep(refused.filter_map(|refused| refused.window).map(|window| window.0).sum());
     let result = commit(hw, clock, &work.topology, &work.plan, policy, &mut work.committed);
@@ -141,7 +141,7 @@ pub fn _start(caller: &mut Caller<'_>) {
     verify_plan(hw, &platform, tree, plan, policy, &mut work.committed, &mut work.findings);
     keep(work.findings.more().into());
     let result = probe(hw, &platform, tree, policy.probe, &mut work.committed, &mut work.probe);
-    keep(result.map_or_else(|error| error.code().into(), |()| 0));
+    keep(result.map_or_else(|error| error.code().into(), |_| 0));
     keep(work.probe.list().iter().map(|error| u64::from(error.code())).sum());
     keep(work.probe.more().into());
 
@@ -153,9 +153,9 @@ pub fn _start(caller: &mut Caller<'_>) {
     let table = tables::cedt(&platform, tree, committed, caller.identity, buffer);
     keep(table.map_or_else(|error| error.code().into(), |bytes| bytes.len() as u64));
     let result = tables::cross_check_hardware(hw, caller.bytes, tree, committed);
-    keep(result.map_or_else(|error| error.code().into(), |()| 0));
+    keep(result.map_or_else(|error| error.code().into(), |_| 0));
     let result = tables::cross_check(caller.bytes, tree, committed);
-    keep(result.map_or_else(|error| error.code().into(), |()| 0));
+    keep(result.map_or_else(|error| error.code().into(), |_| 0));
     let table = tables::srat(committed, caller.identity, caller.first_domain, buffer);
     keep(table.map_or_else(|error| error.code().into(), |bytes| bytes.len() as u64));
     keep(
@@ -169,13 +169,13 @@ pub fn _start(caller: &mut Caller<'_>) {
             keep(record.regions().map(|region| region.span.size()).sum());
             keep(handoff::digest(record.decoders().map(|decoder| decoder.image)));
             let result = record.check_registers(committed.decoders.iter().map(|entry| entry.image));
-            keep(result.map_or_else(|error| error.code().into(), |()| 0));
+            keep(result.map_or_else(|error| error.code().into(), |_| 0));
         }
         Err(error) => keep(error.code().into()),
     }
 
     let result = bring_up(hw, clock, &platform, policy, &mut *work);
-    keep(result.map_or_else(|error| error.code().into(), |()| 0));
+    keep(result.map_or_else(|error| error.code().into(), |_| 0));
 
     let (uid, ports) = caller.place;
     let device = Path::new(uid, ports).and_then(|path| work.topology.tree().device_at(&path));

@@ -1,0 +1,346 @@
+//! Bringing up what can be: a component that fails costs itself and what lies below it.
+//!
+//! 1. Discover; what makes no sense is remarked and left alone.
+//! 2. Plan, commit without locks, verify, probe. Whatever fails has a culprit, which gets a
+//!    [`Node::fault`]; all that was written is undone, and the round begins again without it.
+//! 3. Lock what a whole round was content with (`commit::lock`), and look at it once more.
+//!
+//! **Invariant**: each round takes a node out, or some decoders of one, so there are no more rounds
+//! than nodes and decoders. Nothing is locked before a round has passed.
+
+use super::{Extent, WorkspaceMut};
+use crate::commit::lock::lock_all;
+use crate::commit::{commit, undo};
+use crate::committed::{CommittedMut, Probed};
+use crate::discover::discover_as;
+use crate::error::{Code, Error, Place};
+use crate::mmio::{Clock, Mmio};
+use crate::plan::{PlanRef, Region, plan};
+use crate::platform::Platform;
+use crate::policy::{PathPolicy, Policy};
+use crate::probe::probe;
+use crate::topology::{Node, NodeId, Partition, Tree};
+use crate::verify::{verify, verify_plan};
+use cxl_regs::{Hpa, Route};
+
+/// How a round ended well.
+enum Round {
+    /// Committed, not locked.
+    Tried,
+    /// As the policy wants it: an earlier run's work.
+    Final,
+}
+
+pub(super) fn run(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    platform: &Platform<'_>,
+    policy: &Policy<'_>,
+    mut work: WorkspaceMut<'_>,
+) -> Result<Extent, Error> {
+    discover_as(hw, clock, platform, policy, work.topology.reborrow())?;
+    for path in policy.required {
+        let tree = Tree(&work.topology.nodes);
+        if !tree.iter().any(|(id, _)| tree.path(id) == *path) {
+            return Err(Code::DISCOVER_REQUIRED.at(path));
+        }
+    }
+    let decoders = work.topology.nodes.iter().filter_map(|node| node.hdm);
+    let rounds: usize = decoders.map(|hdm| usize::from(hdm.decoders) + 1).sum();
+    let locks = policy.path == PathPolicy::LockAll;
+    let trial = match locks {
+        true => Policy { path: PathPolicy::Unlocked, config_lock: false, ..*policy },
+        false => *policy,
+    };
+    let mut last = Ok(Round::Final);
+    for _ in 0..=rounds {
+        last = round(hw, clock, platform, policy, &trial, &mut work);
+        let Err(error) = last else { break };
+        if is_foreign(&error) && take_over(hw, platform, policy, &mut work, error) {
+            return Ok(extent(&work));
+        }
+        give_up(platform, policy, &mut work, error)?;
+    }
+    if let (Round::Tried, true) = (last?, locks) {
+        let WorkspaceMut { topology, plan, committed, .. } = &mut work;
+        for region in plan.regions.iter_mut() {
+            let mut asked = committed.regions.iter().filter(|asked| asked.probed != Probed::No);
+            region.answered = asked.any(|asked| asked.span == region.span);
+        }
+        lock_all(hw, clock, &mut topology.nodes, plan, policy, committed);
+        // All of it was taken back and made again, so all registers are looked at again. Memory that
+        // answered is not asked twice.
+        look(hw, platform, policy, &mut work, true);
+        let WorkspaceMut { plan, committed, .. } = &mut work;
+        for region in committed.regions.iter_mut() {
+            let answered = |asked: &Region| asked.span == region.span && asked.answered;
+            region.probed = match region.partition {
+                _ if !plan.regions.iter().any(answered) => Probed::No,
+                Partition::Volatile => Probed::Held,
+                Partition::Persistent => Probed::Read,
+            };
+        }
+    }
+    Ok(extent(&work))
+}
+
+/// Verifies what cannot be undone any more, until what is left is good: each look takes out what the
+/// one before found broken.
+fn look(
+    hw: &mut impl Mmio,
+    platform: &Platform<'_>,
+    policy: &Policy<'_>,
+    work: &mut WorkspaceMut<'_>,
+    planned: bool,
+) {
+    for _ in 0..=work.topology.nodes.len() {
+        let WorkspaceMut { topology, plan, committed, findings, .. } = work;
+        let (tree, view) = (Tree(&topology.nodes), plan.view());
+        if planned {
+            verify_plan(hw, platform, tree, view, policy, &mut *committed, &mut *findings);
+        } else {
+            verify(hw, platform, tree, policy, &mut *committed, &mut *findings);
+        }
+        let failure = findings.list.iter().find(|finding| finding.is_failure()).copied();
+        let Some(error) = failure else { return };
+        let mut out = 0;
+        while let Some(id) = culprit(platform, policy, work, &error) {
+            lose(work, id, error);
+            out += 1;
+        }
+        if out == 0 {
+            return;
+        }
+        let locked = work.plan.decoders.len();
+        work.plan.drop_lost(Tree(&work.topology.nodes), locked);
+    }
+}
+
+/// Takes what an earlier run has locked as it is, where any of it is whole: nothing of it can be
+/// changed. Devices without a part in it are lost to the error that the plan met.
+fn take_over(
+    hw: &mut impl Mmio,
+    platform: &Platform<'_>,
+    policy: &Policy<'_>,
+    work: &mut WorkspaceMut<'_>,
+    error: Error,
+) -> bool {
+    let WorkspaceMut { topology, committed, findings, .. } = &mut *work;
+    let tree = Tree(&topology.nodes);
+    verify(hw, platform, tree, policy, &mut *committed, &mut *findings);
+    if !committed.regions.iter().any(|region| region.locked) {
+        return false;
+    }
+    work.plan.clear();
+    // What was there and is not any more left decoders that lead to its port.
+    while let Some(port) = deserted(work) {
+        lose(work, port, error);
+    }
+    look(hw, platform, policy, work, false);
+    let WorkspaceMut { topology, committed, probe: errors, .. } = &mut *work;
+    let tree = Tree(&topology.nodes);
+    let _ = probe(hw, platform, tree, policy.probe, &mut *committed, errors);
+    for index in 0..work.topology.nodes.len() {
+        let WorkspaceMut { topology, committed, .. } = &mut *work;
+        let (tree, id) = (Tree(&topology.nodes), NodeId(index as u16));
+        let is_device = tree.get(id).is_some_and(|node| node.device().is_some());
+        let serves = committed.decoders.iter().any(|entry| {
+            let regions = committed.regions.iter();
+            let spans = |span| { regions }.any(|region| region.span == span);
+            entry.node == id && entry.active().is_some_and(|decoder| spans(decoder.span))
+        });
+        if is_device && !serves && tree.fault(id).is_none() {
+            lose(work, id, error);
+        }
+    }
+    true
+}
+
+/// A port that decoders in use lead to, and that nothing is behind.
+fn deserted(work: &WorkspaceMut<'_>) -> Option<NodeId> {
+    let tree = Tree(&work.topology.nodes);
+    work.committed.decoders.iter().find_map(|entry| {
+        let decoder = entry.active()?;
+        let Route::Targets(targets) = decoder.route else { return None };
+        let used = targets.used(decoder.interleave.ways).iter();
+        let mut ports = used.filter_map(|port| tree.child_at(entry.node, *port));
+        ports.find(|port| tree.fault(*port).is_none() && tree.devices_below(*port).next().is_none())
+    })
+}
+
+/// Gives a node a fault.
+fn lose(work: &mut WorkspaceMut<'_>, id: NodeId, error: Error) {
+    if let Some(node) = work.topology.nodes.get_mut(usize::from(id.0)) {
+        node.fault = Some(error);
+    }
+}
+
+/// The next node that an error is about and that is not out already.
+fn culprit(
+    platform: &Platform<'_>,
+    policy: &Policy<'_>,
+    work: &WorkspaceMut<'_>,
+    error: &Error,
+) -> Option<NodeId> {
+    let (tree, plan) = (Tree(&work.topology.nodes), work.plan.view());
+    let mut sound = tree.sound().map(|(id, _)| id);
+    sound.find(|id| is_culprit(tree, platform, policy, plan, *id, error))
+}
+
+/// How much is in use: less where anything has a fault, was remarked as a loss, or failed the last
+/// look.
+fn extent(work: &WorkspaceMut<'_>) -> Extent {
+    let faults = work.topology.nodes.iter().filter(|node| node.fault.is_some()).count();
+    let failures = work.findings.list.iter().filter(|finding| finding.is_failure()).count();
+    let lost =
+        usize::from(work.topology.remarks.lost()) + faults + failures + work.probe.list().len();
+    match u16::try_from(lost) {
+        Ok(0) => Extent::Whole,
+        lost => Extent::Less { lost: lost.unwrap_or(u16::MAX) },
+    }
+}
+
+/// One attempt at everything that may be used, without locks; nothing of it stays if it fails.
+fn round(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    platform: &Platform<'_>,
+    policy: &Policy<'_>,
+    trial: &Policy<'_>,
+    work: &mut WorkspaceMut<'_>,
+) -> Result<Round, Error> {
+    let WorkspaceMut { topology, plan: wanted, committed, findings, probe: errors } = work;
+    wanted.clear();
+    findings.clear();
+    errors.clear();
+    let tree = Tree(&topology.nodes);
+    plan(platform, tree, policy, wanted.reborrow())?;
+    let wanted = wanted.view();
+    let (receipt, committed_as, round) =
+        match commit(hw, clock, tree, wanted, trial, &mut *committed) {
+            Ok(receipt) => (receipt, trial, Round::Tried),
+            // Somebody's: ours, of an earlier run, if it is as the policy wants it.
+            Err(error) if is_foreign(&error) => {
+                (commit(hw, clock, tree, wanted, policy, &mut *committed)?, policy, Round::Final)
+            }
+            Err(error) => return Err(error),
+        };
+    verify_plan(hw, platform, tree, wanted, committed_as, &mut *committed, &mut *findings);
+    let probed = probe(hw, platform, tree, policy.probe, &mut *committed, errors);
+    let failure = findings.list.iter().find(|finding| finding.is_failure()).copied();
+    match failure.map_or(probed, Err) {
+        Ok(()) => {
+            receipt.keep();
+            Ok(round)
+        }
+        Err(error) => {
+            undo(hw, tree, wanted, committed_as, &mut *committed, receipt);
+            Err(error)
+        }
+    }
+}
+
+/// Whether it says that decoders or enables are in use already. Nothing was written then.
+fn is_foreign(error: &Error) -> bool {
+    [
+        Code::COMMIT_FOREIGN_DECODER,
+        Code::COMMIT_FOREIGN_CONTENTS,
+        Code::COMMIT_FOREIGN_PART,
+        Code::COMMIT_FOREIGN_ENABLES,
+        Code::COMMIT_CONFIG_LOCKED,
+    ]
+    .contains(&error.code)
+}
+
+/// Takes out of the next round what an error is about. Gives the error back where that is the whole
+/// machine, something that is required, or nothing that was not out already.
+fn give_up(
+    platform: &Platform<'_>,
+    policy: &Policy<'_>,
+    work: &mut WorkspaceMut<'_>,
+    error: Error,
+) -> Result<(), Error> {
+    let mut out = 0;
+    while let Some(id) = culprit(platform, policy, work, &error) {
+        let tree = Tree(&work.topology.nodes);
+        let is_below = |place: NodeId| tree.upwards(place).any(|(above, _)| above == id);
+        let required =
+            |path| tree.iter().any(|(place, _)| tree.path(place) == path && is_below(place));
+        if policy.required.iter().copied().any(required) {
+            return Err(error);
+        }
+        out += 1;
+        if let Some(usable) = usable_decoders(tree, &work.committed, id, &error) {
+            let node = work.topology.nodes.get_mut(usize::from(id.0));
+            if let Some(hdm) = node.and_then(|node| node.hdm.as_mut()) {
+                hdm.decoders = usable;
+            }
+            work.topology.remarks.add(error);
+            break;
+        }
+        lose(work, id, error);
+    }
+    if out == 0 { Err(error) } else { Ok(()) }
+}
+
+/// Whether an error is about a node: about itself, or a region or window that it has part in.
+fn is_culprit(
+    tree: Tree<'_>,
+    platform: &Platform<'_>,
+    policy: &Policy<'_>,
+    plan: PlanRef<'_>,
+    id: NodeId,
+    error: &Error,
+) -> bool {
+    let Some(node) = tree.get(id) else { return false };
+    let path = tree.path(id);
+    let at = error.at;
+    if let Some(component) = at.component_of_decoder() {
+        return node.component() == Some(component) && at.names(&path);
+    }
+    if at.names(&path) {
+        // Several nodes have one place. It is a device's, or that of the first of them.
+        let device = |node: &Node| node.device().is_some();
+        let mut same = tree.iter().filter(|(other, _)| tree.path(*other) == path);
+        return match same.clone().find(|(_, node)| device(node)) {
+            Some((found, _)) => found == id,
+            None => same.next().is_some_and(|(first, _)| first == id),
+        };
+    }
+    if let (Some(function), Some(bridge)) = (node.function, tree.bridge(id)) {
+        if at == Place::function(bridge.1, function) {
+            return true;
+        }
+    }
+    let is_device = node.device().is_some();
+    if let Some(span) = at.span() {
+        let over = plan.regions.iter().filter(|region| region.span.overlaps(span));
+        return is_device
+            && over.into_iter().any(|region| plan.members(region).iter().any(|m| m.device == id));
+    }
+    // What a window is refused for concerns those that would share it.
+    let window = at.is_window().then(|| at.window_base()).flatten();
+    window.is_some_and(|base: Hpa| {
+        let mut windows = platform.windows.iter().filter(|window| window.base == Some(base));
+        is_device
+            && !policy.requests.iter().any(|request| request.device == path)
+            && windows.any(|window| window.targets.contains(&path.uid()))
+    })
+}
+
+/// How many decoders of a routing component are left, where one above the first failed alone: the
+/// hardware commits them in order. `None` where all of it is lost.
+fn usable_decoders(
+    tree: Tree<'_>,
+    committed: &CommittedMut<'_>,
+    id: NodeId,
+    error: &Error,
+) -> Option<u8> {
+    let routes = tree.get(id)?.component()?.routes();
+    let index = error.at.decoder().filter(|index| *index > 0 && routes)?;
+    let stuck = committed.decoders.iter().any(|entry| {
+        let control = entry.image.control();
+        entry.node == id && entry.index >= index && (control.committed() || control.commit())
+    });
+    (!stuck).then_some(index)
+}

@@ -1,0 +1,247 @@
+//! One bad part costs one part: whichever register of whichever component dies during a run that is
+//! content with the rest, everything that the fault has no part in is in use, locked and described.
+//!
+//! **Invariant**: nothing here asks the library what is in use: the models say where addresses lead,
+//! and which component the dead register is of.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cxl_firmware::bring_up::Extent;
+use cxl_firmware::platform::Platform;
+use cxl_harness::run::{self, DirectRun};
+use cxl_model::machine::{Landing, Machine};
+use cxl_model::scenario::{Parent, PathPolicy, Place, Scenario, builtin};
+use cxl_regs::mmio::Mmio;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    None,
+    /// From this write on, nothing that is written there arrives.
+    Dead(u64),
+    /// From this read on, the whole component gives all-ones and takes nothing.
+    Gone(u64),
+}
+
+/// What is between firmware and machine.
+struct Bus<'m> {
+    machine: &'m mut Machine,
+    fault: Fault,
+    reads: u64,
+    writes: u64,
+    /// The dword that is dead; of memory, wherever it is mapped to.
+    dead: Option<(u64, Option<Landing>)>,
+    /// The component that the fault is in.
+    place: Option<Place>,
+    gone: bool,
+}
+
+impl Bus<'_> {
+    fn place(&self, address: u64) -> Option<Place> {
+        let registers = self.machine.target(address).and_then(|target| target.place());
+        // Memory is a device's part too.
+        registers.or_else(|| self.machine.device_at(address).map(Place::Device))
+    }
+
+    fn is_gone(&self, address: u64) -> bool {
+        self.gone && self.place.is_some() && self.place(address) == self.place
+    }
+}
+
+impl Mmio for Bus<'_> {
+    fn read(&mut self, address: u64) -> u32 {
+        if self.fault == Fault::Gone(self.reads) {
+            (self.place, self.gone) = (self.place(address), true);
+        }
+        self.reads += 1;
+        let value = self.machine.read(address);
+        if self.is_gone(address) { u32::MAX } else { value }
+    }
+
+    fn write(&mut self, address: u64, value: u32) {
+        if self.fault == Fault::Dead(self.writes) {
+            self.place = self.place(address);
+            self.dead = Some((address, self.machine.resolve(address)));
+        }
+        self.writes += 1;
+        let dead = self.dead.is_some_and(|(register, memory)| match memory {
+            Some(memory) => self.machine.resolve(address) == Some(memory),
+            None => register == address,
+        });
+        if !dead && !self.is_gone(address) {
+            self.machine.write(address, value);
+        }
+    }
+}
+
+/// The components above one, and itself.
+fn upwards(scenario: &Scenario, place: Place) -> Vec<Place> {
+    let mut way = vec![place];
+    loop {
+        let next = match *way.last().unwrap() {
+            Place::Device(at) => Place::Port(scenario.devices[at].port),
+            Place::Switch(at) => Place::Port(scenario.switches[at].port),
+            Place::Port(at) => match scenario.ports[at].parent {
+                Parent::Bridge(bridge) => Place::Bridge(bridge),
+                Parent::Switch(switch) => Place::Switch(switch),
+            },
+            Place::Bridge(_) => return way,
+        };
+        way.push(next);
+    }
+}
+
+/// Which devices' memory the models find in each region that is in use.
+fn served(machine: &Machine, done: &DirectRun, what: &str) -> Vec<BTreeSet<usize>> {
+    let mut sets = vec![];
+    for region in &done.room.committed.regions {
+        let locks = machine.scenario().policy.path == PathPolicy::LockAll;
+        assert!(region.locked || !locks, "{what}: {region:?}");
+        let granule = region.interleave.granularity.bytes();
+        let ways = u64::from(region.interleave.ways.count());
+        let mut devices = BTreeSet::new();
+        for way in 0..ways {
+            for at in [region.span.base().0 + way * granule, region.span.last().0 - way * granule] {
+                let landing = machine.resolve(at);
+                let landing = landing.unwrap_or_else(|| panic!("{what}: {at:#x} of {region:?}"));
+                devices.insert(landing.device);
+            }
+        }
+        sets.push(devices);
+    }
+    sets
+}
+
+struct Run {
+    machine: Machine,
+    done: DirectRun,
+    reads: u64,
+    writes: u64,
+    place: Option<Place>,
+}
+
+/// The writes of a run that is strict, or not.
+fn writes(scenario: &Scenario, best_effort: bool) -> (u64, u64) {
+    let mut machine = Machine::new(scenario);
+    let wanted = run::RunRequest::of(&machine).unwrap();
+    let wanted = if best_effort { wanted.best_effort() } else { wanted };
+    let tables = run::platform(&machine).unwrap();
+    let occupied: Vec<_> = machine.map().fixed().collect();
+    let platform = Platform { occupied: &occupied, ..tables.platform() };
+    let mut clock = machine.clock();
+    let done = run::on(&mut machine, &mut clock, &platform, &wanted);
+    assert!(done.refusal.is_none());
+    (machine.traffic().all.writes, done.room.committed.decoders.len() as u64)
+}
+
+/// A run with a fault, and a second one that finds what the first has left, the fault included.
+fn run(scenario: &Scenario, fault: Fault, what: &str) -> Run {
+    let mut machine = Machine::new(scenario);
+    let wanted = run::RunRequest::of(&machine).unwrap().best_effort();
+    let tables = run::platform(&machine).unwrap();
+    let occupied: Vec<_> = machine.map().fixed().collect();
+    let platform = Platform { occupied: &occupied, ..tables.platform() };
+    let mut clock = machine.clock();
+    let (reads, writes, dead, place, gone) = (0, 0, None, None, false);
+    let mut bus = Bus { machine: &mut machine, fault, reads, writes, dead, place, gone };
+    let done = run::on(&mut bus, &mut clock, &platform, &wanted);
+    let (reads, writes, place) = (bus.reads, bus.writes, bus.place);
+    let left = bus.machine.fabric();
+    if done.refusal.is_none() {
+        let again = run::on(&mut bus, &mut clock, &platform, &wanted);
+        let refusal = again.refusal.as_ref().map(|refusal| refusal.to_string());
+        assert_eq!(refusal, None, "{what}: the second run");
+        // What went away after the last look is news to the second run alone.
+        if done.extent != Extent::Whole {
+            let lost = |done: &DirectRun| {
+                let nodes = done.room.topology.nodes.iter().filter_map(|node| node.fault);
+                let list = done.room.topology.remarks.list().iter().copied();
+                nodes.chain(list).map(|error| format!("{} {error}", error.at)).collect::<Vec<_>>()
+            };
+            assert!(
+                again.cedt == done.cedt,
+                "{what}: the second run's table is another one: {:?}, and before {:?}",
+                lost(&again),
+                lost(&done)
+            );
+        }
+        assert_eq!(bus.machine.fabric(), left, "{what}: the second run changed something");
+    }
+    Run { machine, done, reads, writes, place }
+}
+
+/// Every fault of a machine; how many devices were in use after how many of them, `None` where the
+/// table was refused.
+fn sweep(name: &str) -> BTreeMap<Option<usize>, u32> {
+    let scenario = Scenario::parse(builtin(name).unwrap().text, name).unwrap();
+    let clean = run(&scenario, Fault::None, name);
+    assert!(clean.done.refusal.is_none() && clean.done.extent == Extent::Whole, "{name}");
+    let mut dry = Machine::new(&scenario);
+    run::dry(&mut dry);
+    let discovered = dry.traffic().all.reads;
+    let sets = served(&clean.machine, &clean.done, name);
+    let all: BTreeSet<usize> = sets.iter().flatten().copied().collect();
+    let faults = (0..clean.writes).map(Fault::Dead).chain((0..clean.reads).map(Fault::Gone));
+    let mut outcomes = BTreeMap::new();
+    for fault in faults {
+        let what = format!("{name} {fault:?}");
+        let Run { machine, done, place, .. } = run(&scenario, fault, &what);
+        let place = place.map(|place| (place, machine.name(place).to_owned()));
+        let what = format!("{what} in {place:?}");
+        let refusal = done.refusal.as_ref().map(ToString::to_string);
+        // A part that is gone while its table is checked is found by that check.
+        if refusal.is_some()
+            && done.refusal.as_ref().is_some_and(|refusal| refusal.phase() == "tables")
+        {
+            *outcomes.entry(None).or_default() += 1;
+            continue;
+        }
+        assert_eq!(refusal, None, "{what}");
+        let in_use: BTreeSet<usize> =
+            served(&machine, &done, &what).into_iter().flatten().collect();
+        for device in &all {
+            // What one member of a set loses, the set may lose.
+            let mut related = sets.iter().filter(|set| set.contains(device)).flatten();
+            let touched = place.as_ref().is_some_and(|(place, _)| {
+                related.any(|device| upwards(&scenario, Place::Device(*device)).contains(place))
+            });
+            assert!(touched || in_use.contains(device), "{what}: device {device} is lost");
+        }
+        let lost = all.len() - in_use.len();
+        // What is gone before it is discovered was never there, as far as anybody can say.
+        let hidden = matches!(fault, Fault::Gone(at) if at < discovered);
+        let told = done.extent != Extent::Whole;
+        assert!(lost > 0 || !told, "{what}: {:?}, and nothing is lost", done.extent);
+        assert!(lost == 0 || told || hidden, "{what}: {lost} lost, and nobody says so");
+        *outcomes.entry(Some(in_use.len())).or_default() += 1;
+    }
+    outcomes
+}
+
+#[test]
+fn one_bad_part_costs_one_part() {
+    for name in [
+        "four-bridges",
+        "two-devices-one-bridge",
+        "switch",
+        "one-device",
+        "type2-db",
+        "two-way",
+        "two-partitions",
+        "persistent-interleave",
+    ] {
+        let outcomes = sweep(name);
+        // Some faults have to have cost something.
+        assert!(outcomes.len() > 1, "{name}: {outcomes:?}");
+    }
+}
+
+#[test]
+fn a_sound_machine_costs_two_more_writes_a_decoder() {
+    for name in ["four-bridges", "switch", "four-way", "dpa-skip"] {
+        let scenario = Scenario::parse(builtin(name).unwrap().text, name).unwrap();
+        let (strict, decoders) = writes(&scenario, false);
+        assert_eq!(writes(&scenario, true), (strict + 2 * decoders, decoders), "{name}");
+    }
+}
