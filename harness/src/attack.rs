@@ -14,7 +14,7 @@ mod rules;
 mod shadow;
 
 pub use cxl_attack::Event;
-use cxl_attack::{Locks, Skipped, State, Trigger, Watch, Witness, attack};
+use cxl_attack::{Locks, Mode, Skipped, State, Stores, Trigger, Watch, Witness, attack};
 use cxl_regs::mmio::Mmio;
 
 use crate::run::{self, DirectRun};
@@ -39,8 +39,12 @@ pub fn direct_with(
     done: &DirectRun,
     tell: &mut dyn FnMut(&str, &str),
 ) -> Report {
-    let mut unwatched = Locks::<0>::new();
-    attacked(machine, done, &mut unwatched, false, tell)
+    attacked(machine, done, None::<&mut Locks<0>>, false, tell)
+}
+
+/// As [`direct`], and no further than the first thing that gives way.
+pub fn first_breach(machine: &mut Machine, done: &DirectRun) -> Report {
+    attacked(machine, done, None::<&mut Locks<0>>, true, &mut |_, _| {})
 }
 
 /// As [`direct`], with the library's own witness looking on from inside, as the image has it on
@@ -50,14 +54,14 @@ pub fn watched<const N: usize>(
     done: &DirectRun,
     locks: &mut Locks<N>,
 ) -> Report {
-    attacked(machine, done, locks, true, &mut |_, _| {})
+    attacked(machine, done, Some(locks), false, &mut |_, _| {})
 }
 
 fn attacked<const N: usize>(
     machine: &mut Machine,
     done: &DirectRun,
-    locks: &mut Locks<N>,
-    watch: bool,
+    locks: Option<&mut Locks<N>>,
+    first: bool,
     tell: &mut dyn FnMut(&str, &str),
 ) -> Report {
     let judge = Judge::new(machine);
@@ -66,11 +70,12 @@ fn attacked<const N: usize>(
     let tables = run::platform(machine);
     let ecam = tables.as_ref().map(|tables| tables.platform().ecam).unwrap_or_default();
     let tree = done.room.topology.tree();
-    let mut judged = Judged { machine, judge, tell };
-    if watch {
-        attack(&mut Watch::new(&mut judged, ecam, tree, locks), &mut clock, ecam, tree);
-    } else {
-        attack(&mut judged, &mut clock, ecam, tree);
+    let mut judged = Judged { machine, judge, first, tell };
+    match locks {
+        Some(locks) => {
+            attack(&mut Watch::new(&mut judged, ecam, tree, locks), &mut clock, ecam, tree);
+        }
+        None => attack(&mut judged, &mut clock, ecam, tree),
     }
     let Judged { machine, judge, .. } = judged;
     judge.finish(machine)
@@ -78,13 +83,16 @@ fn attacked<const N: usize>(
 
 /// The most that [`direct_with`] tells of.
 pub fn steps(machine: &Machine) -> usize {
-    State::ALL.len() * machine.places().len()
+    // Whole values and modes come after all states.
+    (State::ALL.len() + 2) * machine.places().len()
 }
 
 /// A machine whose every write the judge looks at.
 struct Judged<'a> {
     machine: &'a mut Machine,
     judge: Judge,
+    /// Nothing more is tried once something gave way.
+    first: bool,
     tell: &'a mut dyn FnMut(&str, &str),
 }
 
@@ -94,12 +102,26 @@ impl Mmio for Judged<'_> {
     }
 
     fn write(&mut self, address: u64, value: u32) {
-        self.judge.before_write(self.machine, address, value);
+        self.judge.before_write(self.machine, address, &value.to_le_bytes());
         self.machine.write(address, value);
     }
 }
 
+impl Stores for Judged<'_> {
+    fn store(&mut self, address: u64, bytes: u8, value: u64) -> bool {
+        let value = value.to_le_bytes();
+        let Some(bytes) = value.get(..usize::from(bytes)) else { return false };
+        self.judge.before_write(self.machine, address, bytes);
+        self.machine.write_bytes(address, bytes);
+        true
+    }
+}
+
 impl Witness for Judged<'_> {
+    fn enough(&mut self) -> bool {
+        self.first && !self.judge.report.integrity.holds
+    }
+
     fn hear(&mut self, event: Event) {
         if let Event::Enter { state, address } = event {
             let name = place_at(self.machine, address).map_or("", |at| self.machine.name(at));
@@ -114,6 +136,8 @@ impl Witness for Judged<'_> {
 enum Phase {
     /// A state is prepared or put back.
     Between,
+    /// Stores of any width and value come, at what locks freeze.
+    Patterns { struck: Option<Struck>, last: Option<At> },
     /// Bits of a dword are flipped.
     Sweep { address: u64, at: At, rest: u32, step: Step },
     /// Something was started; all that it changed so far, and which of that was locked.
@@ -129,6 +153,26 @@ enum Step {
     Flipped { bits: u32 },
     /// The rest is written back.
     PutBack(Box<Flip>),
+}
+
+/// A store that is not judged yet.
+#[derive(Clone, Copy, Debug)]
+struct Struck {
+    at: At,
+    /// The dword's part of it.
+    value: u32,
+    bytes: u8,
+    aligned: bool,
+}
+
+/// What a locked dword gave way to, and how that was told.
+#[derive(Clone, Debug)]
+struct Gave {
+    at: At,
+    /// The circumstances, in words; empty for none.
+    when: String,
+    bytes: u8,
+    text: String,
 }
 
 /// A flip and what came of it.
@@ -179,6 +223,14 @@ pub struct Judge {
     /// The registers as the state found them, to be compared once it has been put back.
     entry: Vec<Change>,
     phase: Phase,
+    /// The mode that the attacker is in, in words; empty for none.
+    mode: String,
+    /// It is one in which addresses may lead elsewhere by right.
+    moded: bool,
+    /// What registers say otherwise since it was noted where addresses lead.
+    said: Vec<Change>,
+    /// What gave way so far.
+    gave: Vec<Gave>,
     report: Report,
 }
 
@@ -196,6 +248,10 @@ impl Judge {
             place: None,
             entry: Vec::new(),
             phase: Phase::Between,
+            mode: String::new(),
+            moded: false,
+            said: Vec::new(),
+            gave: Vec::new(),
         }
     }
 
@@ -229,6 +285,9 @@ impl Judge {
                 if self.stale {
                     self.find_ranges(machine);
                 }
+                if At::of(machine, address).is_some_and(|at| rules::covered(&self.shadow, at)) {
+                    self.note_decode(machine);
+                }
                 self.phase = match At::of(machine, address) {
                     Some(at) => Phase::Sweep { address, at, rest, step: Step::Ready },
                     None => Phase::Between,
@@ -252,7 +311,43 @@ impl Judge {
                 }
                 self.phase = Phase::Between;
             }
-            Event::Swept | Event::Done => self.phase = Phase::Between,
+            Event::Patterns { .. } => {
+                // In a mode nothing may be where it is without.
+                if !self.moded {
+                    if self.stale {
+                        self.find_ranges(machine);
+                    }
+                    self.note_decode(machine);
+                }
+                self.phase = Phase::Patterns { struck: None, last: None };
+            }
+            Event::Mode { mode, address, bits } => {
+                self.phase = Phase::Between;
+                if std::mem::take(&mut self.moded) {
+                    self.judge_decode(machine, None);
+                }
+                self.mode = self.mode_words(machine, mode, address, bits);
+                self.moded = !matches!(mode, Mode::Plain | Mode::Relocked);
+                if self.moded {
+                    if self.stale {
+                        self.find_ranges(machine);
+                    }
+                    self.note_decode(machine);
+                }
+                self.stale |= mode == Mode::Relocked;
+            }
+            Event::Swept => {
+                let phase = std::mem::replace(&mut self.phase, Phase::Between);
+                let last = match phase {
+                    Phase::Patterns { last, .. } if !self.moded => last,
+                    Phase::Sweep { at, .. } => Some(at),
+                    _ => None,
+                };
+                if let Some(at) = last.filter(|at| rules::covered(&self.shadow, *at)) {
+                    self.judge_decode(machine, Some(at));
+                }
+            }
+            Event::Done => self.phase = Phase::Between,
         }
     }
 
@@ -263,11 +358,17 @@ impl Judge {
     }
 
     /// Looks at the machine before it takes a write.
-    pub fn before_write(&mut self, machine: &Machine, written: u64, value: u32) {
+    pub fn before_write(&mut self, machine: &Machine, written: u64, bytes: &[u8]) {
         self.look(machine);
+        let dword = bytes.try_into().map(u32::from_le_bytes);
         match &mut self.phase {
-            Phase::Sweep { address, rest, step, .. } if *address == written && value != *rest => {
-                *step = Step::Flipped { bits: value ^ *rest };
+            Phase::Sweep { address, rest, step, .. } if *address == written => match dword {
+                Ok(value) if value != *rest => *step = Step::Flipped { bits: value ^ *rest },
+                _ => {}
+            },
+            Phase::Patterns { struck, last } => {
+                *struck = struck_at(machine, &self.shadow, written, bytes);
+                *last = struck.map(|struck| struck.at).or(*last);
             }
             Phase::Trigger { address, pulled, .. } if *address == written => *pulled = true,
             _ => {}
@@ -283,7 +384,12 @@ impl Judge {
                 match std::mem::replace(step, Step::Ready) {
                     Step::Ready => self.judge_quiet(machine, &changes),
                     Step::Flipped { bits } => {
-                        let flip = self.judge_flip(machine, at, bits, &changes);
+                        let mut flip = self.judge_flip(machine, at, bits, &changes);
+                        if flip.breach && rules::covered(&self.shadow, at) {
+                            let (bytes, several) = (4, "");
+                            let text = self.gives(at, bytes, several, &flip.text);
+                            flip.text = text;
+                        }
                         if let Phase::Sweep { step, .. } = &mut self.phase {
                             *step = Step::PutBack(Box::new(flip));
                         }
@@ -291,6 +397,10 @@ impl Judge {
                     Step::PutBack(flip) => self.judge_put_back(machine, at, *flip, &changes),
                 }
             }
+            Phase::Patterns { struck, .. } => match struck.take() {
+                Some(struck) => self.judge_struck(machine, struck, &changes),
+                None => self.judge_quiet(machine, &changes),
+            },
             Phase::Trigger { changes: so_far, locked, .. } => {
                 let covered = changes.iter().filter(|c| rules::covered(&self.shadow, c.at));
                 locked.extend(covered.map(|change| change.at));
@@ -299,6 +409,7 @@ impl Judge {
             Phase::Between => self.judge_quiet(machine, &changes),
         }
         if !changes.is_empty() {
+            merge(&mut self.said, &changes);
             merge(&mut self.entry, &changes);
             self.entry.retain(|change| change.old != change.new);
             self.shadow.apply(&changes);
@@ -315,6 +426,156 @@ impl Judge {
         if changes.iter().any(|change| self.decodes(change)) {
             (self.fate, _) = ranges::fate(machine, &self.ranges);
         }
+    }
+
+    /// A store of some width and value: what a lock covers stays, and nothing beside it moves.
+    fn judge_struck(&mut self, machine: &Machine, struck: Struck, changes: &[Change]) {
+        let written = |at: At| {
+            let near = at.offset.abs_diff(struck.at.offset) < 8;
+            near && at.place == struck.at.place && at.block == struck.at.block
+        };
+        let (locked, open): (Vec<Change>, Vec<Change>) =
+            changes.iter().partition(|change| rules::covered(&self.shadow, change.at));
+        let moved: Vec<&Change> = open.iter().filter(|c| !written(c.at)).collect();
+        if locked.is_empty() && moved.is_empty() {
+            let name = name(machine, struck.at, u32::MAX);
+            self.report.tried(self.state, &name, Class::Held, u32::MAX, "");
+            return;
+        }
+        let harm = self.harm(machine, changes);
+        let harm = harm.map_or(String::new(), |harm| format!("; {}", harm.words));
+        for change in locked {
+            let own = self.shadow.dword(change.at);
+            let beside = if change.at == struck.at { "" } else { ", written beside it" };
+            let as_what = match struck {
+                _ if !self.mode.is_empty() => "",
+                Struck { bytes: 4, aligned: true, value: u32::MAX, .. } => "as all-ones",
+                Struck { bytes: 4, aligned: true, value: 0, .. } => "as 0",
+                Struck { bytes: 4, aligned: true, value, .. }
+                    if (value ^ own).count_ones() > 1 && change.at == struck.at =>
+                {
+                    "with several bits at once"
+                }
+                Struck { aligned: false, .. } => "across dwords or words",
+                _ => "",
+            };
+            let text = format!("is locked, and follows the write{beside}");
+            let text = self.gives(change.at, struck.bytes, as_what, &text);
+            let bits = match change.old ^ change.new {
+                // The status follows Commit, and is named where it alone gives way.
+                bits if change.at.decoder().is_some_and(|(_, within)| within == 0x10)
+                    && bits & !STATUS != 0 =>
+                {
+                    bits & !STATUS
+                }
+                bits => bits,
+            };
+            let name = name(machine, change.at, bits);
+            let text = format!("{text}{harm}");
+            self.report.tried(self.state, &name, Class::Changed, bits, &text);
+            self.report.breach(&name, &text);
+        }
+        if !moved.is_empty() {
+            let name = name(machine, struck.at, u32::MAX);
+            let text = format!("a store to it changes {}{harm}", self.names(machine, &moved));
+            self.report.tried(self.state, &name, Class::Changed, u32::MAX, &text);
+            self.report.breach(&name, &text);
+        }
+        if changes.iter().any(|change| self.decodes(change)) {
+            self.stale |= changes.iter().any(|change| rules::covered(&self.shadow, change.at));
+        }
+    }
+
+    /// In words what a locked dword gave way to: the plainest that was seen of it so far.
+    fn gives(&mut self, at: At, bytes: u8, as_what: &str, plain: &str) -> String {
+        let when = self.circumstances();
+        let known = self.gave.iter().find(|gave| {
+            let circumstances = gave.when.is_empty() || gave.when == when;
+            gave.at == at && circumstances && (gave.bytes == 4 || gave.bytes == bytes)
+        });
+        if let Some(known) = known {
+            return known.text.clone();
+        }
+        let width = match bytes {
+            4 => "",
+            1 => " to stores of 1 byte",
+            2 => " to stores of 2 bytes",
+            _ => " to stores of 8 bytes",
+        };
+        let space =
+            |words: &str| if words.is_empty() { String::new() } else { format!(" {words}") };
+        let text = match (width, when.as_str()) {
+            ("", "") => format!("{plain}{}", space(as_what)),
+            _ => format!("is locked, and opens{width}{}{}", space(as_what), space(&when)),
+        };
+        self.gave.push(Gave { at, when, bytes, text: text.clone() });
+        text
+    }
+
+    /// What is otherwise than firmware left it, in words.
+    fn circumstances(&self) -> String {
+        if !self.mode.is_empty() {
+            return self.mode.clone();
+        }
+        let words = match self.state {
+            State::LockSet => "while a spare decoder has Lock On Commit set",
+            State::CommitRefused => "while a spare decoder's commit is refused",
+            State::CommittedUnlocked => "while another decoder is committed without a lock",
+            State::AfterCxlReset => "after CXL Reset",
+            State::AfterFlr => "after Function Level Reset",
+            State::AfterConventionalReset => "after a conventional reset",
+            State::NeverCommitted | State::CommittedLocked => "",
+        };
+        words.to_owned()
+    }
+
+    /// A mode in words; empty for none.
+    fn mode_words(&self, machine: &Machine, mode: Mode, address: u64, bits: u32) -> String {
+        match mode {
+            Mode::Plain => String::new(),
+            Mode::Field => {
+                let Some(at) = At::of(machine, address) else { return "in a mode".to_owned() };
+                let state = if self.shadow.dword(at) & bits == 0 { "on" } else { "off" };
+                let field = field_name(machine, at, bits);
+                format!("while {field} of {} is {state}", machine.name(at.place))
+            }
+            Mode::BarMoved => "while its BAR is moved".to_owned(),
+            Mode::Committing => "while another decoder is being committed".to_owned(),
+            Mode::Overlapped => "while another decoder is committed over the range".to_owned(),
+            Mode::Vendor => "after writes to mailbox and vendor registers".to_owned(),
+            Mode::Relocked => "once locked again after a conventional reset".to_owned(),
+        }
+    }
+
+    /// Looks where addresses lead, before writes that must not change it.
+    fn note_decode(&mut self, machine: &Machine) {
+        ranges::note(machine, &mut self.ranges);
+        self.said.clear();
+    }
+
+    /// Whether addresses still lead where they led, where no register says otherwise.
+    fn judge_decode(&mut self, machine: &Machine, at: Option<At>) {
+        let (fate, hit) = ranges::astray(machine, &self.ranges);
+        let says = |change: &Change| change.old != change.new && self.decodes(change);
+        if fate == Fate::Same || self.said.iter().any(says) {
+            return;
+        }
+        let words = format!("{} {}", ranges::list(hit), ranges::words(fate));
+        let when = self.circumstances();
+        let when = if when.is_empty() { when } else { format!(", {when}") };
+        let text =
+            format!("reads as locked, and decode follows writes all the same{when}; {words}");
+        let name = match (at, self.place) {
+            (Some(at), _) => name(machine, at, u32::MAX),
+            (None, Some(place)) => Name {
+                component: machine.name(place).to_owned(),
+                register: "what is locked on its path".to_owned(),
+                decoder: None,
+            },
+            (None, None) => return,
+        };
+        self.report.tried(self.state, &name, Class::Changed, u32::MAX, &text);
+        self.report.breach(&name, &text);
     }
 
     fn judge_flip(&self, machine: &Machine, at: At, bits: u32, changes: &[Change]) -> Flip {
@@ -603,6 +864,44 @@ fn name(machine: &Machine, At { place, block, offset }: At, bits: u32) -> Name {
     let register =
         found.map_or_else(|| format!("{space} +{offset:#05x}"), |name| name.register.to_owned());
     Name { component: machine.name(place).to_owned(), register, decoder }
+}
+
+/// The store of some bytes, as far as it lies in the first dword that it reaches.
+fn struck_at(machine: &Machine, shadow: &Shadow, address: u64, bytes: &[u8]) -> Option<Struck> {
+    let dwords = (address & !3..address.saturating_add(bytes.len() as u64)).step_by(4);
+    let mut reached = dwords.filter_map(|dword| Some((dword, At::of(machine, dword)?)));
+    let first = reached.next()?;
+    let (dword, at) = match rules::covered(shadow, first.1) {
+        true => first,
+        false => reached.find(|(_, at)| rules::covered(shadow, *at)).unwrap_or(first),
+    };
+    let mut value = shadow.dword(at).to_le_bytes();
+    for (byte, at) in bytes.iter().zip(address..) {
+        let place = at.checked_sub(dword).and_then(|at| value.get_mut(at as usize));
+        if let Some(place) = place {
+            *place = *byte;
+        }
+    }
+    let aligned = address.is_multiple_of(bytes.len().max(1) as u64);
+    let value = u32::from_le_bytes(value);
+    Some(Struck { at, value, bytes: bytes.len() as u8, aligned })
+}
+
+/// What a table calls the field with these bits of a dword.
+fn field_name(machine: &Machine, At { place, block, offset }: At, bits: u32) -> String {
+    let specs = match block {
+        Block::Config => machine.function(place).map(|f| f.specs(offset)).unwrap_or_default(),
+        Block::Hdm => {
+            let hdm = machine.component(place).and_then(|block| block.hdm());
+            hdm.and_then(|hdm| hdm.place(offset)).map(|at| vec![*at.spec]).unwrap_or_default()
+        }
+        Block::Component | Block::Device => Vec::new(),
+    };
+    let field = specs.iter().find_map(|spec| {
+        let shift = 8 * (u32::from(spec.offset) & 3);
+        spec.fields.iter().find(|field| field.mask() << shift == bits)
+    });
+    field.map_or_else(|| format!("{bits:#x} of {offset:#x}"), |field| field.name.to_owned())
 }
 
 /// The component that an address of its registers belongs to.

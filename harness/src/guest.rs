@@ -509,10 +509,8 @@ impl Bus for Guest<'_> {
 
     fn write(&mut self, address: u64, data: &[u8]) {
         let registers = self.count(Direction::Write, address, data.len());
-        if let Some(judge) = &mut self.judge
-            && let Ok(dword) = data.try_into()
-        {
-            judge.before_write(self.machine, address, u32::from_le_bytes(dword));
+        if let Some(judge) = &mut self.judge {
+            judge.before_write(self.machine, address, data);
         }
         match self.engine_at(address) {
             Some(engine) => engine.write(address, data),

@@ -10,6 +10,10 @@
 //! conventional reset. None of them carries CXL.mem (CXL r3.1 section 9.13), and that is what the
 //! attack shows.
 //!
+//! A bit at a time is the first of two passes. The second ([`Event::Patterns`]) is of whole values
+//! and stores of every width, at what locks freeze alone: thorough as firmware left the machine,
+//! shorter after each reset and in each [`Mode`].
+//!
 //! **Invariant**: a bit is flipped by one write and put back by the next; no status bit that is set
 //! is cleared; every loop and every wait ends, whatever the hardware says.
 #![no_std]
@@ -17,6 +21,8 @@
 #![deny(missing_docs)]
 
 mod locks;
+mod modes;
+mod patterns;
 
 use cxl_regs::DECODER_UNIT;
 use cxl_regs::access::{Component, Register, Spec};
@@ -39,6 +45,23 @@ use cxl_firmware::wait::wait;
 use cxl_regs::mmio::{Block, Clock, Mmio};
 
 pub use locks::{Locks, Watch};
+pub use modes::Mode;
+
+use patterns::{Depth, Known};
+
+/// Hardware that stores of any width can be made to.
+pub trait Stores: Mmio {
+    /// Stores the lowest `bytes` bytes of `value` at any address by one access: 1, 2, 4 or 8 bytes.
+    /// False if that cannot be done here; then the attack is one of dwords, and its witness hears
+    /// of no other width.
+    fn store(&mut self, address: u64, bytes: u8, value: u64) -> bool {
+        let plain = bytes == 4 && address.is_multiple_of(4);
+        if plain {
+            self.write(address, value as u32);
+        }
+        plain
+    }
+}
 
 /// The state that a component's registers are attacked in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -168,6 +191,21 @@ pub enum Event {
     },
     /// What was started has come to its end.
     Settled,
+    /// The next writes are stores of any width and value at what locks freeze, here and beside it,
+    /// up to [`Event::Swept`].
+    Patterns {
+        /// A frozen dword.
+        address: u64,
+    },
+    /// The next writes lead into a mode, or out of one.
+    Mode {
+        /// Which.
+        mode: Mode,
+        /// The dword that decides it.
+        address: u64,
+        /// Its bits that are turned round; none if it is no field.
+        bits: u32,
+    },
     /// The preparations of the state have been put back.
     PutBack,
     /// The attack is over.
@@ -186,6 +224,8 @@ impl Event {
             Self::PutBack => [6, 0, 0, 0],
             Self::Done => [7, 0, 0, 0],
             Self::Swept => [8, 0, 0, 0],
+            Self::Patterns { address } => [9, address, 0, 0],
+            Self::Mode { mode, address, bits } => [10, mode as u64, address, u64::from(bits)],
         }
     }
 
@@ -205,6 +245,8 @@ impl Event {
             6 => Self::PutBack,
             7 => Self::Done,
             8 => Self::Swept,
+            9 => Self::Patterns { address: a },
+            10 => Self::Mode { mode: nth(Mode::ALL, a)?, address: b, bits: u32::try_from(c).ok()? },
             _ => return None,
         };
         (event.encode() == [kind, a, b, c]).then_some(event)
@@ -215,12 +257,16 @@ impl Event {
 pub trait Witness {
     /// Called before the writes that the event announces.
     fn hear(&mut self, event: Event);
+    /// Whether enough is known: then nothing more is tried.
+    fn enough(&mut self) -> bool {
+        false
+    }
 }
 
 /// Attacks everything in the topology. The hardware and the witness are one value, as the witness
 /// has to see the hardware between any two writes.
 pub fn attack(
-    hw: &mut (impl Mmio + Witness),
+    hw: &mut (impl Stores + Witness),
     clock: &mut impl Clock,
     ecam: &[Ecam],
     tree: Tree<'_>,
@@ -230,9 +276,16 @@ pub fn attack(
         .filter_map(|(_, node)| node.hdm)
         .any(|hdm| decoders(hdm).any(|decoder| decoder.read_control(hw).locked()));
     let resting = if locked { State::CommittedLocked } else { State::CommittedUnlocked };
-    let mut attacker = Attacker { hw, clock, ecam, tree, resting };
+    let mut attacker =
+        Attacker { hw, clock, ecam, tree, resting, widths: true, known: Known::new() };
     for (id, _) in tree.iter() {
         attacker.sweep_states(id);
+    }
+    for (id, _) in tree.iter() {
+        attacker.strike_as_left(id);
+    }
+    for (id, _) in tree.iter() {
+        attacker.modes(id);
     }
     for (id, _) in tree.iter() {
         attacker.reset_function(id);
@@ -315,6 +368,12 @@ struct Saved {
     link_control: u32,
 }
 
+/// What a component had committed and enabled: decoders, then Global Control, Control, Lock.
+struct Kept {
+    images: [DecoderImage; MAX_DECODERS],
+    enables: [u32; 3],
+}
+
 fn decoders(hdm: Hdm) -> impl DoubleEndedIterator<Item = DecoderRegisters> {
     (0..hdm.decoders.min(MAX_DECODERS as u8))
         .map(move |index| DecoderRegisters::new(hdm.block, index))
@@ -327,9 +386,13 @@ struct Attacker<'a, H, C> {
     tree: Tree<'a>,
     /// What components without decoders are in.
     resting: State,
+    /// Stores of other widths than dwords can be made.
+    widths: bool,
+    /// What is tried together.
+    known: Known,
 }
 
-impl<H: Mmio + Witness, C: Clock> Attacker<'_, H, C> {
+impl<H: Stores + Witness, C: Clock> Attacker<'_, H, C> {
     /// A register by which the witness knows the component.
     fn address(&self, id: NodeId) -> Option<u64> {
         let node = self.tree.get(id)?;
@@ -370,6 +433,9 @@ impl<H: Mmio + Witness, C: Clock> Attacker<'_, H, C> {
     /// Flips the bits of a dword one by one, but for `withheld` and for status bits that are set.
     /// `acts` are the bits that writing 1 to clears or starts something.
     fn sweep(&mut self, address: u64, acts: u32, withheld: u32) {
+        if self.hw.enough() {
+            return;
+        }
         let old = self.hw.read(address);
         self.flip(address, old & !acts, !(withheld | old & acts), false);
     }
@@ -493,6 +559,15 @@ impl<H: Mmio + Witness, C: Clock> Attacker<'_, H, C> {
         }
     }
 
+    /// The second pass, as firmware left the machine.
+    fn strike_as_left(&mut self, id: NodeId) {
+        self.learn(|node| node == id);
+        if !self.known.is_empty() {
+            self.enter(id, State::CommittedLocked);
+            self.strike_known(Depth::Full);
+        }
+    }
+
     /// With HDM Decoder Enable clear, which no lock prevents, the range registers decode: whoever
     /// can move their bases leads the addresses of locked decoders elsewhere (CXL r3.1 section
     /// 8.1.3.8).
@@ -526,6 +601,7 @@ impl<H: Mmio + Witness, C: Clock> Attacker<'_, H, C> {
         match self.prepare(node, hdm, &spare, state) {
             Ok(()) => {
                 self.sweep_all(node);
+                self.strike_here(id, Depth::Brief);
                 self.put_back(spare.registers, saved);
                 self.hw.hear(Event::PutBack);
             }
@@ -705,6 +781,7 @@ impl<H: Mmio + Witness, C: Clock> Attacker<'_, H, C> {
         self.hw.write(dvsec.address::<device::Control>(), control.into_bits().into());
         self.hw.write(address, rest);
         self.sweep_all(node);
+        self.strike_here(id, Depth::Short);
     }
 
     fn flr(&mut self, id: NodeId, node: &Node) {
@@ -727,6 +804,7 @@ impl<H: Mmio + Witness, C: Clock> Attacker<'_, H, C> {
         self.hw.hear(Event::Settled);
         self.restore(function, &saved);
         self.sweep_all(node);
+        self.strike_here(id, Depth::Short);
     }
 
     /// Secondary bus reset by the port right above: first as it is found, masked; then unmasked.
@@ -738,6 +816,10 @@ impl<H: Mmio + Witness, C: Clock> Attacker<'_, H, C> {
         let Some((function, port)) = self.function(node).zip(port) else {
             return self.skip(id, state, Skipped::OutOfReach);
         };
+        if self.hw.enough() {
+            return;
+        }
+        let locked = self.keep(node);
         self.enter(id, state);
         let saved = self.save(function);
         let address = port.address(BridgeControl::SPEC.offset & !3);
@@ -763,6 +845,50 @@ impl<H: Mmio + Witness, C: Clock> Attacker<'_, H, C> {
         }
         self.restore(function, &saved);
         self.sweep_all(node);
+        self.relock(id, node, &locked);
+    }
+
+    /// What a conventional reset is going to clear of a component.
+    fn keep(&mut self, node: &Node) -> Kept {
+        let mut kept = Kept { images: [DecoderImage::default(); MAX_DECODERS], enables: [0; 3] };
+        if let Some(hdm) = node.hdm {
+            for (image, registers) in kept.images.iter_mut().zip(decoders(hdm)) {
+                *image = registers.read(self.hw);
+            }
+            let global: GlobalControl = hdm.block.read(self.hw);
+            kept.enables[0] = global.into_bits();
+        }
+        if let Some(device) = node.device() {
+            let control: device::Control = device.dvsec.read(self.hw);
+            let lock: device::Lock = device.dvsec.read(self.hw);
+            kept.enables[1] = control.into_bits().into();
+            kept.enables[2] = lock.into_bits().into();
+        }
+        kept
+    }
+
+    /// Locks again what was locked before a conventional reset, and tries it.
+    fn relock(&mut self, id: NodeId, node: &Node, kept: &Kept) {
+        let Some(hdm) = node.hdm else { return };
+        if !kept.images.iter().any(|image| image.control().locked()) {
+            return;
+        }
+        let [global, control, lock] = kept.enables;
+        let address = hdm.block.0;
+        self.hw.hear(Event::Mode { mode: Mode::Relocked, address, bits: 0 });
+        for (image, registers) in kept.images.iter().zip(decoders(hdm)) {
+            if image.control().locked() {
+                registers.write(self.hw, image.with_control(image.control().with_commit(false)));
+                self.commit(registers, image.control());
+            }
+        }
+        hdm.block.write(self.hw, GlobalControl::from_bits(global));
+        if let Some(device) = node.device() {
+            self.hw.write(device.dvsec.address::<device::Control>(), control);
+            self.hw.write(device.dvsec.address::<device::Lock>(), lock);
+        }
+        self.strike_here(id, Depth::Short);
+        self.hw.hear(Event::Mode { mode: Mode::Plain, address, bits: 0 });
     }
 
     fn await_function(&mut self, function: Function) {

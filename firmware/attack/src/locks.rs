@@ -2,8 +2,8 @@
 //! write of the attack, by the same registers that the attacker has.
 //!
 //! It knows less than a host does. A write that takes registers out of reach (a BAR, a bus number,
-//! a reset of CXL.io) is judged once it has been put back, and where addresses lead is not followed
-//! at all: what is judged is whether a locked field keeps its value.
+//! a reset of CXL.io) is judged once it has been put back, and where addresses lead is followed by
+//! marks in memory alone, at both ends of a range and where its granules meet.
 //!
 //! **Invariant**: what is watched was read from a decoder that is committed and locked, or from a
 //! DVSEC with CONFIG_LOCK, and is compared in every bit; nothing is taken off the list but what a
@@ -11,31 +11,21 @@
 
 use core::fmt::{self, Display, Formatter};
 
-use cxl_regs::Hpa;
 use cxl_regs::access::{Register, Spec};
 use cxl_regs::config::Command;
-use cxl_regs::dvsec::device::{self, DeviceDvsec, RANGE_STRIDE};
+use cxl_regs::dvsec::device::{self, DeviceDvsec};
 use cxl_regs::hdm::{Control, DECODER_SPECS, MAX_DECODERS};
+use cxl_regs::{DECODER_UNIT, Hpa};
 use heapless::Vec;
 
-use super::{Event, Skipped, State, Trigger, Witness};
+use super::patterns::CONFIG;
+use super::{Event, Mode, Skipped, State, Stores, Trigger, Witness};
 use cxl_firmware::DecoderRegisters;
 use cxl_firmware::committed::Place;
 use cxl_firmware::config::function_base;
 use cxl_firmware::platform::Ecam;
-use cxl_firmware::topology::{NodeId, NodeKind, Tree};
+use cxl_firmware::topology::{Node, NodeId, NodeKind, Tree};
 use cxl_regs::mmio::{Block, Mmio};
-
-/// The registers that CONFIG_LOCK freezes (CXL r3.1 section 8.1.3), each with its bits of the dword
-/// at its offset.
-const CONFIG: [(Spec, u16, u32); 6] = [
-    (device::Control::SPEC, device::Control::SPEC.offset, 0xFFFF),
-    (device::Lock::SPEC, device::Lock::SPEC.offset, 0xFFFF),
-    (device::RangeBaseHigh::SPEC, device::RangeBaseHigh::SPEC.offset, u32::MAX),
-    (device::RangeBaseLow::SPEC, device::RangeBaseLow::SPEC.offset, u32::MAX),
-    (device::RangeBaseHigh::SPEC, device::RangeBaseHigh::SPEC.offset + RANGE_STRIDE, u32::MAX),
-    (device::RangeBaseLow::SPEC, device::RangeBaseLow::SPEC.offset + RANGE_STRIDE, u32::MAX),
-];
 
 /// A dword that a lock freezes.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +44,21 @@ struct Dword {
     opened: bool,
 }
 
+/// A dword of memory behind a locked range.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    address: u64,
+    /// What it holds while the attack goes on.
+    value: u32,
+    /// What it held before.
+    saved: u32,
+}
+
+/// What marks are made of.
+const MARK: u32 = 0x4D41_524B;
+/// Marks that are kept: both ends of eight ranges, and two of their granules.
+const MARKS: usize = 32;
+
 /// What locks freeze, and what became of it. `N` dwords: seven for each locked decoder, six for
 /// each device with CONFIG_LOCK. 40 bytes each.
 #[derive(Clone, Debug, Default)]
@@ -71,6 +76,11 @@ pub struct Locks<const N: usize> {
     skipped: [[Option<(u16, NodeId)>; Skipped::ALL.len()]; State::ALL.len()],
     /// Dwords that do not read as they did before.
     left: u32,
+    marks: Vec<Mark, MARKS>,
+    /// Times that marks were not found where registers say that they are.
+    astray: u32,
+    /// The mode in which something gave way first, the dword that decides it, and its bits.
+    opened: Option<(Mode, u64, u32)>,
 }
 
 impl<const N: usize> Locks<N> {
@@ -84,13 +94,16 @@ impl<const N: usize> Locks<N> {
             masked_reset: None,
             skipped: [[None; Skipped::ALL.len()]; State::ALL.len()],
             left: 0,
+            marks: Vec::new(),
+            astray: 0,
+            opened: None,
         }
     }
 
     /// Whether everything that was locked kept its value. True of a machine without locks too: see
     /// [`Self::watched`].
     pub fn held(&self) -> bool {
-        self.breaches == 0 && self.masked_reset.is_none() && !self.full
+        self.breaches == 0 && self.masked_reset.is_none() && !self.full && self.astray == 0
     }
 
     /// Dwords that were watched.
@@ -128,13 +141,22 @@ pub struct Watch<'a, H, const N: usize> {
     trigger: Option<(Trigger, u64)>,
     /// Registers may be out of reach until the attacker sweeps again.
     blind: bool,
+    /// Stores of any width come.
+    striking: bool,
+    mode: (Mode, u64, u32),
+    /// A register of the component that is attacked.
+    component: u64,
 }
 
 impl<'a, H: Mmio + Witness, const N: usize> Watch<'a, H, N> {
     /// Looks on from now on.
     pub fn new(hw: &'a mut H, ecam: &'a [Ecam], tree: Tree<'a>, locks: &'a mut Locks<N>) -> Self {
-        let mut watch = Self { hw, ecam, tree, locks, sweep: None, trigger: None, blind: false };
+        let (sweep, trigger, mode) = (None, None, (Mode::Plain, 0, 0));
+        let (blind, striking, component) = (false, false, 0);
+        let mut watch =
+            Self { hw, ecam, tree, locks, sweep, trigger, blind, striking, mode, component };
         watch.adopt();
+        watch.mark();
         watch
     }
 
@@ -188,15 +210,88 @@ impl<'a, H: Mmio + Witness, const N: usize> Watch<'a, H, N> {
         }
     }
 
-    /// Compares everything.
+    /// Compares everything that answers where it was, or where its BAR was moved to.
     fn look(&mut self) {
         let mut gave_way = false;
+        let moved = self.moved();
+        let mut last = None;
+        let mut answers = false;
         for dword in self.locks.dwords.iter_mut().filter(|dword| !dword.opened) {
-            let changed = (self.hw.read(dword.address) ^ dword.value) & dword.mask;
-            dword.changed |= changed;
-            gave_way |= changed != 0;
+            let place = (dword.node, dword.decoder.is_some());
+            let by = moved.filter(|(node, _)| place == (*node, true)).map_or(0, |(_, by)| by);
+            if last.replace(place) != Some(place) {
+                answers = match (self.tree.get(dword.node), dword.decoder) {
+                    (Some(Node { hdm: Some(hdm), .. }), Some(_)) => {
+                        self.hw.read(hdm.block.0.wrapping_add(by)) == hdm.capability.into_bits()
+                    }
+                    (Some(node), None) => {
+                        node.device().is_some_and(|device| self.hw.read(device.dvsec.0) != u32::MAX)
+                    }
+                    _ => false,
+                };
+            }
+            if !answers {
+                continue;
+            }
+            let changed = self.hw.read(dword.address.wrapping_add(by)) ^ dword.value;
+            dword.changed |= changed & dword.mask;
+            gave_way |= changed & dword.mask != 0;
         }
-        self.locks.breaches += u64::from(gave_way);
+        if gave_way {
+            self.locks.breaches += 1;
+            self.locks.opened.get_or_insert(self.mode);
+        }
+    }
+
+    /// The component whose registers are where a BAR was moved to, and how far that is.
+    fn moved(&self) -> Option<(NodeId, u64)> {
+        let (Mode::BarMoved, address, _) = self.mode else { return None };
+        let node = self.node_at(self.component)?;
+        let hdm = self.tree.get(node)?.hdm?;
+        Some((node, address.wrapping_sub(hdm.block.0)))
+    }
+
+    /// Marks memory behind locked ranges. What may be persistent is only read.
+    fn mark(&mut self) {
+        let tree = self.tree;
+        for (_, node) in tree.iter() {
+            let Some((hdm, device)) = node.hdm.zip(node.device()) else { continue };
+            for index in 0..hdm.decoders.min(MAX_DECODERS as u8) {
+                let image = DecoderRegisters::new(hdm.block, index).read(self.hw);
+                if !image.control().locked() || image.size() < DECODER_UNIT {
+                    continue;
+                }
+                let granule = 256u64 << image.control().granularity().min(6);
+                for offset in [0, granule - 4, granule, image.size() - 4] {
+                    self.mark_one(image.base().wrapping_add(offset), device.persistent == 0);
+                }
+            }
+        }
+    }
+
+    fn mark_one(&mut self, address: u64, write: bool) {
+        if self.locks.marks.is_full() || self.locks.marks.iter().any(|m| m.address == address) {
+            return;
+        }
+        let saved = self.hw.read(address);
+        let value = if write { MARK ^ address as u32 ^ (address >> 32) as u32 } else { saved };
+        if write {
+            self.hw.write(address, value);
+        }
+        if self.hw.read(address) == value {
+            let _ = self.locks.marks.push(Mark { address, value, saved });
+        }
+    }
+
+    /// Looks whether memory is where it was; what is not there is not looked for again.
+    fn look_at_memory(&mut self) {
+        let hw = &mut *self.hw;
+        let before = self.locks.marks.len();
+        self.locks.marks.retain(|mark| hw.read(mark.address) == mark.value);
+        if self.locks.marks.len() != before {
+            self.locks.astray += 1;
+            self.locks.opened.get_or_insert(self.mode);
+        }
     }
 
     /// Whether other registers may be out of reach while this one is not as it was: all of
@@ -245,6 +340,8 @@ impl<'a, H: Mmio + Witness, const N: usize> Watch<'a, H, N> {
                 } else {
                     let dwords = self.locks.dwords.iter_mut();
                     dwords.filter(|dword| below(dword.node)).for_each(|d| d.opened = true);
+                    // What is gone with them is not told from what is not.
+                    self.locks.marks.clear();
                 }
             }
         }
@@ -267,6 +364,22 @@ impl<'a, H: Mmio + Witness, const N: usize> Watch<'a, H, N> {
             .iter()
             .filter(|dword| (self.hw.read(dword.address) ^ dword.value) & dword.mask != 0);
         self.locks.left = left.count() as u32;
+        for mark in &self.locks.marks {
+            if mark.value != mark.saved && self.hw.read(mark.address) == mark.value {
+                self.hw.write(mark.address, mark.saved);
+            }
+        }
+    }
+}
+
+impl<H: Stores + Witness, const N: usize> Stores for Watch<'_, H, N> {
+    fn store(&mut self, address: u64, bytes: u8, value: u64) -> bool {
+        let stored = self.hw.store(address, bytes, value);
+        self.locks.tries += u64::from(stored);
+        if stored && !self.blind {
+            self.look();
+        }
+        stored
     }
 }
 
@@ -281,7 +394,7 @@ where
     fn write(&mut self, address: u64, value: u32) {
         self.hw.write(address, value);
         let flipped = self.sweep.is_some_and(|(at, rest)| at == address && value != rest);
-        self.locks.tries += u64::from(flipped);
+        self.locks.tries += u64::from(flipped || self.striking);
         if !(self.blind || flipped && self.moves_registers(address)) {
             self.look();
         }
@@ -289,9 +402,33 @@ where
 }
 
 impl<H: Mmio + Witness, const N: usize> Witness for Watch<'_, H, N> {
+    fn enough(&mut self) -> bool {
+        self.hw.enough()
+    }
+
     fn hear(&mut self, event: Event) {
         self.hw.hear(event);
         match event {
+            Event::Patterns { .. } => {
+                self.striking = true;
+                if core::mem::take(&mut self.blind) {
+                    self.look();
+                }
+                if self.mode.0 == Mode::Relocked {
+                    self.adopt();
+                    self.mark();
+                }
+            }
+            Event::Mode { mode, address, bits } => {
+                let before = core::mem::replace(&mut self.mode, (mode, address, bits));
+                if mode == Mode::Plain {
+                    // Whatever gives way now did so in the mode that is left.
+                    let plain = core::mem::replace(&mut self.mode, before);
+                    self.look();
+                    self.look_at_memory();
+                    self.mode = plain;
+                }
+            }
             Event::Sweep { address, rest } => {
                 self.sweep = Some((address, rest));
                 if core::mem::take(&mut self.blind) {
@@ -300,9 +437,16 @@ impl<H: Mmio + Witness, const N: usize> Witness for Watch<'_, H, N> {
             }
             Event::Swept => {
                 self.sweep = None;
+                if core::mem::take(&mut self.striking) && self.mode.0 == Mode::Plain {
+                    self.look_at_memory();
+                }
                 self.adopt();
             }
-            Event::Enter { .. } | Event::PutBack if !self.blind => self.adopt(),
+            Event::Enter { address, .. } if !self.blind => {
+                self.component = address;
+                self.adopt();
+            }
+            Event::PutBack if !self.blind => self.adopt(),
             Event::Trigger { trigger, address } => {
                 self.locks.tries += 1;
                 self.trigger = Some((trigger, address));
@@ -326,7 +470,8 @@ impl<H: Mmio + Witness, const N: usize> Witness for Watch<'_, H, N> {
                 }
             }
             Event::Done => self.restore(),
-            Event::Enter { .. } | Event::PutBack => {}
+            Event::Enter { address, .. } => self.component = address,
+            Event::PutBack => {}
         }
     }
 }
@@ -370,6 +515,17 @@ impl<const N: usize> Display for Text<'_, N> {
         }
         if let Some(port) = self.locks.masked_reset {
             writeln!(f, "  {}: Secondary Bus Reset comes through though masked", self.place(port))?;
+        }
+        if self.locks.astray != 0 {
+            let astray = self.locks.astray;
+            writeln!(f, "  memory behind locked ranges was not where it had been, {astray} times")?;
+        }
+        if let Some((mode, address, bits)) = self.locks.opened.filter(|(m, ..)| *m != Mode::Plain) {
+            write!(f, "  first {}", mode_name(mode))?;
+            if bits != 0 {
+                write!(f, ": bits {bits:#x} of {address:#x}")?;
+            }
+            writeln!(f)?;
         }
         let mut of = None;
         for dword in dwords.iter().filter(|dword| dword.changed != 0) {
@@ -416,6 +572,18 @@ fn name(state: State) -> &'static str {
         State::AfterCxlReset => "after CXL Reset",
         State::AfterFlr => "after Function Level Reset",
         State::AfterConventionalReset => "after a conventional reset",
+    }
+}
+
+fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Plain => "as firmware left it",
+        Mode::Field => "while a field was turned round",
+        Mode::BarMoved => "while a BAR was moved",
+        Mode::Committing => "while another decoder was being committed",
+        Mode::Overlapped => "while another decoder was committed over the range",
+        Mode::Vendor => "after writes to vendor registers",
+        Mode::Relocked => "once locked again after a conventional reset",
     }
 }
 

@@ -1,9 +1,10 @@
 //! Registers and memory of the machine, mapped as they are asked for, and the processor's clock.
 //!
-//! **Invariant**: every access is one aligned load or store of 32 bits (of 64 for a register of that
-//! width) that the compiler neither drops nor repeats, on a page that is mapped; memory in a window
+//! **Invariant**: every access is one load or store, aligned and of 32 bits (of 64 for a register of
+//! that width) but where another one was asked for, that the compiler neither drops nor repeats, on a page that is mapped; memory in a window
 //! is reached past the caches.
 
+use core::arch::asm;
 use core::arch::x86_64::{__cpuid, _rdtsc};
 
 use cxl_firmware::mmio::{Clock, Mmio};
@@ -122,6 +123,32 @@ impl Hardware {
             }
             page += 1;
         }
+    }
+}
+
+/// One store with operands.
+macro_rules! store {
+    ($text:literal, $($operand:tt)*) => {
+        // SAFETY: a store to registers, on pages that were mapped just before; no Rust object lives
+        // there.
+        unsafe { asm!($text, $($operand)*, options(nostack, preserves_flags)) }
+    };
+}
+
+impl Hardware {
+    /// One store of 1, 2, 4 or 8 bytes to registers, aligned or not; false for any other.
+    pub(crate) fn store(&mut self, address: u64, bytes: u8, value: u64) -> bool {
+        self.map(address, u64::from(bytes));
+        self.count.writes = self.count.writes.wrapping_add(1);
+        let low = value as u32;
+        match bytes {
+            1 => store!("mov byte ptr [{0}], {1}", in(reg) address, in(reg_byte) value as u8),
+            2 => store!("mov word ptr [{0}], {1:x}", in(reg) address, in(reg) value as u16),
+            4 => store!("mov dword ptr [{0}], {1:e}", in(reg) address, in(reg) low),
+            8 => store!("mov qword ptr [{0}], {1}", in(reg) address, in(reg) value),
+            _ => return false,
+        }
+        true
     }
 }
 

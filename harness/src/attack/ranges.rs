@@ -18,6 +18,9 @@ use cxl_model::machine::{Landing, Machine};
 use cxl_model::mapping::{At, Mapping, Reach, mappings, resolve};
 use cxl_model::scenario::Place;
 
+/// The finest granule there is.
+const GRANULE: u64 = 256;
+
 /// A range with all its decoders locked.
 #[derive(Clone, Debug)]
 pub(super) struct WatchedRange {
@@ -27,6 +30,8 @@ pub(super) struct WatchedRange {
     how: Reach,
     /// Addresses in it, and where they led.
     probes: Vec<(u64, Option<Landing>)>,
+    /// These and two beside it, and where they led when that was last noted.
+    noted: Vec<(u64, Option<Landing>)>,
 }
 
 /// Where a range leads now.
@@ -66,7 +71,8 @@ fn range(machine: &Machine, fabric: &Fabric, mapping: &Mapping) -> Option<Watche
     let devices: BTreeSet<usize> = direct.members.iter().map(|member| member.device).collect();
     let open = devices.into_iter().flat_map(|device| unsealed(machine, Place::Device(device)));
     let open = open.map(|why| Words(machine, &why).to_string()).collect();
-    locked.then_some(WatchedRange { span, open, how: mapping.how.clone(), probes })
+    let (how, noted) = (mapping.how.clone(), Vec::new());
+    locked.then_some(WatchedRange { span, open, how, probes, noted })
 }
 
 fn path_is_locked(fabric: &Fabric, hpa: Hpa) -> bool {
@@ -103,18 +109,44 @@ pub(super) fn fate<'r>(
     (worst, hit.map(|(range, _)| range).collect())
 }
 
+/// Notes where addresses lead now, in the ranges and right beside them.
+pub(super) fn note(machine: &Machine, ranges: &mut [WatchedRange]) {
+    for range in ranges {
+        let (base, last) = (range.span.base().0, range.span.last().0);
+        let beside = [base.wrapping_sub(GRANULE), last.wrapping_add(1)];
+        let all = range.probes.iter().map(|(hpa, _)| *hpa).chain(beside);
+        range.noted = all.map(|hpa| (hpa, machine.resolve(hpa))).collect();
+    }
+}
+
+/// What became of the addresses that were noted, and whose they are.
+pub(super) fn astray<'r>(
+    machine: &Machine,
+    ranges: &'r [WatchedRange],
+) -> (Fate, Vec<&'r WatchedRange>) {
+    let fates: Vec<Fate> = ranges.iter().map(|range| lead(machine, &range.noted)).collect();
+    let worst = fates.iter().copied().max().unwrap_or(Fate::Same);
+    let hit = ranges.iter().zip(fates).filter(|(_, fate)| *fate == worst);
+    (worst, hit.map(|(range, _)| range).collect())
+}
+
+/// The worst that became of addresses.
+fn lead(machine: &Machine, probes: &[(u64, Option<Landing>)]) -> Fate {
+    let fates = probes.iter().map(|&(hpa, before)| match machine.resolve(hpa) {
+        after if after == before => Fate::Same,
+        None => Fate::Nowhere,
+        Some(_) => Fate::Elsewhere,
+    });
+    fates.max().unwrap_or(Fate::Same)
+}
+
 impl WatchedRange {
     fn fate(&self, machine: &Machine, now: &[Mapping]) -> Fate {
         let direct = now.iter().any(|mapping| {
             let covers = mapping.span().is_some_and(|span| span.contains_span(self.span));
             covers && mapping.how == self.how
         });
-        let fates = self.probes.iter().map(|&(hpa, before)| match machine.resolve(hpa) {
-            after if after == before => Fate::Same,
-            None => Fate::Nowhere,
-            Some(_) => Fate::Elsewhere,
-        });
-        let worst = fates.max().unwrap_or(Fate::Same);
+        let worst = lead(machine, &self.probes);
         if worst == Fate::Same && !direct { Fate::Traps } else { worst }
     }
 }

@@ -73,6 +73,8 @@ struct Component {
     decoders: Vec<DecoderImage>,
     others: Vec<(u16, Vec<u8>)>,
     device: Vec<u8>,
+    /// The versions of what is compared in runs, when they were last found the same.
+    seen: std::cell::Cell<[u64; 3]>,
 }
 
 /// All registers of a machine at one moment.
@@ -91,6 +93,18 @@ fn device(machine: &Machine, place: Place) -> &[u8] {
     let Place::Device(index) = place else { return &[] };
     let mailbox = machine.endpoint(index).and_then(|endpoint| endpoint.mailbox.as_ref());
     mailbox.map_or(&[], |mailbox| mailbox.bytes())
+}
+
+fn versions(machine: &Machine, place: Place) -> [u64; 3] {
+    let mailbox = match place {
+        Place::Device(index) => machine.endpoint(index).and_then(|e| e.mailbox.as_ref()),
+        _ => None,
+    };
+    [
+        machine.function(place).map_or(0, |function| function.version()),
+        mailbox.map_or(0, |mailbox| mailbox.version()),
+        machine.component(place).map_or(0, |block| block.version()),
+    ]
 }
 
 fn port_dvsec(config: &[u8]) -> Option<u16> {
@@ -113,6 +127,7 @@ impl Shadow {
                 decoders: hdm.map(|hdm| hdm.images().collect()).unwrap_or_default(),
                 others: others(block).map(|(at, bytes)| (at, bytes.to_vec())).collect(),
                 device: device(machine, place).to_vec(),
+                seen: std::cell::Cell::new(versions(machine, place)),
             }
         };
         Self(machine.places().into_iter().map(component).collect())
@@ -193,7 +208,7 @@ impl Component {
         // Only a part that differs is looked into.
         let mut run = |block, first: u16, old: &[u8], new: &[u8]| {
             if old == new {
-                return;
+                return true;
             }
             let parts = old.chunks(PART).zip(new.chunks(PART)).zip((first..).step_by(PART));
             for ((old, new), first) in parts.filter(|((old, new), _)| old != new) {
@@ -201,12 +216,21 @@ impl Component {
                     note(block, first + offset, dword(old, offset), dword(new, offset));
                 }
             }
+            false
         };
         let block = machine.component(self.place);
-        run(Block::Config, 0, &self.config, config(machine, self.place));
-        run(Block::Device, 0, &self.device, device(machine, self.place));
-        for ((first, old), (_, new)) in self.others.iter().zip(others(block)) {
-            run(Block::Component, *first, old, new);
+        // Storage has a number that goes up with every change: what was the same and has not
+        // changed since need not be looked at.
+        let now = versions(machine, self.place);
+        if self.seen.get() != now {
+            let mut same = run(Block::Config, 0, &self.config, config(machine, self.place));
+            same &= run(Block::Device, 0, &self.device, device(machine, self.place));
+            for ((first, old), (_, new)) in self.others.iter().zip(others(block)) {
+                same &= run(Block::Component, *first, old, new);
+            }
+            if same {
+                self.seen.set(now);
+            }
         }
         let Some(hdm) = block.and_then(ComponentBlock::hdm) else { return };
         note(Block::Hdm, 0, self.capability, hdm.capability().into_bits());

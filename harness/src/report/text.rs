@@ -112,7 +112,10 @@ impl Display for Locks {
 impl Facts {
     /// The two verdicts; every write is told by `cxl-harness attack`.
     fn attacked(&self, f: &mut Formatter<'_>, attack: &crate::attack::Report) -> fmt::Result {
-        heading(f, "attack: each bit of each register flipped, in each state, and put back")?;
+        heading(
+            f,
+            "attack: each bit in each state, then each width and whole values where locks hold",
+        )?;
         seen_by(f, "the host, which compares every register after every write of our own image")?;
         let (tried, held, allowed) = (attack.tried, attack.held, attack.allowed);
         let changed = attack.changed;

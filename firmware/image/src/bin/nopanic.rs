@@ -20,7 +20,7 @@ mod memory;
 use core::panic::PanicInfo;
 use core::ptr;
 
-use cxl_attack::{Event, Locks, Watch, Witness, attack};
+use cxl_attack::{Event, Locks, Stores, Watch, Witness, attack};
 use cxl_firmware::acpi::{self, Tables};
 use cxl_firmware::bring_up::{Workspace, bring_up};
 use cxl_firmware::commit::{commit, undo};
@@ -89,6 +89,8 @@ impl Clock for Registers {
         unsafe { ptr::read_volatile(self.clock) }
     }
 }
+
+impl Stores for Registers {}
 
 impl Witness for Registers {
     fn hear(&mut self, event: Event) {

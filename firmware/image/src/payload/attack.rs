@@ -8,7 +8,7 @@
 
 use core::fmt::{self, Write};
 
-use cxl_attack::{Event, Locks, Watch, Witness};
+use cxl_attack::{Event, Locks, Stores, Watch, Witness};
 use cxl_firmware::mmio::Mmio;
 use cxl_firmware::platform::Platform;
 use cxl_image::doorbell::Call;
@@ -31,6 +31,12 @@ impl Mmio for Watched<'_> {
 
     fn write(&mut self, address: u64, value: u32) {
         self.0.write(address, value);
+    }
+}
+
+impl Stores for Watched<'_> {
+    fn store(&mut self, address: u64, bytes: u8, value: u64) -> bool {
+        self.0.store(address, bytes, value)
     }
 }
 

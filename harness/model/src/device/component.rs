@@ -252,6 +252,16 @@ impl ComponentBlock {
         })
     }
 
+    /// A number that is another one after every change of those.
+    pub fn version(&self) -> u64 {
+        self.structures.iter().fold(0, |sum, structure| match &structure.body {
+            Body::Hdm(_) => sum,
+            Body::Plain(registers) | Body::Handshake { registers, .. } => {
+                sum.wrapping_add(registers.version())
+            }
+        })
+    }
+
     /// The offset in the HDM decoder structure of an offset in the block, if it lies there.
     pub fn hdm_offset(&self, offset: u32) -> Option<u16> {
         let (index, within) = self.structure(offset)?;

@@ -106,6 +106,11 @@ impl Mailbox {
         self.registers.bytes()
     }
 
+    /// A number that is another one after every change.
+    pub fn version(&self) -> u64 {
+        self.registers.version()
+    }
+
     /// Writes the bytes that `enabled` masks of the dword at an offset.
     pub fn write(&mut self, offset: u16, value: u32, enabled: u32) {
         if is_payload(offset) {
