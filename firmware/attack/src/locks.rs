@@ -262,7 +262,8 @@ impl<'a, H: Mmio + Witness, const N: usize> Watch<'a, H, N> {
                     continue;
                 }
                 let granule = 256u64 << image.control().granularity().min(6);
-                for offset in [0, granule - 4, granule, image.size() - 4] {
+                let end = image.size().saturating_sub(4);
+                for offset in [0, granule.saturating_sub(4), granule, end] {
                     self.mark_one(image.base().wrapping_add(offset), device.persistent == 0);
                 }
             }

@@ -81,8 +81,6 @@ struct Frozen {
     beside: [(u32, u32); 2],
 }
 
-const WIDTHS: [u8; 4] = [4, 1, 2, 8];
-
 impl<H: Stores + Witness, C: Clock> Attacker<'_, H, C> {
     /// Looks at what is locked in some components.
     pub(crate) fn learn(&mut self, wanted: impl Fn(NodeId) -> bool) {
@@ -352,23 +350,18 @@ impl<H: Stores + Witness, C: Clock> Attacker<'_, H, C> {
 
     /// A dword's own value, by each width.
     fn store_own(&mut self, frozen: Frozen) {
-        for bytes in WIDTHS {
-            let step = u64::from(bytes.min(4));
-            for at in (0..4 / step).map(|nth| nth * step) {
-                let first = match bytes {
-                    4 => {
-                        self.hw.write(frozen.address, frozen.own);
-                        continue;
-                    }
-                    8 => frozen.address & !7,
-                    _ => frozen.address.wrapping_add(at),
-                };
-                if self.widths {
-                    let (own, ..) = frozen.around(first, bytes);
-                    self.widths &= self.hw.store(first, bytes, own);
-                }
-            }
+        self.hw.write(frozen.address, frozen.own);
+        if !self.widths {
+            return;
         }
+        for (bytes, from) in [(1, 0), (1, 1), (1, 2), (1, 3), (2, 0), (2, 2)] {
+            let first = frozen.address.wrapping_add(from);
+            let (own, ..) = frozen.around(first, bytes);
+            self.widths &= self.hw.store(first, bytes, own);
+        }
+        let first = frozen.address & !7;
+        let (own, ..) = frozen.around(first, 8);
+        self.widths &= self.hw.store(first, 8, own);
     }
 
     /// Brings back what did not keep its registers, by whatever width it takes.
