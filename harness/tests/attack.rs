@@ -260,6 +260,26 @@ fn a_leak_is_seen_in_each_state_in_which_the_lock_holds() {
     assert_eq!(states.into_iter().collect::<Vec<_>>(), expected);
 }
 
+/// What is no bit of a dword is seen from inside as well: `report` has both judges agree.
+#[test]
+fn the_witness_inside_sees_other_stores_modes_and_decode() {
+    for leak in [
+        "register = 'base_low'\nwidth = 1",
+        "register = 'size_low'\nwidth = 8",
+        "register = 'base_high'\nvalue = 'all-ones'",
+        "register = 'base_high'\nwhile = 'HDM Decoder Enable'\nis = 'off'",
+        "register = 'dvsec'\noffset = 0x0c\nwhile = 'Memory Space'\nis = 'off'",
+        "register = 'base_high'\nwhile = 'bar-moved'",
+        "register = 'base_high'\nafter = 'flr'",
+        "register = 'base_high'\nafter = 'hot'",
+        "register = 'base_high'\nshows = false",
+        "register = 'base_high'\nshows = false\nwhile = 'Bus Master'\nis = 'off'",
+    ] {
+        let report = report(&format!("{SMALL}\n[[leak]]\nat = 'mem0'\n{leak}\n"));
+        assert!(!report.integrity.holds, "{leak}");
+    }
+}
+
 /// CXL r3.1 section 8.1.3: what CONFIG_LOCK freezes, and the lock itself.
 #[test]
 fn leak_of_each_field_under_config_lock_is_named() {

@@ -52,8 +52,14 @@ struct Mark {
     value: u32,
     /// What it held before.
     saved: u32,
+    /// It may be written to.
+    ours: bool,
+    /// It is looked for.
+    live: bool,
 }
 
+/// Where ranges end that have marks: what any 64-bit processor reaches.
+const ADDRESSABLE: u64 = 1 << 47;
 /// What marks are made of.
 const MARK: u32 = 0x4D41_524B;
 /// Marks that are kept: both ends of eight ranges, and two of their granules.
@@ -146,15 +152,28 @@ pub struct Watch<'a, H, const N: usize> {
     mode: (Mode, u64, u32),
     /// A register of the component that is attacked.
     component: u64,
+    /// What was locked again is not watched yet.
+    relocked: bool,
 }
 
 impl<'a, H: Mmio + Witness, const N: usize> Watch<'a, H, N> {
     /// Looks on from now on.
     pub fn new(hw: &'a mut H, ecam: &'a [Ecam], tree: Tree<'a>, locks: &'a mut Locks<N>) -> Self {
         let (sweep, trigger, mode) = (None, None, (Mode::Plain, 0, 0));
-        let (blind, striking, component) = (false, false, 0);
-        let mut watch =
-            Self { hw, ecam, tree, locks, sweep, trigger, blind, striking, mode, component };
+        let (blind, striking, component, relocked) = (false, false, 0, false);
+        let mut watch = Self {
+            hw,
+            ecam,
+            tree,
+            locks,
+            sweep,
+            trigger,
+            blind,
+            striking,
+            mode,
+            component,
+            relocked,
+        };
         watch.adopt();
         watch.mark();
         watch
@@ -258,7 +277,8 @@ impl<'a, H: Mmio + Witness, const N: usize> Watch<'a, H, N> {
             let Some((hdm, device)) = node.hdm.zip(node.device()) else { continue };
             for index in 0..hdm.decoders.min(MAX_DECODERS as u8) {
                 let image = DecoderRegisters::new(hdm.block, index).read(self.hw);
-                if !image.control().locked() || image.size() < DECODER_UNIT {
+                let placed = image.base().saturating_add(image.size()) <= ADDRESSABLE;
+                if !image.control().locked() || image.size() < DECODER_UNIT || !placed {
                     continue;
                 }
                 let granule = 256u64 << image.control().granularity().min(6);
@@ -270,27 +290,39 @@ impl<'a, H: Mmio + Witness, const N: usize> Watch<'a, H, N> {
         }
     }
 
-    fn mark_one(&mut self, address: u64, write: bool) {
+    fn mark_one(&mut self, address: u64, ours: bool) {
         if self.locks.marks.is_full() || self.locks.marks.iter().any(|m| m.address == address) {
             return;
         }
         let saved = self.hw.read(address);
-        let value = if write { MARK ^ address as u32 ^ (address >> 32) as u32 } else { saved };
-        if write {
+        let value = if ours { MARK ^ address as u32 ^ (address >> 32) as u32 } else { saved };
+        if ours {
             self.hw.write(address, value);
         }
         if self.hw.read(address) == value {
-            let _ = self.locks.marks.push(Mark { address, value, saved });
+            let _ = self.locks.marks.push(Mark { address, value, saved, ours, live: true });
+        }
+    }
+
+    /// Makes the marks once more that a reset took along.
+    fn mark_again(&mut self) {
+        for mark in self.locks.marks.iter_mut().filter(|mark| !mark.live) {
+            if mark.ours {
+                self.hw.write(mark.address, mark.value);
+            }
+            mark.live = self.hw.read(mark.address) == mark.value;
         }
     }
 
     /// Looks whether memory is where it was; what is not there is not looked for again.
     fn look_at_memory(&mut self) {
-        let hw = &mut *self.hw;
-        let before = self.locks.marks.len();
-        self.locks.marks.retain(|mark| hw.read(mark.address) == mark.value);
-        if self.locks.marks.len() != before {
-            self.locks.astray += 1;
+        let mut astray = false;
+        for mark in self.locks.marks.iter_mut().filter(|mark| mark.live) {
+            mark.live = self.hw.read(mark.address) == mark.value;
+            astray |= !mark.live;
+        }
+        if astray {
+            self.locks.astray = self.locks.astray.saturating_add(1);
             self.locks.opened.get_or_insert(self.mode);
         }
     }
@@ -342,7 +374,7 @@ impl<'a, H: Mmio + Witness, const N: usize> Watch<'a, H, N> {
                     let dwords = self.locks.dwords.iter_mut();
                     dwords.filter(|dword| below(dword.node)).for_each(|d| d.opened = true);
                     // What is gone with them is not told from what is not.
-                    self.locks.marks.clear();
+                    self.locks.marks.iter_mut().for_each(|mark| mark.live = false);
                 }
             }
         }
@@ -365,7 +397,7 @@ impl<'a, H: Mmio + Witness, const N: usize> Watch<'a, H, N> {
             .iter()
             .filter(|dword| (self.hw.read(dword.address) ^ dword.value) & dword.mask != 0);
         self.locks.left = left.count() as u32;
-        for mark in &self.locks.marks {
+        for mark in self.locks.marks.iter().filter(|mark| mark.live && mark.ours) {
             if mark.value != mark.saved && self.hw.read(mark.address) == mark.value {
                 self.hw.write(mark.address, mark.saved);
             }
@@ -415,13 +447,14 @@ impl<H: Mmio + Witness, const N: usize> Witness for Watch<'_, H, N> {
                 if core::mem::take(&mut self.blind) {
                     self.look();
                 }
-                if self.mode.0 == Mode::Relocked {
+                if core::mem::take(&mut self.relocked) {
                     self.adopt();
-                    self.mark();
+                    self.mark_again();
                 }
             }
             Event::Mode { mode, address, bits } => {
                 let before = core::mem::replace(&mut self.mode, (mode, address, bits));
+                self.relocked = mode == Mode::Relocked;
                 if mode == Mode::Plain {
                     // Whatever gives way now did so in the mode that is left.
                     let plain = core::mem::replace(&mut self.mode, before);
