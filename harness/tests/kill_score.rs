@@ -476,6 +476,18 @@ const MODES: &[Mutant] = &[
         "at='sw0';register='route_low';after='hot'",
         Found("opens once locked again after a conventional reset"),
     ),
+    (
+        "base while a masked bus reset lasts",
+        On::One,
+        "at='mem0';register='base_high';while='Secondary Bus Reset';of='rp0';is='on'",
+        Found("is locked"),
+    ),
+    (
+        "an accelerator while the expander beside it is off",
+        On::Type2,
+        "at='acc0';register='base_high';while='HDM Decoder Enable';of='mem0';is='off'",
+        Found("opens while HDM Decoder Enable of mem0 is off"),
+    ),
 ];
 
 /// Registers that read as locked.

@@ -729,6 +729,7 @@ impl<H: Stores + Witness, C: Clock> Attacker<'_, H, C> {
             let bit = device::Control2::new().with_initiate_write_back(true);
             self.pull(Trigger::WriteBack, address, rest | u32::from(bit.into_bits()));
             self.hw.hear(Event::Settled);
+            self.strike_here(id, Depth::Brief);
         }
         if capability.cxl_reset() {
             self.cxl_reset(id, node, dvsec, capability);
@@ -832,7 +833,10 @@ impl<H: Stores + Witness, C: Clock> Attacker<'_, H, C> {
         if let Some((extensions, dword, control)) = mask.filter(|(.., c)| !c.unmask_sbr()) {
             self.pull(Trigger::MaskedBusReset, address, rest | BUS_RESET);
             self.hw.hear(Event::Settled);
+            // While it lasts, and once it is over.
+            self.strike_here(id, Depth::Brief);
             self.hw.write(address, rest);
+            self.strike_here(id, Depth::Brief);
             let unmasked = u32::from(control.with_unmask_sbr(true).into_bits());
             self.hw.write(extensions, dword & !0xFFFF | unmasked);
         }

@@ -58,13 +58,22 @@ impl Mode {
 
 /// Fields of one bit that are no modes: they take a link down or hide a port.
 const NEVER: [&str; 3] = ["Secondary Bus Reset", "Link Disable", "CXL RCRB Enable"];
-/// Wider fields that only take a note, so that they may hold anything.
-const NOTES: [&str; 2] = ["Cache Line Size", "Interrupt Line"];
+/// Wider fields that may hold anything while component registers are tried: notes for software, and
+/// numbers by which configuration space is routed and memory is not.
+const NOTES: [&str; 5] = [
+    "Cache Line Size",
+    "Interrupt Line",
+    "Primary Bus Number",
+    "Secondary Bus Number",
+    "Subordinate Bus Number",
+];
+/// Locks of a machine that are few enough to try all of them in each mode, siblings' too.
+const FEW: usize = 10;
 
 /// Whether a field is a mode, and how much is tried in it.
 fn depth(field: &Field) -> Option<Depth> {
     let writable = Component::ALL.into_iter().any(|component| {
-        matches!(field.rule(component).class(Features::ALL), Class::Rw | Class::Rws)
+        matches!(field.rule(component).class(Features::ALL), Class::Rw | Class::Rws | Class::Rwl)
     });
     let name = field.name;
     if !writable || NEVER.contains(&name) || field.bits != 1 && !NOTES.contains(&name) {
@@ -86,7 +95,10 @@ impl<H: Stores + Witness, C: Clock> Attacker<'_, H, C> {
     pub(crate) fn modes(&mut self, id: NodeId) {
         let Some(node) = self.tree.get(id) else { return };
         let tree = self.tree;
-        self.learn(|other| on_path(tree, id, other));
+        self.learn(|_| true);
+        if self.known.len() > FEW {
+            self.learn(|other| on_path(tree, id, other));
+        }
         if self.known.is_empty() || self.hw.enough() {
             return;
         }

@@ -170,7 +170,8 @@ impl<H: Stores + Witness, C: Clock> Attacker<'_, H, C> {
                 attacker.strike_widths(frozen, depth);
                 attacker.mend(locked, frozen);
             });
-            for value in [0, u32::MAX, frozen.own] {
+            // Twice the same, as the second may be the one that counts.
+            for value in [0, u32::MAX, u32::MAX, !frozen.own, !frozen.own, frozen.own] {
                 self.batch(frozen.address, |attacker| {
                     let value = frozen.own & !frozen.mask | value & frozen.mask;
                     attacker.hw.write(frozen.address, value);
