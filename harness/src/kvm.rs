@@ -123,14 +123,16 @@ const XSAVE_XSAVEC: u32 = 1 << 1;
 /// Whether there is a KVM that makes virtual machines, and why not.
 pub fn available() -> Result<(), VmError> {
     // A machine that exists for a moment: another hypervisor may have the processor.
-    open()?.create_vm().map(|_| ()).map_err(|error| VmError::Call { name: "KVM_CREATE_VM", error })
+    let kvm = open()?;
+    let made = again(|| kvm.create_vm()).map(|_| ());
+    made.map_err(|error| VmError::Call { name: "KVM_CREATE_VM", error })
 }
 
 /// Whether guests here have XSAVEC. That the host's processor has it says nothing: some hypervisors
 /// keep it to themselves.
 pub fn offers_xsavec() -> bool {
     let Ok(kvm) = open() else { return false };
-    let cpuid = kvm.get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES);
+    let cpuid = again(|| kvm.get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES));
     cpuid.is_ok_and(|cpuid| {
         let mut leaves = cpuid.as_slice().iter();
         leaves.any(|leaf| (leaf.function, leaf.index) == XSAVE && leaf.eax & XSAVE_XSAVEC != 0)
@@ -138,27 +140,45 @@ pub fn offers_xsavec() -> bool {
 }
 
 fn open() -> Result<Kvm, VmError> {
-    let kvm = Kvm::new().map_err(VmError::Open)?;
-    match kvm.get_api_version() {
-        KVM_API_VERSION => Ok(kvm),
-        -1 => {
-            let error = kvm_ioctls::Error::last();
-            Err(VmError::Call { name: "KVM_GET_API_VERSION", error })
-        }
-        version => Err(VmError::NotKvm { version }),
+    let kvm = again(Kvm::new).map_err(VmError::Open)?;
+    let version = again(|| match kvm.get_api_version() {
+        -1 => Err(kvm_ioctls::Error::last()),
+        version => Ok(version),
+    });
+    match version {
+        Ok(KVM_API_VERSION) => Ok(kvm),
+        Ok(version) => Err(VmError::NotKvm { version }),
+        Err(error) => Err(VmError::Call { name: "KVM_GET_API_VERSION", error }),
     }
+}
+
+/// Calls that a signal interrupts are made again, so many times.
+const TRIES: usize = 64;
+
+/// Makes a call that is nobody's business to interrupt.
+fn again<T>(
+    mut call: impl FnMut() -> Result<T, kvm_ioctls::Error>,
+) -> Result<T, kvm_ioctls::Error> {
+    let mut result = call();
+    for _ in 1..TRIES {
+        match &result {
+            Err(error) if error.errno() == libc::EINTR => result = call(),
+            _ => break,
+        }
+    }
+    result
 }
 
 impl Reset {
     fn of(kvm: &Kvm, vcpu: &VcpuFd) -> Result<Self, VmError> {
         let call = |name| move |error| VmError::Call { name, error };
-        let list = kvm.get_msr_index_list().map_err(call("KVM_GET_MSR_INDEX_LIST"))?;
+        let list = again(|| kvm.get_msr_index_list()).map_err(call("KVM_GET_MSR_INDEX_LIST"))?;
         let entry = |index: &u32| kvm_msr_entry { index: *index, ..Default::default() };
         let mut rest: Vec<_> = list.as_slice().iter().map(entry).collect();
         let mut msrs = Vec::new();
         // KVM stops at one that it lists and this processor has not.
         while let Ok(mut wanted) = Msrs::from_entries(&rest) {
-            let read = vcpu.get_msrs(&mut wanted).map_err(call("KVM_GET_MSRS"))?;
+            let read = again(|| vcpu.get_msrs(&mut wanted)).map_err(call("KVM_GET_MSRS"))?;
             msrs.extend(wanted.as_slice().iter().take(read));
             if rest.len() <= read {
                 break;
@@ -166,8 +186,8 @@ impl Reset {
             rest.drain(..=read);
         }
         Ok(Self {
-            sregs: vcpu.get_sregs().map_err(call("KVM_GET_SREGS"))?,
-            debug: vcpu.get_debug_regs().map_err(call("KVM_GET_DEBUGREGS"))?,
+            sregs: again(|| vcpu.get_sregs()).map_err(call("KVM_GET_SREGS"))?,
+            debug: again(|| vcpu.get_debug_regs()).map_err(call("KVM_GET_DEBUGREGS"))?,
             msrs,
         })
     }
@@ -185,7 +205,7 @@ impl Vm {
     fn plain(ram: &[(u64, u64)], address_bits: u8) -> Result<Self, VmError> {
         let call = |name| move |error| VmError::Call { name, error };
         let kvm = open()?;
-        let vm = kvm.create_vm().map_err(call("KVM_CREATE_VM"))?;
+        let vm = again(|| kvm.create_vm()).map_err(call("KVM_CREATE_VM"))?;
         // Without it, ordinary KVM turns an instruction it cannot emulate into #UD at CPL 3.
         let cap = kvm_enable_cap {
             cap: KVM_CAP_EXIT_ON_EMULATION_FAILURE,
@@ -193,11 +213,16 @@ impl Vm {
             ..Default::default()
         };
         // Before Linux 5.15 there is no such choice; such a guest sees #UD, which ends it by name.
-        if vm.check_extension_raw(KVM_CAP_EXIT_ON_EMULATION_FAILURE.into()) > 0 {
-            vm.enable_cap(&cap).map_err(call("KVM_CAP_EXIT_ON_EMULATION_FAILURE"))?;
+        let has =
+            again(|| match vm.check_extension_raw(KVM_CAP_EXIT_ON_EMULATION_FAILURE.into()) {
+                ..0 => Err(kvm_ioctls::Error::last()),
+                has => Ok(has > 0),
+            });
+        if has.map_err(call("KVM_CHECK_EXTENSION"))? {
+            again(|| vm.enable_cap(&cap)).map_err(call("KVM_CAP_EXIT_ON_EMULATION_FAILURE"))?;
         }
         // Intel needs three pages that no guest uses.
-        vm.set_tss_address(0xFFFB_D000).map_err(call("KVM_SET_TSS_ADDR"))?;
+        again(|| vm.set_tss_address(0xFFFB_D000)).map_err(call("KVM_SET_TSS_ADDR"))?;
         let ranges: Vec<_> =
             ram.iter().map(|&(base, size)| (GuestAddress(base), size as usize)).collect();
         let memory = GuestMemoryMmap::from_ranges(&ranges)
@@ -205,15 +230,14 @@ impl Vm {
         for region in memory.iter() {
             cxl_model::backing::advise_huge(region);
         }
-        let mut vcpu = vm.create_vcpu(0).map_err(call("KVM_CREATE_VCPU"))?;
+        let mut vcpu = again(|| vm.create_vcpu(0)).map_err(call("KVM_CREATE_VCPU"))?;
         // Without a call for it: where the guest was, at the last exit before it dies.
         let told = kvm.check_extension_int(Cap::SyncRegs);
         let tells_registers = told & SyncReg::Register as i32 != 0;
         if tells_registers {
             vcpu.set_sync_valid_reg(SyncReg::Register);
         }
-        let mut cpuid = kvm
-            .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
+        let mut cpuid = again(|| kvm.get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES))
             .map_err(call("KVM_GET_SUPPORTED_CPUID"))?;
         let (mut bits, mut xsave) = (address_bits.min(36), false);
         for leaf in cpuid.as_mut_slice() {
@@ -225,7 +249,7 @@ impl Vm {
                 leaf.eax = leaf.eax & !0xFF | u32::from(bits);
             }
         }
-        vcpu.set_cpuid2(&cpuid).map_err(call("KVM_SET_CPUID2"))?;
+        again(|| vcpu.set_cpuid2(&cpuid)).map_err(call("KVM_SET_CPUID2"))?;
         let reset = Reset::of(&kvm, &vcpu)?;
         let mut slots = Slots::new(kvm.get_nr_memslots());
         slots.add_ram(&vm, &memory).map_err(VmError::Slot)?;

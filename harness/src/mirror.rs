@@ -11,7 +11,7 @@ use cxl_regs::{Hpa, Span};
 
 use crate::kvm::Slot;
 use cxl_model::backing::Backing;
-use cxl_model::machine::{Machine, PAGE, SetRefusal, SetShape};
+use cxl_model::machine::{FlatRange, Machine, PAGE, SetRefusal, SetShape};
 use cxl_model::mapping::{Direct, Mapping, Reach, mappings};
 
 /// What bounds the mirror besides the registers.
@@ -42,6 +42,8 @@ pub enum Unmirrored {
     AddressWidth,
     /// The host has no memory behind it.
     NoMemory,
+    /// Its file cannot be had whole, so that a store might find no room.
+    NoRoom(SetRefusal),
     /// Something that wins over a window lies in it; see [`AddressMap::fixed`].
     ///
     /// [`AddressMap::fixed`]: cxl_model::layout::AddressMap::fixed
@@ -62,6 +64,7 @@ impl std::fmt::Display for Unmirrored {
             Self::Slots => "all memory slots are taken",
             Self::AddressWidth => "the guest cannot address it",
             Self::NoMemory => "the host has no memory behind it",
+            Self::NoRoom(why) => return why.fmt(f),
             Self::Overlapped => "RAM or registers lie in it",
             Self::NoPage => "other windows leave no whole page of it",
             Self::Misrouted => "a fault leads its accesses elsewhere than registers say",
@@ -100,8 +103,8 @@ impl Mirror {
     pub fn follow(machine: &mut Machine, limits: &Limits) -> Self {
         let mappings = mappings(&machine.fabric());
         let chosen = choose(machine, &mappings, limits);
-        let sets = chosen.into_iter().filter_map(|(_, direct, pages)| {
-            pages.ok()?;
+        let sets = chosen.iter().filter_map(|(_, direct, pages)| {
+            pages.as_ref().ok()?;
             SetShape::of(direct)
         });
         // A set may be mirrored in several parts.
@@ -112,8 +115,17 @@ impl Mirror {
             }
         }
         machine.lay_out(&wanted);
+        let flat: Vec<FlatRange> = chosen.iter().filter_map(flat).collect();
+        machine.reserve(&flat);
         Self::of(machine, limits)
     }
+}
+
+/// What is to be a slot of one device's memory.
+fn flat((_, direct, pages): &(usize, &Direct, Result<Span, Unmirrored>)) -> Option<FlatRange> {
+    let pages = pages.as_ref().ok().filter(|_| SetShape::of(direct).is_none())?;
+    let (member, dpa) = direct.locate(pages.base())?;
+    Some((member.device, dpa.0..dpa.0.checked_add(pages.size())?))
 }
 
 /// Every direct range by its index, with the pages of it that there is to be a slot for.
@@ -184,6 +196,9 @@ fn media_slot(machine: &Machine, direct: &Direct, span: Span) -> Result<Slot, Un
     let taken = Unmirrored::NotInOrder(Some(SetRefusal::Taken));
     let why = if lent { taken } else { Unmirrored::NoMemory };
     let share = media.in_order(dpa, span.size()).ok_or(why)?;
+    if let Some(range) = flat(&(0, direct, Ok(span))) {
+        machine.has_room(&range).map_err(Unmirrored::NoRoom)?;
+    }
     slot_of(&share.memory, span, share.start).ok_or(Unmirrored::NoMemory)
 }
 

@@ -358,6 +358,13 @@ impl Facts {
         self.attack = Some(report);
     }
 
+    /// Adds what is wrong with the files that persistent memory is kept in.
+    pub fn unsaved(&mut self, troubles: &[String]) {
+        for trouble in troubles {
+            self.fail(Finding::failure(Witness::Memory, Moment::End, trouble.clone()));
+        }
+    }
+
     /// What makes the run a bad one, in sentences.
     pub fn failures(&self) -> Vec<String> {
         let counting = self.findings.iter().filter(|finding| finding.counts());

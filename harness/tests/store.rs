@@ -27,10 +27,10 @@ use rig::*;
 use trial::claim;
 use vm_memory::{Bytes, VolatileMemory};
 
-/// A directory that costs no disk where the host has memory for it: the kernel keeps pages of either
-/// when a process dies.
+/// A directory on a disk, as far as there is one: in memory each set that is put in order would take
+/// all of its pages.
 fn scratch() -> tempfile::TempDir {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+    tempfile::tempdir().unwrap()
 }
 
 /// Tells this program to be the one that is killed, and where it keeps its media.
@@ -47,6 +47,9 @@ fn main() -> ExitCode {
         ("a_set_that_cannot_be_moved_traps_and_keeps_its_bytes", refused),
         ("files_that_are_not_what_they_should_be_are_named", bad_files),
         ("files_of_others_are_left_alone_and_waited_for_by_nobody", others),
+        ("what_is_no_file_is_refused_and_left_as_it_is", no_files),
+        ("a_forged_set_is_refused_and_nothing_is_moved", forged),
+        ("of_several_sets_all_are_brought_back_or_none", all_or_none),
         ("a_directory_has_one_machine_at_a_time", busy),
         ("a_directory_is_created_and_nothing_above_it", parents),
         ("a_file_is_laid_out_as_documented", layout),
@@ -247,11 +250,14 @@ fn run(directory: &Path, stop_after: u64, before: &Held) -> Result<u64, Held> {
 fn copy(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
-        // `cp` keeps holes.
-        let to = to.join(entry.file_name());
-        let done = Command::new("cp").arg("--sparse=always").arg(entry.path()).arg(to).status();
-        assert!(done.unwrap().success());
+        copy_file(&entry.path(), &to.join(entry.file_name()));
     }
+}
+
+/// `cp` keeps holes.
+fn copy_file(from: &Path, to: &Path) {
+    let done = Command::new("cp").arg("--sparse=always").arg(from).arg(to).status();
+    assert!(done.unwrap().success());
 }
 
 fn every_step() {
@@ -521,18 +527,171 @@ fn others() {
         std::fs::write(path(name), "theirs").unwrap();
     }
     std::fs::create_dir(path("folder.new")).unwrap();
-    std::fs::write(path("mem0.media.new"), "ours, cut short").unwrap();
-    std::fs::write(path("mem0@0x0.set.new"), "ours, cut short").unwrap();
     drop(start(directory.path(), u64::MAX).unwrap());
+    // Files of ours that were never finished: by their header, or by what the lock says.
+    std::fs::copy(path("mem1.media"), path("mem1.media.new")).unwrap();
+    std::fs::write(path("mem2@0x0.set.new"), "").unwrap();
+    std::fs::write(path("lock"), "CXL-LOCK mem2@0x0.set.new").unwrap();
+    // Names of ours, and files of others: whatever they are, and whether they are in the way or not.
+    let theirs = ["mem9.media.new", "mem0@0x0.set.new", "mem3.media.new"];
+    std::fs::write(path(theirs[0]), "").unwrap();
+    std::fs::write(path(theirs[1]), "theirs").unwrap();
+    std::os::unix::fs::symlink(path("mem1.media"), path(theirs[2])).unwrap();
+    let mut machine = start(directory.path(), u64::MAX).unwrap();
+    assert!(!path("mem1.media.new").exists() && !path("mem2@0x0.set.new").exists());
+    // What is in the way keeps the set from being put in order, and stays.
+    FIRST.write(&mut machine, true);
+    let mirror = Mirror::follow(&mut machine, &ON);
+    // EEXIST is 17 on every Linux.
+    let exists = Unmirrored::NotInOrder(Some(SetRefusal::Storage(17)));
+    assert_eq!(mirror.unmirrored, [(0, exists)]);
+    drop(machine);
     for name in kept {
         assert_eq!(std::fs::read_to_string(path(name)).unwrap(), "theirs", "{name}");
     }
     assert!(path("folder.new").is_dir());
-    assert!(!path("mem0.media.new").exists() && !path("mem0@0x0.set.new").exists());
+    assert_eq!(std::fs::read(path(theirs[0])).unwrap(), b"");
+    assert_eq!(std::fs::read(path(theirs[1])).unwrap(), b"theirs");
+    assert_eq!(std::fs::read_link(path(theirs[2])).unwrap(), path("mem1.media"));
+    // A device whose file is not there, and whose name while it is being made is taken.
+    std::fs::remove_file(path("mem0.media")).unwrap();
+    std::fs::write(path("mem0.media.new"), "theirs").unwrap();
+    let error = start(directory.path(), u64::MAX).unwrap_err().to_string();
+    assert!(error.contains("mem0.media.new: a file of this name is to be created"), "{error}");
+    assert_eq!(std::fs::read(path("mem0.media.new")).unwrap(), b"theirs");
+    std::fs::remove_file(path("mem0.media.new")).unwrap();
+    drop(start(directory.path(), u64::MAX).unwrap());
     // A pipe that nobody writes to.
     assert!(Command::new("mkfifo").arg(path("x.set")).status().unwrap().success());
     let error = start(directory.path(), u64::MAX).unwrap_err().to_string();
-    assert!(error.contains("x.set: "), "{error}");
+    assert!(error.contains("x.set: expected a file, found a pipe"), "{error}");
+}
+
+/// What is no file is not locked, not followed and not replaced.
+fn no_files() {
+    let refused = |what: &str, make: &dyn Fn(&Path)| {
+        let directory = scratch();
+        make(directory.path());
+        let error = start(directory.path(), u64::MAX).unwrap_err().to_string();
+        assert!(error.contains(what), "{what}: {error}");
+    };
+    let fifo = |path: &Path| {
+        assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    };
+    let link = |to: &str, path: &Path| std::os::unix::fs::symlink(to, path).unwrap();
+    refused("lock: expected a file, found a pipe", &|at| fifo(&at.join("lock")));
+    refused("lock: expected a file, found a link", &|at| link("/dev/full", &at.join("lock")));
+    refused("lock: expected a file, found a link", &|at| link("elsewhere", &at.join("lock")));
+    refused("lock: expected a file that starts with \"CXL-LOCK \"", &|at| {
+        std::fs::write(at.join("lock"), "somebody's own").unwrap();
+    });
+    refused("mem1.media: expected a file, found a link that leads nowhere", &|at| {
+        link("nowhere", &at.join("mem1.media"));
+    });
+    refused("mem1.media: expected a file, found a device", &|at| {
+        link("/dev/full", &at.join("mem1.media"));
+    });
+    refused("mem1.media: expected a file, found a pipe", &|at| fifo(&at.join("mem1.media")));
+    // What somebody else has in the lock's place is still there.
+    let directory = scratch();
+    std::fs::write(directory.path().join("lock"), "somebody's own").unwrap();
+    assert!(Store::open(directory.path()).is_err());
+    assert_eq!(std::fs::read(directory.path().join("lock")).unwrap(), b"somebody's own");
+}
+
+/// A set that nobody made: its checksum is right, and what it says is not. Nothing is moved.
+fn forged() {
+    type Forge = fn(&mut [u8]);
+    const MEMBER: usize = 72;
+    let cases: [(Forge, &str); 6] = [
+        (
+            |header| header.copy_within(0x50..0x50 + MEMBER, 0x50 + MEMBER),
+            "the header is damaged: it has one device twice",
+        ),
+        (
+            |header| header[0x50 + MEMBER..0x50 + MEMBER + 64].fill(0),
+            "the header is damaged: a member of it has no name",
+        ),
+        (
+            |header| header[0x50 + MEMBER + 64..0x50 + MEMBER + 72].fill(0xFF),
+            "the header is damaged: a share of it is at no place that a decoder can lead to",
+        ),
+        (
+            |header| {
+                let unit = (256u64 << 20).to_le_bytes();
+                header[0x50 + MEMBER + 64..0x50 + MEMBER + 72].copy_from_slice(&unit);
+            },
+            "it has the bytes of mem1 up to 0x20000000; the device has 0x10000000",
+        ),
+        (
+            |header| header[0x50..0x54].copy_from_slice(b"memX"),
+            "the header is damaged: it is of a set whose file has another name",
+        ),
+        (
+            |header| header[0x50 + MEMBER..0x50 + MEMBER + 4].copy_from_slice(b"memX"),
+            "it has bytes of memX, a device that this machine does not have",
+        ),
+    ];
+    for (forge, want) in cases {
+        let directory = scratch();
+        let mut held = Held::new();
+        let mut machine = start(directory.path(), u64::MAX).unwrap();
+        let mirror = commit(&mut machine, SECOND).unwrap();
+        fill(&mirror, SECOND, &mut held, 5);
+        drop((machine, mirror));
+        let path = directory.path().join("mem0@0x0.set");
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let mut header = vec![0; 0x50 + 16 * MEMBER];
+        file.read_exact_at(&mut header, 0).unwrap();
+        let good = header.clone();
+        let sign = |header: &mut [u8]| {
+            let state: [u8; 8] = header[0x18..0x20].try_into().unwrap();
+            header[0x10..0x20].fill(0);
+            let fnv = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+            let sum = header.iter().fold(0xcbf2_9ce4_8422_2325, fnv);
+            header[0x10..0x18].copy_from_slice(&sum.to_le_bytes());
+            header[0x18..0x20].copy_from_slice(&state);
+        };
+        sign(&mut header);
+        assert_eq!(header, good, "the checksum is that of the documentation");
+        forge(&mut header);
+        sign(&mut header);
+        file.write_all_at(&header, 0).unwrap();
+        let error = start(directory.path(), u64::MAX).unwrap_err().to_string();
+        assert!(error.contains(want), "{error}\n{want}");
+        // With the true header all of it is there.
+        file.write_all_at(&good, 0).unwrap();
+        check(&start(directory.path(), u64::MAX).unwrap(), &held);
+    }
+}
+
+/// Of two sets one is of a device that is not there: the other is not moved either.
+fn all_or_none() {
+    let directory = scratch();
+    let mut held = Held::new();
+    let mut machine = start(directory.path(), u64::MAX).unwrap();
+    let mirror = commit(&mut machine, SECOND).unwrap();
+    fill(&mirror, SECOND, &mut held, 6);
+    drop((machine, mirror));
+    let (good, bad) =
+        (directory.path().join("mem0@0x0.set"), directory.path().join("memY@0x0.set"));
+    copy_file(&good, &bad);
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(&bad).unwrap();
+    let mut header = vec![0; 0x50 + 16 * 72];
+    file.read_exact_at(&mut header, 0).unwrap();
+    header[0x50..0x54].copy_from_slice(b"memY");
+    header[0x50 + 72..0x50 + 76].copy_from_slice(b"memZ");
+    header[0x10..0x20].fill(0);
+    let fnv = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+    let sum = header.iter().fold(0xcbf2_9ce4_8422_2325, fnv);
+    header[0x10..0x18].copy_from_slice(&sum.to_le_bytes());
+    header[0x18..0x20].copy_from_slice(b"in order");
+    file.write_all_at(&header, 0).unwrap();
+    let error = start(directory.path(), u64::MAX).unwrap_err().to_string();
+    assert!(error.contains("memY@0x0.set: it has bytes of memY"), "{error}");
+    assert!(good.exists() && bad.exists());
+    std::fs::remove_file(bad).unwrap();
+    check(&start(directory.path(), u64::MAX).unwrap(), &held);
 }
 
 fn busy() {

@@ -5,6 +5,7 @@
 //! that nobody touched cost nothing, so a device may be 1 TiB: neither to have, nor to find out that
 //! nobody touched them.
 
+mod guard;
 mod touched;
 
 use std::fs::File;
@@ -19,9 +20,15 @@ use vm_memory::{FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 /// The unit in which the host knows what was touched.
 pub const HOST_PAGE: u64 = 4096;
 
+pub use guard::lost_pages;
+
 /// Memory, shared by whoever holds it.
+///
+/// Fields go in the order in which they stand: a mapping is guarded for no longer than it is there.
 #[derive(Clone, Debug)]
 pub struct Backing {
+    /// Of memory that a file lies behind.
+    guard: Option<Arc<guard::Guard>>,
     region: Option<Arc<MmapRegion>>,
     /// Somebody has written to it, or was given it to write to; a file may hold something anyway.
     touched: Arc<AtomicBool>,
@@ -43,19 +50,20 @@ impl Backing {
         if let Some(region) = &region {
             advise_huge(region);
         }
-        Self { region: region.map(Arc::new), touched: Arc::default() }
+        Self { guard: None, region: region.map(Arc::new), touched: Arc::default() }
     }
 
     /// Memory that a slot has.
     pub fn of_region(region: &Arc<MmapRegion>) -> Self {
-        Self { region: Some(Arc::clone(region)), touched: Arc::new(AtomicBool::new(true)) }
+        let touched = Arc::new(AtomicBool::new(true));
+        Self { guard: None, region: Some(Arc::clone(region)), touched }
     }
 
     /// `size` bytes of a file from `start` on, shared with it: what is stored is in the file as soon
     /// as the store has finished, whatever becomes of this process.
     pub fn of_file(file: File, start: u64, size: u64) -> io::Result<Self> {
         if size == 0 {
-            return Ok(Self { region: None, touched: Arc::default() });
+            return Ok(Self { guard: None, region: None, touched: Arc::default() });
         }
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_NORESERVE;
@@ -63,7 +71,8 @@ impl Backing {
         let offset = FileOffset::new(file, start);
         let region = MmapRegion::build(Some(offset), length, protection, flags);
         let region = Arc::new(region.map_err(io::Error::other)?);
-        Ok(Self { region: Some(region), touched: Arc::new(AtomicBool::new(true)) })
+        let guard = Some(Arc::new(guard::Guard::of(&region)));
+        Ok(Self { guard, region: Some(region), touched: Arc::new(AtomicBool::new(true)) })
     }
 
     /// Bytes.
@@ -203,10 +212,57 @@ impl Backing {
         Ok(())
     }
 
-    /// Refuses if stores to so many bytes would find no room on the disk. Nothing keeps the room free
-    /// until then: a disk that others fill up all the same ends the process at its next store.
-    pub(crate) fn has_room(&self, bytes: u64) -> io::Result<()> {
-        let Some((file, _)) = self.file() else { return Ok(()) };
+    /// Pages whose stores the file did not take: see [`lost_pages`].
+    pub(crate) fn lost(&self) -> u64 {
+        self.guard.as_ref().map_or(0, |guard| guard.lost())
+    }
+
+    /// Whether the file has taken every store so far.
+    pub(crate) fn whole(&self) -> io::Result<()> {
+        if self.lost() == 0 { Ok(()) } else { Err(os_error(libc::EIO)) }
+    }
+
+    /// Has the disk keep room for a range, so that no store to it finds the disk full. Where a file
+    /// system cannot, there has to be room now, at least.
+    pub(crate) fn reserve(&self, range: Range<u64>) -> io::Result<()> {
+        let Some((file, start)) = self.file() else { return Ok(()) };
+        let range = range.start.min(self.size())..range.end.min(self.size());
+        let length = range.end.saturating_sub(range.start);
+        if length == 0 {
+            return Ok(());
+        }
+        match allocate(file, libc::FALLOC_FL_KEEP_SIZE, start + range.start, length) {
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => self.has_room(length),
+            Err(error) => {
+                // Some of it may have been kept by then.
+                let _ = self.release(range);
+                Err(error)
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Gives back what was reserved of a range and holds nothing but zeroes.
+    pub(crate) fn release(&self, range: Range<u64>) -> io::Result<()> {
+        if !self.is_file() {
+            return Ok(());
+        }
+        let range = range.start.min(self.size())..range.end.min(self.size());
+        let mut at = range.start;
+        for part in parts(range.clone()) {
+            for touched in self.touched(part)? {
+                if at < touched.start {
+                    self.forget(at..touched.start)?;
+                }
+                at = touched.end;
+            }
+        }
+        if at < range.end { self.forget(at..range.end) } else { Ok(()) }
+    }
+
+    /// Bytes that are free on the disk.
+    pub(crate) fn room(&self) -> io::Result<u64> {
+        let Some((file, _)) = self.file() else { return Ok(u64::MAX) };
         let mut facts = std::mem::MaybeUninit::<libc::statvfs64>::zeroed();
         // SAFETY: the descriptor is open, and `facts` has room for what the call writes.
         if unsafe { libc::fstatvfs64(file.as_raw_fd(), facts.as_mut_ptr()) } != 0 {
@@ -214,14 +270,31 @@ impl Backing {
         }
         // SAFETY: it is plain integers, all of which were zero before the call.
         let facts = unsafe { facts.assume_init() };
-        let room = facts.f_bavail.saturating_mul(facts.f_frsize);
-        if room < bytes { Err(os_error(libc::ENOSPC)) } else { Ok(()) }
+        Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
+    }
+
+    /// Refuses if stores to so many bytes would find no room on the disk. Nothing keeps the room free
+    /// until then.
+    pub(crate) fn has_room(&self, bytes: u64) -> io::Result<()> {
+        if self.room()? < bytes { Err(os_error(libc::ENOSPC)) } else { Ok(()) }
     }
 
     /// Brings what was stored to the disk; nothing to do for anonymous memory.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.file().map_or(Ok(()), |(file, _)| file.sync_data())
     }
+}
+
+/// A range in parts of which the touched pages are looked at in one go: a guest decides how many runs of
+/// those there are, and of one part there are 8192 at most.
+pub(crate) fn parts(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    const PART: u64 = 64 << 20;
+    let mut at = range.start;
+    std::iter::from_fn(move || {
+        let part = at..((at / PART + 1).saturating_mul(PART)).min(range.end);
+        at = part.end;
+        (!part.is_empty()).then_some(part)
+    })
 }
 
 /// A cache line.

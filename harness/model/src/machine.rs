@@ -41,7 +41,7 @@ use crate::trace::{Recorder, Traffic};
 pub use memory::Landing;
 pub use plug::{PlugError, PlugText};
 pub use route::{BarPages, PAGE};
-pub use sets::{Recovered, SetRefusal, SetShape};
+pub use sets::{FlatRange, Recovered, SetRefusal, SetShape};
 pub use trace_text::{TraceText, WalksText};
 pub use words::NoRegister;
 

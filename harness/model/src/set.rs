@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use cxl_regs::{Arithmetic, DECODER_UNIT, Hpa, Interleave, Selector};
 
-use crate::backing::{self, Backing};
+use crate::backing::{self, Backing, parts};
 
 /// The most members that a set has.
 const MOST: usize = 16;
@@ -194,6 +194,13 @@ pub struct SetMemory {
 pub enum MoveError {
     /// The host says why.
     Host(io::Error),
+    /// The disk has no room for what is to be moved.
+    NoRoom {
+        /// Bytes that are needed.
+        need: u64,
+        /// Bytes that are free.
+        have: u64,
+    },
     /// A share or the set does not lie inside its memory.
     Outside,
 }
@@ -208,6 +215,9 @@ impl std::fmt::Display for MoveError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Host(error) => error.fmt(f),
+            Self::NoRoom { need, have } => {
+                write!(f, "it takes {need} bytes of disk, and {have} are free")
+            }
             Self::Outside => f.write_str("a share does not lie inside its memory"),
         }
     }
@@ -225,27 +235,28 @@ pub fn gather(
     set: &Backing,
     go_on: GoOn<'_>,
 ) -> Result<(), MoveError> {
-    let mut touched = Vec::new();
-    for share in shares {
-        let found = share.memory.touched(share.start..share.start + layout.share())?;
-        let own = |range: Range<u64>| range.start - share.start..range.end - share.start;
-        touched.push(found.into_iter().map(own).collect::<Vec<_>>());
-    }
-    set.has_room(touched.iter().flatten().map(|range| range.end - range.start).sum())?;
     let stride = STRIDE / MOST as u64;
-    for (range, which) in overlay(&touched) {
-        for part in strides(range, stride) {
-            go_on()?;
-            let copied = layout.rows(&part, which, |Piece { offset, length, position, at }| {
-                shares.get(position as usize).is_some_and(|share| {
-                    set.copy_from(offset, &share.memory, share.start + at, length)
-                })
-            });
-            copied.then_some(()).ok_or(MoveError::Outside)?;
+    for part in parts(0..layout.share()) {
+        let mut touched = Vec::new();
+        for share in shares {
+            let found = share.memory.touched(share.start + part.start..share.start + part.end)?;
+            let own = |range: Range<u64>| range.start - share.start..range.end - share.start;
+            touched.push(found.into_iter().map(own).collect::<Vec<_>>());
+        }
+        for (range, which) in overlay(&touched) {
+            for part in strides(range, stride) {
+                go_on()?;
+                let copied = layout.rows(&part, which, |Piece { offset, length, position, at }| {
+                    shares.get(position as usize).is_some_and(|share| {
+                        set.copy_from(offset, &share.memory, share.start + at, length)
+                    })
+                });
+                copied.then_some(()).ok_or(MoveError::Outside)?;
+            }
         }
     }
     backing::settle();
-    Ok(())
+    Ok(set.whole()?)
 }
 
 /// Copies what the set's memory holds to the members, whose shares hold zeroes so far.
@@ -255,23 +266,31 @@ pub fn scatter(
     set: &Backing,
     go_on: GoOn<'_>,
 ) -> Result<(), MoveError> {
-    let touched = set.touched(0..layout.size())?;
-    if let Some(share) = shares.first() {
-        share.memory.has_room(touched.iter().map(|range| range.end - range.start).sum())?;
-    }
-    for range in touched {
-        for part in strides(range, STRIDE) {
-            go_on()?;
-            for Piece { offset, length, position, at } in layout.pieces(part) {
-                let copied = shares.get(position as usize).is_some_and(|share| {
-                    share.memory.copy_from(share.start + at, set, offset, length)
-                });
-                copied.then_some(()).ok_or(MoveError::Outside)?;
+    for part in parts(0..layout.size()) {
+        for range in set.touched(part)? {
+            for part in strides(range, STRIDE) {
+                go_on()?;
+                for Piece { offset, length, position, at } in layout.pieces(part) {
+                    let copied = shares.get(position as usize).is_some_and(|share| {
+                        share.memory.copy_from(share.start + at, set, offset, length)
+                    });
+                    copied.then_some(()).ok_or(MoveError::Outside)?;
+                }
             }
         }
     }
     backing::settle();
+    shares.iter().try_for_each(|share| share.memory.whole())?;
     Ok(())
+}
+
+/// Bytes of the pages of a set that hold anything.
+pub(crate) fn held(layout: &Layout, set: &Backing) -> io::Result<u64> {
+    let mut bytes: u64 = 0;
+    for part in parts(0..layout.size()) {
+        bytes += set.touched(part)?.iter().map(|range| range.end - range.start).sum::<u64>();
+    }
+    Ok(bytes)
 }
 
 /// A range in parts that end at multiples of `stride`.

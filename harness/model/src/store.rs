@@ -5,7 +5,8 @@
 //! NAME@DPA.set           a set that is laid out, in the order of host addresses; named after its
 //!                        first member
 //! *.media.new, *.set.new being created; worth nothing
-//! lock                   held by the machine that uses the directory
+//! lock                   held by the machine that uses the directory; "CXL-LOCK " and the name of the
+//!                        file that is being created, or nothing
 //! ```
 //!
 //! A file has a header in its first 4 KiB, and bytes from 2 MiB on; both kinds are as sparse as what
@@ -45,8 +46,16 @@
 //! 1. `gather..`: the members' files hold the bytes, the set's file is a copy in the making. Whoever
 //!    finds it deletes it.
 //! 2. `in order`: the set's file holds the bytes, what the members' files have there is worth nothing.
-//!    Whoever finds it copies all of it to the members' files, and then deletes it.
+//!    Whoever finds it copies all of it to the members' files, says `gather..`, and then deletes it.
 //! 3. The set's file is gone: the members' files hold the bytes.
+//!
+//! Room on the disk is reserved before a guest may store without being asked: for all of a set when it is
+//! put in order, for a device's own range when it is mapped. What is reserved and was not used is given
+//! back with it.
+//!
+//! Files of others stay as they are: of those that end in `.new` only one is deleted that the lock
+//! names, or that starts with a header that is whole. A set is judged by itself, beside the others and
+//! against the machine before a byte of any is moved.
 //!
 //! Each step can be repeated from its beginning, and a guest stores nothing during a move, so that
 //! the death of the process at any moment, in a move or not, loses no store that had finished: pages
@@ -62,20 +71,25 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use cxl_regs::{Granularity, Hpa, Interleave, Selector, Ways};
+use cxl_regs::{DECODER_UNIT, Granularity, Hpa, Interleave, Selector, Ways};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::backing::Backing;
+use crate::kept::Kept;
 use crate::set::Layout;
 
 const MEDIA_MAGIC: [u8; 8] = *b"CXLMEDIA";
 const SET_MAGIC: [u8; 8] = *b"CXL-SET\0";
+/// What the lock starts with once it has named anything.
+const LOCK_MAGIC: &[u8] = b"CXL-LOCK ";
+/// The longest name of a file (NAME_MAX).
+const MOST_FILE_NAME: usize = 255;
 const VERSION: u32 = 1;
 /// Where the bytes start: huge pages of a file system that has them line up.
 const BYTES_AT: u64 = 2 << 20;
@@ -230,6 +244,27 @@ pub enum StoreError {
         /// Bytes that it has; `None`: there is no such device.
         have: Option<u64>,
     },
+    /// A file that is to be created, or locked, is something else than a file.
+    NoFile {
+        /// Where.
+        path: PathBuf,
+        /// What it is.
+        found: &'static str,
+    },
+    /// What is to be created has a name that somebody else's file has.
+    InTheWay {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The disk has no room.
+    NoRoom {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that are needed.
+        need: u64,
+        /// Bytes that are free.
+        have: u64,
+    },
     /// Two sets have the same bytes of a device.
     Overlap {
         /// One set's file.
@@ -298,6 +333,23 @@ impl std::fmt::Display for StoreError {
                 path.display(),
                 other.display()
             ),
+            Self::NoFile { path, found } => write!(
+                f,
+                "{}: expected a file, found {found}; move it away, or name another directory",
+                path.display()
+            ),
+            Self::InTheWay { path } => write!(
+                f,
+                "{}: a file of this name is to be created, and this one is not of this program: \
+                 move it away",
+                path.display()
+            ),
+            Self::NoRoom { path, need, have } => write!(
+                f,
+                "{}: its bytes have to be brought back to the devices' files, which takes {need} \
+                 bytes of disk, and {have} are free; it stays as it is until there are",
+                path.display()
+            ),
             Self::LongName { device } => {
                 write!(f, "{device}: a device's name has to fit {NAME} bytes to have a file")
             }
@@ -307,12 +359,17 @@ impl std::fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
+/// Troubles that are kept.
+pub const MOST_TROUBLES: usize = 16;
+
 /// A directory of media.
 #[derive(Debug)]
 pub struct Store {
     directory: PathBuf,
     /// Keeps others out for as long as it is open.
-    _lock: File,
+    lock: File,
+    /// What went wrong with files and lost nothing, in words.
+    troubles: Mutex<Kept<String, MOST_TROUBLES>>,
     /// Changes that may still be made; for tests that stop the machine between any two of them.
     left: AtomicU64,
 }
@@ -361,10 +418,17 @@ impl Store {
             Err(error) => return Err(at(directory)(error)),
         }
         let path = directory.join("lock");
-        // A pipe that is opened for writing alone waits for a reader.
-        let lock =
-            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
-        let lock = lock.map_err(at(&path))?;
+        // Neither a pipe nor a device nor what a link leads to, and none of them is waited for.
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).read(true).write(true);
+        options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        let lock = match options.open(&path) {
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+                return Err(StoreError::NoFile { path, found: "a link" });
+            }
+            lock => lock.map_err(at(&path))?,
+        };
+        regular(&path, &lock)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => {
@@ -373,7 +437,71 @@ impl Store {
             Err(fs::TryLockError::Error(error)) => return Err(at(&path)(error)),
         }
         let left = AtomicU64::new(u64::MAX);
-        Ok(Self { directory: directory.to_owned(), _lock: lock, left })
+        let troubles = Mutex::default();
+        let store = Self { directory: directory.to_owned(), lock, troubles, left };
+        store.sweep().map(|()| store)
+    }
+
+    /// Deletes what this program had begun to create when it ended.
+    fn sweep(&self) -> Result<(), StoreError> {
+        let begun = self.begun()?;
+        for path in self.files()? {
+            let name = path.file_name().map(OsStrExt::as_bytes).unwrap_or_default();
+            let named = begun.as_deref() == Some(name);
+            if name.ends_with(b".media.new") | name.ends_with(b".set.new") && is_ours(&path, named)
+            {
+                fs::remove_file(&path).map_err(|error| StoreError::Io { path, error })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything in the directory, in order of name.
+    fn files(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let io = |error| StoreError::Io { path: self.directory.clone(), error };
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(&self.directory).map_err(io)? {
+            paths.push(entry.map_err(io)?.path());
+        }
+        paths.sort_unstable();
+        Ok(paths)
+    }
+
+    /// What went wrong with files and lost nothing.
+    pub fn troubles(&self) -> Kept<String, MOST_TROUBLES> {
+        // A list is whole whoever panicked over it.
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn trouble(&self, words: String) {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner).push(words);
+    }
+
+    /// The name of a file that this program had begun to create when it ended, as the lock has it.
+    fn begun(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = self.directory.join("lock");
+        let mut bytes = vec![0; LOCK_MAGIC.len() + MOST_FILE_NAME + 1];
+        let have = read_at_most(&self.lock, &mut bytes);
+        let have = have.map_err(|error| StoreError::Io { path: path.clone(), error })?;
+        bytes.truncate(have);
+        match bytes.strip_prefix(LOCK_MAGIC) {
+            Some(name) => Ok((!name.is_empty()).then(|| name.to_vec())),
+            None if bytes.is_empty() => Ok(None),
+            None => {
+                bytes.truncate(LOCK_MAGIC.len());
+                Err(StoreError::Foreign { path, expected: "CXL-LOCK ", found: bytes })
+            }
+        }
+    }
+
+    /// Notes in the lock that a file is begun, or that none is.
+    fn begin(&self, path: Option<&Path>) -> io::Result<()> {
+        let name = path.and_then(Path::file_name).map(OsStrExt::as_bytes).unwrap_or_default();
+        let text = [LOCK_MAGIC, name].concat();
+        self.step()?;
+        // Cut first: a name that is cut short is no file's.
+        self.lock.set_len(0)?;
+        self.lock.write_all_at(&text, 0)
     }
 
     /// Where it is.
@@ -413,11 +541,23 @@ impl Store {
         header.check = U64::new(check(header.as_bytes()));
         let path = self.directory.join(format!("{}.media", file_name(name)));
         let io = |error| StoreError::Io { path: path.clone(), error };
-        if !path.try_exists().map_err(io)? {
-            self.create(&path, header.as_bytes(), size).map_err(io)?;
-            self.sync_directory().map_err(io)?;
+        match fs::symlink_metadata(&path) {
+            Ok(_) if !path.try_exists().map_err(io)? => {
+                return Err(StoreError::NoFile { path, found: "a link that leads nowhere" });
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.create(&path, header.as_bytes(), size).map_err(|error| {
+                    match error.kind() {
+                        ErrorKind::AlreadyExists => StoreError::InTheWay { path: new(&path) },
+                        _ => io(error),
+                    }
+                })?;
+                self.sync_directory().map_err(io)?;
+            }
+            Err(error) => return Err(io(error)),
         }
-        let file = OpenOptions::new().read(true).write(true).open(&path).map_err(io)?;
+        let file = open(&path)?;
         let found: MediaHeader = read_header(&path, &file, MEDIA_MAGIC, "CXLMEDIA")?;
         version(&path, found.version)?;
         if found.check.get() != check(MediaHeader { check: U64::ZERO, ..found }.as_bytes()) {
@@ -441,11 +581,33 @@ impl Store {
 
     /// A file with a header and `size` bytes of zeroes, whole or not there at all, power or not.
     fn create(&self, path: &Path, header: &[u8], size: u64) -> io::Result<File> {
-        let mut new = path.as_os_str().to_owned();
-        new.push(".new");
+        let new = new(path);
+        // What somebody else has there is neither overwritten nor taken for ours afterwards.
+        if fs::symlink_metadata(&new).is_ok() {
+            return Err(io::Error::from_raw_os_error(libc::EEXIST));
+        }
+        self.begin(Some(&new))?;
         self.step()?;
-        let file =
-            OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&new)?;
+        let file = OpenOptions::new().create_new(true).read(true).write(true).open(&new)?;
+        let made = self.fill(&file, &new, path, header, size);
+        if made.is_err() && self.step().is_ok() {
+            // If it stays, the next start deletes it.
+            let _ = fs::remove_file(&new);
+        }
+        made?;
+        // A name that stays in the lock names nothing any more.
+        let _ = self.begin(None);
+        Ok(file)
+    }
+
+    fn fill(
+        &self,
+        file: &File,
+        new: &Path,
+        path: &Path,
+        header: &[u8],
+        size: u64,
+    ) -> io::Result<()> {
         self.step()?;
         file.write_all_at(header, 0)?;
         self.step()?;
@@ -453,46 +615,27 @@ impl Store {
         // Else the name may reach the disk before the header does.
         file.sync_all()?;
         self.step()?;
-        fs::rename(&new, path)?;
-        Ok(file)
+        fs::rename(new, path)
     }
 
     fn sync_directory(&self) -> io::Result<()> {
         File::open(&self.directory)?.sync_all()
     }
 
-    /// Deletes what was never finished and returns every set that holds bytes, in order of name.
+    /// Deletes copies that were never finished and returns every set that holds bytes, in order of
+    /// name.
     pub(crate) fn recover(&self) -> Result<Vec<Found>, StoreError> {
         let io = |path: &Path, error| StoreError::Io { path: path.to_owned(), error };
-        let directory = &self.directory;
-        let mut paths = Vec::new();
-        for entry in fs::read_dir(directory).map_err(|error| io(directory, error))? {
-            paths.push(entry.map_err(|error| io(directory, error))?.path());
-        }
-        paths.sort_unstable();
-        let mut found = Vec::new();
-        for path in paths {
-            let ends = |end: &str| path.as_os_str().as_bytes().ends_with(end.as_bytes());
-            // Other people's files may end in `.new` as well.
-            let worthless = if ends(".media.new") || ends(".set.new") {
-                true
-            } else if ends(".set") {
-                let file = OpenOptions::new().read(true).write(true).open(&path);
-                let file = file.map_err(|error| io(&path, error))?;
-                match read_set(&path, &file)? {
-                    (State::Gathering, _) => true,
-                    (State::InOrder, record) => {
-                        let file = SetFile { path: path.clone(), file: Arc::new(file) };
-                        found.push(Found { file, record });
-                        false
-                    }
+        let is_set = |path: &PathBuf| path.as_os_str().as_bytes().ends_with(b".set");
+        let (mut found, mut worthless) = (Vec::new(), Vec::new());
+        for path in self.files()?.into_iter().filter(is_set) {
+            let file = open(&path)?;
+            match read_set(&path, &file)? {
+                (State::Gathering, _) => worthless.push(path),
+                (State::InOrder, record) => {
+                    let file = SetFile { path, file: Arc::new(file) };
+                    found.push(Found { file, record });
                 }
-            } else {
-                false
-            };
-            if worthless {
-                self.step().map_err(|error| io(&path, error))?;
-                fs::remove_file(&path).map_err(|error| io(&path, error))?;
             }
         }
         for (index, one) in found.iter().enumerate() {
@@ -503,17 +646,29 @@ impl Store {
                 }
             }
         }
+        for path in worthless {
+            self.step().map_err(|error| io(&path, error))?;
+            fs::remove_file(&path).map_err(|error| io(&path, error))?;
+        }
         Ok(found)
     }
 
     /// A file for a set, in state [`State::Gathering`].
     pub(crate) fn create_set(&self, record: &SetRecord) -> io::Result<(SetFile, Backing)> {
         let header = record.header(State::Gathering).ok_or(ErrorKind::InvalidFilename)?;
-        let first = record.members.first().ok_or(ErrorKind::InvalidInput)?;
-        let path = self.directory.join(format!("{}@{:#x}.set", file_name(&first.0), first.1));
+        let path = self.directory.join(record.file_name().ok_or(ErrorKind::InvalidInput)?);
         let file = self.create(&path, header.as_bytes(), record.layout.size())?;
-        let memory = Backing::of_file(file.try_clone()?, BYTES_AT, record.layout.size())?;
-        Ok((SetFile { path, file: Arc::new(file) }, memory))
+        let copy = file.try_clone();
+        let set = SetFile { path, file: Arc::new(file) };
+        let memory = copy.and_then(|file| Backing::of_file(file, BYTES_AT, record.layout.size()));
+        match memory {
+            Ok(memory) => Ok((set, memory)),
+            Err(error) => {
+                // It is a copy in the making: if it stays, the next start deletes it.
+                let _ = self.remove(&set);
+                Err(error)
+            }
+        }
     }
 
     /// From now on the set's file holds the set's bytes.
@@ -521,15 +676,50 @@ impl Store {
         memory.sync()?;
         self.sync_directory()?;
         self.step()?;
-        set.file.write_all_at(&State::InOrder.code(), STATE_AT)?;
+        self.say(set, State::InOrder)
+    }
+
+    /// Writes a state; after an error the file says what it said before, or nothing is known of it.
+    fn say(&self, set: &SetFile, state: State) -> io::Result<()> {
+        set.file.write_all_at(&state.code(), STATE_AT)?;
         set.file.sync_data()
     }
 
-    /// From now on the members' files hold the set's bytes, or still do.
+    /// What a set's file says now, as the next machine would read it.
+    pub(crate) fn state(&self, set: &SetFile) -> Option<State> {
+        let mut code = [0; 8];
+        set.file.read_exact_at(&mut code, STATE_AT).ok()?;
+        State::ALL.into_iter().find(|state| state.code() == code)
+    }
+
+    /// From now on the members' files, which have been written to the disk, hold the set's bytes. If
+    /// that is an error the set's file still does. That a file which is worth nothing cannot be deleted
+    /// is none, and said.
     pub(crate) fn remove(&self, set: &SetFile) -> io::Result<()> {
         self.step()?;
-        fs::remove_file(&set.path)?;
-        self.sync_directory()
+        if let Err(error) = self.say(set, State::Gathering) {
+            // It may say so for whoever reads it now, and not on the disk.
+            if self.state(set) == Some(State::InOrder) || self.say(set, State::InOrder).is_ok() {
+                return Err(error);
+            }
+            // Whatever it says, the members have the same bytes; that is all the truth there is.
+            self.left(set, &error);
+            return Ok(());
+        }
+        let deleted = self.step().and_then(|()| fs::remove_file(&set.path));
+        if let Err(error) = deleted.and_then(|()| self.sync_directory()) {
+            self.left(set, &error);
+        }
+        Ok(())
+    }
+
+    /// A set's file that should be gone.
+    fn left(&self, set: &SetFile, error: &io::Error) {
+        self.trouble(format!(
+            "{}: it could not be deleted: {error}. What it holds is worth nothing any more: the \
+             devices' files have all of it, and the next start deletes it",
+            set.path.display()
+        ));
     }
 }
 
@@ -559,6 +749,28 @@ impl SetRecord {
         Some(header)
     }
 
+    /// The name of its file.
+    fn file_name(&self) -> Option<String> {
+        let (name, at) = self.members.first()?;
+        Some(format!("{}@{at:#x}.set", file_name(name)))
+    }
+
+    /// Why it cannot be a set that this program made.
+    fn judge(&self) -> Result<(), &'static str> {
+        for (index, (name, at)) in self.members.iter().enumerate() {
+            if self.members.iter().skip(index + 1).any(|(other, _)| other == name) {
+                return Err("it has one device twice");
+            }
+            if name.is_empty() {
+                return Err("a member of it has no name");
+            }
+            if !at.is_multiple_of(DECODER_UNIT) || at.checked_add(self.layout.share()).is_none() {
+                return Err("a share of it is at no place that a decoder can lead to");
+            }
+        }
+        Ok(())
+    }
+
     /// A device of which both have the same bytes.
     fn overlap(&self, other: &Self) -> Option<String> {
         let (mine, theirs) = (self.layout.share(), other.layout.share());
@@ -579,6 +791,72 @@ impl SetHeader {
     }
 }
 
+/// The name of a file while it is being created.
+fn new(path: &Path) -> PathBuf {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    new.into()
+}
+
+/// Opens what is to be a file, and waits for nobody.
+fn open(path: &Path) -> Result<File, StoreError> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = file.map_err(|error| StoreError::Io { path: path.to_owned(), error })?;
+    regular(path, &file).map(|()| file)
+}
+
+/// Refuses what is no plain file.
+fn regular(path: &Path, file: &File) -> Result<(), StoreError> {
+    let facts = file.metadata();
+    let facts = facts.map_err(|error| StoreError::Io { path: path.to_owned(), error })?;
+    if facts.is_file() {
+        return Ok(());
+    }
+    let kind = facts.file_type();
+    let found = match () {
+        () if kind.is_fifo() => "a pipe",
+        () if kind.is_char_device() || kind.is_block_device() => "a device",
+        () => "something else",
+    };
+    Err(StoreError::NoFile { path: path.to_owned(), found })
+}
+
+/// Whether a file that was never finished starts with a header of ours that is whole; or, if the lock
+/// names it, with a part of one.
+fn is_ours(path: &Path, named: bool) -> bool {
+    // A link leads to what others have.
+    let plain = fs::symlink_metadata(path).is_ok_and(|facts| facts.is_file());
+    let Some(file) = File::open(path).ok().filter(|_| plain) else { return false };
+    let mut start = [0; 8];
+    let have = read_at_most(&file, &mut start).ok();
+    let start = have.and_then(|have| start.get(..have));
+    let begins = |magic: [u8; 8]| start.is_some_and(|start| magic.starts_with(start));
+    if named && (begins(MEDIA_MAGIC) || begins(SET_MAGIC)) {
+        return true;
+    }
+    let media = read_header::<MediaHeader>(path, &file, MEDIA_MAGIC, "").is_ok_and(|found| {
+        found.check.get() == check(MediaHeader { check: U64::ZERO, ..found }.as_bytes())
+    });
+    media
+        || read_header::<SetHeader>(path, &file, SET_MAGIC, "")
+            .is_ok_and(|found| found.check.get() == found.sum())
+}
+
+/// Reads from the start of a file until it ends or the room does; how much there was.
+fn read_at_most(file: &File, bytes: &mut [u8]) -> io::Result<usize> {
+    let mut have = 0;
+    while let Some(rest) = bytes.get_mut(have..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, have as u64) {
+            Ok(0) => break,
+            Ok(count) => have += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(have)
+}
+
 fn read_header<T: FromBytes>(
     path: &Path,
     file: &File,
@@ -586,15 +864,8 @@ fn read_header<T: FromBytes>(
     expected: &'static str,
 ) -> Result<T, StoreError> {
     let mut bytes = vec![0; size_of::<T>()];
-    let mut have = 0;
-    while let Some(rest) = bytes.get_mut(have..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, have as u64) {
-            Ok(0) => break,
-            Ok(count) => have += count,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(StoreError::Io { path: path.to_owned(), error }),
-        }
-    }
+    let have = read_at_most(file, &mut bytes);
+    let have = have.map_err(|error| StoreError::Io { path: path.to_owned(), error })?;
     let start = bytes.get(..have.min(magic.len())).unwrap_or_default();
     if start != magic {
         return Err(StoreError::Foreign { path: path.to_owned(), expected, found: start.to_vec() });
@@ -651,7 +922,13 @@ fn read_set(path: &Path, file: &File) -> Result<(State, SetRecord), StoreError> 
     }
     length(path, file, layout.size())?;
     let members = members.into_iter().map(|member| (text(&member.name), member.at.get())).collect();
-    Ok((state, SetRecord { layout, members }))
+    let record = SetRecord { layout, members };
+    record.judge().map_err(damaged)?;
+    let name = record.file_name();
+    if path.file_name() != name.as_ref().map(|name| name.as_ref()) {
+        return Err(damaged("it is of a set whose file has another name"));
+    }
+    Ok((state, record))
 }
 
 /// A name with zeroes behind it.

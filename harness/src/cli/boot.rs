@@ -376,6 +376,8 @@ impl Boot {
         if self.media.is_some() {
             // Without power no decoder is committed: the devices' files hold everything.
             machine.lay_out(&[]);
+            machine.reserve(&[]);
+            report.facts.unsaved(&machine.troubles());
         }
         let interrupted = report.measured.as_ref().is_some_and(Measured::interrupted);
         let code = match report.facts.result {

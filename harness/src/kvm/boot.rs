@@ -14,8 +14,8 @@ use linux_loader::loader::elf::start_info::{hvm_memmap_table_entry, hvm_start_in
 use linux_loader::loader::load_cmdline;
 use vm_memory::{Address, ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
-use super::Vm;
 use super::elf::{self, ImageError};
+use super::{Vm, again};
 use cxl_model::backing;
 use cxl_model::layout::{FREE, memory_map};
 
@@ -156,22 +156,28 @@ impl Vm {
     pub fn clear(&mut self) -> Result<(), BootError> {
         // KVM finishes the access that the last exit was for at the next entry, so there has to be
         // one before the registers change (KVM API, section 5, `immediate_exit`).
+        let call = |name| move |error| BootError::Call { name, error };
         self.vcpu.set_kvm_immediate_exit(1);
-        let _ = self.vcpu.run();
+        match self.vcpu.run() {
+            // It was one that ends at once.
+            Err(error) if error.errno() != libc::EINTR => return Err(call("KVM_RUN")(error)),
+            _ => {}
+        }
         self.vcpu.set_kvm_immediate_exit(0);
         for region in self.ram().iter() {
             backing::forget(region, 0, region.len());
         }
-        let call = |name| move |error| BootError::Call { name, error };
         let fpu = kvm_fpu { fcw: 0x37F, mxcsr: 0x1F80, ..Default::default() };
-        self.vcpu.set_fpu(&fpu).map_err(call("KVM_SET_FPU"))?;
-        self.vcpu.set_debug_regs(&self.reset.debug).map_err(call("KVM_SET_DEBUGREGS"))?;
+        again(|| self.vcpu.set_fpu(&fpu)).map_err(call("KVM_SET_FPU"))?;
+        again(|| self.vcpu.set_debug_regs(&self.reset.debug)).map_err(call("KVM_SET_DEBUGREGS"))?;
         for msr in &self.reset.msrs {
-            // One that cannot be written has not been.
-            let _ = Msrs::from_entries(&[*msr]).map(|msr| self.vcpu.set_msrs(&msr));
+            // One that KVM does not take has not been written before either.
+            if let Ok(msr) = Msrs::from_entries(&[*msr]) {
+                again(|| self.vcpu.set_msrs(&msr)).map_err(call("KVM_SET_MSRS"))?;
+            }
         }
         let events = kvm_vcpu_events::default();
-        self.vcpu.set_vcpu_events(&events).map_err(call("KVM_SET_VCPU_EVENTS"))
+        again(|| self.vcpu.set_vcpu_events(&events)).map_err(call("KVM_SET_VCPU_EVENTS"))
     }
 
     fn put(&self, address: u64, bytes: &[u8]) -> Result<(), BootError> {
@@ -275,7 +281,7 @@ impl Vm {
             // XCR0 comes first and there is no other.
             xcrs.xcrs[0].value = XCR0;
             let call = |error| BootError::Call { name: "KVM_SET_XCRS", error };
-            self.vcpu.set_xcrs(&xcrs).map_err(call)?;
+            again(|| self.vcpu.set_xcrs(&xcrs)).map_err(call)?;
         }
         Ok(())
     }
@@ -351,10 +357,9 @@ impl Vm {
 
     fn set_state(&mut self, sregs: &kvm_sregs, regs: &kvm_regs) -> Result<(), BootError> {
         self.entry = regs.rip;
-        self.vcpu
-            .set_sregs(sregs)
-            .map_err(|error| BootError::Call { name: "KVM_SET_SREGS", error })?;
-        self.vcpu.set_regs(regs).map_err(|error| BootError::Call { name: "KVM_SET_REGS", error })
+        let call = |name| move |error| BootError::Call { name, error };
+        again(|| self.vcpu.set_sregs(sregs)).map_err(call("KVM_SET_SREGS"))?;
+        again(|| self.vcpu.set_regs(regs)).map_err(call("KVM_SET_REGS"))
     }
 }
 

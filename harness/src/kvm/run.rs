@@ -15,7 +15,8 @@ use vm_superio::{Serial, Trigger};
 
 use super::boot::{FAULT_PORT, STUBS};
 use super::instruction;
-use super::{Slot, SlotError, Slots, Vm};
+use super::{Slot, SlotError, Slots, Vm, again};
+use cxl_model::backing;
 
 /// What answers a guest's accesses.
 pub trait Bus {
@@ -172,6 +173,8 @@ pub enum Reason {
     },
     /// A slot could not be set.
     Slot(String),
+    /// A file behind its memory did not take a store.
+    Storage,
     /// KVM_RUN itself failed.
     Run(String),
 }
@@ -204,6 +207,9 @@ impl std::fmt::Display for Failure {
             Reason::FailEntry { code } => write!(f, "the processor refused to enter: {code:#x}")?,
             Reason::Unknown { exit } => write!(f, "unknown exit {exit}")?,
             Reason::Slot(error) | Reason::Run(error) => f.write_str(error)?,
+            Reason::Storage => f.write_str(
+                "the disk did not take what was stored to a file behind the guest's memory (SIGBUS)",
+            )?,
         }
         let instruction = Instruction(&self.instruction);
         write!(f, ", rip {:#x}, ring {}, {instruction}", self.rip, self.ring)?;
@@ -256,7 +262,8 @@ impl Vm {
         // A limit that no clock can express is none that anybody waits for.
         let start = Instant::now();
         let deadline = start.checked_add(limits.timeout).unwrap_or(start + LONGEST);
-        let kicker = match Kicker::new(deadline, Arc::clone(&limits.interrupted)) {
+        let lost = backing::lost_pages();
+        let kicker = match Kicker::new(deadline, Arc::clone(&limits.interrupted), lost) {
             Ok(kicker) => kicker,
             // Without it nothing could end a guest that never exits.
             Err(error) => {
@@ -313,6 +320,9 @@ impl Vm {
                 Next::End(end) => return end,
                 Next::Fail(reason) => return self.fail(reason),
             }
+            if backing::lost_pages() > lost {
+                return self.fail(Reason::Storage);
+            }
             if kicker.interrupted() {
                 return End::Interrupted;
             }
@@ -329,9 +339,10 @@ impl Vm {
     }
 
     fn go_to(&mut self, rip: u64) -> Result<(), String> {
-        let mut regs = self.vcpu.get_regs().map_err(|error| error.to_string())?;
+        let failed = |name| move |error| format!("{name} failed: {error}");
+        let mut regs = again(|| self.vcpu.get_regs()).map_err(failed("KVM_GET_REGS"))?;
         regs.rip = rip;
-        self.vcpu.set_regs(&regs).map_err(|error| error.to_string())
+        again(|| self.vcpu.set_regs(&regs)).map_err(failed("KVM_SET_REGS"))
     }
 
     /// One of our handlers ran at CPL 0: the guest's own instruction pointer and code segment are on
@@ -461,7 +472,8 @@ struct Kicker {
 extern "C" fn ignore_signal(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
 
 impl Kicker {
-    fn new(deadline: Instant, interrupted: Arc<AtomicBool>) -> std::io::Result<Self> {
+    /// Ends the wait for the guest at the deadline, at Ctrl-C, and once more than `lost` pages are.
+    fn new(deadline: Instant, interrupted: Arc<AtomicBool>, lost: u64) -> std::io::Result<Self> {
         let signal = vmm_sys_util::signal::SIGRTMIN();
         // An empty handler: the signal only has to interrupt the system call.
         let _ = vmm_sys_util::signal::register_signal_handler(signal, ignore_signal);
@@ -473,7 +485,10 @@ impl Kicker {
             std::thread::Builder::new().name("time limit".to_owned()).spawn(move || {
                 while !stop.load(Ordering::Acquire) {
                     std::thread::park_timeout(Duration::from_millis(10));
-                    if Instant::now() >= deadline || ctrl_c.load(Ordering::Acquire) {
+                    let over = Instant::now() >= deadline
+                        || ctrl_c.load(Ordering::Acquire)
+                        || backing::lost_pages() > lost;
+                    if over {
                         if stop.load(Ordering::Acquire) {
                             break;
                         }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::again;
 use cxl_model::kept::Kept;
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
@@ -238,9 +239,6 @@ unsafe fn set(
         userspace_addr: host,
     };
     // SAFETY: the caller's promise.
-    unsafe { vm.set_user_memory_region(region) }.map_err(|error| SlotError::Refused {
-        base,
-        size,
-        error,
-    })
+    let set = again(|| unsafe { vm.set_user_memory_region(region) });
+    set.map_err(|error| SlotError::Refused { base, size, error })
 }
