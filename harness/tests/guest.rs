@@ -62,8 +62,9 @@ fn main() -> ExitCode {
 }
 
 /// Tests whose guests reach for memory at 8 TiB and above.
-const HIGH: [&str; 4] = [
+const HIGH: [&str; 5] = [
     "four_bridges_have_their_memory_at_fixed_addresses",
+    "touch_at_cpl_0_on_four-bridges",
     "guest_and_direct_run_agree_on_four-bridges",
     "memory_of_four-bridges_keeps_what_is_stored",
     "panic_prints_place_and_reason",

@@ -20,9 +20,6 @@ const EXIT_NOT_RUN: u8 = 125;
 /// The most that is read from standard input.
 const MOST_INPUT: u64 = 64 << 20;
 
-/// The most processors that are taken without being asked for.
-const PROCESSORS: usize = 4;
-
 const EXAMPLES: &str = "\
 For machines without VT-x or AMD-V, and for code at CPL 0 where the host's own KVM emulates that.
 QEMU emulates an AMD processor with SVM and nested paging, and boots a Linux with the driver
@@ -66,7 +63,7 @@ Examples:
   cxl-harness nested -- boot machine.toml --image firmware.elf --json
   cxl-harness nested -- boot - <machine.toml
   cxl-harness nested -- image image.elf; ls -l image.elf
-  cxl-harness nested --harness target/debug/deps/mirror-0123456789abcdef -- --test-threads 2
+  cxl-harness nested --harness target/debug/deps/mirror-0123456789abcdef -- --test-threads 1
   cxl-harness nested --kernel vmlinuz-7.3.4 --modules lib/modules/7.3.4 -- boot one-device";
 
 /// Run any command on ordinary KVM, by emulation: in a Linux inside QEMU, with AMD's SVM.
@@ -99,9 +96,11 @@ pub(super) struct Nested {
           value_parser = clap::value_parser!(u64).range(512..=1 << 20))]
     memory: u64,
 
-    /// Processors inside [default: those of this machine, 4 at most].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
-    processors: Option<u32>,
+    /// Processors inside. With more than one, guests that run at the same time have been seen to
+    /// spoil each other's memory, and Linux's: QEMU's emulation, not KVM. Rather run this twice.
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=64))]
+    processors: u32,
 
     /// Give up after this many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 600,
@@ -142,7 +141,6 @@ impl Nested {
                 return super::fail(&format!("standard input: expected {most} MiB at most"));
             }
         }
-        let here = std::thread::available_parallelism().map_or(1, |n| n.get().min(PROCESSORS));
         let signals = Signals::new();
         super::progress(&format!("QEMU boots Linux {}, some ten seconds", kernel.name()));
         let ran = nested::run(
@@ -153,7 +151,7 @@ impl Nested {
                 files: self.files,
                 kernel,
                 memory: self.memory,
-                processors: self.processors.unwrap_or(u32::try_from(here).unwrap_or(1)),
+                processors: self.processors,
                 timeout: Duration::from_secs(self.timeout),
                 interrupted: &signals.any,
             },

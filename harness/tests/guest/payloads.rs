@@ -58,7 +58,39 @@ pub(crate) fn trials() -> Vec<Trial> {
         let lack = absent.then_some("needs a KVM that offers XSAVEC");
         trials.extend(tests.map(|test| unless(lack, test)));
     }
+    let emulated = kvm::available().is_ok() && kvm::emulates_ring_0();
+    let lack = || emulated.then_some(CPL_0);
+    trials.extend(at_cpl_0().map(|trial| unless(lack(), trial)));
     trials
+}
+
+/// What the trials at CPL 0 lack on many a cloud's host; `.ci/run` knows the words.
+const CPL_0: &str = "needs a KVM that runs CPL 0 natively";
+
+/// The image at CPL 0, as it is on hardware: the memory of each built-in machine, and payloads that
+/// an emulator of CPL 0 would die of or take minutes for.
+fn at_cpl_0() -> impl Iterator<Item = Trial> {
+    let memory = working().map(|name| (builtin(name), name, "touch"));
+    let more = [
+        (builtin("one-device"), "one-device", "exec"),
+        (builtin("one-device"), "one-device", "dma"),
+        (builtin("hot-plug"), "hot-plug", "count"),
+        (builtin("path2"), "path2", "program"),
+        (unlocked("one-device"), "unlocked_one-device", "sse,jump,recreate"),
+        (Scenario::parse(PATH, "path").unwrap_or_else(|e| panic!("{e}")), "a_path", "attack"),
+    ];
+    memory.chain(more).map(|(scenario, name, what)| {
+        claim(format!("{what}_at_cpl_0_on_{name}"), move || {
+            let ran = pvh(&scenario, what, false).good();
+            assert!(ran.console().starts_with("cxl firmware at ring 0\n"), "{}", ran.console());
+            // Each access of an image that is entered by PVH exits, and those of memory do not.
+            assert!(ran.run.mirror.unmirrored.is_empty(), "{:?}", ran.run.mirror.unmirrored);
+            if what == "attack" {
+                let report = ran.run.attack.as_ref().unwrap();
+                assert!(report.integrity.holds && report.tried > 1000, "{report}");
+            }
+        })
+    })
 }
 
 /// A path without decoders to spare, so that the attack is short; every compared dword is an exit.
