@@ -179,7 +179,10 @@ impl RunRequest {
             requests: requests.collect::<Result<_, _>>()?,
             windows: widths.collect(),
             policy: scenario.policy,
-            on_failure: OnFailure::Strict,
+            on_failure: match scenario.policy.on_failure {
+                scenario::OnFailure::Strict => OnFailure::Strict,
+                scenario::OnFailure::BestEffort => OnFailure::BestEffort,
+            },
         })
     }
 

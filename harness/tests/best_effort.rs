@@ -245,3 +245,52 @@ fn a_sound_machine_costs_two_more_writes_a_decoder() {
         assert_eq!(writes(&scenario, true), (strict + 2 * decoders, decoders), "{name}");
     }
 }
+
+/// What is wrong with one of four bridges or with what is below it, and the place that the loss names.
+const PLATFORMS: [(&str, &str, &str); 6] = [
+    (
+        "[[window]]\ntargets = [\"hb3\"]\nbase = \"0x8c000000000\"\nsize = \"256GiB\"\n",
+        "",
+        "bridge 64 port 0",
+    ),
+    ("uid = 64", "uid = 64\nversion = \"1.1\"", "bridge 64"),
+    ("volatile = \"1GiB\"", "volatile = \"512GiB\"", "bridge 64 port 0"),
+    (
+        "[[window]]",
+        "[[fault]]\nat = \"mem3\"\nkind = \"commit-error\"\ndecoder = 0\n\n[[window]]",
+        "bridge 64 port 0",
+    ),
+    (
+        "[[window]]",
+        "[[fault]]\nat = \"mem3\"\nkind = \"commit-never\"\ndecoder = 0\n\n[[window]]",
+        "bridge 64 port 0",
+    ),
+    (
+        "[[window]]",
+        "[[fault]]\nat = \"hb3\"\nkind = \"commit-error\"\ndecoder = 0\n\n[[window]]",
+        "bridge 64",
+    ),
+];
+
+#[test]
+fn what_one_bridge_lacks_costs_what_is_below_it() {
+    let sound = builtin("four-bridges").unwrap().text;
+    for (from, to, place) in PLATFORMS {
+        let text = sound.replacen(from, to, 1);
+        assert_ne!(text, sound, "{from}");
+        let scenario = Scenario::parse(&text, "test").unwrap_or_else(|e| panic!("{to}: {e}"));
+        let Run { machine, done, .. } = run(&scenario, Fault::None, to);
+        let refusal = done.refusal.as_ref().map(ToString::to_string);
+        assert_eq!((refusal, done.extent), (None, Extent::Less { lost: 1 }), "{to}");
+        let in_use: Vec<_> = served(&machine, &done, to).into_iter().flatten().collect();
+        assert_eq!(in_use, [0, 1, 2], "{to}");
+        let room = &done.room;
+        let faults = room.topology.nodes.iter().filter_map(|node| node.fault);
+        let remarks = room.topology.remarks.list().iter().copied();
+        let words: Vec<_> = faults.chain(remarks).map(|error| error.to_string()).collect();
+        assert!(words.len() == 1 && words[0].starts_with(place), "{to}: {words:?}");
+        // Strict, the same machine has nothing.
+        let strict = run::direct(&mut Machine::new(&scenario));
+        assert!(strict.refusal.is_some(), "{to}");
+    }
+}

@@ -25,7 +25,7 @@ use core::fmt::Write;
 use core::panic::PanicInfo;
 
 use cxl_firmware::Error;
-use cxl_firmware::bring_up::{Workspace, bring_up, inspect};
+use cxl_firmware::bring_up::{Extent, Workspace, bring_up, inspect};
 use cxl_firmware::error::Phase;
 use cxl_firmware::handoff::{self, TableLocation};
 use cxl_firmware::mmio::Mmio;
@@ -107,12 +107,11 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
 
     let mut clock = hw.clock();
     let result = if options.as_found {
-        inspect(&mut hw, &mut clock, &platform, &policy, &mut *room)
+        inspect(&mut hw, &mut clock, &platform, &policy, &mut *room).map(|()| Extent::Whole)
     } else {
-        // Strict: all of it, or an error.
-        bring_up(&mut hw, &mut clock, &platform, &policy, &mut *room).map(|_| ())
+        bring_up(&mut hw, &mut clock, &platform, &policy, &mut *room)
     };
-    let code = result.map_or_else(|error| error.code(), |()| 0);
+    let code = result.map_or_else(|error| error.code(), |_| 0);
     let described = result.is_ok().then(|| describe(&mut hw, &platform, room, table));
     let counted = hw.count;
     let installed = described.and_then(Result::ok);
@@ -158,7 +157,10 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     let mut next =
         Next { info: &info, ring, line: options.next_line, cedt: location, kept, buffer };
     let passed = payload::run(options.payload, &mut hw, room, &platform, &mut next);
-    let status = if passed && code == 0 { Status::Success } else { Status::Refused };
+    // What is in use was handed on, and what was lost is no success.
+    report::lost(room);
+    let whole = result.is_ok_and(|extent| extent == Extent::Whole);
+    let status = if passed && whole { Status::Success } else { Status::Refused };
     if !options.quiet {
         say(format_args!("end: {}", status.name()));
     }

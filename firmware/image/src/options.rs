@@ -9,6 +9,7 @@
 //! width=flat|widest|WAYSxBYTES            how many devices share a region   (flat)
 //! window=BASE:WIDTH                       the same in one window
 //! leftovers                               sets of what larger devices have left
+//! best-effort                             a component that fails costs itself, not the machine
 //! no-probe                                do not ask the memory itself whether it answers
 //! probe-bits=N                            ask only what this many bits of address reach, where
 //!                                         the processor reaches less than CPUID says (CPL 3
@@ -39,7 +40,9 @@
 //! `address-bits=`, which stands for CPUID.
 
 use cxl_firmware::platform::RootBus;
-use cxl_firmware::policy::{PathPolicy, Policy, Probe, Request, TargetSystem, Width, WindowWidth};
+use cxl_firmware::policy::{
+    OnFailure, PathPolicy, Policy, Probe, Request, TargetSystem, Width, WindowWidth,
+};
 use cxl_firmware::topology::{Partition, Path};
 use cxl_regs::{Granularity, Hpa, Interleave, Ways};
 use heapless::Vec;
@@ -108,6 +111,7 @@ impl<'a> Options<'a> {
                 self.windows.push(named).ok()?;
             }
             ("leftovers", "") => self.policy.map_leftovers = true,
+            ("best-effort", "") => self.policy.on_failure = OnFailure::BestEffort,
             ("no-probe", "") => self.policy.probe = Probe::Skip,
             ("probe-bits", bits) => {
                 self.probe_bits = u8::try_from(number(bits)?).ok().filter(|bits| *bits < 64)?;

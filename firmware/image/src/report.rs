@@ -48,6 +48,14 @@ pub(crate) fn fates(room: &Room) {
     told(room);
 }
 
+/// What a best effort had to give up, each with its error.
+pub(crate) fn lost(room: &Room) {
+    let faults = room.topology.nodes.iter().filter_map(|node| node.fault.as_ref());
+    for error in room.topology.remarks.losses().chain(faults) {
+        say(format_args!("lost: {error}"));
+    }
+}
+
 /// Devices, regions and decoders, and the verifier's result.
 pub(crate) fn result(room: &Room) {
     let tree = room.topology.tree();
@@ -143,7 +151,8 @@ pub(crate) fn unused(room: &Room) {
 fn told(room: &Room) -> usize {
     let (tree, remarks, refusals) =
         (room.topology.tree(), &room.topology.remarks, &room.plan.refusals);
-    for remark in remarks.list() {
+    let lost = |remark: &&Error| remarks.losses().any(|loss| loss == *remark);
+    for remark in remarks.list().iter().filter(|remark| !lost(remark)) {
         say(format_args!("note: {remark}"));
     }
     for refused in refusals.list() {

@@ -38,6 +38,11 @@ impl Remarks {
         self.more
     }
 
+    /// Those of the list that are losses.
+    pub fn losses(&self) -> impl Iterator<Item = &Error> {
+        self.list.iter().filter(|remark| is_loss(remark))
+    }
+
     /// How many of all are losses.
     pub const fn lost(&self) -> u16 {
         self.lost

@@ -287,6 +287,19 @@ pub struct Policy {
     pub leftovers: bool,
     /// Ask the memory itself whether it answers before it is described.
     pub probe: bool,
+    /// What a component that fails costs.
+    pub on_failure: OnFailure,
+}
+
+/// What a component that fails costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFailure {
+    /// All of the machine's memory.
+    #[default]
+    Strict,
+    /// Itself, and what is below it.
+    BestEffort,
 }
 
 impl Default for Policy {
@@ -300,6 +313,7 @@ impl Default for Policy {
             interleave: InterleavePolicy::Flat,
             leftovers: false,
             probe: true,
+            on_failure: OnFailure::Strict,
         }
     }
 }

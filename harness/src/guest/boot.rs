@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use cxl_firmware::policy::{PathPolicy, Probe, Request, TargetSystem, Width};
+use cxl_firmware::policy::{OnFailure, PathPolicy, Probe, Request, TargetSystem, Width};
 use cxl_image::doorbell::{Call, Status};
 use cxl_regs::Interleave;
 
@@ -467,6 +467,7 @@ pub fn command_line(
         ("burn-spares", policy.burn_spares),
         ("enable-cache", policy.enable_cache),
         ("leftovers", policy.map_leftovers),
+        ("best-effort", policy.on_failure == OnFailure::BestEffort),
         ("no-probe", policy.probe == Probe::Skip),
         ("target=specification", policy.target == TargetSystem::Specification),
     ] {

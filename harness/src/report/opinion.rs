@@ -8,11 +8,12 @@ use std::collections::BTreeSet;
 
 use cxl_firmware::Error;
 use cxl_firmware::bring_up::Workspace;
-use cxl_firmware::discover::{Remarks, discover};
+use cxl_firmware::committed::CommittedRef;
+use cxl_firmware::discover::{Remarks, Search, discover_as};
 use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_firmware::plan::{Note, plan};
 use cxl_firmware::platform::Platform;
-use cxl_firmware::policy::{Demands, PathPolicy};
+use cxl_firmware::policy::{Demands, OnFailure, PathPolicy, Policy, Request};
 use cxl_firmware::tables;
 use cxl_firmware::topology::{NodeId, Tree};
 use cxl_firmware::verify::{self, verify_plan};
@@ -55,7 +56,9 @@ fn verify(
     let platform = Platform { resources: &[], occupied: &occupied, ..tables.platform() };
     let mut room = run::room();
     let Workspace { topology, plan: planned, committed, findings, .. } = &mut *room;
-    discover(hw, clock, &platform, &mut *topology).map_err(|error| error.to_string())?;
+    let asked = RunRequest::on(seen.scenario, seen.map);
+    let search = asked.as_ref().map(|asked| Search::from(&asked.policy())).unwrap_or_default();
+    discover_as(hw, clock, &platform, search, &mut *topology).map_err(|error| error.to_string())?;
     let topology = &*topology;
     if left.foreign {
         // Somebody else's firmware has plans of its own: paths are judged against themselves. Nobody
@@ -65,8 +68,25 @@ fn verify(
     } else {
         let wanted = RunRequest::on(seen.scenario, seen.map).map_err(|error| error.to_string())?;
         let policy = wanted.policy();
-        plan(&platform, topology, &policy, &mut *planned).map_err(|error| error.to_string())?;
-        verify_plan(hw, &platform, topology, &*planned, &policy, &mut *committed, &mut *findings);
+        if policy.on_failure == OnFailure::BestEffort {
+            // What was given up changes the places of the rest, so what is there is judged by itself;
+            // and what is not there is a loss, whoever says so.
+            verify::verify(hw, &platform, topology, &policy, &mut *committed, &mut *findings);
+            for lost in lost(seen.scenario, topology.tree(), &policy, (&*committed).into()) {
+                found.fail(Witness::Verifier, lost);
+            }
+        } else {
+            plan(&platform, topology, &policy, &mut *planned).map_err(|error| error.to_string())?;
+            verify_plan(
+                hw,
+                &platform,
+                topology,
+                &*planned,
+                &policy,
+                &mut *committed,
+                &mut *findings,
+            );
+        }
     }
     // What is not programmed yet is not programmed wrong.
     let moot = left.refusal.is_some() || left.unfinished && !left.foreign;
@@ -87,6 +107,33 @@ fn verify(
         found.note(Witness::Plan, words(seen.scenario, tree, note));
     }
     Ok(())
+}
+
+/// The devices of a scenario that have memory, were not left out, and serve no region.
+fn lost(
+    scenario: &Scenario,
+    tree: Tree<'_>,
+    policy: &Policy<'_>,
+    committed: CommittedRef<'_>,
+) -> Vec<String> {
+    let serves = |id| {
+        committed.decoders.iter().filter(|entry| entry.node == id).any(|entry| {
+            let claims = |span| committed.regions.iter().any(|region| region.span == span);
+            entry.committed() && entry.decoder.is_some_and(|decoder| claims(decoder.span))
+        })
+    };
+    let devices = scenario.devices.iter().enumerate().filter(|(_, device)| device.present);
+    let lost = devices.filter_map(|(index, device)| {
+        let path = run::path(scenario, Place::Device(index))?;
+        let asked = |request: &&Request| request.device == path;
+        let mut requests = policy.requests.iter().filter(asked).peekable();
+        let wanted = requests.peek().is_none() || requests.any(|request| request.size != Some(0));
+        let found = tree.device_at(&path).is_some_and(serves);
+        let size = device.volatile + device.persistent;
+        (wanted && size > 0 && !found)
+            .then(|| format!("{} is lost: none of its {} are in a region", device.name, Size(size)))
+    });
+    lost.collect()
 }
 
 /// Whether the machine's own decode finds what the mapping says is behind each region, granule by

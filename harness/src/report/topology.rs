@@ -10,7 +10,7 @@ use super::{address, maybe_address};
 use crate::run;
 use cxl_model::layout::AddressMap;
 use cxl_model::scenario::{
-    self, BridgeVersion, DeviceKind, Parent, PathPolicy, Place, Scenario, Target,
+    self, BridgeVersion, DeviceKind, OnFailure, Parent, PathPolicy, Place, Scenario, Target,
 };
 
 /// What kind of component it is.
@@ -102,6 +102,8 @@ pub struct Policy {
     pub interleave: String,
     /// Memory is asked whether it answers before it is described.
     pub probe: bool,
+    /// `strict` or `best-effort`.
+    pub on_failure: &'static str,
     #[serde(skip)]
     pub(super) words: Vec<&'static str>,
 }
@@ -140,6 +142,13 @@ impl Policy {
         if !policy.probe {
             words.push("no probe: that memory answers is what registers say");
         }
+        let on_failure = match policy.on_failure {
+            OnFailure::Strict => "strict",
+            OnFailure::BestEffort => {
+                words.push("best effort: a component that fails costs itself and what is below it");
+                "best-effort"
+            }
+        };
         Self {
             path,
             config_lock: policy.config_lock,
@@ -151,6 +160,7 @@ impl Policy {
             enable_cache: policy.enable_cache,
             interleave: policy.interleave.to_string(),
             probe: policy.probe,
+            on_failure,
             words,
         }
     }
