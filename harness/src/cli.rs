@@ -7,6 +7,7 @@ mod attack;
 mod bench;
 mod boot;
 mod cedt;
+mod conformance;
 mod decode;
 mod explain;
 mod image;
@@ -80,6 +81,7 @@ enum Command {
     Boot(boot::Boot),
     Plan(plan::Plan),
     Cedt(cedt::Cedt),
+    Conformance(conformance::Conformance),
     Explain(explain::Explain),
     Attack(attack::Attack),
     Bench(bench::Bench),
@@ -100,6 +102,7 @@ impl Cli {
             Some(Command::Boot(boot)) => boot.run(),
             Some(Command::Plan(plan)) => plan.run(),
             Some(Command::Cedt(cedt)) => cedt.run(),
+            Some(Command::Conformance(conformance)) => conformance.run(),
             Some(Command::Explain(explain)) => explain.run(),
             Some(Command::Attack(attack)) => attack.run(),
             Some(Command::Bench(bench)) => bench.run(),

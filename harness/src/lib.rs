@@ -10,6 +10,7 @@
 
 pub mod attack;
 pub mod bench;
+pub mod conformance;
 pub mod console;
 pub mod dma;
 pub mod guest;

@@ -32,7 +32,7 @@ fn json(arguments: &[&str], code: i32) -> Value {
 
 #[test]
 fn exit_0_is_good_1_refused_and_2_bad_input() {
-    let cases: [(&[&str], i32); 19] = [
+    let cases: [(&[&str], i32); 20] = [
         (&["boot", "--direct"], 0),
         (&["boot", "--direct", "ambiguous"], 1),
         (&["boot", "--direct", "commit-error"], 1),
@@ -40,6 +40,7 @@ fn exit_0_is_good_1_refused_and_2_bad_input() {
         (&["plan"], 0),
         (&["plan", "window-too-small"], 1),
         (&["cedt", "no-window"], 1),
+        (&["conformance"], 0),
         (&["explain", "default", "0x100000000"], 0),
         (&["explain", "default", "0x1000"], 1),
         (&["explain", "default", "--device", "mem0", "--dpa", "0x40000000"], 1),
@@ -80,6 +81,7 @@ fn every_help_teaches_with_examples_and_exit_codes() {
         "boot",
         "plan",
         "cedt",
+        "conformance",
         "explain",
         "scenarios",
         "decode",

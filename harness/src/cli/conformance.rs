@@ -1,0 +1,45 @@
+//! `cxl-harness conformance`: what a lock does, system by system.
+//!
+//! **Invariant**: exit code 0 only if our models, measured now, do all that is asked for.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use cxl_harness::conformance::Table;
+
+const EXPLANATION: &str = "\
+Each row is a sentence that is true of a system whose locks are as the section of CXL r3.1 says.
+`models` is measured now, on machines that the library has locked. The others are recorded: QEMU's
+devices as the attack found them, OpenVMM's device model, and vfio-cxl's shadow of decoders in its
+third version and that of its later tests, as published. `-` is what nobody has seen, or what the
+system does not have.
+
+JSON:
+  systems  the columns
+  rows     behaviour, section, answers (yes, no, unknown; in the order of systems)
+
+Exit code:
+  0  our models do all of it
+  1  they do not
+  2  bad usage
+
+Examples:
+  cxl-harness conformance
+  cxl-harness conformance --json | jq '.rows[] | select(.answers[1] == \"no\") | .behaviour'";
+
+/// Print what a lock does, behaviour by behaviour and system by system.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXPLANATION)]
+pub(super) struct Conformance {
+    /// Print JSON instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Conformance {
+    pub(super) fn run(self) -> ExitCode {
+        let table = Table::measured();
+        let output = if self.json { super::json(&table) } else { table.to_string() };
+        super::print(&output, super::exit(table.conforms()))
+    }
+}

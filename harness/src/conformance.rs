@@ -1,0 +1,439 @@
+//! What a lock does, system by system: the specification's behaviours as rows, and who has them.
+//!
+//! Our models are measured when the table is made, each row on a machine of its own that the library
+//! has brought up and locked. The other columns are data: QEMU's as its devices answered the attack
+//! (`qemu --run --attack`, `qemu --direct --attack`) and as their write masks say; those of systems
+//! that cannot be run here as their authors describe or publish them.
+//!
+//! **Invariant**: a row is a sentence that is true of a system that does what the section says; what
+//! nobody has seen is told as unknown, never as a yes.
+
+use std::fmt::{self, Display, Formatter};
+
+use cxl_firmware::config::function_base;
+use cxl_firmware::platform::Platform;
+use cxl_model::device::Reset;
+use cxl_model::machine::Machine;
+use cxl_model::scenario::{Place, Scenario};
+use cxl_regs::mmio::Mmio;
+use serde::Serialize;
+
+use crate::run;
+
+/// Whether a system behaves as a row says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    /// It does.
+    Yes,
+    /// It does not.
+    No,
+    /// Nobody has seen it, or the system has no such thing.
+    Unknown,
+}
+
+/// A behaviour.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// In words.
+    pub behaviour: &'static str,
+    /// The section of CXL r3.1 that asks for it.
+    pub section: &'static str,
+    /// By system, in the order of [`SYSTEMS`].
+    pub answers: Vec<Answer>,
+}
+
+/// The columns: ours first, which is measured.
+pub const SYSTEMS: [&str; 6] = ["models", "QEMU 10.0", "11.1", "OpenVMM", "vfio v3", "v4"];
+
+/// The table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Table {
+    /// The columns.
+    pub systems: [&'static str; SYSTEMS.len()],
+    /// The rows.
+    pub rows: Vec<Row>,
+}
+
+/// A machine whose path is locked, and where its registers are.
+struct Rig {
+    machine: Machine,
+    /// Decoders of the device and of the bridge, from the HDM structure on.
+    device: u64,
+    bridge: u64,
+    dvsec: u64,
+    config: u64,
+}
+
+const BASE_LOW: u64 = 0x10;
+const BASE_HIGH: u64 = 0x14;
+const SIZE_LOW: u64 = 0x18;
+const SIZE_HIGH: u64 = 0x1C;
+const CONTROL: u64 = 0x20;
+const ROUTE_LOW: u64 = 0x24;
+const ROUTE_HIGH: u64 = 0x28;
+/// From a decoder to the next.
+const NEXT: u64 = 0x20;
+const GLOBAL: u64 = 0x04;
+const LOCK: u32 = 1 << 8;
+const COMMIT: u32 = 1 << 9;
+const COMMITTED: u32 = 1 << 10;
+const ERROR: u32 = 1 << 11;
+const HOST_ONLY: u32 = 1 << 12;
+
+impl Rig {
+    /// A built-in machine of one device, brought up and locked by the library.
+    fn of(name: &str) -> Option<Self> {
+        let mut machine = Machine::new(&Scenario::built_in(name)?);
+        let done = run::direct(&mut machine);
+        let tables = run::platform(&mut machine).ok()?;
+        let Platform { ecam, .. } = tables.platform();
+        let tree = done.room.topology.tree();
+        let (_, device) = tree.devices().next()?;
+        let node = tree.iter().find(|(_, node)| node.device().is_some())?.1;
+        let bridge =
+            tree.iter().find_map(|(_, node)| node.hdm.filter(|_| node.parent.is_none()))?;
+        let config = function_base(ecam, node.function?)?.0;
+        let (device, dvsec) = (node.hdm?.block.0, device.dvsec.0);
+        Some(Self { machine, device, bridge: bridge.block.0, dvsec, config })
+    }
+
+    fn read(&mut self, address: u64) -> u32 {
+        self.machine.read(address)
+    }
+
+    /// Whether a dword keeps its value when these bits are turned round.
+    fn holds(&mut self, address: u64, bits: u32) -> bool {
+        let own = self.read(address);
+        self.machine.write(address, own ^ bits);
+        self.read(address) == own
+    }
+
+    /// Whether a dword keeps its value when bytes of it, from some byte on, are turned round.
+    fn holds_bytes(&mut self, address: u64, bytes: usize, from: u64) -> bool {
+        let own = [0, 4].map(|next| self.read((address & !7) + next));
+        let before = self.read(address);
+        self.machine.write_bytes(address + from, &vec![!(before as u8); bytes]);
+        own == [0, 4].map(|next| self.read((address & !7) + next)) && before == self.read(address)
+    }
+
+    /// Decoders of the device that are committed. After FLR no BAR leads to them.
+    fn committed(&self) -> usize {
+        let block = self.machine.component(Place::Device(0));
+        let images = block.and_then(|block| block.hdm()).map(|hdm| hdm.images());
+        images.map_or(0, |images| images.filter(|image| image.control().committed()).count())
+    }
+
+    /// Programs the spare decoder behind the locked one; its Control afterwards.
+    fn spare(&mut self, nth: u64, (base, size): (u64, u64), control: u32) -> u32 {
+        let at = self.device + NEXT * nth;
+        for (offset, value) in [(BASE_LOW, base), (SIZE_LOW, size)] {
+            self.machine.write(at + offset, value as u32);
+            self.machine.write(at + offset + 4, (value >> 32) as u32);
+        }
+        self.machine.write(at + CONTROL, control);
+        self.read(at + CONTROL)
+    }
+}
+
+/// Behind whatever is locked in the built-in machine.
+const FREE: (u64, u64) = (1 << 40, 1 << 28);
+const MEM_ENABLE: u32 = 1 << 2;
+
+/// A behaviour, its section, whether our models have it, and the other systems' answers: `y`, `n`,
+/// `-`, in the order of [`SYSTEMS`].
+type Behaviour = (&'static str, &'static str, fn(&mut Rig) -> bool, &'static str);
+
+const BEHAVIOURS: [Behaviour; 42] = [
+    (
+        "a locked device decoder keeps Base Low",
+        "8.2.4.20.3",
+        |r| r.holds(r.device + BASE_LOW, 1 << 28),
+        "nnyyy",
+    ),
+    ("and Base High", "8.2.4.20.4", |r| r.holds(r.device + BASE_HIGH, 1), "nnyyy"),
+    ("and Size Low", "8.2.4.20.5", |r| r.holds(r.device + SIZE_LOW, 1 << 28), "nnyyy"),
+    ("and Size High", "8.2.4.20.6", |r| r.holds(r.device + SIZE_HIGH, 1), "nnyyy"),
+    ("and IG", "8.2.4.20.7", |r| r.holds(r.device + CONTROL, 1), "nny--"),
+    ("and IW", "8.2.4.20.7", |r| r.holds(r.device + CONTROL, 0x10), "nny--"),
+    ("and Lock On Commit", "8.2.4.20.7", |r| r.holds(r.device + CONTROL, LOCK), "nnyyy"),
+    ("and Commit", "8.2.4.20.7", |r| r.holds(r.device + CONTROL, COMMIT), "nnyyy"),
+    ("and Target Range Type", "8.2.4.20.7", |r| r.holds(r.device + CONTROL, HOST_ONLY), "nny--"),
+    (
+        "and DPA Skip",
+        "8.2.4.20.10",
+        |r| r.holds(r.device + ROUTE_LOW, 1 << 28) && r.holds(r.device + ROUTE_HIGH, 1),
+        "nny--",
+    ),
+    (
+        "a locked bridge decoder keeps base and size",
+        "8.2.4.20.3",
+        |r| r.holds(r.bridge + BASE_HIGH, 1) && r.holds(r.bridge + SIZE_HIGH, 1),
+        "nn---",
+    ),
+    ("and Control", "8.2.4.20.7", |r| r.holds(r.bridge + CONTROL, 0x3FF), "nn---"),
+    ("and the target list", "8.2.4.20.8", |r| r.holds(r.bridge + ROUTE_LOW, 0xFF), "nn---"),
+    (
+        "a byte reaches no decoder register",
+        "8.2.3",
+        |r| r.holds_bytes(r.device + BASE_HIGH, 1, 0),
+        "yyyyy",
+    ),
+    ("nor does a word", "8.2.3", |r| r.holds_bytes(r.device + BASE_HIGH, 2, 0), "yyyyy"),
+    ("nor do eight bytes", "8.2.3", |r| r.holds_bytes(r.device + BASE_LOW, 8, 0), "yyyyy"),
+    (
+        "nor does a store across two dwords",
+        "8.2.3",
+        |r| r.holds_bytes(r.device + BASE_LOW, 4, 2),
+        "---yy",
+    ),
+    (
+        "all-ones in one store change nothing locked",
+        "8.2.4.20.3",
+        |r| {
+            r.machine.write(r.device + BASE_HIGH, u32::MAX);
+            r.read(r.device + BASE_HIGH) != u32::MAX
+        },
+        "nnyyy",
+    ),
+    (
+        "the lock holds while HDM Decoder Enable is off",
+        "8.2.4.20.12",
+        |r| {
+            r.machine.write(r.device + GLOBAL, 0);
+            r.holds(r.device + BASE_HIGH, 1)
+        },
+        "nn---",
+    ),
+    (
+        "and while Bus Master is off",
+        "8.2.4.20.12",
+        |r| {
+            let own = r.read(r.config + 4);
+            r.machine.write(r.config + 4, own & 0xFFFB);
+            r.holds(r.device + BASE_HIGH, 1)
+        },
+        "nn---",
+    ),
+    (
+        "no lock covers HDM Decoder Enable",
+        "8.2.4.20.2",
+        |r| !r.holds(r.device + GLOBAL, 2),
+        "yy---",
+    ),
+    (
+        "HDM Decoder Enable of a bridge reads 0",
+        "8.2.4.20.2",
+        |r| {
+            r.machine.write(r.bridge + GLOBAL, 2);
+            r.read(r.bridge + GLOBAL) & 2 == 0
+        },
+        "nn---",
+    ),
+    (
+        "a lock is its decoder's alone",
+        "8.2.4.20.12",
+        |r| !r.holds(r.device + NEXT + BASE_HIGH, 1),
+        "yy---",
+    ),
+    (
+        "Lock On Commit freezes nothing before the commit",
+        "8.2.4.20.12",
+        |r| {
+            r.spare(1, FREE, LOCK);
+            !r.holds(r.device + NEXT + BASE_HIGH, 1)
+        },
+        "yy-n-",
+    ),
+    (
+        "and can be taken back before it",
+        "8.2.4.20.12",
+        |r| {
+            r.spare(1, FREE, LOCK);
+            !r.holds(r.device + NEXT + CONTROL, LOCK)
+        },
+        "yynn-",
+    ),
+    (
+        "a commit without it can be taken back",
+        "8.2.4.20.12",
+        |r| {
+            let done = r.spare(1, FREE, HOST_ONLY | COMMIT);
+            done & COMMITTED != 0 && r.spare(1, FREE, HOST_ONLY) & COMMITTED == 0
+        },
+        "yyn--",
+    ),
+    (
+        "a locked commit that wraps is refused",
+        "8.2.4.20.12",
+        |r| r.spare(1, (0xFFFF_FFFF_F000_0000, 1 << 29), HOST_ONLY | LOCK | COMMIT) & ERROR != 0,
+        "nnnn-",
+    ),
+    (
+        "a locked commit out of order is refused",
+        "8.2.4.20.12",
+        |r| r.spare(2, FREE, HOST_ONLY | LOCK | COMMIT) & ERROR != 0,
+        "nnnn-",
+    ),
+    (
+        "a refused commit leaves the decoder open",
+        "8.2.4.20.12",
+        |r| {
+            r.spare(2, FREE, HOST_ONLY | LOCK | COMMIT);
+            r.spare(2, FREE, HOST_ONLY);
+            !r.holds(r.device + 2 * NEXT + BASE_HIGH, 1)
+        },
+        "-----",
+    ),
+    ("CONFIG_LOCK freezes Control", "8.1.3.2", |r| r.holds(r.dvsec + 0x0C, MEM_ENABLE), "nnyy-"),
+    (
+        "and the ranges' bases",
+        "8.1.3.8",
+        |r| r.holds(r.dvsec + 0x20, 1) && r.holds(r.dvsec + 0x24, 1 << 28),
+        "nnyyy",
+    ),
+    ("and itself", "8.1.3.6", |r| r.holds(r.dvsec + 0x14, 1), "nnyyy"),
+    (
+        "by bytes and words too",
+        "8.1.3",
+        |r| r.holds_bytes(r.dvsec + 0x0C, 1, 0) && r.holds_bytes(r.dvsec + 0x20, 2, 0),
+        "nn---",
+    ),
+    ("and not Control2", "8.1.3.4", |r| !r.holds(r.dvsec + 0x10, 1 << 3), "yyynn"),
+    ("nor any decoder", "8.1.3.6", |r| !r.holds(r.device + NEXT + BASE_LOW, 1 << 28), "yy---"),
+    (
+        "CXL Reset keeps a locked decoder",
+        "9.7",
+        |r| {
+            let own = r.read(r.device + CONTROL);
+            r.machine.reset_device(0, Reset::Cxl);
+            r.read(r.device + CONTROL) == own
+        },
+        "----y",
+    ),
+    (
+        "and CONFIG_LOCK with what it freezes",
+        "9.7",
+        |r| {
+            r.machine.reset_device(0, Reset::Cxl);
+            r.read(r.dvsec + 0x14) & 1 != 0 && r.read(r.dvsec + 0x0C) & MEM_ENABLE != 0
+        },
+        "-----",
+    ),
+    (
+        "and clears an unlocked one",
+        "9.7",
+        |r| {
+            r.spare(1, FREE, HOST_ONLY | COMMIT);
+            r.machine.reset_device(0, Reset::Cxl);
+            r.read(r.device + NEXT + CONTROL) == 0
+        },
+        "-----",
+    ),
+    (
+        "FLR keeps decoders, locked or not",
+        "9.7",
+        |r| {
+            r.spare(1, FREE, HOST_ONLY | COMMIT);
+            r.machine.reset_device(0, Reset::Flr);
+            r.committed() == 2
+        },
+        "-----",
+    ),
+    (
+        "FLR keeps CONFIG_LOCK and Mem_Enable",
+        "9.7",
+        |r| {
+            r.machine.reset_device(0, Reset::Flr);
+            r.read(r.dvsec + 0x14) & 1 != 0 && r.read(r.dvsec + 0x0C) & MEM_ENABLE != 0
+        },
+        "-----",
+    ),
+    (
+        "a conventional reset clears decoder and lock",
+        "9.7",
+        |r| {
+            r.machine.reset(Reset::Warm);
+            r.read(r.device + CONTROL) == 0
+        },
+        "yynn-",
+    ),
+    (
+        "and CONFIG_LOCK",
+        "9.7",
+        |r| {
+            r.machine.reset(Reset::Warm);
+            r.read(r.dvsec + 0x14) & 1 == 0
+        },
+        "nn---",
+    ),
+];
+
+impl Table {
+    /// Measures our models and puts what is known of others beside them.
+    pub fn measured() -> Self {
+        let rows = BEHAVIOURS.iter().map(|&(behaviour, section, measure, others)| {
+            let ours = Rig::of("one-device").is_some_and(|mut rig| measure(&mut rig));
+            let ours = if ours { Answer::Yes } else { Answer::No };
+            let others = others.chars().map(|answer| match answer {
+                'y' => Answer::Yes,
+                'n' => Answer::No,
+                _ => Answer::Unknown,
+            });
+            Row { behaviour, section, answers: [ours].into_iter().chain(others).collect() }
+        });
+        Self { systems: SYSTEMS, rows: rows.collect() }
+    }
+
+    /// Whether our models do all that is asked for.
+    pub fn conforms(&self) -> bool {
+        self.rows.iter().all(|row| row.answers.first() == Some(&Answer::Yes))
+    }
+}
+
+impl Display for Table {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<50}{:<12}", "behaviour", "CXL r3.1")?;
+        let widths = self.systems.map(|system| system.len() + 1);
+        let mut line = String::new();
+        for (system, width) in self.systems.iter().zip(widths) {
+            line += &format!("{system:<width$}");
+        }
+        writeln!(f, "{}", line.trim_end())?;
+        for Row { behaviour, section, answers } in &self.rows {
+            let mut line = format!("{behaviour:<50}{section:<12}");
+            for (answer, width) in answers.iter().zip(widths) {
+                let word = match answer {
+                    Answer::Yes => "yes",
+                    Answer::No => "NO",
+                    Answer::Unknown => "-",
+                };
+                line += &format!("{word:<width$}");
+            }
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_has_an_answer_for_every_system() {
+        for (behaviour, _, _, others) in BEHAVIOURS {
+            assert_eq!(others.len(), SYSTEMS.len() - 1, "{behaviour}");
+            assert!(others.chars().all(|answer| "yn-".contains(answer)), "{behaviour}");
+        }
+    }
+
+    /// A lock that is stored and means nothing has every row of a locked device decoder say no.
+    #[test]
+    fn a_machine_that_enforces_no_lock_does_not_conform() {
+        for (behaviour, _, measure, _) in BEHAVIOURS.iter().take(10) {
+            let mut rig = Rig::of("lock-not-enforced").expect("comes up");
+            assert!(!measure(&mut rig), "{behaviour}");
+        }
+    }
+}
