@@ -86,7 +86,7 @@ impl Rig {
     fn of(name: &str) -> Option<Self> {
         let mut machine = Machine::new(&Scenario::built_in(name)?);
         let done = run::direct(&mut machine);
-        let tables = run::platform(&mut machine).ok()?;
+        let tables = run::platform(&machine).ok()?;
         let Platform { ecam, .. } = tables.platform();
         let tree = done.room.topology.tree();
         let (_, device) = tree.devices().next()?;
