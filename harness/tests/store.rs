@@ -27,10 +27,10 @@ use rig::*;
 use trial::claim;
 use vm_memory::{Bytes, VolatileMemory};
 
-/// A directory on a disk, as far as there is one: in memory each set that is put in order would take
-/// all of its pages.
+/// A directory that costs no disk where the host has memory for it: the kernel keeps pages of either
+/// when a process dies.
 fn scratch() -> tempfile::TempDir {
-    tempfile::tempdir().unwrap()
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 /// Tells this program to be the one that is killed, and where it keeps its media.

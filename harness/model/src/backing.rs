@@ -223,13 +223,16 @@ impl Backing {
     }
 
     /// Has the disk keep room for a range, so that no store to it finds the disk full. Where a file
-    /// system cannot, there has to be room now, at least.
+    /// system cannot, or lies in memory, which would be taken at once, there has to be room now, at least.
     pub(crate) fn reserve(&self, range: Range<u64>) -> io::Result<()> {
         let Some((file, start)) = self.file() else { return Ok(()) };
         let range = range.start.min(self.size())..range.end.min(self.size());
         let length = range.end.saturating_sub(range.start);
         if length == 0 {
             return Ok(());
+        }
+        if in_memory(file)? {
+            return self.has_room(length);
         }
         match allocate(file, libc::FALLOC_FL_KEEP_SIZE, start + range.start, length) {
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => self.has_room(length),
@@ -332,6 +335,18 @@ pub(crate) fn settle() {
     unsafe {
         core::arch::x86_64::_mm_sfence();
     }
+}
+
+/// Whether a file lies in memory.
+fn in_memory(file: &File) -> io::Result<bool> {
+    let mut facts = std::mem::MaybeUninit::<libc::statfs64>::zeroed();
+    // SAFETY: the descriptor is open, and `facts` has room for what the call writes.
+    if unsafe { libc::fstatfs64(file.as_raw_fd(), facts.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is plain integers, all of which were zero before the call.
+    let facts = unsafe { facts.assume_init() };
+    Ok(facts.f_type == libc::TMPFS_MAGIC)
 }
 
 fn allocate(file: &File, mode: libc::c_int, start: u64, length: u64) -> io::Result<()> {

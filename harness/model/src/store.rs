@@ -50,7 +50,8 @@
 //! 3. The set's file is gone: the members' files hold the bytes.
 //!
 //! Room on the disk is reserved before a guest may store without being asked: for all of a set when it is
-//! put in order, for a device's own range when it is mapped. What is reserved and was not used is given
+//! put in order, for a device's own range when it is mapped; in a file system that lies in memory there
+//! has to be room then, as reserved memory would be taken. What is reserved and was not used is given
 //! back with it.
 //!
 //! Files of others stay as they are: of those that end in `.new` only one is deleted that the lock
