@@ -23,8 +23,8 @@ use std::fmt::Write as _;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use anstyle::{AnsiColor, Style};
 use clap::{Parser, Subcommand};
@@ -44,7 +44,7 @@ Exit code:
   0  good
   1  refused, or a check failed
   2  bad usage or file
-  130  Ctrl-C
+  130  Ctrl-C (143: SIGTERM, 129: SIGHUP)
 
 Where to start:
   cxl-harness                                boot the main scenario, and read the report
@@ -224,12 +224,43 @@ fn complain(reason: &str, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// A flag that Ctrl-C sets: whoever runs long looks at it and ends with what there is.
+/// The signals that ask a program to end: Ctrl-C, a terminal that goes away, and the one that is meant
+/// for it.
+#[derive(Default)]
+struct Signals {
+    any: Arc<AtomicBool>,
+    number: Arc<AtomicUsize>,
+}
+
+/// Takes those signals from now on: whoever runs long looks at the flag, ends its children, cleans up
+/// and says how far it came.
+fn signals() -> &'static Signals {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+    static SIGNALS: OnceLock<Signals> = OnceLock::new();
+    SIGNALS.get_or_init(|| {
+        let signals = Signals::default();
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            // Without a handler the signal ends the program at once.
+            let number = usize::try_from(signal).unwrap_or_default();
+            let _ = signal_hook::flag::register_usize(signal, Arc::clone(&signals.number), number);
+            let _ = signal_hook::flag::register(signal, Arc::clone(&signals.any));
+        }
+        signals
+    })
+}
+
+impl Signals {
+    /// The exit code after one, as shells have it.
+    fn code(&self) -> u8 {
+        let number = self.number.load(Ordering::Relaxed);
+        u8::try_from(128 + number).unwrap_or(EXIT_INTERRUPTED)
+    }
+}
+
+/// The flag that such a signal sets.
 fn interrupted() -> Arc<AtomicBool> {
-    let flag = Arc::new(AtomicBool::new(false));
-    // Without a handler Ctrl-C ends the program at once, which is no worse.
-    let _ = signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&flag));
-    flag
+    Arc::clone(&signals().any)
 }
 
 /// Says on a terminal that something takes a while.

@@ -10,6 +10,8 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{fmt, fs, io};
 
@@ -74,6 +76,8 @@ pub enum PeerError {
         /// What the image said, or QEMU.
         words: String,
     },
+    /// Ctrl-C, or another signal to end.
+    Interrupted,
 }
 
 impl fmt::Display for PeerError {
@@ -82,6 +86,7 @@ impl fmt::Display for PeerError {
             Self::Here(error) => error.fmt(f),
             Self::Process(error) => error.fmt(f),
             Self::Refused(refusal) => refusal.fmt(f),
+            Self::Interrupted => f.write_str("interrupted"),
             Self::File(error) => write!(f, "a file for QEMU: {error}"),
             Self::Ended { accelerator, code: Some(code), words } => {
                 write!(f, "QEMU with {accelerator} ended with exit code {code}: {words}")
@@ -124,6 +129,8 @@ const ACCELERATORS: [Accelerator; 2] = [
     },
 ];
 
+/// Between two looks whether somebody wants it to end.
+const LOOK: Duration = Duration::from_millis(100);
 /// The longest that one boot may take.
 const LIMIT: Duration = Duration::from_secs(240);
 
@@ -154,7 +161,10 @@ const FIGURES: [(&str, &str, bool, &str, f64); 6] = [
 ];
 
 /// Runs both. `progress` is told what comes next.
-pub fn run(progress: &mut dyn FnMut(&str)) -> Result<Comparison, PeerError> {
+pub fn run(
+    progress: &mut dyn FnMut(&str),
+    interrupted: &Arc<AtomicBool>,
+) -> Result<Comparison, PeerError> {
     if cfg!(debug_assertions) {
         return Err(PeerError::Here(BenchError::Debug));
     }
@@ -167,7 +177,8 @@ pub fn run(progress: &mut dyn FnMut(&str)) -> Result<Comparison, PeerError> {
         figures: Vec::new(),
         missing: Vec::new(),
     };
-    let machines = [false, true].map(|interleaved| Both::new(interleaved, directory.path()));
+    let machines = [false, true]
+        .map(|interleaved| Both::new(interleaved, directory.path(), Arc::clone(interrupted)));
     let [flat, interleaved] = machines;
     let (flat, interleaved) = (flat?, interleaved?);
     let ticks = ticks_per_nanosecond();
@@ -245,16 +256,21 @@ struct Both<'a> {
     interleaved: bool,
     command: Vec<OsString>,
     directory: &'a Path,
+    interrupted: Arc<AtomicBool>,
 }
 
 impl<'a> Both<'a> {
-    fn new(interleaved: bool, directory: &'a Path) -> Result<Self, PeerError> {
+    fn new(
+        interleaved: bool,
+        directory: &'a Path,
+        interrupted: Arc<AtomicBool>,
+    ) -> Result<Self, PeerError> {
         let scenario = Scenario::parse(&machine(interleaved), "bench").unwrap_or_else(|error| {
             // Both are parsed by a test.
             unreachable!("{error}")
         });
         let command = Command::of(&scenario, None).map_err(PeerError::Refused)?.arguments();
-        Ok(Self { scenario, interleaved, command, directory })
+        Ok(Self { scenario, interleaved, command, directory, interrupted })
     }
 
     fn words(&self) -> &'static str {
@@ -266,13 +282,19 @@ impl<'a> Both<'a> {
         let mut machine = Machine::new(&self.scenario);
         // CPUID is not the VMM's to answer at CPL 3.
         let line = format!("{line} address-bits={}", machine.scenario().platform.physical_bits);
-        let options = Options { command_line: Some(line), timeout: LIMIT, ..Options::default() };
+        let options = Options {
+            command_line: Some(line),
+            timeout: LIMIT,
+            interrupted: Arc::clone(&self.interrupted),
+            ..Options::default()
+        };
         let run = boot::boot(&mut machine, &options)?;
         match run.last().end.clone() {
             End::Exit(code) if code == Status::Success.code() => {
                 let console = String::from_utf8_lossy(&run.console).into_owned();
                 Ok((run.setup + run.run, console))
             }
+            End::Interrupted => Err(PeerError::Interrupted),
             end => Err(PeerError::Here(BenchError::Ended(end))),
         }
     }
@@ -295,7 +317,15 @@ impl<'a> Both<'a> {
         arguments.extend(["-append".into(), OsString::from(line)]);
         let start = Instant::now();
         let mut process = Process::start(&arguments).map_err(PeerError::Process)?;
-        let status = process.wait(LIMIT);
+        let status = loop {
+            match process.wait(LOOK) {
+                None if self.interrupted.load(Ordering::Relaxed) => {
+                    return Err(PeerError::Interrupted);
+                }
+                None if start.elapsed() < LIMIT => {}
+                status => break status,
+            }
+        };
         let time = start.elapsed();
         let console = fs::read_to_string(&serial).unwrap_or_default();
         // QEMU's exit device makes twice the value and one of it.
@@ -351,7 +381,7 @@ mod tests {
     #[test]
     fn both_machines_can_be_on_qemu() {
         for interleaved in [false, true] {
-            assert!(Both::new(interleaved, Path::new("/")).is_ok());
+            assert!(Both::new(interleaved, Path::new("/"), Arc::default()).is_ok());
         }
     }
 }

@@ -59,10 +59,13 @@ struct Figures {
 impl Bench {
     pub(super) fn run(self) -> ExitCode {
         if let Some(Peer::Qemu) = self.peer {
-            return match peer::run(&mut |what| super::progress(what)) {
+            return match peer::run(&mut |what| super::progress(what), &super::interrupted()) {
                 Ok(found) => {
                     let output = if self.json { super::json(&found) } else { compared(&found) };
                     super::print(&output, ExitCode::SUCCESS)
+                }
+                Err(peer::PeerError::Interrupted) => {
+                    super::complain("interrupted", super::signals().code())
                 }
                 Err(error) => super::refuse(&error.to_string()),
             };

@@ -70,7 +70,7 @@ Exit code:
   1  the firmware refused, a check failed, a demand was not met, the guest did not end as it
      should, or what was asked for takes a guest and there is no KVM
   2  bad usage, scenario file or image
-  130  Ctrl-C; the report says how far it came
+  130  Ctrl-C (143: SIGTERM, 129: SIGHUP); the report says how far it came
 
 Examples:
   cxl-harness boot
@@ -381,7 +381,7 @@ impl Boot {
         }
         let interrupted = report.measured.as_ref().is_some_and(Measured::interrupted);
         let code = match report.facts.result {
-            _ if interrupted => ExitCode::from(super::EXIT_INTERRUPTED),
+            _ if interrupted => ExitCode::from(super::signals().code()),
             result => super::exit(result == Verdict::Ok),
         };
         let drawn = self.svg.as_ref().map_or(Ok(()), |file| {

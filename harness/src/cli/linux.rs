@@ -47,7 +47,7 @@ Exit code:
   1    it has not, or did not come to its end, there is no QEMU or kernel, or QEMU cannot be this
        machine
   2    bad usage or scenario file
-  130  Ctrl-C
+  130  Ctrl-C (143: SIGTERM, 129: SIGHUP); QEMU has gone
 
 Environment:
   QEMU          the program [default: qemu-system-x86_64]
@@ -84,13 +84,17 @@ pub(super) struct Linux {
 
 impl Linux {
     pub(super) fn run(self) -> ExitCode {
+        // Before the first process is started: what it leaves is to be cleaned up.
+        super::signals();
         let scenario = match Source::built_in(&self.scenario).scenario() {
             Ok(scenario) => scenario,
             Err(error) => return super::fail(&error.to_string()),
         };
         let installed = match Installed::find() {
             Ok(installed) => installed,
-            Err(error) => return self.refuse(&scenario.name, None, &error.to_string()),
+            Err(error) => {
+                return self.refuse(&scenario.name, None, &error.to_string(), super::EXIT_REFUSED);
+            }
         };
         let version = installed.version.as_str();
         super::progress(&format!("QEMU boots Linux {version}, some ten seconds"));
@@ -101,10 +105,13 @@ impl Linux {
         };
         let boot = match boot(&installed, &scenario, &options) {
             Ok(boot) => boot,
-            Err(BootError::Interrupted) => {
-                return super::complain("interrupted", super::EXIT_INTERRUPTED);
+            Err(error) => {
+                let code = match error {
+                    BootError::Interrupted { .. } => super::signals().code(),
+                    _ => super::EXIT_REFUSED,
+                };
+                return self.refuse(&scenario.name, Some(version), &error.to_string(), code);
             }
-            Err(error) => return self.refuse(&scenario.name, Some(version), &error.to_string()),
         };
         let verdict = boot.verdict();
         let code = super::exit(verdict.result == report::Verdict::Ok);
@@ -124,11 +131,11 @@ impl Linux {
     }
 
     /// There is nothing to compare.
-    fn refuse(&self, scenario: &str, linux: Option<&str>, why: &str) -> ExitCode {
+    fn refuse(&self, scenario: &str, linux: Option<&str>, why: &str, code: u8) -> ExitCode {
         if !self.json {
-            return super::refuse(why);
+            return super::complain(why, code);
         }
         let verdict = Verdict::refused(scenario, linux, why.to_owned());
-        super::print(&super::json(&verdict), super::exit(false))
+        super::print(&super::json(&verdict), ExitCode::from(code))
     }
 }

@@ -7,8 +7,6 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::Args;
@@ -141,7 +139,7 @@ impl Nested {
                 return super::fail(&format!("standard input: expected {most} MiB at most"));
             }
         }
-        let signals = Signals::new();
+        let signals = super::signals();
         super::progress(&format!("QEMU boots Linux {}, some ten seconds", kernel.name()));
         let ran = nested::run(
             &Options {
@@ -169,32 +167,5 @@ impl Nested {
             Err(NestedError::Interrupted) => super::complain("interrupted", signals.code()),
             Err(error) => super::complain(&error.to_string(), EXIT_NOT_RUN),
         }
-    }
-}
-
-/// The signals that ask a program to end.
-struct Signals {
-    any: Arc<AtomicBool>,
-    number: Arc<std::sync::atomic::AtomicUsize>,
-}
-
-impl Signals {
-    fn new() -> Self {
-        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-
-        let signals = Self { any: Arc::default(), number: Arc::default() };
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            // Without a handler the program ends at once, and QEMU a moment later.
-            let number = usize::try_from(signal).unwrap_or_default();
-            let _ = signal_hook::flag::register_usize(signal, Arc::clone(&signals.number), number);
-            let _ = signal_hook::flag::register(signal, Arc::clone(&signals.any));
-        }
-        signals
-    }
-
-    /// The exit code, as shells have it.
-    fn code(&self) -> u8 {
-        let number = self.number.load(std::sync::atomic::Ordering::Relaxed);
-        u8::try_from(128 + number).unwrap_or(super::EXIT_INTERRUPTED)
     }
 }

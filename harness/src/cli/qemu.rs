@@ -58,7 +58,7 @@ Exit code:
   0    good
   1    refused, there is no QEMU that can do it, or a check failed
   2    bad usage or scenario file
-  130  Ctrl-C
+  130  Ctrl-C (143: SIGTERM, 129: SIGHUP); QEMU has gone
 
 Environment:
   QEMU  the program [default: qemu-system-x86_64]
@@ -147,6 +147,8 @@ struct Unsupported {
 
 impl Qemu {
     pub(super) fn run(self) -> ExitCode {
+        // Before the first process is started: what it leaves is to be cleaned up.
+        super::signals();
         let scenario = match Source::built_in(&self.scenario).scenario() {
             Ok(scenario) => scenario,
             Err(error) => return super::fail(&error.to_string()),
@@ -231,9 +233,9 @@ impl Qemu {
     }
 
     /// No report came of a run.
-    fn stopped(&self, why: String) -> ExitCode {
+    fn stopped(&self, why: String, code: u8) -> ExitCode {
         if !self.json {
-            return super::refuse(&why);
+            return super::complain(&why, code);
         }
         let printed = Printed {
             result: Verdict::Refused,
@@ -243,7 +245,7 @@ impl Qemu {
             unsupported: Vec::new(),
             refusal: Some(why),
         };
-        super::print(&super::json(&printed), super::exit(false))
+        super::print(&super::json(&printed), ExitCode::from(code))
     }
 
     fn start(&self, scenario: &Scenario) -> ExitCode {
@@ -258,10 +260,10 @@ impl Qemu {
         let report = match run(scenario, &options) {
             Ok(report) => report,
             Err(RunError::Refused(refusal)) => return self.refuse(&refusal),
-            Err(RunError::Interrupted) => {
-                return super::complain("interrupted", super::EXIT_INTERRUPTED);
+            Err(error @ RunError::Interrupted { .. }) => {
+                return self.stopped(error.to_string(), super::signals().code());
             }
-            Err(error) => return self.stopped(error.to_string()),
+            Err(error) => return self.stopped(error.to_string(), super::EXIT_REFUSED),
         };
         let good = report.facts.result == Verdict::Ok;
         let columns = super::columns();

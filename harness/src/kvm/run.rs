@@ -67,7 +67,7 @@ pub enum End {
         /// The bytes there, as far as they can be read.
         instruction: Vec<u8>,
     },
-    /// Ctrl-C.
+    /// Ctrl-C, or another signal to end.
     Interrupted,
 }
 
@@ -81,7 +81,7 @@ impl std::fmt::Display for End {
             Self::TimedOut { rip, instruction } => {
                 write!(f, "its time was up at rip {rip:#x}, {}", Instruction(instruction))
             }
-            Self::Interrupted => f.write_str("Ctrl-C"),
+            Self::Interrupted => f.write_str("interrupted"),
         }
     }
 }

@@ -59,8 +59,11 @@ pub enum BootError {
     Qemu(ProcessError),
     /// A file cannot be written.
     File(io::Error),
-    /// Ctrl-C.
-    Interrupted,
+    /// Ctrl-C, or another signal to end.
+    Interrupted {
+        /// The last lines of the console.
+        console: String,
+    },
     /// Our image ended itself, so that Linux never started.
     Image {
         /// Its reason, in its own words.
@@ -100,7 +103,10 @@ impl fmt::Display for BootError {
             Self::Initramfs(error) => error.fmt(f),
             Self::Qemu(error) => error.fmt(f),
             Self::File(error) => write!(f, "temporary files: {error}"),
-            Self::Interrupted => f.write_str("interrupted"),
+            Self::Interrupted { console } if console.is_empty() => f.write_str("interrupted"),
+            Self::Interrupted { console } => {
+                write!(f, "interrupted; the end of the console:\n{console}")
+            }
             Self::CutOff { error, status, words, console } => {
                 write!(f, "{error}; ")?;
                 match status {
@@ -184,6 +190,9 @@ pub fn boot(
     let machine = machine.map_err(BootError::Refused)?;
     // Windows lie elsewhere on QEMU, and which goes where hangs on that.
     let (_, view) = platform_of(&scenario, &machine, options.timeout).map_err(BootError::Map)?;
+    if options.interrupted.load(Ordering::Relaxed) {
+        return Err(BootError::Interrupted { console: String::new() });
+    }
     let planned = Planned::of(&view.scenario).map_err(BootError::Plan)?;
     let line = command_line(&view.scenario, &view.map, "linux").map_err(BootError::Scenario)?;
     // How wide a physical address is, this processor can be asked.
@@ -205,7 +214,9 @@ pub fn boot(
             break status.code();
         }
         if options.interrupted.load(Ordering::Relaxed) {
-            return Err(BootError::Interrupted);
+            drop(qemu);
+            let console = last_lines(&fs::read(at("console")).unwrap_or_default());
+            return Err(BootError::Interrupted { console });
         }
         if start.elapsed() > options.timeout {
             break None;
@@ -217,9 +228,7 @@ pub fn boot(
     // What was never written is as good as empty.
     let read = |name: &str| fs::read(at(name)).unwrap_or_default();
     let console = String::from_utf8_lossy(&read("console")).into_owned();
-    // The dump is for machines.
-    let lines: Vec<_> = console.lines().filter(|line| !line.starts_with("dump ")).collect();
-    let last = lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n");
+    let last = last_lines(console.as_bytes());
     let facts = match Facts::parse(&read("facts")) {
         Ok(facts) => facts,
         Err(error) => {
@@ -242,6 +251,13 @@ pub fn boot(
         media: machine.media,
         _directory: directory,
     })
+}
+
+/// The end of a console for people; the dump is for machines.
+fn last_lines(console: &[u8]) -> String {
+    let console = String::from_utf8_lossy(console);
+    let lines: Vec<_> = console.lines().filter(|line| !line.starts_with("dump ")).collect();
+    lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n")
 }
 
 /// Why the image ended by itself, if it did: its refusal, or the line in front of its last.

@@ -86,8 +86,11 @@ pub enum RunError {
     Console(ConsoleError),
     /// Files that QEMU needs cannot be written.
     Files(String),
-    /// Ctrl-C.
-    Interrupted,
+    /// Ctrl-C, or another signal to end.
+    Interrupted {
+        /// The last line on the image's console, if it had begun.
+        last: Option<String>,
+    },
 }
 
 impl fmt::Display for RunError {
@@ -111,7 +114,10 @@ impl fmt::Display for RunError {
             ),
             Self::Console(error) => error.fmt(f),
             Self::Files(error) => write!(f, "temporary files: {error}"),
-            Self::Interrupted => f.write_str("interrupted"),
+            Self::Interrupted { last: None } => f.write_str("interrupted"),
+            Self::Interrupted { last: Some(last) } => {
+                write!(f, "interrupted; the last line on the image's console: {last:?}")
+            }
         }
     }
 }
@@ -134,7 +140,7 @@ impl Stop {
 
     fn check(&self) -> Result<(), RunError> {
         if self.interrupted.load(Ordering::Relaxed) {
-            return Err(RunError::Interrupted);
+            return Err(RunError::Interrupted { last: None });
         }
         match self.start.elapsed() < self.limit {
             true => Ok(()),
@@ -505,6 +511,7 @@ fn until_end(process: &mut Process, console: &Path, stop: &Stop) -> Result<Vec<u
             let last = last.unwrap_or("nothing").to_owned();
             return Err(match error {
                 RunError::TimedOut(limit) => RunError::Silent { limit, last },
+                RunError::Interrupted { .. } => RunError::Interrupted { last: Some(last) },
                 error => error,
             });
         }

@@ -295,7 +295,7 @@ impl GuestMeasured {
                 failures.push(place(&format_args!("the guest did not end by itself: {end}")));
             }
             (End::Interrupted, _) => {
-                failures.push(place(&"Ctrl-C: this is the report so far"));
+                failures.push(place(&"interrupted: this is the report so far"));
             }
             (end, outcome) if image.speaker == Speaker::Theirs => {
                 failures.extend(theirs(end, outcome));

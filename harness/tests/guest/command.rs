@@ -25,7 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         claim("kind_of_kvm_is_what_the_processor_shows", kind_of_kvm),
         claim("dead_or_hanging_image_is_reported_with_place_and_last_access", deaths),
         claim("unlocked_decoder_of_a_foreign_image_is_exit_1_where_locks_are_required", required),
-        claim("ctrl_c_ends_a_hanging_image_with_the_report_and_130", ctrl_c),
+        claim("a_signal_ends_a_hanging_image_with_the_report_and_its_number", ctrl_c),
         claim("ctrl_c_ends_an_attack_with_what_it_found_and_130", ctrl_c_in_attack),
         claim("image_of_ours_cut_short_before_the_hand_off_is_reported", cut_short),
         claim("unknown_word_is_exit_2_with_a_suggestion_before_anything_starts", unknown_words),
@@ -259,7 +259,11 @@ fn required() {
 }
 
 /// Waits until the program has a handler for Ctrl-C, then presses it.
-fn interrupt(mut command: Command, after: Duration) -> Output {
+fn interrupt(command: Command, after: Duration) -> Output {
+    signalled(command, after, "-INT")
+}
+
+fn signalled(mut command: Command, after: Duration, signal: &str) -> Output {
     let child: Child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let (status, deadline) = (format!("/proc/{}/status", child.id()), Instant::now());
     loop {
@@ -274,19 +278,21 @@ fn interrupt(mut command: Command, after: Duration) -> Output {
     }
     sleep(after);
     let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     child.wait_with_output().unwrap()
 }
 
 fn ctrl_c() {
     let files = Files::new();
-    let command =
-        files.boot(&[program(LOCKED, LOCKED), LOOP.to_vec()].concat(), &["--timeout", "600"]);
-    let output = interrupt(command, Duration::from_secs(1));
-    assert_eq!(code_of(&output), 130);
-    let report = text(&output.stdout);
-    assert!(report.contains("Ctrl-C: this is the report so far"), "{report}");
-    assert!(report.contains("mem0 decoder 0    0x0000000040000000  256 MiB"), "{report}");
+    for (signal, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
+        let command =
+            files.boot(&[program(LOCKED, LOCKED), LOOP.to_vec()].concat(), &["--timeout", "600"]);
+        let output = signalled(command, Duration::from_secs(1), signal);
+        assert_eq!(code_of(&output), code);
+        let report = text(&output.stdout);
+        assert!(report.contains("interrupted: this is the report so far"), "{report}");
+        assert!(report.contains("mem0 decoder 0    0x0000000040000000  256 MiB"), "{report}");
+    }
 }
 
 fn ctrl_c_in_attack() {
@@ -294,7 +300,7 @@ fn ctrl_c_in_attack() {
     let output = interrupt(command(&words), Duration::from_secs(1));
     assert_eq!(code_of(&output), 130);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report["measured"]["guest"]["end"], "Ctrl-C");
+    assert_eq!(report["measured"]["guest"]["end"], "interrupted");
     assert_eq!(report["failures"].as_array().unwrap().len(), 1, "{}", report["failures"]);
 }
 
