@@ -517,7 +517,14 @@ impl Boot {
         }
         let run = match (boot(machine, &options), &self.image) {
             (Ok(run), _) => run,
-            (Err(GuestError::Vm(error)), _) => return Ok(Err(error)),
+            // There was a KVM a moment ago: that it fails now is no reason to do something else.
+            (Err(GuestError::Vm(error)), _) if self.on_models => return Ok(Err(error)),
+            (Err(GuestError::Vm(error)), _) => {
+                return Err(Stop::Refused(Unstarted::by_harness(format!(
+                    "there is a KVM, and it makes no guest: {error}; with --on-models the firmware \
+                     runs on the device models instead"
+                ))));
+            }
             // An image that cannot be loaded is a bad file.
             (Err(error @ GuestError::Boot(_)), Some(file)) => {
                 return Err(Stop::BadInput(format!("{}: {error}", file.display())));

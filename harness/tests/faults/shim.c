@@ -6,12 +6,14 @@
  *   FAULT_EVERY=NAME every call of this name fails instead
  *   FAULT_ERRNO=E    how
  *   FAULT_LOG=FILE   the name of each call that was counted, a line each
+ *   FAULT_THREADS=1  no thread can be had
  */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -78,6 +80,13 @@ int ioctl(int fd, unsigned long request, ...)
             return -1;
     }
     return NEXT(ioctl)(fd, request, argument);
+}
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *how, void *(*start)(void *), void *argument)
+{
+    if (getenv("FAULT_THREADS"))
+        return EAGAIN;
+    return NEXT(pthread_create)(thread, how, start, argument);
 }
 
 #define OPEN(name)                                                                                 \
