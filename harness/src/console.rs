@@ -8,6 +8,9 @@
 //! error with the line; nothing is filled in.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path as FilePath;
 
 use cxl_firmware::topology::Path;
 use cxl_image::doorbell::Status;
@@ -15,6 +18,30 @@ use cxl_regs::Component;
 
 /// The most bytes of one section.
 const MAX_SECTION: usize = 1 << 20;
+/// The most bytes of a console that whoever waits for its end lets it have: some ten times those of a
+/// Linux that says everything.
+pub(crate) const MAX_CONSOLE: u64 = 16 << 20;
+
+/// What there is to say of a longer one.
+pub(crate) fn too_long() -> io::Error {
+    io::Error::other(format!("the console has more than {MAX_CONSOLE} bytes"))
+}
+
+/// The console's file so far; an error once it has more than [`MAX_CONSOLE`].
+pub(crate) fn so_far(path: &FilePath) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    match File::open(path) {
+        // What was never written is as good as empty.
+        Err(_) => {}
+        Ok(file) => {
+            file.take(MAX_CONSOLE + 1).read_to_end(&mut text)?;
+        }
+    }
+    if text.len() as u64 > MAX_CONSOLE {
+        return Err(too_long());
+    }
+    Ok(text)
+}
 
 /// A run of bytes in the machine's memory, or in its registers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -279,5 +306,23 @@ fn status(word: &str) -> Option<Status> {
         "refused" => Some(Status::Refused),
         "panic" => Some(Status::Panic),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::{MAX_CONSOLE, so_far};
+
+    #[test]
+    fn a_console_without_an_end_is_an_error_and_not_read_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("console");
+        assert_eq!(so_far(&path).unwrap(), b"", "nothing was written yet");
+        let file = std::fs::File::create(&path).unwrap();
+        for (length, fits) in [(MAX_CONSOLE, true), (MAX_CONSOLE + 1, false), (1 << 40, false)] {
+            file.set_len(length).unwrap();
+            assert_eq!(so_far(&path).is_ok(), fits, "{length}");
+        }
     }
 }

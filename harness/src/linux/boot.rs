@@ -213,10 +213,14 @@ pub fn boot(
         if let Some(status) = qemu.wait(STEP) {
             break status.code();
         }
+        let said = fs::metadata(at("console")).map_or(0, |facts| facts.len());
+        if said > console::MAX_CONSOLE {
+            return Err(BootError::File(console::too_long()));
+        }
         if options.interrupted.load(Ordering::Relaxed) {
             drop(qemu);
-            let console = last_lines(&fs::read(at("console")).unwrap_or_default());
-            return Err(BootError::Interrupted { console });
+            let said = console::so_far(&at("console")).map_err(BootError::File)?;
+            return Err(BootError::Interrupted { console: last_lines(&said) });
         }
         if start.elapsed() > options.timeout {
             break None;
@@ -227,7 +231,8 @@ pub fn boot(
 
     // What was never written is as good as empty.
     let read = |name: &str| fs::read(at(name)).unwrap_or_default();
-    let console = String::from_utf8_lossy(&read("console")).into_owned();
+    let console = console::so_far(&at("console")).map_err(BootError::File)?;
+    let console = String::from_utf8_lossy(&console).into_owned();
     let last = last_lines(console.as_bytes());
     let facts = match Facts::parse(&read("facts")) {
         Ok(facts) => facts,

@@ -495,9 +495,9 @@ fn from_inside(lines: &[String], said: &[u8], held: bool) -> Option<String> {
 }
 
 /// The console's text, once the image has said how it ended.
-fn until_end(process: &mut Process, console: &Path, stop: &Stop) -> Result<Vec<u8>, RunError> {
+fn until_end(process: &mut Process, file: &Path, stop: &Stop) -> Result<Vec<u8>, RunError> {
     loop {
-        let said = std::fs::read(console).unwrap_or_default();
+        let said = console::so_far(file).map_err(|error| RunError::Files(error.to_string()))?;
         if said.windows(END.len()).any(|window| window == END) && said.ends_with(b"\n") {
             return Ok(said);
         }
