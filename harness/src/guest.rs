@@ -11,6 +11,7 @@ pub mod boot;
 pub mod config;
 pub mod engine;
 pub mod payload;
+pub mod platform;
 mod witness;
 
 use std::time::Instant;

@@ -7,13 +7,15 @@ mod boot;
 mod elf;
 pub mod instruction;
 mod kind;
+mod linux;
 mod run;
 mod slots;
 
 pub use boot::{Boot, BootError, Entry};
 pub use elf::ImageError;
 pub use kind::{AfterTripleFault, Extension, Kind, Paging, Ring0, emulates_ring_0, kind, patience};
-pub use run::{Bus, End, Failure, Hint, Limits, Reason};
+pub use linux::LinuxBoot;
+pub use run::{Bus, End, Failure, Hint, Limits, Reason, SLEEP_PORT, SLEEP_STATUS_PORT, SOFT_OFF};
 pub use slots::{Call, MOST_SLOT_CALLS, Slot, SlotError, Slots};
 
 use kvm_bindings::{
@@ -22,6 +24,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuFd, VmFd};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+use vmm_sys_util::eventfd::EventFd;
 
 /// A virtual machine with one vCPU, RAM and no slots but RAM's.
 ///
@@ -44,6 +47,8 @@ pub struct Vm {
     entry: u64,
     /// KVM tells the registers with each exit.
     tells_registers: bool,
+    /// The serial port's interrupt, if there are interrupt controllers.
+    serial_line: Option<EventFd>,
 }
 
 /// What an image can change of a vCPU and the next one would find.
@@ -116,6 +121,10 @@ const ADDRESS_SIZES: u32 = 0x8000_0008;
 /// The CPUID leaf whose ECX says what the processor can do, and its bit for XSAVE.
 const FEATURES: u32 = 1;
 const FEATURES_XSAVE: u32 = 1 << 26;
+const FEATURES_TSC_DEADLINE: u32 = 1 << 24;
+const FEATURES_HYPERVISOR: u32 = 1 << 31;
+/// The interrupt of the serial port.
+const SERIAL_INTERRUPT: u32 = 4;
 /// The CPUID leaf and subleaf whose EAX says which ways of saving there are, and its bit for XSAVEC.
 const XSAVE: (u32, u32) = (0xD, 1);
 const XSAVE_XSAVEC: u32 = 1 << 1;
@@ -197,12 +206,19 @@ impl Vm {
     /// A machine with RAM in these ranges (base, size), whose processor says that physical
     /// addresses have `address_bits` bits, or fewer if the host's have.
     pub fn new(ram: &[(u64, u64)], address_bits: u8) -> Result<Self, VmError> {
-        let vm = Self::plain(ram, address_bits)?;
+        let vm = Self::plain(ram, address_bits, false)?;
+        Ok(Self { emulates_ring_0: emulates_ring_0(), ..vm })
+    }
+
+    /// The same with interrupt controllers, as an operating system wants them, and a way to switch
+    /// the machine off.
+    pub fn with_interrupts(ram: &[(u64, u64)], address_bits: u8) -> Result<Self, VmError> {
+        let vm = Self::plain(ram, address_bits, true)?;
         Ok(Self { emulates_ring_0: emulates_ring_0(), ..vm })
     }
 
     /// The machine, whatever kind of KVM this is.
-    fn plain(ram: &[(u64, u64)], address_bits: u8) -> Result<Self, VmError> {
+    fn plain(ram: &[(u64, u64)], address_bits: u8, interrupts: bool) -> Result<Self, VmError> {
         let call = |name| move |error| VmError::Call { name, error };
         let kvm = open()?;
         let vm = again(|| kvm.create_vm()).map_err(call("KVM_CREATE_VM"))?;
@@ -223,6 +239,16 @@ impl Vm {
         }
         // Intel needs three pages that no guest uses.
         again(|| vm.set_tss_address(0xFFFB_D000)).map_err(call("KVM_SET_TSS_ADDR"))?;
+        let serial_line = match interrupts {
+            true => {
+                again(|| vm.create_irq_chip()).map_err(call("KVM_CREATE_IRQCHIP"))?;
+                let line = EventFd::new(libc::EFD_NONBLOCK)
+                    .map_err(|error| VmError::Memory(error.to_string()))?;
+                again(|| vm.register_irqfd(&line, SERIAL_INTERRUPT)).map_err(call("KVM_IRQFD"))?;
+                Some(line)
+            }
+            false => None,
+        };
         let ranges: Vec<_> =
             ram.iter().map(|&(base, size)| (GuestAddress(base), size as usize)).collect();
         let memory = GuestMemoryMmap::from_ranges(&ranges)
@@ -243,6 +269,10 @@ impl Vm {
         for leaf in cpuid.as_mut_slice() {
             if leaf.function == FEATURES {
                 xsave = leaf.ecx & FEATURES_XSAVE != 0;
+                // Linux looks for KVM's clock where there is a hypervisor, and has no other timer to
+                // measure that of the interrupt controller by.
+                let more = FEATURES_HYPERVISOR | FEATURES_TSC_DEADLINE;
+                leaf.ecx |= if interrupts { more } else { 0 };
             }
             if leaf.function == ADDRESS_SIZES {
                 bits = address_bits.min(leaf.eax as u8);
@@ -264,6 +294,7 @@ impl Vm {
             emulates_ring_0: false,
             entry: 0,
             tells_registers,
+            serial_line,
         })
     }
 

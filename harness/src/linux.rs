@@ -109,6 +109,11 @@ pub(crate) fn kernel() -> Result<(PathBuf, String, PathBuf), Missing> {
     Ok((kernel, version, modules))
 }
 
+/// The kernel that `LINUX_KERNEL` names, or the newest in `/boot` that has modules.
+pub fn kernel_image() -> Result<PathBuf, Missing> {
+    kernel().map(|(kernel, _, _)| kernel)
+}
+
 impl Installed {
     /// The newest kernel in `/boot` that has modules, or the one that `LINUX_KERNEL` names.
     pub fn find() -> Result<Self, Missing> {

@@ -35,6 +35,8 @@ fn main() -> ExitCode {
         claim("an_end_without_a_code_is_125", no_code),
         claim("time_limit_and_signals_leave_nothing", ends),
         claim("qemu_goes_when_the_program_is_killed", killed),
+        claim("linux_boots_on_the_scenario_s_machine_and_finds_what_is_there", linux),
+        claim("linux_that_panics_is_a_failure", panicked),
     ];
     let mut trials: Vec<_> = inside.into_iter().map(|trial| unless(lack(), trial)).collect();
     trials.push(claim("all_that_is_missing_is_named_at_once", missing));
@@ -149,6 +151,127 @@ fn a_machine() {
     let text = run(&["boot", "unlocked", "--payload", "sse"], 0);
     assert!(text.contains("scenario unlocked: ok"), "{text}");
     assert_eq!(run(&["boot", "ambiguous", "--quiet"], 1), "");
+}
+
+/// An initrd: busybox, the driver cxl_acpi with what it needs, and a script that says what Linux has
+/// and ends the machine.
+fn initrd(folder: &Folder, end: &str) -> String {
+    let kernel = Kernel::find(None, None).unwrap();
+    let list = fs::read_to_string(kernel.modules.join("modules.dep")).unwrap();
+    let lines = list.lines().filter_map(|line| line.split_once(':'));
+    let driver = |path: &str| path.rsplit('/').next().unwrap().starts_with("cxl_acpi.ko");
+    let (path, needs) = { lines }.find(|(path, _)| driver(path)).unwrap();
+    let modules: Vec<_> = needs.split_whitespace().rev().chain([path]).collect();
+    let names = modules.iter().map(|path| format!("/{} ", path.rsplit('/').next().unwrap()));
+    let script = format!(
+        r#"#!/busybox sh
+        B=/busybox
+        $B mkdir /proc /sys /dev
+        $B mount -t proc proc /proc
+        $B mount -t sysfs sysfs /sys
+        $B mount -t devtmpfs devtmpfs /dev
+        for module in {}; do $B insmod $module; done
+        for turn in 1 2 3 4 5 6 7 8 9; do
+            [ -e /sys/bus/cxl/devices/decoder1.3 ] && break
+            $B sleep 1
+        done
+        for one in /sys/bus/pci/devices/*; do echo "pci ${{one##*/}} $($B cat $one/class)"; done
+        for one in /sys/bus/acpi/devices/ACPI001*; do echo "acpi ${{one##*/}}"; done
+        for one in /sys/bus/cxl/devices/decoder*; do
+            cd $one
+            echo "cxl ${{one##*/}} $($B cat start size locked target_list | $B tr '
+' ' ')"
+        done
+        $B grep -E 'CXL|ECAM|MMCONFIG' /proc/iomem
+        $B dmesg -r | $B grep '^<[0-4]>' | $B sed 's/^/warned /'
+        echo "serial $($B awk '/ttyS0/ {{ print ($2 > 10) }}' /proc/interrupts)"
+        {end}
+        "#,
+        names.collect::<String>(),
+    );
+    let read = |path: PathBuf| fs::read(path).unwrap();
+    let mut files = vec![
+        ("busybox".to_owned(), read(kernel.busybox.clone())),
+        ("init".to_owned(), script.into_bytes()),
+    ];
+    for path in modules {
+        let name = path.rsplit('/').next().unwrap().to_owned();
+        files.push((name, read(kernel.modules.join(path))));
+    }
+    let entries = (1..).zip(&files).map(|(inode, (name, bytes))| {
+        let head = cpio::NewcBuilder::new(name).ino(inode).mode(0o100_755).nlink(1);
+        (head, std::io::Cursor::new(bytes.as_slice()))
+    });
+    folder.file("initrd", cpio::write_cpio(entries, Vec::new()).unwrap())
+}
+
+/// The report of a Linux on the scenario one-device, and what it printed.
+fn booted(end: &str, more: &[&str], code: i32) -> (Value, Vec<String>) {
+    let folder = Folder::new();
+    let (kernel, initrd) = (Kernel::find(None, None).unwrap().image, initrd(&folder, end));
+    let mut command = program::command(&["nested", "--", "boot", "one-device", "--json"]);
+    command.current_dir(folder.path("")).arg("--linux").arg(kernel);
+    command.args(["--initrd", &initrd, "--append", "quiet", "--timeout", "200"]).args(more);
+    let (output, complaints, found) = program::ran(&mut command);
+    assert_eq!(found, code, "{complaints}\n{output}");
+    let report: Value = serde_json::from_str(&output).unwrap();
+    let console = report["measured"]["guest"]["console"].as_array().unwrap();
+    let lines = console.iter().map(|line| line.as_str().unwrap().trim_end().to_owned());
+    (report.clone(), lines.collect())
+}
+
+/// What a kernel warns of that has nothing to do with the machine, and why.
+const WARNINGS: [(&str, &str); 6] = [
+    ("Invalid ELF header magic", "busybox tries a compressed module as it is first"),
+    ("Speculative Return Stack Overflow", "the processor that QEMU emulates has no new microcode"),
+    ("rtc_cmos", "there is no clock but KVM's"),
+    ("clocksource", "emulation on a busy host"),
+    ("TSC", "emulation on a busy host"),
+    ("no symbol version", "modules of a kernel that is not signed"),
+];
+
+/// Whether Linux shows a port's decoders by themselves, as 6.12 does; 7.3 waits for the first memory
+/// device below the port, and does not bind ours yet.
+fn shows_ports() -> bool {
+    let name = Kernel::find(None, None).unwrap().name();
+    name.split('.').next().unwrap().parse::<u32>().unwrap() < 7
+}
+
+/// The host has locked the decoders before Linux starts, and Linux has just that.
+fn linux() {
+    let (report, lines) = booted("$B poweroff -f", &["--lock-by", "vmm"], 0);
+    assert_eq!(report["measured"]["guest"]["end"], "it switched the machine off");
+    assert_eq!((&report["result"], &report["foreign"]), (&"ok".into(), &true.into()));
+    assert_eq!(report["locks"]["sealed"], true);
+    let with =
+        |start: &str| lines.iter().filter(|line| line.starts_with(start)).collect::<Vec<_>>();
+    assert_eq!(with("pci "), ["pci 0000:10:00.0 0x060400", "pci 0000:11:00.0 0x050210"]);
+    assert_eq!(with("acpi "), ["acpi ACPI0016:00", "acpi ACPI0017:00"]);
+    let decoders = [
+        "cxl decoder0.0 0x100000000 0x40000000 0 16",
+        "cxl decoder1.0 0x100000000 0x20000000 1 0",
+        "cxl decoder1.1 0x0 0x0 0 0",
+        "cxl decoder1.2 0x0 0x0 0 0",
+        "cxl decoder1.3 0x0 0x0 0 0",
+    ];
+    assert_eq!(with("cxl "), decoders[..if shows_ports() { 5 } else { 1 }]);
+    assert_eq!(with("100000000-13fffffff : CXL Window 0").len(), 1, "{lines:#?}");
+    assert_eq!(with("serial "), ["serial 1"], "its interrupt came");
+    for line in with("warned ") {
+        assert!(WARNINGS.iter().any(|(words, _)| line.contains(words)), "{line}");
+    }
+}
+
+/// An init that ends is a panic, and a panic resets the machine.
+fn panicked() {
+    let (report, lines) = booted("exit 1", &[], 1);
+    assert_eq!(report["measured"]["guest"]["end"], "it reset the machine (after a panic, for one)");
+    assert_eq!(report["result"], "failed");
+    // Nothing has programmed a decoder.
+    let decoders = ["cxl decoder0.0 0x100000000 0x40000000 0 16", "cxl decoder1.0 0x0 0x0 0 0"];
+    for decoder in &decoders[..if shows_ports() { 2 } else { 1 }] {
+        assert!(lines.iter().any(|line| line == decoder), "{lines:#?}");
+    }
 }
 
 fn no_code() {

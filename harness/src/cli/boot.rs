@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser};
-use cxl_harness::guest::boot::{GuestError, LockBy, Options, boot};
+use cxl_harness::guest::boot::{GuestError, Linux, LockBy, Options, boot};
 use cxl_harness::guest::payload::{self, ATTACK, PAYLOADS, Payload};
 use cxl_harness::kvm::VmError;
 use cxl_harness::report::{Measured, Refusal, Report, Requirement, Runner, Svg, Verdict};
@@ -82,12 +82,15 @@ Examples:
   cxl-harness boot four-way --mirror off --payload touch --trace
   cxl-harness boot persistent-interleave --media /var/tmp/cxl --payload touch
   cxl-harness boot hot-plug --payload count
+  cxl-harness nested -- boot one-device --linux vmlinuz --initrd initrd.img --console
   cxl-harness boot four-bridges --svg map.svg
   cxl-harness boot machine.toml --json | jq '.decoders[] | select(.locked | not)'";
 
 /// Run the firmware on a scenario's machine and report what it left.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
+#[group(skip)]
+#[command(group = clap::ArgGroup::new("foreign").args(["image", "linux"]).multiple(false))]
 pub(super) struct Boot {
     #[command(flatten)]
     source: Source,
@@ -117,11 +120,31 @@ pub(super) struct Boot {
     #[arg(long, value_name = "FILE", conflicts_with = "direct")]
     image: Option<PathBuf>,
 
-    /// The command line of that image; without it the line is empty.
+    /// Boot Linux instead, at once: nothing has programmed a decoder, unless `--lock-by vmm` says so.
+    ///
+    /// KERNEL is a bzImage of Linux 5.1 or later [default: what LINUX_KERNEL names, or the newest in
+    /// /boot]; SCENARIO stands in front of the option. The machine has interrupt controllers, a serial
+    /// console (`console=ttyS0 panic=-1 reboot=t` is on its command line), ACPI tables with a PCI root
+    /// bus for each host bridge and with the CEDT, and no disk. The run is good if Linux switches the
+    /// machine off. Linux does not bind memory devices there yet. It takes a KVM that runs CPL 0
+    /// natively: elsewhere, run this inside `cxl-harness nested`.
+    #[arg(long, value_name = "KERNEL", num_args = 0..=1,
+          conflicts_with_all = ["direct", "image", "payload", "on_models"])]
+    linux: Option<Option<PathBuf>>,
+
+    /// The initrd of that Linux.
+    #[arg(long, value_name = "FILE", requires = "linux")]
+    initrd: Option<PathBuf>,
+
+    /// Print what the guest writes to its console, as it comes, on standard error.
+    #[arg(long, conflicts_with = "direct")]
+    console: bool,
+
+    /// The command line of that image; without it the line is empty. Words for Linux.
     ///
     /// Our own image, written to a file by `cxl-harness image`, is known again: it gets the
     /// scenario's words as well, and `ring3` where the host emulates CPL 0.
-    #[arg(long, value_name = "WORDS", requires = "image", allow_hyphen_values = true)]
+    #[arg(long, value_name = "WORDS", requires = "foreign", allow_hyphen_values = true)]
     append: Option<String>,
 
     /// Once that image has ended, run our image with this payload on what it left.
@@ -328,6 +351,9 @@ impl Boot {
             on_models: true,
             payload: ["cost", ATTACK].map(str::to_owned).to_vec(),
             image: None,
+            linux: None,
+            initrd: None,
+            console: false,
             append: None,
             then: Vec::new(),
             until_port: None,
@@ -416,6 +442,7 @@ impl Boot {
         let mut asked: Vec<String> = payloads.map(|name| format!("--payload {name}")).collect();
         for (set, words) in [
             (self.image.is_some(), "--image"),
+            (self.linux.is_some(), "--linux"),
             (self.lock_by == Locker::Vmm, "--lock-by vmm"),
             (self.mirror.is_some(), "--mirror"),
             (self.budget.is_some(), "--budget"),
@@ -487,10 +514,12 @@ impl Boot {
             ),
             None => None,
         };
+        let linux = self.linux()?;
         let (payload, then) = (self.payload.join(","), self.then.join(","));
         let attacks = payload::attacks(&payload) || payload::attacks(&then);
         let options = Options {
             image: image.as_deref(),
+            linux: linux.as_ref().map(|LinuxFiles { kernel, initrd }| Linux { kernel, initrd }),
             append: self.append.as_deref(),
             then: Some(then.as_str()).filter(|then| !then.is_empty()),
             until_port: self.until_port,
@@ -502,11 +531,12 @@ impl Boot {
             payload: &payload,
             timeout: match self.timeout {
                 Some(seconds) => Duration::from_secs(seconds),
-                None if attacks => kvm::patience(ATTACK_TIMEOUT),
+                None if attacks || linux.is_some() => kvm::patience(ATTACK_TIMEOUT),
                 None => kvm::patience(TIMEOUT),
             },
             mirror: self.mirror != Some(Switch::Off),
             interrupted: super::interrupted(),
+            on_console: if self.console { to_stderr } else { |_| {} },
             ..Options::default()
         };
         if let (Some(note), None) = (self.misplaced_payload(machine.scenario()), &self.image) {
@@ -528,6 +558,9 @@ impl Boot {
             // An image that cannot be loaded is a bad file.
             (Err(error @ GuestError::Boot(_)), Some(file)) => {
                 return Err(Stop::BadInput(format!("{}: {error}", file.display())));
+            }
+            (Err(error @ GuestError::Boot(_)), _) if linux.is_some() => {
+                return Err(Stop::BadInput(format!("--linux: {error}")));
             }
             // The machine as the host left it is the report.
             (Err(GuestError::Host(done)), _) => {
@@ -551,6 +584,29 @@ impl Boot {
             report.facts.require(requirement, &run.watched);
         }
         Ok(Ok(report))
+    }
+
+    /// Kernel and initrd, if it is to be Linux.
+    fn linux(&self) -> Result<Option<LinuxFiles>, Stop> {
+        let Some(named) = &self.linux else { return Ok(None) };
+        if kvm::emulates_ring_0() {
+            return Err(Stop::Refused(Unstarted::by_harness(
+                "this host's KVM emulates CPL 0, and Linux dies there of the first instruction that \
+                 its emulator does not know; run this inside `cxl-harness nested -- boot ...`, or on \
+                 a host with VT-x or AMD-V"
+                    .to_owned(),
+            )));
+        }
+        let kernel = match named {
+            Some(file) => file.clone(),
+            None => cxl_harness::linux::kernel_image()
+                .map_err(|missing| Stop::Refused(Unstarted::by_harness(missing.to_string())))?,
+        };
+        let read = |file: &Path| {
+            read_image(file).map_err(|error| Stop::BadInput(format!("{}: {error}", file.display())))
+        };
+        let initrd = self.initrd.as_deref().map_or(Ok(Vec::new()), read)?;
+        Ok(Some(LinuxFiles { kernel: read(&kernel)?, initrd }))
     }
 
     /// What is to be said of a payload that cannot do its work under the scenario's policy.
@@ -596,6 +652,18 @@ impl Boot {
         let columns = super::columns();
         super::styled(&format!("{}{report:columns$}", trace.unwrap_or_default()))
     }
+}
+
+/// A kernel and its initrd, which is empty if there is none.
+struct LinuxFiles {
+    kernel: Vec<u8>,
+    initrd: Vec<u8>,
+}
+
+/// Bytes of the guest's console, as they come.
+fn to_stderr(bytes: &[u8]) {
+    // There is nobody left to tell if standard error is gone.
+    let _ = io::Write::write_all(&mut io::stderr(), bytes);
 }
 
 /// The largest image that is read: more than any guest's RAM has room for by default.

@@ -12,18 +12,19 @@ use cxl_image::doorbell::{Call, Status};
 use cxl_regs::Interleave;
 
 use super::engine::{Ended, MOST_ENDED};
-use super::payload;
 use super::{Counts, Guest, GuestHandoff, Happened, LastAccess, Said, Snapshot, Speaker};
+use super::{payload, platform};
 use crate::attack;
 use crate::kvm::{
-    Boot, BootError, Call as SlotCall, End, Entry, Limits, MOST_SLOT_CALLS, SlotError, Vm, VmError,
+    Boot, BootError, Call as SlotCall, End, Entry, Limits, LinuxBoot, MOST_SLOT_CALLS, SlotError,
+    Vm, VmError,
 };
 use crate::mirror::{self, Mirror};
 use crate::run::{self, DirectRun, Inexpressible, Refusal, RunRequest, TABLES_BASE, roots};
 use crate::vigil::{Moment, Watched};
 use cxl_model::acpi::Tables;
 use cxl_model::kept::Kept;
-use cxl_model::layout::AddressMap;
+use cxl_model::layout::{AddressMap, memory_map};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Event, Scenario};
 use cxl_model::trace::Traffic;
@@ -42,11 +43,22 @@ pub enum LockBy {
     Vmm,
 }
 
+/// A Linux to boot.
+#[derive(Clone, Copy, Debug)]
+pub struct Linux<'a> {
+    /// A bzImage.
+    pub kernel: &'a [u8],
+    /// Its initrd; empty for none.
+    pub initrd: &'a [u8],
+}
+
 /// How to boot.
 #[derive(Clone, Debug)]
 pub struct Options<'a> {
     /// A PVH image; `None` is ours. One whose bytes are ours is known again.
     pub image: Option<&'a [u8]>,
+    /// Linux instead of an image.
+    pub linux: Option<Linux<'a>>,
     /// That image keeps the protocol of ours: what it says through the doorbell counts.
     pub trusted: bool,
     /// The payload of our image.
@@ -82,6 +94,7 @@ impl Default for Options<'_> {
     fn default() -> Self {
         Self {
             image: None,
+            linux: None,
             trusted: false,
             payload: payload::NONE,
             command_line: None,
@@ -247,6 +260,7 @@ fn first_line(
     };
     let line = match (options.image, &options.command_line) {
         (_, Some(line)) => line.clone(),
+        (None, None) if options.linux.is_some() => LINUX_LINE.to_owned(),
         (None, None) => own()?,
         (Some(image), None) if image == IMAGE => {
             let ring = if crate::kvm::emulates_ring_0() { " ring3" } else { "" };
@@ -276,17 +290,34 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     let tables = Tables::new(&scenario, machine.map(), TABLES_BASE);
     let ram: Vec<_> = machine.map().ram.iter().map(|span| (span.base().0, span.size())).collect();
     let bits = scenario.platform.physical_bits.min(options.address_bits);
-    let mut vm = Vm::new(&ram, bits).map_err(GuestError::Vm)?;
+    let mut vm = match options.linux {
+        Some(_) => Vm::with_interrupts(&ram, bits),
+        None => Vm::new(&ram, bits),
+    }
+    .map_err(GuestError::Vm)?;
     let line = first_line(&scenario, machine.map(), options, vm.address_bits())?;
-    let acpi = [(tables.base, tables.bytes)];
     let rsdp = tables.base;
-    vm.boot(&Boot {
-        image: options.image.unwrap_or(IMAGE),
-        entry: if options.image.is_some() { Entry::Pvh } else { Entry::Ring3 },
-        command_line: &line,
-        acpi: &acpi,
-        rsdp,
-    })
+    let acpi = match options.linux {
+        Some(_) => [(rsdp, platform::tables(&scenario, machine.map(), rsdp))],
+        None => [(rsdp, tables.bytes)],
+    };
+    match options.linux {
+        Some(Linux { kernel, initrd }) => vm.boot_linux(&LinuxBoot {
+            kernel,
+            initrd,
+            command_line: &line,
+            acpi: &acpi,
+            rsdp,
+            map: &linux_memory(machine.map()),
+        }),
+        None => vm.boot(&Boot {
+            image: options.image.unwrap_or(IMAGE),
+            entry: if options.image.is_some() { Entry::Pvh } else { Entry::Ring3 },
+            command_line: &line,
+            acpi: &acpi,
+            rsdp,
+        }),
+    }
     .map_err(GuestError::Boot)?;
     let afterwards = match options.then {
         None => None,
@@ -310,11 +341,14 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         address_bits: vm.address_bits(),
     };
     let mut guest = Guest::new(machine, vm.ram().clone(), limits, options.on_console);
-    let theirs = options.image.is_some_and(|image| image != IMAGE) && !options.trusted;
+    let foreign = options.linux.is_some() || options.image.is_some_and(|image| image != IMAGE);
+    let theirs = foreign && !options.trusted;
     guest.speaker = if theirs { Speaker::Theirs } else { Speaker::Ours };
     guest.sees_all = options.image.is_some();
+    // Its bus is of no root bus that Linux is told of.
+    guest.engine = guest.engine.take().filter(|_| options.linux.is_none());
     // The words of somebody else's image are its own.
-    let own = options.image.is_none_or(|image| image == IMAGE);
+    let own = !foreign;
     let mut asked = if own { payload::of_line(&line) } else { payload::NONE }.to_owned();
     guest.attacks = payload::attacks(&asked);
     if host.is_some() {
@@ -435,6 +469,20 @@ impl GuestRun {
     pub fn to_handoff(&self) -> Option<Duration> {
         self.first.handed.as_ref().map(|handed| handed.at - self.start)
     }
+}
+
+/// What Linux is told besides what is asked for: where its console is, and that a panic ends it, by a
+/// triple fault, as there is no other reset.
+pub const LINUX_LINE: &str = "console=ttyS0 panic=-1 reboot=t";
+
+/// The memory map for Linux: RAM, what it is started with, and configuration space, which Linux uses
+/// only where it is reserved.
+fn linux_memory(map: &AddressMap) -> Vec<(u64, u64, bool)> {
+    let ram = memory_map(map.ram.iter().copied());
+    let ecam = map.ecam.iter().map(|(_, span)| (*span, false));
+    let mut all: Vec<_> = ram.into_iter().chain(ecam).collect();
+    all.sort_by_key(|(span, _)| span.base());
+    all.into_iter().map(|(span, usable)| (span.base().0, span.size(), usable)).collect()
 }
 
 /// Memory that the host can spare: half of what is available.

@@ -52,6 +52,8 @@ pub enum BootError {
     NoPvhNote,
     /// The command line is too long, or holds a NUL.
     CommandLine(String),
+    /// The kernel or its initrd cannot be loaded.
+    Linux(String),
     /// Something does not fit guest memory.
     Memory(String),
     /// A KVM call failed.
@@ -72,6 +74,7 @@ impl std::fmt::Display for BootError {
                  segment (a linker script has to keep it: KEEP(*(.note.Xen)))",
             ),
             Self::CommandLine(error) => write!(f, "command line: {error}"),
+            Self::Linux(error) => write!(f, "Linux cannot be loaded: {error}"),
             Self::Memory(error) => write!(f, "guest memory: {error}"),
             Self::Call { name, error } => write!(f, "{name} failed: {error}"),
         }
@@ -81,16 +84,16 @@ impl std::fmt::Display for BootError {
 impl std::error::Error for BootError {}
 
 // Where things lie below 1 MiB.
-const GDT: u64 = 0x1000;
+pub(super) const GDT: u64 = 0x1000;
 const IDT: u64 = 0x2000;
 const FAULT_STUBS: u64 = 0x3000;
 const TSS: u64 = 0x4000;
 const FAULT_STACK: u64 = 0x8000;
 const START_INFO: u64 = 0x9000;
 const MEMORY_MAP: u64 = 0x9100;
-const COMMAND_LINE: u64 = 0xA000;
-const COMMAND_LINE_SIZE: usize = 0x1000;
-const PAGE_TABLES: u64 = 0x10000;
+pub(super) const COMMAND_LINE: u64 = 0xA000;
+pub(super) const COMMAND_LINE_SIZE: usize = 0x1000;
+pub(super) const PAGE_TABLES: u64 = 0x10000;
 
 /// Vectors that have a handler of ours.
 const VECTORS: u64 = 32;
@@ -108,6 +111,9 @@ const CR4: u64 = 0x620;
 const CR4_OSXSAVE: u64 = 1 << 18;
 /// x87 and SSE state: what every processor with XSAVE has.
 const XCR0: u64 = 0b11;
+
+/// The bit of a page table's entry that lets CPL 3 through.
+const USER: u64 = 1 << 2;
 
 const PVH_MAGIC: u32 = 0x336E_C578;
 const E820_RAM: u32 = 1;
@@ -180,7 +186,7 @@ impl Vm {
         again(|| self.vcpu.set_vcpu_events(&events)).map_err(call("KVM_SET_VCPU_EVENTS"))
     }
 
-    fn put(&self, address: u64, bytes: &[u8]) -> Result<(), BootError> {
+    pub(super) fn put(&self, address: u64, bytes: &[u8]) -> Result<(), BootError> {
         self.ram()
             .write_slice(bytes, GuestAddress(address))
             .map_err(|error| BootError::Memory(error.to_string()))
@@ -232,17 +238,7 @@ impl Vm {
         // The TSS: RSP0 is there; the bitmap's offset, a bitmap of zeroes, and its last byte of ones.
         self.put(TSS + 0x66, &0x68u16.to_le_bytes())?;
         self.put(TSS + TSS_LIMIT, &[0xFF])?;
-        const USER: u64 = 0b111;
-        const LARGE: u64 = 1 << 7;
-        self.put(PAGE_TABLES, &((PAGE_TABLES + 0x1000) | USER).to_le_bytes())?;
-        for gib in 0..4u64 {
-            let directory = PAGE_TABLES + 0x2000 + 0x1000 * gib;
-            self.put(PAGE_TABLES + 0x1000 + 8 * gib, &(directory | USER).to_le_bytes())?;
-            for page in 0..512u64 {
-                let address = gib << 30 | page << 21;
-                self.put(directory + 8 * page, &(address | LARGE | USER).to_le_bytes())?;
-            }
-        }
+        self.map_low(USER)?;
         let mut sregs = self.reset.sregs;
         let code = segment(0x23, 0xB, 3, true);
         let data = segment(0x1B, 0x3, 3, false);
@@ -282,6 +278,23 @@ impl Vm {
             xcrs.xcrs[0].value = XCR0;
             let call = |error| BootError::Call { name: "KVM_SET_XCRS", error };
             again(|| self.vcpu.set_xcrs(&xcrs)).map_err(call)?;
+        }
+        Ok(())
+    }
+
+    /// Page tables for the first 4 GiB, writable, with more bits.
+    pub(super) fn map_low(&self, more: u64) -> Result<(), BootError> {
+        const PRESENT: u64 = 0b11;
+        const LARGE: u64 = 1 << 7;
+        let bits = PRESENT | more;
+        self.put(PAGE_TABLES, &((PAGE_TABLES + 0x1000) | bits).to_le_bytes())?;
+        for gib in 0..4u64 {
+            let directory = PAGE_TABLES + 0x2000 + 0x1000 * gib;
+            self.put(PAGE_TABLES + 0x1000 + 8 * gib, &(directory | bits).to_le_bytes())?;
+            for page in 0..512u64 {
+                let address = gib << 30 | page << 21;
+                self.put(directory + 8 * page, &(address | LARGE | bits).to_le_bytes())?;
+            }
         }
         Ok(())
     }
@@ -355,7 +368,11 @@ impl Vm {
         )
     }
 
-    fn set_state(&mut self, sregs: &kvm_sregs, regs: &kvm_regs) -> Result<(), BootError> {
+    pub(super) fn set_state(
+        &mut self,
+        sregs: &kvm_sregs,
+        regs: &kvm_regs,
+    ) -> Result<(), BootError> {
         self.entry = regs.rip;
         let call = |name| move |error| BootError::Call { name, error };
         again(|| self.vcpu.set_sregs(sregs)).map_err(call("KVM_SET_SREGS"))?;
@@ -369,7 +386,7 @@ fn idt() -> kvm_dtable {
 }
 
 /// A flat code or data segment.
-fn segment(selector: u16, type_: u8, dpl: u8, long: bool) -> kvm_segment {
+pub(super) fn segment(selector: u16, type_: u8, dpl: u8, long: bool) -> kvm_segment {
     kvm_segment {
         base: 0,
         limit: 0xFFFF_FFFF,

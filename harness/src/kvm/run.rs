@@ -12,6 +12,7 @@ use kvm_ioctls::VcpuExit;
 use vm_memory::{Bytes, GuestAddress};
 use vm_superio::serial::NoEvents;
 use vm_superio::{Serial, Trigger};
+use vmm_sys_util::eventfd::EventFd;
 
 use super::boot::{FAULT_PORT, STUBS};
 use super::instruction;
@@ -58,6 +59,11 @@ pub enum End {
     Port(u16),
     /// The guest halted with nothing to wake it.
     Halt,
+    /// The guest switched the machine off.
+    PoweredOff,
+    /// The guest reset a machine that has interrupt controllers, by a triple fault as there is no other
+    /// way, or died of one.
+    Reset,
     /// The guest cannot go on.
     Failed(Failure),
     /// The time limit passed.
@@ -77,6 +83,8 @@ impl std::fmt::Display for End {
             Self::Exit(status) => write!(f, "it wrote {status:#04x} to the exit port"),
             Self::Port(port) => write!(f, "it wrote to port {port:#x}"),
             Self::Halt => f.write_str("it halted"),
+            Self::PoweredOff => f.write_str("it switched the machine off"),
+            Self::Reset => f.write_str("it reset the machine (after a panic, for one)"),
             Self::Failed(failure) => failure.fmt(f),
             Self::TimedOut { rip, instruction } => {
                 write!(f, "its time was up at rip {rip:#x}, {}", Instruction(instruction))
@@ -224,23 +232,33 @@ const RESET_VECTOR: (u64, u64) = (0xFFFF_0000, 0xFFF0);
 const CR0_PE: u64 = 1;
 const EFER_LMA: u64 = 1 << 10;
 
-/// The serial port's interrupt leads nowhere.
-struct NoInterrupt;
+/// The serial port's interrupt; without interrupt controllers it leads nowhere.
+struct Line(Option<EventFd>);
 
-impl Trigger for NoInterrupt {
-    type E = std::convert::Infallible;
+impl Trigger for Line {
+    type E = std::io::Error;
 
     fn trigger(&self) -> Result<(), Self::E> {
-        Ok(())
+        self.0.as_ref().map_or(Ok(()), |line| line.write(1))
     }
 }
+
+/// Where a machine with interrupt controllers is switched off: the registers that the tables name.
+pub const SLEEP_PORT: u16 = 0x600;
+/// Reads 0: it wakes from nothing.
+pub const SLEEP_STATUS_PORT: u16 = 0x601;
+/// What is written to switch off: SLP_EN, with SLP_TYP 5 (ACPI 6.5 section 4.8.3.7).
+pub const SOFT_OFF: u8 = 5;
+const SLEEP_ENABLE: u8 = 1 << 5;
 
 /// What answers at I/O ports, as after reset.
 struct Ports {
     /// A write here ends the run.
     until: Option<u16>,
     /// A 16550A: what is sent while it is set up, or in loopback, is no output.
-    serial: Serial<NoInterrupt, NoEvents, Vec<u8>>,
+    serial: Serial<Line, NoEvents, Vec<u8>>,
+    /// The machine has registers for power.
+    power: bool,
 }
 
 /// What an exit asks of the loop; the vCPU's borrow has ended by then.
@@ -271,8 +289,10 @@ impl Vm {
                 return self.fail(Reason::Run(words));
             }
         };
-        let serial = Serial::new(NoInterrupt, Vec::new());
-        let mut ports = Ports { until: limits.until_port, serial };
+        let line = self.serial_line.as_ref().and_then(|line| line.try_clone().ok());
+        let serial = Serial::new(Line(line), Vec::new());
+        let power = self.serial_line.is_some();
+        let mut ports = Ports { until: limits.until_port, serial, power };
         // Where the guest was when it was seen last.
         let mut seen = self.entry;
         loop {
@@ -303,6 +323,7 @@ impl Vm {
                         return end;
                     }
                 }
+                Next::Shutdown if ports.power => return End::Reset,
                 Next::Shutdown => return self.shut_down(seen),
                 Next::Internal => {
                     // SAFETY: the exit reason says that this member of the union is the one in use.
@@ -425,6 +446,10 @@ fn answer(exit: VcpuExit<'_>, bus: &mut impl Bus, ports: &mut Ports) -> Next {
         }
         VcpuExit::IoOut(port, data) => match (port, data) {
             (port, _) if Some(port) == ports.until => Next::End(End::Port(port)),
+            (SLEEP_PORT, [value, ..]) if ports.power => match *value {
+                value if value == SLEEP_ENABLE | SOFT_OFF << 2 => Next::End(End::PoweredOff),
+                _ => Next::Go,
+            },
             (EXIT_PORT, [status, ..]) => Next::End(End::Exit(*status)),
             (FAULT_PORT, [gate, ..]) => Next::Fault(*gate),
             (DOORBELL_PORT, &[a, b, c, d]) => Next::Doorbell(u32::from_le_bytes([a, b, c, d])),
@@ -446,7 +471,7 @@ fn answer(exit: VcpuExit<'_>, bus: &mut impl Bus, ports: &mut Ports) -> Next {
         },
         VcpuExit::IoIn(port, data) => {
             // What is not there reads all-ones.
-            data.fill(0xFF);
+            data.fill(if ports.power && port == SLEEP_STATUS_PORT { 0 } else { 0xFF });
             if SERIAL.contains(&port) {
                 let register = (port - SERIAL.start()) as u8;
                 data.iter_mut().for_each(|byte| *byte = ports.serial.read(register));

@@ -382,6 +382,7 @@ fn theirs(end: &End, outcome: Outcome) -> Option<String> {
         (End::Exit(code), Outcome::Panicked) => {
             Some(format!("the image ended with status {code:#04x}: a panic"))
         }
+        (End::Reset, _) => Some(format!("it did not end by itself: {end}")),
         _ => None,
     }
 }

@@ -23,6 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         claim("ends_of_a_foreign_image_are_ends", ends),
         claim("kind_of_kvm_is_what_the_processor_shows", kind_of_kvm),
+        claim("what_is_no_linux_is_said_before_anything_starts", no_linux),
         claim("dead_or_hanging_image_is_reported_with_place_and_last_access", deaths),
         claim("unlocked_decoder_of_a_foreign_image_is_exit_1_where_locks_are_required", required),
         claim("a_signal_ends_a_hanging_image_with_the_report_and_its_number", ctrl_c),
@@ -163,6 +164,30 @@ fn kind_of_kvm() {
     assert_eq!(seen["after_triple_fault"], if shown == Some("svm") { "reset" } else { "kept" });
     assert!(seen["exit_ns"].as_u64().unwrap() > 100, "{seen}");
     assert!((1..=60).contains(&seen["slowness"].as_u64().unwrap()), "{seen}");
+}
+
+fn no_linux() {
+    let folder = Folder::new();
+    let file = folder.file("kernel", vec![0x5A; 100_000]);
+    let boot = |words: &[&str]| {
+        let arguments = [&["boot", "one-device"][..], words].concat();
+        crate::program::ran(&mut command(&arguments))
+    };
+    let (output, complaints, code) = boot(&["--linux", &file]);
+    assert_eq!(output, "");
+    if kvm::emulates_ring_0() {
+        assert_eq!(code, 1);
+        assert!(complaints.contains("run this inside `cxl-harness nested"), "{complaints}");
+    } else {
+        assert_eq!(code, 2);
+        assert!(complaints.contains("expected a bzImage"), "{complaints}");
+        let (_, complaints, code) = boot(&["--linux", "/nonexistent"]);
+        assert_eq!(code, 2);
+        assert!(complaints.contains("/nonexistent: No such file"), "{complaints}");
+    }
+    for words in [&["--initrd", &file][..], &["--linux", &file, "--payload", "touch"]] {
+        assert_eq!(boot(words).2, 2, "{words:?}");
+    }
 }
 
 fn deaths() {

@@ -1,0 +1,231 @@
+//! The platform as Linux wants it told: the tables that every scenario's machine has, and FADT, MADT
+//! and a DSDT with the PCI root buses, beside them.
+//!
+//! The machine has reduced hardware (ACPI 6.5 section 4.1): no fixed registers but those for
+//! sleep. Each CXL host bridge is a root bus, ACPI0016, with the buses and the BARs that the address
+//! map gives it; ACPI0017 tells that there is a CEDT (CXL r3.1 section 9.18).
+//!
+//! **Invariant**: CEDT and MCFG are byte for byte those that other images find; nothing here is made
+//! of what firmware programmed.
+
+use acpi_tables::fadt::{FADTBuilder, Flags};
+use acpi_tables::gas::{AccessSize, AddressSpace as Space, GAS};
+use acpi_tables::madt::{
+    EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic,
+};
+use acpi_tables::rsdp::Rsdp;
+use acpi_tables::sdt::Sdt;
+use acpi_tables::xsdt::XSDT;
+use acpi_tables::{Aml, aml};
+
+use crate::kvm::{SLEEP_PORT, SLEEP_STATUS_PORT, SOFT_OFF};
+use cxl_model::acpi::Tables;
+use cxl_model::layout::AddressMap;
+use cxl_model::scenario::Scenario;
+
+const OEM: [u8; 6] = *b"CXLFW ";
+const OEM_TABLE: [u8; 8] = *b"HARNESS ";
+const ALIGNMENT: usize = 64;
+/// The interrupt controllers, where KVM has them.
+const LOCAL_APIC: u32 = 0xFEE0_0000;
+const IO_APIC: u32 = 0xFEC0_0000;
+/// The serial port: first port, how many, and its interrupt.
+const SERIAL: (u16, u8, u32) = (0x3F8, 8, 4);
+/// What of PCI Express an operating system may have: errors and the capability structure. There is
+/// nothing that hot-plugs or wakes (PCI Firmware 3.3, table 4-6).
+const CONTROL: u32 = 1 << 3 | 1 << 4;
+
+/// The tables, to be put at `base`; the RSDP is the first.
+pub fn tables(scenario: &Scenario, map: &AddressMap, base: u64) -> Vec<u8> {
+    let plain = Tables::new(scenario, map, base);
+    let mut bytes = vec![0; Rsdp::len()];
+    let mut put = |table: &[u8]| {
+        bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
+        let at = base + bytes.len() as u64;
+        bytes.extend_from_slice(table);
+        at
+    };
+    let dsdt = put(dsdt(scenario, map).as_slice());
+    let mut xsdt = XSDT::new(OEM, OEM_TABLE, 1);
+    for table in [&encoded(&fadt(dsdt)), &encoded(&madt()), plain.table(&plain.mcfg)] {
+        xsdt.add_entry(put(table));
+    }
+    xsdt.add_entry(put(plain.table(&plain.cedt)));
+    let xsdt = put(&encoded(&xsdt));
+    let rsdp = encoded(&Rsdp::new(OEM, xsdt));
+    bytes.iter_mut().zip(rsdp).for_each(|(to, from)| *to = from);
+    bytes
+}
+
+fn encoded(table: &dyn Aml) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    table.to_aml_bytes(&mut bytes);
+    bytes
+}
+
+fn fadt(dsdt: u64) -> acpi_tables::fadt::FADT {
+    let port = |port: u16| GAS::new(Space::SystemIo, 8, 0, AccessSize::ByteAccess, port.into());
+    let mut fadt = FADTBuilder::new(OEM, OEM_TABLE, 1)
+        .dsdt_64(dsdt)
+        .flag(Flags::HwReducedAcpi)
+        .flag(Flags::PwrButton)
+        .flag(Flags::SlpButton)
+        .flag(Flags::Headless);
+    fadt.sleep_control_reg = port(SLEEP_PORT);
+    fadt.sleep_status_reg = port(SLEEP_STATUS_PORT);
+    fadt.finalize()
+}
+
+fn madt() -> MADT {
+    let address = LocalInterruptController::Address(LOCAL_APIC);
+    let mut madt = MADT::new(OEM, OEM_TABLE, 1, address);
+    madt.add_structure(ProcessorLocalApic::new(0, 0, EnabledStatus::Enabled));
+    madt.add_structure(IoApic::new(1, IO_APIC, 0));
+    madt
+}
+
+/// The root buses, the serial port, and what says that there is CXL.
+fn dsdt(scenario: &Scenario, map: &AddressMap) -> Sdt {
+    let mut body = Vec::new();
+    let (first, count, interrupt) = SERIAL;
+    aml::Scope::new(
+        "_SB_".into(),
+        vec![&aml::Device::new(
+            "COM1".into(),
+            vec![
+                &aml::Name::new("_HID".into(), &aml::EISAName::new("PNP0501")),
+                &aml::Name::new("_UID".into(), &aml::ZERO),
+                &aml::Name::new(
+                    "_CRS".into(),
+                    &aml::ResourceTemplate::new(vec![
+                        &aml::Interrupt::new(true, true, false, false, interrupt),
+                        &aml::IO::new(first, first, 1, count),
+                    ]),
+                ),
+            ],
+        )],
+    )
+    .to_aml_bytes(&mut body);
+    for (index, (bridge, place)) in scenario.bridges.iter().zip(&map.bridges).enumerate() {
+        let bars = |at: u64| u32::try_from(at).unwrap_or(u32::MAX);
+        let (bars, last) = (bars(place.bars.base().0), bars(place.bars.end().0 - 1));
+        let (pnp0a08, pnp0a03) = (aml::EISAName::new("PNP0A08"), aml::EISAName::new("PNP0A03"));
+        aml::Scope::new(
+            "_SB_".into(),
+            vec![&aml::Device::new(
+                format!("HB{index:02X}").as_str().into(),
+                vec![
+                    &aml::Name::new("_HID".into(), &"ACPI0016"),
+                    &aml::Name::new("_CID".into(), &aml::Package::new(vec![&pnp0a08, &pnp0a03])),
+                    &aml::Name::new("_UID".into(), &bridge.uid),
+                    &aml::Name::new("_SEG".into(), &bridge.segment),
+                    &aml::Name::new("_BBN".into(), &place.first_bus),
+                    &aml::Name::new(
+                        "_CRS".into(),
+                        &aml::ResourceTemplate::new(vec![
+                            &aml::AddressSpace::new_bus_number(
+                                u16::from(place.first_bus),
+                                u16::from(place.last_bus),
+                            ),
+                            &aml::AddressSpace::new_memory(
+                                aml::AddressSpaceCacheable::NotCacheable,
+                                true,
+                                bars,
+                                last,
+                                None,
+                            ),
+                        ]),
+                    ),
+                    &osc(),
+                ],
+            )],
+        )
+        .to_aml_bytes(&mut body);
+    }
+    aml::Scope::new(
+        "_SB_".into(),
+        vec![&aml::Device::new("CXLM".into(), vec![&aml::Name::new("_HID".into(), &"ACPI0017")])],
+    )
+    .to_aml_bytes(&mut body);
+    aml::Name::new("_S5_".into(), &aml::Package::new(vec![&SOFT_OFF])).to_aml_bytes(&mut body);
+    let mut dsdt = Sdt::new(*b"DSDT", 36, 6, OEM, OEM_TABLE, 1);
+    dsdt.append_slice(&body);
+    dsdt
+}
+
+/// `_OSC` for PCI Express and for CXL alike: of the third dword what is granted, of CXL's own all
+/// that is asked for (CXL r3.1 section 9.18.2).
+fn osc() -> impl Aml {
+    struct Osc;
+    impl Aml for Osc {
+        fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
+            let control = aml::Path::new("CTRL");
+            aml::Method::new(
+                "_OSC".into(),
+                4,
+                true,
+                vec![
+                    &aml::CreateDWordField::new(&control, &aml::Arg(3), &8u8),
+                    &aml::And::new(&control, &control, &CONTROL),
+                    &aml::Return::new(&aml::Arg(3)),
+                ],
+            )
+            .to_aml_bytes(sink);
+        }
+    }
+    Osc
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cxl_model::machine::Machine;
+
+    fn dword(bytes: &[u8], at: usize) -> usize {
+        let bytes: [u8; 4] = bytes[at..at + 4].try_into().expect("four bytes");
+        u32::from_le_bytes(bytes) as usize
+    }
+
+    #[test]
+    fn tables_are_linked_sum_to_zero_and_keep_the_cedt() {
+        let scenario = Scenario::built_in("two-way").expect("built in");
+        let machine = Machine::new(&scenario);
+        let base = 0xE_0000;
+        let bytes = tables(&scenario, machine.map(), base);
+        let sum = |bytes: &[u8]| bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+        // ACPI 6.5 table 5.3: the sum of the first 20 bytes, revision 2, XSDT at offset 24.
+        assert!(bytes.starts_with(b"RSD PTR "));
+        assert_eq!((sum(&bytes[..20]), sum(&bytes[..36]), bytes[15]), (0, 0, 2));
+        let table = |address: usize| {
+            let at = address - base as usize;
+            let table = &bytes[at..at + dword(&bytes, at + 4)];
+            assert_eq!(sum(table), 0, "{address:#x}");
+            table
+        };
+        let xsdt = table(dword(&bytes, 24));
+        let all: Vec<_> = xsdt[36..].chunks(8).map(|entry| table(dword(entry, 0))).collect();
+        let names: Vec<_> = all.iter().map(|table| &table[..4]).collect();
+        assert_eq!(names, [b"FACP", b"APIC", b"MCFG", b"CEDT"]);
+        let plain = Tables::new(&scenario, machine.map(), base);
+        assert_eq!(all[2], plain.table(&plain.mcfg));
+        assert_eq!(all[3], plain.table(&plain.cedt));
+        // X_DSDT, at offset 140; flags at 112: reduced hardware.
+        assert_eq!(&table(dword(all[0], 140))[..4], b"DSDT");
+        assert_eq!(dword(all[0], 112) & (1 << 20 | 1 << 10), 1 << 20);
+        // Sleep control: I/O space, 8 bits, byte access, port 0x600 (offset 244).
+        assert_eq!(all[0][244..256], [1, 8, 0, 1, 0, 6, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn each_bridge_is_a_root_bus_with_the_uid_of_the_cedt() {
+        let scenario = Scenario::built_in("two-way").expect("built in");
+        let machine = Machine::new(&scenario);
+        let dsdt = dsdt(&scenario, machine.map());
+        let has =
+            |bytes: &[u8]| dsdt.as_slice().windows(bytes.len()).filter(|w| *w == bytes).count();
+        assert_eq!((has(b"ACPI0016\0"), has(b"ACPI0017\0")), (2, 1));
+        // Name (_UID, 16) and 32 as bytes; _S5_ with a package whose first element is 5.
+        assert_eq!((has(b"_UID\x0A\x10"), has(b"_UID\x0A\x20")), (1, 1));
+        assert_eq!(has(b"_S5_\x12\x04\x01\x0A\x05"), 1);
+    }
+}
