@@ -307,10 +307,10 @@ fn is_culprit(
             None => same.next().is_some_and(|(first, _)| first == id),
         };
     }
-    if let (Some(function), Some(bridge)) = (node.function, tree.bridge(id)) {
-        if at == Place::function(bridge.1, function) {
-            return true;
-        }
+    if let (Some(function), Some((_, uid))) = (node.function, tree.bridge(id))
+        && at == Place::function(uid, function)
+    {
+        return true;
     }
     let is_device = node.device().is_some();
     if let Some(span) = at.span() {
