@@ -13,8 +13,9 @@ use cxl_firmware::committed::{CommittedRegion, Fate, Probed};
 use cxl_firmware::error::Phase;
 use cxl_firmware::list::{Empty, Slots};
 use cxl_firmware::platform::{Bridge, Platform, Restrictions, Window};
-use cxl_firmware::policy::{PathPolicy, Policy, Probe, TargetSystem};
+use cxl_firmware::policy::{OnFailure, PathPolicy, Policy, Probe, TargetSystem};
 use cxl_firmware::tables::cedt;
+use cxl_firmware::topology::Path;
 use cxl_regs::acpi::Identity;
 use cxl_regs::{Arithmetic, Hpa, Interleave};
 
@@ -417,5 +418,22 @@ fn memory_of_a_size_known_at_run_time_does_as_well() {
         ([0; 4], 0x0221),
     ] {
         assert_eq!(in_borrowed_memory(short), (Some(code), vec![], vec![]), "{short:?}");
+    }
+}
+
+#[test]
+fn what_is_required_is_not_given_up() {
+    let device = [Path::new(12, &[3]).expect("a short path")];
+    let cases = [(&[][..], Ok(Extent::Less { lost: 1 })), (&device[..], Err(0x040F))];
+    for (required, expected) in cases {
+        let ((mut hw, bridges), windows) = (machine(), [window()]);
+        // The device refuses the commit, which comes without a lock first.
+        hw.reactions[0] = (DEVICE_CONTROL, 0x1200, vec![(DEVICE_CONTROL, 0x1A00)]);
+        let platform = Platform { windows: &windows, ..fake::platform(&bridges, &[]) };
+        let mut work = Workspace::<4, 4, 8>::new();
+        let policy = Policy { on_failure: OnFailure::BestEffort, required, ..Policy::default() };
+        let result = bring_up(&mut hw, &mut fake::clock(), &platform, &policy, &mut work);
+        assert_eq!(result.map_err(|error| error.code()), expected);
+        assert!(work.committed.regions.is_empty());
     }
 }

@@ -57,7 +57,7 @@ pub(super) fn run(
         last = round(hw, clock, platform, policy, &trial, &mut work);
         let Err(error) = last else { break };
         if is_foreign(&error) && take_over(hw, platform, policy, &mut work, error) {
-            return Ok(extent(&work));
+            return extent(policy, &work);
         }
         give_up(platform, policy, &mut work, error)?;
     }
@@ -81,7 +81,7 @@ pub(super) fn run(
             };
         }
     }
-    Ok(extent(&work))
+    extent(policy, &work)
 }
 
 /// Verifies what cannot be undone any more, until what is left is good: each look takes out what the
@@ -188,16 +188,22 @@ fn culprit(
 }
 
 /// How much is in use: less where anything has a fault, was remarked as a loss, or failed the last
-/// look.
-fn extent(work: &WorkspaceMut<'_>) -> Extent {
-    let faults = work.topology.nodes.iter().filter(|node| node.fault.is_some()).count();
+/// look. What is required and was lost behind its lock is an error all the same.
+fn extent(policy: &Policy<'_>, work: &WorkspaceMut<'_>) -> Result<Extent, Error> {
+    let tree = Tree(&work.topology.nodes);
+    let required = |id: &NodeId| policy.required.contains(&tree.path(*id));
+    let mut lost_of_them = tree.iter().map(|(id, _)| id).filter(required);
+    if let Some(fault) = lost_of_them.find_map(|id| tree.fault(id)) {
+        return Err(fault);
+    }
+    let faults = tree.iter().filter(|(_, node)| node.fault.is_some()).count();
     let failures = work.findings.list.iter().filter(|finding| finding.is_failure()).count();
-    let lost =
-        usize::from(work.topology.remarks.lost()) + faults + failures + work.probe.list().len();
-    match u16::try_from(lost) {
+    let remarks = usize::from(work.topology.remarks.lost());
+    let lost = remarks + faults + failures + work.probe.list().len();
+    Ok(match u16::try_from(lost) {
         Ok(0) => Extent::Whole,
         lost => Extent::Less { lost: lost.unwrap_or(u16::MAX) },
-    }
+    })
 }
 
 /// One attempt at everything that may be used, without locks; nothing of it stays if it fails.

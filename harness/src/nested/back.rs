@@ -145,17 +145,17 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let here = folder.path().join("here");
         let roots = [
-            Root { inside: "/work".into(), here: here.clone() },
-            Root { inside: "/work/named".into(), here: folder.path().join("elsewhere") },
+            Root { inside: "/inside".into(), here: here.clone() },
+            Root { inside: "/inside/named".into(), here: folder.path().join("elsewhere") },
         ];
         let mut back = Back::new(&roots);
-        for name in ["/work/a/b", "./work/named", "work/a/b"] {
+        for name in ["/inside/a/b", "./inside/named", "inside/a/b"] {
             back.take(&head(name), name.as_bytes()).expect("taken");
         }
         assert!(!here.join("a/b").exists());
         let kept = back.keep().expect("kept");
         assert_eq!(kept, [here.join("a/b"), folder.path().join("elsewhere")]);
-        assert_eq!(fs::read(here.join("a/b")).expect("a file"), b"/work/a/b");
+        assert_eq!(fs::read(here.join("a/b")).expect("a file"), b"/inside/a/b");
         let mode = fs::metadata(here.join("a/b")).expect("a file").permissions().mode();
         assert_eq!(mode & 0o777, 0o640);
     }
@@ -163,9 +163,9 @@ mod tests {
     #[test]
     fn nothing_is_written_elsewhere() {
         let folder = tempfile::tempdir().expect("a folder");
-        let roots = [Root { inside: "/work".into(), here: folder.path().into() }];
+        let roots = [Root { inside: "/inside".into(), here: folder.path().into() }];
         let mut back = Back::new(&roots);
-        for name in ["/etc/passwd", "/work/../etc/passwd", "../x", "/workshop/x", "", "/"] {
+        for name in ["/etc/passwd", "/inside/../etc/passwd", "../x", "/inside-out/x", "", "/"] {
             let result = back.take(&head(name), b"");
             assert!(matches!(result, Err(BackError::Elsewhere { .. })), "{name}: {result:?}");
         }
@@ -174,9 +174,9 @@ mod tests {
     #[test]
     fn what_was_begun_and_not_kept_leaves_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
-        let roots = [Root { inside: "/work".into(), here: folder.path().into() }];
+        let roots = [Root { inside: "/inside".into(), here: folder.path().into() }];
         let mut back = Back::new(&roots);
-        back.take(&head("/work/a"), b"1").expect("taken");
+        back.take(&head("/inside/a"), b"1").expect("taken");
         drop(back);
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
     }
