@@ -22,6 +22,7 @@ use std::process::ExitCode;
 
 use cxl_firmware::handoff;
 use cxl_harness::console;
+use cxl_harness::qemu::process;
 use cxl_harness::qemu::qtest::Width;
 use cxl_image::doorbell::Status;
 use cxl_regs::Component;
@@ -504,7 +505,9 @@ fn dump() {
 /// QEMU stores Lock On Commit and takes every write all the same (`hw/cxl/cxl-component-utils.c`):
 /// the report says so, and a write from outside shows that it is right to.
 fn attack() {
-    let mut booted = one_device().boot("config-lock payload=attack-judged");
+    let bits = process::dies_of_values(process::version().unwrap());
+    let payload = if bits { "attack-bits" } else { "attack-judged" };
+    let mut booted = one_device().boot(&format!("config-lock payload={payload}"));
     let console = booted.until_end(Status::Refused);
     let lines = [
         "\nverifier: ok, 1 regions, 2 of 2 committed decoders locked\n",

@@ -271,20 +271,41 @@ pub fn attack(
     ecam: &[Ecam],
     tree: Tree<'_>,
 ) {
+    attack_with(hw, clock, ecam, tree, true);
+}
+
+/// Attacks everything in the topology by single bits alone, for machines that whole values end: a
+/// part of [`attack`], and no proof that locks hold.
+pub fn attack_bits(
+    hw: &mut (impl Stores + Witness),
+    clock: &mut impl Clock,
+    ecam: &[Ecam],
+    tree: Tree<'_>,
+) {
+    attack_with(hw, clock, ecam, tree, false);
+}
+
+fn attack_with(
+    hw: &mut (impl Stores + Witness),
+    clock: &mut impl Clock,
+    ecam: &[Ecam],
+    tree: Tree<'_>,
+    values: bool,
+) {
     let locked = tree
         .iter()
         .filter_map(|(_, node)| node.hdm)
         .any(|hdm| decoders(hdm).any(|decoder| decoder.read_control(hw).locked()));
     let resting = if locked { State::CommittedLocked } else { State::CommittedUnlocked };
     let mut attacker =
-        Attacker { hw, clock, ecam, tree, resting, widths: true, known: Known::new() };
+        Attacker { hw, clock, ecam, tree, resting, values, widths: true, known: Known::new() };
     for (id, _) in tree.iter() {
         attacker.sweep_states(id);
     }
-    for (id, _) in tree.iter() {
+    for (id, _) in tree.iter().filter(|_| values) {
         attacker.strike_as_left(id);
     }
-    for (id, _) in tree.iter() {
+    for (id, _) in tree.iter().filter(|_| values) {
         attacker.modes(id);
     }
     for (id, _) in tree.iter() {
@@ -386,6 +407,8 @@ struct Attacker<'a, H, C> {
     tree: Tree<'a>,
     /// What components without decoders are in.
     resting: State,
+    /// Whole values are tried, not single bits alone.
+    values: bool,
     /// Stores of other widths than dwords can be made.
     widths: bool,
     /// What is tried together.

@@ -119,6 +119,9 @@ impl<H: Stores + Witness, C: Clock> Attacker<'_, H, C> {
 
     /// What can be tried in the state that a component is in, and its own values after it.
     pub(crate) fn strike_here(&mut self, id: NodeId, depth: Depth) {
+        if !self.values {
+            return;
+        }
         self.learn(|node| node == id);
         self.strike_known(depth);
     }

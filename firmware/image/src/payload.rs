@@ -33,7 +33,7 @@ use trial::Instruction;
 const STEPS: u64 = 5000;
 
 /// Payloads that do not go into the memory itself.
-const APART: [&str; 5] = ["none", "attack", "attack-judged", "count", "linux"];
+const APART: [&str; 6] = ["none", "attack", "attack-judged", "attack-bits", "count", "linux"];
 
 /// Bits of an address that this processor (CPUID leaf 0x80000008, EAX 7:0) and the lower half of
 /// four levels of page tables reach.
@@ -102,6 +102,7 @@ fn one(
         "widths" => widths::widths(hw, room, checks),
         "attack" => attack::attack(hw, room, platform),
         "attack-judged" => attack::judged(hw, room, platform, checks),
+        "attack-bits" => attack::bits(hw, room, platform, checks),
         "bench" => bench::run(hw, room, checks),
         "bench-peer" => bench::peer(hw, room, checks),
         "dma" => dma::dma(hw, room, platform, checks),

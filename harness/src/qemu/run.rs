@@ -385,12 +385,22 @@ pub fn guest(scenario: &Scenario, options: &Options) -> Result<Report, RunError>
     ended(&collected, &said, &mut report);
     finish(&mut report, &mut hw, &room, &seen, options, &command, &offers);
     if options.attack && report.facts.refusal.is_none() {
-        let inside = Booted::new(&command, &line("attack-judged")?, options, &stop)?;
-        let lines = verdict(&inside.said);
+        let version = super::process::version().map_err(RunError::Process)?;
+        let bits = super::process::dies_of_values(version);
+        let payload = if bits { "attack-bits" } else { "attack-judged" };
+        let inside = Booted::new(&command, &line(payload)?, options, &stop)?;
+        let mut lines = verdict(&inside.said);
         let outside = report.facts.peer.as_ref().and_then(|peer| peer.attack.as_ref());
         let held = outside.is_some_and(|attack| attack.held);
         if let Some(failure) = from_inside(&lines, &inside.said, held) {
             report.facts.fail_of_peer(failure);
+        }
+        if bits {
+            let left_out = "not whole: single bits alone, as whole values end this QEMU";
+            lines.push(left_out.to_owned());
+            if held {
+                report.facts.fail_of_peer(format!("the attack from inside is {left_out}"));
+            }
         }
         if let Some(attack) = report.facts.peer.as_mut().and_then(|peer| peer.attack.as_mut()) {
             attack.inside = lines;

@@ -2,7 +2,8 @@
 //!
 //! `attack` judges nothing: every write is announced, and whoever watches the machine from outside
 //! says what became of it. `attack-judged` is for machines that nobody watches: what locks freeze is
-//! compared after every write, and the console says whether it held.
+//! compared after every write, and the console says whether it held. `attack-bits` is that part of it
+//! which flips single bits, for machines that whole values end.
 //!
 //! **Invariant**: the attack is the same one, whoever judges it.
 
@@ -54,13 +55,33 @@ pub(super) fn attack(hw: &mut Hardware, room: &Room, platform: &Platform<'_>) {
 
 /// The same, judged by what locks freeze.
 pub(super) fn judged(hw: &mut Hardware, room: &Room, platform: &Platform<'_>, checks: &mut Checks) {
+    judged_with(hw, room, platform, checks, true);
+}
+
+/// The same by single bits alone, for machines that whole values end.
+pub(super) fn bits(hw: &mut Hardware, room: &Room, platform: &Platform<'_>, checks: &mut Checks) {
+    judged_with(hw, room, platform, checks, false);
+}
+
+fn judged_with(
+    hw: &mut Hardware,
+    room: &Room,
+    platform: &Platform<'_>,
+    checks: &mut Checks,
+    values: bool,
+) {
     let mut clock = hw.clock();
     let (ecam, tree) = (platform.ecam, room.topology.tree());
     let locks = &raw mut LOCKS;
     // SAFETY: one vCPU, and nothing else names the static; a second run goes on with the first.
     let locks = unsafe { &mut *locks };
     let mut hw = Watched(hw);
-    cxl_attack::attack(&mut Watch::new(&mut hw, ecam, tree, locks), &mut clock, ecam, tree);
+    let mut watch = Watch::new(&mut hw, ecam, tree, locks);
+    if values {
+        cxl_attack::attack(&mut watch, &mut clock, ecam, tree);
+    } else {
+        cxl_attack::attack_bits(&mut watch, &mut clock, ecam, tree);
+    }
     // A console that is gone has nobody to tell.
     let _ = write!(Topic { starts: true }, "{}", locks.text(tree));
     if !locks.held() {
