@@ -47,7 +47,7 @@ use function::{Blocks, CxlFunction, Functions, Role, Sighting};
 
 /// Finds everything below the platform's bridges and writes it to `topology`.
 ///
-/// Nodes stand in order of [`Path`](crate::topology::Path): bridges by UID, below each its ports
+/// Nodes stand in order of [`Path`]: bridges by UID, below each its ports
 /// and devices level by level in order of port number, in whatever order the platform lists bridges.
 pub fn discover<'a>(
     hw: &mut impl Mmio,
