@@ -437,3 +437,17 @@ fn what_is_required_is_not_given_up() {
         assert!(work.committed.regions.is_empty());
     }
 }
+
+#[test]
+fn what_is_required_is_not_its_port() {
+    let required = [Path::new(12, &[3]).expect("a short path")];
+    let policy =
+        Policy { on_failure: OnFailure::BestEffort, required: &required, ..Policy::default() };
+    let ((mut hw, bridges), windows) = (machine(), [window()]);
+    // The port is found, and the device behind it has a register locator that makes no sense.
+    hw.functions[1].config.insert(0x148, fake::ro(0x0000_0107));
+    let platform = Platform { windows: &windows, ..fake::platform(&bridges, &[]) };
+    let mut work = Workspace::<4, 4, 8>::new();
+    let result = bring_up(&mut hw, &mut fake::clock(), &platform, &policy, &mut work);
+    assert_eq!(result.map_err(|error| error.code()), Err(0x0224));
+}

@@ -41,7 +41,10 @@ pub(super) fn run(
     discover_as(hw, clock, platform, policy, work.topology.reborrow())?;
     for path in policy.required {
         let tree = Tree(&work.topology.nodes);
-        if !tree.iter().any(|(id, _)| tree.path(id) == *path) {
+        // A port has the place of what is behind it, and is not what is required.
+        let is_there =
+            |(id, node): (NodeId, &Node)| node.component().is_some() && tree.path(id) == *path;
+        if !tree.iter().any(is_there) {
             return Err(Code::DISCOVER_REQUIRED.at(path));
         }
     }
@@ -320,9 +323,8 @@ fn is_culprit(
     }
     let is_device = node.device().is_some();
     if let Some(span) = at.span() {
-        let over = plan.regions.iter().filter(|region| region.span.overlaps(span));
-        return is_device
-            && over.into_iter().any(|region| plan.members(region).iter().any(|m| m.device == id));
+        let mut over = plan.regions.iter().filter(|region| region.span.overlaps(span));
+        return is_device && over.any(|region| plan.members(region).iter().any(|m| m.device == id));
     }
     // What a window is refused for concerns those that would share it.
     let window = at.is_window().then(|| at.window_base()).flatten();

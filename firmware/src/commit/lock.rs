@@ -9,14 +9,14 @@
 //! It takes two writes of Control and, on hardware that commits at once, two reads a decoder; a test
 //! counts the writes.
 //!
-//! **Invariant**: a component that fails gets a fault, and so does every device that is not locked
-//! yet and shares a region with it. What leads there is made anew without these regions before it is
+//! **Invariant**: a component that fails gets a fault, and so does every device that shares a region
+//! with it. What leads there is made anew without these regions before it is
 //! locked.
 
 use cxl_regs::hdm::DecoderImage;
 
 use super::planned_registers::Slot;
-use super::{COMMIT_TIMEOUT, commit_one, take_back};
+use super::{COMMIT_TIMEOUT, Job, commit_one, take_back};
 use crate::committed::CommittedMut;
 use crate::device_registers::DeviceRegisters;
 use crate::error::{Code, Error};
@@ -60,7 +60,7 @@ pub(crate) fn lock_all(
             control.locked() && control.into_bits() != u32::MAX
         };
         let locked = if routes { view.decoders_of(node).take_while(is_locked).count() } else { 0 };
-        lose(nodes, view, open, node, locked, error);
+        lose(nodes, view, node, locked, error);
         open += locked;
         let tree = Tree(nodes);
         // From the top, the highest decoder of each first: nothing is left that leads to less.
@@ -91,16 +91,9 @@ pub(crate) fn lock_all(
 }
 
 /// Gives a fault to a component of which nothing is locked, or else to the devices of the regions
-/// that its other decoders are for; and to devices that are not locked yet and share a region with
-/// one that has a fault.
-fn lose(
-    nodes: &mut [Node],
-    plan: PlanRef<'_>,
-    open: usize,
-    node: NodeId,
-    locked: usize,
-    error: Error,
-) {
+/// that its other decoders are for; and to devices that share a region with one that has a fault,
+/// locked or not: what is locked of a set that lost a member leads nowhere.
+fn lose(nodes: &mut [Node], plan: PlanRef<'_>, node: NodeId, locked: usize, error: Error) {
     let fault = |nodes: &mut [Node], id: NodeId| {
         if let Some(lost) = nodes.get_mut(usize::from(id.0)) {
             lost.fault = Some(error);
@@ -117,13 +110,14 @@ fn lose(
     // Each turn of this loop gives a fault to a device.
     loop {
         let tree = Tree(nodes);
-        let waiting = plan.decoders.iter().skip(open + locked);
         let with_lost = |planned: &&PlannedDecoder| {
             tree.get(planned.node).is_some_and(|node| node.device().is_some())
                 && tree.fault(planned.node).is_none()
                 && plan.serves_lost(tree, planned)
         };
-        let Some(next) = { waiting }.find(with_lost).map(|planned| planned.node) else { return };
+        let Some(next) = plan.decoders.iter().find(with_lost).map(|planned| planned.node) else {
+            return;
+        };
         fault(nodes, next);
     }
 }
@@ -157,13 +151,7 @@ fn lock_one(
     }
     match DeviceRegisters::of(tree, node) {
         Some(registers) if policy.config_lock => {
-            registers.lock(hw).map_err(|(register, expected, found)| {
-                Code::COMMIT_DEVICE_NOT_KEPT
-                    .at(tree.path(node))
-                    .detail(register)
-                    .expected(expected)
-                    .found(found)
-            })
+            registers.lock(hw).map_err(Job { tree, plan, policy }.not_kept(node))
         }
         _ => Ok(()),
     }
