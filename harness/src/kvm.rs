@@ -4,7 +4,7 @@
 //! and accesses that somebody else answers.
 
 mod boot;
-mod elf;
+pub mod elf;
 pub mod instruction;
 mod kind;
 mod linux;
@@ -12,7 +12,6 @@ mod run;
 mod slots;
 
 pub use boot::{Boot, BootError, Entry};
-pub use elf::ImageError;
 pub use kind::{AfterTripleFault, Extension, Kind, Paging, Ring0, emulates_ring_0, kind, patience};
 pub use linux::LinuxBoot;
 pub use run::{Bus, End, Failure, Hint, Limits, Reason, SLEEP_PORT, SLEEP_STATUS_PORT, SOFT_OFF};

@@ -100,6 +100,13 @@ fn what_is_no_answer_is_an_error_that_says_what_was_asked() {
         error.to_string(),
         "qtest: `read 0x0 0x2`: expected as many bytes in hex, found \"0x01\""
     );
+    // However long the line is, an error is for people.
+    for start in ["OK 0x", "FAIL "] {
+        let line = format!("{start}{}\n", "z".repeat(4000));
+        let (mut qtest, _server) = with_answers(&[&line], LONG);
+        let error = qtest.load(4, Width::Four).unwrap_err().to_string();
+        assert!(error.len() < 250, "{error}");
+    }
 }
 
 #[test]

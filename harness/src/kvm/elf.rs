@@ -21,13 +21,13 @@ const MOST_SEGMENTS: usize = 4096;
 
 /// A file that can be loaded.
 #[derive(Debug)]
-pub(super) struct Image<'a> {
+pub struct Image<'a> {
     /// The entry point of the header.
-    pub(super) entry: u64,
+    pub entry: u64,
     /// The entry point of the PVH note, if there is one.
-    pub(super) pvh: Option<u64>,
+    pub pvh: Option<u64>,
     /// Where to put which bytes; memory behind them is zero.
-    pub(super) segments: Vec<(u64, &'a [u8])>,
+    pub segments: Vec<(u64, &'a [u8])>,
 }
 
 /// Why a file cannot be loaded.
@@ -149,7 +149,7 @@ impl fmt::Display for ImageError {
 }
 
 /// Reads a file that is to be loaded into `free`.
-pub(super) fn read<'a>(file: &'a [u8], free: &[Range<u64>]) -> Result<Image<'a>, ImageError> {
+pub fn read<'a>(file: &'a [u8], free: &[Range<u64>]) -> Result<Image<'a>, ImageError> {
     let start = |length| file.get(..length).unwrap_or(file);
     if start(4) != b"\x7fELF" {
         return Err(ImageError::NotElf { found: start(4).to_vec() });

@@ -277,7 +277,8 @@ impl Qtest {
                     Some(answer) => Ok(answer.trim_start().to_owned()),
                     None => {
                         let expected = "a line that starts with OK";
-                        Err(QtestError::Answer { command: shown(), expected, found: line })
+                        let (command, found) = (shown(), shorten(&line));
+                        Err(QtestError::Answer { command, expected, found })
                     }
                 };
             }
