@@ -15,7 +15,7 @@ use cxl_firmware::policy::Policy;
 use cxl_harness::qemu::offers::Offers;
 use cxl_harness::qemu::qtest::Width;
 use cxl_harness::qemu::run::{Options, RunError};
-use cxl_harness::qemu::{bare, run};
+use cxl_harness::qemu::{bare, process, run};
 use cxl_harness::report::{Field, Report, Verdict, Verifier};
 use cxl_harness::run as harness_run;
 use cxl_model::machine::Machine;
@@ -136,6 +136,12 @@ fn two_results() {
     let Verifier { passed, committed, locked } = peer.verifier;
     assert_eq!((passed, committed, locked), (true, 4, 4), "{text}");
     let attack = peer.attack.unwrap();
+    // The same words as from inside, and how much of the attack it was.
+    assert!(attack.outside[0].contains(" tries, "), "{text}");
+    let broken = "integrity: BROKEN, the machine does not enforce locks: ";
+    assert!(attack.outside[1].starts_with(broken), "{text}");
+    let whole = !attack.outside.iter().any(|line| line.starts_with("not whole: single bits alone"));
+    assert_eq!(whole, process::version().unwrap() < (11, 0), "{text}");
     // Every bit that QEMU stores of Base Low to Route High, in each of the four decoders.
     let of_decoder = |field: &&Field| field.component == "hb0" && field.decoder == Some(0);
     let fields: Vec<_> = attack.fields.iter().filter(of_decoder).map(|f| f.bits.as_str()).collect();

@@ -11,13 +11,14 @@ use std::process;
 
 use serde_json::Value;
 
+use cxl_attack::Stores;
 use cxl_harness::qemu::command::{Command, quoted, shell};
 use cxl_harness::qemu::locks;
 use cxl_harness::qemu::offers::Offers;
 use cxl_harness::run;
-use cxl_model::image;
 use cxl_model::machine::Machine;
-use cxl_model::scenario::Scenario;
+use cxl_model::scenario::{Scenario, builtin};
+use cxl_regs::mmio::Mmio;
 
 fn text(scenario: &Scenario) -> String {
     match Command::of(scenario, None) {
@@ -366,26 +367,62 @@ fn without_a_scenario_it_is_one_that_qemu_can_be() {
 
 /// The witness of locks, where what leaks is known: the models.
 #[test]
-fn flipping_sees_what_gives_way_and_nothing_else() {
-    let changed = |name: &str| {
+fn the_attack_from_outside_sees_what_gives_way_and_nothing_else() {
+    let attacked = |name: &str, values: bool| {
         let mut machine = Machine::new(&Scenario::built_in(name).unwrap());
         let done = run::direct(&mut machine);
-        let before = image::Images(&machine).to_string();
-        let frozen = locks::flip(&mut machine, done.room.topology.tree());
-        assert_eq!(image::Images(&machine).to_string(), before, "all is put back");
-        let bits: u32 = frozen.iter().map(|frozen| frozen.bits.count_ones()).sum();
-        let changed: Vec<_> = frozen
-            .iter()
-            .filter(|frozen| frozen.changed != 0)
-            .map(|frozen| (frozen.decoder, frozen.name, frozen.changed))
-            .collect();
-        (bits, changed)
+        let tables = run::platform(&machine).unwrap();
+        let tree = done.room.topology.tree();
+        let mut clock = machine.clock();
+        let ecam = tables.platform().ecam;
+        let locks = locks::attacked(&mut Outside(&mut machine), &mut clock, ecam, tree, values);
+        let changed = locks.changed().map(|(_, decoder, name, bits)| (decoder, name, bits));
+        (locks.held(), locks.bits(), changed.collect::<Vec<_>>())
     };
-    // A decoder each of bridge and device, and what CONFIG_LOCK freezes.
-    let expected = 2 * 7 * 32 + 16 + 4 * 32 + 1;
-    assert_eq!(changed("one-device"), (expected, vec![]));
-    let (bits, leaks) = changed("lock-not-enforced");
-    assert_eq!(bits, expected);
-    assert_eq!(leaks.len(), 7, "{leaks:x?}");
-    assert!(leaks.contains(&(Some(0), "HDM Decoder Base Low", 0xF000_0000)), "{leaks:x?}");
+    // A decoder each of bridge and device and the two of each that the attack burns, and what
+    // CONFIG_LOCK freezes.
+    let expected = 2 * 3 * 7 * 32 + 2 * 16 + 4 * 32;
+    for values in [true, false] {
+        assert_eq!(attacked("one-device", values), (true, (expected, 0), vec![]));
+        let (held, _, leaks) = attacked("lock-not-enforced", values);
+        assert!(!held);
+        assert_eq!(leaks.len(), 7, "{leaks:x?}");
+        assert!(leaks.contains(&(Some(0), "HDM Decoder Base Low", 0xF000_0000)), "{leaks:x?}");
+    }
+    // What single bits do not find is found by values and widths.
+    let holds = |leak: &str, values: bool| {
+        let text = builtin("one-device").unwrap().text;
+        let text = format!("{text}\n[[leak]]\nat = 'mem0'\nregister = 'base_high'\n{leak}\n");
+        let mut machine = Machine::new(&Scenario::parse(&text, "leak").unwrap());
+        let done = run::direct(&mut machine);
+        let tables = run::platform(&machine).unwrap();
+        let mut clock = machine.clock();
+        let tree = done.room.topology.tree();
+        let hw = &mut Outside(&mut machine);
+        locks::attacked(hw, &mut clock, tables.platform().ecam, tree, values).held()
+    };
+    for leak in ["width = 1", "width = 8", "value = 'all-ones'", "while = 'Bus Master'\nis = 'off'"]
+    {
+        assert_eq!([false, true].map(|values| holds(leak, values)), [true, false], "{leak}");
+    }
+}
+
+/// A machine's stores of any width.
+struct Outside<'a>(&'a mut Machine);
+
+impl Mmio for Outside<'_> {
+    fn read(&mut self, address: u64) -> u32 {
+        self.0.read(address)
+    }
+
+    fn write(&mut self, address: u64, value: u32) {
+        self.0.write(address, value);
+    }
+}
+
+impl Stores for Outside<'_> {
+    fn store(&mut self, address: u64, bytes: u8, value: u64) -> bool {
+        self.0.write_bytes(address, &value.to_le_bytes()[..bytes.into()]);
+        true
+    }
 }

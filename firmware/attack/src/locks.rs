@@ -82,6 +82,8 @@ pub struct Locks<const N: usize> {
     skipped: [[Option<(u16, NodeId)>; Skipped::ALL.len()]; State::ALL.len()],
     /// Dwords that do not read as they did before.
     left: u32,
+    /// Not all is compared after every write: see [`Watch::near`].
+    near: bool,
     marks: Vec<Mark, MARKS>,
     /// Times that marks were not found where registers say that they are.
     astray: u32,
@@ -100,6 +102,7 @@ impl<const N: usize> Locks<N> {
             masked_reset: None,
             skipped: [[None; Skipped::ALL.len()]; State::ALL.len()],
             left: 0,
+            near: false,
             marks: Vec::new(),
             astray: 0,
             opened: None,
@@ -179,6 +182,13 @@ impl<'a, H: Mmio + Witness, const N: usize> Watch<'a, H, N> {
         watch
     }
 
+    /// Compares only what lies around a store right after it, and all that is watched once the
+    /// stores at a dword are over: for hardware that takes long to answer.
+    pub fn near(self) -> Self {
+        self.locks.near = true;
+        self
+    }
+
     /// Adds what is locked and not watched yet.
     fn adopt(&mut self) {
         let tree = self.tree;
@@ -229,8 +239,23 @@ impl<'a, H: Mmio + Witness, const N: usize> Watch<'a, H, N> {
         }
     }
 
-    /// Compares everything that answers where it was, or where its BAR was moved to.
+    /// Compares what a store may have changed.
+    fn look_at(&mut self, address: u64) {
+        if self.locks.near {
+            // Eight bytes at any place reach three dwords.
+            self.look_where(|at| at.abs_diff(address & !3) <= 8);
+        } else {
+            self.look();
+        }
+    }
+
+    /// Compares everything.
     fn look(&mut self) {
+        self.look_where(|_| true);
+    }
+
+    /// Compares what answers where it was, or where its BAR was moved to.
+    fn look_where(&mut self, wanted: impl Fn(u64) -> bool) {
         let mut gave_way = false;
         let moved = self.moved();
         let mut last = None;
@@ -238,6 +263,10 @@ impl<'a, H: Mmio + Witness, const N: usize> Watch<'a, H, N> {
         for dword in self.locks.dwords.iter_mut().filter(|dword| !dword.opened) {
             let place = (dword.node, dword.decoder.is_some());
             let by = moved.filter(|(node, _)| place == (*node, true)).map_or(0, |(_, by)| by);
+            let address = dword.address.wrapping_add(by);
+            if !wanted(address) {
+                continue;
+            }
             if last.replace(place) != Some(place) {
                 answers = match (self.tree.get(dword.node), dword.decoder) {
                     (Some(Node { hdm: Some(hdm), .. }), Some(_)) => {
@@ -252,7 +281,7 @@ impl<'a, H: Mmio + Witness, const N: usize> Watch<'a, H, N> {
             if !answers {
                 continue;
             }
-            let changed = self.hw.read(dword.address.wrapping_add(by)) ^ dword.value;
+            let changed = self.hw.read(address) ^ dword.value;
             dword.changed |= changed & dword.mask;
             gave_way |= changed & dword.mask != 0;
         }
@@ -410,7 +439,7 @@ impl<H: Stores + Witness, const N: usize> Stores for Watch<'_, H, N> {
         let stored = self.hw.store(address, bytes, value);
         self.locks.tries += u64::from(stored);
         if stored && !self.blind {
-            self.look();
+            self.look_at(address);
         }
         stored
     }
@@ -429,7 +458,7 @@ where
         let flipped = self.sweep.is_some_and(|(at, rest)| at == address && value != rest);
         self.locks.tries += u64::from(flipped || self.striking);
         if !(self.blind || flipped && self.moves_registers(address)) {
-            self.look();
+            self.look_at(address);
         }
     }
 }
@@ -471,6 +500,9 @@ impl<H: Mmio + Witness, const N: usize> Witness for Watch<'_, H, N> {
             }
             Event::Swept => {
                 self.sweep = None;
+                if self.locks.near && !self.blind {
+                    self.look();
+                }
                 if core::mem::take(&mut self.striking) && self.mode.0 == Mode::Plain {
                     self.look_at_memory();
                 }
@@ -533,7 +565,11 @@ impl<const N: usize> Display for Text<'_, N> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Locks { dwords, tries, breaches, .. } = self.locks;
         let watched = dwords.len();
-        writeln!(f, "{tries} tries, {watched} locked dwords compared after every write")?;
+        let when = match self.locks.near {
+            false => "after every write",
+            true => "after the writes to each register, those around it after every one",
+        };
+        writeln!(f, "{tries} tries, {watched} locked dwords compared {when}")?;
         let (all, changed) = self.locks.bits();
         match (watched, self.locks.held()) {
             (0, _) => writeln!(f, "integrity: nothing is locked here")?,

@@ -39,9 +39,11 @@ guest runs: the library drives QEMU's devices from this process, on a machine th
 touched.
 
 QEMU stores Lock On Commit and does not enforce it. So there are two results: the verifier's, that
-every decoder on each path is locked, and with --attack the attack's, that locks give way: each bit of
-each locked register is flipped from outside and put back, and the image makes its attack from
-inside and judges it itself. Exit code 1 then.
+every decoder on each path is locked, and with --attack the attack's, that locks give way: the same
+attack (each bit in each state, whole values, widths, modes, and marks in memory) is made from outside
+through the socket, and without --direct by the image from inside, which judges it itself; both have
+to come to one verdict. From QEMU 11.0 on whole values end the program: single bits alone are tried
+there, the report says so, and that cannot pass. Exit code 1 then.
 
 JSON without --run:
   result       ok or refused

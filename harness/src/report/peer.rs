@@ -36,7 +36,7 @@ pub struct Verifier {
     pub locked: usize,
 }
 
-/// What became of locked registers of which each bit was flipped.
+/// What became of locked registers under attack.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LockAttack {
     /// Something is locked, and nothing of it changed.
@@ -47,7 +47,10 @@ pub struct LockAttack {
     pub changed: u32,
     /// Where.
     pub fields: Vec<Field>,
-    /// What the image says of the whole attack, which it makes and judges from inside; empty if it
+    /// What came of the attack from outside, in the words that the image has for its own, but for
+    /// the fields.
+    pub outside: Vec<String>,
+    /// What the image says of the same attack, which it makes and judges from inside; empty if it
     /// did not.
     pub inside: Vec<String>,
 }
@@ -129,8 +132,11 @@ impl Peer {
                 for ((register, bits), owners) in alike {
                     fact(f, "", format_args!("{register}, bits {bits}: {}", owners.join(", ")))?;
                 }
-                for (index, line) in attack.inside.iter().enumerate() {
-                    fact(f, if index == 0 { "from inside" } else { "" }, line)?;
+                let sides = [("from outside", &attack.outside), ("from inside", &attack.inside)];
+                for (label, lines) in sides {
+                    for (index, line) in lines.iter().enumerate() {
+                        fact(f, if index == 0 { label } else { "" }, line)?;
+                    }
                 }
             }
         }
