@@ -193,10 +193,32 @@ codes! {
 codes! {
     /// Commands (section 8.2.9).
     Opcode: u16 {
+        /// Get Event Records.
+        GetEventRecords = 0x0100, "Get Event Records";
+        /// Clear Event Records.
+        ClearEventRecords = 0x0101, "Clear Event Records";
+        /// Get Event Interrupt Policy.
+        GetEventInterruptPolicy = 0x0102, "Get Event Interrupt Policy";
+        /// Set Event Interrupt Policy.
+        SetEventInterruptPolicy = 0x0103, "Set Event Interrupt Policy";
+        /// Get Timestamp.
+        GetTimestamp = 0x0300, "Get Timestamp";
+        /// Set Timestamp.
+        SetTimestamp = 0x0301, "Set Timestamp";
+        /// Get Supported Logs.
+        GetSupportedLogs = 0x0400, "Get Supported Logs";
+        /// Get Log.
+        GetLog = 0x0401, "Get Log";
         /// Identify Memory Device.
         IdentifyMemoryDevice = 0x4000, "Identify Memory Device";
         /// Get Partition Info.
         GetPartitionInfo = 0x4100, "Get Partition Info";
+        /// Get Label Storage Area.
+        GetLabels = 0x4102, "Get LSA";
+        /// Set Label Storage Area.
+        SetLabels = 0x4103, "Set LSA";
+        /// Get Health Info.
+        GetHealthInfo = 0x4200, "Get Health Info";
     }
 }
 
@@ -219,10 +241,14 @@ codes! {
         Busy = 0x06, "busy";
         /// Media is disabled.
         MediaDisabled = 0x07, "media disabled";
+        /// No such event record.
+        InvalidHandle = 0x0E, "invalid handle";
         /// Not on this mailbox.
         UnsupportedMailbox = 0x15, "unsupported mailbox";
         /// Input length makes no sense.
         InvalidPayloadLength = 0x16, "invalid payload length";
+        /// No such log.
+        InvalidLog = 0x17, "invalid log";
     }
 }
 

@@ -8,6 +8,7 @@
 //! ended.
 
 pub mod bridge;
+pub mod commands;
 pub mod component;
 pub mod config;
 pub mod endpoint;

@@ -176,6 +176,111 @@ fn mailbox_tells_partitions_and_type_2_has_none() {
     assert!(machine.endpoint(0).unwrap().mailbox.is_none());
 }
 
+/// Runs a command of the first device's mailbox: its code and its output.
+fn command(machine: &mut Machine, opcode: u32, input: &[u8]) -> (u32, Vec<u8>) {
+    let registers = machine.function(Place::Device(0)).unwrap().bar(2).unwrap().base().0;
+    for (at, dword) in (registers + 0x120..).step_by(4).zip(input.chunks(4)) {
+        let byte = |index| dword.get(index).copied().unwrap_or(0);
+        machine.write(at, u32::from_le_bytes([byte(0), byte(1), byte(2), byte(3)]));
+    }
+    // The Command register is one of 64 bits.
+    let value = u64::from(opcode) | (input.len() as u64) << 16;
+    machine.write_bytes(registers + 0x108, &value.to_le_bytes());
+    machine.write(registers + 0x104, 1);
+    let code = machine.read(registers + 0x114) & 0xFFFF;
+    let length = machine.read(registers + 0x108) >> 16;
+    let output = (0..length.div_ceil(4)).flat_map(|dword| {
+        machine.read(registers + 0x120 + u64::from(4 * dword)).to_le_bytes()
+    });
+    let mut output: Vec<_> = if code == 0 { output.collect() } else { Vec::new() };
+    output.truncate(length as usize);
+    (code, output)
+}
+
+#[test]
+fn a_mailbox_tells_its_commands_in_the_command_effects_log() {
+    let mut machine = machine(SMALL);
+    // 0da9c0b5-bf41-4b78-8f79-96b1623b3f17; one log, of 13 entries of 4 bytes.
+    let name = *b"\x0d\xa9\xc0\xb5\xbf\x41\x4b\x78\x8f\x79\x96\xb1\x62\x3b\x3f\x17";
+    let (code, logs) = command(&mut machine, 0x0400, &[]);
+    assert_eq!((code, &logs[..8]), (0, &[1, 0, 0, 0, 0, 0, 0, 0][..]));
+    assert_eq!((&logs[8..24], &logs[24..]), (&name[..], &[52, 0, 0, 0][..]));
+    let ask = |offset: u8, length: u8| {
+        let mut input = name.to_vec();
+        input.extend([offset, 0, 0, 0, length, 0, 0, 0]);
+        input
+    };
+    let log = [
+        [0x00, 0x01, 0x00, 0x00],
+        [0x01, 0x01, 0x10, 0x00],
+        [0x02, 0x01, 0x00, 0x00],
+        [0x03, 0x01, 0x08, 0x00],
+        [0x00, 0x03, 0x00, 0x00],
+        [0x01, 0x03, 0x08, 0x00],
+        [0x00, 0x04, 0x00, 0x00],
+        [0x01, 0x04, 0x00, 0x00],
+        [0x00, 0x40, 0x00, 0x00],
+        [0x00, 0x41, 0x00, 0x00],
+        [0x02, 0x41, 0x00, 0x00],
+        [0x03, 0x41, 0x06, 0x00],
+        [0x00, 0x42, 0x00, 0x00],
+    ];
+    assert_eq!(command(&mut machine, 0x0401, &ask(0, 52)), (0, log.concat()));
+    assert_eq!(command(&mut machine, 0x0401, &ask(4, 8)), (0, log[1..3].concat()));
+    assert_eq!(command(&mut machine, 0x0401, &ask(4, 52)).0, 0x02, "past the end");
+    assert_eq!(command(&mut machine, 0x0401, &[0; 24]).0, 0x17, "no such log");
+    // What the log names is there, with or without the input that it wants; what it does not, is not.
+    for opcode in 0..0x6000 {
+        let named = log.iter().any(|entry| entry[..2] == u16::to_le_bytes(opcode as u16));
+        assert_eq!(command(&mut machine, opcode, &[]).0 != 0x03, named, "{opcode:#06x}");
+    }
+}
+
+#[test]
+fn events_time_and_health_are_those_of_a_device_that_is_well() {
+    let mut machine = machine(SMALL);
+    assert_eq!(command(&mut machine, 0x0100, &[3]), (0, vec![0; 32]), "no fatal event");
+    assert_eq!(command(&mut machine, 0x0100, &[4]).0, 0x02, "no such log");
+    assert_eq!(command(&mut machine, 0x0101, &[0, 1, 0, 0, 0, 0]), (0, vec![]), "all of none");
+    assert_eq!(command(&mut machine, 0x0101, &[0, 0, 1, 0, 0, 0, 7, 0]).0, 0x0E, "no event 7");
+    assert_eq!(command(&mut machine, 0x0103, &[1, 0, 0, 0]).0, 0x02, "there is no MSI");
+    assert_eq!(command(&mut machine, 0x0103, &[0; 4]).0, 0);
+    assert_eq!(command(&mut machine, 0x0102, &[]), (0, vec![0; 4]));
+    assert_eq!(command(&mut machine, 0x4200, &[]), (0, vec![0; 18]));
+    let time = |machine: &mut Machine| {
+        u64::from_le_bytes(command(machine, 0x0300, &[]).1.try_into().unwrap())
+    };
+    assert_eq!(time(&mut machine), 0);
+    assert_eq!(command(&mut machine, 0x0301, &1_000_000_000_000u64.to_le_bytes()).0, 0);
+    assert!((1_000_000_000_000..2_000_000_000_000).contains(&time(&mut machine)));
+    machine.reset_device(0, Reset::Hot);
+    machine.assign();
+    assert_eq!(time(&mut machine), 0);
+}
+
+#[test]
+fn labels_are_where_persistent_memory_is_and_outlive_resets() {
+    let mut machine = machine(SMALL);
+    let (_, identity) = command(&mut machine, 0x4000, &[]);
+    assert_eq!(identity[0x38..0x3C], 65_536u32.to_le_bytes(), "bytes of labels");
+    let set = |offset: u32, data: &[u8]| [&offset.to_le_bytes()[..], &[0; 4], data].concat();
+    let get = |offset: u32, length: u32| [offset.to_le_bytes(), length.to_le_bytes()].concat();
+    assert_eq!(command(&mut machine, 0x4103, &set(65_532, b"last")).0, 0);
+    assert_eq!(command(&mut machine, 0x4103, &set(65_533, b"late")).0, 0x02, "past the end");
+    for reset in Reset::ALL {
+        machine.reset_device(0, reset);
+        machine.assign();
+        assert_eq!(command(&mut machine, 0x4102, &get(65_530, 6)), (0, b"\0\0last".to_vec()));
+    }
+    assert_eq!(command(&mut machine, 0x4102, &get(0, 513)).0, 0x02, "more than the payload holds");
+    assert_eq!(command(&mut machine, 0x4102, &get(u32::MAX, 2)).0, 0x02);
+
+    let mut volatile = Machine::new(&scenario(&SMALL.replace("persistent = \"256MiB\"", "")));
+    assert_eq!(command(&mut volatile, 0x4000, &[]).1[0x38..0x3C], [0; 4]);
+    assert_eq!(command(&mut volatile, 0x4102, &get(0, 4)).0, 0x03);
+    assert_eq!(command(&mut volatile, 0x0400, &[]).1[24], 44);
+}
+
 #[test]
 fn every_builtin_is_a_machine_whose_components_answer() {
     for found in builtins() {

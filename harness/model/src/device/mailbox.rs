@@ -3,16 +3,16 @@
 //!
 //! **Invariant**: a command is done when the doorbell write is: software never sees it busy.
 
+use cxl_regs::Component;
 use cxl_regs::access::{Features, Register, Spec};
 use cxl_regs::mailbox::{
     self, ArrayHigh, ArrayLow, Capabilities, Command, CommandHigh, CommandLow, Control,
-    DeviceCapabilityId, EntryHeader, EntryLength, EntryOffset, IdentifyMemoryDevice, MediaStatus,
-    MemoryDeviceStatus, Opcode, PAYLOAD_OFFSET, PartitionInfo, ReturnCode, StatusHigh,
+    DeviceCapabilityId, EntryHeader, EntryLength, EntryOffset, MediaStatus, MemoryDeviceStatus,
+    Opcode, PAYLOAD_OFFSET, ReturnCode, StatusHigh,
 };
-use cxl_regs::{Component, DECODER_UNIT};
-use zerocopy::{FromZeros, IntoBytes};
 
 use super::Name;
+use super::commands::Commands;
 use super::media::Media;
 use super::registers::Registers;
 
@@ -22,6 +22,7 @@ const SIZE: u16 = 0x1000;
 const MEMORY_DEVICE: u8 = 1;
 /// log2 of the payload's bytes.
 const PAYLOAD_SIZE: u8 = 9;
+const PAYLOAD_BYTES: usize = 1 << PAYLOAD_SIZE;
 
 /// Where the structures are: ID, offset, length.
 const STRUCTURES: [(DeviceCapabilityId, u16, u16); 3] = [
@@ -44,8 +45,7 @@ fn is_payload(offset: u16) -> bool {
 #[derive(Clone, Debug)]
 pub struct Mailbox {
     registers: Registers,
-    volatile: u64,
-    persistent: u64,
+    commands: Commands,
 }
 
 impl Mailbox {
@@ -78,7 +78,7 @@ impl Mailbox {
         registers.add(&[MemoryDeviceStatus::SPEC], MEMORY_STATUS, |bytes| {
             cxl_regs::block::put(bytes, MEMORY_STATUS, status)
         });
-        Self { registers, volatile: media.volatile(), persistent: media.persistent() }
+        Self { registers, commands: Commands::new(media) }
     }
 
     /// What the dword at an offset is called.
@@ -131,27 +131,14 @@ impl Mailbox {
         let (low, high): (CommandLow, CommandHigh) =
             (self.registers.get(MAILBOX), self.registers.get(MAILBOX));
         let command = Command::decode(low, high);
-        let units = |bytes: u64| (bytes / DECODER_UNIT).into();
-        let (volatile, persistent) = (units(self.volatile), units(self.persistent));
-        match command.opcode {
-            Opcode::IdentifyMemoryDevice | Opcode::GetPartitionInfo if command.length != 0 => {
-                ReturnCode::InvalidPayloadLength
-            }
-            Opcode::IdentifyMemoryDevice => {
-                let mut output = IdentifyMemoryDevice::new_zeroed();
-                output.firmware_revision = *b"model\0\0\0\0\0\0\0\0\0\0\0";
-                output.total = units(self.volatile.saturating_add(self.persistent));
-                output.volatile_only = volatile;
-                output.persistent_only = persistent;
-                self.answer(command.opcode, output.as_bytes())
-            }
-            Opcode::GetPartitionInfo => {
-                let mut output = PartitionInfo::new_zeroed();
-                output.active_volatile = volatile;
-                output.active_persistent = persistent;
-                self.answer(command.opcode, output.as_bytes())
-            }
-            _ => ReturnCode::Unsupported,
+        let start = usize::from(MAILBOX + PAYLOAD_OFFSET);
+        let payload = self.registers.bytes().get(start..start + PAYLOAD_BYTES).unwrap_or(&[]);
+        let Some(input) = payload.get(..command.length as usize) else {
+            return ReturnCode::InvalidPayloadLength;
+        };
+        match self.commands.run(command.opcode, input, PAYLOAD_BYTES) {
+            Ok(output) => self.answer(command.opcode, &output),
+            Err(code) => code,
         }
     }
 
@@ -174,5 +161,6 @@ impl Mailbox {
     /// Forgets everything but what the device is.
     pub fn reset(&mut self) {
         self.registers.reset(0..SIZE, |_| false);
+        self.commands.reset();
     }
 }
