@@ -3,7 +3,7 @@
 //!
 //! **Invariant**: the slots follow from the machine's registers alone; see [`mirror`]. Whatever the
 //! guest does for however long, what is kept of it is bounded: the first [`MOST_CALLS`] calls,
-//! announcements and marks, the last two MiB of the console, one hand-off with at most 1 MiB of record
+//! announcements and marks, the last two MiB of the console, [`MOST_FACTS`] of facts, one hand-off with at most 1 MiB of record
 //! and as much of table, the events that the scenario has, and what [`engine`], [`Slots`] and [`Vigil`]
 //! keep.
 
@@ -197,6 +197,8 @@ pub struct Guest<'a> {
     pub limits: Limits,
     /// What the guest printed.
     pub console: Vec<u8>,
+    /// What came out of the second serial port: the first bytes, [`MOST_FACTS`] at most.
+    pub facts: Vec<u8>,
     /// What the image that runs now said.
     pub said: Said,
     /// Who that is.
@@ -275,6 +277,7 @@ impl<'a> Guest<'a> {
             bar_slots: Vec::new(),
             limits,
             console: Vec::new(),
+            facts: Vec::new(),
             said: Said::default(),
             speaker: Speaker::default(),
             sees_all: false,
@@ -477,6 +480,8 @@ impl Guest<'_> {
     }
 }
 
+/// Bytes of the second serial port that are kept: ten times what a Linux says of sixteen devices.
+pub const MOST_FACTS: usize = 4 << 20;
 /// Bytes of console output that are kept, the last ones.
 const MOST_CONSOLE: usize = 1 << 20;
 /// Calls that are kept, the first ones: more than any payload of ours makes.
@@ -547,6 +552,11 @@ impl Bus for Guest<'_> {
             self.console.drain(..self.console.len() - MOST_CONSOLE);
         }
         (self.on_console)(bytes);
+    }
+
+    fn facts(&mut self, bytes: &[u8]) {
+        let room = MOST_FACTS.saturating_sub(self.facts.len());
+        self.facts.extend(bytes.iter().take(room));
     }
 
     fn doorbell(&mut self, value: u32, slots: &Slots) {

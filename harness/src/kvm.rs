@@ -46,8 +46,8 @@ pub struct Vm {
     entry: u64,
     /// KVM tells the registers with each exit.
     tells_registers: bool,
-    /// The serial port's interrupt, if there are interrupt controllers.
-    serial_line: Option<EventFd>,
+    /// The interrupts of the serial ports, if there are interrupt controllers.
+    serial_lines: Option<[EventFd; 2]>,
 }
 
 /// What an image can change of a vCPU and the next one would find.
@@ -122,8 +122,8 @@ const FEATURES: u32 = 1;
 const FEATURES_XSAVE: u32 = 1 << 26;
 const FEATURES_TSC_DEADLINE: u32 = 1 << 24;
 const FEATURES_HYPERVISOR: u32 = 1 << 31;
-/// The interrupt of the serial port.
-const SERIAL_INTERRUPT: u32 = 4;
+/// The interrupts of the serial ports.
+const SERIAL_INTERRUPTS: [u32; 2] = [4, 3];
 /// The CPUID leaf and subleaf whose EAX says which ways of saving there are, and its bit for XSAVEC.
 const XSAVE: (u32, u32) = (0xD, 1);
 const XSAVE_XSAVEC: u32 = 1 << 1;
@@ -238,13 +238,17 @@ impl Vm {
         }
         // Intel needs three pages that no guest uses.
         again(|| vm.set_tss_address(0xFFFB_D000)).map_err(call("KVM_SET_TSS_ADDR"))?;
-        let serial_line = match interrupts {
+        let serial_lines = match interrupts {
             true => {
                 again(|| vm.create_irq_chip()).map_err(call("KVM_CREATE_IRQCHIP"))?;
-                let line = EventFd::new(libc::EFD_NONBLOCK)
-                    .map_err(|error| VmError::Memory(error.to_string()))?;
-                again(|| vm.register_irqfd(&line, SERIAL_INTERRUPT)).map_err(call("KVM_IRQFD"))?;
-                Some(line)
+                let line = |interrupt| {
+                    let line = EventFd::new(libc::EFD_NONBLOCK)
+                        .map_err(|error| VmError::Memory(error.to_string()))?;
+                    again(|| vm.register_irqfd(&line, interrupt)).map_err(call("KVM_IRQFD"))?;
+                    Ok(line)
+                };
+                let [first, second] = SERIAL_INTERRUPTS;
+                Some([line(first)?, line(second)?])
             }
             false => None,
         };
@@ -293,7 +297,7 @@ impl Vm {
             emulates_ring_0: false,
             entry: 0,
             tells_registers,
-            serial_line,
+            serial_lines,
         })
     }
 

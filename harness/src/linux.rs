@@ -10,6 +10,7 @@
 pub mod boot;
 pub mod facts;
 pub(crate) mod initramfs;
+pub mod ours;
 pub mod planned;
 mod sysfs;
 mod text;
@@ -25,6 +26,9 @@ pub use text::FactsText;
 pub use verdict::Verdict;
 
 use crate::qemu::command::escaped;
+
+/// The variable that names a kernel.
+pub(crate) const KERNEL: &str = "LINUX_KERNEL";
 
 /// Linux's command line: behind `payload=linux -- ` of the image's. Without `no_timer_check` the kernel
 /// panics where a busy host lets the emulated timer miss its test.
@@ -92,7 +96,7 @@ pub(crate) fn busybox() -> Result<PathBuf, Missing> {
 /// The newest kernel in `/boot` that has modules, or the one that `LINUX_KERNEL` names; with its
 /// version and its modules.
 pub(crate) fn kernel() -> Result<(PathBuf, String, PathBuf), Missing> {
-    let named = std::env::var_os("LINUX_KERNEL").filter(|name| !name.is_empty());
+    let named = std::env::var_os(KERNEL).filter(|name| !name.is_empty());
     let (kernel, version) = match named {
         Some(path) => {
             let path = PathBuf::from(path);
@@ -115,6 +119,13 @@ pub fn kernel_image() -> Result<PathBuf, Missing> {
 }
 
 impl Installed {
+    /// Every file that it takes to boot this Linux: for whoever boots it elsewhere.
+    pub fn files(&self) -> Result<Vec<PathBuf>, InitramfsError> {
+        let mut files = vec![self.kernel.clone(), self.busybox.clone()];
+        files.extend(initramfs::files(&self.modules, &self.version)?);
+        Ok(files)
+    }
+
     /// The newest kernel in `/boot` that has modules, or the one that `LINUX_KERNEL` names.
     pub fn find() -> Result<Self, Missing> {
         let busybox = busybox()?;

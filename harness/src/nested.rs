@@ -60,6 +60,8 @@ pub struct Options<'a> {
     pub input: Vec<u8>,
     /// Files and folders that go in besides.
     pub files: Vec<PathBuf>,
+    /// The command boots a Linux, which goes in too.
+    pub linux: bool,
     /// The kernel and its modules.
     pub kernel: Kernel,
     /// Memory in MiB.
@@ -415,6 +417,13 @@ fn command(options: &Options<'_>, directory: &Path) -> Vec<u8> {
     let mut line = b"cd ".to_vec();
     quoted(&mut line, directory.as_os_str().as_bytes());
     line.extend(b" && exec ");
+    // The kernel that a command inside boots is the one that it would boot here.
+    if let Some(kernel) = std::env::var_os(linux::KERNEL).filter(|_| options.linux) {
+        line.extend(b"env ");
+        quoted(&mut line, format!("{}=", linux::KERNEL).as_bytes());
+        quoted(&mut line, kernel.as_os_str().as_bytes());
+        line.push(b' ');
+    }
     let program = std::path::absolute(&options.program).unwrap_or(options.program.clone());
     quoted(&mut line, program.as_os_str().as_bytes());
     for word in &options.arguments {

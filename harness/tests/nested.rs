@@ -37,6 +37,8 @@ fn main() -> ExitCode {
         claim("qemu_goes_when_the_program_is_killed", killed),
         claim("linux_boots_on_the_scenario_s_machine_and_finds_what_is_there", linux),
         claim("linux_that_panics_is_a_failure", panicked),
+        claim("linux_has_on_our_machine_what_the_library_planned", on_ours),
+        claim("linux_dies_in_cxl_memory_that_is_not_mirrored", not_mirrored),
     ];
     let mut trials: Vec<_> = inside.into_iter().map(|trial| unless(lack(), trial)).collect();
     trials.push(claim("all_that_is_missing_is_named_at_once", missing));
@@ -231,7 +233,7 @@ const WARNINGS: [(&str, &str); 6] = [
 ];
 
 /// Whether Linux shows a port's decoders by themselves, as 6.12 does; 7.3 waits for the first memory
-/// device below the port, and does not bind ours yet.
+/// device below the port, whose driver is not loaded here.
 fn shows_ports() -> bool {
     let name = Kernel::find(None, None).unwrap().name();
     name.split('.').next().unwrap().parse::<u32>().unwrap() < 7
@@ -248,7 +250,8 @@ fn linux() {
     assert_eq!(with("pci "), ["pci 0000:10:00.0 0x060400", "pci 0000:11:00.0 0x050210"]);
     assert_eq!(with("acpi "), ["acpi ACPI0016:00", "acpi ACPI0017:00"]);
     let decoders = [
-        "cxl decoder0.0 0x100000000 0x40000000 0 16",
+        // The table that the library made of what is locked says that the window is fixed.
+        "cxl decoder0.0 0x100000000 0x40000000 1 16",
         "cxl decoder1.0 0x100000000 0x20000000 1 0",
         "cxl decoder1.1 0x0 0x0 0 0",
         "cxl decoder1.2 0x0 0x0 0 0",
@@ -260,6 +263,39 @@ fn linux() {
     for line in with("warned ") {
         assert!(WARNINGS.iter().any(|(words, _)| line.contains(words)), "{line}");
     }
+}
+
+/// `linux SCENARIO --on ours` inside: its JSON.
+fn judged(scenario: &str, more: &[&str], code: i32) -> Value {
+    let mut command = program::command(&["nested", "--", "linux", scenario, "--on", "ours"]);
+    command.args(["--json", "--timeout", "250"]).args(more);
+    let (output, complaints, found) = program::ran(&mut command);
+    assert_eq!(found, code, "{complaints}\n{output}");
+    serde_json::from_str(&output).unwrap()
+}
+
+/// Its drivers take our memory devices, make the region of the decoders that the library locked, and
+/// bring its memory online, in a node of its own; a program that is copied there runs there.
+fn on_ours() {
+    let verdict = judged("two-way", &[], 0);
+    assert_eq!((&verdict["result"], &verdict["qemu"]), (&"ok".into(), &Value::Null));
+    assert_eq!(verdict["gaps"], Value::Array(Vec::new()));
+    assert_eq!((&verdict["as_planned"], &verdict["online"]), (&1.into(), &"0x40000000".into()));
+    let linux = &verdict["regions"][0]["linux"];
+    assert_eq!((&linux["locked"], &linux["ways"]), (&true.into(), &2.into()));
+    assert_eq!(linux["nodes"], serde_json::json!([1]));
+}
+
+/// The same on a machine whose memory is there access by access: where KVM has to emulate what a
+/// program does with it, it cannot.
+fn not_mirrored() {
+    let movable = ["--append", "memhp_default_state=online_movable"];
+    let verdict = judged("one-device", &[&["--mirror", "off"][..], &movable].concat(), 1);
+    let why = verdict["refusal"].as_str().unwrap();
+    assert!(why.contains("KVM internal error, suberror 1: an instruction that KVM had"), "{why}");
+    assert!(why.contains("ring 3") && why.contains(", rip 0x"), "{why}");
+    let verdict = judged("one-device", &movable, 0);
+    assert_eq!((&verdict["result"], &verdict["as_planned"]), (&"ok".into(), &1.into()));
 }
 
 /// An init that ends is a panic, and a panic resets the machine.

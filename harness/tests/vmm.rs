@@ -563,7 +563,9 @@ fn a_loop_ends_by_the_time_limit() {
     let timeout = Duration::from_millis(300);
     let program = Program::default().bytes(&[0xEB, 0xFE]);
     let run = foreign(&mut machine, program, Options { timeout, ..Options::default() });
-    let End::TimedOut { rip, instruction } = &run.first.end else { panic!("{:?}", run.first.end) };
+    let End::TimedOut { rip, instruction, .. } = &run.first.end else {
+        panic!("{:?}", run.first.end)
+    };
     assert_eq!(*rip, u64::from(elf::BASE));
     assert!(instruction.starts_with(&[0xEB, 0xFE]), "{instruction:x?}");
 }

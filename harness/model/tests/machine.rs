@@ -189,9 +189,8 @@ fn command(machine: &mut Machine, opcode: u32, input: &[u8]) -> (u32, Vec<u8>) {
     machine.write(registers + 0x104, 1);
     let code = machine.read(registers + 0x114) & 0xFFFF;
     let length = machine.read(registers + 0x108) >> 16;
-    let output = (0..length.div_ceil(4)).flat_map(|dword| {
-        machine.read(registers + 0x120 + u64::from(4 * dword)).to_le_bytes()
-    });
+    let output = (0..length.div_ceil(4))
+        .flat_map(|dword| machine.read(registers + 0x120 + u64::from(4 * dword)).to_le_bytes());
     let mut output: Vec<_> = if code == 0 { output.collect() } else { Vec::new() };
     output.truncate(length as usize);
     (code, output)

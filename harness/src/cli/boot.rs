@@ -214,9 +214,13 @@ pub(super) struct Boot {
     quiet: bool,
 }
 
+/// What there is to say of a Linux where it cannot run.
+pub(super) const NO_LINUX_HERE: &str = "this host's KVM emulates CPL 0, and Linux dies there of the first instruction that its emulator \
+     does not know; run this inside `cxl-harness nested -- ...`, or on a host with VT-x or AMD-V";
+
 /// On or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Switch {
+pub(super) enum Switch {
     On,
     Off,
 }
@@ -590,12 +594,7 @@ impl Boot {
     fn linux(&self) -> Result<Option<LinuxFiles>, Stop> {
         let Some(named) = &self.linux else { return Ok(None) };
         if kvm::emulates_ring_0() {
-            return Err(Stop::Refused(Unstarted::by_harness(
-                "this host's KVM emulates CPL 0, and Linux dies there of the first instruction that \
-                 its emulator does not know; run this inside `cxl-harness nested -- boot ...`, or on \
-                 a host with VT-x or AMD-V"
-                    .to_owned(),
-            )));
+            return Err(Stop::Refused(Unstarted::by_harness(NO_LINUX_HERE.to_owned())));
         }
         let kernel = match named {
             Some(file) => file.clone(),

@@ -1,14 +1,17 @@
-//! `cxl-harness linux`: what an unmodified Linux makes of a machine that our image has set up.
+//! `cxl-harness linux`: what an unmodified Linux makes of a machine that the library has set up.
 //!
 //! **Invariant**: exit code 0 is for a Linux that came to its end and has every planned region.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use cxl_harness::kvm;
 use cxl_harness::linux::boot::{BootError, Options, boot};
-use cxl_harness::linux::{FactsText, Installed, Verdict};
+use cxl_harness::linux::ours::{self, OursError};
+use cxl_harness::linux::{Facts, FactsText, Installed, Verdict};
 use cxl_harness::report;
+use cxl_model::scenario::Scenario;
 
 use super::source::Source;
 
@@ -19,18 +22,22 @@ const DEFAULT: &str = "two-way";
 const EXAMPLES: &str = "\
 QEMU builds the scenario's machine (software emulation: ten to thirty seconds). Our image boots
 there, finds, programs and locks, and hands over to the kernel that this host has installed, with
-its drivers in a small initramfs. Nothing in that configures CXL. Then the library's plan for QEMU's
+its drivers in a small initramfs. Nothing in that configures CXL. With --on ours the machine is our
+own device models in a KVM guest, with our own ACPI tables: there the host runs the library before
+Linux starts, and committed memory is RAM to the guest. Then the library's plan for the machine's
 map is held against what the image committed, and against Linux's sysfs, region by region: address,
 size, ways, granularity, devices and their own addresses, locks, and all of the memory online, in a
 node of its own, where a program that is copied there reads back. Each gap is a line, with the line of the kernel's log that belongs to it.
 
 Without SCENARIO: two-way, a machine that QEMU can be.
 
-Needs qemu-system-x86 10.0 or newer, a kernel 6.12 or newer with its modules, and busybox-static.
+Needs a kernel 6.12 or newer with its modules, and busybox-static; qemu-system-x86 10.0 or newer, or
+for --on ours a KVM that runs CPL 0 natively (VT-x, AMD-V): on other hosts run that inside
+`cxl-harness nested`, which takes the kernel and its drivers along.
 
 JSON:
   result        ok, failed (there are gaps) or refused (Linux did not come to its end)
-  linux, qemu   their versions
+  linux, qemu   their versions (qemu: null with --on ours)
   refusal       why there is nothing to compare
   planned       how many regions are planned
   as_planned    how many of them Linux has just so
@@ -58,9 +65,21 @@ Examples:
   cxl-harness linux
   cxl-harness linux one-device --json | jq -r '.gaps[].message'
   cxl-harness linux four-way --console
-  cxl-harness linux pass-through; echo $?";
+  cxl-harness linux pass-through; echo $?
+  cxl-harness nested -- linux two-way --on ours
+  cxl-harness nested -- linux one-device --on ours --mirror off --append \
+    memhp_default_state=online_movable";
 
-/// Boot the image on QEMU, hand over to an installed Linux, and hold what that has against the plan.
+/// Whose machine it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum On {
+    /// QEMU's, by software emulation.
+    Qemu,
+    /// Our device models, in a KVM guest.
+    Ours,
+}
+
+/// Set a machine up, boot an installed Linux on it, and hold what that has against the plan.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(super) struct Linux {
@@ -76,16 +95,44 @@ pub(super) struct Linux {
     #[arg(long, conflicts_with = "json")]
     console: bool,
 
+    /// Whose machine it is.
+    #[arg(long, value_enum, default_value_t = On::Qemu)]
+    on: On,
+
+    /// With --on ours: whether memory of committed decoders is mapped into the guest, or each access
+    /// is decoded by itself. Without it Linux runs until KVM cannot go on.
+    #[arg(long, value_enum, default_value_t = super::boot::Switch::On)]
+    mirror: super::boot::Switch,
+
+    /// With --on ours: words that are added to Linux's command line.
+    #[arg(long, value_name = "WORDS", default_value = "")]
+    append: String,
+
     /// Give up after this many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 300,
           value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
 }
 
+/// What a boot left, whoever's machine it was.
+struct Came {
+    verdict: Verdict,
+    facts: Facts,
+    console: String,
+}
+
 impl Linux {
     pub(super) fn run(self) -> ExitCode {
         // Before the first process is started: what it leaves is to be cleaned up.
         super::signals();
+        if self.on == On::Qemu {
+            let off = self.mirror == super::boot::Switch::Off;
+            for (name, given) in [("--mirror", off), ("--append", !self.append.is_empty())] {
+                if given {
+                    return super::fail(&format!("{name} is for --on ours"));
+                }
+            }
+        }
         let scenario = match Source::built_in(&self.scenario).scenario() {
             Ok(scenario) => scenario,
             Err(error) => return super::fail(&error.to_string()),
@@ -96,38 +143,71 @@ impl Linux {
                 return self.refuse(&scenario.name, None, &error.to_string(), super::EXIT_REFUSED);
             }
         };
-        let version = installed.version.as_str();
-        super::progress(&format!("QEMU boots Linux {version}, some ten seconds"));
-        let options = Options {
-            before: "",
-            timeout: Duration::from_secs(self.timeout),
-            interrupted: &super::interrupted(),
+        let came = match self.on {
+            On::Qemu => self.on_qemu(&installed, &scenario),
+            On::Ours => self.on_ours(&installed, &scenario),
         };
-        let boot = match boot(&installed, &scenario, &options) {
-            Ok(boot) => boot,
-            Err(error) => {
-                let code = match error {
-                    BootError::Interrupted { .. } => super::signals().code(),
-                    _ => super::EXIT_REFUSED,
-                };
-                return self.refuse(&scenario.name, Some(version), &error.to_string(), code);
+        let Came { verdict, facts, console } = match came {
+            Ok(came) => came,
+            Err((why, code)) => {
+                return self.refuse(&scenario.name, Some(&installed.version), &why, code);
             }
         };
-        let verdict = boot.verdict();
         let code = super::exit(verdict.result == report::Verdict::Ok);
         if self.json {
             return super::print(&super::json(&verdict), code);
         }
-        let mut text = super::styled(&format!("{verdict}\n{}", FactsText(&boot.facts)));
+        let mut text = super::styled(&format!("{verdict}\n{}", FactsText(&facts)));
         if self.console {
             text += &super::styled("\nconsole\n");
-            let lines = boot.console.lines().filter(|line| !line.starts_with("dump "));
+            let lines = console.lines().filter(|line| !line.starts_with("dump "));
             lines.for_each(|line| {
                 text += line.trim_end_matches('\r');
                 text.push('\n');
             });
         }
         super::print(&text, code)
+    }
+
+    fn on_qemu(&self, installed: &Installed, scenario: &Scenario) -> Result<Came, (String, u8)> {
+        super::progress(&format!("QEMU boots Linux {}, some ten seconds", installed.version));
+        let options = Options {
+            before: "",
+            timeout: Duration::from_secs(self.timeout),
+            interrupted: &super::interrupted(),
+        };
+        let boot = boot(installed, scenario, &options).map_err(|error| {
+            let code = match error {
+                BootError::Interrupted { .. } => super::signals().code(),
+                _ => super::EXIT_REFUSED,
+            };
+            (error.to_string(), code)
+        })?;
+        Ok(Came { verdict: boot.verdict(), facts: boot.facts, console: boot.console })
+    }
+
+    fn on_ours(&self, installed: &Installed, scenario: &Scenario) -> Result<Came, (String, u8)> {
+        if kvm::emulates_ring_0() {
+            return Err((super::boot::NO_LINUX_HERE.to_owned(), super::EXIT_REFUSED));
+        }
+        super::progress(&format!("Linux {} boots on our own machine", installed.version));
+        let options = ours::Options {
+            before: "",
+            append: &self.append,
+            mirror: self.mirror == super::boot::Switch::On,
+            timeout: Duration::from_secs(self.timeout),
+            interrupted: super::interrupted(),
+            on_console: |_| {},
+        };
+        let boot = ours::boot(installed, scenario, &options).map_err(|error| {
+            let code = match error {
+                OursError::Interrupted => super::signals().code(),
+                _ => super::EXIT_REFUSED,
+            };
+            (error.to_string(), code)
+        })?;
+        let console = String::from_utf8_lossy(&boot.run.console).into_owned();
+        Ok(Came { verdict: boot.verdict(), facts: boot.facts, console })
     }
 
     /// There is nothing to compare.

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use cxl_harness::linux::Installed;
 use cxl_harness::nested::{self, Kernel, NestedError, Options};
 
 /// The command did not come to its end; `env`, `timeout` and others that run commands have it so.
@@ -27,7 +28,8 @@ takes five to thirty times as long as on hardware. XSAVEC is not there, and figu
 nothing.
 
 What goes in: this program (or --harness FILE) with the libraries that it names, and every file or
-folder that COMMAND names, by itself or behind `=`; and those of --file. Each lies inside where it
+folder that COMMAND names, by itself or behind `=`; and those of --file; for the command `linux` the
+kernel that it boots, with its drivers and busybox. Each lies inside where it
 lies here, and the command starts in the folder that you are in. Standard input goes in where the
 command has the word `-`.
 
@@ -139,6 +141,16 @@ impl Nested {
                 return super::fail(&format!("standard input: expected {most} MiB at most"));
             }
         }
+        let mut files = self.files;
+        let linux = self.command.first().is_some_and(|word| word == "linux");
+        match linux.then(Installed::find) {
+            None => {}
+            Some(Ok(installed)) => match installed.files() {
+                Ok(found) => files.extend(found),
+                Err(error) => return super::complain(&error.to_string(), EXIT_NOT_RUN),
+            },
+            Some(Err(missing)) => return super::complain(&missing.to_string(), EXIT_NOT_RUN),
+        }
         let signals = super::signals();
         super::progress(&format!("QEMU boots Linux {}, some ten seconds", kernel.name()));
         let ran = nested::run(
@@ -146,7 +158,8 @@ impl Nested {
                 program,
                 arguments: self.command,
                 input,
-                files: self.files,
+                files,
+                linux,
                 kernel,
                 memory: self.memory,
                 processors: self.processors,

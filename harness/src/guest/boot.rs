@@ -185,6 +185,8 @@ pub struct GuestRun {
     pub counts: Counts,
     /// Everything that was printed.
     pub console: Vec<u8>,
+    /// What came out of the second serial port.
+    pub facts: Vec<u8>,
     /// What the `attack` payload came to.
     pub attack: Option<attack::Report>,
     /// What was seen of the locks from the hand-off to the end, or to the attack.
@@ -298,7 +300,11 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     let line = first_line(&scenario, machine.map(), options, vm.address_bits())?;
     let rsdp = tables.base;
     let acpi = match options.linux {
-        Some(_) => [(rsdp, platform::tables(&scenario, machine.map(), rsdp))],
+        Some(_) => {
+            let made = host.as_ref().map(|host| host.done.cedt.as_slice());
+            let made = made.filter(|cedt| !cedt.is_empty());
+            [(rsdp, platform::tables(&scenario, machine.map(), rsdp, made))]
+        }
         None => [(rsdp, tables.bytes)],
     };
     match options.linux {
@@ -406,6 +412,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         last_access: guest.last_access,
         counts: guest.counts,
         console: guest.console,
+        facts: guest.facts,
         watched: guest.vigil.finish(machine),
         before_attack,
         mirror: guest.mirror,

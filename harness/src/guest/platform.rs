@@ -1,5 +1,5 @@
-//! The platform as Linux wants it told: the tables that every scenario's machine has, and FADT, MADT
-//! and a DSDT with the PCI root buses, beside them.
+//! The platform as Linux wants it told: the tables that every scenario's machine has, and FADT, MADT,
+//! SRAT and a DSDT with the PCI root buses, beside them.
 //!
 //! The machine has reduced hardware (ACPI 6.5 section 4.1): no fixed registers but those for
 //! sleep. Each CXL host bridge is a root bus, ACPI0016, with the buses and the BARs that the address
@@ -15,6 +15,7 @@ use acpi_tables::madt::{
 };
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
+use acpi_tables::srat::MemoryAffinity;
 use acpi_tables::xsdt::XSDT;
 use acpi_tables::{Aml, aml};
 
@@ -29,14 +30,15 @@ const ALIGNMENT: usize = 64;
 /// The interrupt controllers, where KVM has them.
 const LOCAL_APIC: u32 = 0xFEE0_0000;
 const IO_APIC: u32 = 0xFEC0_0000;
-/// The serial port: first port, how many, and its interrupt.
-const SERIAL: (u16, u8, u32) = (0x3F8, 8, 4);
+/// The serial ports: first port, and interrupt.
+const SERIAL: [(u16, u32); 2] = [(0x3F8, 4), (0x2F8, 3)];
 /// What of PCI Express an operating system may have: errors and the capability structure. There is
 /// nothing that hot-plugs or wakes (PCI Firmware 3.3, table 4-6).
 const CONTROL: u32 = 1 << 3 | 1 << 4;
 
-/// The tables, to be put at `base`; the RSDP is the first.
-pub fn tables(scenario: &Scenario, map: &AddressMap, base: u64) -> Vec<u8> {
+/// The tables, to be put at `base`; the RSDP is the first. `cedt` is the one that firmware made, if it
+/// made any.
+pub fn tables(scenario: &Scenario, map: &AddressMap, base: u64, cedt: Option<&[u8]>) -> Vec<u8> {
     let plain = Tables::new(scenario, map, base);
     let mut bytes = vec![0; Rsdp::len()];
     let mut put = |table: &[u8]| {
@@ -47,10 +49,12 @@ pub fn tables(scenario: &Scenario, map: &AddressMap, base: u64) -> Vec<u8> {
     };
     let dsdt = put(dsdt(scenario, map).as_slice());
     let mut xsdt = XSDT::new(OEM, OEM_TABLE, 1);
-    for table in [&encoded(&fadt(dsdt)), &encoded(&madt()), plain.table(&plain.mcfg)] {
+    let (fadt, madt, srat) =
+        (encoded(&fadt(dsdt)), encoded(&madt()), encoded(&srat(map, scenario)));
+    for table in [&fadt, &madt, &srat, plain.table(&plain.mcfg)] {
         xsdt.add_entry(put(table));
     }
-    xsdt.add_entry(put(plain.table(&plain.cedt)));
+    xsdt.add_entry(put(cedt.unwrap_or(plain.table(&plain.cedt))));
     let xsdt = put(&encoded(&xsdt));
     let rsdp = encoded(&Rsdp::new(OEM, xsdt));
     bytes.iter_mut().zip(rsdp).for_each(|(to, from)| *to = from);
@@ -84,28 +88,49 @@ fn madt() -> MADT {
     madt
 }
 
-/// The root buses, the serial port, and what says that there is CXL.
+/// RAM and the processor in one proximity domain, each window in one of its own: without that Linux
+/// has one node for everything (ACPI 6.5 section 5.2.16).
+fn srat(map: &AddressMap, scenario: &Scenario) -> Sdt {
+    // What the specification wants there: 1, and eight bytes of 0.
+    let mut body = vec![1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    // Processor Local APIC affinity: type, length, domain, APIC ID, enabled.
+    body.extend([0, 16, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    for span in &map.ram {
+        let ram = MemoryAffinity::new(0, span.base().0, span.size()).enabled();
+        ram.to_aml_bytes(&mut body);
+    }
+    for (domain, (base, window)) in (1..).zip(map.windows.iter().zip(&scenario.windows)) {
+        let window = MemoryAffinity::new(domain, base.0, window.size);
+        window.enabled().hotpluggable().to_aml_bytes(&mut body);
+    }
+    let mut srat = Sdt::new(*b"SRAT", 36, 3, OEM, OEM_TABLE, 1);
+    srat.append_slice(&body);
+    srat
+}
+
+/// The root buses, the serial ports, and what says that there is CXL.
 fn dsdt(scenario: &Scenario, map: &AddressMap) -> Sdt {
     let mut body = Vec::new();
-    let (first, count, interrupt) = SERIAL;
-    aml::Scope::new(
-        "_SB_".into(),
-        vec![&aml::Device::new(
-            "COM1".into(),
-            vec![
-                &aml::Name::new("_HID".into(), &aml::EISAName::new("PNP0501")),
-                &aml::Name::new("_UID".into(), &aml::ZERO),
-                &aml::Name::new(
-                    "_CRS".into(),
-                    &aml::ResourceTemplate::new(vec![
-                        &aml::Interrupt::new(true, true, false, false, interrupt),
-                        &aml::IO::new(first, first, 1, count),
-                    ]),
-                ),
-            ],
-        )],
-    )
-    .to_aml_bytes(&mut body);
+    for (number, (first, interrupt)) in (1u8..).zip(SERIAL) {
+        aml::Scope::new(
+            "_SB_".into(),
+            vec![&aml::Device::new(
+                format!("COM{number}").as_str().into(),
+                vec![
+                    &aml::Name::new("_HID".into(), &aml::EISAName::new("PNP0501")),
+                    &aml::Name::new("_UID".into(), &(number - 1)),
+                    &aml::Name::new(
+                        "_CRS".into(),
+                        &aml::ResourceTemplate::new(vec![
+                            &aml::Interrupt::new(true, true, false, false, interrupt),
+                            &aml::IO::new(first, first, 1, 8),
+                        ]),
+                    ),
+                ],
+            )],
+        )
+        .to_aml_bytes(&mut body);
+    }
     for (index, (bridge, place)) in scenario.bridges.iter().zip(&map.bridges).enumerate() {
         let bars = |at: u64| u32::try_from(at).unwrap_or(u32::MAX);
         let (bars, last) = (bars(place.bars.base().0), bars(place.bars.end().0 - 1));
@@ -191,7 +216,7 @@ mod tests {
         let scenario = Scenario::built_in("two-way").expect("built in");
         let machine = Machine::new(&scenario);
         let base = 0xE_0000;
-        let bytes = tables(&scenario, machine.map(), base);
+        let bytes = tables(&scenario, machine.map(), base, None);
         let sum = |bytes: &[u8]| bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
         // ACPI 6.5 table 5.3: the sum of the first 20 bytes, revision 2, XSDT at offset 24.
         assert!(bytes.starts_with(b"RSD PTR "));
@@ -205,10 +230,16 @@ mod tests {
         let xsdt = table(dword(&bytes, 24));
         let all: Vec<_> = xsdt[36..].chunks(8).map(|entry| table(dword(entry, 0))).collect();
         let names: Vec<_> = all.iter().map(|table| &table[..4]).collect();
-        assert_eq!(names, [b"FACP", b"APIC", b"MCFG", b"CEDT"]);
+        assert_eq!(names, [b"FACP", b"APIC", b"SRAT", b"MCFG", b"CEDT"]);
         let plain = Tables::new(&scenario, machine.map(), base);
-        assert_eq!(all[2], plain.table(&plain.mcfg));
-        assert_eq!(all[3], plain.table(&plain.cedt));
+        assert_eq!(all[3], plain.table(&plain.mcfg));
+        assert_eq!(all[4], plain.table(&plain.cedt));
+        // Memory affinity of the only window, behind the processor's and RAM's (ACPI 6.5 table 5.59):
+        // domain 1, 1 GiB from 0x100000000 on, enabled and hot-pluggable.
+        let mut window = [0; 40];
+        (window[0], window[1], window[2], window[28]) = (1, 40, 1, 3);
+        (window[12], window[19]) = (1, 0x40);
+        assert_eq!(all[2][48 + 16 + 40..], window);
         // X_DSDT, at offset 140; flags at 112: reduced hardware.
         assert_eq!(&table(dword(all[0], 140))[..4], b"DSDT");
         assert_eq!(dword(all[0], 112) & (1 << 20 | 1 << 10), 1 << 20);

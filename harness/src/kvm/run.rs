@@ -8,8 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cxl_image::doorbell::{EXIT_PORT, PORT as DOORBELL_PORT};
+use kvm_bindings::{
+    KVM_INTERNAL_ERROR_EMULATION, KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES,
+};
 use kvm_ioctls::VcpuExit;
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 use vm_superio::serial::NoEvents;
 use vm_superio::{Serial, Trigger};
 use vmm_sys_util::eventfd::EventFd;
@@ -27,8 +30,10 @@ pub trait Bus {
     fn write(&mut self, address: u64, data: &[u8]);
     /// The slots the guest should see now; `None` if nothing can have changed since the last call.
     fn slots(&mut self) -> Option<Vec<Slot>>;
-    /// Bytes for the console.
+    /// Bytes for the console, which is the first serial port.
     fn console(&mut self, bytes: &[u8]);
+    /// Bytes of the second serial port, which only a machine with interrupt controllers has.
+    fn facts(&mut self, _bytes: &[u8]) {}
     /// The guest rang the doorbell with this value, while KVM had these slots besides RAM's.
     fn doorbell(&mut self, value: u32, slots: &Slots);
     /// KVM could not go on. Where the guest does, if that was meant to happen; else `None`, and the
@@ -72,6 +77,8 @@ pub enum End {
         rip: u64,
         /// The bytes there, as far as they can be read.
         instruction: Vec<u8>,
+        /// What is special about the place, if that is why.
+        hint: Option<Hint>,
     },
     /// Ctrl-C, or another signal to end.
     Interrupted,
@@ -86,8 +93,9 @@ impl std::fmt::Display for End {
             Self::PoweredOff => f.write_str("it switched the machine off"),
             Self::Reset => f.write_str("it reset the machine (after a panic, for one)"),
             Self::Failed(failure) => failure.fmt(f),
-            Self::TimedOut { rip, instruction } => {
-                write!(f, "its time was up at rip {rip:#x}, {}", Instruction(instruction))
+            Self::TimedOut { rip, instruction, hint } => {
+                write!(f, "its time was up at rip {rip:#x}, {}", Instruction(instruction))?;
+                hint.map_or(Ok(()), |hint| write!(f, "; {hint}"))
             }
             Self::Interrupted => f.write_str("interrupted"),
         }
@@ -118,7 +126,7 @@ pub struct Failure {
     pub instruction: Vec<u8>,
     /// The privilege level it ran at, as far as the code segment tells.
     pub ring: u8,
-    /// What is special about the instruction, if that is why.
+    /// What is special about the instruction or its place, if that is why.
     pub hint: Option<Hint>,
 }
 
@@ -128,11 +136,31 @@ pub enum Hint {
     /// An instruction at CPL 0, on a host whose KVM emulates CPL 0; its family, if it is one that
     /// emulators seldom know.
     EmulatedRing0(Option<instruction::Family>),
+    /// The page tables start at this address, where no memory is: the processor cannot walk them, and
+    /// KVM cannot do it for it.
+    PageTables(u64),
+    /// The instruction lies at this address, where no memory is: it cannot be fetched.
+    Code(u64),
 }
 
 impl std::fmt::Display for Hint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self::EmulatedRing0(family) = self;
+        let family = match self {
+            Self::EmulatedRing0(family) => family,
+            Self::PageTables(at) => {
+                return write!(
+                    f,
+                    "its page tables start at {at:#x}, where no memory is mapped: no processor walks \
+                     tables whose every access traps, and KVM does not do it for one"
+                );
+            }
+            Self::Code(at) => {
+                return write!(
+                    f,
+                    "the instruction lies at {at:#x}, where no memory is mapped: it cannot be fetched"
+                );
+            }
+        };
         f.write_str("this is ")?;
         match family {
             Some(family) => family.fmt(f)?,
@@ -225,11 +253,13 @@ impl std::fmt::Display for Failure {
     }
 }
 
-const SERIAL: std::ops::RangeInclusive<u16> = 0x3F8..=0x3FF;
+/// The serial ports.
+const SERIAL: [std::ops::RangeInclusive<u16>; 2] = [0x3F8..=0x3FF, 0x2F8..=0x2FF];
 
 /// The code segment's base and the instruction pointer after reset.
 const RESET_VECTOR: (u64, u64) = (0xFFFF_0000, 0xFFF0);
 const CR0_PE: u64 = 1;
+const CR0_PG: u64 = 1 << 31;
 const EFER_LMA: u64 = 1 << 10;
 
 /// The serial port's interrupt; without interrupt controllers it leads nowhere.
@@ -255,10 +285,19 @@ const SLEEP_ENABLE: u8 = 1 << 5;
 struct Ports {
     /// A write here ends the run.
     until: Option<u16>,
-    /// A 16550A: what is sent while it is set up, or in loopback, is no output.
-    serial: Serial<Line, NoEvents, Vec<u8>>,
+    /// Each a 16550A: what is sent while it is set up, or in loopback, is no output.
+    serial: Vec<Serial<Line, NoEvents, Vec<u8>>>,
     /// The machine has registers for power.
     power: bool,
+}
+
+impl Ports {
+    /// Which serial port has a port, and which register of it that is.
+    fn serial_at(&self, port: u16) -> Option<(usize, u8)> {
+        let which =
+            SERIAL.iter().take(self.serial.len()).position(|ports| ports.contains(&port))?;
+        Some((which, (port - SERIAL.get(which)?.start()) as u8))
+    }
 }
 
 /// What an exit asks of the loop; the vCPU's borrow has ended by then.
@@ -289,9 +328,12 @@ impl Vm {
                 return self.fail(Reason::Run(words));
             }
         };
-        let line = self.serial_line.as_ref().and_then(|line| line.try_clone().ok());
-        let serial = Serial::new(Line(line), Vec::new());
-        let power = self.serial_line.is_some();
+        let serial = match &self.serial_lines {
+            Some(lines) => lines.iter().map(|line| line.try_clone().ok()).collect(),
+            None => vec![None],
+        };
+        let serial = serial.into_iter().map(|line| Serial::new(Line(line), Vec::new())).collect();
+        let power = self.serial_lines.is_some();
         let mut ports = Ports { until: limits.until_port, serial, power };
         // Where the guest was when it was seen last.
         let mut seen = self.entry;
@@ -335,7 +377,7 @@ impl Vm {
                                 return self.fail(Reason::Run(error));
                             }
                         }
-                        None => return self.fail(Reason::InternalError { suberror }),
+                        None => return self.internal_error(suberror),
                     }
                 }
                 Next::End(end) => return end,
@@ -349,7 +391,8 @@ impl Vm {
             }
             if Instant::now() >= deadline {
                 let rip = self.vcpu.get_regs().map_or(0, |regs| regs.rip);
-                return End::TimedOut { rip, instruction: self.instruction_at(rip) };
+                let (instruction, hint) = (self.instruction_at(rip), self.out_of_memory(rip));
+                return End::TimedOut { rip, instruction, hint };
             }
         }
     }
@@ -409,14 +452,59 @@ impl Vm {
         self.failure_at(reason, rip, ring)
     }
 
+    /// KVM cannot go on.
+    fn internal_error(&mut self, suberror: u32) -> End {
+        let emulation = suberror == KVM_INTERNAL_ERROR_EMULATION;
+        let refused = if emulation { self.refused_instruction() } else { None };
+        let mut end = self.fail(Reason::InternalError { suberror });
+        if let (End::Failed(failure), Some(refused)) = (&mut end, refused)
+            && failure.instruction.is_empty()
+        {
+            failure.instruction = refused;
+        }
+        end
+    }
+
     /// The bytes at an instruction pointer; none if they do not lie in RAM.
     fn instruction_at(&self, rip: u64) -> Vec<u8> {
         let mut instruction = vec![0; 15];
-        let physical = self.vcpu.translate_gva(rip).ok();
-        let address = physical.filter(|t| t.valid != 0).map_or(rip, |t| t.physical_address);
-        let read = self.ram.read(&mut instruction, GuestAddress(address)).unwrap_or(0);
+        let physical = self.vcpu.translate_gva(rip).ok().filter(|found| found.valid != 0);
+        let read = physical.map(|found| GuestAddress(found.physical_address));
+        let read = read.and_then(|at| self.ram.read(&mut instruction, at).ok()).unwrap_or(0);
         instruction.truncate(read);
         instruction
+    }
+
+    /// The bytes that KVM says it could not emulate, if it says so: it may have fetched them from
+    /// where we do not.
+    fn refused_instruction(&mut self) -> Option<Vec<u8>> {
+        const BYTES: u64 = KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES as u64;
+        // SAFETY: the caller has seen the exit reason of which this is the record; all of it is plain
+        // numbers.
+        let said = unsafe { self.vcpu.get_kvm_run().__bindgen_anon_1.emulation_failure };
+        if said.ndata < 1 || said.flags & BYTES == 0 {
+            return None;
+        }
+        // SAFETY: the flag says that this member of the union is the one in use.
+        let found = unsafe { said.__bindgen_anon_1.__bindgen_anon_1 };
+        found.insn_bytes.get(..usize::from(found.insn_size)).map(<[u8]>::to_vec)
+    }
+
+    /// Page tables, or an instruction, where neither RAM nor any other slot is.
+    fn out_of_memory(&self, rip: u64) -> Option<Hint> {
+        const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
+        let memory = |address: u64| {
+            let mut slots = self.slots.mapped();
+            self.ram.find_region(GuestAddress(address)).is_some()
+                || slots.any(|slot| (slot.base..slot.base + slot.size).contains(&address))
+        };
+        let sregs = self.vcpu.get_sregs().ok().filter(|sregs| sregs.cr0 & CR0_PG != 0)?;
+        let tables = sregs.cr3 & ADDRESS;
+        if !memory(tables) {
+            return Some(Hint::PageTables(tables));
+        }
+        let code = self.vcpu.translate_gva(rip).ok().filter(|found| found.valid != 0)?;
+        (!memory(code.physical_address)).then_some(Hint::Code(code.physical_address))
     }
 
     fn failure_at(&self, reason: Reason, rip: u64, ring: u8) -> End {
@@ -427,7 +515,8 @@ impl Vm {
             // A jump to where nothing is fails in the same way everywhere.
             && !instruction.is_empty()
             && self.emulates_ring_0;
-        let hint = emulated.then(|| Hint::EmulatedRing0(instruction::family(&instruction, long)));
+        let ring_0 = || Hint::EmulatedRing0(instruction::family(&instruction, long));
+        let hint = self.out_of_memory(rip).or_else(|| emulated.then(ring_0));
         End::Failed(Failure { reason, rip, instruction, ring, hint })
     }
 }
@@ -454,17 +543,20 @@ fn answer(exit: VcpuExit<'_>, bus: &mut impl Bus, ports: &mut Ports) -> Next {
             (FAULT_PORT, [gate, ..]) => Next::Fault(*gate),
             (DOORBELL_PORT, &[a, b, c, d]) => Next::Doorbell(u32::from_le_bytes([a, b, c, d])),
             (port, data) => {
-                if SERIAL.contains(&port) {
-                    let register = (port - SERIAL.start()) as u8;
+                if let Some((which, register)) = ports.serial_at(port)
+                    && let Some(serial) = ports.serial.get_mut(which)
+                {
                     for byte in data {
                         // Neither an interrupt that leads nowhere nor a vector can fail.
-                        let _ = ports.serial.write(register, *byte);
+                        let _ = serial.write(register, *byte);
                     }
-                    let sent = ports.serial.writer_mut();
-                    if !sent.is_empty() {
-                        bus.console(sent);
-                        sent.clear();
+                    let sent = serial.writer_mut();
+                    match which {
+                        _ if sent.is_empty() => {}
+                        0 => bus.console(sent),
+                        _ => bus.facts(sent),
                     }
+                    sent.clear();
                 }
                 Next::Go
             }
@@ -472,9 +564,10 @@ fn answer(exit: VcpuExit<'_>, bus: &mut impl Bus, ports: &mut Ports) -> Next {
         VcpuExit::IoIn(port, data) => {
             // What is not there reads all-ones.
             data.fill(if ports.power && port == SLEEP_STATUS_PORT { 0 } else { 0xFF });
-            if SERIAL.contains(&port) {
-                let register = (port - SERIAL.start()) as u8;
-                data.iter_mut().for_each(|byte| *byte = ports.serial.read(register));
+            if let Some((which, register)) = ports.serial_at(port)
+                && let Some(serial) = ports.serial.get_mut(which)
+            {
+                data.iter_mut().for_each(|byte| *byte = serial.read(register));
             }
             Next::Go
         }

@@ -155,8 +155,12 @@ impl Boot {
             planned: &self.planned,
             said: &self.said,
             facts: &self.facts,
-            status: self.status,
-            qemu: &self.qemu,
+            end: match self.status {
+                Some(0) => None,
+                Some(code) => Some(format!("QEMU ended with exit code {code}")),
+                None => Some("QEMU did not end after Linux's last word".to_owned()),
+            },
+            qemu: Some(&self.qemu),
             notes: &self.notes,
         })
     }
@@ -259,7 +263,7 @@ pub fn boot(
 }
 
 /// The end of a console for people; the dump is for machines.
-fn last_lines(console: &[u8]) -> String {
+pub(super) fn last_lines(console: &[u8]) -> String {
     let console = String::from_utf8_lossy(console);
     let lines: Vec<_> = console.lines().filter(|line| !line.starts_with("dump ")).collect();
     lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n")

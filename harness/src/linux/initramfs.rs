@@ -99,21 +99,38 @@ pub(crate) fn drivers(
     wanted: &[&'static str],
     to: &str,
 ) -> Result<Vec<Entry>, InitramfsError> {
+    let mut entries = Vec::new();
+    let mut list = String::new();
+    for path in needed(modules, version, wanted)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = format!("{to}/{name}");
+        list += &format!("/{name}\n");
+        entries.push(Entry::file(&name, PLAIN, read(&path)?));
+    }
+    entries.push(Entry::file(&format!("{to}/modules"), PLAIN, list));
+    Ok(entries)
+}
+
+/// Where the wanted drivers are, and all that they need, in the order in which they are loaded.
+fn needed(
+    modules: &Path,
+    version: &str,
+    wanted: &[&'static str],
+) -> Result<Vec<PathBuf>, InitramfsError> {
     let text = |name: &str| {
         read(&modules.join(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     };
     let (dependencies, builtin) = (text("modules.dep")?, text("modules.builtin")?);
     let order = order(&dependencies, &builtin, wanted)
         .map_err(|name| InitramfsError::NoDriver { name, version: version.to_owned() })?;
-    let mut entries = Vec::new();
-    let mut list = String::new();
-    for path in order {
-        let name = format!("{to}/{}", path.rsplit('/').next().unwrap_or_default());
-        list += &format!("/{name}\n");
-        entries.push(Entry::file(&name, PLAIN, read(&modules.join(path))?));
-    }
-    entries.push(Entry::file(&format!("{to}/modules"), PLAIN, list));
-    Ok(entries)
+    Ok(order.into_iter().map(|path| modules.join(path)).collect())
+}
+
+/// What of a kernel's modules an initramfs is made of.
+pub(super) fn files(modules: &Path, version: &str) -> Result<Vec<PathBuf>, InitramfsError> {
+    let mut files = needed(modules, version, &WANTED)?;
+    files.extend(["modules.dep", "modules.builtin"].map(|name| modules.join(name)));
+    Ok(files)
 }
 
 /// The archive of these entries; folders have to stand in front of what is in them.

@@ -19,7 +19,7 @@ use cxl_model::dump::facts::hex;
 use cxl_model::scenario::Scenario;
 
 /// What one boot left to judge by.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Evidence<'a> {
     /// The machine, its windows where QEMU has them.
     pub scenario: &'a Scenario,
@@ -29,10 +29,10 @@ pub struct Evidence<'a> {
     pub said: &'a Collected,
     /// What Linux says.
     pub facts: &'a Facts,
-    /// QEMU's exit code; `None` if it was ended.
-    pub status: Option<i32>,
-    /// QEMU's version.
-    pub qemu: &'a str,
+    /// How the machine ended, if not by switching itself off.
+    pub end: Option<String>,
+    /// QEMU's version; `None` on our own machine.
+    pub qemu: Option<&'a str>,
     /// What this QEMU has otherwise than the scenario.
     pub notes: &'a [String],
 }
@@ -203,7 +203,7 @@ impl Verdict {
             },
             scenario: evidence.scenario.name.clone(),
             linux: sysfs.version().map(str::to_owned),
-            qemu: Some(evidence.qemu.to_owned()),
+            qemu: evidence.qemu.map(str::to_owned),
             refusal: None,
             planned: regions.len(),
             as_planned: compared.iter().filter(|region| region.as_planned).count(),
@@ -263,16 +263,14 @@ impl<'a> Judge<'a> {
         if facts.log().is_empty() {
             self.gap("Linux's log is empty", None);
         }
-        match self.evidence.status {
-            Some(0) => {}
-            Some(code) => self.gap(format!("QEMU ended with exit code {code}"), None),
-            None => self.gap("QEMU did not end after Linux's last word", None),
+        if let Some(end) = &self.evidence.end {
+            self.gap(end.clone(), None);
         }
     }
 
     /// The image committed what is planned, and Linux has the table that it made.
     fn the_image(&mut self) {
-        let Evidence { scenario, planned, said, facts, .. } = *self.evidence;
+        let &Evidence { scenario, planned, said, facts, .. } = self.evidence;
         for (region, message) in planned.against(said, scenario) {
             match region.and_then(|index| planned.regions.get(index)) {
                 Some(region) => self.gap_in(region, message, None),
@@ -572,7 +570,7 @@ impl<'a> Judge<'a> {
 
     /// Linux has no region, decoder or memory that nobody planned, and something is planned.
     fn nothing_beside_the_plan(&mut self) {
-        let Evidence { scenario, planned, .. } = *self.evidence;
+        let &Evidence { scenario, planned, .. } = self.evidence;
         if planned.regions.is_empty() {
             self.gap("no region is planned, so there is none for Linux to have", None);
         }

@@ -81,7 +81,7 @@ fn time_limit() {
     let timeout = Duration::from_millis(100);
     let options = Options { image: Some(&image), timeout, ..options() };
     let ran = run(&builtin("one-device"), &options);
-    let End::TimedOut { rip, instruction } = &ran.run.first.end else {
+    let End::TimedOut { rip, instruction, .. } = &ran.run.first.end else {
         panic!("{:?}", ran.run.first.end)
     };
     assert_eq!(*rip, u64::from(BASE));

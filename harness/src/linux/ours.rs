@@ -1,0 +1,162 @@
+//! A scenario on our own machine: the library programs and locks it for the host, an installed
+//! Linux boots on it in a KVM guest with our tables, and runs to its end.
+//!
+//! **Invariant**: addresses are the scenario's own; what the library is said to have committed is
+//! its record, and never its plan.
+
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use super::planned::Planned;
+use super::verdict::{Evidence, Verdict};
+use super::{COMMAND_LINE, Facts, FactsError, InitramfsError, Installed};
+use crate::console::{Collected, Section};
+use crate::guest::boot::{self as guest, GuestError, GuestRun, Linux, LockBy};
+use crate::kvm::End;
+use crate::run::Refusal;
+use cxl_model::machine::Machine;
+use cxl_model::scenario::Scenario;
+
+/// Linux and its initramfs want more than our image does.
+const MEMORY: u64 = 1 << 30;
+
+/// How to boot.
+#[derive(Clone, Debug)]
+pub struct Options<'a> {
+    /// Shell text that runs in the guest before the drivers load; usually empty.
+    pub before: &'a str,
+    /// Words for Linux's command line, besides those that it needs.
+    pub append: &'a str,
+    /// Whether committed memory is mirrored into slots.
+    pub mirror: bool,
+    /// Time limit.
+    pub timeout: Duration,
+    /// Set by Ctrl-C.
+    pub interrupted: Arc<AtomicBool>,
+    /// Sees the console as it is written.
+    pub on_console: fn(&[u8]),
+}
+
+/// Why Linux did not come to its end.
+#[derive(Debug)]
+pub enum OursError {
+    /// The library refuses the scenario.
+    Plan(Refusal),
+    /// There is no initramfs.
+    Initramfs(InitramfsError),
+    /// The kernel cannot be read.
+    Kernel(PathBuf, std::io::Error),
+    /// There is no guest.
+    Guest(GuestError),
+    /// Ctrl-C, or another signal to end.
+    Interrupted,
+    /// It ended otherwise than by itself.
+    CutOff {
+        /// What there is of Linux's facts.
+        error: FactsError,
+        /// How it ended.
+        end: Box<End>,
+        /// The last lines of the console.
+        console: String,
+    },
+}
+
+impl fmt::Display for OursError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plan(refusal) => write!(f, "the library refuses this scenario: {refusal}"),
+            Self::Initramfs(error) => error.fmt(f),
+            Self::Kernel(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Guest(error) => error.fmt(f),
+            Self::Interrupted => f.write_str("interrupted"),
+            Self::CutOff { error, end, console } => {
+                write!(f, "{error}; {end}; the end of the console:\n{console}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for OursError {}
+
+/// What came of one boot.
+#[derive(Debug)]
+pub struct Ours {
+    /// The scenario, with the memory that it was given.
+    pub scenario: Scenario,
+    /// What the library plans for it.
+    pub planned: Planned,
+    /// What the library committed, and the table that it made of it.
+    pub said: Collected,
+    /// What Linux says.
+    pub facts: Facts,
+    /// The guest's run.
+    pub run: GuestRun,
+}
+
+impl Ours {
+    /// What is planned, held against what Linux has.
+    pub fn verdict(&self) -> Verdict {
+        let end = &self.run.first.end;
+        Verdict::of(&Evidence {
+            scenario: &self.scenario,
+            planned: &self.planned,
+            said: &self.said,
+            facts: &self.facts,
+            end: (*end != End::PoweredOff).then(|| format!("after Linux's last word: {end}")),
+            qemu: None,
+            notes: &[],
+        })
+    }
+}
+
+/// Boots a scenario.
+pub fn boot(
+    installed: &Installed,
+    scenario: &Scenario,
+    options: &Options<'_>,
+) -> Result<Ours, OursError> {
+    let mut scenario = scenario.clone();
+    scenario.platform.memory = scenario.platform.memory.max(MEMORY);
+    let planned = Planned::of(&scenario).map_err(OursError::Plan)?;
+    let initrd = installed.initramfs(options.before).map_err(OursError::Initramfs)?;
+    let kernel = fs::read(&installed.kernel)
+        .map_err(|error| OursError::Kernel(installed.kernel.clone(), error))?;
+    let line = format!("{COMMAND_LINE} reboot=t {}", options.append);
+    let mut machine = Machine::new(&scenario);
+    let run = guest::boot(
+        &mut machine,
+        &guest::Options {
+            linux: Some(Linux { kernel: &kernel, initrd: &initrd }),
+            command_line: Some(line.trim_end().to_owned()),
+            lock_by: LockBy::Vmm,
+            timeout: options.timeout,
+            mirror: options.mirror,
+            interrupted: Arc::clone(&options.interrupted),
+            on_console: options.on_console,
+            ..guest::Options::default()
+        },
+    )
+    .map_err(OursError::Guest)?;
+    if run.first.end == End::Interrupted {
+        return Err(OursError::Interrupted);
+    }
+    let facts = match Facts::parse(&run.facts) {
+        Ok(facts) => facts,
+        Err(error) => {
+            let (end, console) = (Box::new(run.first.end), super::boot::last_lines(&run.console));
+            return Err(OursError::CutOff { error, end, console });
+        }
+    };
+    let section = |bytes: &[u8]| Some(Section { address: 0, bytes: bytes.to_owned() });
+    let done = run.host.as_ref().map(|host| &host.done);
+    let said = Collected {
+        handoff: done.and_then(|done| section(&done.handoff)),
+        cedt: done.and_then(|done| section(&done.cedt)),
+        ..Collected::default()
+    };
+    Ok(Ours { scenario, planned, said, facts, run })
+}
