@@ -10,7 +10,7 @@ mod program;
 mod trial;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,24 @@ fn main() -> ExitCode {
             qemu.clone(),
             claim("a_signal_ends_a_run_on_qemu_and_leaves_nothing", || {
                 ends(&["qemu", "two-way", "--run", "--json"]);
+            }),
+        ),
+        unless(
+            qemu.clone(),
+            claim("a_command_that_is_killed_takes_its_qemu_along", || {
+                let folder = Folder::new();
+                let mut command = program::command(&["qemu", "two-way", "--run"]);
+                command.env("TMPDIR", folder.path("")).stdout(Stdio::null()).stderr(Stdio::null());
+                let mut child = command.spawn().unwrap();
+                let qemu = booting(&child);
+                child.kill().unwrap();
+                child.wait().unwrap();
+                // Whoever adopts it reaps it.
+                let start = Instant::now();
+                while alive(&qemu) {
+                    assert!(start.elapsed() < Duration::from_secs(10), "QEMU goes on");
+                    std::thread::sleep(Duration::from_millis(5));
+                }
             }),
         ),
         unless(
@@ -63,6 +81,12 @@ fn ends(words: &[&str]) {
         assert!(!qemu.exists(), "{signal}: QEMU goes on");
         assert_eq!(fs::read_dir(folder.path("")).unwrap().count(), 0, "{signal}: files are left");
     }
+}
+
+/// Whether a process of /proc runs; a dead one that nobody reaps does not.
+fn alive(process: &Path) -> bool {
+    let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+    !status.is_empty() && !status.contains("State:\tZ") && !status.contains("State:\tX")
 }
 
 /// The QEMU that boots the image, in /proc; not one that is asked a question.

@@ -1,6 +1,7 @@
 //! A QEMU that was started here: a process, what it has to say, and its end.
 //!
-//! **Invariant**: when the value goes, the process has gone; nothing but that process is ended.
+//! **Invariant**: when the value goes, the process has gone, and so it has when this program is killed;
+//! nothing but that process is ended.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -182,6 +183,7 @@ fn answer(program: &OsStr, arguments: &[&str]) -> Result<String, ProcessError> {
     let stdout = out.try_clone().map_err(start)?;
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(stdout).stderr(Stdio::null());
+    die_with_us(&mut command);
     let child = command.spawn().map_err(start)?;
     let mut process = Process { child, words: None };
     if process.wait(QUESTION).is_none() {
@@ -189,6 +191,25 @@ fn answer(program: &OsStr, arguments: &[&str]) -> Result<String, ProcessError> {
         return Err(ProcessError::Start { program: program.to_owned(), error });
     }
     Ok(tail(&mut out, u64::MAX))
+}
+
+/// Has the kernel end a process whose parent is gone, however it went. It counts by threads: the one
+/// that starts a process has to stay until that has ended, as an owner does that waits for it.
+fn die_with_us(command: &mut Command) {
+    let us = std::process::id();
+    let last = move || {
+        // SAFETY: a system call with a number; it looks at no memory.
+        if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // The parent may have gone before the kernel was told.
+        if std::os::unix::process::parent_id() != us {
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        Ok(())
+    };
+    // SAFETY: what runs between fork and exec makes two system calls and allocates nothing.
+    unsafe { command.pre_exec(last) };
 }
 
 fn start_error(program: &OsStr, error: &io::Error) -> ProcessError {
@@ -239,6 +260,7 @@ impl Process {
         command.args(arguments).stdin(stdin).stdout(out).stderr(stderr);
         // Ctrl-C on a terminal goes to a whole group: QEMU is ended by its owner, in order.
         command.process_group(0);
+        die_with_us(&mut command);
         let child = command.spawn().map_err(start)?;
         Ok(Self { child, words: Some(words) })
     }
