@@ -32,8 +32,9 @@ use vmm_sys_util::eventfd::EventFd;
 pub struct Vm {
     vcpu: VcpuFd,
     vm: VmFd,
-    /// Slots in use, with the memory behind them.
-    pub slots: Slots,
+    /// Slots in use, with the memory behind them. Nobody outside can take them: the machine goes
+    /// before the memory that it maps.
+    slots: Slots,
     /// The vCPU's registers after reset.
     reset: Reset,
     ram: GuestMemoryMmap,
@@ -299,6 +300,11 @@ impl Vm {
             tells_registers,
             serial_lines,
         })
+    }
+
+    /// Slots in use.
+    pub fn slots(&self) -> &Slots {
+        &self.slots
     }
 
     /// Guest RAM.

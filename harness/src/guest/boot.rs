@@ -343,7 +343,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     let limits = mirror::Limits {
         enabled: options.mirror,
         bytes: options.budget.unwrap_or_else(free_memory),
-        slots: vm.slots.available(),
+        slots: vm.slots().available(),
         address_bits: vm.address_bits(),
     };
     let mut guest = Guest::new(machine, vm.ram().clone(), limits, options.on_console);
@@ -375,7 +375,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     let ended = matches!(end, End::Exit(_) | End::Port(_) | End::Halt | End::TimedOut { .. });
     if let Some((payload, line)) = afterwards.filter(|_| ended) {
         vm.clear().map_err(GuestError::Boot)?;
-        let left = guest.snapshot(&vm.slots);
+        let left = guest.snapshot(vm.slots());
         let attacks = payload::attacks(payload);
         let (speaker, (said, handed)) = (guest.speaker, guest.begin_again(Speaker::Ours, attacks));
         let ours =
@@ -391,7 +391,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     // A range that traps may do so for another reason by now: registers of a decoder that is not
     // committed move no slot, and nobody looked again.
     guest.mirror = Mirror::of(guest.machine, &guest.limits);
-    let left = guest.snapshot(&vm.slots);
+    let left = guest.snapshot(vm.slots());
     let before_attack = guest.before_attack.take();
     let judge = guest.judge.take();
     let pending = guest.pending();
@@ -416,7 +416,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         watched: guest.vigil.finish(machine),
         before_attack,
         mirror: guest.mirror,
-        slot_log: vm.slots.log().clone(),
+        slot_log: vm.slots().log().clone(),
         start,
         setup,
         run,

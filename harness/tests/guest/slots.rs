@@ -50,11 +50,11 @@ fn overlap() {
     let (mut vm, memory) = (vm(), Backing::new(4 * MIB));
     let stays = slot(&memory, 2 * GIB, 4 * MIB);
     vm.remap(&[slot(&memory, GIB, 4 * MIB), stays.clone()]).unwrap();
-    let before = vm.slots.log().len();
+    let before = vm.slots().log().len();
     // KVM refuses a slot that overlaps another, so the other order would be an error.
     vm.remap(&[slot(&memory, GIB + 2 * MIB, 4 * MIB), stays]).unwrap();
     let (base, size) = (GIB + 2 * MIB, 4 * MIB);
-    assert_eq!(vm.slots.log()[before..], [Call::Remove { base: GIB }, Call::Add { base, size }]);
+    assert_eq!(vm.slots().log()[before..], [Call::Remove { base: GIB }, Call::Add { base, size }]);
 }
 
 fn beyond() {
@@ -65,7 +65,7 @@ fn beyond() {
     let error = vm.remap(&[good.clone(), bad]).unwrap_err();
     let SlotError::OutsideMemory { base, size, have } = error else { panic!("{error}") };
     assert_eq!((base, size, have), (2 * GIB, 4 * MIB, 2 * MIB));
-    assert!(vm.slots.mapped().eq([&good]));
+    assert!(vm.slots().mapped().eq([&good]));
     assert_eq!(vm.remap(&[good]).unwrap(), 0);
 }
 
@@ -82,16 +82,16 @@ fn lifetime() {
 
 fn cycles() {
     let (mut vm, memory) = (vm(), Backing::new(2 * MIB));
-    let available = vm.slots.available();
+    let available = vm.slots().available();
     for cycle in 0..1000 {
         let base = GIB + cycle % 3 * GIB;
         vm.remap(&[slot(&memory, base, 2 * MIB)]).unwrap();
-        assert_eq!(vm.slots.available(), available - 1);
-        assert_eq!(vm.slots.mapped().count(), 1);
+        assert_eq!(vm.slots().available(), available - 1);
+        assert_eq!(vm.slots().mapped().count(), 1);
         vm.remap(&[]).unwrap();
     }
-    assert_eq!(vm.slots.available(), available);
-    assert_eq!(vm.slots.log().len(), 2000);
+    assert_eq!(vm.slots().available(), available);
+    assert_eq!(vm.slots().log().len(), 2000);
 }
 
 fn crowd() {
@@ -110,12 +110,12 @@ fn crowd() {
     assert_eq!(vm.remap(&slots).unwrap(), 1);
     let gone = slots.remove(4711);
     assert_eq!(vm.remap(&slots).unwrap(), 1);
-    assert_eq!(vm.slots.log().last(), Some(&Call::Remove { base: gone.base }));
+    assert_eq!(vm.slots().log().last(), Some(&Call::Remove { base: gone.base }));
     // The same place with other memory behind it: two calls, in that order.
     slots[17].offset = gone.offset;
     assert_eq!(vm.remap(&slots).unwrap(), 2);
     let (base, size) = (slots[17].base, slots[17].size);
-    let log = vm.slots.log();
+    let log = vm.slots().log();
     assert_eq!(log[log.len() - 2..], [Call::Remove { base }, Call::Add { base, size }]);
     assert_eq!(vm.remap(&slots).unwrap(), 0);
 }
@@ -158,7 +158,7 @@ fn random_writes(name: &str, seed: u64) -> (usize, usize) {
     let devices = machine.scenario().devices.len();
     let ram: Vec<_> = map.ram.iter().map(|span| (span.base().0, span.size())).collect();
     let mut vm = Vm::new(&ram, 46).unwrap();
-    let slots = vm.slots.available();
+    let slots = vm.slots().available();
     let limits = Limits { enabled: true, bytes: 64 * GIB, slots, address_bits: vm.address_bits() };
     let mut guest = Guest::new(&mut machine, vm.ram().clone(), limits, |_| {});
     vm.follow(&mut guest).unwrap();
@@ -227,7 +227,7 @@ fn random_writes(name: &str, seed: u64) -> (usize, usize) {
             }
         }
         vm.follow(&mut guest).unwrap_or_else(|error| panic!("{what}: {error}"));
-        let told: Vec<_> = vm.slots.mapped().map(|slot| (slot.base, slot.size)).collect();
+        let told: Vec<_> = vm.slots().mapped().map(|slot| (slot.base, slot.size)).collect();
         let mut end = 0;
         for (base, size) in &told {
             assert!(*base >= end, "{what}: {told:x?}");
@@ -236,7 +236,7 @@ fn random_writes(name: &str, seed: u64) -> (usize, usize) {
             assert!(!ram, "{what}: {base:#x} lies over RAM");
         }
         // What the guest finds in a slot is what the machine decodes there.
-        for slot in vm.slots.mapped() {
+        for slot in vm.slots().mapped() {
             let at = numbers.next() % (slot.size / 8) * 8;
             let place = slot.memory.as_volatile_slice();
             let place = place.subslice((slot.offset + at) as usize, 8).unwrap();
