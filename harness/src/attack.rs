@@ -24,7 +24,7 @@ use ranges::{Fate, WatchedRange};
 use rules::Rule;
 use shadow::{At, Block, Change, Shadow};
 
-pub use report::{Availability, Class, Detail, Integrity, Report, StateReport};
+pub use report::{Availability, Class, Detail, Integrity, LeftOut, Report, StateReport};
 
 /// Attacks a machine that [`run::direct`] has brought up. What is left of it afterwards is good for
 /// a reset.

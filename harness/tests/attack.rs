@@ -9,7 +9,7 @@ mod program;
 use std::collections::{BTreeMap, BTreeSet};
 
 use cxl_attack::{Event, Locks, Mode, Skipped, State, Trigger};
-use cxl_harness::attack::{self, Class, Report};
+use cxl_harness::attack::{self, Class, LeftOut, Report};
 use cxl_harness::run::{self, DirectRun, Refusal};
 use cxl_image::doorbell::Call;
 use cxl_model::machine::Machine;
@@ -131,6 +131,10 @@ fn honest_machines_let_nothing_change() {
         let name = builtin.name;
         assert_eq!(report.changed, 0, "{name}: {report}");
         assert!(report.integrity.holds, "{name}: {:?}", report.integrity);
+        // All of it is told, and in a report's room.
+        let json = serde_json::to_string_pretty(&report).expect("JSON");
+        assert!(json.len() <= 200 << 10, "{name}: {} bytes", json.len());
+        assert_eq!(report.left_out, LeftOut::default(), "{name}");
         assert_eq!(report.tried, report.held + report.allowed + report.changed, "{name}");
         attacked_machines += 1;
     }
@@ -498,8 +502,14 @@ fn command_exits_as_its_help_says() {
     for key in ["name", "component", "tried", "held", "allowed", "changed", "skipped"] {
         assert!(attack["states"][0].get(key).is_some(), "{key}");
     }
-    for key in ["state", "component", "register", "decoder", "bits", "class", "consequence"] {
-        assert!(attack["details"][0].get(key).is_some(), "{key}");
+    for key in ["register", "bits", "class", "consequence"] {
+        assert!(attack["details"][0][key].is_string(), "{key}");
+    }
+    for key in ["states", "components", "decoders"] {
+        assert!(attack["details"][0][key].is_array(), "{key}");
+    }
+    for key in ["details", "breaches", "availability"] {
+        assert_eq!(attack["left_out"][key], 0, "{key}");
     }
     assert_eq!(attack["integrity"]["holds"], true);
     assert!(attack["availability"].is_array());

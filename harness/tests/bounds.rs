@@ -37,6 +37,15 @@ fn main() -> ExitCode {
     });
     let mut trials: Vec<Trial> = trials.collect();
     trials.push(unless(missing, claim("what_is_not_kept_is_counted", counted)));
+    trials.push(unless(
+        missing,
+        claim("the_report_of_the_bare_command_is_bounded", || {
+            let output = command(&["--json"]).output().unwrap();
+            let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert!(report["attack"]["tried"].as_u64() > Some(100_000), "{}", report["attack"]);
+            assert!(output.stdout.len() <= MOST_REPORT, "{} bytes", output.stdout.len());
+        }),
+    ));
     trial::run(trials)
 }
 

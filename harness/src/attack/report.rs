@@ -3,7 +3,7 @@
 //! **Invariant**: `tried` is the sum of `held`, `allowed` and `changed`, of the report and of each
 //! state; details name everything that was not simply held.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
 
 use cxl_attack::State;
@@ -37,12 +37,30 @@ pub struct Report {
     pub changed: u64,
     /// Each state of each component.
     pub states: Vec<StateReport>,
-    /// Everything that was not held; bits with the same outcome together.
+    /// Everything that was not held; bits with the same outcome together. In JSON, where register,
+    /// bits and consequence are the same, states, components and decoders are lists.
+    #[serde(serialize_with = "alike")]
     pub details: Vec<Detail>,
     /// Whether locked ranges can be made to lead elsewhere.
     pub integrity: Integrity,
     /// What an attacker can still switch off or add.
     pub availability: Vec<Availability>,
+    /// What there was more of than is listed.
+    pub left_out: LeftOut,
+}
+
+/// The most entries of each list in a report: a machine without any lock has no end of them.
+const MOST: usize = 256;
+
+/// How many entries are not in a list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// Of details, as JSON and text have them.
+    pub details: usize,
+    /// Of breaches.
+    pub breaches: usize,
+    /// Of availability.
+    pub availability: usize,
 }
 
 /// One state of one component.
@@ -156,6 +174,7 @@ impl Report {
                 breaches: Vec::new(),
             },
             availability: Vec::new(),
+            left_out: LeftOut::default(),
         }
     }
 
@@ -269,7 +288,19 @@ impl Report {
         self.changed = sum(|state| state.changed);
         let order = State::ALL.map(name_of);
         self.states.sort_by_key(|line| order.iter().position(|name| *name == line.name));
+        self.left_out = LeftOut {
+            details: Alike::of(&self.details).len().saturating_sub(MOST),
+            breaches: shortened(&mut self.integrity.breaches),
+            availability: shortened(&mut self.availability),
+        };
     }
+}
+
+/// Leaves a list its first entries; how many it had more.
+fn shortened<T>(list: &mut Vec<T>) -> usize {
+    let more = list.len().saturating_sub(MOST);
+    list.truncate(MOST);
+    more
 }
 
 /// Bits as ranges, highest first: `31:28, 9`.
@@ -310,11 +341,54 @@ fn runs(numbers: &BTreeSet<u8>) -> String {
     words.collect::<Vec<_>>().join(", ")
 }
 
-/// Where details with one outcome were seen.
-#[derive(Default)]
-struct OutcomePlaces<'r> {
+/// Details with one outcome.
+#[derive(Serialize)]
+struct Alike<'r> {
+    register: &'r str,
+    #[serde(serialize_with = "hex")]
+    bits: u32,
+    class: Class,
+    consequence: &'r str,
+    states: Vec<&'r str>,
     components: Vec<&'r str>,
     decoders: BTreeSet<u8>,
+}
+
+impl<'r> Alike<'r> {
+    /// What has one outcome together, breaches first, then by register.
+    fn of(details: &'r [Detail]) -> Vec<Self> {
+        let mut list: Vec<Self> = Vec::new();
+        let mut known = BTreeMap::new();
+        for Detail { state, component, register, decoder, bits, class, consequence } in details {
+            let index = *known.entry((register, bits, class, consequence)).or_insert(list.len());
+            if index == list.len() {
+                list.push(Self {
+                    register,
+                    bits: *bits,
+                    class: *class,
+                    consequence,
+                    states: Vec::new(),
+                    components: Vec::new(),
+                    decoders: BTreeSet::new(),
+                });
+            }
+            let Some(alike) = list.get_mut(index) else { continue };
+            for (list, name) in
+                [(&mut alike.states, *state), (&mut alike.components, component.as_str())]
+            {
+                if !list.contains(&name) {
+                    list.push(name);
+                }
+            }
+            alike.decoders.extend(decoder);
+        }
+        list.sort_by_key(|alike| (alike.class != Class::Changed, alike.register));
+        list
+    }
+}
+
+fn alike<S: serde::Serializer>(details: &[Detail], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(Alike::of(details).into_iter().take(MOST))
 }
 
 impl Display for Report {
@@ -331,13 +405,16 @@ impl Display for Report {
             (true, 0) => "nothing to hold: no range is sealed".to_owned(),
             (true, 1) => "holds: 1 locked range never led elsewhere".to_owned(),
             (true, ranges) => format!("holds: {ranges} locked ranges never led elsewhere"),
-            (false, _) => format!("BROKEN: {} ways, listed below", breaches.len()),
+            (false, _) => {
+                let ways = breaches.len() + self.left_out.breaches;
+                format!("BROKEN: {ways} ways, listed below")
+            }
         };
         writeln!(f, "  {:<18}{verdict}", "integrity")?;
         for range in unsealed {
             writeln!(f, "  {:<18}{range}", "not sealed")?;
         }
-        let open = self.availability.len();
+        let open = self.availability.len() + self.left_out.availability;
         writeln!(f, "  {:<18}{open} ways to switch off or add, listed below", "availability")?;
         self.fmt_states(f)?;
         if !breaches.is_empty() {
@@ -345,6 +422,7 @@ impl Display for Report {
             for breach in breaches {
                 writeln!(f, "  {breach}")?;
             }
+            more(f, self.left_out.breaches)?;
         }
         if open != 0 {
             writeln!(f, "open availability")?;
@@ -354,9 +432,9 @@ impl Display for Report {
                     writeln!(f, "  {:<20}{effect}", "")?;
                 }
             }
+            more(f, self.left_out.availability)?;
         }
-        self.fmt_details(f, Class::Changed, "changed")?;
-        self.fmt_details(f, Class::Allowed, "allowed")
+        self.fmt_details(f)
     }
 }
 
@@ -389,40 +467,69 @@ impl Report {
         Ok(())
     }
 
-    fn fmt_details(&self, f: &mut Formatter<'_>, class: Class, heading: &str) -> fmt::Result {
-        type Outcome<'r> = (&'r str, u32, &'r str);
-        let mut order: Vec<(Outcome<'_>, OutcomePlaces<'_>)> = Vec::new();
-        for detail in self.details.iter().filter(|detail| detail.class == class) {
-            let outcome = (detail.register.as_str(), detail.bits, detail.consequence.as_str());
-            let index = order.iter().position(|(known, _)| *known == outcome);
-            let index = index.unwrap_or_else(|| {
-                order.push((outcome, OutcomePlaces::default()));
-                order.len() - 1
-            });
-            let Some((_, seen)) = order.get_mut(index) else { continue };
-            if !seen.components.contains(&detail.component.as_str()) {
-                seen.components.push(&detail.component);
+    fn fmt_details(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let mut last = (None, "");
+        for alike in Alike::of(&self.details).iter().take(MOST) {
+            let Alike { register, bits, class, consequence, components, decoders, .. } = alike;
+            if last.0 != Some(*class) {
+                writeln!(f, "{}", if *class == Class::Changed { "changed" } else { "allowed" })?;
+                last = (Some(*class), "");
             }
-            seen.decoders.extend(detail.decoder);
-        }
-        if order.is_empty() {
-            return Ok(());
-        }
-        writeln!(f, "{heading}")?;
-        order.sort_by_key(|((register, ..), _)| *register);
-        let mut last = "";
-        for ((register, bits, consequence), seen) in order {
-            if register != last {
+            if *register != last.1 {
                 writeln!(f, "  {register}")?;
-                last = register;
+                last.1 = register;
             }
-            let bits = if bits == 0 { String::new() } else { format!("bits {}: ", Bits(bits)) };
-            let decoders = match seen.decoders.len() {
+            let bits = if *bits == 0 { String::new() } else { format!("bits {}: ", Bits(*bits)) };
+            let decoders = match decoders.len() {
                 0 => String::new(),
-                _ => format!(", decoders {}", runs(&seen.decoders)),
+                _ => format!(", decoders {}", runs(decoders)),
             };
-            writeln!(f, "    {bits}{consequence} ({}{decoders})", seen.components.join(", "))?;
+            writeln!(f, "    {bits}{consequence} ({}{decoders})", components.join(", "))?;
         }
-        Ok(())
+        more(f, self.left_out.details)
+    }
+}
+
+/// How many entries a list had more.
+fn more(f: &mut Formatter<'_>, left_out: usize) -> fmt::Result {
+    if left_out == 0 { Ok(()) } else { writeln!(f, "  and {left_out} more") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Far more of everything than there is on any machine that holds: what matters is first, and
+    /// what is left out is counted.
+    #[test]
+    fn a_report_has_an_end() {
+        let mut report = Report::new(&[]);
+        for number in 0..2000 {
+            let name = |component: &str| Name {
+                component: component.to_owned(),
+                decoder: Some((number % 16) as u8),
+                register: format!("HDM Decoder Target List/DPA Skip High {number}"),
+            };
+            let state = State::CommittedLocked;
+            report.tried(state, &name("mem0"), Class::Allowed, 1, "what it leads to");
+            report.tried(state, &name("mem1"), Class::Allowed, 1, "what it leads to");
+            report.tried(state, &name("hb0"), Class::Changed, 2, "gives way");
+            report.breach(&name("hb0"), "gives way");
+            report.opens("mem0", &format!("register {number}"), "is open", None);
+        }
+        report.close();
+        let LeftOut { details, breaches, availability } = report.left_out;
+        assert_eq!((details, breaches, availability), (4000 - MOST, 2000 - MOST, 2000 - MOST));
+        let text = report.to_string();
+        assert_eq!(text.matches("\n  and 1744 more\n").count(), 2, "{text}");
+        assert!(
+            text.contains("BROKEN: 2000 ways") && text.ends_with("\n  and 3744 more\n"),
+            "{text}"
+        );
+        let json = serde_json::to_string_pretty(&report).expect("plain structs");
+        assert!(json.len().max(text.len()) < 200 << 10, "{} and {}", json.len(), text.len());
+        let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        let list = json["details"].as_array().expect("a list");
+        assert!(list.len() == MOST && list.iter().all(|entry| entry["class"] == "changed"));
     }
 }

@@ -15,7 +15,8 @@ use serde::Serialize;
 use super::source::Source;
 
 const EXPLANATION: &str = "\
-Each write flips one bit, in each state that a decoder can be in, and is put back. What comes of it:
+First each write flips one bit, in each state that a decoder can be in, and is put back; then whole
+values and stores of every width are tried at what locks freeze, in every mode. What comes of it:
   held     nothing changed anywhere
   allowed  the rules let it through; it is listed with its consequence
   changed  a breach, or an allowed effect that failed to happen
@@ -28,9 +29,10 @@ JSON:
   result   ok; failed (something changed); refused (with refusal: phase, code, message)
   attack   tried, held, allowed, changed,
            states (name, component, tried, held, allowed, changed, skipped),
-           details (state, component, register, decoder, bits, class, consequence),
+           details (register, bits, class, consequence, states, components, decoders),
            integrity (holds, ranges, open, breaches),
-           availability (component, register, consequence, effects)
+           availability (component, register, consequence, effects),
+           left_out (details, breaches, availability: how many more than 256)
 
 Exit code:
   0  there was a sealed range to hold, and nothing changed that must not
