@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use cxl_firmware::bring_up::{Workspace, bring_up};
 use cxl_firmware::policy::Policy;
+use cxl_harness::conformance::{Answer, SYSTEMS, Table};
 use cxl_harness::qemu::offers::Offers;
 use cxl_harness::qemu::qtest::Width;
 use cxl_harness::qemu::run::{Options, RunError};
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     trials.push(claim("verifier_and_attack_are_two_results", two_results));
     trials.push(claim("verifier_and_attack_from_inside_are_two_results", two_results_of_a_guest));
     trials.push(claim("an_attack_on_nothing_is_a_failure", nothing_to_attack));
+    trials.push(claim("what_is_recorded_of_a_qemu_is_what_it_does", recorded));
     trials.push(claim("the_program_is_asked_what_it_has", asked));
     trials.push(claim("a_run_that_takes_too_long_says_what_it_waited_for", too_long));
     trials.push(claim("ctrl_c_ends_a_run", interrupted));
@@ -166,6 +168,24 @@ fn nothing_to_attack() {
     assert_eq!(report.facts.result, Verdict::Failed, "{text}");
     assert!(text.contains("the attack found nothing that is locked"), "{text}");
     assert!(!report.facts.peer.unwrap().attack.unwrap().held, "{text}");
+}
+
+/// The column of the conformance table, row by row. A version without a column is measured all the same.
+fn recorded() {
+    let version = process::version().unwrap();
+    let table = Table::measured().with_qemu(Duration::from_secs(60));
+    let table = table.unwrap_or_else(|error| panic!("{error}"));
+    let column = Table::recorded(version);
+    assert_eq!(column.is_some(), [(10, 0), (11, 1)].contains(&version), "{version:?}");
+    for row in &table.rows {
+        let measured = row.answers[SYSTEMS.len()];
+        let known = column.map_or(measured, |column| row.answers[column]);
+        assert_eq!(known, measured, "{}, on {version:?}", row.behaviour);
+    }
+    let count =
+        |answer| table.rows.iter().filter(|row| row.answers.last() == Some(&answer)).count();
+    // Locks that mean nothing, and resets that it does not have.
+    assert!(count(Answer::No) >= 20 && count(Answer::Unknown) == 6, "{table}");
 }
 
 /// What it says it has is what it takes, and what its windows admit is what its table says.

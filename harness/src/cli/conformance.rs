@@ -3,6 +3,7 @@
 //! **Invariant**: exit code 0 only if our models, measured now, do all that is asked for.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use cxl_harness::conformance::Table;
@@ -10,9 +11,10 @@ use cxl_harness::conformance::Table;
 const EXPLANATION: &str = "\
 Each row is a sentence that is true of a system whose locks are as the section of CXL r3.1 says.
 `models` is measured now, on machines that the library has locked. The others are recorded: QEMU's
-devices as the attack found them, OpenVMM's device model, and vfio-cxl's shadow of decoders in its
+devices as they were measured, OpenVMM's device model, and vfio-cxl's shadow of decoders in its
 third version and that of its later tests, as published. `-` is what nobody has seen, or what the
-system does not have.
+system does not have. With --qemu the QEMU that is installed is measured as well, row by row, in a
+last column.
 
 JSON:
   systems  the columns
@@ -20,17 +22,25 @@ JSON:
 
 Exit code:
   0  our models do all of it
-  1  they do not
+  1  they do not, or there is no QEMU to measure
   2  bad usage
 
 Examples:
   cxl-harness conformance
+  QEMU=/opt/qemu/bin/qemu-system-x86_64 cxl-harness conformance --qemu
   cxl-harness conformance --json | jq '.rows[] | select(.answers[1] == \"no\") | .behaviour'";
+
+/// Time for QEMU to answer anything.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Print what a lock does, behaviour by behaviour and system by system.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXPLANATION)]
 pub(super) struct Conformance {
+    /// Measure the QEMU that is installed, too (or the one that QEMU in the environment names).
+    #[arg(long)]
+    qemu: bool,
+
     /// Print JSON instead of text.
     #[arg(long)]
     json: bool,
@@ -38,7 +48,14 @@ pub(super) struct Conformance {
 
 impl Conformance {
     pub(super) fn run(self) -> ExitCode {
-        let table = Table::measured();
+        let mut table = Table::measured();
+        if self.qemu {
+            super::progress("QEMU is started for each row, which takes some seconds");
+            table = match table.with_qemu(LIMIT) {
+                Ok(table) => table,
+                Err(error) => return super::refuse(&error.to_string()),
+            };
+        }
         let output = if self.json { super::json(&table) } else { table.to_string() };
         super::print(&output, super::exit(table.conforms()))
     }

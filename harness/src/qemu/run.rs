@@ -264,6 +264,40 @@ impl From<AskError> for RunError {
     }
 }
 
+/// A QEMU whose devices the library has brought up.
+#[derive(Debug)]
+pub struct BroughtUp {
+    /// Its registers.
+    pub qtest: Qtest,
+    /// Its tables.
+    pub tables: Tables,
+    /// What the library made of it.
+    pub done: DirectRun,
+    _process: Process,
+}
+
+/// Brings a scenario's machine up on QEMU's devices, with no report of it.
+pub fn brought_up(
+    offers: &Offers,
+    scenario: &Scenario,
+    limit: Duration,
+) -> Result<BroughtUp, RunError> {
+    let command = Command::on(offers, scenario, None).map_err(RunError::Refused)?;
+    let mut arguments = fixed();
+    arguments.push("-S".into());
+    arguments.extend(command.arguments());
+    let (process, qtest) =
+        Process::start_with_qtest(&arguments, limit).map_err(RunError::Process)?;
+    let mut qemu = Started { process, qtest };
+    let (tables, view) = qemu.view(scenario)?;
+    let wanted = RunRequest::on(&view.scenario, &view.map).map_err(RunError::Scenario)?;
+    let done = run::on(&mut qemu.qtest, &mut Clock::new(), &tables.platform(), &wanted);
+    if let Err(error) = qemu.qtest.check() {
+        return Err(qemu.explain(error));
+    }
+    Ok(BroughtUp { qtest: qemu.qtest, tables, done, _process: qemu.process })
+}
+
 /// Brings a scenario's machine up on QEMU's devices from this process, without a guest: the library
 /// assigns buses and BARs, plans, commits, locks and verifies through qtest.
 pub fn direct(scenario: &Scenario, options: &Options) -> Result<Report, RunError> {
