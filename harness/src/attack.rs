@@ -81,6 +81,12 @@ fn attacked<const N: usize>(
     judge.finish(machine)
 }
 
+/// What is to be attacked now, if an event says that: a state, and the component that is in it.
+pub fn entered(machine: &Machine, event: Event) -> Option<(&'static str, &str)> {
+    let Event::Enter { state, address } = event else { return None };
+    Some((report::name_of(state), place_at(machine, address).map_or("", |at| machine.name(at))))
+}
+
 /// The most that [`direct_with`] tells of.
 pub fn steps(machine: &Machine) -> usize {
     // Whole values and modes come after all states.
@@ -123,9 +129,8 @@ impl Witness for Judged<'_> {
     }
 
     fn hear(&mut self, event: Event) {
-        if let Event::Enter { state, address } = event {
-            let name = place_at(self.machine, address).map_or("", |at| self.machine.name(at));
-            (self.tell)(report::name_of(state), name);
+        if let Some((state, component)) = entered(self.machine, event) {
+            (self.tell)(state, component);
         }
         self.judge.hear(self.machine, event);
     }

@@ -4,6 +4,7 @@
 //! goes to standard output. `nested` alone passes on what another program prints, as it comes.
 
 mod attack;
+mod bar;
 mod bench;
 mod boot;
 mod cedt;

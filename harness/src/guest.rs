@@ -228,6 +228,8 @@ pub struct Guest<'a> {
     /// The judge of an attack, once there is one.
     pub judge: Option<Judge>,
     on_console: fn(&[u8]),
+    /// Sees how far an attack is: a state, and the component that is to be in it.
+    pub on_attack: fn(&str, &str),
 }
 
 /// A machine at one moment.
@@ -289,6 +291,7 @@ impl<'a> Guest<'a> {
             expecting: false,
             judge: None,
             on_console,
+            on_attack: |_, _| {},
         }
     }
 
@@ -452,6 +455,9 @@ impl Guest<'_> {
         if self.judge.is_none() {
             self.vigil.stop(self.machine);
             self.before_attack = Some(Box::new(self.snapshot(kvm)));
+        }
+        if let Some((state, component)) = attack::entered(self.machine, event) {
+            (self.on_attack)(state, component);
         }
         let judge = self.judge.get_or_insert_with(|| Judge::new(self.machine));
         judge.hear(self.machine, event);

@@ -3,7 +3,6 @@
 //! **Invariant**: exit code 0 only for a machine that was brought up and let no write change what
 //! it must not.
 
-use std::io::{IsTerminal, Write, stderr};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -12,6 +11,7 @@ use cxl_harness::report::{Refusal, Verdict};
 use cxl_harness::run;
 use serde::Serialize;
 
+use super::bar;
 use super::source::Source;
 
 const EXPLANATION: &str = "\
@@ -82,11 +82,9 @@ impl Attack {
                 attack: None,
             },
             None => {
-                let mut bar = Bar { step: 0, steps: attack::steps(&machine) };
-                let report = attack::direct_with(&mut machine, &done, &mut |state, component| {
-                    bar.advance(state, component);
-                });
-                bar.clear();
+                bar::begin(attack::steps(&machine));
+                let report = attack::direct_with(&mut machine, &done, &mut bar::advance);
+                bar::clear();
                 let held = report.changed == 0 && report.integrity.ranges > 0;
                 let result = if held { Verdict::Ok } else { Verdict::Failed };
                 Outcome { result, refusal: None, attack: Some(report) }
@@ -104,32 +102,5 @@ impl Attack {
             )),
         };
         super::print(&output, super::exit(outcome.result == Verdict::Ok))
-    }
-}
-
-/// How far the attack has come, on a terminal; nothing in a pipe.
-struct Bar {
-    step: usize,
-    steps: usize,
-}
-
-impl Bar {
-    const WIDTH: usize = 30;
-
-    fn advance(&mut self, state: &str, component: &str) {
-        self.step += 1;
-        if !stderr().is_terminal() {
-            return;
-        }
-        let done = (Self::WIDTH * self.step / self.steps.max(1)).min(Self::WIDTH);
-        let (full, rest) = ("#".repeat(done), ".".repeat(Self::WIDTH - done));
-        let _ = write!(stderr(), "\r[{full}{rest}] {state}: {component}\x1b[K");
-        let _ = stderr().flush();
-    }
-
-    fn clear(&self) {
-        if stderr().is_terminal() {
-            let _ = write!(stderr(), "\r\x1b[K");
-        }
     }
 }

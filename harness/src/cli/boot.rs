@@ -25,6 +25,7 @@ use cxl_model::store::{SetRecord, Store};
 use cxl_model::trace::{Access, MOST_ACCESSES, MOST_PARTS, Walked};
 use serde::Serialize;
 
+use super::bar;
 use super::source::Source;
 
 const EXAMPLES: &str = "\
@@ -541,6 +542,8 @@ impl Boot {
             mirror: self.mirror != Some(Switch::Off),
             interrupted: super::interrupted(),
             on_console: if self.console { to_stderr } else { |_| {} },
+            // Between a guest's lines it would be debris.
+            on_attack: if self.console { |_, _| {} } else { bar::advance },
             ..Options::default()
         };
         if let (Some(note), None) = (self.misplaced_payload(machine.scenario()), &self.image) {
@@ -548,8 +551,11 @@ impl Boot {
         }
         if attacks {
             super::progress("attacking the locks from inside the guest, which takes some seconds");
+            bar::begin(attack::steps(machine));
         }
-        let run = match (boot(machine, &options), &self.image) {
+        let booted = boot(machine, &options);
+        bar::clear();
+        let run = match (booted, &self.image) {
             (Ok(run), _) => run,
             // There was a KVM a moment ago: that it fails now is no reason to do something else.
             (Err(GuestError::Vm(error)), _) if self.on_models => return Ok(Err(error)),

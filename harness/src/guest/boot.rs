@@ -88,6 +88,9 @@ pub struct Options<'a> {
     pub interrupted: Arc<AtomicBool>,
     /// Sees the console as it is written.
     pub on_console: fn(&[u8]),
+    /// Sees how far an attack is: a state, and the component that is to be in it. There are
+    /// [`attack::steps`] of them at most.
+    pub on_attack: fn(&str, &str),
 }
 
 impl Default for Options<'_> {
@@ -108,6 +111,7 @@ impl Default for Options<'_> {
             budget: None,
             interrupted: Arc::default(),
             on_console: |_| {},
+            on_attack: |_, _| {},
         }
     }
 }
@@ -347,6 +351,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         address_bits: vm.address_bits(),
     };
     let mut guest = Guest::new(machine, vm.ram().clone(), limits, options.on_console);
+    guest.on_attack = options.on_attack;
     let foreign = options.linux.is_some() || options.image.is_some_and(|image| image != IMAGE);
     let theirs = foreign && !options.trusted;
     guest.speaker = if theirs { Speaker::Theirs } else { Speaker::Ours };
