@@ -20,7 +20,6 @@ mod capacity;
 mod component;
 mod error;
 mod function;
-mod poll;
 
 use core::iter::successors;
 

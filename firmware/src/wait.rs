@@ -1,13 +1,25 @@
 //! Waiting for hardware, within bounds.
 //!
-//! **Invariant**: every wait ends: by the clock, or by the number of polls where the clock stands
-//! still or runs backwards.
+//! **Invariant**: every wait ends: by the clock, or, where the clock stands still or is far too slow,
+//! after a number of polls that takes seconds on the slowest bus. A clock that wraps, at however many
+//! bits, or that steps back loses one step and no more.
 
 use crate::mmio::Clock;
 
 /// A read across a bus takes longer than a quarter of a microsecond, so that many polls outlast
-/// the time they are allowed unless the clock is broken.
+/// the time they are allowed unless the clock is wrong.
 const POLLS_PER_MICROSECOND: u64 = 4;
+
+/// How many polls in a row show whether the clock runs: some 16 ms at the least, and 5 s where each of
+/// them leaves a virtual machine, at 70 us.
+const BATCH: u64 = 1 << 16;
+
+/// The microseconds that it has to go meanwhile: a sixteenth of that, as configuration space may be
+/// memory that a virtual machine's monitor keeps.
+const LEAST_PER_BATCH: u64 = BATCH / POLLS_PER_MICROSECOND / 16;
+
+/// How often the clock is read within a millisecond before it counts as broken.
+const CLOCK_READS: u32 = 1 << 17;
 
 /// What was waited for did not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,24 +30,165 @@ pub struct TimedOut {
     pub microseconds: u64,
 }
 
-/// Polls until there is an answer, for at most `limit` microseconds. The last poll comes after the time is over, so a caller that
-/// was held up in between does not give up on hardware that was ready.
+/// The time that has passed, by a clock that nobody trusts.
+struct Elapsed {
+    last: u64,
+    total: u64,
+}
+
+impl Elapsed {
+    fn start(clock: &mut impl Clock) -> Self {
+        Self { last: clock.microseconds(), total: 0 }
+    }
+
+    /// Microseconds since the start.
+    fn look(&mut self, clock: &mut impl Clock) -> u64 {
+        let now = clock.microseconds();
+        // More than half of all numbers: it wrapped at fewer than 64 bits, or stepped back.
+        let step = Some(now.wrapping_sub(self.last)).filter(|step| *step <= u64::MAX / 2);
+        self.last = now;
+        self.total = self.total.saturating_add(step.unwrap_or(0));
+        self.total
+    }
+}
+
+/// Polls until there is an answer, for at most `limit` microseconds. The last poll comes after the
+/// time is over, so a caller that was held up in between does not give up on hardware that was ready.
 pub fn wait<T>(
     clock: &mut impl Clock,
     limit: u64,
     mut poll: impl FnMut() -> Option<T>,
 ) -> Result<T, TimedOut> {
-    let start = clock.microseconds();
+    let mut elapsed = Elapsed::start(clock);
     let most = limit.saturating_mul(POLLS_PER_MICROSECOND).max(1);
-    let mut polls = 0;
+    let (mut polls, mut batch_end, mut batch_from) = (0, BATCH, 0);
     loop {
-        let microseconds = clock.microseconds().saturating_sub(start);
+        let microseconds = elapsed.look(clock);
         if let Some(answer) = poll() {
             return Ok(answer);
         }
         polls += 1;
-        if microseconds >= limit || polls >= most {
+        let mut over = microseconds >= limit || polls >= most;
+        if polls >= batch_end {
+            over |= microseconds.saturating_sub(batch_from) < LEAST_PER_BATCH;
+            (batch_end, batch_from) = (polls.saturating_add(BATCH), microseconds);
+        }
+        if over {
             return Err(TimedOut { polls, microseconds });
         }
+    }
+}
+
+/// Asks `poll` once a millisecond until it has an answer; at once and once more at the end. For
+/// waits of seconds to minutes: one of n milliseconds asks the hardware at most n + 2 times. It ends
+/// by the clock, or as soon as the clock does not come through a millisecond.
+pub(crate) fn poll_each_millisecond<T>(
+    clock: &mut impl Clock,
+    milliseconds: u32,
+    mut poll: impl FnMut() -> Option<T>,
+) -> Option<T> {
+    if let Some(answer) = poll() {
+        return Some(answer);
+    }
+    let mut elapsed = Elapsed::start(clock);
+    let end = u64::from(milliseconds) * 1000;
+    for _ in 0..milliseconds {
+        let from = elapsed.total;
+        let runs = (0..CLOCK_READS).any(|_| elapsed.look(clock) - from >= 1000);
+        if !runs || elapsed.total > end {
+            break;
+        }
+        if let Some(answer) = poll() {
+            return Some(answer);
+        }
+    }
+    poll()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A clock of so many bits that goes a step each time it is looked at.
+    struct Stepping {
+        now: u64,
+        step: u64,
+        mask: u64,
+        looks: u64,
+    }
+
+    impl Clock for Stepping {
+        fn microseconds(&mut self) -> u64 {
+            self.looks += 1;
+            self.now = self.now.wrapping_add(self.step) & self.mask;
+            self.now
+        }
+    }
+
+    /// The clock that advances once in so many looks.
+    struct Slow(u64, u64);
+
+    impl Clock for Slow {
+        fn microseconds(&mut self) -> u64 {
+            self.0 += 1;
+            self.0 / self.1
+        }
+    }
+
+    const LIMIT: u64 = 100_000_000;
+
+    fn polls(clock: &mut impl Clock) -> TimedOut {
+        wait(clock, LIMIT, || None::<()>).expect_err("there is no answer")
+    }
+
+    #[test]
+    fn a_clock_that_runs_is_believed_whatever_its_width() {
+        for bits in [24, 32, 64] {
+            let mask = u64::MAX >> (64 - bits);
+            let mut clock = Stepping { now: mask - 5000, step: 1000, mask, looks: 0 };
+            let over = polls(&mut clock);
+            assert!(over.microseconds >= LIMIT, "{bits} bits: {over:?}");
+            // Each time that it wraps, one step is lost.
+            let wraps = LIMIT / (mask / 2) + 2;
+            assert!(over.polls <= LIMIT / 1000 + wraps, "{bits} bits: {over:?}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_broken_ends_a_wait_after_so_many_polls() {
+        let still = Stepping { now: 7, step: 0, mask: u64::MAX, looks: 0 };
+        let back = Stepping { now: 7, step: u64::MAX, mask: u64::MAX, looks: 0 };
+        for mut clock in [still, back] {
+            assert_eq!(polls(&mut clock), TimedOut { polls: BATCH, microseconds: 0 });
+            let Stepping { looks: before, .. } = clock;
+            let mut asked = 0;
+            let answer = poll_each_millisecond(&mut clock, 256_000, || {
+                asked += 1;
+                None::<()>
+            });
+            assert_eq!((answer, asked), (None, 2));
+            assert!(clock.looks - before <= u64::from(CLOCK_READS) + 1);
+        }
+        assert_eq!(polls(&mut Slow(0, 100)).polls, BATCH);
+        let mut asked = 0;
+        poll_each_millisecond(&mut Slow(0, 1000), 256_000, || {
+            asked += 1;
+            None::<()>
+        });
+        assert_eq!(asked, 2, "it did not come through the first millisecond");
+    }
+
+    #[test]
+    fn a_clock_that_ticks_each_ten_milliseconds_runs() {
+        // At a quarter of a microsecond a poll.
+        struct Coarse(u64);
+        impl Clock for Coarse {
+            fn microseconds(&mut self) -> u64 {
+                self.0 += 1;
+                self.0 / 40_000 * 10_000
+            }
+        }
+        let over = wait(&mut Coarse(0), 1_000_000, || None::<()>).expect_err("no answer");
+        assert!(over.microseconds >= 900_000, "{over:?}");
     }
 }

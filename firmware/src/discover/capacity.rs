@@ -18,11 +18,11 @@ use cxl_regs::mailbox::{
 
 use super::error::Waited;
 use super::function::RegisterBlock;
-use super::poll::poll_each_millisecond;
 use crate::config::Config;
 use crate::error::{Code, Error, Place};
 use crate::mmio::{Block, Clock, Mmio};
 use crate::topology::CapacitySource;
+use crate::wait::poll_each_millisecond;
 
 /// Memory_Info_Valid comes within this time after a reset (CXL r3.1 section 8.1.3.8.2).
 const INFO_VALID_MS: u32 = 1000;
