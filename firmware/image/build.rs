@@ -22,6 +22,7 @@ fn main() {
     }
     if env::var_os("CARGO_FEATURE_NOPANIC").is_some() {
         freestanding("nopanic");
+        freestanding("restorer");
         // The proof with a hole in it, which `tests/no_panic.rs` asks for.
         println!("cargo:rustc-check-cfg=cfg(broken)");
     }

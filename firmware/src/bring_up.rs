@@ -13,12 +13,15 @@ use crate::committed::{
 };
 use crate::discover::{Remarks, discover, discover_as};
 use crate::error::Error;
+use crate::handoff::{Contents, TableLocation};
 use crate::list::Slots;
 use crate::mmio::{Clock, Mmio};
+pub use crate::outcome::Extent;
+use crate::outcome::{ComponentOutcome, outcomes};
 use crate::plan::{
     Member, NodeUse, Note, Placed, Plan, PlanMut, PlannedDecoder, Refusals, Region, plan,
 };
-use crate::platform::Platform;
+use crate::platform::{Ecam, Platform};
 use crate::policy::{Demands, OnFailure, Policy};
 use crate::probe::{ProbeErrors, probe};
 use crate::topology::{Link, Node, NodeId, Topology, TopologyMut, Tree};
@@ -51,6 +54,22 @@ impl<const N: usize, const R: usize, const D: usize> Workspace<N, R, D> {
             findings: Findings::new(),
             probe: ProbeErrors::new(),
         }
+    }
+
+    /// What the hand-off record is made from; `cedt` is where the table of it lies.
+    pub fn contents<'a>(&'a self, ecam: &'a [Ecam], cedt: Option<TableLocation>) -> Contents<'a> {
+        Contents {
+            ecam,
+            topology: self.topology.tree(),
+            remarks: &self.topology.remarks,
+            committed: self.committed.view(),
+            cedt,
+        }
+    }
+
+    /// What became of each component.
+    pub fn outcomes(&self) -> impl Iterator<Item = ComponentOutcome> + '_ {
+        outcomes(&self.topology, &self.topology.remarks, &self.committed)
     }
 }
 
@@ -192,20 +211,6 @@ pub fn bring_up<'a>(
         OnFailure::Strict => strict(hw, clock, platform, policy, work).map(|()| Extent::Whole),
         OnFailure::BestEffort => best_effort::run(hw, clock, platform, policy, work),
     }
-}
-
-/// How much of what is wanted is in use.
-#[must_use = "with best effort, some of the memory may be lost"]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
-    /// All of it.
-    Whole,
-    /// Less: nodes have a [`fault`](Node::fault), or [`Remarks::lost`] is not 0. What
-    /// [`LeaveOut`](crate::policy::LeaveOut) names is not wanted, and no loss.
-    Less {
-        /// How many components failed, with all that lies below them.
-        lost: u16,
-    },
 }
 
 // Compiled once, whatever the workspace is.

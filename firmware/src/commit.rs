@@ -256,7 +256,7 @@ fn survey(
 }
 
 /// Refuses a decoder that does not answer, or that somebody's commit left unsettled.
-fn settled(place: Place, control: Control) -> Result<(), Error> {
+pub(crate) fn settled(place: Place, control: Control) -> Result<(), Error> {
     if control.into_bits() == u32::MAX {
         return Err(Code::COMMIT_SILENT.at(place.at).detail(Control::NUMBER));
     }
@@ -357,7 +357,11 @@ fn needs_back_invalidate(planned: &PlannedDecoder) -> bool {
 }
 
 /// Commits a programmed decoder: one write, then only reads.
-fn commit_one(hw: &mut impl Mmio, clock: &mut impl Clock, slot: &Slot) -> Result<Control, Error> {
+pub(crate) fn commit_one(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    slot: &Slot,
+) -> Result<Control, Error> {
     let (place, wanted) = (slot.place, slot.image.control().with_commit(true));
     slot.registers.write_control(hw, wanted);
     let mut control = Control::new();

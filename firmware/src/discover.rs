@@ -19,6 +19,7 @@ mod assign;
 mod capacity;
 mod component;
 mod error;
+mod facts;
 mod function;
 
 use core::iter::successors;
@@ -42,6 +43,7 @@ use crate::topology::{
 };
 use component::{Structures, structures};
 use error::{NoRootBus, Unassigned};
+pub(crate) use facts::{FunctionFacts, facts, memory_of};
 use function::{Blocks, CxlFunction, Functions, Role, Sighting};
 
 /// Finds everything below the platform's bridges and writes it to `topology`.

@@ -76,6 +76,8 @@ pub enum Phase {
     Handoff,
     /// Memory that does not answer as the registers say: `0x09xx`.
     Probe,
+    /// Putting back what a record has: `0x0Axx`.
+    Restore,
     /// None that this version knows.
     Unknown,
 }
@@ -92,6 +94,7 @@ impl Phase {
             Self::Tables => "tables",
             Self::Handoff => "handoff",
             Self::Probe => "probe",
+            Self::Restore => "restore",
             Self::Unknown => "unknown",
         }
     }
@@ -136,6 +139,7 @@ impl Code {
             6 => Phase::Tables,
             7 => Phase::Handoff,
             9 => Phase::Probe,
+            10 => Phase::Restore,
             _ => Phase::Unknown,
         }
     }

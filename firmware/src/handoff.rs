@@ -3,14 +3,16 @@
 //! ```text
 //! offset  size  header (64 bytes)
 //!      0     8  "CXLFWHO\0"
-//!      8     2  version, 1
+//!      8     2  version, 2
 //!     10     2  size of this header
 //!     12     4  size of the whole record
 //!     16     4  number of region records, which follow the header
 //!     20     4  number of decoder records, which follow the regions
 //!     24     8  address of the CEDT; 0: none
 //!     32     4  size of the CEDT
-//!     36    12  reserved, 0
+//!     36     4  number of component records, which follow the decoders
+//!     40     4  number of outcome records, which follow the components
+//!     44     4  number of remarks of discovery that there was no room for, and that have no outcome
 //!     48     8  digest of the registers of all locked decoders
 //!     56     8  digest of the record with these eight bytes 0
 //!
@@ -34,8 +36,48 @@
 //!      7     1  number of ports on the way
 //!      8    16  their port numbers, root port first, the rest 0
 //!     24    28  the seven registers in order of offset
-//!     52     4  reserved, 0
+//!     52     4  number of its component
+//!
+//! offset  size  component (160 bytes); a component stands behind the one above it
+//!      0     4  UID of the host bridge
+//!      4     1  0 device, 1 host bridge, 2 upstream port, 3 root port, 4 downstream port
+//!      5     1  number of ports on the way
+//!      6     2  number of the component above; 0xffff: none
+//!      8    16  their port numbers, root port first, the rest 0
+//!     24     2  PCI segment
+//!     26     2  bus, device and function
+//!     28     4  vendor ID, device ID; 0: no function, or it did not answer
+//!     32     8  serial number
+//!     40    16  bytes of volatile, of persistent memory
+//!     56     8  address of the HDM decoder structure; 0: none
+//!     64     8  address of the BI decoder or BI route table; 0: none
+//!     72     8  address of the CXL device registers; 0: none
+//!     80     2  offset in configuration space of the CXL Device DVSEC; 0: none
+//!     82     2  of the Flex Bus Port DVSEC
+//!     84     2  of the Device Serial Number capability
+//!     86     2  Command
+//!     88     2  Bridge Control
+//!     90     2  DVSEC CXL Control
+//!     92    32  configuration space from 0x10 on: six BARs, or of a port BARs, bus numbers and windows
+//!    124     4  HDM Decoder Capability
+//!    128     4  HDM Decoder Global Control
+//!    132     4  control register of the BI decoder or BI route table
+//!    136    16  bases of the DVSEC's ranges 1 and 2, of each the upper half first
+//!    152     2  DVSEC CXL Lock: CONFIG_LOCK
+//!    154     6  reserved, 0
+//!
+//! offset  size  outcome (40 bytes); of each component in order, then of what is none
+//!      0     1  0 in use, 1 left out, 2 broken, 3 not CXL.mem, 4 unused
+//!      1     1  what it is, as in a component; 0xff: not known
+//!      2     6  reserved, 0
+//!      8     2  number of the error or remark; 0: none
+//!     10     2  its detail
+//!     12    12  where: the three numbers of a `Place`
+//!     24    16  expected, found
 //! ```
+//!
+//! Version 1 ended behind the decoders: the header's bytes 36 to 47 and a decoder's last four were
+//! reserved and 0. It is read as a record without components and outcomes, and written no more.
 //!
 //! All numbers are little-endian. A digest is FNV-1a, 64 bits: start with 0xcbf29ce484222325; for
 //! each byte, XOR it in, then multiply by 0x100000001b3 modulo 2^64. It notices accidents, not
@@ -46,6 +88,8 @@
 //! **Invariant**: [`read()`] gives what [`write()`] was given, or an error that names byte,
 //! expected and found; it never gives a part.
 
+mod component;
+
 use core::mem::{offset_of, size_of};
 
 use cxl_regs::access::Component;
@@ -54,14 +98,24 @@ use cxl_regs::{Coherency, Granularity, Hpa, Interleave, Span, Ways};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+pub use component::HandoffComponent;
+use component::OutcomeRecord;
+pub(crate) use component::{ComponentRecord, HEADER_START, header_dwords, range_base};
+
 use crate::committed::{self, CommittedDecoder, CommittedRef, CommittedRegion, Fate, Probed};
+use crate::config::Config;
 use crate::error::{Code, Error, Place};
-use crate::topology::{MAX_DEPTH, Partition, Path, Tree};
+use crate::mmio::Mmio;
+use crate::outcome::{ComponentOutcome, outcomes};
+use crate::platform::Ecam;
+use crate::topology::{MAX_DEPTH, Partition, Path, Remarks, Tree};
 
 const MAGIC: [u8; 8] = *b"CXLFWHO\0";
 
-/// The version that is written and read here.
-pub const VERSION: u16 = 1;
+/// The version that is written here. It is read, and so are those before.
+pub const VERSION: u16 = 2;
+/// The version without components and outcomes.
+const FIRST: u16 = 1;
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -74,7 +128,9 @@ struct Header {
     decoders: U32,
     cedt_address: U64,
     cedt_size: U32,
-    reserved: [u8; 12],
+    components: U32,
+    outcomes: U32,
+    unsaid: U32,
     registers: U64,
     digest: U64,
 }
@@ -104,7 +160,7 @@ struct DecoderRecord {
     depth: u8,
     ports: [u8; MAX_DEPTH],
     registers: [U32; 7],
-    reserved: U32,
+    node: U32,
 }
 
 const _: () = {
@@ -161,17 +217,60 @@ fn encode<T: PartialEq>(codes: &[T], value: T) -> u8 {
     codes.iter().position(|other| *other == value).map_or(u8::MAX, |code| code as u8)
 }
 
-/// Writes the record into `buffer` and returns exactly it.
-pub fn write<'a, 'b>(
-    topology: impl Into<Tree<'a>>,
-    committed: impl Into<CommittedRef<'a>>,
-    cedt: Option<TableLocation>,
+/// What a record is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Contents<'a> {
+    /// Where configuration space is: [`Platform::ecam`](crate::platform::Platform::ecam).
+    pub ecam: &'a [Ecam],
+    /// What was found.
+    pub topology: Tree<'a>,
+    /// What was found and is no node.
+    pub remarks: &'a Remarks,
+    /// What the hardware accepted.
+    pub committed: CommittedRef<'a>,
+    /// Where the next stage finds the CEDT.
+    pub cedt: Option<TableLocation>,
+}
+
+/// Numbers of parts of a record.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    regions: usize,
+    decoders: usize,
+    components: usize,
+    outcomes: usize,
+}
+
+impl Counts {
+    /// Bytes of a record with so many parts; more than memory has for numbers that are nonsense.
+    fn size(self) -> usize {
+        let Self { regions, decoders, components, outcomes } = self;
+        size_of::<Header>()
+            .saturating_add(regions.saturating_mul(size_of::<RegionRecord>()))
+            .saturating_add(decoders.saturating_mul(size_of::<DecoderRecord>()))
+            .saturating_add(components.saturating_mul(size_of::<ComponentRecord>()))
+            .saturating_add(outcomes.saturating_mul(size_of::<OutcomeRecord>()))
+    }
+}
+
+/// Writes the record into `buffer` and returns exactly it. What a restore has to put back outside of
+/// decoders is read from the components for it.
+// Compiled once, whatever the hardware is reached by; the buffer of configuration space is large.
+#[inline(never)]
+pub fn write<'b>(
+    hw: &mut impl Mmio,
+    contents: &Contents<'_>,
     buffer: &'b mut [u8],
 ) -> Result<&'b mut [u8], Error> {
-    let (tree, committed) = (topology.into(), committed.into());
-    let (regions, decoders) = (committed.regions.len(), committed.decoders.len());
-    let need = size(regions, decoders);
-    let have = buffer.len();
+    let Contents { ecam, topology: tree, remarks, committed, cedt } = *contents;
+    let all = || outcomes(tree, remarks, committed);
+    let counts = Counts {
+        regions: committed.regions.len(),
+        decoders: committed.decoders.len(),
+        components: tree.0.len(),
+        outcomes: all().count(),
+    };
+    let (need, have) = (counts.size(), buffer.len());
     let record = buffer
         .get_mut(..need)
         .ok_or_else(|| Code::HANDOFF_NO_ROOM.error().expected(need).found(have))?;
@@ -182,12 +281,14 @@ pub fn write<'a, 'b>(
         version: VERSION.into(),
         header_size: (size_of::<Header>() as u16).into(),
         size: (need as u32).into(),
-        regions: (regions as u32).into(),
-        decoders: (decoders as u32).into(),
+        regions: (counts.regions as u32).into(),
+        decoders: (counts.decoders as u32).into(),
         cedt_size: cedt.size.into(),
         cedt_address: cedt.address.into(),
+        components: (counts.components as u32).into(),
+        outcomes: (counts.outcomes as u32).into(),
+        unsaid: u32::from(remarks.more()).into(),
         registers: digest(locked.map(|entry| entry.image)).into(),
-        reserved: [0; 12],
         digest: U64::ZERO,
     };
     let mut rest = &mut *record;
@@ -198,19 +299,20 @@ pub fn write<'a, 'b>(
     for entry in committed.decoders {
         put(&mut rest, DecoderRecord::new(tree, entry).as_bytes());
     }
+    let mut config = Config::new();
+    for (id, node) in tree.iter() {
+        let component = ComponentRecord::of(hw, &mut config, ecam, tree, id, node);
+        put(&mut rest, component.as_bytes());
+    }
+    for outcome in all() {
+        put(&mut rest, OutcomeRecord::from(outcome).as_bytes());
+    }
     let digest = Digest::START.bytes(record).0;
     let at = offset_of!(Header, digest);
     if let Some(place) = record.get_mut(at..at + size_of::<U64>()) {
         place.copy_from_slice(&digest.to_le_bytes());
     }
     Ok(record)
-}
-
-/// Bytes of a record with so many parts; more than memory has for numbers that are nonsense.
-fn size(regions: usize, decoders: usize) -> usize {
-    size_of::<Header>()
-        .saturating_add(regions.saturating_mul(size_of::<RegionRecord>()))
-        .saturating_add(decoders.saturating_mul(size_of::<DecoderRecord>()))
 }
 
 /// Copies `bytes` to the front of `rest` and moves `rest` behind them; the size was checked.
@@ -258,7 +360,7 @@ impl DecoderRecord {
             depth: at.ports().len() as u8,
             ports,
             registers,
-            reserved: U32::ZERO,
+            node: u32::from(entry.node.0).into(),
         }
     }
 }
@@ -268,6 +370,8 @@ impl DecoderRecord {
 pub struct HandoffDecoder {
     /// Where it is.
     pub place: committed::Place,
+    /// The number of its component in [`Handoff::components`]; 0 where a record has none.
+    pub component: usize,
     /// Its registers; [`cxl_regs::Decoder::decode`] says what they mean.
     pub image: DecoderImage,
     /// What became of it.
@@ -278,11 +382,12 @@ pub struct HandoffDecoder {
 #[derive(Clone, Copy, Debug)]
 pub struct Handoff<'a> {
     bytes: &'a [u8],
-    regions: usize,
-    decoders: usize,
+    counts: Counts,
     registers: u64,
     /// Where the CEDT is.
     pub cedt: Option<TableLocation>,
+    /// How many remarks of discovery have no outcome, as there was no room for them.
+    pub unsaid: u32,
 }
 
 /// Reads a record at the start of `bytes`, which may go on behind it. All of it is checked here.
@@ -293,14 +398,20 @@ pub fn read(bytes: &[u8]) -> Result<Handoff<'_>, Error> {
     if header.magic != MAGIC {
         return Err(Code::HANDOFF_MAGIC.at(Place::byte(0)).found(header.magic));
     }
-    if header.version.get() != VERSION {
+    let version = header.version.get();
+    if !(FIRST..=VERSION).contains(&version) {
         return Err(Code::HANDOFF_VERSION
             .at(Place::byte(offset_of!(Header, version)))
             .expected(VERSION)
-            .found(header.version.get()));
+            .found(version));
     }
-    let (regions, decoders) = (header.regions.get() as usize, header.decoders.get() as usize);
-    let (expected, found) = (size(regions, decoders), header.size.get());
+    let counts = Counts {
+        regions: header.regions.get() as usize,
+        decoders: header.decoders.get() as usize,
+        components: if version == FIRST { 0 } else { header.components.get() as usize },
+        outcomes: if version == FIRST { 0 } else { header.outcomes.get() as usize },
+    };
+    let (expected, found) = (counts.size(), header.size.get());
     if u32::try_from(expected) != Ok(found) {
         return Err(Code::HANDOFF_SIZE
             .at(Place::byte(offset_of!(Header, size)))
@@ -326,25 +437,65 @@ pub fn read(bytes: &[u8]) -> Result<Handoff<'_>, Error> {
         TableLocation { address: header.cedt_address.get(), size: header.cedt_size.get() };
     let handoff = Handoff {
         bytes: record,
-        regions,
-        decoders,
+        counts,
         registers: header.registers.get(),
         cedt: (location.address != 0).then_some(location),
+        unsaid: if version == FIRST { 0 } else { header.unsaid.get() },
     };
     handoff.try_regions().try_for_each(|region| region.map(|_| ()))?;
-    handoff.try_decoders().try_for_each(|decoder| decoder.map(|_| ()))?;
+    for (decoder, at) in handoff.try_decoders() {
+        let component = decoder?.component;
+        // Of a record that has components.
+        if version != FIRST && component >= counts.components {
+            let at = Place::byte(at + offset_of!(DecoderRecord, node));
+            return Err(Code::HANDOFF_CODE.at(at).found(component));
+        }
+    }
+    for (number, component, at) in handoff.component_records() {
+        component.check(at, number)?;
+    }
+    if counts.outcomes < counts.components {
+        return Err(Code::HANDOFF_CODE
+            .at(Place::byte(offset_of!(Header, outcomes)))
+            .found(counts.outcomes));
+    }
+    handoff.try_outcomes().try_for_each(|outcome| outcome.map(|_| ()))?;
     Ok(handoff)
 }
 
 impl<'a> Handoff<'a> {
     /// The regions, by ascending address.
-    pub fn regions(&self) -> impl Iterator<Item = CommittedRegion> + 'a {
+    pub fn regions(&self) -> impl Iterator<Item = CommittedRegion> + 'a + use<'a> {
         self.try_regions().filter_map(Result::ok)
     }
 
     /// The decoders, in the order in which they were committed.
-    pub fn decoders(&self) -> impl Iterator<Item = HandoffDecoder> + 'a {
-        self.try_decoders().filter_map(Result::ok)
+    pub fn decoders(&self) -> impl Iterator<Item = HandoffDecoder> + 'a + use<'a> {
+        self.try_decoders().filter_map(|(decoder, _)| decoder.ok())
+    }
+
+    /// The components that were found, each behind the one above it; none in a record of version 1.
+    pub fn components(&self) -> impl Iterator<Item = HandoffComponent<'a>> + 'a + use<'a> {
+        self.component_records().map(|(_, component, _)| HandoffComponent(component))
+    }
+
+    /// What became of each component, in their order, and then of what became none.
+    pub fn outcomes(&self) -> impl Iterator<Item = ComponentOutcome> + 'a + use<'a> {
+        self.try_outcomes().filter_map(Result::ok)
+    }
+
+    /// How many components there are.
+    pub(crate) fn component_count(&self) -> usize {
+        self.counts.components
+    }
+
+    /// The component of a number.
+    pub(crate) fn component(&self, number: usize) -> Option<&'a ComponentRecord> {
+        let start = Counts { components: 0, outcomes: 0, ..self.counts }.size();
+        let at = start.checked_add(number.checked_mul(size_of::<ComponentRecord>())?)?;
+        let inside = number < self.counts.components;
+        let bytes = self.bytes.get(at..).filter(|_| inside)?;
+        ComponentRecord::ref_from_prefix(bytes).ok().map(|(record, _)| record)
     }
 
     /// Compares the registers of the locked decoders, read again in the order of
@@ -364,20 +515,46 @@ impl<'a> Handoff<'a> {
     fn try_regions(&self) -> impl Iterator<Item = Result<CommittedRegion, Error>> + 'a + use<'a> {
         let bytes = self.bytes;
         let start = size_of::<Header>();
-        (0..self.regions).filter_map(move |number| {
+        (0..self.counts.regions).filter_map(move |number| {
             let at = start + number * size_of::<RegionRecord>();
             let (record, _) = RegionRecord::ref_from_prefix(bytes.get(at..)?).ok()?;
             Some(record.region(at))
         })
     }
 
-    fn try_decoders(&self) -> impl Iterator<Item = Result<HandoffDecoder, Error>> + 'a + use<'a> {
+    /// Each decoder, and where it is.
+    fn try_decoders(
+        &self,
+    ) -> impl Iterator<Item = (Result<HandoffDecoder, Error>, usize)> + 'a + use<'a> {
         let bytes = self.bytes;
-        let start = size(self.regions, 0);
-        (0..self.decoders).filter_map(move |number| {
+        let start = Counts { regions: self.counts.regions, ..Counts::default() }.size();
+        (0..self.counts.decoders).filter_map(move |number| {
             let at = start + number * size_of::<DecoderRecord>();
             let (record, _) = DecoderRecord::ref_from_prefix(bytes.get(at..)?).ok()?;
-            Some(record.decoder(at))
+            Some((record.decoder(at), at))
+        })
+    }
+
+    /// Each component, its number, and where it is.
+    fn component_records(
+        &self,
+    ) -> impl Iterator<Item = (usize, &'a ComponentRecord, usize)> + 'a + use<'a> {
+        let handoff = *self;
+        let start = Counts { components: 0, outcomes: 0, ..self.counts }.size();
+        (0..self.counts.components).filter_map(move |number| {
+            let at = start + number * size_of::<ComponentRecord>();
+            Some((number, handoff.component(number)?, at))
+        })
+    }
+
+    fn try_outcomes(&self) -> impl Iterator<Item = Result<ComponentOutcome, Error>> + 'a + use<'a> {
+        let handoff = *self;
+        let start = Counts { outcomes: 0, ..self.counts }.size();
+        (0..self.counts.outcomes).filter_map(move |number| {
+            let at = start + number * size_of::<OutcomeRecord>();
+            let (record, _) = OutcomeRecord::ref_from_prefix(handoff.bytes.get(at..)?).ok()?;
+            let place = handoff.component(number).map(ComponentRecord::at);
+            Some(record.outcome(at, place))
         })
     }
 }
@@ -428,6 +605,7 @@ impl DecoderRecord {
                 component,
                 index: self.index,
             },
+            component: self.node.get() as usize,
             image: DecoderImage::from_dwords(dwords),
             fate: decode(&FATE, self.fate, at + offset_of!(Self, fate))?,
         })

@@ -33,7 +33,10 @@ pub mod verify;
 
 pub mod probe;
 
+pub mod outcome;
+
 pub mod handoff;
+pub mod restore;
 pub mod tables;
 
 pub mod bring_up;

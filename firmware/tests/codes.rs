@@ -17,21 +17,25 @@ use board::{Board, GIB, MIB, UNIT, bi, capable, path, request};
 use cxl_firmware::acpi::{Tables, find_table};
 use cxl_firmware::bring_up::{Workspace, bring_up};
 use cxl_firmware::commit::commit;
-use cxl_firmware::committed::{Committed, CommittedRegion, Fate};
+use cxl_firmware::committed::{Committed, CommittedDecoder, CommittedRegion, Fate};
 use cxl_firmware::discover::{Search, discover, discover_as};
 use cxl_firmware::error::Code;
 use cxl_firmware::handoff;
+use cxl_firmware::list::{Empty, Slots};
 use cxl_firmware::mmio::Mmio;
+use cxl_firmware::outcome::ComponentOutcome;
 use cxl_firmware::plan::{Note, Plan, plan};
 use cxl_firmware::platform::{Bridge, BridgeKind, Ecam, Platform, Resources, Restrictions};
 use cxl_firmware::policy::{
     LeaveOut, OnFailure, PathPolicy, Policy, Probe, Request, TargetSystem, Width, WindowWidth,
 };
 use cxl_firmware::probe::{ProbeErrors, probe};
+use cxl_firmware::restore::{Pci, restore};
 use cxl_firmware::tables::{cedt, cross_check, cross_check_hardware};
 use cxl_firmware::topology::{DeviceKind, NodeId, NodeKind, Partition, Topology};
 use cxl_firmware::verify::{Findings, verify, verify_plan};
 use cxl_regs::acpi::Identity;
+use cxl_regs::hdm::{Control, DecoderImage};
 use cxl_regs::{Arithmetic, Granularity, Hpa, Interleave, Span, Ways};
 use scripted::{Machine, OnCommit};
 
@@ -987,25 +991,32 @@ fn every_handoff_error() {
     let plan = m.plan(&Policy::default());
     let (result, done) = committed(&mut m, &plan);
     assert_eq!(result, None);
-    let write = |room: usize| {
+    let mut write = |room: usize| {
         let mut buffer = vec![0; room];
-        let record = handoff::write(m.topology.tree(), &done, None, &mut buffer);
+        let contents = handoff::Contents {
+            ecam: &[],
+            topology: m.topology.tree(),
+            remarks: &m.topology.remarks,
+            committed: done.view(),
+            cedt: None,
+        };
+        let record = handoff::write(&mut m.hw, &contents, &mut buffer);
         record.map(|bytes| bytes.to_vec()).map_err(|error| number(error.code(), &error))
     };
-    let good = write(512).expect("a record");
+    let good = write(1024).expect("a record");
     let mut provoked = vec![write(100).expect_err("too small")];
     // Bytes to change, and how many of the record to give; the digest at 56 is made good.
     type Case = (u16, &'static [(usize, u8)], usize, bool);
     let cases: [Case; 8] = [
         (0x0702, &[], 63, true),
-        (0x0703, &[(7, b'1')], 208, true),
-        (0x0704, &[(8, 2)], 208, true),
-        (0x0705, &[], 207, true),
-        (0x0706, &[(16, 2)], 208, true),
-        (0x0707, &[(88, 1)], 208, false),
-        (0x0708, &[(102, 4)], 208, true),
+        (0x0703, &[(7, b'1')], 808, true),
+        (0x0704, &[(8, 3)], 808, true),
+        (0x0705, &[], 807, true),
+        (0x0706, &[(16, 2)], 808, true),
+        (0x0707, &[(88, 1)], 808, false),
+        (0x0708, &[(102, 4)], 808, true),
         // The region's size.
-        (0x0709, &[(83, 0)], 208, true),
+        (0x0709, &[(83, 0)], 808, true),
     ];
     for (expected, changes, length, mended) in cases {
         let mut bytes = good.clone();
@@ -1026,4 +1037,85 @@ fn every_handoff_error() {
     let record = handoff::read(&good).expect("what was written");
     provoked.extend(record.check_registers([]).err().map(|error| number(error.code(), &error)));
     complete(defined(0x0700..=0x07FF), provoked);
+}
+
+// --- restore -----------------------------------------------------------------------------------
+
+/// A change of the hardware since the record was made.
+type Since = fn(&mut fake::Fake);
+
+#[test]
+fn every_restore_error() {
+    let (mut hw, bridges) = fake::small();
+    // Four decoders and global control in the device.
+    fake::put(&mut hw.functions[1].blocks[0].2, 0x112C, &[0; 40]);
+    let mut topology = Topology::<16>::new();
+    let platform = fake::platform(&bridges, &[]);
+    discover(&mut hw, &mut fake::clock(), &platform, &mut topology).expect("a machine");
+    let mut done = Committed::<16>::new();
+    let image = DecoderImage::default().with_control(Control::from_bits(0x1600));
+    let image = DecoderImage { base_high: 4, size_low: 0x1000_0000, ..image };
+    let entry = CommittedDecoder { node: NodeId(2), image, fate: Fate::Done, ..Empty::EMPTY };
+    done.decoders.push(entry).expect("room");
+    let contents = handoff::Contents {
+        ecam: platform.ecam,
+        topology: topology.tree(),
+        remarks: &topology.remarks,
+        committed: done.view(),
+        cedt: None,
+    };
+    let mut record = vec![0; 2048];
+    let mut record = handoff::write(&mut hw, &contents, &mut record).expect("a record").to_vec();
+    // All three are in use, it says.
+    let outcomes = record.len() - 3 * 40;
+    for at in 0..3 {
+        record[outcomes + 40 * at] = 0;
+    }
+    let mend = |record: &mut Vec<u8>| {
+        record[56..64].fill(0);
+        let digest = fnv(record).to_le_bytes();
+        record[56..64].copy_from_slice(&digest);
+    };
+    mend(&mut record);
+    let try_out = |record: &[u8], ecam: &[Ecam], pci, room: usize, change: Since| {
+        let (mut hw, _) = fake::small();
+        fake::put(&mut hw.functions[1].blocks[0].2, 0x112C, &[0; 40]);
+        change(&mut hw);
+        let mut memory = [ComponentOutcome::EMPTY; 4];
+        let mut outcomes = Slots::new(&mut memory[..room]);
+        let record = handoff::read(record).expect("a record");
+        let mut clock = fake::clock();
+        let result = restore(&mut hw, &mut clock, ecam, &record, pci, outcomes.list());
+        let first = outcomes.items().iter().find_map(|found| found.outcome.error().copied());
+        let error = result.err().or(first).expect("an error");
+        number(error.code(), &error)
+    };
+    let all = platform.ecam;
+    let mut first = record[..64].to_vec();
+    for (at, value) in [(8, 1), (12, 64), (13, 0), (20, 0), (36, 0), (40, 0)] {
+        first[at] = value;
+    }
+    mend(&mut first);
+    let mut provoked = vec![
+        try_out(&record, all, Pci::Library, 2, |_| {}),
+        try_out(&first, all, Pci::Library, 4, |_| {}),
+        try_out(&record, &[], Pci::Library, 4, |_| {}),
+    ];
+    assert_eq!(provoked, [0x0A01, 0x0A02, 0x0A03]);
+    let cases: [(u16, Pci, Since); 7] = [
+        (0x0A04, Pci::Library, |hw| fake::put(&mut hw.functions[1].config, 0, &[u32::MAX])),
+        (0x0A05, Pci::Library, |hw| fake::put(&mut hw.functions[1].config, 0, &[0x0d94_8086])),
+        (0x0A06, Pci::Library, |hw| fake::put(&mut hw.functions[1].config, 0x11C, &[0x2000_004b])),
+        (0x0A07, Pci::Library, |hw| fake::put(&mut hw.functions[1].config, 0x16C, &[0x0022_0002])),
+        (0x0A08, Pci::Done, |hw| hw.functions[1].config.get_mut(&0x10).expect("BAR").value = 0x14),
+        (0x0A09, Pci::Library, |hw| fake::put(&mut hw.functions[1].config, 0x10, &[0xFE81_0004])),
+        (0x0A0A, Pci::Library, |hw| {
+            fake::put(&mut hw.functions[1].blocks[0].2, 0x1138, &[0, 5, 0x1000_0000, 0, 0x1600]);
+        }),
+    ];
+    for (expected, pci, change) in cases {
+        assert_eq!(try_out(&record, all, pci, 4, change), expected, "{expected:#06x}");
+        provoked.push(expected);
+    }
+    complete(defined(0x0A00..=0x0AFF), provoked);
 }

@@ -411,7 +411,8 @@ impl DirectRun {
     /// The table of what was committed, and the hand-off record. There is no table for a machine
     /// that is not whole; the record then says how far it came.
     fn describe(&mut self, hw: &mut impl Mmio, platform: &Platform<'_>) {
-        let Room { topology, committed, .. } = &*self.room;
+        let room = &*self.room;
+        let Room { topology, committed, .. } = room;
         if self.refusal.is_none() {
             let mut buffer = vec![0; CEDT_ROOM];
             let cedt = tables::cedt(platform, topology, committed, IDENTITY, &mut buffer);
@@ -428,7 +429,7 @@ impl DirectRun {
             return;
         }
         let mut buffer = vec![0; HANDOFF_ROOM];
-        match handoff::write(topology.tree(), committed, None, &mut buffer) {
+        match handoff::write(hw, &room.contents(platform.ecam, None), &mut buffer) {
             Ok(record) => self.handoff = record.to_vec(),
             Err(error) => self.refusal = self.refusal.take().or(Some(Refusal::Library(error))),
         }

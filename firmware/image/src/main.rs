@@ -52,7 +52,7 @@ static mut ROOM: Room = Room::new();
 static mut BUFFER: Pages<0x1_1000> = Pages([0; 0x1_1000]);
 /// The CEDT that is installed, and the hand-off record: they stay for the next stage.
 static mut CEDT: Pages<0x4000> = Pages([0; 0x4000]);
-static mut RECORD: Pages<0x2_0000> = Pages([0; 0x2_0000]);
+static mut RECORD: Pages<0x4_0000> = Pages([0; 0x4_0000]);
 
 const IDENTITY: Identity = Identity {
     oem_id: *b"CXLFW ",
@@ -113,15 +113,16 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     };
     let code = result.map_or_else(|error| error.code(), |_| 0);
     let described = result.is_ok().then(|| describe(&mut hw, &platform, room, table));
-    let counted = hw.count;
     let installed = described.and_then(Result::ok);
     let location = installed
         .map(|bytes| TableLocation { address: bytes.as_ptr() as u64, size: bytes.len() as u32 });
     let tree = room.topology.tree();
-    let record = match handoff::write(tree, &room.committed, location, record) {
+    let contents = room.contents(platform.ecam, location);
+    let record = match handoff::write(&mut hw, &contents, record) {
         Ok(bytes) => &*bytes,
-        Err(error) => refuse(format_args!("handoff: {error}"), handed(&[], counted, error.code())),
+        Err(error) => refuse(format_args!("handoff: {error}"), handed(&[], hw.count, error.code())),
     };
+    let counted = hw.count;
     let handed = |code| handed(record, counted, code);
     // What somebody else left is told, not refused: the payload is here to look at it.
     let judged = result.is_err_and(|error| error.phase() == Phase::Verify);

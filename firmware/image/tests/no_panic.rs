@@ -22,9 +22,9 @@ fn folder() -> PathBuf {
 /// Builds the program `nopanic` with a nested cargo, as `harness/build.rs` builds the image: with a
 /// directory of its own, and nothing of what the outer build asks of its compiler. Tests run in
 /// their package's folder, and so does this.
-fn link(opt_level: &str, arguments: &[&str]) -> Output {
+fn link(program: &str, opt_level: &str, arguments: &[&str]) -> Output {
     Command::new(env::var_os("CARGO").unwrap_or(OsString::from("cargo")))
-        .args(["rustc", "--locked", "--bin", "nopanic", "--features", "nopanic"])
+        .args(["rustc", "--locked", "--bin", program, "--features", "nopanic"])
         .args(["--profile", "image", "--target-dir"])
         .arg(folder())
         .arg("--")
@@ -43,30 +43,39 @@ fn link(opt_level: &str, arguments: &[&str]) -> Output {
 #[test]
 fn an_image_of_every_verb_links_without_a_panic_path_and_not_with_one() {
     for opt_level in ["2", "3", "s"] {
-        let output = link(opt_level, &[]);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            output.status.success(),
-            "at opt-level {opt_level} a panic path is left, or the image does not build:\n{errors}"
-        );
+        for program in ["nopanic", "restorer"] {
+            let output = link(program, opt_level, &[]);
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                output.status.success(),
+                "at opt-level {opt_level} a panic path is left in {program}, or it does not \
+                 build:\n{errors}"
+            );
+        }
     }
     #[cfg(target_arch = "x86_64")]
-    size_is_as_the_readme_says(&fs::read(folder().join("image/nopanic")).expect("it was built"));
+    for (program, title, sections) in [
+        ("nopanic", "**Size**", &[".text", ".rodata"][..]),
+        ("restorer", "**Restoring alone**", &[".text"]),
+    ] {
+        let elf = fs::read(folder().join("image").join(program)).expect("it was built");
+        size_is_as_the_readme_says(&elf, title, sections);
+    }
 
-    let output = link("s", &["--cfg", "broken"]);
+    let output = link("nopanic", "s", &["--cfg", "broken"]);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "a panic path was put in, and the image links");
     assert!(errors.contains("cxl_firmware_can_panic"), "it failed for another reason:\n{errors}");
 }
 
-/// Sections of the image at opt-level s keep to the two numbers of the README's line "**Size**", which
+/// Sections of a program at opt-level s keep to the numbers of the README's line with this title, which
 /// are not much larger.
 #[cfg(target_arch = "x86_64")]
-fn size_is_as_the_readme_says(elf: &[u8]) {
+fn size_is_as_the_readme_says(elf: &[u8], title: &str, sections: &[&str]) {
     let readme = include_str!("../../README.md");
-    let (_, line) = readme.split_once("**Size**").expect("a line about the size");
-    let stated: Vec<u64> = line.split(" KiB").take(2).map(last_number).collect();
-    for (name, stated) in [".text", ".rodata"].into_iter().zip(stated) {
+    let (_, line) = readme.split_once(title).expect("a line about the size");
+    let stated: Vec<u64> = line.split(" KiB").take(sections.len()).map(last_number).collect();
+    for (name, stated) in sections.iter().zip(stated) {
         let found = section(elf, name).div_ceil(1024);
         let true_and_near = found <= stated && stated <= found + found / 8 + 1;
         assert!(true_and_near, "README: less than {stated} KiB of {name}, the image has {found}");

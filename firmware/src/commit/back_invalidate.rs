@@ -153,6 +153,43 @@ fn commit<C: Register>(
     Ok(())
 }
 
+/// Puts a control register back as it was recorded, with its commit; nothing is written where it is
+/// so.
+pub(crate) fn put_back(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    at: Path,
+    block: Block,
+    routes: bool,
+    control: u32,
+) -> Result<(), Error> {
+    // Both structures have control and status at one offset, and Commit at another bit.
+    let go = bi::DecoderControl::from_bits(control);
+    let (explicit, idle) = if routes {
+        let idle = bi::RouteTableControl::from_bits(control).with_commit(false);
+        let capability: bi::RouteTableCapability = block.read(hw);
+        (capability.explicit_commit(), bi::DecoderControl::from_bits(idle.into_bits()))
+    } else {
+        let capability: bi::DecoderCapability = block.read(hw);
+        (capability.explicit_commit(), go.with_commit(false))
+    };
+    let commits = explicit && go != idle;
+    if go == block.read(hw) && (!commits || committed(hw, block)) {
+        return Ok(());
+    }
+    if commits {
+        commit(hw, clock, at, block, idle, go)?;
+    } else {
+        block.write(hw, go);
+    }
+    let (expected, found) = (control, block.read::<bi::DecoderControl>(hw).into_bits());
+    if expected == found {
+        return Ok(());
+    }
+    let register = bi::DecoderControl::NUMBER;
+    Err(Code::COMMIT_DEVICE_NOT_KEPT.at(at).detail(register).expected(expected).found(found))
+}
+
 /// Puts a control register back.
 pub(crate) fn restore(hw: &mut impl Mmio, tree: Tree<'_>, node: NodeId, control: u32) {
     if let Ok(block) = structure(tree, node) {

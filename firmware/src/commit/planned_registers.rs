@@ -1,4 +1,5 @@
-//! A planned decoder as the registers it is to become: programmed with them, and compared with them.
+//! A planned or recorded decoder as the registers it is to become: programmed with them, and compared
+//! with them.
 //!
 //! **Invariant**: nothing here sets Commit. What is written is read back at once, so hardware that
 //! drops a write or hardwires a bit is found while everything can still be undone.
@@ -59,6 +60,13 @@ impl Slot {
             // Commit reads 0 on QEMU 7.1 to 8.0 once the decoder is committed: Committed tells.
             control_mask: !(free.into_bits() | Control::new().with_commit(true).into_bits()),
         })
+    }
+
+    /// A decoder that was committed once, to be made again as it was then.
+    pub(crate) fn recorded(place: Place, registers: DecoderRegisters, image: DecoderImage) -> Self {
+        let control = image.control().with_commit(false).with_committed(false);
+        let control_mask = !Control::new().with_commit(true).into_bits();
+        Self { place, registers, image: image.with_control(control), control_mask }
     }
 
     /// The first register that is not as it should be, committed or not.

@@ -154,6 +154,16 @@ impl Place {
         (self.second as u64) << 32 | self.number as u64
     }
 
+    /// Its three numbers; see [`Place`].
+    pub const fn numbers(&self) -> [u32; 3] {
+        [self.first, self.second, self.number]
+    }
+
+    /// The place of these numbers. Nonsense is a place that nothing has.
+    pub(crate) const fn of_numbers([first, second, number]: [u32; 3]) -> Self {
+        Self { first, second, number }
+    }
+
     /// What it names; see [`Place`].
     pub const fn kind(&self) -> u32 {
         self.first & 0xF

@@ -345,7 +345,7 @@ rows! {
     0x0702 HANDOFF_NO_HEADER
         "a hand-off record starts with {expected} bytes, only {found} given",
     0x0703 HANDOFF_MAGIC "{at}: not a hand-off record, it starts with {found:bytes}",
-    0x0704 HANDOFF_VERSION "{at}: hand-off record of version {found}, {expected} is known here",
+    0x0704 HANDOFF_VERSION "{at}: hand-off record of version {found}; up to {expected} is known here",
     0x0705 HANDOFF_TRUNCATED "{at}: the hand-off record has {expected} bytes, only {found} given",
     0x0706 HANDOFF_SIZE
         "{at}: the hand-off record says {found} bytes, its parts make {expected}",
@@ -369,4 +369,25 @@ rows! {
         "region {span} is not made of two or more stripes of {detail:granules} bytes",
     0x0906 PROBE_CAPACITY
         "the regions have more than {expected} ways: give the library larger structures",
+
+    // Putting back what a record has.
+    0x0A01 RESTORE_CAPACITY
+        "the record has {expected} components, and there is room for the outcome of {found}: give the library a larger list",
+    0x0A02 RESTORE_NO_COMPONENTS
+        "the hand-off record names no component, as one of version 1: there is nothing to restore from",
+    0x0A03 RESTORE_NOT_DECODED "{at}: configuration space does not decode {found:bus}",
+    0x0A04 RESTORE_GONE
+        "{at}: nothing answers there within {expected} ms, Vendor and Device ID read {found:x8}",
+    0x0A05 RESTORE_OTHER
+        "{at}: not the component that was there: its {detail|device and vendor ID are|serial number is|HDM Decoder Capability is} {found:x}, recorded {expected:x}",
+    0x0A06 RESTORE_RESIZED
+        "{at}: has {found:size} of {detail|volatile|persistent} memory, recorded {expected:size}",
+    0x0A07 RESTORE_LINK
+        "{at}: the link has not trained to CXL.mem within {expected} ms (Flex Bus status {found:x4})",
+    0x0A08 RESTORE_MOVED
+        "{at}: configuration space at {detail:x3} is {found:x8}, recorded {expected:x8}; PCI was said to be restored",
+    0x0A09 RESTORE_NOT_KEPT
+        "{at}: configuration space at {detail:x3} was written {expected:x8} and reads {found:x8}",
+    0x0A0A RESTORE_IN_USE
+        "{at}: committed otherwise than recorded: {detail:register} is {found:x8}, recorded {expected:x8}",
 }

@@ -164,12 +164,15 @@ pub fn _start(caller: &mut Caller<'_>) {
         committed.memory_map().map(|range| range.span.size() ^ u64::from(range.kind.e820())).sum(),
     );
 
-    let record = handoff::write(tree, committed, caller.location, buffer);
+    let contents = work.contents(platform.ecam, caller.location);
+    let record = handoff::write(hw, &contents, buffer);
     keep(record.map_or_else(|error| error.code().into(), |bytes| bytes.len() as u64));
     match handoff::read(caller.bytes) {
         Ok(record) => {
             keep(record.regions().map(|region| region.span.size()).sum());
             keep(handoff::digest(record.decoders().map(|decoder| decoder.image)));
+            keep(record.components().filter_map(|c| c.serial()).sum());
+            keep(record.outcomes().filter_map(|o| Some(o.outcome.error()?.found)).sum());
             let result = record.check_registers(committed.decoders.iter().map(|entry| entry.image));
             keep(result.map_or_else(|error| error.code().into(), |_| 0));
         }
