@@ -138,8 +138,8 @@ pub struct DirectRun {
     pub room: Box<Room>,
     /// The CEDT it built; empty if it did not come so far.
     pub cedt: Vec<u8>,
-    /// The hand-off record; empty if it did not come so far. After a failed commit it says what
-    /// became of each decoder.
+    /// The hand-off record; empty if nothing was found. After a refusal it says what is there, and
+    /// after a failed commit what became of each decoder.
     pub handoff: Vec<u8>,
     /// Why it stopped.
     pub refusal: Option<Refusal>,
@@ -425,7 +425,8 @@ impl DirectRun {
                 Err(error) => self.refusal = Some(Refusal::Library(error)),
             }
         }
-        if self.refusal.is_some() && committed.decoders.is_empty() {
+        // A refusal before anything was found.
+        if topology.nodes.is_empty() {
             return;
         }
         let mut buffer = vec![0; HANDOFF_ROOM];
