@@ -8,13 +8,16 @@
 //! **Invariant**: after every single write all registers of all components are compared; what is
 //! locked may not change in any bit, and no locked range may lead to other bytes.
 
+mod named;
 mod ranges;
 mod report;
 mod rules;
 mod shadow;
 
 pub use cxl_attack::Event;
-use cxl_attack::{Locks, Mode, Skipped, State, Stores, Trigger, Watch, Witness, attack};
+use cxl_attack::{
+    Locks, Mode, NamedMode, Skipped, State, Stores, Trigger, Watch, Witness, attack_in,
+};
 use cxl_regs::mmio::Mmio;
 
 use crate::run::{self, DirectRun};
@@ -70,12 +73,14 @@ fn attacked<const N: usize>(
     let tables = run::platform(machine);
     let ecam = tables.as_ref().map(|tables| tables.platform().ecam).unwrap_or_default();
     let tree = done.room.topology.tree();
+    let modes = modes(machine);
     let mut judged = Judged { machine, judge, first, tell };
     match locks {
         Some(locks) => {
-            attack(&mut Watch::new(&mut judged, ecam, tree, locks), &mut clock, ecam, tree);
+            let mut watch = Watch::new(&mut judged, ecam, tree, locks);
+            attack_in(&mut watch, &mut clock, ecam, tree, &modes);
         }
-        None => attack(&mut judged, &mut clock, ecam, tree),
+        None => attack_in(&mut judged, &mut clock, ecam, tree, &modes),
     }
     let Judged { machine, judge, .. } = judged;
     judge.finish(machine)
@@ -85,6 +90,11 @@ fn attacked<const N: usize>(
 pub fn entered(machine: &Machine, event: Event) -> Option<(&'static str, &str)> {
     let Event::Enter { state, address } = event else { return None };
     Some((report::name_of(state), place_at(machine, address).map_or("", |at| machine.name(at))))
+}
+
+/// The modes that a machine's scenario names and its registers have.
+pub fn modes(machine: &Machine) -> Vec<NamedMode> {
+    named::all(machine).into_iter().flatten().collect()
 }
 
 /// The most that [`direct_with`] tells of.
@@ -236,6 +246,9 @@ pub struct Judge {
     said: Vec<Change>,
     /// What gave way so far.
     gave: Vec<Gave>,
+    /// The named mode that is being entered, by address and bits, and those that were.
+    entering: Option<(u64, u32)>,
+    entered: Vec<(u64, u32)>,
     report: Report,
 }
 
@@ -257,12 +270,20 @@ impl Judge {
             moded: false,
             said: Vec::new(),
             gave: Vec::new(),
+            entering: None,
+            entered: Vec::new(),
         }
     }
 
     /// The report, once the attack is over.
     pub fn finish(mut self, machine: &Machine) -> Report {
         self.look(machine);
+        for (mode, at) in machine.scenario().modes.iter().zip(named::all(machine)) {
+            let key = at.map(|at| (at.address, at.bits));
+            if key.is_none_or(|key| !self.entered.contains(&key)) {
+                self.report.not_tried.push(named::words(machine, mode));
+            }
+        }
         self.report.close();
         self.report
     }
@@ -317,6 +338,7 @@ impl Judge {
                 self.phase = Phase::Between;
             }
             Event::Patterns { .. } => {
+                self.entered.extend(self.entering.take());
                 // In a mode nothing may be where it is without.
                 if !self.moded {
                     if self.stale {
@@ -328,6 +350,7 @@ impl Judge {
             }
             Event::Mode { mode, address, bits } => {
                 self.phase = Phase::Between;
+                self.entering = (mode == Mode::Named).then_some((address, bits));
                 if std::mem::take(&mut self.moded) {
                     self.judge_decode(machine, None);
                 }
@@ -543,6 +566,16 @@ impl Judge {
                 let state = if self.shadow.dword(at) & bits == 0 { "on" } else { "off" };
                 let field = field_name(machine, at, bits);
                 format!("while {field} of {} is {state}", machine.name(at.place))
+            }
+            Mode::Named => {
+                let modes = machine.scenario().modes.iter().zip(named::all(machine));
+                let known = modes
+                    .into_iter()
+                    .find(|(_, at)| at.is_some_and(|at| (at.address, at.bits) == (address, bits)));
+                known.map_or_else(
+                    || format!("while {bits:#x} of {address:#x} is otherwise"),
+                    |(mode, _)| named::words(machine, mode),
+                )
             }
             Mode::BarMoved => "while its BAR is moved".to_owned(),
             Mode::Committing => "while another decoder is being committed".to_owned(),

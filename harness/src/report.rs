@@ -355,6 +355,9 @@ impl Facts {
                 _ => "the attack had nothing to hold: no locked range is sealed".to_owned(),
             });
         }
+        for mode in &report.not_tried {
+            fail(format!("the attack did not come to be {mode}"));
+        }
         self.attack = Some(report);
     }
 

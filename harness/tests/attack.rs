@@ -519,6 +519,35 @@ fn command_exits_as_its_help_says() {
     assert!(attack["availability"].is_array());
 }
 
+/// Leaks under circumstances that the attack does not have by itself: a wider field, and two fields at
+/// once. A mode that names them finds them, here and in the words of the report; one that cannot be
+/// entered is no attack that held.
+#[test]
+fn modes_that_a_scenario_names_are_tried() {
+    let leak = "[[leak]]\nat = 'mem0'\nregister = 'base_high'\n";
+    let mode = "[[mode]]\nat = 'mem0'\nregister = ";
+    let payload = "while = 'Max_Payload_Size'\nis = 'on'\n";
+    let wide = format!("{mode}'Device Control'\nfield = 'Max_Payload_Size'\nvalue = 3\n");
+    let alone = report(&format!("{SMALL}{leak}{payload}"));
+    assert!(alone.held(), "it is not found by itself: {alone}");
+    let named = report(&format!("{SMALL}{leak}{payload}{wide}"));
+    let breaches = named.integrity.breaches.join("\n");
+    assert!(breaches.contains("while Max_Payload_Size of mem0 holds 0x3"), "{breaches}");
+    // It is left as it was, and an honest machine holds in it.
+    let honest = report(&format!("{SMALL}{wide}{mode}'Command'\nvalue = '0x6'\n"));
+    assert!(honest.held() && honest.not_tried.is_empty(), "{honest}");
+    assert!(honest.tried > report(SMALL).tried, "{honest}");
+    // Vendor ID is read-only: nothing is tried while it is another.
+    let never = report(&format!("{SMALL}{mode}'Vendor and Device ID'\nvalue = 1\n"));
+    assert!(!never.held() && never.changed == 0, "{never}");
+    let words = "while Vendor and Device ID of mem0 holds 0x1";
+    assert_eq!(never.not_tried, [words]);
+    assert!(
+        never.to_string().contains("  NOT TRIED         while Vendor and Device ID"),
+        "{never}"
+    );
+}
+
 /// What is shown meanwhile stays on one line of a narrow terminal, and is gone in the end.
 #[test]
 fn progress_leaves_nothing_on_a_terminal_of_60_columns() {

@@ -78,7 +78,7 @@ qemu-system-x86_64 \\
 /// Each thing that QEMU has no words for, alone in a machine that is otherwise expressible.
 #[test]
 fn each_refusal_is_the_only_one() {
-    let cases: [(&str, &str, &str); 24] = [
+    let cases: [(&str, &str, &str); 25] = [
         ("uid = 16", "uid = 16, version = \"1.1\"", "hb0: a CXL 1.1 bridge"),
         ("uid = 16", "uid = 16, segment = 1", "hb0: PCI segment 1"),
         ("uid = 16", "uid = 16, bus = 32", "hb0: UID 16 with root bus 32"),
@@ -110,6 +110,11 @@ fn each_refusal_is_the_only_one() {
             "bridge =",
             "fault = [{ at = \"mem0\", kind = \"commit-never\", decoder = 0 }]\nbridge =",
             "mem0: the fault commit-never",
+        ),
+        (
+            "bridge =",
+            "mode = [{ at = \"mem0\", register = \"Command\" }]\nbridge =",
+            "mem0: a mode of the attack",
         ),
     ];
     const GOOD: &str = r#"

@@ -45,7 +45,7 @@ use cxl_firmware::wait::wait;
 use cxl_regs::mmio::{Block, Clock, Mmio};
 
 pub use locks::{Locks, Watch};
-pub use modes::Mode;
+pub use modes::{Mode, NamedMode};
 
 use patterns::{Depth, Known};
 
@@ -271,7 +271,19 @@ pub fn attack(
     ecam: &[Ecam],
     tree: Tree<'_>,
 ) {
-    attack_with(hw, clock, ecam, tree, true);
+    attack_with(hw, clock, ecam, tree, (true, &[]));
+}
+
+/// As [`attack`], with modes that no table knows as well: a vendor's enable, a register that somebody
+/// suspects.
+pub fn attack_in(
+    hw: &mut (impl Stores + Witness),
+    clock: &mut impl Clock,
+    ecam: &[Ecam],
+    tree: Tree<'_>,
+    modes: &[NamedMode],
+) {
+    attack_with(hw, clock, ecam, tree, (true, modes));
 }
 
 /// Attacks everything in the topology by single bits alone, for machines that whole values end: a
@@ -282,7 +294,7 @@ pub fn attack_bits(
     ecam: &[Ecam],
     tree: Tree<'_>,
 ) {
-    attack_with(hw, clock, ecam, tree, false);
+    attack_with(hw, clock, ecam, tree, (false, &[]));
 }
 
 fn attack_with(
@@ -290,15 +302,24 @@ fn attack_with(
     clock: &mut impl Clock,
     ecam: &[Ecam],
     tree: Tree<'_>,
-    values: bool,
+    (values, named): (bool, &[NamedMode]),
 ) {
     let locked = tree
         .iter()
         .filter_map(|(_, node)| node.hdm)
         .any(|hdm| decoders(hdm).any(|decoder| decoder.read_control(hw).locked()));
     let resting = if locked { State::CommittedLocked } else { State::CommittedUnlocked };
-    let mut attacker =
-        Attacker { hw, clock, ecam, tree, resting, values, widths: true, known: Known::new() };
+    let mut attacker = Attacker {
+        hw,
+        clock,
+        ecam,
+        tree,
+        resting,
+        values,
+        named,
+        widths: true,
+        known: Known::new(),
+    };
     for (id, _) in tree.iter() {
         attacker.sweep_states(id);
     }
@@ -409,6 +430,8 @@ struct Attacker<'a, H, C> {
     resting: State,
     /// Whole values are tried, not single bits alone.
     values: bool,
+    /// Modes besides those of the tables.
+    named: &'a [NamedMode],
     /// Stores of other widths than dwords can be made.
     widths: bool,
     /// What is tried together.

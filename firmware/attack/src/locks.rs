@@ -654,6 +654,7 @@ fn mode_name(mode: Mode) -> &'static str {
         Mode::Overlapped => "while another decoder was committed over the range",
         Mode::Vendor => "after writes to vendor registers",
         Mode::Relocked => "once locked again after a conventional reset",
+        Mode::Named => "while a register was as a named mode has it",
     }
 }
 

@@ -41,11 +41,26 @@ pub enum Mode {
     Vendor,
     /// What a conventional reset opened was committed and locked again.
     Relocked,
+    /// A register holds what somebody named: see [`NamedMode`].
+    Named,
+}
+
+/// A mode that no table knows: a dword that is to hold something else while everything is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamedMode {
+    /// The dword, in a component's configuration space or component registers.
+    pub address: u64,
+    /// The bits that decide it.
+    pub bits: u32,
+    /// What they are to hold; without it they are turned round.
+    pub value: Option<u32>,
+    /// Bits of the dword that a 1 clears, or starts something by: they are written 0.
+    pub acted_on: u32,
 }
 
 impl Mode {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Plain,
         Self::Field,
         Self::BarMoved,
@@ -53,6 +68,7 @@ impl Mode {
         Self::Overlapped,
         Self::Vendor,
         Self::Relocked,
+        Self::Named,
     ];
 }
 
@@ -121,7 +137,28 @@ impl<H: Stores + Witness, C: Clock> Attacker<'_, H, C> {
             }
             self.bar_moved(id, node, function);
         }
+        self.named(id, node);
         self.beside(id, node);
+    }
+
+    /// What was named of a component.
+    fn named(&mut self, id: NodeId, node: &Node) {
+        let config = self.function(node).map(|function| (function.base.0, 0x1000));
+        let size = u64::from(BLOCK_SIZE);
+        let registers = node.hdm.map(|hdm| (hdm.block.0 & !(size - 1), size));
+        let named = self.named;
+        for &NamedMode { address, bits, value, acted_on } in named {
+            let inside = |(base, size): (u64, u64)| address.wrapping_sub(base) < size;
+            if ![config, registers].into_iter().flatten().any(inside) {
+                continue;
+            }
+            let rest = self.hw.read(address) & !acted_on;
+            let wanted = value.map_or(rest ^ bits, |value| rest & !bits | value & bits);
+            self.in_mode(id, Depth::Full, (Mode::Named, address, bits), |attacker, enter| {
+                attacker.hw.write(address, if enter { wanted } else { rest });
+                ((attacker.hw.read(address) ^ wanted) & bits == 0).then_some(0)
+            });
+        }
     }
 
     /// Tries the locks of a component and, more briefly, of its path; or gives them their own values.

@@ -157,7 +157,8 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     }
     let mut next =
         Next { info: &info, ring, line: options.next_line, cedt: location, kept, buffer };
-    let passed = payload::run(options.payload, &mut hw, room, &platform, &mut next);
+    let passed =
+        payload::run((options.payload, &options.modes), &mut hw, room, &platform, &mut next);
     // What is in use was handed on, and what was lost is no success.
     report::lost(room);
     let whole = result.is_ok_and(|extent| extent == Extent::Whole);

@@ -19,6 +19,8 @@
 //!                                         one region; KIND is volatile or persistent
 //! address-bits=N                          width of a physical address, where CPUID is not the
 //!                                         VMM's to answer (CPL 3 without hardware support)
+//! mode=ADDRESS:BITS:VALUE:ACTED           attack with this register otherwise too, hexadecimal; VALUE
+//!                                         may be `turned`; ACTED: bits that are written 0
 //! payload=NAME                            what runs afterwards            (none)
 //! as-found                                program nothing: find and verify what is there
 //! exits=N                                 no firmware: N bare exits and the end, for benches
@@ -39,6 +41,7 @@
 //! exceptions are `bus=`, which stands for `_BBN` (a method in AML that nobody here interprets), and
 //! `address-bits=`, which stands for CPUID.
 
+use cxl_attack::NamedMode;
 use cxl_firmware::platform::RootBus;
 use cxl_firmware::policy::{
     OnFailure, PathPolicy, Policy, Probe, Request, TargetSystem, Width, WindowWidth,
@@ -55,6 +58,7 @@ pub(crate) struct Options<'a> {
     pub(crate) roots: Vec<(u32, RootBus), 32>,
     pub(crate) address_bits: Option<u8>,
     pub(crate) probe_bits: u8,
+    pub(crate) modes: Vec<NamedMode, 16>,
     pub(crate) payload: &'a str,
     pub(crate) as_found: bool,
     pub(crate) exits: Option<u64>,
@@ -75,6 +79,7 @@ impl<'a> Options<'a> {
             roots: Vec::new(),
             address_bits: None,
             probe_bits: 63,
+            modes: Vec::new(),
             payload: "none",
             as_found: false,
             exits: None,
@@ -121,6 +126,7 @@ impl<'a> Options<'a> {
             ("address-bits", value) => {
                 self.address_bits = Some(number(value)?.try_into().ok()?);
             }
+            ("mode", value) => self.modes.push(mode(value)?).ok()?,
             ("payload", name) => self.payload = name,
             ("as-found", "") => self.as_found = true,
             ("exits", count) => self.exits = Some(number(count)?),
@@ -132,6 +138,21 @@ impl<'a> Options<'a> {
         }
         Some(())
     }
+}
+
+/// `ADDRESS:BITS:VALUE:ACTED`.
+fn mode(text: &str) -> Option<NamedMode> {
+    let hex = |text: &str| u64::from_str_radix(text, 16).ok();
+    let dword = |text: &str| hex(text)?.try_into().ok();
+    let mut parts = text.split(':');
+    let address = hex(parts.next()?)?;
+    let bits = dword(parts.next()?)?;
+    let value = match parts.next()? {
+        "turned" => None,
+        value => Some(dword(value)?),
+    };
+    let mode = NamedMode { address, bits, value, acted_on: dword(parts.next()?)? };
+    parts.next().is_none().then_some(mode)
 }
 
 /// A number, decimal or with `0x`.

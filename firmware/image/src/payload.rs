@@ -20,6 +20,7 @@ mod widths;
 
 use core::arch::x86_64::__cpuid;
 
+use cxl_attack::NamedMode;
 use cxl_firmware::platform::Platform;
 use cxl_image::doorbell::Call;
 
@@ -45,9 +46,10 @@ fn address_bits() -> u32 {
     }
 }
 
-/// Runs payloads by name, several with commas between; whether all their checks passed.
+/// Runs payloads by name, several with commas between; whether all their checks passed. `modes` are
+/// those that an attack has besides its own.
 pub(crate) fn run(
-    list: &str,
+    (list, modes): (&str, &[NamedMode]),
     hw: &mut Hardware,
     room: &mut Room,
     platform: &Platform<'_>,
@@ -70,14 +72,14 @@ pub(crate) fn run(
                 checks.refuse(format_args!("linux: {error}"));
             }
             "linux" => checks.refuse(format_args!("linux: not started after a failed check")),
-            _ => one(name, hw, room, platform, &mut checks),
+            _ => one((name, modes), hw, room, platform, &mut checks),
         }
     }
     checks.passed
 }
 
 fn one(
-    name: &str,
+    (name, modes): (&str, &[NamedMode]),
     hw: &mut Hardware,
     room: &mut Room,
     platform: &Platform<'_>,
@@ -100,8 +102,8 @@ fn one(
         "program" => program::program(hw, room, platform, checks),
         "bars" => bars::bars(hw, room, platform, checks),
         "widths" => widths::widths(hw, room, checks),
-        "attack" => attack::attack(hw, room, platform),
-        "attack-judged" => attack::judged(hw, room, platform, checks),
+        "attack" => attack::attack(hw, room, platform, modes),
+        "attack-judged" => attack::judged(hw, room, platform, modes, checks),
         "attack-bits" => attack::bits(hw, room, platform, checks),
         "bench" => bench::run(hw, room, checks),
         "bench-peer" => bench::peer(hw, room, checks),

@@ -13,6 +13,7 @@ mod document;
 mod error;
 mod faults;
 mod leaks;
+mod modes;
 mod names;
 mod resolve;
 
@@ -28,6 +29,7 @@ pub use builtin::{Builtin, builtin, builtins};
 pub use document::Bytes;
 pub use error::{Problem, ScenarioError};
 pub use leaks::{Leak, LeakBy, LeakValue, LeakWhen, VENDOR_MEMORY};
+pub use modes::AttackMode;
 
 /// PCI segments there is room for.
 pub const SEGMENTS: u16 = 2;
@@ -66,6 +68,8 @@ pub struct Scenario {
     pub faults: Vec<Fault>,
     /// Locks that let something through.
     pub leaks: Vec<Leak>,
+    /// Modes of an attack on the locks, besides its own.
+    pub modes: Vec<AttackMode>,
     /// What happens while a guest runs, in order of time.
     pub events: Vec<Event>,
 }

@@ -215,6 +215,33 @@ const ERRORS: &[(&str, &str)] = &[
         "4:9: expected no key `after` here: this kind of fault has no use for it",
     ),
     (
+        "[[mode]]\nat = \"mem0\"\nregister = \"Comand\"",
+        "3:12: `register`: expected a register of the component, by its name in the specification, \
+         found Comand",
+    ),
+    (
+        "[[mode]]\nat = \"hb0\"\nregister = \"Command\"",
+        "3:12: `register`: expected a register of the component",
+    ),
+    (
+        "[[mode]]\nat = \"mem0\"\nregister = \"Command\"\nfield = \"Bus Mastr\"",
+        "4:9: `field`: expected a field of the register, by its name in the specification, found \
+         Bus Mastr",
+    ),
+    (
+        "[[mode]]\nat = \"mem0\"\nregister = \"Command\"\nvalue = \"0x10000\"",
+        "4:9: `value`: expected no more bits than the register or field has, found 0x10000",
+    ),
+    (
+        "[[mode]]\nat = \"mem0\"\nregister = \"Command\"\nfield = \"Bus Master\"\nvalue = 2",
+        "5:9: `value`: expected no more bits than the register or field has, found 0x2",
+    ),
+    ("[[mode]]\nat = \"mem7\"\nregister = \"Command\"", "2:6: expected the name of a component"),
+    (
+        "[platform]\nassigned = false\n[[mode]]\nat = \"mem0\"\nregister = \"Command\"",
+        "4:6: expected no key `mode` here: nothing has an address before firmware assigns it",
+    ),
+    (
         "[[event]]\nat = 1\naction = \"hot-add\"",
         "3:10: expected the key `device`, found none: a device comes or goes",
     ),

@@ -45,6 +45,8 @@ pub struct Report {
     pub integrity: Integrity,
     /// What an attacker can still switch off or add.
     pub availability: Vec<Availability>,
+    /// Modes that the scenario names and nothing was tried in.
+    pub not_tried: Vec<String>,
     /// What there was more of than is listed.
     pub left_out: LeftOut,
 }
@@ -174,8 +176,14 @@ impl Report {
                 breaches: Vec::new(),
             },
             availability: Vec::new(),
+            not_tried: Vec::new(),
             left_out: LeftOut::default(),
         }
+    }
+
+    /// Whether nothing changed that must not, there was something to hold, and all was tried.
+    pub fn held(&self) -> bool {
+        self.changed == 0 && self.integrity.ranges > 0 && self.not_tried.is_empty()
     }
 
     /// The line of a state and component.
@@ -413,6 +421,9 @@ impl Display for Report {
         writeln!(f, "  {:<18}{verdict}", "integrity")?;
         for range in unsealed {
             writeln!(f, "  {:<18}{range}", "not sealed")?;
+        }
+        for mode in &self.not_tried {
+            writeln!(f, "  {:<18}{mode}: it could not be entered", "NOT TRIED")?;
         }
         let open = self.availability.len() + self.left_out.availability;
         writeln!(f, "  {:<18}{open} ways to switch off or add, listed below", "availability")?;

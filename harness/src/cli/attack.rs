@@ -32,11 +32,13 @@ JSON:
            details (register, bits, class, consequence, states, components, decoders),
            integrity (holds, ranges, open, breaches),
            availability (component, register, consequence, effects),
+           not_tried (modes of the scenario that could not be entered),
            left_out (details, breaches, availability: how many more than 256)
 
 Exit code:
   0  there was a sealed range to hold, and nothing changed that must not
-  1  something did, no range is sealed, or the firmware refused to bring the machine up
+  1  something did, no range is sealed, a mode of the scenario was not tried, or the firmware refused
+     to bring the machine up
   2  bad usage or scenario
 
 Examples:
@@ -85,8 +87,7 @@ impl Attack {
                 bar::begin(attack::steps(&machine));
                 let report = attack::direct_with(&mut machine, &done, &mut bar::advance);
                 bar::clear();
-                let held = report.changed == 0 && report.integrity.ranges > 0;
-                let result = if held { Verdict::Ok } else { Verdict::Failed };
+                let result = if report.held() { Verdict::Ok } else { Verdict::Failed };
                 Outcome { result, refusal: None, attack: Some(report) }
             }
         };

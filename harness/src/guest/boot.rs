@@ -567,6 +567,13 @@ pub fn command_line(
             }
         }
     }
+    if payload::attacks(payload) && !scenario.modes.is_empty() {
+        for mode in attack::modes(&Machine::new(scenario)) {
+            let (address, bits, acted_on) = (mode.address, mode.bits, mode.acted_on);
+            let value = mode.value.map_or("turned".to_owned(), |value| format!("{value:x}"));
+            let _ = write!(line, " mode={address:x}:{bits:x}:{value}:{acted_on:x}");
+        }
+    }
     let bits = scenario.platform.physical_bits;
     let _ = write!(line, " address-bits={bits} payload={payload}");
     Ok(line)

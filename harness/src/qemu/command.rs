@@ -68,6 +68,8 @@ pub enum Why {
     },
     /// A number of targets.
     Targets(u8),
+    /// A mode for an attack: its registers are elsewhere there.
+    Mode,
     /// The path for back-invalidate, on a QEMU without.
     BackInvalidate,
     /// Back-invalidate without a path for it.
@@ -193,6 +195,7 @@ impl fmt::Display for Why {
             Self::Unassigned => f.write_str(
                 "false; SeaBIOS, which runs before an image on QEMU, assigns all hardware",
             ),
+            Self::Mode => f.write_str("a mode of the attack; QEMU's registers lie elsewhere"),
             Self::Fault(kind) => write!(f, "the fault {kind}; QEMU's devices have none"),
             Self::Event(action) => write!(f, "{action} while a guest runs"),
         }
@@ -438,6 +441,9 @@ fn unsupported(scenario: &Scenario, offers: &Offers) -> (Vec<Unsupported>, Vec<S
     }
     for leak in &scenario.leaks {
         no(scenario.name_of(leak.at), Why::Fault("a lock that leaks"));
+    }
+    for mode in &scenario.modes {
+        no(scenario.name_of(mode.at), Why::Mode);
     }
     for event in &scenario.events {
         let (device, action) = match event.action {

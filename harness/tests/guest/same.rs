@@ -2,6 +2,7 @@
 
 use cxl_firmware::committed::{CommittedRegion, Place as At, Probed};
 use cxl_firmware::handoff;
+use cxl_harness::attack;
 use cxl_harness::guest::Counted;
 use cxl_harness::guest::boot::{GuestError, Verdict, boot};
 use cxl_harness::mirror::Unmirrored;
@@ -23,8 +24,17 @@ pub(crate) fn trials() -> Vec<Trial> {
         let timed = name == "commit-never";
         claim(format!("guest_and_direct_run_agree_on_{name}"), move || same(&builtin(name), timed))
     });
-    let attacked = ["one-device", "type2", "two-partitions", "switch"].map(|name| {
-        claim(format!("guest_and_direct_attack_agree_on_{name}"), move || attacked(name))
+    let attacks = ["one-device", "type2", "two-partitions", "switch"].map(|name| {
+        claim(format!("guest_and_direct_attack_agree_on_{name}"), move || {
+            attacked(&builtin(name));
+        })
+    });
+    let named = claim("guest_and_direct_attack_agree_in_modes_that_a_scenario_names", || {
+        let text = cxl_model::scenario::builtin("one-device").unwrap().text.to_owned() + NAMED;
+        let attack = attacked(&Scenario::parse(&text, "named").unwrap());
+        let breaches = attack.integrity.breaches.join("\n");
+        assert!(breaches.contains("while Max_Payload_Size of mem0 holds 0x3"), "{breaches}");
+        assert_eq!(attack.not_tried, ["while Vendor and Device ID of mem0 holds 0x1"]);
     });
     let occupied = [
         ("ram", "0x10000000"),
@@ -49,21 +59,39 @@ pub(crate) fn trials() -> Vec<Trial> {
         let places: Vec<_> = slots.map(|slot| (slot.base, slot.size)).collect();
         assert_eq!(places, [(0x1_2000_0000, 0x1000_0000), (0x2_3000_0000, 0x2000_0000)]);
     });
-    builtins.chain(attacked).chain(occupied).chain([requests]).collect()
+    builtins.chain(attacks).chain(occupied).chain([requests, named]).collect()
 }
 
+/// A leak, the mode in which it is one, and a mode that there cannot be.
+const NAMED: &str = r#"
+[[leak]]
+at = "mem0"
+register = "base_high"
+while = "Max_Payload_Size"
+is = "on"
+[[mode]]
+at = "mem0"
+register = "Device Control"
+field = "Max_Payload_Size"
+value = 3
+[[mode]]
+at = "mem0"
+register = "Vendor and Device ID"
+value = 1
+"#;
+
 /// The facts of both runs are one text: only what is measured differs.
-fn attacked(name: &str) {
-    let scenario = builtin(name);
-    let mut machine = Machine::new(&scenario);
+fn attacked(scenario: &Scenario) -> attack::Report {
+    let mut machine = Machine::new(scenario);
     let done = run::direct(&mut machine);
     let mut direct = Report::of_direct(&machine, &done);
-    direct.facts.set_attack(cxl_harness::attack::direct(&mut machine, &done));
-    let guest = payload(&scenario, "attack").good();
+    direct.facts.set_attack(attack::direct(&mut machine, &done));
+    let guest = payload(scenario, "attack").good();
     let guest = Report::of_guest(&guest.machine, &guest.run);
     assert!(guest.facts.attack.as_ref().is_some_and(|attack| attack.tried > 1000));
     assert_eq!(guest.facts.to_string(), direct.facts.to_string());
     assert_eq!(json(&guest.facts), json(&direct.facts));
+    guest.facts.attack.unwrap()
 }
 
 fn json(facts: &Facts) -> serde_json::Value {

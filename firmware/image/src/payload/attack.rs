@@ -9,7 +9,7 @@
 
 use core::fmt::{self, Write};
 
-use cxl_attack::{Event, Locks, Stores, Watch, Witness};
+use cxl_attack::{Event, Locks, NamedMode, Stores, Watch, Witness};
 use cxl_firmware::mmio::Mmio;
 use cxl_firmware::platform::Platform;
 use cxl_image::doorbell::Call;
@@ -47,20 +47,27 @@ impl Witness for Watched<'_> {
     }
 }
 
-/// Attacks everything that discovery found.
-pub(super) fn attack(hw: &mut Hardware, room: &Room, platform: &Platform<'_>) {
+/// Attacks everything that discovery found, in these modes too.
+pub(super) fn attack(hw: &mut Hardware, room: &Room, platform: &Platform<'_>, modes: &[NamedMode]) {
     let mut clock = hw.clock();
-    cxl_attack::attack(&mut Watched(hw), &mut clock, platform.ecam, room.topology.tree());
+    let (ecam, tree) = (platform.ecam, room.topology.tree());
+    cxl_attack::attack_in(&mut Watched(hw), &mut clock, ecam, tree, modes);
 }
 
 /// The same, judged by what locks freeze.
-pub(super) fn judged(hw: &mut Hardware, room: &Room, platform: &Platform<'_>, checks: &mut Checks) {
-    judged_with(hw, room, platform, checks, true);
+pub(super) fn judged(
+    hw: &mut Hardware,
+    room: &Room,
+    platform: &Platform<'_>,
+    modes: &[NamedMode],
+    checks: &mut Checks,
+) {
+    judged_with(hw, room, platform, checks, Some(modes));
 }
 
 /// The same by single bits alone, for machines that whole values end.
 pub(super) fn bits(hw: &mut Hardware, room: &Room, platform: &Platform<'_>, checks: &mut Checks) {
-    judged_with(hw, room, platform, checks, false);
+    judged_with(hw, room, platform, checks, None);
 }
 
 fn judged_with(
@@ -68,7 +75,7 @@ fn judged_with(
     room: &Room,
     platform: &Platform<'_>,
     checks: &mut Checks,
-    values: bool,
+    modes: Option<&[NamedMode]>,
 ) {
     let mut clock = hw.clock();
     let (ecam, tree) = (platform.ecam, room.topology.tree());
@@ -77,10 +84,9 @@ fn judged_with(
     let locks = unsafe { &mut *locks };
     let mut hw = Watched(hw);
     let mut watch = Watch::new(&mut hw, ecam, tree, locks);
-    if values {
-        cxl_attack::attack(&mut watch, &mut clock, ecam, tree);
-    } else {
-        cxl_attack::attack_bits(&mut watch, &mut clock, ecam, tree);
+    match modes {
+        Some(modes) => cxl_attack::attack_in(&mut watch, &mut clock, ecam, tree, modes),
+        None => cxl_attack::attack_bits(&mut watch, &mut clock, ecam, tree),
     }
     // A console that is gone has nobody to tell.
     let _ = write!(Topic { starts: true }, "{}", locks.text(tree));

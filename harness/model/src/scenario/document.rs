@@ -41,6 +41,8 @@ pub(super) struct Document {
     #[serde(default)]
     pub(super) leak: Vec<Leak>,
     #[serde(default)]
+    pub(super) mode: Vec<Mode>,
+    #[serde(default)]
     pub(super) event: Vec<Event>,
 }
 
@@ -184,6 +186,15 @@ pub(super) struct Leak {
     pub(super) by_register: Option<Spanned<String>>,
     #[serde(default = "yes")]
     pub(super) shows: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Mode {
+    pub(super) at: Spanned<String>,
+    pub(super) register: Spanned<String>,
+    pub(super) field: Option<Spanned<String>>,
+    pub(super) value: Option<Spanned<Bytes>>,
 }
 
 #[derive(Clone, Copy, Deserialize)]

@@ -254,7 +254,7 @@ impl document::Leak {
 }
 
 /// The registers of a component by name, beside its decoders.
-fn registers(at: Place) -> impl Iterator<Item = &'static Spec> {
+pub(super) fn registers(at: Place) -> impl Iterator<Item = &'static Spec> {
     let lists: &[&'static [Spec]] = match at {
         Place::Bridge(_) => &[&GLOBAL_SPECS],
         Place::Port(_) => {

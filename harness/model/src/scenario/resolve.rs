@@ -15,6 +15,7 @@ use toml::Spanned;
 use super::document::{self, ActionName, ArithmeticName, Bytes, Document, TargetName};
 use super::faults::faults;
 use super::leaks::leaks;
+use super::modes::modes;
 use super::names::{Names, Result, Source};
 use super::{
     Action, Bridge, Device, DeviceKind, Event, Parent, Place, Platform, Port, Problem, Region,
@@ -50,6 +51,7 @@ pub(super) fn scenario(text: &str, file: &str) -> Result<Scenario> {
         Place::Device(index) => devices.get(index).map_or(0, |device| device.decoders),
         Place::Port(_) => 0,
     })?;
+    let modes = modes(&source, &names, &document.mode, platform.assigned)?;
     let events = events(&source, &names, &document.event)?;
     let scenario = Scenario {
         name: file.to_owned(),
@@ -64,6 +66,7 @@ pub(super) fn scenario(text: &str, file: &str) -> Result<Scenario> {
         regions,
         faults,
         leaks,
+        modes,
         events,
     };
     buses_apart(&source, &document.bridge, &scenario)?;
