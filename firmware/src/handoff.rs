@@ -108,6 +108,7 @@ use crate::error::{Code, Error, Place};
 use crate::mmio::Mmio;
 use crate::outcome::{ComponentOutcome, outcomes};
 use crate::platform::Ecam;
+use crate::policy::EarlierRange;
 use crate::topology::{MAX_DEPTH, Partition, Path, Remarks, Tree};
 
 const MAGIC: [u8; 8] = *b"CXLFWHO\0";
@@ -482,6 +483,19 @@ impl<'a> Handoff<'a> {
     /// What became of each component, in their order, and then of what became none.
     pub fn outcomes(&self) -> impl Iterator<Item = ComponentOutcome> + 'a + use<'a> {
         self.try_outcomes().filter_map(Result::ok)
+    }
+
+    /// Where memory is, for [`Policy::earlier`](crate::policy::Policy::earlier): each device's part in
+    /// each region, by decoder.
+    pub fn ranges(&self) -> impl Iterator<Item = EarlierRange> + 'a + use<'a> {
+        let handoff = *self;
+        let devices = self.decoders().filter(|d| d.place.component == Component::Device);
+        devices.filter_map(move |decoder| {
+            let same = |region: &CommittedRegion| region.span.base().0 == decoder.image.base();
+            let region = handoff.regions().find(same)?;
+            let CommittedRegion { span, interleave, partition, .. } = region;
+            Some(EarlierRange { device: decoder.place.at, partition, span, interleave })
+        })
     }
 
     /// How many components there are.

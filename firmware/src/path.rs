@@ -19,6 +19,9 @@ pub struct Path {
 }
 
 impl Path {
+    /// Bridge 0.
+    pub(crate) const FIRST: Self = Self { uid: 0, depth: 0, ports: [0; MAX_DEPTH] };
+
     /// The place below bridge `uid` through these port numbers; `None` for more than
     /// [`MAX_DEPTH`].
     pub fn new(uid: u32, ports: &[u8]) -> Option<Self> {

@@ -7,6 +7,7 @@
 
 mod check;
 mod coherency;
+mod earlier;
 mod error;
 mod fit;
 mod input;
@@ -197,6 +198,14 @@ pub enum Note {
         /// What its memory is instead.
         coherency: Coherency,
     },
+    /// A region that was there before and could not stay: a member is gone or has another size, no
+    /// window has the place any more, or the policy wants it otherwise.
+    NotKept {
+        /// Its host addresses.
+        span: Span,
+        /// Kind of memory. What was in persistent memory is not where it was.
+        partition: Partition,
+    },
 }
 
 impl Empty for Note {
@@ -211,6 +220,7 @@ codes! {
         Empty = 0x0383,
         BackInvalidateGap = 0x0384,
         BackInvalidateWindow = 0x0385,
+        NotKept = 0x0386,
     }
 }
 
@@ -567,6 +577,7 @@ fn fill(
     let mut layout = place::Layout { regions: placed, refusals };
     regions::place_all(&given, used, &mut layout)?;
     let placed = &*layout.regions;
+    earlier::note_moved(policy.earlier, placed, plan)?;
     for region in placed {
         add_region(tree, region, used, plan)?;
     }

@@ -5,6 +5,7 @@
 
 use cxl_regs::{Hpa, Interleave, Span};
 
+use crate::list::Empty;
 use crate::topology::{Partition, Path};
 
 /// Who programs the decoders, and whether they stay as programmed. The two designs are never mixed.
@@ -59,6 +60,29 @@ pub enum Width {
     /// As many as the topology, the components and the target system allow, at the granularity of
     /// the window.
     Widest,
+}
+
+/// A device's part in a region that was there before: an earlier hand-off record says it
+/// ([`Handoff::ranges`](crate::handoff::Handoff::ranges)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EarlierRange {
+    /// The device, by place.
+    pub device: Path,
+    /// Which part of its memory.
+    pub partition: Partition,
+    /// The region's host addresses.
+    pub span: Span,
+    /// The region's interleave.
+    pub interleave: Interleave,
+}
+
+impl Empty for EarlierRange {
+    const EMPTY: Self = Self {
+        device: Path::FIRST,
+        partition: Partition::Volatile,
+        span: Span::<Hpa>::ORIGIN,
+        interleave: Interleave::NONE,
+    };
 }
 
 /// The width of one window's regions.
@@ -144,6 +168,9 @@ pub struct Policy<'a> {
     /// Windows with a width of their own. A device that several windows fit goes to the one that
     /// is named here.
     pub windows: &'a [WindowWidth],
+    /// Where memory was before: what can stay there stays, and what cannot is noted
+    /// ([`Note::NotKept`](crate::plan::Note::NotKept)). Only what `requests` names goes elsewhere.
+    pub earlier: &'a [EarlierRange],
     /// A set ends where its smallest member ends. Map what is left of the others too, in narrower
     /// sets; else it is noted as unused.
     pub map_leftovers: bool,
@@ -186,6 +213,7 @@ impl Policy<'_> {
         requests: &[],
         width: Width::Flat,
         windows: &[],
+        earlier: &[],
         map_leftovers: false,
         probe: Probe::All,
         on_failure: OnFailure::Strict,

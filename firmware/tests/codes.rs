@@ -27,7 +27,8 @@ use cxl_firmware::outcome::ComponentOutcome;
 use cxl_firmware::plan::{Note, Plan, plan};
 use cxl_firmware::platform::{Bridge, BridgeKind, Ecam, Platform, Resources, Restrictions};
 use cxl_firmware::policy::{
-    LeaveOut, OnFailure, PathPolicy, Policy, Probe, Request, TargetSystem, Width, WindowWidth,
+    EarlierRange, LeaveOut, OnFailure, PathPolicy, Policy, Probe, Request, TargetSystem, Width,
+    WindowWidth,
 };
 use cxl_firmware::probe::{ProbeErrors, probe};
 use cxl_firmware::restore::{Pci, restore};
@@ -574,7 +575,7 @@ fn every_plan_error() {
 #[test]
 fn every_note() {
     type Change = fn(&mut Board, &mut Ask);
-    let cases: [(u16, Change); 6] = [
+    let cases: [(u16, Change); 7] = [
         (0x0380, |board, _| board.node(NodeId(0)).hdm = None),
         (0x0381, |_, ask| asks(ask).size = Some(UNIT)),
         (0x0382, to_guest),
@@ -588,6 +589,9 @@ fn every_note() {
             board.device(DEVICE_NODE).kind = DeviceKind::Type2;
             board.node(DEVICE_NODE).back_invalidate = bi(true);
             board.node(NodeId(1)).back_invalidate = bi(false);
+        }),
+        (0x0386, |_, ask| {
+            ask.policy.earlier = const { &[EarlierRange::EMPTY] };
         }),
     ];
     let mut provoked = vec![];

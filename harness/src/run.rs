@@ -9,7 +9,7 @@ use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_firmware::plan::plan;
 use cxl_firmware::platform::{Platform, Resources, RootBus};
 use cxl_firmware::policy::{
-    OnFailure, PathPolicy, Policy, Probe, Request, TargetSystem, Width, WindowWidth,
+    EarlierRange, OnFailure, PathPolicy, Policy, Probe, Request, TargetSystem, Width, WindowWidth,
 };
 use cxl_firmware::topology::{Partition, Path};
 use cxl_firmware::{Error, acpi, handoff, tables};
@@ -153,9 +153,15 @@ pub struct RunRequest {
     windows: Vec<WindowWidth>,
     policy: scenario::Policy,
     on_failure: OnFailure,
+    earlier: Vec<EarlierRange>,
 }
 
 impl RunRequest {
+    /// The same, with where memory was before.
+    pub fn after(self, earlier: Vec<EarlierRange>) -> Self {
+        Self { earlier, ..self }
+    }
+
     /// The same, content with what can be brought up.
     pub fn best_effort(self) -> Self {
         Self { on_failure: OnFailure::BestEffort, ..self }
@@ -183,6 +189,7 @@ impl RunRequest {
                 scenario::OnFailure::Strict => OnFailure::Strict,
                 scenario::OnFailure::BestEffort => OnFailure::BestEffort,
             },
+            earlier: Vec::new(),
         })
     }
 
@@ -207,6 +214,7 @@ impl RunRequest {
             map_leftovers: self.policy.leftovers,
             probe: if self.policy.probe { Probe::All } else { Probe::Skip },
             on_failure: self.on_failure,
+            earlier: &self.earlier,
             ..Policy::DEFAULT
         }
     }
@@ -331,9 +339,14 @@ fn ask(machine: &Machine) -> Result<(RunRequest, Tables), Refusal> {
 
 /// Plans without touching a decoder: discovery and the plan alone.
 pub fn dry(machine: &mut Machine) -> DirectRun {
+    dry_after(machine, Vec::new())
+}
+
+/// The same, where memory was somewhere before.
+pub fn dry_after(machine: &mut Machine, earlier: Vec<EarlierRange>) -> DirectRun {
     let mut done = DirectRun::new();
     let (wanted, tables) = match ask(machine) {
-        Ok(asked) => asked,
+        Ok((wanted, tables)) => (wanted.after(earlier), tables),
         Err(refusal) => return DirectRun { refusal: Some(refusal), ..done },
     };
     let occupied = occupied(machine.map());

@@ -13,6 +13,7 @@ use cxl_firmware::handoff::{self, Handoff};
 use cxl_firmware::list::Empty;
 use cxl_firmware::list::Slots;
 use cxl_firmware::outcome::{ComponentKind, ComponentOutcome, Extent, Outcome};
+use cxl_firmware::plan::Note;
 use cxl_firmware::restore::{Pci, restore};
 use cxl_harness::run;
 use cxl_model::device::Reset;
@@ -277,5 +278,26 @@ fn what_changed_costs_what_depends_on_it() {
         assert_eq!(again.outcomes, found.outcomes, "{code:?}");
         assert_eq!(registers(&machine), left, "{code:?}");
         assert!(matches!(found.outcomes[0].outcome, Outcome::InUse));
+    }
+}
+
+/// Planning again with what the record says changes nothing, on any machine.
+#[test]
+fn a_plan_with_its_own_record_is_the_same_plan() {
+    for builtin in builtins() {
+        let scenario = Scenario::parse(builtin.text, builtin.name).unwrap();
+        let Some((_, record)) = brought_up(&scenario) else { continue };
+        let earlier: Vec<_> = handoff::read(&record).unwrap().ranges().collect();
+        let plan = |earlier| {
+            let done = run::dry_after(&mut Machine::new(&scenario), earlier);
+            assert!(done.refusal.is_none(), "{}", builtin.name);
+            let plan = &done.room.plan;
+            assert!(!plan.notes.iter().any(|note| matches!(note, Note::NotKept { .. })));
+            (
+                plan.decoders.to_vec(),
+                plan.regions.iter().map(|region| region.span).collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(plan(earlier), plan(Vec::new()), "{}", builtin.name);
     }
 }

@@ -236,6 +236,8 @@ pub(super) enum By {
     Fit,
     /// A request names it.
     Request,
+    /// It has the place where the region was before.
+    Earlier,
     /// The policy gives windows a width: the only one that fits the device, or the only one of
     /// them that has a width of its own. See [`Choice`].
     Width,

@@ -1,8 +1,9 @@
 //! What a plan is made from.
 
+use super::node_use::NodeUse;
 use crate::platform::Platform;
-use crate::policy::Policy;
-use crate::topology::{NodeId, Tree};
+use crate::policy::{EarlierRange, Policy};
+use crate::topology::{NodeId, Partition, Tree};
 
 /// What a plan is made from.
 #[derive(Clone, Copy)]
@@ -14,7 +15,18 @@ pub(super) struct PlanInput<'a> {
     pub(super) devices: &'a [NodeId],
 }
 
-impl PlanInput<'_> {
+impl<'a> PlanInput<'a> {
+    /// The earlier range that led to a device.
+    pub(super) fn earlier(
+        &self,
+        device: NodeId,
+        partition: Partition,
+        used: &[NodeUse],
+    ) -> Option<&'a EarlierRange> {
+        let number = used.get(usize::from(device.0))?.earlier(partition);
+        self.policy.earlier.get(usize::from(number).checked_sub(1)?)
+    }
+
     /// The devices that no request names.
     pub(super) fn unrequested(&self) -> impl Iterator<Item = NodeId> {
         let Self { tree, policy, devices, .. } = *self;

@@ -28,6 +28,8 @@ pub struct NodeUse {
     pub(super) persistent: u64,
     /// Where a device's memory goes, for each partition, if the policy gives widths.
     pub(super) sharing: [Option<Sharing>; 2],
+    /// The number, from 1, of the earlier range of each partition.
+    earlier: [u16; 2],
 }
 
 impl Empty for NodeUse {
@@ -43,6 +45,7 @@ impl Empty for NodeUse {
         volatile: 0,
         persistent: 0,
         sharing: [None; 2],
+        earlier: [0; 2],
     };
 }
 
@@ -64,6 +67,22 @@ impl NodeUse {
 
     pub(super) fn sharing_mut(&mut self, partition: Partition) -> &mut Option<Sharing> {
         let [volatile, persistent] = &mut self.sharing;
+        match partition {
+            Partition::Volatile => volatile,
+            Partition::Persistent => persistent,
+        }
+    }
+
+    pub(super) fn earlier(&self, partition: Partition) -> u16 {
+        let [volatile, persistent] = self.earlier;
+        match partition {
+            Partition::Volatile => volatile,
+            Partition::Persistent => persistent,
+        }
+    }
+
+    pub(super) fn earlier_mut(&mut self, partition: Partition) -> &mut u16 {
+        let [volatile, persistent] = &mut self.earlier;
         match partition {
             Partition::Volatile => volatile,
             Partition::Persistent => persistent,

@@ -10,7 +10,7 @@ use super::fit::By;
 use super::input::PlanInput;
 use super::node_use::{NodeUse, left};
 use super::place::{Layout, PendingRegion, place};
-use super::{Reason, sets};
+use super::{Reason, earlier, sets};
 use crate::error::{Code, Error};
 use crate::policy::{Request, Width};
 use crate::topology::{Device, NodeId, Partition, Path};
@@ -41,7 +41,11 @@ pub(super) fn place_all(
         }
     }
     // Fixed places first: what may go anywhere goes round them.
+    earlier::mark(given, used);
     for fixed in [true, false] {
+        if !fixed {
+            earlier::keep(given, used, layout)?;
+        }
         for &device in devices {
             for request in in_order(policy.requests, tree.path(device), fixed) {
                 if let Some(want) = requested(given, device, request, used)? {

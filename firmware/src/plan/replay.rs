@@ -50,7 +50,7 @@ impl<'a> PlanRef<'a> {
             let ask = Ask {
                 uid: tree.path(device).uid(),
                 partition,
-                window: (region.by == By::Request).then_some(region.window),
+                window: matches!(region.by, By::Request | By::Earlier).then_some(region.window),
                 offset: region.fixed.then_some(offset),
                 size: region.span.size(),
                 set: false,

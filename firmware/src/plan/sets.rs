@@ -22,7 +22,7 @@ use super::node_use::{NodeUse, Sharing, left, used_mut};
 use super::place::{Layout, PendingRegion, place};
 use crate::error::{Code, Error, Place};
 use crate::platform::Window;
-use crate::policy::{TargetSystem, Width};
+use crate::policy::{EarlierRange, TargetSystem, Width};
 use crate::topology::{NodeId, Partition};
 
 /// The way counts of a host bridge or switch, widest first.
@@ -59,7 +59,8 @@ pub(super) fn regions(
         }
         for partition in Partition::ALL {
             for coherency in [Coherency::HostOnly, Coherency::BackInvalidate, Coherency::Device] {
-                Former { given, window, partition, coherency }.form(used, layout)?;
+                let only = None;
+                Former { given, window, partition, coherency, only }.form(used, layout)?;
             }
         }
     }
@@ -105,8 +106,57 @@ pub(super) fn awaited<'a>(
     let sharing = used.get(usize::from(device.0)).and_then(|used| used.sharing(partition))?;
     let Sharing { window, coherency } = sharing;
     let window = given.platform.windows.iter().find(|other| other.base == Some(window))?;
-    let former = Former { given, window, partition, coherency };
+    let former = Former { given, window, partition, coherency, only: None };
     former.is_candidate(device, used).then_some(former)
+}
+
+/// Forms the set again that a device was in, from the same devices and at the same place.
+pub(super) fn keep(
+    given: &PlanInput<'_>,
+    window: &Window,
+    device: NodeId,
+    partition: Partition,
+    earlier: &EarlierRange,
+    used: &mut [NodeUse],
+    layout: &mut Layout<'_>,
+) -> Result<(), Error> {
+    let Some(base) = window.base else { return Ok(()) };
+    let Ok(coherency) = Choice::of(given, device, partition)?.judge(given, window) else {
+        return Ok(());
+    };
+    let (mut members, sharing) = (0, Some(Sharing { window: base, coherency }));
+    for member in given.unrequested() {
+        let other = given.earlier(member, partition, used);
+        let same = other.is_some_and(|other| other.span == earlier.span);
+        if let (Some(used), true) = (used_mut(used, member), same) {
+            *used.sharing_mut(partition) = sharing;
+            members += 1;
+        }
+    }
+    let only = Some(earlier.span);
+    let former = Former { given, window, partition, coherency, only };
+    let set = earlier.interleave;
+    let wanted = match given.policy.width_of(window.base) {
+        Width::Exactly(asked) => asked == set,
+        _ => set.granularity == window.interleave.granularity,
+    };
+    if !wanted || set.ways.count() != members {
+        return Ok(());
+    }
+    let below = members / window.interleave.ways.count();
+    let root = Interleave::new(window.interleave.ways, set.granularity);
+    let shape = former.split(root, below, used)?;
+    let share = |id: &NodeId| left(given.tree, *id, partition, used);
+    let smallest = shape.members.iter().map(share).min().unwrap_or(0);
+    if smallest.saturating_mul(members.into()) != earlier.span.size() {
+        return Ok(());
+    }
+    let offset = earlier.span.base().0 - base.0;
+    let reason = match given.policy.width_of(window.base) {
+        Width::Exactly(_) => Reason::Named,
+        _ => Reason::Widest { refused: None },
+    };
+    former.place(shape, reason, Some(offset), used, layout)
 }
 
 /// Forms the sets of one window, one kind of memory and one kind of coherency.
@@ -115,6 +165,8 @@ pub(super) struct Former<'a> {
     window: &'a Window,
     partition: Partition,
     coherency: Coherency,
+    /// Only of devices that were in this region before.
+    only: Option<Span>,
 }
 
 /// Members in order of position, and how addresses find them.
@@ -133,7 +185,7 @@ impl Former<'_> {
         while devices.iter().any(|id| self.is_candidate(*id, used)) {
             let chosen = if first { self.choose(width, used) } else { self.further(used) };
             match chosen {
-                Ok((shape, reason)) => self.place(shape, reason, used, layout)?,
+                Ok((shape, reason)) => self.place(shape, reason, None, used, layout)?,
                 Err(error) if first => return Err(error),
                 // What no set takes is noted as unused in the end.
                 Err(_) => break,
@@ -163,7 +215,11 @@ impl Former<'_> {
             let device = tree.get(id).and_then(|node| node.device());
             device.is_some_and(|device| device.capacity(self.partition) == left)
         };
-        sharing.is_some_and(|s| Some(s.window) == window && s.coherency == coherency)
+        let was_there = self.only.is_none_or(|span| {
+            self.given.earlier(id, self.partition, used).is_some_and(|earlier| earlier.span == span)
+        });
+        was_there
+            && sharing.is_some_and(|s| Some(s.window) == window && s.coherency == coherency)
             && left > 0
             && (policy.map_leftovers || whole())
     }
@@ -346,6 +402,7 @@ impl Former<'_> {
         &self,
         shape: Shape,
         reason: Reason,
+        offset: Option<u64>,
         used: &mut [NodeUse],
         layout: &mut Layout<'_>,
     ) -> Result<(), Error> {
@@ -362,7 +419,8 @@ impl Former<'_> {
         let window = self.window.base;
         let size = share.saturating_mul(members.len() as u64);
         let shape = Some((levels, coherency));
-        let (path, by, offset, skip) = (device, By::Width, None, 0);
+        let by = if offset.is_some() { By::Earlier } else { By::Width };
+        let (path, skip) = (device, 0);
         let want = PendingRegion {
             path,
             members,

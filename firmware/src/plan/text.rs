@@ -190,6 +190,9 @@ impl fmt::Display for NoteText<'_> {
                 },
                 at(gap)
             ),
+            Note::NotKept { span, partition } => {
+                write!(f, "{partition} memory was at {span} before, and could not stay there")
+            }
             Note::BackInvalidateWindow { device, window, coherency } => write!(
                 f,
                 "{}: could do back-invalidate (HDM-DB), its memory is {coherency}: window \

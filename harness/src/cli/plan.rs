@@ -5,10 +5,12 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use cxl_firmware::handoff;
+use cxl_firmware::policy::EarlierRange;
 use cxl_harness::report::{PlanReport, Verdict};
 use cxl_harness::run;
 
-use super::source::Source;
+use super::source::{self, Source};
 
 const EXAMPLES: &str = "\
 Exit code:
@@ -25,7 +27,8 @@ Examples:
   cxl-harness plan
   cxl-harness plan two-partitions
   cxl-harness plan ambiguous; echo $?
-  cxl-harness plan machine.toml --json | jq '.regions[].window'";
+  cxl-harness plan machine.toml --json | jq '.regions[].window'
+  cxl-harness plan larger.toml --earlier machine.toml";
 
 /// Print what the firmware would write into which decoder, and why; nothing is written.
 #[derive(Debug, Args)]
@@ -34,9 +37,31 @@ pub(super) struct Plan {
     #[command(flatten)]
     source: Source,
 
+    /// Keep memory where it was: a hand-off record, or the scenario of the machine as it was, which is
+    /// brought up on the models first. What could not stay is a note.
+    #[arg(long, value_name = "RECORD|SCENARIO")]
+    earlier: Option<String>,
+
     /// Print JSON instead of text.
     #[arg(long)]
     json: bool,
+}
+
+/// Where memory was before, or why nobody can say.
+fn ranges(name: &str) -> Result<Vec<EarlierRange>, String> {
+    let read = |record: &[u8]| {
+        let record = handoff::read(record).map_err(|error| format!("{name}: {error}"))?;
+        Ok(record.ranges().collect())
+    };
+    if let Some(record) = source::record(name) {
+        return read(&record);
+    }
+    let mut machine = Source::built_in(name).machine().map_err(|error| error.to_string())?;
+    let done = run::direct(&mut machine);
+    match done.refusal {
+        Some(refusal) => Err(format!("{name}: the machine as it was is refused: {refusal}")),
+        None => read(&done.handoff),
+    }
 }
 
 impl Plan {
@@ -45,7 +70,11 @@ impl Plan {
             Ok(machine) => machine,
             Err(error) => return super::fail(&error.to_string()),
         };
-        let done = run::dry(&mut machine);
+        let earlier = match self.earlier.as_deref().map_or(Ok(Vec::new()), ranges) {
+            Ok(earlier) => earlier,
+            Err(error) => return super::fail(&error),
+        };
+        let done = run::dry_after(&mut machine, earlier);
         let report = PlanReport::of(&machine, &done);
         let columns = super::columns();
         let text = || super::styled(&format!("{report:columns$}"));

@@ -87,6 +87,14 @@ impl Source {
     }
 }
 
+/// The hand-off record in a file; `None` where there is no such file, or it is something else. What is
+/// wrong with it then is for whoever reads it as a scenario.
+pub(super) fn record(name: &str) -> Option<Vec<u8>> {
+    let is_file = name != "-" && builtin(name).is_none();
+    let bytes = is_file.then(|| bytes(Path::new(name), MAX_FILE).ok()).flatten()?;
+    bytes.starts_with(b"CXLFWHO\0").then_some(bytes)
+}
+
 /// There is nothing of this name.
 pub(super) fn unknown(name: &str) -> SourceError {
     SourceError::Unknown { name: name.to_owned(), near: nearest(name) }
