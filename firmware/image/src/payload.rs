@@ -15,6 +15,7 @@ mod path;
 mod program;
 mod recreate;
 mod regrain;
+mod restore;
 mod trial;
 mod widths;
 
@@ -72,6 +73,7 @@ pub(crate) fn run(
                 checks.refuse(format_args!("linux: {error}"));
             }
             "linux" => checks.refuse(format_args!("linux: not started after a failed check")),
+            "restore" => restore::again(hw, room, platform, next.record, &mut checks),
             _ => one((name, modes), hw, room, platform, &mut checks),
         }
     }

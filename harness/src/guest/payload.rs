@@ -16,7 +16,7 @@ const JUDGED: &str = "attack-judged";
 pub const COUNT: &str = "count";
 
 /// All of them.
-pub const PAYLOADS: [Payload; 19] = [
+pub const PAYLOADS: [Payload; 20] = [
     (NONE, "nothing"),
     ("touch", "store and load at both ends of each region, and behind them"),
     (ATTACK, "try every lock, judged by the host"),
@@ -27,6 +27,7 @@ pub const PAYLOADS: [Payload; 19] = [
     ("half", "access a window of which half is covered"),
     ("bars", "move BARs, and see that no memory moves"),
     ("widths", "access registers with every width"),
+    ("restore", "reset every bus, and put the same memory back from the hand-off record"),
     ("cost", "measure what an access costs"),
     ("bench", "measure what `cxl-harness bench` prints"),
     ("sweep", "measure a sweep of a region"),

@@ -38,6 +38,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         claim("registers_take_aligned_dwords_only", widths),
         claim("judge_inside_and_judge_outside_agree_on_locks_that_hold", || judges(false)),
         claim("judge_inside_and_judge_outside_agree_on_locks_that_leak", || judges(true)),
+        claim("the_same_memory_is_back_after_a_reset_of_every_bus", restored),
         claim("counter_counts_to_its_end", count),
         claim("pvh_entry_at_cpl_3_does_the_same", pvh_ring3),
         claim("pvh_entry_at_cpl_0_ends_or_names_the_cure", pvh_ring0),
@@ -320,6 +321,18 @@ fn program() {
     assert_eq!((decoder.base(), decoder.size()), (4 * GIB, 512 * MIB));
     assert!(decoder.control().committed() && !decoder.control().lock_on_commit());
     assert_eq!(ran.media(0, 0), !(4 * GIB));
+}
+
+/// What the guest says of itself, held against the models: decoders, locks and memory as they were at
+/// the hand-off.
+fn restored() {
+    for name in ["default", "two-way", "switch", "type2-db"] {
+        let guest = payload(&builtin(name), "restore").good();
+        let mut direct = cxl_model::machine::Machine::new(&builtin(name));
+        cxl_harness::run::direct(&mut direct);
+        assert_eq!(guest.machine.fabric(), direct.fabric(), "{name}");
+        assert!(guest.console().contains("are back after a reset"), "{}", guest.console());
+    }
 }
 
 fn bars() {

@@ -65,6 +65,8 @@ pub(crate) struct Next<'a> {
     pub(crate) ring: u32,
     /// The image's command line, behind ` -- `.
     pub(crate) line: Option<&'a str>,
+    /// The hand-off record.
+    pub(crate) record: &'a [u8],
     /// The CEDT that was made.
     pub(crate) cedt: Option<TableLocation>,
     /// Memory of the image that has to stay as it is, and what the map calls it.
