@@ -207,6 +207,7 @@ pub fn bring_up<'a>(
 ) -> Result<Extent, Error> {
     let mut work = work.into();
     work.clear();
+    let policy = &policy.effective();
     match policy.on_failure {
         OnFailure::Strict => strict(hw, clock, platform, policy, work).map(|()| Extent::Whole),
         OnFailure::BestEffort => best_effort::run(hw, clock, platform, policy, work),

@@ -23,6 +23,7 @@ pub mod policy;
 pub mod acpi;
 pub mod discover;
 pub mod topology;
+pub mod windows;
 
 pub mod plan;
 
@@ -44,6 +45,7 @@ pub mod bring_up;
 // What they share.
 mod admits;
 mod codes;
+mod coherency;
 pub mod config;
 mod decoder_registers;
 mod device_registers;

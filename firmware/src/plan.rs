@@ -6,7 +6,7 @@
 //! and policy give the same plan in whatever order they are listed.
 
 mod check;
-mod coherency;
+mod describe;
 mod earlier;
 mod error;
 mod fit;
@@ -31,6 +31,7 @@ pub use place::Placed;
 pub use text::PlanText;
 
 use crate::codes::codes;
+use crate::coherency;
 use crate::error::{Code, Error, Fact, Place};
 use crate::list::{self, Empty, List};
 use crate::platform::Platform;
@@ -173,6 +174,11 @@ pub enum Note {
         /// The device.
         device: NodeId,
     },
+    /// The operating system programs this device's decoders: its memory has a window.
+    SystemPrograms {
+        /// The device.
+        device: NodeId,
+    },
     /// A device that has no memory to map: neither partition has a byte.
     Empty {
         /// The device.
@@ -221,6 +227,7 @@ codes! {
         BackInvalidateGap = 0x0384,
         BackInvalidateWindow = 0x0385,
         NotKept = 0x0386,
+        SystemPrograms = 0x0387,
     }
 }
 
@@ -569,10 +576,12 @@ fn fill(
             note(plan, Note::Empty { device })?;
         }
     }
-    if policy.path == PathPolicy::GuestPrograms {
-        return guest_programs(platform, tree, policy, devices, used, plan);
-    }
     let given = PlanInput { platform, tree, policy, devices };
+    match policy.path {
+        PathPolicy::GuestPrograms => return guest_programs(&given, used, plan),
+        PathPolicy::Describe => return describe::windows(&given, used, refusals, plan),
+        PathPolicy::LockAll | PathPolicy::Unlocked => {}
+    }
     placed.clear();
     let mut layout = place::Layout { regions: placed, refusals };
     regions::place_all(&given, used, &mut layout)?;
@@ -653,21 +662,25 @@ fn is_pass_through(tree: Tree<'_>, id: NodeId, used: &[NodeUse]) -> bool {
         && used.get(usize::from(id.0)).is_some_and(|used| used.children == 1)
 }
 
-/// Path 2: nothing is planned; the topology must leave the guest no way to go wrong.
-fn guest_programs(
-    platform: &Platform<'_>,
-    tree: Tree<'_>,
-    policy: &Policy<'_>,
-    devices: &[NodeId],
-    used: &[NodeUse],
-    plan: &mut Lists<'_>,
-) -> Result<(), Error> {
+/// Nothing is asked for that would have to be programmed: somebody else does that.
+fn asks_for_nothing(policy: &Policy<'_>) -> Result<(), Error> {
     if let Some(request) = policy.requests.iter().min_by_key(|request| request.device) {
         return Err(Code::PLAN_REQUEST_TO_GUEST.at(request.device));
     }
     if policy.width != Width::Flat || !policy.windows.is_empty() {
         return Err(Code::PLAN_WIDTH_TO_GUEST.error());
     }
+    Ok(())
+}
+
+/// Path 2: nothing is planned; the topology must leave the guest no way to go wrong.
+fn guest_programs(
+    given: &PlanInput<'_>,
+    used: &[NodeUse],
+    plan: &mut Lists<'_>,
+) -> Result<(), Error> {
+    let PlanInput { platform, tree, policy, devices } = *given;
+    asks_for_nothing(policy)?;
     for &device in devices {
         let path = tree.path(device);
         for (id, node) in tree.upwards(device) {

@@ -8,6 +8,7 @@
 
 use core::fmt;
 
+use cxl_regs::acpi::cedt::ChbsVersion;
 use cxl_regs::{Arithmetic, Hpa, Interleave, Selector, Span};
 use heapless::Vec;
 
@@ -137,4 +138,21 @@ pub struct Platform<'a> {
     /// Where something else answers, as far as the caller knows: RAM, registers of the chip set.
     /// No window may reach there, nor over the configuration regions and register blocks above.
     pub occupied: &'a [Span],
+}
+
+impl Platform<'_> {
+    /// What the platform itself says is no window: configuration regions, register blocks, and what
+    /// is [`occupied`](Self::occupied).
+    pub(crate) fn taken(&self) -> impl Iterator<Item = Span> + Clone {
+        let ecam = self.ecam.iter().filter_map(Ecam::span);
+        let bridges = self.bridges.iter().filter_map(|bridge| {
+            let size = match bridge.kind {
+                BridgeKind::ComponentRegisters => ChbsVersion::Chbcr.length(),
+                BridgeKind::Rcrb => ChbsVersion::Rch.length(),
+            };
+            // 0 says that there are none.
+            Span::new(bridge.registers, size).ok().filter(|span| span.base() != Hpa(0))
+        });
+        ecam.chain(bridges).chain(self.occupied.iter().copied())
+    }
 }

@@ -17,6 +17,10 @@ pub enum PathPolicy {
     /// Path 2: the guest programs the decoders. The topology has to be so constrained that it
     /// cannot go wrong: a pass-through bridge, exactly one port, no switch, no interleave.
     GuestPrograms,
+    /// Describe, do not program: the operating system programs the decoders, of whatever topology.
+    /// No decoder and no device's enable is written to, and no memory is probed; the tables have
+    /// bridges and windows, and what is committed already.
+    Describe,
     /// Program and commit, lock nothing: for bring-up and for systems that hot-plug.
     Unlocked,
 }
@@ -220,6 +224,14 @@ impl Policy<'_> {
         required: &[],
         leave_out: &[],
     };
+
+    /// The policy as the phases have it: who describes only asks nothing of memory, and freezes nothing.
+    pub(crate) fn effective(self) -> Self {
+        match self.path {
+            PathPolicy::Describe => Self { probe: Probe::Skip, config_lock: false, ..self },
+            PathPolicy::LockAll | PathPolicy::GuestPrograms | PathPolicy::Unlocked => self,
+        }
+    }
 
     /// The width of the window at this base.
     pub fn width_of(&self, window: Option<Hpa>) -> Width {

@@ -10,6 +10,7 @@ use cxl_firmware::bring_up::{
     BorrowedWorkspace, Extent, Workspace, WorkspaceMut, bring_up, inspect,
 };
 use cxl_firmware::committed::{CommittedRegion, Fate, Probed};
+use cxl_firmware::discover::discover;
 use cxl_firmware::error::Phase;
 use cxl_firmware::list::{Empty, Slots};
 use cxl_firmware::platform::{Bridge, Platform, Restrictions, Window};
@@ -17,7 +18,7 @@ use cxl_firmware::policy::{OnFailure, PathPolicy, Policy, Probe, TargetSystem};
 use cxl_firmware::tables::cedt;
 use cxl_firmware::topology::Path;
 use cxl_regs::acpi::Identity;
-use cxl_regs::{Arithmetic, Hpa, Interleave};
+use cxl_regs::{Arithmetic, Hpa, Interleave, Span};
 
 /// HDM decoders whose registers keep what is written: global control and decoder 0.
 fn decoders(block: &mut fake::Registers, at: u64) {
@@ -450,4 +451,53 @@ fn what_is_required_is_not_its_port() {
     let mut work = Workspace::<4, 4, 8>::new();
     let result = bring_up(&mut hw, &mut fake::clock(), &platform, &policy, &mut work);
     assert_eq!(result.map_err(|error| error.code()), Err(0x0224));
+}
+
+#[test]
+fn what_is_only_described_is_not_written_to() {
+    use cxl_firmware::windows::{Sizing, place};
+    let describe = Policy { path: PathPolicy::Describe, config_lock: true, ..Policy::default() };
+    for on_failure in [OnFailure::Strict, OnFailure::BestEffort] {
+        let policy = Policy { on_failure, ..describe };
+        let (mut hw, bridges) = machine();
+        let before = registers(&mut hw);
+        // The root complex has no windows yet: discovery needs none.
+        let bare = fake::platform(&bridges, &[]);
+        let mut work = Workspace::<4, 4, 8>::new();
+        discover(&mut hw, &mut fake::clock(), &bare, &mut work.topology).expect("a machine");
+        let free = [Span::new(Hpa(WINDOW), 1 << 32).expect("a range")];
+        let mut windows = heapless::Vec::<Window, 4>::new();
+        let sizing = Sizing { free: &free, across: None };
+        place(&bare, &work.topology, &sizing, &mut windows).expect("a place");
+        // What the device has, by hand: 256 MiB in its first range.
+        let only = windows.first().map(|window| (window.base, window.size, &window.targets[..]));
+        assert_eq!(only, Some((Some(Hpa(WINDOW)), 0x1000_0000, &[12][..])));
+        // Here the caller programs its root complex; then there are windows.
+        hw.writes.clear();
+        let platform = Platform { windows: &windows, ..bare };
+        let extent = bring_up(&mut hw, &mut fake::clock(), &platform, &policy, &mut work);
+        assert_eq!((extent, &hw.writes[..]), (Ok(Extent::Whole), &[][..]));
+        assert_eq!(registers(&mut hw), before);
+        assert_eq!(work.plan.notes.len(), 1);
+        let mut buffer = [0; 256];
+        let (tree, done) = (&work.topology, &work.committed);
+        let table = cedt(&platform, tree, done, IDENTITY, &mut buffer).expect("a table");
+        assert_eq!(table.len(), 36 + 32 + 40);
+        // What somebody committed is described as it is, and not asked by marks.
+        hw.writes.clear();
+        let full = Policy { path: PathPolicy::Unlocked, ..Policy::default() };
+        hw.reactions =
+            [DEVICE_CONTROL, BRIDGE_CONTROL].map(|at| (at, 0x1200, vec![(at, 0x1600)])).to_vec();
+        let extent = bring_up(&mut hw, &mut fake::clock(), &platform, &full, &mut work);
+        assert_eq!(extent, Ok(Extent::Whole));
+        hw.writes.clear();
+        let extent = bring_up(&mut hw, &mut fake::clock(), &platform, &policy, &mut work);
+        assert_eq!((extent, &hw.writes[..]), (Ok(Extent::Whole), &[][..]));
+        let regions: Vec<_> = work.committed.regions.iter().map(|region| region.probed).collect();
+        assert_eq!(regions, [Probed::No]);
+        // Half of it is nothing that a table may hide.
+        hw.fixed.get_mut(&BRIDGE_CONTROL).expect("a register").value = 0;
+        let result = bring_up(&mut hw, &mut fake::clock(), &platform, &describe, &mut work);
+        assert_eq!(result.map_err(|error| error.code()), Err(0x050D));
+    }
 }

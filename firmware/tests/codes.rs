@@ -25,7 +25,7 @@ use cxl_firmware::list::{Empty, Slots};
 use cxl_firmware::mmio::Mmio;
 use cxl_firmware::outcome::ComponentOutcome;
 use cxl_firmware::plan::{Note, Plan, plan};
-use cxl_firmware::platform::{Bridge, BridgeKind, Ecam, Platform, Resources, Restrictions};
+use cxl_firmware::platform::{Bridge, BridgeKind, Ecam, Platform, Resources, Restrictions, Window};
 use cxl_firmware::policy::{
     EarlierRange, LeaveOut, OnFailure, PathPolicy, Policy, Probe, Request, TargetSystem, Width,
     WindowWidth,
@@ -35,6 +35,7 @@ use cxl_firmware::restore::{Pci, restore};
 use cxl_firmware::tables::{cedt, cross_check, cross_check_hardware};
 use cxl_firmware::topology::{DeviceKind, NodeId, NodeKind, Partition, Topology};
 use cxl_firmware::verify::{Findings, verify, verify_plan};
+use cxl_firmware::windows;
 use cxl_regs::acpi::Identity;
 use cxl_regs::hdm::{Control, DecoderImage};
 use cxl_regs::{Arithmetic, Granularity, Hpa, Interleave, Span, Ways};
@@ -569,6 +570,11 @@ fn every_plan_error() {
         provoked.push(expected);
     }
     provoked.extend(planned::<0, 16>(&plain(), &Ask::default()));
+    let (board, small) = (plain(), Span::new(Hpa(0), GIB / 2).expect("a range"));
+    let sizing = windows::Sizing { free: &[small], across: None };
+    let mut sized = heapless::Vec::<Window, 4>::new();
+    let error = windows::place(&board.platform(), board.topology().tree(), &sizing, &mut sized);
+    provoked.extend(error.err().map(|error| number(error.code(), &error)));
     complete(defined(0x0300..=0x037F), provoked);
 }
 
@@ -593,6 +599,7 @@ fn every_note() {
         (0x0386, |_, ask| {
             ask.policy.earlier = const { &[EarlierRange::EMPTY] };
         }),
+        (0x0387, |_, ask| ask.policy.path = PathPolicy::Describe),
     ];
     let mut provoked = vec![];
     for (expected, change) in cases {

@@ -432,6 +432,90 @@ fn path_two_plans_nothing_and_says_who_programs() {
     assert_eq!(plan.notes.as_slice(), [Note::GuestPrograms { device: NodeId(2) }]);
 }
 
+const DESCRIBE: Policy<'_> = Policy { path: PathPolicy::Describe, ..Policy::DEFAULT };
+
+/// Two bridges with two ports each, and two windows: what path 2 refuses for four reasons.
+fn two_by_two() -> Board {
+    let mut board = Board::new();
+    for uid in [7, 8] {
+        let bridge = board.bridge(uid);
+        for number in 0..2 {
+            let port = board.root_port(bridge, number);
+            board.memory(port, GIB, 0);
+        }
+    }
+    board.window(WINDOW, 8 * GIB, &[7, 8]);
+    board
+}
+
+#[test]
+fn what_the_system_programs_may_be_of_any_shape() {
+    let noted = |board: &Board| {
+        let plan = board.plan(&DESCRIBE).expect("a plan");
+        assert!(plan.regions.is_empty() && plan.decoders.is_empty());
+        let devices = plan.notes.iter().map(|note| match note {
+            Note::SystemPrograms { device } => device.0,
+            other => panic!("{other:?}"),
+        });
+        devices.collect::<Vec<_>>()
+    };
+    assert_eq!(noted(&two_by_two()), [2, 4, 7, 9]);
+    // In order of place.
+    assert_eq!(noted(&two_switches()), [10, 8, 4]);
+    assert_eq!(noted(&pass_through()), [2]);
+    // Two windows that fit are no ambiguity where nobody chooses, and a small one is one all the same.
+    let (mut board, _) = simple();
+    board.window(2 * WINDOW, UNIT, &[7]);
+    board.windows[0].size = UNIT;
+    assert_eq!(noted(&board), [2]);
+}
+
+#[test]
+fn memory_that_no_window_admits_is_refused_whoever_programs() {
+    let refused = |change: fn(&mut Board)| {
+        let mut board = two_by_two();
+        change(&mut board);
+        let mut made = Plan::<16, 4, 16>::new();
+        let topology = board.topology();
+        let error = plan(&board.platform(), topology.tree(), &DESCRIBE, &mut made);
+        assert!(made.notes.is_empty());
+        (error.expect_err("a refusal"), made.refusals.list().to_vec())
+    };
+    let (volatile, at) = (Partition::Volatile, path(7, &[0]));
+    let base = Some(Hpa(WINDOW));
+    let (error, told) = refused(|board| board.windows.clear());
+    assert_eq!(error, Code::PLAN_NO_WINDOW.at(at).detail(volatile).expected(GIB));
+    assert_eq!(told, []);
+    let (error, told) = refused(|board| board.windows[0].restrictions.set_volatile(false));
+    assert_eq!(error, Code::PLAN_MEDIA_NOT_ALLOWED.at(at).detail(volatile).found(Hpa(WINDOW)));
+    let why = Unfit::MediaNotAllowed { partition: volatile };
+    assert_eq!(told, [Refused { window: base, why }]);
+    let (error, _) = refused(|board| board.windows[0].restrictions.set_host_only(false));
+    assert_eq!(error.code, Code::PLAN_COHERENCY_NOT_ALLOWED);
+    let (error, _) = refused(|board| board.windows[0].base = None);
+    assert_eq!(error.code, Code::PLAN_UNPLACED);
+    // Of two windows the one that came further tells why; persistent memory needs one too.
+    let (error, told) = refused(|board| {
+        board.device(NodeId(9)).persistent = GIB;
+        board.windows[0].restrictions.set_persistent(false);
+        board.window(1 << 46, GIB, &[8]);
+    });
+    assert_eq!(error.code, Code::PLAN_MEDIA_NOT_ALLOWED);
+    assert_eq!((error.at.to_string(), told.len()), ("bridge 8 port 1".to_owned(), 2));
+}
+
+#[test]
+fn who_only_describes_is_asked_for_nothing() {
+    let board = two_by_two();
+    let asked = [request(path(7, &[0]))];
+    let ask = Policy { requests: &asked, ..DESCRIBE };
+    assert_eq!(refusal(&board, &ask), Code::PLAN_REQUEST_TO_GUEST.at(path(7, &[0])));
+    let ask = Policy { width: Width::Widest, ..DESCRIBE };
+    assert_eq!(refusal(&board, &ask), Code::PLAN_WIDTH_TO_GUEST.error());
+    let ask = Policy { burn_spares: true, target: TargetSystem::Specification, ..DESCRIBE };
+    assert_eq!(refusal(&board, &ask), Code::PLAN_BURN_WITHOUT_LOCK.error());
+}
+
 #[test]
 fn spare_decoders_are_burned_at_the_end_of_the_one_before() {
     let (mut board, device) = simple();
@@ -1432,6 +1516,7 @@ fn plans_in_words() {
         ("partitions_with_skip", partitions),
         ("burned_spares", burned),
         ("guest_programs", guest),
+        ("describe", two_by_two().text(&DESCRIBE)),
     ];
     for (name, text) in plans {
         snapshot(name, &text);

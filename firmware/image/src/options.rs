@@ -1,7 +1,8 @@
 //! The command line: policy, requests and payload. Words that nobody knows are refused by name.
 //!
 //! ```text
-//! path=lock-all|unlocked|guest-programs   who programs and locks          (lock-all)
+//! path=lock-all|unlocked|guest-programs|describe
+//!                                         who programs and locks          (lock-all)
 //! config-lock                             set CONFIG_LOCK at the end
 //! burn-spares                             commit and lock spare decoders at size 0
 //! enable-cache                            enable CXL.cache on Type 2 devices
@@ -104,6 +105,7 @@ impl<'a> Options<'a> {
             ("path", "lock-all") => self.policy.path = PathPolicy::LockAll,
             ("path", "unlocked") => self.policy.path = PathPolicy::Unlocked,
             ("path", "guest-programs") => self.policy.path = PathPolicy::GuestPrograms,
+            ("path", "describe") => self.policy.path = PathPolicy::Describe,
             ("config-lock", "") => self.policy.config_lock = true,
             ("burn-spares", "") => self.policy.burn_spares = true,
             ("enable-cache", "") => self.policy.enable_cache = true,

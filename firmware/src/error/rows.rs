@@ -226,6 +226,8 @@ rows! {
     0x032D PLAN_WIDTH_TO_GUEST
         "a set is asked for, and the guest programs the decoders; choose one",
     0x0330 PLAN_WINDOW_OCCUPIED "{at} reaches over {span}, where RAM or registers answer",
+    0x0340 PLAN_NO_ROOM_FOR_WINDOW
+        "{at}: the free address space has no place for its window of {expected:size}; give more of it",
 
     // Programming, commit and locks.
     0x0401 COMMIT_NO_SUCH_DECODER "{at}: planned, but the topology has no such decoder",

@@ -7,15 +7,14 @@
 use core::cmp::Reverse;
 
 use cxl_regs::access::Component;
-use cxl_regs::acpi::cedt::ChbsVersion;
-use cxl_regs::{Arithmetic, Hpa, Selector, Span};
+use cxl_regs::{Arithmetic, Selector, Span};
 
 use super::add;
 use super::error::Count;
 use super::node_use::{NodeUse, used_mut};
 use crate::error::{Code, Error, Place};
 use crate::list::{self, List};
-use crate::platform::{BridgeKind, Ecam, Platform, Window};
+use crate::platform::{Platform, Window};
 use crate::policy::{Policy, WindowWidth};
 use crate::topology::{MAX_DEPTH, NodeId, NodeKind, Tree};
 
@@ -61,27 +60,13 @@ fn check_window(platform: &Platform<'_>, window: &Window) -> Result<(), Error> {
             .found(base.max(other).unwrap_or_default()));
     }
     let over = |taken: &Span| claimed(window).is_some_and(|own| own.overlaps(*taken));
-    match taken(platform).filter(over).min_by_key(|taken| (taken.base(), taken.size())) {
+    match platform.taken().filter(over).min_by_key(|taken| (taken.base(), taken.size())) {
         Some(by) => Err(Code::PLAN_WINDOW_OCCUPIED
             .at(Place::window(base))
             .expected(by.base())
             .found(by.size())),
         None => Ok(()),
     }
-}
-
-/// What the platform itself says is no window.
-fn taken(platform: &Platform<'_>) -> impl Iterator<Item = Span> {
-    let ecam = platform.ecam.iter().filter_map(Ecam::span);
-    let bridges = platform.bridges.iter().filter_map(|bridge| {
-        let size = match bridge.kind {
-            BridgeKind::ComponentRegisters => ChbsVersion::Chbcr.length(),
-            BridgeKind::Rcrb => ChbsVersion::Rch.length(),
-        };
-        // 0 says that there are none.
-        Span::new(bridge.registers, size).ok().filter(|span| span.base() != Hpa(0))
-    });
-    ecam.chain(bridges).chain(platform.occupied.iter().copied())
 }
 
 /// The addresses of a window that has any; of one that wraps, those up to the top.

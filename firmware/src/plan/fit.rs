@@ -12,10 +12,10 @@ use core::fmt;
 use cxl_regs::{Coherency, DECODER_UNIT, Hpa, Interleave, Size, Span, Ways};
 use heapless::Vec;
 
-use super::coherency;
 use super::error::Unaligned;
 use super::input::PlanInput;
 use crate::admits;
+use crate::coherency;
 use crate::error::{Code, Error, Place};
 use crate::platform::{Platform, Window};
 use crate::policy::{Policy, Width};

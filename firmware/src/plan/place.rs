@@ -12,7 +12,8 @@ use super::error::{Count, Unaligned};
 use super::fit::{self, Ask, By, Earlier, FittingWindow, Refusals, Refused, Stage, Unfit};
 use super::input::PlanInput;
 use super::node_use::{NodeUse, used_mut};
-use super::{Reason, Region, coherency};
+use super::{Reason, Region};
+use crate::coherency;
 use crate::error::{Code, Error, Place};
 use crate::list::{Empty, List};
 use crate::platform::Window;
@@ -190,10 +191,10 @@ pub(super) fn place(
 }
 
 /// How far a window came, the lowest of those first, and what stopped it.
-type Closest = ((Stage, Reverse<(Option<Hpa>, u64)>), Unfit);
+pub(super) type Closest = ((Stage, Reverse<(Option<Hpa>, u64)>), Unfit);
 
 /// Why there is no place: what stopped the window that came furthest.
-fn no_place(
+pub(super) fn no_place(
     device: Path,
     partition: Partition,
     need: u64,

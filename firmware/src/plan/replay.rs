@@ -3,9 +3,10 @@
 use cxl_regs::{Coherency, Span};
 use heapless::Vec;
 
+use super::PlanRef;
 use super::fit::{self, Ask, By, Choice, Earlier, Refused, Unfit, ascending};
 use super::input::PlanInput;
-use super::{PlanRef, coherency};
+use crate::coherency;
 use crate::platform::{Platform, Window};
 use crate::policy::Policy;
 use crate::topology::{NodeId, Tree};

@@ -174,6 +174,11 @@ impl fmt::Display for NoteText<'_> {
             Note::GuestPrograms { device } => {
                 write!(f, "{}: the guest programs the decoders (path 2)", at(device))
             }
+            Note::SystemPrograms { device } => write!(
+                f,
+                "{}: the operating system programs the decoders, in a window that admits its memory",
+                at(device)
+            ),
             Note::Empty { device } => {
                 write!(f, "{}: says that it has no memory, volatile or persistent", at(device))
             }

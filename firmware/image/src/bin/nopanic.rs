@@ -26,17 +26,19 @@ use cxl_firmware::bring_up::{Workspace, bring_up};
 use cxl_firmware::commit::{commit, undo};
 use cxl_firmware::discover::discover;
 use cxl_firmware::handoff::{self, TableLocation};
+use cxl_firmware::heapless::Vec;
 use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_firmware::plan::plan;
-use cxl_firmware::platform::RootBus;
+use cxl_firmware::platform::{RootBus, Window};
 use cxl_firmware::policy::Policy;
 use cxl_firmware::probe::probe;
 use cxl_firmware::tables;
 use cxl_firmware::topology::Path;
 use cxl_firmware::verify::{verify, verify_plan};
+use cxl_firmware::windows::{self, Sizing};
 use cxl_image::doorbell::{Call, Message};
 use cxl_regs::acpi::{Identity, rsdt};
-use cxl_regs::{Hpa, Interleave, Selector};
+use cxl_regs::{Hpa, Interleave, Selector, Span};
 
 /// What a caller gives, and where the results go.
 pub struct Caller<'a> {
@@ -58,6 +60,8 @@ pub struct Caller<'a> {
     bytes: &'a [u8],
     buffer: &'a mut [u8],
     platform: Tables<32, 64>,
+    free: &'a [Span],
+    windows: Vec<Window, 64>,
     work: Workspace<640, 320, 1280>,
     locks: Locks<2048>,
     /// What the verbs gave. Written to memory that the caller sees, so none of it is dead.
@@ -178,6 +182,10 @@ pub fn _start(caller: &mut Caller<'_>) {
         }
         Err(error) => keep(error.code().into()),
     }
+
+    let sizing = Sizing { free: caller.free, across: Some(caller.interleave.granularity) };
+    let result = windows::place(&platform, &work.topology, &sizing, &mut caller.windows);
+    keep(result.map_or_else(|error| error.code().into(), |()| caller.windows.len() as u64));
 
     let result = bring_up(hw, clock, &platform, policy, &mut *work);
     keep(result.map_or_else(|error| error.code().into(), |_| 0));

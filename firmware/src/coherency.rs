@@ -7,13 +7,13 @@ use crate::error::{Code, Error};
 use crate::topology::{DeviceKind, NodeId, NodeKind, Tree};
 
 /// What a device's memory may be, as far as coherency goes.
-pub(super) struct CoherencyModels {
+pub(crate) struct CoherencyModels {
     /// The coherency models that it can be programmed for, preferred first.
-    pub(super) coherencies: Vec<Coherency, 3>,
+    pub(crate) coherencies: Vec<Coherency, 3>,
     /// It is an accelerator that can do back-invalidate.
-    pub(super) back_invalidate: bool,
+    pub(crate) back_invalidate: bool,
     /// The first component of its path, itself included, that cannot.
-    pub(super) gap: Option<NodeId>,
+    pub(crate) gap: Option<NodeId>,
 }
 
 /// The coherency models of a device.
@@ -21,7 +21,7 @@ pub(super) struct CoherencyModels {
 /// Its capability register may say (Supported Coherency Models); where it does not, its class does.
 /// A memory expander is host-only wherever it may be, and has no CXL.cache to be coherent through;
 /// an accelerator is what it was built for. Back-invalidate needs every component of the path.
-pub(super) fn models(tree: Tree<'_>, id: NodeId) -> Result<CoherencyModels, Error> {
+pub(crate) fn models(tree: Tree<'_>, id: NodeId) -> Result<CoherencyModels, Error> {
     let mut list = Vec::new();
     let Some((node, device)) = tree.get(id).and_then(|node| Some((node, node.device()?))) else {
         return Ok(CoherencyModels { coherencies: list, back_invalidate: false, gap: None });
