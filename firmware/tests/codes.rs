@@ -581,7 +581,7 @@ fn every_plan_error() {
 #[test]
 fn every_note() {
     type Change = fn(&mut Board, &mut Ask);
-    let cases: [(u16, Change); 7] = [
+    let cases: [(u16, Change); 8] = [
         (0x0380, |board, _| board.node(NodeId(0)).hdm = None),
         (0x0381, |_, ask| asks(ask).size = Some(UNIT)),
         (0x0382, to_guest),

@@ -426,7 +426,8 @@ impl Report {
             );
             facts.fail(Finding::note(Witness::Registers, moment.clone(), message));
         }
-        let asked = scenario.policy.path != PathPolicy::GuestPrograms;
+        let path = scenario.policy.path;
+        let asked = !matches!(path, PathPolicy::GuestPrograms | PathPolicy::Describe);
         let done = left.refusal.is_none() && !left.foreign && !left.unfinished;
         if asked && done && facts.regions.is_empty() {
             let message = "no region was made: the machine has no CXL memory to map";

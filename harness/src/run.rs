@@ -4,7 +4,7 @@
 //! tables, exactly as in a guest; the facts of both runs are the same.
 
 use cxl_firmware::bring_up::{Extent, Workspace, bring_up, inspect};
-use cxl_firmware::discover::discover;
+use cxl_firmware::discover::{discover, discover_as};
 use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_firmware::plan::plan;
 use cxl_firmware::platform::{Platform, Resources, RootBus};
@@ -12,13 +12,14 @@ use cxl_firmware::policy::{
     EarlierRange, OnFailure, PathPolicy, Policy, Probe, Request, TargetSystem, Width, WindowWidth,
 };
 use cxl_firmware::topology::{Partition, Path};
+use cxl_firmware::windows::{self, Sizing};
 use cxl_firmware::{Error, acpi, handoff, tables};
 use cxl_regs::acpi::Identity;
 use cxl_regs::{Hpa, Span};
 
 use cxl_model::layout::{self, AddressMap, chip_set, memory_map};
 use cxl_model::machine::Machine;
-use cxl_model::scenario::{self, Parent, Place, Scenario, WindowChoice};
+use cxl_model::scenario::{self, Parent, Place, Scenario, WindowChoice, WindowSource};
 
 /// Room for the largest machine the harness runs: 16 bridges with 16 devices each, all of them
 /// behind ports of their own.
@@ -199,6 +200,7 @@ impl RunRequest {
             path: match self.policy.path {
                 scenario::PathPolicy::LockAll => PathPolicy::LockAll,
                 scenario::PathPolicy::GuestPrograms => PathPolicy::GuestPrograms,
+                scenario::PathPolicy::Describe => PathPolicy::Describe,
                 scenario::PathPolicy::Unlocked => PathPolicy::Unlocked,
             },
             config_lock: self.policy.config_lock,
@@ -331,8 +333,50 @@ pub fn on(
     done
 }
 
+/// Where the scenario leaves windows to software and there are none yet: has the library size and place
+/// them, and programs the root complex, as firmware does before anything else. None of its accesses
+/// counts as one of the run that follows.
+pub fn size_windows(machine: &mut Machine) -> Result<(), Refusal> {
+    let scenario = machine.scenario().clone();
+    let WindowSource::Sized { across } = scenario.platform.windows else { return Ok(()) };
+    if !scenario.windows.is_empty() {
+        return Ok(());
+    }
+    let wanted = RunRequest::of(machine).map_err(Refusal::Scenario)?;
+    let tables = platform(machine).map_err(Refusal::Library)?;
+    let occupied = occupied(machine.map());
+    let platform = Platform { occupied: &occupied, ..tables.platform() };
+    let mut clock = machine.clock();
+    let mut room = room();
+    let topology = &mut room.topology;
+    discover_as(machine, &mut clock, &platform, &wanted.policy(), &mut *topology)
+        .map_err(Refusal::Library)?;
+    let free = layout::window_space(&scenario);
+    let sizing = Sizing { free: free.as_slice(), across };
+    let mut windows = tables.windows.clone();
+    windows::place(&platform, &*topology, &sizing, &mut windows).map_err(Refusal::Library)?;
+    let named = windows.into_iter().enumerate().map(|(number, window)| scenario::Window {
+        name: format!("window{number}"),
+        targets: window.targets.to_vec(),
+        size: window.size,
+        base: window.base,
+        interleave: window.interleave,
+        width: None,
+        arithmetic: window.arithmetic,
+        xor_maps: window.xor_maps.to_vec(),
+        restrictions: window.restrictions,
+        qtg: window.qtg,
+    });
+    machine.program_windows(named.collect());
+    let recorder = machine.recorder_mut();
+    recorder.clear();
+    let (_, _) = (recorder.take(), recorder.take_walks());
+    Ok(())
+}
+
 /// What is asked of the library, and of which platform.
-fn ask(machine: &Machine) -> Result<(RunRequest, Tables), Refusal> {
+fn ask(machine: &mut Machine) -> Result<(RunRequest, Tables), Refusal> {
+    size_windows(machine)?;
     let wanted = RunRequest::of(machine).map_err(Refusal::Scenario)?;
     Ok((wanted, platform(machine).map_err(Refusal::Library)?))
 }

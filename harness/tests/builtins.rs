@@ -19,7 +19,7 @@ use cxl_regs::acpi::cedt::Text;
 
 /// How each scenario ends, 0 or the code of the refusal, and the reads and writes that it takes. The
 /// upper byte of a code is the phase.
-const RESULTS: [(&str, u16, u64, u64); 42] = [
+const RESULTS: [(&str, u16, u64, u64); 44] = [
     ("default", 0, 1139, 111),
     ("one-device", 0, 303, 24),
     ("four-bridges", 0, 1212, 96),
@@ -31,6 +31,8 @@ const RESULTS: [(&str, u16, u64, u64); 42] = [
     ("type2-db", 0, 282, 23),
     ("pass-through", 0, 263, 16),
     ("path2", 0, 209, 3),
+    ("describe", 0, 788, 12),
+    ("sized-windows", 0, 953, 9),
     ("unlocked", 0, 301, 23),
     ("hot-plug", 0, 367, 24),
     ("uids-not-buses", 0, 606, 48),

@@ -226,15 +226,22 @@ impl<'s> Numbering<'s> {
     }
 }
 
+/// The address space in which windows may lie: above RAM, within the physical address width.
+pub fn window_space(scenario: &Scenario) -> Option<Span> {
+    let limit = 1u64.checked_shl(scenario.platform.physical_bits.into()).unwrap_or(u64::MAX);
+    let above_ram = ram(scenario.platform.memory).last().map_or(HIGH, |ram| ram.end().0);
+    let base = above_ram.max(HIGH);
+    Span::new(Hpa(base), limit.checked_sub(base)?).ok()
+}
+
 /// Where each window lies, in the scenario's order; base 0 = nowhere.
 ///
 /// A window without a base takes the next free address above RAM that is a multiple of
 /// 256 MiB x ways, clear of the windows before it in the file. One that would pass the physical
 /// address width is not placed at all, and takes no room from those behind it.
 pub fn place_windows(scenario: &Scenario) -> Vec<Hpa> {
-    let limit = 1u64.checked_shl(scenario.platform.physical_bits.into()).unwrap_or(u64::MAX);
-    let above_ram = ram(scenario.platform.memory).last().map_or(HIGH, |ram| ram.end().0);
-    let mut next = above_ram.max(HIGH);
+    let space = window_space(scenario);
+    let (mut next, limit) = space.map_or((HIGH, HIGH), |space| (space.base().0, space.end().0));
     let mut placed: Vec<Span> = Vec::new();
     let mut bases = Vec::new();
     for window in &scenario.windows {

@@ -34,7 +34,7 @@ use crate::device::hdm::{HdmBlock, Judgement, Misuse};
 use crate::device::port::Port;
 use crate::fabric::{self, DeviceDvsec, Fabric, HdmImage};
 use crate::fault::{self, Faults};
-use crate::layout::AddressMap;
+use crate::layout::{AddressMap, place_windows};
 use crate::scenario::{self, Parent, Place, Scenario};
 use crate::trace::{Recorder, Traffic};
 
@@ -156,6 +156,13 @@ impl Machine {
     /// Where everything is.
     pub fn map(&self) -> &AddressMap {
         &self.map
+    }
+
+    /// Programs the root complex: it has these windows from now on, whatever it had before.
+    pub fn program_windows(&mut self, windows: Vec<scenario::Window>) {
+        self.scenario.windows = windows;
+        self.map.windows = place_windows(&self.scenario);
+        self.changes.remap = true;
     }
 
     /// The component of this name.

@@ -20,7 +20,7 @@ mod resolve;
 use std::fmt;
 
 use cxl_regs::acpi::cedt::Restrictions;
-use cxl_regs::{Arithmetic, Coherency, Hpa, Interleave};
+use cxl_regs::{Arithmetic, Coherency, Granularity, Hpa, Interleave};
 use serde::Deserialize;
 
 pub use crate::fabric::Parent;
@@ -126,6 +126,23 @@ pub struct Platform {
     pub assigned: bool,
     /// Decoders make every check that hardware may make; otherwise each commit succeeds at once.
     pub strict: bool,
+    /// Where the windows come from.
+    pub windows: WindowSource,
+}
+
+/// Where a machine's windows come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WindowSource {
+    /// They are fixed, and [`Scenario::windows`] has them.
+    #[default]
+    Given,
+    /// Software programs the root complex: it sizes and places them by what it finds, also over several
+    /// bridges at a granularity if there is one. See
+    /// [`Machine::program_windows`](crate::machine::Machine::program_windows).
+    Sized {
+        /// The granularity of those over several bridges.
+        across: Option<Granularity>,
+    },
 }
 
 /// A host bridge.
@@ -330,6 +347,8 @@ pub enum PathPolicy {
     LockAll,
     /// Path 2: firmware checks that the topology is simple; the guest programs.
     GuestPrograms,
+    /// Firmware programs nothing and describes the machine; the operating system programs.
+    Describe,
     /// Firmware programs the whole path and locks nothing.
     Unlocked,
 }

@@ -21,12 +21,14 @@ Exit code:
 JSON:
   result, refusal (phase, code, message), refused (where a region has no place: window, why),
   regions (window, reason, refused, hpa, size, memory, coherency, members), decoders (component,
-  index, region, base, size, ways, granularity, targets, skip) in order of commit, notes
+  index, region, base, size, ways, granularity, targets, skip) in order of commit, notes,
+  windows (where the operating system programs: window, base, size, ways, granularity, targets, ...)
 
 Examples:
   cxl-harness plan
   cxl-harness plan two-partitions
   cxl-harness plan ambiguous; echo $?
+  cxl-harness plan sized-windows
   cxl-harness plan machine.toml --json | jq '.regions[].window'
   cxl-harness plan larger.toml --earlier machine.toml";
 

@@ -288,6 +288,8 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         }
     }
     let start = Instant::now();
+    // The root complex is the board's, whoever programs the decoders.
+    run::size_windows(machine).map_err(GuestError::Refused)?;
     let host = match options.lock_by {
         LockBy::Image => None,
         LockBy::Vmm => Some(HostRun::of(machine)?),
@@ -520,6 +522,7 @@ pub fn command_line(
     let mut line = String::from(match policy.path {
         PathPolicy::LockAll => "path=lock-all",
         PathPolicy::GuestPrograms => "path=guest-programs",
+        PathPolicy::Describe => "path=describe",
         PathPolicy::Unlocked => "path=unlocked",
     });
     for (word, on) in [

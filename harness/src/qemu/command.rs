@@ -19,6 +19,7 @@ use cxl_model::layout::place_windows;
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{
     Action, Bridge, BridgeVersion, Device, DeviceKind, FaultKind, Parent, Place, Scenario, Selects,
+    WindowSource,
 };
 
 /// Decoders of each QEMU component since 8.2 (`CXL_HDM_DECODER_COUNT` in
@@ -115,6 +116,8 @@ pub enum Why {
     Target(u32),
     /// Hardware left unassigned.
     Unassigned,
+    /// Windows that software programs.
+    SizedWindows,
     /// A fault.
     Fault(&'static str),
     /// An event.
@@ -192,6 +195,9 @@ impl fmt::Display for Why {
             ),
             Self::Qtg(qtg) => write!(f, "QTG {qtg}; QEMU's windows have 0"),
             Self::Target(uid) => write!(f, "target UID {uid}, which no bridge has"),
+            Self::SizedWindows => f.write_str(
+                "windows that software sizes and programs; QEMU's are those of its command line",
+            ),
             Self::Unassigned => f.write_str(
                 "false; SeaBIOS, which runs before an image on QEMU, assigns all hardware",
             ),
@@ -389,6 +395,9 @@ fn unsupported(scenario: &Scenario, offers: &Offers) -> (Vec<Unsupported>, Vec<S
     let mut no = |at: &str, why: Why| list.push(Unsupported { at: at.to_owned(), why });
     if !scenario.platform.assigned {
         no("platform.assigned", Why::Unassigned);
+    }
+    if scenario.platform.windows != WindowSource::Given {
+        no("platform.windows", Why::SizedWindows);
     }
     for (index, bridge) in scenario.bridges.iter().enumerate() {
         let at = &bridge.name;

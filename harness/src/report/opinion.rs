@@ -203,6 +203,9 @@ pub(super) fn words(scenario: &Scenario, tree: Tree<'_>, note: &Note) -> String 
         Note::GuestPrograms { device } => {
             format!("the guest programs the decoders of {} (path 2)", name(device))
         }
+        Note::SystemPrograms { device } => {
+            format!("the operating system programs the decoders of {}", name(device))
+        }
         Note::Empty { device } => {
             format!("{} says that it has no memory, volatile or persistent", name(device))
         }

@@ -13,10 +13,11 @@ use serde::Serialize;
 
 use super::lines::{fact, heading};
 use super::opinion::{name, remarks, words};
-use super::topology::coherency;
+use super::topology::{self, Window, coherency};
 use super::{Refusal, Verdict, address, maybe_address};
 use crate::run::{self, DirectRun, Room, RunRequest, Tables};
 use cxl_model::machine::Machine;
+use cxl_model::scenario::PathPolicy;
 
 /// A dry run's output.
 #[derive(Clone, Debug, Serialize)]
@@ -37,6 +38,9 @@ pub struct PlanReport {
     pub decoders: Vec<PlannedDecoder>,
     /// What the owner should know.
     pub notes: Vec<String>,
+    /// The windows, where they are all that there is: whoever programs decides what goes where.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<Window>,
 }
 
 /// A range of addresses and the devices behind it.
@@ -125,7 +129,7 @@ impl PlanReport {
     /// The plan that a dry run of this machine made.
     pub fn of(machine: &Machine, done: &DirectRun) -> Self {
         let scenario = machine.scenario();
-        let Room { topology, plan, .. } = &*done.room;
+        let Room { topology: found, plan, .. } = &*done.room;
         let platform = run::platform(machine);
         let platform = platform.as_ref().ok().map(Tables::platform);
         let tables = platform.map_or(&[][..], |platform| platform.windows);
@@ -133,11 +137,11 @@ impl PlanReport {
         let wanted = RunRequest::of(machine).ok();
         let policy = wanted.as_ref().map(RunRequest::policy);
         let refusal = done.refusal.as_ref().map(Refusal::from);
-        let notes = plan.notes.iter().map(|note| words(machine.scenario(), topology.tree(), note));
+        let notes = plan.notes.iter().map(|note| words(machine.scenario(), found.tree(), note));
         let regions = plan.regions.iter().enumerate().map(|(index, region)| {
             let asked = platform.as_ref().zip(policy.as_ref());
             let refused = asked.map_or_else(Vec::new, |(platform, policy)| {
-                plan.refused(platform, topology, policy, index).collect()
+                plan.refused(platform, found, policy, index).collect()
             });
             names.region(region, &refused)
         });
@@ -147,8 +151,12 @@ impl PlanReport {
             description: scenario.description.clone(),
             regions: regions.collect(),
             decoders: plan.decoders.iter().map(|decoder| names.decoder(decoder)).collect(),
-            notes: remarks(&topology.remarks).chain(notes).collect(),
+            notes: remarks(&found.remarks).chain(notes).collect(),
             refused: names.refused(plan.refusals.list()),
+            windows: match scenario.policy.path {
+                PathPolicy::Describe => topology::windows(scenario, machine.map()),
+                _ => Vec::new(),
+            },
             refusal,
         }
     }
@@ -302,6 +310,10 @@ impl Display for PlanReport {
         for note in &self.notes {
             fact(f, "note", note)?;
         }
+        if !self.windows.is_empty() {
+            heading(f, "windows: where the operating system may put memory")?;
+        }
+        self.windows.iter().try_for_each(|window| window.line(f))?;
         if !self.regions.is_empty() {
             heading(
                 f,
@@ -315,6 +327,19 @@ impl Display for PlanReport {
             heading(f, "decoders to write, in order of commit: a path opens from its end")?;
         }
         self.decoders.iter().try_for_each(|decoder| decoder.line(f))
+    }
+}
+
+impl Window {
+    fn line(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let ways = match self.ways {
+            1 => String::new(),
+            ways => format!(", {ways}-way at {}", Size(self.granularity)),
+        };
+        let (size, bridges) = (Size(self.size), self.targets.join(", "));
+        let admits = self.restrictions.join(", ");
+        let what = format!("{:#018x}  {size}{ways}, to {bridges}; admits {admits}", self.base);
+        fact(f, &self.window, what)
     }
 }
 

@@ -118,12 +118,16 @@ impl Policy {
                 "guest-programs",
                 "path 2: the guest programs the decoders; firmware checks that there is no choice",
             ),
+            PathPolicy::Describe => (
+                "describe",
+                "describe: the operating system programs; firmware writes to no decoder",
+            ),
             PathPolicy::Unlocked => {
                 ("unlocked", "firmware programs every decoder on each path, and locks none")
             }
         };
         let mut words = vec![words];
-        if policy.path != PathPolicy::GuestPrograms {
+        if !matches!(policy.path, PathPolicy::GuestPrograms | PathPolicy::Describe) {
             words.push(match policy.config_lock {
                 true => "CONFIG_LOCK: each device's enables are frozen too",
                 false => "no CONFIG_LOCK: each device's enables stay writable",

@@ -32,6 +32,8 @@ pub fn builtins() -> &'static [Builtin] {
         "type2-db",
         "pass-through",
         "path2",
+        "describe",
+        "sized-windows",
         "unlocked",
         "hot-plug",
         "uids-not-buses",

@@ -53,12 +53,23 @@ pub(super) struct Platform {
     pub(super) memory: Option<Spanned<Bytes>>,
     pub(super) assigned: bool,
     pub(super) strict: bool,
+    pub(super) windows: WindowsName,
+    pub(super) across: Option<Spanned<Bytes>>,
 }
 
 impl Default for Platform {
     fn default() -> Self {
-        Self { physical_bits: None, memory: None, assigned: true, strict: true }
+        let windows = WindowsName::Given;
+        let (physical_bits, memory, across) = (None, None, None);
+        Self { physical_bits, memory, assigned: true, strict: true, windows, across }
     }
+}
+
+#[derive(Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum WindowsName {
+    Given,
+    Sized,
 }
 
 #[derive(Deserialize)]

@@ -12,14 +12,14 @@ use cxl_regs::hdm::{Capability, MAX_DEVICE_DECODERS};
 use cxl_regs::{Arithmetic, Coherency, DECODER_UNIT, Granularity, Hpa, Interleave, Ways};
 use toml::Spanned;
 
-use super::document::{self, ActionName, ArithmeticName, Bytes, Document, TargetName};
+use super::document::{self, ActionName, ArithmeticName, Bytes, Document, TargetName, WindowsName};
 use super::faults::faults;
 use super::leaks::leaks;
 use super::modes::modes;
 use super::names::{Names, Result, Source};
 use super::{
     Action, Bridge, Device, DeviceKind, Event, Parent, Place, Platform, Port, Problem, Region,
-    SEGMENTS, SLOTS, Scenario, Switch, Window, WindowChoice,
+    SEGMENTS, SLOTS, Scenario, Switch, Window, WindowChoice, WindowSource,
 };
 
 /// Physical address width of a scenario that names none: 64 TiB, as current servers have.
@@ -42,6 +42,7 @@ pub(super) fn scenario(text: &str, file: &str) -> Result<Scenario> {
     let devices = devices(&source, &names, &document.device)?;
     one_thing_a_port(&source, &document, &switches, &devices, &names)?;
     no_cycles(&source, &document, &ports, &switches, &names)?;
+    windows_once(&source, &platform, &document.window)?;
     let windows = windows(&source, &names, &document.window, &bridges)?;
     let regions = regions(&source, &names, &document.region)?;
     let faults = faults(&source, &names, &document.fault, &bridges, &switches, &devices)?;
@@ -93,7 +94,46 @@ fn platform(source: &Source<'_>, platform: &document::Platform) -> Result<Platfo
         None => DEFAULT_MEMORY,
     };
     let document::Platform { assigned, strict, .. } = *platform;
-    Ok(Platform { physical_bits, memory, assigned, strict })
+    let windows = window_source(source, platform)?;
+    Ok(Platform { physical_bits, memory, assigned, strict, windows })
+}
+
+fn window_source(source: &Source<'_>, platform: &document::Platform) -> Result<WindowSource> {
+    let across = match (&platform.across, platform.windows) {
+        (None, WindowsName::Given) => return Ok(WindowSource::Given),
+        (Some(across), WindowsName::Given) => {
+            let because =
+                "only windows that are \"sized\" can be asked for over several bridges".into();
+            return Err(source.error(across.span(), Problem::UselessKey { key: "across", because }));
+        }
+        (None, WindowsName::Sized) => None,
+        (Some(across), WindowsName::Sized) => {
+            let Bytes(bytes) = *across.get_ref();
+            let granularity = Granularity::from_bytes(bytes);
+            if granularity.is_none() {
+                let expected = "256, 512, 1024, 2048, 4096, 8192 or 16384 bytes";
+                return source.out_of_range(across.span(), "across", expected, bytes);
+            }
+            granularity
+        }
+    };
+    Ok(WindowSource::Sized { across })
+}
+
+/// Windows are given, or sized, and not both.
+fn windows_once(
+    source: &Source<'_>,
+    platform: &Platform,
+    windows: &[document::Window],
+) -> Result<()> {
+    match (platform.windows, windows.first()) {
+        (WindowSource::Sized { .. }, Some(window)) => {
+            let because = "[platform] says that windows are \"sized\", by what is found".to_owned();
+            let problem = Problem::UselessKey { key: "window", because };
+            Err(source.error(window.targets.span(), problem))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn decoders(
