@@ -21,7 +21,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use facts::{Facts, FactsError};
-pub use initramfs::InitramfsError;
+pub use initramfs::{InitramfsError, Task};
 pub use text::FactsText;
 pub use verdict::Verdict;
 

@@ -18,6 +18,8 @@ mod outside;
 mod program;
 #[path = "linux/refusals.rs"]
 mod refusals;
+#[path = "linux/regions.rs"]
+mod regions;
 mod trial;
 
 use std::io::IsTerminal;
@@ -26,8 +28,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use cxl_harness::linux::Installed;
 use cxl_harness::linux::boot::{self, Boot, Options};
+use cxl_harness::linux::{Installed, Task};
 use cxl_harness::qemu::process;
 use cxl_model::scenario::{Scenario, builtin};
 use judge::Judged;
@@ -158,6 +160,11 @@ impl Shared {
 
 /// Boots a scenario. That takes its time: a word on a terminal.
 fn boot(name: &str, text: &str, before: &str) -> Result<Boot, String> {
+    boot_to(name, text, before, Task::default())
+}
+
+/// The same, with something for Linux to do.
+fn boot_to(name: &str, text: &str, before: &str, task: Task<'_>) -> Result<Boot, String> {
     let progress = |word: &str| {
         if std::io::stderr().is_terminal() {
             eprintln!("{name}: {word}");
@@ -166,7 +173,8 @@ fn boot(name: &str, text: &str, before: &str) -> Result<Boot, String> {
     let scenario = Scenario::parse(text, name).map_err(|error| error.to_string())?;
     let installed = Installed::find().map_err(|error| error.to_string())?;
     progress(&format!("booting Linux {}", installed.version));
-    let options = Options { before, timeout: LIMIT, interrupted: &AtomicBool::new(false) };
+    let interrupted = &AtomicBool::new(false);
+    let options = Options { before, task, timeout: LIMIT, interrupted };
     let boot = boot::boot(&installed, &scenario, &options);
     progress("Linux has ended");
     boot.map_err(|error| error.to_string())
@@ -274,6 +282,10 @@ fn main() -> ExitCode {
         ("a_linux_that_takes_too_long_is_a_failure_of_the_command", too_long),
     ] {
         add(claim(name, test), None);
+    }
+    for shape in regions::shapes() {
+        let lack = regions::tool().err();
+        add(Trial::test(shape.name, move || shape.judge().map_err(Failed::from)), lack);
     }
     for refusal in REFUSALS {
         add(

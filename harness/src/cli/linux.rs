@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use cxl_harness::kvm;
 use cxl_harness::linux::boot::{BootError, Options, boot};
 use cxl_harness::linux::ours::{self, OursError};
-use cxl_harness::linux::{Facts, FactsText, Installed, Verdict};
+use cxl_harness::linux::{Facts, FactsText, Installed, Task, Verdict};
 use cxl_harness::report;
 use cxl_model::scenario::Scenario;
 
@@ -173,6 +173,7 @@ impl Linux {
         super::progress(&format!("QEMU boots Linux {}, some ten seconds", installed.version));
         let options = Options {
             before: "",
+            task: Task::default(),
             timeout: Duration::from_secs(self.timeout),
             interrupted: &super::interrupted(),
         };

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::planned::Planned;
 use super::verdict::{Evidence, Verdict};
-use super::{COMMAND_LINE, Facts, FactsError, InitramfsError, Installed};
+use super::{COMMAND_LINE, Facts, FactsError, InitramfsError, Installed, Task};
 use crate::console::{self, Collected, ConsoleError};
 use crate::guest::boot::{IMAGE, command_line};
 use crate::qemu::command::{Command, Medium, Refusal};
@@ -36,6 +36,9 @@ const STEP: Duration = Duration::from_millis(100);
 pub struct Options<'a> {
     /// Shell text that runs in the guest before the drivers load: how a test puts a fault in.
     pub before: &'a str,
+    /// What it is to do once they have settled. Linux then does not know that it is in a guest, as it
+    /// makes no region in one: "Failed to synchronize CPU cache state".
+    pub task: Task<'a>,
     /// Time limit.
     pub timeout: Duration,
     /// Set by Ctrl-C.
@@ -186,7 +189,8 @@ pub fn boot(
     let offers = Offers::ask(options.timeout).map_err(|error| BootError::Map(error.into()))?;
     let directory = tempfile::tempdir().map_err(BootError::File)?;
     let at = |name: &str| directory.path().join(name);
-    let initramfs = installed.initramfs(options.before).map_err(BootError::Initramfs)?;
+    let initramfs =
+        installed.initramfs(options.before, &options.task).map_err(BootError::Initramfs)?;
     fs::write(at("initramfs"), initramfs).map_err(BootError::File)?;
     fs::write(at("image"), IMAGE).map_err(BootError::File)?;
 
@@ -203,6 +207,10 @@ pub fn boot(
     let own: Vec<_> = line.split(' ').filter(|word| !word.starts_with("address-bits=")).collect();
     let line = format!("{} dump -- {COMMAND_LINE}", own.join(" "));
     let mut arguments = machine.arguments();
+    if !options.task.script.is_empty() {
+        // Of two the last one counts.
+        arguments.extend(["-cpu".into(), "max,-hypervisor".into()]);
+    }
     let plain = "-accel tcg -display none -nodefaults -no-reboot \
                  -device isa-debug-exit,iobase=0xf4,iosize=4 -serial";
     arguments.extend(plain.split_whitespace().map(OsString::from));

@@ -1,6 +1,6 @@
 #!/bin/busybox sh
 # The guest's only program: loads the drivers, waits for what they make, says what Linux sees, and
-# powers off. Nothing here configures CXL.
+# powers off. Nothing here configures CXL, unless a task says so.
 #
 # What is said goes to the second serial port, one fact a line: PATH=TEXT, the lines of TEXT with
 # "|" between them; PATH:HEX for binary files; PATH>TARGET for links.
@@ -31,14 +31,19 @@ while read -r module; do
 done </lib/modules
 
 # Probing is asynchronous: until nothing has changed for a second, ten at most.
-before='' same=0 turns=0
-while [ $same -lt 5 ] && [ $turns -lt 50 ]; do
-    now=$(echo /sys/bus/cxl/devices/* /sys/bus/dax/devices/* /sys/bus/nd/devices/* \
-        /sys/devices/system/memory/*)
-    if [ "$now" = "$before" ]; then same=$((same + 1)); else same=0; fi
-    before=$now turns=$((turns + 1))
-    $B usleep 200000
-done
+settle() {
+    before='' same=0 turns=0
+    while [ $same -lt 5 ] && [ $turns -lt 50 ]; do
+        now=$(echo /sys/bus/cxl/devices/* /sys/bus/dax/devices/* /sys/bus/nd/devices/* \
+            /sys/devices/system/memory/*)
+        if [ "$now" = "$before" ]; then same=$((same + 1)); else same=0; fi
+        before=$now turns=$((turns + 1))
+        $B usleep 200000
+    done
+}
+settle
+# What has to happen now, and what comes of it.
+[ -f /task/script ] && . /task/script && settle
 
 for bus in cxl dax nd; do
     for device in /sys/bus/$bus/devices/*; do

@@ -143,10 +143,19 @@ pub(crate) fn archive(entries: &[Entry]) -> Result<Vec<u8>, InitramfsError> {
     cpio::write_cpio(inputs, Vec::new()).map_err(InitramfsError::Archive)
 }
 
+/// What Linux is to do once its drivers have settled, before it says what it sees.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Task<'a> {
+    /// Shell text; empty for nothing.
+    pub script: &'a str,
+    /// Programs for it, by name in the folder `/task` and by file here.
+    pub files: &'a [(String, PathBuf)],
+}
+
 impl Installed {
     /// The initramfs. `before` is shell text that runs before the drivers load: how a test puts a
-    /// fault in; usually empty.
-    pub fn initramfs(&self, before: &str) -> Result<Vec<u8>, InitramfsError> {
+    /// fault in; usually empty. `task` is what is to be done once they have settled.
+    pub fn initramfs(&self, before: &str, task: &Task<'_>) -> Result<Vec<u8>, InitramfsError> {
         let mut entries = vec![
             Entry::folder("bin"),
             Entry::folder("lib"),
@@ -155,6 +164,13 @@ impl Installed {
         ];
         if !before.is_empty() {
             entries.push(Entry::file("before", PLAIN, before));
+        }
+        if !task.script.is_empty() {
+            entries.push(Entry::folder("task"));
+            entries.push(Entry::file("task/script", PLAIN, task.script));
+        }
+        for (name, path) in task.files {
+            entries.push(Entry::file(&format!("task/{name}"), PROGRAM, read(path)?));
         }
         entries.extend(drivers(&self.modules, &self.version, &WANTED, "lib")?);
         archive(&entries)

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::planned::Planned;
 use super::verdict::{Evidence, Verdict};
-use super::{COMMAND_LINE, Facts, FactsError, InitramfsError, Installed};
+use super::{COMMAND_LINE, Facts, FactsError, InitramfsError, Installed, Task};
 use crate::console::{Collected, Section};
 use crate::guest::boot::{self as guest, GuestError, GuestRun, Linux, LockBy};
 use crate::kvm::End;
@@ -122,7 +122,7 @@ pub fn boot(
     let mut scenario = scenario.clone();
     scenario.platform.memory = scenario.platform.memory.max(MEMORY);
     let planned = Planned::of(&scenario).map_err(OursError::Plan)?;
-    let initrd = installed.initramfs(options.before).map_err(OursError::Initramfs)?;
+    let initrd = installed.initramfs(options.before, &Task::default()).map_err(OursError::Initramfs)?;
     let kernel = fs::read(&installed.kernel)
         .map_err(|error| OursError::Kernel(installed.kernel.clone(), error))?;
     let line = format!("{COMMAND_LINE} reboot=t {}", options.append);
