@@ -18,6 +18,9 @@ pub mod fabric;
 pub mod image;
 pub mod mapping;
 
+// What a guest sees of hardware that it is handed.
+pub mod shadow;
+
 // Memory behind devices.
 pub mod backing;
 pub mod set;

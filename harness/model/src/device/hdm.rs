@@ -100,6 +100,8 @@ enum Ends {
 #[derive(Clone, Debug, Default)]
 struct Slot {
     image: DecoderImage,
+    /// What a reset puts back.
+    preset: DecoderImage,
     /// What decodes, if that is not what registers show.
     astray: Option<DecoderImage>,
     pending: Option<Pending>,
@@ -161,6 +163,7 @@ pub struct HdmBlock {
     capability: Capability,
     judgement: Judgement,
     global: u32,
+    global_preset: u32,
     global_stuck: u32,
     slots: Vec<Slot>,
     couplings: Vec<Coupling>,
@@ -186,11 +189,27 @@ impl HdmBlock {
             capability,
             judgement: Judgement::default(),
             global: 0,
+            global_preset: 0,
             global_stuck: 0,
             slots: vec![Slot::default(); usize::from(capability.decoders().unwrap_or(0))],
             couplings: Vec::new(),
             misuse: Misuse::default(),
         }
+    }
+
+    /// What a decoder holds from now on, and again after each reset that reaches it.
+    pub fn preset(&mut self, decoder: u8, image: DecoderImage) {
+        self.each(Some(decoder), |slot| (slot.image, slot.preset) = (image, image));
+    }
+
+    /// What Global Control holds from now on, and again after each reset that reaches it.
+    pub fn preset_global(&mut self, global: GlobalControl) {
+        (self.global, self.global_preset) = (global.raw(), global.raw());
+    }
+
+    /// Whether all of it is as a conventional reset leaves it.
+    pub fn as_preset(&self) -> bool {
+        self.global == self.global_preset && self.slots.iter().all(|slot| slot.image == slot.preset)
     }
 
     /// Judges commits like this from now on.
@@ -588,10 +607,10 @@ impl HdmBlock {
             return;
         }
         for slot in self.slots.iter_mut().filter(|slot| reset.conventional() || !slot.frozen()) {
-            (slot.image, slot.astray) = (DecoderImage::default(), None);
+            (slot.image, slot.astray) = (slot.preset, None);
             (slot.pending, slot.refusal) = (None, None);
         }
-        self.global = 0;
+        self.global = self.global_preset;
     }
 
     /// The first committed decoder that claims an address, and how far the address lies in it.
