@@ -701,7 +701,9 @@ impl Judge {
             }
             _ => {}
         }
-        let spare = self.state == State::NeverCommitted && matches!(flip.rule, Rule::Commit(_));
+        // Of devices that were handed over no spare decoder commits.
+        let commits = matches!(flip.rule, Rule::Commit(_)) && machine.hardware().is_none();
+        let spare = self.state == State::NeverCommitted && commits;
         if let Some(first) = name.decoder.filter(|n| spare && self.free_below(at.place, *n) == 0) {
             let count = self.shadow.decoders(at.place).saturating_sub(first);
             let which = format!("{count} of them, from decoder {first} on");
@@ -777,7 +779,7 @@ impl Judge {
         } else if !done {
             "does not do what it has to".to_owned()
         } else {
-            effect(trigger).to_owned()
+            effect(machine, trigger).to_owned()
         };
         let effect = harm.map(|harm| harm.words);
         let consequence = match &effect {
@@ -973,17 +975,18 @@ fn below(machine: &Machine, port: Place, place: Place) -> bool {
 /// Whether what a trigger has to do has been done, as far as registers show it.
 fn happened(machine: &Machine, trigger: Trigger, place: Place) -> bool {
     let devices = (0..machine.scenario().devices.len()).filter(|device| machine.present(*device));
+    // Devices that were handed over come back as they were.
     let clean = |place| {
-        machine.component(place).and_then(|block| block.hdm()).is_none_or(|hdm| {
-            hdm.images().all(|image| image.to_dwords() == [0; 8]) && hdm.global().into_bits() == 0
-        })
+        let hdm = machine.component(place).and_then(|block| block.hdm());
+        hdm.is_none_or(|hdm| hdm.as_preset())
     };
     match trigger {
         Trigger::WriteBack | Trigger::Flr | Trigger::MaskedBusReset => true,
         Trigger::CxlReset => {
             machine.component(place).and_then(|block| block.hdm()).is_none_or(|hdm| {
                 let unlocked = hdm.images().filter(|image| !rules::locked(image.control));
-                hdm.global().into_bits() == 0 && { unlocked }.all(|image| image.control == 0)
+                let global = if machine.hardware().is_some() { 2 } else { 0 };
+                hdm.global().into_bits() == global && { unlocked }.all(|image| image.control == 0)
             })
         }
         Trigger::BusReset => {
@@ -1002,8 +1005,13 @@ fn label(trigger: Trigger) -> &'static str {
     }
 }
 
-fn effect(trigger: Trigger) -> &'static str {
+fn effect(machine: &Machine, trigger: Trigger) -> &'static str {
+    let handed_over = machine.hardware().is_some();
     match trigger {
+        Trigger::CxlReset if handed_over => "puts back HDM Decoder Enable; locked decoders stay",
+        Trigger::BusReset if handed_over => {
+            "puts back what was handed over: decoders committed and locked, enables and ranges"
+        }
         Trigger::WriteBack => "empties the cache",
         Trigger::CxlReset => "clears HDM Decoder Enable and unlocked decoders; locked ones stay",
         Trigger::Flr => "clears BARs and Command; decoders and CXL enables stay",

@@ -13,6 +13,7 @@ mod last;
 mod lines;
 mod locks;
 mod opinion;
+mod passed;
 mod peer;
 mod picture;
 mod plan;
@@ -49,6 +50,7 @@ pub use guest::{Checks, Cost, EventLine, GuestMeasured, InternalError, NoSlot, T
 pub use last::{LastState, SlotRange};
 pub use locks::{Locks, Required, Requirement};
 pub(crate) use opinion::name;
+pub use passed::Passed;
 pub use peer::{Field, LockAttack, Peer, Verifier};
 pub use plan::PlanReport;
 pub use svg::Svg;
@@ -307,6 +309,9 @@ pub struct Facts {
     /// What there is to say of devices that are not ours.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<Peer>,
+    /// Devices that were handed over from hardware.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub passed: Vec<Passed>,
 }
 
 /// What varies from run to run.
@@ -366,6 +371,12 @@ impl Facts {
         for trouble in troubles {
             self.fail(Finding::failure(Witness::Memory, Moment::End, trouble.clone()));
         }
+    }
+
+    /// Adds devices that were handed over from hardware, and what is wrong with them.
+    fn handed_over(&mut self, machine: &Machine, wrong: &[String]) {
+        self.passed = passed::ranges(machine);
+        passed::failures(wrong).for_each(|finding| self.fail(finding));
     }
 
     /// What makes the run a bad one, in sentences.
@@ -496,6 +507,7 @@ impl Report {
             attack: None,
             last: None,
             peer: None,
+            passed: Vec::new(),
         };
         Self { facts, measured: None }
     }
@@ -512,7 +524,9 @@ impl Report {
             foreign: false,
             unfinished: false,
         };
-        Self::of(machine, &left)
+        let mut report = Self::of(machine, &left);
+        report.facts.handed_over(machine, &done.passed_wrong);
+        report
     }
 }
 

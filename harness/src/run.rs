@@ -18,7 +18,7 @@ use cxl_regs::acpi::Identity;
 use cxl_regs::{Hpa, Span};
 
 use cxl_model::layout::{self, AddressMap, chip_set, memory_map};
-use cxl_model::machine::Machine;
+use cxl_model::machine::{Machine, PassError, Unpassed, hardware_of};
 use cxl_model::scenario::{self, Parent, Place, Scenario, WindowChoice, WindowSource};
 
 /// Room for the largest machine the harness runs: 16 bridges with 16 devices each, all of them
@@ -60,6 +60,13 @@ pub enum Inexpressible {
         /// The window.
         window: String,
     },
+    /// A device cannot be handed over from hardware.
+    NotPassed {
+        /// The component that it is about.
+        at: String,
+        /// What it is.
+        why: Unpassed,
+    },
 }
 
 impl Inexpressible {
@@ -68,6 +75,7 @@ impl Inexpressible {
         match self {
             Self::Members { .. } => 0x0801,
             Self::Unplaced { .. } => 0x0802,
+            Self::NotPassed { .. } => 0x0803,
         }
     }
 }
@@ -85,6 +93,7 @@ impl std::fmt::Display for Inexpressible {
                 "region {region} asks for window {window}, which has no base: the platform found \
                  no place for it (it did not fit)"
             ),
+            Self::NotPassed { at, why } => write!(f, "{at} cannot be handed over: {why}"),
         }
     }
 }
@@ -146,6 +155,9 @@ pub struct DirectRun {
     pub refusal: Option<Refusal>,
     /// How much is in use, if it did not stop.
     pub extent: Extent,
+    /// What was wrong with devices that were handed over; see
+    /// [`Machine::passed_wrong`](cxl_model::machine::Machine::passed_wrong).
+    pub passed_wrong: Vec<String>,
 }
 
 /// The policy that a scenario asks for, with its requests.
@@ -314,7 +326,8 @@ pub fn direct(machine: &mut Machine) -> DirectRun {
     let occupied = occupied(machine.map());
     let platform = Platform { occupied: &occupied, ..tables.platform() };
     let mut clock = machine.clock();
-    on(machine, &mut clock, &platform, &wanted)
+    let done = on(machine, &mut clock, &platform, &wanted);
+    DirectRun { passed_wrong: machine.passed_wrong(), ..done }
 }
 
 /// Runs the library on any hardware.
@@ -333,10 +346,33 @@ pub fn on(
     done
 }
 
+/// What has to be done before a machine's firmware runs: windows that software sizes are programmed, and
+/// devices that are handed over from hardware are there.
+pub fn prepare(machine: &mut Machine) -> Result<(), Refusal> {
+    size_windows(machine)?;
+    hand_over(machine)
+}
+
+/// Where devices are handed over from hardware and are not yet: has the library bring hardware up, as
+/// the host's firmware does, and puts shadows between it and the machine.
+fn hand_over(machine: &mut Machine) -> Result<(), Refusal> {
+    let hardware = hardware_of(machine.scenario()).filter(|_| machine.hardware().is_none());
+    let Some(mut hardware) = hardware.map(|hardware| Machine::new(&hardware)) else {
+        return Ok(());
+    };
+    if let Some(refusal) = direct(&mut hardware).refusal {
+        return Err(refusal);
+    }
+    machine.pass_through(hardware).map_err(|PassError { at, why }| {
+        let at = at.map_or_else(|| "hardware".to_owned(), |at| machine.name(at).to_owned());
+        Refusal::Scenario(Inexpressible::NotPassed { at, why })
+    })
+}
+
 /// Where the scenario leaves windows to software and there are none yet: has the library size and place
 /// them, and programs the root complex, as firmware does before anything else. None of its accesses
 /// counts as one of the run that follows.
-pub fn size_windows(machine: &mut Machine) -> Result<(), Refusal> {
+fn size_windows(machine: &mut Machine) -> Result<(), Refusal> {
     let scenario = machine.scenario().clone();
     let WindowSource::Sized { across } = scenario.platform.windows else { return Ok(()) };
     if !scenario.windows.is_empty() {
@@ -360,6 +396,7 @@ pub fn size_windows(machine: &mut Machine) -> Result<(), Refusal> {
         targets: window.targets.to_vec(),
         size: window.size,
         base: window.base,
+        host: None,
         interleave: window.interleave,
         width: None,
         arithmetic: window.arithmetic,
@@ -376,7 +413,7 @@ pub fn size_windows(machine: &mut Machine) -> Result<(), Refusal> {
 
 /// What is asked of the library, and of which platform.
 fn ask(machine: &mut Machine) -> Result<(RunRequest, Tables), Refusal> {
-    size_windows(machine)?;
+    prepare(machine)?;
     let wanted = RunRequest::of(machine).map_err(Refusal::Scenario)?;
     Ok((wanted, platform(machine).map_err(Refusal::Library)?))
 }
@@ -462,6 +499,7 @@ impl DirectRun {
             handoff: Vec::new(),
             refusal: None,
             extent: Extent::Whole,
+            passed_wrong: Vec::new(),
         }
     }
 

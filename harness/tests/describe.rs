@@ -22,7 +22,8 @@ fn machines(path: PathPolicy) -> impl Iterator<Item = Scenario> {
     let sound = all.filter(|scenario| {
         let restricted =
             scenario.bridges.iter().any(|bridge| bridge.version == BridgeVersion::Cxl1);
-        scenario.faults.is_empty() && !restricted
+        let handed_over = scenario.windows.iter().any(|window| window.host.is_some());
+        scenario.faults.is_empty() && !restricted && !handed_over
     });
     sound.map(move |mut scenario| {
         scenario.policy.path = path;

@@ -13,6 +13,7 @@ mod frozen;
 mod leak;
 mod lifecycle;
 mod memory;
+mod pass_through;
 mod plug;
 mod route;
 mod sets;
@@ -39,6 +40,7 @@ use crate::scenario::{self, Parent, Place, Scenario};
 use crate::trace::{Recorder, Traffic};
 
 pub use memory::Landing;
+pub use pass_through::{Hardware, PassError, Unpassed, hardware_of};
 pub use plug::{PlugError, PlugText};
 pub use route::{BarPages, PAGE};
 pub use sets::{FlatRange, Recovered, SetRefusal, SetShape};
@@ -97,6 +99,8 @@ pub struct Machine {
     changes: Changes,
     /// Sets whose memory is in the order of host addresses.
     sets: sets::Sets,
+    /// What its devices were handed over from.
+    hardware: Option<Box<Hardware>>,
 }
 
 impl Machine {
@@ -118,6 +122,7 @@ impl Machine {
             clock: MachineClock::default(),
             changes: Changes { remap: true, relocate: true },
             sets: sets::Sets::default(),
+            hardware: None,
             scenario: scenario.clone(),
         };
         for place in machine.places() {

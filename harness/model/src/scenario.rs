@@ -274,6 +274,9 @@ pub struct Window {
     pub size: u64,
     /// Where it lies; `None` = [`place_windows`](crate::layout::place_windows) decides.
     pub base: Option<Hpa>,
+    /// Where hardware has it, if the machine is one that devices are handed over to; then all windows
+    /// have it. See [`hardware_of`](crate::machine::hardware_of).
+    pub host: Option<Hpa>,
     /// As many ways as targets, at HBIG.
     pub interleave: Interleave,
     /// What devices without a region get here; `None` = what the policy says.

@@ -178,6 +178,10 @@ const ERRORS: &[(&str, &str)] = &[
     ("[platform]\nwindows = \"mine\"", "unknown variant `mine`, expected `given` or `sized`"),
     ("[platform]\nacross = 256", "2:10: expected no key `across` here: only windows that are"),
     (
+        "[[window]]\ntargets = [1]\nsize = 1\nhost = \"0x10000000000\"",
+        "expected the key `host`, found none: window1 has one, so devices are handed over",
+    ),
+    (
         "[platform]\nwindows = \"sized\"\nacross = 300",
         "3:10: `across`: expected 256, 512, 1024, 2048, 4096, 8192 or 16384 bytes, found 300",
     ),

@@ -43,6 +43,7 @@ JSON:
   regions    window, hpa, size, ways, granularity, coherency, memory, locked, members
   mappings   window, hpa, size, how (direct or trapped), reason, message, ways, granularity,
              members
+  passed     device, decoder, hpa, host, size, dpa: devices that were handed over from hardware
   cedt       the keys of `cxl-harness decode --json`
   locks      in_use, in_force, ranges, locked, sealed, not_locked, not_sealed: what the locks
              protect at the hand-off, by the models' registers

@@ -197,6 +197,8 @@ pub struct GuestRun {
     pub watched: Watched,
     /// The machine as the attack found it, if there was one.
     pub before_attack: Option<Box<Snapshot>>,
+    /// What was wrong with devices that were handed over, in the end.
+    pub passed_wrong: Vec<String>,
     /// What was mirrored in the end.
     pub mirror: Mirror,
     /// Every change of slots.
@@ -288,8 +290,8 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         }
     }
     let start = Instant::now();
-    // The root complex is the board's, whoever programs the decoders.
-    run::size_windows(machine).map_err(GuestError::Refused)?;
+    // Windows and hardware are the board's, whoever programs the decoders.
+    run::prepare(machine).map_err(GuestError::Refused)?;
     let host = match options.lock_by {
         LockBy::Image => None,
         LockBy::Vmm => Some(HostRun::of(machine)?),
@@ -403,6 +405,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     let judge = guest.judge.take();
     let pending = guest.pending();
     let Guest { machine, speaker, said, handed, .. } = guest;
+    let passed_wrong = machine.passed_wrong();
     let now = ImageRun { speaker, end, said, handed, left, payload: asked };
     let (first, second) = match first {
         Some(first) => (first, Some(now)),
@@ -413,6 +416,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         first,
         second,
         host,
+        passed_wrong,
         happened: guest.happened,
         pending,
         transfers: guest.engine.map(|engine| engine.ended).unwrap_or_default(),

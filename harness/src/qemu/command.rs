@@ -118,6 +118,8 @@ pub enum Why {
     Unassigned,
     /// Windows that software programs.
     SizedWindows,
+    /// Devices of other hardware.
+    HandedOver,
     /// A fault.
     Fault(&'static str),
     /// An event.
@@ -198,6 +200,9 @@ impl fmt::Display for Why {
             Self::SizedWindows => f.write_str(
                 "windows that software sizes and programs; QEMU's are those of its command line",
             ),
+            Self::HandedOver => {
+                f.write_str("devices handed over from hardware; QEMU's devices are its own")
+            }
             Self::Unassigned => f.write_str(
                 "false; SeaBIOS, which runs before an image on QEMU, assigns all hardware",
             ),
@@ -507,6 +512,9 @@ fn windows(scenario: &Scenario, no: &mut impl FnMut(&str, Why)) {
         let at = &window.name;
         if window.arithmetic == Arithmetic::Xor {
             no(at, Why::Xor);
+        }
+        if window.host.is_some() {
+            no(at, Why::HandedOver);
         }
         if let Some(base) = window.base {
             no(at, Why::Base(base.0));

@@ -445,6 +445,7 @@ impl Report {
             facts.fail(Finding::failure(Witness::Vmm, Moment::End, message));
         }
         facts.newcomers(&last.machine, &guest.events);
+        facts.handed_over(machine, &run.passed_wrong);
         let stopped = run.attack.is_some();
         let moment = if stopped { Moment::BeforeAttack } else { Moment::End };
         facts.last = LastState::since(then, last, &moment);

@@ -14,7 +14,7 @@ use cxl_regs::{DecodeError, Size, Targets, Ways};
 use super::lines::{fact, heading, seen_by};
 use super::{
     Component, Decoder, Facts, Finding, Kind, LastState, Locks, Measured, Member, Report, Required,
-    Runner, Stages, Verdict, Witness, picture,
+    Runner, Stages, Verdict, Witness, passed, picture,
 };
 use cxl_model::trace::Count;
 
@@ -77,6 +77,7 @@ impl Display for Facts {
         self.topology.iter().try_for_each(|component| component.fmt(f))?;
         picture::draw(f, self)?;
         self.decoders(f)?;
+        passed::section(f, &self.passed)?;
         self.cedt(f)?;
         self.traffic(f)?;
         self.last.as_ref().map_or(Ok(()), |last| self.last(f, last))?;

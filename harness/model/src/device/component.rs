@@ -252,6 +252,24 @@ impl ComponentBlock {
         })
     }
 
+    /// Gives those the values that another block of this kind has, now and after each reset.
+    pub fn preset_like(&mut self, other: &Self) {
+        for structure in &mut self.structures {
+            let (Body::Plain(registers) | Body::Handshake { registers, .. }) = &mut structure.body
+            else {
+                continue;
+            };
+            let mut theirs = other.other_structures();
+            let Some((_, bytes)) = theirs.find(|(pointer, _)| *pointer == structure.pointer) else {
+                continue;
+            };
+            for (at, dword) in (0..registers.length()).step_by(4).zip(bytes.chunks_exact(4)) {
+                let dword = dword.try_into().map_or(0, u32::from_le_bytes);
+                registers.preset(at, dword);
+            }
+        }
+    }
+
     /// A number that is another one after every change of those.
     pub fn version(&self) -> u64 {
         self.structures.iter().fold(0, |sum, structure| match &structure.body {

@@ -59,6 +59,13 @@ impl Media {
         Self { volatile: none(), persistent: none(), sizes: self.sizes, lent: Vec::new() }
     }
 
+    /// The same memory once more: what is written to either is in both. `None` while a set has some.
+    pub(crate) fn shared(&self) -> Option<Self> {
+        let Self { volatile, persistent, sizes, lent } = self;
+        let (volatile, persistent) = (volatile.clone(), persistent.clone());
+        lent.is_empty().then(|| Self { volatile, persistent, sizes: *sizes, lent: Vec::new() })
+    }
+
     /// Bytes of the volatile partition.
     pub fn volatile(&self) -> u64 {
         let [volatile, _] = self.sizes;

@@ -26,6 +26,7 @@ impl Machine {
             clock: MachineClock(Arc::new(AtomicU64::new(self.clock.now()))),
             changes: Changes::default(),
             sets: sets::Sets::default(),
+            hardware: None,
         }
     }
 }

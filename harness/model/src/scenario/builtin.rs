@@ -34,6 +34,7 @@ pub fn builtins() -> &'static [Builtin] {
         "path2",
         "describe",
         "sized-windows",
+        "passed-through",
         "unlocked",
         "hot-plug",
         "uids-not-buses",

@@ -139,6 +139,7 @@ pub(super) struct Window {
     pub(super) targets: Spanned<Vec<TargetName>>,
     pub(super) size: Bytes,
     pub(super) base: Option<Bytes>,
+    pub(super) host: Option<Bytes>,
     pub(super) granularity: Option<Spanned<Bytes>>,
     pub(super) interleave: Option<InterleavePolicy>,
     #[serde(default)]

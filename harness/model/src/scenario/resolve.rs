@@ -388,6 +388,7 @@ fn windows(
                 .collect(),
             size: given.size.0,
             base: given.base.map(|Bytes(base)| Hpa(base)),
+            host: given.host.map(|Bytes(host)| Hpa(host)),
             interleave: Interleave::new(ways, granularity),
             width: given.interleave,
             arithmetic: match given.arithmetic {
@@ -412,7 +413,16 @@ fn windows(
         }
         windows.push(window);
     }
-    Ok(windows)
+    let without = given.iter().zip(&windows).find(|(_, window)| window.host.is_none());
+    match (windows.iter().find(|window| window.host.is_some()), without) {
+        (Some(with), Some((given, _))) => {
+            let because =
+                format!("{} has one, so devices are handed over from hardware", with.name);
+            let problem = Problem::MissingKey { key: "host", because };
+            Err(source.error(given.targets.span(), problem))
+        }
+        _ => Ok(windows),
+    }
 }
 
 fn xor_maps(source: &Source<'_>, window: &document::Window) -> Result<Vec<u64>> {
