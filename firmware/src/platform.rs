@@ -143,7 +143,7 @@ pub struct Platform<'a> {
 impl Platform<'_> {
     /// What the platform itself says is no window: configuration regions, register blocks, and what
     /// is [`occupied`](Self::occupied).
-    pub(crate) fn taken(&self) -> impl Iterator<Item = Span> + Clone {
+    pub(crate) fn taken(&self) -> impl Iterator<Item = Span> {
         let ecam = self.ecam.iter().filter_map(Ecam::span);
         let bridges = self.bridges.iter().filter_map(|bridge| {
             let size = match bridge.kind {

@@ -95,6 +95,7 @@ impl Job<'_> {
     }
 
     /// Adds the window over some bridges, unless there is no memory for it.
+    #[inline(never)]
     fn add(
         self,
         interleave: Interleave,
@@ -102,10 +103,9 @@ impl Job<'_> {
         kind: Kind,
         windows: &mut List<'_, Window>,
     ) -> Result<(), Error> {
-        let Self { platform, tree, sizing, had } = self;
         let (mut share, mut restrictions) = (u64::MAX, 0);
         for uid in targets {
-            let below = below(tree, *uid, kind);
+            let below = below(self.tree, *uid, kind);
             share = share.min(below.size);
             restrictions |= below.restrictions.into_bits();
         }
@@ -117,13 +117,8 @@ impl Job<'_> {
         let size = share.checked_next_multiple_of(DECODER_UNIT).and_then(|s| s.checked_mul(ways));
         let no_room = Code::PLAN_NO_ROOM_FOR_WINDOW.at(at).expected(size.unwrap_or(u64::MAX));
         let size = size.ok_or(no_room)?;
-        let given = platform.windows.iter().chain(windows.iter().skip(had));
-        let taken = platform.taken().chain(given.filter_map(Window::span));
-        let pieces = sizing.free.iter();
-        let places = pieces.filter_map(|free| {
-            lowest(*free, taken.clone(), size, alignment(interleave.ways), platform.address_bits)
-        });
-        let base = places.min().ok_or(no_room)?;
+        let align = alignment(interleave.ways);
+        let base = self.lowest(size, align, windows).ok_or(no_room)?;
         let window = Window {
             base: Some(base),
             size,
@@ -136,6 +131,44 @@ impl Job<'_> {
         };
         let room = windows.room();
         windows.push(window).map_err(|_| Code::PLATFORM_CAPACITY.error().detail(2u8).expected(room))
+    }
+
+    /// The lowest place in the free space that meets nothing.
+    fn lowest(self, size: u64, align: u64, windows: &List<'_, Window>) -> Option<Hpa> {
+        let limit = 1u64.checked_shl(self.platform.address_bits.into()).unwrap_or(u64::MAX);
+        let mut lowest: Option<Hpa> = None;
+        for free in self.sizing.free {
+            let mut at = Some(free.base().0);
+            // Each round steps over at least one taken range for good.
+            while let Some(base) = at.and_then(|at| at.checked_next_multiple_of(align)) {
+                let Ok(span) = Span::new(Hpa(base), size) else { break };
+                if !free.contains_span(span) || span.last().0 >= limit {
+                    break;
+                }
+                let Some(last) = self.taken_up_to(span, windows) else {
+                    lowest = Some(lowest.map_or(span.base(), |other| other.min(span.base())));
+                    break;
+                };
+                at = last.0.checked_add(1);
+            }
+        }
+        lowest
+    }
+
+    /// The last address of what meets a range: windows, and what the platform says is none.
+    fn taken_up_to(self, span: Span, windows: &List<'_, Window>) -> Option<Hpa> {
+        let mut last = None;
+        let mut meet = |other: Span| {
+            if other.overlaps(span) {
+                last = last.max(Some(other.last()));
+            }
+        };
+        self.platform.taken().for_each(&mut meet);
+        let own = windows.get(self.had..).unwrap_or_default();
+        for window in [self.platform.windows, own].into_iter().flatten() {
+            window.span().into_iter().for_each(&mut meet);
+        }
+        last
     }
 }
 
@@ -183,6 +216,7 @@ impl Kind {
 }
 
 /// The memory of a kind below a bridge. What no plan could map for its coherency is none.
+#[inline(never)]
 fn below(tree: Tree<'_>, uid: u32, kind: Kind) -> Below {
     let mut below = Below { size: 0, restrictions: Restrictions::new() };
     let own = |id: &NodeId| tree.bridge(*id).is_some_and(|(_, above)| above == uid);
@@ -226,28 +260,4 @@ fn alignment(ways: Ways) -> u64 {
     let ways = u64::from(ways.count());
     let odd = ways >> ways.trailing_zeros();
     (ways / odd).max(8) * odd * DECODER_UNIT
-}
-
-/// The lowest place in a piece of address space that meets nothing of what is taken.
-fn lowest(
-    free: Span,
-    taken: impl Iterator<Item = Span> + Clone,
-    size: u64,
-    align: u64,
-    address_bits: u8,
-) -> Option<Hpa> {
-    let limit = 1u64.checked_shl(address_bits.into()).unwrap_or(u64::MAX);
-    let mut base = free.base().0.checked_next_multiple_of(align)?;
-    // Each round steps over at least one taken range for good.
-    for _ in 0..=taken.clone().count() {
-        let span = Span::new(Hpa(base), size).ok()?;
-        if !free.contains_span(span) || span.last().0 >= limit {
-            return None;
-        }
-        match taken.clone().filter(|other| other.overlaps(span)).map(|other| other.last()).max() {
-            None => return Some(Hpa(base)),
-            Some(last) => base = last.0.checked_add(1)?.checked_next_multiple_of(align)?,
-        }
-    }
-    None
 }

@@ -14,7 +14,6 @@ use super::place::no_place;
 use super::{Lists, Note, asks_for_nothing, note};
 use crate::coherency;
 use crate::error::Error;
-use crate::platform::Window;
 use crate::topology::{NodeId, Partition};
 
 /// Notes each device that has memory, once all of it has a window.
@@ -51,19 +50,17 @@ fn has_window(
     let coherencies = coherency::models(tree, device)?.coherencies;
     let (window, offset) = (None, None);
     let ask = Ask { uid: path.uid(), partition, window, offset, size: DECODER_UNIT, set: true };
-    let judge = |window: &Window| fit::admit(platform, policy, &ask, window, &coherencies).err();
     let mut closest = None;
     for window in fit::ascending(platform.windows) {
-        let Some(why) = judge(window) else { return Ok(()) };
+        let Err(why) = fit::admit(platform, policy, &ask, window, &coherencies) else {
+            refusals.clear();
+            return Ok(());
+        };
+        refusals.add(Refused { window: window.base, why });
         // Of those that came as far, the lowest.
         let how_far = (why.stage(), Reverse((window.base, window.size)));
         if closest.is_none_or(|(before, _)| how_far > before) {
             closest = Some((how_far, why));
-        }
-    }
-    for window in fit::ascending(platform.windows) {
-        if let Some(why) = judge(window) {
-            refusals.add(Refused { window: window.base, why });
         }
     }
     Err(no_place(path, partition, size, None, closest))
