@@ -31,8 +31,15 @@ fn read(bytes: &[u8]) {
     };
     // What is counted is there.
     let (regions, decoders) = (record.regions().count(), record.decoders().count());
-    assert_eq!(64 + 32 * regions + 56 * decoders, {
+    let (components, outcomes) = (record.components().count(), record.outcomes().count());
+    assert_eq!(64 + 32 * regions + 56 * decoders + 160 * components + 40 * outcomes, {
         u32::from_le_bytes(bytes[SIZE..SIZE + 4].try_into().unwrap()) as usize
     });
+    // One stands behind the component above it, and an error is a sentence.
+    let mut parents = record.components().map(|component| component.parent()).enumerate();
+    assert!(parents.all(|(number, parent)| parent.is_none_or(|parent| parent < number)));
+    let errors = record.outcomes().filter_map(|found| found.outcome.error().copied());
+    assert!(errors.map(|error| error.to_string()).all(|text| !text.is_empty()));
+    let _ = record.ranges().count();
     let _ = record.check_registers(record.decoders().map(|decoder| decoder.image));
 }
