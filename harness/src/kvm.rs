@@ -202,23 +202,40 @@ impl Reset {
     }
 }
 
+/// What a machine has besides a processor and RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Board {
+    /// Nothing.
+    Bare,
+    /// Interrupt controllers, and a way to switch it off.
+    Whole {
+        /// The processor says that it is a virtual one.
+        tells: bool,
+    },
+}
+
 impl Vm {
     /// A machine with RAM in these ranges (base, size), whose processor says that physical
     /// addresses have `address_bits` bits, or fewer if the host's have.
     pub fn new(ram: &[(u64, u64)], address_bits: u8) -> Result<Self, VmError> {
-        let vm = Self::plain(ram, address_bits, false)?;
+        let vm = Self::plain(ram, address_bits, Board::Bare)?;
         Ok(Self { emulates_ring_0: emulates_ring_0(), ..vm })
     }
 
     /// The same with interrupt controllers, as an operating system wants them, and a way to switch
-    /// the machine off.
-    pub fn with_interrupts(ram: &[(u64, u64)], address_bits: u8) -> Result<Self, VmError> {
-        let vm = Self::plain(ram, address_bits, true)?;
+    /// the machine off. Whether the processor `tells` that it is a virtual one is something that some
+    /// systems go by.
+    pub fn with_interrupts(
+        ram: &[(u64, u64)],
+        address_bits: u8,
+        tells: bool,
+    ) -> Result<Self, VmError> {
+        let vm = Self::plain(ram, address_bits, Board::Whole { tells })?;
         Ok(Self { emulates_ring_0: emulates_ring_0(), ..vm })
     }
 
     /// The machine, whatever kind of KVM this is.
-    fn plain(ram: &[(u64, u64)], address_bits: u8, interrupts: bool) -> Result<Self, VmError> {
+    fn plain(ram: &[(u64, u64)], address_bits: u8, board: Board) -> Result<Self, VmError> {
         let call = |name| move |error| VmError::Call { name, error };
         let kvm = open()?;
         let vm = again(|| kvm.create_vm()).map_err(call("KVM_CREATE_VM"))?;
@@ -239,8 +256,8 @@ impl Vm {
         }
         // Intel needs three pages that no guest uses.
         again(|| vm.set_tss_address(0xFFFB_D000)).map_err(call("KVM_SET_TSS_ADDR"))?;
-        let serial_lines = match interrupts {
-            true => {
+        let serial_lines = match board {
+            Board::Whole { .. } => {
                 again(|| vm.create_irq_chip()).map_err(call("KVM_CREATE_IRQCHIP"))?;
                 let line = |interrupt| {
                     let line = EventFd::new(libc::EFD_NONBLOCK)
@@ -251,7 +268,7 @@ impl Vm {
                 let [first, second] = SERIAL_INTERRUPTS;
                 Some([line(first)?, line(second)?])
             }
-            false => None,
+            Board::Bare => None,
         };
         let ranges: Vec<_> =
             ram.iter().map(|&(base, size)| (GuestAddress(base), size as usize)).collect();
@@ -273,10 +290,16 @@ impl Vm {
         for leaf in cpuid.as_mut_slice() {
             if leaf.function == FEATURES {
                 xsave = leaf.ecx & FEATURES_XSAVE != 0;
-                // Linux looks for KVM's clock where there is a hypervisor, and has no other timer to
-                // measure that of the interrupt controller by.
-                let more = FEATURES_HYPERVISOR | FEATURES_TSC_DEADLINE;
-                leaf.ecx |= if interrupts { more } else { 0 };
+                // Linux looks for KVM's clock where there is a hypervisor.
+                leaf.ecx = match board {
+                    Board::Bare => leaf.ecx,
+                    Board::Whole { tells: true } => {
+                        leaf.ecx | FEATURES_HYPERVISOR | FEATURES_TSC_DEADLINE
+                    }
+                    Board::Whole { tells: false } => {
+                        (leaf.ecx | FEATURES_TSC_DEADLINE) & !FEATURES_HYPERVISOR
+                    }
+                };
             }
             if leaf.function == ADDRESS_SIZES {
                 bits = address_bits.min(leaf.eax as u8);
@@ -305,6 +328,11 @@ impl Vm {
     /// Slots in use.
     pub fn slots(&self) -> &Slots {
         &self.slots
+    }
+
+    /// How fast the processor's time stamps run, in kHz, as far as KVM says.
+    pub fn time_stamps(&self) -> Option<u32> {
+        again(|| self.vcpu.get_tsc_khz()).ok()
     }
 
     /// Guest RAM.

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use cxl_harness::linux::Installed;
 use cxl_harness::nested::Kernel;
 use program::Folder;
 use serde_json::Value;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         claim("linux_that_panics_is_a_failure", panicked),
         claim("linux_has_on_our_machine_what_the_library_planned", on_ours),
         claim("linux_dies_in_cxl_memory_that_is_not_mirrored", not_mirrored),
+        claim("linux_makes_regions_itself_and_slots_follow", own_regions),
     ];
     let mut trials: Vec<_> = inside.into_iter().map(|trial| unless(lack(), trial)).collect();
     trials.push(claim("all_that_is_missing_is_named_at_once", missing));
@@ -296,6 +298,73 @@ fn not_mirrored() {
     assert!(why.contains("ring 3") && why.contains(", rip 0x"), "{why}");
     let verdict = judged("one-device", &movable, 0);
     assert_eq!((&verdict["result"], &verdict["as_planned"]), (&"ok".into(), &1.into()));
+}
+
+/// Nothing is programmed; Linux makes regions of both devices, smaller and larger, and takes them back.
+fn own_regions() {
+    const CYCLES: usize = 20;
+    let script = r#"
+        while read -r module; do $B insmod "$module"; done </lib/modules
+        cd /sys/bus/cxl/devices
+        turns=0
+        while [ ! -e endpoint3/decoder3.0 ] || [ ! -e endpoint4/decoder4.0 ]; do
+            turns=$((turns + 1))
+            [ $turns -lt 50 ] || { echo "no endpoints: $(echo *)"; $B poweroff -f; }
+            $B usleep 200000
+        done
+        # By the PCI addresses of their devices: Linux numbers them as they come.
+        endpoints=$(for one in endpoint*; do echo "$($B readlink -f $one/uport) $one"; done |
+            $B sort | $B sed 's/.* //')
+        decoders=$(for one in $endpoints; do echo $one/decoder${one#endpoint}.0; done)
+        echo offline >/sys/devices/system/memory/auto_online_blocks
+        try() { "$@" || { echo "failed: $*"; $B dmesg | $B tail -5; $B poweroff -f; }; }
+        set_to() { echo "$2" >"$1"; }
+        for turn in $($B seq CYCLES); do
+            for half in 0x10000000 0x20000000; do
+                read -r region <decoder0.0/create_ram_region
+                try set_to decoder0.0/create_ram_region $region
+                try set_to $region/interleave_granularity 256
+                try set_to $region/interleave_ways 2
+                try set_to $region/size $((half * 2))
+                position=0
+                for decoder in $decoders; do
+                    try set_to $decoder/mode ram
+                    try set_to $decoder/dpa_size $((half))
+                    try set_to $region/target$position ${decoder#*/}
+                    position=$((position + 1))
+                done
+                try set_to $region/commit 1
+                try set_to /sys/bus/cxl/drivers/cxl_region/bind $region
+                echo "made $($B cat $region/resource $region/size | $B tr '\n' ' ')"
+                [ $turn$half = CYCLES0x20000000 ] && break
+                try set_to /sys/bus/cxl/drivers/cxl_region/unbind $region
+                try set_to $region/commit 0
+                for position in 0 1; do try set_to $region/target$position ''; done
+                for decoder in $decoders; do try set_to $decoder/dpa_size 0; done
+                try set_to decoder0.0/delete_region $region
+            done
+        done
+        $B poweroff -f
+    "#
+    .replace("CYCLES", &CYCLES.to_string());
+    let folder = Folder::new();
+    let installed = Installed::find().unwrap();
+    let initrd = folder.file("initrd", installed.initramfs(&script).unwrap());
+    let mut command = program::command(&["nested", "--", "boot", "two-way", "--json", "--linux"]);
+    command.arg(&installed.kernel).args(["--initrd", &initrd, "--timeout", "250"]);
+    command.args(["--hide-hypervisor", "--append", "loglevel=4"]);
+    let (output, complaints, code) = program::ran(&mut command);
+    assert_eq!(code, 0, "{complaints}\n{output}");
+    let report: Value = serde_json::from_str(&output).unwrap();
+    let lines = report["measured"]["guest"]["console"].as_array().unwrap();
+    let lines = lines.iter().map(|line| line.as_str().unwrap().trim_end());
+    let made: Vec<_> = lines.clone().filter(|line| line.starts_with("made ")).collect();
+    let both = ["made 0x100000000 0x20000000", "made 0x100000000 0x40000000"];
+    assert_eq!(made, both.repeat(CYCLES), "{:#?}", lines.collect::<Vec<_>>());
+    // The last one is there, at RAM speed; each other came, and went.
+    let guest = &report["measured"]["guest"];
+    assert_eq!(guest["slots"].as_array().unwrap().len(), 1, "{guest:#}");
+    assert_eq!(guest["slot_calls"].as_array().unwrap().len(), 4 * CYCLES - 1, "{guest:#}");
 }
 
 /// An init that ends is a panic, and a panic resets the machine.

@@ -128,8 +128,8 @@ pub(super) struct Boot {
     /// /boot]; SCENARIO stands in front of the option. The machine has interrupt controllers, a serial
     /// console (`console=ttyS0 panic=-1 reboot=t` is on its command line), ACPI tables with a PCI root
     /// bus for each host bridge and with the CEDT, and no disk. The run is good if Linux switches the
-    /// machine off. Linux does not bind memory devices there yet. It takes a KVM that runs CPL 0
-    /// natively: elsewhere, run this inside `cxl-harness nested`.
+    /// machine off. It takes a KVM that runs CPL 0 natively: elsewhere, run this inside
+    /// `cxl-harness nested`.
     #[arg(long, value_name = "KERNEL", num_args = 0..=1,
           conflicts_with_all = ["direct", "image", "payload", "on_models"])]
     linux: Option<Option<PathBuf>>,
@@ -137,6 +137,11 @@ pub(super) struct Boot {
     /// The initrd of that Linux.
     #[arg(long, value_name = "FILE", requires = "linux")]
     initrd: Option<PathBuf>,
+
+    /// Have that Linux believe that it runs on hardware: it writes back and invalidates caches only
+    /// there, and makes CXL regions only where it can.
+    #[arg(long, requires = "linux")]
+    hide_hypervisor: bool,
 
     /// Print what the guest writes to its console, as it comes, on standard error.
     #[arg(long, conflicts_with = "direct")]
@@ -359,6 +364,7 @@ impl Boot {
             image: None,
             linux: None,
             initrd: None,
+            hide_hypervisor: false,
             console: false,
             append: None,
             then: Vec::new(),
@@ -525,7 +531,11 @@ impl Boot {
         let attacks = payload::attacks(&payload) || payload::attacks(&then);
         let options = Options {
             image: image.as_deref(),
-            linux: linux.as_ref().map(|LinuxFiles { kernel, initrd }| Linux { kernel, initrd }),
+            linux: linux.as_ref().map(|LinuxFiles { kernel, initrd }| Linux {
+                kernel,
+                initrd,
+                hidden: self.hide_hypervisor,
+            }),
             append: self.append.as_deref(),
             then: Some(then.as_str()).filter(|then| !then.is_empty()),
             until_port: self.until_port,

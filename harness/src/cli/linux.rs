@@ -195,6 +195,7 @@ impl Linux {
         let options = ours::Options {
             before: "",
             append: &self.append,
+            hidden: false,
             mirror: self.mirror == super::boot::Switch::On,
             timeout: Duration::from_secs(self.timeout),
             interrupted: super::interrupted(),

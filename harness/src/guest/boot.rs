@@ -50,6 +50,9 @@ pub struct Linux<'a> {
     pub kernel: &'a [u8],
     /// Its initrd; empty for none.
     pub initrd: &'a [u8],
+    /// The processor does not say that it is a virtual one. Linux writes back and invalidates caches
+    /// only on hardware, and makes no CXL region where it cannot.
+    pub hidden: bool,
 }
 
 /// How to boot.
@@ -301,11 +304,16 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     let ram: Vec<_> = machine.map().ram.iter().map(|span| (span.base().0, span.size())).collect();
     let bits = scenario.platform.physical_bits.min(options.address_bits);
     let mut vm = match options.linux {
-        Some(_) => Vm::with_interrupts(&ram, bits),
+        Some(linux) => Vm::with_interrupts(&ram, bits, !linux.hidden),
         None => Vm::new(&ram, bits),
     }
     .map_err(GuestError::Vm)?;
     let line = first_line(&scenario, machine.map(), options, vm.address_bits())?;
+    // Without KVM's clock there is nothing on the machine to measure the processor's by.
+    let line = match options.linux.filter(|linux| linux.hidden).and_then(|_| vm.time_stamps()) {
+        Some(rate) => format!("{line} tsc_early_khz={rate}"),
+        None => line,
+    };
     let rsdp = tables.base;
     let acpi = match options.linux {
         Some(_) => {
@@ -316,7 +324,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         None => [(rsdp, tables.bytes)],
     };
     match options.linux {
-        Some(Linux { kernel, initrd }) => vm.boot_linux(&LinuxBoot {
+        Some(Linux { kernel, initrd, .. }) => vm.boot_linux(&LinuxBoot {
             kernel,
             initrd,
             command_line: &line,

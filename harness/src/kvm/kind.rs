@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use cxl_image::doorbell::EXIT_PORT;
 use serde::Serialize;
 
-use super::{Bus, End, Limits, Reason, Slot, Slots, Vm, VmError};
+use super::{Board, Bus, End, Limits, Reason, Slot, Slots, Vm, VmError};
 
 /// How code at CPL 0 is executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -203,7 +203,7 @@ impl Bus for Watch {
 fn look() -> Result<Kind, String> {
     let start = Instant::now();
     let words = |error: VmError| error.to_string();
-    let mut vm = Vm::plain(&[(0, RAM)], 36, false).map_err(words)?;
+    let mut vm = Vm::plain(&[(0, RAM)], 36, Board::Bare).map_err(words)?;
     let (_, goes_on, code) = program();
     vm.enter_bare(CODE, &code).map_err(|error| error.to_string())?;
     let mut watch = Watch { times: Vec::new(), last: None, emulated: false, goes_on };

@@ -31,6 +31,8 @@ pub struct Options<'a> {
     pub before: &'a str,
     /// Words for Linux's command line, besides those that it needs.
     pub append: &'a str,
+    /// The processor does not say that it is a virtual one.
+    pub hidden: bool,
     /// Whether committed memory is mirrored into slots.
     pub mirror: bool,
     /// Time limit.
@@ -130,7 +132,7 @@ pub fn boot(
     let run = guest::boot(
         &mut machine,
         &guest::Options {
-            linux: Some(Linux { kernel: &kernel, initrd: &initrd }),
+            linux: Some(Linux { kernel: &kernel, initrd: &initrd, hidden: options.hidden }),
             command_line: Some(line.trim_end().to_owned()),
             lock_by: LockBy::Vmm,
             timeout: options.timeout,
