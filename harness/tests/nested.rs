@@ -294,8 +294,14 @@ fn not_mirrored() {
     let movable = ["--append", "memhp_default_state=online_movable"];
     let verdict = judged("one-device", &[&["--mirror", "off"][..], &movable].concat(), 1);
     let why = verdict["refusal"].as_str().unwrap();
-    assert!(why.contains("KVM internal error, suberror 1: an instruction that KVM had"), "{why}");
-    assert!(why.contains("ring 3") && why.contains(", rip 0x"), "{why}");
+    // Of an instruction that it had to emulate and could not; or in the middle of an interrupt, whose
+    // handler it is that gets there first.
+    let words = ["suberror 1: an instruction that KVM had", "suberror 3: an access that traps"];
+    assert!(
+        words.iter().any(|words| why.contains(&format!("KVM internal error, {words}"))),
+        "{why}"
+    );
+    assert!(why.contains(", rip 0x"), "{why}");
     let verdict = judged("one-device", &movable, 0);
     assert_eq!((&verdict["result"], &verdict["as_planned"]), (&"ok".into(), &1.into()));
 }

@@ -145,6 +145,7 @@ fn dsdt(scenario: &Scenario, map: &AddressMap) -> Sdt {
                     &aml::Name::new("_UID".into(), &bridge.uid),
                     &aml::Name::new("_SEG".into(), &bridge.segment),
                     &aml::Name::new("_BBN".into(), &place.first_bus),
+                    &aml::Name::new("_PXM".into(), &aml::ZERO),
                     &aml::Name::new(
                         "_CRS".into(),
                         &aml::ResourceTemplate::new(vec![
@@ -162,20 +163,62 @@ fn dsdt(scenario: &Scenario, map: &AddressMap) -> Sdt {
                         ]),
                     ),
                     &osc(),
+                    &Dsm { uuid: PCI, function: KEEP_WHAT_IS_ASSIGNED, answer: &aml::ZERO },
                 ],
             )],
         )
         .to_aml_bytes(&mut body);
     }
+    // There is one QoS throttling group, 0, for whatever latency and bandwidth.
+    let groups = aml::Package::new(vec![&aml::ZERO]);
+    let groups = aml::Package::new(vec![&aml::ZERO, &groups]);
     aml::Scope::new(
         "_SB_".into(),
-        vec![&aml::Device::new("CXLM".into(), vec![&aml::Name::new("_HID".into(), &"ACPI0017")])],
+        vec![&aml::Device::new(
+            "CXLM".into(),
+            vec![
+                &aml::Name::new("_HID".into(), &"ACPI0017"),
+                &Dsm { uuid: CXL_ROOT, function: THROTTLING_GROUP, answer: &groups },
+            ],
+        )],
     )
     .to_aml_bytes(&mut body);
     aml::Name::new("_S5_".into(), &aml::Package::new(vec![&SOFT_OFF])).to_aml_bytes(&mut body);
     let mut dsdt = Sdt::new(*b"DSDT", 36, 6, OEM, OEM_TABLE, 1);
     dsdt.append_slice(&body);
     dsdt
+}
+
+/// The functions of a PCI bus, and that which says whether the operating system is to keep buses and BARs
+/// as it finds them: 0, it is (PCI Firmware 3.3 section 4.6.5).
+const PCI: &str = "E5C937D0-3553-4D7A-9117-EA4D19C3434D";
+const KEEP_WHAT_IS_ASSIGNED: u8 = 5;
+/// The functions of ACPI0017, and that which says which QoS throttling group goes with a latency and a
+/// bandwidth (CXL r3.1 section 9.18.3).
+const CXL_ROOT: &str = "F365F9A6-A7DE-4071-A66A-B40C0B4F8E52";
+const THROTTLING_GROUP: u8 = 1;
+
+/// A `_DSM` with one function.
+struct Dsm<'a> {
+    uuid: &'static str,
+    function: u8,
+    answer: &'a dyn Aml,
+}
+
+impl Aml for Dsm<'_> {
+    fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
+        let uuid = aml::Uuid::new(self.uuid);
+        // Function 0 tells which there are, itself among them.
+        let known = aml::BufferData::new(vec![1 | 1 << self.function]);
+        let (none, is_ours) = (aml::BufferData::new(vec![0]), aml::Equal::new(&aml::Arg(0), &uuid));
+        let asks = aml::Equal::new(&aml::Arg(2), &aml::ZERO);
+        let is_it = aml::Equal::new(&aml::Arg(2), &self.function);
+        let (known, answer) = (aml::Return::new(&known), aml::Return::new(self.answer));
+        let (asked, it) = (aml::If::new(&asks, vec![&known]), aml::If::new(&is_it, vec![&answer]));
+        let ours = aml::If::new(&is_ours, vec![&asked, &it]);
+        let otherwise = aml::Return::new(&none);
+        aml::Method::new("_DSM".into(), 4, true, vec![&ours, &otherwise]).to_aml_bytes(sink);
+    }
 }
 
 /// `_OSC` for PCI Express and for CXL alike: of the third dword what is granted, of CXL's own all

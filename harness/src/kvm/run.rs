@@ -223,6 +223,11 @@ impl std::fmt::Display for Failure {
                 "KVM internal error, suberror 1: an instruction that KVM had to emulate and could \
                  not"
             )?,
+            Reason::InternalError { suberror: 3 } => write!(
+                f,
+                "KVM internal error, suberror 3: an access that traps while it delivers an interrupt or \
+                 an exception"
+            )?,
             Reason::InternalError { suberror } => {
                 write!(f, "KVM internal error, suberror {suberror}")?;
             }
