@@ -209,7 +209,8 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         self.nodes.truncate(first);
         self.links.truncate(first);
         self.remarks.back_to(remarks);
-        assign::hierarchy(self.hw, &mut self.config, self.platform, bridge, given)?;
+        let leave_out = self.search.leave_out;
+        assign::hierarchy(self.hw, &mut self.config, self.platform, bridge, given, leave_out)?;
         self.assigned = true;
         self.hierarchy(bridge)
     }
@@ -225,16 +226,9 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         // Nodes that are added on the way are visited too.
         let mut next = first + 1;
         while let Some(Link { bus, .. }) = self.links.get(next) {
-            let place = Tree(&self.nodes).path(NodeId(next as u16));
-            match *bus {
-                Some(_) if self.leaves_out(place) => {
-                    self.remarks.add(Code::DISCOVER_LEFT_OUT.at(place));
-                }
-                Some(bus) => {
-                    let result = self.scan(bridge.uid, next, bus);
-                    self.lost(result)?;
-                }
-                None => {}
+            if let Some(bus) = *bus {
+                let result = self.scan(bridge.uid, next, bus);
+                self.lost(result)?;
             }
             next += 1;
         }
@@ -337,7 +331,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
     ) -> Result<(), Error> {
         let function = self.config.function();
         let at = Place::function(uid, function);
-        if self.is_left_out(header) {
+        if is_left_out(self.hw, &mut self.config, self.search.leave_out, header) {
             self.remarks.add(Code::DISCOVER_LEFT_OUT.at(at));
             return Ok(());
         }
@@ -357,30 +351,6 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         Ok(())
     }
 
-    /// Whether the policy leaves out the open function by what it is.
-    fn is_left_out(&mut self, header: HeaderType) -> bool {
-        let named = |wanted: &LeaveOut| matches!(wanted, LeaveOut::Device { .. });
-        if header.layout() != 0 || !self.search.leave_out.iter().any(named) {
-            return false;
-        }
-        let id: Id = self.config.read(self.hw, 0);
-        let mut serial = None;
-        self.search.leave_out.iter().any(|wanted| match *wanted {
-            LeaveOut::Device { vendor, device, .. }
-                if (vendor, device) != (id.vendor(), id.device()) =>
-            {
-                false
-            }
-            LeaveOut::Device { serial: Some(wanted), .. } => {
-                let found =
-                    *serial.get_or_insert_with(|| function::serial(self.hw, &mut self.config));
-                found == Some(wanted)
-            }
-            LeaveOut::Device { serial: None, .. } => true,
-            LeaveOut::At(_) => false,
-        })
-    }
-
     /// Adds the open function to the nodes of its bus, which start at `batch`.
     fn add(
         &mut self,
@@ -391,6 +361,17 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
     ) -> Result<(), Error> {
         let function = self.config.function();
         let at = Place::function(uid, function);
+        let above = Tree(&self.nodes).path(NodeId(parent as u16));
+        let port = found.port_number(self.hw, &mut self.config, at)?;
+        let place = found.place_in(above, port);
+        if place.is_some_and(|place| self.leaves_out(place)) {
+            // Nothing is asked of a port behind which nothing is looked for.
+            self.remarks.add(Code::DISCOVER_LEFT_OUT.at(place.unwrap_or_default()));
+            let (parent, is_root) = (Some(NodeId(parent as u16)), found.role == Role::RootPort);
+            let kind = if is_root { NodeKind::RootPort } else { NodeKind::DownstreamPort };
+            let node = Node { parent, kind, port, function: Some(function), ..Node::EMPTY };
+            return self.insert_sorted(batch, node, Link::EMPTY, at);
+        }
         let status = self.link_status(found, at)?;
         let (device, link) = match found.role {
             Role::Device => {
@@ -448,13 +429,24 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         let node = Node {
             parent: Some(NodeId(parent as u16)),
             kind,
-            port: found.port_number(self.hw, &mut self.config, at)?,
+            port,
             function: Some(function),
             hdm,
             back_invalidate,
             fault: None,
         };
-        // Nodes of this bus have nothing below them yet, so they can still move.
+        self.insert_sorted(batch, node, link, at)
+    }
+
+    /// Adds a node of a bus, whose nodes start at `batch`. They have nothing below them yet, so they can
+    /// still move.
+    fn insert_sorted(
+        &mut self,
+        batch: usize,
+        node: Node,
+        link: Link,
+        at: Place,
+    ) -> Result<(), Error> {
         let lower = self.nodes.iter().skip(batch).filter(|other| other.port <= node.port).count();
         self.insert(batch + lower, node, link, at).map(|_| ())
     }
@@ -579,6 +571,33 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         }
         Ok(())
     }
+}
+
+/// Whether the policy leaves out the open function by what it is.
+fn is_left_out(
+    hw: &mut impl Mmio,
+    config: &mut Config,
+    leave_out: &[LeaveOut],
+    header: HeaderType,
+) -> bool {
+    let named = |wanted: &LeaveOut| matches!(wanted, LeaveOut::Device { .. });
+    if header.layout() != 0 || !leave_out.iter().any(named) {
+        return false;
+    }
+    let id: Id = config.read(hw, 0);
+    let mut serial = None;
+    leave_out.iter().any(|wanted| match *wanted {
+        LeaveOut::Device { vendor, device, .. }
+            if (vendor, device) != (id.vendor(), id.device()) =>
+        {
+            false
+        }
+        LeaveOut::Device { serial: Some(wanted), .. } => {
+            *serial.get_or_insert_with(|| function::serial(hw, config)) == Some(wanted)
+        }
+        LeaveOut::Device { serial: None, .. } => true,
+        LeaveOut::At(_) => false,
+    })
 }
 
 /// The role of a node; `None` for a host bridge.

@@ -44,6 +44,14 @@ impl Path {
         Some((port, above))
     }
 
+    /// The place behind a port of what is here; `None` for more than [`MAX_DEPTH`] ports.
+    pub(crate) fn behind(&self, port: u8) -> Option<Self> {
+        let mut path = *self;
+        *path.ports.get_mut(usize::from(self.depth))? = port;
+        path.depth += 1;
+        Some(path)
+    }
+
     /// Port numbers, root port first.
     pub fn ports(&self) -> &[u8] {
         self.ports.get(..usize::from(self.depth)).unwrap_or(&self.ports)

@@ -1955,6 +1955,40 @@ fn what_is_left_out_by_identity_is_read_for_it_alone() {
 }
 
 #[test]
+fn what_is_left_out_is_not_touched_where_all_else_is_assigned() {
+    // The device behind port 7 by what it is, or by where; its BAR 0 would be no BAR. Nothing is written to
+    // it, and by place nothing is read either; the other one is assigned and found.
+    let serial = 0x0123_4567_89ab_cdef;
+    let by_identity = LeaveOut::Device { vendor: 0x8086, device: 0x0d93, serial: Some(serial) };
+    let by_place = LeaveOut::At(Path::new(12, &[0, 7]).expect("a short path"));
+    for (leave_out, read) in [(by_identity, true), (by_place, false)] {
+        let (mut hw, bridges) = switched(true);
+        let config = &mut hw.functions[4].config;
+        put(config, 0x200, &[0x0001_0003, 0x89ab_cdef, 0x0123_4567]);
+        put(config, 0x160, &[0x2001_0023]);
+        config.get_mut(&0x10).unwrap().rw = 0xf0ff_0000;
+        let before = config[&0x10].value;
+        let leave_out = [leave_out];
+        let search = Search { leave_out: &leave_out, ..Search::default() };
+        let resources = [resources(12, 0xc000_0000, 0x1000_0000)];
+        let platform = platform(&bridges, &resources);
+        let mut topology = Topology::<16>::new();
+        assert_eq!(discover_as(&mut hw, &mut clock(), &platform, search, &mut topology), Ok(()));
+        let places: Vec<_> =
+            topology.tree().devices().map(|(id, _)| topology.tree().path(id)).collect();
+        assert_eq!(places, [Path::new(12, &[0, 5]).expect("a short path")]);
+        let remarks: Vec<_> = topology.remarks.list().iter().map(|remark| remark.code).collect();
+        assert_eq!((remarks, topology.remarks.lost()), (vec![Code::DISCOVER_LEFT_OUT], 0));
+        // Port 7 is the first on its bus: bus 15 is behind it, or, where it gets none, behind port 5.
+        let on = |bus: u8, address: &u64| (ecam(bus, 0, 0)..ecam(bus + 1, 0, 0)).contains(address);
+        let written = |bus| hw.writes.iter().any(|(address, _)| on(bus, address));
+        assert_eq!([written(15), written(16)], [!read, read]);
+        assert_eq!(hw.reads.keys().any(|address| on(16, address)), read);
+        assert_eq!(hw.functions[4].config[&0x10].value, before);
+    }
+}
+
+#[test]
 fn what_makes_no_sense_costs_itself_where_that_is_allowed() {
     // The register locator of the device behind port 7 has a bad entry.
     let broken = |hw: &mut Fake| {

@@ -15,12 +15,13 @@ use cxl_regs::config::{
 use cxl_regs::{Hpa, Span};
 
 use super::function::{CxlFunction, Functions, Role, Sighting, bar_offset, read_bar};
-use super::{bus_range_end, guesses, open};
+use super::{bus_range_end, guesses, is_left_out, open};
 use crate::config::{Config, bus_base};
 use crate::error::{BarProblem, Code, Error, Place};
 use crate::mmio::Mmio;
 use crate::platform::{Bridge, Platform, Resources, RootBus};
-use crate::topology::MAX_DEPTH;
+use crate::policy::LeaveOut;
+use crate::topology::{MAX_DEPTH, Path};
 
 /// Numbers or addresses that are left: from `next` up to, and without, `end`.
 #[derive(Clone, Copy, Debug)]
@@ -77,8 +78,11 @@ pub(super) fn hierarchy(
     platform: &Platform<'_>,
     bridge: &Bridge,
     given: &Resources,
+    leave_out: &[LeaveOut],
 ) -> Result<(), Error> {
-    let mut pass = Pass { hw, config, platform, uid: bridge.uid, visited: [0; 4] };
+    let (uid, visited) = (bridge.uid, [0; 4]);
+    let mut pass = Pass { hw, config, platform, leave_out, uid, visited };
+    let place = Path::new(uid, &[]).unwrap_or_default();
     // A register block at 0 would be none.
     let mut pool = Pool::of(given.span);
     pool.next = pool.next.max(1);
@@ -89,7 +93,7 @@ pub(super) fn hierarchy(
         let last = behind.map(|other| other.bus - 1).min().map_or(end, |last| last.min(end));
         let mut buses = Buses { next: u16::from(root.bus) + 1, last };
         pass.visited = [0; 4];
-        pass.bus(root, None, 0, false, &mut buses, &mut pool)?;
+        pass.bus(root, None, place, false, &mut buses, &mut pool)?;
     }
     Ok(())
 }
@@ -99,6 +103,8 @@ struct Pass<'a, M> {
     hw: &'a mut M,
     config: &'a mut Config,
     platform: &'a Platform<'a>,
+    /// What is not to be touched.
+    leave_out: &'a [LeaveOut],
     uid: u32,
     /// One bit a bus of the segment.
     visited: [u64; 4],
@@ -142,6 +148,9 @@ impl<M: Mmio> Pass<'_, M> {
                 let Windows { memory, prefetchable } = self.windows().1;
                 [memory, prefetchable].into_iter().flatten().for_each(|used| pool.skip(used));
             }
+            if is_left_out(self.hw, self.config, self.leave_out, header) {
+                continue;
+            }
             // On a root bus there are functions that it is no good to disturb.
             let cxl = self.identify(header, above)?;
             if above.is_some() || cxl.is_some() {
@@ -154,12 +163,13 @@ impl<M: Mmio> Pass<'_, M> {
         Ok(())
     }
 
-    /// Assigns what is missing on a bus and below. With `anew` nothing counts as assigned.
+    /// Assigns what is missing on a bus and below, behind the ports on the way to a place. With `anew`
+    /// nothing counts as assigned.
     fn bus(
         &mut self,
         bus: RootBus,
         above: Option<Role>,
-        depth: usize,
+        place: Path,
         anew: bool,
         buses: &mut Buses,
         pool: &mut Pool,
@@ -174,8 +184,16 @@ impl<M: Mmio> Pass<'_, M> {
         }
         let mut functions = self.functions(bus, above)?;
         while let Some(header) = functions.next(self.hw, self.config) {
+            if is_left_out(self.hw, self.config, self.leave_out, header) {
+                continue;
+            }
             let Some(found) = self.identify(header, above)? else { continue };
             let at = self.place();
+            let port = found.port_number(self.hw, self.config, at)?;
+            let inside = found.place_in(place, port);
+            if inside.is_some_and(|inside| self.leave_out.contains(&LeaveOut::At(inside))) {
+                continue;
+            }
             self.bars(header, |kind, size, bar, assigned| {
                 if assigned.is_some() && !anew {
                     return Ok(None);
@@ -189,10 +207,9 @@ impl<M: Mmio> Pass<'_, M> {
                 pool.take(size).filter(fits).map(Some).ok_or(no_room)
             })?;
             if found.role != Role::Device {
-                if depth == MAX_DEPTH {
-                    return Err(Code::DISCOVER_TOO_DEEP.at(at).expected(MAX_DEPTH));
-                }
-                self.port(bus, found.role, depth, anew, buses, pool)?;
+                let too_deep = Code::DISCOVER_TOO_DEEP.at(at).expected(MAX_DEPTH);
+                let inside = inside.filter(|inside| inside.ports().len() <= MAX_DEPTH / 2);
+                self.port(bus, found.role, inside.ok_or(too_deep)?, anew, buses, pool)?;
             }
         }
         Ok(())
@@ -203,7 +220,7 @@ impl<M: Mmio> Pass<'_, M> {
         &mut self,
         bus: RootBus,
         role: Role,
-        depth: usize,
+        place: Path,
         anew: bool,
         buses: &mut Buses,
         pool: &mut Pool,
@@ -238,12 +255,12 @@ impl<M: Mmio> Pass<'_, M> {
         let opened = windows.memory.or(windows.prefetchable).filter(|_| numbered);
         if let Some(window) = opened {
             let mut pool = Pool::of(window);
-            self.bus(inner, Some(role), depth + 1, false, &mut below, &mut pool)?;
+            self.bus(inner, Some(role), place, false, &mut below, &mut pool)?;
         } else {
             let before = *pool;
             let full = no_room(at, 0, WINDOW_UNIT, before.next, before.end);
             let start = pool.align(WINDOW_UNIT).ok_or(full)?;
-            self.bus(inner, Some(role), depth + 1, true, &mut below, pool)?;
+            self.bus(inner, Some(role), place, true, &mut below, pool)?;
             self.reopen(bus, here);
             let window = if pool.next == start {
                 *pool = before;

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::error::{BarProblem, Code, Error, Numbered, Place};
 use crate::mmio::Mmio;
 use crate::platform::RootBus;
+use crate::topology::Path;
 
 /// What a function is to CXL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,6 +206,15 @@ impl CxlFunction {
                 Ok(config.read::<LinkCapabilities>(hw, self.pcie).port_number())
             }
             Role::UpstreamPort | Role::Device => Ok(0),
+        }
+    }
+
+    /// Its place below `above`, or, of what is no target, that of the port above it. `None` where the way
+    /// there is too long to name.
+    pub(super) fn place_in(&self, above: Path, port: u8) -> Option<Path> {
+        match self.role {
+            Role::RootPort | Role::DownstreamPort => above.behind(port),
+            Role::UpstreamPort | Role::Device => Some(above),
         }
     }
 }
