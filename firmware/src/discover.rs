@@ -5,7 +5,7 @@
 //! and the mailboxes of devices that have one. What is not assigned is assigned from the bridge's
 //! [`Platform::resources`], or refused by name where it has none.
 //!
-//! A node is made for: every host bridge of the platform; every root port with CXL DVSECs on its
+//! A node is made for: every host bridge of the platform, of CXL 1.1 ones with a fault that is no loss; every root port with CXL DVSECs on its
 //! root bus; below such a port every switch port with CXL DVSECs, and every endpoint with a CXL
 //! Device DVSEC that has CXL.mem. Everything else is passed over, and so is what is behind it; what
 //! could be missed is a remark of the topology's.
@@ -106,6 +106,9 @@ fn fill(
     result
 }
 
+/// RCRBs are pages.
+const RCRB_ALIGNMENT: u64 = 1 << 12;
+
 struct Walk<'a, M, C> {
     hw: &'a mut M,
     clock: &'a mut C,
@@ -134,9 +137,6 @@ fn check_bridge(bridges: &[Bridge], bridge: &Bridge) -> Result<(), Error> {
     let uid = bridge.uid;
     if bridges.iter().filter(|other| other.uid == uid).count() > 1 {
         return Err(Code::DISCOVER_DUPLICATE_UID.at(Place::bridge(uid)));
-    }
-    if bridge.kind == BridgeKind::Rcrb {
-        return Err(Code::DISCOVER_RCH.at(Place::bridge(uid)));
     }
     let mut higher = by_uid(bridges).filter(|other| other.uid > uid);
     if let Some(root) = bridge.root
@@ -215,7 +215,42 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         self.hierarchy(bridge)
     }
 
+    /// A CXL 1.1 host: nothing below it is looked for, as it has no decoders that route. Its node says
+    /// so, and whether the table may name it: Linux gives up every bridge for one whose RCRB it finds
+    /// wanting (drivers/cxl/core/regs.c, `__rcrb_to_component`), so the same is asked here.
+    fn restricted(&mut self, bridge: &Bridge) -> Result<(), Error> {
+        const MEMORY_SPACE: u32 = 1 << 1;
+        let (at, base) = (Place::bridge(bridge.uid), bridge.registers.0);
+        let mut read = |offset| self.hw.read(base.wrapping_add(offset));
+        let wrong = |what: u8, found: u32| {
+            Code::DISCOVER_RCRB.at(at).detail(what).expected(base).found(found)
+        };
+        let fault = if !base.is_multiple_of(RCRB_ALIGNMENT) {
+            wrong(0, base as u32)
+        } else {
+            let [id, command, low, high] = [0x00, 0x04, 0x10, 0x14].map(&mut read);
+            let high = if low & 4 == 0 { 0 } else { high };
+            let block = u64::from(high) << 32 | u64::from(low & !0xF);
+            if id == u32::MAX {
+                wrong(1, id)
+            } else if command & MEMORY_SPACE == 0 {
+                wrong(2, command)
+            } else if low & 3 != 0 || block == 0 || !block.is_multiple_of(BLOCK_ALIGNMENT) {
+                wrong(3, low)
+            } else {
+                Code::DISCOVER_RCH.at(at)
+            }
+        };
+        let kind = NodeKind::HostBridge { uid: bridge.uid };
+        let node = Node { kind, fault: Some(fault), ..Node::EMPTY };
+        self.remarks.add(fault);
+        self.insert(self.nodes.len(), node, Link::EMPTY, at).map(|_| ())
+    }
+
     fn hierarchy(&mut self, bridge: &Bridge) -> Result<(), Error> {
+        if bridge.kind == BridgeKind::Rcrb {
+            return self.restricted(bridge);
+        }
         let at = Place::bridge(bridge.uid);
         let Structures { hdm, .. } =
             structures(self.hw, bridge.registers.0, Some(Component::HostBridge), at)?;

@@ -66,7 +66,7 @@ impl fmt::Display for RootBus {
 pub enum BridgeKind {
     /// CXL 2.0 and later: a component register block of 64 KiB.
     ComponentRegisters,
-    /// CXL 1.1: a root complex register block. Recognised, and refused by name.
+    /// CXL 1.1: a root complex register block. In the table, and not programmed.
     Rcrb,
 }
 

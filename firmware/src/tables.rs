@@ -21,7 +21,7 @@ use crate::error::{self, Code, Error, Numbered};
 use crate::mmio::Mmio;
 use crate::platform::{BridgeKind, Platform, Window};
 use crate::policy::{PathPolicy, TargetSystem};
-use crate::topology::{NodeId, NodeKind, Partition, Tree};
+use crate::topology::{Node, NodeId, NodeKind, Partition, Tree};
 use crate::verify::paths::{Decoders, WindowView};
 use crate::verify::view;
 
@@ -54,7 +54,7 @@ fn as_found<'a>(tree: Tree<'a>, committed: CommittedRef<'a>) -> Decoders<'a> {
 
 /// Writes the CEDT into `buffer` and returns exactly it.
 ///
-/// A CHBS for every bridge, by UID; a CFMWS for every window that has a place, used or not, by
+/// A CHBS for every bridge, by UID, but for a CXL 1.1 host that would cost Linux all of them; a CFMWS for every window that has a place, used or not, by
 /// base; a CXIMS for each granularity of XOR windows. A window is fixed exactly when it holds a
 /// committed range and every decoder on every path in it is locked.
 pub fn cedt<'a, 'b>(
@@ -64,11 +64,16 @@ pub fn cedt<'a, 'b>(
     identity: Identity,
     buffer: &'b mut [u8],
 ) -> Result<&'b mut [u8], Error> {
-    let committed = committed.into();
-    check_whole(platform, topology.into(), committed)?;
+    let (tree, committed) = (topology.into(), committed.into());
+    check_whole(platform, tree, committed)?;
     let mut writer = CedtWriter::new(buffer, identity).map_err(no_room)?;
     for bridge in ascending(platform.bridges, |bridge| bridge.uid) {
         let uid = bridge.uid;
+        let is_here = |node: &&Node| node.kind == NodeKind::HostBridge { uid };
+        let fault = tree.0.iter().find(is_here).and_then(|node| node.fault);
+        if fault.is_some_and(|fault| fault.code == Code::DISCOVER_RCRB) {
+            continue;
+        }
         let version = match bridge.kind {
             BridgeKind::ComponentRegisters => ChbsVersion::Chbcr,
             BridgeKind::Rcrb => ChbsVersion::Rch,

@@ -220,8 +220,7 @@ fn chain(hw: &mut fake::Fake) {
 
 #[test]
 fn every_discovery_error() {
-    let cases: [(u16, Fault); 34] = [
-        (0x0201, |_, given| given.bridges[0].kind = BridgeKind::Rcrb),
+    let cases: [(u16, Fault); 33] = [
         (0x0202, |_, given| given.bridges.push(given.bridges[0])),
         (0x0203, |_, given| given.bridges.push(fake::bridge(13, Some(12), 1))),
         (0x0204, |_, given| (given.bridges[0].root, given.bridges[0].uid) = (None, 300)),
@@ -324,7 +323,7 @@ fn every_discovery_error() {
 
 #[test]
 fn every_remark() {
-    let cases: [(u16, Fault); 8] = [
+    let cases: [(u16, Fault); 10] = [
         (0x0280, |hw, _| device(hw, 0x108, 0x0003_0000)),
         (0x0281, |hw, _| root(hw, 0x100, 0x0001_0001)),
         // The list of the device's DVSECs begins with its register locator.
@@ -342,6 +341,12 @@ fn every_remark() {
             hw.functions[1] = fake::endpoint(0, 0xfe80_0000, Some(registers));
         }),
         (0x0287, |hw, _| hw.functions.clear()),
+        // An RCRB with Memory Space on and a 64-bit BAR at 0x1_fed0_0000; then one without.
+        (0x0289, |hw, given| {
+            given.bridges[0].kind = BridgeKind::Rcrb;
+            fake::put(&mut hw.fixed, fake::BRIDGE, &[0x7075_8086, 2, 0, 0, 0xfed0_0004, 1]);
+        }),
+        (0x028A, |_, given| given.bridges[0].kind = BridgeKind::Rcrb),
     ];
     let remarked = |hw: &mut fake::Fake, given: &Given| {
         let platform = fake::platform(&given.bridges, &given.resources);

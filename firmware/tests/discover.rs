@@ -264,9 +264,8 @@ type Change = fn(&mut Vec<Bridge>);
 #[test]
 fn bridges_that_contradict_each_other_are_refused_before_any_access() {
     let (mut hw, mut bridges) = two_bridges();
-    let cases: [(Change, Error); 3] = [
+    let cases: [(Change, Error); 2] = [
         (|b| b[1].uid = 20, Code::DISCOVER_DUPLICATE_UID.at(Place::bridge(20))),
-        (|b| b[0].kind = BridgeKind::Rcrb, Code::DISCOVER_RCH.at(Place::bridge(20))),
         (
             |b| b[0].root = b[1].root,
             Code::DISCOVER_SHARED_ROOT_BUS
@@ -285,6 +284,54 @@ fn bridges_that_contradict_each_other_are_refused_before_any_access() {
     assert!(hw.reads.is_empty() && hw.writes.is_empty());
     bridges.clear();
     assert_eq!(found(&mut hw, &bridges).unwrap().nodes.len(), 0);
+}
+
+/// The detail of what is wrong with an RCRB, and what was found.
+type Wrong = Option<(u32, u32)>;
+
+/// Dwords at 0x00, 0x04, 0x10 and 0x14 of an RCRB, and what is said of it.
+const RCRBS: [([u32; 4], Wrong); 9] = [
+    ([0x7075_8086, 0x0010_0006, 0xfed0_0004, 1], None),
+    ([0x7075_8086, 2, 0xfed0_0000, u32::MAX], None),
+    ([0x7075_8086, 2, 0xfed0_000c, 0], None),
+    ([u32::MAX, 2, 0xfed0_0004, 1], Some((1, u32::MAX))),
+    ([0x7075_8086, 0xffff_fffd, 0xfed0_0004, 1], Some((2, 0xffff_fffd))),
+    ([0x7075_8086, 2, 0, 1], Some((3, 0))),
+    ([0x7075_8086, 2, 0xfed0_0001, 0], Some((3, 0xfed0_0001))),
+    ([0x7075_8086, 2, 0xfed0_0002, 0], Some((3, 0xfed0_0002))),
+    ([0x7075_8086, 2, 0xfed0_8004, 1], Some((3, 0xfed0_8004))),
+];
+
+#[test]
+fn a_cxl_1_1_host_costs_nothing_and_says_what_its_rcrb_is() {
+    for ([id, command, low, high], wrong) in RCRBS {
+        let (mut hw, mut bridges) = two_bridges();
+        bridges[0].kind = BridgeKind::Rcrb;
+        let base = bridges[0].registers.0;
+        put(&mut hw.fixed, base, &[id, command, 0, 0, low, high]);
+        let at = Place::bridge(20);
+        let expected = match wrong {
+            None => Code::DISCOVER_RCH.at(at),
+            Some((what, found)) => {
+                Code::DISCOVER_RCRB.at(at).detail(what).expected(base).found(found)
+            }
+        };
+        let all = found(&mut hw, &bridges).expect("the other bridge is sound");
+        let rch = all.nodes.iter().find(|node| node.kind == NodeKind::HostBridge { uid: 20 });
+        assert_eq!(rch.and_then(|node| node.fault), Some(expected));
+        assert_eq!((all.remarks.list(), all.remarks.lost()), (&[expected][..], 0));
+        assert!(!expected.is_failure());
+        // All there is of the other one, and nothing was looked for below this one.
+        assert!(all.nodes.iter().all(|node| node.fault.is_none() || node.parent.is_none()));
+        assert!(all.nodes.len() > 2);
+        assert!(hw.reads.keys().all(|at| at & !0xFFFF != base || at & 0xFFFF < 0x18));
+        // An RCRB is a page; what is none is not read.
+        bridges[0].registers.0 += 0x800;
+        hw.reads.clear();
+        let unaligned =
+            Code::DISCOVER_RCRB.at(at).expected(base + 0x800).found(base as u32 + 0x800);
+        assert_eq!(found(&mut hw, &bridges).unwrap().remarks.list(), [unaligned]);
+    }
 }
 
 #[test]
@@ -1713,7 +1760,6 @@ fn codes_are_distinct_and_every_error_is_a_sentence_with_its_place() {
     let at = at(13, 0);
     let bus = RootBus { segment: 0, bus: 9 };
     let errors = [
-        Code::DISCOVER_RCH.at(Place::bridge(12)),
         Code::DISCOVER_DUPLICATE_UID.at(Place::bridge(12)),
         Code::DISCOVER_SHARED_ROOT_BUS.at(Place::bridge(12)).expected(bus).found(13),
         Code::DISCOVER_ROOT_BUS_UNKNOWN.at(Place::bridge(12)).detail(NO_CXL_PORTS),
@@ -1757,14 +1803,14 @@ fn codes_are_distinct_and_every_error_is_a_sentence_with_its_place() {
         }),
         Code::DISCOVER_CAPACITY.error().expected(3),
     ];
-    for (code, error) in (0x0201..).zip(errors) {
+    for (code, error) in (0x0202..).zip(errors) {
         assert_eq!(error.code(), code, "{error}");
         let text = error.to_string();
         let place = text.starts_with("bridge 12 function 0000:0d:00.0");
-        assert!(place || matches!(code, 0x0201..=0x0204 | 0x0221), "{text}");
+        assert!(place || matches!(code, 0x0202..=0x0204 | 0x0221), "{text}");
         assert!(text.len() > 20 && !text.ends_with('.') && !text.contains('\n'), "{text}");
     }
-    let longest = format!("{}", errors[17]);
+    let longest = format!("{}", errors[16]);
     assert_eq!(
         longest,
         "bridge 12 function 0000:0d:00.0: the HDM Decoder Capability at 0x1 is 0x0000000d: \
@@ -1928,33 +1974,6 @@ fn what_is_left_out_by_place_is_not_touched() {
 }
 
 #[test]
-fn what_is_left_out_by_identity_is_read_for_it_alone() {
-    // A serial number in front of the DVSECs of the device behind port 7.
-    let (mut hw, _) = switched(false);
-    let serial = |hw: &mut Fake| {
-        put(&mut hw.functions[4].config, 0x200, &[0x0001_0003, 0x89ab_cdef, 0x0123_4567]);
-        put(&mut hw.functions[4].config, 0x160, &[0x2001_0023]);
-    };
-    serial(&mut hw);
-    let named = |serial| [LeaveOut::Device { vendor: 0x8086, device: 0x0d93, serial }];
-    fn search(leave_out: &[LeaveOut]) -> Search<'_> {
-        Search { leave_out, ..Search::default() }
-    }
-    let (places, remarks, lost) = searched(&mut hw, search(&named(Some(0x0123_4567_89ab_cdef))));
-    assert_eq!((places, remarks.len(), lost), (vec![vec![0, 5]], 1, 0));
-    assert!(
-        hw.writes.iter().all(|(address, _)| !(ecam(15, 0, 0)..ecam(16, 0, 0)).contains(address))
-    );
-
-    // Another serial number is another device; without one it is every device of the kind.
-    let (mut hw, _) = switched(false);
-    serial(&mut hw);
-    assert_eq!(searched(&mut hw, search(&named(Some(1)))).0.len(), 2);
-    let (mut hw, _) = switched(false);
-    assert_eq!(searched(&mut hw, search(&named(None))).0.len(), 0);
-}
-
-#[test]
 fn what_is_left_out_is_not_touched_where_all_else_is_assigned() {
     // The device behind port 7 by what it is, or by where; its BAR 0 would be no BAR. Nothing is written to
     // it, and by place nothing is read either; the other one is assigned and found.
@@ -1986,6 +2005,33 @@ fn what_is_left_out_is_not_touched_where_all_else_is_assigned() {
         assert_eq!(hw.reads.keys().any(|address| on(16, address)), read);
         assert_eq!(hw.functions[4].config[&0x10].value, before);
     }
+}
+
+#[test]
+fn what_is_left_out_by_identity_is_read_for_it_alone() {
+    // A serial number in front of the DVSECs of the device behind port 7.
+    let (mut hw, _) = switched(false);
+    let serial = |hw: &mut Fake| {
+        put(&mut hw.functions[4].config, 0x200, &[0x0001_0003, 0x89ab_cdef, 0x0123_4567]);
+        put(&mut hw.functions[4].config, 0x160, &[0x2001_0023]);
+    };
+    serial(&mut hw);
+    let named = |serial| [LeaveOut::Device { vendor: 0x8086, device: 0x0d93, serial }];
+    fn search(leave_out: &[LeaveOut]) -> Search<'_> {
+        Search { leave_out, ..Search::default() }
+    }
+    let (places, remarks, lost) = searched(&mut hw, search(&named(Some(0x0123_4567_89ab_cdef))));
+    assert_eq!((places, remarks.len(), lost), (vec![vec![0, 5]], 1, 0));
+    assert!(
+        hw.writes.iter().all(|(address, _)| !(ecam(15, 0, 0)..ecam(16, 0, 0)).contains(address))
+    );
+
+    // Another serial number is another device; without one it is every device of the kind.
+    let (mut hw, _) = switched(false);
+    serial(&mut hw);
+    assert_eq!(searched(&mut hw, search(&named(Some(1)))).0.len(), 2);
+    let (mut hw, _) = switched(false);
+    assert_eq!(searched(&mut hw, search(&named(None))).0.len(), 0);
 }
 
 #[test]

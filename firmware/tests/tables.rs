@@ -13,7 +13,7 @@ use cxl_firmware::error::{Code, Error, Place};
 use cxl_firmware::platform::{BridgeKind, Restrictions, Window};
 use cxl_firmware::policy::{PathPolicy, Policy};
 use cxl_firmware::tables::{MemoryKind, MemoryRange, cedt, cross_check, srat};
-use cxl_firmware::topology::{DeviceKind, NodeId, NodeKind};
+use cxl_firmware::topology::{DeviceKind, Node, NodeId, NodeKind};
 use cxl_firmware::verify::{Findings, verify};
 use cxl_regs::acpi::Identity;
 use cxl_regs::acpi::cedt::Problem;
@@ -116,6 +116,22 @@ fn the_cedt_says_what_the_platform_decodes_and_the_hardware_accepted() {
         verify(&mut hw, &m.platform(), &m.topology, &policy, &mut read, &mut findings);
         assert_eq!(table(&m, &read), Ok(golden(restrictions)));
     }
+}
+
+#[test]
+fn a_cxl_1_1_host_that_would_cost_linux_all_bridges_is_left_out() {
+    let mut m = described();
+    let uids = |m: &Machine| {
+        let bytes = table(m, &Committed::new()).expect("a table");
+        let bridges = cxl_regs::acpi::cedt::Cedt::read(&bytes).expect("a CEDT").host_bridges();
+        bridges.map(|bridge| bridge.uid).collect::<Vec<_>>()
+    };
+    let (kind, fault) = (NodeKind::HostBridge { uid: 9 }, Code::DISCOVER_RCH.at(Place::bridge(9)));
+    let rch = Node { kind, hdm: None, fault: Some(fault), ..m.topology.nodes[0] };
+    m.topology.nodes.push(rch).expect("room");
+    assert_eq!(uids(&m), [7, 9]);
+    m.topology.nodes.last_mut().expect("it").fault = Some(Code::DISCOVER_RCRB.at(Place::bridge(9)));
+    assert_eq!(uids(&m), [7]);
 }
 
 #[test]

@@ -12,8 +12,10 @@ use cxl_firmware::bring_up::Extent;
 use cxl_firmware::platform::Platform;
 use cxl_firmware::tables;
 use cxl_harness::run::{self, DirectRun};
+use cxl_lint::{Input, Rule, lint};
 use cxl_model::machine::{Landing, Machine};
 use cxl_model::scenario::{Parent, PathPolicy, Place, Scenario, builtin};
+use cxl_regs::acpi::cedt::{Cedt, ChbsVersion};
 use cxl_regs::mmio::Mmio;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -255,13 +257,12 @@ fn a_sound_machine_costs_two_more_writes_a_decoder() {
 }
 
 /// What is wrong with one of four bridges or with what is below it, and the place that the loss names.
-const PLATFORMS: [(&str, &str, &str); 6] = [
+const PLATFORMS: [(&str, &str, &str); 5] = [
     (
         "[[window]]\ntargets = [\"hb3\"]\nbase = \"0x8c000000000\"\nsize = \"256GiB\"\n",
         "",
         "bridge 64 port 0",
     ),
-    ("uid = 64", "uid = 64\nversion = \"1.1\"", "bridge 64"),
     ("volatile = \"1GiB\"", "volatile = \"512GiB\"", "bridge 64 port 0"),
     (
         "[[window]]",
@@ -300,5 +301,38 @@ fn what_one_bridge_lacks_costs_what_is_below_it() {
         // Strict, the same machine has nothing.
         let strict = run::direct(&mut Machine::new(&scenario));
         assert!(strict.refusal.is_some(), "{to}");
+    }
+}
+
+#[test]
+fn a_cxl_1_1_host_costs_nothing_else_and_is_no_loss() {
+    let sound = builtin("four-bridges").unwrap().text;
+    let restricted = sound.replacen("uid = 64", "uid = 64\nversion = \"1.1\"", 1);
+    // Its RCRB answers, or does not; then Linux would give up all bridges for it.
+    let dead = "[[fault]]\nat = \"hb3\"\nkind = \"all-ones-after\"\nafter = 0\n\n[[window]]";
+    let silent = restricted.replacen("[[window]]", dead, 1);
+    for (text, in_table, remark) in [(restricted, true, 0x0289), (silent, false, 0x028A)] {
+        let scenario = Scenario::parse(&text, "test").unwrap();
+        let Run { machine, done, .. } = run(&scenario, Fault::None, &text);
+        let strict = run::direct(&mut Machine::new(&scenario));
+        for done in [&done, &strict] {
+            assert_eq!((&done.refusal, done.extent), (&None, Extent::Whole));
+            let in_use: Vec<_> = served(&machine, done, "").into_iter().flatten().collect();
+            assert_eq!(in_use, [0, 1, 2]);
+            let remarks: Vec<_> =
+                done.room.topology.remarks.list().iter().map(|remark| remark.code()).collect();
+            assert_eq!(remarks, [remark]);
+            let bridges = Cedt::read(&done.cedt).unwrap().host_bridges();
+            let restricted = { bridges }.find(|bridge| bridge.version() == ChbsVersion::Rch);
+            assert_eq!(restricted.map(|bridge| bridge.uid), in_table.then_some(64));
+            // Linux, asked about the registers and the table, takes all the rest.
+            let found = lint(&Input::of(&machine, &done.cedt));
+            assert!(found.iter().all(|finding| finding.rule != Rule::Rcrb), "{found:#?}");
+        }
+        // The platform's own table would cost it everything where the RCRB is none.
+        let own = cxl_model::acpi::Tables::new(&scenario, machine.map(), run::TABLES_BASE);
+        let own = Input::of(&machine, own.table(&own.cedt));
+        let found = lint(&own);
+        assert_eq!(found.iter().any(|finding| finding.rule == Rule::Rcrb), !in_table);
     }
 }

@@ -56,7 +56,7 @@ const RESULTS: [(&str, u16, u64, u64); 45] = [
     ("too-few-decoders", 0x030C, 370, 6),
     ("window-order", 0x030E, 206, 3),
     ("coherency", 0x030B, 165, 0),
-    ("cxl-1-1", 0x0201, 0, 0),
+    ("cxl-1-1", 0, 307, 24),
     ("lock-not-enforced", 0, 303, 24),
     ("lock-lost", 0x0515, 316, 33),
     ("commit-polls", 0, 306, 24),

@@ -296,6 +296,17 @@ fn table_cases() -> Vec<Case> {
                 append(input, &chbs(99, 0, 0xE100_0000, 0x2000));
             }),
         ),
+        // Logs of a kernel say this of a CHBS of version 0 whose RCRB reads 0.
+        refused(
+            Rule::Rcrb,
+            broken("one-device", |input| {
+                let (name, address) = ("hb9".to_owned(), Some("pci0000:63".to_owned()));
+                let registers = Registers::Rcrb([0; 4]);
+                input.bridges.push(Bridge { name, uid: Some(99), address, registers });
+                append(input, &chbs(99, 0, 0xE100_0000, 0x2000));
+            }),
+            &["pci0000:63: Invalid Component Registers in RCRB"],
+        ),
         window(
             Window { arithmetic: 2, ..SPARE },
             &[
@@ -1158,6 +1169,7 @@ fn registers() -> impl Strategy<Value = Registers> {
     prop_oneof![
         Just(Registers::Unknown),
         Just(Registers::NoBlock),
+        proptest::array::uniform4(any::<u32>()).prop_map(Registers::Rcrb),
         Just(Registers::NoHdm),
         (any::<u32>(), any::<u32>(), dwords(8 * 4)).prop_map(|(capability, global, dwords)| {
             let decoders = dwords
@@ -1251,7 +1263,9 @@ fn write_set(directory: &Path, input: &Input) -> PathBuf {
             fs::write(directory.join(name), image.bytes()).unwrap();
             format!("registers = \"{name}\"\n")
         }
-        Registers::NoHdm | Registers::NoBlock => "registers = \"none\"\n".to_owned(),
+        Registers::NoHdm | Registers::NoBlock | Registers::Rcrb(_) => {
+            "registers = \"none\"\n".to_owned()
+        }
         Registers::Unknown => String::new(),
     };
     for bridge in &input.bridges {

@@ -51,6 +51,7 @@ pub(crate) fn fates(room: &Room) {
 /// What a best effort had to give up, each with its error.
 pub(crate) fn lost(room: &Room) {
     let faults = room.topology.nodes.iter().filter_map(|node| node.fault.as_ref());
+    let faults = faults.filter(|fault| fault.is_failure());
     for error in room.topology.remarks.losses().chain(faults) {
         say(format_args!("lost: {error}"));
     }

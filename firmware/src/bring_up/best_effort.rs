@@ -199,7 +199,7 @@ fn extent(policy: &Policy<'_>, work: &WorkspaceMut<'_>) -> Result<Extent, Error>
     if let Some(fault) = lost_of_them.find_map(|id| tree.fault(id)) {
         return Err(fault);
     }
-    let faults = tree.iter().filter(|(_, node)| node.fault.is_some()).count();
+    let faults = tree.iter().filter_map(|(_, node)| node.fault).filter(Error::is_failure).count();
     let failures = work.findings.list.iter().filter(|finding| finding.is_failure()).count();
     let remarks = usize::from(work.topology.remarks.lost());
     let lost = remarks + faults + failures + work.probe.list().len();

@@ -75,8 +75,7 @@ rows! {
         "more than {expected} {detail|MCFG allocations|host bridges|windows}: give the library larger structures",
 
     // Discovery.
-    0x0201 DISCOVER_RCH
-        "{at} is one of CXL 1.1 (RCH): its registers are an RCRB, which this library does not drive",
+    // 0x0201 was the refusal of a machine with a CXL 1.1 host.
     0x0202 DISCOVER_DUPLICATE_UID "two bridges have UID {at:uid}",
     0x0203 DISCOVER_SHARED_ROOT_BUS
         "bridges {at:uid} and {found} are both said to start at {expected:bus}",
@@ -149,6 +148,10 @@ rows! {
         "{at}: has {expected:size}, of which {found:size} are in active partitions: the rest is not used",
     0x0287 DISCOVER_NO_PORTS "{at}: no CXL root port on its {found:bus}",
     0x0288 DISCOVER_LEFT_OUT "{at}: left out, as the policy asks; nothing there was touched",
+    0x0289 DISCOVER_RCH
+        "{at}: a CXL 1.1 host (RCH): it is in the table, and its memory is not programmed",
+    0x028A DISCOVER_RCRB
+        "{at}: a CXL 1.1 host, and its RCRB at {expected:x} {detail|is no page|does not answer|has Memory Space off|has no block of 64 KiB in BAR 0} (found {found:x8}): it is left out of the table, as Linux gives up every bridge for it",
 
     // The plan.
     0x0301 PLAN_NO_WINDOW

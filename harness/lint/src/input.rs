@@ -35,6 +35,8 @@ pub enum Registers {
     Unknown,
     /// It has no component registers.
     NoBlock,
+    /// It is a CXL 1.1 host, with these dwords in its RCRB: at 0x00, 0x04, 0x10 and 0x14.
+    Rcrb([u32; 4]),
     /// It has component registers, and no HDM capability among them.
     NoHdm,
     /// It has these.
@@ -159,13 +161,17 @@ impl Input {
         let map = machine.map();
         let registers = |hdm: Option<HdmImage>| hdm.map_or(Registers::NoHdm, Registers::Hdm);
         let bridges = fabric.bridges.iter().zip(&scenario.bridges).zip(&map.bridges);
-        let bridges = bridges.map(|((bridge, given), place)| Bridge {
+        let bridges = bridges.enumerate().map(|(index, ((bridge, given), place))| Bridge {
             name: bridge.name.clone(),
             uid: Some(bridge.uid),
             address: Some(format!("pci{:04x}:{:02x}", given.segment, place.first_bus)),
             registers: match given.version {
                 BridgeVersion::Cxl2 => registers(bridge.hdm.clone()),
-                BridgeVersion::Cxl1 => Registers::NoBlock,
+                BridgeVersion::Cxl1 => {
+                    Registers::Rcrb([0x00, 0x04, 0x10, 0x14].map(|offset| {
+                        machine.rcrb(Place::Bridge(index), offset).unwrap_or(u32::MAX)
+                    }))
+                }
             },
         });
         let pci =

@@ -257,7 +257,7 @@ impl<'i> System<'i> {
         let device = ("cxl_port", name.as_str());
         let hdm = match registers {
             Registers::Unknown => return Ok(()),
-            Registers::NoBlock => {
+            Registers::NoBlock | Registers::Rcrb(_) => {
                 let found = "no component registers";
                 return Err(Refusal::new(Rule::NoDecoderRegisters, ENXIO, found)
                     .error(device, "No component registers mapped")
@@ -590,8 +590,8 @@ impl<'i> System<'i> {
         let at = ("cxl_port", name.as_str());
         let hdm = match &device.registers {
             Registers::Unknown => return Ok(()),
-            Registers::NoBlock if enabled => None,
-            Registers::NoBlock => {
+            Registers::NoBlock | Registers::Rcrb(_) if enabled => None,
+            Registers::NoBlock | Registers::Rcrb(_) => {
                 let found = "no component registers";
                 return Err(Refusal::new(Rule::NoDecoderRegisters, ENXIO, found)
                     .error(at, "No component registers mapped"));

@@ -54,6 +54,9 @@ rules! {
     RestrictedHost "restricted-host"
         "Decoders are looked for in CXL 2.0 host bridges (CHBS version 1) only."
         => "describe the bridge's component registers in a CHBS of version 1",
+    Rcrb "rcrb"
+        "The RCRB of a CXL 1.1 host (CHBS version 0) answers, has Memory Space on, and a BAR of 64 KiB that has an address; one that has not costs all bridges."
+        => "take the CHBS of that host out of the table, or set up its RCRB before Linux starts",
     WindowArithmetic "window-arithmetic"
         "A window's interleave arithmetic is 0 (modulo) or 1 (XOR)."
         => "write 0 or 1 into byte 0x19 of the CFMWS",

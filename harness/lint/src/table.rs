@@ -13,7 +13,7 @@ use zerocopy::little_endian::U32;
 use super::records::Records;
 use super::refusal::{Attempt, Refusal, Said};
 use super::system::{AddressRange, Root, System, granularity, ways};
-use super::{Finding, Level, Rule, Severity};
+use super::{Bridge, Finding, Level, Registers, Rule, Severity};
 use crate::Change;
 
 /// 256 MiB.
@@ -40,7 +40,9 @@ impl System<'_> {
             self.findings.push(Finding::new(Severity::Refused, rule, "CEDT", found, lost));
         }
         self.bridges(&records);
-        self.windows(&records);
+        if self.rcrbs() {
+            self.windows(&records);
+        }
         true
     }
 
@@ -135,6 +137,45 @@ impl System<'_> {
                 self.findings.push(finding.say(Level::Info, ("", &device), text));
             }
         }
+    }
+
+    /// Whether every CXL 1.1 host has an RCRB; one that has none ends the whole driver
+    /// (`__rcrb_to_component` in core/regs.c, `add_host_bridge_dport` in acpi.c).
+    fn rcrbs(&mut self) -> bool {
+        let input = self.input;
+        let wrong = input.bridges.iter().zip(&self.hosts).enumerate().find_map(|(at, found)| {
+            let (Bridge { registers: Registers::Rcrb(dwords), .. }, host) = found else {
+                return None;
+            };
+            let [id, command, low, high] = *dwords;
+            let high = if low & 4 == 0 { 0 } else { u64::from(high) << 32 };
+            let block = high | u64::from(low & !0xF);
+            let good = id != u32::MAX
+                && command & 2 != 0
+                && low & 3 == 0
+                && block != 0
+                && block % 0x1_0000 == 0;
+            (host.known && host.restricted && !good).then_some((at, *dwords))
+        });
+        let Some((index, [id, command, low, high])) = wrong else { return true };
+        let Some(bridge) = input.bridges.get(index) else { return true };
+        let found = format!(
+            "RCRB with ID {id:#010x}, Command {command:#010x}, BAR 0 {low:#010x} {high:#010x}"
+        );
+        let lost = "no bridge, no window and no memory: the driver gives up";
+        let finding = Finding::new(Severity::Refused, Rule::Rcrb, &bridge.name, found, lost);
+        let device = bridge.address.clone().unwrap_or_else(|| bridge.name.clone());
+        let at = ("", device.as_str());
+        let finding = match id {
+            u32::MAX => finding.say(Level::Error, at, "Failed to access Downstream Port RCRB"),
+            _ => finding,
+        };
+        let said = "Invalid Component Registers in RCRB";
+        self.findings.push(finding.say(Level::Warning, at, said));
+        for host in &mut self.hosts {
+            host.known = false;
+        }
+        false
     }
 
     /// Makes a root decoder of each window.

@@ -118,6 +118,11 @@ impl Faults {
         answers
     }
 
+    /// Whether a component does not answer any more.
+    pub fn is_dead(&self, place: Place) -> bool {
+        self.dying.iter().any(|dying| dying.at == place && dying.left == 0)
+    }
+
     /// Counts a write to a register; whether it is lost.
     pub fn drops(&mut self, place: Place, register: Where) -> bool {
         let mut lost = false;

@@ -108,9 +108,10 @@ impl Machine {
     pub fn new(scenario: &Scenario) -> Self {
         let judgement =
             if scenario.platform.strict { Judgement::Strict } else { Judgement::Lenient };
+        let map = AddressMap::new(scenario);
+        let bridges = scenario.bridges.iter().zip(&map.bridges);
         let mut machine = Self {
-            map: AddressMap::new(scenario),
-            bridges: scenario.bridges.iter().map(build::bridge).collect(),
+            bridges: bridges.map(|(bridge, place)| build::bridge(bridge, place)).collect(),
             ports: (0..scenario.ports.len()).map(|index| build::port(scenario, index)).collect(),
             switches: (0..scenario.switches.len())
                 .map(|index| build::switch(scenario, index))
@@ -124,6 +125,7 @@ impl Machine {
             sets: sets::Sets::default(),
             hardware: None,
             scenario: scenario.clone(),
+            map,
         };
         for place in machine.places() {
             if let Some(hdm) = machine.component_mut(place).and_then(ComponentBlock::hdm_mut) {
@@ -221,6 +223,13 @@ impl Machine {
             Place::Switch(index) => self.switches.get(index).map(|switch| &switch.component),
             Place::Device(index) => self.devices.get(index).map(|slot| &slot.endpoint.component),
         }
+    }
+
+    /// A dword of the RCRB of a CXL 1.1 bridge, as a read gives it; `None` for what is none.
+    pub fn rcrb(&self, place: Place, offset: u32) -> Option<u32> {
+        let Place::Bridge(index) = place else { return None };
+        let bridge = self.bridges.get(index).filter(|bridge| bridge.component().is_none())?;
+        Some(if self.faults.is_dead(place) { u32::MAX } else { bridge.rcrb(offset) })
     }
 
     fn component_mut(&mut self, place: Place) -> Option<&mut ComponentBlock> {

@@ -4,17 +4,28 @@
 //! if it has more than one.
 
 use cxl_regs::Component;
+use cxl_regs::access::{Register, Spec};
+use cxl_regs::config::{Bar, Command, Id};
 
 use super::Reset;
 use super::component::ComponentBlock;
 use super::hdm::HdmBlock;
 use super::port::Path;
 
-/// A host bridge of CXL 2.0 or later, or of CXL 1.1, whose registers are not modelled.
+/// A host bridge of CXL 2.0 or later; or of CXL 1.1, of which there is only what tells that it is one.
 #[derive(Clone, Debug)]
 pub struct HostBridge {
     registers: Option<ComponentBlock>,
+    /// Where the RCRB says that the downstream port's component registers are.
+    block: u64,
 }
+
+/// Vendor and Device ID of the downstream port of a CXL 1.1 bridge: those of the other root ports.
+const RCRB_ID: u32 = 0x7075_8086;
+/// Memory Space in the Command register.
+const MEMORY_SPACE: u32 = 1 << 1;
+/// A BAR of 64 bits.
+const WIDE: u32 = 1 << 2;
 
 impl HostBridge {
     /// A CXL 2.0 bridge; `None` for one without HDM decoders.
@@ -27,13 +38,31 @@ impl HostBridge {
         if path.cache_id {
             block = block.with_cache_id_route_table();
         }
-        Self { registers: Some(block) }
+        Self { registers: Some(block), block: 0 }
     }
 
-    /// A CXL 1.1 bridge: firmware refuses it by the version in its CHBS, and finds nothing behind
-    /// the RCRB.
-    pub const fn restricted() -> Self {
-        Self { registers: None }
+    /// A CXL 1.1 bridge. Its RCRB leads to component registers at `block`, where nothing answers.
+    pub const fn restricted(block: u64) -> Self {
+        Self { registers: None, block }
+    }
+
+    /// A dword of the RCRB of a CXL 1.1 bridge (CXL r3.1 section 8.2.1): the header of the downstream
+    /// port in the first page. Nothing else answers.
+    pub const fn rcrb(&self, offset: u32) -> u32 {
+        match offset {
+            0x00 => RCRB_ID,
+            0x04 => MEMORY_SPACE,
+            0x10 => self.block as u32 | WIDE,
+            0x14 => (self.block >> 32) as u32,
+            0x08..0x1000 => 0,
+            _ => u32::MAX,
+        }
+    }
+
+    /// The register at an offset of an RCRB.
+    pub fn rcrb_spec(offset: u32) -> Option<Spec> {
+        let specs = [(0x00, Id::SPEC), (0x04, Command::SPEC), (0x10, Bar::SPEC), (0x14, Bar::SPEC)];
+        specs.into_iter().find(|(at, _)| *at == offset).map(|(_, spec)| spec)
     }
 
     /// Its component registers; `None` in CXL 1.1.

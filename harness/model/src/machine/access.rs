@@ -141,7 +141,7 @@ impl Machine {
             }
             Some(Target::Component { place, offset }) => match self.component_mut(place) {
                 Some(block) => block.read(offset, now),
-                None => (u32::MAX, Effect::None),
+                None => (self.rcrb(place, offset).unwrap_or(u32::MAX), Effect::None),
             },
             Some(Target::DeviceRegisters { device, offset }) => {
                 let mailbox = self.endpoint(device).and_then(|e| e.mailbox.as_ref());

@@ -11,6 +11,7 @@ use crate::device::bridge::HostBridge;
 use crate::device::endpoint::{Endpoint, Make};
 use crate::device::hdm::HdmBlock;
 use crate::device::port::{self, Path};
+use crate::layout::BridgePlace;
 use crate::scenario::{self, BridgeVersion, DeviceKind, Parent, Scenario, Selects};
 
 /// What the hierarchy below a bridge can do.
@@ -32,9 +33,9 @@ fn routing(component: Component, path: Path, decoders: u8, targets: u8) -> Optio
     Some(HdmBlock::new(component, features, capability))
 }
 
-pub(super) fn bridge(given: &scenario::Bridge) -> HostBridge {
+pub(super) fn bridge(given: &scenario::Bridge, place: &BridgePlace) -> HostBridge {
     match given.version {
-        BridgeVersion::Cxl1 => HostBridge::restricted(),
+        BridgeVersion::Cxl1 => HostBridge::restricted(place.bars.base().0),
         BridgeVersion::Cxl2 => {
             let path = path_of(given);
             let hdm = routing(Component::HostBridge, path, given.decoders, given.target_count);

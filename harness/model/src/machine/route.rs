@@ -14,6 +14,7 @@ use cxl_regs::{Hpa, Span};
 use super::Machine;
 use crate::backing::Backing;
 use crate::device::Name;
+use crate::device::bridge::HostBridge;
 use crate::device::port::{COMPONENT_BAR, Port};
 use crate::fault::Where;
 use crate::scenario::{BridgeVersion, Parent, Place};
@@ -244,7 +245,10 @@ impl Machine {
     pub fn register_name(&self, target: Target) -> Option<Name> {
         match target {
             Target::Config { place, offset } => self.function(place)?.name(offset),
-            Target::Component { place, offset } => self.component(place)?.name(offset),
+            Target::Component { place, offset } => match self.component(place) {
+                Some(block) => block.name(offset),
+                None => HostBridge::rcrb_spec(offset).map(|spec| Name::plain(spec.name)),
+            },
             Target::DeviceRegisters { device, offset } => {
                 self.endpoint(device)?.mailbox.as_ref()?.name(offset)
             }
@@ -260,7 +264,11 @@ impl Machine {
                 self.function(place).map(|function| function.specs(offset)).unwrap_or_default()
             }
             Target::Component { place, offset } => {
-                self.component(place).and_then(|block| block.spec(offset)).into_iter().collect()
+                let spec = match self.component(place) {
+                    Some(block) => block.spec(offset),
+                    None => HostBridge::rcrb_spec(offset),
+                };
+                spec.into_iter().collect()
             }
             Target::DeviceRegisters { device, offset } => {
                 let mailbox = self.endpoint(device).and_then(|e| e.mailbox.as_ref());

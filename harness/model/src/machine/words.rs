@@ -10,6 +10,7 @@ use cxl_regs::component;
 use cxl_regs::config::{Bdf, CONVENTIONAL_SIZE, Capabilities, ExtendedCapabilities};
 
 use super::Machine;
+use crate::device::bridge::HostBridge;
 use crate::device::config::Function;
 use crate::scenario::Place;
 use crate::trace::Target;
@@ -109,7 +110,8 @@ fn component(
     f: &mut fmt::Formatter<'_>,
 ) -> fmt::Result {
     let Some(block) = machine.component(place) else {
-        return f.write_str("registers of a CXL 1.1 bridge, which are not modelled");
+        let name = HostBridge::rcrb_spec(offset).map_or("nothing there", |spec| spec.name);
+        return write!(f, "RCRB of a CXL 1.1 bridge: {name}");
     };
     match component::Region::at(offset) {
         Some(component::Region::Io) => {
