@@ -450,13 +450,6 @@ fn broken() -> Vec<Broken> {
             "byte 0x5d: interleave arithmetic code 0x2 is reserved (defined: 0, 1)",
         ),
         (
-            edited(QEMU, &[(0x4c, &[0; 8])]),
-            0x44,
-            0x4c,
-            Problem::WindowWithoutBase { size: 4 * GIB },
-            "byte 0x4c: the window of 4 GiB has no base: it was not placed",
-        ),
-        (
             edited(QEMU, &[(0x54, &[0; 8])]),
             0x44,
             0x54,
@@ -658,8 +651,25 @@ fn raw_view_shows_what_the_judge_refuses() {
     let Ok(wire::Wire::Cfmws(record, targets)) = raw.wire() else { panic!("{raw:?}") };
     assert_eq!((record.base.get(), record.size.get()), (0, 4 * GIB));
     assert_eq!((record.eniw, targets.len()), (1, 1));
-    let problem = Problem::WindowWithoutBase { size: 4 * GIB };
+    let problem = Problem::TargetCount { expected: 2, found: 1 };
     assert_eq!(raw.judge(), Err(CedtError { record: 0x44, problem }));
+}
+
+#[test]
+fn a_window_at_0_is_one_and_may_end_where_a_hole_begins() {
+    // Twelve ways over 2 GiB, which is no multiple of 3 GiB; elsewhere that is refused.
+    let twelve = Interleave::new(Ways::Twelve, Granularity::B256);
+    let targets: Vec<u32> = (1..13).collect();
+    let window = |base, size| Cfmws::new(Span::new(Hpa(base), size).unwrap(), twelve, &targets);
+    let low = window(0, 2 * GIB).unwrap();
+    let (record, uids) = low.encode();
+    assert_eq!((record.base.get(), record.size.get()), (0, 2 * GIB));
+    assert_eq!(Cfmws::decode(&record, &uids), Ok(low));
+    let size = 2 * GIB;
+    let problem = Problem::SizeNotDivisible { size, ways: Ways::Twelve };
+    assert_eq!(window(4 * GIB, size).unwrap_err(), problem);
+    let problem = Problem::SizeAlignment { size: GIB + 1 };
+    assert_eq!(window(0, GIB + 1).unwrap_err(), problem);
 }
 
 #[test]
@@ -667,8 +677,7 @@ fn legal_values_cannot_be_made_of_illegal_parts() {
     let span = |base, size| Span::new(Hpa(base), size).unwrap();
     let two = Interleave::new(Ways::Two, Granularity::B256);
     for (span, targets, problem) in [
-        (span(0, GIB), &[1, 2][..], Problem::WindowWithoutBase { size: GIB }),
-        (span(GIB + 1, GIB), &[1, 2], Problem::BaseAlignment { base: GIB + 1 }),
+        (span(GIB + 1, GIB), &[1, 2][..], Problem::BaseAlignment { base: GIB + 1 }),
         (span(GIB, GIB + 1), &[1, 2], Problem::SizeAlignment { size: GIB + 1 }),
         (
             span(GIB, 0x3000_0000),

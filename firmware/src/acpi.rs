@@ -1,7 +1,7 @@
 //! The platform out of ACPI bytes: MCFG for configuration space, CEDT for bridges and windows.
 //!
 //! **Invariant**: a table that breaks a rule of its own is refused with the byte that breaks it;
-//! what only becomes wrong together with other facts (a window without a place, XOR without maps,
+//! what only becomes wrong together with other facts (a window at 0 where RAM is, XOR without maps,
 //! targets that name nothing) is passed on for the plan to refuse by name. One rule that platforms
 //! break is not held against them: see [`Tables::windows`].
 
@@ -49,8 +49,9 @@ pub struct Tables<const BRIDGES: usize, const WINDOWS: usize> {
     /// are addresses in the window that no decoder below it can claim. QEMU makes windows in units
     /// of 256 MiB alone, and Linux takes them (`drivers/cxl/acpi.c`). The platform does decode
     /// them, so they are no reason to refuse it; what is planned, and described to the next stage,
-    /// is the part that can be used. A window without even one share has no such part, and is not
-    /// listed. [`Cedt::check`] keeps to the letter.
+    /// is the part that can be used. A window without even one share has no such part: it is listed as
+    /// it is, a note of the plan names it, and no table has it. One at 0 may end where a hole below
+    /// 4 GiB begins, and is listed whole. [`Cedt::check`] keeps to the letter.
     pub windows: Vec<Window, WINDOWS>,
     /// Width of a physical address in bits.
     pub address_bits: u8,
@@ -191,22 +192,16 @@ fn read_windows(cedt: &Cedt<'_>, windows: &mut List<'_, Window>) -> Result<(), E
     for raw in cedt.raw_records() {
         let raw = raw.map_err(broken)?;
         let Ok(Wire::Cfmws(record, targets)) = raw.wire() else { continue };
-        // QEMU publishes a window that did not fit with base 0. That is a fact for the plan, which
-        // can say who misses it; everything else is judged as if the window had a place.
-        let unplaced = record.base.get() == 0;
+        let (base, size) = (record.base.get(), record.size.get());
         let mut judged = *record;
-        if unplaced {
-            judged.base = DECODER_UNIT.into();
-        }
-        if let (Ok(ways), size) = (Ways::decode(record.eniw), record.size.get())
+        let mut usable = size;
+        if let (Ok(ways), true) = (Ways::decode(record.eniw), base != 0)
             && size != 0
             && size.is_multiple_of(DECODER_UNIT)
         {
             let stripe = DECODER_UNIT * u64::from(ways.count());
-            if size < stripe {
-                continue;
-            }
-            judged.size = (size - size % stripe).into();
+            judged.size = (size.max(stripe) - size.max(stripe) % stripe).into();
+            usable = size.min(judged.size.get());
         }
         let window =
             Cfmws::decode(&judged, targets).map_err(|problem| broken(at(raw.offset, problem)))?;
@@ -221,8 +216,8 @@ fn read_windows(cedt: &Cedt<'_>, windows: &mut List<'_, Window>) -> Result<(), E
             }),
         };
         let window = Window {
-            base: (!unplaced).then(|| window.span().base()),
-            size: window.span().size(),
+            base: Some(window.span().base()),
+            size: usable,
             interleave,
             arithmetic: window.arithmetic,
             xor_maps: cxims.map(|Cxims { maps, .. }| maps).unwrap_or_default(),

@@ -21,6 +21,8 @@ pub(crate) struct CoherencyModels {
 /// Its capability register may say (Supported Coherency Models); where it does not, its class does.
 /// A memory expander is host-only wherever it may be, and has no CXL.cache to be coherent through;
 /// an accelerator is what it was built for. Back-invalidate needs every component of the path.
+// Compiled once: it is asked in many places.
+#[inline(never)]
 pub(crate) fn models(tree: Tree<'_>, id: NodeId) -> Result<CoherencyModels, Error> {
     let mut list = Vec::new();
     let Some((node, device)) = tree.get(id).and_then(|node| Some((node, node.device()?))) else {

@@ -544,7 +544,7 @@ fn whole_region(
     let locked = entries.clone().all(CommittedDecoder::locked);
     entries.all(|entry| entry.active().is_some()).then_some(CommittedRegion {
         window: region.window,
-        span: first.span,
+        span: region.reached,
         interleave: first.interleave,
         coherency: first.coherency,
         partition: region.partition,

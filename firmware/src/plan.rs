@@ -34,9 +34,9 @@ use crate::codes::codes;
 use crate::coherency;
 use crate::error::{Code, Error, Fact, Place};
 use crate::list::{self, Empty, List};
-use crate::platform::Platform;
-use crate::policy::{PathPolicy, Policy, TargetSystem, Width};
-use crate::topology::{NodeId, NodeKind, Partition, Tree};
+use crate::platform::{Platform, Window};
+use crate::policy::{OnFailure, PathPolicy, Policy, TargetSystem, Width};
+use crate::topology::{NodeId, NodeKind, Partition, Path, Tree};
 
 /// A range of host addresses and the set of devices behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +61,8 @@ pub struct Region {
     by: fit::By,
     fixed: bool,
     order: u16,
+    /// The part of the host addresses that its window has: all, but in a window at 0 that ends at a hole.
+    pub(crate) reached: Span,
     /// Whether its memory answered in a trial; see [`OnFailure::BestEffort`](crate::policy::OnFailure).
     pub(crate) answered: bool,
 }
@@ -82,6 +84,7 @@ impl Empty for Region {
         by: fit::By::Fit,
         fixed: false,
         order: 0,
+        reached: Span::<Hpa>::ORIGIN,
         answered: false,
     };
 }
@@ -94,6 +97,8 @@ pub enum Reason {
     Flat,
     /// One device, by a request.
     Requested,
+    /// A request names its members.
+    Members,
     /// The policy names ways and granularity.
     Named,
     /// As wide as possible.
@@ -184,6 +189,22 @@ pub enum Note {
         /// The device.
         device: NodeId,
     },
+    /// The policy asks for memory of a device, and there is none at its place: lost, where the rest may
+    /// go on without it.
+    NoSuchDevice {
+        /// The place.
+        at: Path,
+    },
+    /// A window that has less than 256 MiB for each of its ways: nothing can lie in it, and no table
+    /// has it.
+    WindowTooSmall {
+        /// Its base.
+        window: Hpa,
+        /// Its bytes.
+        size: u64,
+        /// Its ways.
+        ways: Ways,
+    },
     /// An accelerator that can do back-invalidate (HDM-DB) is mapped without, as a component on
     /// its path cannot.
     BackInvalidateGap {
@@ -228,6 +249,8 @@ codes! {
         BackInvalidateWindow = 0x0385,
         NotKept = 0x0386,
         SystemPrograms = 0x0387,
+        NoSuchDevice = 0x0388,
+        WindowTooSmall = 0x0389,
     }
 }
 
@@ -576,11 +599,23 @@ fn fill(
             note(plan, Note::Empty { device })?;
         }
     }
+    let small = platform.windows.iter().filter(|window| !window.has_share());
+    for Window { base, size, interleave, .. } in small {
+        let (window, size, ways) = (base.unwrap_or_default(), *size, interleave.ways);
+        note(plan, Note::WindowTooSmall { window, size, ways })?;
+    }
     let given = PlanInput { platform, tree, policy, devices };
     match policy.path {
         PathPolicy::GuestPrograms => return guest_programs(&given, used, plan),
         PathPolicy::Describe => return describe::windows(&given, used, refusals, plan),
         PathPolicy::LockAll | PathPolicy::Unlocked => {}
+    }
+    let asked = policy.requests.iter().map(|request| &request.device);
+    for &at in asked.chain(policy.sets.iter().flat_map(|set| &set.members)) {
+        // Else it is refused below.
+        if tree.device_at(&at).is_none() && policy.on_failure == OnFailure::BestEffort {
+            note(plan, Note::NoSuchDevice { at })?;
+        }
     }
     placed.clear();
     let mut layout = place::Layout { regions: placed, refusals };
@@ -626,7 +661,10 @@ fn why_unused(
     last: &mut Option<(node_use::Sharing, Why)>,
 ) -> Why {
     let path = given.tree.path(device);
-    if given.policy.requests.iter().any(|request| request.device == path) {
+    let policy = given.policy;
+    if policy.requests.iter().any(|request| request.device == path)
+        || policy.sets.iter().any(|set| set.members.contains(&path))
+    {
         return Why::NotAsked;
     }
     let Some(former) = sets::awaited(given, device, partition, used) else { return Why::SetEnds };
@@ -664,8 +702,9 @@ fn is_pass_through(tree: Tree<'_>, id: NodeId, used: &[NodeUse]) -> bool {
 
 /// Nothing is asked for that would have to be programmed: somebody else does that.
 fn asks_for_nothing(policy: &Policy<'_>) -> Result<(), Error> {
-    if let Some(request) = policy.requests.iter().min_by_key(|request| request.device) {
-        return Err(Code::PLAN_REQUEST_TO_GUEST.at(request.device));
+    let asked = policy.requests.iter().map(|request| &request.device);
+    if let Some(device) = asked.chain(policy.sets.iter().flat_map(|set| &set.members)).min() {
+        return Err(Code::PLAN_REQUEST_TO_GUEST.at(device));
     }
     if policy.width != Width::Flat || !policy.windows.is_empty() {
         return Err(Code::PLAN_WIDTH_TO_GUEST.error());

@@ -9,7 +9,7 @@
 use core::fmt;
 
 use cxl_regs::acpi::cedt::ChbsVersion;
-use cxl_regs::{Arithmetic, Hpa, Interleave, Selector, Span};
+use cxl_regs::{Arithmetic, DECODER_UNIT, Decoder, Hpa, Interleave, Selector, Span, Ways};
 use heapless::Vec;
 
 pub use cxl_regs::acpi::cedt::Restrictions;
@@ -105,10 +105,21 @@ pub struct Window {
 }
 
 impl Window {
-    /// Its addresses; `None` where it has no place, no bytes, or would pass the end of the address
+    /// Its addresses as the platform gave them; `None` where it has no place, no bytes, or would pass the end of the address
     /// space.
     pub fn span(&self) -> Option<Span> {
         Span::new(self.base?, self.size).ok()
+    }
+
+    /// Whether a region can lie in it: it has a share of 256 MiB for each way, or may end within one.
+    pub(crate) fn has_share(&self) -> bool {
+        let shares = DECODER_UNIT * u64::from(self.interleave.ways.count());
+        self.size >= shares || self.is_at_hole()
+    }
+
+    /// Whether it may end within a share, as only one at 0 may.
+    pub(crate) fn is_at_hole(&self) -> bool {
+        self.base == Some(Hpa(0))
     }
 }
 
@@ -155,4 +166,59 @@ impl Platform<'_> {
         });
         ecam.chain(bridges).chain(self.occupied.iter().copied())
     }
+
+    /// Where something may be put in a window.
+    ///
+    /// A window may begin at 0. Platforms also write 0 where they found no place for one (QEMU), and
+    /// have RAM there; so 0 is a place only if the caller knows what is occupied, and none of it is
+    /// there.
+    pub(crate) fn base_of(&self, window: &Window) -> Option<Hpa> {
+        let known = |span: Span| {
+            !self.occupied.is_empty() && !self.occupied.iter().any(|taken| taken.overlaps(span))
+        };
+        window.base.filter(|base| base.0 != 0 || window.span().is_some_and(known))
+    }
+
+    /// The addresses of a window that has a place; `None` for any other, also for one at 0 where that is
+    /// none.
+    pub fn span_of(&self, window: &Window) -> Option<Span> {
+        self.base_of(window).and_then(|_| window.span())
+    }
+
+    /// Bytes that a region of so many members may claim from a window's base on.
+    ///
+    /// A window at 0 may end where a hole below 4 GiB begins, with less than a whole share of 256 MiB
+    /// for each way at its end. Decoders obey that rule all the same, and so claim more; the platform
+    /// routes nothing of the rest (Linux: Documentation/driver-api/cxl/conventions/cxl-lmh.rst).
+    /// Another window must not lie there.
+    pub(crate) fn room(&self, window: &Window, members: u32) -> u64 {
+        let shares = DECODER_UNIT.saturating_mul(members.max(1).into());
+        let whole = window.size.checked_next_multiple_of(shares).filter(|_| window.is_at_hole());
+        let room = whole.unwrap_or(window.size);
+        let free = |room| {
+            let claimed = window.base.and_then(|base| Span::new(base, room).ok());
+            let mut others = self.windows.iter().filter(|other| other.base != window.base);
+            claimed.is_none_or(|span| !others.any(|o| o.span().is_some_and(|o| o.overlaps(span))))
+        };
+        if free(room) { room } else { window.size }
+    }
+}
+
+/// Whether a window has a range that is interleaved so many ways. One at 0 may end before the range
+/// does, by less than a share of 256 MiB for each way: see [`Platform::room`].
+pub(crate) fn holds(window: Span, span: Span, ways: Ways) -> bool {
+    let rest = span.end().0.saturating_sub(window.end().0);
+    let at_hole = window.base() == Hpa(0) && rest < DECODER_UNIT * u64::from(ways.count());
+    window.contains_span(span) || window.contains(span.base()) && at_hole
+}
+
+/// Whether a decoder is for a region: it claims its addresses, and no more than hides in a hole.
+pub(crate) fn claims(decoder: &Decoder, region: Span) -> bool {
+    decoder.span.base() == region.base() && holds(region, decoder.span, decoder.interleave.ways)
+}
+
+/// The part of a range that its window has.
+pub(crate) fn reached(span: Span, window: Span) -> Span {
+    let size = window.end().0.saturating_sub(span.base().0).min(span.size());
+    Span::new(span.base(), size).unwrap_or(span)
 }

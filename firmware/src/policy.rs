@@ -3,7 +3,8 @@
 //! **Invariant**: the default policy names nothing and guesses nothing: every device's whole
 //! capacity, flat, in the one window that fits, everything on the path locked.
 
-use cxl_regs::{Hpa, Interleave, Span};
+use cxl_regs::{Granularity, Hpa, Interleave, Span};
+use heapless::Vec;
 
 use crate::list::Empty;
 use crate::topology::{Partition, Path};
@@ -51,6 +52,50 @@ pub struct Request {
     /// Bytes of the partition left out in front of the region's memory, a multiple of 256 MiB. No
     /// other region gets them: device addresses are handed out upwards.
     pub skip: u64,
+}
+
+/// One region whose members the caller names. A set has the order that hardware gives it, so that of
+/// its members means nothing; all of them are in it, or there is no plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetRequest {
+    /// The devices, by place.
+    pub members: Vec<Path, 16>,
+    /// Which part of their memory.
+    pub partition: Partition,
+    /// The window, by its base address; `None`: the only one that can hold such a set.
+    pub window: Option<Hpa>,
+    /// Offset into the window; `None`: the first free place.
+    pub offset: Option<u64>,
+    /// Bytes, all members together; `None`: as much as the smallest member has left of each.
+    pub size: Option<u64>,
+    /// Bytes of each member's partition left out in front.
+    pub skip: u64,
+    /// Granularity, in a window of one way; `None`, and in all others: the window's.
+    pub granularity: Option<Granularity>,
+}
+
+/// Which of several windows that fit is taken where nothing names one. Of those that are alike it is the
+/// lowest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prefer {
+    /// The one that spreads over the most bridges, and a narrower one for devices that it has no set for.
+    Widest,
+    /// The one that spreads over the fewest.
+    Narrowest,
+    /// The lowest.
+    Lowest,
+}
+
+/// What becomes of devices whose set lost a member, with [`OnFailure::BestEffort`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BrokenSets {
+    /// Sets of as many of them as can be, and ranges of their own for the rest.
+    #[default]
+    Narrower,
+    /// Each has a range of its own, where a window of one way fits.
+    Flat,
+    /// They stay unused.
+    Unused,
 }
 
 /// How many devices share a region.
@@ -166,8 +211,10 @@ pub struct Policy<'a> {
     /// Regions asked for, in any order. A device named here gets these and no others; a device that
     /// is not gets its whole capacity mapped, a region for each partition.
     pub requests: &'a [Request],
+    /// Sets asked for, in any order; as with `requests`, their members get nothing else.
+    pub sets: &'a [SetRequest],
     /// How many devices share a region, in windows that `windows` does not name. Devices that
-    /// `requests` names never share.
+    /// `requests` names never share, and those that `sets` names share as it says.
     pub width: Width,
     /// Windows with a width of their own. A device that several windows fit goes to the one that
     /// is named here.
@@ -175,6 +222,8 @@ pub struct Policy<'a> {
     /// Where memory was before: what can stay there stays, and what cannot is noted
     /// ([`Note::NotKept`](crate::plan::Note::NotKept)). Only what `requests` names goes elsewhere.
     pub earlier: &'a [EarlierRange],
+    /// Which of several windows is taken; `None`: that there are several is an error.
+    pub prefer: Option<Prefer>,
     /// A set ends where its smallest member ends. Map what is left of the others too, in narrower
     /// sets; else it is noted as unused.
     pub map_leftovers: bool,
@@ -182,6 +231,11 @@ pub struct Policy<'a> {
     pub probe: Probe,
     /// What a failure of one component costs.
     pub on_failure: OnFailure,
+    /// What becomes of the others where a set loses a member.
+    pub broken_sets: BrokenSets,
+    /// Lock with the first commit, as [`OnFailure::Strict`] does. It saves two writes a decoder; a
+    /// component that fails then costs what is locked already, as nothing of that can be planned anew.
+    pub no_trial: bool,
     /// Components without which the machine is not to be brought up, whatever else a failure costs.
     pub required: &'a [Path],
     /// What is not to be touched.
@@ -215,12 +269,16 @@ impl Policy<'_> {
         enable_cache: false,
         target: TargetSystem::Linux,
         requests: &[],
+        sets: &[],
         width: Width::Flat,
         windows: &[],
         earlier: &[],
+        prefer: None,
         map_leftovers: false,
         probe: Probe::All,
         on_failure: OnFailure::Strict,
+        broken_sets: BrokenSets::Narrower,
+        no_trial: false,
         required: &[],
         leave_out: &[],
     };

@@ -28,7 +28,7 @@
 //! it is persistent, and holds what it held before. One that did not is taken out, and its decoders
 //! are [`Fate::Stranded`].
 
-use cxl_regs::{Arithmetic, Granularity, Hpa, Route, Selector, Span};
+use cxl_regs::{Arithmetic, DECODER_UNIT, Granularity, Hpa, Route, Selector, Span, Ways};
 use heapless::Vec;
 
 use crate::committed::{
@@ -266,7 +266,9 @@ fn marked(value: u32, ways: usize) -> Option<(usize, usize)> {
 /// Why a region cannot be probed as it is.
 fn uneven(region: &CommittedRegion) -> Option<Error> {
     let (span, stripe) = (region.span, region.interleave.stripe());
-    let whole = span.size().checked_rem(stripe) == Some(0);
+    // At a hole it ends where its window does, and the last whole stripe is asked.
+    let at_hole = region.window == Hpa(0) && span.end().0.is_multiple_of(DECODER_UNIT);
+    let whole = span.size().checked_rem(stripe) == Some(0) || at_hole;
     let stripes = span.size().checked_div(stripe).unwrap_or(0);
     let error = Code::PROBE_UNEVEN.error().detail(stripe / Granularity::B256.bytes());
     (!whole || stripes < 2).then_some(error.expected(span.base()).found(span.size()))
@@ -302,7 +304,8 @@ fn cells(regions: &[CommittedRegion]) -> impl Iterator<Item = Cell> {
 /// The places of one way of a region of two or more whole stripes.
 fn addresses(region: &CommittedRegion, way: u32) -> [u64; PLACES] {
     let granule = region.interleave.granularity.bytes();
-    let (stripe, size) = (region.interleave.stripe(), region.span.size());
+    let stripe = region.interleave.stripe();
+    let size = region.span.size() - region.span.size().checked_rem(stripe).unwrap_or(0);
     // The highest power of two of the way's own bytes, in stripes.
     let stripes = size / stripe.max(1);
     let middle = stripes.saturating_sub(1).checked_ilog2().map_or(0, |bits| stripe << bits);
@@ -346,7 +349,7 @@ fn behind(
     hpa: u64,
 ) -> Option<NodeId> {
     let dword = Span::new(Hpa(hpa), 4).ok()?;
-    let window = platform.windows.iter().find(|window| view(window, dword).is_some())?;
+    let window = platform.windows.iter().find(|window| view(window, dword, Ways::One).is_some())?;
     let selector = match window.arithmetic {
         Arithmetic::Modulo => Selector::modulo(window.interleave),
         Arithmetic::Xor => Selector::xor(window.interleave, &window.xor_maps).ok()?,

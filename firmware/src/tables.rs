@@ -12,14 +12,14 @@ use cxl_regs::acpi::cedt::{
 use cxl_regs::acpi::srat::{self, MemoryAffinity};
 use cxl_regs::acpi::{Cedt, CedtWriter, Identity, NoRoom};
 use cxl_regs::hdm::Control;
-use cxl_regs::{Arithmetic, Granularity, Hpa, Span};
+use cxl_regs::{Arithmetic, Granularity, Hpa, Span, Ways};
 
 use crate::committed::{Committed, CommittedDevice, CommittedRef, CommittedRegion, Fate, Place};
 use crate::decoder_registers::{DecoderRegisters, difference};
 use crate::device_registers::DeviceRegisters;
 use crate::error::{self, Code, Error, Numbered};
 use crate::mmio::Mmio;
-use crate::platform::{BridgeKind, Platform, Window};
+use crate::platform::{self, BridgeKind, Platform, Window, holds};
 use crate::policy::{PathPolicy, TargetSystem};
 use crate::topology::{Node, NodeId, NodeKind, Partition, Tree};
 use crate::verify::paths::{Decoders, WindowView};
@@ -82,8 +82,16 @@ pub fn cedt<'a, 'b>(
             .map_err(|problem| Code::TABLES_BRIDGE.at(error::Place::bridge(uid)).rule(problem))?;
         writer.chbs(&chbs).map_err(refused)?;
     }
-    // A window without a base decodes nothing: the platform found no place for it.
-    for window in ascending(platform.windows, |window| window.base).filter(|w| w.base.is_some()) {
+    // A window without a place decodes nothing, nor can anything lie in one without a share. What is in
+    // use at 0 shows that there is one.
+    let in_use = |window: &Window| {
+        { committed.regions.iter() }.any(|region| Some(region.window) == window.base)
+    };
+    let decodes = |window: &&Window| {
+        (window.size == 0 || window.has_share())
+            && (platform.base_of(window).is_some() || in_use(window))
+    };
+    for window in ascending(platform.windows, |window| window.base).filter(decodes) {
         writer.cfmws(&cfmws(window, committed.regions)?).map_err(refused)?;
     }
     for granularity in Granularity::ALL {
@@ -129,7 +137,10 @@ fn check_whole(
         // Whatever is said of its fate.
         let Some(decoder) = entry.active() else { return Err(Code::TABLES_NOT_WHOLE.at(place)) };
         let span = decoder.span;
-        if !platform.windows.iter().any(|window| view(window, span).is_some()) {
+        // How many share a range the devices' decoders say; sixteen at most.
+        let is_device = decoders.is_device(entry.node);
+        let ways = if is_device { decoder.interleave.ways } else { Ways::Sixteen };
+        if !platform.windows.iter().any(|window| view(window, span, ways).is_some()) {
             return Err(Code::TABLES_OUTSIDE_WINDOWS
                 .at(place)
                 .expected(span.base())
@@ -145,12 +156,13 @@ fn check_whole(
         let place = Place::of(tree, entry.node, entry.index);
         let mut devices = committed.devices.iter().filter(|device| device.node == entry.node);
         let off = devices.any(|device| !device.decoder_enable || !device.mem_enable);
-        if off || !committed.regions.iter().any(|region| region.span == decoder.span) {
+        if off || !committed.regions.iter().any(|region| platform::claims(decoder, region.span)) {
             return Err(Code::TABLES_NOT_WHOLE.at(place));
         }
     }
     for region in committed.regions {
-        let window = platform.windows.iter().find_map(|window| view(window, region.span));
+        let ways = region.interleave.ways;
+        let window = platform.windows.iter().find_map(|window| view(window, region.span, ways));
         let made = decoders.region(region.span, window, &mut |_| {});
         // Only registers can say that it is locked, only the probe that it answers.
         let locked = region.locked && made.is_some_and(|made| made.locked);
@@ -289,7 +301,8 @@ fn check_table(cedt: &[u8], tree: Tree<'_>, committed: CommittedRef<'_>) -> Resu
     for (entry, decoder) in decoders.device_claims() {
         check_bridge(&table, tree, entry.node)?;
         let span = decoder.span;
-        let window = table.windows().find(|window| window.span().contains_span(span));
+        let ways = decoder.interleave.ways;
+        let window = table.windows().find(|window| holds(window.span(), span, ways));
         let view = window.as_ref().map(|window| WindowView {
             span: window.span(),
             interleave: window.interleave(),

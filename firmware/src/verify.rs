@@ -11,7 +11,7 @@ mod finding;
 pub(crate) mod paths;
 
 use cxl_regs::hdm::Control;
-use cxl_regs::{Coherency, Decoder, Span};
+use cxl_regs::{Coherency, Decoder, Span, Ways};
 
 pub use finding::{Findings, FindingsMut, Tally};
 use paths::{Decoders, WindowView};
@@ -25,7 +25,7 @@ use crate::error::{Code, Numbered};
 use crate::list;
 use crate::mmio::Mmio;
 use crate::plan::PlanRef;
-use crate::platform::{Platform, Window};
+use crate::platform::{Platform, Window, claims, holds};
 use crate::policy::{Demands, PathPolicy, Policy};
 use crate::topology::{NodeId, Partition, Tree};
 
@@ -100,14 +100,15 @@ fn judge(
         if decoders.device_claims().take(at).any(|(_, earlier)| earlier.span == span) {
             continue;
         }
-        let window = platform.windows.iter().find_map(|window| view(window, span));
+        let ways = decoder.interleave.ways;
+        let window = platform.windows.iter().find_map(|window| view(window, span, ways));
         if let Some(region) = decoders.region(span, window, &mut report) {
             // One for each device decoder at most, so there is room.
             let _ = regions.push(region);
         }
     }
     let on = |span: Span| {
-        decoders.device_claims().filter(|(_, decoder)| decoder.span == span).all(|(entry, _)| {
+        decoders.device_claims().filter(|(_, decoder)| claims(decoder, span)).all(|(entry, _)| {
             let mut devices = devices.iter();
             devices.any(|d| d.node == entry.node && d.decoder_enable && d.mem_enable)
         })
@@ -174,10 +175,10 @@ fn judge_plan(
     }
 }
 
-/// The window, if it has the whole of a range.
-pub(crate) fn view(window: &Window, span: Span) -> Option<WindowView<'_>> {
+/// The window, if it has the whole of a range that is interleaved so many ways.
+pub(crate) fn view(window: &Window, span: Span, ways: Ways) -> Option<WindowView<'_>> {
     let whole = window.span()?;
-    whole.contains_span(span).then_some(WindowView {
+    holds(whole, span, ways).then_some(WindowView {
         span: whole,
         interleave: window.interleave,
         restrictions: window.restrictions,

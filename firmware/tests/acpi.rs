@@ -106,9 +106,10 @@ fn bridges_windows_and_configuration_space_are_read_as_they_are() {
 }
 
 #[test]
-fn a_window_without_a_place_stays_for_the_plan_to_refuse() {
+fn a_window_at_0_is_one_for_the_plan_to_judge() {
     let tables = read(&[cfmws(0, 0, 0, &[12])]).unwrap();
-    assert_eq!((tables.windows[0].base, tables.windows[0].size), (None, 0x1_0000_0000));
+    let window = &tables.windows[0];
+    assert_eq!((window.base, window.size), (Some(Hpa(0)), 0x1_0000_0000));
     // Its other fields are judged all the same.
     let error = CedtError { record: 36, problem: Problem::TargetCount { expected: 2, found: 1 } };
     assert_eq!(read(&[cfmws(0, 1, 0, &[12])]).unwrap_err(), broken(error));
@@ -118,21 +119,27 @@ fn a_window_without_a_place_stays_for_the_plan_to_refuse() {
 fn a_window_that_is_no_multiple_of_its_shares_ends_with_the_last_whole_one() {
     const MIB: u64 = 1 << 20;
     // Size in the table, ways code, targets; what is left of it.
-    let cases: [(u64, u8, &[u8], Option<u64>); 6] = [
-        (768 * MIB, 1, &[12, 20], Some(512 * MIB)),
-        (1024 * MIB, 1, &[12, 20], Some(1024 * MIB)),
-        (1280 * MIB, 8, &[12, 20, 34], Some(768 * MIB)),
-        (768 * MIB, 0, &[12], Some(768 * MIB)),
-        (512 * MIB, 1, &[12, 20], Some(512 * MIB)),
-        (256 * MIB, 1, &[12, 20], None),
+    let cases: [(u64, u8, &[u8], u64); 7] = [
+        (768 * MIB, 1, &[12, 20], 512 * MIB),
+        (1024 * MIB, 1, &[12, 20], 1024 * MIB),
+        (1280 * MIB, 8, &[12, 20, 34], 768 * MIB),
+        (768 * MIB, 0, &[12], 768 * MIB),
+        (512 * MIB, 1, &[12, 20], 512 * MIB),
+        // Nothing can lie in these, which the plan says.
+        (256 * MIB, 1, &[12, 20], 256 * MIB),
+        (512 * MIB, 8, &[12, 20, 34], 512 * MIB),
     ];
     for (size, ways, targets, left) in cases {
         let mut window = cfmws(0x3_d000_0000, ways, 0, targets);
         window[0x10..0x18].copy_from_slice(&size.to_le_bytes());
         let tables = read(&[chbs(12, 1, 0x1000_0000), window]).unwrap();
-        assert_eq!(tables.windows.first().map(|window| window.size), left, "{size:#x} {ways}");
+        assert_eq!(tables.windows[0].size, left, "{size:#x} {ways}");
         assert_eq!(tables.bridges.len(), 1);
     }
+    // One at 0 may end where a hole below 4 GiB begins.
+    let mut low = cfmws(0, 8, 0, &[12, 20, 34]);
+    low[0x10..0x18].copy_from_slice(&(2048 * MIB).to_le_bytes());
+    assert_eq!(read(&[low]).unwrap().windows[0].size, 2048 * MIB);
     let mut ragged = cfmws(0x3_d000_0000, 1, 0, &[12, 20]);
     ragged[0x10..0x18].copy_from_slice(&(768 * MIB + MIB).to_le_bytes());
     let problem = Problem::SizeAlignment { size: 769 * MIB };

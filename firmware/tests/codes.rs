@@ -13,7 +13,7 @@ mod scripted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
-use board::{Board, GIB, MIB, UNIT, bi, capable, path, request};
+use board::{Board, GIB, MIB, UNIT, bi, capable, members, path, request};
 use cxl_firmware::acpi::{Tables, find_table};
 use cxl_firmware::bring_up::{Workspace, bring_up};
 use cxl_firmware::commit::commit;
@@ -27,8 +27,8 @@ use cxl_firmware::outcome::ComponentOutcome;
 use cxl_firmware::plan::{Note, Plan, plan};
 use cxl_firmware::platform::{Bridge, BridgeKind, Ecam, Platform, Resources, Restrictions, Window};
 use cxl_firmware::policy::{
-    EarlierRange, LeaveOut, OnFailure, PathPolicy, Policy, Probe, Request, TargetSystem, Width,
-    WindowWidth,
+    EarlierRange, LeaveOut, OnFailure, PathPolicy, Policy, Probe, Request, SetRequest,
+    TargetSystem, Width, WindowWidth,
 };
 use cxl_firmware::probe::{ProbeErrors, probe};
 use cxl_firmware::restore::{Pci, restore};
@@ -385,12 +385,14 @@ const OTHER: u64 = 0x8_0000_0000;
 struct Ask {
     policy: Policy<'static>,
     requests: Vec<Request>,
+    sets: Vec<SetRequest>,
     widths: Vec<WindowWidth>,
     occupied: Vec<Span>,
 }
 
 fn planned<const R: usize, const D: usize>(board: &Board, ask: &Ask) -> Option<u16> {
-    let policy = Policy { requests: &ask.requests, windows: &ask.widths, ..ask.policy };
+    let Ask { requests, sets, widths, .. } = ask;
+    let policy = Policy { requests, sets, windows: widths, ..ask.policy };
     let platform = Platform { occupied: &ask.occupied, ..board.platform() };
     plan(&platform, board.topology().tree(), &policy, &mut Plan::<16, R, D>::new())
         .err()
@@ -438,7 +440,7 @@ fn asks(ask: &mut Ask) -> &mut Request {
 #[test]
 fn every_plan_error() {
     type Change = fn(&mut Board, &mut Ask);
-    let cases: [(u16, Change); 45] = [
+    let cases: [(u16, Change); 47] = [
         (0x0301, |board, _| board.windows.clear()),
         (0x0302, |board, _| {
             board.window(OTHER, GIB, &[99]);
@@ -565,6 +567,14 @@ fn every_plan_error() {
         (0x0330, |_, ask| {
             ask.occupied.push(Span::new(Hpa(WINDOW + GIB), MIB).expect("a range"));
         }),
+        // A second device below a bridge that no window with the first one's has; three in one window.
+        (0x0331, |board, ask| {
+            let other = board.bridge(9);
+            let port = board.root_port(other, 0);
+            board.memory(port, UNIT, 0);
+            ask.sets.push(members(&[path(7, &[0]), path(9, &[0])]));
+        }),
+        (0x0332, |_, ask| ask.sets.push(members(&[path(7, &[0]); 3]))),
     ];
     assert_eq!(planned::<4, 16>(&plain(), &Ask::default()), None, "the board is sound");
     let mut provoked = vec![];
@@ -586,7 +596,7 @@ fn every_plan_error() {
 #[test]
 fn every_note() {
     type Change = fn(&mut Board, &mut Ask);
-    let cases: [(u16, Change); 8] = [
+    let cases: [(u16, Change); 10] = [
         (0x0380, |board, _| board.node(NodeId(0)).hdm = None),
         (0x0381, |_, ask| asks(ask).size = Some(UNIT)),
         (0x0382, to_guest),
@@ -605,6 +615,15 @@ fn every_note() {
             ask.policy.earlier = const { &[EarlierRange::EMPTY] };
         }),
         (0x0387, |_, ask| ask.policy.path = PathPolicy::Describe),
+        (0x0388, |_, ask| {
+            ask.policy.on_failure = OnFailure::BestEffort;
+            ask.requests.push(request(path(7, &[9])));
+        }),
+        (0x0389, |board, _| {
+            let small = board.window(64 * GIB, UNIT, &[7, 9]);
+            small.interleave.ways = Ways::Two;
+            board.bridge(9);
+        }),
     ];
     let mut provoked = vec![];
     for (expected, change) in cases {

@@ -400,7 +400,7 @@ pub(crate) fn lands(machine: &Machine, hpa: u64) -> Option<Landing> {
 /// every window and decoder.
 pub(crate) fn edges(machine: &Machine, range: Span) -> BTreeSet<u64> {
     let windows = machine.scenario().windows.iter().zip(&machine.map().windows);
-    let windows = windows.filter_map(|(window, base)| Span::new(*base, window.size).ok());
+    let windows = windows.filter_map(|(window, base)| Span::new((*base)?, window.size).ok());
     let all = machine.places().into_iter().flat_map(|place| decoders(machine, place));
     let own = all.filter_map(|(_, image)| span(&image).map(|span| (image, span)));
     let own: Vec<(DecoderImage, Span)> = own.collect();

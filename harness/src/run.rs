@@ -9,7 +9,8 @@ use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_firmware::plan::plan;
 use cxl_firmware::platform::{Platform, Resources, RootBus};
 use cxl_firmware::policy::{
-    EarlierRange, OnFailure, PathPolicy, Policy, Probe, Request, TargetSystem, Width, WindowWidth,
+    BrokenSets, EarlierRange, LeaveOut, OnFailure, PathPolicy, Policy, Prefer, Probe, Request,
+    SetRequest, TargetSystem, Width, WindowWidth,
 };
 use cxl_firmware::topology::{Partition, Path};
 use cxl_firmware::windows::{self, Sizing};
@@ -46,13 +47,6 @@ pub const IDENTITY: Identity = Identity {
 /// What a scenario asks for and the library's policy has no words for. Better refused than dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inexpressible {
-    /// Several devices share a region.
-    Members {
-        /// The region, counted from 0 in the order of the file.
-        region: usize,
-        /// Its members.
-        devices: Vec<String>,
-    },
     /// A region is asked for in a window that has no base, by which windows are known.
     Unplaced {
         /// The region, counted from 0 in the order of the file.
@@ -73,7 +67,7 @@ impl Inexpressible {
     /// A number for logs; it never changes its meaning.
     pub fn code(&self) -> u16 {
         match self {
-            Self::Members { .. } => 0x0801,
+            // 0x0801 was a region of several devices.
             Self::Unplaced { .. } => 0x0802,
             Self::NotPassed { .. } => 0x0803,
         }
@@ -83,11 +77,6 @@ impl Inexpressible {
 impl std::fmt::Display for Inexpressible {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Members { region, devices } => write!(
-                f,
-                "region {region} interleaves {}; the library maps regions of one device",
-                devices.join(", ")
-            ),
             Self::Unplaced { region, window } => write!(
                 f,
                 "region {region} asks for window {window}, which has no base: the platform found \
@@ -163,6 +152,8 @@ pub struct DirectRun {
 /// The policy that a scenario asks for, with its requests.
 pub struct RunRequest {
     requests: Vec<Request>,
+    sets: Vec<SetRequest>,
+    leave_out: Vec<LeaveOut>,
     windows: Vec<WindowWidth>,
     policy: scenario::Policy,
     on_failure: OnFailure,
@@ -187,15 +178,20 @@ impl RunRequest {
 
     /// The same on a machine of other make, where windows lie as the map has them.
     pub fn on(scenario: &Scenario, map: &AddressMap) -> Result<Self, Inexpressible> {
-        let regions = scenario.regions.iter().enumerate();
-        let requests = regions.map(|(region, given)| request(scenario, map, region, given));
+        let (sets, single): (Vec<_>, Vec<_>) =
+            scenario.regions.iter().enumerate().partition(|(_, given)| given.devices.len() > 1);
+        let requests = single.into_iter();
+        let requests = requests.map(|(region, given)| request(scenario, map, region, given));
+        let sets = sets.into_iter().map(|(region, given)| set(scenario, map, region, given));
+        let left_out = scenario.leave_out.iter().filter_map(|place| path(scenario, *place));
         let placed = scenario.windows.iter().zip(&map.windows);
-        let placed = placed.filter(|(_, base)| **base != Hpa(0));
         let widths = placed.filter_map(|(window, base)| {
-            Some(WindowWidth { window: *base, width: width(window.width?) })
+            Some(WindowWidth { window: (*base)?, width: width(window.width?) })
         });
         Ok(Self {
             requests: requests.collect::<Result<_, _>>()?,
+            sets: sets.collect::<Result<_, _>>()?,
+            leave_out: left_out.map(LeaveOut::At).collect(),
             windows: widths.collect(),
             policy: scenario.policy,
             on_failure: match scenario.policy.on_failure {
@@ -223,12 +219,26 @@ impl RunRequest {
                 scenario::Target::Specification => TargetSystem::Specification,
             },
             requests: &self.requests,
+            sets: &self.sets,
+            leave_out: &self.leave_out,
             width: width(self.policy.interleave),
             windows: &self.windows,
             map_leftovers: self.policy.leftovers,
             probe: if self.policy.probe { Probe::All } else { Probe::Skip },
+            prefer: match self.policy.prefer {
+                scenario::Prefer::None => None,
+                scenario::Prefer::Widest => Some(Prefer::Widest),
+                scenario::Prefer::Narrowest => Some(Prefer::Narrowest),
+                scenario::Prefer::Lowest => Some(Prefer::Lowest),
+            },
             on_failure: self.on_failure,
             earlier: &self.earlier,
+            broken_sets: match self.policy.broken_sets {
+                scenario::BrokenSets::Narrower => BrokenSets::Narrower,
+                scenario::BrokenSets::Flat => BrokenSets::Flat,
+                scenario::BrokenSets::Unused => BrokenSets::Unused,
+            },
+            no_trial: !self.policy.trial,
             ..Policy::DEFAULT
         }
     }
@@ -242,32 +252,62 @@ fn width(given: scenario::InterleavePolicy) -> Width {
     }
 }
 
-/// One region of the scenario as a request: the only place that turns one into the other.
+/// One region of the scenario as a request: with [`set`] the only place that turns one into the other.
 fn request(
     scenario: &Scenario,
     map: &AddressMap,
     region: usize,
     given: &scenario::Region,
 ) -> Result<Request, Inexpressible> {
-    let &[device] = given.devices.as_slice() else {
-        let name = |device: &usize| scenario.name_of(Place::Device(*device)).to_owned();
-        let devices = given.devices.iter().map(name).collect();
-        return Err(Inexpressible::Members { region, devices });
-    };
+    let device = given.devices.first().map(|device| Place::Device(*device));
     Ok(Request {
-        device: path(scenario, Place::Device(device)).unwrap_or_default(),
-        partition: match given.partition {
-            scenario::Partition::Volatile => Partition::Volatile,
-            scenario::Partition::Persistent => Partition::Persistent,
-        },
-        window: match given.window {
-            Some(WindowChoice::Named(index)) => Some(placed(scenario, map, region, index)?),
-            Some(WindowChoice::At(base)) => Some(base),
-            None => None,
-        },
+        device: device.and_then(|device| path(scenario, device)).unwrap_or_default(),
+        partition: partition(given.partition),
+        window: window(scenario, map, region, given)?,
         offset: given.offset,
         size: given.size,
         skip: given.skip,
+    })
+}
+
+/// The same for a region that names several members. Of more than there can be in a set, the first are
+/// too many already.
+fn set(
+    scenario: &Scenario,
+    map: &AddressMap,
+    region: usize,
+    given: &scenario::Region,
+) -> Result<SetRequest, Inexpressible> {
+    let members = given.devices.iter();
+    let members = members.filter_map(|device| path(scenario, Place::Device(*device)));
+    Ok(SetRequest {
+        members: members.take(16).collect(),
+        partition: partition(given.partition),
+        window: window(scenario, map, region, given)?,
+        offset: given.offset,
+        size: given.size,
+        skip: given.skip,
+        granularity: given.granularity,
+    })
+}
+
+fn partition(given: scenario::Partition) -> Partition {
+    match given {
+        scenario::Partition::Volatile => Partition::Volatile,
+        scenario::Partition::Persistent => Partition::Persistent,
+    }
+}
+
+fn window(
+    scenario: &Scenario,
+    map: &AddressMap,
+    region: usize,
+    given: &scenario::Region,
+) -> Result<Option<Hpa>, Inexpressible> {
+    Ok(match given.window {
+        Some(WindowChoice::Named(index)) => Some(placed(scenario, map, region, index)?),
+        Some(WindowChoice::At(base)) => Some(base),
+        None => None,
     })
 }
 
@@ -278,7 +318,7 @@ fn placed(
     region: usize,
     index: usize,
 ) -> Result<Hpa, Inexpressible> {
-    let base = map.windows.get(index).copied().filter(|base| *base != Hpa(0));
+    let base = map.windows.get(index).copied().flatten();
     let name = || scenario.windows.get(index).map_or_else(String::new, |w| w.name.clone());
     base.ok_or_else(|| Inexpressible::Unplaced { region, window: name() })
 }

@@ -81,7 +81,8 @@ fn same_facts(name: &str, run: Run) {
     let done = harness_run::direct(&mut machine);
     let ours = Report::of_direct(&machine, &done);
     assert_eq!(theirs.facts.failures(), Vec::<String>::new());
-    let moved = theirs.facts.windows[0].base.wrapping_sub(ours.facts.windows[0].base);
+    let base = |report: &Report| report.facts.windows[0].base.unwrap();
+    let moved = base(&theirs).wrapping_sub(base(&ours));
     let [theirs, ours] = [(theirs, 0), (ours, moved)].map(|(report, by)| {
         let mut facts = serde_json::to_value(&report.facts).unwrap();
         let facts = facts.as_object_mut().unwrap();

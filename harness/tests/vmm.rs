@@ -138,7 +138,7 @@ fn printed(run: &GuestRun) -> Vec<u32> {
 
 /// The whole path of [`LOW`]'s device at the start of the window, programmed by somebody.
 fn program_path(machine: &Machine, device_control: u32, bridge_control: u32) -> Program {
-    let base = machine.map().windows[0].0;
+    let base = machine.map().windows[0].unwrap().0;
     let range = |route| (base, LOW_SIZE, route);
     let (mem0, hb0) = (decoder(machine, "mem0", 0), decoder(machine, "hb0", 0));
     let global = component(machine, "mem0") + GLOBAL;

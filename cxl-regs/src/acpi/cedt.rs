@@ -172,12 +172,11 @@ impl Cfmws {
     /// bridge's place in the target list is found by its UID, by Linux as well, so the second place
     /// would be lost.
     ///
-    /// A base of 0 is refused as well: that is how QEMU publishes a window that it could not place.
+    /// A window at 0 may end where a hole below 4 GiB begins, and need not be a multiple of its ways
+    /// times 256 MiB (Linux: Documentation/driver-api/cxl/conventions/cxl-lmh.rst). Whether anything is
+    /// at 0 only the platform can say: QEMU writes that for a window that it found no place for.
     pub fn new(span: Span, interleave: Interleave, targets: &[u32]) -> Result<Self, Problem> {
         let (base, size) = (span.base().0, span.size());
-        if base == 0 {
-            return Err(Problem::WindowWithoutBase { size });
-        }
         if !base.is_multiple_of(DECODER_UNIT) {
             return Err(Problem::BaseAlignment { base });
         }
@@ -185,7 +184,7 @@ impl Cfmws {
             return Err(Problem::SizeAlignment { size });
         }
         let ways = interleave.ways;
-        if interleave.share(size).is_none() {
+        if base != 0 && interleave.share(size).is_none() {
             return Err(Problem::SizeNotDivisible { size, ways });
         }
         let wrong_count = Problem::TargetCount { expected: ways.count(), found: targets.len() };

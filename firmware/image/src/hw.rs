@@ -8,7 +8,7 @@ use core::arch::asm;
 use core::arch::x86_64::{__cpuid, _rdtsc};
 
 use cxl_firmware::mmio::{Clock, Mmio};
-use cxl_firmware::platform::{BridgeKind, Platform, Window};
+use cxl_firmware::platform::{BridgeKind, Platform};
 use cxl_mmio::Mapped;
 use cxl_regs::component::BLOCK_SIZE;
 use cxl_regs::{Hpa, Span};
@@ -79,7 +79,7 @@ impl Hardware {
     /// Says where memory is: it is counted apart from now on, and reached past the caches, so that
     /// what is read there is what the memory holds.
     pub(crate) fn set_windows(&mut self, platform: &Platform<'_>) {
-        let placed = platform.windows.iter().filter_map(Window::span);
+        let placed = platform.windows.iter().filter_map(|window| platform.span_of(window));
         self.windows = placed.take(WINDOWS).collect();
         let bridges = platform.bridges.iter();
         let bridges = bridges.filter_map(|bridge| {

@@ -99,8 +99,14 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     hw.set_config(platform.ecam.iter().filter_map(Ecam::span));
     hw.set_windows(&platform);
     power::prepare(&mut hw, info.rsdp, buffer);
-    let mut policy =
-        Policy { requests: &options.requests, windows: &options.windows, ..options.policy };
+    let mut policy = Policy {
+        requests: &options.requests,
+        sets: &options.sets,
+        windows: &options.windows,
+        required: &options.required,
+        leave_out: &options.leave_out,
+        ..options.policy
+    };
     if policy.probe != Probe::Skip {
         policy.probe = Probe::Below(Hpa(1 << options.probe_bits.min(tables::address_bits())));
     }

@@ -10,14 +10,20 @@
 //! width=flat|widest|WAYSxBYTES            how many devices share a region   (flat)
 //! window=BASE:WIDTH                       the same in one window
 //! leftovers                               sets of what larger devices have left
-//! best-effort                             a component that fails costs itself, not the machine
+//! strict|best-effort                      a component that fails costs the machine, or itself (best-effort)
+//! no-trial                                lock with the first commit, and not after a trial
+//! broken-sets=narrower|flat|unused        what becomes of the rest of a set      (narrower)
+//! prefer=widest|narrowest|lowest          which of several windows that fit; else they are refused
+//! required=UID[/PORT[.PORT]]              a component without which nothing is brought up
+//! leave-out=UID[/PORT[.PORT]]             a bridge, or what is behind a port: not touched
+//! leave-out=VENDOR:DEVICE[:SERIAL]        devices with these numbers, hexadecimal: not touched
 //! no-probe                                do not ask the memory itself whether it answers
 //! probe-bits=N                            ask only what this many bits of address reach, where
 //!                                         the processor reaches less than CPUID says (CPL 3
 //!                                         without hardware support)
 //! bus=UID:SEGMENT:BUS                     a bridge's root bus, hexadecimal; else bus = UID
-//! region=UID/PORT[.PORT],KIND[,window=A][,offset=A][,size=A][,skip=A]
-//!                                         one region; KIND is volatile or persistent
+//! region=UID/PORT[.PORT][+UID/PORT...],KIND[,window=A][,offset=A][,size=A][,skip=A][,granularity=A]
+//!                                         one region, of all members; KIND is volatile or persistent
 //! address-bits=N                          width of a physical address, where CPUID is not the
 //!                                         VMM's to answer (CPL 3 without hardware support)
 //! mode=ADDRESS:BITS:VALUE:ACTED           attack with this register otherwise too, hexadecimal; VALUE
@@ -45,7 +51,8 @@
 use cxl_attack::NamedMode;
 use cxl_firmware::platform::RootBus;
 use cxl_firmware::policy::{
-    OnFailure, PathPolicy, Policy, Probe, Request, TargetSystem, Width, WindowWidth,
+    BrokenSets, LeaveOut, OnFailure, PathPolicy, Policy, Prefer, Probe, Request, SetRequest,
+    TargetSystem, Width, WindowWidth,
 };
 use cxl_firmware::topology::{Partition, Path};
 use cxl_regs::{Granularity, Hpa, Interleave, Ways};
@@ -55,6 +62,9 @@ use heapless::Vec;
 pub(crate) struct Options<'a> {
     pub(crate) policy: Policy<'static>,
     pub(crate) requests: Vec<Request, 32>,
+    pub(crate) sets: Vec<SetRequest, 8>,
+    pub(crate) required: Vec<Path, 16>,
+    pub(crate) leave_out: Vec<LeaveOut, 16>,
     pub(crate) windows: Vec<WindowWidth, 64>,
     pub(crate) roots: Vec<(u32, RootBus), 32>,
     pub(crate) address_bits: Option<u8>,
@@ -74,8 +84,11 @@ pub(crate) struct BadWord<'a>(pub(crate) &'a str);
 impl<'a> Options<'a> {
     pub(crate) fn parse(line: &'a str) -> Result<Self, BadWord<'a>> {
         let mut options = Self {
-            policy: Policy::default(),
+            policy: Policy { on_failure: OnFailure::BestEffort, ..Policy::default() },
             requests: Vec::new(),
+            sets: Vec::new(),
+            required: Vec::new(),
+            leave_out: Vec::new(),
             windows: Vec::new(),
             roots: Vec::new(),
             address_bits: None,
@@ -118,13 +131,23 @@ impl<'a> Options<'a> {
                 self.windows.push(named).ok()?;
             }
             ("leftovers", "") => self.policy.map_leftovers = true,
+            ("strict", "") => self.policy.on_failure = OnFailure::Strict,
             ("best-effort", "") => self.policy.on_failure = OnFailure::BestEffort,
+            ("no-trial", "") => self.policy.no_trial = true,
+            ("broken-sets", "narrower") => self.policy.broken_sets = BrokenSets::Narrower,
+            ("broken-sets", "flat") => self.policy.broken_sets = BrokenSets::Flat,
+            ("broken-sets", "unused") => self.policy.broken_sets = BrokenSets::Unused,
+            ("prefer", "widest") => self.policy.prefer = Some(Prefer::Widest),
+            ("prefer", "narrowest") => self.policy.prefer = Some(Prefer::Narrowest),
+            ("prefer", "lowest") => self.policy.prefer = Some(Prefer::Lowest),
+            ("required", value) => self.required.push(place(value)?).ok()?,
+            ("leave-out", value) => self.leave_out.push(left_out(value)?).ok()?,
             ("no-probe", "") => self.policy.probe = Probe::Skip,
             ("probe-bits", bits) => {
                 self.probe_bits = u8::try_from(number(bits)?).ok().filter(|bits| *bits < 64)?;
             }
             ("bus", value) => self.roots.push(root(value)?).ok()?,
-            ("region", value) => self.requests.push(region(value)?).ok()?,
+            ("region", value) => self.region(value)?,
             ("address-bits", value) => {
                 self.address_bits = Some(number(value)?.try_into().ok()?);
             }
@@ -157,6 +180,44 @@ fn mode(text: &str) -> Option<NamedMode> {
     parts.next().is_none().then_some(mode)
 }
 
+impl Options<'_> {
+    /// A region of one device, or of all members of a set.
+    fn region(&mut self, text: &str) -> Option<()> {
+        let mut parts = text.split(',');
+        let mut members = Vec::new();
+        for member in parts.next()?.split('+') {
+            members.push(place(member).filter(|place| !place.ports().is_empty())?).ok()?;
+        }
+        let partition = match parts.next()? {
+            "volatile" => Partition::Volatile,
+            "persistent" => Partition::Persistent,
+            _ => return None,
+        };
+        let (window, offset, size, skip, granularity) = (None, None, None, 0, None);
+        let mut set = SetRequest { members, partition, window, offset, size, skip, granularity };
+        for part in parts {
+            let (key, value) = part.split_once('=')?;
+            let value = number(value)?;
+            match key {
+                "window" => set.window = Some(Hpa(value)),
+                "offset" => set.offset = Some(value),
+                "size" => set.size = Some(value),
+                "skip" => set.skip = value,
+                "granularity" => set.granularity = Some(Granularity::from_bytes(value)?),
+                _ => return None,
+            }
+        }
+        let &SetRequest { window, offset, size, skip, .. } = &set;
+        match *set.members.as_slice() {
+            [device] if set.granularity.is_none() => {
+                let request = Request { device, partition, window, offset, size, skip };
+                self.requests.push(request).ok()
+            }
+            _ => self.sets.push(set).ok(),
+        }
+    }
+}
+
 /// A number, decimal or with `0x`.
 pub(crate) fn number(text: &str) -> Option<u64> {
     match text.strip_prefix("0x") {
@@ -183,36 +244,28 @@ fn root(text: &str) -> Option<(u32, RootBus)> {
     parts.next().is_none().then_some((uid, root))
 }
 
-fn region(text: &str) -> Option<Request> {
-    let mut parts = text.split(',');
-    let (uid, ports) = parts.next()?.split_once('/')?;
+/// A bridge, or what is behind a port of it.
+fn place(text: &str) -> Option<Path> {
+    let (uid, ports) = text.split_once('/').map_or((text, None), |(uid, list)| (uid, Some(list)));
     let mut list = Vec::<u8, 16>::new();
-    for port in ports.split('.') {
+    for port in ports.into_iter().flat_map(|ports| ports.split('.')) {
         list.push(number(port)?.try_into().ok()?).ok()?;
     }
-    let partition = match parts.next()? {
-        "volatile" => Partition::Volatile,
-        "persistent" => Partition::Persistent,
-        _ => return None,
-    };
-    let mut request = Request {
-        device: Path::new(number(uid)?.try_into().ok()?, &list)?,
-        partition,
-        window: None,
-        offset: None,
-        size: None,
-        skip: 0,
-    };
-    for part in parts {
-        let (key, value) = part.split_once('=')?;
-        let value = number(value)?;
-        match key {
-            "window" => request.window = Some(Hpa(value)),
-            "offset" => request.offset = Some(value),
-            "size" => request.size = Some(value),
-            "skip" => request.skip = value,
-            _ => return None,
-        }
+    Path::new(number(uid)?.try_into().ok()?, &list)
+}
+
+fn left_out(text: &str) -> Option<LeaveOut> {
+    if !text.contains(':') {
+        return place(text).map(LeaveOut::At);
     }
-    Some(request)
+    let mut parts = text.split(':');
+    let mut part = || parts.next().map(|part| u64::from_str_radix(part, 16).ok());
+    let (vendor, device) = (part()??, part()??);
+    let (serial, rest) = (part(), part());
+    let serial = match serial {
+        Some(serial) => Some(serial?),
+        None => None,
+    };
+    let (vendor, device) = (vendor.try_into().ok()?, device.try_into().ok()?);
+    rest.is_none().then_some(LeaveOut::Device { vendor, device, serial })
 }

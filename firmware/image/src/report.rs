@@ -9,7 +9,7 @@ use core::fmt::{self, Formatter};
 use cxl_firmware::committed::{CommittedDecoder, Place, Probed};
 use cxl_firmware::handoff::TableLocation;
 use cxl_firmware::plan::Note;
-use cxl_firmware::platform::Platform;
+use cxl_firmware::platform::{BridgeKind, Platform};
 use cxl_firmware::policy::Probe;
 use cxl_firmware::topology::{NodeId, NodeKind, Partition, Tree};
 use cxl_firmware::{Code, Error};
@@ -23,11 +23,15 @@ use crate::{Room, say};
 pub(crate) fn platform(platform: &Platform<'_>) {
     let bits = platform.address_bits;
     for bridge in platform.bridges {
-        say(format_args!("bridge {}: component registers at {}", bridge.uid, bridge.registers));
+        let what = match bridge.kind {
+            BridgeKind::ComponentRegisters => "component registers",
+            BridgeKind::Rcrb => "CXL 1.1 host, RCRB",
+        };
+        say(format_args!("bridge {}: {what} at {}", bridge.uid, bridge.registers));
     }
     for window in platform.windows {
         let targets = fmt::from_fn(|f| list(f, window.targets.iter()));
-        match window.span() {
+        match platform.span_of(window) {
             Some(span) => {
                 say(format_args!("window {span}: {}, bridges {targets}", window.interleave));
             }

@@ -16,7 +16,7 @@ use crate::discover::discover_as;
 use crate::error::{Code, Error, Place};
 use crate::mmio::{Clock, Mmio};
 use crate::plan::{PlanRef, Region, plan};
-use crate::platform::Platform;
+use crate::platform::{Platform, claims};
 use crate::policy::{PathPolicy, Policy};
 use crate::probe::probe;
 use crate::topology::{Node, NodeId, Partition, Tree};
@@ -50,7 +50,7 @@ pub(super) fn run(
     }
     let decoders = work.topology.nodes.iter().filter_map(|node| node.hdm);
     let rounds: usize = decoders.map(|hdm| usize::from(hdm.decoders) + 1).sum();
-    let locks = policy.path == PathPolicy::LockAll;
+    let locks = policy.path == PathPolicy::LockAll && !policy.no_trial;
     let trial = match locks {
         true => Policy { path: PathPolicy::Unlocked, config_lock: false, ..*policy },
         false => *policy,
@@ -68,7 +68,7 @@ pub(super) fn run(
         let WorkspaceMut { topology, plan, committed, .. } = &mut work;
         for region in plan.regions.iter_mut() {
             let mut asked = committed.regions.iter().filter(|asked| asked.probed != Probed::No);
-            region.answered = asked.any(|asked| asked.span == region.span);
+            region.answered = asked.any(|asked| asked.span.base() == region.span.base());
         }
         lock_all(hw, clock, &mut topology.nodes, plan, policy, committed);
         // All of it was taken back and made again, so all registers are looked at again. Memory that
@@ -76,7 +76,8 @@ pub(super) fn run(
         look(hw, platform, policy, &mut work, true);
         let WorkspaceMut { plan, committed, .. } = &mut work;
         for region in committed.regions.iter_mut() {
-            let answered = |asked: &Region| asked.span == region.span && asked.answered;
+            let answered =
+                |asked: &Region| asked.span.base() == region.span.base() && asked.answered;
             region.probed = match region.partition {
                 _ if !plan.regions.iter().any(answered) => Probed::No,
                 Partition::Volatile => Probed::Held,
@@ -149,8 +150,8 @@ fn take_over(
         let is_device = tree.get(id).is_some_and(|node| node.device().is_some());
         let serves = committed.decoders.iter().any(|entry| {
             let regions = committed.regions.iter();
-            let spans = |span| { regions }.any(|region| region.span == span);
-            entry.node == id && entry.active().is_some_and(|decoder| spans(decoder.span))
+            let serves = |decoder| { regions }.any(|region| claims(decoder, region.span));
+            entry.node == id && entry.active().is_some_and(serves)
         });
         if is_device && !serves && tree.fault(id).is_none() {
             lose(work, id, error);

@@ -158,9 +158,9 @@ rows! {
         "{at}: no window targets bridge {at:uid}, so its {expected:size} of {detail|volatile|persistent} memory have no place; the platform has to provide one",
     0x0302 PLAN_TARGET_MISSING "{at}: its target {found} is the UID of no bridge",
     0x0303 PLAN_AMBIGUOUS
-        "{at}: {detail.1} windows fit its {detail.0|volatile|persistent} memory ({expected:x}, {found:x}{detail.1||||, ...}); name one in the policy",
+        "{at}: {detail.1} windows fit its {detail.0|volatile|persistent} memory ({expected:x}, {found:x}{detail.1||||, ...}); ask for one by name, give one a width of its own, or say which to prefer",
     0x0304 PLAN_INTERLEAVED
-        "{at}: window {found:x} interleaves {detail} bridges, a flat one is needed",
+        "{at}: window {found:x} interleaves {detail} bridges, a flat one is needed; give it a width for sets of all, or name the members of one",
     0x0305 PLAN_UNPLACED
         "{at}: its window of {found:size} has no base: the platform found no place for it (it did not fit)",
     0x0306 PLAN_BEYOND_ADDRESS_WIDTH
@@ -229,6 +229,10 @@ rows! {
     0x032D PLAN_WIDTH_TO_GUEST
         "a set is asked for, and the guest programs the decoders; choose one",
     0x0330 PLAN_WINDOW_OCCUPIED "{at} reaches over {span}, where RAM or registers answer",
+    0x0331 PLAN_NO_WINDOW_FOR_SET
+        "{at}: no window leads to the bridges of all {found} members of its set",
+    0x0332 PLAN_MEMBERS_OF_WINDOW
+        "{at} interleaves {expected} ways; a set of {found} members is not that times 1, 2, 4, 8 or 16",
     0x0340 PLAN_NO_ROOM_FOR_WINDOW
         "{at}: the free address space has no place for its window of {expected:size}; give more of it",
 

@@ -142,7 +142,7 @@ rules! {
         10 [Self::Ways(ReservedWays(code))] () (code),
         11 [Self::WindowGranularity(ReservedGranularity(code))] () (code),
         12 [Self::WindowArithmetic(ReservedArithmetic(code))] () (code),
-        13 [Self::WindowWithoutBase { size }] () (size),
+        // 13 was a window with base 0.
         14 [Self::ZeroSize { base }] () (base),
         15 [Self::WindowWraps { base, size }] (base) (size),
         16 [Self::BaseAlignment { base }] () (base),

@@ -50,8 +50,10 @@ fn check_window(platform: &Platform<'_>, window: &Window) -> Result<(), Error> {
     }
     let overlaps = |other: &&Window| {
         // Windows are known by their bases, so even two that cannot be used must differ in them.
-        let same = other.base == base && base.is_some();
-        same || matches!((claimed(other), claimed(window)), (Some(a), Some(b)) if a.overlaps(b))
+        let at = |window| platform.base_of(window);
+        let same = at(other) == at(window) && at(window).is_some();
+        let claims = (claimed(platform, other), claimed(platform, window));
+        same || matches!(claims, (Some(a), Some(b)) if a.overlaps(b))
     };
     let others = platform.windows.iter().filter(|other| !core::ptr::eq(*other, window));
     if let Some(other) = others.filter(overlaps).map(|other| other.base).min() {
@@ -59,7 +61,7 @@ fn check_window(platform: &Platform<'_>, window: &Window) -> Result<(), Error> {
             .at(Place::window(base.min(other)))
             .found(base.max(other).unwrap_or_default()));
     }
-    let over = |taken: &Span| claimed(window).is_some_and(|own| own.overlaps(*taken));
+    let over = |taken: &Span| claimed(platform, window).is_some_and(|own| own.overlaps(*taken));
     match platform.taken().filter(over).min_by_key(|taken| (taken.base(), taken.size())) {
         Some(by) => Err(Code::PLAN_WINDOW_OCCUPIED
             .at(Place::window(base))
@@ -70,8 +72,8 @@ fn check_window(platform: &Platform<'_>, window: &Window) -> Result<(), Error> {
 }
 
 /// The addresses of a window that has any; of one that wraps, those up to the top.
-fn claimed(window: &Window) -> Option<Span> {
-    let base = window.base?;
+fn claimed(platform: &Platform<'_>, window: &Window) -> Option<Span> {
+    let base = platform.base_of(window)?;
     Span::new(base, window.size.min(u64::MAX - base.0)).ok()
 }
 

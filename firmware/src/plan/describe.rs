@@ -49,7 +49,15 @@ fn has_window(
     let path = tree.path(device);
     let coherencies = coherency::models(tree, device)?.coherencies;
     let (window, offset) = (None, None);
-    let ask = Ask { uid: path.uid(), partition, window, offset, size: DECODER_UNIT, set: true };
+    let ask = Ask {
+        uid: path.uid(),
+        partition,
+        window,
+        offset,
+        size: DECODER_UNIT,
+        set: true,
+        members: 1,
+    };
     let mut closest = None;
     for window in fit::ascending(platform.windows) {
         let Err(why) = fit::admit(platform, policy, &ask, window, &coherencies) else {

@@ -30,6 +30,8 @@ pub enum Unfit {
     NotATarget { uid: u32 },
     /// The policy asks for another one.
     NotAsked { asked: Hpa },
+    /// It fits as well, and the policy prefers another one.
+    NotPreferred { preferred: Hpa },
     /// The platform found no place for it.
     Unplaced { size: u64 },
     /// Its base is not a multiple of 256 MiB.
@@ -75,7 +77,9 @@ impl Unfit {
     /// How far the window came.
     pub(super) const fn stage(self) -> Stage {
         match self {
-            Self::NotATarget { .. } | Self::NotAsked { .. } => Stage::Asked,
+            Self::NotATarget { .. } | Self::NotAsked { .. } | Self::NotPreferred { .. } => {
+                Stage::Asked
+            }
             Self::Unplaced { .. } | Self::Unaligned { .. } | Self::Empty { .. } => Stage::Placed,
             Self::BeyondAddressWidth { .. } => Stage::Reachable,
             Self::Interleaved { .. } => Stage::Flat,
@@ -92,7 +96,9 @@ impl Unfit {
         // One that has no base comes no further than to that.
         let base = window.unwrap_or_default();
         Some(match self {
-            Self::NotATarget { .. } | Self::NotAsked { .. } => return None,
+            Self::NotATarget { .. } | Self::NotAsked { .. } | Self::NotPreferred { .. } => {
+                return None;
+            }
             Self::Unplaced { size } => Code::PLAN_UNPLACED.at(device).found(size),
             Self::Unaligned { base } => Unaligned::WindowBase.error(device, base.0),
             Self::Empty { need } => Code::PLAN_WINDOW_TOO_SMALL
@@ -136,6 +142,9 @@ impl fmt::Display for Unfit {
             Self::NotATarget { uid } => write!(f, "does not lead to bridge {uid}"),
             Self::NotAsked { asked } => {
                 write!(f, "is not the one asked for: the policy names {asked}")
+            }
+            Self::NotPreferred { preferred } => {
+                write!(f, "would hold it too, and the policy prefers {preferred}")
             }
             Self::Unplaced { size } => {
                 write!(f, "has no base: the platform found no place for its {}", Size(size))
@@ -241,6 +250,8 @@ pub(super) enum By {
     /// The policy gives windows a width: the only one that fits the device, or the only one of
     /// them that has a width of its own. See [`Choice`].
     Width,
+    /// A request names its members, or window and members.
+    Members,
 }
 
 /// What has to find a place, as a window sees it.
@@ -256,6 +267,8 @@ pub(super) struct Ask {
     pub(super) size: u64,
     /// Whether it is a set, not a device alone.
     pub(super) set: bool,
+    /// How many devices share it.
+    pub(super) members: u32,
 }
 
 /// A region that was placed before, as [`find_place`] sees it.
@@ -268,6 +281,7 @@ pub(super) struct Earlier {
 }
 
 /// Whether the window comes into question, whatever lies in it already.
+#[inline(never)]
 pub(super) fn admit(
     platform: &Platform<'_>,
     policy: &Policy<'_>,
@@ -283,7 +297,7 @@ pub(super) fn admit(
     if let Some(asked) = ask.window.filter(|asked| Some(*asked) != window.base) {
         return Err(Unfit::NotAsked { asked });
     }
-    let base = window.base.ok_or(Unfit::Unplaced { size })?;
+    let base = platform.base_of(window).ok_or(Unfit::Unplaced { size })?;
     if !base.0.is_multiple_of(DECODER_UNIT) {
         return Err(Unfit::Unaligned { base });
     }
@@ -307,16 +321,19 @@ pub(super) fn admit(
         let coherency = coherencies.first().copied().unwrap_or(Coherency::HostOnly);
         return Err(Unfit::CoherencyNotAllowed { coherency });
     };
-    if size < need {
-        return Err(Unfit::TooSmall { need, have: size });
+    let have = platform.room(window, ask.members);
+    if have < need {
+        return Err(Unfit::TooSmall { need, have });
     }
-    Ok((coherency, span))
+    Ok((coherency, Span::new(base, have).map_err(|_| beyond)?))
 }
 
 /// A window that fits.
 #[derive(Clone, Copy)]
 pub(super) struct FittingWindow {
     pub(super) window: Hpa,
+    /// What the platform sends there.
+    pub(super) whole: Span,
     /// Where the region would lie.
     pub(super) base: Hpa,
     pub(super) interleave: Interleave,
@@ -340,7 +357,8 @@ pub(super) fn judge<I: Iterator<Item = Earlier> + Clone>(
         return Err(Unfit::NoSet { ways: interleave.ways });
     }
     let base = find_place(ask, span, placed(span))?;
-    Ok(FittingWindow { window: span.base(), base, interleave, coherency })
+    let whole = window.span().unwrap_or(span);
+    Ok(FittingWindow { window: span.base(), whole, base, interleave, coherency })
 }
 
 /// The place asked for, or the first gap that is large enough and lies above the volatile memory of
@@ -403,6 +421,7 @@ pub(super) struct Choice {
 
 impl Choice {
     /// The choice for one partition of a device.
+    #[inline(never)]
     pub(super) fn of(
         given: &PlanInput<'_>,
         device: NodeId,
@@ -411,7 +430,8 @@ impl Choice {
         let PlanInput { platform, tree, policy, .. } = *given;
         let size = tree.get(device).and_then(|n| n.device()).map_or(0, |d| d.capacity(partition));
         let uid = tree.path(device).uid();
-        let ask = Ask { uid, partition, window: None, offset: None, size, set: false };
+        let (window, offset, set, members) = (None, None, false, 1);
+        let ask = Ask { uid, partition, window, offset, size, set, members };
         let coherencies = coherency::models(tree, device)?.coherencies;
         let mut choice = Self { ask, coherencies, named: None };
         if !policy.windows.is_empty() {
@@ -424,10 +444,20 @@ impl Choice {
         Ok(choice)
     }
 
+    /// Whether a window admits the device, wherever it is to go, and its coherency there.
+    pub(super) fn admits(
+        &self,
+        given: &PlanInput<'_>,
+        window: &Window,
+    ) -> Result<Coherency, Unfit> {
+        let PlanInput { platform, policy, .. } = *given;
+        admit(platform, policy, &self.ask, window, &self.coherencies)
+            .map(|(coherency, _)| coherency)
+    }
+
     /// Whether the device may go to a window, and its coherency there.
     pub(super) fn judge(&self, given: &PlanInput<'_>, window: &Window) -> Result<Coherency, Unfit> {
-        let PlanInput { platform, policy, .. } = *given;
-        let (coherency, _) = admit(platform, policy, &self.ask, window, &self.coherencies)?;
+        let (policy, coherency) = (given.policy, self.admits(given, window)?);
         match self.named {
             Some(asked) if !names(policy, window.base) => Err(Unfit::NotAsked { asked }),
             _ => Ok(coherency),

@@ -2,8 +2,8 @@
 
 use super::node_use::NodeUse;
 use crate::platform::Platform;
-use crate::policy::{EarlierRange, Policy};
-use crate::topology::{NodeId, Partition, Tree};
+use crate::policy::{BrokenSets, EarlierRange, OnFailure, Policy, SetRequest};
+use crate::topology::{NodeId, Partition, Path, Tree};
 
 /// What a plan is made from.
 #[derive(Clone, Copy)]
@@ -27,12 +27,31 @@ impl<'a> PlanInput<'a> {
         self.policy.earlier.get(usize::from(number).checked_sub(1)?)
     }
 
+    /// Whether a set that names its members lost one.
+    pub(super) fn is_broken(&self, set: &SetRequest) -> bool {
+        let Self { tree, policy, .. } = *self;
+        policy.on_failure == OnFailure::BestEffort
+            && set.members.iter().any(|member| {
+                tree.device_at(member).is_none_or(|device| tree.fault(device).is_some())
+            })
+    }
+
+    /// Whether a request for a device at a place is wrong: there is none, and that is no loss.
+    pub(super) fn is_unknown(&self, place: &Path) -> bool {
+        let best_effort = self.policy.on_failure == OnFailure::BestEffort;
+        !best_effort && self.tree.device_at(place).is_none()
+    }
+
     /// The devices that no request names.
     pub(super) fn unrequested(&self) -> impl Iterator<Item = NodeId> {
         let Self { tree, policy, devices, .. } = *self;
         devices.iter().copied().filter(move |id| {
             let path = tree.path(*id);
+            let named = |set: &&SetRequest| set.members.contains(&path);
+            let mut sets = policy.sets.iter().filter(named);
+            let unused = policy.broken_sets == BrokenSets::Unused;
             !policy.requests.iter().any(|request| request.device == path)
+                && sets.all(|set| self.is_broken(set) && !unused)
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Where each region goes: the choice of windows, and of the place in a window.
 //!
-//! **Invariant**: a choice is made only where there is exactly one; two windows that fit are a
-//! refusal, not a preference.
+//! **Invariant**: a choice is made only where there is exactly one, or where the policy says which it
+//! prefers; else two windows that fit are a refusal.
 
 use core::cmp::Reverse;
 
@@ -16,7 +16,7 @@ use super::{Reason, Region};
 use crate::coherency;
 use crate::error::{Code, Error, Place};
 use crate::list::{Empty, List};
-use crate::platform::Window;
+use crate::platform::{Window, reached};
 use crate::topology::{NodeId, Partition, Path};
 
 /// A region that has its window and its place, but no DPA and no decoders yet.
@@ -79,7 +79,8 @@ impl PendingRegion {
     /// What of it a window is judged by.
     fn ask(&self) -> Ask {
         let Self { path, partition, window, offset, size, .. } = *self;
-        Ask { uid: path.uid(), partition, window, offset, size, set: self.shape.is_some() }
+        let (set, members) = (self.shape.is_some(), self.members.len() as u32);
+        Ask { uid: path.uid(), partition, window, offset, size, set, members }
     }
 }
 
@@ -142,10 +143,11 @@ pub(super) fn place(
     let PendingRegion { path, partition, size, skip, reason, by, .. } = *want;
     let fit = match (best, second) {
         (Some(fit), None) => fit,
+        (Some(fit), Some(_)) if policy.prefer.is_some() => fit,
         (best, second) => {
             for window in fit::ascending(platform.windows) {
                 if let Err(why) = judge(window) {
-                    refusals.add(Refused { window: window.base, why });
+                    refusals.add(Refused { window: platform.base_of(window), why });
                 }
             }
             return Err(match (best, second, want.window) {
@@ -183,6 +185,7 @@ pub(super) fn place(
         by,
         fixed,
         order,
+        reached: reached(span, fit.whole),
         ..Region::EMPTY
     };
     let at = regions.partition_point(|other| other.region.span.base() < span.base());

@@ -24,10 +24,15 @@ pub(super) fn place_all(
     let PlanInput { tree, policy, devices, .. } = *given;
     for request in policy.requests {
         let known = devices.binary_search_by_key(&request.device, |id| tree.path(*id)).is_ok();
-        // One that is not used is lost with what was asked of it, and its fault says so.
-        if !known && tree.device_at(&request.device).is_none() {
+        // One that is not used is lost with what was asked of it, and its fault says so. One that is not
+        // there is a loss too, where the rest may go on; a note names it.
+        if !known && given.is_unknown(&request.device) {
             return Err(Code::PLAN_UNKNOWN_DEVICE.at(request.device));
         }
+    }
+    let members = policy.sets.iter().flat_map(|set| &set.members);
+    if let Some(nobody) = members.filter(|member| given.is_unknown(member)).min() {
+        return Err(Code::PLAN_UNKNOWN_DEVICE.at(nobody));
     }
     for &id in devices {
         let Some(device) = tree.get(id).and_then(|node| node.device()) else { continue };
@@ -53,6 +58,7 @@ pub(super) fn place_all(
                 }
             }
         }
+        sets::named(given, fixed, used, layout)?;
     }
     sets::regions(given, used, layout)?;
     for device in given.unrequested() {

@@ -3,9 +3,9 @@
 use cxl_regs::{Coherency, Span};
 use heapless::Vec;
 
-use super::PlanRef;
 use super::fit::{self, Ask, By, Choice, Earlier, Refused, Unfit, ascending};
 use super::input::PlanInput;
+use super::{PlanRef, sets};
 use crate::coherency;
 use crate::platform::{Platform, Window};
 use crate::policy::Policy;
@@ -28,8 +28,15 @@ impl<'a> PlanRef<'a> {
         let others = ascending(platform.windows)
             .filter(move |window| window.base.is_none() || window.base != own);
         others.filter_map(move |window| {
-            let why = judge.as_ref()?.judge(self, window).err()?;
-            Some(Refused { window: window.base, why })
+            let why = judge.as_ref()?.judge(self, window).err().or_else(|| {
+                // It fits, so either it comes behind the one that was taken, or has no set for this.
+                let own = platform.windows.iter().find(|other| other.base == own)?;
+                let before = sets::rank(policy, window) < sets::rank(policy, own);
+                let ways = window.interleave.ways;
+                let (none, other) = (Unfit::NoSet { ways }, own.base.unwrap_or_default());
+                Some(if before { none } else { Unfit::NotPreferred { preferred: other } })
+            })?;
+            Some(Refused { window: platform.base_of(window), why })
         })
     }
 
@@ -54,7 +61,8 @@ impl<'a> PlanRef<'a> {
                 window: matches!(region.by, By::Request | By::Earlier).then_some(region.window),
                 offset: region.fixed.then_some(offset),
                 size: region.span.size(),
-                set: false,
+                set: region.by == By::Members,
+                members: region.member_count.into(),
             };
             Decision::Fit { ask, coherencies: coherency::models(tree, device).ok()?.coherencies }
         };

@@ -8,28 +8,36 @@
 //! **Invariant**: a set has as many members as its levels have ways, each a different device, at
 //! the position that hardware gives it; and every component on the way can do its part.
 
+use core::cmp::Ordering;
+
 use cxl_regs::{
     Coherency, ComposeError, DECODER_UNIT, Decoder, Granularity, Hpa, Interleave, Levels, Route,
     Span, Targets, Ways,
 };
 use heapless::Vec;
 
-use super::Reason;
 use super::error::Unaligned;
-use super::fit::{By, Choice, Refused, ascending};
+use super::fit::{self, Ask, By, Choice, Refused, ascending};
 use super::input::PlanInput;
 use super::node_use::{NodeUse, Sharing, left, used_mut};
 use super::place::{Layout, PendingRegion, place};
+use super::{Reason, coherency};
 use crate::error::{Code, Error, Place};
-use crate::platform::Window;
-use crate::policy::{EarlierRange, TargetSystem, Width};
-use crate::topology::{NodeId, Partition};
+use crate::platform::{Platform, Window};
+use crate::policy::{
+    BrokenSets, EarlierRange, OnFailure, Policy, Prefer, SetRequest, TargetSystem, Width,
+};
+use crate::topology::{NodeId, Partition, Path};
 
 /// The way counts of a host bridge or switch, widest first.
 const PORT_WAYS: [Ways; 4] = [Ways::Eight, Ways::Four, Ways::Two, Ways::One];
 
 /// Plans every set that the policy asks for. Each device is marked with the window that it goes to,
 /// whether or not a set needs all of its memory.
+///
+/// Where the policy prefers windows, they are gone through in its order, and what one forms no set of
+/// goes on to the next.
+#[inline(never)]
 pub(super) fn regions(
     given: &PlanInput<'_>,
     used: &mut [NodeUse],
@@ -39,32 +47,210 @@ pub(super) fn regions(
     if policy.width == Width::Flat && policy.windows.is_empty() {
         return Ok(());
     }
-    for device in given.unrequested() {
-        for partition in Partition::ALL {
-            if left(tree, device, partition, used) > 0 {
-                let sharing = choose_window(given, device, partition, layout)?;
-                if let Some(used) = used_mut(used, device) {
-                    *used.sharing_mut(partition) = sharing;
+    if policy.prefer.is_none() {
+        for device in given.unrequested() {
+            for partition in Partition::ALL {
+                if left(tree, device, partition, used) > 0 {
+                    let sharing = choose_window(given, device, partition, layout)?;
+                    share(used, device, partition, sharing);
                 }
             }
         }
     }
-    let above = |base| {
-        let bases = platform.windows.iter().map(|window| (window.base, window));
-        bases.filter(|(other, _)| *other > base).min_by_key(|(base, _)| *base)
-    };
-    for (_, window) in core::iter::successors(above(None), |(base, _)| above(*base)) {
-        if policy.width_of(window.base) == Width::Flat {
-            continue;
-        }
+    let mut refused = None;
+    for window in preferred(platform, policy) {
         for partition in Partition::ALL {
+            if policy.prefer.is_some() {
+                for device in given.unrequested() {
+                    let sharing =
+                        used.get(usize::from(device.0)).and_then(|u| u.sharing(partition));
+                    if sharing.is_none() && left(tree, device, partition, used) > 0 {
+                        let fit = Choice::of(given, device, partition)?.judge(given, window).ok();
+                        let sharing = window.base.zip(fit);
+                        let sharing =
+                            sharing.map(|(window, coherency)| Sharing { window, coherency });
+                        share(used, device, partition, sharing);
+                    }
+                }
+            }
+            if policy.width_of(window.base) == Width::Flat {
+                continue;
+            }
             for coherency in [Coherency::HostOnly, Coherency::BackInvalidate, Coherency::Device] {
-                let only = None;
-                Former { given, window, partition, coherency, only }.form(used, layout)?;
+                let (only, before) = (None, None);
+                let former = Former { given, window, partition, coherency, only, before };
+                let formed = former.form(used, layout);
+                if let Err(error) = formed {
+                    // Of a set that lost a member the rest may go elsewhere.
+                    let broken = policy.on_failure == OnFailure::BestEffort
+                        && policy.broken_sets != BrokenSets::Unused;
+                    if policy.prefer.is_none() && !broken {
+                        return Err(error);
+                    }
+                    refused = refused.or(Some(error));
+                }
+                if policy.prefer.is_none() && formed == Ok(true) {
+                    continue;
+                }
+                for device in given.unrequested() {
+                    let whole = former.is_candidate(device, used) && former.is_whole(device, used);
+                    if whole && (formed.is_err() || goes_on(given, device, partition, window)) {
+                        share(used, device, partition, None);
+                    }
+                }
             }
         }
     }
-    Ok(())
+    // Where there is no flat window either, the first set that failed says more.
+    let lone = |device: NodeId| {
+        Partition::ALL.into_iter().any(|partition| {
+            let sharing = used.get(usize::from(device.0)).and_then(|used| used.sharing(partition));
+            let flat = |window: &Window| window.interleave.ways == Ways::One;
+            sharing.is_none()
+                && left(tree, device, partition, used) > 0
+                && !fits(given, device, partition, &flat)
+        })
+    };
+    match refused {
+        Some(error) if given.unrequested().any(lone) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a device that a window has no set for may go to one behind it in the policy's order, or have a
+/// range of its own.
+fn goes_on(given: &PlanInput<'_>, device: NodeId, partition: Partition, from: &Window) -> bool {
+    let policy = given.policy;
+    let behind = |window: &Window| {
+        let later = policy.prefer.is_some() && rank(policy, window) > rank(policy, from);
+        later || window.interleave.ways == Ways::One
+    };
+    fits(given, device, partition, &behind)
+}
+
+/// Whether a device fits one of some windows.
+#[inline(never)]
+fn fits(
+    given: &PlanInput<'_>,
+    device: NodeId,
+    partition: Partition,
+    some: &dyn Fn(&Window) -> bool,
+) -> bool {
+    let choice = Choice::of(given, device, partition);
+    let fits = |window: &&Window| choice.as_ref().is_ok_and(|c| c.admits(given, window).is_ok());
+    given.platform.windows.iter().filter(|window| some(window)).any(|window| fits(&window))
+}
+
+fn share(used: &mut [NodeUse], device: NodeId, partition: Partition, sharing: Option<Sharing>) {
+    if let Some(used) = used_mut(used, device) {
+        *used.sharing_mut(partition) = sharing;
+    }
+}
+
+/// Where a window stands in the policy's order, the first one lowest.
+pub(super) fn rank(policy: &Policy<'_>, window: &Window) -> (u32, Option<Hpa>) {
+    let ways = window.interleave.ways.count();
+    let ways = match policy.prefer {
+        Some(Prefer::Widest) => u32::MAX - ways,
+        Some(Prefer::Narrowest) => ways,
+        Some(Prefer::Lowest) | None => 0,
+    };
+    (ways, window.base)
+}
+
+/// The windows in the policy's order, those at one base once.
+fn preferred<'a>(platform: &Platform<'a>, policy: &Policy<'_>) -> impl Iterator<Item = &'a Window> {
+    let (windows, policy) = (platform.windows, *policy);
+    let mut last = None;
+    core::iter::from_fn(move || {
+        let keyed = windows.iter().map(|window| (rank(&policy, window), window));
+        let (key, window) =
+            keyed.filter(|(key, _)| Some(*key) > last).min_by_key(|(key, _)| *key)?;
+        last = Some(key);
+        Some(window)
+    })
+}
+
+/// Plans the sets whose members the policy names: those with a fixed place, or the others.
+#[inline(never)]
+pub(super) fn named(
+    given: &PlanInput<'_>,
+    fixed: bool,
+    used: &mut [NodeUse],
+    layout: &mut Layout<'_>,
+) -> Result<(), Error> {
+    let some =
+        || given.policy.sets.iter().enumerate().filter(|(_, set)| set.offset.is_some() == fixed);
+    let mut last = None;
+    loop {
+        let mut next = None;
+        for set in some() {
+            let behind = last.is_none_or(|last| order(set, last).is_gt());
+            if behind && next.is_none_or(|next| order(set, next).is_lt()) {
+                next = Some(set);
+            }
+        }
+        let Some((_, set)) = next else { return Ok(()) };
+        last = next;
+        if !given.is_broken(set) {
+            place_named(given, set, used, layout)?;
+        }
+    }
+}
+
+/// As with requests: the order of listing means nothing, and what takes all there is comes last.
+#[inline(never)]
+fn order(one: (usize, &SetRequest), other: (usize, &SetRequest)) -> Ordering {
+    let key = |set: &SetRequest| (set.size.is_none(), set.partition, set.window, set.size);
+    let first = |set: &SetRequest| set.members.iter().min().copied();
+    let keys = key(one.1).cmp(&key(other.1));
+    keys.then_with(|| first(one.1).cmp(&first(other.1))).then(one.0.cmp(&other.0))
+}
+
+/// Places one of them in the only window that can hold it, or that the policy prefers.
+#[inline(never)]
+fn place_named(
+    given: &PlanInput<'_>,
+    set: &SetRequest,
+    used: &mut [NodeUse],
+    layout: &mut Layout<'_>,
+) -> Result<(), Error> {
+    let PlanInput { platform, policy, .. } = *given;
+    let Some(&first) = set.members.iter().min() else { return Ok(()) };
+    let mut found: Option<(Shape, Former<'_>)> = None;
+    let (mut second, mut refused, mut fits) = (None, None, 0u16);
+    for window in preferred(platform, policy) {
+        let targets = |member: &Path| window.targets.contains(&member.uid());
+        let asked = set.window.is_none_or(|asked| Some(asked) == window.base);
+        if !asked || !set.members.iter().all(targets) {
+            continue;
+        }
+        match Former::of(given, set, window, used) {
+            Ok(one) => {
+                fits = fits.saturating_add(1);
+                match found {
+                    Some(_) => second = second.or(window.base),
+                    None => found = Some(one),
+                }
+            }
+            Err(error) => refused = refused.or(Some(error)),
+        }
+    }
+    let Some((shape, former)) = found else {
+        let nowhere = match set.window {
+            Some(window) => Code::PLAN_UNKNOWN_WINDOW.at(first).found(window),
+            None => Code::PLAN_NO_WINDOW_FOR_SET.at(first).found(set.members.len()),
+        };
+        return Err(refused.unwrap_or(nowhere));
+    };
+    if let (Some(second), None) = (second, policy.prefer) {
+        return Err(Code::PLAN_AMBIGUOUS
+            .at(first)
+            .halves(set.partition, fits)
+            .expected(former.window.base.unwrap_or_default())
+            .found(second));
+    }
+    former.place(shape, Reason::Members, None, used, layout)
 }
 
 /// The window that a device goes to, where a width was asked for: the only one that fits, or the
@@ -86,7 +272,7 @@ fn choose_window(
     let Some(second) = others.min() else { return Ok(Some(first)) };
     for window in ascending(windows) {
         if let Err(why) = choice.judge(given, window) {
-            layout.refusals.add(Refused { window: window.base, why });
+            layout.refusals.add(Refused { window: given.platform.base_of(window), why });
         }
     }
     Err(Code::PLAN_AMBIGUOUS
@@ -106,7 +292,7 @@ pub(super) fn awaited<'a>(
     let sharing = used.get(usize::from(device.0)).and_then(|used| used.sharing(partition))?;
     let Sharing { window, coherency } = sharing;
     let window = given.platform.windows.iter().find(|other| other.base == Some(window))?;
-    let former = Former { given, window, partition, coherency, only: None };
+    let former = Former { given, window, partition, coherency, only: None, before: None };
     former.is_candidate(device, used).then_some(former)
 }
 
@@ -133,8 +319,8 @@ pub(super) fn keep(
             members += 1;
         }
     }
-    let only = Some(earlier.span);
-    let former = Former { given, window, partition, coherency, only };
+    let before = Some(earlier.span);
+    let former = Former { given, window, partition, coherency, only: None, before };
     let set = earlier.interleave;
     let wanted = match given.policy.width_of(window.base) {
         Width::Exactly(asked) => asked == set,
@@ -165,8 +351,10 @@ pub(super) struct Former<'a> {
     window: &'a Window,
     partition: Partition,
     coherency: Coherency,
+    /// The set that names its members; else they are those that were given to the window.
+    only: Option<&'a SetRequest>,
     /// Only of devices that were in this region before.
-    only: Option<Span>,
+    before: Option<Span>,
 }
 
 /// Members in order of position, and how addresses find them.
@@ -175,24 +363,91 @@ pub(super) struct Shape {
     members: Vec<NodeId, 16>,
 }
 
-impl Former<'_> {
-    /// Takes set after set until no memory is left that may be in one.
-    fn form(&self, used: &mut [NodeUse], layout: &mut Layout<'_>) -> Result<(), Error> {
+impl<'a> Former<'a> {
+    /// What forms a set that names its members in a window, and the set.
+    fn of(
+        given: &'a PlanInput<'a>,
+        set: &'a SetRequest,
+        window: &'a Window,
+        used: &[NodeUse],
+    ) -> Result<(Shape, Self), Error> {
+        let PlanInput { platform, tree, policy, .. } = *given;
+        let partition = set.partition;
+        let mut common = None;
+        for path in &set.members {
+            let id = tree.device_at(path).ok_or(Code::PLAN_UNKNOWN_DEVICE.at(path))?;
+            let coherencies = coherency::models(tree, id)?.coherencies;
+            let size = set.size.unwrap_or(DECODER_UNIT);
+            let (uid, window_asked, offset) = (path.uid(), None, None);
+            let members = set.members.len() as u32;
+            let ask =
+                Ask { uid, partition, window: window_asked, offset, size, set: true, members };
+            let admitted = fit::admit(platform, policy, &ask, window, &coherencies);
+            let (coherency, _) = admitted.map_err(|why| {
+                let nowhere = Code::PLAN_NO_WINDOW.at(path).detail(partition).expected(size);
+                why.error(*path, window.base).unwrap_or(nowhere)
+            })?;
+            match common {
+                Some(common) if common != coherency => {
+                    let at = window.base.unwrap_or_default();
+                    return Err(Code::PLAN_COHERENCY_NOT_ALLOWED.at(path).detail(common).found(at));
+                }
+                _ => common = Some(coherency),
+            }
+        }
+        let coherency = common.unwrap_or(Coherency::HostOnly);
+        let former = Self { given, window, partition, coherency, only: Some(set), before: None };
+        let (ways, members) = (window.interleave.ways, set.members.len() as u32);
+        let granularity = set.granularity.unwrap_or(window.interleave.granularity);
+        let root = Interleave::new(ways, granularity);
+        if ways != Ways::One && root != window.interleave {
+            return Err(Code::PLAN_GRANULARITY_OF_WINDOW
+                .at(Place::window(window.base))
+                .expected(window.interleave.granularity)
+                .found(granularity));
+        }
+        let below = members / ways.count();
+        if below * ways.count() != members || !below.is_power_of_two() {
+            return Err(Code::PLAN_MEMBERS_OF_WINDOW
+                .at(Place::window(window.base))
+                .expected(ways)
+                .found(members));
+        }
+        Ok((former.split(root, below, used)?, former))
+    }
+
+    /// Takes set after set until no memory is left that may be in one. Whether they are as the policy
+    /// wants them, and not narrower.
+    fn form(&self, used: &mut [NodeUse], layout: &mut Layout<'_>) -> Result<bool, Error> {
         let PlanInput { policy, devices, .. } = *self.given;
         let width = policy.width_of(self.window.base);
-        let mut first = true;
+        let (mut first, mut wanted) = (true, true);
         // Each round uses up the smallest of its members, so there are no more than devices.
         while devices.iter().any(|id| self.is_candidate(*id, used)) {
             let chosen = if first { self.choose(width, used) } else { self.further(used) };
             match chosen {
                 Ok((shape, reason)) => self.place(shape, reason, None, used, layout)?,
-                Err(error) if first => return Err(error),
+                Err(error) if first => match self.narrower(used) {
+                    Some((shape, reason)) => {
+                        wanted = false;
+                        self.place(shape, reason, None, used, layout)?;
+                    }
+                    None => return Err(error),
+                },
                 // What no set takes is noted as unused in the end.
                 Err(_) => break,
             }
             first = false;
         }
-        Ok(())
+        Ok(wanted)
+    }
+
+    /// A set of what is left of one that lost a member.
+    fn narrower(&self, used: &[NodeUse]) -> Option<(Shape, Reason)> {
+        let policy = self.given.policy;
+        let wanted = policy.on_failure == OnFailure::BestEffort
+            && policy.broken_sets == BrokenSets::Narrower;
+        wanted.then(|| self.choose(Width::Widest, used).ok()).flatten()
     }
 
     /// A set behind the first one.
@@ -211,17 +466,24 @@ impl Former<'_> {
         let (window, coherency) = (self.window.base, self.coherency);
         let sharing = used.get(usize::from(id.0)).and_then(|used| used.sharing(self.partition));
         let left = left(tree, id, self.partition, used);
-        let whole = || {
-            let device = tree.get(id).and_then(|node| node.device());
-            device.is_some_and(|device| device.capacity(self.partition) == left)
-        };
-        let was_there = self.only.is_none_or(|span| {
+        if let Some(set) = self.only {
+            return left > set.skip && set.members.contains(&tree.path(id));
+        }
+        let was_there = self.before.is_none_or(|span| {
             self.given.earlier(id, self.partition, used).is_some_and(|earlier| earlier.span == span)
         });
         was_there
             && sharing.is_some_and(|s| Some(s.window) == window && s.coherency == coherency)
             && left > 0
-            && (policy.map_leftovers || whole())
+            && (policy.map_leftovers || self.is_whole(id, used))
+    }
+
+    /// Whether no region has any of a device's partition.
+    fn is_whole(&self, id: NodeId, used: &[NodeUse]) -> bool {
+        let PlanInput { tree, .. } = *self.given;
+        let device = tree.get(id).and_then(|node| node.device());
+        let left = left(tree, id, self.partition, used);
+        device.is_some_and(|device| device.capacity(self.partition) == left)
     }
 
     /// The next set, and why it is as wide as it is.
@@ -397,30 +659,55 @@ impl Former<'_> {
         Ok(())
     }
 
-    /// Places a set that is as large as its smallest member allows.
+    /// Places a set that is as large as its smallest member allows; at the offset that it had, if it
+    /// is `kept`.
     fn place(
         &self,
         shape: Shape,
         reason: Reason,
-        offset: Option<u64>,
+        kept: Option<u64>,
         used: &mut [NodeUse],
         layout: &mut Layout<'_>,
     ) -> Result<(), Error> {
         let PlanInput { tree, .. } = *self.given;
         let Self { partition, coherency, .. } = *self;
         let Shape { levels, members } = shape;
-        let share = |id: &NodeId| left(tree, *id, partition, used);
+        let (offset, asked, skip) =
+            self.only.map_or((kept, None, 0), |set| (set.offset, set.size, set.skip));
+        let share = |id: &NodeId| left(tree, *id, partition, used).saturating_sub(skip);
         let Some(smallest) = members.iter().min_by_key(|id| share(id)) else { return Ok(()) };
         let (device, share) = (tree.path(*smallest), share(smallest));
-        if !share.is_multiple_of(DECODER_UNIT) {
+        if !share.saturating_add(skip).is_multiple_of(DECODER_UNIT) {
             let (what, value) = (Unaligned::Share, share);
             return Err(what.error(device, value));
         }
+        let most = share.saturating_mul(members.len() as u64);
+        let size = asked.unwrap_or(most);
+        if size > most {
+            return Err(Code::PLAN_REQUEST_TOO_LARGE
+                .at(device)
+                .detail(partition)
+                .expected(size)
+                .found(most));
+        }
+        let unit = DECODER_UNIT.saturating_mul(members.len() as u64);
+        for (what, value, unit) in [
+            (Unaligned::Skip, skip, DECODER_UNIT),
+            (Unaligned::Offset, offset.unwrap_or(0), DECODER_UNIT),
+            (Unaligned::Size, asked.unwrap_or(0), unit),
+        ] {
+            if !value.is_multiple_of(unit) {
+                return Err(what.error(device, value).expected(unit));
+            }
+        }
         let window = self.window.base;
-        let size = share.saturating_mul(members.len() as u64);
         let shape = Some((levels, coherency));
-        let by = if offset.is_some() { By::Earlier } else { By::Width };
-        let (path, skip) = (device, 0);
+        let path = device;
+        let by = match (offset, self.only) {
+            (Some(_), None) => By::Earlier,
+            (_, Some(_)) => By::Members,
+            (None, None) => By::Width,
+        };
         let want = PendingRegion {
             path,
             members,

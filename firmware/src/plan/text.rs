@@ -60,6 +60,7 @@ impl fmt::Display for Reason {
         match self {
             Self::Flat => f.write_str("flat, as nothing else was asked for"),
             Self::Requested => f.write_str("flat, by request"),
+            Self::Members => f.write_str("a request names its members"),
             Self::Named => f.write_str("ways and granularity by policy"),
             Self::Widest { refused: None } => f.write_str("as wide as a set can be"),
             Self::Widest { refused: Some((ways, error)) } => {
@@ -198,6 +199,15 @@ impl fmt::Display for NoteText<'_> {
             Note::NotKept { span, partition } => {
                 write!(f, "{partition} memory was at {span} before, and could not stay there")
             }
+            Note::NoSuchDevice { at } => {
+                write!(f, "{at}: the policy asks for memory of a device here; there is none")
+            }
+            Note::WindowTooSmall { window, size, ways } => write!(
+                f,
+                "window {window}: has {}, and no 256 MiB for each of {ways} ways: nothing can lie \
+                 in it, and no table has it",
+                Size(size)
+            ),
             Note::BackInvalidateWindow { device, window, coherency } => write!(
                 f,
                 "{}: could do back-invalidate (HDM-DB), its memory is {coherency}: window \

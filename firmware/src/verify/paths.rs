@@ -12,6 +12,7 @@ use cxl_regs::{Decoder, Hpa, Interleave, Levels, Route, Span, Ways};
 use crate::admits;
 use crate::committed::{CommittedDecoder, CommittedRegion, Place, Probed};
 use crate::error::{self, Code, Error};
+use crate::platform::{claims, reached};
 use crate::policy::{PathPolicy, TargetSystem};
 use crate::topology::{MAX_DEPTH, NodeId, NodeKind, Partition, Tree};
 
@@ -109,8 +110,10 @@ impl<'a> Decoders<'a> {
             }
             report(finding);
         };
-        let members = self.device_claims().filter(|(_, decoder)| decoder.span == span);
+        let members = self.device_claims().filter(|(_, decoder)| claims(decoder, span));
         let (first, &decoder) = members.clone().next()?;
+        // All of them claim one range.
+        let members = members.filter(|(_, other)| other.span == decoder.span);
         for (entry, decoder) in members.clone() {
             self.memory(entry, window, &mut report);
             self.path(entry, decoder, window, &mut report);
@@ -120,11 +123,11 @@ impl<'a> Decoders<'a> {
             report(Code::VERIFY_MEMBERS.at(error::Place::range(span)).expected(need).found(have));
         }
         let partition = self.partition(first).unwrap_or(Partition::Volatile);
-        let window = window?.span.base();
-        let Decoder { interleave, coherency, .. } = decoder;
+        let window = window?.span;
+        let Decoder { interleave, coherency, span, .. } = decoder;
         (!failed).then_some(CommittedRegion {
-            window,
-            span,
+            window: window.base(),
+            span: reached(span, window),
             interleave,
             coherency,
             partition,

@@ -11,13 +11,13 @@ use cxl_firmware::error::Error;
 use cxl_firmware::mmio::Block;
 use cxl_firmware::plan::{Plan, Purpose, Refused, Unfit, plan};
 use cxl_firmware::platform::{Bridge, BridgeKind, Platform, Restrictions, Window};
-use cxl_firmware::policy::{Policy, Request};
+use cxl_firmware::policy::{Policy, Request, SetRequest};
 use cxl_firmware::topology::{
     BackInvalidate, CapacitySource, Device, DeviceKind, Hdm, Node, NodeId, NodeKind, Partition,
     Path, Topology,
 };
 use cxl_regs::hdm::Capability;
-use cxl_regs::{Arithmetic, Coherency, Decoder, Granularity, Hpa, Interleave, Route, Ways};
+use cxl_regs::{Arithmetic, Coherency, Decoder, Granularity, Hpa, Interleave, Route, Span, Ways};
 
 pub const MIB: u64 = 1 << 20;
 pub const GIB: u64 = 1 << 30;
@@ -36,6 +36,7 @@ pub struct Board {
     pub windows: Vec<Window>,
     pub nodes: Vec<Node>,
     pub address_bits: u8,
+    pub occupied: Vec<Span>,
 }
 
 /// Ten decoders, eight targets, selectors on bits 14:8, every way count.
@@ -65,6 +66,19 @@ pub fn request(device: Path) -> Request {
     Request { device, partition, window: None, offset: None, size: None, skip: 0 }
 }
 
+/// A set of volatile memory that leaves everything but its members open.
+pub fn members(places: &[Path]) -> SetRequest {
+    SetRequest {
+        members: places.iter().copied().collect(),
+        partition: Partition::Volatile,
+        window: None,
+        offset: None,
+        size: None,
+        skip: 0,
+        granularity: None,
+    }
+}
+
 /// Host-only and device-coherent, volatile and persistent.
 pub fn any_use() -> Restrictions {
     Restrictions::new()
@@ -76,7 +90,7 @@ pub fn any_use() -> Restrictions {
 
 impl Board {
     pub fn new() -> Self {
-        Self { bridges: vec![], windows: vec![], nodes: vec![], address_bits: 46 }
+        Self { bridges: vec![], windows: vec![], nodes: vec![], address_bits: 46, occupied: vec![] }
     }
 
     fn add(&mut self, parent: Option<NodeId>, kind: NodeKind, port: u8) -> NodeId {
@@ -176,7 +190,7 @@ impl Board {
             windows: &self.windows,
             address_bits: self.address_bits,
             resources: &[],
-            occupied: &[],
+            occupied: &self.occupied,
         }
     }
 
@@ -187,13 +201,20 @@ impl Board {
         Ok(made)
     }
 
+    /// Where a window is; 0 is a place only where the board says what lies elsewhere.
+    fn place(&self, window: &Window) -> Option<Hpa> {
+        let unknown =
+            self.occupied.is_empty() || self.occupied.iter().any(|at| at.base() == Hpa(0));
+        window.base.filter(|base| base.0 != 0 || !unknown)
+    }
+
     /// Every window that a region does not lie in is told, with a reason that is true of it.
     fn check_refused(&self, policy: &Policy<'_>, plan: &BoardPlan) {
         let (platform, topology) = (self.platform(), self.topology());
         assert!(plan.refusals.list().is_empty());
         for (index, region) in plan.regions.iter().enumerate() {
             let others = self.windows.iter().filter(|window| window.base != Some(region.window));
-            let mut bases: Vec<_> = others.map(|window| window.base).collect();
+            let mut bases: Vec<_> = others.map(|window| self.place(window)).collect();
             bases.sort_unstable();
             let told: Vec<_> = plan.refused(&platform, topology.tree(), policy, index).collect();
             let of: Vec<_> = told.iter().map(|refused| refused.window).collect();
@@ -206,6 +227,7 @@ impl Board {
                     match why {
                         Unfit::NotATarget { uid } => !window.targets.contains(&uid),
                         Unfit::NotAsked { asked } => asked == region.window,
+                        Unfit::NotPreferred { preferred } => preferred == region.window,
                         Unfit::Unplaced { .. } => known.is_none(),
                         Unfit::Unaligned { .. } => base % UNIT != 0,
                         Unfit::Empty { .. } => size == 0,
@@ -224,11 +246,13 @@ impl Board {
                                 !(allowed.device_coherent() && allowed.back_invalidate())
                             }
                         },
-                        Unfit::TooSmall { need, have } => have == size && have < need,
+                        Unfit::TooSmall { need, have } => {
+                            (have == size || base == 0 && have > size) && have < need
+                        }
                         Unfit::Full { need, free } => free < need && need <= size,
                         Unfit::PlaceTaken { offset, size: need } => {
                             let taken = base + offset..base + offset + need;
-                            let over = |span: cxl_regs::Span| {
+                            let over = |span: Span| {
                                 span.base().0 < taken.end && taken.start < span.end().0
                             };
                             u128::from(taken.end) > end
@@ -238,7 +262,7 @@ impl Board {
                         other => panic!("a reason that nobody holds against the board: {other:?}"),
                     }
                 };
-                let mut of_base = self.windows.iter().filter(|window| window.base == known);
+                let mut of_base = self.windows.iter().filter(|window| self.place(window) == known);
                 assert!(of_base.any(holds), "{base:#x}: {why:?}");
             }
         }
@@ -303,7 +327,9 @@ impl Board {
             let window = self.windows.iter().find(|window| window.base == Some(region.window));
             let window = window.expect("a region names its window");
             let start = region.window.0;
-            assert!(start <= base && end <= start + window.size);
+            // A window at 0 may end at a hole, within a share of 256 MiB for each member.
+            let hidden = if start == 0 { UNIT * plan.members(region).len() as u64 - 1 } else { 0 };
+            assert!(start <= base && end <= start + window.size + hidden);
             let allowed = window.restrictions;
             assert!(match region.partition {
                 Partition::Volatile => allowed.volatile(),
@@ -362,7 +388,9 @@ impl Board {
             }
         }
         for region in &plan.regions {
-            let (base, end) = (region.span.base().0, region.span.end().0);
+            let window = self.windows.iter().find(|window| window.base == Some(region.window));
+            let sent = region.window.0 + window.map_or(0, |window| window.size);
+            let (base, end) = (region.span.base().0, region.span.end().0.min(sent));
             for hpa in [base, base + 0x0234_5640, end - 64] {
                 let (device, dpa) = self.walk(plan, hpa);
                 let member = plan.members(region).iter().find(|member| member.device == device);

@@ -126,7 +126,7 @@ fn cedt(scenario: &Scenario, map: &AddressMap) -> Vec<u8> {
         let record = CfmwsRecord {
             header: record_header(Kind::Cfmws, length),
             reserved0: U32::ZERO,
-            base: base.0.into(),
+            base: base.unwrap_or_default().0.into(),
             size: window.size.into(),
             eniw: window.interleave.ways.encode(),
             arithmetic: window.arithmetic.encode(),

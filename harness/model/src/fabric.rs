@@ -37,8 +37,8 @@ pub struct Fabric {
 pub struct Window {
     /// Its name.
     pub name: String,
-    /// Base; 0 = not placed.
-    pub base: Hpa,
+    /// Base; `None` = not placed.
+    pub base: Option<Hpa>,
     /// Bytes.
     pub size: u64,
     /// UIDs of host bridges, way 0 first.

@@ -14,10 +14,12 @@
 //! f000_0000  left to the chip set
 //! 1_0000_0000  the rest of RAM, then windows
 //! ```
+//!
+//! A scenario may have all of its RAM elsewhere, so that there is room for a window at 0.
 
 use cxl_regs::{DECODER_UNIT, Hpa, Span};
 
-use crate::scenario::{Parent, Scenario};
+use crate::scenario::{self, Parent, Scenario};
 
 const BARS: u64 = 0x8000_0000;
 const BARS_PER_BUS: u64 = 2 << 20;
@@ -49,8 +51,8 @@ pub struct AddressMap {
     pub ports: Vec<PortPlace>,
     /// Switches in the scenario's order.
     pub switches: Vec<SwitchPlace>,
-    /// Base of each window in the scenario's order; 0 = not placed.
-    pub windows: Vec<Hpa>,
+    /// Base of each window in the scenario's order; `None` = not placed.
+    pub windows: Vec<Option<Hpa>>,
 }
 
 /// Where a bridge is.
@@ -107,7 +109,7 @@ impl AddressMap {
             (segment, span(base, ECAM_PER_SEGMENT))
         };
         Self {
-            ram: ram(scenario.platform.memory),
+            ram: ram(scenario),
             ecam: segments.into_iter().map(ecam).collect(),
             bridges,
             ports: numbering.ports,
@@ -138,13 +140,16 @@ pub fn chip_set() -> Span {
 ///
 /// The start of RAM holds what the guest is started with, and tables lie where a BIOS has them.
 pub fn memory_map(ram: impl Iterator<Item = Span>) -> Vec<(Span, bool)> {
+    let ram: Vec<Span> = ram.collect();
+    let is_low = ram.iter().any(|ram| ram.contains(Hpa(0)));
     let first = [(0, FREE, false), (FREE, VIDEO, true), (TABLES, LOW_END, false)];
     let first = first.map(|(base, end, usable)| (span(base, end - base), usable));
-    let rest = ram.filter_map(|ram| {
+    let first = first.into_iter().filter(|_| is_low);
+    let rest = ram.into_iter().filter_map(|ram| {
         let base = ram.base().0.max(LOW_END);
         Some((Span::new(Hpa(base), ram.end().0.checked_sub(base)?).ok()?, true))
     });
-    first.into_iter().chain(rest).collect()
+    first.chain(rest).collect()
 }
 
 /// A range of constants and small numbers, which neither wraps nor is empty.
@@ -152,7 +157,11 @@ fn span(base: u64, size: u64) -> Span {
     Span::new(Hpa(base), size).unwrap_or_else(|_| unreachable!("{base:#x} + {size:#x}"))
 }
 
-fn ram(memory: u64) -> Vec<Span> {
+fn ram(scenario: &Scenario) -> Vec<Span> {
+    let scenario::Platform { memory, memory_base, .. } = scenario.platform;
+    if let Some(base) = memory_base {
+        return Span::new(base, memory).into_iter().collect();
+    }
     let low = memory.min(BARS);
     let parts = [(0, low), (HIGH, memory - low)];
     parts.into_iter().filter_map(|(base, size)| Span::new(Hpa(base), size).ok()).collect()
@@ -229,32 +238,32 @@ impl<'s> Numbering<'s> {
 /// The address space in which windows may lie: above RAM, within the physical address width.
 pub fn window_space(scenario: &Scenario) -> Option<Span> {
     let limit = 1u64.checked_shl(scenario.platform.physical_bits.into()).unwrap_or(u64::MAX);
-    let above_ram = ram(scenario.platform.memory).last().map_or(HIGH, |ram| ram.end().0);
+    let above_ram = ram(scenario).last().map_or(HIGH, |ram| ram.end().0);
     let base = above_ram.max(HIGH);
     Span::new(Hpa(base), limit.checked_sub(base)?).ok()
 }
 
-/// Where each window lies, in the scenario's order; base 0 = nowhere.
+/// Where each window lies, in the scenario's order; `None` = nowhere.
 ///
 /// A window without a base takes the next free address above RAM that is a multiple of
 /// 256 MiB x ways, clear of the windows before it in the file. One that would pass the physical
 /// address width is not placed at all, and takes no room from those behind it.
-pub fn place_windows(scenario: &Scenario) -> Vec<Hpa> {
+pub fn place_windows(scenario: &Scenario) -> Vec<Option<Hpa>> {
     let space = window_space(scenario);
     let (mut next, limit) = space.map_or((HIGH, HIGH), |space| (space.base().0, space.end().0));
     let mut placed: Vec<Span> = Vec::new();
     let mut bases = Vec::new();
     for window in &scenario.windows {
         let base = match window.base {
-            Some(base) => base,
+            Some(base) => Some(base),
             None => {
                 let align = DECODER_UNIT * u64::from(window.interleave.ways.count());
                 let found = free_above(next, window.size, align, limit, &placed);
                 next = found.map_or(next, |span| span.end().0);
-                found.map_or(Hpa(0), Span::base)
+                found.map(Span::base)
             }
         };
-        placed.extend(Span::new(base, window.size).ok().filter(|_| base != Hpa(0)));
+        placed.extend(base.and_then(|base| Span::new(base, window.size).ok()));
         bases.push(base);
     }
     bases

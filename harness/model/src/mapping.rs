@@ -113,12 +113,13 @@ pub fn mappings(fabric: &Fabric) -> Vec<Mapping> {
     let mut list = Vec::new();
     for (index, window) in fabric.windows.iter().enumerate() {
         let Some(span) = placed(window) else {
-            let reason = match Span::new(window.base, window.size) {
-                Err(error) => Reason::WindowRange(error),
-                Ok(_) => Reason::WindowNotPlaced,
+            let reason = match window.base.map(|base| Span::new(base, window.size)) {
+                Some(Err(error)) => Reason::WindowRange(error),
+                _ => Reason::WindowNotPlaced,
             };
             let how = Reach::Trapped { reason };
-            list.push(Mapping { window: index, hpa: window.base, size: window.size, how });
+            let hpa = window.base.unwrap_or_default();
+            list.push(Mapping { window: index, hpa, size: window.size, how });
             continue;
         };
         let usable = usable(fabric, window);
@@ -159,9 +160,9 @@ fn push(list: &mut Vec<Mapping>, next: Mapping) {
     }
 }
 
-/// The range of a window that has one. Base 0 is what platforms write for "it did not fit".
+/// The range of a window that has one.
 pub(crate) fn placed(window: &fabric::Window) -> Option<Span> {
-    Span::new(window.base, window.size).ok().filter(|span| span.base() != Hpa(0))
+    Span::new(window.base?, window.size).ok()
 }
 
 /// Every address at which the answer can change: the ends of decoders and windows.
@@ -195,6 +196,7 @@ pub(crate) fn parts(span: Span, cuts: &[Hpa]) -> impl Iterator<Item = Span> {
 /// The window's way to pick a target, if the window itself is in order.
 pub(crate) fn usable(fabric: &Fabric, window: &fabric::Window) -> Result<Selector, Reason> {
     let fabric::Window { base, size, interleave, .. } = *window;
+    let base = base.ok_or(Reason::WindowNotPlaced)?;
     let bits = fabric.physical_bits;
     let last = base.0.saturating_add(size.saturating_sub(1));
     if last.checked_shr(bits.into()).is_some_and(|above| above != 0) {

@@ -62,6 +62,8 @@ pub struct Scenario {
     pub windows: Vec<Window>,
     /// How the firmware shall run.
     pub policy: Policy,
+    /// Components that the firmware is not to touch.
+    pub leave_out: Vec<Place>,
     /// What to map where; devices without a region follow the policy's default.
     pub regions: Vec<Region>,
     /// What is broken.
@@ -122,6 +124,9 @@ pub struct Platform {
     pub physical_bits: u8,
     /// Guest RAM in bytes.
     pub memory: u64,
+    /// Where RAM begins, all of it, if it does not begin at 0; then there is room for a window there, and
+    /// no guest can be started.
+    pub memory_base: Option<Hpa>,
     /// The board's firmware has given out bus numbers, windows and BARs already.
     pub assigned: bool,
     /// Decoders make every check that hardware may make; otherwise each commit succeeds at once.
@@ -311,8 +316,42 @@ pub struct Policy {
     pub leftovers: bool,
     /// Ask the memory itself whether it answers before it is described.
     pub probe: bool,
+    /// Which of several windows that fit a device gets.
+    pub prefer: Prefer,
     /// What a component that fails costs.
     pub on_failure: OnFailure,
+    /// With best effort: what becomes of the rest of a set that loses a member.
+    pub broken_sets: BrokenSets,
+    /// With best effort: all is committed without locks first.
+    pub trial: bool,
+}
+
+/// Which of several windows that fit a device gets, where none is named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Prefer {
+    /// None: it is refused.
+    #[default]
+    None,
+    /// The one over the most bridges that it can be in a set of.
+    Widest,
+    /// The one over the fewest.
+    Narrowest,
+    /// The lowest.
+    Lowest,
+}
+
+/// What becomes of the rest of a set that loses a member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BrokenSets {
+    /// Smaller sets, then ranges of their own.
+    #[default]
+    Narrower,
+    /// Ranges of their own.
+    Flat,
+    /// Nothing.
+    Unused,
 }
 
 /// What a component that fails costs.
@@ -337,7 +376,10 @@ impl Default for Policy {
             interleave: InterleavePolicy::Flat,
             leftovers: false,
             probe: true,
+            prefer: Prefer::None,
             on_failure: OnFailure::Strict,
+            broken_sets: BrokenSets::Narrower,
+            trial: true,
         }
     }
 }
@@ -390,7 +432,8 @@ impl fmt::Display for InterleavePolicy {
 /// An explicit request: this much of these devices, there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Region {
-    /// Members in order of position, indices into [`Scenario::devices`]; never empty.
+    /// Members, indices into [`Scenario::devices`]; never empty. Which has which position the hardware
+    /// says.
     pub devices: Vec<usize>,
     /// Which partition of each.
     pub partition: Partition,
@@ -402,6 +445,8 @@ pub struct Region {
     pub size: Option<u64>,
     /// Bytes of each device's memory left out in front.
     pub skip: u64,
+    /// Granularity of a set in a window over one bridge; `None` = the window's.
+    pub granularity: Option<Granularity>,
 }
 
 /// A device's partition.

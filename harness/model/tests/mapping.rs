@@ -151,8 +151,8 @@ fn four_way() -> Fabric {
 /// Three bridges, 3-way at 4 KiB, in a window at 4.5 GiB or elsewhere.
 fn three_way_at(base: u64) -> Fabric {
     let mut fabric = fabric("three-way");
-    assert_eq!(fabric.windows[0].base, Hpa(0x1_2000_0000));
-    fabric.windows[0].base = Hpa(base);
+    assert_eq!(fabric.windows[0].base, Some(Hpa(0x1_2000_0000)));
+    fabric.windows[0].base = Some(Hpa(base));
     let rows: Vec<_> = ["hb0", "hb1", "hb2"]
         .map(|name| (name, 0, base, 6 * M256, COMMITTED | 0x04, 0))
         .into_iter()
@@ -281,7 +281,7 @@ const SW0: At = At::Switch(0);
 const MEM0: At = At::Device(0);
 
 fn check_flips(good: &Fabric, covered: (u64, u64), flips: &[Flip]) {
-    let base = good.windows[0].base.0;
+    let base = good.windows[0].base.unwrap().0;
     let units = good.windows[0].size / M256;
     let before = mappings(good);
     for unit in 0..units {
@@ -883,7 +883,7 @@ fn where_two_windows_meet_one_byte_could_have_two_addresses() {
     let mut fabric = flat();
     let mut second = fabric.windows[0].clone();
     fabric.windows[0].size = M256;
-    (second.base, second.size) = (Hpa(0x1_1000_0000), 7 * M256);
+    (second.base, second.size) = (Some(Hpa(0x1_1000_0000)), 7 * M256);
     fabric.windows.push(second);
     let list = mappings(&fabric);
     for (hpa, other) in [(0x1_0000_0000, 1), (0x1_1000_0000, 0)] {
@@ -894,7 +894,7 @@ fn where_two_windows_meet_one_byte_could_have_two_addresses() {
     let mut fabric = three_way_at(0x1_2000_0000);
     let mut second = fabric.windows[0].clone();
     fabric.windows[0].size = M256;
-    (second.base, second.size) = (Hpa(0x1_3000_0000), 5 * M256);
+    (second.base, second.size) = (Some(Hpa(0x1_3000_0000)), 5 * M256);
     second.targets.rotate_left(1);
     fabric.windows.push(second);
     let walk = |hpa| resolve(&fabric, Hpa(hpa)).map(|path| (path.endpoint.device, path.dpa));
@@ -1030,7 +1030,7 @@ fn span(base: u64, size: u64) -> Span {
 fn a_window_without_a_place_has_no_address() {
     let mut fabric = flat();
     fabric.windows.push(fabric.windows[0].clone());
-    fabric.windows[1].base = Hpa(0);
+    fabric.windows[1].base = None;
     let list = mappings(&fabric);
     assert_eq!(list[0].how, trapped(Reason::WindowNotPlaced));
     assert_eq!((list[0].window, list[0].span()), (1, None));
@@ -1041,7 +1041,7 @@ fn a_window_without_a_place_has_no_address() {
 fn a_window_that_is_no_window_says_so() {
     let with = |base, size| {
         let mut fabric = flat();
-        (fabric.windows[0].base, fabric.windows[0].size) = (Hpa(base), size);
+        (fabric.windows[0].base, fabric.windows[0].size) = (Some(Hpa(base)), size);
         mappings(&fabric)
     };
     let whole = |base, size, reason| {
@@ -1107,7 +1107,7 @@ fn of_nested_switches_one_may_interleave() {
 fn windows_that_overlap_trap_where_they_do() {
     let mut fabric = flat();
     let mut other = fabric.windows[0].clone();
-    (other.base, other.size) = (Hpa(0x1_1000_0000), M256);
+    (other.base, other.size) = (Some(Hpa(0x1_1000_0000)), M256);
     fabric.windows.push(other);
     let (list, before) = (mappings(&fabric), mappings(&flat()));
     let overlap = trapped(Reason::WindowsOverlap { other: 1 });
@@ -1545,7 +1545,7 @@ fn any_fabric() -> impl Strategy<Value = Fabric> {
                     device.dvsec.as_mut().unwrap().control |= bits & 4;
                 }
                 for (window, base) in fabric.windows.iter_mut().zip(bases) {
-                    window.base = Hpa(base);
+                    window.base = (base != 0).then_some(Hpa(base));
                 }
             }
             fabric
@@ -1583,8 +1583,7 @@ proptest! {
         let windows: Vec<Span> = fabric
             .windows
             .iter()
-            .filter(|window| window.base != Hpa(0))
-            .filter_map(|window| Span::new(window.base, window.size).ok())
+            .filter_map(|window| Span::new(window.base?, window.size).ok())
             .collect();
         let in_windows = |hpa| windows.iter().any(|window| window.contains(hpa));
         let in_list = |hpa| spans.iter().any(|span| span.contains(hpa));

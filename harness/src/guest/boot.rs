@@ -7,9 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use cxl_firmware::policy::{OnFailure, PathPolicy, Probe, Request, TargetSystem, Width};
+use cxl_firmware::policy::{
+    BrokenSets, LeaveOut, OnFailure, PathPolicy, Prefer, Probe, Request, SetRequest, TargetSystem,
+    Width,
+};
+use cxl_firmware::topology::Path;
 use cxl_image::doorbell::{Call, Status};
-use cxl_regs::Interleave;
+use cxl_regs::{Granularity, Interleave};
 
 use super::engine::{Ended, MOST_ENDED};
 use super::{Counts, Guest, GuestHandoff, Happened, LastAccess, Said, Snapshot, Speaker};
@@ -542,7 +546,13 @@ pub fn command_line(
         ("burn-spares", policy.burn_spares),
         ("enable-cache", policy.enable_cache),
         ("leftovers", policy.map_leftovers),
-        ("best-effort", policy.on_failure == OnFailure::BestEffort),
+        ("strict", policy.on_failure == OnFailure::Strict),
+        ("no-trial", policy.no_trial),
+        ("broken-sets=flat", policy.broken_sets == BrokenSets::Flat),
+        ("broken-sets=unused", policy.broken_sets == BrokenSets::Unused),
+        ("prefer=widest", policy.prefer == Some(Prefer::Widest)),
+        ("prefer=narrowest", policy.prefer == Some(Prefer::Narrowest)),
+        ("prefer=lowest", policy.prefer == Some(Prefer::Lowest)),
         ("no-probe", policy.probe == Probe::Skip),
         ("target=specification", policy.target == TargetSystem::Specification),
     ] {
@@ -566,15 +576,32 @@ pub fn command_line(
     for (uid, root) in roots(scenario) {
         let _ = write!(line, " bus={uid:x}:{:x}:{:x}", root.segment, root.bus);
     }
-    for &Request { device, partition, window, offset, size, skip } in policy.requests {
-        let ports: Vec<_> = device.ports().iter().map(u8::to_string).collect();
-        let _ = write!(line, " region={}/{},{partition}", device.uid(), ports.join("."));
-        let skip = (skip != 0).then_some(skip);
+    let place = |path: &Path| {
+        let ports: Vec<_> = path.ports().iter().map(u8::to_string).collect();
+        format!("{}/{}", path.uid(), ports.join("."))
+    };
+    for left_out in policy.leave_out {
+        if let LeaveOut::At(path) = left_out {
+            let _ = write!(line, " leave-out={}", place(path).trim_end_matches('/'));
+        }
+    }
+    let single = policy.requests.iter().map(|request| {
+        let &Request { device, partition, window, offset, size, skip } = request;
+        (place(&device), partition, window, offset, size, skip, None)
+    });
+    let sets = policy.sets.iter().map(|set| {
+        let &SetRequest { ref members, partition, window, offset, size, skip, granularity } = set;
+        let members = members.iter().map(place).collect::<Vec<_>>().join("+");
+        (members, partition, window, offset, size, skip, granularity)
+    });
+    for (members, partition, window, offset, size, skip, granularity) in single.chain(sets) {
+        let _ = write!(line, " region={members},{partition}");
         let places = [
             ("window", window.map(|base| base.0)),
             ("offset", offset),
             ("size", size),
-            ("skip", skip),
+            ("skip", (skip != 0).then_some(skip)),
+            ("granularity", granularity.map(Granularity::bytes)),
         ];
         for (key, value) in places {
             if let Some(value) = value {

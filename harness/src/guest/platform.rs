@@ -100,6 +100,7 @@ fn srat(map: &AddressMap, scenario: &Scenario) -> Sdt {
         ram.to_aml_bytes(&mut body);
     }
     for (domain, (base, window)) in (1..).zip(map.windows.iter().zip(&scenario.windows)) {
+        let Some(base) = base else { continue };
         let window = MemoryAffinity::new(domain, base.0, window.size);
         window.enabled().hotpluggable().to_aml_bytes(&mut body);
     }

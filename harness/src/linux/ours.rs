@@ -124,7 +124,8 @@ pub fn boot(
     let mut scenario = scenario.clone();
     scenario.platform.memory = scenario.platform.memory.max(MEMORY);
     let planned = Planned::of(&scenario).map_err(OursError::Plan)?;
-    let initrd = installed.initramfs(options.before, &Task::default()).map_err(OursError::Initramfs)?;
+    let initrd =
+        installed.initramfs(options.before, &Task::default()).map_err(OursError::Initramfs)?;
     let kernel = fs::read(&installed.kernel)
         .map_err(|error| OursError::Kernel(installed.kernel.clone(), error))?;
     let line = format!("{COMMAND_LINE} reboot=t {}", options.append);

@@ -522,7 +522,7 @@ fn windows(scenario: &Scenario, no: &mut impl FnMut(&str, Why)) {
         if window.size == 0 || !window.size.is_multiple_of(DECODER_UNIT) {
             no(at, Why::WindowSize(window.size));
         }
-        if window.base.is_none() && placed.0 == 0 {
+        if placed.is_none() {
             no(at, Why::Unplaced);
         }
         end = end.saturating_add(window.size);
@@ -613,7 +613,7 @@ fn difference(scenario: &Scenario, here: &DirectRun, there: &DirectRun) -> Optio
         .find(|(region, theirs)| region != theirs || plan.members(region) != other.members(theirs));
     let place = |region: &plan::Region| {
         let windows = scenario.windows.iter().zip(place_windows(scenario));
-        let window = { windows }.find(|(_, base)| *base == region.window);
+        let window = { windows }.find(|(_, base)| *base == Some(region.window));
         let name = window.map_or("", |(window, _)| window.name.as_str());
         format!("in {name} at {:#x}, {}", region.span.base().0, region.coherency)
     };

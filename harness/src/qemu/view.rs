@@ -8,9 +8,9 @@ use std::fmt;
 
 use cxl_firmware::mmio::{Block, Mmio};
 use cxl_firmware::topology::{Hdm, Tree};
-use cxl_regs::Size;
 use cxl_regs::access::Component;
 use cxl_regs::hdm::{DecoderImage, GlobalControl, decoder_offset};
+use cxl_regs::{Hpa, Size};
 
 use crate::run::{self, Tables};
 use cxl_model::fabric::{DeviceDvsec, Fabric, HdmImage};
@@ -111,6 +111,10 @@ impl View {
             window.restrictions = found.restrictions;
         }
         let mut map = AddressMap::new(&scenario);
+        // Where QEMU finds no place for a window it writes 0, and RAM is there.
+        for base in map.windows.iter_mut().filter(|base| **base == Some(Hpa(0))) {
+            *base = None;
+        }
         for (bridge, place) in scenario.bridges.iter().zip(&mut map.bridges) {
             let found = tables.bridges.iter().find(|found| found.uid == bridge.uid);
             let size = place.registers.size();

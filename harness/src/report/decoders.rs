@@ -169,7 +169,7 @@ pub(super) fn regions(
     let regions = record.iter().flat_map(|record| record.regions()).take(MOST_REGIONS);
     let region = |region: cxl_firmware::committed::CommittedRegion| {
         let base = region.span.base();
-        let window = map.windows.iter().position(|window| *window == region.window);
+        let window = map.windows.iter().position(|window| *window == Some(region.window));
         let window = window.and_then(|window| fabric.windows.get(window));
         let at = mappings.iter().find(|m| m.span().is_some_and(|span| span.contains(base)));
         Region {

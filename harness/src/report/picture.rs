@@ -29,14 +29,14 @@ impl Part<'_> {
     pub(super) fn base(&self) -> u64 {
         match self {
             Self::Ram(base, _) => *base,
-            Self::Window(window, _) => window.base,
+            Self::Window(window, _) => window.base.unwrap_or(0),
         }
     }
 
     pub(super) fn end(&self) -> u64 {
         match self {
             Self::Ram(base, size) => base.saturating_add(*size),
-            Self::Window(window, _) => window.base.saturating_add(window.size),
+            Self::Window(window, _) => self.base().saturating_add(window.size),
         }
     }
 }
@@ -44,7 +44,7 @@ impl Part<'_> {
 /// RAM and the windows that have a place, lowest address first.
 pub(super) fn parts<'a>(facts: &'a Facts, mappings: &'a [Mapping]) -> Vec<Part<'a>> {
     let ram = facts.ram.iter().map(|&(base, size)| Part::Ram(base, size));
-    let placed = facts.windows.iter().filter(|window| window.base != 0);
+    let placed = facts.windows.iter().filter(|window| window.base.is_some());
     let windows = placed.map(|window| {
         let inside = mappings.iter().filter(|mapping| mapping.window == window.window);
         Part::Window(window, inside.collect())
@@ -73,7 +73,7 @@ pub(super) fn draw(f: &mut Formatter<'_>, facts: &Facts) -> fmt::Result {
         }
         edge(f, part.end(), '└', '┘')?;
     }
-    for window in facts.windows.iter().filter(|window| window.base == 0) {
+    for window in facts.windows.iter().filter(|window| window.base.is_none()) {
         let (name, size) = (&window.window, Size(window.size));
         let why = "has no place: the platform did not find one";
         paragraph(f, format_args!("  {name} of {size} {why}"))?;
@@ -82,7 +82,7 @@ pub(super) fn draw(f: &mut Formatter<'_>, facts: &Facts) -> fmt::Result {
 }
 
 fn window_box(f: &mut Formatter<'_>, window: &Window, mappings: &[&Mapping]) -> fmt::Result {
-    edge(f, window.base, '┌', '┐')?;
+    edge(f, window.base.unwrap_or(0), '┌', '┐')?;
     let targets = window.targets.join(", ");
     let title = match window.ways {
         1 => format!("{}: the platform sends it to {targets}", window.window),
@@ -96,7 +96,7 @@ fn window_box(f: &mut Formatter<'_>, window: &Window, mappings: &[&Mapping]) -> 
     };
     line(f, &title, &Size(window.size).to_string())?;
     for mapping in mappings {
-        if mapping.hpa == window.base {
+        if Some(mapping.hpa) == window.base {
             let line = "─".repeat(inside(f));
             writeln!(f, "{:MARGIN$}├{line}┤", "")?;
         } else {

@@ -186,26 +186,16 @@ impl Names<'_> {
         let given = &self.machine.scenario().windows;
         let placed = given.iter().zip(&self.machine.map().windows);
         // Those without a base can be told apart by their order alone.
-        let mut unplaced = placed.clone().filter(|(_, base)| base.0 == 0);
+        let mut unplaced = placed.clone().filter(|(_, base)| base.is_none());
         let named = refused.iter().map(|refused| {
             let window = match refused.window {
                 None => unplaced.next(),
-                Some(at) => placed.clone().find(|(_, base)| **base == at),
+                Some(at) => placed.clone().find(|(_, base)| **base == Some(at)),
             };
             let window = window.map_or_else(|| "?".to_owned(), |(window, _)| window.name.clone());
             NotTaken { window, why: self.why(refused) }
         });
-        let left_out = placed.clone().filter(|(window, base)| {
-            let same = |other: &platform::Window| {
-                other.base.unwrap_or_default() == **base && *other.targets == *window.targets
-            };
-            !self.tables.iter().any(same)
-        });
-        let left_out = left_out.map(|(window, _)| NotTaken {
-            window: window.name.clone(),
-            why: "has no whole share for each target, so no table has it".to_owned(),
-        });
-        named.chain(left_out).collect()
+        named.collect()
     }
 
     /// What spoke against a window, bridges by their names.
@@ -222,7 +212,7 @@ impl Names<'_> {
 
     fn region(&self, region: &plan::Region, refused: &[Refused]) -> PlannedRegion {
         let windows = self.machine.scenario().windows.iter().zip(&self.machine.map().windows);
-        let window = windows.clone().find(|(_, base)| **base == region.window);
+        let window = windows.clone().find(|(_, base)| **base == Some(region.window));
         let members = self.room.plan.members(region);
         let set = region.levels.device().unwrap_or(Interleave::NONE);
         let refused = self.refused(refused);
@@ -338,7 +328,8 @@ impl Window {
         };
         let (size, bridges) = (Size(self.size), self.targets.join(", "));
         let admits = self.restrictions.join(", ");
-        let what = format!("{:#018x}  {size}{ways}, to {bridges}; admits {admits}", self.base);
+        let base = self.base.map_or("no place".to_owned(), |base| format!("{base:#018x}"));
+        let what = format!("{base:<18}  {size}{ways}, to {bridges}; admits {admits}");
         fact(f, &self.window, what)
     }
 }

@@ -323,7 +323,7 @@ fn map<'a>(
                 y += TITLE;
                 for mapping in mappings {
                     let at = Extent { top: y, height: height(mapping.size) };
-                    if mapping.hpa != window.base {
+                    if Some(mapping.hpa) != window.base {
                         address(f, y, mapping.hpa)?;
                     }
                     range(f, panel, mapping, at, devices)?;

@@ -10,7 +10,8 @@ use super::{address, maybe_address};
 use crate::run;
 use cxl_model::layout::AddressMap;
 use cxl_model::scenario::{
-    self, BridgeVersion, DeviceKind, OnFailure, Parent, PathPolicy, Place, Scenario, Target,
+    self, BridgeVersion, BrokenSets, DeviceKind, OnFailure, Parent, PathPolicy, Place, Prefer,
+    Scenario, Target,
 };
 
 /// What kind of component it is.
@@ -67,9 +68,9 @@ pub struct Component {
 pub struct Window {
     /// Its name.
     pub window: String,
-    /// First address; 0 if the platform found no place for it.
-    #[serde(serialize_with = "address")]
-    pub base: u64,
+    /// First address; none if the platform found no place for it.
+    #[serde(serialize_with = "maybe_address")]
+    pub base: Option<u64>,
     /// Bytes.
     #[serde(serialize_with = "address")]
     pub size: u64,
@@ -143,6 +144,12 @@ impl Policy {
             Target::Linux => "what Linux would refuse is refused",
             Target::Specification => "all that the specification allows is allowed",
         });
+        match policy.prefer {
+            Prefer::None => {}
+            Prefer::Widest => words.push("of several windows the widest that a set can be in"),
+            Prefer::Narrowest => words.push("of several windows the narrowest"),
+            Prefer::Lowest => words.push("of several windows the lowest"),
+        }
         if !policy.probe {
             words.push("no probe: that memory answers is what registers say");
         }
@@ -150,6 +157,16 @@ impl Policy {
             OnFailure::Strict => "strict",
             OnFailure::BestEffort => {
                 words.push("best effort: a component that fails costs itself and what is below it");
+                match policy.broken_sets {
+                    BrokenSets::Narrower => {}
+                    BrokenSets::Flat => {
+                        words.push("the rest of a broken set has ranges of its own")
+                    }
+                    BrokenSets::Unused => words.push("the rest of a broken set stays unused"),
+                }
+                if !policy.trial {
+                    words.push("no trial: all is locked with its first commit");
+                }
                 "best-effort"
             }
         };
@@ -270,7 +287,7 @@ pub(super) fn windows(scenario: &Scenario, map: &AddressMap) -> Vec<Window> {
             ];
             Window {
                 window: window.name.clone(),
-                base: base.0,
+                base: base.map(|base| base.0),
                 size: window.size,
                 ways: window.interleave.ways.count(),
                 granularity: window.interleave.granularity.bytes(),

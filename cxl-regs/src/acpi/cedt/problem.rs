@@ -103,11 +103,6 @@ pub enum Problem {
     WindowGranularity(ReservedGranularity),
     /// A window's arithmetic code is reserved.
     WindowArithmetic(ReservedArithmetic),
-    /// A window with base 0: it was never placed.
-    WindowWithoutBase {
-        /// Its size.
-        size: u64,
-    },
     /// A window of size 0.
     ZeroSize {
         /// Its base.
@@ -208,10 +203,9 @@ impl Problem {
             Self::WindowArithmetic(_) | Self::NoCxims { .. } | Self::Maps(_) => {
                 offset_of!(CfmwsRecord, arithmetic)
             }
-            Self::WindowWithoutBase { .. }
-            | Self::WindowWraps { .. }
-            | Self::BaseAlignment { .. }
-            | Self::Overlap { .. } => offset_of!(CfmwsRecord, base),
+            Self::WindowWraps { .. } | Self::BaseAlignment { .. } | Self::Overlap { .. } => {
+                offset_of!(CfmwsRecord, base)
+            }
             Self::ZeroSize { .. } | Self::SizeAlignment { .. } | Self::SizeNotDivisible { .. } => {
                 offset_of!(CfmwsRecord, size)
             }
@@ -262,9 +256,6 @@ impl fmt::Display for Problem {
             Self::Ways(error) => error.fmt(f),
             Self::WindowGranularity(error) | Self::MapGranularity(error) => error.fmt(f),
             Self::WindowArithmetic(error) => error.fmt(f),
-            Self::WindowWithoutBase { size } => {
-                write!(f, "the window of {} has no base: it was not placed", Size(size))
-            }
             Self::ZeroSize { base } => write!(f, "the window at {base:#x} has size 0"),
             Self::WindowWraps { base, size } => {
                 write!(f, "base {base:#x} + size {size:#x} passes the end of the 64-bit space")

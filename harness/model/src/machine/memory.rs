@@ -136,8 +136,8 @@ impl Machine {
     pub(super) fn placed_windows(&self) -> impl Iterator<Item = (&scenario::Window, Span)> {
         let windows = self.scenario.windows.iter().zip(&self.map.windows);
         windows.filter_map(|(window, base)| {
-            let span = Span::new(*base, window.size).ok()?;
-            (*base != Hpa(0)).then_some((window, span))
+            let span = Span::new((*base)?, window.size).ok()?;
+            Some((window, span))
         })
     }
 }

@@ -78,7 +78,7 @@ pub fn hardware_of(scenario: &Scenario) -> Option<Scenario> {
     }
     for region in &mut hardware.regions {
         if let Some(WindowChoice::At(base)) = region.window {
-            let named = placed.iter().position(|placed| *placed == base);
+            let named = placed.iter().position(|placed| *placed == Some(base));
             region.window = named.map(WindowChoice::Named).or(region.window);
         }
     }

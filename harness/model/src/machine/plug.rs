@@ -532,9 +532,9 @@ impl<'m> Candidate<'m> {
     ) -> Result<(), PlugError> {
         let &fabric::Window { base, size, restrictions, interleave, .. } = window;
         let device = self.device;
-        if base == Hpa(0) {
+        let Some(base) = base else {
             return Err(PlugError::WindowNotPlaced { window: index, size });
-        }
+        };
         mapping::usable(self.fabric, window).map_err(|reason| match reason {
             Reason::BeyondPhysicalWidth { bits } => {
                 PlugError::WindowBeyondWidth { window: index, base, size, bits }

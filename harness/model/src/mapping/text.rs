@@ -228,7 +228,7 @@ fn window_heading(f: &mut Formatter<'_>, fabric: &Fabric, index: usize) -> fmt::
         "{}: {} at {}, {} over UID {}",
         window.name,
         Size(window.size),
-        window.base,
+        window.base.unwrap_or_default(),
         window.interleave,
         targets.join(", ")
     )
@@ -265,8 +265,9 @@ impl Display for PathText<'_> {
         let device = Name(fabric, At::Device(endpoint.device));
         writeln!(f, "HPA {hpa} is {device}, DPA {dpa} ({partition})")?;
         if let Some(window) = fabric.windows.get(path.window) {
-            let offset = hpa.0.wrapping_sub(window.base.0);
-            let meaning = format!("{} at {} + {offset:#x}", window.name, window.base);
+            let base = window.base.unwrap_or_default();
+            let offset = hpa.0.wrapping_sub(base.0);
+            let meaning = format!("{} at {base} + {offset:#x}", window.name);
             fact(f, "window", address(hpa.0), meaning)?;
             let uid = window.targets.get(path.root_way as usize).copied().unwrap_or_default();
             let meaning = format!("{}: target {} is UID {uid}", root(window), path.root_way);

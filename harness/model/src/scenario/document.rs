@@ -35,6 +35,8 @@ pub(super) struct Document {
     #[serde(default)]
     pub(super) policy: Policy,
     #[serde(default)]
+    pub(super) leave_out: Vec<Spanned<String>>,
+    #[serde(default)]
     pub(super) region: Vec<Region>,
     #[serde(default)]
     pub(super) fault: Vec<Fault>,
@@ -51,6 +53,7 @@ pub(super) struct Document {
 pub(super) struct Platform {
     pub(super) physical_bits: Option<Spanned<u8>>,
     pub(super) memory: Option<Spanned<Bytes>>,
+    pub(super) memory_base: Option<Spanned<Bytes>>,
     pub(super) assigned: bool,
     pub(super) strict: bool,
     pub(super) windows: WindowsName,
@@ -60,8 +63,9 @@ pub(super) struct Platform {
 impl Default for Platform {
     fn default() -> Self {
         let windows = WindowsName::Given;
-        let (physical_bits, memory, across) = (None, None, None);
-        Self { physical_bits, memory, assigned: true, strict: true, windows, across }
+        let (physical_bits, memory, memory_base, across) = (None, None, None, None);
+        let (assigned, strict) = (true, true);
+        Self { physical_bits, memory, memory_base, assigned, strict, windows, across }
     }
 }
 
@@ -162,6 +166,7 @@ pub(super) struct Region {
     pub(super) size: Option<Bytes>,
     #[serde(default)]
     pub(super) skip: Bytes,
+    pub(super) granularity: Option<Spanned<Bytes>>,
 }
 
 #[derive(Deserialize)]

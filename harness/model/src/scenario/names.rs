@@ -122,6 +122,16 @@ impl Names {
         }
     }
 
+    pub(super) fn place(&self, source: &Source<'_>, name: &Spanned<String>) -> Result<Place> {
+        match self.components.get(name.get_ref()) {
+            Some(&place) => Ok(place),
+            None => {
+                let all = self.components.keys().cloned().collect();
+                self.unknown(source, name, "the name of a component", all)
+            }
+        }
+    }
+
     pub(super) fn parent(&self, source: &Source<'_>, name: &Spanned<String>) -> Result<Parent> {
         match self.components.get(name.get_ref()) {
             Some(&Place::Bridge(index)) => Ok(Parent::Bridge(index)),

@@ -45,6 +45,8 @@ pub(super) fn scenario(text: &str, file: &str) -> Result<Scenario> {
     windows_once(&source, &platform, &document.window)?;
     let windows = windows(&source, &names, &document.window, &bridges)?;
     let regions = regions(&source, &names, &document.region)?;
+    let leave_out = document.leave_out.iter().map(|name| names.place(&source, name));
+    let leave_out = leave_out.collect::<Result<_>>()?;
     let faults = faults(&source, &names, &document.fault, &bridges, &switches, &devices)?;
     let leaks = leaks(&source, &names, &document.leak, |place| match place {
         Place::Bridge(index) => bridges.get(index).map_or(0, |bridge| bridge.decoders),
@@ -64,6 +66,7 @@ pub(super) fn scenario(text: &str, file: &str) -> Result<Scenario> {
         devices,
         windows,
         policy: document.policy,
+        leave_out,
         regions,
         faults,
         leaks,
@@ -93,9 +96,22 @@ fn platform(source: &Source<'_>, platform: &document::Platform) -> Result<Platfo
         }
         None => DEFAULT_MEMORY,
     };
+    let memory_base = match &platform.memory_base {
+        Some(base) => {
+            let Bytes(found) = *base.get_ref();
+            let end = found.checked_add(memory);
+            let fits = end.is_some_and(|end| end <= 1 << physical_bits) && found >= 1 << 32;
+            if !fits || !found.is_multiple_of(DECODER_UNIT) {
+                let expected = "a multiple of 256 MiB from 4 GiB on, with room for all memory";
+                return source.out_of_range(base.span(), "memory_base", expected, Hpa(found));
+            }
+            Some(Hpa(found))
+        }
+        None => None,
+    };
     let document::Platform { assigned, strict, .. } = *platform;
     let windows = window_source(source, platform)?;
-    Ok(Platform { physical_bits, memory, assigned, strict, windows })
+    Ok(Platform { physical_bits, memory, memory_base, assigned, strict, windows })
 }
 
 fn window_source(source: &Source<'_>, platform: &document::Platform) -> Result<WindowSource> {
@@ -363,17 +379,7 @@ fn windows(
             let (span, found) = (given.targets.span(), targets.len());
             return source.out_of_range(span, "targets", expected, found);
         };
-        let granularity = match &given.granularity {
-            None => Granularity::B256,
-            Some(bytes) => match Granularity::from_bytes(bytes.get_ref().0) {
-                Some(granularity) => granularity,
-                None => {
-                    let expected = "256, 512, 1024, 2048, 4096, 8192 or 16384 bytes";
-                    let found = bytes.get_ref().0;
-                    return source.out_of_range(bytes.span(), "granularity", expected, found);
-                }
-            },
-        };
+        let granularity = granularity(source, &given.granularity)?.unwrap_or(Granularity::B256);
         let window = Window {
             name: name.clone(),
             targets: targets
@@ -422,6 +428,18 @@ fn windows(
             Err(source.error(given.targets.span(), problem))
         }
         _ => Ok(windows),
+    }
+}
+
+fn granularity(source: &Source<'_>, given: &Option<Spanned<Bytes>>) -> Result<Option<Granularity>> {
+    let Some(bytes) = given else { return Ok(None) };
+    let Bytes(found) = *bytes.get_ref();
+    match Granularity::from_bytes(found) {
+        Some(granularity) => Ok(Some(granularity)),
+        None => {
+            let expected = "256, 512, 1024, 2048, 4096, 8192 or 16384 bytes";
+            source.out_of_range(bytes.span(), "granularity", expected, found)
+        }
     }
 }
 
@@ -528,6 +546,7 @@ fn regions(source: &Source<'_>, names: &Names, given: &[document::Region]) -> Re
             offset: given.offset.map(|Bytes(offset)| offset),
             size: given.size.map(|Bytes(size)| size),
             skip: given.skip.0,
+            granularity: granularity(source, &given.granularity)?,
         })
     };
     given.iter().map(region).collect()
