@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use cxl_harness::linux::Installed;
+use cxl_harness::linux::{Installed, Task};
 use cxl_harness::nested::Kernel;
 use program::Folder;
 use serde_json::Value;
@@ -355,7 +355,7 @@ fn own_regions() {
     .replace("CYCLES", &CYCLES.to_string());
     let folder = Folder::new();
     let installed = Installed::find().unwrap();
-    let initrd = folder.file("initrd", installed.initramfs(&script).unwrap());
+    let initrd = folder.file("initrd", installed.initramfs(&script, &Task::default()).unwrap());
     let mut command = program::command(&["nested", "--", "boot", "two-way", "--json", "--linux"]);
     command.arg(&installed.kernel).args(["--initrd", &initrd, "--timeout", "250"]);
     command.args(["--hide-hypervisor", "--append", "loglevel=4"]);
