@@ -233,6 +233,8 @@ pub struct Stages {
     pub program: Count,
     /// That write, and the reads up to the one that shows how the commit ended.
     pub commit: Count,
+    /// Taking it back to make it again with the lock.
+    pub lock: Count,
     /// Everything after it.
     pub after: Count,
 }
@@ -580,13 +582,14 @@ impl Member {
 impl Traffic {
     fn of(scenario: &Scenario, traffic: &trace::Traffic) -> Self {
         let decoders = traffic.decoders.iter().map(|(&(place, index), count)| {
-            let &trace::DecoderCount { found, program, commit, after, .. } = count;
+            let &trace::DecoderCount { found, program, commit, lock, .. } = count;
+            let after = count.after();
             DecoderTraffic {
                 component: scenario.name_of(place).to_owned(),
                 index,
                 reads: count.all().reads,
                 writes: count.all().writes,
-                stages: Stages { found, program, commit, after },
+                stages: Stages { found, program, commit, lock, after },
             }
         });
         Self {

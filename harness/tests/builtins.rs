@@ -143,12 +143,14 @@ fn each_decoder_takes_the_documented_traffic() {
         found: count(7, 0),
         program: count(7, 7),
         commit: count(1, 1),
+        lock: count(0, 0),
         after: count(14, 0),
     };
     const UNUSED: Stages = Stages {
         found: count(3, 0),
         program: count(0, 0),
         commit: count(0, 0),
+        lock: count(0, 0),
         after: count(0, 0),
     };
     // A component that no region uses is verified and looked at again, and nothing else.
@@ -177,8 +179,8 @@ fn each_decoder_takes_the_documented_traffic() {
             };
             let all = count(decoder.reads, decoder.writes);
             assert_eq!(decoder.stages, expected, "{name}: {component} decoder {index}");
-            let Stages { found, program, commit, after } = expected;
-            let parts = [found, program, commit, after];
+            let Stages { found, program, commit, lock, after } = expected;
+            let parts = [found, program, commit, lock, after];
             let sum = |of: fn(&Count) -> u64| parts.iter().map(of).sum::<u64>();
             assert_eq!(all, count(sum(|part| part.reads), sum(|part| part.writes)), "{name}");
         }

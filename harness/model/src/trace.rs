@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::AddAssign;
 
 use cxl_regs::Hpa;
 use cxl_regs::access::Register;
@@ -99,6 +100,13 @@ pub struct Count {
     pub writes: u64,
 }
 
+impl AddAssign for Count {
+    fn add_assign(&mut self, other: Self) {
+        self.reads += other.reads;
+        self.writes += other.writes;
+    }
+}
+
 impl Count {
     /// Counts one access.
     pub fn add(&mut self, direction: Direction) {
@@ -118,8 +126,12 @@ pub struct DecoderCount {
     pub program: Count,
     /// That write, and the reads up to the one that shows how the commit ended.
     pub commit: Count,
+    /// Taking the commit back to make it again with the lock.
+    pub lock: Count,
     /// Everything else.
     pub after: Count,
+    /// What came since Commit was last cleared, which is `lock`'s or `after`'s.
+    taken_back: Count,
     stage: Stage,
 }
 
@@ -130,20 +142,29 @@ enum Stage {
     Program,
     Commit,
     After,
+    TakenBack,
+    Lock,
 }
 
 /// Bits of a decoder's Control.
+const LOCK: u32 = 1 << 8;
 const COMMIT: u32 = 1 << 9;
 const COMMITTED_OR_ERROR: u32 = 0b11 << 10;
 
 impl DecoderCount {
     /// All of them.
     pub fn all(&self) -> Count {
-        let parts = [self.found, self.program, self.commit, self.after];
-        parts.iter().fold(Count::default(), |sum, part| Count {
-            reads: sum.reads + part.reads,
-            writes: sum.writes + part.writes,
-        })
+        let parts = [self.found, self.program, self.commit, self.lock, self.taken_back, self.after];
+        let mut all = Count::default();
+        parts.into_iter().for_each(|part| all += part);
+        all
+    }
+
+    /// What came after the commit, but for what made it a lock.
+    pub fn after(&self) -> Count {
+        let mut after = self.after;
+        after += self.taken_back;
+        after
     }
 
     /// Counts an access to one of the registers; `control` if it is Control.
@@ -154,8 +175,20 @@ impl DecoderCount {
                 Stage::Commit
             }
             Stage::Found if write => Stage::Program,
+            Stage::Commit | Stage::After if write && control && value & COMMIT == 0 => {
+                Stage::TakenBack
+            }
+            Stage::TakenBack if write && control && value & (COMMIT | LOCK) == COMMIT | LOCK => {
+                self.lock += std::mem::take(&mut self.taken_back);
+                Stage::Lock
+            }
+            // It was no lock that followed.
+            Stage::TakenBack if write => {
+                self.after += std::mem::take(&mut self.taken_back);
+                Stage::After
+            }
             // A commit is one write, and reads of Control.
-            Stage::Commit if write || !control => Stage::After,
+            Stage::Commit | Stage::Lock if write || !control => Stage::After,
             stage => stage,
         };
         let part = match self.stage {
@@ -163,9 +196,14 @@ impl DecoderCount {
             Stage::Program => &mut self.program,
             Stage::Commit => &mut self.commit,
             Stage::After => &mut self.after,
+            Stage::TakenBack => &mut self.taken_back,
+            Stage::Lock => &mut self.lock,
         };
         part.add(direction);
-        if self.stage == Stage::Commit && !write && value & COMMITTED_OR_ERROR != 0 {
+        if matches!(self.stage, Stage::Commit | Stage::Lock)
+            && !write
+            && value & COMMITTED_OR_ERROR != 0
+        {
             self.stage = Stage::After;
         }
     }

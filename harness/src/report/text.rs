@@ -355,12 +355,13 @@ impl Facts {
             let traffic = format!("{reads} reads, {writes} writes");
             fact(f, decoders, format_args!("{traffic}{each}: {names}"))?;
             if writes != 0 {
-                let Stages { found, program, commit, after } = stages;
+                let Stages { found, program, commit, lock, after } = stages;
                 let undone = commit.writes == 0;
                 let parts = [
                     (found, "to see what is there"),
                     (program, if undone { "to program and undo" } else { "to program and check" }),
                     (commit, "to commit"),
+                    (lock, "to lock after the trial"),
                     (after, if after.writes == 0 { "to verify" } else { "to undo" }),
                 ];
                 let parts = parts.iter().filter(|(part, _)| *part != Count::default());
