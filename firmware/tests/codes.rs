@@ -440,7 +440,7 @@ fn asks(ask: &mut Ask) -> &mut Request {
 #[test]
 fn every_plan_error() {
     type Change = fn(&mut Board, &mut Ask);
-    let cases: [(u16, Change); 47] = [
+    let cases: [(u16, Change); 48] = [
         (0x0301, |board, _| board.windows.clear()),
         (0x0302, |board, _| {
             board.window(OTHER, GIB, &[99]);
@@ -573,6 +573,17 @@ fn every_plan_error() {
             let port = board.root_port(other, 0);
             board.memory(port, UNIT, 0);
             ask.sets.push(members(&[path(7, &[0]), path(9, &[0])]));
+        }),
+        // Two shares of 256 MiB in a window at 0 of one and a half.
+        (0x0333, |board, ask| {
+            let other = board.bridge_with_memory(9, UNIT);
+            board.device(other).volatile = GIB;
+            let window = board.window(0, 3 * UNIT, &[7, 9]);
+            (window.base, window.interleave.ways) = (Some(Hpa(0)), Ways::Two);
+            ask.occupied.push(Span::new(Hpa(64 * GIB), GIB).expect("a range"));
+            let size = Some(4 * UNIT);
+            let low = SetRequest { size, ..members(&[path(7, &[0]), path(9, &[0])]) };
+            ask.sets.push(low);
         }),
         (0x0332, |_, ask| ask.sets.push(members(&[path(7, &[0]); 3]))),
     ];

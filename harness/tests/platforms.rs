@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+use std::collections::BTreeSet;
+
 use cxl_firmware::bring_up::Extent;
 use cxl_harness::run::{self, DirectRun};
 use cxl_lint::{Input, Rule, Severity, lint};
@@ -97,6 +99,7 @@ fn a_server_with_several_windows_a_bridge_and_a_cxl_1_1_host_comes_up_as_the_pol
 /// from 4 GiB on.
 fn hole() -> String {
     let mut text = String::from("[platform]\nmemory_base = \"64GiB\"\n");
+    text += "[policy]\ntarget = \"specification\"\n";
     let mut targets = vec![];
     for at in 0..12 {
         text += &format!("[[bridge]]\nuid = {}\n[[port]]\nbelow = \"hb{at}\"\n", 16 + 4 * at);
@@ -145,6 +148,12 @@ fn memory_at_0_ends_where_the_hole_begins_and_goes_on_behind_it() {
         .map(|w| (w.span().base().0, w.span().size(), w.restrictions.fixed()))
         .collect();
     assert_eq!(windows, [(0, 2 * GIB, true), (4 * GIB, 12 * GIB, true)]);
+    // Linux has no window for the decoders that reach into the hole, and says so; what is behind it comes
+    // up. So a plan for Linux refuses it.
+    let refused: BTreeSet<Rule> = refused(&machine, &done.cedt).into_iter().collect();
+    assert_eq!(refused, BTreeSet::from([Rule::NoWindow]));
+    let (_, linux) = booted(&hole().replacen("specification", "linux", 1));
+    assert_eq!(linux.refusal.unwrap().code(), 0x0333);
     // A second run finds it as it is.
     let left = machine.fabric();
     let again = run::direct(&mut machine);

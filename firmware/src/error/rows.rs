@@ -233,6 +233,8 @@ rows! {
         "{at}: no window leads to the bridges of all {found} members of its set",
     0x0332 PLAN_MEMBERS_OF_WINDOW
         "{at} interleaves {expected} ways; a set of {found} members is not that times 1, 2, 4, 8 or 16",
+    0x0333 PLAN_LINUX_HOLE
+        "{at}: window {at:window} has {found:size} up to a hole; decoders of {expected:size} reach into it, and Linux finds no window for them",
     0x0340 PLAN_NO_ROOM_FOR_WINDOW
         "{at}: the free address space has no place for its window of {expected:size}; give more of it",
 

@@ -18,7 +18,7 @@ use crate::admits;
 use crate::coherency;
 use crate::error::{Code, Error, Place};
 use crate::platform::{Platform, Window};
-use crate::policy::{Policy, Width};
+use crate::policy::{Policy, TargetSystem, Width};
 use crate::topology::{NodeId, Partition, Path};
 
 /// Why a window does not hold a region.
@@ -48,6 +48,8 @@ pub enum Unfit {
     CoherencyNotAllowed { coherency: Coherency },
     /// It is smaller than what it would have to hold.
     TooSmall { need: u64, have: u64 },
+    /// It ends at a hole, and decoders would reach into it: more than Linux takes.
+    LinuxHole { need: u64, have: u64 },
     /// It interleaves, and the device got into no set.
     NoSet { ways: Ways },
     /// It is large enough, but what was left of it is not.
@@ -85,7 +87,7 @@ impl Unfit {
             Self::Interleaved { .. } => Stage::Flat,
             Self::MediaNotAllowed { .. } => Stage::Media,
             Self::CoherencyNotAllowed { .. } => Stage::Coherency,
-            Self::TooSmall { .. } | Self::NoSet { .. } => Stage::Size,
+            Self::TooSmall { .. } | Self::LinuxHole { .. } | Self::NoSet { .. } => Stage::Size,
             Self::Full { .. } | Self::PlaceTaken { .. } | Self::DpaOrder { .. } => Stage::Space,
         }
     }
@@ -121,6 +123,9 @@ impl Unfit {
                 .at(Place::in_window(device, base))
                 .expected(need)
                 .found(have),
+            Self::LinuxHole { need, have } => {
+                Code::PLAN_LINUX_HOLE.at(Place::in_window(device, base)).expected(need).found(have)
+            }
             Self::Full { need, free } => {
                 Code::PLAN_WINDOW_FULL.at(Place::in_window(device, base)).expected(need).found(free)
             }
@@ -166,6 +171,12 @@ impl fmt::Display for Unfit {
             Self::TooSmall { need, have } => {
                 write!(f, "has {}, {} are needed", Size(have), Size(need))
             }
+            Self::LinuxHole { need, have } => write!(
+                f,
+                "has {} up to a hole, and Linux refuses decoders of {} that reach into it",
+                Size(have),
+                Size(need)
+            ),
             Self::NoSet { ways } => {
                 write!(f, "interleaves {ways} bridges, and the device got into no set")
             }
@@ -324,6 +335,9 @@ pub(super) fn admit(
     let have = platform.room(window, ask.members);
     if have < need {
         return Err(Unfit::TooSmall { need, have });
+    }
+    if size < need && policy.target == TargetSystem::Linux {
+        return Err(Unfit::LinuxHole { need, have: size });
     }
     Ok((coherency, Span::new(base, have).map_err(|_| beyond)?))
 }

@@ -249,6 +249,7 @@ impl Board {
                         Unfit::TooSmall { need, have } => {
                             (have == size || base == 0 && have > size) && have < need
                         }
+                        Unfit::LinuxHole { need, have } => base == 0 && have == size && have < need,
                         Unfit::Full { need, free } => free < need && need <= size,
                         Unfit::PlaceTaken { offset, size: need } => {
                             let taken = base + offset..base + offset + need;
