@@ -462,7 +462,7 @@ fn events_come_through_the_doorbell_as_they_were_sent() {
         [3, 0, 1 << 32, 0],
         [5, 1, 0, 0],
         [9, 0, 1, 0],
-        [10, 7, 0, 0],
+        [10, 8, 0, 0],
         [10, 0, 0, 1 << 32],
     ] {
         assert_eq!(Event::decode(words), None, "{words:?}");
