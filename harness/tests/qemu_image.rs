@@ -393,13 +393,18 @@ fn two_levels() {
         + " -device cxl-downstream,port=0,bus=us1,id=dsp1,chassis=0,slot=5"
         + &volatile("dsp1", "mem0")
         + &volatile("rp1", "mem1");
+    let refused =
+        ", where bridge 12 port 0.0.0 is to answer: no memory holds what is written there";
     let (code, console) = Machine::new(&arguments).until_exit("payload=touch");
     if code == Some(exit_code(0x10)) {
         return;
     }
+    // The other device's memory is in use, and it is an end without success.
     assert_eq!(code, Some(exit_code(0x11)), "{console}");
-    let refused =
-        ", where bridge 12 port 0.0.0 is to answer: no memory holds what is written there";
+    assert!(console.contains("\nlost: ") && console.contains(refused), "{console}");
+    assert!(console.contains("verifier: ok, 1 regions, 2 of 2"), "{console}");
+    let (code, console) = Machine::new(&arguments).until_exit("strict payload=touch");
+    assert_eq!(code, Some(exit_code(0x11)), "{console}");
     assert!(console.contains(refused) && console.contains("\nrefused: probe: "), "{console}");
     for fate in ["bridge 12 port 0.0.0, decoder 0: stranded", "bridge 12 port 1, decoder 0: done"] {
         assert!(console.contains(fate), "{console}");
