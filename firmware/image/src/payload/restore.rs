@@ -85,9 +85,8 @@ fn read<'a>(hw: &'a mut Hardware, room: &'a Room) -> impl Iterator<Item = Decode
 
 /// A secondary bus reset, which a CXL port lets through only where it was told to.
 fn reset_below(hw: &mut Hardware, base: Block) {
-    let mut found = Dvsecs::new(|offset| hw.read(base.0 + u64::from(offset)));
-    let extensions = found.find_map(|dvsec| dvsec.ok().filter(|d| d.id == DvsecId::PortExtensions));
-    drop(found);
+    let extensions = Dvsecs::new(|offset| hw.read(base.0 + u64::from(offset)))
+        .find_map(|dvsec| dvsec.ok().filter(|dvsec| dvsec.id == DvsecId::PortExtensions));
     let Some(extensions) = extensions else { return };
     let dvsec = Block(base.0 + u64::from(extensions.offset));
     let before: port::Control = dvsec.read(hw);
