@@ -164,12 +164,6 @@ fn refused() -> Vec<(&'static str, String, u16, &'static str)> {
         ),
         ("not pass-through", small() + &gib("") + GUEST, 0x0318, "bridge 16 has 4 decoders"),
         (
-            "CXL 1.1",
-            bridge("hb1", 32, "version = \"1.1\"") + &small() + &gib(""),
-            0x0201,
-            "bridge 32",
-        ),
-        (
             "no bus",
             small().replace("uid = 16", "uid = 300\nbus = 16\nbus_known = false") + &gib(""),
             0x0204,
@@ -316,8 +310,8 @@ fn a_plan_reads_the_same_in_whatever_order_its_machine_is_listed() {
     let text = seen.pop_first().expect("a plan");
     assert!(seen.is_empty(), "{text}\n{seen:#?}");
     for line in [
-        "window          fast, because kept admits no volatile memory; scrap has no whole share",
-        "window          kept, because fast admits no persistent memory; scrap has no whole share",
+        "note              window 0x100000000: has 256 MiB, and no 256 MiB for each of 2 ways: nothing",
+        "window          fast, because scrap interleaves 2 bridges, a flat one is needed; kept admits",
     ] {
         assert!(text.contains(line), "{text}");
     }
