@@ -4,7 +4,7 @@
 //! one PT_NOTE segment only, and does not say which segment has no place; images come from
 //! everywhere here, so each of these is an answer of its own.
 //!
-//! **Invariant**: a file that is [read](read) lies inside itself and inside `free` with every byte,
+//! **Invariant**: a file that is [read] lies inside itself and inside `free` with every byte,
 //! no two segments meet, and the PVH entry is in one of them; nothing is loaded before all is known.
 
 use std::fmt;
