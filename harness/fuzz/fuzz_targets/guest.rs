@@ -33,8 +33,8 @@ fuzz_target!(|data: &[u8]| {
         0 => script.qword(),
         kind @ 1..=127 => u64::from(kind) << 12 | u64::from(script.byte()),
         kind => {
-            let window = windows.get(usize::from(kind) % windows.len().max(1));
-            window.map_or(0, |base| base.0).wrapping_add(script.dword().into())
+            let window = windows.get(usize::from(kind) % windows.len().max(1)).copied().flatten();
+            window.map_or(0u64, |base| base.0).wrapping_add(script.dword().into())
         }
     };
     while !script.is_over() {
