@@ -49,6 +49,9 @@ const COMMAND_LINE: &str =
 /// Between two looks whether something has ended.
 const STEP: Duration = Duration::from_millis(50);
 
+/// Between two interrupts that come from outside: the longest sleep of a processor that has lost one.
+const KNOCK: Duration = Duration::from_millis(250);
+
 /// What is run, and on what.
 #[derive(Clone, Debug)]
 pub struct Options<'a> {
@@ -328,7 +331,7 @@ fn wait(
     back: &mut back::Back<'_>,
 ) -> Result<u8, Why> {
     let (mut code, mut open, mut complete) = (None, 2, false);
-    let mut gone = None;
+    let (mut gone, mut knocked) = (None, start);
     loop {
         if let (Some(code), 0, true) = (code, open, complete) {
             return Ok(code);
@@ -340,6 +343,10 @@ fn wait(
             return Err(Why::TimedOut);
         }
         streams.accept().map_err(Why::File)?;
+        if knocked.elapsed() > KNOCK {
+            streams.knock();
+            knocked = Instant::now();
+        }
         match events.recv_timeout(STEP) {
             Ok(Event::Printed) => open -= 1,
             Ok(Event::NoKvm) => return Err(Why::NoKvm),

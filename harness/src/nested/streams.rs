@@ -10,6 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::back::{BackError, Head, MOST_BYTES};
 
@@ -63,6 +64,8 @@ pub(super) struct Streams {
     waiting: Vec<Waiting>,
     threads: Vec<std::thread::JoinHandle<()>>,
     console: Arc<Mutex<Vec<u8>>>,
+    /// The other direction of the result, once it is open.
+    door: Option<UnixStream>,
 }
 
 impl Streams {
@@ -76,7 +79,7 @@ impl Streams {
             sockets.push((name, path));
             waiting.push(Waiting { name, listener, reader: None });
         }
-        Ok(Self { sockets, waiting, threads: Vec::new(), console: Arc::default() })
+        Ok(Self { sockets, waiting, threads: Vec::new(), console: Arc::default(), door: None })
     }
 
     /// The sockets by name.
@@ -111,6 +114,11 @@ impl Streams {
             match waiting.listener.accept() {
                 Ok((stream, _)) => {
                     stream.set_nonblocking(false)?;
+                    if waiting.name == RESULT {
+                        let door = stream.try_clone()?;
+                        door.set_write_timeout(Some(Duration::from_millis(1)))?;
+                        self.door = Some(door);
+                    }
                     if let Some(reader) = waiting.reader.take() {
                         let thread = std::thread::Builder::new().name(waiting.name.to_owned());
                         self.threads.push(thread.spawn(move || reader(stream))?);
@@ -121,6 +129,18 @@ impl Streams {
             }
         }
         Ok(())
+    }
+
+    /// Sends a byte in, which somebody there reads and drops, so that the machine takes an interrupt.
+    ///
+    /// QEMU 10.0 can lose one while it emulates SVM: the interrupt controller holds the vector, and
+    /// the processor sleeps on. Where that was the timer's, nothing is left to wake it but another
+    /// interrupt, with which QEMU looks at its controller again.
+    pub(super) fn knock(&mut self) {
+        if let Some(door) = &mut self.door {
+            // A door that is full of knocks, or closed, needs no more of them.
+            let _ = door.write(b".");
+        }
     }
 
     /// The end of what Linux said; every stream has ended by then, as QEMU has.
@@ -266,6 +286,26 @@ mod tests {
         let mut out = Vec::new();
         assert!(!pass_on(Pieces(&stream[..18], 3), &mut out, b"\0abcd"));
         assert_eq!(out, &stream[..18], "what is cut off is passed on, and said to be");
+    }
+
+    #[test]
+    fn a_knock_comes_in_through_the_result_and_never_waits_for_anybody() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut streams = Streams::listen(folder.path()).expect("sockets");
+        let _events = streams.open(Box::new(io::sink()), Box::new(io::sink()), String::new());
+        streams.knock();
+        let mut inside = UnixStream::connect(folder.path().join(RESULT)).expect("QEMU's side");
+        streams.accept().expect("it is open");
+        inside.set_read_timeout(Some(Duration::from_secs(10))).expect("a bound");
+        // More than a socket holds: nobody reads them.
+        for _ in 0..400 {
+            streams.knock();
+        }
+        let mut byte = [0];
+        inside.read_exact(&mut byte).expect("a knock");
+        assert_eq!(&byte, b".");
+        drop(inside);
+        streams.knock();
     }
 
     fn events(bytes: &[u8]) -> Vec<String> {
