@@ -29,6 +29,7 @@ use std::sync::{Arc, OnceLock};
 
 use anstyle::{AnsiColor, Style};
 use clap::{Parser, Subcommand};
+use cxl_harness::terminal::{folded, harmless};
 
 /// The firmware refused, or a check failed.
 const EXIT_REFUSED: u8 = 1;
@@ -158,11 +159,19 @@ fn columns() -> usize {
         .map_or(100, |(terminal_size::Width(columns), _)| columns.into())
 }
 
-/// The text with headings and problems set off, for terminals.
+/// The text with headings and problems set off, for terminals. There no line is longer than the
+/// terminal is wide.
 fn styled(text: &str) -> String {
     let mut output = String::with_capacity(text.len());
     let red = AnsiColor::Red.on_default();
     let mut style = Style::new();
+    let text = harmless(text);
+    let text = match terminal_size::terminal_size_of(io::stdout()) {
+        Some((terminal_size::Width(columns), _)) => {
+            text.lines().map(|line| folded(line, columns.into()) + "\n").collect::<String>().into()
+        }
+        None => text,
+    };
     for line in text.lines() {
         let label = line.split_whitespace().next().unwrap_or_default();
         // A fact goes on below its value.
@@ -221,7 +230,7 @@ fn refuse(reason: &str) -> ExitCode {
 fn complain(reason: &str, code: u8) -> ExitCode {
     let red = AnsiColor::Red.on_default().bold();
     // There is nobody left to tell if standard error is gone too.
-    let _ = writeln!(anstream::stderr(), "{red}error{red:#}: {reason}");
+    let _ = writeln!(anstream::stderr(), "{red}error{red:#}: {}", harmless(reason));
     ExitCode::from(code)
 }
 
@@ -274,5 +283,5 @@ fn progress(what: &str) {
 /// Says something beside the output.
 fn note(what: &str) {
     let bold = Style::new().bold();
-    let _ = writeln!(anstream::stderr(), "{bold}note{bold:#}: {what}");
+    let _ = writeln!(anstream::stderr(), "{bold}note{bold:#}: {}", harmless(what));
 }

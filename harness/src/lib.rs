@@ -23,5 +23,6 @@ pub mod prove;
 pub mod qemu;
 pub mod report;
 pub mod run;
+pub mod terminal;
 mod timing;
 pub mod vigil;

@@ -1,0 +1,78 @@
+//! Text for a terminal: no wider than it is, and nothing in it that a terminal obeys.
+//!
+//! **Invariant**: no word is lost, and words alone are moved.
+
+use std::borrow::Cow;
+
+/// A line in as many as the columns ask for, the later ones below where its value begins.
+pub fn folded(line: &str, columns: usize) -> String {
+    // Nothing is legible in less.
+    let columns = columns.max(40);
+    if textwrap::core::display_width(line) <= columns {
+        return line.to_owned();
+    }
+    let margin = line.len() - line.trim_start().len();
+    // A label ends with two spaces or more; what has none is a paragraph.
+    let value = line.get(margin..).and_then(|words| {
+        let gap = words.find("  ")?;
+        let rest = words.get(gap..)?;
+        Some(margin + gap + rest.len() - rest.trim_start().len())
+    });
+    let hang = value.unwrap_or(margin + 2).min(columns / 2);
+    let (margin, hang) = (" ".repeat(margin.min(columns / 2)), " ".repeat(hang));
+    let options = textwrap::Options::new(columns)
+        .initial_indent(&margin)
+        .subsequent_indent(&hang)
+        .wrap_algorithm(textwrap::WrapAlgorithm::FirstFit)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
+    textwrap::fill(line.trim_start(), options)
+}
+
+/// The text without what a terminal would obey: names and descriptions are whoever's who wrote the
+/// file.
+pub fn harmless(text: &str) -> Cow<'_, str> {
+    let obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(obeyed) {
+        return Cow::Borrowed(text);
+    }
+    let mut output = String::with_capacity(text.len());
+    for c in text.chars() {
+        if obeyed(c) { output.extend(c.escape_default()) } else { output.push(c) }
+    }
+    output.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal_and_no_word_is_lost() {
+        for line in [
+            "  chosen            as wide as possible; not 8 ways: bridge 7 has no window of that width",
+            "a paragraph that has no label and goes on for more than sixty columns, as they do",
+            "  region 0          \u{6f22}\u{5b57} \u{6f22}\u{5b57}\u{6f22}\u{5b57} \u{6f22}\u{5b57}\u{6f22}\u{5b57}\u{6f22}\u{5b57} \u{6f22}\u{5b57}\u{6f22}\u{5b57}\u{6f22}\u{5b57}",
+            "                                                       far to the right, and longer than that",
+        ] {
+            for columns in [40, 60, 79] {
+                let folded = folded(line, columns);
+                for part in folded.lines() {
+                    assert!(textwrap::core::display_width(part) <= columns, "{columns}: {part}");
+                }
+                let words =
+                    |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+                assert_eq!(words(&folded), words(line));
+            }
+        }
+        assert_eq!(
+            folded("  label   one two three four five six seven eight", 40),
+            "  label   one two three four five six\n          seven eight"
+        );
+    }
+
+    #[test]
+    fn what_a_terminal_obeys_is_shown() {
+        assert_eq!(harmless("a\u{1b}[31mb\r\u{9b}c\n\td"), "a\\u{1b}[31mb\\r\\u{9b}c\n\td");
+        assert!(matches!(harmless("plain \u{6f22}"), Cow::Borrowed(_)));
+    }
+}
