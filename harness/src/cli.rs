@@ -10,6 +10,7 @@ mod boot;
 mod cedt;
 mod conformance;
 mod decode;
+mod error;
 mod explain;
 mod image;
 mod lint;
@@ -84,6 +85,7 @@ enum Command {
     Plan(plan::Plan),
     Cedt(cedt::Cedt),
     Conformance(conformance::Conformance),
+    Error(error::Error),
     Explain(explain::Explain),
     Attack(attack::Attack),
     Bench(bench::Bench),
@@ -105,6 +107,7 @@ impl Cli {
             Some(Command::Plan(plan)) => plan.run(),
             Some(Command::Cedt(cedt)) => cedt.run(),
             Some(Command::Conformance(conformance)) => conformance.run(),
+            Some(Command::Error(error)) => error.run(),
             Some(Command::Explain(explain)) => explain.run(),
             Some(Command::Attack(attack)) => attack.run(),
             Some(Command::Bench(bench)) => bench.run(),

@@ -21,6 +21,7 @@ pub mod mirror;
 pub mod nested;
 pub mod prove;
 pub mod qemu;
+pub mod remedies;
 pub mod report;
 pub mod run;
 pub mod terminal;

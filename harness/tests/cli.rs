@@ -8,7 +8,9 @@ mod program;
 
 use std::fs;
 
-use cxl_model::scenario::builtins;
+use cxl_firmware::error::Code;
+use cxl_firmware::plan::Note;
+use cxl_model::scenario::{builtin, builtins};
 use cxl_regs::acpi::cedt::Text;
 use program::{Folder, command};
 use serde_json::Value;
@@ -83,10 +85,14 @@ fn every_help_teaches_with_examples_and_exit_codes() {
         "plan",
         "cedt",
         "conformance",
+        "error",
         "explain",
         "scenarios",
         "decode",
+        "attack",
         "image",
+        "lint",
+        "qemu",
         "bench",
         "linux",
         "nested",
@@ -452,4 +458,52 @@ fn the_list_has_a_line_for_each_scenario() {
     );
     let list = json(&["scenarios", "--json"], 0);
     assert_eq!(list[0]["name"], "default");
+}
+
+// ---- error ----
+
+#[test]
+fn a_number_of_the_library_is_told_and_what_is_none_is_refused() {
+    let (text, _, code) = ran(&["error", "0x040F", "plan_window_full"]);
+    assert_eq!(code, 0);
+    assert!(
+        text.starts_with(
+            "0x040f  COMMIT_REFUSED  (commit, a failure)\n  says  <where>: the hardware refused the commit"
+        ),
+        "{text}"
+    );
+    assert!(text.contains("\n0x0309  PLAN_WINDOW_FULL  (plan, a failure)\n"), "{text}");
+    let told = json(&["error", "--json", "0x0288"], 0);
+    assert_eq!(
+        (&told[0]["name"], &told[0]["failure"]),
+        (&"DISCOVER_LEFT_OUT".into(), &false.into())
+    );
+    for (words, expected, part) in [
+        ("0xffff", 1, "`cxl-harness error` lists them"),
+        ("COMMIT_NOTHING", 1, "`cxl-harness error` lists them"),
+        ("1039", 2, "0x1039"),
+    ] {
+        let (_, complaints, code) = ran(&["error", words]);
+        assert_eq!(code, expected, "{words}: {complaints}");
+        assert!(complaints.contains(part), "{complaints}");
+    }
+    let (list, _, _) = ran(&["error"]);
+    assert_eq!(list.lines().count(), Code::ALL.len() + Note::CODES.len());
+}
+
+// ---- what files say ----
+
+#[test]
+fn what_a_file_says_cannot_drive_a_terminal() {
+    let folder = Folder::new();
+    let (_, rest) = builtin("default").unwrap().text.split_once("description = ").unwrap();
+    let (_, rest) = rest.split_once('\n').unwrap();
+    let text = format!("description = \"a\\u001b[2Jb\\u009bc\"\n{rest}");
+    let path = folder.file("escape.toml", text);
+    for command in ["plan", "lint"] {
+        let (output, complaints, _) = ran(&[command, &path]);
+        assert!(!output.contains(['\u{1b}', '\u{9b}']), "{command}: {output}");
+        assert!(!complaints.contains(['\u{1b}', '\u{9b}']), "{command}: {complaints}");
+        assert!(command != "plan" || output.contains("a\\u{1b}[2Jb\\u{9b}c"), "{output}");
+    }
 }

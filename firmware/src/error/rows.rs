@@ -51,6 +51,15 @@ impl Code {
         #[cfg(not(feature = "sentences"))]
         return None;
     }
+
+    /// The sentence of its row, with the holes that an error fills, as this type documents them;
+    /// `None` where [`Code::name`] has none.
+    pub fn sentence(self) -> Option<&'static str> {
+        #[cfg(feature = "sentences")]
+        return row(self).map(|row| row.sentence);
+        #[cfg(not(feature = "sentences"))]
+        return None;
+    }
 }
 
 /// The row of a code.
