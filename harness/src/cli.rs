@@ -8,6 +8,7 @@ mod bar;
 mod bench;
 mod boot;
 mod cedt;
+mod completions;
 mod conformance;
 mod decode;
 mod error;
@@ -15,6 +16,7 @@ mod explain;
 mod image;
 mod lint;
 mod linux;
+mod man;
 mod nested;
 mod plan;
 mod qemu;
@@ -96,6 +98,8 @@ enum Command {
     Lint(lint::Lint),
     Linux(linux::Linux),
     Nested(nested::Nested),
+    Man(man::Man),
+    Completions(completions::Completions),
 }
 
 impl Cli {
@@ -118,6 +122,8 @@ impl Cli {
             Some(Command::Lint(lint)) => lint.run(),
             Some(Command::Linux(linux)) => linux.run(),
             Some(Command::Nested(nested)) => nested.run(),
+            Some(Command::Man(man)) => man.run(),
+            Some(Command::Completions(completions)) => completions.run(),
         }
     }
 }

@@ -96,6 +96,8 @@ fn every_help_teaches_with_examples_and_exit_codes() {
         "bench",
         "linux",
         "nested",
+        "man",
+        "completions",
     ] {
         let (help, _, code) = ran(&[command, "--help"]);
         assert_eq!(code, 0);
@@ -489,6 +491,46 @@ fn a_number_of_the_library_is_told_and_what_is_none_is_refused() {
     }
     let (list, _, _) = ran(&["error"]);
     assert_eq!(list.lines().count(), Code::ALL.len() + Note::CODES.len());
+}
+
+// ---- for the system that it is installed on ----
+
+#[test]
+fn every_command_has_a_manual_page_and_its_words_in_each_shell() {
+    let folder = Folder::new();
+    let pages = folder.name("man1");
+    assert_eq!(ran(&["man", "-o", &pages]).2, 0);
+    let (help, ..) = ran(&["--help"]);
+    let (_, list) = help.split_once("Commands:\n").unwrap();
+    let commands: Vec<&str> = list
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.strip_prefix("  ")?.split_once(' ').map(|(name, _)| name))
+        .filter(|name| !name.is_empty())
+        .collect();
+    assert!(commands.contains(&"lint") && commands.contains(&"man"), "{commands:?}");
+    for name in &commands {
+        let path = folder.path("man1").join(format!("cxl-harness-{name}.1"));
+        let page = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(
+            page.contains(".SH SYNOPSIS") && page.contains(".TH cxl-harness-"),
+            "{name}: {page}"
+        );
+        let (printed, _, code) = ran(&["man", name]);
+        assert_eq!((printed, code), (page, 0));
+    }
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let (script, _, code) = ran(&["completions", shell]);
+        assert_eq!(code, 0);
+        for name in &commands {
+            assert!(script.contains(name), "{shell}: {name}");
+        }
+    }
+    assert_eq!(ran(&["man", "nonsense"]).2, 2);
+    let file = folder.file("file", "");
+    let (_, complaints, code) = ran(&["man", "-o", &file]);
+    assert_eq!(code, 2);
+    assert!(complaints.contains("file"), "{complaints}");
 }
 
 // ---- what files say ----
