@@ -32,6 +32,7 @@ use std::sync::{Arc, OnceLock};
 
 use anstyle::{AnsiColor, Style};
 use clap::{Parser, Subcommand};
+use cxl_harness::suite::Suite;
 use cxl_harness::terminal::{folded, harmless};
 
 /// The firmware refused, or a check failed.
@@ -154,6 +155,47 @@ fn number(text: &str) -> Result<u64, String> {
     let plain = digits.starts_with(|c: char| c.is_digit(radix));
     let value = plain.then(|| u64::from_str_radix(digits, radix).ok()).flatten();
     value.ok_or_else(|| "expected a number of 64 bits such as 0x100000000".to_owned())
+}
+
+/// How a result is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs; `--json` is the same.
+    Json,
+    /// JUnit's XML, for systems that collect tests.
+    Junit,
+    /// SARIF 2.1.0, for systems that collect findings.
+    Sarif,
+}
+
+/// The options that say how.
+#[derive(Debug, Default, clap::Args)]
+struct Shape {
+    /// Print JSON instead of text; the end of this help lists the keys.
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+
+    /// How to print the result.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    format: Format,
+}
+
+impl Shape {
+    fn is_json(&self) -> bool {
+        self.json || self.format == Format::Json
+    }
+
+    /// What is printed for systems that collect; `None` where it is for people or programs.
+    fn collected(&self, suite: impl FnOnce() -> Suite) -> Option<String> {
+        match self.format {
+            Format::Text | Format::Json => None,
+            Format::Junit => Some(suite().junit()),
+            Format::Sarif => Some(suite().sarif()),
+        }
+    }
 }
 
 /// JSON with a newline at its end.

@@ -24,6 +24,8 @@ pub mod qemu;
 pub mod remedies;
 pub mod report;
 pub mod run;
+pub mod suite;
 pub mod terminal;
 mod timing;
 pub mod vigil;
+mod xml;

@@ -493,6 +493,58 @@ fn a_number_of_the_library_is_told_and_what_is_none_is_refused() {
     assert_eq!(list.lines().count(), Code::ALL.len() + Note::CODES.len());
 }
 
+// ---- for systems that collect tests and findings ----
+
+#[test]
+fn junit_and_sarif_are_read_by_their_own_readers_and_fail_where_the_run_does() {
+    let runs: [(&[&str], bool); 7] = [
+        (&["boot", "--direct"], true),
+        (&["boot", "--direct", "commit-error"], false),
+        (&["boot", "--direct", "no-window"], false),
+        (&["attack", "one-device", "--direct"], true),
+        (&["attack", "lock-not-enforced", "--direct"], false),
+        (&["lint", "default"], true),
+        (&["lint", "pass-through"], false),
+    ];
+    for (words, good) in runs {
+        let in_format = |format| {
+            let (output, complaints, code) = ran(&[words, &["--format", format]].concat());
+            assert_eq!(code == 0, good, "{words:?}: {complaints}");
+            output
+        };
+        let junit = quick_junit::Report::deserialize_from_str(&in_format("junit")).unwrap();
+        let [suite] = junit.test_suites.as_slice() else { panic!("{words:?}: {junit:?}") };
+        let failed = |case: &&quick_junit::TestCase| {
+            matches!(case.status, quick_junit::TestCaseStatus::NonSuccess { .. })
+        };
+        assert_eq!(suite.test_cases.iter().filter(failed).count(), suite.failures, "{words:?}");
+        assert_eq!(suite.failures == 0, good, "{words:?}");
+        assert_eq!((suite.tests, junit.tests), (suite.test_cases.len(), suite.tests));
+
+        let sarif: serde_sarif::sarif::Sarif = serde_json::from_str(&in_format("sarif")).unwrap();
+        let run = &sarif.runs[0];
+        let rules = run.tool.driver.rules.as_deref().unwrap_or_default();
+        let results = run.results.as_deref().unwrap_or_default();
+        for result in results {
+            let rule = &rules[usize::try_from(result.rule_index.unwrap()).unwrap()];
+            assert_eq!(Some(&rule.id), result.rule_id.as_ref(), "{words:?}");
+        }
+        let errors = results
+            .iter()
+            .filter(|result| result.level == Some(serde_sarif::sarif::ResultLevel::Error))
+            .count();
+        assert_eq!(errors, suite.failures, "{words:?}");
+    }
+    let (junit, ..) = ran(&["boot", "--direct", "commit-error", "--format", "junit"]);
+    assert!(
+        junit.contains("<failure type=\"0x040f\" message=\"commit: bridge 16 port 0 device"),
+        "{junit}"
+    );
+    for words in [["boot", "--json"], ["lint", "--json"]] {
+        assert_eq!(ran(&[&words[..], &["default", "--format", "junit"]].concat()).2, 2);
+    }
+}
+
 // ---- for the system that it is installed on ----
 
 #[test]

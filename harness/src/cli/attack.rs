@@ -9,10 +9,11 @@ use clap::Args;
 use cxl_harness::attack::{self, Report};
 use cxl_harness::report::{Refusal, Verdict};
 use cxl_harness::run;
+use cxl_harness::suite::Suite;
 use serde::Serialize;
 
-use super::bar;
 use super::source::Source;
+use super::{Shape, bar};
 
 const EXPLANATION: &str = "\
 First each write flips one bit, in each state that a decoder can be in, and is put back; then whole
@@ -57,9 +58,8 @@ pub(crate) struct Attack {
     #[arg(long, required = true)]
     direct: bool,
 
-    /// Print JSON instead of text.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    shape: Shape,
 }
 
 /// What is printed as JSON.
@@ -91,8 +91,16 @@ impl Attack {
                 Outcome { result, refusal: None, attack: Some(report) }
             }
         };
+        let name = || format!("attack {}", machine.scenario().name);
+        let suite = || match (&outcome.attack, &outcome.refusal) {
+            (Some(report), _) => Suite::of_attack(name(), report),
+            (None, refusal) => Suite::of_refusal(name(), refusal.as_ref()),
+        };
+        if let Some(output) = self.shape.collected(suite) {
+            return super::print(&output, super::exit(outcome.result == Verdict::Ok));
+        }
         let output = match &outcome {
-            outcome if self.json => super::json(outcome),
+            outcome if self.shape.is_json() => super::json(outcome),
             Outcome { attack: Some(report), .. } => super::styled(&report.to_string()),
             Outcome { refusal, .. } => super::styled(&refusal.iter().fold(
                 "attack: there is nothing to attack, as the firmware did not bring the machine up\n"

@@ -14,6 +14,7 @@ use cxl_harness::guest::payload::{self, ATTACK, PAYLOADS, Payload};
 use cxl_harness::kvm::VmError;
 use cxl_harness::report::{Measured, Refusal, Report, Requirement, Runner, Svg, Verdict};
 use cxl_harness::run;
+use cxl_harness::suite::Suite;
 use cxl_harness::vigil::{Moment, Vigil};
 use cxl_harness::{attack, kvm};
 use cxl_model::fabric::Fabric;
@@ -25,8 +26,8 @@ use cxl_model::store::{SetRecord, Store};
 use cxl_model::trace::{Access, MOST_ACCESSES, MOST_PARTS, Walked};
 use serde::Serialize;
 
-use super::bar;
 use super::source::Source;
+use super::{Shape, bar};
 
 const EXAMPLES: &str = "\
 The firmware finds the CXL memory of the machine, decides where it goes, programs the HDM decoders
@@ -101,9 +102,8 @@ pub(super) struct Boot {
     #[arg(long)]
     direct: bool,
 
-    /// Print JSON instead of text; the end of this help lists the keys.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    shape: Shape,
 
     /// Run the firmware on the device models where there is no KVM, whatever was asked of a guest.
     ///
@@ -217,7 +217,7 @@ pub(super) struct Boot {
     svg: Option<PathBuf>,
 
     /// Print no report: the exit code says how it went.
-    #[arg(long, short, conflicts_with_all = ["json", "trace"])]
+    #[arg(long, short, conflicts_with_all = ["json", "format", "trace"])]
     quiet: bool,
 }
 
@@ -358,7 +358,7 @@ impl Boot {
         Self {
             source: Source::built_in("default"),
             direct: false,
-            json,
+            shape: Shape { json, ..Shape::default() },
             on_models: true,
             payload: ["cost", ATTACK].map(str::to_owned).to_vec(),
             image: None,
@@ -403,8 +403,11 @@ impl Boot {
             Ok(report) => report,
             Err(Stop::Refused(unstarted)) => {
                 let code = super::refuse(&unstarted.refusal.message);
-                let json = self.json.then(|| super::json(&unstarted));
-                return json.map_or(code, |json| super::print(&json, code));
+                let name = format!("boot {}", machine.scenario().name);
+                let suite = || Suite::of_refusal(name, Some(&unstarted.refusal));
+                let output = self.shape.collected(suite);
+                let output = output.or(self.shape.is_json().then(|| super::json(&unstarted)));
+                return output.map_or(code, |output| super::print(&output, code));
             }
             Err(Stop::BadInput(error)) => return super::fail(&error),
         };
@@ -443,7 +446,12 @@ impl Boot {
                 false => format!("'{}'", word.replace('\'', "'\\''")),
             }
         });
-        let words = words.filter(|word| word != "--json").collect::<Vec<_>>().join(" ");
+        let words = words
+            .filter(|word| {
+                !matches!(word.as_str(), "--json" | "--format" | "--format=text" | "text")
+            })
+            .collect::<Vec<_>>()
+            .join(" ");
         let words = if words.is_empty() { String::new() } else { format!(" {words}") };
         format!("cxl-harness{words} --json")
     }
@@ -645,8 +653,11 @@ impl Boot {
     }
 
     fn output(&self, machine: &Machine, report: &Report, trace: Option<Traces>) -> String {
+        if let Some(output) = self.shape.collected(|| Suite::of_run(&report.facts)) {
+            return output;
+        }
         let more = trace.as_ref().map(|(trace, walks)| (trace.more(), walks.more()));
-        if self.json {
+        if self.shape.is_json() {
             let (trace, walks) = trace.unzip();
             let trace_left_out = more.map(|(trace, walks)| TraceLeftOut { trace, walks });
             let trace = trace.map(|trace| trace.iter().map(|a| line(machine, a)).collect());

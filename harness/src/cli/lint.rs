@@ -9,12 +9,14 @@ use std::process::ExitCode;
 
 use clap::Args;
 use cxl_harness::run;
+use cxl_harness::suite::Suite;
 use cxl_lint::{Input, Kernel, Report, lint, lint_for, unchecked};
 use cxl_model::dump::{Kind, MAX_INPUT, Options};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Scenario, builtin};
 use cxl_regs::Component;
 
+use super::Shape;
 use super::decode::{KindName, components};
 
 const EXAMPLES: &str = "\
@@ -97,9 +99,8 @@ pub(super) struct Lint {
     #[arg(long, value_name = "COMPONENT", value_parser = components())]
     component: Option<Component>,
 
-    /// Print JSON instead of text.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    shape: Shape,
 }
 
 /// What is looked at, under which name, and what is to be said of it.
@@ -126,8 +127,11 @@ impl Lint {
             unchecked: unchecked(&input),
             remarks,
         };
-        let output =
-            if self.json { super::json(&report) } else { super::styled(&report.to_string()) };
+        let output = match self.shape.collected(|| Suite::of_lint(&report)) {
+            Some(output) => output,
+            None if self.shape.is_json() => super::json(&report),
+            None => super::styled(&report.to_string()),
+        };
         super::print(&output, super::exit(!report.refused()))
     }
 

@@ -11,6 +11,7 @@ use cxl_regs::Size;
 
 use super::picture::{Part, parts};
 use super::{Component, Facts, Kind, Mapping, Member, Verdict, Window};
+use crate::xml::Xml;
 
 /// The memory map of a run as an SVG document.
 #[derive(Clone, Copy, Debug)]
@@ -77,25 +78,9 @@ fn height(bytes: u64) -> f64 {
     f64::from(doublings.min(12)).mul_add(9.0, 34.0)
 }
 
-/// Text that XML can hold.
-struct Escaped<'a>(&'a str);
-
-impl Display for Escaped<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| match c {
-            '<' => f.write_str("&lt;"),
-            '>' => f.write_str("&gt;"),
-            '&' => f.write_str("&amp;"),
-            '"' => f.write_str("&quot;"),
-            c if c.is_control() => f.write_str("\u{fffd}"),
-            c => write!(f, "{c}"),
-        })
-    }
-}
-
 /// One line of text.
 fn text(f: &mut Formatter<'_>, class: &str, x: f64, y: f64, words: &str) -> fmt::Result {
-    writeln!(f, r#"<text class="{class}" x="{x:.1}" y="{y:.1}">{}</text>"#, Escaped(words))
+    writeln!(f, r#"<text class="{class}" x="{x:.1}" y="{y:.1}">{}</text>"#, Xml(words))
 }
 
 /// A box.
@@ -194,7 +179,7 @@ impl Display for Svg<'_> {
             f,
             r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {total:.0}" width="{WIDTH}" height="{total:.0}" role="img">"#
         )?;
-        writeln!(f, "<title>Memory map of {}</title>", Escaped(&facts.scenario))?;
+        writeln!(f, "<title>Memory map of {}</title>", Xml(&facts.scenario))?;
         writeln!(f, "<style>{STYLE}</style>")?;
         writeln!(
             f,
