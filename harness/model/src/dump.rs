@@ -138,8 +138,8 @@ impl Display for DumpError {
                     let start = start.escape_ascii();
                     write!(
                         f,
-                        "of text that start with \"{start}\" (text of xxd, hexdump -C or lspci \
-                               -xxxx is read)"
+                        "of text that start with \"{start}\" (cxl-harness decode --help lists \
+                               what is read)"
                     )
                 } else {
                     write!(
@@ -219,6 +219,17 @@ impl Display for DumpError {
 
 impl std::error::Error for DumpError {}
 
+impl DumpError {
+    /// Whether the input is a dump, if a broken one.
+    pub fn is_recognised(&self) -> bool {
+        !matches!(
+            self,
+            Self::Unrecognised { .. }
+                | Self::Input(InputError::Empty | InputError::OtherLine { .. })
+        )
+    }
+}
+
 /// How a dump is to be read.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -252,6 +263,31 @@ impl Dump {
                 _ => error,
             }
         })
+    }
+
+    /// The dump in bytes that somebody else has taken out of their text.
+    pub fn of_bytes(bytes: &[u8], options: Options) -> Result<Self, DumpError> {
+        Self::of(&[Section { address: None, bytes: bytes.to_vec() }], options)
+    }
+
+    /// The dump in the configuration space of functions, each with its address.
+    pub fn of_functions(
+        functions: Vec<(Option<String>, Vec<u8>)>,
+        options: Options,
+    ) -> Result<Self, DumpError> {
+        let sections = functions.into_iter().map(|(address, bytes)| Section { address, bytes });
+        let kind = options.kind.or(Some(Kind::Config));
+        Self::of(&sections.collect::<Vec<_>>(), Options { kind, ..options })
+    }
+
+    /// What bytes are recognised as, whether they are sound or not.
+    pub fn kind_of(bytes: &[u8]) -> Option<Kind> {
+        Kind::of(&Section { address: None, bytes: bytes.to_vec() }).ok()
+    }
+
+    /// Whether a word is a PCI address as `lspci` prints it.
+    pub fn is_address(word: &str) -> bool {
+        input::is_address(word)
     }
 
     /// The dump in these sections.
@@ -335,6 +371,11 @@ impl Dump {
     /// The JSON form, with a newline at its end. What cannot be read as a whole has none.
     pub fn json(&self) -> Result<String, DumpError> {
         Ok(self.facts()?.pretty())
+    }
+
+    /// The JSON form, as a value.
+    pub fn value(&self) -> Result<serde_json::Value, DumpError> {
+        Ok(self.facts()?.value())
     }
 
     fn facts(&self) -> Result<Facts<'_>, DumpError> {

@@ -29,6 +29,8 @@ pub mod store;
 // For readers and for guests.
 pub mod acpi;
 #[cfg(feature = "dump")]
+pub mod capture;
+#[cfg(feature = "dump")]
 pub mod dump;
 pub mod kept;
 pub mod trace;

@@ -162,7 +162,7 @@ enum Line<'a> {
 }
 
 /// `dd:dd.d`, with an optional domain before it.
-fn is_address(word: &str) -> bool {
+pub(super) fn is_address(word: &str) -> bool {
     let hex = |part: &str, len: std::ops::RangeInclusive<usize>| {
         len.contains(&part.len()) && part.bytes().all(|digit| digit.is_ascii_hexdigit())
     };
