@@ -90,6 +90,7 @@ impl Seeds<'_> {
         };
         let console = dump("handoff", &done.handoff) + &dump("cedt", &done.cedt);
         self.put("console", "", console.as_bytes());
+        self.put("captures", "-console", &[&[0], console.as_bytes()].concat());
 
         let fabric = machine.fabric();
         for (name, _, hdm) in components(&fabric) {
@@ -115,6 +116,21 @@ impl Seeds<'_> {
                 self.put("config", &format!("-{name}-range"), &block[0x1000..0x2000]);
             }
         }
+        let rows = |bytes: &[u8], row: fn(usize, &str) -> String| -> String {
+            let rows = bytes.chunks(16).enumerate().map(|(index, bytes)| {
+                let bytes: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                row(16 * index, &bytes.join(" "))
+            });
+            rows.collect()
+        };
+        let table = rows(&done.cedt, |at, bytes| format!("> {at:04X}: {bytes}  text\n"));
+        let shown = "[{\"bus\":\"root0\",\"dports\":[{\"dport\":\"pci0000:0c\",\"id\":7}],\"decoders:root0\":[\
+                     {\"decoder\":\"decoder0.0\",\"resource\":4294967296,\"size\":4294967296,\
+                     \"interleave_ways\":1,\"targets\":[{\"id\":7}]}]}]\n\
+                     /root0/port1/decoder1.0/start:0x100000000\n/root0/port1/decoder1.0/size:0x10000000\n\
+                     100000000-1ffffffff : CXL Window 0\n  100000000-10fffffff : region0\n\
+                     [000h 0000 004h]  Signature : \"CEDT\"\n[004h 0004 004h]  Length : 0000006C\n";
+        self.put("captures", "-report", &[&[0], table.as_bytes(), shown.as_bytes()].concat());
         self.put("elf", "", &elf::image(b"\xF4"));
         self.put("qtest", "", b"OK 0x0000000000000012\nOK\nOK 0x01\nOK 0x000102030405060708090a0b0c0d0e0f1011121314151617\nOK\nIRQ raise 1\nFAIL\n");
     }

@@ -7,10 +7,12 @@ mod attack;
 mod bar;
 mod bench;
 mod boot;
+mod bundle;
 mod cedt;
 mod completions;
 mod conformance;
 mod decode;
+mod dump;
 mod error;
 mod explain;
 mod image;
@@ -58,7 +60,8 @@ Where to start:
   cxl-harness plan two-partitions            what would be written where, and why
   cxl-harness explain default 0x100000000    where an address leads
   cxl-harness cedt --text                    the table for the operating system
-  cxl-harness decode dump.bin                what a register dump says
+  cxl-harness dump default board             its registers and table as files, to try the readers on
+  cxl-harness decode board/acpidump.txt      what a dump says, in any form that people have
   cxl-harness lint default                   what Linux would say of the machine
   cxl-harness linux one-device               what a real one does, on QEMU
   cxl-harness nested -- boot default         on ordinary KVM, by emulation, where there is none";
@@ -95,6 +98,7 @@ enum Command {
     Qemu(qemu::Qemu),
     Scenarios(scenarios::Scenarios),
     Decode(decode::Decode),
+    Dump(dump::Dump),
     Image(image::Image),
     Lint(lint::Lint),
     Linux(linux::Linux),
@@ -119,6 +123,7 @@ impl Cli {
             Some(Command::Qemu(qemu)) => qemu.run(),
             Some(Command::Scenarios(scenarios)) => scenarios.run(),
             Some(Command::Decode(decode)) => decode.run(),
+            Some(Command::Dump(dump)) => dump.run(),
             Some(Command::Image(image)) => image.run(),
             Some(Command::Lint(lint)) => lint.run(),
             Some(Command::Linux(linux)) => linux.run(),

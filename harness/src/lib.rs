@@ -13,6 +13,7 @@ pub mod bench;
 pub mod conformance;
 pub mod console;
 pub mod dma;
+pub mod dumped;
 pub mod guest;
 pub mod kvm;
 pub mod linux;

@@ -89,6 +89,7 @@ fn every_help_teaches_with_examples_and_exit_codes() {
         "explain",
         "scenarios",
         "decode",
+        "dump",
         "attack",
         "image",
         "lint",

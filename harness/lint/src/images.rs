@@ -36,6 +36,7 @@ use cxl_regs::acpi::TableError;
 use serde::Deserialize;
 
 use super::input::{Bridge, Config, Device, Input, MEMORY_DEVICE, Port, Registers, Switch};
+use cxl_model::capture::{self, Ask, Content};
 use cxl_model::dump::{Dump, DumpError, Kind, Options};
 use cxl_model::fabric::Parent;
 use cxl_model::scenario::Bytes;
@@ -206,7 +207,7 @@ struct DeviceEntry {
 }
 
 /// A PCI address with its domain, which `lspci` leaves out where it is 0.
-fn in_full(address: &str) -> String {
+pub(super) fn in_full(address: &str) -> String {
     if address.matches(':').count() == 1 { format!("0000:{address}") } else { address.to_owned() }
 }
 
@@ -220,6 +221,16 @@ fn function(dump: &Dump, wanted: Option<&str>) -> Option<(Option<String>, Config
         (Some(wanted), Some(address)) => wanted == address,
         _ => one || config.class == MEMORY_DEVICE,
     })
+}
+
+/// The one dump that a text of any public form holds.
+fn alone(bytes: &[u8], options: Options) -> Option<Dump> {
+    let ask = Ask { options, ..Ask::default() };
+    let mut found = capture::read(bytes, ask).ok()?.found.into_iter();
+    match (found.next()?.content, found.next()) {
+        (Content::Dump(dump), None) => Some(dump),
+        _ => None,
+    }
 }
 
 /// Reads a file.
@@ -266,7 +277,10 @@ impl Input {
             DumpError::Table(TableError::Checksum { .. }) | DumpError::Record(_) => {
                 Dump::read(bytes, Options { force: true, ..options })
             }
-            other => Err(other),
+            other => match alone(bytes, options) {
+                Some(dump) => Ok(dump),
+                None => Err(other),
+            },
         })
     }
 

@@ -131,6 +131,17 @@ pub struct DeviceDvsec {
     pub ranges: [[u32; 4]; 3],
 }
 
+impl DeviceDvsec {
+    /// Out of the dwords from its header on.
+    pub fn read(dword: impl Fn(u16) -> u32) -> Self {
+        Self {
+            capability: (dword(0x08) >> 16) as u16,
+            control: dword(0x0C) as u16,
+            ranges: [0x18, 0x28, 0x38].map(|at| [0, 4, 8, 12].map(|next| dword(at + next))),
+        }
+    }
+}
+
 /// The class code of a memory device with the standard mailbox; the driver takes no other.
 pub(super) const MEMORY_DEVICE: u32 = 0x05_02_10;
 
@@ -141,12 +152,7 @@ impl Config {
         let class = reader(0x08) >> 8;
         let found = Dvsecs::new(reader).find(DvsecId::Device).ok().flatten();
         let dvsec = found.map(|dvsec::Dvsec { offset, .. }| {
-            let dword = |at: u16| reader(offset.saturating_add(at));
-            DeviceDvsec {
-                capability: (dword(0x08) >> 16) as u16,
-                control: dword(0x0C) as u16,
-                ranges: [0x18, 0x28, 0x38].map(|at| [0, 4, 8, 12].map(|next| dword(at + next))),
-            }
+            DeviceDvsec::read(|at: u16| reader(offset.saturating_add(at)))
         });
         Self { class, dvsec }
     }

@@ -12,6 +12,8 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod captures;
+mod fabric;
 mod images;
 mod input;
 mod kernel;
@@ -23,11 +25,13 @@ mod rule;
 mod system;
 mod table;
 mod text;
+mod witness;
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+pub use fabric::Reached;
 pub use images::{ImagesError, Reader};
 pub use input::{Bridge, Config, Device, DeviceDvsec, Input, Port, Registers, Switch};
 pub use kernel::{Change, Kernel, KernelError};

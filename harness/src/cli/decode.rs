@@ -3,15 +3,17 @@
 //! **Invariant**: exit code 0, or 1 for two dumps that differ, comes with output; 2 comes with one
 //! line of error and no output.
 
-use std::fmt;
-use std::io::{self, IsTerminal};
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use cxl_model::dump::{Dump, DumpError, Kind, MAX_INPUT, Options};
+use cxl_model::capture::{Ask, Capture, Content, Found, FoundText, JsonText, Reading};
+use cxl_model::dump::{Dump, DumpError, Kind, Options};
 use cxl_regs::Component;
+
+use super::bundle::{Bundle, said};
 
 /// The two dumps differ, as of diff(1).
 const EXIT_DIFFERENT: u8 = 1;
@@ -23,11 +25,23 @@ Input:
   hdm        a bare HDM Decoder Capability Structure
   config     256 or 4096 bytes of PCI configuration space
   cedt       the ACPI CEDT
-  Each as raw bytes or as the text of xxd, xxd -p, hexdump -C or od -A x -t x1; configuration space
-  also as the text of lspci -xxxx, with any number of functions. Text counts from its first offset.
+  Each as raw bytes or as text: xxd (-p, -e), hexdump (-C), od (-t x1, -t x4, ...), base64, a kernel's
+  log; tables also as acpidump prints them, and as iasl does (-d: fields or raw data); configuration
+  space as the text of lspci -xxxx, any number of functions, with or without -vv. Text counts from its
+  first offset. Quotes of a mail (\"> \") and stamps of a log are passed over.
+  What our image prints for -append dump (record, table, decoders, DVSECs, with their places), and what
+  Linux shows of a machine: cxl list (-vvv), /proc/iomem, the CXL bus of sysfs, as a directory, a tar
+  archive, or lines PATH:VALUE (grep -r . /sys/bus/cxl/devices/root0/).
+
+  One file may hold several of these, as a bug report does: what was taken for what, in which lines, is
+  the heading of each. --kind takes those of one kind alone, --form overrules how digits are read, --list
+  prints the headings alone.
 
 JSON:
   kind        component, cachemem, hdm, config or cedt; the other keys depend on it
+  found       in place of all that, where there are several things, or one in one of the other forms:
+              each with lines, form, what, place, kind (also dvsec, handoff, table, witness, unknown)
+              and its keys
   hdm         component, capability, global_control, decoders: each with index, base, size, ways,
               granularity, coherency, targets (ports), skip and dpa (devices), committed, locked,
               lock_on_commit, commit, error_not_committed, problems, raw
@@ -49,6 +63,9 @@ Exit code:
 Examples:
   cxl-harness decode /sys/firmware/acpi/tables/CEDT
   lspci -s 0d:00.0 -xxxx | cxl-harness decode
+  acpidump | cxl-harness decode --kind cedt
+  cxl list -vvv | cxl-harness decode
+  cxl-harness decode --list bug-report.txt
   cxl-harness decode --kind hdm --component host-bridge bridge.xxd
   cxl-harness decode --json device.bin | jq '.hdm.decoders[] | select(.committed)'
   cxl-harness decode --diff before.bin after.bin";
@@ -76,6 +93,14 @@ pub(crate) struct Decode {
     #[arg(long, value_name = "COMPONENT", value_parser = components())]
     component: Option<Component>,
 
+    /// How digits are to be read [default: recognised].
+    #[arg(long, value_enum, value_name = "FORM")]
+    form: Option<FormName>,
+
+    /// Print what is in the file, and not what it says.
+    #[arg(long, conflicts_with_all = ["json", "diff"])]
+    list: bool,
+
     /// Print JSON instead of text.
     ///
     /// The same facts with stable keys, which the end of this help lists.
@@ -102,6 +127,29 @@ pub(super) enum KindName {
     Cedt,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum FormName {
+    /// The file is the bytes.
+    Raw,
+    /// Digits stand in the order of addresses.
+    Bytes,
+    /// Groups of digits are little-endian numbers.
+    Words,
+    /// The file is base64.
+    Base64,
+}
+
+impl From<FormName> for Reading {
+    fn from(name: FormName) -> Self {
+        match name {
+            FormName::Raw => Self::Raw,
+            FormName::Bytes => Self::Bytes,
+            FormName::Words => Self::Words,
+            FormName::Base64 => Self::Base64,
+        }
+    }
+}
+
 impl From<KindName> for Kind {
     fn from(name: KindName) -> Self {
         match name {
@@ -124,71 +172,110 @@ pub(super) fn components() -> impl TypedValueParser<Value = Component> {
     })
 }
 
-/// Why a file was not decoded.
-#[derive(Debug)]
-enum Failure {
-    /// It cannot be read.
-    Io(PathBuf, io::Error),
-    /// It cannot be understood.
-    Dump(PathBuf, DumpError),
-    /// Nobody sends anything.
-    Terminal,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = |path: &Path| match path.to_str() {
-            Some("-") => "standard input".to_owned(),
-            _ => path.display().to_string(),
-        };
-        match self {
-            Self::Io(path, error) => write!(f, "{}: {error}", name(path)),
-            Self::Dump(path, error) => write!(f, "{}: {error}", name(path)),
-            Self::Terminal => f.write_str(
-                "standard input: expected a dump, found a terminal (see cxl-harness decode --help)",
-            ),
-        }
-    }
-}
-
 impl Decode {
     pub(super) fn run(self) -> ExitCode {
         match self.output() {
             Ok((output, code)) => super::print(&output, code),
-            Err(failure) => super::fail(&failure.to_string()),
+            Err(reason) => super::fail(&reason),
         }
     }
 
-    fn output(&self) -> Result<(String, ExitCode), Failure> {
+    fn output(&self) -> Result<(String, ExitCode), String> {
         if let Some([old_path, new_path]) = self.diff.as_deref() {
-            let (old, new) = (self.read(old_path)?, self.read(new_path)?);
-            let lines = old.diff(&new).map_err(|error| Failure::Dump(new_path.clone(), error))?;
+            let (old, new) = (self.one(old_path)?, self.one(new_path)?);
+            let fail = |error: DumpError| format!("{}: {error}", said(new_path));
+            let lines = old.diff(&new).map_err(fail)?;
             return Ok(if lines.is_empty() {
                 ("nothing changed\n".to_owned(), ExitCode::SUCCESS)
             } else {
                 (lines.join("\n") + "\n", ExitCode::from(EXIT_DIFFERENT))
             });
         }
-        let dump = self.read(&self.file)?;
-        let output = if self.json {
-            dump.json().map_err(|error| Failure::Dump(self.file.clone(), error))?
-        } else {
-            super::styled(&dump.to_string())
+        let captures = self.read(&self.file)?;
+        let fail = |error: DumpError| format!("{}: {error}", said(&self.file));
+        let output = match captures.as_slice() {
+            _ if self.list => list(&captures),
+            [(_, capture)] => match capture.found.as_slice() {
+                // A dump alone needs no heading.
+                [Found { lines: None, content: Content::Dump(dump), .. }] if self.json => {
+                    dump.json().map_err(fail)?
+                }
+                [Found { lines: None, content: Content::Dump(dump), .. }] => {
+                    super::styled(&dump.to_string())
+                }
+                _ if self.json => JsonText(capture).pretty().map_err(fail)?,
+                _ => super::styled(&capture.to_string()),
+            },
+            several if self.json => {
+                let mut all = Vec::new();
+                for (file, capture) in several {
+                    let json = JsonText(capture).value().map_err(fail)?;
+                    all.push(
+                        serde_json::json!({ "file": file.display().to_string(), "capture": json }),
+                    );
+                }
+                super::json(&all)
+            }
+            several => {
+                let texts =
+                    several.iter().map(|(file, capture)| format!("{}\n{capture}", file.display()));
+                super::styled(&texts.collect::<Vec<_>>().join("\n"))
+            }
         };
         Ok((output, ExitCode::SUCCESS))
     }
 
-    fn read(&self, path: &Path) -> Result<Dump, Failure> {
+    fn ask(&self) -> Ask {
         let options = Options {
             kind: self.kind.map(Kind::from),
             component: self.component,
             force: self.force,
         };
-        if path.as_os_str() == "-" && io::stdin().is_terminal() {
-            return Err(Failure::Terminal);
-        }
-        let input = super::source::bytes(path, MAX_INPUT);
-        let input = input.map_err(|error| Failure::Io(path.to_owned(), error))?;
-        Dump::read(&input, options).map_err(|error| Failure::Dump(path.to_owned(), error))
+        Ask { options, reading: self.form.map(Reading::from) }
     }
+
+    fn read(&self, path: &Path) -> Result<Vec<(PathBuf, Capture)>, String> {
+        let mut bundle = Bundle::default();
+        bundle.add(path, self.ask())?;
+        bundle.finish(path)
+    }
+
+    /// The one dump of a file.
+    fn one(&self, path: &Path) -> Result<Dump, String> {
+        let captures = self.read(path)?;
+        let found = captures.into_iter().flat_map(|(_, capture)| capture.found);
+        let mut dumps: Vec<_> = found
+            .filter_map(|found| match found.content {
+                Content::Dump(dump) => Some(dump),
+                _ => None,
+            })
+            .collect();
+        match (dumps.pop(), dumps.len()) {
+            (Some(dump), 0) => Ok(dump),
+            (None, _) => Err(format!("{}: expected a dump, found none", said(path))),
+            (Some(_), more) => Err(format!(
+                "{}: expected one dump to compare, found {} (--kind picks those of one kind)",
+                said(path),
+                more + 1
+            )),
+        }
+    }
+}
+
+/// The headings alone.
+fn list(captures: &[(PathBuf, Capture)]) -> String {
+    let mut text = String::new();
+    for (file, capture) in captures {
+        for found in &capture.found {
+            // Writing to a String cannot fail.
+            let _ = match captures {
+                [_] => writeln!(text, "{}", FoundText(found)),
+                _ => writeln!(text, "{}: {}", file.display(), FoundText(found)),
+            };
+        }
+        for remark in &capture.remarks {
+            let _ = writeln!(text, "remark: {remark}");
+        }
+    }
+    text
 }

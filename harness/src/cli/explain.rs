@@ -3,20 +3,24 @@
 //! **Invariant**: the steps are those of the registers as the firmware left them.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use cxl_harness::run;
 use cxl_model::fabric::Fabric;
-use cxl_model::mapping::{At, Path, PathText, ReasonText, addresses, resolve};
+use cxl_model::mapping::{At, Path, PathText, Reason, ReasonText, addresses, resolve};
 use cxl_regs::{Dpa, Hpa};
 use serde::Serialize;
 
 use super::source::Source;
 
 const EXAMPLES: &str = "\
-The firmware runs first, as in `cxl-harness boot --direct`; its refusal shows on standard error, and
-the address is explained all the same.
+Of a scenario the firmware runs first, as in `cxl-harness boot --direct`; its refusal shows on standard
+error, and the address is explained all the same. Of everything else the registers are taken as they
+are: an image set (see `cxl-harness lint --help`), dumps as `cxl-harness decode` reads them (our
+image's own dump is a whole machine), or what Linux shows (sysfs, cxl list). What they leave open, and
+what is assumed for it, shows on standard error.
 
 Exit code:
   0  the address leads to memory
@@ -30,6 +34,9 @@ JSON:
 Examples:
   cxl-harness explain default 0x100000000
   cxl-harness explain four-bridges 0x84000001000
+  cxl-harness explain console.log 0x310000000
+  cxl list -vvv | cxl-harness explain - 0x310000000
+  cxl-harness explain sysfs.tar 0x310000000 --with /sys/firmware/acpi/tables/CEDT
   cxl-harness explain default --device mem1 --dpa 0x10000000";
 
 /// Say where a host address leads, or which host addresses lead to a byte of a device.
@@ -51,9 +58,19 @@ pub(super) struct Explain {
     #[arg(long, value_name = "DPA", value_parser = super::number, requires = "device")]
     dpa: Option<u64>,
 
+    /// A further file of the same machine, where it is dumps or what Linux shows.
+    #[arg(long = "with", value_name = "FILE")]
+    further: Vec<PathBuf>,
+
     /// Print JSON instead of text.
     #[arg(long)]
     json: bool,
+}
+
+/// What is asked about: where everything leads, and whose registers nobody gave.
+struct Subject {
+    fabric: Fabric,
+    unknown: Vec<At>,
 }
 
 #[derive(Serialize)]
@@ -86,14 +103,14 @@ struct Step {
 
 impl Explain {
     pub(super) fn run(self) -> ExitCode {
-        let mut machine = match self.source.machine() {
-            Ok(machine) => machine,
-            Err(error) => return super::fail(&error.to_string()),
+        let subject = match self.subject() {
+            Ok(subject) => subject,
+            Err(reason) => return super::fail(&reason),
         };
         let device = match &self.device {
             None => None,
             Some(name) => {
-                let devices = &machine.scenario().devices;
+                let devices = &subject.fabric.devices;
                 let Some(index) = devices.iter().position(|device| device.name == *name) else {
                     let known: Vec<&str> = devices.iter().map(|d| d.name.as_str()).collect();
                     let known = known.join(", ");
@@ -102,23 +119,47 @@ impl Explain {
                 Some(index)
             }
         };
-        if let Some(refusal) = run::direct(&mut machine).refusal {
-            super::note(&format!("the firmware refused: {refusal}"));
-        }
-        let fabric = machine.fabric();
         match (device, self.hpa) {
-            (Some(device), _) => self.backwards(&fabric, device, Dpa(self.dpa.unwrap_or(0))),
-            (None, hpa) => self.forwards(&fabric, Hpa(hpa.unwrap_or(0))),
+            (Some(device), _) => {
+                self.backwards(&subject.fabric, device, Dpa(self.dpa.unwrap_or(0)))
+            }
+            (None, hpa) => self.forwards(&subject, Hpa(hpa.unwrap_or(0))),
         }
     }
 
-    fn forwards(&self, fabric: &Fabric, hpa: Hpa) -> ExitCode {
+    fn subject(&self) -> Result<Subject, String> {
+        if let Some((input, remarks)) = self.source.input(&self.further)? {
+            let reached = input.reached();
+            for remark in remarks.iter().chain(&reached.assumed) {
+                super::note(remark);
+            }
+            return Ok(Subject { fabric: reached.fabric, unknown: reached.unknown });
+        }
+        if !self.further.is_empty() {
+            let name = self.source.name();
+            return Err(format!("--with: {name} is a scenario, which has all of its machine"));
+        }
+        let mut machine = self.source.machine().map_err(|error| error.to_string())?;
+        if let Some(refusal) = run::direct(&mut machine).refusal {
+            super::note(&format!("the firmware refused: {refusal}"));
+        }
+        Ok(Subject { fabric: machine.fabric(), unknown: vec![] })
+    }
+
+    fn forwards(&self, subject: &Subject, hpa: Hpa) -> ExitCode {
+        let Subject { fabric, unknown } = subject;
         match resolve(fabric, hpa) {
             Ok(path) => self.answer(fabric, &[path], None, String::new()),
             Err(reason) => {
-                let message = ReasonText(fabric, reason).to_string();
+                let (name, message) = match reason {
+                    Reason::NoDecoders { at, .. } if unknown.contains(&at) => {
+                        let component = component(fabric, at);
+                        ("not-given", format!("nobody gave the registers of {component}"))
+                    }
+                    reason => (reason.name(), ReasonText(fabric, reason).to_string()),
+                };
                 let text = format!("HPA {hpa} leads to no memory: {message}\n");
-                self.answer(fabric, &[], Some((reason.name(), message)), text)
+                self.answer(fabric, &[], Some((name, message)), text)
             }
         }
     }
@@ -160,14 +201,19 @@ impl Explain {
     }
 }
 
-pub(super) fn walk(fabric: &Fabric, path: &Path) -> Walk {
-    let component = |at: At| match at {
+/// A component's name.
+fn component(fabric: &Fabric, at: At) -> String {
+    let name = match at {
         At::Bridge(index) => fabric.bridges.get(index).map(|bridge| bridge.name.clone()),
         At::Switch(index) => fabric.switches.get(index).map(|switch| switch.name.clone()),
         At::Device(index) => fabric.devices.get(index).map(|device| device.name.clone()),
     };
+    name.unwrap_or_default()
+}
+
+pub(super) fn walk(fabric: &Fabric, path: &Path) -> Walk {
     let hops = path.hops.iter().map(|hop| Step {
-        component: component(hop.at).unwrap_or_default(),
+        component: component(fabric, hop.at),
         decoder: hop.decoder.map(|(index, _)| index),
         way: hop.way,
         port: fabric.ports.get(hop.port).map(|port| port.name.clone()).unwrap_or_default(),
@@ -178,7 +224,7 @@ pub(super) fn walk(fabric: &Fabric, path: &Path) -> Walk {
         window: window.map(|window| window.name.clone()).unwrap_or_default(),
         way: path.root_way,
         hops: hops.collect(),
-        device: component(At::Device(path.endpoint.device)).unwrap_or_default(),
+        device: component(fabric, At::Device(path.endpoint.device)),
         decoder: path.endpoint.index,
         dpa: path.dpa.to_string(),
         memory: path.partition.to_string(),

@@ -2,7 +2,6 @@
 //!
 //! **Invariant**: exit code 0 or 1 comes with a report, 2 with one line of error and no report.
 
-use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,21 +10,25 @@ use clap::Args;
 use cxl_harness::run;
 use cxl_harness::suite::Suite;
 use cxl_lint::{Input, Kernel, Report, lint, lint_for, unchecked};
+use cxl_model::capture::{Ask, Capture, FoundText, Reading};
 use cxl_model::dump::{Kind, MAX_INPUT, Options};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Scenario, builtin};
 use cxl_regs::Component;
 
 use super::Shape;
-use super::decode::{KindName, components};
+use super::bundle::{Bundle, said, set_in};
+use super::decode::{FormName, KindName, components};
 
 const EXAMPLES: &str = "\
 Input, one of:
   a scenario   a built-in's name (see `cxl-harness scenarios`) or a TOML file: its firmware runs on
                it, faults and all, and what it leaves is looked at
   a set        a TOML file with the key `images` that says which dump is what (below)
-  dumps        files that `cxl-harness decode` reads: component blocks, CXL.cache/mem ranges, HDM
-               structures, configuration space, a CEDT. Each is held to the rules that it can be
+  dumps        files, directories and tar archives that `cxl-harness decode` reads, in any of its
+               forms: component blocks, CXL.cache/mem ranges, HDM structures, configuration space, a
+               CEDT, our image's own dump (a whole machine), what Linux shows (sysfs, cxl list), a bug
+               report with several of them. Each is held to the rules that it can be
                held to alone; what nobody could look at is listed at the end. A CEDT beside them
                says whether device decoders lie in its windows. One device's registers and one
                function's configuration space are taken to be of one device.
@@ -95,6 +98,10 @@ pub(super) struct Lint {
     #[arg(long, value_enum, value_name = "KIND")]
     kind: Option<KindName>,
 
+    /// How digits in the dumps are to be read [default: recognised].
+    #[arg(long, value_enum, value_name = "FORM")]
+    form: Option<FormName>,
+
     /// What kind of component decoders in a dump belong to [default: recognised].
     #[arg(long, value_name = "COMPONENT", value_parser = components())]
     component: Option<Component>,
@@ -140,12 +147,17 @@ impl Lint {
         if let Some(built_in) = builtin(only) {
             return scenario(built_in.text, only);
         }
-        let path = Path::new(only);
+        let given = Path::new(only);
+        let set = set_in(given);
+        let path = set.as_deref().unwrap_or(given);
+        if path.is_dir() {
+            return self.dumps(None);
+        }
         let bytes = read(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound if path.components().count() == 1 => {
                 super::source::unknown(only).to_string()
             }
-            _ => format!("{}: {error}", said(only)),
+            _ => format!("{}: {error}", said(path)),
         })?;
         // A scenario or a set is a text with a key in it, and no dump is.
         let text = str::from_utf8(&bytes).ok();
@@ -153,7 +165,7 @@ impl Lint {
         match text.filter(|text| toml || Input::is_set(text)) {
             Some(text) if Input::is_set(text) => {
                 let input = Input::of_set(text, path, &mut read).map_err(|e| e.to_string())?;
-                Ok(Subject { name: said(only).to_owned(), input, remarks: vec![] })
+                Ok(Subject { name: said(given), input, remarks: vec![] })
             }
             Some(text) => scenario(text, only),
             // A pipe can be read only once.
@@ -163,28 +175,52 @@ impl Lint {
 
     /// Dumps by themselves; of a single one the bytes, if they have been read.
     fn dumps(&self, mut known: Option<Vec<u8>>) -> Result<Subject, String> {
-        let mut dumps = Vec::new();
+        let kind = self.kind.map(Kind::from);
+        let options = Options { kind, component: self.component, force: false };
+        let ask = Ask { options, reading: self.form.map(Reading::from) };
+        let mut captures = Vec::new();
         for name in &self.input {
             let path = Path::new(name);
-            let fail = |error: &dyn Display| format!("{}: {error}", said(name));
-            let bytes = match known.take() {
-                Some(bytes) => bytes,
-                None => read(path).map_err(|error| fail(&error))?,
+            let mut bundle = Bundle::default();
+            let known = known.take();
+            let bytes = match known {
+                Some(bytes) => Some(bytes),
+                None if path.is_dir() => None,
+                None => Some(read(path).map_err(|error| format!("{}: {error}", said(path)))?),
             };
-            let kind = self.kind.map(Kind::from);
-            let options = Options { kind, component: self.component, force: false };
-            let dump = Input::dump(&bytes, options).map_err(|error| fail(&error))?;
-            dumps.push((PathBuf::from(if name == "-" { "stdin" } else { name }), dump));
+            match bytes {
+                // A table that Linux reads though it is wrong is one here too.
+                Some(bytes) => match Input::dump(&bytes, options) {
+                    Ok(dump) if ask.reading.is_none() && dump.kind() == Kind::Cedt => {
+                        bundle.captures.push((path.to_owned(), Capture::of(dump)));
+                    }
+                    _ => bundle.given(path, &bytes, ask)?,
+                },
+                None => bundle.add(path, ask)?,
+            }
+            let found = bundle.finish(path)?;
+            captures.extend(found.into_iter().map(|(file, capture)| {
+                (if name == "-" { PathBuf::from("stdin") } else { file }, capture)
+            }));
         }
-        let input = Input::of_dumps(&dumps).map_err(|error| error.to_string())?;
-        let names: Vec<_> = self.input.iter().map(|name| said(name)).collect();
-        Ok(Subject { name: names.join(" "), input, remarks: vec![] })
+        let (input, remarks) = Input::of_captures(&captures).map_err(|error| error.to_string())?;
+        let taken = match captures.as_slice() {
+            [(_, capture)] if capture.is_plain() => vec![],
+            _ => taken(&captures),
+        };
+        let remarks = taken.into_iter().chain(remarks).collect();
+        let names: Vec<_> = self.input.iter().map(|name| said(Path::new(name))).collect();
+        Ok(Subject { name: names.join(" "), input, remarks })
     }
 }
 
-/// A file's name in words.
-fn said(name: &str) -> &str {
-    if name == "-" { "standard input" } else { name }
+/// What was taken for what, where there is something to take for something.
+fn taken(captures: &[(PathBuf, Capture)]) -> Vec<String> {
+    let all = captures.iter().flat_map(|(file, capture)| {
+        let plain = capture.is_plain();
+        capture.found.iter().filter(move |_| !plain).map(move |found| (file, found))
+    });
+    all.map(|(file, found)| format!("{}: {}", file.display(), FoundText(found))).collect()
 }
 
 fn scenario(text: &str, name: &str) -> Result<Subject, String> {

@@ -4,13 +4,17 @@
 //! column; nothing is run then.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use cxl_lint::Input;
+use cxl_model::capture::Ask;
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Scenario, ScenarioError, builtin, builtins};
+
+pub(super) use super::bundle::bytes;
+use super::bundle::{Bundle, set_in};
 
 /// The largest file that is read: a thousand times what a large machine needs.
 const MAX_FILE: usize = 16 << 20;
@@ -87,6 +91,63 @@ impl Source {
     }
 }
 
+impl Source {
+    /// As it was given.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What is in the file, if it is neither a built-in's name nor a scenario: an image set, dumps, or what
+    /// Linux shows; `further` files are read beside it. What is to be known of it comes with it.
+    pub(super) fn input(
+        &self,
+        further: &[PathBuf],
+    ) -> Result<Option<(Input, Vec<String>)>, String> {
+        if builtin(&self.name).is_some() {
+            return Ok(None);
+        }
+        let given = Path::new(&self.name);
+        let set = set_in(given);
+        let path = set.as_deref().unwrap_or(given);
+        let mut bundle = Bundle::default();
+        if path.is_dir() {
+            bundle.add(path, Ask::default())?;
+        } else {
+            // What cannot be read, or is too much, is said of the scenario that it is not.
+            let Ok(bytes) = bytes(path, MAX_FILE) else { return Ok(None) };
+            let text = str::from_utf8(&bytes).ok();
+            let toml = path.extension().is_some_and(|extension| extension == "toml");
+            if let Some(text) = text.filter(|text| Input::is_set(text)) {
+                let mut read = |path: &Path| self::bytes(path, MAX_FILE);
+                let input = Input::of_set(text, path, &mut read).map_err(|e| e.to_string())?;
+                return Ok(Some((input, vec![])));
+            }
+            if toml || bytes.len() > MAX_FILE || text.is_some_and(is_scenario) {
+                return Ok(None);
+            }
+            bundle.given(path, &bytes, Ask::default())?;
+        }
+        for file in further {
+            bundle.add(file, Ask::default())?;
+        }
+        let captures = bundle.finish(path)?;
+        Input::of_captures(&captures).map(Some).map_err(|error| error.to_string())
+    }
+}
+
+/// Whether a text is meant as a scenario: what is wrong with it then is for its reader. Every scenario has
+/// a table or a key of TOML in its first lines, and no dump has.
+fn is_scenario(text: &str) -> bool {
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let meant = |line: &str| {
+        line.starts_with("[[")
+            || line.starts_with("[policy")
+            || line.starts_with("[platform")
+            || line.starts_with("name =")
+    };
+    lines.by_ref().take(200).find(|line| !line.starts_with('#')).is_none_or(meant)
+}
+
 /// The hand-off record in a file; `None` where there is no such file, or it is something else. What is
 /// wrong with it then is for whoever reads it as a scenario.
 pub(super) fn record(name: &str) -> Option<Vec<u8>> {
@@ -98,19 +159,6 @@ pub(super) fn record(name: &str) -> Option<Vec<u8>> {
 /// There is nothing of this name.
 pub(super) fn unknown(name: &str) -> SourceError {
     SourceError::Unknown { name: name.to_owned(), near: nearest(name) }
-}
-
-/// The bytes of a file, or of standard input for `-`. Where there are more than `most`, one more, so
-/// that too much is seen to be too much.
-pub(super) fn bytes(path: &Path, most: usize) -> io::Result<Vec<u8>> {
-    let limit = most as u64 + 1;
-    let mut bytes = Vec::new();
-    if path.as_os_str() == "-" {
-        io::stdin().lock().take(limit).read_to_end(&mut bytes)?;
-    } else {
-        File::open(path)?.take(limit).read_to_end(&mut bytes)?;
-    }
-    Ok(bytes)
 }
 
 /// The text of a file.

@@ -1,0 +1,332 @@
+//! What Linux shows of a machine, as the registers and the table that it stands for, so that everything
+//! that looks at registers looks at it too.
+//!
+//! Linux shows what decoders mean: addresses, ways, targets, locks. Not the rest of their registers, nor
+//! the arithmetic of a window, nor where a bridge's registers lie. What is put in their place is said.
+//!
+//! **Invariant**: a decoder is committed here only where Linux shows addresses and a size for it.
+
+use std::collections::BTreeMap;
+
+use cxl_model::capture::witness::{Decoder, Witness, index_of, number, port_of};
+use cxl_model::fabric::{HdmImage, Parent};
+use cxl_regs::acpi::cedt::{Cfmws, Chbs, ChbsVersion, Restrictions};
+use cxl_regs::acpi::{CedtWriter, Identity};
+use cxl_regs::hdm::{Capability, Control, DecoderImage, GlobalControl};
+use cxl_regs::{Granularity, Hpa, Interleave, Span, Ways};
+
+use super::input::{Bridge, Config, Device, DeviceDvsec, Input, MEMORY_DEVICE, Port, READY};
+use super::input::{Registers, Switch};
+
+/// Who has written the table that stands for windows.
+const IDENTITY: Identity = Identity {
+    oem_id: *b"LINUX ",
+    oem_table_id: *b"SYSFS   ",
+    oem_revision: 1,
+    creator_id: *b"CXLL",
+    creator_revision: 1,
+};
+
+/// The deepest tree of ports that is followed.
+const MAX_DEPTH: usize = 64;
+
+/// Adds what was shown to an input; what is to be known of it.
+pub(super) fn take(input: &mut Input, seen: &Witness) -> Vec<String> {
+    let mut remarks = Vec::new();
+    let mut places = Places::default();
+    if !seen.ports.is_empty() || !seen.decoders.is_empty() {
+        remarks.push(
+            "registers are taken from what Linux shows: what sysfs leaves out is not looked at"
+                .to_owned(),
+        );
+    }
+    // Parents come before what hangs on them.
+    let mut names: Vec<(usize, usize, &String)> = seen
+        .ports
+        .keys()
+        .filter_map(|name| {
+            let number = number(name, "port").or_else(|| number(name, "endpoint"))?;
+            Some((depth(seen, name)?, number, name))
+        })
+        .collect();
+    names.sort_unstable();
+    for (_, _, name) in names {
+        if number(name, "endpoint").is_some() {
+            device(input, seen, &mut places, name, &mut remarks);
+        } else {
+            port(input, seen, &mut places, name);
+        }
+    }
+    uids(input, seen, &mut remarks);
+    // Devices that Linux has no endpoint for.
+    for (name, memdev) in &seen.memdevs {
+        if !input.devices.iter().any(|device| device.name == *name) {
+            input.devices.push(Device {
+                name: name.clone(),
+                address: memdev.host.clone(),
+                capacity: memdev.ram.zip(memdev.pmem),
+                ..Device::default()
+            });
+        }
+    }
+    if input.cedt.is_none() {
+        input.cedt = table(input, seen, &mut remarks);
+    }
+    remarks
+}
+
+/// What has become of the ports.
+#[derive(Default)]
+struct Places {
+    parents: BTreeMap<String, Parent>,
+    /// Downstream ports by port and number.
+    dports: BTreeMap<(String, u32), usize>,
+}
+
+fn depth(seen: &Witness, name: &str) -> Option<usize> {
+    let mut depth = 0;
+    let mut at = name;
+    while let Some(parent) = seen.ports.get(at)?.parent.as_deref() {
+        depth += 1;
+        at = parent;
+        if depth > MAX_DEPTH {
+            return None;
+        }
+    }
+    Some(depth)
+}
+
+/// The downstream ports of a port: those that are shown, or those that its decoders name.
+fn dports(seen: &Witness, name: &str) -> BTreeMap<u32, Option<String>> {
+    let mut dports = seen.ports.get(name).map(|port| port.dports.clone()).unwrap_or_default();
+    if dports.is_empty() {
+        for (_, decoder) in decoders(seen, name) {
+            dports.extend(decoder.targets.iter().map(|&id| (id, None)));
+        }
+    }
+    dports
+}
+
+/// A port's decoders, by number.
+fn decoders<'w>(seen: &'w Witness, port: &str) -> BTreeMap<usize, &'w Decoder> {
+    let kinds = ["root", "port", "endpoint"];
+    let wanted = kinds.iter().find_map(|kind| number(port, kind));
+    let decoders = seen.decoders.iter().filter(|(name, _)| port_of(name) == wanted);
+    decoders.filter_map(|(name, decoder)| Some((index_of(name)?, decoder))).collect()
+}
+
+fn port(input: &mut Input, seen: &Witness, places: &mut Places, name: &str) {
+    let Some(shown) = seen.ports.get(name) else { return };
+    let registers = registers(&decoders(seen, name), false);
+    let above = shown.parent.as_deref().unwrap_or("root0");
+    let parent = if number(above, "root").is_some() {
+        let name = format!("hb{}", input.bridges.len());
+        input.bridges.push(Bridge { name, uid: None, address: shown.host.clone(), registers });
+        Parent::Bridge(input.bridges.len() - 1)
+    } else {
+        let port = place(places, seen, name, above).unwrap_or(usize::MAX);
+        let name = format!("switch{}", input.switches.len());
+        input.switches.push(Switch { name, port, address: shown.host.clone(), registers });
+        Parent::Switch(input.switches.len() - 1)
+    };
+    places.parents.insert(name.to_owned(), parent);
+    for (id, device) in dports(seen, name) {
+        let index = input.ports.len();
+        places.dports.insert((name.to_owned(), id), index);
+        let number = u8::try_from(id).unwrap_or(u8::MAX);
+        let port = Port { name: format!("port{index}"), parent, number, address: device };
+        input.ports.push(port);
+    }
+}
+
+/// The downstream port of `above` that leads to `name`.
+fn place(places: &Places, seen: &Witness, name: &str, above: &str) -> Option<usize> {
+    let dports = dports(seen, above);
+    let wanted = seen.ports.get(name)?.parent_dport.as_deref();
+    let id = match wanted {
+        Some(wanted) => {
+            dports.iter().find(|(_, device)| device.as_deref() == Some(wanted)).map(|(id, _)| *id)
+        }
+        None if dports.len() == 1 => dports.keys().next().copied(),
+        None => None,
+    };
+    places.dports.get(&(above.to_owned(), id?)).copied()
+}
+
+fn device(
+    input: &mut Input,
+    seen: &Witness,
+    places: &mut Places,
+    endpoint: &str,
+    remarks: &mut Vec<String>,
+) {
+    let Some(shown) = seen.ports.get(endpoint) else { return };
+    let above = shown.parent.as_deref().unwrap_or_default();
+    let port = place(places, seen, endpoint, above);
+    let host = shown.host.clone().filter(|host| number(host, "mem").is_some());
+    // cxl list puts the device below the endpoint, and may leave its name out there.
+    let name = host.unwrap_or_else(|| {
+        let index = input.devices.len();
+        format!("mem{index}")
+    });
+    if port.is_none() {
+        remarks.push(format!(
+            "{endpoint}: nothing says below which port it is (links of the tree, or cxl list, do)"
+        ));
+    }
+    let memdev = seen.memdevs.get(&name).cloned().unwrap_or_default();
+    let shown = decoders(seen, endpoint);
+    let capacity = memdev.ram.zip(memdev.pmem);
+    let bytes = capacity.map_or(0, |(ram, pmem)| ram.saturating_add(pmem));
+    // An endpoint that is up has been enabled, and its memory is there.
+    let size = [(bytes >> 32) as u32, bytes as u32 & 0xF000_0000 | 0x3];
+    let range = [size[0], size[1], 0, 0];
+    let dvsec =
+        DeviceDvsec { capability: 0x001E, control: 0x0006, ranges: [range, [0; 4], [0; 4]] };
+    let config = Config { class: MEMORY_DEVICE, dvsec: Some(dvsec) };
+    input.devices.push(Device {
+        name,
+        port,
+        address: memdev.host,
+        registers: registers(&shown, true),
+        config: Some(config),
+        capacity,
+        status: Some(READY),
+    });
+}
+
+/// Decoders as registers.
+fn registers(shown: &BTreeMap<usize, &Decoder>, device: bool) -> Registers {
+    let Some(&last) = shown.keys().next_back() else { return Registers::NoHdm };
+    let count = (last + 1).min(cxl_regs::hdm::MAX_DECODERS);
+    let code = (count..=cxl_regs::hdm::MAX_DECODERS)
+        .find_map(|count| Some((count, Capability::encode_decoders(u8::try_from(count).ok()?)?)));
+    let Some((count, code)) = code else { return Registers::NoHdm };
+    let capability = Capability::new()
+        .with_decoder_count(code)
+        .with_target_count(if device { 0 } else { 8 })
+        .with_interleave_11_8(true)
+        .with_interleave_14_12(true)
+        .with_ways_3_6_12(device)
+        .with_ways_16(device);
+    let mut end = 0;
+    let decoders = (0..count).map(|index| {
+        shown.get(&index).map_or_else(DecoderImage::default, |shown| image(shown, device, &mut end))
+    });
+    Registers::Hdm(HdmImage {
+        capability: capability.into_bits(),
+        global_control: GlobalControl::new().with_decoder_enable(true).into_bits(),
+        decoders: decoders.collect(),
+    })
+}
+
+/// One decoder's dwords; `end` is where the lower ones end in the device.
+fn image(shown: &Decoder, device: bool, end: &mut u64) -> DecoderImage {
+    let (start, size) = (shown.start.unwrap_or(u64::MAX), shown.size.unwrap_or(0));
+    if size == 0 || start == u64::MAX {
+        return DecoderImage::default();
+    }
+    let ways = shown.ways.unwrap_or(1);
+    let granularity = shown.granularity.unwrap_or(256);
+    let codes = (0..=10u32).find(|&code| Ways::decode(code).is_ok_and(|it| it.count() == ways));
+    let bytes = |&code: &u32| Granularity::decode(code).is_ok_and(|it| it.bytes() == granularity);
+    // A code that there is not stays visible as one that there is not.
+    let (iw, ig) = (codes.unwrap_or(0xF), (0..=6u32).find(bytes).unwrap_or(0xF));
+    let locked = shown.locked == Some(true);
+    let host_only = shown.target_type.as_deref() != Some("accelerator");
+    let control = Control::new()
+        .with_granularity(ig as u8)
+        .with_ways(iw as u8)
+        .with_lock_on_commit(locked)
+        .with_commit(true)
+        .with_committed(true)
+        .with_host_only(host_only);
+    let image = DecoderImage::default().with_base(start).with_size(size).with_control(control);
+    if device {
+        let share = size / u64::from(ways.max(1));
+        let dpa = shown.dpa.unwrap_or(*end);
+        let skip = dpa.saturating_sub(*end);
+        *end = dpa.saturating_add(shown.dpa_size.filter(|size| *size > 0).unwrap_or(share));
+        return image.with_skip(skip);
+    }
+    let targets = shown.targets.iter().take(8).map(|&id| u8::try_from(id).unwrap_or(u8::MAX));
+    let mut list = [0; 8];
+    list.iter_mut().zip(targets).for_each(|(place, id)| *place = id);
+    image.with_targets(list)
+}
+
+/// Gives bridges their UIDs: numbers of the root's downstream ports.
+fn uids(input: &mut Input, seen: &Witness, remarks: &mut Vec<String>) {
+    let root = dports(seen, "root0");
+    for bridge in input.bridges.iter_mut().filter(|bridge| bridge.uid.is_none()) {
+        let address = bridge.address.as_deref();
+        let known =
+            root.iter().find(|(_, device)| device.is_some() && device.as_deref() == address);
+        bridge.uid = known.map(|(id, _)| *id);
+    }
+    if let [bridge] = input.bridges.as_mut_slice()
+        && bridge.uid.is_none()
+        && root.len() == 1
+    {
+        bridge.uid = root.keys().next().copied();
+    }
+    for bridge in input.bridges.iter().filter(|bridge| bridge.uid.is_none()) {
+        let name = bridge.address.as_deref().unwrap_or(&bridge.name);
+        remarks.push(format!(
+            "{name}: nothing says its UID (links of root0 in the tree, or cxl list -vvv, do)"
+        ));
+    }
+}
+
+/// A table with the windows that are shown.
+fn table(input: &Input, seen: &Witness, remarks: &mut Vec<String>) -> Option<Vec<u8>> {
+    let windows = decoders(seen, "root0");
+    if windows.is_empty() {
+        return None;
+    }
+    let mut buffer = vec![0; 36 + 0x20 * 1024 + 0x64 * windows.len()];
+    let mut writer = CedtWriter::new(&mut buffer, IDENTITY).ok()?;
+    for (place, bridge) in (1..).zip(&input.bridges) {
+        // Where a bridge's registers lie is not shown; that it has some is.
+        let base = Hpa(place << 16);
+        let chbs = bridge.uid.and_then(|uid| Chbs::new(uid, ChbsVersion::Chbcr, base).ok());
+        let _ = chbs.map(|chbs| writer.chbs(&chbs));
+    }
+    for (index, shown) in windows {
+        let window = window(shown);
+        let written = window.and_then(|window| writer.cfmws(&window).map_err(|e| e.to_string()));
+        if let Err(reason) = written {
+            remarks.push(format!("decoder0.{index} is left out: {reason}"));
+        }
+        if shown.ways.is_some_and(|ways| ways > 1) {
+            remarks.push(format!(
+                "decoder0.{index}: Linux does not show its arithmetic; taken as modulo (a CEDT \
+                 beside it says)"
+            ));
+        }
+    }
+    writer.finish().ok().map(|table| table.to_vec())
+}
+
+fn window(shown: &Decoder) -> Result<Cfmws, String> {
+    let (start, size) = (shown.start.unwrap_or(0), shown.size.unwrap_or(0));
+    let span = Span::new(Hpa(start), size).map_err(|error| error.to_string())?;
+    let ways = shown.ways.unwrap_or(1);
+    let ways = (0..=10u32).filter_map(|code| Ways::decode(code).ok()).find(|w| w.count() == ways);
+    let ways = ways.ok_or_else(|| format!("{:?} ways", shown.ways.unwrap_or(1)))?;
+    let bytes = shown.granularity.unwrap_or(256);
+    let granularity = (0..=6u32).filter_map(|code| Granularity::decode(code).ok());
+    let granularity = granularity.into_iter().find(|it| it.bytes() == bytes);
+    let granularity = granularity.ok_or_else(|| format!("granularity {bytes}"))?;
+    let interleave = Interleave { ways, granularity };
+    let mut window =
+        Cfmws::new(span, interleave, &shown.targets).map_err(|error| error.to_string())?;
+    let accelerator = shown.accelerator.unwrap_or(false);
+    window.restrictions = Restrictions::new()
+        .with_device_coherent(accelerator)
+        .with_host_only(shown.expander.unwrap_or(true))
+        .with_volatile(shown.volatile.unwrap_or(true))
+        .with_persistent(shown.persistent.unwrap_or(true))
+        .with_fixed(shown.locked == Some(true));
+    Ok(window)
+}

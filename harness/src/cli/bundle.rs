@@ -1,0 +1,213 @@
+//! Files, directories and tar archives on the command line, as what is in them.
+//!
+//! **Invariant**: nothing is written, nothing is followed out of a directory but a link of sysfs's to an
+//! object of the CXL bus, and every loop has a bound. What a file holds is taken whole, or is one error
+//! that names the file.
+
+use std::fs::{self, File};
+use std::io::{self, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use cxl_harness::dumped;
+use cxl_model::capture::{self, Ask, Capture, Content, Form, Found, Tree};
+use cxl_model::dump::{Dump, MAX_INPUT};
+
+/// The most files of a directory or archive, and the most bytes of all of them.
+const MAX_FILES: usize = 50_000;
+const MAX_BYTES: usize = 256 << 20;
+/// The most folders in each other.
+const MAX_DEPTH: usize = 24;
+
+/// What is in some files, each with its name, and what is to be said beside it.
+#[derive(Default)]
+pub(super) struct Bundle {
+    pub(super) captures: Vec<(PathBuf, Capture)>,
+    tree: Tree,
+    files: usize,
+    bytes: usize,
+    /// Files of a directory in which there is nothing that is known.
+    strange: Vec<String>,
+}
+
+/// A file's name in words.
+pub(super) fn said(path: &Path) -> String {
+    if path.as_os_str() == "-" { "standard input".to_owned() } else { path.display().to_string() }
+}
+
+/// The bytes of a file, or of standard input for `-`. Where there are more than `most`, one more, so
+/// that too much is seen to be too much.
+pub(super) fn bytes(path: &Path, most: usize) -> io::Result<Vec<u8>> {
+    let limit = most as u64 + 1;
+    let mut bytes = Vec::new();
+    if path.as_os_str() == "-" {
+        io::stdin().lock().take(limit).read_to_end(&mut bytes)?;
+    } else {
+        File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
+}
+
+impl Bundle {
+    /// Reads one more file, directory or archive.
+    pub(super) fn add(&mut self, path: &Path, ask: Ask) -> Result<(), String> {
+        let fail = |error: &io::Error| format!("{}: {error}", said(path));
+        if path.as_os_str() == "-" && io::stdin().is_terminal() {
+            return Err(
+                "standard input: expected a dump, found a terminal (see cxl-harness decode \
+                        --help)"
+                    .to_owned(),
+            );
+        }
+        if path.is_dir() {
+            return self.folder(path, path, ask, 0);
+        }
+        let bytes = bytes(path, MAX_INPUT).map_err(|error| fail(&error))?;
+        self.given(path, &bytes, ask)
+    }
+
+    /// A file that was named, by bytes that have been read.
+    pub(super) fn given(&mut self, path: &Path, bytes: &[u8], ask: Ask) -> Result<(), String> {
+        if is_tar(bytes) && ask.options.kind.is_none() {
+            return self.archive(path, bytes, ask);
+        }
+        let capture = capture::read(bytes, ask);
+        let capture = capture.map_err(|error| format!("{}: {error}", said(path)))?;
+        self.captures.push((path.to_owned(), capture));
+        Ok(())
+    }
+
+    fn count(&mut self, path: &Path, bytes: usize) -> Result<(), String> {
+        self.files += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.files > MAX_FILES || self.bytes > MAX_BYTES {
+            return Err(format!(
+                "{}: expected at most {MAX_FILES} files and {} MiB, found more",
+                said(path),
+                MAX_BYTES >> 20
+            ));
+        }
+        Ok(())
+    }
+
+    /// A file that was not named itself: one without anything known is no error.
+    fn found(&mut self, path: &Path, bytes: &[u8], ask: Ask) -> Result<(), String> {
+        self.count(path, bytes.len())?;
+        let name = path.to_string_lossy();
+        if path.file_name().is_some_and(|name| name == dumped::SET) {
+            return Ok(());
+        }
+        let value = str::from_utf8(bytes).ok().filter(|value| value.len() < 4096);
+        if value.is_some_and(|value| self.tree.attribute(&name, value)) {
+            return Ok(());
+        }
+        if let Some(capture) = function(path, bytes, ask) {
+            self.captures.push((path.to_owned(), capture));
+            return Ok(());
+        }
+        match capture::read(bytes, ask) {
+            Ok(capture) => self.captures.push((path.to_owned(), capture)),
+            Err(capture::CaptureError::Dump(error)) if !error.is_recognised() => {
+                self.strange.push(name.into_owned());
+            }
+            Err(error) => return Err(format!("{name}: {error}")),
+        }
+        Ok(())
+    }
+
+    fn folder(&mut self, top: &Path, path: &Path, ask: Ask, depth: usize) -> Result<(), String> {
+        if depth > MAX_DEPTH {
+            return Ok(());
+        }
+        let fail = |path: &Path, error: &io::Error| format!("{}: {error}", said(path));
+        let entries = fs::read_dir(path).map_err(|error| fail(path, &error))?;
+        let mut entries: Vec<_> =
+            entries.take(MAX_FILES).filter_map(|entry| Some(entry.ok()?.path())).collect();
+        entries.sort();
+        for entry in entries {
+            let Ok(kind) = entry.symlink_metadata() else { continue };
+            if kind.is_symlink() {
+                self.count(&entry, 0)?;
+                let Ok(target) = fs::read_link(&entry) else { continue };
+                let known = self.tree.link(&entry.to_string_lossy(), &target.to_string_lossy());
+                // /sys/bus/cxl/devices is a folder of links to where the objects are.
+                if known && path == top && entry.is_dir() && depth == 0 {
+                    let Ok(real) = entry.canonicalize() else { continue };
+                    self.folder(top, &real, ask, depth + 1)?;
+                }
+            } else if kind.is_dir() {
+                self.folder(top, &entry, ask, depth + 1)?;
+            } else if kind.is_file() {
+                // Some attributes cannot be read, or have to be written.
+                let Ok(bytes) = bytes(&entry, MAX_INPUT) else { continue };
+                self.found(&entry, &bytes, ask)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn archive(&mut self, path: &Path, bytes: &[u8], ask: Ask) -> Result<(), String> {
+        let fail = |error: io::Error| format!("{}: {error}", said(path));
+        let mut archive = tar::Archive::new(bytes);
+        for entry in archive.entries().map_err(fail)? {
+            let mut entry = entry.map_err(fail)?;
+            let name = entry.path().map_err(fail)?.into_owned();
+            let kind = entry.header().entry_type();
+            if kind.is_symlink() {
+                self.count(&name, 0)?;
+                if let Ok(Some(target)) = entry.link_name() {
+                    let _ = self.tree.link(&name.to_string_lossy(), &target.to_string_lossy());
+                }
+            } else if kind.is_file() {
+                let mut bytes = Vec::new();
+                let mut limited = (&mut entry).take(MAX_INPUT as u64 + 1);
+                limited.read_to_end(&mut bytes).map_err(fail)?;
+                self.found(&name, &bytes, ask)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything, with what is to be said of it.
+    pub(super) fn finish(mut self, name: &Path) -> Result<Vec<(PathBuf, Capture)>, String> {
+        let witness = self.tree.witness().map_err(|error| format!("{}: {error}", said(name)))?;
+        if let Some(witness) = witness {
+            let content = Content::Witness(witness);
+            let found = Found { lines: None, form: Form::Sysfs, content, seat: None };
+            let capture = Capture { found: vec![found], remarks: vec![] };
+            self.captures.push((name.join("sysfs"), capture));
+        }
+        if self.captures.iter().all(|(_, capture)| capture.found.is_empty()) {
+            return Err(format!("{}: expected dumps, found nothing that is known", said(name)));
+        }
+        let strange = self.strange.len();
+        if let (Some((_, capture)), Some(first)) = (self.captures.first_mut(), self.strange.first())
+        {
+            let more =
+                if strange == 1 { String::new() } else { format!(" and {} more", strange - 1) };
+            capture.remarks.push(format!("nothing that is known in {first}{more}"));
+        }
+        Ok(self.captures)
+    }
+}
+
+/// Configuration space in a file of a PCI function's folder: `.../0000:0d:00.0/config`.
+fn function(path: &Path, bytes: &[u8], ask: Ask) -> Option<Capture> {
+    let address = path.parent()?.file_name()?.to_str()?;
+    if path.file_name()? != "config" || !Dump::is_address(address) {
+        return None;
+    }
+    let function = vec![(Some(address.to_owned()), bytes.to_vec())];
+    let dump = Dump::of_functions(function, ask.options).ok()?;
+    let content = Content::Dump(dump);
+    let found = Found { lines: None, form: Form::Raw, content, seat: None };
+    Some(Capture { found: vec![found], remarks: vec![] })
+}
+
+/// The image set that a directory is.
+pub(super) fn set_in(path: &Path) -> Option<PathBuf> {
+    Some(path.join(dumped::SET)).filter(|set| set.is_file())
+}
+
+fn is_tar(bytes: &[u8]) -> bool {
+    bytes.get(257..262) == Some(b"ustar")
+}

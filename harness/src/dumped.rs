@@ -1,0 +1,190 @@
+//! A machine as files, in the forms in which people have theirs: an image set with the dumps that it names,
+//! and the same facts as `acpidump`, `lspci` and our image print them.
+//!
+//! **Invariant**: every byte is one that the machine answers with, or of the table that is handed over.
+
+use std::fmt::Write as _;
+
+use cxl_lint::{Input, Registers};
+use cxl_model::fabric::Parent;
+use cxl_model::machine::Machine;
+use cxl_model::scenario::Place;
+use cxl_regs::component::RANGE_SIZE;
+use cxl_regs::mmio::Mmio;
+
+/// The file that says which dump is what; its presence makes a directory an image set.
+pub const SET: &str = "machine.toml";
+
+/// The files, each with its name: [`SET`] first.
+pub fn files(machine: &mut Machine, cedt: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let input = Input::of(machine, cedt);
+    let table = input.cedt.clone().unwrap_or_default();
+    let subject = machine.scenario().name.clone();
+    let mut files = Vec::new();
+    let mut set = format!(
+        "# Which dump is what. `cxl-harness lint` and `explain` take the directory or this file.\n\
+         images = {subject:?}\ncedt = \"cedt.dat\"\n"
+    );
+    files.push(("cedt.dat".to_owned(), table.clone()));
+    files.push(("acpidump.txt".to_owned(), acpidump(&table).into_bytes()));
+    let mut console =
+        format!("cxl firmware, as its image prints it\n{}", section("cedt", "", &table));
+    let mut functions = String::new();
+    // Writing to a String cannot fail.
+    for (index, bridge) in input.bridges.iter().enumerate() {
+        let uid = bridge.uid.unwrap_or_default();
+        let _ = write!(set, "\n[[bridge]]\nname = {:?}\nuid = {uid}\n", bridge.name);
+        address(&mut set, bridge.address.as_deref());
+        let block = block(machine, Place::Bridge(index));
+        named(&mut set, &mut files, &bridge.name, block);
+        if let Registers::Hdm(hdm) = &bridge.registers {
+            console += &section("hdm", &format!(" host-bridge {uid}"), &hdm.bytes());
+        }
+    }
+    for (index, port) in input.ports.iter().enumerate() {
+        let above = match port.parent {
+            Parent::Bridge(bridge) => input.bridges.get(bridge).map(|it| it.name.as_str()),
+            Parent::Switch(switch) => input.switches.get(switch).map(|it| it.name.as_str()),
+        };
+        let (name, number) = (&port.name, port.number);
+        let below = above.unwrap_or_default();
+        let _ = write!(set, "\n[[port]]\nname = {name:?}\nbelow = {below:?}\nnumber = {number}\n");
+        address(&mut set, port.address.as_deref());
+        functions += &lspci(machine, Place::Port(index), port.address.as_deref(), "PCI bridge");
+    }
+    for (index, switch) in input.switches.iter().enumerate() {
+        let below = input.ports.get(switch.port).map_or("", |port| port.name.as_str());
+        let _ = write!(set, "\n[[switch]]\nname = {:?}\nbelow = {below:?}\n", switch.name);
+        address(&mut set, switch.address.as_deref());
+        let block = block(machine, Place::Switch(index));
+        named(&mut set, &mut files, &switch.name, block);
+        functions += &lspci(machine, Place::Switch(index), switch.address.as_deref(), "PCI bridge");
+        if let Registers::Hdm(hdm) = &switch.registers {
+            console += &section("hdm", &seat("upstream-port", &input, switch.port), &hdm.bytes());
+        }
+    }
+    for device in &input.devices {
+        let port = device.port.unwrap_or(usize::MAX);
+        let below = input.ports.get(port).map_or("", |port| port.name.as_str());
+        let name = &device.name;
+        let _ = write!(set, "\n[[device]]\nname = {name:?}\nbelow = {below:?}\n");
+        address(&mut set, device.address.as_deref());
+        let Some(place) = machine.find(name) else { continue };
+        let block = block(machine, place);
+        named(&mut set, &mut files, name, block);
+        let function = lspci(machine, place, device.address.as_deref(), "CXL memory device");
+        if !function.is_empty() {
+            let _ = writeln!(set, "config = \"{name}.lspci\"");
+            files.push((format!("{name}.lspci"), function.clone().into_bytes()));
+            functions += &function;
+        }
+        if let Some((volatile, persistent)) = device.capacity {
+            let _ = writeln!(set, "volatile = {volatile}\npersistent = {persistent}");
+        }
+        if let Some(status) = device.status {
+            let _ = writeln!(set, "status = {status}");
+        }
+        let seat = seat("device", &input, port);
+        if let Registers::Hdm(hdm) = &device.registers {
+            console += &section("hdm", &seat, &hdm.bytes());
+        }
+        if let Some(bytes) = dvsec(machine, place) {
+            console += &section("dvsec", &seat, &bytes);
+        }
+    }
+    files.push(("console.log".to_owned(), console.into_bytes()));
+    files.push(("lspci.txt".to_owned(), functions.into_bytes()));
+    files.insert(0, (SET.to_owned(), set.into_bytes()));
+    files
+}
+
+fn address(set: &mut String, address: Option<&str>) {
+    if let Some(address) = address {
+        let _ = writeln!(set, "address = {address:?}");
+    }
+}
+
+/// The CXL.cache/mem range of a component; nothing where it has no registers.
+fn block(machine: &mut Machine, place: Place) -> Option<Vec<u8>> {
+    let base = machine.registers_of(place)? + u64::from(RANGE_SIZE);
+    let dwords = (0..u64::from(RANGE_SIZE)).step_by(4);
+    Some(dwords.flat_map(|offset| machine.read(base + offset).to_le_bytes()).collect())
+}
+
+fn named(set: &mut String, files: &mut Vec<(String, Vec<u8>)>, name: &str, block: Option<Vec<u8>>) {
+    match block {
+        Some(block) => {
+            let _ = writeln!(set, "registers = \"{name}.bin\"");
+            files.push((format!("{name}.bin"), block));
+        }
+        None => set.push_str("registers = \"none\"\n"),
+    }
+}
+
+fn rows(bytes: &[u8], row: impl Fn(usize, &str, &str) -> String) -> String {
+    let rows = bytes.chunks(16).enumerate().map(|(index, bytes)| {
+        let pairs: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let letters = bytes.iter().map(|&byte| match byte {
+            b' '..=b'~' => char::from(byte),
+            _ => '.',
+        });
+        row(16 * index, &pairs.join(" "), &letters.collect::<String>())
+    });
+    rows.collect()
+}
+
+fn acpidump(table: &[u8]) -> String {
+    let rows = rows(table, |offset, bytes, letters| {
+        format!("    {offset:04X}: {:<47}  {letters}\n", bytes.to_uppercase())
+    });
+    format!("CEDT @ 0x0000000000000000\n{rows}\n")
+}
+
+fn lspci(machine: &Machine, place: Place, address: Option<&str>, kind: &str) -> String {
+    let (Some(function), Some(address)) = (machine.function(place), address) else {
+        return String::new();
+    };
+    let rows = rows(function.bytes(), |offset, bytes, _| format!("{offset:02x}: {bytes}\n"));
+    format!("{address} {kind}: {}\n{rows}\n", machine.name(place))
+}
+
+/// The bytes of a function's CXL Device DVSEC.
+fn dvsec(machine: &Machine, place: Place) -> Option<Vec<u8>> {
+    use cxl_regs::dvsec::{DvsecHeader1, DvsecId, Dvsecs};
+    let bytes = machine.function(place)?.bytes();
+    let found = Dvsecs::new(cxl_regs::block::image(bytes)).find(DvsecId::Device).ok()??;
+    let header: DvsecHeader1 = cxl_regs::block::read(cxl_regs::block::image(bytes), found.offset);
+    let start = usize::from(found.offset);
+    bytes.get(start..start + usize::from(header.length())).map(<[u8]>::to_vec)
+}
+
+/// A component's place: the UID of its bridge, and port numbers on the way down.
+fn seat(kind: &str, input: &Input, port: usize) -> String {
+    let mut ports = Vec::new();
+    let mut at = port;
+    // No port has more switches above it than there are.
+    for _ in 0..=input.switches.len() {
+        let Some(port) = input.ports.get(at) else { break };
+        ports.push(port.number.to_string());
+        match port.parent {
+            Parent::Switch(switch) => {
+                at = input.switches.get(switch).map_or(usize::MAX, |switch| switch.port);
+            }
+            Parent::Bridge(bridge) => {
+                let uid = input.bridges.get(bridge).and_then(|bridge| bridge.uid);
+                ports.reverse();
+                return format!(" {kind} {} {}", uid.unwrap_or_default(), ports.join("."));
+            }
+        }
+    }
+    String::new()
+}
+
+fn section(kind: &str, place: &str, bytes: &[u8]) -> String {
+    let mut text = format!("dump begin {kind} 0x0 {:#x}{place}\n", bytes.len());
+    for (index, row) in bytes.chunks(32).enumerate() {
+        let digits: String = row.iter().map(|byte| format!("{byte:02x}")).collect();
+        let _ = writeln!(text, "dump {:#06x}: {digits}", 32 * index);
+    }
+    text + &format!("dump end {kind}\n")
+}
