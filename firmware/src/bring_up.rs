@@ -158,6 +158,18 @@ pub struct Rest {
     probe: ProbeErrors,
 }
 
+impl Rest {
+    /// What discovery remarked.
+    pub fn remarks(&self) -> &Remarks {
+        &self.remarks
+    }
+
+    /// What memory did that it must not.
+    pub fn probe(&self) -> &ProbeErrors {
+        &self.probe
+    }
+}
+
 impl<'a> From<&'a mut BorrowedWorkspace<'_>> for WorkspaceMut<'a> {
     fn from(work: &'a mut BorrowedWorkspace<'_>) -> Self {
         let Rest { remarks, refusals, unread, tally, probe } = &mut work.rest;

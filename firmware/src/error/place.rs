@@ -160,7 +160,7 @@ impl Place {
     }
 
     /// The place of these numbers. Nonsense is a place that nothing has.
-    pub(crate) const fn of_numbers([first, second, number]: [u32; 3]) -> Self {
+    pub const fn of_numbers([first, second, number]: [u32; 3]) -> Self {
         Self { first, second, number }
     }
 
