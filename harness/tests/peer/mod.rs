@@ -6,7 +6,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
 #[path = "../trial/mod.rs"]
-mod trial;
+pub mod trial;
 
 use std::ffi::OsString;
 use std::path::Path;

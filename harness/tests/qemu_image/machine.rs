@@ -1,4 +1,4 @@
-//! A QEMU that boots our image, and its ways to end.
+//! A QEMU that boots our image, or another, and its ways to end.
 //!
 //! **Invariant**: every wait ends, and a test that gives up says what was on the console.
 
@@ -36,8 +36,13 @@ pub(crate) struct Machine {
 impl Machine {
     /// From QEMU's arguments with blanks between.
     pub(crate) fn new(arguments: &str) -> Self {
+        Self::of(IMAGE, arguments)
+    }
+
+    /// The same with another image.
+    pub(crate) fn of(image: &[u8], arguments: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("image.elf"), IMAGE).unwrap();
+        fs::write(directory.path().join("image.elf"), image).unwrap();
         let fixed = "-accel tcg -cpu max -display none -nodefaults -monitor none";
         let words = fixed.split(' ').chain(arguments.split_ascii_whitespace());
         let mut arguments: Vec<OsString> = words.map(OsString::from).collect();

@@ -1,0 +1,302 @@
+//! The bootloader in C (`firmware/c/example`), compiled by gcc and by clang, linked with the archive,
+//! boots on QEMU and does there what our image does: the same registers, read from outside, the same
+//! table, the same record.
+//!
+//! **Invariant**: what the bootloader says is compared, never believed. A compiler, or a QEMU, that is
+//! not there shows as ignored, by name.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod peer;
+
+#[path = "qemu_image/machine.rs"]
+#[allow(dead_code, reason = "this program uses a part")]
+mod machine;
+#[path = "qemu_image/outside.rs"]
+#[allow(dead_code, reason = "this program uses a part")]
+mod outside;
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::OnceLock;
+
+use cxl_harness::qemu::process;
+use cxl_image::doorbell::Status;
+use object::{Object, ObjectSymbol};
+
+use machine::Machine;
+use outside::{Component, Outside};
+use peer::claim;
+
+/// The most lines of C that the bootloader may have.
+const MOST_LINES: usize = 250;
+
+const RAM: &str = "-m 1G,maxmem=8G,slots=4 -M q35,cxl=on";
+
+fn main() -> ExitCode {
+    let no_qemu = process::available().err().map(|_| "needs QEMU".to_owned());
+    let mut trials = vec![claim("the_bootloader_is_short", short)];
+    for compiler in ["gcc", "clang"] {
+        let lack = (!answers(compiler)).then(|| format!("needs {compiler}"));
+        let example = claim(format!("what_the_readme_shows_compiles_with_{compiler}"), move || {
+            shown(compiler);
+        });
+        trials.push(trial::unless(lack.clone(), example));
+        let linked = claim(format!("an_archive_linked_by_{compiler}_cannot_panic"), move || {
+            cannot_panic(compiler);
+        });
+        trials.push(trial::unless(lack.clone(), linked));
+        for (name, machine) in machines() {
+            // One is enough to see that the other compiler's code runs.
+            if compiler == "gcc" || name == "a_switch" {
+                let trial = claim(
+                    format!("bootloader_by_{compiler}_does_what_the_image_does_on_{name}"),
+                    move || same(compiler, &machine),
+                );
+                trials.push(trial::unless(no_qemu.clone().or(lack.clone()), trial));
+            }
+        }
+        let refused =
+            claim(format!("a_refusal_is_told_by_the_bootloader_of_{compiler}"), move || {
+                refused(compiler);
+            });
+        trials.push(trial::unless(no_qemu.clone().or(lack), refused));
+    }
+    trial::run(trials)
+}
+
+use peer::trial;
+
+fn answers(compiler: &str) -> bool {
+    let version = Command::new(compiler).arg("--version").output();
+    // What clang links for other machines with is lld.
+    version.is_ok_and(|output| output.status.success())
+}
+
+fn bridge(number: u8, id: &str) -> String {
+    format!(" -device pxb-cxl,bus_nr={number},bus=pcie.0,id={id},hdm_for_passthrough=true")
+}
+
+fn port(number: u8, bus: &str, id: &str, slot: u8) -> String {
+    format!(" -device cxl-rp,port={number},bus={bus},id={id},chassis=0,slot={slot}")
+}
+
+fn memory(bus: &str, id: &str, kind: &str) -> String {
+    format!(
+        " -object memory-backend-ram,id={id}-mem,share=on,size=256M \
+         -object memory-backend-ram,id={id}-lsa,share=on,size=1M \
+         -device cxl-type3,bus={bus},{kind}-memdev={id}-mem,lsa={id}-lsa,id={id}"
+    )
+}
+
+fn machines() -> Vec<(&'static str, String)> {
+    let one = |kind: &str| {
+        RAM.to_owned()
+            + ",cxl-fmw.0.targets.0=hb0,cxl-fmw.0.size=4G"
+            + &bridge(12, "hb0")
+            + &port(0, "hb0", "rp0", 2)
+            + &memory("rp0", "mem0", kind)
+    };
+    let two = RAM.to_owned()
+        + ",cxl-fmw.0.targets.0=hb0,cxl-fmw.0.size=4G,cxl-fmw.1.targets.0=hb1,cxl-fmw.1.size=4G"
+        + &bridge(12, "hb0")
+        + &bridge(20, "hb1")
+        + &port(0, "hb0", "rp0", 2)
+        + &port(0, "hb1", "rp1", 3)
+        + &memory("rp0", "mem0", "volatile")
+        + &memory("rp1", "mem1", "volatile");
+    let switch = RAM.to_owned()
+        + ",cxl-fmw.0.targets.0=hb0,cxl-fmw.0.size=4G"
+        + &bridge(12, "hb0")
+        + &port(0, "hb0", "rp0", 2)
+        + " -device cxl-upstream,bus=rp0,id=us0"
+        + " -device cxl-downstream,port=0,bus=us0,id=dsp0,chassis=0,slot=4"
+        + " -device cxl-downstream,port=1,bus=us0,id=dsp1,chassis=0,slot=5"
+        + &memory("dsp0", "mem0", "volatile")
+        + &memory("dsp1", "mem1", "volatile");
+    vec![
+        ("one_device", one("volatile")),
+        ("persistent_memory", one("persistent")),
+        ("two_bridges", two),
+        ("a_switch", switch),
+    ]
+}
+
+fn example() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../firmware/c/example")
+}
+
+fn readme() -> String {
+    fs::read_to_string(example().join("../README.md")).unwrap()
+}
+
+/// What the README shows compiles, with no more than the header.
+fn shown(compiler: &str) {
+    let readme = readme();
+    let blocks: Vec<&str> = readme.split("```c\n").skip(1).collect();
+    assert!(!blocks.is_empty());
+    let directory = tempfile::tempdir().unwrap();
+    for block in blocks {
+        let source = directory.path().join("shown.c");
+        fs::write(&source, block.split("```").next().unwrap()).unwrap();
+        // A gcc without its C++ is a usual one.
+        let standards = ["-std=c11", "-xc++"].into_iter().take(1 + usize::from(compiler != "gcc"));
+        for standard in standards {
+            // Designated initialisers are C's.
+            let text = ["#include \"cxl_firmware.h\"\n", block.split("```").next().unwrap()];
+            fs::write(&source, text[usize::from(standard == "-std=c11")]).unwrap();
+            let output = Command::new(compiler)
+                .args([
+                    standard,
+                    "-Wall",
+                    "-Wextra",
+                    "-Wpedantic",
+                    "-Werror",
+                    "-fsyntax-only",
+                    "-I",
+                ])
+                .arg(example().join(".."))
+                .arg(&source)
+                .output()
+                .unwrap();
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{compiler} {standard}:\n{errors}");
+        }
+    }
+}
+
+fn short() {
+    let text = fs::read_to_string(example().join("boot.c")).unwrap();
+    let lines = text.lines().count();
+    assert!(lines <= MOST_LINES, "boot.c has {lines} lines");
+    let longest = text.lines().map(|line| line.chars().count()).max();
+    assert!(longest <= Some(100), "a line of {longest:?} columns");
+}
+
+/// The archive, made as the README of the crate says, in a folder that no outer cargo has locked.
+fn archive() -> &'static Path {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let this = env::current_exe().unwrap();
+        let folder = this.ancestors().nth(3).unwrap().join("tmp/c");
+        let readme = readme();
+        let command = readme.lines().find_map(|line| line.strip_prefix("$ cargo rustc "));
+        let output = Command::new(env::var_os("CARGO").unwrap_or(OsString::from("cargo")))
+            .arg("rustc")
+            .args(command.expect("the README says how").split(' '))
+            .args(["--locked", "--target-dir"])
+            .arg(&folder)
+            .env_remove("CARGO_ENCODED_RUSTFLAGS")
+            .env_remove("RUSTFLAGS")
+            .env_remove("RUSTC_WRAPPER")
+            .env_remove("RUSTC_WORKSPACE_WRAPPER")
+            .env_remove("CARGO_BUILD_TARGET")
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "no archive:\n{errors}");
+        folder.join("archive/libcxl_firmware_c.a")
+    })
+}
+
+/// The bootloader as a compiler makes it.
+fn bootloader(compiler: &str) -> Vec<u8> {
+    let directory = tempfile::tempdir().unwrap();
+    let elf = directory.path().join("boot.elf");
+    let output = Command::new(example().join("build.sh"))
+        .arg(compiler)
+        .arg(archive())
+        .arg(&elf)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{compiler}:\n{errors}");
+    assert_eq!(errors.trim(), "", "{compiler} has warnings");
+    fs::read(elf).unwrap()
+}
+
+/// What is linked of the library has no function that a panic would end in.
+fn cannot_panic(compiler: &str) {
+    let elf = bootloader(compiler);
+    let file = object::File::parse(&*elf).unwrap();
+    let names: Vec<&str> = file.symbols().filter_map(|symbol| symbol.name().ok()).collect();
+    assert!(names.contains(&"cxl_bring_up"), "{names:?}");
+    let panics: Vec<_> = names.iter().filter(|name| name.contains("panick")).collect();
+    assert!(panics.is_empty(), "{panics:?}");
+}
+
+/// The bytes behind a name on the console, of as many as it says.
+fn bytes(console: &str, name: &str) -> Vec<u8> {
+    let prefix = format!("{name} 0x");
+    let line = console.lines().find_map(|line| line.strip_prefix(&prefix));
+    let (length, hex) =
+        line.unwrap_or_else(|| panic!("no {name}:\n{console}")).split_once(": ").unwrap();
+    let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+    let found: Vec<u8> = (0..hex.trim_end().len()).step_by(2).map(byte).collect();
+    assert_eq!(found.len(), usize::from_str_radix(length, 16).unwrap());
+    found
+}
+
+/// The bytes of a section of the image's dump.
+fn dumped(console: &str, kind: &str) -> Vec<u8> {
+    let begin = format!("dump begin {kind} ");
+    let end = format!("dump end {kind}");
+    let lines = console.lines().skip_while(|line| !line.starts_with(&begin)).skip(1);
+    let lines = lines.take_while(|line| *line != end);
+    let hex: String = lines.map(|line| line.split_once(": ").unwrap().1.trim_end()).collect();
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+}
+
+/// A record without what depends on where it was made: where the table lies, and the digest.
+fn fixed(record: &[u8]) -> Vec<u8> {
+    let mut record = record.to_vec();
+    record[24..32].fill(0);
+    record[56..64].fill(0);
+    record
+}
+
+fn same(compiler: &str, arguments: &str) {
+    let mut ours = Machine::of(&bootloader(compiler), arguments).boot("");
+    let console = ours.until_end(Status::Success);
+    let found = Outside::new(&mut ours.qtest).components();
+    let mut image = Machine::new(arguments).boot("dump");
+    let expected_console = image.until_end(Status::Success);
+    let expected = Outside::new(&mut image.qtest).components();
+    assert_eq!(found, expected, "{console}\n{expected_console}");
+
+    let (cedt, image_cedt) = (bytes(&console, "cedt"), dumped(&expected_console, "cedt"));
+    // Behind the header, which says who made it.
+    assert_eq!(cedt[36..], image_cedt[36..]);
+    assert_eq!(&cedt[10..28], b"EXAMPLC BOOTER\x01\0\0\0");
+    assert_eq!(cedt.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0, "its checksum");
+    let (record, image_record) = (bytes(&console, "record"), dumped(&expected_console, "handoff"));
+    assert_eq!(fixed(&record), fixed(&image_record));
+
+    // What it says for people, against the registers: each region is a decoder of a device.
+    let devices = |component: &&Component| component.device.is_some();
+    let used = found.iter().filter(devices).flat_map(|component| &component.used);
+    let mut expected: Vec<String> = used
+        .map(|decoder| {
+            assert_eq!(decoder.control & 0x500, 0x500, "committed and locked");
+            let (base, size) = (decoder.base, decoder.size);
+            format!("region: 0x{base:016x} size 0x{size:016x} ways 01 granularity 0100 locked")
+        })
+        .collect();
+    expected.sort();
+    let lines = console.lines().map(str::trim_end).filter(|line| line.starts_with("region: "));
+    let mut said: Vec<String> = lines.map(str::to_owned).collect();
+    said.sort();
+    assert_eq!(said, expected, "{console}");
+    assert!(!said.is_empty());
+}
+
+/// A machine without CXL has no CEDT.
+fn refused(compiler: &str) {
+    let mut booted = Machine::of(&bootloader(compiler), "-m 1G -M q35").boot("");
+    let console = booted.until_end(Status::Refused);
+    let words = "CEDT: status -0x01, platform: the root table lists no CEDT (0x103)\n";
+    assert!(console.contains(words), "{console}");
+}
