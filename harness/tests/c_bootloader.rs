@@ -2,6 +2,10 @@
 //! boots on QEMU and does there what our image does: the same registers, read from outside, the same
 //! table, the same record.
 //!
+//! On aarch64 it runs bare, on QEMU's machine `virt`: nobody has assigned a bus or a BAR there. Its
+//! registers are held against values typed by hand. `QEMU_AARCH64` is the QEMU, `AARCH64_CARGO` what
+//! `.ci/targets aarch64-unknown-none` printed, if anything.
+//!
 //! **Invariant**: what the bootloader says is compared, never believed. A compiler, or a QEMU, that is
 //! not there shows as ignored, by name.
 
@@ -20,16 +24,19 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Child, Command, ExitCode};
 use std::sync::OnceLock;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use cxl_harness::qemu::process;
+use cxl_harness::qemu::qtest::Qtest;
 use cxl_image::doorbell::Status;
 use object::{Object, ObjectSymbol};
 
 use machine::Machine;
 use outside::{Component, Outside};
-use peer::claim;
+use peer::{LIMIT, claim, trial};
 
 /// The most lines of C that the bootloader may have.
 const MOST_LINES: usize = 250;
@@ -65,10 +72,15 @@ fn main() -> ExitCode {
             });
         trials.push(trial::unless(no_qemu.clone().or(lack), refused));
     }
+    let lack = no_aarch64().or((!answers("clang")).then(|| "needs clang".to_owned()));
+    for (name, arguments, expected) in bare_machines() {
+        let trial = claim(format!("bootloader_on_bare_aarch64_brings_up_{name}"), move || {
+            bare(&arguments, &expected);
+        });
+        trials.push(trial::unless(lack.clone(), trial));
+    }
     trial::run(trials)
 }
-
-use peer::trial;
 
 fn answers(compiler: &str) -> bool {
     let version = Command::new(compiler).arg("--version").output();
@@ -169,47 +181,62 @@ fn shown(compiler: &str) {
 }
 
 fn short() {
-    let text = fs::read_to_string(example().join("boot.c")).unwrap();
-    let lines = text.lines().count();
-    assert!(lines <= MOST_LINES, "boot.c has {lines} lines");
-    let longest = text.lines().map(|line| line.chars().count()).max();
+    let text = |name: &str| fs::read_to_string(example().join(name)).unwrap();
+    let all = ["boot.c", "machine.h", "x86_64.c"].map(text).concat();
+    let lines = all.lines().count();
+    assert!(lines <= MOST_LINES, "the bootloader has {lines} lines of C");
+    let longest = all.lines().map(|line| line.chars().count()).max();
     assert!(longest <= Some(100), "a line of {longest:?} columns");
 }
 
-/// The archive, made as the README of the crate says, in a folder that no outer cargo has locked.
-fn archive() -> &'static Path {
-    static MADE: OnceLock<PathBuf> = OnceLock::new();
-    MADE.get_or_init(|| {
-        let this = env::current_exe().unwrap();
-        let folder = this.ancestors().nth(3).unwrap().join("tmp/c");
-        let readme = readme();
-        let command = readme.lines().find_map(|line| line.strip_prefix("$ cargo rustc "));
-        let output = Command::new(env::var_os("CARGO").unwrap_or(OsString::from("cargo")))
-            .arg("rustc")
-            .args(command.expect("the README says how").split(' '))
-            .args(["--locked", "--target-dir"])
-            .arg(&folder)
-            .env_remove("CARGO_ENCODED_RUSTFLAGS")
-            .env_remove("RUSTFLAGS")
-            .env_remove("RUSTC_WRAPPER")
-            .env_remove("RUSTC_WORKSPACE_WRAPPER")
-            .env_remove("CARGO_BUILD_TARGET")
-            .output()
-            .unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "no archive:\n{errors}");
-        folder.join("archive/libcxl_firmware_c.a")
-    })
+const X86: &str = "x86_64-unknown-linux-gnu";
+const ARM: &str = "aarch64-unknown-none";
+
+/// The archive for this machine, or for bare aarch64.
+fn archive(target: &str) -> &'static Path {
+    static MADE: [OnceLock<PathBuf>; 2] = [const { OnceLock::new() }; 2];
+    MADE[usize::from(target == ARM)].get_or_init(|| make_archive(target))
+}
+
+/// Makes it as the README of the crate says, in a folder that no outer cargo has locked.
+fn make_archive(target: &str) -> PathBuf {
+    let this = env::current_exe().unwrap();
+    let folder = this.ancestors().nth(3).unwrap().join("tmp/c");
+    let readme = readme();
+    let command = readme.lines().find_map(|line| line.strip_prefix("$ cargo rustc "));
+    let words = env::var("AARCH64_CARGO").unwrap_or_default();
+    let how = words.split_whitespace().filter_map(|word| word.split_once('='));
+    let output = Command::new(env::var_os("CARGO").unwrap_or(OsString::from("cargo")))
+        .arg("rustc")
+        .args(command.expect("the README says how").split(' '))
+        .args(["--locked", "--target", target, "--target-dir"])
+        .arg(&folder)
+        .envs(how.filter(|_| target == ARM))
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("RUSTFLAGS")
+        .env_remove("RUSTC_WRAPPER")
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
+        .env_remove("CARGO_BUILD_TARGET")
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "no archive:\n{errors}");
+    folder.join(target).join("archive/libcxl_firmware_c.a")
 }
 
 /// The bootloader as a compiler makes it.
 fn bootloader(compiler: &str) -> Vec<u8> {
+    bootloader_for(X86, compiler)
+}
+
+fn bootloader_for(target: &str, compiler: &str) -> Vec<u8> {
     let directory = tempfile::tempdir().unwrap();
     let elf = directory.path().join("boot.elf");
     let output = Command::new(example().join("build.sh"))
         .arg(compiler)
-        .arg(archive())
+        .arg(archive(target))
         .arg(&elf)
+        .arg(target.split('-').next().unwrap())
         .output()
         .unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -299,4 +326,133 @@ fn refused(compiler: &str) {
     let console = booted.until_end(Status::Refused);
     let words = "CEDT: status -0x01, platform: the root table lists no CEDT (0x103)\n";
     assert!(console.contains(words), "{console}");
+}
+
+/// QEMU for aarch64.
+fn qemu() -> OsString {
+    env::var_os("QEMU_AARCH64").unwrap_or(OsString::from("qemu-system-aarch64"))
+}
+
+/// What is missing to run bare on aarch64.
+fn no_aarch64() -> Option<String> {
+    // `virt` has CXL from 11.0 on; its help does not list it.
+    let output = Command::new(qemu()).arg("--version").output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let text = text.unwrap_or_default();
+    let version = text.split_once("version ").and_then(|(_, rest)| rest.split('.').next());
+    if !version.and_then(|major| major.parse().ok()).is_some_and(|major: u32| major >= 11) {
+        return Some("needs a QEMU for aarch64 with CXL (11.0), by QEMU_AARCH64".into());
+    }
+    let folder = Command::new("rustc").args(["--print", "target-libdir", "--target", ARM]).output();
+    let folder = folder.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    let there = folder.is_ok_and(|folder| Path::new(&folder).is_dir());
+    (!there && env::var_os("AARCH64_CARGO").is_none())
+        .then(|| format!("needs {ARM}, by .ci/targets"))
+}
+
+/// A decoder in use: offset in the window and size in MiB, Control, and the route.
+type Expected = (u64, u64, u32, [u32; 2]);
+
+/// Machines of `virt`, and their decoders in use: of each component by the bridge's number and the
+/// numbers on the way.
+fn bare_machines() -> Vec<(&'static str, String, Vec<(&'static [u8], Vec<Expected>)>)> {
+    // Committed, Commit and Lock On Commit, host-only.
+    const LOCKED: u32 = 0x1700;
+    let board = "-m 1G,maxmem=8G,slots=4 -M virt,cxl=on,cxl-fmw.0.targets.0=hb0,cxl-fmw.0.size=4G";
+    let one = board.to_owned()
+        + &bridge(12, "hb0")
+        + &port(0, "hb0", "rp0", 2)
+        + &memory("rp0", "mem0", "volatile");
+    let switch = board.to_owned()
+        + &bridge(12, "hb0")
+        + &port(0, "hb0", "rp0", 2)
+        + " -device cxl-upstream,bus=rp0,id=us0"
+        + " -device cxl-downstream,port=0,bus=us0,id=dsp0,chassis=0,slot=4"
+        + " -device cxl-downstream,port=1,bus=us0,id=dsp1,chassis=0,slot=5"
+        + &memory("dsp0", "mem0", "volatile")
+        + &memory("dsp1", "mem1", "volatile");
+    let first = || vec![(0, 256, LOCKED, [0, 0])];
+    let both = |route| vec![(0, 256, LOCKED, [0, 0]), (256, 256, LOCKED, [route, 0])];
+    vec![
+        ("one_device", one, vec![(&[12][..], first()), (&[12, 0, 0], first())]),
+        (
+            "a_switch",
+            switch,
+            vec![
+                (&[12][..], both(0)),
+                (&[12, 0, 0], both(1)),
+                (&[12, 0, 0, 0, 0], first()),
+                (&[12, 0, 0, 1, 0], vec![(256, 256, LOCKED, [0, 0])]),
+            ],
+        ),
+    ]
+}
+
+/// A QEMU that ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn bare(arguments: &str, expected: &[(&[u8], Vec<Expected>)]) {
+    // Where QEMU's `virt` has configuration space (hw/arm/virt.c).
+    const ECAM: u64 = 0x40_1000_0000;
+    const MIB: u64 = 1 << 20;
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    fs::write(at("boot.elf"), bootloader_for(ARM, "clang")).unwrap();
+    let mut qemu = Command::new(qemu());
+    qemu.args("-accel tcg -cpu max -display none -nodefaults -monitor none".split(' '));
+    qemu.args(arguments.split_ascii_whitespace());
+    qemu.arg("-serial").arg(format!("file:{}", at("serial").display()));
+    qemu.arg("-kernel").arg(at("boot.elf"));
+    qemu.arg("-qtest").arg(format!("unix:{},server=on,wait=off", at("qtest").display()));
+    qemu.args(["-qtest-log", "/dev/null"]);
+    let mut running = Running(qemu.spawn().unwrap());
+    let mut qtest = Qtest::connect(&at("qtest"), LIMIT).unwrap();
+    let limit = Instant::now() + Duration::from_secs(120);
+    let console = loop {
+        let console = fs::read_to_string(at("serial")).unwrap_or_default();
+        if console.lines().any(|line| line.starts_with("end: ")) && console.ends_with('\n') {
+            break console;
+        }
+        let ended = running.0.try_wait().unwrap();
+        assert!(ended.is_none() && Instant::now() < limit, "{ended:?}\n{console}");
+        sleep(Duration::from_millis(20));
+    };
+    assert!(console.ends_with("end: success\n"), "{console}");
+    let cedt = bytes(&console, "cedt");
+    let mut outside = Outside::bare(&mut qtest, ECAM, cedt);
+    let [window] = outside.windows()[..] else { panic!("one window") };
+    let mut found = outside.components();
+    for (path, expected) in expected {
+        let at = found.iter().position(|component| component.path == *path);
+        let component =
+            found.remove(at.unwrap_or_else(|| panic!("nothing at {path:?}: {found:x?}")));
+        let expected: Vec<outside::Decoder> = expected
+            .iter()
+            .map(|&(offset, mib, control, route)| outside::Decoder {
+                base: window + offset * MIB,
+                size: mib * MIB,
+                control,
+                route,
+            })
+            .collect();
+        assert_eq!(component.used, expected, "{path:?}\n{console}");
+        if let Some(device) = component.device {
+            // Mem_Enable, and HDM Decoder Enable.
+            assert_eq!((device.control & 0x4, device.global & 0x2), (0x4, 0x2), "{path:?}");
+        }
+    }
+    assert!(found.iter().all(|component| component.used.is_empty()), "{found:x?}");
+    let record = bytes(&console, "record");
+    let record = cxl_firmware::handoff::read(&record).unwrap();
+    let spans: Vec<u64> = record.regions().map(|region| region.span.base().0).collect();
+    let of_bridge = expected.iter().find(|(path, _)| path.len() == 1).map(|(_, all)| all.iter());
+    let wanted: Vec<u64> = of_bridge.unwrap().map(|(offset, ..)| window + offset * MIB).collect();
+    assert_eq!(spans, wanted, "the record's regions");
 }

@@ -3,7 +3,7 @@
  * and bare on QEMU's aarch64 machine `virt`, where nobody has assigned buses or BARs before. It
  * prints what it did, and CEDT and hand-off record in hexadecimal, and stops.
  */
-#include "../cxl_firmware.h"
+#include "machine.h"
 
 /* What compilers, and the library, expect. The empty asm keeps a compiler from
    turning each loop into a call of itself. */
@@ -51,74 +51,25 @@ int bcmp(const void *a, const void *b, size_t n)
     return memcmp(a, b, n);
 }
 
-/* The machine. */
-
-#if defined(__x86_64__)
-#define MAPPED (1ull << 41) /* by x86_64.S */
-
-static void put(char c)
-{
-    __asm__ volatile("outb %0, %1" ::"a"(c), "Nd"((uint16_t)0x3F8));
-}
-
-static uint64_t microseconds(void *context)
-{
-    uint32_t low, high;
-    (void)context;
-    __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
-    /* No counter runs faster: waits are longer than asked for, never shorter. */
-    return ((uint64_t)high << 32 | low) / 10000;
-}
-
-static uint32_t address_bits(void)
-{
-    uint32_t a = 0x80000008, b, c, d;
-    __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "=c"(c), "=d"(d));
-    return a & 0xFF;
-}
-#elif defined(__aarch64__)
-#define MAPPED (1ull << 48) /* there is no MMU */
-
-static void put(char c)
-{
-    *(volatile uint32_t *)0x09000000 = (unsigned char)c; /* PL011 */
-}
-
-static uint64_t microseconds(void *context)
-{
-    uint64_t count, frequency;
-    (void)context;
-    __asm__ volatile("mrs %0, cntvct_el0" : "=r"(count));
-    __asm__ volatile("mrs %0, cntfrq_el0" : "=r"(frequency));
-    return count / (frequency / 1000000 ? frequency / 1000000 : 1);
-}
-
-static uint32_t address_bits(void)
-{
-    static const unsigned char bits[] = {32, 36, 40, 42, 44, 48, 52};
-    uint64_t features;
-    __asm__ volatile("mrs %0, id_aa64mmfr0_el1" : "=r"(features));
-    return (features & 0xF) < sizeof bits ? bits[features & 0xF] : 48;
-}
-#endif
+/* The machine's registers, for the library. */
 
 static uint32_t read32(void *context, uint64_t address)
 {
     (void)context;
-    return address < MAPPED ? *(volatile uint32_t *)address : 0xFFFFFFFF;
+    return address < mapped ? *(volatile uint32_t *)address : 0xFFFFFFFF;
 }
 
 static void write32(void *context, uint64_t address, uint32_t value)
 {
     (void)context;
-    if (address < MAPPED)
+    if (address < mapped)
         *(volatile uint32_t *)address = value;
 }
 
 static void write64(void *context, uint64_t address, uint64_t value)
 {
     (void)context;
-    if (address < MAPPED)
+    if (address < mapped)
         *(volatile uint64_t *)address = value;
 }
 
@@ -153,8 +104,8 @@ static void dump(const char *name, const unsigned char *bytes, size_t length)
 
 /* Memory: in a bootloader of yours it comes from an allocator. CEDT and record stay. */
 static _Alignas(CXL_WORKSPACE_ALIGN) unsigned char memory[1 << 20];
-static _Alignas(8) unsigned char mcfg[1 << 16], cedt[1 << 16], record[1 << 16];
-static struct cxl_workspace *work;
+static _Alignas(8) unsigned char cedt[1 << 16], record[1 << 16];
+struct cxl_workspace *work;
 
 static void stop(const char *what, cxl_status status)
 {
@@ -174,15 +125,12 @@ static void stop(const char *what, cxl_status status)
         ;
 }
 
-static cxl_status must(const char *what, cxl_status status)
+cxl_status must(const char *what, cxl_status status)
 {
     if (status < 0)
         stop(what, status);
     return status;
 }
-
-/* Finds MCFG and CEDT, and fills the platform. */
-static void find_platform(const struct cxl_hardware *hw, uint64_t info, struct cxl_platform *to);
 
 void boot(uint64_t info)
 {
@@ -191,7 +139,7 @@ void boot(uint64_t info)
         .write64 = write64, .microseconds = microseconds, .log = say};
     struct cxl_platform platform = {.size = sizeof platform, .address_bits = address_bits()};
     struct cxl_policy policy = {.size = sizeof policy, .on_failure = CXL_ON_FAILURE_BEST_EFFORT,
-        .probe = CXL_PROBE_POLICY_BELOW, .probe_below = MAPPED};
+        .probe = CXL_PROBE_POLICY_BELOW, .probe_below = mapped};
     struct cxl_identity made_by = {"EXAMPL", "C BOOTER", 0, 1, "CXLF", 1};
     size_t table = 0, length = 0;
 
@@ -231,17 +179,3 @@ void boot(uint64_t info)
     dump("record 0x", record, length);
     say(NULL, done == CXL_STATUS_OK ? "end: success" : "end: less");
 }
-
-#if defined(__x86_64__)
-static void find_platform(const struct cxl_hardware *hw, uint64_t info, struct cxl_platform *to)
-{
-    uint64_t rsdp = *(uint64_t *)(info + 32); /* hvm_start_info.rsdp_paddr */
-    size_t length;
-    must("MCFG", cxl_find_table(work, hw, rsdp, "MCFG", mcfg, sizeof mcfg, &length));
-    to->mcfg_size = (uint32_t)length;
-    must("CEDT", cxl_find_table(work, hw, rsdp, "CEDT", cedt, sizeof cedt, &length));
-    to->cedt_size = (uint32_t)length;
-    to->mcfg = mcfg;
-    to->cedt = cedt;
-}
-#endif

@@ -8,19 +8,20 @@ output=$(realpath -m "$3")
 cd "$(dirname "$0")"
 objects=$(mktemp -d)
 trap 'rm -rf "$objects"' EXIT
+linker=
 case $machine in
-x86_64) base=0x100000 options=-mno-red-zone linker= ;;
-aarch64) base=0x40200000 options=-mstrict-align linker= ;;
+x86_64) base=0x100000 options=-mno-red-zone ;;
+aarch64) base=0x40200000 options=-mstrict-align ;;
 *) echo "no start code for $machine" >&2; exit 2 ;;
 esac
 case $compiler in
 *clang*) options="$options --target=$machine-unknown-none-elf" linker=-fuse-ld=lld ;;
 esac
-# shellcheck disable=SC2086
-"$compiler" $options -std=c11 -Os -Wall -Wextra -Wpedantic -Werror -ffreestanding -fno-pic \
-    -fno-stack-protector -c boot.c -o "$objects/boot.o"
-# shellcheck disable=SC2086
-"$compiler" $options -c "$machine.S" -o "$objects/start.o"
+for source in boot.c "$machine.c" "$machine.S"; do
+    # shellcheck disable=SC2086
+    "$compiler" $options -std=c11 -Os -Wall -Wextra -Wpedantic -Werror -ffreestanding -fno-pic \
+        -fno-stack-protector -c "$source" -o "$objects/$source.o"
+done
 # shellcheck disable=SC2086
 "$compiler" $options $linker -nostdlib -static -Wl,--build-id=none,--gc-sections,-z,norelro \
-    -Wl,--defsym=BASE=$base,-T,boot.ld "$objects/start.o" "$objects/boot.o" "$archive" -o "$output"
+    -Wl,--defsym=BASE=$base,-T,boot.ld "$objects"/*.o "$archive" -o "$output"

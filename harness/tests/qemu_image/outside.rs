@@ -87,20 +87,31 @@ fn bases(windows: &[Vec<u8>]) -> Vec<u64> {
 }
 
 /// A machine from outside.
-pub(crate) struct Outside<'a>(&'a mut Qtest);
+pub(crate) struct Outside<'a> {
+    qtest: &'a mut Qtest,
+    /// Where configuration space is.
+    ecam: u64,
+    /// The CEDT that says where bridges and windows are; else it is QEMU's, as SeaBIOS keeps it.
+    cedt: Option<Vec<u8>>,
+}
 
 impl<'a> Outside<'a> {
     pub(crate) fn new(qtest: &'a mut Qtest) -> Self {
-        Self(qtest)
+        Self { qtest, ecam: ECAM, cedt: None }
+    }
+
+    /// One that has no SeaBIOS.
+    pub(crate) fn bare(qtest: &'a mut Qtest, ecam: u64, cedt: Vec<u8>) -> Self {
+        Self { qtest, ecam, cedt: Some(cedt) }
     }
 
     fn read(&mut self, address: u64) -> u32 {
-        self.0.load(address, Width::Four).unwrap() as u32
+        self.qtest.load(address, Width::Four).unwrap() as u32
     }
 
     fn bytes(&mut self, address: u64, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
-        self.0.read_memory(address, &mut bytes).unwrap();
+        self.qtest.read_memory(address, &mut bytes).unwrap();
         bytes
     }
 
@@ -133,6 +144,9 @@ impl<'a> Outside<'a> {
 
     /// The CEDT that QEMU made: SeaBIOS keeps it with all other tables, in front of the root table.
     fn platform_cedt(&mut self) -> Vec<u8> {
+        if let Some(cedt) = &self.cedt {
+            return cedt.clone();
+        }
         let root = self.root();
         let blob = self.bytes(root - TABLES, TABLES as usize);
         let whole = |at: usize| {
@@ -169,7 +183,7 @@ impl<'a> Outside<'a> {
 
     fn bus(&mut self, bus: u8, path: &[u8], found: &mut Vec<Component>) {
         for device in 0..32u8 {
-            let function = ECAM + (u64::from(bus) << 20) + (u64::from(device) << 15);
+            let function = self.ecam + (u64::from(bus) << 20) + (u64::from(device) << 15);
             if self.read(function) == NOBODY {
                 continue;
             }
