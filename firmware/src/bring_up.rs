@@ -6,13 +6,14 @@
 
 mod best_effort;
 
+use crate::built;
 use crate::commit::{commit, undo};
 use crate::committed::{
     Committed, CommittedDecoder, CommittedDevice, CommittedMut, CommittedRegion, DecoderBefore,
     DeviceBefore, LinksBefore, WayBefore,
 };
 use crate::discover::{Remarks, discover, discover_as};
-use crate::error::Error;
+use crate::error::{Error, Place};
 use crate::handoff::{Contents, TableLocation};
 use crate::list::Slots;
 use crate::mmio::{Clock, Mmio};
@@ -220,7 +221,11 @@ pub fn bring_up<'a>(
     let mut work = work.into();
     work.clear();
     let policy = &policy.effective();
+    built::brings_up(policy)?;
     match policy.on_failure {
+        OnFailure::BestEffort if cfg!(not(feature = "degrade")) => {
+            Err(built::Feature::Degrade.not_built(Place::default()))
+        }
         OnFailure::Strict => strict(hw, clock, platform, policy, work).map(|()| Extent::Whole),
         OnFailure::BestEffort => best_effort::run(hw, clock, platform, policy, work),
     }

@@ -316,7 +316,7 @@ fn run(
     }
     for device in &committed.devices_before {
         let node = device.node;
-        if plan.decoders_of(node).any(needs_back_invalidate) {
+        if cfg!(feature = "back-invalidate") && plan.decoders_of(node).any(needs_back_invalidate) {
             back_invalidate::enable(hw, clock, tree, node, &mut committed.links_before)?;
         }
     }
@@ -477,7 +477,7 @@ fn put_back(hw: &mut impl Mmio, job: Job<'_>, committed: &mut CommittedMut<'_>, 
     for (node, control) in
         links_before.iter().rev().flat_map(|links| links.0.into_iter().rev()).flatten()
     {
-        if !in_use(node) {
+        if cfg!(feature = "back-invalidate") && !in_use(node) {
             back_invalidate::restore(hw, tree, node, control);
         }
     }
@@ -499,7 +499,7 @@ fn belongs(planned: &PlannedDecoder, wanted: u16) -> bool {
 }
 
 /// Puts a decoder back as far as it lets itself, and reads what it holds then.
-fn take_back(hw: &mut impl Mmio, slot: &Slot, before: DecoderImage) -> DecoderImage {
+pub(crate) fn take_back(hw: &mut impl Mmio, slot: &Slot, before: DecoderImage) -> DecoderImage {
     let control = slot.registers.read_control(hw);
     if control.locked() {
         return slot.registers.read_beside(hw, control);

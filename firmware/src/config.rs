@@ -5,9 +5,10 @@
 //! registers that share its dword and the value just read to all their other bits, so a status that
 //! was set before is set after (PCIe Base 6.x section 7.4; CXL r3.1 section 8.1.3).
 
-use cxl_regs::access::{Class, Component, Features, Register, Spec};
+use cxl_regs::access::{Class, Features, Register, Rule, Spec};
 use cxl_regs::block;
-use cxl_regs::config::{Bdf, CONFIG_SIZE, Sbdf};
+use cxl_regs::config::{Bdf, BridgeHeader, CONFIG_SIZE, EndpointHeader, Sbdf};
+use cxl_regs::dvsec::device::DeviceDvsec;
 
 use crate::mmio::{Block, Mmio};
 use crate::platform::{Ecam, RootBus};
@@ -41,10 +42,7 @@ pub(crate) fn bus_base(ecam: &[Ecam], bus: RootBus) -> Option<u64> {
 /// assert_eq!(beside(EndpointHeader::REGISTERS, 0x8010_0000, command), 0x0010_0002);
 /// ```
 pub fn beside<R: Register>(siblings: &[Spec], dword: u32, value: R) -> u32 {
-    let at = R::SPEC.offset;
-    let own = lane(&R::SPEC);
-    let cleared = acted_on_at(siblings, at & !3);
-    dword & !own & !cleared | value.raw() << shift(at) & own
+    put_beside(acted_on_at(siblings, R::SPEC.offset & !3), dword, value)
 }
 
 /// Writes one register that does not fill its dword. `siblings` are the registers of its structure,
@@ -67,45 +65,125 @@ const fn lane(spec: &Spec) -> u32 {
 }
 
 /// The bits of the dword at `offset` for which writing back what was read is an act.
-pub fn acted_on_at(siblings: &[Spec], offset: u16) -> u32 {
-    siblings
-        .iter()
-        .filter(|spec| spec.offset & !3 == offset)
-        .fold(0, |mask, spec| mask | acted_on(spec) << shift(spec.offset))
+pub const fn acted_on_at(siblings: &[Spec], offset: u16) -> u32 {
+    let (mut mask, mut rest) = (0, siblings);
+    while let [spec, behind @ ..] = rest {
+        if spec.offset & !3 == offset {
+            mask |= acted_on(spec) << shift(spec.offset);
+        }
+        rest = behind;
+    }
+    mask
 }
 
 /// Bits for which writing back what was read is an act: it clears or starts something. All kinds
 /// of component and all features together, as 0 does nothing to such a bit in any of them.
-fn acted_on(spec: &Spec) -> u32 {
-    Component::ALL.into_iter().fold(0, |mask, component| {
-        mask | spec.mask_of(component, Features::ALL, |class| {
-            matches!(class, Class::Rw1c | Class::Rw1cs | Class::Trigger)
-        })
-    })
+const fn acted_on(spec: &Spec) -> u32 {
+    let (mut mask, mut rest) = (0, spec.fields);
+    while let [field, behind @ ..] = rest {
+        if acts(field.device) || acts(field.host_bridge) || acts(field.upstream_port) {
+            mask |= field.mask();
+        }
+        rest = behind;
+    }
+    mask
+}
+
+const fn acts(rule: Rule) -> bool {
+    matches!(rule.class(Features::ALL), Class::Rw1c | Class::Rw1cs | Class::Trigger)
+}
+
+/// The dwords of a structure that have such bits, found when this is compiled: a structure's whole
+/// description would otherwise be linked for it.
+pub(crate) struct Acts([(u16, u32); 4]);
+
+/// A device's header.
+pub(crate) const ENDPOINT: Acts = Acts::of(EndpointHeader::REGISTERS);
+/// A port's header.
+pub(crate) const BRIDGE: Acts = Acts::of(BridgeHeader::REGISTERS);
+/// The CXL Device DVSEC.
+pub(crate) const DEVICE: Acts = Acts::of(DeviceDvsec::REGISTERS);
+
+impl Acts {
+    const fn of(siblings: &[Spec]) -> Self {
+        let (mut list, mut count, mut offset) = ([(u16::MAX, 0); 4], 0, 0);
+        while offset < 0x100 {
+            let mask = acted_on_at(siblings, offset);
+            if mask != 0 {
+                // A fifth one fails to compile.
+                list[count] = (offset, mask);
+                count += 1;
+            }
+            offset += 4;
+        }
+        Self(list)
+    }
+
+    /// As [`acted_on_at`].
+    pub(crate) fn at(&self, offset: u16) -> u32 {
+        let found = self.0.iter().find(|(other, _)| *other == offset);
+        found.map_or(0, |(_, mask)| *mask)
+    }
+
+    /// As [`beside`].
+    fn beside<R: Register>(&self, dword: u32, value: R) -> u32 {
+        put_beside(self.at(R::SPEC.offset & !3), dword, value)
+    }
+
+    /// As [`write`].
+    pub(crate) fn write<R: Register>(&self, hw: &mut impl Mmio, structure: Block, value: R) {
+        let address = structure.address::<R>();
+        let dword = hw.read(address);
+        hw.write(address, self.beside(dword, value));
+    }
+}
+
+fn put_beside<R: Register>(cleared: u32, dword: u32, value: R) -> u32 {
+    let own = const { lane(&R::SPEC) };
+    dword & !own & !cleared | value.raw() << shift(R::SPEC.offset) & own
 }
 
 const DWORDS: usize = CONFIG_SIZE as usize / 4;
 
-/// The configuration space of one function at a time; each dword is fetched at most once, unless
-/// somebody wants it afresh. 4.2 KiB.
+/// The dwords of a function's configuration space that were fetched. 4.2 KiB.
 #[derive(Debug)]
-pub(crate) struct Config {
-    function: Sbdf,
-    base: u64,
+pub(crate) struct Cache {
     known: [u64; DWORDS / 64],
     dwords: [u32; DWORDS],
 }
 
-impl Config {
+impl Cache {
     pub(crate) fn new() -> Self {
-        Self { function: Sbdf::default(), base: 0, known: [0; DWORDS / 64], dwords: [0; DWORDS] }
+        Self { known: [0; DWORDS / 64], dwords: [0; DWORDS] }
+    }
+}
+
+/// The configuration space of one function at a time; each dword is fetched at most once, unless
+/// somebody wants it afresh, or there is no memory for what was fetched.
+#[derive(Debug)]
+pub(crate) struct Config<'c> {
+    function: Sbdf,
+    base: u64,
+    cache: Option<&'c mut Cache>,
+}
+
+impl<'c> Config<'c> {
+    pub(crate) fn new(cache: &'c mut Cache) -> Self {
+        Self { function: Sbdf::default(), base: 0, cache: Some(cache) }
+    }
+
+    /// The open function's registers, each read again whenever it is asked for.
+    pub(crate) fn uncached() -> Self {
+        Self { function: Sbdf::default(), base: 0, cache: None }
     }
 
     /// Turns to another function, of which nothing is known yet. `bus_base` is its bus's.
     pub(crate) fn open(&mut self, bus_base: u64, function: Sbdf) {
         self.function = function;
         self.base = bus_base.wrapping_add(within_bus(function));
-        self.known = [0; DWORDS / 64];
+        if let Some(cache) = &mut self.cache {
+            cache.known = [0; DWORDS / 64];
+        }
     }
 
     /// Which function this is.
@@ -119,23 +197,31 @@ impl Config {
     }
 
     /// The dword at an offset, fetched if it is not known yet.
+    // Not inlined: it is asked everywhere.
+    #[inline(never)]
     pub(crate) fn dword(&mut self, hw: &mut impl Mmio, offset: u16) -> u32 {
         let index = usize::from(offset / 4);
+        let address = self.base.wrapping_add(u64::from(offset & !3));
+        let Some(cache) = &mut self.cache else {
+            return if index < DWORDS { hw.read(address) } else { u32::MAX };
+        };
         let (word, bit) = (index / 64, 1 << (index % 64));
-        let (Some(known), Some(slot)) = (self.known.get_mut(word), self.dwords.get_mut(index))
+        let (Some(known), Some(slot)) = (cache.known.get_mut(word), cache.dwords.get_mut(index))
         else {
             return u32::MAX;
         };
         if *known & bit == 0 {
             *known |= bit;
-            *slot = hw.read(self.base.wrapping_add(u64::from(offset & !3)));
+            *slot = hw.read(address);
         }
         *slot
     }
 
     fn forget(&mut self, offset: u16) {
         let index = usize::from(offset / 4);
-        if let Some(known) = self.known.get_mut(index / 64) {
+        if let Some(cache) = &mut self.cache
+            && let Some(known) = cache.known.get_mut(index / 64)
+        {
             *known &= !(1 << (index % 64));
         }
     }
@@ -163,9 +249,9 @@ impl Config {
     }
 
     /// Writes a register of the header that does not fill its dword.
-    pub(crate) fn write<R: Register>(&mut self, hw: &mut impl Mmio, siblings: &[Spec], value: R) {
-        let offset = R::SPEC.offset & !3;
+    pub(crate) fn write<R: Register>(&mut self, hw: &mut impl Mmio, acts: &Acts, value: R) {
+        let offset = const { R::SPEC.offset & !3 };
         let dword = self.dword(hw, offset);
-        self.write_dword(hw, offset, beside(siblings, dword, value));
+        self.write_dword(hw, offset, acts.beside(dword, value));
     }
 }

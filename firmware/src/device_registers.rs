@@ -4,7 +4,7 @@
 //! DVSEC that CONFIG_LOCK freezes is not written to.
 
 use cxl_regs::access::Register;
-use cxl_regs::dvsec::device::{self, DeviceDvsec, RANGE_STRIDE};
+use cxl_regs::dvsec::device::{self, RANGE_STRIDE};
 use cxl_regs::hdm::{DecoderImage, GlobalControl};
 
 use crate::config;
@@ -13,7 +13,7 @@ use crate::error::{Numbered, range_base};
 use crate::list::Empty;
 use crate::mmio::{Block, Mmio};
 use crate::policy::Policy;
-use crate::topology::{DeviceKind, NodeId, Tree};
+use crate::topology::{Device, DeviceKind, Hdm, NodeId, Tree};
 
 /// The registers that switch a device on: the CXL Device DVSEC and HDM Decoder Global Control.
 #[derive(Clone, Copy, Debug)]
@@ -67,12 +67,13 @@ impl DeviceRegisters {
     pub(crate) fn of(tree: Tree<'_>, id: NodeId) -> Option<Self> {
         let node = tree.get(id)?;
         let (device, hdm) = (node.device()?, node.hdm?);
-        Some(Self {
-            node: id,
-            hdm: hdm.block,
-            dvsec: device.dvsec,
-            accelerator: device.kind == DeviceKind::Type2,
-        })
+        Some(Self::new(id, device, hdm))
+    }
+
+    /// Those of a device that is known without a topology.
+    pub(crate) fn new(node: NodeId, device: &Device, hdm: Hdm) -> Self {
+        let accelerator = device.kind == DeviceKind::Type2;
+        Self { node, hdm: hdm.block, dvsec: device.dvsec, accelerator }
     }
 
     pub(crate) fn read_global(self, hw: &mut impl Mmio) -> GlobalControl {
@@ -114,7 +115,7 @@ impl DeviceRegisters {
 
     /// Writes a register of 16 bits; what shares its dword keeps its value.
     fn write_half<R: Register>(self, hw: &mut impl Mmio, register: R) {
-        config::write(hw, self.dvsec, DeviceDvsec::REGISTERS, register);
+        config::DEVICE.write(hw, self.dvsec, register);
     }
 
     /// Writes Mem_Enable and Cache_Enable as they were or shall be.

@@ -32,7 +32,8 @@ use cxl_regs::dvsec::flex_bus;
 use cxl_regs::dvsec::locator::BLOCK_ALIGNMENT;
 use cxl_regs::{Hpa, Span};
 
-use crate::config::{Config, bus_base};
+use crate::built::Feature;
+use crate::config::{Cache, Config, bus_base};
 use crate::error::{Code, Error, Place};
 use crate::list::{Empty, List};
 use crate::mmio::{Clock, Mmio};
@@ -45,6 +46,17 @@ use component::{Structures, structures};
 use error::{NoRootBus, Unassigned};
 pub(crate) use facts::{FunctionFacts, facts, memory_of};
 use function::{Blocks, CxlFunction, Functions, Role, Sighting};
+
+/// What looks at one function or block at a time, for whoever walks otherwise.
+pub(crate) mod leaf {
+    pub(crate) use super::capacity::{capacity, mem_capability};
+    pub(crate) use super::component::{Structures, structures};
+    pub(crate) use super::error::Unassigned;
+    pub(crate) use super::function::{
+        Blocks, CxlFunction, Functions, Role, Sighting, answers, sound,
+    };
+    pub(crate) use super::{bus_range_end, by_uid, check_bridge, link_status, open};
+}
 
 /// Finds everything below the platform's bridges and writes it to `topology`.
 ///
@@ -97,7 +109,8 @@ fn fill(
 ) -> Result<(), Error> {
     topology.clear();
     let TopologyMut { nodes, links, remarks } = topology.reborrow();
-    let (config, assigned) = (Config::new(), false);
+    let mut cache = Cache::new();
+    let (config, assigned) = (Config::new(&mut cache), false);
     let mut walk = Walk { hw, clock, platform, search, nodes, links, remarks, config, assigned };
     let result = walk.all();
     if result.is_err() {
@@ -118,13 +131,13 @@ struct Walk<'a, M, C> {
     /// What each node leads to, in the order of the nodes.
     links: List<'a, Link>,
     remarks: &'a mut Remarks,
-    config: Config,
+    config: Config<'a>,
     /// What was missing below the bridge has been assigned.
     assigned: bool,
 }
 
 /// All bridges by ascending UID, each UID once.
-fn by_uid(bridges: &[Bridge]) -> impl Iterator<Item = &Bridge> {
+pub(crate) fn by_uid(bridges: &[Bridge]) -> impl Iterator<Item = &Bridge> {
     let next = |above: Option<u32>| {
         let left = bridges.iter().filter(move |bridge| above.is_none_or(|uid| bridge.uid > uid));
         left.min_by_key(|bridge| bridge.uid)
@@ -133,7 +146,7 @@ fn by_uid(bridges: &[Bridge]) -> impl Iterator<Item = &Bridge> {
 }
 
 /// The rules on a bridge that can be told without hardware.
-fn check_bridge(bridges: &[Bridge], bridge: &Bridge) -> Result<(), Error> {
+pub(crate) fn check_bridge(bridges: &[Bridge], bridge: &Bridge) -> Result<(), Error> {
     let uid = bridge.uid;
     if bridges.iter().filter(|other| other.uid == uid).count() > 1 {
         return Err(Code::DISCOVER_DUPLICATE_UID.at(Place::bridge(uid)));
@@ -206,6 +219,9 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         let given = self.platform.resources.iter().find(|given| given.uid == bridge.uid);
         let unassigned = |error: Error| error.code == Code::DISCOVER_UNASSIGNED;
         let (true, Some(given)) = (result.is_err_and(unassigned), given) else { return result };
+        if cfg!(not(feature = "assign")) {
+            return Err(Feature::Assign.not_built(Place::bridge(bridge.uid)));
+        }
         self.nodes.truncate(first);
         self.links.truncate(first);
         self.remarks.back_to(remarks);
@@ -407,7 +423,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
             let node = Node { parent, kind, port, function: Some(function), ..Node::EMPTY };
             return self.insert_sorted(batch, node, Link::EMPTY, at);
         }
-        let status = self.link_status(found, at)?;
+        let status = link_status(self.hw, &mut self.config, found, at)?;
         let (device, link) = match found.role {
             Role::Device => {
                 let Some(dvsec) = &found.device else { return Ok(()) };
@@ -561,27 +577,6 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         Ok(())
     }
 
-    /// What the Flex Bus DVSEC says of the function's link.
-    fn link_status(
-        &mut self,
-        found: &CxlFunction,
-        at: Place,
-    ) -> Result<Option<flex_bus::Status>, Error> {
-        let Some(dvsec) = &found.flex_bus else { return Ok(None) };
-        let Spec { offset, bytes, .. } = flex_bus::Status::SPEC;
-        let need = offset + u16::from(bytes);
-        if !dvsec.has(offset..need) {
-            let (offset, length) = (dvsec.offset, dvsec.length);
-            let id = DvsecId::FlexBusPort;
-            return Err(Code::DISCOVER_SHORT_DVSEC
-                .at(at)
-                .detail(id)
-                .expected(need)
-                .found((length, offset)));
-        }
-        Ok(Some(self.config.read(self.hw, dvsec.offset)))
-    }
-
     /// Every link from a device to its bridge must have trained to CXL.mem.
     fn check_links(
         &self,
@@ -608,10 +603,32 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
     }
 }
 
+/// What the Flex Bus DVSEC says of the link of the open function.
+pub(crate) fn link_status(
+    hw: &mut impl Mmio,
+    config: &mut Config<'_>,
+    found: &CxlFunction,
+    at: Place,
+) -> Result<Option<flex_bus::Status>, Error> {
+    let Some(dvsec) = &found.flex_bus else { return Ok(None) };
+    let Spec { offset, bytes, .. } = flex_bus::Status::SPEC;
+    let need = offset + u16::from(bytes);
+    if !dvsec.has(offset..need) {
+        let (offset, length) = (dvsec.offset, dvsec.length);
+        let id = DvsecId::FlexBusPort;
+        return Err(Code::DISCOVER_SHORT_DVSEC
+            .at(at)
+            .detail(id)
+            .expected(need)
+            .found((length, offset)));
+    }
+    Ok(Some(config.read(hw, dvsec.offset)))
+}
+
 /// Whether the policy leaves out the open function by what it is.
 fn is_left_out(
     hw: &mut impl Mmio,
-    config: &mut Config,
+    config: &mut Config<'_>,
     leave_out: &[LeaveOut],
     header: HeaderType,
 ) -> bool {
@@ -670,14 +687,14 @@ fn guesses<'a>(
 }
 
 /// The last bus that configuration space has in the region of a bus.
-fn bus_range_end(platform: &Platform<'_>, bus: RootBus) -> u8 {
+pub(crate) fn bus_range_end(platform: &Platform<'_>, bus: RootBus) -> u8 {
     let regions = platform.ecam.iter().filter(|e| e.bus(bus.segment, bus.bus).is_some());
     regions.map(|region| region.last_bus).max().unwrap_or(bus.bus)
 }
 
 /// The windows that are open. One at address 0 has never been set: registers reset to 0, and no
 /// memory of devices lies there.
-fn open(windows: Windows) -> Windows {
+pub(crate) fn open(windows: Windows) -> Windows {
     let set = |window: Option<Span>| window.filter(|window| window.base().0 != 0);
     Windows { memory: set(windows.memory), prefetchable: set(windows.prefetchable) }
 }

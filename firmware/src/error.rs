@@ -62,9 +62,9 @@ const _: () = {
 pub enum Phase {
     /// The platform's tables: `0x01xx`.
     Platform,
-    /// Discovery: `0x02xx`, its remarks from `0x0280` on.
+    /// Discovery: `0x02xx`, its remarks from `0x0280` to `0x028F`.
     Discover,
-    /// The plan: `0x03xx`, its notes from `0x0380` on.
+    /// The plan: `0x03xx`, its notes from `0x0380` to `0x038F`.
     Plan,
     /// Programming, commit and locks: `0x04xx`.
     Commit,
@@ -146,7 +146,7 @@ impl Code {
 
     /// Whether something is wrong, not just worth knowing.
     pub const fn is_failure(self) -> bool {
-        let remark = matches!(self.number(), 0x0280..=0x02FF | 0x0380..=0x03FF);
+        let remark = matches!(self.number(), 0x0280..=0x028F | 0x0380..=0x038F);
         !remark && !matches!(self, Self::VERIFY_PASS_THROUGH | Self::VERIFY_UNUSED)
     }
 

@@ -102,8 +102,8 @@ pub use component::HandoffComponent;
 use component::OutcomeRecord;
 pub(crate) use component::{ComponentRecord, HEADER_START, header_dwords, range_base};
 
-use crate::committed::{self, CommittedDecoder, CommittedRef, CommittedRegion, Fate, Probed};
-use crate::config::Config;
+use crate::committed::{self, CommittedRef, CommittedRegion, Fate, Probed};
+use crate::config::{Cache, Config};
 use crate::error::{Code, Error, Place};
 use crate::mmio::Mmio;
 use crate::outcome::{ComponentOutcome, outcomes};
@@ -172,27 +172,28 @@ const _: () = {
 
 /// FNV-1a, 64 bits.
 #[derive(Clone, Copy)]
-struct Digest(u64);
+pub(crate) struct Digest(u64);
 
 impl Digest {
-    const START: Self = Self(0xCBF2_9CE4_8422_2325);
+    pub(crate) const START: Self = Self(0xCBF2_9CE4_8422_2325);
 
     fn bytes(self, bytes: &[u8]) -> Self {
         let prime = 0x0000_0100_0000_01B3;
         Self(bytes.iter().fold(self.0, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(prime)))
+    }
+
+    /// With the seven registers of a decoder.
+    pub(crate) fn decoder(self, image: DecoderImage) -> Self {
+        let dwords = image.to_dwords();
+        let registers = dwords.iter().take(dwords.len() - 1);
+        registers.fold(self, |digest, dword| digest.bytes(&dword.to_le_bytes()))
     }
 }
 
 /// The digest of decoders' registers: the same from a machine as from its record, if nothing
 /// changed in between.
 pub fn digest(images: impl IntoIterator<Item = DecoderImage>) -> u64 {
-    let digest = images.into_iter().fold(Digest::START, |digest, image| {
-        let [base_low, base_high, size_low, size_high, control, route_low, route_high, _] =
-            image.to_dwords();
-        [base_low, base_high, size_low, size_high, control, route_low, route_high]
-            .into_iter()
-            .fold(digest, |digest, dword| digest.bytes(&dword.to_le_bytes()))
-    });
+    let digest = images.into_iter().fold(Digest::START, Digest::decoder);
     digest.0
 }
 
@@ -235,11 +236,11 @@ pub struct Contents<'a> {
 
 /// Numbers of parts of a record.
 #[derive(Clone, Copy, Debug, Default)]
-struct Counts {
-    regions: usize,
-    decoders: usize,
-    components: usize,
-    outcomes: usize,
+pub(crate) struct Counts {
+    pub(crate) regions: usize,
+    pub(crate) decoders: usize,
+    pub(crate) components: usize,
+    pub(crate) outcomes: usize,
 }
 
 impl Counts {
@@ -271,49 +272,102 @@ pub fn write<'b>(
         components: tree.0.len(),
         outcomes: all().count(),
     };
-    let (need, have) = (counts.size(), buffer.len());
-    let record = buffer
-        .get_mut(..need)
-        .ok_or_else(|| Code::HANDOFF_NO_ROOM.error().expected(need).found(have))?;
-    let locked = committed.decoders.iter().filter(|entry| entry.locked());
-    let cedt = cedt.unwrap_or(TableLocation { address: 0, size: 0 });
-    let header = Header {
-        magic: MAGIC,
-        version: VERSION.into(),
-        header_size: (size_of::<Header>() as u16).into(),
-        size: (need as u32).into(),
-        regions: (counts.regions as u32).into(),
-        decoders: (counts.decoders as u32).into(),
-        cedt_size: cedt.size.into(),
-        cedt_address: cedt.address.into(),
-        components: (counts.components as u32).into(),
-        outcomes: (counts.outcomes as u32).into(),
-        unsaid: u32::from(remarks.more()).into(),
-        registers: digest(locked.map(|entry| entry.image)).into(),
-        digest: U64::ZERO,
-    };
-    let mut rest = &mut *record;
-    put(&mut rest, header.as_bytes());
+    let mut record = Writer::new(counts, buffer)?;
     for region in committed.regions {
-        put(&mut rest, RegionRecord::from(region).as_bytes());
+        record.region(region);
     }
     for entry in committed.decoders {
-        put(&mut rest, DecoderRecord::new(tree, entry).as_bytes());
+        let place = committed::Place::of(tree, entry.node, entry.index);
+        record.decoder(place, entry.image, entry.fate, entry.node.0.into());
     }
-    let mut config = Config::new();
+    let mut cache = Cache::new();
+    let mut config = Config::new(&mut cache);
     for (id, node) in tree.iter() {
         let component = ComponentRecord::of(hw, &mut config, ecam, tree, id, node);
-        put(&mut rest, component.as_bytes());
+        record.component(&component);
     }
     for outcome in all() {
-        put(&mut rest, OutcomeRecord::from(outcome).as_bytes());
+        record.outcome(outcome);
     }
-    let digest = Digest::START.bytes(record).0;
-    let at = offset_of!(Header, digest);
-    if let Some(place) = record.get_mut(at..at + size_of::<U64>()) {
-        place.copy_from_slice(&digest.to_le_bytes());
+    Ok(record.finish(cedt, remarks.more()))
+}
+
+/// A record that is being written, part behind part.
+pub(crate) struct Writer<'b> {
+    record: &'b mut [u8],
+    counts: Counts,
+    at: usize,
+    registers: Digest,
+}
+
+impl<'b> Writer<'b> {
+    /// An empty record, with room for all its parts.
+    pub(crate) fn new(counts: Counts, buffer: &'b mut [u8]) -> Result<Self, Error> {
+        let (need, have) = (counts.size(), buffer.len());
+        let record = buffer
+            .get_mut(..need)
+            .ok_or_else(|| Code::HANDOFF_NO_ROOM.error().expected(need).found(have))?;
+        Ok(Self { record, counts, at: size_of::<Header>(), registers: Digest::START })
     }
-    Ok(record)
+
+    fn put(&mut self, bytes: &[u8]) {
+        let behind = self.record.get_mut(self.at..).unwrap_or_default();
+        put(&mut { behind }, bytes);
+        self.at += bytes.len();
+    }
+
+    pub(crate) fn region(&mut self, region: &CommittedRegion) {
+        self.put(RegionRecord::from(region).as_bytes());
+    }
+
+    pub(crate) fn decoder(
+        &mut self,
+        place: committed::Place,
+        image: DecoderImage,
+        fate: Fate,
+        component: u32,
+    ) {
+        if image.control().locked() {
+            self.registers = self.registers.decoder(image);
+        }
+        self.put(DecoderRecord::new(place, image, fate, component).as_bytes());
+    }
+
+    pub(crate) fn component(&mut self, component: &ComponentRecord) {
+        self.put(component.as_bytes());
+    }
+
+    pub(crate) fn outcome(&mut self, outcome: ComponentOutcome) {
+        self.put(OutcomeRecord::from(outcome).as_bytes());
+    }
+
+    /// The whole record.
+    pub(crate) fn finish(self, cedt: Option<TableLocation>, unsaid: u16) -> &'b mut [u8] {
+        let Self { record, counts, registers, .. } = self;
+        let cedt = cedt.unwrap_or(TableLocation { address: 0, size: 0 });
+        let header = Header {
+            magic: MAGIC,
+            version: VERSION.into(),
+            header_size: (size_of::<Header>() as u16).into(),
+            size: (counts.size() as u32).into(),
+            regions: (counts.regions as u32).into(),
+            decoders: (counts.decoders as u32).into(),
+            cedt_size: cedt.size.into(),
+            cedt_address: cedt.address.into(),
+            components: (counts.components as u32).into(),
+            outcomes: (counts.outcomes as u32).into(),
+            unsaid: u32::from(unsaid).into(),
+            registers: registers.0.into(),
+            digest: U64::ZERO,
+        };
+        put(&mut { &mut *record }, header.as_bytes());
+        let digest = Digest::START.bytes(record).0;
+        let at = offset_of!(Header, digest);
+        if let Some(place) = record.get_mut(at..at + size_of::<U64>()) {
+            place.copy_from_slice(&digest.to_le_bytes());
+        }
+        record
+    }
 }
 
 /// Copies `bytes` to the front of `rest` and moves `rest` behind them; the size was checked.
@@ -342,26 +396,25 @@ impl From<&CommittedRegion> for RegionRecord {
 }
 
 impl DecoderRecord {
-    fn new(tree: Tree<'_>, entry: &CommittedDecoder) -> Self {
-        let committed::Place { at, component, index } =
-            committed::Place::of(tree, entry.node, entry.index);
+    fn new(place: committed::Place, image: DecoderImage, fate: Fate, node: u32) -> Self {
+        let committed::Place { at, component, index } = place;
         let mut ports = [0; MAX_DEPTH];
         for (slot, port) in ports.iter_mut().zip(at.ports()) {
             *slot = *port;
         }
         let mut registers = [U32::ZERO; 7];
-        for (slot, dword) in registers.iter_mut().zip(entry.image.to_dwords()) {
+        for (slot, dword) in registers.iter_mut().zip(image.to_dwords()) {
             *slot = dword.into();
         }
         Self {
             uid: at.uid().into(),
             component: encode(&COMPONENT, component),
             index,
-            fate: encode(&FATE, entry.fate),
+            fate: encode(&FATE, fate),
             depth: at.ports().len() as u8,
             ports,
             registers,
-            node: u32::from(entry.node.0).into(),
+            node: node.into(),
         }
     }
 }

@@ -44,6 +44,7 @@ pub mod bring_up;
 
 // What they share.
 mod admits;
+mod built;
 mod codes;
 mod coherency;
 pub mod config;

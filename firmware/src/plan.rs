@@ -30,6 +30,7 @@ use node_use::{left, used_mut};
 pub use place::Placed;
 pub use text::PlanText;
 
+use crate::built::{self, Feature};
 use crate::codes::codes;
 use crate::coherency;
 use crate::error::{Code, Error, Fact, Place};
@@ -577,6 +578,7 @@ fn fill(
     let PlanMut { regions, members, decoders, notes, refusals, .. } = plan;
     let PlanMut { uses: mut used, mut order, mut placed, .. } = plan;
     let plan = &mut Lists { regions, members, decoders, notes };
+    built::plans(platform, policy)?;
     check::windows(platform)?;
     check::widths(platform, policy)?;
     if policy.burn_spares && policy.target == TargetSystem::Linux {
@@ -607,6 +609,9 @@ fn fill(
     let given = PlanInput { platform, tree, policy, devices };
     match policy.path {
         PathPolicy::GuestPrograms => return guest_programs(&given, used, plan),
+        PathPolicy::Describe if cfg!(not(feature = "describe")) => {
+            return Err(Feature::Describe.not_built(Place::default()));
+        }
         PathPolicy::Describe => return describe::windows(&given, used, refusals, plan),
         PathPolicy::LockAll | PathPolicy::Unlocked => {}
     }
@@ -621,7 +626,9 @@ fn fill(
     let mut layout = place::Layout { regions: placed, refusals };
     regions::place_all(&given, used, &mut layout)?;
     let placed = &*layout.regions;
-    earlier::note_moved(policy.earlier, placed, plan)?;
+    if cfg!(feature = "earlier") {
+        earlier::note_moved(policy.earlier, placed, plan)?;
+    }
     for region in placed {
         add_region(tree, region, used, plan)?;
     }
@@ -666,6 +673,9 @@ fn why_unused(
         || policy.sets.iter().any(|set| set.members.contains(&path))
     {
         return Why::NotAsked;
+    }
+    if cfg!(not(feature = "interleave")) {
+        return Why::SetEnds;
     }
     let Some(former) = sets::awaited(given, device, partition, used) else { return Why::SetEnds };
     let sharing = used.get(usize::from(device.0)).and_then(|used| used.sharing(partition));
@@ -921,6 +931,10 @@ fn push(
     plan: &mut Lists<'_>,
 ) -> Result<(), Error> {
     let (device, at) = (tree.path(device), tree.path(node));
+    let back_invalidate = decoder.coherency == Coherency::BackInvalidate;
+    if cfg!(not(feature = "back-invalidate")) && back_invalidate {
+        return Err(Feature::BackInvalidate.not_built(device));
+    }
     let (component, hdm) = tree
         .get(node)
         .and_then(|node| Some((node.component()?, node.hdm?)))

@@ -31,6 +31,7 @@
 use cxl_regs::{Arithmetic, DECODER_UNIT, Granularity, Hpa, Route, Selector, Span, Ways};
 use heapless::Vec;
 
+use crate::built::Feature;
 use crate::committed::{
     Answer, CommittedDecoder, CommittedMut, CommittedRegion, Fate, PLACES, Probed, WayBefore as Way,
 };
@@ -118,6 +119,12 @@ fn probe_all(
 ) -> Result<(), Error> {
     let CommittedMut { decoders, mut regions, ways_before: ways, failed, .. } = committed;
     errors.clear();
+    if cfg!(not(feature = "probe")) {
+        return match wanted {
+            Probe::Skip => Ok(()),
+            _ => Err(Feature::Probe.not_built(Place::default())),
+        };
+    }
     for region in &mut regions {
         region.probed = match region.partition {
             _ if !wanted.wants(region.span) => Probed::No,

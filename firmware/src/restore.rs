@@ -21,9 +21,9 @@
 //! **Invariant**: nothing is written to a component before it was found to be the one recorded, and no
 //! decoder that is in use otherwise is changed. Every wait is bounded.
 
-use cxl_regs::access::{Register, Spec};
-use cxl_regs::config::{BridgeControl, BridgeHeader, Command, EndpointHeader};
-use cxl_regs::dvsec::device::{self, DeviceDvsec};
+use cxl_regs::access::Register;
+use cxl_regs::config::{BridgeControl, Command};
+use cxl_regs::dvsec::device;
 use cxl_regs::dvsec::flex_bus;
 use cxl_regs::hdm::{Capability, DecoderImage, GlobalControl};
 
@@ -31,7 +31,7 @@ use crate::commit::back_invalidate;
 use crate::commit::planned_registers::Slot;
 use crate::commit::{commit_one, settled};
 use crate::committed::Fate;
-use crate::config::{self, Config, acted_on_at, bus_base, function_base};
+use crate::config::{self, Acts, Cache, Config, bus_base, function_base};
 use crate::decoder_registers::{DecoderRegisters, difference};
 use crate::discover::memory_of;
 use crate::error::{Code, Error, Numbered, Place, range_base as range_number};
@@ -73,7 +73,9 @@ pub fn restore<'a>(
     outcomes: impl Into<List<'a, ComponentOutcome>>,
 ) -> Result<Extent, Error> {
     let (record, outcomes) = (*record, outcomes.into());
-    Restore { hw, clock, ecam, record, pci, config: Config::new(), outcomes }.run()
+    let mut cache = Cache::new();
+    let config = Config::new(&mut cache);
+    Restore { hw, clock, ecam, record, pci, config, outcomes }.run()
 }
 
 struct Restore<'a, M, C> {
@@ -82,7 +84,7 @@ struct Restore<'a, M, C> {
     ecam: &'a [Ecam],
     record: Handoff<'a>,
     pci: Pci,
-    config: Config,
+    config: Config<'a>,
     outcomes: List<'a, ComponentOutcome>,
 }
 
@@ -102,11 +104,11 @@ fn place(component: &ComponentRecord) -> Place {
     }
 }
 
-/// The registers of a header that lie where [`ComponentRecord::header`] does.
-fn header_registers(kind: ComponentKind) -> &'static [Spec] {
+/// The bits of a header not to be written back, where [`ComponentRecord::header`] lies.
+fn header_acts(kind: ComponentKind) -> &'static Acts {
     match kind {
-        ComponentKind::Device => EndpointHeader::REGISTERS,
-        _ => BridgeHeader::REGISTERS,
+        ComponentKind::Device => &config::ENDPOINT,
+        _ => &config::BRIDGE,
     }
 }
 
@@ -244,11 +246,11 @@ impl<'a, M: Mmio, C: Clock> Restore<'a, M, C> {
 
     /// Bus numbers, windows, BARs, Command and Bridge Control.
     fn header(&mut self, component: &ComponentRecord, base: Block, at: Place) -> Result<(), Error> {
-        let (hw, siblings) = (&mut *self.hw, header_registers(component.kind()));
+        let (hw, acts) = (&mut *self.hw, header_acts(component.kind()));
         let mut command: Command = base.read(hw);
         let dwords = header_dwords(component.kind());
         for (offset, wanted) in (HEADER_START..).step_by(4).zip(component.header).take(dwords) {
-            let mask = !acted_on_at(siblings, offset);
+            let mask = !acts.at(offset);
             let address = base.0.wrapping_add(offset.into());
             let (wanted, mut found) = (wanted.get(), hw.read(address) & mask);
             if wanted == found {
@@ -258,7 +260,7 @@ impl<'a, M: Mmio, C: Clock> Restore<'a, M, C> {
             if self.pci == Pci::Library {
                 if command.memory_space() {
                     command = command.with_memory_space(false);
-                    config::write(hw, base, siblings, command);
+                    acts.write(hw, base, command);
                 }
                 // Write-1-to-clear bits are 0 in a record.
                 hw.write(address, wanted);
@@ -271,13 +273,13 @@ impl<'a, M: Mmio, C: Clock> Restore<'a, M, C> {
         let wanted = Command::from_bits(component.command.get());
         if self.pci == Pci::Library {
             if wanted != base.read(hw) {
-                config::write(hw, base, siblings, wanted);
+                acts.write(hw, base, wanted);
             }
             let bits = component.bridge_control.get();
             // A bus that is in reset is nothing to come back to.
             let control = BridgeControl::from_bits(bits).with_secondary_bus_reset(false);
             if component.kind() != ComponentKind::Device && control != base.read(hw) {
-                config::write(hw, base, siblings, control);
+                acts.write(hw, base, control);
             }
         }
         let found: Command = base.read(hw);
@@ -422,14 +424,13 @@ impl<'a, M: Mmio, C: Clock> Restore<'a, M, C> {
                 .expected(expected)
                 .found(found)),
         };
-        let siblings = DeviceDvsec::REGISTERS;
         let control = device::Control::from_bits(component.control.get());
         let frozen = dvsec.read::<device::Lock>(self.hw).config_lock();
         let found: device::Control = dvsec.read(self.hw);
         let global = GlobalControl::from_bits(component.global.get());
         // While it is off, nothing that is half put back decodes: neither decoders nor ranges.
         if found.mem_enable() && !frozen && self.is_changed(number, component, dvsec, hdm) {
-            config::write(self.hw, dvsec, siblings, found.with_mem_enable(false));
+            config::DEVICE.write(self.hw, dvsec, found.with_mem_enable(false));
         }
         self.commit(number, component)?;
         let hw = &mut *self.hw;
@@ -448,13 +449,13 @@ impl<'a, M: Mmio, C: Clock> Restore<'a, M, C> {
         }
         kept(GlobalControl::NUMBER, global.raw(), hdm.read::<GlobalControl>(hw).raw())?;
         if !frozen && dvsec.read::<device::Control>(hw) != control {
-            config::write(hw, dvsec, siblings, control);
+            config::DEVICE.write(hw, dvsec, control);
         }
         let found = dvsec.read::<device::Control>(hw).raw();
         kept(device::Control::NUMBER, control.raw(), found)?;
         let lock = device::Lock::from_bits(component.lock.get());
         if !frozen && lock.config_lock() {
-            config::write(hw, dvsec, siblings, lock);
+            config::DEVICE.write(hw, dvsec, lock);
         }
         kept(device::Lock::NUMBER, lock.raw(), dvsec.read::<device::Lock>(hw).raw())
     }

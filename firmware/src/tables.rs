@@ -25,7 +25,7 @@ use crate::topology::{Node, NodeId, NodeKind, Partition, Tree};
 use crate::verify::paths::{Decoders, WindowView};
 use crate::verify::view;
 
-fn no_room(NoRoom { need, have }: NoRoom) -> Error {
+pub(crate) fn no_room(NoRoom { need, have }: NoRoom) -> Error {
     Code::TABLES_NO_ROOM.error().expected(need).found(have)
 }
 
@@ -34,7 +34,7 @@ fn broken(error: CedtError) -> Error {
     Code::TABLES_RECORD.at(error::Place::byte(error.offset())).rule(error.problem)
 }
 
-fn refused(error: CedtWriteError) -> Error {
+pub(crate) fn refused(error: CedtWriteError) -> Error {
     match error {
         CedtWriteError::NoRoom(error) => no_room(error),
         CedtWriteError::Refused(error) => broken(error),
@@ -92,9 +92,9 @@ pub fn cedt<'a, 'b>(
             && (platform.base_of(window).is_some() || in_use(window))
     };
     for window in ascending(platform.windows, |window| window.base).filter(decodes) {
-        writer.cfmws(&cfmws(window, committed.regions)?).map_err(refused)?;
+        writer.cfmws(&cfmws(window, is_fixed(window, committed.regions))?).map_err(refused)?;
     }
-    for granularity in Granularity::ALL {
+    for granularity in Granularity::ALL.into_iter().filter(|_| cfg!(feature = "xor")) {
         if let Some(cxims) = cxims(platform.windows, granularity)? {
             writer.cxims(&cxims).map_err(refused)?;
         }
@@ -177,8 +177,17 @@ fn check_whole(
     Ok(())
 }
 
+/// Whether a window holds a committed range, and all of those in it are locked.
+fn is_fixed(window: &Window, regions: &[CommittedRegion]) -> bool {
+    let within = |region: &&CommittedRegion| {
+        window.span().is_some_and(|span| span.contains_span(region.span))
+    };
+    let mut inside = regions.iter().filter(within);
+    inside.clone().next().is_some() && inside.all(|region| region.locked)
+}
+
 /// A platform's window as the table has it.
-fn cfmws(window: &Window, regions: &[CommittedRegion]) -> Result<Cfmws, Error> {
+pub(crate) fn cfmws(window: &Window, fixed: bool) -> Result<Cfmws, Error> {
     let base = window.base.unwrap_or_default();
     let refuse = |problem| Code::TABLES_WINDOW.at(error::Place::window(base)).rule(problem);
     let size = window.size;
@@ -186,8 +195,6 @@ fn cfmws(window: &Window, regions: &[CommittedRegion]) -> Result<Cfmws, Error> {
         0 => refuse(Problem::ZeroSize { base: base.0 }),
         _ => refuse(Problem::WindowWraps { base: base.0, size }),
     })?;
-    let mut inside = regions.iter().filter(|region| span.contains_span(region.span));
-    let fixed = inside.clone().next().is_some() && inside.all(|region| region.locked);
     let allowed = window.restrictions;
     let mut record = Cfmws::new(span, window.interleave, &window.targets).map_err(refuse)?;
     record.arithmetic = window.arithmetic;

@@ -41,6 +41,10 @@ pub struct Hdm {
     pub decoders: u8,
 }
 
+impl Empty for Hdm {
+    const EMPTY: Self = Self { block: Block(0), capability: Capability::new(), decoders: 0 };
+}
+
 /// A BI decoder or BI route table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BackInvalidate {

@@ -372,7 +372,7 @@ fn every_remark() {
     let platform = fake::platform(&bridges, &[]);
     assert_eq!(discover_as(&mut hw, &mut fake::clock(), &platform, search, &mut topology), Ok(()));
     provoked.extend(topology.remarks.list().iter().map(|remark| number(remark.code(), remark)));
-    complete(defined(0x0280..=0x02FF), provoked);
+    complete(defined(0x0280..=0x028F), provoked);
 }
 
 // --- plan --------------------------------------------------------------------------------------

@@ -218,6 +218,14 @@ const REMEDIES: &[Remedy] = &[
          ask for it in the policy.",
     ),
     (&[Code::DISCOVER_RCRB], "Publish the RCRB where it answers, or no CHBS for this host at all."),
+    (
+        &[Code::DISCOVER_NOT_FLAT, Code::PLAN_NOT_FLAT],
+        "Take the general path (`bring_up`) for this machine, or give the flat one larger structures.",
+    ),
+    (
+        &[Code::DISCOVER_NOT_BUILT, Code::PLAN_NOT_BUILT],
+        "Build cxl-firmware with the feature that the sentence names, or do not ask for it.",
+    ),
     // The plan.
     (
         &[Code::PLAN_NO_WINDOW, Code::PLAN_NO_WINDOW_FOR_SET],

@@ -10,13 +10,13 @@
 //! Needs 600 bytes of stack for each port in a row.
 
 use cxl_regs::config::{
-    BarKind, BridgeHeader, BusNumbers, Command, EndpointHeader, HeaderType, WINDOW_UNIT, Windows,
+    BarKind, BridgeHeader, BusNumbers, Command, HeaderType, WINDOW_UNIT, Windows,
 };
 use cxl_regs::{Hpa, Span};
 
 use super::function::{CxlFunction, Functions, Role, Sighting, bar_offset, read_bar};
 use super::{bus_range_end, guesses, is_left_out, open};
-use crate::config::{Config, bus_base};
+use crate::config::{self, Config, bus_base};
 use crate::error::{BarProblem, Code, Error, Place};
 use crate::mmio::Mmio;
 use crate::platform::{Bridge, Platform, Resources, RootBus};
@@ -74,7 +74,7 @@ impl Buses {
 /// Assigns what is missing below one bridge.
 pub(super) fn hierarchy(
     hw: &mut impl Mmio,
-    config: &mut Config,
+    config: &mut Config<'_>,
     platform: &Platform<'_>,
     bridge: &Bridge,
     given: &Resources,
@@ -99,9 +99,9 @@ pub(super) fn hierarchy(
 }
 
 /// One way through a hierarchy.
-struct Pass<'a, M> {
+struct Pass<'a, 'c, M> {
     hw: &'a mut M,
-    config: &'a mut Config,
+    config: &'a mut Config<'c>,
     platform: &'a Platform<'a>,
     /// What is not to be touched.
     leave_out: &'a [LeaveOut],
@@ -110,7 +110,7 @@ struct Pass<'a, M> {
     visited: [u64; 4],
 }
 
-impl<M: Mmio> Pass<'_, M> {
+impl<M: Mmio> Pass<'_, '_, M> {
     fn place(&self) -> Place {
         Place::function(self.uid, self.config.function())
     }
@@ -247,7 +247,7 @@ impl<M: Mmio> Pass<'_, M> {
                 .with_primary(bus.bus)
                 .with_secondary(secondary)
                 .with_subordinate(buses.last);
-            self.config.write(self.hw, BridgeHeader::REGISTERS, numbers);
+            self.config.write(self.hw, &config::BRIDGE, numbers);
             *buses
         };
         let (header, windows) = self.windows();
@@ -277,7 +277,7 @@ impl<M: Mmio> Pass<'_, M> {
             };
             let header = header.with_windows(windows);
             let header = header.map_err(|error| Code::DISCOVER_WINDOW.at(at).rule(error))?;
-            let (hw, all) = (&mut *self.hw, BridgeHeader::REGISTERS);
+            let (hw, all) = (&mut *self.hw, &config::BRIDGE);
             self.config.write(hw, all, header.memory_base);
             self.config.write(hw, all, header.memory_limit);
             self.config.write(hw, all, header.pref_base);
@@ -289,7 +289,7 @@ impl<M: Mmio> Pass<'_, M> {
             self.reopen(bus, here);
             let highest = u8::try_from(below.next.saturating_sub(1)).unwrap_or(buses.last);
             let numbers = numbers.with_subordinate(highest);
-            self.config.write(self.hw, BridgeHeader::REGISTERS, numbers);
+            self.config.write(self.hw, &config::BRIDGE, numbers);
             buses.next = below.next;
         }
         Ok(())
@@ -320,7 +320,7 @@ impl<M: Mmio> Pass<'_, M> {
         let (hw, config) = (&mut *self.hw, &mut *self.config);
         let command: Command = config.read(hw, 0);
         if command.memory_space() {
-            config.write(hw, EndpointHeader::REGISTERS, command.with_memory_space(false));
+            config.write(hw, &config::ENDPOINT, command.with_memory_space(false));
         }
         let mut index = 0;
         while index < bars {
@@ -339,7 +339,7 @@ impl<M: Mmio> Pass<'_, M> {
             index += kind.registers();
         }
         if command.memory_space() {
-            config.write(hw, EndpointHeader::REGISTERS, command);
+            config.write(hw, &config::ENDPOINT, command);
         }
         Ok(())
     }
@@ -351,7 +351,13 @@ fn no_room(at: Place, bar: u8, need: u64, next: u64, end: u64) -> Error {
     Code::DISCOVER_NO_ROOM.at(at).halves(bar, power).expected(next).found(end)
 }
 
-fn put(hw: &mut impl Mmio, config: &mut Config, index: u8, kind: BarKind, (low, high): (u32, u32)) {
+fn put(
+    hw: &mut impl Mmio,
+    config: &mut Config<'_>,
+    index: u8,
+    kind: BarKind,
+    (low, high): (u32, u32),
+) {
     config.write_dword(hw, bar_offset(index), low);
     if kind.registers() > 1 {
         config.write_dword(hw, bar_offset(index + 1), high);
@@ -361,7 +367,7 @@ fn put(hw: &mut impl Mmio, config: &mut Config, index: u8, kind: BarKind, (low, 
 /// The size of a BAR, `None` if it does not exist. Its value is restored.
 fn size(
     hw: &mut impl Mmio,
-    config: &mut Config,
+    config: &mut Config<'_>,
     index: u8,
     kind: BarKind,
     value: (u32, u32),

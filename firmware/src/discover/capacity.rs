@@ -18,6 +18,7 @@ use cxl_regs::mailbox::{
 
 use super::error::Waited;
 use super::function::RegisterBlock;
+use crate::built::Feature;
 use crate::config::Config;
 use crate::error::{Code, Error, Place};
 use crate::mmio::{Block, Clock, Mmio};
@@ -31,18 +32,18 @@ const COMMAND_MS: u32 = 2000;
 
 /// A device's partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Capacity {
-    pub(super) volatile: u64,
-    pub(super) persistent: u64,
-    pub(super) source: CapacitySource,
+pub(crate) struct Capacity {
+    pub(crate) volatile: u64,
+    pub(crate) persistent: u64,
+    pub(crate) source: CapacitySource,
     /// What the device has beside.
-    pub(super) remark: Option<Error>,
+    pub(crate) remark: Option<Error>,
 }
 
 /// What the Device DVSEC says of the device, which need not have CXL.mem.
-pub(super) fn mem_capability(
+pub(crate) fn mem_capability(
     hw: &mut impl Mmio,
-    config: &mut Config,
+    config: &mut Config<'_>,
     dvsec: &Dvsec,
     at: Place,
 ) -> Result<Capability, Error> {
@@ -67,10 +68,10 @@ pub(super) fn mem_capability(
 ///
 /// A mailbox is asked first: it knows partitions. Where it refuses the command (QEMU's does not
 /// take a command register that is written by dwords), the range registers are believed.
-pub(super) fn capacity(
+pub(crate) fn capacity(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
-    config: &mut Config,
+    config: &mut Config<'_>,
     dvsec: &Dvsec,
     capability: Capability,
     registers: Option<RegisterBlock>,
@@ -80,7 +81,8 @@ pub(super) fn capacity(
     for index in 0..capability.hdm_count() {
         wait_ms = wait_ms.max(await_range(hw, clock, config, dvsec, index, at)?);
     }
-    if let Some(registers) = registers
+    if cfg!(feature = "mailbox")
+        && let Some(registers) = registers
         && let Some(capacity) = from_mailbox(hw, clock, registers, wait_ms, at)?
     {
         if (capacity.volatile, capacity.persistent) == (0, 0) {
@@ -92,7 +94,12 @@ pub(super) fn capacity(
         }
         return Ok(capacity);
     }
-    from_ranges(hw, config, dvsec, capability, at)
+    let found = from_ranges(hw, config, dvsec, capability, at)?;
+    let assumed = found.source == CapacitySource::AssumedVolatile;
+    if cfg!(not(feature = "mailbox")) && assumed && registers.is_some() {
+        return Err(Feature::Mailbox.not_built(at));
+    }
+    Ok(found)
 }
 
 /// Where the registers of a range, counted from 0, are found as if they were range 1's.
@@ -109,7 +116,7 @@ fn ready(low: RangeSizeLow) -> bool {
 fn await_range(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
-    config: &mut Config,
+    config: &mut Config<'_>,
     dvsec: &Dvsec,
     index: u8,
     at: Place,
@@ -142,7 +149,7 @@ fn await_range(
 
 fn from_ranges(
     hw: &mut impl Mmio,
-    config: &mut Config,
+    config: &mut Config<'_>,
     dvsec: &Dvsec,
     capability: Capability,
     at: Place,

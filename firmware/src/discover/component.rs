@@ -14,14 +14,14 @@ use crate::topology::{BackInvalidate, Hdm};
 
 /// What discovery wants to know of a component's registers.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Structures {
-    pub(super) hdm: Option<Hdm>,
-    pub(super) back_invalidate: Option<BackInvalidate>,
+pub(crate) struct Structures {
+    pub(crate) hdm: Option<Hdm>,
+    pub(crate) back_invalidate: Option<BackInvalidate>,
 }
 
 /// Reads a component block. `component` is `None` for a root or downstream port, whose decoders, if
 /// it shows any, take no part in decoding: QEMU's root ports have had them, on and off.
-pub(super) fn structures(
+pub(crate) fn structures(
     hw: &mut impl Mmio,
     block: u64,
     component: Option<Component>,

@@ -8,7 +8,7 @@ use crate::error::{Code, Error, Place};
 
 /// Why a bridge's root bus could not be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoRootBus {
+pub(crate) enum NoRootBus {
     /// The UID is no bus number.
     NotABusNumber = 0,
     /// No configuration region decodes a bus of that number.
@@ -23,7 +23,7 @@ pub(super) enum NoRootBus {
 
 /// What nobody assigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unassigned {
+pub(crate) enum Unassigned {
     /// A port's secondary bus number is 0.
     BusNumbers,
     /// The BAR that register blocks lie in has address 0.
@@ -34,7 +34,7 @@ pub(super) enum Unassigned {
 
 impl Unassigned {
     /// The refusal where there is nothing to assign from.
-    pub(super) fn error(self, at: Place) -> Error {
+    pub(crate) fn error(self, at: Place) -> Error {
         let error = Code::DISCOVER_UNASSIGNED.at(at);
         match self {
             Self::BusNumbers => error,
@@ -46,7 +46,7 @@ impl Unassigned {
 
 /// What a device was waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Waited {
+pub(crate) enum Waited {
     /// Memory_Info_Valid of a range, counted from 1.
     InfoValid(u8),
     /// Memory_Active of a range, counted from 1.
@@ -61,7 +61,7 @@ pub(super) enum Waited {
 
 impl Waited {
     /// The refusal where it did not come; `found` is the register that was asked.
-    pub(super) fn timeout(self, at: Place, found: u32, milliseconds: u32) -> Error {
+    pub(crate) fn timeout(self, at: Place, found: u32, milliseconds: u32) -> Error {
         let error = Code::DISCOVER_TIMEOUT.at(at).expected(milliseconds);
         match self {
             Self::InfoValid(range) => error.halves(0u8, range).found(found),

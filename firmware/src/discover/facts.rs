@@ -29,7 +29,7 @@ pub(crate) struct FunctionFacts {
 /// What is known of the open function, which is the node's; `None` where it is something else.
 pub(crate) fn facts(
     hw: &mut impl Mmio,
-    config: &mut Config,
+    config: &mut Config<'_>,
     tree: Tree<'_>,
     id: NodeId,
 ) -> Option<FunctionFacts> {
@@ -65,7 +65,7 @@ pub(crate) fn facts(
 pub(crate) fn memory_of(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
-    config: &mut Config,
+    config: &mut Config<'_>,
     offset: u16,
     registers: u64,
     at: Place,

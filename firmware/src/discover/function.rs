@@ -5,14 +5,14 @@
 
 use cxl_regs::access::Register;
 use cxl_regs::config::{
-    Bar, BarKind, Bdf, Capabilities, CapabilityId, Command, EndpointHeader, ExtendedCapabilities,
+    Bar, BarKind, Bdf, Capabilities, CapabilityId, Command, ExtendedCapabilities,
     ExtendedCapabilityId, HeaderType, Id, LinkCapabilities, PcieCapabilities, PortType, Sbdf,
 };
 use cxl_regs::dvsec::locator::{BLOCK_ALIGNMENT, BlockId, Locations};
 use cxl_regs::dvsec::{Dvsec, DvsecId, Dvsecs};
 
 use super::error::Unassigned;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::error::{BarProblem, Code, Error, Numbered, Place};
 use crate::mmio::Mmio;
 use crate::platform::RootBus;
@@ -20,7 +20,7 @@ use crate::topology::Path;
 
 /// What a function is to CXL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(crate) enum Role {
     RootPort,
     UpstreamPort,
     DownstreamPort,
@@ -44,12 +44,12 @@ impl Role {
     }
 
     /// The number of BARs in its header.
-    pub(super) fn bars(self) -> u8 {
+    pub(crate) fn bars(self) -> u8 {
         if self == Self::Device { 6 } else { 2 }
     }
 
     /// Device numbers that can exist on the bus below: a link leads to device 0 only.
-    pub(super) fn devices_below(above: Option<Self>) -> u16 {
+    pub(crate) fn devices_below(above: Option<Self>) -> u16 {
         match above {
             None | Some(Self::UpstreamPort) => 32,
             Some(Self::RootPort | Self::DownstreamPort | Self::Device) => 1,
@@ -59,7 +59,7 @@ impl Role {
 
 /// A cursor over the functions that answer on a bus.
 #[derive(Debug)]
-pub(super) struct Functions {
+pub(crate) struct Functions {
     base: u64,
     bus: RootBus,
     next: u16,
@@ -68,13 +68,17 @@ pub(super) struct Functions {
 
 impl Functions {
     /// All of a bus whose configuration space is at `base`.
-    pub(super) fn new(base: u64, bus: RootBus, above: Option<Role>) -> Self {
+    pub(crate) fn new(base: u64, bus: RootBus, above: Option<Role>) -> Self {
         let end = Bdf::new(1, 0, 0).map_or(0, Bdf::bits) / 32 * Role::devices_below(above);
         Self { base, bus, next: 0, end }
     }
 
     /// Opens the next function and gives its header type.
-    pub(super) fn next(&mut self, hw: &mut impl Mmio, config: &mut Config) -> Option<HeaderType> {
+    pub(crate) fn next(
+        &mut self,
+        hw: &mut impl Mmio,
+        config: &mut Config<'_>,
+    ) -> Option<HeaderType> {
         while self.next < self.end {
             let bdf = Bdf::from_bits(u16::from(self.bus.bus) << 8 | self.next);
             config.open(self.base, Sbdf { segment: self.bus.segment, bdf });
@@ -93,18 +97,18 @@ impl Functions {
 
 /// A function of a CXL hierarchy.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct CxlFunction {
-    pub(super) role: Role,
+pub(crate) struct CxlFunction {
+    pub(crate) role: Role,
     /// Offset of the PCI Express capability.
     pcie: u16,
-    pub(super) device: Option<Dvsec>,
-    pub(super) flex_bus: Option<Dvsec>,
+    pub(crate) device: Option<Dvsec>,
+    pub(crate) flex_bus: Option<Dvsec>,
     locator: Option<Dvsec>,
 }
 
 /// What a function turned out to be.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Sighting {
+pub(crate) enum Sighting {
     /// A part of a CXL hierarchy.
     Cxl(CxlFunction),
     /// None, but it says something of CXL, or there may be something behind it.
@@ -115,7 +119,7 @@ pub(super) enum Sighting {
 
 impl Sighting {
     /// The part of a CXL hierarchy, if it is one.
-    pub(super) fn cxl(self) -> Option<CxlFunction> {
+    pub(crate) fn cxl(self) -> Option<CxlFunction> {
         match self {
             Self::Cxl(found) => Some(found),
             Self::Aside(_) | Self::Nothing => None,
@@ -125,9 +129,9 @@ impl Sighting {
 
 impl CxlFunction {
     /// What the open function is.
-    pub(super) fn identify(
+    pub(crate) fn identify(
         hw: &mut impl Mmio,
-        config: &mut Config,
+        config: &mut Config<'_>,
         uid: u32,
         header: HeaderType,
         above: Option<Role>,
@@ -194,10 +198,10 @@ impl CxlFunction {
     }
 
     /// The port's number, by which target lists name it; 0 for what is no target.
-    pub(super) fn port_number(
+    pub(crate) fn port_number(
         &self,
         hw: &mut impl Mmio,
-        config: &mut Config,
+        config: &mut Config<'_>,
         at: Place,
     ) -> Result<u8, Error> {
         match self.role {
@@ -211,7 +215,7 @@ impl CxlFunction {
 
     /// Its place below `above`, or, of what is no target, that of the port above it. `None` where the way
     /// there is too long to name.
-    pub(super) fn place_in(&self, above: Path, port: u8) -> Option<Path> {
+    pub(crate) fn place_in(&self, above: Path, port: u8) -> Option<Path> {
         match self.role {
             Role::RootPort | Role::DownstreamPort => above.behind(port),
             Role::UpstreamPort | Role::Device => Some(above),
@@ -221,9 +225,9 @@ impl CxlFunction {
 
 /// Refuses a function whose register `R`, in the structure at `base`, shares a dword of all-ones,
 /// which no such register can: it answered its Vendor ID, and then no more.
-pub(super) fn sound<R: Numbered>(
+pub(crate) fn sound<R: Numbered>(
     hw: &mut impl Mmio,
-    config: &mut Config,
+    config: &mut Config<'_>,
     base: u16,
     at: Place,
 ) -> Result<(), Error> {
@@ -235,7 +239,7 @@ pub(super) fn sound<R: Numbered>(
 }
 
 /// Refuses a function that no longer answers to its Vendor ID.
-pub(super) fn answers(hw: &mut impl Mmio, config: &mut Config, at: Place) -> Result<(), Error> {
+pub(crate) fn answers(hw: &mut impl Mmio, config: &mut Config<'_>, at: Place) -> Result<(), Error> {
     let offset = Id::SPEC.offset & !3;
     match config.fresh(hw, offset) {
         u32::MAX => Err(Code::DISCOVER_SILENT.at(at).detail(Id::NUMBER).expected(offset)),
@@ -245,28 +249,28 @@ pub(super) fn answers(hw: &mut impl Mmio, config: &mut Config, at: Place) -> Res
 
 /// Where a function's register blocks are.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Blocks {
+pub(crate) struct Blocks {
     /// The component registers.
-    pub(super) component: Option<RegisterBlock>,
+    pub(crate) component: Option<RegisterBlock>,
     /// The CXL device registers.
-    pub(super) device: Option<RegisterBlock>,
+    pub(crate) device: Option<RegisterBlock>,
 }
 
 /// A block of registers behind a BAR.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RegisterBlock {
+pub(crate) struct RegisterBlock {
     /// Its physical address.
-    pub(super) address: u64,
+    pub(crate) address: u64,
     /// The most bytes from there to the end of its BAR.
-    pub(super) room: u64,
+    pub(crate) room: u64,
 }
 
 impl CxlFunction {
     /// The register blocks that the locator names, the first of each kind.
-    pub(super) fn blocks(
+    pub(crate) fn blocks(
         &self,
         hw: &mut impl Mmio,
-        config: &mut Config,
+        config: &mut Config<'_>,
         at: Place,
     ) -> Result<Blocks, Error> {
         let Some(locator) = &self.locator else { return Ok(Blocks::default()) };
@@ -289,7 +293,7 @@ impl CxlFunction {
     fn address(
         &self,
         hw: &mut impl Mmio,
-        config: &mut Config,
+        config: &mut Config<'_>,
         at: Place,
         bar: u8,
         offset: u64,
@@ -325,19 +329,19 @@ impl CxlFunction {
 
     /// Lets the function answer at its BARs, and a port forward. The only write that discovery
     /// makes where everything is assigned, and only if the bit is 0.
-    pub(super) fn enable_memory(&self, hw: &mut impl Mmio, config: &mut Config) {
+    pub(crate) fn enable_memory(&self, hw: &mut impl Mmio, config: &mut Config<'_>) {
         let command: Command = config.read(hw, 0);
         if !command.memory_space() {
             // Command and Status are alike in both headers.
-            config.write(hw, EndpointHeader::REGISTERS, command.with_memory_space(true));
+            config.write(hw, &config::ENDPOINT, command.with_memory_space(true));
         }
     }
 }
 
 /// The type and value of the open function's BAR that starts at register `index` of `bars`.
-pub(super) fn read_bar(
+pub(crate) fn read_bar(
     hw: &mut impl Mmio,
-    config: &mut Config,
+    config: &mut Config<'_>,
     bars: u8,
     index: u8,
 ) -> Result<(BarKind, u32, u32), BarProblem> {
@@ -351,12 +355,12 @@ pub(super) fn read_bar(
 }
 
 /// Offset of a BAR register in configuration space.
-pub(super) fn bar_offset(index: u8) -> u16 {
+pub(crate) fn bar_offset(index: u8) -> u16 {
     Bar::SPEC.offset + u16::from(index) * u16::from(Bar::SPEC.bytes)
 }
 
 /// The device serial number of the open function, if it has one.
-pub(super) fn serial(hw: &mut impl Mmio, config: &mut Config) -> Option<u64> {
+pub(crate) fn serial(hw: &mut impl Mmio, config: &mut Config<'_>) -> Option<u64> {
     let mut found = ExtendedCapabilities::new(config.reader(hw)).filter_map(Result::ok);
     let at = found.find(|found| found.id == ExtendedCapabilityId::SerialNumber)?.offset;
     drop(found);

@@ -161,6 +161,11 @@ rows! {
         "{at}: a CXL 1.1 host (RCH): it is in the table, and its memory is not programmed",
     0x028A DISCOVER_RCRB
         "{at}: a CXL 1.1 host, and its RCRB at {expected:x} {detail|is no page|does not answer|has Memory Space off|has no block of 64 KiB in BAR 0} (found {found:x8}): it is left out of the table, as Linux gives up every bridge for it",
+    // What the flat path, or a build without a feature, does not do: refusals, no remarks.
+    0x0290 DISCOVER_NOT_FLAT
+        "{at}: {detail|a CXL 1.1 host bridge|its root bus is not given|resources to assign are given|has no decoders of its own|a switch|committed already|one bridge more than there is room for|one root port more than there is room for|one remark more than there is room for}: not for the flat path; the general path does it, or larger structures",
+    0x0291 DISCOVER_NOT_BUILT
+        "{at}: {detail|its mailbox has to say what kind of memory it has|resources to assign are given}, and the library was built without the feature {detail|mailbox|assign}",
 
     // The plan.
     0x0301 PLAN_NO_WINDOW
@@ -246,6 +251,11 @@ rows! {
         "{at}: window {at:window} has {found:size} up to a hole; decoders of {expected:size} reach into it, and Linux finds no window for them",
     0x0340 PLAN_NO_ROOM_FOR_WINDOW
         "{at}: the free address space has no place for its window of {expected:size}; give more of it",
+    // What the flat path, or a build without a feature, does not do: refusals, no notes.
+    0x0390 PLAN_NOT_FLAT
+        "{at}: {detail|interleaves|has XOR arithmetic|starts at 0|has less than 256 MiB|back-invalidate comes into question|one region more than there is room for}: not for the flat path; the general path does it, or larger structures",
+    0x0391 PLAN_NOT_BUILT
+        "{at}: {detail|best effort|a set|XOR arithmetic|back-invalidate|a probe of memory|describing alone|earlier ranges} asked for, and the library was built without the feature {detail|degrade|interleave|xor|back-invalidate|probe|describe|earlier}",
 
     // Programming, commit and locks.
     0x0401 COMMIT_NO_SUCH_DECODER "{at}: planned, but the topology has no such decoder",

@@ -6,14 +6,14 @@
 use core::mem::{offset_of, size_of};
 
 use cxl_regs::access::Register;
-use cxl_regs::config::{BridgeControl, BridgeHeader, Command, EndpointHeader, Id, Sbdf};
+use cxl_regs::config::{BridgeControl, Command, Id, Sbdf};
 use cxl_regs::dvsec::device::{self, RANGE_STRIDE};
 use cxl_regs::hdm;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::{decode, encode};
-use crate::config::{Config, acted_on_at, bus_base};
+use crate::config::{self, Config, bus_base};
 use crate::discover::{FunctionFacts, facts};
 use crate::error::{Code, Error, Place};
 use crate::mmio::{Block, Mmio};
@@ -91,9 +91,9 @@ const KIND: [ComponentKind; 5] = [
 
 impl ComponentRecord {
     /// A node, as it is now. Of one with a fault no register is read.
-    pub(super) fn of(
+    pub(crate) fn of(
         hw: &mut impl Mmio,
-        config: &mut Config,
+        config: &mut Config<'_>,
         ecam: &[Ecam],
         tree: Tree<'_>,
         id: NodeId,
@@ -124,7 +124,7 @@ impl ComponentRecord {
     fn read_function(
         &mut self,
         hw: &mut impl Mmio,
-        config: &mut Config,
+        config: &mut Config<'_>,
         ecam: &[Ecam],
         tree: Tree<'_>,
         id: NodeId,
@@ -146,17 +146,17 @@ impl ComponentRecord {
         self.registers = registers.into();
         let command: Command = config.read(hw, 0);
         self.command = command.into_bits().into();
-        let siblings = match node.kind {
-            NodeKind::Device(_) => EndpointHeader::REGISTERS,
+        let acts = match node.kind {
+            NodeKind::Device(_) => &config::ENDPOINT,
             _ => {
                 let control: BridgeControl = config.read(hw, 0);
                 self.bridge_control = control.into_bits().into();
-                BridgeHeader::REGISTERS
+                &config::BRIDGE
             }
         };
         let dwords = header_dwords(node.kind.into());
         for (offset, slot) in (HEADER_START..).step_by(4).zip(self.header.iter_mut().take(dwords)) {
-            *slot = (config.dword(hw, offset) & !acted_on_at(siblings, offset)).into();
+            *slot = (config.dword(hw, offset) & !acts.at(offset)).into();
         }
         if device != 0 {
             let dvsec = config.block(device);
@@ -196,6 +196,13 @@ impl ComponentRecord {
                 Err(Code::HANDOFF_CODE.at(Place::byte(at + offset_of!(Self, parent))).found(parent))
             }
         }
+    }
+
+    /// The record of a node that stood alone with those above it, with the number that the component above
+    /// has in the whole.
+    pub(crate) fn below(mut self, parent: Option<u16>) -> Self {
+        self.parent = parent.unwrap_or(NONE).into();
+        self
     }
 
     /// Where it is.

@@ -44,7 +44,7 @@ fn check_window(platform: &Platform<'_>, window: &Window) -> Result<(), Error> {
             return Err(Code::PLAN_TARGET_TWICE.at(Place::window(base)).found(uid));
         }
     }
-    if window.arithmetic == Arithmetic::Xor {
+    if cfg!(feature = "xor") && window.arithmetic == Arithmetic::Xor {
         Selector::xor(window.interleave, &window.xor_maps)
             .map_err(|error| Code::PLAN_XOR.at(Place::window(base)).rule(error))?;
     }

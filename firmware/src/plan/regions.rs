@@ -46,9 +46,11 @@ pub(super) fn place_all(
         }
     }
     // Fixed places first: what may go anywhere goes round them.
-    earlier::mark(given, used);
+    if cfg!(feature = "earlier") {
+        earlier::mark(given, used);
+    }
     for fixed in [true, false] {
-        if !fixed {
+        if cfg!(feature = "earlier") && !fixed {
             earlier::keep(given, used, layout)?;
         }
         for &device in devices {
@@ -58,9 +60,13 @@ pub(super) fn place_all(
                 }
             }
         }
-        sets::named(given, fixed, used, layout)?;
+        if cfg!(feature = "interleave") {
+            sets::named(given, fixed, used, layout)?;
+        }
     }
-    sets::regions(given, used, layout)?;
+    if cfg!(feature = "interleave") {
+        sets::regions(given, used, layout)?;
+    }
     for device in given.unrequested() {
         for partition in Partition::ALL {
             let size = left(tree, device, partition, used);

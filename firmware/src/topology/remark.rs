@@ -7,12 +7,12 @@
 //! A bring-up that is content with the rest remarks what it lost here too: a component whose registers
 //! say nonsense, by the error that would have ended a strict one.
 //!
-//! **Invariant**: a remark from `0x0280` to `0x02FF` is no failure; every other one is a loss, and
+//! **Invariant**: a remark from `0x0280` to `0x028F` is no failure; every other one is a loss, and
 //! counted.
 
 use heapless::Vec;
 
-use crate::error::{Code, Error, Phase};
+use crate::error::{Error, Phase};
 
 /// What discovery remarked, in the order it came to it, and how many more there were.
 #[derive(Clone, Debug, Default)]
@@ -74,13 +74,13 @@ impl Remarks {
 
 /// Whether a remark is an error: what it is about was lost.
 fn is_loss(remark: &Error) -> bool {
-    remark.phase() != Phase::Discover || remark.code() < Code::DISCOVER_NO_MEM.number()
+    remark.phase() != Phase::Discover || remark.is_failure()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Place;
+    use crate::error::{Code, Place};
     use crate::platform::RootBus;
 
     #[test]
