@@ -41,6 +41,7 @@ pub mod restore;
 pub mod tables;
 
 pub mod bring_up;
+pub mod flat;
 
 // What they share.
 mod admits;

@@ -42,7 +42,7 @@ pub(crate) struct Function {
 }
 
 /// Address and value of a write, and the values that registers take then.
-type Reaction = (u64, u32, Vec<(u64, u32)>);
+pub(crate) type Reaction = (u64, u32, Vec<(u64, u32)>);
 
 #[derive(Default)]
 pub(crate) struct Fake {

@@ -1,0 +1,382 @@
+//! The flat path: the whole job for small machines, in a fraction of the code and of the memory.
+//!
+//! Windows of one way, root buses that are given, bridges with decoders of their own, and devices
+//! directly below root ports; buses, forwarding windows and BARs assigned by somebody else. Each
+//! device's whole capacity goes into the one window that fits, a region for each kind of memory; every
+//! decoder is locked with its first commit ([`Policy::no_trial`](crate::policy::Policy) and
+//! [`OnFailure::Strict`](crate::policy::OnFailure) of the general path). No memory is probed.
+//!
+//! ```no_run
+//! # use cxl_firmware::{Error, flat, mmio::{Clock, Mmio}, platform::Platform};
+//! # use cxl_regs::acpi::Identity;
+//! # fn start(hw: &mut impl Mmio, clock: &mut impl Clock, platform: &Platform<'_>,
+//! #     identity: Identity, table: &mut [u8], record: &mut [u8]) -> Result<(), Error> {
+//! let mut work = flat::Workspace::<4, 8, 16>::new();
+//! let policy = flat::Policy { config_lock: true, ..flat::Policy::default() };
+//! flat::bring_up(hw, clock, platform, &policy, &mut work)?;
+//! let cedt = flat::cedt(hw, platform, &mut work, identity, table)?;
+//! let record = flat::hand_off(hw, platform, &mut work, None, record)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What it does not do it refuses by name before a decoder is written to
+//! ([`DISCOVER_NOT_FLAT`](Code::DISCOVER_NOT_FLAT), [`PLAN_NOT_FLAT`](Code::PLAN_NOT_FLAT)): the general path takes
+//! such a machine. Where both do, they make the same plan, the same registers, the same table and the
+//! same record: `tests/flat.rs` holds one against the other.
+//!
+//! **Invariant**: whatever succeeds here would succeed in [`mod@crate::bring_up`], with the same result.
+
+mod commit;
+mod discover;
+mod plan;
+mod record;
+mod verify;
+
+use cxl_regs::access::Component;
+use cxl_regs::config::{Bdf, Sbdf};
+use cxl_regs::dvsec::flex_bus;
+use cxl_regs::hdm::DecoderImage;
+use cxl_regs::{
+    Coherency, DecodeError, Decoder, Granularity, Hpa, Interleave, Route, Span, Targets,
+};
+use heapless::Vec;
+
+pub use record::{cedt, hand_off};
+
+use crate::committed::{DecoderBefore, Place};
+use crate::device_registers::{DeviceImage, DeviceRegisters};
+use crate::error::{Code, Error};
+use crate::list::{Empty, List};
+use crate::mmio::{Clock, Mmio};
+use crate::platform::Platform;
+use crate::topology::{BackInvalidate, Device, Hdm, NodeId, Partition, Path};
+
+/// How to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Set CONFIG_LOCK in each Device DVSEC once its memory is enabled.
+    pub config_lock: bool,
+    /// Take memory for volatile where range registers leave its kind to the CDAT, also of devices with a
+    /// mailbox that this build does not ask. With the feature `mailbox` it means nothing.
+    pub assume_volatile: bool,
+}
+
+/// What a decoder or a component is not flat for, by the numbers of
+/// [`DISCOVER_NOT_FLAT`](Code::DISCOVER_NOT_FLAT) and [`PLAN_NOT_FLAT`](Code::PLAN_NOT_FLAT).
+#[derive(Clone, Copy)]
+enum NotFlat {
+    // Of discovery.
+    Rcrb = 0,
+    RootBus = 1,
+    Resources = 2,
+    PassThrough = 3,
+    Switch = 4,
+    Committed = 5,
+    Bridges = 6,
+    Ports = 7,
+    Remarks = 8,
+}
+
+/// The same of the plan.
+#[derive(Clone, Copy)]
+enum NotPlanned {
+    Interleaved = 0,
+    Xor = 1,
+    AtZero = 2,
+    NoShare = 3,
+    BackInvalidate = 4,
+    Regions = 5,
+}
+
+impl NotFlat {
+    fn at(self, at: impl Into<crate::error::Place>) -> Error {
+        Code::DISCOVER_NOT_FLAT.at(at).detail(self as u8)
+    }
+}
+
+impl NotPlanned {
+    fn at(self, at: impl Into<crate::error::Place>) -> Error {
+        Code::PLAN_NOT_FLAT.at(at).detail(self as u8)
+    }
+}
+
+/// A host bridge of a [`Workspace`].
+#[derive(Clone, Copy, Debug)]
+pub struct Bridge {
+    uid: u32,
+    hdm: Hdm,
+}
+
+/// A root port of a [`Workspace`], and the device below it.
+#[derive(Clone, Copy, Debug)]
+pub struct Port {
+    bridge: u16,
+    number: u8,
+    /// The bus below.
+    bus: u8,
+    /// What its link trained to, if it says.
+    status: Option<flex_bus::Status>,
+    function: Sbdf,
+    back_invalidate: Option<BackInvalidate>,
+    device: Option<Below>,
+}
+
+/// A device of a [`Port`].
+#[derive(Clone, Copy, Debug)]
+struct Below {
+    function: Sbdf,
+    device: Device,
+    hdm: Option<Hdm>,
+    back_invalidate: Option<BackInvalidate>,
+    /// What its registers held before they were written to.
+    before: DeviceImage,
+}
+
+/// One kind of memory of a device, and where it is in host addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct Region {
+    port: u16,
+    window: Hpa,
+    span: Span,
+    partition: Partition,
+    coherency: Coherency,
+    /// The window's: a decoder of one way has it for older kernels, which compare it.
+    granularity: Granularity,
+    /// What the decoders of the device and of the bridge held before they were written to.
+    before: [DecoderBefore; 2],
+}
+
+impl Empty for Bridge {
+    const EMPTY: Self = Self { uid: 0, hdm: Hdm::EMPTY };
+}
+
+impl Empty for Port {
+    const EMPTY: Self = Self {
+        bridge: 0,
+        number: 0,
+        bus: 0,
+        status: None,
+        function: Sbdf { segment: 0, bdf: Bdf::from_bits(0) },
+        back_invalidate: None,
+        device: None,
+    };
+}
+
+impl Empty for Region {
+    const EMPTY: Self = Self {
+        port: 0,
+        window: Hpa(0),
+        span: Span::<Hpa>::ORIGIN,
+        partition: Partition::Volatile,
+        coherency: Coherency::HostOnly,
+        granularity: Granularity::B256,
+        before: [DecoderBefore::EMPTY; 2],
+    };
+}
+
+/// Remarks that there is room for; more are refused.
+const REMARKS: usize = 8;
+
+/// What is not a list of the caller's.
+#[derive(Clone, Debug, Default)]
+pub struct Rest {
+    remarks: Vec<Error, REMARKS>,
+    /// All of it was brought up and found good.
+    whole: bool,
+    config_lock: bool,
+}
+
+/// Room for a machine: `B` bridges, `P` root ports, `R` regions: one for each kind of memory that a
+/// device has. With 4, 8 and 16 it takes less than 4 KiB.
+#[derive(Clone, Debug, Default)]
+pub struct Workspace<const B: usize, const P: usize, const R: usize> {
+    bridges: Vec<Bridge, B>,
+    ports: Vec<Port, P>,
+    regions: Vec<Region, R>,
+    rest: Rest,
+}
+
+impl<const B: usize, const P: usize, const R: usize> Workspace<B, P, R> {
+    /// An empty one.
+    pub const fn new() -> Self {
+        let rest = Rest { remarks: Vec::new(), whole: false, config_lock: false };
+        Self { bridges: Vec::new(), ports: Vec::new(), regions: Vec::new(), rest }
+    }
+}
+
+/// A [`Workspace`] in memory of any size.
+#[derive(Debug)]
+pub struct WorkspaceMut<'a> {
+    /// Host bridges.
+    pub bridges: List<'a, Bridge>,
+    /// Root ports.
+    pub ports: List<'a, Port>,
+    /// Regions, by ascending address.
+    pub regions: List<'a, Region>,
+    /// What is not a list.
+    pub rest: &'a mut Rest,
+}
+
+impl<'a, const B: usize, const P: usize, const R: usize> From<&'a mut Workspace<B, P, R>>
+    for WorkspaceMut<'a>
+{
+    fn from(work: &'a mut Workspace<B, P, R>) -> Self {
+        let Workspace { bridges, ports, regions, rest } = work;
+        Self { bridges: bridges.into(), ports: ports.into(), regions: regions.into(), rest }
+    }
+}
+
+impl WorkspaceMut<'_> {
+    fn clear(&mut self) {
+        self.bridges.clear();
+        self.ports.clear();
+        self.regions.clear();
+        self.rest.remarks.clear();
+        self.rest.whole = false;
+        self.rest.config_lock = false;
+    }
+
+    fn view(&self) -> View<'_> {
+        View { bridges: &self.bridges, ports: &self.ports, regions: &self.regions }
+    }
+}
+
+/// Brings up all CXL memory of a flat machine: discovers, plans, programs, commits with locks, and
+/// verifies.
+///
+/// Nothing is written to a decoder unless there is a plan for the whole machine. On an error what no
+/// lock holds is put back, and no table is made.
+pub fn bring_up<'a>(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    platform: &Platform<'_>,
+    policy: &Policy,
+    work: impl Into<WorkspaceMut<'a>>,
+) -> Result<(), Error> {
+    let mut work = work.into();
+    work.clear();
+    discover::discover(hw, clock, platform, policy, &mut work)?;
+    plan::plan(platform, &mut work)?;
+    commit::commit(hw, clock, policy, &mut work)?;
+    if let Err(error) = verify::verify(hw, platform, policy.config_lock, work.view()) {
+        commit::put_back(hw, &work, usize::MAX);
+        return Err(error);
+    }
+    (work.rest.whole, work.rest.config_lock) = (true, policy.config_lock);
+    Ok(())
+}
+
+/// What was found and planned, to be read.
+#[derive(Clone, Copy)]
+struct View<'a> {
+    bridges: &'a [Bridge],
+    ports: &'a [Port],
+    regions: &'a [Region],
+}
+
+/// A decoder of the plan.
+#[derive(Clone, Copy)]
+struct Planned<'a> {
+    region: &'a Region,
+    port: &'a Port,
+    place: Place,
+    hdm: Hdm,
+}
+
+impl<'a> View<'a> {
+    fn port(self, number: u16) -> Option<&'a Port> {
+        self.ports.get(usize::from(number))
+    }
+
+    fn uid(self, port: &Port) -> u32 {
+        self.bridges.get(usize::from(port.bridge)).map_or(0, |bridge| bridge.uid)
+    }
+
+    fn path(self, port: &Port) -> Path {
+        Path::new(self.uid(port), &[port.number]).unwrap_or_default()
+    }
+
+    /// The regions of a port's device, by ascending address, which is the order of its decoders.
+    fn regions_of(self, number: u16) -> impl Iterator<Item = &'a Region> + Clone {
+        self.regions.iter().filter(move |region| region.port == number)
+    }
+
+    /// The regions behind a bridge, likewise.
+    fn regions_behind(self, bridge: u16) -> impl Iterator<Item = &'a Region> + Clone {
+        self.regions
+            .iter()
+            .filter(move |region| self.port(region.port).is_some_and(|port| port.bridge == bridge))
+    }
+
+    /// Decoder `index` of a component, if the plan has one: of a bridge by its number, of the device
+    /// below a port by the port's.
+    fn planned(self, component: Component, number: u16, index: u8) -> Option<Planned<'a>> {
+        let nth = usize::from(index);
+        let (region, hdm) = match component {
+            Component::Device => {
+                let below = self.port(number)?.device.as_ref()?;
+                (self.regions_of(number).nth(nth)?, below.hdm?)
+            }
+            _ => {
+                let bridge = self.bridges.get(usize::from(number))?;
+                (self.regions_behind(number).nth(nth)?, bridge.hdm)
+            }
+        };
+        let port = self.port(region.port)?;
+        let at = match component {
+            Component::Device => self.path(port),
+            _ => Path::new(self.uid(port), &[]).unwrap_or_default(),
+        };
+        Some(Planned { region, port, place: Place { at, component, index }, hdm })
+    }
+
+    /// All components with decoders, devices first; the number is as in [`Self::planned`].
+    fn components(self) -> impl Iterator<Item = (Component, u16, Hdm)> + Clone + 'a {
+        let devices = self.ports.iter().zip(0..).filter_map(|(port, number)| {
+            Some((Component::Device, number, port.device.as_ref()?.hdm?))
+        });
+        let bridges = self.bridges.iter().zip(0..);
+        devices.chain(bridges.map(|(bridge, number)| (Component::HostBridge, number, bridge.hdm)))
+    }
+
+    /// The place of any decoder of a component.
+    fn place(self, component: Component, number: u16, index: u8) -> Place {
+        let at = match component {
+            Component::Device => self.port(number).map(|port| self.path(port)),
+            _ => {
+                let bridge = self.bridges.get(usize::from(number));
+                bridge.and_then(|bridge| Path::new(bridge.uid, &[]))
+            }
+        };
+        Place { at: at.unwrap_or_default(), component, index }
+    }
+}
+
+impl Planned<'_> {
+    /// What its registers are to hold; the Commit bit is 0.
+    fn image(self) -> Result<DecoderImage, DecodeError> {
+        let Region { span, coherency, granularity, .. } = *self.region;
+        let mut interleave = Interleave::NONE;
+        let route = match self.place.component {
+            Component::Device => Route::Skip(0),
+            _ => {
+                interleave.granularity = granularity;
+                let mut targets = Targets::default();
+                if let Some(first) = targets.0.first_mut() {
+                    *first = self.port.number;
+                }
+                Route::Targets(targets)
+            }
+        };
+        let decoder = Decoder { span, interleave, coherency, uio: None, set_position: 0, route };
+        let image = decoder.encode(self.place.component, self.hdm.capability)?;
+        Ok(image.with_control(image.control().with_lock_on_commit(true)))
+    }
+}
+
+impl Below {
+    fn registers(&self) -> Option<DeviceRegisters> {
+        Some(DeviceRegisters::new(NodeId(0), &self.device, self.hdm?))
+    }
+}
