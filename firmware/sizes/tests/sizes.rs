@@ -172,7 +172,10 @@ fn each_profile_keeps_to_its_budget_and_to_what_is_written_down() {
 
 #[test]
 fn a_symbol_names_its_file() {
-    assert_eq!(module("_ZN12cxl_firmware4plan5place5place17h0123456789abcdefE"), "cxl_firmware::plan::place");
+    assert_eq!(
+        module("_ZN12cxl_firmware4plan5place5place17h0123456789abcdefE"),
+        "cxl_firmware::plan::place"
+    );
     assert_eq!(
         module("_ZN12cxl_firmware8discover17Walk$LT$M$C$C$GT$4scan17h0123456789abcdefE"),
         "cxl_firmware::discover"

@@ -5,6 +5,8 @@
 //!
 //! **Invariant**: only reads.
 
+#![allow(dead_code, reason = "each test binary uses a part")]
+
 use cxl_harness::qemu::qtest::{Qtest, Width};
 
 /// Where SeaBIOS puts configuration space on this machine.
