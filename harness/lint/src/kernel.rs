@@ -24,6 +24,9 @@ impl Kernel {
     /// The oldest kernel whose behaviour is known here.
     pub const OLDEST: Self = Self::new(6, 12, 0);
 
+    /// The newest series that the rules have been held against.
+    pub const VERIFIED: Self = Self::new(7, 3, NEWEST);
+
     /// The newest releases of the series that take changes over.
     pub(super) const STABLE: [Self; 2] = [Self::new(6, 12, NEWEST), Self::new(6, 18, NEWEST)];
 
@@ -127,11 +130,13 @@ pub enum Change {
     ManyDecoders,
     /// A region is of the type that its decoders are of.
     RegionType,
+    /// Soft-reserved memory that CXL does not claim comes online all the same (`dax_hmem`).
+    UnclaimedMemory,
 }
 
 impl Change {
     /// All of them, in the order in which the main line took them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Partitions,
         Self::LinearCache,
         Self::OneWayGranularity,
@@ -143,6 +148,7 @@ impl Change {
         Self::EnableDecides,
         Self::ManyDecoders,
         Self::RegionType,
+        Self::UnclaimedMemory,
     ];
 
     /// The first main-line release with it.
@@ -156,6 +162,8 @@ impl Change {
             Self::AllTargets | Self::LockedRegions => Kernel::new(6, 19, 0),
             Self::EnableDecides => Kernel::new(7, 0, 0),
             Self::ManyDecoders | Self::RegionType => Kernel::new(7, 1, 0),
+            // Seen in 7.2.12 and 7.3.4, and not in 6.12.95.
+            Self::UnclaimedMemory => Kernel::new(7, 2, 0),
         }
     }
 

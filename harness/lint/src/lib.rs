@@ -73,7 +73,7 @@ pub struct Message {
     pub level: Level,
     /// The driver or bus in front of the device's name; empty for host bridges.
     pub driver: &'static str,
-    /// The device that it is said of. Linux numbers ports, endpoints, memory devices and regions as
+    /// The device that it is said of; empty where none is. Linux numbers ports, endpoints, memory devices and regions as
     /// they come up, so a number may be another one.
     pub device: String,
     /// What is said.
@@ -104,6 +104,9 @@ impl Serialize for Message {
 impl fmt::Display for Message {
     /// The line as the log has it behind its time stamp.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.device.is_empty() {
+            return f.write_str(&self.text);
+        }
         let gap = if self.driver.is_empty() { "" } else { " " };
         write!(f, "{}{gap}{}: {}", self.driver, self.device, self.text)
     }
@@ -114,7 +117,8 @@ impl Message {
     /// decoders' ports and regions, and PCI addresses, may differ.
     pub fn is_said_by(&self, line: &str) -> bool {
         let text = self.text.split('\n').next().unwrap_or_default();
-        let wanted = text::without_numbers(&format!("{}: {text}", self.device));
+        let of = if self.device.is_empty() { String::new() } else { format!("{}: ", self.device) };
+        let wanted = text::without_numbers(&format!("{of}{text}"));
         text::without_numbers(line).contains(&wanted)
     }
 }

@@ -1,6 +1,6 @@
 //! The records of a CEDT of the kinds that Linux looks at, as they lie in the table, legal or not.
 //!
-//! **Invariant**: a broken record costs itself, and those behind it only where its length is 0.
+//! **Invariant**: a broken record costs itself. One of length 0 ends the table, and Linux's driver with it.
 
 use cxl_regs::acpi::cedt::wire::{CfmwsRecord, ChbsRecord, CximsRecord, RecordHeader, Wire};
 use zerocopy::FromBytes;
@@ -16,11 +16,25 @@ pub(super) const MOST_RECORDS: usize = 4096;
 #[derive(Debug, Default)]
 pub(super) struct Records<'a> {
     pub(super) chbs: Vec<&'a ChbsRecord>,
-    pub(super) cfmws: Vec<(&'a CfmwsRecord, &'a [U32])>,
+    pub(super) cfmws: Vec<(CfmwsRecord, &'a [U32])>,
     pub(super) cxims: Vec<(&'a CximsRecord, &'a [U64])>,
     pub(super) broken: Vec<String>,
+    /// Where a record says that it has no length.
+    pub(super) endless: Option<usize>,
     /// There are more than [`MOST_RECORDS`].
     pub(super) more: bool,
+}
+
+/// The type of a CFMWS.
+const WINDOW: u8 = 1;
+
+/// The fields of a window, whether the record has them or what follows it; behind the table they are taken
+/// to be 0, as what follows a table mostly is.
+fn window_at(table: &[u8], at: usize, end: usize) -> Option<CfmwsRecord> {
+    let mut bytes = [0; size_of::<CfmwsRecord>()];
+    let there = table.get(at..end)?;
+    bytes.iter_mut().zip(there).for_each(|(place, byte)| *place = *byte);
+    CfmwsRecord::read_from_bytes(&bytes).ok()
 }
 
 impl<'a> Records<'a> {
@@ -38,15 +52,19 @@ impl<'a> Records<'a> {
             }
             let length = usize::from(header.length.get());
             if length == 0 {
-                records.broken.push(format!("record at {at:#x}: length 0"));
+                records.endless = Some(at);
                 break;
             }
             let record = table.get(at..end.min(at.saturating_add(length))).unwrap_or_default();
             match Wire::view(record) {
                 Ok(Wire::Chbs(chbs)) => records.chbs.push(chbs),
-                Ok(Wire::Cfmws(window, targets)) => records.cfmws.push((window, targets)),
+                Ok(Wire::Cfmws(window, targets)) => records.cfmws.push((*window, targets)),
                 Ok(Wire::Cxims(cxims, maps)) => records.cxims.push((cxims, maps)),
                 Ok(_) => {}
+                // Linux reads a window's fields wherever its record ends (`__cxl_parse_cfmws`).
+                Err(_) if header.kind == WINDOW => {
+                    records.cfmws.extend(window_at(table, at, end).map(|window| (window, &[][..])));
+                }
                 Err(problem) => records.broken.push(format!("record at {at:#x}: {problem}")),
             }
             at = at.saturating_add(length);

@@ -8,6 +8,7 @@
 
 use libc::{EBUSY, EINVAL, ENXIO, c_int};
 
+use super::kernel::Linux;
 use super::refusal::{Attempt, Refusal};
 use super::system::{
     AddressRange, Decoder, Kind, Member, Mode, PortState, Region, RegionRef, Root, System,
@@ -112,6 +113,19 @@ impl System<'_> {
             .iter()
             .find(|region| region.root == root && region.range.overlaps_in_part(decoder.range));
         let overlap = overlap.map(|region| region.range);
+        let nested = self.regions.iter().find(|region| {
+            let (theirs, ours) = (region.range, decoder.range);
+            region.root == root && (theirs.contains(ours) || ours.contains(theirs))
+        });
+        if let Some(other) = nested.map(|region| region.range) {
+            // One resource lies in the other, which is all that Linux asks: 7.3.4 brings both online.
+            let found = format!("{} and {other}, one in the other", decoder.range);
+            let lost =
+                "Linux takes both regions, and says nothing; two devices answer at one address";
+            let (rule, device) = (Rule::RegionOverlap, self.component_of(member.port));
+            let finding = Finding::new(Severity::Degraded, rule, device, found, lost);
+            self.findings.push(finding.of_decoder(member.decoder));
+        }
         let next = self.next_region;
         let Some(window) = self.roots.get_mut(root) else { return 0 };
         let id = std::mem::replace(&mut window.next_region, next);
@@ -156,7 +170,7 @@ impl System<'_> {
         let mut lost = "the range becomes no region".to_owned();
         if let Some(region) = region {
             let name = format!("region{}", region.id);
-            lost = format!("{} at {} is missing", size(region.range.length()), region.range);
+            lost = missing(self.linux, region.range);
             if region.done == Some(true) {
                 lost = "the region goes without it".to_owned();
             } else {
@@ -738,12 +752,7 @@ impl System<'_> {
         let members: Vec<_> = region.members.iter().map(|m| self.component_of(m.port)).collect();
         let found =
             format!("{}-way at {}, and only {}", region.ways, region.range, members.join(", "));
-        let lost = format!(
-            "{} at {} is missing; region{} waits",
-            size(region.range.length()),
-            region.range,
-            region.id
-        );
+        let lost = format!("{}; region{} waits", missing(self.linux, region.range), region.id);
         let (rule, component) = (Rule::MissingMember, self.component_of(first.port));
         let finding = Finding::new(Severity::Refused, rule, component, found, lost);
         self.findings.push(finding.of_decoder(first.decoder));
@@ -810,6 +819,16 @@ fn mode(mode: Option<Mode>) -> u32 {
 /// A range as Linux prints a resource.
 fn resource(range: AddressRange) -> String {
     format!("[mem {:#010x}-{:#010x} flags 0x200]", range.start, range.end)
+}
+
+/// What it means that CXL does not take a range.
+fn missing(linux: Linux, range: AddressRange) -> String {
+    let missing = format!("{} at {range} is missing", size(range.length()));
+    // "CXL did not claim resource, registering", says dax_hmem then.
+    let all_the_same = linux.has(Change::UnclaimedMemory);
+    let unless = ", unless firmware calls it soft reserved: then it comes online all the same, \
+                  whatever the decoders say (from 7.2)";
+    if all_the_same { missing + unless } else { missing }
 }
 
 fn size(bytes: u64) -> String {

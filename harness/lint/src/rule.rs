@@ -48,6 +48,9 @@ rules! {
     NoChbs "no-chbs"
         "Every CXL host bridge has a CHBS with its _UID, a base, and the length that its version has (0x2000 for 0, 0x10000 for 1)."
         => "add or correct the bridge's CHBS",
+    ChbsTwice "chbs-twice"
+        "A UID has one CHBS."
+        => "take out the CHBS that is not this bridge's",
     MixedHosts "mixed-hosts"
         "All CHBS of a system have one version."
         => "describe all host bridges as CXL 2.0 bridges (version 1), or none",
@@ -199,7 +202,7 @@ rules! {
         "A port's target list has the ports in the order of their members."
         => "reorder the target list",
     RegionOverlap "region-overlap"
-        "Regions do not overlap in part."
+        "Regions do not overlap, in part or one in the other."
         => "give each range of addresses to one region",
     WindowKind "window-kind"
         "A window allows the kind of memory in it (CXL r3.1 section 9.18.1.3). Linux does not look."

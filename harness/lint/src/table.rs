@@ -4,6 +4,8 @@
 //! **Invariant**: a record is read as it lies in the table, legal or not; a broken one costs itself
 //! and nothing else.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use cxl_regs::acpi::cedt::Restrictions;
 use cxl_regs::acpi::cedt::wire::{CfmwsRecord, ChbsRecord};
 use cxl_regs::acpi::header;
@@ -30,20 +32,53 @@ impl System<'_> {
         self.checksum(table);
         let records = Records::of(table);
         for broken in &records.broken {
-            let lost = "this record, and those behind it if its length is 0, are not read";
+            let lost = "this record is not read";
             let rule = Rule::CedtRecord;
             self.findings.push(Finding::new(Severity::Refused, rule, "CEDT", broken, lost));
         }
-        if records.chbs.is_empty() && records.cfmws.is_empty() && records.broken.is_empty() {
+        let nothing = records.chbs.is_empty() && records.cfmws.is_empty();
+        if nothing && records.broken.is_empty() && records.endless.is_none() {
             let (found, lost) = ("no CHBS and no CFMWS", "there is no CXL memory");
             let rule = Rule::NoCedt;
             self.findings.push(Finding::new(Severity::Refused, rule, "CEDT", found, lost));
         }
         self.bridges(&records);
-        if self.rcrbs() {
+        if let Some(at) = records.endless {
+            self.endless(at);
+        } else if self.rcrbs() {
             self.windows(&records);
         }
         true
+    }
+
+    /// A record of length 0 is an error of the whole table (`acpi_parse_entries_array` in fw_table.c), for
+    /// which the driver gives up without a word of its own. So did 6.12.95 and 7.3.4.
+    fn endless(&mut self, at: usize) {
+        let found = format!("record at {at:#x}: length 0");
+        let lost = "the driver gives up: no bridge, no window and no memory";
+        let finding = Finding::new(Severity::Refused, Rule::CedtRecord, "CEDT", found, lost);
+        let finding = ["[CEDT:0x00] Invalid zero length", "[CEDT:0x01] Invalid zero length"]
+            .into_iter()
+            .fold(finding, |finding, text| finding.say(Level::Error, ("", ""), text));
+        self.findings.push(finding);
+        for host in &mut self.hosts {
+            host.known = false;
+        }
+    }
+
+    /// Of several CHBS of one UID the first is taken, and nothing is said. So did 6.12.95 and 7.3.4.
+    fn twins(&mut self, good: &[&ChbsRecord]) {
+        let mut seen: BTreeMap<u32, u64> = BTreeMap::new();
+        for chbs in good {
+            let (uid, base) = (chbs.uid.get(), chbs.base.get());
+            let first = *seen.entry(uid).or_insert(base);
+            if first != base {
+                let found = format!("UID {uid} has a CHBS at {first:#x} and one at {base:#x}");
+                let lost = "Linux takes the first, and says nothing";
+                let rule = Rule::ChbsTwice;
+                self.findings.push(Finding::new(Severity::Degraded, rule, "CEDT", found, lost));
+            }
+        }
     }
 
     /// ACPICA complains of a wrong checksum, and goes on.
@@ -72,19 +107,17 @@ impl System<'_> {
             _ => chbs.base.get() != 0,
         };
         let good: Vec<&ChbsRecord> = records.chbs.iter().filter(counts).copied().collect();
-        let mut versions = good.iter().map(|chbs| chbs.version);
-        let first = versions.next();
-        let mixed = versions.any(|version| Some(version) != first);
+        let versions: BTreeSet<u32> = good.iter().map(|chbs| chbs.version.get()).collect();
+        let mixed = versions.len() > 1;
+        self.twins(&good);
+        if mixed && input.bridges.is_empty() {
+            // A table alone says it too, of bridges that nobody named.
+            self.mixed("CEDT", "ACPI0016:00", &versions);
+        }
         for (index, bridge) in input.bridges.iter().enumerate() {
             let acpi = format!("ACPI0016:{index:02x}");
             if mixed {
-                let found = "CHBS of version 0 and of version 1 in one table";
-                let lost = "devices of CXL 1.1 hosts may not come up";
-                let text = "Unsupported platform config, mixed Virtual Host and Restricted CXL \
-                            Host hierarchy.";
-                let rule = Rule::MixedHosts;
-                let finding = Finding::new(Severity::Degraded, rule, &bridge.name, found, lost);
-                self.findings.push(finding.say(Level::Info, ("acpi", &acpi), text));
+                self.mixed(&bridge.name, &acpi, &versions);
             }
             let Some(uid) = bridge.uid else {
                 // Its registers are known from somewhere else.
@@ -139,6 +172,16 @@ impl System<'_> {
         }
     }
 
+    fn mixed(&mut self, component: &str, acpi: &str, versions: &BTreeSet<u32>) {
+        let versions: Vec<_> = versions.iter().take(8).map(u32::to_string).collect();
+        let found = format!("CHBS of version {} in one table", versions.join(" and of version "));
+        let lost = "devices of CXL 1.1 hosts may not come up";
+        let text = "Unsupported platform config, mixed Virtual Host and Restricted CXL Host \
+                    hierarchy.";
+        let finding = Finding::new(Severity::Degraded, Rule::MixedHosts, component, found, lost);
+        self.findings.push(finding.say(Level::Info, ("acpi", acpi), text));
+    }
+
     /// Whether every CXL 1.1 host has an RCRB; one that has none ends the whole driver
     /// (`__rcrb_to_component` in core/regs.c, `add_host_bridge_dport` in acpi.c).
     fn rcrbs(&mut self) -> bool {
@@ -181,7 +224,7 @@ impl System<'_> {
     /// Makes a root decoder of each window.
     fn windows(&mut self, records: &Records<'_>) {
         let mut kept: Vec<AddressRange> = Vec::new();
-        for (index, &(record, targets)) in records.cfmws.iter().enumerate() {
+        for (index, (record, targets)) in records.cfmws.iter().enumerate() {
             let name = format!("window {index}");
             if let Err(refusal) = self.window(index, record, targets, records, &mut kept) {
                 let (base, size) = (record.base.get(), record.size.get());
@@ -258,7 +301,14 @@ impl System<'_> {
             let hosts = self.input.bridges.iter().zip(&self.hosts);
             let found =
                 hosts.clone().position(|(bridge, host)| bridge.uid == Some(uid) && host.known);
-            if found.is_none() && all_named {
+            if found.is_none() && all_named && self.linux.has(Change::LateTargets) {
+                // Targets are looked up as bridges come up, so nobody misses one.
+                let found = format!("target UID {uid}");
+                let lost = "Linux takes the window without this target: no region in it attaches \
+                            below it";
+                let (rule, name) = (Rule::WindowTarget, format!("window {index}"));
+                self.findings.push(Finding::new(Severity::Degraded, rule, name, found, lost));
+            } else if found.is_none() && all_named {
                 let text = "Failed to populate active decoder targets";
                 let refusal = Refusal::new(Rule::WindowTarget, ENXIO, format!("target UID {uid}"));
                 return Err(refusal.error(("cxl", "root0"), text));
@@ -302,7 +352,8 @@ impl System<'_> {
                 let have = cxims.map_count;
                 let text = format!("CXIMS nr_xormaps[{have}] expected[{need}]");
                 let found = format!("{have} maps for {way_count} ways");
-                return Err(Refusal::new(Rule::NoCxims, ENXIO, found).debug(ACPI, text));
+                // -ENXIO inside, and what comes of it is -EINVAL: so said 6.12.95 and 7.3.4.
+                return Err(Refusal::new(Rule::NoCxims, EINVAL, found).debug(ACPI, text));
             }
             found = true;
         }

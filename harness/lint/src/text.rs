@@ -56,6 +56,10 @@ impl Display for Report {
         };
         writeln!(f, "{}: {verdict}", self.subject)?;
         match self.kernel {
+            Some(kernel) if kernel > Kernel::VERIFIED => {
+                let verified = Kernel::VERIFIED;
+                row(f, "kernel", format!("{kernel} (rules verified to {verified})"))?;
+            }
             Some(kernel) => row(f, "kernel", kernel)?,
             None => row(f, "kernels", format!("{} and newer", Kernel::OLDEST))?,
         }
