@@ -33,30 +33,36 @@ impl Mapped {
     /// As long as the value lives, every address that it is given is mapped uncached for reading and
     /// writing, with all of the dword (or of the 64 bits) that lies there, and no Rust object lives
     /// there. The library of this repository asks for dwords of ECAM, of BARs, of host bridges'
-    /// register blocks and, while it probes, of windows.
+    /// register blocks and, while it probes, of windows. An address that no pointer can hold is not
+    /// reached: it reads all-ones, and what is written to it is dropped.
     pub const unsafe fn new(distance: u64) -> Self {
         Self { distance }
     }
 
-    fn cell<T: tock_registers::UIntLike>(&self, address: u64) -> &ReadWrite<T> {
-        let at = address.wrapping_add(self.distance) as usize & !(size_of::<T>() - 1);
+    /// `None` for an address that no pointer of this machine can hold: of 32 bits it would be another.
+    fn cell<T: tock_registers::UIntLike>(&self, address: u64) -> Option<&ReadWrite<T>> {
+        let at = usize::try_from(address.wrapping_add(self.distance)).ok()? & !(size_of::<T>() - 1);
         // SAFETY: aligned here; mapped and nobody else's by the promise of `new`. A cell allows that
         // what it holds changes under it, as registers do.
-        unsafe { &*(at as *const ReadWrite<T>) }
+        Some(unsafe { &*(at as *const ReadWrite<T>) })
     }
 }
 
 impl Mmio for Mapped {
     fn read(&mut self, address: u64) -> u32 {
-        self.cell(address).get()
+        self.cell(address).map_or(u32::MAX, |cell| u32::from_le(cell.get()))
     }
 
     fn write(&mut self, address: u64, value: u32) {
-        self.cell(address).set(value);
+        if let Some(cell) = self.cell(address) {
+            cell.set(value.to_le());
+        }
     }
 
     fn write_qword(&mut self, address: u64, value: u64) {
-        self.cell(address).set(value);
+        if let Some(cell) = self.cell(address) {
+            cell.set(value.to_le());
+        }
     }
 }
 
@@ -66,6 +72,16 @@ pub struct ComponentView<'m> {
     /// Cells that may change and be written: a read-only one would promise that nothing behind it does,
     /// decoders included.
     dwords: &'m [ReadWrite<u32>],
+}
+
+/// Reads a register, which is little-endian whatever the processor is.
+fn get(cell: &impl Readable<T = u32>) -> u32 {
+    u32::from_le(cell.get())
+}
+
+/// Writes a register.
+fn set(cell: &ReadWrite<u32>, value: u32) {
+    cell.set(value.to_le());
 }
 
 impl<'m> ComponentView<'m> {
@@ -85,7 +101,7 @@ impl<'m> ComponentView<'m> {
 
     /// Reads the dword at an offset; all-ones behind the range.
     fn reader(self) -> impl Fn(u16) -> u32 + Copy + 'm {
-        move |offset| self.dwords.get(usize::from(offset / 4)).map_or(u32::MAX, |dword| dword.get())
+        move |offset| self.dwords.get(usize::from(offset / 4)).map_or(u32::MAX, get)
     }
 
     /// The capability array.
@@ -125,17 +141,17 @@ pub struct HdmView<'m> {
 impl<'m> HdmView<'m> {
     /// What the decoders can do.
     pub fn capability(self) -> Capability {
-        Capability::from_bits(self.capability.get())
+        Capability::from_bits(get(self.capability))
     }
 
     /// HDM Decoder Global Control.
     pub fn global_control(self) -> GlobalControl {
-        GlobalControl::from_bits(self.global.get())
+        GlobalControl::from_bits(get(self.global))
     }
 
     /// Writes HDM Decoder Global Control.
     pub fn set_global_control(self, value: GlobalControl) {
-        self.global.set(value.into_bits());
+        set(self.global, value.into_bits());
     }
 
     /// The decoders, by number.
@@ -156,25 +172,25 @@ pub struct DecoderView<'m>(&'m DecoderBlock);
 impl DecoderView<'_> {
     /// Reads Control.
     pub fn control(self) -> Control {
-        Control::from_bits(self.0.control.get())
+        Control::from_bits(get(&self.0.control))
     }
 
     /// Writes Control: with Commit set, this is what starts a commit.
     pub fn set_control(self, value: Control) {
-        self.0.control.set(value.into_bits());
+        set(&self.0.control, value.into_bits());
     }
 
     /// Reads all seven registers; the eighth dword is reserved and left alone.
     pub fn image(self) -> DecoderImage {
         let Self(cells) = self;
         DecoderImage {
-            base_low: cells.base_low.get(),
-            base_high: cells.base_high.get(),
-            size_low: cells.size_low.get(),
-            size_high: cells.size_high.get(),
-            control: cells.control.get(),
-            route_low: cells.route_low.get(),
-            route_high: cells.route_high.get(),
+            base_low: get(&cells.base_low),
+            base_high: get(&cells.base_high),
+            size_low: get(&cells.size_low),
+            size_high: get(&cells.size_high),
+            control: get(&cells.control),
+            route_low: get(&cells.route_low),
+            route_high: get(&cells.route_high),
             ..DecoderImage::default()
         }
     }
@@ -182,12 +198,12 @@ impl DecoderView<'_> {
     /// Writes all seven registers, Control last.
     pub fn set_image(self, image: DecoderImage) {
         let Self(cells) = self;
-        cells.base_low.set(image.base_low);
-        cells.base_high.set(image.base_high);
-        cells.size_low.set(image.size_low);
-        cells.size_high.set(image.size_high);
-        cells.route_low.set(image.route_low);
-        cells.route_high.set(image.route_high);
-        cells.control.set(image.control);
+        set(&cells.base_low, image.base_low);
+        set(&cells.base_high, image.base_high);
+        set(&cells.size_low, image.size_low);
+        set(&cells.size_high, image.size_high);
+        set(&cells.route_low, image.route_low);
+        set(&cells.route_high, image.route_high);
+        set(&cells.control, image.control);
     }
 }

@@ -1,5 +1,7 @@
 //! The views over a range of memory that is typed by hand, dword by dword (CXL r3.1 section 8.2.4).
 //!
+//! Registers are little-endian in memory, whatever the processor is that runs this.
+//!
 //! **Invariant**: every offset here is a number from the specification, none is the crate's.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
@@ -14,9 +16,9 @@ use cxl_regs::mmio::Mmio;
 /// A CXL.cache/mem range with two decoders at 0x100, as memory.
 fn range() -> Vec<u32> {
     let mut dwords = vec![0; 0x400];
-    dwords[0] = 0x0111_0001; // the array, one entry
-    dwords[1] = 0x1003_0005; // HDM decoders, version 3, at 0x100
-    dwords[0x40] = 0x0000_0301; // 2 decoders, selects on HPA bits 14:8
+    dwords[0] = u32::to_le(0x0111_0001); // the array, one entry
+    dwords[1] = u32::to_le(0x1003_0005); // HDM decoders, version 3, at 0x100
+    dwords[0x40] = u32::to_le(0x0000_0301); // 2 decoders, selects on HPA bits 14:8
     dwords
 }
 
@@ -44,7 +46,7 @@ fn cells_lie_where_the_specification_has_them() {
     assert!(hdm.decoder(2).is_none());
 
     let mut expected = range();
-    expected[0x41] = 0x2; // HDM Decoder Enable
+    expected[0x41] = u32::to_le(0x2); // HDM Decoder Enable
     // Decoder 1 is at 0x100 + 0x10 + 0x20.
     for (offset, value) in [
         (0x130, 0xD000_0000),
@@ -55,7 +57,7 @@ fn cells_lie_where_the_specification_has_them() {
         (0x144, 0x4000_0000),
         (0x148, 0x5),
     ] {
-        expected[offset / 4] = value;
+        expected[offset / 4] = u32::to_le(value);
     }
     assert_eq!(dwords, expected);
 }
@@ -67,7 +69,7 @@ fn control_alone_is_one_cell() {
     first.set_control(Control::from_bits(0x0000_1700));
     assert!(first.control().locked());
     let mut expected = range();
-    expected[0x120 / 4] = 0x0000_1700;
+    expected[0x120 / 4] = u32::to_le(0x0000_1700);
     assert_eq!(dwords, expected);
 }
 
@@ -77,24 +79,24 @@ fn what_is_not_there_or_does_not_fit_is_none() {
     assert_eq!(view(&mut vec![u32::MAX; 0x400]).err(), Some(ArrayError::AllOnes));
     // No HDM entry.
     let mut dwords = range();
-    dwords[1] = 0x1003_0002;
+    dwords[1] = u32::to_le(0x1003_0002);
     assert!(view(&mut dwords).unwrap().hdm().is_none());
     // Two decoders take 0x50 bytes: at 0xFB0 they fit exactly, one dword further they do not.
     for (pointer, fits) in [(0xFB0u32, true), (0xFB4, false), (0xFFC, false)] {
         let mut dwords = range();
-        dwords[1] = pointer << 20 | 0x0003_0005;
-        dwords[pointer as usize / 4] = 0x301;
+        dwords[1] = (pointer << 20 | 0x0003_0005).to_le();
+        dwords[pointer as usize / 4] = u32::to_le(0x301);
         let hdm = view(&mut dwords).unwrap().hdm();
         assert_eq!(hdm.map(|hdm| hdm.decoders().len()), fits.then_some(2), "{pointer:#x}");
     }
     // Not a multiple of 4: no structure is there.
     let mut dwords = range();
-    dwords[1] = 0x1023_0005;
-    dwords[0x40] = 0x0301_0301;
+    dwords[1] = u32::to_le(0x1023_0005);
+    dwords[0x40] = u32::to_le(0x0301_0301);
     assert!(view(&mut dwords).unwrap().hdm().is_none());
     // A decoder count that no code names.
     let mut dwords = range();
-    dwords[0x40] = 0x0000_030F;
+    dwords[0x40] = u32::to_le(0x0000_030F);
     assert!(view(&mut dwords).unwrap().hdm().is_none());
 }
 
