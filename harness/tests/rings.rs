@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 /// Each crate of the workspace, by folder and name, and the crates of the workspace that it may name
 /// as dependencies: what lies below it in the drawing, and no more.
-const CRATES: [(&str, &str, &[&str]); 10] = [
+const CRATES: [(&str, &str, &[&str]); 11] = [
     ("cxl-regs", "cxl-regs", &[]),
     ("firmware", "cxl-firmware", &["cxl-regs"]),
     ("firmware/mmio", "cxl-mmio", &["cxl-regs"]),
@@ -21,6 +21,7 @@ const CRATES: [(&str, &str, &[&str]); 10] = [
     ("firmware/c", "cxl-firmware-c", &["cxl-regs", "cxl-firmware"]),
     ("firmware/sizes", "cxl-sizes", &["cxl-regs", "cxl-firmware"]),
     ("firmware/image", "cxl-image", &["cxl-regs", "cxl-mmio", "cxl-firmware", "cxl-attack"]),
+    ("firmware/uefi", "cxl-uefi", &["cxl-regs", "cxl-mmio", "cxl-firmware", "cxl-image"]),
     ("harness/model", "cxl-model", &["cxl-regs"]),
     ("harness/lint", "cxl-lint", &["cxl-regs", "cxl-model"]),
     (

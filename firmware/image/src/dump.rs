@@ -16,7 +16,7 @@
 //! **Invariant**: a section has as many bytes as it says, without a gap; registers are read when
 //! they are printed.
 
-use core::fmt::{self, Display};
+use core::fmt::{self, Display, Write};
 
 use cxl_firmware::mmio::{Block, Mmio};
 use cxl_firmware::topology::{NodeId, Tree};
@@ -24,39 +24,51 @@ use cxl_regs::access::Component;
 use cxl_regs::dvsec::DvsecHeader1;
 use cxl_regs::hdm;
 
-use crate::hw::Hardware;
 use crate::say;
 
 const LINE: usize = 32;
 
 /// Prints everything there is.
-pub(crate) fn all(hw: &mut Hardware, tree: Tree<'_>, record: &[u8], table: Option<&[u8]>) {
-    memory("handoff", record);
+pub fn all(
+    out: &mut dyn Write,
+    hw: &mut impl Mmio,
+    tree: Tree<'_>,
+    record: &[u8],
+    table: Option<&[u8]>,
+) {
+    memory(out, "handoff", record);
     if let Some(table) = table {
-        memory("cedt", table);
+        memory(out, "cedt", table);
     }
     for (id, node) in tree.iter() {
         if let Some(hdm) = node.hdm {
             let length = hdm::structure_length(hdm.decoders);
-            registers(hw, "hdm", hdm.block, length, component(tree, id));
+            registers(out, hw, "hdm", hdm.block, length, component(tree, id));
         }
         if let Some(device) = node.device() {
             let header: DvsecHeader1 = device.dvsec.read(hw);
-            registers(hw, "dvsec", device.dvsec, header.length(), component(tree, id));
+            registers(out, hw, "dvsec", device.dvsec, header.length(), component(tree, id));
         }
     }
 }
 
-fn memory(kind: &str, bytes: &[u8]) {
-    begin(kind, bytes.as_ptr() as u64, bytes.len(), "");
+fn memory(out: &mut dyn Write, kind: &str, bytes: &[u8]) {
+    begin(out, kind, bytes.as_ptr() as u64, bytes.len(), "");
     for (index, chunk) in bytes.chunks(LINE).enumerate() {
-        line(index, chunk);
+        line(out, index, chunk);
     }
-    end(kind);
+    end(out, kind);
 }
 
-fn registers(hw: &mut Hardware, kind: &str, block: Block, length: u16, place: impl Display) {
-    begin(kind, block.0, length.into(), place);
+fn registers(
+    out: &mut dyn Write,
+    hw: &mut impl Mmio,
+    kind: &str,
+    block: Block,
+    length: u16,
+    place: impl Display,
+) {
+    begin(out, kind, block.0, length.into(), place);
     for (index, first) in (0..length).step_by(LINE).enumerate() {
         let mut bytes = [0; LINE];
         let count = usize::from(length - first).min(LINE);
@@ -64,22 +76,22 @@ fn registers(hw: &mut Hardware, kind: &str, block: Block, length: u16, place: im
         for (offset, dword) in (first..).step_by(4).zip(dwords) {
             dword.copy_from_slice(&hw.read(block.0 + u64::from(offset)).to_le_bytes());
         }
-        line(index, bytes.get(..count).unwrap_or(&bytes));
+        line(out, index, bytes.get(..count).unwrap_or(&bytes));
     }
-    end(kind);
+    end(out, kind);
 }
 
-fn begin(kind: &str, address: u64, length: usize, place: impl Display) {
-    say(format_args!("dump begin {kind} {address:#x} {length:#x}{place}"));
+fn begin(out: &mut dyn Write, kind: &str, address: u64, length: usize, place: impl Display) {
+    say(out, format_args!("dump begin {kind} {address:#x} {length:#x}{place}"));
 }
 
-fn line(index: usize, bytes: &[u8]) {
+fn line(out: &mut dyn Write, index: usize, bytes: &[u8]) {
     let hex = fmt::from_fn(|f| bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}")));
-    say(format_args!("dump {:#06x}: {hex}", LINE * index));
+    say(out, format_args!("dump {:#06x}: {hex}", LINE * index));
 }
 
-fn end(kind: &str) {
-    say(format_args!("dump end {kind}"));
+fn end(out: &mut dyn Write, kind: &str) {
+    say(out, format_args!("dump end {kind}"));
 }
 
 fn component(tree: Tree<'_>, id: NodeId) -> impl Display {

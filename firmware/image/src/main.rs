@@ -6,7 +6,6 @@
 #![no_std]
 #![no_main]
 
-mod dump;
 mod fw_cfg;
 mod hw;
 mod memory;
@@ -15,7 +14,6 @@ mod paging;
 mod payload;
 mod port;
 mod power;
-mod report;
 mod start;
 mod start_info;
 mod tables;
@@ -25,15 +23,15 @@ use core::fmt::Write;
 use core::panic::PanicInfo;
 
 use cxl_firmware::Error;
-use cxl_firmware::bring_up::{Extent, Workspace, bring_up, inspect};
+use cxl_firmware::bring_up::{Extent, bring_up, inspect};
 use cxl_firmware::error::Phase;
 use cxl_firmware::handoff::{self, TableLocation};
 use cxl_firmware::mmio::Mmio;
 use cxl_firmware::platform::{Ecam, Platform};
-use cxl_firmware::policy::{Policy, Probe};
 use cxl_firmware::tables as cedt;
+pub(crate) use cxl_image::Room;
 use cxl_image::doorbell::{Call, EMPTY_HANDLER, Status};
-use cxl_regs::Hpa;
+use cxl_image::{dump, report};
 use cxl_regs::acpi::{Identity, Rsdp};
 
 use hw::{Count, Hardware};
@@ -43,9 +41,6 @@ use payload::linux::{Next, kept};
 use port::Console;
 use start_info::{LINE_ROOM, MOST_RANGES, StartInfo};
 use vmm::Vmm;
-
-/// Room for the machine: nodes, regions, decoders.
-pub(crate) type Room = Workspace<640, 320, 1280>;
 
 static mut ROOM: Room = Room::new();
 /// Scratch for tables that are read.
@@ -89,8 +84,8 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     let mut rsdp = [0; Rsdp::MAX_LEN];
     tables::read(&mut hw, info.rsdp, &mut rsdp);
     hw.vmm = Vmm::of(&rsdp, fw_cfg::is_there);
-    let bits = options.address_bits;
-    let found = match tables::platform(&mut hw, info.rsdp, &options.roots, bits, buffer) {
+    let bits = options.words.address_bits;
+    let found = match tables::platform(&mut hw, info.rsdp, &options.words.roots, bits, buffer) {
         Ok(found) => found,
         Err(error) => refuse(format_args!("platform: {error}"), nothing(error.code())),
     };
@@ -99,17 +94,7 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     hw.set_config(platform.ecam.iter().filter_map(Ecam::span));
     hw.set_windows(&platform);
     power::prepare(&mut hw, info.rsdp, buffer);
-    let mut policy = Policy {
-        requests: &options.requests,
-        sets: &options.sets,
-        windows: &options.windows,
-        required: &options.required,
-        leave_out: &options.leave_out,
-        ..options.policy
-    };
-    if policy.probe != Probe::Skip {
-        policy.probe = Probe::Below(Hpa(1 << options.probe_bits.min(tables::address_bits())));
-    }
+    let policy = options.words.policy(tables::address_bits());
 
     let mut clock = hw.clock();
     let result = if options.as_found {
@@ -135,10 +120,10 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     let told = options.as_found && judged;
     if let (Err(error), false) = (result, told) {
         if !options.quiet {
-            report::platform(&platform);
+            report::platform(&mut Console, &platform);
         }
-        report::fates(room);
-        report::unanswered(room, error);
+        report::fates(&mut Console, room);
+        report::unanswered(&mut Console, room, error);
         refuse(format_args!("{}: {error}", error.phase()), handed(error.code()));
     }
     if let Some(Err(error)) = described {
@@ -151,22 +136,22 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     }
     port::call(handed(code));
     if !options.quiet {
-        report::platform(&platform);
-        report::result(room);
-        report::verifier(room);
-        report::probed(room, policy.probe, options.as_found);
-        report::handed(record, location);
-        report::unused(room);
+        report::platform(&mut Console, &platform);
+        report::result(&mut Console, room);
+        report::verifier(&mut Console, room);
+        report::probed(&mut Console, room, policy.probe, options.as_found);
+        report::handed(&mut Console, record, location);
+        report::unused(&mut Console, room);
     }
     if options.dump {
-        dump::all(&mut hw, tree, record, installed);
+        dump::all(&mut Console, &mut hw, tree, record, installed);
     }
     let mut next =
         Next { info: &info, ring, line: options.next_line, record, cedt: location, kept, buffer };
     let passed =
         payload::run((options.payload, &options.modes), &mut hw, room, &platform, &mut next);
     // What is in use was handed on, and what was lost is no success.
-    report::lost(room);
+    report::lost(&mut Console, room);
     let whole = result.is_ok_and(|extent| extent == Extent::Whole);
     let status = if passed && whole { Status::Success } else { Status::Refused };
     if !options.quiet {

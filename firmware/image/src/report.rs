@@ -4,7 +4,7 @@
 //! what the verifier found is told by itself, whatever else is said; and what is unused is told
 //! last.
 
-use core::fmt::{self, Formatter};
+use core::fmt::{self, Formatter, Write};
 
 use cxl_firmware::committed::{CommittedDecoder, Place, Probed};
 use cxl_firmware::handoff::TableLocation;
@@ -20,103 +20,121 @@ use cxl_regs::decoder::Route;
 use crate::{Room, say};
 
 /// What ACPI says there is.
-pub(crate) fn platform(platform: &Platform<'_>) {
+pub fn platform(out: &mut dyn Write, platform: &Platform<'_>) {
     let bits = platform.address_bits;
     for bridge in platform.bridges {
         let what = match bridge.kind {
             BridgeKind::ComponentRegisters => "component registers",
             BridgeKind::Rcrb => "CXL 1.1 host, RCRB",
         };
-        say(format_args!("bridge {}: {what} at {}", bridge.uid, bridge.registers));
+        say(out, format_args!("bridge {}: {what} at {}", bridge.uid, bridge.registers));
     }
     for window in platform.windows {
         let targets = fmt::from_fn(|f| list(f, window.targets.iter()));
         match platform.span_of(window) {
             Some(span) => {
-                say(format_args!("window {span}: {}, bridges {targets}", window.interleave));
+                say(out, format_args!("window {span}: {}, bridges {targets}", window.interleave));
             }
-            None => say(format_args!(
-                "window of {} without a place in {bits} address bits: bridges {targets}",
-                Size(window.size)
-            )),
+            None => say(
+                out,
+                format_args!(
+                    "window of {} without a place in {bits} address bits: bridges {targets}",
+                    Size(window.size)
+                ),
+            ),
         }
     }
 }
 
 /// How far each decoder came, and what was said before that.
-pub(crate) fn fates(room: &Room) {
+pub fn fates(out: &mut dyn Write, room: &Room) {
     let tree = room.topology.tree();
     for entry in &room.committed.decoders {
-        say(format_args!("{}, decoder {}: {}", tree.path(entry.node), entry.index, entry.fate));
+        say(
+            out,
+            format_args!("{}, decoder {}: {}", tree.path(entry.node), entry.index, entry.fate),
+        );
     }
-    told(room);
+    told(out, room);
 }
 
 /// What a best effort had to give up, each with its error.
-pub(crate) fn lost(room: &Room) {
+pub fn lost(out: &mut dyn Write, room: &Room) {
     let faults = room.topology.nodes.iter().filter_map(|node| node.fault.as_ref());
     let faults = faults.filter(|fault| fault.is_failure());
     for error in room.topology.remarks.losses().chain(faults) {
-        say(format_args!("lost: {error}"));
+        say(out, format_args!("lost: {error}"));
     }
 }
 
 /// Devices, regions and decoders, and the verifier's result.
-pub(crate) fn result(room: &Room) {
+pub fn result(out: &mut dyn Write, room: &Room) {
     let tree = room.topology.tree();
     for (id, device) in tree.devices() {
         let at = at(tree, id);
         let sizes = [Partition::Volatile, Partition::Persistent]
             .map(|partition| Size(device.capacity(partition)));
         let [volatile, persistent] = sizes;
-        say(format_args!("{at}: {volatile} volatile, {persistent} persistent"));
+        say(out, format_args!("{at}: {volatile} volatile, {persistent} persistent"));
     }
     for region in &room.committed.regions {
-        say(format_args!(
-            "region {}: {} of {} memory, {}, {}",
-            region.span,
-            Size(region.span.size()),
-            region.partition,
-            region.interleave,
-            if region.locked { "locked" } else { "not locked" }
-        ));
+        say(
+            out,
+            format_args!(
+                "region {}: {} of {} memory, {}, {}",
+                region.span,
+                Size(region.span.size()),
+                region.partition,
+                region.interleave,
+                if region.locked { "locked" } else { "not locked" }
+            ),
+        );
     }
     for entry in &room.committed.decoders {
-        decoder(tree, entry);
+        decoder(out, tree, entry);
     }
 }
 
 /// The verifier's result.
-pub(crate) fn verifier(room: &Room) {
+pub fn verifier(out: &mut dyn Write, room: &Room) {
     let findings = &room.findings;
     let failures = findings.list().iter().filter(|finding| finding.is_failure()).count();
     let committed = room.committed.decoders.iter().filter(|entry| entry.committed());
     let locked = committed.clone().filter(|entry| entry.locked()).count();
     let (all, regions) = (committed.count(), room.committed.regions.len());
     let verdict = if failures == 0 { "ok" } else { "FAILED" };
-    say(format_args!(
-        "verifier: {verdict}, {regions} regions, {locked} of {all} committed decoders locked"
-    ));
+    say(
+        out,
+        format_args!(
+            "verifier: {verdict}, {regions} regions, {locked} of {all} committed decoders locked"
+        ),
+    );
     for finding in findings.list() {
         let kind = if finding.is_failure() { "found" } else { "note" };
-        say(format_args!("{kind}: {finding}"));
+        say(out, format_args!("{kind}: {finding}"));
     }
 }
 
 /// What the memory itself was asked.
-pub(crate) fn probed(room: &Room, wanted: Probe, as_found: bool) {
+pub fn probed(out: &mut dyn Write, room: &Room, wanted: Probe, as_found: bool) {
     let count = |probed| room.committed.regions.iter().filter(|r| r.probed == probed).count();
     let (all, held, read) =
         (room.committed.regions.len(), count(Probed::Held), count(Probed::Read));
     if held > 0 {
-        say(format_args!(
-            "probe: memory answers at both ends of every way in {held} of {all} regions"
-        ));
+        say(
+            out,
+            format_args!(
+                "probe: memory answers at both ends of every way in {held} of {all} regions"
+            ),
+        );
     }
     if read > 0 {
-        say(format_args!(
-            "probe: {read} of {all} regions are persistent, and were read and not written to"
-        ));
+        say(
+            out,
+            format_args!(
+                "probe: {read} of {all} regions are persistent, and were read and not written to"
+            ),
+        );
     }
     if count(Probed::No) > 0 {
         let why = match wanted {
@@ -124,67 +142,70 @@ pub(crate) fn probed(room: &Room, wanted: Probe, as_found: bool) {
             Probe::Skip => "no-probe",
             Probe::All | Probe::Below(_) => "the processor does not reach them",
         };
-        say(format_args!(
-            "probe: {} of {all} regions were not probed ({why}): that there is memory is what \
+        say(
+            out,
+            format_args!(
+                "probe: {} of {all} regions were not probed ({why}): that there is memory is what \
              registers say",
-            count(Probed::No)
-        ));
+                count(Probed::No)
+            ),
+        );
     }
 }
 
 /// The regions whose memory does not answer, but the one that ends the run with its error.
-pub(crate) fn unanswered(room: &Room, ends: Error) {
+pub fn unanswered(out: &mut dyn Write, room: &Room, ends: Error) {
     for error in room.probe.list().iter().filter(|error| ends != **error) {
-        say(format_args!("probe: {error}"));
+        say(out, format_args!("probe: {error}"));
     }
     if room.probe.more() > 0 {
-        say(format_args!("probe: and {} more", room.probe.more()));
+        say(out, format_args!("probe: and {} more", room.probe.more()));
     }
 }
 
 /// What is unused and why: the end of every report.
-pub(crate) fn unused(room: &Room) {
+pub fn unused(out: &mut dyn Write, room: &Room) {
     let findings = room.findings.list().iter();
     let unused = findings.filter(|finding| finding.code == Code::VERIFY_UNUSED).count();
-    if told(room) + unused == 0 {
-        say(format_args!("unused: nothing of what was found"));
+    if told(out, room) + unused == 0 {
+        say(out, format_args!("unused: nothing of what was found"));
     }
 }
 
 /// Tells what discovery passed over, what spoke against each window where a region has no place,
 /// and what the plan leaves; how much that was. The verifier tells of pass-through bridges.
-fn told(room: &Room) -> usize {
+fn told(out: &mut dyn Write, room: &Room) -> usize {
     let (tree, remarks, refusals) =
         (room.topology.tree(), &room.topology.remarks, &room.plan.refusals);
     let lost = |remark: &&Error| remarks.losses().any(|loss| loss == *remark);
     for remark in remarks.list().iter().filter(|remark| !lost(remark)) {
-        say(format_args!("note: {remark}"));
+        say(out, format_args!("note: {remark}"));
     }
     for refused in refusals.list() {
-        say(format_args!("note: {refused}"));
+        say(out, format_args!("note: {refused}"));
     }
     let notes = room.plan.notes.iter().filter(|note| !matches!(note, Note::PassThrough { .. }));
     for note in notes.clone() {
-        say(format_args!("note: {}", note.text(tree)));
+        say(out, format_args!("note: {}", note.text(tree)));
     }
     let more = u32::from(refusals.more()) + u32::from(remarks.more()) + room.findings.more();
     if more > 0 {
-        say(format_args!("note: and {more} more"));
+        say(out, format_args!("note: and {more} more"));
     }
     remarks.list().len() + notes.count()
 }
 
 /// Where the next stage finds what was made for it.
-pub(crate) fn handed(record: &[u8], table: Option<TableLocation>) {
+pub fn handed(out: &mut dyn Write, record: &[u8], table: Option<TableLocation>) {
     if let Some(TableLocation { address, size }) = table {
-        say(format_args!("table: CEDT of {size} bytes at {address:#x}, in the root table"));
+        say(out, format_args!("table: CEDT of {size} bytes at {address:#x}, in the root table"));
     }
     let address = record.as_ptr() as u64;
-    say(format_args!("handoff: record of {} bytes at {address:#x}", record.len()));
+    say(out, format_args!("handoff: record of {} bytes at {address:#x}", record.len()));
 }
 
 /// A component by kind and place.
-pub(crate) fn at(tree: Tree<'_>, id: NodeId) -> impl fmt::Display {
+pub fn at(tree: Tree<'_>, id: NodeId) -> impl fmt::Display {
     let path = tree.path(id);
     let kind = match tree.get(id).map(|node| node.kind) {
         Some(NodeKind::RootPort) => " root port",
@@ -196,7 +217,7 @@ pub(crate) fn at(tree: Tree<'_>, id: NodeId) -> impl fmt::Display {
     fmt::from_fn(move |f| write!(f, "{path}{kind}"))
 }
 
-fn decoder(tree: Tree<'_>, entry: &CommittedDecoder) {
+fn decoder(out: &mut dyn Write, tree: Tree<'_>, entry: &CommittedDecoder) {
     let component = tree.get(entry.node).and_then(|node| node.component());
     let component = component.unwrap_or(Component::Device);
     let place = Place { at: tree.path(entry.node), component, index: entry.index };
@@ -207,7 +228,7 @@ fn decoder(tree: Tree<'_>, entry: &CommittedDecoder) {
     };
     let Some(decoder) = &entry.decoder else {
         let (base, size) = (entry.image.base(), entry.image.size());
-        return say(format_args!("{place}: base {base:#x} size {size:#x}, {state}"));
+        return say(out, format_args!("{place}: base {base:#x} size {size:#x}, {state}"));
     };
     let (span, interleave) = (decoder.span, decoder.interleave);
     let ways = interleave.ways;
@@ -218,7 +239,7 @@ fn decoder(tree: Tree<'_>, entry: &CommittedDecoder) {
             list(f, targets.used(ways).iter())
         }
     });
-    say(format_args!("{place}: {span} {interleave}, {route}, {state}"));
+    say(out, format_args!("{place}: {span} {interleave}, {route}, {state}"));
 }
 
 fn list<T: fmt::Display>(f: &mut Formatter<'_>, items: impl Iterator<Item = T>) -> fmt::Result {

@@ -1,4 +1,5 @@
-//! The command line: policy, requests and payload. Words that nobody knows are refused by name.
+//! The policy in words, for whoever starts with a line or a file of text: the image's command line, and
+//! the file beside the UEFI driver. Words that nobody knows are refused by name.
 //!
 //! ```text
 //! path=lock-all|unlocked|guest-programs|describe
@@ -26,29 +27,12 @@
 //!                                         one region, of all members; KIND is volatile or persistent
 //! address-bits=N                          width of a physical address, where CPUID is not the
 //!                                         VMM's to answer (CPL 3 without hardware support)
-//! mode=ADDRESS:BITS:VALUE:ACTED           attack with this register otherwise too, hexadecimal; VALUE
-//!                                         may be `turned`; ACTED: bits that are written 0
-//! payload=NAME                            what runs afterwards            (none)
-//! as-found                                program nothing: find and verify what is there
-//! exits=N                                 no firmware: N bare exits and the end, for benches
-//! ring3                                   PVH entry: run at CPL 3
-//! dump                                    print record, table and registers in hexadecimal; the
-//!                                         lines are described in dump.rs
-//! quiet                                   print errors only
-//! -- LINE                                 the rest is the command line of what is booted
 //! ```
-//!
-//! `payload=linux` enters a Linux bzImage (boot protocol 2.12 or later, 64-bit). Its parts come
-//! from fw_cfg, `-fw_cfg name=opt/org.cxl-firmware/kernel,file=vmlinuz` and the same for `initrd`
-//! and `cmdline`; what is not there, from the modules of the PVH start-info in the order kernel,
-//! initrd (QEMU's `-initrd` gives one module), and the command line from LINE above, then from
-//! what the kernel's module has.
 //!
 //! **Invariant**: nothing here says what the machine is; that comes from ACPI and the devices. The
 //! exceptions are `bus=`, which stands for `_BBN` (a method in AML that nobody here interprets), and
-//! `address-bits=`, which stands for CPUID.
+//! `address-bits=`, which stands for what the processor says.
 
-use cxl_attack::NamedMode;
 use cxl_firmware::platform::RootBus;
 use cxl_firmware::policy::{
     BrokenSets, LeaveOut, OnFailure, PathPolicy, Policy, Prefer, Probe, Request, SetRequest,
@@ -58,32 +42,25 @@ use cxl_firmware::topology::{Partition, Path};
 use cxl_regs::{Granularity, Hpa, Interleave, Ways};
 use heapless::Vec;
 
-/// What the command line asks for.
-pub(crate) struct Options<'a> {
-    pub(crate) policy: Policy<'static>,
-    pub(crate) requests: Vec<Request, 32>,
-    pub(crate) sets: Vec<SetRequest, 8>,
-    pub(crate) required: Vec<Path, 16>,
-    pub(crate) leave_out: Vec<LeaveOut, 16>,
-    pub(crate) windows: Vec<WindowWidth, 64>,
-    pub(crate) roots: Vec<(u32, RootBus), 32>,
-    pub(crate) address_bits: Option<u8>,
-    pub(crate) probe_bits: u8,
-    pub(crate) modes: Vec<NamedMode, 16>,
-    pub(crate) payload: &'a str,
-    pub(crate) as_found: bool,
-    pub(crate) exits: Option<u64>,
-    pub(crate) dump: bool,
-    pub(crate) quiet: bool,
-    pub(crate) next_line: Option<&'a str>,
+/// What words ask for.
+#[derive(Clone, Debug)]
+pub struct Words {
+    policy: Policy<'static>,
+    requests: Vec<Request, 32>,
+    sets: Vec<SetRequest, 8>,
+    required: Vec<Path, 16>,
+    leave_out: Vec<LeaveOut, 16>,
+    windows: Vec<WindowWidth, 64>,
+    /// Root buses of bridges, by UID.
+    pub roots: Vec<(u32, RootBus), 32>,
+    /// Width of a physical address.
+    pub address_bits: Option<u8>,
+    probe_bits: u8,
 }
 
-/// A word that cannot be understood.
-pub(crate) struct BadWord<'a>(pub(crate) &'a str);
-
-impl<'a> Options<'a> {
-    pub(crate) fn parse(line: &'a str) -> Result<Self, BadWord<'a>> {
-        let mut options = Self {
+impl Default for Words {
+    fn default() -> Self {
+        Self {
             policy: Policy { on_failure: OnFailure::BestEffort, ..Policy::default() },
             requests: Vec::new(),
             sets: Vec::new(),
@@ -93,26 +70,30 @@ impl<'a> Options<'a> {
             roots: Vec::new(),
             address_bits: None,
             probe_bits: 63,
-            modes: Vec::new(),
-            payload: "none",
-            as_found: false,
-            exits: None,
-            dump: false,
-            quiet: false,
-            next_line: None,
-        };
-        let (own, next) = match line.split_once("-- ") {
-            Some((own, next)) if own.is_empty() || own.ends_with(' ') => (own, Some(next)),
-            _ => (line, None),
-        };
-        options.next_line = next;
-        for word in own.split_ascii_whitespace() {
-            options.word(word).ok_or(BadWord(word))?;
         }
-        Ok(options)
+    }
+}
+
+impl Words {
+    /// The policy, on a processor that reaches so many bits of address.
+    pub fn policy(&self, reached: u8) -> Policy<'_> {
+        let probe = match self.policy.probe {
+            Probe::Skip => Probe::Skip,
+            _ => Probe::Below(Hpa(1 << self.probe_bits.min(reached).min(63))),
+        };
+        Policy {
+            requests: &self.requests,
+            sets: &self.sets,
+            windows: &self.windows,
+            required: &self.required,
+            leave_out: &self.leave_out,
+            probe,
+            ..self.policy
+        }
     }
 
-    fn word(&mut self, word: &'a str) -> Option<()> {
+    /// Takes one word; `None` if it is not known, or there are too many of its kind.
+    pub fn word(&mut self, word: &str) -> Option<()> {
         let (key, value) = word.split_once('=').unwrap_or((word, ""));
         match (key, value) {
             ("path", "lock-all") => self.policy.path = PathPolicy::LockAll,
@@ -151,36 +132,13 @@ impl<'a> Options<'a> {
             ("address-bits", value) => {
                 self.address_bits = Some(number(value)?.try_into().ok()?);
             }
-            ("mode", value) => self.modes.push(mode(value)?).ok()?,
-            ("payload", name) => self.payload = name,
-            ("as-found", "") => self.as_found = true,
-            ("exits", count) => self.exits = Some(number(count)?),
-            ("dump", "") => self.dump = true,
-            ("quiet", "") => self.quiet = true,
-            // The entry has looked at it already.
-            ("ring3", "") => {}
             _ => return None,
         }
         Some(())
     }
 }
 
-/// `ADDRESS:BITS:VALUE:ACTED`.
-fn mode(text: &str) -> Option<NamedMode> {
-    let hex = |text: &str| u64::from_str_radix(text, 16).ok();
-    let dword = |text: &str| hex(text)?.try_into().ok();
-    let mut parts = text.split(':');
-    let address = hex(parts.next()?)?;
-    let bits = dword(parts.next()?)?;
-    let value = match parts.next()? {
-        "turned" => None,
-        value => Some(dword(value)?),
-    };
-    let mode = NamedMode { address, bits, value, acted_on: dword(parts.next()?)? };
-    parts.next().is_none().then_some(mode)
-}
-
-impl Options<'_> {
+impl Words {
     /// A region of one device, or of all members of a set.
     fn region(&mut self, text: &str) -> Option<()> {
         let mut parts = text.split(',');
@@ -219,7 +177,7 @@ impl Options<'_> {
 }
 
 /// A number, decimal or with `0x`.
-pub(crate) fn number(text: &str) -> Option<u64> {
+pub fn number(text: &str) -> Option<u64> {
     match text.strip_prefix("0x") {
         Some(hex) => u64::from_str_radix(hex, 16).ok(),
         None => text.parse().ok(),

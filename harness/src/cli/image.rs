@@ -11,7 +11,7 @@ use cxl_harness::guest::boot::IMAGE;
 
 const EXAMPLES: &str = "\
 It is a static ELF file with a PVH note, which QEMU and other VMMs boot as a kernel. Its command
-line chooses policy and payload; firmware/image/src/options.rs lists the words.
+line chooses policy and payload; firmware/image/src/options.rs and words.rs list the words.
 
 Exit code:
   0  written
