@@ -451,11 +451,15 @@ fn line(f: &mut Formatter<'_>, label: &str, meaning: &dyn Display) -> fmt::Resul
 }
 
 /// What a code of ways means.
-fn ways_meaning(code: u8) -> impl Display {
-    fmt::from_fn(move |f| match Ways::decode(code) {
-        Ok(ways) => write!(f, "{ways}-way"),
-        Err(_) => f.write_str("reserved"),
-    })
+struct WaysMeaning(u8);
+
+impl Display for WaysMeaning {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match Ways::decode(self.0) {
+            Ok(ways) => write!(f, "{ways}-way"),
+            Err(_) => f.write_str("reserved"),
+        }
+    }
 }
 
 /// The decoded value, or "reserved".
@@ -524,7 +528,7 @@ impl Display for DecoderText {
         write!(f, "  {:<LABEL_WIDTH$}{:#010x}  ", "control", image.control)?;
         control(f, fields)?;
         writeln!(f)?;
-        line_field(f, "ways", fields.ways(), &ways_meaning(fields.ways()))?;
+        line_field(f, "ways", fields.ways(), &WaysMeaning(fields.ways()))?;
         let granularity = Granularity::decode(fields.granularity());
         line_field(f, "granularity", fields.granularity(), or_reserved(&granularity))?;
         let coherency = match (fields.host_only(), fields.back_invalidate()) {
@@ -574,7 +578,7 @@ impl DecoderText {
             line_field(f, "uio", 1, &"unordered I/O allowed")?;
         }
         if fields.uio_ways() != 0 {
-            line_field(f, "uio ways", fields.uio_ways(), &ways_meaning(fields.uio_ways()))?;
+            line_field(f, "uio ways", fields.uio_ways(), &WaysMeaning(fields.uio_ways()))?;
         }
         if fields.uio_granularity() != 0 {
             let code = fields.uio_granularity();

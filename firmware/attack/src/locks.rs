@@ -24,7 +24,7 @@ use cxl_firmware::DecoderRegisters;
 use cxl_firmware::committed::Place;
 use cxl_firmware::config::function_base;
 use cxl_firmware::platform::Ecam;
-use cxl_firmware::topology::{Node, NodeId, NodeKind, Tree};
+use cxl_firmware::topology::{Node, NodeId, NodeKind, Path, Tree};
 use cxl_regs::mmio::{Block, Mmio};
 
 /// A dword that a lock freezes.
@@ -556,8 +556,20 @@ impl<const N: usize> Text<'_, N> {
             Some(NodeKind::DownstreamPort) => " downstream port",
             Some(NodeKind::Device(_)) => " device",
         };
-        let path = self.tree.path(node);
-        fmt::from_fn(move |f| write!(f, "{path}{what}"))
+        Named { path: self.tree.path(node), what }
+    }
+}
+
+/// A component by place and kind.
+struct Named {
+    path: Path,
+    what: &'static str,
+}
+
+impl Display for Named {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { path, what } = self;
+        write!(f, "{path}{what}")
     }
 }
 

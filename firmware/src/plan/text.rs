@@ -96,9 +96,9 @@ impl fmt::Display for PlanText<'_> {
                 }
             }
             for (position, member) in plan.members(region).iter().enumerate() {
-                let label = format_args!("position {position}");
                 let dpa = Range(member.dpa.base().0, member.dpa.last().0);
-                fact(f, label, format_args!("{}, DPA {dpa}", tree.path(member.device)))?;
+                let place = tree.path(member.device);
+                fact(f, format_args!("position {position}"), format_args!("{place}, DPA {dpa}"))?;
             }
         }
         for decoder in plan.decoders {
@@ -130,8 +130,7 @@ impl fmt::Display for PlanText<'_> {
                     match decoder.route {
                         Route::Targets(targets) => {
                             for (way, port) in targets.used(ways).iter().enumerate() {
-                                let label = format_args!("target {way}");
-                                fact(f, label, format_args!("port {port}"))?;
+                                fact(f, format_args!("target {way}"), format_args!("port {port}"))?;
                             }
                         }
                         Route::Skip(skip) => fact(f, "DPA skip", Bytes(skip))?,
