@@ -14,6 +14,7 @@ pub mod ours;
 pub mod planned;
 mod sysfs;
 mod text;
+pub mod uefi;
 pub mod verdict;
 
 use std::ffi::OsString;
@@ -26,6 +27,7 @@ pub use text::FactsText;
 pub use verdict::Verdict;
 
 use crate::qemu::command::escaped;
+use crate::qemu::process::Arch;
 
 /// The variable that names a kernel.
 pub(crate) const KERNEL: &str = "LINUX_KERNEL";
@@ -33,6 +35,9 @@ pub(crate) const KERNEL: &str = "LINUX_KERNEL";
 /// Linux's command line: behind `payload=linux -- ` of the image's. Without `no_timer_check` the kernel
 /// panics where a busy host lets the emulated timer miss its test.
 pub const COMMAND_LINE: &str = "console=ttyS0 panic=-1 loglevel=4 no_timer_check";
+
+/// The same on QEMU's machine for Arm.
+pub(crate) const COMMAND_LINE_ARM: &str = "console=ttyAMA0 panic=-1 loglevel=4";
 
 /// A kernel, its modules, and a busybox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +61,8 @@ pub enum Missing {
     Named(PathBuf),
     /// The kernel's modules.
     Modules(PathBuf),
+    /// No kernel or busybox for Arm is named.
+    KernelForArm,
     /// busybox.
     Busybox,
     /// The busybox that is there needs libraries.
@@ -75,6 +82,10 @@ impl fmt::Display for Missing {
             Self::Modules(path) => {
                 write!(f, "{}: no modules.dep there; install the kernel's modules", path.display())
             }
+            Self::KernelForArm => f.write_str(
+                "no Linux for Arm; name a vmlinuz-VERSION with LINUX_KERNEL_AARCH64=FILE and a static \
+                 busybox with BUSYBOX_AARCH64=FILE (`.ci/peers uefi` fetches both on Debian)",
+            ),
             Self::Busybox => f.write_str("no /bin/busybox; install busybox-static"),
             Self::DynamicBusybox(path) => {
                 write!(f, "{} needs libraries; install busybox-static", path.display())
@@ -147,6 +158,30 @@ impl Installed {
             "-serial".into(),
             joined("file:", facts),
         ]
+    }
+
+    /// The kernel for another architecture that `LINUX_KERNEL_AARCH64` names, with a busybox that
+    /// `BUSYBOX_AARCH64` does; for this one what [`Installed::find`] finds.
+    pub fn find_for(arch: Arch) -> Result<Self, Missing> {
+        if arch == Arch::X86 {
+            return Self::find();
+        }
+        let named = |variable: &str| {
+            std::env::var_os(variable).filter(|name| !name.is_empty()).map(PathBuf::from)
+        };
+        let kernel = named("LINUX_KERNEL_AARCH64").ok_or(Missing::KernelForArm)?;
+        let version = version_of(&kernel).filter(|_| kernel.is_file());
+        let version = version.ok_or_else(|| Missing::Named(kernel.clone()))?;
+        let modules = modules_of(&kernel, &version);
+        if !modules.join("modules.dep").is_file() {
+            return Err(Missing::Modules(modules));
+        }
+        let busybox = named("BUSYBOX_AARCH64").ok_or(Missing::KernelForArm)?;
+        let is_static = std::fs::read(&busybox).is_ok_and(|bytes| interpreter(&bytes) == Ok(None));
+        if !is_static {
+            return Err(Missing::DynamicBusybox(busybox));
+        }
+        Ok(Self { kernel, version, modules, busybox })
     }
 }
 

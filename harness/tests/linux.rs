@@ -28,7 +28,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use cxl_harness::linux::boot::{self, Boot, Options};
+use cxl_harness::linux::boot::{self, Boot, By, Options};
 use cxl_harness::linux::{Installed, Task};
 use cxl_harness::qemu::process;
 use cxl_model::scenario::{Scenario, builtin};
@@ -174,7 +174,8 @@ fn boot_to(name: &str, text: &str, before: &str, task: Task<'_>) -> Result<Boot,
     let installed = Installed::find().map_err(|error| error.to_string())?;
     progress(&format!("booting Linux {}", installed.version));
     let interrupted = &AtomicBool::new(false);
-    let options = Options { before, task, timeout: LIMIT, interrupted };
+    let by = By::Image;
+    let options = Options { before, task, timeout: LIMIT, interrupted, by };
     let boot = boot::boot(&installed, &scenario, &options);
     progress("Linux has ended");
     boot.map_err(|error| error.to_string())

@@ -166,7 +166,7 @@ fn files_are_named_for_their_partition_and_commas_are_doubled() {
 fn with_back_invalidate() -> Offers {
     let oldest = Offers::of_the_oldest();
     let restrictions = oldest.restrictions.with_back_invalidate(true);
-    Offers { version: (11, 1), back_invalidate: true, restrictions }
+    Offers { version: (11, 1), back_invalidate: true, restrictions, ..Offers::of_the_oldest() }
 }
 
 /// What a window admits cannot be chosen on QEMU: where that decides what is mapped, the scenario is

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use cxl_harness::kvm;
-use cxl_harness::linux::boot::{BootError, Options, boot};
+use cxl_harness::linux::boot::{BootError, By, Options, boot};
 use cxl_harness::linux::ours::{self, OursError};
 use cxl_harness::linux::{Facts, FactsText, Installed, Task, Verdict};
+use cxl_harness::qemu::process::Arch;
 use cxl_harness::report;
 use cxl_model::scenario::Scenario;
 
@@ -28,6 +29,10 @@ Linux starts, and committed memory is RAM to the guest. Then the library's plan 
 map is held against what the image committed, and against Linux's sysfs, region by region: address,
 size, ways, granularity, devices and their own addresses, locks, and all of the memory online, in a
 node of its own, where a program that is copied there reads back. Each gap is a line, with the line of the kernel's log that belongs to it.
+
+With --by uefi the machine starts an unmodified UEFI firmware (OVMF; AAVMF with --arch aarch64), which
+starts our driver cxl.efi from a disk; that sets the machine up and starts the kernel beside it. The
+driver is built when it is needed: that takes the target x86_64-unknown-uefi or aarch64-unknown-uefi.
 
 Without SCENARIO: two-way, a machine that QEMU can be.
 
@@ -58,6 +63,10 @@ Exit code:
 
 Environment:
   QEMU          the program [default: qemu-system-x86_64]
+  OVMF, AAVMF   the UEFI firmware's code, its variables beside it [default: what Debian installs]
+  CXL_EFI       a driver [default: built from the sources]
+  QEMU_AARCH64, LINUX_KERNEL_AARCH64, BUSYBOX_AARCH64
+                the same for --arch aarch64; `.ci/peers uefi` fetches and prints all of these
   LINUX_KERNEL  a vmlinuz-VERSION, modules in ../lib/modules or /lib/modules [default: the newest
                 in /boot that has any]
 
@@ -66,6 +75,8 @@ Examples:
   cxl-harness linux one-device --json | jq -r '.gaps[].message'
   cxl-harness linux four-way --console
   cxl-harness linux pass-through; echo $?
+  cxl-harness linux two-way --by uefi
+  cxl-harness linux two-way --by uefi --arch aarch64
   cxl-harness nested -- linux two-way --on ours
   cxl-harness nested -- linux one-device --on ours --mirror off --append \
     memhp_default_state=online_movable";
@@ -77,6 +88,25 @@ enum On {
     Qemu,
     /// Our device models, in a KVM guest.
     Ours,
+}
+
+/// What sets the machine up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Firmware {
+    /// The bare-metal image, as QEMU's kernel.
+    Image,
+    /// The UEFI driver, under an unmodified UEFI firmware.
+    Uefi,
+}
+
+/// Whose processor it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Processor {
+    /// x86-64.
+    #[value(name = "x86-64")]
+    X86,
+    /// AArch64.
+    Aarch64,
 }
 
 /// Set a machine up, boot an installed Linux on it, and hold what that has against the plan.
@@ -98,6 +128,14 @@ pub(super) struct Linux {
     /// Whose machine it is.
     #[arg(long, value_enum, default_value_t = On::Qemu)]
     on: On,
+
+    /// What sets the machine up, on QEMU.
+    #[arg(long, value_enum, default_value_t = Firmware::Image)]
+    by: Firmware,
+
+    /// Whose processor QEMU emulates; the image is for x86-64 alone.
+    #[arg(long, value_enum, default_value_t = Processor::X86)]
+    arch: Processor,
 
     /// With --on ours: whether memory of committed decoders is mapped into the guest, or each access
     /// is decoded by itself. Without it Linux runs until KVM cannot go on.
@@ -133,18 +171,28 @@ impl Linux {
                 }
             }
         }
+        let arch = match self.arch {
+            Processor::X86 => Arch::X86,
+            Processor::Aarch64 => Arch::Arm,
+        };
+        if self.by == Firmware::Image && arch != Arch::X86 {
+            return super::fail("--arch aarch64 is for --by uefi");
+        }
+        if self.by == Firmware::Uefi && self.on == On::Ours {
+            return super::fail("--by uefi is for --on qemu");
+        }
         let scenario = match Source::built_in(&self.scenario).scenario() {
             Ok(scenario) => scenario,
             Err(error) => return super::fail(&error.to_string()),
         };
-        let installed = match Installed::find() {
+        let installed = match Installed::find_for(arch) {
             Ok(installed) => installed,
             Err(error) => {
                 return self.refuse(&scenario.name, None, &error.to_string(), super::EXIT_REFUSED);
             }
         };
         let came = match self.on {
-            On::Qemu => self.on_qemu(&installed, &scenario),
+            On::Qemu => self.on_qemu(&installed, &scenario, arch),
             On::Ours => self.on_ours(&installed, &scenario),
         };
         let Came { verdict, facts, console } = match came {
@@ -169,13 +217,22 @@ impl Linux {
         super::print(&text, code)
     }
 
-    fn on_qemu(&self, installed: &Installed, scenario: &Scenario) -> Result<Came, (String, u8)> {
+    fn on_qemu(
+        &self,
+        installed: &Installed,
+        scenario: &Scenario,
+        arch: Arch,
+    ) -> Result<Came, (String, u8)> {
         super::progress(&format!("QEMU boots Linux {}, some ten seconds", installed.version));
         let options = Options {
             before: "",
             task: Task::default(),
             timeout: Duration::from_secs(self.timeout),
             interrupted: &super::interrupted(),
+            by: match self.by {
+                Firmware::Image => By::Image,
+                Firmware::Uefi => By::Uefi(arch),
+            },
         };
         let boot = boot(installed, scenario, &options).map_err(|error| {
             let code = match error {

@@ -15,19 +15,23 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::planned::Planned;
+use super::uefi::{self, Uefi};
 use super::verdict::{Evidence, Verdict};
-use super::{COMMAND_LINE, Facts, FactsError, InitramfsError, Installed, Task};
+use super::{COMMAND_LINE, COMMAND_LINE_ARM, Facts, FactsError, InitramfsError, Installed, Task};
 use crate::console::{self, Collected, ConsoleError};
 use crate::guest::boot::{IMAGE, command_line};
 use crate::qemu::command::{Command, Medium, Refusal};
 use crate::qemu::offers::Offers;
-use crate::qemu::process::{Process, ProcessError};
+use crate::qemu::process::{Arch, Process, ProcessError};
+
 use crate::qemu::run::{RunError, platform_of};
 use crate::run::{self, Inexpressible};
 use cxl_model::scenario::Scenario;
 
 /// Linux and its initramfs want more than our image does.
 const MEMORY: u64 = 1 << 30;
+/// What `init.sh` says first.
+const FIRST_FACT: &[u8] = b"/proc/version=";
 /// Between two looks whether Linux has ended, or somebody wants it to.
 const STEP: Duration = Duration::from_millis(100);
 
@@ -43,6 +47,18 @@ pub struct Options<'a> {
     pub timeout: Duration,
     /// Set by Ctrl-C.
     pub interrupted: &'a AtomicBool,
+    /// What boots.
+    pub by: By,
+}
+
+/// What boots, and hands over to Linux.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum By {
+    /// The bare-metal image, as a kernel of QEMU's.
+    #[default]
+    Image,
+    /// The UEFI driver, under a firmware that is installed.
+    Uefi(Arch),
 }
 
 /// Why Linux did not come to its end.
@@ -58,6 +74,8 @@ pub enum BootError {
     Map(RunError),
     /// There is no initramfs.
     Initramfs(InitramfsError),
+    /// There is no UEFI firmware, or no driver for it.
+    Uefi(uefi::Missing),
     /// There is no QEMU.
     Qemu(ProcessError),
     /// A file cannot be written.
@@ -104,6 +122,7 @@ impl fmt::Display for BootError {
             ),
             Self::Console(error) => error.fmt(f),
             Self::Initramfs(error) => error.fmt(f),
+            Self::Uefi(error) => error.fmt(f),
             Self::Qemu(error) => error.fmt(f),
             Self::File(error) => write!(f, "temporary files: {error}"),
             Self::Interrupted { console } if console.is_empty() => f.write_str("interrupted"),
@@ -186,18 +205,26 @@ pub fn boot(
 ) -> Result<Boot, BootError> {
     let mut scenario = scenario.clone();
     scenario.platform.memory = scenario.platform.memory.max(MEMORY);
-    let offers = Offers::ask(options.timeout).map_err(|error| BootError::Map(error.into()))?;
+    let arch = match options.by {
+        By::Image => Arch::X86,
+        By::Uefi(arch) => arch,
+    };
+    let offers =
+        Offers::ask_for(arch, options.timeout).map_err(|error| BootError::Map(error.into()))?;
     let directory = tempfile::tempdir().map_err(BootError::File)?;
     let at = |name: &str| directory.path().join(name);
     let initramfs =
         installed.initramfs(options.before, &options.task).map_err(BootError::Initramfs)?;
-    fs::write(at("initramfs"), initramfs).map_err(BootError::File)?;
-    fs::write(at("image"), IMAGE).map_err(BootError::File)?;
+    let uefi = match options.by {
+        By::Image => None,
+        By::Uefi(arch) => Some(Uefi::find(arch).map_err(BootError::Uefi)?),
+    };
 
     let machine = Command::on(&offers, &scenario, Some(directory.path()));
     let machine = machine.map_err(BootError::Refused)?;
     // Windows lie elsewhere on QEMU, and which goes where hangs on that.
-    let (_, view) = platform_of(&scenario, &machine, options.timeout).map_err(BootError::Map)?;
+    let (_, view) =
+        platform_of(arch, &scenario, &machine, options.timeout).map_err(BootError::Map)?;
     if options.interrupted.load(Ordering::Relaxed) {
         return Err(BootError::Interrupted { console: String::new() });
     }
@@ -205,21 +232,37 @@ pub fn boot(
     let line = command_line(&view.scenario, &view.map, "linux").map_err(BootError::Scenario)?;
     // How wide a physical address is, this processor can be asked.
     let own: Vec<_> = line.split(' ').filter(|word| !word.starts_with("address-bits=")).collect();
-    let line = format!("{} dump -- {COMMAND_LINE}", own.join(" "));
+    let own = own.join(" ");
     let mut arguments = machine.arguments();
-    if !options.task.script.is_empty() {
+    if !options.task.script.is_empty() && arch == Arch::X86 {
         // Of two the last one counts.
         arguments.extend(["-cpu".into(), "max,-hypervisor".into()]);
     }
-    let plain = "-accel tcg -display none -nodefaults -no-reboot \
-                 -device isa-debug-exit,iobase=0xf4,iosize=4 -serial";
+    let plain = "-accel tcg -display none -nodefaults -no-reboot -serial";
     arguments.extend(plain.split_whitespace().map(OsString::from));
-    let console = super::joined("file:", &at("console"));
-    arguments.extend([console, "-kernel".into(), at("image").into()]);
-    arguments.extend(["-append".into(), line.into()]);
-    arguments.extend(installed.arguments(&at("initramfs"), &at("facts")));
+    arguments.push(super::joined("file:", &at("console")));
+    match uefi {
+        None => {
+            fs::write(at("initramfs"), initramfs).map_err(BootError::File)?;
+            fs::write(at("image"), IMAGE).map_err(BootError::File)?;
+            let line = format!("{own} dump -- {COMMAND_LINE}");
+            arguments.extend(["-device".into(), "isa-debug-exit,iobase=0xf4,iosize=4".into()]);
+            arguments.extend(["-kernel".into(), at("image").into()]);
+            arguments.extend(["-append".into(), line.into()]);
+            arguments.extend(installed.arguments(&at("initramfs"), &at("facts")));
+        }
+        Some(uefi) => {
+            arguments.extend(["-serial".into(), super::joined("file:", &at("facts"))]);
+            // What is the image's own is said by the text's other lines.
+            let words = own.split(' ').filter(|word| !word.starts_with("payload="));
+            let words = words.chain(["dump"]).collect::<Vec<_>>().join(" ");
+            let line = if arch == Arch::Arm { COMMAND_LINE_ARM } else { COMMAND_LINE };
+            let more = uefi.arguments(directory.path(), installed, &initramfs, &words, line);
+            arguments.extend(more.map_err(BootError::Uefi)?);
+        }
+    }
 
-    let mut qemu = Process::start(&arguments).map_err(BootError::Qemu)?;
+    let mut qemu = Process::start_for(arch, &arguments).map_err(BootError::Qemu)?;
     let start = Instant::now();
     let status = loop {
         if let Some(status) = qemu.wait(STEP) {
@@ -246,7 +289,13 @@ pub fn boot(
     let console = console::so_far(&at("console")).map_err(BootError::File)?;
     let console = String::from_utf8_lossy(&console).into_owned();
     let last = last_lines(console.as_bytes());
-    let facts = match Facts::parse(&read("facts")) {
+    // A UEFI firmware has its console on every serial port: Linux's first word is where it begins.
+    let mut told = read("facts");
+    if matches!(options.by, By::Uefi(_)) {
+        let first = told.windows(FIRST_FACT.len()).position(|word| word == FIRST_FACT);
+        told.drain(..first.unwrap_or(told.len()));
+    }
+    let facts = match Facts::parse(&told) {
         Ok(facts) => facts,
         Err(error) => {
             return Err(match last_words(&console) {

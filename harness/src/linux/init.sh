@@ -9,7 +9,9 @@ $B mkdir -p /proc /sys /dev /cxl
 $B mount -t proc proc /proc
 $B mount -t sysfs sysfs /sys
 $B mount -t devtmpfs devtmpfs /dev
-exec 3>/dev/ttyS1
+port=/dev/ttyS1
+[ -e /dev/ttyAMA1 ] && port=/dev/ttyAMA1
+exec 3>$port
 $B stty raw <&3
 
 text() {

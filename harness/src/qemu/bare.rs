@@ -15,7 +15,8 @@ use cxl_firmware::platform::{Resources, RootBus};
 use cxl_regs::acpi::header::mend_checksum;
 use cxl_regs::{Hpa, Span};
 
-use super::qtest::{PortWidth, Qtest, QtestError};
+use super::process::Arch;
+use super::qtest::{PortWidth, Qtest, QtestError, Width};
 use crate::run::Tables;
 
 /// Where ECAM goes: where SeaBIOS puts it on this machine (QEMU `include/hw/pci-host/q35.h`).
@@ -37,6 +38,10 @@ mod fw_cfg {
     pub(super) const DIRECTORY: u16 = 0x19;
     /// Address of the DMA request, high and low half.
     pub(super) const DMA: [u16; 2] = [0x514, 0x518];
+    /// The same in memory, on the machine virt, whose RAM starts here (QEMU `hw/arm/virt.c`). Not its
+    /// first megabytes, which hold the device tree.
+    pub(super) const ARM_DMA: [u64; 2] = [0x0902_0010, 0x0902_0014];
+    pub(super) const ARM_RAM: u64 = 0x4100_0000;
     /// Reads the item selected in bits 31:16.
     pub(super) const SELECT_AND_READ: u32 = 0x8 | 0x2;
     /// Bytes of an entry of the list: size, item, reserved, name.
@@ -130,13 +135,20 @@ impl From<QtestError> for BareError {
 /// Switches configuration space on and reads the platform. `address_bits` is the width of the
 /// processor's physical addresses, which no table says.
 pub fn platform(qtest: &mut Qtest, address_bits: u8) -> Result<Tables, BareError> {
+    platform_for(Arch::X86, qtest, address_bits)
+}
+
+/// The same of the machine of an architecture; on Arm's, configuration space is always on.
+pub fn platform_for(arch: Arch, qtest: &mut Qtest, address_bits: u8) -> Result<Tables, BareError> {
     let [low, high] = PCIEXBAR;
-    // Enable is bit 0 of the low half, so that comes last (Intel 3 Series chipset, PCIEXBAR).
-    for (register, value) in [(high, 0), (low, ECAM | 1)] {
-        qtest.port_out(CONFIG_ADDRESS, register, PortWidth::Four)?;
-        qtest.port_out(CONFIG_DATA, value, PortWidth::Four)?;
+    if arch == Arch::X86 {
+        // Enable is bit 0 of the low half, so that comes last (Intel 3 Series chipset, PCIEXBAR).
+        for (register, value) in [(high, 0), (low, ECAM | 1)] {
+            qtest.port_out(CONFIG_ADDRESS, register, PortWidth::Four)?;
+            qtest.port_out(CONFIG_DATA, value, PortWidth::Four)?;
+        }
     }
-    let tables = file(qtest, fw_cfg::TABLES)?;
+    let tables = file(arch, qtest, fw_cfg::TABLES)?;
     let (mcfg, cedt) = (table(&tables, "MCFG")?, table(&tables, "CEDT")?);
     let read = |roots: &[(u32, RootBus)]| {
         Platform::from_acpi(&mcfg, &cedt, address_bits, roots).map_err(BareError::Platform)
@@ -162,15 +174,15 @@ pub fn platform(qtest: &mut Qtest, address_bits: u8) -> Result<Tables, BareError
 }
 
 /// Fetches a file of fw_cfg.
-fn file(qtest: &mut Qtest, name: &'static str) -> Result<Vec<u8>, BareError> {
+fn file(arch: Arch, qtest: &mut Qtest, name: &'static str) -> Result<Vec<u8>, BareError> {
     let mut count = [0; 4];
-    item(qtest, fw_cfg::DIRECTORY, &mut count)?;
+    item(arch, qtest, fw_cfg::DIRECTORY, &mut count)?;
     let count = u32::from_be_bytes(count) as usize;
     if count > MAX_FILES {
         return Err(BareError::Size { what: "files", most: MAX_FILES, found: count });
     }
     let mut directory = vec![0; 4 + count * fw_cfg::ENTRY];
-    item(qtest, fw_cfg::DIRECTORY, &mut directory)?;
+    item(arch, qtest, fw_cfg::DIRECTORY, &mut directory)?;
     let entries = directory.get(4..).unwrap_or_default().chunks_exact(fw_cfg::ENTRY);
     let found = entries.filter_map(|entry| {
         let (size, rest) = entry.split_first_chunk::<4>()?;
@@ -184,30 +196,42 @@ fn file(qtest: &mut Qtest, name: &'static str) -> Result<Vec<u8>, BareError> {
         return Err(BareError::Size { what: "bytes of tables", most: MAX_TABLES, found: size });
     }
     let mut bytes = vec![0; size];
-    item(qtest, select, &mut bytes)?;
+    item(arch, qtest, select, &mut bytes)?;
     Ok(bytes)
 }
 
 /// Fetches the first bytes of an item by DMA.
-fn item(qtest: &mut Qtest, item: u16, bytes: &mut [u8]) -> Result<(), BareError> {
+fn item(arch: Arch, qtest: &mut Qtest, item: u16, bytes: &mut [u8]) -> Result<(), BareError> {
+    let ram = if arch == Arch::Arm { fw_cfg::ARM_RAM } else { 0 };
+    let (request_at, answer_at) = (ram + REQUEST, ram + ANSWER);
     let control = u32::from(item) << 16 | fw_cfg::SELECT_AND_READ;
     let mut request = Vec::new();
     request.extend(control.to_be_bytes());
     request.extend((bytes.len() as u32).to_be_bytes());
-    request.extend(ANSWER.to_be_bytes());
-    qtest.write_memory(REQUEST, &request)?;
-    let [high, low] = fw_cfg::DMA;
-    qtest.port_out(high, ((REQUEST >> 32) as u32).to_be(), PortWidth::Four)?;
-    // The low half starts it; it is done when the port write is.
-    qtest.port_out(low, (REQUEST as u32).to_be(), PortWidth::Four)?;
+    request.extend(answer_at.to_be_bytes());
+    qtest.write_memory(request_at, &request)?;
+    let halves = [(request_at >> 32) as u32, request_at as u32].map(u32::to_be);
+    // The low half starts it; it is done when the write is.
+    match arch {
+        Arch::X86 => {
+            for (port, half) in fw_cfg::DMA.into_iter().zip(halves) {
+                qtest.port_out(port, half, PortWidth::Four)?;
+            }
+        }
+        Arch::Arm => {
+            for (register, half) in fw_cfg::ARM_DMA.into_iter().zip(halves) {
+                qtest.store(register, half.into(), Width::Four)?;
+            }
+        }
+    }
     let mut control = [0; 4];
-    qtest.read_memory(REQUEST, &mut control)?;
+    qtest.read_memory(request_at, &mut control)?;
     let control = u32::from_be_bytes(control);
     // Bit 0 says that it failed; any other, that it is not done.
     if control != 0 {
         return Err(BareError::FwCfg { item, control });
     }
-    Ok(qtest.read_memory(ANSWER, bytes)?)
+    Ok(qtest.read_memory(answer_at, bytes)?)
 }
 
 /// The table with this signature out of the file, where tables stand one behind the other. Its

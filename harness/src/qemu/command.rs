@@ -13,7 +13,7 @@ use cxl_regs::acpi::cedt::Restrictions;
 use cxl_regs::{Arithmetic, Coherency, DECODER_UNIT, Size};
 
 use super::offers::Offers;
-use super::process::ADDRESS_BITS;
+use super::process::{ADDRESS_BITS, Arch};
 use crate::run::{self, DirectRun};
 use cxl_model::layout::place_windows;
 use cxl_model::machine::Machine;
@@ -264,7 +264,7 @@ impl Command {
             return Err(Refusal(unsupported));
         }
         let mut command = Self { groups: Vec::new(), media: Vec::new(), notes };
-        command.machine(scenario);
+        command.machine(offers.arch, scenario);
         for (index, bridge) in scenario.bridges.iter().enumerate() {
             let hdm = if bridge.decoders == 0 { "false" } else { "true" };
             let bus = bridge.bus;
@@ -318,8 +318,9 @@ impl Command {
         self.groups.push(vec![option.into(), value.into()]);
     }
 
-    fn machine(&mut self, scenario: &Scenario) {
-        let mut machine = String::from("q35,cxl=on");
+    fn machine(&mut self, arch: Arch, scenario: &Scenario) {
+        let (machine, processor, _) = arch.machine();
+        let mut machine = machine.to_owned();
         for (index, window) in scenario.windows.iter().enumerate() {
             for (way, uid) in window.targets.iter().enumerate() {
                 let bridge = scenario.bridges.iter().position(|bridge| bridge.uid == *uid);
@@ -334,7 +335,7 @@ impl Command {
             }
         }
         self.option("-M", machine);
-        self.option("-cpu", "max");
+        self.option("-cpu", processor);
         let memory = scenario.platform.memory >> 20;
         // QEMU puts the bridges' registers and the windows behind what may be added.
         let devices = scenario.devices.iter().map(|device| device.volatile + device.persistent);

@@ -10,11 +10,13 @@ use std::time::Duration;
 use cxl_regs::acpi::cedt::Restrictions;
 
 use super::bare::{self, BareError};
-use super::process::{self, ADDRESS_BITS, OLDEST, Process, ProcessError};
+use super::process::{self, Arch, OLDEST, Process, ProcessError};
 
 /// What a QEMU has that another may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offers {
+    /// Whose processor it emulates.
+    pub arch: Arch,
     /// What it says it is.
     pub version: (u32, u32),
     /// Memory devices that can be HDM-DB, and ports with a path for back-invalidate.
@@ -29,14 +31,8 @@ const BACK_INVALIDATE: [(&str, &str); 3] =
     [("cxl-type3", "hdm-db"), ("cxl-type3", "x-256b-flit"), ("cxl-upstream", "x-256b-flit")];
 
 /// The least machine with a window.
-const LEAST: [&str; 6] = [
-    "-S",
-    "-M",
-    "q35,cxl=on,cxl-fmw.0.targets.0=hb,cxl-fmw.0.size=1G",
-    "-nodefaults",
-    "-device",
-    "pxb-cxl,id=hb,bus=pcie.0,bus_nr=16",
-];
+const LEAST: [&str; 4] = ["-S", "-nodefaults", "-device", "pxb-cxl,id=hb,bus=pcie.0,bus_nr=16"];
+const LEAST_WINDOW: &str = "cxl-fmw.0.targets.0=hb,cxl-fmw.0.size=1G";
 
 /// Why a QEMU does not say what it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +68,7 @@ impl Offers {
             .with_host_only(true)
             .with_volatile(true)
             .with_persistent(true);
-        Self { version: OLDEST, back_invalidate: false, restrictions }
+        Self { arch: Arch::X86, version: OLDEST, back_invalidate: false, restrictions }
     }
 
     /// Its version in a word.
@@ -83,19 +79,26 @@ impl Offers {
 
     /// Asks the program; each question may take so long.
     pub fn ask(limit: Duration) -> Result<Self, AskError> {
-        let version = process::available()?;
+        Self::ask_for(Arch::X86, limit)
+    }
+
+    /// The same for another architecture.
+    pub fn ask_for(arch: Arch, limit: Duration) -> Result<Self, AskError> {
+        let version = process::available_for(arch)?;
         let mut back_invalidate = true;
         for (device, property) in BACK_INVALIDATE {
-            back_invalidate &= process::has_property(device, property)?;
+            back_invalidate &= process::has_property(arch, device, property)?;
         }
         let mut arguments: Vec<OsString> = process::fixed();
         arguments.extend(LEAST.map(OsString::from));
-        let (mut process, mut qtest) = Process::start_with_qtest(&arguments, limit)?;
-        let tables = bare::platform(&mut qtest, ADDRESS_BITS).map_err(|error| match error {
+        let (machine, _, bits) = arch.machine();
+        arguments.extend(["-M".into(), format!("{machine},{LEAST_WINDOW}").into()]);
+        let (mut process, mut qtest) = Process::start_with_qtest_for(arch, &arguments, limit)?;
+        let tables = bare::platform_for(arch, &mut qtest, bits).map_err(|error| match error {
             BareError::Qtest(error) => AskError::Process(process.explain(error)),
             error => AskError::Bare(error),
         })?;
         let window = tables.windows.first().ok_or(ProcessError::NoWindow)?;
-        Ok(Self { version, back_invalidate, restrictions: window.restrictions })
+        Ok(Self { arch, version, back_invalidate, restrictions: window.restrictions })
     }
 }

@@ -16,8 +16,35 @@ use std::time::{Duration, Instant};
 
 use super::qtest::{Qtest, QtestError};
 
-/// What QEMU is called where `QEMU` does not name another.
-const DEFAULT_PROGRAM: &str = "qemu-system-x86_64";
+/// Whose processor a QEMU emulates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Arch {
+    /// x86-64: the machine q35.
+    #[default]
+    X86,
+    /// AArch64: the machine virt.
+    Arm,
+}
+
+impl Arch {
+    /// The variable that names the program, and what it is called where none does.
+    const fn program(self) -> (&'static str, &'static str) {
+        match self {
+            Self::X86 => ("QEMU", "qemu-system-x86_64"),
+            Self::Arm => ("QEMU_AARCH64", "qemu-system-aarch64"),
+        }
+    }
+
+    /// The machine, the processor, and the width of its physical addresses.
+    pub(super) const fn machine(self) -> (&'static str, &'static str, u8) {
+        match self {
+            Self::X86 => ("q35,cxl=on", "max", ADDRESS_BITS),
+            // Its registers say 48; `max` is slower by far.
+            Self::Arm => ("virt,cxl=on", "neoverse-n1", 48),
+        }
+    }
+}
+
 /// The oldest version that this is for, the first whose devices do 3, 6, 12 and 16 ways; before 8.2
 /// they have one decoder (QEMU `hw/cxl/cxl-component-utils.c`).
 pub const OLDEST: (u32, u32) = (10, 0);
@@ -131,12 +158,21 @@ impl std::error::Error for ProcessError {}
 
 /// The program to run: what `QEMU` in the environment names, or `qemu-system-x86_64`.
 pub fn program() -> OsString {
-    std::env::var_os("QEMU").filter(|name| !name.is_empty()).unwrap_or(DEFAULT_PROGRAM.into())
+    program_for(Arch::X86)
+}
+
+fn program_for(arch: Arch) -> OsString {
+    let (variable, program) = arch.program();
+    std::env::var_os(variable).filter(|name| !name.is_empty()).unwrap_or(program.into())
 }
 
 /// Whether there is a QEMU at all; its version.
 pub fn version() -> Result<(u32, u32), ProcessError> {
-    let program = program();
+    version_for(Arch::X86)
+}
+
+fn version_for(arch: Arch) -> Result<(u32, u32), ProcessError> {
+    let program = program_for(arch);
     let words = answer(&program, &["--version"])?;
     let version = words.strip_prefix("QEMU emulator version ").and_then(|rest| {
         let mut numbers = rest.split(|c: char| !c.is_ascii_digit());
@@ -156,11 +192,18 @@ pub fn dies_of_values(version: (u32, u32)) -> bool {
 
 /// Whether there is a QEMU that has the CXL devices; its version.
 pub fn available() -> Result<(u32, u32), ProcessError> {
-    let version = version()?;
+    available_for(Arch::X86)
+}
+
+/// The same for another architecture.
+pub fn available_for(arch: Arch) -> Result<(u32, u32), ProcessError> {
+    let version = version_for(arch)?;
     if version < OLDEST {
         return Err(ProcessError::TooOld { found: version });
     }
-    let devices = answer(&program(), &["-device", "help"])?;
+    let (machine, ..) = arch.machine();
+    let machine = machine.split(',').next().unwrap_or(machine);
+    let devices = answer(&program_for(arch), &["-M", machine, "-device", "help"])?;
     for device in ["pxb-cxl", "cxl-rp", "cxl-upstream", "cxl-downstream", "cxl-type3"] {
         if !devices.contains(&format!("name \"{device}\"")) {
             return Err(ProcessError::NoDevice { device, version });
@@ -170,8 +213,8 @@ pub fn available() -> Result<(u32, u32), ProcessError> {
 }
 
 /// Whether a device of the program has a property.
-pub fn has_property(device: &str, property: &str) -> Result<bool, ProcessError> {
-    let help = answer(&program(), &["-device", &format!("{device},help")])?;
+pub fn has_property(arch: Arch, device: &str, property: &str) -> Result<bool, ProcessError> {
+    let help = answer(&program_for(arch), &["-device", &format!("{device},help")])?;
     let name = |line: &str| line.trim_start().split('=').next().map(str::to_owned);
     Ok(help.lines().any(|line| name(line).as_deref() == Some(property)))
 }
@@ -231,7 +274,12 @@ pub struct Process {
 impl Process {
     /// Starts QEMU with these arguments; what it prints on standard output goes nowhere.
     pub fn start(arguments: &[OsString]) -> Result<Self, ProcessError> {
-        Self::spawn(arguments, Stdio::null(), Stdio::null())
+        Self::start_for(Arch::X86, arguments)
+    }
+
+    /// The same for another architecture.
+    pub fn start_for(arch: Arch, arguments: &[OsString]) -> Result<Self, ProcessError> {
+        Self::spawn(arch, arguments, Stdio::null(), Stdio::null())
     }
 
     /// Starts QEMU with these arguments and `-qtest stdio`, and talks to it over its standard input
@@ -240,19 +288,33 @@ impl Process {
         arguments: &[OsString],
         limit: Duration,
     ) -> Result<(Self, Qtest), ProcessError> {
-        let failed = |error: io::Error| start_error(&program(), &error);
+        Self::start_with_qtest_for(Arch::X86, arguments, limit)
+    }
+
+    /// The same for another architecture.
+    pub fn start_with_qtest_for(
+        arch: Arch,
+        arguments: &[OsString],
+        limit: Duration,
+    ) -> Result<(Self, Qtest), ProcessError> {
+        let failed = |error: io::Error| start_error(&program_for(arch), &error);
         // A socket at both ends: reads of it can have a time limit, reads of a pipe cannot.
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let stdin = OwnedFd::from(theirs.try_clone().map_err(failed)?);
         let stdout = OwnedFd::from(theirs);
         let mut all = arguments.to_vec();
         all.extend(["-qtest", "stdio", "-qtest-log", "/dev/null"].map(OsString::from));
-        let process = Self::spawn(&all, stdin.into(), stdout.into())?;
+        let process = Self::spawn(arch, &all, stdin.into(), stdout.into())?;
         Ok((process, Qtest::over(ours, limit)))
     }
 
-    fn spawn(arguments: &[OsString], stdin: Stdio, out: Stdio) -> Result<Self, ProcessError> {
-        let program = program();
+    fn spawn(
+        arch: Arch,
+        arguments: &[OsString],
+        stdin: Stdio,
+        out: Stdio,
+    ) -> Result<Self, ProcessError> {
+        let program = program_for(arch);
         let start = |error: io::Error| start_error(&program, &error);
         let words = tempfile::tempfile().map_err(start)?;
         let stderr = words.try_clone().map_err(start)?;

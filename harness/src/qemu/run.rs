@@ -24,7 +24,7 @@ use super::bare::{self, BareError};
 use super::command::{self, Command};
 use super::locks;
 use super::offers::{AskError, Offers};
-use super::process::{ADDRESS_BITS, Process, ProcessError, fixed};
+use super::process::{Arch, Process, ProcessError, fixed};
 use super::qtest::{Qtest, QtestError, Width};
 use super::view::{self, Mismatch, View};
 use crate::console::{self, Collected, ConsoleError, Registers, Section};
@@ -225,8 +225,9 @@ struct Started {
 
 impl Started {
     /// The platform, and the scenario in it.
-    fn view(&mut self, scenario: &Scenario) -> Result<(Tables, View), RunError> {
-        let tables = match bare::platform(&mut self.qtest, ADDRESS_BITS) {
+    fn view(&mut self, arch: Arch, scenario: &Scenario) -> Result<(Tables, View), RunError> {
+        let (.., bits) = arch.machine();
+        let tables = match bare::platform_for(arch, &mut self.qtest, bits) {
             Ok(tables) => tables,
             Err(BareError::Qtest(error)) => return Err(self.explain(error)),
             Err(error) => return Err(RunError::Bare(error)),
@@ -289,7 +290,7 @@ pub fn brought_up(
     let (process, qtest) =
         Process::start_with_qtest(&arguments, limit).map_err(RunError::Process)?;
     let mut qemu = Started { process, qtest };
-    let (tables, view) = qemu.view(scenario)?;
+    let (tables, view) = qemu.view(Arch::X86, scenario)?;
     let wanted = RunRequest::on(&view.scenario, &view.map).map_err(RunError::Scenario)?;
     let done = run::on(&mut qemu.qtest, &mut Clock::new(), &tables.platform(), &wanted);
     if let Err(error) = qemu.qtest.check() {
@@ -311,7 +312,7 @@ pub fn direct(scenario: &Scenario, options: &Options) -> Result<Report, RunError
     let (process, qtest) =
         Process::start_with_qtest(&arguments, options.timeout).map_err(RunError::Process)?;
     let mut qemu = Started { process, qtest };
-    let (tables, view) = qemu.view(scenario)?;
+    let (tables, view) = qemu.view(Arch::X86, scenario)?;
     let wanted = RunRequest::on(&view.scenario, &view.map).map_err(RunError::Scenario)?;
     let start = Instant::now();
     let mut hw = Counted { qtest: &mut qemu.qtest, stop: stop.clone(), accesses: Vec::new() };
@@ -400,7 +401,7 @@ pub fn guest(scenario: &Scenario, options: &Options) -> Result<Report, RunError>
     let offers = Offers::ask(options.timeout)?;
     let files = options.files.as_deref();
     let command = Command::on(&offers, scenario, files).map_err(RunError::Refused)?;
-    let (mut tables, view) = platform_of(scenario, &command, options.timeout)?;
+    let (mut tables, view) = platform_of(Arch::X86, scenario, &command, options.timeout)?;
     // SeaBIOS has assigned everything.
     tables.resources.clear();
     let line =
@@ -472,6 +473,7 @@ pub fn guest(scenario: &Scenario, options: &Options) -> Result<Report, RunError>
 
 /// Where QEMU puts what the command line asks for: asked of the same machine, standing still.
 pub(crate) fn platform_of(
+    arch: Arch,
     scenario: &Scenario,
     command: &Command,
     limit: Duration,
@@ -480,10 +482,10 @@ pub(crate) fn platform_of(
     arguments.push("-S".into());
     arguments.extend(command.arguments());
     let (process, qtest) =
-        Process::start_with_qtest(&arguments, limit).map_err(RunError::Process)?;
+        Process::start_with_qtest_for(arch, &arguments, limit).map_err(RunError::Process)?;
     let mut qemu = Started { process, qtest };
-    let (tables, mut view) = qemu.view(scenario)?;
-    view.scenario.platform.physical_bits = ADDRESS_BITS;
+    let (tables, mut view) = qemu.view(arch, scenario)?;
+    (.., view.scenario.platform.physical_bits) = arch.machine();
     Ok((tables, view))
 }
 

@@ -332,14 +332,13 @@ impl Judged {
         let devices = (0..count)
             .map(|device| run::path(&self.boot.scenario, Place::Device(device)).expect("a place"));
         let devices: Vec<_> = devices.collect();
-        for (region, name) in self.regions().into_iter().zip(self.dax()) {
-            assert_eq!(facts.text(&format!("run/{name}/copy")), Some("same"));
+        // A region's range, granule, and each member's own addresses, where Linux has its decoder.
+        let shape = |region: &str| {
             let number = |attribute: &str| {
                 facts.number(&format!("{CXL}/{region}/{attribute}")).expect("a number")
             };
             let (base, size) = (number("resource"), number("size"));
             let granule = number("interleave_granularity");
-            // Each member's own addresses, where Linux has its decoder.
             let members: Vec<_> = (0..number("interleave_ways"))
                 .map(|position| {
                     let decoder = facts.text(&format!("{CXL}/{region}/target{position}"));
@@ -350,9 +349,21 @@ impl Judged {
                     (device.expect("a device"), dpa.expect("an address"))
                 })
                 .collect();
+            (base, size, granule, members)
+        };
+        let node = |name: &str| facts.number(&format!("/sys/bus/dax/devices/{name}/target_node"));
+        let all: Vec<_> = self.regions().into_iter().zip(self.dax()).collect();
+        for (region, name) in &all {
+            assert_eq!(facts.text(&format!("run/{name}/copy")), Some("same"));
+            // Memory of one node may be any region's that is in it.
+            let same = all.iter().filter(|(_, other)| node(other) == node(name));
+            let same: Vec<_> = same.map(|(region, _)| shape(region)).collect();
             let mut pages = 0;
             for (place, found) in self.pages(name) {
-                assert!((base..base + size).contains(&found), "{found:#x} is not in {region}");
+                let shape =
+                    same.iter().find(|(base, size, ..)| (*base..base + size).contains(&found));
+                let (base, _, granule, members) =
+                    shape.unwrap_or_else(|| panic!("{found:#x} is not in {region}"));
                 let bytes = program.get(place as usize..).unwrap_or_default();
                 let bytes = bytes.get(..PAGE as usize).unwrap_or(bytes);
                 assert!(!bytes.is_empty(), "{region}: the program has no byte {place:#x}");
