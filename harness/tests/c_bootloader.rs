@@ -17,7 +17,6 @@ mod peer;
 #[allow(dead_code, reason = "this program uses a part")]
 mod machine;
 #[path = "qemu_image/outside.rs"]
-#[allow(dead_code, reason = "this program uses a part")]
 mod outside;
 
 use std::env;
@@ -340,7 +339,7 @@ fn no_aarch64() -> Option<String> {
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     let text = text.unwrap_or_default();
     let version = text.split_once("version ").and_then(|(_, rest)| rest.split('.').next());
-    if !version.and_then(|major| major.parse().ok()).is_some_and(|major: u32| major >= 11) {
+    if version.and_then(|major| major.parse().ok()).is_none_or(|major: u32| major < 11) {
         return Some("needs a QEMU for aarch64 with CXL (11.0), by QEMU_AARCH64".into());
     }
     let folder = Command::new("rustc").args(["--print", "target-libdir", "--target", ARM]).output();
@@ -353,9 +352,12 @@ fn no_aarch64() -> Option<String> {
 /// A decoder in use: offset in the window and size in MiB, Control, and the route.
 type Expected = (u64, u64, u32, [u32; 2]);
 
-/// Machines of `virt`, and their decoders in use: of each component by the bridge's number and the
-/// numbers on the way.
-fn bare_machines() -> Vec<(&'static str, String, Vec<(&'static [u8], Vec<Expected>)>)> {
+/// A machine's name, QEMU's words for it, and its decoders in use: of each component by the bridge's
+/// number and the numbers on the way.
+type BareMachine = (&'static str, String, Vec<(&'static [u8], Vec<Expected>)>);
+
+/// Machines of `virt`.
+fn bare_machines() -> Vec<BareMachine> {
     // Committed, Commit and Lock On Commit, host-only.
     const LOCKED: u32 = 0x1700;
     let board = "-m 1G,maxmem=8G,slots=4 -M virt,cxl=on,cxl-fmw.0.targets.0=hb0,cxl-fmw.0.size=4G";

@@ -127,8 +127,8 @@ fn by_file(program: &[u8]) -> Vec<(u64, String)> {
 /// The sizes in the last row of the history.
 fn written_down() -> Vec<u64> {
     let file = include_str!("../../SIZES.md");
-    let rows = file.lines().filter(|line| line.starts_with("| "));
-    let cells = rows.last().expect("a row").split('|').skip(2).map(str::trim);
+    let mut rows = file.lines().filter(|line| line.starts_with("| "));
+    let cells = rows.next_back().expect("a row").split('|').skip(2).map(str::trim);
     cells.filter(|cell| !cell.is_empty()).map(|cell| cell.parse().expect("bytes")).collect()
 }
 
