@@ -36,8 +36,9 @@ pub(crate) const KERNEL: &str = "LINUX_KERNEL";
 /// panics where a busy host lets the emulated timer miss its test.
 pub const COMMAND_LINE: &str = "console=ttyS0 panic=-1 loglevel=4 no_timer_check";
 
-/// The same on QEMU's machine for Arm.
-pub(crate) const COMMAND_LINE_ARM: &str = "console=ttyAMA0 panic=-1 loglevel=4";
+/// The same on QEMU's machine for Arm. Without `nosoftlockup` a busy host that stops QEMU for some seconds
+/// looks like a fault of Linux.
+pub(crate) const COMMAND_LINE_ARM: &str = "console=ttyAMA0 panic=-1 loglevel=4 nosoftlockup";
 
 /// A kernel, its modules, and a busybox.
 #[derive(Clone, Debug, PartialEq, Eq)]
