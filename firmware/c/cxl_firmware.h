@@ -391,8 +391,8 @@ enum cxl_error_list {
    */
   CXL_ERROR_LIST_REMARKS = 0,
   /**
-   * What the owner should know of the plan: `place` is a device or window, `expected` a reason's
-   * number, `found` bytes. Only a name by the log tells more.
+   * What the owner should know of the plan: `code` is a note's number, `place` a device, window or
+   * range, `found` bytes. The log has it in words.
    */
   CXL_ERROR_LIST_NOTES = 1,
   /**

@@ -217,8 +217,8 @@ unsafe impl Sized32 for cxl_decoder {
 pub enum cxl_error_list {
     /// What discovery passed over, or lost.
     Remarks = 0,
-    /// What the owner should know of the plan: `place` is a device or window, `expected` a reason's
-    /// number, `found` bytes. Only a name by the log tells more.
+    /// What the owner should know of the plan: `code` is a note's number, `place` a device, window or
+    /// range, `found` bytes. The log has it in words.
     Notes = 1,
     /// What the verifier found wrong, or worth knowing.
     Findings = 2,
