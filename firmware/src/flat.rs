@@ -260,7 +260,7 @@ pub fn bring_up<'a>(
     plan::plan(platform, &mut work)?;
     commit::commit(hw, clock, policy, &mut work)?;
     if let Err(error) = verify::verify(hw, platform, policy.config_lock, work.view()) {
-        commit::put_back(hw, &work, usize::MAX);
+        commit::put_back(hw, work.view(), usize::MAX);
         return Err(error);
     }
     (work.rest.whole, work.rest.config_lock) = (true, policy.config_lock);
@@ -280,6 +280,8 @@ struct View<'a> {
 struct Planned<'a> {
     region: &'a Region,
     port: &'a Port,
+    /// Of a bridge its own, of a device that of the port above it.
+    number: u16,
     place: Place,
     hdm: Hdm,
 }
@@ -309,26 +311,47 @@ impl<'a> View<'a> {
             .filter(move |region| self.port(region.port).is_some_and(|port| port.bridge == bridge))
     }
 
-    /// Decoder `index` of a component, if the plan has one: of a bridge by its number, of the device
-    /// below a port by the port's.
+    /// The `nth` decoder of the plan in order of commit: devices, then bridges, of each by number.
+    // One walk for all who go through the plan: it has few decoders.
+    #[inline(never)]
+    fn nth(self, nth: usize) -> Option<Planned<'a>> {
+        let mut left = nth;
+        for component in [Component::Device, Component::HostBridge] {
+            let count =
+                if component == Component::Device { self.ports.len() } else { self.bridges.len() };
+            for number in 0..count as u16 {
+                let mut index = 0;
+                for region in self.regions {
+                    let Some(port) = self.port(region.port) else { continue };
+                    let (owner, hdm) = if component == Component::Device {
+                        (region.port, port.device.as_ref().and_then(|below| below.hdm))
+                    } else {
+                        let bridge = self.bridges.get(usize::from(port.bridge));
+                        (port.bridge, bridge.map(|bridge| bridge.hdm))
+                    };
+                    let (true, Some(hdm)) = (owner == number, hdm) else { continue };
+                    if left == 0 {
+                        let place = self.place(component, number, index);
+                        return Some(Planned { region, port, number, place, hdm });
+                    }
+                    (left, index) = (left - 1, index + 1);
+                }
+            }
+        }
+        None
+    }
+
+    /// Decoder `index` of a component, if the plan has one.
+    #[inline(never)]
     fn planned(self, component: Component, number: u16, index: u8) -> Option<Planned<'a>> {
-        let nth = usize::from(index);
-        let (region, hdm) = match component {
-            Component::Device => {
-                let below = self.port(number)?.device.as_ref()?;
-                (self.regions_of(number).nth(nth)?, below.hdm?)
+        for nth in 0.. {
+            let planned = self.nth(nth)?;
+            let place = planned.place;
+            if (place.component, planned.number, place.index) == (component, number, index) {
+                return Some(planned);
             }
-            _ => {
-                let bridge = self.bridges.get(usize::from(number))?;
-                (self.regions_behind(number).nth(nth)?, bridge.hdm)
-            }
-        };
-        let port = self.port(region.port)?;
-        let at = match component {
-            Component::Device => self.path(port),
-            _ => Path::new(self.uid(port), &[]).unwrap_or_default(),
-        };
-        Some(Planned { region, port, place: Place { at, component, index }, hdm })
+        }
+        None
     }
 
     /// All components with decoders, devices first; the number is as in [`Self::planned`].
@@ -341,6 +364,7 @@ impl<'a> View<'a> {
     }
 
     /// The place of any decoder of a component.
+    #[inline(never)]
     fn place(self, component: Component, number: u16, index: u8) -> Place {
         let at = match component {
             Component::Device => self.port(number).map(|port| self.path(port)),
@@ -355,6 +379,7 @@ impl<'a> View<'a> {
 
 impl Planned<'_> {
     /// What its registers are to hold; the Commit bit is 0.
+    #[inline(never)]
     fn image(self) -> Result<DecoderImage, DecodeError> {
         let Region { span, coherency, granularity, .. } = *self.region;
         let mut interleave = Interleave::NONE;

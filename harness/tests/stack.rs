@@ -21,7 +21,7 @@ use cxl_firmware::discover::discover;
 use cxl_firmware::plan::plan;
 use cxl_firmware::probe::probe;
 use cxl_firmware::verify::verify_plan;
-use cxl_firmware::{handoff, tables};
+use cxl_firmware::{flat, handoff, tables};
 use cxl_harness::run::{IDENTITY, RunRequest, TABLES_BASE, roots};
 use cxl_model::machine::{Machine, MachineClock};
 use cxl_model::scenario::{Scenario, builtins};
@@ -239,6 +239,67 @@ fn run<const N: usize, const R: usize, const D: usize>(
         let again = handoff::write(&mut hw, &contents, &mut buffer).map(|record| record.len());
         assert_eq!(again, length);
     });
+}
+
+/// What the flat path needs, as far as it goes with a scenario; whether it went to its end.
+fn run_flat(scenario: &Scenario, needs: &mut Needs) -> bool {
+    let mut machine = Machine::new(scenario);
+    let acpi = cxl_model::acpi::Tables::new(scenario, machine.map(), TABLES_BASE);
+    let (mcfg, cedt) = (acpi.table(&acpi.mcfg), acpi.table(&acpi.cedt));
+    let (bits, roots) = (scenario.platform.physical_bits, roots(scenario));
+    let Ok(found) = Tables::<32, 64>::from_acpi(mcfg, cedt, bits, &roots) else { return false };
+    let platform = found.platform();
+    let mut work = flat::Workspace::<4, 8, 16>::new();
+    let mut buffer = vec![0; 64 << 10];
+    let policy = flat::Policy { config_lock: true, ..flat::Policy::default() };
+    let mut clock = RecordedClock { clock: machine.clock(), reads: Vec::new() };
+    let mut hw = Recorded { machine: &mut machine, reads: Vec::new() };
+
+    let result = flat::bring_up(&mut hw, &mut clock, &platform, &policy, &mut work);
+    let (reads, times) = (std::mem::take(&mut hw.reads), std::mem::take(&mut clock.reads));
+    measure(needs, "flat::bring_up", || {
+        let (mut hw, mut clock) = (Replayed(reads.iter()), Replayed(times.iter()));
+        assert_eq!(flat::bring_up(&mut hw, &mut clock, &platform, &policy, &mut work), result);
+    });
+    if result.is_err() {
+        return false;
+    }
+    let length = flat::cedt(&mut hw, &platform, &mut work, IDENTITY, &mut buffer).map(|t| t.len());
+    let reads = std::mem::take(&mut hw.reads);
+    measure(needs, "flat::cedt", || {
+        let mut hw = Replayed(reads.iter());
+        let again = flat::cedt(&mut hw, &platform, &mut work, IDENTITY, &mut buffer);
+        assert_eq!(again.map(|table| table.len()), length);
+    });
+    let length =
+        flat::hand_off(&mut hw, &platform, &mut work, None, &mut buffer).map(|record| record.len());
+    let reads = std::mem::take(&mut hw.reads);
+    measure(needs, "flat::hand_off", || {
+        let mut hw = Replayed(reads.iter());
+        let again = flat::hand_off(&mut hw, &platform, &mut work, None, &mut buffer);
+        assert_eq!(again.map(|record| record.len()), length);
+    });
+    true
+}
+
+/// KiB of the flat path in a release build, as firmware/README.md states it, and in a debug build.
+const FLAT: Bound = (4, 24);
+
+#[test]
+fn the_flat_path_keeps_to_the_stack_that_the_readme_states() {
+    let (mut needs, mut whole) = (Needs::new(), 0);
+    for builtin in builtins() {
+        let scenario = Scenario::parse(builtin.text, builtin.name).expect("a built-in scenario");
+        whole += usize::from(run_flat(&scenario, &mut needs));
+    }
+    assert!(whole >= 4, "only {whole} built-in machines are flat");
+    let bound = in_this_build(FLAT);
+    for (verb, need) in needs {
+        println!("{verb:20} {need:6} bytes of {bound} KiB");
+        assert!(need <= bound * 1024, "{verb} needs {need} bytes");
+    }
+    let readme = include_str!("../../firmware/README.md");
+    assert!(readme.contains(&format!("no more than {} KiB of stack", FLAT.0)));
 }
 
 /// What every verb needs in a workspace of a size.

@@ -29,7 +29,7 @@ struct Profile {
 }
 
 const PROFILES: [Profile; 4] = [
-    Profile { name: "minimal", program: "minimal", features: "minimal", aim: 24, limit: 77 },
+    Profile { name: "minimal", program: "minimal", features: "minimal", aim: 24, limit: 71 },
     Profile { name: "typical", program: "typical", features: "typical", aim: 56, limit: 178 },
     Profile { name: "full", program: "full", features: "full", aim: 80, limit: 223 },
     Profile {

@@ -20,12 +20,17 @@ const OF_MEMORY: u8 = 4;
 
 /// Decides where everything goes; touches no hardware.
 pub(super) fn plan(platform: &Platform<'_>, work: &mut WorkspaceMut<'_>) -> Result<(), Error> {
-    let key = |window: &Window| (window.base, window.size, window.targets.first().copied());
-    let faults = platform
-        .windows
-        .iter()
-        .filter_map(|window| Some((key(window), check_window(platform, window).err()?)));
-    if let Some((_, fault)) = faults.min_by_key(|(key, _)| *key) {
+    // Of several faults the one of the lowest window, in whatever order they are listed.
+    let mut fault = None;
+    for window in platform.windows {
+        if let Err(error) = check_window(platform, window) {
+            let key = (window.base, window.size, window.targets.first().copied());
+            if fault.is_none_or(|(before, _)| key < before) {
+                fault = Some((key, error));
+            }
+        }
+    }
+    if let Some((_, fault)) = fault {
         return Err(fault);
     }
     let view = work.view();
