@@ -260,7 +260,7 @@ fn table_cases() -> Vec<Case> {
         // [6.12.95] [7.3.4]: the whole driver gives up.
         refused(
             Rule::CedtRecord,
-            broken("one-device", |input| append(input, &[9, 0, 0, 0])),
+            broken("one-device", |input| append(input, &[9, 0, 0, 0, 0, 0, 0, 0])),
             &["[CEDT:0x00] Invalid zero length", "[CEDT:0x01] Invalid zero length"],
         ),
         // [6.12.95] [7.3.4]: the first is taken.
@@ -992,7 +992,7 @@ fn a_window_of_an_unknown_bridge_is_left_out_before_6_18_and_taken_from_then_on(
 /// A record of length 0 costs every bridge: what hangs below one is not looked at any more.
 #[test]
 fn a_record_without_length_costs_everything() {
-    let input = broken("pass-through", |input| append(input, &[9, 0, 0, 0]));
+    let input = broken("pass-through", |input| append(input, &[9, 0, 0, 0, 0, 0, 0, 0]));
     for kernel in [None, Some("6.12"), Some("7.3")] {
         let found = findings(&input, kernel);
         let found: Vec<_> = found.into_iter().filter(Finding::refused).collect();
@@ -1000,6 +1000,24 @@ fn a_record_without_length_costs_everything() {
         assert_eq!(found[0].rule, Rule::CedtRecord);
         assert!(found[0].lost.contains("no bridge"), "{}", found[0].lost);
     }
+}
+
+/// [6.12.95] [7.3.4]: four bytes at the end of a table are no record, whatever they say.
+#[test]
+fn a_header_at_the_very_end_is_not_looked_at() {
+    let input = broken("one-device", |input| append(input, &[12, 0, 0, 0]));
+    for kernel in [None, Some("6.12"), Some("7.3")] {
+        assert!(!findings(&input, kernel).iter().any(Finding::refused));
+    }
+}
+
+/// [6.12.95] [7.3.4]: "No CHBS found".
+#[test]
+fn a_chbs_of_the_highest_version_is_none() {
+    let mut input = good("one-device");
+    poke(&mut input, 0, 0, 8, &u32::MAX.to_le_bytes());
+    let found = findings(&input, Some("7.3"));
+    assert!(found.iter().any(|f| f.rule == Rule::NoChbs), "{found:#?}");
 }
 
 /// Linux asks whether one resource fits into the other, and it does.
@@ -1541,7 +1559,7 @@ fn each_broken_record_is_named() {
     let input = broken("one-device", |input| {
         append(input, &[1, 0, 8, 0, 0, 0, 0, 0]);
         append(input, &[0, 0, 4, 0]);
-        append(input, &[9, 0, 0, 0]);
+        append(input, &[9, 0, 0, 0, 0, 0, 0, 0]);
     });
     let found = lint(&input).into_iter().filter(|finding| finding.rule == Rule::CedtRecord);
     let found: Vec<_> = found.map(|finding| finding.found).collect();

@@ -44,7 +44,13 @@ impl<'a> Records<'a> {
         let end = length.map_or(table.len(), |length| table.len().min(length.get() as usize));
         let mut at = HEADER;
         let mut count = 0;
-        while let Some(Ok((header, _))) = table.get(at..end).map(RecordHeader::ref_from_prefix) {
+        // A header that ends where the table does is not looked at (`acpi_parse_entries_array`); 6.12.95 and
+        // 7.3.4 passed over one of length 0 there.
+        while let Some(Ok((header, behind))) = table.get(at..end).map(RecordHeader::ref_from_prefix)
+        {
+            if behind.is_empty() {
+                break;
+            }
             count += 1;
             if count > MOST_RECORDS {
                 records.more = true;

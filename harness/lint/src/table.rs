@@ -104,6 +104,8 @@ impl System<'_> {
         let counts = |chbs: &&&ChbsRecord| match (chbs.version.get(), chbs.length.get()) {
             (RESTRICTED, length) if length != 0x2000 => false,
             (1, length) if long && length != 0x1_0000 => false,
+            // Linux's own mark of a bridge without one: so said 6.12.95 and 7.3.4.
+            (u32::MAX, _) => false,
             _ => chbs.base.get() != 0,
         };
         let good: Vec<&ChbsRecord> = records.chbs.iter().filter(counts).copied().collect();
