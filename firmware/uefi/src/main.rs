@@ -156,9 +156,15 @@ fn start(log: &mut Log, settings: &Settings<'_>) -> Result<Extent, Refused> {
     }
     space.leave()?;
     for span in given::ranges(extent, policy.path, &room.committed.regions) {
-        space.give(span)?;
-        if !settings.quiet {
-            say!(log, "memory map: {span}, specific-purpose");
+        // What the map does not take is in the table all the same, and that is enough for Linux.
+        match space.give(span) {
+            Ok(()) if settings.quiet => {}
+            Ok(()) => {
+                say!(log, "memory map: {span}, specific-purpose");
+            }
+            Err(status) => {
+                say!(log, "memory map: {span} is not in it: the firmware says {status}");
+            }
         }
     }
     let contents = room.contents(platform.ecam, described);

@@ -17,9 +17,10 @@ use uefi::table::cfg::ConfigTableEntry;
 use crate::Refused;
 use crate::hw::CACHED;
 
-/// Bits of the attributes: uncached, and write-back.
+/// Bits of the attributes: uncached, write-back, and specific-purpose.
 const UC: u64 = 1;
 const WB: u64 = 8;
+const SP: u64 = 0x4_0000;
 /// The most pieces of one range.
 const MOST_PIECES: usize = 64;
 
@@ -167,13 +168,25 @@ impl Space {
     }
 
     /// Gives a range to the memory map, for a purpose of its own.
-    pub(crate) fn give(&mut self, span: Span) -> Result<(), Refused> {
+    pub(crate) fn give(&mut self, span: Span) -> Result<(), Status> {
         let (base, size) = (span.base().0, span.size());
+        // An earlier run of this program may have given it.
+        let has = self.descriptor(base).is_some_and(|piece| {
+            let whole = piece.base.saturating_add(piece.length) >= span.end().0;
+            piece.kind == SYSTEM_MEMORY && piece.capabilities & SP != 0 && whole
+        });
+        if has {
+            return Ok(());
+        }
         // SAFETY: memory that was verified, which nobody uses.
         let status = unsafe {
             (self.services.add_memory_space)(SYSTEM_MEMORY, base, size, given::ATTRIBUTES)
         };
-        done(span, "specific-purpose memory in the map", status)?;
-        self.set(span, WB)
+        if !status.is_success() {
+            return Err(status);
+        }
+        // How the firmware itself reaches it; an operating system goes by the map's attributes.
+        let _ = self.set(span, WB);
+        Ok(())
     }
 }
