@@ -226,14 +226,6 @@ const REMEDIES: &[Remedy] = &[
         &[Code::DISCOVER_NOT_BUILT, Code::PLAN_NOT_BUILT],
         "Build cxl-firmware with the feature that the sentence names, or do not ask for it.",
     ),
-    (
-        &[Code::DISCOVER_NOT_FLAT, Code::PLAN_NOT_FLAT],
-        "Use the general path (`bring_up`), or give `flat` a larger workspace, as the sentence says.",
-    ),
-    (
-        &[Code::DISCOVER_NOT_BUILT, Code::PLAN_NOT_BUILT],
-        "Build the library with the cargo feature that the sentence names, or do not ask for it.",
-    ),
     // The plan.
     (
         &[Code::PLAN_NO_WINDOW, Code::PLAN_NO_WINDOW_FOR_SET],
