@@ -3,7 +3,7 @@
 //!
 //! One file may hold several: a bug report has a table, `lspci` and a log. Each thing is a [`Found`]
 //! with its lines, the form that it was taken for, and its [`Content`]. Each form is a file of this
-//! folder; [`hex`] knows all that are lines of digits.
+//! folder; `hex` knows all that are lines of digits.
 //!
 //! **Invariant**: what is taken is taken whole. A row that is missing, a digit that is none and a
 //! length that is not met are one error with line and column; what nothing here knows is listed, and
