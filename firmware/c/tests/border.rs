@@ -25,28 +25,35 @@ unsafe extern "C" fn now(_: *mut c_void) -> u64 {
     0
 }
 
+/// A struct of C as a caller clears it.
+fn cleared<T>() -> T {
+    // SAFETY: called for structs of the header alone, of which zeroes are a value: numbers, pointers
+    // and callbacks that may be null.
+    unsafe { zeroed() }
+}
+
 fn hardware() -> cxl_hardware {
     cxl_hardware {
         size: size_of::<cxl_hardware>() as u32,
         read32: Some(nothing),
         write32: Some(swallow),
         microseconds: Some(now),
-        ..unsafe { zeroed() }
+        ..cleared()
     }
 }
 
 fn limits() -> cxl_limits {
     let size = size_of::<cxl_limits>() as u32;
-    cxl_limits { size, bridges: 2, devices: 2, ..unsafe { zeroed() } }
+    cxl_limits { size, bridges: 2, devices: 2, ..cleared() }
 }
 
 fn platform() -> cxl_platform {
     let size = size_of::<cxl_platform>() as u32;
-    cxl_platform { size, address_bits: 46, ..unsafe { zeroed() } }
+    cxl_platform { size, address_bits: 46, ..cleared() }
 }
 
 fn policy() -> cxl_policy {
-    cxl_policy { size: size_of::<cxl_policy>() as u32, ..unsafe { zeroed() } }
+    cxl_policy { size: size_of::<cxl_policy>() as u32, ..cleared() }
 }
 
 fn window() -> cxl_window {
@@ -57,7 +64,7 @@ fn window() -> cxl_window {
         granularity: 256,
         restrictions: CXL_WINDOW_HOST_ONLY | CXL_WINDOW_VOLATILE,
         target_count: 1,
-        ..unsafe { zeroed() }
+        ..cleared()
     }
 }
 
@@ -72,6 +79,7 @@ const AROUND: usize = 64;
 impl Memory {
     fn new(size: usize) -> Self {
         let layout = Layout::from_size_align(size + 2 * AROUND, CXL_WORKSPACE_ALIGN).unwrap();
+        // SAFETY: the layout has a size, which is not 0.
         let all = unsafe { alloc_zeroed(layout) };
         unsafe { all.write_bytes(0xA5, size + 2 * AROUND) };
         Self { all, size }
@@ -326,7 +334,7 @@ fn values_that_mean_nothing_are_refused_by_argument_entry_and_value() {
         let platform = cxl_platform { ecam: &ecam, ecam_count: 1, ..platform() };
         unsafe { cxl_set_platform(work, &platform) }
     };
-    let ecam = cxl_ecam { first_bus: 8, last_bus: 7, ..unsafe { zeroed() } };
+    let ecam = cxl_ecam { first_bus: 8, last_bus: 7, ..cleared() };
     says(with(ecam), of::EcamBuses, 0, 8, "buses");
     let range = cxl_range { base: 1 << 32, size: 0 };
     let occupied = cxl_platform { occupied: &range, occupied_count: 1, ..platform() };
@@ -360,14 +368,13 @@ fn values_that_mean_nothing_are_refused_by_argument_entry_and_value() {
     let far = cxl_path { uid: 0, port_count: 17, ports: [0; 16] };
     let required = cxl_policy { required: &far, required_count: 1, ..policy() };
     says(set(required), of::Path, 0, 17, "path");
-    let request = cxl_request { partition: 2, ..unsafe { zeroed() } };
+    let request = cxl_request { partition: 2, ..cleared() };
     let requests = cxl_policy { requests: &request, request_count: 1, ..policy() };
     says(set(requests), of::Partition, 0, 2, "partition");
     let seventeen = [cxl_path::default(); 17];
-    let members =
-        cxl_set_request { members: seventeen.as_ptr(), member_count: 17, ..unsafe { zeroed() } };
+    let members = cxl_set_request { members: seventeen.as_ptr(), member_count: 17, ..cleared() };
     says(set(cxl_policy { sets: &members, set_count: 1, ..policy() }), of::Members, 0, 17, "set");
-    let leave_out = cxl_leave_out { kind: 3, ..unsafe { zeroed() } };
+    let leave_out = cxl_leave_out { kind: 3, ..cleared() };
     let left_out = cxl_policy { leave_out: &leave_out, leave_out_count: 1, ..policy() };
     says(set(left_out), of::LeaveOut, 0, 3, "leave_out");
     let mut error = cxl_error::default();
