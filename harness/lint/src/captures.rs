@@ -61,11 +61,27 @@ impl Input {
         machine.join();
         Ok((machine.input, machine.remarks))
     }
+
+    /// Out of dumps by themselves, each with its file's name: a table, decoders, configuration
+    /// space. Nobody says how they hang together, except that one device's registers and one
+    /// function's configuration space are of one device.
+    pub fn of_dumps(dumps: &[(PathBuf, Dump)]) -> Result<Self, ImagesError> {
+        let mut machine = Machine::default();
+        for (file, dump) in dumps {
+            machine.dump(file, stem(file), dump)?;
+        }
+        machine.join();
+        Ok(machine.input)
+    }
+}
+
+fn stem(file: &Path) -> String {
+    file.file_stem().unwrap_or(file.as_os_str()).to_string_lossy().into_owned()
 }
 
 /// A dump's name: its file's, with its line where a file holds several things.
 fn name(file: &Path, found: &Found) -> String {
-    let stem = file.file_stem().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
+    let stem = stem(file);
     match found.lines {
         Some((line, _)) => format!("{stem}:{line}"),
         None => stem,
@@ -75,7 +91,7 @@ fn name(file: &Path, found: &Found) -> String {
 impl Machine {
     fn take(&mut self, file: &Path, found: &Found) -> Result<(), ImagesError> {
         match (&found.content, &found.seat) {
-            (Content::Dump(dump), None) => self.dump(file, found, dump)?,
+            (Content::Dump(dump), None) => self.dump(file, name(file, found), dump)?,
             (Content::Dump(dump), Some(seat)) => {
                 let registers =
                     dump.hdm().map_or(Registers::NoHdm, |(image, _)| Registers::Hdm(image));
@@ -109,8 +125,7 @@ impl Machine {
         Ok(())
     }
 
-    fn dump(&mut self, file: &Path, found: &Found, dump: &Dump) -> Result<(), ImagesError> {
-        let name = name(file, found);
+    fn dump(&mut self, file: &Path, name: String, dump: &Dump) -> Result<(), ImagesError> {
         match dump.kind() {
             // The same table in two forms is one table.
             Kind::Cedt

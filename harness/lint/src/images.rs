@@ -283,66 +283,6 @@ impl Input {
             },
         })
     }
-
-    /// Out of dumps by themselves, each with its file's name: a table, decoders, configuration
-    /// space. Nobody says how they hang together, except that one device's registers and one
-    /// function's configuration space are of one device.
-    pub fn of_dumps(dumps: &[(PathBuf, Dump)]) -> Result<Self> {
-        let mut input = Self::default();
-        let mut functions = Vec::new();
-        for (file, dump) in dumps {
-            let name = file.file_stem().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
-            match dump.kind() {
-                Kind::Cedt if input.cedt.is_some() => {
-                    return Err(ImagesError::SecondTable { file: file.clone() });
-                }
-                Kind::Cedt => {
-                    input.cedt = dump.sections().next().map(|(_, bytes)| bytes.to_vec());
-                }
-                Kind::Config => {
-                    for (address, space) in dump.sections() {
-                        let config = Config::read(space);
-                        let alone = address.is_none();
-                        if alone || config.class == MEMORY_DEVICE || config.dvsec.is_some() {
-                            let name = address.map_or(name.clone(), str::to_owned);
-                            functions.push((name, address.map(in_full), config));
-                        }
-                    }
-                }
-                Kind::Component | Kind::Cachemem | Kind::Hdm => {
-                    let (registers, component) = match dump.hdm() {
-                        Some((image, component)) => (Registers::Hdm(image), component),
-                        None => (Registers::NoHdm, Component::Device),
-                    };
-                    match component {
-                        Component::HostBridge => {
-                            let bridge = Bridge { name, registers, ..Bridge::default() };
-                            input.bridges.push(bridge);
-                        }
-                        Component::UpstreamPort => {
-                            let port = usize::MAX;
-                            input.switches.push(Switch { name, port, address: None, registers });
-                        }
-                        Component::Device => {
-                            input.devices.push(Device { name, registers, ..Device::default() });
-                        }
-                    }
-                }
-            }
-        }
-        match (input.devices.as_mut_slice(), functions.len()) {
-            ([device], 1) => {
-                for (_, address, config) in functions {
-                    device.address = address;
-                    device.config = Some(config);
-                }
-            }
-            _ => input.devices.extend(functions.into_iter().map(|(name, address, config)| {
-                Device { name, address, config: Some(config), ..Device::default() }
-            })),
-        }
-        Ok(input)
-    }
 }
 
 impl Set<'_> {
