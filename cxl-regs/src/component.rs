@@ -247,7 +247,7 @@ impl fmt::Display for ArrayError {
                 write!(f, "capability array starts with {found:#010x}, not ID 1, versions 1")
             }
             Self::EntryAllOnes { entry } => {
-                write!(f, "capability array entry {entry} reads as all-ones")
+                write!(f, "capability array entry {entry} reads as all-ones: nothing answers")
             }
             Self::Misaligned { entry, id, pointer } => write!(
                 f,

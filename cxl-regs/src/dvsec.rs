@@ -197,6 +197,10 @@ impl fmt::Display for DvsecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Walk(error) => error.fmt(f),
+            // All that its twelve bits can hold.
+            Self::Length { at, length: 0xFFF, .. } => {
+                write!(f, "DVSEC at {at:#05x} has length 0xfff, all-ones: nothing answers")
+            }
             Self::Length { at, length, least, most } => {
                 write!(f, "DVSEC at {at:#05x} has length {length:#x}, not {least:#x} to {most:#x}")
             }

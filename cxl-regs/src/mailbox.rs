@@ -504,10 +504,18 @@ impl fmt::Display for DeviceArrayError {
             Self::Header { found } => {
                 write!(f, "device capability array starts with {found:#010x}, not ID 0 version 1")
             }
+            // What was read says how it came about: no structure has such a place, or such a length.
+            Self::Place { entry, offset, length } if *offset == u32::MAX || *length == u32::MAX => {
+                write!(
+                    f,
+                    "device capability {entry} reads as all-ones (offset {offset:#x}, length \
+                     {length:#x}): nothing answers there"
+                )
+            }
             Self::Place { entry, offset, length } => write!(
                 f,
                 "device capability {entry} at offset {offset:#x}, length {length:#x}, is no place \
-                 for a structure"
+                 for a structure: it has to lie behind the array, in whole dwords, with a length"
             ),
         }
     }

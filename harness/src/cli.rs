@@ -33,9 +33,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use anstyle::{AnsiColor, Style};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use cxl_harness::suite::Suite;
-use cxl_harness::terminal::{folded, harmless};
+use cxl_harness::terminal::{filled, folded, harmless};
 
 /// The firmware refused, or a check failed.
 const EXIT_REFUSED: u8 = 1;
@@ -52,7 +52,7 @@ Exit code:
   0  good
   1  refused, or a check failed
   2  bad usage or file
-  130  Ctrl-C (143: SIGTERM, 129: SIGHUP)
+  128 + n  ended by signal n: 130 is Ctrl-C, 143 SIGTERM, 129 SIGHUP
 
 Where to start:
   cxl-harness                                boot the main scenario, and read the report
@@ -108,6 +108,25 @@ enum Command {
 }
 
 impl Cli {
+    /// The words of the command line. The help is as wide as the terminal that it goes to.
+    pub(crate) fn parsed() -> Result<Self, clap::Error> {
+        let columns = columns().min(100);
+        let fill = |text: Option<&clap::builder::StyledStr>| {
+            text.map(|text| filled(&text.to_string(), columns)).unwrap_or_default()
+        };
+        let mut command = Self::command();
+        let end = fill(command.get_after_help());
+        let names: Vec<_> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
+        command = command.after_help(end);
+        for name in names {
+            command = command.mut_subcommand(name, |command| {
+                let end = fill(command.get_after_long_help());
+                if end.is_empty() { command } else { command.after_long_help(end) }
+            });
+        }
+        Self::from_arg_matches(&command.try_get_matches()?)
+    }
+
     /// Does what was asked for.
     pub(crate) fn run(self) -> ExitCode {
         match self.command {
@@ -159,7 +178,44 @@ fn number(text: &str) -> Result<u64, String> {
     // `from_str_radix` would take a sign.
     let plain = digits.starts_with(|c: char| c.is_digit(radix));
     let value = plain.then(|| u64::from_str_radix(digits, radix).ok()).flatten();
-    value.ok_or_else(|| "expected a number of 64 bits such as 0x100000000".to_owned())
+    value.ok_or_else(|| {
+        let hexadecimal = radix == 10
+            && digits.starts_with(|c: char| c.is_ascii_hexdigit())
+            && u64::from_str_radix(digits, 16).is_ok();
+        let hint = if hexadecimal {
+            format!("; hexadecimal ones begin with 0x: 0x{digits}")
+        } else {
+            String::new()
+        };
+        format!("expected a number of 64 bits such as 0x100000000{hint}")
+    })
+}
+
+/// An address as somebody typed it.
+#[derive(Clone, Debug)]
+struct Address {
+    value: u64,
+    /// What it would have been with `0x` in front, where there is none and that is another one.
+    hexadecimal: Option<String>,
+}
+
+impl Address {
+    /// For a command line. Digits alone are decimal, as everywhere here, though nobody writes addresses so.
+    fn parse(text: &str) -> Result<Self, String> {
+        let value = number(text)?;
+        let digits = text.replace('_', "");
+        let hexadecimal = u64::from_str_radix(&digits, 16).ok().filter(|&other| other != value);
+        Ok(Self { value, hexadecimal: hexadecimal.map(|_| format!("0x{digits}")) })
+    }
+
+    /// Says how it was taken where another way is likelier.
+    fn told(&self) -> u64 {
+        if let Some(hexadecimal) = &self.hexadecimal {
+            let Self { value, .. } = self;
+            note(&format!("{value} is decimal, {value:#x}; the hexadecimal one is {hexadecimal}"));
+        }
+        self.value
+    }
 }
 
 /// How a result is printed.
@@ -259,8 +315,37 @@ fn save(bytes: &[u8], file: Option<&Path>) -> ExitCode {
     };
     match std::fs::write(file, bytes) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&format!("{}: {error}", file.display())),
+        Err(error) => fail(&unwritten(file, &error)),
     }
+}
+
+/// Why a file was not written, in words that say which part of its path is meant.
+fn unwritten(file: &Path, error: &io::Error) -> String {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    match (error.kind(), folder) {
+        (ErrorKind::NotFound, Some(folder)) if !folder.exists() => {
+            format!("{}: there is no folder {}", file.display(), folder.display())
+        }
+        (ErrorKind::AlreadyExists | ErrorKind::NotADirectory, _) if file.is_file() => {
+            format!("{}: expected a folder, found a file", file.display())
+        }
+        _ => format!("{}: {error}", file.display()),
+    }
+}
+
+/// Whether a file can be written, before anything is done that takes long. Nothing is left of the try.
+fn writable(file: &Path) -> Result<(), String> {
+    let tried = if file.exists() {
+        std::fs::OpenOptions::new().write(true).open(file).map(drop)
+    } else {
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).map(drop)
+    };
+    tried.map_err(|error| {
+        // A temporary file's name means nothing to anybody.
+        let plain = error.raw_os_error().map(io::Error::from_raw_os_error).unwrap_or(error);
+        unwritten(file, &plain)
+    })
 }
 
 fn to_stdout(stdout: &mut dyn Write, bytes: &[u8], code: ExitCode) -> ExitCode {
@@ -281,6 +366,14 @@ fn fail(reason: &str) -> ExitCode {
 /// Says in one line why there is nothing to print, though the question was good.
 fn refuse(reason: &str) -> ExitCode {
     complain(reason, EXIT_REFUSED)
+}
+
+/// Says what is not installed here, all of it.
+fn lacking(lacks: &[String], code: u8) -> ExitCode {
+    for lack in lacks {
+        complain(lack, code);
+    }
+    ExitCode::from(code)
 }
 
 fn complain(reason: &str, code: u8) -> ExitCode {

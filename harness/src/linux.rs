@@ -32,6 +32,9 @@ use crate::qemu::process::Arch;
 /// The variable that names a kernel.
 pub(crate) const KERNEL: &str = "LINUX_KERNEL";
 
+/// The same for Arm.
+const KERNEL_FOR_ARM: &str = "LINUX_KERNEL_AARCH64";
+
 /// Linux's command line: behind `payload=linux -- ` of the image's. Without `no_timer_check` the kernel
 /// panics where a busy host lets the emulated timer miss its test.
 pub const COMMAND_LINE: &str = "console=ttyS0 panic=-1 loglevel=4 no_timer_check";
@@ -58,12 +61,19 @@ pub struct Installed {
 pub enum Missing {
     /// No kernel with modules in the usual places.
     Kernel,
-    /// The kernel that `LINUX_KERNEL` names is not called `vmlinuz-VERSION`, or is not there.
-    Named(PathBuf),
+    /// The kernel that a variable names is not called `vmlinuz-VERSION`, or is not there.
+    Named {
+        /// The variable.
+        variable: &'static str,
+        /// Its value.
+        path: PathBuf,
+    },
     /// The kernel's modules.
     Modules(PathBuf),
-    /// No kernel or busybox for Arm is named.
+    /// No kernel for Arm is named.
     KernelForArm,
+    /// No busybox for Arm is named.
+    BusyboxForArm,
     /// busybox.
     Busybox,
     /// The busybox that is there needs libraries.
@@ -77,15 +87,22 @@ impl fmt::Display for Missing {
                 "no /boot/vmlinuz-VERSION with /lib/modules/VERSION; install linux-image-cloud-amd64 \
                  6.12 or newer, or name one with LINUX_KERNEL=FILE",
             ),
-            Self::Named(path) => {
-                write!(f, "LINUX_KERNEL={}: no such vmlinuz-VERSION", path.display())
-            }
+            Self::Named { variable, path } => write!(
+                f,
+                "{variable}={}: expected a file called vmlinuz-VERSION, whose modules are in \
+                 ../lib/modules/VERSION or /lib/modules/VERSION, found none",
+                path.display()
+            ),
             Self::Modules(path) => {
-                write!(f, "{}: no modules.dep there; install the kernel's modules", path.display())
+                write!(f, "{}: no modules.dep there; install the kernel's modules (on Debian they are in the kernel's package; `depmod` makes the file)", path.display())
             }
             Self::KernelForArm => f.write_str(
-                "no Linux for Arm; name a vmlinuz-VERSION with LINUX_KERNEL_AARCH64=FILE and a static \
-                 busybox with BUSYBOX_AARCH64=FILE (`.ci/peers uefi` fetches both on Debian)",
+                "no Linux for Arm; name a vmlinuz-VERSION with LINUX_KERNEL_AARCH64=FILE \
+                 (`.ci/peers uefi` fetches one on Debian)",
+            ),
+            Self::BusyboxForArm => f.write_str(
+                "no busybox for Arm; name a static one with BUSYBOX_AARCH64=FILE (`.ci/peers uefi` \
+                 fetches one on Debian)",
             ),
             Self::Busybox => f.write_str("no /bin/busybox; install busybox-static"),
             Self::DynamicBusybox(path) => {
@@ -108,12 +125,10 @@ pub(crate) fn busybox() -> Result<PathBuf, Missing> {
 /// The newest kernel in `/boot` that has modules, or the one that `LINUX_KERNEL` names; with its
 /// version and its modules.
 pub(crate) fn kernel() -> Result<(PathBuf, String, PathBuf), Missing> {
-    let named = std::env::var_os(KERNEL).filter(|name| !name.is_empty());
-    let (kernel, version) = match named {
+    let (kernel, version) = match named(KERNEL) {
         Some(path) => {
-            let path = PathBuf::from(path);
             let version = version_of(&path).filter(|_| path.is_file());
-            let version = version.ok_or_else(|| Missing::Named(path.clone()))?;
+            let version = version.ok_or_else(|| Missing::Named { variable: KERNEL, path: path.clone() })?;
             (path, version)
         }
         None => newest().ok_or(Missing::Kernel)?,
@@ -140,9 +155,7 @@ impl Installed {
 
     /// The newest kernel in `/boot` that has modules, or the one that `LINUX_KERNEL` names.
     pub fn find() -> Result<Self, Missing> {
-        let busybox = busybox()?;
-        let (kernel, version, modules) = kernel()?;
-        Ok(Self { kernel, version, modules, busybox })
+        Self::find_for(Arch::X86)
     }
 
     /// What `-kernel IMAGE` of QEMU needs beside it to go on to this Linux. `facts` is the file
@@ -164,26 +177,48 @@ impl Installed {
     /// The kernel for another architecture that `LINUX_KERNEL_AARCH64` names, with a busybox that
     /// `BUSYBOX_AARCH64` does; for this one what [`Installed::find`] finds.
     pub fn find_for(arch: Arch) -> Result<Self, Missing> {
-        if arch == Arch::X86 {
-            return Self::find();
-        }
-        let named = |variable: &str| {
-            std::env::var_os(variable).filter(|name| !name.is_empty()).map(PathBuf::from)
-        };
-        let kernel = named("LINUX_KERNEL_AARCH64").ok_or(Missing::KernelForArm)?;
-        let version = version_of(&kernel).filter(|_| kernel.is_file());
-        let version = version.ok_or_else(|| Missing::Named(kernel.clone()))?;
-        let modules = modules_of(&kernel, &version);
-        if !modules.join("modules.dep").is_file() {
-            return Err(Missing::Modules(modules));
-        }
-        let busybox = named("BUSYBOX_AARCH64").ok_or(Missing::KernelForArm)?;
-        let is_static = std::fs::read(&busybox).is_ok_and(|bytes| interpreter(&bytes) == Ok(None));
-        if !is_static {
-            return Err(Missing::DynamicBusybox(busybox));
-        }
-        Ok(Self { kernel, version, modules, busybox })
+        // There is one at least where there is an error.
+        Self::all_for(arch).map_err(|lacks| lacks.into_iter().next().unwrap_or(Missing::Kernel))
     }
+
+    /// The same, with everything that is missing, so that nobody has to come again for each.
+    pub fn all_for(arch: Arch) -> Result<Self, Vec<Missing>> {
+        let (kernel, busybox) = match arch {
+            Arch::X86 => (kernel(), busybox()),
+            Arch::Arm => (kernel_for_arm(), busybox_for_arm()),
+        };
+        match (kernel, busybox) {
+            (Ok((kernel, version, modules)), Ok(busybox)) => {
+                Ok(Self { kernel, version, modules, busybox })
+            }
+            (kernel, busybox) => Err(kernel.err().into_iter().chain(busybox.err()).collect()),
+        }
+    }
+}
+
+/// What a variable names; nothing if it is empty.
+fn named(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|name| !name.is_empty()).map(PathBuf::from)
+}
+
+/// The kernel for Arm, its version and its modules.
+fn kernel_for_arm() -> Result<(PathBuf, String, PathBuf), Missing> {
+    let kernel = named(KERNEL_FOR_ARM).ok_or(Missing::KernelForArm)?;
+    let version = version_of(&kernel).filter(|_| kernel.is_file());
+    let version =
+        version.ok_or_else(|| Missing::Named { variable: KERNEL_FOR_ARM, path: kernel.clone() })?;
+    let modules = modules_of(&kernel, &version);
+    if !modules.join("modules.dep").is_file() {
+        return Err(Missing::Modules(modules));
+    }
+    Ok((kernel, version, modules))
+}
+
+/// A static busybox for Arm.
+fn busybox_for_arm() -> Result<PathBuf, Missing> {
+    let busybox = named("BUSYBOX_AARCH64").ok_or(Missing::BusyboxForArm)?;
+    let is_static = std::fs::read(&busybox).is_ok_and(|bytes| interpreter(&bytes) == Ok(None));
+    if is_static { Ok(busybox) } else { Err(Missing::DynamicBusybox(busybox)) }
 }
 
 /// An option of QEMU that ends with a path.

@@ -7,10 +7,8 @@ mod cli;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    match cli::Cli::try_parse() {
+    match cli::Cli::parsed() {
         Ok(cli) => cli.run(),
         Err(error) => cli::told(&error),
     }

@@ -90,6 +90,16 @@ pub struct Refusal {
     pub message: String,
 }
 
+impl Refusal {
+    /// The same in the words of the scenario, where they are to blame.
+    pub(crate) fn said_of(mut self, scenario: &Scenario) -> Self {
+        if let Some(words) = run::in_scenario_words(scenario, &self.message) {
+            self.message = words;
+        }
+        self
+    }
+}
+
 impl From<&run::Refusal> for Refusal {
     fn from(refusal: &run::Refusal) -> Self {
         let message = refusal.to_string();

@@ -15,7 +15,8 @@ use cxl_firmware::policy::{
 use cxl_firmware::topology::{Partition, Path};
 use cxl_firmware::windows::{self, Sizing};
 use cxl_firmware::{Error, acpi, handoff, tables};
-use cxl_regs::acpi::Identity;
+use cxl_regs::acpi::cedt::wire::{CfmwsRecord, ChbsRecord};
+use cxl_regs::acpi::{Header, Identity};
 use cxl_regs::{Hpa, Span};
 
 use cxl_model::layout::{self, AddressMap, chip_set, memory_map};
@@ -94,14 +95,29 @@ pub enum Refusal {
     Scenario(Inexpressible),
     /// The library refused, in any of its phases.
     Library(Error),
+    /// The library refused a table because of what the scenario says of a window.
+    Window {
+        /// The library's error.
+        error: Error,
+        /// The same in the scenario's words.
+        words: String,
+    },
 }
 
 impl Refusal {
+    /// The library's error, in the words of the scenario where they are to blame.
+    fn of(error: Error, scenario: &Scenario) -> Self {
+        match in_scenario_words(scenario, &error.to_string()) {
+            Some(words) => Self::Window { error, words },
+            None => Self::Library(error),
+        }
+    }
+
     /// The phase that refused, in a word.
     pub fn phase(&self) -> &'static str {
         match self {
             Self::Scenario(_) => "scenario",
-            Self::Library(error) => error.phase().name(),
+            Self::Library(error) | Self::Window { error, .. } => error.phase().name(),
         }
     }
 
@@ -109,7 +125,7 @@ impl Refusal {
     pub fn code(&self) -> u16 {
         match self {
             Self::Scenario(error) => error.code(),
-            Self::Library(error) => error.code(),
+            Self::Library(error) | Self::Window { error, .. } => error.code(),
         }
     }
 }
@@ -119,11 +135,30 @@ impl std::fmt::Display for Refusal {
         match self {
             Self::Scenario(error) => write!(f, "scenario: {error}"),
             Self::Library(error) => write!(f, "{}: {error}", error.phase()),
+            Self::Window { error, words } => write!(f, "{}: {words}", error.phase()),
         }
     }
 }
 
 impl std::error::Error for Refusal {}
+
+/// What the library says of a record of the CEDT, said of the scenario's window that the record was
+/// made of; `None` for anything else. The byte is where the models' table has that window.
+pub(crate) fn in_scenario_words(scenario: &Scenario, message: &str) -> Option<String> {
+    let (byte, problem) = message.strip_prefix("CEDT: byte 0x")?.split_once(": ")?;
+    let byte = usize::from_str_radix(byte, 16).ok()?;
+    let mut at = size_of::<Header>() + scenario.bridges.len() * size_of::<ChbsRecord>();
+    let window = scenario.windows.iter().find(|window| {
+        let begin = at;
+        at += size_of::<CfmwsRecord>() + window.targets.len() * size_of::<u32>();
+        (begin..at).contains(&byte)
+    })?;
+    let scenario::Window { name, size, .. } = window;
+    Some(format!(
+        "window {name} of the scenario, of {}: {problem} (in the CEDT made of it: byte {byte:#x})",
+        cxl_regs::Size(*size)
+    ))
+}
 
 /// Bytes for a CEDT; all that [`Tables`] holds makes an eighth of it.
 const CEDT_ROOM: usize = 64 << 10;
@@ -419,7 +454,7 @@ fn size_windows(machine: &mut Machine) -> Result<(), Refusal> {
         return Ok(());
     }
     let wanted = RunRequest::of(machine).map_err(Refusal::Scenario)?;
-    let tables = platform(machine).map_err(Refusal::Library)?;
+    let tables = platform(machine).map_err(|error| Refusal::of(error, machine.scenario()))?;
     let occupied = occupied(machine.map());
     let platform = Platform { occupied: &occupied, ..tables.platform() };
     let mut clock = machine.clock();
@@ -455,7 +490,7 @@ fn size_windows(machine: &mut Machine) -> Result<(), Refusal> {
 fn ask(machine: &mut Machine) -> Result<(RunRequest, Tables), Refusal> {
     prepare(machine)?;
     let wanted = RunRequest::of(machine).map_err(Refusal::Scenario)?;
-    Ok((wanted, platform(machine).map_err(Refusal::Library)?))
+    Ok((wanted, platform(machine).map_err(|error| Refusal::of(error, machine.scenario()))?))
 }
 
 /// Plans without touching a decoder: discovery and the plan alone.
@@ -492,10 +527,12 @@ pub fn require_locked(machine: &mut Machine) -> DirectRun {
         ..Policy::default()
     };
     let mut clock = machine.clock();
-    let result = platform(machine).map_err(Refusal::Library).and_then(|tables| {
-        inspect(machine, &mut clock, &tables.platform(), &policy, &mut *done.room)
-            .map_err(Refusal::Library)
-    });
+    let result = platform(machine)
+        .map_err(|error| Refusal::of(error, machine.scenario()))
+        .and_then(|tables| {
+            inspect(machine, &mut clock, &tables.platform(), &policy, &mut *done.room)
+                .map_err(Refusal::Library)
+        });
     done.refusal = result.err();
     done
 }

@@ -28,6 +28,64 @@ pub fn folded(line: &str, columns: usize) -> String {
     textwrap::fill(line.trim_start(), options)
 }
 
+/// The end of a help as wide as the terminal: its paragraphs are filled anew, and what stands behind a
+/// label goes on below where it began. Commands to copy, and files, stay as they are.
+pub fn filled(text: &str, columns: usize) -> String {
+    struct Block {
+        text: String,
+        /// Of a list to copy from.
+        copied: bool,
+        /// The next line may go on with it.
+        open: bool,
+    }
+    let margin = |line: &str| line.len() - line.trim_start().len();
+    let labelled = |line: &str| line.trim_start().contains("  ");
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut list_to_copy = false;
+    for line in text.lines() {
+        let heading = margin(line) == 0 && line.ends_with(':');
+        if margin(line) == 0 && !line.is_empty() {
+            list_to_copy = ["Examples:", "Where to start:"].contains(&line)
+                || heading && line.starts_with("An image set");
+        }
+        let last = blocks.last_mut().filter(|last| last.open && !line.is_empty());
+        // A label is followed by another one, or goes on further in; a paragraph has one margin.
+        let last = last.filter(|last| {
+            let before = margin(&last.text);
+            margin(line) > before && before > 0
+                || margin(line) == before && !labelled(&last.text) && !labelled(line)
+        });
+        match last {
+            Some(last) => {
+                last.text.push(' ');
+                last.text.push_str(line.trim_start());
+                last.open = !heading;
+            }
+            None => blocks.push(Block {
+                text: line.to_owned(),
+                copied: list_to_copy,
+                open: !heading && !list_to_copy && !line.is_empty(),
+            }),
+        }
+    }
+    let lines = blocks.iter().map(|Block { text, copied, .. }| {
+        if *copied {
+            return text.clone();
+        }
+        if labelled(text) {
+            return folded(text, columns);
+        }
+        let indent = " ".repeat(margin(text));
+        let options = textwrap::Options::new(columns.max(40))
+            .initial_indent(&indent)
+            .subsequent_indent(&indent)
+            .wrap_algorithm(textwrap::WrapAlgorithm::FirstFit)
+            .word_splitter(textwrap::WordSplitter::NoHyphenation);
+        textwrap::fill(text.trim_start(), options)
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// The text without what a terminal would obey: names and descriptions are whoever's who wrote the
 /// file.
 pub fn harmless(text: &str) -> Cow<'_, str> {
@@ -67,6 +125,20 @@ mod tests {
         assert_eq!(
             folded("  label   one two three four five six seven eight", 40),
             "  label   one two three four five six\n          seven eight"
+        );
+    }
+
+    #[test]
+    fn a_help_is_filled_anew_but_for_what_is_copied() {
+        let help = "It was broken at\nsome other width, and this one has forty.\n\nExit code:\n  0  good\n  \
+                    1  a check failed, and here it goes on\n     behind its label\n\nExamples:\n  a command that \
+                    is longer than forty columns, to copy";
+        let filled = filled(help, 40);
+        assert_eq!(
+            filled,
+            "It was broken at some other width, and\nthis one has forty.\n\nExit code:\n  0  good\n  1  a \
+             check failed, and here it goes on\n     behind its label\n\nExamples:\n  a command that is \
+             longer than forty columns, to copy"
         );
     }
 

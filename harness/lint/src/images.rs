@@ -29,11 +29,13 @@
 //! an error that names it.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use cxl_regs::Component;
 use cxl_regs::acpi::TableError;
 use serde::Deserialize;
+use toml::Spanned;
 
 use super::input::{Bridge, Config, Device, Input, MEMORY_DEVICE, Port, Registers, Switch};
 use cxl_model::capture::{self, Ask, Content};
@@ -55,19 +57,28 @@ pub enum ImagesError {
         /// What is wrong.
         message: String,
     },
+    /// Something that a set says, and where.
+    At {
+        /// The set.
+        set: String,
+        /// Where, from 1.
+        line: usize,
+        /// Where, from 1.
+        column: usize,
+        /// What is wrong there.
+        error: Box<Self>,
+    },
     /// A name that nothing has.
     NoSuch {
-        /// The set.
-        file: String,
         /// The name.
         name: String,
         /// What would have been good.
         expected: &'static str,
+        /// What there is.
+        known: Vec<String>,
     },
     /// A name that two things have.
     Twice {
-        /// The set.
-        file: String,
         /// The name.
         name: String,
     },
@@ -119,11 +130,17 @@ impl fmt::Display for ImagesError {
             Self::Document { file, line, column, message } => {
                 write!(f, "{file}:{line}:{column}: {message}")
             }
-            Self::NoSuch { file, name, expected } => {
-                write!(f, "{file}: expected the name of {expected}, found \"{name}\"")
+            Self::At { set, line, column, error } => write!(f, "{set}:{line}:{column}: {error}"),
+            Self::NoSuch { name, expected, known } if known.is_empty() => {
+                write!(f, "expected the name of {expected}, and the set has none; found \"{name}\"")
             }
-            Self::Twice { file, name } => {
-                write!(f, "{file}: expected different names, found \"{name}\" twice")
+            Self::NoSuch { name, expected, known } => write!(
+                f,
+                "expected the name of {expected}, found \"{name}\"; there are: {}",
+                known.join(", ")
+            ),
+            Self::Twice { name } => {
+                write!(f, "expected different names, found \"{name}\" twice")
             }
             Self::Io { file, error } => write!(f, "{}: {error}", file.display()),
             Self::Dump { file, error } => write!(f, "{}: {error}", file.display()),
@@ -155,7 +172,7 @@ type Result<T> = std::result::Result<T, ImagesError>;
 struct Document {
     #[serde(rename = "images")]
     _images: String,
-    cedt: Option<PathBuf>,
+    cedt: Option<Spanned<PathBuf>>,
     #[serde(default)]
     bridge: Vec<BridgeEntry>,
     #[serde(default)]
@@ -169,17 +186,17 @@ struct Document {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct BridgeEntry {
-    name: Option<String>,
-    uid: u32,
+    name: Option<Spanned<String>>,
+    uid: Spanned<u32>,
     address: Option<String>,
-    registers: Option<PathBuf>,
+    registers: Option<Spanned<PathBuf>>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PortEntry {
-    name: Option<String>,
-    below: String,
+    name: Option<Spanned<String>>,
+    below: Spanned<String>,
     number: u8,
     address: Option<String>,
 }
@@ -187,20 +204,20 @@ struct PortEntry {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SwitchEntry {
-    name: Option<String>,
-    below: String,
+    name: Option<Spanned<String>>,
+    below: Spanned<String>,
     address: Option<String>,
-    registers: Option<PathBuf>,
+    registers: Option<Spanned<PathBuf>>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DeviceEntry {
-    name: Option<String>,
-    below: Option<String>,
+    name: Option<Spanned<String>>,
+    below: Option<Spanned<String>>,
     address: Option<String>,
-    registers: Option<PathBuf>,
-    config: Option<PathBuf>,
+    registers: Option<Spanned<PathBuf>>,
+    config: Option<Spanned<PathBuf>>,
     volatile: Option<Bytes>,
     persistent: Option<Bytes>,
     status: Option<u32>,
@@ -236,9 +253,17 @@ fn alone(bytes: &[u8], options: Options) -> Option<Dump> {
 /// Reads a file.
 pub type Reader<'r> = &'r mut dyn FnMut(&Path) -> std::io::Result<Vec<u8>>;
 
+/// Line and column of a byte, from 1.
+fn place(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or_default();
+    let last = before.rsplit('\n').next().unwrap_or_default();
+    (before.matches('\n').count() + 1, last.chars().count() + 1)
+}
+
 /// A set that is being read.
 struct Set<'r> {
     file: &'r str,
+    text: &'r str,
     directory: &'r Path,
     read: Reader<'r>,
 }
@@ -257,17 +282,12 @@ impl Input {
     pub fn of_set(text: &str, file: &Path, read: Reader<'_>) -> Result<Self> {
         let name = file.display().to_string();
         let document: Document = toml::from_str(text).map_err(|error| {
-            let at = error.span().map_or(0, |span| span.start);
-            let before = text.get(..at).unwrap_or_default();
-            ImagesError::Document {
-                file: name.clone(),
-                line: before.matches('\n').count() + 1,
-                column: before.rsplit('\n').next().unwrap_or_default().chars().count() + 1,
-                message: error.message().to_owned(),
-            }
+            let (line, column) = place(text, error.span().map_or(0, |span| span.start));
+            let (file, message) = (name.clone(), error.message().to_owned());
+            ImagesError::Document { file, line, column, message }
         })?;
         let directory = file.parent().unwrap_or(Path::new(""));
-        Set { file: &name, directory, read }.input(document)
+        Set { file: &name, text, directory, read }.input(document)
     }
 
     /// A dump in a file's bytes. A table that Linux reads though its checksum or one of its records
@@ -299,8 +319,23 @@ impl Set<'_> {
             .map_err(|error| ImagesError::Dump { file, error })
     }
 
-    fn registers(&mut self, file: Option<PathBuf>, component: Component) -> Result<Registers> {
+    /// What is wrong with something that stands at a place of the set.
+    fn at(&self, span: Range<usize>, error: ImagesError) -> ImagesError {
+        let (line, column) = place(self.text, span.start);
+        ImagesError::At { set: self.file.to_owned(), line, column, error: Box::new(error) }
+    }
+
+    fn registers(
+        &mut self,
+        file: Option<Spanned<PathBuf>>,
+        component: Component,
+    ) -> Result<Registers> {
         let Some(file) = file else { return Ok(Registers::Unknown) };
+        let span = file.span();
+        self.registers_of(file.into_inner(), component).map_err(|error| self.at(span, error))
+    }
+
+    fn registers_of(&mut self, file: PathBuf, component: Component) -> Result<Registers> {
         if file.as_os_str() == "none" {
             return Ok(Registers::NoBlock);
         }
@@ -314,12 +349,18 @@ impl Set<'_> {
     }
 
     fn input(mut self, document: Document) -> Result<Input> {
-        let named = |given: Option<String>, kind: &str, index: usize| {
-            given.unwrap_or_else(|| format!("{kind}{index}"))
+        // Every name, and where it stands, or what it is the name of.
+        let mut names: Vec<(String, Range<usize>)> = Vec::new();
+        let mut named = |given: Option<Spanned<String>>, kind: &str, index, of: Range<usize>| {
+            let at = given.as_ref().map_or(of, Spanned::span);
+            let name = given.map_or_else(|| format!("{kind}{index}"), Spanned::into_inner);
+            names.push((name.clone(), at));
+            name
         };
         let mut input = Input::default();
         if let Some(file) = document.cedt {
-            let dump = self.dump(&file, Some(Kind::Cedt), None)?;
+            let dump = self.dump(file.get_ref(), Some(Kind::Cedt), None);
+            let dump = dump.map_err(|error| self.at(file.span(), error))?;
             input.cedt = dump.sections().next().map(|(_, bytes)| bytes.to_vec());
         }
         for (index, entry) in document.bridge.into_iter().enumerate() {
@@ -328,8 +369,8 @@ impl Set<'_> {
             let registers =
                 if registers == Registers::NoBlock { Registers::NoHdm } else { registers };
             input.bridges.push(Bridge {
-                name: named(entry.name, "hb", index),
-                uid: Some(entry.uid),
+                name: named(entry.name, "hb", index, entry.uid.span()),
+                uid: Some(entry.uid.into_inner()),
                 address: entry.address,
                 registers,
             });
@@ -337,15 +378,20 @@ impl Set<'_> {
         let switches: Vec<_> = document.switch.into_iter().enumerate().collect();
         let switch_names: Vec<_> = switches
             .iter()
-            .map(|(index, entry)| named(entry.name.clone(), "switch", *index))
+            .map(|(index, entry)| named(entry.name.clone(), "switch", *index, entry.below.span()))
             .collect();
         for (index, entry) in document.port.into_iter().enumerate() {
-            let bridge = input.bridges.iter().position(|bridge| bridge.name == entry.below);
-            let switch = switch_names.iter().position(|name| *name == entry.below);
+            let below = entry.below.get_ref();
+            let bridge = input.bridges.iter().position(|bridge| bridge.name == *below);
+            let switch = switch_names.iter().position(|name| name == below);
             let parent = bridge.map(Parent::Bridge).or(switch.map(Parent::Switch));
-            let parent = parent.ok_or_else(|| self.no_such(&entry.below, "a bridge or switch"))?;
+            let parent = parent.ok_or_else(|| {
+                let bridges = input.bridges.iter().map(|bridge| &bridge.name);
+                let known = bridges.chain(&switch_names).cloned().collect();
+                self.no_such(&entry.below, "a bridge or switch", known)
+            })?;
             input.ports.push(Port {
-                name: named(entry.name, "port", index),
+                name: named(entry.name, "port", index, entry.below.span()),
                 parent,
                 number: entry.number,
                 address: entry.address,
@@ -363,11 +409,13 @@ impl Set<'_> {
             };
             let (config, address) = match &entry.config {
                 Some(file) => {
-                    let dump = self.dump(file, Some(Kind::Config), None)?;
+                    let dump = self.dump(file.get_ref(), Some(Kind::Config), None);
+                    let dump = dump.map_err(|error| self.at(file.span(), error))?;
                     let found = function(&dump, entry.address.as_deref());
-                    let found = found.ok_or_else(|| ImagesError::NoFunction {
-                        file: self.directory.join(file),
-                        wanted: entry.address.clone(),
+                    let found = found.ok_or_else(|| {
+                        let wanted = entry.address.clone();
+                        let path = self.directory.join(file.get_ref());
+                        self.at(file.span(), ImagesError::NoFunction { file: path, wanted })
                     })?;
                     (Some(found.1), entry.address.or(found.0))
                 }
@@ -380,8 +428,10 @@ impl Set<'_> {
                     Some((bytes(volatile), bytes(persistent)))
                 }
             };
+            // Of one with nothing else to point at, where the file begins.
+            let of = entry.below.as_ref().map_or(0..0, Spanned::span);
             input.devices.push(Device {
-                name: named(entry.name, "mem", index),
+                name: named(entry.name, "mem", index, of),
                 port,
                 registers: self.registers(entry.registers, Component::Device)?,
                 config,
@@ -390,28 +440,33 @@ impl Set<'_> {
                 address,
             });
         }
-        let names = input.bridges.iter().map(|bridge| &bridge.name);
-        let names = names.chain(input.ports.iter().map(|port| &port.name));
-        let names = names.chain(input.switches.iter().map(|switch| &switch.name));
-        let names = names.chain(input.devices.iter().map(|device| &device.name));
-        let mut names: Vec<_> = names.collect();
-        names.sort_unstable();
+        // Sorted by name and then by place: of two the later one is to blame.
+        names.sort_unstable_by(|a, b| (&a.0, a.1.start).cmp(&(&b.0, b.1.start)));
         let twice = names.windows(2).find_map(|pair| match pair {
-            [first, second] if first == second => Some((*first).clone()),
+            [first, second] if first.0 == second.0 => Some(second.clone()),
             _ => None,
         });
         match twice {
-            Some(name) => Err(ImagesError::Twice { file: self.file.to_owned(), name }),
+            Some((name, span)) => Err(self.at(span, ImagesError::Twice { name })),
             None => Ok(input),
         }
     }
 
-    fn port(&self, input: &Input, name: &str) -> Result<usize> {
-        let found = input.ports.iter().position(|port| port.name == name);
-        found.ok_or_else(|| self.no_such(name, "a port"))
+    fn port(&self, input: &Input, name: &Spanned<String>) -> Result<usize> {
+        let found = input.ports.iter().position(|port| port.name == *name.get_ref());
+        found.ok_or_else(|| {
+            let known = input.ports.iter().map(|port| port.name.clone()).collect();
+            self.no_such(name, "a port", known)
+        })
     }
 
-    fn no_such(&self, name: &str, expected: &'static str) -> ImagesError {
-        ImagesError::NoSuch { file: self.file.to_owned(), name: name.to_owned(), expected }
+    fn no_such(
+        &self,
+        name: &Spanned<String>,
+        expected: &'static str,
+        known: Vec<String>,
+    ) -> ImagesError {
+        let found = name.get_ref().clone();
+        self.at(name.span(), ImagesError::NoSuch { name: found, expected, known })
     }
 }

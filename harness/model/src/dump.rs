@@ -134,7 +134,9 @@ impl Display for DumpError {
             Self::Unrecognised { length, start } => {
                 write!(f, "offset 0x0: expected a register dump, found {length} bytes ")?;
                 let [a, b, c, d] = start;
-                if start.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+                if *start == [0xFF; 4] {
+                    f.write_str("that start with all-ones: nothing answered where they were read")
+                } else if start.iter().all(|byte| matches!(byte, b' '..=b'~')) {
                     let start = start.escape_ascii();
                     write!(
                         f,

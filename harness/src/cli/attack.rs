@@ -41,6 +41,7 @@ Exit code:
   1  something did, no range is sealed, a mode of the scenario was not tried, or the firmware refused
      to bring the machine up
   2  bad usage or scenario
+  130  Ctrl-C (128 + n after signal n: 143 SIGTERM, 129 SIGHUP)
 
 Examples:
   cxl-harness attack one-device --direct

@@ -26,6 +26,7 @@ JSON then: version, figures[] with name, accelerator, value, peer, unit, ratio, 
 Exit code:
   0  printed
   1  there is no KVM or no QEMU, or this is a debug build, which would measure itself
+  130  Ctrl-C (128 + n after signal n: 143 SIGTERM, 129 SIGHUP)
 
 Examples:
   cargo run --release -- bench

@@ -73,7 +73,7 @@ Exit code:
   1  the firmware refused, a check failed, a demand was not met, the guest did not end as it
      should, or what was asked for takes a guest and there is no KVM
   2  bad usage, scenario file or image
-  130  Ctrl-C (143: SIGTERM, 129: SIGHUP); the report says how far it came
+  130  Ctrl-C (128 + n after signal n: 143 SIGTERM, 129 SIGHUP); the report says how far it came
 
 Examples:
   cxl-harness boot
@@ -382,6 +382,9 @@ impl Boot {
     }
 
     pub(super) fn run(self) -> ExitCode {
+        if let Some(Err(reason)) = self.svg.as_deref().map(super::writable) {
+            return super::fail(&reason);
+        }
         let mut machine = match self.source.machine() {
             Ok(machine) => machine,
             Err(error) => return super::fail(&error.to_string()),
@@ -427,7 +430,7 @@ impl Boot {
         };
         let drawn = self.svg.as_ref().map_or(Ok(()), |file| {
             let written = std::fs::write(file, Svg(&report.facts).to_string());
-            written.map_err(|error| format!("{}: {error}", file.display()))
+            written.map_err(|error| super::unwritten(file, &error))
         });
         // A run may have taken a while: its report is not lost with the picture.
         if !self.quiet {

@@ -54,7 +54,7 @@ impl Dump {
             Err(error) => return super::fail(&error.to_string()),
         };
         let directory = self.directory.display();
-        let fail = |error: std::io::Error| super::fail(&format!("{directory}: {error}"));
+        let fail = |error: std::io::Error| super::fail(&super::unwritten(&self.directory, &error));
         if let Err(error) = fs::create_dir_all(&self.directory) {
             return fail(error);
         }

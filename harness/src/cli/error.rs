@@ -141,7 +141,8 @@ fn unknown(wanted: &str) -> ExitCode {
             "{wanted}: no error, remark or note of this version; `cxl-harness error` lists them"
         ));
     }
-    if !wanted.is_empty() && wanted.bytes().all(|byte| byte.is_ascii_digit()) {
+    let digits = wanted.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if wanted.starts_with(|c: char| c.is_ascii_digit()) && digits {
         return super::fail(&format!("{wanted}: numbers are hexadecimal here: 0x{wanted:0>4}"));
     }
     super::refuse(&format!(

@@ -13,6 +13,7 @@ use cxl_model::mapping::{At, Path, PathText, Reason, ReasonText, addresses, reso
 use cxl_regs::{Dpa, Hpa};
 use serde::Serialize;
 
+use super::Address;
 use super::source::Source;
 
 const EXAMPLES: &str = "\
@@ -47,16 +48,16 @@ pub(super) struct Explain {
     source: Source,
 
     /// A host address: what the CPU uses.
-    #[arg(value_name = "HPA", value_parser = super::number, required_unless_present = "device")]
-    hpa: Option<u64>,
+    #[arg(value_name = "HPA", value_parser = Address::parse, required_unless_present = "device")]
+    hpa: Option<Address>,
 
     /// The other way round: a device, by its name in the scenario.
     #[arg(long, value_name = "NAME", requires = "dpa", conflicts_with = "hpa")]
     device: Option<String>,
 
     /// The device's own address.
-    #[arg(long, value_name = "DPA", value_parser = super::number, requires = "device")]
-    dpa: Option<u64>,
+    #[arg(long, value_name = "DPA", value_parser = Address::parse, requires = "device")]
+    dpa: Option<Address>,
 
     /// A further file of the same machine, where it is dumps or what Linux shows.
     #[arg(long = "with", value_name = "FILE")]
@@ -119,11 +120,10 @@ impl Explain {
                 Some(index)
             }
         };
-        match (device, self.hpa) {
-            (Some(device), _) => {
-                self.backwards(&subject.fabric, device, Dpa(self.dpa.unwrap_or(0)))
-            }
-            (None, hpa) => self.forwards(&subject, Hpa(hpa.unwrap_or(0))),
+        let address = |given: &Option<Address>| given.as_ref().map_or(0, Address::told);
+        match device {
+            Some(device) => self.backwards(&subject.fabric, device, Dpa(address(&self.dpa))),
+            None => self.forwards(&subject, Hpa(address(&self.hpa))),
         }
     }
 

@@ -9,8 +9,9 @@ use clap::{Args, ValueEnum};
 use cxl_harness::kvm;
 use cxl_harness::linux::boot::{BootError, By, Options, boot};
 use cxl_harness::linux::ours::{self, OursError};
+use cxl_harness::linux::uefi::Uefi;
 use cxl_harness::linux::{Facts, FactsText, Installed, Task, Verdict};
-use cxl_harness::qemu::process::Arch;
+use cxl_harness::qemu::process::{self, Arch};
 use cxl_harness::report;
 use cxl_model::scenario::Scenario;
 
@@ -28,7 +29,8 @@ own device models in a KVM guest, with our own ACPI tables: there the host runs 
 Linux starts, and committed memory is RAM to the guest. Then the library's plan for the machine's
 map is held against what the image committed, and against Linux's sysfs, region by region: address,
 size, ways, granularity, devices and their own addresses, locks, and all of the memory online, in a
-node of its own, where a program that is copied there reads back. Each gap is a line, with the line of the kernel's log that belongs to it.
+node of its own, where a program that is copied there reads back. Each gap is a line, with the line
+of the kernel's log that belongs to it.
 
 With --by uefi the machine starts an unmodified UEFI firmware (OVMF; AAVMF with --arch aarch64), which
 starts our driver cxl.efi from a disk; that sets the machine up and starts the kernel beside it. The
@@ -59,7 +61,7 @@ Exit code:
   1    it has not, or did not come to its end, there is no QEMU or kernel, or QEMU cannot be this
        machine
   2    bad usage or scenario file
-  130  Ctrl-C (143: SIGTERM, 129: SIGHUP); QEMU has gone
+  130  Ctrl-C (128 + n after signal n: 143 SIGTERM, 129 SIGHUP); QEMU has gone
 
 Environment:
   QEMU          the program [default: qemu-system-x86_64]
@@ -185,11 +187,12 @@ impl Linux {
             Ok(scenario) => scenario,
             Err(error) => return super::fail(&error.to_string()),
         };
-        let installed = match Installed::find_for(arch) {
+        let installed = match self.needed(arch) {
             Ok(installed) => installed,
-            Err(error) => {
-                return self.refuse(&scenario.name, None, &error.to_string(), super::EXIT_REFUSED);
+            Err(lacks) if self.json => {
+                return self.refuse(&scenario.name, None, &lacks.join("; "), super::EXIT_REFUSED);
             }
+            Err(lacks) => return super::lacking(&lacks, super::EXIT_REFUSED),
         };
         let came = match self.on {
             On::Qemu => self.on_qemu(&installed, &scenario, arch),
@@ -215,6 +218,25 @@ impl Linux {
             });
         }
         super::print(&text, code)
+    }
+
+    /// What it takes; everything that is missing, so that nobody has to come again for each.
+    fn needed(&self, arch: Arch) -> Result<Installed, Vec<String>> {
+        let mut lacks = Vec::new();
+        if self.on == On::Qemu {
+            lacks.extend(process::available_for(arch).err().map(|error| error.to_string()));
+        }
+        if self.by == Firmware::Uefi {
+            lacks.extend(Uefi::is_installed(arch).err().map(|error| error.to_string()));
+        }
+        match Installed::all_for(arch) {
+            Ok(installed) if lacks.is_empty() => Ok(installed),
+            Ok(_) => Err(lacks),
+            Err(missing) => {
+                lacks.extend(missing.iter().map(ToString::to_string));
+                Err(lacks)
+            }
+        }
     }
 
     fn on_qemu(

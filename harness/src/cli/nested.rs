@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::Args;
 use cxl_harness::linux::Installed;
 use cxl_harness::nested::{self, Kernel, NestedError, Options};
+use cxl_harness::qemu::process::Arch;
 
 /// The command did not come to its end; `env`, `timeout` and others that run commands have it so.
 const EXIT_NOT_RUN: u8 = 125;
@@ -51,7 +52,7 @@ Exit code:
        signal that ended it inside
   125  there is no exit code of the command: something is missing here, its time was up, Linux or
        QEMU ended, or its files did not come back
-  130  Ctrl-C (143: SIGTERM, 129: SIGHUP); QEMU has gone, and nothing came back
+  130  Ctrl-C (128 + n after signal n: 143 SIGTERM, 129 SIGHUP); QEMU has gone, and nothing came back
   2    bad usage of nested itself
 
 Environment:
@@ -110,14 +111,22 @@ pub(super) struct Nested {
 
 impl Nested {
     pub(super) fn run(self) -> ExitCode {
-        let kernel = match Kernel::find(self.kernel, self.modules) {
-            Ok(kernel) => kernel,
+        let linux = self.command.first().is_some_and(|word| word == "linux");
+        let kernel = Kernel::find(self.kernel, self.modules);
+        let inside = linux.then(|| Installed::all_for(Arch::X86)).transpose();
+        let (kernel, inside) = match (kernel, inside) {
+            (Ok(kernel), Ok(inside)) => (kernel, inside),
             // All of them, so that nobody has to come again for each.
-            Err(lacks) => {
-                for lack in &lacks {
-                    super::complain(&lack.to_string(), EXIT_NOT_RUN);
+            (kernel, inside) => {
+                let outside = kernel.err().into_iter().flatten().map(|lack| lack.to_string());
+                let inside = inside.err().into_iter().flatten().map(|lack| lack.to_string());
+                let mut lacks: Vec<String> = Vec::new();
+                for lack in outside.chain(inside) {
+                    if !lacks.contains(&lack) {
+                        lacks.push(lack);
+                    }
                 }
-                return ExitCode::from(EXIT_NOT_RUN);
+                return super::lacking(&lacks, EXIT_NOT_RUN);
             }
         };
         let program = match self.harness.map_or_else(std::env::current_exe, Ok) {
@@ -142,14 +151,10 @@ impl Nested {
             }
         }
         let mut files = self.files;
-        let linux = self.command.first().is_some_and(|word| word == "linux");
-        match linux.then(Installed::find) {
+        match inside.map(|installed| installed.files()) {
             None => {}
-            Some(Ok(installed)) => match installed.files() {
-                Ok(found) => files.extend(found),
-                Err(error) => return super::complain(&error.to_string(), EXIT_NOT_RUN),
-            },
-            Some(Err(missing)) => return super::complain(&missing.to_string(), EXIT_NOT_RUN),
+            Some(Ok(found)) => files.extend(found),
+            Some(Err(error)) => return super::complain(&error.to_string(), EXIT_NOT_RUN),
         }
         let signals = super::signals();
         super::progress(&format!("QEMU boots Linux {}, some ten seconds", kernel.name()));

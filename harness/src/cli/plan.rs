@@ -58,7 +58,9 @@ fn ranges(name: &str) -> Result<Vec<EarlierRange>, String> {
     if let Some(record) = source::record(name) {
         return read(&record);
     }
-    let mut machine = Source::built_in(name).machine().map_err(|error| error.to_string())?;
+    let expected = "--earlier takes a hand-off record, which starts with CXLFWHO, or a scenario";
+    let machine = Source::built_in(name).machine();
+    let mut machine = machine.map_err(|error| format!("{error}; {expected}"))?;
     let done = run::direct(&mut machine);
     match done.refusal {
         Some(refusal) => Err(format!("{name}: the machine as it was is refused: {refusal}")),

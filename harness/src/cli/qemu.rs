@@ -60,7 +60,7 @@ Exit code:
   0    good
   1    refused, there is no QEMU that can do it, or a check failed
   2    bad usage or scenario file
-  130  Ctrl-C (143: SIGTERM, 129: SIGHUP); QEMU has gone
+  130  Ctrl-C (128 + n after signal n: 143 SIGTERM, 129 SIGHUP); QEMU has gone
 
 Environment:
   QEMU  the program [default: qemu-system-x86_64]

@@ -61,6 +61,29 @@ pub enum By {
     Uefi(Arch),
 }
 
+/// What ended a Linux that had not come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// QEMU ended with this code: 33, 35 or 37 if our image ended it.
+    Code(i32),
+    /// Somebody ended QEMU.
+    Signal,
+    /// Its time was up.
+    Time(Duration),
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "QEMU ended with exit code {code}"),
+            Self::Signal => f.write_str("a signal ended QEMU"),
+            Self::Time(limit) => {
+                write!(f, "its {} s were up (--timeout gives it more)", limit.as_secs())
+            }
+        }
+    }
+}
+
 /// Why Linux did not come to its end.
 #[derive(Debug)]
 pub enum BootError {
@@ -98,8 +121,8 @@ pub enum BootError {
     CutOff {
         /// What there is of Linux's facts.
         error: FactsError,
-        /// QEMU's exit code; 33, 35 or 37 if our image ended it. `None` is the time limit.
-        status: Option<i32>,
+        /// How it ended.
+        end: Cut,
         /// QEMU's own words.
         words: String,
         /// The last lines of the console.
@@ -129,16 +152,15 @@ impl fmt::Display for BootError {
             Self::Interrupted { console } => {
                 write!(f, "interrupted; the end of the console:\n{console}")
             }
-            Self::CutOff { error, status, words, console } => {
-                write!(f, "{error}; ")?;
-                match status {
-                    Some(status) => write!(f, "QEMU ended with exit code {status}")?,
-                    None => write!(f, "QEMU was ended by the time limit or a signal")?,
-                }
+            Self::CutOff { error, end, words, console } => {
+                write!(f, "{error}; {end}")?;
                 if !words.is_empty() {
                     write!(f, ": {words}")?;
                 }
-                write!(f, "; the end of the console:\n{console}")
+                match console.trim() {
+                    "" => f.write_str("; the console is empty"),
+                    console => write!(f, "; the end of the console:\n{console}"),
+                }
             }
         }
     }
@@ -264,9 +286,9 @@ pub fn boot(
 
     let mut qemu = Process::start_for(arch, &arguments).map_err(BootError::Qemu)?;
     let start = Instant::now();
-    let status = loop {
+    let end = loop {
         if let Some(status) = qemu.wait(STEP) {
-            break status.code();
+            break status.code().map_or(Cut::Signal, Cut::Code);
         }
         let said = fs::metadata(at("console")).map_or(0, |facts| facts.len());
         if said > console::MAX_CONSOLE {
@@ -278,7 +300,7 @@ pub fn boot(
             return Err(BootError::Interrupted { console: last_lines(&said) });
         }
         if start.elapsed() > options.timeout {
-            break None;
+            break Cut::Time(options.timeout);
         }
     };
     let words = qemu.words();
@@ -300,7 +322,7 @@ pub fn boot(
         Err(error) => {
             return Err(match last_words(&console) {
                 Some(words) => BootError::Image { words, console: last },
-                None => BootError::CutOff { error, status, words, console: last },
+                None => BootError::CutOff { error, end, words, console: last },
             });
         }
     };
@@ -311,7 +333,10 @@ pub fn boot(
         said,
         facts,
         console,
-        status,
+        status: match end {
+            Cut::Code(code) => Some(code),
+            Cut::Signal | Cut::Time(_) => None,
+        },
         qemu: offers.name(),
         notes: machine.notes,
         media: machine.media,

@@ -35,9 +35,14 @@ pub enum FactsError {
 impl fmt::Display for FactsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::CutOff { lines, last } => {
-                write!(f, "Linux did not come to its end: {lines} facts, the last \"{last}\"")
-            }
+            Self::CutOff { lines: 0, .. } => f.write_str(
+                "Linux did not come to its end: it never came to say anything of the machine",
+            ),
+            Self::CutOff { lines, last } => write!(
+                f,
+                "Linux did not come to its end: it stopped after {lines} lines about the machine, \
+                 the last of them \"{last}\""
+            ),
             Self::Line { number, text } => {
                 write!(f, "fact {number}: expected PATH=, PATH: or PATH>, found \"{text}\"")
             }

@@ -33,6 +33,8 @@ pub enum Missing {
         /// The target.
         target: &'static str,
     },
+    /// The sources that this program was built of are gone, and with them those of the driver.
+    Sources(PathBuf),
     /// A file cannot be read or written.
     File(io::Error),
 }
@@ -54,6 +56,12 @@ impl fmt::Display for Missing {
                 f,
                 "cxl.efi cannot be built: {words}; `rustup target add {target}` adds the target, or \
                  `env $(.ci/targets {target})` in front of the command does without"
+            ),
+            Self::Sources(path) => write!(
+                f,
+                "cxl.efi cannot be built: {} is not there any more, where this program was built; \
+                 name a driver that was built elsewhere with CXL_EFI=FILE",
+                path.display()
             ),
             Self::File(error) => write!(f, "files for UEFI: {error}"),
         }
@@ -184,9 +192,13 @@ fn driver(arch: Arch) -> Result<PathBuf, Missing> {
         return if path.is_file() { Ok(path) } else { Err(missing) };
     }
     let Names { target, .. } = names(arch);
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let workspace = package.parent().unwrap_or(package).to_owned();
     // A folder of its own: a cargo that runs this program may hold the lock of the usual one.
     let folder = workspace.join("target/uefi");
+    if !workspace.join("Cargo.lock").is_file() {
+        return Err(Missing::Sources(workspace));
+    }
     let failed = |words: String| Missing::Driver { words, target };
     let output = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
         .current_dir(&workspace)

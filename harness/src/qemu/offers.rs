@@ -98,7 +98,7 @@ impl Offers {
             BareError::Qtest(error) => AskError::Process(process.explain(error)),
             error => AskError::Bare(error),
         })?;
-        let window = tables.windows.first().ok_or(ProcessError::NoWindow)?;
+        let window = tables.windows.first().ok_or(ProcessError::NoWindow { arch })?;
         Ok(Self { arch, version, back_invalidate, restrictions: window.restrictions })
     }
 }

@@ -3,7 +3,7 @@
 //! **Invariant**: when the value goes, the process has gone, and so it has when this program is killed;
 //! nothing but that process is ended.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek};
@@ -32,6 +32,14 @@ impl Arch {
         match self {
             Self::X86 => ("QEMU", "qemu-system-x86_64"),
             Self::Arm => ("QEMU_AARCH64", "qemu-system-aarch64"),
+        }
+    }
+
+    /// The package that has the program, on Debian.
+    const fn package(self) -> &'static str {
+        match self {
+            Self::X86 => "qemu-system-x86",
+            Self::Arm => "qemu-system-arm",
         }
     }
 
@@ -70,6 +78,8 @@ pub fn fixed() -> Vec<OsString> {
 pub enum ProcessError {
     /// There is no such program.
     Missing {
+        /// Whose processor it was to emulate.
+        arch: Arch,
         /// What was to be run.
         program: OsString,
     },
@@ -82,6 +92,8 @@ pub enum ProcessError {
     },
     /// The program says nothing that looks like QEMU's version.
     NotQemu {
+        /// Whose processor it was to emulate.
+        arch: Arch,
         /// What was run.
         program: OsString,
         /// What it says.
@@ -89,18 +101,25 @@ pub enum ProcessError {
     },
     /// A version without the CXL devices that are needed.
     TooOld {
+        /// Whose processor it was to emulate.
+        arch: Arch,
         /// What it says it is.
         found: (u32, u32),
     },
     /// This QEMU was built without a device that is needed.
     NoDevice {
+        /// Whose processor it was to emulate.
+        arch: Arch,
         /// The device.
         device: &'static str,
         /// What it says it is.
         version: (u32, u32),
     },
     /// The smallest machine with a window has none.
-    NoWindow,
+    NoWindow {
+        /// Whose processor it was to emulate.
+        arch: Arch,
+    },
     /// It ended before it was told to.
     Ended {
         /// How.
@@ -115,33 +134,44 @@ pub enum ProcessError {
 impl fmt::Display for ProcessError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (major, minor) = OLDEST;
-        let remedy = format!(
-            "install qemu-system-x86 {major}.{minor} or newer, or name one with QEMU=PROGRAM"
-        );
+        let remedy = |arch: &Arch| {
+            let (variable, _) = arch.program();
+            let package = arch.package();
+            format!(
+                "install {package} {major}.{minor} or newer, or name one with {variable}=PROGRAM"
+            )
+        };
         match self {
-            Self::Missing { program } => {
-                write!(f, "{}: no such program; {remedy}", program.display())
+            Self::Missing { arch, program } => {
+                write!(f, "{}: no such program; {}", program.display(), remedy(arch))
             }
             Self::Start { program, error } => write!(f, "{}: {error}", program.display()),
-            Self::NotQemu { program, found } => write!(
+            Self::NotQemu { arch, program, found } => write!(
                 f,
-                "{} --version: expected \"QEMU emulator version\", found {found:?}; {remedy}",
-                program.display()
+                "{} --version: expected \"QEMU emulator version\", found {found:?}; {}",
+                program.display(),
+                remedy(arch)
             ),
-            Self::TooOld { found } => write!(
+            Self::TooOld { arch, found } => write!(
                 f,
                 "QEMU {}.{} is older than {major}.{minor}, the first whose devices do all ways; \
-                 {remedy}",
-                found.0, found.1
+                 {}",
+                found.0,
+                found.1,
+                remedy(arch)
             ),
-            Self::NoDevice { device, version } => write!(
+            Self::NoDevice { arch, device, version } => write!(
                 f,
-                "this QEMU {}.{} has no device {device}: it was built without CXL; {remedy}",
-                version.0, version.1
+                "this QEMU {}.{} has no device {device}: it was built without CXL; {}",
+                version.0,
+                version.1,
+                remedy(arch)
             ),
-            Self::NoWindow => {
-                write!(f, "this QEMU makes no CXL window for a machine that has one; {remedy}")
-            }
+            Self::NoWindow { arch } => write!(
+                f,
+                "this QEMU makes no CXL window for a machine that has one; {}",
+                remedy(arch)
+            ),
             Self::Ended { status, words } => {
                 match status {
                     Some(status) => write!(f, "QEMU ended with exit code {status}")?,
@@ -173,14 +203,14 @@ pub fn version() -> Result<(u32, u32), ProcessError> {
 
 fn version_for(arch: Arch) -> Result<(u32, u32), ProcessError> {
     let program = program_for(arch);
-    let words = answer(&program, &["--version"])?;
+    let words = answer(arch, &["--version"])?;
     let version = words.strip_prefix("QEMU emulator version ").and_then(|rest| {
         let mut numbers = rest.split(|c: char| !c.is_ascii_digit());
         Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
     });
     version.ok_or_else(|| {
         let found = words.lines().next().unwrap_or_default().to_owned();
-        ProcessError::NotQemu { program, found }
+        ProcessError::NotQemu { arch, program, found }
     })
 }
 
@@ -199,14 +229,14 @@ pub fn available() -> Result<(u32, u32), ProcessError> {
 pub fn available_for(arch: Arch) -> Result<(u32, u32), ProcessError> {
     let version = version_for(arch)?;
     if version < OLDEST {
-        return Err(ProcessError::TooOld { found: version });
+        return Err(ProcessError::TooOld { arch, found: version });
     }
     let (machine, ..) = arch.machine();
     let machine = machine.split(',').next().unwrap_or(machine);
-    let devices = answer(&program_for(arch), &["-M", machine, "-device", "help"])?;
+    let devices = answer(arch, &["-M", machine, "-device", "help"])?;
     for device in ["pxb-cxl", "cxl-rp", "cxl-upstream", "cxl-downstream", "cxl-type3"] {
         if !devices.contains(&format!("name \"{device}\"")) {
-            return Err(ProcessError::NoDevice { device, version });
+            return Err(ProcessError::NoDevice { arch, device, version });
         }
     }
     Ok(version)
@@ -214,24 +244,25 @@ pub fn available_for(arch: Arch) -> Result<(u32, u32), ProcessError> {
 
 /// Whether a device of the program has a property.
 pub fn has_property(arch: Arch, device: &str, property: &str) -> Result<bool, ProcessError> {
-    let help = answer(&program_for(arch), &["-device", &format!("{device},help")])?;
+    let help = answer(arch, &["-device", &format!("{device},help")])?;
     let name = |line: &str| line.trim_start().split('=').next().map(str::to_owned);
     Ok(help.lines().any(|line| name(line).as_deref() == Some(property)))
 }
 
 /// What the program prints and ends.
-fn answer(program: &OsStr, arguments: &[&str]) -> Result<String, ProcessError> {
-    let start = |error: io::Error| start_error(program, &error);
+fn answer(arch: Arch, arguments: &[&str]) -> Result<String, ProcessError> {
+    let program = program_for(arch);
+    let start = |error: io::Error| start_error(arch, &error);
     let mut out = tempfile::tempfile().map_err(start)?;
     let stdout = out.try_clone().map_err(start)?;
-    let mut command = Command::new(program);
+    let mut command = Command::new(&program);
     command.args(arguments).stdin(Stdio::null()).stdout(stdout).stderr(Stdio::null());
     die_with_us(&mut command);
     let child = command.spawn().map_err(start)?;
     let mut process = Process { child, words: None };
     if process.wait(QUESTION).is_none() {
         let error = "it does not end by itself".to_owned();
-        return Err(ProcessError::Start { program: program.to_owned(), error });
+        return Err(ProcessError::Start { program, error });
     }
     Ok(tail(&mut out, u64::MAX))
 }
@@ -255,10 +286,10 @@ fn die_with_us(command: &mut Command) {
     unsafe { command.pre_exec(last) };
 }
 
-fn start_error(program: &OsStr, error: &io::Error) -> ProcessError {
-    let program = program.to_owned();
+fn start_error(arch: Arch, error: &io::Error) -> ProcessError {
+    let program = program_for(arch);
     match error.kind() {
-        ErrorKind::NotFound => ProcessError::Missing { program },
+        ErrorKind::NotFound => ProcessError::Missing { arch, program },
         _ => ProcessError::Start { program, error: error.to_string() },
     }
 }
@@ -297,7 +328,7 @@ impl Process {
         arguments: &[OsString],
         limit: Duration,
     ) -> Result<(Self, Qtest), ProcessError> {
-        let failed = |error: io::Error| start_error(&program_for(arch), &error);
+        let failed = |error: io::Error| start_error(arch, &error);
         // A socket at both ends: reads of it can have a time limit, reads of a pipe cannot.
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let stdin = OwnedFd::from(theirs.try_clone().map_err(failed)?);
@@ -315,7 +346,7 @@ impl Process {
         out: Stdio,
     ) -> Result<Self, ProcessError> {
         let program = program_for(arch);
-        let start = |error: io::Error| start_error(&program, &error);
+        let start = |error: io::Error| start_error(arch, &error);
         let words = tempfile::tempfile().map_err(start)?;
         let stderr = words.try_clone().map_err(start)?;
         let mut command = Command::new(&program);

@@ -598,10 +598,11 @@ fn refusal(said: &[u8], scenario: &Scenario) -> Option<Refusal> {
     let text = String::from_utf8_lossy(said);
     let words = text.lines().rev().find_map(|line| line.trim_end().strip_prefix("refused: "))?;
     let (phase, message) = words.split_once(": ").unwrap_or(("firmware", words));
+    let said = Refusal { phase: phase.to_owned(), code: 0, message: message.to_owned() };
+    let said = said.said_of(scenario);
     let ours = run::dry(&mut Machine::new(scenario)).refusal;
-    let ours = ours.as_ref().map(Refusal::from).filter(|ours| ours.message == message);
-    let code = ours.map_or(0, |ours| ours.code);
-    Some(Refusal { phase: phase.to_owned(), code, message: message.to_owned() })
+    let ours = ours.as_ref().map(Refusal::from).filter(|ours| ours.message == said.message);
+    Some(Refusal { code: ours.map_or(0, |ours| ours.code), ..said })
 }
 
 /// What the image printed, against what is in memory and registers now.

@@ -414,7 +414,9 @@ impl Report {
             Some(handed) => (&handed.then, Moment::HandOff),
             None => (&first.left, Moment::End),
         };
-        let refusal = refusal(&run.console, first.handed.as_ref().map_or(0, |handed| handed.code))
+        let code = first.handed.as_ref().map_or(0, |handed| handed.code);
+        let refusal = refusal(&run.console, code)
+            .map(|refusal| if foreign { refusal } else { refusal.said_of(machine.scenario()) })
             .filter(|_| !foreign || first.handed.as_ref().is_some_and(|handed| handed.code != 0));
         let own;
         let traffic = match &first.handed {
