@@ -9,10 +9,12 @@
 //! keeps another waiting.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Write};
 
 use vm_memory::{
-    Address, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, VolatileMemory,
-    VolatileSlice,
+    Address, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, ReadVolatile,
+    VolatileMemory, VolatileMemoryError, VolatileSlice, WriteVolatile,
 };
 
 use crate::kvm::Slot;
@@ -234,6 +236,67 @@ impl<'a> Memory<'a> {
         Ok(())
     }
 
+    /// Writes a range; no byte of it if it is not all memory.
+    pub fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), DmaError> {
+        let pieces = self.translate(address, bytes.len() as u64)?;
+        let mut rest = bytes;
+        for piece in pieces {
+            let (now, behind) = rest.split_at(rest.len().min(piece.length as usize));
+            self.write_piece(&piece, 0, now);
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    /// Fills a range from a file, from where that stands on; no byte of it if it is not all memory.
+    pub fn fill(&mut self, address: u64, length: u64, file: &mut File) -> Result<Streamed, Fault> {
+        let mut streamed = Streamed::default();
+        for piece in self.translate(address, length)? {
+            match piece.way {
+                Way::Direct(mut slice) => file.read_exact_volatile(&mut slice)?,
+                Way::Bounced => self.bounce(&piece, |memory, at, bytes| {
+                    file.read_exact(bytes)?;
+                    memory.machine.write_bytes(at, bytes);
+                    Ok(())
+                })?,
+            }
+            streamed.count(&piece);
+        }
+        Ok(streamed)
+    }
+
+    /// Stores a range to a file, where that stands; no byte of it if it is not all memory.
+    pub fn drain(&mut self, address: u64, length: u64, file: &mut File) -> Result<Streamed, Fault> {
+        let mut streamed = Streamed::default();
+        for piece in self.translate(address, length)? {
+            match piece.way {
+                Way::Direct(slice) => file.write_all_volatile(&slice)?,
+                Way::Bounced => self.bounce(&piece, |memory, at, bytes| {
+                    memory.machine.read_bytes(at, bytes);
+                    file.write_all(bytes)
+                })?,
+            }
+            streamed.count(&piece);
+        }
+        Ok(streamed)
+    }
+
+    /// Goes through a bounced piece, a buffer at a time.
+    fn bounce(
+        &mut self,
+        piece: &Piece<'_>,
+        mut each: impl FnMut(&mut Self, u64, &mut [u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut buffer = vec![0; piece.length.min(BUFFER) as usize];
+        let mut done = 0;
+        while done < piece.length {
+            let now = (piece.length - done).min(BUFFER);
+            each(self, piece.address + done, buffer.get_mut(..now as usize).unwrap_or_default())?;
+            done += now;
+        }
+        Ok(())
+    }
+
     fn read_piece(&mut self, piece: &Piece<'_>, offset: u64, bytes: &mut [u8]) {
         match piece.way {
             Way::Direct(slice) => {
@@ -335,6 +398,65 @@ impl std::ops::Add for Moved {
 
     fn add(self, other: Self) -> Self {
         Self { direct: self.direct + other.direct, bounced: self.bounced + other.bounced }
+    }
+}
+
+/// Bytes that went between memory and a file, by what the memory is and how it was reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Streamed {
+    /// From or to guest RAM.
+    pub ram: u64,
+    /// From or to memory of a device that is host memory.
+    pub direct: u64,
+    /// Through the machine's decode.
+    pub bounced: u64,
+}
+
+impl Streamed {
+    fn count(&mut self, piece: &Piece<'_>) {
+        match (piece.way, piece.class) {
+            (Way::Bounced, _) => self.bounced += piece.length,
+            (Way::Direct(_), Class::Ram) => self.ram += piece.length,
+            (Way::Direct(_), Class::DeviceMemory) => self.direct += piece.length,
+        }
+    }
+}
+
+impl std::ops::AddAssign for Streamed {
+    fn add_assign(&mut self, other: Self) {
+        self.ram += other.ram;
+        self.direct += other.direct;
+        self.bounced += other.bounced;
+    }
+}
+
+/// Why bytes did not go between memory and a file.
+#[derive(Debug)]
+pub enum Fault {
+    /// The range is not all memory.
+    Memory(DmaError),
+    /// The file gave up; a part of the range may have been moved.
+    File(io::Error),
+}
+
+impl From<DmaError> for Fault {
+    fn from(error: DmaError) -> Self {
+        Self::Memory(error)
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::File(error)
+    }
+}
+
+impl From<VolatileMemoryError> for Fault {
+    fn from(error: VolatileMemoryError) -> Self {
+        Self::File(match error {
+            VolatileMemoryError::IOError(error) => error,
+            other => io::Error::other(other.to_string()),
+        })
     }
 }
 

@@ -24,9 +24,10 @@ use zerocopy::FromBytes;
 
 use crate::attack::{self, Judge};
 use crate::dma::Memory;
-use crate::kvm::{Bus, Slot, Slots};
+use crate::kvm::{Bus, Signal, Slot, Slots};
 use crate::mirror::{self, Limits, Mirror};
 use crate::vigil::{Moment, Vigil};
+use crate::virtio::Disk;
 use config::ConfigPages;
 use cxl_model::backing;
 use cxl_model::kept::Kept;
@@ -217,6 +218,8 @@ pub struct Guest<'a> {
     pub happened: Vec<Happened>,
     /// The DMA engine, if the machine has a place for it.
     pub engine: Option<Engine>,
+    /// The disk, if the machine has one.
+    pub disk: Option<Disk>,
     /// Looks at the locks from the hand-off on.
     pub vigil: Vigil,
     /// The machine as the attack found it, once there is one.
@@ -271,6 +274,7 @@ impl<'a> Guest<'a> {
             happened: Vec::new(),
             last_access: None,
             engine: Engine::of(machine),
+            disk: None,
             config: ConfigPages::new(machine),
             ram,
             events: machine.scenario().events.clone().into_iter(),
@@ -338,6 +342,13 @@ impl<'a> Guest<'a> {
                 bar_slots: &self.bar_slots,
             });
         }
+    }
+
+    /// The disk, if an address is its own.
+    fn disk_at(&mut self, address: u64) -> Option<&mut Disk> {
+        let claims = self.disk.as_ref().is_some_and(|disk| disk.claims(address));
+        let disk = self.disk.as_mut().filter(|_| claims)?;
+        self.machine.target(address).is_none().then_some(disk)
     }
 
     /// The engine, if an address is its own.
@@ -509,6 +520,10 @@ impl Bus for Guest<'_> {
             return;
         }
         let registers = self.count(Direction::Read, address, data.len());
+        if let Some(disk) = self.disk_at(address) {
+            disk.read(address, data);
+            return;
+        }
         match self.engine_at(address) {
             Some(engine) => engine.read(address, data),
             None => self.machine.read_bytes(address, data),
@@ -523,6 +538,10 @@ impl Bus for Guest<'_> {
         let registers = self.count(Direction::Write, address, data.len());
         if let Some(judge) = &mut self.judge {
             judge.before_write(self.machine, address, data);
+        }
+        if let Some(disk) = self.disk_at(address) {
+            disk.write(address, data);
+            return;
         }
         match self.engine_at(address) {
             Some(engine) => engine.write(address, data),
@@ -550,6 +569,20 @@ impl Bus for Guest<'_> {
         }
         self.config.refresh(self.machine);
         changed.then(|| self.all_slots())
+    }
+
+    fn work(&mut self) -> bool {
+        let Some(disk) = &mut self.disk else { return false };
+        disk.work(&mut Memory {
+            ram: &self.ram,
+            machine: self.machine,
+            mirror: &self.mirror,
+            bar_slots: &self.bar_slots,
+        })
+    }
+
+    fn signals(&mut self) -> Vec<Signal> {
+        self.disk.as_mut().map(Disk::signals).unwrap_or_default()
     }
 
     fn console(&mut self, bytes: &[u8]) {

@@ -14,7 +14,9 @@ mod slots;
 pub use boot::{Boot, BootError, Entry};
 pub use kind::{AfterTripleFault, Extension, Kind, Paging, Ring0, emulates_ring_0, kind, patience};
 pub use linux::LinuxBoot;
-pub use run::{Bus, End, Failure, Hint, Limits, Reason, SLEEP_PORT, SLEEP_STATUS_PORT, SOFT_OFF};
+pub use run::{
+    Bus, End, Failure, Hint, Limits, Reason, SLEEP_PORT, SLEEP_STATUS_PORT, SOFT_OFF, Signal,
+};
 pub use slots::{Call, MOST_SLOT_CALLS, Slot, SlotError, Slots};
 
 use kvm_bindings::{

@@ -29,4 +29,5 @@ pub mod suite;
 pub mod terminal;
 mod timing;
 pub mod vigil;
+pub mod virtio;
 mod xml;

@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use cxl_harness::guest::platform;
+use cxl_harness::guest::platform::{self, Extras, RootBus};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Scenario, builtins};
 use program::Folder;
@@ -42,7 +42,11 @@ fn program() -> String {
 fn tables(name: &str) -> Vec<(String, Vec<u8>)> {
     const BASE: u64 = 0xE_0000;
     let scenario = Scenario::built_in(name).unwrap();
-    let bytes = platform::tables(&scenario, Machine::new(&scenario).map(), BASE, None);
+    let bytes = {
+        let machine = Machine::new(&scenario);
+        let disk = RootBus::free(&scenario, machine.map());
+        platform::tables(&scenario, machine.map(), BASE, &Extras { disk, ..Extras::default() })
+    };
     let dword = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
     let table = |at: usize| bytes[at..at + dword(at + 4)].to_vec();
     let at = |address: usize| address - BASE as usize;

@@ -2,6 +2,7 @@
 //!
 //! **Invariant**: the report is what decides the exit code; how the firmware was run does not.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -65,7 +66,7 @@ JSON:
   measured   what varies from run to run: run_us; guest with kvm (the host's kind of KVM, as seen at
              the start: ring0, after_triple_fault, extension, paging, exit_ns, slowness), setup_us,
              handoff_us, exits, slots, unmirrored, cost, end, then, last_access, checks, its_words,
-             internal_errors, events, transfers, slot_calls, left_out, console
+             internal_errors, events, transfers, disk, slot_calls, left_out, console
   Addresses, sizes and codes are strings like \"0x1f\"; what does not apply is null.
 
 Exit code:
@@ -127,7 +128,7 @@ pub(super) struct Boot {
     /// KERNEL is a bzImage of Linux 5.1 or later [default: what LINUX_KERNEL names, or the newest in
     /// /boot]; SCENARIO stands in front of the option. The machine has interrupt controllers, a serial
     /// console (`console=ttyS0 panic=-1 reboot=t` is on its command line), ACPI tables with a PCI root
-    /// bus for each host bridge and with the CEDT, and no disk. The run is good if Linux switches the
+    /// bus for each host bridge and with the CEDT, and a disk if `--disk` says so. The run is good if Linux switches the
     /// machine off. It takes a KVM that runs CPL 0 natively: elsewhere, run this inside
     /// `cxl-harness nested`.
     #[arg(long, value_name = "KERNEL", num_args = 0..=1,
@@ -138,6 +139,13 @@ pub(super) struct Boot {
     #[arg(long, value_name = "FILE", requires = "linux")]
     initrd: Option<PathBuf>,
 
+    /// The disk of that Linux, read and written: a file of a whole number of sectors of 512 bytes.
+    ///
+    /// It is a virtio block device on a PCI root bus of its own. Its buffers may lie in CXL memory:
+    /// where that is mirrored bytes go through host pointers, where it is not they are decoded. The
+    /// report counts both, and names what cannot be done.
+    #[arg(long, value_name = "FILE", requires = "linux")]
+    disk: Option<PathBuf>,
     /// Have that Linux believe that it runs on hardware: it writes back and invalidates caches only
     /// there, and makes CXL regions only where it can.
     #[arg(long, requires = "linux")]
@@ -364,6 +372,7 @@ impl Boot {
             image: None,
             linux: None,
             initrd: None,
+            disk: None,
             hide_hypervisor: false,
             console: false,
             append: None,
@@ -538,6 +547,14 @@ impl Boot {
             None => None,
         };
         let linux = self.linux()?;
+        let disk = match &self.disk {
+            Some(file) => {
+                Some(File::options().read(true).write(true).open(file).map_err(|error| {
+                    Stop::BadInput(format!("--disk {}: {error}", file.display()))
+                })?)
+            }
+            None => None,
+        };
         let (payload, then) = (self.payload.join(","), self.then.join(","));
         let attacks = payload::attacks(&payload) || payload::attacks(&then);
         let options = Options {
@@ -547,6 +564,7 @@ impl Boot {
                 initrd,
                 hidden: self.hide_hypervisor,
             }),
+            disk: disk.as_ref(),
             append: self.append.as_deref(),
             then: Some(then.as_str()).filter(|then| !then.is_empty()),
             until_port: self.until_port,
@@ -593,6 +611,10 @@ impl Boot {
             }
             (Err(error @ GuestError::Boot(_)), _) if linux.is_some() => {
                 return Err(Stop::BadInput(format!("--linux: {error}")));
+            }
+            (Err(GuestError::Disk(error)), _) => {
+                let file = self.disk.as_deref().unwrap_or(Path::new("")).display();
+                return Err(Stop::BadInput(format!("--disk {file}: {error}")));
             }
             // The machine as the host left it is the report.
             (Err(GuestError::Host(done)), _) => {

@@ -3,6 +3,8 @@
 //! **Invariant**: nothing of the guest is trusted. The hand-off record and the CEDT are bytes out
 //! of guest memory, to be compared with the machine's registers by whoever reports them.
 
+use std::fs::File;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -16,8 +18,9 @@ use cxl_image::doorbell::{Call, Status};
 use cxl_regs::{Granularity, Interleave};
 
 use super::engine::{Ended, MOST_ENDED};
+use super::payload;
+use super::platform::{self, Extras, RootBus};
 use super::{Counts, Guest, GuestHandoff, Happened, LastAccess, Said, Snapshot, Speaker};
-use super::{payload, platform};
 use crate::attack;
 use crate::kvm::{
     Boot, BootError, Call as SlotCall, End, Entry, Limits, LinuxBoot, MOST_SLOT_CALLS, SlotError,
@@ -26,6 +29,7 @@ use crate::kvm::{
 use crate::mirror::{self, Mirror};
 use crate::run::{self, DirectRun, Inexpressible, Refusal, RunRequest, TABLES_BASE, roots};
 use crate::vigil::{Moment, Watched};
+use crate::virtio::{Disk, Done};
 use cxl_model::acpi::Tables;
 use cxl_model::kept::Kept;
 use cxl_model::layout::{AddressMap, memory_map};
@@ -66,6 +70,8 @@ pub struct Options<'a> {
     pub image: Option<&'a [u8]>,
     /// Linux instead of an image.
     pub linux: Option<Linux<'a>>,
+    /// What is behind that Linux's disk; its size is a number of sectors.
+    pub disk: Option<&'a File>,
     /// That image keeps the protocol of ours: what it says through the doorbell counts.
     pub trusted: bool,
     /// The payload of our image.
@@ -105,6 +111,7 @@ impl Default for Options<'_> {
         Self {
             image: None,
             linux: None,
+            disk: None,
             trusted: false,
             payload: payload::NONE,
             command_line: None,
@@ -138,6 +145,10 @@ pub enum GuestError {
     Boot(BootError),
     /// The slots of the start cannot be set.
     Slots(SlotError),
+    /// There can be no disk of this file.
+    Disk(io::Error),
+    /// There is no bus for the disk: host bridges have them all.
+    NoBus,
 }
 
 impl std::fmt::Display for GuestError {
@@ -152,6 +163,10 @@ impl std::fmt::Display for GuestError {
             Self::Vm(error) => error.fmt(f),
             Self::Boot(error) => error.fmt(f),
             Self::Slots(error) => error.fmt(f),
+            Self::Disk(error) => write!(f, "the disk: {error}"),
+            Self::NoBus => f.write_str(
+                "the disk: no bus number is left for it, as host bridges have all 256 of each segment",
+            ),
         }
     }
 }
@@ -190,6 +205,8 @@ pub struct GuestRun {
     pub pending: Vec<Event>,
     /// Transfers of the DMA engine that have ended, in order.
     pub transfers: Kept<Ended, MOST_ENDED>,
+    /// The disk: its size, and what it did.
+    pub disk: Option<(u64, Done)>,
     /// The last access that exited.
     pub last_access: Option<LastAccess>,
     /// Exits.
@@ -319,11 +336,22 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         None => line,
     };
     let rsdp = tables.base;
+    let root = match options.disk {
+        Some(_) => Some(RootBus::free(&scenario, machine.map()).ok_or(GuestError::NoBus)?),
+        None => None,
+    };
+    let disk = match options.disk.zip(root) {
+        Some((file, root)) => {
+            let file = file.try_clone().map_err(GuestError::Disk)?;
+            Some(Disk::new(file, root.config, root.bars).map_err(GuestError::Disk)?)
+        }
+        None => None,
+    };
     let acpi = match options.linux {
         Some(_) => {
             let made = host.as_ref().map(|host| host.done.cedt.as_slice());
-            let made = made.filter(|cedt| !cedt.is_empty());
-            [(rsdp, platform::tables(&scenario, machine.map(), rsdp, made))]
+            let extras = Extras { cedt: made.filter(|cedt| !cedt.is_empty()), disk: root };
+            [(rsdp, platform::tables(&scenario, machine.map(), rsdp, &extras))]
         }
         None => [(rsdp, tables.bytes)],
     };
@@ -374,6 +402,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     guest.sees_all = options.image.is_some();
     // Its bus is of no root bus that Linux is told of.
     guest.engine = guest.engine.take().filter(|_| options.linux.is_none());
+    guest.disk = disk;
     // The words of somebody else's image are its own.
     let own = !foreign;
     let mut asked = if own { payload::of_line(&line) } else { payload::NONE }.to_owned();
@@ -432,6 +461,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         happened: guest.happened,
         pending,
         transfers: guest.engine.map(|engine| engine.ended).unwrap_or_default(),
+        disk: guest.disk.as_ref().map(|disk| (disk.size(), disk.done().clone())),
         last_access: guest.last_access,
         counts: guest.counts,
         console: guest.console,

@@ -18,10 +18,13 @@ use acpi_tables::sdt::Sdt;
 use acpi_tables::srat::MemoryAffinity;
 use acpi_tables::xsdt::XSDT;
 use acpi_tables::{Aml, aml};
+use cxl_regs::config::CONFIG_SIZE;
+use cxl_regs::{Hpa, Span};
 
 use crate::kvm::{SLEEP_PORT, SLEEP_STATUS_PORT, SOFT_OFF};
+use crate::virtio::INTERRUPT;
 use cxl_model::acpi::Tables;
-use cxl_model::layout::AddressMap;
+use cxl_model::layout::{AddressMap, bars_of_buses};
 use cxl_model::scenario::Scenario;
 
 const OEM: [u8; 6] = *b"CXLFW ";
@@ -32,13 +35,56 @@ const LOCAL_APIC: u32 = 0xFEE0_0000;
 const IO_APIC: u32 = 0xFEC0_0000;
 /// The serial ports: first port, and interrupt.
 const SERIAL: [(u16, u32); 2] = [(0x3F8, 4), (0x2F8, 3)];
+/// Functions on a bus, and in a device's address any function of device 0.
+const FUNCTIONS: u64 = 256;
+const ANY_FUNCTION: u32 = 0xFFFF;
 /// What of PCI Express an operating system may have: errors and the capability structure. There is
 /// nothing that hot-plugs or wakes (PCI Firmware 3.3, table 4-6).
 const CONTROL: u32 = 1 << 3 | 1 << 4;
 
-/// The tables, to be put at `base`; the RSDP is the first. `cedt` is the one that firmware made, if it
-/// made any.
-pub fn tables(scenario: &Scenario, map: &AddressMap, base: u64, cedt: Option<&[u8]>) -> Vec<u8> {
+/// A root bus of its own, for devices that are not CXL's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RootBus {
+    /// Its segment.
+    pub segment: u16,
+    /// Its number.
+    pub bus: u8,
+    /// Configuration space of its first function.
+    pub config: Span,
+    /// Where its BARs are.
+    pub bars: Span,
+}
+
+impl RootBus {
+    /// The first number that no host bridge's hierarchy has; `None` if there is none.
+    pub fn free(scenario: &Scenario, map: &AddressMap) -> Option<Self> {
+        let taken = |segment: u16, bus: u8| {
+            let mut bridges = scenario.bridges.iter().zip(&map.bridges);
+            bridges.any(|(bridge, place)| {
+                bridge.segment == segment && (place.first_bus..=place.last_bus).contains(&bus)
+            })
+        };
+        map.ecam.iter().find_map(|&(segment, ecam)| {
+            let bus = (0..=u8::MAX).find(|bus| !taken(segment, *bus))?;
+            let size = u64::from(CONFIG_SIZE);
+            let at = ecam.base().0 + u64::from(bus) * FUNCTIONS * size;
+            let config = Span::new(Hpa(at), size).ok()?;
+            Some(Self { segment, bus, config, bars: bars_of_buses(segment, bus, bus) })
+        })
+    }
+}
+
+/// What the machine has beside what every scenario's has.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Extras<'a> {
+    /// The CEDT that firmware made, if it made any.
+    pub cedt: Option<&'a [u8]>,
+    /// The root bus of a disk.
+    pub disk: Option<RootBus>,
+}
+
+/// The tables, to be put at `base`; the RSDP is the first.
+pub fn tables(scenario: &Scenario, map: &AddressMap, base: u64, extras: &Extras<'_>) -> Vec<u8> {
     let plain = Tables::new(scenario, map, base);
     let mut bytes = vec![0; Rsdp::len()];
     let mut put = |table: &[u8]| {
@@ -47,14 +93,14 @@ pub fn tables(scenario: &Scenario, map: &AddressMap, base: u64, cedt: Option<&[u
         bytes.extend_from_slice(table);
         at
     };
-    let dsdt = put(dsdt(scenario, map).as_slice());
+    let dsdt = put(dsdt(scenario, map, extras.disk).as_slice());
     let mut xsdt = XSDT::new(OEM, OEM_TABLE, 1);
     let (fadt, madt, srat) =
         (encoded(&fadt(dsdt)), encoded(&madt()), encoded(&srat(map, scenario)));
     for table in [&fadt, &madt, &srat, plain.table(&plain.mcfg)] {
         xsdt.add_entry(put(table));
     }
-    xsdt.add_entry(put(cedt.unwrap_or(plain.table(&plain.cedt))));
+    xsdt.add_entry(put(extras.cedt.unwrap_or(plain.table(&plain.cedt))));
     let xsdt = put(&encoded(&xsdt));
     let rsdp = encoded(&Rsdp::new(OEM, xsdt));
     bytes.iter_mut().zip(rsdp).for_each(|(to, from)| *to = from);
@@ -110,7 +156,7 @@ fn srat(map: &AddressMap, scenario: &Scenario) -> Sdt {
 }
 
 /// The root buses, the serial ports, and what says that there is CXL.
-fn dsdt(scenario: &Scenario, map: &AddressMap) -> Sdt {
+fn dsdt(scenario: &Scenario, map: &AddressMap, disk: Option<RootBus>) -> Sdt {
     let mut body = Vec::new();
     for (number, (first, interrupt)) in (1u8..).zip(SERIAL) {
         aml::Scope::new(
@@ -132,9 +178,51 @@ fn dsdt(scenario: &Scenario, map: &AddressMap) -> Sdt {
         )
         .to_aml_bytes(&mut body);
     }
+    let ends = |bars: Span| {
+        let end = |at: u64| u32::try_from(at).unwrap_or(u32::MAX);
+        (end(bars.base().0), end(bars.end().0 - 1))
+    };
+    if let Some(root) = disk {
+        let (bars, last) = ends(root.bars);
+        // The pin of its only device, and the line that it is wired to.
+        let pin = aml::Package::new(vec![&ANY_FUNCTION, &aml::ZERO, &aml::ZERO, &INTERRUPT]);
+        aml::Scope::new(
+            "_SB_".into(),
+            vec![&aml::Device::new(
+                "DISK".into(),
+                vec![
+                    &aml::Name::new("_HID".into(), &aml::EISAName::new("PNP0A08")),
+                    &aml::Name::new("_CID".into(), &aml::EISAName::new("PNP0A03")),
+                    &aml::Name::new("_UID".into(), &aml::ZERO),
+                    &aml::Name::new("_SEG".into(), &root.segment),
+                    &aml::Name::new("_BBN".into(), &root.bus),
+                    &aml::Name::new("_PXM".into(), &aml::ZERO),
+                    &aml::Name::new(
+                        "_CRS".into(),
+                        &aml::ResourceTemplate::new(vec![
+                            &aml::AddressSpace::new_bus_number(
+                                u16::from(root.bus),
+                                u16::from(root.bus),
+                            ),
+                            &aml::AddressSpace::new_memory(
+                                aml::AddressSpaceCacheable::NotCacheable,
+                                true,
+                                bars,
+                                last,
+                                None,
+                            ),
+                        ]),
+                    ),
+                    &aml::Name::new("_PRT".into(), &aml::Package::new(vec![&pin])),
+                    &osc(),
+                    &Dsm { uuid: PCI, function: KEEP_WHAT_IS_ASSIGNED, answer: &aml::ZERO },
+                ],
+            )],
+        )
+        .to_aml_bytes(&mut body);
+    }
     for (index, (bridge, place)) in scenario.bridges.iter().zip(&map.bridges).enumerate() {
-        let bars = |at: u64| u32::try_from(at).unwrap_or(u32::MAX);
-        let (bars, last) = (bars(place.bars.base().0), bars(place.bars.end().0 - 1));
+        let (bars, last) = ends(place.bars);
         let (pnp0a08, pnp0a03) = (aml::EISAName::new("PNP0A08"), aml::EISAName::new("PNP0A03"));
         aml::Scope::new(
             "_SB_".into(),
@@ -260,7 +348,7 @@ mod tests {
         let scenario = Scenario::built_in("two-way").expect("built in");
         let machine = Machine::new(&scenario);
         let base = 0xE_0000;
-        let bytes = tables(&scenario, machine.map(), base, None);
+        let bytes = tables(&scenario, machine.map(), base, &Extras::default());
         let sum = |bytes: &[u8]| bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
         // ACPI 6.5 table 5.3: the sum of the first 20 bytes, revision 2, XSDT at offset 24.
         assert!(bytes.starts_with(b"RSD PTR "));
@@ -295,7 +383,7 @@ mod tests {
     fn each_bridge_is_a_root_bus_with_the_uid_of_the_cedt() {
         let scenario = Scenario::built_in("two-way").expect("built in");
         let machine = Machine::new(&scenario);
-        let dsdt = dsdt(&scenario, machine.map());
+        let dsdt = dsdt(&scenario, machine.map(), None);
         let has =
             |bytes: &[u8]| dsdt.as_slice().windows(bytes.len()).filter(|w| *w == bytes).count();
         assert_eq!((has(b"ACPI0016\0"), has(b"ACPI0017\0")), (2, 1));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use cxl_image::doorbell::{EXIT_PORT, PORT as DOORBELL_PORT};
 use kvm_bindings::{
-    KVM_INTERNAL_ERROR_EMULATION, KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES,
+    KVM_INTERNAL_ERROR_EMULATION, KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES, kvm_msi,
 };
 use kvm_ioctls::VcpuExit;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
@@ -36,9 +36,36 @@ pub trait Bus {
     fn facts(&mut self, _bytes: &[u8]) {}
     /// The guest rang the doorbell with this value, while KVM had these slots besides RAM's.
     fn doorbell(&mut self, value: u32, slots: &Slots);
+    /// Does a bounded part of what devices have to do by themselves; whether there is more.
+    fn work(&mut self) -> bool {
+        false
+    }
+    /// What devices signal to the processor, in order.
+    fn signals(&mut self) -> Vec<Signal> {
+        Vec::new()
+    }
     /// KVM could not go on. Where the guest does, if that was meant to happen; else `None`, and the
     /// run ends.
     fn internal_error(&mut self, suberror: u32) -> Option<u64>;
+}
+
+/// What a device tells the processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// An interrupt by a message.
+    Message {
+        /// Its address.
+        address: u64,
+        /// Its data.
+        data: u32,
+    },
+    /// The level of an interrupt line.
+    Line {
+        /// Which.
+        number: u32,
+        /// Whether it is asserted.
+        high: bool,
+    },
 }
 
 /// How long a run may take, and who else may end it.
@@ -388,18 +415,44 @@ impl Vm {
                 Next::End(end) => return end,
                 Next::Fail(reason) => return self.fail(reason),
             }
-            if backing::lost_pages() > lost {
-                return self.fail(Reason::Storage);
-            }
-            if kicker.interrupted() {
-                return End::Interrupted;
-            }
-            if Instant::now() >= deadline {
-                let rip = self.vcpu.get_regs().map_or(0, |regs| regs.rip);
-                let (instruction, hint) = (self.instruction_at(rip), self.out_of_memory(rip));
-                return End::TimedOut { rip, instruction, hint };
+            // What devices do takes as long as it takes, so somebody looks at the clock in between.
+            loop {
+                let more = bus.work();
+                for signal in bus.signals() {
+                    self.signal(signal);
+                }
+                if backing::lost_pages() > lost {
+                    return self.fail(Reason::Storage);
+                }
+                if kicker.interrupted() {
+                    return End::Interrupted;
+                }
+                if Instant::now() >= deadline {
+                    let rip = self.vcpu.get_regs().map_or(0, |regs| regs.rip);
+                    let (instruction, hint) = (self.instruction_at(rip), self.out_of_memory(rip));
+                    return End::TimedOut { rip, instruction, hint };
+                }
+                if !more {
+                    break;
+                }
             }
         }
+    }
+
+    /// Passes on what a device signals. A machine without interrupt controllers has nobody to hear it,
+    /// and a message that leads to no processor is the guest's own choice: neither is a failure.
+    fn signal(&self, signal: Signal) {
+        if self.serial_lines.is_none() {
+            return;
+        }
+        let _ = match signal {
+            Signal::Message { address, data } => again(|| {
+                let (address_lo, address_hi) = (address as u32, (address >> 32) as u32);
+                self.vm.signal_msi(kvm_msi { address_lo, address_hi, data, ..Default::default() })
+            })
+            .map(|_| ()),
+            Signal::Line { number, high } => again(|| self.vm.set_irq_line(number, high)),
+        };
     }
 
     /// Makes the slots what the bus says they are.

@@ -153,6 +153,12 @@ pub struct Task<'a> {
 }
 
 impl Installed {
+    /// The files of a driver and of all that it needs, in the order in which they are loaded; none if
+    /// it is built in.
+    pub fn driver(&self, name: &'static str) -> Result<Vec<PathBuf>, InitramfsError> {
+        needed(&self.modules, &self.version, &[name])
+    }
+
     /// The initramfs. `before` is shell text that runs before the drivers load: how a test puts a
     /// fault in; usually empty. `task` is what is to be done once they have settled.
     pub fn initramfs(&self, before: &str, task: &Task<'_>) -> Result<Vec<u8>, InitramfsError> {

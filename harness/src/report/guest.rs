@@ -19,6 +19,7 @@ use crate::guest::{Counted, Counts, GuestHandoff, Speaker, payload};
 use crate::kvm::{self, Call as SlotCall, End, Kind};
 use crate::timing;
 use crate::vigil::{Level, Moment};
+use crate::virtio::{Done, Trouble};
 use cxl_model::kept::Kept;
 use cxl_model::machine::{Machine, PlugText};
 use cxl_model::scenario::{Action, PathPolicy, Place};
@@ -61,6 +62,9 @@ pub struct GuestMeasured {
     pub events: Vec<EventLine>,
     /// DMA transfers that have ended, in order.
     pub transfers: Vec<TransferLine>,
+    /// The disk of a Linux, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskLine>,
     /// Slots of CXL memory that came or went after the hand-off, with what KVM was told.
     pub slot_calls: Vec<String>,
     /// Entries of the last three lists that were left out: a guest can cause them without end.
@@ -193,6 +197,69 @@ pub struct TransferLine {
     pub error: Option<String>,
 }
 
+/// A disk, and what it did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DiskLine {
+    /// Its bytes.
+    pub size: u64,
+    /// Requests that were done.
+    pub reads: u64,
+    /// Writes.
+    pub writes: u64,
+    /// Flushes.
+    pub flushes: u64,
+    /// Requests that ended with an error.
+    pub failed: u64,
+    /// Requests that were in flight at one time, at most.
+    pub together: usize,
+    /// Bytes from and to guest RAM.
+    pub ram: u64,
+    /// Bytes from and to CXL memory, through host pointers.
+    pub direct: u64,
+    /// Bytes from and to CXL memory that were decoded.
+    pub bounced: u64,
+    /// What went wrong, the first ones.
+    pub troubles: Vec<String>,
+    /// How many more of them there were.
+    pub more_troubles: u64,
+    /// Those of the host, which are failures.
+    #[serde(skip)]
+    hosts: Vec<String>,
+}
+
+impl DiskLine {
+    fn of(size: u64, done: &Done) -> Self {
+        let words = |trouble: &Trouble| trouble.to_string();
+        let troubles = &done.troubles;
+        Self {
+            size,
+            reads: done.reads,
+            writes: done.writes,
+            flushes: done.flushes,
+            failed: done.failed,
+            together: done.together,
+            ram: done.streamed.ram,
+            direct: done.streamed.direct,
+            bounced: done.streamed.bounced,
+            troubles: troubles.iter().map(words).collect(),
+            more_troubles: troubles.more(),
+            hosts: troubles.iter().filter(|trouble| trouble.is_the_hosts()).map(words).collect(),
+        }
+    }
+}
+
+impl Display for DiskLine {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { reads, writes, flushes, failed, together, ram, direct, bounced, .. } = self;
+        write!(
+            f,
+            "{}: {reads} reads, {writes} writes, {flushes} flushes, {failed} failed, at most \
+             {together} in flight; {ram} bytes in RAM, {direct} in CXL memory direct, {bounced} bounced",
+            Size(self.size)
+        )
+    }
+}
+
 /// What an access costs in the guest, in nanoseconds; medians of a few pairs.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Cost {
@@ -266,6 +333,7 @@ impl GuestMeasured {
             internal_errors: internal_errors.collect(),
             events: events(machine, run),
             transfers: transfers.collect(),
+            disk: run.disk.as_ref().map(|(size, done)| DiskLine::of(*size, done)),
             slot_calls: calls.into_iter().collect(),
             left_out,
             console: console(&run.console),
@@ -347,6 +415,7 @@ impl GuestMeasured {
                 failures.push(format!("{list} had nothing to check: no memory is mapped"));
             }
         }
+        failures.extend(self.disk.iter().flat_map(|disk| disk.hosts.iter().cloned()));
         let vain = image.said.announced.iter().filter(|error| !error.happened).count();
         if vain > 0 {
             failures.push(format!("{vain} internal errors of KVM were announced and never came"));
@@ -786,6 +855,14 @@ impl GuestMeasured {
         }
         let more = self.transfers.len().saturating_sub(SHOWN) as u64 + self.left_out.transfers;
         more_of(f, more)?;
+        if let Some(disk) = &self.disk {
+            fact(f, "disk", disk)?;
+            for trouble in disk.troubles.iter().take(SHOWN) {
+                fact(f, "disk", trouble)?;
+            }
+            let left = disk.troubles.len().saturating_sub(SHOWN) as u64;
+            more_of(f, left + disk.more_troubles)?;
+        }
         // A few tell what happened; hundreds are an attack's or a test's, and tell nothing one by one.
         let LeftOut { slot_calls: more, .. } = self.left_out;
         let calls = self.slot_calls.len() as u64 + more;

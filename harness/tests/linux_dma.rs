@@ -1,0 +1,152 @@
+//! An unmodified Linux with a disk on our own machine, whose buffers lie in CXL memory: several reads and
+//! writes in flight, of 64 KiB to 4 MiB, direct where that memory is mirrored and bounced where it is not,
+//! the same bytes either way.
+//!
+//! A small program in C does it there (`harness/tests/linux_dma/dma.c`); whether its buffers lie in the
+//! window it looks up, and what went which way our own side counts.
+//!
+//! **Invariant**: without QEMU, a kernel, busybox or a C compiler every test here is shown as ignored, with
+//! the remedy; none is silently green.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of tests may fail as the tests may")]
+
+mod program;
+mod trial;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use cxl_harness::linux::{Installed, Task};
+use cxl_harness::nested::Kernel;
+use program::Folder;
+use serde_json::Value;
+use trial::{claim, unless};
+
+const MIB: usize = 1 << 20;
+/// The window of the scenario one-device, and the memory in it.
+const WINDOW: &str = "0x100000000 0x20000000";
+
+fn main() -> ExitCode {
+    let lacks = Kernel::find(None, None).err().unwrap_or_default();
+    let mut words: Vec<_> = lacks.iter().map(ToString::to_string).collect();
+    if compiler().is_none() {
+        words.push("no cc; install gcc".to_owned());
+    }
+    if !words.is_empty() {
+        eprintln!("tests of a disk under Linux are ignored: {}", words.join("; "));
+    }
+    let lack = || (!words.is_empty()).then_some("needs QEMU, a kernel, busybox and a C compiler");
+    let trials = [
+        claim("buffers_in_mirrored_cxl_memory_are_direct", direct),
+        claim("buffers_in_cxl_memory_that_traps_are_bounced", bounced),
+    ];
+    trial::run(trials.into_iter().map(|trial| unless(lack(), trial)).collect())
+}
+
+fn compiler() -> Option<&'static str> {
+    let there = |name: &&str| Command::new(name).arg("--version").output().is_ok();
+    ["cc", "gcc", "clang"].into_iter().find(there)
+}
+
+/// What came of a boot with a disk: its report, its lines, and the disk afterwards.
+struct Came {
+    report: Value,
+    lines: Vec<String>,
+    disk: Vec<u8>,
+}
+
+impl Came {
+    fn disk(&self, key: &str) -> u64 {
+        self.report["measured"]["guest"]["disk"][key].as_u64().unwrap()
+    }
+
+    fn with(&self, start: &str) -> Vec<&str> {
+        let lines = self.lines.iter().map(String::as_str);
+        lines.filter(|line| line.starts_with(start)).collect()
+    }
+}
+
+/// A disk of 32 MiB whose first half is a pattern.
+fn pattern() -> Vec<u8> {
+    let words = (0..16 * MIB as u64 / 8).map(|word| word.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let mut bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
+    bytes.resize(32 * MIB, 0);
+    bytes
+}
+
+/// Boots Linux inside, which has the program do these transfers.
+fn boot(compare: &str, transfers: &str, more: &[&str], append: &str) -> Came {
+    let folder = Folder::new();
+    let installed = Installed::find().unwrap();
+    let program = folder.name("dma");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/linux_dma/dma.c");
+    let mut compile = Command::new(compiler().unwrap());
+    compile.args(["-static", "-O1", "-Wall", "-Wextra", "-Werror", "-o", &program]);
+    let compiled = compile.arg(source).output().unwrap();
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+
+    let mut script = String::new();
+    let mut files = vec![("dma".to_owned(), PathBuf::from(&program))];
+    for path in installed.driver("virtio_blk").unwrap() {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        script += &format!("$B insmod /task/{name}\n");
+        files.push((name, path));
+    }
+    script += &format!(
+        r#"
+        read -r node </sys/bus/dax/devices/dax0.0/target_node
+        /task/dma /dev/vda $node {WINDOW} {compare} {transfers}
+        echo "dma ended with $?"
+        $B grep virtio /proc/interrupts | while read -r line; do echo "interrupt $line"; done
+        $B dmesg -r | $B grep -E '^<[0-4]>' | $B grep -iE 'vda|virtio|I/O error' | $B sed 's/^/warned /'
+        $B poweroff -f
+        "#
+    );
+    let task = Task { script: &script, files: &files };
+    let initrd = folder.file("initrd", installed.initramfs("", &task).unwrap());
+    let disk = folder.file("disk", pattern());
+    let mut command = program::command(&["nested", "--", "boot", "one-device", "--json"]);
+    command.arg("--linux").arg(&installed.kernel).args(["--initrd", &initrd, "--disk", &disk]);
+    let append = format!("memhp_default_state=online_movable loglevel=4 {append}");
+    command.args(["--lock-by", "vmm", "--timeout", "400", "--append", &append]).args(more);
+    let (output, complaints, code) = program::ran(&mut command);
+    assert_eq!(code, 0, "{complaints}\n{output}");
+    let report: Value = serde_json::from_str(&output).unwrap();
+    let console = report["measured"]["guest"]["console"].as_array().unwrap();
+    let lines = console.iter().map(|line| line.as_str().unwrap().trim_end().to_owned()).collect();
+    Came { lines, disk: fs::read(&disk).unwrap(), report }
+}
+
+/// What holds of both: Linux says that all was right, and so do the bytes that came out of it.
+fn right(came: &Came, sizes: &[usize], copied: usize) {
+    let said = sizes.iter().map(|size| format!("dma: 4 times {size} bytes"));
+    let said: Vec<_> = said.chain(["dma ended with 0".to_owned()]).collect();
+    assert_eq!(came.with("dma"), said, "{:#?}", came.lines);
+    assert_eq!(came.with("warned"), [""; 0]);
+    let expected = pattern();
+    let (first, second) = came.disk.split_at(16 * MIB);
+    assert!(*first == expected[..16 * MIB], "what was only read is as it was");
+    assert!(second[..copied] == expected[..copied], "what was written through CXL memory");
+    assert_eq!((came.disk("failed"), came.disk("more_troubles")), (0, 0), "{}", came.report);
+    assert!(came.disk("together") >= 4, "{}", came.report);
+}
+
+fn direct() {
+    let sizes = [64 << 10, 256 << 10, MIB, 4 * MIB];
+    let came = boot("all", "4x0x10000 4x0x40000 4x0x100000 4x0x400000", &[], "");
+    right(&came, &sizes, 16 * MIB);
+    // Each byte once in and once out.
+    let moved = 2 * 4 * sizes.iter().sum::<usize>() as u64;
+    assert_eq!((came.disk("direct"), came.disk("bounced")), (moved, 0));
+    assert!(came.with("interrupt").iter().any(|line| line.contains("MSI")), "{:#?}", came.lines);
+}
+
+fn bounced() {
+    let came = boot("some", "4x0x10000", &["--mirror", "off"], "pci=nomsi");
+    right(&came, &[64 << 10], 256 << 10);
+    assert_eq!((came.disk("direct"), came.disk("bounced")), (0, 2 * (256 << 10)));
+    // The same disk by its pin.
+    let lines = came.with("interrupt");
+    assert!(lines.len() == 1 && lines[0].contains("IO-APIC"), "{:#?}", came.lines);
+}
