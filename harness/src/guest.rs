@@ -206,6 +206,8 @@ pub struct Guest<'a> {
     pub speaker: Speaker,
     /// Every access of the image is to be seen, those of configuration space too.
     pub sees_all: bool,
+    /// Once it has handed over, somebody else's Linux runs in its place, whose word is nobody's.
+    pub hands_on: bool,
     /// Its payload attacks: its events are announcements of a sweep.
     pub attacks: bool,
     /// Exits.
@@ -287,6 +289,7 @@ impl<'a> Guest<'a> {
             said: Said::default(),
             speaker: Speaker::default(),
             sees_all: false,
+            hands_on: false,
             attacks: false,
             counts: Counts::default(),
             handed: None,
@@ -609,7 +612,13 @@ impl Bus for Guest<'_> {
         };
         self.expecting = false;
         let ours = self.speaker == Speaker::Ours;
+        let gone = self.hands_on && self.handed.is_some();
         match call {
+            Call::Count { value } if gone => {
+                self.advance(value);
+                return;
+            }
+            _ if gone => return,
             // An attack announces every bit: the judge keeps count of it, if it was to be one.
             Call::Attack(event) => {
                 if ours && self.attacks {

@@ -40,6 +40,7 @@ fn main() -> ExitCode {
     let trials = [
         claim("buffers_in_mirrored_cxl_memory_are_direct", direct),
         claim("buffers_in_cxl_memory_that_traps_are_bounced", bounced),
+        claim("linux_behind_the_host_has_what_the_library_planned", behind_the_host),
     ];
     trial::run(trials.into_iter().map(|trial| unless(lack(), trial)).collect())
 }
@@ -149,4 +150,15 @@ fn bounced() {
     // The same disk by its pin.
     let lines = came.with("interrupt");
     assert!(lines.len() == 1 && lines[0].contains("IO-APIC"), "{:#?}", came.lines);
+}
+
+/// The other way in; that our image boots first is what the tests of `nested` have.
+fn behind_the_host() {
+    let mut command = program::command(&["nested", "--", "linux", "one-device", "--on", "ours"]);
+    command.args(["--by", "host", "--json", "--timeout", "250"]);
+    let (output, complaints, code) = program::ran(&mut command);
+    assert_eq!(code, 0, "{complaints}\n{output}");
+    let verdict: Value = serde_json::from_str(&output).unwrap();
+    assert_eq!((&verdict["result"], &verdict["as_planned"]), (&"ok".into(), &1.into()));
+    assert_eq!(verdict["regions"][0]["linux"]["locked"], true);
 }

@@ -87,6 +87,7 @@ Examples:
   cxl-harness boot persistent-interleave --media /var/tmp/cxl --payload touch
   cxl-harness boot hot-plug --payload count
   cxl-harness nested -- boot one-device --linux vmlinuz --initrd initrd.img --console
+  cxl-harness nested -- boot one-device --linux vmlinuz --image-first --disk disk.img
   cxl-harness boot four-bridges --svg map.svg
   cxl-harness boot machine.toml --json | jq '.decoders[] | select(.locked | not)'";
 
@@ -123,7 +124,8 @@ pub(super) struct Boot {
     #[arg(long, value_name = "FILE", conflicts_with = "direct")]
     image: Option<PathBuf>,
 
-    /// Boot Linux instead, at once: nothing has programmed a decoder, unless `--lock-by vmm` says so.
+    /// Boot Linux instead, at once: nothing has programmed a decoder, unless `--lock-by vmm` or
+    /// `--image-first` says so.
     ///
     /// KERNEL is a bzImage of Linux 5.1 or later [default: what LINUX_KERNEL names, or the newest in
     /// /boot]; SCENARIO stands in front of the option. The machine has interrupt controllers, a serial
@@ -146,6 +148,12 @@ pub(super) struct Boot {
     /// report counts both, and names what cannot be done.
     #[arg(long, value_name = "FILE", requires = "linux")]
     disk: Option<PathBuf>,
+
+    /// Boot our image first: it does what the scenario asks, publishes its tables, and hands over to
+    /// that Linux, as it does on QEMU.
+    #[arg(long, requires = "linux")]
+    image_first: bool,
+
     /// Have that Linux believe that it runs on hardware: it writes back and invalidates caches only
     /// there, and makes CXL regions only where it can.
     #[arg(long, requires = "linux")]
@@ -373,6 +381,7 @@ impl Boot {
             linux: None,
             initrd: None,
             disk: None,
+            image_first: false,
             hide_hypervisor: false,
             console: false,
             append: None,
@@ -563,6 +572,7 @@ impl Boot {
                 kernel,
                 initrd,
                 hidden: self.hide_hypervisor,
+                behind_image: self.image_first,
             }),
             disk: disk.as_ref(),
             append: self.append.as_deref(),

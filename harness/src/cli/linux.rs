@@ -25,9 +25,9 @@ const EXAMPLES: &str = "\
 QEMU builds the scenario's machine (software emulation: ten to thirty seconds). Our image boots
 there, finds, programs and locks, and hands over to the kernel that this host has installed, with
 its drivers in a small initramfs. Nothing in that configures CXL. With --on ours the machine is our
-own device models in a KVM guest, with our own ACPI tables: there the host runs the library before
-Linux starts, and committed memory is RAM to the guest. Then the library's plan for the machine's
-map is held against what the image committed, and against Linux's sysfs, region by region: address,
+own device models in a KVM guest, with our own ACPI tables, and committed memory is RAM to the guest:
+there the image boots first, too, or with --by host this program runs the library before Linux starts
+at once. Then the library's plan for the machine's map is held against what the image committed, and against Linux's sysfs, region by region: address,
 size, ways, granularity, devices and their own addresses, locks, and all of the memory online, in a
 node of its own, where a program that is copied there reads back. Each gap is a line, with the line
 of the kernel's log that belongs to it.
@@ -80,6 +80,7 @@ Examples:
   cxl-harness linux two-way --by uefi
   cxl-harness linux two-way --by uefi --arch aarch64
   cxl-harness nested -- linux two-way --on ours
+  cxl-harness nested -- linux two-way --on ours --by host
   cxl-harness nested -- linux one-device --on ours --mirror off --append \
     memhp_default_state=online_movable";
 
@@ -95,10 +96,12 @@ enum On {
 /// What sets the machine up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Firmware {
-    /// The bare-metal image, as QEMU's kernel.
+    /// The bare-metal image, in the guest, which hands over to Linux.
     Image,
-    /// The UEFI driver, under an unmodified UEFI firmware.
+    /// The UEFI driver, under an unmodified UEFI firmware: on QEMU.
     Uefi,
+    /// This program, before the guest's first instruction: on our own machine.
+    Host,
 }
 
 /// Whose processor it is.
@@ -131,7 +134,7 @@ pub(super) struct Linux {
     #[arg(long, value_enum, default_value_t = On::Qemu)]
     on: On,
 
-    /// What sets the machine up, on QEMU.
+    /// What sets the machine up.
     #[arg(long, value_enum, default_value_t = Firmware::Image)]
     by: Firmware,
 
@@ -173,11 +176,14 @@ impl Linux {
                 }
             }
         }
+        if self.by == Firmware::Host && self.on == On::Qemu {
+            return super::fail("--by host is for --on ours");
+        }
         let arch = match self.arch {
             Processor::X86 => Arch::X86,
             Processor::Aarch64 => Arch::Arm,
         };
-        if self.by == Firmware::Image && arch != Arch::X86 {
+        if self.by != Firmware::Uefi && arch != Arch::X86 {
             return super::fail("--arch aarch64 is for --by uefi");
         }
         if self.by == Firmware::Uefi && self.on == On::Ours {
@@ -252,7 +258,7 @@ impl Linux {
             timeout: Duration::from_secs(self.timeout),
             interrupted: &super::interrupted(),
             by: match self.by {
-                Firmware::Image => By::Image,
+                Firmware::Image | Firmware::Host => By::Image,
                 Firmware::Uefi => By::Uefi(arch),
             },
         };
@@ -274,7 +280,7 @@ impl Linux {
         let options = ours::Options {
             before: "",
             append: &self.append,
-            hidden: false,
+            image_first: self.by == Firmware::Image,
             mirror: self.mirror == super::boot::Switch::On,
             timeout: Duration::from_secs(self.timeout),
             interrupted: super::interrupted(),

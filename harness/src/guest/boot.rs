@@ -61,6 +61,8 @@ pub struct Linux<'a> {
     /// The processor does not say that it is a virtual one. Linux writes back and invalidates caches
     /// only on hardware, and makes no CXL region where it cannot.
     pub hidden: bool,
+    /// Our image boots first, does what the scenario asks, publishes its tables, and hands over.
+    pub behind_image: bool,
 }
 
 /// How to boot.
@@ -188,6 +190,8 @@ pub struct ImageRun {
     pub left: Snapshot,
     /// The payload that it was asked for, if it is ours.
     pub payload: String,
+    /// It was to hand over to a Linux, whose end is the run's.
+    pub hands_on: bool,
 }
 
 /// What a run left behind besides the machine's registers.
@@ -281,8 +285,8 @@ fn first_line(
     options: &Options<'_>,
     address_bits: u8,
 ) -> Result<String, GuestError> {
-    let own = || {
-        let line = command_line(scenario, map, options.payload)
+    let own = |payload| {
+        let line = command_line(scenario, map, payload)
             .map_err(|error| GuestError::Refused(Refusal::Scenario(error)))?;
         // CPUID at CPL 3 may be the host's.
         Ok::<_, GuestError>(match address_bits < scenario.platform.physical_bits {
@@ -290,13 +294,18 @@ fn first_line(
             false => line,
         })
     };
+    let behind = options.linux.is_some_and(|linux| linux.behind_image);
     let line = match (options.image, &options.command_line) {
+        (_, line) if behind => {
+            let line = line.as_deref().unwrap_or(LINUX_LINE);
+            format!("{} -- {line}", own(HAND_OVER)?)
+        }
         (_, Some(line)) => line.clone(),
         (None, None) if options.linux.is_some() => LINUX_LINE.to_owned(),
-        (None, None) => own()?,
+        (None, None) => own(options.payload)?,
         (Some(image), None) if image == IMAGE => {
             let ring = if crate::kvm::emulates_ring_0() { " ring3" } else { "" };
-            format!("{}{ring}", own()?)
+            format!("{}{ring}", own(options.payload)?)
         }
         (Some(_), None) => String::new(),
     };
@@ -336,6 +345,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         None => line,
     };
     let rsdp = tables.base;
+    let behind = options.linux.is_some_and(|linux| linux.behind_image);
     let root = match options.disk {
         Some(_) => Some(RootBus::free(&scenario, machine.map()).ok_or(GuestError::NoBus)?),
         None => None,
@@ -350,19 +360,32 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     let acpi = match options.linux {
         Some(_) => {
             let made = host.as_ref().map(|host| host.done.cedt.as_slice());
-            let extras = Extras { cedt: made.filter(|cedt| !cedt.is_empty()), disk: root };
+            let cedt = made.filter(|cedt| !cedt.is_empty());
+            let extras = Extras { cedt, disk: root, firmware_first: behind };
             [(rsdp, platform::tables(&scenario, machine.map(), rsdp, &extras))]
         }
         None => [(rsdp, tables.bytes)],
     };
+    let map = linux_memory(machine.map());
+    let files = options.linux.map_or([&[][..]; 2], |linux| [linux.kernel, linux.initrd]);
+    let modules: Vec<_> = files.into_iter().filter(|file| !file.is_empty()).collect();
     match options.linux {
+        Some(_) if behind => vm.boot(&Boot {
+            image: IMAGE,
+            entry: Entry::Pvh,
+            command_line: &line,
+            acpi: &acpi,
+            rsdp,
+            modules: &modules,
+            map: Some(&map),
+        }),
         Some(Linux { kernel, initrd, .. }) => vm.boot_linux(&LinuxBoot {
             kernel,
             initrd,
             command_line: &line,
             acpi: &acpi,
             rsdp,
-            map: &linux_memory(machine.map()),
+            map: &map,
         }),
         None => vm.boot(&Boot {
             image: options.image.unwrap_or(IMAGE),
@@ -370,6 +393,8 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
             command_line: &line,
             acpi: &acpi,
             rsdp,
+            modules: &[],
+            map: None,
         }),
     }
     .map_err(GuestError::Boot)?;
@@ -396,7 +421,8 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     };
     let mut guest = Guest::new(machine, vm.ram().clone(), limits, options.on_console);
     guest.on_attack = options.on_attack;
-    let foreign = options.linux.is_some() || options.image.is_some_and(|image| image != IMAGE);
+    let foreign =
+        options.linux.is_some() && !behind || options.image.is_some_and(|image| image != IMAGE);
     let theirs = foreign && !options.trusted;
     guest.speaker = if theirs { Speaker::Theirs } else { Speaker::Ours };
     guest.sees_all = options.image.is_some();
@@ -404,7 +430,8 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     guest.engine = guest.engine.take().filter(|_| options.linux.is_none());
     guest.disk = disk;
     // The words of somebody else's image are its own.
-    let own = !foreign;
+    let own = !foreign && !behind;
+    guest.hands_on = behind;
     let mut asked = if own { payload::of_line(&line) } else { payload::NONE }.to_owned();
     guest.attacks = payload::attacks(&asked);
     if host.is_some() {
@@ -428,14 +455,21 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         let left = guest.snapshot(vm.slots());
         let attacks = payload::attacks(payload);
         let (speaker, (said, handed)) = (guest.speaker, guest.begin_again(Speaker::Ours, attacks));
-        let ours =
-            Boot { image: IMAGE, entry: Entry::Ring3, command_line: &line, acpi: &acpi, rsdp };
+        let ours = Boot {
+            image: IMAGE,
+            entry: Entry::Ring3,
+            command_line: &line,
+            acpi: &acpi,
+            rsdp,
+            modules: &[],
+            map: None,
+        };
         vm.boot(&ours).map_err(GuestError::Boot)?;
         limits.until_port = None;
         let then = vm.run(&mut guest, &limits);
         let end = std::mem::replace(&mut end, then);
         let payload = std::mem::replace(&mut asked, payload.to_owned());
-        first = Some(ImageRun { speaker, end, said, handed, left, payload });
+        first = Some(ImageRun { speaker, end, said, handed, left, payload, hands_on: behind });
     }
     let run = start.elapsed() - setup;
     // A range that traps may do so for another reason by now: registers of a decoder that is not
@@ -447,7 +481,8 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     let pending = guest.pending();
     let Guest { machine, speaker, said, handed, .. } = guest;
     let passed_wrong = machine.passed_wrong();
-    let now = ImageRun { speaker, end, said, handed, left, payload: asked };
+    let hands_on = behind && first.is_none();
+    let now = ImageRun { speaker, end, said, handed, left, payload: asked, hands_on };
     let (first, second) = match first {
         Some(first) => (first, Some(now)),
         None => (now, None),
@@ -494,7 +529,12 @@ impl ImageRun {
 
     /// What the run came to, if the image is ours.
     pub fn verdict(&self) -> Verdict {
-        let End::Exit(code) = self.end else { return Verdict::NoStatus };
+        let code = match self.end {
+            End::Exit(code) => code,
+            // The Linux behind it came to its end; what was before that is judged as ever.
+            End::PoweredOff if self.hands_on && self.code() == Some(0) => Status::Success.code(),
+            _ => return Verdict::NoStatus,
+        };
         let failed = |call: &Call| matches!(call, Call::Check { passed: false, .. });
         let vain = self.said.announced.iter().any(|announced| !announced.happened);
         match Status::decode(code) {
@@ -530,6 +570,9 @@ impl GuestRun {
         self.first.handed.as_ref().map(|handed| handed.at - self.start)
     }
 }
+
+/// The payload that hands over.
+const HAND_OVER: &str = "linux";
 
 /// What Linux is told besides what is asked for: where its console is, and that a panic ends it, by a
 /// triple fault, as there is no other reset.

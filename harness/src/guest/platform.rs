@@ -81,6 +81,8 @@ pub struct Extras<'a> {
     pub cedt: Option<&'a [u8]>,
     /// The root bus of a disk.
     pub disk: Option<RootBus>,
+    /// The SRAT tells of RAM alone: firmware that runs first adds what it makes.
+    pub firmware_first: bool,
 }
 
 /// The tables, to be put at `base`; the RSDP is the first.
@@ -95,8 +97,11 @@ pub fn tables(scenario: &Scenario, map: &AddressMap, base: u64, extras: &Extras<
     };
     let dsdt = put(dsdt(scenario, map, extras.disk).as_slice());
     let mut xsdt = XSDT::new(OEM, OEM_TABLE, 1);
-    let (fadt, madt, srat) =
-        (encoded(&fadt(dsdt)), encoded(&madt()), encoded(&srat(map, scenario)));
+    let (fadt, madt, srat) = (
+        encoded(&fadt(dsdt)),
+        encoded(&madt()),
+        encoded(&srat(map, scenario, !extras.firmware_first)),
+    );
     for table in [&fadt, &madt, &srat, plain.table(&plain.mcfg)] {
         xsdt.add_entry(put(table));
     }
@@ -136,7 +141,7 @@ fn madt() -> MADT {
 
 /// RAM and the processor in one proximity domain, each window in one of its own: without that Linux
 /// has one node for everything (ACPI 6.5 section 5.2.16).
-fn srat(map: &AddressMap, scenario: &Scenario) -> Sdt {
+fn srat(map: &AddressMap, scenario: &Scenario, windows: bool) -> Sdt {
     // What the specification wants there: 1, and eight bytes of 0.
     let mut body = vec![1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     // Processor Local APIC affinity: type, length, domain, APIC ID, enabled.
@@ -145,7 +150,8 @@ fn srat(map: &AddressMap, scenario: &Scenario) -> Sdt {
         let ram = MemoryAffinity::new(0, span.base().0, span.size()).enabled();
         ram.to_aml_bytes(&mut body);
     }
-    for (domain, (base, window)) in (1..).zip(map.windows.iter().zip(&scenario.windows)) {
+    let windows = map.windows.iter().zip(&scenario.windows).filter(|_| windows);
+    for (domain, (base, window)) in (1..).zip(windows) {
         let Some(base) = base else { continue };
         let window = MemoryAffinity::new(domain, base.0, window.size);
         window.enabled().hotpluggable().to_aml_bytes(&mut body);

@@ -10,7 +10,9 @@ use kvm_bindings::{
     Msrs, kvm_dtable, kvm_fpu, kvm_regs, kvm_segment, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
 };
 use linux_loader::cmdline::Cmdline;
-use linux_loader::loader::elf::start_info::{hvm_memmap_table_entry, hvm_start_info};
+use linux_loader::loader::elf::start_info::{
+    hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info,
+};
 use linux_loader::loader::load_cmdline;
 use vm_memory::{Address, ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
@@ -41,6 +43,10 @@ pub struct Boot<'a> {
     pub acpi: &'a [(u64, Vec<u8>)],
     /// Where the RSDP is.
     pub rsdp: u64,
+    /// What is handed to it besides, at the end of low RAM: of a Linux kernel and initrd.
+    pub modules: &'a [&'a [u8]],
+    /// The memory map, if it is another than RAM: first address, size, and whether it is RAM.
+    pub map: Option<&'a [(u64, u64, bool)]>,
 }
 
 /// Why the guest cannot start.
@@ -90,6 +96,7 @@ const FAULT_STUBS: u64 = 0x3000;
 const TSS: u64 = 0x4000;
 const FAULT_STACK: u64 = 0x8000;
 const START_INFO: u64 = 0x9000;
+const MODULES: u64 = 0x9040;
 const MEMORY_MAP: u64 = 0x9100;
 pub(super) const COMMAND_LINE: u64 = 0xA000;
 pub(super) const COMMAND_LINE_SIZE: usize = 0x1000;
@@ -123,10 +130,13 @@ impl Vm {
     /// Puts the image and all it is handed into memory, and the vCPU at its entry.
     pub fn boot(&mut self, boot: &Boot<'_>) -> Result<(), BootError> {
         let ram = self.ram().iter();
-        let map = memory_map(
+        let own = memory_map(
             ram.filter_map(|r| Span::new(Hpa(r.start_addr().raw_value()), r.len()).ok()),
         );
-        let free = self.room_for_an_image(boot.acpi);
+        let own = own.into_iter().map(|(span, usable)| (span.base().0, span.size(), usable));
+        let map = boot.map.map_or_else(|| own.collect(), <[_]>::to_vec);
+        let modules = self.load_modules(boot.modules)?;
+        let free = self.room_for_an_image(boot.acpi, &modules);
         let image = elf::read(boot.image, &free).map_err(BootError::Image)?;
         for (address, bytes) in &image.segments {
             self.put(*address, bytes)?;
@@ -134,7 +144,7 @@ impl Vm {
         for (address, table) in boot.acpi {
             self.put(*address, table)?;
         }
-        self.start_info(boot, &map)?;
+        self.start_info(boot, &map, &modules)?;
         self.fault_handlers(boot.entry)?;
         match boot.entry {
             Entry::Ring3 => self.enter_ring3(image.entry),
@@ -144,8 +154,13 @@ impl Vm {
 
     /// RAM but for what the guest is handed in it. A linker puts the file's headers into the page
     /// before the code, so an image at 1 MiB may well start below, where nothing lies either.
-    fn room_for_an_image(&self, tables: &[(u64, Vec<u8>)]) -> Vec<Range<u64>> {
+    fn room_for_an_image(
+        &self,
+        tables: &[(u64, Vec<u8>)],
+        modules: &[Range<u64>],
+    ) -> Vec<Range<u64>> {
         let tables = tables.iter().map(|(base, bytes)| *base..base + bytes.len() as u64);
+        let tables = tables.chain(modules.iter().cloned());
         let ram = self
             .ram()
             .iter()
@@ -156,6 +171,29 @@ impl Vm {
             };
             room.into_iter().flat_map(beside).filter(|range| !range.is_empty()).collect()
         })
+    }
+
+    /// Puts modules at the end of low RAM, the first one last; where each is.
+    fn load_modules(&self, modules: &[&[u8]]) -> Result<Vec<Range<u64>>, BootError> {
+        const PAGE: u64 = 4096;
+        let low = self.ram().iter().find(|region| region.start_addr().raw_value() == 0);
+        let mut end = low.map_or(0, |region| region.len());
+        let mut places = Vec::new();
+        for module in modules {
+            let size = module.len() as u64;
+            let at = end.checked_sub(size).map(|at| at / PAGE * PAGE).filter(|at| *at >= FREE);
+            let at = at.ok_or_else(|| {
+                BootError::Memory(format!(
+                    "expected room for {} MiB of kernel and initrd; give the machine more memory: \
+                     `memory` in [platform]",
+                    size >> 20
+                ))
+            })?;
+            self.put(at, module)?;
+            places.push(at..at + size);
+            end = at;
+        }
+        Ok(places)
     }
 
     /// Makes RAM and vCPU as they were before the first image ran; slots stay as they are.
@@ -192,7 +230,12 @@ impl Vm {
             .map_err(|error| BootError::Memory(error.to_string()))
     }
 
-    fn start_info(&self, boot: &Boot<'_>, map: &[(Span, bool)]) -> Result<(), BootError> {
+    fn start_info(
+        &self,
+        boot: &Boot<'_>,
+        map: &[(u64, u64, bool)],
+        modules: &[Range<u64>],
+    ) -> Result<(), BootError> {
         let text = |error: &dyn std::fmt::Display| BootError::CommandLine(error.to_string());
         let mut line = Cmdline::new(COMMAND_LINE_SIZE).map_err(|error| text(&error))?;
         if !boot.command_line.is_empty() {
@@ -201,11 +244,28 @@ impl Vm {
         load_cmdline(self.ram(), GuestAddress(COMMAND_LINE), &line)
             .map_err(|error| text(&error))?;
 
-        for (index, (span, usable)) in map.iter().enumerate() {
+        const MOST_MODULES: u64 = (MEMORY_MAP - MODULES) / size_of::<hvm_modlist_entry>() as u64;
+        const MOST_RANGES: u64 =
+            (COMMAND_LINE - MEMORY_MAP) / size_of::<hvm_memmap_table_entry>() as u64;
+        if map.len() as u64 > MOST_RANGES || modules.len() as u64 > MOST_MODULES {
+            return Err(BootError::Memory(format!(
+                "expected at most {MOST_RANGES} ranges of memory and {MOST_MODULES} modules"
+            )));
+        }
+        for (index, module) in modules.iter().enumerate() {
+            let entry = hvm_modlist_entry {
+                paddr: module.start,
+                size: module.end - module.start,
+                ..Default::default()
+            };
+            let size = size_of::<hvm_modlist_entry>();
+            self.put(MODULES + (index * size) as u64, entry.as_slice())?;
+        }
+        for (index, &(addr, size, usable)) in map.iter().enumerate() {
             let entry = hvm_memmap_table_entry {
-                addr: span.base().0,
-                size: span.size(),
-                type_: if *usable { E820_RAM } else { E820_RESERVED },
+                addr,
+                size,
+                type_: if usable { E820_RAM } else { E820_RESERVED },
                 reserved: 0,
             };
             let size = size_of::<hvm_memmap_table_entry>();
@@ -218,6 +278,8 @@ impl Vm {
             rsdp_paddr: boot.rsdp,
             memmap_paddr: MEMORY_MAP,
             memmap_entries: map.len() as u32,
+            nr_modules: modules.len() as u32,
+            modlist_paddr: if modules.is_empty() { 0 } else { MODULES },
             ..Default::default()
         };
         self.put(START_INFO, info.as_slice())

@@ -352,7 +352,7 @@ pub(super) fn last_lines(console: &[u8]) -> String {
 }
 
 /// Why the image ended by itself, if it did: its refusal, or the line in front of its last.
-fn last_words(console: &str) -> Option<String> {
+pub(super) fn last_words(console: &str) -> Option<String> {
     let mut lines = console.lines().rev().map(str::trim_end);
     lines.find(|line| line.starts_with("end: "))?;
     let said = || console.lines().rev().map(str::trim_end);

@@ -1,5 +1,5 @@
-//! A scenario on our own machine: the library programs and locks it for the host, an installed
-//! Linux boots on it in a KVM guest with our tables, and runs to its end.
+//! A scenario on our own machine: our image, or this program, has the library program and lock it, an
+//! installed Linux boots on it in a KVM guest with our tables, and runs to its end.
 //!
 //! **Invariant**: addresses are the scenario's own; what the library is said to have committed is
 //! its record, and never its plan.
@@ -31,8 +31,9 @@ pub struct Options<'a> {
     pub before: &'a str,
     /// Words for Linux's command line, besides those that it needs.
     pub append: &'a str,
-    /// The processor does not say that it is a virtual one.
-    pub hidden: bool,
+    /// Our image boots first and hands over, as it does on QEMU; else this program runs the library
+    /// before Linux starts.
+    pub image_first: bool,
     /// Whether committed memory is mirrored into slots.
     pub mirror: bool,
     /// Time limit.
@@ -56,6 +57,13 @@ pub enum OursError {
     Guest(GuestError),
     /// Ctrl-C, or another signal to end.
     Interrupted,
+    /// Our image ended itself, so that Linux never started.
+    Image {
+        /// Its reason, in its own words.
+        words: String,
+        /// The last lines of the console.
+        console: String,
+    },
     /// It ended otherwise than by itself.
     CutOff {
         /// What there is of Linux's facts.
@@ -75,6 +83,10 @@ impl fmt::Display for OursError {
             Self::Kernel(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Guest(error) => error.fmt(f),
             Self::Interrupted => f.write_str("interrupted"),
+            Self::Image { words, console } => write!(
+                f,
+                "the image ended before Linux started: {words}; the end of the console:\n{console}"
+            ),
             Self::CutOff { error, end, console } => {
                 write!(f, "{error}; {end}; the end of the console:\n{console}")
             }
@@ -133,9 +145,14 @@ pub fn boot(
     let run = guest::boot(
         &mut machine,
         &guest::Options {
-            linux: Some(Linux { kernel: &kernel, initrd: &initrd, hidden: options.hidden }),
+            linux: Some(Linux {
+                kernel: &kernel,
+                initrd: &initrd,
+                hidden: false,
+                behind_image: options.image_first,
+            }),
             command_line: Some(line.trim_end().to_owned()),
-            lock_by: LockBy::Vmm,
+            lock_by: if options.image_first { LockBy::Image } else { LockBy::Vmm },
             timeout: options.timeout,
             mirror: options.mirror,
             interrupted: Arc::clone(&options.interrupted),
@@ -149,16 +166,24 @@ pub fn boot(
     }
     let facts = match Facts::parse(&run.facts) {
         Ok(facts) => facts,
+        Err(_) if matches!(run.first.end, End::Exit(_)) => {
+            let console = String::from_utf8_lossy(&run.console).into_owned();
+            let words = super::boot::last_words(&console).unwrap_or_default();
+            let console = super::boot::last_lines(&run.console);
+            return Err(OursError::Image { words, console });
+        }
         Err(error) => {
             let (end, console) = (Box::new(run.first.end), super::boot::last_lines(&run.console));
             return Err(OursError::CutOff { error, end, console });
         }
     };
     let section = |bytes: &[u8]| Some(Section { address: 0, bytes: bytes.to_owned() });
-    let done = run.host.as_ref().map(|host| &host.done);
+    let by_host = run.host.as_ref().map(|host| (&host.done.handoff, &host.done.cedt));
+    let by_image = run.first.handed.as_ref().map(|handed| (&handed.record, &handed.cedt));
+    let made = if options.image_first { by_image } else { by_host };
     let said = Collected {
-        handoff: done.and_then(|done| section(&done.handoff)),
-        cedt: done.and_then(|done| section(&done.cedt)),
+        handoff: made.and_then(|(record, _)| section(record)),
+        cedt: made.and_then(|(_, cedt)| section(cedt)),
         ..Collected::default()
     };
     Ok(Ours { scenario, planned, said, facts, run })

@@ -240,7 +240,9 @@ fn fault_stack() {
 /// Runs code on a virtual machine and nothing else.
 fn alone(vm: &mut Vm, code: &[u8], entry: Entry) -> End {
     let image = image(code);
-    vm.boot(&Boot { image: &image, entry, command_line: "", acpi: &[], rsdp: 0 }).unwrap();
+    let (modules, map) = (&[][..], None);
+    vm.boot(&Boot { image: &image, entry, command_line: "", acpi: &[], rsdp: 0, modules, map })
+        .unwrap();
     let timeout = Duration::from_secs(30);
     let limits = Limits { timeout, until_port: None, interrupted: Arc::default() };
     vm.run(&mut NoBus, &limits)
