@@ -12,6 +12,7 @@ pub mod facts;
 pub(crate) mod initramfs;
 pub mod ours;
 pub mod planned;
+mod symbols;
 mod sysfs;
 mod text;
 pub mod uefi;

@@ -22,6 +22,9 @@ const WANTED: [&str; 9] = [
     "dax_hmem",
 ];
 
+/// What takes a disk of our own machine.
+pub(super) const DISK: &str = "virtio_blk";
+
 /// Why there is no initramfs.
 #[derive(Debug)]
 pub enum InitramfsError {
@@ -129,6 +132,8 @@ fn needed(
 /// What of a kernel's modules an initramfs is made of.
 pub(super) fn files(modules: &Path, version: &str) -> Result<Vec<PathBuf>, InitramfsError> {
     let mut files = needed(modules, version, &WANTED)?;
+    // Not every boot has a disk, and not every kernel the driver.
+    files.extend(needed(modules, version, &[DISK]).unwrap_or_default());
     files.extend(["modules.dep", "modules.builtin"].map(|name| modules.join(name)));
     Ok(files)
 }
@@ -171,8 +176,10 @@ impl Installed {
         if !before.is_empty() {
             entries.push(Entry::file("before", PLAIN, before));
         }
-        if !task.script.is_empty() {
+        if !task.script.is_empty() || !task.files.is_empty() {
             entries.push(Entry::folder("task"));
+        }
+        if !task.script.is_empty() {
             entries.push(Entry::file("task/script", PLAIN, task.script));
         }
         for (name, path) in task.files {

@@ -12,11 +12,12 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::planned::Planned;
+use super::symbols::{self, Symbols};
 use super::verdict::{Evidence, Verdict};
-use super::{COMMAND_LINE, Facts, FactsError, InitramfsError, Installed, Task};
+use super::{COMMAND_LINE, Facts, FactsError, InitramfsError, Installed, Task, initramfs};
 use crate::console::{Collected, Section};
 use crate::guest::boot::{self as guest, GuestError, GuestRun, Linux, LockBy};
-use crate::kvm::End;
+use crate::kvm::{End, Failure};
 use crate::run::Refusal;
 use cxl_model::machine::Machine;
 use cxl_model::scenario::Scenario;
@@ -64,12 +65,16 @@ pub enum OursError {
         /// The last lines of the console.
         console: String,
     },
+    /// There is no file for the disk that takes the kernel's symbols.
+    Disk(std::io::Error),
     /// It ended otherwise than by itself.
     CutOff {
         /// What there is of Linux's facts.
         error: FactsError,
         /// How it ended.
         end: Box<End>,
+        /// Where it was then, in the kernel's own words.
+        place: Option<String>,
         /// The last lines of the console.
         console: String,
     },
@@ -87,14 +92,31 @@ impl fmt::Display for OursError {
                 f,
                 "the image ended before Linux started: {words}; the end of the console:\n{console}"
             ),
-            Self::CutOff { error, end, console } => {
-                write!(f, "{error}; {end}; the end of the console:\n{console}")
+            Self::Disk(error) => write!(f, "a disk for the kernel's symbols: {error}"),
+            Self::CutOff { error, end, place, console } => {
+                write!(f, "{error}; {end}")?;
+                if let Some(place) = place {
+                    write!(f, "; that is {place}")?;
+                }
+                write!(f, "; the end of the console:\n{console}")
             }
         }
     }
 }
 
 impl std::error::Error for OursError {}
+
+/// Where Linux was: a program, or a function of the kernel's that it has told of.
+fn place(disk: &fs::File, end: &End) -> Option<String> {
+    let rip = match end {
+        End::Failed(Failure { ring: 3, .. }) => return Some("in a program".to_owned()),
+        End::Failed(failure) => failure.rip,
+        End::TimedOut { rip, .. } => *rip,
+        _ => return None,
+    };
+    // Without them the place is a number, which is said already.
+    Symbols::read(disk).ok()?.name(rip)
+}
 
 /// What came of one boot.
 #[derive(Debug)]
@@ -136,8 +158,22 @@ pub fn boot(
     let mut scenario = scenario.clone();
     scenario.platform.memory = scenario.platform.memory.max(MEMORY);
     let planned = Planned::of(&scenario).map_err(OursError::Plan)?;
-    let initrd =
-        installed.initramfs(options.before, &Task::default()).map_err(OursError::Initramfs)?;
+    // What is not mirrored may well kill it, and then nobody can be asked where it was.
+    let (disk, before, files) = match options.mirror {
+        true => (None, options.before.to_owned(), Vec::new()),
+        false => {
+            let files: Vec<_> = installed
+                .driver(initramfs::DISK)
+                .map_err(OursError::Initramfs)?
+                .into_iter()
+                .filter_map(|path| Some((path.file_name()?.to_str()?.to_owned(), path)))
+                .collect();
+            let before = format!("{}{}", symbols::script(&files), options.before);
+            (Some(symbols::disk().map_err(OursError::Disk)?), before, files)
+        }
+    };
+    let task = Task { script: "", files: &files };
+    let initrd = installed.initramfs(&before, &task).map_err(OursError::Initramfs)?;
     let kernel = fs::read(&installed.kernel)
         .map_err(|error| OursError::Kernel(installed.kernel.clone(), error))?;
     let line = format!("{COMMAND_LINE} reboot=t {}", options.append);
@@ -151,6 +187,7 @@ pub fn boot(
                 hidden: false,
                 behind_image: options.image_first,
             }),
+            disk: disk.as_ref(),
             command_line: Some(line.trim_end().to_owned()),
             lock_by: if options.image_first { LockBy::Image } else { LockBy::Vmm },
             timeout: options.timeout,
@@ -173,8 +210,9 @@ pub fn boot(
             return Err(OursError::Image { words, console });
         }
         Err(error) => {
+            let place = disk.as_ref().and_then(|disk| place(disk, &run.first.end));
             let (end, console) = (Box::new(run.first.end), super::boot::last_lines(&run.console));
-            return Err(OursError::CutOff { error, end, console });
+            return Err(OursError::CutOff { error, end, place, console });
         }
     };
     let section = |bytes: &[u8]| Some(Section { address: 0, bytes: bytes.to_owned() });
