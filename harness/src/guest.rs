@@ -10,6 +10,7 @@
 pub mod boot;
 pub mod config;
 pub mod engine;
+mod footprint;
 pub mod payload;
 pub mod platform;
 mod witness;
@@ -200,6 +201,8 @@ pub struct Guest<'a> {
     pub console: Vec<u8>,
     /// What came out of the second serial port: the first bytes, [`MOST_FACTS`] at most.
     pub facts: Vec<u8>,
+    /// When its first byte came.
+    pub first_fact: Option<Instant>,
     /// What the image that runs now said.
     pub said: Said,
     /// Who that is.
@@ -286,6 +289,7 @@ impl<'a> Guest<'a> {
             limits,
             console: Vec::new(),
             facts: Vec::new(),
+            first_fact: None,
             said: Said::default(),
             speaker: Speaker::default(),
             sees_all: false,
@@ -597,6 +601,7 @@ impl Bus for Guest<'_> {
     }
 
     fn facts(&mut self, bytes: &[u8]) {
+        self.first_fact.get_or_insert_with(Instant::now);
         let room = MOST_FACTS.saturating_sub(self.facts.len());
         self.facts.extend(bytes.iter().take(room));
     }

@@ -2,6 +2,7 @@
 //!
 //! **Invariant**: exit code 0 is for a Linux that came to its end and has every planned region.
 
+use std::fmt;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use cxl_harness::linux::{Facts, FactsText, Installed, Task, Verdict};
 use cxl_harness::qemu::process::{self, Arch};
 use cxl_harness::report;
 use cxl_model::scenario::Scenario;
+
+use serde::Serialize;
 
 use super::source::Source;
 
@@ -54,6 +57,8 @@ JSON:
                 as_planned, and linux: name, in_use, size, ways, granularity, mode, locked, members,
                 online, nodes
   gaps          region (its address, or null), message, log (the kernel's own line, or null)
+  measured      init_ms (from the machine's start to Linux's /init), beside_kib (memory that this
+                program had beside the guest's; null on QEMU)
   notes         what this QEMU has otherwise than the scenario, and whom Linux calls what
 
 Exit code:
@@ -157,8 +162,37 @@ pub(super) struct Linux {
     timeout: u64,
 }
 
+/// What varies from run to run.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Took {
+    /// From the start of the machine to Linux's /init, in milliseconds.
+    init_ms: Option<u64>,
+    /// KiB of memory that this program had beside the guest's.
+    beside_kib: Option<u64>,
+}
+
+impl fmt::Display for Took {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(init) = self.init_ms else { return Ok(()) };
+        write!(f, "  to /init          {}.{:01} s", init / 1000, init % 1000 / 100)?;
+        if let Some(kib) = self.beside_kib {
+            write!(f, "; this program took {} MiB beside the guest's memory", kib >> 10)?;
+        }
+        writeln!(f)
+    }
+}
+
+/// The comparison with that beside it.
+#[derive(Serialize)]
+struct Answer<'a> {
+    #[serde(flatten)]
+    verdict: &'a Verdict,
+    measured: Took,
+}
+
 /// What a boot left, whoever's machine it was.
 struct Came {
+    took: Took,
     verdict: Verdict,
     facts: Facts,
     console: String,
@@ -204,7 +238,7 @@ impl Linux {
             On::Qemu => self.on_qemu(&installed, &scenario, arch),
             On::Ours => self.on_ours(&installed, &scenario),
         };
-        let Came { verdict, facts, console } = match came {
+        let Came { verdict, facts, console, took } = match came {
             Ok(came) => came,
             Err((why, code)) => {
                 return self.refuse(&scenario.name, Some(&installed.version), &why, code);
@@ -212,9 +246,10 @@ impl Linux {
         };
         let code = super::exit(verdict.result == report::Verdict::Ok);
         if self.json {
-            return super::print(&super::json(&verdict), code);
+            let answer = Answer { verdict: &verdict, measured: took };
+            return super::print(&super::json(&answer), code);
         }
-        let mut text = super::styled(&format!("{verdict}\n{}", FactsText(&facts)));
+        let mut text = super::styled(&format!("{verdict}{took}\n{}", FactsText(&facts)));
         if self.console {
             text += &super::styled("\nconsole\n");
             let lines = console.lines().filter(|line| !line.starts_with("dump "));
@@ -269,7 +304,8 @@ impl Linux {
             };
             (error.to_string(), code)
         })?;
-        Ok(Came { verdict: boot.verdict(), facts: boot.facts, console: boot.console })
+        let took = Took { init_ms: boot.to_init.map(milliseconds), beside_kib: None };
+        Ok(Came { verdict: boot.verdict(), facts: boot.facts, console: boot.console, took })
     }
 
     fn on_ours(&self, installed: &Installed, scenario: &Scenario) -> Result<Came, (String, u8)> {
@@ -294,7 +330,11 @@ impl Linux {
             (error.to_string(), code)
         })?;
         let console = String::from_utf8_lossy(&boot.run.console).into_owned();
-        Ok(Came { verdict: boot.verdict(), facts: boot.facts, console })
+        let took = Took {
+            init_ms: boot.run.first_fact.map(milliseconds),
+            beside_kib: boot.run.beside.map(|bytes| bytes >> 10),
+        };
+        Ok(Came { verdict: boot.verdict(), facts: boot.facts, console, took })
     }
 
     /// There is nothing to compare.
@@ -305,4 +345,8 @@ impl Linux {
         let verdict = Verdict::refused(scenario, linux, why.to_owned());
         super::print(&super::json(&verdict), ExitCode::from(code))
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

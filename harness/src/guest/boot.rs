@@ -18,9 +18,9 @@ use cxl_image::doorbell::{Call, Status};
 use cxl_regs::{Granularity, Interleave};
 
 use super::engine::{Ended, MOST_ENDED};
-use super::payload;
 use super::platform::{self, Extras, RootBus};
 use super::{Counts, Guest, GuestHandoff, Happened, LastAccess, Said, Snapshot, Speaker};
+use super::{footprint, payload};
 use crate::attack;
 use crate::kvm::{
     Boot, BootError, Call as SlotCall, End, Entry, Limits, LinuxBoot, MOST_SLOT_CALLS, SlotError,
@@ -36,6 +36,7 @@ use cxl_model::layout::{AddressMap, memory_map};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Event, Scenario};
 use cxl_model::trace::Traffic;
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 /// The image that comes with the harness.
 pub static IMAGE: &[u8] = include_bytes!(env!("CXL_IMAGE"));
@@ -209,6 +210,10 @@ pub struct GuestRun {
     pub pending: Vec<Event>,
     /// Transfers of the DMA engine that have ended, in order.
     pub transfers: Kept<Ended, MOST_ENDED>,
+    /// From the beginning to its first byte: a Linux of ours has come to its /init then.
+    pub first_fact: Option<Duration>,
+    /// Bytes of memory that this program had in the end beside the guest's, as far as anybody can say.
+    pub beside: Option<u64>,
     /// The disk: its size, and what it did.
     pub disk: Option<(u64, Done)>,
     /// The last access that exited.
@@ -472,6 +477,11 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         first = Some(ImageRun { speaker, end, said, handed, left, payload, hands_on: behind });
     }
     let run = start.elapsed() - setup;
+    let region = |start: *mut u8, size: u64| start as u64..start as u64 + size;
+    let guests = vm.ram().iter().map(|ram| region(ram.as_ptr(), ram.len()));
+    let slots = guest.mirror.slots.iter().chain(&guest.bar_slots);
+    let slots = slots.map(|slot| region(slot.memory.as_ptr(), slot.memory.size() as u64));
+    let beside = footprint::beside(&guests.chain(slots).collect::<Vec<_>>());
     // A range that traps may do so for another reason by now: registers of a decoder that is not
     // committed move no slot, and nobody looked again.
     guest.mirror = Mirror::of(guest.machine, &guest.limits);
@@ -496,6 +506,8 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         happened: guest.happened,
         pending,
         transfers: guest.engine.map(|engine| engine.ended).unwrap_or_default(),
+        first_fact: guest.first_fact.map(|at| at - start),
+        beside,
         disk: guest.disk.as_ref().map(|disk| (disk.size(), disk.done().clone())),
         last_access: guest.last_access,
         counts: guest.counts,

@@ -181,6 +181,8 @@ pub struct Boot {
     pub facts: Facts,
     /// The first serial port: our image, then Linux.
     pub console: String,
+    /// From QEMU's start to Linux's /init, by our image; looked at ten times a second.
+    pub to_init: Option<Duration>,
     /// QEMU's exit code; `None` if it was ended.
     pub status: Option<i32>,
     /// QEMU's version.
@@ -286,12 +288,17 @@ pub fn boot(
 
     let mut qemu = Process::start_for(arch, &arguments).map_err(BootError::Qemu)?;
     let start = Instant::now();
+    let mut to_init = None;
     let end = loop {
         if let Some(status) = qemu.wait(STEP) {
             break status.code().map_or(Cut::Signal, Cut::Code);
         }
-        let said = fs::metadata(at("console")).map_or(0, |facts| facts.len());
-        if said > console::MAX_CONSOLE {
+        let size = |name: &str| fs::metadata(at(name)).map_or(0, |facts| facts.len());
+        // A UEFI firmware speaks there first.
+        if to_init.is_none() && options.by == By::Image && size("facts") > 0 {
+            to_init = Some(start.elapsed());
+        }
+        if size("console") > console::MAX_CONSOLE {
             return Err(BootError::File(console::too_long()));
         }
         if options.interrupted.load(Ordering::Relaxed) {
@@ -333,6 +340,7 @@ pub fn boot(
         said,
         facts,
         console,
+        to_init,
         status: match end {
             Cut::Code(code) => Some(code),
             Cut::Signal | Cut::Time(_) => None,
