@@ -20,6 +20,7 @@
 //! 0x000018   8  bytes of the persistent partition
 //! 0x000020   8  the device's serial number
 //! 0x000028  64  the device's name, zeroes behind it
+//! 0x100000  64 KiB of labels, all zeroes where nobody has written any
 //! 0x200000      the persistent partition
 //! ```
 //!
@@ -94,6 +95,8 @@ const MOST_FILE_NAME: usize = 255;
 const VERSION: u32 = 1;
 /// Where the bytes start: huge pages of a file system that has them line up.
 const BYTES_AT: u64 = 2 << 20;
+/// Where a device's labels are.
+const LABELS_AT: u64 = 1 << 20;
 /// The longest name of a device.
 const NAME: usize = 64;
 const MOST_MEMBERS: usize = 16;
@@ -382,6 +385,22 @@ pub(crate) struct Found {
     pub(crate) record: SetRecord,
 }
 
+/// Where a device's file has its labels.
+#[derive(Debug)]
+pub(crate) struct LabelFile(File);
+
+impl LabelFile {
+    /// All of them.
+    pub(crate) fn read(&self, labels: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(labels, LABELS_AT)
+    }
+
+    /// Puts some of them at an offset; what a machine that dies has written is there.
+    pub(crate) fn write(&self, offset: usize, labels: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(labels, LABELS_AT + offset as u64)
+    }
+}
+
 impl Found {
     /// The set's bytes.
     pub(crate) fn memory(&self) -> io::Result<Backing> {
@@ -527,8 +546,13 @@ impl Store {
         taken.map(|_| ()).map_err(|_| io::Error::other("stopped"))
     }
 
-    /// A device's persistent memory; a new file is all zeroes.
-    pub(crate) fn device(&self, name: &str, serial: u64, size: u64) -> Result<Backing, StoreError> {
+    /// A device's persistent memory, and its labels; a new file is all zeroes.
+    pub(crate) fn device(
+        &self,
+        name: &str,
+        serial: u64,
+        size: u64,
+    ) -> Result<(Backing, LabelFile), StoreError> {
         let long = || StoreError::LongName { device: name.to_owned() };
         let mut header = MediaHeader {
             magic: MEDIA_MAGIC,
@@ -577,7 +601,8 @@ impl Store {
         if found.size != header.size {
             return other("size", format!("{size:#x}"), format!("{:#x}", found.size));
         }
-        Backing::of_file(file, BYTES_AT, size).map_err(io)
+        let labels = LabelFile(file.try_clone().map_err(io)?);
+        Ok((Backing::of_file(file, BYTES_AT, size).map_err(io)?, labels))
     }
 
     /// A file with a header and `size` bytes of zeroes, whole or not there at all, power or not.

@@ -11,6 +11,7 @@ use cxl_model::image;
 use cxl_model::machine::{Changes, Machine, PlugError, PlugText};
 use cxl_model::mapping::{Reach, mappings};
 use cxl_model::scenario::{BridgeVersion, Partition, Place, builtin, builtins};
+use cxl_model::store::Store;
 use cxl_model::trace::{Count, Direction, Target};
 use cxl_regs::component::{Capabilities, CapabilityId};
 use cxl_regs::config::{PcieCapability, PortType};
@@ -278,6 +279,28 @@ fn labels_are_where_persistent_memory_is_and_outlive_resets() {
     assert_eq!(command(&mut volatile, 0x4000, &[]).1[0x38..0x3C], [0; 4]);
     assert_eq!(command(&mut volatile, 0x4102, &get(0, 4)).0, 0x03);
     assert_eq!(command(&mut volatile, 0x0400, &[]).1[24], 44);
+}
+
+#[test]
+fn labels_are_kept_in_the_device_s_file_and_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let started = || {
+        let mut machine = machine(SMALL);
+        machine.keep_media(Store::open(folder.path()).unwrap()).unwrap();
+        machine
+    };
+    let set = |offset: u32, data: &[u8]| [&offset.to_le_bytes()[..], &[0; 4], data].concat();
+    let get = |offset: u32, length: u32| [offset.to_le_bytes(), length.to_le_bytes()].concat();
+    let mut first = started();
+    assert_eq!(command(&mut first, 0x4103, &set(256, b"kept")).0, 0);
+    assert_eq!(command(&mut first, 0x4103, &set(65_533, b"late")).0, 0x02, "past the end");
+    // Nothing is written when a machine ends: one that is killed has written it all.
+    let file = std::fs::read(folder.path().join("mem0.media")).unwrap();
+    assert_eq!(&file[0x10_0100..0x10_0104], b"kept");
+    assert!(file[0x10_0104..0x20_0000].iter().all(|byte| *byte == 0));
+    drop(first);
+    let mut second = started();
+    assert_eq!(command(&mut second, 0x4102, &get(254, 8)), (0, b"\0\0kept\0\0".to_vec()));
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //!
 //! **Invariant**: a command either succeeds, or changes nothing.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,6 +15,7 @@ use cxl_regs::mailbox::{IdentifyMemoryDevice, Opcode, PartitionInfo, ReturnCode}
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::media::Media;
+use crate::store::LabelFile;
 
 /// Bytes of labels of a device with persistent memory.
 const LABEL_STORAGE: usize = 64 * 1024;
@@ -85,6 +87,8 @@ pub struct Commands {
     persistent: u64,
     /// Labels; empty without persistent memory. Kept over every reset, as the memory is.
     labels: Arc<Vec<u8>>,
+    /// Where they are kept beyond the machine, if they are.
+    label_file: Option<Arc<LabelFile>>,
     /// The time that was set, and when that was.
     timestamp: Option<(u64, Instant)>,
     interrupt_policy: [u8; EVENT_LOGS as usize],
@@ -98,9 +102,18 @@ impl Commands {
             volatile: media.volatile(),
             persistent: media.persistent(),
             labels: Arc::new(vec![0; labels]),
+            label_file: None,
             timestamp: None,
             interrupt_policy: [0; EVENT_LOGS as usize],
         }
+    }
+
+    /// From now on labels are those of a file, and go there.
+    pub(crate) fn keep_labels(&mut self, file: LabelFile) -> io::Result<()> {
+        let labels: &mut Vec<u8> = Arc::make_mut(&mut self.labels);
+        file.read(labels)?;
+        self.label_file = Some(Arc::new(file));
+        Ok(())
     }
 
     /// Forgets what a conventional reset forgets.
@@ -189,8 +202,16 @@ impl Commands {
                 let data = input.get(8..).unwrap_or(&[]);
                 let offset = dword(input, 0) as usize;
                 let end = offset.saturating_add(data.len());
+                if end > self.labels.len() {
+                    return Err(ReturnCode::InvalidInput);
+                }
+                // First where it may fail.
+                let kept = self.label_file.as_ref().map_or(Ok(()), |file| file.write(offset, data));
+                kept.map_err(|_| ReturnCode::InternalError)?;
                 let labels = Arc::make_mut(&mut self.labels);
-                labels.get_mut(offset..end).ok_or(ReturnCode::InvalidInput)?.copy_from_slice(data);
+                if let Some(to) = labels.get_mut(offset..end) {
+                    to.copy_from_slice(data);
+                }
                 Vec::new()
             }
             _ => return Err(ReturnCode::Unsupported),

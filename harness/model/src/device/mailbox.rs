@@ -3,6 +3,8 @@
 //!
 //! **Invariant**: a command is done when the doorbell write is: software never sees it busy.
 
+use std::io;
+
 use cxl_regs::Component;
 use cxl_regs::access::{Features, Register, Spec};
 use cxl_regs::mailbox::{
@@ -15,6 +17,7 @@ use super::Name;
 use super::commands::Commands;
 use super::media::Media;
 use super::registers::Registers;
+use crate::store::LabelFile;
 
 /// Bytes of the block.
 const SIZE: u16 = 0x1000;
@@ -156,6 +159,11 @@ impl Mailbox {
         self.registers.set(MAILBOX, low);
         self.registers.set(MAILBOX, high);
         ReturnCode::Success
+    }
+
+    /// From now on labels are those of a file, and go there.
+    pub(crate) fn keep_labels(&mut self, file: LabelFile) -> io::Result<()> {
+        self.commands.keep_labels(file)
     }
 
     /// Forgets everything but what the device is.

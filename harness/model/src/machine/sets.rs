@@ -148,8 +148,12 @@ impl Machine {
     pub fn keep_media(&mut self, store: Store) -> Result<Recovered, StoreError> {
         let devices = self.scenario.devices.iter().zip(&mut self.devices);
         for (given, slot) in devices.filter(|(given, _)| given.persistent != 0) {
-            let memory = store.device(&given.name, given.serial, given.persistent)?;
+            let (memory, labels) = store.device(&given.name, given.serial, given.persistent)?;
             slot.endpoint.media.keep_persistent(memory);
+            if let Some(mailbox) = &mut slot.endpoint.mailbox {
+                let path = store.directory().to_owned();
+                mailbox.keep_labels(labels).map_err(|error| StoreError::Io { path, error })?;
+            }
         }
         let found = store.recover()?;
         // All of them are judged before a byte of any is moved.
