@@ -1,5 +1,5 @@
-//! Builds the bare-metal image, `cxl-image`, for the harness to embed, and says where tests find
-//! their snapshots.
+//! Builds the bare-metal image, `cxl-image`, and what root runs inside a Linux, for the harness to
+//! embed, and says where tests find their snapshots.
 //!
 //! A nested cargo builds it with a profile of its own: the image is freestanding and aborts on a
 //! panic, which no profile of the harness does.
@@ -30,7 +30,8 @@ fn main() {
     let status = Command::new(variable("CARGO"))
         .current_dir(&workspace)
         .args(["build", "--locked", "--quiet", "--package", "cxl-image"])
-        .args(["--bin", "image", "--features", "image", "--profile", "image", "--target-dir"])
+        .args(["--bin", "image", "--bin", "root", "--features", "image"])
+        .args(["--profile", "image", "--target-dir"])
         .arg(&target)
         // What the outer build asks of its compiler is not meant for the image.
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
@@ -47,4 +48,5 @@ fn main() {
     // Tests run in their package's folder: they read the snapshots of the tree that they run in.
     println!("cargo:rustc-env=INSTA_WORKSPACE_ROOT=..");
     println!("cargo:rustc-env=CXL_IMAGE={}", target.join("image/image").display());
+    println!("cargo:rustc-env=CXL_ROOT={}", target.join("image/root").display());
 }

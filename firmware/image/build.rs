@@ -11,6 +11,8 @@ fn main() {
             env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR")
         );
         freestanding("image");
+        freestanding("root");
+        link_argument("root", "-s");
         for argument in [
             "-Wl,--build-id=none",
             "-Wl,-z,noexecstack",
