@@ -238,7 +238,14 @@ pub struct Guest<'a> {
     on_console: fn(&[u8]),
     /// Sees how far an attack is: a state, and the component that is to be in it.
     pub on_attack: fn(&str, &str),
+    /// Events of an attack are announcements whoever runs.
+    pub attacked: bool,
+    /// The machine at the first marks of somebody else's system, each with the mark's number.
+    pub kept: Vec<(u64, Snapshot)>,
 }
+
+/// Marks of somebody else's system at which the machine is kept.
+const MOST_KEPT: usize = 64;
 
 /// A machine at one moment.
 #[derive(Debug)]
@@ -303,6 +310,8 @@ impl<'a> Guest<'a> {
             judge: None,
             on_console,
             on_attack: |_, _| {},
+            attacked: false,
+            kept: Vec::new(),
         }
     }
 
@@ -626,7 +635,7 @@ impl Bus for Guest<'_> {
             _ if gone => return,
             // An attack announces every bit: the judge keeps count of it, if it was to be one.
             Call::Attack(event) => {
-                if ours && self.attacks {
+                if (ours || self.attacked) && self.attacks {
                     self.attack(event, slots);
                 } else {
                     self.said.attack_events += 1;
@@ -662,6 +671,9 @@ impl Bus for Guest<'_> {
                 self.hand_over((address, length), library, code as u16, slots);
             }
             Call::Mark { id } => {
+                if !ours && self.kept.len() < MOST_KEPT {
+                    self.kept.push((id, self.snapshot(slots)));
+                }
                 let (counts, slots) = (self.counts, self.mirror.slots.len());
                 self.said.marks.push(Mark { id, counts, slots });
             }

@@ -107,6 +107,8 @@ pub struct Options<'a> {
     /// Sees how far an attack is: a state, and the component that is to be in it. There are
     /// [`attack::steps`] of them at most.
     pub on_attack: fn(&str, &str),
+    /// Whoever runs attacks the locks, and announces it as our image does: it is judged, whoever it is.
+    pub attacked: bool,
 }
 
 impl Default for Options<'_> {
@@ -129,6 +131,7 @@ impl Default for Options<'_> {
             interrupted: Arc::default(),
             on_console: |_| {},
             on_attack: |_, _| {},
+            attacked: false,
         }
     }
 }
@@ -242,6 +245,8 @@ pub struct GuestRun {
     pub setup: Duration,
     /// From the first instruction to the end.
     pub run: Duration,
+    /// The machine at the first marks of somebody else's system, each with the mark's number.
+    pub kept: Vec<(u64, Snapshot)>,
 }
 
 /// What a run of our image came to.
@@ -438,7 +443,8 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     let own = !foreign && !behind;
     guest.hands_on = behind;
     let mut asked = if own { payload::of_line(&line) } else { payload::NONE }.to_owned();
-    guest.attacks = payload::attacks(&asked);
+    guest.attacks = payload::attacks(&asked) || options.attacked;
+    guest.attacked = options.attacked;
     if host.is_some() {
         guest.vigil.hand_off(guest.machine, Moment::BeforeStart);
     }
@@ -520,6 +526,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         start,
         setup,
         run,
+        kept: guest.kept,
     })
 }
 
