@@ -12,6 +12,8 @@ pub mod facts;
 pub(crate) mod initramfs;
 pub mod ours;
 pub mod planned;
+pub mod root;
+pub mod state;
 mod symbols;
 mod sysfs;
 mod text;

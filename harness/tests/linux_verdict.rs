@@ -686,6 +686,8 @@ fn json_has_its_keys() {
     let keys: Vec<_> = verdict.as_object().unwrap().keys().map(String::as_str).collect();
     let expected = [
         "as_planned",
+        "attack",
+        "fields",
         "gaps",
         "linux",
         "notes",

@@ -3,6 +3,7 @@
 //! **Invariant**: exit code 0 is for a Linux that came to its end and has every planned region.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use cxl_harness::kvm;
 use cxl_harness::linux::boot::{BootError, By, Options, boot};
 use cxl_harness::linux::ours::{self, OursError};
 use cxl_harness::linux::uefi::Uefi;
-use cxl_harness::linux::{Facts, FactsText, Installed, Task, Verdict};
+use cxl_harness::linux::{Facts, FactsText, Installed, Task, Verdict, root};
 use cxl_harness::qemu::process::{self, Arch};
 use cxl_harness::report;
 use cxl_model::scenario::Scenario;
@@ -60,6 +61,9 @@ JSON:
   measured      init_ms (from the machine's start to Linux's /init), beside_kib (memory that this
                 program had beside the guest's; null on QEMU)
   notes         what this QEMU has otherwise than the scenario, and whom Linux calls what
+  fields        with --on ours: how many fields of our models' registers were held against sysfs,
+                /proc/iomem and configuration space; each that differs is a gap
+  attack        what came of root's attack on the locks, as `cxl-harness attack` has it, or null
 
 Exit code:
   0    Linux has every planned region as planned, and nothing else
@@ -86,6 +90,7 @@ Examples:
   cxl-harness linux two-way --by uefi --arch aarch64
   cxl-harness nested -- linux two-way --on ours
   cxl-harness nested -- linux two-way --on ours --by host
+  cxl-harness nested -- linux one-device --on ours --attack
   cxl-harness nested -- linux one-device --on ours --mirror off --append \
     memhp_default_state=online_movable";
 
@@ -96,6 +101,15 @@ enum On {
     Qemu,
     /// Our device models, in a KVM guest.
     Ours,
+}
+
+/// How root reaches registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Way {
+    /// /dev/mem, with iomem=relaxed.
+    Mem,
+    /// config and resourceN of each function; /dev/mem for host bridges, which have none.
+    Sysfs,
 }
 
 /// What sets the machine up.
@@ -156,6 +170,15 @@ pub(super) struct Linux {
     #[arg(long, value_name = "WORDS", default_value = "")]
     append: String,
 
+    /// With --on ours: root attacks the locks from inside Linux, and is judged from outside; through
+    /// /dev/mem, or through the files that Linux has for configuration space and BARs.
+    #[arg(long, value_enum, value_name = "WAY", num_args = 0..=1, default_missing_value = "mem")]
+    attack: Option<Way>,
+
+    /// With --on ours: keep persistent memory and labels in this folder.
+    #[arg(long, value_name = "DIR")]
+    media: Option<PathBuf>,
+
     /// Give up after this many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 300,
           value_parser = clap::value_parser!(u64).range(1..))]
@@ -204,7 +227,12 @@ impl Linux {
         super::signals();
         if self.on == On::Qemu {
             let off = self.mirror == super::boot::Switch::Off;
-            for (name, given) in [("--mirror", off), ("--append", !self.append.is_empty())] {
+            for (name, given) in [
+                ("--mirror", off),
+                ("--append", !self.append.is_empty()),
+                ("--attack", self.attack.is_some()),
+                ("--media", self.media.is_some()),
+            ] {
                 if given {
                     return super::fail(&format!("{name} is for --on ours"));
                 }
@@ -316,11 +344,19 @@ impl Linux {
         let options = ours::Options {
             before: "",
             append: &self.append,
+            hidden: false,
             image_first: self.by == Firmware::Image,
             mirror: self.mirror == super::boot::Switch::On,
             timeout: Duration::from_secs(self.timeout),
             interrupted: super::interrupted(),
             on_console: |_| {},
+            task: Task::default(),
+            after: "",
+            attack: self.attack.map(|way| match way {
+                Way::Mem => root::Way::Memory,
+                Way::Sysfs => root::Way::Sysfs,
+            }),
+            media: self.media.clone(),
         };
         let boot = ours::boot(installed, scenario, &options).map_err(|error| {
             let code = match error {

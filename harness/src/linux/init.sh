@@ -52,7 +52,7 @@ for bus in cxl dax nd; do
         [ -e "$device" ] || continue
         link "$device"
         for name in uport driver; do link "$device/$name"; done
-        for file in "$device"/*; do text "$file"; done
+        for file in "$device"/* "$device"/ram/* "$device"/pmem/*; do text "$file"; done
     done
 done
 for device in /sys/bus/pci/devices/*; do
@@ -70,6 +70,8 @@ for file in /sys/devices/system/node/online /sys/devices/system/node/node*/memin
 done
 # Which node has a block of memory.
 for block in /sys/devices/system/node/node*/memory*; do link "$block"; done
+# What was said is held against the machine of this moment.
+[ -f /looked ] && . /looked
 
 # Memory of each DAX device that is online: a program is copied there, compared, and run from
 # there; its page map says at which physical addresses its bytes lie.
@@ -92,6 +94,8 @@ for device in /sys/bus/dax/devices/dax*; do
     done </proc/$pid/maps
     $B kill $pid
 done
+# What is to happen once all of that is known.
+[ -f /after ] && . /after
 $B dmesg >/log
 text /log
 # What it warns of, level 4 or worse: each line starts with its level.

@@ -167,6 +167,16 @@ impl Installed {
     /// The initramfs. `before` is shell text that runs before the drivers load: how a test puts a
     /// fault in; usually empty. `task` is what is to be done once they have settled.
     pub fn initramfs(&self, before: &str, task: &Task<'_>) -> Result<Vec<u8>, InitramfsError> {
+        self.initramfs_with(before, task, Vec::new())
+    }
+
+    /// The same, with more in it.
+    pub(crate) fn initramfs_with(
+        &self,
+        before: &str,
+        task: &Task<'_>,
+        more: Vec<Entry>,
+    ) -> Result<Vec<u8>, InitramfsError> {
         let mut entries = vec![
             Entry::folder("bin"),
             Entry::folder("lib"),
@@ -186,6 +196,7 @@ impl Installed {
             entries.push(Entry::file(&format!("task/{name}"), PROGRAM, read(path)?));
         }
         entries.extend(drivers(&self.modules, &self.version, &WANTED, "lib")?);
+        entries.extend(more);
         archive(&entries)
     }
 }

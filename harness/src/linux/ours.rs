@@ -12,15 +12,22 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::planned::Planned;
+use super::root::{self, Way};
+use super::state;
 use super::symbols::{self, Symbols};
 use super::verdict::{Evidence, Verdict};
 use super::{COMMAND_LINE, Facts, FactsError, InitramfsError, Installed, Task, initramfs};
+use crate::attack;
 use crate::console::{Collected, Section};
 use crate::guest::boot::{self as guest, GuestError, GuestRun, Linux, LockBy};
 use crate::kvm::{End, Failure};
 use crate::run::Refusal;
 use cxl_model::machine::Machine;
 use cxl_model::scenario::Scenario;
+use cxl_model::store::{Store, StoreError};
+
+/// With the first two a busy host that stops the guest for some seconds does not look like a fault of Linux.
+const MORE_WORDS: &str = "nosoftlockup rcupdate.rcu_cpu_stall_suppress=1 reboot=t";
 
 /// Linux and its initramfs want more than our image does.
 const MEMORY: u64 = 1 << 30;
@@ -32,6 +39,8 @@ pub struct Options<'a> {
     pub before: &'a str,
     /// Words for Linux's command line, besides those that it needs.
     pub append: &'a str,
+    /// The processor does not say that it is a virtual one: a Linux that knows it makes no region.
+    pub hidden: bool,
     /// Our image boots first and hands over, as it does on QEMU; else this program runs the library
     /// before Linux starts.
     pub image_first: bool,
@@ -43,6 +52,14 @@ pub struct Options<'a> {
     pub interrupted: Arc<AtomicBool>,
     /// Sees the console as it is written.
     pub on_console: fn(&[u8]),
+    /// What Linux is to do once its drivers have settled. It has the program [`root::NAME`] for it.
+    pub task: Task<'a>,
+    /// What it is to do once it has said what it sees.
+    pub after: &'a str,
+    /// Root attacks the locks in the end, this way; it is judged from outside.
+    pub attack: Option<Way>,
+    /// The folder in which persistent memory and labels are kept.
+    pub media: Option<PathBuf>,
 }
 
 /// Why Linux did not come to its end.
@@ -56,6 +73,8 @@ pub enum OursError {
     Kernel(PathBuf, std::io::Error),
     /// There is no guest.
     Guest(GuestError),
+    /// Persistent memory cannot be kept where it is to be.
+    Media(StoreError),
     /// Ctrl-C, or another signal to end.
     Interrupted,
     /// Our image ended itself, so that Linux never started.
@@ -87,6 +106,7 @@ impl fmt::Display for OursError {
             Self::Initramfs(error) => error.fmt(f),
             Self::Kernel(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Guest(error) => error.fmt(f),
+            Self::Media(error) => error.fmt(f),
             Self::Interrupted => f.write_str("interrupted"),
             Self::Image { words, console } => write!(
                 f,
@@ -121,7 +141,7 @@ fn place(disk: &fs::File, end: &End) -> Option<String> {
 /// What came of one boot.
 #[derive(Debug)]
 pub struct Ours {
-    /// The scenario, with the memory that it was given.
+    /// The scenario, with the memory that it was given and its windows where they are.
     pub scenario: Scenario,
     /// What the library plans for it.
     pub planned: Planned,
@@ -131,13 +151,15 @@ pub struct Ours {
     pub facts: Facts,
     /// The guest's run.
     pub run: GuestRun,
+    /// Root was to attack the locks.
+    attacked: bool,
 }
 
 impl Ours {
     /// What is planned, held against what Linux has.
     pub fn verdict(&self) -> Verdict {
         let end = &self.run.first.end;
-        Verdict::of(&Evidence {
+        let mut verdict = Verdict::of(&Evidence {
             scenario: &self.scenario,
             planned: &self.planned,
             said: &self.said,
@@ -145,7 +167,32 @@ impl Ours {
             end: (*end != End::PoweredOff).then(|| format!("after Linux's last word: {end}")),
             qemu: None,
             notes: &[],
-        })
+        });
+        let model = self.modelled();
+        verdict.hold(model.len(), &model.against(&self.shown()));
+        if self.attacked {
+            verdict.attacked(self.attack());
+        }
+        verdict
+    }
+
+    /// What the models' registers say, as they were when Linux was looking.
+    pub fn modelled(&self) -> state::Fields {
+        let (kernel, mark) = (state::kernel_of(&self.facts), root::LOOKED);
+        let looked = self.run.kept.iter().find(|(id, _)| *id == mark);
+        let then = looked.map_or(&self.run.first.left, |(_, then)| then);
+        state::modelled(&then.machine, kernel)
+    }
+
+    /// What came of root's attack, if it came to its end.
+    pub fn attack(&self) -> Option<attack::Report> {
+        let done = self.facts.text("attack") == Some("done");
+        self.run.attack.clone().filter(|_| done)
+    }
+
+    /// What Linux shows of them.
+    pub fn shown(&self) -> state::Fields {
+        state::shown(&self.facts, &self.scenario)
     }
 }
 
@@ -172,19 +219,36 @@ pub fn boot(
             (Some(symbols::disk().map_err(OursError::Disk)?), before, files)
         }
     };
-    let task = Task { script: "", files: &files };
-    let initrd = installed.initramfs(&before, &task).map_err(OursError::Initramfs)?;
+    let files = [options.task.files, &files].concat();
+    let task = Task { files: &files, ..options.task };
+    let initrd =
+        root::initramfs(installed, &before, &task, options).map_err(OursError::Initramfs)?;
     let kernel = fs::read(&installed.kernel)
         .map_err(|error| OursError::Kernel(installed.kernel.clone(), error))?;
-    let line = format!("{COMMAND_LINE} reboot=t {}", options.append);
+    // Registers that drivers claim are root's only where that is said; and only movable memory can be
+    // taken offline before its decoders are attacked.
+    let attacked = if options.attack.is_some() {
+        " iomem=relaxed memhp_default_state=online_movable"
+    } else {
+        ""
+    };
+    let line = format!("{COMMAND_LINE} {MORE_WORDS}{attacked} {}", options.append);
     let mut machine = Machine::new(&scenario);
+    for (window, base) in scenario.windows.iter_mut().zip(&machine.map().windows) {
+        window.base = *base;
+    }
+    if let Some(folder) = &options.media {
+        Store::open(folder)
+            .and_then(|store| machine.keep_media(store))
+            .map_err(OursError::Media)?;
+    }
     let run = guest::boot(
         &mut machine,
         &guest::Options {
             linux: Some(Linux {
                 kernel: &kernel,
                 initrd: &initrd,
-                hidden: false,
+                hidden: options.hidden,
                 behind_image: options.image_first,
             }),
             disk: disk.as_ref(),
@@ -194,6 +258,7 @@ pub fn boot(
             mirror: options.mirror,
             interrupted: Arc::clone(&options.interrupted),
             on_console: options.on_console,
+            attacked: options.attack.is_some(),
             ..guest::Options::default()
         },
     )
@@ -224,5 +289,6 @@ pub fn boot(
         cedt: made.and_then(|(_, cedt)| section(cedt)),
         ..Collected::default()
     };
-    Ok(Ours { scenario, planned, said, facts, run })
+    let attacked = options.attack.is_some();
+    Ok(Ours { scenario, planned, said, facts, run, attacked })
 }

@@ -10,7 +10,8 @@ use cxl_firmware::topology::Path;
 use cxl_regs::Component;
 
 use super::Facts;
-use cxl_model::scenario::Scenario;
+use crate::run;
+use cxl_model::scenario::{self, Scenario};
 
 const CXL: &str = "/sys/bus/cxl/devices";
 const MEMORY: &str = "/sys/devices/system/memory";
@@ -164,6 +165,55 @@ impl<'f> Sysfs<'f> {
             }
         }
         Some((Path::new(bridge.uid, &numbers)?, component))
+    }
+
+    /// The port or endpoint that a decoder belongs to; a port by itself.
+    pub(crate) fn port_of(self, name: &str) -> Option<&'f str> {
+        let number = name.strip_prefix("decoder").and_then(|name| name.split('.').next());
+        self.0.devices("cxl").find(|port| match number {
+            Some(number) => ["port", "endpoint"]
+                .iter()
+                .any(|kind| port.strip_prefix(kind).is_some_and(|rest| rest == number)),
+            None => *port == name,
+        })
+    }
+
+    /// The scenario's component that a port or endpoint is of.
+    pub(crate) fn component(self, scenario: &Scenario, port: &str) -> Option<scenario::Place> {
+        let (path, component) = self.place(scenario, port)?;
+        let places: Vec<_> = match component {
+            Component::HostBridge => {
+                (0..scenario.bridges.len()).map(scenario::Place::Bridge).collect()
+            }
+            Component::UpstreamPort => {
+                (0..scenario.switches.len()).map(scenario::Place::Switch).collect()
+            }
+            Component::Device => (0..scenario.devices.len()).map(scenario::Place::Device).collect(),
+        };
+        places.into_iter().find(|&place| run::path(scenario, place) == Some(path))
+    }
+
+    /// The scenario's component that a PCI function is, by the ports on the way that its link tells.
+    pub(crate) fn function(self, scenario: &Scenario, link: &str) -> Option<scenario::Place> {
+        let mut parts = link.split('/').skip_while(|part| !part.starts_with("pci"));
+        let bus = u8::from_str_radix(parts.next()?.rsplit(':').next()?, 16).ok()?;
+        let bridge = scenario.bridges.iter().find(|bridge| bridge.bus == bus)?;
+        let (mut numbers, mut last) = (Vec::new(), 0);
+        for part in parts.take_while(|part| !part.starts_with("mem")) {
+            let config = self.0.bytes(&format!("/sys/bus/pci/devices/{part}/config"))?;
+            let (kind, number) = express(config)?;
+            if let 4 | 6 = kind {
+                numbers.push(number);
+            }
+            last = kind;
+        }
+        let path = Path::new(bridge.uid, &numbers)?;
+        let places: Vec<_> = match last {
+            4 | 6 => (0..scenario.ports.len()).map(scenario::Place::Port).collect(),
+            5 => (0..scenario.switches.len()).map(scenario::Place::Switch).collect(),
+            _ => (0..scenario.devices.len()).map(scenario::Place::Device).collect(),
+        };
+        places.into_iter().find(|&place| run::path(scenario, place) == Some(path))
     }
 
     /// Names that lines of the log may have for what is on the way to a device: its memory device,

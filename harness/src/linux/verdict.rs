@@ -11,8 +11,10 @@ use cxl_regs::{Component, Route, Size};
 use serde::Serialize;
 
 use super::planned::{self, Planned, decoder_name, device_name, set};
+use super::state::Difference;
 use super::sysfs::{self, Sysfs};
 use super::{Facts, text};
+use crate::attack;
 use crate::console::Collected;
 use crate::report::{self, address, maybe_address};
 use cxl_model::dump::facts::hex;
@@ -66,6 +68,10 @@ pub struct Verdict {
     pub gaps: Vec<Gap>,
     /// What this QEMU has otherwise than the scenario, and whom Linux calls what.
     pub notes: Vec<String>,
+    /// On our own machine: fields that its registers have, each held against Linux's.
+    pub fields: Option<usize>,
+    /// What came of root's attack on the locks, if it was asked for.
+    pub attack: Option<attack::Report>,
 }
 
 /// A planned region, and what Linux has there.
@@ -168,7 +174,34 @@ impl Verdict {
             regions: Vec::new(),
             gaps: Vec::new(),
             notes: Vec::new(),
+            fields: None,
+            attack: None,
         }
+    }
+
+    /// Holds what our models have against what Linux shows of them.
+    pub(super) fn hold(&mut self, fields: usize, differences: &[Difference]) {
+        self.fields = Some(fields);
+        for difference in differences {
+            self.gaps.push(Gap { region: None, message: difference.to_string(), log: None });
+        }
+        if !differences.is_empty() {
+            self.result = report::Verdict::Failed;
+        }
+    }
+
+    /// Takes what came of an attack: what did not hold is a failure.
+    pub(super) fn attacked(&mut self, report: Option<attack::Report>) {
+        let held = report.as_ref().is_some_and(attack::Report::held);
+        if !held {
+            let message = match &report {
+                None => "root's attack on the locks did not begin",
+                Some(_) => "root's attack on the locks did not leave them as they are to be",
+            };
+            self.gaps.push(Gap { region: None, message: message.to_owned(), log: None });
+            self.result = report::Verdict::Failed;
+        }
+        self.attack = report;
     }
 
     /// The comparison.
@@ -217,6 +250,8 @@ impl Verdict {
             regions: compared,
             gaps,
             notes,
+            fields: None,
+            attack: None,
         }
     }
 }
@@ -739,10 +774,13 @@ impl Display for Verdict {
                 _ => writeln!(f, ", persistent")?,
             }
         }
+        if let Some(fields) = self.fields {
+            writeln!(f, "  registers         {fields} fields of our models, held against Linux's")?;
+        }
         for note in &self.notes {
             writeln!(f, "  note              {note}")?;
         }
-        Ok(())
+        self.attack.as_ref().map_or(Ok(()), |report| write!(f, "{report}"))
     }
 }
 
