@@ -20,6 +20,8 @@ mod program;
 mod refusals;
 #[path = "linux/regions.rs"]
 mod regions;
+#[path = "linux/tool.rs"]
+mod tool;
 mod trial;
 
 use std::io::IsTerminal;
@@ -285,7 +287,7 @@ fn main() -> ExitCode {
         add(claim(name, test), None);
     }
     for shape in regions::shapes() {
-        let lack = regions::tool().err();
+        let lack = tool::tool().err();
         add(Trial::test(shape.name, move || shape.judge().map_err(Failed::from)), lack);
     }
     for refusal in REFUSALS {
