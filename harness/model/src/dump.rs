@@ -5,6 +5,7 @@
 //! cannot be read is one error with its offset; a rule that is broken in something readable is a
 //! `problem` in the text.
 
+mod bits;
 mod diff;
 pub mod facts;
 mod input;
@@ -22,6 +23,8 @@ use cxl_regs::text::ConfigText;
 use cxl_regs::text::{HdmProblem, HdmText};
 
 use crate::fabric::HdmImage;
+pub use bits::{FieldDiff, RegisterDiff};
+pub use diff::Change;
 use diff::diff;
 use facts::Facts;
 use input::Section;
@@ -411,15 +414,25 @@ impl Dump {
 
     /// What moved from this dump to another, a line each; empty if nothing did.
     pub fn diff(&self, new: &Self) -> Result<Vec<String>, DumpError> {
+        Ok(self.changes(new)?.into_iter().map(|change| change.text).collect())
+    }
+
+    /// What moved from this dump to another; empty if nothing did.
+    pub fn changes(&self, new: &Self) -> Result<Vec<Change>, DumpError> {
         if self.kind != new.kind {
             return Err(DumpError::KindsDiffer { old: self.kind, new: new.kind });
         }
-        let mut lines = diff(&self.facts()?.value(), &new.facts()?.value());
-        if lines.is_empty() {
-            // The functions are the same ones, or there would be lines.
-            lines.extend(self.sections.iter().zip(&new.sections).filter_map(unnamed));
+        let mut changes = diff(&self.facts()?.value(), &new.facts()?.value());
+        if changes.is_empty() {
+            // The functions are the same ones, or there would be changes.
+            changes.extend(self.sections.iter().zip(&new.sections).filter_map(unnamed));
         }
-        Ok(lines)
+        Ok(changes)
+    }
+
+    /// The registers that hold other bits in another dump of the same kind.
+    pub fn registers_moved(&self, new: &Self) -> Vec<RegisterDiff> {
+        if self.kind == new.kind { bits::diff(self, new) } else { Vec::new() }
     }
 }
 
@@ -480,7 +493,7 @@ impl Kind {
 }
 
 /// Says that bytes differ though no fact does: bits without a name, or records in another order.
-fn unnamed((old, new): (&Section, &Section)) -> Option<String> {
+fn unnamed((old, new): (&Section, &Section)) -> Option<Change> {
     let mut changed =
         old.bytes.iter().zip(&new.bytes).zip(0..).filter(|((old, new), _)| old != new);
     let ((from, to), offset) = changed.next()?;
@@ -490,7 +503,10 @@ fn unnamed((old, new): (&Section, &Section)) -> Option<String> {
         1 => " and 1 more byte".to_owned(),
         count => format!(" and {count} more bytes"),
     };
-    Some(format!("{address}no fact, but byte {offset:#x} {from:#04x} -> {to:#04x}{more}"))
+    let what = format!("{address}no fact, but byte {offset:#x}");
+    let text = format!("{what} {from:#04x} -> {to:#04x}{more}");
+    let [old, new] = [from, to].map(|byte| format!("{byte:#04x}").into());
+    Some(Change { what, old, new, text })
 }
 
 impl Display for Dump {

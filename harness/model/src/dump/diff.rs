@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 
 use cxl_regs::Size;
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 /// How the members of a list are told apart.
@@ -52,8 +53,21 @@ const BYTES: [&str; 5] = ["base", "size", "skip", "length", "limit"];
 /// Flags that read as adjectives.
 const ADJECTIVES: [&str; 2] = ["committed", "locked"];
 
-/// One line for everything that differs; empty if nothing does.
-pub(super) fn diff(old: &Value, new: &Value) -> Vec<String> {
+/// Something that differs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// What, as the sentence begins.
+    pub what: String,
+    /// What it was; null for what was not there.
+    pub old: Value,
+    /// What it is; null for what is gone.
+    pub new: Value,
+    /// The sentence.
+    pub text: String,
+}
+
+/// Everything that differs; empty if nothing does.
+pub(super) fn diff(old: &Value, new: &Value) -> Vec<Change> {
     let mut lines = Vec::new();
     walk(&mut lines, "", "", old, new);
     lines
@@ -67,7 +81,7 @@ fn join(path: &str, word: &str) -> String {
     format!("{path}{space}{word}")
 }
 
-fn walk(lines: &mut Vec<String>, path: &str, key: &str, old: &Value, new: &Value) {
+fn walk(lines: &mut Vec<Change>, path: &str, key: &str, old: &Value, new: &Value) {
     if old == new {
         return;
     }
@@ -76,25 +90,31 @@ fn walk(lines: &mut Vec<String>, path: &str, key: &str, old: &Value, new: &Value
         (Value::Object(old), Value::Object(new), _) => objects(lines, path, old, new),
         (Value::Array(old), Value::Array(new), Some(list)) => members(lines, path, list, old, new),
         (Value::Bool(_), Value::Bool(set), _) => {
-            lines.push(match (ADJECTIVES.contains(&key), set) {
+            let text = match (ADJECTIVES.contains(&key), set) {
                 (true, true) => format!("{} now {key}", path.trim_end_matches(key).trim_end()),
                 (true, false) => {
                     format!("{} no longer {key}", path.trim_end_matches(key).trim_end())
                 }
                 (false, true) => format!("{path} set"),
                 (false, false) => format!("{path} cleared"),
-            })
+            };
+            lines.push(change(path, old, new, text));
         }
         _ => {
             let distance = if BYTES.contains(&key) { distance(old, new) } else { None };
             let distance = distance.unwrap_or_default();
-            lines.push(format!("{path} {} -> {}{distance}", plain(old), plain(new)));
+            let text = format!("{path} {} -> {}{distance}", plain(old), plain(new));
+            lines.push(change(path, old, new, text));
         }
     }
 }
 
+fn change(what: &str, old: &Value, new: &Value, text: String) -> Change {
+    Change { what: what.to_owned(), old: old.clone(), new: new.clone(), text }
+}
+
 fn objects(
-    lines: &mut Vec<String>,
+    lines: &mut Vec<Change>,
     path: &str,
     old: &Map<String, Value>,
     new: &Map<String, Value>,
@@ -147,7 +167,7 @@ impl<'a> Members<'a> {
     }
 }
 
-fn members(lines: &mut Vec<String>, path: &str, list: &List, old: &[Value], new: &[Value]) {
+fn members(lines: &mut Vec<Change>, path: &str, list: &List, old: &[Value], new: &[Value]) {
     let (old, new) = (Members::of(list, old), Members::of(list, new));
     let called = |position: usize, name: &str| {
         let name = if list.by_position { position.to_string() } else { name.to_owned() };
@@ -163,12 +183,18 @@ fn members(lines: &mut Vec<String>, path: &str, list: &List, old: &[Value], new:
         };
         match there.and_then(|at| new.in_order.get(at)) {
             Some((_, other)) => walk(lines, &called(position, name), "", member, other),
-            None => lines.push(format!("{} removed{}", called(position, name), range(member))),
+            None => {
+                let what = called(position, name);
+                let text = format!("{what} removed{}", range(member));
+                lines.push(change(&what, member, &Value::Null, text));
+            }
         }
     }
     for (position, (name, member)) in new.in_order.iter().enumerate() {
         if !old.places.contains_key(name) && !moved(&old, &new, position) {
-            lines.push(format!("{} added{}", called(position, name), range(member)));
+            let what = called(position, name);
+            let text = format!("{what} added{}", range(member));
+            lines.push(change(&what, &Value::Null, member, text));
         }
     }
 }
