@@ -8,6 +8,7 @@
 //! **Invariant**: after every single write all registers of all components are compared; what is
 //! locked may not change in any bit, and no locked range may lead to other bytes.
 
+mod grid;
 mod named;
 mod ranges;
 mod report;
@@ -27,7 +28,8 @@ use ranges::{Fate, WatchedRange};
 use rules::Rule;
 use shadow::{At, Block, Change, Shadow};
 
-pub use report::{Availability, Class, Detail, Integrity, LeftOut, Report, StateReport};
+pub use grid::{Cell, Class, Grid, Row};
+pub use report::{Availability, Detail, Integrity, LeftOut, Report, StateReport};
 
 /// Attacks a machine that [`run::direct`] has brought up. What is left of it afterwards is good for
 /// a reset.
@@ -89,7 +91,7 @@ fn attacked<const N: usize>(
 /// What is to be attacked now, if an event says that: a state, and the component that is in it.
 pub fn entered(machine: &Machine, event: Event) -> Option<(&'static str, &str)> {
     let Event::Enter { state, address } = event else { return None };
-    Some((report::name_of(state), place_at(machine, address).map_or("", |at| machine.name(at))))
+    Some((grid::name_of(state), place_at(machine, address).map_or("", |at| machine.name(at))))
 }
 
 /// The modes that a machine's scenario names and its registers have.
@@ -355,6 +357,7 @@ impl Judge {
                     self.judge_decode(machine, None);
                 }
                 self.mode = self.mode_words(machine, mode, address, bits);
+                self.report.mode = grid::column_of(mode);
                 self.moded = !matches!(mode, Mode::Plain | Mode::Relocked);
                 if self.moded {
                     if self.stale {

@@ -10,19 +10,8 @@ use cxl_attack::State;
 use serde::Serialize;
 
 use super::Name;
+use super::grid::{Class, Grid, MOST, name_of};
 use super::ranges::{self, WatchedRange};
-
-/// What came of a try.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Class {
-    /// Nothing changed, and nothing should have.
-    Held,
-    /// The rules let it through.
-    Allowed,
-    /// A breach, or an allowed effect that failed to happen.
-    Changed,
-}
 
 /// The report of an attack.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -47,12 +36,14 @@ pub struct Report {
     pub availability: Vec<Availability>,
     /// Modes that the scenario names and nothing was tried in.
     pub not_tried: Vec<String>,
+    /// What came of the tries at each register, held ones too.
+    pub grid: Grid,
+    /// The mode that something is tried in, as a column of the grid; `None` for none.
+    #[serde(skip)]
+    pub(super) mode: Option<&'static str>,
     /// What there was more of than is listed.
     pub left_out: LeftOut,
 }
-
-/// The most entries of each list in a report: a machine without any lock has no end of them.
-const MOST: usize = 256;
 
 /// How many entries are not in a list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -140,19 +131,6 @@ fn hex<S: serde::Serializer>(bits: &u32, serializer: S) -> Result<S::Ok, S::Erro
     serializer.collect_str(&format_args!("{bits:#010x}"))
 }
 
-pub(super) fn name_of(state: State) -> &'static str {
-    match state {
-        State::NeverCommitted => "never committed",
-        State::LockSet => "lock set, not committed",
-        State::CommitRefused => "commit refused",
-        State::CommittedUnlocked => "committed, unlocked",
-        State::CommittedLocked => "committed, locked",
-        State::AfterCxlReset => "after CXL Reset",
-        State::AfterFlr => "after FLR",
-        State::AfterConventionalReset => "after conventional reset",
-    }
-}
-
 impl Report {
     /// An empty one of a machine with these ranges.
     pub(super) fn new(ranges: &[WatchedRange]) -> Self {
@@ -177,6 +155,8 @@ impl Report {
             },
             availability: Vec::new(),
             not_tried: Vec::new(),
+            grid: Grid::default(),
+            mode: None,
             left_out: LeftOut::default(),
         }
     }
@@ -217,6 +197,7 @@ impl Report {
         bits: u32,
         consequence: &str,
     ) {
+        self.grid.tried(self.mode.unwrap_or_else(|| name_of(state)), register, class);
         let line = self.state(state, &register.component);
         line.tried += 1;
         match class {
@@ -296,6 +277,7 @@ impl Report {
         self.changed = sum(|state| state.changed);
         let order = State::ALL.map(name_of);
         self.states.sort_by_key(|line| order.iter().position(|name| *name == line.name));
+        self.grid.close();
         self.left_out = LeftOut {
             details: Alike::of(&self.details).len().saturating_sub(MOST),
             breaches: shortened(&mut self.integrity.breaches),
