@@ -26,6 +26,7 @@ pub mod remedies;
 pub mod report;
 pub mod run;
 pub mod suite;
+pub mod svg;
 pub mod terminal;
 mod timing;
 pub mod vigil;

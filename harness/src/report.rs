@@ -17,6 +17,7 @@ mod passed;
 mod peer;
 mod picture;
 mod plan;
+mod seen;
 mod svg;
 mod text;
 mod topology;
@@ -53,6 +54,7 @@ pub(crate) use opinion::name;
 pub use passed::Passed;
 pub use peer::{Field, LockAttack, Peer, Verifier};
 pub use plan::PlanReport;
+pub use seen::{Loss, Seen};
 pub use svg::Svg;
 pub use topology::{Component, Kind, Policy, Window};
 
@@ -292,9 +294,9 @@ pub struct Facts {
     pub topology: Vec<Component>,
     /// Its windows.
     pub windows: Vec<Window>,
-    /// RAM: base and size.
+    /// The registers at the hand-off, and what pictures show besides.
     #[serde(skip)]
-    ram: Vec<(u64, u64)>,
+    pub seen: Seen,
     /// Decoders in use, and those that the firmware had to do with; spare ones are left out.
     pub decoders: Vec<Decoder>,
     /// What the firmware says that it made.
@@ -456,6 +458,7 @@ impl Report {
             let message = "no region was made: the machine has no CXL memory to map";
             facts.fail(Finding::failure(Witness::Registers, moment, message));
         }
+        facts.seen.sealed_by(machine);
         facts.locks = Some(locks);
         report
     }
@@ -490,6 +493,14 @@ impl Report {
         let regions = decoders::regions(map, fabric, shown, &mappings);
         opinion::of(seen, hw, clock, left, &mut findings);
         decoders::regions_lead_to_memory(fabric, &regions, &mappings, &mut findings);
+        let mut picture = Seen::of(fabric.clone());
+        picture.ram = map.ram.iter().map(|span| (span.base().0, span.size())).collect();
+        picture.recorded(scenario, shown);
+        if left.refusal.is_some() {
+            // Nothing came to be needed.
+            picture.lost.retain(|_, loss| *loss != Loss::Unused);
+        }
+        picture.decided(&decoders);
         let findings = findings.list;
         let failed = findings.iter().any(Finding::counts);
         let facts = Facts {
@@ -508,7 +519,7 @@ impl Report {
             policy: Policy::of(&scenario.policy),
             topology: topology::components(scenario),
             windows: topology::windows(scenario, map),
-            ram: map.ram.iter().map(|span| (span.base().0, span.size())).collect(),
+            seen: picture,
             decoders,
             regions,
             mappings: mappings.iter().map(|mapping| Mapping::of(fabric, mapping)).collect(),

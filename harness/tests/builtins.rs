@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use cxl_harness::report::{PlanReport, Report, Stages, Verdict};
+use cxl_harness::report::{PlanReport, Report, Stages, Svg, Verdict};
 use cxl_harness::run;
 use cxl_model::image::Images;
 use cxl_model::machine::{Machine, TraceText};
@@ -318,4 +318,16 @@ fn every_access_of_the_library_has_a_name() {
         }
     }
     assert!(accesses > 10_000, "{accesses}");
+}
+
+#[test]
+fn the_picture_in_the_readme_is_what_is_drawn_of_the_main_scenario() {
+    const PICTURE: &str = "snapshots/default/map.svg";
+    let mut machine = Machine::new(&Scenario::built_in("default").unwrap());
+    let done = run::direct(&mut machine);
+    let drawn = Svg(&Report::of_direct(&machine, &done).facts).to_string();
+    let read = |path: &str| std::fs::read_to_string(format!("../{path}")).unwrap();
+    assert!(read("README.md").contains(&format!("]({PICTURE})")));
+    let how = format!("cargo run -- boot --direct default --svg {PICTURE}");
+    assert!(read(PICTURE) == drawn, "the picture is an old one: {how}");
 }

@@ -358,7 +358,7 @@ fn svg_draws_every_device_and_every_boundary_of_the_map() {
         for component in report["topology"].as_array().unwrap() {
             if component["volatile"].is_string() {
                 let device = component["component"].as_str().unwrap();
-                assert!(svg.contains(&format!(">{device}: ")), "{name}: {device}");
+                assert!(svg.contains(&format!(">{device}<")), "{name}: {device}");
             }
         }
         for mapping in report["mappings"].as_array().unwrap() {

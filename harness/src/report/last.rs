@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::findings::Findings;
 use super::locks::Locks;
-use super::{Decoder, Mapping, address, decoders};
+use super::{Decoder, Mapping, Seen, address, decoders};
 use crate::guest::Snapshot;
 use crate::vigil::Moment;
 use cxl_model::machine::Machine;
@@ -37,6 +37,9 @@ pub struct LastState {
     pub mappings: Vec<Mapping>,
     /// Slots of CXL memory.
     pub slots: Vec<SlotRange>,
+    /// The registers, and what pictures show besides.
+    #[serde(skip)]
+    pub seen: Seen,
     /// Lines of these that are other than they were.
     #[serde(skip)]
     pub(super) changed: Changed,
@@ -75,6 +78,11 @@ impl LastState {
             decoders,
             mappings,
             slots: slots(now),
+            seen: {
+                let mut seen = Seen::of(now.machine.fabric());
+                seen.sealed_by(&now.machine);
+                seen
+            },
             changed,
         })
     }

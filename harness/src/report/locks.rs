@@ -53,7 +53,7 @@ impl Locks {
     }
 
     /// One word for all of it.
-    pub(super) fn word(&self) -> &'static str {
+    pub fn word(&self) -> &'static str {
         match (self.sealed, self.locked, self.in_force) {
             (true, ..) => "sealed",
             (_, true, _) => "locked, not sealed",

@@ -43,7 +43,7 @@ impl Part<'_> {
 
 /// RAM and the windows that have a place, lowest address first.
 pub(super) fn parts<'a>(facts: &'a Facts, mappings: &'a [Mapping]) -> Vec<Part<'a>> {
-    let ram = facts.ram.iter().map(|&(base, size)| Part::Ram(base, size));
+    let ram = facts.seen.ram.iter().map(|&(base, size)| Part::Ram(base, size));
     let placed = facts.windows.iter().filter(|window| window.base.is_some());
     let windows = placed.map(|window| {
         let inside = mappings.iter().filter(|mapping| mapping.window == window.window);
