@@ -20,6 +20,7 @@ mod lint;
 mod linux;
 mod man;
 mod nested;
+mod output;
 mod plan;
 mod qemu;
 mod scenarios;
@@ -27,15 +28,17 @@ mod source;
 
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use anstyle::{AnsiColor, Style};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use cxl_harness::html::Page;
 use cxl_harness::suite::Suite;
 use cxl_harness::terminal::{filled, folded, harmless};
+use output::Output;
 
 /// The firmware refused, or a check failed.
 const EXIT_REFUSED: u8 = 1;
@@ -78,7 +81,10 @@ pub(crate) struct Cli {
 
     /// Draw the memory map of the main scenario into this file as well.
     #[arg(long, value_name = "FILE")]
-    svg: Option<std::path::PathBuf>,
+    svg: Option<PathBuf>,
+
+    #[command(flatten)]
+    page: PageFile,
 
     /// Print the report of the main scenario as JSON; `cxl-harness boot --help` lists the keys.
     #[arg(long)]
@@ -130,7 +136,7 @@ impl Cli {
     /// Does what was asked for.
     pub(crate) fn run(self) -> ExitCode {
         match self.command {
-            None => boot::Boot::of_default(self.svg, self.json).run(),
+            None => boot::Boot::of_default(self.svg, self.page, self.json).run(),
             Some(Command::Boot(boot)) => boot.run(),
             Some(Command::Plan(plan)) => plan.run(),
             Some(Command::Cedt(cedt)) => cedt.run(),
@@ -309,13 +315,13 @@ fn print(output: &str, code: ExitCode) -> ExitCode {
 }
 
 /// Writes finished bytes to a file, or to standard output without one.
-fn save(bytes: &[u8], file: Option<&Path>) -> ExitCode {
+fn save(bytes: &[u8], file: Option<&Output>) -> ExitCode {
     let Some(file) = file else {
         return to_stdout(&mut io::stdout().lock(), bytes, ExitCode::SUCCESS);
     };
-    match std::fs::write(file, bytes) {
+    match file.write(bytes) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&unwritten(file, &error)),
+        Err(error) => fail(&error),
     }
 }
 
@@ -329,23 +335,49 @@ fn unwritten(file: &Path, error: &io::Error) -> String {
         (ErrorKind::AlreadyExists | ErrorKind::NotADirectory, _) if file.is_file() => {
             format!("{}: expected a folder, found a file", file.display())
         }
-        _ => format!("{}: {error}", file.display()),
+        // A temporary file's name, which an error may have, means nothing to anybody.
+        _ => match error.raw_os_error().map(io::Error::from_raw_os_error) {
+            Some(plain) => format!("{}: {plain}", file.display()),
+            None => format!("{}: {error}", file.display()),
+        },
     }
 }
 
-/// Whether a file can be written, before anything is done that takes long. Nothing is left of the try.
-fn writable(file: &Path) -> Result<(), String> {
-    let tried = if file.exists() {
-        std::fs::OpenOptions::new().write(true).open(file).map(drop)
-    } else {
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-        tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).map(drop)
-    };
-    tried.map_err(|error| {
-        // A temporary file's name means nothing to anybody.
-        let plain = error.raw_os_error().map(io::Error::from_raw_os_error).unwrap_or(error);
-        unwritten(file, &plain)
-    })
+/// The option for a page.
+#[derive(Debug, Default, clap::Args)]
+struct PageFile {
+    /// Write the result into this file as well, as a page for a browser: all in one file, which asks for
+    /// nothing from any network.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+impl PageFile {
+    /// The file, once it is known that it can be written.
+    fn ready(&self) -> Result<Option<Output>, String> {
+        self.html.as_deref().map(Output::ready).transpose()
+    }
+}
+
+/// Prints a result, and writes its page where there is to be one. The result is not lost where the page
+/// cannot be written after all.
+fn print_with(output: &str, page: Option<(&Output, &Page)>, code: ExitCode) -> ExitCode {
+    let written = page.map_or(Ok(()), |(file, page)| file.write(page.to_string().as_bytes()));
+    let code = print(output, code);
+    written.map_or_else(|error| fail(&error), |()| code)
+}
+
+/// The command line, as a shell takes it.
+fn command_line() -> String {
+    let words = std::env::args_os().skip(1).map(|word| {
+        let word = word.to_string_lossy().into_owned();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,=@:+%".contains(c);
+        match word.chars().all(plain) && !word.is_empty() {
+            true => word,
+            false => format!("'{}'", word.replace('\'', "'\\''")),
+        }
+    });
+    std::iter::once("cxl-harness".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
 fn to_stdout(stdout: &mut dyn Write, bytes: &[u8], code: ExitCode) -> ExitCode {

@@ -15,6 +15,7 @@ pub mod console;
 pub mod dma;
 pub mod dumped;
 pub mod guest;
+pub mod html;
 pub mod kvm;
 pub mod linux;
 pub mod locks;

@@ -131,7 +131,8 @@ pub(crate) fn kernel() -> Result<(PathBuf, String, PathBuf), Missing> {
     let (kernel, version) = match named(KERNEL) {
         Some(path) => {
             let version = version_of(&path).filter(|_| path.is_file());
-            let version = version.ok_or_else(|| Missing::Named { variable: KERNEL, path: path.clone() })?;
+            let version =
+                version.ok_or_else(|| Missing::Named { variable: KERNEL, path: path.clone() })?;
             (path, version)
         }
         None => newest().ok_or(Missing::Kernel)?,

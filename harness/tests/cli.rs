@@ -7,13 +7,15 @@
 mod program;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use cxl_firmware::error::Code;
 use cxl_firmware::plan::Note;
 use cxl_model::scenario::{builtin, builtins};
 use cxl_regs::acpi::cedt::Text;
 use program::{Folder, command};
-use serde_json::Value;
+use serde_json::{Value, json as value};
 
 /// Output, complaints and exit code.
 fn ran(arguments: &[&str]) -> (String, String, i32) {
@@ -344,6 +346,43 @@ fn the_trace_counts_what_the_report_counts() {
     assert_eq!(commit["meaning"], meaning);
 }
 
+/// The cells of the grid are all tries, no more and no less, and a lock that leaks is in them.
+#[test]
+fn an_attack_as_json_has_what_came_of_each_register() {
+    for (name, code, leaks) in
+        [("one-device", 0, false), ("two-way", 0, false), ("lock-not-enforced", 1, true)]
+    {
+        let attack = &json(&["attack", name, "--direct", "--json"], code)["attack"];
+        let grid = &attack["grid"];
+        assert_eq!(grid["left_out"], 0, "{name}");
+        let columns = grid["columns"].as_array().unwrap();
+        assert_eq!(columns[0], "never committed", "{name}: {columns:?}");
+        let mut sums = [0; 3];
+        let mut base = None;
+        for row in grid["rows"].as_array().unwrap() {
+            let count = |key: &str| row[key].as_array().unwrap().len() as u64;
+            let registers = count("components") * count("decoders").max(1);
+            for (column, cell) in row["cells"].as_object().unwrap() {
+                assert!(columns.iter().any(|known| known == column), "{name}: {column}");
+                let counts: Vec<u64> =
+                    cell.as_str().unwrap().split('/').map(|n| n.parse().unwrap()).collect();
+                assert!(counts.iter().any(|count| *count > 0), "{name}: {row}");
+                for (sum, count) in sums.iter_mut().zip(counts) {
+                    *sum += count * registers;
+                }
+            }
+            let zero = row["decoders"].as_array().unwrap().contains(&0.into());
+            if zero && row["register"] == "HDM Decoder Base High" {
+                base.get_or_insert(row["cells"]["committed, locked"].clone());
+            }
+        }
+        let [held, allowed, changed] = ["held", "allowed", "changed"].map(|key| &attack[key]);
+        assert_eq!(value!(sums), value!([held, allowed, changed]), "{name}");
+        let base = base.unwrap();
+        assert_eq!(base.as_str().unwrap().ends_with("/0/0"), !leaks, "{name}: {base}");
+    }
+}
+
 #[test]
 fn svg_draws_every_device_and_every_boundary_of_the_map() {
     let directory = Folder::new();
@@ -369,11 +408,96 @@ fn svg_draws_every_device_and_every_boundary_of_the_map() {
             assert!(svg.matches("<path ").count() >= members, "{name}");
         }
     }
-    let missing = directory.name("no/such/directory.svg");
-    let (output, complaint, code) = ran(&["boot", "--direct", "--svg", &missing]);
-    // Nothing ran whose report could be lost.
-    assert_eq!((output.as_str(), code), ("", 2));
-    assert!(complaint.contains(&missing), "{complaint}");
+    let refused = directory.name("refused.svg");
+    let (_, _, code) = ran(&["boot", "--direct", "no-window", "--svg", &refused]);
+    let svg = fs::read_to_string(&refused).unwrap();
+    assert!(code == 1 && svg.contains(">Refused: no window's restrictions "), "{svg}");
+}
+
+/// Every option that names a file to write, with what makes its command do some work.
+fn writers(directory: &Folder) -> Vec<(Vec<String>, String)> {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let dump = directory.name("board");
+    if !Path::new(&dump).exists() {
+        ran(&["dump", "one-device", &dump]);
+    }
+    let [old, new] = ["mem0.bin", "hb0.bin"].map(|name| format!("{dump}/{name}"));
+    let mut all = Vec::new();
+    for (command, option) in [
+        (words(&["boot", "--direct", "one-device"]), "--svg"),
+        (words(&["boot", "--direct", "one-device"]), "--html"),
+        (words(&["attack", "--direct", "one-device"]), "--html"),
+        (words(&["lint", "one-device"]), "--html"),
+        (words(&["decode", "--diff", &old, &new]), "--html"),
+        (words(&["cedt", "one-device"]), "--output"),
+        (words(&["image"]), ""),
+    ] {
+        all.push((command, option.to_owned()));
+    }
+    all
+}
+
+#[test]
+fn an_output_file_is_judged_before_any_work_and_is_whole_or_as_it_was() {
+    let directory = Folder::new();
+    for (command, option) in writers(&directory) {
+        let with = |file: &str| {
+            let mut words: Vec<&str> = command.iter().map(String::as_str).collect();
+            words.extend([option.as_str(), file].into_iter().filter(|word| !word.is_empty()));
+            ran(&words)
+        };
+        let place = format!("{command:?} {option}");
+        // Nothing is printed, as nothing was done.
+        for bad in ["no/such/folder/out", ".", "old/under-a-file"] {
+            directory.file("old", "as it was");
+            let bad = directory.name(bad);
+            let (output, complaint, code) = with(&bad);
+            assert_eq!((output.as_str(), code), ("", 2), "{place}: {complaint}");
+            assert!(complaint.contains(&bad), "{place}: {complaint}");
+        }
+        // A good one takes the place of what was there, behind its links and with its mode.
+        let old = directory.file("old", "as it was");
+        fs::set_permissions(&old, fs::Permissions::from_mode(0o640)).unwrap();
+        let link = directory.path("link");
+        let _ = fs::remove_file(&link);
+        std::os::unix::fs::symlink("old", &link).unwrap();
+        let (_, complaint, code) = with(link.to_str().unwrap());
+        assert!(code < 2, "{place}: {complaint}");
+        assert_ne!(fs::read(&old).unwrap(), b"as it was", "{place}");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink(), "{place}");
+        assert_eq!(fs::metadata(&old).unwrap().permissions().mode() & 0o777, 0o640, "{place}");
+        let names = fs::read_dir(directory.path("")).unwrap();
+        let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["board", "link", "old"], "{place}");
+    }
+}
+
+#[test]
+fn a_run_that_comes_to_nothing_leaves_output_files_as_they_were() {
+    let directory = Folder::new();
+    let old = directory.file("old", "as it was");
+    let broken = directory.file("broken.toml", "bridge = [");
+    let nothing = directory.file("nothing", "");
+    for words in [
+        vec!["boot", "--direct", &broken, "--svg", &old],
+        vec!["boot", "--direct", &broken, "--html", &old],
+        vec!["boot", "--direct", "--svg", &old, "--html", &old],
+        vec!["boot", "--image", &nothing, "--html", &old],
+        vec!["attack", "--direct", &broken, "--html", &old],
+        vec!["lint", &broken, "--html", &old],
+        vec!["decode", "--diff", &nothing, &nothing, "--html", &old],
+        vec!["cedt", &broken, "--output", &old],
+    ] {
+        let (_, complaint, code) = ran(&words);
+        assert!(code != 0 && !complaint.is_empty(), "{words:?}");
+        if code == 2 {
+            assert_eq!(fs::read_to_string(&old).unwrap(), "as it was", "{words:?}");
+        }
+        fs::write(&old, "as it was").unwrap();
+        let count = fs::read_dir(directory.path("")).unwrap().count();
+        assert_eq!(count, 3, "{words:?} leaves files behind");
+    }
 }
 
 #[test]
@@ -618,7 +742,10 @@ fn what_a_scenario_says_of_a_window_is_told_by_the_window_s_name() {
     for (window, words) in [
         ("size = \"100MiB\"", "window pool of the scenario, of 100 MiB: window size 0x6400000"),
         ("size = 0", "window pool of the scenario, of 0 B: "),
-        ("size = \"1GiB\", base = \"0x110000001\"", "window pool of the scenario, of 1 GiB: window base"),
+        (
+            "size = \"1GiB\", base = \"0x110000001\"",
+            "window pool of the scenario, of 1 GiB: window base",
+        ),
         ("size = \"1GiB\", base = \"0xfffffffff0000000\"", "passes the end of the 64-bit space"),
     ] {
         let file = folder.file("machine.toml", machine(window));

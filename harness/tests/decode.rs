@@ -15,6 +15,7 @@ use cxl_model::dump::{Dump, Kind, MAX_INPUT, Options};
 use cxl_regs::Component;
 use program::Folder;
 use proptest::prelude::*;
+use serde_json::{Value, json};
 
 // ---- images ----
 
@@ -290,7 +291,7 @@ fn json_has_the_same_facts_under_stable_keys() {
     ];
     for (name, input) in cases {
         let output = printed(&["--json"], &input);
-        serde_json::from_str::<serde_json::Value>(&output).unwrap();
+        serde_json::from_str::<Value>(&output).unwrap();
         snapshot(name, &output);
     }
 }
@@ -304,7 +305,7 @@ fn broken_rules_are_printed_as_problems() {
     // The second window starts inside the first, and is larger than its ways divide.
     let cedt = summed(with(&CEDT, &[(0x9C, 0x03), (0x9B, 0xE0)]));
     snapshot("cedt_with_problems", &printed(&[], &cedt));
-    let json: serde_json::Value = serde_json::from_str(&printed(&["--json"], &cedt)).unwrap();
+    let json: Value = serde_json::from_str(&printed(&["--json"], &cedt)).unwrap();
     let problem = &json["windows"][1]["problem"];
     assert!(problem.as_str().is_some_and(|words| words.contains("overlaps")), "{problem}");
 }
@@ -358,8 +359,7 @@ fn a_bug_report_is_taken_as_it_is() {
     let table = output.strip_prefix("lines 3-17: a CEDT (hex bytes)\n").unwrap();
     assert!(table.starts_with(&printed(&[], &CEDT)), "{output}");
     assert!(output.contains("\n0d:00.0\nendpoint 8086:0d93"), "{output}");
-    let json: serde_json::Value =
-        serde_json::from_str(&printed(&["--json"], report().as_bytes())).unwrap();
+    let json: Value = serde_json::from_str(&printed(&["--json"], report().as_bytes())).unwrap();
     let kinds: Vec<_> = json["found"].as_array().unwrap().iter().map(|it| &it["kind"]).collect();
     assert_eq!(kinds, ["cedt", "config"]);
     // One kind of it alone, and held against the same table from elsewhere.
@@ -434,6 +434,56 @@ fn moved(old: &[u8], new: &[u8]) -> Vec<String> {
     let same = output == "nothing changed\n";
     assert_eq!(code, if same { 0 } else { 1 }, "{output}");
     output.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn diff_as_json_has_the_sentences_and_every_register_that_moved() {
+    let folder = Folder::new();
+    let hdm = device_hdm();
+    let differ = |old: &[u8], new: &[u8]| {
+        let (old, new) = (folder.file("old", old), folder.file("new", new));
+        let (output, complaints, code) = ran(&["--json", "--diff", &old, &new], b"");
+        assert_eq!(complaints, "");
+        let value: Value = serde_json::from_str(&output).unwrap();
+        assert_eq!(value["changed"], code == 1, "{output}");
+        value
+    };
+    let same = differ(&hdm, &hdm);
+    assert_eq!((&same["changes"], &same["registers"]), (&json!([]), &json!([])));
+    // The base of decoder 1, the lock of decoder 0, and a dword that has no name.
+    let moved = differ(&hdm, &with(&hdm, &[(0x34, 5), (0x21, 0x16), (0x2C, 1)]));
+    assert_eq!(moved["kind"], "hdm");
+    assert!(moved["changes"].as_array().unwrap().contains(&json!({
+        "what": "decoder 1 base", "old": "0x400000000", "new": "0x500000000",
+        "text": "decoder 1 base 0x400000000 -> 0x500000000 (+4 GiB)",
+    })));
+    assert_eq!(
+        moved["registers"],
+        json!([
+            { "place": "decoder 0", "register": "HDM Decoder Control", "offset": "0x20", "bytes": 4,
+              "old": "0x1710", "new": "0x1610",
+              "fields": [{ "field": "Lock On Commit", "bits": [8, 8], "old": "0x1", "new": "0x0" }] },
+            { "place": "", "register": "+0x2c", "offset": "0x2c", "bytes": 4,
+              "old": "0x0", "new": "0x1",
+              "fields": [{ "field": "no field", "bits": [0, 0], "old": "0x0", "new": "0x1" }] },
+            { "place": "decoder 1", "register": "HDM Decoder Base High", "offset": "0x34",
+              "bytes": 4, "old": "0x4", "new": "0x5",
+              "fields": [{ "field": "value", "bits": [31, 0], "old": "0x4", "new": "0x5" }] },
+        ])
+    );
+    // The same in a component block counts from the block's start; configuration space has fields.
+    let inside = differ(&component(), &with(&component(), &[(0x1128 + 0x34, 5)]));
+    assert_eq!(inside["registers"][0]["offset"], "0x115c");
+    assert_eq!(inside["registers"].as_array().unwrap().len(), 1);
+    let config = differ(&endpoint(), &with(&endpoint(), &[(0x10C, 2), (0x114, 0)]));
+    let fields = config["registers"].as_array().unwrap().iter().flat_map(|register| {
+        register["fields"].as_array().unwrap().iter().map(|field| field["field"].clone())
+    });
+    assert_eq!(fields.collect::<Vec<_>>(), ["Mem_Enable", "CONFIG_LOCK"]);
+    // A table has records, and no registers.
+    let table = differ(&CEDT, &summed(with(&CEDT, &[(0x9C, 5)])));
+    assert_eq!(table["registers"], json!([]));
+    assert_eq!(table["changes"][0]["what"], "window 1 base");
 }
 
 #[test]

@@ -7,13 +7,14 @@ use std::process::ExitCode;
 
 use clap::Args;
 use cxl_harness::attack::{self, Report};
-use cxl_harness::report::{Refusal, Verdict};
+use cxl_harness::html;
+use cxl_harness::report::{Refusal, Report as RunReport, Verdict};
 use cxl_harness::run;
 use cxl_harness::suite::Suite;
 use serde::Serialize;
 
 use super::source::Source;
-use super::{Shape, bar};
+use super::{PageFile, Shape, bar};
 
 const EXPLANATION: &str = "\
 First each write flips one bit, in each state that a decoder can be in, and is put back; then whole
@@ -34,6 +35,8 @@ JSON:
            integrity (holds, ranges, open, breaches),
            availability (component, register, consequence, effects),
            not_tried (modes of the scenario that could not be entered),
+           grid: columns (states and modes), rows (register, components, decoders, and cells: by
+           column what came of the tries there, as held/allowed/changed), left_out (rows),
            left_out (details, breaches, availability: how many more than 256)
 
 Exit code:
@@ -61,6 +64,9 @@ pub(crate) struct Attack {
 
     #[command(flatten)]
     shape: Shape,
+
+    #[command(flatten)]
+    page: PageFile,
 }
 
 /// What is printed as JSON.
@@ -77,7 +83,14 @@ impl Attack {
             Ok(machine) => machine,
             Err(error) => return super::fail(&error.to_string()),
         };
+        let page = match self.page.ready() {
+            Ok(page) => page,
+            Err(error) => return super::fail(&error),
+        };
+        let before = machine.fabric();
         let done = run::direct(&mut machine);
+        // As the firmware left it: what the attack leaves is good for a reset.
+        let mut facts = page.is_some().then(|| RunReport::of_direct(&machine, &done).facts);
         let outcome = match &done.refusal {
             Some(refusal) => Outcome {
                 result: Verdict::Refused,
@@ -92,13 +105,18 @@ impl Attack {
                 Outcome { result, refusal: None, attack: Some(report) }
             }
         };
+        if let (Some(facts), Some(attack)) = (&mut facts, &outcome.attack) {
+            facts.set_attack(attack.clone());
+        }
+        let told = facts.map(|facts| html::of_run(&facts, Some(&before), &super::command_line()));
+        let told = page.as_ref().zip(told.as_ref());
         let name = || format!("attack {}", machine.scenario().name);
         let suite = || match (&outcome.attack, &outcome.refusal) {
             (Some(report), _) => Suite::of_attack(name(), report),
             (None, refusal) => Suite::of_refusal(name(), refusal.as_ref()),
         };
         if let Some(output) = self.shape.collected(suite) {
-            return super::print(&output, super::exit(outcome.result == Verdict::Ok));
+            return super::print_with(&output, told, super::exit(outcome.result == Verdict::Ok));
         }
         let output = match &outcome {
             outcome if self.shape.is_json() => super::json(outcome),
@@ -111,6 +129,6 @@ impl Attack {
                 },
             )),
         };
-        super::print(&output, super::exit(outcome.result == Verdict::Ok))
+        super::print_with(&output, told, super::exit(outcome.result == Verdict::Ok))
     }
 }

@@ -12,6 +12,7 @@ use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use cxl_harness::guest::boot::{GuestError, Linux, LockBy, Options, boot};
 use cxl_harness::guest::payload::{self, ATTACK, PAYLOADS, Payload};
+use cxl_harness::html;
 use cxl_harness::kvm::VmError;
 use cxl_harness::report::{Measured, Refusal, Report, Requirement, Runner, Svg, Verdict};
 use cxl_harness::run;
@@ -27,8 +28,9 @@ use cxl_model::store::{SetRecord, Store};
 use cxl_model::trace::{Access, MOST_ACCESSES, MOST_PARTS, Walked};
 use serde::Serialize;
 
+use super::output::Output;
 use super::source::Source;
-use super::{Shape, bar};
+use super::{PageFile, Shape, bar};
 
 const EXAMPLES: &str = "\
 The firmware finds the CXL memory of the machine, decides where it goes, programs the HDM decoders
@@ -232,6 +234,9 @@ pub(super) struct Boot {
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 
+    #[command(flatten)]
+    page: PageFile,
+
     /// Print no report: the exit code says how it went.
     #[arg(long, short, conflicts_with_all = ["json", "format", "trace"])]
     quiet: bool,
@@ -370,7 +375,7 @@ struct Traceline {
 
 impl Boot {
     /// What a bare `cxl-harness` does: the main scenario, its cost, and an attack on its locks.
-    pub(super) fn of_default(svg: Option<PathBuf>, json: bool) -> Self {
+    pub(super) fn of_default(svg: Option<PathBuf>, page: PageFile, json: bool) -> Self {
         Self {
             source: Source::built_in("default"),
             direct: false,
@@ -395,18 +400,21 @@ impl Boot {
             media: None,
             trace: false,
             svg,
+            page,
             quiet: false,
         }
     }
 
     pub(super) fn run(self) -> ExitCode {
-        if let Some(Err(reason)) = self.svg.as_deref().map(super::writable) {
-            return super::fail(&reason);
-        }
         let mut machine = match self.source.machine() {
             Ok(machine) => machine,
             Err(error) => return super::fail(&error.to_string()),
         };
+        let [picture, page] = match Output::all([self.svg.as_deref(), self.page.html.as_deref()]) {
+            Ok(files) => files,
+            Err(error) => return super::fail(&error),
+        };
+        let before = machine.fabric();
         if let Some(directory) = &self.media {
             match Store::open(directory).and_then(|store| machine.keep_media(store)) {
                 Ok(recovered) => {
@@ -424,6 +432,10 @@ impl Boot {
             Ok(report) => report,
             Err(Stop::Refused(unstarted)) => {
                 let code = super::refuse(&unstarted.refusal.message);
+                let title = format!("Scenario {}", machine.scenario().name);
+                let told = html::of_refusal(&title, &unstarted.refusal, &super::command_line());
+                let told = page.map_or(Ok(()), |file| file.write(told.to_string().as_bytes()));
+                let code = told.map_or_else(|error| super::fail(&error), |()| code);
                 let name = format!("boot {}", machine.scenario().name);
                 let suite = || Suite::of_refusal(name, Some(&unstarted.refusal));
                 let output = self.shape.collected(suite);
@@ -446,10 +458,12 @@ impl Boot {
             _ if interrupted => ExitCode::from(super::signals().code()),
             result => super::exit(result == Verdict::Ok),
         };
-        let drawn = self.svg.as_ref().map_or(Ok(()), |file| {
-            let written = std::fs::write(file, Svg(&report.facts).to_string());
-            written.map_err(|error| super::unwritten(file, &error))
-        });
+        let drawn =
+            picture.map_or(Ok(()), |file| file.write(Svg(&report.facts).to_string().as_bytes()));
+        let drawn = drawn.and(page.map_or(Ok(()), |file| {
+            let page = html::of_run(&report.facts, Some(&before), &super::command_line());
+            file.write(page.to_string().as_bytes())
+        }));
         // A run may have taken a while: its report is not lost with the picture.
         if !self.quiet {
             let code = super::print(&self.output(&machine, &report, trace), code);
@@ -458,23 +472,13 @@ impl Boot {
         drawn.map_or_else(|error| super::fail(&error), |()| code)
     }
 
-    /// The command that tells every write of an attack.
+    /// The command that tells every write of an attack: this one without what says how it is printed.
     fn repeat(&self) -> String {
-        let words = std::env::args().skip(1).map(|word| {
-            let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,=@:".contains(c);
-            match word.chars().all(plain) && !word.is_empty() {
-                true => word,
-                false => format!("'{}'", word.replace('\'', "'\\''")),
-            }
-        });
+        let words = super::command_line();
         let words = words
-            .filter(|word| {
-                !matches!(word.as_str(), "--json" | "--format" | "--format=text" | "text")
-            })
-            .collect::<Vec<_>>()
-            .join(" ");
-        let words = if words.is_empty() { String::new() } else { format!(" {words}") };
-        format!("cxl-harness{words} --json")
+            .split(' ')
+            .filter(|word| !matches!(*word, "--json" | "--format" | "--format=text" | "text"));
+        format!("{} --json", words.collect::<Vec<_>>().join(" "))
     }
 
     /// What was asked for that only a guest can do, in the words of the command line.

@@ -13,6 +13,7 @@ use cxl_model::dump::{Dump, Kind, Options};
 use cxl_regs::acpi::cedt::Text;
 use serde::Serialize;
 
+use super::output::Output;
 use super::source::Source;
 
 const EXAMPLES: &str = "\
@@ -66,6 +67,10 @@ impl Cedt {
                 "the table is binary and standard output a terminal: use -o FILE, --text or --json",
             );
         }
+        let output = match self.output.as_deref().map(Output::ready).transpose() {
+            Ok(output) => output,
+            Err(error) => return super::fail(&error),
+        };
         let done = run::direct(&mut machine);
         let report = Report::of_direct(&machine, &done);
         if report.facts.result != Verdict::Ok {
@@ -85,7 +90,7 @@ impl Cedt {
             return super::refuse(&format!("there is no CEDT: {why}"));
         }
         match self.bytes(&done.cedt) {
-            Ok(bytes) => super::save(&bytes, self.output.as_deref()),
+            Ok(bytes) => super::save(&bytes, output.as_ref()),
             Err(error) => super::fail(&error),
         }
     }

@@ -9,11 +9,14 @@ use std::process::ExitCode;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
+use cxl_harness::html;
 use cxl_model::capture::{Ask, Capture, Content, Found, FoundText, JsonText, Reading};
-use cxl_model::dump::{Dump, DumpError, Kind, Options};
+use cxl_model::dump::{Change, Dump, DumpError, Kind, Options, RegisterDiff};
 use cxl_regs::Component;
+use serde::Serialize;
 
 use super::bundle::{Bundle, said};
+use super::output::Output;
 
 /// The two dumps differ, as of diff(1).
 const EXIT_DIFFERENT: u8 = 1;
@@ -54,6 +57,8 @@ JSON:
   registers   name, offset, raw, fields by the names of the specification
   Addresses, sizes and raw values are strings like \"0x1f\", granularities are bytes, counts are
   numbers, and what does not apply is null.
+  With --diff: changed, kind, old, new (the files), changes (what, old, new, text), and registers that
+  hold other bits (place, register, offset, bytes, old, new, and fields: field, bits, old, new)
 
 Exit code:
   0  printed; with --diff: nothing changed
@@ -68,7 +73,8 @@ Examples:
   cxl-harness decode --list bug-report.txt
   cxl-harness decode --kind hdm --component host-bridge bridge.xxd
   cxl-harness decode --json device.bin | jq '.hdm.decoders[] | select(.committed)'
-  cxl-harness decode --diff before.bin after.bin";
+  cxl-harness decode --diff before.bin after.bin
+  cxl-harness decode --diff before.bin after.bin --html moved.html";
 
 /// Print what a register dump or a CEDT says, one fact a line.
 ///
@@ -104,7 +110,7 @@ pub(crate) struct Decode {
     /// Print JSON instead of text.
     ///
     /// The same facts with stable keys, which the end of this help lists.
-    #[arg(long, conflicts_with = "diff")]
+    #[arg(long)]
     json: bool,
 
     /// Say in words what moved from one dump to the other.
@@ -112,6 +118,11 @@ pub(crate) struct Decode {
     /// Decoders are matched by index, windows by base, host bridges by UID, functions by address.
     #[arg(long, num_args = 2, value_names = ["OLD", "NEW"], conflicts_with = "file")]
     diff: Option<Vec<PathBuf>>,
+
+    /// With --diff: write it into this file as well, bit by bit, as a page for a browser that asks for
+    /// nothing from any network.
+    #[arg(long, value_name = "FILE", requires = "diff")]
+    html: Option<PathBuf>,
 
     /// Print what cannot be read as a whole too, as far as it goes.
     #[arg(long, conflicts_with_all = ["json", "diff"])]
@@ -172,6 +183,17 @@ pub(super) fn components() -> impl TypedValueParser<Value = Component> {
     })
 }
 
+/// What moved, as JSON.
+#[derive(Serialize)]
+struct Difference {
+    changed: bool,
+    kind: serde_json::Value,
+    old: String,
+    new: String,
+    changes: Vec<Change>,
+    registers: Vec<RegisterDiff>,
+}
+
 impl Decode {
     pub(super) fn run(self) -> ExitCode {
         match self.output() {
@@ -182,14 +204,32 @@ impl Decode {
 
     fn output(&self) -> Result<(String, ExitCode), String> {
         if let Some([old_path, new_path]) = self.diff.as_deref() {
+            let page = self.html.as_deref().map(Output::ready).transpose()?;
             let (old, new) = (self.one(old_path)?, self.one(new_path)?);
             let fail = |error: DumpError| format!("{}: {error}", said(new_path));
-            let lines = old.diff(&new).map_err(fail)?;
-            return Ok(if lines.is_empty() {
-                ("nothing changed\n".to_owned(), ExitCode::SUCCESS)
-            } else {
-                (lines.join("\n") + "\n", ExitCode::from(EXIT_DIFFERENT))
-            });
+            let changes = old.changes(&new).map_err(fail)?;
+            let registers = old.registers_moved(&new);
+            let names = [said(old_path), said(new_path)];
+            if let Some(page) = page {
+                let [old, new] = names.each_ref().map(String::as_str);
+                let told = html::of_diff([old, new], &changes, &registers, &super::command_line());
+                page.write(told.to_string().as_bytes())?;
+            }
+            let code = if changes.is_empty() { 0 } else { EXIT_DIFFERENT };
+            let [old_name, new_name] = names;
+            let output = match (self.json, changes.is_empty()) {
+                (true, same) => super::json(&Difference {
+                    changed: !same,
+                    kind: new.value().map_err(fail)?["kind"].take(),
+                    old: old_name,
+                    new: new_name,
+                    changes,
+                    registers,
+                }),
+                (false, true) => "nothing changed\n".to_owned(),
+                (false, false) => changes.into_iter().map(|change| change.text + "\n").collect(),
+            };
+            return Ok((output, ExitCode::from(code)));
         }
         let captures = self.read(&self.file)?;
         let fail = |error: DumpError| format!("{}: {error}", said(&self.file));

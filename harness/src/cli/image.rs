@@ -9,6 +9,8 @@ use std::process::ExitCode;
 use clap::Args;
 use cxl_harness::guest::boot::IMAGE;
 
+use super::output::Output;
+
 const EXAMPLES: &str = "\
 It is a static ELF file with a PVH note, which QEMU and other VMMs boot as a kernel. Its command
 line chooses policy and payload; firmware/image/src/options.rs and words.rs list the words.
@@ -36,6 +38,9 @@ impl Image {
         if file.is_none() && io::stdout().is_terminal() {
             return super::fail("the image is binary and standard output a terminal: name a file");
         }
-        super::save(IMAGE, file)
+        match file.map(Output::ready).transpose() {
+            Ok(file) => super::save(IMAGE, file.as_ref()),
+            Err(error) => super::fail(&error),
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use cxl_harness::html;
 use cxl_harness::run;
 use cxl_harness::suite::Suite;
 use cxl_lint::{Input, Kernel, Report, lint, lint_for, unchecked};
@@ -16,9 +17,9 @@ use cxl_model::machine::Machine;
 use cxl_model::scenario::{Scenario, builtin};
 use cxl_regs::Component;
 
-use super::Shape;
 use super::bundle::{Bundle, said, set_in};
 use super::decode::{FormName, KindName, components};
+use super::{PageFile, Shape};
 
 const EXAMPLES: &str = "\
 Input, one of:
@@ -108,6 +109,9 @@ pub(super) struct Lint {
 
     #[command(flatten)]
     shape: Shape,
+
+    #[command(flatten)]
+    page: PageFile,
 }
 
 /// What is looked at, under which name, and what is to be said of it.
@@ -119,6 +123,10 @@ struct Subject {
 
 impl Lint {
     pub(super) fn run(self) -> ExitCode {
+        let page = match self.page.ready() {
+            Ok(page) => page,
+            Err(error) => return super::fail(&error),
+        };
         let Subject { name, input, remarks } = match self.subject() {
             Ok(subject) => subject,
             Err(reason) => return super::fail(&reason),
@@ -139,7 +147,12 @@ impl Lint {
             None if self.shape.is_json() => super::json(&report),
             None => super::styled(&report.to_string()),
         };
-        super::print(&output, super::exit(!report.refused()))
+        let told = page.is_some().then(|| {
+            let reached = input.reached();
+            html::of_lint(&report, &reached.fabric, &reached.assumed, &super::command_line())
+        });
+        let told = page.as_ref().zip(told.as_ref());
+        super::print_with(&output, told, super::exit(!report.refused()))
     }
 
     fn subject(&self) -> Result<Subject, String> {

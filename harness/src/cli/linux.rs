@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use cxl_harness::html;
 use cxl_harness::kvm;
 use cxl_harness::linux::boot::{BootError, By, Options, boot};
 use cxl_harness::linux::ours::{self, OursError};
@@ -19,6 +20,8 @@ use cxl_model::scenario::Scenario;
 
 use serde::Serialize;
 
+use super::PageFile;
+use super::output::Output;
 use super::source::Source;
 
 /// The scenario without a name on the command line: the default one has a Type-2 device, which no
@@ -145,6 +148,9 @@ pub(super) struct Linux {
     #[arg(long)]
     json: bool,
 
+    #[command(flatten)]
+    page: PageFile,
+
     /// Print what the image and Linux wrote to the console, too, but for the image's dump.
     #[arg(long, conflicts_with = "json")]
     console: bool,
@@ -219,6 +225,7 @@ struct Came {
     verdict: Verdict,
     facts: Facts,
     console: String,
+    seen: report::Seen,
 }
 
 impl Linux {
@@ -255,27 +262,40 @@ impl Linux {
             Ok(scenario) => scenario,
             Err(error) => return super::fail(&error.to_string()),
         };
+        let page = match self.page.ready() {
+            Ok(page) => page,
+            Err(error) => return super::fail(&error),
+        };
+        let page = page.as_ref();
         let installed = match self.needed(arch) {
             Ok(installed) => installed,
             Err(lacks) if self.json => {
-                return self.refuse(&scenario.name, None, &lacks.join("; "), super::EXIT_REFUSED);
+                let why = lacks.join("; ");
+                return self.refuse(&scenario.name, None, &why, super::EXIT_REFUSED, page);
             }
-            Err(lacks) => return super::lacking(&lacks, super::EXIT_REFUSED),
+            Err(lacks) => {
+                let verdict = Verdict::refused(&scenario.name, None, lacks.join("; "));
+                let told = page.map(|_| html::of_linux(&verdict, None, &super::command_line()));
+                let code = super::lacking(&lacks, super::EXIT_REFUSED);
+                return super::print_with("", page.zip(told.as_ref()), code);
+            }
         };
         let came = match self.on {
             On::Qemu => self.on_qemu(&installed, &scenario, arch),
             On::Ours => self.on_ours(&installed, &scenario),
         };
-        let Came { verdict, facts, console, took } = match came {
+        let Came { verdict, facts, console, took, seen } = match came {
             Ok(came) => came,
             Err((why, code)) => {
-                return self.refuse(&scenario.name, Some(&installed.version), &why, code);
+                return self.refuse(&scenario.name, Some(&installed.version), &why, code, page);
             }
         };
         let code = super::exit(verdict.result == report::Verdict::Ok);
+        let told = page.map(|_| html::of_linux(&verdict, Some(&seen), &super::command_line()));
+        let told = page.zip(told.as_ref());
         if self.json {
             let answer = Answer { verdict: &verdict, measured: took };
-            return super::print(&super::json(&answer), code);
+            return super::print_with(&super::json(&answer), told, code);
         }
         let mut text = super::styled(&format!("{verdict}{took}\n{}", FactsText(&facts)));
         if self.console {
@@ -286,7 +306,7 @@ impl Linux {
                 text.push('\n');
             });
         }
-        super::print(&text, code)
+        super::print_with(&text, told, code)
     }
 
     /// What it takes; everything that is missing, so that nobody has to come again for each.
@@ -333,7 +353,8 @@ impl Linux {
             (error.to_string(), code)
         })?;
         let took = Took { init_ms: boot.to_init.map(milliseconds), beside_kib: None };
-        Ok(Came { verdict: boot.verdict(), facts: boot.facts, console: boot.console, took })
+        let (verdict, seen) = (boot.verdict(), boot.seen());
+        Ok(Came { verdict, facts: boot.facts, console: boot.console, took, seen })
     }
 
     fn on_ours(&self, installed: &Installed, scenario: &Scenario) -> Result<Came, (String, u8)> {
@@ -370,16 +391,25 @@ impl Linux {
             init_ms: boot.run.first_fact.map(milliseconds),
             beside_kib: boot.run.beside.map(|bytes| bytes >> 10),
         };
-        Ok(Came { verdict: boot.verdict(), facts: boot.facts, console, took })
+        let (verdict, seen) = (boot.verdict(), boot.seen());
+        Ok(Came { verdict, facts: boot.facts, console, took, seen })
     }
 
     /// There is nothing to compare.
-    fn refuse(&self, scenario: &str, linux: Option<&str>, why: &str, code: u8) -> ExitCode {
-        if !self.json {
-            return super::complain(why, code);
-        }
+    fn refuse(
+        &self,
+        scenario: &str,
+        linux: Option<&str>,
+        why: &str,
+        code: u8,
+        page: Option<&Output>,
+    ) -> ExitCode {
         let verdict = Verdict::refused(scenario, linux, why.to_owned());
-        super::print(&super::json(&verdict), ExitCode::from(code))
+        let told = page.map(|_| html::of_linux(&verdict, None, &super::command_line()));
+        let told = page.zip(told.as_ref());
+        let code = if self.json { ExitCode::from(code) } else { super::complain(why, code) };
+        let output = if self.json { super::json(&verdict) } else { String::new() };
+        super::print_with(&output, told, code)
     }
 }
 

@@ -25,8 +25,12 @@ use crate::qemu::offers::Offers;
 use crate::qemu::process::{Arch, Process, ProcessError};
 
 use crate::qemu::run::{RunError, platform_of};
+use crate::report::Seen;
 use crate::run::{self, Inexpressible};
-use cxl_model::scenario::Scenario;
+use cxl_firmware::topology::Path;
+use cxl_model::fabric::{DeviceDvsec, Fabric, HdmImage};
+use cxl_model::scenario::{Place, Scenario};
+use cxl_regs::Component;
 
 /// Linux and its initramfs want more than our image does.
 const MEMORY: u64 = 1 << 30;
@@ -194,6 +198,44 @@ pub struct Boot {
 }
 
 impl Boot {
+    /// The registers as the image printed them once all was committed.
+    pub fn seen(&self) -> Seen {
+        let scenario = &self.scenario;
+        let mut fabric = Fabric::of(scenario);
+        let at = |component, path: &Path| {
+            let count = match component {
+                Component::HostBridge => scenario.bridges.len(),
+                Component::UpstreamPort => scenario.switches.len(),
+                Component::Device => scenario.devices.len(),
+            };
+            let place = |index| match component {
+                Component::HostBridge => Place::Bridge(index),
+                Component::UpstreamPort => Place::Switch(index),
+                Component::Device => Place::Device(index),
+            };
+            (0..count).find(|index| run::path(scenario, place(*index)).as_ref() == Some(path))
+        };
+        for registers in &self.said.hdm {
+            let Some(index) = at(registers.component, &registers.place) else { continue };
+            let hdm = match registers.component {
+                Component::HostBridge => fabric.bridges.get_mut(index).map(|b| &mut b.hdm),
+                Component::UpstreamPort => fabric.switches.get_mut(index).map(|s| &mut s.hdm),
+                Component::Device => fabric.devices.get_mut(index).map(|d| &mut d.hdm),
+            };
+            if let Some(hdm) = hdm {
+                *hdm = Some(HdmImage::read(&registers.section.bytes));
+            }
+        }
+        for registers in &self.said.dvsec {
+            let dword = cxl_regs::block::image(&registers.section.bytes);
+            let index = at(Component::Device, &registers.place);
+            if let Some(device) = index.and_then(|index| fabric.devices.get_mut(index)) {
+                device.dvsec = Some(DeviceDvsec { capability: dword(0x08), control: dword(0x0C) });
+            }
+        }
+        Seen::of(fabric)
+    }
+
     /// What is planned, held against what Linux has.
     pub fn verdict(&self) -> Verdict {
         Verdict::of(&Evidence {

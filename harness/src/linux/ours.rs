@@ -21,6 +21,7 @@ use crate::attack;
 use crate::console::{Collected, Section};
 use crate::guest::boot::{self as guest, GuestError, GuestRun, Linux, LockBy};
 use crate::kvm::{End, Failure};
+use crate::report::Seen;
 use crate::run::Refusal;
 use cxl_model::machine::Machine;
 use cxl_model::scenario::Scenario;
@@ -156,6 +157,11 @@ pub struct Ours {
 }
 
 impl Ours {
+    /// The registers in the end.
+    pub fn seen(&self) -> Seen {
+        Seen::of(self.run.last_state().machine.fabric())
+    }
+
     /// What is planned, held against what Linux has.
     pub fn verdict(&self) -> Verdict {
         let end = &self.run.first.end;

@@ -1,0 +1,133 @@
+//! Files that results are written to.
+//!
+//! **Invariant**: before any work it is known whether the file can be written, and nothing of it has
+//! changed by then; it is replaced as a whole once there is a result, so whatever ends the work earlier
+//! leaves an old file as it was, and no new one.
+
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// A file that is going to be written.
+#[derive(Debug)]
+pub(super) struct Output {
+    /// As it was given.
+    named: PathBuf,
+    /// Behind symbolic links.
+    path: PathBuf,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Nothing is there.
+    New,
+    /// A file is there, which the result takes the place of.
+    Replaced,
+    /// A device, a pipe, or a file with several names: bytes go into it.
+    Into,
+}
+
+impl Output {
+    /// A file that can be written; why it cannot is one line.
+    pub(super) fn ready(named: &Path) -> Result<Self, String> {
+        let of = |error: io::Error| super::unwritten(named, &error);
+        let path = followed(named).map_err(of)?;
+        let kind = match fs::metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // A file without a name: it is gone whatever happens.
+                tempfile::tempfile_in(folder(&path)).map_err(of)?;
+                Kind::New
+            }
+            Err(error) => return Err(of(error)),
+            Ok(there) if there.is_dir() => {
+                return Err(format!("{}: expected a file, found a directory", named.display()));
+            }
+            Ok(there) => {
+                // Whoever opens a pipe waits for its reader.
+                if !there.file_type().is_fifo() {
+                    OpenOptions::new().write(true).open(&path).map_err(of)?;
+                }
+                match there.is_file() && there.nlink() == 1 {
+                    true => Kind::Replaced,
+                    false => Kind::Into,
+                }
+            }
+        };
+        Ok(Self { named: named.to_owned(), path, kind })
+    }
+
+    /// The files that can be written, each named once.
+    pub(super) fn all<const N: usize>(
+        named: [Option<&Path>; N],
+    ) -> Result<[Option<Self>; N], String> {
+        let mut ready = [const { None }; N];
+        for (slot, path) in ready.iter_mut().zip(named) {
+            *slot = path.map(Self::ready).transpose()?;
+        }
+        let mut paths: Vec<&Path> =
+            ready.iter().flatten().map(|file| file.path.as_path()).collect();
+        paths.sort_unstable();
+        match paths.windows(2).find(|pair| pair.first() == pair.last()) {
+            Some([path, _]) if !path.starts_with("/dev") => Err(format!(
+                "{}: expected a file for each output, found one for two",
+                path.display()
+            )),
+            _ => Ok(ready),
+        }
+    }
+
+    /// Writes the result.
+    pub(super) fn write(&self, bytes: &[u8]) -> Result<(), String> {
+        self.put(bytes).map_err(|error| super::unwritten(&self.named, &error))
+    }
+
+    fn put(&self, bytes: &[u8]) -> io::Result<()> {
+        // What a new file may be is what the user's mask says.
+        let mode = match self.kind {
+            Kind::New => Permissions::from_mode(0o666),
+            Kind::Replaced => fs::metadata(&self.path)?.permissions(),
+            Kind::Into => return self.pour(bytes),
+        };
+        let beside = tempfile::Builder::new()
+            .prefix(".cxl-harness-")
+            .permissions(mode.clone())
+            .tempfile_in(folder(&self.path));
+        let mut beside = match beside {
+            Ok(beside) => beside,
+            // The file can be written, and its folder cannot.
+            Err(_) if self.kind == Kind::Replaced => return self.pour(bytes),
+            Err(error) => return Err(error),
+        };
+        beside.write_all(bytes)?;
+        if self.kind == Kind::Replaced {
+            beside.as_file().set_permissions(mode)?;
+        }
+        beside.persist(&self.path).map(drop).map_err(|error| error.error)
+    }
+
+    fn pour(&self, bytes: &[u8]) -> io::Result<()> {
+        OpenOptions::new().write(true).truncate(true).open(&self.path)?.write_all(bytes)
+    }
+}
+
+/// The folder that a file is in.
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Symbolic links that may lead from one to the next, as Linux has it.
+const MOST_LINKS: usize = 40;
+
+/// The path behind symbolic links, whether anything is there or not.
+fn followed(named: &Path) -> io::Result<PathBuf> {
+    let mut path = named.to_owned();
+    for _ in 0..MOST_LINKS {
+        match fs::read_link(&path) {
+            Ok(next) => path = folder(&path).join(next),
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(io::Error::other("too many symbolic links"))
+}
