@@ -1538,7 +1538,7 @@ fn what_is_no_input_is_one_line_and_exit_2() {
         (&["lint", "gone.bin"], "gone.bin"),
         (&["lint", "default", "--kernel", "6.11"], "expected kernel 6.12 or newer, found 6.11"),
         (&["lint", "no-name.toml"], "found \"port7\""),
-        (&["lint", "no-file.toml"], "no-file.toml:3:13: gone: "),
+        (&["lint", "no-file.toml"], "no-file.toml:2:8: gone: "),
         (&["lint", "twice.toml"], "twice.toml:7:8: expected different names, found \"a\" twice"),
         (&["lint", "key.toml"], "key.toml:4:1: unknown field `colour`"),
         (&["lint", "status.toml"], "status.toml:3:10: invalid value: integer `4294967316`"),
@@ -1640,7 +1640,9 @@ fn of_many_functions_a_device_is_the_one_at_its_address() {
     }
     let error = set("address = \"0000:0f:00.0\"").unwrap_err().to_string();
     let file = directory.path().join("lspci");
-    let expected = format!("{}: expected the function 0000:0f:00.0, found others", file.display());
+    let set = directory.path().join("set.toml");
+    let (set, file) = (set.display(), file.display());
+    let expected = format!("{set}:3:10: {file}: expected the function 0000:0f:00.0, found others");
     assert_eq!(error, expected);
 }
 
