@@ -23,7 +23,10 @@
 //!
 //! `[[switch]]` has `below` and `registers`. All of them take `name`, and `address` as Linux prints
 //! it (`pci0000:0c`, `0000:0d:00.0`); devices also `persistent` and `status` (the Memory Device
-//! Status dword).
+//! Status dword); a bridge of CXL 1.1 has `rcrb` instead of `registers`: the dwords at 0x00, 0x04, 0x10 and
+//! 0x14. `kernel` is the version of a Linux that ran there, `witness` a list of files with what it showed
+//! (sysfs, `cxl list`, `/proc/iomem`), which stands in for registers that are not given. What could not be
+//! read says `[[withheld]]`, with `what` and `why`.
 //!
 //! **Invariant**: every name leads to one thing, and every file is read once and whole, or there is
 //! an error that names it.
@@ -38,7 +41,9 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::input::{Bridge, Config, Device, Input, MEMORY_DEVICE, Port, Registers, Switch};
-use cxl_model::capture::{self, Ask, Content};
+use super::witness;
+use cxl_model::capture::witness::Witness;
+use cxl_model::capture::{self, Ask, CaptureError, Content};
 use cxl_model::dump::{Dump, DumpError, Kind, Options};
 use cxl_model::fabric::Parent;
 use cxl_model::scenario::Bytes;
@@ -96,6 +101,13 @@ pub enum ImagesError {
         /// Why.
         error: DumpError,
     },
+    /// A file with what a Linux showed that cannot be read.
+    Witness {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        error: CaptureError,
+    },
     /// A dump of another kind.
     Kind {
         /// The file.
@@ -144,6 +156,7 @@ impl fmt::Display for ImagesError {
             }
             Self::Io { file, error } => write!(f, "{}: {error}", file.display()),
             Self::Dump { file, error } => write!(f, "{}: {error}", file.display()),
+            Self::Witness { file, error } => write!(f, "{}: {error}", file.display()),
             Self::Kind { file, expected, found } => {
                 write!(f, "{}: expected {expected}, found {found}", file.display())
             }
@@ -170,9 +183,11 @@ type Result<T> = std::result::Result<T, ImagesError>;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
-    #[serde(rename = "images")]
-    _images: String,
+    images: String,
     cedt: Option<Spanned<PathBuf>>,
+    kernel: Option<String>,
+    #[serde(default)]
+    witness: Vec<Spanned<PathBuf>>,
     #[serde(default)]
     bridge: Vec<BridgeEntry>,
     #[serde(default)]
@@ -181,15 +196,58 @@ struct Document {
     switch: Vec<SwitchEntry>,
     #[serde(default)]
     device: Vec<DeviceEntry>,
+    #[serde(default)]
+    withheld: Vec<Withheld>,
+}
+
+/// Something of a machine that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Withheld {
+    /// What it is.
+    pub what: String,
+    /// Why not, and what to do.
+    pub why: String,
+}
+
+/// A machine as a set of files has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Images {
+    /// What they are.
+    pub subject: String,
+    /// The version of the Linux that ran there.
+    pub kernel: Option<String>,
+    /// The machine, by registers and tables alone.
+    pub input: Input,
+    /// What a Linux showed of it.
+    pub witness: Option<Witness>,
+    /// What could not be read.
+    pub withheld: Vec<Withheld>,
+}
+
+impl Images {
+    /// The machine with what a Linux showed in the place of registers that are not given, and what is to be
+    /// known of it.
+    pub fn with_witness(&self) -> (Input, Vec<String>) {
+        let mut input = self.input.clone();
+        let withheld = self.withheld.iter();
+        let mut remarks: Vec<String> =
+            withheld.map(|Withheld { what, why }| format!("{what}: withheld: {why}")).collect();
+        if let Some(seen) = &self.witness {
+            remarks.extend(witness::fill(&mut input, seen));
+        }
+        (input, remarks)
+    }
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct BridgeEntry {
     name: Option<Spanned<String>>,
-    uid: Spanned<u32>,
+    uid: Option<Spanned<u32>>,
     address: Option<String>,
     registers: Option<Spanned<PathBuf>>,
+    rcrb: Option<[u32; 4]>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -278,16 +336,10 @@ impl Input {
         text.lines().take_while(|line| !line.trim_start().starts_with('[')).any(key)
     }
 
-    /// Out of a set; the files that it names are looked for beside it.
+    /// Out of a set; the files that it names are looked for beside it. What a Linux showed stands in for
+    /// registers that are not given.
     pub fn of_set(text: &str, file: &Path, read: Reader<'_>) -> Result<Self> {
-        let name = file.display().to_string();
-        let document: Document = toml::from_str(text).map_err(|error| {
-            let (line, column) = place(text, error.span().map_or(0, |span| span.start));
-            let (file, message) = (name.clone(), error.message().to_owned());
-            ImagesError::Document { file, line, column, message }
-        })?;
-        let directory = file.parent().unwrap_or(Path::new(""));
-        Set { file: &name, text, directory, read }.input(document)
+        Images::read(text, file, read).map(|images| images.with_witness().0)
     }
 
     /// A dump in a file's bytes. A table that Linux reads though its checksum or one of its records
@@ -305,7 +357,54 @@ impl Input {
     }
 }
 
+impl Images {
+    /// Reads a set; the files that it names are looked for beside it.
+    pub fn read(text: &str, file: &Path, read: Reader<'_>) -> Result<Self> {
+        let name = file.display().to_string();
+        let document: Document = toml::from_str(text).map_err(|error| {
+            let (line, column) = place(text, error.span().map_or(0, |span| span.start));
+            let (file, message) = (name.clone(), error.message().to_owned());
+            ImagesError::Document { file, line, column, message }
+        })?;
+        let directory = file.parent().unwrap_or(Path::new(""));
+        Set { file: &name, text, directory, read }.images(document)
+    }
+}
+
 impl Set<'_> {
+    fn images(mut self, mut document: Document) -> Result<Images> {
+        let files = std::mem::take(&mut document.witness);
+        let mut seen = Witness::default();
+        for file in &files {
+            let shown = self.witness(file.get_ref());
+            seen.merge(shown.map_err(|error| self.at(file.span(), error))?);
+        }
+        let subject = std::mem::take(&mut document.images);
+        let kernel = document.kernel.take();
+        let withheld = std::mem::take(&mut document.withheld);
+        let input = self.input(document)?;
+        let witness = Some(seen).filter(|seen| !seen.is_empty());
+        Ok(Images { subject, kernel, input, witness, withheld })
+    }
+
+    /// What a file shows of a machine; one without anything of it is none.
+    fn witness(&mut self, file: &Path) -> Result<Witness> {
+        let file = self.directory.join(file);
+        let bytes =
+            (self.read)(&file).map_err(|error| ImagesError::Io { file: file.clone(), error })?;
+        let mut seen = Witness::default();
+        let capture = match capture::read(&bytes, Ask::default()) {
+            Ok(capture) => capture,
+            Err(error) => return Err(ImagesError::Witness { file, error }),
+        };
+        for found in capture.found {
+            if let Content::Witness(witness) = found.content {
+                seen.merge(witness);
+            }
+        }
+        Ok(seen)
+    }
+
     fn dump(
         &mut self,
         file: &Path,
@@ -348,7 +447,7 @@ impl Set<'_> {
         Ok(dump.hdm().map_or(Registers::NoHdm, |(image, _)| Registers::Hdm(image)))
     }
 
-    fn input(mut self, document: Document) -> Result<Input> {
+    fn input(&mut self, document: Document) -> Result<Input> {
         // Every name, and where it stands, or what it is the name of.
         let mut names: Vec<(String, Range<usize>)> = Vec::new();
         let mut named = |given: Option<Spanned<String>>, kind: &str, index, of: Range<usize>| {
@@ -368,9 +467,11 @@ impl Set<'_> {
             // A bridge always has a register block; what it can do without is decoders.
             let registers =
                 if registers == Registers::NoBlock { Registers::NoHdm } else { registers };
+            let registers = entry.rcrb.map_or(registers, Registers::Rcrb);
+            let of = entry.uid.as_ref().map_or(0..0, Spanned::span);
             input.bridges.push(Bridge {
-                name: named(entry.name, "hb", index, entry.uid.span()),
-                uid: Some(entry.uid.into_inner()),
+                name: named(entry.name, "hb", index, of),
+                uid: entry.uid.map(Spanned::into_inner),
                 address: entry.address,
                 registers,
             });

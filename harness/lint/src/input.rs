@@ -126,6 +126,8 @@ pub struct DeviceDvsec {
     pub capability: u16,
     /// Control, offset 0x0C.
     pub control: u16,
+    /// Lock, offset 0x14: bit 0 is CONFIG_LOCK.
+    pub lock: u16,
     /// Size High, Size Low, Base High and Base Low of both ranges, offset 0x18. What follows, from
     /// 0x38 on, is what Linux takes for a third range's where HDM_Count is 3.
     pub ranges: [[u32; 4]; 3],
@@ -137,6 +139,7 @@ impl DeviceDvsec {
         Self {
             capability: (dword(0x08) >> 16) as u16,
             control: dword(0x0C) as u16,
+            lock: dword(0x14) as u16,
             ranges: [0x18, 0x28, 0x38].map(|at| [0, 4, 8, 12].map(|next| dword(at + next))),
         }
     }

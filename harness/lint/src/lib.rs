@@ -32,7 +32,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 pub use fabric::Reached;
-pub use images::{ImagesError, Reader};
+pub use images::{Images, ImagesError, Reader, Withheld};
 pub use input::{Bridge, Config, Device, DeviceDvsec, Input, Port, Registers, Switch};
 pub use kernel::{Change, Kernel, KernelError};
 pub use rule::Rule;

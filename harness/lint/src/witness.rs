@@ -75,6 +75,51 @@ pub(super) fn take(input: &mut Input, seen: &Witness) -> Vec<String> {
     remarks
 }
 
+/// Fills in what an input leaves open and Linux shows: registers and capacities of components that are in
+/// both, by UID and address; what is to be known of it.
+pub(super) fn fill(input: &mut Input, seen: &Witness) -> Vec<String> {
+    let mut shown = Input { cedt: input.cedt.clone(), ..Input::default() };
+    // What is said of the rest of that picture is not used.
+    take(&mut shown, seen);
+    let mut taken = Vec::new();
+    let same = |one: &Option<String>, other: &Option<String>| one.is_some() && one == other;
+    for bridge in &mut input.bridges {
+        let mut others = shown.bridges.iter();
+        let other = others.find(|other| {
+            same(&bridge.address, &other.address) || bridge.uid.is_some() && bridge.uid == other.uid
+        });
+        fill_in(&mut bridge.registers, other.map(|it| &it.registers), &bridge.name, &mut taken);
+    }
+    for switch in &mut input.switches {
+        let mut others = shown.switches.iter();
+        let other = others.find(|other| same(&switch.address, &other.address));
+        fill_in(&mut switch.registers, other.map(|it| &it.registers), &switch.name, &mut taken);
+    }
+    for device in &mut input.devices {
+        let mut others = shown.devices.iter();
+        let other = others.find(|other| same(&device.address, &other.address));
+        fill_in(&mut device.registers, other.map(|it| &it.registers), &device.name, &mut taken);
+        device.capacity = device.capacity.or(other.and_then(|other| other.capacity));
+    }
+    if taken.is_empty() {
+        return vec![];
+    }
+    let names = taken.join(", ");
+    vec![format!("registers of {names}: not given, taken from what Linux shows of them")]
+}
+
+fn fill_in(
+    registers: &mut Registers,
+    shown: Option<&Registers>,
+    name: &str,
+    taken: &mut Vec<String>,
+) {
+    if let (Registers::Unknown, Some(shown @ Registers::Hdm(_))) = (&*registers, shown) {
+        *registers = shown.clone();
+        taken.push(name.to_owned());
+    }
+}
+
 /// What has become of the ports.
 #[derive(Default)]
 struct Places {
@@ -181,8 +226,12 @@ fn device(
     // An endpoint that is up has been enabled, and its memory is there.
     let size = [(bytes >> 32) as u32, bytes as u32 & 0xF000_0000 | 0x3];
     let range = [size[0], size[1], 0, 0];
-    let dvsec =
-        DeviceDvsec { capability: 0x001E, control: 0x0006, ranges: [range, [0; 4], [0; 4]] };
+    let dvsec = DeviceDvsec {
+        capability: 0x001E,
+        control: 0x0006,
+        lock: 0,
+        ranges: [range, [0; 4], [0; 4]],
+    };
     let config = Config { class: MEMORY_DEVICE, dvsec: Some(dvsec) };
     input.devices.push(Device {
         name,
