@@ -13,6 +13,9 @@
 //! **Invariant**: what is said here follows from registers and from the models' own decode. Neither
 //! the firmware's record nor its verifier is asked.
 
+mod given;
+mod modelled;
+
 use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
 
@@ -20,9 +23,37 @@ use cxl_regs::dvsec::device::{DeviceDvsec, RangeRegisters};
 use cxl_regs::hdm::{Control, DecoderImage};
 use cxl_regs::{Hpa, Size, Span};
 
-use cxl_model::device::component::ComponentBlock;
-use cxl_model::machine::{Landing, Machine};
+use cxl_model::device::hdm::HdmBlock;
+use cxl_model::machine::Landing;
 use cxl_model::scenario::{Parent, Place};
+
+pub use given::Given;
+
+/// A machine as far as its locks go: registers, how they hang together, and where addresses lead.
+pub trait View {
+    /// All components, bridges first, devices last.
+    fn places(&self) -> Vec<Place>;
+    /// A component's name.
+    fn name(&self, place: Place) -> &str;
+    /// Whether a device is plugged in.
+    fn present(&self, device: usize) -> bool;
+    /// A component's decoders.
+    fn hdm(&self, place: Place) -> Option<&HdmBlock>;
+    /// A device's DVSEC.
+    fn dvsec(&self, device: Place) -> Option<DeviceDvsec>;
+    /// Whose port a port is, and its Port Number.
+    fn port(&self, port: usize) -> Option<(Parent, u8)>;
+    /// The port that a switch or a device hangs below.
+    fn port_above(&self, place: Place) -> Option<usize>;
+    /// What hangs below a port.
+    fn below(&self, port: usize) -> Option<Place>;
+    /// The windows that have a place.
+    fn windows(&self) -> Vec<Span>;
+    /// The device that an address is routed to, whether or not it claims it.
+    fn device_at(&self, hpa: u64) -> Option<usize>;
+    /// The memory behind an address; `None` also where a device claims it and has none there.
+    fn lands(&self, hpa: u64) -> Option<Landing>;
+}
 
 /// A decoder of a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,7 +148,7 @@ pub struct Protection {
 
 impl Protection {
     /// What the locks of this machine protect.
-    pub fn of(machine: &Machine) -> Self {
+    pub fn of(machine: &dyn View) -> Self {
         let mut found = Self::default();
         for place in machine.places() {
             for (index, image) in decoders(machine, place) {
@@ -162,7 +193,7 @@ impl Protection {
     }
 
     /// Every way from a device's decoder up to its bridge.
-    fn paths_of(&mut self, machine: &Machine, device: Place) {
+    fn paths_of(&mut self, machine: &dyn View, device: Place) {
         let above = above(machine, device);
         for (index, image) in decoders(machine, device) {
             let (at, control) = (At { place: device, index }, image.control());
@@ -184,7 +215,7 @@ impl Protection {
                     Some(range) => range.leads.clone(),
                     None => {
                         let leads = edges(machine, span).into_iter();
-                        leads.map(|hpa| (hpa, lands(machine, hpa))).collect()
+                        leads.map(|hpa| (hpa, machine.lands(hpa))).collect()
                     }
                 };
                 self.ranges.push(LockedRange { at, span, leads });
@@ -193,7 +224,7 @@ impl Protection {
     }
 
     /// Whether all that a locked decoder routes to has a decoder for it.
-    fn below(&mut self, machine: &Machine, place: Place) {
+    fn below(&mut self, machine: &dyn View, place: Place) {
         let parent = match place {
             Place::Bridge(index) => Parent::Bridge(index),
             Place::Switch(index) => Parent::Switch(index),
@@ -205,9 +236,8 @@ impl Protection {
             let ways = cxl_regs::Ways::decode(control.ways()).map_or(1, |ways| ways.count());
             let targets = image.targets();
             for number in targets.iter().take(ways as usize) {
-                let ports = machine.scenario().ports.iter().enumerate();
-                let mut ports = ports.filter(|(_, port)| port.parent == parent);
-                let port = ports.find(|(_, port)| port.number == *number);
+                let mut ports = (0..).map_while(|port| Some((port, machine.port(port)?)));
+                let port = ports.find(|(_, port)| *port == (parent, *number));
                 let Some(below) = port.and_then(|(port, _)| machine.below(port)) else { continue };
                 let whole = !decoders(machine, below).is_empty();
                 for part in claims(machine, below, span).into_iter().filter(|_| whole) {
@@ -233,7 +263,7 @@ impl Protection {
         }
     }
 
-    fn judge(&mut self, machine: &Machine) {
+    fn judge(&mut self, machine: &dyn View) {
         for device in devices(machine) {
             if serves_by_ranges(machine, device) {
                 self.note(Unlocked::ByRanges { device });
@@ -274,45 +304,45 @@ fn under_way(control: Control) -> bool {
 }
 
 /// The devices that are plugged in.
-fn devices(machine: &Machine) -> Vec<Place> {
-    let all = 0..machine.scenario().devices.len();
-    all.filter(|device| machine.present(*device)).map(Place::Device).collect()
+fn devices(machine: &dyn View) -> Vec<Place> {
+    let all = machine.places().into_iter();
+    all.filter(|place| matches!(place, Place::Device(device) if machine.present(*device))).collect()
 }
 
 /// Decoders that decide where memory leads: those of bridges, upstream ports, and devices that are
 /// plugged in. Those of a root port or downstream port route nothing.
-pub(crate) fn decoders(machine: &Machine, place: Place) -> Vec<(u8, DecoderImage)> {
+pub(crate) fn decoders(machine: &dyn View, place: Place) -> Vec<(u8, DecoderImage)> {
     let counts = match place {
         Place::Port(_) => false,
         Place::Device(device) => machine.present(device),
         Place::Bridge(_) | Place::Switch(_) => true,
     };
-    let hdm = machine.component(place).filter(|_| counts).and_then(ComponentBlock::hdm);
+    let hdm = machine.hdm(place).filter(|_| counts);
     hdm.map(|hdm| (0..=u8::MAX).zip(hdm.images()).collect()).unwrap_or_default()
 }
 
-fn routes(machine: &Machine, place: Place) -> bool {
-    machine.component(place).and_then(ComponentBlock::hdm).is_some()
+fn routes(machine: &dyn View, place: Place) -> bool {
+    machine.hdm(place).is_some()
 }
 
 /// The switches and the bridge above a device, in order.
-fn above(machine: &Machine, device: Place) -> Vec<Place> {
-    let scenario = machine.scenario();
-    let Place::Device(device) = device else { return Vec::new() };
+fn above(machine: &dyn View, device: Place) -> Vec<Place> {
     let mut above = Vec::new();
-    let mut port = scenario.devices.get(device).map(|device| device.port);
+    let mut port = machine.port_above(device);
+    let most = machine.places().len();
     // A switch has one port above it, so none can come twice.
-    while let Some(at) = port.and_then(|port| scenario.ports.get(port))
-        && above.len() <= scenario.switches.len()
+    while let Some((parent, _)) = port.and_then(|port| machine.port(port))
+        && above.len() <= most
     {
-        match at.parent {
+        match parent {
             Parent::Bridge(bridge) => {
                 above.push(Place::Bridge(bridge));
                 port = None;
             }
             Parent::Switch(switch) => {
-                above.push(Place::Switch(switch));
-                port = scenario.switches.get(switch).map(|switch| switch.port);
+                let place = Place::Switch(switch);
+                above.push(place);
+                port = machine.port_above(place);
             }
         }
     }
@@ -320,7 +350,7 @@ fn above(machine: &Machine, device: Place) -> Vec<Place> {
 }
 
 /// The decoders of a component that claim any of a range, or one part without a decoder.
-fn claims(machine: &Machine, place: Place, range: Span) -> Vec<Part> {
+fn claims(machine: &dyn View, place: Place, range: Span) -> Vec<Part> {
     let decoders = decoders(machine, place).into_iter();
     let claims = decoders.filter(|(_, image)| {
         let in_use = image.control().committed() || under_way(image.control());
@@ -360,21 +390,13 @@ fn probes(image: &DecoderImage, span: Span) -> BTreeSet<u64> {
         .collect()
 }
 
-/// The Device DVSEC of a device, and whether CONFIG_LOCK is set.
-fn dvsec(machine: &Machine, device: Place) -> Option<(DeviceDvsec, bool)> {
-    let function = machine.function(device)?;
-    let at = function.device_dvsec()?;
-    let dvsec = DeviceDvsec::read(|offset| function.read(offset), at);
-    Some((dvsec, dvsec.lock.config_lock()))
-}
-
 /// Whether a device serves CXL.mem by its ranges: HDM Decoder Enable is clear, Mem_Enable is set, and
 /// a range with a size leads to addresses that are routed to it.
-fn serves_by_ranges(machine: &Machine, device: Place) -> bool {
+fn serves_by_ranges(machine: &dyn View, device: Place) -> bool {
     let Place::Device(index) = device else { return false };
-    let hdm = machine.component(device).and_then(ComponentBlock::hdm);
+    let hdm = machine.hdm(device);
     let enabled = hdm.is_some_and(|hdm| hdm.global().decoder_enable());
-    let Some((dvsec, _)) = dvsec(machine, device) else { return false };
+    let Some(dvsec) = machine.dvsec(device) else { return false };
     !enabled
         && dvsec.control.mem_enable()
         && dvsec.ranges().into_iter().any(|range| {
@@ -389,18 +411,10 @@ fn range_span(range: &RangeRegisters) -> Option<Span> {
     Span::new(range.base(), range.size()).ok()
 }
 
-/// The memory behind an address; `None` also where a device claims it and has none there.
-pub(crate) fn lands(machine: &Machine, hpa: u64) -> Option<Landing> {
-    let landing = machine.resolve(hpa)?;
-    let media = &machine.endpoint(landing.device)?.media;
-    media.holds(landing.dpa, 1).then_some(landing)
-}
-
 /// Addresses of a range at which anything may begin or end to be routed: its own ends, and those of
 /// every window and decoder.
-pub(crate) fn edges(machine: &Machine, range: Span) -> BTreeSet<u64> {
-    let windows = machine.scenario().windows.iter().zip(&machine.map().windows);
-    let windows = windows.filter_map(|(window, base)| Span::new((*base)?, window.size).ok());
+pub(crate) fn edges(machine: &dyn View, range: Span) -> BTreeSet<u64> {
+    let windows = machine.windows().into_iter();
     let all = machine.places().into_iter().flat_map(|place| decoders(machine, place));
     let own = all.filter_map(|(_, image)| span(&image).map(|span| (image, span)));
     let own: Vec<(DecoderImage, Span)> = own.collect();
@@ -414,12 +428,12 @@ pub(crate) fn edges(machine: &Machine, range: Span) -> BTreeSet<u64> {
 }
 
 /// Why a device's locked ranges are not sealed.
-pub(crate) fn unsealed(machine: &Machine, device: Place) -> Vec<Unsealed> {
+pub(crate) fn unsealed(machine: &dyn View, device: Place) -> Vec<Unsealed> {
     let Place::Device(index) = device else { return Vec::new() };
-    let Some((dvsec, locked)) = dvsec(machine, device) else { return Vec::new() };
-    let hdm = machine.component(device).and_then(ComponentBlock::hdm);
+    let Some(dvsec) = machine.dvsec(device) else { return Vec::new() };
+    let hdm = machine.hdm(device);
     let mut found = Vec::new();
-    if !locked {
+    if !dvsec.lock.config_lock() {
         found.push(Unsealed::ConfigLock { device });
     }
     let mut first = 0u64;
@@ -448,7 +462,7 @@ pub(crate) fn unsealed(machine: &Machine, device: Place) -> Vec<Unsealed> {
 }
 
 /// Whether a device address is part of what a committed decoder leads to.
-fn behind_a_decoder(machine: &Machine, device: Place, dpa: u64) -> bool {
+fn behind_a_decoder(machine: &dyn View, device: Place, dpa: u64) -> bool {
     let mut first = 0u64;
     for (_, image) in decoders(machine, device) {
         // One of size 0 takes no part in the device's arithmetic, its skip neither.
@@ -467,7 +481,7 @@ fn behind_a_decoder(machine: &Machine, device: Place, dpa: u64) -> bool {
 }
 
 /// Something about a machine in words, with the names of its scenario.
-pub struct Words<'a, T>(pub &'a Machine, pub &'a T);
+pub struct Words<'a, T>(pub &'a dyn View, pub &'a T);
 
 impl Display for Words<'_, At> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {

@@ -14,9 +14,7 @@ use std::fmt::{self, Display, Formatter};
 
 use cxl_regs::hdm::DecoderImage;
 
-use crate::locks::{
-    At, LockedRange, Protection, Unlocked, Unsealed, Words, decoders, edges, lands,
-};
+use crate::locks::{At, LockedRange, Protection, Unlocked, Unsealed, View, Words, decoders, edges};
 use cxl_model::device::component::ComponentBlock;
 use cxl_model::machine::{Landing, Machine};
 use cxl_model::scenario::Place;
@@ -269,7 +267,11 @@ impl Watched {
 }
 
 /// What is wrong with locks now, in words.
-pub(crate) fn violations(machine: &Machine, found: &Protection, moment: &Moment) -> Vec<Violation> {
+pub(crate) fn violations(
+    machine: &dyn View,
+    found: &Protection,
+    moment: &Moment,
+) -> Vec<Violation> {
     let violation =
         |level, mixed, message| Violation { moment: moment.clone(), level, mixed, message };
     let unlocked = found.unlocked.iter().map(|why: &Unlocked| {
@@ -298,7 +300,7 @@ fn led_astray(
 ) -> Option<(u64, Option<Landing>)> {
     let mut addresses: BTreeSet<u64> = range.leads.iter().map(|(hpa, _)| *hpa).collect();
     addresses.extend(edges(machine, range.span));
-    let leads = addresses.into_iter().map(|hpa| (hpa, lands(then, hpa), lands(machine, hpa)));
+    let leads = addresses.into_iter().map(|hpa| (hpa, then.lands(hpa), machine.lands(hpa)));
     let mut astray = leads.filter(|(_, before, now)| before != now).map(|(hpa, _, now)| (hpa, now));
     // One that leads to other bytes is worse than any that leads nowhere.
     let first = astray.next()?;

@@ -10,9 +10,8 @@ use serde::Serialize;
 
 use super::Facts;
 use super::findings::Finding;
-use crate::locks::Protection;
+use crate::locks::{Protection, View};
 use crate::vigil::{Level, Moment, Violation, Watched, violations};
-use cxl_model::machine::Machine;
 
 /// What the locks protect at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -34,7 +33,7 @@ pub struct Locks {
 }
 
 impl Locks {
-    pub(super) fn of(machine: &Machine) -> Self {
+    pub(super) fn of(machine: &dyn View) -> Self {
         let found = Protection::of(machine);
         let all = violations(machine, &found, &Moment::HandOff);
         let of = |level: Level| {
