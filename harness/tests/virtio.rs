@@ -478,7 +478,9 @@ fn a_request_that_cannot_be_done_says_so_and_the_disk_goes_on() {
     let passed =
         |head, sector, bytes| RequestError::Place { head, sector, bytes, sectors: SECTORS };
     let at = |error| RequestError::Buffer { head: 0, error };
-    let cases: Vec<(u32, u64, Vec<(u64, u32)>, RequestError)> = vec![
+    // Kind, first sector, buffers, and what comes of it.
+    type Case = (u32, u64, Vec<(u64, u32)>, RequestError);
+    let cases: Vec<Case> = vec![
         (IN, 0, vec![(0x7000_0000, 512)], at(nowhere)),
         (OUT, 0, vec![(0x40_0000, 512), (0x7000_0000, 512)], at(nowhere)),
         (
@@ -544,7 +546,8 @@ fn a_request_that_cannot_be_done_says_so_and_the_disk_goes_on() {
 #[test]
 fn a_queue_that_cannot_be_followed_stops_the_disk_until_it_is_reset() {
     type Spoil = fn(&mut Bench);
-    let cases: &[(Spoil, fn(&QueueError) -> bool)] = &[
+    type Expected = fn(&QueueError) -> bool;
+    let cases: &[(Spoil, Expected)] = &[
         // Head beyond the table.
         (|bench| bench.offer(SIZE), |e| *e == QueueError::NoDescriptor { head: SIZE }),
         (|bench| bench.offer(0xFFFF), |e| *e == QueueError::NoDescriptor { head: 0xFFFF }),

@@ -267,7 +267,7 @@ impl Block {
         &self,
         memory: &mut Memory<'_>,
         head: u16,
-        readable: &mut Vec<Segment>,
+        readable: &mut [Segment],
     ) -> Result<(Kind, u64), RequestError> {
         let bytes = readable.iter().map(|segment| u64::from(segment.length)).sum();
         let mut header = [0; HEADER];

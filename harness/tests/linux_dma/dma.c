@@ -6,8 +6,8 @@
  *
  *   dma DISK NODE WINDOW SIZE COMPARE [COUNTxBYTES...]
  *
- * For each COUNTxBYTES: COUNT reads of BYTES from the start of the disk into buffers, all submitted at
- * once; with COMPARE `all` the processor compares each word with what a read into ordinary memory got,
+ * For each COUNTxBYTES: COUNT reads of BYTES from the start of the disk into buffers, each as far from the
+ * one before as it is long, so that they stay apart, and all submitted at once; with COMPARE `all` the processor compares each word with what a read into ordinary memory got,
  * with `some` the first word of each page; then COUNT writes from these buffers to the second half of
  * the disk, which is read back and compared in ordinary memory. Prints a line for each, and ends with 0
  * if all of it was right.
@@ -69,7 +69,7 @@ static void transfer(int disk, int opcode, uint64_t **buffers, int count, size_t
         blocks[n].aio_fildes = disk;
         blocks[n].aio_buf = (uintptr_t)buffers[n];
         blocks[n].aio_nbytes = bytes;
-        blocks[n].aio_offset = from + n * bytes;
+        blocks[n].aio_offset = from + n * 2 * bytes;
         list[n] = &blocks[n];
     }
     if (syscall(SYS_io_submit, context, count, list) != count) fail("io_submit");
@@ -103,23 +103,24 @@ int main(int argc, char **argv) {
         char *rest;
         int count = strtoul(argv[n], &rest, 0);
         size_t bytes = strtoul(rest + 1, NULL, 0);
-        if (count < 1 || count > MOST || *rest != 'x' || (off_t)(count * bytes) > half) return 2;
-        uint64_t *expected = memory(count * bytes, 0);
-        if (pread(disk, expected, count * bytes, 0) != (ssize_t)(count * bytes)) fail("read");
+        if (count < 1 || count > MOST || *rest != 'x' || (off_t)(2 * count * bytes) > half) return 2;
+        uint64_t *expected = memory(bytes, 0), *back = memory(bytes, 0);
         for (int one = 0; one < count; one++) {
             buffers[one] = memory(bytes, node);
             placed(buffers[one], bytes, window, size);
         }
         transfer(disk, IOCB_CMD_PREAD, buffers, count, bytes, 0);
-        for (int one = 0; one < count; one++)
-            same(buffers[one], expected + one * (bytes / 8), bytes, step);
         transfer(disk, IOCB_CMD_PWRITE, buffers, count, bytes, half);
-        uint64_t *back = memory(count * bytes, 0);
-        if (pread(disk, back, count * bytes, half) != (ssize_t)(count * bytes)) fail("read back");
-        same(back, expected, count * bytes, 1);
-        for (int one = 0; one < count; one++) munmap(buffers[one], bytes);
-        munmap(expected, count * bytes);
-        munmap(back, count * bytes);
+        for (int one = 0; one < count; one++) {
+            off_t at = one * 2 * bytes;
+            if (pread(disk, expected, bytes, at) != (ssize_t)bytes) fail("read");
+            same(buffers[one], expected, bytes, step);
+            if (pread(disk, back, bytes, half + at) != (ssize_t)bytes) fail("read back");
+            same(back, expected, bytes, 1);
+            munmap(buffers[one], bytes);
+        }
+        munmap(expected, bytes);
+        munmap(back, bytes);
         printf("dma: %d times %zu bytes\n", count, bytes);
         fflush(stdout);
     }
