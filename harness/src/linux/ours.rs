@@ -227,8 +227,8 @@ pub fn boot(
     };
     let files = [options.task.files, &files].concat();
     let task = Task { files: &files, ..options.task };
-    let initrd =
-        root::initramfs(installed, &before, &task, options).map_err(OursError::Initramfs)?;
+    let then = (options.after, options.attack);
+    let initrd = root::initramfs(installed, &before, &task, then).map_err(OursError::Initramfs)?;
     let kernel = fs::read(&installed.kernel)
         .map_err(|error| OursError::Kernel(installed.kernel.clone(), error))?;
     // Registers that drivers claim are root's only where that is said; and only movable memory can be

@@ -3,7 +3,6 @@
 //! **Invariant**: nothing here decides what came of it; that is judged from outside, by registers.
 
 use super::initramfs::{Entry, InitramfsError, PLAIN, PROGRAM};
-use super::ours::Options;
 use super::{Installed, Task};
 
 /// The program, which needs no library.
@@ -36,9 +35,9 @@ impl Way {
 
 /// What runs once Linux has said what it sees. Memory that is online is a node of Linux's: root takes it
 /// offline before the locks are attacked, or Linux would go down with what an attack switches off.
-fn after(options: &Options<'_>) -> String {
-    let mut script = format!("{}\n", options.after);
-    if let Some(way) = options.attack {
+fn script(after: &str, attack: Option<Way>) -> String {
+    let mut script = format!("{after}\n");
+    if let Some(way) = attack {
         script += ATTACK;
         script +=
             &format!("{NAME} attack {} 2>/attack && say attack done\ntext /attack\n", way.word());
@@ -55,17 +54,17 @@ for dax in /sys/bus/dax/devices/dax*; do
 done
 ";
 
-/// The initramfs with the program, and what it is for.
+/// The initramfs with the program, what is to be done once Linux has said what it sees, and the attack.
 pub(super) fn initramfs(
     installed: &Installed,
     before: &str,
     task: &Task<'_>,
-    options: &Options<'_>,
+    (after, attack): (&str, Option<Way>),
 ) -> Result<Vec<u8>, InitramfsError> {
     let more = vec![
         Entry::file(NAME.trim_start_matches('/'), PROGRAM, PROGRAM_BYTES),
         Entry::file("looked", PLAIN, format!("{NAME} mark {LOOKED}\n")),
-        Entry::file("after", PLAIN, after(options)),
+        Entry::file("after", PLAIN, script(after, attack)),
     ];
     installed.initramfs_with(before, task, more)
 }

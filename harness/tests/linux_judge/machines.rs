@@ -250,6 +250,7 @@ const WARNINGS: &[(&str, &str)] = &[
     ("clocksource", "emulation on a busy host"),
     ("TSC", "emulation on a busy host"),
     ("no symbol version", "modules of a kernel that is not signed"),
+    ("failed to find decoder mapping", "a bridge without decoders: see `PASS_THROUGH`"),
     (
         "SBR happened without memory regions removal",
         "a bus reset that was asked for, regions in use",
