@@ -215,6 +215,7 @@ fn claims() -> Vec<Claim> {
             here,
         ),
         ("windows_are_fixed", Of::Everyone, Judged::windows, here),
+        ("answers_are_those_of_our_models", Of::Everyone, Judged::state, here),
         ("regions_assemble_without_a_command", Of::Everyone, Judged::assembled, here),
         ("memory_is_online", Of::Volatile, Judged::online, here),
         (

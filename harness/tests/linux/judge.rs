@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use cxl_firmware::plan::Purpose;
 use cxl_firmware::topology::{NodeId, NodeKind, Partition, Path};
-use cxl_harness::linux::Facts;
+use cxl_harness::linux::{Facts, state};
 use cxl_harness::run::{self, DirectRun};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Place, Scenario};
@@ -403,6 +403,55 @@ impl Judged {
             }
         }
         pages
+    }
+}
+
+/// What Linux shows otherwise on QEMU than our models' registers would have it: the end of a field's
+/// name, ours and QEMU's (`*` for anything), and why both are right.
+const ON_QEMU: &[(&str, &str, &str, &str)] = &[
+    // What Linux has no number for is one that is higher than any.
+    (
+        ", node",
+        "0",
+        "18446744073709551615",
+        "QEMU's host bridges are in no proximity domain (_PXM)",
+    ),
+    (", firmware", "model", "BWFW VERSION 00", "each says what it is"),
+    (", labels", "*", "*", "each has as many bytes of labels as it is made with"),
+    (", for accelerators", "*", "*", "QEMU gives its windows restrictions of its own"),
+    (", for expanders", "*", "*", "QEMU gives its windows restrictions of its own"),
+    (", for persistent memory", "*", "*", "QEMU gives its windows restrictions of its own"),
+    (", for volatile memory", "*", "*", "QEMU gives its windows restrictions of its own"),
+];
+
+impl Judged {
+    /// Linux shows of QEMU's devices what the registers of our models hold on the same machine, so that
+    /// it has the same answers on both, but for what is listed. Configuration space and BARs are held
+    /// against each other elsewhere, register by register.
+    pub(crate) fn state(&self) {
+        let (machine, _) = modelled(&self.boot);
+        let functions = |field: &str| {
+            let of_board = field.contains(", config ") || field.ends_with(", in /proc/iomem");
+            let place = field.split(',').next().and_then(|name| machine.find(name));
+            of_board && place.is_some()
+        };
+        let ours = state::modelled(&machine, state::kernel_of(self.facts()));
+        let ours = ours.only(|field| !functions(field));
+        let theirs = state::shown(self.facts(), machine.scenario()).only(|field| !functions(field));
+        let is_known = |difference: &state::Difference| {
+            let same =
+                |want: &str, has: &Option<String>| want == "*" || has.as_deref() == Some(want);
+            ON_QEMU.iter().any(|(field, model, linux, _)| {
+                difference.field.ends_with(field)
+                    && same(model, &difference.model)
+                    && same(linux, &difference.linux)
+            })
+        };
+        let differences = ours.against(&theirs);
+        let others: Vec<_> = differences.iter().filter(|one| !is_known(one)).collect();
+        let words: Vec<_> = others.iter().map(ToString::to_string).collect();
+        assert!(words.is_empty(), "{}", words.join("\n"));
+        assert!(ours.len() > 50, "{ours}");
     }
 }
 
