@@ -7,7 +7,7 @@
 mod best_effort;
 
 use crate::built;
-use crate::commit::{commit, undo};
+use crate::commit::{Receipt, commit, commit_beside, undo};
 use crate::committed::{
     Committed, CommittedDecoder, CommittedDevice, CommittedMut, CommittedRegion, DecoderBefore,
     DeviceBefore, LinksBefore, WayBefore,
@@ -20,11 +20,12 @@ use crate::mmio::{Clock, Mmio};
 pub use crate::outcome::Extent;
 use crate::outcome::{ComponentOutcome, outcomes};
 use crate::plan::{
-    Member, NodeUse, Note, Placed, Plan, PlanMut, PlannedDecoder, Refusals, Region, plan,
+    Member, NodeUse, Note, Placed, Plan, PlanMut, PlanRef, PlannedDecoder, Refusals, Region, plan,
+    plan_beside,
 };
 use crate::platform::{Ecam, Platform};
 use crate::policy::{Demands, OnFailure, Policy};
-use crate::probe::{ProbeErrors, probe};
+use crate::probe::{ProbeErrors, probe, probe_only};
 use crate::topology::{Link, Node, NodeId, Topology, TopologyMut, Tree};
 use crate::verify::{Findings, FindingsMut, Tally, verify, verify_plan};
 
@@ -218,7 +219,75 @@ pub fn bring_up<'a>(
     policy: &Policy<'_>,
     work: impl Into<WorkspaceMut<'a>>,
 ) -> Result<Extent, Error> {
-    let mut work = work.into();
+    run(hw, clock, platform, policy, Scope::All, work.into())
+}
+
+/// Brings up what came later, beside what is in use: each device that has no committed decoder. Nothing
+/// that is committed is written to, and of the regions that are there none moves; they are verified, and
+/// have to be as the policy wants them.
+///
+/// Discovery looks at the whole machine, so nobody else may use configuration space and mailboxes
+/// meanwhile. Memory of regions that were there is not probed. Where there is no room above what the
+/// device's bridge leads to already, or no decoder left, as they are locked or burned, that is an error by
+/// name, or with [`OnFailure::BestEffort`] what the device is lost to. [`Policy::reserve`] keeps room
+/// beforehand, and for the ports that are still empty it does here too.
+///
+/// Afterwards the workspace has the whole machine: [`CommittedMut`] what was there and what came, the plan
+/// what came.
+pub fn add<'a>(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    platform: &Platform<'_>,
+    policy: &Policy<'_>,
+    work: impl Into<WorkspaceMut<'a>>,
+) -> Result<Extent, Error> {
+    if cfg!(not(feature = "hot-plug")) {
+        return Err(built::Feature::HotPlug.not_built(Place::default()));
+    }
+    run(hw, clock, platform, policy, Scope::Later, work.into())
+}
+
+/// What is brought up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// The whole machine.
+    All,
+    /// What has no committed decoder.
+    Later,
+}
+
+impl Scope {
+    /// Whether it is what came later; what a build cannot reach is not linked.
+    fn is_later(self) -> bool {
+        cfg!(feature = "hot-plug") && self == Self::Later
+    }
+
+    fn commit(
+        self,
+        hw: &mut impl Mmio,
+        clock: &mut impl Clock,
+        tree: Tree<'_>,
+        wanted: PlanRef<'_>,
+        policy: &Policy<'_>,
+        committed: &mut CommittedMut<'_>,
+    ) -> Result<Receipt, Error> {
+        if self.is_later() {
+            return commit_beside(hw, clock, tree, wanted, policy, committed);
+        }
+        commit(hw, clock, tree, wanted, policy, committed)
+    }
+}
+
+// Compiled once, whatever the workspace is.
+#[inline(never)]
+fn run(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    platform: &Platform<'_>,
+    policy: &Policy<'_>,
+    scope: Scope,
+    mut work: WorkspaceMut<'_>,
+) -> Result<Extent, Error> {
     work.clear();
     let policy = &policy.effective();
     built::brings_up(policy)?;
@@ -226,9 +295,31 @@ pub fn bring_up<'a>(
         OnFailure::BestEffort if cfg!(not(feature = "degrade")) => {
             Err(built::Feature::Degrade.not_built(Place::default()))
         }
-        OnFailure::Strict => strict(hw, clock, platform, policy, work).map(|()| Extent::Whole),
-        OnFailure::BestEffort => best_effort::run(hw, clock, platform, policy, work),
+        OnFailure::Strict => {
+            strict(hw, clock, platform, policy, scope, work).map(|()| Extent::Whole)
+        }
+        OnFailure::BestEffort => best_effort::run(hw, clock, platform, policy, scope, work),
     }
+}
+
+/// Holds registers against a plan that was committed, and asks memory; gives what memory answered.
+fn check(
+    hw: &mut impl Mmio,
+    platform: &Platform<'_>,
+    tree: Tree<'_>,
+    wanted: PlanRef<'_>,
+    policy: &Policy<'_>,
+    scope: Scope,
+    (committed, findings, errors): (&mut CommittedMut<'_>, &mut FindingsMut<'_>, &mut ProbeErrors),
+) -> Result<(), Error> {
+    if scope.is_later() {
+        verify(hw, platform, tree, policy, &mut *committed, &mut *findings);
+    } else {
+        verify_plan(hw, platform, tree, wanted, policy, &mut *committed, &mut *findings);
+    }
+    // Also where the verifier is not content. What was there before is others' memory by now.
+    let only = scope.is_later().then_some(wanted.regions);
+    probe_only(hw, platform, tree, policy.probe, only, committed.reborrow(), errors)
 }
 
 // Compiled once, whatever the workspace is.
@@ -238,15 +329,22 @@ fn strict(
     clock: &mut impl Clock,
     platform: &Platform<'_>,
     policy: &Policy<'_>,
+    scope: Scope,
     work: WorkspaceMut<'_>,
 ) -> Result<(), Error> {
     let WorkspaceMut { mut topology, plan: mut wanted, mut committed, mut findings, probe: errors } =
         work;
     discover_as(hw, clock, platform, policy, topology.reborrow())?;
     let tree = Tree(&topology.nodes);
-    plan(platform, tree, policy, wanted.reborrow())?;
+    if scope.is_later() {
+        verify(hw, platform, tree, policy, &mut committed, &mut findings);
+        judge(&findings)?;
+        plan_beside(platform, tree, policy, committed.view(), wanted.reborrow())?;
+    } else {
+        plan(platform, tree, policy, wanted.reborrow())?;
+    }
     let wanted = wanted.view();
-    let receipt = match commit(hw, clock, tree, wanted, policy, &mut committed) {
+    let receipt = match scope.commit(hw, clock, tree, wanted, policy, &mut committed) {
         Ok(receipt) => receipt,
         Err(error) => {
             // What is whole and locked stays in use, if it answers.
@@ -254,9 +352,8 @@ fn strict(
             return Err(error);
         }
     };
-    verify_plan(hw, platform, tree, wanted, policy, &mut committed, &mut findings);
-    // Also where the verifier is not content.
-    let probed = probe(hw, platform, tree, policy.probe, &mut committed, errors);
+    let seen = (&mut committed, &mut findings, errors);
+    let probed = check(hw, platform, tree, wanted, policy, scope, seen);
     if findings.passed() && probed.is_ok() {
         receipt.keep();
     } else {

@@ -26,6 +26,7 @@ pub(crate) enum Feature {
     Probe,
     Describe,
     Earlier,
+    HotPlug,
 }
 
 impl Feature {
@@ -57,6 +58,7 @@ pub(crate) fn plans(platform: &Platform<'_>, policy: &Policy<'_>) -> Result<(), 
     let asked = [
         (cfg!(feature = "interleave"), sets || widths, Feature::Interleave),
         (cfg!(feature = "earlier"), !policy.earlier.is_empty(), Feature::Earlier),
+        (cfg!(feature = "hot-plug"), !policy.reserve.is_empty(), Feature::HotPlug),
     ];
     refuse(&asked, Place::default())?;
     let mut windows = platform.windows.iter();

@@ -75,7 +75,21 @@ pub fn commit<'a>(
     policy: &Policy<'_>,
     committed: impl Into<CommittedMut<'a>>,
 ) -> Result<Receipt, Error> {
-    let job = Job { tree: topology.into(), plan: plan.into(), policy };
+    let job = Job { tree: topology.into(), plan: plan.into(), policy, beside: false };
+    commit_all(hw, clock, job, &mut committed.into())
+}
+
+/// The same for a plan of what came later ([`plan_beside`](crate::plan::plan_beside)): decoders that are
+/// committed and that the plan does not name are left alone. `committed` has those of the plan only.
+pub fn commit_beside<'a>(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    topology: impl Into<Tree<'a>>,
+    plan: impl Into<PlanRef<'a>>,
+    policy: &Policy<'_>,
+    committed: impl Into<CommittedMut<'a>>,
+) -> Result<Receipt, Error> {
+    let job = Job { tree: topology.into(), plan: plan.into(), policy, beside: true };
     commit_all(hw, clock, job, &mut committed.into())
 }
 
@@ -121,7 +135,7 @@ pub fn undo<'a>(
     committed: impl Into<CommittedMut<'a>>,
     receipt: Receipt,
 ) {
-    let job = Job { tree: topology.into(), plan: plan.into(), policy };
+    let job = Job { tree: topology.into(), plan: plan.into(), policy, beside: false };
     if receipt.written > 0 {
         reject(hw, job, &mut committed.into());
     }
@@ -133,9 +147,17 @@ struct Job<'a> {
     tree: Tree<'a>,
     plan: PlanRef<'a>,
     policy: &'a Policy<'a>,
+    /// Whether lower decoders of a component, and components that the plan has nothing of, may be in use.
+    beside: bool,
 }
 
 impl Job<'_> {
+    /// Whether a decoder that the plan does not name may be in use.
+    fn may_be_in_use(self, node: NodeId, index: u8) -> bool {
+        let first = self.plan.decoders_of(node).next();
+        self.beside && first.is_none_or(|first| index < first.index)
+    }
+
     fn slot(self, planned: &PlannedDecoder) -> Result<Slot, Error> {
         Slot::new(self.tree, planned, self.policy)
     }
@@ -199,7 +221,8 @@ fn survey(
             let control = registers.read_control(hw);
             let place = Place::of(job.tree, node, index);
             settled(place, control)?;
-            if control.committed() && foreign.is_none() {
+            let theirs = control.committed() && !job.may_be_in_use(node, index);
+            if theirs && foreign.is_none() {
                 let image = registers.read_beside(hw, control);
                 let (base, size) = (image.base(), image.size());
                 foreign = Some(Code::COMMIT_FOREIGN_DECODER.at(place).expected(base).found(size));
@@ -293,7 +316,7 @@ fn run(
     committed: &mut CommittedMut<'_>,
     written: &mut usize,
 ) -> Result<(), Error> {
-    let Job { tree, plan, policy } = job;
+    let Job { tree, plan, policy, .. } = job;
     for device in &committed.devices_before {
         if let Some(registers) = job.device(device) {
             registers.quiesce(hw, &device.image).map_err(job.not_kept(device.node))?;

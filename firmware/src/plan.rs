@@ -5,6 +5,7 @@
 //! system's; what would is an [`Error`] that carries the numbers. The same platform, topology
 //! and policy give the same plan in whatever order they are listed.
 
+mod beside;
 mod check;
 mod describe;
 mod earlier;
@@ -15,6 +16,7 @@ mod node_use;
 mod place;
 mod regions;
 mod replay;
+mod reserve;
 mod sets;
 mod text;
 
@@ -33,6 +35,7 @@ pub use text::PlanText;
 use crate::built::{self, Feature};
 use crate::codes::codes;
 use crate::coherency;
+use crate::committed::CommittedRef;
 use crate::error::{Code, Error, Fact, Place};
 use crate::list::{self, Empty, List};
 use crate::platform::{Platform, Window};
@@ -234,6 +237,22 @@ pub enum Note {
         /// Kind of memory. What was in persistent memory is not where it was.
         partition: Partition,
     },
+    /// Room for a device that may be plugged in later: see
+    /// [`Policy::reserve`](crate::policy::Policy::reserve).
+    Reserved {
+        /// The port that is empty.
+        at: Path,
+        /// Which part of its memory.
+        partition: Partition,
+        /// Where it may lie. Which port is filled first gets the lowest such place.
+        span: Span,
+    },
+    /// The policy keeps room for a port, and there is none at its place, where the rest may go on without
+    /// it.
+    NoSuchPort {
+        /// The place.
+        at: Path,
+    },
 }
 
 impl Empty for Note {
@@ -252,6 +271,8 @@ codes! {
         SystemPrograms = 0x0387,
         NoSuchDevice = 0x0388,
         WindowTooSmall = 0x0389,
+        Reserved = 0x038A,
+        NoSuchPort = 0x038B,
     }
 }
 
@@ -487,9 +508,25 @@ pub fn plan<'a>(
     policy: &Policy<'_>,
     plan: impl Into<PlanMut<'a>>,
 ) -> Result<(), Error> {
+    let nothing = CommittedRef { decoders: &[], devices: &[], regions: &[], unread: false };
+    plan_beside(platform, topology, policy, nothing, plan)
+}
+
+/// The same for what came later, beside what is in use already: devices that have no committed decoder.
+/// Nothing else is planned, and of what is there nothing moves.
+///
+/// `committed` is what [`verify`](crate::verify::verify) read; the plan is to be committed by
+/// [`commit_beside`](crate::commit::commit_beside).
+pub fn plan_beside<'a, 'c>(
+    platform: &Platform<'_>,
+    topology: impl Into<Tree<'a>>,
+    policy: &Policy<'_>,
+    committed: impl Into<CommittedRef<'c>>,
+    plan: impl Into<PlanMut<'a>>,
+) -> Result<(), Error> {
     let mut plan = plan.into();
     plan.clear();
-    let result = fill(platform, topology.into(), policy, plan.reborrow());
+    let result = fill(platform, topology.into(), policy, committed.into(), plan.reborrow());
     if result.is_err() {
         plan.forget_plan();
     }
@@ -541,16 +578,19 @@ impl PlanMut<'_> {
             !of_lost && tree.fault(planned.node).is_none()
         };
         let start = decoders.iter().take(open).filter(|planned| stays(planned)).count();
+        let (mut node, mut gone) = (None, 0);
+        for planned in decoders.iter_mut().skip(open) {
+            gone = if node == Some(planned.node) { gone } else { 0 };
+            node = Some(planned.node);
+            let stays = stays(planned);
+            planned.index -= gone;
+            gone += u8::from(!stays);
+        }
         decoders.retain(stays);
         for planned in decoders.iter_mut() {
             if let Purpose::Region { region, .. } = &mut planned.purpose {
                 *region -= (0..*region).filter(|before| lost(*before)).count() as u16;
             }
-        }
-        let (mut last, mut next) = (None, 0);
-        for planned in decoders.iter_mut().skip(start) {
-            next = if last == Some(planned.node) { next + 1 } else { 0 };
-            (last, planned.index) = (Some(planned.node), next);
         }
         regions.retain(|region| !is_lost(tree, members, region));
         start
@@ -573,6 +613,7 @@ fn fill(
     platform: &Platform<'_>,
     tree: Tree<'_>,
     policy: &Policy<'_>,
+    committed: CommittedRef<'_>,
     plan: PlanMut<'_>,
 ) -> Result<(), Error> {
     let PlanMut { regions, members, decoders, notes, refusals, .. } = plan;
@@ -594,6 +635,11 @@ fn fill(
     let used = &mut *used;
     check::tree(tree, used)?;
     check::commit_order(tree, used, &mut order)?;
+    let later = cfg!(feature = "hot-plug") && !committed.decoders.is_empty();
+    if later {
+        beside::decoders(committed, used);
+        order.retain(|id| !beside::is_in_use(tree, *id, used));
+    }
     let devices = order.partition_point(|id| tree.get(*id).is_some_and(|n| n.device().is_some()));
     let devices = order.get(..devices).unwrap_or(&[]);
     for &device in devices {
@@ -623,15 +669,21 @@ fn fill(
         }
     }
     placed.clear();
+    if later {
+        beside::addresses(committed, &mut placed)?;
+    }
     let mut layout = place::Layout { regions: placed, refusals };
     regions::place_all(&given, used, &mut layout)?;
-    let placed = &*layout.regions;
-    if cfg!(feature = "earlier") {
-        earlier::note_moved(policy.earlier, placed, plan)?;
+    if cfg!(feature = "earlier") && !later {
+        earlier::note_moved(policy.earlier, &layout.regions, plan)?;
     }
-    for region in placed {
+    for region in layout.regions.iter().filter(|placed| !placed.members.is_empty()) {
         add_region(tree, region, used, plan)?;
     }
+    if cfg!(feature = "hot-plug") {
+        reserve::keep(&given, used, &mut layout, plan)?;
+    }
+    let placed = &*layout.regions;
     if policy.burn_spares {
         burn_spares(tree, &order, used, plan)?;
     }
@@ -713,7 +765,8 @@ fn is_pass_through(tree: Tree<'_>, id: NodeId, used: &[NodeUse]) -> bool {
 /// Nothing is asked for that would have to be programmed: somebody else does that.
 fn asks_for_nothing(policy: &Policy<'_>) -> Result<(), Error> {
     let asked = policy.requests.iter().map(|request| &request.device);
-    if let Some(device) = asked.chain(policy.sets.iter().flat_map(|set| &set.members)).min() {
+    let asked = asked.chain(policy.sets.iter().flat_map(|set| &set.members));
+    if let Some(device) = asked.chain(policy.reserve.iter().map(|reserve| &reserve.at)).min() {
         return Err(Code::PLAN_REQUEST_TO_GUEST.at(device));
     }
     if policy.width != Width::Flat || !policy.windows.is_empty() {

@@ -170,6 +170,18 @@ pub enum LeaveOut {
     },
 }
 
+/// Room that is kept for devices that may be plugged in later, which [`add`](crate::bring_up::add) then
+/// brings up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reserve {
+    /// A port, or a bridge or switch for each port below it. Room is kept for those that are empty.
+    pub at: Path,
+    /// Which part of a device's memory.
+    pub partition: Partition,
+    /// Bytes for each port, a multiple of 256 MiB. Of several that are about one port the largest counts.
+    pub size: u64,
+}
+
 /// Which memory is asked whether it answers; see [`mod@crate::probe`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Probe {
@@ -240,6 +252,10 @@ pub struct Policy<'a> {
     pub required: &'a [Path],
     /// What is not to be touched.
     pub leave_out: &'a [LeaveOut],
+    /// Room for devices that may be plugged in later: addresses above all that is mapped below the same
+    /// bridge, in one window, and a free decoder on each level of the way. A plan without that room is
+    /// refused, and one with it has a [note](crate::plan::Note::Reserved) for each empty port.
+    pub reserve: &'a [Reserve],
 }
 
 /// What a machine has to satisfy that is only looked at: the part of a policy that says whose locks
@@ -281,6 +297,7 @@ impl Policy<'_> {
         no_trial: false,
         required: &[],
         leave_out: &[],
+        reserve: &[],
     };
 
     /// The policy as the phases have it: who describes only asks nothing of memory, and freezes nothing.

@@ -38,6 +38,7 @@ use crate::committed::{
 use crate::error::{Code, Error, Place};
 use crate::list::{Empty, List};
 use crate::mmio::Mmio;
+use crate::plan::Region;
 use crate::platform::Platform;
 use crate::policy::Probe;
 use crate::topology::{MAX_DEPTH, NodeId, NodeKind, Partition, Tree};
@@ -104,16 +105,18 @@ pub fn probe<'a>(
     committed: impl Into<CommittedMut<'a>>,
     errors: &mut ProbeErrors,
 ) -> Result<(), Error> {
-    probe_all(hw, platform, topology.into(), wanted, committed.into(), errors)
+    probe_only(hw, platform, topology.into(), wanted, None, committed.into(), errors)
 }
 
+/// The same, of some regions only.
 // Compiled once, whatever the lists lie in.
 #[inline(never)]
-fn probe_all(
+pub(crate) fn probe_only(
     hw: &mut impl Mmio,
     platform: &Platform<'_>,
     tree: Tree<'_>,
     wanted: Probe,
+    only: Option<&[Region]>,
     committed: CommittedMut<'_>,
     errors: &mut ProbeErrors,
 ) -> Result<(), Error> {
@@ -126,8 +129,10 @@ fn probe_all(
         };
     }
     for region in &mut regions {
+        let base = region.span.base();
+        let is_asked = only.is_none_or(|only| only.iter().any(|r| r.span.base() == base));
         region.probed = match region.partition {
-            _ if !wanted.wants(region.span) => Probed::No,
+            _ if !is_asked || !wanted.wants(region.span) => Probed::No,
             Partition::Volatile => Probed::Held,
             Partition::Persistent => Probed::Read,
         };

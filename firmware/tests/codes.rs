@@ -27,7 +27,7 @@ use cxl_firmware::outcome::ComponentOutcome;
 use cxl_firmware::plan::{Note, Plan, plan};
 use cxl_firmware::platform::{Bridge, BridgeKind, Ecam, Platform, Resources, Restrictions, Window};
 use cxl_firmware::policy::{
-    EarlierRange, LeaveOut, OnFailure, PathPolicy, Policy, Probe, Request, SetRequest,
+    EarlierRange, LeaveOut, OnFailure, PathPolicy, Policy, Probe, Request, Reserve, SetRequest,
     TargetSystem, Width, WindowWidth,
 };
 use cxl_firmware::probe::{ProbeErrors, probe};
@@ -387,12 +387,13 @@ struct Ask {
     requests: Vec<Request>,
     sets: Vec<SetRequest>,
     widths: Vec<WindowWidth>,
+    reserve: Vec<Reserve>,
     occupied: Vec<Span>,
 }
 
 fn planned<const R: usize, const D: usize>(board: &Board, ask: &Ask) -> Option<u16> {
-    let Ask { requests, sets, widths, .. } = ask;
-    let policy = Policy { requests, sets, windows: widths, ..ask.policy };
+    let Ask { requests, sets, widths, reserve, .. } = ask;
+    let policy = Policy { requests, sets, windows: widths, reserve, ..ask.policy };
     let platform = Platform { occupied: &ask.occupied, ..board.platform() };
     plan(&platform, board.topology().tree(), &policy, &mut Plan::<16, R, D>::new())
         .err()
@@ -437,10 +438,21 @@ fn asks(ask: &mut Ask) -> &mut Request {
     ask.requests.last_mut().expect("just pushed")
 }
 
+/// Room for a device behind a port.
+fn room(port: u8) -> Reserve {
+    Reserve { at: path(7, &[port]), partition: Partition::Volatile, size: GIB }
+}
+
+/// An empty port, and room for it.
+fn keeps_room(board: &mut Board, ask: &mut Ask) {
+    board.root_port(NodeId(0), 1);
+    ask.reserve.push(room(1));
+}
+
 #[test]
 fn every_plan_error() {
     type Change = fn(&mut Board, &mut Ask);
-    let cases: [(u16, Change); 48] = [
+    let cases: [(u16, Change); 52] = [
         (0x0301, |board, _| board.windows.clear()),
         (0x0302, |board, _| {
             board.window(OTHER, GIB, &[99]);
@@ -586,6 +598,31 @@ fn every_plan_error() {
             ask.sets.push(low);
         }),
         (0x0332, |_, ask| ask.sets.push(members(&[path(7, &[0]); 3]))),
+        // What is there lies in the upper window, and only the lower one has room.
+        (0x0334, |board, ask| {
+            keeps_room(board, ask);
+            board.windows[0].size = GIB;
+            board.window(OTHER, GIB, &[7]);
+            asks(ask).window = Some(Hpa(OTHER));
+        }),
+        (0x0335, |board, ask| {
+            keeps_room(board, ask);
+            board.nodes.pop();
+        }),
+        (0x0336, |board, ask| {
+            keeps_room(board, ask);
+            ask.policy.burn_spares = true;
+            ask.policy.target = TargetSystem::Specification;
+        }),
+        // Each of two ports has room, in two windows.
+        (0x0337, |board, ask| {
+            keeps_room(board, ask);
+            board.root_port(NodeId(0), 2);
+            board.windows[0].size = 2 * GIB;
+            board.window(OTHER, GIB, &[7]);
+            asks(ask).window = Some(Hpa(WINDOW));
+            ask.reserve.push(room(2));
+        }),
     ];
     assert_eq!(planned::<4, 16>(&plain(), &Ask::default()), None, "the board is sound");
     let mut provoked = vec![];
@@ -607,7 +644,7 @@ fn every_plan_error() {
 #[test]
 fn every_note() {
     type Change = fn(&mut Board, &mut Ask);
-    let cases: [(u16, Change); 10] = [
+    let cases: [(u16, Change); 12] = [
         (0x0380, |board, _| board.node(NodeId(0)).hdm = None),
         (0x0381, |_, ask| asks(ask).size = Some(UNIT)),
         (0x0382, to_guest),
@@ -635,12 +672,17 @@ fn every_note() {
             small.interleave.ways = Ways::Two;
             board.bridge(9);
         }),
+        (0x038A, keeps_room),
+        (0x038B, |_, ask| {
+            ask.policy.on_failure = OnFailure::BestEffort;
+            ask.reserve.push(room(1));
+        }),
     ];
     let mut provoked = vec![];
     for (expected, change) in cases {
         let (mut board, mut ask) = (plain(), Ask::default());
         change(&mut board, &mut ask);
-        let policy = Policy { requests: &ask.requests, ..ask.policy };
+        let policy = Policy { requests: &ask.requests, reserve: &ask.reserve, ..ask.policy };
         let (topology, mut made) = (board.topology(), Plan::<16, 4, 16>::new());
         assert_eq!(plan(&board.platform(), topology.tree(), &policy, &mut made), Ok(()));
         let notes = made.notes.iter();

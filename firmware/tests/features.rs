@@ -8,11 +8,11 @@ mod board;
 #[allow(dead_code, reason = "discovery tests use all of it")]
 mod fake;
 
-use cxl_firmware::bring_up::{Workspace, bring_up};
+use cxl_firmware::bring_up::{Workspace, add, bring_up};
 use cxl_firmware::discover::discover;
 use cxl_firmware::error::{Code, Error};
 use cxl_firmware::platform::Platform;
-use cxl_firmware::policy::{EarlierRange, OnFailure, PathPolicy, Policy, Probe, Width};
+use cxl_firmware::policy::{EarlierRange, OnFailure, PathPolicy, Policy, Probe, Reserve, Width};
 use cxl_firmware::topology::{DeviceKind, Partition, Topology};
 use cxl_regs::{Arithmetic, Interleave};
 
@@ -91,6 +91,11 @@ fn what_a_plan_needs_is_refused_by_name() {
     let policy = Policy { earlier: &earlier, ..PLAIN };
     let built = cfg!(feature = "earlier");
     ends("earlier", built, (Code::PLAN_NOT_BUILT, 6), planned(&board, &policy));
+
+    let reserve = [Reserve { at: path(7, &[0]), partition: Partition::Volatile, size: GIB }];
+    let policy = Policy { reserve: &reserve, ..PLAIN };
+    let built = cfg!(feature = "hot-plug");
+    ends("hot-plug", built, (Code::PLAN_NOT_BUILT, 7), planned(&board, &policy));
 }
 
 #[test]
@@ -109,6 +114,13 @@ fn what_a_bring_up_needs_is_refused_by_name_and_nothing_is_touched() {
         ends(feature, built, (Code::PLAN_NOT_BUILT, detail), result.map(|_| ()));
         assert_eq!(hw.reads.is_empty(), !built, "{feature}");
     }
+    let (mut hw, bridges) = fake::small();
+    let mut work = Workspace::<4, 4, 8>::new();
+    let platform = fake::platform(&bridges, &[]);
+    let result = add(&mut hw, &mut fake::clock(), &platform, &PLAIN, &mut work);
+    let built = cfg!(feature = "hot-plug");
+    ends("hot-plug", built, (Code::PLAN_NOT_BUILT, 7), result.map(|_| ()));
+    assert_eq!(hw.reads.is_empty(), !built, "hot-plug");
 }
 
 #[test]

@@ -348,6 +348,17 @@ const REMEDIES: &[Remedy] = &[
          specification is the target of the policy.",
     ),
     (
+        &[
+            Code::PLAN_HPA_ORDER,
+            Code::PLAN_RESERVE_NOWHERE,
+            Code::PLAN_RESERVE_BURNED,
+            Code::PLAN_RESERVE_WINDOWS,
+        ],
+        "A bridge's decoders are committed in order and by ascending address: keep room for devices to \
+         come in one window, above all that is mapped below the bridge, at ports that there are, and \
+         leave its spare decoders alone.",
+    ),
+    (
         &[Code::PLAN_DEVICE_TOO_LARGE],
         "The capacities that the topology has for this device cannot be right; look at what filled it.",
     ),

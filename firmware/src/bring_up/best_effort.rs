@@ -8,14 +8,14 @@
 //! **Invariant**: each round takes a node out, or some decoders of one, so there are no more rounds
 //! than nodes and decoders. Nothing is locked before a round has passed.
 
-use super::{Extent, WorkspaceMut};
+use super::{Extent, Scope, WorkspaceMut, check};
 use crate::commit::lock::lock_all;
-use crate::commit::{commit, undo};
+use crate::commit::undo;
 use crate::committed::{CommittedMut, Probed};
 use crate::discover::discover_as;
 use crate::error::{Code, Error, Place};
 use crate::mmio::{Clock, Mmio};
-use crate::plan::{PlanRef, Region, plan};
+use crate::plan::{PlanRef, Region, plan, plan_beside};
 use crate::platform::{Platform, claims};
 use crate::policy::{PathPolicy, Policy};
 use crate::probe::probe;
@@ -36,6 +36,7 @@ pub(super) fn run(
     clock: &mut impl Clock,
     platform: &Platform<'_>,
     policy: &Policy<'_>,
+    scope: Scope,
     mut work: WorkspaceMut<'_>,
 ) -> Result<Extent, Error> {
     discover_as(hw, clock, platform, policy, work.topology.reborrow())?;
@@ -48,6 +49,10 @@ pub(super) fn run(
             return Err(Code::DISCOVER_REQUIRED.at(path));
         }
     }
+    if scope.is_later() {
+        // What was there and is broken is not what is brought up here.
+        look(hw, platform, policy, &mut work, false);
+    }
     let decoders = work.topology.nodes.iter().filter_map(|node| node.hdm);
     let rounds: usize = decoders.map(|hdm| usize::from(hdm.decoders) + 1).sum();
     let locks = policy.path == PathPolicy::LockAll && !policy.no_trial;
@@ -57,9 +62,12 @@ pub(super) fn run(
     };
     let mut last = Ok(Round::Final);
     for _ in 0..=rounds {
-        last = round(hw, clock, platform, policy, &trial, &mut work);
+        last = round(hw, clock, platform, policy, &trial, scope, &mut work);
         let Err(error) = last else { break };
-        if is_foreign(&error) && take_over(hw, platform, policy, &mut work, error) {
+        if !scope.is_later()
+            && is_foreign(&error)
+            && take_over(hw, platform, policy, &mut work, error)
+        {
             return extent(policy, &work);
         }
         give_up(platform, policy, &mut work, error)?;
@@ -73,7 +81,7 @@ pub(super) fn run(
         lock_all(hw, clock, &mut topology.nodes, plan, policy, committed);
         // All of it was taken back and made again, so all registers are looked at again. Memory that
         // answered is not asked twice.
-        look(hw, platform, policy, &mut work, true);
+        look(hw, platform, policy, &mut work, !scope.is_later());
         let WorkspaceMut { plan, committed, .. } = &mut work;
         for region in committed.regions.iter_mut() {
             let answered =
@@ -217,6 +225,7 @@ fn round(
     platform: &Platform<'_>,
     policy: &Policy<'_>,
     trial: &Policy<'_>,
+    scope: Scope,
     work: &mut WorkspaceMut<'_>,
 ) -> Result<Round, Error> {
     let WorkspaceMut { topology, plan: wanted, committed, findings, probe: errors } = work;
@@ -224,19 +233,25 @@ fn round(
     findings.clear();
     errors.clear();
     let tree = Tree(&topology.nodes);
-    plan(platform, tree, policy, wanted.reborrow())?;
+    if scope.is_later() {
+        verify(hw, platform, tree, policy, &mut *committed, &mut *findings);
+        plan_beside(platform, tree, policy, committed.view(), wanted.reborrow())?;
+    } else {
+        plan(platform, tree, policy, wanted.reborrow())?;
+    }
     let wanted = wanted.view();
     let (receipt, committed_as, round) =
-        match commit(hw, clock, tree, wanted, trial, &mut *committed) {
+        match scope.commit(hw, clock, tree, wanted, trial, &mut *committed) {
             Ok(receipt) => (receipt, trial, Round::Tried),
             // Somebody's: ours, of an earlier run, if it is as the policy wants it.
-            Err(error) if is_foreign(&error) => {
-                (commit(hw, clock, tree, wanted, policy, &mut *committed)?, policy, Round::Final)
+            Err(error) if is_foreign(&error) && !scope.is_later() => {
+                let receipt = scope.commit(hw, clock, tree, wanted, policy, &mut *committed)?;
+                (receipt, policy, Round::Final)
             }
             Err(error) => return Err(error),
         };
-    verify_plan(hw, platform, tree, wanted, committed_as, &mut *committed, &mut *findings);
-    let probed = probe(hw, platform, tree, policy.probe, &mut *committed, errors);
+    let seen = (&mut *committed, &mut *findings, &mut **errors);
+    let probed = check(hw, platform, tree, wanted, committed_as, scope, seen);
     let failure = findings.list.iter().find(|finding| finding.is_failure()).copied();
     match failure.map_or(probed, Err) {
         Ok(()) => {

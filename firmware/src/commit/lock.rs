@@ -99,10 +99,13 @@ fn lose(nodes: &mut [Node], plan: PlanRef<'_>, node: NodeId, locked: usize, erro
             lost.fault = Some(error);
         }
     };
-    if locked == 0 {
+    // What was there before the plan is locked too.
+    let first = plan.decoders_of(node).next().map_or(0, |first| first.index);
+    let whole = locked == 0 && first == 0;
+    if whole {
         fault(nodes, node);
     }
-    for planned in plan.decoders_of(node).skip(locked).filter(|_| locked > 0) {
+    for planned in plan.decoders_of(node).skip(locked).filter(|_| !whole) {
         for member in plan.members_of(planned) {
             fault(nodes, member.device);
         }
@@ -151,7 +154,7 @@ fn lock_one(
     }
     match DeviceRegisters::of(tree, node) {
         Some(registers) if policy.config_lock => {
-            registers.lock(hw).map_err(Job { tree, plan, policy }.not_kept(node))
+            registers.lock(hw).map_err(Job { tree, plan, policy, beside: false }.not_kept(node))
         }
         _ => Ok(()),
     }

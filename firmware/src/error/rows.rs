@@ -249,13 +249,20 @@ rows! {
         "{at} interleaves {expected} ways; a set of {found} members is not that times 1, 2, 4, 8 or 16",
     0x0333 PLAN_LINUX_HOLE
         "{at}: window {at:window} has {found:size} up to a hole; decoders of {expected:size} reach into it, and Linux finds no window for them",
+    0x0334 PLAN_HPA_ORDER
+        "{at}: there is room at {found:x} only, and decoders on its way lead to addresses up to {expected:x} already; decoders go up in HPA",
+    0x0335 PLAN_RESERVE_NOWHERE "the policy keeps room for devices to come at {at}; there is no port",
+    0x0336 PLAN_RESERVE_BURNED
+        "{at}: room is kept for devices to come, and spare decoders are to be burned; choose one",
+    0x0337 PLAN_RESERVE_WINDOWS
+        "{at}: room for it would lie in window {found:x}, and for other ports of the bridge in {expected:x}; as any of them may be filled first, it has to be one window",
     0x0340 PLAN_NO_ROOM_FOR_WINDOW
         "{at}: the free address space has no place for its window of {expected:size}; give more of it",
     // What the flat path, or a build without a feature, does not do: refusals, no notes.
     0x0390 PLAN_NOT_FLAT
         "{at}: {detail|interleaves|has XOR arithmetic|starts at 0|has less than 256 MiB|back-invalidate comes into question|one region more than there is room for}: not for the flat path; the general path does it, or larger structures",
     0x0391 PLAN_NOT_BUILT
-        "{at}: {detail|best effort|a set|XOR arithmetic|back-invalidate|a probe of memory|describing alone|earlier ranges} asked for, and the library was built without the feature {detail|degrade|interleave|xor|back-invalidate|probe|describe|earlier}",
+        "{at}: {detail|best effort|a set|XOR arithmetic|back-invalidate|a probe of memory|describing alone|earlier ranges|room for devices to come, or a device that came later,} asked for, and the library was built without the feature {detail|degrade|interleave|xor|back-invalidate|probe|describe|earlier|hot-plug}",
 
     // Programming, commit and locks.
     0x0401 COMMIT_NO_SUCH_DECODER "{at}: planned, but the topology has no such decoder",

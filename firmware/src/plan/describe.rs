@@ -3,14 +3,12 @@
 //! **Invariant**: no decoder is planned; whatever memory a device has, some window admits it, or
 //! there is no plan, with what spoke against each window.
 
-use core::cmp::Reverse;
-
-use cxl_regs::DECODER_UNIT;
+use cxl_regs::{DECODER_UNIT, Hpa};
 
 use super::fit::{self, Ask, Refusals, Refused};
 use super::input::PlanInput;
 use super::node_use::{NodeUse, left};
-use super::place::no_place;
+use super::place::{come_closer, no_place};
 use super::{Lists, Note, asks_for_nothing, note};
 use crate::coherency;
 use crate::error::Error;
@@ -57,6 +55,7 @@ fn has_window(
         size: DECODER_UNIT,
         set: true,
         members: 1,
+        above: Hpa(0),
     };
     let mut closest = None;
     for window in fit::ascending(platform.windows) {
@@ -65,11 +64,7 @@ fn has_window(
             return Ok(());
         };
         refusals.add(Refused { window: window.base, why });
-        // Of those that came as far, the lowest.
-        let how_far = (why.stage(), Reverse((window.base, window.size)));
-        if closest.is_none_or(|(before, _)| how_far > before) {
-            closest = Some((how_far, why));
-        }
+        come_closer(&mut closest, window, why);
     }
     Err(no_place(path, partition, size, None, closest))
 }

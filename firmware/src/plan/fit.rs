@@ -59,6 +59,8 @@ pub enum Unfit {
     /// It had room only below the device's volatile memory, and decoders go up in HPA and DPA
     /// together.
     DpaOrder { lower: Hpa, higher: Hpa },
+    /// It has room only below what a component on the way leads to already, and decoders go up in HPA.
+    HpaOrder { lower: Hpa, higher: Hpa },
 }
 
 /// The order in which a window is judged. Where no window fits, the one that came furthest tells
@@ -88,7 +90,10 @@ impl Unfit {
             Self::MediaNotAllowed { .. } => Stage::Media,
             Self::CoherencyNotAllowed { .. } => Stage::Coherency,
             Self::TooSmall { .. } | Self::LinuxHole { .. } | Self::NoSet { .. } => Stage::Size,
-            Self::Full { .. } | Self::PlaceTaken { .. } | Self::DpaOrder { .. } => Stage::Space,
+            Self::Full { .. }
+            | Self::PlaceTaken { .. }
+            | Self::DpaOrder { .. }
+            | Self::HpaOrder { .. } => Stage::Space,
         }
     }
 
@@ -135,6 +140,9 @@ impl Unfit {
                 .found(offset),
             Self::DpaOrder { lower, higher } => {
                 Code::PLAN_DPA_ORDER.at(device).expected(higher).found(lower)
+            }
+            Self::HpaOrder { lower, higher } => {
+                Code::PLAN_HPA_ORDER.at(device).expected(higher).found(lower)
             }
         })
     }
@@ -192,6 +200,11 @@ impl fmt::Display for Unfit {
             Self::DpaOrder { lower, higher } => write!(
                 f,
                 "has room at {lower} only, below the device's volatile memory at {higher}"
+            ),
+            Self::HpaOrder { lower, higher } => write!(
+                f,
+                "has room at {lower} only, and decoders on the way lead to addresses up to {higher} \
+                 already"
             ),
         }
     }
@@ -280,6 +293,8 @@ pub(super) struct Ask {
     pub(super) set: bool,
     /// How many devices share it.
     pub(super) members: u32,
+    /// Where the decoders end that are there already on its way.
+    pub(super) above: Hpa,
 }
 
 /// A region that was placed before, as [`find_place`] sees it.
@@ -390,18 +405,23 @@ fn find_place(
         let at = Hpa(window.base().0.checked_add(offset).ok_or(error)?);
         let span = Span::new(at, need).map_err(|_| error)?;
         let free = window.contains_span(span) && !taken.clone().any(|other| other.overlaps(span));
-        return if free { Ok(at) } else { Err(error) };
+        return match free {
+            true if at < ask.above => Err(Unfit::HpaOrder { lower: at, higher: ask.above }),
+            true => Ok(at),
+            false => Err(error),
+        };
     }
     let (start, end) = (window.base(), window.end());
-    let (mut volatile_at, mut from) = (start, start);
+    let (mut volatile_at, mut from) = (start, start.max(ask.above));
     for region in placed.filter(|region| region.related) {
         if region.partition < ask.partition {
-            (volatile_at, from) = (region.span.base(), region.span.end());
+            (volatile_at, from) = (region.span.base(), region.span.end().max(ask.above));
         }
     }
     first_gap(taken.clone(), from, end, need).map_err(|free| {
         match first_gap(taken, start, end, need) {
             // A place in the wrong order is no place, but it is another reason.
+            Ok(lower) if lower < ask.above => Unfit::HpaOrder { lower, higher: ask.above },
             Ok(lower) => Unfit::DpaOrder { lower, higher: volatile_at },
             Err(_) => Unfit::Full { need, free },
         }
@@ -445,7 +465,8 @@ impl Choice {
         let size = tree.get(device).and_then(|n| n.device()).map_or(0, |d| d.capacity(partition));
         let uid = tree.path(device).uid();
         let (window, offset, set, members) = (None, None, false, 1);
-        let ask = Ask { uid, partition, window, offset, size, set, members };
+        let above = Hpa(0);
+        let ask = Ask { uid, partition, window, offset, size, set, members, above };
         let coherencies = coherency::models(tree, device)?.coherencies;
         let mut choice = Self { ask, coherencies, named: None };
         if !policy.windows.is_empty() {

@@ -17,7 +17,7 @@ use crate::coherency;
 use crate::error::{Code, Error, Place};
 use crate::list::{Empty, List};
 use crate::platform::{Window, reached};
-use crate::topology::{NodeId, Partition, Path};
+use crate::topology::{NodeId, Partition, Path, Tree};
 
 /// A region that has its window and its place, but no DPA and no decoders yet.
 #[derive(Clone, Debug)]
@@ -80,7 +80,7 @@ impl PendingRegion {
     fn ask(&self) -> Ask {
         let Self { path, partition, window, offset, size, .. } = *self;
         let (set, members) = (self.shape.is_some(), self.members.len() as u32);
-        Ask { uid: path.uid(), partition, window, offset, size, set, members }
+        Ask { uid: path.uid(), partition, window, offset, size, set, members, above: Hpa(0) }
     }
 }
 
@@ -102,9 +102,9 @@ pub(super) fn place(
     };
     let PlanInput { platform, policy, .. } = *given;
     let Layout { regions, refusals } = layout;
-    let ask = want.ask();
+    let ask = Ask { above: above(given.tree, want.members.iter().copied(), used), ..want.ask() };
     let judge = |window: &Window| {
-        let earlier = |span| earlier(want, span, regions);
+        let earlier = |span| earlier(&want.members, span, regions);
         fit::judge(platform, policy, &ask, window, &coherencies, earlier)
     };
     let mut best: Option<FittingWindow> = None;
@@ -132,12 +132,7 @@ pub(super) fn place(
                     (a, b) => a.or(b),
                 };
             }
-            Err(why) => {
-                let how_far = (why.stage(), Reverse((window.base, window.size)));
-                if closest.is_none_or(|(before, _)| how_far > before) {
-                    closest = Some((how_far, why));
-                }
-            }
+            Err(why) => come_closer(&mut closest, window, why),
         }
     }
     let PendingRegion { path, partition, size, skip, reason, by, .. } = *want;
@@ -196,6 +191,26 @@ pub(super) fn place(
 /// How far a window came, the lowest of those first, and what stopped it.
 pub(super) type Closest = ((Stage, Reverse<(Option<Hpa>, u64)>), Unfit);
 
+/// Takes note of what stopped a window, if it is the one that came furthest.
+pub(super) fn come_closer(closest: &mut Option<Closest>, window: &Window, why: Unfit) {
+    let how_far = (why.stage(), Reverse((window.base, window.size)));
+    if closest.is_none_or(|(before, _)| how_far > before) {
+        *closest = Some((how_far, why));
+    }
+}
+
+/// Where the decoders end that components on the way of some nodes have already: none, where all of a
+/// machine is planned.
+pub(super) fn above(
+    tree: Tree<'_>,
+    nodes: impl IntoIterator<Item = NodeId>,
+    used: &[NodeUse],
+) -> Hpa {
+    let ways = nodes.into_iter().flat_map(|id| tree.upwards(id));
+    let ends = ways.filter_map(|(id, _)| used.get(usize::from(id.0))).map(|used| used.hpa_end);
+    ends.max().unwrap_or_default()
+}
+
 /// Why there is no place: what stopped the window that came furthest.
 pub(super) fn no_place(
     device: Path,
@@ -212,8 +227,8 @@ pub(super) fn no_place(
 }
 
 /// What lies in a window's range already, as seen by what has to find a place.
-fn earlier<'a>(
-    want: &'a PendingRegion,
+pub(super) fn earlier<'a>(
+    wanted: &'a [NodeId],
     window: Span,
     placed: &'a [Placed],
 ) -> impl Iterator<Item = Earlier> + Clone + 'a {
@@ -223,7 +238,7 @@ fn earlier<'a>(
     inside.map(|other| Earlier {
         span: other.region.span,
         partition: other.region.partition,
-        related: other.members.iter().any(|id| want.members.contains(id)),
+        related: other.members.iter().any(|id| wanted.contains(id)),
     })
 }
 

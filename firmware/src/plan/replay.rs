@@ -1,6 +1,6 @@
 //! Why a region lies in no other window: the decision made again, on the same facts.
 
-use cxl_regs::{Coherency, Span};
+use cxl_regs::{Coherency, Hpa, Span};
 use heapless::Vec;
 
 use super::fit::{self, Ask, By, Choice, Earlier, Refused, Unfit, ascending};
@@ -15,7 +15,8 @@ impl<'a> PlanRef<'a> {
     /// Why a region lies in its window and in no other: every other window, by ascending base, with
     /// what spoke against it when the region was placed.
     ///
-    /// Platform, topology and policy have to be those that the plan was made from.
+    /// Platform, topology and policy have to be those that the plan was made from, and it one of all the
+    /// machine.
     pub fn refused(
         self,
         platform: &'a Platform<'a>,
@@ -63,6 +64,7 @@ impl<'a> PlanRef<'a> {
                 size: region.span.size(),
                 set: region.by == By::Members,
                 members: region.member_count.into(),
+                above: Hpa(0),
             };
             Decision::Fit { ask, coherencies: coherency::models(tree, device).ok()?.coherencies }
         };

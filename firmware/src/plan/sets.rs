@@ -21,7 +21,7 @@ use super::fit::{self, Ask, By, Choice, Refused, ascending};
 use super::input::PlanInput;
 use super::node_use::{NodeUse, Sharing, left, used_mut};
 use super::place::{Layout, PendingRegion, place};
-use super::{Reason, coherency};
+use super::{Reason, beside, coherency};
 use crate::error::{Code, Error, Place};
 use crate::platform::{Platform, Window};
 use crate::policy::{
@@ -192,7 +192,10 @@ pub(super) fn named(
         }
         let Some((_, set)) = next else { return Ok(()) };
         last = next;
-        if !given.is_broken(set) {
+        let mut members = set.members.iter().filter_map(|path| given.tree.device_at(path));
+        // What is in use already is not made again.
+        let made = members.all(|id| beside::is_in_use(given.tree, id, used));
+        if !given.is_broken(set) && !made {
             place_named(given, set, used, layout)?;
         }
     }
@@ -380,8 +383,9 @@ impl<'a> Former<'a> {
             let size = set.size.unwrap_or(DECODER_UNIT);
             let (uid, window_asked, offset) = (path.uid(), None, None);
             let members = set.members.len() as u32;
+            let (set, above) = (true, Hpa(0));
             let ask =
-                Ask { uid, partition, window: window_asked, offset, size, set: true, members };
+                Ask { uid, partition, window: window_asked, offset, size, set, members, above };
             let admitted = fit::admit(platform, policy, &ask, window, &coherencies);
             let (coherency, _) = admitted.map_err(|why| {
                 let nowhere = Code::PLAN_NO_WINDOW.at(path).detail(partition).expected(size);

@@ -201,6 +201,14 @@ impl fmt::Display for NoteText<'_> {
             Note::NoSuchDevice { at } => {
                 write!(f, "{at}: the policy asks for memory of a device here; there is none")
             }
+            Note::NoSuchPort { at } => {
+                write!(f, "{at}: the policy keeps room for devices to come here; there is no port")
+            }
+            Note::Reserved { at, partition, span } => write!(
+                f,
+                "{at}: empty; room is kept for {} of {partition} memory, in {span}",
+                Size(span.size())
+            ),
             Note::WindowTooSmall { window, size, ways } => write!(
                 f,
                 "window {window}: has {}, and no 256 MiB for each of {ways} ways: nothing can lie \

@@ -1,0 +1,56 @@
+//! What is in use already, where a plan is made for what came later: its decoders are taken, its addresses
+//! too, and nothing of it is planned again.
+//!
+//! **Invariant**: hardware commits decoders in order and by ascending address, so what comes later has
+//! higher decoders and higher addresses than what a component on its way has already.
+
+use cxl_regs::{Hpa, Span};
+
+use super::Region;
+use super::error::Count;
+use super::node_use::{NodeUse, used_mut};
+use super::place::Placed;
+use crate::committed::CommittedRef;
+use crate::error::Error;
+use crate::list::{Empty, List};
+use crate::topology::{NodeId, Tree};
+
+/// Notes which decoders of each component are taken, and up to where they lead.
+pub(super) fn decoders(committed: CommittedRef<'_>, used: &mut [NodeUse]) {
+    for entry in committed.decoders.iter().filter(|entry| entry.committed()) {
+        let Some(used) = used_mut(used, entry.node) else { continue };
+        let (base, size) = (entry.image.base(), entry.image.size());
+        used.next = used.next.max(entry.index.saturating_add(1));
+        used.hpa_base = used.hpa_base.max(Hpa(base));
+        used.hpa_end = used.hpa_end.max(Hpa(base.saturating_add(size)));
+    }
+}
+
+/// Whether a node is a device that is in use already.
+pub(super) fn is_in_use(tree: Tree<'_>, id: NodeId, used: &[NodeUse]) -> bool {
+    let taken = used.get(usize::from(id.0)).is_some_and(|used| used.next > 0);
+    taken && tree.get(id).is_some_and(|node| node.device().is_some())
+}
+
+/// Takes the addresses that decoders lead somewhere. What lies there has no members, and is no region.
+pub(super) fn addresses(
+    committed: CommittedRef<'_>,
+    placed: &mut List<'_, Placed>,
+) -> Result<(), Error> {
+    for entry in committed.decoders.iter().filter(|entry| entry.committed()) {
+        let span = Span::new(Hpa(entry.image.base()), entry.image.size());
+        let Ok(span) = span else { continue };
+        take(span, placed)?;
+    }
+    Ok(())
+}
+
+/// Takes addresses, unless they are taken.
+pub(super) fn take(span: Span, placed: &mut List<'_, Placed>) -> Result<(), Error> {
+    let at = placed.partition_point(|other| other.region.span.base() < span.base());
+    if placed.get(at).is_some_and(|other| other.region.span == span) {
+        return Ok(());
+    }
+    let (have, region) = (placed.room(), Region { span, ..Region::EMPTY });
+    placed.insert(at, Placed { region, ..Placed::EMPTY }).map_err(|_| Count::Regions.exceeded(have))
+}
