@@ -9,6 +9,7 @@ mod bench;
 mod boot;
 mod bundle;
 mod cedt;
+mod collect;
 mod completions;
 mod conformance;
 mod decode;
@@ -16,6 +17,7 @@ mod dump;
 mod error;
 mod explain;
 mod image;
+mod inspect;
 mod lint;
 mod linux;
 mod man;
@@ -66,6 +68,8 @@ Where to start:
   cxl-harness dump default board             its registers and table as files, to try the readers on
   cxl-harness decode board/acpidump.txt      what a dump says, in any form that people have
   cxl-harness lint default                   what Linux would say of the machine
+  cxl-harness collect machine.tar            the machine that this runs on, as root, as one file
+  cxl-harness inspect board                  what is there, what is locked, what Linux makes of it
   cxl-harness linux one-device               what a real one does, on QEMU
   cxl-harness nested -- boot default         on ordinary KVM, by emulation, where there is none";
 
@@ -106,6 +110,8 @@ enum Command {
     Decode(decode::Decode),
     Dump(dump::Dump),
     Image(image::Image),
+    Collect(collect::Collect),
+    Inspect(inspect::Inspect),
     Lint(lint::Lint),
     Linux(linux::Linux),
     Nested(nested::Nested),
@@ -150,6 +156,8 @@ impl Cli {
             Some(Command::Decode(decode)) => decode.run(),
             Some(Command::Dump(dump)) => dump.run(),
             Some(Command::Image(image)) => image.run(),
+            Some(Command::Collect(collect)) => collect.run(),
+            Some(Command::Inspect(inspect)) => inspect.run(),
             Some(Command::Lint(lint)) => lint.run(),
             Some(Command::Linux(linux)) => linux.run(),
             Some(Command::Nested(nested)) => nested.run(),

@@ -14,6 +14,10 @@ use cxl_regs::mmio::Mmio;
 
 /// The file that says which dump is what; its presence makes a directory an image set.
 pub const SET: &str = "machine.toml";
+/// The kernel's log of a machine that was collected.
+pub const LOG: &str = "log.txt";
+/// How the name of a file ends that has device registers, a dword a line.
+pub const DEVICE_REGISTERS: &str = "device";
 
 /// The files, each with its name: [`SET`] first.
 pub fn files(machine: &mut Machine, cedt: &[u8]) -> Vec<(String, Vec<u8>)> {
@@ -144,8 +148,13 @@ fn lspci(machine: &Machine, place: Place, address: Option<&str>, kind: &str) -> 
     let (Some(function), Some(address)) = (machine.function(place), address) else {
         return String::new();
     };
-    let rows = rows(function.bytes(), |offset, bytes, _| format!("{offset:02x}: {bytes}\n"));
-    format!("{address} {kind}: {}\n{rows}\n", machine.name(place))
+    lspci_text(address, &format!("{kind}: {}", machine.name(place)), function.bytes())
+}
+
+/// A function as `lspci -xxxx` prints it.
+pub(crate) fn lspci_text(address: &str, what: &str, config: &[u8]) -> String {
+    let rows = rows(config, |offset, bytes, _| format!("{offset:02x}: {bytes}\n"));
+    format!("{address} {what}\n{rows}\n")
 }
 
 /// The bytes of a function's CXL Device DVSEC.

@@ -10,12 +10,14 @@
 
 pub mod attack;
 pub mod bench;
+pub mod collect;
 pub mod conformance;
 pub mod console;
 pub mod dma;
 pub mod dumped;
 pub mod guest;
 pub mod html;
+pub mod inspect;
 pub mod kvm;
 pub mod linux;
 pub mod locks;

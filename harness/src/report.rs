@@ -49,6 +49,7 @@ pub use decoders::Decoder;
 pub use findings::{Finding, Witness};
 pub use guest::{Checks, Cost, EventLine, GuestMeasured, InternalError, NoSlot, TransferLine};
 pub use last::{LastState, SlotRange};
+pub(crate) use lines::fact;
 pub use locks::{Locks, Required, Requirement};
 pub(crate) use opinion::name;
 pub use passed::Passed;

@@ -94,6 +94,8 @@ fn every_help_teaches_with_examples_and_exit_codes() {
         "dump",
         "attack",
         "image",
+        "collect",
+        "inspect",
         "lint",
         "qemu",
         "bench",

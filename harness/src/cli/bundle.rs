@@ -4,13 +4,15 @@
 //! object of the CXL bus, and every loop has a bound. What a file holds is taken whole, or is one error
 //! that names the file.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use cxl_harness::dumped;
+use cxl_lint::{Images, Input};
 use cxl_model::capture::{self, Ask, Capture, Content, Form, Found, Tree};
-use cxl_model::dump::{Dump, MAX_INPUT};
+use cxl_model::dump::{Dump, Kind, MAX_INPUT, Options};
 
 /// The most files of a directory or archive, and the most bytes of all of them.
 const MAX_FILES: usize = 50_000;
@@ -67,7 +69,8 @@ impl Bundle {
 
     /// A file that was named, by bytes that have been read.
     pub(super) fn given(&mut self, path: &Path, bytes: &[u8], ask: Ask) -> Result<(), String> {
-        if is_tar(bytes) && ask.options.kind.is_none() {
+        let named = path.extension().is_some_and(|extension| extension == "tar");
+        if is_tar(bytes) && (named || ask.options.kind.is_none()) {
             return self.archive(path, bytes, ask);
         }
         let capture = capture::read(bytes, ask);
@@ -93,19 +96,34 @@ impl Bundle {
     fn found(&mut self, path: &Path, bytes: &[u8], ask: Ask) -> Result<(), String> {
         self.count(path, bytes.len())?;
         let name = path.to_string_lossy();
-        if path.file_name().is_some_and(|name| name == dumped::SET) {
+        if for_people(path) {
             return Ok(());
         }
-        let value = str::from_utf8(bytes).ok().filter(|value| value.len() < 4096);
+        // Attributes of sysfs say that they have a page; archivers fill what they do not have with zeros.
+        let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let value = bytes.get(..end).and_then(|value| str::from_utf8(value).ok());
+        let value = value.filter(|value| value.len() < 4096);
         if value.is_some_and(|value| self.tree.attribute(&name, value)) {
             return Ok(());
         }
-        if let Some(capture) = function(path, bytes, ask) {
+        let configs = ask.options.kind.is_none_or(|kind| kind == Kind::Config);
+        if let Some(capture) = function(path, bytes, ask).filter(|_| configs) {
             self.captures.push((path.to_owned(), capture));
             return Ok(());
         }
+        // Of many files most are of another kind than the one that is asked for.
+        let wanted = ask.options.kind;
+        let ask = Ask { options: Options { kind: None, ..ask.options }, ..ask };
         match capture::read(bytes, ask) {
-            Ok(capture) => self.captures.push((path.to_owned(), capture)),
+            Ok(mut capture) => {
+                capture.found.retain(|found| match (wanted, &found.content) {
+                    (Some(kind), Content::Dump(dump)) => dump.kind() == kind,
+                    (wanted, _) => wanted.is_none(),
+                });
+                if wanted.is_none() || !capture.found.is_empty() {
+                    self.captures.push((path.to_owned(), capture));
+                }
+            }
             Err(capture::CaptureError::Dump(error)) if !error.is_recognised() => {
                 self.strange.push(name.into_owned());
             }
@@ -204,8 +222,75 @@ fn function(path: &Path, bytes: &[u8], ask: Ask) -> Option<Capture> {
 }
 
 /// The image set that a directory is.
-pub(super) fn set_in(path: &Path) -> Option<PathBuf> {
+fn set_in(path: &Path) -> Option<PathBuf> {
     Some(path.join(dumped::SET)).filter(|set| set.is_file())
+}
+
+/// The image set that a directory, an archive or a file is; `None` where it is something else. Of a file
+/// that has been read the bytes are `known`.
+pub(super) fn images(path: &Path, known: Option<&[u8]>) -> Result<Option<Images>, String> {
+    let fail = |error: io::Error| format!("{}: {error}", said(path));
+    let mut beside = |path: &Path| bytes(path, MAX_INPUT);
+    if path.is_dir() {
+        let Some(set) = set_in(path) else { return Ok(None) };
+        let bytes = bytes(&set, MAX_INPUT).map_err(|error| format!("{}: {error}", said(&set)))?;
+        let text = String::from_utf8(bytes).map_err(|error| format!("{}: {error}", said(&set)))?;
+        return Images::read(&text, &set, &mut beside).map(Some).map_err(|error| error.to_string());
+    }
+    let read;
+    let bytes = match known {
+        Some(known) => known,
+        None => {
+            read = bytes(path, MAX_INPUT).map_err(fail)?;
+            &read
+        }
+    };
+    if is_tar(bytes) {
+        return archived(path, bytes);
+    }
+    let Some(text) = str::from_utf8(bytes).ok().filter(|text| Input::is_set(text)) else {
+        return Ok(None);
+    };
+    Images::read(text, path, &mut beside).map(Some).map_err(|error| error.to_string())
+}
+
+/// The image set that is the outermost in an archive.
+fn archived(path: &Path, bytes: &[u8]) -> Result<Option<Images>, String> {
+    let fail = |error: io::Error| format!("{}: {error}", said(path));
+    let mut files: BTreeMap<PathBuf, Vec<u8>> = BTreeMap::new();
+    let mut all = 0;
+    for entry in tar::Archive::new(bytes).entries().map_err(fail)?.take(MAX_FILES) {
+        let mut entry = entry.map_err(fail)?;
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
+        let name = entry.path().map_err(fail)?.into_owned();
+        let mut content = Vec::new();
+        (&mut entry).take(MAX_INPUT as u64 + 1).read_to_end(&mut content).map_err(fail)?;
+        all += content.len();
+        if all > MAX_BYTES {
+            let most = MAX_BYTES >> 20;
+            return Err(format!("{}: expected at most {most} MiB, found more", said(path)));
+        }
+        files.insert(name, content);
+    }
+    let is_set = |name: &&PathBuf| name.file_name().is_some_and(|name| name == dumped::SET);
+    let sets = files.keys().filter(is_set);
+    let Some(set) = sets.min_by_key(|name| name.components().count()).cloned() else {
+        return Ok(None);
+    };
+    let text = String::from_utf8_lossy(files.get(&set).map(Vec::as_slice).unwrap_or_default());
+    let mut inside = |name: &Path| {
+        files.get(name).cloned().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    };
+    let images = Images::read(&text, &set, &mut inside);
+    images.map(Some).map_err(|error| format!("{}: {error}", said(path)))
+}
+
+/// What of a bundle is for people: it is said to be there, and taken for nothing.
+fn for_people(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == dumped::SET || name == dumped::LOG)
+        || path.extension().is_some_and(|extension| extension == dumped::DEVICE_REGISTERS)
 }
 
 fn is_tar(bytes: &[u8]) -> bool {

@@ -10,14 +10,14 @@ use clap::Args;
 use cxl_harness::html;
 use cxl_harness::run;
 use cxl_harness::suite::Suite;
-use cxl_lint::{Input, Kernel, Report, lint, lint_for, unchecked};
+use cxl_lint::{Images, Input, Kernel, Report, lint, lint_for, unchecked};
 use cxl_model::capture::{Ask, Capture, FoundText, Reading};
 use cxl_model::dump::{Kind, MAX_INPUT, Options};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Scenario, builtin};
 use cxl_regs::Component;
 
-use super::bundle::{Bundle, said, set_in};
+use super::bundle::{Bundle, images, said};
 use super::decode::{FormName, KindName, components};
 use super::{PageFile, Shape};
 
@@ -49,6 +49,9 @@ An image set; files are looked for beside it, and only what is known has to be i
   config = \"mem0.lspci\"
   volatile = \"512MiB\"           # also: persistent, status (the Memory Device Status dword)
   [[switch]] has below and registers; all take address as Linux prints it (\"0000:0d:00.0\").
+  A bridge of CXL 1.1 has rcrb: its dwords at 0x00, 0x04, 0x10 and 0x14. Of a machine that was collected
+  (`cxl-harness collect`): kernel, witness (files with what Linux showed, which stands in for registers
+  that are not given), [[withheld]] with what and why. A tar archive with a set in it is one.
 
 Report, a block for each finding in the order of Linux's log:
   |          a line of the log. Linux numbers ports, endpoints, memory devices and regions as they
@@ -121,6 +124,14 @@ struct Subject {
     remarks: Vec<String>,
 }
 
+impl Subject {
+    /// An image set, with what a Linux showed where registers are not given.
+    fn of(path: &Path, images: &Images) -> Self {
+        let (input, remarks) = images.with_witness();
+        Self { name: said(path), input, remarks }
+    }
+}
+
 impl Lint {
     pub(super) fn run(self) -> ExitCode {
         let page = match self.page.ready() {
@@ -160,11 +171,12 @@ impl Lint {
         if let Some(built_in) = builtin(only) {
             return scenario(built_in.text, only);
         }
-        let given = Path::new(only);
-        let set = set_in(given);
-        let path = set.as_deref().unwrap_or(given);
+        let path = Path::new(only);
         if path.is_dir() {
-            return self.dumps(None);
+            return match images(path, None)? {
+                Some(images) => Ok(Subject::of(path, &images)),
+                None => self.dumps(None),
+            };
         }
         let bytes = read(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound if path.components().count() == 1 => {
@@ -172,14 +184,13 @@ impl Lint {
             }
             _ => format!("{}: {error}", said(path)),
         })?;
-        // A scenario or a set is a text with a key in it, and no dump is.
+        if let Some(images) = images(path, Some(&bytes))? {
+            return Ok(Subject::of(path, &images));
+        }
+        // A scenario is a text with a key in it, and no dump is.
         let text = str::from_utf8(&bytes).ok();
         let toml = path.extension().is_some_and(|extension| extension == "toml");
-        match text.filter(|text| toml || Input::is_set(text)) {
-            Some(text) if Input::is_set(text) => {
-                let input = Input::of_set(text, path, &mut read).map_err(|e| e.to_string())?;
-                Ok(Subject { name: said(given), input, remarks: vec![] })
-            }
+        match text.filter(|_| toml) {
             Some(text) => scenario(text, only),
             // A pipe can be read only once.
             None => self.dumps(Some(bytes)),

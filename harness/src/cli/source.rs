@@ -8,13 +8,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use cxl_lint::Input;
+use cxl_lint::{Images, Input};
 use cxl_model::capture::Ask;
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Scenario, ScenarioError, builtin, builtins};
 
 pub(super) use super::bundle::bytes;
-use super::bundle::{Bundle, set_in};
+use super::bundle::{Bundle, images};
 
 /// The largest file that is read: a thousand times what a large machine needs.
 const MAX_FILE: usize = 16 << 20;
@@ -106,22 +106,21 @@ impl Source {
         if builtin(&self.name).is_some() {
             return Ok(None);
         }
-        let given = Path::new(&self.name);
-        let set = set_in(given);
-        let path = set.as_deref().unwrap_or(given);
+        let path = Path::new(&self.name);
         let mut bundle = Bundle::default();
         if path.is_dir() {
+            if let Some(images) = images(path, None)? {
+                return whole(&images, further);
+            }
             bundle.add(path, Ask::default())?;
         } else {
             // What cannot be read, or is too much, is said of the scenario that it is not.
             let Ok(bytes) = bytes(path, MAX_FILE) else { return Ok(None) };
+            if let Some(images) = images(path, Some(&bytes))? {
+                return whole(&images, further);
+            }
             let text = str::from_utf8(&bytes).ok();
             let toml = path.extension().is_some_and(|extension| extension == "toml");
-            if let Some(text) = text.filter(|text| Input::is_set(text)) {
-                let mut read = |path: &Path| self::bytes(path, MAX_FILE);
-                let input = Input::of_set(text, path, &mut read).map_err(|e| e.to_string())?;
-                return Ok(Some((input, vec![])));
-            }
             if toml || bytes.len() > MAX_FILE || text.is_some_and(is_scenario) {
                 return Ok(None);
             }
@@ -132,6 +131,14 @@ impl Source {
         }
         let captures = bundle.finish(path)?;
         Input::of_captures(&captures).map(Some).map_err(|error| error.to_string())
+    }
+}
+
+/// An image set, which says itself what belongs to it.
+fn whole(images: &Images, further: &[PathBuf]) -> Result<Option<(Input, Vec<String>)>, String> {
+    match further {
+        [] => Ok(Some(images.with_witness())),
+        _ => Err("--with: an image set names all of its files itself".to_owned()),
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) fn paragraph(f: &mut Formatter<'_>, text: impl Display) -> fmt::Resul
 
 /// A fact: two spaces, a label, a value that goes on in the next lines if it is long. A long label
 /// moves the first line of the value to the right.
-pub(super) fn fact(f: &mut Formatter<'_>, label: impl Display, value: impl Display) -> fmt::Result {
+pub(crate) fn fact(f: &mut Formatter<'_>, label: impl Display, value: impl Display) -> fmt::Result {
     let mut label = label.to_string();
     let value = value.to_string();
     let mut rest = value.as_str();
