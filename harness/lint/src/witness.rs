@@ -221,6 +221,13 @@ fn device(
     }
     let memdev = seen.memdevs.get(&name).cloned().unwrap_or_default();
     let shown = decoders(seen, endpoint);
+    let elsewhere = shown.values().find_map(|decoder| translated(seen, above, decoder));
+    if let Some(region) = elsewhere {
+        remarks.push(format!(
+            "{endpoint}: its decoders hold addresses of the device alone, and Linux has them in {region}: the \
+             platform translates addresses (as by PRM), so they are neither judged nor followed"
+        ));
+    }
     let capacity = memdev.ram.zip(memdev.pmem);
     let bytes = capacity.map_or(0, |(ram, pmem)| ram.saturating_add(pmem));
     // An endpoint that is up has been enabled, and its memory is there.
@@ -237,11 +244,29 @@ fn device(
         name,
         port,
         address: memdev.host,
-        registers: registers(&shown, true),
+        registers: match elsewhere {
+            Some(_) => Registers::Unknown,
+            None => registers(&shown, true),
+        },
         config: Some(config),
         capacity,
         status: Some(READY),
     });
+}
+
+/// The region that Linux has a device's decoder in, if that lies elsewhere than the decoder: normalized
+/// addressing, which Linux takes from 7.0 on where the platform says how addresses translate.
+fn translated<'w>(seen: &'w Witness, above: &str, decoder: &'w Decoder) -> Option<&'w str> {
+    let name = decoder.region.as_deref()?;
+    let own = decoder.start.filter(|_| decoder.size.is_some_and(|size| size > 0))?;
+    let region = seen.regions.get(name).and_then(|region| region.start);
+    let port = || {
+        let decoders = decoders(seen, above).into_values();
+        let mut same = decoders.filter(|other| other.region.as_deref() == Some(name));
+        same.find_map(|other| other.start)
+    };
+    let start = region.or_else(port)?;
+    (start != own).then_some(name)
 }
 
 /// Decoders as registers.
@@ -341,11 +366,17 @@ fn table(input: &Input, seen: &Witness, remarks: &mut Vec<String>) -> Option<Vec
         let chbs = bridge.uid.and_then(|uid| Chbs::new(uid, ChbsVersion::Chbcr, base).ok());
         let _ = chbs.map(|chbs| writer.chbs(&chbs));
     }
+    let mut written = 0;
     for (index, shown) in windows {
+        if shown.targets.is_empty() {
+            let how = "links of the tree, or cxl list -vvv, say";
+            remarks.push(format!("decoder0.{index} is left out: nobody shows its targets ({how})"));
+            continue;
+        }
         let window = window(shown);
-        let written = window.and_then(|window| writer.cfmws(&window).map_err(|e| e.to_string()));
-        if let Err(reason) = written {
-            remarks.push(format!("decoder0.{index} is left out: {reason}"));
+        match window.and_then(|window| writer.cfmws(&window).map_err(|e| e.to_string())) {
+            Ok(()) => written += 1,
+            Err(reason) => remarks.push(format!("decoder0.{index} is left out: {reason}")),
         }
         if shown.ways.is_some_and(|ways| ways > 1) {
             remarks.push(format!(
@@ -354,7 +385,8 @@ fn table(input: &Input, seen: &Witness, remarks: &mut Vec<String>) -> Option<Vec
             ));
         }
     }
-    writer.finish().ok().map(|table| table.to_vec())
+    // A table in which no window is stands for none.
+    writer.finish().ok().filter(|_| written > 0).map(|table| table.to_vec())
 }
 
 fn window(shown: &Decoder) -> Result<Cfmws, String> {
