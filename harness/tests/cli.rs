@@ -360,7 +360,7 @@ fn an_attack_as_json_has_what_came_of_each_register() {
         let columns = grid["columns"].as_array().unwrap();
         assert_eq!(columns[0], "never committed", "{name}: {columns:?}");
         let mut sums = [0; 3];
-        let mut base = None;
+        let mut gave = false;
         for row in grid["rows"].as_array().unwrap() {
             let count = |key: &str| row[key].as_array().unwrap().len() as u64;
             let registers = count("components") * count("decoders").max(1);
@@ -373,15 +373,13 @@ fn an_attack_as_json_has_what_came_of_each_register() {
                     *sum += count * registers;
                 }
             }
-            let zero = row["decoders"].as_array().unwrap().contains(&0.into());
-            if zero && row["register"] == "HDM Decoder Base High" {
-                base.get_or_insert(row["cells"]["committed, locked"].clone());
-            }
+            let locked = row["cells"]["committed, locked"].as_str();
+            let base = row["register"] == "HDM Decoder Base High";
+            gave |= base && locked.is_some_and(|cell| !cell.ends_with("/0"));
         }
         let [held, allowed, changed] = ["held", "allowed", "changed"].map(|key| &attack[key]);
         assert_eq!(value!(sums), value!([held, allowed, changed]), "{name}");
-        let base = base.unwrap();
-        assert_eq!(base.as_str().unwrap().ends_with("/0/0"), !leaks, "{name}: {base}");
+        assert_eq!(gave, leaks, "{name}");
     }
 }
 
@@ -413,7 +411,10 @@ fn svg_draws_every_device_and_every_boundary_of_the_map() {
     let refused = directory.name("refused.svg");
     let (_, _, code) = ran(&["boot", "--direct", "no-window", "--svg", &refused]);
     let svg = fs::read_to_string(&refused).unwrap();
-    assert!(code == 1 && svg.contains(">Refused: no window's restrictions "), "{svg}");
+    assert!(
+        code == 1 && svg.contains(">Refused: bridge 16 port 0: no window targets bridge 16, "),
+        "{svg}"
+    );
 }
 
 /// Every option that names a file to write, with what makes its command do some work.
