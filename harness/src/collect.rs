@@ -14,6 +14,7 @@ pub mod live;
 mod log;
 pub mod outside;
 mod pages;
+mod root;
 mod sysfs;
 
 use std::collections::BTreeMap;

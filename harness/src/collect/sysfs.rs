@@ -6,7 +6,7 @@
 use std::fs;
 
 use super::Function;
-use super::live::{self, Linux, address};
+use super::root::{self, Linux, address};
 
 const BUS: &str = "sys/bus/cxl/devices";
 /// The most objects, and the most attributes of one.
@@ -43,7 +43,7 @@ fn attributes(linux: &Linux, path: &str, text: &mut String, groups: bool) {
             attributes(linux, &below, text, false);
         } else if facts.is_file() && !LEFT_OUT.contains(&name.as_str()) {
             // Some cannot be read, or not in the state that the object is in.
-            let Ok(bytes) = live::read(&linux.path(&below), MAX_VALUE) else { continue };
+            let Ok(bytes) = root::read(&linux.path(&below), MAX_VALUE) else { continue };
             let Ok(value) = str::from_utf8(&bytes) else { continue };
             let value = value.trim_end();
             if !value.is_empty() && !value.contains(|c: char| c.is_control()) {
