@@ -3,14 +3,14 @@
 //! **Invariant**: the library sees the machine through [`cxl_firmware::mmio::Mmio`] and its ACPI
 //! tables, exactly as in a guest; the facts of both runs are the same.
 
-use cxl_firmware::bring_up::{Extent, Workspace, bring_up, inspect};
+use cxl_firmware::bring_up::{self, Extent, Workspace, bring_up, inspect};
 use cxl_firmware::discover::{discover, discover_as};
 use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_firmware::plan::plan;
 use cxl_firmware::platform::{Platform, Resources, RootBus};
 use cxl_firmware::policy::{
     BrokenSets, EarlierRange, LeaveOut, OnFailure, PathPolicy, Policy, Prefer, Probe, Request,
-    SetRequest, TargetSystem, Width, WindowWidth,
+    Reserve, SetRequest, TargetSystem, Width, WindowWidth,
 };
 use cxl_firmware::topology::{Partition, Path};
 use cxl_firmware::windows::{self, Sizing};
@@ -189,6 +189,7 @@ pub struct RunRequest {
     requests: Vec<Request>,
     sets: Vec<SetRequest>,
     leave_out: Vec<LeaveOut>,
+    reserve: Vec<Reserve>,
     windows: Vec<WindowWidth>,
     policy: scenario::Policy,
     on_failure: OnFailure,
@@ -219,6 +220,10 @@ impl RunRequest {
         let requests = requests.map(|(region, given)| request(scenario, map, region, given));
         let sets = sets.into_iter().map(|(region, given)| set(scenario, map, region, given));
         let left_out = scenario.leave_out.iter().filter_map(|place| path(scenario, *place));
+        let reserve = scenario.reserve.iter().filter_map(|reserve| {
+            let (at, partition) = (path(scenario, reserve.at)?, partition(reserve.partition));
+            Some(Reserve { at, partition, size: reserve.size })
+        });
         let placed = scenario.windows.iter().zip(&map.windows);
         let widths = placed.filter_map(|(window, base)| {
             Some(WindowWidth { window: (*base)?, width: width(window.width?) })
@@ -227,6 +232,7 @@ impl RunRequest {
             requests: requests.collect::<Result<_, _>>()?,
             sets: sets.collect::<Result<_, _>>()?,
             leave_out: left_out.map(LeaveOut::At).collect(),
+            reserve: reserve.collect(),
             windows: widths.collect(),
             policy: scenario.policy,
             on_failure: match scenario.policy.on_failure {
@@ -256,6 +262,7 @@ impl RunRequest {
             requests: &self.requests,
             sets: &self.sets,
             leave_out: &self.leave_out,
+            reserve: &self.reserve,
             width: width(self.policy.interleave),
             windows: &self.windows,
             map_leftovers: self.policy.leftovers,
@@ -418,6 +425,23 @@ pub fn on(
         Err(error) => done.refusal = Some(Refusal::Library(error)),
     }
     done.describe(hw, platform);
+    done
+}
+
+/// Has the library bring up what was plugged in since, on a machine that it brought up before.
+pub fn add(machine: &mut Machine) -> DirectRun {
+    let (wanted, tables) = match ask(machine) {
+        Ok(asked) => asked,
+        Err(refusal) => return DirectRun { refusal: Some(refusal), ..DirectRun::new() },
+    };
+    let occupied = occupied(machine.map());
+    let platform = Platform { occupied: &occupied, ..tables.platform() };
+    let (mut clock, mut done) = (machine.clock(), DirectRun::new());
+    match bring_up::add(machine, &mut clock, &platform, &wanted.policy(), &mut *done.room) {
+        Ok(extent) => done.extent = extent,
+        Err(error) => done.refusal = Some(Refusal::Library(error)),
+    }
+    done.describe(machine, &platform);
     done
 }
 

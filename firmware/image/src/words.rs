@@ -18,6 +18,7 @@
 //! required=UID[/PORT[.PORT]]              a component without which nothing is brought up
 //! leave-out=UID[/PORT[.PORT]]             a bridge, or what is behind a port: not touched
 //! leave-out=VENDOR:DEVICE[:SERIAL]        devices with these numbers, hexadecimal: not touched
+//! reserve=UID[/PORT[.PORT]],KIND,BYTES    room for devices to come, for each empty port there
 //! no-probe                                do not ask the memory itself whether it answers
 //! probe-bits=N                            ask only what this many bits of address reach, where
 //!                                         the processor reaches less than CPUID says (CPL 3
@@ -35,8 +36,8 @@
 
 use cxl_firmware::platform::RootBus;
 use cxl_firmware::policy::{
-    BrokenSets, LeaveOut, OnFailure, PathPolicy, Policy, Prefer, Probe, Request, SetRequest,
-    TargetSystem, Width, WindowWidth,
+    BrokenSets, LeaveOut, OnFailure, PathPolicy, Policy, Prefer, Probe, Request, Reserve,
+    SetRequest, TargetSystem, Width, WindowWidth,
 };
 use cxl_firmware::topology::{Partition, Path};
 use cxl_regs::{Granularity, Hpa, Interleave, Ways};
@@ -50,6 +51,7 @@ pub struct Words {
     sets: Vec<SetRequest, 8>,
     required: Vec<Path, 16>,
     leave_out: Vec<LeaveOut, 16>,
+    reserve: Vec<Reserve, 16>,
     windows: Vec<WindowWidth, 64>,
     /// Root buses of bridges, by UID.
     pub roots: Vec<(u32, RootBus), 32>,
@@ -66,6 +68,7 @@ impl Default for Words {
             sets: Vec::new(),
             required: Vec::new(),
             leave_out: Vec::new(),
+            reserve: Vec::new(),
             windows: Vec::new(),
             roots: Vec::new(),
             address_bits: None,
@@ -87,6 +90,7 @@ impl Words {
             windows: &self.windows,
             required: &self.required,
             leave_out: &self.leave_out,
+            reserve: &self.reserve,
             probe,
             ..self.policy
         }
@@ -123,6 +127,7 @@ impl Words {
             ("prefer", "lowest") => self.policy.prefer = Some(Prefer::Lowest),
             ("required", value) => self.required.push(place(value)?).ok()?,
             ("leave-out", value) => self.leave_out.push(left_out(value)?).ok()?,
+            ("reserve", value) => self.reserve.push(reserve(value)?).ok()?,
             ("no-probe", "") => self.policy.probe = Probe::Skip,
             ("probe-bits", bits) => {
                 self.probe_bits = u8::try_from(number(bits)?).ok().filter(|bits| *bits < 64)?;
@@ -146,11 +151,7 @@ impl Words {
         for member in parts.next()?.split('+') {
             members.push(place(member).filter(|place| !place.ports().is_empty())?).ok()?;
         }
-        let partition = match parts.next()? {
-            "volatile" => Partition::Volatile,
-            "persistent" => Partition::Persistent,
-            _ => return None,
-        };
+        let partition = partition(parts.next()?)?;
         let (window, offset, size, skip, granularity) = (None, None, None, 0, None);
         let mut set = SetRequest { members, partition, window, offset, size, skip, granularity };
         for part in parts {
@@ -210,6 +211,21 @@ fn place(text: &str) -> Option<Path> {
         list.push(number(port)?.try_into().ok()?).ok()?;
     }
     Path::new(number(uid)?.try_into().ok()?, &list)
+}
+
+fn partition(text: &str) -> Option<Partition> {
+    match text {
+        "volatile" => Some(Partition::Volatile),
+        "persistent" => Some(Partition::Persistent),
+        _ => None,
+    }
+}
+
+fn reserve(text: &str) -> Option<Reserve> {
+    let mut parts = text.split(',');
+    let (at, kind, size) = (parts.next()?, parts.next()?, parts.next()?);
+    let (at, partition, size) = (place(at)?, partition(kind)?, number(size)?);
+    parts.next().is_none().then_some(Reserve { at, partition, size })
 }
 
 fn left_out(text: &str) -> Option<LeaveOut> {

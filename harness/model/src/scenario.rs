@@ -64,6 +64,8 @@ pub struct Scenario {
     pub policy: Policy,
     /// Components that the firmware is not to touch.
     pub leave_out: Vec<Place>,
+    /// Room that the firmware is to keep for devices that come later.
+    pub reserve: Vec<Reserve>,
     /// What to map where; devices without a region follow the policy's default.
     pub regions: Vec<Region>,
     /// What is broken.
@@ -447,6 +449,17 @@ pub struct Region {
     pub skip: u64,
     /// Granularity of a set in a window over one bridge; `None` = the window's.
     pub granularity: Option<Granularity>,
+}
+
+/// Room that the firmware is to keep for a device that may be plugged in later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reserve {
+    /// A port, or a bridge or switch for each empty port below it.
+    pub at: Place,
+    /// Kind of memory.
+    pub partition: Partition,
+    /// Bytes for each port.
+    pub size: u64,
 }
 
 /// A device's partition.

@@ -10,8 +10,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use cxl_firmware::policy::{
-    BrokenSets, LeaveOut, OnFailure, PathPolicy, Prefer, Probe, Request, SetRequest, TargetSystem,
-    Width,
+    BrokenSets, LeaveOut, OnFailure, PathPolicy, Prefer, Probe, Request, Reserve, SetRequest,
+    TargetSystem, Width,
 };
 use cxl_firmware::topology::Path;
 use cxl_image::doorbell::{Call, Status};
@@ -676,6 +676,10 @@ pub fn command_line(
         if let LeaveOut::At(path) = left_out {
             let _ = write!(line, " leave-out={}", place(path).trim_end_matches('/'));
         }
+    }
+    for &Reserve { at, partition, size } in policy.reserve {
+        let at = place(&at);
+        let _ = write!(line, " reserve={},{partition},{size:#x}", at.trim_end_matches('/'));
     }
     let single = policy.requests.iter().map(|request| {
         let &Request { device, partition, window, offset, size, skip } = request;

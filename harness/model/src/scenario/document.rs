@@ -37,6 +37,8 @@ pub(super) struct Document {
     #[serde(default)]
     pub(super) leave_out: Vec<Spanned<String>>,
     #[serde(default)]
+    pub(super) reserve: Vec<Reserve>,
+    #[serde(default)]
     pub(super) region: Vec<Region>,
     #[serde(default)]
     pub(super) fault: Vec<Fault>,
@@ -167,6 +169,15 @@ pub(super) struct Region {
     #[serde(default)]
     pub(super) skip: Bytes,
     pub(super) granularity: Option<Spanned<Bytes>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Reserve {
+    pub(super) at: Spanned<String>,
+    #[serde(default)]
+    pub(super) partition: Partition,
+    pub(super) size: Bytes,
 }
 
 #[derive(Deserialize)]

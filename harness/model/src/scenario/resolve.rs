@@ -19,7 +19,7 @@ use super::modes::modes;
 use super::names::{Names, Result, Source};
 use super::{
     Action, Bridge, Device, DeviceKind, Event, Parent, Place, Platform, Port, Problem, Region,
-    SEGMENTS, SLOTS, Scenario, Switch, Window, WindowChoice, WindowSource,
+    Reserve, SEGMENTS, SLOTS, Scenario, Switch, Window, WindowChoice, WindowSource,
 };
 
 /// Physical address width of a scenario that names none: 64 TiB, as current servers have.
@@ -47,6 +47,11 @@ pub(super) fn scenario(text: &str, file: &str) -> Result<Scenario> {
     let regions = regions(&source, &names, &document.region)?;
     let leave_out = document.leave_out.iter().map(|name| names.place(&source, name));
     let leave_out = leave_out.collect::<Result<_>>()?;
+    let reserve = document.reserve.iter().map(|reserve| {
+        let document::Reserve { at, partition, size: Bytes(size) } = reserve;
+        Ok(Reserve { at: names.place(&source, at)?, partition: *partition, size: *size })
+    });
+    let reserve = reserve.collect::<Result<_>>()?;
     let faults = faults(&source, &names, &document.fault, &bridges, &switches, &devices)?;
     let leaks = leaks(&source, &names, &document.leak, |place| match place {
         Place::Bridge(index) => bridges.get(index).map_or(0, |bridge| bridge.decoders),
@@ -67,6 +72,7 @@ pub(super) fn scenario(text: &str, file: &str) -> Result<Scenario> {
         windows,
         policy: document.policy,
         leave_out,
+        reserve,
         regions,
         faults,
         leaks,
