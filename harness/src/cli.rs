@@ -14,6 +14,7 @@ mod completions;
 mod conformance;
 mod decode;
 mod dump;
+mod earlier;
 mod error;
 mod explain;
 mod image;

@@ -239,7 +239,7 @@ impl RunRequest {
                 scenario::OnFailure::Strict => OnFailure::Strict,
                 scenario::OnFailure::BestEffort => OnFailure::BestEffort,
             },
-            earlier: Vec::new(),
+            earlier: scenario.earlier.iter().filter_map(earlier_range).collect(),
         })
     }
 
@@ -363,6 +363,28 @@ fn placed(
     let base = map.windows.get(index).copied().flatten();
     let name = || scenario.windows.get(index).map_or_else(String::new, |w| w.name.clone());
     base.ok_or_else(|| Inexpressible::Unplaced { region, window: name() })
+}
+
+/// Where memory is by a hand-off record, for [`Scenario::earlier`] of the next run.
+pub fn earlier(record: &[u8]) -> Result<Vec<scenario::Earlier>, Error> {
+    let ranges = handoff::read(record)?.ranges();
+    let earlier = ranges.map(|range| scenario::Earlier {
+        uid: range.device.uid(),
+        ports: range.device.ports().to_vec(),
+        partition: match range.partition {
+            Partition::Volatile => scenario::Partition::Volatile,
+            Partition::Persistent => scenario::Partition::Persistent,
+        },
+        span: range.span,
+        interleave: range.interleave,
+    });
+    Ok(earlier.collect())
+}
+
+fn earlier_range(given: &scenario::Earlier) -> Option<EarlierRange> {
+    let scenario::Earlier { uid, ref ports, span, interleave, .. } = *given;
+    let device = Path::new(uid, ports)?;
+    Some(EarlierRange { device, partition: partition(given.partition), span, interleave })
 }
 
 /// A component's place by port numbers, as the library calls it; `None` for one that lies deeper
@@ -519,14 +541,18 @@ fn ask(machine: &mut Machine) -> Result<(RunRequest, Tables), Refusal> {
 
 /// Plans without touching a decoder: discovery and the plan alone.
 pub fn dry(machine: &mut Machine) -> DirectRun {
-    dry_after(machine, Vec::new())
+    dry_as(machine, |wanted| wanted)
 }
 
 /// The same, where memory was somewhere before.
 pub fn dry_after(machine: &mut Machine, earlier: Vec<EarlierRange>) -> DirectRun {
+    dry_as(machine, |wanted| wanted.after(earlier))
+}
+
+fn dry_as(machine: &mut Machine, change: impl FnOnce(RunRequest) -> RunRequest) -> DirectRun {
     let mut done = DirectRun::new();
     let (wanted, tables) = match ask(machine) {
-        Ok((wanted, tables)) => (wanted.after(earlier), tables),
+        Ok((wanted, tables)) => (change(wanted), tables),
         Err(refusal) => return DirectRun { refusal: Some(refusal), ..done },
     };
     let occupied = occupied(machine.map());

@@ -789,3 +789,55 @@ fn everything_that_is_missing_is_named_at_once() {
         }
     }
 }
+
+/// A machine that grew keeps what it had, by the record of the run before; and what cannot stay is told.
+#[test]
+fn a_record_of_one_run_is_where_memory_stays_in_the_next() {
+    let directory = Folder::new();
+    let grown = builtin("two-devices-one-bridge").unwrap().text;
+    let late = |device: &str| {
+        let line = format!("name = \"{device}\"\n");
+        grown.replace(&line, &format!("{line}present = false\n"))
+    };
+    let small = directory.file("small.toml", late("mem0"));
+    let other = directory.file("other.toml", late("mem1"));
+    let grown = directory.file("grown.toml", grown);
+    let record = directory.name("small.record");
+    let places = |report: &Value| {
+        let regions = report["regions"].as_array().unwrap().iter();
+        regions.map(|r| (r["members"][0]["device"].clone(), r["hpa"].clone())).collect::<Vec<_>>()
+    };
+    let (mem0, mem1) = (Value::from("mem0"), Value::from("mem1"));
+    let before = json(&["boot", "--direct", &small, "--record", &record, "--json"], 0);
+    let before_places = places(&before);
+    let [(device, at)] = before_places.as_slice() else { panic!("{before}") };
+    assert_eq!((device, fs::read(&record).unwrap().get(..8)), (&mem1, Some(&b"CXLFWHO\0"[..])));
+    // Without the record the newcomer on the lower port takes the place.
+    let without = json(&["boot", "--direct", &grown, "--json"], 0);
+    assert!(places(&without).contains(&(mem0.clone(), at.clone())), "{without}");
+    for command in [&["boot", "--direct"][..], &["boot", "--on-models"], &["plan"]] {
+        let words = [command, &[grown.as_str(), "--earlier", &record, "--json"]].concat();
+        let with = json(&words, 0);
+        if command[0] == "boot" {
+            assert!(places(&with).contains(&(mem1.clone(), at.clone())), "{words:?}: {with}");
+        }
+        let place = with["regions"].as_array().unwrap().iter().find(|r| r["hpa"] == *at).unwrap();
+        assert!(place["members"].to_string().contains("mem1"), "{words:?}: {place}");
+    }
+    // The device is gone: where its memory was is said, and the run is good.
+    let (report, complaints, code) = ran(&["boot", "--direct", &other, "--earlier", &record]);
+    assert_eq!(code, 0, "{complaints}");
+    let told =
+        report.lines().any(|line| line.contains("was at") && line.contains("could not stay"));
+    assert!(told, "{report}");
+    // What cannot be read, or written, is bad input, and the report is there all the same.
+    let no_record = directory.file("no.record", b"CXLFWHO\0 and nothing");
+    let missing = directory.name("no folder/record");
+    for (words, says) in
+        [(["--earlier", &no_record], "no.record"), (["--record", &missing], "no folder")]
+    {
+        let (_, complaints, code) = ran(&[&["boot", "--direct", &grown][..], &words].concat());
+        assert_eq!(code, 2, "{words:?}: {complaints}");
+        assert!(complaints.contains(says), "{words:?}: {complaints}");
+    }
+}

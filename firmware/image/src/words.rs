@@ -19,6 +19,9 @@
 //! leave-out=UID[/PORT[.PORT]]             a bridge, or what is behind a port: not touched
 //! leave-out=VENDOR:DEVICE[:SERIAL]        devices with these numbers, hexadecimal: not touched
 //! reserve=UID[/PORT[.PORT]],KIND,BYTES    room for devices to come, for each empty port there
+//! earlier=UID/PORT[.PORT],KIND,BASE,BYTES,WAYSxBYTES
+//!                                         a device's part in a region that was there before, of its
+//!                                         base, bytes and interleave: what can stays
 //! no-probe                                do not ask the memory itself whether it answers
 //! probe-bits=N                            ask only what this many bits of address reach, where
 //!                                         the processor reaches less than CPUID says (CPL 3
@@ -36,11 +39,11 @@
 
 use cxl_firmware::platform::RootBus;
 use cxl_firmware::policy::{
-    BrokenSets, LeaveOut, OnFailure, PathPolicy, Policy, Prefer, Probe, Request, Reserve,
-    SetRequest, TargetSystem, Width, WindowWidth,
+    BrokenSets, EarlierRange, LeaveOut, OnFailure, PathPolicy, Policy, Prefer, Probe, Request,
+    Reserve, SetRequest, TargetSystem, Width, WindowWidth,
 };
 use cxl_firmware::topology::{Partition, Path};
-use cxl_regs::{Granularity, Hpa, Interleave, Ways};
+use cxl_regs::{Granularity, Hpa, Interleave, Span, Ways};
 use heapless::Vec;
 
 /// What words ask for.
@@ -51,6 +54,7 @@ pub struct Words {
     sets: Vec<SetRequest, 8>,
     required: Vec<Path, 16>,
     leave_out: Vec<LeaveOut, 16>,
+    earlier: Vec<EarlierRange, 32>,
     reserve: Vec<Reserve, 16>,
     windows: Vec<WindowWidth, 64>,
     /// Root buses of bridges, by UID.
@@ -68,6 +72,7 @@ impl Default for Words {
             sets: Vec::new(),
             required: Vec::new(),
             leave_out: Vec::new(),
+            earlier: Vec::new(),
             reserve: Vec::new(),
             windows: Vec::new(),
             roots: Vec::new(),
@@ -90,6 +95,7 @@ impl Words {
             windows: &self.windows,
             required: &self.required,
             leave_out: &self.leave_out,
+            earlier: &self.earlier,
             reserve: &self.reserve,
             probe,
             ..self.policy
@@ -128,6 +134,7 @@ impl Words {
             ("required", value) => self.required.push(place(value)?).ok()?,
             ("leave-out", value) => self.leave_out.push(left_out(value)?).ok()?,
             ("reserve", value) => self.reserve.push(reserve(value)?).ok()?,
+            ("earlier", value) => self.earlier.push(earlier(value)?).ok()?,
             ("no-probe", "") => self.policy.probe = Probe::Skip,
             ("probe-bits", bits) => {
                 self.probe_bits = u8::try_from(number(bits)?).ok().filter(|bits| *bits < 64)?;
@@ -219,6 +226,16 @@ fn partition(text: &str) -> Option<Partition> {
         "persistent" => Some(Partition::Persistent),
         _ => None,
     }
+}
+
+fn earlier(text: &str) -> Option<EarlierRange> {
+    let mut parts = text.split(',');
+    let device = place(parts.next()?).filter(|place| !place.ports().is_empty())?;
+    let partition = partition(parts.next()?)?;
+    let (base, size) = (number(parts.next()?)?, number(parts.next()?)?);
+    let span = Span::new(Hpa(base), size).ok()?;
+    let Width::Exactly(interleave) = width(parts.next()?)? else { return None };
+    parts.next().is_none().then_some(EarlierRange { device, partition, span, interleave })
 }
 
 fn reserve(text: &str) -> Option<Reserve> {

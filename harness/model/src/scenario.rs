@@ -20,7 +20,7 @@ mod resolve;
 use std::fmt;
 
 use cxl_regs::acpi::cedt::Restrictions;
-use cxl_regs::{Arithmetic, Coherency, Granularity, Hpa, Interleave};
+use cxl_regs::{Arithmetic, Coherency, Granularity, Hpa, Interleave, Span};
 use serde::Deserialize;
 
 pub use crate::fabric::Parent;
@@ -66,6 +66,8 @@ pub struct Scenario {
     pub leave_out: Vec<Place>,
     /// Room that the firmware is to keep for devices that come later.
     pub reserve: Vec<Reserve>,
+    /// Where memory was before: no file says it, but whoever has a record of an earlier run.
+    pub earlier: Vec<Earlier>,
     /// What to map where; devices without a region follow the policy's default.
     pub regions: Vec<Region>,
     /// What is broken.
@@ -460,6 +462,21 @@ pub struct Reserve {
     pub partition: Partition,
     /// Bytes for each port.
     pub size: u64,
+}
+
+/// A device's part in a region of an earlier run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Earlier {
+    /// UID of the device's bridge.
+    pub uid: u32,
+    /// Port numbers on the way, root port first.
+    pub ports: Vec<u8>,
+    /// Kind of memory.
+    pub partition: Partition,
+    /// The region's host addresses.
+    pub span: Span,
+    /// The region's interleave.
+    pub interleave: Interleave,
 }
 
 /// A device's partition.

@@ -28,6 +28,7 @@ use cxl_model::store::{SetRecord, Store};
 use cxl_model::trace::{Access, MOST_ACCESSES, MOST_PARTS, Walked};
 use serde::Serialize;
 
+use super::earlier::Earlier;
 use super::output::Output;
 use super::source::Source;
 use super::{PageFile, Shape, bar};
@@ -91,6 +92,8 @@ Examples:
   cxl-harness nested -- boot one-device --linux vmlinuz --initrd initrd.img --console
   cxl-harness nested -- boot one-device --linux vmlinuz --image-first --disk disk.img
   cxl-harness boot four-bridges --svg map.svg
+  cxl-harness boot machine.toml --record machine.record
+  cxl-harness boot larger.toml --earlier machine.record
   cxl-harness boot machine.toml --json | jq '.decoders[] | select(.locked | not)'";
 
 /// Run the firmware on a scenario's machine and report what it left.
@@ -101,6 +104,13 @@ Examples:
 pub(super) struct Boot {
     #[command(flatten)]
     source: Source,
+
+    #[command(flatten)]
+    earlier: Earlier,
+
+    /// Write the hand-off record into this file as well: what --earlier and a restore take.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
 
     /// Run the firmware on the device models in this process, without a guest.
     #[arg(long)]
@@ -338,6 +348,9 @@ struct TraceLeftOut {
     walks: u64,
 }
 
+/// What was run, and the hand-off record; empty if there is none.
+type Done = (Report, Vec<u8>);
+
 /// What was traced.
 type Traces = (Kept<Access, MOST_ACCESSES>, Kept<Walked, MOST_PARTS>);
 
@@ -378,6 +391,8 @@ impl Boot {
     pub(super) fn of_default(svg: Option<PathBuf>, page: PageFile, json: bool) -> Self {
         Self {
             source: Source::built_in("default"),
+            earlier: Earlier::default(),
+            record: None,
             direct: false,
             shape: Shape { json, ..Shape::default() },
             on_models: true,
@@ -406,11 +421,12 @@ impl Boot {
     }
 
     pub(super) fn run(self) -> ExitCode {
-        let mut machine = match self.source.machine() {
+        let mut machine = match self.earlier.machine(&self.source) {
             Ok(machine) => machine,
-            Err(error) => return super::fail(&error.to_string()),
+            Err(error) => return super::fail(&error),
         };
-        let [picture, page] = match Output::all([self.svg.as_deref(), self.page.html.as_deref()]) {
+        let named = [self.svg.as_deref(), self.page.html.as_deref(), self.record.as_deref()];
+        let [picture, page, kept] = match Output::all(named) {
             Ok(files) => files,
             Err(error) => return super::fail(&error),
         };
@@ -428,8 +444,8 @@ impl Boot {
         if self.trace {
             machine.recorder_mut().keep();
         }
-        let mut report = match self.report(&mut machine) {
-            Ok(report) => report,
+        let (mut report, record) = match self.report(&mut machine) {
+            Ok(done) => done,
             Err(Stop::Refused(unstarted)) => {
                 let code = super::refuse(&unstarted.refusal.message);
                 let title = format!("Scenario {}", machine.scenario().name);
@@ -464,6 +480,11 @@ impl Boot {
             let page = html::of_run(&report.facts, Some(&before), &super::command_line());
             file.write(page.to_string().as_bytes())
         }));
+        let recorded = kept.map_or(Ok(()), |file| match record.is_empty() {
+            true => Err(format!("{}: not written: no record was handed over", file.named())),
+            false => file.write(&record),
+        });
+        let drawn = drawn.and(recorded);
         // A run may have taken a while: its report is not lost with the picture.
         if !self.quiet {
             let code = super::print(&self.output(&machine, &report, trace), code);
@@ -505,7 +526,7 @@ impl Boot {
 
     /// Runs the firmware in a guest, or directly where that was asked for, or where there is no KVM
     /// and nothing was asked that takes one.
-    fn report(&self, machine: &mut Machine) -> Result<Report, Stop> {
+    fn report(&self, machine: &mut Machine) -> Result<Done, Stop> {
         if self.direct {
             for event in events(machine.scenario()) {
                 super::note(&event);
@@ -533,7 +554,7 @@ impl Boot {
     }
 
     /// Runs the firmware, and the attack if there is to be one, on the models.
-    fn on_the_models(&self, machine: &mut Machine, why: String, left_out: Vec<String>) -> Report {
+    fn on_the_models(&self, machine: &mut Machine, why: String, left_out: Vec<String>) -> Done {
         let start = Instant::now();
         let done = run::direct(machine);
         let run = start.elapsed();
@@ -547,11 +568,11 @@ impl Boot {
         if payload::attacks(&self.payload.join(",")) && done.refusal.is_none() {
             report.facts.set_attack(attack::direct(machine, &done));
         }
-        Report { measured: Some(Measured { run, guest: None }), ..report }
+        (Report { measured: Some(Measured { run, guest: None }), ..report }, done.handoff)
     }
 
     /// Runs the firmware in a guest; the inner error is that there can be none.
-    fn guest(&self, machine: &mut Machine) -> Result<Result<Report, VmError>, Stop> {
+    fn guest(&self, machine: &mut Machine) -> Result<Result<Done, VmError>, Stop> {
         let image = match &self.image {
             Some(file) => Some(
                 read_image(file)
@@ -635,7 +656,7 @@ impl Boot {
                 let mut report = Report::of_direct(machine, &done);
                 let why = "by the host, whose refusal keeps the guest from starting".to_owned();
                 report.facts.ran = Some(Runner::Models { why, left_out: Vec::new() });
-                return Ok(Ok(report));
+                return Ok(Ok((report, done.handoff)));
             }
             (Err(GuestError::Refused(refusal)), _) => {
                 let refusal = Refusal::from(&refusal);
@@ -651,7 +672,10 @@ impl Boot {
         if let Some(requirement) = self.require {
             report.facts.require(requirement, &run.watched);
         }
-        Ok(Ok(report))
+        let host = run.host.map(|host| host.done.handoff);
+        let record =
+            run.first.handed.map(|handed| handed.record).filter(|record| !record.is_empty());
+        Ok(Ok((report, record.or(host).unwrap_or_default())))
     }
 
     /// Kernel and initrd, if it is to be Linux.

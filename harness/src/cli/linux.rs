@@ -21,6 +21,7 @@ use cxl_model::scenario::Scenario;
 use serde::Serialize;
 
 use super::PageFile;
+use super::earlier::Earlier;
 use super::output::Output;
 use super::source::Source;
 
@@ -144,6 +145,9 @@ pub(super) struct Linux {
     #[arg(value_name = "SCENARIO", default_value = DEFAULT)]
     scenario: String,
 
+    #[command(flatten)]
+    earlier: Earlier,
+
     /// Print JSON instead of text; the end of this help lists the keys.
     #[arg(long)]
     json: bool,
@@ -258,9 +262,9 @@ impl Linux {
         if self.by == Firmware::Uefi && self.on == On::Ours {
             return super::fail("--by uefi is for --on qemu");
         }
-        let scenario = match Source::built_in(&self.scenario).scenario() {
+        let scenario = match self.earlier.scenario(&Source::built_in(&self.scenario)) {
             Ok(scenario) => scenario,
-            Err(error) => return super::fail(&error.to_string()),
+            Err(error) => return super::fail(&error),
         };
         let page = match self.page.ready() {
             Ok(page) => page,

@@ -78,6 +78,11 @@ impl Output {
         }
     }
 
+    /// As it was given.
+    pub(super) fn named(&self) -> impl std::fmt::Display + '_ {
+        self.named.display()
+    }
+
     /// Writes the result.
     pub(super) fn write(&self, bytes: &[u8]) -> Result<(), String> {
         self.put(bytes).map_err(|error| super::unwritten(&self.named, &error))

@@ -5,12 +5,11 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use cxl_firmware::handoff;
-use cxl_firmware::policy::EarlierRange;
 use cxl_harness::report::{PlanReport, Verdict};
 use cxl_harness::run;
 
-use super::source::{self, Source};
+use super::earlier::Earlier;
+use super::source::Source;
 
 const EXAMPLES: &str = "\
 Exit code:
@@ -39,46 +38,21 @@ pub(super) struct Plan {
     #[command(flatten)]
     source: Source,
 
-    /// Keep memory where it was: a hand-off record, or the scenario of the machine as it was, which is
-    /// brought up on the models first. What could not stay is a note.
-    #[arg(long, value_name = "RECORD|SCENARIO")]
-    earlier: Option<String>,
+    #[command(flatten)]
+    earlier: Earlier,
 
     /// Print JSON instead of text.
     #[arg(long)]
     json: bool,
 }
 
-/// Where memory was before, or why nobody can say.
-fn ranges(name: &str) -> Result<Vec<EarlierRange>, String> {
-    let read = |record: &[u8]| {
-        let record = handoff::read(record).map_err(|error| format!("{name}: {error}"))?;
-        Ok(record.ranges().collect())
-    };
-    if let Some(record) = source::record(name) {
-        return read(&record);
-    }
-    let expected = "--earlier takes a hand-off record, which starts with CXLFWHO, or a scenario";
-    let machine = Source::built_in(name).machine();
-    let mut machine = machine.map_err(|error| format!("{error}; {expected}"))?;
-    let done = run::direct(&mut machine);
-    match done.refusal {
-        Some(refusal) => Err(format!("{name}: the machine as it was is refused: {refusal}")),
-        None => read(&done.handoff),
-    }
-}
-
 impl Plan {
     pub(super) fn run(self) -> ExitCode {
-        let mut machine = match self.source.machine() {
+        let mut machine = match self.earlier.machine(&self.source) {
             Ok(machine) => machine,
-            Err(error) => return super::fail(&error.to_string()),
-        };
-        let earlier = match self.earlier.as_deref().map_or(Ok(Vec::new()), ranges) {
-            Ok(earlier) => earlier,
             Err(error) => return super::fail(&error),
         };
-        let done = run::dry_after(&mut machine, earlier);
+        let done = run::dry(&mut machine);
         let report = PlanReport::of(&machine, &done);
         let columns = super::columns();
         let text = || super::styled(&format!("{report:columns$}"));

@@ -16,6 +16,7 @@ use cxl_harness::report::Verdict;
 use cxl_model::scenario::Scenario;
 use serde::Serialize;
 
+use super::earlier::Earlier;
 use super::source::Source;
 
 /// The scenario without a name on the command line: the default one has a Type-2 device, which no
@@ -80,6 +81,9 @@ pub(super) struct Qemu {
     /// A built-in scenario's name (see `cxl-harness scenarios`), a TOML file, or `-` (standard input).
     #[arg(value_name = "SCENARIO", default_value = DEFAULT)]
     scenario: String,
+
+    #[command(flatten)]
+    earlier: Earlier,
 
     /// Print JSON instead of text; the end of this help lists the keys.
     #[arg(long)]
@@ -151,9 +155,9 @@ impl Qemu {
     pub(super) fn run(self) -> ExitCode {
         // Before the first process is started: what it leaves is to be cleaned up.
         super::signals();
-        let scenario = match Source::built_in(&self.scenario).scenario() {
+        let scenario = match self.earlier.scenario(&Source::built_in(&self.scenario)) {
             Ok(scenario) => scenario,
-            Err(error) => return super::fail(&error.to_string()),
+            Err(error) => return super::fail(&error),
         };
         if self.run {
             return self.start(&scenario);

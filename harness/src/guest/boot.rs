@@ -10,8 +10,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use cxl_firmware::policy::{
-    BrokenSets, LeaveOut, OnFailure, PathPolicy, Prefer, Probe, Request, Reserve, SetRequest,
-    TargetSystem, Width,
+    BrokenSets, EarlierRange, LeaveOut, OnFailure, PathPolicy, Prefer, Probe, Request, Reserve,
+    SetRequest, TargetSystem, Width,
 };
 use cxl_firmware::topology::Path;
 use cxl_image::doorbell::{Call, Status};
@@ -680,6 +680,12 @@ pub fn command_line(
     for &Reserve { at, partition, size } in policy.reserve {
         let at = place(&at);
         let _ = write!(line, " reserve={},{partition},{size:#x}", at.trim_end_matches('/'));
+    }
+    for EarlierRange { device, partition, span, interleave } in policy.earlier {
+        let (base, size) = (span.base(), span.size());
+        let Interleave { ways, granularity } = interleave;
+        let _ = write!(line, " earlier={},{partition},{base},{size:#x},", place(device));
+        let _ = write!(line, "{ways}x{}", granularity.bytes());
     }
     let single = policy.requests.iter().map(|request| {
         let &Request { device, partition, window, offset, size, skip } = request;

@@ -73,6 +73,7 @@ pub(super) fn scenario(text: &str, file: &str) -> Result<Scenario> {
         policy: document.policy,
         leave_out,
         reserve,
+        earlier: Vec::new(),
         regions,
         faults,
         leaks,
