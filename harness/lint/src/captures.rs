@@ -117,7 +117,7 @@ impl Machine {
                 // of memory devices does not take.
                 let caches = dvsec.capability & 1 != 0;
                 let class = if caches { 0 } else { MEMORY_DEVICE };
-                let config = Config { class, dvsec: Some(dvsec) };
+                let config = Config { class, dvsec: Some(dvsec), serial: None };
                 self.device(seat).config = Some(config);
             }
             _ => {}

@@ -5,6 +5,7 @@
 //! ```toml
 //! images = "board 7, after the firmware"   # what they are; this key makes the file a set
 //! cedt = "cedt.dat"
+//! prm = true                               # the platform's PRM translates device addresses
 //!
 //! [[bridge]]
 //! uid = 12                                 # ACPI _UID; name: hb0, hb1, ...
@@ -186,6 +187,7 @@ struct Document {
     images: String,
     cedt: Option<Spanned<PathBuf>>,
     kernel: Option<String>,
+    prm: Option<bool>,
     #[serde(default)]
     witness: Vec<Spanned<PathBuf>>,
     #[serde(default)]
@@ -456,7 +458,7 @@ impl Set<'_> {
             names.push((name.clone(), at));
             name
         };
-        let mut input = Input::default();
+        let mut input = Input { prm: document.prm, ..Input::default() };
         if let Some(file) = document.cedt {
             let dump = self.dump(file.get_ref(), Some(Kind::Cedt), None);
             let dump = dump.map_err(|error| self.at(file.span(), error))?;

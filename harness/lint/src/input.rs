@@ -25,6 +25,9 @@ pub struct Input {
     pub switches: Vec<Switch>,
     /// Devices in the order in which they come up.
     pub devices: Vec<Device>,
+    /// Whether the platform's PRM translates device addresses (GUID
+    /// EE41B397-25D4-452C-AD54-48C6E3480B94); `None` if nobody said.
+    pub prm: Option<bool>,
 }
 
 /// What is known of a component's decoders.
@@ -117,6 +120,8 @@ pub struct Config {
     pub class: u32,
     /// The CXL Device DVSEC; `None` = the device has none.
     pub dvsec: Option<DeviceDvsec>,
+    /// Its serial number; 0 = it has none, `None` = the dump does not reach that far.
+    pub serial: Option<u64>,
 }
 
 /// The CXL Device DVSEC, as read (CXL r3.1 section 8.1.3).
@@ -157,7 +162,7 @@ impl Config {
         let dvsec = found.map(|dvsec::Dvsec { offset, .. }| {
             DeviceDvsec::read(|at: u16| reader(offset.saturating_add(at)))
         });
-        Self { class, dvsec }
+        Self { class, dvsec, serial: serial(space) }
     }
 }
 
@@ -223,6 +228,7 @@ impl Input {
             ports: ports.collect(),
             switches: switches.collect(),
             devices: devices.collect(),
+            prm: None,
         }
     }
 
@@ -283,6 +289,28 @@ impl Input {
         }
         gaps
     }
+}
+
+/// The serial number in configuration space (PCIe 6.0 section 7.9.3); 0 where there is none.
+fn serial(space: &[u8]) -> Option<u64> {
+    const SERIAL_NUMBER: u32 = 3;
+    let dword = |at: usize| {
+        let bytes = space.get(at..at.checked_add(4)?)?;
+        Some(u32::from_le_bytes(bytes.try_into().ok()?))
+    };
+    let mut at = 0x100;
+    // More capabilities than there is space for are a ring.
+    for _ in 0..space.len() / 4 {
+        let head = dword(at)?;
+        if head & 0xFFFF == SERIAL_NUMBER {
+            return Some(u64::from(dword(at + 8)?) << 32 | u64::from(dword(at + 4)?));
+        }
+        at = head as usize >> 20;
+        if at < 0x100 || head == u32::MAX {
+            return Some(0);
+        }
+    }
+    Some(0)
 }
 
 /// Media ready, mailbox interfaces ready.

@@ -126,17 +126,21 @@ pub enum Change {
     LockedRegions,
     /// HDM Decoder Enable alone says whether decoders or range registers count.
     EnableDecides,
+    /// A device's decoders may hold device addresses, where the platform's PRM translates them.
+    Translation,
     /// Ports may have 20 to 32 decoders.
     ManyDecoders,
     /// A region is of the type that its decoders are of.
     RegionType,
     /// Soft-reserved memory that CXL does not claim comes online all the same (`dax_hmem`).
     UnclaimedMemory,
+    /// A locked decoder may have no size. Queued, in no release that the rules were held against.
+    EmptyDecoders,
 }
 
 impl Change {
     /// All of them, in the order in which the main line took them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Partitions,
         Self::LinearCache,
         Self::OneWayGranularity,
@@ -146,9 +150,11 @@ impl Change {
         Self::AllTargets,
         Self::LockedRegions,
         Self::EnableDecides,
+        Self::Translation,
         Self::ManyDecoders,
         Self::RegionType,
         Self::UnclaimedMemory,
+        Self::EmptyDecoders,
     ];
 
     /// The first main-line release with it.
@@ -160,10 +166,12 @@ impl Change {
             }
             Self::LateTargets => Kernel::new(6, 18, 0),
             Self::AllTargets | Self::LockedRegions => Kernel::new(6, 19, 0),
-            Self::EnableDecides => Kernel::new(7, 0, 0),
+            Self::EnableDecides | Self::Translation => Kernel::new(7, 0, 0),
             Self::ManyDecoders | Self::RegionType => Kernel::new(7, 1, 0),
             // Seen in 7.2.12 and 7.3.4, and not in 6.12.95.
             Self::UnclaimedMemory => Kernel::new(7, 2, 0),
+            // 7.3.4 refuses them.
+            Self::EmptyDecoders => Kernel::new(7, 4, 0),
         }
     }
 
@@ -187,9 +195,13 @@ impl Change {
 }
 
 impl fmt::Display for Change {
-    /// `7.0 (6.12.80, 6.18.21)`: the main-line release, and the stable ones.
+    /// `7.0 (6.12.80, 6.18.21)`: the main-line release, and the stable ones; `7.4 (queued)` where nobody
+    /// has seen it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.release().fmt(f)?;
+        if self.release() > Kernel::VERIFIED {
+            return f.write_str(" (queued)");
+        }
         for (index, kernel) in self.stable().iter().enumerate() {
             write!(f, "{}{kernel}", if index == 0 { " (" } else { ", " })?;
         }

@@ -18,6 +18,7 @@ mod images;
 mod input;
 mod kernel;
 mod linux;
+mod outcome;
 mod records;
 mod refusal;
 mod region;
@@ -35,6 +36,7 @@ pub use fabric::Reached;
 pub use images::{Images, ImagesError, Reader, Withheld};
 pub use input::{Bridge, Config, Device, DeviceDvsec, Input, Port, Registers, Switch};
 pub use kernel::{Change, Kernel, KernelError};
+pub use outcome::{Outcome, RegionOutcome, outcome};
 pub use rule::Rule;
 pub use text::Report;
 

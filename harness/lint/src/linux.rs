@@ -6,7 +6,7 @@
 //! that fails.
 
 use cxl_regs::hdm::{Control, DecoderImage};
-use libc::{EBUSY, EINVAL, EIO, ENODEV, ENOENT, ENXIO, ETIMEDOUT, c_int};
+use libc::{EBUSY, EINVAL, EIO, ENODEV, ENOENT, ENOMEM, ENXIO, ETIMEDOUT, c_int};
 
 use super::input::{Config, DeviceDvsec, Input, MEMORY_DEVICE, Registers};
 use super::kernel::{Change, Linux};
@@ -22,6 +22,11 @@ const MAX_DEPTH: usize = 64;
 
 /// Follows one kernel through a machine.
 pub(super) fn run(input: &Input, linux: Linux) -> Vec<Finding> {
+    bring_up(input, linux).findings
+}
+
+/// The machine as one kernel has it in the end.
+pub(super) fn bring_up(input: &Input, linux: Linux) -> System<'_> {
     let mut system = System {
         input,
         linux,
@@ -54,7 +59,7 @@ pub(super) fn run(input: &Input, linux: Linux) -> Vec<Finding> {
         }
     }
     system.conclude();
-    system.findings
+    system
 }
 
 /// The range registers of an endpoint.
@@ -211,7 +216,9 @@ impl<'i> System<'i> {
             }
             Err(mut refusal) => {
                 let device = self.name(&port);
-                if !self.linux.has(Change::LateTargets) {
+                if self.linux.has(Change::LateTargets) {
+                    refusal = self.late_attempts(refusal, &port, below, registers);
+                } else {
                     if ![ENXIO, ENODEV].contains(&refusal.errno) {
                         refusal = refusal.driver_failed("cxl_port", &device);
                     }
@@ -233,8 +240,9 @@ impl<'i> System<'i> {
     fn second_attempt(&self, refusal: Refusal, port: &PortState, registers: &Registers) -> Refusal {
         let before = refusal.decoder.map_or(0, usize::from);
         let Some(hdm) = registers.hdm() else { return refusal };
-        // The targets are looked up after the decoder has been taken for committed.
-        let before = before + usize::from(refusal.rule == Rule::Targets);
+        // Ways, granularity and targets are looked up after the decoder has been taken for committed.
+        let counted = [Rule::Ways, Rule::Granularity, Rule::Targets].contains(&refusal.rule);
+        let before = before + usize::from(counted);
         let committed = hdm.decoders.iter().take(before);
         let Some(first) = { committed }.position(|image| image.control().committed()) else {
             return refusal;
@@ -245,6 +253,49 @@ impl<'i> System<'i> {
         refusal
             .warning(device, format!("decoder{id}.{first}: Committed out of order"))
             .warning(device, format!("Failed to initialize decoder{id}.{first}"))
+    }
+
+    /// From 6.18 on a port's decoders are looked at as the first device below it comes up, and again
+    /// with each further one. The error is the memory device's.
+    fn late_attempts(
+        &self,
+        mut refusal: Refusal,
+        port: &PortState,
+        below: Parent,
+        registers: &Registers,
+    ) -> Refusal {
+        let mut devices = (0..self.input.devices.len()).filter(|device| self.hangs(*device, below));
+        let Some(first) = devices.next() else { return refusal };
+        if ![ENXIO, ENODEV].contains(&refusal.errno) {
+            let memory = format!("mem{first}");
+            let errno = refusal.errno;
+            refusal = refusal.debug(("cxl_mem", &memory), format!("probe: -{errno}"));
+            refusal = refusal.driver_failed("cxl_mem", &memory);
+        }
+        match devices.next() {
+            Some(_) => self.second_attempt(refusal, port, registers),
+            None => refusal,
+        }
+    }
+
+    /// Whether a device hangs somewhere below a bridge or switch.
+    fn hangs(&self, device: usize, below: Parent) -> bool {
+        let input = self.input;
+        let mut port = input.devices.get(device).and_then(|device| device.port);
+        for _ in 0..MAX_DEPTH {
+            let Some(parent) = port.and_then(|port| input.ports.get(port)).map(|port| port.parent)
+            else {
+                return false;
+            };
+            if parent == below {
+                return true;
+            }
+            port = match parent {
+                Parent::Switch(switch) => input.switches.get(switch).map(|switch| switch.port),
+                Parent::Bridge(_) => None,
+            };
+        }
+        false
     }
 
     fn port_decoders(
@@ -290,6 +341,11 @@ impl<'i> System<'i> {
             Registers::Hdm(hdm) => hdm,
         };
         let count = self.capability(port, hdm).map_err(|refusal| {
+            if refusal.errno == ENOMEM {
+                return self
+                    .unmapped(refusal, device)
+                    .error(device, "Failed to map HDM decoder capability");
+            }
             refusal
                 .error(device, "Spec violation. Caps invalid")
                 .error(device, "Failed to map HDM decoder capability")
@@ -311,12 +367,12 @@ impl<'i> System<'i> {
             let late = self.linux.has(Change::LateTargets);
             // Without any port given, nobody knows which there are.
             let known = !dports.is_empty();
-            if !late && known && decoder.enabled && targets.contains(&None) {
+            // Behind the list Linux reads what happens to be there.
+            let missing = targets.iter().take(listed.len()).any(Option::is_none);
+            if !late && known && decoder.enabled && missing {
                 let way = targets.iter().position(Option::is_none).unwrap_or(0);
-                let number = listed.get(way).map_or_else(
-                    || "none (a list has 8)".to_owned(),
-                    |number| format!("port number {number}"),
-                );
+                let number = listed.get(way).copied().unwrap_or_default();
+                let number = format!("port number {number}");
                 let text = format!("Failed to add decoder{}.{index}", port.id);
                 return Err(Refusal::new(Rule::Targets, ENXIO, format!("target {way}: {number}"))
                     .of_decoder(index)
@@ -336,7 +392,10 @@ impl<'i> System<'i> {
         let count = self.decoder_count(hdm);
         if count == 0 {
             let found = format!("decoder count code {code}");
-            return Err(Refusal::new(Rule::DecoderCount, ENXIO, found));
+            // A negative number of decoders is a length that no range of addresses has.
+            let errno =
+                if self.linux.has(Change::ManyDecoders) && code > 12 { ENOMEM } else { ENXIO };
+            return Err(Refusal::new(Rule::DecoderCount, errno, found));
         }
         port.target_count = capability.target_count().into();
         port.selectors = capability.selector_mask();
@@ -348,6 +407,13 @@ impl<'i> System<'i> {
             port.ways |= 1 << 16;
         }
         Ok(count)
+    }
+
+    /// What 7.3.4 says of registers whose length is nonsense.
+    fn unmapped(&self, refusal: Refusal, device: Said<'_>) -> Refusal {
+        refusal
+            .error(device, "Failed to request region ")
+            .error(device, "Failed to map HDM capability.")
     }
 
     /// How many decoders Linux takes there to be: before 7.1, twice the code.
@@ -397,7 +463,8 @@ impl<'i> System<'i> {
             let found = format!("committed, and decoder {before} is not");
             return refuse(Rule::CommitOrder, ENXIO, found, "Committed out of order".to_owned());
         }
-        if committed && size == 0 {
+        let spare = size == 0 && control.lock_on_commit();
+        if committed && size == 0 && !(spare && self.linux.has(Change::EmptyDecoders)) {
             let found = format!("committed at {base:#x} with size 0");
             return refuse(Rule::ZeroSize, ENXIO, found, "Committed with zero size".to_owned());
         }
@@ -606,9 +673,10 @@ impl<'i> System<'i> {
         let mut count = 0;
         let mut emulate = enabled;
         if let Some(hdm) = hdm {
-            count = self
-                .capability(port, hdm)
-                .map_err(|refusal| refusal.error(at, "Spec violation. Caps invalid"))?;
+            count = self.capability(port, hdm).map_err(|refusal| match refusal.errno {
+                ENOMEM => self.unmapped(refusal, at),
+                _ => refusal.error(at, "Spec violation. Caps invalid"),
+            })?;
             let committed = hdm.decoders.iter().any(|image| image.control().committed());
             let in_use = if self.linux.has(Change::EnableDecides) {
                 hdm.decoder_enable()
@@ -758,7 +826,8 @@ impl<'i> System<'i> {
                 refusal.of_decoder(number).warning(at, text)
             };
             let decoder = self.decoder(port, number, image).map_err(failed)?;
-            if !decoder.enabled {
+            // One without size, where this kernel takes it, has no device memory either.
+            if !decoder.enabled || decoder.range.is_empty() {
                 port.decoders.push(decoder);
                 continue;
             }
@@ -797,7 +866,6 @@ impl<'i> System<'i> {
         let Some((volatile, persistent)) = capacity else {
             return Ok((Some(dpa), None));
         };
-        let total = volatile.wrapping_add(persistent);
         let ram = AddressRange::of(0, volatile);
         let pmem = AddressRange::of(volatile, persistent);
         let inside = |range: AddressRange| {
@@ -812,7 +880,8 @@ impl<'i> System<'i> {
         let skipped = AddressRange::of(base, skip);
         let skip_fits = skip == 0
             || inside(skipped).is_some()
-            || self.linux.has(Change::Partitions) && !skipped.is_empty() && skipped.end < total;
+            // What lies behind the last partition is no longer looked at: so said 7.3.4.
+            || self.linux.has(Change::Partitions) && !skipped.is_empty();
         let name = self.name(port);
         let at = ("cxl_port", name.as_str());
         let mode = inside(dpa).filter(|_| !dpa.is_empty() && dpa.start >= base);

@@ -15,7 +15,7 @@ pub(super) const MOST_RECORDS: usize = 4096;
 /// The records of the kinds that Linux looks at.
 #[derive(Debug, Default)]
 pub(super) struct Records<'a> {
-    pub(super) chbs: Vec<&'a ChbsRecord>,
+    pub(super) chbs: Vec<ChbsRecord>,
     pub(super) cfmws: Vec<(CfmwsRecord, &'a [U32])>,
     pub(super) cxims: Vec<(&'a CximsRecord, &'a [U64])>,
     pub(super) broken: Vec<String>,
@@ -25,16 +25,17 @@ pub(super) struct Records<'a> {
     pub(super) more: bool,
 }
 
-/// The type of a CFMWS.
+/// The type of a CHBS and of a CFMWS.
+const HOST: u8 = 0;
 const WINDOW: u8 = 1;
 
-/// The fields of a window, whether the record has them or what follows it; behind the table they are taken
-/// to be 0, as what follows a table mostly is.
-fn window_at(table: &[u8], at: usize, end: usize) -> Option<CfmwsRecord> {
-    let mut bytes = [0; size_of::<CfmwsRecord>()];
+/// The fields of a record, whether it has them or what follows it; behind the table they are taken to be 0,
+/// as what follows a table mostly is.
+fn fields_at<T: FromBytes, const SIZE: usize>(table: &[u8], at: usize, end: usize) -> Option<T> {
+    let mut bytes = [0; SIZE];
     let there = table.get(at..end)?;
     bytes.iter_mut().zip(there).for_each(|(place, byte)| *place = *byte);
-    CfmwsRecord::read_from_bytes(&bytes).ok()
+    T::read_from_bytes(&bytes).ok()
 }
 
 impl<'a> Records<'a> {
@@ -57,21 +58,30 @@ impl<'a> Records<'a> {
                 break;
             }
             let length = usize::from(header.length.get());
-            if length == 0 {
-                records.endless = Some(at);
-                break;
-            }
             let record = table.get(at..end.min(at.saturating_add(length))).unwrap_or_default();
             match Wire::view(record) {
-                Ok(Wire::Chbs(chbs)) => records.chbs.push(chbs),
+                Ok(Wire::Chbs(chbs)) => records.chbs.push(*chbs),
                 Ok(Wire::Cfmws(window, targets)) => records.cfmws.push((*window, targets)),
                 Ok(Wire::Cxims(cxims, maps)) => records.cxims.push((cxims, maps)),
                 Ok(_) => {}
-                // Linux reads a window's fields wherever its record ends (`__cxl_parse_cfmws`).
+                // Linux reads fields wherever the record ends (`__cxl_parse_cfmws`, `cxl_get_chbs_iter`).
                 Err(_) if header.kind == WINDOW => {
-                    records.cfmws.extend(window_at(table, at, end).map(|window| (window, &[][..])));
+                    let window =
+                        fields_at::<CfmwsRecord, { size_of::<CfmwsRecord>() }>(table, at, end);
+                    records.cfmws.extend(window.map(|window| (window, &[][..])));
                 }
+                Err(_) if header.kind == HOST => {
+                    let host = fields_at::<ChbsRecord, { size_of::<ChbsRecord>() }>(table, at, end);
+                    records.chbs.extend(host);
+                }
+                // It is no record at all.
+                Err(_) if length == 0 => {}
                 Err(problem) => records.broken.push(format!("record at {at:#x}: {problem}")),
+            }
+            // What is in it has been looked at before its length is.
+            if length == 0 {
+                records.endless = Some(at);
+                break;
             }
             at = at.saturating_add(length);
         }

@@ -25,7 +25,8 @@ impl System<'_> {
         }
         let Some(port) = self.ports.get(at) else { return };
         for decoder in 0..port.decoders.len() {
-            let enabled = self.decoder_of(at, decoder).is_some_and(|decoder| decoder.enabled);
+            let used = |decoder: &Decoder| decoder.enabled && !decoder.range.is_empty();
+            let enabled = self.decoder_of(at, decoder).is_some_and(used);
             if enabled {
                 self.add(at, decoder);
             }
@@ -89,9 +90,29 @@ impl System<'_> {
             let name = self.member_name(member);
             let text =
                 format!("{name} no CXL window for range {:#x}:{:#x}", range.start, range.end);
-            let refusal = Refusal::new(Rule::NoWindow, ENXIO, format!("range {range}"))
-                .error(("cxl_pci", &address), text);
-            self.refuse_member(member, refusal, None);
+            let decoder_name = self.decoder_name(port, number);
+            let failed = format!("failed to add to region: {:#x}-{:#x}", range.start, range.end);
+            let refusal = |rule, found: String| {
+                Refusal::new(rule, ENXIO, found)
+                    .error(("cxl_pci", &address), text)
+                    .debug(("cxl", &decoder_name), failed)
+            };
+            if let Some(found) = self.low_memory_hole(&decoder) {
+                let refusal = refusal(Rule::LowMemoryHole, found.clone());
+                // Each member of a set says it, of one range.
+                let same = |known: &&mut Finding| {
+                    known.rule == Rule::LowMemoryHole && known.found == found
+                };
+                match self.findings.iter_mut().find(same) {
+                    Some(known) => known.messages.extend(refusal.messages),
+                    None => self.refuse_member(member, refusal, None),
+                }
+            } else if let Some(found) = self.normalized(port, &decoder) {
+                self.translated(member, found);
+            } else {
+                let refusal = refusal(Rule::NoWindow, format!("range {range}"));
+                self.refuse_member(member, refusal, None);
+            }
             return;
         };
         if !placed {
@@ -105,6 +126,55 @@ impl System<'_> {
         if let Err(refusal) = self.attach(region, member, &decoder) {
             self.refuse_member(member, refusal, Some(region));
         }
+    }
+
+    /// A window at 0 that ends before the decoder does, as firmware describes the hole below 4 GiB.
+    fn low_memory_hole(&self, decoder: &Decoder) -> Option<String> {
+        let range = decoder.range;
+        let hole = self.roots.iter().find(|root| {
+            let window = root.range;
+            window.start == 0
+                && range.start == 0
+                && window.end < range.end
+                && window.end < 4 << 30
+                && range.length() % (decoder.ways * (256 << 20)) == 0
+        })?;
+        Some(format!(
+            "range {range}, and window {} at 0 ends at {:#x}",
+            hole.window, hole.range.end
+        ))
+    }
+
+    /// A decoder that holds device addresses, below a bridge that has host addresses: how AMD's
+    /// normalized addressing looks in registers.
+    fn normalized(&self, port: usize, decoder: &Decoder) -> Option<String> {
+        if !self.linux.has(Change::Translation) || self.input.prm == Some(false) {
+            return None;
+        }
+        let (range, dpa) = (decoder.range, decoder.dpa?);
+        if decoder.ways != 1 || dpa.start != range.start {
+            return None;
+        }
+        let bridge = *self.path(port).last()?;
+        let above = self.ports.get(bridge).filter(|_| bridge != port)?;
+        let mapped = above.decoders.iter().find(|above| {
+            let inside = self.roots.iter().any(|root| root.range.contains(above.range));
+            above.enabled && inside && above.range.length() % range.length() == 0
+        })?;
+        Some(format!("device addresses {range} below {}", mapped.range))
+    }
+
+    /// What comes of such a decoder hangs on the platform.
+    fn translated(&mut self, member: Member, found: String) {
+        let lost = if self.input.prm == Some(true) {
+            "Linux has the addresses translated, and takes the decoder for locked"
+        } else {
+            "if the platform's PRM has the handler, Linux takes it (\"address mapping found\"); \
+             if not, it says \"no CXL window for range\", and the memory is missing"
+        };
+        let device = self.component_of(member.port);
+        let finding = Finding::new(Severity::Note, Rule::Normalized, device, found, lost);
+        self.findings.push(finding.of_decoder(member.decoder));
     }
 
     fn construct(&mut self, root: usize, member: Member, decoder: &Decoder) -> usize {
@@ -252,7 +322,7 @@ impl System<'_> {
                 let found = format!("{share:#x} bytes of {ways} members, region {whole:#x}");
                 let text = if self.linux.has(Change::LinearCache) {
                     format!(
-                        "{member_name}-size-{share:#x} * ways-{ways} + cache-0 != \
+                        "{member_name}-size-{share:#x} * ways-{ways} + cache-0x0 != \
                          region-size-{whole:#x}"
                     )
                 } else {
@@ -278,7 +348,9 @@ impl System<'_> {
     }
 
     fn assemble(&mut self, index: usize) -> Attempt<()> {
-        self.sort(index)?;
+        let name = self.regions.get(index).map_or(0, |region| region.id);
+        let name = format!("region{name}");
+        self.sort(index).map_err(|refusal| refusal.debug(("cxl", &name), "region sort failed"))?;
         let members = match self.regions.get(index) {
             Some(region) => region.members.clone(),
             None => return Ok(()),
@@ -776,6 +848,9 @@ impl System<'_> {
                 self.findings.push(Finding::new(Severity::Note, rule, &window, found, lost));
             }
         }
+        if region.mode == Some(Mode::Pmem) {
+            self.serial_numbers(region);
+        }
         for member in &region.members {
             let Some(decoder) = self.decoder_of(member.port, member.decoder) else { continue };
             let has = decoder.granularity;
@@ -788,6 +863,36 @@ impl System<'_> {
                 let finding = Finding::new(Severity::Degraded, rule, component, found, lost);
                 self.findings.push(finding.of_decoder(member.decoder));
             }
+        }
+    }
+}
+
+impl System<'_> {
+    /// A persistent region is known again by its devices' serial numbers (`cxl_pmem_region_probe`).
+    fn serial_numbers(&mut self, region: &Region) {
+        for member in &region.members {
+            let Some(Kind::Endpoint(index, memory)) =
+                self.ports.get(member.port).map(|port| port.kind)
+            else {
+                continue;
+            };
+            let Some(device) = self.input.devices.get(index) else { continue };
+            if device.config.as_ref().and_then(|config| config.serial) != Some(0) {
+                continue;
+            }
+            let lost = format!(
+                "region{} is there, and none of its persistent memory: the region's driver gives up",
+                region.id
+            );
+            let found = "no serial number, and persistent memory in a region";
+            let rule = Rule::SerialNumber;
+            let finding = Finding::new(Severity::Refused, rule, &device.name, found, lost);
+            let name = format!("pmem_region{}", region.id);
+            let at = ("cxl_pmem_region", name.as_str());
+            let text = format!("mem{memory}: invalid or missing serial number");
+            self.findings.push(finding.of_decoder(member.decoder).say(Level::Error, at, text));
+            // The first one ends it.
+            return;
         }
     }
 }

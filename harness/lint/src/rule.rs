@@ -150,6 +150,12 @@ rules! {
     NoWindow "no-window"
         "A device decoder's range lies inside one window of the CEDT."
         => "move the decoder into a window, or publish the window",
+    LowMemoryHole "low-memory-hole"
+        "A window at address 0 that is smaller than its decoders, up to a hole below 4 GiB (the kernel's own convention cxl-lmh), is taken by no kernel up to 7.3."
+        => "nothing for the firmware to change; to use the memory, end the decoders where the window ends",
+    Normalized "normalized"
+        "A device's decoder may hold device addresses (the kernel's own convention cxl-atl) where the platform's PRM has the handler that translates them, from Linux 7.0 on."
+        => "publish the PRM handler EE41B397-25D4-452C-AD54-48C6E3480B94, or program host addresses",
     InterleaveCapability "interleave-capability"
         "The device can do the ways and the address bits that its decoder asks for."
         => "use ways and a granularity whose bits the HDM capability register offers",
@@ -204,6 +210,9 @@ rules! {
     RegionOverlap "region-overlap"
         "Regions do not overlap, in part or one in the other."
         => "give each range of addresses to one region",
+    SerialNumber "serial-number"
+        "A device with persistent memory in a region has a serial number (Device Serial Number capability), and not 0."
+        => "give the device a serial number (QEMU: sn=)",
     WindowKind "window-kind"
         "A window allows the kind of memory in it (CXL r3.1 section 9.18.1.3). Linux does not look."
         => "set the restriction bits that the memory needs, or use another window",

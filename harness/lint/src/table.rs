@@ -43,10 +43,12 @@ impl System<'_> {
             self.findings.push(Finding::new(Severity::Refused, rule, "CEDT", found, lost));
         }
         self.bridges(&records);
+        if self.rcrbs() {
+            // Windows in front of a record without length have their say before it ends all.
+            self.windows(&records);
+        }
         if let Some(at) = records.endless {
             self.endless(at);
-        } else if self.rcrbs() {
-            self.windows(&records);
         }
         true
     }
@@ -64,6 +66,7 @@ impl System<'_> {
         for host in &mut self.hosts {
             host.known = false;
         }
+        self.roots.clear();
     }
 
     /// Of several CHBS of one UID the first is taken, and nothing is said. So did 6.12.95 and 7.3.4.
@@ -101,21 +104,25 @@ impl System<'_> {
     fn bridges(&mut self, records: &Records<'_>) {
         let input = self.input;
         let long = self.linux.has(Change::ChbsLength);
-        let counts = |chbs: &&&ChbsRecord| match (chbs.version.get(), chbs.length.get()) {
+        let counts = |chbs: &&ChbsRecord| match (chbs.version.get(), chbs.length.get()) {
             (RESTRICTED, length) if length != 0x2000 => false,
             (1, length) if long && length != 0x1_0000 => false,
-            // Linux's own mark of a bridge without one: so said 6.12.95 and 7.3.4.
-            (u32::MAX, _) => false,
             _ => chbs.base.get() != 0,
         };
-        let good: Vec<&ChbsRecord> = records.chbs.iter().filter(counts).copied().collect();
+        let good: Vec<&ChbsRecord> = records.chbs.iter().filter(counts).collect();
         let versions: BTreeSet<u32> = good.iter().map(|chbs| chbs.version.get()).collect();
-        let mixed = versions.len() > 1;
+        // Linux counts how often the version changes, from its own mark of none on.
+        let (mut last, mut changes) = (u32::MAX, 0);
+        for chbs in &good {
+            changes += u32::from(std::mem::replace(&mut last, chbs.version.get()) != last);
+        }
+        let mixed = changes > 1;
         self.twins(&good);
         if mixed && input.bridges.is_empty() {
             // A table alone says it too, of bridges that nobody named.
             self.mixed("CEDT", "ACPI0016:00", &versions);
         }
+        self.rcrbs_unseen(&good);
         for (index, bridge) in input.bridges.iter().enumerate() {
             let acpi = format!("ACPI0016:{index:02x}");
             if mixed {
@@ -131,6 +138,11 @@ impl System<'_> {
             let found = good.iter().find(|chbs| chbs.uid.get() == uid);
             let lost = format!("{} and everything below it stays out of use", bridge.name);
             let chbs = match found {
+                // That version is Linux's own mark of a bridge without one: so said 6.12.95 and 7.3.4.
+                Some(chbs) if chbs.version.get() == u32::MAX => Err((
+                    "No CHBS found",
+                    format!("the CHBS of UID {uid} has version {}", chbs.version),
+                )),
                 Some(chbs) if chbs.base.get() != u64::MAX => Ok(chbs),
                 Some(chbs) => Err(("CHBS invalid", format!("base {:#x}", chbs.base))),
                 None => {
@@ -153,7 +165,9 @@ impl System<'_> {
                     let text = format!("{said} for Host Bridge (UID {uid})");
                     let (rule, name) = (Rule::NoChbs, &bridge.name);
                     let finding = Finding::new(Severity::Refused, rule, name, found, lost);
-                    self.findings.push(finding.say(Level::Warning, ("acpi", &acpi), text));
+                    let finding = finding.say(Level::Warning, ("acpi", &acpi), text);
+                    let text = "host bridge expected and not found";
+                    self.findings.push(finding.say(Level::Debug, ACPI, text));
                     continue;
                 }
             };
@@ -172,6 +186,30 @@ impl System<'_> {
                 self.findings.push(finding.say(Level::Info, ("", &device), text));
             }
         }
+    }
+
+    /// CXL 1.1 hosts whose RCRB nobody gave: what hangs on it is no small thing.
+    fn rcrbs_unseen(&mut self, good: &[&ChbsRecord]) {
+        let seen = |uid: u32| {
+            self.input.bridges.iter().any(|bridge| {
+                bridge.uid == Some(uid) && matches!(bridge.registers, Registers::Rcrb(_))
+            })
+        };
+        let unseen: Vec<_> = good
+            .iter()
+            .filter(|chbs| chbs.version.get() == RESTRICTED && !seen(chbs.uid.get()))
+            .map(|chbs| format!("UID {} at {:#x}", chbs.uid, chbs.base))
+            .take(8)
+            .collect();
+        if unseen.is_empty() {
+            return;
+        }
+        let found =
+            format!("CHBS version 0 of {}, and nobody gave the registers", unseen.join(", "));
+        let lost = "if one of them is no RCRB, Linux says \"Invalid Component Registers in RCRB\" and \
+                    gives up: no bridge, no window and no memory of the whole system";
+        let finding = Finding::new(Severity::Degraded, Rule::Rcrb, "CEDT", found, lost);
+        self.findings.push(finding);
     }
 
     fn mixed(&mut self, component: &str, acpi: &str, versions: &BTreeSet<u32>) {

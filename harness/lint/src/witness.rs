@@ -239,7 +239,7 @@ fn device(
         lock: 0,
         ranges: [range, [0; 4], [0; 4]],
     };
-    let config = Config { class: MEMORY_DEVICE, dvsec: Some(dvsec) };
+    let config = Config { class: MEMORY_DEVICE, dvsec: Some(dvsec), serial: None };
     input.devices.push(Device {
         name,
         port,

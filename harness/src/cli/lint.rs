@@ -37,6 +37,7 @@ Input, one of:
 An image set; files are looked for beside it, and only what is known has to be in it:
   images = \"board 7, after the firmware\"
   cedt = \"cedt.dat\"
+  prm = true                    # the platform's PRM translates device addresses
   [[bridge]]
   uid = 12                      # ACPI _UID
   registers = \"hb0.bin\"         # \"none\": a bridge without decoders
@@ -110,6 +111,11 @@ pub(super) struct Lint {
     #[arg(long, value_name = "COMPONENT", value_parser = components())]
     component: Option<Component>,
 
+    /// Whether the platform's PRM translates device addresses (AMD's normalized addressing) [default:
+    /// as a set says, or not known].
+    #[arg(long, value_name = "BOOL")]
+    prm: Option<bool>,
+
     #[command(flatten)]
     shape: Shape,
 
@@ -138,10 +144,11 @@ impl Lint {
             Ok(page) => page,
             Err(error) => return super::fail(&error),
         };
-        let Subject { name, input, remarks } = match self.subject() {
+        let Subject { name, mut input, remarks } = match self.subject() {
             Ok(subject) => subject,
             Err(reason) => return super::fail(&reason),
         };
+        input.prm = self.prm.or(input.prm);
         let findings = match self.kernel {
             Some(kernel) => lint_for(&input, kernel),
             None => lint(&input),
