@@ -177,12 +177,7 @@ impl Installed {
         task: &Task<'_>,
         more: Vec<Entry>,
     ) -> Result<Vec<u8>, InitramfsError> {
-        let mut entries = vec![
-            Entry::folder("bin"),
-            Entry::folder("lib"),
-            Entry::file("bin/busybox", PROGRAM, read(&self.busybox)?),
-            Entry::file("init", PROGRAM, INIT),
-        ];
+        let mut entries = Vec::new();
         if !before.is_empty() {
             entries.push(Entry::file("before", PLAIN, before));
         }
@@ -195,8 +190,25 @@ impl Installed {
         for (name, path) in task.files {
             entries.push(Entry::file(&format!("task/{name}"), PROGRAM, read(path)?));
         }
-        entries.extend(drivers(&self.modules, &self.version, &WANTED, "lib")?);
         entries.extend(more);
+        self.with_init(INIT, entries)
+    }
+
+    /// An initramfs with another script for the guest's only program: busybox is `/bin/busybox`, and
+    /// `/lib/modules` lists the drivers in the order in which they are to be loaded.
+    pub fn initramfs_for(&self, init: &str) -> Result<Vec<u8>, InitramfsError> {
+        self.with_init(init, Vec::new())
+    }
+
+    fn with_init(&self, init: &str, more: Vec<Entry>) -> Result<Vec<u8>, InitramfsError> {
+        let mut entries = vec![
+            Entry::folder("bin"),
+            Entry::folder("lib"),
+            Entry::file("bin/busybox", PROGRAM, read(&self.busybox)?),
+            Entry::file("init", PROGRAM, init),
+        ];
+        entries.extend(more);
+        entries.extend(drivers(&self.modules, &self.version, &WANTED, "lib")?);
         archive(&entries)
     }
 }
