@@ -137,7 +137,7 @@ impl System<'_> {
                 && range.start == 0
                 && window.end < range.end
                 && window.end < 4 << 30
-                && range.length() % (decoder.ways * (256 << 20)) == 0
+                && range.length().is_multiple_of(decoder.ways * (256 << 20))
         })?;
         Some(format!(
             "range {range}, and window {} at 0 ends at {:#x}",
@@ -159,7 +159,7 @@ impl System<'_> {
         let above = self.ports.get(bridge).filter(|_| bridge != port)?;
         let mapped = above.decoders.iter().find(|above| {
             let inside = self.roots.iter().any(|root| root.range.contains(above.range));
-            above.enabled && inside && above.range.length() % range.length() == 0
+            above.enabled && inside && above.range.length().is_multiple_of(range.length())
         })?;
         Some(format!("device addresses {range} below {}", mapped.range))
     }
