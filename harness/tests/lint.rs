@@ -751,7 +751,7 @@ fn region_cases() -> Vec<Case> {
                 input.devices[2].capacity = Some((4 * GIB, 0));
                 device(input, 2, 0).control = COMMITTED;
             }),
-            &["cxl region1: mem2:decoder5.0-size-0x40000000 * ways-2 + cache-0 != \
+            &["cxl region1: mem2:decoder5.0-size-0x40000000 * ways-2 + cache-0x0 != \
                region-size-0x40000000"],
         )
         .on("7.1"),
