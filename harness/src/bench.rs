@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cxl_image::doorbell::{Call, Figure};
+use schemars::JsonSchema;
 use serde::Serialize;
 use vm_memory::MmapRegion;
 
@@ -25,7 +26,7 @@ use cxl_model::machine::Machine;
 use cxl_model::scenario::{PathPolicy, Scenario, builtin};
 
 /// One line of the table.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct Line {
     /// What was compared.
     pub name: &'static str,

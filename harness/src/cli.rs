@@ -27,6 +27,7 @@ mod output;
 mod plan;
 mod qemu;
 mod scenarios;
+mod schema;
 mod source;
 
 use std::fmt::Write as _;
@@ -117,6 +118,7 @@ enum Command {
     Linux(linux::Linux),
     Nested(nested::Nested),
     Man(man::Man),
+    Schema(schema::Schema),
     Completions(completions::Completions),
 }
 
@@ -163,6 +165,7 @@ impl Cli {
             Some(Command::Linux(linux)) => linux.run(),
             Some(Command::Nested(nested)) => nested.run(),
             Some(Command::Man(man)) => man.run(),
+            Some(Command::Schema(schema)) => schema.run(),
             Some(Command::Completions(completions)) => completions.run(),
         }
     }
@@ -274,10 +277,9 @@ impl Shape {
     }
 }
 
-/// JSON with a newline at its end.
-fn json(value: &impl serde::Serialize) -> String {
-    // Plain structs with names for keys always serialise.
-    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
+/// JSON with a newline at its end, and with its schema's name.
+fn json(document: &impl schema::Document) -> String {
+    schema::text(document)
 }
 
 /// Columns of the terminal that output goes to; what a report has by itself where it goes elsewhere.

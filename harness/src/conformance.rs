@@ -17,6 +17,7 @@ use cxl_model::device::Reset;
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Place, Scenario};
 use cxl_regs::mmio::Mmio;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::qemu::offers::Offers;
@@ -25,7 +26,7 @@ use crate::qemu::run::{BroughtUp, RunError, brought_up};
 use crate::run::{self, DirectRun};
 
 /// Whether a system behaves as a row says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Answer {
     /// It does.
@@ -37,7 +38,7 @@ pub enum Answer {
 }
 
 /// A behaviour.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Row {
     /// In words.
     pub behaviour: &'static str,
@@ -51,7 +52,7 @@ pub struct Row {
 pub const SYSTEMS: [&str; 6] = ["models", "QEMU 10.0", "11.1", "OpenVMM", "vfio v3", "v4"];
 
 /// The table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Table {
     /// The columns.
     pub systems: Vec<String>,

@@ -14,13 +14,14 @@ use cxl_model::capture::witness::Witness;
 use cxl_model::capture::{Capture, Content, Found};
 use cxl_model::mapping::{MappingsText, mappings};
 use cxl_regs::Size;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::locks::{Given, LockedRange, Protection, Unlocked, Unsealed, View, Words};
 use crate::report::fact;
 
 /// A yes or a no, if registers decide it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Answer {
     /// It is so.
@@ -42,7 +43,7 @@ impl Display for Answer {
 }
 
 /// What the locks of a machine protect, by its registers alone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Locks {
     /// Every decoder in use is locked, and each path is whole.
     pub locked: Answer,
@@ -65,7 +66,7 @@ pub struct Locks {
 }
 
 /// What Linux says of locks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Shown {
     /// Decoders with a range that are shown as locked.
     pub locked: usize,
@@ -126,7 +127,7 @@ impl Locks {
 }
 
 /// Everything that is to be said.
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub struct Inspection {
     /// Whose machine it is.
     pub subject: String,
@@ -145,7 +146,7 @@ pub struct Inspection {
 }
 
 /// Something that could not be read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Missing {
     /// What it is.
     pub what: String,
@@ -154,7 +155,7 @@ pub struct Missing {
 }
 
 /// A component of a machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Component {
     /// Its name.
     pub name: String,

@@ -24,6 +24,7 @@ mod topology;
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use cxl_firmware::Error;
@@ -60,7 +61,7 @@ pub use svg::Svg;
 pub use topology::{Component, Kind, Policy, Window};
 
 /// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// The firmware did what was asked, and every check agrees.
@@ -82,12 +83,13 @@ impl std::fmt::Display for Verdict {
 }
 
 /// Why the firmware stopped, in its own words.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Refusal {
     /// The phase, in a word.
     pub phase: String,
     /// The stable number of the error.
     #[serde(serialize_with = "code")]
+    #[schemars(with = "String")]
     pub code: u16,
     /// One sentence.
     pub message: String,
@@ -144,15 +146,17 @@ pub struct MachineView<'a> {
 }
 
 /// A range of addresses that leads to memory on every path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Region {
     /// Name of its window.
     pub window: String,
     /// First address.
     #[serde(serialize_with = "address")]
+    #[schemars(with = "String")]
     pub hpa: u64,
     /// Bytes.
     #[serde(serialize_with = "address")]
+    #[schemars(with = "String")]
     pub size: u64,
     /// Devices that share it.
     pub ways: u32,
@@ -171,7 +175,7 @@ pub struct Region {
 }
 
 /// A device's part of a range.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Member {
     /// Name of the device.
     pub device: String,
@@ -179,21 +183,24 @@ pub struct Member {
     pub decoder: u8,
     /// The device's own address of the first byte.
     #[serde(serialize_with = "address")]
+    #[schemars(with = "String")]
     pub dpa: u64,
     /// The kind of memory there; `None` if the range is not within one.
     pub memory: Option<&'static str>,
 }
 
 /// A range of a window, and how it is reached.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Mapping {
     /// Name of the window.
     pub window: String,
     /// First address; 0 if the window has no place.
     #[serde(serialize_with = "address")]
+    #[schemars(with = "String")]
     pub hpa: u64,
     /// Bytes.
     #[serde(serialize_with = "address")]
+    #[schemars(with = "String")]
     pub size: u64,
     /// `direct`: every byte is a byte of one device. `trapped`: each access has to be looked at.
     pub how: &'static str,
@@ -210,7 +217,7 @@ pub struct Mapping {
 }
 
 /// Reads and writes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Traffic {
     /// All reads of registers.
     pub reads: u64,
@@ -223,7 +230,7 @@ pub struct Traffic {
 }
 
 /// Reads and writes of one decoder.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct DecoderTraffic {
     /// Name of the component.
     pub component: String,
@@ -238,7 +245,7 @@ pub struct DecoderTraffic {
 }
 
 /// The traffic of one decoder, in parts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema, Serialize)]
 pub struct Stages {
     /// Before anything was written to it.
     pub found: Count,
@@ -253,7 +260,7 @@ pub struct Stages {
 }
 
 /// What the firmware ran in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 #[serde(tag = "ran", rename_all = "kebab-case")]
 pub enum Runner {
     /// A KVM guest.
@@ -270,7 +277,7 @@ pub enum Runner {
 }
 
 /// What is true of every run of a scenario.
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub struct Facts {
     /// How it ended.
     pub result: Verdict,
@@ -330,10 +337,11 @@ pub struct Facts {
 }
 
 /// What varies from run to run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct Measured {
     /// How long the firmware ran, in microseconds.
     #[serde(rename = "run_us", serialize_with = "microseconds")]
+    #[schemars(with = "u64")]
     pub run: Duration,
     /// What a guest adds.
     pub guest: Option<GuestMeasured>,
@@ -350,10 +358,11 @@ impl Measured {
 }
 
 /// A run's output.
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub struct Report {
     /// What every run has alike.
     #[serde(flatten, serialize_with = "with_failures")]
+    #[schemars(with = "Shown<'static>")]
     pub facts: Facts,
     /// What this one took.
     pub measured: Option<Measured>,
@@ -643,14 +652,15 @@ fn microseconds<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok,
 }
 
 /// The facts, and the failures among the findings as a list of sentences.
+#[derive(JsonSchema, Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    facts: &'a Facts,
+    failures: Vec<String>,
+    notes: Vec<String>,
+}
+
 fn with_failures<S: Serializer>(facts: &Facts, to: S) -> Result<S::Ok, S::Error> {
-    #[derive(Serialize)]
-    struct Shown<'a> {
-        #[serde(flatten)]
-        facts: &'a Facts,
-        failures: Vec<String>,
-        notes: Vec<String>,
-    }
     let notes = facts.findings.iter().filter(|finding| !finding.failure);
     let notes = notes.map(Finding::sentence).collect();
     Shown { facts, failures: facts.failures(), notes }.serialize(to)

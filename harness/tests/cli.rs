@@ -587,7 +587,7 @@ fn the_list_has_a_line_for_each_scenario() {
         "{output}"
     );
     let list = json(&["scenarios", "--json"], 0);
-    assert_eq!(list[0]["name"], "default");
+    assert_eq!(list["scenarios"][0]["name"], "default");
 }
 
 // ---- error ----
@@ -605,7 +605,7 @@ fn a_number_of_the_library_is_told_and_what_is_none_is_refused() {
     assert!(text.contains("\n0x0309  PLAN_WINDOW_FULL  (plan, a failure)\n"), "{text}");
     let told = json(&["error", "--json", "0x0288"], 0);
     assert_eq!(
-        (&told[0]["name"], &told[0]["failure"]),
+        (&told["numbers"][0]["name"], &told["numbers"][0]["failure"]),
         (&"DISCOVER_LEFT_OUT".into(), &false.into())
     );
     for (words, expected, part) in [

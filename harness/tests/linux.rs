@@ -20,6 +20,7 @@ mod program;
 mod refusals;
 #[path = "linux/regions.rs"]
 mod regions;
+mod schema;
 #[path = "linux/tool.rs"]
 mod tool;
 mod trial;
@@ -113,6 +114,7 @@ fn half() {
     assert_eq!(code, 1, "{text}");
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(json["result"], "failed", "{text}");
+    schema::holds("linux", &text);
     assert_eq!((&json["planned"], &json["as_planned"]), (&2.into(), &1.into()), "{text}");
     let gaps = json["gaps"].as_array().unwrap();
     let region = &json["regions"][1]["hpa"];

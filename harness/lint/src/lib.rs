@@ -23,6 +23,7 @@ mod records;
 mod refusal;
 mod region;
 mod rule;
+mod schema;
 mod system;
 mod table;
 mod text;
@@ -30,6 +31,7 @@ mod witness;
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 pub use fabric::Reached;
@@ -43,7 +45,7 @@ pub use text::Report;
 use kernel::Linux;
 
 /// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Linux does not use a window, a device or a region.
@@ -55,7 +57,7 @@ pub enum Severity {
 }
 
 /// How loud Linux says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// An error.
@@ -126,17 +128,20 @@ impl Message {
 }
 
 /// Which kernels do something: all from 6.12 on, unless it says otherwise.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Kernels {
     /// The change that brought it.
     #[serde(serialize_with = "change")]
+    #[schemars(with = "Option<String>")]
     pub since: Option<Change>,
     /// The change that ended it.
     #[serde(serialize_with = "change")]
+    #[schemars(with = "Option<String>")]
     pub until: Option<Change>,
     /// The only series that does it: its stable releases have taken some changes over and others
     /// not.
     #[serde(serialize_with = "series")]
+    #[schemars(with = "Option<String>")]
     pub only: Option<Kernel>,
 }
 
@@ -156,10 +161,11 @@ impl Kernels {
 }
 
 /// Something that Linux does not like, or does not do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Finding {
     /// The rule.
     #[serde(flatten)]
+    #[schemars(with = "schema::Rule")]
     pub rule: Rule,
     /// How bad.
     pub severity: Severity,
@@ -172,6 +178,7 @@ pub struct Finding {
     /// What follows from it.
     pub lost: String,
     /// What Linux's log says, in its order; empty if it says nothing.
+    #[schemars(with = "Vec<schema::Message>")]
     pub messages: Vec<Message>,
     /// The kernels that are meant.
     #[serde(flatten)]
@@ -279,7 +286,7 @@ fn kernels(runs: u32) -> Kernels {
 }
 
 /// What could not be looked at.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Unchecked {
     /// What is missing.
     pub missing: String,

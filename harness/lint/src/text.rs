@@ -5,17 +5,19 @@
 
 use std::fmt::{self, Display};
 
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use super::{Finding, Kernel, Kernels, Level, Severity, Unchecked};
 
 /// Everything that is to be said of one input.
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub struct Report {
     /// What was looked at.
     pub subject: String,
     /// The kernel that was asked about; all from 6.12 on without one.
     #[serde(serialize_with = "version")]
+    #[schemars(with = "Option<String>")]
     pub kernel: Option<Kernel>,
     /// What was found, in the order of Linux's log.
     pub findings: Vec<Finding>,

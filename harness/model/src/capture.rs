@@ -27,7 +27,7 @@ use std::fmt::{self, Display};
 use crate::dump::{Dump, DumpError, InputError, Kind, MAX_INPUT, Options};
 use lines::Lines;
 pub use sysfs::Tree;
-pub use text::{FoundText, JsonText};
+pub use text::{FoundText, JsonText, Object, Thing};
 use witness::Witness;
 
 /// The most things in one input.

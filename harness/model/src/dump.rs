@@ -383,7 +383,8 @@ impl Dump {
         Ok(self.facts()?.value())
     }
 
-    fn facts(&self) -> Result<Facts<'_>, DumpError> {
+    /// What the JSON form is made of: keys and values in their order.
+    pub fn facts(&self) -> Result<Facts<'_>, DumpError> {
         self.judge_all()?;
         Ok(Facts(self))
     }

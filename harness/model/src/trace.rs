@@ -92,6 +92,7 @@ pub struct Access {
 }
 
 /// Reads and writes.
+#[cfg_attr(feature = "dump", derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Count {
     /// Reads.

@@ -3,10 +3,12 @@
 //! **Invariant**: every try is in one cell; what is put together for printing has the same cells, and
 //! its names times its decoders are exactly the registers that it stands for.
 
-use std::collections::{BTreeSet, HashMap};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use cxl_attack::{Mode, State};
-use serde::ser::{SerializeMap, SerializeStruct};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::Name;
@@ -15,7 +17,7 @@ use super::Name;
 pub(super) const MOST: usize = 256;
 
 /// What came of a try.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
     /// Nothing changed, and nothing should have.
@@ -217,12 +219,33 @@ impl Serialize for Cells<'_> {
 }
 
 /// A row as JSON has it.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
+#[serde(rename = "GridRow")]
 struct Shown<'a> {
     register: &'a str,
     components: &'a [String],
     decoders: &'a BTreeSet<u8>,
+    /// By column: `held/allowed/changed`, those alone in which something was tried.
+    #[schemars(with = "BTreeMap<String, String>")]
     cells: Cells<'a>,
+}
+
+/// All of it as JSON has it.
+#[derive(JsonSchema, Serialize)]
+struct Printed<'a> {
+    columns: &'a [String],
+    rows: Vec<Shown<'a>>,
+    left_out: usize,
+}
+
+impl JsonSchema for Grid {
+    fn schema_name() -> Cow<'static, str> {
+        "Grid".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Printed::json_schema(generator)
+    }
 }
 
 impl Serialize for Grid {
@@ -241,11 +264,7 @@ impl Serialize for Grid {
                 Shown { register, components, decoders, cells }
             })
             .collect();
-        let mut grid = to.serialize_struct("Grid", 3)?;
-        grid.serialize_field("columns", &self.columns)?;
-        grid.serialize_field("rows", &shown)?;
-        grid.serialize_field("left_out", &left_out)?;
-        grid.end()
+        Printed { columns: &self.columns, rows: shown, left_out }.serialize(to)
     }
 }
 

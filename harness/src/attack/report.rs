@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
 
 use cxl_attack::State;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Name;
@@ -14,7 +15,7 @@ use super::grid::{Class, Grid, MOST, name_of};
 use super::ranges::{self, WatchedRange};
 
 /// The report of an attack.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Report {
     /// Writes that tried something.
     pub tried: u64,
@@ -29,6 +30,7 @@ pub struct Report {
     /// Everything that was not held; bits with the same outcome together. In JSON, where register,
     /// bits and consequence are the same, states, components and decoders are lists.
     #[serde(serialize_with = "alike")]
+    #[schemars(with = "Vec<Alike<'static>>")]
     pub details: Vec<Detail>,
     /// Whether locked ranges can be made to lead elsewhere.
     pub integrity: Integrity,
@@ -46,7 +48,7 @@ pub struct Report {
 }
 
 /// How many entries are not in a list.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct LeftOut {
     /// Of details, as JSON and text have them.
     pub details: usize,
@@ -57,7 +59,7 @@ pub struct LeftOut {
 }
 
 /// One state of one component.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct StateReport {
     /// The state.
     pub name: &'static str,
@@ -82,7 +84,7 @@ impl StateReport {
 }
 
 /// Tries with one outcome.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Detail {
     /// The state.
     pub state: &'static str,
@@ -94,6 +96,7 @@ pub struct Detail {
     pub decoder: Option<u8>,
     /// The bits that were flipped; none for what was started.
     #[serde(serialize_with = "hex")]
+    #[schemars(with = "String")]
     pub bits: u32,
     /// What came of it.
     pub class: Class,
@@ -102,7 +105,7 @@ pub struct Detail {
 }
 
 /// The first verdict.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Integrity {
     /// No lock gave way and no locked range led elsewhere.
     pub holds: bool,
@@ -115,7 +118,7 @@ pub struct Integrity {
 }
 
 /// A part of the second verdict.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Availability {
     /// The component.
     pub component: String,
@@ -332,10 +335,11 @@ fn runs(numbers: &BTreeSet<u8>) -> String {
 }
 
 /// Details with one outcome.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Alike<'r> {
     register: &'r str,
     #[serde(serialize_with = "hex")]
+    #[schemars(with = "String")]
     bits: u32,
     class: Class,
     consequence: &'r str,

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use std::{fmt, fs, io};
 
 use cxl_image::doorbell::Status;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{BenchError, median, ticks_per_nanosecond};
@@ -27,7 +28,7 @@ use cxl_model::machine::Machine;
 use cxl_model::scenario::Scenario;
 
 /// A figure of both machines.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct Line {
     /// What was measured.
     pub name: &'static str,
@@ -46,10 +47,10 @@ pub struct Line {
 }
 
 /// The figures, and what there is none of.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct Comparison {
     /// QEMU's version.
-    pub version: String,
+    pub qemu: String,
     /// The figures.
     pub figures: Vec<Line>,
     /// What could not be measured, and why.
@@ -172,11 +173,8 @@ pub fn run(
     let (major, minor) = process::available().map_err(PeerError::Process)?;
     let directory = tempfile::tempdir().map_err(PeerError::File)?;
     fs::write(directory.path().join("image.elf"), IMAGE).map_err(PeerError::File)?;
-    let mut comparison = Comparison {
-        version: format!("{major}.{minor}"),
-        figures: Vec::new(),
-        missing: Vec::new(),
-    };
+    let mut comparison =
+        Comparison { qemu: format!("{major}.{minor}"), figures: Vec::new(), missing: Vec::new() };
     let machines = [false, true]
         .map(|interleaved| Both::new(interleaved, directory.path(), Arc::clone(interrupted)));
     let [flat, interleaved] = machines;

@@ -11,6 +11,7 @@ use cxl_harness::html;
 use cxl_harness::report::{Refusal, Report as RunReport, Verdict};
 use cxl_harness::run;
 use cxl_harness::suite::Suite;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::source::Source;
@@ -70,8 +71,8 @@ pub(crate) struct Attack {
 }
 
 /// What is printed as JSON.
-#[derive(Serialize)]
-struct Outcome {
+#[derive(JsonSchema, Serialize)]
+pub(super) struct Outcome {
     result: Verdict,
     refusal: Option<Refusal>,
     attack: Option<Report>,

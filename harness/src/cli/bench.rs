@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use cxl_harness::bench::peer::{self, Comparison};
 use cxl_harness::bench::{self, Line};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 const EXPLANATION: &str = "\
@@ -21,7 +22,7 @@ With --peer the same image and payload run here and on QEMU, and ratio is how ma
 QEMU takes; the column \"by\" names what runs the guest there, here it is KVM. An aim has none of
 these. It takes a few minutes where QEMU's BIOS is emulated.
 
-JSON then: version, figures[] with name, accelerator, value, peer, unit, ratio, pairs; missing[].
+JSON then: qemu (its version), figures[] with name, accelerator, value, peer, unit, ratio, pairs; missing[].
 
 Exit code:
   0  printed
@@ -52,8 +53,8 @@ pub(super) struct Bench {
     peer: Option<Peer>,
 }
 
-#[derive(Serialize)]
-struct Figures {
+#[derive(JsonSchema, Serialize)]
+pub(super) struct Figures {
     figures: Vec<Line>,
 }
 
@@ -81,7 +82,7 @@ impl Bench {
 }
 
 fn compared(found: &Comparison) -> String {
-    let version = format!("QEMU {}", found.version);
+    let version = format!("QEMU {}", found.qemu);
     let mut text =
         format!("{:<40} {:>4} {:>14} {version:>14} {:>9}\n", "figure", "by", "here", "ratio");
     for peer::Line { name, accelerator, value, peer, unit, ratio, .. } in &found.figures {

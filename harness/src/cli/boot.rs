@@ -26,6 +26,7 @@ use cxl_model::mapping::{Path as Way, Reason};
 use cxl_model::scenario::{self, Action, PathPolicy, Scenario};
 use cxl_model::store::{SetRecord, Store};
 use cxl_model::trace::{Access, MOST_ACCESSES, MOST_PARTS, Walked};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::earlier::Earlier;
@@ -310,8 +311,8 @@ enum Stop {
 }
 
 /// A run that never began, as JSON.
-#[derive(Serialize)]
-struct Unstarted {
+#[derive(JsonSchema, Serialize)]
+pub(super) struct Unstarted {
     result: Verdict,
     refusal: Refusal,
     failures: [String; 0],
@@ -329,8 +330,8 @@ impl Unstarted {
 }
 
 /// The report with the trace behind it.
-#[derive(Serialize)]
-struct Traced<'a> {
+#[derive(JsonSchema, Serialize)]
+pub(super) struct Traced<'a> {
     #[serde(flatten)]
     report: &'a Report,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -342,7 +343,7 @@ struct Traced<'a> {
 }
 
 /// Entries that the trace does not have: the first ones are kept.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct TraceLeftOut {
     trace: u64,
     walks: u64,
@@ -355,7 +356,7 @@ type Done = (Report, Vec<u8>);
 type Traces = (Kept<Access, MOST_ACCESSES>, Kept<Walked, MOST_PARTS>);
 
 /// One access to a window.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Walkline {
     before: u64,
     direction: String,
@@ -365,7 +366,7 @@ struct Walkline {
 }
 
 /// A part of it that has one way.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Part {
     bytes: u64,
     #[serde(flatten)]
@@ -374,7 +375,7 @@ struct Part {
 }
 
 /// One access.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Traceline {
     sequence: u64,
     direction: String,

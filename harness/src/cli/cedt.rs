@@ -9,8 +9,10 @@ use std::process::ExitCode;
 use clap::Args;
 use cxl_harness::report::{Refusal, Report, Verdict};
 use cxl_harness::run;
+use cxl_model::dump::facts::Facts;
 use cxl_model::dump::{Dump, Kind, Options};
 use cxl_regs::acpi::cedt::Text;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::output::Output;
@@ -48,12 +50,17 @@ pub(super) struct Cedt {
 }
 
 /// Why there is no table, as JSON.
-#[derive(Serialize)]
-struct Refused {
+#[derive(JsonSchema, Serialize)]
+pub(super) struct Refused {
     result: Verdict,
     refusal: Option<Refusal>,
     failures: Vec<String>,
 }
+
+/// The table, as JSON.
+#[derive(JsonSchema, Serialize)]
+#[serde(transparent)]
+pub(super) struct Made<'t>(Facts<'t>);
 
 impl Cedt {
     pub(super) fn run(self) -> ExitCode {
@@ -101,8 +108,9 @@ impl Cedt {
         }
         if self.json {
             let options = Options { kind: Some(Kind::Cedt), ..Options::default() };
-            let dump = Dump::read(table, options).and_then(|dump| dump.json());
-            return dump.map(String::into_bytes).map_err(|error| error.to_string());
+            let dump = Dump::read(table, options).map_err(|error| error.to_string())?;
+            let facts = dump.facts().map_err(|error| error.to_string())?;
+            return Ok(super::json(&Made(facts)).into_bytes());
         }
         Ok(table.to_vec())
     }

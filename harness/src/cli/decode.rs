@@ -10,9 +10,10 @@ use std::process::ExitCode;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use cxl_harness::html;
-use cxl_model::capture::{Ask, Capture, Content, Found, FoundText, JsonText, Reading};
+use cxl_model::capture::{Ask, Capture, Content, Found, FoundText, JsonText, Object, Reading};
 use cxl_model::dump::{Change, Dump, DumpError, Kind, Options, RegisterDiff};
 use cxl_regs::Component;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::bundle::{Bundle, said};
@@ -184,14 +185,31 @@ pub(super) fn components() -> impl TypedValueParser<Value = Component> {
 }
 
 /// What moved, as JSON.
-#[derive(Serialize)]
-struct Difference {
+#[derive(JsonSchema, Serialize)]
+pub(super) struct Difference {
     changed: bool,
     kind: serde_json::Value,
     old: String,
     new: String,
     changes: Vec<Change>,
     registers: Vec<RegisterDiff>,
+}
+
+/// What a file holds.
+#[derive(JsonSchema, Serialize)]
+#[serde(transparent)]
+pub(super) struct Captured(Object);
+
+/// What several files hold.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct Several {
+    files: Vec<OfFile>,
+}
+
+#[derive(JsonSchema, Serialize)]
+struct OfFile {
+    file: String,
+    capture: Captured,
 }
 
 impl Decode {
@@ -238,23 +256,21 @@ impl Decode {
             [(_, capture)] => match capture.found.as_slice() {
                 // A dump alone needs no heading.
                 [Found { lines: None, content: Content::Dump(dump), .. }] if self.json => {
-                    dump.json().map_err(fail)?
+                    super::json(&dump.facts().map_err(fail)?)
                 }
                 [Found { lines: None, content: Content::Dump(dump), .. }] => {
                     super::styled(&dump.to_string())
                 }
-                _ if self.json => JsonText(capture).pretty().map_err(fail)?,
+                _ if self.json => super::json(&Captured(JsonText(capture).object().map_err(fail)?)),
                 _ => super::styled(&capture.to_string()),
             },
             several if self.json => {
-                let mut all = Vec::new();
+                let mut files = Vec::new();
                 for (file, capture) in several {
-                    let json = JsonText(capture).value().map_err(fail)?;
-                    all.push(
-                        serde_json::json!({ "file": file.display().to_string(), "capture": json }),
-                    );
+                    let capture = Captured(JsonText(capture).object().map_err(fail)?);
+                    files.push(OfFile { file: file.display().to_string(), capture });
                 }
-                super::json(&all)
+                super::json(&Several { files })
             }
             several => {
                 let texts =

@@ -10,6 +10,7 @@ use clap::Args;
 use cxl_firmware::error::Code;
 use cxl_firmware::plan::Note;
 use cxl_harness::remedies;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 const EXAMPLES: &str = "\
@@ -41,8 +42,8 @@ pub(super) struct Error {
 }
 
 /// One number.
-#[derive(Serialize)]
-struct Meaning {
+#[derive(JsonSchema, Serialize)]
+pub(super) struct Meaning {
     number: String,
     name: &'static str,
     /// The function of the library that says it.
@@ -52,6 +53,12 @@ struct Meaning {
     /// With holes between < and >.
     sentence: Option<String>,
     remedy: Option<&'static str>,
+}
+
+/// Several.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct Meanings<'m> {
+    numbers: Vec<&'m Meaning>,
 }
 
 impl Meaning {
@@ -107,7 +114,7 @@ impl Error {
             shown = all.iter().collect();
         }
         if self.json {
-            return super::print(&super::json(&shown), ExitCode::SUCCESS);
+            return super::print(&super::json(&Meanings { numbers: shown }), ExitCode::SUCCESS);
         }
         let mut text = String::new();
         for meaning in shown {

@@ -11,6 +11,7 @@ use cxl_harness::run;
 use cxl_model::fabric::Fabric;
 use cxl_model::mapping::{At, Path, PathText, Reason, ReasonText, addresses, resolve};
 use cxl_regs::{Dpa, Hpa};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Address;
@@ -74,15 +75,15 @@ struct Subject {
     unknown: Vec<At>,
 }
 
-#[derive(Serialize)]
-struct Explained {
+#[derive(JsonSchema, Serialize)]
+pub(super) struct Explained {
     result: &'static str,
     reason: Option<&'static str>,
     message: Option<String>,
     paths: Vec<Walk>,
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 pub(super) struct Walk {
     hpa: String,
     window: String,
@@ -94,7 +95,7 @@ pub(super) struct Walk {
     memory: String,
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Step {
     component: String,
     decoder: Option<u8>,

@@ -18,6 +18,7 @@ use cxl_harness::qemu::process::{self, Arch};
 use cxl_harness::report;
 use cxl_model::scenario::Scenario;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::PageFile;
@@ -196,7 +197,7 @@ pub(super) struct Linux {
 }
 
 /// What varies from run to run.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize)]
 struct Took {
     /// From the start of the machine to Linux's /init, in milliseconds.
     init_ms: Option<u64>,
@@ -216,8 +217,8 @@ impl fmt::Display for Took {
 }
 
 /// The comparison with that beside it.
-#[derive(Serialize)]
-struct Answer<'a> {
+#[derive(JsonSchema, Serialize)]
+pub(super) struct Answer<'a> {
     #[serde(flatten)]
     verdict: &'a Verdict,
     measured: Took,

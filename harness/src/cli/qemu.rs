@@ -14,6 +14,7 @@ use cxl_harness::qemu::process;
 use cxl_harness::qemu::run::{Options, RunError, direct, guest};
 use cxl_harness::report::Verdict;
 use cxl_model::scenario::Scenario;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::earlier::Earlier;
@@ -125,8 +126,8 @@ pub(super) struct Qemu {
 }
 
 /// What is printed as JSON.
-#[derive(Serialize)]
-struct Printed {
+#[derive(JsonSchema, Serialize)]
+pub(super) struct Printed {
     result: Verdict,
     #[serde(skip_serializing_if = "Option::is_none")]
     arguments: Option<Vec<String>>,
@@ -137,7 +138,7 @@ struct Printed {
     refusal: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Medium {
     device: String,
     partition: &'static str,
@@ -145,7 +146,7 @@ struct Medium {
     size: String,
 }
 
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Unsupported {
     at: String,
     why: String,

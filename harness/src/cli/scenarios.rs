@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use cxl_model::scenario::{Scenario, builtin, builtins};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::source;
@@ -36,10 +37,16 @@ pub(super) struct Scenarios {
     json: bool,
 }
 
-#[derive(Serialize)]
-struct Listed {
+#[derive(JsonSchema, Serialize)]
+pub(super) struct Listed {
     name: &'static str,
     description: String,
+}
+
+/// All of them.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct List {
+    scenarios: Vec<Listed>,
 }
 
 impl Scenarios {
@@ -58,7 +65,7 @@ impl Scenarios {
         });
         let list: Vec<Listed> = list.collect();
         if self.json {
-            return super::print(&super::json(&list), ExitCode::SUCCESS);
+            return super::print(&super::json(&List { scenarios: list }), ExitCode::SUCCESS);
         }
         let width = list.iter().map(|listed| listed.name.len()).max().unwrap_or(0);
         let mut text = String::new();

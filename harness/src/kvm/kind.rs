@@ -13,12 +13,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use cxl_image::doorbell::EXIT_PORT;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Board, Bus, End, Limits, Reason, Slot, Slots, Vm, VmError};
 
 /// How code at CPL 0 is executed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Ring0 {
     /// The processor runs it.
@@ -28,7 +29,7 @@ pub enum Ring0 {
 }
 
 /// What KVM leaves of a vCPU's registers after a triple fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AfterTripleFault {
     /// Where it was.
@@ -38,7 +39,7 @@ pub enum AfterTripleFault {
 }
 
 /// The extension of the processor that its flags show.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Extension {
     /// Intel's VT-x.
@@ -48,7 +49,7 @@ pub enum Extension {
 }
 
 /// How guest addresses are translated, as KVM's module says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Paging {
     /// By the processor, through a second stage of tables.
@@ -58,7 +59,7 @@ pub enum Paging {
 }
 
 /// A kind of KVM, and how fast this host is with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Kind {
     /// How code at CPL 0 is executed.
     pub ring0: Ring0,
@@ -70,6 +71,7 @@ pub struct Kind {
     pub paging: Option<Paging>,
     /// One exit, there and back; the median of some, in nanoseconds.
     #[serde(rename = "exit_ns", serialize_with = "nanoseconds")]
+    #[schemars(with = "u64")]
     pub exit: Duration,
     /// How many times slower than an ordinary host this one is, 1 or more.
     pub slowness: u32,

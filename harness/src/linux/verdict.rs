@@ -8,6 +8,7 @@ use std::fmt::{self, Display, Formatter};
 use cxl_firmware::committed::Place;
 use cxl_firmware::topology::Partition;
 use cxl_regs::{Component, Route, Size};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::planned::{self, Planned, decoder_name, device_name, set};
@@ -40,7 +41,7 @@ pub struct Evidence<'a> {
 }
 
 /// What is planned, what Linux has, and each gap between them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Verdict {
     /// `ok`, `failed` with gaps, or `refused`: Linux did not come to its end.
     pub result: report::Verdict,
@@ -58,9 +59,11 @@ pub struct Verdict {
     pub as_planned: usize,
     /// Bytes of planned volatile regions that are online, as memory of their region.
     #[serde(serialize_with = "address")]
+    #[schemars(with = "String")]
     pub online: u64,
     /// Bytes of planned persistent regions that Linux has as persistent memory.
     #[serde(serialize_with = "address")]
+    #[schemars(with = "String")]
     pub persistent: u64,
     /// The planned regions.
     pub regions: Vec<Compared>,
@@ -75,13 +78,15 @@ pub struct Verdict {
 }
 
 /// A planned region, and what Linux has there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Compared {
     /// First address.
     #[serde(serialize_with = "address")]
+    #[schemars(with = "String")]
     pub hpa: u64,
     /// Bytes.
     #[serde(serialize_with = "address")]
+    #[schemars(with = "String")]
     pub size: u64,
     /// Devices that share it.
     pub ways: u64,
@@ -100,7 +105,7 @@ pub struct Compared {
 }
 
 /// What Linux has at a planned address.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Found {
     /// Its name for the region.
     pub name: String,
@@ -108,6 +113,7 @@ pub struct Found {
     pub in_use: bool,
     /// Bytes.
     #[serde(serialize_with = "address")]
+    #[schemars(with = "String")]
     pub size: u64,
     /// Ways.
     pub ways: u64,
@@ -121,29 +127,33 @@ pub struct Found {
     pub members: Vec<Member>,
     /// Bytes whose memory blocks are online.
     #[serde(serialize_with = "address")]
+    #[schemars(with = "String")]
     pub online: u64,
     /// The nodes that these blocks are in.
     pub nodes: Vec<u64>,
 }
 
 /// A device's share of a region.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Member {
     /// The device's name.
     pub device: String,
     /// Its own address of the first byte; `None` if Linux does not show it.
     #[serde(serialize_with = "maybe_address")]
+    #[schemars(with = "Option<String>")]
     pub dpa: Option<u64>,
     /// Its bytes.
     #[serde(serialize_with = "maybe_address")]
+    #[schemars(with = "Option<String>")]
     pub size: Option<u64>,
 }
 
 /// One thing that is not as planned.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Gap {
     /// First address of the planned region that it is about.
     #[serde(serialize_with = "maybe_address")]
+    #[schemars(with = "Option<String>")]
     pub region: Option<u64>,
     /// What, in a sentence.
     pub message: String,

@@ -6,6 +6,7 @@
 //! its length and its first [`MOST_LINES`] records.
 
 use cxl_regs::{Size, Ways, acpi};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
 use cxl_model::dump::facts;
@@ -19,10 +20,11 @@ const MOST_JSON: usize = 48 << 10;
 const MOST_LINES: usize = 64;
 
 /// A CEDT.
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 #[serde(transparent)]
 pub struct Cedt {
     #[serde(serialize_with = "as_dump")]
+    #[schemars(schema_with = "table_schema")]
     table: Vec<u8>,
     /// Label and value of each record.
     #[serde(skip)]
@@ -74,6 +76,11 @@ impl Cedt {
     }
 }
 
+fn table_schema(generator: &mut SchemaGenerator) -> Schema {
+    let whole = facts::schema_of(generator, |table: acpi::Cedt<'static>| facts::cedt(table));
+    json_schema!({ "anyOf": [whole, generator.subschema_for::<TooLong>()] })
+}
+
 fn as_dump<S: Serializer>(table: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     let length = table.len();
     let whole = acpi::Cedt::read(table).ok().filter(|_| length <= MOST_BYTES).map(facts::cedt);
@@ -89,7 +96,7 @@ fn as_dump<S: Serializer>(table: &[u8], serializer: S) -> Result<S::Ok, S::Error
 }
 
 /// What is left of a table that would fill the report.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct TooLong {
     length: String,
     problem: &'static str,

@@ -8,6 +8,7 @@ use cxl_firmware::committed::{Fate, Place as Recorded};
 use cxl_firmware::handoff::{self, Handoff};
 use cxl_regs::hdm::{DECODER_SPECS, DecoderImage};
 use cxl_regs::{DecoderText, HdmText, Size};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Serialize, Serializer};
 
 use super::findings::Findings;
@@ -22,16 +23,22 @@ use cxl_model::mapping::{self, Reach, ReasonText};
 use cxl_model::scenario::{Place, Scenario};
 
 /// One decoder.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct Decoder {
     /// Name of its component.
     pub component: String,
     /// The registers and what they say; in JSON the keys of `cxl-harness decode`.
     #[serde(flatten, serialize_with = "as_dump")]
+    #[schemars(schema_with = "registers_schema")]
     pub text: DecoderText,
     /// What became of it, if the firmware recorded it.
     #[serde(serialize_with = "in_words")]
+    #[schemars(with = "Option<String>")]
     pub fate: Option<Fate>,
+}
+
+fn registers_schema(generator: &mut SchemaGenerator) -> Schema {
+    facts::schema_of(generator, facts::decoder)
 }
 
 fn as_dump<S: Serializer>(text: &DecoderText, serializer: S) -> Result<S::Ok, S::Error> {

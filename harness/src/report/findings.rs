@@ -5,13 +5,14 @@
 //! without end (a record with ten thousand decoders): of the failures of each witness, and of its notes,
 //! the first ones are kept, [`MOST_BYTES`] of sentences, and one more says how many there were besides.
 
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use super::code;
 use crate::vigil::{Moment, Violation};
 
 /// Who saw it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Witness {
     /// The host, in the registers of the models.
@@ -37,15 +38,17 @@ pub enum Witness {
 }
 
 /// Something that was seen.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Finding {
     /// The stable number, for what the library says.
     #[serde(serialize_with = "maybe_code")]
+    #[schemars(with = "Option<String>")]
     pub code: Option<u16>,
     /// Whether it is a failure, or just worth knowing.
     pub failure: bool,
     /// When it was seen.
     #[serde(serialize_with = "in_words")]
+    #[schemars(with = "String")]
     pub moment: Moment,
     /// Who saw it.
     pub witness: Witness,

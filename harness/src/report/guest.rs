@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use cxl_image::doorbell::{Call, Figure};
 use cxl_regs::Size;
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use super::last::{LastState, SlotRange};
@@ -25,15 +26,17 @@ use cxl_model::machine::{Machine, PlugText};
 use cxl_model::scenario::{Action, PathPolicy, Place};
 
 /// What a run in a KVM guest took, and what happened in it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct GuestMeasured {
     /// Which kind of KVM it ran on.
     pub kvm: Kvm,
     /// From nothing to the first instruction, in microseconds.
     #[serde(rename = "setup_us", serialize_with = "microseconds")]
+    #[schemars(with = "u64")]
     pub setup: Duration,
     /// From nothing to the hand-off, in microseconds.
     #[serde(rename = "handoff_us", serialize_with = "maybe_microseconds")]
+    #[schemars(with = "Option<u64>")]
     pub handoff: Option<Duration>,
     /// Exits until the hand-off, or in all where nothing was handed over.
     pub exits: u64,
@@ -45,9 +48,11 @@ pub struct GuestMeasured {
     pub cost: Option<Cost>,
     /// How the guest ended.
     #[serde(serialize_with = "words")]
+    #[schemars(with = "String")]
     pub end: End,
     /// How our image ended that ran afterwards, if it did.
     #[serde(serialize_with = "maybe_words")]
+    #[schemars(with = "Option<String>")]
     pub then: Option<End>,
     /// The last access that exited.
     pub last_access: Option<String>,
@@ -77,7 +82,7 @@ pub struct GuestMeasured {
 }
 
 /// The kind of KVM, or why nobody can say.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 #[serde(untagged)]
 pub enum Kvm {
     /// As it was seen.
@@ -99,7 +104,7 @@ impl Display for Kvm {
 }
 
 /// Entries that lists of a guest's doings do not have; the first ones are kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct LeftOut {
     /// Of `internal_errors`.
     pub internal_errors: u64,
@@ -114,20 +119,22 @@ const MOST: usize = 128;
 const SHOWN: usize = 16;
 
 /// A direct range that is reached one access at a time all the same.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct NoSlot {
     /// First address.
     #[serde(serialize_with = "address")]
+    #[schemars(with = "String")]
     pub hpa: u64,
     /// Bytes.
     #[serde(serialize_with = "address")]
+    #[schemars(with = "String")]
     pub size: u64,
     /// Why.
     pub reason: String,
 }
 
 /// What an image that is not ours said of itself. Nothing is concluded from it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct ItsWords {
     /// Times that it handed over; the first one is the moment that counts.
     pub hand_offs: u64,
@@ -142,7 +149,7 @@ pub struct ItsWords {
 }
 
 /// What the payload's checks came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Checks {
     /// Those that passed.
     pub passed: usize,
@@ -151,19 +158,20 @@ pub struct Checks {
 }
 
 /// An internal error that a payload announced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct InternalError {
     /// Whether KVM gave up as announced.
     pub happened: bool,
     /// Where the guest went on.
     #[serde(serialize_with = "address")]
+    #[schemars(with = "String")]
     pub resume: u64,
     /// Ranges that were mirrored at that time.
     pub slots: usize,
 }
 
 /// An event of the scenario.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct EventLine {
     /// The guest's count that it was due at.
     pub at: u64,
@@ -183,7 +191,7 @@ pub struct EventLine {
 }
 
 /// A DMA transfer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct TransferLine {
     /// The engine's channel.
     pub channel: usize,
@@ -198,7 +206,7 @@ pub struct TransferLine {
 }
 
 /// A disk, and what it did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct DiskLine {
     /// Its bytes.
     pub size: u64,
@@ -261,7 +269,7 @@ impl Display for DiskLine {
 }
 
 /// What an access costs in the guest, in nanoseconds; medians of a few pairs.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize)]
 pub struct Cost {
     /// Where no decoder leads, as everywhere before a commit.
     pub trapped: f64,

@@ -3,6 +3,7 @@
 //! **Invariant**: it is made of registers and slots alone, as the state at the hand-off is, and is
 //! left out only if nothing of it differs.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::findings::Findings;
@@ -14,18 +15,20 @@ use cxl_model::machine::Machine;
 use cxl_model::mapping;
 
 /// A memory slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct SlotRange {
     /// First address.
     #[serde(serialize_with = "address")]
+    #[schemars(with = "String")]
     pub hpa: u64,
     /// Bytes.
     #[serde(serialize_with = "address")]
+    #[schemars(with = "String")]
     pub size: u64,
 }
 
 /// A machine at a later moment than the hand-off.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct LastState {
     /// Which moment.
     pub moment: String,

@@ -6,6 +6,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Facts;
@@ -14,7 +15,7 @@ use crate::locks::{Protection, View};
 use crate::vigil::{Level, Moment, Violation, Watched, violations};
 
 /// What the locks protect at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Locks {
     /// Decoders in use: committed, or with a commit under way.
     pub in_use: usize,
@@ -135,7 +136,7 @@ impl Facts {
 }
 
 /// A demand, and whether it was met.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Required {
     /// The words of the demand.
     pub what: String,

@@ -7,13 +7,14 @@ use std::fmt::{self, Formatter};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::Place;
 use cxl_regs::Size;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::lines::{fact, heading, seen_by};
 use super::{Finding, Moment, Witness, address};
 
 /// A range of a device that was handed over.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Passed {
     /// The device.
     pub device: String,
@@ -21,15 +22,19 @@ pub struct Passed {
     pub decoder: u8,
     /// Where the guest has it.
     #[serde(serialize_with = "address")]
+    #[schemars(with = "String")]
     pub hpa: u64,
     /// Where hardware has it.
     #[serde(serialize_with = "address")]
+    #[schemars(with = "String")]
     pub host: u64,
     /// Bytes.
     #[serde(serialize_with = "address")]
+    #[schemars(with = "String")]
     pub size: u64,
     /// The device's own address.
     #[serde(serialize_with = "address")]
+    #[schemars(with = "String")]
     pub dpa: u64,
 }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Formatter};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::lines::{fact, heading};
@@ -13,7 +14,7 @@ use super::{Facts, Finding, Verdict, Witness};
 use crate::vigil::Moment;
 
 /// A run on QEMU.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Peer {
     /// Its version.
     pub qemu: String,
@@ -26,7 +27,7 @@ pub struct Peer {
 }
 
 /// The verifier's result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Verifier {
     /// It looked, and every path is whole, equal to the plan and to the table.
     pub passed: bool,
@@ -37,7 +38,7 @@ pub struct Verifier {
 }
 
 /// What became of locked registers under attack.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct LockAttack {
     /// Something is locked, and nothing of it changed.
     pub held: bool,
@@ -56,7 +57,7 @@ pub struct LockAttack {
 }
 
 /// A locked field that changed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Field {
     /// Name of its component.
     pub component: String,

@@ -9,6 +9,7 @@ use cxl_firmware::plan::{self, Purpose, Refused, Unfit};
 use cxl_firmware::platform;
 use cxl_firmware::topology::NodeId;
 use cxl_regs::{Coherency, Interleave, Route, Size, Ways};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::lines::{fact, heading};
@@ -20,7 +21,7 @@ use cxl_model::machine::Machine;
 use cxl_model::scenario::PathPolicy;
 
 /// A dry run's output.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct PlanReport {
     /// Whether there is a plan.
     pub result: Verdict,
@@ -44,7 +45,7 @@ pub struct PlanReport {
 }
 
 /// A range of addresses and the devices behind it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct PlannedRegion {
     /// Name of the window.
     pub window: String,
@@ -54,14 +55,17 @@ pub struct PlannedRegion {
     pub refused: Vec<NotTaken>,
     /// First address.
     #[serde(serialize_with = "address")]
+    #[schemars(with = "String")]
     pub hpa: u64,
     /// Bytes.
     #[serde(serialize_with = "address")]
+    #[schemars(with = "String")]
     pub size: u64,
     /// `volatile` or `persistent`.
     pub memory: String,
     /// Who keeps it coherent.
     #[serde(serialize_with = "short")]
+    #[schemars(with = "String")]
     pub coherency: Coherency,
     /// Devices that share it in turn.
     pub ways: u32,
@@ -74,7 +78,7 @@ pub struct PlannedRegion {
 }
 
 /// A window that was not taken.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct NotTaken {
     /// Name of the window.
     pub window: String,
@@ -83,20 +87,22 @@ pub struct NotTaken {
 }
 
 /// A device's part of a region.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct PlannedMember {
     /// Name of the device.
     pub device: String,
     /// The device's own address of the first byte.
     #[serde(serialize_with = "address")]
+    #[schemars(with = "String")]
     pub dpa: u64,
     /// Bytes of this device.
     #[serde(serialize_with = "address")]
+    #[schemars(with = "String")]
     pub size: u64,
 }
 
 /// One decoder.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct PlannedDecoder {
     /// Name of the component.
     pub component: String,
@@ -106,9 +112,11 @@ pub struct PlannedDecoder {
     pub region: Option<u16>,
     /// First address it claims.
     #[serde(serialize_with = "address")]
+    #[schemars(with = "String")]
     pub base: u64,
     /// Bytes it claims.
     #[serde(serialize_with = "address")]
+    #[schemars(with = "String")]
     pub size: u64,
     /// Ways.
     pub ways: u32,
@@ -118,6 +126,7 @@ pub struct PlannedDecoder {
     pub targets: Option<Vec<u8>>,
     /// Bytes of device memory that a device's decoder leaves out.
     #[serde(serialize_with = "maybe_address")]
+    #[schemars(with = "Option<String>")]
     pub skip: Option<u64>,
 }
 

@@ -4,6 +4,7 @@
 //! for the reader to hold the rest of the report against.
 
 use cxl_regs::{Arithmetic, Coherency};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{address, maybe_address};
@@ -15,7 +16,7 @@ use cxl_model::scenario::{
 };
 
 /// What kind of component it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// A host bridge.
@@ -35,7 +36,7 @@ pub enum Kind {
 }
 
 /// One component.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Component {
     /// Its name in the scenario.
     pub component: String,
@@ -53,9 +54,11 @@ pub struct Component {
     pub decoders: Option<u8>,
     /// A device's volatile bytes.
     #[serde(serialize_with = "maybe_address")]
+    #[schemars(with = "Option<String>")]
     pub volatile: Option<u64>,
     /// A device's persistent bytes.
     #[serde(serialize_with = "maybe_address")]
+    #[schemars(with = "Option<String>")]
     pub persistent: Option<u64>,
     /// Whether a device is plugged in from the start.
     pub present: Option<bool>,
@@ -64,15 +67,17 @@ pub struct Component {
 }
 
 /// A window.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Window {
     /// Its name.
     pub window: String,
     /// First address; none if the platform found no place for it.
     #[serde(serialize_with = "maybe_address")]
+    #[schemars(with = "Option<String>")]
     pub base: Option<u64>,
     /// Bytes.
     #[serde(serialize_with = "address")]
+    #[schemars(with = "String")]
     pub size: u64,
     /// Bridges that share it.
     pub ways: u32,
@@ -87,7 +92,7 @@ pub struct Window {
 }
 
 /// What was asked of the firmware.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Policy {
     /// `lock-all`, `guest-programs` or `unlocked`.
     pub path: &'static str,

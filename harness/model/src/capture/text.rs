@@ -5,8 +5,9 @@
 use std::fmt::{self, Display};
 
 use cxl_regs::Size;
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::witness::{Decoder, Witness, port_of};
 use crate::dump::DumpError;
@@ -165,14 +166,23 @@ impl Display for Witness {
 #[derive(Debug)]
 pub struct JsonText<'a>(pub &'a Capture);
 
-#[derive(Serialize)]
-struct Thing {
+/// One of the things.
+#[derive(Debug, JsonSchema, Serialize)]
+pub struct Thing {
     lines: Option<(usize, usize)>,
     form: String,
     what: String,
     place: Option<String>,
+    /// By the kind of thing: those of a dump, of a witness, ...
     #[serde(flatten)]
-    facts: Value,
+    facts: Map<String, Value>,
+}
+
+/// What a capture has, in the order in which it lies there.
+#[derive(Debug, JsonSchema, Serialize)]
+pub struct Object {
+    found: Vec<Thing>,
+    remarks: Vec<String>,
 }
 
 impl JsonText<'_> {
@@ -183,6 +193,11 @@ impl JsonText<'_> {
 
     /// The value.
     pub fn value(&self) -> Result<Value, DumpError> {
+        Ok(serde_json::to_value(self.object()?).unwrap_or_default())
+    }
+
+    /// What it is made of.
+    pub fn object(&self) -> Result<Object, DumpError> {
         let mut found = Vec::new();
         for thing in &self.0.found {
             let facts = match &thing.content {
@@ -219,15 +234,12 @@ impl JsonText<'_> {
                     let ports: Vec<_> = seat.ports.iter().map(u8::to_string).collect();
                     format!("UID {} port {}", seat.uid, ports.join("."))
                 }),
-                facts,
+                facts: match facts {
+                    Value::Object(facts) => facts,
+                    _ => Map::new(),
+                },
             });
         }
-        #[derive(Serialize)]
-        struct Object<'a> {
-            found: Vec<Thing>,
-            remarks: &'a [String],
-        }
-        let object = Object { found, remarks: &self.0.remarks };
-        Ok(serde_json::to_value(&object).unwrap_or_default())
+        Ok(Object { found, remarks: self.0.remarks.clone() })
     }
 }

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Everything that was shown.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Witness {
     /// Ports by name: `root0`, `port1`, `endpoint2`.
     pub ports: BTreeMap<String, Port>,
@@ -23,7 +24,7 @@ pub struct Witness {
 }
 
 /// A port.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Port {
     /// The port above.
     pub parent: Option<String>,
@@ -36,7 +37,7 @@ pub struct Port {
 }
 
 /// A decoder.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Decoder {
     /// First address.
     pub start: Option<u64>,
@@ -71,7 +72,7 @@ pub struct Decoder {
 }
 
 /// A memory device.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Memdev {
     /// PCI address.
     pub host: Option<String>,
@@ -84,7 +85,7 @@ pub struct Memdev {
 }
 
 /// A region.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Region {
     /// First address.
     pub start: Option<u64>,
@@ -99,7 +100,7 @@ pub struct Region {
 }
 
 /// A range of `/proc/iomem`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Resource {
     /// First address.
     pub start: u64,

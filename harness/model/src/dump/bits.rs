@@ -11,13 +11,14 @@ use cxl_regs::config::{self, BridgeHeader, EndpointHeader, PcieCapability};
 use cxl_regs::dvsec::Dvsecs;
 use cxl_regs::hdm::{DECODER_SPECS, GLOBAL_SPECS, decoder_offset};
 use cxl_regs::text::HdmText;
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use super::facts::hex;
 use super::{Dump, Kind, Section, absent, range};
 
 /// A register that differs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct RegisterDiff {
     /// What it is part of: a function, a structure, a decoder.
     pub place: String,
@@ -25,21 +26,24 @@ pub struct RegisterDiff {
     pub register: String,
     /// Its offset in the dump, or in the function's configuration space.
     #[serde(serialize_with = "offset")]
+    #[schemars(with = "String")]
     pub offset: u32,
     /// Its width in bytes.
     pub bytes: u8,
     /// What it held; nothing where the dump does not reach as far.
     #[serde(serialize_with = "raw")]
+    #[schemars(with = "Option<String>")]
     pub old: Option<u32>,
     /// What it holds.
     #[serde(serialize_with = "raw")]
+    #[schemars(with = "Option<String>")]
     pub new: Option<u32>,
     /// Its fields that differ.
     pub fields: Vec<FieldDiff>,
 }
 
 /// A field that differs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct FieldDiff {
     /// The specification's name; `no field` for bits that no field has.
     pub field: &'static str,
@@ -47,9 +51,11 @@ pub struct FieldDiff {
     pub bits: [u8; 2],
     /// Its value before.
     #[serde(serialize_with = "raw")]
+    #[schemars(with = "Option<String>")]
     pub old: Option<u32>,
     /// Its value now.
     #[serde(serialize_with = "raw")]
+    #[schemars(with = "Option<String>")]
     pub new: Option<u32>,
 }
 

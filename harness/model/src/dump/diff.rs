@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 
 use cxl_regs::Size;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -54,7 +55,7 @@ const BYTES: [&str; 5] = ["base", "size", "skip", "length", "limit"];
 const ADJECTIVES: [&str; 2] = ["committed", "locked"];
 
 /// Something that differs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Change {
     /// What, as the sentence begins.
     pub what: String,

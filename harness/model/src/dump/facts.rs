@@ -12,8 +12,10 @@ mod register;
 
 use cxl_regs::text::HdmText;
 use cxl_regs::{Granularity, Ways, acpi};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::ser::{Error, Serialize, Serializer};
 
+use super::range::CacheMemRange;
 use super::{Dump, Kind, absent};
 pub use cedt::cedt;
 use component::component;
@@ -24,7 +26,9 @@ use hdm::hdm;
 /// Keys and their values, in this order.
 macro_rules! object {
     ($($key:ident $(: $value:expr)?),* $(,)?) => {{
-        #[derive(serde::Serialize)]
+        // Two with values of the same types have one name, so none goes by its name.
+        #[derive(schemars::JsonSchema, serde::Serialize)]
+        #[schemars(inline)]
         struct Object<$($key),*> { $($key: $key),* }
         Object { $($key $(: $value)?),* }
     }};
@@ -33,7 +37,7 @@ use object;
 
 /// What a dump says, which has been judged as a whole.
 #[derive(Debug)]
-pub(super) struct Facts<'a>(pub(super) &'a Dump);
+pub struct Facts<'a>(pub(super) &'a Dump);
 
 impl Facts<'_> {
     /// The JSON text, with keys in the order in which they are named.
@@ -44,6 +48,16 @@ impl Facts<'_> {
     /// The JSON value.
     pub(super) fn value(&self) -> serde_json::Value {
         serde_json::to_value(self).unwrap_or_default()
+    }
+}
+
+impl JsonSchema for Facts<'_> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Facts".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        schema(generator)
     }
 }
 
@@ -76,8 +90,43 @@ impl Serialize for Facts<'_> {
     }
 }
 
+/// The schema of what a function makes, whose type has no name.
+pub fn schema_of<A, T: JsonSchema>(
+    generator: &mut SchemaGenerator,
+    _made_by: impl Fn(A) -> T,
+) -> Schema {
+    T::json_schema(generator)
+}
+
+/// The same where it may make nothing.
+fn schema_of_good<A, T: JsonSchema, E>(
+    generator: &mut SchemaGenerator,
+    _made_by: impl Fn(A) -> Result<T, E>,
+) -> Schema {
+    T::json_schema(generator)
+}
+
+/// The schema of what a dump says, of whichever kind it is.
+fn schema(generator: &mut SchemaGenerator) -> Schema {
+    let kinds = [
+        schema_of_good(generator, |range: CacheMemRange<'static>| {
+            component(range).map(|facts| Tagged { kind: "component", facts })
+        }),
+        schema_of(generator, |text: HdmText<'static>| object! { kind: "hdm", hdm: hdm(&text) }),
+        schema_of(generator, |space: &'static [u8]| {
+            object! { kind: "config", functions: vec![function(None, space, false)] }
+        }),
+        schema_of(generator, |table: acpi::Cedt<'static>| Tagged {
+            kind: "cedt",
+            facts: cedt(table),
+        }),
+    ];
+    json_schema!({ "anyOf": kinds })
+}
+
 /// Facts that are printed elsewhere too, and what kind they are of.
-#[derive(serde::Serialize)]
+#[derive(JsonSchema, serde::Serialize)]
+#[schemars(inline)]
 struct Tagged<T> {
     kind: &'static str,
     #[serde(flatten)]

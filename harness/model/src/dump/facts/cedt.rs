@@ -8,6 +8,7 @@ use cxl_regs::acpi::Cedt;
 use cxl_regs::acpi::cedt::wire::Wire;
 use cxl_regs::acpi::cedt::{CsdsCapabilities, Restrictions};
 use cxl_regs::config::Bdf;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{granularity, hex, object, ways};
@@ -17,7 +18,7 @@ fn letters(bytes: &[u8]) -> String {
     bytes.iter().take(end).map(|byte| byte.escape_ascii().to_string()).collect()
 }
 
-fn restrictions(bits: Restrictions) -> impl Serialize {
+fn restrictions(bits: Restrictions) -> impl JsonSchema + Serialize {
     object! {
         raw: format!("{:#06x}", bits.into_bits()),
         device_coherent: bits.device_coherent(),
@@ -30,7 +31,7 @@ fn restrictions(bits: Restrictions) -> impl Serialize {
 }
 
 /// The CXL Early Discovery Table.
-pub fn cedt(table: Cedt<'_>) -> impl Serialize {
+pub fn cedt(table: Cedt<'_>) -> impl JsonSchema + Serialize {
     let header = table.header();
     let (mut host_bridges, mut windows, mut xor_maps) = (Vec::new(), Vec::new(), Vec::new());
     let (mut port_associations, mut systems, mut unknown) = (Vec::new(), Vec::new(), Vec::new());

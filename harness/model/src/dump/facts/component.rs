@@ -7,6 +7,7 @@ use cxl_regs::bi::{BiDecoder, BiRouteTable};
 use cxl_regs::block;
 use cxl_regs::cache_id::{CacheIdDecoder, CacheIdRouteTable};
 use cxl_regs::component::{ArrayError, Capabilities, Capability, CapabilityId};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::hdm::hdm;
@@ -15,7 +16,9 @@ use super::{dword, hex, object};
 use crate::dump::range::CacheMemRange;
 
 /// The facts of a range; it has none without a capability array.
-pub(super) fn component(range: CacheMemRange<'_>) -> Result<impl Serialize, ArrayError> {
+pub(super) fn component(
+    range: CacheMemRange<'_>,
+) -> Result<impl JsonSchema + Serialize, ArrayError> {
     let reader = block::image(range.bytes);
     let capabilities = Capabilities::new(reader)?;
     let header = capabilities.header();
@@ -24,7 +27,7 @@ pub(super) fn component(range: CacheMemRange<'_>) -> Result<impl Serialize, Arra
     Ok(object! {
         raw: dword(header.into_bits()),
         entries: header.size(),
-        version: header.version(),
+        array_version: header.version(),
         cache_mem_version: header.cache_mem_version(),
         problems: problems.map(|error| error.to_string()).collect::<Vec<_>>(),
         capabilities: found.map(|found| structure(&reader, found)).collect::<Vec<_>>(),
@@ -33,7 +36,10 @@ pub(super) fn component(range: CacheMemRange<'_>) -> Result<impl Serialize, Arra
     })
 }
 
-fn structure(reader: &dyn Fn(u16) -> u32, found: Capability) -> impl Serialize + use<> {
+fn structure(
+    reader: &dyn Fn(u16) -> u32,
+    found: Capability,
+) -> impl JsonSchema + Serialize + use<> {
     let Capability { id, version, pointer, .. } = found;
     let mut ports = None;
     let registers = match id {

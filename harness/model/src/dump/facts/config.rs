@@ -11,6 +11,7 @@ use cxl_regs::config::{
 use cxl_regs::dvsec::device::{DeviceDvsec, Range};
 use cxl_regs::dvsec::locator::Locations;
 use cxl_regs::dvsec::{Dvsec, DvsecId, Dvsecs};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::register::registers;
@@ -24,7 +25,7 @@ pub(super) fn function(
     address: Option<&str>,
     space: &[u8],
     absent: bool,
-) -> impl Serialize + use<> {
+) -> impl JsonSchema + Serialize + use<> {
     let image = block::image(space);
     let reader: Reader<'_> = &image;
     let header = (!absent).then(|| EndpointHeader::read(reader, 0));
@@ -96,7 +97,7 @@ pub(super) fn function(
     }
 }
 
-fn dvsec(reader: Reader<'_>, dvsec: &Dvsec) -> impl Serialize + use<> {
+fn dvsec(reader: Reader<'_>, dvsec: &Dvsec) -> impl JsonSchema + Serialize + use<> {
     let mut problems = Vec::new();
     let (mut ranges, mut blocks) = (None, None);
     if dvsec.id == DvsecId::Device && dvsec.has(DeviceDvsec::EXTENT) {

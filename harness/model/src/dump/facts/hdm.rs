@@ -6,12 +6,13 @@
 use cxl_regs::hdm::{Capability, GlobalControl};
 use cxl_regs::text::{DecoderText, Evidence, HdmText};
 use cxl_regs::{Component, DecodeError, Targets, Ways};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{dword, granularity, hex, object, ways};
 
 /// An HDM Decoder Capability Structure.
-pub(super) fn hdm(text: &HdmText<'_>) -> impl Serialize + use<> {
+pub(super) fn hdm(text: &HdmText<'_>) -> impl JsonSchema + Serialize + use<> {
     let (component, evidence) = text.component();
     object! {
         component: match (component, evidence) {
@@ -32,7 +33,7 @@ pub(super) fn hdm(text: &HdmText<'_>) -> impl Serialize + use<> {
     }
 }
 
-fn capability(register: Capability) -> impl Serialize {
+fn capability(register: Capability) -> impl JsonSchema + Serialize {
     object! {
         raw: dword(register.into_bits()),
         decoders: register.decoders(),
@@ -49,7 +50,7 @@ fn capability(register: Capability) -> impl Serialize {
     }
 }
 
-fn global_control(register: GlobalControl) -> impl Serialize {
+fn global_control(register: GlobalControl) -> impl JsonSchema + Serialize {
     object! {
         raw: dword(register.into_bits()),
         decoder_enable: register.decoder_enable(),
@@ -58,7 +59,7 @@ fn global_control(register: GlobalControl) -> impl Serialize {
 }
 
 /// One decoder.
-pub fn decoder(decoder: DecoderText) -> impl Serialize {
+pub fn decoder(decoder: DecoderText) -> impl JsonSchema + Serialize {
     let (image, control) = (decoder.image, decoder.image.control());
     let routes = decoder.component.routes();
     let targets = Targets(image.targets());

@@ -4,13 +4,14 @@
 //! whole register.
 
 use cxl_regs::block::Row;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::hex;
 
 /// A register with its fields by the specification's names: flags as booleans.
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(super) struct Register {
     name: &'static str,
     offset: String,
