@@ -2,6 +2,11 @@
 //! against what is written below it, each Rust example is compiled in a crate that has the
 //! dependencies that its README names and no others.
 //!
+//! The pages of the guide are tried likewise, each in a directory of its own from its first block to its
+//! last: a block whose first line names a file is that file, as the reader saves it. Its links lead
+//! somewhere, its tables of a scenario's keys are what the parser takes, and its pictures what
+//! `--svg` draws.
+//!
 //! A line `...` of an output stands for any lines. Files are written to a directory of its own.
 //!
 //! **Invariant**: no block is passed over: one that is neither a command, an example nor a crate's
@@ -12,6 +17,7 @@
 mod program;
 mod trial;
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -21,6 +27,7 @@ use std::process::{Command, ExitCode, Stdio};
 use cxl_harness::linux::Installed;
 use cxl_harness::nested::Kernel;
 use cxl_harness::qemu::process;
+use cxl_model::scenario::Scenario;
 use trial::{claim, unless};
 
 /// Tests run in their package's folder.
@@ -43,6 +50,20 @@ const READMES: [&str; 7] = [
     "harness/model/README.md",
     "harness/lint/README.md",
 ];
+
+/// The guide.
+const GUIDE: [&str; 8] = [
+    "harness/docs/README.md",
+    "harness/docs/cxl.md",
+    "harness/docs/glossary.md",
+    "harness/docs/link.md",
+    "harness/docs/lock-down.md",
+    "harness/docs/outputs.md",
+    "harness/docs/scenarios.md",
+    "harness/docs/snapshot.md",
+];
+/// What `--svg` draws there of the machine of that name; `CXL_PICTURES=write` draws anew.
+const PICTURES: &str = "harness/docs/pictures";
 
 /// Commands that are not run, and why.
 const EXCUSED: [(&str, &str); 2] = [
@@ -187,7 +208,10 @@ fn matches(expected: &[String], found: &[&str]) -> bool {
 
 /// Every command of a block, in one directory.
 fn console(block: &Block) {
-    let desk = Desk::new();
+    console_at(&Desk::new(), block);
+}
+
+fn console_at(desk: &Desk, block: &Block) {
     for (command, expected) in commands(block) {
         if excuse(&command).is_some() {
             continue;
@@ -280,6 +304,168 @@ fn every_block_is_tried() {
     assert_eq!(excused, [true; EXCUSED.len()], "{EXCUSED:?}");
 }
 
+/// A block of the guide's whose words behind the language name the file that it is.
+fn file_of(block: &Block) -> Option<&str> {
+    block.language.split_once(' ').map(|(_, name)| name)
+}
+
+/// A page from top to bottom, in one directory.
+fn page(readme: &'static str) {
+    let desk = Desk::new();
+    let program = format!("exec '{}' \"$@\"", program::path().canonicalize().unwrap().display());
+    desk.tool("cxl-harness", &program);
+    for block in blocks(readme) {
+        if let Some(name) = file_of(&block) {
+            fs::write(desk.0.path().join(name), &block.text).unwrap();
+        } else if block.language == "console" {
+            console_at(&desk, &block);
+        }
+    }
+}
+
+/// What a page needs.
+fn page_lacks(readme: &'static str) -> Option<String> {
+    let commands: Vec<_> = blocks(readme)
+        .into_iter()
+        .filter(|block| block.language == "console")
+        .flat_map(|block| commands(&block))
+        .map(|(command, _)| command.replace("cxl-harness ", "cargo run -- "))
+        .collect();
+    let assembler = || {
+        let there = |name: &str| Command::new(name).arg("--version").output().is_ok();
+        (!there("as") || !there("ld")).then(|| "as and ld: install binutils".to_owned())
+    };
+    let assembles = commands.iter().any(|command| command.starts_with("as "));
+    let guest = |command: &&String| command.contains("--image");
+    let lacks = assembles.then(assembler).flatten();
+    lacks.or_else(|| commands.iter().find(guest).and_then(|command| lack(command)))
+}
+
+/// Every block is run, saved or compiled, or is a listing that nothing can run here; links lead to
+/// files, and in the same page to headings.
+fn the_guide_is_whole() {
+    for readme in GUIDE {
+        let folder = Path::new(ROOT).join(readme).parent().unwrap().to_owned();
+        let text = fs::read_to_string(Path::new(ROOT).join(readme)).unwrap();
+        for block in blocks(readme) {
+            let kind = block.language.split(' ').next().unwrap_or_default();
+            // What needs a network, a root or a machine: shells of the reader's, and a CI's file.
+            let known = ["console", "rust", "toml", "gas", "text", "sh", "yaml"];
+            assert!(known.contains(&kind), "{readme}:{}: \"{}\"", block.line, block.language);
+        }
+        let outside: String = text.split("```").step_by(2).collect();
+        for link in outside.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target =
+                if path.is_empty() { Path::new(ROOT).join(readme) } else { folder.join(path) };
+            assert!(target.exists(), "{readme}: a link to {link}");
+            let text = if heading.is_empty() { continue } else { fs::read_to_string(target) };
+            let wanted = |line: &str| {
+                line.starts_with('#')
+                    && line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-")
+                        == heading
+            };
+            assert!(text.unwrap().lines().any(wanted), "{readme}: a link to {link}");
+        }
+    }
+    let index = fs::read_to_string(Path::new(ROOT).join(GUIDE[0])).unwrap();
+    let pages = fs::read_dir(Path::new(ROOT).join("harness/docs")).unwrap();
+    let pages = pages.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    for page in pages.filter(|name| name.ends_with(".md") && name != "README.md") {
+        assert!(
+            GUIDE.iter().any(|known| known.ends_with(&format!("/{page}"))),
+            "{page} is untried"
+        );
+        assert!(index.contains(&format!("]({page})")), "{page} is not in the guide's index");
+    }
+}
+
+/// A machine with one of everything, for the tables to add to.
+const ONE_OF_EACH: &str = r#"
+bridge = [{ uid = 1 }]
+port = [{ below = "hb0" }, { below = "sw0" }]
+switch = [{ below = "port0" }]
+device = [{ below = "port1", volatile = "256MiB" }]
+window = [{ targets = ["hb0"], size = "1GiB" }]
+region = [{ device = "mem0" }]
+fault = [{ at = "mem0", kind = "unrouted" }]
+leak = [{ at = "mem0", register = "control" }]
+mode = [{ at = "mem0", register = "Command" }]
+event = [{ at = 1, action = "hot-remove", device = "mem0" }]
+"#;
+
+/// Each table of keys has those that the parser takes, by its own words, and the defaults are its own.
+fn the_keys_of_scenarios_are_those_of_the_parser() {
+    let text = fs::read_to_string(Path::new(ROOT).join("harness/docs/scenarios.md")).unwrap();
+    let plain = Scenario::parse(ONE_OF_EACH, "plain").unwrap_or_else(|error| panic!("{error}"));
+    let mut tables = 0;
+    for section in text.split("\n## ").skip(1) {
+        let (heading, body) = section.split_once('\n').unwrap();
+        let rows: Vec<Vec<&str>> = body
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
+            .collect();
+        let key = |row: &Vec<&str>| row[0].trim_matches('`').to_owned();
+        // A key of the table itself, whichever way it is written.
+        let with = |addition: &str| match heading {
+            "The file itself" => format!("{addition}\n{ONE_OF_EACH}"),
+            "platform" | "policy" => format!("{ONE_OF_EACH}\n[{heading}]\n{addition}"),
+            one => {
+                let begin = format!("{one} = [{{ ");
+                ONE_OF_EACH.replace(&begin, &format!("{begin}{addition}, "))
+            }
+        };
+        let wrong = Scenario::parse(&with("nonsense = 1"), "wrong").unwrap_err().to_string();
+        let known = wrong.split_once("expected one of ").unwrap_or_else(|| panic!("{wrong}")).1;
+        let known: BTreeSet<_> = known.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        let documented: BTreeSet<_> = rows.iter().map(key).collect();
+        assert_eq!(documented, known, "{heading}: left the guide, right the parser");
+        for row in &rows {
+            assert_eq!(row.len(), 4, "{row:?}");
+            let (name, default) = (key(row), row[2]);
+            if let Some(value) = default.strip_prefix('`').and_then(|d| d.strip_suffix('`')) {
+                let text = with(&format!("{name} = {value}"));
+                let mut given = Scenario::parse(&text, "plain").unwrap_or_else(|e| panic!("{e}"));
+                given.name.clone_from(&plain.name);
+                assert_eq!(given, plain, "{heading}: {name} = {value} is no default");
+            } else {
+                assert!(["needed", "-"].contains(&default), "{heading}: {name}: {default}");
+            }
+            // Words that a key may have stand in quotes, and each is one that the parser knows.
+            let listed = row[1].split('`').skip(1).step_by(2).filter(|word| word.starts_with('"'));
+            for word in listed.filter(|_| heading == "platform" || heading == "policy") {
+                Scenario::parse(&with(&format!("{name} = {word}")), "word")
+                    .unwrap_or_else(|error| panic!("{heading}: {name} = {word}: {error}"));
+            }
+        }
+        tables += 1;
+    }
+    assert_eq!(tables, 13);
+}
+
+/// What is drawn of a machine of the guide.
+fn the_pictures_are_what_is_drawn() {
+    let folder = Path::new(ROOT).join(PICTURES);
+    let mut seen = 0;
+    for file in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+        let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
+        let drawn = tempfile::tempdir().unwrap();
+        let drawn = drawn.path().join("drawn.svg");
+        let words = ["boot", &name, "--direct", "-q", "--svg", drawn.to_str().unwrap()];
+        let (_, complaints, code) = program::ran(&mut program::command(&words));
+        assert_eq!(code, 0, "{complaints}");
+        let now = fs::read_to_string(&drawn).unwrap();
+        if env::var_os("CXL_PICTURES").is_some_and(|value| value == "write") {
+            fs::write(&file, &now).unwrap();
+        }
+        let there = fs::read_to_string(&file).unwrap();
+        assert!(there == now, "{name}.svg is another: CXL_PICTURES=write draws it");
+        seen += 1;
+    }
+    assert!(seen > 1);
+}
+
 fn main() -> ExitCode {
     let mut trials = vec![claim("every_block_is_tried", every_block_is_tried)];
     let mut add = |name: String, lack: Option<String>, test: Box<dyn FnOnce() + Send>| {
@@ -299,6 +485,22 @@ fn main() -> ExitCode {
                 let name = format!("{readme}: `{command}` runs");
                 add(name, lack(&command), Box::new(move || runs(&command)));
             }
+        }
+    }
+    add("the_guide_is_whole".to_owned(), None, Box::new(the_guide_is_whole));
+    let keys = "the_keys_of_scenarios_are_those_of_the_parser";
+    add(keys.to_owned(), None, Box::new(the_keys_of_scenarios_are_those_of_the_parser));
+    let pictures = "the_pictures_are_what_is_drawn";
+    add(pictures.to_owned(), None, Box::new(the_pictures_are_what_is_drawn));
+    for readme in GUIDE {
+        let is = |language: &str| blocks(readme).iter().any(|block| block.language == language);
+        if is("console") {
+            let name = format!("{readme}: from top to bottom");
+            add(name, page_lacks(readme), Box::new(move || page(readme)));
+        }
+        if is("rust") {
+            let name = format!("{readme}: examples need no more than it names");
+            add(name, None, Box::new(move || examples(readme)));
         }
     }
     for readme in READMES.into_iter().skip(1) {
