@@ -98,6 +98,7 @@ pub(crate) struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it, as long as the program runs")]
 enum Command {
     Boot(boot::Boot),
     Plan(plan::Plan),

@@ -40,7 +40,8 @@ mod tests {
             a000-b000 rw-p 0 00:00 0\nRss: 1 kB\n";
         assert_eq!(resident(smaps, &[]), Some(13 << 10));
         assert_eq!(resident(smaps, &[0x2000..0x2800, 0xAFFF..0xC000]), Some(4 << 10));
-        assert_eq!(resident(smaps, &[0x3000..0x7F00]), Some(13 << 10));
+        let between = 0x3000..0x7F00;
+        assert_eq!(resident(smaps, std::slice::from_ref(&between)), Some(13 << 10));
         assert_eq!(resident("", &[]), None);
         assert!(beside(&[]).is_some_and(|bytes| bytes > 1 << 20));
     }
