@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cxl_firmware::bring_up::{Extent, add};
+use cxl_firmware::error;
 use cxl_firmware::outcome::{ComponentKind, Outcome};
 use cxl_firmware::plan::Note;
 use cxl_harness::run::{self, DirectRun, Refusal};
@@ -140,6 +141,15 @@ fn number(done: &DirectRun) -> u16 {
     done.refusal.as_ref().map_or(0, Refusal::code)
 }
 
+/// What cannot be used, and by which number.
+fn broken(done: &DirectRun) -> Vec<(error::Place, u16)> {
+    let broken = done.room.outcomes().filter_map(|found| match found.outcome {
+        Outcome::Broken(error) => Some((found.at, error.code())),
+        _ => None,
+    });
+    broken.collect()
+}
+
 /// Each device of each built-in comes later: it gets in, or it is refused by name beforehand, as no room
 /// can be kept, or then.
 #[test]
@@ -190,9 +200,13 @@ fn whatever_comes_later_moves_nothing() {
             decoders_stay(&what, &machine, &decoders);
             let found = landings(&machine, &done);
             assert!(memory.iter().all(|landing| found.contains(landing)), "{what}: {found:x?}");
-            let tree = done.room.topology.tree();
-            let fault = tree.iter().find_map(|(_, node)| node.fault);
-            let code = fault.map_or(number(&done), |fault| fault.code());
+            // What cannot be used is named, and of what was there it is what it was.
+            let (was, mut broken) = (broken(&first), broken(&done));
+            broken.retain(|found| !was.contains(found));
+            // A bridge may be what fails of it, where that is broken by itself.
+            let own = |at: &error::Place| at.uid() == Some(port.uid());
+            assert!(broken.iter().all(|(at, _)| own(at)), "{what}: {broken:x?}");
+            let code = broken.first().map_or(number(&done), |(_, code)| *code);
             *outcomes.entry(("add", code)).or_default() += 1;
             if code != 0 {
                 continue;
