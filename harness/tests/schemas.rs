@@ -119,6 +119,7 @@ fn commands_print_what_their_schemas_say() {
     printed(&["dump", "default", &board]);
     let at = |name: &str| format!("{board}/{name}");
     let (device, cedt, config) = (at("mem0.bin"), at("cedt.dat"), at("mem0.lspci"));
+    let bridge = at("hb0.bin");
     let console = at("console.log");
     let missing = folder.name("no-qemu");
     let documents: &[(&str, &[&str])] = &[
@@ -157,10 +158,12 @@ fn commands_print_what_their_schemas_say() {
         ("decode", &["decode", &config, "--json"]),
         ("decode", &["decode", &console, "--json"]),
         ("decode", &["decode", &board, "--json"]),
+        ("decode", &["decode", "--diff", &device, &bridge, "--json"]),
         ("error", &["error", "--json"]),
         ("explain", &["explain", "four-way", "0x100000000", "--json"]),
         ("explain", &["explain", "four-way", "0x1000", "--json"]),
         ("explain", &["explain", "switch", "--device", "mem1", "--dpa", "0x40", "--json"]),
+        ("inspect", &["inspect", &board, "--json"]),
         ("lint", &["lint", "default", "--json"]),
         ("lint", &["lint", "pass-through", "--json"]),
         ("lint", &["lint", &cedt, "--kernel", "6.12", "--json"]),
