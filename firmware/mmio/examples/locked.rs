@@ -20,7 +20,8 @@ fn main() {
         (0x128, 0x1000_0000), // Size Low: 256 MiB
         (0x130, 0x0000_1700), // Control: Lock On Commit, Commit, Committed, host-only
     ] {
-        range.0[at / 4] = value;
+        // Registers are little-endian, whatever the processor is.
+        range.0[at / 4] = u32::to_le(value);
     }
     let first = NonNull::from(&mut range.0).cast();
     // SAFETY: 4 KiB that live as long as the view, and that nobody else touches meanwhile.
