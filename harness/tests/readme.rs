@@ -388,6 +388,7 @@ switch = [{ below = "port0" }]
 device = [{ below = "port1" }]
 window = [{ targets = ["hb0"], size = "1GiB" }]
 region = [{ device = "mem0" }]
+reserve = [{ at = "port1", size = "256MiB" }]
 fault = [{ at = "mem0", kind = "unrouted" }]
 leak = [{ at = "mem0", register = "control" }]
 mode = [{ at = "mem0", register = "Command" }]
@@ -444,7 +445,7 @@ fn the_keys_of_scenarios_are_those_of_the_parser() {
         }
         tables += 1;
     }
-    assert_eq!(tables, 13);
+    assert_eq!(tables, 14);
 }
 
 /// What is drawn of a machine of the guide.
