@@ -7,7 +7,8 @@
 //! first word.
 //!
 //! **Invariant**: without a kernel, busybox or, where it is needed, QEMU every test here is shown as
-//! ignored, with the remedy; none is silently green.
+//! ignored, with the remedy; none is silently green. So is all of it where it has to be emulated, but where
+//! `CXL_JUDGE` is set: it takes half an hour then.
 
 #![allow(clippy::unwrap_used, reason = "the helpers of tests may fail as the tests may")]
 
@@ -137,6 +138,10 @@ fn missing(nested: bool) -> Option<String> {
     let lacks = Kernel::find(None, None).err().unwrap_or_default();
     if nested && !lacks.is_empty() {
         return Some(lacks.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
+    }
+    // Two dozen boots of Linux, each inside a machine that is emulated itself.
+    if nested && std::env::var_os("CXL_JUDGE").is_none() {
+        return Some("takes half an hour by emulation; CXL_JUDGE=1 runs it".to_owned());
     }
     Installed::find().err().map(|error| error.to_string())
 }
