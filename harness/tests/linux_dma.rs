@@ -83,6 +83,11 @@ fn pattern() -> Vec<u8> {
 
 /// Boots Linux inside, which has the program do these transfers.
 fn boot(compare: &str, transfers: &str, more: &[&str], append: &str) -> Came {
+    tried(compare, transfers, more, append).unwrap_or_else(|words| panic!("{words}"))
+}
+
+/// The same, or how it ended otherwise.
+fn tried(compare: &str, transfers: &str, more: &[&str], append: &str) -> Result<Came, String> {
     let folder = Folder::new();
     let installed = Installed::find().unwrap();
     let program = folder.name("dma");
@@ -122,11 +127,13 @@ fn boot(compare: &str, transfers: &str, more: &[&str], append: &str) -> Came {
     let append = format!("memhp_default_state=online_movable loglevel=4 {append}");
     command.args(["--lock-by", "vmm", "--timeout", LONGEST, "--append", &append]).args(more);
     let (output, complaints, code) = program::ran(&mut command);
-    assert_eq!(code, 0, "{complaints}\n{output}");
+    if code != 0 {
+        return Err(format!("exit code {code}: {complaints}\n{output}"));
+    }
     let report: Value = serde_json::from_str(&output).unwrap();
     let console = report["measured"]["guest"]["console"].as_array().unwrap();
     let lines = console.iter().map(|line| line.as_str().unwrap().trim_end().to_owned()).collect();
-    Came { lines, disk: fs::read(&disk).unwrap(), report }
+    Ok(Came { lines, disk: fs::read(&disk).unwrap(), report })
 }
 
 /// What holds of both: Linux says that all was right, and so do the bytes that came out of it.
@@ -159,7 +166,18 @@ fn direct() {
 }
 
 fn bounced() {
-    let came = boot("some", "4x0x10000", &["--mirror", "off"], "pci=nomsi");
+    // Without the mirror Linux lives on borrowed time: what it does with such memory by itself, an interrupt
+    // at the wrong moment, may be more than KVM can emulate. That is another test's.
+    let once = || tried("some", "4x0x10000", &["--mirror", "off"], "pci=nomsi");
+    let dies = |words: &String| words.contains("KVM internal error");
+    let mut came = once();
+    for _ in 0..2 {
+        came = match came {
+            Err(words) if dies(&words) => once(),
+            came => came,
+        };
+    }
+    let came = came.unwrap_or_else(|words| panic!("{words}"));
     right(&came, &[64 << 10]);
     assert_eq!((came.disk("direct"), came.disk("bounced")), (0, 2 * (256 << 10)));
     // The same disk by its pin.
