@@ -151,7 +151,7 @@ fn memory_at_0_ends_where_the_hole_begins_and_goes_on_behind_it() {
     // Linux has no window for the decoders that reach into the hole, and says so; what is behind it comes
     // up. So a plan for Linux refuses it.
     let refused: BTreeSet<Rule> = refused(&machine, &done.cedt).into_iter().collect();
-    assert_eq!(refused, BTreeSet::from([Rule::NoWindow]));
+    assert_eq!(refused, BTreeSet::from([Rule::LowMemoryHole]));
     let (_, linux) = booted(&hole().replacen("specification", "linux", 1));
     assert_eq!(linux.refusal.unwrap().code(), 0x0333);
     // A second run finds it as it is.
