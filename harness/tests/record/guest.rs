@@ -621,7 +621,7 @@ const TRACE: &[&str] = &[
     "Tainted",
     "<TASK>",
     "</TASK>",
-    "----",
+    "---",
     "RIP",
     "RSP",
     "RAX",
