@@ -97,7 +97,8 @@ pub struct Outcome {
 /// Where it lies, as seen from the package that is built.
 pub fn path() -> PathBuf {
     let package = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let lint = if package.ends_with("lint") { package } else { package.join("lint") };
+    // The folder of an unpacked package has another name than here.
+    let lint = if env!("CARGO_PKG_NAME") == "cxl-lint" { package } else { package.join("lint") };
     lint.join("recorded/linux.toml")
 }
 
