@@ -38,7 +38,7 @@ const BOUNDS: [(&str, Bound, Bound); 11] = [
     ("commit", (3, 24), (3, 24)),
     ("verify_plan", (4, 28), (4, 28)),
     ("probe", (4, 16), (4, 16)),
-    ("bring_up", (10, 64), (10, 64)),
+    ("bring_up", (12, 64), (12, 64)),
     ("tables::cedt", (4, 16), (4, 16)),
     ("tables::cross_check", (4, 16), (4, 16)),
     ("tables::srat", (2, 8), (2, 8)),
