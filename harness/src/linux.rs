@@ -10,6 +10,7 @@
 pub mod boot;
 pub mod facts;
 pub(crate) mod initramfs;
+pub mod named;
 pub mod ours;
 pub mod planned;
 pub mod root;
@@ -26,6 +27,7 @@ use std::path::{Path, PathBuf};
 
 pub use facts::{Facts, FactsError};
 pub use initramfs::{InitramfsError, Task};
+pub use named::{Named, NamedError};
 pub use text::FactsText;
 pub use verdict::Verdict;
 
@@ -57,6 +59,8 @@ pub struct Installed {
     pub modules: PathBuf,
     /// A static busybox.
     pub busybox: PathBuf,
+    /// An initrd that Linux is to have beneath the one that is made here.
+    pub initrd: Option<PathBuf>,
 }
 
 /// What is not installed here.
@@ -107,7 +111,7 @@ impl fmt::Display for Missing {
                 "no busybox for Arm; name a static one with BUSYBOX_AARCH64=FILE (`.ci/peers uefi` \
                  fetches one on Debian)",
             ),
-            Self::Busybox => f.write_str("no /bin/busybox; install busybox-static"),
+            Self::Busybox => f.write_str("no busybox in PATH; install busybox-static"),
             Self::DynamicBusybox(path) => {
                 write!(f, "{} needs libraries; install busybox-static", path.display())
             }
@@ -117,12 +121,19 @@ impl fmt::Display for Missing {
 
 impl std::error::Error for Missing {}
 
-/// A static busybox, of the machine.
+/// A static busybox, of the machine: the first in `PATH`, or where distributions have it.
 pub(crate) fn busybox() -> Result<PathBuf, Missing> {
-    let busybox = ["/usr/bin/busybox", "/bin/busybox"].map(PathBuf::from);
-    let busybox = busybox.into_iter().find(|path| path.is_file()).ok_or(Missing::Busybox)?;
-    let is_static = std::fs::read(&busybox).is_ok_and(|bytes| interpreter(&bytes) == Ok(None));
-    if is_static { Ok(busybox) } else { Err(Missing::DynamicBusybox(busybox)) }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/bin", "/bin"].map(PathBuf::from));
+    let found: Vec<_> =
+        folders.map(|folder| folder.join("busybox")).filter(|path| path.is_file()).collect();
+    let is_static =
+        |path: &&PathBuf| std::fs::read(path).is_ok_and(|bytes| interpreter(&bytes) == Ok(None));
+    match (found.iter().find(is_static), found.first()) {
+        (Some(busybox), _) => Ok(busybox.clone()),
+        (None, Some(dynamic)) => Err(Missing::DynamicBusybox(dynamic.clone())),
+        (None, None) => Err(Missing::Busybox),
+    }
 }
 
 /// The newest kernel in `/boot` that has modules, or the one that `LINUX_KERNEL` names; with its
@@ -187,16 +198,28 @@ impl Installed {
 
     /// The same, with everything that is missing, so that nobody has to come again for each.
     pub fn all_for(arch: Arch) -> Result<Self, Vec<Missing>> {
-        let (kernel, busybox) = match arch {
-            Arch::X86 => (kernel(), busybox()),
-            Arch::Arm => (kernel_for_arm(), busybox_for_arm()),
-        };
-        match (kernel, busybox) {
+        match (found_for(arch), busybox_for(arch)) {
             (Ok((kernel, version, modules)), Ok(busybox)) => {
-                Ok(Self { kernel, version, modules, busybox })
+                Ok(Self { kernel, version, modules, busybox, initrd: None })
             }
             (kernel, busybox) => Err(kernel.err().into_iter().chain(busybox.err()).collect()),
         }
+    }
+}
+
+/// The kernel that is installed for an architecture, its version and its modules.
+fn found_for(arch: Arch) -> Result<(PathBuf, String, PathBuf), Missing> {
+    match arch {
+        Arch::X86 => kernel(),
+        Arch::Arm => kernel_for_arm(),
+    }
+}
+
+/// A static busybox for an architecture.
+fn busybox_for(arch: Arch) -> Result<PathBuf, Missing> {
+    match arch {
+        Arch::X86 => busybox(),
+        Arch::Arm => busybox_for_arm(),
     }
 }
 

@@ -8,9 +8,11 @@
 
 pub mod bare;
 pub mod command;
+pub mod line;
 pub mod locks;
 pub mod offers;
 pub mod process;
+mod qmp;
 pub mod qtest;
 pub mod run;
 pub mod view;

@@ -790,6 +790,52 @@ fn everything_that_is_missing_is_named_at_once() {
     }
 }
 
+/// QEMU's own words that contradict what is added, and what is no kernel, modules or initrd: said before
+/// anything starts.
+#[test]
+fn words_and_files_for_linux_are_looked_into_before_a_machine_starts() {
+    let folder = Folder::new();
+    let text = folder.file("text", "no kernel\n");
+    let nowhere = folder.name("nowhere");
+    let empty = folder.name("");
+    fn linux<'a>(words: &[&'a str]) -> Vec<&'a str> {
+        [&["linux", "one-device"][..], words].concat()
+    }
+    fn run<'a>(words: &[&'a str]) -> Vec<&'a str> {
+        [&["qemu", "one-device", "--run"][..], words].concat()
+    }
+    for (words, says) in [
+        (vec!["linux", "--", "-M", "q35,cxl=on", "-kernel", "x"], "-kernel: our image boots there"),
+        (linux(&["--", "--serial", "stdio"]), "--serial: the serial ports are read here"),
+        (linux(&["--", "-m", "2G"]), "-m: the scenario's machine has it already"),
+        (linux(&["--", "-accel", "kvm"]), "-accel tcg is added"),
+        (vec!["linux", "--", "-machine", "q35,accel=kvm"], "-accel tcg is added"),
+        (linux(&["--", "-device", "isa-debug-exit,iobase=0xf4"]), "isa-debug-exit"),
+        (linux(&["--", "-fw_cfg", "name=opt/org.cxl-firmware/kernel,string=x"]), "the image's own"),
+        (linux(&["--on", "ours", "--", "-smp", "2"]), "for --on qemu"),
+        (
+            vec!["linux", "--earlier", "one-device", "--", "-smp", "2"],
+            "--earlier is for a scenario",
+        ),
+        (run(&["--", "-S"]), "-S: the machine would wait for ever"),
+        (vec!["qemu", "--", "-M", "q35"], "with --run"),
+        (linux(&["--kernel", &nowhere]), "nowhere: "),
+        (linux(&["--kernel", &text]), "text: expected a kernel"),
+        (linux(&["--modules", &empty]), "expected the folder of a kernel's modules"),
+        (linux(&["--initrd", &text]), "text: expected an initrd"),
+        (run(&["--kernel", &text]), "text: expected a kernel"),
+    ] {
+        let (printed, complaints, code) = ran(&words);
+        assert_eq!((printed.as_str(), code), ("", 2), "{words:?}: {complaints}");
+        assert!(complaints.contains(says), "{words:?}: {complaints}");
+    }
+    // What says nothing else than we do is no contradiction: it is QEMU that is missing next.
+    let mut same = command(&linux(&["--", "-accel", "tcg", "-display", "none", "-nodefaults"]));
+    let (_, complaints, code) = program::ran(same.env("QEMU", &nowhere));
+    assert_eq!(code, 1, "{complaints}");
+    assert!(complaints.contains("no such program"), "{complaints}");
+}
+
 /// A machine that grew keeps what it had, by the record of the run before; and what cannot stay is told.
 #[test]
 fn a_record_of_one_run_is_where_memory_stays_in_the_next() {

@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use cxl_harness::linux::boot::{self, Boot, By, Options};
 use cxl_harness::linux::{Installed, Task};
+use cxl_harness::qemu::line::Given;
 use cxl_harness::qemu::process;
 use cxl_model::scenario::{Scenario, builtin};
 use judge::Judged;
@@ -125,6 +126,70 @@ fn half() {
     assert!(log.contains(&format!("failed to find decoder mapping {address}-")), "{text}");
 }
 
+/// A machine that no scenario here is: a set of two bridges, and beside it a device of a third one.
+const OWN_WORDS: &str = "\
+-M q35,cxl=on,cxl-fmw.0.targets.0=a,cxl-fmw.0.targets.1=b,cxl-fmw.0.size=2G,\
+cxl-fmw.0.interleave-granularity=512,cxl-fmw.1.targets.0=c,cxl-fmw.1.size=1G \
+-m 1G,maxmem=8G,slots=1 -smp 2 \
+-device pxb-cxl,id=a,bus=pcie.0,bus_nr=12,hdm_for_passthrough=true \
+-device pxb-cxl,id=b,bus=pcie.0,bus_nr=50,hdm_for_passthrough=true \
+-device pxb-cxl,id=c,bus=pcie.0,bus_nr=80,hdm_for_passthrough=true \
+-device cxl-rp,id=pa,bus=a,port=0,chassis=0,slot=1 \
+-device cxl-rp,id=pb,bus=b,port=0,chassis=0,slot=2 \
+-device cxl-rp,id=pc,bus=c,port=0,chassis=0,slot=3 \
+-object memory-backend-ram,id=ma,size=256M,share=on \
+-object memory-backend-ram,id=mb,size=256M,share=on \
+-object memory-backend-ram,id=mc,size=512M,share=on \
+-device cxl-type3,bus=pa,volatile-memdev=ma,id=ta \
+-device cxl-type3,bus=pb,volatile-memdev=mb,id=tb \
+-device cxl-type3,bus=pc,volatile-memdev=mc,id=tc";
+
+/// An initrd of somebody's, as distributions make them: /bin is a link, /lib/modules a folder, and its
+/// /init would hang. What it has for the harness' script to come upon says that it was unpacked.
+fn somebody_s_initrd() -> Vec<u8> {
+    let said = "echo '<2>hello from the initrd' >/dev/kmsg\n";
+    let entries = [
+        ("bin", 0o120_777, "lib"),
+        ("lib", 0o040_755, ""),
+        ("lib/modules", 0o040_755, ""),
+        ("lib/modules/modules", 0o100_644, "none\n"),
+        ("init", 0o100_755, "#!/bin/sh\nsleep 10000\n"),
+        ("before", 0o100_644, said),
+    ];
+    let inputs = (1..).zip(entries).map(|(inode, (name, mode, text))| {
+        let head = cpio::newc::Builder::new(name).ino(inode).mode(mode).nlink(1);
+        (head, std::io::Cursor::new(text.as_bytes()))
+    });
+    cpio::write_cpio(inputs, Vec::new()).unwrap()
+}
+
+/// A command line, a kernel by a name that says nothing, its modules and an initrd, all of somebody's.
+fn own_words() {
+    let installed = Installed::find().unwrap();
+    let folder = Folder::new();
+    let kernel = folder.name("bzImage");
+    std::os::unix::fs::symlink(&installed.kernel, &kernel).unwrap();
+    let initrd = folder.file("initrd", somebody_s_initrd());
+    let modules = installed.modules.to_str().unwrap();
+    let ours =
+        ["linux", "--console", "--kernel", &kernel, "--modules", modules, "--initrd", &initrd];
+    let mut words = [&ours[..], &["--append", "cxl.word=1", "--"]].concat();
+    words.extend(OWN_WORDS.split(' '));
+    let (text, complaints, code) = program::ran(&mut program::command(&words));
+    assert_eq!(code, 0, "{complaints}{text}");
+    let first = format!("Linux {} on QEMU ", installed.version);
+    for part in [
+        first.as_str(),
+        ": 2 of 2 regions as planned, 1 GiB online\n",
+        "  512 MiB, 2-way at 512 B, of mem",
+        "  512 MiB, of mem",
+        " is the device at bridge 80 port 0, 512 MiB volatile\n",
+        "hello from the initrd",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
 /// A kernel that never comes to its end is no success, and JSON says so too.
 fn too_long() {
     let mut program = program::command(&["linux", "one-device", "--json", "--timeout", "3"]);
@@ -179,7 +244,8 @@ fn boot_to(name: &str, text: &str, before: &str, task: Task<'_>) -> Result<Boot,
     progress(&format!("booting Linux {}", installed.version));
     let interrupted = &AtomicBool::new(false);
     let by = By::Image;
-    let options = Options { before, task, timeout: LIMIT, interrupted, by };
+    let (given, append) = (&Given::default(), "");
+    let options = Options { before, task, timeout: LIMIT, interrupted, by, given, append };
     let boot = boot::boot(&installed, &scenario, &options);
     progress("Linux has ended");
     boot.map_err(|error| error.to_string())
@@ -286,6 +352,7 @@ fn main() -> ExitCode {
         ("image_enters_a_module_and_refuses_what_is_no_kernel", handover::cases as fn()),
         ("half_of_a_plan_is_a_failure_of_the_command", half),
         ("a_linux_that_takes_too_long_is_a_failure_of_the_command", too_long),
+        ("a_command_line_a_kernel_and_an_initrd_of_somebody_s_are_taken", own_words),
     ] {
         add(claim(name, test), None);
     }

@@ -66,6 +66,7 @@ fn inside(words: &[String]) -> ExitCode {
         version: version.clone(),
         modules: modules.into(),
         busybox: busybox.into(),
+        initrd: None,
     };
     let (files, names): (Vec<_>, Vec<_>) = rest.iter().partition(|word| word.contains('='));
     let file = |word: &String| {

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod peer;
+mod program;
 
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use cxl_firmware::bring_up::{Workspace, bring_up};
 use cxl_firmware::policy::Policy;
 use cxl_harness::conformance::{Answer, SYSTEMS, Table};
+use cxl_harness::linux::Installed;
 use cxl_harness::qemu::offers::Offers;
 use cxl_harness::qemu::qtest::Width;
 use cxl_harness::qemu::run::{Options, RunError};
@@ -23,7 +25,9 @@ use cxl_model::machine::Machine;
 use cxl_model::scenario::Scenario;
 use serde_json::Value;
 
+use peer::trial::unless;
 use peer::{claim, stopped};
+use program::Folder;
 
 fn main() -> ExitCode {
     let mut trials =
@@ -43,6 +47,10 @@ fn main() -> ExitCode {
     trials.push(claim("the_program_is_asked_what_it_has", asked));
     trials.push(claim("a_run_that_takes_too_long_says_what_it_waited_for", too_long));
     trials.push(claim("ctrl_c_ends_a_run", interrupted));
+    trials.push(claim("a_command_line_of_qemu_s_own_is_brought_up_and_reported", own_words));
+    trials.push(claim("words_behind_a_scenario_s_are_qemu_s_own", more_words));
+    let lack = Installed::find().err().map(|error| error.to_string());
+    trials.push(unless(lack, claim("a_run_goes_on_to_any_kernel_and_waits_for_its_end", goes_on)));
     peer::main(trials)
 }
 
@@ -249,6 +257,72 @@ fn interrupted() {
     options.interrupted.store(true, Ordering::Relaxed);
     let error = run::guest(&scenario, &options).unwrap_err();
     assert!(matches!(error, RunError::Interrupted { .. }), "{error}");
+}
+
+/// The machine of a command line, from outside and in a guest.
+fn own_words() {
+    for more in [&["--direct"][..], &[]] {
+        let words = [&["qemu", "--run", "--json"][..], more, &["--"], ONE_DEVICE].concat();
+        let (text, complaints, code) = program::ran(&mut program::command(&words));
+        assert_eq!(code, 0, "{complaints}{text}");
+        let report: Value = serde_json::from_str(&text).unwrap();
+        let regions = report["regions"].as_array().unwrap();
+        assert_eq!(regions.len(), 1, "{text}");
+        assert_eq!(regions[0]["size"], "0x10000000", "{text}");
+        assert_eq!(report["peer"]["verifier"]["locked"], 2, "{text}");
+        let notes = report["peer"]["notes"].to_string();
+        assert!(
+            notes.contains("mem0 is the device at bridge 12 port 0, 256 MiB volatile"),
+            "{notes}"
+        );
+    }
+    // What is no machine with CXL, and what QEMU does not take, is bad input in its own words.
+    for (words, says) in [
+        (&["-M", "q35", "-m", "1G"][..], "cxl=on"),
+        (&["-M", "q35,cxl=on", "-m", "1G", "-device", "no-such-device"], "no-such-device"),
+        (&[&ONE_DEVICE[..2], &["-m", "256M"], &ONE_DEVICE[4..]].concat()[..], "found 256 MiB"),
+    ] {
+        let words = [&["qemu", "--run", "--"][..], words].concat();
+        let (text, complaints, code) = program::ran(&mut program::command(&words));
+        assert_eq!((text.as_str(), code), ("", 2), "{words:?}: {complaints}");
+        assert!(complaints.contains(says), "{words:?}: {complaints}");
+    }
+}
+
+/// Two processors more than the scenario has, which our image does not mind.
+fn more_words() {
+    let words = ["qemu", "one-device", "--run", "--json", "--", "-smp", "3", "-name", "more"];
+    let (text, complaints, code) = program::ran(&mut program::command(&words));
+    assert_eq!(code, 0, "{complaints}{text}");
+    // Without a run they are a part of what is printed.
+    let words = ["qemu", "one-device", "--", "-smp", "3"];
+    let (text, _, code) = program::ran(&mut program::command(&words));
+    assert!(code == 0 && text.ends_with(" \\\n    -smp 3\n"), "{text}");
+}
+
+/// The image hands over to a Linux that is asked nothing: it switches the machine off, and that is as the
+/// image left it. One that goes on is told by its last word.
+fn goes_on() {
+    let installed = Installed::find().unwrap();
+    let folder = Folder::new();
+    let script =
+        "#!/bin/busybox sh\necho hello from /init\n[ $$ = 1 ] && /bin/busybox poweroff -f\n";
+    let initrd = folder.file("initrd", installed.initramfs_for(script).unwrap());
+    let kernel = installed.kernel.to_str().unwrap();
+    let run = ["qemu", "one-device", "--run", "--json", "--timeout", "300", "--kernel", kernel];
+    let words =
+        [&run[..], &["--initrd", &initrd, "--append", "console=ttyS0 no_timer_check"]].concat();
+    let (text, complaints, code) = program::ran(&mut program::command(&words));
+    assert_eq!(code, 0, "{complaints}{text}");
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["result"], "ok", "{text}");
+    assert_eq!(report["peer"]["verifier"]["locked"], 2, "{text}");
+    // Without an initrd it has nothing to run, and panics for good.
+    let run = [&run[..5], &["12"], &run[6..]].concat();
+    let (text, complaints, code) =
+        program::ran(&mut program::command(&[&run[..], &["--append", "console=ttyS0"]].concat()));
+    assert_eq!(code, 1, "{complaints}{text}");
+    assert!(text.contains("the guest has not ended after 12 s"), "{text}");
 }
 
 const ONE_DEVICE: &[&str] = &[

@@ -25,6 +25,7 @@ use cxl_harness::console::{Collected, Registers};
 use cxl_harness::linux::boot::{self, Boot, By, Options};
 use cxl_harness::linux::uefi::Uefi;
 use cxl_harness::linux::{Installed, Task};
+use cxl_harness::qemu::line::Given;
 use cxl_harness::qemu::process::{self, Arch};
 use cxl_model::scenario::{Scenario, builtin};
 use cxl_regs::Span;
@@ -68,7 +69,15 @@ fn booted(machine: &str, (from, to): (&str, &str), by: By) -> (Installed, Boot) 
     };
     let installed = Installed::find_for(arch).unwrap_or_else(|error| panic!("{error}"));
     let interrupted = &AtomicBool::new(false);
-    let options = Options { before: "", task: Task::default(), timeout: LIMIT, interrupted, by };
+    let options = Options {
+        before: "",
+        task: Task::default(),
+        timeout: LIMIT,
+        interrupted,
+        by,
+        given: &Given::default(),
+        append: "",
+    };
     let boot = boot::boot(&installed, &scenario, &options).unwrap_or_else(|e| panic!("{e}"));
     (installed, boot)
 }

@@ -19,6 +19,11 @@ pub(super) struct Earlier {
 }
 
 impl Earlier {
+    /// Whether it was asked for.
+    pub(super) fn is_given(&self) -> bool {
+        self.earlier.is_some()
+    }
+
     /// The machine of a scenario, with what was there before.
     pub(super) fn machine(&self, source: &Source) -> Result<Machine, String> {
         self.scenario(source).map(|scenario| Machine::new(&scenario))

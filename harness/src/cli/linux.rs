@@ -2,6 +2,7 @@
 //!
 //! **Invariant**: exit code 0 is for a Linux that came to its end and has every planned region.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,7 +14,8 @@ use cxl_harness::kvm;
 use cxl_harness::linux::boot::{BootError, By, Options, boot};
 use cxl_harness::linux::ours::{self, OursError};
 use cxl_harness::linux::uefi::Uefi;
-use cxl_harness::linux::{Facts, FactsText, Installed, Task, Verdict, root};
+use cxl_harness::linux::{Facts, FactsText, Installed, Named, NamedError, Task, Verdict, root};
+use cxl_harness::qemu::line::{self, Given};
 use cxl_harness::qemu::process::{self, Arch};
 use cxl_harness::report;
 use cxl_model::scenario::Scenario;
@@ -47,7 +49,24 @@ driver is built when it is needed: that takes the target x86_64-unknown-uefi or 
 
 Without SCENARIO: two-way, a machine that QEMU can be.
 
-Needs a kernel 6.12 or newer with its modules, and busybox-static; qemu-system-x86 10.0 or newer, or
+Words behind -- are QEMU's own: they come behind those of the scenario (-- -smp 2), or without SCENARIO the
+machine is what they build, with -M q35,cxl=on,... and -m 512M or more. What is planned then is what the
+library makes of the machine that it finds: components are called hb0, port0, sw0, mem0, ... in the
+order of PCI, which device is which is a note; where a window is of several bridges, sets go over them.
+This program itself adds
+  -accel tcg -display none -nodefaults -no-reboot
+  -kernel and -append            our image and its words, with those for Linux behind them
+  -fw_cfg name=opt/org.cxl-firmware/kernel and .../initrd, -device isa-debug-exit
+  -serial, twice                 the console, and what Linux says of the machine
+  -M, -cpu and -m                only with SCENARIO
+and, to ask where QEMU has what, starts the same machine first with -S -monitor none -qtest stdio. With
+--by uefi a firmware and a disk take the places of -kernel, -append, -fw_cfg and isa-debug-exit. What
+contradicts one of these is refused by name.
+
+--kernel, --modules and --initrd take another Linux than the installed one. The drivers come from the
+modules; a kernel that has all of them built in needs the folder, too (make modules_install).
+
+Needs a kernel 6.12 or newer with its modules, and a static busybox in PATH; qemu-system-x86 10.0 or newer, or
 for --on ours a KVM that runs CPL 0 natively (VT-x, AMD-V): on other hosts run that inside
 `cxl-harness nested`, which takes the kernel and its drivers along.
 
@@ -74,7 +93,8 @@ Exit code:
   0    Linux has every planned region as planned, and nothing else
   1    it has not, or did not come to its end, there is no QEMU or kernel, or QEMU cannot be this
        machine
-  2    bad usage or scenario file
+  2    bad usage or scenario file; a kernel, modules or initrd that is none, modules of another
+       version, words behind -- that QEMU does not take or that contradict what is added here
   130  Ctrl-C (128 + n after signal n: 143 SIGTERM, 129 SIGHUP); QEMU has gone
 
 Environment:
@@ -91,6 +111,13 @@ Examples:
   cxl-harness linux one-device --json | jq -r '.gaps[].message'
   cxl-harness linux four-way --console
   cxl-harness linux pass-through; echo $?
+  cxl-harness linux two-way --kernel bzImage --modules lib/modules/7.3.4
+  cxl-harness linux two-way -- -smp 2
+  cxl-harness linux -- -M q35,cxl=on,cxl-fmw.0.targets.0=hb0,cxl-fmw.0.size=4G -m 1G \
+    -device pxb-cxl,bus_nr=12,bus=pcie.0,id=hb0,hdm_for_passthrough=true \
+    -device cxl-rp,port=0,bus=hb0,id=rp0,chassis=0,slot=2 \
+    -object memory-backend-ram,id=m0,share=on,size=256M \
+    -device cxl-type3,bus=rp0,volatile-memdev=m0,id=mem0
   cxl-harness linux two-way --by uefi
   cxl-harness linux two-way --by uefi --arch aarch64
   cxl-harness nested -- linux two-way --on ours
@@ -143,11 +170,19 @@ enum Processor {
 #[command(after_long_help = EXAMPLES)]
 pub(super) struct Linux {
     /// A built-in scenario's name (see `cxl-harness scenarios`), a TOML file, or `-` (standard input).
-    #[arg(value_name = "SCENARIO", default_value = DEFAULT)]
-    scenario: String,
+    /// Without one: two-way, or the machine that ARGS build.
+    #[arg(value_name = "SCENARIO")]
+    scenario: Option<String>,
+
+    /// QEMU's own words, behind `--`: besides those of the scenario, or alone.
+    #[arg(value_name = "ARGS", last = true, allow_hyphen_values = true)]
+    words: Vec<OsString>,
 
     #[command(flatten)]
     earlier: Earlier,
+
+    #[command(flatten)]
+    named: NamedLinux,
 
     /// Print JSON instead of text; the end of this help lists the keys.
     #[arg(long)]
@@ -177,7 +212,7 @@ pub(super) struct Linux {
     #[arg(long, value_enum, default_value_t = super::boot::Switch::On)]
     mirror: super::boot::Switch,
 
-    /// With --on ours: words that are added to Linux's command line.
+    /// Words that are added to Linux's command line.
     #[arg(long, value_name = "WORDS", default_value = "")]
     append: String,
 
@@ -194,6 +229,24 @@ pub(super) struct Linux {
     #[arg(long, value_name = "SECONDS", default_value_t = 300,
           value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
+}
+
+/// A Linux that is not the installed one.
+#[derive(Clone, Debug, Default, Args)]
+struct NamedLinux {
+    /// The kernel, a bzImage of any name; its modules in ../lib/modules or /lib/modules, by the version
+    /// that the file says.
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+
+    /// The kernel's modules, the folder with its modules.dep: of the kernel's own version.
+    #[arg(long, value_name = "DIR")]
+    modules: Option<PathBuf>,
+
+    /// An initrd for Linux to unpack beneath this program's, which brings /init and what it needs in a
+    /// folder of its own: programs and files of yours are there, your own /init does not run.
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
 }
 
 /// What varies from run to run.
@@ -241,7 +294,6 @@ impl Linux {
             let off = self.mirror == super::boot::Switch::Off;
             for (name, given) in [
                 ("--mirror", off),
-                ("--append", !self.append.is_empty()),
                 ("--attack", self.attack.is_some()),
                 ("--media", self.media.is_some()),
             ] {
@@ -263,8 +315,15 @@ impl Linux {
         if self.by == Firmware::Uefi && self.on == On::Ours {
             return super::fail("--by uefi is for --on qemu");
         }
-        let scenario = match self.earlier.scenario(&Source::built_in(&self.scenario)) {
-            Ok(scenario) => scenario,
+        let words = self.words.clone();
+        let given = Given { whole: self.scenario.is_none() && !words.is_empty(), words };
+        if let Err(error) = self.takes(&given) {
+            return super::fail(&error);
+        }
+        let named = self.scenario.as_deref().unwrap_or(DEFAULT);
+        let known = (!given.whole).then(|| self.earlier.scenario(&Source::built_in(named)));
+        let known = match known.transpose() {
+            Ok(known) => known,
             Err(error) => return super::fail(&error),
         };
         let page = match self.page.ready() {
@@ -272,21 +331,31 @@ impl Linux {
             Err(error) => return super::fail(&error),
         };
         let page = page.as_ref();
+        let name = known.as_ref().map_or(line::NAME, |scenario| &scenario.name).to_owned();
         let installed = match self.needed(arch) {
             Ok(installed) => installed,
-            Err(lacks) if self.json => {
-                let why = lacks.join("; ");
-                return self.refuse(&scenario.name, None, &why, super::EXIT_REFUSED, page);
+            Err((lacks, code)) if self.json => {
+                return self.refuse(&name, None, &lacks.join("; "), code, page);
             }
-            Err(lacks) => {
-                let verdict = Verdict::refused(&scenario.name, None, lacks.join("; "));
+            Err((lacks, code)) => {
+                let verdict = Verdict::refused(&name, None, lacks.join("; "));
                 let told = page.map(|_| html::of_linux(&verdict, None, &super::command_line()));
-                let code = super::lacking(&lacks, super::EXIT_REFUSED);
+                let code = super::lacking(&lacks, code);
                 return super::print_with("", page.zip(told.as_ref()), code);
             }
         };
+        let limit = Duration::from_secs(self.timeout);
+        let scenario = match known.map_or_else(|| line::machine(&given.words, limit), Ok) {
+            Ok(scenario) => scenario,
+            Err(error) => {
+                let code =
+                    if error.is_input() { super::EXIT_BAD_INPUT } else { super::EXIT_REFUSED };
+                let linux = Some(installed.version.as_str());
+                return self.refuse(&name, linux, &error.to_string(), code, page);
+            }
+        };
         let came = match self.on {
-            On::Qemu => self.on_qemu(&installed, &scenario, arch),
+            On::Qemu => self.on_qemu(&installed, &scenario, arch, &given),
             On::Ours => self.on_ours(&installed, &scenario),
         };
         let Came { verdict, facts, console, took, seen } = match came {
@@ -314,22 +383,43 @@ impl Linux {
         super::print_with(&text, told, code)
     }
 
-    /// What it takes; everything that is missing, so that nobody has to come again for each.
-    fn needed(&self, arch: Arch) -> Result<Installed, Vec<String>> {
-        let mut lacks = Vec::new();
+    /// Whether QEMU's own words go together with the rest.
+    fn takes(&self, given: &Given) -> Result<(), String> {
+        if given.words.is_empty() {
+            return Ok(());
+        }
+        if self.on == On::Ours {
+            return Err("words of QEMU's behind -- are for --on qemu".to_owned());
+        }
+        if given.whole && self.arch != Processor::X86 {
+            return Err("words of QEMU's without a scenario are for --arch x86-64".to_owned());
+        }
+        if given.whole && self.earlier.is_given() {
+            return Err("--earlier is for a scenario: name one in front of --".to_owned());
+        }
+        line::check(given).map_err(|error| error.to_string())
+    }
+
+    /// What it takes; everything that is missing, so that nobody has to come again for each, and the
+    /// exit code of that.
+    fn needed(&self, arch: Arch) -> Result<Installed, (Vec<String>, u8)> {
+        let (mut lacks, mut code) = (Vec::new(), super::EXIT_REFUSED);
         if self.on == On::Qemu {
             lacks.extend(process::available_for(arch).err().map(|error| error.to_string()));
         }
         if self.by == Firmware::Uefi {
             lacks.extend(Uefi::is_installed(arch).err().map(|error| error.to_string()));
         }
-        match Installed::all_for(arch) {
-            Ok(installed) if lacks.is_empty() => Ok(installed),
-            Ok(_) => Err(lacks),
-            Err(missing) => {
-                lacks.extend(missing.iter().map(ToString::to_string));
-                Err(lacks)
+        let NamedLinux { kernel, modules, initrd } = self.named.clone();
+        let installed = Named { kernel, modules, initrd }.installed(arch).map_err(|wrong| {
+            if wrong.iter().any(NamedError::is_input) {
+                code = super::EXIT_BAD_INPUT;
             }
+            lacks.extend(wrong.iter().map(ToString::to_string));
+        });
+        match installed {
+            Ok(installed) if lacks.is_empty() => Ok(installed),
+            _ => Err((lacks, code)),
         }
     }
 
@@ -338,6 +428,7 @@ impl Linux {
         installed: &Installed,
         scenario: &Scenario,
         arch: Arch,
+        given: &Given,
     ) -> Result<Came, (String, u8)> {
         super::progress(&format!("QEMU boots Linux {}, some ten seconds", installed.version));
         let options = Options {
@@ -349,6 +440,8 @@ impl Linux {
                 Firmware::Image | Firmware::Host => By::Image,
                 Firmware::Uefi => By::Uefi(arch),
             },
+            given,
+            append: &self.append,
         };
         let boot = boot(installed, scenario, &options).map_err(|error| {
             let code = match error {

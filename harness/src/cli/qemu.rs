@@ -8,10 +8,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use cxl_harness::linux::named;
 use cxl_harness::qemu::command::{Command, NOTES, Refusal, shell};
+use cxl_harness::qemu::line::{self, Given};
 use cxl_harness::qemu::offers::Offers;
 use cxl_harness::qemu::process;
-use cxl_harness::qemu::run::{Options, RunError, direct, guest};
+use cxl_harness::qemu::run::{Behind, Options, RunError, direct, guest};
 use cxl_harness::report::Verdict;
 use cxl_model::scenario::Scenario;
 use schemars::JsonSchema;
@@ -40,6 +42,15 @@ with QEMU's registers and memory, read from outside through a qtest socket. With
 guest runs: the library drives QEMU's devices from this process, on a machine that no firmware has
 touched.
 
+Words behind -- are QEMU's own, behind those of the scenario; with --run and without SCENARIO the machine
+is what they build, as the library finds it. A run adds -accel tcg -display none -nodefaults -monitor none,
+-qtest, and where a guest boots -kernel, -append, -serial, -no-reboot and -no-shutdown (with --kernel also
+-fw_cfg and -qmp); what contradicts these is refused by name, and with a scenario -M, -cpu and -m, too.
+
+--run --kernel: once our image is done it hands over to that Linux, with --append and --initrd as they
+are. It may do as it likes, and has to switch the machine off: what is reported then is the machine
+as it left it.
+
 QEMU stores Lock On Commit and does not enforce it. So there are two results: the verifier's, that
 every decoder on each path is locked, and with --attack the attack's, that locks give way: the same
 attack (each bit in each state, whole values, widths, modes, and marks in memory) is made from outside
@@ -61,7 +72,8 @@ came to no report has the keys above.
 Exit code:
   0    good
   1    refused, there is no QEMU that can do it, or a check failed
-  2    bad usage or scenario file
+  2    bad usage or scenario file; a kernel or initrd that is none, words behind -- that QEMU does not
+       take or that contradict what is added here
   130  Ctrl-C (128 + n after signal n: 143 SIGTERM, 129 SIGHUP); QEMU has gone
 
 Environment:
@@ -72,6 +84,8 @@ Examples:
   cxl-harness qemu two-way --run
   cxl-harness qemu two-way --run --attack; echo $?
   cxl-harness qemu two-way --run --direct --json | jq '.decoders[].component'
+  cxl-harness qemu two-way --run -- -smp 2
+  cxl-harness qemu one-device --run --kernel bzImage --append console=ttyS0 --initrd initramfs
   cxl-harness qemu one-device --kernel bzImage --append console=ttyS0 --initrd initramfs | sh
   cxl-harness qemu default; echo $?";
 
@@ -80,8 +94,13 @@ Examples:
 #[command(after_long_help = EXAMPLES)]
 pub(super) struct Qemu {
     /// A built-in scenario's name (see `cxl-harness scenarios`), a TOML file, or `-` (standard input).
-    #[arg(value_name = "SCENARIO", default_value = DEFAULT)]
-    scenario: String,
+    /// Without one: two-way, or with --run the machine that ARGS build.
+    #[arg(value_name = "SCENARIO")]
+    scenario: Option<String>,
+
+    /// QEMU's own words, behind `--`: besides those of the scenario, or with --run alone.
+    #[arg(value_name = "ARGS", last = true, allow_hyphen_values = true)]
+    words: Vec<OsString>,
 
     #[command(flatten)]
     earlier: Earlier,
@@ -94,15 +113,16 @@ pub(super) struct Qemu {
     #[arg(long, value_name = "DIRECTORY")]
     files: Option<PathBuf>,
 
-    /// What QEMU is to boot: adds -kernel.
-    #[arg(long, value_name = "FILE", conflicts_with = "run")]
+    /// What QEMU is to boot: adds -kernel. With --run the Linux (a bzImage) that our image hands over to
+    /// once it is done; it has to switch the machine off.
+    #[arg(long, value_name = "FILE", conflicts_with = "direct")]
     kernel: Option<PathBuf>,
 
     /// Its command line: adds -append.
-    #[arg(long, value_name = "LINE", requires = "kernel")]
+    #[arg(long, value_name = "LINE", requires = "kernel", allow_hyphen_values = true)]
     append: Option<String>,
 
-    /// Its initial RAM disk or module: adds -initrd.
+    /// Its initial RAM disk or module: adds -initrd. With --run it is Linux's as it is.
     #[arg(long, value_name = "FILE", requires = "kernel")]
     initrd: Option<PathBuf>,
 
@@ -156,12 +176,29 @@ impl Qemu {
     pub(super) fn run(self) -> ExitCode {
         // Before the first process is started: what it leaves is to be cleaned up.
         super::signals();
-        let scenario = match self.earlier.scenario(&Source::built_in(&self.scenario)) {
-            Ok(scenario) => scenario,
+        let words = self.words.clone();
+        let given = Given { whole: self.scenario.is_none() && !words.is_empty(), words };
+        if let Err(error) = self.takes(&given) {
+            return super::fail(&error);
+        }
+        let linux = match self.linux() {
+            Ok(linux) => linux,
             Err(error) => return super::fail(&error),
         };
+        let scenario = if given.whole {
+            let found = line::machine(&given.words, Duration::from_secs(self.timeout));
+            found.map_err(|error| (error.is_input(), error.to_string()))
+        } else {
+            let named = Source::built_in(self.scenario.as_deref().unwrap_or(DEFAULT));
+            self.earlier.scenario(&named).map_err(|error| (true, error))
+        };
+        let scenario = match scenario {
+            Ok(scenario) => scenario,
+            Err((true, error)) => return super::fail(&error),
+            Err((false, error)) => return self.stopped(error, super::EXIT_REFUSED),
+        };
         if self.run {
-            return self.start(&scenario);
+            return self.start(&scenario, given, linux);
         }
         let files = self.files.as_deref();
         // To print a command line no QEMU is needed; where there is one, it is for that.
@@ -178,10 +215,45 @@ impl Qemu {
         match Command::on(&offers, &scenario, files) {
             Ok(mut command) => {
                 command.notes.push(written_for);
+                if !given.words.is_empty() {
+                    command.groups.push(given.words);
+                }
                 self.print(&scenario, command)
             }
             Err(refusal) => self.refuse(&refusal),
         }
+    }
+
+    /// Whether QEMU's own words go together with the rest.
+    fn takes(&self, given: &Given) -> Result<(), String> {
+        const PRINTED: &str = "words behind -- and no scenario are a QEMU command line already: with --run \
+                               our image boots there";
+        const EARLIER: &str = "--earlier is for a scenario: name one in front of --";
+        const FILES: &str =
+            "--files is for a scenario: give your own -object memory-backend-file behind --";
+        let contradictions = [
+            (!self.run, PRINTED),
+            (self.earlier.is_given(), EARLIER),
+            (self.files.is_some(), FILES),
+        ];
+        let contradiction = contradictions.iter().find(|(is, _)| given.whole && *is);
+        if let Some((_, words)) = contradiction {
+            return Err((*words).to_owned());
+        }
+        // What is printed may go anywhere.
+        if self.run { line::check(given).map_err(|error| error.to_string()) } else { Ok(()) }
+    }
+
+    /// The Linux that a run goes on to.
+    fn linux(&self) -> Result<Option<Behind>, String> {
+        let Some(kernel) = self.kernel.as_ref().filter(|_| self.run) else { return Ok(None) };
+        named::is_kernel(kernel).map_err(|error| error.to_string())?;
+        let initrd = self.initrd.clone();
+        if let Some(initrd) = &initrd {
+            named::is_initrd(initrd).map_err(|error| error.to_string())?;
+        }
+        let append = self.append.clone().unwrap_or_default();
+        Ok(Some(Behind { kernel: kernel.clone(), initrd, append }))
     }
 
     fn print(&self, scenario: &Scenario, command: Command) -> ExitCode {
@@ -255,13 +327,15 @@ impl Qemu {
         super::print(&super::json(&printed), ExitCode::from(code))
     }
 
-    fn start(&self, scenario: &Scenario) -> ExitCode {
+    fn start(&self, scenario: &Scenario, given: Given, linux: Option<Behind>) -> ExitCode {
         super::progress("QEMU boots, which takes some seconds");
         let options = Options {
             attack: self.attack,
             files: self.files.clone(),
             timeout: Duration::from_secs(self.timeout),
             interrupted: super::interrupted(),
+            given,
+            linux,
         };
         let run = if self.direct { direct } else { guest };
         let report = match run(scenario, &options) {

@@ -20,7 +20,8 @@ use super::verdict::{Evidence, Verdict};
 use super::{COMMAND_LINE, COMMAND_LINE_ARM, Facts, FactsError, InitramfsError, Installed, Task};
 use crate::console::{self, Collected, ConsoleError};
 use crate::guest::boot::{IMAGE, command_line};
-use crate::qemu::command::{Command, Medium, Refusal};
+use crate::qemu::command::{Medium, Refusal};
+use crate::qemu::line::Given;
 use crate::qemu::offers::Offers;
 use crate::qemu::process::{Arch, Process, ProcessError};
 
@@ -53,6 +54,10 @@ pub struct Options<'a> {
     pub interrupted: &'a AtomicBool,
     /// What boots.
     pub by: By,
+    /// Words of QEMU's own.
+    pub given: &'a Given,
+    /// Words for Linux's command line, besides those that it needs.
+    pub append: &'a str,
 }
 
 /// What boots, and hands over to Linux.
@@ -270,7 +275,9 @@ pub fn boot(
     options: &Options<'_>,
 ) -> Result<Boot, BootError> {
     let mut scenario = scenario.clone();
-    scenario.platform.memory = scenario.platform.memory.max(MEMORY);
+    if !options.given.whole {
+        scenario.platform.memory = scenario.platform.memory.max(MEMORY);
+    }
     let arch = match options.by {
         By::Image => Arch::X86,
         By::Uefi(arch) => arch,
@@ -286,7 +293,7 @@ pub fn boot(
         By::Uefi(arch) => Some(Uefi::find(arch).map_err(BootError::Uefi)?),
     };
 
-    let machine = Command::on(&offers, &scenario, Some(directory.path()));
+    let machine = options.given.command(&offers, &scenario, Some(directory.path()));
     let machine = machine.map_err(BootError::Refused)?;
     // Windows lie elsewhere on QEMU, and which goes where hangs on that.
     let (_, view) =
@@ -311,7 +318,8 @@ pub fn boot(
         None => {
             fs::write(at("initramfs"), initramfs).map_err(BootError::File)?;
             fs::write(at("image"), IMAGE).map_err(BootError::File)?;
-            let line = format!("{own} dump -- {COMMAND_LINE}");
+            let line = format!("{own} dump -- {COMMAND_LINE} {}", options.append);
+            let line = line.trim_end();
             arguments.extend(["-device".into(), "isa-debug-exit,iobase=0xf4,iosize=4".into()]);
             arguments.extend(["-kernel".into(), at("image").into()]);
             arguments.extend(["-append".into(), line.into()]);
@@ -323,6 +331,8 @@ pub fn boot(
             let words = own.split(' ').filter(|word| !word.starts_with("payload="));
             let words = words.chain(["dump"]).collect::<Vec<_>>().join(" ");
             let line = if arch == Arch::Arm { COMMAND_LINE_ARM } else { COMMAND_LINE };
+            let line = format!("{line} {}", options.append);
+            let line = line.trim_end();
             let more = uefi.arguments(directory.path(), installed, &initramfs, &words, line);
             arguments.extend(more.map_err(BootError::Uefi)?);
         }

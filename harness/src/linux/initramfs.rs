@@ -22,6 +22,9 @@ const WANTED: [&str; 9] = [
     "dax_hmem",
 ];
 
+/// The folder of what is ours in an initrd that is not.
+const OWN: &str = "cxl-harness";
+
 /// What takes a disk of our own machine.
 pub(super) const DISK: &str = "virtio_blk";
 
@@ -201,15 +204,34 @@ impl Installed {
     }
 
     fn with_init(&self, init: &str, more: Vec<Entry>) -> Result<Vec<u8>, InitramfsError> {
+        let Some(path) = &self.initrd else {
+            let mut entries = vec![
+                Entry::folder("bin"),
+                Entry::folder("lib"),
+                Entry::file("bin/busybox", PROGRAM, read(&self.busybox)?),
+                Entry::file("init", PROGRAM, init),
+            ];
+            entries.extend(more);
+            entries.extend(drivers(&self.modules, &self.version, &WANTED, "lib")?);
+            return archive(&entries);
+        };
+        // Linux unpacks one archive over the other. Ours has a folder of its own, as theirs may have /bin
+        // as a link and /lib/modules as a folder; /init alone is taken from them.
+        let own = |place: &str| format!("/{OWN}/{place}");
+        let init = init.replace("/bin/busybox", &own("busybox"));
+        let init = init.replace("/lib/modules", &own("modules"));
         let mut entries = vec![
-            Entry::folder("bin"),
-            Entry::folder("lib"),
-            Entry::file("bin/busybox", PROGRAM, read(&self.busybox)?),
+            Entry::folder(OWN),
+            Entry::file(&format!("{OWN}/busybox"), PROGRAM, read(&self.busybox)?),
             Entry::file("init", PROGRAM, init),
         ];
         entries.extend(more);
-        entries.extend(drivers(&self.modules, &self.version, &WANTED, "lib")?);
-        archive(&entries)
+        entries.extend(drivers(&self.modules, &self.version, &WANTED, OWN)?);
+        let mut bytes = read(path)?;
+        // Archives begin at multiples of four; zeros between them are passed over.
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes.extend(archive(&entries)?);
+        Ok(bytes)
     }
 }
 

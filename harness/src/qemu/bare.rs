@@ -34,6 +34,8 @@ const CONFIG_DATA: u16 = 0xCFC;
 
 /// fw_cfg (QEMU `docs/specs/fw_cfg.rst`): numbers in it are big-endian.
 mod fw_cfg {
+    /// How much RAM there is: little-endian, as all of the old items.
+    pub(super) const RAM_SIZE: u16 = 0x03;
     /// The list of files.
     pub(super) const DIRECTORY: u16 = 0x19;
     /// Address of the DMA request, high and low half.
@@ -171,6 +173,13 @@ pub fn platform_for(arch: Arch, qtest: &mut Qtest, address_bits: u8) -> Result<T
         }
     }
     Ok(platform)
+}
+
+/// Bytes of RAM that the machine has.
+pub(crate) fn memory(qtest: &mut Qtest) -> Result<u64, BareError> {
+    let mut bytes = [0; 8];
+    item(Arch::X86, qtest, fw_cfg::RAM_SIZE, &mut bytes)?;
+    Ok(u64::from_le_bytes(bytes))
 }
 
 /// Fetches a file of fw_cfg.

@@ -22,9 +22,11 @@ use tempfile::TempDir;
 use super::Clock;
 use super::bare::{self, BareError};
 use super::command::{self, Command};
+use super::line::Given;
 use super::locks;
 use super::offers::{AskError, Offers};
 use super::process::{Arch, Process, ProcessError, fixed};
+use super::qmp::Qmp;
 use super::qtest::{Qtest, QtestError, Width};
 use super::view::{self, Mismatch, View};
 use crate::console::{self, Collected, ConsoleError, Registers, Section};
@@ -48,6 +50,21 @@ pub struct Options {
     pub timeout: Duration,
     /// Set by Ctrl-C.
     pub interrupted: Arc<AtomicBool>,
+    /// Words of QEMU's own.
+    pub given: Given,
+    /// In a guest run: the Linux that the image hands over to, whose end is waited for.
+    pub linux: Option<Behind>,
+}
+
+/// A Linux behind our image, of which nothing is asked but that it ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Behind {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// Its initrd.
+    pub initrd: Option<PathBuf>,
+    /// Its command line.
+    pub append: String,
 }
 
 impl Default for Options {
@@ -57,6 +74,8 @@ impl Default for Options {
             attack: false,
             timeout: Duration::from_secs(60),
             interrupted: Arc::default(),
+            given: Given::default(),
+            linux: None,
         }
     }
 }
@@ -109,7 +128,7 @@ impl fmt::Display for RunError {
             ),
             Self::Silent { limit, last } => write!(
                 f,
-                "the image has not ended after {} s; a busy host may need more: --timeout SECONDS. \
+                "the guest has not ended after {} s; a busy host may need more: --timeout SECONDS. \
                  The last line on its console: {last:?}",
                 limit.as_secs()
             ),
@@ -305,7 +324,7 @@ pub fn direct(scenario: &Scenario, options: &Options) -> Result<Report, RunError
     let stop = Stop::of(options);
     let offers = Offers::ask(options.timeout)?;
     let files = options.files.as_deref();
-    let command = Command::on(&offers, scenario, files).map_err(RunError::Refused)?;
+    let command = options.given.command(&offers, scenario, files).map_err(RunError::Refused)?;
     let mut arguments = fixed();
     arguments.push("-S".into());
     arguments.extend(command.arguments());
@@ -400,14 +419,19 @@ pub fn guest(scenario: &Scenario, options: &Options) -> Result<Report, RunError>
     let stop = Stop::of(options);
     let offers = Offers::ask(options.timeout)?;
     let files = options.files.as_deref();
-    let command = Command::on(&offers, scenario, files).map_err(RunError::Refused)?;
+    let command = options.given.command(&offers, scenario, files).map_err(RunError::Refused)?;
     let (mut tables, view) = platform_of(Arch::X86, scenario, &command, options.timeout)?;
     // SeaBIOS has assigned everything.
     tables.resources.clear();
     let line =
         |payload| command_line(&view.scenario, &view.map, payload).map_err(RunError::Scenario);
     let start = Instant::now();
-    let booted = Booted::new(&command, &format!("{} dump", line("none")?), options, &stop)?;
+    let first = match &options.linux {
+        None => format!("{} dump", line("none")?),
+        Some(linux) => format!("{} dump -- {}", line("linux")?, linux.append),
+    };
+    let linux = options.linux.as_ref();
+    let booted = Booted::new(&command, first.trim_end(), linux, options, &stop)?;
     let time = start.elapsed();
     let Booted { mut process, mut qtest, said, .. } = booted;
     let collected = console::collect(&said).map_err(RunError::Console)?;
@@ -444,12 +468,15 @@ pub fn guest(scenario: &Scenario, options: &Options) -> Result<Report, RunError>
     for failure in differences(&collected, &mut hw).into_iter().chain(unprinted(&collected, tree)) {
         report.facts.fail_of_peer(failure);
     }
-    ended(&collected, &said, &mut report);
+    // What goes on to Linux has no end of its own.
+    if options.linux.is_none() || collected.end.is_some() {
+        ended(&collected, &said, &mut report);
+    }
     finish(&mut report, &mut hw, &room, &seen, options, &command, &offers);
     if options.attack && report.facts.refusal.is_none() {
         let bits = super::process::dies_of_values(offers.version);
         let payload = if bits { "attack-bits" } else { "attack-judged" };
-        let inside = Booted::new(&command, &line(payload)?, options, &stop)?;
+        let inside = Booted::new(&command, &line(payload)?, None, options, &stop)?;
         let mut lines = verdict(&inside.said);
         let outside = report.facts.peer.as_ref().and_then(|peer| peer.attack.as_ref());
         let held = outside.is_some_and(|attack| attack.held);
@@ -499,10 +526,11 @@ struct Booted {
 }
 
 impl Booted {
-    /// Boots the image with this command line, and waits for its end.
+    /// Boots the image with this command line, and waits for its end, or for that of the Linux behind it.
     fn new(
         command: &Command,
         line: &str,
+        linux: Option<&Behind>,
         options: &Options,
         stop: &Stop,
     ) -> Result<Self, RunError> {
@@ -527,12 +555,27 @@ impl Booted {
         arguments.extend(["-serial", "chardev:console"].map(OsString::from));
         arguments.extend(["-qtest".into(), value("unix:", &socket, ",server=on,wait=off")]);
         arguments.extend(["-qtest-log", "/dev/null"].map(OsString::from));
+        let control = directory.path().join("qmp");
+        if let Some(linux) = linux {
+            let files_of_linux =
+                [("kernel", Some(&linux.kernel)), ("initrd", linux.initrd.as_ref())];
+            for (name, path) in files_of_linux {
+                let Some(path) = path else { continue };
+                let start = format!("name=opt/org.cxl-firmware/{name},file=");
+                arguments.extend(["-fw_cfg".into(), value(&start, path, "")]);
+            }
+            arguments.extend(["-qmp".into(), value("unix:", &control, ",server=on,wait=off")]);
+        }
         let mut process = Process::start(&arguments).map_err(RunError::Process)?;
         let qtest = match Qtest::connect(&socket, options.timeout) {
             Ok(qtest) => qtest,
             Err(error) => return Err(explain(&mut process, error)),
         };
-        let said = until_end(&mut process, &console, stop)?;
+        let mut qmp = match linux {
+            None => None,
+            Some(_) => Some(Qmp::connect(&control, options.timeout).map_err(files)?),
+        };
+        let said = until_end(&mut process, &console, qmp.as_mut(), stop)?;
         Ok(Self { process, qtest, said, _directory: directory })
     }
 }
@@ -562,11 +605,21 @@ fn from_inside(lines: &[String], said: &[u8], held: bool) -> Option<String> {
     }
 }
 
-/// The console's text, once the image has said how it ended.
-fn until_end(process: &mut Process, file: &Path, stop: &Stop) -> Result<Vec<u8>, RunError> {
+/// The console's text, once the image has said how it ended, or the machine has.
+fn until_end(
+    process: &mut Process,
+    file: &Path,
+    mut machine: Option<&mut Qmp>,
+    stop: &Stop,
+) -> Result<Vec<u8>, RunError> {
     loop {
+        // Asked first: what was said before the end is in the file then.
+        let over = machine.as_mut().is_some_and(|machine| machine.ended());
         let said = console::so_far(file).map_err(|error| RunError::Files(error.to_string()))?;
-        if said.windows(END.len()).any(|window| window == END) && said.ends_with(b"\n") {
+        let by_itself =
+            said.windows(END.len()).any(|window| window == END) && said.ends_with(b"\n");
+        // A Linux says what it likes.
+        if over || by_itself && machine.is_none() {
             return Ok(said);
         }
         if let Some(status) = process.ended() {
