@@ -15,10 +15,11 @@ mod machine;
 mod page;
 mod tables;
 
-use cxl_lint::Severity;
+use cxl_lint::{Reached, Severity};
 use cxl_model::dump::{Change, RegisterDiff};
 use cxl_model::fabric::Fabric;
 
+use crate::inspect::{Answer, Inspection};
 use crate::linux;
 use crate::report::{Facts, Refusal, Seen, Verdict};
 use crate::svg::{Map, Panel};
@@ -32,7 +33,7 @@ pub fn of_run(facts: &Facts, before: Option<&Fabric>, command: &str) -> Page {
     page.verdict(tone(facts.result), verdict(facts));
     page.lead(&facts.description);
     if let Some(refusal) = &facts.refusal {
-        page.refused(refusal);
+        page.refused(refusal, facts.seen.stop.as_ref().map(|stop| stop.at.name()));
     }
     for failure in facts.failures().iter().take(MOST) {
         page.alarm(failure);
@@ -93,7 +94,7 @@ fn verdict(facts: &Facts) -> String {
 pub fn of_refusal(title: &str, refusal: &Refusal, command: &str) -> Page {
     let mut page = Page::new(title.to_owned(), command);
     page.verdict(Tone::Refused, Verdict::Refused.to_string());
-    page.refused(refusal);
+    page.refused(refusal, None);
     page
 }
 
@@ -168,12 +169,45 @@ pub fn of_diff(
     page
 }
 
-/// The page of registers, wherever they are from: the path, the map and where addresses lead. Notes are
-/// sentences that its reader should know first.
-pub fn of_registers(title: &str, seen: &Seen, notes: &[String], command: &str) -> Page {
+/// The page of a machine that was written down: what is there, what its locks protect, what Linux makes of
+/// it. `good` is how it ends; the words are what was asked for and not met.
+pub fn of_inspection(
+    title: &str,
+    inspection: &Inspection,
+    reached: Reached,
+    (good, not_met): (bool, Option<&str>),
+    command: &str,
+) -> Page {
+    let Inspection { kernel, components, locks, withheld, lint, .. } = inspection;
     let mut page = Page::new(title.to_owned(), command);
-    notes.iter().for_each(|note| page.lead(note));
-    registers(&mut page, seen, None);
+    let linux = if lint.refused() { "Linux refuses something" } else { "Linux refuses nothing" };
+    let mut words = format!("locked: {}; sealed: {}; {linux}", locks.locked, locks.sealed);
+    match withheld.len() {
+        0 => {}
+        1 => words += "; 1 thing was withheld",
+        many => words += &format!("; {many} things were withheld"),
+    }
+    page.verdict(if good { Tone::Good } else { Tone::Bad }, words);
+    if let Some(kernel) = kernel {
+        page.lead(&format!("Linux {kernel}"));
+    }
+    for remark in lint.remarks.iter().chain(&reached.assumed).take(4 * MOST) {
+        page.lead(remark);
+    }
+    if let Some(word) = not_met {
+        page.alarm(&format!("Required, and not met: {word}"));
+    }
+    page.section("components", "Components", tables::components(components));
+    page.section("locks", "What the locks protect, by registers alone", tables::locks(locks));
+    page.maybe("withheld", "What could not be read", tables::withheld(withheld));
+    let mut seen = Seen::of(reached.fabric);
+    let unread = locks.missing.iter().filter_map(|what| what.strip_prefix("registers of "));
+    seen.unread = unread.map(str::to_owned).collect();
+    if locks.sealed == Answer::Yes {
+        seen.sealed = seen.fabric.devices.iter().map(|device| device.name.clone()).collect();
+    }
+    registers(&mut page, &seen, None);
+    page.section("findings", "What Linux makes of it, in the order of its log", tables::lint(lint));
     page
 }
 

@@ -56,7 +56,7 @@ pub(crate) use opinion::name;
 pub use passed::Passed;
 pub use peer::{Field, LockAttack, Peer, Verifier};
 pub use plan::PlanReport;
-pub use seen::{Loss, Seen};
+pub use seen::{Loss, Seen, Stop, StopAt};
 pub use svg::Svg;
 pub use topology::{Component, Kind, Policy, Window};
 
@@ -506,7 +506,8 @@ impl Report {
         let mut picture = Seen::of(fabric.clone());
         picture.ram = map.ram.iter().map(|span| (span.base().0, span.size())).collect();
         picture.recorded(scenario, shown);
-        if left.refusal.is_some() {
+        if let Some(refusal) = left.refusal {
+            picture.stopped(scenario, map, &refusal.message);
             // Nothing came to be needed.
             picture.lost.retain(|_, loss| *loss != Loss::Unused);
         }

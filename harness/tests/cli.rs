@@ -432,6 +432,7 @@ fn writers(directory: &Folder) -> Vec<(Vec<String>, String)> {
         (words(&["attack", "--direct", "one-device"]), "--html"),
         (words(&["lint", "one-device"]), "--html"),
         (words(&["decode", "--diff", &old, &new]), "--html"),
+        (words(&["inspect", &dump]), "--html"),
         (words(&["cedt", "one-device"]), "--output"),
         (words(&["image"]), ""),
     ] {
@@ -490,6 +491,8 @@ fn a_run_that_comes_to_nothing_leaves_output_files_as_they_were() {
         vec!["attack", "--direct", &broken, "--html", &old],
         vec!["lint", &broken, "--html", &old],
         vec!["decode", "--diff", &nothing, &nothing, "--html", &old],
+        vec!["inspect", &nothing, "--html", &old],
+        vec!["collect", "--root", &nothing, "--html", &old],
         vec!["cedt", &broken, "--output", &old],
     ] {
         let (_, complaint, code) = ran(&words);

@@ -8,6 +8,9 @@
 
 mod browser;
 mod program;
+#[allow(dead_code, reason = "another test program needs the rest")]
+#[path = "collect/stand_in.rs"]
+mod stand_in;
 mod trial;
 
 use std::path::{Path, PathBuf};
@@ -24,6 +27,7 @@ use cxl_model::scenario::{Scenario, builtin};
 use cxl_regs::{Dpa, Hpa};
 use program::{Folder, command, ran};
 use serde_json::{Value, json};
+use stand_in::{SERIAL, StandIn};
 use trial::{claim, unless};
 
 /// The widths of a telephone, a tablet and a desktop.
@@ -269,6 +273,79 @@ fn other_pages_are_good() {
     is_good(&browser, &file);
 }
 
+/// A refusal is where it is in the whole path: by word, shape and colour, and linked from the top.
+fn refusals_are_in_their_place() {
+    let (folder, browser) = (Folder::new(), Browser::start());
+    // The name, the decoder, and what is said there.
+    for (name, at, decoder, why) in [
+        ("no-window", "mem0", Value::Null, "no window targets bridge 16"),
+        ("too-few-decoders", "mem1", Value::Null, "all 1 decoders of bridge 16 are taken"),
+        ("dead-device", "mem0", Value::Null, "device capability 1 reads as all-ones"),
+        ("commit-error", "mem0", json!("decoder 0"), "the hardware refused the commit"),
+        ("lock-lost", "hb0", json!("decoder 0"), "not locked"),
+        ("no-such-target", "window0", Value::Null, "is the UID of no bridge"),
+    ] {
+        let told = page(&folder, name, &["boot", "--direct", name], 1);
+        is_good(&browser, &told);
+        let found = browser.evaluate(
+            "(() => { const all = document.querySelectorAll('.tree .node.stopped, tr.stopped'); const \
+             [at] = all; const room = at.querySelector('.room.stopped'); const link = \
+             document.querySelector('.alarm a'); const loss = at.querySelector('.loss'); return [ \
+             document.querySelectorAll('.legend .stopped').length, all.length, at.querySelector('b, th').firstChild.textContent, room && \
+             room.textContent.trim().split(':')[0], loss.textContent, link.textContent, \
+             link.getAttribute('href') === '#' + at.id, loss.querySelector('svg use') !== null, \
+             getComputedStyle(at.querySelector('th') || at).borderTopStyle ]; })()",
+        );
+        let said = found[4].as_str().unwrap();
+        assert!(said.starts_with("refused here: ") && said.contains(why), "{name}: {found}");
+        let rest = json!([1, 1, at, decoder, said, at, true, true, "double"]);
+        assert_eq!(found, rest, "{name}");
+    }
+    // What was not refused has none.
+    browser.open(&page(&folder, "good", &["boot", "--direct", "two-way"], 0));
+    assert_eq!(browser.evaluate("document.querySelectorAll('.stopped, .alarm').length"), 0);
+}
+
+/// A machine that was collected, whole and with a gap, and inspected elsewhere.
+fn collected_machines_are_good() {
+    let (folder, browser) = (Folder::new(), Browser::start());
+    let stand_in = StandIn::of(builtin("switch-interleave").unwrap().text);
+    let (root, bundle) = (stand_in.root(), folder.name("machine.tar"));
+    let told = page(&folder, "collect", &["collect", "--anonymous", "--root", &root, &bundle], 0);
+    is_good(&browser, &told);
+    let text = std::fs::read_to_string(&told).unwrap();
+    assert!(!text.contains(&format!("{SERIAL:x}")), "an anonymous page has a serial number");
+    let told = page(&folder, "inspect", &["inspect", &bundle, "--require", "sealed"], 0);
+    is_good(&browser, &told);
+    // Bridges, ports, switches and devices in the table and in the path; each decoder in use is sealed.
+    let counts = "[document.querySelectorAll('#components tbody tr').length, \
+                  document.querySelectorAll('.tree .node').length, \
+                  document.querySelectorAll('.tree .room.sealed').length, \
+                  document.querySelectorAll('.alarm, #withheld').length, \
+                  document.querySelector('.verdict').textContent.trim()]";
+    let words = "✓ locked: yes; sealed: yes; Linux refuses nothing";
+    assert_eq!(browser.evaluate(counts), json!([14, 14, 8, 0, words]));
+
+    std::fs::remove_file(stand_in.path("dev/mem")).unwrap();
+    let bundle = folder.name("gap.tar");
+    is_good(&browser, &page(&folder, "withheld", &["collect", "--root", &root, &bundle], 1));
+    let told = page(&folder, "gap", &["inspect", &bundle, "--require", "locked"], 1);
+    is_good(&browser, &told);
+    let told = "[document.querySelector('.verdict').textContent.trim(), \
+                document.querySelector('.alarm').textContent.trim(), \
+                [...document.querySelectorAll('#withheld tbody th')].map((cell) => cell.textContent)]";
+    let told = browser.evaluate(told);
+    assert!(told[0].as_str().unwrap().starts_with("✕ locked: nobody can say"), "{told}");
+    assert_eq!(told[1], "✕ Required, and not met: locked");
+    let mut withheld = told[2].as_array().unwrap().iter();
+    let of_hb0 = |what: &Value| what.as_str().unwrap().starts_with("registers of hb0, at 0x");
+    assert!(withheld.any(of_hb0), "{told}");
+    // That nobody read its registers is not that it has no decoders.
+    let hb0 = browser.evaluate("document.querySelector('.tree .node').textContent");
+    let hb0 = hb0.as_str().unwrap();
+    assert!(hb0.starts_with("hb0 ") && hb0.ends_with("registers not given"), "{hb0}");
+}
+
 /// What a scenario, a file's name and a table say stays text.
 fn nothing_gets_out_of_its_text() {
     let (folder, browser) = (Folder::new(), Browser::start());
@@ -487,10 +564,12 @@ fn arithmetic_is_that_of_the_registers() {
 fn main() -> ExitCode {
     let lack =
         browser::program().is_none().then_some("needs Chromium (Debian's chromium, or CHROMIUM=)");
-    let trials: [(&str, fn()); 6] = [
+    let trials: [(&str, fn()); 8] = [
         ("pages_of_runs_are_good_at_every_width_and_on_paper", runs_are_good),
         ("pages_of_attacks_are_good_and_a_leak_is_seen_at_a_glance", attacks_are_good),
         ("pages_of_lint_diff_and_linux_are_good", other_pages_are_good),
+        ("a_refusal_is_marked_in_the_whole_path", refusals_are_in_their_place),
+        ("pages_of_collect_and_inspect_are_good", collected_machines_are_good),
         ("nothing_that_is_said_gets_out_of_its_text", nothing_gets_out_of_its_text),
         ("a_keyboard_reaches_everything", a_keyboard_reaches_everything),
         ("arithmetic_in_the_page_is_that_of_the_registers", arithmetic_is_that_of_the_registers),

@@ -11,6 +11,10 @@ use std::process::ExitCode;
 use clap::Args;
 use cxl_harness::collect::Found;
 use cxl_harness::collect::live::Linux;
+use cxl_harness::html::{self, Page};
+use cxl_harness::inspect::{Inspection, Subject};
+
+use super::output::Output;
 
 const EXAMPLES: &str = "\
 Run as root on any Linux with CXL. It reads, and writes nothing: no register, no setting; no driver is
@@ -46,6 +50,7 @@ Exit code:
 Examples:
   cxl-harness collect
   cxl-harness collect machine --anonymous
+  cxl-harness collect machine.tar --html machine.html
   ssh root@board cxl-harness collect - >board.tar
   cxl-harness inspect board.tar";
 
@@ -61,6 +66,11 @@ pub(super) struct Collect {
     #[arg(long)]
     anonymous: bool,
 
+    /// Write what was collected into this file as well, as a page for a browser: what `cxl-harness inspect`
+    /// says of it, all in one file, which asks for nothing from any network.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+
     /// The root directory of the Linux, if it is another one (files of a machine, for tests).
     #[arg(long, value_name = "DIR", default_value = "/", hide_default_value = true)]
     root: PathBuf,
@@ -72,12 +82,21 @@ impl Collect {
         if let Err(reason) = is_new(&self.to) {
             return super::fail(&reason);
         }
+        let page = match self.html.as_deref().map(Output::ready).transpose() {
+            Ok(page) => page,
+            Err(reason) => return super::fail(&reason),
+        };
         let mut found = match Linux::below(&self.root).collect() {
             Ok(found) => found,
             Err(error) => return super::fail(&error.to_string()),
         };
         let files = match bundled(&mut found, self.anonymous) {
             Ok(files) => files,
+            Err(reason) => return super::fail(&reason),
+        };
+        // Of what is in the bundle: anonymous, where that is.
+        let told = match page.as_ref().map(|_| told(&found, &self.to)).transpose() {
+            Ok(told) => told,
             Err(reason) => return super::fail(&reason),
         };
         if let Err(reason) = save(&self.to, &files) {
@@ -87,11 +106,26 @@ impl Collect {
             super::note(&format!("{}: withheld: {}", withheld.what, withheld.why));
         }
         let code = super::exit(found.withheld.is_empty());
-        if self.to.as_os_str() == "-" {
-            return code;
-        }
-        super::print(&format!("{}: {} files\n", self.to.display(), files.len()), code)
+        let told = page.as_ref().zip(told.as_ref());
+        let words = match self.to.as_os_str() == "-" {
+            true => String::new(),
+            false => format!("{}: {} files\n", self.to.display(), files.len()),
+        };
+        super::print_with(&words, told, code)
     }
+}
+
+/// The page of what was collected.
+fn told(found: &Found, to: &Path) -> Result<Page, String> {
+    let subject = found.images().map(Subject::from).map_err(|error| error.to_string())?;
+    let reached = subject.whole.reached();
+    let inspection = Inspection::of(subject);
+    let title = match to.as_os_str() == "-" {
+        true => "A collected machine".to_owned(),
+        false => format!("Collected into {}", to.display()),
+    };
+    let ended = (inspection.is_good(), None);
+    Ok(html::of_inspection(&title, &inspection, reached, ended, &super::command_line()))
 }
 
 /// The files of a bundle; anonymous ones have no serial number in them, or there are none.

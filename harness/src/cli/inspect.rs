@@ -7,8 +7,10 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use cxl_harness::collect::live::Linux;
+use cxl_harness::html;
 use cxl_harness::inspect::{Answer, Inspection, Subject};
 
+use super::PageFile;
 use super::bundle::{self, Bundle, said};
 use cxl_model::capture::Ask;
 use cxl_model::dump::MAX_INPUT;
@@ -39,6 +41,7 @@ Examples:
   cxl-harness inspect
   cxl-harness inspect machine.tar
   cxl-harness inspect board --require sealed
+  cxl-harness inspect machine.tar --html machine.html
   cxl-harness inspect board --json | jq .locks.sealed";
 
 /// Say what a machine with CXL has, what of it is locked and sealed, and what Linux makes of it.
@@ -52,6 +55,9 @@ pub(super) struct Inspect {
     /// Print JSON instead of text; the end of this help lists the keys.
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    page: PageFile,
 
     /// What has to be so.
     #[arg(long, value_enum, value_name = "WORD")]
@@ -78,28 +84,39 @@ enum Word {
 
 impl Inspect {
     pub(super) fn run(self) -> ExitCode {
+        let page = match self.page.ready() {
+            Ok(page) => page,
+            Err(reason) => return super::fail(&reason),
+        };
         let subject = match self.subject() {
             Ok(subject) => subject,
             Err(reason) => return super::fail(&reason),
         };
+        let reached = page.is_some().then(|| subject.whole.reached());
         let inspection = Inspection::of(subject);
         let met = match self.require {
             None => true,
             Some(Word::Locked) => inspection.locks.locked == Answer::Yes,
             Some(Word::Sealed) => inspection.locks.sealed == Answer::Yes,
         };
+        let word = self.require.map(|word| if word == Word::Locked { "locked" } else { "sealed" });
         let output = if self.json {
             super::json(&inspection)
         } else {
             let mut text = inspection.to_string();
-            if let Some(word) = self.require {
-                let word = if word == Word::Locked { "locked" } else { "sealed" };
+            if let Some(word) = word {
                 let outcome = if met { "met" } else { "NOT met" };
                 text += &format!("  required          {word}: {outcome}\n");
             }
             super::styled(&text)
         };
-        super::print(&output, super::exit(inspection.is_good() && met))
+        let good = inspection.is_good() && met;
+        let told = reached.map(|reached| {
+            let title = format!("Inspection of {}", inspection.subject);
+            let ended = (good, word.filter(|_| !met));
+            html::of_inspection(&title, &inspection, reached, ended, &super::command_line())
+        });
+        super::print_with(&output, page.as_ref().zip(told.as_ref()), super::exit(good))
     }
 
     fn subject(&self) -> Result<Subject, String> {

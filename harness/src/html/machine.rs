@@ -7,7 +7,7 @@
 use maud::{Markup, PreEscaped, html};
 
 use super::tables::framed;
-use crate::report::{Loss, Seen};
+use crate::report::{Loss, Seen, Stop, StopAt};
 use crate::svg::{self, Map};
 use cxl_model::fabric::{self, Fabric, HdmImage, Parent};
 use cxl_model::mapping::{Direct, Mapping, Reach, ReasonText, mappings};
@@ -104,6 +104,7 @@ const ICONS: &str = r#"<svg width="0" height="0" aria-hidden="true" class="defs"
 <symbol id="i-broken" viewBox="0 0 16 16"><path d="M8 1 15.5 15H.5z" fill="none" stroke="currentColor" stroke-width="1.6"/><path d="M8 6v4.500M8 12v1.5" stroke="currentColor" stroke-width="1.8"/></symbol>
 <symbol id="i-set" viewBox="0 0 16 16"><circle cx="8" cy="8" r="6" fill="none" stroke="currentColor" stroke-width="1.6"/><circle cx="8" cy="8" r="2.5" fill="currentColor"/></symbol>
 <symbol id="i-spare" viewBox="0 0 16 16"><circle cx="8" cy="8" r="6" fill="none" stroke="currentColor" stroke-width="1.6" stroke-dasharray="2.5 2.2"/></symbol>
+<symbol id="i-stopped" viewBox="0 0 16 16"><path fill="currentColor" d="M5 .5h6L15.500 5v6L11 15.500H5L.5 11V5z"/><path class="sign" d="M4 8h8" stroke-width="2.600"/></symbol>
 <symbol id="i-out" viewBox="0 0 16 16"><circle cx="8" cy="8" r="6.5" fill="none" stroke="currentColor" stroke-width="1.6"/><path d="M3.5 12.5 12.5 3.5" stroke="currentColor" stroke-width="1.8"/></symbol>
 </defs></svg>"#;
 
@@ -147,6 +148,9 @@ pub(super) fn paths(seen: &Seen) -> Markup {
             }
             li.room.out { (icon("out")) b { "left out" } " or without CXL.mem: not touched" }
             li.room.broken { (icon("broken")) b { "broken" } " failed, with all below it" }
+            @if seen.stop.is_some() {
+                li.room.stopped { (icon("stopped")) b { "refused here" } " what the firmware stopped at" }
+            }
         }
         (walk.windows())
         @if !walk.ranges.is_empty() {
@@ -167,7 +171,18 @@ pub(super) fn paths(seen: &Seen) -> Markup {
     }
 }
 
+/// What the place of a refusal is called on the page.
+pub(super) const STOPPED: &str = "stopped";
+
+fn refused(stop: &Stop) -> Markup {
+    html! { p.loss { (icon("stopped")) b { "refused here: " } (stop.why) } }
+}
+
 impl Walk<'_> {
+    fn stop(&self) -> Option<&Stop> {
+        self.seen.stop.as_ref()
+    }
+
     fn windows(&self) -> Markup {
         if self.fabric.windows.is_empty() {
             return html! { p { "The platform has no window for CXL memory, or nobody gave its table." } };
@@ -182,8 +197,12 @@ impl Walk<'_> {
                         th scope="col" { "In turn to" }
                     } }
                     tbody { @for window in &self.fabric.windows {
-                        tr {
-                            th scope="row" { (window.name) }
+                        @let stop = self.stop().filter(|stop| stop.at == StopAt::Window(window.name.clone()));
+                        tr class=[stop.map(|_| "stopped")] id=[stop.map(|_| STOPPED)] {
+                            th scope="row" {
+                                (window.name)
+                                @if let Some(stop) = stop { (refused(stop)) }
+                            }
                             td { code { @match window.base {
                                 Some(base) => (format!("{:#x}", base.0)),
                                 None => "no place",
@@ -319,16 +338,21 @@ impl Walk<'_> {
     ) -> Markup {
         let list =
             |numbers: &[usize]| numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(" ");
-        let lost = self.seen.lost.get(name);
+        let stop =
+            self.stop().filter(|stop| matches!(&stop.at, StopAt::Component(at, _) if at == name));
+        // Of the component that was refused the record says the same once more.
+        let lost = self.seen.lost.get(name).filter(|_| stop.is_none());
         let class = match lost {
+            _ if stop.is_some() => "stopped",
             Some(Loss::Broken(_)) => "broken",
             Some(Loss::LeftOut(_) | Loss::NotMem(_)) => "out",
             Some(Loss::Unused) | None => "",
         };
         html! {
             li {
-                div class={ "node " (class) } data-ranges=(list(through)) {
+                div class={ "node " (class) } id=[stop.map(|_| STOPPED)] data-ranges=(list(through)) {
                     p.name { b { (name) } " " span { (what) } }
+                    @if let Some(stop) = stop { (refused(stop)) }
                     @match lost {
                         Some(Loss::Broken(why)) => p.loss { (icon("broken")) b { "broken: " } (why) },
                         Some(Loss::LeftOut(why)) => p.loss { (icon("out")) b { "left out: " } (why) },
@@ -337,6 +361,7 @@ impl Walk<'_> {
                         None => {},
                     }
                     @if let Some(hdm) = hdm { (self.rooms(name, hdm, through)) }
+                    @else if self.seen.unread.contains(name) { p.pass { "registers not given" } }
                     @else if decodes { p.pass { "no decoders: passes everything through" } }
                 }
                 @if !below.is_empty() { ul { @for child in below { (child) } } }
@@ -345,11 +370,14 @@ impl Walk<'_> {
     }
 
     fn rooms(&self, name: &str, hdm: &HdmImage, through: &[usize]) -> Markup {
-        let spare = |image: &&DecoderImage| State::of(image) == State::Spare;
-        let spares = hdm.decoders.iter().filter(spare).count();
+        let spare = |(index, image): &(usize, &DecoderImage)| {
+            State::of(image) == State::Spare && !self.stopped_at(name, *index)
+        };
+        let all = || hdm.decoders.iter().enumerate();
+        let spares = all().filter(spare).count();
         html! {
             ul.rooms {
-                @for (index, image) in hdm.decoders.iter().enumerate().filter(|(_, image)| !spare(image)) {
+                @for (index, image) in all().filter(|room| !spare(room)) {
                     (self.room(name, index, image, through))
                 }
                 @if spares > 0 {
@@ -357,6 +385,13 @@ impl Walk<'_> {
                 }
             }
         }
+    }
+
+    /// Whether the firmware stopped at this decoder.
+    fn stopped_at(&self, name: &str, index: usize) -> bool {
+        self.stop().is_some_and(|stop| {
+            matches!(&stop.at, StopAt::Component(at, Some(found)) if at == name && usize::from(*found) == index)
+        })
     }
 
     fn room(&self, name: &str, index: usize, image: &DecoderImage, through: &[usize]) -> Markup {
@@ -376,10 +411,14 @@ impl Walk<'_> {
         let index = index as u8;
         let fate = self.seen.fates.get(&(name.to_owned(), index));
         let numbers = mine.iter().map(usize::to_string).collect::<Vec<_>>().join(" ");
+        let stopped = self.stopped_at(name, index.into());
         html! {
-            li.room .{ (state.class()) } data-ranges=(numbers) {
+            li class={ "room " (state.class()) @if stopped { " stopped" } } data-ranges=(numbers) {
                 (state.icon())
-                b { "decoder " (index) ": " (state.word()) @if let Some(fate) = fate { ", " (fate) } }
+                b {
+                    "decoder " (index) ": " (state.word()) @if let Some(fate) = fate { ", " (fate) }
+                    @if stopped { ", " (icon("stopped")) "refused here" }
+                }
                 " " code { (format!("{:#x}", image.base())) } " " (Size(image.size()))
                 (turns(image.control()))
             }

@@ -7,6 +7,7 @@ use std::fmt::{self, Display, Formatter};
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use super::machine::STOPPED;
 use crate::remedies;
 use crate::report::Refusal;
 use cxl_firmware::error::Code;
@@ -101,8 +102,8 @@ impl Page {
         self.alarms.push(html! { p.alarm { span aria-hidden="true" { "✕ " } (words) } });
     }
 
-    /// Why the firmware refused, and what to do about it.
-    pub(super) fn refused(&mut self, refusal: &Refusal) {
+    /// Why the firmware refused, at what of the whole path, and what to do about it.
+    pub(super) fn refused(&mut self, refusal: &Refusal, at: Option<&str>) {
         let Refusal { phase, code, message } = refusal;
         let remedy = Code::new(*code).and_then(remedies::of);
         self.alarms.push(html! {
@@ -112,6 +113,7 @@ impl Page {
                     strong { "Refused in the phase " (phase) ": " } (message)
                     @if *code != 0 { " (" code { (format!("{code:#06x}")) } ")" }
                 }
+                @if let Some(at) = at { p { "In the whole path it is " a href={ "#" (STOPPED) } { (at) } "." } }
                 @if let Some(remedy) = remedy { p { strong { "What to do: " } (remedy) } }
             }
         });

@@ -5,6 +5,7 @@
 
 use maud::{Markup, html};
 
+use crate::inspect::{Component, Locks, Missing, Shown};
 use crate::linux::{self, verdict::Member};
 use crate::remedies;
 use crate::report::Finding;
@@ -195,4 +196,70 @@ pub(super) fn changes(changes: &[Change]) -> Markup {
         @if changes.is_empty() { p { "Nothing changed." } }
         @else { ul.changes { @for change in changes { li { (change.text) } } } }
     }
+}
+
+/// What is there.
+pub(super) fn components(list: &[Component]) -> Markup {
+    if list.is_empty() {
+        return html! { p { "No component is known." } };
+    }
+    framed(
+        "Components",
+        html! {
+            table {
+                caption { "What is there, and what is known of it" }
+                thead { tr {
+                    th scope="col" { "Name" } th scope="col" { "Kind" } th scope="col" { "Address" }
+                    th scope="col" { "Known of it" }
+                } }
+                tbody { @for Component { name, kind, address, facts } in list {
+                    tr {
+                        th scope="row" { (name) }
+                        td { (kind) }
+                        td { @match address { Some(address) => code { (address) }, None => "–", } }
+                        td { (facts) }
+                    }
+                } }
+            }
+        },
+    )
+}
+
+/// What locks protect, and why not more.
+pub(super) fn locks(locks: &Locks) -> Markup {
+    let lists = [
+        ("Locked ranges", &locks.ranges),
+        ("Not locked", &locks.not_locked),
+        ("Not sealed", &locks.not_sealed),
+        ("Not given", &locks.missing),
+    ];
+    html! {
+        dl {
+            dt { "Locked" } dd { (locks.locked) }
+            dt { "Sealed" } dd { (locks.sealed) }
+            dt { "Decoders in use" } dd { (locks.in_use) ", " (locks.in_force) " of them locked" }
+            @for (name, list) in lists.iter().filter(|(_, list)| !list.is_empty()) {
+                dt { (name) }
+                @for words in *list { dd { (words) } }
+            }
+            @if let Some(Shown { locked, open }) = locks.shown {
+                dt { "Linux shows" }
+                dd { (locked) " decoders with a range locked, " (open) " not (no verdict)" }
+            }
+        }
+    }
+}
+
+/// What could not be read, and what to do.
+pub(super) fn withheld(list: &[Missing]) -> Option<Markup> {
+    let rows = html! {
+        table {
+            caption { "What the machine would not show, and what to do" }
+            thead { tr { th scope="col" { "What" } th scope="col" { "Why, and what to do" } } }
+            tbody { @for Missing { what, why } in list {
+                tr { th scope="row" { (what) } td { (why) } }
+            } }
+        }
+    };
+    (!list.is_empty()).then(|| framed("Withheld", rows))
 }

@@ -13,6 +13,7 @@ use cxl_firmware::outcome::{ComponentKind, Outcome};
 use crate::locks::{Protection, Unsealed};
 use crate::run;
 use cxl_model::fabric::Fabric;
+use cxl_model::layout::AddressMap;
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Place, Scenario};
 
@@ -29,6 +30,36 @@ pub struct Seen {
     pub lost: BTreeMap<String, Loss>,
     /// Decoders that are not as they were to be, by component and number, and what became of them.
     pub fates: BTreeMap<(String, u8), String>,
+    /// Components whose registers nobody gave: that no decoders are known says nothing of them.
+    pub unread: BTreeSet<String>,
+    /// Where the firmware stopped, if it did and its refusal names a place.
+    pub stop: Option<Stop>,
+}
+
+/// Where the firmware stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// At what.
+    pub at: StopAt,
+    /// Why, in the words of the refusal without the place.
+    pub why: String,
+}
+
+/// What a refusal is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StopAt {
+    /// A component by its name, and one of its decoders.
+    Component(String, Option<u8>),
+    /// A window by its name.
+    Window(String),
+}
+
+impl StopAt {
+    /// The name of the component or window.
+    pub fn name(&self) -> &str {
+        let (Self::Component(name, _) | Self::Window(name)) = self;
+        name
+    }
 }
 
 /// What became of a component that is not in use.
@@ -74,6 +105,13 @@ impl Seen {
         }
     }
 
+    /// Adds where the firmware stopped: the place that the refusal's sentence begins with.
+    pub(super) fn stopped(&mut self, scenario: &Scenario, map: &AddressMap, message: &str) {
+        let found = component_of(scenario, map, message);
+        let found = found.or_else(|| window_of(scenario, map, message));
+        self.stop = found.map(|(at, why)| Stop { at, why: why.to_owned() });
+    }
+
     /// Adds what became of decoders.
     pub(super) fn decided(&mut self, decoders: &[super::Decoder]) {
         let other = |decoder: &super::Decoder| {
@@ -116,4 +154,75 @@ fn places(scenario: &Scenario) -> Vec<Place> {
     let switches = (0..scenario.switches.len()).map(Place::Switch);
     let devices = (0..scenario.devices.len()).map(Place::Device);
     bridges.chain(switches).chain(devices).chain(ports).collect()
+}
+
+/// The component that a sentence of the library begins with, its decoder, and the rest: `bridge 16 port 0
+/// device, decoder 0: ...`, `bridge 16 function 0000:11:00.0: ...`. Of a function that nobody knows it is
+/// the bridge.
+fn component_of<'m>(
+    scenario: &Scenario,
+    map: &AddressMap,
+    message: &'m str,
+) -> Option<(StopAt, &'m str)> {
+    let named = |place: Place| {
+        let path = run::path(scenario, place)?;
+        let function = function(scenario, map, place);
+        let function =
+            function.map(|function| format!("bridge {} function {function}", path.uid()));
+        let names = [Some(path.to_string()), function].into_iter().flatten();
+        let rests = names.filter_map(|name| {
+            let rest = message.strip_prefix(&name)?;
+            // Port 1 is not port 10, and no bridge is a port below it.
+            let apart = !rest.starts_with(|c: char| c.is_ascii_digit() || c == '.');
+            (apart && !rest.starts_with(" port")).then_some(rest)
+        });
+        Some((rests.min_by_key(|rest| rest.len())?, place))
+    };
+    let all = places(scenario).into_iter().filter_map(named);
+    // A port and what is plugged in below it have one path: the first is the latter.
+    let (rest, place) = all.min_by_key(|(rest, _)| rest.len())?;
+    let name = scenario.name_of(place).to_owned();
+    let (decoder, why) = match rest.split_once(": ") {
+        Some(("", why)) => (None, why),
+        Some((at, why)) => match at.rsplit_once("decoder ").map(|(_, index)| index.parse::<u8>()) {
+            Some(Ok(index)) => (Some(index), why),
+            _ => (None, message),
+        },
+        None => (None, message),
+    };
+    Some((StopAt::Component(name, decoder), why))
+}
+
+/// The function of a component that is one.
+fn function(scenario: &Scenario, map: &AddressMap, place: Place) -> Option<String> {
+    let (segment, bus, slot) = match place {
+        Place::Bridge(_) => return None,
+        Place::Port(index) => {
+            let port = map.ports.get(index)?;
+            (port.segment, port.bus, port.slot)
+        }
+        Place::Switch(index) => {
+            let switch = map.switches.get(index)?;
+            (switch.segment, switch.bus, 0)
+        }
+        Place::Device(index) => {
+            let port = map.ports.get(scenario.devices.get(index)?.port)?;
+            (port.segment, port.secondary, 0)
+        }
+    };
+    Some(format!("{segment:04x}:{bus:02x}:{slot:02x}.0"))
+}
+
+/// The window that a sentence begins with, by its base or as the scenario calls it, and the sentence.
+fn window_of<'m>(
+    scenario: &Scenario,
+    map: &AddressMap,
+    message: &'m str,
+) -> Option<(StopAt, &'m str)> {
+    let named = message.strip_prefix("window ")?.split([' ', ',', ':']).next()?;
+    let mut windows = scenario.windows.iter().zip(&map.windows);
+    let (window, _) = windows.find(|(window, base)| {
+        window.name == named || base.is_some_and(|base| base.to_string() == named)
+    })?;
+    Some((StopAt::Window(window.name.clone()), message))
 }
