@@ -175,6 +175,13 @@ impl Change {
         }
     }
 
+    /// Whether a kernel that has it shows it in what is kept here: in a recording, or in a boot of the
+    /// repository's tests. What none has is by Linux's source alone; and so is for each the very release
+    /// that brought it.
+    pub const fn seen(self) -> bool {
+        !matches!(self, Self::Translation | Self::EmptyDecoders)
+    }
+
     /// The stable releases of older series that took it over.
     pub const fn stable(self) -> &'static [Kernel] {
         const ALL_TARGETS: &[Kernel] = &[Kernel::new(6, 18, 7)];

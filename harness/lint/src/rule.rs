@@ -35,6 +35,30 @@ macro_rules! rules {
     };
 }
 
+impl Rule {
+    /// Whether a kernel has shown it in what is kept here: the recordings (`recorded/linux.toml`), or a
+    /// boot of the repository's tests. What none has is by Linux's source alone.
+    pub const fn seen(self) -> bool {
+        !matches!(
+            self,
+            Self::Checksum
+                | Self::ChbsTwice
+                | Self::RestrictedHost
+                | Self::Rcrb
+                | Self::NoDecoderRegisters
+                | Self::MemoryActive
+                | Self::MediaStatus
+                | Self::Capacity
+                | Self::Normalized
+                | Self::InterleaveCapability
+                | Self::TargetPosition
+                | Self::TargetCount
+                | Self::TargetOrder
+                | Self::TargetsOnce
+        )
+    }
+}
+
 rules! {
     NoCedt "no-cedt"
         "CXL memory is found through the ACPI CEDT."
@@ -228,12 +252,13 @@ rules! {
 }
 
 impl Serialize for Rule {
-    /// Its name as `rule`, with what it wants and the remedy.
+    /// Its name as `rule`, with what it wants, the remedy, and whether a kernel has shown it.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = serializer.serialize_struct("Rule", 3)?;
+        let mut fields = serializer.serialize_struct("Rule", 4)?;
         fields.serialize_field("rule", self.name())?;
         fields.serialize_field("wants", self.text())?;
         fields.serialize_field("remedy", self.remedy())?;
+        fields.serialize_field("seen", &self.seen())?;
         fields.end()
     }
 }

@@ -16,6 +16,8 @@ pub(super) struct Rule {
     wants: &'static str,
     /// What to do.
     remedy: &'static str,
+    /// Whether a kernel has shown it, in a recording or a test; else it is by Linux's source alone.
+    seen: bool,
 }
 
 /// A [`Message`](super::Message).

@@ -115,6 +115,9 @@ impl Display for Finding {
         row(f, "rule", self.rule.text())?;
         row(f, "so", &self.lost)?;
         row(f, "remedy", self.rule.remedy())?;
+        if !self.rule.seen() {
+            row(f, "seen", "of no kernel that was recorded: by Linux's source alone")?;
+        }
         match in_words(self.kernels) {
             Some(kernels) => row(f, "kernels", kernels),
             None => Ok(()),
@@ -126,12 +129,14 @@ fn in_words(Kernels { since, until, only }: Kernels) -> Option<String> {
     if let Some(series) = only {
         return Some(format!("the newest {series} releases only"));
     }
-    match (since, until) {
-        (None, None) => None,
-        (Some(since), None) => Some(format!("since {since}")),
-        (None, Some(until)) => Some(format!("before {until}")),
-        (Some(since), Some(until)) => Some(format!("since {since}, before {until}")),
-    }
+    let words = match (since, until) {
+        (None, None) => return None,
+        (Some(since), None) => format!("since {since}"),
+        (None, Some(until)) => format!("before {until}"),
+        (Some(since), Some(until)) => format!("since {since}, before {until}"),
+    };
+    let seen = since.iter().chain(&until).all(|change| change.seen());
+    Some(if seen { words } else { words + ", by Linux's source alone" })
 }
 
 /// The names that Linux numbers as it goes.

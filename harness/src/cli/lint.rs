@@ -61,12 +61,15 @@ Report, a block for each finding in the order of Linux's log:
   rule       what Linux wants
   so         what is missing now, or wrong
   remedy     what to do
-  kernels    since or before which release, with the stable releases that took a change over
+  seen       only where no kernel (6.12.95 and 7.3.4, recorded and booted) has shown the rule: it is by
+             Linux's source alone
+  kernels    since or before which release, with the stable releases that took a change over; which
+             release it was is by Linux's source, as 6.12.95 and 7.3.4 alone were run
   refused: a window, device or region is not used. degraded: Linux goes on with something wrong.
   note: worth knowing.
 
 JSON:
-  subject, kernel, findings (rule, wants, remedy, severity, component, decoder, found, lost, since,
+  subject, kernel, findings (rule, wants, remedy, seen, severity, component, decoder, found, lost, since,
   until, only; messages: each with line, level, driver, device, text, since, until, only), unchecked
   (missing, rules), remarks
 
