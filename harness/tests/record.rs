@@ -59,7 +59,7 @@ fn record(
                     outcome = Some(found);
                     break;
                 }
-                eprintln!("{}: the guest did not survive it", set.name);
+                eprintln!("{}: the guest did not survive it:\n{}", set.name, guest.last_words());
                 guest = Guest::start(kind, installed);
             }
             if let Some(outcome) = outcome {

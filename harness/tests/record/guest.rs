@@ -53,7 +53,7 @@ pub struct Guest {
     pub machine: file::Machine,
     /// What stood where the last set was put.
     changed: Vec<(String, &'static str, usize, u32)>,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 fn dwords(bytes: &[u8]) -> impl Iterator<Item = u32> {
@@ -140,7 +140,7 @@ impl Guest {
             cedt: 0,
             machine: file::Machine { name: kind.name.to_owned(), ..file::Machine::default() },
             changed: Vec::new(),
-            _directory: directory,
+            directory,
         };
         assert_eq!(guest.line(), "ready");
         guest.ask("off");
@@ -512,6 +512,14 @@ impl Guest {
         }
         outcome.region.sort();
         outcome
+    }
+
+    /// The end of its console: why it is gone, if it said so.
+    pub fn last_words(&self) -> String {
+        let said = fs::read(self.directory.path().join("console")).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said);
+        let lines: Vec<_> = said.lines().collect();
+        lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n")
     }
 
     pub fn end(mut self) {
