@@ -10,6 +10,7 @@
 pub mod boot;
 pub mod facts;
 pub(crate) mod initramfs;
+pub mod list;
 pub mod named;
 pub mod ours;
 pub mod planned;

@@ -222,8 +222,69 @@ struct Shared {
 
 impl Shared {
     fn get(&self) -> Result<&Judged, Failed> {
-        let result = self.result.get_or_init(|| Ok(Judged::new(boot(self.name, &self.text, "")?)));
+        let first = || {
+            let tool = if LISTED.contains(&self.name) { tool::tool().ok() } else { None };
+            let task = match &tool {
+                Some(files) => Task { script: LIST, files },
+                None => Task::default(),
+            };
+            Ok(Judged::new(boot_to(self.name, &self.text, "", task)?))
+        };
+        let result = self.result.get_or_init(first);
         result.as_ref().map_err(|error| error.clone().into())
+    }
+}
+
+/// Sets of which Linux's own tool tells, where there is one.
+const LISTED: [&str; 3] = ["two_way", "switch", "persistent"];
+
+/// How it is asked.
+const LIST: &str = "/task/loader --library-path /task /task/cxl list -vv >/list 2>&1\ntext /list\n";
+
+/// `linux --json` has, key by key, what the tool prints of the same Linux.
+fn listed(judged: &Judged) {
+    let said = judged.boot.facts.text("/list").expect("the tool was run");
+    let theirs: serde_json::Value =
+        serde_json::from_str(said).unwrap_or_else(|error| panic!("{error}: {said}"));
+    let ours = serde_json::Value::from(judged.boot.verdict().list);
+    let [theirs, ours] = [theirs, ours].map(|value| {
+        let mut leaves = std::collections::BTreeMap::new();
+        leaves_of(&value, String::new(), &mut leaves);
+        leaves
+    });
+    assert!(theirs.len() > 80, "{said}");
+    let names: std::collections::BTreeSet<_> = theirs.keys().chain(ours.keys()).collect();
+    let differ = names.into_iter().filter(|name| theirs.get(*name) != ours.get(*name));
+    let differ: Vec<_> = differ
+        .map(|name| format!("{name}: cxl {:?}, ours {:?}", theirs.get(name), ours.get(name)))
+        .collect();
+    assert!(differ.is_empty(), "{}", differ.join("\n"));
+}
+
+/// Every value by the way to it; members of a list go by what they are called, as their order is nobody's.
+fn leaves_of(
+    value: &serde_json::Value,
+    at: String,
+    leaves: &mut std::collections::BTreeMap<String, serde_json::Value>,
+) {
+    const NAMES: [&str; 8] =
+        ["position", "bus", "port", "endpoint", "region", "dport", "target", "memdev"];
+    match value {
+        serde_json::Value::Array(list) => {
+            for member in list {
+                // A decoder names its region, too.
+                let named = member.get("decoder").filter(|_| member.get("position").is_none());
+                let named = named.or_else(|| NAMES.iter().find_map(|name| member.get(name)));
+                let named = named.map(ToString::to_string).unwrap_or_default();
+                leaves_of(member, format!("{at}/{named}"), leaves);
+            }
+        }
+        serde_json::Value::Object(object) => {
+            for (key, value) in object {
+                leaves_of(value, format!("{at}/{key}"), leaves);
+            }
+        }
+        leaf => drop(leaves.insert(at, leaf.clone())),
     }
 }
 
@@ -347,6 +408,14 @@ fn main() -> ExitCode {
                 lack(),
             );
         }
+    }
+    for (_, shared) in shared.iter().filter(|(_, shared)| LISTED.contains(&shared.name)) {
+        let (boot, name) = (shared.clone(), format!("{}_is_listed_as_cxl_lists_it", shared.name));
+        let test = move || {
+            listed(boot.get()?);
+            Ok(())
+        };
+        add(Trial::test(name, test), tool::tool().err());
     }
     for (name, test) in [
         ("image_enters_a_module_and_refuses_what_is_no_kernel", handover::cases as fn()),

@@ -88,6 +88,9 @@ JSON:
   fields        with --on ours: how many fields of our models' registers were held against sysfs,
                 /proc/iomem and configuration space; each that differs is a gap
   attack        what came of root's attack on the locks, as `cxl-harness attack` has it, or null
+  list          what Linux has, in the shape of `cxl list -vv`: buses with their ports, endpoints, memory
+                devices, decoders and regions, by the same keys (what that tool asks of a device's mailbox
+                or of DAX, with -vvv, is not there); empty without Linux
 
 Exit code:
   0    Linux has every planned region as planned, and nothing else
@@ -109,6 +112,7 @@ Environment:
 Examples:
   cxl-harness linux
   cxl-harness linux one-device --json | jq -r '.gaps[].message'
+  cxl-harness linux two-way --json | jq '.list | .. | .region? // empty'
   cxl-harness linux four-way --console
   cxl-harness linux pass-through; echo $?
   cxl-harness linux two-way --kernel bzImage --modules lib/modules/7.3.4

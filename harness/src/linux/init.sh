@@ -51,7 +51,8 @@ for bus in cxl dax nd; do
     for device in /sys/bus/$bus/devices/*; do
         [ -e "$device" ] || continue
         link "$device"
-        for name in uport driver; do link "$device/$name"; done
+        for name in uport driver parent_dport; do link "$device/$name"; done
+        for port in "$device"/dport*; do link "$port" && link "$port/firmware_node"; done
         for file in "$device"/* "$device"/ram/* "$device"/pmem/*; do text "$file"; done
     done
 done

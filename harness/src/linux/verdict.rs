@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::planned::{self, Planned, decoder_name, device_name, set};
 use super::state::Difference;
 use super::sysfs::{self, Sysfs};
-use super::{Facts, text};
+use super::{Facts, list, text};
 use crate::attack;
 use crate::console::Collected;
 use crate::report::{self, address, maybe_address};
@@ -75,6 +75,8 @@ pub struct Verdict {
     pub fields: Option<usize>,
     /// What came of root's attack on the locks, if it was asked for.
     pub attack: Option<attack::Report>,
+    /// What Linux has, in the shape of `cxl list -vv`.
+    pub list: Vec<serde_json::Value>,
 }
 
 /// A planned region, and what Linux has there.
@@ -186,6 +188,7 @@ impl Verdict {
             notes: Vec::new(),
             fields: None,
             attack: None,
+            list: Vec::new(),
         }
     }
 
@@ -262,6 +265,7 @@ impl Verdict {
             notes,
             fields: None,
             attack: None,
+            list: list::list(evidence.facts),
         }
     }
 }
