@@ -140,16 +140,26 @@ pub fn run(progress: &mut dyn FnMut(&str)) -> Result<Vec<Line>, BenchError> {
         return Err(BenchError::Debug);
     }
     let mut lines = Vec::new();
-    progress("access, inside a guest");
-    lines.extend(access()?);
-    progress("commit to mapped");
-    lines.push(commit()?);
-    progress("commits beside 10,000 other ranges");
-    lines.push(crowd()?);
-    progress("start to hand-off");
-    lines.extend(start()?);
-    lines.extend(interleave::run(progress)?);
+    for (what, measure) in STAGES.iter().chain(interleave::STAGES) {
+        progress(what);
+        lines.extend(measure()?);
+    }
     Ok(lines)
+}
+
+/// What is measured at once: what it is, and how.
+type Stage = (&'static str, fn() -> Result<Vec<Line>, BenchError>);
+
+const STAGES: &[Stage] = &[
+    ("access, inside a guest", access),
+    ("commit to mapped", || Ok(vec![commit()?])),
+    ("commits beside 10,000 other ranges", || Ok(vec![crowd()?])),
+    ("start to hand-off", start),
+];
+
+/// How often [`run`] tells what comes next.
+pub fn stages() -> usize {
+    STAGES.len() + interleave::STAGES.len()
 }
 
 /// The figures of the bench payload.

@@ -31,7 +31,7 @@ mod schema;
 mod source;
 
 use std::fmt::Write as _;
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -422,8 +422,10 @@ fn lacking(lacks: &[String], code: u8) -> ExitCode {
 
 fn complain(reason: &str, code: u8) -> ExitCode {
     let red = AnsiColor::Red.on_default().bold();
-    // There is nobody left to tell if standard error is gone too.
-    let _ = writeln!(anstream::stderr(), "{red}error{red:#}: {}", harmless(reason));
+    bar::beside(|| {
+        // There is nobody left to tell if standard error is gone too.
+        let _ = writeln!(anstream::stderr(), "{red}error{red:#}: {}", harmless(reason));
+    });
     ExitCode::from(code)
 }
 
@@ -435,12 +437,18 @@ struct Signals {
     number: Arc<AtomicUsize>,
 }
 
+static SIGNALS: OnceLock<Signals> = OnceLock::new();
+
+/// Whether somebody looks at those signals.
+fn takes_signals() -> bool {
+    SIGNALS.get().is_some()
+}
+
 /// Takes those signals from now on: whoever runs long looks at the flag, ends its children, cleans up
 /// and says how far it came.
 fn signals() -> &'static Signals {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-    static SIGNALS: OnceLock<Signals> = OnceLock::new();
     SIGNALS.get_or_init(|| {
         let signals = Signals::default();
         for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -466,15 +474,10 @@ fn interrupted() -> Arc<AtomicBool> {
     Arc::clone(&signals().any)
 }
 
-/// Says on a terminal that something takes a while.
-fn progress(what: &str) {
-    if io::stderr().is_terminal() {
-        note(what);
-    }
-}
-
 /// Says something beside the output.
 fn note(what: &str) {
     let bold = Style::new().bold();
-    let _ = writeln!(anstream::stderr(), "{bold}note{bold:#}: {}", harmless(what));
+    bar::beside(|| {
+        let _ = writeln!(anstream::stderr(), "{bold}note{bold:#}: {}", harmless(what));
+    });
 }

@@ -530,11 +530,16 @@ impl Table {
         SYSTEMS.iter().position(|system| system.trim_start_matches("QEMU ") == name)
     }
 
-    /// Measures the QEMU that is installed too, in a last column.
-    pub fn with_qemu(mut self, limit: Duration) -> Result<Self, RunError> {
+    /// Measures the QEMU that is installed too, in a last column, and tells of each row before.
+    pub fn with_qemu(
+        mut self,
+        limit: Duration,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<Self, RunError> {
         let offers = Offers::ask(limit)?;
         self.systems.push(format!("{} here", offers.name()));
         for (row, (.., measure, _)) in self.rows.iter_mut().zip(BEHAVIOURS) {
+            tell(row.behaviour);
             row.answers.push(of_qemu(&offers, limit, measure)?);
         }
         Ok(self)

@@ -7,10 +7,6 @@
 mod program;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
-use std::io::Read;
-use std::os::fd::{FromRawFd, OwnedFd};
-use std::process::{Command, Stdio};
 
 use cxl_attack::{Event, Locks, Mode, Skipped, State, Trigger};
 use cxl_harness::attack::{self, Class, LeftOut, Report};
@@ -546,49 +542,6 @@ fn modes_that_a_scenario_names_are_tried() {
         never.to_string().contains("  NOT TRIED         while Vendor and Device ID"),
         "{never}"
     );
-}
-
-/// What is shown meanwhile stays on one line of a narrow terminal, and is gone in the end.
-#[test]
-fn progress_leaves_nothing_on_a_terminal_of_60_columns() {
-    let (mut ours, mut theirs) = (0, 0);
-    let size = libc::winsize { ws_row: 24, ws_col: 60, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: the call writes two descriptors, and reads the size.
-    let opened = unsafe {
-        libc::openpty(&mut ours, &mut theirs, std::ptr::null_mut(), std::ptr::null(), &size)
-    };
-    assert_eq!(opened, 0);
-    // SAFETY: nobody else has this descriptor.
-    let mut ours = unsafe { std::fs::File::from_raw_fd(ours) };
-    // SAFETY: as above.
-    let theirs = unsafe { OwnedFd::from_raw_fd(theirs) };
-    let scenario = SMALL.replace("name = \"mem0\"", "name = \"a-device-with-quite-a-long-name\"");
-    let files = tempfile::tempdir().expect("a folder");
-    let file = files.path().join("long.toml");
-    std::fs::write(&file, scenario).expect("a file");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cxl-harness"));
-    command.args([OsStr::new("attack"), file.as_os_str(), OsStr::new("--direct")]);
-    let child = command.stdout(Stdio::piped()).stderr(theirs).spawn().expect("it starts");
-    drop(command);
-    let mut shown = Vec::new();
-    let mut part = [0; 4096];
-    // A terminal whose other side is closed has an error of its own.
-    while let Ok(count @ 1..) = ours.read(&mut part) {
-        shown.extend(part.iter().take(count));
-    }
-    let output = child.wait_with_output().expect("it ends");
-    assert!(output.status.success());
-    let shown = String::from_utf8(shown).expect("text");
-    let lines: Vec<&str> = shown.split('\r').collect();
-    assert!(
-        lines.len() > 10 && lines.iter().any(|line| line.contains("a-device-with-")),
-        "{shown}"
-    );
-    for line in &lines {
-        let bare = line.strip_suffix("\x1b[K").unwrap_or(line);
-        assert!(bare.chars().count() < 60 && !bare.contains(['\n', '\x1b']), "{line:?}");
-    }
-    assert_eq!(lines.last(), Some(&"\x1b[K"), "{shown:?}");
 }
 
 #[test]

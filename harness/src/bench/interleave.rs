@@ -13,7 +13,7 @@ use cxl_firmware::plan::plan;
 use cxl_image::doorbell::{Call, Figure};
 use cxl_regs::{DECODER_UNIT, Granularity, Hpa, Interleave, Selector, Ways};
 
-use super::{BenchError, Line, PAIRS, alternate, line, ticks_per_nanosecond};
+use super::{BenchError, Line, PAIRS, Stage, alternate, line, ticks_per_nanosecond};
 use crate::guest::Guest;
 use crate::guest::boot::{Options, boot};
 use crate::kvm::{Bus, End, Slot, Vm, patience};
@@ -25,18 +25,12 @@ use cxl_model::scenario::Scenario;
 use cxl_model::set::{self, Layout, Share};
 
 /// All of them.
-pub(super) fn run(progress: &mut dyn FnMut(&str)) -> Result<Vec<Line>, BenchError> {
-    let mut lines = Vec::new();
-    progress("access to sets of every ways and granularity, inside guests");
-    lines.extend(access()?);
-    progress("moves into the order of host addresses and back");
-    lines.extend(moves()?);
-    progress("commit of sets that nobody touched");
-    lines.extend(untouched()?);
-    progress("planning 16 bridges with 16 devices each");
-    lines.push(planning()?);
-    Ok(lines)
-}
+pub(super) const STAGES: &[Stage] = &[
+    ("access to sets of every ways and granularity, inside guests", access),
+    ("moves into the order of host addresses and back", moves),
+    ("commit of sets that nobody touched", untouched),
+    ("planning 16 bridges with 16 devices each", || Ok(vec![planning()?])),
+];
 
 fn broken(what: impl std::fmt::Display) -> BenchError {
     BenchError::Kvm(what.to_string())

@@ -221,6 +221,12 @@ pub fn run(
     Ok(comparison)
 }
 
+/// How often [`run`] tells what comes next, at most.
+pub fn stages() -> usize {
+    // The payload and boots.
+    2 * ACCELERATORS.len()
+}
+
 fn line(
     name: &'static str,
     accelerator: &'static str,

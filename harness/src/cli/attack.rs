@@ -14,8 +14,9 @@ use cxl_harness::suite::Suite;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::bar::{self, Bar};
 use super::source::Source;
-use super::{PageFile, Shape, bar};
+use super::{PageFile, Shape};
 
 const EXPLANATION: &str = "\
 First each write flips one bit, in each state that a decoder can be in, and is put back; then whole
@@ -99,9 +100,9 @@ impl Attack {
                 attack: None,
             },
             None => {
-                bar::begin(attack::steps(&machine));
-                let report = attack::direct_with(&mut machine, &done, &mut bar::advance);
-                bar::clear();
+                let bar = Bar::of_steps(attack::steps(&machine));
+                let report = attack::direct_with(&mut machine, &done, &mut bar::attacked);
+                drop(bar);
                 let result = if report.held() { Verdict::Ok } else { Verdict::Failed };
                 Outcome { result, refusal: None, attack: Some(report) }
             }

@@ -12,6 +12,8 @@ use cxl_harness::bench::{self, Line};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::bar::{self, Bar};
+
 const EXPLANATION: &str = "\
 Each ratio is the median of 31 pairs, A and B in turn, after a pair that warms up. A host that is
 busy makes both slower; the ratio stays.
@@ -61,7 +63,10 @@ pub(super) struct Figures {
 impl Bench {
     pub(super) fn run(self) -> ExitCode {
         if let Some(Peer::Qemu) = self.peer {
-            return match peer::run(&mut |what| super::progress(what), &super::interrupted()) {
+            let bar = Bar::of_steps(peer::stages());
+            let ran = peer::run(&mut bar::step, &super::interrupted());
+            drop(bar);
+            return match ran {
                 Ok(found) => {
                     let output = if self.json { super::json(&found) } else { compared(&found) };
                     super::print(&output, ExitCode::SUCCESS)
@@ -72,7 +77,10 @@ impl Bench {
                 Err(error) => super::refuse(&error.to_string()),
             };
         }
-        let figures = match bench::run(&mut |what| super::progress(what)) {
+        let bar = Bar::of_steps(bench::stages());
+        let ran = bench::run(&mut bar::step);
+        drop(bar);
+        let figures = match ran {
             Ok(figures) => figures,
             Err(error) => return super::refuse(&error.to_string()),
         };

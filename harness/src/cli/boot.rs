@@ -29,10 +29,11 @@ use cxl_model::trace::{Access, MOST_ACCESSES, MOST_PARTS, Walked};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::bar::{self, Bar};
 use super::earlier::Earlier;
 use super::output::Output;
 use super::source::Source;
-use super::{PageFile, Shape, bar};
+use super::{PageFile, Shape};
 
 const EXAMPLES: &str = "\
 The firmware finds the CXL memory of the machine, decides where it goes, programs the HDM decoders
@@ -617,20 +618,27 @@ impl Boot {
             },
             mirror: self.mirror != Some(Switch::Off),
             interrupted: super::interrupted(),
-            on_console: if self.console { to_stderr } else { |_| {} },
-            // Between a guest's lines it would be debris.
-            on_attack: if self.console { |_, _| {} } else { bar::advance },
+            on_console: match (self.console, attacks) {
+                (true, _) => to_stderr,
+                (false, true) => |_| {},
+                (false, false) => bar::heard,
+            },
+            on_attack: bar::attacked,
             ..Options::default()
         };
         if let (Some(note), None) = (self.misplaced_payload(machine.scenario()), &self.image) {
             super::note(&note);
         }
-        if attacks {
-            super::progress("attacking the locks from inside the guest, which takes some seconds");
-            bar::begin(attack::steps(machine));
-        }
+        let bar = match attacks {
+            // Between a guest's lines it would be debris.
+            _ if self.console => None,
+            true => Some(Bar::of_steps(attack::steps(machine))),
+            // Our own image is done before anybody could read a line.
+            false if image.is_none() && linux.is_none() => None,
+            false => Some(Bar::until(options.timeout, "the guest runs")),
+        };
         let booted = boot(machine, &options);
-        bar::clear();
+        drop(bar);
         let run = match (booted, &self.image) {
             (Ok(run), _) => run,
             // There was a KVM a moment ago: that it fails now is no reason to do something else.

@@ -8,6 +8,8 @@ use std::time::Duration;
 use clap::Args;
 use cxl_harness::conformance::Table;
 
+use super::bar::{self, Bar};
+
 const EXPLANATION: &str = "\
 Each row is a sentence that is true of a system whose locks are as the section of CXL r3.1 says.
 `models` is measured now, on machines that the library has locked. The others are recorded: QEMU's
@@ -50,11 +52,12 @@ impl Conformance {
     pub(super) fn run(self) -> ExitCode {
         let mut table = Table::measured();
         if self.qemu {
-            super::progress("QEMU is started for each row, which takes some seconds");
-            table = match table.with_qemu(LIMIT) {
+            let bar = Bar::of_steps(table.rows.len());
+            table = match table.with_qemu(LIMIT, &mut bar::step) {
                 Ok(table) => table,
                 Err(error) => return super::refuse(&error.to_string()),
             };
+            drop(bar);
         }
         let output = if self.json { super::json(&table) } else { table.to_string() };
         super::print(&output, super::exit(table.conforms()))

@@ -11,6 +11,7 @@ use clap::Args;
 use cxl_harness::collect::outside;
 use cxl_harness::{dumped, run};
 
+use super::bar::Bar;
 use super::collect::{is_new, save};
 use super::source::Source;
 
@@ -109,7 +110,7 @@ impl Dump {
         } else {
             let scenario = Source::built_in(&self.scenario).scenario();
             let scenario = scenario.map_err(|error| super::fail(&error.to_string()))?;
-            super::progress("QEMU starts, and the library brings its machine up");
+            let _bar = Bar::until(limit, "QEMU starts, and the library brings its machine up");
             outside::brought_up_by_us(&scenario, limit)
         };
         let found = found.map_err(|error| super::refuse(&error.to_string()))?;

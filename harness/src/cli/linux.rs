@@ -24,6 +24,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::PageFile;
+use super::bar::{self, Bar};
 use super::earlier::Earlier;
 use super::output::Output;
 use super::source::Source;
@@ -434,7 +435,8 @@ impl Linux {
         arch: Arch,
         given: &Given,
     ) -> Result<Came, (String, u8)> {
-        super::progress(&format!("QEMU boots Linux {}, some ten seconds", installed.version));
+        let limit = Duration::from_secs(self.timeout);
+        let _bar = Bar::until(limit, &format!("QEMU boots Linux {}", installed.version));
         let options = Options {
             before: "",
             task: Task::default(),
@@ -463,7 +465,8 @@ impl Linux {
         if kvm::emulates_ring_0() {
             return Err((super::boot::NO_LINUX_HERE.to_owned(), super::EXIT_REFUSED));
         }
-        super::progress(&format!("Linux {} boots on our own machine", installed.version));
+        let limit = Duration::from_secs(self.timeout);
+        let _bar = Bar::until(limit, &format!("Linux {} boots", installed.version));
         let options = ours::Options {
             before: "",
             append: &self.append,
@@ -472,7 +475,7 @@ impl Linux {
             mirror: self.mirror == super::boot::Switch::On,
             timeout: Duration::from_secs(self.timeout),
             interrupted: super::interrupted(),
-            on_console: |_| {},
+            on_console: bar::heard,
             task: Task::default(),
             after: "",
             attack: self.attack.map(|way| match way {

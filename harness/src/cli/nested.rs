@@ -14,6 +14,8 @@ use cxl_harness::linux::Installed;
 use cxl_harness::nested::{self, Kernel, NestedError, Options};
 use cxl_harness::qemu::process::Arch;
 
+use super::bar::{self, Bar};
+
 /// The command did not come to its end; `env`, `timeout` and others that run commands have it so.
 const EXIT_NOT_RUN: u8 = 125;
 
@@ -157,7 +159,9 @@ impl Nested {
             Some(Err(error)) => return super::complain(&error.to_string(), EXIT_NOT_RUN),
         }
         let signals = super::signals();
-        super::progress(&format!("QEMU boots Linux {}, some ten seconds", kernel.name()));
+        let (limit, what) =
+            (Duration::from_secs(self.timeout), format!("QEMU boots Linux {}", kernel.name()));
+        let bar = Bar::until(limit, &what);
         let ran = nested::run(
             &Options {
                 program,
@@ -168,12 +172,13 @@ impl Nested {
                 kernel,
                 memory: self.memory,
                 processors: self.processors,
-                timeout: Duration::from_secs(self.timeout),
+                timeout: limit,
                 interrupted: &signals.any,
             },
-            Box::new(io::stdout()),
-            Box::new(io::stderr()),
+            Box::new(bar::Instead(io::stdout())),
+            Box::new(bar::Instead(io::stderr())),
         );
+        drop(bar);
         match ran {
             Ok(ended) => {
                 if io::stderr().is_terminal() && !ended.files.is_empty() {

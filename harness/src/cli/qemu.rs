@@ -19,6 +19,7 @@ use cxl_model::scenario::Scenario;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::bar::Bar;
 use super::earlier::Earlier;
 use super::source::Source;
 
@@ -328,7 +329,6 @@ impl Qemu {
     }
 
     fn start(&self, scenario: &Scenario, given: Given, linux: Option<Behind>) -> ExitCode {
-        super::progress("QEMU boots, which takes some seconds");
         let options = Options {
             attack: self.attack,
             files: self.files.clone(),
@@ -338,7 +338,10 @@ impl Qemu {
             linux,
         };
         let run = if self.direct { direct } else { guest };
-        let report = match run(scenario, &options) {
+        let bar = Bar::until(options.timeout, "QEMU boots");
+        let ran = run(scenario, &options);
+        drop(bar);
+        let report = match ran {
             Ok(report) => report,
             Err(RunError::Refused(refusal)) => return self.refuse(&refusal),
             Err(error @ RunError::Interrupted { .. }) => {

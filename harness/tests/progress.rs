@@ -1,0 +1,166 @@
+//! What long work shows of itself, as a terminal has it on its screen: one line, that fits, and nothing
+//! in the end; by whatever it ends.
+//!
+//! **Invariant**: the program runs with a terminal of its own, whose every byte goes through an emulator
+//! that is not ours.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of tests may fail as the tests may")]
+
+mod program;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::num::NonZeroU16;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, Output, Stdio};
+
+use program::{Folder, command, ran};
+
+const ROWS: u16 = 24;
+
+/// A device with a long name, so that lines are too long.
+const NAME: &str = "a-device-with-quite-a-long-name";
+
+fn scenario(folder: &Folder) -> String {
+    let text = cxl_model::scenario::builtin("two-way").unwrap().text;
+    assert!(text.contains("name = \"mem0\""));
+    folder.file("long.toml", text.replace("\"mem0\"", &format!("\"{NAME}\"")))
+}
+
+/// A terminal, and what was ever to be seen on it.
+struct Terminal {
+    ours: File,
+    screen: vt100::Parser,
+    /// The screen after each piece that came, without what is blank.
+    seen: Vec<String>,
+}
+
+impl Terminal {
+    fn new(columns: u16) -> (Self, OwnedFd) {
+        let (mut ours, mut theirs) = (0, 0);
+        let size = libc::winsize { ws_row: ROWS, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        // SAFETY: the call writes two descriptors, and reads the size.
+        let opened = unsafe {
+            libc::openpty(&mut ours, &mut theirs, std::ptr::null_mut(), std::ptr::null(), &size)
+        };
+        assert_eq!(opened, 0);
+        // SAFETY: nobody else has this descriptor.
+        let ours = unsafe { File::from_raw_fd(ours) };
+        // SAFETY: as above.
+        let theirs = unsafe { OwnedFd::from_raw_fd(theirs) };
+        let [rows, columns] = [ROWS, columns].map(|count| NonZeroU16::new(count).unwrap());
+        (Self { ours, screen: vt100::Parser::new(rows, columns, 0), seen: Vec::new() }, theirs)
+    }
+
+    /// Runs a command with its standard error here; at the first line that `at` likes, a key is pressed.
+    fn run(&mut self, mut command: Command, theirs: OwnedFd, at: &str, key: &[u8]) -> Output {
+        command.env("TERM", "xterm").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(theirs);
+        let controlling = || {
+            // SAFETY: both are system calls on numbers.
+            let made = unsafe { libc::setsid() };
+            // SAFETY: as above.
+            let ours = unsafe { libc::ioctl(2, libc::TIOCSCTTY, 0) };
+            if made < 0 || ours < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+        };
+        // SAFETY: what runs between fork and exec are two system calls.
+        unsafe { command.pre_exec(controlling) };
+        let mut child = command.spawn().unwrap();
+        drop(command);
+        // What is printed is to have a reader, however much it is.
+        let mut stdout = child.stdout.take().unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            stdout.read_to_end(&mut all).map(|_| all)
+        });
+        let (mut piece, mut pressed) = ([0; 4096], key.is_empty());
+        // A terminal whose other side is closed has an error of its own.
+        while let Ok(count @ 1..) = self.ours.read(&mut piece) {
+            self.screen.process(&piece[..count]);
+            let shown = self.shown();
+            if !pressed && shown.contains(at) {
+                self.ours.write_all(key).unwrap();
+                pressed = true;
+            }
+            if self.seen.last() != Some(&shown) && !shown.is_empty() {
+                self.seen.push(shown);
+            }
+        }
+        assert!(pressed, "{:?}", self.seen);
+        let status = child.wait().unwrap();
+        Output { status, stdout: reader.join().unwrap().unwrap(), stderr: Vec::new() }
+    }
+
+    fn shown(&self) -> String {
+        self.screen.screen().contents().trim_end().to_owned()
+    }
+
+    /// The program left nothing, and the next prompt stands where a prompt stands.
+    fn is_clean(&self) {
+        assert_eq!(self.shown(), "", "{:?}", self.seen);
+        assert_eq!(self.screen.screen().cursor_position(), (0, 0), "{:?}", self.seen);
+    }
+}
+
+/// Whatever the width: one line, which says how far it is, and is gone in the end.
+#[test]
+fn progress_is_one_line_that_fits_and_leaves_nothing() {
+    let folder = Folder::new();
+    let file = scenario(&folder);
+    let (text, _, code) = ran(&mut command(&["attack", &file, "--direct"]));
+    assert_eq!(code, 0);
+    for columns in [20, 40, 60, 200] {
+        let (mut terminal, theirs) = Terminal::new(columns);
+        let output = terminal.run(command(&["attack", &file, "--direct"]), theirs, "", b"");
+        assert!(output.status.success());
+        terminal.is_clean();
+        // What is printed is what a pipe has.
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), text);
+        let seen = &terminal.seen;
+        assert!(seen.len() > 5, "{columns}: {seen:?}");
+        for line in seen {
+            let wide = line.chars().count() < usize::from(columns) - 2;
+            assert!(wide && !line.contains('\n'), "{columns}: {line:?}");
+        }
+        let says = |words: &str| seen.iter().any(|line| line.contains(words));
+        assert!(says("/"), "how far: {seen:?}");
+        if columns >= 40 {
+            assert!(says(" left"), "how long: {seen:?}");
+        }
+        if columns >= 60 {
+            assert!(says("/s") || says(" s each"), "how fast: {seen:?}");
+            assert!(says("[#"), "{seen:?}");
+        }
+        if columns >= 200 {
+            assert!(says(NAME), "what: {seen:?}");
+        }
+    }
+}
+
+/// Ctrl-C: neither a line nor what the terminal echoes of the key stays, and the signal is what ended it.
+#[test]
+fn nothing_is_left_of_progress_that_ctrl_c_ends() {
+    let folder = Folder::new();
+    let file = scenario(&folder);
+    for columns in [30, 60, 200] {
+        let (mut terminal, theirs) = Terminal::new(columns);
+        let output = terminal.run(command(&["attack", &file, "--direct"]), theirs, "/", b"\x03");
+        assert_eq!(output.status.signal(), Some(libc::SIGINT), "{:?}", terminal.seen);
+        assert_eq!(output.stdout, b"");
+        terminal.is_clean();
+    }
+}
+
+/// In a pipe, and on a terminal that cannot clear a line, there is nothing.
+#[test]
+fn a_pipe_has_no_progress_and_nor_has_a_dumb_terminal() {
+    let folder = Folder::new();
+    let file = scenario(&folder);
+    let (_, complaint, code) = ran(&mut command(&["attack", &file, "--direct"]));
+    assert_eq!((complaint.as_str(), code), ("", 0));
+    let (mut terminal, theirs) = Terminal::new(80);
+    let mut dumb = Command::new("env");
+    dumb.args(["TERM=dumb", program::path().to_str().unwrap(), "attack", &file, "--direct"]);
+    let output = terminal.run(dumb, theirs, "", b"");
+    assert!(output.status.success() && terminal.seen.is_empty(), "{:?}", terminal.seen);
+}
