@@ -270,7 +270,8 @@ fn linux() {
 /// `linux SCENARIO --on ours` inside: its JSON.
 fn judged(scenario: &str, more: &[&str], code: i32) -> Value {
     let mut command = program::command(&["nested", "--", "linux", scenario, "--on", "ours"]);
-    command.args(["--json", "--timeout", "250"]).args(more);
+    // Where each access traps, a page that is cleared takes a busy host half a second.
+    command.args(["--json", "--timeout", "540"]).args(more);
     let (output, complaints, found) = program::ran(&mut command);
     assert_eq!(found, code, "{complaints}\n{output}");
     serde_json::from_str(&output).unwrap()
