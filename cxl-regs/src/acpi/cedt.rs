@@ -176,17 +176,8 @@ impl Cfmws {
     /// times 256 MiB (Linux: Documentation/driver-api/cxl/conventions/cxl-lmh.rst). Whether anything is
     /// at 0 only the platform can say: QEMU writes that for a window that it found no place for.
     pub fn new(span: Span, interleave: Interleave, targets: &[u32]) -> Result<Self, Problem> {
-        let (base, size) = (span.base().0, span.size());
-        if !base.is_multiple_of(DECODER_UNIT) {
-            return Err(Problem::BaseAlignment { base });
-        }
-        if !size.is_multiple_of(DECODER_UNIT) {
-            return Err(Problem::SizeAlignment { size });
-        }
+        Self::check_range(span, interleave.ways)?;
         let ways = interleave.ways;
-        if base != 0 && interleave.share(size).is_none() {
-            return Err(Problem::SizeNotDivisible { size, ways });
-        }
         let wrong_count = Problem::TargetCount { expected: ways.count(), found: targets.len() };
         if targets.len() != ways.count() as usize {
             return Err(wrong_count);
@@ -204,6 +195,22 @@ impl Cfmws {
             restrictions: Restrictions::new(),
             qtg: 0,
         })
+    }
+
+    /// Whether a window of so many ways may lie here.
+    pub fn check_range(span: Span, ways: Ways) -> Result<(), Problem> {
+        let (base, size) = (span.base().0, span.size());
+        if !base.is_multiple_of(DECODER_UNIT) {
+            return Err(Problem::BaseAlignment { base });
+        }
+        if !size.is_multiple_of(DECODER_UNIT) {
+            return Err(Problem::SizeAlignment { size });
+        }
+        let interleave = Interleave { ways, ..Interleave::NONE };
+        if base != 0 && interleave.share(size).is_none() {
+            return Err(Problem::SizeNotDivisible { size, ways });
+        }
+        Ok(())
     }
 
     /// The range of host addresses.

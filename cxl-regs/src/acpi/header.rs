@@ -306,6 +306,7 @@ impl<'a> TableWriter<'a> {
     }
 
     /// Adds these parts behind what is there; on an error none was added.
+    #[inline(never)]
     pub(crate) fn push(&mut self, parts: &[&[u8]]) -> Result<(), NoRoom> {
         let have = self.buffer.len();
         let need = parts.iter().fold(self.length, |need, part| need.saturating_add(part.len()));

@@ -4,11 +4,18 @@
 //! Nothing is added that breaks a rule, and a refused addition leaves the rest as it was.
 
 use core::fmt;
+use core::mem::size_of;
 
-use zerocopy::IntoBytes;
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{FromBytes, IntoBytes};
 
-use super::super::header::{Identity, NoRoom, TableWriter};
-use super::{CedtError, Cfmws, Chbs, Csds, Cxims, RawRecords, Rdpas, Record, Records, SIGNATURE};
+use super::super::header::{Header, Identity, NoRoom, TableWriter};
+use super::wire::{CfmwsRecord, ChbsRecord, CximsRecord, Kind, RecordHeader};
+use super::{
+    CedtError, Cfmws, Chbs, Csds, Cxims, MAX_RECORDS, Problem, RawRecords, Rdpas, Records,
+    Restrictions, SIGNATURE,
+};
+use crate::{Arithmetic, Granularity, Hpa, Span, Ways};
 
 /// Revision of a table without a CSDS: what CXL 2.0 to 3.0 define and QEMU writes.
 const REVISION: u8 = 1;
@@ -47,6 +54,9 @@ impl fmt::Display for CedtWriteError {
 
 impl core::error::Error for CedtWriteError {}
 
+/// Looks at all records of a table.
+type Judge = fn(&[u8]) -> Result<(), CedtError>;
+
 /// A CEDT in the making.
 ///
 /// ```
@@ -77,35 +87,73 @@ impl core::error::Error for CedtWriteError {}
 #[derive(Debug)]
 pub struct CedtWriter<'a> {
     table: TableWriter<'a>,
+    /// How many records there is room for, and where the first one lies that is too many.
+    left: u16,
+    excess: Option<usize>,
+    /// Judges all records in the end. A pointer, so that it is linked only where there are windows
+    /// whose maps have to be looked for: what was added is legal, whichever way it was.
+    judge: Option<Judge>,
 }
 
 impl<'a> CedtWriter<'a> {
     /// Starts a table without records in `buffer`, whose contents do not matter.
     pub fn new(buffer: &'a mut [u8], identity: Identity) -> Result<Self, NoRoom> {
-        Ok(Self { table: TableWriter::new(buffer, SIGNATURE, REVISION, identity)? })
+        let table = TableWriter::new(buffer, SIGNATURE, REVISION, identity)?;
+        Ok(Self { table, left: MAX_RECORDS, excess: None, judge: None })
     }
 
     /// Adds a host bridge; refuses a UID that is there already.
     pub fn chbs(&mut self, chbs: &Chbs) -> Result<(), CedtWriteError> {
-        self.push(Record::Chbs(*chbs), chbs.encode().as_bytes(), &[])
+        self.push(chbs.encode().as_bytes(), &[])
     }
 
     /// Adds a window; refuses one that overlaps another. The maps of an XOR window may follow
     /// later.
     pub fn cfmws(&mut self, window: &Cfmws) -> Result<(), CedtWriteError> {
+        if window.arithmetic == Arithmetic::Xor {
+            self.judge = Some(judge);
+        }
         let (record, targets) = window.encode();
-        self.push(Record::Cfmws(window.clone()), record.as_bytes(), targets.as_bytes())
+        self.push(record.as_bytes(), targets.as_bytes())
+    }
+
+    /// Adds a window of one way: one that needs no list of targets and no maps, and no room for them. It
+    /// may lie where [`Cfmws::check_range`] allows it; else the error is this record's.
+    pub fn cfmws_of_one_way(
+        &mut self,
+        span: Span,
+        target: u32,
+        granularity: Granularity,
+        restrictions: Restrictions,
+        qtg: u16,
+    ) -> Result<(), CedtWriteError> {
+        if let Err(problem) = Cfmws::check_range(span, Ways::One) {
+            return Err(CedtError { record: self.table.written().len(), problem }.into());
+        }
+        let record = CfmwsRecord {
+            header: RecordHeader::new(Kind::Cfmws, size_of::<(CfmwsRecord, U32)>()),
+            reserved0: U32::ZERO,
+            base: span.base().0.into(),
+            size: span.size().into(),
+            eniw: Ways::One.encode(),
+            arithmetic: Arithmetic::Modulo.encode(),
+            reserved1: U16::ZERO,
+            hbig: u32::from(granularity.encode()).into(),
+            restrictions: restrictions.into_bits().into(),
+            qtg: qtg.into(),
+        };
+        self.push(record.as_bytes(), &target.to_le_bytes())
     }
 
     /// Adds the XOR maps for a granularity; refuses a second set for the same one.
     pub fn cxims(&mut self, cxims: &Cxims) -> Result<(), CedtWriteError> {
         let (record, maps) = cxims.encode();
-        self.push(Record::Cxims(cxims.clone()), record.as_bytes(), maps.as_bytes())
+        self.push(record.as_bytes(), maps.as_bytes())
     }
 
     /// Adds what the system can do, and makes the table one of revision 2.
     pub fn csds(&mut self, csds: &Csds) -> Result<(), CedtWriteError> {
-        self.push(Record::Csds(*csds), csds.encode().as_bytes(), &[])?;
+        self.push(csds.encode().as_bytes(), &[])?;
         self.table.set_revision(REVISION_WITH_CSDS);
         Ok(())
     }
@@ -116,30 +164,74 @@ impl<'a> CedtWriter<'a> {
     /// before the base, and would take a wrong address from what is written here. Only error
     /// reporting of CXL 1.1 hosts needs it. Without that need, leave it out.
     pub fn rdpas_in_current_layout(&mut self, rdpas: &Rdpas) -> Result<(), CedtWriteError> {
-        self.push(Record::Rdpas(*rdpas), rdpas.encode().as_bytes(), &[])
+        self.push(rdpas.encode().as_bytes(), &[])
     }
 
     /// Sets length and checksum and returns the table, exactly; refuses an XOR window whose maps
     /// are missing, too few or wrong.
     pub fn finish(self) -> Result<&'a mut [u8], CedtWriteError> {
-        let written = self.table.written();
-        for raw in RawRecords::of(written) {
-            Records::of(written).judge_among(raw?)?;
+        if let Some(judge) = self.judge {
+            judge(self.table.written())?;
+        }
+        if let Some(record) = self.excess {
+            let problem = Problem::TooMany { limit: MAX_RECORDS };
+            return Err(CedtError { record, problem }.into());
         }
         Ok(self.table.finish()?)
     }
 
-    fn push(
-        &mut self,
-        record: Record<'_>,
-        fixed: &[u8],
-        rest: &[u8],
-    ) -> Result<(), CedtWriteError> {
+    #[inline(never)]
+    fn push(&mut self, fixed: &[u8], rest: &[u8]) -> Result<(), CedtWriteError> {
         let written = self.table.written();
         let offset = written.len();
-        if let Some(problem) = Records::of(written).conflict(offset, &record) {
-            return Err(CedtError { record: offset, problem }.into());
+        let mut earlier = written.get(size_of::<Header>()..).unwrap_or_default();
+        while let Ok((header, _)) = RecordHeader::ref_from_prefix(earlier) {
+            if let Some(problem) = conflict(fixed, earlier) {
+                return Err(CedtError { record: offset, problem }.into());
+            }
+            earlier = earlier.get(usize::from(header.length.get()).max(1)..).unwrap_or_default();
         }
-        Ok(self.table.push(&[fixed, rest])?)
+        self.table.push(&[fixed, rest])?;
+        match self.left.checked_sub(1) {
+            Some(left) => self.left = left,
+            None => _ = self.excess.get_or_insert(offset),
+        }
+        Ok(())
     }
+}
+
+/// What keeps a legal record out of a table that has a legal `earlier` one already; of both the bytes,
+/// and what follows.
+fn conflict(new: &[u8], earlier: &[u8]) -> Option<Problem> {
+    let kind = new.first().filter(|kind| earlier.first() == Some(kind))?;
+    match Kind::decode(*kind)? {
+        Kind::Chbs => {
+            let [new, earlier] =
+                [new, earlier].map(|bytes| Some(ChbsRecord::ref_from_prefix(bytes).ok()?.0.uid));
+            (new == earlier).then_some(Problem::DuplicateChbs { uid: new?.get() })
+        }
+        Kind::Cfmws => {
+            let [window, other] = [new, earlier].map(|bytes| {
+                let (record, _) = CfmwsRecord::ref_from_prefix(bytes).ok()?;
+                Span::new(Hpa(record.base.get()), record.size.get()).ok()
+            });
+            let (window, other) = (window?, other?);
+            window.overlaps(other).then_some(Problem::Overlap { window, other })
+        }
+        Kind::Cxims => {
+            let [new, earlier] =
+                [new, earlier].map(|bytes| Some(CximsRecord::ref_from_prefix(bytes).ok()?.0.hbig));
+            let granularity = Granularity::decode(new?).ok()?;
+            (new == earlier).then_some(Problem::DuplicateCxims { granularity })
+        }
+        Kind::Rdpas | Kind::Csds => None,
+    }
+}
+
+/// Judges every record of a table by itself and beside the others.
+fn judge(table: &[u8]) -> Result<(), CedtError> {
+    for raw in RawRecords::of(table) {
+        Records::of(table).judge_among(raw?)?;
+    }
+    Ok(())
 }
