@@ -279,6 +279,7 @@ fn survey(
 }
 
 /// Refuses a decoder that does not answer, or that somebody's commit left unsettled.
+#[inline(never)]
 pub(crate) fn settled(place: Place, control: Control) -> Result<(), Error> {
     if control.into_bits() == u32::MAX {
         return Err(Code::COMMIT_SILENT.at(place.at).detail(Control::NUMBER));
@@ -332,9 +333,12 @@ fn run(
         }
         let device = committed.devices_before.iter().find(|device| device.node == node);
         if let Some((device, registers)) = device.and_then(|d| Some((d, job.device(d)?))) {
-            let images = committed.decoders.iter().filter(|entry| entry.node == node);
-            let images = images.map(|entry| entry.image);
-            registers.mirror(hw, &device.image, images).map_err(job.not_kept(node))?;
+            let mut images = [DecoderImage::default(); 2];
+            let own = committed.decoders.iter().filter(|entry| entry.node == node);
+            for (image, entry) in images.iter_mut().zip(own) {
+                *image = entry.image;
+            }
+            registers.mirror(hw, &device.image, &images).map_err(job.not_kept(node))?;
         }
     }
     for device in &committed.devices_before {
@@ -380,6 +384,7 @@ fn needs_back_invalidate(planned: &PlannedDecoder) -> bool {
 }
 
 /// Commits a programmed decoder: one write, then only reads.
+#[inline(never)]
 pub(crate) fn commit_one(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,

@@ -28,6 +28,9 @@ pub struct Place {
 }
 
 impl From<Place> for error::Place {
+    // Errors are rare: one copy of this is enough.
+    #[cold]
+    #[inline(never)]
     fn from(Place { at, component, index }: Place) -> Self {
         Self::of_decoder(&at, component, index)
     }

@@ -6,10 +6,10 @@
 //! was set before is set after (PCIe Base 6.x section 7.4; CXL r3.1 section 8.1.3).
 
 use cxl_regs::access::{Class, Features, Register, Rule, Spec};
-use cxl_regs::block;
 use cxl_regs::config::{Bdf, BridgeHeader, CONFIG_SIZE, EndpointHeader, Sbdf};
 use cxl_regs::dvsec::device::DeviceDvsec;
 
+use crate::error::Fault;
 use crate::mmio::{Block, Mmio};
 use crate::platform::{Ecam, RootBus};
 
@@ -132,15 +132,25 @@ impl Acts {
 
     /// As [`write`].
     pub(crate) fn write<R: Register>(&self, hw: &mut impl Mmio, structure: Block, value: R) {
-        let address = structure.address::<R>();
+        let own = const { lane(&R::SPEC) };
+        self.put(hw, structure.address::<R>(), R::SPEC.offset, own, value.raw());
+    }
+
+    #[inline(never)]
+    fn put(&self, hw: &mut impl Mmio, address: u64, offset: u16, own: u32, value: u32) {
         let dword = hw.read(address);
-        hw.write(address, self.beside(dword, value));
+        hw.write(address, merged(self.at(offset & !3), dword, own, value << shift(offset)));
     }
 }
 
 fn put_beside<R: Register>(cleared: u32, dword: u32, value: R) -> u32 {
     let own = const { lane(&R::SPEC) };
-    dword & !own & !cleared | value.raw() << shift(R::SPEC.offset) & own
+    merged(cleared, dword, own, value.raw() << shift(R::SPEC.offset))
+}
+
+/// A dword with the bits of one register replaced.
+const fn merged(cleared: u32, dword: u32, own: u32, value: u32) -> u32 {
+    dword & !own & !cleared | value & own
 }
 
 const DWORDS: usize = CONFIG_SIZE as usize / 4;
@@ -164,17 +174,19 @@ impl Cache {
 pub(crate) struct Config<'c> {
     function: Sbdf,
     base: u64,
+    /// Why something could not be made of what is there.
+    pub(crate) fault: Fault,
     cache: Option<&'c mut Cache>,
 }
 
 impl<'c> Config<'c> {
     pub(crate) fn new(cache: &'c mut Cache) -> Self {
-        Self { function: Sbdf::default(), base: 0, cache: Some(cache) }
+        Self { function: Sbdf::default(), base: 0, fault: Fault::NONE, cache: Some(cache) }
     }
 
     /// The open function's registers, each read again whenever it is asked for.
     pub(crate) fn uncached() -> Self {
-        Self { function: Sbdf::default(), base: 0, cache: None }
+        Self { function: Sbdf::default(), base: 0, fault: Fault::NONE, cache: None }
     }
 
     /// Turns to another function, of which nothing is known yet. `bus_base` is its bus's.
@@ -239,7 +251,13 @@ impl<'c> Config<'c> {
 
     /// One register of the structure at `base`.
     pub(crate) fn read<R: Register>(&mut self, hw: &mut impl Mmio, base: u16) -> R {
-        block::read(self.reader(hw), base)
+        R::from_raw(self.narrow(hw, base.wrapping_add(R::SPEC.offset)))
+    }
+
+    /// The dword that a register lies in, from its first bit on.
+    #[inline(never)]
+    fn narrow(&mut self, hw: &mut impl Mmio, offset: u16) -> u32 {
+        self.dword(hw, offset & !3) >> shift(offset)
     }
 
     /// Writes a dword. What the function made of it is not known afterwards.

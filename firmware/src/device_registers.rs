@@ -48,6 +48,7 @@ impl Empty for DeviceImage {
 
 impl DeviceImage {
     /// The first register that reads all-ones, which none of them can: the device does not answer.
+    #[inline(never)]
     pub(crate) fn silent(&self) -> Option<u16> {
         let Self { global, control, lock, capability, .. } = *self;
         let narrow = u32::from(u16::MAX);
@@ -92,6 +93,7 @@ impl DeviceRegisters {
         Block(self.dvsec.0.wrapping_add(index.wrapping_mul(u64::from(RANGE_STRIDE))))
     }
 
+    #[inline(never)]
     fn read_range(self, hw: &mut impl Mmio, index: u64) -> (u32, u32) {
         let high: device::RangeBaseHigh = self.range(index).read(hw);
         let low: device::RangeBaseLow = self.range(index).read(hw);
@@ -119,12 +121,14 @@ impl DeviceRegisters {
     }
 
     /// Writes Mem_Enable and Cache_Enable as they were or shall be.
+    #[inline(never)]
     fn write_control(self, hw: &mut impl Mmio, control: device::Control) -> Result<(), Mismatch> {
         self.write_half(hw, control);
         kept(control, self.read_control(hw))
     }
 
     /// What Control shall hold in the end.
+    #[inline(never)]
     fn wanted_control(self, before: &DeviceImage, policy: &Policy<'_>) -> device::Control {
         let cache = policy.enable_cache && self.accelerator && before.capability.cache_capable();
         let control = before.control.with_mem_enable(true);
@@ -132,6 +136,7 @@ impl DeviceRegisters {
     }
 
     /// What Control would have to hold, where CONFIG_LOCK keeps it from being written.
+    #[inline(never)]
     pub(crate) fn frozen(self, before: &DeviceImage, policy: &Policy<'_>) -> Option<Mismatch> {
         let wanted = self.wanted_control(before, policy);
         kept(wanted, before.control).err().filter(|_| before.lock.config_lock())
@@ -139,6 +144,7 @@ impl DeviceRegisters {
 
     /// Before its decoders are written: no CXL.mem. Emulators leave Mem_Enable set over a reset
     /// that clears the decoders, and the range registers would decode meanwhile.
+    #[inline(never)]
     pub(crate) fn quiesce(self, hw: &mut impl Mmio, before: &DeviceImage) -> Result<(), Mismatch> {
         if before.lock.config_lock() || !before.control.mem_enable() {
             return Ok(());
@@ -146,26 +152,26 @@ impl DeviceRegisters {
         self.write_control(hw, before.control.with_mem_enable(false))
     }
 
-    /// Mirrors decoders 0 and 1 into the range registers, as CXL r3.1 section 8.1.3.8 advises:
+    /// Mirrors decoders 0 and 1, of which those that are not in use are empty, into the range registers, as CXL r3.1 section 8.1.3.8 advises:
     /// software that knows no decoders sees where the memory is.
     ///
     /// HDM Decoder Enable can always be cleared, and then the ranges decode (no lock covers it). So
     /// only a range that leads to the very bytes that its decoder leads to gets a base; the others
     /// get 0, where no window is. Else a locked decoder's addresses could be led elsewhere.
+    #[inline(never)]
     pub(crate) fn mirror(
         self,
         hw: &mut impl Mmio,
         before: &DeviceImage,
-        images: impl Iterator<Item = DecoderImage>,
+        images: &[DecoderImage; 2],
     ) -> Result<(), Mismatch> {
         if before.lock.config_lock() {
             return Ok(());
         }
-        let mut images = images;
         let mut same = true;
-        for (index, &old) in (0..u64::from(before.capability.hdm_count())).zip(&before.ranges) {
+        let count = u64::from(before.capability.hdm_count());
+        for (index, (&old, image)) in (0..count).zip(before.ranges.iter().zip(images)) {
             let size = self.read_range_size(hw, index);
-            let image = images.next().unwrap_or_default();
             // Both count device addresses from 0: as long as all below are alike, so is this.
             same &= image.skip() == 0 && image.control().ways() == 0 && image.size() == size;
             let wanted = if same { (image.base_high, image.base_low) } else { (0, 0) };
@@ -195,6 +201,7 @@ impl DeviceRegisters {
     }
 
     /// Once its decoders are committed: they count, then the device answers.
+    #[inline(never)]
     pub(crate) fn enable(
         self,
         hw: &mut impl Mmio,
@@ -212,6 +219,7 @@ impl DeviceRegisters {
     }
 
     /// Freezes the DVSEC until a conventional reset.
+    #[inline(never)]
     pub(crate) fn lock(self, hw: &mut impl Mmio) -> Result<(), Mismatch> {
         let lock = device::Lock::new().with_config_lock(true);
         self.write_half(hw, lock);
@@ -219,6 +227,7 @@ impl DeviceRegisters {
     }
 
     /// Puts the enables back, CXL.mem first. A DVSEC that has been locked since keeps its own.
+    #[inline(never)]
     pub(crate) fn restore_enables(self, hw: &mut impl Mmio, before: &DeviceImage) {
         if self.read_control(hw) != before.control && !self.read_lock(hw).config_lock() {
             self.write_half(hw, before.control.with_mem_enable(false));
@@ -229,6 +238,7 @@ impl DeviceRegisters {
     }
 
     /// Puts the range bases back, and the enables as they were.
+    #[inline(never)]
     pub(crate) fn restore_ranges(self, hw: &mut impl Mmio, before: &DeviceImage) {
         if self.read_lock(hw).config_lock() {
             return;

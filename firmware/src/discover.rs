@@ -34,7 +34,7 @@ use cxl_regs::{Hpa, Span};
 
 use crate::built::Feature;
 use crate::config::{Cache, Config, bus_base};
-use crate::error::{Code, Error, Place};
+use crate::error::{Code, Error, Failed, Place};
 use crate::list::{Empty, List};
 use crate::mmio::{Clock, Mmio};
 use crate::platform::{Bridge, BridgeKind, Platform, RootBus};
@@ -138,29 +138,43 @@ struct Walk<'a, M, C> {
 
 /// All bridges by ascending UID, each UID once.
 pub(crate) fn by_uid(bridges: &[Bridge]) -> impl Iterator<Item = &Bridge> {
-    let next = |above: Option<u32>| {
-        let left = bridges.iter().filter(move |bridge| above.is_none_or(|uid| bridge.uid > uid));
-        left.min_by_key(|bridge| bridge.uid)
-    };
-    successors(next(None), move |bridge| next(Some(bridge.uid)))
+    successors(above(bridges, None), |bridge| above(bridges, Some(bridge.uid)))
+}
+
+/// The bridge with the lowest UID above another.
+#[inline(never)]
+fn above(bridges: &[Bridge], uid: Option<u32>) -> Option<&Bridge> {
+    let mut next: Option<&Bridge> = None;
+    for bridge in bridges {
+        let lower = next.is_none_or(|next| bridge.uid < next.uid);
+        if lower && uid.is_none_or(|uid| bridge.uid > uid) {
+            next = Some(bridge);
+        }
+    }
+    next
 }
 
 /// The rules on a bridge that can be told without hardware.
+#[inline(never)]
 pub(crate) fn check_bridge(bridges: &[Bridge], bridge: &Bridge) -> Result<(), Error> {
     let uid = bridge.uid;
-    if bridges.iter().filter(|other| other.uid == uid).count() > 1 {
-        return Err(Code::DISCOVER_DUPLICATE_UID.at(Place::bridge(uid)));
+    let mut shares: Option<(u32, RootBus)> = None;
+    let mut same = 0;
+    for other in bridges {
+        same += usize::from(other.uid == uid);
+        let Some(root) = bridge.root.filter(|_| other.root == bridge.root) else { continue };
+        if other.uid > uid && shares.is_none_or(|(lowest, _)| other.uid < lowest) {
+            shares = Some((other.uid, root));
+        }
     }
-    let mut higher = by_uid(bridges).filter(|other| other.uid > uid);
-    if let Some(root) = bridge.root
-        && let Some(other) = higher.find(|other| other.root == Some(root))
-    {
-        return Err(Code::DISCOVER_SHARED_ROOT_BUS
-            .at(Place::bridge(uid))
-            .expected(root)
-            .found(other.uid));
+    let at = Place::bridge(uid);
+    match shares {
+        _ if same > 1 => Err(Code::DISCOVER_DUPLICATE_UID.at(at)),
+        Some((other, root)) => {
+            Err(Code::DISCOVER_SHARED_ROOT_BUS.at(at).expected(root).found(other))
+        }
+        None => Ok(()),
     }
-    Ok(())
 }
 
 impl<M: Mmio, C: Clock> Walk<'_, M, C> {
@@ -269,7 +283,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         }
         let at = Place::bridge(bridge.uid);
         let Structures { hdm, .. } =
-            structures(self.hw, bridge.registers.0, Some(Component::HostBridge), at)?;
+            self.structures(bridge.registers.0, Some(Component::HostBridge), at)?;
         let kind = NodeKind::HostBridge { uid: bridge.uid };
         let node = Node { parent: None, kind, port: 0, function: None, hdm, ..Node::EMPTY };
         let first = self.insert(self.nodes.len(), node, Link::EMPTY, at)?;
@@ -345,6 +359,17 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         self.links.iter().any(|link| link.bus == Some(bus))
     }
 
+    /// The structures of a component block.
+    fn structures(
+        &mut self,
+        block: u64,
+        component: Option<Component>,
+        at: Place,
+    ) -> Result<Structures, Error> {
+        let found = structures(self.hw, block, component, at, &mut self.config.fault);
+        self.config.fault.told(found)
+    }
+
     /// Looks at every function of the bus below node `parent`.
     fn scan(&mut self, uid: u32, parent: usize, bus: RootBus) -> Result<(), Error> {
         let above = self.nodes.get(parent);
@@ -386,12 +411,14 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
             self.remarks.add(Code::DISCOVER_LEFT_OUT.at(at));
             return Ok(());
         }
-        let found = CxlFunction::identify(self.hw, &mut self.config, uid, header, above)?;
+        let found = CxlFunction::identify(self.hw, &mut self.config, uid, header, above);
+        let found = self.config.fault.told(found)?;
         if let Sighting::Cxl(found) = found {
             return self.add(uid, parent, batch, &found);
         }
         // One that went away while it was looked at seems to be anything.
-        function::answers(self.hw, &mut self.config, at)?;
+        let answers = function::answers(self.hw, &mut self.config, at);
+        self.config.fault.told(answers)?;
         match (found, cxl_link) {
             (Sighting::Aside(remark), _) => self.remarks.add(remark),
             (_, Some(port)) if function.bdf.function() == 0 => {
@@ -413,7 +440,8 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         let function = self.config.function();
         let at = Place::function(uid, function);
         let above = Tree(&self.nodes).path(NodeId(parent as u16));
-        let port = found.port_number(self.hw, &mut self.config, at)?;
+        let port = found.port_number(self.hw, &mut self.config, at);
+        let port = self.config.fault.told(port)?;
         let place = found.place_in(above, port);
         if place.is_some_and(|place| self.leaves_out(place)) {
             // Nothing is asked of a port behind which nothing is looked for.
@@ -423,11 +451,13 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
             let node = Node { parent, kind, port, function: Some(function), ..Node::EMPTY };
             return self.insert_sorted(batch, node, Link::EMPTY, at);
         }
-        let status = link_status(self.hw, &mut self.config, found, at)?;
+        let status = link_status(self.hw, &mut self.config, found, at);
+        let status = self.config.fault.told(status)?;
         let (device, link) = match found.role {
             Role::Device => {
                 let Some(dvsec) = &found.device else { return Ok(()) };
-                let capability = capacity::mem_capability(self.hw, &mut self.config, dvsec, at)?;
+                let capability = capacity::mem_capability(self.hw, &mut self.config, dvsec, at);
+                let capability = self.config.fault.told(capability)?;
                 if !capability.mem_capable() {
                     let capability = capability.into_bits();
                     self.remarks.add(Code::DISCOVER_NO_MEM.at(at).found(capability));
@@ -440,14 +470,14 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
                 (None, self.port_link(parent, status, at)?)
             }
         };
-        let Blocks { component, device: registers } =
-            found.blocks(self.hw, &mut self.config, at)?;
+        let blocks = found.blocks(self.hw, &mut self.config, at);
+        let Blocks { component, device: registers } = self.config.fault.told(blocks)?;
         for block in [component, registers].into_iter().flatten() {
             self.check_forwarded(parent, block.address, at)?;
         }
         found.enable_memory(self.hw, &mut self.config);
         let Structures { hdm, back_invalidate } = match component {
-            Some(block) => structures(self.hw, block.address, decodes_as(found.role), at)?,
+            Some(block) => self.structures(block.address, decodes_as(found.role), at)?,
             None => Structures::default(),
         };
         let kind = match (found.role, device) {
@@ -463,7 +493,8 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
                     capability,
                     registers,
                     at,
-                )?;
+                );
+                let capacity = self.config.fault.told(capacity)?;
                 if let Some(remark) = capacity.remark {
                     self.remarks.add(remark);
                 }
@@ -532,7 +563,8 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         }
         let buses: BusNumbers = self.config.read(self.hw, 0);
         // Three equal numbers and a latency of all-ones: no port has them.
-        function::sound::<BusNumbers>(self.hw, &mut self.config, 0, at)?;
+        let sound = function::sound::<BusNumbers>(self.hw, &mut self.config, 0, at);
+        self.config.fault.told(sound)?;
         let (secondary, subordinate) = (buses.secondary(), buses.subordinate());
         if secondary == 0 {
             return Err(Unassigned::BusNumbers.error(at));
@@ -609,18 +641,14 @@ pub(crate) fn link_status(
     config: &mut Config<'_>,
     found: &CxlFunction,
     at: Place,
-) -> Result<Option<flex_bus::Status>, Error> {
+) -> Result<Option<flex_bus::Status>, Failed> {
     let Some(dvsec) = &found.flex_bus else { return Ok(None) };
     let Spec { offset, bytes, .. } = flex_bus::Status::SPEC;
     let need = offset + u16::from(bytes);
     if !dvsec.has(offset..need) {
         let (offset, length) = (dvsec.offset, dvsec.length);
-        let id = DvsecId::FlexBusPort;
-        return Err(Code::DISCOVER_SHORT_DVSEC
-            .at(at)
-            .detail(id)
-            .expected(need)
-            .found((length, offset)));
+        let fault = config.fault.at(Code::DISCOVER_SHORT_DVSEC, at).detail(DvsecId::FlexBusPort);
+        return fault.expected(need).found((length, offset)).into();
     }
     Ok(Some(config.read(hw, dvsec.offset)))
 }
@@ -653,7 +681,7 @@ fn is_left_out(
 }
 
 /// The role of a node; `None` for a host bridge.
-fn role(kind: &NodeKind) -> Option<Role> {
+pub(crate) fn role(kind: &NodeKind) -> Option<Role> {
     match kind {
         NodeKind::HostBridge { .. } => None,
         NodeKind::RootPort => Some(Role::RootPort),

@@ -8,6 +8,7 @@
 //! so that none is there twice.
 
 mod fact;
+mod fault;
 mod place;
 mod register;
 mod rows;
@@ -24,6 +25,7 @@ pub use place::Place;
 pub use register::registers;
 pub use rule::{BarProblem, Rule};
 
+pub(crate) use fault::{Failed, Fault};
 pub(crate) use register::{Numbered, decoder_register, range_base};
 
 /// Why something was refused, what was found wrong, or what is worth knowing.
@@ -203,12 +205,17 @@ impl Error {
 
     /// The error with a detail of two halves.
     pub fn halves(self, low: impl Fact, high: impl Fact) -> Self {
-        let half = |number: u64| u8::try_from(number).unwrap_or(u8::MAX);
-        let detail = u16::from_le_bytes([half(low.pack()), half(high.pack())]);
-        Self { detail, ..self }
+        Self { detail: Self::half(low) | Self::half(high) << 8, ..self }
+    }
+
+    fn half(fact: impl Fact) -> u16 {
+        u8::try_from(fact.pack()).unwrap_or(u8::MAX).into()
     }
 
     /// The error with the rule that is broken: its number in the detail's lower half, and its facts.
+    // One copy of it for each kind of rule.
+    #[cold]
+    #[inline(never)]
     pub fn rule(self, rule: impl Rule) -> Self {
         let (number, expected, found) = rule.pack();
         let [_, high] = self.detail.to_le_bytes();

@@ -46,7 +46,9 @@ pub use record::{cedt, hand_off};
 
 use crate::committed::{DecoderBefore, Place};
 use crate::device_registers::{DeviceImage, DeviceRegisters};
-use crate::error::{Code, Error};
+#[cfg(doc)]
+use crate::error::Code;
+use crate::error::Error;
 use crate::list::{Empty, List};
 use crate::mmio::{Clock, Mmio};
 use crate::platform::Platform;
@@ -87,18 +89,6 @@ enum NotPlanned {
     NoShare = 3,
     BackInvalidate = 4,
     Regions = 5,
-}
-
-impl NotFlat {
-    fn at(self, at: impl Into<crate::error::Place>) -> Error {
-        Code::DISCOVER_NOT_FLAT.at(at).detail(self as u8)
-    }
-}
-
-impl NotPlanned {
-    fn at(self, at: impl Into<crate::error::Place>) -> Error {
-        Code::PLAN_NOT_FLAT.at(at).detail(self as u8)
-    }
 }
 
 /// A host bridge of a [`Workspace`].
@@ -237,6 +227,7 @@ impl WorkspaceMut<'_> {
         self.rest.config_lock = false;
     }
 
+    #[inline(never)]
     fn view(&self) -> View<'_> {
         View { bridges: &self.bridges, ports: &self.ports, regions: &self.regions }
     }
@@ -295,20 +286,34 @@ impl<'a> View<'a> {
         self.bridges.get(usize::from(port.bridge)).map_or(0, |bridge| bridge.uid)
     }
 
+    #[inline(never)]
     fn path(self, port: &Port) -> Path {
         Path::new(self.uid(port), &[port.number]).unwrap_or_default()
     }
 
-    /// The regions of a port's device, by ascending address, which is the order of its decoders.
-    fn regions_of(self, number: u16) -> impl Iterator<Item = &'a Region> + Clone {
-        self.regions.iter().filter(move |region| region.port == number)
+    /// Whether the device below a port has a region.
+    #[inline(never)]
+    fn has_region(self, number: u16) -> bool {
+        self.regions.iter().any(|region| region.port == number)
     }
 
-    /// The regions behind a bridge, likewise.
-    fn regions_behind(self, bridge: u16) -> impl Iterator<Item = &'a Region> + Clone {
-        self.regions
-            .iter()
-            .filter(move |region| self.port(region.port).is_some_and(|port| port.bridge == bridge))
+    /// The same of any device behind a bridge.
+    fn has_region_behind(self, bridge: u16) -> bool {
+        let behind = |region: &Region| self.port(region.port).is_some_and(|p| p.bridge == bridge);
+        self.regions.iter().any(behind)
+    }
+
+    /// The number of the device or bridge that has a decoder for a region, and its decoders.
+    #[inline(never)]
+    fn owner(self, component: Component, region: &Region) -> Option<(u16, Option<Hdm>)> {
+        let port = self.port(region.port)?;
+        Some(match component {
+            Component::Device => (region.port, port.device.as_ref().and_then(|below| below.hdm)),
+            _ => {
+                let bridge = self.bridges.get(usize::from(port.bridge));
+                (port.bridge, bridge.map(|bridge| bridge.hdm))
+            }
+        })
     }
 
     /// The `nth` decoder of the plan in order of commit: devices, then bridges, of each by number.
@@ -323,13 +328,10 @@ impl<'a> View<'a> {
                 let mut index = 0;
                 for region in self.regions {
                     let Some(port) = self.port(region.port) else { continue };
-                    let (owner, hdm) = if component == Component::Device {
-                        (region.port, port.device.as_ref().and_then(|below| below.hdm))
-                    } else {
-                        let bridge = self.bridges.get(usize::from(port.bridge));
-                        (port.bridge, bridge.map(|bridge| bridge.hdm))
-                    };
-                    let (true, Some(hdm)) = (owner == number, hdm) else { continue };
+                    let Some((owner, Some(hdm))) = self.owner(component, region) else { continue };
+                    if owner != number {
+                        continue;
+                    }
                     if left == 0 {
                         let place = self.place(component, number, index);
                         return Some(Planned { region, port, number, place, hdm });
@@ -380,7 +382,7 @@ impl<'a> View<'a> {
 impl Planned<'_> {
     /// What its registers are to hold; the Commit bit is 0.
     #[inline(never)]
-    fn image(self) -> Result<DecoderImage, DecodeError> {
+    fn image(&self) -> Result<DecoderImage, DecodeError> {
         let Region { span, coherency, granularity, .. } = *self.region;
         let mut interleave = Interleave::NONE;
         let route = match self.place.component {

@@ -100,7 +100,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 pub use component::HandoffComponent;
 use component::OutcomeRecord;
-pub(crate) use component::{ComponentRecord, HEADER_START, header_dwords, range_base};
+pub(crate) use component::{ComponentRecord, HEADER_START, Subject, header_dwords, range_base};
 
 use crate::committed::{self, CommittedRef, CommittedRegion, Fate, Probed};
 use crate::config::{Cache, Config};
@@ -177,12 +177,14 @@ pub(crate) struct Digest(u64);
 impl Digest {
     pub(crate) const START: Self = Self(0xCBF2_9CE4_8422_2325);
 
+    #[inline(never)]
     fn bytes(self, bytes: &[u8]) -> Self {
         let prime = 0x0000_0100_0000_01B3;
         Self(bytes.iter().fold(self.0, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(prime)))
     }
 
     /// With the seven registers of a decoder.
+    #[inline(never)]
     pub(crate) fn decoder(self, image: DecoderImage) -> Self {
         let dwords = image.to_dwords();
         let registers = dwords.iter().take(dwords.len() - 1);
@@ -245,6 +247,7 @@ pub(crate) struct Counts {
 
 impl Counts {
     /// Bytes of a record with so many parts; more than memory has for numbers that are nonsense.
+    #[inline(never)]
     fn size(self) -> usize {
         let Self { regions, decoders, components, outcomes } = self;
         size_of::<Header>()
@@ -283,7 +286,7 @@ pub fn write<'b>(
     let mut cache = Cache::new();
     let mut config = Config::new(&mut cache);
     for (id, node) in tree.iter() {
-        let component = ComponentRecord::of(hw, &mut config, ecam, tree, id, node);
+        let component = ComponentRecord::of(hw, &mut config, ecam, &Subject::of(tree, id, node));
         record.component(&component);
     }
     for outcome in all() {
@@ -310,16 +313,19 @@ impl<'b> Writer<'b> {
         Ok(Self { record, counts, at: size_of::<Header>(), registers: Digest::START })
     }
 
+    #[inline(never)]
     fn put(&mut self, bytes: &[u8]) {
         let behind = self.record.get_mut(self.at..).unwrap_or_default();
         put(&mut { behind }, bytes);
         self.at += bytes.len();
     }
 
+    #[inline(never)]
     pub(crate) fn region(&mut self, region: &CommittedRegion) {
         self.put(RegionRecord::from(region).as_bytes());
     }
 
+    #[inline(never)]
     pub(crate) fn decoder(
         &mut self,
         place: committed::Place,
@@ -333,15 +339,18 @@ impl<'b> Writer<'b> {
         self.put(DecoderRecord::new(place, image, fate, component).as_bytes());
     }
 
+    #[inline(never)]
     pub(crate) fn component(&mut self, component: &ComponentRecord) {
         self.put(component.as_bytes());
     }
 
+    #[inline(never)]
     pub(crate) fn outcome(&mut self, outcome: ComponentOutcome) {
         self.put(OutcomeRecord::from(outcome).as_bytes());
     }
 
     /// The whole record.
+    #[inline(never)]
     pub(crate) fn finish(self, cedt: Option<TableLocation>, unsaid: u16) -> &'b mut [u8] {
         let Self { record, counts, registers, .. } = self;
         let cedt = cedt.unwrap_or(TableLocation { address: 0, size: 0 });

@@ -109,10 +109,9 @@ impl<T> List<'_, T> {
     #[inline(never)]
     pub(crate) fn insert(&mut self, index: usize, item: T) -> Result<(), T> {
         self.push(item)?;
-        if let Some(tail) = self.get_mut(index..)
-            && !tail.is_empty()
-        {
-            tail.rotate_right(1);
+        let items = &mut **self;
+        for at in (index.saturating_add(1)..items.len()).rev() {
+            swap(items, at - 1, at);
         }
         Ok(())
     }

@@ -123,6 +123,7 @@ fn is_in_use(tree: Tree<'_>, committed: CommittedRef<'_>, id: NodeId) -> bool {
 }
 
 /// The outcome of what a remark is about, where that is a component.
+#[inline(never)]
 pub(crate) fn of_remark(remark: &Error) -> Option<ComponentOutcome> {
     let outcome = match remark.code {
         Code::DISCOVER_LEFT_OUT => Outcome::LeftOut(*remark),

@@ -83,6 +83,17 @@ pub struct Bridge {
     pub root: Option<RootBus>,
 }
 
+impl Bridge {
+    /// The addresses of its registers, if there are any: 0 says that there are none.
+    fn span(&self) -> Option<Span> {
+        let size = match self.kind {
+            BridgeKind::ComponentRegisters => ChbsVersion::Chbcr.length(),
+            BridgeKind::Rcrb => ChbsVersion::Rch.length(),
+        };
+        Span::new(self.registers, size).ok().filter(|span| span.base() != Hpa(0))
+    }
+}
+
 /// A fixed memory window: host addresses that the platform routes to CXL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
@@ -156,15 +167,31 @@ impl Platform<'_> {
     /// is [`occupied`](Self::occupied).
     pub(crate) fn taken(&self) -> impl Iterator<Item = Span> {
         let ecam = self.ecam.iter().filter_map(Ecam::span);
-        let bridges = self.bridges.iter().filter_map(|bridge| {
-            let size = match bridge.kind {
-                BridgeKind::ComponentRegisters => ChbsVersion::Chbcr.length(),
-                BridgeKind::Rcrb => ChbsVersion::Rch.length(),
-            };
-            // 0 says that there are none.
-            Span::new(bridge.registers, size).ok().filter(|span| span.base() != Hpa(0))
-        });
+        let bridges = self.bridges.iter().filter_map(Bridge::span);
         ecam.chain(bridges).chain(self.occupied.iter().copied())
+    }
+
+    /// The lowest of what is [`taken`](Self::taken) among these addresses.
+    #[inline(never)]
+    pub(crate) fn taken_in(&self, span: Span) -> Option<Span> {
+        let mut lowest = None;
+        for region in self.ecam {
+            lower(&mut lowest, span, region.span());
+        }
+        for bridge in self.bridges {
+            lower(&mut lowest, span, bridge.span());
+        }
+        for taken in self.occupied {
+            lower(&mut lowest, span, Some(*taken));
+        }
+        lowest
+    }
+
+    /// The addresses of a window that has any; of one that wraps, those up to the top.
+    #[inline(never)]
+    pub(crate) fn claimed(&self, window: &Window) -> Option<Span> {
+        let base = self.base_of(window)?;
+        Span::new(base, window.size.min(u64::MAX - base.0)).ok()
     }
 
     /// Where something may be put in a window.
@@ -172,6 +199,7 @@ impl Platform<'_> {
     /// A window may begin at 0. Platforms also write 0 where they found no place for one (QEMU), and
     /// have RAM there; so 0 is a place only if the caller knows what is occupied, and none of it is
     /// there.
+    #[inline(never)]
     pub(crate) fn base_of(&self, window: &Window) -> Option<Hpa> {
         let known = |span: Span| {
             !self.occupied.is_empty() && !self.occupied.iter().any(|taken| taken.overlaps(span))
@@ -201,6 +229,17 @@ impl Platform<'_> {
             claimed.is_none_or(|span| !others.any(|o| o.span().is_some_and(|o| o.overlaps(span))))
         };
         if free(room) { room } else { window.size }
+    }
+}
+
+/// Keeps the lowest of what is among some addresses.
+#[inline(never)]
+fn lower(lowest: &mut Option<Span>, among: Span, taken: Option<Span>) {
+    if let Some(taken) = taken
+        && taken.overlaps(among)
+        && lowest.is_none_or(|lowest| taken < lowest)
+    {
+        *lowest = Some(taken);
     }
 }
 

@@ -187,27 +187,36 @@ fn is_fixed(window: &Window, regions: &[CommittedRegion]) -> bool {
 }
 
 /// A platform's window as the table has it.
-pub(crate) fn cfmws(window: &Window, fixed: bool) -> Result<Cfmws, Error> {
+fn cfmws(window: &Window, fixed: bool) -> Result<Cfmws, Error> {
     let base = window.base.unwrap_or_default();
     let refuse = |problem| Code::TABLES_WINDOW.at(error::Place::window(base)).rule(problem);
-    let size = window.size;
-    let span = Span::new(base, size).map_err(|_| match size {
-        0 => refuse(Problem::ZeroSize { base: base.0 }),
-        _ => refuse(Problem::WindowWraps { base: base.0, size }),
-    })?;
-    let allowed = window.restrictions;
+    let span = range(base, window.size).map_err(refuse)?;
     let mut record = Cfmws::new(span, window.interleave, &window.targets).map_err(refuse)?;
     record.arithmetic = window.arithmetic;
     record.qtg = window.qtg;
-    record.restrictions = Restrictions::new()
+    record.restrictions = restrictions(window, fixed);
+    Ok(record)
+}
+
+/// The addresses of a window.
+pub(crate) fn range(base: Hpa, size: u64) -> Result<Span, Problem> {
+    Span::new(base, size).map_err(|_| match size {
+        0 => Problem::ZeroSize { base: base.0 },
+        _ => Problem::WindowWraps { base: base.0, size },
+    })
+}
+
+/// What a window admits, as the table has it.
+pub(crate) fn restrictions(window: &Window, fixed: bool) -> Restrictions {
+    let allowed = window.restrictions;
+    Restrictions::new()
         .with_device_coherent(allowed.device_coherent())
         .with_host_only(allowed.host_only())
         .with_volatile(allowed.volatile())
         .with_persistent(allowed.persistent())
         // Means nothing without device-coherent.
         .with_back_invalidate(allowed.back_invalidate() && allowed.device_coherent())
-        .with_fixed(fixed);
-    Ok(record)
+        .with_fixed(fixed)
 }
 
 /// The XOR maps of a granularity: those of its widest window, which all others have to share.

@@ -70,6 +70,7 @@ impl Slot {
     }
 
     /// The first register that is not as it should be, committed or not.
+    #[inline(never)]
     pub(crate) fn difference(&self, found: DecoderImage, committed: bool) -> Option<Mismatch> {
         let wanted = self.image.control().with_committed(committed).into_bits();
         let control = wanted & self.control_mask | found.control & !self.control_mask;
@@ -77,6 +78,7 @@ impl Slot {
     }
 
     /// Writes all seven registers and reads them back.
+    #[inline(never)]
     pub(crate) fn program(&self, hw: &mut impl Mmio) -> Result<DecoderImage, Error> {
         self.registers.write(hw, self.image);
         let found = self.registers.read(hw);

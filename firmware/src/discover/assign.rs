@@ -127,7 +127,8 @@ impl<M: Mmio> Pass<'_, '_, M> {
         header: HeaderType,
         above: Option<Role>,
     ) -> Result<Option<CxlFunction>, Error> {
-        CxlFunction::identify(self.hw, self.config, self.uid, header, above).map(Sighting::cxl)
+        let found = CxlFunction::identify(self.hw, self.config, self.uid, header, above);
+        self.config.fault.told(found).map(Sighting::cxl)
     }
 
     /// Leaves out of both pools what functions of this bus have already.
@@ -189,7 +190,8 @@ impl<M: Mmio> Pass<'_, '_, M> {
             }
             let Some(found) = self.identify(header, above)? else { continue };
             let at = self.place();
-            let port = found.port_number(self.hw, self.config, at)?;
+            let port = found.port_number(self.hw, self.config, at);
+            let port = self.config.fault.told(port)?;
             let inside = found.place_in(place, port);
             if inside.is_some_and(|inside| self.leave_out.contains(&LeaveOut::At(inside))) {
                 continue;

@@ -20,7 +20,7 @@ use super::error::Waited;
 use super::function::RegisterBlock;
 use crate::built::Feature;
 use crate::config::Config;
-use crate::error::{Code, Error, Place};
+use crate::error::{Code, Error, Failed, Place};
 use crate::mmio::{Block, Clock, Mmio};
 use crate::topology::CapacitySource;
 use crate::wait::poll_each_millisecond;
@@ -41,25 +41,23 @@ pub(crate) struct Capacity {
 }
 
 /// What the Device DVSEC says of the device, which need not have CXL.mem.
+#[inline(never)]
 pub(crate) fn mem_capability(
     hw: &mut impl Mmio,
     config: &mut Config<'_>,
     dvsec: &Dvsec,
     at: Place,
-) -> Result<Capability, Error> {
+) -> Result<Capability, Failed> {
     let need = DeviceDvsec::EXTENT.end;
     if !dvsec.has(DeviceDvsec::EXTENT) {
         let (offset, length) = (dvsec.offset, dvsec.length);
-        return Err(Code::DISCOVER_SHORT_DVSEC
-            .at(at)
-            .detail(DvsecId::Device)
-            .expected(need)
-            .found((length, offset)));
+        let fault = config.fault.at(Code::DISCOVER_SHORT_DVSEC, at).detail(DvsecId::Device);
+        return fault.expected(need).found((length, offset)).into();
     }
     let capability: Capability = config.read(hw, dvsec.offset);
     let found = capability.hdm_count();
     if capability.mem_capable() && !matches!(found, 1 | 2) {
-        return Err(Code::DISCOVER_HDM_COUNT.at(at).found(found));
+        return config.fault.at(Code::DISCOVER_HDM_COUNT, at).found(found).into();
     }
     Ok(capability)
 }
@@ -68,6 +66,7 @@ pub(crate) fn mem_capability(
 ///
 /// A mailbox is asked first: it knows partitions. Where it refuses the command (QEMU's does not
 /// take a command register that is written by dwords), the range registers are believed.
+#[inline(never)]
 pub(crate) fn capacity(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
@@ -76,20 +75,21 @@ pub(crate) fn capacity(
     capability: Capability,
     registers: Option<RegisterBlock>,
     at: Place,
-) -> Result<Capacity, Error> {
+) -> Result<Capacity, Failed> {
     let mut wait_ms = INFO_VALID_MS;
     for index in 0..capability.hdm_count() {
         wait_ms = wait_ms.max(await_range(hw, clock, config, dvsec, index, at)?);
     }
     if cfg!(feature = "mailbox")
         && let Some(registers) = registers
-        && let Some(capacity) = from_mailbox(hw, clock, registers, wait_ms, at)?
+        && let Some(capacity) = from_mailbox(hw, clock, registers, wait_ms, at)
+            .map_err(|error| config.fault.keep(error))?
     {
         if (capacity.volatile, capacity.persistent) == (0, 0) {
             let found = from_ranges(hw, config, dvsec, capability, at)?;
             let ranges = found.volatile.saturating_add(found.persistent);
             if ranges != 0 {
-                return Err(Code::DISCOVER_NO_CAPACITY.at(at).expected(ranges));
+                return config.fault.at(Code::DISCOVER_NO_CAPACITY, at).expected(ranges).into();
             }
         }
         return Ok(capacity);
@@ -97,7 +97,7 @@ pub(crate) fn capacity(
     let found = from_ranges(hw, config, dvsec, capability, at)?;
     let assumed = found.source == CapacitySource::AssumedVolatile;
     if cfg!(not(feature = "mailbox")) && assumed && registers.is_some() {
-        return Err(Feature::Mailbox.not_built(at));
+        return Err(config.fault.keep(Feature::Mailbox.not_built(at)));
     }
     Ok(found)
 }
@@ -113,6 +113,7 @@ fn ready(low: RangeSizeLow) -> bool {
 }
 
 /// Waits for one range; gives the milliseconds that it may take to become active.
+#[inline(never)]
 fn await_range(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
@@ -120,40 +121,54 @@ fn await_range(
     dvsec: &Dvsec,
     index: u8,
     at: Place,
-) -> Result<u32, Error> {
-    let offset = range_base(dvsec, index).wrapping_add(RangeSizeLow::SPEC.offset);
-    let mut low = RangeSizeLow::new();
-    let mut settle =
-        |waited: Waited, milliseconds, done: fn(RangeSizeLow) -> bool, clock: &mut _| {
-            poll_each_millisecond(clock, milliseconds, || {
-                low = RangeSizeLow::from_raw(config.fresh(hw, offset));
-                done(low).then_some(low)
-            })
-            .ok_or(waited.timeout(at, low.raw(), milliseconds))
-        };
+) -> Result<u32, Failed> {
     let range = index + 1;
-    let low = settle(Waited::InfoValid(range), INFO_VALID_MS, |low| low.info_valid(), clock)?;
+    let valid = |low: RangeSizeLow| low.info_valid();
+    let low = settle(hw, clock, config, dvsec, index, INFO_VALID_MS, valid)
+        .map_err(|low| Waited::InfoValid(range).timeout(at, low.raw(), INFO_VALID_MS))
+        .map_err(|error| config.fault.keep(error))?;
     let code = low.active_timeout();
-    let seconds = active_timeout_seconds(code).ok_or_else(|| {
-        Code::DISCOVER_RANGE
-            .at(at)
-            .halves(0u8, range)
-            .rule(RangeError::Reserved { field: "Memory_Active_Timeout", code })
-    })?;
+    let Some(seconds) = active_timeout_seconds(code) else {
+        let fault = config.fault.at(Code::DISCOVER_RANGE, at).halves(0u8, range);
+        return fault.rule(RangeError::Reserved { field: "Memory_Active_Timeout", code }).into();
+    };
     let milliseconds = u32::from(seconds) * 1000;
     if !ready(low) {
-        settle(Waited::Active(range), milliseconds, ready, clock)?;
+        settle(hw, clock, config, dvsec, index, milliseconds, ready)
+            .map_err(|low| Waited::Active(range).timeout(at, low.raw(), milliseconds))
+            .map_err(|error| config.fault.keep(error))?;
     }
     Ok(milliseconds)
 }
 
+/// Asks a range until it is as it should be; else what it was last.
+#[inline(never)]
+fn settle(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    config: &mut Config<'_>,
+    dvsec: &Dvsec,
+    index: u8,
+    milliseconds: u32,
+    done: fn(RangeSizeLow) -> bool,
+) -> Result<RangeSizeLow, RangeSizeLow> {
+    let offset = range_base(dvsec, index).wrapping_add(RangeSizeLow::SPEC.offset);
+    let mut low = RangeSizeLow::new();
+    poll_each_millisecond(clock, milliseconds, || {
+        low = RangeSizeLow::from_raw(config.fresh(hw, offset));
+        done(low).then_some(())
+    })
+    .map_or(Err(low), |()| Ok(low))
+}
+
+#[inline(never)]
 fn from_ranges(
     hw: &mut impl Mmio,
     config: &mut Config<'_>,
     dvsec: &Dvsec,
     capability: Capability,
     at: Place,
-) -> Result<Capacity, Error> {
+) -> Result<Capacity, Failed> {
     let mut sizes = Capacity {
         volatile: 0,
         persistent: 0,
@@ -177,24 +192,26 @@ fn from_ranges(
             }
             continue;
         }
-        let error = |error| Code::DISCOVER_RANGE.at(at).halves(0u8, index + 1).rule(error);
-        let range = decoded.map_err(error)?;
+        let range = match decoded {
+            Ok(range) => range,
+            Err(error) => {
+                let fault = config.fault.at(Code::DISCOVER_RANGE, at).halves(0u8, index + 1);
+                return fault.rule(error).into();
+            }
+        };
         let persistent = range.media == MediaType::NonVolatile;
         if range.media == MediaType::Cdat {
             sizes.source = CapacitySource::AssumedVolatile;
         }
         if range.size != 0 && !persistent && sizes.persistent != 0 {
-            return Err(Code::DISCOVER_PERSISTENT_FIRST.at(at));
+            return config.fault.at(Code::DISCOVER_PERSISTENT_FIRST, at).into();
         }
         let Capacity { volatile, persistent: kept, .. } = sizes;
         let sum = if persistent { &mut sizes.persistent } else { &mut sizes.volatile };
         let total = volatile.checked_add(kept).and_then(|sum| sum.checked_add(range.size));
         if total.is_none() {
-            let (volatile, persistent) = (volatile, range.size);
-            return Err(Code::DISCOVER_CAPACITY_TOO_LARGE
-                .at(at)
-                .expected(volatile)
-                .found(persistent));
+            let fault = config.fault.at(Code::DISCOVER_CAPACITY_TOO_LARGE, at);
+            return fault.expected(volatile).found(range.size).into();
         }
         *sum += range.size;
     }

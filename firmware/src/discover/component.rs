@@ -8,7 +8,7 @@ use cxl_regs::bi::DecoderCapability;
 use cxl_regs::component::{ArrayError, Capabilities, CapabilityId, RANGE_SIZE, Region};
 use cxl_regs::hdm::{self, MAX_DEVICE_DECODERS, structure_length};
 
-use crate::error::{Code, Error, Place};
+use crate::error::{Code, Failed, Fault, Place};
 use crate::mmio::{Block, Mmio};
 use crate::topology::{BackInvalidate, Hdm};
 
@@ -21,12 +21,14 @@ pub(crate) struct Structures {
 
 /// Reads a component block. `component` is `None` for a root or downstream port, whose decoders, if
 /// it shows any, take no part in decoding: QEMU's root ports have had them, on and off.
+#[inline(never)]
 pub(crate) fn structures(
     hw: &mut impl Mmio,
     block: u64,
     component: Option<Component>,
     at: Place,
-) -> Result<Structures, Error> {
+    fault: &mut Fault,
+) -> Result<Structures, Failed> {
     let range = block.wrapping_add(u64::from(Region::CacheMem.extent().start));
     let wanted_hdm = component.map(|_| CapabilityId::HdmDecoder);
     let wanted_bi = match component {
@@ -34,10 +36,14 @@ pub(crate) fn structures(
         Some(Component::UpstreamPort) => Some(CapabilityId::BiRouteTable),
         Some(Component::HostBridge) => None,
     };
-    let refuse = |error| Code::DISCOVER_ARRAY.at(at).rule(error);
     let (mut hdm_at, mut bi_at) = (None, None);
     let reader = |offset: u16| hw.read(range.wrapping_add(u64::from(offset)));
-    for found in Capabilities::new(reader).map_err(refuse)? {
+    let mut refuse = |error| Err(fault.at(Code::DISCOVER_ARRAY, at).rule(error).into());
+    let array = match Capabilities::new(reader) {
+        Ok(array) => array,
+        Err(error) => return refuse(error),
+    };
+    for found in array {
         // Of several structures of a kind the last one counts, as for Linux.
         match found {
             Ok(found) if Some(found.id) == wanted_hdm => hdm_at = Some(found.pointer),
@@ -49,12 +55,14 @@ pub(crate) fn structures(
                 | ArrayError::InsideArray { id, .. }
                 | ArrayError::PastEnd { id, .. },
             ) if Some(id) != wanted_hdm && Some(id) != wanted_bi => {}
-            Err(error) => return Err(refuse(error)),
+            Err(error) => return refuse(error),
         }
     }
     let place = |pointer: u16| Block(range.wrapping_add(u64::from(pointer)));
     let hdm = match (component, hdm_at) {
-        (Some(component), Some(pointer)) => Some(hdm(hw, place(pointer), pointer, component, at)?),
+        (Some(component), Some(pointer)) => {
+            Some(hdm(hw, place(pointer), pointer, component, at, fault)?)
+        }
         _ => None,
     };
     let back_invalidate = bi_at.map(|pointer| BackInvalidate {
@@ -65,35 +73,31 @@ pub(crate) fn structures(
     Ok(Structures { hdm, back_invalidate })
 }
 
+#[inline(never)]
 fn hdm(
     hw: &mut impl Mmio,
     block: Block,
     pointer: u16,
     component: Component,
     at: Place,
-) -> Result<Hdm, Error> {
+    fault: &mut Fault,
+) -> Result<Hdm, Failed> {
     let capability: hdm::Capability = block.read(hw);
-    let address = block.address::<hdm::Capability>();
     let most = if component.routes() { hdm::MAX_DECODERS } else { MAX_DEVICE_DECODERS };
-    let decoders = capability
-        .decoders()
-        .filter(|decoders| usize::from(*decoders) <= most)
-        .ok_or_else(|| {
-            Code::DISCOVER_DECODER_COUNT
-                .at(at)
-                .detail(capability.decoder_count())
-                .expected(address)
-                .found(capability.into_bits())
-        })?;
-    if component.routes() && !matches!(capability.target_count(), 1 | 2 | 4 | 8) {
-        return Err(Code::DISCOVER_TARGET_COUNT
-            .at(at)
-            .detail(capability.target_count())
-            .expected(address)
-            .found(capability.into_bits()));
-    }
-    if pointer + structure_length(decoders) > RANGE_SIZE {
-        return Err(Code::DISCOVER_DECODERS_PAST_END.at(at).detail(pointer).found(decoders));
-    }
-    Ok(Hdm { block, capability, decoders })
+    let decoders = capability.decoders().filter(|decoders| usize::from(*decoders) <= most);
+    let targets = capability.target_count();
+    let (code, detail) = match decoders {
+        None => (Code::DISCOVER_DECODER_COUNT, capability.decoder_count()),
+        Some(_) if component.routes() && !matches!(targets, 1 | 2 | 4 | 8) => {
+            (Code::DISCOVER_TARGET_COUNT, targets)
+        }
+        Some(decoders) if pointer + structure_length(decoders) > RANGE_SIZE => {
+            let fault = fault.at(Code::DISCOVER_DECODERS_PAST_END, at).detail(pointer);
+            return fault.found(decoders).into();
+        }
+        Some(decoders) => return Ok(Hdm { block, capability, decoders }),
+    };
+    let address = block.address::<hdm::Capability>();
+    let fault = fault.at(code, at).detail(detail).expected(address);
+    fault.found(capability.into_bits()).into()
 }

@@ -8,12 +8,10 @@ use cxl_regs::dvsec::device::{Capability, DeviceDvsec};
 use cxl_regs::dvsec::{Dvsec, DvsecId};
 
 use super::capacity::{Capacity, capacity};
-use super::function::{CxlFunction, RegisterBlock};
-use super::role;
+use super::function::{CxlFunction, RegisterBlock, Role};
 use crate::config::Config;
 use crate::error::{Error, Place};
 use crate::mmio::{Clock, Mmio};
-use crate::topology::{NodeId, Tree};
 
 /// Where a function's structures are in its configuration space, 0 for none.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,28 +24,33 @@ pub(crate) struct FunctionFacts {
     pub(crate) registers: u64,
 }
 
-/// What is known of the open function, which is the node's; `None` where it is something else.
+/// What is known of the open function below a bridge, which is to have a role, below one that has
+/// another or below the bridge; `None` where it is something else.
+#[inline(never)]
 pub(crate) fn facts(
     hw: &mut impl Mmio,
     config: &mut Config<'_>,
-    tree: Tree<'_>,
-    id: NodeId,
+    uid: u32,
+    role: Role,
+    above: Option<Role>,
 ) -> Option<FunctionFacts> {
-    let node = tree.get(id)?;
-    let (_, uid) = tree.bridge(id)?;
     let at = Place::function(uid, config.function());
-    let above = tree.get(node.parent?).and_then(|above| role(&above.kind));
     let header: HeaderType = config.read(hw, 0);
     let found = CxlFunction::identify(hw, config, uid, header, above).ok()?.cxl()?;
-    if Some(found.role) != role(&node.kind) {
+    if found.role != role {
         return None;
     }
-    let mut capabilities = ExtendedCapabilities::new(config.reader(hw)).filter_map(Result::ok);
-    let serial = capabilities.find(|found| found.id == ExtendedCapabilityId::SerialNumber);
-    drop(capabilities);
-    let serial = serial.map_or((0, 0), |capability| {
-        let [low, high] = [4, 8].map(|within| config.dword(hw, capability.offset + within));
-        (capability.offset, u64::from(high) << 32 | u64::from(low))
+    let capabilities = ExtendedCapabilities::new(config.reader(hw));
+    let mut at_serial = None;
+    for found in capabilities.filter_map(Result::ok) {
+        if found.id == ExtendedCapabilityId::SerialNumber {
+            at_serial = Some(found.offset);
+            break;
+        }
+    }
+    let serial = at_serial.map_or((0, 0), |offset| {
+        let [low, high] = [4, 8].map(|within| config.dword(hw, offset + within));
+        (offset, u64::from(high) << 32 | u64::from(low))
     });
     let blocks = found.blocks(hw, config, at).unwrap_or_default();
     let offset = |dvsec: Option<Dvsec>| dvsec.map_or(0, |dvsec| dvsec.offset);
@@ -77,6 +80,7 @@ pub(crate) fn memory_of(
     let block = RegisterBlock { address: registers, room: u64::MAX };
     let registers = Some(block).filter(|block| block.address != 0);
     let Capacity { volatile, persistent, .. } =
-        capacity(hw, clock, config, &dvsec, capability, registers, at)?;
+        capacity(hw, clock, config, &dvsec, capability, registers, at)
+            .map_err(|_| config.fault.error())?;
     Ok((volatile, persistent))
 }

@@ -13,7 +13,7 @@ use cxl_regs::dvsec::{Dvsec, DvsecId, Dvsecs};
 
 use super::error::Unassigned;
 use crate::config::{self, Config};
-use crate::error::{BarProblem, Code, Error, Numbered, Place};
+use crate::error::{BarProblem, Code, Error, Failed, Numbered, Place};
 use crate::mmio::Mmio;
 use crate::platform::RootBus;
 use crate::topology::Path;
@@ -135,7 +135,7 @@ impl CxlFunction {
         uid: u32,
         header: HeaderType,
         above: Option<Role>,
-    ) -> Result<Sighting, Error> {
+    ) -> Result<Sighting, Failed> {
         let at = Place::function(uid, config.function());
         sound::<HeaderType>(hw, config, 0, at)?;
         let bridge = header.layout() == 1;
@@ -154,18 +154,23 @@ impl CxlFunction {
             Ok(Some(pcie)) => pcie,
             Ok(None) => return Ok(plain),
             Err(_) if integrated => return Ok(Sighting::Nothing),
-            Err(error) => return Err(Code::DISCOVER_CAPABILITIES.at(at).rule(error)),
+            Err(error) => {
+                return config.fault.at(Code::DISCOVER_CAPABILITIES, at).rule(error).into();
+            }
         };
         let capabilities: PcieCapabilities = config.read(hw, pcie);
         let port_type = capabilities.port_type();
         let role = Role::of(header, PortType::from_code(port_type), above);
         let (mut device, mut flex_bus, mut locator) = (None, None, None);
         let (mut extensions, mut has) = (false, None);
+        let mut wrong = None;
         for dvsec in Dvsecs::new(config.reader(hw)) {
             let dvsec = match dvsec {
                 Ok(dvsec) => dvsec,
-                Err(_) if role.is_none() => break,
-                Err(error) => return Err(Code::DISCOVER_DVSECS.at(at).rule(error)),
+                Err(error) => {
+                    wrong = Some(error).filter(|_| role.is_some());
+                    break;
+                }
             };
             has.get_or_insert(dvsec.id);
             match dvsec.id {
@@ -175,6 +180,9 @@ impl CxlFunction {
                 DvsecId::PortExtensions => extensions = true,
                 _ => {}
             }
+        }
+        if let Some(error) = wrong {
+            return config.fault.at(Code::DISCOVER_DVSECS, at).rule(error).into();
         }
         let is_cxl = match role {
             None => false,
@@ -203,7 +211,7 @@ impl CxlFunction {
         hw: &mut impl Mmio,
         config: &mut Config<'_>,
         at: Place,
-    ) -> Result<u8, Error> {
+    ) -> Result<u8, Failed> {
         match self.role {
             Role::RootPort | Role::DownstreamPort => {
                 sound::<LinkCapabilities>(hw, config, self.pcie, at)?;
@@ -230,21 +238,35 @@ pub(crate) fn sound<R: Numbered>(
     config: &mut Config<'_>,
     base: u16,
     at: Place,
-) -> Result<(), Error> {
+) -> Result<(), Failed> {
     let offset = base.saturating_add(R::SPEC.offset) & !3;
-    match config.dword(hw, offset) {
-        u32::MAX => Err(Code::DISCOVER_SILENT.at(at).detail(R::NUMBER).expected(offset)),
-        _ => Ok(()),
+    let dword = config.dword(hw, offset);
+    not_silent(config, dword, offset, R::NUMBER, at)
+}
+
+#[inline(never)]
+fn not_silent(
+    config: &mut Config<'_>,
+    dword: u32,
+    offset: u16,
+    register: u16,
+    at: Place,
+) -> Result<(), Failed> {
+    if dword != u32::MAX {
+        return Ok(());
     }
+    config.fault.at(Code::DISCOVER_SILENT, at).detail(register).expected(offset).into()
 }
 
 /// Refuses a function that no longer answers to its Vendor ID.
-pub(crate) fn answers(hw: &mut impl Mmio, config: &mut Config<'_>, at: Place) -> Result<(), Error> {
+pub(crate) fn answers(
+    hw: &mut impl Mmio,
+    config: &mut Config<'_>,
+    at: Place,
+) -> Result<(), Failed> {
     let offset = Id::SPEC.offset & !3;
-    match config.fresh(hw, offset) {
-        u32::MAX => Err(Code::DISCOVER_SILENT.at(at).detail(Id::NUMBER).expected(offset)),
-        _ => Ok(()),
-    }
+    let dword = config.fresh(hw, offset);
+    not_silent(config, dword, offset, Id::NUMBER, at)
 }
 
 /// Where a function's register blocks are.
@@ -267,29 +289,50 @@ pub(crate) struct RegisterBlock {
 
 impl CxlFunction {
     /// The register blocks that the locator names, the first of each kind.
+    #[inline(never)]
     pub(crate) fn blocks(
         &self,
         hw: &mut impl Mmio,
         config: &mut Config<'_>,
         at: Place,
-    ) -> Result<Blocks, Error> {
+    ) -> Result<Blocks, Failed> {
         let Some(locator) = &self.locator else { return Ok(Blocks::default()) };
-        let mut named = [(BlockId::Component, None), (BlockId::Device, None)];
-        let locations = Locations::new(locator, config.reader(hw));
-        for location in locations.map_err(|error| Code::DISCOVER_LOCATOR.at(at).rule(error))? {
-            let location = location.map_err(|error| Code::DISCOVER_LOCATOR.at(at).rule(error))?;
-            if let Some((_, place)) = named.iter_mut().find(|(id, _)| *id == location.id) {
-                place.get_or_insert(location);
+        // Of each kind: its BAR, and its offset there.
+        let (mut component, mut device, mut wrong) = (None, None, None);
+        match Locations::new(locator, config.reader(hw)) {
+            Err(error) => wrong = Some(error),
+            Ok(locations) => {
+                for location in locations {
+                    match location {
+                        Ok(found) if found.id == BlockId::Component => {
+                            component.get_or_insert((found.bar, found.offset));
+                        }
+                        Ok(found) if found.id == BlockId::Device => {
+                            device.get_or_insert((found.bar, found.offset));
+                        }
+                        Ok(_) => {}
+                        Err(error) => {
+                            wrong = Some(error);
+                            break;
+                        }
+                    }
+                }
             }
         }
-        let [component, device] = named.map(|(_, location)| location);
-        let mut resolve = |location: Option<cxl_regs::dvsec::locator::BlockLocation>| {
-            location.map(|block| self.address(hw, config, at, block.bar, block.offset)).transpose()
-        };
-        Ok(Blocks { component: resolve(component)?, device: resolve(device)? })
+        if let Some(error) = wrong {
+            return config.fault.at(Code::DISCOVER_LOCATOR, at).rule(error).into();
+        }
+        let mut blocks = Blocks::default();
+        for (named, block) in [(component, &mut blocks.component), (device, &mut blocks.device)] {
+            if let Some((bar, offset)) = named {
+                *block = Some(self.address(hw, config, at, bar, offset)?);
+            }
+        }
+        Ok(blocks)
     }
 
     /// The address of a register block at `offset` into a BAR that somebody has assigned.
+    #[inline(never)]
     fn address(
         &self,
         hw: &mut impl Mmio,
@@ -297,34 +340,45 @@ impl CxlFunction {
         at: Place,
         bar: u8,
         offset: u64,
-    ) -> Result<RegisterBlock, Error> {
-        let refuse = |problem| Code::DISCOVER_BAR.at(at).halves(0u8, bar).rule(problem);
-        let mut index = 0;
-        let (kind, low, high) = loop {
-            if index > bar {
-                return Err(refuse(BarProblem::UpperHalf));
+    ) -> Result<RegisterBlock, Failed> {
+        match self.bar(hw, config, bar) {
+            Err(problem) => {
+                let fault = config.fault.at(Code::DISCOVER_BAR, at).halves(0u8, bar);
+                fault.rule(problem).into()
             }
-            let (kind, low, high) =
-                read_bar(hw, config, self.role.bars(), index).map_err(refuse)?;
+            Ok(0) => Err(config.fault.keep(Unassigned::Bar(bar).error(at))),
+            Ok(base) => {
+                // A BAR's address is a multiple of its size, so the size is at most the lowest bit set.
+                let bar_size = base & base.wrapping_neg();
+                let room = bar_size.checked_sub(offset).filter(|room| *room >= BLOCK_ALIGNMENT);
+                match room {
+                    Some(room) => Ok(RegisterBlock { address: base + offset, room }),
+                    None => {
+                        let fault = config.fault.at(Code::DISCOVER_OUTSIDE_BAR, at).detail(bar);
+                        fault.expected(bar_size).found(offset).into()
+                    }
+                }
+            }
+        }
+    }
+
+    /// The address in a BAR.
+    #[inline(never)]
+    fn bar(&self, hw: &mut impl Mmio, config: &mut Config<'_>, bar: u8) -> Result<u64, BarProblem> {
+        let mut index = 0;
+        loop {
+            if index > bar {
+                return Err(BarProblem::UpperHalf);
+            }
+            let (kind, low, high) = read_bar(hw, config, self.role.bars(), index)?;
             if index == bar {
-                break (kind, low, high);
+                return match kind {
+                    BarKind::Io => Err(BarProblem::Io),
+                    _ => Ok(kind.address(low, high)),
+                };
             }
             index += kind.registers();
-        };
-        if kind == BarKind::Io {
-            return Err(refuse(BarProblem::Io));
         }
-        let base = kind.address(low, high);
-        if base == 0 {
-            return Err(Unassigned::Bar(bar).error(at));
-        }
-        // A BAR's address is a multiple of its size, so the size is at most the lowest bit set.
-        let bar_size = base & base.wrapping_neg();
-        let outside =
-            Code::DISCOVER_OUTSIDE_BAR.at(at).detail(bar).expected(bar_size).found(offset);
-        let room = bar_size.checked_sub(offset).filter(|room| *room >= BLOCK_ALIGNMENT);
-        let room = room.ok_or(outside)?;
-        Ok(RegisterBlock { address: base + offset, room })
     }
 
     /// Lets the function answer at its BARs, and a port forward. The only write that discovery
@@ -339,6 +393,7 @@ impl CxlFunction {
 }
 
 /// The type and value of the open function's BAR that starts at register `index` of `bars`.
+#[inline(never)]
 pub(crate) fn read_bar(
     hw: &mut impl Mmio,
     config: &mut Config<'_>,

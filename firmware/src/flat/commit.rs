@@ -6,16 +6,15 @@
 use cxl_regs::access::Component;
 use cxl_regs::hdm::DecoderImage;
 
-use super::{Planned, Policy, Region, View, WorkspaceMut};
+use super::{Planned, Policy, Port, Region, View, WorkspaceMut};
 use crate::commit::planned_registers::Slot;
 use crate::commit::{commit_one, settled, take_back};
-use crate::committed::{DecoderBefore, Place};
-use crate::decoder_registers::{DecoderRegisters, Mismatch};
+use crate::committed::DecoderBefore;
+use crate::decoder_registers::DecoderRegisters;
 use crate::device_registers::{DeviceImage, DeviceRegisters};
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Failed, Fault};
 use crate::mmio::{Clock, Mmio};
 use crate::policy;
-use crate::topology::Path;
 
 /// Programs, commits and locks every decoder of the plan.
 pub(super) fn commit(
@@ -24,72 +23,75 @@ pub(super) fn commit(
     policy: &Policy,
     work: &mut WorkspaceMut<'_>,
 ) -> Result<(), Error> {
-    let policy = &general(policy.config_lock);
-    survey(hw, policy, work)?;
+    let mut fault = Fault::NONE;
+    let policy = &policy::Policy { config_lock: policy.config_lock, ..policy::Policy::DEFAULT };
     let mut written = 0;
-    let result = run(hw, clock, policy, work.view(), &mut written);
-    if result.is_err() {
-        put_back(hw, work.view(), written);
+    let mut result = survey(hw, policy, work, &mut fault);
+    if result.is_ok() {
+        result = run(hw, clock, policy, work.view(), &mut written, &mut fault);
+        if result.is_err() {
+            put_back(hw, work.view(), written);
+        }
     }
-    result
-}
-
-/// The general policy that says the same of a device's enables.
-pub(super) fn general(config_lock: bool) -> policy::Policy<'static> {
-    policy::Policy { config_lock, ..policy::Policy::DEFAULT }
+    fault.told(result)
 }
 
 /// A planned decoder: where it is, and what its registers shall hold.
 #[inline(never)]
-pub(super) fn slot(planned: Planned<'_>) -> Result<Slot, Error> {
+pub(super) fn slot(planned: &Planned<'_>, fault: &mut Fault) -> Result<Slot, Failed> {
     let place = planned.place;
-    let image = planned.image().map_err(|error| Code::COMMIT_ILLEGAL.at(place).rule(error))?;
-    Ok(Slot::recorded(place, DecoderRegisters::new(planned.hdm.block, place.index), image))
+    match planned.image() {
+        Ok(image) => {
+            let registers = DecoderRegisters::new(planned.hdm.block, place.index);
+            Ok(Slot::recorded(place, registers, image))
+        }
+        Err(error) => fault.at(Code::COMMIT_ILLEGAL, place).rule(error).into(),
+    }
 }
 
-/// The registers of the device below a port, what they held before, and its place, if it has a region.
+/// The registers of the device below a port, and what they held before, if it has a region.
 #[inline(never)]
-fn device(view: View<'_>, number: u16) -> Option<(DeviceRegisters, DeviceImage, Path)> {
-    let _ = view.regions_of(number).next()?;
+fn device(view: View<'_>, number: u16) -> Option<(DeviceRegisters, &DeviceImage, &Port)> {
+    if !view.has_region(number) {
+        return None;
+    }
     let port = view.port(number)?;
     let below = port.device.as_ref()?;
-    Some((below.registers()?, below.before, view.path(port)))
-}
-
-/// The error that a device's register did not keep what was written.
-#[cold]
-#[inline(never)]
-fn not_kept(at: Path, (register, expected, found): Mismatch) -> Error {
-    Code::COMMIT_DEVICE_NOT_KEPT.at(at).detail(register).expected(expected).found(found)
+    Some((below.registers()?, &below.before, port))
 }
 
 /// Reads what is there, to be put back; discovery has seen that nothing is committed.
+#[inline(never)]
 fn survey(
     hw: &mut impl Mmio,
     policy: &policy::Policy<'_>,
     work: &mut WorkspaceMut<'_>,
-) -> Result<(), Error> {
+    fault: &mut Fault,
+) -> Result<(), Failed> {
     let mut nth = 0;
     while let Some(planned) = work.view().nth(nth) {
-        let slot = slot(planned)?;
-        let image = slot.registers.read(hw);
-        settled(slot.place, image.control())?;
+        let place = planned.place;
+        let image = DecoderRegisters::new(planned.hdm.block, place.index).read(hw);
+        settled(place, image.control()).map_err(|error| fault.keep(error))?;
         let base = planned.region.span.base();
         for region in work.regions.iter_mut().filter(|region| region.span.base() == base) {
             let [device, bridge] = &mut region.before;
-            let of_device = slot.place.component == Component::Device;
+            let of_device = place.component == Component::Device;
             *if of_device { device } else { bridge } = DecoderBefore(image);
         }
         nth += 1;
     }
     for number in 0..work.ports.len() as u16 {
-        let Some((registers, _, path)) = device(work.view(), number) else { continue };
+        let view = work.view();
+        let Some((registers, _, port)) = device(view, number) else { continue };
+        let path = view.path(port);
         let image = registers.read(hw);
         if let Some(register) = image.silent() {
-            return Err(Code::COMMIT_SILENT.at(path).detail(register));
+            return fault.at(Code::COMMIT_SILENT, path).detail(register).into();
         }
         if let Some((_, expected, found)) = registers.frozen(&image, policy) {
-            return Err(Code::COMMIT_CONFIG_LOCKED.at(path).expected(expected).found(found));
+            let fault = fault.at(Code::COMMIT_CONFIG_LOCKED, path);
+            return fault.expected(expected).found(found).into();
         }
         let port = work.ports.get_mut(usize::from(number));
         if let Some(below) = port.and_then(|port| port.device.as_mut()) {
@@ -99,56 +101,83 @@ fn survey(
     Ok(())
 }
 
+/// What is done to a device's registers outside of its decoders, in this order.
+#[derive(Clone, Copy)]
+enum Step {
+    Quiesce,
+    Mirror,
+    Enable,
+    Lock,
+}
+
+/// Does a step to the device below a port, if it has a region.
+#[inline(never)]
+fn device_step(
+    hw: &mut impl Mmio,
+    policy: &policy::Policy<'_>,
+    view: View<'_>,
+    number: u16,
+    step: Step,
+    fault: &mut Fault,
+) -> Result<(), Failed> {
+    let Some((registers, before, port)) = device(view, number) else { return Ok(()) };
+    let done = match step {
+        Step::Quiesce => registers.quiesce(hw, before),
+        Step::Mirror => {
+            // One for each kind of memory; the plan has seen that each can be encoded.
+            let mut images = [DecoderImage::default(); 2];
+            for (index, image) in (0..).zip(&mut images) {
+                if let Some(planned) = view.planned(Component::Device, number, index) {
+                    *image = planned.image().unwrap_or_default();
+                }
+            }
+            registers.mirror(hw, before, &images)
+        }
+        Step::Enable => registers.enable(hw, before, policy),
+        Step::Lock => registers.lock(hw),
+    };
+    let Err((register, expected, found)) = done else { return Ok(()) };
+    let fault = fault.at(Code::COMMIT_DEVICE_NOT_KEPT, view.path(port)).detail(register);
+    fault.expected(expected).found(found).into()
+}
+
 /// `written` counts the decoders of the plan that were written to, or begun to be.
+#[inline(never)]
 fn run(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
     policy: &policy::Policy<'_>,
     view: View<'_>,
     written: &mut usize,
-) -> Result<(), Error> {
+    fault: &mut Fault,
+) -> Result<(), Failed> {
     let ports = view.ports.len() as u16;
     for number in 0..ports {
-        if let Some((registers, before, path)) = device(view, number) {
-            registers.quiesce(hw, &before).map_err(|found| not_kept(path, found))?;
-        }
+        device_step(hw, policy, view, number, Step::Quiesce, fault)?;
     }
     for commits in [false, true] {
         let mut nth = 0;
-        // What the decoders of the device that is at it are to hold: one for each kind of memory.
-        let mut images = [DecoderImage::default(); 2];
         while let Some(planned) = view.nth(nth) {
             nth += 1;
-            let slot = slot(planned)?;
-            if commits {
-                commit_one(hw, clock, &slot)?;
+            let slot = slot(&planned, fault)?;
+            let done = if commits {
+                commit_one(hw, clock, &slot).map(|_| ())
             } else {
                 *written = nth;
-                slot.program(hw)?;
-            }
-            let Place { component, index, .. } = planned.place;
-            if let Some(image) = images.get_mut(usize::from(index)) {
-                *image = slot.image;
-            }
+                slot.program(hw).map(|_| ())
+            };
+            done.map_err(|error| fault.keep(error))?;
+            let number = planned.number;
+            let own = (Component::Device, number);
             let next = view.nth(nth).map(|next| (next.place.component, next.number));
-            if component != Component::Device || next == Some((component, planned.number)) {
-                continue;
-            }
-            if let Some((registers, before, path)) = device(view, planned.number) {
-                let done = if commits {
-                    registers.enable(hw, &before, policy)
-                } else {
-                    let images = images.into_iter().take(usize::from(index) + 1);
-                    registers.mirror(hw, &before, images)
-                };
-                done.map_err(|found| not_kept(path, found))?;
+            if planned.place.component == Component::Device && next != Some(own) {
+                let step = if commits { Step::Enable } else { Step::Mirror };
+                device_step(hw, policy, view, number, step, fault)?;
             }
         }
     }
     for number in (0..ports).filter(|_| policy.config_lock) {
-        if let Some((registers, _, path)) = device(view, number) {
-            registers.lock(hw).map_err(|found| not_kept(path, found))?;
-        }
+        device_step(hw, policy, view, number, Step::Lock, fault)?;
     }
     Ok(())
 }
@@ -158,36 +187,40 @@ fn run(
 /// helped.
 #[inline(never)]
 pub(super) fn put_back(hw: &mut impl Mmio, view: View<'_>, written: usize) {
-    let ports = view.ports.len() as u16;
-    for number in 0..ports {
-        if let Some((registers, before, _)) = device(view, number)
-            && !serves(hw, view, number)
-        {
-            registers.restore_enables(hw, &before);
-        }
-    }
+    devices_back(hw, view, DeviceRegisters::restore_enables);
     let count = 2 * view.regions.len();
     for nth in (0..count.min(written)).rev() {
         let Some(planned) = view.nth(nth) else { continue };
         let [device, bridge] = planned.region.before;
         let of_device = planned.place.component == Component::Device;
         let DecoderBefore(before) = if of_device { device } else { bridge };
-        if let (Ok(slot), false) = (slot(planned), is_locked(hw, view, planned.region)) {
+        let slot = slot(&planned, &mut { Fault::NONE });
+        if let (Ok(slot), false) = (slot, is_locked(hw, view, planned.region)) {
             take_back(hw, &slot, before);
         }
     }
-    for number in 0..ports {
+    devices_back(hw, view, DeviceRegisters::restore_ranges);
+}
+
+/// Puts something back of each device that serves nothing.
+#[inline(never)]
+fn devices_back<M: Mmio>(
+    hw: &mut M,
+    view: View<'_>,
+    back: fn(DeviceRegisters, &mut M, &DeviceImage),
+) {
+    for number in 0..view.ports.len() as u16 {
         if let Some((registers, before, _)) = device(view, number)
             && !serves(hw, view, number)
         {
-            registers.restore_ranges(hw, &before);
+            back(registers, hw, before);
         }
     }
 }
 
 /// Whether a device has a region whose whole path is locked.
 fn serves(hw: &mut impl Mmio, view: View<'_>, number: u16) -> bool {
-    view.regions_of(number).any(|region| is_locked(hw, view, region))
+    view.regions.iter().any(|region| region.port == number && is_locked(hw, view, region))
 }
 
 /// Whether both decoders of a region are locked in place.

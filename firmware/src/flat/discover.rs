@@ -5,8 +5,6 @@
 //! [`mod@crate::discover`], in the same order; what only that can do is refused by name. Every bus is
 //! visited once.
 
-use core::iter::once;
-
 use cxl_regs::access::Component;
 use cxl_regs::config::{BridgeHeader, BusNumbers, HeaderType, Windows};
 use cxl_regs::dvsec::flex_bus;
@@ -21,7 +19,7 @@ use crate::discover::leaf::{
     Blocks, CxlFunction, Functions, Role, Sighting, Structures, Unassigned, answers, bus_range_end,
     by_uid, capacity, check_bridge, link_status, mem_capability, open, sound, structures,
 };
-use crate::error::{Code, Error, Place};
+use crate::error::{Code, Error, Failed, Place};
 use crate::list::Empty;
 use crate::mmio::{Clock, Mmio};
 use crate::platform::{BridgeKind, Platform, RootBus};
@@ -36,14 +34,8 @@ pub(super) fn discover(
     work: &mut WorkspaceMut<'_>,
 ) -> Result<(), Error> {
     let mut walk = Walk { hw, clock, platform, policy, work, config: Config::uncached() };
-    if let Some(given) = platform.resources.first() {
-        return Err(NotFlat::Resources.at(Place::bridge(given.uid)));
-    }
-    by_uid(platform.bridges).try_for_each(|bridge| check_bridge(platform.bridges, bridge))?;
-    for bridge in by_uid(platform.bridges) {
-        walk.bridge(bridge)?;
-    }
-    walk.uncommitted()
+    let result = walk.all();
+    walk.config.fault.told(result)
 }
 
 struct Walk<'a, 'w, M, C> {
@@ -62,67 +54,100 @@ struct Above {
 }
 
 impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
-    fn remark(&mut self, remark: Error) -> Result<(), Error> {
-        let full = NotFlat::Remarks.at(remark.at);
-        self.work.rest.remarks.push(remark).map_err(|_| full)
+    #[inline(never)]
+    fn all(&mut self) -> Result<(), Failed> {
+        if let Some(given) = self.platform.resources.first() {
+            return self.not_flat(NotFlat::Resources, Place::bridge(given.uid));
+        }
+        let bridges = self.platform.bridges;
+        by_uid(bridges)
+            .try_for_each(|bridge| check_bridge(bridges, bridge))
+            .map_err(|error| self.config.fault.keep(error))?;
+        for bridge in by_uid(bridges) {
+            self.bridge(bridge)?;
+        }
+        self.uncommitted()
     }
 
-    fn bridge(&mut self, bridge: &crate::platform::Bridge) -> Result<(), Error> {
-        let at = Place::bridge(bridge.uid);
-        if bridge.kind == BridgeKind::Rcrb {
-            return Err(NotFlat::Rcrb.at(at));
+    #[cold]
+    #[inline(never)]
+    fn not_flat<T>(&mut self, what: NotFlat, at: Place) -> Result<T, Failed> {
+        self.config.fault.at(Code::DISCOVER_NOT_FLAT, at).detail(what as u8).into()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn remark(&mut self, remark: Error) -> Result<(), Failed> {
+        match self.work.rest.remarks.push(remark) {
+            Ok(()) => Ok(()),
+            Err(_) => self.not_flat(NotFlat::Remarks, remark.at),
         }
-        let root = bridge.root.ok_or(NotFlat::RootBus.at(at))?;
-        let found = structures(self.hw, bridge.registers.0, Some(Component::HostBridge), at)?;
-        let hdm = found.hdm.ok_or(NotFlat::PassThrough.at(at))?;
+    }
+
+    #[inline(never)]
+    fn bridge(&mut self, bridge: &crate::platform::Bridge) -> Result<(), Failed> {
+        let uid = bridge.uid;
+        let at = Place::bridge(uid);
+        if bridge.kind == BridgeKind::Rcrb {
+            return self.not_flat(NotFlat::Rcrb, at);
+        }
+        let Some(root) = bridge.root else { return self.not_flat(NotFlat::RootBus, at) };
+        let found = self.structures(bridge.registers.0, Some(Component::HostBridge), at)?;
+        let Some(hdm) = found.hdm else { return self.not_flat(NotFlat::PassThrough, at) };
         if self.is_visited(root) {
-            return Err(Code::DISCOVER_BUS_LOOP.at(at).found(root));
+            return self.config.fault.at(Code::DISCOVER_BUS_LOOP, at).found(root).into();
         }
         let number = self.work.bridges.len() as u16;
-        let entry = Bridge { uid: bridge.uid, hdm };
-        self.work.bridges.push(entry).map_err(|_| NotFlat::Bridges.at(at))?;
+        if self.work.bridges.push(Bridge { uid, hdm }).is_err() {
+            return self.not_flat(NotFlat::Bridges, at);
+        }
         let first = self.work.ports.len();
-        self.scan(bridge.uid, root, |walk, header| {
-            walk.port(bridge.uid, number, first, root, header)
-        })?;
+        let base = self.bus_base(root, at)?;
+        let mut functions = Functions::new(base, root, None);
+        while let Some(header) = functions.next(self.hw, &mut self.config) {
+            self.port(uid, number, first, root, header)?;
+        }
         if self.work.ports.len() == first {
             self.remark(Code::DISCOVER_NO_PORTS.at(at).found(root))?;
         }
         for index in first..self.work.ports.len() {
-            self.below(bridge.uid, index)?;
+            self.below(uid, index)?;
         }
         Ok(())
     }
 
-    /// Looks at every function of a bus; each is open when `look` sees its header.
-    fn scan(
+    #[inline(never)]
+    fn structures(
         &mut self,
-        uid: u32,
-        bus: RootBus,
-        look: impl Fn(&mut Self, HeaderType) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let base = bus_base(self.platform.ecam, bus);
-        let base =
-            base.ok_or_else(|| Code::DISCOVER_NOT_DECODED.at(Place::bridge(uid)).found(bus))?;
-        let mut functions = Functions::new(base, bus, None);
-        while let Some(header) = functions.next(self.hw, &mut self.config) {
-            look(self, header)?;
-        }
-        Ok(())
+        block: u64,
+        component: Option<Component>,
+        at: Place,
+    ) -> Result<Structures, Failed> {
+        structures(self.hw, block, component, at, &mut self.config.fault)
     }
 
+    #[inline(never)]
+    fn bus_base(&mut self, bus: RootBus, at: Place) -> Result<u64, Failed> {
+        match bus_base(self.platform.ecam, bus) {
+            Some(base) => Ok(base),
+            None => self.config.fault.at(Code::DISCOVER_NOT_DECODED, at).found(bus).into(),
+        }
+    }
+
+    #[inline(never)]
     fn is_visited(&self, bus: RootBus) -> bool {
         let same = |port: &Port| (port.function.segment, port.bus) == (bus.segment, bus.bus);
         self.work.ports.iter().any(same)
     }
 
     /// What the open function is, unless it is none of CXL's.
+    #[inline(never)]
     fn identify(
         &mut self,
         uid: u32,
         header: HeaderType,
         above: Option<Role>,
-    ) -> Result<(Option<CxlFunction>, bool), Error> {
+    ) -> Result<(Option<CxlFunction>, bool), Failed> {
         let at = Place::function(uid, self.config.function());
         let found = CxlFunction::identify(self.hw, &mut self.config, uid, header, above)?;
         if let Sighting::Cxl(found) = found {
@@ -137,6 +162,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
     }
 
     /// Adds the open function, if it is a root port, to those of its bridge, which start at `first`.
+    #[inline(never)]
     fn port(
         &mut self,
         uid: u32,
@@ -144,7 +170,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         first: usize,
         root: RootBus,
         header: HeaderType,
-    ) -> Result<(), Error> {
+    ) -> Result<(), Failed> {
         let (Some(found), _) = self.identify(uid, header, None)? else { return Ok(()) };
         let function = self.config.function();
         let at = Place::function(uid, function);
@@ -154,48 +180,59 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         sound::<BusNumbers>(self.hw, &mut self.config, 0, at)?;
         let (secondary, subordinate) = (buses.secondary(), buses.subordinate());
         if secondary == 0 {
-            return Err(Unassigned::BusNumbers.error(at));
+            return Err(self.config.fault.keep(Unassigned::BusNumbers.error(at)));
         }
         let bus = RootBus { segment: root.segment, bus: secondary };
         let is_root = self.platform.bridges.iter().any(|bridge| bridge.root == Some(bus));
         if is_root || self.is_visited(bus) {
-            return Err(Code::DISCOVER_BUS_LOOP.at(at).found(bus));
+            return self.config.fault.at(Code::DISCOVER_BUS_LOOP, at).found(bus).into();
         }
         let last = bus_range_end(self.platform, root);
         if secondary <= root.bus || subordinate < secondary || subordinate > last {
-            return Err(Code::DISCOVER_BUS_NUMBERS
-                .at(at)
-                .expected((root.bus, last))
-                .found((secondary, subordinate)));
+            let fault = self.config.fault.at(Code::DISCOVER_BUS_NUMBERS, at);
+            return fault.expected((root.bus, last)).found((secondary, subordinate)).into();
         }
         let component = found.blocks(self.hw, &mut self.config, at)?.component;
         found.enable_memory(self.hw, &mut self.config);
         let back_invalidate = match component {
-            Some(block) => structures(self.hw, block.address, None, at)?.back_invalidate,
+            Some(block) => self.structures(block.address, None, at)?.back_invalidate,
             None => None,
         };
         let ports = &mut self.work.ports;
         let lower = ports.iter().skip(first).filter(|other| other.number <= number).count();
         let (bus, device) = (secondary, None);
         let port = Port { bridge, number, bus, status, function, back_invalidate, device };
-        ports.insert(first + lower, port).map_err(|_| NotFlat::Ports.at(at))
+        match ports.insert(first + lower, port) {
+            Ok(()) => Ok(()),
+            Err(_) => self.not_flat(NotFlat::Ports, at),
+        }
     }
 
     /// Looks at what is below a port.
-    fn below(&mut self, uid: u32, index: usize) -> Result<(), Error> {
+    #[inline(never)]
+    fn below(&mut self, uid: u32, index: usize) -> Result<(), Failed> {
         let Some(&Port { function, bus, status, .. }) = self.work.ports.get(index) else {
             return Ok(());
         };
         let segment = function.segment;
         let at = Place::function(uid, function);
         let own = RootBus { segment, bus: function.bdf.bus() };
-        let not_decoded = |bus| Code::DISCOVER_NOT_DECODED.at(at).found(bus);
-        let base = bus_base(self.platform.ecam, own).ok_or_else(|| not_decoded(own))?;
+        let base = self.bus_base(own, at)?;
         self.config.open(base, function);
-        let windows = open(BridgeHeader::read(self.config.reader(self.hw), 0).windows());
+        let (hw, config) = (&mut *self.hw, &mut self.config);
+        let header = BridgeHeader {
+            memory_base: config.read(hw, 0),
+            memory_limit: config.read(hw, 0),
+            pref_base: config.read(hw, 0),
+            pref_limit: config.read(hw, 0),
+            pref_base_upper: config.read(hw, 0),
+            pref_limit_upper: config.read(hw, 0),
+            ..BridgeHeader::default()
+        };
+        let windows = open(header.windows());
         let above = Above { windows, status };
         let bus = RootBus { segment, bus };
-        let base = bus_base(self.platform.ecam, bus).ok_or_else(|| not_decoded(bus))?;
+        let base = self.bus_base(bus, at)?;
         let mut functions = Functions::new(base, bus, Some(Role::RootPort));
         while let Some(header) = functions.next(self.hw, &mut self.config) {
             self.device(uid, index, header, &above)?;
@@ -204,13 +241,14 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
     }
 
     /// Adds the open function to its port, if it is a memory device.
+    #[inline(never)]
     fn device(
         &mut self,
         uid: u32,
         index: usize,
         header: HeaderType,
         above: &Above,
-    ) -> Result<(), Error> {
+    ) -> Result<(), Failed> {
         let (found, aside) = self.identify(uid, header, Some(Role::RootPort))?;
         let function = self.config.function();
         let at = Place::function(uid, function);
@@ -223,7 +261,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
             return Ok(());
         };
         let (Role::Device, Some(dvsec)) = (found.role, &found.device) else {
-            return Err(NotFlat::Switch.at(at));
+            return self.not_flat(NotFlat::Switch, at);
         };
         let status = link_status(self.hw, &mut self.config, &found, at)?;
         let capability = mem_capability(self.hw, &mut self.config, dvsec, at)?;
@@ -233,18 +271,18 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         }
         for (link, status) in [(function, status), (port, above.status)] {
             if let Some(status) = status.filter(|status| !status.mem()) {
-                let error = Code::DISCOVER_NO_MEM_LINK.at(at);
-                return Err(error.expected(link).found(status.into_bits()));
+                let fault = self.config.fault.at(Code::DISCOVER_NO_MEM_LINK, at);
+                return fault.expected(link).found(status.into_bits()).into();
             }
         }
         let Blocks { component, device: registers } =
             found.blocks(self.hw, &mut self.config, at)?;
         for block in [component, registers].into_iter().flatten() {
-            check_forwarded(above.windows, block.address, uid, port, at)?;
+            self.check_forwarded(above.windows, block.address, uid, port, at)?;
         }
         found.enable_memory(self.hw, &mut self.config);
         let Structures { hdm, back_invalidate } = match component {
-            Some(block) => structures(self.hw, block.address, Some(Component::Device), at)?,
+            Some(block) => self.structures(block.address, Some(Component::Device), at)?,
             None => Structures::default(),
         };
         // Without the feature, what is here is not asked.
@@ -266,13 +304,14 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         if let Some(hdm) = hdm
             && self.work.view().components().any(|(_, _, other)| other.block == hdm.block)
         {
-            return Err(Code::DISCOVER_SHARED_REGISTERS.at(at).found(hdm.block.0));
+            let fault = self.config.fault.at(Code::DISCOVER_SHARED_REGISTERS, at);
+            return fault.found(hdm.block.0).into();
         }
         let Some(port) = self.work.ports.get_mut(index) else { return Ok(()) };
         if port.device.is_some() {
             let port = port.number;
             let path = crate::topology::Path::new(uid, &[port]).unwrap_or_default();
-            return Err(Code::PLAN_SHARED_PORT.at(path));
+            return self.config.fault.at(Code::PLAN_SHARED_PORT, path).into();
         }
         let before = DeviceImage::EMPTY;
         port.device = Some(Below { function, device, hdm, back_invalidate, before });
@@ -280,37 +319,45 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
     }
 
     /// Refuses a machine that somebody has programmed: what it did, only the general path can judge.
-    fn uncommitted(&mut self) -> Result<(), Error> {
+    #[inline(never)]
+    fn uncommitted(&mut self) -> Result<(), Failed> {
         let view = self.work.view();
         for (component, number, hdm) in view.components() {
             for index in 0..hdm.decoders {
                 let control = DecoderRegisters::new(hdm.block, index).read_control(self.hw);
                 let place = view.place(component, number, index);
-                crate::commit::settled(place, control)?;
+                crate::commit::settled(place, control)
+                    .map_err(|error| self.config.fault.keep(error))?;
                 if control.committed() {
-                    return Err(NotFlat::Committed.at(place).found(control.into_bits()));
+                    let fault = self.config.fault.at(Code::DISCOVER_NOT_FLAT, place);
+                    let fault = fault.detail(NotFlat::Committed as u8);
+                    return fault.found(control.into_bits()).into();
                 }
             }
         }
         Ok(())
     }
-}
 
-/// The port above must forward a register block.
-fn check_forwarded(
-    windows: Windows,
-    address: u64,
-    uid: u32,
-    port: cxl_regs::config::Sbdf,
-    at: Place,
-) -> Result<(), Error> {
-    let Ok(block) = Span::new(Hpa(address), BLOCK_ALIGNMENT) else { return Ok(()) };
-    let open = [windows.memory, windows.prefetchable];
-    if open == [None; 2] {
-        return Err(Unassigned::Windows.error(Place::function(uid, port)));
+    /// The port above must forward a register block.
+    #[inline(never)]
+    fn check_forwarded(
+        &mut self,
+        windows: Windows,
+        address: u64,
+        uid: u32,
+        port: cxl_regs::config::Sbdf,
+        at: Place,
+    ) -> Result<(), Failed> {
+        let Ok(block) = Span::new(Hpa(address), BLOCK_ALIGNMENT) else { return Ok(()) };
+        let open = [windows.memory, windows.prefetchable];
+        if open == [None; 2] {
+            let error = Unassigned::Windows.error(Place::function(uid, port));
+            return Err(self.config.fault.keep(error));
+        }
+        if open.iter().flatten().any(|window| window.contains_span(block)) {
+            return Ok(());
+        }
+        let fault = self.config.fault.at(Code::DISCOVER_NOT_FORWARDED, at);
+        fault.expected(port).found(address).into()
     }
-    if once(open).flatten().flatten().any(|window| window.contains_span(block)) {
-        return Ok(());
-    }
-    Err(Code::DISCOVER_NOT_FORWARDED.at(at).expected(port).found(address))
 }

@@ -3,13 +3,12 @@
 //! **Invariant**: windows are judged in the order and by the rules of [`mod@crate::plan`], and whatever is
 //! refused there is refused here by the same number; what only that can plan has a number of its own.
 
-use core::cmp::Reverse;
-
+use cxl_regs::access::Component;
 use cxl_regs::{Arithmetic, Coherency, DECODER_UNIT, Hpa, Span, Ways};
 
 use super::{Below, NotPlanned, Port, Region, View, WorkspaceMut};
 use crate::admits;
-use crate::error::{Code, Error, Place};
+use crate::error::{Code, Error, Failed, Fault, Place};
 use crate::list::Empty;
 use crate::platform::{Platform, Window};
 use crate::topology::{DeviceKind, Partition, Path};
@@ -20,33 +19,32 @@ const OF_MEMORY: u8 = 4;
 
 /// Decides where everything goes; touches no hardware.
 pub(super) fn plan(platform: &Platform<'_>, work: &mut WorkspaceMut<'_>) -> Result<(), Error> {
+    let mut fault = Fault::NONE;
+    let result = all(platform, work, &mut fault);
+    fault.told(result)
+}
+
+#[inline(never)]
+fn all(
+    platform: &Platform<'_>,
+    work: &mut WorkspaceMut<'_>,
+    fault: &mut Fault,
+) -> Result<(), Failed> {
     // Of several faults the one of the lowest window, in whatever order they are listed.
-    let mut fault = None;
+    let mut lowest = None;
     for window in platform.windows {
-        if let Err(error) = check_window(platform, window) {
+        let mut found = Fault::NONE;
+        if check_window(platform, window, &mut found).is_err() {
             let key = (window.base, window.size, window.targets.first().copied());
-            if fault.is_none_or(|(before, _)| key < before) {
-                fault = Some((key, error));
+            if lowest.is_none_or(|before| key < before) {
+                (lowest, *fault) = (Some(key), found);
             }
         }
     }
-    if let Some((_, fault)) = fault {
-        return Err(fault);
+    if lowest.is_some() {
+        return Err(Failed);
     }
-    let view = work.view();
-    for (port, next) in view.ports.iter().zip(view.ports.iter().skip(1)) {
-        if (port.bridge, port.number) == (next.bridge, next.number) {
-            let above = Path::new(view.uid(port), &[]).unwrap_or_default();
-            return Err(Code::PLAN_DUPLICATE_PORT.at(above).found(port.number));
-        }
-    }
-    for (port, below) in view.ports.iter().filter_map(|port| Some((port, port.device.as_ref()?))) {
-        let (volatile, persistent) = (below.device.volatile, below.device.persistent);
-        if volatile.checked_add(persistent).is_none() {
-            let error = Code::PLAN_DEVICE_TOO_LARGE.at(view.path(port));
-            return Err(error.expected(volatile).found(persistent));
-        }
-    }
+    check_devices(work.view(), fault)?;
     for number in 0..work.ports.len() as u16 {
         for partition in Partition::ALL {
             let view = work.view();
@@ -55,63 +53,104 @@ pub(super) fn plan(platform: &Platform<'_>, work: &mut WorkspaceMut<'_>) -> Resu
             if below.device.capacity(partition) == 0 {
                 continue;
             }
-            let region = place(platform, view, number, port, below, partition)?;
-            let full = NotPlanned::Regions.at(view.path(port));
+            let path = view.path(port);
+            let region = place(platform, view, number, path, port, below, partition, fault)?;
             let base = region.span.base();
             let at = work.regions.iter().filter(|other| other.span.base() < base).count();
-            work.regions.insert(at, region).map_err(|_| full)?;
+            if work.regions.insert(at, region).is_err() {
+                return not_planned(fault, NotPlanned::Regions, path.into());
+            }
         }
     }
-    decoders(work.view())
+    decoders(work.view(), fault)
+}
+
+#[cold]
+#[inline(never)]
+fn not_planned<T>(fault: &mut Fault, what: NotPlanned, at: Place) -> Result<T, Failed> {
+    fault.at(Code::PLAN_NOT_FLAT, at).detail(what as u8).into()
+}
+
+/// The rules on ports and devices that hold whatever there are of windows.
+#[inline(never)]
+fn check_devices(view: View<'_>, fault: &mut Fault) -> Result<(), Failed> {
+    let mut before = None;
+    for port in view.ports {
+        let key = Some((port.bridge, port.number));
+        if before == key {
+            let above = Place::bridge(view.uid(port));
+            return fault.at(Code::PLAN_DUPLICATE_PORT, above).found(port.number).into();
+        }
+        before = key;
+    }
+    for port in view.ports {
+        let Some(below) = &port.device else { continue };
+        let (volatile, persistent) = (below.device.volatile, below.device.persistent);
+        if volatile.checked_add(persistent).is_none() {
+            let fault = fault.at(Code::PLAN_DEVICE_TOO_LARGE, view.path(port));
+            return fault.expected(volatile).found(persistent).into();
+        }
+    }
+    Ok(())
 }
 
 /// The rules on windows that hold whichever of them is used.
-fn check_window(platform: &Platform<'_>, window: &Window) -> Result<(), Error> {
+#[inline(never)]
+fn check_window(platform: &Platform<'_>, window: &Window, fault: &mut Fault) -> Result<(), Failed> {
     let base = window.base;
     let at = Place::window(base);
-    if window.interleave.ways != Ways::One {
-        return Err(NotPlanned::Interleaved.at(at));
-    }
-    if window.arithmetic == Arithmetic::Xor {
-        return Err(NotPlanned::Xor.at(at));
-    }
-    if base == Some(Hpa(0)) && platform.base_of(window).is_some() {
-        return Err(NotPlanned::AtZero.at(at));
-    }
-    if !window.has_share() {
-        return Err(NotPlanned::NoShare.at(at));
+    let not_flat = if window.interleave.ways != Ways::One {
+        Some(NotPlanned::Interleaved)
+    } else if window.arithmetic == Arithmetic::Xor {
+        Some(NotPlanned::Xor)
+    } else if base == Some(Hpa(0)) && platform.base_of(window).is_some() {
+        Some(NotPlanned::AtZero)
+    } else if !window.has_share() {
+        Some(NotPlanned::NoShare)
+    } else {
+        None
+    };
+    if let Some(what) = not_flat {
+        return not_planned(fault, what, at);
     }
     let &[target] = &*window.targets else {
         let targets = window.targets.len() as u8;
-        return Err(Code::PLAN_TARGET_COUNT.at(at).expected(Ways::One).found(targets));
+        return fault.at(Code::PLAN_TARGET_COUNT, at).expected(Ways::One).found(targets).into();
     };
     if !platform.bridges.iter().any(|bridge| bridge.uid == target) {
-        return Err(Code::PLAN_TARGET_MISSING.at(at).found(target));
+        return fault.at(Code::PLAN_TARGET_MISSING, at).found(target).into();
     }
-    // Of one that wraps, those up to the top.
-    let claimed = |window: &Window| {
-        let base = platform.base_of(window)?;
-        Span::new(base, window.size.min(u64::MAX - base.0)).ok()
-    };
-    let own = claimed(window);
-    let overlaps = |other: &Window| {
-        let same = platform.base_of(other) == platform.base_of(window) && own.is_some();
-        same || matches!((claimed(other), own), (Some(a), Some(b)) if a.overlaps(b))
-    };
-    let others = platform.windows.iter().filter(|other| !core::ptr::eq(*other, window));
-    if let Some(other) = others.filter(|other| overlaps(other)).map(|other| other.base).min() {
-        let error = Code::PLAN_WINDOWS_OVERLAP.at(Place::window(base.min(other)));
-        return Err(error.found(base.max(other).unwrap_or_default()));
+    let Some(own) = platform.claimed(window) else { return Ok(()) };
+    let mut lowest = None;
+    for other in platform.windows {
+        let same = platform.base_of(other) == Some(own.base());
+        let overlaps = same || platform.claimed(other).is_some_and(|other| other.overlaps(own));
+        let lower = lowest.is_none_or(|lowest| other.base < lowest);
+        if overlaps && lower && !core::ptr::eq(other, window) {
+            lowest = Some(other.base);
+        }
     }
-    let over = platform.taken().filter(|taken| own.is_some_and(|own| own.overlaps(*taken)));
-    match over.min_by_key(|taken| (taken.base(), taken.size())) {
-        Some(by) => Err(Code::PLAN_WINDOW_OCCUPIED.at(at).expected(by.base()).found(by.size())),
+    if let Some(other) = lowest {
+        let fault = fault.at(Code::PLAN_WINDOWS_OVERLAP, Place::window(base.min(other)));
+        return fault.found(base.max(other).unwrap_or_default()).into();
+    }
+    match platform.taken_in(own) {
+        Some(by) => {
+            let fault = fault.at(Code::PLAN_WINDOW_OCCUPIED, at).expected(by.base());
+            fault.found(by.size()).into()
+        }
         None => Ok(()),
     }
 }
 
 /// The coherency models that a device can be programmed for, preferred first.
-fn coherencies(path: Path, port: &Port, below: &Below) -> Result<[Option<Coherency>; 3], Error> {
+#[inline(never)]
+fn coherencies(
+    path: &Path,
+    port: &Port,
+    below: &Below,
+    fault: &mut Fault,
+) -> Result<[Option<Coherency>; 2], Failed> {
     let expander = below.device.kind == DeviceKind::Type3;
     let (host, coherent) = match below.hdm.map_or(0, |hdm| hdm.capability.coherency_models()) {
         1 => (false, true),
@@ -121,190 +160,235 @@ fn coherencies(path: Path, port: &Port, below: &Below) -> Result<[Option<Coheren
     };
     let back_invalidate = below.back_invalidate.is_some() && port.back_invalidate.is_some();
     if !expander && coherent && below.back_invalidate.is_some() {
-        return Err(NotPlanned::BackInvalidate.at(path));
+        return not_planned(fault, NotPlanned::BackInvalidate, path.into());
     }
     if expander && coherent && !host && !back_invalidate {
-        return Err(Code::PLAN_NO_BACK_INVALIDATE.at(path).above(path));
+        return fault.at(Code::PLAN_NO_BACK_INVALIDATE, path).above(path).into();
     }
     let through = if expander { Coherency::BackInvalidate } else { Coherency::Device };
     let through = Some(through).filter(|_| coherent && (!expander || back_invalidate));
     let host = Some(Coherency::HostOnly).filter(|_| host);
-    Ok(if expander { [host, through, None] } else { [through, host, None] })
+    Ok(if expander { [host, through] } else { [through, host] })
 }
 
-/// How far a window came, as in [`mod@crate::plan`]; where none fits, the one that came furthest says why.
-type Unfit = (u8, Option<Error>);
+/// What is to be placed.
+struct Ask<'a> {
+    view: View<'a>,
+    number: u16,
+    path: Path,
+    coherencies: [Option<Coherency>; 2],
+    partition: Partition,
+    need: u64,
+    address_bits: u8,
+}
 
 /// Finds the one window that fits, and the place in it.
+#[allow(clippy::too_many_arguments, reason = "each is one fact of a device that is placed")]
+#[inline(never)]
 fn place(
     platform: &Platform<'_>,
     view: View<'_>,
     number: u16,
+    path: Path,
     port: &Port,
     below: &Below,
     partition: Partition,
-) -> Result<Region, Error> {
-    let path = view.path(port);
-    let size = below.device.capacity(partition);
-    if !size.is_multiple_of(DECODER_UNIT) {
-        let error = Code::PLAN_UNALIGNED.at(path).detail(OF_MEMORY);
-        return Err(error.expected(DECODER_UNIT).found(size));
+    fault: &mut Fault,
+) -> Result<Region, Failed> {
+    let need = below.device.capacity(partition);
+    if !need.is_multiple_of(DECODER_UNIT) {
+        let fault = fault.at(Code::PLAN_UNALIGNED, path).detail(OF_MEMORY);
+        return fault.expected(DECODER_UNIT).found(need).into();
     }
-    let coherencies = coherencies(path, port, below)?;
-    let mut best: Option<Region> = None;
+    let coherencies = coherencies(&path, port, below, fault)?;
+    let address_bits = platform.address_bits;
+    let ask = Ask { view, number, path, coherencies, partition, need, address_bits };
+    let mut best: Option<(Hpa, &Window, Hpa, Coherency)> = None;
     let mut second: Option<Hpa> = None;
     let mut fits = 0u16;
+    // How far the window came that came furthest, and the lowest of these: it says why none fits.
     let mut closest = None;
     for window in platform.windows {
-        match judge(platform, view, number, path, &coherencies, partition, size, window) {
-            Ok(region) => {
+        let mut found = Fault::NONE;
+        match ask.judge(platform, window, &mut found) {
+            Ok((base, at, coherency)) => {
                 fits = fits.saturating_add(1);
                 let other = match best {
-                    Some(before) if before.window <= region.window => Some(region.window),
+                    Some((before, ..)) if before <= base => base,
                     before => {
-                        best = Some(region);
-                        before.map(|before| before.window)
+                        best = Some((base, window, at, coherency));
+                        match before {
+                            Some((before, ..)) => before,
+                            None => continue,
+                        }
                     }
                 };
-                second = second.into_iter().chain(other).min();
+                second = Some(second.map_or(other, |second| second.min(other)));
             }
-            Err((stage, error)) => {
-                let how_far = (stage, Reverse((window.base, window.size)));
-                if closest.is_none_or(|(before, _)| how_far > before) {
-                    closest = Some((how_far, error));
+            Err(stage) => {
+                let lower = |(before, base, size): (u8, Option<Hpa>, u64)| {
+                    stage > before || stage == before && (window.base, window.size) < (base, size)
+                };
+                if closest.is_none_or(lower) {
+                    closest = Some((stage, window.base, window.size));
+                    *fault = found;
                 }
             }
         }
     }
-    let Some(region) = best else {
-        return Err(closest
-            .and_then(|(_, error)| error)
-            .unwrap_or_else(|| Code::PLAN_NO_WINDOW.at(path).detail(partition).expected(size)));
+    let Some((base, window, at, coherency)) = best else {
+        return match closest {
+            Some((1.., ..)) => Err(Failed),
+            _ => fault.at(Code::PLAN_NO_WINDOW, path).detail(partition).expected(need).into(),
+        };
     };
     if let Some(second) = second {
-        let error = Code::PLAN_AMBIGUOUS.at(path).halves(partition, fits);
-        return Err(error.expected(region.window).found(second));
+        let fault = fault.at(Code::PLAN_AMBIGUOUS, path).halves(partition, fits);
+        return fault.expected(base).found(second).into();
     }
-    if region.coherency == Coherency::BackInvalidate {
-        return Err(NotPlanned::BackInvalidate.at(path));
+    if coherency == Coherency::BackInvalidate {
+        return not_planned(fault, NotPlanned::BackInvalidate, path.into());
     }
-    Ok(region)
+    Ok(Region {
+        port: number,
+        window: base,
+        // Its window holds it, so it has an end.
+        span: Span::new(at, need).unwrap_or(Span::<Hpa>::ORIGIN),
+        partition,
+        coherency,
+        granularity: window.interleave.granularity,
+        ..Region::EMPTY
+    })
 }
 
-/// Whether a window holds a region, and where.
-#[allow(clippy::too_many_arguments, reason = "each is one fact that a window is judged by")]
-fn judge(
-    platform: &Platform<'_>,
-    view: View<'_>,
-    number: u16,
-    path: Path,
-    coherencies: &[Option<Coherency>],
-    partition: Partition,
-    need: u64,
-    window: &Window,
-) -> Result<Region, Unfit> {
-    let refuse = |stage, error: Error| Err((stage, Some(error)));
-    if !window.targets.contains(&path.uid()) {
-        return Err((0, None));
-    }
-    let size = window.size;
-    let Some(base) = platform.base_of(window) else {
-        return refuse(1, Code::PLAN_UNPLACED.at(path).found(size));
-    };
-    let inside = Place::in_window(path, base);
-    if !base.0.is_multiple_of(DECODER_UNIT) {
-        let error = Code::PLAN_UNALIGNED.at(path).detail(OF_WINDOW_BASE);
-        return refuse(1, error.expected(DECODER_UNIT).found(base));
-    }
-    let bits = platform.address_bits;
-    let span = Span::new(base, size).ok();
-    let most = 1u64.checked_shl(bits.into()).unwrap_or(u64::MAX);
-    let Some(span) = span.filter(|span| span.end().0 <= most) else {
-        let at = Place::window(base);
-        return refuse(2, Code::PLAN_BEYOND_ADDRESS_WIDTH.at(at).expected(bits).found(size));
-    };
-    if !admits::partition(window.restrictions, partition) {
-        return refuse(4, Code::PLAN_MEDIA_NOT_ALLOWED.at(path).detail(partition).found(base));
-    }
-    let mut models = coherencies.iter().copied().flatten();
-    let first = models.clone().next().unwrap_or(Coherency::HostOnly);
-    let Some(coherency) = models.find(|model| admits::coherency(window.restrictions, *model))
-    else {
-        return refuse(5, Code::PLAN_COHERENCY_NOT_ALLOWED.at(path).detail(first).found(base));
-    };
-    if size < need {
-        return refuse(6, Code::PLAN_WINDOW_TOO_SMALL.at(inside).expected(need).found(size));
-    }
-    let in_window = || view.regions.iter().filter(move |other| other.span.overlaps(span));
-    // Decoders go up in HPA and DPA together: persistent memory lies above the volatile.
-    let mut related = in_window().filter(|other| other.port == number);
-    let volatile = related.find(|other| other.partition < partition).map(|other| other.span);
-    let from = volatile.map_or(base, |volatile| volatile.end());
-    match first_gap(in_window(), from, span.end(), need) {
-        Ok(at) => {
-            let span = Span::new(at, need).map_err(|_| (7, None))?;
-            let granularity = window.interleave.granularity;
-            let (port, window) = (number, base);
-            let region = Region { port, window, span, partition, coherency, ..Region::EMPTY };
-            Ok(Region { granularity, ..region })
+impl Ask<'_> {
+    /// Whether a window holds it, and where, with the window's base; else how far it came, as in
+    /// [`mod@crate::plan`], 0 where it leads to another bridge: then there is no fault.
+    #[inline(never)]
+    fn judge(
+        &self,
+        platform: &Platform<'_>,
+        window: &Window,
+        fault: &mut Fault,
+    ) -> Result<(Hpa, Hpa, Coherency), u8> {
+        let Self { view, number, path, partition, need, .. } = *self;
+        if !window.targets.contains(&path.uid()) {
+            return Err(0);
         }
-        Err(free) => match (volatile, first_gap(in_window(), base, span.end(), need)) {
-            (Some(volatile), Ok(lower)) => {
-                refuse(7, Code::PLAN_DPA_ORDER.at(path).expected(volatile.base()).found(lower))
+        let size = window.size;
+        let Some(base) = platform.base_of(window) else {
+            fault.at(Code::PLAN_UNPLACED, path).found(size);
+            return Err(1);
+        };
+        if !base.0.is_multiple_of(DECODER_UNIT) {
+            let fault = fault.at(Code::PLAN_UNALIGNED, path).detail(OF_WINDOW_BASE);
+            fault.expected(DECODER_UNIT).found(base);
+            return Err(1);
+        }
+        let bits = self.address_bits;
+        let span = Span::new(base, size).ok();
+        let most = 1u64.checked_shl(bits.into()).unwrap_or(u64::MAX);
+        let Some(span) = span.filter(|span| span.end().0 <= most) else {
+            let fault = fault.at(Code::PLAN_BEYOND_ADDRESS_WIDTH, Place::window(base));
+            fault.expected(bits).found(size);
+            return Err(2);
+        };
+        if !admits::partition(window.restrictions, partition) {
+            let fault = fault.at(Code::PLAN_MEDIA_NOT_ALLOWED, path).detail(partition);
+            fault.found(base);
+            return Err(4);
+        }
+        let [preferred, other] = self.coherencies;
+        let admitted = |model: &Coherency| admits::coherency(window.restrictions, *model);
+        let Some(coherency) = preferred.filter(admitted).or(other.filter(admitted)) else {
+            let first = preferred.or(other).unwrap_or(Coherency::HostOnly);
+            let fault = fault.at(Code::PLAN_COHERENCY_NOT_ALLOWED, path).detail(first);
+            fault.found(base);
+            return Err(5);
+        };
+        let inside = |code, found, fault: &mut Fault| {
+            fault.at(code, Place::in_window(path, base)).expected(need).found(found);
+        };
+        if size < need {
+            inside(Code::PLAN_WINDOW_TOO_SMALL, size, fault);
+            return Err(6);
+        }
+        // Decoders go up in HPA and DPA together: persistent memory lies above the volatile.
+        let volatile = view.regions.iter().find(|other| {
+            other.port == number && other.partition < partition && other.span.overlaps(span)
+        });
+        let from = volatile.map_or(base, |volatile| volatile.span.end());
+        match first_gap(view, span, from, need) {
+            Ok(at) => Ok((base, at, coherency)),
+            Err(free) => {
+                match (volatile, first_gap(view, span, base, need)) {
+                    (Some(volatile), Ok(lower)) => {
+                        let fault = fault.at(Code::PLAN_DPA_ORDER, path);
+                        fault.expected(volatile.span.base()).found(lower);
+                    }
+                    _ => inside(Code::PLAN_WINDOW_FULL, free, fault),
+                }
+                Err(7)
             }
-            _ => refuse(7, Code::PLAN_WINDOW_FULL.at(inside).expected(need).found(free)),
-        },
+        }
     }
 }
 
-/// The first gap of `need` bytes between regions of ascending address, or else the largest.
-fn first_gap<'a>(
-    taken: impl Iterator<Item = &'a Region>,
-    from: Hpa,
-    to: Hpa,
-    need: u64,
-) -> Result<Hpa, u64> {
+/// The first gap of `need` bytes in a window between its regions, from an address on, or else the largest.
+#[inline(never)]
+fn first_gap(view: View<'_>, window: Span, from: Hpa, need: u64) -> Result<Hpa, u64> {
     let (mut at, mut largest) = (from, 0);
-    let ends = taken.map(|region| (region.span.base(), region.span.end()));
-    for (base, end) in ends.chain(core::iter::once((to, to))) {
-        let gap = base.0.saturating_sub(at.0);
-        if gap >= need {
-            return Ok(at);
+    let mut regions = view.regions.iter();
+    loop {
+        let next = regions.next();
+        let base = next.map_or(window.end(), |region| region.span.base());
+        if next.is_none_or(|region| region.span.overlaps(window)) {
+            let gap = base.0.saturating_sub(at.0);
+            if gap >= need {
+                return Ok(at);
+            }
+            largest = largest.max(gap);
         }
-        largest = largest.max(gap);
-        at = at.max(end);
+        let Some(region) = next else { return Err(largest) };
+        if region.span.overlaps(window) {
+            at = at.max(region.span.end());
+        }
     }
-    Err(largest)
 }
 
 /// Whether every region has its decoders, and these agree to what they are to hold.
-fn decoders(view: View<'_>) -> Result<(), Error> {
+#[inline(never)]
+fn decoders(view: View<'_>, fault: &mut Fault) -> Result<(), Failed> {
     for (at, region) in view.regions.iter().enumerate() {
         let Some(port) = view.port(region.port) else { continue };
         let path = view.path(port);
-        let above = Path::new(path.uid(), &[]).unwrap_or_default();
-        let before = || view.regions.iter().take(at);
-        let own = before().filter(|other| other.port == region.port);
-        let same_bridge = |other: &&Region| {
-            view.port(other.port).is_some_and(|other| other.bridge == port.bridge)
-        };
-        let behind = before().filter(same_bridge).count();
-        if let (Partition::Volatile, Some(lower)) = (region.partition, own.clone().next()) {
-            let error = Code::PLAN_DPA_ORDER.at(path).expected(region.span.base());
-            return Err(error.found(lower.span.base()));
+        let before = view.regions.get(..at).unwrap_or_default();
+        if let (Partition::Volatile, Some(lower)) =
+            (region.partition, before.iter().find(|other| other.port == region.port))
+        {
+            let fault = fault.at(Code::PLAN_DPA_ORDER, path).expected(region.span.base());
+            return fault.found(lower.span.base()).into();
         }
-        let bridge = view.bridges.get(usize::from(port.bridge)).map(|bridge| bridge.hdm);
-        let device = port.device.as_ref().and_then(|below| below.hdm);
-        for (component, number, at, hdm, index) in [
-            (cxl_regs::access::Component::Device, region.port, path, device, own.count()),
-            (cxl_regs::access::Component::HostBridge, port.bridge, above, bridge, behind),
-        ] {
-            let none = Code::PLAN_NO_DECODERS.at(path).above(at);
-            let decoders = hdm.ok_or(none)?.decoders;
-            let planned = view.planned(component, number, index as u8).ok_or(none)?;
-            planned.image().map_err(|error| Code::PLAN_DECODER.at(at).rule(error))?;
-            if index >= usize::from(decoders) {
-                return Err(Code::PLAN_DECODERS_EXHAUSTED.at(path).above(at).found(decoders));
+        for component in [Component::Device, Component::HostBridge] {
+            let above = match component {
+                Component::Device => Place::from(path),
+                _ => Place::bridge(path.uid()),
+            };
+            let Some((owner, hdm)) = view.owner(component, region) else { continue };
+            let same = |other: &&Region| {
+                view.owner(component, other).is_some_and(|(other, _)| other == owner)
+            };
+            let index = before.iter().filter(same).count();
+            let planned = view.planned(component, owner, index as u8);
+            let (Some(hdm), Some(planned)) = (hdm, planned) else {
+                return fault.at(Code::PLAN_NO_DECODERS, path).above(above).into();
+            };
+            if let Err(error) = planned.image() {
+                return fault.at(Code::PLAN_DECODER, above).rule(error).into();
+            }
+            if index >= usize::from(hdm.decoders) {
+                let fault = fault.at(Code::PLAN_DECODERS_EXHAUSTED, path).above(above);
+                return fault.found(hdm.decoders).into();
             }
         }
     }

@@ -3,24 +3,23 @@
 //!
 //! **Invariant**: nothing is told before the registers were read again and found as they were verified.
 
-use cxl_regs::Interleave;
 use cxl_regs::access::Component;
-use cxl_regs::acpi::cedt::{Chbs, ChbsVersion};
+use cxl_regs::acpi::cedt::{Cfmws, Chbs, ChbsVersion};
 use cxl_regs::acpi::{CedtWriter, Identity};
+use cxl_regs::{Arithmetic, Interleave, Ways};
 
-use super::{Region, View, WorkspaceMut, verify};
+use super::{NotPlanned, Region, View, WorkspaceMut, verify};
 use crate::committed::{CommittedRegion, Fate, Probed};
 use crate::config::Config;
 use crate::decoder_registers::DecoderRegisters;
-use crate::discover::leaf::by_uid;
+use crate::discover::leaf::{Role, by_uid};
 use crate::error::{Code, Error, Place};
-use crate::handoff::{ComponentRecord, Counts, TableLocation, Writer};
-use crate::list::Empty;
+use crate::handoff::{ComponentRecord, Counts, Subject, TableLocation, Writer};
 use crate::mmio::Mmio;
-use crate::outcome::{ComponentOutcome, Outcome, of_remark};
-use crate::platform::Platform;
-use crate::tables::{cfmws, no_room, refused};
-use crate::topology::{Node, NodeId, NodeKind, Tree};
+use crate::outcome::{ComponentKind, ComponentOutcome, Outcome, of_remark};
+use crate::platform::{Platform, Window};
+use crate::tables::{no_room, range, refused, restrictions};
+use crate::topology::Path;
 
 /// Whether everything was brought up, and is as it was then.
 fn ready(
@@ -45,6 +44,16 @@ pub fn cedt<'a, 'b>(
 ) -> Result<&'b mut [u8], Error> {
     let work = work.into();
     ready(hw, platform, &work)?;
+    table(platform, work.view(), identity, buffer)
+}
+
+#[inline(never)]
+fn table<'b>(
+    platform: &Platform<'_>,
+    view: View<'_>,
+    identity: Identity,
+    buffer: &'b mut [u8],
+) -> Result<&'b mut [u8], Error> {
     let mut writer = CedtWriter::new(buffer, identity).map_err(no_room)?;
     for bridge in by_uid(platform.bridges) {
         let chbs = Chbs::new(bridge.uid, ChbsVersion::Chbcr, bridge.registers);
@@ -53,13 +62,33 @@ pub fn cedt<'a, 'b>(
         writer.chbs(&chbs).map_err(refused)?;
     }
     let mut last = None;
-    let windows = || platform.windows.iter().filter(|window| platform.base_of(window).is_some());
-    while let Some(window) =
-        windows().filter(|window| window.base > last).min_by_key(|window| window.base)
-    {
+    loop {
+        let mut next: Option<&Window> = None;
+        for window in platform.windows {
+            let lower = next.is_none_or(|next| window.base < next.base);
+            if window.base > last && lower && platform.base_of(window).is_some() {
+                next = Some(window);
+            }
+        }
+        let Some(window) = next else { break };
         last = window.base;
-        let fixed = work.regions.iter().any(|region| Some(region.window) == window.base);
-        writer.cfmws(&cfmws(window, fixed)?).map_err(refused)?;
+        let at = Place::window(window.base);
+        // The platform is the one that was planned for, so each window is of one way.
+        let (Ways::One, Arithmetic::Modulo, [target]) =
+            (window.interleave.ways, window.arithmetic, &*window.targets)
+        else {
+            return Err(Code::PLAN_NOT_FLAT.at(at).detail(NotPlanned::Interleaved as u8));
+        };
+        let span = range(window.base.unwrap_or_default(), window.size).and_then(|span| {
+            Cfmws::check_range(span, Ways::One)?;
+            Ok(span)
+        });
+        let span = span.map_err(|problem| Code::TABLES_WINDOW.at(at).rule(problem))?;
+        let fixed = view.regions.iter().any(|region| Some(region.window) == window.base);
+        let (granularity, allowed) = (window.interleave.granularity, restrictions(window, fixed));
+        writer
+            .cfmws_of_one_way(span, *target, granularity, allowed, window.qtg)
+            .map_err(refused)?;
     }
     writer.finish().map_err(refused)
 }
@@ -73,17 +102,33 @@ pub fn hand_off<'a, 'b>(
     cedt: Option<TableLocation>,
     buffer: &'b mut [u8],
 ) -> Result<&'b mut [u8], Error> {
-    let work = work.into();
-    ready(hw, platform, &work)?;
+    write(hw, platform, &work.into(), cedt, buffer)
+}
+
+#[inline(never)]
+fn write<'b>(
+    hw: &mut impl Mmio,
+    platform: &Platform<'_>,
+    work: &WorkspaceMut<'_>,
+    cedt: Option<TableLocation>,
+    buffer: &'b mut [u8],
+) -> Result<&'b mut [u8], Error> {
+    ready(hw, platform, work)?;
     let (view, remarks) = (work.view(), &work.rest.remarks);
-    let devices = view.ports.iter().filter(|port| port.device.is_some()).count();
-    let components = view.bridges.len() + view.ports.len() + devices;
+    let mut components = 0;
+    while view.component(components).is_some() {
+        components += 1;
+    }
+    let mut outcomes = usize::from(components);
+    for remark in remarks {
+        outcomes += usize::from(of_remark(remark).is_some());
+    }
     let counts = Counts {
         regions: view.regions.len(),
         // One of the device, one of the bridge.
         decoders: 2 * view.regions.len(),
-        components,
-        outcomes: components + remarks.iter().filter_map(of_remark).count(),
+        components: components.into(),
+        outcomes,
     };
     let mut record = Writer::new(counts, buffer)?;
     for Region { window, span, coherency, partition, .. } in view.regions {
@@ -97,107 +142,129 @@ pub fn hand_off<'a, 'b>(
             probed: Probed::No,
         });
     }
-    view.each(&mut |found| {
-        let (component, of) = match found.of {
-            Kind::Bridge => (Component::HostBridge, found.bridge),
-            Kind::Port => return,
-            Kind::Device => (Component::Device, found.port),
+    for number in 0..components {
+        let Some(found) = view.component(number) else { continue };
+        let (component, of) = match found.kind {
+            ComponentKind::HostBridge => (Component::HostBridge, found.bridge),
+            ComponentKind::Device => (Component::Device, found.port),
+            _ => continue,
         };
-        let planned = (0..u8::MAX).map_while(|index| view.planned(component, of, index));
-        for planned in planned {
-            let registers = DecoderRegisters::new(planned.hdm.block, planned.place.index);
-            record.decoder(planned.place, registers.read(hw), Fate::Done, found.number.into());
+        for index in 0..u8::MAX {
+            let Some(planned) = view.planned(component, of, index) else { break };
+            let registers = DecoderRegisters::new(planned.hdm.block, index);
+            record.decoder(planned.place, registers.read(hw), Fate::Done, number.into());
         }
-    });
+    }
     let mut config = Config::uncached();
-    view.each(&mut |found| {
-        let (nodes, own) = (view.nodes(found), NodeId(found.of as u16));
-        let tree = Tree(&nodes);
-        if let Some(node) = tree.get(own) {
-            let component = ComponentRecord::of(hw, &mut config, platform.ecam, tree, own, node);
-            record.component(&component.below(found.parent));
-        }
-    });
-    view.each(&mut |found| {
-        let nodes = view.nodes(found);
-        let (tree, own) = (Tree(&nodes), NodeId(found.of as u16));
-        let Some(node) = tree.get(own) else { return };
-        let in_use = match found.of {
-            Kind::Bridge => view.regions_behind(found.bridge).next().is_some(),
-            Kind::Port | Kind::Device => view.regions_of(found.port).next().is_some(),
+    for number in 0..components {
+        let Some(found) = view.component(number) else { continue };
+        let subject = view.subject(found);
+        record.component(&ComponentRecord::of(hw, &mut config, platform.ecam, &subject));
+    }
+    for number in 0..components {
+        let Some(found) = view.component(number) else { continue };
+        let in_use = match found.kind {
+            ComponentKind::HostBridge => view.has_region_behind(found.bridge),
+            _ => view.has_region(found.port),
         };
         record.outcome(ComponentOutcome {
-            at: tree.path(own).into(),
-            kind: Some(node.kind.into()),
+            at: view.subject(found).at.into(),
+            kind: Some(found.kind),
             outcome: if in_use { Outcome::InUse } else { Outcome::Unused },
         });
-    });
-    remarks.iter().filter_map(of_remark).for_each(|outcome| record.outcome(outcome));
+    }
+    for outcome in remarks.iter().filter_map(of_remark) {
+        record.outcome(outcome);
+    }
     Ok(record.finish(cedt, 0))
-}
-
-/// What a component is, by its place in its branch.
-#[derive(Clone, Copy, PartialEq)]
-enum Kind {
-    Bridge = 0,
-    Port = 1,
-    Device = 2,
 }
 
 /// A component in the order of the general topology.
 #[derive(Clone, Copy)]
 struct Found {
-    of: Kind,
+    kind: ComponentKind,
     bridge: u16,
     /// The port that it is, or that is above it.
     port: u16,
-    /// Its number in that order, and that of the component above.
-    number: u16,
+    /// The number in that order of the component above.
     parent: Option<u16>,
 }
 
 impl View<'_> {
-    /// Calls `each` for every component: each bridge, its ports, and the devices below these.
-    fn each(self, each: &mut dyn FnMut(Found)) {
+    /// The component with a number: each bridge is followed by its ports, and these by the devices below.
+    #[inline(never)]
+    fn component(self, wanted: u16) -> Option<Found> {
         let mut number = 0;
         for bridge in 0..self.bridges.len() as u16 {
             let top = number;
-            for of in [Kind::Bridge, Kind::Port, Kind::Device] {
-                if of == Kind::Bridge {
-                    each(Found { of, bridge, port: 0, number, parent: None });
-                    number += 1;
-                    continue;
-                }
-                let own = self.ports.iter().zip(0..).filter(|(port, _)| port.bridge == bridge);
-                for ((port, index), nth) in own.zip(1..) {
-                    let parent = match of {
-                        Kind::Device if port.device.is_none() => continue,
-                        Kind::Device => top + nth,
-                        Kind::Bridge | Kind::Port => top,
-                    };
-                    each(Found { of, bridge, port: index, number, parent: Some(parent) });
+            if top == wanted {
+                let kind = ComponentKind::HostBridge;
+                return Some(Found { kind, bridge, port: 0, parent: None });
+            }
+            number += 1;
+            for kind in [ComponentKind::RootPort, ComponentKind::Device] {
+                let mut above = top;
+                for (port, found) in (0..).zip(self.ports) {
+                    if found.bridge != bridge {
+                        continue;
+                    }
+                    above += 1;
+                    let is_device = kind == ComponentKind::Device;
+                    if is_device && found.device.is_none() {
+                        continue;
+                    }
+                    if number == wanted {
+                        let parent = Some(if is_device { above } else { top });
+                        return Some(Found { kind, bridge, port, parent });
+                    }
                     number += 1;
                 }
             }
         }
+        None
     }
 
-    /// The nodes of a component's branch: bridge, port and device.
-    fn nodes(self, found: Found) -> [Node; 3] {
-        let mut nodes = [Node::EMPTY; 3];
-        let [top, port, device] = &mut nodes;
-        if let Some(bridge) = self.bridges.get(usize::from(found.bridge)) {
-            (top.kind, top.hdm) = (NodeKind::HostBridge { uid: bridge.uid }, Some(bridge.hdm));
-        }
-        if let Some(own) = self.port(found.port) {
-            (port.parent, port.port) = (Some(NodeId(0)), own.number);
-            (port.function, port.back_invalidate) = (Some(own.function), own.back_invalidate);
-            if let Some(below) = &own.device {
-                (device.parent, device.kind) = (Some(NodeId(1)), NodeKind::Device(below.device));
-                (device.function, device.hdm) = (Some(below.function), below.hdm);
-                device.back_invalidate = below.back_invalidate;
+    /// What a component's record is made of.
+    #[inline(never)]
+    fn subject(&self, found: Found) -> Subject<'_> {
+        let Found { kind, bridge, port, parent } = found;
+        let mut subject = Subject {
+            at: Path::FIRST,
+            kind,
+            parent,
+            function: None,
+            role: None,
+            above: None,
+            device: None,
+            hdm: None,
+            back_invalidate: None,
+            sound: true,
+        };
+        let port = self.port(port).filter(|_| kind != ComponentKind::HostBridge);
+        match port {
+            None => {
+                if let Some(bridge) = self.bridges.get(usize::from(bridge)) {
+                    subject.at = Path::new(bridge.uid, &[]).unwrap_or_default();
+                    subject.hdm = Some(bridge.hdm);
+                }
+            }
+            Some(port) => {
+                subject.at = self.path(port);
+                match port.device.as_ref().filter(|_| kind == ComponentKind::Device) {
+                    None => {
+                        subject.function = Some(port.function);
+                        subject.role = Some(Role::RootPort);
+                        subject.back_invalidate = port.back_invalidate;
+                    }
+                    Some(below) => {
+                        subject.function = Some(below.function);
+                        (subject.role, subject.above) = (Some(Role::Device), Some(Role::RootPort));
+                        subject.device = Some(&below.device);
+                        (subject.hdm, subject.back_invalidate) = (below.hdm, below.back_invalidate);
+                    }
+                }
             }
         }
-        nodes
+        subject
     }
 }

@@ -5,15 +5,17 @@
 
 use cxl_regs::access::Component;
 use cxl_regs::hdm::{Control, DecoderImage};
-use cxl_regs::{Decoder, Hpa, Route};
+use cxl_regs::{Decoder, Hpa, Route, Span};
 
 use super::commit::slot;
-use super::{View, commit};
+use super::{Bridge, Port, View};
 use crate::admits;
+use crate::committed;
 use crate::decoder_registers::DecoderRegisters;
-use crate::error::{Code, Error, Numbered, Place};
+use crate::error::{Code, Error, Failed, Fault, Numbered, Place};
 use crate::mmio::Mmio;
 use crate::platform::Platform;
+use crate::topology::{Hdm, Partition};
 
 /// The first thing that is wrong.
 pub(super) fn verify(
@@ -22,158 +24,196 @@ pub(super) fn verify(
     config_lock: bool,
     view: View<'_>,
 ) -> Result<(), Error> {
+    let mut fault = Fault::NONE;
+    let result = all(hw, platform, config_lock, view, &mut fault);
+    fault.told(result)
+}
+
+#[inline(never)]
+fn all(
+    hw: &mut impl Mmio,
+    platform: &Platform<'_>,
+    config_lock: bool,
+    view: View<'_>,
+    fault: &mut Fault,
+) -> Result<(), Failed> {
     for (component, number, hdm) in view.components() {
         for index in 0..hdm.decoders {
             let place = view.place(component, number, index);
             let registers = DecoderRegisters::new(hdm.block, index);
             let control = registers.read_control(hw);
             if control.into_bits() == u32::MAX {
-                return Err(Code::VERIFY_SILENT.at(place.at).detail(Control::NUMBER));
+                return fault.at(Code::VERIFY_SILENT, place.at).detail(Control::NUMBER).into();
             }
             let Some(planned) = view.planned(component, number, index) else {
                 if control.committed() {
-                    return Err(Code::VERIFY_NOT_IN_PLAN.at(place));
+                    return fault.at(Code::VERIFY_NOT_IN_PLAN, place).into();
                 }
                 continue;
             };
             let found = registers.read_beside(hw, control);
             if !control.committed() {
-                return Err(Code::VERIFY_NOT_COMMITTED.at(place));
+                return fault.at(Code::VERIFY_NOT_COMMITTED, place).into();
             }
-            if !control.locked() {
-                return Err(unlocked(place, found));
-            }
-            if let Some((register, expected, found)) = slot(planned)?.difference(found, true) {
-                let error = Code::VERIFY_DIFFERS_FROM_PLAN.at(place).detail(register);
-                return Err(error.expected(expected).found(found));
+            locked(place, &found, fault)?;
+            let slot = slot(&planned, fault)?;
+            if let Some((register, expected, found)) = slot.difference(found, true) {
+                let fault = fault.at(Code::VERIFY_DIFFERS_FROM_PLAN, place).detail(register);
+                return fault.expected(expected).found(found).into();
             }
         }
     }
-    let policy = commit::general(config_lock);
     for (number, port) in (0..).zip(view.ports) {
-        let Some(below) = port.device.as_ref() else { continue };
+        let Some(below) = &port.device else { continue };
         let Some(registers) = below.registers() else { continue };
-        if view.regions_of(number).next().is_none() {
+        if !view.has_region(number) {
             continue;
         }
-        let at = view.path(port);
         let now = registers.read(hw);
-        if !now.global.decoder_enable() {
-            return Err(Code::VERIFY_DECODERS_DISABLED.at(at));
+        let wrong = if !now.global.decoder_enable() {
+            Some(Code::VERIFY_DECODERS_DISABLED)
+        } else if !now.control.mem_enable() {
+            Some(Code::VERIFY_MEMORY_DISABLED)
+        } else if config_lock && !now.lock.config_lock() {
+            Some(Code::VERIFY_CONFIG_UNLOCKED)
+        } else {
+            None
+        };
+        if let Some(code) = wrong {
+            return fault.at(code, view.path(port)).into();
         }
-        if !now.control.mem_enable() {
-            return Err(Code::VERIFY_MEMORY_DISABLED.at(at));
-        }
-        if policy.config_lock && !now.lock.config_lock() {
-            return Err(Code::VERIFY_CONFIG_UNLOCKED.at(at));
-        }
-        path(hw, platform, view, number)?;
+        path(hw, platform, view, number, fault)?;
     }
     Ok(())
 }
 
+#[inline(never)]
+fn locked(place: committed::Place, image: &DecoderImage, fault: &mut Fault) -> Result<(), Failed> {
+    let control = image.control();
+    if control.locked() {
+        return Ok(());
+    }
+    fault.at(Code::VERIFY_UNLOCKED_ON_PATH, place).found(control.into_bits()).into()
+}
+
+/// A decoder in use: what it holds and what that means.
+#[inline(never)]
+fn in_use(
+    hw: &mut impl Mmio,
+    hdm: &Hdm,
+    place: committed::Place,
+    fault: &mut Fault,
+) -> Result<Option<(DecoderImage, Decoder)>, Failed> {
+    let image = DecoderRegisters::new(hdm.block, place.index).read(hw);
+    if !image.control().committed() {
+        return Ok(None);
+    }
+    match Decoder::decode(&image, place.component, hdm.capability) {
+        Ok(decoder) => Ok(Some((image, decoder))),
+        Err(error) => fault.at(Code::VERIFY_ILLEGAL, place).rule(error).into(),
+    }
+}
+
 /// The way from a window to each part of a device's memory.
+#[inline(never)]
 fn path(
     hw: &mut impl Mmio,
     platform: &Platform<'_>,
     view: View<'_>,
     number: u16,
-) -> Result<(), Error> {
+    fault: &mut Fault,
+) -> Result<(), Failed> {
     let Some(port) = view.port(number) else { return Ok(()) };
-    let Some((below, hdm)) = port.device.as_ref().and_then(|below| Some((below, below.hdm?)))
-    else {
-        return Ok(());
-    };
+    let Some(below) = &port.device else { return Ok(()) };
+    let Some(hdm) = below.hdm else { return Ok(()) };
     let Some(bridge) = view.bridges.get(usize::from(port.bridge)) else { return Ok(()) };
     let (mut dpa, mut above) = (0u64, Hpa(0));
     for index in 0..hdm.decoders {
-        let image = DecoderRegisters::new(hdm.block, index).read(hw);
-        if !image.control().committed() {
-            continue;
-        }
         let place = view.place(Component::Device, number, index);
-        let illegal = |place, error| Code::VERIFY_ILLEGAL.at(place).rule(error);
-        let decoder = Decoder::decode(&image, Component::Device, hdm.capability)
-            .map_err(|error| illegal(place, error))?;
+        let Some((image, decoder)) = in_use(hw, &hdm, place, fault)? else { continue };
         let span = decoder.span;
-        if !image.control().locked() {
-            return Err(unlocked(place, image));
-        }
+        locked(place, &image, fault)?;
         if span.base() < above {
-            return Err(Code::VERIFY_OVERLAP.at(place).expected(above).found(span.base()));
+            let fault = fault.at(Code::VERIFY_OVERLAP, place).expected(above);
+            return fault.found(span.base()).into();
         }
         above = span.end();
         // The memory: behind that of the decoder before, in one partition.
         let Route::Skip(skip) = decoder.route else { continue };
         let base = dpa.saturating_add(skip);
         dpa = base.saturating_add(span.size());
-        let partition = if base < below.device.volatile {
-            crate::topology::Partition::Volatile
-        } else {
-            crate::topology::Partition::Persistent
-        };
+        let volatile = base < below.device.volatile;
+        let partition = if volatile { Partition::Volatile } else { Partition::Persistent };
         let start = below.device.start(partition);
         let end = start.saturating_add(below.device.capacity(partition));
         if dpa > end {
-            return Err(Code::VERIFY_BEYOND_CAPACITY.at(place).expected(end).found(dpa));
+            let fault = fault.at(Code::VERIFY_BEYOND_CAPACITY, place).expected(end);
+            return fault.found(dpa).into();
         }
         // The window.
-        let window = platform
-            .windows
-            .iter()
-            .find(|window| window.span().is_some_and(|whole| whole.contains_span(span)));
-        let outside = Code::VERIFY_OUTSIDE_WINDOWS.at(place);
-        let window = window.ok_or_else(|| outside.expected(span.base()).found(span.size()))?;
+        let mut windows = platform.windows.iter();
+        let holds = |whole: Span| whole.contains_span(span);
+        let Some(window) = windows.find(|window| window.span().is_some_and(holds)) else {
+            let fault = fault.at(Code::VERIFY_OUTSIDE_WINDOWS, place).expected(span.base());
+            return fault.found(span.size()).into();
+        };
         let base = window.base.unwrap_or_default();
         if *window.targets != [bridge.uid] {
-            return Err(Code::VERIFY_NOT_A_TARGET.at(place).expected(bridge.uid).found(base));
+            let fault = fault.at(Code::VERIFY_NOT_A_TARGET, place).expected(bridge.uid);
+            return fault.found(base).into();
         }
         if !admits::partition(window.restrictions, partition) {
-            return Err(Code::VERIFY_MEDIA_NOT_ALLOWED.at(place).detail(partition).found(base));
+            let fault = fault.at(Code::VERIFY_MEDIA_NOT_ALLOWED, place).detail(partition);
+            return fault.found(base).into();
         }
         if !admits::coherency(window.restrictions, decoder.coherency) {
-            let error = Code::VERIFY_COHERENCY_NOT_ALLOWED.at(place);
-            return Err(error.detail(decoder.coherency).found(base));
+            let fault = fault.at(Code::VERIFY_COHERENCY_NOT_ALLOWED, place);
+            return fault.detail(decoder.coherency).found(base).into();
         }
-        // The bridge.
-        let mut claims = 0;
-        for index in 0..bridge.hdm.decoders {
-            let image = DecoderRegisters::new(bridge.hdm.block, index).read(hw);
-            if !image.control().committed() {
-                continue;
-            }
-            let above = view.place(Component::HostBridge, port.bridge, index);
-            let found = Decoder::decode(&image, Component::HostBridge, bridge.hdm.capability)
-                .map_err(|error| illegal(above, error))?;
-            if !found.span.overlaps(span) {
-                continue;
-            }
-            claims += 1;
-            if !image.control().locked() {
-                return Err(unlocked(above, image));
-            }
-            if found.span != span {
-                let error = Code::VERIFY_RANGE_DIFFERS.at(place).above(above);
-                return Err(error.expected(span).found(found.span));
-            }
-            if found.coherency != decoder.coherency {
-                let error = Code::VERIFY_COHERENCY_DIFFERS.at(above);
-                return Err(error.expected(decoder.coherency).found(found.coherency));
-            }
-            let leads = matches!(found.route, Route::Targets(targets)
-                if targets.used(found.interleave.ways) == [port.number]);
-            if !leads {
-                return Err(Code::VERIFY_WRONG_TARGET.at(place).above(above).expected(port.number));
-            }
-        }
-        if claims != 1 {
-            let error = Code::VERIFY_NOT_CLAIMED.at(place).above(Place::bridge(bridge.uid));
-            return Err(error.expected(span.base()).found(span.size()));
-        }
+        leads(hw, view, port, bridge, place, &decoder, fault)?;
     }
     Ok(())
 }
 
-fn unlocked(place: crate::committed::Place, image: DecoderImage) -> Error {
-    Code::VERIFY_UNLOCKED_ON_PATH.at(place).found(image.control().into_bits())
+/// Whether exactly one decoder of the bridge leads to a device's decoder.
+#[inline(never)]
+fn leads(
+    hw: &mut impl Mmio,
+    view: View<'_>,
+    port: &Port,
+    bridge: &Bridge,
+    place: committed::Place,
+    decoder: &Decoder,
+    fault: &mut Fault,
+) -> Result<(), Failed> {
+    let span = decoder.span;
+    let mut claims = 0;
+    for index in 0..bridge.hdm.decoders {
+        let above = view.place(Component::HostBridge, port.bridge, index);
+        let Some((image, found)) = in_use(hw, &bridge.hdm, above, fault)? else { continue };
+        if !found.span.overlaps(span) {
+            continue;
+        }
+        claims += 1;
+        locked(above, &image, fault)?;
+        if found.span != span {
+            let fault = fault.at(Code::VERIFY_RANGE_DIFFERS, place).above(above);
+            return fault.expected(span).found(found.span).into();
+        }
+        if found.coherency != decoder.coherency {
+            let fault = fault.at(Code::VERIFY_COHERENCY_DIFFERS, above);
+            return fault.expected(decoder.coherency).found(found.coherency).into();
+        }
+        let leads = matches!(&found.route, Route::Targets(targets)
+            if targets.used(found.interleave.ways) == [port.number]);
+        if !leads {
+            let fault = fault.at(Code::VERIFY_WRONG_TARGET, place).above(above);
+            return fault.expected(port.number).into();
+        }
+    }
+    if claims != 1 {
+        let fault = fault.at(Code::VERIFY_NOT_CLAIMED, place).above(Place::bridge(bridge.uid));
+        return fault.expected(span.base()).found(span.size()).into();
+    }
+    Ok(())
 }

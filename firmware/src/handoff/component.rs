@@ -14,12 +14,15 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligne
 
 use super::{decode, encode};
 use crate::config::{self, Config, bus_base};
-use crate::discover::{FunctionFacts, facts};
+use crate::discover::leaf::Role;
+use crate::discover::{FunctionFacts, facts, role};
 use crate::error::{Code, Error, Place};
 use crate::mmio::{Block, Mmio};
 use crate::outcome::{ComponentKind, ComponentOutcome, Outcome};
 use crate::platform::{Ecam, RootBus};
-use crate::topology::{MAX_DEPTH, Node, NodeId, NodeKind, Partition, Path, Tree};
+use crate::topology::{
+    BackInvalidate, Device, Hdm, MAX_DEPTH, Node, NodeId, Partition, Path, Tree,
+};
 
 /// The dwords of a header that are recorded, from its first BAR on.
 pub(crate) const HEADER: usize = 8;
@@ -89,52 +92,85 @@ const KIND: [ComponentKind; 5] = [
     ComponentKind::DownstreamPort,
 ];
 
+/// What a component's record is made of beside its registers.
+pub(crate) struct Subject<'a> {
+    pub(crate) at: Path,
+    pub(crate) kind: ComponentKind,
+    /// The number of the component above.
+    pub(crate) parent: Option<u16>,
+    pub(crate) function: Option<Sbdf>,
+    /// Of its function, and of that above, if these are functions.
+    pub(crate) role: Option<Role>,
+    pub(crate) above: Option<Role>,
+    pub(crate) device: Option<&'a Device>,
+    pub(crate) hdm: Option<Hdm>,
+    pub(crate) back_invalidate: Option<BackInvalidate>,
+    /// Neither it nor what is above has a fault.
+    pub(crate) sound: bool,
+}
+
+impl<'a> Subject<'a> {
+    /// A node.
+    pub(crate) fn of(tree: Tree<'a>, id: NodeId, node: &'a Node) -> Self {
+        let above = node.parent.and_then(|parent| tree.get(parent));
+        Self {
+            at: tree.path(id),
+            kind: node.kind.into(),
+            parent: node.parent.map(|parent| parent.0),
+            function: node.function,
+            role: role(&node.kind).filter(|_| above.is_some()),
+            above: above.and_then(|above| role(&above.kind)),
+            device: node.device(),
+            hdm: node.hdm,
+            back_invalidate: node.back_invalidate,
+            sound: tree.fault(id).is_none(),
+        }
+    }
+}
+
 impl ComponentRecord {
-    /// A node, as it is now. Of one with a fault no register is read.
+    /// A component, as it is now. Of one with a fault no register is read.
+    #[inline(never)]
     pub(crate) fn of(
         hw: &mut impl Mmio,
         config: &mut Config<'_>,
         ecam: &[Ecam],
-        tree: Tree<'_>,
-        id: NodeId,
-        node: &Node,
+        subject: &Subject<'_>,
     ) -> Self {
-        let at = tree.path(id);
-        let mut ports = [0; MAX_DEPTH];
-        for (slot, port) in ports.iter_mut().zip(at.ports()) {
-            *slot = *port;
-        }
+        let at = &subject.at;
         let mut record = Self::new_zeroed();
         record.uid = at.uid().into();
-        record.kind = encode(&KIND, node.kind.into());
+        record.kind = encode(&KIND, subject.kind);
         record.depth = at.ports().len() as u8;
-        record.parent = node.parent.map_or(NONE, |parent| parent.0).into();
-        record.ports = ports;
-        if let NodeKind::Device(device) = &node.kind {
+        record.parent = subject.parent.unwrap_or(NONE).into();
+        for (slot, port) in record.ports.iter_mut().zip(at.ports()) {
+            *slot = *port;
+        }
+        if let Some(device) = subject.device {
             record.volatile = device.capacity(Partition::Volatile).into();
             record.persistent = device.capacity(Partition::Persistent).into();
         }
-        if tree.fault(id).is_none() {
-            record.read_function(hw, config, ecam, tree, id, node);
-            record.read_structures(hw, node);
+        if subject.sound {
+            record.read_function(hw, config, ecam, subject);
+            record.read_structures(hw, subject);
         }
         record
     }
 
+    #[inline(never)]
     fn read_function(
         &mut self,
         hw: &mut impl Mmio,
         config: &mut Config<'_>,
         ecam: &[Ecam],
-        tree: Tree<'_>,
-        id: NodeId,
-        node: &Node,
+        subject: &Subject<'_>,
     ) {
-        let Some(function) = node.function else { return };
+        let (Some(function), Some(role)) = (subject.function, subject.role) else { return };
         let bus = RootBus { segment: function.segment, bus: function.bdf.bus() };
         let Some(base) = bus_base(ecam, bus) else { return };
         config.open(base, function);
-        let Some(found) = facts(hw, config, tree, id) else { return };
+        let uid = subject.at.uid();
+        let Some(found) = facts(hw, config, uid, role, subject.above) else { return };
         let FunctionFacts { device, flex_bus, serial: (serial_at, serial), registers } = found;
         self.segment = function.segment.into();
         self.bdf = function.bdf.bits().into();
@@ -146,15 +182,15 @@ impl ComponentRecord {
         self.registers = registers.into();
         let command: Command = config.read(hw, 0);
         self.command = command.into_bits().into();
-        let acts = match node.kind {
-            NodeKind::Device(_) => &config::ENDPOINT,
+        let acts = match role {
+            Role::Device => &config::ENDPOINT,
             _ => {
                 let control: BridgeControl = config.read(hw, 0);
                 self.bridge_control = control.into_bits().into();
                 &config::BRIDGE
             }
         };
-        let dwords = header_dwords(node.kind.into());
+        let dwords = header_dwords(subject.kind);
         for (offset, slot) in (HEADER_START..).step_by(4).zip(self.header.iter_mut().take(dwords)) {
             *slot = (config.dword(hw, offset) & !acts.at(offset)).into();
         }
@@ -169,13 +205,13 @@ impl ComponentRecord {
         }
     }
 
-    fn read_structures(&mut self, hw: &mut impl Mmio, node: &Node) {
-        if let Some(hdm) = node.hdm {
+    fn read_structures(&mut self, hw: &mut impl Mmio, subject: &Subject<'_>) {
+        if let Some(hdm) = subject.hdm {
             self.hdm = hdm.block.0.into();
             self.hdm_capability = hdm.capability.raw().into();
             self.global = hdm.block.read::<hdm::GlobalControl>(hw).into_bits().into();
         }
-        if let Some(structure) = node.back_invalidate {
+        if let Some(structure) = subject.back_invalidate {
             self.back_invalidate = structure.block.0.into();
             let control: cxl_regs::bi::DecoderControl = structure.block.read(hw);
             self.bi_control = control.into_bits().into();
@@ -196,13 +232,6 @@ impl ComponentRecord {
                 Err(Code::HANDOFF_CODE.at(Place::byte(at + offset_of!(Self, parent))).found(parent))
             }
         }
-    }
-
-    /// The record of a node that stood alone with those above it, with the number that the component above
-    /// has in the whole.
-    pub(crate) fn below(mut self, parent: Option<u16>) -> Self {
-        self.parent = parent.unwrap_or(NONE).into();
-        self
     }
 
     /// Where it is.

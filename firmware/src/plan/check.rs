@@ -7,7 +7,7 @@
 use core::cmp::Reverse;
 
 use cxl_regs::access::Component;
-use cxl_regs::{Arithmetic, Selector, Span};
+use cxl_regs::{Arithmetic, Selector};
 
 use super::add;
 use super::error::Count;
@@ -52,7 +52,7 @@ fn check_window(platform: &Platform<'_>, window: &Window) -> Result<(), Error> {
         // Windows are known by their bases, so even two that cannot be used must differ in them.
         let at = |window| platform.base_of(window);
         let same = at(other) == at(window) && at(window).is_some();
-        let claims = (claimed(platform, other), claimed(platform, window));
+        let claims = (platform.claimed(other), platform.claimed(window));
         same || matches!(claims, (Some(a), Some(b)) if a.overlaps(b))
     };
     let others = platform.windows.iter().filter(|other| !core::ptr::eq(*other, window));
@@ -61,20 +61,13 @@ fn check_window(platform: &Platform<'_>, window: &Window) -> Result<(), Error> {
             .at(Place::window(base.min(other)))
             .found(base.max(other).unwrap_or_default()));
     }
-    let over = |taken: &Span| claimed(platform, window).is_some_and(|own| own.overlaps(*taken));
-    match platform.taken().filter(over).min_by_key(|taken| (taken.base(), taken.size())) {
+    match platform.claimed(window).and_then(|own| platform.taken_in(own)) {
         Some(by) => Err(Code::PLAN_WINDOW_OCCUPIED
             .at(Place::window(base))
             .expected(by.base())
             .found(by.size())),
         None => Ok(()),
     }
-}
-
-/// The addresses of a window that has any; of one that wraps, those up to the top.
-fn claimed(platform: &Platform<'_>, window: &Window) -> Option<Span> {
-    let base = platform.base_of(window)?;
-    Span::new(base, window.size.min(u64::MAX - base.0)).ok()
 }
 
 /// A width is given to windows that exist, once.
