@@ -214,7 +214,8 @@ fn survey(
             break;
         }
         for index in 0..hdm.decoders {
-            if job.plan.decoders_of(node).any(|planned| planned.index == index) {
+            let planned = job.plan.decoders_of(node).any(|planned| planned.index == index);
+            if planned || hdm.is_lost(index) {
                 continue;
             }
             let registers = DecoderRegisters::new(hdm.block, index);

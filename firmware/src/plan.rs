@@ -40,7 +40,7 @@ use crate::error::{Code, Error, Fact, Place};
 use crate::list::{self, Empty, List};
 use crate::platform::{Platform, Window};
 use crate::policy::{OnFailure, PathPolicy, Policy, TargetSystem, Width};
-use crate::topology::{NodeId, NodeKind, Partition, Path, Tree};
+use crate::topology::{Node, NodeId, NodeKind, Partition, Path, Tree};
 
 /// A range of host addresses and the set of devices behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +69,8 @@ pub struct Region {
     pub(crate) reached: Span,
     /// Whether its memory answered in a trial; see [`OnFailure::BestEffort`](crate::policy::OnFailure).
     pub(crate) answered: bool,
+    /// Whether it was lost since the plan was made.
+    lost: bool,
 }
 
 impl Empty for Region {
@@ -90,6 +92,7 @@ impl Empty for Region {
         order: 0,
         reached: Span::<Hpa>::ORIGIN,
         answered: false,
+        lost: false,
     };
 }
 
@@ -299,6 +302,8 @@ pub enum Why {
         /// The [`Error`]'s number.
         code: u16,
     },
+    /// With best effort: a decoder that it needs failed, or no set that it could be in can be made.
+    Failed,
 }
 
 /// The decoders of the whole path for every region.
@@ -437,6 +442,7 @@ impl PlanMut<'_> {
     pub fn clear(&mut self) {
         self.forget_plan();
         self.refusals.clear();
+        self.uses.clear();
     }
 
     /// Forgets everything but what spoke against the windows.
@@ -524,13 +530,29 @@ pub fn plan_beside<'a, 'c>(
     committed: impl Into<CommittedRef<'c>>,
     plan: impl Into<PlanMut<'a>>,
 ) -> Result<(), Error> {
-    let mut plan = plan.into();
+    let (mut plan, tree, committed) = (plan.into(), topology.into(), committed.into());
     plan.clear();
-    let result = fill(platform, topology.into(), policy, committed.into(), plan.reborrow());
-    if result.is_err() {
+    loop {
         plan.forget_plan();
+        plan.refusals.clear();
+        match fill(platform, tree, policy, committed, plan.reborrow()) {
+            Ok(Filled::Whole) => return Ok(()),
+            // It withholds a partition of a device each time.
+            Ok(Filled::Again) => {}
+            Err(error) => {
+                plan.forget_plan();
+                return Err(error);
+            }
+        }
     }
-    result
+}
+
+/// How filling a plan ended well.
+enum Filled {
+    /// With a plan.
+    Whole,
+    /// A part of a set cannot be used, and was withheld: without it there may be another set.
+    Again,
 }
 
 /// The lists that make a plan.
@@ -541,58 +563,61 @@ struct Lists<'a> {
     notes: List<'a, Note>,
 }
 
-/// Whether a member of a region is not used any more.
-fn is_lost(tree: Tree<'_>, members: &[Member], region: &Region) -> bool {
-    let own = members.iter().skip(region.first_member.into()).take(region.member_count.into());
-    { own }.any(|member| tree.fault(member.device).is_some())
+impl<'a> PlanRef<'a> {
+    /// Whether a decoder is for a region that is lost.
+    pub(crate) fn serves_lost(self, planned: &PlannedDecoder) -> bool {
+        is_for_lost(self.regions, planned)
+    }
 }
 
-impl<'a> PlanRef<'a> {
-    /// Whether the region that a decoder is for has a member that is not used any more.
-    pub(crate) fn serves_lost(self, tree: Tree<'_>, planned: &PlannedDecoder) -> bool {
-        self.members_of(planned).iter().any(|member| tree.fault(member.device).is_some())
-    }
-
-    /// The members of the region that a decoder is for.
-    pub(crate) fn members_of(self, planned: &PlannedDecoder) -> &'a [Member] {
-        let Purpose::Region { region, .. } = planned.purpose else { return &[] };
-        let region = self.regions.get(usize::from(region));
-        region.map_or(&[], |region| self.members(region))
-    }
+fn is_for_lost(regions: &[Region], planned: &PlannedDecoder) -> bool {
+    let Purpose::Region { region, .. } = planned.purpose else { return false };
+    regions.get(usize::from(region)).is_some_and(|region| region.lost)
 }
 
 impl PlanMut<'_> {
-    /// Takes out every region that has a member with a fault, and all decoders of what has one.
-    /// Decoders from `open` on are not locked: what is left of them moves down, so that they can be
-    /// committed in order. Gives where the open ones start now.
-    pub(crate) fn drop_lost(&mut self, tree: Tree<'_>, open: usize) -> usize {
+    /// Notes which regions are lost: they have a member with a fault, or a decoder that is.
+    pub(crate) fn mark_lost(&mut self, tree: Tree<'_>) {
         let Self { regions, members, decoders, .. } = self;
-        let lost = |region: u16| {
-            regions.get(usize::from(region)).is_some_and(|region| is_lost(tree, members, region))
-        };
+        for (number, region) in regions.iter_mut().enumerate() {
+            let own = members.iter().skip(region.first_member.into());
+            let mut own = own.take(region.member_count.into());
+            let of_it = |planned: &&PlannedDecoder| matches!(planned.purpose, Purpose::Region { region, .. } if usize::from(region) == number);
+            region.lost |= own.any(|member| tree.fault(member.device).is_some())
+                || decoders.iter().filter(of_it).any(|one| tree.is_lost(one.node, one.index));
+        }
+    }
+
+    /// Takes out every region that is lost, and all decoders of what has a fault. Decoders from `open`
+    /// on are not locked: what is left of them moves down, so that they can be committed in order, and
+    /// a device's leave out what those before them led to. Gives where the open ones start now.
+    pub(crate) fn drop_lost(&mut self, tree: Tree<'_>, open: usize) -> usize {
+        let Self { regions, decoders, .. } = self;
         let stays = |planned: &PlannedDecoder| {
-            let of_lost = match planned.purpose {
-                Purpose::Region { region, .. } => lost(region),
-                Purpose::Burn { .. } => false,
-            };
-            !of_lost && tree.fault(planned.node).is_none()
+            !is_for_lost(regions, planned) && tree.fault(planned.node).is_none()
         };
         let start = decoders.iter().take(open).filter(|planned| stays(planned)).count();
-        let (mut node, mut gone) = (None, 0);
+        let (mut node, mut gone, mut left_out) = (None, 0, 0u64);
         for planned in decoders.iter_mut().skip(open) {
-            gone = if node == Some(planned.node) { gone } else { 0 };
-            node = Some(planned.node);
+            if node != Some(planned.node) {
+                (node, gone, left_out) = (Some(planned.node), 0, 0);
+            }
             let stays = stays(planned);
             planned.index -= gone;
             gone += u8::from(!stays);
+            let Purpose::Region { decoder, .. } = &mut planned.purpose else { continue };
+            let Route::Skip(skip) = &mut decoder.route else { continue };
+            *skip = skip.saturating_add(left_out);
+            left_out = if stays { 0 } else { skip.saturating_add(decoder.share()) };
         }
         decoders.retain(stays);
         for planned in decoders.iter_mut() {
             if let Purpose::Region { region, .. } = &mut planned.purpose {
-                *region -= (0..*region).filter(|before| lost(*before)).count() as u16;
+                let before = regions.iter().take(usize::from(*region));
+                *region -= before.filter(|before| before.lost).count() as u16;
             }
         }
-        regions.retain(|region| !is_lost(tree, members, region));
+        regions.retain(|region| !region.lost);
         start
     }
 }
@@ -615,7 +640,7 @@ fn fill(
     policy: &Policy<'_>,
     committed: CommittedRef<'_>,
     plan: PlanMut<'_>,
-) -> Result<(), Error> {
+) -> Result<Filled, Error> {
     let PlanMut { regions, members, decoders, notes, refusals, .. } = plan;
     let PlanMut { uses: mut used, mut order, mut placed, .. } = plan;
     let plan = &mut Lists { regions, members, decoders, notes };
@@ -628,10 +653,12 @@ fn fill(
     if policy.burn_spares && policy.path != PathPolicy::LockAll {
         return Err(Code::PLAN_BURN_WITHOUT_LOCK.error());
     }
-    used.clear();
-    for _ in tree.0 {
-        add(&mut used, NodeUse::EMPTY, Count::Nodes)?;
+    if used.is_empty() {
+        for _ in tree.0 {
+            add(&mut used, NodeUse::EMPTY, Count::Nodes)?;
+        }
     }
+    used.iter_mut().for_each(NodeUse::restart);
     let used = &mut *used;
     check::tree(tree, used)?;
     check::commit_order(tree, used, &mut order)?;
@@ -654,11 +681,15 @@ fn fill(
     }
     let given = PlanInput { platform, tree, policy, devices };
     match policy.path {
-        PathPolicy::GuestPrograms => return guest_programs(&given, used, plan),
+        PathPolicy::GuestPrograms => {
+            return guest_programs(&given, used, plan).map(|()| Filled::Whole);
+        }
         PathPolicy::Describe if cfg!(not(feature = "describe")) => {
             return Err(Feature::Describe.not_built(Place::default()));
         }
-        PathPolicy::Describe => return describe::windows(&given, used, refusals, plan),
+        PathPolicy::Describe => {
+            return describe::windows(&given, used, refusals, plan).map(|()| Filled::Whole);
+        }
         PathPolicy::LockAll | PathPolicy::Unlocked => {}
     }
     let asked = policy.requests.iter().map(|request| &request.device);
@@ -673,12 +704,50 @@ fn fill(
         beside::addresses(committed, &mut placed)?;
     }
     let mut layout = place::Layout { regions: placed, refusals };
-    regions::place_all(&given, used, &mut layout)?;
+    let withheld = |used: &[NodeUse]| used.iter().map(NodeUse::count_withheld).sum::<usize>();
+    let before = withheld(used);
+    match regions::place_all(&given, used, &mut layout) {
+        Err(_) if withheld(used) > before => return Ok(Filled::Again),
+        result => result?,
+    }
     if cfg!(feature = "earlier") && !later {
         earlier::note_moved(policy.earlier, &layout.regions, plan)?;
     }
-    for region in layout.regions.iter().filter(|placed| !placed.members.is_empty()) {
-        add_region(tree, region, used, plan)?;
+    for (at, region) in layout.regions.iter().enumerate() {
+        if region.members.is_empty() {
+            continue;
+        }
+        let Some(device) = lacks_decoder(tree, policy, region, used) else {
+            add_region(tree, region, used, plan)?;
+            continue;
+        };
+        // Decoders that failed cost what lies above, and nothing else of a device.
+        let partition = region.region.partition;
+        let is_set = region.members.len() > 1 && region.region.reason != Reason::Members;
+        let same =
+            |other: &Placed| other.region.partition == partition && other.members.contains(&device);
+        let before = layout.regions.iter().take(at).any(same);
+        if is_set
+            && !before
+            && let Some(used) = used_mut(used, device)
+        {
+            used.withhold(partition);
+            return Ok(Filled::Again);
+        }
+        for &device in &region.members {
+            let size = region.region.span.size().checked_div(region.members.len() as u64);
+            let size = size.unwrap_or(0);
+            note(plan, Note::Unused { device, partition, size, why: Why::Failed })?;
+        }
+    }
+    for (device, node) in tree.sound() {
+        for partition in Partition::ALL {
+            let withheld = used.get(usize::from(device.0)).is_some_and(|u| u.withheld(partition));
+            if let (Some(found), true) = (node.device(), withheld) {
+                let (size, why) = (found.capacity(partition), Why::Failed);
+                note(plan, Note::Unused { device, partition, size, why })?;
+            }
+        }
     }
     if cfg!(feature = "hot-plug") {
         reserve::keep(&given, used, &mut layout, plan)?;
@@ -707,7 +776,27 @@ fn fill(
             }
         }
     }
-    Ok(())
+    Ok(Filled::Whole)
+}
+
+/// The member of a region that has others already, and for which one of its components has no decoder
+/// left, as those from one that failed on are not used.
+fn lacks_decoder(
+    tree: Tree<'_>,
+    policy: &Policy<'_>,
+    placed: &Placed,
+    used: &[NodeUse],
+) -> Option<NodeId> {
+    if cfg!(not(feature = "degrade")) || policy.on_failure != OnFailure::BestEffort {
+        return None;
+    }
+    let next = |id: NodeId| used.get(usize::from(id.0)).map_or(0, |used| used.next);
+    let lacks = |(id, node): (NodeId, &Node)| {
+        let hdm = node.hdm.filter(|_| node.component().is_some());
+        hdm.is_some_and(|hdm| hdm.is_cut() && next(id) >= hdm.decoders)
+    };
+    let mut members = placed.members.iter().copied();
+    members.find(|id| next(*id) > 0 && tree.upwards(*id).any(lacks))
 }
 
 /// Why a device has memory that is in no region. What was found for the device before is kept in

@@ -337,6 +337,16 @@ impl<'a, M: Mmio, C: Clock> Restore<'a, M, C> {
         all.filter(move |decoder| decoder.component == number && decoder.fate == Fate::Done)
     }
 
+    /// The same, and those that served nothing any more: they are as much in the way of higher ones as
+    /// they were.
+    fn committed(&self, number: usize) -> impl Iterator<Item = HandoffDecoder> + use<'a, M, C> {
+        let all = self.record.decoders();
+        all.filter(move |decoder| {
+            let fate = matches!(decoder.fate, Fate::Done | Fate::Stranded);
+            decoder.component == number && fate && decoder.image.control().committed()
+        })
+    }
+
     /// Whether a region has lost a member, or a component that leads to one.
     fn is_dead(&self, image: &DecoderImage) -> Option<Error> {
         let mut same = self.record.decoders().filter(|other| {
@@ -468,7 +478,7 @@ impl<'a, M: Mmio, C: Clock> Restore<'a, M, C> {
         dvsec: Block,
         hdm: Block,
     ) -> bool {
-        let decoders = self.decoders(number);
+        let decoders = self.committed(number);
         let hw = &mut *self.hw;
         let count = dvsec.read::<device::Capability>(hw).hdm_count();
         let mut ranges = (0..count)
@@ -485,7 +495,7 @@ impl<'a, M: Mmio, C: Clock> Restore<'a, M, C> {
     /// Programs and commits what is not as recorded, from the lowest decoder up.
     fn commit(&mut self, number: usize, component: &ComponentRecord) -> Result<(), Error> {
         let decoders = Capability::from_bits(component.hdm_capability.get()).decoders();
-        for decoder in self.decoders(number) {
+        for decoder in self.committed(number) {
             let HandoffDecoder { place, image, .. } = decoder;
             if !self.is_wanted(&decoder) {
                 continue;
@@ -516,7 +526,7 @@ impl<'a, M: Mmio, C: Clock> Restore<'a, M, C> {
             let registers = DecoderRegisters::new(Block(component.hdm.get()), index);
             let found = registers.read(self.hw);
             let control = found.control();
-            let ours = self.decoders(number).any(|decoder| {
+            let ours = self.committed(number).any(|decoder| {
                 let recorded = decoder.image.with_control(control);
                 decoder.place.index == index && difference(recorded, found).is_none()
             });

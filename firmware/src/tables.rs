@@ -128,6 +128,11 @@ fn check_whole(
         let control = entry.image.control();
         // A commit under way may come to its end at any time. Size 0 claims nothing.
         let claims = (control.committed() || control.commit()) && entry.image.size() != 0;
+        // What is lost and said to be costs nothing else.
+        let hdm = tree.get(entry.node).and_then(|node| node.hdm);
+        if hdm.is_some_and(|hdm| hdm.is_lost(entry.index)) {
+            continue;
+        }
         if entry.fate == Fate::Stranded {
             return Err(Code::TABLES_NOT_WHOLE.at(place));
         }

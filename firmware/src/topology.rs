@@ -37,12 +37,38 @@ pub struct Hdm {
     pub block: Block,
     /// Its capability register, read once.
     pub capability: Capability,
-    /// Number of decoders: `capability.decoders()`, judged.
+    /// Number of decoders that may be used: `capability.decoders()`, judged; fewer where one failed, as
+    /// hardware commits them in order.
     pub decoders: u8,
+    /// Those of them, by bit, that are in use and serve nothing: a bring-up that is content with the rest
+    /// lost what they lead to, and cannot take them back.
+    pub lost: u32,
+}
+
+impl Hdm {
+    /// Whether what a decoder leads to is lost.
+    pub fn is_lost(&self, index: u8) -> bool {
+        index >= self.decoders || self.lost & Self::bit(index) != 0
+    }
+
+    /// Whether it has more decoders than may be used, as one failed.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.capability.decoders().is_some_and(|decoders| self.decoders < decoders)
+    }
+
+    /// Says that what a decoder leads to is lost.
+    pub(crate) fn lose(&mut self, index: u8) {
+        self.lost |= Self::bit(index);
+    }
+
+    fn bit(index: u8) -> u32 {
+        1u32.checked_shl(index.into()).unwrap_or(0)
+    }
 }
 
 impl Empty for Hdm {
-    const EMPTY: Self = Self { block: Block(0), capability: Capability::new(), decoders: 0 };
+    const EMPTY: Self =
+        Self { block: Block(0), capability: Capability::new(), decoders: 0, lost: 0 };
 }
 
 /// A BI decoder or BI route table.
@@ -300,6 +326,12 @@ impl<'a> Tree<'a> {
     /// that has one.
     pub fn fault(self, of: NodeId) -> Option<Error> {
         self.upwards(of).find_map(|(_, node)| node.fault)
+    }
+
+    /// Whether what a component's decoder leads to is lost.
+    pub(crate) fn is_lost(self, id: NodeId, index: u8) -> bool {
+        let hdm = self.get(id).and_then(|node| node.hdm);
+        self.fault(id).is_some() || hdm.is_none_or(|hdm| hdm.is_lost(index))
     }
 
     /// The nodes that may be used, with their ids: those without a [`fault`](Self::fault).

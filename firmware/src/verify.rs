@@ -169,7 +169,8 @@ fn judge_plan(
         Decoders { tree, list: &committed.decoders, locks: policy.path, target: policy.target };
     for entry in &*committed.decoders {
         let planned = plan.decoders_of(entry.node).any(|planned| planned.index == entry.index);
-        if !planned && !decoders.leads_to_lost(entry) {
+        let lost = entry.fate == Fate::Stranded || decoders.leads_to_lost(entry);
+        if !planned && !lost {
             findings.add(Code::VERIFY_NOT_IN_PLAN.at(Place::of(tree, entry.node, entry.index)));
         }
     }
@@ -211,12 +212,15 @@ fn read(
             }
             in_use = true;
             let image = registers.read_beside(hw, control);
+            let lost = hdm.is_lost(index);
             if image.size() != 0
+                && !lost
                 && let Err(error) = Decoder::decode(&image, component, hdm.capability)
             {
                 findings.add(Code::VERIFY_ILLEGAL.at(Place::of(tree, id, index)).rule(error));
             }
-            let entry = CommittedDecoder::new(tree, id, index, image, Fate::Done);
+            let fate = if lost { Fate::Stranded } else { Fate::Done };
+            let entry = CommittedDecoder::new(tree, id, index, image, fate);
             if committed.decoders.push(entry).is_err() {
                 *committed.unread = true;
                 findings.add(Code::VERIFY_CAPACITY.error().expected(committed.decoders.room()));

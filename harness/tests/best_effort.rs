@@ -12,11 +12,14 @@ use cxl_firmware::bring_up::Extent;
 use cxl_firmware::handoff;
 use cxl_firmware::platform::Platform;
 use cxl_firmware::tables;
+use cxl_firmware::topology::Partition;
 use cxl_harness::run::{self, DirectRun};
 use cxl_lint::{Input, Rule, lint};
+use cxl_model::fabric::HdmImage;
 use cxl_model::machine::{Landing, Machine};
 use cxl_model::scenario::{Parent, PathPolicy, Place, Scenario, builtin};
 use cxl_regs::acpi::cedt::{Cedt, ChbsVersion};
+use cxl_regs::hdm::{Control, DecoderImage};
 use cxl_regs::mmio::Mmio;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,6 +42,8 @@ struct Bus<'m> {
     /// The component that the fault is in.
     place: Option<Place>,
     gone: bool,
+    /// Whether it keeps a committed decoder from being taken back.
+    keeps_committed: bool,
 }
 
 impl Bus<'_> {
@@ -67,6 +72,10 @@ impl Mmio for Bus<'_> {
         if self.fault == Fault::Dead(self.writes) {
             self.place = self.place(address);
             self.dead = Some((address, self.machine.resolve(address)));
+            let (_, is_control) = decoder_at(self.machine.scenario(), address).unzip();
+            let committed = Control::from_bits(self.machine.read(address)).committed();
+            self.keeps_committed =
+                is_control == Some(true) && committed && !Control::from_bits(value).commit();
         }
         self.writes += 1;
         let dead = self.dead.is_some_and(|(register, memory)| match memory {
@@ -123,6 +132,21 @@ struct Run {
     reads: u64,
     writes: u64,
     place: Option<Place>,
+    /// The register that is dead, and whether that keeps a decoder committed.
+    dead: Option<(u64, bool)>,
+}
+
+/// The decoder that a register is of, and whether it is its Control; asked of a machine of its own.
+fn decoder_at(scenario: &Scenario, address: u64) -> Option<(u8, bool)> {
+    let mut machine = Machine::new(scenario);
+    let place = machine.target(address)?.place()?;
+    machine.read(address);
+    let mut decoders = machine.traffic().decoders.keys();
+    let (_, index) = decoders.find(|(at, _)| *at == place)?;
+    // Decoders take 32 bytes each, from 0x138 on in all models; Control is the dword at 16 (CXL r3.1
+    // section 8.2.4.20).
+    let block = machine.registers_of(place)?;
+    Some((*index, (address - block) % 0x20 == (0x138 + 0x10) % 0x20))
 }
 
 /// The writes of a run that is strict, or not, and how many decoders it used; each is to have been taken
@@ -159,9 +183,12 @@ fn run(scenario: &Scenario, fault: Fault, what: &str) -> Run {
     let platform = Platform { occupied: &occupied, ..tables.platform() };
     let mut clock = machine.clock();
     let (reads, writes, dead, place, gone) = (0, 0, None, None, false);
-    let mut bus = Bus { machine: &mut machine, fault, reads, writes, dead, place, gone };
+    let keeps_committed = false;
+    let mut bus =
+        Bus { machine: &mut machine, fault, reads, writes, dead, place, gone, keeps_committed };
     let done = run::on(&mut bus, &mut clock, &platform, &wanted);
     let (reads, writes, place) = (bus.reads, bus.writes, bus.place);
+    let dead = bus.dead.map(|(address, _)| (address, bus.keeps_committed));
     let left = bus.machine.fabric();
     if done.refusal.is_none() {
         let again = run::on(&mut bus, &mut clock, &platform, &wanted);
@@ -183,7 +210,7 @@ fn run(scenario: &Scenario, fault: Fault, what: &str) -> Run {
         }
         assert_eq!(bus.machine.fabric(), left, "{what}: the second run changed something");
     }
-    Run { machine, done, reads, writes, place }
+    Run { machine, done, reads, writes, place, dead }
 }
 
 /// Every fault of a machine; how many devices were in use after how many of them, `None` where the
@@ -242,11 +269,234 @@ fn sweep(name: &str) -> BTreeMap<Option<usize>, u32> {
         // What is gone before it is discovered was never there, as far as anybody can say.
         let hidden = matches!(fault, Fault::Gone(at) if at < discovered);
         let told = done.extent != Extent::Whole;
-        assert!(lost > 0 || !told, "{what}: {:?}, and nothing is lost", done.extent);
+        let less = lost > 0 || done.room.committed.regions.len() < sets.len();
+        assert!(less || !told, "{what}: {:?}, and nothing is lost", done.extent);
         assert!(lost == 0 || told || hidden, "{what}: {lost} lost, and nobody says so");
         *outcomes.entry(Some(in_use.len())).or_default() += 1;
     }
     outcomes
+}
+
+/// A region: its devices, its kind of memory, and by name of component the decoder that it needs there.
+struct Need {
+    devices: BTreeSet<usize>,
+    partition: Partition,
+    decoders: BTreeMap<String, u8>,
+}
+
+/// What each region of a machine needs, by the registers of the models.
+fn needs(machine: &Machine, done: &DirectRun, what: &str) -> Vec<Need> {
+    let fabric = machine.fabric();
+    let bridges = fabric.bridges.iter().map(|bridge| (&bridge.name, &bridge.hdm));
+    let switches = fabric.switches.iter().map(|switch| (&switch.name, &switch.hdm));
+    let devices = fabric.devices.iter().map(|device| (&device.name, &device.hdm));
+    let all: Vec<_> = bridges.chain(switches).chain(devices).collect();
+    let regions = done.room.committed.regions.iter().zip(served(machine, done, what));
+    let needs = regions.map(|(region, devices)| {
+        let at = region.span.base().0;
+        let leads = |image: &DecoderImage| {
+            image.control().committed() && (image.base()..image.base() + image.size()).contains(&at)
+        };
+        let index = |hdm: &Option<HdmImage>| {
+            let mut decoders = (0..).zip(hdm.iter().flat_map(|hdm| &hdm.decoders));
+            decoders.find(|(_, image)| leads(image)).map(|(index, _)| index)
+        };
+        let decoders = all.iter().filter_map(|(name, hdm)| Some(((*name).clone(), index(hdm)?)));
+        Need { devices, partition: region.partition, decoders: decoders.collect() }
+    });
+    needs.collect()
+}
+
+/// Machines whose devices are in several regions: a set of one kind of memory, and each device's other
+/// kind by itself.
+const LAYERED: [(&str, &str); 4] = [
+    (
+        "a set below",
+        r#"
+        bridge = [{ name = "hb0", uid = 16 }]
+        port = [{ name = "rp0", below = "hb0" }, { name = "rp1", below = "hb0" }]
+        [[window]]
+        targets = ["hb0"]
+        size = "1GiB"
+        interleave = "widest"
+        restrictions = ["host-only", "volatile"]
+        [[window]]
+        targets = ["hb0"]
+        size = "1GiB"
+        restrictions = ["host-only", "persistent"]
+        "#,
+    ),
+    (
+        "a set above",
+        r#"
+        bridge = [{ name = "hb0", uid = 16 }]
+        port = [{ name = "rp0", below = "hb0" }, { name = "rp1", below = "hb0" }]
+        [[window]]
+        targets = ["hb0"]
+        size = "1GiB"
+        restrictions = ["host-only", "volatile"]
+        [[window]]
+        targets = ["hb0"]
+        size = "1GiB"
+        interleave = "widest"
+        restrictions = ["host-only", "persistent"]
+        "#,
+    ),
+    (
+        "a set of two bridges",
+        r#"
+        bridge = [{ name = "hb0", uid = 16 }, { name = "hb1", uid = 32 }]
+        port = [{ name = "rp0", below = "hb0" }, { name = "rp1", below = "hb1" }]
+        [[window]]
+        targets = ["hb0", "hb1"]
+        size = "1GiB"
+        interleave = "widest"
+        restrictions = ["host-only", "volatile"]
+        [[window]]
+        targets = ["hb0"]
+        size = "1GiB"
+        restrictions = ["host-only", "persistent"]
+        [[window]]
+        targets = ["hb1"]
+        size = "1GiB"
+        restrictions = ["host-only", "persistent"]
+        "#,
+    ),
+    (
+        "flat below a switch",
+        r#"
+        bridge = [{ name = "hb0", uid = 16 }]
+        switch = [{ name = "sw0", below = "up" }]
+        port = [
+            { name = "up", below = "hb0" },
+            { name = "rp0", below = "sw0" },
+            { name = "rp1", below = "sw0" },
+        ]
+        [[window]]
+        targets = ["hb0"]
+        size = "1GiB"
+        restrictions = ["host-only", "volatile"]
+        [[window]]
+        targets = ["hb0"]
+        size = "1GiB"
+        restrictions = ["host-only", "persistent"]
+        "#,
+    ),
+];
+
+const TWO_DEVICES: &str = r#"
+    [[device]]
+    name = "mem0"
+    below = "rp0"
+    volatile = "256MiB"
+    persistent = "256MiB"
+    [[device]]
+    name = "mem1"
+    below = "rp1"
+    volatile = "256MiB"
+    persistent = "256MiB"
+"#;
+
+/// Whichever register dies: memory stays in use whose region has no part in it. A decoder that dies has
+/// part in the regions of its own and of higher decoders of its component.
+#[test]
+fn a_device_that_lost_one_region_keeps_its_others() {
+    for (name, text) in LAYERED {
+        let scenario = Scenario::parse(&format!("{text}{TWO_DEVICES}"), name)
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let clean = run(&scenario, Fault::None, name);
+        let refusal = clean.done.refusal.as_ref().map(ToString::to_string);
+        assert_eq!((refusal, clean.done.extent), (None, Extent::Whole), "{name}");
+        let needs = needs(&clean.machine, &clean.done, name);
+        assert!(needs.len() >= 3, "{name}");
+        let mut dry = Machine::new(&scenario);
+        run::dry(&mut dry);
+        let discovered = dry.traffic().all.writes;
+        let mut kept_part = 0;
+        for fault in (0..clean.writes).map(Fault::Dead) {
+            let what = format!("{name} {fault:?}");
+            let Run { machine, done, place, dead, .. } = run(&scenario, fault, &what);
+            let refusal = done.refusal.as_ref().map(ToString::to_string);
+            let (address, keeps_committed) = dead.unwrap();
+            let decoder = decoder_at(&scenario, address).filter(|_| !keeps_committed);
+            let place = place.map(|place| (place, machine.name(place).to_owned()));
+            let what = format!("{what} in {place:?}, {decoder:?}");
+            assert_eq!(refusal, None, "{what}");
+            let regions = done.room.committed.regions.iter().map(|region| region.partition);
+            let in_use: BTreeSet<(usize, Partition)> = regions
+                .zip(served(&machine, &done, &what))
+                .flat_map(|(partition, devices)| devices.into_iter().map(move |d| (d, partition)))
+                .collect();
+            let mut lost_of = BTreeMap::<usize, u32>::new();
+            for need in &needs {
+                let touched = place.as_ref().is_some_and(|(place, component)| {
+                    let mut members = need.devices.iter();
+                    let leads = members
+                        .any(|device| upwards(&scenario, Place::Device(*device)).contains(place));
+                    let above = decoder.zip(need.decoders.get(component));
+                    leads && above.is_none_or(|((failed, _), own)| *own >= failed)
+                });
+                for device in &need.devices {
+                    let is_in_use = in_use.contains(&(*device, need.partition));
+                    let lost = (*device, need.partition);
+                    assert!(touched || is_in_use, "{what}: {lost:?} is lost");
+                    *lost_of.entry(*device).or_default() += u32::from(!is_in_use);
+                }
+            }
+            kept_part += u32::from(lost_of.values().any(|lost| *lost == 1));
+            // A device whose mailbox does not answer is as large as its ranges say.
+            let hidden = matches!(fault, Fault::Dead(at) if at < discovered);
+            let told = done.extent != Extent::Whole || hidden;
+            assert!(told || lost_of.values().all(|lost| *lost == 0), "{what}: nobody says so");
+        }
+        // Some have to have cost a device one of its regions.
+        assert!(kept_part > 0, "{name}");
+    }
+}
+
+/// A set of two bridges that lost a member, with and without a window for the other one alone: which
+/// devices are in use.
+#[test]
+fn what_is_left_of_a_set_goes_to_another_window_as_the_policy_says() {
+    const SET: &str = r#"
+        bridge = [{ name = "hb0", uid = 16 }, { name = "hb1", uid = 32 }]
+        port = [{ name = "rp0", below = "hb0" }, { name = "rp1", below = "hb1" }]
+        device = [
+            { name = "mem0", below = "rp0", volatile = "256MiB" },
+            { name = "mem1", below = "rp1", volatile = "256MiB" },
+        ]
+        [[window]]
+        targets = ["hb0", "hb1"]
+        size = "1GiB"
+    "#;
+    const OTHER: &str = "[[window]]\ntargets = [\"hb0\"]\nsize = \"1GiB\"\n";
+    for (other, broken_sets, left) in [
+        (OTHER, "narrower", true),
+        (OTHER, "flat", true),
+        (OTHER, "unused", false),
+        ("", "narrower", false),
+        ("", "flat", false),
+        ("", "unused", false),
+    ] {
+        let policy = format!(
+            "[policy]\ninterleave = \"widest\"\nprefer = \"widest\"\nbroken_sets = \"{broken_sets}\"\n"
+        );
+        let what =
+            format!("{broken_sets}, {}", if other.is_empty() { "no other" } else { "other" });
+        let text = format!("{SET}{other}{policy}");
+        let scenario = Scenario::parse(&text, "test").unwrap_or_else(|e| panic!("{what}: {e}"));
+        let clean = run(&scenario, Fault::None, &what);
+        let sets = served(&clean.machine, &clean.done, &what);
+        assert_eq!(sets, [BTreeSet::from([0, 1])], "{what}");
+        let fault = "[[fault]]\nat = \"mem1\"\nkind = \"commit-error\"\ndecoder = 0\n";
+        let scenario = Scenario::parse(&format!("{text}{fault}"), "test").unwrap();
+        let Run { machine, done, .. } = run(&scenario, Fault::None, &what);
+        let refusal = done.refusal.as_ref().map(ToString::to_string);
+        assert_eq!(refusal, None, "{what}");
+        assert!(matches!(done.extent, Extent::Less { .. }), "{what}");
+        let in_use: Vec<_> = served(&machine, &done, &what).into_iter().flatten().collect();
+        assert_eq!(in_use, if left { vec![0] } else { vec![] }, "{what}");
+    }
 }
 
 #[test]

@@ -11,17 +11,18 @@
 use super::{Extent, Scope, WorkspaceMut, check};
 use crate::commit::lock::lock_all;
 use crate::commit::undo;
-use crate::committed::{CommittedMut, Probed};
+use crate::committed::{self, CommittedMut, Fate, Probed};
+use crate::decoder_registers::DecoderRegisters;
 use crate::discover::discover_as;
 use crate::error::{Code, Error, Place};
 use crate::mmio::{Clock, Mmio};
-use crate::plan::{PlanRef, Region, plan, plan_beside};
+use crate::plan::{NodeUse, PlanRef, Region, plan, plan_beside};
 use crate::platform::{Platform, claims};
 use crate::policy::{PathPolicy, Policy};
 use crate::probe::probe;
-use crate::topology::{Node, NodeId, Partition, Tree};
+use crate::topology::{Node, NodeId, Partition, TopologyMut, Tree};
 use crate::verify::{verify, verify_plan};
-use cxl_regs::{Hpa, Route};
+use cxl_regs::{Decoder, Hpa, Route};
 
 /// How a round ended well.
 enum Round {
@@ -70,7 +71,7 @@ pub(super) fn run(
         {
             return extent(policy, &work);
         }
-        give_up(platform, policy, &mut work, error)?;
+        give_up(hw, platform, policy, scope, &mut work, error)?;
     }
     if let (Round::Tried, true) = (last?, locks) {
         let WorkspaceMut { topology, plan, committed, .. } = &mut work;
@@ -78,7 +79,8 @@ pub(super) fn run(
             let mut asked = committed.regions.iter().filter(|asked| asked.probed != Probed::No);
             region.answered = asked.any(|asked| asked.span.base() == region.span.base());
         }
-        lock_all(hw, clock, &mut topology.nodes, plan, policy, committed);
+        let TopologyMut { nodes, remarks, .. } = topology;
+        lock_all(hw, clock, nodes, remarks, plan, policy, committed);
         // All of it was taken back and made again, so all registers are looked at again. Memory that
         // answered is not asked twice.
         look(hw, platform, policy, &mut work, !scope.is_later());
@@ -115,17 +117,69 @@ fn look(
         }
         let failure = findings.list.iter().find(|finding| finding.is_failure()).copied();
         let Some(error) = failure else { return };
-        let mut out = 0;
-        while let Some(id) = culprit(platform, policy, work, &error) {
-            lose(work, id, error);
-            out += 1;
-        }
-        if out == 0 {
+        if !lose_decoders(work, error) && !lose_culprits(platform, policy, work, error) {
             return;
         }
         let locked = work.plan.decoders.len();
+        work.plan.mark_lost(Tree(&work.topology.nodes));
         work.plan.drop_lost(Tree(&work.topology.nodes), locked);
     }
+}
+
+/// Takes out what an error is about; whether there was anything that was not out already.
+fn lose_culprits(
+    platform: &Platform<'_>,
+    policy: &Policy<'_>,
+    work: &mut WorkspaceMut<'_>,
+    error: Error,
+) -> bool {
+    let mut out = false;
+    while let Some(id) = culprit(platform, policy, work, &error) {
+        lose(work, id, error);
+        out = true;
+    }
+    out
+}
+
+/// The same for an error about a decoder, or a device's decoder for a range: where its component has
+/// others that serve a region, these stay.
+fn lose_decoders(work: &mut WorkspaceMut<'_>, error: Error) -> bool {
+    let mut out = false;
+    for at in 0..work.committed.decoders.len() {
+        let WorkspaceMut { topology, committed, .. } = &mut *work;
+        let tree = Tree(&topology.nodes);
+        let Some(entry) = committed.decoders.get(at).filter(|entry| entry.fate == Fate::Done)
+        else {
+            continue;
+        };
+        let (id, index) = (entry.node, entry.index);
+        let is_device = tree.get(id).is_some_and(|node| node.device().is_some());
+        let is_meant = match error.at.span() {
+            Some(span) => is_device && entry.active().is_some_and(|one| one.span.overlaps(span)),
+            None => error.at == committed::Place::of(tree, id, index).into(),
+        };
+        if !is_meant || tree.is_lost(id, index) {
+            continue;
+        }
+        let others = committed.decoders.iter().filter(|o| o.node == id && o.index != index);
+        let serves = |decoder: &Decoder| {
+            committed.regions.iter().any(|region| decoder.span.contains(region.span.base()))
+        };
+        if { others }.any(|other| other.active().is_some_and(serves)) {
+            if let Some(hdm) =
+                topology.nodes.get_mut(usize::from(id.0)).and_then(|n| n.hdm.as_mut())
+            {
+                hdm.lose(index);
+            }
+            if !out {
+                topology.remarks.add(error);
+            }
+        } else {
+            lose(work, id, error);
+        }
+        out = true;
+    }
+    out
 }
 
 /// Takes what an earlier run has locked as it is, where any of it is whole: nothing of it can be
@@ -194,7 +248,7 @@ fn culprit(
     work: &WorkspaceMut<'_>,
     error: &Error,
 ) -> Option<NodeId> {
-    let (tree, plan) = (Tree(&work.topology.nodes), work.plan.view());
+    let (tree, plan) = (Tree(&work.topology.nodes), (work.plan.view(), &*work.plan.uses));
     let mut sound = tree.sound().map(|(id, _)| id);
     sound.find(|id| is_culprit(tree, platform, policy, plan, *id, error))
 }
@@ -204,14 +258,25 @@ fn culprit(
 fn extent(policy: &Policy<'_>, work: &WorkspaceMut<'_>) -> Result<Extent, Error> {
     let tree = Tree(&work.topology.nodes);
     let required = |id: &NodeId| policy.required.contains(&tree.path(*id));
-    let mut lost_of_them = tree.iter().map(|(id, _)| id).filter(required);
-    if let Some(fault) = lost_of_them.find_map(|id| tree.fault(id)) {
+    let lost_of_them = tree.iter().map(|(id, _)| id).filter(required);
+    if let Some(fault) = lost_of_them.clone().find_map(|id| tree.fault(id)) {
         return Err(fault);
+    }
+    let is_less = |id: &NodeId| {
+        tree.get(*id).and_then(|node| node.hdm).is_some_and(|hdm| hdm.lost != 0 || hdm.is_cut())
+    };
+    let named = |id: NodeId| {
+        let remarks = work.topology.remarks.losses();
+        { remarks }.find(|remark| remark.at.names(&tree.path(id))).copied()
+    };
+    if let Some(error) = lost_of_them.filter(is_less).find_map(named) {
+        return Err(error);
     }
     let faults = tree.iter().filter_map(|(_, node)| node.fault).filter(Error::is_failure).count();
     let failures = work.findings.list.iter().filter(|finding| finding.is_failure()).count();
     let remarks = usize::from(work.topology.remarks.lost());
-    let lost = remarks + faults + failures + work.probe.list().len();
+    let less = work.plan.uses.iter().filter(|used| used.withholds()).count();
+    let lost = remarks + faults + failures + less + work.probe.list().len();
     Ok(match u16::try_from(lost) {
         Ok(0) => Extent::Whole,
         lost => Extent::Less { lost: lost.unwrap_or(u16::MAX) },
@@ -279,15 +344,25 @@ fn is_foreign(error: &Error) -> bool {
 
 /// Takes out of the next round what an error is about. Gives the error back where that is the whole
 /// machine, something that is required, or nothing that was not out already.
+///
+/// Where something is in use already, that is not what is taken out: of a bridge or switch that leads
+/// there, only what came later is.
 fn give_up(
+    hw: &mut impl Mmio,
     platform: &Platform<'_>,
     policy: &Policy<'_>,
+    scope: Scope,
     work: &mut WorkspaceMut<'_>,
     error: Error,
 ) -> Result<(), Error> {
     let mut out = 0;
-    while let Some(id) = culprit(platform, policy, work, &error) {
+    for id in (0..work.topology.nodes.len()).map(|at| NodeId(at as u16)) {
         let tree = Tree(&work.topology.nodes);
+        let is_out = tree.fault(id).is_some() || scope.is_later() && is_in_use(hw, tree, id);
+        let plan = (work.plan.view(), &*work.plan.uses);
+        if is_out || !is_culprit(tree, platform, policy, plan, id, &error) {
+            continue;
+        }
         let is_below = |place: NodeId| tree.upwards(place).any(|(above, _)| above == id);
         let required =
             |path| tree.iter().any(|(place, _)| tree.path(place) == path && is_below(place));
@@ -295,7 +370,7 @@ fn give_up(
             return Err(error);
         }
         out += 1;
-        if let Some(usable) = usable_decoders(tree, &work.committed, id, &error) {
+        if let Some(usable) = usable_decoders(tree, work.plan.view(), &work.committed, id, &error) {
             let node = work.topology.nodes.get_mut(usize::from(id.0));
             if let Some(hdm) = node.and_then(|node| node.hdm.as_mut()) {
                 hdm.decoders = usable;
@@ -303,9 +378,30 @@ fn give_up(
             work.topology.remarks.add(error);
             break;
         }
-        lose(work, id, error);
+        let leads_on = scope.is_later() && tree.devices_below(id).any(|id| is_in_use(hw, tree, id));
+        if !leads_on {
+            lose(work, id, error);
+            continue;
+        }
+        let culprit = id;
+        for id in (0..work.topology.nodes.len()).map(|at| NodeId(at as u16)) {
+            let tree = Tree(&work.topology.nodes);
+            let is_below = tree.upwards(id).any(|(above, _)| above == culprit);
+            let is_device = tree.get(id).is_some_and(|node| node.device().is_some());
+            if is_below && is_device && tree.fault(id).is_none() && !is_in_use(hw, tree, id) {
+                lose(work, id, error);
+            }
+        }
     }
     if out == 0 { Err(error) } else { Ok(()) }
+}
+
+/// Whether a device had decoders in use before: those of what is tried were taken back.
+fn is_in_use(hw: &mut impl Mmio, tree: Tree<'_>, id: NodeId) -> bool {
+    let node = tree.get(id).filter(|node| node.device().is_some());
+    let Some(hdm) = node.and_then(|node| node.hdm) else { return false };
+    let control = DecoderRegisters::new(hdm.block, 0).read_control(hw);
+    control.committed() && control.into_bits() != u32::MAX
 }
 
 /// Whether an error is about a node: about itself, or a region or window that it has part in.
@@ -313,7 +409,7 @@ fn is_culprit(
     tree: Tree<'_>,
     platform: &Platform<'_>,
     policy: &Policy<'_>,
-    plan: PlanRef<'_>,
+    (plan, uses): (PlanRef<'_>, &[NodeUse]),
     id: NodeId,
     error: &Error,
 ) -> bool {
@@ -342,7 +438,10 @@ fn is_culprit(
         let mut over = plan.regions.iter().filter(|region| region.span.overlaps(span));
         return is_device && over.any(|region| plan.members(region).iter().any(|m| m.device == id));
     }
-    // What a window is refused for concerns those that would share it.
+    // What a window is refused for concerns those that would share it, and have no other memory.
+    if uses.get(usize::from(id.0)).is_some_and(NodeUse::withholds) {
+        return false;
+    }
     let window = at.is_window().then(|| at.window_base()).flatten();
     window.is_some_and(|base: Hpa| {
         let mut windows = platform.windows.iter().filter(|window| window.base == Some(base));
@@ -352,19 +451,23 @@ fn is_culprit(
     })
 }
 
-/// How many decoders of a routing component are left, where one above the first failed alone: the
-/// hardware commits them in order. `None` where all of it is lost.
+/// How many decoders of a component are left, where one above the first failed alone: the hardware
+/// commits them in order. `None` where all of it is lost.
+///
+/// What was in use before is so whatever the one that failed holds now.
 fn usable_decoders(
     tree: Tree<'_>,
+    plan: PlanRef<'_>,
     committed: &CommittedMut<'_>,
     id: NodeId,
     error: &Error,
 ) -> Option<u8> {
-    let routes = tree.get(id)?.component()?.routes();
-    let index = error.at.decoder().filter(|index| *index > 0 && routes)?;
-    let stuck = committed.decoders.iter().any(|entry| {
+    tree.get(id)?.component()?;
+    let index = error.at.decoder().filter(|index| *index > 0)?;
+    let before = plan.decoders_of(id).next().map_or(0, |first| first.index);
+    let stuck = committed.decoders.iter().filter(|entry| {
         let control = entry.image.control();
         entry.node == id && entry.index >= index && (control.committed() || control.commit())
     });
-    (!stuck).then_some(index)
+    (before > 0 || { stuck }.next().is_none()).then_some(index)
 }

@@ -9,9 +9,9 @@
 //! It takes two writes of Control and, on hardware that commits at once, two reads a decoder; a test
 //! counts the writes.
 //!
-//! **Invariant**: a component that fails gets a fault, and so does every device that shares a region
-//! with it. What leads there is made anew without these regions before it is
-//! locked.
+//! **Invariant**: what fails costs the regions that it is for. A component of which no decoder is locked
+//! gets a fault; of another one the lower decoders stay. What shares a lost region and is not locked is
+//! made anew without it before it is, and keeps its other regions; a device that has none gets a fault.
 
 use cxl_regs::hdm::DecoderImage;
 
@@ -23,15 +23,16 @@ use crate::error::{Code, Error};
 use crate::mmio::{Clock, Mmio};
 use crate::plan::{PlanMut, PlanRef, PlannedDecoder};
 use crate::policy::Policy;
-use crate::topology::{Node, NodeId, Tree};
+use crate::topology::{Node, NodeId, Remarks, Tree};
 use crate::wait::{TimedOut, wait};
 
 /// Locks every decoder of a plan that is committed without locks. What fails has a fault afterwards,
-/// and the plan has none of its regions.
+/// or fewer decoders, and the plan has none of its regions.
 pub(crate) fn lock_all(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
     nodes: &mut [Node],
+    remarks: &mut Remarks,
     plan: &mut PlanMut<'_>,
     policy: &Policy<'_>,
     committed: &CommittedMut<'_>,
@@ -45,29 +46,38 @@ pub(crate) fn lock_all(
         let view = plan.view();
         let own =
             view.decoders.iter().skip(open).take_while(|planned| planned.node == node).count();
-        let routes = Tree(nodes).get(node).and_then(Node::component).is_some_and(|c| c.routes());
-        let result = lock_one(hw, clock, Tree(nodes), view, policy, node, anew && routes);
-        let Err(error) = result else {
+        let result = lock_one(hw, clock, Tree(nodes), view, policy, node, anew);
+        let Err(mut error) = result else {
             open += own;
             continue;
         };
-        // Decoders are committed in order: those of a bridge or switch before the one that failed are
-        // locked, and what they lead to stays.
+        // Decoders are committed in order: those before the one that failed are locked, and what they
+        // lead to stays.
         let tree = Tree(nodes);
+        let failed = error.at.decoder();
         let is_locked = |planned: &&PlannedDecoder| {
             let slot = Slot::new(tree, planned, policy);
             let control = slot.map(|slot| slot.registers.read_control(hw)).unwrap_or_default();
-            control.locked() && control.into_bits() != u32::MAX
+            let before = failed.is_none_or(|failed| planned.index < failed);
+            before && control.locked() && control.into_bits() != u32::MAX
         };
-        let locked = if routes { view.decoders_of(node).take_while(is_locked).count() } else { 0 };
-        lose(nodes, view, node, locked, error);
+        let mut locked = view.decoders_of(node).take_while(is_locked).count();
+        if let Some(registers) = DeviceRegisters::of(tree, node) {
+            // What is no decoder's is all the device's.
+            locked = if failed.is_some() { locked } else { 0 };
+            if locked > 0
+                && let Err(other) = keep_lowest(hw, tree, view, policy, registers, locked)
+            {
+                (locked, error) = (0, other);
+            }
+        }
+        lose(nodes, remarks, plan, node, (open, locked), error);
         open += locked;
-        let tree = Tree(nodes);
+        let (tree, view) = (Tree(nodes), plan.view());
         // From the top, the highest decoder of each first: nothing is left that leads to less.
         for planned in view.decoders.iter().skip(open).rev() {
-            let routes =
-                tree.get(planned.node).and_then(Node::component).is_some_and(|c| c.routes());
-            let lost = tree.fault(planned.node).is_some();
+            let routes = routes(tree, planned.node);
+            let lost = tree.fault(planned.node).is_some() || loses_any(view, open, planned.node);
             let taken_back = anew && routes && planned.node != node;
             if let (true, false, Ok(slot)) =
                 (routes || lost, taken_back, Slot::new(tree, planned, policy))
@@ -90,38 +100,99 @@ pub(crate) fn lock_all(
     }
 }
 
-/// Gives a fault to a component of which nothing is locked, or else to the devices of the regions
-/// that its other decoders are for; and to devices that share a region with one that has a fault,
-/// locked or not: what is locked of a set that lost a member leads nowhere.
-fn lose(nodes: &mut [Node], plan: PlanRef<'_>, node: NodeId, locked: usize, error: Error) {
+fn routes(tree: Tree<'_>, node: NodeId) -> bool {
+    tree.get(node).and_then(Node::component).is_some_and(|component| component.routes())
+}
+
+/// Whether a component loses any of its decoders that are not locked.
+fn loses_any(plan: PlanRef<'_>, open: usize, node: NodeId) -> bool {
+    let own = plan.decoders.iter().skip(open).filter(|planned| planned.node == node);
+    { own }.any(|planned| plan.serves_lost(planned))
+}
+
+/// Of a device whose higher decoders failed: takes these back, and ends as if it had no others.
+fn keep_lowest(
+    hw: &mut impl Mmio,
+    tree: Tree<'_>,
+    plan: PlanRef<'_>,
+    policy: &Policy<'_>,
+    registers: DeviceRegisters,
+    locked: usize,
+) -> Result<(), Error> {
+    let node = registers.node;
+    for index in (locked..plan.decoders_of(node).count()).rev() {
+        if let Some(planned) = plan.decoders_of(node).nth(index) {
+            take_back(hw, &Slot::new(tree, planned, policy)?, DecoderImage::default());
+        }
+    }
+    finish(hw, tree, plan, policy, registers, locked)
+}
+
+/// Mirrors a device's first decoders into its ranges, and locks what is no decoder.
+fn finish(
+    hw: &mut impl Mmio,
+    tree: Tree<'_>,
+    plan: PlanRef<'_>,
+    policy: &Policy<'_>,
+    registers: DeviceRegisters,
+    decoders: usize,
+) -> Result<(), Error> {
+    let node = registers.node;
+    let not_kept = Job { tree, plan, policy, beside: false }.not_kept(node);
+    let now = registers.read(hw);
+    let slots = plan.decoders_of(node).take(decoders);
+    let own = slots.filter_map(|planned| Some(Slot::new(tree, planned, policy).ok()?.image));
+    let mut images = [DecoderImage::default(); 2];
+    for (image, own) in images.iter_mut().zip(own) {
+        *image = own;
+    }
+    registers.mirror(hw, &now, &images).map_err(&not_kept)?;
+    match policy.config_lock {
+        true => registers.lock(hw).map_err(&not_kept),
+        false => Ok(()),
+    }
+}
+
+/// Notes what a failure costs: the component, or if some of its decoders are locked, those from the next
+/// one on; the regions that these are for; and what has no other. What is locked and serves such a region
+/// is lost where it is.
+fn lose(
+    nodes: &mut [Node],
+    remarks: &mut Remarks,
+    plan: &mut PlanMut<'_>,
+    node: NodeId,
+    (open, locked): (usize, usize),
+    error: Error,
+) {
     let fault = |nodes: &mut [Node], id: NodeId| {
         if let Some(lost) = nodes.get_mut(usize::from(id.0)) {
             lost.fault = Some(error);
         }
     };
     // What was there before the plan is locked too.
-    let first = plan.decoders_of(node).next().map_or(0, |first| first.index);
-    let whole = locked == 0 && first == 0;
-    if whole {
-        fault(nodes, node);
+    let first = plan.view().decoders_of(node).next().map_or(0, |first| first.index);
+    match nodes.get_mut(usize::from(node.0)).and_then(|failed| failed.hdm.as_mut()) {
+        Some(hdm) if locked > 0 || first > 0 => {
+            hdm.decoders = first.saturating_add(locked as u8);
+            remarks.add(error);
+        }
+        _ => fault(nodes, node),
     }
-    for planned in plan.decoders_of(node).skip(locked).filter(|_| !whole) {
-        for member in plan.members_of(planned) {
-            fault(nodes, member.device);
+    plan.mark_lost(Tree(nodes));
+    let view = plan.view();
+    for planned in view.decoders {
+        let tree = Tree(nodes);
+        let is_device = tree.get(planned.node).is_some_and(|node| node.device().is_some());
+        let nothing = view.decoders_of(planned.node).all(|own| view.serves_lost(own));
+        if is_device && nothing && tree.fault(planned.node).is_none() {
+            fault(nodes, planned.node);
         }
     }
-    // Each turn of this loop gives a fault to a device.
-    loop {
-        let tree = Tree(nodes);
-        let with_lost = |planned: &&PlannedDecoder| {
-            tree.get(planned.node).is_some_and(|node| node.device().is_some())
-                && tree.fault(planned.node).is_none()
-                && plan.serves_lost(tree, planned)
-        };
-        let Some(next) = plan.decoders.iter().find(with_lost).map(|planned| planned.node) else {
-            return;
-        };
-        fault(nodes, next);
+    for planned in view.decoders.iter().take(open + locked).filter(|one| view.serves_lost(one)) {
+        let node = nodes.get_mut(usize::from(planned.node.0));
+        if let Some(hdm) = node.and_then(|node| node.hdm.as_mut()) {
+            hdm.lose(planned.index);
+        }
     }
 }
 
@@ -136,6 +207,13 @@ fn lock_one(
     node: NodeId,
     anew: bool,
 ) -> Result<(), Error> {
+    // A device of which nothing was taken back is as it was.
+    let is_open = |hw: &mut _| {
+        let first = plan.decoders_of(node).next();
+        let slot = first.and_then(|planned| Slot::new(tree, planned, policy).ok());
+        slot.is_some_and(|slot| !slot.registers.read_control(hw).committed())
+    };
+    let anew = anew && (routes(tree, node) || is_open(hw));
     let slots = || plan.decoders_of(node).map(|planned| Slot::new(tree, planned, policy));
     if anew {
         for slot in slots() {
@@ -153,6 +231,7 @@ fn lock_one(
         commit_one(hw, clock, &slot?)?;
     }
     match DeviceRegisters::of(tree, node) {
+        Some(registers) if anew => finish(hw, tree, plan, policy, registers, usize::MAX),
         Some(registers) if policy.config_lock => {
             registers.lock(hw).map_err(Job { tree, plan, policy, beside: false }.not_kept(node))
         }

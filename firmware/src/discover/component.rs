@@ -95,7 +95,7 @@ fn hdm(
             let fault = fault.at(Code::DISCOVER_DECODERS_PAST_END, at).detail(pointer);
             return fault.found(decoders).into();
         }
-        Some(decoders) => return Ok(Hdm { block, capability, decoders }),
+        Some(decoders) => return Ok(Hdm { block, capability, decoders, lost: 0 }),
     };
     let address = block.address::<hdm::Capability>();
     let fault = fault.at(code, at).detail(detail).expected(address);

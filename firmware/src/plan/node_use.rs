@@ -30,6 +30,8 @@ pub struct NodeUse {
     pub(super) sharing: [Option<Sharing>; 2],
     /// The number, from 1, of the earlier range of each partition.
     earlier: [u16; 2],
+    /// Of which partitions nothing is planned, as a decoder or a set that they need failed.
+    withheld: [bool; 2],
 }
 
 impl Empty for NodeUse {
@@ -46,6 +48,7 @@ impl Empty for NodeUse {
         persistent: 0,
         sharing: [None; 2],
         earlier: [0; 2],
+        withheld: [false; 2],
     };
 }
 
@@ -70,6 +73,36 @@ impl NodeUse {
         match partition {
             Partition::Volatile => volatile,
             Partition::Persistent => persistent,
+        }
+    }
+
+    /// Nothing is used; what is withheld stays so.
+    pub(super) fn restart(&mut self) {
+        *self = Self { withheld: self.withheld, ..Self::EMPTY };
+    }
+
+    pub(super) fn withheld(&self, partition: Partition) -> bool {
+        let [volatile, persistent] = self.withheld;
+        match partition {
+            Partition::Volatile => volatile,
+            Partition::Persistent => persistent,
+        }
+    }
+
+    /// Whether it has memory that goes on without some of the rest.
+    pub(crate) fn withholds(&self) -> bool {
+        self.count_withheld() > 0
+    }
+
+    pub(super) fn count_withheld(&self) -> usize {
+        self.withheld.into_iter().filter(|withheld| *withheld).count()
+    }
+
+    pub(super) fn withhold(&mut self, partition: Partition) {
+        let [volatile, persistent] = &mut self.withheld;
+        match partition {
+            Partition::Volatile => *volatile = true,
+            Partition::Persistent => *persistent = true,
         }
     }
 
@@ -109,10 +142,13 @@ pub(super) fn used_mut(used: &mut [NodeUse], id: NodeId) -> Option<&mut NodeUse>
     used.get_mut(usize::from(id.0))
 }
 
-/// Bytes of a partition that no region has taken or left out.
+/// Bytes of a partition that no region has taken or left out; none of one that is withheld.
 pub(super) fn left(tree: Tree<'_>, id: NodeId, partition: Partition, used: &[NodeUse]) -> u64 {
+    let used = used.get(usize::from(id.0));
+    if used.is_some_and(|used| used.withheld(partition)) {
+        return 0;
+    }
     let capacity =
         tree.get(id).and_then(|node| node.device()).map_or(0, |device| device.capacity(partition));
-    let taken = used.get(usize::from(id.0)).map_or(0, |used| used.taken(partition));
-    capacity.saturating_sub(taken)
+    capacity.saturating_sub(used.map_or(0, |used| used.taken(partition)))
 }

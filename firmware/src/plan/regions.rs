@@ -117,7 +117,8 @@ fn requested(
     used: &[NodeUse],
 ) -> Result<Option<PendingRegion>, Error> {
     let Request { device: path, partition, window, offset, size, skip } = *request;
-    if size == Some(0) {
+    let withheld = used.get(usize::from(device.0)).is_some_and(|used| used.withheld(partition));
+    if size == Some(0) || withheld {
         return Ok(None);
     }
     let left = left(given.tree, device, partition, used).saturating_sub(skip);

@@ -80,11 +80,16 @@ pub(super) fn regions(
                 let (only, before) = (None, None);
                 let former = Former { given, window, partition, coherency, only, before };
                 let formed = former.form(used, layout);
+                let unused = policy.on_failure == OnFailure::BestEffort
+                    && policy.broken_sets == BrokenSets::Unused
+                    && has_lost(given, window, partition, used);
                 if let Err(error) = formed {
                     // Of a set that lost a member the rest may go elsewhere.
                     let broken = policy.on_failure == OnFailure::BestEffort
                         && policy.broken_sets != BrokenSets::Unused;
-                    if policy.prefer.is_none() && !broken {
+                    if policy.prefer.is_none() && !broken || unused {
+                        let is_meant = |device, used: &[NodeUse]| former.is_candidate(device, used);
+                        withhold(given, partition, used, &is_meant);
                         return Err(error);
                     }
                     refused = refused.or(Some(error));
@@ -102,18 +107,59 @@ pub(super) fn regions(
         }
     }
     // Where there is no flat window either, the first set that failed says more.
-    let lone = |device: NodeId| {
-        Partition::ALL.into_iter().any(|partition| {
-            let sharing = used.get(usize::from(device.0)).and_then(|used| used.sharing(partition));
-            let flat = |window: &Window| window.interleave.ways == Ways::One;
-            sharing.is_none()
-                && left(tree, device, partition, used) > 0
-                && !fits(given, device, partition, &flat)
-        })
+    let lone = |device: NodeId, partition: Partition, used: &[NodeUse]| {
+        let sharing = used.get(usize::from(device.0)).and_then(|used| used.sharing(partition));
+        let flat = |window: &Window| window.interleave.ways == Ways::One;
+        sharing.is_none()
+            && left(tree, device, partition, used) > 0
+            && !fits(given, device, partition, &flat)
     };
-    match refused {
-        Some(error) if given.unrequested().any(lone) => Err(error),
-        _ => Ok(()),
+    let Some(error) = refused else { return Ok(()) };
+    let mut is_lone = false;
+    for partition in Partition::ALL {
+        is_lone |= given.unrequested().any(|device| lone(device, partition, used));
+        let is_meant = |device, used: &[NodeUse]| lone(device, partition, used);
+        withhold(given, partition, used, &is_meant);
+    }
+    if is_lone { Err(error) } else { Ok(()) }
+}
+
+/// Whether memory that a window might have in a set was lost to a failure.
+fn has_lost(
+    given: &PlanInput<'_>,
+    window: &Window,
+    partition: Partition,
+    used: &[NodeUse],
+) -> bool {
+    let tree = given.tree;
+    tree.devices().any(|(id, device)| {
+        let used = used.get(usize::from(id.0));
+        let lost = tree.fault(id).is_some() || used.is_some_and(|u| u.withheld(partition));
+        lost && device.capacity(partition) > 0 && window.targets.contains(&tree.path(id).uid())
+    })
+}
+
+/// Withholds what no set can be made of and has nowhere else to go, of devices that have other memory: where
+/// the rest may go on, that need not go with it.
+#[inline(never)]
+fn withhold(
+    given: &PlanInput<'_>,
+    partition: Partition,
+    used: &mut [NodeUse],
+    is_meant: &dyn Fn(NodeId, &[NodeUse]) -> bool,
+) {
+    if cfg!(not(feature = "degrade")) || given.policy.on_failure == OnFailure::Strict {
+        return;
+    }
+    for device in given.unrequested() {
+        let mut others = Partition::ALL.into_iter().filter(|other| *other != partition);
+        let has_others = others.any(|other| left(given.tree, device, other, used) > 0);
+        if has_others
+            && is_meant(device, used)
+            && let Some(used) = used_mut(used, device)
+        {
+            used.withhold(partition);
+        }
     }
 }
 

@@ -229,6 +229,9 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::NotAsked => f.write_str("the policy does not ask for it"),
+            Self::Failed => {
+                f.write_str("a decoder that it needs failed, or no set can be made with it")
+            }
             Self::SetEnds => f.write_str(
                 "its set ends where the smallest member does, and the policy does not map \
                  leftovers",

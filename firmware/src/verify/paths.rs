@@ -10,7 +10,7 @@ use cxl_regs::acpi::cedt::Restrictions;
 use cxl_regs::{Decoder, Hpa, Interleave, Levels, Route, Span, Ways};
 
 use crate::admits;
-use crate::committed::{CommittedDecoder, CommittedRegion, Place, Probed};
+use crate::committed::{CommittedDecoder, CommittedRegion, Fate, Place, Probed};
 use crate::error::{self, Code, Error};
 use crate::platform::{claims, reached};
 use crate::policy::{PathPolicy, TargetSystem};
@@ -141,7 +141,10 @@ impl<'a> Decoders<'a> {
     fn dpa(self, entry: &CommittedDecoder) -> Option<(u64, u64)> {
         let mut end = 0u64;
         let mut base = 0u64;
-        for (_, decoder) in self.of(entry.node).filter(|(other, _)| other.index <= entry.index) {
+        // Also what is lost takes its share, as long as it is committed.
+        let own = self.list.iter().filter(|other| other.node == entry.node && other.committed());
+        for other in own.filter(|other| other.index <= entry.index) {
+            let Some(decoder) = other.decoder else { continue };
             let Route::Skip(skip) = decoder.route else { return None };
             base = end.checked_add(skip)?;
             end = base.checked_add(decoder.share())?;
@@ -356,7 +359,9 @@ impl<'a> Decoders<'a> {
     /// The rules between decoders of one component, and those on single ones that only a whole
     /// machine can be judged by.
     pub(crate) fn components(self, report: &mut dyn FnMut(Error)) {
-        for (at, entry) in self.list.iter().enumerate().filter(|(_, entry)| entry.committed()) {
+        // Of what is lost, that is said already.
+        let judged = |entry: &CommittedDecoder| entry.committed() && entry.fate != Fate::Stranded;
+        for (at, entry) in self.list.iter().enumerate().filter(|(_, entry)| judged(entry)) {
             let place = self.place(entry);
             let before = self.list.iter().take(at).filter(|other| other.node == entry.node);
             if before.clone().count() != usize::from(entry.index) {

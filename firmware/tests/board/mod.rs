@@ -49,7 +49,7 @@ pub fn capable(decoders: u8) -> Option<Hdm> {
         .with_interleave_14_12(true)
         .with_ways_3_6_12(true)
         .with_ways_16(true);
-    Some(Hdm { block: Block(0), capability, decoders })
+    Some(Hdm { block: Block(0), capability, decoders, lost: 0 })
 }
 
 pub fn bi(hdm_d: bool) -> Option<BackInvalidate> {

@@ -342,7 +342,12 @@ pub(crate) struct Machine {
 const CAPABILITY: u32 = 0x0060_0B42;
 
 pub(crate) fn hdm(at: u64) -> Option<Hdm> {
-    Some(Hdm { block: Block(at), capability: Capability::from_bits(CAPABILITY), decoders: 4 })
+    Some(Hdm {
+        block: Block(at),
+        capability: Capability::from_bits(CAPABILITY),
+        decoders: 4,
+        lost: 0,
+    })
 }
 
 impl Machine {

@@ -200,7 +200,7 @@ fn component<'t>(
 
 /// Reads a structure of decoders.
 fn image(hdm: Hdm, hw: &mut impl Mmio) -> HdmImage {
-    let Hdm { block: Block(base), capability, decoders } = hdm;
+    let Hdm { block: Block(base), capability, decoders, .. } = hdm;
     let decoder = |hw: &mut dyn Mmio, index: u8| {
         let at = base + u64::from(decoder_offset(index));
         let mut dword = (0..).step_by(4).map(|offset| hw.read(at + offset));
