@@ -1111,6 +1111,28 @@ struct cxl_leave_out {
 };
 
 /**
+ * Room for ports that are empty: addresses, and a decoder on each level of their way.
+ */
+struct cxl_reserve {
+  /**
+   * Bytes for each port, a multiple of 256 MiB.
+   */
+  uint64_t bytes;
+  /**
+   * A port, or a bridge or switch for each port below it that is empty.
+   */
+  struct cxl_path at;
+  /**
+   * A `cxl_partition`.
+   */
+  uint8_t partition;
+  /**
+   * 0.
+   */
+  uint8_t reserved[7];
+};
+
+/**
  * What the owner of the machine wants. All of it is copied.
  *
  * Set `size` to `sizeof(struct cxl_policy)`; zeroes are the default.
@@ -1224,6 +1246,14 @@ struct cxl_policy {
    * Bytes of it.
    */
   size_t earlier_size;
+  /**
+   * Room to be kept for what is plugged in later, which `cxl_add` brings up.
+   */
+  const struct cxl_reserve *reserve;
+  /**
+   * How many entries it has.
+   */
+  size_t reserve_count;
 };
 
 /**
@@ -1623,6 +1653,18 @@ cxl_status cxl_bring_up(struct cxl_workspace *workspace,
                         const struct cxl_hardware *hardware);
 
 /**
+ * Brings up what was plugged in later, beside what is in use: each device that has no committed
+ * decoder. Nothing that is committed is written to, nothing of what is there moves, and whatever fails of
+ * what came costs nothing that is there; components, regions and tables are those of the whole machine
+ * afterwards. Room is kept beforehand by `cxl_policy.reserve`, and for the ports that are still empty it
+ * is here too.
+ *
+ * The whole machine is looked at: nobody else may use configuration space and mailboxes meanwhile.
+ */
+cxl_status cxl_add(struct cxl_workspace *workspace,
+                   const struct cxl_hardware *hardware);
+
+/**
  * Finds what is there and verifies it, whoever programmed it; writes to no decoder.
  */
 cxl_status cxl_inspect(struct cxl_workspace *workspace, const struct cxl_hardware *hardware);
@@ -1836,6 +1878,18 @@ cxl_status cxl_undo(struct cxl_workspace *workspace, const struct cxl_hardware *
  */
 cxl_status cxl_bring_up(struct cxl_workspace *workspace,
                         const struct cxl_hardware *hardware);
+
+/**
+ * Brings up what was plugged in later, beside what is in use: each device that has no committed
+ * decoder. Nothing that is committed is written to, nothing of what is there moves, and whatever fails of
+ * what came costs nothing that is there; components, regions and tables are those of the whole machine
+ * afterwards. Room is kept beforehand by `cxl_policy.reserve`, and for the ports that are still empty it
+ * is here too.
+ *
+ * The whole machine is looked at: nobody else may use configuration space and mailboxes meanwhile.
+ */
+cxl_status cxl_add(struct cxl_workspace *workspace,
+                   const struct cxl_hardware *hardware);
 
 /**
  * Finds what is there and verifies it, whoever programmed it; writes to no decoder.

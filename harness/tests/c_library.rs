@@ -230,6 +230,16 @@ impl Rig {
                 cxl_leave_out { serial, kind: kind as u32, vendor, device, at }
             })
             .collect();
+        let reserve: Vec<cxl_reserve> = policy
+            .reserve
+            .iter()
+            .map(|kept| cxl_reserve {
+                bytes: kept.size,
+                at: place(&kept.at),
+                partition: kept.partition as u8,
+                reserved: [0; 7],
+            })
+            .collect();
         let (probe, below) = match policy.probe {
             Probe::All => (cxl_probe_policy::All, 0),
             Probe::Below(limit) => (cxl_probe_policy::Below, limit.0),
@@ -263,6 +273,8 @@ impl Rig {
             set_count: sets.len() as u32,
             leave_out: leave_out.as_ptr(),
             leave_out_count: leave_out.len() as u32,
+            reserve: reserve.as_ptr(),
+            reserve_count: reserve.len(),
         });
         unsafe { cxl_set_policy(self.work, &given) }
     }
@@ -395,6 +407,42 @@ fn every_machine_ends_as_it_does_in_rust() {
         }
     }
     assert!(whole > 50 && refused > 15, "{whole} {refused}");
+}
+
+/// A machine with an empty port for which room is kept, and the device that is plugged in there later.
+fn with_empty_port(name: &str, late: usize) -> Scenario {
+    let mut scenario = Scenario::built_in(name).unwrap();
+    scenario.policy.on_failure = cxl_model::scenario::OnFailure::BestEffort;
+    let device = &mut scenario.devices[late];
+    device.present = false;
+    let (at, size) = (cxl_model::scenario::Place::Port(device.port), device.volatile);
+    let partition = cxl_model::scenario::Partition::Volatile;
+    scenario.reserve = vec![cxl_model::scenario::Reserve { at, partition, size }];
+    scenario
+}
+
+#[test]
+fn what_is_plugged_in_later_is_brought_up_as_in_rust() {
+    for (name, late) in [("four-bridges", 2), ("two-devices-one-bridge", 1), ("switch", 0)] {
+        let scenario = with_empty_port(name, late);
+        let mut machine = Machine::new(&scenario);
+        let first = run::direct(&mut machine);
+        let mut rig = Rig::new(&scenario);
+        let status = bring_up(&mut rig, |wanted| wanted);
+        same(name, &mut rig, status, &first);
+        let regions = unsafe { cxl_region_count(rig.work) };
+        for machine in [&mut machine, &mut rig.host.machine] {
+            machine.hot_add(late).unwrap();
+            machine.assign();
+        }
+        let done = run::add(&mut machine);
+        let hardware = rig.hardware();
+        let status = unsafe { cxl_add(rig.work, &hardware) };
+        same(name, &mut rig, status, &done);
+        assert_eq!(unsafe { cxl_region_count(rig.work) }, regions + 1, "{name}");
+        let counts = |machine: &Machine| format!("{:?}", machine.traffic());
+        assert_eq!(counts(&rig.host.machine), counts(&machine), "{name}: accesses");
+    }
 }
 
 type Phase = unsafe extern "C" fn(*mut cxl_workspace, *const cxl_hardware) -> cxl_status;

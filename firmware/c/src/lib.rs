@@ -27,8 +27,8 @@ mod tables;
 
 pub use hardware::cxl_hardware;
 pub use phases::{
-    cxl_bring_up, cxl_commit, cxl_discover, cxl_inspect, cxl_plan, cxl_probe, cxl_set_platform,
-    cxl_set_policy, cxl_size_windows, cxl_undo, cxl_verify,
+    cxl_add, cxl_bring_up, cxl_commit, cxl_discover, cxl_inspect, cxl_plan, cxl_probe,
+    cxl_set_platform, cxl_set_policy, cxl_size_windows, cxl_undo, cxl_verify,
 };
 pub use platform::*;
 pub use policy::*;

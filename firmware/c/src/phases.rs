@@ -3,7 +3,7 @@
 //! **Invariant**: a phase runs only on what the one before made; after a phase failed, those behind it
 //! are refused.
 
-use cxl_firmware::bring_up::{Extent, WorkspaceMut, bring_up, inspect};
+use cxl_firmware::bring_up::{Extent, WorkspaceMut, add, bring_up, inspect};
 use cxl_firmware::commit::{Receipt, commit, undo};
 use cxl_firmware::discover::discover_as;
 use cxl_firmware::error::Error;
@@ -388,6 +388,38 @@ pub unsafe extern "C" fn cxl_bring_up(
         *receipt = None;
         let mut clock = machine;
         bring_up(&mut machine, &mut clock, &platform, &policy, work)
+    };
+    // SAFETY: the contract of C.
+    unsafe { run(workspace, hardware, phase, work) }
+}
+
+/// Brings up what was plugged in later, beside what is in use: each device that has no committed
+/// decoder. Nothing that is committed is written to, nothing of what is there moves, and whatever fails of
+/// what came costs nothing that is there; components, regions and tables are those of the whole machine
+/// afterwards. Room is kept beforehand by `cxl_policy.reserve`, and for the ports that are still empty it
+/// is here too.
+///
+/// The whole machine is looked at: nobody else may use configuration space and mailboxes meanwhile.
+///
+/// # Safety
+///
+/// The contract of C, at the top of `border.rs`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cxl_add(
+    workspace: *mut cxl_workspace,
+    hardware: *const cxl_hardware,
+) -> cxl_status {
+    let phase = Phase {
+        name: "add",
+        needs: Stage::Platform,
+        reached: Stage::Committed,
+        failed: Stage::Discovered,
+    };
+    let work = |parts: Parts<'_>| {
+        let Parts { mut machine, platform, policy, work, receipt, .. } = parts;
+        *receipt = None;
+        let mut clock = machine;
+        add(&mut machine, &mut clock, &platform, &policy, work)
     };
     // SAFETY: the contract of C.
     unsafe { run(workspace, hardware, phase, work) }

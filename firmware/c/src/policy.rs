@@ -9,7 +9,7 @@ use cxl_firmware::handoff;
 use cxl_firmware::list::Slots;
 use cxl_firmware::policy::{
     BrokenSets, EarlierRange, LeaveOut, OnFailure, PathPolicy, Policy, Prefer, Probe, Request,
-    SetRequest, TargetSystem, Width, WindowWidth,
+    Reserve, SetRequest, TargetSystem, Width, WindowWidth,
 };
 use cxl_firmware::topology::{Partition, Path};
 use cxl_regs::{Granularity, Hpa};
@@ -233,6 +233,20 @@ pub struct cxl_leave_out {
     pub at: cxl_path,
 }
 
+/// Room for ports that are empty: addresses, and a decoder on each level of their way.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct cxl_reserve {
+    /// Bytes for each port, a multiple of 256 MiB.
+    pub bytes: u64,
+    /// A port, or a bridge or switch for each port below it that is empty.
+    pub at: cxl_path,
+    /// A `cxl_partition`.
+    pub partition: u8,
+    /// 0.
+    pub reserved: [u8; 7],
+}
+
 /// What the owner of the machine wants. All of it is copied.
 ///
 /// Set `size` to `sizeof(struct cxl_policy)`; zeroes are the default.
@@ -293,6 +307,10 @@ pub struct cxl_policy {
     pub earlier: *const c_void,
     /// Bytes of it.
     pub earlier_size: usize,
+    /// Room to be kept for what is plugged in later, which `cxl_add` brings up.
+    pub reserve: *const cxl_reserve,
+    /// How many entries it has.
+    pub reserve_count: usize,
 }
 
 // SAFETY: repr(C), of integers, raw pointers and structs of integers.
@@ -310,6 +328,7 @@ pub(crate) struct Held {
     pub(crate) required: Slots<'static, Path>,
     pub(crate) leave_out: Slots<'static, LeaveOut>,
     pub(crate) earlier: Slots<'static, EarlierRange>,
+    pub(crate) reserve: Slots<'static, Reserve>,
 }
 
 // What fills slots before anything lies there: it means nothing.
@@ -338,6 +357,9 @@ pub(crate) fn no_set() -> SetRequest {
     }
 }
 pub(crate) const NO_WIDTH: WindowWidth = WindowWidth { window: Hpa(0), width: Width::Flat };
+pub(crate) fn no_reserve() -> Reserve {
+    Reserve { at: no_path(), partition: Partition::Volatile, size: 0 }
+}
 pub(crate) const NO_LEAVE_OUT: LeaveOut = LeaveOut::Device { vendor: 0, device: 0, serial: None };
 
 /// The choice with this number.
@@ -444,6 +466,12 @@ fn leave_out(given: cxl_leave_out, entry: usize) -> Result<LeaveOut, Failure> {
     }
 }
 
+fn reserve(given: cxl_reserve, entry: usize) -> Result<Reserve, Failure> {
+    given.reserved.iter().try_for_each(|byte| reserved(*byte, entry))?;
+    let (at, partition) = (path(given.at, entry)?, partition(given.partition, entry)?);
+    Ok(Reserve { at, partition, size: given.bytes })
+}
+
 impl Held {
     /// The default.
     pub(crate) fn clear(&mut self) {
@@ -454,6 +482,7 @@ impl Held {
         self.required.list().clear();
         self.leave_out.list().clear();
         self.earlier.list().clear();
+        self.reserve.list().clear();
     }
 
     /// The policy that C says; after a failure it is the default.
@@ -509,6 +538,8 @@ impl Held {
         let left_out = unsafe { border::list(given.leave_out, count(given.leave_out_count)) }?;
         // SAFETY: the contract of C.
         let earlier = unsafe { border::list(given.earlier.cast::<u8>(), given.earlier_size) }?;
+        // SAFETY: the contract of C.
+        let room = unsafe { border::list(given.reserve, given.reserve_count) }?;
         fill(self.requests.list(), requests, of::PolicyCount, request)?;
         fill(self.sets.list(), sets, of::PolicyCount, |given, entry| {
             // SAFETY: the contract of C.
@@ -517,6 +548,7 @@ impl Held {
         fill(self.widths.list(), widths, of::PolicyCount, window_width)?;
         fill(self.required.list(), required, of::PolicyCount, path)?;
         fill(self.leave_out.list(), left_out, of::PolicyCount, leave_out)?;
+        fill(self.reserve.list(), room, of::PolicyCount, reserve)?;
         if !earlier.is_empty() {
             let record = handoff::read(earlier)?;
             let mut ranges = self.earlier.list();
@@ -538,6 +570,7 @@ impl Held {
             required: self.required.items(),
             leave_out: self.leave_out.items(),
             earlier: self.earlier.items(),
+            reserve: self.reserve.items(),
             ..self.flat
         }
     }

@@ -204,6 +204,7 @@ fn lay_out(memory: &mut Memory, counts: Counts) -> Body {
             required: memory.slots(policy_entries, policy::no_path),
             leave_out: memory.slots(policy_entries, || policy::NO_LEAVE_OUT),
             earlier: memory.slots(decoders, || EarlierRange::EMPTY),
+            reserve: memory.slots(policy_entries, policy::no_reserve),
         },
         room: BorrowedWorkspace {
             nodes: memory.slots(nodes, || Empty::EMPTY),

@@ -267,6 +267,7 @@ fn null_pointers_are_a_status() {
         cxl_policy { required_count: 1, ..policy() },
         cxl_policy { leave_out_count: 1, ..policy() },
         cxl_policy { earlier_size: 1, ..policy() },
+        cxl_policy { reserve_count: 1, ..policy() },
     ];
     for lost in lost {
         assert_eq!(unsafe { cxl_set_policy(work, &lost) }, cxl_status::Null, "{lost:?}");
@@ -377,6 +378,9 @@ fn values_that_mean_nothing_are_refused_by_argument_entry_and_value() {
     let leave_out = cxl_leave_out { kind: 3, ..cleared() };
     let left_out = cxl_policy { leave_out: &leave_out, leave_out_count: 1, ..policy() };
     says(set(left_out), of::LeaveOut, 0, 3, "leave_out");
+    let reserve = cxl_reserve { partition: 2, ..cleared() };
+    let room = cxl_policy { reserve: &reserve, reserve_count: 1, ..policy() };
+    says(set(room), of::Partition, 0, 2, "reserve");
     let mut error = cxl_error::default();
     let status = unsafe { cxl_error_at(work, 4, 0, &mut error) };
     says(status, of::ErrorList, 0, 4, "which list");
