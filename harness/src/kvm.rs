@@ -5,6 +5,7 @@
 
 mod boot;
 pub mod elf;
+mod input;
 pub mod instruction;
 mod kind;
 mod linux;
@@ -12,6 +13,7 @@ mod run;
 mod slots;
 
 pub use boot::{Boot, BootError, Entry};
+pub use input::Input;
 pub use kind::{AfterTripleFault, Extension, Kind, Paging, Ring0, emulates_ring_0, kind, patience};
 pub use linux::LinuxBoot;
 pub use run::{

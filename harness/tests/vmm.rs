@@ -22,7 +22,7 @@ use cxl_harness::attack::{Class, Detail};
 use cxl_harness::dma::{DmaError, Moved};
 use cxl_harness::guest::boot::{GuestError, GuestRun, HostRun, LockBy, Options, Verdict, boot};
 use cxl_harness::guest::engine::Fault;
-use cxl_harness::kvm::{self, Call as SlotCall, End, Hint, Reason, instruction};
+use cxl_harness::kvm::{self, Call as SlotCall, End, Hint, Input, Reason, instruction};
 use cxl_harness::mirror::Unmirrored;
 use cxl_harness::report::Report;
 use cxl_harness::run::{self, Refusal};
@@ -570,6 +570,31 @@ fn a_loop_ends_by_the_time_limit() {
     assert!(instruction.starts_with(&[0xEB, 0xFE]), "{instruction:x?}");
 }
 
+/// Five times what the serial port holds at once; and nothing, while nobody asked for interrupts of it.
+fn what_is_typed_waits_until_the_guest_listens() {
+    let program = Program::default()
+        // xor ebx, ebx; mov ecx, 2000; again: mov dx, 0x3FD; in al, dx; or bl, al; loop again
+        .bytes(&[0x31, 0xDB, 0xB9, 0xD0, 0x07, 0, 0, 0x66, 0xBA, 0xFD, 0x03, 0xEC])
+        .bytes(&[0x08, 0xC3, 0xE2, 0xF7])
+        // and bl, 1; add bl, '0'; mov al, bl; mov dx, 0x3F8; out dx, al
+        .bytes(&[0x80, 0xE3, 0x01, 0x80, 0xC3, 0x30, 0x88, 0xD8, 0x66, 0xBA, 0xF8, 0x03, 0xEE])
+        // mov dx, 0x3F9; mov al, 1; out dx, al
+        .bytes(&[0x66, 0xBA, 0xF9, 0x03, 0xB0, 0x01, 0xEE])
+        // next: mov dx, 0x3FD; in al, dx; test al, 1; jz next
+        .bytes(&[0x66, 0xBA, 0xFD, 0x03, 0xEC, 0xA8, 0x01, 0x74, 0xF7])
+        // mov dx, 0x3F8; in al, dx; out dx, al; cmp al, '.'; jne next
+        .bytes(&[0x66, 0xBA, 0xF8, 0x03, 0xEC, 0xEE, 0x3C, 0x2E, 0x75, 0xED])
+        .exit(0x31);
+    let text: Vec<u8> = (b'A'..=b'Z').cycle().take(320).chain([b'.']).collect();
+    let input = Some(Input::of(std::io::Cursor::new(text.clone())).unwrap());
+    // All of it is there before the guest is.
+    std::thread::sleep(Duration::from_millis(100));
+    let mut machine = machine(LOW);
+    let run = foreign(&mut machine, program, Options { input, ..Options::default() });
+    assert_eq!(run.first.end, End::Exit(0x31), "{}", console(&run));
+    assert_eq!(run.console, [b"0".as_slice(), &text].concat());
+}
+
 fn an_instruction_that_the_emulator_does_not_know_is_called_by_its_family() {
     let mut machine = machine(LOW);
     // mov eax, cr4; or eax, OSFXSR; mov cr4, eax; movaps xmm0, [0x100000]
@@ -653,6 +678,7 @@ fn main() -> ExitCode {
         our_image_finds_neither_transfers_nor_words_of_the_one_before,
         an_image_that_dies_is_no_reason_to_run_ours,
         a_loop_ends_by_the_time_limit,
+        what_is_typed_waits_until_the_guest_listens,
         an_instruction_that_the_emulator_does_not_know_is_called_by_its_family,
         an_image_without_a_pvh_entry_or_that_is_no_elf_is_an_error,
         dma_moves_the_same_bytes_whether_the_window_is_mirrored_or_not,

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -13,7 +14,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use cxl_harness::guest::boot::{GuestError, Linux, LockBy, Options, boot};
 use cxl_harness::guest::payload::{self, ATTACK, PAYLOADS, Payload};
 use cxl_harness::html;
-use cxl_harness::kvm::VmError;
+use cxl_harness::kvm::{Input, VmError};
 use cxl_harness::report::{Measured, Refusal, Report, Requirement, Runner, Svg, Verdict};
 use cxl_harness::run;
 use cxl_harness::suite::Suite;
@@ -92,6 +93,7 @@ Examples:
   cxl-harness boot persistent-interleave --media /var/tmp/cxl --payload touch
   cxl-harness boot hot-plug --payload count
   cxl-harness nested -- boot one-device --linux vmlinuz --initrd initrd.img --console
+  cxl-harness boot one-device --linux --initrd initrd.img --console --input -
   cxl-harness nested -- boot one-device --linux vmlinuz --image-first --disk disk.img
   cxl-harness boot four-bridges --svg map.svg
   cxl-harness boot machine.toml --record machine.record
@@ -176,6 +178,13 @@ pub(super) struct Boot {
     /// Print what the guest writes to its console, as it comes, on standard error.
     #[arg(long, conflicts_with = "direct")]
     console: bool,
+
+    /// What that Linux reads at its serial console: a file, or `-` for standard input, as it comes.
+    ///
+    /// It is handed over, with an interrupt, once Linux has opened the console. A terminal passes a
+    /// line at a time.
+    #[arg(long, value_name = "FILE", requires = "linux")]
+    input: Option<PathBuf>,
 
     /// The command line of that image; without it the line is empty. Words for Linux.
     ///
@@ -406,6 +415,7 @@ impl Boot {
             image_first: false,
             hide_hypervisor: false,
             console: false,
+            input: None,
             append: None,
             then: Vec::new(),
             until_port: None,
@@ -591,6 +601,12 @@ impl Boot {
             }
             None => None,
         };
+        if self.input.as_deref() == Some(Path::new("-")) && self.source.name() == "-" {
+            let words =
+                "--input -: standard input is the scenario already; name a file for one of them";
+            return Err(Stop::BadInput(words.to_owned()));
+        }
+        let input = self.input.as_deref().map(typed).transpose()?;
         let (payload, then) = (self.payload.join(","), self.then.join(","));
         let attacks = payload::attacks(&payload) || payload::attacks(&then);
         let options = Options {
@@ -618,6 +634,7 @@ impl Boot {
             },
             mirror: self.mirror != Some(Switch::Off),
             interrupted: super::interrupted(),
+            input,
             on_console: match (self.console, attacks) {
                 (true, _) => to_stderr,
                 (false, true) => |_| {},
@@ -775,6 +792,18 @@ fn read_image(file: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other(format!("expected at most {most} MiB, found more")));
     }
     Ok(image)
+}
+
+/// What a guest is to read, as it comes.
+fn typed(file: &Path) -> Result<Arc<Input>, Stop> {
+    let opened = if file == Path::new("-") {
+        Input::of(io::stdin())
+    } else if file.is_dir() {
+        Err(io::Error::other("expected a file or -, found a folder"))
+    } else {
+        File::open(file).and_then(Input::of)
+    };
+    opened.map_err(|error| Stop::BadInput(format!("--input {}: {error}", file.display())))
 }
 
 fn line(machine: &Machine, access: &Access) -> Traceline {

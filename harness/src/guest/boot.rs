@@ -23,8 +23,8 @@ use super::{Counts, Guest, GuestHandoff, Happened, LastAccess, Said, Snapshot, S
 use super::{footprint, payload};
 use crate::attack;
 use crate::kvm::{
-    Boot, BootError, Call as SlotCall, End, Entry, Limits, LinuxBoot, MOST_SLOT_CALLS, SlotError,
-    Vm, VmError,
+    Boot, BootError, Call as SlotCall, End, Entry, Input, Limits, LinuxBoot, MOST_SLOT_CALLS,
+    SlotError, Vm, VmError,
 };
 use crate::mirror::{self, Mirror};
 use crate::run::{self, DirectRun, Inexpressible, Refusal, RunRequest, TABLES_BASE, roots};
@@ -102,6 +102,8 @@ pub struct Options<'a> {
     pub budget: Option<u64>,
     /// Set by Ctrl-C.
     pub interrupted: Arc<AtomicBool>,
+    /// What Linux reads at its serial console.
+    pub input: Option<Arc<Input>>,
     /// Sees the console as it is written.
     pub on_console: fn(&[u8]),
     /// Sees how far an attack is: a state, and the component that is to be in it. There are
@@ -129,6 +131,7 @@ impl Default for Options<'_> {
             address_bits: u8::MAX,
             budget: None,
             interrupted: Arc::default(),
+            input: None,
             on_console: |_| {},
             on_attack: |_, _| {},
             attacked: false,
@@ -455,6 +458,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         timeout: options.timeout,
         until_port: options.until_port,
         interrupted: Arc::clone(&options.interrupted),
+        input: options.input.clone(),
     };
     let mut end = vm.run(&mut guest, &limits);
     // An image that never said so has handed over by its end.

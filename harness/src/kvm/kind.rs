@@ -209,8 +209,12 @@ fn look() -> Result<Kind, String> {
     let (_, goes_on, code) = program();
     vm.enter_bare(CODE, &code).map_err(|error| error.to_string())?;
     let mut watch = Watch { times: Vec::new(), last: None, emulated: false, goes_on };
-    let limits =
-        Limits { timeout: LIMIT, until_port: Some(EXIT_PORT), interrupted: Arc::default() };
+    let limits = Limits {
+        timeout: LIMIT,
+        until_port: Some(EXIT_PORT),
+        interrupted: Arc::default(),
+        input: None,
+    };
     let end = vm.run(&mut watch, &limits);
     let life = start.elapsed();
     let End::Failed(failure) = &end else {

@@ -19,7 +19,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::boot::{FAULT_PORT, STUBS};
 use super::instruction;
-use super::{Slot, SlotError, Slots, Vm, again};
+use super::{Input, Slot, SlotError, Slots, Vm, again};
 use cxl_model::backing;
 
 /// What answers a guest's accesses.
@@ -77,6 +77,8 @@ pub struct Limits {
     pub until_port: Option<u16>,
     /// Set by Ctrl-C.
     pub interrupted: Arc<AtomicBool>,
+    /// What the guest reads at its first serial port, once it asks to be interrupted by it.
+    pub input: Option<Arc<Input>>,
 }
 
 /// A century: beyond any time limit that is meant.
@@ -330,7 +332,29 @@ impl Ports {
             SERIAL.iter().take(self.serial.len()).position(|ports| ports.contains(&port))?;
         Some((which, (port - SERIAL.get(which)?.start()) as u8))
     }
+
+    /// Hands to the first serial port what it has room for, once its driver has asked to be interrupted
+    /// by what arrives: one that starts throws away what there is.
+    fn hand(&mut self, input: &Input) {
+        let Some(serial) = self.serial.first_mut() else { return };
+        let divisor = serial.read(LINE_CONTROL) & DIVISOR_LATCH != 0;
+        let looped = serial.read(MODEM_CONTROL) & LOOPBACK != 0;
+        // With the divisor's latch its place is another register's.
+        let listens = !divisor && serial.read(INTERRUPT_ENABLE) & RECEIVED != 0;
+        if listens && !looped && serial.fifo_capacity() > 0 {
+            // Of what there is room for, in a port that is not looped, nothing is left.
+            let _ = serial.enqueue_raw_bytes(&input.take(serial.fifo_capacity()));
+        }
+    }
 }
+
+/// Registers of a 16550A, and bits of them.
+const INTERRUPT_ENABLE: u8 = 1;
+const RECEIVED: u8 = 1 << 0;
+const LINE_CONTROL: u8 = 3;
+const DIVISOR_LATCH: u8 = 1 << 7;
+const MODEM_CONTROL: u8 = 4;
+const LOOPBACK: u8 = 1 << 4;
 
 /// What an exit asks of the loop; the vCPU's borrow has ended by then.
 enum Next {
@@ -352,7 +376,8 @@ impl Vm {
         let start = Instant::now();
         let deadline = start.checked_add(limits.timeout).unwrap_or(start + LONGEST);
         let lost = backing::lost_pages();
-        let kicker = match Kicker::new(deadline, Arc::clone(&limits.interrupted), lost) {
+        let input = limits.input.as_ref();
+        let kicker = match Kicker::new(deadline, Arc::clone(&limits.interrupted), lost, input) {
             Ok(kicker) => kicker,
             // Without it nothing could end a guest that never exits.
             Err(error) => {
@@ -414,6 +439,9 @@ impl Vm {
                 }
                 Next::End(end) => return end,
                 Next::Fail(reason) => return self.fail(reason),
+            }
+            if let Some(input) = input.filter(|input| !input.is_empty()) {
+                ports.hand(input);
             }
             // What devices do takes as long as it takes, so somebody looks at the clock in between.
             loop {
@@ -638,7 +666,8 @@ fn answer(exit: VcpuExit<'_>, bus: &mut impl Bus, ports: &mut Ports) -> Next {
     }
 }
 
-/// Makes KVM_RUN return when time is up or Ctrl-C was pressed: a thread that signals the vCPU's.
+/// Makes KVM_RUN return when time is up or Ctrl-C was pressed, and while bytes wait for the guest: a
+/// thread that signals the vCPU's.
 struct Kicker {
     done: Arc<AtomicBool>,
     interrupted: Arc<AtomicBool>,
@@ -649,7 +678,12 @@ extern "C" fn ignore_signal(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut lib
 
 impl Kicker {
     /// Ends the wait for the guest at the deadline, at Ctrl-C, and once more than `lost` pages are.
-    fn new(deadline: Instant, interrupted: Arc<AtomicBool>, lost: u64) -> std::io::Result<Self> {
+    fn new(
+        deadline: Instant,
+        interrupted: Arc<AtomicBool>,
+        lost: u64,
+        input: Option<&Arc<Input>>,
+    ) -> std::io::Result<Self> {
         let signal = vmm_sys_util::signal::SIGRTMIN();
         // An empty handler: the signal only has to interrupt the system call.
         let _ = vmm_sys_util::signal::register_signal_handler(signal, ignore_signal);
@@ -657,6 +691,7 @@ impl Kicker {
         // SAFETY: no arguments, cannot fail.
         let target = unsafe { libc::pthread_self() };
         let (stop, ctrl_c) = (Arc::clone(&done), Arc::clone(&interrupted));
+        let input = input.map(Arc::clone);
         let thread =
             std::thread::Builder::new().name("time limit".to_owned()).spawn(move || {
                 while !stop.load(Ordering::Acquire) {
@@ -664,7 +699,8 @@ impl Kicker {
                     let over = Instant::now() >= deadline
                         || ctrl_c.load(Ordering::Acquire)
                         || backing::lost_pages() > lost;
-                    if over {
+                    let waits = input.as_ref().is_some_and(|input| !input.is_empty());
+                    if over || waits {
                         if stop.load(Ordering::Acquire) {
                             break;
                         }

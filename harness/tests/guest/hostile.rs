@@ -244,7 +244,7 @@ fn alone(vm: &mut Vm, code: &[u8], entry: Entry) -> End {
     vm.boot(&Boot { image: &image, entry, command_line: "", acpi: &[], rsdp: 0, modules, map })
         .unwrap();
     let timeout = Duration::from_secs(30);
-    let limits = Limits { timeout, until_port: None, interrupted: Arc::default() };
+    let limits = Limits { timeout, until_port: None, interrupted: Arc::default(), input: None };
     vm.run(&mut NoBus, &limits)
 }
 
