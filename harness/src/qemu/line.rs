@@ -115,7 +115,7 @@ impl fmt::Display for LineError {
             Self::NoCxl(error) => error.fmt(f),
             Self::Memory { found } => write!(
                 f,
-                "expected -m 1G or more for our image and a Linux, found {}",
+                "expected -m 512M or more for our image and a Linux, found {}",
                 Size(*found)
             ),
             Self::Library(error) => write!(f, "the library refuses this machine: {error}"),
