@@ -690,6 +690,7 @@ fn json_has_its_keys() {
         "fields",
         "gaps",
         "linux",
+        "list",
         "notes",
         "online",
         "persistent",
