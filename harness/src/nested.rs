@@ -383,6 +383,9 @@ fn entries(options: &Options<'_>) -> Result<(baggage::Baggage, Vec<baggage::Root
     }
     let mut roots = baggage.named(&options.arguments).map_err(NestedError::Baggage)?;
     for path in &options.files {
+        for library in program::libraries_of_file(path, &libraries).map_err(NestedError::Program)? {
+            baggage.add(&library).map_err(NestedError::Baggage)?;
+        }
         roots.push(baggage.add(path).map_err(NestedError::Baggage)?);
     }
     Ok((baggage, roots))

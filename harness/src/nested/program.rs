@@ -8,6 +8,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -93,6 +94,26 @@ pub(super) fn libraries(path: &Path) -> Result<Vec<PathBuf>, ProgramError> {
         all.push(interpreter);
     }
     Ok(all)
+}
+
+/// The same of a file that goes along: none but of a program, of an interpreter that is in `known` already, as
+/// no other is started for a file that may come from anywhere.
+pub(super) fn libraries_of_file(
+    path: &Path,
+    known: &[PathBuf],
+) -> Result<Vec<PathBuf>, ProgramError> {
+    let is_program = |it: fs::Metadata| it.is_file() && it.permissions().mode() & 0o111 != 0;
+    if !fs::metadata(path).is_ok_and(is_program) {
+        return Ok(Vec::new());
+    }
+    let bytes =
+        fs::read(path).map_err(|error| ProgramError::File { path: path.to_owned(), error })?;
+    match interpreter(&bytes) {
+        Ok(Some(named)) if known.iter().any(|one| one.as_os_str().as_bytes() == named) => {
+            libraries(path)
+        }
+        _ => Ok(Vec::new()),
+    }
 }
 
 /// The files of a list, `NAME => PATH (ADDRESS)` or `PATH (ADDRESS)` a line; the name of one that is
