@@ -97,7 +97,8 @@ pub(super) fn libraries(path: &Path) -> Result<Vec<PathBuf>, ProgramError> {
 }
 
 /// The same of a file that goes along: none but of a program, of an interpreter that is in `known` already, as
-/// no other is started for a file that may come from anywhere.
+/// no other is started for a file that may come from anywhere. One that does not run here goes as it is: it
+/// may be another system's, with a loader and libraries of its own beside it.
 pub(super) fn libraries_of_file(
     path: &Path,
     known: &[PathBuf],
@@ -110,7 +111,12 @@ pub(super) fn libraries_of_file(
         fs::read(path).map_err(|error| ProgramError::File { path: path.to_owned(), error })?;
     match interpreter(&bytes) {
         Ok(Some(named)) if known.iter().any(|one| one.as_os_str().as_bytes() == named) => {
-            libraries(path)
+            match libraries(path) {
+                Err(ProgramError::Interpreter { .. } | ProgramError::NoLibrary { .. }) => {
+                    Ok(Vec::new())
+                }
+                found => found,
+            }
         }
         _ => Ok(Vec::new()),
     }
