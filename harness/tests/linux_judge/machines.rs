@@ -39,8 +39,9 @@ enum Run {
     Holds(Way),
     /// Root attacks the locks, and one gives way with these words.
     GivesWay(Way, &'static str),
-    /// It does something in the end, and this judges what came of it.
-    Then { before: &'static str, append: &'static str, after: &'static str, judge: fn(&Ours) },
+    /// It does something in the end, and this judges what came of it. A Linux from which it is hidden that
+    /// it is in a guest makes regions.
+    Then { hidden: bool, append: &'static str, after: &'static str, judge: fn(&Ours) },
     /// Two machines, one after the other, keep their persistent memory in one folder.
     Keeps,
     /// It makes regions and takes them back.
@@ -75,13 +76,19 @@ pub(crate) const CASES: &[Case] = &[
         name: "resets_clear_what_they_clear_and_nothing_else",
         scenario: "two-devices-one-bridge",
         more: "",
-        run: Run::Then { before: "", append: OFFLINE, after: RESETS, judge: resets },
+        run: Run::Then { hidden: false, append: OFFLINE, after: RESETS, judge: resets },
+    },
+    Case {
+        name: "what_a_reset_takes_from_an_unlocked_device_root_gives_back",
+        scenario: "unlocked",
+        more: "",
+        run: Run::Then { hidden: true, append: RELAXED, after: TAKEN, judge: given_back },
     },
     Case {
         name: "devices_come_and_go_and_a_bad_one_is_refused",
         scenario: PLUG,
         more: "",
-        run: Run::Then { before: "", append: OFFLINE, after: PLUGGED, judge: plugged },
+        run: Run::Then { hidden: false, append: OFFLINE, after: PLUGGED, judge: plugged },
     },
     Case {
         name: "labels_and_bytes_outlive_a_machine_that_is_killed",
@@ -105,7 +112,7 @@ pub(crate) const CASES: &[Case] = &[
         name: "linux_leaves_an_accelerator_s_memory_alone",
         scenario: "default",
         more: "",
-        run: Run::Then { before: "", append: "", after: "", judge: accelerator },
+        run: Run::Then { hidden: false, append: "", after: "", judge: accelerator },
     },
     shows("linux_shows_cxl_1_1", "cxl-1-1"),
     Case { name: "linux_shows_describe", scenario: "describe", more: "", run: Run::ShowsBut(&[]) },
@@ -119,6 +126,9 @@ pub(crate) const CASES: &[Case] = &[
 
 /// Memory that no driver of Linux's works in.
 const OFFLINE: &str = "memhp_default_state=offline";
+
+/// The same, and registers and memory are root's.
+const RELAXED: &str = "memhp_default_state=offline iomem=relaxed";
 
 /// What Linux has otherwise behind a bridge without decoders.
 const PASS_THROUGH: &[(&str, &str)] = &[(
@@ -201,10 +211,10 @@ impl Case {
                 let failed = ours.verdict().gaps.iter().any(|gap| gap.message.contains("attack"));
                 if found && failed { Ok(()) } else { Err(format!("{breaches:#?}")) }
             }
-            Run::Then { before, append, after, judge } => {
+            Run::Then { hidden, append, after, judge } => {
                 let ours = boot(
                     &|options| {
-                        (options.before, options.append, options.after) = (before, append, after);
+                        (options.hidden, options.append, options.after) = (hidden, append, after);
                     },
                     Task::default(),
                 )?;
@@ -334,6 +344,78 @@ fn resets(ours: &Ours) {
     let after = all(3);
     assert!(after[0].iter().flatten().all(|dword| *dword == 0), "its locks too: {:x?}", after[0]);
     assert_eq!((&after[1], &after[2]), (&before[1], &before[2]), "and no other's");
+}
+
+/// A bus reset takes what firmware committed and did not lock, as it takes what is locked; root takes the
+/// region back, makes it anew, and a word goes through it.
+const TAKEN: &str = r#"
+for dax in /sys/bus/dax/devices/dax*; do
+    [ -e "$dax/driver" ] && echo ${dax##*/} >$dax/driver/unbind
+done
+device=$(echo /sys/bus/pci/devices/*/mem*)
+device=${device%/mem*}
+cd /sys/bus/cxl/devices
+try() { "$@" || { say taken/failed "$*"; $B dmesg | $B tail -5 >/why; text /why; }; }
+set_to() { echo "$2" >"$1"; }
+member=$(echo endpoint*/decoder*.0)
+region=$(echo region*)
+base=$($B cat $region/resource) size=$($B cat $region/size)
+/bin/cxl-root mark 0
+mark=1
+for method in flr cxl_bus; do
+    echo $method >$device/reset_method 2>/dev/null && echo 1 >$device/reset 2>/dev/null
+    say taken/$method $?
+    /bin/cxl-root mark $mark
+    mark=$((mark + 1))
+done
+try set_to $region/commit 0
+try set_to $region/target0 ''
+try set_to $member/dpa_size 0
+try set_to decoder0.0/delete_region $region
+/bin/cxl-root mark 3
+read -r region <decoder0.0/create_ram_region
+try set_to decoder0.0/create_ram_region $region
+try set_to $region/interleave_granularity 256
+try set_to $region/interleave_ways 1
+try set_to $region/size $size
+try set_to $member/mode ram
+try set_to $member/dpa_size $size
+try set_to $region/target0 ${member#*/}
+try set_to $region/commit 1
+say taken/same "$base $size $($B cat $region/resource) $($B cat $region/size)"
+try $B devmem $base 32 0x5eed
+say taken/word $($B devmem $base 32)
+/bin/cxl-root mark 4
+"#;
+
+fn given_back(ours: &Ours) {
+    let fact = |name: &str| ours.facts.text(&format!("taken/{name}")).unwrap_or("nothing");
+    let log = ours.facts.log();
+    let why = ours.facts.text("/why").unwrap_or_default();
+    assert_eq!(fact("failed"), "nothing", "{why}\n{log}");
+    assert_eq!((fact("flr"), fact("cxl_bus")), ("0", "0"), "{log}");
+    let slots = |mark: u64| {
+        let (_, then) = ours.run.kept.iter().find(|(id, _)| *id == mark).unwrap();
+        then.slots.memory.clone()
+    };
+    let at = |mark| [Place::Device(0), Place::Bridge(0)].map(|place| decoders(ours, mark, place));
+    let before = at(0);
+    assert!(before.iter().all(|all| all[0][4] & 0x500 == 0x400), "no lock: {before:x?}");
+    assert_eq!((at(1), slots(1)), (before.clone(), slots(0)), "FLR leaves CXL.mem alone");
+    let [device, bridge] = at(2);
+    assert!(device.iter().flatten().all(|dword| *dword == 0), "{device:x?}");
+    assert_eq!(bridge, before[1], "a reset below a port is none of the bridge's");
+    assert_eq!(slots(2), [], "what no device decodes is no memory");
+    assert!(at(3).iter().all(|all| all[0][4] & 0x400 == 0), "{:x?}", at(3));
+    let after = at(4);
+    for (after, before) in after.iter().zip(&before) {
+        assert_eq!(after[0][..4], before[0][..4], "base and size");
+        assert_eq!(after[0][4] & 0x500, 0x400, "{after:x?}");
+    }
+    assert_eq!(slots(4), slots(0));
+    let words: Vec<_> = fact("same").split(' ').collect();
+    assert!(words.len() == 4 && words[..2] == words[2..], "{words:?}");
+    assert_eq!(fact("word"), "0x00005EED");
 }
 
 /// Nobody asked for a driver of the accelerator, and the driver of memory devices is none for it: its memory
