@@ -10,7 +10,7 @@
 pub mod boot;
 pub mod config;
 pub mod engine;
-mod footprint;
+pub(crate) mod footprint;
 pub mod payload;
 pub mod platform;
 mod witness;

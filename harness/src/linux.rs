@@ -250,7 +250,7 @@ fn busybox_for_arm() -> Result<PathBuf, Missing> {
 }
 
 /// An option of QEMU that ends with a path.
-fn joined(start: &str, path: &Path) -> OsString {
+pub(crate) fn joined(start: &str, path: &Path) -> OsString {
     let mut text = OsString::from(start);
     text.push(escaped(path));
     text

@@ -65,6 +65,8 @@ pub struct Options<'a> {
     pub files: Vec<PathBuf>,
     /// The command boots a Linux, which goes in too.
     pub linux: bool,
+    /// The command starts QEMU, which goes in too, with its firmware.
+    pub qemu: bool,
     /// The kernel and its modules.
     pub kernel: Kernel,
     /// Memory in MiB.
@@ -281,9 +283,19 @@ pub fn run(
 ) -> Result<Ended, NestedError> {
     let directory = tempfile::tempdir().map_err(NestedError::File)?;
     let at = |name: &str| directory.path().join(name);
-    let (entries, roots) = entries(options)?;
+    let qemu = options.qemu.then(process::files).transpose().map_err(NestedError::Qemu)?;
+    let (entries, roots) = entries(options, qemu.as_ref())?;
     let end = streams::mark().map_err(NestedError::File)?;
-    let archive = archive(options, entries, &roots, &end)?;
+    let mut variables = Vec::new();
+    // The kernel that a command inside boots is the one that it would boot here.
+    if let Some(kernel) = std::env::var_os(linux::KERNEL).filter(|_| options.linux) {
+        variables.push((linux::KERNEL, kernel));
+    }
+    if let Some((program, _)) = &qemu {
+        variables.push((process::QEMU, program.clone().into_os_string()));
+    }
+    let line = command(options, &variables, entries.directory());
+    let archive = archive(options, entries, line, &roots, &end)?;
     fs::write(at("initramfs"), archive).map_err(NestedError::File)?;
 
     let mut streams = Streams::listen(directory.path()).map_err(NestedError::File)?;
@@ -373,17 +385,27 @@ fn wait(
 
 /// The entries of the program and of everything that goes with it, and the places whose files come
 /// back.
-fn entries(options: &Options<'_>) -> Result<(baggage::Baggage, Vec<baggage::Root>), NestedError> {
+fn entries(
+    options: &Options<'_>,
+    qemu: Option<&(PathBuf, Vec<PathBuf>)>,
+) -> Result<(baggage::Baggage, Vec<baggage::Root>), NestedError> {
     // Memory holds the archive, what is unpacked of it, and the command.
     let most = options.memory << 20 >> 2;
     let mut baggage = baggage::Baggage::new(most).map_err(NestedError::Baggage)?;
-    let libraries = program::libraries(&options.program).map_err(NestedError::Program)?;
-    for path in std::iter::once(&options.program).chain(&libraries) {
-        baggage.add(path).map_err(NestedError::Baggage)?;
+    let mut known = Vec::new();
+    for program in std::iter::once(&options.program).chain(qemu.map(|(program, _)| program)) {
+        let libraries = program::libraries(program).map_err(NestedError::Program)?;
+        for path in std::iter::once(program).chain(&libraries) {
+            baggage.add(path).map_err(NestedError::Baggage)?;
+        }
+        known.extend(libraries);
+    }
+    for folder in qemu.into_iter().flat_map(|(_, folders)| folders) {
+        baggage.add(folder).map_err(NestedError::Baggage)?;
     }
     let mut roots = baggage.named(&options.arguments).map_err(NestedError::Baggage)?;
     for path in &options.files {
-        for library in program::libraries_of_file(path, &libraries).map_err(NestedError::Program)? {
+        for library in program::libraries_of_file(path, &known).map_err(NestedError::Program)? {
             baggage.add(&library).map_err(NestedError::Baggage)?;
         }
         roots.push(baggage.add(path).map_err(NestedError::Baggage)?);
@@ -394,6 +416,7 @@ fn entries(options: &Options<'_>) -> Result<(baggage::Baggage, Vec<baggage::Root
 fn archive(
     options: &Options<'_>,
     baggage: baggage::Baggage,
+    command: Vec<u8>,
     roots: &[baggage::Root],
     end: &str,
 ) -> Result<Vec<u8>, NestedError> {
@@ -410,7 +433,7 @@ fn archive(
             initramfs::read(&kernel.busybox).map_err(NestedError::Initramfs)?,
         ),
         Entry::file("nested/init", PROGRAM, INSIDE),
-        Entry::file("nested/command", PLAIN, command(options, baggage.directory())),
+        Entry::file("nested/command", PLAIN, command),
         Entry::file("nested/input", PLAIN, options.input.as_slice()),
         Entry::file("nested/end", PLAIN, end),
         Entry::file("nested/roots", PLAIN, list),
@@ -422,16 +445,17 @@ fn archive(
 }
 
 /// The command as a line for a shell, which knows nothing of what the words mean.
-fn command(options: &Options<'_>, directory: &Path) -> Vec<u8> {
+fn command(options: &Options<'_>, variables: &[(&str, OsString)], directory: &Path) -> Vec<u8> {
     use std::os::unix::ffi::OsStrExt;
     let mut line = b"cd ".to_vec();
     quoted(&mut line, directory.as_os_str().as_bytes());
     line.extend(b" && exec ");
-    // The kernel that a command inside boots is the one that it would boot here.
-    if let Some(kernel) = std::env::var_os(linux::KERNEL).filter(|_| options.linux) {
+    if !variables.is_empty() {
         line.extend(b"env ");
-        quoted(&mut line, format!("{}=", linux::KERNEL).as_bytes());
-        quoted(&mut line, kernel.as_os_str().as_bytes());
+    }
+    for (name, value) in variables {
+        quoted(&mut line, format!("{name}=").as_bytes());
+        quoted(&mut line, value.as_bytes());
         line.push(b' ');
     }
     let program = std::path::absolute(&options.program).unwrap_or(options.program.clone());

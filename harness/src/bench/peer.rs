@@ -22,6 +22,7 @@ use serde::Serialize;
 use super::{BenchError, median, ticks_per_nanosecond};
 use crate::guest::boot::{self, GuestError, IMAGE, Options};
 use crate::kvm::{self, End};
+use crate::linux::InitramfsError;
 use crate::qemu::command::{Command, Refusal};
 use crate::qemu::process::{self, Process, ProcessError};
 use cxl_model::machine::Machine;
@@ -68,6 +69,8 @@ pub enum PeerError {
     Refused(Refusal),
     /// A file cannot be written.
     File(io::Error),
+    /// There is no initramfs.
+    Initramfs(InitramfsError),
     /// QEMU did not end in time, or not well.
     Ended {
         /// With which accelerator.
@@ -89,6 +92,7 @@ impl fmt::Display for PeerError {
             Self::Refused(refusal) => refusal.fmt(f),
             Self::Interrupted => f.write_str("interrupted"),
             Self::File(error) => write!(f, "a file for QEMU: {error}"),
+            Self::Initramfs(error) => error.fmt(f),
             Self::Ended { accelerator, code: Some(code), words } => {
                 write!(f, "QEMU with {accelerator} ended with exit code {code}: {words}")
             }
@@ -227,7 +231,7 @@ pub fn stages() -> usize {
     2 * ACCELERATORS.len()
 }
 
-fn line(
+pub(super) fn line(
     name: &'static str,
     accelerator: &'static str,
     unit: &'static str,

@@ -8,7 +8,10 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use cxl_harness::bench::peer::{self, Comparison};
-use cxl_harness::bench::{self, Line};
+use cxl_harness::bench::{self, Line, linux};
+use cxl_harness::kvm;
+use cxl_harness::linux::Installed;
+use cxl_harness::qemu::process::Arch;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -24,6 +27,12 @@ With --peer the same image and payload run here and on QEMU, and ratio is how ma
 QEMU takes; the column \"by\" names what runs the guest there, here it is KVM. An aim has none of
 these. It takes a few minutes where QEMU's BIOS is emulated.
 
+With --linux the installed Linux boots here, on the machine of two-way, and on QEMU's q35 without any
+CXL, both under KVM with one processor and 1 GiB, three times in turn: how long it takes to its first
+program, and how much memory each of the two has beside the guest's. Where KVM emulates CPL 0 that
+needs `cxl-harness nested`, which takes kernel and QEMU along. A debug build does it, too: Linux takes
+the time, not this program.
+
 JSON then: qemu (its version), figures[] with name, accelerator, value, peer, unit, ratio, pairs; missing[].
 
 Exit code:
@@ -33,7 +42,8 @@ Exit code:
 
 Examples:
   cargo run --release -- bench
-  cargo run --release -- bench --peer qemu --json";
+  cargo run --release -- bench --peer qemu --json
+  cxl-harness nested -- bench --linux";
 
 /// What can be measured beside us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -53,6 +63,10 @@ pub(super) struct Bench {
     /// Compare with another machine.
     #[arg(long, value_enum, value_name = "PEER")]
     peer: Option<Peer>,
+
+    /// Compare whole boots of the installed Linux with those on QEMU's q35, both under KVM.
+    #[arg(long, conflicts_with = "peer")]
+    linux: bool,
 }
 
 #[derive(JsonSchema, Serialize)]
@@ -62,11 +76,29 @@ pub(super) struct Figures {
 
 impl Bench {
     pub(super) fn run(self) -> ExitCode {
-        if let Some(Peer::Qemu) = self.peer {
-            let bar = Bar::of_steps(peer::stages());
-            let ran = peer::run(&mut bar::step, &super::interrupted());
-            drop(bar);
-            return match ran {
+        if self.linux || self.peer.is_some() {
+            let found = if self.linux {
+                if kvm::emulates_ring_0() {
+                    return super::refuse(super::boot::NO_LINUX_HERE);
+                }
+                let installed = match Installed::all_for(Arch::X86) {
+                    Ok(installed) => installed,
+                    Err(missing) => {
+                        let lacks: Vec<_> = missing.iter().map(ToString::to_string).collect();
+                        return super::lacking(&lacks, super::EXIT_REFUSED);
+                    }
+                };
+                let bar = Bar::of_steps(linux::stages());
+                let ran = linux::run(&installed, &mut bar::step, &super::interrupted());
+                drop(bar);
+                ran
+            } else {
+                let bar = Bar::of_steps(peer::stages());
+                let ran = peer::run(&mut bar::step, &super::interrupted());
+                drop(bar);
+                ran
+            };
+            return match found {
                 Ok(found) => {
                     let output = if self.json { super::json(&found) } else { compared(&found) };
                     super::print(&output, ExitCode::SUCCESS)

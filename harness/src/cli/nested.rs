@@ -28,13 +28,13 @@ QEMU emulates an AMD processor with SVM and nested paging, and boots a Linux wit
 kvm_amd; the command runs there, as root, on a /dev/kvm with two-stage paging. Nothing of the host
 but QEMU is used: not its KVM, no network, no disk. Ten seconds for the start; inside everything
 takes five to thirty times as long as on hardware. XSAVEC is not there, and figures of bench mean
-nothing.
+nothing, but for those of `bench --linux`, whose two sides are emulated alike.
 
 What goes in: this program (or --harness FILE) with the libraries that it names, and every file or
-folder that COMMAND names, by itself or behind `=`; and those of --file; for the command `linux` the
-kernel that it boots, with its drivers and busybox. Each lies inside where it
-lies here, and the command starts in the folder that you are in. Standard input goes in where the
-command has the word `-`.
+folder that COMMAND names, by itself or behind `=`; and those of --file; for the commands `linux`
+and `bench --linux` the kernel that they boot, with its drivers and busybox, and for the latter QEMU
+with its firmware. Each lies inside where it lies here, and the command starts in the folder that
+you are in. Standard input goes in where the command has the word `-`.
 
 What comes back: what the command prints, as it comes; then its exit code; then every file that it
 made or changed in that folder, or at a place that it names: 1 GiB at most. Each takes its place as
@@ -113,7 +113,9 @@ pub(super) struct Nested {
 
 impl Nested {
     pub(super) fn run(self) -> ExitCode {
-        let linux = self.command.first().is_some_and(|word| word == "linux");
+        let is = |name: &str| self.command.first().is_some_and(|word| word == name);
+        let qemu = is("bench") && self.command.iter().any(|word| word == "--linux");
+        let linux = is("linux") || qemu;
         let kernel = Kernel::find(self.kernel, self.modules);
         let inside = linux.then(|| Installed::all_for(Arch::X86)).transpose();
         let (kernel, inside) = match (kernel, inside) {
@@ -169,6 +171,7 @@ impl Nested {
                 input,
                 files,
                 linux,
+                qemu,
                 kernel,
                 memory: self.memory,
                 processors: self.processors,

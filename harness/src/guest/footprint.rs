@@ -1,4 +1,4 @@
-//! How much memory this program takes beside the guest's.
+//! How much memory a program takes beside its guest's.
 //!
 //! **Invariant**: what the kernel cannot tell is not known, and never 0.
 
@@ -6,10 +6,20 @@ use std::ops::Range;
 
 /// Bytes that are resident and in none of these ranges of our own addresses.
 pub(super) fn beside(guests: &[Range<u64>]) -> Option<u64> {
-    resident(&std::fs::read_to_string("/proc/self/smaps").ok()?, guests)
+    resident(&std::fs::read_to_string("/proc/self/smaps").ok()?, any_of(guests))
 }
 
-fn resident(smaps: &str, guests: &[Range<u64>]) -> Option<u64> {
+fn any_of(guests: &[Range<u64>]) -> impl Fn(&Range<u64>) -> bool {
+    move |range| guests.iter().any(|guest| guest.start < range.end && range.start < guest.end)
+}
+
+/// The same of another program, whose guest has so much memory in one piece: what is as large is that.
+pub(crate) fn beside_memory_of(process: u32, memory: u64) -> Option<u64> {
+    let smaps = std::fs::read_to_string(format!("/proc/{process}/smaps")).ok()?;
+    resident(&smaps, |range| range.end - range.start >= memory)
+}
+
+fn resident(smaps: &str, is_guest: impl Fn(&Range<u64>) -> bool) -> Option<u64> {
     let (mut bytes, mut theirs) = (None::<u64>, false);
     for line in smaps.lines() {
         let mut words = line.split_ascii_whitespace();
@@ -19,8 +29,7 @@ fn resident(smaps: &str, guests: &[Range<u64>]) -> Option<u64> {
             Some(address(start)?..address(end)?)
         });
         if let Some(range) = range {
-            let meets = |guest: &Range<u64>| guest.start < range.end && range.start < guest.end;
-            theirs = guests.iter().any(meets);
+            theirs = is_guest(&range);
         } else if first == "Rss:" && !theirs {
             let kib: u64 = words.next()?.parse().ok()?;
             bytes = Some(bytes.unwrap_or(0) + (kib << 10));
@@ -38,11 +47,13 @@ mod tests {
         let smaps = "1000-3000 rw-p 00000000 00:00 0\nSize: 8 kB\nRss: 8 kB\n\
             7f00-8f00 r-xp 0 00:00 0 /bin/a-b\nRss:   4 kB\nPss: 2 kB\n\
             a000-b000 rw-p 0 00:00 0\nRss: 1 kB\n";
-        assert_eq!(resident(smaps, &[]), Some(13 << 10));
-        assert_eq!(resident(smaps, &[0x2000..0x2800, 0xAFFF..0xC000]), Some(4 << 10));
+        assert_eq!(resident(smaps, any_of(&[])), Some(13 << 10));
+        let guests = [0x2000..0x2800, 0xAFFF..0xC000];
+        assert_eq!(resident(smaps, any_of(&guests)), Some(4 << 10));
         let between = 0x3000..0x7F00;
-        assert_eq!(resident(smaps, std::slice::from_ref(&between)), Some(13 << 10));
-        assert_eq!(resident("", &[]), None);
+        assert_eq!(resident(smaps, any_of(std::slice::from_ref(&between))), Some(13 << 10));
+        assert_eq!(resident(smaps, |range| range.end - range.start >= 0x2000), Some(5 << 10));
+        assert_eq!(resident("", |_| false), None);
         assert!(beside(&[]).is_some_and(|bytes| bytes > 1 << 20));
     }
 }

@@ -405,7 +405,7 @@ pub fn boot(
 }
 
 /// The end of a console for people; the dump is for machines.
-pub(super) fn last_lines(console: &[u8]) -> String {
+pub(crate) fn last_lines(console: &[u8]) -> String {
     let console = String::from_utf8_lossy(console);
     let lines: Vec<_> = console.lines().filter(|line| !line.starts_with("dump ")).collect();
     lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n")

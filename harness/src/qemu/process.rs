@@ -10,11 +10,15 @@ use std::io::{self, ErrorKind, Read, Seek};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::qtest::{Qtest, QtestError};
+
+/// The variable that names the program for x86-64.
+pub(crate) const QEMU: &str = "QEMU";
 
 /// Whose processor a QEMU emulates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,7 +34,7 @@ impl Arch {
     /// The variable that names the program, and what it is called where none does.
     const fn program(self) -> (&'static str, &'static str) {
         match self {
-            Self::X86 => ("QEMU", "qemu-system-x86_64"),
+            Self::X86 => (QEMU, "qemu-system-x86_64"),
             Self::Arm => ("QEMU_AARCH64", "qemu-system-aarch64"),
         }
     }
@@ -194,6 +198,23 @@ pub fn program() -> OsString {
 fn program_for(arch: Arch) -> OsString {
     let (variable, program) = arch.program();
     std::env::var_os(variable).filter(|name| !name.is_empty()).unwrap_or(program.into())
+}
+
+/// The program's own file, and the folders of firmware that it reads: for whoever runs it elsewhere.
+pub(crate) fn files() -> Result<(PathBuf, Vec<PathBuf>), ProcessError> {
+    let program = program();
+    let named = PathBuf::from(&program);
+    let path = if named.components().count() > 1 {
+        named
+    } else {
+        let folders = std::env::var_os("PATH").unwrap_or_default();
+        let mut all = std::env::split_paths(&folders).map(|folder| folder.join(&named));
+        let found = all.find(|file| file.is_file());
+        found.ok_or(ProcessError::Missing { arch: Arch::X86, program })?
+    };
+    let folders = answer(Arch::X86, &["-L", "help"])?;
+    let folders = folders.lines().map(PathBuf::from).filter(|folder| folder.is_dir());
+    Ok((path, folders.collect()))
 }
 
 /// Whether there is a QEMU at all; its version.
