@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         claim("linux_has_on_our_machine_what_the_library_planned", on_ours),
         claim("linux_dies_in_cxl_memory_that_is_not_mirrored", not_mirrored),
         claim("linux_makes_regions_itself_and_slots_follow", own_regions),
+        claim("linux_reads_what_is_typed_at_its_console", typed),
     ];
     let mut trials: Vec<_> = inside.into_iter().map(|trial| unless(lack(), trial)).collect();
     trials.push(claim("all_that_is_missing_is_named_at_once", missing));
@@ -376,6 +377,37 @@ fn own_regions() {
     let guest = &report["measured"]["guest"];
     assert_eq!(guest["slots"].as_array().unwrap().len(), 1, "{guest:#}");
     assert_eq!(guest["slot_calls"].as_array().unwrap().len(), 4 * CYCLES - 1, "{guest:#}");
+}
+
+/// Far more than the serial port's own buffer takes at once, all of it before Linux listens.
+fn typed() {
+    let script = r#"
+        $B stty -echo
+        while read -r line; do
+            [ "$line" = "that is all" ] && break
+            echo "heard $line" >>/heard
+        done
+        echo
+        $B cat /heard
+        $B poweroff -f
+    "#;
+    let words: Vec<_> = (0..40).map(|index| format!("{index} {}", "word ".repeat(9))).collect();
+    let folder = Folder::new();
+    let installed = Installed::find().unwrap();
+    let initrd = folder.file("initrd", installed.initramfs(script, &Task::default()).unwrap());
+    let mut command =
+        program::command(&["nested", "--", "boot", "one-device", "--json", "--linux"]);
+    command.arg(&installed.kernel).args(["--initrd", &initrd, "--timeout", "250", "--input", "-"]);
+    command.args(["--append", "loglevel=4"]);
+    let typed = format!("{}\nthat is all\n", words.join("\n"));
+    let (output, complaints, code) = program::fed(&mut command, typed.as_bytes());
+    assert_eq!(code, 0, "{complaints}\n{output}");
+    let report: Value = serde_json::from_str(&output).unwrap();
+    let lines = report["measured"]["guest"]["console"].as_array().unwrap();
+    let lines = lines.iter().map(|line| line.as_str().unwrap().trim_end());
+    let heard: Vec<_> = lines.filter_map(|line| line.strip_prefix("heard ")).collect();
+    let words: Vec<_> = words.iter().map(|line| line.trim_end()).collect();
+    assert_eq!(heard, words);
 }
 
 /// An init that ends is a panic, and a panic resets the machine.
