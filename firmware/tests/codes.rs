@@ -323,7 +323,7 @@ fn every_discovery_error() {
 
 #[test]
 fn every_remark() {
-    let cases: [(u16, Fault); 10] = [
+    let cases: [(u16, Fault); 11] = [
         (0x0280, |hw, _| device(hw, 0x108, 0x0003_0000)),
         (0x0281, |hw, _| root(hw, 0x100, 0x0001_0001)),
         // The list of the device's DVSECs begins with its register locator.
@@ -347,6 +347,12 @@ fn every_remark() {
             fake::put(&mut hw.fixed, fake::BRIDGE, &[0x7075_8086, 2, 0, 0, 0xfed0_0004, 1]);
         }),
         (0x028A, |_, given| given.bridges[0].kind = BridgeKind::Rcrb),
+        // Identify Memory Device ends at once, unsupported.
+        (0x028B, |hw, _| {
+            let mut registers = device_registers();
+            fake::put(&mut registers, 0x114, &[0x15]);
+            hw.functions[1] = fake::endpoint(0, 0xfe80_0000, Some(registers));
+        }),
     ];
     let remarked = |hw: &mut fake::Fake, given: &Given| {
         let platform = fake::platform(&given.bridges, &given.resources);
@@ -1042,7 +1048,7 @@ fn every_table_error() {
     );
     // Against the registers as they are now.
     type Fault = fn(&mut Machine);
-    let now: [(Option<u16>, Fault); 6] = [
+    let now: [(Option<u16>, Fault); 11] = [
         (None, |_| {}),
         (Some(0x060F), |m| m.hw.set(BRIDGE + 0x14, 4)),
         (Some(0x060F), |m| m.hw.set(DEVICE + 0x10, 0x1600)),

@@ -1347,6 +1347,9 @@ fn a_mailbox_that_refuses_leaves_the_range_registers() {
     let topology = found(&mut hw, &bridges).unwrap();
     let device = topology.nodes[2].device().unwrap();
     assert_eq!((device.volatile, device.source), (256 * MIB, CapacitySource::AssumedVolatile));
+    // Said, as what is assumed may be wrong.
+    let refuses = Code::DISCOVER_MAILBOX_REFUSES.at(at(13, 0)).found(3u16);
+    assert_eq!(remarks(&mut hw, &bridges), [refuses.detail(Opcode::IdentifyMemoryDevice)]);
 }
 
 #[test]

@@ -217,6 +217,11 @@ const REMEDIES: &[Remedy] = &[
         "Nothing, unless that memory is missed: then activate its range, partition the device, or \
          ask for it in the policy.",
     ),
+    (
+        &[Code::DISCOVER_MAILBOX_REFUSES],
+        "Nothing, where all of it is volatile. Else mend the device's firmware: persistent memory that \
+         no command and no range register tells of is given away as volatile.",
+    ),
     (&[Code::DISCOVER_RCRB], "Publish the RCRB where it answers, or no CHBS for this host at all."),
     (
         &[Code::DISCOVER_NOT_FLAT, Code::PLAN_NOT_FLAT],

@@ -65,7 +65,8 @@ pub(crate) fn mem_capability(
 /// Waits until the memory is ready and asks how much there is.
 ///
 /// A mailbox is asked first: it knows partitions. Where it refuses the command (QEMU's does not
-/// take a command register that is written by dwords), the range registers are believed.
+/// take a command register that is written by dwords), the range registers are believed, and that is
+/// remarked.
 #[inline(never)]
 pub(crate) fn capacity(
     hw: &mut impl Mmio,
@@ -80,21 +81,29 @@ pub(crate) fn capacity(
     for index in 0..capability.hdm_count() {
         wait_ms = wait_ms.max(await_range(hw, clock, config, dvsec, index, at)?);
     }
+    let mut refused = None;
     if cfg!(feature = "mailbox")
         && let Some(registers) = registers
-        && let Some(capacity) = from_mailbox(hw, clock, registers, wait_ms, at)
-            .map_err(|error| config.fault.keep(error))?
     {
-        if (capacity.volatile, capacity.persistent) == (0, 0) {
-            let found = from_ranges(hw, config, dvsec, capability, at)?;
-            let ranges = found.volatile.saturating_add(found.persistent);
-            if ranges != 0 {
-                return config.fault.at(Code::DISCOVER_NO_CAPACITY, at).expected(ranges).into();
+        let asked = from_mailbox(hw, clock, registers, wait_ms, at);
+        match asked.map_err(|error| config.fault.keep(error))? {
+            Asked::Answered(capacity) => {
+                if (capacity.volatile, capacity.persistent) == (0, 0) {
+                    let found = from_ranges(hw, config, dvsec, capability, at)?;
+                    let ranges = found.volatile.saturating_add(found.persistent);
+                    if ranges != 0 {
+                        let fault = config.fault.at(Code::DISCOVER_NO_CAPACITY, at);
+                        return fault.expected(ranges).into();
+                    }
+                }
+                return Ok(capacity);
             }
+            Asked::Refused(remark) => refused = Some(remark),
+            Asked::Nobody => {}
         }
-        return Ok(capacity);
     }
-    let found = from_ranges(hw, config, dvsec, capability, at)?;
+    let mut found = from_ranges(hw, config, dvsec, capability, at)?;
+    found.remark = found.remark.or(refused);
     let assumed = found.source == CapacitySource::AssumedVolatile;
     if cfg!(not(feature = "mailbox")) && assumed && registers.is_some() {
         return Err(config.fault.keep(Feature::Mailbox.not_built(at)));
@@ -231,13 +240,22 @@ fn reader(hw: &mut impl Mmio, address: u64) -> impl FnMut(u16) -> u32 {
     }
 }
 
+/// What came of asking a device.
+enum Asked {
+    Answered(Capacity),
+    /// It takes no such command; the remark.
+    Refused(Error),
+    /// It has no mailbox.
+    Nobody,
+}
+
 fn from_mailbox(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
     registers: RegisterBlock,
     wait_ms: u32,
     at: Place,
-) -> Result<Option<Capacity>, Error> {
+) -> Result<Asked, Error> {
     let (mut mailbox, mut status) = (None, None);
     let refuse = |error| Code::DISCOVER_DEVICE_REGISTERS.at(at).rule(error);
     let entries = DeviceCapabilities::new(reader(hw, registers.address)).map_err(refuse)?;
@@ -254,12 +272,15 @@ fn from_mailbox(
             _ => {}
         }
     }
-    let Some(mailbox) = mailbox else { return Ok(None) };
+    let Some(mailbox) = mailbox else { return Ok(Asked::Nobody) };
     let mut mailbox = Mailbox { hw, clock, block: mailbox, at };
     if let Some(status) = status {
         mailbox.await_device(status, wait_ms)?;
     }
-    let Some(length) = mailbox.run(Opcode::IdentifyMemoryDevice)? else { return Ok(None) };
+    let length = match mailbox.run(Opcode::IdentifyMemoryDevice)? {
+        Ok(length) => length,
+        Err(refused) => return Ok(Asked::Refused(refused)),
+    };
     let short = |ShortPayload { opcode, need, have }| {
         Code::DISCOVER_SHORT_PAYLOAD.at(at).detail(opcode).expected(need).found(have)
     };
@@ -267,7 +288,10 @@ fn from_mailbox(
     let (volatile, persistent) = if identity.partition_alignment.get() == 0 {
         (identity.volatile_only, identity.persistent_only)
     } else {
-        let Some(length) = mailbox.run(Opcode::GetPartitionInfo)? else { return Ok(None) };
+        let length = match mailbox.run(Opcode::GetPartitionInfo)? {
+            Ok(length) => length,
+            Err(refused) => return Ok(Asked::Refused(refused)),
+        };
         let info = PartitionInfo::read(mailbox.reader(), 0, length).map_err(short)?;
         (info.active_volatile, info.active_persistent)
     };
@@ -279,7 +303,8 @@ fn from_mailbox(
             let active = volatile.saturating_add(persistent);
             let remark = (active < total)
                 .then_some(Code::DISCOVER_NOT_PARTITIONED.at(at).expected(total).found(active));
-            Some(Capacity { volatile, persistent, source: CapacitySource::Mailbox, remark })
+            let source = CapacitySource::Mailbox;
+            Asked::Answered(Capacity { volatile, persistent, source, remark })
         })
         .ok_or_else(|| {
             Code::DISCOVER_CAPACITY_TOO_LARGE
@@ -325,23 +350,26 @@ impl<M: Mmio, C: Clock> Mailbox<'_, M, C> {
         self.settle(status, Waited::DeviceReady, milliseconds.max(COMMAND_MS), done).map(|_| ())
     }
 
-    /// Runs a command without input; gives the length of its output, `None` if the device refused
-    /// the command.
-    fn run(&mut self, opcode: Opcode) -> Result<Option<u32>, Error> {
+    /// Runs a command without input; gives the length of its output, or the remark that the device
+    /// refused the command.
+    fn run(&mut self, opcode: Opcode) -> Result<Result<u32, Error>, Error> {
         let idle = |control: Control| !control.doorbell();
         let control = self.settle(self.block, Waited::MailboxFree, COMMAND_MS, idle)?;
         let command = Command { opcode, length: 0 };
-        let Some((low, high)) = command.encode() else { return Ok(None) };
+        // No command without input is too long.
+        let Some((low, high)) = command.encode() else { return Ok(Ok(0)) };
         let whole = u64::from(high.raw()) << 32 | u64::from(low.raw());
         self.hw.write_qword(self.block.address::<CommandLow>(), whole);
         self.block.write(self.hw, control.with_doorbell(true));
         self.settle(self.block, Waited::Command(opcode), COMMAND_MS, idle)?;
         let status: StatusHigh = self.block.read(self.hw);
-        if ReturnCode::from_code(status.return_code()) != ReturnCode::Success {
-            return Ok(None);
+        let code = status.return_code();
+        if ReturnCode::from_code(code) != ReturnCode::Success {
+            let remark = Code::DISCOVER_MAILBOX_REFUSES.at(self.at).detail(opcode);
+            return Ok(Err(remark.found(code)));
         }
         let low: CommandLow = self.block.read(self.hw);
         let high: CommandHigh = self.block.read(self.hw);
-        Ok(Some(Command::decode(low, high).length))
+        Ok(Ok(Command::decode(low, high).length))
     }
 }

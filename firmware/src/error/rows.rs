@@ -161,6 +161,8 @@ rows! {
         "{at}: a CXL 1.1 host (RCH): it is in the table, and its memory is not programmed",
     0x028A DISCOVER_RCRB
         "{at}: a CXL 1.1 host, and its RCRB at {expected:x} {detail|is no page|does not answer|has Memory Space off|has no block of 64 KiB in BAR 0} (found {found:x8}): it is left out of the table, as Linux gives up every bridge for it",
+    0x028B DISCOVER_MAILBOX_REFUSES
+        "{at}: its mailbox refuses {detail:opcode} (return code {found:x4}): its memory is what its range registers say, volatile where they do not say of what kind",
     // What the flat path, or a build without a feature, does not do: refusals, no remarks.
     0x0290 DISCOVER_NOT_FLAT
         "{at}: {detail|a CXL 1.1 host bridge|its root bus is not given|resources to assign are given|has no decoders of its own|a switch|committed already|one bridge more than there is room for|one root port more than there is room for|one remark more than there is room for}: not for the flat path; the general path does it, or larger structures",
