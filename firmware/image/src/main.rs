@@ -146,8 +146,16 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     if options.dump {
         dump::all(&mut Console, &mut hw, tree, record, installed);
     }
-    let mut next =
-        Next { info: &info, ring, line: options.next_line, record, cedt: location, kept, buffer };
+    let mut next = Next {
+        info: &info,
+        ring,
+        line: options.next_line,
+        policy: &policy,
+        record,
+        cedt: location,
+        kept,
+        buffer,
+    };
     let passed =
         payload::run((options.payload, &options.modes), &mut hw, room, &platform, &mut next);
     // What is in use was handed on, and what was lost is no success.

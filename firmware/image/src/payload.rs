@@ -4,6 +4,7 @@
 //! **Invariant**: a payload says what it expects and what it found, and ends by itself; the harness
 //! compares too.
 
+mod add;
 mod attack;
 mod bars;
 mod bench;
@@ -73,6 +74,7 @@ pub(crate) fn run(
                 checks.refuse(format_args!("linux: {error}"));
             }
             "linux" => checks.refuse(format_args!("linux: not started after a failed check")),
+            "add" => add::later(hw, room, platform, next.policy, &mut checks),
             "restore" => restore::again(hw, room, platform, next.record, &mut checks),
             _ => one((name, modes), hw, room, platform, &mut checks),
         }

@@ -6,7 +6,7 @@
 
 use core::fmt::{self, Formatter, Write};
 
-use cxl_firmware::committed::{CommittedDecoder, Place, Probed};
+use cxl_firmware::committed::{CommittedDecoder, CommittedRegion, Place, Probed};
 use cxl_firmware::handoff::TableLocation;
 use cxl_firmware::plan::Note;
 use cxl_firmware::platform::{BridgeKind, Platform};
@@ -77,22 +77,19 @@ pub fn result(out: &mut dyn Write, room: &Room) {
         let [volatile, persistent] = sizes;
         say(out, format_args!("{at}: {volatile} volatile, {persistent} persistent"));
     }
-    for region in &room.committed.regions {
-        say(
-            out,
-            format_args!(
-                "region {}: {} of {} memory, {}, {}",
-                region.span,
-                Size(region.span.size()),
-                region.partition,
-                region.interleave,
-                if region.locked { "locked" } else { "not locked" }
-            ),
-        );
+    for found in &room.committed.regions {
+        region(out, found);
     }
     for entry in &room.committed.decoders {
         decoder(out, tree, entry);
     }
+}
+
+/// A region.
+pub fn region(out: &mut dyn Write, region: &CommittedRegion) {
+    let &CommittedRegion { span, partition, interleave, locked, .. } = region;
+    let (size, locked) = (Size(span.size()), if locked { "locked" } else { "not locked" });
+    say(out, format_args!("region {span}: {size} of {partition} memory, {interleave}, {locked}"));
 }
 
 /// The verifier's result.

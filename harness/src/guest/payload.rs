@@ -16,7 +16,7 @@ const JUDGED: &str = "attack-judged";
 pub const COUNT: &str = "count";
 
 /// All of them.
-pub const PAYLOADS: [Payload; 20] = [
+pub const PAYLOADS: [Payload; 21] = [
     (NONE, "nothing"),
     ("touch", "store and load at both ends of each region, and behind them"),
     (ATTACK, "try every lock, judged by the host"),
@@ -24,6 +24,7 @@ pub const PAYLOADS: [Payload; 20] = [
     ("exec", "jump into the window"),
     ("dma", "have a DMA engine read and write the window"),
     (COUNT, "count to 5,000, for a scenario's events"),
+    ("add", "count, and bring up what events have plugged in, beside what is in use"),
     ("half", "access a window of which half is covered"),
     ("bars", "move BARs, and see that no memory moves"),
     ("widths", "access registers with every width"),

@@ -39,6 +39,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         claim("judge_inside_and_judge_outside_agree_on_locks_that_hold", || judges(false)),
         claim("judge_inside_and_judge_outside_agree_on_locks_that_leak", || judges(true)),
         claim("the_same_memory_is_back_after_a_reset_of_every_bus", restored),
+        claim("what_is_plugged_in_is_brought_up_beside_what_is_in_use", added),
         claim("counter_counts_to_its_end", count),
         claim("pvh_entry_at_cpl_3_does_the_same", pvh_ring3),
         claim("pvh_entry_at_cpl_0_ends_or_names_the_cure", pvh_ring0),
@@ -333,6 +334,56 @@ fn restored() {
         assert_eq!(guest.machine.fabric(), direct.fabric(), "{name}");
         assert!(guest.console().contains("are back after a reset"), "{}", guest.console());
     }
+}
+
+/// A device that comes while the guest counts, and room that was kept for it.
+const LATE: &str = r#"
+bridge = [{ name = "hb0", uid = 16 }]
+port = [{ name = "rp0", below = "hb0" }, { name = "rp1", below = "hb0" }]
+device = [
+    { name = "mem0", below = "rp0", volatile = "512MiB" },
+    { name = "late", below = "rp1", volatile = "256MiB", persistent = "256MiB", present = false },
+]
+window = [{ targets = ["hb0"], base = "0x100000000", size = "2GiB" }]
+"#;
+
+const KEPT: &str = r#"
+[[reserve]]
+at = "rp1"
+partition = "volatile"
+size = "256MiB"
+[[reserve]]
+at = "rp1"
+partition = "persistent"
+size = "256MiB"
+"#;
+
+const COMES: &str = "[[event]]\nat = 7\naction = \"hot-add\"\ndevice = \"late\"\n";
+
+/// What was there is where it was, and the newcomer's memory, which is the guest's as the rest is, keeps
+/// what is stored; where nobody came, and where no decoder was kept, that is said.
+fn added() {
+    let late = |parts: &[&str]| Scenario::parse(&parts.concat(), "late").unwrap();
+    let ran = payload(&late(&[LATE, KEPT, COMES]), "add").good();
+    let slots: Vec<_> = ran.run.mirror.slots.iter().map(|slot| (slot.base, slot.size)).collect();
+    assert_eq!(slots.len(), 3, "{slots:x?}");
+    assert_eq!(slots[0], (4 * GIB, 512 * MIB));
+    assert_eq!(ran.media(0, 0), !(4 * GIB));
+    for ((base, size), dpa) in slots.into_iter().skip(1).zip([0, 256 * MIB]) {
+        assert_eq!((size, ran.media(1, dpa)), (256 * MIB, !base), "{base:#x}");
+    }
+    let hdm = ran.machine.component(Place::Device(1)).unwrap().hdm().unwrap();
+    let locked = hdm.images().filter(|image| image.control().locked());
+    assert_eq!(locked.count(), 2);
+
+    let alone = payload(&late(&[LATE, KEPT]), "add");
+    assert_eq!(alone.run.last().verdict(), Verdict::Refused);
+    assert!(alone.console().contains("nothing was plugged in"), "{}", alone.console());
+
+    let burned = "policy.burn_spares = true\n";
+    let full = payload(&late(&[burned, LATE, COMES]), "add");
+    assert_eq!(full.run.last().verdict(), Verdict::Refused);
+    assert!(full.console().contains("decoder"), "{}", full.console());
 }
 
 fn bars() {

@@ -15,6 +15,7 @@ use core::{fmt, slice};
 
 use cxl_firmware::committed::Committed;
 use cxl_firmware::handoff::TableLocation;
+use cxl_firmware::policy::Policy;
 use cxl_regs::acpi::header::AppendError;
 use cxl_regs::acpi::rsdp::RsdpError;
 use cxl_regs::acpi::rsdt::{self, Kind, RootError, RootTable};
@@ -65,6 +66,8 @@ pub(crate) struct Next<'a> {
     pub(crate) ring: u32,
     /// The image's command line, behind ` -- `.
     pub(crate) line: Option<&'a str>,
+    /// What was asked of the library.
+    pub(crate) policy: &'a Policy<'a>,
     /// The hand-off record.
     pub(crate) record: &'a [u8],
     /// The CEDT that was made.
