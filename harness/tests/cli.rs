@@ -839,6 +839,50 @@ fn words_and_files_for_linux_are_looked_into_before_a_machine_starts() {
     assert!(complaints.contains("no such program"), "{complaints}");
 }
 
+/// What a refused run records has no regions; kept in place of a good record it would lose where they are.
+#[test]
+fn a_refused_run_leaves_an_earlier_record_as_it_is() {
+    let directory = Folder::new();
+    let good = builtin("one-device").unwrap().text;
+    let fault = "\n[[fault]]\nat = \"mem0\"\nkind = \"commit-never\"\n";
+    let broken = directory.file("broken.toml", format!("{good}{fault}"));
+    let good = directory.file("good.toml", good);
+    let record = directory.name("machine.record");
+    json(&["boot", "--direct", &good, "--record", &record, "--json"], 0);
+    let before = fs::read(&record).unwrap();
+    let (report, complaints, code) = ran(&["boot", "--direct", &broken, "--record", &record]);
+    assert_eq!(code, 1, "{report}");
+    assert!(
+        complaints.contains("machine.record: not written, as the firmware refused"),
+        "{complaints}"
+    );
+    assert_eq!(fs::read(&record).unwrap(), before);
+}
+
+/// No result takes the place of what it was made of.
+#[test]
+fn a_result_is_not_written_over_a_file_that_is_read() {
+    let directory = Folder::new();
+    let text = builtin("one-device").unwrap().text;
+    let scenario = directory.file("machine.toml", text);
+    let (is, other) = (format!("--html={scenario}"), directory.name("./machine.toml"));
+    for words in
+        [&["--html", scenario.as_str()][..], &["--record", &scenario], &[&is], &["--svg", &other]]
+    {
+        let (_, complaints, code) = ran(&[&["boot", "--direct", &scenario][..], words].concat());
+        assert_eq!(code, 2, "{words:?}: {complaints}");
+        assert!(complaints.contains("names for something else, too"), "{words:?}: {complaints}");
+        assert_eq!(fs::read(&scenario).unwrap(), text.as_bytes(), "{words:?}");
+    }
+}
+
+/// A scenario's events take a guest: who asked for none is told that they did not happen.
+#[test]
+fn events_that_no_guest_counts_for_are_named_as_not_done() {
+    let report = json(&["boot", "hot-plug", "--direct", "--json"], 0);
+    assert!(report["left_out"].to_string().contains("the scenario's events"), "{report}");
+}
+
 /// A machine that grew keeps what it had, by the record of the run before; and what cannot stay is told.
 #[test]
 fn a_record_of_one_run_is_where_memory_stays_in_the_next() {

@@ -112,7 +112,8 @@ pub(super) struct Boot {
     #[command(flatten)]
     earlier: Earlier,
 
-    /// Write the hand-off record into this file as well: what --earlier and a restore take.
+    /// Write the hand-off record into this file as well: what --earlier and a restore take. A run that is
+    /// refused leaves the file as it is.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
 
@@ -492,8 +493,18 @@ impl Boot {
             let page = html::of_run(&report.facts, Some(&before), &super::command_line());
             file.write(page.to_string().as_bytes())
         }));
+        // What a refused run records has no regions: kept in place of an earlier record, it would lose where
+        // they were.
+        let refused = report.facts.refusal.is_some();
         let recorded = kept.map_or(Ok(()), |file| match record.is_empty() {
             true => Err(format!("{}: not written: no record was handed over", file.named())),
+            false if refused => {
+                let named = file.named();
+                super::note(&format!(
+                    "{named}: not written, as the firmware refused: see the report"
+                ));
+                Ok(())
+            }
             false => file.write(&record),
         });
         let drawn = drawn.and(recorded);
@@ -530,10 +541,14 @@ impl Boot {
                 asked.push(words.to_owned());
             }
         }
-        if !scenario.events.is_empty() {
-            asked.push("the scenario's events".to_owned());
-        }
+        asked.extend(Self::events_of(scenario));
         asked
+    }
+
+    /// The same of a scenario's events, which happen as a guest counts.
+    fn events_of(scenario: &Scenario) -> Vec<String> {
+        let any = !scenario.events.is_empty();
+        any.then(|| "the scenario's events".to_owned()).into_iter().collect()
     }
 
     /// Runs the firmware in a guest, or directly where that was asked for, or where there is no KVM
@@ -543,7 +558,8 @@ impl Boot {
             for event in events(machine.scenario()) {
                 super::note(&event);
             }
-            return Ok(self.on_the_models(machine, "as asked (--direct)".to_owned(), Vec::new()));
+            let left_out = Self::events_of(machine.scenario());
+            return Ok(self.on_the_models(machine, "as asked (--direct)".to_owned(), left_out));
         }
         let why = match kvm::available() {
             Ok(()) => match self.guest(machine)? {

@@ -4,8 +4,10 @@
 //! changed by then; it is replaced as a whole once there is a result, so whatever ends the work earlier
 //! leaves an old file as it was, and no new one.
 
-use std::fs::{self, OpenOptions, Permissions};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -48,6 +50,13 @@ impl Output {
                 // Whoever opens a pipe waits for its reader.
                 if !there.file_type().is_fifo() {
                     OpenOptions::new().write(true).open(&path).map_err(of)?;
+                }
+                if there.is_file() && times_named(&there) > 1 {
+                    return Err(format!(
+                        "{}: expected a file of its own for the result, found one that the command \
+                         names for something else, too",
+                        named.display()
+                    ));
                 }
                 match there.is_file() && there.nlink() == 1 {
                     true => Kind::Replaced,
@@ -115,6 +124,21 @@ impl Output {
     fn pour(&self, bytes: &[u8]) -> io::Result<()> {
         OpenOptions::new().write(true).truncate(true).open(&self.path)?.write_all(bytes)
     }
+}
+
+/// How often the command's line names this file, by whatever path.
+fn times_named(file: &Metadata) -> usize {
+    let is_it = |path: &[u8]| {
+        let found = fs::metadata(OsStr::from_bytes(path));
+        found.is_ok_and(|found| (found.dev(), found.ino()) == (file.dev(), file.ino()))
+    };
+    let words = std::env::args_os().skip(1).map(OsString::into_vec);
+    let named = words.filter(|word| {
+        // `--html=FILE` names one, too.
+        let value = word.splitn(2, |&byte| byte == b'=').nth(1).filter(|_| word.starts_with(b"-"));
+        is_it(word) || value.is_some_and(is_it)
+    });
+    named.count()
 }
 
 /// The folder that a file is in.
