@@ -28,6 +28,7 @@ use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use cxl_firmware::Error;
+use cxl_firmware::handoff;
 use cxl_firmware::mmio::{Clock, Mmio};
 
 use crate::attack;
@@ -409,6 +410,18 @@ impl Facts {
         counting.map(Finding::sentence).collect()
     }
 
+    /// Adds what firmware had to give up by a record that is another than the one that was looked at.
+    fn lost_by(&mut self, record: &[u8]) {
+        let Ok(record) = handoff::read(record) else { return };
+        let mut found = Findings::at(Moment::BeforeStart);
+        found.lost(&record);
+        for loss in found.list {
+            if !self.findings.iter().any(|known| known.message == loss.message) {
+                self.fail(loss);
+            }
+        }
+    }
+
     /// Adds what was seen, and lets a failure count.
     pub(crate) fn fail(&mut self, found: Finding) {
         if found.counts() && self.result == Verdict::Ok {
@@ -502,6 +515,9 @@ impl Report {
         let mappings = mapping::mappings(fabric);
         let regions = decoders::regions(map, fabric, shown, &mappings);
         opinion::of(seen, hw, clock, left, &mut findings);
+        if let (Some(record), None) = (shown, left.refusal) {
+            findings.lost(record);
+        }
         decoders::regions_lead_to_memory(fabric, &regions, &mappings, &mut findings);
         let mut picture = Seen::of(fabric.clone());
         picture.ram = map.ram.iter().map(|span| (span.base().0, span.size())).collect();

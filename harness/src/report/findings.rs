@@ -5,6 +5,9 @@
 //! without end (a record with ten thousand decoders): of the failures of each witness, and of its notes,
 //! the first ones are kept, [`MOST_BYTES`] of sentences, and one more says how many there were besides.
 
+use cxl_firmware::Error;
+use cxl_firmware::handoff::Handoff;
+use cxl_firmware::outcome::{ComponentOutcome, Outcome};
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
@@ -67,6 +70,9 @@ const MOST_BYTES: usize = 8 << 10;
 /// Characters of one sentence.
 const MOST_CHARACTERS: usize = 1 << 10;
 
+/// What a finding about something that was given up begins with, and so does our image's line about it.
+pub(super) const LOST: &str = "lost: ";
+
 impl Finding {
     /// A failure.
     pub fn failure(witness: Witness, moment: Moment, message: impl Into<String>) -> Self {
@@ -81,6 +87,11 @@ impl Finding {
     /// Something that is worth knowing.
     pub fn note(witness: Witness, moment: Moment, message: impl Into<String>) -> Self {
         Self { failure: false, ..Self::failure(witness, moment, message) }
+    }
+
+    /// Whether it is about something that the firmware had to give up.
+    pub(super) fn is_loss(&self) -> bool {
+        self.failure && (self.message.starts_with(LOST) || self.message.contains(" is lost: "))
     }
 
     /// Whether it makes the run a bad one.
@@ -149,6 +160,23 @@ impl Findings {
 
     pub(super) fn note(&mut self, witness: Witness, message: impl Into<String>) {
         add(&mut self.list, Finding::note(witness, self.moment.clone(), message));
+    }
+
+    /// What the firmware had to give up, by its own record: what of it is in no region is a failure, however
+    /// the rest fares. An error that is about several components is told once.
+    pub(super) fn lost(&mut self, record: &Handoff<'_>) {
+        let mut told: Vec<Error> = Vec::new();
+        for ComponentOutcome { outcome, .. } in record.outcomes() {
+            let Outcome::Broken(error) = outcome else { continue };
+            // What is remarked and no failure is no loss: a CXL 1.1 host.
+            if told.contains(&error) || !error.is_failure() {
+                continue;
+            }
+            let message = format!("{LOST}{error}");
+            let found = Finding::failure(Witness::Record, self.moment.clone(), message);
+            add(&mut self.list, Finding { code: Some(error.code()), ..found });
+            told.push(error);
+        }
     }
 
     /// What the library has a number for.

@@ -12,6 +12,7 @@ use cxl_regs::Size;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
+use super::findings::LOST;
 use super::last::{LastState, SlotRange};
 use super::lines::fact;
 use super::{Facts, Finding, Refusal, Report, RunRecord, Verdict, Witness, address, microseconds};
@@ -351,7 +352,10 @@ impl GuestMeasured {
     }
 
     /// What is wrong with how the guest went, in sentences.
-    fn failures(&self, run: &GuestRun, refused: bool) -> Vec<String> {
+    fn failures(&self, run: &GuestRun, facts: &Facts) -> Vec<String> {
+        let refused = facts.result == Verdict::Refused;
+        // Each loss is told by the record, with its error; the image's last line is one of them.
+        let told = facts.findings.iter().any(Finding::is_loss);
         let mut failures = Vec::new();
         let image = run.last();
         let place = |what: &dyn Display| match &self.last_access {
@@ -395,6 +399,7 @@ impl GuestMeasured {
                 failures.push(format!("our image, run afterwards, refused: {why}"));
             }
             (_, Outcome::Refused) if refused => {}
+            (_, Outcome::Refused) if told && said.is_some_and(|line| line.starts_with(LOST)) => {}
             (_, Outcome::Refused) => {
                 failures.push(format!("the image gave up: {}", last("it does not say why")));
             }
@@ -520,8 +525,11 @@ impl Report {
             facts.counted(first, handed);
             facts.mapped(handed);
         }
-        for message in guest.failures(run, facts.result == Verdict::Refused) {
+        for message in guest.failures(run, facts) {
             facts.fail(Finding::failure(Witness::Vmm, Moment::End, message));
+        }
+        if let Some(host) = &run.host {
+            facts.lost_by(&host.done.handoff);
         }
         facts.newcomers(&last.machine, &guest.events);
         facts.handed_over(machine, &run.passed_wrong);
@@ -760,7 +768,8 @@ fn console(bytes: &[u8]) -> Vec<String> {
 impl Display for GuestMeasured {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         fact(f, "kvm", &self.kvm)?;
-        if self.then.is_some() || !matches!(self.end, End::Exit(_)) {
+        // Our image's own statuses are told in words; whatever else one means is for whoever made it to say.
+        if self.then.is_some() || self.its_words.is_some() || !matches!(self.end, End::Exit(_)) {
             fact(f, "end", &self.end)?;
         }
         if let Some(then) = &self.then {

@@ -287,6 +287,9 @@ impl Facts {
                 Some(refusal) if self.mappings.iter().all(|mapping| mapping.how != "direct") => {
                     format!("all memory: the firmware refused ({})", refusal.phase)
                 }
+                _ if self.findings.iter().any(Finding::is_loss) => {
+                    "what was lost, see above; of the rest nothing".to_owned()
+                }
                 _ => "nothing".to_owned(),
             };
             return fact(f, "memory", words);

@@ -38,6 +38,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         claim("report_is_not_lost_with_its_picture", lost_picture),
         claim("file_without_an_end_is_no_image", endless_image),
         claim("refusal_by_the_host_is_exit_1_and_no_guest", refused_by_host),
+        claim("what_is_given_up_is_told_with_its_error_whoever_runs_the_firmware", losses),
         claim("events_of_a_scenario_are_reported_and_the_guest_counts_on", events),
         claim("event_that_should_have_been_refused_is_a_failure", surprising_event),
         claim("internal_errors_that_were_announced_are_passed_checks", announced),
@@ -420,6 +421,43 @@ fn refused_by_host() {
     // What became of each decoder is told.
     let decoders = report["decoders"].as_array().unwrap();
     assert!(decoders.iter().any(|decoder| decoder["fate"].is_string()), "{decoders:?}");
+}
+
+/// Two ports, of which one leads to a device with a decoder that refuses its commit.
+const LOSES: &str = r#"
+policy.on_failure = "best-effort"
+bridge = [{ name = "hb0", uid = 16 }]
+port = [{ name = "rp0", below = "hb0" }, { name = "rp1", below = "hb0" }]
+device = [
+    { name = "mem0", below = "rp0", volatile = "512MiB" },
+    { name = "mem1", below = "rp1", volatile = "256MiB", persistent = "256MiB" },
+]
+window = [{ targets = ["hb0"], size = "4GiB" }]
+fault = [{ at = "mem1", kind = "commit-error", decoder = 1 }]
+"#;
+
+/// What is given up is a failure with its error, whoever runs the firmware and wherever.
+fn losses() {
+    let files = Files::new();
+    files.0.file("loses", LOSES.to_owned());
+    let all = LOSES.replace(
+        "decoder = 1 }",
+        "decoder = 0 }, { at = \"mem0\", kind = \"commit-error\", decoder = 0 }",
+    );
+    files.0.file("loses-all", all);
+    for (name, lost) in [("loses", 1), ("loses-all", 2)] {
+        let path = files.path(name);
+        for more in [&["--direct"][..], &["--lock-by", "vmm"], &[]] {
+            let words = [&["boot", path.as_str()][..], more].concat();
+            let report = json(command(&words), 1);
+            let failures = report["failures"].as_array().unwrap().iter();
+            let told = failures.filter(|failure| {
+                let words = failure.as_str().unwrap();
+                words.starts_with("lost: ") && words.contains("Error Not Committed")
+            });
+            assert_eq!(told.count(), lost, "{name} {more:?}: {}", report["failures"]);
+        }
+    }
 }
 
 fn events() {
