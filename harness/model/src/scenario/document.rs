@@ -39,7 +39,7 @@ pub(super) struct Document {
     #[serde(default)]
     pub(super) reserve: Vec<Reserve>,
     #[serde(default)]
-    pub(super) region: Vec<Region>,
+    pub(super) region: Vec<Spanned<Region>>,
     #[serde(default)]
     pub(super) fault: Vec<Fault>,
     #[serde(default)]
@@ -349,7 +349,7 @@ pub struct Bytes(
 
 impl Bytes {
     const EXPECTED: &'static str =
-        "a number of bytes such as \"256MiB\", \"4 GiB\", \"0x10000000\" or 4096";
+        "a number of bytes such as \"256MiB\", \"4 GiB\", \"0x10000000\" or 4096, below 16 EiB";
 
     /// The number that the text says: decimal or `0x`, `_` between digits, then maybe a unit.
     pub(super) fn parse(text: &str) -> Option<Self> {

@@ -183,6 +183,10 @@ impl FaultKeys<'_> {
 
     fn bits(&self) -> Result<u32> {
         let Bytes(bits) = self.need("bits", &self.given.bits)?;
+        if bits == 0 {
+            let span = self.given.bits.as_ref().map_or(0..0, Spanned::span);
+            return self.source.out_of_range(span, "bits", "at least one bit", "0");
+        }
         u32::try_from(bits).or_else(|_| {
             let span = self.given.bits.as_ref().map_or(0..0, Spanned::span);
             self.source.out_of_range(span, "bits", "at most 0xffffffff", format!("{bits:#x}"))

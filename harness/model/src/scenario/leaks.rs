@@ -115,6 +115,9 @@ impl document::Leak {
         let register = self.register(source, at, decoders(at))?;
         let bits = match &self.bits {
             None => u32::MAX,
+            Some(bits) if bits.get_ref().0 == 0 => {
+                return source.out_of_range(bits.span(), "bits", "at least one bit", "0");
+            }
             Some(bits) => u32::try_from(bits.get_ref().0).or_else(|_| {
                 source.out_of_range(bits.span(), "bits", "at most 0xffffffff", "more")
             })?,

@@ -18,8 +18,9 @@ use super::leaks::leaks;
 use super::modes::modes;
 use super::names::{Names, Result, Source};
 use super::{
-    Action, Bridge, Device, DeviceKind, Event, Parent, Place, Platform, Port, Problem, Region,
-    Reserve, SEGMENTS, SLOTS, Scenario, Switch, Window, WindowChoice, WindowSource,
+    Action, Bridge, Device, DeviceKind, Event, Fault, FaultKind, Parent, Place, Platform, Port,
+    Problem, Region, RegisterAt, Reserve, SEGMENTS, SLOTS, Scenario, Switch, Window, WindowChoice,
+    WindowSource,
 };
 
 /// Physical address width of a scenario that names none: 64 TiB, as current servers have.
@@ -53,6 +54,7 @@ pub(super) fn scenario(text: &str, file: &str) -> Result<Scenario> {
     });
     let reserve = reserve.collect::<Result<_>>()?;
     let faults = faults(&source, &names, &document.fault, &bridges, &switches, &devices)?;
+    on_hardware(&source, &document.fault, &faults, &windows)?;
     let leaks = leaks(&source, &names, &document.leak, |place| match place {
         Place::Bridge(index) => bridges.get(index).map_or(0, |bridge| bridge.decoders),
         Place::Switch(index) => switches.get(index).map_or(0, |switch| switch.decoders),
@@ -508,16 +510,29 @@ fn restrictions(names: Option<&[document::RestrictionName]>) -> Restrictions {
     restrictions
 }
 
-fn regions(source: &Source<'_>, names: &Names, given: &[document::Region]) -> Result<Vec<Region>> {
-    let region = |given: &document::Region| {
+fn regions(
+    source: &Source<'_>,
+    names: &Names,
+    given: &[Spanned<document::Region>],
+) -> Result<Vec<Region>> {
+    let region = |whole: &Spanned<document::Region>| {
+        let given = whole.get_ref();
         let devices = match (&given.device, &given.devices) {
             (Some(device), None) => vec![names.device(source, device)?],
             (None, Some(list)) if list.get_ref().is_empty() => {
                 return source.out_of_range(list.span(), "devices", "at least one name", "none");
             }
             (None, Some(list)) => {
-                let list = list.get_ref().iter();
-                list.map(|device| names.device(source, device)).collect::<Result<_>>()?
+                let mut members = Vec::new();
+                for device in list.get_ref() {
+                    let member = names.device(source, device)?;
+                    if members.contains(&member) {
+                        let by = "the region";
+                        return source.taken(device.span(), "member", device.get_ref(), by);
+                    }
+                    members.push(member);
+                }
+                members
             }
             (Some(_), Some(list)) => {
                 let because = "the region has `device` already".to_owned();
@@ -527,8 +542,7 @@ fn regions(source: &Source<'_>, names: &Names, given: &[document::Region]) -> Re
             (None, None) => {
                 let because = "a region has members".to_owned();
                 let problem = Problem::MissingKey { key: "device", because };
-                let span = given.window.as_ref().map_or(0..0, Spanned::span);
-                return Err(source.error(span, problem));
+                return Err(source.error(whole.span(), problem));
             }
         };
         let window = match &given.window {
@@ -588,6 +602,43 @@ fn events(source: &Source<'_>, names: &Names, given: &[document::Event]) -> Resu
     let mut events: Vec<Event> = given.iter().map(event).collect::<Result<_>>()?;
     events.sort_by_key(|event| event.at);
     Ok(events)
+}
+
+/// Devices that are handed over were programmed on hardware, and whoever has them writes to a shadow: what
+/// goes wrong with a commit, or with a write to a decoder, never happens there.
+fn on_hardware(
+    source: &Source<'_>,
+    given: &[document::Fault],
+    faults: &[Fault],
+    windows: &[Window],
+) -> Result<()> {
+    if windows.iter().all(|window| window.host.is_none()) {
+        return Ok(());
+    }
+    for (given, fault) in given.iter().zip(faults) {
+        let of_decoders =
+            |register| matches!(register, RegisterAt::GlobalControl | RegisterAt::Decoder { .. });
+        let never = match fault.kind {
+            FaultKind::CommitPolls { .. }
+            | FaultKind::CommitNever { .. }
+            | FaultKind::CommitError { .. } => true,
+            FaultKind::DroppedWrite { register, .. } | FaultKind::StuckBit { register, .. } => {
+                of_decoders(register)
+            }
+            _ => false,
+        };
+        if never && matches!(fault.at, Place::Device(_)) {
+            let name = given.at.get_ref();
+            let because = format!(
+                "{name} is handed over with its decoders committed on hardware (a window has \
+                 `host`), so that this never happens"
+            );
+            return Err(
+                source.error(given.kind.span(), Problem::UselessKey { key: "kind", because })
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Bus ranges of bridges in one segment must not meet, and end at 255.
