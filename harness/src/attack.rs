@@ -24,32 +24,35 @@ use cxl_regs::mmio::Mmio;
 use crate::run::{self, DirectRun};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Parent, Place};
-use ranges::{Fate, WatchedRange};
+use ranges::{Astray, Fate, Followed, Home, WatchedRange};
 use rules::Rule;
 use shadow::{At, Block, Change, Shadow};
 
 pub use grid::{Cell, Class, Grid, Row};
+pub(crate) use report::ways;
 pub use report::{Availability, Detail, Integrity, LeftOut, Report, StateReport};
 
 /// Attacks a machine that [`run::direct`] has brought up. What is left of it afterwards is good for
 /// a reset.
 pub fn direct(machine: &mut Machine, done: &DirectRun) -> Report {
-    direct_with(machine, done, &mut |_, _| {})
+    direct_until(machine, done, &mut |_, _| {}, &|| false)
 }
 
 /// As [`direct`], and tells of each state and component before it is attacked. There are
-/// [`steps`] of them at most.
-pub fn direct_with(
+/// [`steps`] of them at most. Once `stop` says so nothing more is tried.
+pub fn direct_until(
     machine: &mut Machine,
     done: &DirectRun,
     tell: &mut dyn FnMut(&str, &str),
+    stop: &dyn Fn() -> bool,
 ) -> Report {
-    attacked(machine, done, None::<&mut Locks<0>>, false, tell)
+    attacked(machine, done, None::<&mut Locks<0>>, &|_| stop(), tell)
 }
 
 /// As [`direct`], and no further than the first thing that gives way.
 pub fn first_breach(machine: &mut Machine, done: &DirectRun) -> Report {
-    attacked(machine, done, None::<&mut Locks<0>>, true, &mut |_, _| {})
+    let broken = |report: &Report| !report.integrity.holds;
+    attacked(machine, done, None::<&mut Locks<0>>, &broken, &mut |_, _| {})
 }
 
 /// As [`direct`], with the library's own witness looking on from inside, as the image has it on
@@ -59,14 +62,14 @@ pub fn watched<const N: usize>(
     done: &DirectRun,
     locks: &mut Locks<N>,
 ) -> Report {
-    attacked(machine, done, Some(locks), false, &mut |_, _| {})
+    attacked(machine, done, Some(locks), &|_| false, &mut |_, _| {})
 }
 
 fn attacked<const N: usize>(
     machine: &mut Machine,
     done: &DirectRun,
     locks: Option<&mut Locks<N>>,
-    first: bool,
+    enough: &dyn Fn(&Report) -> bool,
     tell: &mut dyn FnMut(&str, &str),
 ) -> Report {
     let judge = Judge::new(machine);
@@ -76,7 +79,7 @@ fn attacked<const N: usize>(
     let ecam = tables.as_ref().map(|tables| tables.platform().ecam).unwrap_or_default();
     let tree = done.room.topology.tree();
     let modes = modes(machine);
-    let mut judged = Judged { machine, judge, first, tell };
+    let mut judged = Judged { machine, judge, enough, tell };
     match locks {
         Some(locks) => {
             let mut watch = Watch::new(&mut judged, ecam, tree, locks);
@@ -99,7 +102,7 @@ pub fn modes(machine: &Machine) -> Vec<NamedMode> {
     named::all(machine).into_iter().flatten().collect()
 }
 
-/// The most that [`direct_with`] tells of.
+/// The most that [`direct_until`] tells of.
 pub fn steps(machine: &Machine) -> usize {
     // Whole values and modes come after all states.
     (State::ALL.len() + 2) * machine.places().len()
@@ -109,8 +112,8 @@ pub fn steps(machine: &Machine) -> usize {
 struct Judged<'a> {
     machine: &'a mut Machine,
     judge: Judge,
-    /// Nothing more is tried once something gave way.
-    first: bool,
+    /// Whether nothing more is to be tried, by what has come of it so far.
+    enough: &'a dyn Fn(&Report) -> bool,
     tell: &'a mut dyn FnMut(&str, &str),
 }
 
@@ -137,7 +140,7 @@ impl Stores for Judged<'_> {
 
 impl Witness for Judged<'_> {
     fn enough(&mut self) -> bool {
-        self.first && !self.judge.report.integrity.holds
+        (self.enough)(&self.judge.report)
     }
 
     fn hear(&mut self, event: Event) {
@@ -154,7 +157,7 @@ enum Phase {
     /// A state is prepared or put back.
     Between,
     /// Stores of any width and value come, at what locks freeze.
-    Patterns { struck: Option<Struck>, last: Option<At> },
+    Patterns { struck: Option<Struck> },
     /// Bits of a dword are flipped.
     Sweep { address: u64, at: At, rest: u32, step: Step },
     /// Something was started; all that it changed so far, and which of that was locked.
@@ -189,6 +192,46 @@ struct Gave {
     /// The circumstances, in words; empty for none.
     when: String,
     bytes: u8,
+    text: String,
+}
+
+/// Where addresses led, and what has come since that may have changed it.
+#[derive(Debug, Default)]
+struct Course {
+    followed: Followed,
+    /// What registers say otherwise.
+    said: Vec<Change>,
+    /// The locked dwords that stores have reached.
+    struck: Vec<At>,
+}
+
+impl Course {
+    /// As it is now.
+    fn of(machine: &Machine, addresses: &[u64]) -> Self {
+        Self { followed: Followed::of(machine, addresses), ..Self::default() }
+    }
+
+    fn strike(&mut self, reached: &[At]) {
+        for at in reached {
+            if !self.struck.contains(at) {
+                self.struck.push(*at);
+            }
+        }
+    }
+}
+
+/// Of these that are kept: more than any machine has locked dwords under any circumstances that matter.
+const MOST_STRAYED: usize = 1 << 12;
+
+/// Locked dwords that decode followed though they read as before, and how that was told.
+#[derive(Debug)]
+struct Strayed {
+    at: Vec<At>,
+    /// The circumstances, in words; empty for none.
+    when: String,
+    fate: Fate,
+    /// Component, register and decoder.
+    name: Name,
     text: String,
 }
 
@@ -242,12 +285,22 @@ pub struct Judge {
     phase: Phase,
     /// The mode that the attacker is in, in words; empty for none.
     mode: String,
-    /// It is one in which addresses may lead elsewhere by right.
-    moded: bool,
-    /// What registers say otherwise since it was noted where addresses lead.
-    said: Vec<Change>,
+    /// The addresses that are followed: those in the ranges, and right beside them.
+    addresses: Vec<u64>,
+    home: Home,
+    /// What came since stores at locked dwords were last judged.
+    course: Course,
+    /// What came since a mode was entered in which addresses may lead elsewhere by right; `None`
+    /// in no such mode.
+    outer: Option<Course>,
     /// What gave way so far.
     gave: Vec<Gave>,
+    /// What decode alone gave way to so far.
+    strayed: Vec<Strayed>,
+    /// Whose decoder is being put over the ranges, and the fate of each of them before.
+    over: Option<(Place, Vec<Fate>)>,
+    /// Components with an unlocked decoder that a bit puts over a range, and what that does.
+    overlaps: Vec<(String, String)>,
     /// The named mode that is being entered, by address and bits, and those that were.
     entering: Option<(u64, u32)>,
     entered: Vec<(u64, u32)>,
@@ -257,11 +310,16 @@ pub struct Judge {
 impl Judge {
     /// A judge of this machine as it is now.
     pub fn new(machine: &Machine) -> Self {
-        let ranges = ranges::locked(machine);
+        let mut home = Home::default();
+        let ranges = ranges::locked(machine, &home);
+        let addresses = ranges::addresses(&ranges);
+        home.learn(machine, &addresses);
         Self {
             shadow: Shadow::of(machine),
             report: Report::new(&ranges),
             ranges,
+            addresses,
+            home,
             stale: false,
             fate: Fate::Same,
             state: State::NeverCommitted,
@@ -269,9 +327,12 @@ impl Judge {
             entry: Vec::new(),
             phase: Phase::Between,
             mode: String::new(),
-            moded: false,
-            said: Vec::new(),
+            course: Course::default(),
+            outer: None,
             gave: Vec::new(),
+            strayed: Vec::new(),
+            over: None,
+            overlaps: Vec::new(),
             entering: None,
             entered: Vec::new(),
         }
@@ -285,6 +346,11 @@ impl Judge {
             if key.is_none_or(|key| !self.entered.contains(&key)) {
                 self.report.not_tried.push(named::words(machine, mode));
             }
+        }
+        // What has been shown by a decoder over the ranges needs no bits to show it.
+        self.overlaps.retain(|(component, _)| !self.report.opened(component, OVERLAP));
+        for (component, effect) in std::mem::take(&mut self.overlaps) {
+            self.report.opens(&component, OVERLAP, CLAIMED_TWICE, Some(effect));
         }
         self.report.close();
         self.report
@@ -313,10 +379,13 @@ impl Judge {
                 if self.stale {
                     self.find_ranges(machine);
                 }
-                if At::of(machine, address).is_some_and(|at| rules::covered(&self.shadow, at)) {
-                    self.note_decode(machine);
+                let at = At::of(machine, address);
+                self.course.struck.clear();
+                if let Some(at) = at.filter(|at| rules::covered(&self.shadow, *at)) {
+                    self.course = Course::of(machine, &self.addresses);
+                    self.course.strike(&[at]);
                 }
-                self.phase = match At::of(machine, address) {
+                self.phase = match at {
                     Some(at) => Phase::Sweep { address, at, rest, step: Step::Ready },
                     None => Phase::Between,
                 };
@@ -341,41 +410,36 @@ impl Judge {
             }
             Event::Patterns { .. } => {
                 self.entered.extend(self.entering.take());
-                // In a mode nothing may be where it is without.
-                if !self.moded {
-                    if self.stale {
-                        self.find_ranges(machine);
-                    }
-                    self.note_decode(machine);
+                // In a mode nothing may be where it is without: ranges are those from before it.
+                if self.outer.is_none() && self.stale {
+                    self.find_ranges(machine);
                 }
-                self.phase = Phase::Patterns { struck: None, last: None };
+                self.judge_overlap(machine);
+                self.course = Course::of(machine, &self.addresses);
+                self.phase = Phase::Patterns { struck: None };
             }
             Event::Mode { mode, address, bits } => {
                 self.phase = Phase::Between;
                 self.entering = (mode == Mode::Named).then_some((address, bits));
-                if std::mem::take(&mut self.moded) {
-                    self.judge_decode(machine, None);
+                if let Some(mut outer) = self.outer.take() {
+                    self.judge_course(machine, &mut outer);
                 }
                 self.mode = self.mode_words(machine, mode, address, bits);
                 self.report.mode = grid::column_of(mode);
-                self.moded = !matches!(mode, Mode::Plain | Mode::Relocked);
-                if self.moded {
+                if !matches!(mode, Mode::Plain | Mode::Relocked) {
                     if self.stale {
                         self.find_ranges(machine);
                     }
-                    self.note_decode(machine);
+                    self.outer = Some(Course::of(machine, &self.addresses));
                 }
+                let over = At::of(machine, address).filter(|_| mode == Mode::Overlapped);
+                self.over = over.map(|at| (at.place, ranges::fates(machine, &self.ranges)));
                 self.stale |= mode == Mode::Relocked;
             }
             Event::Swept => {
-                let phase = std::mem::replace(&mut self.phase, Phase::Between);
-                let last = match phase {
-                    Phase::Patterns { last, .. } if !self.moded => last,
-                    Phase::Sweep { at, .. } => Some(at),
-                    _ => None,
-                };
-                if let Some(at) = last.filter(|at| rules::covered(&self.shadow, *at)) {
-                    self.judge_decode(machine, Some(at));
+                self.phase = Phase::Between;
+                if !self.course.struck.is_empty() {
+                    self.judge_decode(machine);
                 }
             }
             Event::Done => self.phase = Phase::Between,
@@ -384,26 +448,50 @@ impl Judge {
 
     /// Looks for the ranges that locks protect now.
     fn find_ranges(&mut self, machine: &Machine) {
-        self.ranges = ranges::locked(machine);
+        self.ranges = ranges::locked(machine, &self.home);
+        self.addresses = ranges::addresses(&self.ranges);
+        self.home.learn(machine, &self.addresses);
         (self.stale, self.fate) = (false, Fate::Same);
     }
 
     /// Looks at the machine before it takes a write.
     pub fn before_write(&mut self, machine: &Machine, written: u64, bytes: &[u8]) {
         self.look(machine);
+        if matches!(self.phase, Phase::Patterns { .. }) {
+            self.before_strike(machine, written, bytes);
+            return;
+        }
         let dword = bytes.try_into().map(u32::from_le_bytes);
         match &mut self.phase {
             Phase::Sweep { address, rest, step, .. } if *address == written => match dword {
                 Ok(value) if value != *rest => *step = Step::Flipped { bits: value ^ *rest },
                 _ => {}
             },
-            Phase::Patterns { struck, last } => {
-                *struck = struck_at(machine, &self.shadow, written, bytes);
-                *last = struck.map(|struck| struck.at).or(*last);
-            }
             Phase::Trigger { address, pulled, .. } if *address == written => *pulled = true,
             _ => {}
         }
+    }
+
+    /// Looks at a store of some width and value before it is made. Where it reaches other dwords
+    /// than the one before, decode is judged first: what has gone astray is then charged to the
+    /// dwords that it followed, and not to the last ones of the batch.
+    fn before_strike(&mut self, machine: &Machine, written: u64, bytes: &[u8]) {
+        let reached: Vec<At> = dwords(written, bytes)
+            .filter_map(|dword| At::of(machine, dword))
+            .filter(|at| rules::covered(&self.shadow, *at))
+            .collect();
+        let before = &self.course.struck;
+        let others = !before.is_empty() && !reached.is_empty() && *before != reached;
+        // Modes are many, and of what gives way in one alone it is enough to know the decoder.
+        if others && self.outer.is_none() {
+            self.judge_decode(machine);
+        }
+        self.course.strike(&reached);
+        if let Some(outer) = &mut self.outer {
+            outer.strike(&reached);
+        }
+        let struck = struck_at(machine, &self.shadow, written, bytes);
+        self.phase = Phase::Patterns { struck };
     }
 
     /// Judges what the last write has changed.
@@ -428,7 +516,7 @@ impl Judge {
                     Step::PutBack(flip) => self.judge_put_back(machine, at, *flip, &changes),
                 }
             }
-            Phase::Patterns { struck, .. } => match struck.take() {
+            Phase::Patterns { struck } => match struck.take() {
                 Some(struck) => self.judge_struck(machine, struck, &changes),
                 None => self.judge_quiet(machine, &changes),
             },
@@ -440,7 +528,10 @@ impl Judge {
             Phase::Between => self.judge_quiet(machine, &changes),
         }
         if !changes.is_empty() {
-            merge(&mut self.said, &changes);
+            merge(&mut self.course.said, &changes);
+            if let Some(outer) = &mut self.outer {
+                merge(&mut outer.said, &changes);
+            }
             merge(&mut self.entry, &changes);
             self.entry.retain(|change| change.old != change.new);
             self.shadow.apply(&changes);
@@ -588,35 +679,99 @@ impl Judge {
         }
     }
 
-    /// Looks where addresses lead, before writes that must not change it.
-    fn note_decode(&mut self, machine: &Machine) {
-        ranges::note(machine, &mut self.ranges);
-        self.said.clear();
+    /// Whether addresses still lead where they led when that was last judged.
+    fn judge_decode(&mut self, machine: &Machine) {
+        let mut course = std::mem::take(&mut self.course);
+        self.judge_course(machine, &mut course);
+        self.course = course;
     }
 
-    /// Whether addresses still lead where they led, where no register says otherwise.
-    fn judge_decode(&mut self, machine: &Machine, at: Option<At>) {
-        let (fate, hit) = ranges::astray(machine, &self.ranges);
-        let says = |change: &Change| change.old != change.new && self.decodes(change);
-        if fate == Fate::Same || self.said.iter().any(says) {
+    /// Whether addresses still lead where they led, where no register says otherwise. What has gone
+    /// astray is charged once: from now on it is held against where it leads now.
+    fn judge_course(&mut self, machine: &Machine, course: &mut Course) {
+        let moved = course.followed.moved(machine);
+        let said = std::mem::take(&mut course.said);
+        let struck = std::mem::take(&mut course.struck);
+        let says = said.iter().any(|change| change.old != change.new && self.decodes(change));
+        if moved.is_empty() || says {
             return;
         }
-        let words = format!("{} {}", ranges::list(hit), ranges::words(fate));
+        if let Some(astray) = ranges::astray(machine, &self.ranges, &self.home, &moved) {
+            self.charge(machine, &struck, &astray);
+        }
+    }
+
+    /// Charges what has gone astray to the stores before it: to a dword among them of which that is
+    /// known, told anew only where it is worse or under other circumstances than it was.
+    fn charge(&mut self, machine: &Machine, struck: &[At], astray: &Astray) {
         let when = self.circumstances();
-        let when = if when.is_empty() { when } else { format!(", {when}") };
-        let text =
-            format!("reads as locked, and decode follows writes all the same{when}; {words}");
-        let name = match (at, self.place) {
-            (Some(at), _) => name(machine, at, u32::MAX),
-            (None, Some(place)) => Name {
-                component: machine.name(place).to_owned(),
-                register: "what is locked on its path".to_owned(),
-                decoder: None,
-            },
-            (None, None) => return,
+        let known = |known: &Strayed| {
+            let circumstances = known.when.is_empty() || known.when == when;
+            circumstances && known.at.iter().any(|at| struck.contains(at))
         };
-        self.report.tried(self.state, &name, Class::Changed, u32::MAX, &text);
-        self.report.breach(&name, &text);
+        let told = |strayed: &Strayed| known(strayed) && strayed.fate >= astray.fate;
+        let index = match self.strayed.iter().position(told) {
+            Some(index) => index,
+            None => {
+                let before = self.strayed.iter().find(|strayed| known(strayed));
+                let (at, name) = match before {
+                    Some(Strayed { at, name, .. }) => (at.clone(), name.clone()),
+                    None => {
+                        let Some(name) = self.culprit(machine, struck) else { return };
+                        (struck.to_vec(), name)
+                    }
+                };
+                let circumstances =
+                    if when.is_empty() { String::new() } else { format!(", {when}") };
+                let text = format!(
+                    "reads as locked, and decode follows writes all the same{circumstances}; {}",
+                    astray.words
+                );
+                self.report.breach(&name, &text);
+                self.report.tried(self.state, &name, Class::Changed, u32::MAX, &text);
+                if self.strayed.len() < MOST_STRAYED {
+                    self.strayed.push(Strayed { at, when, fate: astray.fate, name, text });
+                }
+                return;
+            }
+        };
+        if let Some(Strayed { name, text, .. }) = self.strayed.get(index) {
+            self.report.tried(self.state, name, Class::Changed, u32::MAX, text);
+        }
+    }
+
+    /// What the stores were made to that led decode astray, as far as that is known.
+    fn culprit(&self, machine: &Machine, struck: &[At]) -> Option<Name> {
+        let part = |at: &At| (at.place, at.block, at.decoder().map(|(index, _)| index));
+        match struck {
+            [only] => Some(name(machine, *only, u32::MAX)),
+            [first, others @ ..] if others.iter().all(|at| part(at) == part(first)) => {
+                let (component, register) =
+                    (machine.name(first.place).to_owned(), "what is locked".to_owned());
+                Some(Name { component, register, decoder: part(first).2 })
+            }
+            _ => {
+                let component = machine.name(self.place?).to_owned();
+                let register = "what is locked on its path".to_owned();
+                Some(Name { component, register, decoder: None })
+            }
+        }
+    }
+
+    /// Whether a decoder that is committed over the ranges by now, without a lock, takes them away:
+    /// whatever their addresses are.
+    fn judge_overlap(&mut self, machine: &Machine) {
+        let Some((place, before)) = self.over.take() else { return };
+        let now = ranges::fates(machine, &self.ranges);
+        let each = self.ranges.iter().zip(before.into_iter().zip(now));
+        let worse: Vec<(&WatchedRange, Fate)> = each
+            .filter(|(_, (before, now))| now > before)
+            .map(|(range, (_, now))| (range, now))
+            .collect();
+        let Some(worst) = worse.iter().map(|(_, fate)| *fate).max() else { return };
+        let hit = worse.iter().filter(|(_, fate)| *fate == worst).map(|(range, _)| *range);
+        let effect = format!("{} {}", ranges::list(hit), ranges::words(worst));
+        self.report.opens(machine.name(place), OVERLAP, CLAIMED_TWICE, Some(effect));
     }
 
     fn judge_flip(&self, machine: &Machine, at: At, bits: u32, changes: &[Change]) -> Flip {
@@ -690,19 +845,17 @@ impl Judge {
         }
         match name.decoder {
             // A decoder that takes writes is no part of a locked range. It can get in the way of
-            // one by claiming the same addresses, and nothing else.
-            Some(_) if flip.effect.is_some() => {
-                let text = format!(
-                    "one committed without a lock can be put over a locked range ({}), and what \
-                     two decoders claim is mapped by neither",
-                    name.register
-                );
-                self.report.opens(&name.component, OVERLAP, &text, flip.effect);
+            // one by claiming the same addresses, and nothing else. Whether a single bit does that
+            // depends on the addresses, so it counts only where no decoder was put over the ranges.
+            Some(_) => {
+                let known = self.overlaps.iter().any(|(known, _)| *known == name.component);
+                let effect = flip.effect.filter(|_| !known);
+                self.overlaps.extend(effect.map(|effect| (name.component.clone(), effect)));
             }
             None if flip.effect.is_some() => {
                 self.report.opens(&name.component, &name.register, &flip.text, flip.effect);
             }
-            _ => {}
+            None => {}
         }
         // Of devices that were handed over no spare decoder commits.
         let commits = matches!(flip.rule, Rule::Commit(_)) && machine.hardware().is_none();
@@ -856,6 +1009,8 @@ impl Judge {
 
 /// What [`Availability`] calls an unlocked decoder in the way of a locked range.
 const OVERLAP: &str = "unlocked decoder";
+const CLAIMED_TWICE: &str = "one committed without a lock can be put over a locked range, and what \
+                             two decoders claim is mapped by neither";
 /// Status2, beside Control2: Cache Invalid.
 const CACHE_INVALID: u32 = 1 << 16;
 /// Control of a decoder: Committed and Error Not Committed.
@@ -880,6 +1035,7 @@ fn merge(older: &mut Vec<Change>, newer: &[Change]) {
 }
 
 /// A register by name.
+#[derive(Clone, Debug)]
 struct Name {
     component: String,
     register: String,
@@ -909,9 +1065,14 @@ fn name(machine: &Machine, At { place, block, offset }: At, bits: u32) -> Name {
     Name { component: machine.name(place).to_owned(), register, decoder }
 }
 
+/// The addresses of the dwords that a store reaches.
+fn dwords(address: u64, bytes: &[u8]) -> impl Iterator<Item = u64> {
+    (address & !3..address.saturating_add(bytes.len() as u64)).step_by(4)
+}
+
 /// The store of some bytes, as far as it lies in the first dword that it reaches.
 fn struck_at(machine: &Machine, shadow: &Shadow, address: u64, bytes: &[u8]) -> Option<Struck> {
-    let dwords = (address & !3..address.saturating_add(bytes.len() as u64)).step_by(4);
+    let dwords = dwords(address, bytes);
     let mut reached = dwords.filter_map(|dword| Some((dword, At::of(machine, dword)?)));
     let first = reached.next()?;
     let (dword, at) = match rules::covered(shadow, first.1) {

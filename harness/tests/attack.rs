@@ -7,6 +7,9 @@
 mod program;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use cxl_attack::{Event, Locks, Mode, Skipped, State, Trigger};
 use cxl_harness::attack::{self, Class, LeftOut, Report};
@@ -50,6 +53,15 @@ fn agreed(machine: &mut Machine, done: &DirectRun) -> Report {
 
 fn report(text: &str) -> Report {
     attacked(text, "test").unwrap_or_else(|refusal| panic!("{refusal}"))
+}
+
+/// The report of the host alone, which sees where addresses lead.
+fn by_host(text: &str) -> Report {
+    let scenario = Scenario::parse(text, "test").unwrap_or_else(|error| panic!("{error}"));
+    let mut machine = Machine::new(&scenario);
+    let done = run::direct(&mut machine);
+    assert!(done.refusal.is_none(), "{:?}", done.refusal);
+    attack::direct(&mut machine, &done)
 }
 
 /// Bridge, switch and device with two decoders each: everything used, nothing spare.
@@ -264,6 +276,104 @@ fn a_leak_is_seen_in_each_state_in_which_the_lock_holds() {
     assert_eq!(states.into_iter().collect::<Vec<_>>(), expected);
 }
 
+/// Three ranges without a gap, of two devices.
+const BESIDE: &str = r#"
+[[bridge]]
+uid = 16
+[[port]]
+below = "hb0"
+[[port]]
+below = "hb0"
+[[device]]
+below = "port0"
+volatile = "512MiB"
+[[device]]
+below = "port1"
+volatile = "256MiB"
+persistent = "256MiB"
+[[window]]
+targets = ["hb0"]
+size = "4GiB"
+"#;
+
+/// A range whose lock reads as if it held.
+fn hidden(at: &str, rest: &str) -> String {
+    format!("\n[[leak]]\nat = '{at}'\nshows = false\n{rest}\n")
+}
+
+/// The address before a range is the last one of the range below it, and is charged to that.
+#[test]
+fn a_range_that_did_not_move_is_not_charged_with_its_neighbours_addresses() {
+    let ranges = ["0x100000000 (512 MiB)", "0x120000000 (256 MiB)", "0x130000000 (256 MiB)"];
+    for (at, moved) in [("mem0", 0), ("mem1", 1)] {
+        let leak = hidden(at, "decoder = 0\nregister = 'base_low'");
+        let breaches = by_host(&format!("{BESIDE}{leak}")).integrity.breaches;
+        assert!(!breaches.is_empty(), "{at}");
+        for breach in &breaches {
+            for (index, range) in ranges.iter().enumerate() {
+                assert_eq!(breach.contains(range), index == moved, "{at}, {range}: {breaches:#?}");
+            }
+        }
+    }
+}
+
+/// A range that grows without a sign: the addresses behind it are no range's, and are named by
+/// themselves.
+#[test]
+fn an_address_in_no_range_that_leads_somewhere_is_told_as_that() {
+    let machine = builtin("pass-through").expect("built in").text;
+    let leak = hidden("mem0", "register = 'size_low'\nvalue = 'all-ones'");
+    let report = by_host(&format!("{machine}{leak}"));
+    let expected = "mem0 HDM Decoder Size Low of decoder 0 reads as locked, and decode follows \
+                    writes all the same; 0x120000000, in no locked range, leads to mem0";
+    assert_eq!(report.integrity.breaches, [expected], "{report}");
+}
+
+/// The leak of one register is charged to that register, whatever is attacked after it: neither the
+/// write that puts addresses back, nor a mode of another component, nor another register.
+#[test]
+fn decode_that_has_gone_astray_is_charged_to_the_register_that_it_followed() {
+    let honest = by_host(BESIDE);
+    let high = "HDM Decoder Base High";
+    for (at, decoder, leak, register) in [
+        ("mem0", 0, "register = 'base_low'", "HDM Decoder Base Low"),
+        ("hb0", 1, "decoder = 1\nregister = 'base_high'", high),
+        // No value but this one comes through, so nothing brings the addresses back.
+        ("mem0", 0, "register = 'base_high'\nvalue = 'all-ones'", high),
+    ] {
+        let report = by_host(&format!("{BESIDE}{}", hidden(at, leak)));
+        let expected = (at.to_owned(), register.to_owned(), Some(decoder));
+        assert_eq!(changed(&report), BTreeMap::from([(expected, u32::MAX)]), "{leak}: {report}");
+        let breaches = &report.integrity.breaches;
+        let first = format!(
+            "{at} {register} of decoder {decoder} reads as locked, and decode follows writes all \
+             the same; "
+        );
+        assert!(breaches.first().is_some_and(|breach| breach.starts_with(&first)), "{breaches:#?}");
+        // Gone, and behind another decoder elsewhere: no more than that is to be told.
+        assert!(breaches.len() <= 2, "{breaches:#?}");
+        // All else comes out as it does without the leak.
+        let others = |report: &Report| (report.tried - report.changed, report.held, report.allowed);
+        assert_eq!(others(&report), others(&honest), "{leak}");
+    }
+}
+
+/// What leaks in one mode alone is charged to the decoder that was written to in it, not to the
+/// component whose mode it is.
+#[test]
+fn decode_that_goes_astray_in_a_mode_is_charged_to_what_was_written_in_it() {
+    let leak = "register = 'base_high'\nwhile = 'Bus Master'\nof = 'rp0'\nis = 'off'";
+    let report = by_host(&format!("{SMALL}{}", hidden("mem0", leak)));
+    let components: BTreeSet<String> =
+        changed(&report).into_keys().map(|(component, ..)| component).collect();
+    assert_eq!(components, BTreeSet::from(["mem0".to_owned()]), "{report}");
+    let breaches = &report.integrity.breaches;
+    let told = "mem0 what is locked of decoder 0 reads as locked, and decode follows writes all \
+                the same, while Bus Master of rp0 is off; ";
+    assert!(breaches.iter().all(|breach| breach.starts_with(told)), "{breaches:#?}");
+    assert!((1..=2).contains(&breaches.len()), "{breaches:#?}");
+}
+
 /// What is no bit of a dword is seen from inside as well: `report` has both judges agree.
 #[test]
 fn the_witness_inside_sees_other_stores_modes_and_decode() {
@@ -386,6 +496,40 @@ fn availability_lists_what_no_lock_covers() {
     assert_eq!(unlocked.changed, 0, "{unlocked}");
     let device = registers(&unlocked, "mem0");
     assert!(device.iter().any(|r| r == "DVSEC CXL Control"), "{device:?}");
+}
+
+/// An unlocked decoder can be put over a range wherever that is, and was: no finding depends on
+/// which addresses differ in a single bit.
+#[test]
+fn availability_does_not_depend_on_addresses() {
+    let open = |base: &str| -> Vec<(String, String, String, String)> {
+        let machine = SMALL.replace("\"256MiB\"", "\"768MiB\"");
+        let machine = machine.replace("\"1GiB\"", &format!("\"4GiB\"\nbase = \"{base}\""));
+        let open = report(&machine).availability.into_iter();
+        let words = open.map(|way| {
+            let effects = way.effects.join("; ").replace(base, "BASE");
+            (way.component, way.register, way.consequence, effects)
+        });
+        words.collect()
+    };
+    let here = open("0x100000000");
+    for component in ["hb0", "mem0"] {
+        let over: Vec<&str> = here
+            .iter()
+            .filter(|(at, register, ..)| at == component && register == "unlocked decoder")
+            .map(|(.., effects)| effects.as_str())
+            .collect();
+        assert_eq!(over, ["BASE (768 MiB) no longer mapped, each access traps"], "{here:#?}");
+    }
+    for base in ["0x190000000", "0x230000000"] {
+        assert_eq!(open(base), here, "{base}");
+    }
+    // Of two ranges behind one decoder's both are taken.
+    let report = by_host(BESIDE);
+    let mut over = report.availability.iter().filter(|way| way.register == "unlocked decoder");
+    let behind = over.find(|way| way.component == "mem1").map(|way| way.effects.clone());
+    let both = "0x120000000 (256 MiB), 0x130000000 (256 MiB) no longer mapped, each access traps";
+    assert_eq!(behind, Some(vec![both.to_owned()]), "{report}");
 }
 
 /// Locked decoders alone do not hold a range: no lock covers HDM Decoder Enable, and with it clear
@@ -513,6 +657,41 @@ fn command_exits_as_its_help_says() {
     }
     assert_eq!(attack["integrity"]["holds"], true);
     assert!(attack["availability"].is_array());
+}
+
+/// Whether a process has a handler for SIGINT, which is signal 2.
+fn catches_interrupts(pid: &str) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    caught.is_some_and(|mask| mask >> 1 & 1 != 0)
+}
+
+#[test]
+fn ctrl_c_says_how_far_the_attack_came() {
+    let shapes: [&[&str]; 2] = [&[], &["--json"]];
+    for shape in shapes {
+        let mut command = program::command(&["attack", "sixteen-way", "--direct"]);
+        command.args(shape).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().expect("it starts");
+        let pid = child.id().to_string();
+        // Up to then the signal ends any program without a word.
+        let start = Instant::now();
+        while !catches_interrupts(&pid) {
+            assert!(start.elapsed() < Duration::from_secs(60), "it does not look at signals");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        let sent = Command::new("kill").args(["-INT", &pid]).status().expect("there is kill");
+        assert!(sent.success(), "it has ended by itself");
+        let output = child.wait_with_output().expect("it ends");
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(130), "{complaint}");
+        assert_eq!(output.stdout, b"", "{complaint}");
+        let told = complaint.starts_with("error: interrupted in step ")
+            && complaint.contains(" writes tried by then, 0 of them changed what they must not\n");
+        assert!(told, "{complaint}");
+    }
 }
 
 /// Leaks under circumstances that the attack does not have by itself: a wider field, and two fields at

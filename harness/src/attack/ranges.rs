@@ -7,7 +7,7 @@
 //! **Invariant**: a range is watched only if every decoder that its addresses or device addresses
 //! depend on is locked. Whether it is sealed too says [`crate::locks`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cxl_regs::{Hpa, Size, Span};
 
@@ -28,10 +28,18 @@ pub(super) struct WatchedRange {
     /// Why it is not sealed.
     pub(super) open: Vec<String>,
     how: Reach,
-    /// Addresses in it, and where they led.
-    probes: Vec<(u64, Option<Landing>)>,
-    /// These and two beside it, and where they led when that was last noted.
-    noted: Vec<(u64, Option<Landing>)>,
+    /// Addresses in it.
+    probes: Vec<Probe>,
+}
+
+/// An address in a range.
+#[derive(Clone, Debug)]
+struct Probe {
+    hpa: u64,
+    /// Where it led when the range was looked for.
+    led: Option<Landing>,
+    /// It had gone astray by then, and was charged to what did it.
+    astray: bool,
 }
 
 /// Where a range leads now.
@@ -48,13 +56,18 @@ pub(super) enum Fate {
 }
 
 /// The locked ranges of a machine as it is now.
-pub(super) fn locked(machine: &Machine) -> Vec<WatchedRange> {
+pub(super) fn locked(machine: &Machine, home: &Home) -> Vec<WatchedRange> {
     let fabric = machine.fabric();
     let ranges = mappings(&fabric);
-    ranges.iter().filter_map(|mapping| range(machine, &fabric, mapping)).collect()
+    ranges.iter().filter_map(|mapping| range(machine, &fabric, mapping, home)).collect()
 }
 
-fn range(machine: &Machine, fabric: &Fabric, mapping: &Mapping) -> Option<WatchedRange> {
+fn range(
+    machine: &Machine,
+    fabric: &Fabric,
+    mapping: &Mapping,
+    home: &Home,
+) -> Option<WatchedRange> {
     let span = mapping.span()?;
     let Reach::Direct(direct) = &mapping.how else { return None };
     let interleave = direct.interleave();
@@ -67,12 +80,18 @@ fn range(machine: &Machine, fabric: &Fabric, mapping: &Mapping) -> Option<Watche
     let probes: BTreeSet<u64> =
         offsets.chain([span.size() - 1]).map(|offset| base + offset).collect();
     let locked = probes.iter().all(|hpa| path_is_locked(fabric, Hpa(*hpa)));
-    let probes = probes.into_iter().map(|hpa| (hpa, machine.resolve(hpa))).collect();
+    let probe = |hpa| {
+        let led = machine.resolve(hpa);
+        let by_registers = direct.locate(Hpa(hpa));
+        let by_registers = by_registers.map(|(member, dpa)| Landing { device: member.device, dpa });
+        Probe { hpa, led, astray: home.left(hpa, led) && led != by_registers }
+    };
+    let probes = probes.into_iter().map(probe).collect();
     let devices: BTreeSet<usize> = direct.members.iter().map(|member| member.device).collect();
     let open = devices.into_iter().flat_map(|device| unsealed(machine, Place::Device(device)));
     let open = open.map(|why| Words(machine, &why).to_string()).collect();
-    let (how, noted) = (mapping.how.clone(), Vec::new());
-    locked.then_some(WatchedRange { span, open, how, probes, noted })
+    let how = mapping.how.clone();
+    locked.then_some(WatchedRange { span, open, how, probes })
 }
 
 fn path_is_locked(fabric: &Fabric, hpa: Hpa) -> bool {
@@ -94,46 +113,130 @@ fn path_is_locked(fabric: &Fabric, hpa: Hpa) -> bool {
     hops && (0..=path.endpoint.index).all(|index| is_locked(device, index))
 }
 
+/// The fate of each of the ranges.
+pub(super) fn fates(machine: &Machine, ranges: &[WatchedRange]) -> Vec<Fate> {
+    if ranges.is_empty() {
+        return Vec::new();
+    }
+    let now = mappings(&machine.fabric());
+    ranges.iter().map(|range| range.fate(machine, &now)).collect()
+}
+
 /// The worst fate of any of the ranges, and the ranges that share it.
 pub(super) fn fate<'r>(
     machine: &Machine,
     ranges: &'r [WatchedRange],
 ) -> (Fate, Vec<&'r WatchedRange>) {
-    if ranges.is_empty() {
-        return (Fate::Same, Vec::new());
-    }
-    let now = mappings(&machine.fabric());
-    let fates: Vec<Fate> = ranges.iter().map(|range| range.fate(machine, &now)).collect();
+    let fates = fates(machine, ranges);
     let worst = fates.iter().copied().max().unwrap_or(Fate::Same);
     let hit = ranges.iter().zip(fates).filter(|(_, fate)| *fate == worst);
     (worst, hit.map(|(range, _)| range).collect())
 }
 
-/// Notes where addresses lead now, in the ranges and right beside them.
-pub(super) fn note(machine: &Machine, ranges: &mut [WatchedRange]) {
-    for range in ranges {
+/// Addresses in the ranges and right beside them, each once.
+pub(super) fn addresses(ranges: &[WatchedRange]) -> Vec<u64> {
+    let all = ranges.iter().flat_map(|range| {
         let (base, last) = (range.span.base().0, range.span.last().0);
         let beside = [base.wrapping_sub(GRANULE), last.wrapping_add(1)];
-        let all = range.probes.iter().map(|(hpa, _)| *hpa).chain(beside);
-        range.noted = all.map(|hpa| (hpa, machine.resolve(hpa))).collect();
+        range.probes.iter().map(|probe| probe.hpa).chain(beside)
+    });
+    all.collect::<BTreeSet<u64>>().into_iter().collect()
+}
+
+/// Addresses that are known: a hundred times those of the largest machine, however often a guest makes new
+/// ranges.
+const MOST_ADDRESSES: usize = 1 << 16;
+
+/// Where addresses led when they were seen for the first time.
+#[derive(Debug, Default)]
+pub(super) struct Home(BTreeMap<u64, Option<Landing>>);
+
+impl Home {
+    /// Looks where addresses lead that were not seen before.
+    pub(super) fn learn(&mut self, machine: &Machine, addresses: &[u64]) {
+        for &hpa in addresses {
+            if self.0.len() < MOST_ADDRESSES {
+                self.0.entry(hpa).or_insert_with(|| machine.resolve(hpa));
+            }
+        }
+    }
+
+    /// Whether an address led elsewhere at first.
+    fn left(&self, hpa: u64, now: Option<Landing>) -> bool {
+        self.0.get(&hpa).is_some_and(|first| *first != now)
     }
 }
 
-/// What became of the addresses that were noted, and whose they are.
-pub(super) fn astray<'r>(
+/// Addresses, and where they led when that was last looked at.
+#[derive(Debug, Default)]
+pub(super) struct Followed(Vec<(u64, Option<Landing>)>);
+
+impl Followed {
+    pub(super) fn of(machine: &Machine, addresses: &[u64]) -> Self {
+        Self(addresses.iter().map(|&hpa| (hpa, machine.resolve(hpa))).collect())
+    }
+
+    /// Those that have moved, and where to. The next time they are held against that.
+    pub(super) fn moved(&mut self, machine: &Machine) -> Vec<(u64, Option<Landing>)> {
+        let mut moved = Vec::new();
+        for (hpa, led) in &mut self.0 {
+            let now = machine.resolve(*hpa);
+            if now != *led {
+                *led = now;
+                moved.push((*hpa, now));
+            }
+        }
+        moved
+    }
+}
+
+/// What became of addresses that have gone astray.
+#[derive(Debug)]
+pub(super) struct Astray {
+    /// The worst of any range. Addresses that no range has count for less than those of any.
+    pub(super) fate: Fate,
+    pub(super) words: String,
+}
+
+/// What became of addresses that have moved; `None` if each is back where it was at first. An
+/// address is charged to the range that it lies in, whichever range it was looked at for, and one
+/// that lies in none to itself.
+pub(super) fn astray(
     machine: &Machine,
-    ranges: &'r [WatchedRange],
-) -> (Fate, Vec<&'r WatchedRange>) {
-    let fates: Vec<Fate> = ranges.iter().map(|range| lead(machine, &range.noted)).collect();
-    let worst = fates.iter().copied().max().unwrap_or(Fate::Same);
-    let hit = ranges.iter().zip(fates).filter(|(_, fate)| *fate == worst);
-    (worst, hit.map(|(range, _)| range).collect())
+    ranges: &[WatchedRange],
+    home: &Home,
+    moved: &[(u64, Option<Landing>)],
+) -> Option<Astray> {
+    let (mut owned, mut loose) = (Vec::new(), Vec::new());
+    for &(hpa, now) in moved.iter().filter(|(hpa, now)| home.left(*hpa, *now)) {
+        match ranges.iter().position(|range| range.span.contains(Hpa(hpa))) {
+            Some(range) if now.is_some() => owned.push((range, Fate::Elsewhere)),
+            Some(range) => owned.push((range, Fate::Nowhere)),
+            None => loose.push((hpa, now)),
+        }
+    }
+    let worst = owned.iter().map(|(_, fate)| *fate).max();
+    let fate = worst.or_else(|| (!loose.is_empty()).then_some(Fate::Traps))?;
+    let mut said = Vec::new();
+    if worst.is_some() {
+        let hit = ranges.iter().enumerate().filter(|(at, _)| owned.contains(&(*at, fate)));
+        said.push(format!("{} {}", list(hit.map(|(_, range)| range)), words(fate)));
+    }
+    said.extend(loose.into_iter().map(|(hpa, now)| match now {
+        Some(Landing { device, .. }) => {
+            let device = machine.name(Place::Device(device));
+            format!("{hpa:#x}, in no locked range, leads to {device}")
+        }
+        None => format!("{hpa:#x}, in no locked range, leads nowhere"),
+    }));
+    Some(Astray { fate, words: said.join("; ") })
 }
 
 /// The worst that became of addresses.
-fn lead(machine: &Machine, probes: &[(u64, Option<Landing>)]) -> Fate {
-    let fates = probes.iter().map(|&(hpa, before)| match machine.resolve(hpa) {
-        after if after == before => Fate::Same,
+fn lead(machine: &Machine, probes: &[Probe]) -> Fate {
+    let probes = probes.iter().filter(|probe| !probe.astray);
+    let fates = probes.map(|probe| match machine.resolve(probe.hpa) {
+        after if after == probe.led => Fate::Same,
         None => Fate::Nowhere,
         Some(_) => Fate::Elsewhere,
     });

@@ -261,6 +261,12 @@ impl Report {
         }
     }
 
+    /// Whether that is noted of a component.
+    pub(super) fn opened(&self, component: &str, register: &str) -> bool {
+        let mut noted = self.availability.iter();
+        noted.any(|known| known.component == component && known.register == register)
+    }
+
     /// Notes what gave way.
     pub(super) fn breach(&mut self, register: &Name, consequence: &str) {
         let decoder = register.decoder.map_or(String::new(), |n| format!(" of decoder {n}"));
@@ -400,8 +406,8 @@ impl Display for Report {
             (true, 1) => "holds: 1 locked range never led elsewhere".to_owned(),
             (true, ranges) => format!("holds: {ranges} locked ranges never led elsewhere"),
             (false, _) => {
-                let ways = breaches.len() + self.left_out.breaches;
-                format!("BROKEN: {ways} ways, listed below")
+                let count = breaches.len() + self.left_out.breaches;
+                format!("BROKEN: {}, listed below", ways(count))
             }
         };
         writeln!(f, "  {:<18}{verdict}", "integrity")?;
@@ -412,7 +418,8 @@ impl Display for Report {
             writeln!(f, "  {:<18}{mode}: it could not be entered", "NOT TRIED")?;
         }
         let open = self.availability.len() + self.left_out.availability;
-        writeln!(f, "  {:<18}{open} ways to switch off or add, listed below", "availability")?;
+        let ways = ways(open);
+        writeln!(f, "  {:<18}{ways} to switch off or add, listed below", "availability")?;
         self.fmt_states(f)?;
         if !breaches.is_empty() {
             writeln!(f, "broken integrity")?;
@@ -487,6 +494,11 @@ impl Report {
     }
 }
 
+/// A number of ways in words.
+pub(crate) fn ways(count: usize) -> String {
+    if count == 1 { "1 way".to_owned() } else { format!("{count} ways") }
+}
+
 /// How many entries a list had more.
 fn more(f: &mut Formatter<'_>, left_out: usize) -> fmt::Result {
     if left_out == 0 { Ok(()) } else { writeln!(f, "  and {left_out} more") }
@@ -495,6 +507,22 @@ fn more(f: &mut Formatter<'_>, left_out: usize) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_way_is_one() {
+        let mut report = Report::new(&[]);
+        let register = Name {
+            component: "mem0".to_owned(),
+            register: "HDM Decoder Base Low".to_owned(),
+            decoder: Some(0),
+        };
+        report.breach(&register, "gives way");
+        report.opens("mem0", "a register", "is open", None);
+        report.close();
+        let text = report.to_string();
+        assert!(text.contains("BROKEN: 1 way, listed below\n"), "{text}");
+        assert!(text.contains("  1 way to switch off or add, listed below\n"), "{text}");
+    }
 
     /// Far more of everything than there is on any machine that holds: what matters is first, and
     /// what is left out is counted.

@@ -4,13 +4,15 @@
 //! it must not.
 
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
 
 use clap::Args;
 use cxl_harness::attack::{self, Report};
 use cxl_harness::html;
 use cxl_harness::report::{Refusal, Report as RunReport, Verdict};
-use cxl_harness::run;
+use cxl_harness::run::{self, DirectRun};
 use cxl_harness::suite::Suite;
+use cxl_model::machine::Machine;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -100,9 +102,10 @@ impl Attack {
                 attack: None,
             },
             None => {
-                let bar = Bar::of_steps(attack::steps(&machine));
-                let report = attack::direct_with(&mut machine, &done, &mut bar::attacked);
-                drop(bar);
+                let report = match attacked(&mut machine, &done) {
+                    Ok(report) => report,
+                    Err(so_far) => return super::complain(&so_far, super::signals().code()),
+                };
                 let result = if report.held() { Verdict::Ok } else { Verdict::Failed };
                 Outcome { result, refusal: None, attack: Some(report) }
             }
@@ -133,4 +136,31 @@ impl Attack {
         };
         super::print_with(&output, told, super::exit(outcome.result == Verdict::Ok))
     }
+}
+
+/// The attack, with its progress; how far it came if a signal has ended it.
+fn attacked(machine: &mut Machine, done: &DirectRun) -> Result<Report, String> {
+    let flag = super::interrupted();
+    let ended = || flag.load(Ordering::Relaxed);
+    let most = attack::steps(machine);
+    let (mut steps, mut last) = (0, "nothing begun".to_owned());
+    let mut tell = |state: &str, component: &str| {
+        // Once it has ended the rest is gone through without a try.
+        if !ended() {
+            steps += 1;
+            last = format!("{state}: {component}");
+        }
+        bar::attacked(state, component);
+    };
+    let bar = Bar::of_steps(most);
+    let report = attack::direct_until(machine, done, &mut tell, &ended);
+    drop(bar);
+    if !ended() {
+        return Ok(report);
+    }
+    let (tried, changed) = (report.tried, report.changed);
+    Err(format!(
+        "interrupted in step {steps} of at most {most} ({last}); {tried} writes tried by then, \
+         {changed} of them changed what they must not"
+    ))
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 
 use super::tables::framed;
-use crate::attack::{Availability, Cell, Class, Detail, Report, Row};
+use crate::attack::{Availability, Cell, Class, Detail, Report, Row, ways};
 
 /// Consequences that are listed.
 const MOST: usize = 200;
@@ -36,7 +36,7 @@ pub(super) fn section(report: &Report) -> Markup {
                 },
                 (false, _) => {
                     span.shape aria-hidden="true" { "✕" } " Integrity BROKEN: "
-                    (integrity.breaches.len() + report.left_out.breaches) " ways, the red blocks below"
+                    (ways(integrity.breaches.len() + report.left_out.breaches)) ", the red blocks below"
                 },
             }
         }
