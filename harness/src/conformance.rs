@@ -24,6 +24,7 @@ use crate::qemu::offers::Offers;
 use crate::qemu::qtest::Width;
 use crate::qemu::run::{BroughtUp, RunError, brought_up};
 use crate::run::{self, DirectRun};
+use crate::terminal::folded;
 
 /// Whether a system behaves as a row says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
@@ -551,26 +552,60 @@ impl Table {
     }
 }
 
+impl Answer {
+    /// All there are, in the order in which they are listed.
+    const ALL: [Self; 3] = [Self::Yes, Self::No, Self::Unknown];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Yes => "yes",
+            Self::No => "NO",
+            Self::Unknown => "-",
+        }
+    }
+}
+
 impl Display for Table {
+    /// A column for each system, or a list where a width is asked for that has no room for them
+    /// (`{table:80}`).
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<50}{:<12}", "behaviour", "CXL r3.1")?;
         let widths = || self.systems.iter().map(|system| system.len().max(3) + 1);
-        let mut line = String::new();
+        let mut line = format!("{:<50}{:<12}", "behaviour", "CXL r3.1");
         for (system, width) in self.systems.iter().zip(widths()) {
             line += &format!("{system:<width$}");
+        }
+        // The last column ends with a space, which is not printed.
+        let widest = line.len().saturating_sub(1);
+        if let Some(columns) = f.width().filter(|columns| *columns < widest) {
+            return self.fmt_list(f, columns);
         }
         writeln!(f, "{}", line.trim_end())?;
         for Row { behaviour, section, answers } in &self.rows {
             let mut line = format!("{behaviour:<50}{section:<12}");
             for (answer, width) in answers.iter().zip(widths()) {
-                let word = match answer {
-                    Answer::Yes => "yes",
-                    Answer::No => "NO",
-                    Answer::Unknown => "-",
-                };
-                line += &format!("{word:<width$}");
+                line += &format!("{:<width$}", answer.word());
             }
             writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+impl Table {
+    /// Each behaviour by itself, and below it the systems by their answers.
+    fn fmt_list(&self, f: &mut Formatter<'_>, columns: usize) -> fmt::Result {
+        for Row { behaviour, section, answers } in &self.rows {
+            writeln!(f, "{}", folded(behaviour, columns))?;
+            let mut groups = Vec::new();
+            for answer in Answer::ALL {
+                let systems = self.systems.iter().zip(answers).filter(|(_, own)| **own == answer);
+                let systems: Vec<&str> = systems.map(|(system, _)| system.as_str()).collect();
+                if !systems.is_empty() {
+                    groups.push(format!("{}: {}", answer.word(), systems.join(", ")));
+                }
+            }
+            let line = format!("  {section:<11}  {}", groups.join("; "));
+            writeln!(f, "{}", folded(&line, columns))?;
         }
         Ok(())
     }
@@ -585,6 +620,35 @@ mod tests {
         for (behaviour, _, _, others) in BEHAVIOURS {
             assert_eq!(others.len(), SYSTEMS.len() - 1, "{behaviour}");
             assert!(others.chars().all(|answer| "yn-".contains(answer)), "{behaviour}");
+        }
+    }
+
+    /// A narrow terminal has a list that fits, with every behaviour, system and answer; a table that
+    /// fits, and one for no terminal, are the same.
+    #[test]
+    fn a_narrow_table_is_a_list_that_fits() {
+        use Answer::{No, Unknown, Yes};
+
+        let answers = vec![Yes, No, No, Yes, Unknown, Yes];
+        let rows = BEHAVIOURS.iter().map(|&(behaviour, section, ..)| Row {
+            behaviour,
+            section,
+            answers: answers.clone(),
+        });
+        let table = Table { systems: SYSTEMS.map(str::to_owned).to_vec(), rows: rows.collect() };
+        let whole = table.to_string();
+        assert_eq!(format!("{table:200}"), whole);
+        assert_eq!(whole.lines().count(), 1 + BEHAVIOURS.len());
+        for columns in [40, 60, 80] {
+            let text = format!("{table:columns$}");
+            assert!(text.lines().all(|line| line.chars().count() <= columns), "{columns}: {text}");
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            for (behaviour, section, ..) in BEHAVIOURS {
+                let row = format!(
+                    "{behaviour} {section} yes: models, OpenVMM, v4; NO: QEMU 10.0, 11.1; -: vfio v3"
+                );
+                assert!(text.contains(&row), "{columns}: {row}: {text}");
+            }
         }
     }
 

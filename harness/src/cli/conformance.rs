@@ -2,6 +2,7 @@
 //!
 //! **Invariant**: exit code 0 only if our models, measured now, do all that is asked for.
 
+use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -59,7 +60,18 @@ impl Conformance {
             };
             drop(bar);
         }
-        let output = if self.json { super::json(&table) } else { table.to_string() };
+        let output = if self.json { super::json(&table) } else { text(&table) };
         super::print(&output, super::exit(table.conforms()))
+    }
+}
+
+/// The table, no wider than the terminal; elsewhere whole, for programs that read columns.
+fn text(table: &Table) -> String {
+    match terminal_size::terminal_size_of(io::stdout()) {
+        Some((terminal_size::Width(columns), _)) => {
+            let columns = usize::from(columns);
+            format!("{table:columns$}")
+        }
+        None => table.to_string(),
     }
 }
