@@ -154,6 +154,22 @@ const ERRORS: &[(&str, &str)] = &[
         "[[port]]\nbelow = \"hb0\"\n[[device]]\nbelow = \"port1\"\nkind = \"type1\"",
         "5:8: unknown variant `type1`, expected `type2` or `type3`",
     ),
+    (
+        "[[region]]\nsize = \"256MiB\"",
+        "1:1: expected the key `device`, found none: a region has members",
+    ),
+    (
+        "[[region]]\ndevices = [\"mem0\", \"mem0\"]",
+        "2:20: expected a member that is free, found mem0, which the region has",
+    ),
+    (
+        "[[fault]]\nat = \"mem0\"\nkind = \"stuck-bit\"\nregister = \"control\"\nbits = 0",
+        "5:8: `bits`: expected at least one bit, found 0",
+    ),
+    (
+        "[[leak]]\nat = \"mem0\"\nregister = \"base_low\"\nbits = 0",
+        "4:8: `bits`: expected at least one bit, found 0",
+    ),
     ("[[window]]\ntargets = []\nsize = 1", "2:11: `targets`: expected 1, 2, 3, 4, 6, 8, 12 or 16"),
     ("[[window]]\ntargets = [1, 2, 3, 4, 5]\nsize = 1", "2:11: `targets`: expected 1, 2, 3"),
     ("[[window]]\ntargets = [1.5]\nsize = 1", "expected a bridge's name or UID"),
