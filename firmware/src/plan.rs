@@ -24,6 +24,7 @@ use cxl_regs::access::Component;
 use cxl_regs::{Coherency, Decoder, Dpa, Hpa, Interleave, Levels, Route, Span, Targets, Ways};
 use heapless::Vec;
 
+pub(crate) use check::windows as check_windows;
 use error::Count;
 pub use fit::{Refusals, Refused, Unfit};
 use input::PlanInput;
@@ -256,6 +257,12 @@ pub enum Note {
         /// The place.
         at: Path,
     },
+    /// The policy keeps room for ports, and none of them is empty: what was to come is there, or it was
+    /// asked for at a device.
+    NoEmptyPort {
+        /// The place.
+        at: Path,
+    },
 }
 
 impl Empty for Note {
@@ -276,6 +283,7 @@ codes! {
         WindowTooSmall = 0x0389,
         Reserved = 0x038A,
         NoSuchPort = 0x038B,
+        NoEmptyPort = 0x038C,
     }
 }
 

@@ -683,6 +683,7 @@ fn every_note() {
             ask.policy.on_failure = OnFailure::BestEffort;
             ask.reserve.push(room(1));
         }),
+        (0x038C, |_, ask| ask.reserve.push(room(0))),
     ];
     let mut provoked = vec![];
     for (expected, change) in cases {

@@ -8,7 +8,7 @@ use board::{Board, GIB, UNIT, capable, path};
 use cxl_firmware::error::Code;
 use cxl_firmware::plan::Note;
 use cxl_firmware::policy::{OnFailure, Policy, Prefer, Reserve, Width};
-use cxl_firmware::topology::Partition;
+use cxl_firmware::topology::{NodeId, NodeKind, Partition};
 use cxl_regs::{Hpa, Span};
 
 fn volatile(uid: u32, ports: &[u8], size: u64) -> Reserve {
@@ -70,12 +70,41 @@ fn room_lies_above_all_that_is_mapped_below_the_bridge() {
     let mut other = board.reordered(&[7, 3, 5, 1, 2]);
     other.windows = board.windows.clone();
     assert_eq!(kept(&other, &Policy { reserve: &reversed, ..policy }), expected);
-    // A port that has a device needs no room, and where nothing else is planned, nothing else changes.
-    let own = [volatile(7, &[1], GIB)];
-    assert_eq!(kept(&board, &Policy { reserve: &own, ..Policy::default() }), []);
+    // Where nothing else is planned, nothing else changes.
     let with = board.plan(&policy).expect("a plan");
     let without = board.plan(&Policy::default()).expect("a plan");
     assert_eq!((&with.regions, &with.decoders), (&without.regions, &without.decoders));
+}
+
+#[test]
+fn room_for_ports_that_have_a_device_is_noted_and_not_kept() {
+    let mut board = board();
+    let said = |board: &Board, reserve: &[Reserve], on_failure| {
+        let policy = Policy { reserve, on_failure, ..Policy::default() };
+        let (topology, plan) = (board.topology(), board.plan(&policy).expect("a plan"));
+        plan.notes.iter().map(|note| note.text(topology.tree()).to_string()).collect::<Vec<_>>()
+    };
+    let note = |at: &str| {
+        format!("{at}: the policy keeps room for devices to come here; no port is empty")
+    };
+    // The device's place is its port's.
+    let own = [volatile(7, &[1], GIB)];
+    for on_failure in [OnFailure::Strict, OnFailure::BestEffort] {
+        assert_eq!(said(&board, &own, on_failure), [note("bridge 7 port 1")]);
+    }
+    // A bridge and a switch have empty ports, until devices come to all of them.
+    let all = [volatile(7, &[], UNIT), volatile(7, &[3], UNIT)];
+    let before = said(&board, &all, OnFailure::Strict);
+    assert!(before.len() == 4 && before.iter().all(|note| note.contains("room is kept for")));
+    let ports = (0..board.nodes.len()).filter(|at| [0, 2, 5, 6].contains(&board.nodes[*at].port));
+    let kinds = [NodeKind::RootPort, NodeKind::DownstreamPort];
+    let ports: Vec<_> = ports.filter(|at| kinds.contains(&board.nodes[*at].kind)).collect();
+    assert_eq!(ports.len(), 4);
+    for port in ports {
+        board.memory(NodeId(port as u16), UNIT, 0);
+    }
+    let after = said(&board, &all, OnFailure::Strict);
+    assert_eq!(after, [note("bridge 7"), note("bridge 7 port 3")]);
 }
 
 fn refused(board: &Board, policy: &Policy<'_>) -> Option<Code> {
@@ -103,10 +132,7 @@ fn what_there_is_no_room_for_is_refused_by_name() {
     let error = few.plan(&policy).expect_err("a decoder is missing");
     assert_eq!(error.to_string(), "bridge 7 port 2: all 2 decoders of bridge 7 are taken");
     let mut none = board.clone();
-    let switch = none
-        .nodes
-        .iter()
-        .position(|node| matches!(node.kind, cxl_firmware::topology::NodeKind::UpstreamPort));
+    let switch = none.nodes.iter().position(|node| matches!(node.kind, NodeKind::UpstreamPort));
     none.nodes[switch.expect("a switch")].hdm = None;
     let behind = [volatile(7, &[3, 5], GIB)];
     let policy = Policy { reserve: &behind, ..Policy::default() };

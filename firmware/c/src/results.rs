@@ -456,7 +456,7 @@ fn of_note(note: &Note, tree: Tree<'_>) -> cxl_error {
         Note::NoSuchDevice { at } => (at.into(), 0),
         Note::WindowTooSmall { window, size, .. } => (Place::window(window), size),
         Note::Reserved { at, span, .. } => (at.into(), span.size()),
-        Note::NoSuchPort { at } => (at.into(), 0),
+        Note::NoSuchPort { at } | Note::NoEmptyPort { at } => (at.into(), 0),
         Note::NotKept { span, .. } => (Place::range(span), span.size()),
         _ => (Place::NOWHERE, 0),
     };

@@ -31,15 +31,18 @@ pub(super) fn keep(
         return Err(Code::PLAN_RESERVE_BURNED.at(first));
     }
     for Reserve { at, size, .. } in policy.reserve {
-        let known = |(id, _): (NodeId, _)| covers(at, &tree.path(id));
+        let mut known = tree.iter().filter(|(id, _)| covers(at, &tree.path(*id))).peekable();
         if *size == 0 || !size.is_multiple_of(DECODER_UNIT) {
             return Err(Unaligned::Size.error(*at, *size));
         }
-        if !tree.iter().any(known) {
+        if known.peek().is_none() {
             match policy.on_failure {
                 OnFailure::Strict => return Err(Code::PLAN_RESERVE_NOWHERE.at(at)),
                 OnFailure::BestEffort => note(plan, Note::NoSuchPort { at: *at })?,
             }
+        } else if !known.any(|(id, _)| is_empty(tree, id)) {
+            // No refusal: what was to come may have come, and the same policy is still good.
+            note(plan, Note::NoEmptyPort { at: *at })?;
         }
     }
     // Ports in order of place, whatever the order of listing.

@@ -204,6 +204,9 @@ impl fmt::Display for NoteText<'_> {
             Note::NoSuchPort { at } => {
                 write!(f, "{at}: the policy keeps room for devices to come here; there is no port")
             }
+            Note::NoEmptyPort { at } => {
+                write!(f, "{at}: the policy keeps room for devices to come here; no port is empty")
+            }
             Note::Reserved { at, partition, span } => write!(
                 f,
                 "{at}: empty; room is kept for {} of {partition} memory, in {span}",
