@@ -20,8 +20,8 @@ use crate::mmio::{Clock, Mmio};
 pub use crate::outcome::Extent;
 use crate::outcome::{ComponentOutcome, outcomes};
 use crate::plan::{
-    Member, NodeUse, Note, Placed, Plan, PlanMut, PlanRef, PlannedDecoder, Refusals, Region, plan,
-    plan_beside,
+    Member, NodeUse, Note, Placed, Plan, PlanMut, PlanRef, PlannedDecoder, Refusals, Region,
+    check_windows, plan, plan_beside,
 };
 use crate::platform::{Ecam, Platform};
 use crate::policy::{Demands, OnFailure, Policy};
@@ -291,6 +291,8 @@ fn run(
     work.clear();
     let policy = &policy.effective();
     built::brings_up(policy)?;
+    // Where something else answers in a window, nothing below may be read as if it were there.
+    check_windows(platform)?;
     match policy.on_failure {
         OnFailure::BestEffort if cfg!(not(feature = "degrade")) => {
             Err(built::Feature::Degrade.not_built(Place::default()))

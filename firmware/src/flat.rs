@@ -247,6 +247,8 @@ pub fn bring_up<'a>(
 ) -> Result<(), Error> {
     let mut work = work.into();
     work.clear();
+    // Where something else answers in a window, nothing below may be read as if it were there.
+    plan::windows(platform)?;
     discover::discover(hw, clock, platform, policy, &mut work)?;
     plan::plan(platform, &mut work)?;
     commit::commit(hw, clock, policy, &mut work)?;

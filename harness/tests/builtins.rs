@@ -48,7 +48,7 @@ const RESULTS: [(&str, u16, u64, u64); 45] = [
     ("persistent-interleave", 0, 524, 34),
     ("ambiguous", 0x0303, 203, 3),
     ("no-window", 0x0301, 239, 3),
-    ("no-such-target", 0x0302, 203, 3),
+    ("no-such-target", 0x0302, 0, 0),
     ("window-too-small", 0x0308, 203, 3),
     ("unplaced-window", 0x0305, 203, 3),
     ("window-beyond-width", 0x0306, 203, 3),

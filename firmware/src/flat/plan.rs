@@ -24,26 +24,28 @@ pub(super) fn plan(platform: &Platform<'_>, work: &mut WorkspaceMut<'_>) -> Resu
     fault.told(result)
 }
 
+/// The rules on windows that hold whichever of them is used, and whatever is found.
+pub(super) fn windows(platform: &Platform<'_>) -> Result<(), Error> {
+    // Of several faults the one of the lowest window, in whatever order they are listed.
+    let (mut lowest, mut fault) = (None, Fault::NONE);
+    for window in platform.windows {
+        let mut found = Fault::NONE;
+        if check_window(platform, window, &mut found).is_err() {
+            let key = (window.base, window.size, window.targets.first().copied());
+            if lowest.is_none_or(|before| key < before) {
+                (lowest, fault) = (Some(key), found);
+            }
+        }
+    }
+    fault.told(if lowest.is_some() { Err(Failed) } else { Ok(()) })
+}
+
 #[inline(never)]
 fn all(
     platform: &Platform<'_>,
     work: &mut WorkspaceMut<'_>,
     fault: &mut Fault,
 ) -> Result<(), Failed> {
-    // Of several faults the one of the lowest window, in whatever order they are listed.
-    let mut lowest = None;
-    for window in platform.windows {
-        let mut found = Fault::NONE;
-        if check_window(platform, window, &mut found).is_err() {
-            let key = (window.base, window.size, window.targets.first().copied());
-            if lowest.is_none_or(|before| key < before) {
-                (lowest, *fault) = (Some(key), found);
-            }
-        }
-    }
-    if lowest.is_some() {
-        return Err(Failed);
-    }
     check_devices(work.view(), fault)?;
     for number in 0..work.ports.len() as u16 {
         for partition in Partition::ALL {
@@ -94,7 +96,6 @@ fn check_devices(view: View<'_>, fault: &mut Fault) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The rules on windows that hold whichever of them is used.
 #[inline(never)]
 fn check_window(platform: &Platform<'_>, window: &Window, fault: &mut Fault) -> Result<(), Failed> {
     let base = window.base;

@@ -19,7 +19,7 @@ use crate::policy::{Policy, WindowWidth};
 use crate::topology::{MAX_DEPTH, NodeId, NodeKind, Tree};
 
 /// The rules on windows that hold whichever of them is used.
-pub(super) fn windows(platform: &Platform<'_>) -> Result<(), Error> {
+pub(crate) fn windows(platform: &Platform<'_>) -> Result<(), Error> {
     let faults = platform.windows.iter().filter_map(|window| {
         let error = check_window(platform, window).err()?;
         Some(((window.base, window.size, window.targets.as_slice()), error))
