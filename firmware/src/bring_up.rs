@@ -13,7 +13,7 @@ use crate::committed::{
     DeviceBefore, LinksBefore, WayBefore,
 };
 use crate::discover::{Remarks, discover, discover_as};
-use crate::error::{Error, Place};
+use crate::error::{Code, Error, Numbered, Place};
 use crate::handoff::{Contents, TableLocation};
 use crate::list::Slots;
 use crate::mmio::{Clock, Mmio};
@@ -28,6 +28,7 @@ use crate::policy::{Demands, OnFailure, Policy};
 use crate::probe::{ProbeErrors, probe, probe_only};
 use crate::topology::{Link, Node, NodeId, Topology, TopologyMut, Tree};
 use crate::verify::{Findings, FindingsMut, Tally, verify, verify_plan};
+use cxl_regs::hdm::Control;
 
 /// Room for a machine: `N` nodes, `R` regions, `D` decoders.
 ///
@@ -351,6 +352,7 @@ fn strict(
         Err(error) => {
             // What is whole and locked stays in use, if it answers.
             let _ = probe(hw, platform, tree, policy.probe, &mut committed, errors);
+            note_silent(hw, &mut topology.nodes, &committed);
             return Err(error);
         }
     };
@@ -360,9 +362,26 @@ fn strict(
         receipt.keep();
     } else {
         undo(hw, tree, wanted, policy, &mut committed, receipt);
+        note_silent(hw, &mut topology.nodes, &committed);
     }
     judge(&findings)?;
     probed
+}
+
+/// After a failure: of what does not answer any more nothing is in the list of decoders, and its fault
+/// says why.
+#[inline(never)]
+fn note_silent(hw: &mut impl Mmio, nodes: &mut [Node], committed: &CommittedMut<'_>) {
+    for at in (0..nodes.len()).filter(|_| *committed.unread) {
+        let (tree, id) = (Tree(nodes), NodeId(at as u16));
+        if !best_effort::is_silent(hw, tree, id) {
+            continue;
+        }
+        let error = Code::COMMIT_SILENT.at(tree.path(id)).detail(Control::NUMBER);
+        if let Some(node) = nodes.get_mut(at) {
+            node.fault = Some(error);
+        }
+    }
 }
 
 /// Finds what is there and verifies it, whoever programmed it; writes to no decoder.

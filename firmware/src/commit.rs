@@ -120,6 +120,7 @@ fn commit_all(
     };
     record_devices(hw, job, committed);
     record_regions(job.plan, committed);
+    forget_silent(committed);
     result.map(|()| Receipt { written })
 }
 
@@ -461,6 +462,7 @@ fn reject(hw: &mut impl Mmio, job: Job<'_>, committed: &mut CommittedMut<'_>) {
     }
     put_back(hw, job, committed, plan.decoders.len());
     record_devices(hw, job, committed);
+    forget_silent(committed);
 }
 
 /// Puts back the first `written` decoders of the plan, but those that are done, and what belongs to
@@ -487,7 +489,7 @@ fn put_back(hw: &mut impl Mmio, job: Job<'_>, committed: &mut CommittedMut<'_>, 
         let PlannedDecoder { node, index: number, .. } = *planned;
         let mut fate = entry.fate;
         if fate != Fate::Done {
-            entry.image = take_back(hw, &slot, *before);
+            entry.image = take_back(hw, slot.registers, *before);
             fate = if entry.image == *before { Fate::RolledBack } else { Fate::Stranded };
         }
         *entry = CommittedDecoder::new(tree, node, number, entry.image, fate);
@@ -528,24 +530,37 @@ fn belongs(planned: &PlannedDecoder, wanted: u16) -> bool {
 }
 
 /// Puts a decoder back as far as it lets itself, and reads what it holds then.
-pub(crate) fn take_back(hw: &mut impl Mmio, slot: &Slot, before: DecoderImage) -> DecoderImage {
-    let control = slot.registers.read_control(hw);
+pub(crate) fn take_back(
+    hw: &mut impl Mmio,
+    registers: DecoderRegisters,
+    before: DecoderImage,
+) -> DecoderImage {
+    let control = registers.read_control(hw);
     if control.locked() {
-        return slot.registers.read_beside(hw, control);
+        return registers.read_beside(hw, control);
     }
     // Other fields may change only once Commit is 0. That clears Error Not Committed as well, and
     // is the best that can be done about a commit that never ends.
-    slot.registers.write_control(hw, control.with_commit(false));
-    slot.registers.write(hw, before);
-    slot.registers.read(hw)
+    registers.write_control(hw, control.with_commit(false));
+    registers.write(hw, before);
+    registers.read(hw)
+}
+
+/// Forgets what is all-ones: of a component that does not answer nobody knows what its decoders hold.
+#[inline(never)]
+fn forget_silent(committed: &mut CommittedMut<'_>) {
+    let before = committed.decoders.len();
+    committed.decoders.retain(|entry| entry.image.control != u32::MAX);
+    *committed.unread |= committed.decoders.len() != before;
 }
 
 /// What the devices hold now.
 fn record_devices(hw: &mut impl Mmio, job: Job<'_>, committed: &mut CommittedMut<'_>) {
     for device in &committed.devices_before {
-        if let Some(registers) = job.device(device) {
+        // One that does not answer has no enables that anybody knows of.
+        if let Some(Ok(now)) = job.device(device).map(|it| CommittedDevice::read(hw, it)) {
             // One for each device with a decoder, so there is room.
-            let _ = committed.devices.push(CommittedDevice::read(hw, registers));
+            let _ = committed.devices.push(now);
         }
     }
 }

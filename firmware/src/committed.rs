@@ -163,15 +163,22 @@ impl Empty for CommittedDevice {
 }
 
 impl CommittedDevice {
-    /// Reads the enables.
-    pub(crate) fn read(hw: &mut impl Mmio, registers: DeviceRegisters) -> Self {
-        let control = registers.read_control(hw);
-        Self {
-            node: registers.node,
-            decoder_enable: registers.read_global(hw).decoder_enable(),
-            mem_enable: control.mem_enable(),
-            cache_enable: control.cache_enable(),
-            config_lock: registers.read_lock(hw).config_lock(),
+    /// Reads the enables; the number of a register that is all-ones, where the device does not answer.
+    #[inline(never)]
+    pub(crate) fn read(hw: &mut impl Mmio, registers: DeviceRegisters) -> Result<Self, u16> {
+        let mut now = DeviceImage::EMPTY;
+        now.control = registers.read_control(hw);
+        now.global = registers.read_global(hw);
+        now.lock = registers.read_lock(hw);
+        match now.silent() {
+            Some(register) => Err(register),
+            None => Ok(Self {
+                node: registers.node,
+                decoder_enable: now.global.decoder_enable(),
+                mem_enable: now.control.mem_enable(),
+                cache_enable: now.control.cache_enable(),
+                config_lock: now.lock.config_lock(),
+            }),
         }
     }
 }

@@ -93,7 +93,7 @@ mod component;
 use core::mem::{offset_of, size_of};
 
 use cxl_regs::access::Component;
-use cxl_regs::hdm::DecoderImage;
+use cxl_regs::hdm::{Control, DecoderImage};
 use cxl_regs::{Coherency, Granularity, Hpa, Interleave, Span, Ways};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -104,7 +104,7 @@ pub(crate) use component::{ComponentRecord, HEADER_START, Subject, header_dwords
 
 use crate::committed::{self, CommittedRef, CommittedRegion, Fate, Probed};
 use crate::config::{Cache, Config};
-use crate::error::{Code, Error, Place};
+use crate::error::{Code, Error, Numbered, Place};
 use crate::mmio::Mmio;
 use crate::outcome::{ComponentOutcome, outcomes};
 use crate::platform::Ecam;
@@ -580,11 +580,19 @@ impl<'a> Handoff<'a> {
         &self,
         images: impl IntoIterator<Item = DecoderImage>,
     ) -> Result<(), Error> {
+        let mut locked = self.decoders().filter(|decoder| decoder.image.control().locked());
+        let mut silent = None;
+        let images = images.into_iter().inspect(|image| {
+            let decoder = locked.next();
+            if image.control == u32::MAX {
+                silent = silent.or(decoder);
+            }
+        });
         let (expected, found) = (self.registers, digest(images));
-        if expected == found {
-            Ok(())
-        } else {
-            Err(Code::HANDOFF_REGISTERS.error().expected(expected).found(found))
+        match silent {
+            _ if expected == found => Ok(()),
+            Some(one) => Err(Code::HANDOFF_SILENT.at(one.place.at).detail(Control::NUMBER)),
+            None => Err(Code::HANDOFF_REGISTERS.error().expected(expected).found(found)),
         }
     }
 

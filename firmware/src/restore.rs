@@ -478,7 +478,9 @@ impl<'a, M: Mmio, C: Clock> Restore<'a, M, C> {
         dvsec: Block,
         hdm: Block,
     ) -> bool {
-        let decoders = self.committed(number);
+        // What stayed behind above the last one in use is not put back.
+        let last = self.decoders(number).map(|decoder| decoder.place.index).max();
+        let decoders = self.committed(number).filter(|decoder| Some(decoder.place.index) <= last);
         let hw = &mut *self.hw;
         let count = dvsec.read::<device::Capability>(hw).hdm_count();
         let mut ranges = (0..count)

@@ -14,7 +14,9 @@ use cxl_regs::acpi::{Cedt, CedtWriter, Identity, NoRoom};
 use cxl_regs::hdm::Control;
 use cxl_regs::{Arithmetic, Granularity, Hpa, Span, Ways};
 
-use crate::committed::{Committed, CommittedDevice, CommittedRef, CommittedRegion, Fate, Place};
+use crate::committed::{
+    Committed, CommittedDecoder, CommittedDevice, CommittedRef, CommittedRegion, Fate, Place,
+};
 use crate::decoder_registers::{DecoderRegisters, difference};
 use crate::device_registers::DeviceRegisters;
 use crate::error::{self, Code, Error, Numbered};
@@ -56,7 +58,7 @@ fn as_found<'a>(tree: Tree<'a>, committed: CommittedRef<'a>) -> Decoders<'a> {
 ///
 /// A CHBS for every bridge, by UID, but for a CXL 1.1 host that would cost Linux all of them; a CFMWS for every window that has a place, used or not, by
 /// base; a CXIMS for each granularity of XOR windows. A window is fixed exactly when it holds a
-/// committed range and every decoder on every path in it is locked.
+/// committed range and every decoder that is committed for anything in it is locked.
 pub fn cedt<'a, 'b>(
     platform: &Platform<'_>,
     topology: impl Into<Tree<'a>>,
@@ -92,7 +94,7 @@ pub fn cedt<'a, 'b>(
             && (platform.base_of(window).is_some() || in_use(window))
     };
     for window in ascending(platform.windows, |window| window.base).filter(decodes) {
-        writer.cfmws(&cfmws(window, is_fixed(window, committed.regions))?).map_err(refused)?;
+        writer.cfmws(&cfmws(window, is_fixed(window, committed))?).map_err(refused)?;
     }
     for granularity in Granularity::ALL.into_iter().filter(|_| cfg!(feature = "xor")) {
         if let Some(cxims) = cxims(platform.windows, granularity)? {
@@ -129,8 +131,8 @@ fn check_whole(
         // A commit under way may come to its end at any time. Size 0 claims nothing.
         let claims = (control.committed() || control.commit()) && entry.image.size() != 0;
         // What is lost and said to be costs nothing else.
-        let hdm = tree.get(entry.node).and_then(|node| node.hdm);
-        if hdm.is_some_and(|hdm| hdm.is_lost(entry.index)) {
+        let decodes = tree.get(entry.node).is_some_and(|node| node.hdm.is_some());
+        if decodes && tree.is_lost(entry.node, entry.index) {
             continue;
         }
         if entry.fate == Fate::Stranded {
@@ -182,13 +184,19 @@ fn check_whole(
     Ok(())
 }
 
-/// Whether a window holds a committed range, and all of those in it are locked.
-fn is_fixed(window: &Window, regions: &[CommittedRegion]) -> bool {
-    let within = |region: &&CommittedRegion| {
-        window.span().is_some_and(|span| span.contains_span(region.span))
+/// Whether a window holds a committed range, and all that claims anything in it is locked, what is lost
+/// included.
+fn is_fixed(window: &Window, committed: CommittedRef<'_>) -> bool {
+    let Some(span) = window.span() else { return false };
+    let CommittedRef { decoders, regions, .. } = committed;
+    let open = |entry: &CommittedDecoder| {
+        let claims = entry.decoder.is_some_and(|decoder| decoder.span.overlaps(span));
+        claims && entry.committed() && !entry.locked()
     };
-    let mut inside = regions.iter().filter(within);
-    inside.clone().next().is_some() && inside.all(|region| region.locked)
+    let mut inside = regions.iter().filter(|region| span.contains_span(region.span));
+    inside.clone().next().is_some()
+        && inside.all(|region| region.locked)
+        && !decoders.iter().any(open)
 }
 
 /// A platform's window as the table has it.
@@ -245,6 +253,13 @@ fn cxims(windows: &[Window], granularity: Granularity) -> Result<Option<Cxims>, 
     Ok(Some(Cxims::new(granularity, &widest.xor_maps)))
 }
 
+/// The refusal of a component with a register that reads all-ones.
+#[cold]
+#[inline(never)]
+fn silent(tree: Tree<'_>, node: NodeId, register: u16) -> Error {
+    Code::TABLES_SILENT.at(tree.path(node)).detail(register)
+}
+
 /// [`cross_check`], and the registers are read once more: whatever changed since they were read last,
 /// or is in use and not in `committed`, is an error. Reads only; 7 dwords for each decoder of
 /// `committed`, one for each other.
@@ -264,25 +279,31 @@ pub fn cross_check_hardware<'a>(
             let entry = entries.find(|entry| (entry.node, entry.index) == (node, index));
             let change = match entry {
                 Some(entry) => difference(entry.image, registers.read_beside(hw, control)),
-                // Not in use when it was read, whatever else it held; all-ones say that it is.
+                None if control.into_bits() == u32::MAX => Some((Control::NUMBER, 0, u32::MAX)),
+                // Not in use when it was read, whatever else it held.
                 None if control.committed() || control.commit() => {
                     let free = control.with_committed(false).with_commit(false);
                     Some((Control::NUMBER, free.into_bits(), control.into_bits()))
                 }
                 None => None,
             };
-            if let Some((register, expected, found)) = change {
-                return Err(Code::TABLES_CHANGED
-                    .at(place)
-                    .detail(register)
-                    .expected(expected)
-                    .found(found));
+            match change {
+                None => {}
+                Some((register, _, u32::MAX)) => return Err(silent(tree, node, register)),
+                Some((register, expected, found)) => {
+                    return Err(Code::TABLES_CHANGED
+                        .at(place)
+                        .detail(register)
+                        .expected(expected)
+                        .found(found));
+                }
             }
         }
     }
     for device in committed.devices {
         let Some(registers) = DeviceRegisters::of(tree, device.node) else { continue };
-        let now = CommittedDevice::read(hw, registers);
+        let now = CommittedDevice::read(hw, registers)
+            .map_err(|register| silent(tree, device.node, register))?;
         let at = tree.path(device.node);
         let fields = [
             (0u8, device.decoder_enable, now.decoder_enable),

@@ -169,8 +169,9 @@ pub struct Node {
     /// BI decoder (port, device) or BI route table (upstream port).
     pub back_invalidate: Option<BackInvalidate>,
     /// Why neither it nor anything below it is used: what a bring-up that is content with the rest
-    /// ([`OnFailure::BestEffort`](crate::policy::OnFailure)) met there. One that is no
-    /// [failure](Error::is_failure) is no loss: a CXL 1.1 host is not this library's to use.
+    /// ([`OnFailure::BestEffort`](crate::policy::OnFailure)) met there, or that it did not answer when a
+    /// strict one failed. One that is no [failure](Error::is_failure) is no loss: a CXL 1.1 host is not
+    /// this library's to use.
     pub fault: Option<Error>,
 }
 

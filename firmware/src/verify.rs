@@ -240,7 +240,15 @@ fn read_device(
     findings: &mut FindingsMut<'_>,
 ) {
     let Some(registers) = DeviceRegisters::of(tree, id) else { return };
-    if committed.devices.push(CommittedDevice::read(hw, registers)).is_err() {
+    let now = match CommittedDevice::read(hw, registers) {
+        Ok(now) => now,
+        Err(register) => {
+            findings.add(Code::VERIFY_SILENT.at(tree.path(id)).detail(register));
+            *committed.unread = true;
+            return;
+        }
+    };
+    if committed.devices.push(now).is_err() {
         findings.add(Code::VERIFY_CAPACITY.error().expected(committed.devices.room()));
     }
 }

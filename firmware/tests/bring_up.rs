@@ -11,8 +11,10 @@ use cxl_firmware::bring_up::{
 };
 use cxl_firmware::committed::{CommittedRegion, Fate, Probed};
 use cxl_firmware::discover::discover;
-use cxl_firmware::error::Phase;
+use cxl_firmware::error::{Error, Phase};
+use cxl_firmware::flat;
 use cxl_firmware::list::{Empty, Slots};
+use cxl_firmware::mmio::Mmio;
 use cxl_firmware::platform::{Bridge, Platform, Restrictions, Window};
 use cxl_firmware::policy::{OnFailure, PathPolicy, Policy, Probe, TargetSystem};
 use cxl_firmware::tables::cedt;
@@ -420,6 +422,122 @@ fn memory_of_a_size_known_at_run_time_does_as_well() {
     ] {
         assert_eq!(in_borrowed_memory(short), (Some(code), vec![], vec![]), "{short:?}");
     }
+}
+
+/// The machine with two regions, which commits without locks as well.
+fn with_trial() -> (fake::Fake, [Bridge; 1]) {
+    let (mut hw, bridges) = two_partitions();
+    for control in [DEVICE_CONTROL, BRIDGE_CONTROL] {
+        for at in [control, control + 0x20] {
+            hw.reactions.push((at, 0x1200, vec![(at, 0x1600)]));
+        }
+    }
+    (hw, bridges)
+}
+
+#[test]
+fn what_a_lost_lock_leaves_is_taken_back_or_stranded_and_its_window_not_fixed() {
+    use Fate::{Done, Stranded};
+    const BRIDGE_1: u64 = BRIDGE_CONTROL + 0x20;
+    type Fault = fn(&mut fake::Fake);
+    // What the bridge does; regions after it, fates by component, the bridge first, and whether the
+    // window is fixed.
+    let cases: [(Fault, usize, &[Fate], bool); 3] = [
+        // Its decoder 0 commits and forgets to lock: both regions are lost behind the device's locks.
+        (|hw| hw.reactions[2].2 = vec![(BRIDGE_CONTROL, 0x1600)], 0, &[Stranded; 2], false),
+        // The same of decoder 1: the lower region stays, and all that it needs is locked.
+        (|hw| hw.reactions[3].2 = vec![(BRIDGE_1, 0x1600)], 1, &[Done, Done, Stranded], true),
+        // And it cannot be taken back: somebody may still move it.
+        (
+            |hw| {
+                hw.reactions[3].2 = vec![(BRIDGE_1, 0x1600)];
+                let registers = [(BRIDGE_1 - 0x10, 0x1000_0000), (BRIDGE_1 - 0x0C, 1)];
+                let size = [(BRIDGE_1 - 0x08, 0x1000_0000), (BRIDGE_1 + 0x04, 3)];
+                let control = [(BRIDGE_1, 0x1600)];
+                hw.reactions.push((BRIDGE_1, 0, [&registers[..], &size, &control].concat()));
+            },
+            1,
+            &[Done, Stranded, Done, Stranded],
+            false,
+        ),
+    ];
+    for (number, (fault, regions, fates, fixed)) in cases.into_iter().enumerate() {
+        let (mut hw, bridges) = with_trial();
+        fault(&mut hw);
+        let windows = [window()];
+        let platform = Platform { windows: &windows, ..fake::platform(&bridges, &[]) };
+        let policy = Policy { on_failure: OnFailure::BestEffort, ..Policy::default() };
+        let mut tables = vec![];
+        // A second run finds it so, and says the same.
+        for run in 0..2 {
+            let what = format!("case {number}, run {run}");
+            let mut work = Workspace::<4, 4, 8>::new();
+            let extent = bring_up(&mut hw, &mut fake::clock(), &platform, &policy, &mut work);
+            assert!(matches!(extent, Ok(Extent::Less { .. })), "{what}: {extent:?}");
+            assert_eq!(work.committed.regions.len(), regions, "{what}");
+            let entries = &work.committed.decoders;
+            let mut found: Vec<_> = entries.iter().map(|e| (e.node, e.index, e.fate)).collect();
+            found.sort_by_key(|(node, index, _)| (*node, *index));
+            let found: Vec<Fate> = found.into_iter().map(|(_, _, fate)| fate).collect();
+            assert_eq!(found, fates, "{what}");
+            // Whatever is committed is in the list, as it is.
+            let controls = [DEVICE_CONTROL, BRIDGE_CONTROL].map(|at| [at, at + 0x20]);
+            let controls = controls.as_flattened().iter().map(|at| Mmio::read(&mut hw, *at));
+            let mut controls: Vec<u32> = controls.filter(|control| control & 0x400 != 0).collect();
+            let mut listed: Vec<u32> = entries.iter().map(|entry| entry.image.control).collect();
+            (controls.sort(), listed.sort());
+            assert_eq!(listed, controls, "{what}");
+            let said: Vec<_> =
+                work.outcomes().filter_map(|it| it.outcome.error().copied()).collect();
+            let cause = |error: &Error| error.code() == 0x0411 && error.found == 0x1600;
+            assert!(run > 0 || said.iter().any(cause), "{what}: {said:?}");
+            let mut buffer = [0; 256];
+            let table = cedt(&platform, &work.topology, &work.committed, IDENTITY, &mut buffer);
+            let table = table.expect("a table").to_vec();
+            // Window Restrictions, behind a header of 36 bytes and a CHBS of 32.
+            assert_eq!(table[36 + 32 + 32] & 0x10 != 0, fixed, "{what}");
+            tables.push(table);
+        }
+        assert_eq!(tables[0], tables[1], "case {number}");
+    }
+}
+
+#[test]
+fn a_bridge_that_stops_answering_is_said_to_and_none_of_its_decoders_is_recorded() {
+    let ((mut hw, bridges), windows) = (machine(), [window()]);
+    // From the second look on.
+    hw.later.insert(BRIDGE_CONTROL, (1, u32::MAX));
+    let platform = Platform { windows: &windows, ..fake::platform(&bridges, &[]) };
+    let mut work = Workspace::<4, 4, 8>::new();
+    let policy = Policy::default();
+    let result = bring_up(&mut hw, &mut fake::clock(), &platform, &policy, &mut work);
+    assert_eq!(result.map_err(|error| error.code()), Err(0x040A));
+    let entries: Vec<_> = work.committed.decoders.iter().map(|e| (e.node.0, e.fate)).collect();
+    assert_eq!(entries, [(2, Fate::RolledBack)]);
+    let said: Vec<_> = work.outcomes().filter_map(|it| it.outcome.error().copied()).collect();
+    let words = "bridge 12: HDM Decoder Control reads all-ones: the component does not answer";
+    assert_eq!(said.iter().map(ToString::to_string).collect::<Vec<_>>(), [words; 3]);
+    assert_eq!(described(&platform, &work), Some(0x060E));
+}
+
+#[test]
+fn a_window_over_something_else_is_refused_before_hardware_is_touched() {
+    let ((mut hw, bridges), windows) = (machine(), [window()]);
+    let ram = [Span::new(Hpa(WINDOW + 0x1000_0000), 0x1000).expect("a range")];
+    let platform = Platform { windows: &windows, occupied: &ram, ..fake::platform(&bridges, &[]) };
+    let mut refused = vec![];
+    for on_failure in [OnFailure::Strict, OnFailure::BestEffort] {
+        let policy = Policy { on_failure, ..Policy::default() };
+        let mut work = Workspace::<4, 4, 8>::new();
+        refused.extend(bring_up(&mut hw, &mut fake::clock(), &platform, &policy, &mut work).err());
+    }
+    let (policy, mut work) = (flat::Policy::default(), flat::Workspace::<4, 8, 16>::new());
+    refused
+        .extend(flat::bring_up(&mut hw, &mut fake::clock(), &platform, &policy, &mut work).err());
+    let words =
+        "window 0x100000000 reaches over 0x110000000-0x110000fff, where RAM or registers answer";
+    assert_eq!(refused.iter().map(ToString::to_string).collect::<Vec<_>>(), [words; 3]);
+    assert!(hw.reads.is_empty() && hw.writes.is_empty());
 }
 
 #[test]

@@ -650,7 +650,7 @@ fn every_plan_error() {
 #[test]
 fn every_note() {
     type Change = fn(&mut Board, &mut Ask);
-    let cases: [(u16, Change); 12] = [
+    let cases: [(u16, Change); 13] = [
         (0x0380, |board, _| board.node(NodeId(0)).hdm = None),
         (0x0381, |_, ask| asks(ask).size = Some(UNIT)),
         (0x0382, to_guest),
@@ -1057,6 +1057,12 @@ fn every_table_error() {
         (Some(0x060F), |m| m.hw.set(BRIDGE + 0x30, 0x1600)),
         (Some(0x0610), |m| m.hw.set(0x2000_0004, 0)),
         (Some(0x0610), |m| m.hw.set(DVSEC + 0x0C, 2)),
+        // All-ones are no value: of a decoder in use, of a spare one, of what switches a device on.
+        (Some(0x0611), |m| m.hw.set(BRIDGE + 0x10, !0)),
+        (Some(0x0611), |m| m.hw.set(BRIDGE + 0x00, !0)),
+        (Some(0x0611), |m| m.hw.set(BRIDGE + 0x30, !0)),
+        (Some(0x0611), |m| m.hw.set(0x2000_0004, !0)),
+        (Some(0x0611), |m| m.hw.set(DVSEC + 0x0C, !0)),
     ];
     for (expected, change) in now {
         let mut hw = Machine { hw: m.hw.clone(), ..scripted::simple() };
@@ -1130,7 +1136,11 @@ fn every_handoff_error() {
         provoked.push(expected);
     }
     let record = handoff::read(&good).expect("what was written");
-    provoked.extend(record.check_registers([]).err().map(|error| number(error.code(), &error)));
+    let silent = [DecoderImage::from_dwords([!0; DecoderImage::DWORDS])];
+    for images in [&[][..], &silent] {
+        let result = record.check_registers(images.iter().copied());
+        provoked.extend(result.err().map(|error| number(error.code(), &error)));
+    }
     complete(defined(0x0700..=0x07FF), provoked);
 }
 

@@ -8,7 +8,7 @@ mod scripted;
 use std::collections::BTreeMap;
 
 use cxl_firmware::commit::{Receipt, commit};
-use cxl_firmware::committed::{Committed, Fate};
+use cxl_firmware::committed::{Committed, CommittedDecoder, Fate};
 use cxl_firmware::error::{Code, Error, Place};
 use cxl_firmware::platform::{BridgeKind, Restrictions, Window};
 use cxl_firmware::policy::{PathPolicy, Policy};
@@ -296,6 +296,8 @@ fn whatever_a_run_leaves_behind_no_table_hides_a_decoder_that_leads_nowhere() {
                     commit(&mut m.hw, &mut Ticks::of(1), &m.topology, &plan, &policy, &mut done);
                 let whole = in_use(&m).values().all(|decoders| *decoders == levels);
                 let what = format!("{dropped:?} {silent_after:?} run {run}: {result:?}");
+                let answers = |entry: &CommittedDecoder| entry.image.control != u32::MAX;
+                assert!(done.decoders.iter().all(answers), "{what}: all-ones in the record");
                 match table(&m, &done) {
                     Ok(_) => assert!(whole, "{what}: a table of {:x?}", in_use(&m)),
                     Err(error) => assert!(result.is_err(), "{what}: {error}"),

@@ -509,6 +509,21 @@ fn a_machine_is_held_against_the_plan() {
 }
 
 #[test]
+fn a_device_whose_enables_are_all_ones_does_not_answer() {
+    let (m, _) = committed(simple(), &LINUX);
+    // HDM Decoder Global Control, DVSEC CXL Control, DVSEC CXL Lock.
+    for at in [0x2000_0004, DVSEC + 0x0C, DVSEC + 0x14] {
+        let (mut hw, platform) = (m.hw.clone(), m.platform());
+        hw.set(at, u32::MAX);
+        let (mut seen, mut findings) = (Committed::<16>::new(), Findings::<8>::new());
+        verify(&mut hw, &platform, &m.topology, &LINUX, &mut seen, &mut findings);
+        let said = findings.list().iter().map(|finding| finding.code);
+        assert!({ said }.any(|code| code == Code::VERIFY_SILENT), "{:?}", findings.list());
+        assert!(seen.devices.is_empty() && seen.unread && seen.regions.is_empty());
+    }
+}
+
+#[test]
 fn more_than_fits_is_counted() {
     let (m, _) = committed(switched(), &LINUX);
     let (mut hw, platform) = (m.hw.clone(), m.platform());

@@ -188,7 +188,13 @@ const REMEDIES: &[Remedy] = &[
         "Give the library more bus numbers or a larger range of addresses to assign from.",
     ),
     (
-        &[Code::DISCOVER_SILENT, Code::COMMIT_SILENT, Code::VERIFY_SILENT],
+        &[
+            Code::DISCOVER_SILENT,
+            Code::COMMIT_SILENT,
+            Code::VERIFY_SILENT,
+            Code::TABLES_SILENT,
+            Code::HANDOFF_SILENT,
+        ],
         "The component stopped answering (all-ones): look for a link that went down, a BAR that is \
          not forwarded, or a reset in the middle.",
     ),

@@ -12,12 +12,13 @@ use cxl_firmware::bring_up::Extent;
 use cxl_firmware::handoff;
 use cxl_firmware::platform::Platform;
 use cxl_firmware::tables;
-use cxl_firmware::topology::Partition;
+use cxl_firmware::topology::{Partition, Path};
 use cxl_harness::run::{self, DirectRun};
 use cxl_lint::{Input, Rule, lint};
 use cxl_model::fabric::HdmImage;
 use cxl_model::machine::{Landing, Machine};
 use cxl_model::scenario::{Parent, PathPolicy, Place, Scenario, builtin};
+use cxl_regs::Component;
 use cxl_regs::acpi::cedt::{Cedt, ChbsVersion};
 use cxl_regs::hdm::{Control, DecoderImage};
 use cxl_regs::mmio::Mmio;
@@ -451,6 +452,63 @@ fn a_device_that_lost_one_region_keeps_its_others() {
         }
         // Some have to have cost a device one of its regions.
         assert!(kept_part > 0, "{name}");
+    }
+}
+
+/// Two devices below one bridge, with three regions.
+const THREE_REGIONS: &str = r#"
+    bridge = [{ name = "hb0", uid = 16 }]
+    port = [{ name = "rp0", below = "hb0" }, { name = "rp1", below = "hb0" }]
+    window = [{ targets = ["hb0"], size = "4GiB" }]
+    device = [
+        { name = "mem0", below = "rp0", volatile = "512MiB" },
+        { name = "mem1", below = "rp1", volatile = "256MiB", persistent = "256MiB" },
+    ]
+"#;
+
+/// Devices are locked first, so what the bridge then loses stays locked in them.
+#[test]
+fn what_a_lost_lock_leaves_is_in_the_record_and_said() {
+    for decoder in 0..3 {
+        let fault = format!("[[fault]]\nat = \"hb0\"\nkind = \"lock-lost\"\ndecoder = {decoder}\n");
+        let scenario = Scenario::parse(&format!("{THREE_REGIONS}{fault}"), "test").unwrap();
+        let Run { machine, done, .. } = run(&scenario, Fault::None, &fault);
+        let refusal = done.refusal.as_ref().map(ToString::to_string);
+        assert_eq!(refusal, None, "{fault}");
+        assert!(matches!(done.extent, Extent::Less { .. }), "{fault}");
+        assert_eq!(served(&machine, &done, &fault).len(), decoder, "{fault}");
+        let fabric = machine.fabric();
+        let bridges = (0..).zip(&fabric.bridges).map(|(at, it)| (Place::Bridge(at), &it.hdm));
+        let devices = (0..).zip(&fabric.devices).map(|(at, it)| (Place::Device(at), &it.hdm));
+        let words = |at: Path, component: Component, index: u8, image: &DecoderImage| {
+            // The eighth dword is reserved, and not recorded.
+            format!("{at} {component:?} {index} {:x?}", &image.to_dwords()[..7])
+        };
+        let mut committed = BTreeSet::new();
+        let mut locked = true;
+        for (place, hdm) in bridges.chain(devices) {
+            let is_device = matches!(place, Place::Device(_));
+            let component = if is_device { Component::Device } else { Component::HostBridge };
+            let decoders = hdm.iter().flat_map(|hdm| &hdm.decoders);
+            for (index, image) in (0..).zip(decoders).filter(|(_, it)| it.control().committed()) {
+                let at = run::path(&scenario, place).unwrap();
+                committed.insert(words(at, component, index, image));
+                locked &= image.control().locked();
+            }
+        }
+        let record = handoff::read(&done.handoff).unwrap();
+        let recorded = record.decoders().filter(|entry| entry.image.control().committed());
+        let recorded: BTreeSet<_> = recorded
+            .map(|entry| {
+                words(entry.place.at, entry.place.component, entry.place.index, &entry.image)
+            })
+            .collect();
+        assert_eq!(recorded, committed, "{fault}");
+        // All three of the devices', and of the bridge those below the one that failed.
+        assert_eq!((committed.len(), locked), (3 + decoder, true), "{fault}");
+        let cause = |error: &cxl_firmware::Error| error.to_string().contains("but control reads");
+        let said = record.outcomes().any(|it| it.outcome.error().is_some_and(cause));
+        assert!(said, "{fault}: {:?}", record.outcomes().collect::<Vec<_>>());
     }
 }
 

@@ -11,7 +11,7 @@
 use super::{Extent, Scope, WorkspaceMut, check};
 use crate::commit::lock::lock_all;
 use crate::commit::undo;
-use crate::committed::{self, CommittedMut, Fate, Probed};
+use crate::committed::{self, CommittedDecoder, CommittedMut, Fate, Probed};
 use crate::decoder_registers::DecoderRegisters;
 use crate::discover::discover_as;
 use crate::error::{Code, Error, Place};
@@ -69,7 +69,7 @@ pub(super) fn run(
             && is_foreign(&error)
             && take_over(hw, platform, policy, &mut work, error)
         {
-            return extent(policy, &work);
+            return end(hw, policy, &mut work);
         }
         give_up(hw, platform, policy, scope, &mut work, error)?;
     }
@@ -95,7 +95,43 @@ pub(super) fn run(
             };
         }
     }
-    extent(policy, &work)
+    end(hw, policy, &mut work)
+}
+
+/// The end of a run: what could not be taken back is in the list, and how much is in use.
+fn end(
+    hw: &mut impl Mmio,
+    policy: &Policy<'_>,
+    work: &mut WorkspaceMut<'_>,
+) -> Result<Extent, Error> {
+    note_stranded(hw, work);
+    extent(policy, work)
+}
+
+/// Adds what is committed in components that are lost, and above the decoders that may be used: it leads
+/// nowhere, and nobody has read it yet. What does not answer is left out.
+fn note_stranded(hw: &mut impl Mmio, work: &mut WorkspaceMut<'_>) {
+    let WorkspaceMut { topology, committed, findings, .. } = work;
+    let tree = Tree(&topology.nodes);
+    for (node, hdm) in tree.iter().filter_map(|(id, node)| Some((id, node.hdm?))) {
+        let first = if tree.fault(node).is_some() { 0 } else { hdm.decoders };
+        for index in first..hdm.capability.decoders().unwrap_or(0) {
+            let registers = DecoderRegisters::new(hdm.block, index);
+            let control = registers.read_control(hw);
+            if !control.committed() || control.into_bits() == u32::MAX {
+                continue;
+            }
+            let image = registers.read_beside(hw, control);
+            let entry = CommittedDecoder::new(tree, node, index, image, Fate::Stranded);
+            let mut entries = committed.decoders.iter_mut();
+            if let Some(known) = entries.find(|known| (known.node, known.index) == (node, index)) {
+                *known = entry;
+            } else if committed.decoders.push(entry).is_err() {
+                *committed.unread = true;
+                findings.add(Code::VERIFY_CAPACITY.error().expected(committed.decoders.room()));
+            }
+        }
+    }
 }
 
 /// Verifies what cannot be undone any more, until what is left is good: each look takes out what the
@@ -370,7 +406,9 @@ fn give_up(
             return Err(error);
         }
         out += 1;
-        if let Some(usable) = usable_decoders(tree, work.plan.view(), &work.committed, id, &error) {
+        let silent = is_silent(hw, tree, id);
+        let usable = usable_decoders(tree, work.plan.view(), &work.committed, id, &error);
+        if let Some(usable) = usable.filter(|_| !silent) {
             let node = work.topology.nodes.get_mut(usize::from(id.0));
             if let Some(hdm) = node.and_then(|node| node.hdm.as_mut()) {
                 hdm.decoders = usable;
@@ -394,6 +432,14 @@ fn give_up(
         }
     }
     if out == 0 { Err(error) } else { Ok(()) }
+}
+
+/// Whether a component with decoders does not answer.
+pub(super) fn is_silent(hw: &mut impl Mmio, tree: Tree<'_>, id: NodeId) -> bool {
+    let hdm = tree.get(id).and_then(|node| node.hdm);
+    hdm.is_some_and(|hdm| {
+        DecoderRegisters::new(hdm.block, 0).read_control(hw).into_bits() == u32::MAX
+    })
 }
 
 /// Whether a device had decoders in use before: those of what is tried were taken back.

@@ -18,6 +18,7 @@ use cxl_regs::hdm::DecoderImage;
 use super::planned_registers::Slot;
 use super::{COMMIT_TIMEOUT, Job, commit_one, take_back};
 use crate::committed::CommittedMut;
+use crate::decoder_registers::DecoderRegisters;
 use crate::device_registers::DeviceRegisters;
 use crate::error::{Code, Error};
 use crate::mmio::{Clock, Mmio};
@@ -78,11 +79,15 @@ pub(crate) fn lock_all(
         for planned in view.decoders.iter().skip(open).rev() {
             let routes = routes(tree, planned.node);
             let lost = tree.fault(planned.node).is_some() || loses_any(view, open, planned.node);
-            let taken_back = anew && routes && planned.node != node;
-            if let (true, false, Ok(slot)) =
-                (routes || lost, taken_back, Slot::new(tree, planned, policy))
-            {
-                take_back(hw, &slot, DecoderImage::default());
+            let taken_back = match planned.node == node {
+                true => !routes && locked > 0,
+                false => anew && routes,
+            };
+            // Also those above the one that failed, which may not be used any more.
+            let hdm = tree.get(planned.node).and_then(|node| node.hdm);
+            if let (true, false, Some(hdm)) = (routes || lost, taken_back, hdm) {
+                let registers = DecoderRegisters::new(hdm.block, planned.index);
+                take_back(hw, registers, DecoderImage::default());
             }
         }
         for device in committed.devices_before.iter() {
@@ -122,7 +127,8 @@ fn keep_lowest(
     let node = registers.node;
     for index in (locked..plan.decoders_of(node).count()).rev() {
         if let Some(planned) = plan.decoders_of(node).nth(index) {
-            take_back(hw, &Slot::new(tree, planned, policy)?, DecoderImage::default());
+            let slot = Slot::new(tree, planned, policy)?;
+            take_back(hw, slot.registers, DecoderImage::default());
         }
     }
     finish(hw, tree, plan, policy, registers, locked)

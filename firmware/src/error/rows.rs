@@ -377,6 +377,8 @@ rows! {
         "{at}: {detail:register} was {expected:x8} when the table was made, is {found:x8}",
     0x0610 TABLES_DEVICE_CHANGED
         "{at}: {detail|HDM Decoder Enable|Mem_Enable|Cache_Enable|CONFIG_LOCK} was {expected} when the table was made, is {found}",
+    0x0611 TABLES_SILENT
+        "{at}: {detail:register} reads all-ones: the component does not answer",
 
     // The hand-off record.
     0x0701 HANDOFF_NO_ROOM
@@ -394,6 +396,8 @@ rows! {
     0x0709 HANDOFF_RANGE "{at}: base {expected:x} with size {found:x} is no range",
     0x070A HANDOFF_REGISTERS
         "the locked decoders' registers have digest {found:x16}, recorded was {expected:x16}",
+    0x070B HANDOFF_SILENT
+        "{at}: {detail:register} reads all-ones: the component does not answer",
 
     // Memory that does not answer as the registers say. The place is the device that is to answer.
     0x0901 PROBE_NOT_HELD

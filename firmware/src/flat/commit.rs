@@ -196,7 +196,7 @@ pub(super) fn put_back(hw: &mut impl Mmio, view: View<'_>, written: usize) {
         let DecoderBefore(before) = if of_device { device } else { bridge };
         let slot = slot(&planned, &mut { Fault::NONE });
         if let (Ok(slot), false) = (slot, is_locked(hw, view, planned.region)) {
-            take_back(hw, &slot, before);
+            take_back(hw, slot.registers, before);
         }
     }
     devices_back(hw, view, DeviceRegisters::restore_ranges);
