@@ -8,11 +8,12 @@ use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 
 use cxl_lint::{
-    Images, ImagesError, Input, Kernel, Registers, Report, Withheld, lint, lint_for, unchecked,
+    Config, Images, ImagesError, Input, Kernel, Registers, Report, Withheld, lint, lint_for,
+    unchecked,
 };
 use cxl_model::capture::witness::Witness;
 use cxl_model::capture::{Capture, Content, Found};
-use cxl_model::mapping::{MappingsText, mappings};
+use cxl_model::mapping::MappingsText;
 use cxl_regs::Size;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -74,10 +75,20 @@ pub struct Shown {
     pub open: usize,
 }
 
+/// An input without what was shown of configuration space in part: which DVSECs are behind it, and what
+/// they lock, nobody knows.
+fn known(input: &Input) -> Input {
+    let mut known = input.clone();
+    for device in &mut known.devices {
+        device.config = device.config.take().filter(Config::is_whole);
+    }
+    known
+}
+
 impl Locks {
     /// By the registers of an input.
     pub fn of(input: &Input) -> Self {
-        let given = Given::of(input);
+        let given = Given::of(&known(input));
         let found = Protection::of(&given);
         let whole = given.missing().is_empty();
         // What was not given may be what is said to be missing here.
@@ -197,6 +208,11 @@ impl From<Images> for Subject {
 }
 
 impl Subject {
+    /// Whether there is nothing to be said of it, and nothing was withheld either.
+    pub fn is_empty(&self) -> bool {
+        self.whole.is_empty() && self.withheld.is_empty()
+    }
+
     /// Out of captures that nobody put in an image set.
     pub fn of_captures(
         name: String,
@@ -243,8 +259,8 @@ impl Inspection {
                 ranges.partition(|(_, decoder)| decoder.locked == Some(true));
             Shown { locked: locked.len(), open: open.len() }
         });
-        let fabric = whole.reached().fabric;
-        let text = MappingsText(&fabric, &mappings(&fabric)).to_string();
+        let reached = known(&whole).reached();
+        let text = MappingsText(&reached.fabric, &reached.mappings()).to_string();
         let withheld = withheld.into_iter().map(|Withheld { what, why }| Missing { what, why });
         Self {
             subject: name,
@@ -259,7 +275,7 @@ impl Inspection {
 
     /// Whether everything was there to be looked at, and Linux refuses nothing.
     pub fn is_good(&self) -> bool {
-        self.withheld.is_empty() && !self.lint.refused()
+        self.withheld.is_empty() && self.locks.missing.is_empty() && !self.lint.refused()
     }
 }
 
@@ -317,8 +333,12 @@ fn components(input: &Input) -> Vec<Component> {
             facts.extend(parts.map(|(bytes, kind)| format!("{} {kind}", Size(bytes))));
         }
         facts.push(decoders(&device.registers));
-        facts.push(match device.config.as_ref().map(|config| config.dvsec) {
+        let space = device.config.as_ref();
+        facts.push(match space.map(|config| config.dvsec) {
             None => "configuration space not given".to_owned(),
+            Some(None) if !space.is_some_and(Config::is_whole) => {
+                "configuration space given in part".to_owned()
+            }
             Some(None) => "no CXL Device DVSEC".to_owned(),
             Some(Some(dvsec)) => {
                 let on = if dvsec.control & 1 << 2 != 0 { "on" } else { "off" };

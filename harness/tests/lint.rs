@@ -1688,6 +1688,89 @@ fn a_table_of_many_records_is_looked_at_in_part() {
     assert_eq!(missing, ["CEDT records behind the first 4096", "host bridges"]);
 }
 
+/// Linux takes a region's granularity from the member that comes first, be it the wrong one.
+#[test]
+fn of_a_set_the_member_that_differs_from_its_window_is_accused() {
+    for wrong in [0, 2] {
+        let input = by_hand(|input| {
+            two(input);
+            device(input, wrong, 0).control = COMMITTED | 0x11;
+        });
+        let found = findings(&input, Some("7.1"));
+        let found: Vec<_> =
+            found.iter().filter(|found| found.rule == Rule::GranularityDiffers).collect();
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert_eq!(found[0].component, input.devices[wrong].name);
+        assert_eq!(found[0].found, "granularity 512 B, the set has 256 B");
+    }
+}
+
+/// Rows as `lspci` prints them.
+fn lspci(address: &str, space: &[u8]) -> String {
+    let rows = space.chunks(16).enumerate().map(|(line, bytes)| {
+        let bytes: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{:02x}: {}\n", 16 * line, bytes.join(" "))
+    });
+    format!("{address} CXL: a function\n{}\n", rows.collect::<String>())
+}
+
+#[test]
+fn what_nobody_could_judge_is_no_good_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| fs::write(directory.path().join(name), bytes).unwrap();
+    let mut table = with_checksum(good("one-device").cedt.unwrap());
+    file("cedt", &table);
+    table[..4].copy_from_slice(b"CEDX");
+    file("cedx", &with_checksum(table));
+    file("iomem", b"00000000-00000fff : Reserved\n00001000-0009ffff : System RAM\n");
+    let mut network = [0; 64];
+    network[..12].copy_from_slice(&[0x86, 0x80, 0xD3, 0x10, 0, 0, 0, 0, 0, 0, 0, 2]);
+    file("nic", lspci("00:02.0", &network).as_bytes());
+    for name in ["cedx", "iomem", "nic"] {
+        for command in ["lint", "inspect"] {
+            let (output, complaints, code) = ran(&[command, name], directory.path());
+            assert_eq!((code, output.as_str()), (2, ""), "{command} {name}: {complaints}");
+            assert!(complaints.contains("found nothing"), "{command} {name}: {complaints}");
+        }
+    }
+    // A table alone can be held to rules, and is no machine that everything is known of.
+    assert_eq!(ran(&["lint", "cedt"], directory.path()).2, 0);
+    let (output, _, code) = ran(&["inspect", "cedt"], directory.path());
+    assert_eq!(code, 1, "{output}");
+    assert!(output.contains("not given         registers of any component"), "{output}");
+}
+
+#[test]
+fn configuration_space_that_was_shown_in_part_decides_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut machine = Machine::new(&Scenario::built_in("one-device").unwrap());
+    run::direct(&mut machine);
+    let space = machine.function(cxl_model::scenario::Place::Device(0)).unwrap().bytes();
+    for bytes in [64, 256] {
+        let text = lspci("0000:0d:00.0", &space[..bytes]);
+        fs::write(directory.path().join("mem0.lspci"), text).unwrap();
+        let (output, complaints, code) = ran(&["lint", "mem0.lspci"], directory.path());
+        assert_eq!(code, 0, "{output}{complaints}");
+        assert!(output.contains("without configuration space of 0000:0d:00.0: "), "{output}");
+        assert!(output.contains(&format!("{bytes} bytes of configuration space")), "{output}");
+        let (output, _, code) = ran(&["inspect", "mem0.lspci"], directory.path());
+        assert_eq!(code, 1, "{output}");
+        assert!(output.contains("locked            nobody can say"), "{output}");
+    }
+}
+
+#[test]
+fn what_a_verdict_rests_on_is_in_every_form_of_it() {
+    let remark = "the firmware stopped (plan: ";
+    let directory = tempfile::tempdir().unwrap();
+    for (format, mark) in [("sarif", "\"level\": \"note\""), ("junit", "<system-out>")] {
+        let arguments = ["lint", "window-too-small", "--format", format];
+        let (output, complaints, _) = ran(&arguments, directory.path());
+        assert!(output.contains(remark), "{format}: {output}{complaints}");
+        assert!(output.contains(mark), "{format}: {output}");
+    }
+}
+
 #[test]
 fn a_table_that_linux_reads_is_read() {
     let directory = tempfile::tempdir().unwrap();

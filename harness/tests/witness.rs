@@ -13,11 +13,11 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use cxl_harness::run;
-use cxl_lint::{Input, lint};
+use cxl_lint::{Input, Registers, lint};
 use cxl_model::capture::{Ask, read};
 use cxl_model::fabric::{Fabric, Parent};
 use cxl_model::machine::Machine;
-use cxl_model::mapping::{Path, Reason, resolve};
+use cxl_model::mapping::{At, Path, Reason, resolve};
 use cxl_model::scenario::{BridgeVersion, Scenario, builtin, builtins};
 use cxl_regs::block::image;
 use cxl_regs::dvsec::{DvsecId, Dvsecs};
@@ -351,4 +351,78 @@ fn commands_take_a_dump_as_they_take_a_scenario() {
         program::ran(&mut program::command(&["explain", &set, &base.to_string()]));
     assert_eq!(code, 1);
     assert!(output.contains("nobody gave the registers of hb0"), "{output}");
+}
+
+/// What `cxl list` prints of one device: `address` is what it has of a decoder's address, `decoders` whether it
+/// was asked for those of ports.
+fn listed(address: &str, decoders: bool) -> String {
+    let shown = |name: &str, size: u64, rest: &str| {
+        format!(r#"{{"decoder":"{name}",{address}"size":{size},"interleave_ways":1{rest}}}"#)
+    };
+    let to = |dport: &str, id: u32| {
+        format!(r#","nr_targets":1,"targets":[{{"target":"{dport}","position":0,"id":{id}}}]"#)
+    };
+    let takes = r#","volatile_capable":true"#.to_owned();
+    let window = shown("decoder0.0", 4 << 30, &(takes + &to("pci0000:10", 16)));
+    let bridge = shown("decoder1.0", 256 << 20, &to("0000:10:00.0", 0));
+    let device = shown("decoder2.0", 256 << 20, r#","dpa_resource":0,"dpa_size":268435456"#);
+    let [bridge, device] = [("port1", bridge), ("endpoint2", device)].map(|(port, decoder)| {
+        if decoders { format!(r#","decoders:{port}":[{decoder}]"#) } else { String::new() }
+    });
+    format!(
+        r#"[{{"bus":"root0","provider":"ACPI.CXL","nr_dports":1,
+"dports":[{{"dport":"pci0000:10","id":16}}],
+"decoders:root0":[{window}],
+"ports:root0":[{{"port":"port1","host":"pci0000:10","nr_dports":1,
+"dports":[{{"dport":"0000:10:00.0","id":0}}]{bridge},
+"endpoints:port1":[{{"endpoint":"endpoint2","host":"mem0","parent_dport":"0000:10:00.0",
+"memdev":{{"memdev":"mem0","ram_size":268435456,"host":"0000:11:00.0"}}{device}}}]}}]}}]
+"#
+    )
+}
+
+#[test]
+fn what_a_listing_leaves_out_is_not_looked_at_and_not_refused() {
+    let base = r#""resource":4294967296,"#;
+    let gaps = |input: &Input| -> Vec<String> {
+        cxl_lint::unchecked(input).into_iter().map(|gap| gap.missing).collect()
+    };
+    // All of it, all but decoders, all but what only root is shown.
+    for (address, decoders) in [(base, true), (base, false), ("", true)] {
+        let input = input_of(&listed(address, decoders));
+        let refused: Vec<_> = lint(&input).into_iter().filter(|it| it.refused()).collect();
+        assert!(refused.is_empty(), "{address:?} {decoders}: {refused:#?}");
+        // Linux shows neither of these, whatever it is asked.
+        assert_eq!((&input.devices[0].config, input.devices[0].status), (&None, None));
+        let gaps = gaps(&input);
+        assert!(gaps.contains(&"configuration space of mem0".to_owned()), "{gaps:?}");
+        let whole = decoders && !address.is_empty();
+        for registers in [&input.bridges[0].registers, &input.devices[0].registers] {
+            assert_eq!(*registers != Registers::Unknown, whole, "{address:?} {decoders}");
+        }
+        for name in ["registers of hb0", "registers of mem0"] {
+            assert_eq!(gaps.contains(&name.to_owned()), !whole, "{address:?} {decoders}: {gaps:?}");
+        }
+        // A window without an address is none, and not one at 0.
+        assert_eq!(input.cedt.is_none(), address.is_empty());
+        let found = input.reached().resolve(Hpa(4 << 30));
+        match (decoders, address.is_empty()) {
+            (true, false) => assert_eq!(found.map(|path| path.dpa.0), Ok(0)),
+            (false, _) => assert_eq!(found, Err(Reason::NotGiven { at: At::Device(0) })),
+            (_, true) => assert_eq!(found, Err(Reason::WindowsNotGiven)),
+        }
+    }
+}
+
+#[test]
+fn a_table_that_nobody_gave_is_said_not_to_be_given() {
+    let folder = Folder::new();
+    let list = folder.file("list.json", listed(r#""resource":4294967296,"#, true));
+    let (text, _, code) = program::ran(&mut program::command(&["lint", &list]));
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("the CEDT was not given"), "{text}");
+    assert!(text.contains("without configuration space of mem0"), "{text}");
+    let (text, _, _) = program::ran(&mut program::command(&["inspect", &list, "--json"]));
+    let told = text.contains("CONFIG_LOCK") || text.contains("CXL.mem o");
+    assert!(!told && text.contains("configuration space not given"), "{text}");
 }

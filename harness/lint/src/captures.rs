@@ -16,15 +16,17 @@ use cxl_regs::{Component, block};
 use super::images::{ImagesError, in_full};
 use super::input::{
     Bridge, Config, Device, DeviceDvsec, Input, MEMORY_DEVICE, Port, Registers, Switch,
+    shown_in_part,
 };
-use super::records::Records;
+use super::records::{Records, own};
 use super::witness;
 
-/// A function of a machine: its name, its address in full, what matters of its configuration space.
+/// A function of a machine: its name, its address in full, its configuration space, and where that stands.
 struct Function {
     name: String,
     address: Option<String>,
-    config: Config,
+    space: Vec<u8>,
+    place: String,
 }
 
 /// What has been gathered of a machine.
@@ -68,7 +70,7 @@ impl Input {
     pub fn of_dumps(dumps: &[(PathBuf, Dump)]) -> Result<Self, ImagesError> {
         let mut machine = Machine::default();
         for (file, dump) in dumps {
-            machine.dump(file, stem(file), dump)?;
+            machine.dump(file, None, dump)?;
         }
         machine.join();
         Ok(machine.input)
@@ -80,18 +82,28 @@ fn stem(file: &Path) -> String {
 }
 
 /// A dump's name: its file's, with its line where a file holds several things.
-fn name(file: &Path, found: &Found) -> String {
+fn name(file: &Path, line: Option<usize>) -> String {
     let stem = stem(file);
-    match found.lines {
-        Some((line, _)) => format!("{stem}:{line}"),
+    match line {
+        Some(line) => format!("{stem}:{line}"),
         None => stem,
+    }
+}
+
+/// Where a dump stands.
+fn place(file: &Path, line: Option<usize>) -> String {
+    match line {
+        Some(line) => format!("{}:{line}", file.display()),
+        None => file.display().to_string(),
     }
 }
 
 impl Machine {
     fn take(&mut self, file: &Path, found: &Found) -> Result<(), ImagesError> {
         match (&found.content, &found.seat) {
-            (Content::Dump(dump), None) => self.dump(file, name(file, found), dump)?,
+            (Content::Dump(dump), None) => {
+                self.dump(file, found.lines.map(|(line, _)| line), dump)?;
+            }
             (Content::Dump(dump), Some(seat)) => {
                 let registers =
                     dump.hdm().map_or(Registers::NoHdm, |(image, _)| Registers::Hdm(image));
@@ -125,18 +137,29 @@ impl Machine {
         Ok(())
     }
 
-    fn dump(&mut self, file: &Path, name: String, dump: &Dump) -> Result<(), ImagesError> {
+    fn dump(&mut self, file: &Path, line: Option<usize>, dump: &Dump) -> Result<(), ImagesError> {
+        let name = name(file, line);
         match dump.kind() {
             // The same table in two forms is one table.
             Kind::Cedt
                 if self.input.cedt.as_deref().is_some_and(|known| {
-                    dump.sections().next().is_none_or(|(_, bytes)| bytes != known)
+                    dump.sections().next().is_none_or(|(_, bytes)| own(bytes) != known)
                 }) =>
             {
                 return Err(ImagesError::SecondTable { file: file.to_owned() });
             }
             Kind::Cedt => {
-                self.input.cedt = dump.sections().next().map(|(_, bytes)| bytes.to_vec());
+                let Some((_, bytes)) = dump.sections().next() else { return Ok(()) };
+                let table = own(bytes);
+                if table.len() < bytes.len() {
+                    self.remarks.push(format!(
+                        "{}: {:#x} bytes behind the CEDT, which ends at {:#x}: nobody reads them",
+                        place(file, line),
+                        bytes.len() - table.len(),
+                        table.len()
+                    ));
+                }
+                self.input.cedt = Some(table.to_vec());
             }
             Kind::Config => {
                 for (address, space) in dump.sections() {
@@ -144,8 +167,9 @@ impl Machine {
                     let alone = address.is_none();
                     if alone || config.class == MEMORY_DEVICE || config.dvsec.is_some() {
                         let name = address.map_or(name.clone(), str::to_owned);
-                        let address = address.map(in_full);
-                        self.functions.push(Function { name, address, config });
+                        let (address, space) = (address.map(in_full), space.to_vec());
+                        let place = place(file, line);
+                        self.function(Function { name, address, space, place })?;
                     }
                 }
             }
@@ -170,6 +194,28 @@ impl Machine {
             }
         }
         Ok(())
+    }
+
+    /// One more function. What has the address of an earlier one is that one, in the same words or with
+    /// more or fewer of its bytes.
+    fn function(&mut self, function: Function) -> Result<(), ImagesError> {
+        let known = self
+            .functions
+            .iter_mut()
+            .find(|known| known.address.is_some() && known.address == function.address);
+        let Some(known) = known else {
+            self.functions.push(function);
+            return Ok(());
+        };
+        if known.space.starts_with(&function.space) {
+            return Ok(());
+        }
+        if function.space.starts_with(&known.space) {
+            *known = function;
+            return Ok(());
+        }
+        let (address, first) = (function.address.unwrap_or_default(), known.place.clone());
+        Err(ImagesError::SecondFunction { place: function.place, address, first })
     }
 
     /// The image dumps what has decoders or leads to memory. What else the table names is there, and nothing
@@ -255,7 +301,14 @@ impl Machine {
     fn join(&mut self) {
         let functions = std::mem::take(&mut self.functions);
         let alone = functions.len() == 1;
-        for Function { name, address, config } in functions {
+        for Function { name, address, space, .. } in functions {
+            let config = Config::read(&space);
+            let whole = config.is_whole();
+            let config = config.known();
+            if !whole {
+                let of = address.as_ref().unwrap_or(&name);
+                self.remarks.push(format!("{of}: {}", shown_in_part(space.len())));
+            }
             let devices = &mut self.input.devices;
             let known = devices.iter().position(|device| {
                 address.is_some() && device.address == address
@@ -265,10 +318,9 @@ impl Machine {
             match known.and_then(|at| devices.get_mut(at)) {
                 Some(device) => {
                     device.address = device.address.take().or(address);
-                    device.config = Some(config);
+                    device.config = config.or(device.config.take());
                 }
                 None => {
-                    let config = Some(config);
                     devices.push(Device { name, address, config, ..Device::default() });
                 }
             }

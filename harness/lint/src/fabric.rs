@@ -1,12 +1,13 @@
 //! An input as a [`Fabric`], to ask where addresses lead.
 //!
 //! **Invariant**: what the input does not know is taken for what lets the decoders work, and each such
-//! assumption is said; a component whose registers nobody gave is named.
+//! assumption is said; where it would decide whether an address leads anywhere, the answer is that nobody
+//! gave it.
 
-use cxl_model::fabric::{self, Fabric, HdmImage};
-use cxl_model::mapping::At;
+use cxl_model::fabric::{self, Fabric, HdmImage, Parent};
+use cxl_model::mapping::{At, Mapping, Path, Reach, Reason, mappings, proven, resolve};
 use cxl_regs::acpi::cedt::{Cfmws, Cxims};
-use cxl_regs::{Hpa, Size, Ways};
+use cxl_regs::{Arithmetic, Hpa, Size, Ways};
 
 use super::input::{Input, Registers};
 use super::records::Records;
@@ -20,6 +21,90 @@ pub struct Reached {
     pub assumed: Vec<String>,
     /// Components whose registers nobody gave.
     pub unknown: Vec<At>,
+    /// Whether the platform's PRM translates device addresses; `None` if nobody said.
+    pub prm: Option<bool>,
+    /// What else nobody gave.
+    gaps: Gaps,
+}
+
+/// What nobody gave beside registers.
+#[derive(Debug, Default)]
+struct Gaps {
+    /// A table.
+    windows: bool,
+    /// Bridges: all of them, or whose one or other is.
+    bridges: bool,
+    /// UIDs of bridges that the table knows, and nobody else.
+    uids: Vec<u32>,
+    /// Components of which nobody said what ports they have.
+    ports: Vec<At>,
+    /// Where one device or other is.
+    places: bool,
+}
+
+impl From<Fabric> for Reached {
+    /// A picture without gaps, unless there is nothing in it.
+    fn from(fabric: Fabric) -> Self {
+        let windows = fabric.windows.is_empty() && fabric.bridges.is_empty();
+        let (assumed, unknown, gaps) = (vec![], vec![], Gaps { windows, ..Gaps::default() });
+        Self { fabric, assumed, unknown, prm: None, gaps }
+    }
+}
+
+impl Reached {
+    /// Where an address leads, if what was given proves it.
+    pub fn resolve(&self, hpa: Hpa) -> Result<Path, Reason> {
+        let path = proven(&self.fabric, hpa).map_err(|reason| self.judged(reason))?;
+        match self.guessed(&path) {
+            Some(at) => Err(Reason::NotGiven { at }),
+            None => Ok(path),
+        }
+    }
+
+    /// Every window's ranges ([`mappings`]), with what nobody gave in the place of reasons that would be
+    /// facts.
+    pub fn mappings(&self) -> Vec<Mapping> {
+        let mut list = mappings(&self.fabric);
+        for mapping in &mut list {
+            let reason = match &mapping.how {
+                Reach::Trapped { reason } => Some(self.judged(*reason)),
+                Reach::Direct(_) if self.unknown.is_empty() => None,
+                Reach::Direct(direct) => (0..).zip(&direct.members).find_map(|(place, member)| {
+                    let path = resolve(&self.fabric, direct.hpa(place, member.dpa)?).ok()?;
+                    self.guessed(&path).map(|at| Reason::NotGiven { at })
+                }),
+            };
+            if let Some(reason) = reason {
+                mapping.how = Reach::Trapped { reason };
+            }
+        }
+        list
+    }
+
+    /// What a path takes for a bridge that passes everything through, and nobody gave its registers.
+    fn guessed(&self, path: &Path) -> Option<At> {
+        let mut hops = path.hops.iter().filter(|hop| hop.decoder.is_none());
+        hops.find(|hop| self.unknown.contains(&hop.at)).map(|hop| hop.at)
+    }
+
+    /// The reason, unless it only says what nobody gave.
+    fn judged(&self, reason: Reason) -> Reason {
+        let Gaps { windows, bridges, uids, ports, places } = &self.gaps;
+        match reason {
+            Reason::NoWindow if *windows => Reason::WindowsNotGiven,
+            Reason::NoSuchBridge { way, uid } if *bridges || uids.contains(&uid) => {
+                Reason::BridgeNotGiven { way, uid }
+            }
+            Reason::NoDecoders { at, .. } if self.unknown.contains(&at) => Reason::NotGiven { at },
+            Reason::NoDecoders { at, .. } | Reason::NoSuchPort { at, .. }
+                if ports.contains(&at) =>
+            {
+                Reason::PortsNotGiven { at }
+            }
+            Reason::NothingBehind { port } if *places => Reason::PlaceNotGiven { port },
+            reason => reason,
+        }
+    }
 }
 
 /// Capability and Control of a device that serves CXL.mem.
@@ -95,7 +180,24 @@ impl Input {
         let ports = ports.collect();
         let windows = self.windows(&mut assumed);
         let fabric = Fabric { physical_bits: 52, windows, bridges, ports, switches, devices };
-        Reached { fabric, assumed, unknown }
+        Reached { fabric, assumed, unknown, prm: self.prm, gaps: self.unseen() }
+    }
+
+    /// What nobody gave, as far as it decides where addresses lead.
+    fn unseen(&self) -> Gaps {
+        let table = self.cedt.as_deref().unwrap_or_default();
+        let given = |uid: &u32| self.bridges.iter().any(|bridge| bridge.uid == Some(*uid));
+        let uids = Records::of(table).chbs.iter().map(|chbs| chbs.uid.get()).collect::<Vec<_>>();
+        let parents = (0..self.bridges.len()).map(Parent::Bridge);
+        let parents = parents.chain((0..self.switches.len()).map(Parent::Switch));
+        let without = |parent: &Parent| !self.ports.iter().any(|port| port.parent == *parent);
+        Gaps {
+            windows: self.cedt.is_none(),
+            bridges: self.bridges.is_empty() || self.bridges.iter().any(|it| it.uid.is_none()),
+            uids: uids.into_iter().filter(|uid| !given(uid)).collect(),
+            ports: parents.filter(without).map(At::from).collect(),
+            places: self.devices.iter().any(|device| device.port.is_none()),
+        }
     }
 
     fn windows(&self, assumed: &mut Vec<String>) -> Vec<fabric::Window> {
@@ -116,7 +218,18 @@ impl Input {
                 }
             };
             let granularity = window.interleave().granularity;
-            let own = maps.iter().find(|maps| maps.granularity == granularity);
+            let fits = |maps: &&Cxims| maps.granularity == granularity;
+            // Each CXIMS that fits takes the place of the one before (`cxl_parse_cxims`).
+            let own = maps.iter().rfind(fits);
+            let need = window.interleave().ways.selector_bits() as usize;
+            let used = |maps: &Cxims| maps.maps.iter().take(need).copied().collect::<Vec<u64>>();
+            let differ = maps.iter().filter(fits).any(|it| own.map(used) != Some(used(it)));
+            if differ && need > 0 && window.arithmetic == Arithmetic::Xor {
+                assumed.push(format!(
+                    "window {index} is taken to pick its targets by the last CXIMS of {granularity}, as \
+                     Linux does: the table has several, which differ"
+                ));
+            }
             let base: Hpa = window.span().base();
             windows.push(fabric::Window {
                 name: format!("window{index}"),

@@ -41,7 +41,9 @@ use cxl_regs::acpi::TableError;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::input::{Bridge, Config, Device, Input, MEMORY_DEVICE, Port, Registers, Switch};
+use super::input::{
+    Bridge, Config, Device, Input, MEMORY_DEVICE, Port, Registers, Switch, shown_in_part,
+};
 use super::witness;
 use cxl_model::capture::witness::Witness;
 use cxl_model::capture::{self, Ask, CaptureError, Content};
@@ -130,6 +132,15 @@ pub enum ImagesError {
         /// Its address, if it was given.
         wanted: Option<String>,
     },
+    /// Two functions with one address.
+    SecondFunction {
+        /// Where the second one is.
+        place: String,
+        /// The address.
+        address: String,
+        /// Where the first one is.
+        first: String,
+    },
     /// Two tables.
     SecondTable {
         /// The file.
@@ -170,6 +181,10 @@ impl fmt::Display for ImagesError {
             Self::NoFunction { file, wanted: None } => {
                 write!(f, "{}: expected a CXL memory device, found none", file.display())
             }
+            Self::SecondFunction { place, address, first } => write!(
+                f,
+                "{place}: expected one function {address}, found another one than in {first}"
+            ),
             Self::SecondTable { file } => {
                 write!(f, "{}: expected one CEDT, found a second one", file.display())
             }
@@ -290,11 +305,13 @@ pub(super) fn in_full(address: &str) -> String {
 
 /// Of the functions of a dump the one at an address; without one the memory device, or the only
 /// function that there is.
-fn function(dump: &Dump, wanted: Option<&str>) -> Option<(Option<String>, Config)> {
-    let all =
-        || dump.sections().map(|(address, space)| (address.map(in_full), Config::read(space)));
+fn function(dump: &Dump, wanted: Option<&str>) -> Option<(Option<String>, Config, usize)> {
+    let all = || {
+        dump.sections()
+            .map(|(address, space)| (address.map(in_full), Config::read(space), space.len()))
+    };
     let one = dump.sections().count() == 1;
-    all().find(|(address, config)| match (wanted, address) {
+    all().find(|(address, config, _)| match (wanted, address) {
         (Some(wanted), Some(address)) => wanted == address,
         _ => one || config.class == MEMORY_DEVICE,
     })
@@ -326,6 +343,8 @@ struct Set<'r> {
     text: &'r str,
     directory: &'r Path,
     read: Reader<'r>,
+    /// Configuration space that was shown without its DVSECs.
+    in_part: Vec<Withheld>,
 }
 
 impl Input {
@@ -369,7 +388,7 @@ impl Images {
             ImagesError::Document { file, line, column, message }
         })?;
         let directory = file.parent().unwrap_or(Path::new(""));
-        Set { file: &name, text, directory, read }.images(document)
+        Set { file: &name, text, directory, read, in_part: Vec::new() }.images(document)
     }
 }
 
@@ -383,8 +402,9 @@ impl Set<'_> {
         }
         let subject = std::mem::take(&mut document.images);
         let kernel = document.kernel.take();
-        let withheld = std::mem::take(&mut document.withheld);
+        let mut withheld = std::mem::take(&mut document.withheld);
         let input = self.input(document)?;
+        withheld.append(&mut self.in_part);
         let witness = Some(seen).filter(|seen| !seen.is_empty());
         Ok(Images { subject, kernel, input, witness, withheld })
     }
@@ -520,7 +540,13 @@ impl Set<'_> {
                         let path = self.directory.join(file.get_ref());
                         self.at(file.span(), ImagesError::NoFunction { file: path, wanted })
                     })?;
-                    (Some(found.1), entry.address.or(found.0))
+                    let (address, config, bytes) = found;
+                    if !config.is_whole() {
+                        let file = file.get_ref().display();
+                        let what = format!("extended configuration space in {file}");
+                        self.in_part.push(Withheld { what, why: shown_in_part(bytes) });
+                    }
+                    (config.known(), entry.address.or(address))
                 }
                 None => (None, entry.address),
             };

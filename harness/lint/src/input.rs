@@ -7,7 +7,7 @@ use cxl_regs::block;
 use cxl_regs::dvsec::{self, DvsecId, Dvsecs};
 
 use super::Unchecked;
-use super::records::{MOST_RECORDS, Records};
+use super::records::{MOST_RECORDS, Records, is_stand_in};
 use cxl_model::fabric::{HdmImage, Parent};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{BridgeVersion, DeviceKind, Place};
@@ -118,7 +118,7 @@ pub struct Device {
 pub struct Config {
     /// Class code.
     pub class: u32,
-    /// The CXL Device DVSEC; `None` = the device has none.
+    /// The CXL Device DVSEC; `None` = the device has none, if [`Config::is_whole`].
     pub dvsec: Option<DeviceDvsec>,
     /// Its serial number; 0 = it has none, `None` = the dump does not reach that far.
     pub serial: Option<u64>,
@@ -164,6 +164,26 @@ impl Config {
         });
         Self { class, dvsec, serial: serial(space) }
     }
+
+    /// Whether it is known which DVSECs there are. They lie behind the first 256 bytes, and Linux shows
+    /// whoever is not root 64 bytes only.
+    pub fn is_whole(&self) -> bool {
+        self.dvsec.is_some() || self.serial.is_some()
+    }
+
+    /// What is to be said of a memory device's configuration space that was shown without its DVSECs:
+    /// nothing, as for one that nobody gave. Of another device the class code says something.
+    pub(super) fn known(self) -> Option<Self> {
+        (self.is_whole() || self.class != MEMORY_DEVICE).then_some(self)
+    }
+}
+
+/// What to say of configuration space that was shown without its DVSECs, and what to do.
+pub(super) fn shown_in_part(bytes: usize) -> String {
+    format!(
+        "{bytes} bytes of configuration space, and DVSECs lie behind the first 256 (`lspci -xxxx` as root \
+         shows them)"
+    )
 }
 
 impl Input {
@@ -232,6 +252,23 @@ impl Input {
         }
     }
 
+    /// Whether there is nothing that any rule is about.
+    pub fn is_empty(&self) -> bool {
+        let strange = |device: &Device| {
+            let Device { registers, config, capacity, status, .. } = device;
+            // What is no memory device, and has no sign of CXL.
+            let other = |config: &Config| config.class != MEMORY_DEVICE && config.dvsec.is_none();
+            *registers == Registers::Unknown
+                && (capacity, status) == (&None, &None)
+                && config.as_ref().is_some_and(other)
+        };
+        self.cedt.is_none()
+            && self.bridges.is_empty()
+            && self.ports.is_empty()
+            && self.switches.is_empty()
+            && self.devices.iter().all(strange)
+    }
+
     /// What is missing for some of the rules.
     pub(super) fn gaps(&self) -> Vec<Unchecked> {
         let mut gaps = Vec::new();
@@ -241,6 +278,12 @@ impl Input {
         if self.cedt.as_deref().is_some_and(|table| Records::of(table).more) {
             let behind = format!("CEDT records behind the first {MOST_RECORDS}");
             gap(behind, "windows and host bridges in them");
+        }
+        if self.cedt.as_deref().is_some_and(is_stand_in) {
+            gap(
+                "CEDT".to_owned(),
+                "the table itself, host bridges' registers, arithmetic of windows",
+            );
         }
         if self.cedt.is_none() {
             gap("CEDT".to_owned(), "windows, host bridges' registers, assembly of regions");
@@ -274,7 +317,7 @@ impl Input {
             if device.registers == Registers::Unknown {
                 gap(format!("registers of {name}"), "its decoders");
             }
-            if device.config.is_none() {
+            if !device.config.as_ref().is_some_and(Config::is_whole) {
                 gap(
                     format!("configuration space of {name}"),
                     "its DVSEC, and whether range registers count instead of decoders",

@@ -13,6 +13,7 @@
 #![deny(missing_docs)]
 
 mod captures;
+mod codes;
 mod fabric;
 mod images;
 mod input;

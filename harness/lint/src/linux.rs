@@ -621,11 +621,11 @@ impl<'i> System<'i> {
                     return Err(not_ready(refusal.error(pci, text), ETIMEDOUT));
                 }
             }
-            Some(Config { dvsec: None, .. }) => {
+            Some(config) if config.is_whole() => {
                 let text = "Device DVSEC not present, skip CXL.mem init";
                 said.push(Message::new(Level::Warning, pci, text));
             }
-            None => {}
+            _ => {}
         }
         match device.status {
             Some(status) if status >> 2 & 3 != 1 => {
@@ -649,8 +649,8 @@ impl<'i> System<'i> {
         let address = self.function(index);
         let pci = ("cxl_pci", address.as_str());
         let ranges = match &device.config {
-            Some(config) => Some(self.ranges(config, pci)?),
-            None => None,
+            Some(config) if config.is_whole() => Some(self.ranges(config, pci)?),
+            _ => None,
         };
         let enabled = ranges.is_some_and(|ranges| ranges.mem_enabled);
         let name = self.name(port);

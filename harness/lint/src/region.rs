@@ -854,9 +854,12 @@ impl System<'_> {
         for member in &region.members {
             let Some(decoder) = self.decoder_of(member.port, member.decoder) else { continue };
             let has = decoder.granularity;
-            let of_root = root.ways > 1 && has != root.granularity;
-            if of_root || region.ways > 1 && has != region.granularity {
-                let wanted = if root.ways > 1 { root.granularity } else { region.granularity };
+            // The region has that of the member that came first, which may be the one that is wrong.
+            let wanted = match root.ways {
+                1 => self.fans_out(member.port, region.range).unwrap_or(region.granularity),
+                _ => root.granularity,
+            };
+            if (root.ways > 1 || region.ways > 1) && has != wanted {
                 let found = format!("granularity {has} B, the set has {wanted} B");
                 let lost = format!("{name} is assembled, and its contents are not where they seem");
                 let (rule, component) = (Rule::GranularityDiffers, self.component_of(member.port));
@@ -868,6 +871,22 @@ impl System<'_> {
 }
 
 impl System<'_> {
+    /// The granularity with which a range is spread first on its way to an endpoint, below its window.
+    fn fans_out(&self, endpoint: usize, range: AddressRange) -> Option<u64> {
+        let mut first = None;
+        let mut above = self.ports.get(endpoint).and_then(|port| port.parent);
+        // Parents come up before what hangs on them.
+        while let Some(port) = above.and_then(|above| self.ports.get(above)) {
+            let decoder = port
+                .decoders
+                .iter()
+                .find(|decoder| decoder.enabled && decoder.range == range && decoder.ways > 1);
+            first = decoder.map(|decoder| decoder.granularity).or(first);
+            above = port.parent;
+        }
+        first
+    }
+
     /// A persistent region is known again by its devices' serial numbers (`cxl_pmem_region_probe`).
     fn serial_numbers(&mut self, region: &Region) {
         for member in &region.members {

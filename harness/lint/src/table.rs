@@ -1,8 +1,8 @@
 //! The CEDT as Linux reads it (`drivers/cxl/acpi.c`): which host bridges have registers, and which
 //! windows become root decoders.
 //!
-//! **Invariant**: a record is read as it lies in the table, legal or not; a broken one costs itself
-//! and nothing else.
+//! **Invariant**: a record is read as it lies in the table, legal or not; a broken one costs itself,
+//! and those that its length hides.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use cxl_regs::acpi::header;
 use libc::{EBUSY, EINVAL, ENXIO};
 use zerocopy::little_endian::U32;
 
-use super::records::Records;
+use super::records::{Broken, Records, own};
 use super::refusal::{Attempt, Refusal, Said};
 use super::system::{AddressRange, Root, System, granularity, ways};
 use super::{Bridge, Finding, Level, Registers, Rule, Severity};
@@ -29,12 +29,11 @@ impl System<'_> {
     /// Reads the table; whether there is one.
     pub(super) fn read_table(&mut self) -> bool {
         let Some(table) = self.input.cedt.as_deref() else { return false };
-        self.checksum(table);
+        self.checksum(own(table));
         let records = Records::of(table);
-        for broken in &records.broken {
-            let lost = "this record is not read";
+        for Broken { severity, found, lost } in &records.broken {
             let rule = Rule::CedtRecord;
-            self.findings.push(Finding::new(Severity::Refused, rule, "CEDT", broken, lost));
+            self.findings.push(Finding::new(*severity, rule, "CEDT", found, lost));
         }
         let nothing = records.chbs.is_empty() && records.cfmws.is_empty();
         if nothing && records.broken.is_empty() && records.endless.is_none() {
@@ -43,6 +42,9 @@ impl System<'_> {
             self.findings.push(Finding::new(Severity::Refused, rule, "CEDT", found, lost));
         }
         self.bridges(&records);
+        if self.input.bridges.is_empty() && !super::records::is_stand_in(table) {
+            self.bridges_of_the_table(&records);
+        }
         if self.rcrbs() {
             // Windows in front of a record without length have their say before it ends all.
             self.windows(&records);
@@ -84,7 +86,7 @@ impl System<'_> {
         }
     }
 
-    /// ACPICA complains of a wrong checksum, and goes on.
+    /// ACPICA complains of a wrong checksum over the table's own length, and goes on.
     fn checksum(&mut self, table: &[u8]) {
         let (sum, Some(has)) = (header::sum(table), table.get(9)) else { return };
         if sum == 0 {
@@ -100,16 +102,70 @@ impl System<'_> {
         self.findings.push(finding.say(Level::Warning, of, text));
     }
 
-    /// Gives each bridge its CHBS: the first of its UID that is not passed over.
-    fn bridges(&mut self, records: &Records<'_>) {
-        let input = self.input;
+    /// Whether Linux does not pass over a CHBS (`cxl_get_chbs_iter`).
+    fn counts(&self, chbs: &ChbsRecord) -> bool {
         let long = self.linux.has(Change::ChbsLength);
-        let counts = |chbs: &&ChbsRecord| match (chbs.version.get(), chbs.length.get()) {
+        match (chbs.version.get(), chbs.length.get()) {
             (RESTRICTED, length) if length != 0x2000 => false,
             (1, length) if long && length != 0x1_0000 => false,
             _ => chbs.base.get() != 0,
-        };
-        let good: Vec<&ChbsRecord> = records.chbs.iter().filter(counts).collect();
+        }
+    }
+
+    /// Whether a bridge of this UID, if there is one, has registers by the table alone.
+    fn describes(&self, records: &Records<'_>, uid: u32) -> bool {
+        let found = records.chbs.iter().find(|chbs| chbs.uid.get() == uid && self.counts(chbs));
+        // Linux's own marks of a bridge without a CHBS, and of one without registers.
+        found.is_some_and(|chbs| chbs.version.get() != u32::MAX && chbs.base.get() != u64::MAX)
+    }
+
+    /// What a table says of bridges that nobody named: one whose only CHBS Linux passes over has none, and
+    /// memory is lost for certain where a window names it, or where no bridge has one.
+    fn bridges_of_the_table(&mut self, records: &Records<'_>) {
+        let known = || records.chbs.iter().take(records.sound.unwrap_or(usize::MAX));
+        let uids: BTreeSet<u32> = known().map(|chbs| chbs.uid.get()).collect();
+        let good: BTreeSet<u32> =
+            uids.iter().copied().filter(|uid| self.describes(records, *uid)).collect();
+        if uids.is_empty() && !records.cfmws.is_empty() {
+            let found = format!("no CHBS, and windows: {}", records.cfmws.len());
+            let lost = "no bridge and nothing below one is used";
+            let (rule, component) = (Rule::NoChbs, "CEDT");
+            self.findings.push(Finding::new(Severity::Refused, rule, component, found, lost));
+        }
+        let targets: BTreeSet<u32> = records
+            .cfmws
+            .iter()
+            .flat_map(|(record, targets)| {
+                let count = ways(record.eniw.into()).and_then(|count| usize::try_from(count).ok());
+                targets.iter().take(count.unwrap_or(0)).map(|uid| uid.get())
+            })
+            .collect();
+        let mut told = BTreeSet::new();
+        for chbs in known() {
+            let uid = chbs.uid.get();
+            if good.contains(&uid) || !told.insert(uid) {
+                continue;
+            }
+            let found = passed_over(chbs);
+            let lost = format!("a bridge of UID {uid} and everything below it stays out of use");
+            let sure = good.is_empty() || targets.contains(&uid);
+            let severity = if sure { Severity::Refused } else { Severity::Degraded };
+            let finding = Finding::new(severity, Rule::NoChbs, "CEDT", found, lost);
+            // A base of all ones is Linux's own mark, and it says so.
+            let said = if self.counts(chbs) && chbs.version.get() != u32::MAX {
+                "CHBS invalid"
+            } else {
+                "No CHBS found"
+            };
+            let text = format!("{said} for Host Bridge (UID {uid})");
+            self.findings.push(finding.say(Level::Warning, ("acpi", "ACPI0016:00"), text));
+        }
+    }
+
+    /// Gives each bridge its CHBS: the first of its UID that is not passed over.
+    fn bridges(&mut self, records: &Records<'_>) {
+        let input = self.input;
+        let good: Vec<&ChbsRecord> = records.chbs.iter().filter(|chbs| self.counts(chbs)).collect();
         let versions: BTreeSet<u32> = good.iter().map(|chbs| chbs.version.get()).collect();
         // Linux counts how often the version changes, from its own mark of none on.
         let (mut last, mut changes) = (u32::MAX, 0);
@@ -147,15 +203,7 @@ impl System<'_> {
                 Some(chbs) => Err(("CHBS invalid", format!("base {:#x}", chbs.base))),
                 None => {
                     let near = records.chbs.iter().find(|chbs| chbs.uid.get() == uid);
-                    let found = near.map_or_else(
-                        || format!("no CHBS of UID {uid}"),
-                        |chbs| {
-                            format!(
-                                "the CHBS of UID {uid} has version {}, base {:#x}, length {:#x}",
-                                chbs.version, chbs.base, chbs.length
-                            )
-                        },
-                    );
+                    let found = near.map_or_else(|| format!("no CHBS of UID {uid}"), passed_over);
                     Err(("No CHBS found", found))
                 }
             };
@@ -335,20 +383,26 @@ impl System<'_> {
             self.maps(record.hbig.get(), bytes, way_count, records)?;
         }
         let given = &self.input.bridges;
-        let all_named = !given.is_empty() && given.iter().all(|bridge| bridge.uid.is_some());
+        // Without bridges, the table itself says which there can be.
+        let by_table = given.is_empty()
+            && !self.input.cedt.as_deref().is_some_and(super::records::is_stand_in);
+        let all_named =
+            by_table || !given.is_empty() && given.iter().all(|bridge| bridge.uid.is_some());
         let mut bridges = Vec::new();
         for uid in targets.iter().take(way_count as usize).map(|uid| uid.get()) {
             let hosts = self.input.bridges.iter().zip(&self.hosts);
             let found =
                 hosts.clone().position(|(bridge, host)| bridge.uid == Some(uid) && host.known);
-            if found.is_none() && all_named && self.linux.has(Change::LateTargets) {
+            let missing =
+                all_named && found.is_none() && !(by_table && self.describes(records, uid));
+            if missing && self.linux.has(Change::LateTargets) {
                 // Targets are looked up as bridges come up, so nobody misses one.
                 let found = format!("target UID {uid}");
                 let lost = "Linux takes the window without this target: no region in it attaches \
                             below it";
                 let (rule, name) = (Rule::WindowTarget, format!("window {index}"));
                 self.findings.push(Finding::new(Severity::Degraded, rule, name, found, lost));
-            } else if found.is_none() && all_named {
+            } else if missing {
                 let text = "Failed to populate active decoder targets";
                 let refusal = Refusal::new(Rule::WindowTarget, ENXIO, format!("target UID {uid}"));
                 return Err(refusal.error(("cxl", "root0"), text));
@@ -404,4 +458,10 @@ impl System<'_> {
         let found = format!("XOR arithmetic, granularity code {code}");
         Err(Refusal::new(Rule::NoCxims, EINVAL, found).error(ACPI, text))
     }
+}
+
+/// A CHBS that gives its bridge no registers.
+fn passed_over(chbs: &ChbsRecord) -> String {
+    let ChbsRecord { uid, version, base, length, .. } = chbs;
+    format!("the CHBS of UID {uid} has version {version}, base {base:#x}, length {length:#x}")
 }

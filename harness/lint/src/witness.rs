@@ -4,28 +4,21 @@
 //! Linux shows what decoders mean: addresses, ways, targets, locks. Not the rest of their registers, nor
 //! the arithmetic of a window, nor where a bridge's registers lie. What is put in their place is said.
 //!
-//! **Invariant**: a decoder is committed here only where Linux shows addresses and a size for it.
+//! **Invariant**: a decoder is committed here only where Linux shows addresses and a size for it. A component
+//! of which it shows less has registers that nobody gave; so has a device its configuration space, which Linux
+//! never shows.
 
 use std::collections::BTreeMap;
 
 use cxl_model::capture::witness::{Decoder, Witness, index_of, number, port_of};
 use cxl_model::fabric::{HdmImage, Parent};
+use cxl_regs::acpi::CedtWriter;
 use cxl_regs::acpi::cedt::{Cfmws, Chbs, ChbsVersion, Restrictions};
-use cxl_regs::acpi::{CedtWriter, Identity};
 use cxl_regs::hdm::{Capability, Control, DecoderImage, GlobalControl};
 use cxl_regs::{Granularity, Hpa, Interleave, Span, Ways};
 
-use super::input::{Bridge, Config, Device, DeviceDvsec, Input, MEMORY_DEVICE, Port, READY};
-use super::input::{Registers, Switch};
-
-/// Who has written the table that stands for windows.
-const IDENTITY: Identity = Identity {
-    oem_id: *b"LINUX ",
-    oem_table_id: *b"SYSFS   ",
-    oem_revision: 1,
-    creator_id: *b"CXLL",
-    creator_revision: 1,
-};
+use super::input::{Bridge, Device, Input, Port, Registers, Switch};
+use super::records::{STAND_IN, is_stand_in};
 
 /// The deepest tree of ports that is followed.
 const MAX_DEPTH: usize = 64;
@@ -71,8 +64,28 @@ pub(super) fn take(input: &mut Input, seen: &Witness) -> Vec<String> {
     }
     if input.cedt.is_none() {
         input.cedt = table(input, seen, &mut remarks);
+        let stands_in = input.cedt.as_deref().is_some_and(is_stand_in);
+        if stands_in {
+            let words = "the CEDT was not given: windows are taken from what Linux shows, and neither \
+                         the table nor where host bridges' registers lie is looked at";
+            remarks.push(words.to_owned());
+        } else {
+            remarks.extend(unnamed(seen));
+        }
     }
     remarks
+}
+
+/// Windows that only `/proc/iomem` shows: it says where they are, and not whose they are.
+fn unnamed(seen: &Witness) -> Vec<String> {
+    const MOST: usize = 64;
+    let is_window = |name: &str| name.starts_with("CXL Window ");
+    let windows = seen.resources.iter().filter(|range| is_window(&range.name)).take(MOST);
+    let said = windows.map(|range| {
+        let (name, start, end) = (&range.name, range.start, range.end);
+        format!("{name} at {start:#x}-{end:#x}: /proc/iomem does not say which bridges it leads to")
+    });
+    said.collect()
 }
 
 /// Fills in what an input leaves open and Linux shows: registers and capacities of components that are in
@@ -229,17 +242,6 @@ fn device(
         ));
     }
     let capacity = memdev.ram.zip(memdev.pmem);
-    let bytes = capacity.map_or(0, |(ram, pmem)| ram.saturating_add(pmem));
-    // An endpoint that is up has been enabled, and its memory is there.
-    let size = [(bytes >> 32) as u32, bytes as u32 & 0xF000_0000 | 0x3];
-    let range = [size[0], size[1], 0, 0];
-    let dvsec = DeviceDvsec {
-        capability: 0x001E,
-        control: 0x0006,
-        lock: 0,
-        ranges: [range, [0; 4], [0; 4]],
-    };
-    let config = Config { class: MEMORY_DEVICE, dvsec: Some(dvsec), serial: None };
     input.devices.push(Device {
         name,
         port,
@@ -248,9 +250,10 @@ fn device(
             Some(_) => Registers::Unknown,
             None => registers(&shown, true),
         },
-        config: Some(config),
+        // Linux shows neither. That an endpoint is there says that its memory was ready once.
+        config: None,
         capacity,
-        status: Some(READY),
+        status: None,
     });
 }
 
@@ -269,9 +272,23 @@ fn translated<'w>(seen: &'w Witness, above: &str, decoder: &'w Decoder) -> Optio
     (start != own).then_some(name)
 }
 
-/// Decoders as registers.
+/// Whether Linux shows where a decoder is and what it does, or that it is not in use. Without root it hides
+/// addresses, and cxl list leaves out what it was not asked for.
+fn is_whole(shown: &Decoder, device: bool) -> bool {
+    match (shown.start, shown.size) {
+        (_, Some(0)) | (Some(u64::MAX), _) => true,
+        (Some(_), Some(_)) => device || !shown.targets.is_empty(),
+        _ => false,
+    }
+}
+
+/// Decoders as registers. Linux has decoders of every port, also of one that passes everything through: where
+/// it shows none, or not all of one, nobody gave them.
 fn registers(shown: &BTreeMap<usize, &Decoder>, device: bool) -> Registers {
-    let Some(&last) = shown.keys().next_back() else { return Registers::NoHdm };
+    let Some(&last) = shown.keys().next_back() else { return Registers::Unknown };
+    if !shown.values().all(|decoder| is_whole(decoder, device)) {
+        return Registers::Unknown;
+    }
     let count = (last + 1).min(cxl_regs::hdm::MAX_DECODERS);
     let code = (count..=cxl_regs::hdm::MAX_DECODERS)
         .find_map(|count| Some((count, Capability::encode_decoders(u8::try_from(count).ok()?)?)));
@@ -359,7 +376,7 @@ fn table(input: &Input, seen: &Witness, remarks: &mut Vec<String>) -> Option<Vec
         return None;
     }
     let mut buffer = vec![0; 36 + 0x20 * 1024 + 0x64 * windows.len()];
-    let mut writer = CedtWriter::new(&mut buffer, IDENTITY).ok()?;
+    let mut writer = CedtWriter::new(&mut buffer, STAND_IN).ok()?;
     for (place, bridge) in (1..).zip(&input.bridges) {
         // Where a bridge's registers lie is not shown; that it has some is.
         let base = Hpa(place << 16);
@@ -371,6 +388,12 @@ fn table(input: &Input, seen: &Witness, remarks: &mut Vec<String>) -> Option<Vec
         if shown.targets.is_empty() {
             let how = "links of the tree, or cxl list -vvv, say";
             remarks.push(format!("decoder0.{index} is left out: nobody shows its targets ({how})"));
+            continue;
+        }
+        if shown.start.is_none() || shown.size.is_none() {
+            remarks.push(format!(
+                "decoder0.{index} is left out: its addresses are not shown (root sees them)"
+            ));
             continue;
         }
         let window = window(shown);

@@ -16,7 +16,7 @@ mod sets;
 
 use std::collections::BTreeSet;
 
-use cxl_lint::{Change, Kernel, Rule, lint, lint_for};
+use cxl_lint::{Change, Kernel, Registers, Rule, lint, lint_for};
 use differences::differences;
 
 #[test]
@@ -70,6 +70,33 @@ fn rules_and_changes_are_by_the_source_alone_where_no_recording_shows_them() {
     let wrong: Vec<_> =
         Change::ALL.iter().filter(|change| change.seen() != changes.contains(change)).collect();
     assert!(wrong.is_empty(), "seen is otherwise than said: {wrong:?}");
+}
+
+/// Linux takes a region's granularity from the member that comes first, be it the wrong one; the window
+/// says what is right.
+#[test]
+fn of_members_with_different_granularities_the_wrong_one_is_accused() {
+    let recording = file::load();
+    let machines = recording.kernel.iter().flat_map(|kernel| &kernel.machine);
+    let mut accused = 0;
+    for machine in machines {
+        for wrong in 0..machine.device.len() {
+            let mut input = machine.input();
+            let Registers::Hdm(image) = &mut input.devices[wrong].registers else { continue };
+            image.decoders[0].control ^= 1;
+            for found in lint_for(&input, "7.3".parse().unwrap()) {
+                if found.rule != Rule::GranularityDiffers {
+                    continue;
+                }
+                accused += 1;
+                assert_eq!(found.component, input.devices[wrong].name, "{}", machine.name);
+                let numbers = found.found.trim_start_matches("granularity ").replace(" B", "");
+                let (has, wants) = numbers.split_once(", the set has ").unwrap();
+                assert_ne!(has, wants, "{}", machine.name);
+            }
+        }
+    }
+    assert!(accused > 0, "no machine has a set whose window says its granularity");
 }
 
 /// Sets that a kernel has not recorded, and why not.

@@ -4,18 +4,21 @@
 //! A range is [`Reach::Direct`] only if the registers alone prove that every byte of it is one byte
 //! of one device. All else is [`Reach::Trapped`] with the one [`Reason`] that stands first on the way
 //! from the window to the device. Trapped does not mean dead: an access may still decode, one at a
-//! time. [`resolve`] walks a single address and [`addresses`] walks back.
+//! time. [`resolve`] walks a single address and [`addresses`] walks back; [`proven`] walks one too, and
+//! answers only where the range is direct.
 //!
 //! **Invariant**: the ranges of [`mappings`] are sorted, disjoint, and cover the windows without a
 //! gap and nothing else. No dword, however wrong, makes these functions panic or loop.
 
 pub mod admits;
+pub mod normalized;
 mod reason;
 mod text;
 mod walk;
 
 use cxl_regs::{
-    Arithmetic, Coherency, DECODER_UNIT, Dpa, Hpa, Interleave, Levels, Selector, Span, Ways,
+    Arithmetic, Coherency, DECODER_UNIT, Decoder, Dpa, Hpa, Interleave, Levels, Selector, Span,
+    Ways,
 };
 
 use crate::fabric::{self, Fabric, Parent};
@@ -25,7 +28,7 @@ pub use reason::{At, Reason};
 pub use text::{MappingsText, PathText, ReasonText, StepsText};
 use walk::Below;
 pub(crate) use walk::routing;
-pub use walk::{Endpoint, Hop, Path, addresses, resolve, walks};
+pub use walk::{Endpoint, Hop, Path, addresses, proven, resolve, walks};
 
 /// One range of one window, and how it is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -389,7 +392,10 @@ fn leaves(fabric: &Fabric, window: &fabric::Window, part: Span) -> Result<Vec<Le
             match walk::behind(fabric, (*port)?).map_err(blame)? {
                 Below::Switch(switch) => below.push((Ok(Parent::Switch(switch)), branch)),
                 Below::Device(device) => {
-                    let endpoint = walk::endpoint(fabric, device, part).map_err(blame)?;
+                    let endpoint = walk::endpoint(fabric, device, part);
+                    let endpoint =
+                        endpoint.map_err(|reason| uncovered(fabric, device, blame(reason)))?;
+                    host_addresses(fabric, window, &endpoint)?;
                     leaves.push(Leaf { branch, endpoint });
                 }
             }
@@ -397,6 +403,30 @@ fn leaves(fabric: &Fabric, window: &fabric::Window, part: Span) -> Result<Vec<Le
         rest.extend(below.into_iter().rev());
     }
     Ok(leaves)
+}
+
+/// The better reason where a device has no decoder for host addresses: those that it has hold its own.
+fn uncovered(fabric: &Fabric, device: usize, reason: Reason) -> Reason {
+    let own = Reason::NotCovered { at: At::Device(device) };
+    let better = (reason == own).then(|| normalized::reason(fabric, device)).flatten();
+    better.unwrap_or(reason)
+}
+
+/// Whether the device's decoder holds host addresses of the window, and not those of the device alone, which
+/// happen to be the same numbers.
+fn host_addresses(
+    fabric: &Fabric,
+    window: &fabric::Window,
+    endpoint: &Endpoint,
+) -> Result<(), Reason> {
+    let Endpoint { device, index: decoder, decoder: Decoder { span, .. }, .. } = *endpoint;
+    let inside = placed(window)
+        .is_some_and(|window| window.contains(span.base()) && window.contains(span.last()));
+    let own = (!inside).then(|| normalized::normalized(fabric, device)).flatten();
+    match own {
+        Some((own, _)) if own == decoder => Err(Reason::Normalized { device, decoder }),
+        _ => Ok(()),
+    }
 }
 
 fn admits_coherency(window: &fabric::Window, at: At, coherency: Coherency) -> Result<(), Reason> {

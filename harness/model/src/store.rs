@@ -969,8 +969,8 @@ fn text(name: &[u8; NAME]) -> String {
     String::from_utf8_lossy(name.get(..end).unwrap_or_default()).into_owned()
 }
 
-/// A device's name as part of a file's: what could lead elsewhere or hide it is spelt out.
-fn file_name(name: &str) -> String {
+/// A component's name as part of a file's: what could lead elsewhere or hide it is spelt out.
+pub fn file_name(name: &str) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     let spelt = |byte: u8| {
         if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02x}") }

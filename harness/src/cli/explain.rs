@@ -1,6 +1,7 @@
 //! `cxl-harness explain`: where an address leads, step by step.
 //!
-//! **Invariant**: the steps are those of the registers as the firmware left them.
+//! **Invariant**: the steps are those of the registers as the firmware left them. A device address is given
+//! only where they prove it, by the test that maps ranges, and what nobody gave is never said to be missing.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -8,8 +9,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 use cxl_harness::run;
+use cxl_lint::Reached;
 use cxl_model::fabric::Fabric;
-use cxl_model::mapping::{At, Path, PathText, Reason, ReasonText, addresses, resolve};
+use cxl_model::mapping::normalized::{self, Offset};
+use cxl_model::mapping::{At, Path, PathText, Reason, ReasonText, addresses};
 use cxl_regs::{Dpa, Hpa};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -26,11 +29,11 @@ what is assumed for it, shows on standard error.
 
 Exit code:
   0  the address leads to memory
-  1  it does not: one line says at which step and why
+  1  it does not, or nothing that was given proves it: one line says at which step and why
   2  bad usage or scenario file
 
 JSON:
-  result      direct (it leads to memory) or trapped (it does not, with reason and message)
+  result      direct (it leads to memory) or trapped (it does not, or nobody can say: reason, message)
   paths       hpa, window, way, hops (component, decoder, way, port), device, decoder, dpa, memory
 
 Examples:
@@ -67,12 +70,6 @@ pub(super) struct Explain {
     /// Print JSON instead of text.
     #[arg(long)]
     json: bool,
-}
-
-/// What is asked about: where everything leads, and whose registers nobody gave.
-struct Subject {
-    fabric: Fabric,
-    unknown: Vec<At>,
 }
 
 #[derive(JsonSchema, Serialize)]
@@ -123,18 +120,18 @@ impl Explain {
         };
         let address = |given: &Option<Address>| given.as_ref().map_or(0, Address::told);
         match device {
-            Some(device) => self.backwards(&subject.fabric, device, Dpa(address(&self.dpa))),
+            Some(device) => self.backwards(&subject, device, Dpa(address(&self.dpa))),
             None => self.forwards(&subject, Hpa(address(&self.hpa))),
         }
     }
 
-    fn subject(&self) -> Result<Subject, String> {
+    fn subject(&self) -> Result<Reached, String> {
         if let Some((input, remarks)) = self.source.input(&self.further)? {
             let reached = input.reached();
             for remark in remarks.iter().chain(&reached.assumed) {
                 super::note(remark);
             }
-            return Ok(Subject { fabric: reached.fabric, unknown: reached.unknown });
+            return Ok(reached);
         }
         if !self.further.is_empty() {
             let name = self.source.name();
@@ -144,37 +141,52 @@ impl Explain {
         if let Some(refusal) = run::direct(&mut machine).refusal {
             super::note(&format!("the firmware refused: {refusal}"));
         }
-        Ok(Subject { fabric: machine.fabric(), unknown: vec![] })
+        Ok(Reached::from(machine.fabric()))
     }
 
-    fn forwards(&self, subject: &Subject, hpa: Hpa) -> ExitCode {
-        let Subject { fabric, unknown } = subject;
-        match resolve(fabric, hpa) {
+    fn forwards(&self, subject: &Reached, hpa: Hpa) -> ExitCode {
+        let fabric = &subject.fabric;
+        match subject.resolve(hpa) {
             Ok(path) => self.answer(fabric, &[path], None, String::new()),
             Err(reason) => {
-                let (name, message) = match reason {
-                    Reason::NoDecoders { at, .. } if unknown.contains(&at) => {
-                        let component = component(fabric, at);
-                        ("not-given", format!("nobody gave the registers of {component}"))
-                    }
-                    reason => (reason.name(), ReasonText(fabric, reason).to_string()),
+                let message = words(subject, reason, Some(hpa));
+                let text = if reason.is_unknown() {
+                    format!("HPA {hpa}: nobody can say where it leads: {message}\n")
+                } else {
+                    format!("HPA {hpa} leads to no memory: {message}\n")
                 };
-                let text = format!("HPA {hpa} leads to no memory: {message}\n");
-                self.answer(fabric, &[], Some((name, message)), text)
+                self.answer(fabric, &[], Some((reason.name(), message)), text)
             }
         }
     }
 
-    fn backwards(&self, fabric: &Fabric, device: usize, dpa: Dpa) -> ExitCode {
+    fn backwards(&self, subject: &Reached, device: usize, dpa: Dpa) -> ExitCode {
+        let fabric = &subject.fabric;
         let name = fabric.devices.get(device).map_or("?", |device| &device.name);
-        let found = addresses(fabric, device, dpa);
-        let paths: Vec<Path> = found.iter().filter_map(|&hpa| resolve(fabric, hpa).ok()).collect();
-        let list: Vec<String> = found.iter().map(Hpa::to_string).collect();
-        if list.is_empty() {
-            let message = "no committed path leads there".to_owned();
-            let text = format!("DPA {dpa} of {name} has no host address: {message}\n");
-            return self.answer(fabric, &[], Some(("no-path", message)), text);
+        let (mut paths, mut why): (Vec<Path>, Option<Reason>) = (Vec::new(), None);
+        for hpa in addresses(fabric, device, dpa) {
+            match subject.resolve(hpa) {
+                Ok(path) => paths.push(path),
+                Err(reason) => why = why.or(Some(reason)),
+            }
         }
+        if paths.is_empty() {
+            let at = At::Device(device);
+            let own = normalized::normalized(fabric, device);
+            let own = own.map(|(decoder, _)| Reason::Normalized { device, decoder });
+            let unknown = subject.unknown.contains(&at).then_some(Reason::NotGiven { at });
+            let (reason, message) = match unknown.or(own).or(why) {
+                Some(reason) => (reason.name(), words(subject, reason, None)),
+                None => ("no-path", "no committed path leads there".to_owned()),
+            };
+            let text = if unknown.is_some() || why.is_some_and(Reason::is_unknown) {
+                format!("DPA {dpa} of {name}: nobody can say its host address: {message}\n")
+            } else {
+                format!("DPA {dpa} of {name} has no host address: {message}\n")
+            };
+            return self.answer(fabric, &[], Some((reason, message)), text);
+        }
+        let list: Vec<String> = paths.iter().map(|path| path.hpa.to_string()).collect();
         let text = format!("DPA {dpa} of {name} is HPA {}\n\n", list.join(", "));
         self.answer(fabric, &paths, None, text)
     }
@@ -200,6 +212,31 @@ impl Explain {
         }
         super::print(&super::styled(&text), code)
     }
+}
+
+/// A reason, and where a platform translates addresses what is said of that, with the device's own offset
+/// behind the address.
+fn words(subject: &Reached, reason: Reason, hpa: Option<Hpa>) -> String {
+    let Reached { fabric, prm, .. } = subject;
+    let mut text = ReasonText(fabric, reason).to_string();
+    if !matches!(reason, Reason::Normalized { .. }) {
+        return text;
+    }
+    text += match prm {
+        Some(true) => "; the set says that its PRM translates them",
+        Some(false) => "; the set says that no PRM translates them",
+        None => "; nobody said whether its PRM translates them",
+    };
+    let found = hpa.filter(|_| *prm == Some(true)).and_then(|hpa| normalized::offset(fabric, hpa));
+    if let Some(Offset { device, set, offset }) = found {
+        let name = component(fabric, At::Device(device));
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
+            "; by the levels above, {set}, it is offset {offset:#x} of {name}, if the PRM agrees"
+        );
+    }
+    text
 }
 
 /// A component's name.

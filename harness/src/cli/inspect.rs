@@ -34,7 +34,7 @@ JSON:
 
 Exit code:
   0  everything was there to be looked at, Linux refuses nothing, and --require is met
-  1  Linux refuses something, registers were withheld, or --require is not met
+  1  Linux refuses something, registers were withheld or not given, or --require is not met
   2  bad usage or file, or there is nothing to inspect
 
 Examples:
@@ -92,6 +92,13 @@ impl Inspect {
             Ok(subject) => subject,
             Err(reason) => return super::fail(&reason),
         };
+        if subject.is_empty() {
+            return super::fail(&format!(
+                "{}: expected a CEDT, registers or configuration space of CXL, or what Linux shows of \
+                 it, found nothing to inspect",
+                subject.name
+            ));
+        }
         let reached = page.is_some().then(|| subject.whole.reached());
         let inspection = Inspection::of(subject);
         let met = match self.require {

@@ -76,7 +76,7 @@ JSON:
 Exit code:
   0  Linux refuses nothing
   1  Linux refuses something
-  2  bad usage or file
+  2  bad usage or file, or there is nothing that a rule is about
 
 Examples:
   cxl-harness lint default
@@ -151,6 +151,12 @@ impl Lint {
             Ok(subject) => subject,
             Err(reason) => return super::fail(&reason),
         };
+        if input.is_empty() {
+            return super::fail(&format!(
+                "{name}: expected a CEDT, registers or configuration space of CXL, or what Linux shows \
+                 of it, found nothing that a rule is about"
+            ));
+        }
         input.prm = self.prm.or(input.prm);
         let findings = match self.kernel {
             Some(kernel) => lint_for(&input, kernel),

@@ -240,9 +240,54 @@ pub enum Reason {
         /// The second position.
         position: u32,
     },
+    /// The device's decoder holds addresses of the device alone (normalized addressing): which host
+    /// addresses those are, the platform alone knows.
+    Normalized {
+        /// The device.
+        device: usize,
+        /// Its decoder.
+        decoder: u8,
+    },
+    /// Nobody gave a table or a list of windows. This and the following ones are of pictures that have gaps:
+    /// who made the picture says them in the place of a reason that would be a fact.
+    WindowsNotGiven,
+    /// Nobody gave the registers of the bridge that the window targets.
+    BridgeNotGiven {
+        /// Place in the target list.
+        way: u32,
+        /// The UID.
+        uid: u32,
+    },
+    /// Nobody gave the component's registers.
+    NotGiven {
+        /// Where.
+        at: At,
+    },
+    /// Nobody said which ports the component has.
+    PortsNotGiven {
+        /// Where.
+        at: At,
+    },
+    /// Nothing is known to be plugged in below the port, and nobody said where each device is.
+    PlaceNotGiven {
+        /// The port, an index into the fabric's list.
+        port: usize,
+    },
 }
 
 impl Reason {
+    /// Whether it says what nobody gave, and not what is so.
+    pub fn is_unknown(self) -> bool {
+        matches!(
+            self,
+            Self::WindowsNotGiven
+                | Self::BridgeNotGiven { .. }
+                | Self::NotGiven { .. }
+                | Self::PortsNotGiven { .. }
+                | Self::PlaceNotGiven { .. }
+        )
+    }
+
     /// A short name that stays the same, for reports that programs read.
     pub fn name(self) -> &'static str {
         match self {
@@ -279,6 +324,12 @@ impl Reason {
             Self::InterleaveDiffers { .. } => "interleave-differs",
             Self::SpanDiffers { .. } => "span-differs",
             Self::PositionDoubled { .. } => "position-doubled",
+            Self::Normalized { .. } => "normalized",
+            Self::WindowsNotGiven => "windows-not-given",
+            Self::BridgeNotGiven { .. } => "bridge-not-given",
+            Self::NotGiven { .. } => "not-given",
+            Self::PortsNotGiven { .. } => "ports-not-given",
+            Self::PlaceNotGiven { .. } => "place-not-given",
         }
     }
 }

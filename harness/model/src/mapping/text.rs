@@ -178,6 +178,30 @@ impl Display for ReasonText<'_> {
             Reason::PositionDoubled { device: index, position } => {
                 write!(f, "{} is reached a second time, at position {position}", device(index))
             }
+            Reason::Normalized { device: index, decoder } => write!(
+                f,
+                "{} decoder {decoder} holds addresses of the device alone (normalized addressing): \
+                 only the platform (its PRM) can say which host addresses those are",
+                device(index)
+            ),
+            Reason::WindowsNotGiven => {
+                f.write_str("nobody gave a CEDT, or another list of windows with their targets")
+            }
+            Reason::BridgeNotGiven { way, uid } => write!(
+                f,
+                "target {way} of the window is UID {uid}, and nobody gave the registers of that bridge"
+            ),
+            Reason::NotGiven { at: place } => {
+                write!(f, "nobody gave the registers of {}", at(place))
+            }
+            Reason::PortsNotGiven { at: place } => {
+                write!(f, "nobody gave the ports of {}", at(place))
+            }
+            Reason::PlaceNotGiven { port } => write!(
+                f,
+                "nobody said what is plugged in below {}: there are devices without a place",
+                port_name(fabric, port)
+            ),
         }
     }
 }

@@ -13,7 +13,7 @@ use cxl_regs::{
     Targets,
 };
 
-use super::{At, Reason, placed, usable};
+use super::{At, Reason, cuts, host_addresses, parts, placed, prove, uncovered, usable};
 use crate::fabric::{Fabric, HdmImage, Parent};
 use crate::scenario::Partition;
 
@@ -110,7 +110,8 @@ pub fn resolve(fabric: &Fabric, hpa: Hpa) -> Result<Path, Reason> {
         match behind(fabric, port).map_err(blame)? {
             Below::Switch(switch) => parent = Parent::Switch(switch),
             Below::Device(device) => {
-                let endpoint = endpoint(fabric, device, byte).map_err(blame)?;
+                let endpoint = endpoint(fabric, device, byte);
+                let endpoint = endpoint.map_err(|why| uncovered(fabric, device, blame(why)))?;
                 let Decoder { span, interleave, .. } = endpoint.decoder;
                 let offset = interleave.dpa_offset(hpa.0 - span.base().0);
                 let dpa = Dpa(endpoint.dpa.0.saturating_add(offset));
@@ -120,6 +121,19 @@ pub fn resolve(fabric: &Fabric, hpa: Hpa) -> Result<Path, Reason> {
         }
     }
     Err(Reason::SwitchLevels { at: At::from(parent) })
+}
+
+/// Follows one address as [`resolve`] does, and gives a device address only where the range that it lies in
+/// is proven: where the registers of all members together make it direct.
+pub fn proven(fabric: &Fabric, hpa: Hpa) -> Result<Path, Reason> {
+    let path = resolve(fabric, hpa)?;
+    let window = fabric.windows.get(path.window).ok_or(Reason::NoWindow)?;
+    let part = placed(window)
+        .and_then(|span| parts(span, &cuts(fabric)).find(|part| part.contains(hpa)))
+        .ok_or(Reason::NoWindow)?;
+    // Of several members that do not fit the one that was asked for is named.
+    host_addresses(fabric, window, &path.endpoint)?;
+    prove(fabric, window, usable(fabric, window)?, part).map(|_| path)
 }
 
 /// Follows a range: the walk of each part that leads to one run of one device's memory, with its
@@ -255,7 +269,7 @@ pub(super) fn endpoint(fabric: &Fabric, index: usize, part: Span) -> Result<Endp
 
 /// The committed decoders of a device that decode something, with the device address each starts
 /// at (CXL r3.1 section 8.2.4.20.13). It ends early where that address passes 64 bits.
-fn device_decoders(
+pub(super) fn device_decoders(
     hdm: &HdmImage,
 ) -> impl Iterator<Item = Result<(u8, Decoder, Dpa), (u8, DecodeError)>> {
     let mut next = 0u64;
