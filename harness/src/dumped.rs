@@ -1,7 +1,8 @@
 //! A machine as files, in the forms in which people have theirs: an image set with the dumps that it names,
 //! and the same facts as `acpidump`, `lspci` and our image print them.
 //!
-//! **Invariant**: every byte is one that the machine answers with, or of the table that is handed over.
+//! **Invariant**: every byte is one that the machine answers with, or of the table that is handed over. No
+//! component's name leads to a file elsewhere.
 
 use std::fmt::Write as _;
 
@@ -9,6 +10,7 @@ use cxl_lint::{Input, Registers};
 use cxl_model::fabric::Parent;
 use cxl_model::machine::Machine;
 use cxl_model::scenario::Place;
+pub(crate) use cxl_model::store::file_name;
 use cxl_regs::component::RANGE_SIZE;
 use cxl_regs::mmio::Mmio;
 
@@ -27,7 +29,8 @@ pub fn files(machine: &mut Machine, cedt: &[u8]) -> Vec<(String, Vec<u8>)> {
     let mut files = Vec::new();
     let mut set = format!(
         "# Which dump is what. `cxl-harness lint` and `explain` take the directory or this file.\n\
-         images = {subject:?}\ncedt = \"cedt.dat\"\n"
+         images = {}\ncedt = \"cedt.dat\"\n",
+        quoted(&subject)
     );
     files.push(("cedt.dat".to_owned(), table.clone()));
     files.push(("acpidump.txt".to_owned(), acpidump(&table).into_bytes()));
@@ -37,7 +40,8 @@ pub fn files(machine: &mut Machine, cedt: &[u8]) -> Vec<(String, Vec<u8>)> {
     // Writing to a String cannot fail.
     for (index, bridge) in input.bridges.iter().enumerate() {
         let uid = bridge.uid.unwrap_or_default();
-        let _ = write!(set, "\n[[bridge]]\nname = {:?}\nuid = {uid}\n", bridge.name);
+        let name = quoted(&bridge.name);
+        let _ = write!(set, "\n[[bridge]]\nname = {name}\nuid = {uid}\n");
         address(&mut set, bridge.address.as_deref());
         let block = block(machine, Place::Bridge(index));
         named(&mut set, &mut files, &bridge.name, block);
@@ -50,15 +54,16 @@ pub fn files(machine: &mut Machine, cedt: &[u8]) -> Vec<(String, Vec<u8>)> {
             Parent::Bridge(bridge) => input.bridges.get(bridge).map(|it| it.name.as_str()),
             Parent::Switch(switch) => input.switches.get(switch).map(|it| it.name.as_str()),
         };
-        let (name, number) = (&port.name, port.number);
-        let below = above.unwrap_or_default();
-        let _ = write!(set, "\n[[port]]\nname = {name:?}\nbelow = {below:?}\nnumber = {number}\n");
+        let (name, number) = (quoted(&port.name), port.number);
+        let below = quoted(above.unwrap_or_default());
+        let _ = write!(set, "\n[[port]]\nname = {name}\nbelow = {below}\nnumber = {number}\n");
         address(&mut set, port.address.as_deref());
         functions += &lspci(machine, Place::Port(index), port.address.as_deref(), "PCI bridge");
     }
     for (index, switch) in input.switches.iter().enumerate() {
-        let below = input.ports.get(switch.port).map_or("", |port| port.name.as_str());
-        let _ = write!(set, "\n[[switch]]\nname = {:?}\nbelow = {below:?}\n", switch.name);
+        let below = quoted(input.ports.get(switch.port).map_or("", |port| port.name.as_str()));
+        let name = quoted(&switch.name);
+        let _ = write!(set, "\n[[switch]]\nname = {name}\nbelow = {below}\n");
         address(&mut set, switch.address.as_deref());
         let block = block(machine, Place::Switch(index));
         named(&mut set, &mut files, &switch.name, block);
@@ -69,17 +74,18 @@ pub fn files(machine: &mut Machine, cedt: &[u8]) -> Vec<(String, Vec<u8>)> {
     }
     for device in &input.devices {
         let port = device.port.unwrap_or(usize::MAX);
-        let below = input.ports.get(port).map_or("", |port| port.name.as_str());
+        let below = quoted(input.ports.get(port).map_or("", |port| port.name.as_str()));
         let name = &device.name;
-        let _ = write!(set, "\n[[device]]\nname = {name:?}\nbelow = {below:?}\n");
+        let _ = write!(set, "\n[[device]]\nname = {}\nbelow = {below}\n", quoted(name));
         address(&mut set, device.address.as_deref());
         let Some(place) = machine.find(name) else { continue };
         let block = block(machine, place);
         named(&mut set, &mut files, name, block);
         let function = lspci(machine, place, device.address.as_deref(), "CXL memory device");
         if !function.is_empty() {
-            let _ = writeln!(set, "config = \"{name}.lspci\"");
-            files.push((format!("{name}.lspci"), function.clone().into_bytes()));
+            let file = format!("{}.lspci", file_name(name));
+            let _ = writeln!(set, "config = {}", quoted(&file));
+            files.push((file, function.clone().into_bytes()));
             functions += &function;
         }
         if let Some((volatile, persistent)) = device.capacity {
@@ -104,8 +110,21 @@ pub fn files(machine: &mut Machine, cedt: &[u8]) -> Vec<(String, Vec<u8>)> {
 
 fn address(set: &mut String, address: Option<&str>) {
     if let Some(address) = address {
-        let _ = writeln!(set, "address = {address:?}");
+        let _ = writeln!(set, "address = {}", quoted(address));
     }
+}
+
+/// A text in quotes as TOML has it.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => quoted += &format!("\\u{:04X}", u32::from(c)),
+            c => quoted.push(c),
+        }
+    }
+    quoted + "\""
 }
 
 /// The CXL.cache/mem range of a component; nothing where it has no registers.
@@ -118,8 +137,9 @@ fn block(machine: &mut Machine, place: Place) -> Option<Vec<u8>> {
 fn named(set: &mut String, files: &mut Vec<(String, Vec<u8>)>, name: &str, block: Option<Vec<u8>>) {
     match block {
         Some(block) => {
-            let _ = writeln!(set, "registers = \"{name}.bin\"");
-            files.push((format!("{name}.bin"), block));
+            let file = format!("{}.bin", file_name(name));
+            let _ = writeln!(set, "registers = {}", quoted(&file));
+            files.push((file, block));
         }
         None => set.push_str("registers = \"none\"\n"),
     }
@@ -148,7 +168,9 @@ fn lspci(machine: &Machine, place: Place, address: Option<&str>, kind: &str) -> 
     let (Some(function), Some(address)) = (machine.function(place), address) else {
         return String::new();
     };
-    lspci_text(address, &format!("{kind}: {}", machine.name(place)), function.bytes())
+    // A name is no second line.
+    let name = machine.name(place).escape_debug();
+    lspci_text(address, &format!("{kind}: {name}"), function.bytes())
 }
 
 /// A function as `lspci -xxxx` prints it.

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -173,8 +173,20 @@ pub(super) fn is_new(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Writes a bundle.
+/// Whether a name is that of a file right there, and not a way to another place.
+fn is_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    let first = parts.next().filter(|part| part.as_os_str() == name);
+    matches!(first, Some(Component::Normal(_))) && parts.next().is_none()
+}
+
+/// Writes a bundle, and nothing beside it.
 pub(super) fn save(path: &Path, files: &[(String, Vec<u8>)]) -> Result<(), String> {
+    if let Some((name, _)) = files.iter().find(|(name, _)| !is_name(name)) {
+        return Err(format!(
+            "{name:?}: expected the name of a file in the bundle, found a way out"
+        ));
+    }
     let named = if path.as_os_str() == "-" { Path::new("standard output") } else { path };
     let fail = |error: io::Error| format!("{}: {error}", named.display());
     if path.as_os_str() == "-" {
@@ -187,9 +199,19 @@ pub(super) fn save(path: &Path, files: &[(String, Vec<u8>)]) -> Result<(), Strin
         let mut file = File::create_new(path).map_err(fail)?;
         return file.write_all(&archive).and_then(|()| file.sync_all()).map_err(fail);
     }
+    let is_there = path.is_dir();
     fs::create_dir_all(path).map_err(fail)?;
-    for (name, bytes) in files {
-        fs::write(path.join(name), bytes).map_err(fail)?;
+    for (index, (name, bytes)) in files.iter().enumerate() {
+        let file = path.join(name);
+        let Err(error) = fs::write(&file, bytes) else { continue };
+        // A part of a bundle is none, and would be in the way of the next one.
+        for (name, _) in files.iter().take(index + 1) {
+            let _ = fs::remove_file(path.join(name));
+        }
+        if !is_there {
+            let _ = fs::remove_dir(path);
+        }
+        return Err(format!("{}: {error}", file.display()));
     }
     Ok(())
 }

@@ -10,20 +10,7 @@ use std::path::Path;
 use cxl_lint::{Images, ImagesError};
 
 use super::{Found, Function, Registers, Role};
-use crate::dumped::{DEVICE_REGISTERS, SET, lspci_text};
-
-/// A text in quotes as TOML has it.
-fn quoted(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            c if c.is_control() => quoted += &format!("\\u{:04X}", u32::from(c)),
-            c => quoted.push(c),
-        }
-    }
-    quoted + "\""
-}
+use crate::dumped::{DEVICE_REGISTERS, SET, file_name, lspci_text, quoted};
 
 /// A line `key = "text"`.
 fn line(set: &mut String, key: &str, text: &str) {
@@ -155,7 +142,8 @@ impl Found {
                     for (offset, dword) in &function.device {
                         let _ = writeln!(text, "{offset:#06x} {dword:#010x}");
                     }
-                    files.push((format!("{name}.{DEVICE_REGISTERS}"), text.into_bytes()));
+                    let file = format!("{}.{DEVICE_REGISTERS}", file_name(name));
+                    files.push((file, text.into_bytes()));
                 }
             }
             Role::Other => {}
@@ -177,7 +165,7 @@ fn registers(
             let _ = writeln!(set, "rcrb = [{dwords}]");
         }
         Registers::CacheMem(bytes) => {
-            let file = format!("{name}.bin");
+            let file = format!("{}.bin", file_name(name));
             line(set, "registers", &file);
             files.push((file, bytes.clone()));
         }

@@ -225,7 +225,10 @@ impl Linux {
             });
             found.functions.push(function);
         }
-        let lost = found.functions.iter().filter(|it| class(&it.config) == MEMORY_DEVICE);
+        // Of a space that ends before CXL's capabilities nobody can say whether it has them.
+        let lost = found.functions.iter().filter(|it| {
+            class(&it.config) == MEMORY_DEVICE && it.config.len() > usize::from(CONVENTIONAL_SIZE)
+        });
         let lost: Vec<_> =
             lost.filter(|it| !has(&it.config, DvsecId::Device)).map(|it| it.at).collect();
         for at in lost {

@@ -26,6 +26,8 @@ pub(crate) fn cases() -> Vec<(&'static str, fn())> {
         ("nothing_is_written_over_and_nothing_of_the_machine_is_written", untouched),
         ("what_is_demanded_of_locks_is_the_exit_code", demanded),
         ("an_ordinary_function_is_left_alone", left_alone),
+        ("a_short_configuration_space_says_nothing_of_a_link", short),
+        ("no_name_of_a_component_leads_out_of_a_dump", names),
     ]
 }
 
@@ -503,4 +505,76 @@ fn left_alone() {
     let found = Linux::below(&stand_in.path("")).collect().unwrap();
     assert_eq!(found.functions.len(), 2, "a root port and a device");
     assert!(found.withheld.is_empty(), "{:?}", found.withheld);
+}
+
+fn short() {
+    let stand_in = StandIn::of(&builtin("one-device"));
+    let path = resource(&stand_in, "config");
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..256]).unwrap();
+    let folder = Folder::new();
+    let to = folder.name("machine");
+    let (_, notes, code) = ran(&mut command(&["collect", "--root", &stand_in.root(), &to]));
+    assert_eq!(code, 1, "{notes}");
+    assert!(notes.contains("Linux gives 256 bytes of it"), "{notes}");
+    assert!(!notes.contains("its link is not CXL's"), "{notes}");
+    // Of a whole one without the DVSEC that is what is to be said.
+    let mut bytes = bytes;
+    bytes[256..].fill(0);
+    fs::write(&path, &bytes).unwrap();
+    let to = folder.name("other");
+    let (_, notes, code) = ran(&mut command(&["collect", "--root", &stand_in.root(), &to]));
+    assert_eq!(code, 1, "{notes}");
+    assert!(notes.contains("its link is not CXL's"), "{notes}");
+}
+
+/// Names as a scenario may have them, in TOML, and the files that they make.
+const NAMES: [(&str, &str); 4] = [
+    ("../evil", "%2e%2e%2fevil"),
+    ("a/b", "a%2fb"),
+    ("\\u001b\\u007f", "%1b%7f"),
+    ("ein Ger\u{e4}t", "ein%20Ger%c3%a4t"),
+];
+
+fn names() {
+    let folder = Folder::new();
+    let absolute = folder.name("absolute");
+    let spelt: String = absolute
+        .bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),
+            byte => format!("%{byte:02x}"),
+        })
+        .collect();
+    let mut names: Vec<(&str, &str)> = NAMES.to_vec();
+    names.push((&absolute, &spelt));
+    for (name, spelt) in names {
+        let scenario = format!(
+            "[[bridge]]\nname = \"{name}\"\nuid = 16\ndecoders = 4\n[[port]]\nbelow = \"{name}\"\n\
+             [[device]]\nname = \"{name}d\"\nbelow = \"port0\"\nvolatile = \"512MiB\"\n[[window]]\n\
+             targets = [\"{name}\"]\nsize = \"1GiB\"\n"
+        );
+        let scenario = folder.file("scenario.toml", scenario);
+        let into = folder.path("into");
+        fs::create_dir_all(&into).unwrap();
+        for to in [folder.name("into/board"), folder.name("into/board.tar")] {
+            let (text, notes, code) = ran(&mut command(&["dump", &scenario, &to]));
+            assert_eq!(code, 0, "{name}: {text}{notes}");
+            let (text, notes, code) = ran(&mut command(&["inspect", &to]));
+            assert_eq!(code, 0, "{name}: {text}{notes}");
+        }
+        let board = into.join("board");
+        for file in [format!("{spelt}.bin"), format!("{spelt}d.bin"), format!("{spelt}d.lspci")] {
+            assert!(board.join(&file).is_file(), "{name}: {file}");
+        }
+        let set = fs::read_to_string(board.join("machine.toml")).unwrap();
+        assert!(set.contains(&format!("registers = \"{spelt}.bin\"")), "{set}");
+        let beside: Vec<_> =
+            fs::read_dir(&into).unwrap().map(|it| it.unwrap().file_name()).collect();
+        assert_eq!(beside.len(), 2, "{name}: {beside:?}");
+        fs::remove_dir_all(&into).unwrap();
+        let beside: Vec<_> =
+            fs::read_dir(folder.path("")).unwrap().map(|it| it.unwrap().file_name()).collect();
+        assert_eq!(beside.len(), 1, "{name}: {beside:?}");
+    }
 }
