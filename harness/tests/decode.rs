@@ -343,6 +343,107 @@ fn words_of_a_little_endian_machine_are_turned_and_said_to_be() {
     assert_eq!((code, output.as_str()), (2, ""), "{complaints}");
 }
 
+/// The first page of a program, which is as long as configuration space.
+fn executable() -> Vec<u8> {
+    image(
+        0x1000,
+        &[
+            (0x00, 0x464C_457F), // "\x7fELF"
+            (0x04, 0x0001_0102), // 64-bit, little-endian
+            (0x10, 0x003E_0003), // a shared object of x86-64
+            (0x14, 0x0000_0001),
+            (0x18, 0x0000_6D30),
+        ],
+    )
+}
+
+#[test]
+fn numbers_of_a_range_and_of_configuration_space_are_no_function_that_nobody_has() {
+    let range = component()[0x1000..0x2000].to_vec();
+    for (bytes, kind) in [(range, "cachemem"), (endpoint(), "config")] {
+        let heading = "(hex numbers of 4 bytes, little-endian)\n";
+        let expected = printed(&["--kind", kind], &bytes);
+        let bare: String =
+            xxd_words(&bytes).lines().map(|line| format!(" {}\n", &line[10..45])).collect();
+        for text in [xxd_words(&bytes), bare] {
+            for args in [&[][..], &["--kind", kind], &["--form", "words"]] {
+                let output = printed(args, text.as_bytes());
+                let (first, rest) = output.split_once('\n').unwrap();
+                assert!(format!("{first}\n").ends_with(heading), "{args:?}: {first}");
+                assert_eq!(rest, expected, "{args:?}");
+            }
+        }
+    }
+}
+
+/// The CXL bus of a machine as a folder, with attributes that nothing here reads.
+fn sysfs(folder: &Folder) -> String {
+    let root = "devices/platform/ACPI0017:00/root0";
+    let files = [
+        ("devtype", "cxl_port\n"),
+        ("decoder0.0/start", "0x100000000\n"),
+        ("decoder0.0/size", "0x100000000\n"),
+        ("decoder0.0/devtype", "cxl_decoder_root\n"),
+        ("decoder0.0/qos_class", "0\n"),
+        ("port1/decoders_committed", "1\n"),
+        ("port1/decoder1.0/start", "0x100000000\n"),
+        ("port1/decoder1.0/size", "0x10000000\n"),
+        ("port1/decoder1.0/uuid", "deadbeef 1\n"),
+    ];
+    for (name, value) in files {
+        let path = folder.path(&format!("{root}/{name}"));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, value).unwrap();
+    }
+    folder.name("devices")
+}
+
+#[test]
+fn a_tree_of_sysfs_has_attributes_that_are_nobodys() {
+    let folder = Folder::new();
+    let tree = sysfs(&folder);
+    let listed = "what Linux shows: 1 window, 1 decoder (sysfs)\n";
+    assert_eq!(printed(&["--list", &tree], b""), listed);
+    let archive = folder.name("tree.tar");
+    let mut tar = tar::Builder::new(File::create(&archive).unwrap());
+    tar.append_dir_all("sys/devices", &tree).unwrap();
+    tar.finish().unwrap();
+    assert_eq!(printed(&["--list", &archive], b""), listed);
+}
+
+#[test]
+fn what_nobody_named_and_may_be_anything_is_passed_over_and_said() {
+    let folder = Folder::new();
+    let all = folder.path("all");
+    std::fs::create_dir(&all).unwrap();
+    let files: [(&str, &[u8]); 7] = [
+        ("cedt", &CEDT),
+        ("count", b"1\n"),
+        ("program", &executable()),
+        ("silent", &[0xFF; 4096]),
+        ("words", b"deadbeef 1\n"),
+        ("large", &[0x5A; 0x1_0000]),
+        ("listing", b"0d:00.0 CXL: a device\n"),
+    ];
+    for (name, bytes) in files {
+        std::fs::write(all.join(name), bytes).unwrap();
+    }
+    let output = printed(&["--list", all.to_str().unwrap()], b"");
+    assert!(output.contains("a CEDT (raw bytes)\n"), "{output}");
+    assert_eq!(output.lines().filter(|line| !line.starts_with("remark: ")).count(), 1, "{output}");
+    for name in ["count", "program", "silent", "words", "large", "listing"] {
+        assert!(output.contains(&format!("/{name}")), "{name}: {output}");
+    }
+    // Named alone, each is an error; a table is one that is broken wherever it lies.
+    for (name, _) in &files[1..] {
+        let (_, complaints, code) = ran(&[all.join(name).to_str().unwrap()], b"");
+        assert_eq!(code, 2, "{name}: {complaints}");
+    }
+    std::fs::write(all.join("cedt"), with(&CEDT, &[(9, 0)])).unwrap();
+    let (_, complaints, code) = ran(&[all.to_str().unwrap()], b"");
+    assert!(code == 2 && complaints.contains("expected checksum 0x2c"), "{complaints}");
+}
+
 /// A bug report: words, a table that a mail quotes, a log, functions.
 fn report() -> String {
     let table = lines(&CEDT, |offset, hex| format!("> {offset:08x}: {hex}  ................\n"));
@@ -584,7 +685,7 @@ fn diff_says_what_moved() {
 #[test]
 fn bad_input_is_one_line_with_its_place_and_nothing_else() {
     let hdm = device_hdm();
-    let cases: [(&str, &[&str], Vec<u8>, &str); 27] = [
+    let cases: [(&str, &[&str], Vec<u8>, &str); 29] = [
         ("empty", &[], vec![], "offset 0x0: expected a register dump, found nothing"),
         (
             "blank",
@@ -641,7 +742,20 @@ fn bad_input_is_one_line_with_its_place_and_nothing_else() {
             &[],
             with(&endpoint(), &[(0x0E, 2)]),
             "offset 0x0: expected a register dump, found 4096 bytes that start with 86 80 93 0d \
-             (--kind says what they are)",
+             (--kind says what they are, --form how digits are read)",
+        ),
+        (
+            "a program of 4096 bytes",
+            &[],
+            executable(),
+            "offset 0x0: expected a register dump, found 4096 bytes that start with 7f 45 4c 46 \
+             (--kind says what they are, --form how digits are read)",
+        ),
+        (
+            "a listing that is cut off",
+            &[],
+            b"[\n {\n  \"memdev\":\"mem0\",\n".to_vec(),
+            "line 3, column 19: expected JSON, as of cxl list, found its end: it is cut off",
         ),
         (
             "cut config space",
@@ -750,6 +864,47 @@ fn bad_input_is_one_line_with_its_place_and_nothing_else() {
             assert_eq!(complaints, format!("error: standard input: {reason}\n"), "{name}");
             assert_eq!((code, output.as_str()), (2, ""), "{name}");
         }
+    }
+}
+
+#[test]
+fn a_page_of_changes_needs_two_dumps() {
+    let folder = Folder::new();
+    let (dump, page) = (folder.file("cedt", CEDT), folder.name("moved.html"));
+    let (output, complaints, code) = ran(&[&dump, "--html", &page], b"");
+    assert_eq!((code, output.as_str()), (2, ""), "{complaints}");
+    assert!(complaints.contains("--diff"), "{complaints}");
+    assert!(!folder.path("moved.html").exists());
+}
+
+#[test]
+fn forced_block_that_is_short_says_so_and_not_what_nobody_read() {
+    let output = printed(&["--force", "--kind", "component"], &CEDT);
+    let reason = "offset 0xec: expected a component register block of 65536 bytes, found 236";
+    assert_eq!(output, format!("  problem           {reason}\n"));
+}
+
+#[test]
+fn an_archive_of_two_bundles_is_neither() {
+    let folder = Folder::new();
+    let archive = folder.name("two.tar");
+    let mut tar = tar::Builder::new(File::create(&archive).unwrap());
+    for name in ["one", "two"] {
+        let set = b"images = \"a machine\"\ncedt = \"cedt.dat\"\n";
+        for (file, bytes) in [("machine.toml", &set[..]), ("cedt.dat", &CEDT[..])] {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            header.set_cksum();
+            tar.append_data(&mut header, format!("{name}/{file}"), bytes).unwrap();
+        }
+    }
+    tar.finish().unwrap();
+    let mut lint = program::command(&["lint", &archive]);
+    let (output, complaints, code) = program::ran(&mut lint);
+    assert_eq!((code, output.as_str()), (2, ""), "{complaints}");
+    for name in ["one/machine.toml", "two/machine.toml"] {
+        assert!(complaints.contains(name), "{complaints}");
     }
 }
 

@@ -7,8 +7,8 @@
 //!
 //! **Invariant**: what is taken is taken whole. A row that is missing, a digit that is none and a
 //! length that is not met are one error with line and column; what nothing here knows is listed, and
-//! never half read. Nothing recurses deeper than once, and each line is looked at a bounded number of
-//! times.
+//! never half read. What somebody shortened is named and not read. Nothing recurses deeper than once, and
+//! each line is looked at a bounded number of times.
 
 mod base64;
 mod cxl_list;
@@ -22,6 +22,7 @@ mod sysfs;
 mod text;
 pub mod witness;
 
+use std::borrow::Cow;
 use std::fmt::{self, Display};
 
 use crate::dump::{Dump, DumpError, InputError, Kind, MAX_INPUT, Options};
@@ -32,6 +33,8 @@ use witness::Witness;
 
 /// The most things in one input.
 const MAX_FOUND: usize = 1024;
+/// The most parts of one input that are named and not read.
+const MAX_BROKEN: usize = 32;
 
 /// How something was written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,6 +233,24 @@ impl Display for CaptureError {
 
 impl std::error::Error for CaptureError {}
 
+impl CaptureError {
+    /// From 1; 0 for the input as a whole.
+    fn line(&self) -> usize {
+        match self {
+            Self::Line { line, .. } | Self::At { line, .. } => *line,
+            Self::Dump(_) | Self::TooMany => 0,
+        }
+    }
+
+    /// Whether the input has something in it for sure, if a broken thing.
+    pub fn is_recognised(&self) -> bool {
+        match self {
+            Self::Dump(error) | Self::At { error, .. } => error.is_recognised(),
+            Self::Line { .. } | Self::TooMany => true,
+        }
+    }
+}
+
 type Result<T> = std::result::Result<T, CaptureError>;
 
 /// How an input is to be read.
@@ -244,9 +265,80 @@ pub struct Ask {
 /// What a reader makes of the lines from some line on: what it is, and the line behind it.
 type Taken = Option<Result<(Vec<Found>, usize)>>;
 
+/// What readers keep beside what they find.
+#[derive(Debug, Default)]
+struct Notes {
+    /// Functions of lspci text without bytes.
+    without_bytes: usize,
+    /// What is to be known.
+    remarks: Vec<String>,
+    /// Parts that are named and not read.
+    broken: Vec<CaptureError>,
+    /// Runs of lines that are digits alone, and of base64, in which nothing was found.
+    digits: Tries,
+    base64: Tries,
+}
+
+impl Notes {
+    /// Passes over a part; more of them than anybody shortens are an error.
+    fn pass_over(&mut self, error: CaptureError) -> Result<()> {
+        if self.broken.len() >= MAX_BROKEN {
+            return Err(error);
+        }
+        self.broken.push(error);
+        Ok(())
+    }
+}
+
+/// How often a run of lines is tried again from a later one of its lines: what is in front of a dump may
+/// look like a line of it, but a run may be as long as the input.
+#[derive(Debug, Default)]
+struct Tries {
+    /// The line behind the run.
+    until: usize,
+    left: usize,
+}
+
+impl Tries {
+    const MOST: usize = 4;
+
+    fn are_spent(&self, at: usize) -> bool {
+        at < self.until && self.left == 0
+    }
+
+    /// Nothing is in the lines up to another.
+    fn failed(&mut self, at: usize, until: usize) {
+        if at >= self.until {
+            self.left = Self::MOST;
+        }
+        self.until = self.until.max(until);
+        self.left = self.left.saturating_sub(1);
+    }
+}
+
 /// The things in an input.
 pub fn read(input: &[u8], ask: Ask) -> Result<Capture> {
-    nested(input, ask, true)
+    match ask.reading {
+        Some(Reading::Raw) => nested(input, ask, true),
+        _ => nested(&narrow(input), ask, true),
+    }
+}
+
+/// UTF-16 as UTF-8: a UEFI shell and PowerShell write that where they redirect into a file. Its first
+/// character says so, and all of it has to be text.
+fn narrow(input: &[u8]) -> Cow<'_, [u8]> {
+    let decode: fn([u8; 2]) -> u16 = match input {
+        [0xFF, 0xFE, ..] => u16::from_le_bytes,
+        [0xFE, 0xFF, ..] => u16::from_be_bytes,
+        _ => return Cow::Borrowed(input),
+    };
+    let (units, rest) = input.as_chunks::<2>();
+    let text = char::decode_utf16(units.iter().skip(1).map(|unit| decode(*unit)));
+    let text = text.map(|c| c.ok().filter(|c| !c.is_control() || c.is_ascii_whitespace()));
+    match text.collect::<Option<String>>() {
+        Some(text) if rest.is_empty() && input.len() <= MAX_INPUT => Cow::Owned(text.into_bytes()),
+        _ => Cow::Borrowed(input),
+    }
 }
 
 fn nested(input: &[u8], ask: Ask, deeper: bool) -> Result<Capture> {
@@ -256,7 +348,7 @@ fn nested(input: &[u8], ask: Ask, deeper: bool) -> Result<Capture> {
     let first = Dump::read(input, ask.options).map_err(CaptureError::Dump);
     let Some(text) = text_of(input) else { return one(first, Form::Raw) };
     let text = Lines::of(text);
-    let mut capture = scan(&text, ask, deeper)?;
+    let (mut capture, broken) = scan(&text, ask, deeper)?;
     capture.found.retain(|found| match (ask.options.kind, &found.content) {
         (Some(kind), Content::Dump(dump)) => dump.kind() == kind,
         (Some(_), _) => false,
@@ -264,6 +356,10 @@ fn nested(input: &[u8], ask: Ask, deeper: bool) -> Result<Capture> {
     });
     let known = |found: &Found| !matches!(found.content, Content::Unknown { .. });
     if !capture.found.iter().any(known) {
+        // What nobody can read is no remark beside nothing.
+        if let Some(error) = broken.into_iter().next() {
+            return Err(error);
+        }
         // The older reader's complaint is about the whole input, and as exact as can be.
         let first = match ask.reading {
             Some(_) => first.and(Err(CaptureError::Dump(DumpError::Input(InputError::Empty)))),
@@ -271,6 +367,7 @@ fn nested(input: &[u8], ask: Ask, deeper: bool) -> Result<Capture> {
         };
         return one(first, Form::Bytes);
     }
+    capture.remarks.extend(broken.into_iter().map(|error| format!("not read: {error}")));
     Ok(capture)
 }
 
@@ -304,8 +401,15 @@ fn whole(input: &[u8], ask: Ask) -> Result<Option<Found>> {
         return Ok(None);
     }
     // The forms that have always been read, so that their complaints stay as they are.
-    Ok(Dump::read(input, ask.options).ok().map(|dump| {
-        let form = if text_of(input).is_some() { Form::Bytes } else { Form::Raw };
+    let text = text_of(input).is_some();
+    let read = Dump::read(input, ask.options).ok();
+    // acpidump's heading starts as a table does, and no table is text.
+    let heading = |dump: &Dump| {
+        let is_input = dump.sections().next().is_some_and(|(_, bytes)| bytes == input);
+        text && ask.options.kind.is_none() && is_input
+    };
+    Ok(read.filter(|dump| !heading(dump)).map(|dump| {
+        let form = if text { Form::Bytes } else { Form::Raw };
         Found { lines: None, form, content: Content::Dump(dump), seat: None }
     }))
 }
@@ -317,10 +421,11 @@ fn text_of(input: &[u8]) -> Option<&str> {
 }
 
 /// Goes through the lines once; each reader says how many it takes.
-fn scan(text: &Lines<'_>, ask: Ask, deeper: bool) -> Result<Capture> {
+fn scan(text: &Lines<'_>, ask: Ask, deeper: bool) -> Result<(Capture, Vec<CaptureError>)> {
+    let mut notes = Notes::default();
     let mut capture = Capture::default();
     let mut sysfs = Tree::default();
-    let (mut sysfs_lines, mut without_bytes) = (None::<(usize, usize)>, 0);
+    let mut sysfs_lines = None::<(usize, usize)>;
     let mut at = 0;
     while at < text.len() {
         if sysfs.line(text.get(at)) {
@@ -331,18 +436,24 @@ fn scan(text: &Lines<'_>, ask: Ask, deeper: bool) -> Result<Capture> {
             continue;
         }
         let taken = image::take(text, at, ask)
-            .or_else(|| lspci::take(text, at, ask, &mut without_bytes))
-            .or_else(|| dsl::take(text, at, ask))
-            .or_else(|| hex::take(text, at, ask))
-            .or_else(|| cxl_list::take(text, at))
+            .or_else(|| lspci::take(text, at, ask, &mut notes))
+            .or_else(|| dsl::take(text, at, ask, &mut notes))
+            .or_else(|| hex::take(text, at, ask, &mut notes))
+            .or_else(|| cxl_list::take(text, at, &mut notes))
             .or_else(|| iomem::take(text, at))
-            .or_else(|| deeper.then(|| base64::take(text, at, ask)).flatten());
+            .or_else(|| deeper.then(|| base64::take(text, at, ask, &mut notes)).flatten());
         match taken {
-            Some(result) => {
-                let (found, next) = result?;
+            Some(Ok((found, next))) => {
                 capture.found.extend(found);
                 at = next.max(at + 1);
             }
+            // As far as it goes: what is broken is named, and the lines behind it are read.
+            Some(Err(error)) if ask.options.force => {
+                let behind = error.line().saturating_sub(1);
+                at = behind.clamp(at + 1, text.len().max(at + 1));
+                notes.pass_over(error)?;
+            }
+            Some(Err(error)) => return Err(error),
             None => at += 1,
         }
         if capture.found.len() > MAX_FOUND {
@@ -355,12 +466,14 @@ fn scan(text: &Lines<'_>, ask: Ask, deeper: bool) -> Result<Capture> {
         capture.found.push(found);
     }
     twins(&mut capture);
-    if without_bytes > 0 {
+    capture.remarks.append(&mut notes.remarks);
+    if notes.without_bytes > 0 {
         capture.remarks.push(format!(
-            "{without_bytes} functions of lspci text have no bytes (lspci -xxxx, as root, prints them)"
+            "{} functions of lspci text have no bytes (lspci -xxxx, as root, prints them)",
+            notes.without_bytes
         ));
     }
-    Ok(capture)
+    Ok((capture, notes.broken))
 }
 
 /// What stands twice, as a disassembly's fields and its raw data, counts once.

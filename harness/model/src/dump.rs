@@ -8,6 +8,7 @@
 mod bits;
 mod diff;
 pub mod facts;
+mod header;
 mod input;
 mod range;
 
@@ -18,7 +19,7 @@ use cxl_regs::acpi::TableError;
 use cxl_regs::acpi::cedt::{self, Cedt, CedtError};
 use cxl_regs::block;
 use cxl_regs::component::{ArrayError, BLOCK_SIZE, CapabilityId, RANGE_SIZE};
-use cxl_regs::config::{CONFIG_SIZE, CONVENTIONAL_SIZE, HeaderType};
+use cxl_regs::config::{CONFIG_SIZE, CONVENTIONAL_SIZE};
 use cxl_regs::text::ConfigText;
 use cxl_regs::text::{HdmProblem, HdmText};
 
@@ -139,7 +140,10 @@ impl Display for DumpError {
                 let [a, b, c, d] = start;
                 if *start == [0xFF; 4] {
                     f.write_str("that start with all-ones: nothing answered where they were read")
-                } else if start.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+                } else if start
+                    .iter()
+                    .all(|byte| byte.is_ascii_whitespace() || byte.is_ascii_graphic())
+                {
                     let start = start.escape_ascii();
                     write!(
                         f,
@@ -150,7 +154,7 @@ impl Display for DumpError {
                     write!(
                         f,
                         "that start with {a:02x} {b:02x} {c:02x} {d:02x} (--kind says what \
-                               they are)"
+                               they are, --form how digits are read)"
                     )
                 }
             }
@@ -225,13 +229,18 @@ impl Display for DumpError {
 impl std::error::Error for DumpError {}
 
 impl DumpError {
-    /// Whether the input is a dump, if a broken one.
+    /// Whether the input is a dump for sure, if a broken one: by something that only dumps have. Digits
+    /// that cannot be read, and bytes that are as many as some dumps have, may be anything.
     pub fn is_recognised(&self) -> bool {
-        !matches!(
-            self,
+        match self {
             Self::Unrecognised { .. }
-                | Self::Input(InputError::Empty | InputError::OtherLine { .. })
-        )
+            | Self::Input(_)
+            | Self::NoFunction { .. }
+            | Self::Array { .. }
+            | Self::Size { kind: Kind::Config | Kind::Component, .. } => false,
+            Self::Function { error, .. } => error.is_recognised(),
+            _ => true,
+        }
     }
 }
 
@@ -258,16 +267,26 @@ impl Dump {
     /// The dump in some input: raw bytes or text.
     pub fn read(input: &[u8], options: Options) -> Result<Self, DumpError> {
         let sections = input::sections(input).map_err(DumpError::Input)?;
-        Self::of(&sections, options).map_err(|error| {
+        let turned = || {
             let turned: Vec<_> = sections.iter().map(Section::turned).collect();
-            match Self::of(&turned, options) {
-                // Whoever names the kind gets what is wrong with it.
-                Ok(dump) if options.kind.is_none() && dump.kind != Kind::Config => {
-                    DumpError::Turned { kind: dump.kind }
+            Self::of(&turned, options).ok().filter(|dump| !dump.is_doubtful())
+        };
+        let raw = sections.first().is_some_and(|section| section.bytes == input);
+        match (Self::of(&sections, options), options.kind) {
+            // Any bytes are configuration space to whoever says so, those of a tool's numbers too.
+            (Ok(dump), Some(_)) if dump.is_doubtful() && !(raw && options.force) => {
+                match turned() {
+                    Some(turned) => Err(DumpError::Turned { kind: turned.kind }),
+                    None => Ok(dump),
                 }
-                _ => error,
             }
-        })
+            // Whoever names the kind gets what is wrong with it.
+            (Err(error), None) => Err(match turned() {
+                Some(turned) => DumpError::Turned { kind: turned.kind },
+                None => error,
+            }),
+            (read, _) => read,
+        }
     }
 
     /// The dump in bytes that somebody else has taken out of their text.
@@ -307,6 +326,15 @@ impl Dump {
             dump.judge_all()?;
         }
         Ok(dump)
+    }
+
+    /// Whether it is configuration space only because somebody said so.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.kind == Kind::Config
+            && self
+                .sections
+                .iter()
+                .all(|section| section.address.is_none() && !header::is_plausible(&section.bytes))
     }
 
     /// What it is a dump of.
@@ -442,12 +470,6 @@ fn absent(space: &[u8]) -> bool {
     matches!(block::image(space)(0), 0 | u32::MAX)
 }
 
-/// Whether configuration space starts with a header of an endpoint or a bridge.
-fn has_header(space: &[u8]) -> bool {
-    let kind: HeaderType = block::read(block::image(space), 0);
-    kind.layout() <= 1
-}
-
 impl Kind {
     /// The sizes that dumps of the kind have; none if they say it themselves.
     fn sizes(self) -> &'static [usize] {
@@ -476,6 +498,8 @@ impl Kind {
         let start = std::array::from_fn(|index| bytes.get(index).copied().unwrap_or(0));
         let size = |kind: Self| kind.sizes().contains(&bytes.len());
         let component = None;
+        // The numbers of something with a signature may look like a function as well.
+        let turned_is_signed = || Self::signed(&section.turned().bytes).is_some();
         if section.address.is_some() {
             Ok(Self::Config)
         } else if let Some(kind) = Self::signed(bytes) {
@@ -485,7 +509,9 @@ impl Kind {
         } else if CacheMemRange::of_block(bytes, component).array().is_ok() || size(Self::Component)
         {
             Ok(Self::Component)
-        } else if size(Self::Config) && (absent(bytes) || has_header(bytes)) {
+        } else if size(Self::Config)
+            && (header::is_silent(bytes) || header::is_plausible(bytes) && !turned_is_signed())
+        {
             Ok(Self::Config)
         } else {
             Err(DumpError::Unrecognised { length: bytes.len(), start })
@@ -517,7 +543,18 @@ impl Display for Dump {
                 writeln!(f, "{}{address}", if index == 0 { "" } else { "\n" })?;
             }
             match self.kind {
-                Kind::Component | Kind::Cachemem => self.range(bytes).fmt(f)?,
+                Kind::Component | Kind::Cachemem => {
+                    let (kind, expected, found) = (self.kind, self.kind.sizes(), bytes.len());
+                    if !expected.contains(&found) {
+                        let short = DumpError::Size { kind, expected, found };
+                        writeln!(f, "  {:<17} {short}", "problem")?;
+                    }
+                    let range = self.range(bytes);
+                    // What lies behind the end reads as all-ones, and nobody has read that anywhere.
+                    if !range.bytes.is_empty() {
+                        range.fmt(f)?;
+                    }
+                }
                 Kind::Hdm => HdmText::new(bytes, self.component).fmt(f)?,
                 Kind::Config if absent(bytes) => writeln!(f, "no function: nothing answers")?,
                 Kind::Config => ConfigText(bytes).fmt(f)?,

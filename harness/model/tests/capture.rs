@@ -533,6 +533,225 @@ fn a_kind_that_is_asked_for_picks_its_own() {
     }
 }
 
+// ---- as mail, shells and tools leave it ----
+
+/// Configuration space of a memory device, with a capability of PCI Express.
+fn function() -> Vec<u8> {
+    let mut space = vec![0; 4096];
+    let start = [0x86, 0x80, 0x93, 0x0D, 0x06, 0x04, 0x10, 0x00, 0x01, 0x10, 0x02, 0x05];
+    space[..12].copy_from_slice(&start);
+    space[0x34] = 0x40;
+    space[0x40] = 0x10;
+    space
+}
+
+/// A CXL.cache/mem range with one capability.
+fn range() -> Vec<u8> {
+    let mut range = vec![0; 4096];
+    range[..8].copy_from_slice(&[0x01, 0x00, 0x11, 0x01, 0x02, 0x00, 0x02, 0x08]);
+    range
+}
+
+/// Dwords as numbers: `xxd -e`, and `od -A n -v -t x4`.
+fn numbers(bytes: &[u8]) -> [String; 2] {
+    let rows = bytes.chunks(16).enumerate().map(|(row, bytes)| {
+        let words = bytes
+            .chunks(4)
+            .map(|word| word.iter().rev().map(|byte| format!("{byte:02x}")).collect::<String>());
+        (16 * row, words.collect::<Vec<_>>().join(" "))
+    });
+    let rows: Vec<_> = rows.collect();
+    let offsets = rows.iter().map(|(at, words)| format!("{at:08x}: {words}  ................\n"));
+    [offsets.collect(), rows.iter().map(|(_, words)| format!(" {words}\n")).collect()]
+}
+
+#[test]
+fn numbers_are_never_taken_for_a_function_that_is_not_there() {
+    let short = &range()[..256];
+    for (bytes, kind) in [
+        (range(), Kind::Cachemem),
+        (function(), Kind::Config),
+        (function()[..256].to_vec(), Kind::Config),
+    ] {
+        for text in numbers(&bytes) {
+            let asks = [
+                Ask::default(),
+                Ask { reading: Some(Reading::Words), ..Ask::default() },
+                Ask { options: Options { kind: Some(kind), ..Options::default() }, reading: None },
+            ];
+            for ask in asks {
+                let capture = read(text.as_bytes(), ask).unwrap();
+                let [Found { form, content: Content::Dump(dump), .. }] = capture.found.as_slice()
+                else {
+                    panic!("{kind}: {capture:?}")
+                };
+                assert_eq!((dump.kind(), *form), (kind, Form::Words(4)), "{ask:?}");
+                assert_eq!(dump.sections().next().unwrap().1, bytes, "{kind}");
+            }
+        }
+        assert!(read(&bytes, Ask::default()).is_ok(), "{kind}");
+    }
+    // A part of a range is a part of a range, and no function of another maker.
+    for text in numbers(short) {
+        let reason = "expected a CXL.cache/mem range of 4096 bytes, found 256";
+        assert!(error(&text).ends_with(reason), "{}", error(&text));
+    }
+}
+
+#[test]
+fn as_many_bytes_as_a_function_has_are_no_function() {
+    let mut program = vec![0; 4096];
+    program[..8].copy_from_slice(b"\x7fELF\x02\x01\x01\0");
+    program[0x10..0x14].copy_from_slice(&[0x03, 0x00, 0x3E, 0x00]);
+    let text = b"All work and no play makes it a dull day.\n".repeat(100);
+    for bytes in [program, text[..4096].to_vec(), text[..256].to_vec()] {
+        let error = read(&bytes, Ask::default()).unwrap_err();
+        assert!(!error.is_recognised(), "{error}");
+        // Whoever knows better says so.
+        let options = Options { kind: Some(Kind::Config), ..Options::default() };
+        assert!(read(&bytes, Ask { options, reading: None }).is_ok());
+    }
+}
+
+#[test]
+fn fields_that_are_no_table_give_way_to_the_raw_data_below_them() {
+    let unknown = "[044h 0068 001h]               Subtable Type : 04 [Unknown]\n\
+                   [045h 0069 001h]                    Reserved : 00\n\
+                   [046h 0070 002h]                      Length : 0028\n\n\
+                   **** Unknown CEDT subtable type 0x4\n\n";
+    let start = IASL_FIELDS.find("[044h").unwrap();
+    let fields = format!("{}{unknown}", &IASL_FIELDS[..start]);
+    let capture = read(format!("{fields}{IASL_RAW}").as_bytes(), Ask::default()).unwrap();
+    assert_eq!(cedt(&format!("{fields}{IASL_RAW}")), (CEDT.to_vec(), Form::IaslRaw));
+    let [remark] = capture.remarks.as_slice() else { panic!("{:?}", capture.remarks) };
+    assert!(remark.contains("raw data") && remark.contains("found 0x48"), "{remark}");
+    // Without it the fields are what there is.
+    assert!(error(&fields).contains("expected a table of 0x6c bytes, found 0x48"));
+    let other = format!("{fields}{IASL_FIELDS}{IASL_RAW}");
+    assert!(error(&other).contains("expected a table of 0x6c bytes, found 0x48"));
+}
+
+#[test]
+fn text_of_a_shell_of_two_bytes_a_character_is_text() {
+    for (form, text) in FORMS {
+        for bom in [[0xFF, 0xFE], [0xFE, 0xFF]] {
+            let units = text.encode_utf16().map(|unit| match bom {
+                [0xFF, _] => unit.to_le_bytes(),
+                _ => unit.to_be_bytes(),
+            });
+            let wide: Vec<u8> = bom.into_iter().chain(units.flatten()).collect();
+            let capture = read(&wide, Ask::default()).unwrap();
+            let [Found { form: taken, content: Content::Dump(_), .. }] = capture.found.as_slice()
+            else {
+                panic!("{form}: {capture:?}")
+            };
+            assert_eq!(*taken, form);
+        }
+    }
+    // Bytes that only start so are bytes.
+    let mut space = function();
+    space[..2].copy_from_slice(&[0xFE, 0xFF]);
+    assert!(read(&space, Ask::default()).is_ok());
+}
+
+#[test]
+fn what_somebody_shortened_is_named_and_the_rest_is_read() {
+    let lines: Vec<_> = ACPIDUMP.lines().collect();
+    for mark in ["[...]", "    ...", "<snip>", "[\u{2026}]"] {
+        let middle = [&lines[..3], &[mark], &lines[6..]].concat().join("\n");
+        let end = [&lines[..4], &[mark]].concat().join("\n");
+        for short in [middle, end] {
+            let text = format!("{short}\n\n{CXL_LIST}\n");
+            let capture = read(text.as_bytes(), Ask::default()).unwrap();
+            let [Found { content: Content::Witness(_), .. }] = capture.found.as_slice() else {
+                panic!("{capture:?}")
+            };
+            let [remark] = capture.remarks.as_slice() else { panic!("{:?}", capture.remarks) };
+            assert!(remark.contains(mark.trim()) && remark.contains("not read: line "), "{remark}");
+            // Alone it is what is wrong.
+            assert!(error(&format!("{short}\n")).contains("the dump was shortened"));
+        }
+        // Behind a table that is whole nothing of it is missing.
+        assert_eq!(cedt(&format!("{}\n{mark}\n", ACPIDUMP.trim_end())).0, CEDT);
+    }
+    let listing = CXL_LIST.replace("    \"nr_dports\":1,\n", "[...]\n");
+    assert!(error(&listing).contains("it was shortened"), "{}", error(&listing));
+}
+
+#[test]
+fn a_table_of_addresses_is_no_dump_that_jumps() {
+    let rows = "6ff9d302: 00000002 00000000 00010000 0001 01 33447 /run/a\n\
+                cc1aaae6: 00000003 00000000 00000000 0001 03 33448\n\
+                1c1aaae6: 00000003 00000000 00000000 0001 03 33449\n";
+    let even = rows.replace(" 33447 /run/a", "").replace(" 33448", "").replace(" 33449", "");
+    let text = format!("{even}\n{CXL_LIST}");
+    assert!(found(&text).iter().all(|found| found.form == Form::CxlList));
+    let stack = "ffffc900 00000010 00000020 00000030\nffffc901 00000011 00000021 00000031\n";
+    assert!(found(&format!("{stack}\n{CXL_LIST}")).iter().all(|it| it.form == Form::CxlList));
+}
+
+#[test]
+fn force_names_what_is_broken_and_reads_the_rest() {
+    let broken = ACPIDUMP.replace("    0030: 00", "    0031: 00");
+    let text = format!("{broken}\n{CXL_LIST}\n");
+    assert!(error(&text).contains("expected the row of offset 0x30"));
+    let options = Options { force: true, ..Options::default() };
+    let capture = read(text.as_bytes(), Ask { options, reading: None }).unwrap();
+    assert!(capture.found.iter().any(|found| found.form == Form::CxlList), "{capture:?}");
+    assert!(capture.remarks[0].contains("expected the row of offset 0x30"));
+}
+
+#[test]
+fn rows_that_a_mailer_broke_are_rows() {
+    let columns = DMESG.lines().skip(1).take(7).map(|line| {
+        let row = line.split_once("CEDT: ").unwrap().1;
+        let (row, text) = row.split_at(57);
+        format!("{}  |{}|", row.replacen(':', " ", 1).trim_end(), text.trim())
+    });
+    let columns: Vec<_> = columns.collect();
+    let acpidump: Vec<_> = ACPIDUMP.lines().skip(1).map(str::to_owned).collect();
+    for (rows, cut) in [(columns, 59), (acpidump.clone(), 58), (acpidump, 63)] {
+        let broken = rows.iter().map(|row| match row.split_at_checked(cut) {
+            Some((row, rest)) => format!("{}\n{rest}\n", row.trim_end()),
+            None => format!("{row}\n"),
+        });
+        let text: String = broken.collect();
+        assert_eq!(cedt(&text).0, CEDT, "{text}");
+        assert_eq!(cedt(&quoted(&text)).0, CEDT, "{text}");
+        // A row that is missing is missing all the same.
+        let rows: Vec<_> = text.lines().collect();
+        let gap = [&rows[..4], &rows[6..]].concat().join("\n");
+        assert!(error(&gap).contains("expected"), "{gap}");
+    }
+}
+
+#[test]
+fn json_of_others_costs_what_its_lines_cost() {
+    let mut deep = String::new();
+    for level in 0..40_000 {
+        deep.push_str("[\n {\n  \"a\": [\n   {\n    \"b\": 1\n   },\n   {\n    \"c\": [ 1, 2 ]\n   }\n  ]\n }");
+        deep.push_str(if level % 2 == 0 { ",\n" } else { "\n" });
+    }
+    let open = "[\n".repeat(60_000);
+    let base64 = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWZnaGlqa2xtbm9w\n".repeat(20_000);
+    let digits = "41424344454647484950515253545556575859505152535455565758 \n".repeat(17_000);
+    let start = std::time::Instant::now();
+    for text in [&deep, &open, &base64, &digits] {
+        assert!(read(text.as_bytes(), Ask::default()).is_err());
+        // What is ours is found behind it.
+        let both = format!("{text}\nand cxl list says:\n[note]\n{CXL_LIST}]root@host:~# \n");
+        let capture = read(both.as_bytes(), Ask::default()).unwrap();
+        assert!(capture.found.iter().any(|found| found.form == Form::CxlList));
+    }
+    assert!(start.elapsed().as_secs() < 60, "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_listing_that_is_cut_off_is_said_to_be() {
+    let cut = &CXL_LIST[..CXL_LIST.find("\"endpoints:port1\"").unwrap()];
+    assert!(error(cut).ends_with("expected JSON, as of cxl list, found its end: it is cut off"));
+}
+
 // ---- laws ----
 
 /// Nothing panics, and every line that is named is one of the input.

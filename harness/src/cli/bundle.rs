@@ -2,23 +2,27 @@
 //!
 //! **Invariant**: nothing is written, nothing is followed out of a directory but a link of sysfs's to an
 //! object of the CXL bus, and every loop has a bound. What a file holds is taken whole, or is one error
-//! that names the file.
+//! that names the file. A file that nobody named is no error if it may be anything; where it looks like a
+//! dump all the same, it is said to be passed over.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use cxl_harness::dumped;
 use cxl_lint::{Images, Input};
-use cxl_model::capture::{self, Ask, Capture, Content, Form, Found, Tree};
-use cxl_model::dump::{Dump, Kind, MAX_INPUT, Options};
+use cxl_model::capture::{self, Ask, Capture, CaptureError, Content, Form, Found, Reading, Tree};
+use cxl_model::dump::{Dump, DumpError, InputError, Kind, MAX_INPUT, Options};
 
 /// The most files of a directory or archive, and the most bytes of all of them.
 const MAX_FILES: usize = 50_000;
 const MAX_BYTES: usize = 256 << 20;
 /// The most folders in each other.
 const MAX_DEPTH: usize = 24;
+/// The most files that are said to be passed over, each with its reason.
+const MAX_REASONS: usize = 8;
 
 /// What is in some files, each with its name, and what is to be said beside it.
 #[derive(Default)]
@@ -29,6 +33,8 @@ pub(super) struct Bundle {
     bytes: usize,
     /// Files of a directory in which there is nothing that is known.
     strange: Vec<String>,
+    /// Those that look like a dump that is broken, and may be something else, with what is wrong.
+    doubtful: Vec<String>,
 }
 
 /// A file's name in words.
@@ -46,6 +52,15 @@ pub(super) fn bytes(path: &Path, most: usize) -> io::Result<Vec<u8>> {
     } else {
         File::open(path)?.take(limit).read_to_end(&mut bytes)?;
     }
+    Ok(bytes)
+}
+
+/// The bytes of a file that nobody named. Some of the kernel's wait for what comes next (`/proc/kmsg`): they
+/// have none now.
+fn at_once(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    file.take(MAX_INPUT as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -124,12 +139,27 @@ impl Bundle {
                     self.captures.push((path.to_owned(), capture));
                 }
             }
-            Err(capture::CaptureError::Dump(error)) if !error.is_recognised() => {
-                self.strange.push(name.into_owned());
+            Err(error) if !error.is_recognised() || ask.reading == Some(Reading::Base64) => {
+                // Nobody said of this one that it is base64. Of an object of the bus Linux has more
+                // attributes than anything here reads.
+                if !Tree::has(&name) {
+                    self.pass_over(&name, &error);
+                }
             }
             Err(error) => return Err(format!("{name}: {error}")),
         }
         Ok(())
+    }
+
+    /// A file that was not named, and is not taken for anything.
+    fn pass_over(&mut self, name: &str, error: &CaptureError) {
+        match error {
+            CaptureError::Dump(
+                DumpError::Unrecognised { .. }
+                | DumpError::Input(InputError::Empty | InputError::OtherLine { .. }),
+            ) => self.strange.push(name.to_owned()),
+            error => self.doubtful.push(format!("{name}: {error}")),
+        }
     }
 
     fn folder(&mut self, top: &Path, path: &Path, ask: Ask, depth: usize) -> Result<(), String> {
@@ -137,7 +167,15 @@ impl Bundle {
             return Ok(());
         }
         let fail = |path: &Path, error: &io::Error| format!("{}: {error}", said(path));
-        let entries = fs::read_dir(path).map_err(|error| fail(path, &error))?;
+        let entries = match fs::read_dir(path) {
+            Ok(entries) => entries,
+            // Whoever may not look into a folder of many is told so.
+            Err(error) if depth > 0 => {
+                self.doubtful.push(fail(path, &error));
+                return Ok(());
+            }
+            Err(error) => return Err(fail(path, &error)),
+        };
         let mut entries: Vec<_> =
             entries.take(MAX_FILES).filter_map(|entry| Some(entry.ok()?.path())).collect();
         entries.sort();
@@ -156,7 +194,7 @@ impl Bundle {
                 self.folder(top, &entry, ask, depth + 1)?;
             } else if kind.is_file() {
                 // Some attributes cannot be read, or have to be written.
-                let Ok(bytes) = bytes(&entry, MAX_INPUT) else { continue };
+                let Ok(bytes) = at_once(&entry) else { continue };
                 self.found(&entry, &bytes, ask)?;
             }
         }
@@ -195,14 +233,24 @@ impl Bundle {
             self.captures.push((name.join("sysfs"), capture));
         }
         if self.captures.iter().all(|(_, capture)| capture.found.is_empty()) {
-            return Err(format!("{}: expected dumps, found nothing that is known", said(name)));
+            let known = format!("{}: expected dumps, found nothing that is known", said(name));
+            return Err(match self.doubtful.first() {
+                Some(reason) => format!("{known} ({reason})"),
+                None => known,
+            });
         }
         let strange = self.strange.len();
-        if let (Some((_, capture)), Some(first)) = (self.captures.first_mut(), self.strange.first())
-        {
+        let Some((_, capture)) = self.captures.first_mut() else { return Ok(self.captures) };
+        if let Some(first) = self.strange.first() {
             let more =
                 if strange == 1 { String::new() } else { format!(" and {} more", strange - 1) };
             capture.remarks.push(format!("nothing that is known in {first}{more}"));
+        }
+        let doubtful = self.doubtful.len();
+        let reasons = self.doubtful.iter().take(MAX_REASONS);
+        capture.remarks.extend(reasons.map(|reason| format!("passed over: {reason}")));
+        if doubtful > MAX_REASONS {
+            capture.remarks.push(format!("passed over: {} more files", doubtful - MAX_REASONS));
         }
         Ok(self.captures)
     }
@@ -254,7 +302,7 @@ pub(super) fn images(path: &Path, known: Option<&[u8]>) -> Result<Option<Images>
     Images::read(text, path, &mut beside).map(Some).map_err(|error| error.to_string())
 }
 
-/// The image set that is the outermost in an archive.
+/// The image set that is in an archive; of several, nobody said which is meant.
 fn archived(path: &Path, bytes: &[u8]) -> Result<Option<Images>, String> {
     let fail = |error: io::Error| format!("{}: {error}", said(path));
     let mut files: BTreeMap<PathBuf, Vec<u8>> = BTreeMap::new();
@@ -275,10 +323,20 @@ fn archived(path: &Path, bytes: &[u8]) -> Result<Option<Images>, String> {
         files.insert(name, content);
     }
     let is_set = |name: &&PathBuf| name.file_name().is_some_and(|name| name == dumped::SET);
-    let sets = files.keys().filter(is_set);
-    let Some(set) = sets.min_by_key(|name| name.components().count()).cloned() else {
-        return Ok(None);
-    };
+    let mut sets = files.keys().filter(is_set);
+    let Some(set) = sets.next().cloned() else { return Ok(None) };
+    if let Some(other) = sets.next() {
+        let more = match sets.count() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        return Err(format!(
+            "{}: expected one bundle, found {} and {}{more} (unpack it, and name the folder of one)",
+            said(path),
+            set.display(),
+            other.display()
+        ));
+    }
     let text = String::from_utf8_lossy(files.get(&set).map(Vec::as_slice).unwrap_or_default());
     let mut inside = |name: &Path| {
         files.get(name).cloned().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))

@@ -221,6 +221,13 @@ impl Decode {
     }
 
     fn output(&self) -> Result<(String, ExitCode), String> {
+        // A file that is named takes the place of the two, and with it clap's rule that they be there.
+        if self.html.is_some() && self.diff.is_none() {
+            return Err(
+                "--html: expected --diff OLD NEW, whose changes it writes down, found one dump"
+                    .to_owned(),
+            );
+        }
         if let Some([old_path, new_path]) = self.diff.as_deref() {
             let page = self.html.as_deref().map(Output::ready).transpose()?;
             let (old, new) = (self.one(old_path)?, self.one(new_path)?);

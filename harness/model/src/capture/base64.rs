@@ -7,7 +7,7 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::lines::Lines;
-use super::{Ask, CaptureError, Content, Form, Found, Result, Taken};
+use super::{Ask, CaptureError, Content, Form, Found, Notes, Result, Taken};
 
 /// The shortest first line.
 const LEAST: usize = 32;
@@ -47,9 +47,9 @@ pub(super) fn all(text: &Lines<'_>) -> Result<Vec<u8>> {
 }
 
 /// The lines of it from a line on.
-pub(super) fn take(text: &Lines<'_>, start: usize, ask: Ask) -> Taken {
+pub(super) fn take(text: &Lines<'_>, start: usize, ask: Ask, notes: &mut Notes) -> Taken {
     let first = text.get(start).text.trim();
-    if first.len() < LEAST || !is_base64(first) {
+    if first.len() < LEAST || !is_base64(first) || notes.base64.are_spent(start) {
         return None;
     }
     let mut digits = String::new();
@@ -66,15 +66,19 @@ pub(super) fn take(text: &Lines<'_>, start: usize, ask: Ask) -> Taken {
             break;
         }
     }
-    let bytes = engine().decode(&digits).ok()?;
     let lines = Some((start + 1, next));
-    let capture = super::nested(&bytes, ask, false).ok()?;
+    let bytes = engine().decode(&digits).ok();
+    let capture = bytes.and_then(|bytes| super::nested(&bytes, ask, false).ok());
     let known = |found: &Found| !matches!(found.content, Content::Unknown { .. });
     let found: Vec<_> = capture
-        .found
         .into_iter()
+        .flat_map(|capture| capture.found)
         .filter(known)
         .map(|found| Found { lines, form: Form::Base64, ..found })
         .collect();
-    (!found.is_empty()).then_some(Ok((found, next)))
+    if found.is_empty() {
+        notes.base64.failed(start, next);
+        return None;
+    }
+    Some(Ok((found, next)))
 }

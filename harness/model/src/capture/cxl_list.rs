@@ -4,64 +4,102 @@
 
 use serde_json::{Map, Value};
 
-use super::lines::Lines;
+use super::lines::{Lines, is_elision};
 use super::witness::{Decoder, Memdev, Port, Region, Witness, index_of, number};
-use super::{CaptureError, Content, Form, Found, Taken};
+use super::{CaptureError, Content, Form, Found, Notes, Taken};
 
 /// The most levels that are followed: a bus, eight levels of switches, and what hangs on each.
 const MAX_DEPTH: usize = 64;
 
+/// The first lines of what may be JSON, which tell most of what is none.
+const FEW: usize = 4;
+
+/// What is JSON from a line on, and how many lines that are; or what is wrong with it. It ends with its
+/// last bracket, or at a blank line.
+///
+/// Ever more lines are read, twice as many each time, so that what is no JSON costs as much as the lines
+/// up to the one that shows it.
+fn json(text: &Lines<'_>, start: usize) -> (String, Result<(Value, usize), serde_json::Error>) {
+    let mut read = String::new();
+    let mut lines = text.from(start).iter().take_while(|line| !line.is_blank()).peekable();
+    let mut more = FEW;
+    loop {
+        for line in lines.by_ref().take(more) {
+            read.push_str(line.text);
+            read.push('\n');
+        }
+        more *= 2;
+        let mut values = serde_json::Deserializer::from_str(&read).into_iter::<Value>();
+        match values.next() {
+            Some(Ok(value)) => {
+                let end = read.get(..values.byte_offset()).unwrap_or_default();
+                let lines = end.matches('\n').count() + 1;
+                return (read, Ok((value, lines)));
+            }
+            Some(Err(error)) if error.is_eof() && lines.peek().is_some() => {}
+            Some(Err(error)) => return (read, Err(error)),
+            // What starts with a bracket is something.
+            None => return (read, Ok((Value::Null, 1))),
+        }
+    }
+}
+
 /// The listing from a line on.
-pub(super) fn take(text: &Lines<'_>, start: usize) -> Taken {
+pub(super) fn take(text: &Lines<'_>, start: usize, notes: &mut Notes) -> Taken {
     let first = text.get(start).text.trim_start();
     if !first.starts_with(['[', '{']) {
         return None;
     }
-    // What stands in front of nothing of cxl list's is for others.
-    let mut json = String::new();
-    let mut starts = Vec::new();
-    let mut value = None;
-    for (index, line) in text.from(start).iter().enumerate() {
-        starts.push(json.len());
-        json.push_str(line.text);
-        json.push('\n');
-        let closed = line.text.trim_end().ends_with([']', '}']);
-        // Only an unindented end, or the first line, can be the end of it.
-        if closed && (index == 0 || line.text.starts_with([']', '}', '>'])) {
-            value = Some((serde_json::from_str::<Value>(&json), index + 1));
-            break;
-        }
-        if line.is_blank() && index > 0 {
-            break;
-        }
-    }
-    let (value, count) = value.unwrap_or_else(|| (serde_json::from_str(&json), starts.len()));
     let is_ours = |json: &str| {
         ["\"decoder", "\"memdev", "\"endpoint", "\"bus\"", "\"region"]
             .iter()
             .any(|word| json.contains(word))
     };
+    let (json, value) = json(text, start);
     match value {
-        Ok(value) => {
+        Ok((value, count)) => {
+            let next = start + count;
             let mut witness = Witness::default();
             walk(&mut witness, &value, None, 0);
             if witness.is_empty() {
-                return None;
+                // JSON of another tool is nobody's; a line of it may be a line of something else.
+                return (count > 1).then_some(Ok((vec![], next)));
             }
-            let lines = Some((text.get(start).number, text.get(start + count - 1).number));
+            let lines = Some((text.get(start).number, text.get(next - 1).number));
             let content = Content::Witness(witness);
             let found = Found { lines, form: Form::CxlList, content, seat: None };
-            Some(Ok((vec![found], start + count)))
+            Some(Ok((vec![found], next)))
         }
-        Err(error) if is_ours(&json) => {
-            let line = text.get(start + error.line().saturating_sub(1).min(count - 1));
+        Err(error) => {
+            let behind = error.line().saturating_sub(1);
+            let upto = json.lines().take(behind + 1);
+            let size = upto.map(|line| line.len() + 1).sum();
+            if !is_ours(json.get(..size).unwrap_or(&json)) {
+                // Up to there it is JSON, and what is in it is as little ours.
+                return (behind > 0).then_some(Ok((vec![], start + behind)));
+            }
+            let line = text.get(start + behind.min(json.lines().count().saturating_sub(1)));
             let said = error.to_string();
-            let found = said.split(" at line").next().unwrap_or_default().to_owned();
+            let mut found = said.split(" at line").next().unwrap_or_default().to_owned();
+            if error.is_eof() {
+                found = "its end: it is cut off".to_owned();
+            } else if is_elision(line.text) {
+                found = format!("\"{}\": it was shortened", line.text.trim());
+            }
             let expected = "JSON, as of cxl list".to_owned();
-            let column = line.before + error.column().max(1);
-            Some(Err(CaptureError::Line { line: line.number, column, expected, found }))
+            let column = match error.is_eof() {
+                true => line.column(line.text.len()),
+                false => line.before + error.column().max(1),
+            };
+            let error = CaptureError::Line { line: line.number, column, expected, found };
+            if is_elision(line.text) {
+                // What is left of it is as little whole.
+                let rest = text.from(start + behind).iter();
+                let rest = rest.take_while(|line| !line.is_blank() && line.text != "]").count();
+                return Some(notes.pass_over(error).map(|()| (vec![], start + behind + rest)));
+            }
+            Some(Err(error))
         }
-        Err(_) => None,
     }
 }
 

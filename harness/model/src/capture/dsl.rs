@@ -1,9 +1,13 @@
 //! The fields of a table as `iasl -d` writes them: `[024h 0036 001h]   Subtable Type : 00`.
 //!
-//! **Invariant**: fields lie end to end from offset 0; the one that does not is named.
+//! `iasl` prints the length of a record that it does not know and none of its fields, and of some that it
+//! knows fields that are not there. All bytes of the table stand below, as its raw data.
+//!
+//! **Invariant**: fields lie end to end from offset 0; the one that does not is named. Where the fields
+//! are no table, the raw data of the same table is taken for them, and that is said.
 
-use super::lines::{Line, Lines};
-use super::{Ask, CaptureError, Form, Result, Taken, judged};
+use super::lines::{Line, Lines, is_elision};
+use super::{Ask, CaptureError, Form, Notes, Result, Taken, hex, judged};
 
 /// The most bytes of a table.
 const MAX_TABLE: usize = 1 << 20;
@@ -76,9 +80,41 @@ impl<'a> Field<'a> {
 }
 
 /// The fields from a line on.
-pub(super) fn take(text: &Lines<'_>, start: usize, ask: Ask) -> Taken {
+pub(super) fn take(text: &Lines<'_>, start: usize, ask: Ask, notes: &mut Notes) -> Taken {
     Field::of(text.get(start)).filter(|field| field.offset == 0)?;
-    Some(table(text, start, ask))
+    let error = match table(text, start, ask) {
+        Ok(found) => return Some(Ok(found)),
+        Err(error) => error,
+    };
+    if let Some(raw) = raw_data(text, start) {
+        let (from, to) = (text.get(start).number, text.get(raw).number);
+        notes.remarks.push(format!(
+            "the fields of lines {from}-{to} are not the whole table ({error}); its raw data below them \
+             is taken"
+        ));
+        return Some(Ok((vec![], raw)));
+    }
+    let behind = error.line().saturating_sub(1);
+    let between = text.from(start).iter().take(behind.saturating_sub(start));
+    if between.into_iter().any(|line| is_elision(line.text)) {
+        return Some(notes.pass_over(error).map(|()| (vec![], behind)));
+    }
+    Some(Err(error))
+}
+
+/// The heading of the raw data behind the fields of a table, if rows follow it.
+fn raw_data(text: &Lines<'_>, start: usize) -> Option<usize> {
+    for (at, line) in text.from(start).iter().enumerate().skip(1) {
+        if line.text.starts_with("Raw Table Data") {
+            let (rows, _) = text.next(start + at + 1)?;
+            return hex::is_row(text.get(rows)).then_some(start + at);
+        }
+        // Another table.
+        if Field::of(*line).is_some_and(|field| field.offset == 0) {
+            return None;
+        }
+    }
+    None
 }
 
 fn table(text: &Lines<'_>, start: usize, ask: Ask) -> Result<(Vec<super::Found>, usize)> {

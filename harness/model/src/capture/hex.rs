@@ -4,17 +4,22 @@
 //! Offsets are hexadecimal, octal (`od`) or decimal (`od -A d`): whichever makes the rows lie end to
 //! end. Groups of one byte are bytes. Wider groups behind a bare offset are numbers, as `od` and
 //! `hexdump` print them; behind a colon they are bytes (`xxd`), or numbers (`xxd -e`): whichever makes
-//! something known of them.
+//! something known of them. So do groups without offsets (`od -A n`).
+//!
+//! A mailer breaks long lines: where the rest of a row's text column stands on a line of its own, it is
+//! passed over. Rows round a line that says that others were left out are named, and not read.
 //!
 //! **Invariant**: rows lie end to end; the one that does not is named.
 
-use super::lines::{Line, Lines};
-use super::{Ask, CaptureError, Content, Form, Found, Reading, Result, Taken, judged};
+use super::lines::{Line, Lines, is_elision};
+use super::{Ask, CaptureError, Content, Form, Found, Notes, Reading, Result, Taken, judged};
 
 /// The most bytes that one block may expand to.
 const MAX_BLOCK: usize = 1 << 20;
 /// Fewer bytes than this in a single row are no dump, but prose with digits in it.
 const LEAST: usize = 16;
+/// The longest text column: 16 characters between bars.
+const GUTTER: usize = 18;
 
 /// One row: an offset and groups of digits.
 #[derive(Clone, Debug)]
@@ -83,6 +88,17 @@ impl<'a> Row<'a> {
         u64::from_str_radix(self.offset, radix).ok()
     }
 
+    /// Whether the row starts where another ends, by their offsets of some radix.
+    fn is_at(&self, last: &Self, radix: u32) -> bool {
+        let end = last.offset(radix).and_then(|offset| offset.checked_add(last.length() as u64));
+        end.is_some() && self.offset(radix) == end
+    }
+
+    /// Whether the row lies behind another of the same block, its offset in hexadecimal.
+    fn follows(&self, last: &Self) -> bool {
+        self.colon == last.colon && self.is_at(last, 16)
+    }
+
     fn jump(&self, expected: u64, radix: u32) -> CaptureError {
         let expected = match radix {
             8 => format!("the row of offset {expected:o}"),
@@ -108,14 +124,31 @@ impl<'a> Row<'a> {
     }
 }
 
-/// The rows from a line on that belong together, and the line behind them.
-fn rows<'a>(text: &Lines<'a>, start: usize) -> Option<(Vec<Row<'a>>, usize)> {
+/// Whether a line is a row.
+pub(super) fn is_row(line: Line<'_>) -> bool {
+    Row::of(line).is_some()
+}
+
+/// Rows that belong together.
+struct Rows<'a> {
+    rows: Vec<Row<'a>>,
+    /// The line behind them.
+    next: usize,
+    /// The line that stands for rows between them, or behind them.
+    elided: Option<Line<'a>>,
+    inside: bool,
+}
+
+/// The rows from a line on that belong together.
+fn rows<'a>(text: &Lines<'a>, start: usize) -> Option<Rows<'a>> {
     let first = Row::of(text.get(start))?;
     if first.groups.is_empty() {
         return None;
     }
     let mut rows = vec![first];
     let mut star = false;
+    let mut elided = None;
+    let mut inside = false;
     let mut at = start + 1;
     // A gap of blank lines may be a pasted one.
     while let Some((next, line)) = text.next(at) {
@@ -124,9 +157,29 @@ fn rows<'a>(text: &Lines<'a>, start: usize) -> Option<(Vec<Row<'a>>, usize)> {
             at = next + 1;
             continue;
         }
-        let Some(row) = Row::of(line) else { break };
         let [Some(first), Some(last)] = [rows.first(), rows.last()] else { break };
-        let restarts = row.offset.bytes().all(|digit| digit == b'0') && last.length() > 0;
+        let row = Row::of(line);
+        let fits = row.as_ref().is_some_and(|row| row.follows(last));
+        if !fits && !star && next == at && line.text.trim().chars().count() <= GUTTER {
+            let behind = Row::of(text.get(next + 1));
+            if behind.is_some_and(|behind| behind.follows(last) && !behind.groups.is_empty()) {
+                at = next + 1;
+                continue;
+            }
+        }
+        let restarts = |row: &Row<'_>| row.offset.bytes().all(|digit| digit == b'0');
+        if is_elision(line.text) {
+            let behind = text.next(next + 1).and_then(|(_, line)| Row::of(line));
+            elided = elided.or(Some(line));
+            if behind.is_none_or(|row| row.colon != first.colon || restarts(&row)) {
+                break;
+            }
+            inside = true;
+            at = next + 1;
+            continue;
+        }
+        let Some(row) = row else { break };
+        let restarts = restarts(&row) && last.length() > 0;
         if row.colon != first.colon || restarts || last.groups.is_empty() {
             break;
         }
@@ -137,7 +190,7 @@ fn rows<'a>(text: &Lines<'a>, start: usize) -> Option<(Vec<Row<'a>>, usize)> {
             break;
         }
     }
-    Some((rows, at))
+    Some(Rows { rows, next: at, elided, inside })
 }
 
 /// Rows as bytes; in words or not.
@@ -177,13 +230,65 @@ fn bytes(rows: &[Row<'_>], radix: u32, words: bool) -> Result<Vec<u8>> {
 }
 
 /// The rows from a line on, as what they are.
-pub(super) fn take(text: &Lines<'_>, start: usize, ask: Ask) -> Taken {
-    let Some((rows, next)) = rows(text, start) else { return plain(text, start, ask) };
+pub(super) fn take(text: &Lines<'_>, start: usize, ask: Ask, notes: &mut Notes) -> Taken {
+    let Some(Rows { rows, next, elided, inside }) = rows(text, start) else {
+        return plain(text, start, ask, notes);
+    };
+    if are_numbers(text, start, &rows) {
+        return plain(text, start, ask, notes);
+    }
     let total: usize = rows.iter().map(Row::length).sum();
     if total < LEAST {
         return None;
     }
-    Some(block(text, start, &rows, next, ask).map(|found| (vec![found], next)))
+    if elided.is_none() && lie_apart(&rows) {
+        return Some(Ok((vec![], next)));
+    }
+    let shortened = elided.map(|line| {
+        let row = rows.iter().zip(rows.iter().skip(1)).find(|(last, row)| !row.follows(last));
+        let last = row.map(|(last, _)| last).or(rows.last());
+        let end = last.and_then(|last| last.offset(16)?.checked_add(last.length() as u64));
+        let expected = format!("the row of offset {:#x}", end.unwrap_or_default());
+        let found = format!("\"{}\": the dump was shortened", line.text.trim());
+        let (line, column) = (line.number, line.column(0));
+        CaptureError::Line { line, column, expected, found }
+    });
+    let found = match (shortened, inside) {
+        (Some(shortened), true) => Err(shortened),
+        // What is left out behind a dump that is whole was none of it.
+        (shortened, _) => {
+            block(text, start, &rows, next, ask).map_err(|error| shortened.unwrap_or(error))
+        }
+    };
+    Some(match found {
+        Ok(found) => Ok((vec![found], next)),
+        Err(error) if elided.is_some() => notes.pass_over(error).map(|()| (vec![], next)),
+        Err(error) => Err(error),
+    })
+}
+
+/// Whether no row lies behind the one before it, by any way of counting: a table of addresses, and no dump.
+/// Of two rows, one that is missing may lie between; only as far as a block goes.
+fn lie_apart(rows: &[Row<'_>]) -> bool {
+    let mut pairs = rows.iter().zip(rows.iter().skip(1));
+    let near = |last: &Row<'_>, row: &Row<'_>| {
+        let gap = row.offset(16).zip(last.offset(16)).and_then(|(to, from)| to.checked_sub(from));
+        rows.len() == 2 && gap.is_some_and(|gap| gap <= MAX_BLOCK as u64)
+    };
+    let follows = |last: &Row<'_>, row: &Row<'_>| [16, 8, 10].iter().any(|&r| row.is_at(last, r));
+    rows.len() > 1 && !pairs.any(|(last, row)| row.star || near(last, row) || follows(last, row))
+}
+
+/// Whether what looks like an offset is a number like the others of its line (`od -A n`): all are as wide,
+/// and the next line's does not follow.
+fn are_numbers(text: &Lines<'_>, start: usize, rows: &[Row<'_>]) -> bool {
+    let Some(first) = rows.first() else { return false };
+    let width = Some(first.offset.len());
+    let alike =
+        |row: &Row<'_>| !row.colon && row.width() == width && Some(row.offset.len()) == width;
+    let Some(second) = Row::of(text.get(start + 1)) else { return false };
+    let follows = [16, 8, 10].iter().any(|&radix| second.is_at(first, radix));
+    alike(first) && alike(&second) && !follows
 }
 
 fn block(text: &Lines<'_>, start: usize, rows: &[Row<'_>], next: usize, ask: Ask) -> Result<Found> {
@@ -226,14 +331,10 @@ fn block(text: &Lines<'_>, start: usize, rows: &[Row<'_>], next: usize, ask: Ask
         };
         let found = judged(plain, form, lines, ask);
         let turned = colon && uniform && [4, 8, 16].contains(&width) && ask.reading.is_none();
-        let unknown = match &found {
-            Ok(found) => matches!(found.content, Content::Unknown { .. }),
-            Err(_) => true,
-        };
-        if turned && unknown {
+        if turned && !is_known(&found) {
             let form = Form::Words(u8::try_from(width / 2).unwrap_or(u8::MAX));
             let words = judged(bytes(rows, radix, true)?, form, lines, ask);
-            if let Ok(Found { content: Content::Dump(_) | Content::Table { .. }, .. }) = words {
+            if is_known(&words) || is_broken(&words) && !is_broken(&found) {
                 return words;
             }
         }
@@ -243,6 +344,22 @@ fn block(text: &Lines<'_>, start: usize, rows: &[Row<'_>], next: usize, ask: Ask
         Some(error) => Err(error),
         None => judged(vec![], Form::Bytes, lines, ask),
     }
+}
+
+/// Whether it is something, and not only because somebody said so.
+fn is_known(found: &Result<Found>) -> bool {
+    match found {
+        Ok(found) => match &found.content {
+            Content::Dump(dump) => !dump.is_doubtful(),
+            content => !matches!(content, Content::Unknown { .. }),
+        },
+        Err(_) => false,
+    }
+}
+
+/// Whether it is something for sure that is broken.
+fn is_broken(found: &Result<Found>) -> bool {
+    matches!(found, Err(error) if error.is_recognised())
 }
 
 fn line_of(error: &CaptureError) -> usize {
@@ -278,29 +395,57 @@ fn broken(text: &Lines<'_>, next: usize, rows: &[Row<'_>]) -> Option<CaptureErro
 }
 
 /// Digits without offsets; taken only where they are something known.
-fn plain(text: &Lines<'_>, start: usize, ask: Ask) -> Taken {
+fn plain(text: &Lines<'_>, start: usize, ask: Ask, notes: &mut Notes) -> Taken {
     let digits = |line: &Line<'_>| -> Option<usize> {
         let count = line.text.bytes().filter(u8::is_ascii_hexdigit).count();
         let only = line.text.bytes().all(|c| c.is_ascii_hexdigit() || c == b' ');
         (only && count > 0 && count.is_multiple_of(2)).then_some(count)
     };
-    if digits(&text.get(start)).is_none_or(|count| count < 2 * LEAST) {
+    if digits(&text.get(start)).is_none_or(|count| count < 2 * LEAST)
+        || notes.digits.are_spent(start)
+    {
         return None;
     }
     let lines: Vec<_> = text.from(start).iter().take_while(|line| digits(line).is_some()).collect();
-    let mut bytes = Vec::new();
-    for line in &lines {
-        let groups = line.text.split_ascii_whitespace().collect::<Vec<_>>();
-        if groups.iter().any(|group| group.len() % 2 != 0) || bytes.len() > MAX_BLOCK {
-            return None;
-        }
-        let row = Row { line: **line, offset: "", colon: false, groups, star: false };
-        row.bytes(ask.reading == Some(Reading::Words), &mut bytes);
-    }
     let next = start + lines.len();
-    let at = (start + 1, next);
-    match judged(bytes, Form::Plain, at, ask) {
-        Ok(Found { content: Content::Unknown { .. }, .. }) => None,
-        result => Some(result.map(|found| (vec![found], next))),
+    let rows = lines.iter().map(|line| {
+        let groups = line.text.split_ascii_whitespace().collect::<Vec<_>>();
+        Row { line: **line, offset: "", colon: false, groups, star: false }
+    });
+    let rows: Vec<_> = rows.collect();
+    let even = |row: &Row<'_>| row.groups.iter().all(|group| group.len().is_multiple_of(2));
+    let small = rows.iter().map(Row::length).sum::<usize>() <= MAX_BLOCK;
+    let found = (small && rows.iter().all(even)).then(|| plain_rows(&rows, (start + 1, next), ask));
+    match found {
+        None | Some(Ok(Found { content: Content::Unknown { .. }, .. })) => {
+            notes.digits.failed(start, next);
+            None
+        }
+        Some(result) => Some(result.map(|found| (vec![found], next))),
     }
+}
+
+fn plain_rows(rows: &[Row<'_>], lines: (usize, usize), ask: Ask) -> Result<Found> {
+    let read = |words| {
+        let mut bytes = Vec::new();
+        rows.iter().for_each(|row| row.bytes(words, &mut bytes));
+        bytes
+    };
+    let width = rows.first().and_then(Row::width).unwrap_or(2);
+    let numbers = Form::Words(u8::try_from(width / 2).unwrap_or(u8::MAX));
+    let uniform = rows.iter().all(|row| row.width() == Some(width));
+    let spaced = rows.first().is_some_and(|row| row.groups.len() > 1);
+    match ask.reading {
+        Some(Reading::Words) => return judged(read(true), numbers, lines, ask),
+        Some(_) => return judged(read(false), Form::Plain, lines, ask),
+        None => {}
+    }
+    let found = judged(read(false), Form::Plain, lines, ask);
+    if uniform && spaced && [4, 8, 16].contains(&width) && !is_known(&found) {
+        let words = judged(read(true), numbers, lines, ask);
+        if is_known(&words) || is_broken(&words) && !is_broken(&found) {
+            return words;
+        }
+    }
+    found
 }

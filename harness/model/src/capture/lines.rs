@@ -69,6 +69,17 @@ impl<'a> Lines<'a> {
     }
 }
 
+/// Whether a line stands for others that somebody left out: `[...]`, `<snip>`, `... 12 more ...`.
+pub(super) fn is_elision(line: &str) -> bool {
+    let edges = |c: char| c.is_ascii_whitespace() || "[]()<>-".contains(c);
+    let inner = line.trim_matches(edges);
+    let words = ["snip", "snipped", "cut", "elided", "omitted", "truncated"];
+    // More dots than three are a text column's.
+    inner.starts_with("...") && !inner.starts_with("....")
+        || inner.starts_with('\u{2026}')
+        || words.iter().any(|word| inner.eq_ignore_ascii_case(word))
+}
+
 /// Without the `> ` of a mail that quotes, and of one that quotes that.
 fn quoted(mut line: &str) -> &str {
     while let Some(rest) = line.strip_prefix('>') {
@@ -96,6 +107,7 @@ fn stamped(line: &str) -> &str {
     let stamp = rest.strip_prefix('[').and_then(|after| after.split_once(']'));
     if let Some((stamp, after)) = stamp
         && stamp.contains('.')
+        && stamp.contains(|c: char| c.is_ascii_digit())
         && stamp.trim().bytes().all(|digit| digit.is_ascii_digit() || digit == b'.')
     {
         rest = after.strip_prefix(' ').unwrap_or(after);

@@ -2,15 +2,15 @@
 //!
 //! **Invariant**: a function's bytes are the rows below its own heading.
 
-use super::lines::Lines;
-use super::{Ask, CaptureError, Content, Form, Found, Taken};
+use super::lines::{Lines, is_elision};
+use super::{Ask, CaptureError, Content, Form, Found, Notes, Taken};
 use crate::dump::{Dump, Kind};
 
 /// The most lines that `-vvv` prints between a heading and its bytes.
 const MOST_WORDS: usize = 1000;
 
 /// The functions from a line on.
-pub(super) fn take(text: &Lines<'_>, start: usize, ask: Ask, without: &mut usize) -> Taken {
+pub(super) fn take(text: &Lines<'_>, start: usize, ask: Ask, notes: &mut Notes) -> Taken {
     let is_heading = |at: usize| {
         let line = text.get(at).text;
         let word = line.split(' ').next().unwrap_or_default();
@@ -27,7 +27,7 @@ pub(super) fn take(text: &Lines<'_>, start: usize, ask: Ask, without: &mut usize
         let words = (at..text.len()).take(MOST_WORDS).take_while(|&at| !is_heading(at));
         let first = words.into_iter().find(|&at| byte_row(text.get(at).text).is_some());
         let Some(first) = first else {
-            *without += 1;
+            notes.without_bytes += 1;
             end = at;
             // The next heading may be far; what lies between is for other readers.
             if text.next(at).is_some_and(|(next, _)| is_heading(next)) {
@@ -53,7 +53,22 @@ pub(super) fn take(text: &Lines<'_>, start: usize, ask: Ask, without: &mut usize
                 break;
             }
         }
-        functions.push((Some(address.to_owned()), bytes));
+        let line = text.get(at);
+        if is_elision(line.text) && byte_row(text.get(at + 1).text).is_some() {
+            let expected = format!("the row of offset {:#x}", bytes.len());
+            let found = format!("\"{}\": {address} was shortened", line.text.trim());
+            let (line, column) = (line.number, line.column(0));
+            let error = CaptureError::Line { line, column, expected, found };
+            if let Err(error) = notes.pass_over(error) {
+                return Some(Err(error));
+            }
+            at += 1;
+            while byte_row(text.get(at).text).is_some() || is_elision(text.get(at).text) {
+                at += 1;
+            }
+        } else {
+            functions.push((Some(address.to_owned()), bytes));
+        }
         end = at;
         if let Some((next, _)) = text.next(at)
             && is_heading(next)

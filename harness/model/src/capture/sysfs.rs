@@ -90,6 +90,11 @@ impl Tree {
         place(path).is_some_and(|place| KNOWN.contains(&place.rest.as_str()))
     }
 
+    /// Whether a path is one of an object of the bus, whatever the attribute.
+    pub fn has(path: &str) -> bool {
+        place(path).is_some()
+    }
+
     /// A file of the tree; whether it is an attribute that is known.
     pub fn attribute(&mut self, path: &str, value: &str) -> bool {
         let takes = self.takes(path);
