@@ -485,7 +485,8 @@ fn what_a_lost_lock_leaves_is_taken_back_or_stranded_and_its_window_not_fixed() 
             let controls = controls.as_flattened().iter().map(|at| Mmio::read(&mut hw, *at));
             let mut controls: Vec<u32> = controls.filter(|control| control & 0x400 != 0).collect();
             let mut listed: Vec<u32> = entries.iter().map(|entry| entry.image.control).collect();
-            (controls.sort(), listed.sort());
+            controls.sort();
+            listed.sort();
             assert_eq!(listed, controls, "{what}");
             let said: Vec<_> =
                 work.outcomes().filter_map(|it| it.outcome.error().copied()).collect();

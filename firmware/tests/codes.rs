@@ -1059,7 +1059,7 @@ fn every_table_error() {
         (Some(0x0610), |m| m.hw.set(DVSEC + 0x0C, 2)),
         // All-ones are no value: of a decoder in use, of a spare one, of what switches a device on.
         (Some(0x0611), |m| m.hw.set(BRIDGE + 0x10, !0)),
-        (Some(0x0611), |m| m.hw.set(BRIDGE + 0x00, !0)),
+        (Some(0x0611), |m| m.hw.set(BRIDGE, !0)),
         (Some(0x0611), |m| m.hw.set(BRIDGE + 0x30, !0)),
         (Some(0x0611), |m| m.hw.set(0x2000_0004, !0)),
         (Some(0x0611), |m| m.hw.set(DVSEC + 0x0C, !0)),

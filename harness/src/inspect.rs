@@ -237,8 +237,15 @@ impl Subject {
 impl Inspection {
     /// What is to be said of a machine.
     pub fn of(subject: Subject) -> Self {
-        let Subject { name, kernel, registers, whole, remarks, witness, withheld } = subject;
-        let version = kernel.as_deref().and_then(|version| version.parse::<Kernel>().ok());
+        let Subject { name, kernel, registers, whole, mut remarks, witness, withheld } = subject;
+        let version = match kernel.as_deref().map(str::parse::<Kernel>) {
+            Some(Ok(version)) => Some(version),
+            Some(Err(error)) => {
+                remarks.push(format!("the kernel: {error}; what is said of Linux is of others"));
+                None
+            }
+            None => None,
+        };
         let findings = match version {
             Some(kernel) => lint_for(&whole, kernel),
             None => lint(&whole),

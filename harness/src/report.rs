@@ -514,10 +514,11 @@ impl Report {
         }
         let mappings = mapping::mappings(fabric);
         let regions = decoders::regions(map, fabric, shown, &mappings);
-        opinion::of(seen, hw, clock, left, &mut findings);
+        // What follows from a loss is told after it.
         if let (Some(record), None) = (shown, left.refusal) {
             findings.lost(record);
         }
+        opinion::of(seen, hw, clock, left, &mut findings);
         decoders::regions_lead_to_memory(fabric, &regions, &mappings, &mut findings);
         let mut picture = Seen::of(fabric.clone());
         picture.ram = map.ram.iter().map(|span| (span.base().0, span.size())).collect();

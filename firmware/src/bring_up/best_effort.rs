@@ -127,7 +127,8 @@ fn note_stranded(hw: &mut impl Mmio, work: &mut WorkspaceMut<'_>) {
             if let Some(known) = entries.find(|known| (known.node, known.index) == (node, index)) {
                 *known = entry;
             } else if committed.decoders.push(entry).is_err() {
-                *committed.unread = true;
+                // Of what is lost no table speaks.
+                *committed.unread |= !tree.is_lost(node, index);
                 findings.add(Code::VERIFY_CAPACITY.error().expected(committed.decoders.room()));
             }
         }

@@ -40,7 +40,7 @@ pub(super) fn keep(
                 OnFailure::Strict => return Err(Code::PLAN_RESERVE_NOWHERE.at(at)),
                 OnFailure::BestEffort => note(plan, Note::NoSuchPort { at: *at })?,
             }
-        } else if !known.any(|(id, _)| is_empty(tree, id)) {
+        } else if !known.any(|(id, _)| tree.fault(id).is_none() && is_empty(tree, id)) {
             // No refusal: what was to come may have come, and the same policy is still good.
             note(plan, Note::NoEmptyPort { at: *at })?;
         }

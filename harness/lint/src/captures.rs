@@ -98,6 +98,15 @@ fn place(file: &Path, line: Option<usize>) -> String {
     }
 }
 
+/// Whether what was shown of one address is of two functions. Status bits come and go from one look to the
+/// next; what a function is, and what is set up of CXL, does not.
+fn is_another(one: &[u8], other: &[u8]) -> bool {
+    let fixed =
+        |space: &[u8]| (space.get(..4).map(<[u8]>::to_vec), space.get(8..12).map(<[u8]>::to_vec));
+    let (parts, others) = (Config::read(one), Config::read(other));
+    fixed(one) != fixed(other) || parts.is_whole() && others.is_whole() && parts != others
+}
+
 impl Machine {
     fn take(&mut self, file: &Path, found: &Found) -> Result<(), ImagesError> {
         match (&found.content, &found.seat) {
@@ -207,15 +216,14 @@ impl Machine {
             self.functions.push(function);
             return Ok(());
         };
-        if known.space.starts_with(&function.space) {
-            return Ok(());
+        if is_another(&known.space, &function.space) {
+            let (address, first) = (function.address.unwrap_or_default(), known.place.clone());
+            return Err(ImagesError::SecondFunction { place: function.place, address, first });
         }
-        if function.space.starts_with(&known.space) {
+        if function.space.len() > known.space.len() {
             *known = function;
-            return Ok(());
         }
-        let (address, first) = (function.address.unwrap_or_default(), known.place.clone());
-        Err(ImagesError::SecondFunction { place: function.place, address, first })
+        Ok(())
     }
 
     /// The image dumps what has decoders or leads to memory. What else the table names is there, and nothing

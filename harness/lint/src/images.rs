@@ -320,7 +320,12 @@ fn function(dump: &Dump, wanted: Option<&str>) -> Option<(Option<String>, Config
 /// The one dump that a text of any public form holds.
 fn alone(bytes: &[u8], options: Options) -> Option<Dump> {
     let ask = Ask { options, ..Ask::default() };
-    let mut found = capture::read(bytes, ask).ok()?.found.into_iter();
+    let capture = capture::read(bytes, ask).ok()?;
+    // What was not read of it, or not as it stands, is for whoever can say so.
+    if !capture.remarks.is_empty() {
+        return None;
+    }
+    let mut found = capture.found.into_iter();
     match (found.next()?.content, found.next()) {
         (Content::Dump(dump), None) => Some(dump),
         _ => None,

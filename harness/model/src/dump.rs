@@ -79,6 +79,8 @@ pub enum DumpError {
         expected: &'static [usize],
         /// The size that was found.
         found: usize,
+        /// Whether something that only such a dump has says that it is one.
+        sure: bool,
     },
     /// The text is that of `lspci`, which prints configuration space only.
     Addresses {
@@ -158,7 +160,7 @@ impl Display for DumpError {
                     )
                 }
             }
-            Self::Size { kind, expected, found } => {
+            Self::Size { kind, expected, found, .. } => {
                 let offset = expected.iter().copied().fold(*found, usize::min);
                 write!(f, "offset {offset:#x}: expected {kind} of ")?;
                 for (index, size) in expected.iter().enumerate() {
@@ -237,7 +239,7 @@ impl DumpError {
             | Self::Input(_)
             | Self::NoFunction { .. }
             | Self::Array { .. }
-            | Self::Size { kind: Kind::Config | Kind::Component, .. } => false,
+            | Self::Size { kind: Kind::Config | Kind::Component, sure: false, .. } => false,
             Self::Function { error, .. } => error.is_recognised(),
             _ => true,
         }
@@ -362,7 +364,8 @@ impl Dump {
         }
         let (expected, found) = (kind.sizes(), bytes.len());
         if !expected.is_empty() && !expected.contains(&found) {
-            return Err(DumpError::Size { kind, expected, found });
+            let sure = kind == Kind::Component && self.range(bytes).array().is_ok();
+            return Err(DumpError::Size { kind, expected, found, sure });
         }
         match kind {
             Kind::Component | Kind::Cachemem => {
@@ -546,7 +549,7 @@ impl Display for Dump {
                 Kind::Component | Kind::Cachemem => {
                     let (kind, expected, found) = (self.kind, self.kind.sizes(), bytes.len());
                     if !expected.contains(&found) {
-                        let short = DumpError::Size { kind, expected, found };
+                        let short = DumpError::Size { kind, expected, found, sure: true };
                         writeln!(f, "  {:<17} {short}", "problem")?;
                     }
                     let range = self.range(bytes);

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser};
+use cxl_firmware::handoff;
 use cxl_harness::guest::boot::{GuestError, Linux, LockBy, Options, boot};
 use cxl_harness::guest::payload::{self, ATTACK, PAYLOADS, Payload};
 use cxl_harness::html;
@@ -113,7 +114,7 @@ pub(super) struct Boot {
     earlier: Earlier,
 
     /// Write the hand-off record into this file as well: what --earlier and a restore take. A run that is
-    /// refused leaves the file as it is.
+    /// refused, and has no region in use, leaves the file as it is.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
 
@@ -493,19 +494,23 @@ impl Boot {
             let page = html::of_run(&report.facts, Some(&before), &super::command_line());
             file.write(page.to_string().as_bytes())
         }));
-        // What a refused run records has no regions: kept in place of an earlier record, it would lose where
-        // they were.
+        // A refused run may leave a record without regions: kept in place of an earlier one, it would lose
+        // where they were.
+        let has_regions =
+            handoff::read(&record).is_ok_and(|record| record.regions().next().is_some());
         let refused = report.facts.refusal.is_some();
-        let recorded = kept.map_or(Ok(()), |file| match record.is_empty() {
-            true => Err(format!("{}: not written: no record was handed over", file.named())),
-            false if refused => {
-                let named = file.named();
+        let recorded = kept.map_or(Ok(()), |file| {
+            let named = file.named();
+            if refused && !has_regions {
                 super::note(&format!(
                     "{named}: not written, as the firmware refused: see the report"
                 ));
-                Ok(())
+                return Ok(());
             }
-            false => file.write(&record),
+            match record.is_empty() {
+                true => Err(format!("{named}: not written: no record was handed over")),
+                false => file.write(&record),
+            }
         });
         let drawn = drawn.and(recorded);
         // A run may have taken a while: its report is not lost with the picture.
@@ -688,6 +693,13 @@ impl Boot {
             }
             (Err(error @ GuestError::Boot(_)), _) if linux.is_some() => {
                 return Err(Stop::BadInput(format!("--linux: {error}")));
+            }
+            // Ours is where it is.
+            (Err(error @ GuestError::Boot(_)), _) => {
+                return Err(Stop::Refused(Unstarted::by_harness(format!(
+                    "{error}. This is our own image, which lies where it does: --direct runs the \
+                     firmware on the device models"
+                ))));
             }
             (Err(GuestError::Disk(error)), _) => {
                 let file = self.disk.as_deref().unwrap_or(Path::new("")).display();

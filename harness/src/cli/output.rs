@@ -11,6 +11,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use cxl_model::scenario::builtin;
+
 /// A file that is going to be written.
 #[derive(Debug)]
 pub(super) struct Output {
@@ -132,11 +134,15 @@ fn times_named(file: &Metadata) -> usize {
         let found = fs::metadata(OsStr::from_bytes(path));
         found.is_ok_and(|found| (found.dev(), found.ino()) == (file.dev(), file.ino()))
     };
-    let words = std::env::args_os().skip(1).map(OsString::into_vec);
+    // The command comes first, and what a built-in scenario is called is that scenario.
+    let words = std::env::args_os().skip(2).map(OsString::into_vec);
+    let words = words.filter(|word| str::from_utf8(word).ok().and_then(builtin).is_none());
     let named = words.filter(|word| {
         // `--html=FILE` names one, too.
         let value = word.splitn(2, |&byte| byte == b'=').nth(1).filter(|_| word.starts_with(b"-"));
-        is_it(word) || value.is_some_and(is_it)
+        // And so does `-oFILE`.
+        let glued = word.get(2..).filter(|_| word.starts_with(b"-") && !word.starts_with(b"--"));
+        is_it(word) || value.is_some_and(is_it) || glued.is_some_and(is_it)
     });
     named.count()
 }

@@ -364,7 +364,7 @@ impl GuestMeasured {
         };
         // Our image's last words are `end:` and its status, and what is unused; one before says why.
         let why = |line: &&String| {
-            !["end: ", "unused: ", "note: "].iter().any(|topic| line.starts_with(topic))
+            !["end: ", "unused: ", "note: ", LOST].iter().any(|topic| line.starts_with(topic))
         };
         let mut words = self.console.iter().filter(why);
         let said = words.next_back();
@@ -399,7 +399,8 @@ impl GuestMeasured {
                 failures.push(format!("our image, run afterwards, refused: {why}"));
             }
             (_, Outcome::Refused) if refused => {}
-            (_, Outcome::Refused) if told && said.is_some_and(|line| line.starts_with(LOST)) => {}
+            (_, Outcome::Refused)
+                if told && !said.is_some_and(|line| line.starts_with("payload: ")) => {}
             (_, Outcome::Refused) => {
                 failures.push(format!("the image gave up: {}", last("it does not say why")));
             }

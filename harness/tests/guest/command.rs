@@ -439,7 +439,7 @@ fault = [{ at = "mem1", kind = "commit-error", decoder = 1 }]
 /// What is given up is a failure with its error, whoever runs the firmware and wherever.
 fn losses() {
     let files = Files::new();
-    files.0.file("loses", LOSES.to_owned());
+    files.0.file("loses", LOSES);
     let all = LOSES.replace(
         "decoder = 1 }",
         "decoder = 0 }, { at = \"mem0\", kind = \"commit-error\", decoder = 0 }",

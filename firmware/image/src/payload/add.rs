@@ -18,7 +18,7 @@ use heapless::Vec;
 use super::{Checks, count, memory};
 use crate::hw::Hardware;
 use crate::port::Console;
-use crate::{Room, report, say};
+use crate::{Room, report};
 
 /// Regions and decoders of the machines that this is for.
 const MOST: usize = 256;
@@ -82,7 +82,10 @@ fn assign(hw: &mut Hardware, room: &Room, platform: &Platform<'_>) {
         };
         let Some(port) = config::function_base(platform.ecam, function) else { continue };
         let buses: BusNumbers = port.read(hw);
-        let below = Bdf::new(buses.secondary(), 0, 0)
+        // A port without buses leads nowhere.
+        let below = Some(buses.secondary())
+            .filter(|bus| *bus != 0)
+            .and_then(|bus| Bdf::new(bus, 0, 0))
             .map(|bdf| Sbdf { segment: function.segment, bdf })
             .and_then(|below| config::function_base(platform.ecam, below));
         let Some(space) = below.filter(|space| hw.read(space.0) != u32::MAX) else { continue };

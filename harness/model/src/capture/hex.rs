@@ -231,12 +231,13 @@ fn bytes(rows: &[Row<'_>], radix: u32, words: bool) -> Result<Vec<u8>> {
 
 /// The rows from a line on, as what they are.
 pub(super) fn take(text: &Lines<'_>, start: usize, ask: Ask, notes: &mut Notes) -> Taken {
+    // Asked first: a run of numbers may be as long as the input, and each line begins one.
+    if Row::of(text.get(start)).is_some_and(|first| are_numbers(text, start, &[first])) {
+        return plain(text, start, ask, notes);
+    }
     let Some(Rows { rows, next, elided, inside }) = rows(text, start) else {
         return plain(text, start, ask, notes);
     };
-    if are_numbers(text, start, &rows) {
-        return plain(text, start, ask, notes);
-    }
     let total: usize = rows.iter().map(Row::length).sum();
     if total < LEAST {
         return None;
@@ -276,6 +277,15 @@ fn lie_apart(rows: &[Row<'_>]) -> bool {
         rows.len() == 2 && gap.is_some_and(|gap| gap <= MAX_BLOCK as u64)
     };
     let follows = |last: &Row<'_>, row: &Row<'_>| [16, 8, 10].iter().any(|&r| row.is_at(last, r));
+    // Whole rows that were left out everywhere (zeroes, by some filter) leave a dump that jumps.
+    let left_out = |(last, row): (&Row<'_>, &Row<'_>)| {
+        let gap = row.offset(16).zip(last.offset(16)).and_then(|(to, from)| to.checked_sub(from));
+        let length = last.length() as u64;
+        gap.is_some_and(|gap| gap > length && gap <= MAX_BLOCK as u64 && gap.is_multiple_of(length))
+    };
+    if rows.len() > 2 && pairs.clone().all(left_out) {
+        return false;
+    }
     rows.len() > 1 && !pairs.any(|(last, row)| row.star || near(last, row) || follows(last, row))
 }
 
