@@ -183,8 +183,9 @@ pub(super) struct Boot {
 
     /// What that Linux reads at its serial console: a file, or `-` for standard input, as it comes.
     ///
-    /// It is handed over, with an interrupt, once Linux has opened the console. A terminal passes a
-    /// line at a time.
+    /// It is handed over, with an interrupt, once Linux opens the console; what is there while it does,
+    /// 16 bytes at most, its driver throws away, so that a file may begin with empty lines. A terminal
+    /// passes a line at a time.
     #[arg(long, value_name = "FILE", requires = "linux")]
     input: Option<PathBuf>,
 
