@@ -111,6 +111,8 @@ pub enum Change {
     Partitions,
     /// A region may have a cache in front of it.
     LinearCache,
+    /// A persistent region takes no device without a serial number.
+    SerialNumbers,
     /// The granularity of a port's decoder with one way is not compared.
     OneWayGranularity,
     /// A CHBS of version 1 has to declare 64 KiB.
@@ -140,9 +142,10 @@ pub enum Change {
 
 impl Change {
     /// All of them, in the order in which the main line took them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Partitions,
         Self::LinearCache,
+        Self::SerialNumbers,
         Self::OneWayGranularity,
         Self::ChbsLength,
         Self::AttachWarning,
@@ -161,6 +164,8 @@ impl Change {
     pub const fn release(self) -> Kernel {
         match self {
             Self::Partitions | Self::LinearCache => Kernel::new(6, 15, 0),
+            // Seen in 7.3.4, and not in 6.12.95.
+            Self::SerialNumbers => Kernel::new(6, 15, 0),
             Self::OneWayGranularity | Self::ChbsLength | Self::AttachWarning => {
                 Kernel::new(6, 16, 0)
             }

@@ -889,6 +889,9 @@ impl System<'_> {
 
     /// A persistent region is known again by its devices' serial numbers (`cxl_pmem_region_probe`).
     fn serial_numbers(&mut self, region: &Region) {
+        if !self.linux.has(Change::SerialNumbers) {
+            return;
+        }
         for member in &region.members {
             let Some(Kind::Endpoint(index, memory)) =
                 self.ports.get(member.port).map(|port| port.kind)

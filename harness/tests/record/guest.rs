@@ -616,9 +616,11 @@ const USUAL: &[&str] = &[
     "nvdimm nmem",
     "too small must be at least",
     "clocksource",
-    "hrtimer",
     "created port port",
 ];
+
+/// What Linux says of a host that is busy, at whatever level.
+const BUSY: &[&str] = &["hrtimer: interrupt took"];
 
 /// How lines of a trace start, of which the first one says enough.
 const TRACE: &[&str] = &[
@@ -651,11 +653,12 @@ fn kept(line: &str) -> Option<String> {
     let level: u32 = level.parse().ok()?;
     let (_, text) = rest.split_once("] ").unwrap_or(("", rest));
     let text = text.trim();
+    let busy = BUSY.iter().any(|busy| text.contains(busy));
     let usual = level > 4 && USUAL.iter().any(|usual| format!("{text}\n").contains(usual));
     let assembled = level > 4
         && text.contains(" iw: ")
         && text.contains(" ig: ")
         && !text.contains("not supported");
     let trace = TRACE.iter().any(|start| text.starts_with(start)) || text.contains("+0x");
-    (!usual && !assembled && !trace).then(|| format!("{level} {text}"))
+    (!busy && !usual && !assembled && !trace).then(|| format!("{level} {text}"))
 }
