@@ -80,6 +80,8 @@ for device in /sys/bus/dax/devices/dax*; do
     [ -e "$device/driver" ] || continue
     read -r node <"$device/target_node"
     name=${device##*/}
+    # Of a node without memory online nothing can be had, and Linux complains.
+    $B grep -q 'MemTotal: *[1-9]' "/sys/devices/system/node/node$node/meminfo" || continue
     $B mkdir -p "/cxl/$name"
     $B mount -t tmpfs -o "mpol=bind:$node" cxl "/cxl/$name" || continue
     $B cp $B "/cxl/$name/busybox" && $B cmp $B "/cxl/$name/busybox" && say "run/$name/copy" same
