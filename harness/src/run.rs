@@ -4,7 +4,7 @@
 //! tables, exactly as in a guest; the facts of both runs are the same.
 
 use cxl_firmware::bring_up::{self, Extent, Workspace, bring_up, inspect};
-use cxl_firmware::discover::{discover, discover_as};
+use cxl_firmware::discover::discover_as;
 use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_firmware::plan::plan;
 use cxl_firmware::platform::{Platform, Resources, RootBus};
@@ -559,8 +559,9 @@ fn dry_as(machine: &mut Machine, change: impl FnOnce(RunRequest) -> RunRequest) 
     let platform = Platform { occupied: &occupied, ..tables.platform() };
     let mut clock = machine.clock();
     let Room { topology, plan: room, .. } = &mut *done.room;
-    let result = discover(machine, &mut clock, &platform, &mut *topology)
-        .and_then(|()| plan(&platform, &*topology, &wanted.policy(), room));
+    let policy = wanted.policy();
+    let result = discover_as(machine, &mut clock, &platform, &policy, &mut *topology)
+        .and_then(|()| plan(&platform, &*topology, &policy, room));
     done.refusal = result.err().map(Refusal::Library);
     done
 }

@@ -59,6 +59,96 @@ fn an_untouched_machine_passes_every_check() {
     assert_eq!(failures(&mut machine, &done), [""; 0]);
 }
 
+/// Two bridges, three devices.
+const THREE: &str = r#"
+bridge = [{ name = "hb0", uid = 16 }, { name = "hb1", uid = 32 }]
+port = [{ name = "rp0", below = "hb0" }, { name = "rp1", below = "hb0" }, { name = "rp2", below = "hb1" }]
+device = [
+    { name = "mem0", below = "rp0", volatile = "256MiB" },
+    { name = "mem1", below = "rp1", volatile = "256MiB" },
+    { name = "mem2", below = "rp2", volatile = "512MiB" },
+]
+window = [{ targets = ["hb0"], size = "1GiB" }, { targets = ["hb1"], size = "1GiB" }]
+"#;
+
+/// A device that never answers is not in any plan, and missing all the same; what was left out by request,
+/// and what others program, is not.
+#[test]
+fn a_device_is_lost_where_it_was_to_serve_and_nowhere_else() {
+    const BEST: &str = r#"on_failure = "best-effort""#;
+    const DEAD: &str = r#"fault = [{ at = "mem1", kind = "all-ones-after", after = 0 }]"#;
+    const GONE: &str = "verifier: mem1 is lost: nothing was found in its place, which has 256 MiB";
+    const LOST: &str = "verifier: mem1 is lost: none of its 256 MiB are in a region";
+    let out = |name: &str| format!("leave_out = [\"{name}\"]");
+    for (policy, more, expected) in [
+        ("", DEAD.to_owned(), Some(GONE)),
+        (BEST, DEAD.to_owned(), Some(LOST)),
+        (r#"path = "describe""#, String::new(), None),
+        (r#"path = "describe", on_failure = "best-effort""#, String::new(), None),
+        (r#"path = "describe", on_failure = "best-effort""#, DEAD.to_owned(), Some(GONE)),
+        ("", out("mem1"), None),
+        (BEST, out("mem1"), None),
+        (BEST, out("rp1"), None),
+        (BEST, out("hb1"), None),
+        (BEST, format!("{}\n{DEAD}", out("mem1")), None),
+        // Of the wrong one.
+        (BEST, format!("{}\n{DEAD}", out("mem0")), Some(LOST)),
+    ] {
+        let (mut machine, done) = booted(&format!("{THREE}\npolicy = {{ {policy} }}\n{more}"));
+        let failures = failures(&mut machine, &done);
+        let of_mem1: Vec<_> = failures.iter().filter(|said| said.contains("is lost")).collect();
+        assert_eq!(of_mem1, Vec::from_iter(expected), "{policy} {more}: {failures:?}");
+        assert_eq!(failures.is_empty(), expected.is_none(), "{policy} {more}: {failures:?}");
+    }
+}
+
+/// A plan alone is of the machine that a boot would bring up: without what is left out, whatever is wrong
+/// with that.
+#[test]
+fn a_plan_alone_leaves_out_what_a_boot_leaves_out() {
+    let fault = r#"fault = [{ at = "mem1", kind = "all-ones-after", after = 30 }]"#;
+    for more in ["leave_out = [\"mem1\"]", &format!("leave_out = [\"mem1\"]\n{fault}")] {
+        let text = format!("{THREE}\n{more}");
+        let spans = |done: &DirectRun| {
+            assert_eq!(done.refusal.as_ref().map(ToString::to_string), None, "{more}");
+            Vec::from_iter(done.room.plan.regions.iter().map(|region| region.span))
+        };
+        let planned = spans(&run::dry(&mut machine(&text)));
+        assert_eq!(planned, spans(&booted(&text).1), "{more}");
+        assert_eq!(planned.len(), 2, "{more}");
+    }
+}
+
+/// Persistent memory that lies elsewhere than before is noted, whatever a failure would cost.
+#[test]
+fn what_moved_is_noted_with_best_effort_too() {
+    let machine_at = |base: &str, policy: &str, earlier: &str| {
+        format!(
+            r#"
+            bridge = [{{ name = "hb0", uid = 16 }}]
+            port = [{{ name = "rp0", below = "hb0" }}]
+            device = [{{ name = "mem0", below = "rp0", persistent = "256MiB" }}]
+            window = [{{ targets = ["hb0"], base = "{base}", size = "1GiB" }}]
+            policy = {{ {policy} }}
+            {earlier}
+            "#
+        )
+    };
+    let before = Scenario::parse(&machine_at("4GiB", "", ""), "before").unwrap();
+    let mut first = Machine::new(&before);
+    let done = run::direct(&mut first);
+    let record = done.handoff.clone();
+    for policy in ["", r#"on_failure = "best-effort""#] {
+        let mut after = Scenario::parse(&machine_at("8GiB", policy, ""), "after").unwrap();
+        after.earlier = run::earlier(&record).unwrap();
+        let mut machine = Machine::new(&after);
+        let done = run::direct(&mut machine);
+        let findings = Report::of_direct(&machine, &done).facts.findings;
+        let moved = findings.iter().any(|found| found.message.contains("0x100000000"));
+        assert!(moved, "{policy}: {findings:?}");
+    }
+}
+
 #[test]
 fn a_register_that_changed_after_the_record_is_a_failure_by_name() {
     let (mut machine, done) = booted(UNLOCKED);

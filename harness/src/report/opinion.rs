@@ -13,9 +13,9 @@ use cxl_firmware::discover::{Remarks, Search, discover_as};
 use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_firmware::plan::{Note, plan};
 use cxl_firmware::platform::Platform;
-use cxl_firmware::policy::{Demands, OnFailure, PathPolicy, Policy, Request};
+use cxl_firmware::policy::{Demands, LeaveOut, OnFailure, PathPolicy, Policy, Request};
 use cxl_firmware::tables;
-use cxl_firmware::topology::{NodeId, Tree};
+use cxl_firmware::topology::{NodeId, Path, Tree};
 use cxl_firmware::verify::{self, verify_plan};
 use cxl_regs::{Component, Hpa, Size};
 
@@ -25,7 +25,7 @@ use crate::run::{self, RunRequest};
 use cxl_model::fabric::Fabric;
 use cxl_model::machine::Machine;
 use cxl_model::mapping;
-use cxl_model::scenario::{Place, Scenario};
+use cxl_model::scenario::{BridgeVersion, Place, Scenario};
 
 /// Discovers, plans and verifies the machine once more. Without a topology or a plan there is
 /// nothing to verify, which is news only where the firmware had one.
@@ -60,6 +60,7 @@ fn verify(
     let search = asked.as_ref().map(|asked| Search::from(&asked.policy())).unwrap_or_default();
     discover_as(hw, clock, &platform, search, &mut *topology).map_err(|error| error.to_string())?;
     let topology = &*topology;
+    let mut done_as_planned = true;
     if left.foreign {
         // Somebody else's firmware has plans of its own: paths are judged against themselves. Nobody
         // asked it for locks: whether there are any is a question of its own (`--require locked`).
@@ -69,12 +70,14 @@ fn verify(
         let wanted = RunRequest::on(seen.scenario, seen.map).map_err(|error| error.to_string())?;
         let policy = wanted.policy();
         if policy.on_failure == OnFailure::BestEffort {
-            // What was given up changes the places of the rest, so what is there is judged by itself;
-            // and what is not there is a loss, whoever says so.
+            // What was given up changes the places of the rest, so what is there is judged by itself.
             verify::verify(hw, &platform, topology, &policy, &mut *committed, &mut *findings);
-            for lost in lost(seen.scenario, topology.tree(), &policy, (&*committed).into()) {
-                found.fail(Witness::Verifier, lost);
-            }
+            // The plan speaks of the machine as it is only where it is what was done.
+            let planned_it: BTreeSet<_> = match plan(&platform, topology, &policy, &mut *planned) {
+                Ok(()) => planned.regions.iter().map(|region| region.span).collect(),
+                Err(_) => BTreeSet::new(),
+            };
+            done_as_planned = committed.regions.iter().map(|it| it.span).eq(planned_it);
         } else {
             plan(&platform, topology, &policy, &mut *planned).map_err(|error| error.to_string())?;
             verify_plan(
@@ -86,6 +89,13 @@ fn verify(
                 &mut *committed,
                 &mut *findings,
             );
+        }
+        // What is not there is a loss, whoever says so, and whatever was planned without it. A refusal
+        // costs everything, and says why.
+        if policy.on_failure == OnFailure::BestEffort || left.refusal.is_none() {
+            for lost in lost(seen.scenario, topology.tree(), &policy, (&*committed).into()) {
+                found.fail(Witness::Verifier, lost);
+            }
         }
     }
     // What is not programmed yet is not programmed wrong.
@@ -103,24 +113,43 @@ fn verify(
     for remark in remarks(&topology.remarks) {
         found.note(Witness::Plan, remark);
     }
-    for note in planned.notes.iter().filter(|note| !matches!(note, Note::PassThrough { .. })) {
+    let notes = planned.notes.iter().filter(|_| done_as_planned);
+    for note in notes.filter(|note| !matches!(note, Note::PassThrough { .. })) {
         found.note(Witness::Plan, words(seen.scenario, tree, note));
     }
     Ok(())
 }
 
-/// The devices of a scenario that have memory, were not left out, and serve no region.
+/// The devices of a scenario that have memory, were not left out, and serve no region: with best effort,
+/// or where others program, which is theirs to do, and all else is planned or refused, those that were
+/// not even found.
 fn lost(
     scenario: &Scenario,
     tree: Tree<'_>,
     policy: &Policy<'_>,
     committed: CommittedRef<'_>,
 ) -> Vec<String> {
+    let others = matches!(policy.path, PathPolicy::GuestPrograms | PathPolicy::Describe);
+    let has_to_serve = policy.on_failure == OnFailure::BestEffort && !others;
     let serves = |id| {
         committed.decoders.iter().filter(|entry| entry.node == id).any(|entry| {
             let claims = |span| committed.regions.iter().any(|region| region.span == span);
             entry.committed() && entry.decoder.is_some_and(|decoder| claims(decoder.span))
         })
+    };
+    let left_out = |path: &Path| {
+        policy.leave_out.iter().any(|wanted| match wanted {
+            LeaveOut::At(at) => path.uid() == at.uid() && path.ports().starts_with(at.ports()),
+            // A scenario names places.
+            LeaveOut::Device { .. } => false,
+        })
+    };
+    // Below a CXL 1.1 bridge nothing is looked for.
+    let restricted = |path: &Path| {
+        scenario
+            .bridges
+            .iter()
+            .any(|bridge| bridge.uid == path.uid() && bridge.version == BridgeVersion::Cxl1)
     };
     let devices = scenario.devices.iter().enumerate().filter(|(_, device)| device.present);
     let lost = devices.filter_map(|(index, device)| {
@@ -128,10 +157,16 @@ fn lost(
         let asked = |request: &&Request| request.device == path;
         let mut requests = policy.requests.iter().filter(asked).peekable();
         let wanted = requests.peek().is_none() || requests.any(|request| request.size != Some(0));
-        let found = tree.device_at(&path).is_some_and(serves);
+        let found = tree.device_at(&path).is_some_and(|id| !has_to_serve || serves(id));
         let size = device.volatile + device.persistent;
-        (wanted && size > 0 && !found)
-            .then(|| format!("{} is lost: none of its {} are in a region", device.name, Size(size)))
+        if !wanted || size == 0 || found || left_out(&path) || restricted(&path) {
+            return None;
+        }
+        let (name, size) = (&device.name, Size(size));
+        Some(match has_to_serve {
+            true => format!("{name} is lost: none of its {size} are in a region"),
+            false => format!("{name} is lost: nothing was found in its place, which has {size}"),
+        })
     });
     lost.collect()
 }
