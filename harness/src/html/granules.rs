@@ -7,9 +7,10 @@
 use maud::{Markup, html};
 
 use super::tables::framed;
+use crate::report::Seen;
 use crate::svg::mark;
 use cxl_model::fabric::Fabric;
-use cxl_model::mapping::{Direct, Mapping, Reach, ReasonText, mappings};
+use cxl_model::mapping::{Direct, Mapping, Reach, ReasonText};
 use cxl_regs::{Hpa, Size};
 
 /// Ranges that a page has granules of, and that its arithmetic knows.
@@ -21,8 +22,8 @@ const IN_A_ROW: u64 = 8;
 const MOST_GRANULES: u64 = 64;
 
 /// `None` where no address leads to memory.
-pub(super) fn section(fabric: &Fabric) -> Option<Markup> {
-    let all = mappings(fabric);
+pub(super) fn section(seen: &Seen) -> Option<Markup> {
+    let Seen { fabric, mappings: all, .. } = seen;
     let direct: Vec<(&Mapping, &Direct)> = all
         .iter()
         .filter_map(|mapping| match &mapping.how {
