@@ -132,17 +132,9 @@ fn address(set: &mut String, address: Option<&str>) {
     }
 }
 
-/// A text in quotes as TOML has it.
+/// A text as TOML has it.
 pub(crate) fn quoted(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            c if c.is_control() => quoted += &format!("\\u{:04X}", u32::from(c)),
-            c => quoted.push(c),
-        }
-    }
-    quoted + "\""
+    toml::Value::from(text).to_string()
 }
 
 /// The CXL.cache/mem range of a component; nothing where it has no registers.
