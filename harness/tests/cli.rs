@@ -733,6 +733,88 @@ fn what_a_file_says_cannot_drive_a_terminal() {
     }
 }
 
+/// Through every output: what is shown is the letters, and what they would do is done by none.
+#[test]
+fn what_a_file_says_is_text_in_every_output() {
+    let folder = Folder::new();
+    let hostile = "e\\u001b[2J<i>&\\\"\\u202eo\\u2066p\\u009bq";
+    let scenario = builtin("two-way").unwrap().text;
+    let line = format!("description = \"{hostile}\"");
+    let lines =
+        scenario.lines().map(|old| if old.starts_with("description") { &line } else { old });
+    let lines: Vec<&str> = lines.collect();
+    let scenario = lines.join("\n").replace("\"mem0\"", &format!("\"{hostile}\""));
+    let file = folder.file("hostile.toml", scenario);
+    let obeyed = |c: char| {
+        c.is_control() && c != '\n'
+            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let quiet = |what: &str, text: &str| {
+        assert!(!text.contains(obeyed), "{what}: {:?}", &text[text.find(obeyed).unwrap()..]);
+        // Wherever it is, it is no element.
+        assert!(
+            what.contains("json")
+                || what.contains("sarif")
+                || what.contains("text")
+                || !text.contains("<i>"),
+            "{what}"
+        );
+        assert!(text.contains("&lt;i&gt;&amp;") || text.contains("<i>&"), "{what}: {text}");
+    };
+    let (page, picture) = (folder.name("page.html"), folder.name("picture.svg"));
+    let outputs: [(&str, &[&str]); 8] = [
+        ("text", &["boot", "--direct", &file, "--html", &page, "--svg", &picture]),
+        ("json", &["boot", "--direct", &file, "--json"]),
+        ("junit", &["boot", "--direct", &file, "--format", "junit"]),
+        ("sarif", &["boot", "--direct", &file, "--format", "sarif"]),
+        ("plan text", &["plan", &file]),
+        ("plan json", &["plan", &file, "--json"]),
+        ("inspect text", &["inspect", &folder.name("board")]),
+        ("inspect json", &["inspect", &folder.name("board"), "--json"]),
+    ];
+    let (_, complaints, code) = ran(&["dump", &file, &folder.name("board")]);
+    assert_eq!(code, 0, "{complaints}");
+    for (what, words) in outputs {
+        let (output, complaints, code) = ran(words);
+        assert_eq!(code, 0, "{what}: {complaints}");
+        // A good run names no device where it counts checks.
+        if !["junit", "sarif"].contains(&what) {
+            quiet(what, &output);
+        }
+        assert!(!output.contains(obeyed) && !complaints.contains(obeyed), "{what}: {output}");
+        if what.ends_with("json") || what == "sarif" {
+            let read: Value = serde_json::from_str(&output).unwrap();
+            let as_given = "e\u{1b}[2J<i>&\"\u{202e}o\u{2066}p\u{9b}q";
+            let said = serde_json::to_string(&read).unwrap();
+            let given = serde_json::to_string(as_given).unwrap();
+            assert!(what == "sarif" || said.contains(given.trim_matches('"')), "{what}: {said}");
+        }
+    }
+    let page = fs::read_to_string(page).unwrap();
+    quiet("page", &page);
+    // What the page's own arithmetic knows is read by its script, and has the name that is shown.
+    let known = page.split_once("data-known=\"").unwrap().1.split_once('"').unwrap().0;
+    let known = known
+        .replace("&quot;", "\"")
+        .replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .replace("&amp;", "&");
+    let known: Value = serde_json::from_str(&known).unwrap();
+    let name = known["ranges"][0]["members"][0]["device"].as_str().unwrap();
+    assert_eq!(name, "e\\u{1b}[2J<i>&\"\\u{202e}o\\u{2066}p\\u{9b}q");
+    quiet("picture", &fs::read_to_string(picture).unwrap());
+    // What nobody gave is named in what systems collect.
+    let set = folder.path("board/machine.toml");
+    let text = fs::read_to_string(&set).unwrap();
+    let kept = text.lines().filter(|line| !line.starts_with("config = "));
+    fs::write(&set, kept.collect::<Vec<_>>().join("\n")).unwrap();
+    for format in ["junit", "sarif"] {
+        let (output, complaints, code) = ran(&["lint", &folder.name("board"), "--format", format]);
+        assert_eq!(code, 0, "{output}{complaints}");
+        quiet(format, &output);
+    }
+}
+
 // ---- errors, in their reader's words ----
 
 #[test]
