@@ -815,6 +815,29 @@ fn what_a_file_says_is_text_in_every_output() {
     }
 }
 
+/// As of a boot: who wants memory and has none is told so, and by the exit code.
+#[test]
+fn a_plan_with_nothing_in_it_is_no_good_plan() {
+    let folder = Folder::new();
+    let bare = "bridge = [{ uid = 1 }]\nport = [{ below = \"hb0\" }]\nwindow = [{ targets = [\"hb0\"], size = \"1GiB\" }]\n";
+    let says = "the machine has no CXL memory to map";
+    let file = folder.file("bare.toml", bare);
+    for command in [&["plan", file.as_str()][..], &["boot", "--direct", &file]] {
+        let (output, complaints, code) = ran(command);
+        assert_eq!(code, 1, "{command:?}: {output}{complaints}");
+        assert!(output.contains(says), "{command:?}: {output}");
+    }
+    let plan = json(&["plan", &file, "--json"], 1);
+    assert_eq!((&plan["result"], &plan["regions"]), (&value!("failed"), &value!([])), "{plan}");
+    // Who leaves all to others asked for nothing.
+    let others = folder.file("others.toml", format!("{bare}[policy]\npath = \"describe\"\n"));
+    for command in [&["plan", others.as_str()][..], &["boot", "--direct", &others]] {
+        let (output, complaints, code) = ran(command);
+        assert_eq!(code, 0, "{command:?}: {output}{complaints}");
+        assert!(!output.contains(says), "{command:?}: {output}");
+    }
+}
+
 // ---- errors, in their reader's words ----
 
 #[test]
