@@ -981,6 +981,40 @@ fn a_result_is_not_written_over_a_file_that_is_read() {
     }
 }
 
+/// Nor of anything in a folder that is read; what is new there takes the place of nothing.
+#[test]
+fn a_result_is_not_written_over_a_file_of_a_folder_that_is_read() {
+    let directory = Folder::new();
+    let board = directory.name("board");
+    let (_, complaints, code) = ran(&["dump", "one-device", &board]);
+    assert_eq!(code, 0, "{complaints}");
+    let before = fs::read(directory.path("board/hb0.bin")).unwrap();
+    let link = directory.path("link.html");
+    std::os::unix::fs::symlink(directory.path("board/hb0.bin"), &link).unwrap();
+    let inside = directory.name("board/hb0.bin");
+    for (command, page) in [
+        ("lint", inside.as_str()),
+        ("inspect", &inside),
+        ("lint", &directory.name("board/../board/hb0.bin")),
+        ("lint", link.to_str().unwrap()),
+    ] {
+        let (_, complaints, code) = ran(&[command, &board, "--html", page]);
+        assert_eq!(code, 2, "{page}: {complaints}");
+        let says = "expected a file that the command does not read, found one in ";
+        assert!(complaints.contains(says), "{page}: {complaints}");
+        assert_eq!(fs::read(directory.path("board/hb0.bin")).unwrap(), before, "{page}");
+    }
+    // Beside it, and new in it.
+    for page in [directory.name("page.html"), directory.name("board/page.html")] {
+        let (_, complaints, code) = ran(&["lint", &board, "--html", &page]);
+        assert_eq!(code, 0, "{page}: {complaints}");
+        assert!(fs::exists(&page).unwrap());
+    }
+    // A second time beside it; what is in it is read by now.
+    let (_, complaints, code) = ran(&["lint", &board, "--html", &directory.name("page.html")]);
+    assert_eq!(code, 0, "{complaints}");
+}
+
 /// A scenario's events take a guest: who asked for none is told that they did not happen.
 #[test]
 fn events_that_no_guest_counts_for_are_named_as_not_done() {
