@@ -838,6 +838,25 @@ fn a_plan_with_nothing_in_it_is_no_good_plan() {
     }
 }
 
+/// A device that is lost whole is one loss, whoever sees it.
+#[test]
+fn what_is_lost_is_told_once() {
+    let folder = Folder::new();
+    let text = builtin("two-devices-one-bridge").unwrap().text;
+    let fault = "\n[[fault]]\nat = \"mem1\"\nkind = \"commit-error\"\ndecoder = 0\n";
+    let policy = "\n[policy]\non_failure = \"best-effort\"\n";
+    let text = match text.contains("[policy]") {
+        true => text.replace("[policy]", "[policy]\non_failure = \"best-effort\""),
+        false => format!("{text}{policy}"),
+    };
+    let file = folder.file("loses.toml", text + fault);
+    let report = json(&["boot", "--direct", &file, "--json"], 1);
+    let failures = report["failures"].as_array().unwrap().iter();
+    let told: Vec<&str> =
+        failures.map(|it| it.as_str().unwrap()).filter(|it| it.contains("lost")).collect();
+    assert!(matches!(told[..], [only] if only.contains("lost: ")), "{told:#?}");
+}
+
 // ---- errors, in their reader's words ----
 
 #[test]

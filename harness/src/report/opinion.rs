@@ -10,12 +10,16 @@ use cxl_firmware::Error;
 use cxl_firmware::bring_up::Workspace;
 use cxl_firmware::committed::CommittedRef;
 use cxl_firmware::discover::{Remarks, Search, discover_as};
+use cxl_firmware::error::Place as At;
+use cxl_firmware::handoff::Handoff;
 use cxl_firmware::mmio::{Clock, Mmio};
+use cxl_firmware::outcome::{ComponentKind, Outcome};
+
 use cxl_firmware::plan::{Note, plan};
 use cxl_firmware::platform::Platform;
 use cxl_firmware::policy::{Demands, OnFailure, PathPolicy, Policy, Request};
 use cxl_firmware::tables;
-use cxl_firmware::topology::{NodeId, Tree};
+use cxl_firmware::topology::{NodeId, Path, Tree};
 use cxl_firmware::verify::{self, verify_plan};
 use cxl_regs::{Component, Hpa, Size};
 
@@ -34,9 +38,10 @@ pub(super) fn of(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
     left: &RunRecord<'_>,
+    record: Option<&Handoff<'_>>,
     found: &mut Findings,
 ) {
-    if let Err(error) = verify(seen, hw, clock, left, found)
+    if let Err(error) = verify(seen, hw, clock, left, record, found)
         && left.refusal.is_none()
     {
         found.fail(Witness::Verifier, format!("looking at the machine again: {error}"));
@@ -48,6 +53,7 @@ fn verify(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
     left: &RunRecord<'_>,
+    record: Option<&Handoff<'_>>,
     found: &mut Findings,
 ) -> Result<(), String> {
     let tables = seen.platform.as_ref().map_err(Error::to_string)?;
@@ -72,7 +78,8 @@ fn verify(
             // What was given up changes the places of the rest, so what is there is judged by itself;
             // and what is not there is a loss, whoever says so.
             verify::verify(hw, &platform, topology, &policy, &mut *committed, &mut *findings);
-            for lost in lost(seen.scenario, topology.tree(), &policy, (&*committed).into()) {
+            let lost = lost(seen.scenario, topology.tree(), &policy, (&*committed).into(), record);
+            for lost in lost {
                 found.fail(Witness::Verifier, lost);
             }
         } else {
@@ -109,13 +116,22 @@ fn verify(
     Ok(())
 }
 
-/// The devices of a scenario that have memory, were not left out, and serve no region.
+/// The devices of a scenario that have memory, were not left out, and serve no region. What the record
+/// says of a device itself has been told ([`Findings::lost`]).
 fn lost(
     scenario: &Scenario,
     tree: Tree<'_>,
     policy: &Policy<'_>,
     committed: CommittedRef<'_>,
+    record: Option<&Handoff<'_>>,
 ) -> Vec<String> {
+    let told = |path: &Path| {
+        let outcomes = record.into_iter().flat_map(Handoff::outcomes);
+        { outcomes }.any(|it| {
+            let failed = matches!(it.outcome, Outcome::Broken(error) if error.is_failure());
+            failed && it.kind == Some(ComponentKind::Device) && it.at == At::from(*path)
+        })
+    };
     let serves = |id| {
         committed.decoders.iter().filter(|entry| entry.node == id).any(|entry| {
             let claims = |span| committed.regions.iter().any(|region| region.span == span);
@@ -130,7 +146,7 @@ fn lost(
         let wanted = requests.peek().is_none() || requests.any(|request| request.size != Some(0));
         let found = tree.device_at(&path).is_some_and(serves);
         let size = device.volatile + device.persistent;
-        (wanted && size > 0 && !found)
+        (wanted && size > 0 && !found && !told(&path))
             .then(|| format!("{} is lost: none of its {} are in a region", device.name, Size(size)))
     });
     lost.collect()
