@@ -6,8 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 use cxl_regs::acpi::cedt::{
-    Cedt, CedtError, CedtWriteError, Cfmws, Chbs, ChbsVersion, Csds, CsdsCapabilities, Cxims,
-    Problem, Rdpas, RdpasProtocol, Record, Restrictions, Text, wire,
+    Astray, Cedt, CedtError, CedtWriteError, Cfmws, Chbs, ChbsVersion, Csds, CsdsCapabilities,
+    Cxims, Problem, Rdpas, RdpasProtocol, Record, Restrictions, Text, wire,
 };
 use cxl_regs::acpi::header::{self, AppendError};
 use cxl_regs::acpi::mcfg::{self, Allocation, AllocationError, Mcfg};
@@ -1365,6 +1365,7 @@ fn text_of_a_broken_table_says_what_is_broken() {
     assert!(text.contains("chbs at 0x24\n"));
     let end = "\
 broken record at 0x44
+  kind              0x01  cfmws, of 40 bytes
   problem           byte 0x46: the record has 40 bytes, the table only 28 more
 ";
     assert!(text.ends_with(end), "{text}");
@@ -1379,4 +1380,57 @@ broken record at 0x44
     assert!(text.contains("cfmws at 0x44\n"));
     // Bytes behind the table are not its own.
     assert_eq!(Text(&[QEMU, &[1, 2, 3]].concat()).to_string(), TEXT_QEMU);
+}
+
+/// A record of a CXL 1.1 host's event collector that says this length, and has so many bytes.
+fn rdpas(says: u8, has: usize) -> Vec<u8> {
+    let mut bytes = vec![3, 0, says, 0, 1, 0, 0x10, 0, 0, 0, 0, 0xe0, 0, 0, 0, 0, 1, 0, 0, 0];
+    bytes.resize(has, 0);
+    bytes
+}
+
+#[test]
+fn a_length_that_leads_astray_is_blamed_where_it_stands() {
+    let chbs = &QEMU[0x24..0x44];
+    for (says, has, blamed) in [
+        // Longer than its bytes: the next record is looked for in the midst of the CHBS.
+        (24, 20, Some(24)),
+        (19, 20, Some(19)),
+        // As long as it says, and then come others: that may be a revision of its own.
+        (21, 21, None),
+        (20, 20, None),
+    ] {
+        let table = joined(&[QEMU, &rdpas(says, has), chbs]);
+        let found = Cedt::read(&table).unwrap().astray();
+        let expected =
+            blamed.map(|found| Astray { record: 0x6c, kind: wire::Kind::Rdpas, need: 20, found });
+        assert_eq!(found, expected, "{says} of {has}");
+        let text = Text(&table).to_string();
+        let line = format!(
+            "  problem           byte 0x6e: expected 20 bytes of this rdpas record, found {says}, and what \
+             follows is no record\n"
+        );
+        assert_eq!(text.contains(&line), blamed.is_some(), "{text}");
+    }
+    // One of another length that does no harm is not blamed for the one behind it that does.
+    let table = joined(&[QEMU, &rdpas(21, 21), &rdpas(24, 20), chbs]);
+    let blamed = Cedt::read(&table).unwrap().astray();
+    assert_eq!(blamed.map(|astray| astray.record), Some(0x81));
+    // Windows and maps are as long as their own fields say.
+    let window = edited(&QEMU[0x44..0x6c], &[(2, &[0x2a])]);
+    let table = joined(&[&QEMU[..0x24], &window, chbs, chbs]);
+    let blamed = Cedt::read(&table).unwrap().astray();
+    let kind = wire::Kind::Cfmws;
+    assert_eq!(blamed, Some(Astray { record: 0x24, kind, need: 40, found: 42 }));
+    // A record that is itself no record has nobody before it to blame; its kind is said.
+    for (says, why) in
+        [(3, "the record length 3 does not cover"), (200, "the record has 200 bytes")]
+    {
+        let table = joined(&[QEMU, &rdpas(says, 20)]);
+        assert_eq!(Cedt::read(&table).unwrap().astray(), None);
+        let text = Text(&table).to_string();
+        let end = text.find("broken record at 0x6c\n").unwrap();
+        assert!(text[end..].contains("  kind              0x03  rdpas, of 20 bytes\n"), "{text}");
+        assert!(text[end..].contains(why), "{text}");
+    }
 }

@@ -37,14 +37,25 @@ pub fn files(machine: &mut Machine, cedt: &[u8]) -> Vec<(String, Vec<u8>)> {
     let mut console =
         format!("cxl firmware, as its image prints it\n{}", section("cedt", "", &table));
     let mut functions = String::new();
+    // Components whose registers do not answer.
+    let mut silent: Vec<&str> = Vec::new();
     // Writing to a String cannot fail.
     for (index, bridge) in input.bridges.iter().enumerate() {
         let uid = bridge.uid.unwrap_or_default();
         let name = quoted(&bridge.name);
         let _ = write!(set, "\n[[bridge]]\nname = {name}\nuid = {uid}\n");
         address(&mut set, bridge.address.as_deref());
-        let block = block(machine, Place::Bridge(index));
-        named(&mut set, &mut files, &bridge.name, block);
+        match &bridge.registers {
+            // What a CXL 1.1 host has in the place of a register block.
+            Registers::Rcrb(dwords) => {
+                let dwords = dwords.map(|dword| format!("{dword:#010x}")).join(", ");
+                let _ = writeln!(set, "rcrb = [{dwords}]");
+            }
+            _ => {
+                let block = block(machine, Place::Bridge(index));
+                named(&mut set, &mut files, &mut silent, &bridge.name, block);
+            }
+        }
         if let Registers::Hdm(hdm) = &bridge.registers {
             console += &section("hdm", &format!(" host-bridge {uid}"), &hdm.bytes());
         }
@@ -66,7 +77,7 @@ pub fn files(machine: &mut Machine, cedt: &[u8]) -> Vec<(String, Vec<u8>)> {
         let _ = write!(set, "\n[[switch]]\nname = {name}\nbelow = {below}\n");
         address(&mut set, switch.address.as_deref());
         let block = block(machine, Place::Switch(index));
-        named(&mut set, &mut files, &switch.name, block);
+        named(&mut set, &mut files, &mut silent, &switch.name, block);
         functions += &lspci(machine, Place::Switch(index), switch.address.as_deref(), "PCI bridge");
         if let Registers::Hdm(hdm) = &switch.registers {
             console += &section("hdm", &seat("upstream-port", &input, switch.port), &hdm.bytes());
@@ -80,7 +91,7 @@ pub fn files(machine: &mut Machine, cedt: &[u8]) -> Vec<(String, Vec<u8>)> {
         address(&mut set, device.address.as_deref());
         let Some(place) = machine.find(name) else { continue };
         let block = block(machine, place);
-        named(&mut set, &mut files, name, block);
+        named(&mut set, &mut files, &mut silent, name, block);
         let function = lspci(machine, place, device.address.as_deref(), "CXL memory device");
         if !function.is_empty() {
             let file = format!("{}.lspci", file_name(name));
@@ -102,6 +113,13 @@ pub fn files(machine: &mut Machine, cedt: &[u8]) -> Vec<(String, Vec<u8>)> {
             console += &section("dvsec", &seat, &bytes);
         }
     }
+    for name in silent {
+        let what = quoted(&format!("registers of {name}"));
+        let _ = write!(
+            set,
+            "\n[[withheld]]\nwhat = {what}\nwhy = \"they read as all-ones: nothing answers\"\n"
+        );
+    }
     files.push(("console.log".to_owned(), console.into_bytes()));
     files.push(("lspci.txt".to_owned(), functions.into_bytes()));
     files.insert(0, (SET.to_owned(), set.into_bytes()));
@@ -114,17 +132,9 @@ fn address(set: &mut String, address: Option<&str>) {
     }
 }
 
-/// A text in quotes as TOML has it.
+/// A text as TOML has it.
 pub(crate) fn quoted(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            c if c.is_control() => quoted += &format!("\\u{:04X}", u32::from(c)),
-            c => quoted.push(c),
-        }
-    }
-    quoted + "\""
+    toml::Value::from(text).to_string()
 }
 
 /// The CXL.cache/mem range of a component; nothing where it has no registers.
@@ -134,8 +144,16 @@ fn block(machine: &mut Machine, place: Place) -> Option<Vec<u8>> {
     Some(dwords.flat_map(|offset| machine.read(base + offset).to_le_bytes()).collect())
 }
 
-fn named(set: &mut String, files: &mut Vec<(String, Vec<u8>)>, name: &str, block: Option<Vec<u8>>) {
+fn named<'a>(
+    set: &mut String,
+    files: &mut Vec<(String, Vec<u8>)>,
+    silent: &mut Vec<&'a str>,
+    name: &'a str,
+    block: Option<Vec<u8>>,
+) {
     match block {
+        // That nothing answers is no register block: nobody knows what is in it.
+        Some(block) if block.iter().all(|&byte| byte == 0xFF) => silent.push(name),
         Some(block) => {
             let file = format!("{}.bin", file_name(name));
             let _ = writeln!(set, "registers = {}", quoted(&file));

@@ -42,8 +42,8 @@ pub fn of_run(facts: &Facts, before: Option<&Fabric>, command: &str) -> Page {
         page.section("attack", "Attack on the locks", heat::section(attack));
     }
     page.section("path", "The whole path", machine::paths(&facts.seen));
-    page.section("map", "Memory map", machine::map(&facts.map(), &facts.seen.fabric));
-    page.maybe("granules", "Where an address leads", granules::section(&facts.seen.fabric));
+    page.section("map", "Memory map", machine::map(&facts.map(), &facts.seen));
+    page.maybe("granules", "Where an address leads", granules::section(&facts.seen));
     if let Some(before) = before {
         let moved = bits::between(before, &facts.seen.fabric);
         let what = "What the firmware wrote: each register that holds other bits at the hand-off than \
@@ -99,13 +99,7 @@ pub fn of_refusal(title: &str, refusal: &Refusal, command: &str) -> Page {
 }
 
 /// The page of what Linux would say. What is assumed of registers that nobody gave is said.
-pub fn of_lint(
-    report: &cxl_lint::Report,
-    fabric: &Fabric,
-    assumed: &[String],
-    command: &str,
-) -> Page {
-    let seen = Seen::of(fabric.clone());
+pub fn of_lint(report: &cxl_lint::Report, reached: Reached, command: &str) -> Page {
     let mut page = Page::new(report.subject.clone(), command);
     let count = |severity| report.findings.iter().filter(|f| f.severity == severity).count();
     let words = format!(
@@ -118,11 +112,11 @@ pub fn of_lint(
             .map_or_else(|| "all kernels from 6.12 on".to_owned(), |k| format!("Linux {k}")),
     );
     page.verdict(if report.refused() { Tone::Bad } else { Tone::Good }, words);
-    for remark in report.remarks.iter().chain(assumed).take(4 * MOST) {
+    for remark in report.remarks.iter().chain(&reached.assumed).take(4 * MOST) {
         page.lead(remark);
     }
     page.section("findings", "Findings, in the order of Linux's log", tables::lint(report));
-    registers(&mut page, &seen, None);
+    registers(&mut page, &Seen::known(reached), None);
     page
 }
 
@@ -200,9 +194,10 @@ pub fn of_inspection(
     page.section("components", "Components", tables::components(components));
     page.section("locks", "What the locks protect, by registers alone", tables::locks(locks));
     page.maybe("withheld", "What could not be read", tables::withheld(withheld));
-    let mut seen = Seen::of(reached.fabric);
+    let mut seen = Seen::known(reached);
+    // What a Linux showed is in the picture; of locks it is no witness.
     let unread = locks.missing.iter().filter_map(|what| what.strip_prefix("registers of "));
-    seen.unread = unread.map(str::to_owned).collect();
+    seen.unsaid.registers.extend(unread.map(str::to_owned));
     if locks.sealed == Answer::Yes {
         seen.sealed = seen.fabric.devices.iter().map(|device| device.name.clone()).collect();
     }
@@ -214,16 +209,17 @@ pub fn of_inspection(
 /// The sections of a machine that only its registers are known of.
 fn registers(page: &mut Page, seen: &Seen, moment: Option<String>) {
     let fabric = &seen.fabric;
-    if fabric.devices.is_empty() && fabric.bridges.is_empty() && fabric.windows.is_empty() {
+    let components = fabric.bridges.len() + fabric.switches.len() + fabric.devices.len();
+    if components + fabric.windows.len() == 0 {
         return;
     }
     page.section("path", "The whole path", machine::paths(seen));
     let map = Map {
         title: "Memory map".to_owned(),
         lead: Vec::new(),
-        panels: vec![Panel { fabric, ram: &seen.ram, moment }],
+        panels: vec![Panel { fabric, mappings: &seen.mappings, ram: &seen.ram, moment }],
         foot: Vec::new(),
     };
-    page.section("map", "Memory map", machine::map(&map, fabric));
-    page.maybe("granules", "Where an address leads", granules::section(fabric));
+    page.section("map", "Memory map", machine::map(&map, seen));
+    page.maybe("granules", "Where an address leads", granules::section(seen));
 }

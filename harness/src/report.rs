@@ -518,7 +518,7 @@ impl Report {
         if let (Some(record), None) = (shown, left.refusal) {
             findings.lost(record);
         }
-        opinion::of(seen, hw, clock, left, &mut findings);
+        opinion::of(seen, hw, clock, left, shown, &mut findings);
         decoders::regions_lead_to_memory(fabric, &regions, &mappings, &mut findings);
         let mut picture = Seen::of(fabric.clone());
         picture.ram = map.ram.iter().map(|span| (span.base().0, span.size())).collect();

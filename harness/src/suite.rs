@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::attack;
 use crate::remedies;
 use crate::report::{Facts, Finding, Refusal, Verdict};
-use crate::terminal::harmless;
+use crate::terminal::{harmless, harmless_json};
 use crate::xml::Xml;
 
 /// Checks of one run.
@@ -258,7 +258,8 @@ impl Suite {
                 message: Words { text: harmless(&words).into_owned().into() },
                 locations: [Location {
                     logical_locations: [Logical {
-                        fully_qualified_name: format!("{}/{group}", self.name),
+                        fully_qualified_name: harmless(&format!("{}/{group}", self.name))
+                            .into_owned(),
                     }],
                 }],
             });
@@ -266,7 +267,8 @@ impl Suite {
         let driver = Driver { name: "cxl-harness", version: env!("CARGO_PKG_VERSION"), rules };
         let log = Log { version: "2.1.0", runs: [Run { tool: Tool { driver }, results }] };
         // Plain structs with names for keys always serialise.
-        serde_json::to_string_pretty(&log).unwrap_or_default() + "\n"
+        let text = serde_json::to_string_pretty(&log).unwrap_or_default() + "\n";
+        harmless_json(&text).into_owned()
     }
 }
 

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
 
 use cxl_model::fabric::{self, Fabric};
-use cxl_model::mapping::{Direct, Mapping, Reach, ReasonText, mappings, resolve};
+use cxl_model::mapping::{Direct, Mapping, Reach, ReasonText, resolve};
 use cxl_regs::hdm::Control;
 use cxl_regs::{Dpa, Size};
 
@@ -36,6 +36,8 @@ pub struct Map<'a> {
 pub struct Panel<'a> {
     /// Its registers.
     pub fabric: &'a Fabric,
+    /// Where they lead each range of each window.
+    pub mappings: &'a [Mapping],
     /// RAM: base and size.
     pub ram: &'a [(u64, u64)],
     /// Which moment, where there is more than one.
@@ -362,10 +364,9 @@ impl Device<'_> {
 impl Panel<'_> {
     fn parts(&self) -> Vec<Part<'_>> {
         let ram = self.ram.iter().map(|&(base, size)| Part::Ram(base, size));
-        let mappings = mappings(self.fabric);
         let windows = self.fabric.windows.iter().enumerate();
         let windows = windows.filter(|(_, window)| window.base.is_some()).map(|(index, window)| {
-            let inside = mappings.iter().filter(|mapping| mapping.window == index);
+            let inside = self.mappings.iter().filter(|mapping| mapping.window == index);
             Part::Window(window, inside.cloned().collect())
         });
         let mut parts: Vec<Part<'_>> = ram.chain(windows).collect();

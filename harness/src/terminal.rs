@@ -86,10 +86,34 @@ pub fn filled(text: &str, columns: usize) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// Whether a terminal, a browser or an editor obeys a character and does not show it: what controls, and
+/// what turns the direction of the text around it or breaks its line.
+fn obeyed(c: char) -> bool {
+    match c {
+        '\n' | '\t' => false,
+        '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => {
+            true
+        }
+        c => c.is_control(),
+    }
+}
+
+/// JSON that holds the same, and nothing that anybody obeys who looks at it.
+pub fn harmless_json(text: &str) -> Cow<'_, str> {
+    if !text.contains(obeyed) {
+        return Cow::Borrowed(text);
+    }
+    let mut output = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Such a character stands in strings alone, and none needs two units.
+        if obeyed(c) { output += &format!("\\u{:04x}", u32::from(c)) } else { output.push(c) }
+    }
+    output.into()
+}
+
 /// The text without what a terminal would obey: names and descriptions are whoever's who wrote the
 /// file.
 pub fn harmless(text: &str) -> Cow<'_, str> {
-    let obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     if !text.contains(obeyed) {
         return Cow::Borrowed(text);
     }
@@ -145,6 +169,8 @@ mod tests {
     #[test]
     fn what_a_terminal_obeys_is_shown() {
         assert_eq!(harmless("a\u{1b}[31mb\r\u{9b}c\n\td"), "a\\u{1b}[31mb\\r\\u{9b}c\n\td");
+        assert_eq!(harmless("a\u{202e}b\u{2066}c"), "a\\u{202e}b\\u{2066}c");
+        assert_eq!(harmless_json("\"a\u{9b}\u{202e}\u{7f}\""), r#""a\u009b\u202e\u007f""#);
         assert!(matches!(harmless("plain \u{6f22}"), Cow::Borrowed(_)));
     }
 }

@@ -733,6 +733,130 @@ fn what_a_file_says_cannot_drive_a_terminal() {
     }
 }
 
+/// Through every output: what is shown is the letters, and what they would do is done by none.
+#[test]
+fn what_a_file_says_is_text_in_every_output() {
+    let folder = Folder::new();
+    let hostile = "e\\u001b[2J<i>&\\\"\\u202eo\\u2066p\\u009bq";
+    let scenario = builtin("two-way").unwrap().text;
+    let line = format!("description = \"{hostile}\"");
+    let lines =
+        scenario.lines().map(|old| if old.starts_with("description") { &line } else { old });
+    let lines: Vec<&str> = lines.collect();
+    let scenario = lines.join("\n").replace("\"mem0\"", &format!("\"{hostile}\""));
+    let file = folder.file("hostile.toml", scenario);
+    let obeyed = |c: char| {
+        c.is_control() && c != '\n'
+            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let quiet = |what: &str, text: &str| {
+        assert!(!text.contains(obeyed), "{what}: {:?}", &text[text.find(obeyed).unwrap()..]);
+        // Wherever it is, it is no element.
+        assert!(
+            what.contains("json")
+                || what.contains("sarif")
+                || what.contains("text")
+                || !text.contains("<i>"),
+            "{what}"
+        );
+        assert!(text.contains("&lt;i&gt;&amp;") || text.contains("<i>&"), "{what}: {text}");
+    };
+    let (page, picture) = (folder.name("page.html"), folder.name("picture.svg"));
+    let outputs: [(&str, &[&str]); 8] = [
+        ("text", &["boot", "--direct", &file, "--html", &page, "--svg", &picture]),
+        ("json", &["boot", "--direct", &file, "--json"]),
+        ("junit", &["boot", "--direct", &file, "--format", "junit"]),
+        ("sarif", &["boot", "--direct", &file, "--format", "sarif"]),
+        ("plan text", &["plan", &file]),
+        ("plan json", &["plan", &file, "--json"]),
+        ("inspect text", &["inspect", &folder.name("board")]),
+        ("inspect json", &["inspect", &folder.name("board"), "--json"]),
+    ];
+    let (_, complaints, code) = ran(&["dump", &file, &folder.name("board")]);
+    assert_eq!(code, 0, "{complaints}");
+    for (what, words) in outputs {
+        let (output, complaints, code) = ran(words);
+        assert_eq!(code, 0, "{what}: {complaints}");
+        // A good run names no device where it counts checks.
+        if !["junit", "sarif"].contains(&what) {
+            quiet(what, &output);
+        }
+        assert!(!output.contains(obeyed) && !complaints.contains(obeyed), "{what}: {output}");
+        if what.ends_with("json") || what == "sarif" {
+            let read: Value = serde_json::from_str(&output).unwrap();
+            let as_given = "e\u{1b}[2J<i>&\"\u{202e}o\u{2066}p\u{9b}q";
+            let said = serde_json::to_string(&read).unwrap();
+            let given = serde_json::to_string(as_given).unwrap();
+            assert!(what == "sarif" || said.contains(given.trim_matches('"')), "{what}: {said}");
+        }
+    }
+    let page = fs::read_to_string(page).unwrap();
+    quiet("page", &page);
+    // What the page's own arithmetic knows is read by its script, and has the name that is shown.
+    let known = page.split_once("data-known=\"").unwrap().1.split_once('"').unwrap().0;
+    let known = known
+        .replace("&quot;", "\"")
+        .replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .replace("&amp;", "&");
+    let known: Value = serde_json::from_str(&known).unwrap();
+    let name = known["ranges"][0]["members"][0]["device"].as_str().unwrap();
+    assert_eq!(name, "e\\u{1b}[2J<i>&\"\\u{202e}o\\u{2066}p\\u{9b}q");
+    quiet("picture", &fs::read_to_string(picture).unwrap());
+    // What nobody gave is named in what systems collect.
+    let set = folder.path("board/machine.toml");
+    let text = fs::read_to_string(&set).unwrap();
+    let kept = text.lines().filter(|line| !line.starts_with("config = "));
+    fs::write(&set, kept.collect::<Vec<_>>().join("\n")).unwrap();
+    for format in ["junit", "sarif"] {
+        let (output, complaints, code) = ran(&["lint", &folder.name("board"), "--format", format]);
+        assert_eq!(code, 0, "{output}{complaints}");
+        quiet(format, &output);
+    }
+}
+
+/// As of a boot: who wants memory and has none is told so, and by the exit code.
+#[test]
+fn a_plan_with_nothing_in_it_is_no_good_plan() {
+    let folder = Folder::new();
+    let bare = "bridge = [{ uid = 1 }]\nport = [{ below = \"hb0\" }]\nwindow = [{ targets = [\"hb0\"], size = \"1GiB\" }]\n";
+    let says = "the machine has no CXL memory to map";
+    let file = folder.file("bare.toml", bare);
+    for command in [&["plan", file.as_str()][..], &["boot", "--direct", &file]] {
+        let (output, complaints, code) = ran(command);
+        assert_eq!(code, 1, "{command:?}: {output}{complaints}");
+        assert!(output.contains(says), "{command:?}: {output}");
+    }
+    let plan = json(&["plan", &file, "--json"], 1);
+    assert_eq!((&plan["result"], &plan["regions"]), (&value!("failed"), &value!([])), "{plan}");
+    // Who leaves all to others asked for nothing.
+    let others = folder.file("others.toml", format!("{bare}[policy]\npath = \"describe\"\n"));
+    for command in [&["plan", others.as_str()][..], &["boot", "--direct", &others]] {
+        let (output, complaints, code) = ran(command);
+        assert_eq!(code, 0, "{command:?}: {output}{complaints}");
+        assert!(!output.contains(says), "{command:?}: {output}");
+    }
+}
+
+/// A device that is lost whole is one loss, whoever sees it.
+#[test]
+fn what_is_lost_is_told_once() {
+    let folder = Folder::new();
+    let text = builtin("two-devices-one-bridge").unwrap().text;
+    let fault = "\n[[fault]]\nat = \"mem1\"\nkind = \"commit-error\"\ndecoder = 0\n";
+    let policy = "\n[policy]\non_failure = \"best-effort\"\n";
+    let text = match text.contains("[policy]") {
+        true => text.replace("[policy]", "[policy]\non_failure = \"best-effort\""),
+        false => format!("{text}{policy}"),
+    };
+    let file = folder.file("loses.toml", text + fault);
+    let report = json(&["boot", "--direct", &file, "--json"], 1);
+    let failures = report["failures"].as_array().unwrap().iter();
+    let told: Vec<&str> =
+        failures.map(|it| it.as_str().unwrap()).filter(|it| it.contains("lost")).collect();
+    assert!(matches!(told[..], [only] if only.contains("lost: ")), "{told:#?}");
+}
+
 // ---- errors, in their reader's words ----
 
 #[test]
@@ -874,6 +998,40 @@ fn a_result_is_not_written_over_a_file_that_is_read() {
         assert!(complaints.contains("names for something else, too"), "{words:?}: {complaints}");
         assert_eq!(fs::read(&scenario).unwrap(), text.as_bytes(), "{words:?}");
     }
+}
+
+/// Nor of anything in a folder that is read; what is new there takes the place of nothing.
+#[test]
+fn a_result_is_not_written_over_a_file_of_a_folder_that_is_read() {
+    let directory = Folder::new();
+    let board = directory.name("board");
+    let (_, complaints, code) = ran(&["dump", "one-device", &board]);
+    assert_eq!(code, 0, "{complaints}");
+    let before = fs::read(directory.path("board/hb0.bin")).unwrap();
+    let link = directory.path("link.html");
+    std::os::unix::fs::symlink(directory.path("board/hb0.bin"), &link).unwrap();
+    let inside = directory.name("board/hb0.bin");
+    for (command, page) in [
+        ("lint", inside.as_str()),
+        ("inspect", &inside),
+        ("lint", &directory.name("board/../board/hb0.bin")),
+        ("lint", link.to_str().unwrap()),
+    ] {
+        let (_, complaints, code) = ran(&[command, &board, "--html", page]);
+        assert_eq!(code, 2, "{page}: {complaints}");
+        let says = "expected a file that the command does not read, found one in ";
+        assert!(complaints.contains(says), "{page}: {complaints}");
+        assert_eq!(fs::read(directory.path("board/hb0.bin")).unwrap(), before, "{page}");
+    }
+    // Beside it, and new in it.
+    for page in [directory.name("page.html"), directory.name("board/page.html")] {
+        let (_, complaints, code) = ran(&["lint", &board, "--html", &page]);
+        assert_eq!(code, 0, "{page}: {complaints}");
+        assert!(fs::exists(&page).unwrap());
+    }
+    // A second time beside it; what is in it is read by now.
+    let (_, complaints, code) = ran(&["lint", &board, "--html", &directory.name("page.html")]);
+    assert_eq!(code, 0, "{complaints}");
 }
 
 /// A scenario's events take a guest: who asked for none is told that they did not happen.

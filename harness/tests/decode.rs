@@ -524,6 +524,71 @@ fn force_prints_as_far_as_it_goes() {
     assert!(cedt.contains("checksum 0x00 bad"), "{cedt}");
 }
 
+#[test]
+fn a_record_of_a_wrong_length_is_named_and_what_is_before_it_is_printed() {
+    const RDPAS: usize = 0xC8;
+    // A whole record of 17 bytes, and one that says so of its 20, or of 24.
+    let mut short = [&CEDT[..RDPAS + 17], &CEDT[RDPAS + 20..]].concat();
+    (short[4], short[RDPAS + 2]) = (236 - 3, 17);
+    let says = |length: u8| with(&CEDT, &[(RDPAS + 2, length)]);
+    let astray = |found: u8| {
+        format!(
+            "byte 0xca: expected 20 bytes of this rdpas record, found {found}, and what follows is no record"
+        )
+    };
+    let cases = [
+        (short, "byte 0xca: the rdpas record has 17 bytes, its kind needs 20".to_owned(), None),
+        (says(17), astray(17), Some("broken record at 0xd9")),
+        (says(24), astray(24), Some("broken record at 0xe0")),
+        (
+            says(3),
+            "byte 0xca: the record length 3 does not cover".to_owned(),
+            Some("broken record at 0xc8"),
+        ),
+        (
+            says(0),
+            "byte 0xca: the record length 0 does not cover".to_owned(),
+            Some("broken record at 0xc8"),
+        ),
+        (
+            says(200),
+            "byte 0xca: the record has 200 bytes, the table only 36".to_owned(),
+            Some("broken record at 0xc8"),
+        ),
+    ];
+    for (table, why, broken) in cases {
+        let table = summed(table);
+        let text = printed(&[], &table);
+        // All that stands before it, as of the good table.
+        let good = printed(&[], &CEDT);
+        let records = |text: &str, end: &str| {
+            let from = text.find("chbs at 0x24").unwrap();
+            text[from..text.find(end).unwrap()].to_owned()
+        };
+        let end =
+            if text.contains("rdpas at 0xc8") { "rdpas at 0xc8" } else { "broken record at 0xc8" };
+        assert_eq!(records(&text, end), records(&good, "rdpas at 0xc8"), "{why}");
+        assert!(text.contains(&why), "{why}: {text}");
+        match broken {
+            Some(at) => assert!(text.contains(at), "{at}: {text}"),
+            // The records behind it are found.
+            None => {
+                assert!(text.contains("csds at 0xd9\n") && text.contains("ef be ad de"), "{text}")
+            }
+        }
+        let json: Value = serde_json::from_str(&printed(&["--json"], &table)).unwrap();
+        let (problem, windows) =
+            (json["problem"].as_str().unwrap(), json["windows"].as_array().unwrap());
+        // The first problem is that of the record, and not what follows from it.
+        assert!(problem.starts_with("byte 0xca: "), "{problem}");
+        assert_eq!(windows.len(), 2, "{json}");
+        if let Some(at) = broken {
+            let last = json["unknown"].as_array().unwrap().last().unwrap();
+            assert_eq!(at, format!("broken record at {}", last["offset"].as_str().unwrap()));
+        }
+    }
+}
+
 // ---- what moved ----
 
 /// Lines of `--diff`.
@@ -685,7 +750,7 @@ fn diff_says_what_moved() {
 #[test]
 fn bad_input_is_one_line_with_its_place_and_nothing_else() {
     let hdm = device_hdm();
-    let cases: [(&str, &[&str], Vec<u8>, &str); 29] = [
+    let cases: [(&str, &[&str], Vec<u8>, &str); 28] = [
         ("empty", &[], vec![], "offset 0x0: expected a register dump, found nothing"),
         (
             "blank",
@@ -793,12 +858,6 @@ fn bad_input_is_one_line_with_its_place_and_nothing_else() {
             &[],
             with(&CEDT, &[(4, 8)]),
             "offset 0x4: expected a table of at least 0x24 bytes, found length 0x8",
-        ),
-        (
-            "record without length",
-            &[],
-            summed(with(&CEDT, &[(0x46, 0)])),
-            "offset 0x46: the record length 0 does not cover the record's header",
         ),
         (
             "gap in the text",

@@ -7,9 +7,10 @@
 
 mod program;
 
-use cxl_lint::{Bridge, Device, Input, Port, Registers};
+use cxl_harness::html;
+use cxl_lint::{Bridge, Device, Input, Port, Registers, Report, lint, unchecked};
 use cxl_model::fabric::{HdmImage, Parent};
-use cxl_model::mapping::{At, Reach, Reason};
+use cxl_model::mapping::{At, Reach, Reason, ReasonText};
 use cxl_regs::acpi::cedt::{Cfmws, Chbs, ChbsVersion, Restrictions};
 use cxl_regs::acpi::{CedtWriter, Identity};
 use cxl_regs::hdm::{Capability, Control, DecoderImage};
@@ -176,20 +177,9 @@ fn what_nobody_gave_is_not_said_to_be_missing() {
 /// What is taken away, and the reason that is left.
 type Case = (fn(&mut Input), Reason);
 
-#[test]
-fn gaps_are_reasons_and_facts_stay_facts() {
-    let whole = normalized(None);
-    let ask = |change: fn(&mut Input)| {
-        let mut input = whole.clone();
-        change(&mut input);
-        let reached = input.reached();
-        let found = reached.resolve(Hpa(BASE)).map(|path| path.dpa);
-        // The first range says the same of the same address.
-        let first = reached.mappings().into_iter().next().map(|mapping| mapping.how);
-        (found.unwrap_err(), first)
-    };
+fn cases() -> [Case; 8] {
     let at = At::Bridge(0);
-    let cases: [Case; 8] = [
+    [
         (|it| it.bridges[0].registers = Registers::Unknown, Reason::NotGiven { at }),
         (|it| it.bridges[0].registers = Registers::NoHdm, Reason::NoDecoders { at, ports: 4 }),
         (|it| it.bridges.clear(), Reason::BridgeNotGiven { way: 0, uid: 7 }),
@@ -208,12 +198,90 @@ fn gaps_are_reasons_and_facts_stay_facts() {
             },
             Reason::NotGiven { at },
         ),
-    ];
-    for (change, reason) in cases {
+    ]
+}
+
+#[test]
+fn gaps_are_reasons_and_facts_stay_facts() {
+    let whole = normalized(None);
+    let ask = |change: fn(&mut Input)| {
+        let mut input = whole.clone();
+        change(&mut input);
+        let reached = input.reached();
+        let found = reached.resolve(Hpa(BASE)).map(|path| path.dpa);
+        // The first range says the same of the same address.
+        let first = reached.mappings().into_iter().next().map(|mapping| mapping.how);
+        (found.unwrap_err(), first)
+    };
+    for (change, reason) in cases() {
         assert_eq!(ask(change), (reason, Some(Reach::Trapped { reason })));
     }
     let (reason, _) = ask(|it| it.cedt = None);
     assert_eq!(reason, Reason::WindowsNotGiven);
+}
+
+/// What a page says, and the picture in it, is what `explain` says.
+#[test]
+fn a_page_leads_nobody_where_nobody_gave_what_decides() {
+    let page = |input: &Input| {
+        let report = Report {
+            subject: "a part of a machine".to_owned(),
+            kernel: None,
+            findings: lint(input),
+            unchecked: unchecked(input),
+            remarks: Vec::new(),
+        };
+        html::of_lint(&report, input.reached(), "cxl-harness lint").to_string()
+    };
+    let followed = |page: &str| page.contains("data-known") || page.contains("data-range=\"0\"");
+    for (change, reason) in cases() {
+        let mut input = normalized(None);
+        change(&mut input);
+        let told = page(&input);
+        let words = ReasonText(&input.reached().fabric, reason).to_string();
+        // In the table as it is, in the picture as far as it has room.
+        assert!(told.contains(&format!("no memory: {words}")), "{words}: {told}");
+        let start: String = words.chars().take(40).collect();
+        assert!(told.matches(&start).count() > 1, "{words}: {told}");
+        assert!(!followed(&told), "{words}: {told}");
+    }
+    // The last of them is a way, as soon as somebody says that the bridge has no decoders.
+    let mut input = normalized(None);
+    let (change, _) = cases()[7];
+    change(&mut input);
+    input.bridges[0].registers = Registers::NoHdm;
+    assert!(followed(&page(&input)));
+    // What stands in the place of what nobody gave is not shown as a fact.
+    type Gap = (fn(&mut Input), &'static str, &'static str);
+    let gaps: [Gap; 6] = [
+        (|it| it.bridges[0].uid = None, "host bridge, UID not given", "UID 4294967295"),
+        (|it| it.bridges.clear(), "UID 7, of which nobody gave a bridge", "which is not there"),
+        (|it| it.devices[0].capacity = None, "device, capacity not given", "device without memory"),
+        (
+            |it| it.bridges[0].registers = Registers::Unknown,
+            "registers not given",
+            "passes everything",
+        ),
+        (
+            |it| it.devices[0].registers = Registers::Unknown,
+            "registers not given",
+            "passes everything",
+        ),
+        (|it| it.devices[0].port = None, "Below which port these are, nobody gave:", "of no port"),
+    ];
+    for (change, says, never) in gaps {
+        let mut input = normalized(None);
+        input.devices[0].registers = Registers::NoHdm;
+        input.ports.truncate(1);
+        input.devices.truncate(1);
+        change(&mut input);
+        if says == "registers not given" && input.devices[0].registers == Registers::NoHdm {
+            input.devices[0].registers = normalized(None).devices[0].registers.clone();
+        }
+        let told = page(&input);
+        assert!(told.contains(says) && !told.contains(never), "{says}: {told}");
+        assert!(input.devices.iter().all(|device| told.contains(&device.name)), "{says}: {told}");
+    }
 }
 
 #[test]

@@ -180,6 +180,13 @@ fn chbs(uid: u32, version: u32, base: u64, length: u64) -> Vec<u8> {
     bytes
 }
 
+/// XOR maps for windows of 256 B.
+fn cxims(maps: &[u64]) -> Vec<u8> {
+    let mut bytes = vec![2, 0, 8 + 8 * maps.len() as u8, 0, 0, 0, 0, maps.len() as u8];
+    bytes.extend(maps.iter().flat_map(|map| map.to_le_bytes()));
+    bytes
+}
+
 /// A broken machine.
 struct Case {
     rule: Rule,
@@ -320,6 +327,24 @@ fn table_cases() -> Vec<Case> {
                 "cxl_acpi ACPI0017:00: Failed to add decode range: \
                  [0x4000000000 - 0x403fffffff] (-22)",
             ],
+        ),
+        // By `cxl_parse_cxims`: the one map that two ways need is another in the later one.
+        degraded(
+            Rule::CximsTwice,
+            broken("two-way", |input| {
+                Window { eniw: 1, arithmetic: 1, targets: &[16, 32], ..SPARE }.append(input);
+                append(input, &cxims(&[0x0001_0100, 0x0002_0200]));
+                append(input, &cxims(&[0x0004_0100, 0x0002_0200]));
+            }),
+            &[],
+        ),
+        noted(
+            Rule::CximsTwice,
+            broken("two-way", |input| {
+                Window { eniw: 1, arithmetic: 1, targets: &[16, 32], ..SPARE }.append(input);
+                append(input, &cxims(&[0x0001_0100]));
+                append(input, &cxims(&[0x0001_0100]));
+            }),
         ),
         refused(
             Rule::NoChbs,
@@ -1156,6 +1181,38 @@ fn what_is_beyond_the_verified_kernels_is_said() {
 /// Positions of members come from the very lists that are compared afterwards, so no single fault
 /// gets this far.
 const UNREACHED: [Rule; 1] = [Rule::TargetOrder];
+
+#[test]
+fn of_two_cxims_the_maps_that_a_window_needs_are_held_against_each_other() {
+    let of = |eniw: u8, targets, arithmetic, records: &[&[u64]]| {
+        let input = broken("four-way", |input| {
+            Window { eniw, arithmetic, targets, ..SPARE }.append(input);
+            records.iter().for_each(|maps| append(input, &cxims(maps)));
+        });
+        let found = lint(&input).into_iter().filter(|it| it.rule == Rule::CximsTwice);
+        let found = found.map(|it| (it.severity, it.component, it.found));
+        found.collect::<Vec<_>>()
+    };
+    let (two, four) = (&[16, 32][..], &[16, 32, 48, 64][..]);
+    let (one, other): (&[u64], &[u64]) = (&[0x1_0100, 0x2_0200], &[0x1_0100, 0x4_0200]);
+    // Two ways need the first map alone, which is the same; a window by modulo needs none.
+    assert_eq!(of(1, two, 1, &[one, other]), []);
+    assert_eq!(of(2, four, 0, &[one, other]), []);
+    let window = format!("window {}", good("four-way").reached().fabric.windows.len());
+    let told = |maps: [&str; 2]| {
+        let [first, last] = maps;
+        format!("a CXIMS of 256 B with maps {first}, and a later one with {last}")
+    };
+    let maps = ["0x10100, 0x20200", "0x10100, 0x40200"];
+    let expected = [(Severity::Degraded, window.clone(), told(maps))];
+    assert_eq!(of(2, four, 1, &[one, other]), expected);
+    // The last counts, wherever the odd one is.
+    let expected = [(Severity::Degraded, window, told([maps[1], maps[0]]))];
+    assert_eq!(of(2, four, 1, &[other, one, one]), expected);
+    let alike = "2 CXIMS of 256 B with the same maps".to_owned();
+    let expected = [(Severity::Note, "CEDT".to_owned(), alike)];
+    assert_eq!(of(2, four, 1, &[one, one]), expected);
+}
 
 #[test]
 fn every_rule_has_a_broken_image() {

@@ -19,7 +19,7 @@ use heapless::Vec;
 use zerocopy::FromBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 
-pub use problem::{CedtError, Problem};
+pub use problem::{Astray, CedtError, Problem};
 pub use text::Text;
 pub use wire::{CsdsCapabilities, Restrictions};
 pub use writer::{CedtWriteError, CedtWriter};
@@ -566,6 +566,30 @@ impl<'a> Iterator for RawRecords<'a> {
 
 impl FusedIterator for RawRecords<'_> {}
 
+impl RawRecords<'_> {
+    /// Whether each record is as long as its kind has to be, up to the end of the table.
+    fn are_whole(mut self) -> bool {
+        self.all(|raw| raw.is_ok_and(|raw| raw.wire().is_ok()))
+    }
+
+    /// The record whose length leads away from the one behind it, where some record cannot be told from
+    /// what follows it: the first behind whose own length all others are whole, or the first odd one.
+    fn astray(&self) -> Option<Astray> {
+        let broken = self.clone().find_map(Result::err)?;
+        let odd = self.clone().map_while(Result::ok).filter_map(|raw| {
+            let (kind, need) = wire::own_length(raw.bytes)?;
+            let found = raw.bytes.len();
+            (found != need).then_some(Astray { record: raw.offset, kind, need, found })
+        });
+        let leads = |odd: &Astray| {
+            let at = odd.record.saturating_add(odd.need);
+            at <= self.table.len() && Self { at, ..self.clone() }.are_whole()
+        };
+        let mut odd = { odd }.filter(|odd| odd.record < broken.record);
+        odd.clone().find(leads).or_else(|| odd.next())
+    }
+}
+
 /// Iterator over the records of a table, each judged by itself.
 ///
 /// A record that breaks a rule is an error item, and the next one follows.
@@ -632,6 +656,12 @@ impl<'a> Cedt<'a> {
     /// its maps.
     pub fn judge(&self, raw: RawRecord<'a>) -> Result<Record<'a>, CedtError> {
         self.records().judge_among(raw)
+    }
+
+    /// The record whose length leads away from the one behind it, if the records behind it cannot be
+    /// told apart: what follows is no fault of theirs.
+    pub fn astray(&self) -> Option<Astray> {
+        self.raw_records().astray()
     }
 
     /// The legal windows, in order.

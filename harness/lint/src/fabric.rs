@@ -38,8 +38,12 @@ struct Gaps {
     uids: Vec<u32>,
     /// Components of which nobody said what ports they have.
     ports: Vec<At>,
-    /// Where one device or other is.
+    /// Where one device or switch or other is.
     places: bool,
+    /// The UIDs of these bridges.
+    unidentified: Vec<usize>,
+    /// The capacities of these devices.
+    capacities: Vec<usize>,
 }
 
 impl From<Fabric> for Reached {
@@ -81,6 +85,21 @@ impl Reached {
         list
     }
 
+    /// Whether somebody gave the UID of a bridge, an index into [`Fabric::bridges`].
+    pub fn has_uid(&self, bridge: usize) -> bool {
+        !self.gaps.unidentified.contains(&bridge)
+    }
+
+    /// Whether somebody gave the capacity of a device, an index into [`Fabric::devices`].
+    pub fn has_capacity(&self, device: usize) -> bool {
+        !self.gaps.capacities.contains(&device)
+    }
+
+    /// Whether a bridge of this UID may be there though the picture has none.
+    pub fn may_have(&self, uid: u32) -> bool {
+        self.gaps.bridges || self.gaps.uids.contains(&uid)
+    }
+
     /// What a path takes for a bridge that passes everything through, and nobody gave its registers.
     fn guessed(&self, path: &Path) -> Option<At> {
         let mut hops = path.hops.iter().filter(|hop| hop.decoder.is_none());
@@ -89,7 +108,7 @@ impl Reached {
 
     /// The reason, unless it only says what nobody gave.
     fn judged(&self, reason: Reason) -> Reason {
-        let Gaps { windows, bridges, uids, ports, places } = &self.gaps;
+        let Gaps { windows, bridges, uids, ports, places, .. } = &self.gaps;
         match reason {
             Reason::NoWindow if *windows => Reason::WindowsNotGiven,
             Reason::NoSuchBridge { way, uid } if *bridges || uids.contains(&uid) => {
@@ -149,7 +168,8 @@ impl Input {
                 }
                 (bytes, 0)
             });
-            let dvsec = match &device.config {
+            // What shows no DVSEC because it ends in front of them says nothing of Mem_Enable.
+            let dvsec = match device.config.as_ref().filter(|config| config.is_whole()) {
                 Some(config) => config.dvsec.map(|dvsec| fabric::DeviceDvsec {
                     capability: u32::from(dvsec.capability) << 16,
                     control: dvsec.control.into(),
@@ -191,12 +211,18 @@ impl Input {
         let parents = (0..self.bridges.len()).map(Parent::Bridge);
         let parents = parents.chain((0..self.switches.len()).map(Parent::Switch));
         let without = |parent: &Parent| !self.ports.iter().any(|port| port.parent == *parent);
+        let bridges = self.bridges.iter().enumerate().filter(|(_, bridge)| bridge.uid.is_none());
+        let devices = self.devices.iter().enumerate();
+        let devices = devices.filter(|(_, device)| device.capacity.is_none());
         Gaps {
             windows: self.cedt.is_none(),
             bridges: self.bridges.is_empty() || self.bridges.iter().any(|it| it.uid.is_none()),
             uids: uids.into_iter().filter(|uid| !given(uid)).collect(),
             ports: parents.filter(without).map(At::from).collect(),
-            places: self.devices.iter().any(|device| device.port.is_none()),
+            places: self.devices.iter().any(|device| device.port.is_none())
+                || self.switches.iter().any(|switch| switch.port >= self.ports.len()),
+            unidentified: bridges.map(|(index, _)| index).collect(),
+            capacities: devices.map(|(index, _)| index).collect(),
         }
     }
 

@@ -368,11 +368,10 @@ impl Input {
         Images::read(text, file, read).map(|images| images.with_witness().0)
     }
 
-    /// A dump in a file's bytes. A table that Linux reads though its checksum or one of its records
-    /// is wrong is one here too.
+    /// A dump in a file's bytes. A table that Linux reads though its checksum is wrong is one here too.
     pub fn dump(bytes: &[u8], options: Options) -> std::result::Result<Dump, DumpError> {
         Dump::read(bytes, options).or_else(|error| match error {
-            DumpError::Table(TableError::Checksum { .. }) | DumpError::Record(_) => {
+            DumpError::Table(TableError::Checksum { .. }) => {
                 Dump::read(bytes, Options { force: true, ..options })
             }
             other => match alone(bytes, options) {

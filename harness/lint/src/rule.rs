@@ -43,6 +43,7 @@ impl Rule {
             self,
             Self::Checksum
                 | Self::ChbsTwice
+                | Self::CximsTwice
                 | Self::RestrictedHost
                 | Self::Rcrb
                 | Self::NoDecoderRegisters
@@ -108,6 +109,9 @@ rules! {
     NoCxims "no-cxims"
         "A window with XOR arithmetic has a CXIMS of its granularity with enough maps."
         => "add a CXIMS with the window's HBIG and a map for each bit of the position",
+    CximsTwice "cxims-twice"
+        "A granularity has one CXIMS."
+        => "take out the CXIMS whose maps are not the hardware's",
     WindowTarget "window-target"
         "A window's targets are UIDs of host bridges that have a valid CHBS."
         => "write the _UID of each bridge into the CFMWS, or add the missing CHBS",

@@ -10,7 +10,7 @@ use cxl_regs::acpi::cedt::Restrictions;
 use cxl_regs::acpi::cedt::wire::{CfmwsRecord, ChbsRecord};
 use cxl_regs::acpi::header;
 use libc::{EBUSY, EINVAL, ENXIO};
-use zerocopy::little_endian::U32;
+use zerocopy::little_endian::{U32, U64};
 
 use super::records::{Broken, Records, own};
 use super::refusal::{Attempt, Refusal, Said};
@@ -41,6 +41,7 @@ impl System<'_> {
             let rule = Rule::NoCedt;
             self.findings.push(Finding::new(Severity::Refused, rule, "CEDT", found, lost));
         }
+        self.alike(&records);
         self.bridges(&records);
         if self.input.bridges.is_empty() && !super::records::is_stand_in(table) {
             self.bridges_of_the_table(&records);
@@ -82,6 +83,43 @@ impl System<'_> {
                 let lost = "Linux takes the first, and says nothing";
                 let rule = Rule::ChbsTwice;
                 self.findings.push(Finding::new(Severity::Degraded, rule, "CEDT", found, lost));
+            }
+        }
+    }
+
+    /// Each CXIMS of a window's granularity takes the place of the one before (`cxl_parse_cxims` stores its
+    /// maps over those that are there), and nothing is said.
+    fn other_maps(&mut self, index: usize, bytes: u64, last: &[U64], records: &Records<'_>) {
+        let of_window = |hbig: u8| granularity(hbig.into()) == Some(bytes);
+        let mut others = records.cxims.iter().filter(|(cxims, _)| of_window(cxims.hbig));
+        let Some((_, other)) = others.find(|(_, maps)| first_maps(maps, last.len()) != last) else {
+            return;
+        };
+        let words = |maps: &[U64]| {
+            maps.iter().map(|map| format!("{map:#x}")).collect::<Vec<_>>().join(", ")
+        };
+        let (other, last) = (words(first_maps(other, last.len())), words(last));
+        let found = format!("a CXIMS of {bytes} B with maps {other}, and a later one with {last}");
+        let lost = "Linux picks targets by the last, and says nothing: if the hardware has the other maps, \
+                    addresses and faults are told of other devices";
+        let (rule, name) = (Rule::CximsTwice, format!("window {index}"));
+        self.findings.push(Finding::new(Severity::Degraded, rule, name, found, lost));
+    }
+
+    /// Several CXIMS of one granularity whose maps are the same are one too many, and harmless.
+    fn alike(&mut self, records: &Records<'_>) {
+        let mut of: BTreeMap<u8, Vec<&[U64]>> = BTreeMap::new();
+        for (cxims, maps) in &records.cxims {
+            of.entry(cxims.hbig).or_default().push(first_maps(maps, cxims.map_count.into()));
+        }
+        for (hbig, all) in of {
+            let Some(bytes) = granularity(hbig.into()) else { continue };
+            let first = all.first().copied().unwrap_or_default();
+            if all.len() > 1 && all.iter().all(|maps| *maps == first) {
+                let found = format!("{} CXIMS of {bytes} B with the same maps", all.len());
+                let lost = "nothing: Linux takes the last";
+                let rule = Rule::CximsTwice;
+                self.findings.push(Finding::new(Severity::Note, rule, "CEDT", found, lost));
             }
         }
     }
@@ -380,7 +418,8 @@ impl System<'_> {
             bytes = 256;
         }
         if record.arithmetic == 1 && way_count != 1 && way_count != 3 {
-            self.maps(record.hbig.get(), bytes, way_count, records)?;
+            let last = self.maps(record.hbig.get(), bytes, way_count, records)?;
+            self.other_maps(index, bytes, last, records);
         }
         let given = &self.input.bridges;
         // Without bridges, the table itself says which there can be.
@@ -429,12 +468,18 @@ impl System<'_> {
         Ok(())
     }
 
-    /// Looks for the maps of an XOR window.
-    fn maps(&self, code: u32, bytes: u64, way_count: u64, records: &Records<'_>) -> Attempt<()> {
+    /// Looks for the maps of an XOR window, and gives what the last CXIMS of its granularity has of them.
+    fn maps<'a>(
+        &self,
+        code: u32,
+        bytes: u64,
+        way_count: u64,
+        records: &'a Records<'_>,
+    ) -> Attempt<&'a [U64]> {
         let part = if way_count.is_power_of_two() { way_count } else { way_count / 3 };
         let need = part.trailing_zeros();
-        let mut found = false;
-        for (cxims, _) in &records.cxims {
+        let mut found = None;
+        for (cxims, maps) in &records.cxims {
             let Some(of) = granularity(cxims.hbig.into()) else {
                 let found = format!("a CXIMS with granularity code {}", cxims.hbig);
                 return Err(Refusal::new(Rule::NoCxims, EINVAL, found));
@@ -449,15 +494,20 @@ impl System<'_> {
                 // -ENXIO inside, and what comes of it is -EINVAL: so said 6.12.95 and 7.3.4.
                 return Err(Refusal::new(Rule::NoCxims, EINVAL, found).debug(ACPI, text));
             }
-            found = true;
+            found = Some(first_maps(maps, need as usize));
         }
-        if found {
-            return Ok(());
+        if let Some(found) = found {
+            return Ok(found);
         }
         let text = format!("No CXIMS for HBIG {bytes}");
         let found = format!("XOR arithmetic, granularity code {code}");
         Err(Refusal::new(Rule::NoCxims, EINVAL, found).error(ACPI, text))
     }
+}
+
+/// So many maps, or as many as there are.
+fn first_maps(maps: &[U64], count: usize) -> &[U64] {
+    maps.get(..count).unwrap_or(maps)
 }
 
 /// A CHBS that gives its bridge no registers.

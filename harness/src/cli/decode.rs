@@ -79,9 +79,9 @@ Examples:
 
 /// Print what a register dump or a CEDT says, one fact a line.
 ///
-/// What breaks a rule of the specification is printed as found, with a `problem` line. What cannot
-/// be read as a whole (truncated, a bad checksum, no decoder count) is an error; --force prints it
-/// as far as it goes.
+/// What breaks a rule of the specification is printed as found, with a `problem` line; so is a record of
+/// a table whose length is wrong, with what can be read behind it. What cannot be read as a whole
+/// (truncated, a bad checksum, no decoder count) is an error; --force prints it as far as it goes.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Decode {

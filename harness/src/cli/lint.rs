@@ -174,10 +174,8 @@ impl Lint {
             None if self.shape.is_json() => super::json(&report),
             None => super::styled(&report.to_string()),
         };
-        let told = page.is_some().then(|| {
-            let reached = input.reached();
-            html::of_lint(&report, &reached.fabric, &reached.assumed, &super::command_line())
-        });
+        let told =
+            page.is_some().then(|| html::of_lint(&report, input.reached(), &super::command_line()));
         let told = page.as_ref().zip(told.as_ref());
         super::print_with(&output, told, super::exit(!report.refused()))
     }

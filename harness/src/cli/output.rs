@@ -60,6 +60,16 @@ impl Output {
                         named.display()
                     ));
                 }
+                if there.is_file()
+                    && let Some(folder) = folder_named(named, &path)
+                {
+                    return Err(format!(
+                        "{}: expected a file that the command does not read, found one in {}, which it \
+                         names for something else",
+                        named.display(),
+                        folder.display()
+                    ));
+                }
                 match there.is_file() && there.nlink() == 1 {
                     true => Kind::Replaced,
                     false => Kind::Into,
@@ -128,23 +138,46 @@ impl Output {
     }
 }
 
-/// How often the command's line names this file, by whatever path.
-fn times_named(file: &Metadata) -> usize {
-    let is_it = |path: &[u8]| {
-        let found = fs::metadata(OsStr::from_bytes(path));
-        found.is_ok_and(|found| (found.dev(), found.ino()) == (file.dev(), file.ino()))
-    };
+/// The words of the command's line, each with the paths that it may be.
+fn words() -> impl Iterator<Item = Vec<PathBuf>> {
     // The command comes first, and what a built-in scenario is called is that scenario.
     let words = std::env::args_os().skip(2).map(OsString::into_vec);
     let words = words.filter(|word| str::from_utf8(word).ok().and_then(builtin).is_none());
-    let named = words.filter(|word| {
+    words.map(|word| {
         // `--html=FILE` names one, too.
         let value = word.splitn(2, |&byte| byte == b'=').nth(1).filter(|_| word.starts_with(b"-"));
         // And so does `-oFILE`.
         let glued = word.get(2..).filter(|_| word.starts_with(b"-") && !word.starts_with(b"--"));
-        is_it(word) || value.is_some_and(is_it) || glued.is_some_and(is_it)
-    });
-    named.count()
+        let paths = [Some(word.as_slice()), value, glued].into_iter().flatten();
+        paths.map(|path| PathBuf::from(OsStr::from_bytes(path))).collect()
+    })
+}
+
+/// How often the command's line names this file, by whatever path.
+fn times_named(file: &Metadata) -> usize {
+    let is_it = |path: &PathBuf| {
+        fs::metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == (file.dev(), file.ino()))
+    };
+    words().filter(|paths| paths.iter().any(is_it)).count()
+}
+
+/// The folder on the command's line that a file lies in, by its own name or behind links: a folder that is
+/// named is read, all of it. The root of a system is no such folder: a few of its files are looked for.
+fn folder_named(named: &Path, path: &Path) -> Option<PathBuf> {
+    let real = |file: &Path| {
+        let name = file.file_name()?;
+        Some(fs::canonicalize(folder(file)).ok()?.join(name))
+    };
+    let files: Vec<PathBuf> = [named, path].into_iter().filter_map(real).collect();
+    let mut root = false;
+    words().flatten().find(|word| {
+        let given = word.as_os_str().as_bytes();
+        let of_root =
+            std::mem::replace(&mut root, given == b"--root" || given.starts_with(b"--root="));
+        let Ok(is) = fs::canonicalize(word) else { return false };
+        let inside = || files.iter().any(|file| file.starts_with(&is));
+        !of_root && is.is_dir() && is != Path::new("/") && inside()
+    })
 }
 
 /// The folder that a file is in.

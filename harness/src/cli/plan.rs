@@ -14,7 +14,7 @@ use super::source::Source;
 const EXAMPLES: &str = "\
 Exit code:
   0  there is a plan
-  1  the firmware refuses: one line says why, with the numbers
+  1  the firmware refuses: one line says why, with the numbers; or there is no CXL memory to plan for
   2  bad usage or scenario file
 
 JSON:

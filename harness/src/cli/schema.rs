@@ -11,6 +11,7 @@ use cxl_harness::conformance::Table;
 use cxl_harness::inspect::Inspection;
 use cxl_harness::linux::Verdict;
 use cxl_harness::report::{PlanReport, Report};
+use cxl_harness::terminal::harmless_json;
 use cxl_model::dump::facts::Facts;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
@@ -95,7 +96,8 @@ struct Named<'d, D> {
 pub(super) fn text<D: Document>(document: &D) -> String {
     let named = Named { schema: D::NAME, version: VERSION, document };
     // Plain structs with names for keys always serialise.
-    serde_json::to_string_pretty(&named).unwrap_or_default() + "\n"
+    let text = serde_json::to_string_pretty(&named).unwrap_or_default() + "\n";
+    harmless_json(&text).into_owned()
 }
 
 fn alternative<D: JsonSchema>(generator: &mut SchemaGenerator) -> Value {

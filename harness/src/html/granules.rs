@@ -7,9 +7,11 @@
 use maud::{Markup, html};
 
 use super::tables::framed;
+use crate::report::Seen;
 use crate::svg::mark;
+use crate::terminal::{harmless, harmless_json};
 use cxl_model::fabric::Fabric;
-use cxl_model::mapping::{Direct, Mapping, Reach, ReasonText, mappings};
+use cxl_model::mapping::{Direct, Mapping, Reach, ReasonText};
 use cxl_regs::{Hpa, Size};
 
 /// Ranges that a page has granules of, and that its arithmetic knows.
@@ -21,8 +23,8 @@ const IN_A_ROW: u64 = 8;
 const MOST_GRANULES: u64 = 64;
 
 /// `None` where no address leads to memory.
-pub(super) fn section(fabric: &Fabric) -> Option<Markup> {
-    let all = mappings(fabric);
+pub(super) fn section(seen: &Seen) -> Option<Markup> {
+    let Seen { fabric, mappings: all, .. } = seen;
     let direct: Vec<(&Mapping, &Direct)> = all
         .iter()
         .filter_map(|mapping| match &mapping.how {
@@ -39,7 +41,7 @@ pub(super) fn section(fabric: &Fabric) -> Option<Markup> {
             Reach::Trapped { reason } if mapping.span().is_some() => Some(serde_json::json!({
                 "hpa": hex(mapping.hpa.0),
                 "size": hex(mapping.size),
-                "why": ReasonText(fabric, *reason).to_string(),
+                "why": harmless(&ReasonText(fabric, *reason).to_string()),
             })),
             _ => None,
         }).take(MOST_RANGES).collect::<Vec<_>>(),
@@ -54,7 +56,7 @@ pub(super) fn section(fabric: &Fabric) -> Option<Markup> {
     Some(html! {
         p { "HPA is the address that the processor uses; DPA is the device's own. Type either, or go over the \
              granules below: the arithmetic of the decoders is done in front of you." }
-        div #decode data-known=(known.to_string()) {
+        div #decode data-known=(harmless_json(&known.to_string())) {
             form #forwards autocomplete="off" {
                 label for="hpa" { "Address (HPA)" }
                 input #hpa name="hpa" type="text" spellcheck="false" value=(start) aria-describedby="forwards-out";
@@ -89,7 +91,8 @@ fn range(fabric: &Fabric, mapping: &Mapping, direct: &Direct) -> serde_json::Val
     let members = direct.members.iter().map(|member| {
         let device = fabric.devices.get(member.device);
         serde_json::json!({
-            "device": device.map_or("?", |device| &device.name),
+            // As it is shown: by this name the page finds it.
+            "device": harmless(device.map_or("?", |device| &device.name)),
             "decoder": member.decoder,
             "dpa": hex(member.dpa.0),
             "volatile": hex(device.map_or(0, |device| device.volatile)),

@@ -10,7 +10,7 @@ use super::tables::framed;
 use crate::report::{Loss, Seen, Stop, StopAt};
 use crate::svg::{self, Map};
 use cxl_model::fabric::{self, Fabric, HdmImage, Parent};
-use cxl_model::mapping::{Direct, Mapping, Reach, ReasonText, mappings};
+use cxl_model::mapping::{Direct, Mapping, Reach, ReasonText};
 use cxl_regs::hdm::{Control, DecoderImage};
 use cxl_regs::{Granularity, Interleave, Size, Ways};
 
@@ -125,8 +125,7 @@ struct Walk<'a> {
 /// The topology, bridge by bridge.
 pub(super) fn paths(seen: &Seen) -> Markup {
     let fabric = &seen.fabric;
-    let all = mappings(fabric);
-    let ranges = all.iter().filter_map(|mapping| match &mapping.how {
+    let ranges = seen.mappings.iter().filter_map(|mapping| match &mapping.how {
         Reach::Direct(direct) => {
             let name = |index: usize| fabric.devices.get(index).map(|device| &device.name);
             let sealed = svg::locked(fabric, mapping, direct)
@@ -138,6 +137,7 @@ pub(super) fn paths(seen: &Seen) -> Markup {
         Reach::Trapped { .. } => None,
     });
     let walk = Walk { seen, fabric, ranges: ranges.collect() };
+    let astray = walk.astray();
     html! {
         (PreEscaped(ICONS))
         p { "From the platform's windows through bridges, ports and switches to the devices. The decoders of \
@@ -166,6 +166,10 @@ pub(super) fn paths(seen: &Seen) -> Markup {
         div.frame.tree role="region" aria-label="Topology" tabindex="0" {
             ul {
                 @for (index, bridge) in fabric.bridges.iter().enumerate() { (walk.bridge(index, bridge)) }
+            }
+            @if !astray.is_empty() {
+                p { "Below which port these are, nobody gave:" }
+                ul { @for node in &astray { (node) } }
             }
         }
     }
@@ -222,7 +226,11 @@ impl Walk<'_> {
             .iter()
             .map(|uid| {
                 let bridge = self.fabric.bridges.iter().find(|bridge| bridge.uid == *uid);
-                bridge.map_or_else(|| format!("UID {uid}, which is not there"), |b| b.name.clone())
+                let why = match self.seen.unsaid.targets.contains(uid) {
+                    true => "of which nobody gave a bridge",
+                    false => "which is not there",
+                };
+                bridge.map_or_else(|| format!("UID {uid}, {why}"), |b| b.name.clone())
             })
             .collect();
         let arithmetic = match window.arithmetic {
@@ -241,7 +249,10 @@ impl Walk<'_> {
 
     fn bridge(&self, index: usize, bridge: &fabric::Bridge) -> Markup {
         let ports = self.ports(Parent::Bridge(index));
-        let what = format!("host bridge, UID {}", bridge.uid);
+        let what = match self.seen.unsaid.uids.contains(&bridge.name) {
+            true => "host bridge, UID not given".to_owned(),
+            false => format!("host bridge, UID {}", bridge.uid),
+        };
         let through = self.numbers(&self.below(Parent::Bridge(index)));
         self.node(&bridge.name, &what, bridge.hdm.as_ref(), &through, true, &ports)
     }
@@ -257,18 +268,8 @@ impl Walk<'_> {
             let mut reached = Vec::new();
             for (at, switch) in self.fabric.switches.iter().enumerate() {
                 if switch.port == index {
-                    let devices = self.below(Parent::Switch(at));
-                    let through = self.numbers(&devices);
-                    reached.extend(devices);
-                    let ports = self.ports(Parent::Switch(at));
-                    below.push(self.node(
-                        &switch.name,
-                        "switch",
-                        switch.hdm.as_ref(),
-                        &through,
-                        true,
-                        &ports,
-                    ));
+                    reached.extend(self.below(Parent::Switch(at)));
+                    below.push(self.switch(at, switch));
                 }
             }
             for (at, device) in self.fabric.devices.iter().enumerate() {
@@ -283,12 +284,31 @@ impl Walk<'_> {
         ports.map(port).collect()
     }
 
+    fn switch(&self, at: usize, switch: &fabric::Switch) -> Markup {
+        let through = self.numbers(&self.below(Parent::Switch(at)));
+        let ports = self.ports(Parent::Switch(at));
+        self.node(&switch.name, "switch", switch.hdm.as_ref(), &through, true, &ports)
+    }
+
+    /// What nobody gave the place of.
+    fn astray(&self) -> Vec<Markup> {
+        let astray = |port: usize| port >= self.fabric.ports.len();
+        let switches = self.fabric.switches.iter().enumerate();
+        let switches = switches.filter(|(_, switch)| astray(switch.port));
+        let switches = switches.map(|(at, switch)| self.switch(at, switch));
+        let devices = self.fabric.devices.iter().enumerate();
+        let devices = devices.filter(|(_, device)| astray(device.port));
+        switches.chain(devices.map(|(at, device)| self.device(at, device))).collect()
+    }
+
     fn device(&self, index: usize, device: &fabric::Device) -> Markup {
         let parts = [(device.volatile, "volatile"), (device.persistent, "persistent")];
         let parts = parts.iter().filter(|(size, _)| *size > 0);
         let parts: Vec<String> =
             parts.map(|(size, name)| format!("{} {name}", Size(*size))).collect();
+        let unsaid = self.seen.unsaid.capacities.contains(&device.name);
         let mut what = match parts.is_empty() {
+            _ if unsaid => "device, capacity not given".to_owned(),
             true => "device without memory".to_owned(),
             false => format!("device, {}", parts.join(" and ")),
         };
@@ -361,7 +381,7 @@ impl Walk<'_> {
                         None => {},
                     }
                     @if let Some(hdm) = hdm { (self.rooms(name, hdm, through)) }
-                    @else if self.seen.unread.contains(name) { p.pass { "registers not given" } }
+                    @else if self.seen.unsaid.registers.contains(name) { p.pass { "registers not given" } }
                     @else if decodes { p.pass { "no decoders: passes everything through" } }
                 }
                 @if !below.is_empty() { ul { @for child in below { (child) } } }
@@ -436,9 +456,9 @@ fn turns(control: Control) -> String {
 }
 
 /// The picture, and the same as a table.
-pub(super) fn map(map: &Map<'_>, fabric: &Fabric) -> Markup {
+pub(super) fn map(map: &Map<'_>, seen: &Seen) -> Markup {
     let picture = map.to_string();
-    let all = mappings(fabric);
+    let Seen { fabric, mappings, .. } = seen;
     let name = |index: usize| fabric.devices.get(index).map_or("?", |device| device.name.as_str());
     html! {
         figure.map {
@@ -453,7 +473,7 @@ pub(super) fn map(map: &Map<'_>, fabric: &Fabric) -> Markup {
                     th scope="col" { "Window" } th scope="col" { "First address" } th scope="col" { "Size" }
                     th scope="col" { "Leads to" } th scope="col" { "Locks" }
                 } }
-                tbody { @for mapping in &all {
+                tbody { @for mapping in mappings {
                     tr {
                         th scope="row" {
                             @if let Some(window) = fabric.windows.get(mapping.window) { (window.name) }

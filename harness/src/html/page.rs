@@ -10,6 +10,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::machine::STOPPED;
 use crate::remedies;
 use crate::report::Refusal;
+use crate::terminal::harmless;
 use cxl_firmware::error::Code;
 
 /// How a page's result is meant.
@@ -185,7 +186,8 @@ impl Page {
 
 impl Display for Page {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.markup().0)?;
+        // What a page says is whoever's who wrote the file that it is of.
+        f.write_str(&harmless(&self.markup().0))?;
         f.write_str("\n")
     }
 }

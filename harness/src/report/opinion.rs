@@ -10,7 +10,10 @@ use cxl_firmware::Error;
 use cxl_firmware::bring_up::Workspace;
 use cxl_firmware::committed::CommittedRef;
 use cxl_firmware::discover::{Remarks, Search, discover_as};
+use cxl_firmware::error::Place as At;
+use cxl_firmware::handoff::Handoff;
 use cxl_firmware::mmio::{Clock, Mmio};
+use cxl_firmware::outcome::{ComponentKind, Outcome};
 use cxl_firmware::plan::{Note, plan};
 use cxl_firmware::platform::Platform;
 use cxl_firmware::policy::{Demands, LeaveOut, OnFailure, PathPolicy, Policy, Request};
@@ -34,9 +37,10 @@ pub(super) fn of(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
     left: &RunRecord<'_>,
+    record: Option<&Handoff<'_>>,
     found: &mut Findings,
 ) {
-    if let Err(error) = verify(seen, hw, clock, left, found)
+    if let Err(error) = verify(seen, hw, clock, left, record, found)
         && left.refusal.is_none()
     {
         found.fail(Witness::Verifier, format!("looking at the machine again: {error}"));
@@ -48,6 +52,7 @@ fn verify(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
     left: &RunRecord<'_>,
+    record: Option<&Handoff<'_>>,
     found: &mut Findings,
 ) -> Result<(), String> {
     let tables = seen.platform.as_ref().map_err(Error::to_string)?;
@@ -93,7 +98,8 @@ fn verify(
         // What is not there is a loss, whoever says so, and whatever was planned without it. A refusal
         // costs everything, and says why.
         if policy.on_failure == OnFailure::BestEffort || left.refusal.is_none() {
-            for lost in lost(seen.scenario, topology.tree(), &policy, (&*committed).into()) {
+            for lost in lost(seen.scenario, topology.tree(), &policy, (&*committed).into(), record)
+            {
                 found.fail(Witness::Verifier, lost);
             }
         }
@@ -122,15 +128,23 @@ fn verify(
 
 /// The devices of a scenario that have memory, were not left out, and serve no region: with best effort,
 /// or where others program, which is theirs to do, and all else is planned or refused, those that were
-/// not even found.
+/// not even found. What the record says of a device itself has been told ([`Findings::lost`]).
 fn lost(
     scenario: &Scenario,
     tree: Tree<'_>,
     policy: &Policy<'_>,
     committed: CommittedRef<'_>,
+    record: Option<&Handoff<'_>>,
 ) -> Vec<String> {
     let others = matches!(policy.path, PathPolicy::GuestPrograms | PathPolicy::Describe);
     let has_to_serve = policy.on_failure == OnFailure::BestEffort && !others;
+    let told = |path: &Path| {
+        let outcomes = record.into_iter().flat_map(Handoff::outcomes);
+        { outcomes }.any(|it| {
+            let failed = matches!(it.outcome, Outcome::Broken(error) if error.is_failure());
+            failed && it.kind == Some(ComponentKind::Device) && it.at == At::from(*path)
+        })
+    };
     let serves = |id| {
         committed.decoders.iter().filter(|entry| entry.node == id).any(|entry| {
             let claims = |span| committed.regions.iter().any(|region| region.span == span);
@@ -159,7 +173,7 @@ fn lost(
         let wanted = requests.peek().is_none() || requests.any(|request| request.size != Some(0));
         let found = tree.device_at(&path).is_some_and(|id| !has_to_serve || serves(id));
         let size = device.volatile + device.persistent;
-        if !wanted || size == 0 || found || left_out(&path) || restricted(&path) {
+        if !wanted || size == 0 || found || left_out(&path) || restricted(&path) || told(&path) {
             return None;
         }
         let (name, size) = (&device.name, Size(size));

@@ -23,7 +23,7 @@ use cxl_model::scenario::PathPolicy;
 /// A dry run's output.
 #[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct PlanReport {
-    /// Whether there is a plan.
+    /// Whether there is a plan; `failed` where nothing is in it, and something was to be.
     pub result: Verdict,
     /// The scenario.
     pub scenario: String,
@@ -130,6 +130,9 @@ pub struct PlannedDecoder {
     pub skip: Option<u64>,
 }
 
+/// What is said of a plan without regions where somebody wanted memory.
+const NOTHING: &str = "no region is planned: the machine has no CXL memory to map";
+
 fn short<S: serde::Serializer>(value: &Coherency, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(coherency(*value))
 }
@@ -147,6 +150,11 @@ impl PlanReport {
         let policy = wanted.as_ref().map(RunRequest::policy);
         let refusal = done.refusal.as_ref().map(Refusal::from);
         let notes = plan.notes.iter().map(|note| words(machine.scenario(), found.tree(), note));
+        // Who has others program asks for no region; everybody else wants memory, as of a boot.
+        let others =
+            matches!(scenario.policy.path, PathPolicy::GuestPrograms | PathPolicy::Describe);
+        let nothing = refusal.is_none() && plan.regions.is_empty() && !others;
+        let nothing_said = nothing.then(|| NOTHING.to_owned());
         let regions = plan.regions.iter().enumerate().map(|(index, region)| {
             let asked = platform.as_ref().zip(policy.as_ref());
             let refused = asked.map_or_else(Vec::new, |(platform, policy)| {
@@ -155,12 +163,16 @@ impl PlanReport {
             names.region(region, &refused)
         });
         Self {
-            result: if refusal.is_some() { Verdict::Refused } else { Verdict::Ok },
+            result: match (&refusal, nothing) {
+                (Some(_), _) => Verdict::Refused,
+                (None, true) => Verdict::Failed,
+                (None, false) => Verdict::Ok,
+            },
             scenario: scenario.name.clone(),
             description: scenario.description.clone(),
             regions: regions.collect(),
             decoders: plan.decoders.iter().map(|decoder| names.decoder(decoder)).collect(),
-            notes: remarks(&found.remarks).chain(notes).collect(),
+            notes: nothing_said.into_iter().chain(remarks(&found.remarks)).chain(notes).collect(),
             refused: names.refused(plan.refusals.list()),
             windows: match scenario.policy.path {
                 PathPolicy::Describe => topology::windows(scenario, machine.map()),
@@ -293,7 +305,8 @@ impl Display for PlanReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let result = match self.result {
             Verdict::Ok => "planned",
-            Verdict::Refused | Verdict::Failed => "refused",
+            Verdict::Refused => "refused",
+            Verdict::Failed => "nothing planned",
         };
         writeln!(f, "scenario {}: {result}, no decoder has been written", self.scenario)?;
         if !self.description.is_empty() {

@@ -12,9 +12,11 @@ use cxl_firmware::outcome::{ComponentKind, Outcome};
 
 use crate::locks::{Protection, Unsealed};
 use crate::run;
+use cxl_lint::Reached;
 use cxl_model::fabric::Fabric;
 use cxl_model::layout::AddressMap;
 use cxl_model::machine::Machine;
+use cxl_model::mapping::{self, Mapping};
 use cxl_model::scenario::{Place, Scenario};
 
 /// A machine at one moment.
@@ -22,6 +24,8 @@ use cxl_model::scenario::{Place, Scenario};
 pub struct Seen {
     /// Its registers.
     pub fabric: Fabric,
+    /// Where they lead each range of each window, as far as they were given.
+    pub mappings: Vec<Mapping>,
     /// RAM: base and size.
     pub ram: Vec<(u64, u64)>,
     /// Devices whose locked ranges no write can lead elsewhere.
@@ -30,10 +34,24 @@ pub struct Seen {
     pub lost: BTreeMap<String, Loss>,
     /// Decoders that are not as they were to be, by component and number, and what became of them.
     pub fates: BTreeMap<(String, u8), String>,
-    /// Components whose registers nobody gave: that no decoders are known says nothing of them.
-    pub unread: BTreeSet<String>,
+    /// What nobody gave.
+    pub unsaid: Unsaid,
     /// Where the firmware stopped, if it did and its refusal names a place.
     pub stop: Option<Stop>,
+}
+
+/// What nobody gave of a machine, by the names of components: what stands in its place in the picture
+/// says nothing of them.
+#[derive(Clone, Debug, Default)]
+pub struct Unsaid {
+    /// Whose registers.
+    pub registers: BTreeSet<String>,
+    /// How much memory which devices have.
+    pub capacities: BTreeSet<String>,
+    /// The UIDs of which bridges.
+    pub uids: BTreeSet<String>,
+    /// Targets of windows of which no bridge is known, and one may be there.
+    pub targets: BTreeSet<u32>,
 }
 
 /// Where the firmware stopped.
@@ -76,9 +94,32 @@ pub enum Loss {
 }
 
 impl Seen {
-    /// Registers alone.
+    /// Registers alone, all of them.
     pub fn of(fabric: Fabric) -> Self {
-        Self { fabric, ..Self::default() }
+        let mappings = mapping::mappings(&fabric);
+        Self { fabric, mappings, ..Self::default() }
+    }
+
+    /// Of a machine of which perhaps only a part is known: what nobody gave decides nothing.
+    pub fn known(reached: Reached) -> Self {
+        let fabric = &reached.fabric;
+        let registers = reached.unknown.iter().filter_map(|at| match *at {
+            mapping::At::Bridge(index) => fabric.bridges.get(index).map(|it| it.name.clone()),
+            mapping::At::Switch(index) => fabric.switches.get(index).map(|it| it.name.clone()),
+            mapping::At::Device(index) => fabric.devices.get(index).map(|it| it.name.clone()),
+        });
+        let devices = fabric.devices.iter().enumerate();
+        let devices = devices.filter(|(index, _)| !reached.has_capacity(*index));
+        let bridges = fabric.bridges.iter().enumerate();
+        let bridges = bridges.filter(|(index, _)| !reached.has_uid(*index));
+        let targets = fabric.windows.iter().flat_map(|window| &window.targets).copied();
+        let unsaid = Unsaid {
+            registers: registers.collect(),
+            capacities: devices.map(|(_, device)| device.name.clone()).collect(),
+            uids: bridges.map(|(_, bridge)| bridge.name.clone()).collect(),
+            targets: targets.filter(|uid| reached.may_have(*uid)).collect(),
+        };
+        Self { mappings: reached.mappings(), unsaid, fabric: reached.fabric, ..Self::default() }
     }
 
     /// Adds what the firmware recorded of its components and decoders.

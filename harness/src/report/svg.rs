@@ -39,12 +39,14 @@ impl Facts {
         let last = self.last.as_ref().filter(|last| last.mappings != self.mappings);
         let first = Panel {
             fabric: &self.seen.fabric,
+            mappings: &self.seen.mappings,
             ram: &self.seen.ram,
             moment: last.map(|_| "at the hand-off".to_owned()),
         };
         let mut panels = vec![first];
         panels.extend(last.map(|last| Panel {
             fabric: &last.seen.fabric,
+            mappings: &last.seen.mappings,
             ram: &self.seen.ram,
             moment: Some(last.moment.clone()),
         }));

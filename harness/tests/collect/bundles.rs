@@ -6,11 +6,13 @@ use std::fs;
 use cxl_harness::collect::live::Linux;
 use cxl_harness::inspect::{Answer, Inspection, Locks, Subject};
 use cxl_harness::locks::Protection;
-use cxl_lint::{Config, Images, Input, Registers};
+use cxl_harness::run;
+use cxl_lint::{Config, Images, Input, Registers, Withheld};
 use cxl_model::fabric::Parent;
 use cxl_model::machine::Machine;
-use cxl_model::scenario::builtins;
+use cxl_model::scenario::{Scenario, builtins};
 use cxl_regs::Hpa;
+use cxl_regs::mmio::Mmio;
 
 use crate::program::{self, Folder, command, ran};
 use crate::stand_in::{SERIAL, StandIn};
@@ -28,6 +30,7 @@ pub(crate) fn cases() -> Vec<(&'static str, fn())> {
         ("an_ordinary_function_is_left_alone", left_alone),
         ("a_short_configuration_space_says_nothing_of_a_link", short),
         ("no_name_of_a_component_leads_out_of_a_dump", names),
+        ("a_dump_of_every_built_in_machine_is_read_back_by_every_command", dumps),
     ]
 }
 
@@ -535,6 +538,56 @@ const NAMES: [(&str, &str); 4] = [
     ("\\u001b\\u007f", "%1b%7f"),
     ("ein Ger\u{e4}t", "ein%20Ger%c3%a4t"),
 ];
+
+/// Whatever the firmware leaves, and whatever does not answer.
+fn dumps() {
+    let folder = Folder::new();
+    let (mut silences, mut hosts) = (0, 0);
+    for builtin in builtins() {
+        let name = builtin.name;
+        let to = folder.name(name);
+        let (text, notes, code) = ran(&mut command(&["dump", name, &to]));
+        assert!(code < 2, "{name}: {text}{notes}");
+        let asked = [
+            &["decode", &to][..],
+            &["lint", &to],
+            &["inspect", &to],
+            &["explain", &to, "0x100000000"],
+        ];
+        for words in asked {
+            let (text, notes, code) = ran(&mut command(words));
+            assert!(code < 2 && !text.is_empty(), "{name}: {words:?}: {text}{notes}");
+        }
+        // As it is: registers that answer, the rest withheld by name.
+        let mut machine = Machine::new(&Scenario::parse(builtin.text, name).unwrap());
+        let done = run::direct(&mut machine);
+        let want = Input::of(&machine, &done.cedt);
+        let path = folder.path(name).join("machine.toml");
+        let set = fs::read_to_string(&path).unwrap();
+        let images = Images::read(&set, &path, &mut |file| fs::read(file)).unwrap();
+        assert_eq!(images.input.cedt, want.cedt, "{name}");
+        let (want, have) = (parts(&want), parts(&images.input));
+        assert_eq!(want.keys().collect::<Vec<_>>(), have.keys().collect::<Vec<_>>(), "{name}");
+        let mut gaps = 0;
+        for (place, (registers, ..)) in &have {
+            let (all, ..) = &want[place];
+            if *registers == Registers::Unknown && place.2 != "port" {
+                gaps += 1;
+                continue;
+            }
+            hosts += usize::from(matches!(registers, Registers::Rcrb(_)));
+            assert_eq!(registers, all, "{name} {place:?}");
+        }
+        assert_eq!(images.withheld.len(), gaps, "{name}");
+        for Withheld { what, .. } in &images.withheld {
+            let component = machine.find(what.strip_prefix("registers of ").unwrap()).unwrap();
+            let block = machine.registers_of(component).unwrap();
+            assert_eq!(machine.read(block + 0x1000), u32::MAX, "{name}: {what}");
+        }
+        silences += gaps;
+    }
+    assert!(silences > 0 && hosts > 0, "{silences} silent, {hosts} hosts of CXL 1.1");
+}
 
 fn names() {
     let folder = Folder::new();

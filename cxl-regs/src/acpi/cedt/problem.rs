@@ -39,6 +39,38 @@ impl fmt::Display for CedtError {
 
 impl core::error::Error for CedtError {}
 
+/// A record of another length than its own fields say, and what follows it is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Astray {
+    /// Byte offset of the record in the table.
+    pub record: usize,
+    /// Its kind.
+    pub kind: Kind,
+    /// The bytes that it has by its own fields.
+    pub need: usize,
+    /// Its length.
+    pub found: usize,
+}
+
+impl Astray {
+    /// Byte offset in the table of the length.
+    pub const fn offset(self) -> usize {
+        self.record.saturating_add(offset_of!(RecordHeader, length))
+    }
+}
+
+impl fmt::Display for Astray {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, need, found, .. } = self;
+        write!(
+            f,
+            "byte {:#x}: expected {need} bytes of this {kind} record, found {found}, and what \
+             follows is no record",
+            self.offset()
+        )
+    }
+}
+
 /// A broken rule, wherever the record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

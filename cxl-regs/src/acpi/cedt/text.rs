@@ -11,6 +11,7 @@ use zerocopy::little_endian::{U32, U64};
 
 use super::wire::{
     CfmwsRecord, ChbsRecord, CsdsRecord, CximsRecord, Kind, RdpasRecord, RecordHeader, Wire,
+    own_length,
 };
 use super::{
     ChbsVersion, CsdsCapabilities, RawRecord, RawRecords, RdpasProtocol, Records, Restrictions,
@@ -58,11 +59,21 @@ impl fmt::Display for Text<'_> {
         if let Err(error) = verdict {
             raw(f, "problem", error)?;
         }
+        let astray = RawRecords::of(table).astray();
         for found in RawRecords::of(table) {
             match found {
-                Ok(found) => record(f, table, found)?,
+                Ok(found) => {
+                    record(f, table, found)?;
+                    if let Some(astray) = astray.filter(|astray| astray.record == found.offset) {
+                        raw(f, "problem", astray)?;
+                    }
+                }
                 Err(error) => {
                     writeln!(f, "broken record at {:#x}", error.record)?;
+                    let bytes = table.get(error.record..).unwrap_or_default();
+                    if let Some((kind, need)) = own_length(bytes) {
+                        fact(f, "kind", kind.encode(), format_args!("{kind}, of {need} bytes"))?;
+                    }
                     raw(f, "problem", error)?;
                 }
             }

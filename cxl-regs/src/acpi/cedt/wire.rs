@@ -11,6 +11,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::Problem;
+use crate::interleave::Ways;
 
 /// The kinds of records that this library knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -312,6 +313,28 @@ pub enum Wire<'a> {
         /// All bytes of the record.
         bytes: &'a [u8],
     },
+}
+
+/// The kind of the record that these bytes begin with, and how many bytes its own fields say that it has;
+/// `None` for a kind that is not known, and where a field that says it is not there or is reserved.
+pub(super) fn own_length(bytes: &[u8]) -> Option<(Kind, usize)> {
+    let (header, _) = RecordHeader::ref_from_prefix(bytes).ok()?;
+    let kind = Kind::decode(header.kind)?;
+    let length = match kind {
+        Kind::Chbs => size_of::<ChbsRecord>(),
+        Kind::Cfmws => {
+            let ways = Ways::decode(*bytes.get(offset_of!(CfmwsRecord, eniw))?).ok()?;
+            let targets = ways.count() as usize * size_of::<U32>();
+            size_of::<CfmwsRecord>().saturating_add(targets)
+        }
+        Kind::Cxims => {
+            let maps = usize::from(*bytes.get(offset_of!(CximsRecord, map_count))?);
+            size_of::<CximsRecord>().saturating_add(maps.saturating_mul(size_of::<U64>()))
+        }
+        Kind::Rdpas => size_of::<RdpasRecord>(),
+        Kind::Csds => size_of::<CsdsRecord>(),
+    };
+    Some((kind, length))
 }
 
 impl<'a> Wire<'a> {

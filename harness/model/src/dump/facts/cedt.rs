@@ -35,8 +35,27 @@ pub fn cedt(table: Cedt<'_>) -> impl JsonSchema + Serialize {
     let header = table.header();
     let (mut host_bridges, mut windows, mut xor_maps) = (Vec::new(), Vec::new(), Vec::new());
     let (mut port_associations, mut systems, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
-    for raw in table.raw_records().filter_map(Result::ok) {
-        let problem = table.judge(raw).err().map(|error| error.problem.to_string());
+    let other = |offset: usize, bytes: &[u8], problem: Option<String>| {
+        object! {
+            offset: hex(offset as u64),
+            r#type: bytes.first().copied(),
+            bytes: bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+            problem,
+        }
+    };
+    let astray = table.astray();
+    let mut broken = None;
+    let records = table.raw_records().map_while(|raw| match raw {
+        Ok(raw) => Some(raw),
+        Err(error) => {
+            broken = Some(error);
+            None
+        }
+    });
+    for raw in records {
+        let own = table.judge(raw).err().map(|error| error.problem.to_string());
+        let astray = astray.filter(|astray| astray.record == raw.offset);
+        let problem = own.or_else(|| astray.map(|astray| astray.to_string()));
         match raw.wire() {
             Ok(Wire::Chbs(record)) => host_bridges.push(object! {
                 uid: record.uid.get(),
@@ -89,14 +108,26 @@ pub fn cedt(table: Cedt<'_>) -> impl JsonSchema + Serialize {
                     metabits: capabilities.metabits(),
                 });
             }
-            Ok(Wire::Unknown { .. }) | Err(_) => unknown.push(object! {
-                offset: hex(raw.offset as u64),
-                r#type: raw.bytes.first().copied(),
-                bytes: raw.bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
-                problem,
-            }),
+            Ok(Wire::Unknown { .. }) | Err(_) => {
+                unknown.push(other(raw.offset, raw.bytes, problem));
+            }
         }
     }
+    // What cannot be told from what follows it: its head is all that is known of it.
+    if let Some(error) = broken {
+        let head = table.bytes().get(error.record..).unwrap_or_default();
+        let head = head.get(..4).unwrap_or(head);
+        unknown.push(other(error.record, head, Some(error.problem.to_string())));
+    }
+    // The first rule that a record breaks, by itself or beside the others; a length that leads astray comes
+    // before what follows from it.
+    let problem = table.check().err();
+    let problem = match astray {
+        Some(astray) if problem.is_none_or(|it| it.record > astray.record) => {
+            Some(astray.to_string())
+        }
+        _ => problem.map(|error| error.to_string()),
+    };
     object! {
         revision: header.revision,
         length: hex(header.length.get()),
@@ -106,8 +137,7 @@ pub fn cedt(table: Cedt<'_>) -> impl JsonSchema + Serialize {
         oem_revision: hex(header.oem_revision.get()),
         creator_id: letters(&header.creator_id),
         creator_revision: hex(header.creator_revision.get()),
-        // The first rule that a record breaks, by itself or beside the others.
-        problem: table.check().err().map(|error| error.to_string()),
+        problem,
         host_bridges,
         windows,
         xor_maps,
