@@ -118,6 +118,11 @@ fn encoded(table: &dyn Aml) -> Vec<u8> {
     bytes
 }
 
+/// ACPI 6.5 table 5.11, IA-PC Boot Architecture Flags: what nobody has to look for. Linux waits for seconds
+/// for a clock that is not there.
+const NO_VGA: u16 = 1 << 2;
+const NO_CMOS_RTC: u16 = 1 << 5;
+
 fn fadt(dsdt: u64) -> acpi_tables::fadt::FADT {
     let port = |port: u16| GAS::new(Space::SystemIo, 8, 0, AccessSize::ByteAccess, port.into());
     let mut fadt = FADTBuilder::new(OEM, OEM_TABLE, 1)
@@ -126,6 +131,7 @@ fn fadt(dsdt: u64) -> acpi_tables::fadt::FADT {
         .flag(Flags::PwrButton)
         .flag(Flags::SlpButton)
         .flag(Flags::Headless);
+    fadt.iapc_boot_arch = (NO_VGA | NO_CMOS_RTC).into();
     fadt.sleep_control_reg = port(SLEEP_PORT);
     fadt.sleep_status_reg = port(SLEEP_STATUS_PORT);
     fadt.finalize()
