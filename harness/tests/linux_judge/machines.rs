@@ -350,8 +350,9 @@ fn resets(ours: &Ours) {
     assert_eq!((&after[1], &after[2]), (&before[1], &before[2]), "and no other's");
 }
 
-/// A bus reset takes what firmware committed and did not lock, as it takes what is locked; root takes the
-/// region back, makes it anew, and a word goes through it.
+/// A bus reset takes what firmware committed and did not lock, as it takes what is locked, and with it both
+/// enables of CXL.mem, which Linux sets where its driver starts and nowhere else: root takes the region back,
+/// has the driver start again, makes the region anew, and a word goes through it.
 const TAKEN: &str = r#"
 for dax in /sys/bus/dax/devices/dax*; do
     [ -e "$dax/driver" ] && echo ${dax##*/} >$dax/driver/unbind
@@ -377,6 +378,13 @@ try set_to $region/target0 ''
 try set_to $member/dpa_size 0
 try set_to decoder0.0/delete_region $region
 /bin/cxl-root mark 3
+try set_to /sys/bus/pci/drivers/cxl_pci/unbind ${device##*/}
+try set_to /sys/bus/pci/drivers/cxl_pci/bind ${device##*/}
+turns=0
+while member=$(echo endpoint*/decoder*.0); [ ! -e "$member" ] && [ $turns -lt 25 ]; do
+    turns=$((turns + 1))
+    $B usleep 200000
+done
 read -r region <decoder0.0/create_ram_region
 try set_to decoder0.0/create_ram_region $region
 try set_to $region/interleave_granularity 256
