@@ -609,8 +609,11 @@ impl Facts {
         let settled = self.refusal.is_none();
         let slots = &handed.then.slots;
         let right = match () {
-            () if !slots.mirrors || settled && slots.memory.is_empty() => came == made,
-            () if settled && slots.without.is_empty() => came == (0, 0),
+            // What was there for a time, and given up, took some of them.
+            () if !slots.mirrors || settled && slots.memory.is_empty() && slots.calls == 0 => {
+                came == made
+            }
+            () if settled && slots.without.is_empty() && !slots.memory.is_empty() => came == (0, 0),
             () => came.0 <= made.0 && came.1 <= made.1,
         };
         if !right {
