@@ -1,5 +1,5 @@
 //! What long work shows of itself, as a terminal has it on its screen: one line, that fits, and nothing
-//! in the end; by whatever it ends.
+//! in the end; by whatever it ends. And what is printed there: no line is longer than a terminal is wide.
 //!
 //! **Invariant**: the program runs with a terminal of its own, whose every byte goes through an emulator
 //! that is not ours.
@@ -165,4 +165,49 @@ fn a_pipe_has_no_progress_and_nor_has_a_dumb_terminal() {
     dumb.args(["TERM=dumb", program::path().to_str().unwrap(), "attack", &file, "--direct"]);
     let output = terminal.run(dumb, theirs, "", b"");
     assert!(output.status.success() && terminal.seen.is_empty(), "{:?}", terminal.seen);
+}
+
+/// What a command prints on a terminal of so many columns, output and complaints.
+fn printed(words: &[&str], columns: u16) -> String {
+    let (mut terminal, theirs) = Terminal::new(columns);
+    let mut command = command(words);
+    command.env("TERM", "xterm").stdin(Stdio::null());
+    command.stdout(theirs.try_clone().unwrap()).stderr(theirs);
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    let (mut piece, mut all) = ([0; 4096], Vec::new());
+    while let Ok(count @ 1..) = terminal.ours.read(&mut piece) {
+        all.extend_from_slice(&piece[..count]);
+    }
+    child.wait().unwrap();
+    let all = String::from_utf8(all).unwrap().replace('\r', "");
+    anstream::adapter::strip_str(&all).to_string()
+}
+
+#[test]
+fn lists_tables_and_complaints_are_as_wide_as_the_terminal() {
+    let here = tempfile::tempdir().unwrap();
+    let missing = here.path().join("a").join("b.toml").display().to_string();
+    let lists: [&[&str]; 6] = [
+        &["scenarios"],
+        &["error"],
+        &["cedt", "two-partitions", "--text"],
+        &["cedt", "window-too-small"],
+        &["boot", "--direct", &missing],
+        &["explain", "no-window", "0x100000000"],
+    ];
+    for words in lists {
+        let plain = |text: &str| text.split_whitespace().collect::<String>();
+        let wide = printed(words, 2000);
+        for columns in [40, 60, 80] {
+            let text = printed(words, columns);
+            assert_eq!(plain(&text), plain(&wide), "no word is lost");
+            for line in text.lines() {
+                // A path is one word.
+                let one = line.split_whitespace().count() < 2;
+                let fits = line.chars().count() <= usize::from(columns);
+                assert!(fits || one, "{words:?}: {columns}: {line}");
+            }
+        }
+    }
 }
