@@ -211,3 +211,85 @@ fn lists_tables_and_complaints_are_as_wide_as_the_terminal() {
         }
     }
 }
+
+/// Every command, and none for the program itself.
+fn commands() -> Vec<String> {
+    let (help, ..) = ran(&mut command(&["--help"]));
+    let (_, list) = help.split_once("Commands:\n").unwrap();
+    let names = list.lines().take_while(|line| !line.is_empty());
+    let names = names.filter_map(|line| line.strip_prefix("  ")?.split_once(' '));
+    let names = names.map(|(name, _)| name.to_owned());
+    let mut names: Vec<_> = names.filter(|name| !name.is_empty() && name != "help").collect();
+    assert!(names.len() > 20, "{names:?}");
+    names.push(String::new());
+    names
+}
+
+#[test]
+fn every_help_fits_and_its_examples_can_be_pasted() {
+    for name in commands() {
+        let words: Vec<&str> =
+            [name.as_str(), "--help"].into_iter().filter(|word| !word.is_empty()).collect();
+        for columns in [80, 100] {
+            let help = printed(&words, columns);
+            for line in help.lines() {
+                let fits = line.chars().count() <= usize::from(columns);
+                assert!(fits, "{name}: {columns}: {line}");
+            }
+            let Some((_, examples)) = help.split_once("\nExamples:\n") else { continue };
+            let mut goes_on = false;
+            for line in examples.lines() {
+                let starts = [
+                    "acpidump",
+                    "cargo",
+                    "cxl",
+                    "cxl-harness",
+                    "lspci",
+                    "qemu-system-x86_64",
+                    "ssh",
+                ];
+                let first = line.strip_prefix("  ").unwrap_or_default();
+                let first = first.split(' ').next().unwrap_or_default();
+                let starts = starts.contains(&first) || first.starts_with("QEMU=");
+                assert!(starts || goes_on, "{name}: {columns}: {line}");
+                goes_on = line.ends_with('\\');
+            }
+        }
+    }
+    let collect = printed(&["collect", "--help"], 80);
+    assert!(collect.contains("\n  tables  ") && collect.contains("\n  registers  "), "{collect}");
+    let linux = printed(&["linux", "--help"], 80);
+    assert!(!linux.contains("\nguest:\n"), "{linux}");
+}
+
+#[test]
+fn every_manual_page_fits_80_columns() {
+    let folder = Folder::new();
+    let has_man = Command::new("man").arg("--version").output().is_ok();
+    for name in commands() {
+        let words: Vec<&str> = ["man", &name].into_iter().filter(|word| !word.is_empty()).collect();
+        let (page, _, code) = ran(&mut command(&words));
+        assert_eq!(code, 0, "{name}");
+        let mut kept = false;
+        for line in page.lines() {
+            match line {
+                ".nf" => kept = true,
+                ".fi" => kept = false,
+                _ => {}
+            }
+            // As it is shown, between margins of seven and two columns.
+            let line = line.replace("\\-", "-").replace("\\*(Aq", "'").replace("\\e", "/");
+            assert!(!kept || line.chars().count() <= 73, "{name}: {line}");
+        }
+        assert!(!kept, "{name}: what follows is filled");
+        if has_man {
+            let file = folder.file("page.1", page);
+            let mut man = Command::new("man");
+            man.env("MANWIDTH", "80").env("LC_ALL", "C.UTF-8").args(["-P", "cat", "-l", &file]);
+            let shown = String::from_utf8(man.output().unwrap().stdout).unwrap();
+            for line in anstream::adapter::strip_str(&shown).to_string().lines() {
+                assert!(line.chars().count() <= 80, "{name}: {line}");
+            }
+        }
+    }
+}
