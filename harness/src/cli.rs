@@ -30,6 +30,7 @@ mod scenarios;
 mod schema;
 mod source;
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -289,6 +290,16 @@ fn columns() -> usize {
         .map_or(100, |(terminal_size::Width(columns), _)| columns.into())
 }
 
+/// The text with no line longer than the terminal is wide; as it is where output goes elsewhere.
+fn fitted(text: &str) -> Cow<'_, str> {
+    match terminal_size::terminal_size_of(io::stdout()) {
+        Some((terminal_size::Width(columns), _)) => {
+            text.lines().map(|line| folded(line, columns.into()) + "\n").collect::<String>().into()
+        }
+        None => text.into(),
+    }
+}
+
 /// The text with headings and problems set off, for terminals. There no line is longer than the
 /// terminal is wide.
 fn styled(text: &str) -> String {
@@ -296,12 +307,7 @@ fn styled(text: &str) -> String {
     let red = AnsiColor::Red.on_default();
     let mut style = Style::new();
     let text = harmless(text);
-    let text = match terminal_size::terminal_size_of(io::stdout()) {
-        Some((terminal_size::Width(columns), _)) => {
-            text.lines().map(|line| folded(line, columns.into()) + "\n").collect::<String>().into()
-        }
-        None => text,
-    };
+    let text = fitted(&text);
     for line in text.lines() {
         let label = line.split_whitespace().next().unwrap_or_default();
         // A fact goes on below its value.
@@ -421,12 +427,31 @@ fn lacking(lacks: &[String], code: u8) -> ExitCode {
 }
 
 fn complain(reason: &str, code: u8) -> ExitCode {
-    let red = AnsiColor::Red.on_default().bold();
+    say("error", AnsiColor::Red.on_default().bold(), reason);
+    ExitCode::from(code)
+}
+
+/// Says something on standard error behind a word: in one line, and on a terminal in as many as it asks
+/// for.
+fn say(label: &str, style: Style, what: &str) {
+    let what = harmless(what);
+    let width = label.len() + 2;
+    let what = match terminal_size::terminal_size_of(io::stderr()) {
+        Some((terminal_size::Width(columns), _)) => {
+            let hang = " ".repeat(width);
+            let options = textwrap::Options::new(usize::from(columns).max(40))
+                .initial_indent(&hang)
+                .subsequent_indent(&hang)
+                .wrap_algorithm(textwrap::WrapAlgorithm::FirstFit)
+                .word_splitter(textwrap::WordSplitter::NoHyphenation);
+            textwrap::fill(&what, options).trim_start().to_owned().into()
+        }
+        None => what,
+    };
     bar::beside(|| {
         // There is nobody left to tell if standard error is gone too.
-        let _ = writeln!(anstream::stderr(), "{red}error{red:#}: {}", harmless(reason));
+        let _ = writeln!(anstream::stderr(), "{style}{label}{style:#}: {what}");
     });
-    ExitCode::from(code)
 }
 
 /// The signals that ask a program to end: Ctrl-C, a terminal that goes away, and the one that is meant
@@ -476,8 +501,5 @@ fn interrupted() -> Arc<AtomicBool> {
 
 /// Says something beside the output.
 fn note(what: &str) {
-    let bold = Style::new().bold();
-    bar::beside(|| {
-        let _ = writeln!(anstream::stderr(), "{bold}note{bold:#}: {}", harmless(what));
-    });
+    say("note", Style::new().bold(), what);
 }

@@ -29,7 +29,7 @@ pub fn folded(line: &str, columns: usize) -> String {
 }
 
 /// The end of a help as wide as the terminal: its paragraphs are filled anew, and what stands behind a
-/// label goes on below where it began. Commands to copy, and files, stay as they are.
+/// label goes on below where it began. Commands to copy go on behind a backslash, files stay as they are.
 pub fn filled(text: &str, columns: usize) -> String {
     struct Block {
         text: String,
@@ -42,11 +42,13 @@ pub fn filled(text: &str, columns: usize) -> String {
     let labelled = |line: &str| line.trim_start().contains("  ");
     let mut blocks: Vec<Block> = Vec::new();
     let mut list_to_copy = false;
-    for line in text.lines() {
-        let heading = margin(line) == 0 && line.ends_with(':');
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        // A colon at the end of a line that the paragraph goes on behind is one in its middle.
+        let ends = lines.peek().is_none_or(|next| margin(next) > 0 || next.is_empty());
+        let heading = margin(line) == 0 && line.ends_with(':') && ends;
         if margin(line) == 0 && !line.is_empty() {
-            list_to_copy = ["Examples:", "Where to start:"].contains(&line)
-                || heading && line.starts_with("An image set");
+            list_to_copy = line == "Examples:" || heading && line.starts_with("An image set");
         }
         let last = blocks.last_mut().filter(|last| last.open && !line.is_empty());
         // A label is followed by another one, or goes on further in; a paragraph has one margin.
@@ -64,13 +66,13 @@ pub fn filled(text: &str, columns: usize) -> String {
             None => blocks.push(Block {
                 text: line.to_owned(),
                 copied: list_to_copy,
-                open: !heading && !list_to_copy && !line.is_empty(),
+                open: !heading && !list_to_copy && !line.is_empty() && !line.ends_with('\\'),
             }),
         }
     }
     let lines = blocks.iter().map(|Block { text, copied, .. }| {
         if *copied {
-            return text.clone();
+            return continued(text, columns);
         }
         if labelled(text) {
             return folded(text, columns);
@@ -109,6 +111,35 @@ pub fn harmless_json(text: &str) -> Cow<'_, str> {
         if obeyed(c) { output += &format!("\\u{:04x}", u32::from(c)) } else { output.push(c) }
     }
     output.into()
+}
+
+/// A command that is too long for a line, in lines that a shell takes for one.
+fn continued(line: &str, columns: usize) -> String {
+    let columns = columns.max(40);
+    if !line.trim_start().starts_with("cxl-harness ") {
+        return line.to_owned();
+    }
+    let indent = " ".repeat(line.len() - line.trim_start().len() + 4);
+    let (mut done, mut rest) = (String::new(), line.to_owned());
+    while textwrap::core::display_width(&rest) > columns {
+        let mut quote = None;
+        let gaps = rest.char_indices().filter(|&(_, c)| {
+            if matches!(c, '\'' | '"') && quote.is_none_or(|open| open == c) {
+                quote = if quote.is_none() { Some(c) } else { None };
+            }
+            c == ' ' && quote.is_none()
+        });
+        // Behind what the line begins with, and with room for the backslash.
+        let begin = rest.len() - rest.trim_start().len();
+        let fits = gaps.map(|(at, _)| at).filter(|&at| at > begin && at + 2 <= columns);
+        let Some((head, tail)) = fits.last().and_then(|at| rest.split_at_checked(at)) else {
+            break;
+        };
+        done.push_str(head);
+        done.push_str(" \\\n");
+        rest = format!("{indent}{}", tail.trim_start());
+    }
+    done + &rest
 }
 
 /// The text without what a terminal would obey: names and descriptions are whoever's who wrote the
@@ -156,13 +187,24 @@ mod tests {
     fn a_help_is_filled_anew_but_for_what_is_copied() {
         let help = "It was broken at\nsome other width, and this one has forty.\n\nExit code:\n  0  good\n  \
                     1  a check failed, and here it goes on\n     behind its label\n\nExamples:\n  a command that \
-                    is longer than forty columns, to copy";
+                    is longer than forty columns, to copy\n  cxl-harness linux -- -M q35,cxl=on --append \
+                    'one two three' --json";
         let filled = filled(help, 40);
         assert_eq!(
             filled,
             "It was broken at some other width, and\nthis one has forty.\n\nExit code:\n  0  good\n  1  a \
              check failed, and here it goes on\n     behind its label\n\nExamples:\n  a command that is \
-             longer than forty columns, to copy"
+             longer than forty columns, to copy\n  cxl-harness linux -- -M q35,cxl=on \\\n      --append \
+             'one two three' --json"
+        );
+    }
+
+    #[test]
+    fn a_colon_in_the_middle_of_a_paragraph_ends_none() {
+        let help = "Memory is RAM to the guest:\nthere it boots first.\n\nBuilt by\n  A=1 \\\n    cargo build";
+        assert_eq!(
+            filled(help, 60),
+            "Memory is RAM to the guest: there it boots first.\n\nBuilt by\n  A=1 \\\n    cargo build"
         );
     }
 

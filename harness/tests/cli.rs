@@ -709,6 +709,28 @@ fn every_command_has_a_manual_page_and_its_words_in_each_shell() {
             assert!(script.contains(name), "{shell}: {name}");
         }
     }
+    // A word of one branch is reached: the script for bash is run by one.
+    for (line, expected) in [
+        ("boot --pay", &["--payload"][..]),
+        ("lint --ki", &["--kind"]),
+        ("boot --format ", &["text", "json", "junit", "sarif"]),
+        ("help lin", &["lint", "linux"]),
+        ("com", &["completions"]),
+    ] {
+        let script = "source <(\"$1\" completions bash)\nCOMP_WORDS=(cxl-harness $2)\n\
+                      [[ $2 = *' ' ]] && COMP_WORDS+=('')\nCOMP_CWORD=$((${#COMP_WORDS[@]} - 1))\n\
+                      $(complete -p cxl-harness | sed 's/.*-F \\([^ ]*\\).*/\\1/') cxl-harness \
+                      \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD - 1]}\"\n\
+                      printf '%s\\n' \"${COMPREPLY[@]}\"";
+        let mut bash = std::process::Command::new("bash");
+        bash.arg("--norc").arg("-c").arg(script).arg("bash").arg(program::path()).arg(line);
+        let (replies, complaints, _) = program::ran(&mut bash);
+        let replies: Vec<_> = replies.lines().collect();
+        assert!(
+            expected.iter().all(|word| replies.contains(word)),
+            "{line}: {replies:?} {complaints}"
+        );
+    }
     assert_eq!(ran(&["man", "nonsense"]).2, 2);
     let file = folder.file("file", "");
     let (_, complaints, code) = ran(&["man", "-o", &file]);

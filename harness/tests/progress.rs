@@ -1,5 +1,5 @@
 //! What long work shows of itself, as a terminal has it on its screen: one line, that fits, and nothing
-//! in the end; by whatever it ends.
+//! in the end; by whatever it ends. And what is printed there: no line is longer than a terminal is wide.
 //!
 //! **Invariant**: the program runs with a terminal of its own, whose every byte goes through an emulator
 //! that is not ours.
@@ -165,4 +165,131 @@ fn a_pipe_has_no_progress_and_nor_has_a_dumb_terminal() {
     dumb.args(["TERM=dumb", program::path().to_str().unwrap(), "attack", &file, "--direct"]);
     let output = terminal.run(dumb, theirs, "", b"");
     assert!(output.status.success() && terminal.seen.is_empty(), "{:?}", terminal.seen);
+}
+
+/// What a command prints on a terminal of so many columns, output and complaints.
+fn printed(words: &[&str], columns: u16) -> String {
+    let (mut terminal, theirs) = Terminal::new(columns);
+    let mut command = command(words);
+    command.env("TERM", "xterm").stdin(Stdio::null());
+    command.stdout(theirs.try_clone().unwrap()).stderr(theirs);
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    let (mut piece, mut all) = ([0; 4096], Vec::new());
+    while let Ok(count @ 1..) = terminal.ours.read(&mut piece) {
+        all.extend_from_slice(&piece[..count]);
+    }
+    child.wait().unwrap();
+    let all = String::from_utf8(all).unwrap().replace('\r', "");
+    anstream::adapter::strip_str(&all).to_string()
+}
+
+#[test]
+fn lists_tables_and_complaints_are_as_wide_as_the_terminal() {
+    let here = tempfile::tempdir().unwrap();
+    let missing = here.path().join("a").join("b.toml").display().to_string();
+    let lists: [&[&str]; 6] = [
+        &["scenarios"],
+        &["error"],
+        &["cedt", "two-partitions", "--text"],
+        &["cedt", "window-too-small"],
+        &["boot", "--direct", &missing],
+        &["explain", "no-window", "0x100000000"],
+    ];
+    for words in lists {
+        let plain = |text: &str| text.split_whitespace().collect::<String>();
+        let wide = printed(words, 2000);
+        for columns in [40, 60, 80] {
+            let text = printed(words, columns);
+            assert_eq!(plain(&text), plain(&wide), "no word is lost");
+            for line in text.lines() {
+                // A path is one word.
+                let one = line.split_whitespace().count() < 2;
+                let fits = line.chars().count() <= usize::from(columns);
+                assert!(fits || one, "{words:?}: {columns}: {line}");
+            }
+        }
+    }
+}
+
+/// Every command, and none for the program itself.
+fn commands() -> Vec<String> {
+    let (help, ..) = ran(&mut command(&["--help"]));
+    let (_, list) = help.split_once("Commands:\n").unwrap();
+    let names = list.lines().take_while(|line| !line.is_empty());
+    let names = names.filter_map(|line| line.strip_prefix("  ")?.split_once(' '));
+    let names = names.map(|(name, _)| name.to_owned());
+    let mut names: Vec<_> = names.filter(|name| !name.is_empty() && name != "help").collect();
+    assert!(names.len() > 20, "{names:?}");
+    names.push(String::new());
+    names
+}
+
+#[test]
+fn every_help_fits_and_its_examples_can_be_pasted() {
+    for name in commands() {
+        let words: Vec<&str> =
+            [name.as_str(), "--help"].into_iter().filter(|word| !word.is_empty()).collect();
+        for columns in [80, 100] {
+            let help = printed(&words, columns);
+            for line in help.lines() {
+                let fits = line.chars().count() <= usize::from(columns);
+                assert!(fits, "{name}: {columns}: {line}");
+            }
+            let Some((_, examples)) = help.split_once("\nExamples:\n") else { continue };
+            let mut goes_on = false;
+            for line in examples.lines() {
+                let starts = [
+                    "acpidump",
+                    "cargo",
+                    "cxl",
+                    "cxl-harness",
+                    "lspci",
+                    "qemu-system-x86_64",
+                    "ssh",
+                ];
+                let first = line.strip_prefix("  ").unwrap_or_default();
+                let first = first.split(' ').next().unwrap_or_default();
+                let starts = starts.contains(&first) || first.starts_with("QEMU=");
+                assert!(starts || goes_on, "{name}: {columns}: {line}");
+                goes_on = line.ends_with('\\');
+            }
+        }
+    }
+    let collect = printed(&["collect", "--help"], 80);
+    assert!(collect.contains("\n  tables  ") && collect.contains("\n  registers  "), "{collect}");
+    let linux = printed(&["linux", "--help"], 80);
+    assert!(!linux.contains("\nguest:\n"), "{linux}");
+}
+
+#[test]
+fn every_manual_page_fits_80_columns() {
+    let folder = Folder::new();
+    let has_man = Command::new("man").arg("--version").output().is_ok();
+    for name in commands() {
+        let words: Vec<&str> = ["man", &name].into_iter().filter(|word| !word.is_empty()).collect();
+        let (page, _, code) = ran(&mut command(&words));
+        assert_eq!(code, 0, "{name}");
+        let mut kept = false;
+        for line in page.lines() {
+            match line {
+                ".nf" => kept = true,
+                ".fi" => kept = false,
+                _ => {}
+            }
+            // As it is shown, between margins of seven and two columns.
+            let line = line.replace("\\-", "-").replace("\\*(Aq", "'").replace("\\e", "/");
+            assert!(!kept || line.chars().count() <= 73, "{name}: {line}");
+        }
+        assert!(!kept, "{name}: what follows is filled");
+        if has_man {
+            let file = folder.file("page.1", page);
+            let mut man = Command::new("man");
+            man.env("MANWIDTH", "80").env("LC_ALL", "C.UTF-8").args(["-P", "cat", "-l", &file]);
+            let shown = String::from_utf8(man.output().unwrap().stdout).unwrap();
+            for line in anstream::adapter::strip_str(&shown).to_string().lines() {
+                assert!(line.chars().count() <= 80, "{name}: {line}");
+            }
+        }
+    }
 }

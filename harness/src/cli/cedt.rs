@@ -97,6 +97,9 @@ impl Cedt {
             return super::refuse(&format!("there is no CEDT: {why}"));
         }
         match self.bytes(&done.cedt) {
+            Ok(bytes) if self.text && output.is_none() => {
+                super::print(&super::fitted(&String::from_utf8_lossy(&bytes)), ExitCode::SUCCESS)
+            }
             Ok(bytes) => super::save(&bytes, output.as_ref()),
             Err(error) => super::fail(&error),
         }

@@ -19,11 +19,11 @@ use super::output::Output;
 const EXAMPLES: &str = "\
 Run as root on any Linux with CXL. It reads, and writes nothing: no register, no setting; no driver is
 bound or unbound. Taken are
-  the ACPI tables CEDT, HMAT, MCFG and SRAT
-  configuration space of CXL's functions and of the ports above them
-  component registers (the CXL.cache/mem range) of host bridges, switches and devices, through resource
-  files and /dev/mem; device registers, but not the mailbox
-  the CXL bus in sysfs, /proc/iomem, and of the kernel's log what names CXL, ACPI and DAX
+  tables         of ACPI: CEDT, HMAT, MCFG and SRAT
+  configuration  space of CXL's functions and of the ports above them
+  registers      of components (the CXL.cache/mem range): host bridges, switches and devices, through
+                 resource files and /dev/mem; device registers, but not the mailbox
+  Linux's view   the CXL bus in sysfs, /proc/iomem, and of the kernel's log what names CXL, ACPI and DAX
 
 Registers that a driver has claimed are withheld by most kernels (CONFIG_IO_STRICT_DEVMEM). They are named,
 with the remedy (iomem=relaxed on the kernel's command line); what sysfs shows stands in for them then.
@@ -37,10 +37,11 @@ Files:
   NAME.bin           the CXL.cache/mem range of a bridge, switch or device
   NAME.device        device registers, a dword a line
   lspci.txt          configuration space, as lspci -xxxx prints it
-  sysfs.txt, iomem.txt, log.txt
+  sysfs.txt, iomem.txt, log.txt  what Linux shows
 
 Static, so that it runs on any x86-64 Linux, this program is built by
-  RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --target x86_64-unknown-linux-gnu
+  RUSTFLAGS='-C target-feature=+crt-static' \\
+    cargo build --release --target x86_64-unknown-linux-gnu
 
 Exit code:
   0  collected, and nothing was withheld

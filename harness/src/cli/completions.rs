@@ -33,6 +33,19 @@ impl Completions {
             env!("CARGO_BIN_NAME"),
             &mut script,
         );
+        if self.shell == Shell::Bash {
+            script = reached(&script);
+        }
         super::save(&script, None)
     }
+}
+
+/// The script for bash with every branch of it reached. clap_complete 4.6 walks the words by the
+/// program's name with each hyphen as `__` (`cxl__harness__subcmd__boot`), and takes the same hyphen for
+/// the gap in front of a subcommand where it labels the branches
+/// (`cxl__subcmd__harness__subcmd__boot`), so no branch behind a subcommand would ever be one that the
+/// walk comes to. No command has `harness` in its own name, so the labels alone hold these words; once
+/// the two agree there is nothing to replace.
+fn reached(script: &[u8]) -> Vec<u8> {
+    String::from_utf8_lossy(script).replace("cxl__subcmd__harness", "cxl__harness").into_bytes()
 }

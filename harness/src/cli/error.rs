@@ -137,7 +137,7 @@ impl Error {
                 let _ = writeln!(text, "{}", textwrap::fill(words, options));
             }
         }
-        super::print(&text, ExitCode::SUCCESS)
+        super::print(&super::fitted(&text), ExitCode::SUCCESS)
     }
 }
 

@@ -22,7 +22,8 @@ Exit code:
 Examples:
   cxl-harness image image.elf
   qemu-system-x86_64 -machine q35,cxl=on ... -serial stdio \\
-      -device isa-debug-exit,iobase=0xf4,iosize=4 -kernel image.elf -append width=widest";
+      -device isa-debug-exit,iobase=0xf4,iosize=4 \\
+      -kernel image.elf -append width=widest";
 
 /// Write the bare-metal image to a file.
 #[derive(Debug, Args)]

@@ -37,22 +37,24 @@ Input, one of:
 An image set; files are looked for beside it, and only what is known has to be in it:
   images = \"board 7, after the firmware\"
   cedt = \"cedt.dat\"
-  prm = true                    # the platform's PRM translates device addresses
+  prm = true                    # the platform's PRM translates addresses
   [[bridge]]
   uid = 12                      # ACPI _UID
   registers = \"hb0.bin\"         # \"none\": a bridge without decoders
   [[port]]
-  below = \"hb0\"                 # by name: hb0.., port0.., switch0.., mem0.., or what `name` says
+  below = \"hb0\"                 # hb0.., switch0.., or what `name` says
   number = 0                    # Port Number: Link Capabilities 31:24
   [[device]]
-  below = \"port0\"
+  below = \"port0\"               # port0.., or what `name` says
   registers = \"mem0.bin\"
   config = \"mem0.lspci\"
-  volatile = \"512MiB\"           # also: persistent, status (the Memory Device Status dword)
-  [[switch]] has below and registers; all take address as Linux prints it (\"0000:0d:00.0\").
-  A bridge of CXL 1.1 has rcrb: its dwords at 0x00, 0x04, 0x10 and 0x14. Of a machine that was collected
-  (`cxl-harness collect`): kernel, witness (files with what Linux showed, which stands in for registers
-  that are not given), [[withheld]] with what and why. A tar archive with a set in it is one.
+  volatile = \"512MiB\"           # also: persistent, status (a dword)
+
+status is the Memory Device Status dword. [[switch]] has below and registers; all take address as Linux
+prints it (\"0000:0d:00.0\"). A bridge of CXL 1.1 has rcrb: its dwords at 0x00, 0x04, 0x10 and 0x14. Of a
+machine that was collected (`cxl-harness collect`): kernel, witness (files with what Linux showed, which
+stands in for registers that are not given), [[withheld]] with what and why. A tar archive with a set in
+it is one.
 
 Report, a block for each finding in the order of Linux's log:
   |          a line of the log. Linux numbers ports, endpoints, memory devices and regions as they

@@ -105,8 +105,8 @@ Environment:
   QEMU          the program [default: qemu-system-x86_64]
   OVMF, AAVMF   the UEFI firmware's code, its variables beside it [default: what Debian installs]
   CXL_EFI       a driver [default: built from the sources]
-  QEMU_AARCH64, LINUX_KERNEL_AARCH64, BUSYBOX_AARCH64
-                the same for --arch aarch64; `.ci/peers uefi` fetches and prints all of these
+  QEMU_AARCH64, LINUX_KERNEL_AARCH64, BUSYBOX_AARCH64  the same for --arch aarch64; `.ci/peers
+                uefi` fetches and prints all of these
   LINUX_KERNEL  a vmlinuz-VERSION, modules in ../lib/modules or /lib/modules [default: the newest
                 in /boot that has any]
 

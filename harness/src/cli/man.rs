@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _};
+use cxl_harness::terminal::filled;
 
 const EXAMPLES: &str = "\
 Exit code:
@@ -65,13 +66,44 @@ impl Man {
     }
 }
 
-fn page(command: clap::Command) -> io::Result<Vec<u8>> {
+fn page(mut command: clap::Command) -> io::Result<Vec<u8>> {
+    let end = command.get_after_long_help().or(command.get_after_help()).map(ToString::to_string);
+    command = command.after_help(None::<&str>).after_long_help(None::<&str>);
     let mut page = Vec::new();
     let source = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
     clap_mangen::Man::new(command).source(source).manual("CXL firmware").render(&mut page)?;
-    // The end of the help has columns, which filled lines would lose.
-    let page = String::from_utf8_lossy(&page).replace("\n.SH EXTRA\n", "\n.SH NOTES\n.nf\n");
-    Ok(page.replace("\n.SH VERSION\n", "\n.fi\n.SH VERSION\n").into_bytes())
+    let notes = notes(&end.unwrap_or_default());
+    let page = String::from_utf8_lossy(&page);
+    Ok(page.replace("\n.SH VERSION\n", &format!("\n{notes}.SH VERSION\n")).into_bytes())
+}
+
+/// Columns of a page of 80 that lie between its margins.
+const COLUMNS: usize = 71;
+
+/// The end of a help as a section. Its paragraphs are as wide as the page; what has columns, and what is
+/// to be copied, keeps its lines, none of which is too long for 80 columns.
+fn notes(end: &str) -> String {
+    let mut notes = ".SH NOTES\n".to_owned();
+    let mut kept = false;
+    for line in filled(end, COLUMNS).lines() {
+        if line.is_empty() {
+            notes.push_str(".sp\n");
+            continue;
+        }
+        let keep = line.starts_with(' ');
+        if keep != kept {
+            notes.push_str(if keep { ".nf\n" } else { ".fi\n" });
+            kept = keep;
+        }
+        // What begins with one of these would be a request.
+        if line.starts_with(['.', '\'']) {
+            notes.push_str("\\&");
+        }
+        let line = line.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\*(Aq");
+        notes.push_str(&line);
+        notes.push('\n');
+    }
+    notes + if kept { ".fi\n" } else { "" }
 }
 
 fn write(folder: &Path, pages: &[(String, Vec<u8>)]) -> Result<(), String> {

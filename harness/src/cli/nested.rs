@@ -42,7 +42,8 @@ a whole once all are there.
 
 Any program for x86-64 Linux runs inside, test programs too. One whose libraries are not on this
 machine has to be static; this one is built so, from its sources, by
-  RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --target x86_64-unknown-linux-gnu
+  RUSTFLAGS='-C target-feature=+crt-static' \\
+    cargo build --release --target x86_64-unknown-linux-gnu
 
 Needs qemu-system-x86_64, a bzImage with its modules (kvm_amd; virtio_console, virtio_pci and the
 serial console built in, as Debian's kernels have them) and busybox-static. What is missing is said

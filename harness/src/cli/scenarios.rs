@@ -73,6 +73,6 @@ impl Scenarios {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{name:<width$}  {description}");
         }
-        super::print(&text, ExitCode::SUCCESS)
+        super::print(&super::fitted(&text), ExitCode::SUCCESS)
     }
 }
