@@ -60,6 +60,8 @@ pub enum Outcome {
     Good,
     /// It is not, and why.
     Failed(String),
+    /// Nothing fails for it, and something is wrong with it.
+    Degraded(String),
     /// Nothing fails for it, and it is worth knowing.
     Noted(String),
     /// Nobody looked, and why.
@@ -262,7 +264,8 @@ impl Suite {
             let words = format!("{}; so: {}{lines}", finding.found, finding.lost);
             let outcome = match finding.severity {
                 Severity::Refused => Outcome::Failed(words),
-                Severity::Degraded | Severity::Note => Outcome::Noted(words),
+                Severity::Degraded => Outcome::Degraded(words),
+                Severity::Note => Outcome::Noted(words),
             };
             let decoder = finding.decoder.map(|decoder| format!(" decoder {decoder}"));
             let group = format!("{}{}", finding.component, decoder.unwrap_or_default());
@@ -310,6 +313,12 @@ impl Suite {
                     Xml(why.lines().next().unwrap_or_default()),
                     Xml(&format!("{why}\n{}", rule.remedy)),
                 ),
+                // JUnit has no word between good and failed.
+                Outcome::Degraded(what) => writeln!(
+                    text,
+                    ">\n      <system-out>{}</system-out>\n    </testcase>",
+                    Xml(&format!("degraded: {what}\n{}", rule.remedy))
+                ),
                 Outcome::Noted(what) => writeln!(
                     text,
                     ">\n      <system-out>{}</system-out>\n    </testcase>",
@@ -331,6 +340,7 @@ impl Suite {
             let (kind, level, words) = match outcome {
                 Outcome::Good => continue,
                 Outcome::Failed(why) => ("fail", "error", why.clone()),
+                Outcome::Degraded(what) => ("fail", "warning", what.clone()),
                 Outcome::Noted(what) => ("fail", "note", what.clone()),
                 // SARIF's word for what nobody could look at; it has no level.
                 Outcome::Skipped(why) => ("open", "none", why.clone()),

@@ -735,6 +735,20 @@ fn a_finding_of_sarif_is_in_a_file() {
     assert!(places.contains(&("named.toml".to_owned(), 5)), "{places:?} {log}");
 }
 
+#[test]
+fn what_linux_gets_over_is_a_warning_and_no_note() {
+    let level = |scenario: &str, rule: &str| {
+        let (log, _) = sarif(&["lint", scenario], Path::new("."));
+        let results = log["runs"][0]["results"].as_array().unwrap();
+        let found = results.iter().find(|result| result["ruleId"] == rule);
+        found.unwrap_or_else(|| panic!("{rule}: {log}"))["level"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(level("cxl-1-1", "mixed-hosts"), "warning");
+    assert_eq!(level("default", "locked"), "note");
+    let (junit, ..) = ran(&["lint", "cxl-1-1", "--format", "junit"]);
+    assert!(junit.contains("<system-out>degraded: CHBS of version 0 and "), "{junit}");
+}
+
 /// Test cases of a command's JUnit: class, name, and whether it failed.
 fn cases(words: &[&str]) -> Vec<(String, String, bool)> {
     let (output, complaints, _) = ran(&[words, &["--format", "junit"]].concat());
