@@ -1,17 +1,22 @@
 //! A run as checks with names, for systems that collect tests (JUnit) or findings (SARIF).
 //!
 //! **Invariant**: a suite has a failed check exactly if the run that it is made of was no good one:
-//! whatever else is listed, the first check says how the run ended.
+//! whatever else is listed, the first check says how the run ended, and is left out only where another
+//! one fails and says why. No two checks have one name, and a name holds nothing that another run of
+//! the same thing would have otherwise: addresses and counts stand in the message.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 
 use cxl_firmware::error::Code;
 use cxl_lint::Severity;
+use cxl_model::scenario::builtin;
 use serde::Serialize;
 
 use crate::attack;
 use crate::remedies;
-use crate::report::{Facts, Finding, Refusal, Verdict};
+use crate::report::{Facts, Finding, Refusal, Verdict, Witness};
 use crate::terminal::{harmless, harmless_json};
 use crate::xml::Xml;
 
@@ -20,8 +25,19 @@ use crate::xml::Xml;
 pub struct Suite {
     /// What was run, as on the command line.
     pub name: String,
+    /// The files that it is about, the first one for what is in none of them.
+    pub files: Vec<File>,
     /// The checks; the first says how it ended.
     pub checks: Vec<Check>,
+}
+
+/// A file that a suite is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Where it is, percent-encoded: relative if it was named so.
+    pub uri: String,
+    /// What is in it, where that is a text that names components.
+    pub text: String,
 }
 
 /// One of them.
@@ -29,7 +45,7 @@ pub struct Suite {
 pub struct Check {
     /// What it is a check of: `run`, `locks`, `attack`, a witness or a component.
     pub group: String,
-    /// What is checked, or what was found.
+    /// What is checked: the same whenever it is.
     pub name: String,
     /// What came of it.
     pub outcome: Outcome,
@@ -44,6 +60,8 @@ pub enum Outcome {
     Good,
     /// It is not, and why.
     Failed(String),
+    /// Nothing fails for it, and something is wrong with it.
+    Degraded(String),
     /// Nothing fails for it, and it is worth knowing.
     Noted(String),
     /// Nobody looked, and why.
@@ -81,6 +99,10 @@ impl Check {
         Self { group: group.to_owned(), name: name.into(), outcome, rule }
     }
 
+    fn has_failed(&self) -> bool {
+        matches!(self.outcome, Outcome::Failed(_))
+    }
+
     /// How the run ended, and of a refusal why.
     fn result(result: Verdict, refusal: Option<&Refusal>, failures: &[String]) -> Self {
         let ended = Rule::plain("run", "The firmware does what was asked, and every check agrees.");
@@ -104,11 +126,51 @@ impl Check {
             true => Outcome::Failed(finding.sentence()),
             false => Outcome::Noted(finding.sentence()),
         };
+        let code = finding.code.and_then(Code::new);
         let rule = finding.code.and_then(Rule::of_code);
         let rule =
             rule.unwrap_or_else(|| Rule::plain(group, "What this witness saw is as it should be."));
-        Self::new(group, finding.sentence(), outcome, rule)
+        let name = match code.and_then(|code| code.name()) {
+            // Whose it is stands before the colon.
+            Some(code) => match finding.message.split_once(": ") {
+                Some((place, _)) => format!("{code} {}", stable(place)),
+                None => code.to_owned(),
+            },
+            None => stable(&finding.message),
+        };
+        Self::new(group, name, outcome, rule)
     }
+}
+
+/// Words that number what is before them, so that the number is part of its name.
+const NUMBERED: [&str; 9] =
+    ["bridge", "bus", "decoder", "device", "endpoint", "port", "region", "switch", "window"];
+
+/// A sentence as a name: without what follows a semicolon, and without numbers that measure something.
+fn stable(sentence: &str) -> String {
+    unmeasured(sentence.split("; ").next().unwrap_or_default())
+}
+
+/// A sentence without numbers that measure something.
+fn unmeasured(sentence: &str) -> String {
+    let mut name = String::with_capacity(sentence.len());
+    let mut before = "";
+    for word in sentence.split_whitespace() {
+        if !name.is_empty() {
+            name.push(' ');
+        }
+        let bare = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+        let measures = bare.starts_with("0x")
+            || bare.starts_with(|c: char| c.is_ascii_digit()) && !NUMBERED.contains(&before);
+        match word.split_once(bare).filter(|_| measures && !bare.is_empty()) {
+            Some((ahead, behind)) => {
+                let _ = write!(name, "{ahead}N{behind}");
+            }
+            None => name.push_str(word),
+        }
+        before = bare;
+    }
+    name
 }
 
 impl Suite {
@@ -124,14 +186,43 @@ impl Suite {
             let rule = Rule::plain("required", "What is demanded of the locks is so.");
             checks.push(Check::new("locks", format!("required: {}", required.what), outcome, rule));
         }
-        checks.extend(facts.findings.iter().map(Check::finding));
-        checks.extend(facts.attack.iter().flat_map(tried));
-        Self { name: format!("boot {}", facts.scenario), checks }
+        let tries: Vec<_> = facts.attack.iter().flat_map(tried).collect();
+        // What the attack sums up is told by the state that it was seen in.
+        let told = tries.iter().any(Check::has_failed)
+            && facts.attack.as_ref().is_some_and(|report| report.integrity.ranges > 0);
+        let told = |finding: &Finding| told && finding.witness == Witness::Attack;
+        checks.extend(facts.findings.iter().filter(|finding| !told(finding)).map(Check::finding));
+        checks.extend(tries);
+        Self::of(format!("boot {}", facts.scenario), checks, facts.refusal.is_some())
+    }
+
+    /// The checks, each failure once, under names of their own.
+    fn of(name: String, mut checks: Vec<Check>, refused: bool) -> Self {
+        let failed = checks.iter().skip(1).any(Check::has_failed);
+        if failed && !refused && checks.first().is_some_and(Check::has_failed) {
+            checks.remove(0);
+        }
+        let mut known: BTreeMap<(String, String), usize> = BTreeMap::new();
+        for check in &mut checks {
+            let seen = known.entry((check.group.clone(), check.name.clone())).or_default();
+            *seen += 1;
+            if *seen > 1 {
+                check.name = format!("{} ({seen})", check.name);
+            }
+        }
+        Self { name, files: Vec::new(), checks }
+    }
+
+    /// The same, of files as they were named on the command line. A built-in scenario is a file of its
+    /// name, which holds what `cxl-harness scenarios` prints of it.
+    pub fn about<'n>(mut self, names: impl IntoIterator<Item = &'n str>) -> Self {
+        self.files = names.into_iter().map(File::named).collect();
+        self
     }
 
     /// Of a run that never started, or an attack that had nothing to attack.
     pub fn of_refusal(name: String, refusal: Option<&Refusal>) -> Self {
-        Self { name, checks: vec![Check::result(Verdict::Refused, refusal, &[])] }
+        Self::of(name, vec![Check::result(Verdict::Refused, refusal, &[])], true)
     }
 
     /// Of an attack.
@@ -144,17 +235,23 @@ impl Suite {
         };
         let mut checks = vec![Check::result(result, None, &[why])];
         checks.extend(tried(report));
-        Self { name, checks }
+        Self::of(name, checks, false)
     }
 
     /// Of what Linux would say.
     pub fn of_lint(report: &cxl_lint::Report) -> Self {
-        let result = if report.refused() { Verdict::Failed } else { Verdict::Ok };
-        let mut checks = vec![Check::result(result, None, &["Linux refuses something".to_owned()])];
+        // Not that the run is a good one: firmware that stopped is remarked below, and Linux may be
+        // content with what it left.
+        let outcome = match report.refused() {
+            true => Outcome::Failed("Linux refuses something".to_owned()),
+            false => Outcome::Good,
+        };
+        let rule = Rule::plain("lint", "Linux refuses nothing of what it finds.");
+        let mut checks = vec![Check::new("lint", "Linux refuses nothing", outcome, rule)];
         // What the verdict rests on: a good one of half a machine must not look like that of a whole.
         checks.extend(report.remarks.iter().map(|remark| {
             let rule = Rule::plain("remark", "Whatever the verdict rests on is known.");
-            Check::new("remark", remark, Outcome::Noted(remark.clone()), rule)
+            Check::new("remark", stable(remark), Outcome::Noted(remark.clone()), rule)
         }));
         for finding in &report.findings {
             let rule = Rule {
@@ -167,22 +264,25 @@ impl Suite {
             let words = format!("{}; so: {}{lines}", finding.found, finding.lost);
             let outcome = match finding.severity {
                 Severity::Refused => Outcome::Failed(words),
-                Severity::Degraded | Severity::Note => Outcome::Noted(words),
+                Severity::Degraded => Outcome::Degraded(words),
+                Severity::Note => Outcome::Noted(words),
             };
             let decoder = finding.decoder.map(|decoder| format!(" decoder {decoder}"));
             let group = format!("{}{}", finding.component, decoder.unwrap_or_default());
             checks.push(Check::new(&group, rule.id.clone(), outcome, rule));
         }
         for unchecked in &report.unchecked {
-            let outcome = Outcome::Skipped(format!("{} is missing", unchecked.missing));
-            checks.push(Check::new("unchecked", &unchecked.rules, outcome, Rule::default()));
+            let cxl_lint::Unchecked { missing, rules } = unchecked;
+            let outcome = Outcome::Skipped(format!("without {missing} nobody looks at {rules}"));
+            let name = format!("{missing}: {rules}");
+            checks.push(Check::new("unchecked", name, outcome, Rule::default()));
         }
-        Self { name: report.subject.clone(), checks }
+        Self::of(report.subject.clone(), checks, false)
     }
 
     /// Whether nothing failed.
     pub fn good(&self) -> bool {
-        !self.checks.iter().any(|check| matches!(check.outcome, Outcome::Failed(_)))
+        !self.checks.iter().any(Check::has_failed)
     }
 
     /// As JUnit's XML: a test case for each check.
@@ -213,6 +313,12 @@ impl Suite {
                     Xml(why.lines().next().unwrap_or_default()),
                     Xml(&format!("{why}\n{}", rule.remedy)),
                 ),
+                // JUnit has no word between good and failed.
+                Outcome::Degraded(what) => writeln!(
+                    text,
+                    ">\n      <system-out>{}</system-out>\n    </testcase>",
+                    Xml(&format!("degraded: {what}\n{}", rule.remedy))
+                ),
                 Outcome::Noted(what) => writeln!(
                     text,
                     ">\n      <system-out>{}</system-out>\n    </testcase>",
@@ -230,13 +336,14 @@ impl Suite {
     pub fn sarif(&self) -> String {
         let mut rules: Vec<Described<'_>> = Vec::new();
         let mut results = Vec::new();
-        for Check { group, name, outcome, rule } in &self.checks {
+        for Check { group, outcome, rule, .. } in &self.checks {
             let (kind, level, words) = match outcome {
                 Outcome::Good => continue,
                 Outcome::Failed(why) => ("fail", "error", why.clone()),
+                Outcome::Degraded(what) => ("fail", "warning", what.clone()),
                 Outcome::Noted(what) => ("fail", "note", what.clone()),
                 // SARIF's word for what nobody could look at; it has no level.
-                Outcome::Skipped(why) => ("open", "none", format!("{name}: {why}")),
+                Outcome::Skipped(why) => ("open", "none", why.clone()),
             };
             let id = if rule.id.is_empty() { "unchecked" } else { &rule.id };
             let rule_index = rules.iter().position(|known| known.id == id).unwrap_or_else(|| {
@@ -257,6 +364,7 @@ impl Suite {
                 level,
                 message: Words { text: harmless(&words).into_owned().into() },
                 locations: [Location {
+                    physical_location: self.place(group),
                     logical_locations: [Logical {
                         fully_qualified_name: harmless(&format!("{}/{group}", self.name))
                             .into_owned(),
@@ -265,11 +373,78 @@ impl Suite {
             });
         }
         let driver = Driver { name: "cxl-harness", version: env!("CARGO_PKG_VERSION"), rules };
-        let log = Log { version: "2.1.0", runs: [Run { tool: Tool { driver }, results }] };
+        let runs = [Run { tool: Tool { driver }, results }];
+        let log = Log { schema: SCHEMA, version: "2.1.0", runs };
         // Plain structs with names for keys always serialise.
         let text = serde_json::to_string_pretty(&log).unwrap_or_default() + "\n";
         harmless_json(&text).into_owned()
     }
+
+    /// The file and the line that a check is about: of several files the one that is called like its
+    /// component. Readers that show findings beside a text take none without.
+    fn place(&self, group: &str) -> Option<Physical<'_>> {
+        let component = group.strip_prefix("attack.").unwrap_or(group);
+        let component = component.split(" decoder ").next().unwrap_or_default();
+        let named =
+            |file: &&File| Path::new(&file.uri).file_stem().is_some_and(|stem| stem == component);
+        let file = self.files.iter().find(named).or(self.files.first())?;
+        Some(Physical {
+            artifact_location: Artifact { uri: &file.uri },
+            region: Region { start_line: file.line_of(component) },
+        })
+    }
+}
+
+impl File {
+    /// Of its name on the command line.
+    fn named(name: &str) -> Self {
+        if let Some(built_in) = builtin(name) {
+            return Self { uri: format!("{}.toml", built_in.name), text: built_in.text.to_owned() };
+        }
+        if name == "-" {
+            return Self { uri: "stdin".to_owned(), text: String::new() };
+        }
+        // A machine is a folder with a file that says what is in it.
+        let set = Path::new(name).join("machine.toml");
+        let path = if set.is_file() { set.to_string_lossy() } else { name.into() };
+        let toml = Path::new(&*path).extension().is_some_and(|extension| extension == "toml");
+        // What can be read but once, such as a pipe, is no regular file.
+        let text = std::fs::metadata(&*path)
+            .ok()
+            .filter(|file| toml && file.is_file() && file.len() < MOST_TEXT)
+            .and_then(|_| std::fs::read_to_string(&*path).ok());
+        Self { uri: uri(&path), text: text.unwrap_or_default() }
+    }
+
+    /// Where a component gets its name; the first line where it has none of its own.
+    fn line_of(&self, component: &str) -> usize {
+        let named = |line: &str| {
+            let value = line.trim().strip_prefix("name")?.trim_start().strip_prefix('=')?;
+            let rest = value.trim_start().strip_prefix('"')?.strip_prefix(component)?;
+            Some(rest.starts_with('"'))
+        };
+        let found = self.text.lines().position(|line| named(line) == Some(true));
+        found.map_or(1, |line| line + 1)
+    }
+}
+
+/// Bytes of a text that is searched for names.
+const MOST_TEXT: u64 = 16 << 20;
+/// Where what is written here is described.
+const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
+
+/// A path as a reference by RFC 3986: relative where the path is.
+fn uri(path: &str) -> String {
+    let scheme = if path.starts_with('/') { "file://" } else { "" };
+    let mut uri = scheme.to_owned();
+    for byte in path.trim_start_matches("./").bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            uri.push(char::from(byte));
+        } else {
+            let _ = write!(uri, "%{byte:02X}");
+        }
+    }
+    uri
 }
 
 /// The states of an attack, and what of it was not tried.
@@ -278,7 +453,7 @@ fn tried(report: &attack::Report) -> Vec<Check> {
     let states = report.states.iter().map(|state| {
         let outcome = match (state.changed, state.skipped) {
             (0, None) => Outcome::Good,
-            (0, Some(why)) => Outcome::Skipped(why.to_owned()),
+            (0, Some(why)) => Outcome::Skipped(format!("{}: {why}", state.name)),
             (changed, _) => Outcome::Failed(format!(
                 "{changed} of {} writes got through, {} held, {} allowed",
                 state.tried, state.held, state.allowed
@@ -287,7 +462,9 @@ fn tried(report: &attack::Report) -> Vec<Check> {
         Check::new(&format!("attack.{}", state.component), state.name, outcome, rule())
     });
     let breaches = report.integrity.breaches.iter().map(|breach| {
-        Check::new("attack.integrity", breach, Outcome::Failed(breach.clone()), rule())
+        // One write may have several ends, which stand behind a semicolon.
+        let name = unmeasured(breach);
+        Check::new("attack.integrity", name, Outcome::Failed(breach.clone()), rule())
     });
     let not_tried = report.not_tried.iter().map(|mode| {
         let why = Outcome::Failed("the scenario names it, and nothing was tried in it".to_owned());
@@ -300,6 +477,8 @@ fn tried(report: &attack::Report) -> Vec<Check> {
 
 #[derive(Serialize)]
 struct Log<'a> {
+    #[serde(rename = "$schema")]
+    schema: &'static str,
     version: &'static str,
     runs: [Run<'a>; 1],
 }
@@ -344,12 +523,14 @@ struct Found<'a> {
     kind: &'static str,
     level: &'static str,
     message: Words<'a>,
-    locations: [Location; 1],
+    locations: [Location<'a>; 1],
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Location {
+struct Location<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    physical_location: Option<Physical<'a>>,
     logical_locations: [Logical; 1],
 }
 
@@ -357,4 +538,22 @@ struct Location {
 #[serde(rename_all = "camelCase")]
 struct Logical {
     fully_qualified_name: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Physical<'a> {
+    artifact_location: Artifact<'a>,
+    region: Region,
+}
+
+#[derive(Serialize)]
+struct Artifact<'a> {
+    uri: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Region {
+    start_line: usize,
 }

@@ -676,6 +676,152 @@ fn junit_and_sarif_are_read_by_their_own_readers_and_fail_where_the_run_does() {
     }
 }
 
+/// The SARIF of a command, and every result in it with the file and the line where it is.
+fn sarif(words: &[&str], folder: &Path) -> (Value, Vec<(String, u64)>) {
+    let mut command = command(&[words, &["--format", "sarif"]].concat());
+    let (output, complaints, _) = program::ran(command.current_dir(folder));
+    let log: Value = serde_json::from_str(&output)
+        .unwrap_or_else(|error| panic!("{words:?}: {error}: {complaints}"));
+    let places = log["runs"][0]["results"].as_array().unwrap().iter().map(|result| {
+        let location = &result["locations"][0];
+        assert!(location["logicalLocations"][0]["fullyQualifiedName"].is_string(), "{result}");
+        let place = &location["physicalLocation"];
+        let uri = place["artifactLocation"]["uri"].as_str();
+        let line = place["region"]["startLine"].as_u64();
+        (
+            uri.unwrap_or_else(|| panic!("{words:?}: {result}")).to_owned(),
+            line.unwrap_or_else(|| panic!("{words:?}: {result}")),
+        )
+    });
+    let places = places.collect();
+    (log, places)
+}
+
+#[test]
+fn a_finding_of_sarif_is_in_a_file() {
+    let folder = Folder::new();
+    let text = builtin("commit-error").unwrap().text;
+    let table = bytes(&["cedt", "four-bridges"]);
+    folder.file("a machine+.toml", text);
+    folder.file("cedt.dat", table);
+    let here = folder.path("");
+    let absolute = folder.name("a machine+.toml");
+    let coded = format!("file://{}", absolute.replace(' ', "%20").replace('+', "%2B"));
+    for (words, uri) in [
+        (&["boot", "--direct", "a machine+.toml"][..], "a%20machine%2B.toml"),
+        (&["boot", "--direct", "./a machine+.toml"], "a%20machine%2B.toml"),
+        (&["boot", "--direct", &absolute], &coded),
+        (&["attack", "--direct", "a machine+.toml"], "a%20machine%2B.toml"),
+        (&["lint", "a machine+.toml"], "a%20machine%2B.toml"),
+        (&["lint", "cedt.dat"], "cedt.dat"),
+        // A built-in is where `cxl-harness scenarios NAME >NAME.toml` writes it.
+        (&["boot", "--direct", "commit-error"], "commit-error.toml"),
+        (&["lint", "default"], "default.toml"),
+    ] {
+        let (log, places) = sarif(words, &here);
+        assert_eq!(log["version"], "2.1.0");
+        assert!(log["$schema"].as_str().is_some_and(|at| at.contains("sarif-2.1.0")), "{log}");
+        assert!(!places.is_empty(), "{words:?}: {log}");
+        for (found, line) in places {
+            assert_eq!((found.as_str(), line > 0), (uri, true), "{words:?}");
+        }
+    }
+    // Several of them: a finding is where its component is, and that is known where it is named.
+    let text = "bridge = [{ uid = 1 }]\nport = [{ below = \"hb0\" }]\n\n[[device]]\nname = \"card\"\n\
+                below = \"port0\"\nvolatile = \"256MiB\"\n\n[[window]]\ntargets = [\"hb0\"]\nsize = \
+                \"512MiB\"\n\n[[fault]]\nat = \"card\"\nkind = \"lock-not-enforced\"\n";
+    folder.file("named.toml", text);
+    let (log, places) = sarif(&["attack", "--direct", "named.toml"], &here);
+    assert!(places.contains(&("named.toml".to_owned(), 5)), "{places:?} {log}");
+}
+
+#[test]
+fn what_linux_gets_over_is_a_warning_and_no_note() {
+    let level = |scenario: &str, rule: &str| {
+        let (log, _) = sarif(&["lint", scenario], Path::new("."));
+        let results = log["runs"][0]["results"].as_array().unwrap();
+        let found = results.iter().find(|result| result["ruleId"] == rule);
+        found.unwrap_or_else(|| panic!("{rule}: {log}"))["level"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(level("cxl-1-1", "mixed-hosts"), "warning");
+    assert_eq!(level("default", "locked"), "note");
+    let (junit, ..) = ran(&["lint", "cxl-1-1", "--format", "junit"]);
+    assert!(junit.contains("<system-out>degraded: CHBS of version 0 and "), "{junit}");
+}
+
+/// Test cases of a command's JUnit: class, name, and whether it failed.
+fn cases(words: &[&str]) -> Vec<(String, String, bool)> {
+    let (output, complaints, _) = ran(&[words, &["--format", "junit"]].concat());
+    let report = quick_junit::Report::deserialize_from_str(&output)
+        .unwrap_or_else(|error| panic!("{words:?}: {error}: {complaints}"));
+    let all = report.test_suites.iter().flat_map(|suite| &suite.test_cases);
+    let failed = |case: &quick_junit::TestCase| {
+        matches!(case.status, quick_junit::TestCaseStatus::NonSuccess { .. })
+    };
+    all.map(|case| {
+        let class = case.classname.as_ref().map(|class| class.as_str().to_owned());
+        (class.unwrap_or_default(), case.name.as_str().to_owned(), failed(case))
+    })
+    .collect()
+}
+
+#[test]
+fn names_of_tests_are_unique_and_say_what_is_tested() {
+    let folder = Folder::new();
+    let table = folder.file("cedt.dat", bytes(&["cedt", "four-bridges"]));
+    let board = folder.name("board");
+    assert_eq!(ran(&["dump", "four-bridges", &board]).2, 0);
+    let dumps: Vec<String> = fs::read_dir(folder.path("board"))
+        .unwrap()
+        .map(|file| file.unwrap().path().display().to_string())
+        .filter(|file| file.ends_with(".bin"))
+        .collect();
+    assert!(dumps.len() > 1, "{dumps:?}");
+    let dumps: Vec<&str> =
+        std::iter::once("lint").chain(dumps.iter().map(String::as_str)).collect();
+    let runs: [&[&str]; 9] = [
+        &["lint", &table],
+        &dumps,
+        &["lint", "default"],
+        &["lint", "pass-through"],
+        &["lint", "window-too-small"],
+        &["boot", "--direct", "lock-lost"],
+        &["boot", "--direct", "stuck-bit"],
+        &["attack", "--direct", "lock-not-enforced"],
+        &["boot", "--direct", "hot-plug"],
+    ];
+    for words in runs {
+        let cases = cases(words);
+        let mut names: Vec<_> = cases.iter().map(|(class, name, _)| (class, name)).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), cases.len(), "{words:?}: {cases:?}");
+        for (class, name, _) in &cases {
+            // Addresses are what a run has found, and no name; nothing is told apart by counting.
+            assert!(!name.contains("0x1") && !name.ends_with(" (2)"), "{words:?}: {class} {name}");
+        }
+    }
+    let (junit, ..) = ran(&["lint", &table, "--format", "junit"]);
+    assert!(junit.contains("name=\"host bridges: targets of windows"), "{junit}");
+    assert!(junit.contains("message=\"without host bridges nobody looks at "), "{junit}");
+    assert!(!junit.contains(" is missing"), "{junit}");
+    // Firmware that stopped was no good run, and a verdict on what it left does not say so.
+    let cases = cases(&["lint", "window-too-small"]);
+    assert!(!cases.iter().any(|(_, name, _)| name.contains("good")), "{cases:?}");
+}
+
+#[test]
+fn a_failure_is_one_failed_test() {
+    for words in [&["boot", "--direct", "lock-lost"][..], &["lint", "pass-through"]] {
+        let failed = cases(words).iter().filter(|(_, _, failed)| *failed).count();
+        assert_eq!(failed, 1, "{words:?}");
+    }
+    // What a run comes to is not counted beside what it comes from.
+    let cases = cases(&["attack", "--direct", "lock-not-enforced"]);
+    let failed: Vec<_> = cases.iter().filter(|(_, _, failed)| *failed).collect();
+    assert!(!failed.is_empty() && failed.iter().all(|(class, ..)| class != "run"), "{failed:?}");
+}
+
 // ---- for the system that it is installed on ----
 
 #[test]

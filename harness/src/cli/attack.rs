@@ -116,9 +116,12 @@ impl Attack {
         let told = facts.map(|facts| html::of_run(&facts, Some(&before), &super::command_line()));
         let told = page.as_ref().zip(told.as_ref());
         let name = || format!("attack {}", machine.scenario().name);
-        let suite = || match (&outcome.attack, &outcome.refusal) {
-            (Some(report), _) => Suite::of_attack(name(), report),
-            (None, refusal) => Suite::of_refusal(name(), refusal.as_ref()),
+        let suite = || {
+            let suite = match (&outcome.attack, &outcome.refusal) {
+                (Some(report), _) => Suite::of_attack(name(), report),
+                (None, refusal) => Suite::of_refusal(name(), refusal.as_ref()),
+            };
+            suite.about([self.source.name()])
         };
         if let Some(output) = self.shape.collected(suite) {
             return super::print_with(&output, told, super::exit(outcome.result == Verdict::Ok));

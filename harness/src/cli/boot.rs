@@ -468,7 +468,9 @@ impl Boot {
                 let told = page.map_or(Ok(()), |file| file.write(told.to_string().as_bytes()));
                 let code = told.map_or_else(|error| super::fail(&error), |()| code);
                 let name = format!("boot {}", machine.scenario().name);
-                let suite = || Suite::of_refusal(name, Some(&unstarted.refusal));
+                let suite = || {
+                    Suite::of_refusal(name, Some(&unstarted.refusal)).about([self.source.name()])
+                };
                 let output = self.shape.collected(suite);
                 let output = output.or(self.shape.is_json().then(|| super::json(&unstarted)));
                 return output.map_or(code, |output| super::print(&output, code));
@@ -771,7 +773,8 @@ impl Boot {
     }
 
     fn output(&self, machine: &Machine, report: &Report, trace: Option<Traces>) -> String {
-        if let Some(output) = self.shape.collected(|| Suite::of_run(&report.facts)) {
+        let suite = || Suite::of_run(&report.facts).about([self.source.name()]);
+        if let Some(output) = self.shape.collected(suite) {
             return output;
         }
         let more = trace.as_ref().map(|(trace, walks)| (trace.more(), walks.more()));

@@ -171,7 +171,10 @@ impl Lint {
             unchecked: unchecked(&input),
             remarks,
         };
-        let output = match self.shape.collected(|| Suite::of_lint(&report)) {
+        let output = match self
+            .shape
+            .collected(|| Suite::of_lint(&report).about(self.input.iter().map(String::as_str)))
+        {
             Some(output) => output,
             None if self.shape.is_json() => super::json(&report),
             None => super::styled(&report.to_string()),
