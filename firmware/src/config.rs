@@ -10,8 +10,9 @@ use cxl_regs::config::{Bdf, BridgeHeader, CONFIG_SIZE, EndpointHeader, Sbdf};
 use cxl_regs::dvsec::device::DeviceDvsec;
 
 use crate::error::Fault;
-use crate::mmio::{Block, Mmio};
+use crate::mmio::{Block, Clock, Mmio};
 use crate::platform::{Ecam, RootBus};
+use crate::wait::poll_each_millisecond;
 
 /// A function's configuration space; `None` where no region decodes its bus.
 pub fn function_base(ecam: &[Ecam], function: Sbdf) -> Option<Block> {
@@ -51,6 +52,11 @@ pub fn write<R: Register>(hw: &mut impl Mmio, structure: Block, siblings: &[Spec
     let address = structure.address::<R>();
     let dword = hw.read(address);
     hw.write(address, beside(siblings, dword, value));
+}
+
+/// A register out of the dword that it lies in.
+pub(crate) fn register<R: Register>(dword: u32) -> R {
+    R::from_raw(dword >> shift(R::SPEC.offset))
 }
 
 const fn shift(offset: u16) -> u32 {
@@ -236,6 +242,35 @@ impl<'c> Config<'c> {
         {
             *known &= !(1 << (index % 64));
         }
+    }
+
+    /// Fetches a dword each millisecond until it is `done`; gives what it was last, as an error where it
+    /// never was.
+    #[inline(never)]
+    pub(crate) fn poll(
+        &mut self,
+        hw: &mut impl Mmio,
+        clock: &mut impl Clock,
+        offset: u16,
+        milliseconds: u32,
+        done: fn(u32) -> bool,
+    ) -> Result<u32, u32> {
+        let index = usize::from(offset / 4);
+        // What is not there reads all-ones.
+        if index >= DWORDS {
+            return Ok(u32::MAX);
+        }
+        let Block(address) = self.block(offset);
+        let found = poll_each_millisecond(hw, clock, milliseconds, address, done);
+        if let Some(cache) = &mut self.cache
+            && let (Some(known), Some(slot)) =
+                (cache.known.get_mut(index / 64), cache.dwords.get_mut(index))
+        {
+            *known |= 1 << (index % 64);
+            let (Ok(dword) | Err(dword)) = found;
+            *slot = dword;
+        }
+        found
     }
 
     /// Fetches a dword again.

@@ -42,6 +42,7 @@ use crate::policy::{LeaveOut, OnFailure, Policy};
 use crate::topology::{
     Device, DeviceKind, Link, MAX_DEPTH, Node, NodeId, NodeKind, Path, TopologyMut, Tree,
 };
+use capacity::Capacity;
 use component::{Structures, structures};
 use error::{NoRootBus, Unassigned};
 pub(crate) use facts::{FunctionFacts, facts, memory_of};
@@ -49,7 +50,7 @@ use function::{Blocks, CxlFunction, Functions, Role, Sighting};
 
 /// What looks at one function or block at a time, for whoever walks otherwise.
 pub(crate) mod leaf {
-    pub(crate) use super::capacity::{capacity, mem_capability};
+    pub(crate) use super::capacity::{Capacity, capacity, mem_capability};
     pub(crate) use super::component::{Structures, structures};
     pub(crate) use super::error::Unassigned;
     pub(crate) use super::function::{
@@ -485,7 +486,8 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
             (Role::UpstreamPort, _) => NodeKind::UpstreamPort,
             (Role::DownstreamPort, _) | (Role::Device, None) => NodeKind::DownstreamPort,
             (Role::Device, Some((dvsec, capability))) => {
-                let capacity = capacity::capacity(
+                let mut capacity = Capacity::NONE;
+                let asked = capacity::capacity(
                     self.hw,
                     self.clock,
                     &mut self.config,
@@ -493,8 +495,9 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
                     capability,
                     registers,
                     at,
+                    &mut capacity,
                 );
-                let capacity = self.config.fault.told(capacity)?;
+                self.config.fault.told(asked)?;
                 if let Some(remark) = capacity.remark {
                     self.remarks.add(remark);
                 }

@@ -10,7 +10,7 @@ use cxl_regs::dvsec::{Dvsec, DvsecId};
 use super::capacity::{Capacity, capacity};
 use super::function::{CxlFunction, RegisterBlock, Role};
 use crate::config::Config;
-use crate::error::{Error, Place};
+use crate::error::{Failed, Place};
 use crate::mmio::{Clock, Mmio};
 
 /// Where a function's structures are in its configuration space, 0 for none.
@@ -72,15 +72,14 @@ pub(crate) fn memory_of(
     offset: u16,
     registers: u64,
     at: Place,
-) -> Result<(u64, u64), Error> {
+) -> Result<[u64; 2], Failed> {
     let length = DeviceDvsec::EXTENT.end;
     let dvsec = Dvsec { offset, id: DvsecId::Device, revision: 0, length };
     let capability: Capability = config.read(hw, offset);
     // What its BAR has was found when the record was made.
     let block = RegisterBlock { address: registers, room: u64::MAX };
     let registers = Some(block).filter(|block| block.address != 0);
-    let Capacity { volatile, persistent, .. } =
-        capacity(hw, clock, config, &dvsec, capability, registers, at)
-            .map_err(|_| config.fault.error())?;
-    Ok((volatile, persistent))
+    let mut found = Capacity::NONE;
+    capacity(hw, clock, config, &dvsec, capability, registers, at, &mut found)?;
+    Ok([found.volatile, found.persistent])
 }

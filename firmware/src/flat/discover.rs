@@ -16,8 +16,9 @@ use crate::config::{Config, bus_base};
 use crate::decoder_registers::DecoderRegisters;
 use crate::device_registers::DeviceImage;
 use crate::discover::leaf::{
-    Blocks, CxlFunction, Functions, Role, Sighting, Structures, Unassigned, answers, bus_range_end,
-    by_uid, capacity, check_bridge, link_status, mem_capability, open, sound, structures,
+    Blocks, Capacity, CxlFunction, Functions, Role, Sighting, Structures, Unassigned, answers,
+    bus_range_end, by_uid, capacity, check_bridge, link_status, mem_capability, open, sound,
+    structures,
 };
 use crate::error::{Code, Error, Failed, Place};
 use crate::list::Empty;
@@ -288,15 +289,16 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         // Without the feature, what is here is not asked.
         let believed = cfg!(not(feature = "mailbox")) && self.policy.assume_volatile;
         let asked = registers.filter(|_| !believed);
-        let capacity =
-            capacity(self.hw, self.clock, &mut self.config, dvsec, capability, asked, at)?;
-        let remark = capacity.remark;
+        let mut found = Capacity::NONE;
+        let Self { hw, clock, config, .. } = self;
+        capacity(*hw, *clock, config, dvsec, capability, asked, at, &mut found)?;
+        let Capacity { volatile, persistent, source, remark } = found;
         let device = Device {
             kind: if capability.cache_capable() { DeviceKind::Type2 } else { DeviceKind::Type3 },
             dvsec: self.config.block(dvsec.offset),
-            volatile: capacity.volatile,
-            persistent: capacity.persistent,
-            source: capacity.source,
+            volatile,
+            persistent,
+            source,
         };
         if let Some(remark) = remark {
             self.remark(remark)?;
@@ -325,9 +327,8 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         for (component, number, hdm) in view.components() {
             for index in 0..hdm.decoders {
                 let control = DecoderRegisters::new(hdm.block, index).read_control(self.hw);
-                let place = view.place(component, number, index);
-                crate::commit::settled(place, control)
-                    .map_err(|error| self.config.fault.keep(error))?;
+                let place = view.place(component, number, index).into();
+                crate::commit::settled(place, control, &mut self.config.fault)?;
                 if control.committed() {
                     let fault = self.config.fault.at(Code::DISCOVER_NOT_FLAT, place);
                     let fault = fault.detail(NotFlat::Committed as u8);

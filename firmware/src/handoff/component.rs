@@ -12,11 +12,11 @@ use cxl_regs::hdm;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{decode, encode};
+use super::{decode, encode, known};
 use crate::config::{self, Config, bus_base};
 use crate::discover::leaf::Role;
 use crate::discover::{FunctionFacts, facts, role};
-use crate::error::{Code, Error, Place};
+use crate::error::{Code, Error, Failed, Fault, Place};
 use crate::mmio::{Block, Mmio};
 use crate::outcome::{ComponentKind, ComponentOutcome, Outcome};
 use crate::platform::{Ecam, RootBus};
@@ -66,7 +66,7 @@ pub(crate) struct ComponentRecord {
 }
 
 /// An outcome: what, of what, and the error or the place.
-#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(super) struct OutcomeRecord {
     outcome: u8,
@@ -219,19 +219,14 @@ impl ComponentRecord {
     }
 
     /// Whether the record is sound, given where it lies and its number.
-    pub(super) fn check(&self, at: usize, number: usize) -> Result<(), Error> {
-        decode(&KIND, self.kind, at + offset_of!(Self, kind))?;
-        let depth =
-            Code::HANDOFF_CODE.at(Place::byte(at + offset_of!(Self, depth))).found(self.depth);
-        let ports = self.ports.get(..usize::from(self.depth)).ok_or(depth)?;
-        Path::new(self.uid.get(), ports).ok_or(depth)?;
-        match self.parent.get() {
-            NONE => Ok(()),
-            parent if usize::from(parent) < number => Ok(()),
-            parent => {
-                Err(Code::HANDOFF_CODE.at(Place::byte(at + offset_of!(Self, parent))).found(parent))
-            }
-        }
+    pub(super) fn check(&self, at: usize, number: usize, fault: &mut Fault) -> Result<(), Failed> {
+        let has_meaning = decode(&KIND, self.kind).is_some();
+        known(has_meaning, at + offset_of!(Self, kind), self.kind.into(), fault)?;
+        let depth = usize::from(self.depth);
+        known(depth <= MAX_DEPTH, at + offset_of!(Self, depth), depth, fault)?;
+        let parent = self.parent().unwrap_or(0);
+        let is_behind = parent < number || self.parent().is_none();
+        known(is_behind, at + offset_of!(Self, parent), parent, fault)
     }
 
     /// Where it is.
@@ -242,7 +237,7 @@ impl ComponentRecord {
 
     /// What it is.
     pub(crate) fn kind(&self) -> ComponentKind {
-        KIND.get(usize::from(self.kind)).copied().unwrap_or(ComponentKind::Device)
+        decode(&KIND, self.kind).unwrap_or(ComponentKind::Device)
     }
 
     /// The number of the component above.
@@ -356,11 +351,21 @@ impl From<ComponentOutcome> for OutcomeRecord {
 }
 
 impl OutcomeRecord {
-    /// The outcome at an offset of the record; of a node whose place is known, or of what has the
-    /// place of its error.
-    pub(super) fn outcome(&self, at: usize, of: Option<Path>) -> Result<ComponentOutcome, Error> {
-        let meaningless =
-            |offset, found: u8| Code::HANDOFF_CODE.at(Place::byte(offset)).found(found);
+    /// Whether the record is sound, given where it lies.
+    pub(super) fn check(&self, at: usize, fault: &mut Fault) -> Result<(), Failed> {
+        let has_code = self.code.get() != 0;
+        let has_meaning = match self.outcome {
+            IN_USE | UNUSED => !has_code,
+            LEFT_OUT | BROKEN | NOT_MEM => has_code,
+            _ => false,
+        };
+        known(has_meaning, at + offset_of!(Self, outcome), self.outcome.into(), fault)?;
+        let has_meaning = self.kind == u8::MAX || decode(&KIND, self.kind).is_some();
+        known(has_meaning, at + offset_of!(Self, kind), self.kind.into(), fault)
+    }
+
+    /// The outcome of a component, or of what has the place of its error.
+    pub(super) fn outcome(&self, of: Option<&ComponentRecord>) -> ComponentOutcome {
         let place = Place::of_numbers(self.place.map(U32::get));
         let error = Code::new(self.code.get()).map(|code| Error {
             code,
@@ -370,17 +375,13 @@ impl OutcomeRecord {
             found: self.found.get(),
         });
         let outcome = match (self.outcome, error) {
-            (IN_USE, None) => Outcome::InUse,
-            (UNUSED, None) => Outcome::Unused,
+            (IN_USE, _) => Outcome::InUse,
             (LEFT_OUT, Some(error)) => Outcome::LeftOut(error),
             (BROKEN, Some(error)) => Outcome::Broken(error),
             (NOT_MEM, Some(error)) => Outcome::NotMem(error),
-            _ => return Err(meaningless(at + offset_of!(Self, outcome), self.outcome)),
+            _ => Outcome::Unused,
         };
-        let kind = match self.kind {
-            u8::MAX => None,
-            kind => Some(decode(&KIND, kind, at + offset_of!(Self, kind))?),
-        };
-        Ok(ComponentOutcome { at: of.map_or(place, Place::from), kind, outcome })
+        let at = of.map_or(place, |component| component.at().into());
+        ComponentOutcome { at, kind: decode(&KIND, self.kind), outcome }
     }
 }
