@@ -388,7 +388,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
             Code::DISCOVER_NOT_DECODED.at(at).found(bus)
         })?;
         let batch = self.nodes.len();
-        let mut functions = Functions::new(base, bus, above);
+        let mut functions = Functions::new(uid, base, bus, above);
         while let Some(header) = functions.next(self.hw, &mut self.config) {
             let result = self.look(uid, parent, batch, header, above, cxl_link);
             self.lost(result)?;
@@ -412,13 +412,13 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
             self.remarks.add(Code::DISCOVER_LEFT_OUT.at(at));
             return Ok(());
         }
-        let found = CxlFunction::identify(self.hw, &mut self.config, uid, header, above);
+        let found = CxlFunction::identify(self.hw, &mut self.config, header, above);
         let found = self.config.fault.told(found)?;
         if let Sighting::Cxl(found) = found {
             return self.add(uid, parent, batch, &found);
         }
         // One that went away while it was looked at seems to be anything.
-        let answers = function::answers(self.hw, &mut self.config, at);
+        let answers = function::answers(self.hw, &mut self.config);
         self.config.fault.told(answers)?;
         match (found, cxl_link) {
             (Sighting::Aside(remark), _) => self.remarks.add(remark),
@@ -441,7 +441,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         let function = self.config.function();
         let at = Place::function(uid, function);
         let above = Tree(&self.nodes).path(NodeId(parent as u16));
-        let port = found.port_number(self.hw, &mut self.config, at);
+        let port = found.port_number(self.hw, &mut self.config);
         let port = self.config.fault.told(port)?;
         let place = found.place_in(above, port);
         if place.is_some_and(|place| self.leaves_out(place)) {
@@ -452,12 +452,12 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
             let node = Node { parent, kind, port, function: Some(function), ..Node::EMPTY };
             return self.insert_sorted(batch, node, Link::EMPTY, at);
         }
-        let status = link_status(self.hw, &mut self.config, found, at);
+        let status = link_status(self.hw, &mut self.config, found);
         let status = self.config.fault.told(status)?;
         let (device, link) = match found.role {
             Role::Device => {
                 let Some(dvsec) = &found.device else { return Ok(()) };
-                let capability = capacity::mem_capability(self.hw, &mut self.config, dvsec, at);
+                let capability = capacity::mem_capability(self.hw, &mut self.config, dvsec);
                 let capability = self.config.fault.told(capability)?;
                 if !capability.mem_capable() {
                     let capability = capability.into_bits();
@@ -471,7 +471,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
                 (None, self.port_link(parent, status, at)?)
             }
         };
-        let blocks = found.blocks(self.hw, &mut self.config, at);
+        let blocks = found.blocks(self.hw, &mut self.config);
         let Blocks { component, device: registers } = self.config.fault.told(blocks)?;
         for block in [component, registers].into_iter().flatten() {
             self.check_forwarded(parent, block.address, at)?;
@@ -494,7 +494,6 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
                     dvsec,
                     capability,
                     registers,
-                    at,
                     &mut capacity,
                 );
                 self.config.fault.told(asked)?;
@@ -566,7 +565,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         }
         let buses: BusNumbers = self.config.read(self.hw, 0);
         // Three equal numbers and a latency of all-ones: no port has them.
-        let sound = function::sound::<BusNumbers>(self.hw, &mut self.config, 0, at);
+        let sound = function::sound::<BusNumbers>(self.hw, &mut self.config, 0);
         self.config.fault.told(sound)?;
         let (secondary, subordinate) = (buses.secondary(), buses.subordinate());
         if secondary == 0 {
@@ -643,14 +642,13 @@ pub(crate) fn link_status(
     hw: &mut impl Mmio,
     config: &mut Config<'_>,
     found: &CxlFunction,
-    at: Place,
 ) -> Result<Option<flex_bus::Status>, Failed> {
     let Some(dvsec) = &found.flex_bus else { return Ok(None) };
     let Spec { offset, bytes, .. } = flex_bus::Status::SPEC;
     let need = offset + u16::from(bytes);
     if !dvsec.has(offset..need) {
         let (offset, length) = (dvsec.offset, dvsec.length);
-        let fault = config.fault.at(Code::DISCOVER_SHORT_DVSEC, at).detail(DvsecId::FlexBusPort);
+        let fault = config.refuse(Code::DISCOVER_SHORT_DVSEC).detail(DvsecId::FlexBusPort);
         return fault.expected(need).found((length, offset)).into();
     }
     Ok(Some(config.read(hw, dvsec.offset)))

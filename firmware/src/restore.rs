@@ -231,15 +231,16 @@ impl<'a, M: Mmio, C: Clock> Restore<'a, M, C> {
 
     /// Whether a component is there and the one recorded; PCI of it.
     fn find(&mut self, number: usize, component: &'a ComponentRecord) -> Result<(), Failed> {
-        self.at = component.at().into();
+        self.at = component.place();
         if let Some(function) = component.function() {
+            let uid = component.uid();
             // An error names a function where there is one.
-            self.at = Place::function(component.at().uid(), function);
+            self.at = Place::function(uid, function);
             let bus = RootBus { segment: function.segment, bus: function.bdf.bus() };
             let Some(base) = bus_base(self.ecam, bus) else {
                 return self.config.fault.at(Code::RESTORE_NOT_DECODED, self.at).found(bus).into();
             };
-            self.config.open(base, function);
+            self.config.open(uid, base, function);
             self.identify(component)?;
             self.header(component)?;
             if self.is_in_use(number) {
@@ -350,7 +351,7 @@ impl<'a, M: Mmio, C: Clock> Restore<'a, M, C> {
             return Ok(());
         }
         let (dvsec, registers) = (component.device_dvsec.get(), component.registers.get());
-        let found = memory_of(self.hw, self.clock, &mut self.config, dvsec, registers, self.at)?;
+        let found = memory_of(self.hw, self.clock, &mut self.config, dvsec, registers)?;
         let recorded = [component.volatile, component.persistent];
         for (number, (recorded, found)) in (0..).zip(recorded.into_iter().zip(found)) {
             self.same(Code::RESTORE_RESIZED, number, recorded.get(), found)?;
@@ -394,7 +395,7 @@ impl<'a, M: Mmio, C: Clock> Restore<'a, M, C> {
             return Ok(());
         }
         let routes = component.kind() == ComponentKind::UpstreamPort;
-        let (at, block) = (component.at().into(), Block(block));
+        let (at, block) = (component.place(), Block(block));
         let Self { hw, clock, config, .. } = self;
         back_invalidate::put_back(*hw, *clock, at, block, routes, control, &mut config.fault)
     }
@@ -404,7 +405,7 @@ impl<'a, M: Mmio, C: Clock> Restore<'a, M, C> {
         if component.hdm.get() == 0 || !self.is_in_use(number) {
             return Ok(());
         }
-        self.at = component.at().into();
+        self.at = component.place();
         let routes = component.kind() != ComponentKind::Device;
         let result = if routes {
             self.commit(number, component, None)
@@ -456,6 +457,24 @@ impl<'a, M: Mmio, C: Clock> Restore<'a, M, C> {
         }
     }
 
+    /// Writes a dword of a device that is not as recorded, if it may be written.
+    #[inline(never)]
+    fn put(
+        &mut self,
+        address: u64,
+        register: u16,
+        wanted: u32,
+        may_write: bool,
+        dvsec: Option<Block>,
+    ) -> Result<(), Failed> {
+        if may_write && self.hw.read(address) != wanted {
+            self.quiesce(dvsec);
+            self.hw.write(address, wanted);
+        }
+        let found = self.hw.read(address);
+        self.kept(register, wanted, found)
+    }
+
     /// A device's decoders, then what switches it on.
     #[inline(never)]
     fn device(&mut self, number: usize, component: &'a ComponentRecord) -> Result<(), Failed> {
@@ -471,21 +490,12 @@ impl<'a, M: Mmio, C: Clock> Restore<'a, M, C> {
         for (range, recorded) in (0..count).zip(component.range_bases) {
             let halves = range_base(dvsec, range).into_iter().zip(recorded).zip([false, true]);
             for ((address, wanted), low) in halves {
-                if !frozen && self.hw.read(address) != wanted.get() {
-                    self.quiesce(writable);
-                    self.hw.write(address, wanted.get());
-                }
-                let found = self.hw.read(address);
-                self.kept(range_number(range.into(), low), wanted.get(), found)?;
+                let register = range_number(range.into(), low);
+                self.put(address, register, wanted.get(), !frozen, writable)?;
             }
         }
-        let global = GlobalControl::from_bits(component.global.get());
-        if hdm.read::<GlobalControl>(self.hw) != global {
-            self.quiesce(writable);
-            hdm.write(self.hw, global);
-        }
-        let found = hdm.read::<GlobalControl>(self.hw).raw();
-        self.kept(GlobalControl::NUMBER, global.raw(), found)?;
+        let address = hdm.address::<GlobalControl>();
+        self.put(address, GlobalControl::NUMBER, component.global.get(), true, writable)?;
         let control = device::Control::from_bits(component.control.get());
         if !frozen && dvsec.read::<device::Control>(self.hw) != control {
             config::DEVICE.write(self.hw, dvsec, control);

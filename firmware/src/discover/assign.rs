@@ -119,7 +119,7 @@ impl<M: Mmio> Pass<'_, '_, M> {
         let at = Place::bridge(self.uid);
         let base = bus_base(self.platform.ecam, bus);
         let base = base.ok_or_else(|| Code::DISCOVER_NOT_DECODED.at(at).found(bus))?;
-        Ok(Functions::new(base, bus, above))
+        Ok(Functions::new(self.uid, base, bus, above))
     }
 
     fn identify(
@@ -127,7 +127,7 @@ impl<M: Mmio> Pass<'_, '_, M> {
         header: HeaderType,
         above: Option<Role>,
     ) -> Result<Option<CxlFunction>, Error> {
-        let found = CxlFunction::identify(self.hw, self.config, self.uid, header, above);
+        let found = CxlFunction::identify(self.hw, self.config, header, above);
         self.config.fault.told(found).map(Sighting::cxl)
     }
 
@@ -190,7 +190,7 @@ impl<M: Mmio> Pass<'_, '_, M> {
             }
             let Some(found) = self.identify(header, above)? else { continue };
             let at = self.place();
-            let port = found.port_number(self.hw, self.config, at);
+            let port = found.port_number(self.hw, self.config);
             let port = self.config.fault.told(port)?;
             let inside = found.place_in(place, port);
             if inside.is_some_and(|inside| self.leave_out.contains(&LeaveOut::At(inside))) {
@@ -300,7 +300,7 @@ impl<M: Mmio> Pass<'_, '_, M> {
     /// Opens a function again after the ones below it.
     fn reopen(&mut self, bus: RootBus, function: cxl_regs::config::Sbdf) {
         if let Some(base) = bus_base(self.platform.ecam, bus) {
-            self.config.open(base, function);
+            self.config.open(self.uid, base, function);
         }
     }
 

@@ -20,7 +20,7 @@ use super::error::Waited;
 use super::function::RegisterBlock;
 use crate::built::Feature;
 use crate::config::Config;
-use crate::error::{Code, Error, Failed, Fault, Place};
+use crate::error::{Code, Error, Failed};
 use crate::mmio::{Block, Clock, Mmio};
 use crate::topology::CapacitySource;
 use crate::wait::poll_each_millisecond;
@@ -52,18 +52,17 @@ pub(crate) fn mem_capability(
     hw: &mut impl Mmio,
     config: &mut Config<'_>,
     dvsec: &Dvsec,
-    at: Place,
 ) -> Result<Capability, Failed> {
     let need = DeviceDvsec::EXTENT.end;
     if !dvsec.has(DeviceDvsec::EXTENT) {
         let (offset, length) = (dvsec.offset, dvsec.length);
-        let fault = config.fault.at(Code::DISCOVER_SHORT_DVSEC, at).detail(DvsecId::Device);
+        let fault = config.refuse(Code::DISCOVER_SHORT_DVSEC).detail(DvsecId::Device);
         return fault.expected(need).found((length, offset)).into();
     }
     let capability: Capability = config.read(hw, dvsec.offset);
     let found = capability.hdm_count();
     if capability.mem_capable() && !matches!(found, 1 | 2) {
-        return config.fault.at(Code::DISCOVER_HDM_COUNT, at).found(found).into();
+        return config.refuse(Code::DISCOVER_HDM_COUNT).found(found).into();
     }
     Ok(capability)
 }
@@ -81,31 +80,30 @@ pub(crate) fn capacity(
     dvsec: &Dvsec,
     capability: Capability,
     registers: Option<RegisterBlock>,
-    at: Place,
     found: &mut Capacity,
 ) -> Result<(), Failed> {
     let mut wait_ms = INFO_VALID_MS;
     for index in 0..capability.hdm_count() {
-        wait_ms = wait_ms.max(await_range(hw, clock, config, dvsec, index, at)?);
+        wait_ms = wait_ms.max(await_range(hw, clock, config, dvsec, index)?);
     }
     if cfg!(feature = "mailbox")
         && let Some(registers) = registers
-        && from_mailbox(hw, clock, registers, wait_ms, at, found, &mut config.fault)?
+        && from_mailbox(hw, clock, registers, wait_ms, config, found)?
     {
         if (found.volatile, found.persistent) == (0, 0) {
             let mut ranges = Capacity::NONE;
-            from_ranges(hw, config, dvsec, capability, at, &mut ranges)?;
+            from_ranges(hw, config, dvsec, capability, &mut ranges)?;
             let ranges = ranges.volatile.saturating_add(ranges.persistent);
             if ranges != 0 {
-                return config.fault.at(Code::DISCOVER_NO_CAPACITY, at).expected(ranges).into();
+                return config.refuse(Code::DISCOVER_NO_CAPACITY).expected(ranges).into();
             }
         }
         return Ok(());
     }
-    from_ranges(hw, config, dvsec, capability, at, found)?;
+    from_ranges(hw, config, dvsec, capability, found)?;
     let assumed = found.source == CapacitySource::AssumedVolatile;
     if cfg!(not(feature = "mailbox")) && assumed && registers.is_some() {
-        return Err(config.fault.keep(Feature::Mailbox.not_built(at)));
+        return Err(config.fault.keep(Feature::Mailbox.not_built(config.place())));
     }
     Ok(())
 }
@@ -129,24 +127,23 @@ fn await_range(
     config: &mut Config<'_>,
     dvsec: &Dvsec,
     index: u8,
-    at: Place,
 ) -> Result<u32, Failed> {
     let range = index + 1;
     let offset = range_base(dvsec, index).wrapping_add(RangeSizeLow::SPEC.offset);
     let valid = |dword| RangeSizeLow::from_raw(dword).info_valid();
-    let low = config.poll(hw, clock, offset, INFO_VALID_MS, valid).map_err(|low| {
-        Waited::InfoValid(range).timeout(at, low, INFO_VALID_MS, &mut config.fault)
-    })?;
+    let low = config
+        .poll(hw, clock, offset, INFO_VALID_MS, valid)
+        .map_err(|low| Waited::InfoValid(range).timeout(config, low, INFO_VALID_MS))?;
     let code = RangeSizeLow::from_raw(low).active_timeout();
     let Some(seconds) = active_timeout_seconds(code) else {
-        let fault = config.fault.at(Code::DISCOVER_RANGE, at).halves(0u8, range);
+        let fault = config.refuse(Code::DISCOVER_RANGE).halves(0u8, range);
         return fault.rule(RangeError::Reserved { field: "Memory_Active_Timeout", code }).into();
     };
     let milliseconds = u32::from(seconds) * 1000;
     if !ready(low) {
-        config.poll(hw, clock, offset, milliseconds, ready).map_err(|low| {
-            Waited::Active(range).timeout(at, low, milliseconds, &mut config.fault)
-        })?;
+        config
+            .poll(hw, clock, offset, milliseconds, ready)
+            .map_err(|low| Waited::Active(range).timeout(config, low, milliseconds))?;
     }
     Ok(milliseconds)
 }
@@ -157,7 +154,6 @@ fn from_ranges(
     config: &mut Config<'_>,
     dvsec: &Dvsec,
     capability: Capability,
-    at: Place,
     sizes: &mut Capacity,
 ) -> Result<(), Failed> {
     for index in 0..2 {
@@ -172,15 +168,19 @@ fn from_ranges(
         if uncounted && !usable {
             // What is not counted need not make sense, but a size is a size.
             if let Some(size) = decoded.ok().map(|range| range.size).filter(|size| *size != 0) {
-                sizes.remark =
-                    Some(Code::DISCOVER_RANGE_NOT_COUNTED.at(at).detail(index + 1).found(size));
+                sizes.remark = Some(
+                    Code::DISCOVER_RANGE_NOT_COUNTED
+                        .at(config.place())
+                        .detail(index + 1)
+                        .found(size),
+                );
             }
             continue;
         }
         let range = match decoded {
             Ok(range) => range,
             Err(error) => {
-                let fault = config.fault.at(Code::DISCOVER_RANGE, at).halves(0u8, index + 1);
+                let fault = config.refuse(Code::DISCOVER_RANGE).halves(0u8, index + 1);
                 return fault.rule(error).into();
             }
         };
@@ -189,13 +189,13 @@ fn from_ranges(
             sizes.source = CapacitySource::AssumedVolatile;
         }
         if range.size != 0 && !persistent && sizes.persistent != 0 {
-            return config.fault.at(Code::DISCOVER_PERSISTENT_FIRST, at).into();
+            return config.refuse(Code::DISCOVER_PERSISTENT_FIRST).into();
         }
         let Capacity { volatile, persistent: kept, .. } = *sizes;
         let sum = if persistent { &mut sizes.persistent } else { &mut sizes.volatile };
         let total = volatile.checked_add(kept).and_then(|sum| sum.checked_add(range.size));
         if total.is_none() {
-            let fault = config.fault.at(Code::DISCOVER_CAPACITY_TOO_LARGE, at);
+            let fault = config.refuse(Code::DISCOVER_CAPACITY_TOO_LARGE);
             return fault.expected(volatile).found(range.size).into();
         }
         *sum += range.size;
@@ -210,14 +210,13 @@ fn from_mailbox(
     clock: &mut impl Clock,
     registers: RegisterBlock,
     wait_ms: u32,
-    at: Place,
+    config: &mut Config<'_>,
     capacity: &mut Capacity,
-    fault: &mut Fault,
 ) -> Result<bool, Failed> {
-    let Some(Structures { mailbox, status }) = structures(hw, registers, at, fault)? else {
+    let Some(Structures { mailbox, status }) = structures(hw, registers, config)? else {
         return Ok(false);
     };
-    let mut mailbox = Mailbox { hw, clock, block: mailbox, at, fault };
+    let mut mailbox = Mailbox { hw, clock, block: mailbox, config };
     if let Some(status) = status {
         mailbox.await_device(status, wait_ms)?;
     }
@@ -239,11 +238,12 @@ fn from_mailbox(
     let both = capacity_bytes(volatile).zip(capacity_bytes(persistent));
     let sum = both.and_then(|(volatile, persistent)| volatile.checked_add(persistent));
     let (Some((volatile, persistent)), Some(active)) = (both, sum) else {
-        let fault = mailbox.fault.at(Code::DISCOVER_CAPACITY_TOO_LARGE, at);
+        let fault = mailbox.config.refuse(Code::DISCOVER_CAPACITY_TOO_LARGE);
         return fault.expected(volatile.get()).found(persistent.get()).into();
     };
     let total = capacity_bytes(identity.total).unwrap_or(u64::MAX);
-    let unused = Code::DISCOVER_NOT_PARTITIONED.at(at).expected(total).found(active);
+    let unused =
+        Code::DISCOVER_NOT_PARTITIONED.at(mailbox.config.place()).expected(total).found(active);
     let remark = (active < total).then_some(unused);
     *capacity = Capacity { volatile, persistent, source: CapacitySource::Mailbox, remark };
     Ok(true)
@@ -260,12 +260,11 @@ struct Structures {
 fn structures(
     hw: &mut impl Mmio,
     registers: RegisterBlock,
-    at: Place,
-    fault: &mut Fault,
+    config: &mut Config<'_>,
 ) -> Result<Option<Structures>, Failed> {
     let (mut mailbox, mut status) = (None, None);
     let place = |offset: u32| Block(registers.address.wrapping_add(offset.into()));
-    let mut refuse = |error| fault.at(Code::DISCOVER_DEVICE_REGISTERS, at).rule(error).into();
+    let mut refuse = |error| config.refuse(Code::DISCOVER_DEVICE_REGISTERS).rule(error).into();
     let reader = |offset: u16| hw.read(place(offset.into()).0);
     let entries = match DeviceCapabilities::new(reader) {
         Ok(entries) => entries,
@@ -289,15 +288,14 @@ fn structures(
     Ok(mailbox.map(|mailbox| Structures { mailbox, status }))
 }
 
-struct Mailbox<'a, M, C> {
+struct Mailbox<'a, 'c, M, C> {
     hw: &'a mut M,
     clock: &'a mut C,
     block: Block,
-    at: Place,
-    fault: &'a mut Fault,
+    config: &'a mut Config<'c>,
 }
 
-impl<M: Mmio, C: Clock> Mailbox<'_, M, C> {
+impl<M: Mmio, C: Clock> Mailbox<'_, '_, M, C> {
     fn reader(&mut self) -> impl FnMut(u16) -> u32 {
         let (hw, address) = (&mut *self.hw, self.block.0);
         move |offset| hw.read(address.wrapping_add(offset.into()))
@@ -305,7 +303,7 @@ impl<M: Mmio, C: Clock> Mailbox<'_, M, C> {
 
     #[cold]
     fn too_short(&mut self, ShortPayload { opcode, need, have }: ShortPayload) -> Failed {
-        let fault = self.fault.at(Code::DISCOVER_SHORT_PAYLOAD, self.at).detail(opcode);
+        let fault = self.config.refuse(Code::DISCOVER_SHORT_PAYLOAD).detail(opcode);
         fault.expected(need).found(have).into()
     }
 
@@ -319,7 +317,7 @@ impl<M: Mmio, C: Clock> Mailbox<'_, M, C> {
         done: fn(u32) -> bool,
     ) -> Result<u32, Failed> {
         poll_each_millisecond(self.hw, self.clock, milliseconds, address, done)
-            .map_err(|found| waited.timeout(self.at, found, milliseconds, self.fault))
+            .map_err(|found| waited.timeout(self.config, found, milliseconds))
     }
 
     /// Waits until the device takes commands and its media works.
@@ -347,7 +345,7 @@ impl<M: Mmio, C: Clock> Mailbox<'_, M, C> {
         let status: StatusHigh = self.block.read(self.hw);
         let code = status.return_code();
         if ReturnCode::from_code(code) != ReturnCode::Success {
-            let remark = Code::DISCOVER_MAILBOX_REFUSES.at(self.at).detail(opcode);
+            let remark = Code::DISCOVER_MAILBOX_REFUSES.at(self.config.place()).detail(opcode);
             capacity.remark = Some(remark.found(code));
             return Ok(None);
         }

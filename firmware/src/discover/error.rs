@@ -4,7 +4,8 @@
 
 use cxl_regs::mailbox::Opcode;
 
-use crate::error::{Code, Error, Failed, Fault, Place};
+use crate::config::Config;
+use crate::error::{Code, Error, Failed, Place};
 
 /// Why a bridge's root bus could not be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,14 +64,8 @@ impl Waited {
     /// The refusal where it did not come; `found` is the register that was asked.
     #[cold]
     #[inline(never)]
-    pub(crate) fn timeout(
-        self,
-        at: Place,
-        found: u32,
-        milliseconds: u32,
-        fault: &mut Fault,
-    ) -> Failed {
-        let fault = fault.at(Code::DISCOVER_TIMEOUT, at).expected(milliseconds).found(found);
+    pub(crate) fn timeout(self, config: &mut Config<'_>, found: u32, milliseconds: u32) -> Failed {
+        let fault = config.refuse(Code::DISCOVER_TIMEOUT).expected(milliseconds).found(found);
         match self {
             Self::InfoValid(range) => fault.halves(0u8, range),
             Self::Active(range) => fault.halves(1u8, range),

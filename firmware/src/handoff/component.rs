@@ -168,9 +168,8 @@ impl ComponentRecord {
         let (Some(function), Some(role)) = (subject.function, subject.role) else { return };
         let bus = RootBus { segment: function.segment, bus: function.bdf.bus() };
         let Some(base) = bus_base(ecam, bus) else { return };
-        config.open(base, function);
-        let uid = subject.at.uid();
-        let Some(found) = facts(hw, config, uid, role, subject.above) else { return };
+        config.open(subject.at.uid(), base, function);
+        let Some(found) = facts(hw, config, role, subject.above) else { return };
         let FunctionFacts { device, flex_bus, serial: (serial_at, serial), registers } = found;
         self.segment = function.segment.into();
         self.bdf = function.bdf.bits().into();
@@ -233,6 +232,17 @@ impl ComponentRecord {
     pub(crate) fn at(&self) -> Path {
         let ports = self.ports.get(..usize::from(self.depth)).unwrap_or(&[]);
         Path::new(self.uid.get(), ports).unwrap_or_default()
+    }
+
+    /// The same, as an error names it.
+    #[inline(never)]
+    pub(crate) fn place(&self) -> Place {
+        self.at().into()
+    }
+
+    /// The UID of the bridge that it is, or lies below.
+    pub(crate) fn uid(&self) -> u32 {
+        self.uid.get()
     }
 
     /// What it is.
@@ -381,7 +391,7 @@ impl OutcomeRecord {
             (NOT_MEM, Some(error)) => Outcome::NotMem(error),
             _ => Outcome::Unused,
         };
-        let at = of.map_or(place, |component| component.at().into());
+        let at = of.map_or(place, |component| component.place());
         ComponentOutcome { at, kind: decode(&KIND, self.kind), outcome }
     }
 }
