@@ -302,6 +302,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
     }
 
     /// Finds the root bus and scans it.
+    #[inline(never)]
     fn root_bus(&mut self, bridge: &Bridge, first: usize) -> Result<(), Error> {
         let at = Place::bridge(bridge.uid);
         if let Some(root) = bridge.root {
@@ -397,6 +398,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
     }
 
     /// Looks at the open function, on the bus whose nodes start at `batch`.
+    #[inline(never)]
     fn look(
         &mut self,
         uid: u32,
@@ -431,6 +433,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
     }
 
     /// Adds the open function to the nodes of its bus, which start at `batch`.
+    #[inline(never)]
     fn add(
         &mut self,
         uid: u32,
@@ -553,6 +556,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
     }
 
     /// What the open port leads to.
+    #[inline(never)]
     fn port_link(
         &mut self,
         parent: usize,

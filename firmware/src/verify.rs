@@ -190,6 +190,7 @@ pub(crate) fn view(window: &Window, span: Span, ways: Ways) -> Option<WindowView
 }
 
 /// Reads every component with decoders.
+#[inline(never)]
 fn read(
     hw: &mut impl Mmio,
     tree: Tree<'_>,

@@ -132,6 +132,7 @@ impl<M: Mmio> Pass<'_, '_, M> {
     }
 
     /// Leaves out of both pools what functions of this bus have already.
+    #[inline(never)]
     fn survey(
         &mut self,
         bus: RootBus,
@@ -166,6 +167,7 @@ impl<M: Mmio> Pass<'_, '_, M> {
 
     /// Assigns what is missing on a bus and below, behind the ports on the way to a place. With `anew`
     /// nothing counts as assigned.
+    #[inline(never)]
     fn bus(
         &mut self,
         bus: RootBus,
@@ -218,6 +220,7 @@ impl<M: Mmio> Pass<'_, '_, M> {
     }
 
     /// Gives the open port bus numbers and windows, and everything below it what it needs.
+    #[inline(never)]
     fn port(
         &mut self,
         bus: RootBus,
@@ -312,6 +315,7 @@ impl<M: Mmio> Pass<'_, '_, M> {
 
     /// Sizes the memory BARs of the open function, and gives each that exists (type, size, number,
     /// where it is) to `place`, which may answer with another address.
+    #[inline(never)]
     fn bars(
         &mut self,
         header: HeaderType,

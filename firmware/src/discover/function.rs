@@ -130,6 +130,7 @@ impl Sighting {
 
 impl CxlFunction {
     /// What the open function is.
+    #[inline(never)]
     pub(crate) fn identify(
         hw: &mut impl Mmio,
         config: &mut Config<'_>,
