@@ -536,24 +536,28 @@ impl<'a> Handoff<'a> {
     fn check(&self, header: &Header, fault: &mut Fault) -> Result<(), Failed> {
         let mut at = size_of::<Header>();
         for region in self.regions {
-            region.check(at, fault)?;
-            at += size_of::<RegionRecord>();
+            let (base, size) = (region.base.get(), region.size.get());
+            if Span::new(Hpa(base), size).is_err() {
+                let at = Place::byte(at + offset_of!(RegionRecord, base));
+                return fault.at(Code::HANDOFF_RANGE, at).expected(base).found(size).into();
+            }
+            sound(region.check(), &mut at, size_of::<RegionRecord>(), fault)?;
         }
         // Of a record that has components.
         let have = if header.version.get() == FIRST { usize::MAX } else { self.components.len() };
         for decoder in self.decoders {
-            decoder.check(at, have, fault)?;
-            at += size_of::<DecoderRecord>();
+            sound(decoder.check(have), &mut at, size_of::<DecoderRecord>(), fault)?;
         }
         for (number, component) in self.components.iter().enumerate() {
-            component.check(at, number, fault)?;
-            at += size_of::<ComponentRecord>();
+            sound(component.check(number), &mut at, size_of::<ComponentRecord>(), fault)?;
         }
         let found = self.outcomes.len();
-        known(found >= self.components.len(), offset_of!(Header, outcomes), found, fault)?;
+        if found < self.components.len() {
+            let at = Place::byte(offset_of!(Header, outcomes));
+            return fault.at(Code::HANDOFF_CODE, at).found(found).into();
+        }
         for outcome in self.outcomes {
-            outcome.check(at, fault)?;
-            at += size_of::<OutcomeRecord>();
+            sound(outcome.check(), &mut at, size_of::<OutcomeRecord>(), fault)?;
         }
         Ok(())
     }
@@ -620,35 +624,51 @@ fn decode<T: Copy>(codes: &[T], code: u8) -> Option<T> {
     codes.get(usize::from(code)).copied()
 }
 
-/// Refuses a number at an offset that has no meaning.
-#[inline(never)]
-fn known(known: bool, offset: usize, found: usize, fault: &mut Fault) -> Result<(), Failed> {
-    match known {
-        true => Ok(()),
-        false => fault.at(Code::HANDOFF_CODE, Place::byte(offset)).found(found).into(),
+/// A number in a part that means nothing: its offset there, and what it is.
+type Meaningless = (usize, usize);
+
+/// Refuses a part that has such a number, given where it lies; else goes behind it.
+fn sound(
+    part: Result<(), Meaningless>,
+    at: &mut usize,
+    size: usize,
+    fault: &mut Fault,
+) -> Result<(), Failed> {
+    if let Err((offset, found)) = part {
+        return fault.at(Code::HANDOFF_CODE, Place::byte(*at + offset)).found(found).into();
     }
+    *at += size;
+    Ok(())
+}
+
+fn known(is_known: bool, offset: usize, found: usize) -> Result<(), Meaningless> {
+    if is_known { Ok(()) } else { Err((offset, found)) }
 }
 
 impl RegionRecord {
-    fn check(&self, at: usize, fault: &mut Fault) -> Result<(), Failed> {
-        let (base, size) = (self.base.get(), self.size.get());
-        if Span::new(Hpa(base), size).is_err() {
-            let at = Place::byte(at + offset_of!(Self, base));
-            return fault.at(Code::HANDOFF_RANGE, at).expected(base).found(size).into();
-        }
-        let codes = [
-            (self.ways, Ways::decode(self.ways).is_ok()),
-            (self.granularity, Granularity::decode(self.granularity).is_ok()),
-            (self.coherency, decode(&COHERENCY, self.coherency).is_some()),
-            (self.partition, decode(&PARTITION, self.partition).is_some()),
-            (self.locked, decode(&LOCKED, self.locked).is_some()),
-            (self.probed, decode(&PROBED, self.probed).is_some()),
-        ];
-        // They lie one behind the other.
-        for (offset, (code, has_meaning)) in (at + offset_of!(Self, ways)..).zip(codes) {
-            known(has_meaning, offset, code.into(), fault)?;
-        }
-        Ok(())
+    fn check(&self) -> Result<(), Meaningless> {
+        known(Ways::decode(self.ways).is_ok(), offset_of!(Self, ways), self.ways.into())?;
+        known(
+            Granularity::decode(self.granularity).is_ok(),
+            offset_of!(Self, granularity),
+            self.granularity.into(),
+        )?;
+        known(
+            decode(&COHERENCY, self.coherency).is_some(),
+            offset_of!(Self, coherency),
+            self.coherency.into(),
+        )?;
+        known(
+            decode(&PARTITION, self.partition).is_some(),
+            offset_of!(Self, partition),
+            self.partition.into(),
+        )?;
+        known(
+            decode(&LOCKED, self.locked).is_some(),
+            offset_of!(Self, locked),
+            self.locked.into(),
+        )?;
+        known(decode(&PROBED, self.probed).is_some(), offset_of!(Self, probed), self.probed.into())
     }
 
     fn region(&self) -> Option<CommittedRegion> {
@@ -668,17 +688,14 @@ impl RegionRecord {
 }
 
 impl DecoderRecord {
-    /// Whether the record is sound, given where it lies and how many components there are.
-    fn check(&self, at: usize, components: usize, fault: &mut Fault) -> Result<(), Failed> {
-        let depth = usize::from(self.depth);
-        known(depth <= MAX_DEPTH, at + offset_of!(Self, depth), depth, fault)?;
-        let code = self.component;
-        let has_meaning = decode(&COMPONENT, code).is_some();
-        known(has_meaning, at + offset_of!(Self, component), code.into(), fault)?;
-        let has_meaning = decode(&FATE, self.fate).is_some();
-        known(has_meaning, at + offset_of!(Self, fate), self.fate.into(), fault)?;
-        let number = self.number();
-        known(number < components, at + offset_of!(Self, node), number, fault)
+    /// Whether it is sound, given how many components there are.
+    fn check(&self, components: usize) -> Result<(), Meaningless> {
+        let (depth, number) = (usize::from(self.depth), self.number());
+        let component = decode(&COMPONENT, self.component);
+        known(depth <= MAX_DEPTH, offset_of!(Self, depth), depth)?;
+        known(component.is_some(), offset_of!(Self, component), self.component.into())?;
+        known(decode(&FATE, self.fate).is_some(), offset_of!(Self, fate), self.fate.into())?;
+        known(number < components, offset_of!(Self, node), number)
     }
 
     fn decoder(&self) -> Option<HandoffDecoder> {

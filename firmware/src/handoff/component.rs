@@ -12,11 +12,11 @@ use cxl_regs::hdm;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{decode, encode, known};
+use super::{Meaningless, decode, encode, known};
 use crate::config::{self, Config, bus_base};
 use crate::discover::leaf::Role;
 use crate::discover::{FunctionFacts, facts, role};
-use crate::error::{Code, Error, Failed, Fault, Place};
+use crate::error::{Code, Error, Place};
 use crate::mmio::{Block, Mmio};
 use crate::outcome::{ComponentKind, ComponentOutcome, Outcome};
 use crate::platform::{Ecam, RootBus};
@@ -217,15 +217,13 @@ impl ComponentRecord {
         }
     }
 
-    /// Whether the record is sound, given where it lies and its number.
-    pub(super) fn check(&self, at: usize, number: usize, fault: &mut Fault) -> Result<(), Failed> {
-        let has_meaning = decode(&KIND, self.kind).is_some();
-        known(has_meaning, at + offset_of!(Self, kind), self.kind.into(), fault)?;
-        let depth = usize::from(self.depth);
-        known(depth <= MAX_DEPTH, at + offset_of!(Self, depth), depth, fault)?;
-        let parent = self.parent().unwrap_or(0);
+    /// Whether it is sound, given its number.
+    pub(super) fn check(&self, number: usize) -> Result<(), Meaningless> {
+        let (depth, parent) = (usize::from(self.depth), self.parent().unwrap_or(0));
         let is_behind = parent < number || self.parent().is_none();
-        known(is_behind, at + offset_of!(Self, parent), parent, fault)
+        known(decode(&KIND, self.kind).is_some(), offset_of!(Self, kind), self.kind.into())?;
+        known(depth <= MAX_DEPTH, offset_of!(Self, depth), depth)?;
+        known(is_behind, offset_of!(Self, parent), parent)
     }
 
     /// Where it is.
@@ -361,17 +359,17 @@ impl From<ComponentOutcome> for OutcomeRecord {
 }
 
 impl OutcomeRecord {
-    /// Whether the record is sound, given where it lies.
-    pub(super) fn check(&self, at: usize, fault: &mut Fault) -> Result<(), Failed> {
+    /// Whether it is sound.
+    pub(super) fn check(&self) -> Result<(), Meaningless> {
         let has_code = self.code.get() != 0;
-        let has_meaning = match self.outcome {
+        let is_outcome = match self.outcome {
             IN_USE | UNUSED => !has_code,
             LEFT_OUT | BROKEN | NOT_MEM => has_code,
             _ => false,
         };
-        known(has_meaning, at + offset_of!(Self, outcome), self.outcome.into(), fault)?;
-        let has_meaning = self.kind == u8::MAX || decode(&KIND, self.kind).is_some();
-        known(has_meaning, at + offset_of!(Self, kind), self.kind.into(), fault)
+        let is_kind = self.kind == u8::MAX || decode(&KIND, self.kind).is_some();
+        known(is_outcome, offset_of!(Self, outcome), self.outcome.into())?;
+        known(is_kind, offset_of!(Self, kind), self.kind.into())
     }
 
     /// The outcome of a component, or of what has the place of its error.
