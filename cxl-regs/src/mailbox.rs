@@ -9,7 +9,7 @@
 use core::fmt;
 
 use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::access::rules::{RO, RW};
 use crate::access::{Register, register};
@@ -425,22 +425,19 @@ impl fmt::Display for ShortPayload {
 
 impl core::error::Error for ShortPayload {}
 
-/// Copies up to `length` bytes of the payload of the mailbox at `base` into a value of zeros.
-fn payload<P: FromBytes + IntoBytes>(
-    mut reader: impl FnMut(u16) -> u32,
-    base: u16,
-    length: u32,
-) -> P {
-    let mut value = P::new_zeroed();
-    let length = length.try_into().unwrap_or(usize::MAX);
-    let size = size_of::<P>().min(length);
+/// Copies up to `length` bytes of the payload of the mailbox at `base` to the front of `value`.
+// Compiled once, whatever the payload is.
+#[inline(never)]
+fn payload(mut reader: impl FnMut(u16) -> u32, base: u16, length: u32, value: &mut [u8]) {
+    let length = length.try_into().unwrap_or(usize::MAX).min(value.len());
+    let dwords = value.get_mut(..length).unwrap_or_default().chunks_mut(size_of::<u32>());
     let start = base.wrapping_add(PAYLOAD_OFFSET);
-    let places = value.as_mut_bytes().iter_mut().take(size);
-    for (index, place) in (0u16..).zip(places) {
-        let at = start.wrapping_add(index);
-        *place = reader(at & !3).to_le_bytes()[usize::from(at & 3)];
+    for (index, dword) in (0u16..).zip(dwords) {
+        let found = reader(start.wrapping_add(4 * index) & !3).to_le_bytes();
+        for (place, byte) in dword.iter_mut().zip(found) {
+            *place = byte;
+        }
     }
-    value
 }
 
 impl IdentifyMemoryDevice {
@@ -455,7 +452,9 @@ impl IdentifyMemoryDevice {
         if length < need {
             return Err(ShortPayload { opcode, need, have: length });
         }
-        Ok(payload(reader, base, length))
+        let mut value = Self::new_zeroed();
+        payload(reader, base, length, value.as_mut_bytes());
+        Ok(value)
     }
 }
 
@@ -471,7 +470,9 @@ impl PartitionInfo {
         if length < need {
             return Err(ShortPayload { opcode, need, have: length });
         }
-        Ok(payload(reader, base, length))
+        let mut value = Self::new_zeroed();
+        payload(reader, base, length, value.as_mut_bytes());
+        Ok(value)
     }
 }
 

@@ -35,12 +35,12 @@ use crate::committed::{
 };
 use crate::decoder_registers::{DecoderRegisters, Mismatch};
 use crate::device_registers::DeviceRegisters;
-use crate::error::{Code, Error, Numbered};
+use crate::error::{self, Code, Error, Failed, Fault, Numbered};
 use crate::mmio::{Clock, Mmio};
 use crate::plan::{PlanRef, PlannedDecoder, Purpose, Region};
 use crate::policy::Policy;
 use crate::topology::{NodeId, Tree};
-use crate::wait::{TimedOut, wait};
+use crate::wait::{TimedOut, poll};
 
 /// How long a decoder may take to commit, in microseconds (CXL r3.1 section 8.2.4.20.12).
 pub const COMMIT_TIMEOUT: u64 = 10_000;
@@ -103,25 +103,25 @@ fn commit_all(
 ) -> Result<Receipt, Error> {
     committed.clear();
     *committed.unread = true;
-    let mut written = 0;
-    let found = survey(hw, job, committed);
+    let (mut written, mut fault) = (0, Fault::NONE);
+    let found = survey(hw, job, committed, &mut fault);
     // A plan of nothing looks at nothing.
     *committed.unread = found.is_err() || job.plan.decoders.is_empty();
     let result = match found {
         Ok(InitialState::AsPlanned) => Ok(()),
         Ok(InitialState::Free) => {
-            let result = run(hw, clock, job, committed, &mut written);
+            let result = run(hw, clock, job, committed, &mut written, &mut fault);
             if result.is_err() {
                 roll_back(hw, job, committed, written);
             }
             result
         }
-        Err(error) => Err(error),
+        Err(failed) => Err(failed),
     };
     record_devices(hw, job, committed);
     record_regions(job.plan, committed);
     forget_silent(committed);
-    result.map(|()| Receipt { written })
+    fault.told(result).map(|()| Receipt { written })
 }
 
 /// Puts back what a commit has written and no lock holds; `committed` says what became of it.
@@ -159,22 +159,36 @@ impl Job<'_> {
         self.beside && first.is_none_or(|first| index < first.index)
     }
 
-    fn slot(self, planned: &PlannedDecoder) -> Result<Slot, Error> {
-        Slot::new(self.tree, planned, self.policy)
+    fn slot(self, planned: &PlannedDecoder, fault: &mut Fault) -> Result<Slot, Failed> {
+        Slot::new(self.tree, planned, self.policy, fault)
     }
 
     fn device(self, device: &DeviceBefore) -> Option<DeviceRegisters> {
         DeviceRegisters::of(self.tree, device.node)
     }
 
-    /// The error that a device's register did not keep what was written.
-    fn not_kept(self, node: NodeId) -> impl Fn(Mismatch) -> Error {
-        let at = self.tree.path(node);
-        move |(register, expected, found)| {
-            let error = Code::COMMIT_DEVICE_NOT_KEPT.at(at).detail(register);
-            error.expected(expected).found(found)
-        }
+    /// Fails where a device's register did not keep what was written.
+    fn kept(
+        self,
+        node: NodeId,
+        result: Result<(), Mismatch>,
+        fault: &mut Fault,
+    ) -> Result<(), Failed> {
+        let Err(mismatch) = result else { return Ok(()) };
+        Err(differs(Code::COMMIT_DEVICE_NOT_KEPT, self.tree.path(node).into(), mismatch, fault))
     }
+}
+
+/// A register that is not as it should be.
+#[cold]
+#[inline(never)]
+pub(crate) fn differs(
+    code: Code,
+    at: error::Place,
+    (register, expected, found): Mismatch,
+    fault: &mut Fault,
+) -> Failed {
+    fault.at(code, at).detail(register).expected(expected).found(found).into()
 }
 
 enum InitialState {
@@ -189,20 +203,22 @@ fn survey(
     hw: &mut impl Mmio,
     job: Job<'_>,
     committed: &mut CommittedMut<'_>,
-) -> Result<InitialState, Error> {
+    fault: &mut Fault,
+) -> Result<InitialState, Failed> {
     let CommittedMut { decoders, devices, regions, decoders_before, devices_before, .. } =
         committed;
     let most = [decoders.room(), devices.room(), regions.room(), decoders_before.room()];
     let have = most.into_iter().fold(devices_before.room(), usize::min);
     let need = job.plan.decoders.len();
     if need > have {
-        return Err(Code::COMMIT_CAPACITY.error().expected(need).found(have));
+        let at = error::Place::NOWHERE;
+        return fault.at(Code::COMMIT_CAPACITY, at).expected(need).found(have).into();
     }
     let mut in_use = 0usize;
     for planned in job.plan.decoders {
-        let slot = job.slot(planned)?;
+        let slot = job.slot(planned, fault)?;
         let image = slot.registers.read(hw);
-        settled(slot.place, image.control())?;
+        settled(slot.place, image.control(), fault)?;
         in_use += usize::from(image.control().committed());
         let PlannedDecoder { node, index, .. } = *planned;
         let entry = CommittedDecoder::new(job.tree, node, index, image, Fate::Untouched);
@@ -221,8 +237,8 @@ fn survey(
             }
             let registers = DecoderRegisters::new(hdm.block, index);
             let control = registers.read_control(hw);
-            let place = Place::of(job.tree, node, index);
-            settled(place, control)?;
+            let place = Place::of(job.tree, node, index).into();
+            settled(place, control, fault)?;
             let theirs = control.committed() && !job.may_be_in_use(node, index);
             if theirs && foreign.is_none() {
                 let image = registers.read_beside(hw, control);
@@ -236,7 +252,8 @@ fn survey(
         if let Some(registers) = DeviceRegisters::of(job.tree, node) {
             let before = registers.read(hw);
             if let Some(register) = before.silent() {
-                return Err(Code::COMMIT_SILENT.at(job.tree.path(node)).detail(register));
+                let at = job.tree.path(node);
+                return fault.at(Code::COMMIT_SILENT, at).detail(register).into();
             }
             let before = DeviceBefore { node, image: before, enabled: false };
             // One for each device with a decoder in the plan, so there is room.
@@ -244,10 +261,10 @@ fn survey(
         }
     }
     if in_use > 0 {
-        as_planned(job, committed)?;
+        as_planned(job, committed, fault)?;
     }
     if let Some(foreign) = foreign {
-        return Err(foreign);
+        return Err(fault.keep(foreign));
     }
     for device in &committed.devices_before {
         let Some(registers) = job.device(device) else { continue };
@@ -255,16 +272,12 @@ fn survey(
         if in_use == 0 {
             if let Some((_, expected, found)) = registers.frozen(before, job.policy) {
                 let at = job.tree.path(device.node);
-                let locked = Code::COMMIT_CONFIG_LOCKED.at(at);
-                return Err(locked.expected(expected).found(found));
+                let fault = fault.at(Code::COMMIT_CONFIG_LOCKED, at);
+                return fault.expected(expected).found(found).into();
             }
-        } else if let Some((register, expected, found)) = registers.difference(before, job.policy) {
-            let at = job.tree.path(registers.node);
-            return Err(Code::COMMIT_FOREIGN_ENABLES
-                .at(at)
-                .detail(register)
-                .expected(expected)
-                .found(found));
+        } else if let Some(mismatch) = registers.difference(before, job.policy) {
+            let at = job.tree.path(registers.node).into();
+            return Err(differs(Code::COMMIT_FOREIGN_ENABLES, at, mismatch, fault));
         }
     }
     if in_use == 0 {
@@ -282,30 +295,37 @@ fn survey(
 
 /// Refuses a decoder that does not answer, or that somebody's commit left unsettled.
 #[inline(never)]
-pub(crate) fn settled(place: Place, control: Control) -> Result<(), Error> {
-    if control.into_bits() == u32::MAX {
-        return Err(Code::COMMIT_SILENT.at(place.at).detail(Control::NUMBER));
+pub(crate) fn settled(
+    place: error::Place,
+    control: Control,
+    fault: &mut Fault,
+) -> Result<(), Failed> {
+    let found = control.into_bits();
+    if found == u32::MAX {
+        return silent(place, fault);
     }
     if !control.committed() && (control.commit() || control.error_not_committed()) {
-        return Err(Code::COMMIT_UNSETTLED.at(place).found(control.into_bits()));
+        return fault.at(Code::COMMIT_UNSETTLED, place).found(found).into();
     }
     Ok(())
 }
 
+/// Refuses a component of which a decoder does not answer.
+fn silent(place: error::Place, fault: &mut Fault) -> Result<(), Failed> {
+    let at = place.of_component();
+    fault.at(Code::COMMIT_SILENT, at).detail(Control::NUMBER).into()
+}
+
 /// Whether all planned decoders are committed as planned, given that at least one is.
-fn as_planned(job: Job<'_>, committed: &CommittedMut<'_>) -> Result<(), Error> {
+fn as_planned(job: Job<'_>, committed: &CommittedMut<'_>, fault: &mut Fault) -> Result<(), Failed> {
     for (planned, entry) in job.plan.decoders.iter().zip(&*committed.decoders) {
-        let slot = job.slot(planned)?;
+        let slot = job.slot(planned, fault)?;
         let place = slot.place;
         if !entry.committed() {
-            return Err(Code::COMMIT_FOREIGN_PART.at(place));
+            return fault.at(Code::COMMIT_FOREIGN_PART, place).into();
         }
-        if let Some((register, expected, found)) = slot.difference(entry.image, true) {
-            return Err(Code::COMMIT_FOREIGN_CONTENTS
-                .at(place)
-                .detail(register)
-                .expected(expected)
-                .found(found));
+        if let Some(mismatch) = slot.difference(entry.image, true) {
+            return Err(differs(Code::COMMIT_FOREIGN_CONTENTS, place, mismatch, fault));
         }
     }
     Ok(())
@@ -318,17 +338,18 @@ fn run(
     job: Job<'_>,
     committed: &mut CommittedMut<'_>,
     written: &mut usize,
-) -> Result<(), Error> {
+    fault: &mut Fault,
+) -> Result<(), Failed> {
     let Job { tree, plan, policy, .. } = job;
     for device in &committed.devices_before {
         if let Some(registers) = job.device(device) {
-            registers.quiesce(hw, &device.image).map_err(job.not_kept(device.node))?;
+            job.kept(device.node, registers.quiesce(hw, &device.image), fault)?;
         }
     }
     for (index, planned) in plan.decoders.iter().enumerate() {
         let Some(entry) = committed.decoders.get_mut(index) else { break };
         *written += 1;
-        entry.image = job.slot(planned)?.program(hw)?;
+        entry.image = job.slot(planned, fault)?.program(hw, fault)?;
         let node = planned.node;
         if plan.decoders.get(index + 1).is_some_and(|next| next.node == node) {
             continue;
@@ -340,18 +361,18 @@ fn run(
             for (image, entry) in images.iter_mut().zip(own) {
                 *image = entry.image;
             }
-            registers.mirror(hw, &device.image, &images).map_err(job.not_kept(node))?;
+            job.kept(node, registers.mirror(hw, &device.image, &images), fault)?;
         }
     }
     for device in &committed.devices_before {
         let node = device.node;
         if cfg!(feature = "back-invalidate") && plan.decoders_of(node).any(needs_back_invalidate) {
-            back_invalidate::enable(hw, clock, tree, node, &mut committed.links_before)?;
+            back_invalidate::enable(hw, clock, tree, node, &mut committed.links_before, fault)?;
         }
     }
     let mut next = plan.decoders.iter().skip(1);
     for (planned, entry) in plan.decoders.iter().zip(&mut *committed.decoders) {
-        let control = commit_one(hw, clock, &job.slot(planned)?)?;
+        let control = commit_one(hw, clock, &job.slot(planned, fault)?, fault)?;
         entry.image = entry.image.with_control(control);
         if next.next().is_some_and(|next| next.node == planned.node) {
             continue;
@@ -360,14 +381,14 @@ fn run(
         if let Some(device) = device
             && let Some(registers) = job.device(device)
         {
-            registers.enable(hw, &device.image, policy).map_err(job.not_kept(planned.node))?;
+            job.kept(planned.node, registers.enable(hw, &device.image, policy), fault)?;
             device.enabled = true;
         }
     }
     if policy.config_lock {
         for device in &committed.devices_before {
             if let Some(registers) = job.device(device) {
-                registers.lock(hw).map_err(job.not_kept(device.node))?;
+                job.kept(device.node, registers.lock(hw), fault)?;
             }
         }
     }
@@ -391,28 +412,29 @@ pub(crate) fn commit_one(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
     slot: &Slot,
-) -> Result<Control, Error> {
+    fault: &mut Fault,
+) -> Result<Control, Failed> {
     let (place, wanted) = (slot.place, slot.image.control().with_commit(true));
     slot.registers.write_control(hw, wanted);
-    let mut control = Control::new();
-    wait(clock, COMMIT_TIMEOUT, || {
-        control = slot.registers.read_control(hw);
-        control.settled().then_some(())
-    })
-    .map_err(|TimedOut { polls, microseconds }| {
-        Code::COMMIT_TIMEOUT.at(place).expected(microseconds).found((control.into_bits(), polls))
-    })?;
-    let found = control.into_bits();
+    let settled = |dword| Control::from_bits(dword).settled();
+    let address = slot.registers.control_address();
+    let (found, result) = poll(hw, clock, COMMIT_TIMEOUT, address, settled);
+    if let Err(TimedOut { polls, microseconds }) = result {
+        let fault = fault.at(Code::COMMIT_TIMEOUT, place).expected(microseconds);
+        return fault.found((found, polls)).into();
+    }
+    let control = Control::from_bits(found);
     if found == u32::MAX {
-        return Err(Code::COMMIT_SILENT.at(place.at).detail(Control::NUMBER));
+        silent(place, fault)?;
     }
     if control.error_not_committed() {
-        return Err(Code::COMMIT_REFUSED.at(place).found(found));
+        return fault.at(Code::COMMIT_REFUSED, place).found(found).into();
     }
     match slot.difference(slot.image.with_control(control), true) {
         None => Ok(control),
         Some((_, expected, _)) => {
-            Err(Code::COMMIT_COMMITTED_OTHERWISE.at(place).expected(expected).found(found))
+            let fault = fault.at(Code::COMMIT_COMMITTED_OTHERWISE, place);
+            fault.expected(expected).found(found).into()
         }
     }
 }
@@ -447,7 +469,7 @@ fn reject(hw: &mut impl Mmio, job: Job<'_>, committed: &mut CommittedMut<'_>) {
     for planned in plan.decoders {
         let PlannedDecoder { node, index, purpose } = *planned;
         // The run had all of them, in this order.
-        let Ok(slot) = job.slot(planned) else { break };
+        let Ok(slot) = job.slot(planned, &mut { Fault::NONE }) else { break };
         let image = slot.registers.read(hw);
         let mut entry = CommittedDecoder::new(tree, node, index, image, Fate::Done);
         let leads = |span| regions.iter().any(|region| region.span == span);
@@ -485,7 +507,7 @@ fn put_back(hw: &mut impl Mmio, job: Job<'_>, committed: &mut CommittedMut<'_>, 
     let entries = plan.decoders.iter().zip(&*decoders_before).enumerate();
     for (index, (planned, DecoderBefore(before))) in { entries }.take(written).rev() {
         let Some(entry) = decoders.get_mut(index) else { continue };
-        let Ok(slot) = job.slot(planned) else { continue };
+        let Ok(slot) = job.slot(planned, &mut { Fault::NONE }) else { continue };
         let PlannedDecoder { node, index: number, .. } = *planned;
         let mut fate = entry.fate;
         if fate != Fate::Done {

@@ -9,9 +9,10 @@ use cxl_regs::access::{Class, Features, Register, Rule, Spec};
 use cxl_regs::config::{Bdf, BridgeHeader, CONFIG_SIZE, EndpointHeader, Sbdf};
 use cxl_regs::dvsec::device::DeviceDvsec;
 
-use crate::error::Fault;
-use crate::mmio::{Block, Mmio};
+use crate::error::{Code, Fault, Place, Telling};
+use crate::mmio::{Block, Clock, Mmio};
 use crate::platform::{Ecam, RootBus};
+use crate::wait::poll_each_millisecond;
 
 /// A function's configuration space; `None` where no region decodes its bus.
 pub fn function_base(ecam: &[Ecam], function: Sbdf) -> Option<Block> {
@@ -51,6 +52,11 @@ pub fn write<R: Register>(hw: &mut impl Mmio, structure: Block, siblings: &[Spec
     let address = structure.address::<R>();
     let dword = hw.read(address);
     hw.write(address, beside(siblings, dword, value));
+}
+
+/// A register out of the dword that it lies in.
+pub(crate) fn register<R: Register>(dword: u32) -> R {
+    R::from_raw(dword >> shift(R::SPEC.offset))
 }
 
 const fn shift(offset: u16) -> u32 {
@@ -172,6 +178,8 @@ impl Cache {
 /// somebody wants it afresh, or there is no memory for what was fetched.
 #[derive(Debug)]
 pub(crate) struct Config<'c> {
+    /// Of the bridge that the function is below.
+    uid: u32,
     function: Sbdf,
     base: u64,
     /// Why something could not be made of what is there.
@@ -181,17 +189,17 @@ pub(crate) struct Config<'c> {
 
 impl<'c> Config<'c> {
     pub(crate) fn new(cache: &'c mut Cache) -> Self {
-        Self { function: Sbdf::default(), base: 0, fault: Fault::NONE, cache: Some(cache) }
+        Self { uid: 0, function: Sbdf::default(), base: 0, fault: Fault::NONE, cache: Some(cache) }
     }
 
     /// The open function's registers, each read again whenever it is asked for.
     pub(crate) fn uncached() -> Self {
-        Self { function: Sbdf::default(), base: 0, fault: Fault::NONE, cache: None }
+        Self { uid: 0, function: Sbdf::default(), base: 0, fault: Fault::NONE, cache: None }
     }
 
-    /// Turns to another function, of which nothing is known yet. `bus_base` is its bus's.
-    pub(crate) fn open(&mut self, bus_base: u64, function: Sbdf) {
-        self.function = function;
+    /// Turns to another function below a bridge, of which nothing is known yet. `bus_base` is its bus's.
+    pub(crate) fn open(&mut self, uid: u32, bus_base: u64, function: Sbdf) {
+        (self.uid, self.function) = (uid, function);
         self.base = bus_base.wrapping_add(within_bus(function));
         if let Some(cache) = &mut self.cache {
             cache.known = [0; DWORDS / 64];
@@ -201,6 +209,19 @@ impl<'c> Config<'c> {
     /// Which function this is.
     pub(crate) fn function(&self) -> Sbdf {
         self.function
+    }
+
+    /// Where this is, as an error names it.
+    pub(crate) fn place(&self) -> Place {
+        Place::function(self.uid, self.function)
+    }
+
+    /// The beginning of an error at the open function.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn refuse(&mut self, code: Code) -> Telling<'_> {
+        let at = self.place();
+        self.fault.at(code, at)
     }
 
     /// The structure at an offset.
@@ -236,6 +257,35 @@ impl<'c> Config<'c> {
         {
             *known &= !(1 << (index % 64));
         }
+    }
+
+    /// Fetches a dword each millisecond until it is `done`; gives what it was last, as an error where it
+    /// never was.
+    #[inline(never)]
+    pub(crate) fn poll(
+        &mut self,
+        hw: &mut impl Mmio,
+        clock: &mut impl Clock,
+        offset: u16,
+        milliseconds: u32,
+        done: fn(u32) -> bool,
+    ) -> Result<u32, u32> {
+        let index = usize::from(offset / 4);
+        // What is not there reads all-ones.
+        if index >= DWORDS {
+            return Ok(u32::MAX);
+        }
+        let Block(address) = self.block(offset);
+        let found = poll_each_millisecond(hw, clock, milliseconds, address, done);
+        if let Some(cache) = &mut self.cache
+            && let (Some(known), Some(slot)) =
+                (cache.known.get_mut(index / 64), cache.dwords.get_mut(index))
+        {
+            *known |= 1 << (index % 64);
+            let (Ok(dword) | Err(dword)) = found;
+            *slot = dword;
+        }
+        found
     }
 
     /// Fetches a dword again.

@@ -42,6 +42,7 @@ use crate::policy::{LeaveOut, OnFailure, Policy};
 use crate::topology::{
     Device, DeviceKind, Link, MAX_DEPTH, Node, NodeId, NodeKind, Path, TopologyMut, Tree,
 };
+use capacity::Capacity;
 use component::{Structures, structures};
 use error::{NoRootBus, Unassigned};
 pub(crate) use facts::{FunctionFacts, facts, memory_of};
@@ -49,7 +50,7 @@ use function::{Blocks, CxlFunction, Functions, Role, Sighting};
 
 /// What looks at one function or block at a time, for whoever walks otherwise.
 pub(crate) mod leaf {
-    pub(crate) use super::capacity::{capacity, mem_capability};
+    pub(crate) use super::capacity::{Capacity, capacity, mem_capability};
     pub(crate) use super::component::{Structures, structures};
     pub(crate) use super::error::Unassigned;
     pub(crate) use super::function::{
@@ -301,6 +302,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
     }
 
     /// Finds the root bus and scans it.
+    #[inline(never)]
     fn root_bus(&mut self, bridge: &Bridge, first: usize) -> Result<(), Error> {
         let at = Place::bridge(bridge.uid);
         if let Some(root) = bridge.root {
@@ -387,7 +389,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
             Code::DISCOVER_NOT_DECODED.at(at).found(bus)
         })?;
         let batch = self.nodes.len();
-        let mut functions = Functions::new(base, bus, above);
+        let mut functions = Functions::new(uid, base, bus, above);
         while let Some(header) = functions.next(self.hw, &mut self.config) {
             let result = self.look(uid, parent, batch, header, above, cxl_link);
             self.lost(result)?;
@@ -396,6 +398,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
     }
 
     /// Looks at the open function, on the bus whose nodes start at `batch`.
+    #[inline(never)]
     fn look(
         &mut self,
         uid: u32,
@@ -411,13 +414,13 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
             self.remarks.add(Code::DISCOVER_LEFT_OUT.at(at));
             return Ok(());
         }
-        let found = CxlFunction::identify(self.hw, &mut self.config, uid, header, above);
+        let found = CxlFunction::identify(self.hw, &mut self.config, header, above);
         let found = self.config.fault.told(found)?;
         if let Sighting::Cxl(found) = found {
             return self.add(uid, parent, batch, &found);
         }
         // One that went away while it was looked at seems to be anything.
-        let answers = function::answers(self.hw, &mut self.config, at);
+        let answers = function::answers(self.hw, &mut self.config);
         self.config.fault.told(answers)?;
         match (found, cxl_link) {
             (Sighting::Aside(remark), _) => self.remarks.add(remark),
@@ -430,6 +433,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
     }
 
     /// Adds the open function to the nodes of its bus, which start at `batch`.
+    #[inline(never)]
     fn add(
         &mut self,
         uid: u32,
@@ -440,7 +444,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         let function = self.config.function();
         let at = Place::function(uid, function);
         let above = Tree(&self.nodes).path(NodeId(parent as u16));
-        let port = found.port_number(self.hw, &mut self.config, at);
+        let port = found.port_number(self.hw, &mut self.config);
         let port = self.config.fault.told(port)?;
         let place = found.place_in(above, port);
         if place.is_some_and(|place| self.leaves_out(place)) {
@@ -451,12 +455,12 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
             let node = Node { parent, kind, port, function: Some(function), ..Node::EMPTY };
             return self.insert_sorted(batch, node, Link::EMPTY, at);
         }
-        let status = link_status(self.hw, &mut self.config, found, at);
+        let status = link_status(self.hw, &mut self.config, found);
         let status = self.config.fault.told(status)?;
         let (device, link) = match found.role {
             Role::Device => {
                 let Some(dvsec) = &found.device else { return Ok(()) };
-                let capability = capacity::mem_capability(self.hw, &mut self.config, dvsec, at);
+                let capability = capacity::mem_capability(self.hw, &mut self.config, dvsec);
                 let capability = self.config.fault.told(capability)?;
                 if !capability.mem_capable() {
                     let capability = capability.into_bits();
@@ -470,7 +474,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
                 (None, self.port_link(parent, status, at)?)
             }
         };
-        let blocks = found.blocks(self.hw, &mut self.config, at);
+        let blocks = found.blocks(self.hw, &mut self.config);
         let Blocks { component, device: registers } = self.config.fault.told(blocks)?;
         for block in [component, registers].into_iter().flatten() {
             self.check_forwarded(parent, block.address, at)?;
@@ -485,16 +489,17 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
             (Role::UpstreamPort, _) => NodeKind::UpstreamPort,
             (Role::DownstreamPort, _) | (Role::Device, None) => NodeKind::DownstreamPort,
             (Role::Device, Some((dvsec, capability))) => {
-                let capacity = capacity::capacity(
+                let mut capacity = Capacity::NONE;
+                let asked = capacity::capacity(
                     self.hw,
                     self.clock,
                     &mut self.config,
                     dvsec,
                     capability,
                     registers,
-                    at,
+                    &mut capacity,
                 );
-                let capacity = self.config.fault.told(capacity)?;
+                self.config.fault.told(asked)?;
                 if let Some(remark) = capacity.remark {
                     self.remarks.add(remark);
                 }
@@ -551,6 +556,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
     }
 
     /// What the open port leads to.
+    #[inline(never)]
     fn port_link(
         &mut self,
         parent: usize,
@@ -563,7 +569,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         }
         let buses: BusNumbers = self.config.read(self.hw, 0);
         // Three equal numbers and a latency of all-ones: no port has them.
-        let sound = function::sound::<BusNumbers>(self.hw, &mut self.config, 0, at);
+        let sound = function::sound::<BusNumbers>(self.hw, &mut self.config, 0);
         self.config.fault.told(sound)?;
         let (secondary, subordinate) = (buses.secondary(), buses.subordinate());
         if secondary == 0 {
@@ -640,14 +646,13 @@ pub(crate) fn link_status(
     hw: &mut impl Mmio,
     config: &mut Config<'_>,
     found: &CxlFunction,
-    at: Place,
 ) -> Result<Option<flex_bus::Status>, Failed> {
     let Some(dvsec) = &found.flex_bus else { return Ok(None) };
     let Spec { offset, bytes, .. } = flex_bus::Status::SPEC;
     let need = offset + u16::from(bytes);
     if !dvsec.has(offset..need) {
         let (offset, length) = (dvsec.offset, dvsec.length);
-        let fault = config.fault.at(Code::DISCOVER_SHORT_DVSEC, at).detail(DvsecId::FlexBusPort);
+        let fault = config.refuse(Code::DISCOVER_SHORT_DVSEC).detail(DvsecId::FlexBusPort);
         return fault.expected(need).found((length, offset)).into();
     }
     Ok(Some(config.read(hw, dvsec.offset)))

@@ -25,7 +25,7 @@ pub use place::Place;
 pub use register::registers;
 pub use rule::{BarProblem, Rule};
 
-pub(crate) use fault::{Failed, Fault};
+pub(crate) use fault::{Failed, Fault, Telling};
 pub(crate) use register::{Numbered, decoder_register, range_base};
 
 /// Why something was refused, what was found wrong, or what is worth knowing.

@@ -104,7 +104,7 @@ pub(crate) use component::{ComponentRecord, HEADER_START, Subject, header_dwords
 
 use crate::committed::{self, CommittedRef, CommittedRegion, Fate, Probed};
 use crate::config::{Cache, Config};
-use crate::error::{Code, Error, Numbered, Place};
+use crate::error::{Code, Error, Failed, Fault, Numbered, Place};
 use crate::mmio::Mmio;
 use crate::outcome::{ComponentOutcome, outcomes};
 use crate::platform::Ecam;
@@ -136,7 +136,7 @@ struct Header {
     digest: U64,
 }
 
-#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 struct RegionRecord {
     window: U64,
@@ -151,12 +151,12 @@ struct RegionRecord {
     reserved: [u8; 2],
 }
 
-#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
-struct DecoderRecord {
+pub(crate) struct DecoderRecord {
     uid: U32,
     component: u8,
-    index: u8,
+    pub(crate) index: u8,
     fate: u8,
     depth: u8,
     ports: [u8; MAX_DEPTH],
@@ -246,15 +246,17 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// Bytes of a record with so many parts; more than memory has for numbers that are nonsense.
+    /// Bytes of a record with so many parts.
     #[inline(never)]
-    fn size(self) -> usize {
+    fn size(self) -> u64 {
         let Self { regions, decoders, components, outcomes } = self;
-        size_of::<Header>()
-            .saturating_add(regions.saturating_mul(size_of::<RegionRecord>()))
-            .saturating_add(decoders.saturating_mul(size_of::<DecoderRecord>()))
-            .saturating_add(components.saturating_mul(size_of::<ComponentRecord>()))
-            .saturating_add(outcomes.saturating_mul(size_of::<OutcomeRecord>()))
+        // In a record they have 32 bits, and elsewhere they are of lists in memory.
+        let bytes = |count: usize, size: usize| count as u64 * size as u64;
+        size_of::<Header>() as u64
+            + bytes(regions, size_of::<RegionRecord>())
+            + bytes(decoders, size_of::<DecoderRecord>())
+            + bytes(components, size_of::<ComponentRecord>())
+            + bytes(outcomes, size_of::<OutcomeRecord>())
     }
 }
 
@@ -307,8 +309,9 @@ impl<'b> Writer<'b> {
     /// An empty record, with room for all its parts.
     pub(crate) fn new(counts: Counts, buffer: &'b mut [u8]) -> Result<Self, Error> {
         let (need, have) = (counts.size(), buffer.len());
-        let record = buffer
-            .get_mut(..need)
+        let record = usize::try_from(need)
+            .ok()
+            .and_then(|need| buffer.get_mut(..need))
             .ok_or_else(|| Code::HANDOFF_NO_ROOM.error().expected(need).found(have))?;
         Ok(Self { record, counts, at: size_of::<Header>(), registers: Digest::START })
     }
@@ -441,11 +444,13 @@ pub struct HandoffDecoder {
     pub fate: Fate,
 }
 
-/// A record that was checked.
+/// A record that was checked: what its parts say has a meaning, and what they name is in it.
 #[derive(Clone, Copy, Debug)]
 pub struct Handoff<'a> {
-    bytes: &'a [u8],
-    counts: Counts,
+    regions: &'a [RegionRecord],
+    pub(crate) decoders: &'a [DecoderRecord],
+    pub(crate) components: &'a [ComponentRecord],
+    outcomes: &'a [OutcomeRecord],
     registers: u64,
     /// Where the CEDT is.
     pub cedt: Option<TableLocation>,
@@ -455,96 +460,127 @@ pub struct Handoff<'a> {
 
 /// Reads a record at the start of `bytes`, which may go on behind it. All of it is checked here.
 pub fn read(bytes: &[u8]) -> Result<Handoff<'_>, Error> {
+    let mut fault = Fault::NONE;
+    let handoff = parts(bytes, &mut fault).and_then(|(header, handoff)| {
+        handoff.check(header, &mut fault)?;
+        Ok(handoff)
+    });
+    fault.told(handoff)
+}
+
+/// The parts of a record whose header and digest are sound.
+#[inline(never)]
+fn parts<'a>(bytes: &'a [u8], fault: &mut Fault) -> Result<(&'a Header, Handoff<'a>), Failed> {
     let (need, have) = (size_of::<Header>(), bytes.len());
-    let (header, _) = Header::ref_from_prefix(bytes)
-        .map_err(|_| Code::HANDOFF_NO_HEADER.error().expected(need).found(have))?;
+    let Ok((header, _)) = Header::ref_from_prefix(bytes) else {
+        return fault.at(Code::HANDOFF_NO_HEADER, Place::NOWHERE).expected(need).found(have).into();
+    };
     if header.magic != MAGIC {
-        return Err(Code::HANDOFF_MAGIC.at(Place::byte(0)).found(header.magic));
+        return fault.at(Code::HANDOFF_MAGIC, Place::byte(0)).found(header.magic).into();
     }
     let version = header.version.get();
     if !(FIRST..=VERSION).contains(&version) {
-        return Err(Code::HANDOFF_VERSION
-            .at(Place::byte(offset_of!(Header, version)))
-            .expected(VERSION)
-            .found(version));
+        let at = Place::byte(offset_of!(Header, version));
+        return fault.at(Code::HANDOFF_VERSION, at).expected(VERSION).found(version).into();
     }
+    let later = |field: U32| if version == FIRST { 0 } else { field.get() };
     let counts = Counts {
         regions: header.regions.get() as usize,
         decoders: header.decoders.get() as usize,
-        components: if version == FIRST { 0 } else { header.components.get() as usize },
-        outcomes: if version == FIRST { 0 } else { header.outcomes.get() as usize },
+        components: later(header.components) as usize,
+        outcomes: later(header.outcomes) as usize,
     };
     let (expected, found) = (counts.size(), header.size.get());
-    if u32::try_from(expected) != Ok(found) {
-        return Err(Code::HANDOFF_SIZE
-            .at(Place::byte(offset_of!(Header, size)))
-            .expected(expected)
-            .found(found));
+    let at = Place::byte(offset_of!(Header, size));
+    if expected != u64::from(found) {
+        return fault.at(Code::HANDOFF_SIZE, at).expected(expected).found(found).into();
     }
-    let record = bytes.get(..expected).ok_or_else(|| {
-        Code::HANDOFF_TRUNCATED
-            .at(Place::byte(offset_of!(Header, size)))
-            .expected(found)
-            .found(have)
-    })?;
+    let Some(record) = bytes.get(..found as usize) else {
+        return fault.at(Code::HANDOFF_TRUNCATED, at).expected(found).found(have).into();
+    };
     let blank = Header { digest: U64::ZERO, ..*header };
-    let parts = record.get(size_of::<Header>()..).unwrap_or(&[]);
-    let expected = Digest::START.bytes(blank.as_bytes()).bytes(parts).0;
+    let mut rest = record.get(size_of::<Header>()..).unwrap_or(&[]);
+    let expected = Digest::START.bytes(blank.as_bytes()).bytes(rest).0;
     if expected != header.digest.get() {
-        return Err(Code::HANDOFF_DIGEST
-            .at(Place::byte(offset_of!(Header, digest)))
-            .expected(expected)
-            .found(header.digest.get()));
+        let at = Place::byte(offset_of!(Header, digest));
+        let found = header.digest.get();
+        return fault.at(Code::HANDOFF_DIGEST, at).expected(expected).found(found).into();
     }
     let location =
         TableLocation { address: header.cedt_address.get(), size: header.cedt_size.get() };
     let handoff = Handoff {
-        bytes: record,
-        counts,
+        regions: list(&mut rest, counts.regions),
+        decoders: list(&mut rest, counts.decoders),
+        components: list(&mut rest, counts.components),
+        outcomes: list(&mut rest, counts.outcomes),
         registers: header.registers.get(),
         cedt: (location.address != 0).then_some(location),
-        unsaid: if version == FIRST { 0 } else { header.unsaid.get() },
+        unsaid: later(header.unsaid),
     };
-    handoff.try_regions().try_for_each(|region| region.map(|_| ()))?;
-    for (decoder, at) in handoff.try_decoders() {
-        let component = decoder?.component;
-        // Of a record that has components.
-        if version != FIRST && component >= counts.components {
-            let at = Place::byte(at + offset_of!(DecoderRecord, node));
-            return Err(Code::HANDOFF_CODE.at(at).found(component));
-        }
-    }
-    for (number, component, at) in handoff.component_records() {
-        component.check(at, number)?;
-    }
-    if counts.outcomes < counts.components {
-        return Err(Code::HANDOFF_CODE
-            .at(Place::byte(offset_of!(Header, outcomes)))
-            .found(counts.outcomes));
-    }
-    handoff.try_outcomes().try_for_each(|outcome| outcome.map(|_| ()))?;
-    Ok(handoff)
+    Ok((header, handoff))
+}
+
+/// So many parts of a kind, taken from the front of what is left; the size was checked.
+fn list<'a, T: FromBytes + KnownLayout + Immutable + Unaligned>(
+    rest: &mut &'a [u8],
+    count: usize,
+) -> &'a [T] {
+    let Ok((list, behind)) = <[T]>::ref_from_prefix_with_elems(rest, count) else { return &[] };
+    *rest = behind;
+    list
 }
 
 impl<'a> Handoff<'a> {
+    /// Looks at each part.
+    #[inline(never)]
+    fn check(&self, header: &Header, fault: &mut Fault) -> Result<(), Failed> {
+        let mut at = size_of::<Header>();
+        for region in self.regions {
+            let (base, size) = (region.base.get(), region.size.get());
+            if Span::new(Hpa(base), size).is_err() {
+                let at = Place::byte(at + offset_of!(RegionRecord, base));
+                return fault.at(Code::HANDOFF_RANGE, at).expected(base).found(size).into();
+            }
+            sound(region.check(), &mut at, size_of::<RegionRecord>(), fault)?;
+        }
+        // Of a record that has components.
+        let have = if header.version.get() == FIRST { usize::MAX } else { self.components.len() };
+        for decoder in self.decoders {
+            sound(decoder.check(have), &mut at, size_of::<DecoderRecord>(), fault)?;
+        }
+        for (number, component) in self.components.iter().enumerate() {
+            sound(component.check(number), &mut at, size_of::<ComponentRecord>(), fault)?;
+        }
+        let found = self.outcomes.len();
+        if found < self.components.len() {
+            let at = Place::byte(offset_of!(Header, outcomes));
+            return fault.at(Code::HANDOFF_CODE, at).found(found).into();
+        }
+        for outcome in self.outcomes {
+            sound(outcome.check(), &mut at, size_of::<OutcomeRecord>(), fault)?;
+        }
+        Ok(())
+    }
+
     /// The regions, by ascending address.
     pub fn regions(&self) -> impl Iterator<Item = CommittedRegion> + 'a + use<'a> {
-        self.try_regions().filter_map(Result::ok)
+        self.regions.iter().filter_map(RegionRecord::region)
     }
 
     /// The decoders, in the order in which they were committed.
     pub fn decoders(&self) -> impl Iterator<Item = HandoffDecoder> + 'a + use<'a> {
-        self.try_decoders().filter_map(|(decoder, _)| decoder.ok())
+        self.decoders.iter().filter_map(DecoderRecord::decoder)
     }
 
     /// The components that were found, each behind the one above it; none in a record of version 1.
     pub fn components(&self) -> impl Iterator<Item = HandoffComponent<'a>> + 'a + use<'a> {
-        self.component_records().map(|(_, component, _)| HandoffComponent(component))
+        self.components.iter().map(HandoffComponent)
     }
 
     /// What became of each component, in their order, and then of what became none.
     pub fn outcomes(&self) -> impl Iterator<Item = ComponentOutcome> + 'a + use<'a> {
-        self.try_outcomes().filter_map(Result::ok)
+        let mut components = self.components.iter();
+        self.outcomes.iter().map(move |outcome| outcome.outcome(components.next()))
     }
 
     /// Where memory is, for [`Policy::earlier`](crate::policy::Policy::earlier): each device's part in
@@ -558,20 +594,6 @@ impl<'a> Handoff<'a> {
             let CommittedRegion { span, interleave, partition, .. } = region;
             Some(EarlierRange { device: decoder.place.at, partition, span, interleave })
         })
-    }
-
-    /// How many components there are.
-    pub(crate) fn component_count(&self) -> usize {
-        self.counts.components
-    }
-
-    /// The component of a number.
-    pub(crate) fn component(&self, number: usize) -> Option<&'a ComponentRecord> {
-        let start = Counts { components: 0, outcomes: 0, ..self.counts }.size();
-        let at = start.checked_add(number.checked_mul(size_of::<ComponentRecord>())?)?;
-        let inside = number < self.counts.components;
-        let bytes = self.bytes.get(at..).filter(|_| inside)?;
-        ComponentRecord::ref_from_prefix(bytes).ok().map(|(record, _)| record)
     }
 
     /// Compares the registers of the locked decoders, read again in the order of
@@ -595,103 +617,145 @@ impl<'a> Handoff<'a> {
             None => Err(Code::HANDOFF_REGISTERS.error().expected(expected).found(found)),
         }
     }
-
-    fn try_regions(&self) -> impl Iterator<Item = Result<CommittedRegion, Error>> + 'a + use<'a> {
-        let bytes = self.bytes;
-        let start = size_of::<Header>();
-        (0..self.counts.regions).filter_map(move |number| {
-            let at = start + number * size_of::<RegionRecord>();
-            let (record, _) = RegionRecord::ref_from_prefix(bytes.get(at..)?).ok()?;
-            Some(record.region(at))
-        })
-    }
-
-    /// Each decoder, and where it is.
-    fn try_decoders(
-        &self,
-    ) -> impl Iterator<Item = (Result<HandoffDecoder, Error>, usize)> + 'a + use<'a> {
-        let bytes = self.bytes;
-        let start = Counts { regions: self.counts.regions, ..Counts::default() }.size();
-        (0..self.counts.decoders).filter_map(move |number| {
-            let at = start + number * size_of::<DecoderRecord>();
-            let (record, _) = DecoderRecord::ref_from_prefix(bytes.get(at..)?).ok()?;
-            Some((record.decoder(at), at))
-        })
-    }
-
-    /// Each component, its number, and where it is.
-    fn component_records(
-        &self,
-    ) -> impl Iterator<Item = (usize, &'a ComponentRecord, usize)> + 'a + use<'a> {
-        let handoff = *self;
-        let start = Counts { components: 0, outcomes: 0, ..self.counts }.size();
-        (0..self.counts.components).filter_map(move |number| {
-            let at = start + number * size_of::<ComponentRecord>();
-            Some((number, handoff.component(number)?, at))
-        })
-    }
-
-    fn try_outcomes(&self) -> impl Iterator<Item = Result<ComponentOutcome, Error>> + 'a + use<'a> {
-        let handoff = *self;
-        let start = Counts { outcomes: 0, ..self.counts }.size();
-        (0..self.counts.outcomes).filter_map(move |number| {
-            let at = start + number * size_of::<OutcomeRecord>();
-            let (record, _) = OutcomeRecord::ref_from_prefix(handoff.bytes.get(at..)?).ok()?;
-            let place = handoff.component(number).map(ComponentRecord::at);
-            Some(record.outcome(at, place))
-        })
-    }
 }
 
-/// The value behind a code, or the error with its place.
-fn decode<T: Copy>(codes: &[T], code: u8, offset: usize) -> Result<T, Error> {
-    let value = codes.get(usize::from(code)).copied();
-    value.ok_or_else(|| Code::HANDOFF_CODE.at(Place::byte(offset)).found(code))
+/// The value behind a code.
+fn decode<T: Copy>(codes: &[T], code: u8) -> Option<T> {
+    codes.get(usize::from(code)).copied()
+}
+
+/// A number in a part that means nothing: its offset there, and what it is.
+type Meaningless = (usize, usize);
+
+/// Refuses a part that has such a number, given where it lies; else goes behind it.
+fn sound(
+    part: Result<(), Meaningless>,
+    at: &mut usize,
+    size: usize,
+    fault: &mut Fault,
+) -> Result<(), Failed> {
+    if let Err((offset, found)) = part {
+        return fault.at(Code::HANDOFF_CODE, Place::byte(*at + offset)).found(found).into();
+    }
+    *at += size;
+    Ok(())
+}
+
+fn known(is_known: bool, offset: usize, found: usize) -> Result<(), Meaningless> {
+    if is_known { Ok(()) } else { Err((offset, found)) }
 }
 
 impl RegionRecord {
-    fn region(&self, at: usize) -> Result<CommittedRegion, Error> {
-        let (base, size) = (self.base.get(), self.size.get());
-        let offset = at + offset_of!(Self, base);
-        let code = |offset, found| Code::HANDOFF_CODE.at(Place::byte(offset)).found(found);
-        Ok(CommittedRegion {
+    fn check(&self) -> Result<(), Meaningless> {
+        known(Ways::decode(self.ways).is_ok(), offset_of!(Self, ways), self.ways.into())?;
+        known(
+            Granularity::decode(self.granularity).is_ok(),
+            offset_of!(Self, granularity),
+            self.granularity.into(),
+        )?;
+        known(
+            decode(&COHERENCY, self.coherency).is_some(),
+            offset_of!(Self, coherency),
+            self.coherency.into(),
+        )?;
+        known(
+            decode(&PARTITION, self.partition).is_some(),
+            offset_of!(Self, partition),
+            self.partition.into(),
+        )?;
+        known(
+            decode(&LOCKED, self.locked).is_some(),
+            offset_of!(Self, locked),
+            self.locked.into(),
+        )?;
+        known(decode(&PROBED, self.probed).is_some(), offset_of!(Self, probed), self.probed.into())
+    }
+
+    fn region(&self) -> Option<CommittedRegion> {
+        Some(CommittedRegion {
             window: Hpa(self.window.get()),
-            span: Span::new(Hpa(base), size).map_err(|_| {
-                Code::HANDOFF_RANGE.at(Place::byte(offset)).expected(base).found(size)
-            })?,
+            span: Span::new(Hpa(self.base.get()), self.size.get()).ok()?,
             interleave: Interleave {
-                ways: Ways::decode(self.ways)
-                    .map_err(|_| code(at + offset_of!(Self, ways), self.ways))?,
-                granularity: Granularity::decode(self.granularity)
-                    .map_err(|_| code(at + offset_of!(Self, granularity), self.granularity))?,
+                ways: Ways::decode(self.ways).ok()?,
+                granularity: Granularity::decode(self.granularity).ok()?,
             },
-            coherency: decode(&COHERENCY, self.coherency, at + offset_of!(Self, coherency))?,
-            partition: decode(&PARTITION, self.partition, at + offset_of!(Self, partition))?,
-            locked: decode(&LOCKED, self.locked, at + offset_of!(Self, locked))?,
-            probed: decode(&PROBED, self.probed, at + offset_of!(Self, probed))?,
+            coherency: decode(&COHERENCY, self.coherency)?,
+            partition: decode(&PARTITION, self.partition)?,
+            locked: decode(&LOCKED, self.locked)?,
+            probed: decode(&PROBED, self.probed)?,
         })
     }
 }
 
 impl DecoderRecord {
-    fn decoder(&self, at: usize) -> Result<HandoffDecoder, Error> {
-        let depth =
-            Code::HANDOFF_CODE.at(Place::byte(at + offset_of!(Self, depth))).found(self.depth);
-        let ports = self.ports.get(..usize::from(self.depth)).ok_or(depth)?;
+    /// Whether it is sound, given how many components there are.
+    fn check(&self, components: usize) -> Result<(), Meaningless> {
+        let (depth, number) = (usize::from(self.depth), self.number());
+        let component = decode(&COMPONENT, self.component);
+        known(depth <= MAX_DEPTH, offset_of!(Self, depth), depth)?;
+        known(component.is_some(), offset_of!(Self, component), self.component.into())?;
+        known(decode(&FATE, self.fate).is_some(), offset_of!(Self, fate), self.fate.into())?;
+        known(number < components, offset_of!(Self, node), number)
+    }
+
+    fn decoder(&self) -> Option<HandoffDecoder> {
+        let ports = self.ports.get(..usize::from(self.depth))?;
+        Some(HandoffDecoder {
+            place: committed::Place {
+                at: Path::new(self.uid.get(), ports)?,
+                component: decode(&COMPONENT, self.component)?,
+                index: self.index,
+            },
+            component: self.number(),
+            image: self.image(),
+            fate: decode(&FATE, self.fate)?,
+        })
+    }
+
+    /// Where it is, as an error names it.
+    #[cold]
+    pub(crate) fn place(&self) -> Place {
+        let ports = self.ports.get(..usize::from(self.depth)).unwrap_or(&[]);
+        let path = Path::new(self.uid.get(), ports).unwrap_or_default();
+        let component = decode(&COMPONENT, self.component).unwrap_or(Component::Device);
+        Place::of_decoder(&path, component, self.index)
+    }
+
+    /// The number of its component.
+    pub(crate) fn number(&self) -> usize {
+        self.node.get() as usize
+    }
+
+    /// What became of it.
+    pub(crate) fn fate(&self) -> Fate {
+        decode(&FATE, self.fate).unwrap_or(Fate::Untouched)
+    }
+
+    /// Its registers.
+    #[inline(never)]
+    pub(crate) fn image(&self) -> DecoderImage {
         let mut dwords = [0; DecoderImage::DWORDS];
         for (slot, dword) in dwords.iter_mut().zip(self.registers) {
             *slot = dword.get();
         }
-        let component = decode(&COMPONENT, self.component, at + offset_of!(Self, component))?;
-        Ok(HandoffDecoder {
-            place: committed::Place {
-                at: Path::new(self.uid.get(), ports).ok_or(depth)?,
-                component,
-                index: self.index,
-            },
-            component: self.node.get() as usize,
-            image: DecoderImage::from_dwords(dwords),
-            fate: decode(&FATE, self.fate, at + offset_of!(Self, fate))?,
-        })
+        DecoderImage::from_dwords(dwords)
+    }
+
+    /// The base of its region.
+    pub(crate) fn base(&self) -> u64 {
+        let [low, high, ..] = self.registers;
+        DecoderImage { base_low: low.get(), base_high: high.get(), ..Default::default() }.base()
+    }
+
+    /// How much of it there is; 0 where it serves none.
+    pub(crate) fn size(&self) -> u64 {
+        let [_, _, low, high, ..] = self.registers;
+        DecoderImage { size_low: low.get(), size_high: high.get(), ..Default::default() }.size()
+    }
+
+    /// Its control register.
+    pub(crate) fn control(&self) -> Control {
+        let [.., control, _, _] = self.registers;
+        Control::from_bits(control.get())
     }
 }

@@ -198,28 +198,52 @@ impl<'a, T, const N: usize> From<&'a mut Vec<T, N>> for List<'a, T> {
 
 /// Sorts by ascending keys, which should differ: items with the same one end in any order.
 pub(crate) fn sort_by_key<T, K: Ord>(list: &mut [T], key: impl Fn(&T) -> K) {
-    // A heap whose root is the greatest item, shrunk by one item at a time.
-    for root in (0..list.len() / 2).rev() {
-        sift_down(list, root, &key);
+    let length = list.len();
+    sort(&mut Keyed { list, key }, length);
+}
+
+/// Items by number, so that one function sorts whatever they are.
+trait Heap {
+    fn is_less(&self, one: usize, other: usize) -> bool;
+    fn swap(&mut self, one: usize, other: usize);
+}
+
+struct Keyed<'l, T, F> {
+    list: &'l mut [T],
+    key: F,
+}
+
+impl<T, K: Ord, F: Fn(&T) -> K> Heap for Keyed<'_, T, F> {
+    fn is_less(&self, one: usize, other: usize) -> bool {
+        let key = |at| self.list.get(at).map(&self.key);
+        key(one) < key(other)
     }
-    for end in (1..list.len()).rev() {
-        let Some(heap) = list.get_mut(..=end) else { return };
-        swap(heap, 0, end);
-        let Some(heap) = heap.get_mut(..end) else { return };
-        sift_down(heap, 0, &key);
+
+    fn swap(&mut self, one: usize, other: usize) {
+        swap(self.list, one, other);
     }
 }
 
-/// Moves an item down to where neither child is greater.
-fn sift_down<T, K: Ord>(heap: &mut [T], mut at: usize, key: &impl Fn(&T) -> K) {
+/// A heap whose root is the greatest item, shrunk by one item at a time.
+fn sort(heap: &mut dyn Heap, length: usize) {
+    for root in (0..length / 2).rev() {
+        sift_down(heap, root, length);
+    }
+    for end in (1..length).rev() {
+        heap.swap(0, end);
+        sift_down(heap, 0, end);
+    }
+}
+
+/// Moves an item of the first `length` down to where neither child is greater.
+fn sift_down(heap: &mut dyn Heap, mut at: usize, length: usize) {
     loop {
-        let children = (2 * at + 1..heap.len()).take(2);
-        let keyed = children.filter_map(|child| Some((key(heap.get(child)?), child)));
-        let Some((greatest, child)) = keyed.max() else { return };
-        if heap.get(at).is_none_or(|item| key(item) >= greatest) {
+        let (left, right) = (2 * at + 1, 2 * at + 2);
+        let child = if right < length && !heap.is_less(right, left) { right } else { left };
+        if child >= length || !heap.is_less(at, child) {
             return;
         }
-        swap(heap, at, child);
+        heap.swap(at, child);
         at = child;
     }
 }

@@ -25,24 +25,23 @@ use cxl_regs::access::Register;
 use cxl_regs::config::{BridgeControl, Command};
 use cxl_regs::dvsec::device;
 use cxl_regs::dvsec::flex_bus;
-use cxl_regs::hdm::{Capability, DecoderImage, GlobalControl};
+use cxl_regs::hdm::{Capability, GlobalControl};
 
 use crate::commit::back_invalidate;
 use crate::commit::planned_registers::Slot;
-use crate::commit::{commit_one, settled};
+use crate::commit::{commit_one, differs, settled};
 use crate::committed::Fate;
-use crate::config::{self, Acts, Cache, Config, bus_base, function_base};
+use crate::config::{self, Acts, Config, bus_base};
 use crate::decoder_registers::{DecoderRegisters, difference};
 use crate::discover::memory_of;
-use crate::error::{Code, Error, Numbered, Place, range_base as range_number};
+use crate::error::{Code, Error, Failed, Numbered, Place, range_base as range_number};
 use crate::handoff::{
-    ComponentRecord, HEADER_START, Handoff, HandoffDecoder, header_dwords, range_base,
+    ComponentRecord, DecoderRecord, HEADER_START, Handoff, header_dwords, range_base,
 };
 use crate::list::List;
 use crate::mmio::{Block, Clock, Mmio};
 use crate::outcome::{ComponentKind, ComponentOutcome, Extent, Outcome};
 use crate::platform::{Ecam, RootBus};
-use crate::topology::Partition;
 use crate::wait::poll_each_millisecond;
 
 /// How long a function may take to answer, and a link to train, after a reset (PCIe Base 6.x section
@@ -72,36 +71,58 @@ pub fn restore<'a>(
     pci: Pci,
     outcomes: impl Into<List<'a, ComponentOutcome>>,
 ) -> Result<Extent, Error> {
-    let (record, outcomes) = (*record, outcomes.into());
-    let mut cache = Cache::new();
-    let config = Config::new(&mut cache);
-    Restore { hw, clock, ecam, record, pci, config, outcomes }.run()
+    restore_into(hw, clock, ecam, record, pci, &mut outcomes.into())
+}
+
+// Compiled once, whatever the outcomes lie in.
+#[inline(never)]
+fn restore_into(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    ecam: &[Ecam],
+    record: &Handoff<'_>,
+    pci: Pci,
+    outcomes: &mut List<'_, ComponentOutcome>,
+) -> Result<Extent, Error> {
+    let (need, have) = (record.components.len(), outcomes.room());
+    if need == 0 {
+        return Err(Code::RESTORE_NO_COMPONENTS.error());
+    }
+    if need > have {
+        return Err(Code::RESTORE_CAPACITY.error().expected(need).found(have));
+    }
+    outcomes.clear();
+    for outcome in record.outcomes().take(need) {
+        let _ = outcomes.push(outcome);
+    }
+    let (at, config) = (Place::NOWHERE, Config::uncached());
+    let mut restore = Restore { hw, clock, ecam, record, pci, config, at, outcomes };
+    restore.run();
+    Ok(restore.extent())
 }
 
 struct Restore<'a, M, C> {
     hw: &'a mut M,
     clock: &'a mut C,
     ecam: &'a [Ecam],
-    record: Handoff<'a>,
+    record: &'a Handoff<'a>,
     pci: Pci,
+    /// That of the component in hand, and why it fails.
     config: Config<'a>,
-    outcomes: List<'a, ComponentOutcome>,
+    /// The component in hand, as an error names it.
+    at: Place,
+    outcomes: &'a mut [ComponentOutcome],
 }
 
+/// What is done to a component that is used.
+type Step<'a, M, C> = fn(&mut Restore<'a, M, C>, usize, &'a ComponentRecord) -> Result<(), Failed>;
+
 /// What tells one component from another.
+#[derive(Clone, Copy)]
 enum Identity {
     Function,
     Serial,
     Decoders,
-}
-
-/// A component as an error names it: its function, or as a host bridge its path.
-fn place(component: &ComponentRecord) -> Place {
-    let at = component.at();
-    match component.function() {
-        Some(function) => Place::function(at.uid(), function),
-        None => at.into(),
-    }
 }
 
 /// The bits of a header not to be written back, where [`ComponentRecord::header`] lies.
@@ -112,53 +133,54 @@ fn header_acts(kind: ComponentKind) -> &'static Acts {
     }
 }
 
+/// Whether a decoder serves a region.
+fn is_done(decoder: &DecoderRecord) -> bool {
+    decoder.fate() == Fate::Done
+}
+
+/// Whether it was committed: also one that served nothing any more, which is as much in the way of
+/// higher ones as it was.
+fn was_committed(decoder: &DecoderRecord) -> bool {
+    matches!(decoder.fate(), Fate::Done | Fate::Stranded) && decoder.control().committed()
+}
+
 impl<'a, M: Mmio, C: Clock> Restore<'a, M, C> {
-    // Compiled once, whatever the outcomes lie in.
-    #[inline(never)]
-    fn run(&mut self) -> Result<Extent, Error> {
-        let (need, have) = (self.record.component_count(), self.outcomes.room());
-        if need == 0 {
-            return Err(Code::RESTORE_NO_COMPONENTS.error());
-        }
-        if need > have {
-            return Err(Code::RESTORE_CAPACITY.error().expected(need).found(have));
-        }
-        self.outcomes.clear();
-        for outcome in self.record.outcomes().take(need) {
-            let _ = self.outcomes.push(outcome);
-        }
-        for number in 0..need {
+    fn run(&mut self) {
+        use ComponentKind::{Device, DownstreamPort, HostBridge, RootPort, UpstreamPort};
+        for number in 0..self.outcomes.len() {
             self.visit(number, Self::find);
         }
         // From the ports up to the root, then devices; decoders the other way round.
-        use ComponentKind::{Device, HostBridge, UpstreamPort};
-        for devices in [false, true] {
-            for number in (0..need).rev() {
-                if (self.kind(number) == Some(Device)) == devices {
-                    self.visit(number, Self::back_invalidate);
-                }
-            }
-        }
+        let ports = &[HostBridge, UpstreamPort, RootPort, DownstreamPort];
+        self.visit_upwards(ports, Self::back_invalidate);
+        self.visit_upwards(&[Device], Self::back_invalidate);
         for kind in [Device, UpstreamPort, HostBridge] {
-            for number in (0..need).rev() {
-                if self.kind(number) == Some(kind) {
-                    self.visit(number, Self::decode);
-                }
+            self.visit_upwards(&[kind], Self::decode);
+        }
+    }
+
+    /// Visits the components of some kinds, the last one first.
+    #[inline(never)]
+    fn visit_upwards(&mut self, kinds: &[ComponentKind], step: Step<'a, M, C>) {
+        for number in (0..self.outcomes.len()).rev() {
+            if self.kind(number).is_some_and(|kind| kinds.contains(&kind)) {
+                self.visit(number, step);
             }
         }
-        Ok(self.extent(need))
     }
 
     fn kind(&self, number: usize) -> Option<ComponentKind> {
-        Some(self.record.component(number)?.kind())
+        Some(self.record.components.get(number)?.kind())
     }
 
-    /// Why a component is not used, if it is not: its own outcome, or one above it.
-    fn error(&self, number: usize) -> Option<Error> {
-        let next = |number: &usize| self.record.component(*number)?.parent();
+    /// The component whose outcome is why one is not used, if it is not: itself, or one above it.
+    #[inline(never)]
+    fn failed(&self, mut number: usize) -> Option<usize> {
         // A component stands behind the one above it.
-        let mut upwards = core::iter::successors(Some(number), next);
-        upwards.find_map(|number| self.outcomes.get(number)?.outcome.error().copied())
+        while self.outcomes.get(number)?.outcome.error().is_none() {
+            number = self.record.components.get(number)?.parent()?;
+        }
+        Some(number)
     }
 
     fn is_in_use(&self, number: usize) -> bool {
@@ -171,198 +193,195 @@ impl<'a, M: Mmio, C: Clock> Restore<'a, M, C> {
         }
     }
 
-    /// Does a step for a component that is used; a failure is its loss.
-    fn visit(
-        &mut self,
-        number: usize,
-        step: fn(&mut Self, usize, &'a ComponentRecord) -> Result<(), Error>,
-    ) {
-        let Some(component) = self.record.component(number) else { return };
-        let result = match self.error(number) {
-            Some(error) => Err(error),
-            None => step(self, number, component),
-        };
-        let is_new = self.outcomes.get(number).is_some_and(|own| own.outcome.error().is_none());
-        if let (Err(error), true) = (result, is_new) {
+    /// Loses a component for what another one was lost for.
+    #[inline(never)]
+    fn lose_with(&mut self, number: usize, other: usize) {
+        let error = self.outcomes.get(other).and_then(|other| other.outcome.error());
+        if let Some(error) = error.copied() {
             self.lose(number, error);
         }
+    }
+
+    /// Does a step for a component that is used; a failure is its loss.
+    #[inline(never)]
+    fn visit(&mut self, number: usize, step: Step<'a, M, C>) {
+        let Some(component) = self.record.components.get(number) else { return };
+        match self.failed(number) {
+            Some(own) if own == number => {}
+            Some(above) => self.lose_with(number, above),
+            None => {
+                if step(self, number, component).is_err() {
+                    self.lose(number, self.config.fault.error());
+                }
+            }
+        }
+    }
+
+    /// Refuses what is not as recorded.
+    #[inline(never)]
+    fn same(&mut self, code: Code, detail: u16, expected: u64, found: u64) -> Result<(), Failed> {
+        if expected == found {
+            return Ok(());
+        }
+        let fault = self.config.fault.at(code, self.at).detail(detail);
+        fault.expected(expected).found(found).into()
     }
 
     // The component itself.
 
     /// Whether a component is there and the one recorded; PCI of it.
-    fn find(&mut self, number: usize, component: &'a ComponentRecord) -> Result<(), Error> {
-        let at = place(component);
+    fn find(&mut self, number: usize, component: &'a ComponentRecord) -> Result<(), Failed> {
+        self.at = component.place();
         if let Some(function) = component.function() {
-            let base = function_base(self.ecam, function).ok_or_else(|| {
-                let bus = RootBus { segment: function.segment, bus: function.bdf.bus() };
-                Code::RESTORE_NOT_DECODED.at(at).found(bus)
-            })?;
-            self.identify(component, base, at)?;
-            self.header(component, base, at)?;
+            let uid = component.uid();
+            // An error names a function where there is one.
+            self.at = Place::function(uid, function);
+            let bus = RootBus { segment: function.segment, bus: function.bdf.bus() };
+            let Some(base) = bus_base(self.ecam, bus) else {
+                return self.config.fault.at(Code::RESTORE_NOT_DECODED, self.at).found(bus).into();
+            };
+            self.config.open(uid, base, function);
+            self.identify(component)?;
+            self.header(component)?;
             if self.is_in_use(number) {
-                self.link(component, base, at)?;
-                self.memory(component, base, at)?;
+                self.link(component)?;
+                self.memory(component)?;
             }
         }
         let hdm = component.hdm.get();
-        if hdm != 0 {
-            let (expected, found) = (component.hdm_capability.get(), self.hw.read(hdm));
-            if expected != found {
-                let other = Code::RESTORE_OTHER.at(at).detail(Identity::Decoders as u8);
-                return Err(other.expected(expected).found(found));
-            }
+        if hdm == 0 {
+            return Ok(());
         }
-        Ok(())
+        let found = self.hw.read(hdm);
+        self.is_the_one(Identity::Decoders, component.hdm_capability.get().into(), found.into())
     }
 
-    fn identify(
-        &mut self,
-        component: &ComponentRecord,
-        base: Block,
-        at: Place,
-    ) -> Result<(), Error> {
-        let (hw, mut found) = (&mut *self.hw, 0);
-        poll_each_millisecond(self.clock, ANSWER_MS, || {
-            found = hw.read(base.0);
-            (found != u32::MAX && found & 0xFFFF != RETRY).then_some(())
+    fn is_the_one(&mut self, by: Identity, expected: u64, found: u64) -> Result<(), Failed> {
+        self.same(Code::RESTORE_OTHER, by as u16, expected, found)
+    }
+
+    /// Reads a dword of the component in hand each millisecond until it is `done`.
+    fn poll(&mut self, offset: u16, code: Code, done: fn(u32) -> bool) -> Result<u32, Failed> {
+        let Block(address) = self.config.block(offset);
+        poll_each_millisecond(self.hw, self.clock, ANSWER_MS, address, done).map_err(|found| {
+            let fault = self.config.fault.at(code, self.at);
+            fault.expected(ANSWER_MS).found(found).into()
         })
-        .ok_or_else(|| Code::RESTORE_GONE.at(at).expected(ANSWER_MS).found(found))?;
-        let halves = |high: u64, low: u64, bits: u32| high << bits | low;
-        let wanted = halves(component.device.get().into(), component.vendor.get().into(), 16);
-        let other = |what: Identity, expected: u64, found: u64| {
-            let other = Code::RESTORE_OTHER.at(at).detail(what as u8);
-            if expected == found { Ok(()) } else { Err(other.expected(expected).found(found)) }
-        };
-        other(Identity::Function, wanted, found.into())?;
-        let serial = u64::from(component.serial_at.get());
-        if serial != 0 {
-            let [low, high] = [4, 8]
-                .map(|within| u64::from(hw.read(base.0.wrapping_add(serial).wrapping_add(within))));
-            other(Identity::Serial, component.serial.get(), halves(high, low, 32))?;
+    }
+
+    #[inline(never)]
+    fn identify(&mut self, component: &ComponentRecord) -> Result<(), Failed> {
+        let answers = |found| found != u32::MAX && found & 0xFFFF != RETRY;
+        let found = self.poll(0, Code::RESTORE_GONE, answers)?;
+        let wanted = u64::from(component.device.get()) << 16 | u64::from(component.vendor.get());
+        self.is_the_one(Identity::Function, wanted, found.into())?;
+        let serial = component.serial_at.get();
+        if serial == 0 {
+            return Ok(());
         }
-        Ok(())
+        let Block(address) = self.config.block(serial);
+        let [low, high] = [4, 8].map(|within| self.hw.read(address.wrapping_add(within)));
+        let found = u64::from(high) << 32 | u64::from(low);
+        self.is_the_one(Identity::Serial, component.serial.get(), found)
     }
 
     /// Bus numbers, windows, BARs, Command and Bridge Control.
-    fn header(&mut self, component: &ComponentRecord, base: Block, at: Place) -> Result<(), Error> {
-        let (hw, acts) = (&mut *self.hw, header_acts(component.kind()));
-        let mut command: Command = base.read(hw);
-        let dwords = header_dwords(component.kind());
-        for (offset, wanted) in (HEADER_START..).step_by(4).zip(component.header).take(dwords) {
+    #[inline(never)]
+    fn header(&mut self, component: &ComponentRecord) -> Result<(), Failed> {
+        let (kind, base) = (component.kind(), self.config.block(0));
+        let (acts, ours) = (header_acts(kind), self.pci == Pci::Library);
+        let mut command: Command = base.read(self.hw);
+        let dwords = component.header.iter().take(header_dwords(kind));
+        for (offset, wanted) in (HEADER_START..).step_by(4).zip(dwords) {
             let mask = !acts.at(offset);
-            let address = base.0.wrapping_add(offset.into());
-            let (wanted, mut found) = (wanted.get(), hw.read(address) & mask);
-            if wanted == found {
-                continue;
-            }
+            let Block(address) = self.config.block(offset);
+            let (wanted, mut found) = (wanted.get(), self.hw.read(address) & mask);
             let mut code = Code::RESTORE_MOVED;
-            if self.pci == Pci::Library {
+            if wanted != found && ours {
                 if command.memory_space() {
                     command = command.with_memory_space(false);
-                    acts.write(hw, base, command);
+                    acts.write(self.hw, base, command);
                 }
                 // Write-1-to-clear bits are 0 in a record.
-                hw.write(address, wanted);
-                (found, code) = (hw.read(address) & mask, Code::RESTORE_NOT_KEPT);
+                self.hw.write(address, wanted);
+                (found, code) = (self.hw.read(address) & mask, Code::RESTORE_NOT_KEPT);
             }
-            if wanted != found {
-                return Err(code.at(at).detail(offset).expected(wanted).found(found));
-            }
+            self.same(code, offset, wanted.into(), found.into())?;
         }
         let wanted = Command::from_bits(component.command.get());
-        if self.pci == Pci::Library {
-            if wanted != base.read(hw) {
-                acts.write(hw, base, wanted);
+        if ours {
+            if wanted != base.read(self.hw) {
+                acts.write(self.hw, base, wanted);
             }
             let bits = component.bridge_control.get();
             // A bus that is in reset is nothing to come back to.
             let control = BridgeControl::from_bits(bits).with_secondary_bus_reset(false);
-            if component.kind() != ComponentKind::Device && control != base.read(hw) {
-                acts.write(hw, base, control);
+            if kind != ComponentKind::Device && control != base.read(self.hw) {
+                acts.write(self.hw, base, control);
             }
         }
-        let found: Command = base.read(hw);
+        let found: Command = base.read(self.hw);
         if wanted.memory_space() && !found.memory_space() {
-            let (wanted, found) = (wanted.into_bits(), found.into_bits());
-            let moved = Code::RESTORE_MOVED.at(at).detail(Command::SPEC.offset);
-            return Err(moved.expected(wanted).found(found));
+            let (wanted, found) = (wanted.into_bits().into(), found.into_bits().into());
+            return self.same(Code::RESTORE_MOVED, Command::SPEC.offset, wanted, found);
         }
         Ok(())
     }
 
     /// Waits until the link next to a function has trained to CXL.mem.
-    fn link(&mut self, component: &ComponentRecord, base: Block, at: Place) -> Result<(), Error> {
+    #[inline(never)]
+    fn link(&mut self, component: &ComponentRecord) -> Result<(), Failed> {
         let offset = component.flex_bus.get();
         if offset == 0 {
             return Ok(());
         }
-        let (hw, mut status) = (&mut *self.hw, flex_bus::Status::default());
-        let dvsec = Block(base.0.wrapping_add(offset.into()));
-        poll_each_millisecond(self.clock, ANSWER_MS, || {
-            status = dvsec.read(hw);
-            status.mem().then_some(())
-        })
-        .ok_or_else(|| Code::RESTORE_LINK.at(at).expected(ANSWER_MS).found(status.into_bits()))
+        let Block(address) = Block(self.config.block(offset).address::<flex_bus::Status>());
+        let trained = |dword| config::register::<flex_bus::Status>(dword).mem();
+        let result = poll_each_millisecond(self.hw, self.clock, ANSWER_MS, address, trained);
+        let Err(dword) = result else { return Ok(()) };
+        let found = config::register::<flex_bus::Status>(dword).into_bits();
+        let fault = self.config.fault.at(Code::RESTORE_LINK, self.at).expected(ANSWER_MS);
+        fault.found(found).into()
     }
 
     /// Waits until a device's memory is active, and asks how much it is.
-    fn memory(&mut self, component: &ComponentRecord, base: Block, at: Place) -> Result<(), Error> {
-        let (Some(function), ComponentKind::Device) = (component.function(), component.kind())
-        else {
+    #[inline(never)]
+    fn memory(&mut self, component: &ComponentRecord) -> Result<(), Failed> {
+        if component.kind() != ComponentKind::Device {
             return Ok(());
-        };
-        let bus = RootBus { segment: function.segment, bus: function.bdf.bus() };
-        self.config.open(bus_base(self.ecam, bus).unwrap_or(base.0), function);
+        }
         let (dvsec, registers) = (component.device_dvsec.get(), component.registers.get());
-        let (volatile, persistent) =
-            memory_of(self.hw, self.clock, &mut self.config, dvsec, registers, at)?;
-        let found = [volatile, persistent];
+        let found = memory_of(self.hw, self.clock, &mut self.config, dvsec, registers)?;
         let recorded = [component.volatile, component.persistent];
-        for (partition, (recorded, found)) in
-            Partition::ALL.into_iter().zip(recorded.into_iter().zip(found))
-        {
-            if recorded.get() != found {
-                let resized = Code::RESTORE_RESIZED.at(at).detail(partition);
-                return Err(resized.expected(recorded.get()).found(found));
-            }
+        for (number, (recorded, found)) in (0..).zip(recorded.into_iter().zip(found)) {
+            self.same(Code::RESTORE_RESIZED, number, recorded.get(), found)?;
         }
         Ok(())
     }
 
     // Decoders.
 
-    fn decoders(&self, number: usize) -> impl Iterator<Item = HandoffDecoder> + use<'a, M, C> {
-        let all = self.record.decoders();
-        all.filter(move |decoder| decoder.component == number && decoder.fate == Fate::Done)
+    fn decoders(&self, number: usize) -> impl Iterator<Item = &'a DecoderRecord> + use<'a, M, C> {
+        self.record.decoders.iter().filter(move |decoder| decoder.number() == number)
     }
 
-    /// The same, and those that served nothing any more: they are as much in the way of higher ones as
-    /// they were.
-    fn committed(&self, number: usize) -> impl Iterator<Item = HandoffDecoder> + use<'a, M, C> {
-        let all = self.record.decoders();
-        all.filter(move |decoder| {
-            let fate = matches!(decoder.fate, Fate::Done | Fate::Stranded);
-            decoder.component == number && fate && decoder.image.control().committed()
-        })
-    }
-
-    /// Whether a region has lost a member, or a component that leads to one.
-    fn is_dead(&self, image: &DecoderImage) -> Option<Error> {
-        let mut same = self.record.decoders().filter(|other| {
-            other.fate == Fate::Done
-                && other.image.size() != 0
-                && other.image.base() == image.base()
-        });
-        same.find_map(|other| self.error(other.component))
+    /// The component for which a region has lost a member, or what leads to one.
+    #[inline(never)]
+    fn dead(&self, region: u64) -> Option<usize> {
+        let mut same = self
+            .record
+            .decoders
+            .iter()
+            .filter(|other| is_done(other) && other.size() != 0 && other.base() == region);
+        same.find_map(|other| self.failed(other.number()))
     }
 
     /// Whether a decoder or a higher one of its component has something to serve. One of size 0 keeps
     /// others from using it.
-    fn is_wanted(&self, decoder: &HandoffDecoder) -> bool {
-        self.decoders(decoder.component).any(|other| {
-            other.place.index >= decoder.place.index
-                && (other.image.size() == 0 || self.is_dead(&other.image).is_none())
+    fn is_wanted(&self, decoder: &DecoderRecord) -> bool {
+        self.decoders(decoder.number()).any(|other| {
+            let serves = other.size() == 0 || self.dead(other.base()).is_none();
+            is_done(other) && other.index >= decoder.index && serves
         })
     }
 
@@ -370,167 +389,174 @@ impl<'a, M: Mmio, C: Clock> Restore<'a, M, C> {
         &mut self,
         number: usize,
         component: &'a ComponentRecord,
-    ) -> Result<(), Error> {
+    ) -> Result<(), Failed> {
         let (block, control) = (component.back_invalidate.get(), component.bi_control.get());
         if block == 0 || control == 0 || !self.is_in_use(number) {
             return Ok(());
         }
         let routes = component.kind() == ComponentKind::UpstreamPort;
-        back_invalidate::put_back(
-            self.hw,
-            self.clock,
-            component.at(),
-            Block(block),
-            routes,
-            control,
-        )
+        let (at, block) = (component.place(), Block(block));
+        let Self { hw, clock, config, .. } = self;
+        back_invalidate::put_back(*hw, *clock, at, block, routes, control, &mut config.fault)
     }
 
     /// All that decodes in a component.
-    fn decode(&mut self, number: usize, component: &'a ComponentRecord) -> Result<(), Error> {
+    fn decode(&mut self, number: usize, component: &'a ComponentRecord) -> Result<(), Failed> {
         if component.hdm.get() == 0 || !self.is_in_use(number) {
             return Ok(());
         }
-        let result = match component.kind() {
-            ComponentKind::Device => self.device(number, component),
-            _ => self.commit(number, component),
-        };
-        let Err(error) = result else { return Ok(()) };
+        self.at = component.place();
         let routes = component.kind() != ComponentKind::Device;
+        let result = if routes {
+            self.commit(number, component, None)
+        } else {
+            self.device(number, component)
+        };
+        let Err(Failed) = result else { return Ok(()) };
+        let error = self.config.fault.error();
         let failed = error.at.decoder().filter(|index| routes && *index > 0);
         self.take_back(number, component, failed.unwrap_or(0));
-        let Some(first) = failed else { return Err(error) };
+        let Some(first) = failed else { return Err(Failed) };
         // Those before the one that failed are committed, and what they lead to stays.
-        for decoder in self.decoders(number).filter(|decoder| decoder.place.index >= first) {
-            for member in self.record.decoders() {
-                let same = member.fate == Fate::Done && member.image.base() == decoder.image.base();
-                let below = self.is_below(member.component, number);
-                if same && below && self.kind(member.component) == Some(ComponentKind::Device) {
-                    self.lose(member.component, error);
+        let own = |decoder: &&DecoderRecord| is_done(decoder) && decoder.index >= first;
+        for decoder in self.decoders(number).filter(own) {
+            for member in self.record.decoders.iter().filter(|member| is_done(member)) {
+                let same = member.base() == decoder.base();
+                let (member, is_device) =
+                    (member.number(), self.kind(member.number()) == Some(ComponentKind::Device));
+                if same && is_device && self.is_below(member, number) {
+                    self.lose(member, error);
                 }
             }
         }
         Ok(())
     }
 
-    fn is_below(&self, number: usize, above: usize) -> bool {
-        let next = |number: &usize| self.record.component(*number)?.parent();
-        core::iter::successors(Some(number), next).any(|number| number == above)
+    fn is_below(&self, mut number: usize, above: usize) -> bool {
+        while number != above {
+            let component = self.record.components.get(number);
+            let Some(parent) = component.and_then(ComponentRecord::parent) else { return false };
+            number = parent;
+        }
+        true
+    }
+
+    /// Refuses what a device's register did not keep.
+    fn kept(&mut self, register: u16, expected: u32, found: u32) -> Result<(), Failed> {
+        self.same(Code::COMMIT_DEVICE_NOT_KEPT, register, expected.into(), found.into())
+    }
+
+    /// Before anything of a device is written: no CXL.mem, so that nothing that is half put back decodes,
+    /// neither decoders nor ranges. Of a bridge, or where CONFIG_LOCK holds it, there is no DVSEC to write.
+    #[inline(never)]
+    fn quiesce(&mut self, dvsec: Option<Block>) {
+        let Some(dvsec) = dvsec else { return };
+        let found: device::Control = dvsec.read(self.hw);
+        if found.mem_enable() {
+            config::DEVICE.write(self.hw, dvsec, found.with_mem_enable(false));
+        }
+    }
+
+    /// Writes a dword of a device that is not as recorded, if it may be written.
+    #[inline(never)]
+    fn put(
+        &mut self,
+        address: u64,
+        register: u16,
+        wanted: u32,
+        may_write: bool,
+        dvsec: Option<Block>,
+    ) -> Result<(), Failed> {
+        if may_write && self.hw.read(address) != wanted {
+            self.quiesce(dvsec);
+            self.hw.write(address, wanted);
+        }
+        let found = self.hw.read(address);
+        self.kept(register, wanted, found)
     }
 
     /// A device's decoders, then what switches it on.
-    fn device(&mut self, number: usize, component: &ComponentRecord) -> Result<(), Error> {
+    #[inline(never)]
+    fn device(&mut self, number: usize, component: &'a ComponentRecord) -> Result<(), Failed> {
         let (Some(function), hdm) = (component.function(), Block(component.hdm.get())) else {
             return Ok(());
         };
-        let base = function_base(self.ecam, function).map_or(0, |base| base.0);
+        let base = config::function_base(self.ecam, function).map_or(0, |base| base.0);
         let dvsec = Block(base.wrapping_add(component.device_dvsec.get().into()));
-        let at = component.at();
-        let kept = |register: u16, expected: u32, found: u32| match expected == found {
-            true => Ok(()),
-            false => Err(Code::COMMIT_DEVICE_NOT_KEPT
-                .at(at)
-                .detail(register)
-                .expected(expected)
-                .found(found)),
-        };
-        let control = device::Control::from_bits(component.control.get());
         let frozen = dvsec.read::<device::Lock>(self.hw).config_lock();
-        let found: device::Control = dvsec.read(self.hw);
-        let global = GlobalControl::from_bits(component.global.get());
-        // While it is off, nothing that is half put back decodes: neither decoders nor ranges.
-        if found.mem_enable() && !frozen && self.is_changed(number, component, dvsec, hdm) {
-            config::DEVICE.write(self.hw, dvsec, found.with_mem_enable(false));
-        }
-        self.commit(number, component)?;
-        let hw = &mut *self.hw;
-        let count = dvsec.read::<device::Capability>(hw).hdm_count();
+        let writable = (!frozen).then_some(dvsec);
+        self.commit(number, component, writable)?;
+        let count = dvsec.read::<device::Capability>(self.hw).hdm_count();
         for (range, recorded) in (0..count).zip(component.range_bases) {
             let halves = range_base(dvsec, range).into_iter().zip(recorded).zip([false, true]);
             for ((address, wanted), low) in halves {
-                if !frozen && hw.read(address) != wanted.get() {
-                    hw.write(address, wanted.get());
-                }
-                kept(range_number(range.into(), low), wanted.get(), hw.read(address))?;
+                let register = range_number(range.into(), low);
+                self.put(address, register, wanted.get(), !frozen, writable)?;
             }
         }
-        if hdm.read::<GlobalControl>(hw) != global {
-            hdm.write(hw, global);
+        let address = hdm.address::<GlobalControl>();
+        self.put(address, GlobalControl::NUMBER, component.global.get(), true, writable)?;
+        let control = device::Control::from_bits(component.control.get());
+        if !frozen && dvsec.read::<device::Control>(self.hw) != control {
+            config::DEVICE.write(self.hw, dvsec, control);
         }
-        kept(GlobalControl::NUMBER, global.raw(), hdm.read::<GlobalControl>(hw).raw())?;
-        if !frozen && dvsec.read::<device::Control>(hw) != control {
-            config::DEVICE.write(hw, dvsec, control);
-        }
-        let found = dvsec.read::<device::Control>(hw).raw();
-        kept(device::Control::NUMBER, control.raw(), found)?;
+        let found = dvsec.read::<device::Control>(self.hw).raw();
+        self.kept(device::Control::NUMBER, control.raw(), found)?;
         let lock = device::Lock::from_bits(component.lock.get());
         if !frozen && lock.config_lock() {
-            config::DEVICE.write(hw, dvsec, lock);
+            config::DEVICE.write(self.hw, dvsec, lock);
         }
-        kept(device::Lock::NUMBER, lock.raw(), dvsec.read::<device::Lock>(hw).raw())
-    }
-
-    /// Whether anything that decodes in a device is not as recorded.
-    fn is_changed(
-        &mut self,
-        number: usize,
-        component: &ComponentRecord,
-        dvsec: Block,
-        hdm: Block,
-    ) -> bool {
-        // What stayed behind above the last one in use is not put back.
-        let last = self.decoders(number).map(|decoder| decoder.place.index).max();
-        let decoders = self.committed(number).filter(|decoder| Some(decoder.place.index) <= last);
-        let hw = &mut *self.hw;
-        let count = dvsec.read::<device::Capability>(hw).hdm_count();
-        let mut ranges = (0..count)
-            .zip(component.range_bases)
-            .flat_map(|(range, recorded)| range_base(dvsec, range).into_iter().zip(recorded));
-        hdm.read::<GlobalControl>(hw).raw() != component.global.get()
-            || ranges.any(|(address, wanted)| hw.read(address) != wanted.get())
-            || { decoders }.any(|decoder| {
-                let found = DecoderRegisters::new(hdm, decoder.place.index).read(hw);
-                difference(decoder.image, found).is_some()
-            })
+        let found = dvsec.read::<device::Lock>(self.hw).raw();
+        self.kept(device::Lock::NUMBER, lock.raw(), found)
     }
 
     /// Programs and commits what is not as recorded, from the lowest decoder up.
-    fn commit(&mut self, number: usize, component: &ComponentRecord) -> Result<(), Error> {
+    #[inline(never)]
+    fn commit(
+        &mut self,
+        number: usize,
+        component: &'a ComponentRecord,
+        writable: Option<Block>,
+    ) -> Result<(), Failed> {
         let decoders = Capability::from_bits(component.hdm_capability.get()).decoders();
-        for decoder in self.committed(number) {
-            let HandoffDecoder { place, image, .. } = decoder;
-            if !self.is_wanted(&decoder) {
+        for decoder in self.decoders(number).filter(|decoder| was_committed(decoder)) {
+            if !self.is_wanted(decoder) {
                 continue;
             }
-            if decoders.is_none_or(|decoders| place.index >= decoders) {
-                return Err(Code::COMMIT_NO_SUCH_DECODER.at(place));
+            let place = decoder.place();
+            if decoders.is_none_or(|decoders| decoder.index >= decoders) {
+                self.quiesce(writable);
+                return self.config.fault.at(Code::COMMIT_NO_SUCH_DECODER, place).into();
             }
-            let registers = DecoderRegisters::new(Block(component.hdm.get()), place.index);
-            let found = registers.read(self.hw);
-            let Some((register, expected, value)) = difference(image, found) else { continue };
+            let registers = DecoderRegisters::new(Block(component.hdm.get()), decoder.index);
+            let (image, found) = (decoder.image(), registers.read(self.hw));
+            let Some(mismatch) = difference(image, found) else { continue };
+            self.quiesce(writable);
+            let fault = &mut self.config.fault;
             if found.control().committed() {
-                let other = Code::RESTORE_IN_USE.at(place).detail(register);
-                return Err(other.expected(expected).found(value));
+                return Err(differs(Code::RESTORE_IN_USE, place, mismatch, fault));
             }
-            settled(place, found.control())?;
+            settled(place, found.control(), fault)?;
             let slot = Slot::recorded(place, registers, image);
-            slot.program(self.hw)?;
-            commit_one(self.hw, self.clock, &slot)?;
+            slot.program(self.hw, fault)?;
+            commit_one(self.hw, self.clock, &slot, fault)?;
         }
         Ok(())
     }
 
     /// After a failure: clears what this or an earlier restore committed and no lock holds, from the
     /// highest decoder down to `first`.
+    #[inline(never)]
     fn take_back(&mut self, number: usize, component: &ComponentRecord, first: u8) {
         let decoders = Capability::from_bits(component.hdm_capability.get()).decoders();
         for index in (first..decoders.unwrap_or(0)).rev() {
             let registers = DecoderRegisters::new(Block(component.hdm.get()), index);
             let found = registers.read(self.hw);
             let control = found.control();
-            let ours = self.committed(number).any(|decoder| {
-                let recorded = decoder.image.with_control(control);
-                decoder.place.index == index && difference(recorded, found).is_none()
+            let mut own = self.decoders(number).filter(|decoder| was_committed(decoder));
+            let ours = own.any(|decoder| {
+                let recorded = decoder.image().with_control(control);
+                decoder.index == index && difference(recorded, found).is_none()
             });
             if ours && control.commit() && !control.locked() {
                 registers.write_control(self.hw, control.with_commit(false));
@@ -539,25 +565,31 @@ impl<'a, M: Mmio, C: Clock> Restore<'a, M, C> {
     }
 
     /// How much of what was in use is back. A device none of whose regions is whole is lost with them.
-    fn extent(&mut self, count: usize) -> Extent {
-        for number in 0..count {
-            let regions = self.decoders(number).filter(|decoder| decoder.image.size() != 0);
-            let mut dead = regions.map(|decoder| self.is_dead(&decoder.image));
-            let first = dead.next().flatten().filter(|_| dead.all(|error| error.is_some()));
+    #[inline(never)]
+    fn extent(&mut self) -> Extent {
+        let mut lost = 0u16;
+        for (number, before) in self.record.outcomes().enumerate().take(self.outcomes.len()) {
             let is_device = self.kind(number) == Some(ComponentKind::Device);
-            match first.filter(|_| is_device && self.is_in_use(number)) {
-                Some(error) => self.lose(number, error),
+            match self.dead_with_all(number).filter(|_| is_device && self.is_in_use(number)) {
+                Some(other) => self.lose_with(number, other),
                 None => self.visit(number, |_, _, _| Ok(())),
             }
+            if before.outcome == Outcome::InUse && !self.is_in_use(number) {
+                lost = lost.saturating_add(1);
+            }
         }
-        let before = self.record.outcomes().take(count);
-        let both = before.zip(&*self.outcomes);
-        let lost = { both }.filter(|(before, now)| {
-            before.outcome == Outcome::InUse && now.outcome != Outcome::InUse
-        });
-        match u16::try_from(lost.count()) {
-            Ok(0) => Extent::Whole,
-            lost => Extent::Less { lost: lost.unwrap_or(u16::MAX) },
+        if lost == 0 { Extent::Whole } else { Extent::Less { lost } }
+    }
+
+    /// Where all regions of a component are dead, what the first one is dead for.
+    fn dead_with_all(&self, number: usize) -> Option<usize> {
+        let mut first = None;
+        for decoder in self.decoders(number).filter(|decoder| is_done(decoder)) {
+            if decoder.size() != 0 {
+                let dead = self.dead(decoder.base())?;
+                first.get_or_insert(dead);
+            }
         }
+        first
     }
 }

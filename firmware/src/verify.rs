@@ -21,7 +21,7 @@ use crate::commit::planned_registers::Slot;
 use crate::committed::{CommittedDecoder, CommittedDevice, CommittedMut, Fate, Place};
 use crate::decoder_registers::DecoderRegisters;
 use crate::device_registers::DeviceRegisters;
-use crate::error::{Code, Numbered};
+use crate::error::{Code, Fault, Numbered};
 use crate::list;
 use crate::mmio::Mmio;
 use crate::plan::PlanRef;
@@ -148,7 +148,9 @@ fn judge_plan(
         let mut entries = committed.decoders.iter();
         let entry =
             entries.find(|entry| (entry.node, entry.index) == (planned.node, planned.index));
-        let (Some(entry), Ok(slot)) = (entry, Slot::new(tree, planned, policy)) else {
+        let (Some(entry), Ok(slot)) =
+            (entry, Slot::new(tree, planned, policy, &mut { Fault::NONE }))
+        else {
             findings.add(Code::VERIFY_NOT_COMMITTED.at(place));
             continue;
         };
@@ -188,6 +190,7 @@ pub(crate) fn view(window: &Window, span: Span, ways: Ways) -> Option<WindowView
 }
 
 /// Reads every component with decoders.
+#[inline(never)]
 fn read(
     hw: &mut impl Mmio,
     tree: Tree<'_>,

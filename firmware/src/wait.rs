@@ -4,7 +4,7 @@
 //! after a number of polls that takes seconds on the slowest bus. A clock that wraps, at however many
 //! bits, or that steps back loses one step and no more.
 
-use crate::mmio::Clock;
+use crate::mmio::{Clock, Mmio};
 
 /// A read across a bus takes longer than a quarter of a microsecond, so that many polls outlast
 /// the time they are allowed unless the clock is wrong.
@@ -79,30 +79,55 @@ pub fn wait<T>(
     }
 }
 
-/// Asks `poll` once a millisecond until it has an answer; at once and once more at the end. For
-/// waits of seconds to minutes: one of n milliseconds asks the hardware at most n + 2 times. It ends
-/// by the clock, or as soon as the clock does not come through a millisecond.
-pub(crate) fn poll_each_millisecond<T>(
+/// Reads the dword at an address until it is `done`, for at most `limit` microseconds; gives what it was
+/// last.
+// Compiled once, whatever is waited for.
+#[inline(never)]
+pub(crate) fn poll(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    limit: u64,
+    address: u64,
+    done: fn(u32) -> bool,
+) -> (u32, Result<(), TimedOut>) {
+    let mut found = 0;
+    let result = wait(clock, limit, || {
+        found = hw.read(address);
+        done(found).then_some(())
+    });
+    (found, result)
+}
+
+/// Reads the dword at an address once a millisecond until it is `done`; at once and once more at the end.
+/// Gives what it was last, as an error where it never was. For waits of seconds to minutes: one of n
+/// milliseconds asks the hardware at most n + 2 times. It ends by the clock, or as soon as the clock does
+/// not come through a millisecond.
+// Compiled once, whatever is waited for.
+#[inline(never)]
+pub(crate) fn poll_each_millisecond(
+    hw: &mut impl Mmio,
     clock: &mut impl Clock,
     milliseconds: u32,
-    mut poll: impl FnMut() -> Option<T>,
-) -> Option<T> {
-    if let Some(answer) = poll() {
-        return Some(answer);
-    }
+    address: u64,
+    done: fn(u32) -> bool,
+) -> Result<u32, u32> {
     let mut elapsed = Elapsed::start(clock);
     let end = u64::from(milliseconds) * 1000;
-    for _ in 0..milliseconds {
-        let from = elapsed.total;
-        let runs = (0..CLOCK_READS).any(|_| elapsed.look(clock) - from >= 1000);
-        if !runs || elapsed.total > end {
-            break;
+    let mut left = milliseconds.saturating_add(1);
+    loop {
+        let found = hw.read(address);
+        if done(found) {
+            return Ok(found);
         }
-        if let Some(answer) = poll() {
-            return Some(answer);
+        let Some(less) = left.checked_sub(1) else { return Err(found) };
+        left = less;
+        let from = elapsed.total;
+        // The last one comes whatever the clock says.
+        if left > 0 {
+            let runs = (0..CLOCK_READS).any(|_| elapsed.look(clock) - from >= 1000);
+            left = if runs && elapsed.total <= end { left } else { 0 };
         }
     }
-    poll()
 }
 
 #[cfg(test)]
@@ -135,6 +160,18 @@ mod tests {
         }
     }
 
+    /// Hardware that is not there, and how often it was asked.
+    struct Silent(u32);
+
+    impl Mmio for Silent {
+        fn read(&mut self, _: u64) -> u32 {
+            self.0 += 1;
+            u32::MAX
+        }
+
+        fn write(&mut self, _: u64, _: u32) {}
+    }
+
     const LIMIT: u64 = 100_000_000;
 
     fn polls(clock: &mut impl Clock) -> TimedOut {
@@ -161,21 +198,29 @@ mod tests {
         for mut clock in [still, back] {
             assert_eq!(polls(&mut clock), TimedOut { polls: BATCH, microseconds: 0 });
             let Stepping { looks: before, .. } = clock;
-            let mut asked = 0;
-            let answer = poll_each_millisecond(&mut clock, 256_000, || {
-                asked += 1;
-                None::<()>
-            });
-            assert_eq!((answer, asked), (None, 2));
+            let mut silent = Silent(0);
+            let answer = poll_each_millisecond(&mut silent, &mut clock, 256_000, 0, |_| false);
+            assert_eq!((answer, silent.0), (Err(u32::MAX), 2));
             assert!(clock.looks - before <= u64::from(CLOCK_READS) + 1);
         }
         assert_eq!(polls(&mut Slow(0, 100)).polls, BATCH);
-        let mut asked = 0;
-        poll_each_millisecond(&mut Slow(0, 1000), 256_000, || {
-            asked += 1;
-            None::<()>
-        });
-        assert_eq!(asked, 2, "it did not come through the first millisecond");
+        let mut silent = Silent(0);
+        let answer = poll_each_millisecond(&mut silent, &mut Slow(0, 1000), 256_000, 0, |_| false);
+        assert!(answer.is_err());
+        assert_eq!(silent.0, 2, "it did not come through the first millisecond");
+    }
+
+    #[test]
+    fn what_answers_late_is_asked_once_a_millisecond_and_once_more() {
+        for milliseconds in [0, 1, 20] {
+            let mut clock = Stepping { now: 0, step: 1000, mask: u64::MAX, looks: 0 };
+            let mut silent = Silent(0);
+            let answer = poll_each_millisecond(&mut silent, &mut clock, milliseconds, 0, |_| false);
+            assert_eq!((answer, silent.0), (Err(u32::MAX), milliseconds + 2));
+        }
+        let mut silent = Silent(0);
+        let answer = poll_each_millisecond(&mut silent, &mut Slow(0, 1), 9, 0, |_| true);
+        assert_eq!((answer, silent.0), (Ok(u32::MAX), 1));
     }
 
     #[test]

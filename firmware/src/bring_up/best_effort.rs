@@ -32,6 +32,7 @@ enum Round {
     Final,
 }
 
+#[inline(never)]
 pub(super) fn run(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
@@ -180,6 +181,7 @@ fn lose_culprits(
 
 /// The same for an error about a decoder, or a device's decoder for a range: where its component has
 /// others that serve a region, these stay.
+#[inline(never)]
 fn lose_decoders(work: &mut WorkspaceMut<'_>, error: Error) -> bool {
     let mut out = false;
     for at in 0..work.committed.decoders.len() {
@@ -221,6 +223,7 @@ fn lose_decoders(work: &mut WorkspaceMut<'_>, error: Error) -> bool {
 
 /// Takes what an earlier run has locked as it is, where any of it is whole: nothing of it can be
 /// changed. Devices without a part in it are lost to the error that the plan met.
+#[inline(never)]
 fn take_over(
     hw: &mut impl Mmio,
     platform: &Platform<'_>,
@@ -321,6 +324,7 @@ fn extent(policy: &Policy<'_>, work: &WorkspaceMut<'_>) -> Result<Extent, Error>
 }
 
 /// One attempt at everything that may be used, without locks; nothing of it stays if it fails.
+#[inline(never)]
 fn round(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
@@ -384,6 +388,7 @@ fn is_foreign(error: &Error) -> bool {
 ///
 /// Where something is in use already, that is not what is taken out: of a bridge or switch that leads
 /// there, only what came later is.
+#[inline(never)]
 fn give_up(
     hw: &mut impl Mmio,
     platform: &Platform<'_>,
@@ -452,6 +457,7 @@ fn is_in_use(hw: &mut impl Mmio, tree: Tree<'_>, id: NodeId) -> bool {
 }
 
 /// Whether an error is about a node: about itself, or a region or window that it has part in.
+#[inline(never)]
 fn is_culprit(
     tree: Tree<'_>,
     platform: &Platform<'_>,

@@ -3,16 +3,16 @@
 //! **Invariant**: the device is enabled last, when everything above it forwards (CXL r3.1 sections
 //! 8.2.4.26 and 8.2.4.27). No wait is longer than ten seconds, whatever the hardware asks for.
 
-use cxl_regs::access::Register;
 use cxl_regs::bi;
 use cxl_regs::commit::CommitStatus;
 
+use super::differs;
 use crate::committed::LinksBefore;
-use crate::error::{Code, Error, Numbered};
+use crate::error::{Code, Failed, Fault, Numbered, Place};
 use crate::list::List;
 use crate::mmio::{Block, Clock, Mmio};
-use crate::topology::{NodeId, NodeKind, Path, Tree};
-use crate::wait::{TimedOut, wait};
+use crate::topology::{NodeId, NodeKind, Tree};
+use crate::wait::{TimedOut, poll};
 
 /// Where the hardware names no time.
 const DEFAULT_WAIT: u64 = 10_000;
@@ -65,11 +65,8 @@ fn keep(before: &mut List<'_, LinksBefore>, id: NodeId, control: u32) -> bool {
 }
 
 /// The structure of a component that takes part.
-fn structure(tree: Tree<'_>, id: NodeId) -> Result<Block, Error> {
-    tree.get(id)
-        .and_then(|node| node.back_invalidate)
-        .map(|structure| structure.block)
-        .ok_or_else(|| Code::COMMIT_NO_BACK_INVALIDATE.at(tree.path(id)))
+fn structure(tree: Tree<'_>, id: NodeId) -> Option<Block> {
+    Some(tree.get(id)?.back_invalidate?.block)
 }
 
 /// Sets up a device's whole path. What is overwritten goes into `before`.
@@ -79,43 +76,57 @@ pub(crate) fn enable(
     tree: Tree<'_>,
     device: NodeId,
     before: &mut List<'_, LinksBefore>,
-) -> Result<(), Error> {
+    fault: &mut Fault,
+) -> Result<(), Failed> {
     for (id, role) in links(tree, device) {
-        let (at, block) = (tree.path(id), structure(tree, id)?);
-        let mut keep = |control: u32| match keep(before, id, control) {
-            true => Ok(()),
-            false => Err(Code::COMMIT_NO_BACK_INVALIDATE.at(at)),
+        let at = Place::from(tree.path(id));
+        let Some(block) = structure(tree, id) else {
+            return fault.at(Code::COMMIT_NO_BACK_INVALIDATE, at).into();
         };
-        if role == Role::Route {
-            let capability: bi::RouteTableCapability = block.read(hw);
-            if capability.explicit_commit() {
-                let control = bi::RouteTableControl::new();
-                keep(block.read::<bi::RouteTableControl>(hw).into_bits())?;
-                commit(hw, clock, at, block, control, control.with_commit(true))?;
-            }
+        let explicit = is_explicit(hw, block, role == Role::Route);
+        if role == Role::Route && !explicit {
             continue;
         }
-        let capability: bi::DecoderCapability = block.read(hw);
+        // Both structures have it at one offset.
         let found: bi::DecoderControl = block.read(hw);
+        if !keep(before, id, found.into_bits()) {
+            return fault.at(Code::COMMIT_NO_BACK_INVALIDATE, at).into();
+        }
+        if role == Role::Route {
+            let control = bi::RouteTableControl::new();
+            let (idle, go) = (control.into_bits(), control.with_commit(true).into_bits());
+            commit(hw, clock, at, block, idle, go, fault)?;
+            continue;
+        }
         let wanted = wanted(role, found.with_commit(false));
-        keep(found.into_bits())?;
-        if capability.explicit_commit() {
-            commit(hw, clock, at, block, wanted, wanted.with_commit(true))?;
+        if explicit {
+            let go = wanted.with_commit(true).into_bits();
+            commit(hw, clock, at, block, wanted.into_bits(), go, fault)?;
         } else {
             block.write(hw, wanted);
         }
         let found: bi::DecoderControl = block.read(hw);
         let (expected, found) = (wanted.into_bits(), found.with_commit(false).into_bits());
         if expected != found {
-            let register = bi::DecoderControl::NUMBER;
-            return Err(Code::COMMIT_DEVICE_NOT_KEPT
-                .at(at)
-                .detail(register)
-                .expected(expected)
-                .found(found));
+            return Err(not_kept(at, expected, found, fault));
         }
     }
     Ok(())
+}
+
+/// Whether a structure takes changes by Commit.
+fn is_explicit(hw: &mut impl Mmio, block: Block, routes: bool) -> bool {
+    if routes {
+        let capability: bi::RouteTableCapability = block.read(hw);
+        return capability.explicit_commit();
+    }
+    let capability: bi::DecoderCapability = block.read(hw);
+    capability.explicit_commit()
+}
+
+fn not_kept(at: Place, expected: u32, found: u32, fault: &mut Fault) -> Failed {
+    let mismatch = (bi::DecoderControl::NUMBER, expected, found);
+    differs(Code::COMMIT_DEVICE_NOT_KEPT, at, mismatch, fault)
 }
 
 /// What a BI decoder's control shall hold, Commit aside.
@@ -127,72 +138,70 @@ fn wanted(role: Role, found: bi::DecoderControl) -> bi::DecoderControl {
     }
 }
 
-/// Takes Commit from 0 to 1 and waits for what comes of it.
-fn commit<C: Register>(
+/// Writes a control register without Commit and with it, and waits for what comes of it.
+// Compiled once, whichever structure it is of: both have control and status at one offset.
+#[inline(never)]
+fn commit(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
-    at: Path,
+    at: Place,
     block: Block,
-    idle: C,
-    go: C,
-) -> Result<(), Error> {
-    block.write(hw, idle);
-    block.write(hw, go);
+    idle: u32,
+    go: u32,
+    fault: &mut Fault,
+) -> Result<(), Failed> {
+    block.write(hw, bi::DecoderControl::from_bits(idle));
+    block.write(hw, bi::DecoderControl::from_bits(go));
     let status: CommitStatus = block.read(hw);
     let limit = status.timeout().filter(|&limit| limit > 0).unwrap_or(DEFAULT_WAIT);
-    let status = wait(clock, limit.min(LONGEST_WAIT), || {
-        let status: CommitStatus = block.read(hw);
-        status.settled().then_some(status)
-    })
-    .map_err(|TimedOut { polls, microseconds }| {
-        Code::COMMIT_BACK_INVALIDATE_TIMEOUT.at(at).expected(microseconds).found(polls)
-    })?;
-    if status.error_not_committed() {
-        return Err(Code::COMMIT_BACK_INVALIDATE_REFUSED.at(at).found(status.into_bits()));
+    let settled = |dword| CommitStatus::from_bits(dword).settled();
+    let address = block.address::<CommitStatus>();
+    let (found, result) = poll(hw, clock, limit.min(LONGEST_WAIT), address, settled);
+    if let Err(TimedOut { polls, microseconds }) = result {
+        let fault = fault.at(Code::COMMIT_BACK_INVALIDATE_TIMEOUT, at).expected(microseconds);
+        return fault.found(polls).into();
+    }
+    if CommitStatus::from_bits(found).error_not_committed() {
+        return fault.at(Code::COMMIT_BACK_INVALIDATE_REFUSED, at).found(found).into();
     }
     Ok(())
 }
 
 /// Puts a control register back as it was recorded, with its commit; nothing is written where it is
 /// so.
+#[inline(never)]
 pub(crate) fn put_back(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
-    at: Path,
+    at: Place,
     block: Block,
     routes: bool,
     control: u32,
-) -> Result<(), Error> {
+    fault: &mut Fault,
+) -> Result<(), Failed> {
     // Both structures have control and status at one offset, and Commit at another bit.
-    let go = bi::DecoderControl::from_bits(control);
-    let (explicit, idle) = if routes {
-        let idle = bi::RouteTableControl::from_bits(control).with_commit(false);
-        let capability: bi::RouteTableCapability = block.read(hw);
-        (capability.explicit_commit(), bi::DecoderControl::from_bits(idle.into_bits()))
+    let idle = if routes {
+        bi::RouteTableControl::from_bits(control).with_commit(false).into_bits()
     } else {
-        let capability: bi::DecoderCapability = block.read(hw);
-        (capability.explicit_commit(), go.with_commit(false))
+        bi::DecoderControl::from_bits(control).with_commit(false).into_bits()
     };
-    let commits = explicit && go != idle;
-    if go == block.read(hw) && (!commits || committed(hw, block)) {
+    let commits = is_explicit(hw, block, routes) && control != idle;
+    let found = block.read::<bi::DecoderControl>(hw).into_bits();
+    if control == found && (!commits || committed(hw, block)) {
         return Ok(());
     }
     if commits {
-        commit(hw, clock, at, block, idle, go)?;
+        commit(hw, clock, at, block, idle, control, fault)?;
     } else {
-        block.write(hw, go);
+        block.write(hw, bi::DecoderControl::from_bits(control));
     }
-    let (expected, found) = (control, block.read::<bi::DecoderControl>(hw).into_bits());
-    if expected == found {
-        return Ok(());
-    }
-    let register = bi::DecoderControl::NUMBER;
-    Err(Code::COMMIT_DEVICE_NOT_KEPT.at(at).detail(register).expected(expected).found(found))
+    let found = block.read::<bi::DecoderControl>(hw).into_bits();
+    if control == found { Ok(()) } else { Err(not_kept(at, control, found, fault)) }
 }
 
 /// Puts a control register back.
 pub(crate) fn restore(hw: &mut impl Mmio, tree: Tree<'_>, node: NodeId, control: u32) {
-    if let Ok(block) = structure(tree, node) {
+    if let Some(block) = structure(tree, node) {
         // Both structures have it at one offset.
         hw.write(block.address::<bi::DecoderControl>(), control);
     }
@@ -201,16 +210,13 @@ pub(crate) fn restore(hw: &mut impl Mmio, tree: Tree<'_>, node: NodeId, control:
 /// The first component of a device's path that does not let back-invalidate through.
 pub(crate) fn gap(hw: &mut impl Mmio, tree: Tree<'_>, device: NodeId) -> Option<NodeId> {
     links(tree, device).find_map(|(id, role)| {
-        let Ok(block) = structure(tree, id) else { return Some(id) };
-        let open = if role == Role::Route {
-            let capability: bi::RouteTableCapability = block.read(hw);
-            !capability.explicit_commit() || committed(hw, block)
-        } else {
-            let capability: bi::DecoderCapability = block.read(hw);
+        let Some(block) = structure(tree, id) else { return Some(id) };
+        let explicit = is_explicit(hw, block, role == Role::Route);
+        let is_set = role == Role::Route || {
             let control: bi::DecoderControl = block.read(hw);
             wanted(role, control) == control
-                && (!capability.explicit_commit() || committed(hw, block))
         };
+        let open = is_set && (!explicit || committed(hw, block));
         (!open).then_some(id)
     })
 }

@@ -13,19 +13,19 @@
 //! gets a fault; of another one the lower decoders stay. What shares a lost region and is not locked is
 //! made anew without it before it is, and keeps its other regions; a device that has none gets a fault.
 
-use cxl_regs::hdm::DecoderImage;
+use cxl_regs::hdm::{Control, DecoderImage};
 
 use super::planned_registers::Slot;
 use super::{COMMIT_TIMEOUT, Job, commit_one, take_back};
 use crate::committed::CommittedMut;
 use crate::decoder_registers::DecoderRegisters;
 use crate::device_registers::DeviceRegisters;
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Failed, Fault};
 use crate::mmio::{Clock, Mmio};
 use crate::plan::{PlanMut, PlanRef, PlannedDecoder};
 use crate::policy::Policy;
 use crate::topology::{Node, NodeId, Remarks, Tree};
-use crate::wait::{TimedOut, wait};
+use crate::wait::{TimedOut, poll};
 
 /// Locks every decoder of a plan that is committed without locks. What fails has a fault afterwards,
 /// or fewer decoders, and the plan has none of its regions.
@@ -43,21 +43,23 @@ pub(crate) fn lock_all(
     let mut open = 0;
     // Whether what routes there was taken back, and is to be made anew.
     let mut anew = false;
+    let mut fault = Fault::NONE;
     while let Some(node) = plan.view().decoders.get(open).map(|planned| planned.node) {
         let view = plan.view();
         let own =
             view.decoders.iter().skip(open).take_while(|planned| planned.node == node).count();
-        let result = lock_one(hw, clock, Tree(nodes), view, policy, node, anew);
-        let Err(mut error) = result else {
+        let job = Job { tree: Tree(nodes), plan: view, policy, beside: false };
+        if lock_one(hw, clock, job, node, anew, &mut fault).is_ok() {
             open += own;
             continue;
-        };
+        }
+        let mut error = fault.error();
         // Decoders are committed in order: those before the one that failed are locked, and what they
         // lead to stays.
         let tree = Tree(nodes);
         let failed = error.at.decoder();
         let is_locked = |planned: &&PlannedDecoder| {
-            let slot = Slot::new(tree, planned, policy);
+            let slot = Slot::new(tree, planned, policy, &mut { Fault::NONE });
             let control = slot.map(|slot| slot.registers.read_control(hw)).unwrap_or_default();
             let before = failed.is_none_or(|failed| planned.index < failed);
             before && control.locked() && control.into_bits() != u32::MAX
@@ -66,10 +68,8 @@ pub(crate) fn lock_all(
         if let Some(registers) = DeviceRegisters::of(tree, node) {
             // What is no decoder's is all the device's.
             locked = if failed.is_some() { locked } else { 0 };
-            if locked > 0
-                && let Err(other) = keep_lowest(hw, tree, view, policy, registers, locked)
-            {
-                (locked, error) = (0, other);
+            if locked > 0 && keep_lowest(hw, job, registers, locked, &mut fault).is_err() {
+                (locked, error) = (0, fault.error());
             }
         }
         lose(nodes, remarks, plan, node, (open, locked), error);
@@ -118,43 +118,40 @@ fn loses_any(plan: PlanRef<'_>, open: usize, node: NodeId) -> bool {
 /// Of a device whose higher decoders failed: takes these back, and ends as if it had no others.
 fn keep_lowest(
     hw: &mut impl Mmio,
-    tree: Tree<'_>,
-    plan: PlanRef<'_>,
-    policy: &Policy<'_>,
+    job: Job<'_>,
     registers: DeviceRegisters,
     locked: usize,
-) -> Result<(), Error> {
-    let node = registers.node;
+    fault: &mut Fault,
+) -> Result<(), Failed> {
+    let (plan, node) = (job.plan, registers.node);
     for index in (locked..plan.decoders_of(node).count()).rev() {
         if let Some(planned) = plan.decoders_of(node).nth(index) {
-            let slot = Slot::new(tree, planned, policy)?;
+            let slot = job.slot(planned, fault)?;
             take_back(hw, slot.registers, DecoderImage::default());
         }
     }
-    finish(hw, tree, plan, policy, registers, locked)
+    finish(hw, job, registers, locked, fault)
 }
 
 /// Mirrors a device's first decoders into its ranges, and locks what is no decoder.
 fn finish(
     hw: &mut impl Mmio,
-    tree: Tree<'_>,
-    plan: PlanRef<'_>,
-    policy: &Policy<'_>,
+    job: Job<'_>,
     registers: DeviceRegisters,
     decoders: usize,
-) -> Result<(), Error> {
+    fault: &mut Fault,
+) -> Result<(), Failed> {
     let node = registers.node;
-    let not_kept = Job { tree, plan, policy, beside: false }.not_kept(node);
     let now = registers.read(hw);
-    let slots = plan.decoders_of(node).take(decoders);
-    let own = slots.filter_map(|planned| Some(Slot::new(tree, planned, policy).ok()?.image));
+    let slots = job.plan.decoders_of(node).take(decoders);
+    let own = slots.filter_map(|planned| Some(job.slot(planned, fault).ok()?.image));
     let mut images = [DecoderImage::default(); 2];
     for (image, own) in images.iter_mut().zip(own) {
         *image = own;
     }
-    registers.mirror(hw, &now, &images).map_err(&not_kept)?;
-    match policy.config_lock {
-        true => registers.lock(hw).map_err(&not_kept),
+    job.kept(node, registers.mirror(hw, &now, &images), fault)?;
+    match job.policy.config_lock {
+        true => job.kept(node, registers.lock(hw), fault),
         false => Ok(()),
     }
 }
@@ -207,55 +204,54 @@ fn lose(
 fn lock_one(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
-    tree: Tree<'_>,
-    plan: PlanRef<'_>,
-    policy: &Policy<'_>,
+    job: Job<'_>,
     node: NodeId,
     anew: bool,
-) -> Result<(), Error> {
+    fault: &mut Fault,
+) -> Result<(), Failed> {
+    let Job { tree, plan, policy, .. } = job;
     // A device of which nothing was taken back is as it was.
-    let is_open = |hw: &mut _| {
+    let is_open = |hw: &mut _, fault: &mut Fault| {
         let first = plan.decoders_of(node).next();
-        let slot = first.and_then(|planned| Slot::new(tree, planned, policy).ok());
+        let slot = first.and_then(|planned| job.slot(planned, fault).ok());
         slot.is_some_and(|slot| !slot.registers.read_control(hw).committed())
     };
-    let anew = anew && (routes(tree, node) || is_open(hw));
-    let slots = || plan.decoders_of(node).map(|planned| Slot::new(tree, planned, policy));
+    let anew = anew && (routes(tree, node) || is_open(hw, fault));
     if anew {
-        for slot in slots() {
-            slot?.program(hw)?;
+        for planned in plan.decoders_of(node) {
+            job.slot(planned, fault)?.program(hw, fault)?;
         }
     } else {
-        let count = slots().count();
+        let count = plan.decoders_of(node).count();
         for index in (0..count).rev() {
-            if let Some(slot) = slots().nth(index) {
-                open(hw, clock, &slot?)?;
+            if let Some(planned) = plan.decoders_of(node).nth(index) {
+                open(hw, clock, &job.slot(planned, fault)?, fault)?;
             }
         }
     }
-    for slot in slots() {
-        commit_one(hw, clock, &slot?)?;
+    for planned in plan.decoders_of(node) {
+        commit_one(hw, clock, &job.slot(planned, fault)?, fault)?;
     }
     match DeviceRegisters::of(tree, node) {
-        Some(registers) if anew => finish(hw, tree, plan, policy, registers, usize::MAX),
-        Some(registers) if policy.config_lock => {
-            registers.lock(hw).map_err(Job { tree, plan, policy, beside: false }.not_kept(node))
-        }
+        Some(registers) if anew => finish(hw, job, registers, usize::MAX, fault),
+        Some(registers) if policy.config_lock => job.kept(node, registers.lock(hw), fault),
         _ => Ok(()),
     }
 }
 
 /// Clears Commit and waits until Committed is 0.
-fn open(hw: &mut impl Mmio, clock: &mut impl Clock, slot: &Slot) -> Result<(), Error> {
+fn open(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    slot: &Slot,
+    fault: &mut Fault,
+) -> Result<(), Failed> {
     let wanted = slot.image.control().with_lock_on_commit(false).with_commit(false);
     slot.registers.write_control(hw, wanted);
-    let mut control = wanted;
-    wait(clock, COMMIT_TIMEOUT, || {
-        control = slot.registers.read_control(hw);
-        (!control.committed()).then_some(())
-    })
-    .map_err(|TimedOut { polls, microseconds }| {
-        let error = Code::COMMIT_TIMEOUT.at(slot.place).expected(microseconds);
-        error.found((control.into_bits(), polls))
-    })
+    let closed = |dword| !Control::from_bits(dword).committed();
+    let address = slot.registers.control_address();
+    let (found, result) = poll(hw, clock, COMMIT_TIMEOUT, address, closed);
+    let Err(TimedOut { polls, microseconds }) = result else { return Ok(()) };
+    let fault = fault.at(Code::COMMIT_TIMEOUT, slot.place).expected(microseconds);
+    fault.found((found, polls)).into()
 }

@@ -6,9 +6,9 @@
 
 use cxl_regs::hdm::{Control, DecoderImage};
 
-use crate::committed::Place;
+use crate::committed;
 use crate::decoder_registers::{DecoderRegisters, Mismatch, difference};
-use crate::error::{Code, Error};
+use crate::error::{Code, Failed, Fault, Place};
 use crate::mmio::Mmio;
 use crate::plan::{PlannedDecoder, Purpose};
 use crate::policy::{PathPolicy, Policy};
@@ -26,25 +26,26 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// `None` if the topology has no such decoder.
+    /// Fails if the topology has no such decoder, or none that can be as planned.
     pub(crate) fn new(
         tree: Tree<'_>,
         planned: &PlannedDecoder,
         policy: &Policy<'_>,
-    ) -> Result<Self, Error> {
-        let place = Place::of(tree, planned.node, planned.index);
-        let (component, hdm) = tree
+        fault: &mut Fault,
+    ) -> Result<Self, Failed> {
+        let place = committed::Place::of(tree, planned.node, planned.index).into();
+        let Some((component, hdm)) = tree
             .get(planned.node)
             .and_then(|node| Some((node.component()?, node.hdm?)))
             .filter(|(_, hdm)| planned.index < hdm.decoders)
-            .ok_or_else(|| Code::COMMIT_NO_SUCH_DECODER.at(place))?;
+        else {
+            return fault.at(Code::COMMIT_NO_SUCH_DECODER, place).into();
+        };
         let (image, free) = match planned.purpose {
-            Purpose::Region { decoder, .. } => {
-                let image = decoder
-                    .encode(component, hdm.capability)
-                    .map_err(|error| Code::COMMIT_ILLEGAL.at(place).rule(error))?;
-                (image, Control::new())
-            }
+            Purpose::Region { decoder, .. } => match decoder.encode(component, hdm.capability) {
+                Ok(image) => (image, Control::new()),
+                Err(error) => return fault.at(Code::COMMIT_ILLEGAL, place).rule(error).into(),
+            },
             Purpose::Burn { base } => (
                 DecoderImage::default()
                     .with_base(base.0)
@@ -79,16 +80,19 @@ impl Slot {
 
     /// Writes all seven registers and reads them back.
     #[inline(never)]
-    pub(crate) fn program(&self, hw: &mut impl Mmio) -> Result<DecoderImage, Error> {
+    pub(crate) fn program(
+        &self,
+        hw: &mut impl Mmio,
+        fault: &mut Fault,
+    ) -> Result<DecoderImage, Failed> {
         self.registers.write(hw, self.image);
         let found = self.registers.read(hw);
         match self.difference(found, false) {
             None => Ok(found),
-            Some((register, expected, found)) => Err(Code::COMMIT_NOT_KEPT
-                .at(self.place)
-                .detail(register)
-                .expected(expected)
-                .found(found)),
+            Some((register, expected, found)) => {
+                let fault = fault.at(Code::COMMIT_NOT_KEPT, self.place).detail(register);
+                fault.expected(expected).found(found).into()
+            }
         }
     }
 }

@@ -119,7 +119,7 @@ impl<M: Mmio> Pass<'_, '_, M> {
         let at = Place::bridge(self.uid);
         let base = bus_base(self.platform.ecam, bus);
         let base = base.ok_or_else(|| Code::DISCOVER_NOT_DECODED.at(at).found(bus))?;
-        Ok(Functions::new(base, bus, above))
+        Ok(Functions::new(self.uid, base, bus, above))
     }
 
     fn identify(
@@ -127,11 +127,12 @@ impl<M: Mmio> Pass<'_, '_, M> {
         header: HeaderType,
         above: Option<Role>,
     ) -> Result<Option<CxlFunction>, Error> {
-        let found = CxlFunction::identify(self.hw, self.config, self.uid, header, above);
+        let found = CxlFunction::identify(self.hw, self.config, header, above);
         self.config.fault.told(found).map(Sighting::cxl)
     }
 
     /// Leaves out of both pools what functions of this bus have already.
+    #[inline(never)]
     fn survey(
         &mut self,
         bus: RootBus,
@@ -166,6 +167,7 @@ impl<M: Mmio> Pass<'_, '_, M> {
 
     /// Assigns what is missing on a bus and below, behind the ports on the way to a place. With `anew`
     /// nothing counts as assigned.
+    #[inline(never)]
     fn bus(
         &mut self,
         bus: RootBus,
@@ -190,7 +192,7 @@ impl<M: Mmio> Pass<'_, '_, M> {
             }
             let Some(found) = self.identify(header, above)? else { continue };
             let at = self.place();
-            let port = found.port_number(self.hw, self.config, at);
+            let port = found.port_number(self.hw, self.config);
             let port = self.config.fault.told(port)?;
             let inside = found.place_in(place, port);
             if inside.is_some_and(|inside| self.leave_out.contains(&LeaveOut::At(inside))) {
@@ -218,6 +220,7 @@ impl<M: Mmio> Pass<'_, '_, M> {
     }
 
     /// Gives the open port bus numbers and windows, and everything below it what it needs.
+    #[inline(never)]
     fn port(
         &mut self,
         bus: RootBus,
@@ -300,7 +303,7 @@ impl<M: Mmio> Pass<'_, '_, M> {
     /// Opens a function again after the ones below it.
     fn reopen(&mut self, bus: RootBus, function: cxl_regs::config::Sbdf) {
         if let Some(base) = bus_base(self.platform.ecam, bus) {
-            self.config.open(base, function);
+            self.config.open(self.uid, base, function);
         }
     }
 
@@ -312,6 +315,7 @@ impl<M: Mmio> Pass<'_, '_, M> {
 
     /// Sizes the memory BARs of the open function, and gives each that exists (type, size, number,
     /// where it is) to `place`, which may answer with another address.
+    #[inline(never)]
     fn bars(
         &mut self,
         header: HeaderType,

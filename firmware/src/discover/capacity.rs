@@ -20,7 +20,7 @@ use super::error::Waited;
 use super::function::RegisterBlock;
 use crate::built::Feature;
 use crate::config::Config;
-use crate::error::{Code, Error, Failed, Place};
+use crate::error::{Code, Error, Failed};
 use crate::mmio::{Block, Clock, Mmio};
 use crate::topology::CapacitySource;
 use crate::wait::poll_each_millisecond;
@@ -40,29 +40,34 @@ pub(crate) struct Capacity {
     pub(crate) remark: Option<Error>,
 }
 
+impl Capacity {
+    /// None was found yet.
+    pub(crate) const NONE: Self =
+        Self { volatile: 0, persistent: 0, source: CapacitySource::RangeRegisters, remark: None };
+}
+
 /// What the Device DVSEC says of the device, which need not have CXL.mem.
 #[inline(never)]
 pub(crate) fn mem_capability(
     hw: &mut impl Mmio,
     config: &mut Config<'_>,
     dvsec: &Dvsec,
-    at: Place,
 ) -> Result<Capability, Failed> {
     let need = DeviceDvsec::EXTENT.end;
     if !dvsec.has(DeviceDvsec::EXTENT) {
         let (offset, length) = (dvsec.offset, dvsec.length);
-        let fault = config.fault.at(Code::DISCOVER_SHORT_DVSEC, at).detail(DvsecId::Device);
+        let fault = config.refuse(Code::DISCOVER_SHORT_DVSEC).detail(DvsecId::Device);
         return fault.expected(need).found((length, offset)).into();
     }
     let capability: Capability = config.read(hw, dvsec.offset);
     let found = capability.hdm_count();
     if capability.mem_capable() && !matches!(found, 1 | 2) {
-        return config.fault.at(Code::DISCOVER_HDM_COUNT, at).found(found).into();
+        return config.refuse(Code::DISCOVER_HDM_COUNT).found(found).into();
     }
     Ok(capability)
 }
 
-/// Waits until the memory is ready and asks how much there is.
+/// Waits until the memory is ready and asks how much there is; `found` is none before.
 ///
 /// A mailbox is asked first: it knows partitions. Where it refuses the command (QEMU's does not
 /// take a command register that is written by dwords), the range registers are believed, and that is
@@ -75,40 +80,32 @@ pub(crate) fn capacity(
     dvsec: &Dvsec,
     capability: Capability,
     registers: Option<RegisterBlock>,
-    at: Place,
-) -> Result<Capacity, Failed> {
+    found: &mut Capacity,
+) -> Result<(), Failed> {
     let mut wait_ms = INFO_VALID_MS;
     for index in 0..capability.hdm_count() {
-        wait_ms = wait_ms.max(await_range(hw, clock, config, dvsec, index, at)?);
+        wait_ms = wait_ms.max(await_range(hw, clock, config, dvsec, index)?);
     }
-    let mut refused = None;
     if cfg!(feature = "mailbox")
         && let Some(registers) = registers
+        && from_mailbox(hw, clock, registers, wait_ms, config, found)?
     {
-        let asked = from_mailbox(hw, clock, registers, wait_ms, at);
-        match asked.map_err(|error| config.fault.keep(error))? {
-            Asked::Answered(capacity) => {
-                if (capacity.volatile, capacity.persistent) == (0, 0) {
-                    let found = from_ranges(hw, config, dvsec, capability, at)?;
-                    let ranges = found.volatile.saturating_add(found.persistent);
-                    if ranges != 0 {
-                        let fault = config.fault.at(Code::DISCOVER_NO_CAPACITY, at);
-                        return fault.expected(ranges).into();
-                    }
-                }
-                return Ok(capacity);
+        if (found.volatile, found.persistent) == (0, 0) {
+            let mut ranges = Capacity::NONE;
+            from_ranges(hw, config, dvsec, capability, &mut ranges)?;
+            let ranges = ranges.volatile.saturating_add(ranges.persistent);
+            if ranges != 0 {
+                return config.refuse(Code::DISCOVER_NO_CAPACITY).expected(ranges).into();
             }
-            Asked::Refused(remark) => refused = Some(remark),
-            Asked::Nobody => {}
         }
+        return Ok(());
     }
-    let mut found = from_ranges(hw, config, dvsec, capability, at)?;
-    found.remark = found.remark.or(refused);
+    from_ranges(hw, config, dvsec, capability, found)?;
     let assumed = found.source == CapacitySource::AssumedVolatile;
     if cfg!(not(feature = "mailbox")) && assumed && registers.is_some() {
-        return Err(config.fault.keep(Feature::Mailbox.not_built(at)));
+        return Err(config.fault.keep(Feature::Mailbox.not_built(config.place())));
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Where the registers of a range, counted from 0, are found as if they were range 1's.
@@ -117,7 +114,8 @@ fn range_base(dvsec: &Dvsec, index: u8) -> u16 {
 }
 
 /// Whether a range's memory can be used, if slower or smaller than it should be.
-fn ready(low: RangeSizeLow) -> bool {
+fn ready(low: u32) -> bool {
+    let low = RangeSizeLow::from_raw(low);
     low.active() || low.active_degraded()
 }
 
@@ -129,45 +127,25 @@ fn await_range(
     config: &mut Config<'_>,
     dvsec: &Dvsec,
     index: u8,
-    at: Place,
 ) -> Result<u32, Failed> {
     let range = index + 1;
-    let valid = |low: RangeSizeLow| low.info_valid();
-    let low = settle(hw, clock, config, dvsec, index, INFO_VALID_MS, valid)
-        .map_err(|low| Waited::InfoValid(range).timeout(at, low.raw(), INFO_VALID_MS))
-        .map_err(|error| config.fault.keep(error))?;
-    let code = low.active_timeout();
+    let offset = range_base(dvsec, index).wrapping_add(RangeSizeLow::SPEC.offset);
+    let valid = |dword| RangeSizeLow::from_raw(dword).info_valid();
+    let low = config
+        .poll(hw, clock, offset, INFO_VALID_MS, valid)
+        .map_err(|low| Waited::InfoValid(range).timeout(config, low, INFO_VALID_MS))?;
+    let code = RangeSizeLow::from_raw(low).active_timeout();
     let Some(seconds) = active_timeout_seconds(code) else {
-        let fault = config.fault.at(Code::DISCOVER_RANGE, at).halves(0u8, range);
+        let fault = config.refuse(Code::DISCOVER_RANGE).halves(0u8, range);
         return fault.rule(RangeError::Reserved { field: "Memory_Active_Timeout", code }).into();
     };
     let milliseconds = u32::from(seconds) * 1000;
     if !ready(low) {
-        settle(hw, clock, config, dvsec, index, milliseconds, ready)
-            .map_err(|low| Waited::Active(range).timeout(at, low.raw(), milliseconds))
-            .map_err(|error| config.fault.keep(error))?;
+        config
+            .poll(hw, clock, offset, milliseconds, ready)
+            .map_err(|low| Waited::Active(range).timeout(config, low, milliseconds))?;
     }
     Ok(milliseconds)
-}
-
-/// Asks a range until it is as it should be; else what it was last.
-#[inline(never)]
-fn settle(
-    hw: &mut impl Mmio,
-    clock: &mut impl Clock,
-    config: &mut Config<'_>,
-    dvsec: &Dvsec,
-    index: u8,
-    milliseconds: u32,
-    done: fn(RangeSizeLow) -> bool,
-) -> Result<RangeSizeLow, RangeSizeLow> {
-    let offset = range_base(dvsec, index).wrapping_add(RangeSizeLow::SPEC.offset);
-    let mut low = RangeSizeLow::new();
-    poll_each_millisecond(clock, milliseconds, || {
-        low = RangeSizeLow::from_raw(config.fresh(hw, offset));
-        done(low).then_some(())
-    })
-    .map_or(Err(low), |()| Ok(low))
 }
 
 #[inline(never)]
@@ -176,35 +154,33 @@ fn from_ranges(
     config: &mut Config<'_>,
     dvsec: &Dvsec,
     capability: Capability,
-    at: Place,
-) -> Result<Capacity, Failed> {
-    let mut sizes = Capacity {
-        volatile: 0,
-        persistent: 0,
-        source: CapacitySource::RangeRegisters,
-        remark: None,
-    };
+    sizes: &mut Capacity,
+) -> Result<(), Failed> {
     for index in 0..2 {
         let base = range_base(dvsec, index);
         let size_low: RangeSizeLow = config.read(hw, base);
         // QEMU counts one range and fills in two where a device has both kinds of memory.
         let uncounted = index >= capability.hdm_count();
-        let usable = size_low.info_valid() && ready(size_low);
+        let usable = size_low.info_valid() && ready(size_low.raw());
         let size_high = config.read(hw, base);
         let registers = RangeRegisters { size_high, size_low, ..RangeRegisters::default() };
         let decoded = Range::decode(registers);
         if uncounted && !usable {
             // What is not counted need not make sense, but a size is a size.
             if let Some(size) = decoded.ok().map(|range| range.size).filter(|size| *size != 0) {
-                sizes.remark =
-                    Some(Code::DISCOVER_RANGE_NOT_COUNTED.at(at).detail(index + 1).found(size));
+                sizes.remark = Some(
+                    Code::DISCOVER_RANGE_NOT_COUNTED
+                        .at(config.place())
+                        .detail(index + 1)
+                        .found(size),
+                );
             }
             continue;
         }
         let range = match decoded {
             Ok(range) => range,
             Err(error) => {
-                let fault = config.fault.at(Code::DISCOVER_RANGE, at).halves(0u8, index + 1);
+                let fault = config.refuse(Code::DISCOVER_RANGE).halves(0u8, index + 1);
                 return fault.rule(error).into();
             }
         };
@@ -213,163 +189,168 @@ fn from_ranges(
             sizes.source = CapacitySource::AssumedVolatile;
         }
         if range.size != 0 && !persistent && sizes.persistent != 0 {
-            return config.fault.at(Code::DISCOVER_PERSISTENT_FIRST, at).into();
+            return config.refuse(Code::DISCOVER_PERSISTENT_FIRST).into();
         }
-        let Capacity { volatile, persistent: kept, .. } = sizes;
+        let Capacity { volatile, persistent: kept, .. } = *sizes;
         let sum = if persistent { &mut sizes.persistent } else { &mut sizes.volatile };
         let total = volatile.checked_add(kept).and_then(|sum| sum.checked_add(range.size));
         if total.is_none() {
-            let fault = config.fault.at(Code::DISCOVER_CAPACITY_TOO_LARGE, at);
+            let fault = config.refuse(Code::DISCOVER_CAPACITY_TOO_LARGE);
             return fault.expected(volatile).found(range.size).into();
         }
         *sum += range.size;
     }
-    Ok(sizes)
+    Ok(())
 }
 
-/// A reader of registers at a physical address that does not fetch the dword it gave last again.
-fn reader(hw: &mut impl Mmio, address: u64) -> impl FnMut(u16) -> u32 {
-    let mut last = None;
-    move |offset| match last {
-        Some((at, dword)) if at == offset => dword,
-        _ => {
-            let dword = hw.read(address.wrapping_add(u64::from(offset)));
-            last = Some((offset, dword));
-            dword
-        }
-    }
-}
-
-/// What came of asking a device.
-enum Asked {
-    Answered(Capacity),
-    /// It takes no such command; the remark.
-    Refused(Error),
-    /// It has no mailbox.
-    Nobody,
-}
-
+/// Asks a device's mailbox; whether there is one and it knew. One that refuses is remarked.
+#[inline(never)]
 fn from_mailbox(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
     registers: RegisterBlock,
     wait_ms: u32,
-    at: Place,
-) -> Result<Asked, Error> {
-    let (mut mailbox, mut status) = (None, None);
-    let refuse = |error| Code::DISCOVER_DEVICE_REGISTERS.at(at).rule(error);
-    let entries = DeviceCapabilities::new(reader(hw, registers.address)).map_err(refuse)?;
-    for (entry, found) in (0..).zip(entries) {
-        let found = found.map_err(refuse)?;
-        let DeviceCapability { offset, length, .. } = found;
-        if u64::from(offset) + u64::from(length) > registers.room {
-            return Err(refuse(DeviceArrayError::Place { entry, offset, length }));
-        }
-        let place = Block(registers.address.wrapping_add(u64::from(offset)));
-        match found.id {
-            DeviceCapabilityId::PrimaryMailbox => _ = mailbox.get_or_insert(place),
-            DeviceCapabilityId::MemoryDeviceStatus => _ = status.get_or_insert(place),
-            _ => {}
-        }
-    }
-    let Some(mailbox) = mailbox else { return Ok(Asked::Nobody) };
-    let mut mailbox = Mailbox { hw, clock, block: mailbox, at };
+    config: &mut Config<'_>,
+    capacity: &mut Capacity,
+) -> Result<bool, Failed> {
+    let Some(Structures { mailbox, status }) = structures(hw, registers, config)? else {
+        return Ok(false);
+    };
+    let mut mailbox = Mailbox { hw, clock, block: mailbox, config };
     if let Some(status) = status {
         mailbox.await_device(status, wait_ms)?;
     }
-    let length = match mailbox.run(Opcode::IdentifyMemoryDevice)? {
-        Ok(length) => length,
-        Err(refused) => return Ok(Asked::Refused(refused)),
+    let Some(length) = mailbox.run(Opcode::IdentifyMemoryDevice, capacity)? else {
+        return Ok(false);
     };
-    let short = |ShortPayload { opcode, need, have }| {
-        Code::DISCOVER_SHORT_PAYLOAD.at(at).detail(opcode).expected(need).found(have)
-    };
-    let identity = IdentifyMemoryDevice::read(mailbox.reader(), 0, length).map_err(short)?;
+    let identity = IdentifyMemoryDevice::read(mailbox.reader(), 0, length)
+        .map_err(|short| mailbox.too_short(short))?;
     let (volatile, persistent) = if identity.partition_alignment.get() == 0 {
         (identity.volatile_only, identity.persistent_only)
     } else {
-        let length = match mailbox.run(Opcode::GetPartitionInfo)? {
-            Ok(length) => length,
-            Err(refused) => return Ok(Asked::Refused(refused)),
+        let Some(length) = mailbox.run(Opcode::GetPartitionInfo, capacity)? else {
+            return Ok(false);
         };
-        let info = PartitionInfo::read(mailbox.reader(), 0, length).map_err(short)?;
+        let info = PartitionInfo::read(mailbox.reader(), 0, length)
+            .map_err(|short| mailbox.too_short(short))?;
         (info.active_volatile, info.active_persistent)
     };
+    let both = capacity_bytes(volatile).zip(capacity_bytes(persistent));
+    let sum = both.and_then(|(volatile, persistent)| volatile.checked_add(persistent));
+    let (Some((volatile, persistent)), Some(active)) = (both, sum) else {
+        let fault = mailbox.config.refuse(Code::DISCOVER_CAPACITY_TOO_LARGE);
+        return fault.expected(volatile.get()).found(persistent.get()).into();
+    };
     let total = capacity_bytes(identity.total).unwrap_or(u64::MAX);
-    capacity_bytes(volatile)
-        .zip(capacity_bytes(persistent))
-        .filter(|(volatile, persistent)| volatile.checked_add(*persistent).is_some())
-        .map(|(volatile, persistent)| {
-            let active = volatile.saturating_add(persistent);
-            let remark = (active < total)
-                .then_some(Code::DISCOVER_NOT_PARTITIONED.at(at).expected(total).found(active));
-            let source = CapacitySource::Mailbox;
-            Asked::Answered(Capacity { volatile, persistent, source, remark })
-        })
-        .ok_or_else(|| {
-            Code::DISCOVER_CAPACITY_TOO_LARGE
-                .at(at)
-                .expected(volatile.get())
-                .found(persistent.get())
-        })
+    let unused =
+        Code::DISCOVER_NOT_PARTITIONED.at(mailbox.config.place()).expected(total).found(active);
+    let remark = (active < total).then_some(unused);
+    *capacity = Capacity { volatile, persistent, source: CapacitySource::Mailbox, remark };
+    Ok(true)
 }
 
-struct Mailbox<'a, M, C> {
+/// Those of a device's register structures that are used here.
+struct Structures {
+    mailbox: Block,
+    status: Option<Block>,
+}
+
+/// The structures that a device's capability array names; `None` without a mailbox.
+#[inline(never)]
+fn structures(
+    hw: &mut impl Mmio,
+    registers: RegisterBlock,
+    config: &mut Config<'_>,
+) -> Result<Option<Structures>, Failed> {
+    let (mut mailbox, mut status) = (None, None);
+    let place = |offset: u32| Block(registers.address.wrapping_add(offset.into()));
+    let mut refuse = |error| config.refuse(Code::DISCOVER_DEVICE_REGISTERS).rule(error).into();
+    let reader = |offset: u16| hw.read(place(offset.into()).0);
+    let entries = match DeviceCapabilities::new(reader) {
+        Ok(entries) => entries,
+        Err(error) => return refuse(error),
+    };
+    for (entry, found) in (0..).zip(entries) {
+        let DeviceCapability { id, offset, length, .. } = match found {
+            Ok(found) => found,
+            Err(error) => return refuse(error),
+        };
+        if u64::from(offset) + u64::from(length) > registers.room {
+            return refuse(DeviceArrayError::Place { entry, offset, length });
+        }
+        let structure = match id {
+            DeviceCapabilityId::PrimaryMailbox => &mut mailbox,
+            DeviceCapabilityId::MemoryDeviceStatus => &mut status,
+            _ => continue,
+        };
+        structure.get_or_insert(place(offset));
+    }
+    Ok(mailbox.map(|mailbox| Structures { mailbox, status }))
+}
+
+struct Mailbox<'a, 'c, M, C> {
     hw: &'a mut M,
     clock: &'a mut C,
     block: Block,
-    at: Place,
+    config: &'a mut Config<'c>,
 }
 
-impl<M: Mmio, C: Clock> Mailbox<'_, M, C> {
+impl<M: Mmio, C: Clock> Mailbox<'_, '_, M, C> {
     fn reader(&mut self) -> impl FnMut(u16) -> u32 {
-        reader(self.hw, self.block.0)
+        let (hw, address) = (&mut *self.hw, self.block.0);
+        move |offset| hw.read(address.wrapping_add(offset.into()))
     }
 
-    /// Polls `R` until `done`.
-    fn settle<R: Register>(
+    #[cold]
+    fn too_short(&mut self, ShortPayload { opcode, need, have }: ShortPayload) -> Failed {
+        let fault = self.config.refuse(Code::DISCOVER_SHORT_PAYLOAD).detail(opcode);
+        fault.expected(need).found(have).into()
+    }
+
+    /// Polls the register at an address until `done`.
+    #[inline(never)]
+    fn settle(
         &mut self,
-        block: Block,
+        address: u64,
         waited: Waited,
         milliseconds: u32,
-        done: impl Fn(R) -> bool,
-    ) -> Result<R, Error> {
-        let (hw, at) = (&mut *self.hw, self.at);
-        let mut found = 0;
-        poll_each_millisecond(self.clock, milliseconds, || {
-            let register: R = block.read(hw);
-            found = register.raw();
-            done(register).then_some(register)
-        })
-        .ok_or(waited.timeout(at, found, milliseconds))
+        done: fn(u32) -> bool,
+    ) -> Result<u32, Failed> {
+        poll_each_millisecond(self.hw, self.clock, milliseconds, address, done)
+            .map_err(|found| waited.timeout(self.config, found, milliseconds))
     }
 
     /// Waits until the device takes commands and its media works.
-    fn await_device(&mut self, status: Block, milliseconds: u32) -> Result<(), Error> {
-        let done = MemoryDeviceStatus::ready;
-        self.settle(status, Waited::DeviceReady, milliseconds.max(COMMAND_MS), done).map(|_| ())
+    fn await_device(&mut self, status: Block, milliseconds: u32) -> Result<(), Failed> {
+        let address = status.address::<MemoryDeviceStatus>();
+        let done = |dword| MemoryDeviceStatus::from_bits(dword).ready();
+        self.settle(address, Waited::DeviceReady, milliseconds.max(COMMAND_MS), done).map(|_| ())
     }
 
-    /// Runs a command without input; gives the length of its output, or the remark that the device
-    /// refused the command.
-    fn run(&mut self, opcode: Opcode) -> Result<Result<u32, Error>, Error> {
-        let idle = |control: Control| !control.doorbell();
-        let control = self.settle(self.block, Waited::MailboxFree, COMMAND_MS, idle)?;
-        let command = Command { opcode, length: 0 };
-        // No command without input is too long.
-        let Some((low, high)) = command.encode() else { return Ok(Ok(0)) };
-        let whole = u64::from(high.raw()) << 32 | u64::from(low.raw());
-        self.hw.write_qword(self.block.address::<CommandLow>(), whole);
+    /// Waits until no command runs.
+    fn await_idle(&mut self, waited: Waited) -> Result<Control, Failed> {
+        let idle = |dword| !Control::from_bits(dword).doorbell();
+        let address = self.block.address::<Control>();
+        self.settle(address, waited, COMMAND_MS, idle).map(Control::from_bits)
+    }
+
+    /// Runs a command without input; gives the length of its output, unless the device refused the
+    /// command and that is remarked.
+    #[inline(never)]
+    fn run(&mut self, opcode: Opcode, capacity: &mut Capacity) -> Result<Option<u32>, Failed> {
+        let control = self.await_idle(Waited::MailboxFree)?;
+        self.hw.write_qword(self.block.address::<CommandLow>(), opcode.code().into());
         self.block.write(self.hw, control.with_doorbell(true));
-        self.settle(self.block, Waited::Command(opcode), COMMAND_MS, idle)?;
+        self.await_idle(Waited::Command(opcode))?;
         let status: StatusHigh = self.block.read(self.hw);
         let code = status.return_code();
         if ReturnCode::from_code(code) != ReturnCode::Success {
-            let remark = Code::DISCOVER_MAILBOX_REFUSES.at(self.at).detail(opcode);
-            return Ok(Err(remark.found(code)));
+            let remark = Code::DISCOVER_MAILBOX_REFUSES.at(self.config.place()).detail(opcode);
+            capacity.remark = Some(remark.found(code));
+            return Ok(None);
         }
         let low: CommandLow = self.block.read(self.hw);
         let high: CommandHigh = self.block.read(self.hw);
-        Ok(Ok(Command::decode(low, high).length))
+        Ok(Some(Command::decode(low, high).length))
     }
 }

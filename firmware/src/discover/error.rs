@@ -4,7 +4,8 @@
 
 use cxl_regs::mailbox::Opcode;
 
-use crate::error::{Code, Error, Place};
+use crate::config::Config;
+use crate::error::{Code, Error, Failed, Place};
 
 /// Why a bridge's root bus could not be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,14 +62,17 @@ pub(crate) enum Waited {
 
 impl Waited {
     /// The refusal where it did not come; `found` is the register that was asked.
-    pub(crate) fn timeout(self, at: Place, found: u32, milliseconds: u32) -> Error {
-        let error = Code::DISCOVER_TIMEOUT.at(at).expected(milliseconds);
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn timeout(self, config: &mut Config<'_>, found: u32, milliseconds: u32) -> Failed {
+        let fault = config.refuse(Code::DISCOVER_TIMEOUT).expected(milliseconds).found(found);
         match self {
-            Self::InfoValid(range) => error.halves(0u8, range).found(found),
-            Self::Active(range) => error.halves(1u8, range).found(found),
-            Self::DeviceReady => error.detail(2u8).found(found),
-            Self::MailboxFree => error.detail(3u8).found(found),
-            Self::Command(opcode) => error.detail(4u8).found((found, opcode)),
+            Self::InfoValid(range) => fault.halves(0u8, range),
+            Self::Active(range) => fault.halves(1u8, range),
+            Self::DeviceReady => fault.detail(2u8),
+            Self::MailboxFree => fault.detail(3u8),
+            Self::Command(opcode) => fault.detail(4u8).found((found, opcode)),
         }
+        .into()
     }
 }

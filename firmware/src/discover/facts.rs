@@ -10,7 +10,7 @@ use cxl_regs::dvsec::{Dvsec, DvsecId};
 use super::capacity::{Capacity, capacity};
 use super::function::{CxlFunction, RegisterBlock, Role};
 use crate::config::Config;
-use crate::error::{Error, Place};
+use crate::error::Failed;
 use crate::mmio::{Clock, Mmio};
 
 /// Where a function's structures are in its configuration space, 0 for none.
@@ -24,19 +24,17 @@ pub(crate) struct FunctionFacts {
     pub(crate) registers: u64,
 }
 
-/// What is known of the open function below a bridge, which is to have a role, below one that has
-/// another or below the bridge; `None` where it is something else.
+/// What is known of the open function, which is to have a role, below one that has another or below the
+/// bridge; `None` where it is something else.
 #[inline(never)]
 pub(crate) fn facts(
     hw: &mut impl Mmio,
     config: &mut Config<'_>,
-    uid: u32,
     role: Role,
     above: Option<Role>,
 ) -> Option<FunctionFacts> {
-    let at = Place::function(uid, config.function());
     let header: HeaderType = config.read(hw, 0);
-    let found = CxlFunction::identify(hw, config, uid, header, above).ok()?.cxl()?;
+    let found = CxlFunction::identify(hw, config, header, above).ok()?.cxl()?;
     if found.role != role {
         return None;
     }
@@ -52,7 +50,7 @@ pub(crate) fn facts(
         let [low, high] = [4, 8].map(|within| config.dword(hw, offset + within));
         (offset, u64::from(high) << 32 | u64::from(low))
     });
-    let blocks = found.blocks(hw, config, at).unwrap_or_default();
+    let blocks = found.blocks(hw, config).unwrap_or_default();
     let offset = |dvsec: Option<Dvsec>| dvsec.map_or(0, |dvsec| dvsec.offset);
     Some(FunctionFacts {
         device: offset(found.device),
@@ -71,16 +69,14 @@ pub(crate) fn memory_of(
     config: &mut Config<'_>,
     offset: u16,
     registers: u64,
-    at: Place,
-) -> Result<(u64, u64), Error> {
+) -> Result<[u64; 2], Failed> {
     let length = DeviceDvsec::EXTENT.end;
     let dvsec = Dvsec { offset, id: DvsecId::Device, revision: 0, length };
     let capability: Capability = config.read(hw, offset);
     // What its BAR has was found when the record was made.
     let block = RegisterBlock { address: registers, room: u64::MAX };
     let registers = Some(block).filter(|block| block.address != 0);
-    let Capacity { volatile, persistent, .. } =
-        capacity(hw, clock, config, &dvsec, capability, registers, at)
-            .map_err(|_| config.fault.error())?;
-    Ok((volatile, persistent))
+    let mut found = Capacity::NONE;
+    capacity(hw, clock, config, &dvsec, capability, registers, &mut found)?;
+    Ok([found.volatile, found.persistent])
 }

@@ -13,7 +13,7 @@ use cxl_regs::dvsec::{Dvsec, DvsecId, Dvsecs};
 
 use super::error::Unassigned;
 use crate::config::{self, Config};
-use crate::error::{BarProblem, Code, Error, Failed, Numbered, Place};
+use crate::error::{BarProblem, Code, Error, Failed, Numbered};
 use crate::mmio::Mmio;
 use crate::platform::RootBus;
 use crate::topology::Path;
@@ -60,6 +60,7 @@ impl Role {
 /// A cursor over the functions that answer on a bus.
 #[derive(Debug)]
 pub(crate) struct Functions {
+    uid: u32,
     base: u64,
     bus: RootBus,
     next: u16,
@@ -67,10 +68,10 @@ pub(crate) struct Functions {
 }
 
 impl Functions {
-    /// All of a bus whose configuration space is at `base`.
-    pub(crate) fn new(base: u64, bus: RootBus, above: Option<Role>) -> Self {
+    /// All of a bus below a bridge; its configuration space is at `base`.
+    pub(crate) fn new(uid: u32, base: u64, bus: RootBus, above: Option<Role>) -> Self {
         let end = Bdf::new(1, 0, 0).map_or(0, Bdf::bits) / 32 * Role::devices_below(above);
-        Self { base, bus, next: 0, end }
+        Self { uid, base, bus, next: 0, end }
     }
 
     /// Opens the next function and gives its header type.
@@ -81,7 +82,7 @@ impl Functions {
     ) -> Option<HeaderType> {
         while self.next < self.end {
             let bdf = Bdf::from_bits(u16::from(self.bus.bus) << 8 | self.next);
-            config.open(self.base, Sbdf { segment: self.bus.segment, bdf });
+            config.open(self.uid, self.base, Sbdf { segment: self.bus.segment, bdf });
             let id: Id = config.read(hw, 0);
             let header = (id.vendor() != u16::MAX).then(|| config.read::<HeaderType>(hw, 0));
             // Functions above 0 exist only where function 0 says so.
@@ -129,15 +130,15 @@ impl Sighting {
 
 impl CxlFunction {
     /// What the open function is.
+    #[inline(never)]
     pub(crate) fn identify(
         hw: &mut impl Mmio,
         config: &mut Config<'_>,
-        uid: u32,
         header: HeaderType,
         above: Option<Role>,
     ) -> Result<Sighting, Failed> {
-        let at = Place::function(uid, config.function());
-        sound::<HeaderType>(hw, config, 0, at)?;
+        sound::<HeaderType>(hw, config, 0)?;
+        let at = config.place();
         let bridge = header.layout() == 1;
         if header.layout() > 1 {
             return Ok(Sighting::Nothing);
@@ -155,7 +156,7 @@ impl CxlFunction {
             Ok(None) => return Ok(plain),
             Err(_) if integrated => return Ok(Sighting::Nothing),
             Err(error) => {
-                return config.fault.at(Code::DISCOVER_CAPABILITIES, at).rule(error).into();
+                return config.refuse(Code::DISCOVER_CAPABILITIES).rule(error).into();
             }
         };
         let capabilities: PcieCapabilities = config.read(hw, pcie);
@@ -182,7 +183,7 @@ impl CxlFunction {
             }
         }
         if let Some(error) = wrong {
-            return config.fault.at(Code::DISCOVER_DVSECS, at).rule(error).into();
+            return config.refuse(Code::DISCOVER_DVSECS).rule(error).into();
         }
         let is_cxl = match role {
             None => false,
@@ -210,11 +211,10 @@ impl CxlFunction {
         &self,
         hw: &mut impl Mmio,
         config: &mut Config<'_>,
-        at: Place,
     ) -> Result<u8, Failed> {
         match self.role {
             Role::RootPort | Role::DownstreamPort => {
-                sound::<LinkCapabilities>(hw, config, self.pcie, at)?;
+                sound::<LinkCapabilities>(hw, config, self.pcie)?;
                 Ok(config.read::<LinkCapabilities>(hw, self.pcie).port_number())
             }
             Role::UpstreamPort | Role::Device => Ok(0),
@@ -237,11 +237,10 @@ pub(crate) fn sound<R: Numbered>(
     hw: &mut impl Mmio,
     config: &mut Config<'_>,
     base: u16,
-    at: Place,
 ) -> Result<(), Failed> {
     let offset = base.saturating_add(R::SPEC.offset) & !3;
     let dword = config.dword(hw, offset);
-    not_silent(config, dword, offset, R::NUMBER, at)
+    not_silent(config, dword, offset, R::NUMBER)
 }
 
 #[inline(never)]
@@ -250,23 +249,18 @@ fn not_silent(
     dword: u32,
     offset: u16,
     register: u16,
-    at: Place,
 ) -> Result<(), Failed> {
     if dword != u32::MAX {
         return Ok(());
     }
-    config.fault.at(Code::DISCOVER_SILENT, at).detail(register).expected(offset).into()
+    config.refuse(Code::DISCOVER_SILENT).detail(register).expected(offset).into()
 }
 
 /// Refuses a function that no longer answers to its Vendor ID.
-pub(crate) fn answers(
-    hw: &mut impl Mmio,
-    config: &mut Config<'_>,
-    at: Place,
-) -> Result<(), Failed> {
+pub(crate) fn answers(hw: &mut impl Mmio, config: &mut Config<'_>) -> Result<(), Failed> {
     let offset = Id::SPEC.offset & !3;
     let dword = config.fresh(hw, offset);
-    not_silent(config, dword, offset, Id::NUMBER, at)
+    not_silent(config, dword, offset, Id::NUMBER)
 }
 
 /// Where a function's register blocks are.
@@ -294,7 +288,6 @@ impl CxlFunction {
         &self,
         hw: &mut impl Mmio,
         config: &mut Config<'_>,
-        at: Place,
     ) -> Result<Blocks, Failed> {
         let Some(locator) = &self.locator else { return Ok(Blocks::default()) };
         // Of each kind: its BAR, and its offset there.
@@ -320,12 +313,12 @@ impl CxlFunction {
             }
         }
         if let Some(error) = wrong {
-            return config.fault.at(Code::DISCOVER_LOCATOR, at).rule(error).into();
+            return config.refuse(Code::DISCOVER_LOCATOR).rule(error).into();
         }
         let mut blocks = Blocks::default();
         for (named, block) in [(component, &mut blocks.component), (device, &mut blocks.device)] {
             if let Some((bar, offset)) = named {
-                *block = Some(self.address(hw, config, at, bar, offset)?);
+                *block = Some(self.address(hw, config, bar, offset)?);
             }
         }
         Ok(blocks)
@@ -337,16 +330,15 @@ impl CxlFunction {
         &self,
         hw: &mut impl Mmio,
         config: &mut Config<'_>,
-        at: Place,
         bar: u8,
         offset: u64,
     ) -> Result<RegisterBlock, Failed> {
         match self.bar(hw, config, bar) {
             Err(problem) => {
-                let fault = config.fault.at(Code::DISCOVER_BAR, at).halves(0u8, bar);
+                let fault = config.refuse(Code::DISCOVER_BAR).halves(0u8, bar);
                 fault.rule(problem).into()
             }
-            Ok(0) => Err(config.fault.keep(Unassigned::Bar(bar).error(at))),
+            Ok(0) => Err(config.fault.keep(Unassigned::Bar(bar).error(config.place()))),
             Ok(base) => {
                 // A BAR's address is a multiple of its size, so the size is at most the lowest bit set.
                 let bar_size = base & base.wrapping_neg();
@@ -354,7 +346,7 @@ impl CxlFunction {
                 match room {
                     Some(room) => Ok(RegisterBlock { address: base + offset, room }),
                     None => {
-                        let fault = config.fault.at(Code::DISCOVER_OUTSIDE_BAR, at).detail(bar);
+                        let fault = config.refuse(Code::DISCOVER_OUTSIDE_BAR).detail(bar);
                         fault.expected(bar_size).found(offset).into()
                     }
                 }

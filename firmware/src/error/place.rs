@@ -219,6 +219,11 @@ impl Place {
         }
     }
 
+    /// The component whose decoder it is.
+    pub(crate) const fn of_component(self) -> Self {
+        Self { first: self.first & !0xFF0F | COMPONENT, ..self }
+    }
+
     const fn depth(&self) -> u8 {
         self.first as u8 >> 4
     }

@@ -43,7 +43,7 @@ pub(super) fn slot(planned: &Planned<'_>, fault: &mut Fault) -> Result<Slot, Fai
     match planned.image() {
         Ok(image) => {
             let registers = DecoderRegisters::new(planned.hdm.block, place.index);
-            Ok(Slot::recorded(place, registers, image))
+            Ok(Slot::recorded(place.into(), registers, image))
         }
         Err(error) => fault.at(Code::COMMIT_ILLEGAL, place).rule(error).into(),
     }
@@ -72,7 +72,7 @@ fn survey(
     while let Some(planned) = work.view().nth(nth) {
         let place = planned.place;
         let image = DecoderRegisters::new(planned.hdm.block, place.index).read(hw);
-        settled(place, image.control()).map_err(|error| fault.keep(error))?;
+        settled(place.into(), image.control(), fault)?;
         let base = planned.region.span.base();
         for region in work.regions.iter_mut().filter(|region| region.span.base() == base) {
             let [device, bridge] = &mut region.before;
@@ -160,13 +160,12 @@ fn run(
         while let Some(planned) = view.nth(nth) {
             nth += 1;
             let slot = slot(&planned, fault)?;
-            let done = if commits {
-                commit_one(hw, clock, &slot).map(|_| ())
+            if commits {
+                commit_one(hw, clock, &slot, fault)?;
             } else {
                 *written = nth;
-                slot.program(hw).map(|_| ())
-            };
-            done.map_err(|error| fault.keep(error))?;
+                slot.program(hw, fault)?;
+            }
             let number = planned.number;
             let own = (Component::Device, number);
             let next = view.nth(nth).map(|next| (next.place.component, next.number));

@@ -16,8 +16,9 @@ use crate::config::{Config, bus_base};
 use crate::decoder_registers::DecoderRegisters;
 use crate::device_registers::DeviceImage;
 use crate::discover::leaf::{
-    Blocks, CxlFunction, Functions, Role, Sighting, Structures, Unassigned, answers, bus_range_end,
-    by_uid, capacity, check_bridge, link_status, mem_capability, open, sound, structures,
+    Blocks, Capacity, CxlFunction, Functions, Role, Sighting, Structures, Unassigned, answers,
+    bus_range_end, by_uid, capacity, check_bridge, link_status, mem_capability, open, sound,
+    structures,
 };
 use crate::error::{Code, Error, Failed, Place};
 use crate::list::Empty;
@@ -103,7 +104,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         }
         let first = self.work.ports.len();
         let base = self.bus_base(root, at)?;
-        let mut functions = Functions::new(base, root, None);
+        let mut functions = Functions::new(uid, base, root, None);
         while let Some(header) = functions.next(self.hw, &mut self.config) {
             self.port(uid, number, first, root, header)?;
         }
@@ -144,16 +145,14 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
     #[inline(never)]
     fn identify(
         &mut self,
-        uid: u32,
         header: HeaderType,
         above: Option<Role>,
     ) -> Result<(Option<CxlFunction>, bool), Failed> {
-        let at = Place::function(uid, self.config.function());
-        let found = CxlFunction::identify(self.hw, &mut self.config, uid, header, above)?;
+        let found = CxlFunction::identify(self.hw, &mut self.config, header, above)?;
         if let Sighting::Cxl(found) = found {
             return Ok((Some(found), false));
         }
-        answers(self.hw, &mut self.config, at)?;
+        answers(self.hw, &mut self.config)?;
         if let Sighting::Aside(remark) = found {
             self.remark(remark)?;
             return Ok((None, true));
@@ -171,13 +170,13 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         root: RootBus,
         header: HeaderType,
     ) -> Result<(), Failed> {
-        let (Some(found), _) = self.identify(uid, header, None)? else { return Ok(()) };
+        let (Some(found), _) = self.identify(header, None)? else { return Ok(()) };
         let function = self.config.function();
         let at = Place::function(uid, function);
-        let number = found.port_number(self.hw, &mut self.config, at)?;
-        let status = link_status(self.hw, &mut self.config, &found, at)?;
+        let number = found.port_number(self.hw, &mut self.config)?;
+        let status = link_status(self.hw, &mut self.config, &found)?;
         let buses: BusNumbers = self.config.read(self.hw, 0);
-        sound::<BusNumbers>(self.hw, &mut self.config, 0, at)?;
+        sound::<BusNumbers>(self.hw, &mut self.config, 0)?;
         let (secondary, subordinate) = (buses.secondary(), buses.subordinate());
         if secondary == 0 {
             return Err(self.config.fault.keep(Unassigned::BusNumbers.error(at)));
@@ -192,7 +191,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
             let fault = self.config.fault.at(Code::DISCOVER_BUS_NUMBERS, at);
             return fault.expected((root.bus, last)).found((secondary, subordinate)).into();
         }
-        let component = found.blocks(self.hw, &mut self.config, at)?.component;
+        let component = found.blocks(self.hw, &mut self.config)?.component;
         found.enable_memory(self.hw, &mut self.config);
         let back_invalidate = match component {
             Some(block) => self.structures(block.address, None, at)?.back_invalidate,
@@ -218,7 +217,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         let at = Place::function(uid, function);
         let own = RootBus { segment, bus: function.bdf.bus() };
         let base = self.bus_base(own, at)?;
-        self.config.open(base, function);
+        self.config.open(uid, base, function);
         let (hw, config) = (&mut *self.hw, &mut self.config);
         let header = BridgeHeader {
             memory_base: config.read(hw, 0),
@@ -233,7 +232,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         let above = Above { windows, status };
         let bus = RootBus { segment, bus };
         let base = self.bus_base(bus, at)?;
-        let mut functions = Functions::new(base, bus, Some(Role::RootPort));
+        let mut functions = Functions::new(uid, base, bus, Some(Role::RootPort));
         while let Some(header) = functions.next(self.hw, &mut self.config) {
             self.device(uid, index, header, &above)?;
         }
@@ -249,7 +248,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         header: HeaderType,
         above: &Above,
     ) -> Result<(), Failed> {
-        let (found, aside) = self.identify(uid, header, Some(Role::RootPort))?;
+        let (found, aside) = self.identify(header, Some(Role::RootPort))?;
         let function = self.config.function();
         let at = Place::function(uid, function);
         let port = self.work.ports.get(index).map_or(function, |port| port.function);
@@ -263,8 +262,8 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         let (Role::Device, Some(dvsec)) = (found.role, &found.device) else {
             return self.not_flat(NotFlat::Switch, at);
         };
-        let status = link_status(self.hw, &mut self.config, &found, at)?;
-        let capability = mem_capability(self.hw, &mut self.config, dvsec, at)?;
+        let status = link_status(self.hw, &mut self.config, &found)?;
+        let capability = mem_capability(self.hw, &mut self.config, dvsec)?;
         if !capability.mem_capable() {
             let capability = capability.into_bits();
             return self.remark(Code::DISCOVER_NO_MEM.at(at).found(capability));
@@ -275,8 +274,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
                 return fault.expected(link).found(status.into_bits()).into();
             }
         }
-        let Blocks { component, device: registers } =
-            found.blocks(self.hw, &mut self.config, at)?;
+        let Blocks { component, device: registers } = found.blocks(self.hw, &mut self.config)?;
         for block in [component, registers].into_iter().flatten() {
             self.check_forwarded(above.windows, block.address, uid, port, at)?;
         }
@@ -288,15 +286,16 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         // Without the feature, what is here is not asked.
         let believed = cfg!(not(feature = "mailbox")) && self.policy.assume_volatile;
         let asked = registers.filter(|_| !believed);
-        let capacity =
-            capacity(self.hw, self.clock, &mut self.config, dvsec, capability, asked, at)?;
-        let remark = capacity.remark;
+        let mut found = Capacity::NONE;
+        let Self { hw, clock, config, .. } = self;
+        capacity(*hw, *clock, config, dvsec, capability, asked, &mut found)?;
+        let Capacity { volatile, persistent, source, remark } = found;
         let device = Device {
             kind: if capability.cache_capable() { DeviceKind::Type2 } else { DeviceKind::Type3 },
             dvsec: self.config.block(dvsec.offset),
-            volatile: capacity.volatile,
-            persistent: capacity.persistent,
-            source: capacity.source,
+            volatile,
+            persistent,
+            source,
         };
         if let Some(remark) = remark {
             self.remark(remark)?;
@@ -325,9 +324,8 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         for (component, number, hdm) in view.components() {
             for index in 0..hdm.decoders {
                 let control = DecoderRegisters::new(hdm.block, index).read_control(self.hw);
-                let place = view.place(component, number, index);
-                crate::commit::settled(place, control)
-                    .map_err(|error| self.config.fault.keep(error))?;
+                let place = view.place(component, number, index).into();
+                crate::commit::settled(place, control, &mut self.config.fault)?;
                 if control.committed() {
                     let fault = self.config.fault.at(Code::DISCOVER_NOT_FLAT, place);
                     let fault = fault.detail(NotFlat::Committed as u8);

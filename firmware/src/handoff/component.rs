@@ -12,7 +12,7 @@ use cxl_regs::hdm;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{decode, encode};
+use super::{Meaningless, decode, encode, known};
 use crate::config::{self, Config, bus_base};
 use crate::discover::leaf::Role;
 use crate::discover::{FunctionFacts, facts, role};
@@ -66,7 +66,7 @@ pub(crate) struct ComponentRecord {
 }
 
 /// An outcome: what, of what, and the error or the place.
-#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(super) struct OutcomeRecord {
     outcome: u8,
@@ -168,9 +168,8 @@ impl ComponentRecord {
         let (Some(function), Some(role)) = (subject.function, subject.role) else { return };
         let bus = RootBus { segment: function.segment, bus: function.bdf.bus() };
         let Some(base) = bus_base(ecam, bus) else { return };
-        config.open(base, function);
-        let uid = subject.at.uid();
-        let Some(found) = facts(hw, config, uid, role, subject.above) else { return };
+        config.open(subject.at.uid(), base, function);
+        let Some(found) = facts(hw, config, role, subject.above) else { return };
         let FunctionFacts { device, flex_bus, serial: (serial_at, serial), registers } = found;
         self.segment = function.segment.into();
         self.bdf = function.bdf.bits().into();
@@ -218,20 +217,13 @@ impl ComponentRecord {
         }
     }
 
-    /// Whether the record is sound, given where it lies and its number.
-    pub(super) fn check(&self, at: usize, number: usize) -> Result<(), Error> {
-        decode(&KIND, self.kind, at + offset_of!(Self, kind))?;
-        let depth =
-            Code::HANDOFF_CODE.at(Place::byte(at + offset_of!(Self, depth))).found(self.depth);
-        let ports = self.ports.get(..usize::from(self.depth)).ok_or(depth)?;
-        Path::new(self.uid.get(), ports).ok_or(depth)?;
-        match self.parent.get() {
-            NONE => Ok(()),
-            parent if usize::from(parent) < number => Ok(()),
-            parent => {
-                Err(Code::HANDOFF_CODE.at(Place::byte(at + offset_of!(Self, parent))).found(parent))
-            }
-        }
+    /// Whether it is sound, given its number.
+    pub(super) fn check(&self, number: usize) -> Result<(), Meaningless> {
+        let (depth, parent) = (usize::from(self.depth), self.parent().unwrap_or(0));
+        let is_behind = parent < number || self.parent().is_none();
+        known(decode(&KIND, self.kind).is_some(), offset_of!(Self, kind), self.kind.into())?;
+        known(depth <= MAX_DEPTH, offset_of!(Self, depth), depth)?;
+        known(is_behind, offset_of!(Self, parent), parent)
     }
 
     /// Where it is.
@@ -240,9 +232,20 @@ impl ComponentRecord {
         Path::new(self.uid.get(), ports).unwrap_or_default()
     }
 
+    /// The same, as an error names it.
+    #[inline(never)]
+    pub(crate) fn place(&self) -> Place {
+        self.at().into()
+    }
+
+    /// The UID of the bridge that it is, or lies below.
+    pub(crate) fn uid(&self) -> u32 {
+        self.uid.get()
+    }
+
     /// What it is.
     pub(crate) fn kind(&self) -> ComponentKind {
-        KIND.get(usize::from(self.kind)).copied().unwrap_or(ComponentKind::Device)
+        decode(&KIND, self.kind).unwrap_or(ComponentKind::Device)
     }
 
     /// The number of the component above.
@@ -356,11 +359,21 @@ impl From<ComponentOutcome> for OutcomeRecord {
 }
 
 impl OutcomeRecord {
-    /// The outcome at an offset of the record; of a node whose place is known, or of what has the
-    /// place of its error.
-    pub(super) fn outcome(&self, at: usize, of: Option<Path>) -> Result<ComponentOutcome, Error> {
-        let meaningless =
-            |offset, found: u8| Code::HANDOFF_CODE.at(Place::byte(offset)).found(found);
+    /// Whether it is sound.
+    pub(super) fn check(&self) -> Result<(), Meaningless> {
+        let has_code = self.code.get() != 0;
+        let is_outcome = match self.outcome {
+            IN_USE | UNUSED => !has_code,
+            LEFT_OUT | BROKEN | NOT_MEM => has_code,
+            _ => false,
+        };
+        let is_kind = self.kind == u8::MAX || decode(&KIND, self.kind).is_some();
+        known(is_outcome, offset_of!(Self, outcome), self.outcome.into())?;
+        known(is_kind, offset_of!(Self, kind), self.kind.into())
+    }
+
+    /// The outcome of a component, or of what has the place of its error.
+    pub(super) fn outcome(&self, of: Option<&ComponentRecord>) -> ComponentOutcome {
         let place = Place::of_numbers(self.place.map(U32::get));
         let error = Code::new(self.code.get()).map(|code| Error {
             code,
@@ -370,17 +383,13 @@ impl OutcomeRecord {
             found: self.found.get(),
         });
         let outcome = match (self.outcome, error) {
-            (IN_USE, None) => Outcome::InUse,
-            (UNUSED, None) => Outcome::Unused,
+            (IN_USE, _) => Outcome::InUse,
             (LEFT_OUT, Some(error)) => Outcome::LeftOut(error),
             (BROKEN, Some(error)) => Outcome::Broken(error),
             (NOT_MEM, Some(error)) => Outcome::NotMem(error),
-            _ => return Err(meaningless(at + offset_of!(Self, outcome), self.outcome)),
+            _ => Outcome::Unused,
         };
-        let kind = match self.kind {
-            u8::MAX => None,
-            kind => Some(decode(&KIND, kind, at + offset_of!(Self, kind))?),
-        };
-        Ok(ComponentOutcome { at: of.map_or(place, Place::from), kind, outcome })
+        let at = of.map_or(place, |component| component.place());
+        ComponentOutcome { at, kind: decode(&KIND, self.kind), outcome }
     }
 }

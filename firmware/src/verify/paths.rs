@@ -91,6 +91,7 @@ impl<'a> Decoders<'a> {
 
     /// Judges the set of devices that claim a range; the region if it is whole, locked or not.
     /// Every failure goes to `report`, and so does what is worth knowing.
+    #[inline(never)]
     pub(crate) fn region(
         self,
         span: Span,
@@ -204,6 +205,7 @@ impl<'a> Decoders<'a> {
     }
 
     /// The way from the window to one device, against the device's own decoder.
+    #[inline(never)]
     fn path(
         self,
         entry: &CommittedDecoder,
@@ -312,6 +314,7 @@ impl<'a> Decoders<'a> {
 
     /// One bridge or switch on the way: the interleave of its decoder for the range, if it has one
     /// that leads to the port.
+    #[inline(never)]
     fn step(
         self,
         node: NodeId,
@@ -358,6 +361,7 @@ impl<'a> Decoders<'a> {
 
     /// The rules between decoders of one component, and those on single ones that only a whole
     /// machine can be judged by.
+    #[inline(never)]
     pub(crate) fn components(self, report: &mut dyn FnMut(Error)) {
         // Of what is lost, that is said already.
         let judged = |entry: &CommittedDecoder| entry.committed() && entry.fate != Fate::Stranded;
