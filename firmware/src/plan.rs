@@ -233,8 +233,9 @@ pub enum Note {
         /// What its memory is instead.
         coherency: Coherency,
     },
-    /// A region that was there before and could not stay: a member is gone or has another size, no
-    /// window has the place any more, or the policy wants it otherwise.
+    /// A region that was there before and could not stay as it was: a member is gone, is elsewhere or has
+    /// another size, its interleave is another one, no window has the place any more, or the policy wants
+    /// it otherwise.
     NotKept {
         /// Its host addresses.
         span: Span,
@@ -719,7 +720,7 @@ fn fill(
         result => result?,
     }
     if cfg!(feature = "earlier") && !later {
-        earlier::note_moved(policy.earlier, &layout.regions, plan)?;
+        earlier::note_moved(tree, policy.earlier, &layout.regions, plan)?;
     }
     for (at, region) in layout.regions.iter().enumerate() {
         if region.members.is_empty() {
