@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cxl_firmware::DecoderRegisters;
 use cxl_firmware::bring_up::Extent;
 use cxl_firmware::handoff;
 use cxl_firmware::platform::Platform;
@@ -177,7 +178,11 @@ fn writes(scenario: &Scenario, best_effort: bool, locking: u64) -> (u64, u64) {
 
 /// A run with a fault, and a second one that finds what the first has left, the fault included.
 fn run(scenario: &Scenario, fault: Fault, what: &str) -> Run {
-    let mut machine = Machine::new(scenario);
+    run_on(Machine::new(scenario), fault, what)
+}
+
+/// The same on a machine that somebody did something to before.
+fn run_on(mut machine: Machine, fault: Fault, what: &str) -> Run {
     let wanted = run::RunRequest::of(&machine).unwrap().best_effort();
     let tables = run::platform(&machine).unwrap();
     let occupied: Vec<_> = machine.map().fixed().collect();
@@ -633,6 +638,99 @@ fn what_one_bridge_lacks_costs_what_is_below_it() {
         // Strict, the same machine has nothing.
         let strict = run::direct(&mut Machine::new(&scenario));
         assert!(strict.refusal.is_some(), "{to}");
+    }
+}
+
+/// Three bridges with a device and a window each.
+const THREE_BRIDGES: &str = r#"
+    bridge = [{ uid = 16 }, { uid = 32 }, { uid = 48 }]
+    port = [{ below = "hb0" }, { below = "hb1" }, { below = "hb2" }]
+    device = [
+        { below = "port0", volatile = "256MiB" },
+        { below = "port1", volatile = "256MiB" },
+        { below = "port2", volatile = "256MiB" },
+    ]
+    window = [
+        { targets = ["hb0"], size = "1GiB" },
+        { targets = ["hb1"], size = "1GiB" },
+        { targets = ["hb2"], size = "1GiB" },
+    ]
+"#;
+
+/// Devices that are in use, and the sentences of what was lost.
+fn left(text: &str) -> (Vec<usize>, Vec<String>) {
+    let scenario = Scenario::parse(text, "test").unwrap_or_else(|e| panic!("{text}: {e}"));
+    let Run { machine, done, .. } = run(&scenario, Fault::None, text);
+    let refusal = done.refusal.as_ref().map(ToString::to_string);
+    assert_eq!(refusal, None, "{text}");
+    let in_use: BTreeSet<_> = served(&machine, &done, text).into_iter().flatten().collect();
+    let faults = done.room.topology.nodes.iter().filter_map(|node| node.fault);
+    let remarks = done.room.topology.remarks.losses().copied();
+    (in_use.into_iter().collect(), faults.chain(remarks).map(|error| error.to_string()).collect())
+}
+
+/// The first fault comes out when the second one has all taken back.
+#[test]
+fn a_decoder_that_stays_committed_costs_nothing_before_it() {
+    let faults = r#"
+        fault = [
+            { at = "mem1", kind = "dropped-write", register = "control", after = 2 },
+            { at = "mem2", kind = "commit-error" },
+        ]
+    "#;
+    let (in_use, lost) = left(&format!("{THREE_BRIDGES}{faults}"));
+    assert_eq!(in_use, [0], "{lost:?}");
+    let names = |place: &str| lost.iter().filter(|one| one.starts_with(place)).count();
+    assert_eq!(
+        (lost.len(), names("bridge 32 port"), names("bridge 48 port")),
+        (2, 1, 1),
+        "{lost:?}"
+    );
+}
+
+/// What an earlier boot stage left costs what it is in, and what is below that: nothing before it in the
+/// order of commit.
+#[test]
+fn one_decoder_that_somebody_left_committed_costs_its_component() {
+    let builtins = ["four-bridges", "two-devices-one-bridge", "switch", "two-partitions"];
+    let builtins = builtins.map(|name| (name, builtin(name).unwrap().text));
+    for (name, text) in builtins.into_iter().chain([("three bridges", THREE_BRIDGES)]) {
+        let scenario = Scenario::parse(text, name).unwrap();
+        let mut unlocked = scenario.clone();
+        unlocked.policy.path = PathPolicy::Unlocked;
+        let clean = run(&unlocked, Fault::None, name);
+        let all = served(&clean.machine, &clean.done, name);
+        let tree = clean.done.room.topology.tree();
+        let bridges = (0..scenario.bridges.len()).map(Place::Bridge);
+        let switches = (0..scenario.switches.len()).map(Place::Switch);
+        let places = bridges.chain(switches).chain((0..scenario.devices.len()).map(Place::Device));
+        for place in places {
+            let entry = clean.done.room.committed.decoders.iter().find(|entry| {
+                let is_device = tree.get(entry.node).unwrap().device().is_some();
+                run::path(&scenario, place) == Some(tree.path(entry.node))
+                    && is_device == matches!(place, Place::Device(_))
+                    && entry.index == 0
+            });
+            let Some(entry) = entry else { continue };
+            let mut machine = Machine::new(&scenario);
+            let what = format!("{name}, {} left committed", machine.name(place));
+            let block = tree.get(entry.node).unwrap().hdm.unwrap().block;
+            let registers = DecoderRegisters::new(block, 0);
+            registers.write(&mut machine, entry.image);
+            registers.write_control(&mut machine, entry.image.control());
+            let left = registers.read(&mut machine);
+            assert!(left.control().committed() && !left.control().locked(), "{what}");
+            let Run { machine, done, .. } = run_on(machine, Fault::None, &what);
+            let refusal = done.refusal.as_ref().map(ToString::to_string);
+            assert_eq!(refusal, None, "{what}");
+            let in_use: BTreeSet<usize> =
+                served(&machine, &done, &what).into_iter().flatten().collect();
+            for device in all.iter().flatten() {
+                let below = upwards(&scenario, Place::Device(*device)).contains(&place);
+                assert_eq!(in_use.contains(device), !below, "{what}: device {device}");
+            }
+            assert!(matches!(done.extent, Extent::Less { .. }), "{what}");
+        }
     }
 }
 

@@ -64,12 +64,12 @@ pub(super) fn run(
     let mut last = Ok(Round::Final);
     for _ in 0..=rounds {
         last = round(hw, clock, platform, policy, &trial, scope, &mut work);
-        let Err(error) = last else { break };
-        if !scope.is_later()
-            && is_foreign(&error)
-            && take_over(hw, platform, policy, &mut work, error)
-        {
-            return end(hw, policy, &mut work);
+        let Err(mut error) = last else { break };
+        if !scope.is_later() && is_foreign(&error) {
+            if take_over(hw, platform, policy, &mut work, error) {
+                return end(hw, policy, &mut work);
+            }
+            error = foreign(policy, &work, error);
         }
         give_up(hw, platform, policy, scope, &mut work, error)?;
     }
@@ -257,6 +257,30 @@ fn take_over(
         }
     }
     true
+}
+
+/// What an error is about that says of a decoder that it is not committed while others are: that is one of
+/// these, where it is no part of what an earlier run left as the policy wants it.
+fn foreign(policy: &Policy<'_>, work: &WorkspaceMut<'_>, error: Error) -> Error {
+    if error.code != Code::COMMIT_FOREIGN_PART {
+        return error;
+    }
+    let tree = Tree(&work.topology.nodes);
+    // Nothing is locked: else it would have been taken over.
+    let is_ours = |entry: &CommittedDecoder| {
+        let mut regions = work.committed.regions.iter();
+        policy.path != PathPolicy::LockAll
+            && entry.active().is_some_and(|one| regions.any(|region| claims(one, region.span)))
+    };
+    let mut entries = work.committed.decoders.iter();
+    let theirs = entries.find(|entry| {
+        entry.committed() && !is_ours(entry) && !tree.is_lost(entry.node, entry.index)
+    });
+    theirs.map_or(error, |entry| {
+        let place = committed::Place::of(tree, entry.node, entry.index);
+        let (base, size) = (entry.image.base(), entry.image.size());
+        Code::COMMIT_FOREIGN_DECODER.at(place).expected(base).found(size)
+    })
 }
 
 /// A port that decoders in use lead to, and that nothing is behind.
