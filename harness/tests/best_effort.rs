@@ -688,6 +688,68 @@ fn a_decoder_that_stays_committed_costs_nothing_before_it() {
     );
 }
 
+/// Four bridges with a device each, a set of them, and a window for each alone.
+fn four_way(broken_sets: &str, fault: &str) -> String {
+    let mut text = format!(
+        "policy = {{ interleave = \"widest\", prefer = \"widest\", on_failure = \"best-effort\", \
+         broken_sets = \"{broken_sets}\" }}\nfault = [{{ {fault} }}]\n"
+    );
+    let all = (0..4).map(|at| format!("\"hb{at}\"")).collect::<Vec<_>>().join(", ");
+    text += &format!("[[window]]\ntargets = [{all}]\nsize = \"1GiB\"\n");
+    for at in 0..4 {
+        text += &format!(
+            "[[bridge]]\nuid = {}\n[[port]]\nbelow = \"hb{at}\"\n[[device]]\nbelow = \"port{at}\"\n\
+             volatile = \"256MiB\"\n[[window]]\ntargets = [\"hb{at}\"]\nsize = \"256MiB\"\n",
+            16 * (at + 1)
+        );
+    }
+    text
+}
+
+/// Devices are locked by number: those behind the one that fails are as they were, and the policy says what
+/// becomes of them.
+#[test]
+fn a_lock_that_fails_costs_what_is_locked_of_its_set() {
+    let faults = [
+        r#"kind = "stuck-bit", register = "control", bits = "0x100""#,
+        r#"kind = "lock-lost""#,
+        r#"kind = "dropped-write", register = "control", after = 2"#,
+    ];
+    for fault in faults {
+        for failing in 0..4 {
+            let fault = format!("at = \"mem{failing}\", {fault}");
+            for broken_sets in ["flat", "narrower"] {
+                let (in_use, lost) = left(&four_way(broken_sets, &fault));
+                let behind: Vec<_> = (failing + 1..4).collect();
+                assert_eq!(in_use, behind, "{broken_sets}, {fault}: {lost:?}");
+            }
+            let (in_use, _) = left(&four_way("unused", &fault));
+            assert!(in_use.is_empty(), "{fault}: {in_use:?}");
+        }
+    }
+}
+
+/// The same beside regions that are locked by then, as they have no part in the set.
+#[test]
+fn what_a_failed_lock_gives_back_goes_beside_what_is_locked() {
+    let fault = r#"at = "mem0", kind = "lock-lost""#;
+    let apart = r#"
+        [[bridge]]
+        uid = 80
+        [[port]]
+        below = "hb4"
+        [[device]]
+        below = "port4"
+        volatile = "256MiB"
+        [[window]]
+        targets = ["hb4"]
+        size = "256MiB"
+    "#;
+    let (in_use, lost) = left(&format!("{}{apart}", four_way("flat", fault)));
+    assert_eq!(in_use, [1, 2, 3, 4], "{lost:?}");
+    assert_eq!(lost.len(), 1, "{lost:?}");
+}
+
 /// What an earlier boot stage left costs what it is in, and what is below that: nothing before it in the
 /// order of commit.
 #[test]
