@@ -10,7 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cxl_firmware::DecoderRegisters;
 use cxl_firmware::bring_up::Extent;
+use cxl_firmware::error::Code;
 use cxl_firmware::handoff;
+use cxl_firmware::plan::{Note, Why};
 use cxl_firmware::platform::Platform;
 use cxl_firmware::topology::{Partition, Path};
 use cxl_harness::run::{self, DirectRun};
@@ -747,6 +749,46 @@ fn what_a_failed_lock_gives_back_goes_beside_what_is_locked() {
     let (in_use, lost) = left(&format!("{}{apart}", four_way("flat", fault)));
     assert_eq!(in_use, [1, 2, 3, 4], "{lost:?}");
     assert_eq!(lost.len(), 1, "{lost:?}");
+}
+
+/// A device that has no place for one kind of its memory has the other kind in use, and the plan says which
+/// refusal the first one met.
+#[test]
+fn memory_without_a_place_does_not_cost_the_other_kind() {
+    let all = [Partition::Volatile, Partition::Persistent];
+    for interleave in ["flat", "widest"] {
+        for kept in all {
+            let (name, code) = match kept {
+                Partition::Volatile => ("volatile", Code::PLAN_MEDIA_NOT_ALLOWED),
+                Partition::Persistent => ("persistent", Code::PLAN_MEDIA_NOT_ALLOWED),
+            };
+            let text = format!(
+                r#"
+                policy = {{ interleave = "{interleave}" }}
+                bridge = [{{ uid = 16 }}]
+                port = [{{ below = "hb0" }}]
+                device = [{{ below = "port0", volatile = "256MiB", persistent = "256MiB" }}]
+                window = [
+                    {{ targets = ["hb0"], size = "1GiB", restrictions = ["host-only", "{name}"] }},
+                ]
+                "#
+            );
+            let scenario = Scenario::parse(&text, "test").unwrap();
+            let Run { done, .. } = run(&scenario, Fault::None, &text);
+            let refusal = done.refusal.as_ref().map(ToString::to_string);
+            assert_eq!(refusal, None, "{text}");
+            assert_eq!(done.extent, Extent::Less { lost: 1 }, "{text}");
+            let regions = done.room.committed.regions.iter().map(|region| region.partition);
+            assert_eq!(regions.collect::<Vec<_>>(), [kept], "{text}");
+            let whys = done.room.plan.notes.iter().filter_map(|note| match note {
+                Note::Unused { partition, size, why, .. } => Some((*partition, *size, *why)),
+                _ => None,
+            });
+            let lost = all.into_iter().find(|partition| *partition != kept).unwrap();
+            let why = Why::Refused { code: code.number() };
+            assert_eq!(whys.collect::<Vec<_>>(), [(lost, 256 << 20, why)], "{text}");
+        }
+    }
 }
 
 /// What an earlier boot stage left costs what it is in, and what is below that: nothing before it in the
