@@ -26,8 +26,10 @@ use crate::plan::{
 use crate::platform::{Ecam, Platform};
 use crate::policy::{Demands, OnFailure, Policy};
 use crate::probe::{ProbeErrors, probe, probe_only};
+use crate::tables;
 use crate::topology::{Link, Node, NodeId, Topology, TopologyMut, Tree};
 use crate::verify::{Findings, FindingsMut, Tally, verify, verify_plan};
+use cxl_regs::acpi::Identity;
 use cxl_regs::hdm::Control;
 
 /// Room for a machine: `N` nodes, `R` regions, `D` decoders.
@@ -92,6 +94,18 @@ pub struct WorkspaceMut<'a> {
 }
 
 impl WorkspaceMut<'_> {
+    /// The same for a shorter time.
+    fn reborrow(&mut self) -> WorkspaceMut<'_> {
+        let Self { topology, plan, committed, findings, probe } = self;
+        WorkspaceMut {
+            topology: topology.reborrow(),
+            plan: plan.reborrow(),
+            committed: committed.reborrow(),
+            findings: findings.reborrow(),
+            probe,
+        }
+    }
+
     /// Forgets an earlier run.
     fn clear(&mut self) {
         self.topology.clear();
@@ -246,6 +260,46 @@ pub fn add<'a>(
         return Err(built::Feature::HotPlug.not_built(Place::default()));
     }
     run(hw, clock, platform, policy, Scope::Later, work.into())
+}
+
+/// How often the registers may have changed when a table is held against them.
+const LOOKS: u8 = 3;
+
+/// The CEDT of what [`bring_up`] left, held against the registers once more, and how much is in use.
+///
+/// With [`OnFailure::BestEffort`], a component that changed since it was verified, or went away, costs
+/// itself here too: the machine is looked at once more, as by another run, and the table is made of what
+/// that finds. It changes the workspace, so make whatever else says what is in use afterwards.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "those of bring_up, its result, and those of the table"
+)]
+pub fn describe<'a, 'b>(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    platform: &Platform<'_>,
+    policy: &Policy<'_>,
+    work: impl Into<WorkspaceMut<'a>>,
+    extent: Extent,
+    identity: Identity,
+    buffer: &'b mut [u8],
+) -> Result<(&'b [u8], Extent), Error> {
+    let (mut work, mut extent, mut looks) = (work.into(), extent, LOOKS);
+    let length = loop {
+        let (tree, committed) = (Tree(&work.topology.nodes), work.committed.view());
+        let cedt = tables::cedt(platform, tree, committed, identity, &mut *buffer)?;
+        let Err(error) = tables::cross_check_hardware(hw, cedt, tree, committed) else {
+            break cedt.len();
+        };
+        let changed = [Code::TABLES_CHANGED, Code::TABLES_DEVICE_CHANGED, Code::TABLES_SILENT];
+        let again = cfg!(feature = "degrade") && policy.on_failure == OnFailure::BestEffort;
+        if !again || looks == 0 || !changed.contains(&error.code) {
+            return Err(error);
+        }
+        looks -= 1;
+        extent = run(hw, clock, platform, policy, Scope::All, work.reborrow())?;
+    };
+    Ok((buffer.get(..length).unwrap_or(&[]), extent))
 }
 
 /// What is brought up.

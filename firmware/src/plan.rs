@@ -233,8 +233,9 @@ pub enum Note {
         /// What its memory is instead.
         coherency: Coherency,
     },
-    /// A region that was there before and could not stay: a member is gone or has another size, no
-    /// window has the place any more, or the policy wants it otherwise.
+    /// A region that was there before and could not stay as it was: a member is gone, is elsewhere or has
+    /// another size, its interleave is another one, no window has the place any more, or the policy wants
+    /// it otherwise.
     NotKept {
         /// Its host addresses.
         span: Span,
@@ -312,6 +313,11 @@ pub enum Why {
     },
     /// With best effort: a decoder that it needs failed, or no set that it could be in can be made.
     Failed,
+    /// With best effort, of a device that has other memory: it has no place.
+    Refused {
+        /// The [`Error`]'s number.
+        code: u16,
+    },
 }
 
 /// The decoders of the whole path for every region.
@@ -719,7 +725,7 @@ fn fill(
         result => result?,
     }
     if cfg!(feature = "earlier") && !later {
-        earlier::note_moved(policy.earlier, &layout.regions, plan)?;
+        earlier::note_moved(tree, policy.earlier, &layout.regions, plan)?;
     }
     for (at, region) in layout.regions.iter().enumerate() {
         if region.members.is_empty() {
@@ -739,7 +745,7 @@ fn fill(
             && !before
             && let Some(used) = used_mut(used, device)
         {
-            used.withhold(partition);
+            used.withhold(partition, Why::Failed);
             return Ok(Filled::Again);
         }
         for &device in &region.members {
@@ -750,9 +756,9 @@ fn fill(
     }
     for (device, node) in tree.sound() {
         for partition in Partition::ALL {
-            let withheld = used.get(usize::from(device.0)).is_some_and(|u| u.withheld(partition));
-            if let (Some(found), true) = (node.device(), withheld) {
-                let (size, why) = (found.capacity(partition), Why::Failed);
+            let withheld = used.get(usize::from(device.0)).and_then(|u| u.withheld(partition));
+            if let (Some(found), Some(why)) = (node.device(), withheld) {
+                let size = found.capacity(partition);
                 note(plan, Note::Unused { device, partition, size, why })?;
             }
         }

@@ -12,7 +12,7 @@ use board::{Board, BoardPlan, GIB, UNIT, path};
 use cxl_firmware::plan::Note;
 use cxl_firmware::policy::{EarlierRange, Policy, Request, Width};
 use cxl_firmware::topology::{NodeId, Partition, Path};
-use cxl_regs::{Hpa, Interleave, Span};
+use cxl_regs::{Granularity, Hpa, Interleave, Span, Ways};
 
 /// Where each device's memory is: what a hand-off record of it says.
 fn ranges(board: &Board, plan: &BoardPlan) -> Vec<EarlierRange> {
@@ -181,6 +181,83 @@ fn a_device_that_is_gone_is_noted() {
     let now = places(&less, &plan);
     assert!(now.iter().all(|(key, at)| was.get(key) == Some(at)), "{now:?}");
     assert_eq!(plan.notes.iter().filter(|n| matches!(n, Note::NotKept { .. })).count(), 2);
+}
+
+/// The kinds and addresses of what is noted not to be where it was.
+fn not_kept(plan: &BoardPlan) -> Vec<(Partition, Span)> {
+    let notes = plan.notes.iter().filter_map(|note| match note {
+        Note::NotKept { span, partition } => Some((*partition, *span)),
+        _ => None,
+    });
+    notes.collect()
+}
+
+#[test]
+fn devices_that_change_places_are_noted_both() {
+    let mut board = Board::new();
+    let bridge = board.bridge(7);
+    for number in [2, 4] {
+        let port = board.root_port(bridge, number);
+        board.memory(port, 0, GIB);
+    }
+    board.window(64 * GIB, 16 * GIB, &[7]);
+    let before = board.plan(&Policy::default()).expect("a plan");
+    let earlier = ranges(&board, &before);
+    let request = |port: u8, offset| Request {
+        device: path(7, &[port]),
+        partition: Partition::Persistent,
+        window: None,
+        offset: Some(offset),
+        size: None,
+        skip: 0,
+    };
+    for (offsets, moved) in [([GIB, 0], 2), ([0, GIB], 0)] {
+        let requests = [request(2, offsets[0]), request(4, offsets[1])];
+        let policy = Policy { earlier: &earlier, requests: &requests, ..Policy::default() };
+        let plan = board.plan(&policy).expect("a plan");
+        assert_eq!(not_kept(&plan).len(), moved, "{offsets:?}");
+    }
+}
+
+#[test]
+fn other_memory_at_the_same_addresses_is_noted() {
+    let board = |volatile, persistent| {
+        let mut board = Board::new();
+        let bridge = board.bridge(7);
+        let port = board.root_port(bridge, 2);
+        board.memory(port, volatile, persistent);
+        board.window(64 * GIB, 16 * GIB, &[7]);
+        board
+    };
+    let one = board(0, GIB);
+    let earlier = ranges(&one, &one.plan(&Policy::default()).expect("a plan"));
+    let policy = Policy { earlier: &earlier, ..Policy::default() };
+    assert_eq!(not_kept(&one.plan(&policy).expect("a plan")), []);
+    let plan = board(GIB, 0).plan(&policy).expect("a plan");
+    assert_eq!(not_kept(&plan), [(Partition::Persistent, earlier[0].span)]);
+}
+
+#[test]
+fn another_granularity_on_the_same_addresses_is_noted() {
+    let mut board = Board::new();
+    let bridge = board.bridge(7);
+    for number in [0, 1] {
+        let port = board.root_port(bridge, number);
+        board.memory(port, 0, GIB);
+    }
+    board.window(64 * GIB, 16 * GIB, &[7]);
+    let width = |granularity| Policy {
+        width: Width::Exactly(Interleave::new(Ways::Two, granularity)),
+        ..Policy::default()
+    };
+    let [one, other] = [Granularity::B256, Granularity::K1].map(width);
+    let earlier = ranges(&board, &board.plan(&one).expect("a plan"));
+    for (policy, moved) in [(one, vec![]), (other, vec![(Partition::Persistent, earlier[0].span)])]
+    {
+        let plan = board.plan(&Policy { earlier: &earlier, ..policy }).expect("a plan");
+        assert_eq!(plan.regions.len(), 1);
+        assert_eq!(not_kept(&plan), moved);
+    }
 }
 
 /// What planning with an earlier record takes, in time, of what it takes without.

@@ -441,12 +441,18 @@ pub fn on(
     platform: &Platform<'_>,
     wanted: &RunRequest,
 ) -> DirectRun {
-    let mut done = DirectRun::new();
-    match bring_up(hw, clock, platform, &wanted.policy(), &mut *done.room) {
-        Ok(extent) => done.extent = extent,
+    let (mut done, policy) = (DirectRun::new(), wanted.policy());
+    let mut buffer = vec![0; CEDT_ROOM];
+    let result = bring_up(hw, clock, platform, &policy, &mut *done.room).and_then(|extent| {
+        done.extent = extent;
+        let room = &mut *done.room;
+        bring_up::describe(hw, clock, platform, &policy, room, extent, IDENTITY, &mut buffer)
+    });
+    match result {
+        Ok((cedt, extent)) => (done.cedt, done.extent) = (cedt.to_vec(), extent),
         Err(error) => done.refusal = Some(Refusal::Library(error)),
     }
-    done.describe(hw, platform);
+    done.record(hw, platform);
     done
 }
 
@@ -634,8 +640,7 @@ impl DirectRun {
     /// The table of what was committed, and the hand-off record. There is no table for a machine
     /// that is not whole; the record then says how far it came.
     fn describe(&mut self, hw: &mut impl Mmio, platform: &Platform<'_>) {
-        let room = &*self.room;
-        let Room { topology, committed, .. } = room;
+        let Room { topology, committed, .. } = &*self.room;
         if self.refusal.is_none() {
             let mut buffer = vec![0; CEDT_ROOM];
             let cedt = tables::cedt(platform, topology, committed, IDENTITY, &mut buffer);
@@ -648,6 +653,13 @@ impl DirectRun {
                 Err(error) => self.refusal = Some(Refusal::Library(error)),
             }
         }
+        self.record(hw, platform);
+    }
+
+    /// The hand-off record.
+    fn record(&mut self, hw: &mut impl Mmio, platform: &Platform<'_>) {
+        let room = &*self.room;
+        let Room { topology, .. } = room;
         // A refusal before anything was found.
         if topology.nodes.is_empty() {
             return;

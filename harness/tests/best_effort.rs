@@ -8,10 +8,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cxl_firmware::DecoderRegisters;
 use cxl_firmware::bring_up::Extent;
+use cxl_firmware::error::Code;
 use cxl_firmware::handoff;
+use cxl_firmware::plan::{Note, Why};
 use cxl_firmware::platform::Platform;
-use cxl_firmware::tables;
 use cxl_firmware::topology::{Partition, Path};
 use cxl_harness::run::{self, DirectRun};
 use cxl_lint::{Input, Rule, lint};
@@ -177,7 +179,11 @@ fn writes(scenario: &Scenario, best_effort: bool, locking: u64) -> (u64, u64) {
 
 /// A run with a fault, and a second one that finds what the first has left, the fault included.
 fn run(scenario: &Scenario, fault: Fault, what: &str) -> Run {
-    let mut machine = Machine::new(scenario);
+    run_on(Machine::new(scenario), fault, what)
+}
+
+/// The same on a machine that somebody did something to before.
+fn run_on(mut machine: Machine, fault: Fault, what: &str) -> Run {
     let wanted = run::RunRequest::of(&machine).unwrap().best_effort();
     let tables = run::platform(&machine).unwrap();
     let occupied: Vec<_> = machine.map().fixed().collect();
@@ -214,32 +220,16 @@ fn run(scenario: &Scenario, fault: Fault, what: &str) -> Run {
     Run { machine, done, reads, writes, place, dead }
 }
 
-/// Every fault of a machine; how many devices were in use after how many of them, `None` where the
-/// table was refused.
-fn sweep(name: &str) -> BTreeMap<Option<usize>, u32> {
+/// Every fault of a machine; how many devices were in use after how many of them.
+fn sweep(name: &str) -> BTreeMap<usize, u32> {
     let scenario = Scenario::parse(builtin(name).unwrap().text, name).unwrap();
-    let mut clean = run(&scenario, Fault::None, name);
+    let clean = run(&scenario, Fault::None, name);
     assert!(clean.done.refusal.is_none() && clean.done.extent == Extent::Whole, "{name}");
     let mut dry = Machine::new(&scenario);
     run::dry(&mut dry);
     let discovered = dry.traffic().all.reads;
     let sets = served(&clean.machine, &clean.done, name);
     let all: BTreeSet<usize> = sets.iter().flatten().copied().collect();
-    // How much of the reads is the check of the table, the last thing that is done.
-    let before = clean.machine.traffic().all.reads;
-    let (room, cedt) = (&clean.done.room, &clean.done.cedt);
-    let whole =
-        tables::cross_check_hardware(&mut clean.machine, cedt, &room.topology, &room.committed);
-    assert_eq!(whole, Ok(()), "{name}");
-    let checked = clean.machine.traffic().all.reads - before;
-    // And how much is for the record, which is made once nothing can be refused any more.
-    let tables = run::platform(&clean.machine).unwrap();
-    let mut record = vec![0; clean.done.handoff.len()];
-    let contents = room.contents(tables.platform().ecam, None);
-    let before = clean.machine.traffic().all.reads;
-    handoff::write(&mut clean.machine, &contents, &mut record).unwrap();
-    let recorded = clean.machine.traffic().all.reads - before;
-    let last_look = clean.reads - recorded - 2 * checked..clean.reads - recorded;
     let faults = (0..clean.writes).map(Fault::Dead).chain((0..clean.reads).map(Fault::Gone));
     let mut outcomes = BTreeMap::new();
     for fault in faults {
@@ -248,13 +238,6 @@ fn sweep(name: &str) -> BTreeMap<Option<usize>, u32> {
         let place = place.map(|place| (place, machine.name(place).to_owned()));
         let what = format!("{what} in {place:?}");
         let refusal = done.refusal.as_ref().map(ToString::to_string);
-        // All-ones in a device's enables say that all is on, so a part that goes away in the last look,
-        // which reads what the check of the table reads, may be found by that check alone.
-        let in_tables = matches!(fault, Fault::Gone(at) if last_look.contains(&at));
-        if in_tables && done.refusal.as_ref().is_some_and(|refusal| refusal.phase() == "tables") {
-            *outcomes.entry(None).or_default() += 1;
-            continue;
-        }
         assert_eq!(refusal, None, "{what}");
         let in_use: BTreeSet<usize> =
             served(&machine, &done, &what).into_iter().flatten().collect();
@@ -273,7 +256,7 @@ fn sweep(name: &str) -> BTreeMap<Option<usize>, u32> {
         let less = lost > 0 || done.room.committed.regions.len() < sets.len();
         assert!(less || !told, "{what}: {:?}, and nothing is lost", done.extent);
         assert!(lost == 0 || told || hidden, "{what}: {lost} lost, and nobody says so");
-        *outcomes.entry(Some(in_use.len())).or_default() += 1;
+        *outcomes.entry(in_use.len()).or_default() += 1;
     }
     outcomes
 }
@@ -633,6 +616,224 @@ fn what_one_bridge_lacks_costs_what_is_below_it() {
         // Strict, the same machine has nothing.
         let strict = run::direct(&mut Machine::new(&scenario));
         assert!(strict.refusal.is_some(), "{to}");
+    }
+}
+
+/// Three bridges with a device and a window each.
+const THREE_BRIDGES: &str = r#"
+    bridge = [{ uid = 16 }, { uid = 32 }, { uid = 48 }]
+    port = [{ below = "hb0" }, { below = "hb1" }, { below = "hb2" }]
+    device = [
+        { below = "port0", volatile = "256MiB" },
+        { below = "port1", volatile = "256MiB" },
+        { below = "port2", volatile = "256MiB" },
+    ]
+    window = [
+        { targets = ["hb0"], size = "1GiB" },
+        { targets = ["hb1"], size = "1GiB" },
+        { targets = ["hb2"], size = "1GiB" },
+    ]
+"#;
+
+/// Devices that are in use, and the sentences of what was lost.
+fn left(text: &str) -> (Vec<usize>, Vec<String>) {
+    let scenario = Scenario::parse(text, "test").unwrap_or_else(|e| panic!("{text}: {e}"));
+    let Run { machine, done, .. } = run(&scenario, Fault::None, text);
+    let refusal = done.refusal.as_ref().map(ToString::to_string);
+    assert_eq!(refusal, None, "{text}");
+    let in_use: BTreeSet<_> = served(&machine, &done, text).into_iter().flatten().collect();
+    let faults = done.room.topology.nodes.iter().filter_map(|node| node.fault);
+    let remarks = done.room.topology.remarks.losses().copied();
+    (in_use.into_iter().collect(), faults.chain(remarks).map(|error| error.to_string()).collect())
+}
+
+/// The first fault comes out when the second one has all taken back.
+#[test]
+fn a_decoder_that_stays_committed_costs_nothing_before_it() {
+    let faults = r#"
+        fault = [
+            { at = "mem1", kind = "dropped-write", register = "control", after = 2 },
+            { at = "mem2", kind = "commit-error" },
+        ]
+    "#;
+    let (in_use, lost) = left(&format!("{THREE_BRIDGES}{faults}"));
+    assert_eq!(in_use, [0], "{lost:?}");
+    let names = |place: &str| lost.iter().filter(|one| one.starts_with(place)).count();
+    assert_eq!(
+        (lost.len(), names("bridge 32 port"), names("bridge 48 port")),
+        (2, 1, 1),
+        "{lost:?}"
+    );
+}
+
+/// Four bridges with a device each, a set of them, and a window for each alone.
+fn four_way(broken_sets: &str, fault: &str) -> String {
+    let mut text = format!(
+        "policy = {{ interleave = \"widest\", prefer = \"widest\", on_failure = \"best-effort\", \
+         broken_sets = \"{broken_sets}\" }}\nfault = [{{ {fault} }}]\n"
+    );
+    let all = (0..4).map(|at| format!("\"hb{at}\"")).collect::<Vec<_>>().join(", ");
+    text += &format!("[[window]]\ntargets = [{all}]\nsize = \"1GiB\"\n");
+    for at in 0..4 {
+        text += &format!(
+            "[[bridge]]\nuid = {}\n[[port]]\nbelow = \"hb{at}\"\n[[device]]\nbelow = \"port{at}\"\n\
+             volatile = \"256MiB\"\n[[window]]\ntargets = [\"hb{at}\"]\nsize = \"256MiB\"\n",
+            16 * (at + 1)
+        );
+    }
+    text
+}
+
+/// Devices are locked by number: those behind the one that fails are as they were, and the policy says what
+/// becomes of them.
+#[test]
+fn a_lock_that_fails_costs_what_is_locked_of_its_set() {
+    let faults = [
+        r#"kind = "stuck-bit", register = "control", bits = "0x100""#,
+        r#"kind = "lock-lost""#,
+        r#"kind = "dropped-write", register = "control", after = 2"#,
+    ];
+    for fault in faults {
+        for failing in 0..4 {
+            let fault = format!("at = \"mem{failing}\", {fault}");
+            for broken_sets in ["flat", "narrower"] {
+                let (in_use, lost) = left(&four_way(broken_sets, &fault));
+                let behind: Vec<_> = (failing + 1..4).collect();
+                assert_eq!(in_use, behind, "{broken_sets}, {fault}: {lost:?}");
+            }
+            let (in_use, _) = left(&four_way("unused", &fault));
+            assert!(in_use.is_empty(), "{fault}: {in_use:?}");
+        }
+    }
+}
+
+/// Whenever a lock is lost: before it is verified, when the table is made, or after that.
+#[test]
+fn a_lock_that_is_lost_late_costs_its_device() {
+    let mut in_use = vec![];
+    for after in 0..5 {
+        let fault =
+            format!("fault = [{{ at = \"mem0\", kind = \"lock-lost\", after = {after} }}]\n");
+        let policy = "policy = { on_failure = \"best-effort\" }\n";
+        let scenario = Scenario::parse(&format!("{policy}{fault}{THREE_BRIDGES}"), "test").unwrap();
+        let mut machine = Machine::new(&scenario);
+        let done = run::direct(&mut machine);
+        let refusal = done.refusal.as_ref().map(ToString::to_string);
+        assert_eq!(refusal, None, "{fault}");
+        assert!(Cedt::read(&done.cedt).is_ok(), "{fault}");
+        let all: Vec<_> = served(&machine, &done, &fault).into_iter().flatten().collect();
+        assert!(all.ends_with(&[1, 2]), "{fault}: {all:?}");
+        assert_eq!(done.extent == Extent::Whole, all.len() == 3, "{fault}");
+        in_use.push(all.len());
+    }
+    // The last of them are good for so many reads.
+    assert!(in_use.starts_with(&[2, 2, 2]) && in_use.ends_with(&[3]), "{in_use:?}");
+}
+
+/// The same beside regions that are locked by then, as they have no part in the set.
+#[test]
+fn what_a_failed_lock_gives_back_goes_beside_what_is_locked() {
+    let fault = r#"at = "mem0", kind = "lock-lost""#;
+    let apart = r#"
+        [[bridge]]
+        uid = 80
+        [[port]]
+        below = "hb4"
+        [[device]]
+        below = "port4"
+        volatile = "256MiB"
+        [[window]]
+        targets = ["hb4"]
+        size = "256MiB"
+    "#;
+    let (in_use, lost) = left(&format!("{}{apart}", four_way("flat", fault)));
+    assert_eq!(in_use, [1, 2, 3, 4], "{lost:?}");
+    assert_eq!(lost.len(), 1, "{lost:?}");
+}
+
+/// A device that has no place for one kind of its memory has the other kind in use, and the plan says which
+/// refusal the first one met.
+#[test]
+fn memory_without_a_place_does_not_cost_the_other_kind() {
+    let all = [Partition::Volatile, Partition::Persistent];
+    for interleave in ["flat", "widest"] {
+        for kept in all {
+            let (name, code) = match kept {
+                Partition::Volatile => ("volatile", Code::PLAN_MEDIA_NOT_ALLOWED),
+                Partition::Persistent => ("persistent", Code::PLAN_MEDIA_NOT_ALLOWED),
+            };
+            let text = format!(
+                r#"
+                policy = {{ interleave = "{interleave}" }}
+                bridge = [{{ uid = 16 }}]
+                port = [{{ below = "hb0" }}]
+                device = [{{ below = "port0", volatile = "256MiB", persistent = "256MiB" }}]
+                window = [
+                    {{ targets = ["hb0"], size = "1GiB", restrictions = ["host-only", "{name}"] }},
+                ]
+                "#
+            );
+            let scenario = Scenario::parse(&text, "test").unwrap();
+            let Run { done, .. } = run(&scenario, Fault::None, &text);
+            let refusal = done.refusal.as_ref().map(ToString::to_string);
+            assert_eq!(refusal, None, "{text}");
+            assert_eq!(done.extent, Extent::Less { lost: 1 }, "{text}");
+            let regions = done.room.committed.regions.iter().map(|region| region.partition);
+            assert_eq!(regions.collect::<Vec<_>>(), [kept], "{text}");
+            let whys = done.room.plan.notes.iter().filter_map(|note| match note {
+                Note::Unused { partition, size, why, .. } => Some((*partition, *size, *why)),
+                _ => None,
+            });
+            let lost = all.into_iter().find(|partition| *partition != kept).unwrap();
+            let why = Why::Refused { code: code.number() };
+            assert_eq!(whys.collect::<Vec<_>>(), [(lost, 256 << 20, why)], "{text}");
+        }
+    }
+}
+
+/// What an earlier boot stage left costs what it is in, and what is below that: nothing before it in the
+/// order of commit.
+#[test]
+fn one_decoder_that_somebody_left_committed_costs_its_component() {
+    let builtins = ["four-bridges", "two-devices-one-bridge", "switch", "two-partitions"];
+    let builtins = builtins.map(|name| (name, builtin(name).unwrap().text));
+    for (name, text) in builtins.into_iter().chain([("three bridges", THREE_BRIDGES)]) {
+        let scenario = Scenario::parse(text, name).unwrap();
+        let mut unlocked = scenario.clone();
+        unlocked.policy.path = PathPolicy::Unlocked;
+        let clean = run(&unlocked, Fault::None, name);
+        let all = served(&clean.machine, &clean.done, name);
+        let tree = clean.done.room.topology.tree();
+        let bridges = (0..scenario.bridges.len()).map(Place::Bridge);
+        let switches = (0..scenario.switches.len()).map(Place::Switch);
+        let places = bridges.chain(switches).chain((0..scenario.devices.len()).map(Place::Device));
+        for place in places {
+            let entry = clean.done.room.committed.decoders.iter().find(|entry| {
+                let is_device = tree.get(entry.node).unwrap().device().is_some();
+                run::path(&scenario, place) == Some(tree.path(entry.node))
+                    && is_device == matches!(place, Place::Device(_))
+                    && entry.index == 0
+            });
+            let Some(entry) = entry else { continue };
+            let mut machine = Machine::new(&scenario);
+            let what = format!("{name}, {} left committed", machine.name(place));
+            let block = tree.get(entry.node).unwrap().hdm.unwrap().block;
+            let registers = DecoderRegisters::new(block, 0);
+            registers.write(&mut machine, entry.image);
+            registers.write_control(&mut machine, entry.image.control());
+            let left = registers.read(&mut machine);
+            assert!(left.control().committed() && !left.control().locked(), "{what}");
+            let Run { machine, done, .. } = run_on(machine, Fault::None, &what);
+            let refusal = done.refusal.as_ref().map(ToString::to_string);
+            assert_eq!(refusal, None, "{what}");
+            let in_use: BTreeSet<usize> =
+                served(&machine, &done, &what).into_iter().flatten().collect();
+            for device in all.iter().flatten() {
+                let below = upwards(&scenario, Place::Device(*device)).contains(&place);
+                assert_eq!(in_use.contains(device), !below, "{what}: device {device}");
+            }
+            assert!(matches!(done.extent, Extent::Less { .. }), "{what}");
+        }
     }
 }
 

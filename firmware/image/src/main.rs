@@ -22,13 +22,12 @@ mod vmm;
 use core::fmt::Write;
 use core::panic::PanicInfo;
 
-use cxl_firmware::Error;
-use cxl_firmware::bring_up::{Extent, bring_up, inspect};
+use cxl_firmware::bring_up::{self, Extent, bring_up, inspect};
 use cxl_firmware::error::Phase;
 use cxl_firmware::handoff::{self, TableLocation};
 use cxl_firmware::mmio::Mmio;
 use cxl_firmware::platform::{Ecam, Platform};
-use cxl_firmware::tables as cedt;
+use cxl_firmware::policy::{OnFailure, Policy};
 pub(crate) use cxl_image::Room;
 use cxl_image::doorbell::{Call, EMPTY_HANDLER, Status};
 use cxl_image::{dump, report};
@@ -97,14 +96,23 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     let policy = options.words.policy(tables::address_bits());
 
     let mut clock = hw.clock();
-    let result = if options.as_found {
+    let mut result = if options.as_found {
         inspect(&mut hw, &mut clock, &platform, &policy, &mut *room).map(|()| Extent::Whole)
     } else {
         bring_up(&mut hw, &mut clock, &platform, &policy, &mut *room)
     };
     let code = result.map_or_else(|error| error.code(), |_| 0);
-    let described = result.is_ok().then(|| describe(&mut hw, &platform, room, table));
-    let installed = described.and_then(Result::ok);
+    let described = result.ok().map(|extent| {
+        // What is only looked at is not brought up again.
+        let strict = Policy { on_failure: OnFailure::Strict, ..policy };
+        let policy = if options.as_found { &strict } else { &policy };
+        let room = &mut *room;
+        bring_up::describe(&mut hw, &mut clock, &platform, policy, room, extent, IDENTITY, table)
+    });
+    if let Some(Ok((_, extent))) = described {
+        result = Ok(extent);
+    }
+    let installed = described.and_then(Result::ok).map(|(bytes, _)| bytes);
     let location = installed
         .map(|bytes| TableLocation { address: bytes.as_ptr() as u64, size: bytes.len() as u32 });
     let tree = room.topology.tree();
@@ -127,7 +135,7 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
         refuse(format_args!("{}: {error}", error.phase()), handed(error.code()));
     }
     if let Some(Err(error)) = described {
-        refuse(format_args!("tables: {error}"), handed(error.code()));
+        refuse(format_args!("{}: {error}", error.phase()), handed(error.code()));
     }
     if let Some(TableLocation { address, .. }) = location
         && tables::install(&mut hw, info.rsdp, address, buffer).is_none()
@@ -206,18 +214,6 @@ fn bare_exits(hw: &mut Hardware, count: u64) -> ! {
         core::hint::black_box(hw.read(EMPTY_HANDLER));
     }
     finish(Status::Success)
-}
-
-/// The CEDT of what was committed, held against the registers once more.
-fn describe<'b>(
-    hw: &mut Hardware,
-    platform: &Platform<'_>,
-    room: &Room,
-    buffer: &'b mut [u8],
-) -> Result<&'b [u8], Error> {
-    let cedt = cedt::cedt(platform, &room.topology, &room.committed, IDENTITY, buffer)?;
-    cedt::cross_check_hardware(hw, cedt, &room.topology, &room.committed)?;
-    Ok(cedt)
 }
 
 /// A line on the console.

@@ -4,6 +4,7 @@
 //! 2. Plan, commit without locks, verify, probe. Whatever fails has a culprit, which gets a
 //!    [`Node::fault`]; all that was written is undone, and the round begins again without it.
 //! 3. Lock what a whole round was content with (`commit::lock`), and look at it once more.
+//! 4. What a lock cost that failed in another member of its set has another chance, beside what is in use.
 //!
 //! **Invariant**: each round takes a node out, or some decoders of one, so there are no more rounds
 //! than nodes and decoders. Nothing is locked before a round has passed.
@@ -51,9 +52,79 @@ pub(super) fn run(
             return Err(Code::DISCOVER_REQUIRED.at(path));
         }
     }
+    let mut locked = pass(hw, clock, platform, policy, scope, &mut work)?;
+    for _ in 0..work.topology.nodes.len() {
+        // Of what came later, that stays lost: nobody knows by then what of the rest is others' memory.
+        if !locked || scope.is_later() || !give_back(hw, &mut work) {
+            break;
+        }
+        let later = match work.committed.regions.is_empty() {
+            true => Scope::All,
+            false => Scope::Later,
+        };
+        let again = pass(hw, clock, platform, policy, later, &mut work);
+        if let Err(error) = again {
+            lose_unused(hw, &mut work, error);
+        }
+        locked = again.unwrap_or(false);
+        if later.is_later() {
+            look(hw, platform, policy, &mut work, false);
+            let WorkspaceMut { topology, committed, probe: errors, .. } = &mut work;
+            let tree = Tree(&topology.nodes);
+            let _ = probe(hw, platform, tree, policy.probe, &mut *committed, errors);
+        }
+    }
+    end(hw, policy, &mut work)
+}
+
+/// Devices that a lock cost which failed in another member of their set, and that are as they were found:
+/// they are to have another chance. Whether there are any.
+fn give_back(hw: &mut impl Mmio, work: &mut WorkspaceMut<'_>) -> bool {
+    let in_use = !work.committed.regions.is_empty();
+    if in_use && cfg!(not(feature = "hot-plug")) {
+        return false;
+    }
+    let mut any = false;
+    for id in (0..work.topology.nodes.len()).map(|at| NodeId(at as u16)) {
+        let tree = Tree(&work.topology.nodes);
+        let device = tree.get(id).filter(|node| node.device().is_some());
+        let Some(fault) = device.and_then(|device| device.fault) else { continue };
+        let names = |(id, _): (NodeId, &Node)| fault.at.names(&tree.path(id));
+        let is_others = tree.iter().any(names) && !tree.upwards(id).any(names);
+        if !is_others || is_silent(hw, tree, id) || is_in_use(hw, tree, id) {
+            continue;
+        }
+        if let Some(node) = work.topology.nodes.get_mut(usize::from(id.0)) {
+            node.fault = None;
+            any = true;
+        }
+    }
+    any
+}
+
+/// Loses the devices that are not in use.
+fn lose_unused(hw: &mut impl Mmio, work: &mut WorkspaceMut<'_>, error: Error) {
+    for id in (0..work.topology.nodes.len()).map(|at| NodeId(at as u16)) {
+        let tree = Tree(&work.topology.nodes);
+        let is_device = tree.get(id).is_some_and(|node| node.device().is_some());
+        if is_device && tree.fault(id).is_none() && !is_in_use(hw, tree, id) {
+            lose(work, id, error);
+        }
+    }
+}
+
+/// Rounds until one passes, and its locks; whether there were any to be made.
+fn pass(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    platform: &Platform<'_>,
+    policy: &Policy<'_>,
+    scope: Scope,
+    work: &mut WorkspaceMut<'_>,
+) -> Result<bool, Error> {
     if scope.is_later() {
         // What was there and is broken is not what is brought up here.
-        look(hw, platform, policy, &mut work, false);
+        look(hw, platform, policy, work, false);
     }
     let decoders = work.topology.nodes.iter().filter_map(|node| node.hdm);
     let rounds: usize = decoders.map(|hdm| usize::from(hdm.decoders) + 1).sum();
@@ -64,18 +135,19 @@ pub(super) fn run(
     };
     let mut last = Ok(Round::Final);
     for _ in 0..=rounds {
-        last = round(hw, clock, platform, policy, &trial, scope, &mut work);
-        let Err(error) = last else { break };
-        if !scope.is_later()
-            && is_foreign(&error)
-            && take_over(hw, platform, policy, &mut work, error)
-        {
-            return end(hw, policy, &mut work);
+        last = round(hw, clock, platform, policy, &trial, scope, work);
+        let Err(mut error) = last else { break };
+        if !scope.is_later() && is_foreign(&error) {
+            if take_over(hw, platform, policy, work, error) {
+                return Ok(false);
+            }
+            error = foreign(policy, work, error);
         }
-        give_up(hw, platform, policy, scope, &mut work, error)?;
+        give_up(hw, platform, policy, scope, work, error)?;
     }
-    if let (Round::Tried, true) = (last?, locks) {
-        let WorkspaceMut { topology, plan, committed, .. } = &mut work;
+    let locks = matches!((last?, locks), (Round::Tried, true));
+    if locks {
+        let WorkspaceMut { topology, plan, committed, .. } = &mut *work;
         for region in plan.regions.iter_mut() {
             let mut asked = committed.regions.iter().filter(|asked| asked.probed != Probed::No);
             region.answered = asked.any(|asked| asked.span.base() == region.span.base());
@@ -84,8 +156,8 @@ pub(super) fn run(
         lock_all(hw, clock, nodes, remarks, plan, policy, committed);
         // All of it was taken back and made again, so all registers are looked at again. Memory that
         // answered is not asked twice.
-        look(hw, platform, policy, &mut work, !scope.is_later());
-        let WorkspaceMut { plan, committed, .. } = &mut work;
+        look(hw, platform, policy, work, !scope.is_later());
+        let WorkspaceMut { plan, committed, .. } = work;
         for region in committed.regions.iter_mut() {
             let answered =
                 |asked: &Region| asked.span.base() == region.span.base() && asked.answered;
@@ -96,7 +168,7 @@ pub(super) fn run(
             };
         }
     }
-    end(hw, policy, &mut work)
+    Ok(locks)
 }
 
 /// The end of a run: what could not be taken back is in the list, and how much is in use.
@@ -260,6 +332,30 @@ fn take_over(
         }
     }
     true
+}
+
+/// What an error is about that says of a decoder that it is not committed while others are: that is one of
+/// these, where it is no part of what an earlier run left as the policy wants it.
+fn foreign(policy: &Policy<'_>, work: &WorkspaceMut<'_>, error: Error) -> Error {
+    if error.code != Code::COMMIT_FOREIGN_PART {
+        return error;
+    }
+    let tree = Tree(&work.topology.nodes);
+    // Nothing is locked: else it would have been taken over.
+    let is_ours = |entry: &CommittedDecoder| {
+        let mut regions = work.committed.regions.iter();
+        policy.path != PathPolicy::LockAll
+            && entry.active().is_some_and(|one| regions.any(|region| claims(one, region.span)))
+    };
+    let mut entries = work.committed.decoders.iter();
+    let theirs = entries.find(|entry| {
+        entry.committed() && !is_ours(entry) && !tree.is_lost(entry.node, entry.index)
+    });
+    theirs.map_or(error, |entry| {
+        let place = committed::Place::of(tree, entry.node, entry.index);
+        let (base, size) = (entry.image.base(), entry.image.size());
+        Code::COMMIT_FOREIGN_DECODER.at(place).expected(base).found(size)
+    })
 }
 
 /// A port that decoders in use lead to, and that nothing is behind.

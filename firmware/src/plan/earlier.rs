@@ -3,7 +3,7 @@
 //! **Invariant**: a region stays where it was, as wide as it was, or there is a note that it did not. The
 //! order in which earlier ranges are listed means nothing.
 
-use cxl_regs::Span;
+use cxl_regs::{Interleave, Ways};
 
 use super::error::Count;
 use super::fit::By;
@@ -13,7 +13,7 @@ use super::place::{Layout, PendingRegion, Placed, place};
 use super::{Lists, Note, add, sets};
 use crate::error::Error;
 use crate::policy::{EarlierRange, Width};
-use crate::topology::Partition;
+use crate::topology::{Partition, Tree};
 
 /// Marks each device with the earlier ranges that led to it: the lowest of each partition.
 pub(super) fn mark(given: &PlanInput<'_>, used: &mut [NodeUse]) {
@@ -79,19 +79,29 @@ pub(super) fn keep(
     Ok(())
 }
 
-/// Notes what did not stay.
+/// Notes what did not stay, or not the same: other devices, another interleave or another kind of memory
+/// at its addresses are not what was there.
 pub(super) fn note_moved(
+    tree: Tree<'_>,
     earlier: &[EarlierRange],
     placed: &[Placed],
     plan: &mut Lists<'_>,
 ) -> Result<(), Error> {
     for range in earlier {
-        let EarlierRange { span, partition, .. } = *range;
-        let stays = |region: &Span| *region == span;
+        let EarlierRange { device, span, partition, interleave } = *range;
+        // Of one device alone the granularity means nothing.
+        let is_same = |now: Interleave| {
+            now == interleave || (now.ways, interleave.ways) == (Ways::One, Ways::One)
+        };
+        let stays = |Placed { region, members, .. }: &Placed| {
+            (region.span, region.partition) == (span, partition)
+                && region.levels.device().is_ok_and(is_same)
+                && members.iter().any(|member| tree.path(*member) == device)
+        };
         let at = placed.binary_search_by_key(&span.base(), |placed| placed.region.span.base());
-        let found = at.ok().and_then(|at| placed.get(at)).map(|placed| placed.region.span);
+        let found = at.ok().and_then(|at| placed.get(at));
         let note = Note::NotKept { span, partition };
-        if !found.as_ref().is_some_and(stays) && !plan.notes.contains(&note) {
+        if !found.is_some_and(stays) && !plan.notes.contains(&note) {
             add(&mut plan.notes, note, Count::Notes)?;
         }
     }

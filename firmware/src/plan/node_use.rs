@@ -2,6 +2,7 @@
 
 use cxl_regs::{Coherency, Hpa};
 
+use super::Why;
 use crate::list::Empty;
 use crate::topology::{NodeId, Partition, Tree};
 
@@ -30,8 +31,8 @@ pub struct NodeUse {
     pub(super) sharing: [Option<Sharing>; 2],
     /// The number, from 1, of the earlier range of each partition.
     earlier: [u16; 2],
-    /// Of which partitions nothing is planned, as a decoder or a set that they need failed.
-    withheld: [bool; 2],
+    /// Of which partitions nothing is planned, and why.
+    withheld: [Option<Why>; 2],
 }
 
 impl Empty for NodeUse {
@@ -48,7 +49,7 @@ impl Empty for NodeUse {
         persistent: 0,
         sharing: [None; 2],
         earlier: [0; 2],
-        withheld: [false; 2],
+        withheld: [None; 2],
     };
 }
 
@@ -81,7 +82,7 @@ impl NodeUse {
         *self = Self { withheld: self.withheld, ..Self::EMPTY };
     }
 
-    pub(super) fn withheld(&self, partition: Partition) -> bool {
+    pub(super) fn withheld(&self, partition: Partition) -> Option<Why> {
         let [volatile, persistent] = self.withheld;
         match partition {
             Partition::Volatile => volatile,
@@ -95,15 +96,19 @@ impl NodeUse {
     }
 
     pub(super) fn count_withheld(&self) -> usize {
-        self.withheld.into_iter().filter(|withheld| *withheld).count()
+        self.withheld.into_iter().flatten().count()
     }
 
-    pub(super) fn withhold(&mut self, partition: Partition) {
+    pub(super) fn withhold(&mut self, partition: Partition, why: Why) {
         let [volatile, persistent] = &mut self.withheld;
         match partition {
-            Partition::Volatile => *volatile = true,
-            Partition::Persistent => *persistent = true,
+            Partition::Volatile => *volatile = Some(why),
+            Partition::Persistent => *persistent = Some(why),
         }
+    }
+
+    pub(super) fn withhold_nothing(&mut self) {
+        self.withheld = [None; 2];
     }
 
     pub(super) fn earlier(&self, partition: Partition) -> u16 {
@@ -145,7 +150,7 @@ pub(super) fn used_mut(used: &mut [NodeUse], id: NodeId) -> Option<&mut NodeUse>
 /// Bytes of a partition that no region has taken or left out; none of one that is withheld.
 pub(super) fn left(tree: Tree<'_>, id: NodeId, partition: Partition, used: &[NodeUse]) -> u64 {
     let used = used.get(usize::from(id.0));
-    if used.is_some_and(|used| used.withheld(partition)) {
+    if used.is_some_and(|used| used.withheld(partition).is_some()) {
         return 0;
     }
     let capacity =

@@ -21,7 +21,7 @@ use super::fit::{self, Ask, By, Choice, Refused, ascending};
 use super::input::PlanInput;
 use super::node_use::{NodeUse, Sharing, left, used_mut};
 use super::place::{Layout, PendingRegion, place};
-use super::{Reason, beside, coherency};
+use super::{Reason, Why, beside, coherency, regions};
 use crate::error::{Code, Error, Place};
 use crate::platform::{Platform, Window};
 use crate::policy::{
@@ -51,7 +51,10 @@ pub(super) fn regions(
         for device in given.unrequested() {
             for partition in Partition::ALL {
                 if left(tree, device, partition, used) > 0 {
-                    let sharing = choose_window(given, device, partition, layout)?;
+                    let chosen = choose_window(given, device, partition, layout);
+                    let sharing = chosen.map_err(|error| {
+                        regions::withhold_refused(given, device, partition, used, error)
+                    })?;
                     share(used, device, partition, sharing);
                 }
             }
@@ -134,7 +137,8 @@ fn has_lost(
     let tree = given.tree;
     tree.devices().any(|(id, device)| {
         let used = used.get(usize::from(id.0));
-        let lost = tree.fault(id).is_some() || used.is_some_and(|u| u.withheld(partition));
+        let lost =
+            tree.fault(id).is_some() || used.is_some_and(|u| u.withheld(partition).is_some());
         lost && device.capacity(partition) > 0 && window.targets.contains(&tree.path(id).uid())
     })
 }
@@ -158,7 +162,7 @@ fn withhold(
             && is_meant(device, used)
             && let Some(used) = used_mut(used, device)
         {
-            used.withhold(partition);
+            used.withhold(partition, Why::Failed);
         }
     }
 }

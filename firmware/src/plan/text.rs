@@ -248,6 +248,10 @@ impl fmt::Display for Why {
                 let name = Code::new(code).and_then(Code::name).unwrap_or("unknown");
                 write!(f, "no further set can be made of it ({name}, {code:#06x})")
             }
+            Self::Refused { code } => {
+                let name = Code::new(code).and_then(Code::name).unwrap_or("unknown");
+                write!(f, "it has no place ({name}, {code:#06x})")
+            }
         }
     }
 }

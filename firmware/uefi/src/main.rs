@@ -20,10 +20,9 @@ use core::fmt::Write;
 use core::ptr;
 
 use cxl_firmware::Error;
-use cxl_firmware::bring_up::{Extent, bring_up};
+use cxl_firmware::bring_up::{self, Extent, bring_up};
 use cxl_firmware::handoff::{self, TableLocation};
 use cxl_firmware::platform::{BridgeKind, Ecam, Platform};
-use cxl_firmware::tables as cedt;
 use cxl_image::{Room, dump, report};
 use cxl_regs::acpi::Identity;
 use cxl_regs::component::BLOCK_SIZE;
@@ -144,16 +143,20 @@ fn start(log: &mut Log, settings: &Settings<'_>) -> Result<Extent, Refused> {
     // SAFETY: `reach` had the firmware map all that the library asks for, BARs are mapped by the
     // firmware's own driver for the root bridges, and no Rust object lives in any of it.
     let mut hw = unsafe { Hardware::new(windows(&platform)) };
-    let result = bring_up(&mut hw, &mut Stalls::default(), &platform, &policy, &mut *room);
-    let extent = result.ok();
+    let mut clock = Stalls::default();
+    let mut result = bring_up(&mut hw, &mut clock, &platform, &policy, &mut *room);
     let mut described = None;
-    if result.is_ok() {
+    if let Ok(extent) = result {
         let mut bytes = vec![0; TABLE_ROOM];
-        let made = cedt::cedt(&platform, &room.topology, &room.committed, IDENTITY, &mut bytes)?;
-        cedt::cross_check_hardware(&mut hw, made, &room.topology, &room.committed)?;
+        let room = &mut *room;
+        let (made, extent) = bring_up::describe(
+            &mut hw, &mut clock, &platform, &policy, room, extent, IDENTITY, &mut bytes,
+        )?;
+        result = Ok(extent);
         let (address, size) = acpi::replace(made)?;
         described = Some(TableLocation { address, size });
     }
+    let extent = result.ok();
     space.leave()?;
     for span in given::ranges(extent, policy.path, &room.committed.regions) {
         // What the map does not take is in the table all the same, and that is enough for Linux.
