@@ -369,6 +369,8 @@ impl GuestMeasured {
         let mut words = self.console.iter().filter(why);
         let said = words.next_back();
         let last = |otherwise: &str| said.map_or(otherwise, String::as_str).to_owned();
+        // What came after it, as the next payload's lines, is no reason.
+        let complaint = self.console.iter().rfind(|line| line.starts_with("payload: "));
         match (&image.end, image.verdict()) {
             (End::Failed(failure), _) => failures.push(place(failure)),
             (end @ End::TimedOut { .. }, _) => {
@@ -399,10 +401,10 @@ impl GuestMeasured {
                 failures.push(format!("our image, run afterwards, refused: {why}"));
             }
             (_, Outcome::Refused) if refused => {}
-            (_, Outcome::Refused)
-                if told && !said.is_some_and(|line| line.starts_with("payload: ")) => {}
+            (_, Outcome::Refused) if told && complaint.is_none() => {}
             (_, Outcome::Refused) => {
-                failures.push(format!("the image gave up: {}", last("it does not say why")));
+                let why = complaint.cloned().unwrap_or_else(|| last("it does not say why"));
+                failures.push(format!("the image gave up: {why}"));
             }
             (_, Outcome::Panicked) => {
                 // The place is in the line before the message.

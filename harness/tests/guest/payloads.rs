@@ -384,6 +384,19 @@ fn added() {
     let full = payload(&late(&[burned, LATE, COMES]), "add");
     assert_eq!(full.run.last().verdict(), Verdict::Refused);
     assert!(full.console().contains("decoder"), "{}", full.console());
+
+    // Where the rest goes on, the newcomer's own error is what the run failed by.
+    let best_effort = "policy.on_failure = \"best-effort\"\n";
+    let dropped = "kind = \"dropped-write\"\nregister = \"control\"";
+    for (kind, error) in [("kind = \"commit-error\"", "commit"), (dropped, "Control")] {
+        let fault = format!("[[fault]]\nat = \"late\"\n{kind}\n");
+        let lost = payload(&late(&[best_effort, LATE, KEPT, COMES, &fault]), "add");
+        assert_eq!(lost.run.last().verdict(), Verdict::Refused, "{kind}");
+        let console = lost.console();
+        let said = console.lines().rfind(|line| line.starts_with("payload: ")).unwrap();
+        assert!(said.contains("bridge 16 port 1") && said.contains(error), "{kind}: {console}");
+        assert!(!console.contains("nothing was plugged in"), "{kind}: {console}");
+    }
 }
 
 fn bars() {

@@ -3,13 +3,13 @@
 //! **Invariant**: counting is what makes a scenario's events happen; what was in use before it, each
 //! decoder to its last bit, is the same when the newcomer's memory is there.
 
-use cxl_firmware::DecoderRegisters;
 use cxl_firmware::bring_up::{Extent, add};
 use cxl_firmware::config;
 use cxl_firmware::mmio::{Block, Mmio};
 use cxl_firmware::platform::Platform;
 use cxl_firmware::policy::Policy;
 use cxl_firmware::topology::NodeKind;
+use cxl_firmware::{DecoderRegisters, Error};
 use cxl_regs::Span;
 use cxl_regs::config::{Bar, BarKind, Bdf, BusNumbers, Command, EndpointHeader, MemoryBase, Sbdf};
 use cxl_regs::hdm::DecoderImage;
@@ -48,16 +48,14 @@ pub(super) fn later(
         decoders.iter().map(|decoder| decoder.read(hw)).collect()
     };
     let before = read(hw);
+    let lost_before: Vec<Error, MOST> = losses(room).copied().take(MOST).collect();
     count();
     assign(hw, room, platform);
     let mut clock = hw.clock();
-    match add(hw, &mut clock, platform, policy, &mut *room) {
-        Ok(Extent::Whole) => {}
-        Ok(Extent::Less { lost }) => {
-            checks.refuse(format_args!("add: {lost} components are lost"));
-        }
+    let extent = match add(hw, &mut clock, platform, policy, &mut *room) {
+        Ok(extent) => extent,
         Err(error) => return checks.refuse(format_args!("add: {}: {error}", error.phase())),
-    }
+    };
     let after = read(hw);
     let moved = before.iter().zip(&after).filter(|(before, after)| before != after).count();
     checks.equal(format_args!("decoders that were in use and changed"), 0, moved as u64);
@@ -66,10 +64,22 @@ pub(super) fn later(
     checks.equal(format_args!("regions that were in use and are gone"), 0, gone.count() as u64);
     let new = || regions.iter().filter(|region| !were.contains(&region.span));
     new().for_each(|region| report::region(&mut Console, region));
-    if new().next().is_none() {
+    let news = || losses(room).filter(|error| !lost_before.contains(error));
+    if new().next().is_none() && news().next().is_none() {
         checks.refuse(format_args!("add: nothing was plugged in that has memory"));
     }
     memory::touch(hw, room, checks);
+    // Last: what is said last is quoted.
+    if let Extent::Less { lost } = extent {
+        checks.refuse(format_args!("add: {lost} components are lost"));
+    }
+    news().for_each(|error| checks.refuse(format_args!("add: {}: {error}", error.phase())));
+}
+
+/// What best effort gave up.
+fn losses(room: &Room) -> impl Iterator<Item = &Error> {
+    let faults = room.topology.nodes.iter().filter_map(|node| node.fault.as_ref());
+    room.topology.remarks.losses().chain(faults.filter(|fault| fault.is_failure()))
 }
 
 /// Gives what came to an empty port addresses that the port forwards, as whoever looks after PCI does.
