@@ -16,6 +16,7 @@ use super::{
     Component, Decoder, Facts, Finding, Kind, LastState, Locks, Measured, Member, Report, Required,
     Runner, Stages, Verdict, Witness, passed, picture,
 };
+use crate::attack::Found;
 use cxl_model::trace::Count;
 
 impl Display for Report {
@@ -128,12 +129,13 @@ impl Facts {
                  what they must not"
             ),
         )?;
-        let integrity = match (attack.integrity.holds, attack.integrity.ranges) {
-            (true, 0) => "nothing to hold: no range is sealed".to_owned(),
-            (true, ranges) => {
+        let integrity = match attack.integrity.found() {
+            Found::Nothing => "nothing to hold: no range is sealed".to_owned(),
+            Found::NotKnown => format!("not known: {}", attack.cut_off()),
+            Found::Holds(ranges) => {
                 format!("holds: none of {ranges} sealed ranges could be made to lead elsewhere")
             }
-            (false, _) => "BROKEN".to_owned(),
+            Found::Broken => "BROKEN".to_owned(),
         };
         fact(f, "integrity", integrity)?;
         for open in &attack.integrity.open {
