@@ -89,7 +89,9 @@ pub fn filled(text: &str, columns: usize) -> String {
 /// The text without what a terminal would obey: names and descriptions are whoever's who wrote the
 /// file.
 pub fn harmless(text: &str) -> Cow<'_, str> {
-    let obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    // What turns the direction of writing round shows words in another order than they have.
+    let turns = |c: char| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t') || turns(c);
     if !text.contains(obeyed) {
         return Cow::Borrowed(text);
     }
@@ -145,6 +147,8 @@ mod tests {
     #[test]
     fn what_a_terminal_obeys_is_shown() {
         assert_eq!(harmless("a\u{1b}[31mb\r\u{9b}c\n\td"), "a\\u{1b}[31mb\\r\\u{9b}c\n\td");
+        let turned = "\u{61c}\u{200e}\u{200f}\u{202a}\u{202e}\u{2066}\u{2069}";
+        assert!(harmless(turned).is_ascii(), "{}", harmless(turned));
         assert!(matches!(harmless("plain \u{6f22}"), Cow::Borrowed(_)));
     }
 }

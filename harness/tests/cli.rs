@@ -733,6 +733,32 @@ fn what_a_file_says_cannot_drive_a_terminal() {
     }
 }
 
+/// Names and descriptions with breaks, tabs and turned writing stay within their line.
+#[test]
+fn what_a_file_says_cannot_forge_a_line() {
+    let folder = Folder::new();
+    let (_, rest) = builtin("one-device").unwrap().text.split_once("description = ").unwrap();
+    let (_, rest) = rest.split_once('\n').unwrap();
+    let forged = r"x\n  locks  all sealed\t\u202eb";
+    let window = rest.replacen("[[window]]", &format!("[[window]]\nname = \"{forged}\""), 1);
+    assert_ne!(window, rest);
+    let path = folder.file("forged.toml", format!("description = \"{forged}\"\n{window}"));
+    for words in [&["plan", &path][..], &["boot", "--direct", &path], &["explain", &path, "0x1000"]]
+    {
+        let (output, ..) = ran(words);
+        assert!(!output.contains(['\u{202e}', '\t']), "{words:?}: {output}");
+        assert!(
+            !output.lines().any(|line| line.starts_with("  locks  all")),
+            "{words:?}: {output}"
+        );
+        assert!(words[0] == "explain" || output.contains("x\\n  locks"), "{words:?}: {output}");
+    }
+    let set = folder.file("set.toml", format!("images = \"{forged}\"\n[[bridge]]\nuid = 7\n"));
+    let (output, ..) = ran(&["inspect", &set]);
+    assert!(!output.lines().any(|line| line.starts_with("  locks  all")), "{output}");
+    assert!(output.contains("x\\n  locks"), "{output}");
+}
+
 // ---- errors, in their reader's words ----
 
 #[test]

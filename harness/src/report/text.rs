@@ -18,6 +18,7 @@ use super::{
 };
 use crate::attack::Found;
 use cxl_model::trace::Count;
+use cxl_model::words::on_one_line;
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -51,7 +52,7 @@ impl Display for Facts {
         };
         writeln!(f, "scenario {}: {result}", self.scenario)?;
         if !self.description.is_empty() {
-            fact(f, "about", &self.description)?;
+            fact(f, "about", on_one_line(&self.description))?;
         }
         if let Some(Runner::Models { why, left_out }) = &self.ran {
             fact(f, "ran", format_args!("on the device models, {why}"))?;
