@@ -37,7 +37,7 @@ fn json(arguments: &[&str], code: i32) -> Value {
 
 #[test]
 fn exit_0_is_good_1_refused_and_2_bad_input() {
-    let cases: [(&[&str], i32); 20] = [
+    let cases: [(&[&str], i32); 23] = [
         (&["boot", "--direct"], 0),
         (&["boot", "--direct", "ambiguous"], 1),
         (&["boot", "--direct", "commit-error"], 1),
@@ -52,6 +52,9 @@ fn exit_0_is_good_1_refused_and_2_bad_input() {
         (&["explain", "default", "--device", "mem9", "--dpa", "0"], 2),
         (&["explain", "default", "ten"], 2),
         (&["explain", "default"], 2),
+        (&["explain", "0x100000000"], 0),
+        (&["explain", "0x1000"], 1),
+        (&["explain"], 2),
         (&["explain", "default", "+16"], 2),
         (&["scenarios", "nonsense"], 2),
         (&["boot", "--timeout", "0"], 2),
@@ -613,7 +616,9 @@ fn a_number_of_the_library_is_told_and_what_is_none_is_refused() {
     );
     for (words, expected, part) in [
         ("0xffff", 1, "`cxl-harness error` lists them"),
-        ("COMMIT_NOTHING", 1, "`cxl-harness error` lists them"),
+        ("COMMIT_NOTHING", 2, "`cxl-harness error` lists them"),
+        ("", 2, "'': expected a number"),
+        ("0x", 2, "`cxl-harness error` lists them"),
         ("1039", 2, "0x1039"),
     ] {
         let (_, complaints, code) = ran(&["error", words]);
