@@ -30,7 +30,7 @@ use shadow::{At, Block, Change, Shadow};
 
 pub use grid::{Cell, Class, Grid, Row};
 pub(crate) use report::ways;
-pub use report::{Availability, Detail, Integrity, LeftOut, Report, StateReport};
+pub use report::{Availability, Detail, Found, Integrity, LeftOut, Report, StateReport};
 
 /// Attacks a machine that [`run::direct`] has brought up. What is left of it afterwards is good for
 /// a reset.
@@ -51,7 +51,7 @@ pub fn direct_until(
 
 /// As [`direct`], and no further than the first thing that gives way.
 pub fn first_breach(machine: &mut Machine, done: &DirectRun) -> Report {
-    let broken = |report: &Report| !report.integrity.holds;
+    let broken = |report: &Report| !report.integrity.breaches.is_empty();
     attacked(machine, done, None::<&mut Locks<0>>, &broken, &mut |_, _| {})
 }
 
@@ -140,7 +140,9 @@ impl Stores for Judged<'_> {
 
 impl Witness for Judged<'_> {
     fn enough(&mut self) -> bool {
-        (self.enough)(&self.judge.report)
+        let enough = (self.enough)(&self.judge.report);
+        self.judge.cut |= enough;
+        enough
     }
 
     fn hear(&mut self, event: Event) {
@@ -304,6 +306,10 @@ pub struct Judge {
     /// The named mode that is being entered, by address and bits, and those that were.
     entering: Option<(u64, u32)>,
     entered: Vec<(u64, u32)>,
+    /// The attacker was told that it is enough.
+    cut: bool,
+    /// The last that was heard of the attacker is that it is done.
+    done: bool,
     report: Report,
 }
 
@@ -335,12 +341,19 @@ impl Judge {
             overlaps: Vec::new(),
             entering: None,
             entered: Vec::new(),
+            cut: false,
+            done: false,
         }
     }
 
-    /// The report, once the attack is over.
+    /// The report, once the attack is over. Of one that was cut off it says so: what was not tried has
+    /// shown nothing.
     pub fn finish(mut self, machine: &Machine) -> Report {
         self.look(machine);
+        let integrity = &mut self.report.integrity;
+        integrity.complete = self.done && !self.cut;
+        integrity.holds &= integrity.complete;
+        integrity.begun = (self.report.states.len(), steps(machine));
         for (mode, at) in machine.scenario().modes.iter().zip(named::all(machine)) {
             let key = at.map(|at| (at.address, at.bits));
             if key.is_none_or(|key| !self.entered.contains(&key)) {
@@ -359,6 +372,7 @@ impl Judge {
     /// Hears what comes next.
     pub fn hear(&mut self, machine: &Machine, event: Event) {
         self.look(machine);
+        self.done = event == Event::Done;
         match event {
             Event::Enter { state, address } => {
                 self.phase = Phase::Between;

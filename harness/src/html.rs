@@ -19,6 +19,7 @@ use cxl_lint::{Reached, Severity};
 use cxl_model::dump::{Change, RegisterDiff};
 use cxl_model::fabric::Fabric;
 
+use crate::attack::Found;
 use crate::inspect::{Answer, Inspection};
 use crate::linux;
 use crate::report::{Facts, Refusal, Seen, Verdict};
@@ -81,10 +82,11 @@ fn verdict(facts: &Facts) -> String {
         words += &format!("; locks: {}", locks.word());
     }
     if let Some(attack) = &facts.attack {
-        words += match (attack.integrity.holds, attack.integrity.ranges) {
-            (false, _) => "; under attack they GAVE WAY",
-            (true, 0) => "; the attack had nothing to hold",
-            (true, _) => "; under attack they held",
+        words += match attack.integrity.found() {
+            Found::Broken => "; under attack they GAVE WAY",
+            Found::Nothing => "; the attack had nothing to hold",
+            Found::NotKnown => "; the attack did not end, so that nobody knows what they are worth",
+            Found::Holds(_) => "; under attack they held",
         };
     }
     words

@@ -67,12 +67,14 @@ pub struct Locks {
 }
 
 /// What Linux says of locks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Shown {
     /// Decoders with a range that are shown as locked.
     pub locked: usize,
-    /// Those that are not.
+    /// Those that are shown as not.
     pub open: usize,
+    /// Those of which it is not shown, as `cxl list` has no word of locks.
+    pub not_shown: usize,
 }
 
 /// An input without what was shown of configuration space in part: which DVSECs are behind it, and what
@@ -262,9 +264,14 @@ impl Inspection {
             let ranges = seen.decoders.iter().filter(|(name, decoder)| {
                 !name.starts_with("decoder0.") && decoder.size.is_some_and(|size| size > 0)
             });
-            let (locked, open): (Vec<_>, Vec<_>) =
-                ranges.partition(|(_, decoder)| decoder.locked == Some(true));
-            Shown { locked: locked.len(), open: open.len() }
+            ranges.fold(Shown::default(), |mut shown, (_, decoder)| {
+                match decoder.locked {
+                    Some(true) => shown.locked += 1,
+                    Some(false) => shown.open += 1,
+                    None => shown.not_shown += 1,
+                }
+                shown
+            })
         });
         let reached = known(&whole).reached();
         let text = MappingsText(&reached.fabric, &reached.mappings()).to_string();
@@ -407,8 +414,10 @@ impl Display for Locks {
         if !self.missing.is_empty() {
             fact(f, "not given", self.missing.join(", "))?;
         }
-        if let Some(Shown { locked, open }) = self.shown {
-            let words = format!("{locked} decoders with a range locked, {open} not (no verdict)");
+        if let Some(Shown { locked, open, not_shown }) = self.shown {
+            let words = format!(
+                "{locked} decoders with a range locked, {open} not, {not_shown} not shown (no verdict)"
+            );
             fact(f, "Linux shows", words)?;
         }
         Ok(())

@@ -371,7 +371,7 @@ pub struct Report {
 
 impl Facts {
     /// Adds the attack on the locks. A breach is a failure, and so is an attack that had no locked
-    /// range to lead elsewhere: nothing held.
+    /// range to lead elsewhere, or that was cut off: nothing was shown to hold.
     pub fn set_attack(&mut self, report: attack::Report) {
         let mut fail = |message: String| {
             self.fail(Finding::failure(Witness::Attack, Moment::End, message));
@@ -385,7 +385,11 @@ impl Facts {
                 _ => "the attack had nothing to hold: no locked range is sealed".to_owned(),
             });
         }
-        for mode in &report.not_tried {
+        if !report.integrity.complete {
+            fail(report.cut_off());
+        }
+        // What an attack that was cut off had not come to is told by where it ended.
+        for mode in report.not_tried.iter().filter(|_| report.integrity.complete) {
             fail(format!("the attack did not come to be {mode}"));
         }
         self.attack = Some(report);

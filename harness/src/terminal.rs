@@ -213,6 +213,8 @@ mod tests {
         assert_eq!(harmless("a\u{1b}[31mb\r\u{9b}c\n\td"), "a\\u{1b}[31mb\\r\\u{9b}c\n\td");
         assert_eq!(harmless("a\u{202e}b\u{2066}c"), "a\\u{202e}b\\u{2066}c");
         assert_eq!(harmless_json("\"a\u{9b}\u{202e}\u{7f}\""), r#""a\u009b\u202e\u007f""#);
+        let turned = "\u{61c}\u{200e}\u{200f}\u{202a}\u{202e}\u{2066}\u{2069}";
+        assert!(harmless(turned).is_ascii(), "{}", harmless(turned));
         assert!(matches!(harmless("plain \u{6f22}"), Cow::Borrowed(_)));
     }
 }

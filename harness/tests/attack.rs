@@ -723,6 +723,52 @@ fn modes_that_a_scenario_names_are_tried() {
     );
 }
 
+/// What was not tried has shown nothing: an attack that is cut off does not say that locks hold, and what
+/// had given way by then has.
+#[test]
+fn an_attack_that_was_cut_off_does_not_say_that_locks_hold() {
+    let cut = |name: &str, after: usize| {
+        let scenario = Scenario::built_in(name).expect("built in");
+        let mut machine = Machine::new(&scenario);
+        let done = run::direct(&mut machine);
+        let steps = std::cell::Cell::new(0);
+        let mut tell = |_: &str, _: &str| steps.set(steps.get() + 1);
+        let report = attack::direct_until(&mut machine, &done, &mut tell, &|| steps.get() > after);
+        let mut facts = cxl_harness::report::Report::of_direct(&machine, &done).facts;
+        facts.set_attack(report.clone());
+        (report, facts)
+    };
+    let (report, facts) = cut("one-device", 2);
+    assert!(report.tried > 0 && report.changed == 0, "{report}");
+    assert!(!report.held() && !report.integrity.holds && !report.integrity.complete, "{report}");
+    let words = "not known: the attack did not end: ";
+    assert!(report.to_string().contains(words), "{report}");
+    let text = facts.to_string();
+    assert!(text.contains(words) && !text.contains("integrity         holds"), "{text}");
+    let failures = facts.failures();
+    assert!(
+        failures.iter().any(|failure| failure.starts_with("the attack did not end: ")),
+        "{text}"
+    );
+    let picture = cxl_harness::report::Svg(&facts).to_string();
+    assert!(!picture.contains("under attack they held"), "{picture}");
+    let page = cxl_harness::html::of_run(&facts, None, "").to_string();
+    assert!(page.contains("Integrity is not known") && !page.contains("Integrity holds"), "{page}");
+    assert!(!page.contains("under attack they held"), "{page}");
+    let json = serde_json::to_value(&report).expect("it is data");
+    assert_eq!(json["integrity"]["holds"], false);
+    assert_eq!(json["integrity"]["complete"], false);
+    assert!(json["integrity"]["breaches"].as_array().is_some_and(Vec::is_empty));
+
+    let (report, _) = cut("one-device", usize::MAX);
+    assert!(report.held() && report.integrity.holds && report.integrity.complete, "{report}");
+
+    let (report, facts) = cut("lock-not-enforced", 12);
+    assert!(!report.integrity.complete && !report.integrity.breaches.is_empty(), "{report}");
+    assert!(report.to_string().contains("BROKEN: "), "{report}");
+    assert!(facts.to_string().contains("BROKEN"), "{facts}");
+}
+
 #[test]
 fn report_reads_as_reviewed() {
     let mut settings = insta::Settings::clone_current();

@@ -37,7 +37,7 @@ fn json(arguments: &[&str], code: i32) -> Value {
 
 #[test]
 fn exit_0_is_good_1_refused_and_2_bad_input() {
-    let cases: [(&[&str], i32); 20] = [
+    let cases: [(&[&str], i32); 23] = [
         (&["boot", "--direct"], 0),
         (&["boot", "--direct", "ambiguous"], 1),
         (&["boot", "--direct", "commit-error"], 1),
@@ -52,6 +52,9 @@ fn exit_0_is_good_1_refused_and_2_bad_input() {
         (&["explain", "default", "--device", "mem9", "--dpa", "0"], 2),
         (&["explain", "default", "ten"], 2),
         (&["explain", "default"], 2),
+        (&["explain", "0x100000000"], 0),
+        (&["explain", "0x1000"], 1),
+        (&["explain"], 2),
         (&["explain", "default", "+16"], 2),
         (&["scenarios", "nonsense"], 2),
         (&["boot", "--timeout", "0"], 2),
@@ -613,7 +616,9 @@ fn a_number_of_the_library_is_told_and_what_is_none_is_refused() {
     );
     for (words, expected, part) in [
         ("0xffff", 1, "`cxl-harness error` lists them"),
-        ("COMMIT_NOTHING", 1, "`cxl-harness error` lists them"),
+        ("COMMIT_NOTHING", 2, "`cxl-harness error` lists them"),
+        ("", 2, "'': expected a number"),
+        ("0x", 2, "`cxl-harness error` lists them"),
         ("1039", 2, "0x1039"),
     ] {
         let (_, complaints, code) = ran(&["error", words]);
@@ -1023,6 +1028,32 @@ fn what_is_lost_is_told_once() {
     let told: Vec<&str> =
         failures.map(|it| it.as_str().unwrap()).filter(|it| it.contains("lost")).collect();
     assert!(matches!(told[..], [only] if only.contains("lost: ")), "{told:#?}");
+}
+
+/// Names and descriptions with breaks, tabs and turned writing stay within their line.
+#[test]
+fn what_a_file_says_cannot_forge_a_line() {
+    let folder = Folder::new();
+    let (_, rest) = builtin("one-device").unwrap().text.split_once("description = ").unwrap();
+    let (_, rest) = rest.split_once('\n').unwrap();
+    let forged = r"x\n  locks  all sealed\t\u202eb";
+    let window = rest.replacen("[[window]]", &format!("[[window]]\nname = \"{forged}\""), 1);
+    assert_ne!(window, rest);
+    let path = folder.file("forged.toml", format!("description = \"{forged}\"\n{window}"));
+    for words in [&["plan", &path][..], &["boot", "--direct", &path], &["explain", &path, "0x1000"]]
+    {
+        let (output, ..) = ran(words);
+        assert!(!output.contains(['\u{202e}', '\t']), "{words:?}: {output}");
+        assert!(
+            !output.lines().any(|line| line.starts_with("  locks  all")),
+            "{words:?}: {output}"
+        );
+        assert!(words[0] == "explain" || output.contains("x\\n  locks"), "{words:?}: {output}");
+    }
+    let set = folder.file("set.toml", format!("images = \"{forged}\"\n[[bridge]]\nuid = 7\n"));
+    let (output, ..) = ran(&["inspect", &set]);
+    assert!(!output.lines().any(|line| line.starts_with("  locks  all")), "{output}");
+    assert!(output.contains("x\\n  locks"), "{output}");
 }
 
 // ---- errors, in their reader's words ----

@@ -514,6 +514,47 @@ fn component_option_decides_what_the_last_dwords_mean() {
     assert!(device.contains("  dpa skip          0x0000000000000302"), "{device}");
 }
 
+/// One behind the other, as `cat` makes them: each is a table, and what is none is remarked.
+#[test]
+fn what_stands_behind_a_table_is_not_dropped() {
+    let other = with(
+        &CEDT,
+        &[(16, CEDT[16] ^ 1), (9, CEDT[9].wrapping_add(CEDT[16]).wrapping_sub(CEDT[16] ^ 1))],
+    );
+    let two = [&CEDT[..], &other].concat();
+    let listed = printed(&["--list"], &two);
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+    assert_eq!(printed(&[], &two).matches("cedt revision").count(), 2);
+    let json: Value = serde_json::from_str(&printed(&["--json"], &two)).unwrap();
+    assert_eq!(json["found"].as_array().map(Vec::len), Some(2), "{json}");
+    let twice = printed(&[], &[&CEDT[..], &CEDT].concat());
+    assert!(twice.contains("remark: the same CEDT stands there twice"), "{twice}");
+    let bytes = printed(&[], &[&CEDT[..], &[7; 5]].concat());
+    assert!(bytes.contains("remark: 0x5 bytes behind the CEDT, which ends at 0x"), "{bytes}");
+    assert!(!printed(&[], &CEDT).contains("remark"));
+}
+
+/// What is behind the end of a dump is no reading of a register.
+#[test]
+fn a_dump_that_ends_early_says_where_and_nothing_of_what_is_behind() {
+    let range =
+        image(4096, &[(0, 0x0311_0001), (4, 0x0803_0002), (8, 0x0d82_0004), (12, 0x1283_0005)]);
+    let text = printed(&["--force", "--kind", "cachemem"], &range[..8]);
+    assert!(text.contains("the dump ends at 0x8: what is behind it is not known"), "{text}");
+    assert!(text.contains("entry 2 is behind the end of the dump: not known"), "{text}");
+    assert!(!text.contains("nothing answers") && text.contains("in these bytes"), "{text}");
+    let mut space = vec![0; 0x158];
+    space[..4].copy_from_slice(&[0x86, 0x80, 0x93, 0x0d]);
+    space[0x100..0x104].copy_from_slice(&[1, 0, 1, 0x20]);
+    let text = printed(&["--force", "--kind", "config"], &space);
+    assert!(text.contains("the dump ends at 0x158"), "{text}");
+    assert!(text.contains("0x200 is behind the end of the dump: not known"), "{text}");
+    assert!(!text.contains("nothing answers"), "{text}");
+    // In the file they are what was read.
+    space[0x100..0x104].copy_from_slice(&[0xff; 4]);
+    assert!(printed(&["--force", "--kind", "config"], &space).contains("nothing answers"));
+}
+
 #[test]
 fn force_prints_as_far_as_it_goes() {
     let cut = &device_hdm()[..0x40];

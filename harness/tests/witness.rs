@@ -426,3 +426,18 @@ fn a_table_that_nobody_gave_is_said_not_to_be_given() {
     let told = text.contains("CONFIG_LOCK") || text.contains("CXL.mem o");
     assert!(!told && text.contains("configuration space not given"), "{text}");
 }
+
+/// `cxl list` has no word of locks, and that is no word against them.
+#[test]
+fn a_lock_that_is_not_shown_is_not_shown_as_open() {
+    let folder = Folder::new();
+    let list = folder.file("list.json", listed(r#""resource":4294967296,"#, true));
+    let (text, ..) = program::ran(&mut program::command(&["inspect", &list, "--json"]));
+    let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let shown = &told["shown"];
+    let shown = if shown.is_null() { &told["locks"]["shown"] } else { shown };
+    assert_eq!((&shown["locked"], &shown["open"]), (&0.into(), &0.into()), "{text}");
+    assert!(shown["not_shown"].as_u64().is_some_and(|count| count > 0), "{text}");
+    let (text, ..) = program::ran(&mut program::command(&["inspect", &list]));
+    assert!(text.contains("0 decoders with a range locked, 0 not, "), "{text}");
+}

@@ -50,6 +50,7 @@ use cxl_model::capture::{self, Ask, CaptureError, Content};
 use cxl_model::dump::{Dump, DumpError, Kind, Options};
 use cxl_model::fabric::Parent;
 use cxl_model::scenario::Bytes;
+use cxl_model::words::on_one_line;
 
 /// Why files are no input for the linter.
 #[derive(Debug)]
@@ -404,7 +405,7 @@ impl Set<'_> {
             let shown = self.witness(file.get_ref());
             seen.merge(shown.map_err(|error| self.at(file.span(), error))?);
         }
-        let subject = std::mem::take(&mut document.images);
+        let subject = on_one_line(&document.images).into_owned();
         let kernel = document.kernel.take();
         let mut withheld = std::mem::take(&mut document.withheld);
         let input = self.input(document)?;
@@ -479,6 +480,7 @@ impl Set<'_> {
         let mut named = |given: Option<Spanned<String>>, kind: &str, index, of: Range<usize>| {
             let at = given.as_ref().map_or(of, Spanned::span);
             let name = given.map_or_else(|| format!("{kind}{index}"), Spanned::into_inner);
+            let name = on_one_line(&name).into_owned();
             names.push((name.clone(), at));
             name
         };
@@ -508,9 +510,9 @@ impl Set<'_> {
             .map(|(index, entry)| named(entry.name.clone(), "switch", *index, entry.below.span()))
             .collect();
         for (index, entry) in document.port.into_iter().enumerate() {
-            let below = entry.below.get_ref();
-            let bridge = input.bridges.iter().position(|bridge| bridge.name == *below);
-            let switch = switch_names.iter().position(|name| name == below);
+            let below = on_one_line(entry.below.get_ref());
+            let bridge = input.bridges.iter().position(|bridge| bridge.name == below);
+            let switch = switch_names.iter().position(|name| *name == below);
             let parent = bridge.map(Parent::Bridge).or(switch.map(Parent::Switch));
             let parent = parent.ok_or_else(|| {
                 let bridges = input.bridges.iter().map(|bridge| &bridge.name);

@@ -318,10 +318,36 @@ impl Tries {
 
 /// The things in an input.
 pub fn read(input: &[u8], ask: Ask) -> Result<Capture> {
-    match ask.reading {
+    let mut capture = match ask.reading {
         Some(Reading::Raw) => nested(input, ask, true),
         _ => nested(&narrow(input), ask, true),
+    }?;
+    if tables_apart(&mut capture, ask) {
+        twins(&mut capture);
     }
+    Ok(capture)
+}
+
+/// Takes CEDTs that stand one behind the other for what they are; whether there are any. Bytes behind a
+/// table that are no table stay with it.
+fn tables_apart(capture: &mut Capture, ask: Ask) -> bool {
+    let before = capture.found.len();
+    let mut at = 0;
+    while let Some(found) = capture.found.get_mut(at) {
+        at += 1;
+        let Content::Dump(dump) = &found.content else { continue };
+        let Some((table, behind)) = dump.behind_the_table() else { continue };
+        let parts = [table, behind].map(|part| Dump::of_bytes(part, ask.options));
+        let [Ok(table), Ok(next)] = parts else { continue };
+        if next.kind() != Kind::Cedt {
+            continue;
+        }
+        let (lines, form, seat) = (found.lines, found.form, found.seat.clone());
+        found.content = Content::Dump(table);
+        // It is looked at next, as there may be a third behind it.
+        capture.found.insert(at, Found { lines, form, content: Content::Dump(next), seat });
+    }
+    capture.found.len() > before
 }
 
 /// UTF-16 as UTF-8: a UEFI shell and PowerShell write that where they redirect into a file. Its first

@@ -420,6 +420,14 @@ impl Dump {
         self.sections.iter().map(|section| (section.address.as_deref(), section.bytes.as_slice()))
     }
 
+    /// A CEDT, and the bytes behind its end, if there are any.
+    pub fn behind_the_table(&self) -> Option<(&[u8], &[u8])> {
+        let bytes = self.sections.first().filter(|_| self.kind == Kind::Cedt)?.bytes.as_slice();
+        let (length, _) = bytes.get(4..)?.split_first_chunk()?;
+        let (table, behind) = bytes.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        (!table.is_empty() && !behind.is_empty()).then_some((table, behind))
+    }
+
     /// The HDM decoders in it as dwords, and what they are of; `None` if it holds none.
     pub fn hdm(&self) -> Option<(HdmImage, Component)> {
         let bytes = self.bytes();
@@ -534,6 +542,41 @@ fn unnamed((old, new): (&Section, &Section)) -> Option<Change> {
     Some(Change { what, old, new, text })
 }
 
+/// The text of registers of which there are `length` bytes, of `whole` in the dump. The readers take what
+/// is behind an end for all-ones, and nobody has read that anywhere.
+fn ending(
+    f: &mut fmt::Formatter<'_>,
+    text: &dyn Display,
+    length: usize,
+    whole: usize,
+) -> fmt::Result {
+    const ALL_ONES: &str = " reads as all-ones: nothing answers";
+    writeln!(
+        f,
+        "  {:<17} the dump ends at {whole:#x}: what is behind it is not known, and stands here as all-ones",
+        "problem"
+    )?;
+    let behind = |what: &str| {
+        let word = what.rsplit(' ').next().unwrap_or_default();
+        let offset = match word.strip_prefix("0x") {
+            Some(digits) => usize::from_str_radix(digits, 16).ok(),
+            // An entry of the capability array, a dword each behind the first.
+            None => word.parse::<usize>().ok().map(|entry| 4 * entry),
+        };
+        offset.is_some_and(|offset| offset + 4 > length)
+    };
+    for line in text.to_string().lines() {
+        match line.strip_suffix(ALL_ONES) {
+            Some(what) if behind(what) => {
+                writeln!(f, "{what} is behind the end of the dump: not known")?;
+            }
+            _ if line == "no hdm decoders" => writeln!(f, "no hdm decoders in these bytes")?,
+            _ => writeln!(f, "{line}")?,
+        }
+    }
+    Ok(())
+}
+
 impl Display for Dump {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, Section { address, bytes }) in self.sections.iter().enumerate() {
@@ -548,13 +591,18 @@ impl Display for Dump {
                         writeln!(f, "  {:<17} {short}", "problem")?;
                     }
                     let range = self.range(bytes);
-                    // What lies behind the end reads as all-ones, and nobody has read that anywhere.
-                    if !range.bytes.is_empty() {
+                    if expected.contains(&found) {
                         range.fmt(f)?;
+                    } else if !range.bytes.is_empty() {
+                        ending(f, &range, range.bytes.len(), found)?;
                     }
                 }
                 Kind::Hdm => HdmText::new(bytes, self.component).fmt(f)?,
                 Kind::Config if absent(bytes) => writeln!(f, "no function: nothing answers")?,
+                // Lone config space of a size that none has is printed by force alone.
+                Kind::Config if !Kind::Config.sizes().contains(&bytes.len()) => {
+                    ending(f, &ConfigText(bytes), bytes.len(), bytes.len())?;
+                }
                 Kind::Config => ConfigText(bytes).fmt(f)?,
                 Kind::Cedt => cedt::Text(bytes).fmt(f)?,
             }

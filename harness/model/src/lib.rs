@@ -34,5 +34,6 @@ pub mod capture;
 pub mod dump;
 pub mod kept;
 pub mod trace;
+pub mod words;
 
 pub use cxl_regs::mmio::{Clock, Mmio};

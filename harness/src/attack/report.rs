@@ -107,14 +107,45 @@ pub struct Detail {
 /// The first verdict.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Integrity {
-    /// No lock gave way and no locked range led elsewhere.
+    /// No lock gave way, no locked range led elsewhere, and the attack came to its end. Of one that was cut
+    /// off before anything gave way this is `false` and `breaches` is empty.
     pub holds: bool,
+    /// The attack came to its end.
+    pub complete: bool,
+    /// States of components that were begun with, and how many there are at most.
+    #[serde(skip)]
+    pub begun: (usize, usize),
     /// Ranges with all decoders on the path locked, and CONFIG_LOCK set in their devices.
     pub ranges: usize,
     /// Ranges with all decoders locked that are open all the same, and why.
     pub open: Vec<String>,
     /// What gave way.
     pub breaches: Vec<String>,
+}
+
+/// What the first verdict comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Something gave way, whatever else would have been tried.
+    Broken,
+    /// No range is sealed.
+    Nothing,
+    /// Nothing gave way by the time that the attack was cut off.
+    NotKnown,
+    /// None of so many ranges was made to lead elsewhere.
+    Holds(usize),
+}
+
+impl Integrity {
+    /// The verdict.
+    pub fn found(&self) -> Found {
+        match (self.breaches.is_empty(), self.ranges, self.complete) {
+            (false, ..) => Found::Broken,
+            (true, 0, _) => Found::Nothing,
+            (true, _, false) => Found::NotKnown,
+            (true, ranges, true) => Found::Holds(ranges),
+        }
+    }
 }
 
 /// A part of the second verdict.
@@ -152,6 +183,8 @@ impl Report {
             details: Vec::new(),
             integrity: Integrity {
                 holds: true,
+                complete: true,
+                begun: (0, 0),
                 ranges: sealed.len(),
                 open: open.collect(),
                 breaches: Vec::new(),
@@ -164,9 +197,22 @@ impl Report {
         }
     }
 
-    /// Whether nothing changed that must not, there was something to hold, and all was tried.
+    /// Whether nothing changed that must not, there was something to hold, and all was tried to the end.
     pub fn held(&self) -> bool {
-        self.changed == 0 && self.integrity.ranges > 0 && self.not_tried.is_empty()
+        self.changed == 0
+            && self.integrity.ranges > 0
+            && self.integrity.complete
+            && self.not_tried.is_empty()
+    }
+
+    /// That the attack was cut off, and where.
+    pub fn cut_off(&self) -> String {
+        let (begun, most) = self.integrity.begun;
+        format!(
+            "the attack did not end: {begun} of at most {most} states of components were begun, {} writes \
+             tried",
+            self.tried
+        )
     }
 
     /// The line of a state and component.
@@ -395,17 +441,18 @@ impl Display for Report {
     /// Verdicts first, then what gave way, then what is open, then every write that was let
     /// through: the same register, bits and outcome in one line, whatever the component and state.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Integrity { holds, ranges, open: unsealed, breaches } = &self.integrity;
+        let Integrity { open: unsealed, breaches, .. } = &self.integrity;
         writeln!(f, "attack")?;
         writeln!(f, "  {:<18}{}", "tried", self.tried)?;
         writeln!(f, "  {:<18}{}", "held", self.held)?;
         writeln!(f, "  {:<18}{}", "allowed", self.allowed)?;
         writeln!(f, "  {:<18}{}", "changed", self.changed)?;
-        let verdict = match (holds, ranges) {
-            (true, 0) => "nothing to hold: no range is sealed".to_owned(),
-            (true, 1) => "holds: 1 locked range never led elsewhere".to_owned(),
-            (true, ranges) => format!("holds: {ranges} locked ranges never led elsewhere"),
-            (false, _) => {
+        let verdict = match self.integrity.found() {
+            Found::Nothing => "nothing to hold: no range is sealed".to_owned(),
+            Found::NotKnown => format!("not known: {}", self.cut_off()),
+            Found::Holds(1) => "holds: 1 locked range never led elsewhere".to_owned(),
+            Found::Holds(ranges) => format!("holds: {ranges} locked ranges never led elsewhere"),
+            Found::Broken => {
                 let count = breaches.len() + self.left_out.breaches;
                 format!("BROKEN: {}, listed below", ways(count))
             }

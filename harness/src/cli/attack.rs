@@ -36,7 +36,8 @@ JSON:
   attack   tried, held, allowed, changed,
            states (name, component, tried, held, allowed, changed, skipped),
            details (register, bits, class, consequence, states, components, decoders),
-           integrity (holds, ranges, open, breaches),
+           integrity (holds, complete, ranges, open, breaches; holds is false, too,
+           where an attack was cut off, which complete says),
            availability (component, register, consequence, effects),
            not_tried (modes of the scenario that could not be entered),
            grid: columns (states and modes), rows (register, components, decoders, and cells: by

@@ -263,10 +263,14 @@ impl Decode {
             [(_, capture)] => match capture.found.as_slice() {
                 // A dump alone needs no heading.
                 [Found { lines: None, content: Content::Dump(dump), .. }] if self.json => {
+                    // The keys of a dump alone have no place for it.
+                    capture.remarks.iter().for_each(|remark| super::note(remark));
                     super::json(&dump.facts().map_err(fail)?)
                 }
                 [Found { lines: None, content: Content::Dump(dump), .. }] => {
-                    super::styled(&dump.to_string())
+                    let remarks = capture.remarks.iter();
+                    let remarks = remarks.map(|remark| format!("\nremark: {remark}\n"));
+                    super::styled(&format!("{dump}{}", remarks.collect::<String>()))
                 }
                 _ if self.json => super::json(&Captured(JsonText(capture).object().map_err(fail)?)),
                 _ => super::styled(&capture.to_string()),
@@ -300,7 +304,16 @@ impl Decode {
     fn read(&self, path: &Path) -> Result<Vec<(PathBuf, Capture)>, String> {
         let mut bundle = Bundle::default();
         bundle.add(path, self.ask())?;
-        bundle.finish(path)
+        let mut captures = bundle.finish(path)?;
+        for (_, capture) in &mut captures {
+            let dumps = capture.found.iter().filter_map(|found| match &found.content {
+                Content::Dump(dump) => dump.behind_the_table(),
+                _ => None,
+            });
+            let remarks: Vec<String> = dumps.map(not_read).collect();
+            capture.remarks.extend(remarks);
+        }
+        Ok(captures)
     }
 
     /// The one dump of a file.
@@ -323,6 +336,15 @@ impl Decode {
             )),
         }
     }
+}
+
+/// What is said of bytes behind a table that are no table.
+fn not_read((table, behind): (&[u8], &[u8])) -> String {
+    format!(
+        "{:#x} bytes behind the CEDT, which ends at {:#x}, are no CEDT: nobody reads them",
+        behind.len(),
+        table.len()
+    )
 }
 
 /// The headings alone.

@@ -20,7 +20,7 @@ between < and > is filled in by the error itself: its place, what was expected, 
 Exit code:
   0  printed
   1  no such number
-  2  bad usage
+  2  bad usage, such as a name that none has
 
 Examples:
   cxl-harness error 0x040f
@@ -152,8 +152,8 @@ fn unknown(wanted: &str) -> ExitCode {
     if wanted.starts_with(|c: char| c.is_ascii_digit()) && digits {
         return super::fail(&format!("{wanted}: numbers are hexadecimal here: 0x{wanted:0>4}"));
     }
-    super::refuse(&format!(
+    super::fail(&format!(
         "{}: expected a number such as 0x040f, or a name; `cxl-harness error` lists them",
-        wanted.escape_default()
+        if wanted.is_empty() { "''".to_owned() } else { wanted.escape_default().to_string() }
     ))
 }

@@ -52,7 +52,7 @@ pub(super) struct Explain {
     source: Source,
 
     /// A host address: what the CPU uses.
-    #[arg(value_name = "HPA", value_parser = Address::parse, required_unless_present = "device")]
+    #[arg(value_name = "HPA", value_parser = Address::parse)]
     hpa: Option<Address>,
 
     /// The other way round: a device, by its name in the scenario.
@@ -101,7 +101,20 @@ struct Step {
 }
 
 impl Explain {
-    pub(super) fn run(self) -> ExitCode {
+    pub(super) fn run(mut self) -> ExitCode {
+        if self.hpa.is_none() && self.device.is_none() {
+            // An address alone is one of the default scenario, unless something has that name.
+            let name = self.source.name();
+            let address = Address::parse(name).ok().filter(|_| !PathBuf::from(name).exists());
+            let Some(address) = address else {
+                return super::fail(&format!(
+                    "{name}: expected an address to explain behind it, such as 0x100000000, or --device NAME \
+                     --dpa DPA"
+                ));
+            };
+            self.hpa = Some(address);
+            self.source = Source::built_in("default");
+        }
         let subject = match self.subject() {
             Ok(subject) => subject,
             Err(reason) => return super::fail(&reason),

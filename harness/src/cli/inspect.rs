@@ -28,7 +28,7 @@ JSON:
   components  each with name, kind (bridge, port, switch, device), address, facts
   memory      a line for each range of each window
   locks       locked and sealed (yes, no, unknown), in_use, in_force, ranges, not_locked, not_sealed,
-              missing, shown (what Linux shows: locked, open)
+              missing, shown (what Linux shows: locked, open, not_shown)
   withheld    each with what and why
   lint        as of `cxl-harness lint --json`, for the kernel that ran there if it is known
 

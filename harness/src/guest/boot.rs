@@ -230,6 +230,8 @@ pub struct GuestRun {
     pub console: Vec<u8>,
     /// What came out of the second serial port.
     pub facts: Vec<u8>,
+    /// How long the guest was given to come to its end.
+    pub limit: Duration,
     /// What the `attack` payload came to.
     pub attack: Option<attack::Report>,
     /// What was seen of the locks from the hand-off to the end, or to the attack.
@@ -508,6 +510,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         None => (now, None),
     };
     Ok(GuestRun {
+        limit: options.timeout,
         attack: judge.map(|judge| judge.finish(machine)),
         first,
         second,

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 
 use super::tables::framed;
-use crate::attack::{Availability, Cell, Class, Detail, Report, Row, ways};
+use crate::attack::{Availability, Cell, Class, Detail, Found, Report, Row, ways};
 
 /// Consequences that are listed.
 const MOST: usize = 200;
@@ -27,14 +27,17 @@ pub(super) fn section(report: &Report) -> Markup {
     let groups = groups(report);
     let columns = report.grid.columns();
     html! {
-        p class={ "verdict " (if integrity.holds && integrity.ranges > 0 { "good" } else { "bad" }) } {
-            @match (integrity.holds, integrity.ranges) {
-                (true, 0) => { span.shape aria-hidden="true" { "✕" } " Nothing to hold: no range is sealed" },
-                (true, ranges) => {
+        p class={ "verdict " (if matches!(integrity.found(), Found::Holds(_)) { "good" } else { "bad" }) } {
+            @match integrity.found() {
+                Found::NotKnown => {
+                    span.shape aria-hidden="true" { "✕" } " Integrity is not known: " (report.cut_off())
+                },
+                Found::Nothing => { span.shape aria-hidden="true" { "✕" } " Nothing to hold: no range is sealed" },
+                Found::Holds(ranges) => {
                     span.shape aria-hidden="true" { "✓" }
                     " Integrity holds: none of " (ranges) " sealed ranges could be made to lead elsewhere"
                 },
-                (false, _) => {
+                Found::Broken => {
                     span.shape aria-hidden="true" { "✕" } " Integrity BROKEN: "
                     (ways(integrity.breaches.len() + report.left_out.breaches)) ", the red blocks below"
                 },

@@ -242,9 +242,12 @@ pub(super) fn locks(locks: &Locks) -> Markup {
                 dt { (name) }
                 @for words in *list { dd { (words) } }
             }
-            @if let Some(Shown { locked, open }) = locks.shown {
+            @if let Some(Shown { locked, open, not_shown }) = locks.shown {
                 dt { "Linux shows" }
-                dd { (locked) " decoders with a range locked, " (open) " not (no verdict)" }
+                dd {
+                    (locked) " decoders with a range locked, " (open) " not, " (not_shown)
+                    " not shown (no verdict)"
+                }
             }
         }
     }

@@ -374,7 +374,10 @@ impl GuestMeasured {
         match (&image.end, image.verdict()) {
             (End::Failed(failure), _) => failures.push(place(failure)),
             (end @ End::TimedOut { .. }, _) => {
-                failures.push(place(&format_args!("the guest did not end by itself: {end}")));
+                let limit = run.limit;
+                failures.push(place(&format_args!(
+                    "the guest did not end by itself within {limit:?} (--timeout): {end}"
+                )));
             }
             (End::Interrupted, _) => {
                 failures.push(place(&"interrupted: this is the report so far"));

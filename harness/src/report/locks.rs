@@ -108,7 +108,10 @@ impl Facts {
             (false, Level::Locked) => locked,
             (false, Level::Sealed) => locked + sealed,
         };
-        let met = against.is_empty() && more == 0;
+        // What is demanded for good is not so if an attack got through, or was cut off before its end.
+        let attack = self.attack.as_ref().filter(|_| !at_handoff_only);
+        let shown = attack.is_none_or(|attack| attack.integrity.holds);
+        let met = against.is_empty() && more == 0 && shown;
         self.required = Some(Required { what: requirement.to_string(), met });
         self.violated(&against);
         if more > 0 {

@@ -19,6 +19,7 @@ use super::{Refusal, Verdict, address, maybe_address};
 use crate::run::{self, DirectRun, Room, RunRequest, Tables};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::PathPolicy;
+use cxl_model::words::on_one_line;
 
 /// A dry run's output.
 #[derive(Clone, Debug, JsonSchema, Serialize)]
@@ -310,7 +311,7 @@ impl Display for PlanReport {
         };
         writeln!(f, "scenario {}: {result}, no decoder has been written", self.scenario)?;
         if !self.description.is_empty() {
-            fact(f, "about", &self.description)?;
+            fact(f, "about", on_one_line(&self.description))?;
         }
         if let Some(Refusal { phase, code, message }) = &self.refusal {
             fact(f, "refusal", format_args!("{message} ({phase}, {code:#06x})"))?;

@@ -6,6 +6,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::{Facts, Verdict};
+use crate::attack::Found;
 use crate::svg::{Map, Panel};
 
 /// The memory map of a run as an SVG document.
@@ -61,10 +62,11 @@ impl Facts {
     /// What the locks were found to be worth, and what is no longer so in the end.
     fn worth(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        let attack = self.attack.as_ref().map(|attack| match attack.integrity.holds {
-            true if attack.integrity.ranges > 0 => "; under attack they held",
-            true => "; the attack found nothing to hold",
-            false => "; UNDER ATTACK THEY GAVE WAY",
+        let attack = self.attack.as_ref().map(|attack| match attack.integrity.found() {
+            Found::Holds(_) => "; under attack they held",
+            Found::Nothing => "; the attack found nothing to hold",
+            Found::NotKnown => "; the attack did not end, so that nobody knows what they are worth",
+            Found::Broken => "; UNDER ATTACK THEY GAVE WAY",
         });
         if let Some(locks) = &self.locks {
             let attack = attack.unwrap_or_default();

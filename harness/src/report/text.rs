@@ -16,7 +16,9 @@ use super::{
     Component, Decoder, Facts, Finding, Kind, LastState, Locks, Measured, Member, Report, Required,
     Runner, Stages, Verdict, Witness, passed, picture,
 };
+use crate::attack::Found;
 use cxl_model::trace::Count;
+use cxl_model::words::on_one_line;
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -50,7 +52,7 @@ impl Display for Facts {
         };
         writeln!(f, "scenario {}: {result}", self.scenario)?;
         if !self.description.is_empty() {
-            fact(f, "about", &self.description)?;
+            fact(f, "about", on_one_line(&self.description))?;
         }
         if let Some(Runner::Models { why, left_out }) = &self.ran {
             fact(f, "ran", format_args!("on the device models, {why}"))?;
@@ -128,12 +130,13 @@ impl Facts {
                  what they must not"
             ),
         )?;
-        let integrity = match (attack.integrity.holds, attack.integrity.ranges) {
-            (true, 0) => "nothing to hold: no range is sealed".to_owned(),
-            (true, ranges) => {
+        let integrity = match attack.integrity.found() {
+            Found::Nothing => "nothing to hold: no range is sealed".to_owned(),
+            Found::NotKnown => format!("not known: {}", attack.cut_off()),
+            Found::Holds(ranges) => {
                 format!("holds: none of {ranges} sealed ranges could be made to lead elsewhere")
             }
-            (false, _) => "BROKEN".to_owned(),
+            Found::Broken => "BROKEN".to_owned(),
         };
         fact(f, "integrity", integrity)?;
         for open in &attack.integrity.open {

@@ -28,6 +28,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         claim("unlocked_decoder_of_a_foreign_image_is_exit_1_where_locks_are_required", required),
         claim("a_signal_ends_a_hanging_image_with_the_report_and_its_number", ctrl_c),
         claim("ctrl_c_ends_an_attack_with_what_it_found_and_130", ctrl_c_in_attack),
+        claim("attack_that_is_cut_off_shows_nothing_to_hold", attack_out_of_time),
         claim("image_of_ours_cut_short_before_the_hand_off_is_reported", cut_short),
         claim("unknown_word_is_exit_2_with_a_suggestion_before_anything_starts", unknown_words),
         claim(
@@ -215,7 +216,7 @@ fn deaths() {
         (
             &poll,
             &[
-                "the guest did not end by itself: its time was up at rip 0x10000",
+                "the guest did not end by itself within 3s (--timeout): its time was up at rip 0x10000",
                 "instruction ",
                 "read of 4 bytes at 0xe0101138 (hb0, HDM Decoder Base Low)",
             ],
@@ -327,7 +328,24 @@ fn ctrl_c_in_attack() {
     assert_eq!(code_of(&output), 130);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["measured"]["guest"]["end"], "interrupted");
-    assert_eq!(report["failures"].as_array().unwrap().len(), 1, "{}", report["failures"]);
+    let failures = report["failures"].to_string();
+    assert!(failures.contains("the attack did not end: "), "{failures}");
+    assert_eq!(report["failures"].as_array().unwrap().len(), 2, "{failures}");
+    assert_eq!(report["attack"]["integrity"]["holds"], false);
+}
+
+/// A limit that ends an attack leaves nothing shown, and is named.
+fn attack_out_of_time() {
+    let words = ["boot", "four-bridges", "--payload", "attack", "--timeout", "2"];
+    let more = ["--require", "sealed"];
+    let report = json(command(&[&words[..], &more].concat()), 1);
+    let integrity = &report["attack"]["integrity"];
+    assert_eq!((&integrity["holds"], &integrity["complete"]), (&false.into(), &false.into()));
+    assert_eq!(report["required"]["met"], false);
+    let failures = report["failures"].to_string();
+    for part in ["within 2s (--timeout)", "the attack did not end: "] {
+        assert!(failures.contains(part), "{failures}");
+    }
 }
 
 fn cut_short() {
@@ -336,7 +354,10 @@ fn cut_short() {
     let failures = Report::of_guest(&ran.machine, &ran.run).facts.failures();
     // What it had not come to yet is no failure of its own.
     let [failure] = failures.as_slice() else { panic!("{failures:?}") };
-    assert!(failure.contains("the guest did not end by itself: its time was up"), "{failure}");
+    assert!(
+        failure.contains("the guest did not end by itself within 0ns (--timeout): its time"),
+        "{failure}"
+    );
 }
 
 /// What the help names to try, and what is said where it cannot work.

@@ -1,6 +1,6 @@
 //! Names and places: who is called what, and where in the text an error points.
 //!
-//! **Invariant**: no two components share a name, and no two windows do.
+//! **Invariant**: no two components share a name, and no two windows do; no name has more than one line.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,6 +9,7 @@ use toml::Spanned;
 
 use super::document::Document;
 use super::{Parent, Place, Problem, ScenarioError};
+use crate::words::on_one_line;
 
 pub(super) type Result<T> = std::result::Result<T, ScenarioError>;
 
@@ -109,21 +110,21 @@ impl Names {
     }
 
     pub(super) fn port(&self, source: &Source<'_>, name: &Spanned<String>) -> Result<usize> {
-        match self.components.get(name.get_ref()) {
+        match self.components.get(&*on_one_line(name.get_ref())) {
             Some(&Place::Port(index)) => Ok(index),
             _ => self.unknown(source, name, "the name of a port", self.of(Place::Port)),
         }
     }
 
     pub(super) fn device(&self, source: &Source<'_>, name: &Spanned<String>) -> Result<usize> {
-        match self.components.get(name.get_ref()) {
+        match self.components.get(&*on_one_line(name.get_ref())) {
             Some(&Place::Device(index)) => Ok(index),
             _ => self.unknown(source, name, "the name of a device", self.of(Place::Device)),
         }
     }
 
     pub(super) fn place(&self, source: &Source<'_>, name: &Spanned<String>) -> Result<Place> {
-        match self.components.get(name.get_ref()) {
+        match self.components.get(&*on_one_line(name.get_ref())) {
             Some(&place) => Ok(place),
             None => {
                 let all = self.components.keys().cloned().collect();
@@ -133,7 +134,7 @@ impl Names {
     }
 
     pub(super) fn parent(&self, source: &Source<'_>, name: &Spanned<String>) -> Result<Parent> {
-        match self.components.get(name.get_ref()) {
+        match self.components.get(&*on_one_line(name.get_ref())) {
             Some(&Place::Bridge(index)) => Ok(Parent::Bridge(index)),
             Some(&Place::Switch(index)) => Ok(Parent::Switch(index)),
             _ => {
@@ -145,7 +146,7 @@ impl Names {
     }
 
     pub(super) fn component(&self, source: &Source<'_>, name: &Spanned<String>) -> Result<Place> {
-        match self.components.get(name.get_ref()) {
+        match self.components.get(&*on_one_line(name.get_ref())) {
             Some(&place) => Ok(place),
             None => {
                 let known = self.components.keys().cloned().collect();
@@ -161,7 +162,7 @@ fn name_or_default(
     index: usize,
 ) -> (String, Range<usize>) {
     match given {
-        Some(name) => (name.get_ref().clone(), name.span()),
+        Some(name) => (on_one_line(name.get_ref()).into_owned(), name.span()),
         None => (format!("{prefix}{index}"), 0..0),
     }
 }

@@ -548,7 +548,10 @@ fn regions(
         let window = match &given.window {
             None => None,
             Some(name) => {
-                let named = names.windows.iter().position(|window| window == name.get_ref());
+                let named = names
+                    .windows
+                    .iter()
+                    .position(|window| *window == *crate::words::on_one_line(name.get_ref()));
                 let named = named.map(WindowChoice::Named);
                 let address = || Bytes::parse(name.get_ref()).map(|b| WindowChoice::At(Hpa(b.0)));
                 match named.or_else(address) {
