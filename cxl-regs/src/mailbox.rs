@@ -425,7 +425,8 @@ impl fmt::Display for ShortPayload {
 
 impl core::error::Error for ShortPayload {}
 
-/// Copies up to `length` bytes of the payload of the mailbox at `base` to the front of `value`.
+/// Copies up to `length` bytes of the payload of the mailbox at `base`, a multiple of 4 as registers are, to
+/// the front of `value`.
 // Compiled once, whatever the payload is.
 #[inline(never)]
 fn payload(mut reader: impl FnMut(u16) -> u32, base: u16, length: u32, value: &mut [u8]) {

@@ -6,8 +6,9 @@
 //! 3. Lock what a whole round was content with (`commit::lock`), and look at it once more.
 //! 4. What a lock cost that failed in another member of its set has another chance, beside what is in use.
 //!
-//! **Invariant**: each round takes a node out, or some decoders of one, so there are no more rounds
-//! than nodes and decoders. Nothing is locked before a round has passed.
+//! **Invariant**: each round takes a node out, or some decoders of one, so a pass has no more rounds than
+//! there are nodes and decoders; and each further pass follows a lock that cost something for good, so there
+//! are no more of these than nodes. Nothing is locked before a round has passed.
 
 use super::{Extent, Scope, WorkspaceMut, check};
 use crate::commit::lock::lock_all;
@@ -155,7 +156,7 @@ fn pass(
         let TopologyMut { nodes, remarks, .. } = topology;
         lock_all(hw, clock, nodes, remarks, plan, policy, committed);
         // All of it was taken back and made again, so all registers are looked at again. Memory that
-        // answered is not asked twice.
+        // answered is not asked twice by a pass.
         look(hw, platform, policy, work, !scope.is_later());
         let WorkspaceMut { plan, committed, .. } = work;
         for region in committed.regions.iter_mut() {
