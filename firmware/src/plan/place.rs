@@ -12,11 +12,12 @@ use super::error::{Count, Unaligned};
 use super::fit::{self, Ask, By, Earlier, FittingWindow, Refusals, Refused, Stage, Unfit};
 use super::input::PlanInput;
 use super::node_use::{NodeUse, used_mut};
-use super::{Reason, Region};
+use super::{Reason, Region, Why};
 use crate::coherency;
 use crate::error::{Code, Error, Place};
 use crate::list::{Empty, List};
 use crate::platform::{Window, reached};
+use crate::policy::OnFailure;
 use crate::topology::{NodeId, Partition, Path, Tree};
 
 /// A region that has its window and its place, but no DPA and no decoders yet.
@@ -246,4 +247,35 @@ pub(super) fn earlier<'a>(
 fn levels(root: Interleave) -> Levels {
     let level = Interleave::new(Ways::One, root.granularity);
     Levels { root, bridge: level, switch: level }
+}
+
+/// Where the rest may go on, what is refused of one kind of a device's memory does not cost the other:
+/// withholds it, so that the plan is made without.
+#[inline(never)]
+pub(super) fn withhold_refused(
+    given: &PlanInput<'_>,
+    device: NodeId,
+    partition: Partition,
+    used: &mut [NodeUse],
+    error: Error,
+) -> Error {
+    let best_effort = cfg!(feature = "degrade") && given.policy.on_failure == OnFailure::BestEffort;
+    let found = given.tree.get(device).and_then(|node| node.device());
+    let has_other = |used: &NodeUse| {
+        let mut others = Partition::ALL.into_iter().filter(|other| *other != partition);
+        others.any(|other| {
+            used.withheld(other).is_none() && found.is_some_and(|found| found.capacity(other) > 0)
+        })
+    };
+    if let Some(used) = used_mut(used, device)
+        && best_effort
+        && error.code != Code::PLAN_CAPACITY
+    {
+        match has_other(used) {
+            true => used.withhold(partition, Why::Refused { code: error.code() }),
+            // Without either it is the device that has no place.
+            false => used.withhold_nothing(),
+        }
+    }
+    error
 }

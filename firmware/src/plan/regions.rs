@@ -8,11 +8,11 @@ use cxl_regs::DECODER_UNIT;
 use super::error::Unaligned;
 use super::fit::By;
 use super::input::PlanInput;
-use super::node_use::{NodeUse, left, used_mut};
-use super::place::{Layout, PendingRegion, place};
-use super::{Reason, Why, earlier, sets};
+use super::node_use::{NodeUse, left};
+use super::place::{Layout, PendingRegion, place, withhold_refused};
+use super::{Reason, earlier, sets};
 use crate::error::{Code, Error};
-use crate::policy::{OnFailure, Request, Width};
+use crate::policy::{Request, Width};
 use crate::topology::{Device, NodeId, Partition, Path};
 
 /// Places every region that the policy asks for, sorted by address.
@@ -86,37 +86,6 @@ pub(super) fn place_all(
         }
     }
     Ok(())
-}
-
-/// Where the rest may go on, what is refused of one kind of a device's memory does not cost the other:
-/// withholds it, so that the plan is made without.
-#[inline(never)]
-pub(super) fn withhold_refused(
-    given: &PlanInput<'_>,
-    device: NodeId,
-    partition: Partition,
-    used: &mut [NodeUse],
-    error: Error,
-) -> Error {
-    let best_effort = cfg!(feature = "degrade") && given.policy.on_failure == OnFailure::BestEffort;
-    let found = given.tree.get(device).and_then(|node| node.device());
-    let has_other = |used: &NodeUse| {
-        let mut others = Partition::ALL.into_iter().filter(|other| *other != partition);
-        others.any(|other| {
-            used.withheld(other).is_none() && found.is_some_and(|found| found.capacity(other) > 0)
-        })
-    };
-    if let Some(used) = used_mut(used, device)
-        && best_effort
-        && error.code != Code::PLAN_CAPACITY
-    {
-        match has_other(used) {
-            true => used.withhold(partition, Why::Refused { code: error.code() }),
-            // Without either it is the device that has no place.
-            false => used.withhold_nothing(),
-        }
-    }
-    error
 }
 
 /// The requests for one device, fixed places or the others, in an order that does not depend on how

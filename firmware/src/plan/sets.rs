@@ -20,8 +20,8 @@ use super::error::Unaligned;
 use super::fit::{self, Ask, By, Choice, Refused, ascending};
 use super::input::PlanInput;
 use super::node_use::{NodeUse, Sharing, left, used_mut};
-use super::place::{Layout, PendingRegion, place};
-use super::{Reason, Why, beside, coherency, regions};
+use super::place::{Layout, PendingRegion, place, withhold_refused};
+use super::{Reason, Why, beside, coherency};
 use crate::error::{Code, Error, Place};
 use crate::platform::{Platform, Window};
 use crate::policy::{
@@ -52,9 +52,8 @@ pub(super) fn regions(
             for partition in Partition::ALL {
                 if left(tree, device, partition, used) > 0 {
                     let chosen = choose_window(given, device, partition, layout);
-                    let sharing = chosen.map_err(|error| {
-                        regions::withhold_refused(given, device, partition, used, error)
-                    })?;
+                    let sharing = chosen
+                        .map_err(|error| withhold_refused(given, device, partition, used, error))?;
                     share(used, device, partition, sharing);
                 }
             }
