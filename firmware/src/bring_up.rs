@@ -24,7 +24,7 @@ use crate::plan::{
     check_windows, plan, plan_beside,
 };
 use crate::platform::{Ecam, Platform};
-use crate::policy::{Demands, OnFailure, PathPolicy, Policy};
+use crate::policy::{Demands, OnFailure, Policy};
 use crate::probe::{ProbeErrors, probe, probe_only};
 use crate::tables;
 use crate::topology::{Link, Node, NodeId, Topology, TopologyMut, Tree};
@@ -267,11 +267,11 @@ const LOOKS: u8 = 3;
 
 /// The CEDT of what [`bring_up`] left, held against the registers once more, and how much is in use.
 ///
-/// With [`OnFailure::BestEffort`] and locks, a component that changed since it was verified, or went away,
-/// costs itself here too: the machine is brought up once more, which takes what is locked as it is, and the
-/// table is made of what that finds. So nobody may use the memory yet; and it changes the workspace, so make
-/// whatever else says what is in use afterwards. Without locks a plan without that component would move the
-/// others, and it is an error.
+/// With [`OnFailure::BestEffort`], a component that changed since it was verified, or went away, costs itself
+/// here too: the machine is brought up once more, which takes what is locked as it is, and the table is made
+/// of what that finds. So nobody may use the memory yet; and it changes the workspace, so make whatever else
+/// says what is in use afterwards. Without locks a plan without that component may have other addresses for
+/// its neighbours, which are in use at theirs then, and lost.
 #[allow(
     clippy::too_many_arguments,
     reason = "those of bring_up, its result, and those of the table"
@@ -294,9 +294,7 @@ pub fn describe<'a, 'b>(
             break cedt.len();
         };
         let changed = [Code::TABLES_CHANGED, Code::TABLES_DEVICE_CHANGED, Code::TABLES_SILENT];
-        let again = cfg!(feature = "degrade")
-            && policy.on_failure == OnFailure::BestEffort
-            && policy.path == PathPolicy::LockAll;
+        let again = cfg!(feature = "degrade") && policy.on_failure == OnFailure::BestEffort;
         if !again || looks == 0 || !changed.contains(&error.code) {
             return Err(error);
         }
