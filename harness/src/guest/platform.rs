@@ -118,9 +118,9 @@ fn encoded(table: &dyn Aml) -> Vec<u8> {
     bytes
 }
 
-/// ACPI 6.5 table 5.11, IA-PC Boot Architecture Flags: what nobody has to look for. Linux waits for seconds
-/// for a clock that is not there.
+/// ACPI 6.5 table 5.11, IA-PC Boot Architecture Flags: there is no VGA.
 const NO_VGA: u16 = 1 << 2;
+/// There is no CMOS clock: Linux waits for seconds for one that does not answer.
 const NO_CMOS_RTC: u16 = 1 << 5;
 
 fn fadt(dsdt: u64) -> acpi_tables::fadt::FADT {

@@ -126,9 +126,9 @@ fn verify(
     Ok(())
 }
 
-/// The devices of a scenario that have memory, were not left out, and serve no region: with best effort,
-/// or where others program, which is theirs to do, and all else is planned or refused, those that were
-/// not even found. What the record says of a device itself has been told ([`Findings::lost`]).
+/// The devices of a scenario that have memory, were not left out, and are lost: with best effort those that
+/// serve no region. Where others program, and in a strict run, which is planned whole or refused, those that
+/// were not even found. What the record says of a device itself has been told ([`Findings::lost`]).
 fn lost(
     scenario: &Scenario,
     tree: Tree<'_>,
