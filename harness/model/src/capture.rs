@@ -16,13 +16,13 @@ mod dsl;
 mod hex;
 mod image;
 mod iomem;
+mod legible;
 mod lines;
 mod lspci;
 mod sysfs;
 mod text;
 pub mod witness;
 
-use std::borrow::Cow;
 use std::fmt::{self, Display};
 
 use crate::dump::{Dump, DumpError, InputError, Kind, MAX_INPUT, Options};
@@ -320,7 +320,7 @@ impl Tries {
 pub fn read(input: &[u8], ask: Ask) -> Result<Capture> {
     let mut capture = match ask.reading {
         Some(Reading::Raw) => nested(input, ask, true),
-        _ => nested(&narrow(input), ask, true),
+        _ => nested(&legible::legible(input), ask, true),
     }?;
     if tables_apart(&mut capture, ask) {
         twins(&mut capture);
@@ -348,23 +348,6 @@ fn tables_apart(capture: &mut Capture, ask: Ask) -> bool {
         capture.found.insert(at, Found { lines, form, content: Content::Dump(next), seat });
     }
     capture.found.len() > before
-}
-
-/// UTF-16 as UTF-8: a UEFI shell and PowerShell write that where they redirect into a file. Its first
-/// character says so, and all of it has to be text.
-fn narrow(input: &[u8]) -> Cow<'_, [u8]> {
-    let decode: fn([u8; 2]) -> u16 = match input {
-        [0xFF, 0xFE, ..] => u16::from_le_bytes,
-        [0xFE, 0xFF, ..] => u16::from_be_bytes,
-        _ => return Cow::Borrowed(input),
-    };
-    let (units, rest) = input.as_chunks::<2>();
-    let text = char::decode_utf16(units.iter().skip(1).map(|unit| decode(*unit)));
-    let text = text.map(|c| c.ok().filter(|c| !c.is_control() || c.is_ascii_whitespace()));
-    match text.collect::<Option<String>>() {
-        Some(text) if rest.is_empty() && input.len() <= MAX_INPUT => Cow::Owned(text.into_bytes()),
-        _ => Cow::Borrowed(input),
-    }
 }
 
 fn nested(input: &[u8], ask: Ask, deeper: bool) -> Result<Capture> {

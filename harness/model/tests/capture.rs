@@ -265,6 +265,14 @@ fn what_is_broken_is_named_with_line_and_column() {
             "line 7, column 15: expected pairs of hex digits, found 'g'",
         ),
         (
+            lspci().replacen("40: 10 00", "40: 10 0x", 1),
+            "line 7, column 8: expected pairs of hex digits, found \"0x\"",
+        ),
+        (
+            lspci().replacen("20: 00 00", "20: 00 0", 1),
+            "line 5, column 8: expected pairs of hex digits, found \"0\"",
+        ),
+        (
             quoted(OD_X4).replace("0000060 ", "0000070 "),
             "line 4, column 3: expected the row of offset 60, found offset 0000070",
         ),
@@ -652,6 +660,145 @@ fn text_of_a_shell_of_two_bytes_a_character_is_text() {
     let mut space = function();
     space[..2].copy_from_slice(&[0xFE, 0xFF]);
     assert!(read(&space, Ask::default()).is_ok());
+}
+
+/// What lies between a machine and whoever reads of it, as it leaves each line.
+const CARRIERS: [(&str, fn(usize, &str) -> String); 23] = [
+    ("a page's blanks", |_, line| line.replace(' ', "\u{A0}")),
+    ("a page's entities", |_, line| {
+        line.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;")
+    }),
+    ("a word processor", |_, line| line.replace(": \"", ": \u{201C}").replace('"', "\u{201D}")),
+    ("colours", |_, line| format!("\u{1b}[1;32m{line}\u{1b}[0m\u{1b}[K")),
+    ("a title", |_, line| format!("\u{1b}]0;user@host: ~\u{7}{line}")),
+    ("a serial line", |_, line| format!("\0{line}\r\r")),
+    ("progress", |_, line| format!("  50 %\r 100 %\r{line}")),
+    ("dmesg", |at, line| format!("[    1.{:06}] {line}", at)),
+    ("dmesg with callers", |at, line| format!("[    1.{:06}][    T1] {line}", at)),
+    ("dmesg -T", |at, line| format!("[Tue Dec  1 12:{:02}:56 2026] {line}", at % 60)),
+    ("dmesg in ISO", |at, line| format!("2026-12-01T12:34:56,{:06}+01:00 {line}", at)),
+    ("a runner", |at, line| format!("2026-12-01T12:34:56.{:07}Z {line}", at)),
+    ("syslog", |at, line| format!("Dec  1 12:{:02}:56 host kernel: [    1.5] {line}", at % 60)),
+    ("ts", |at, line| format!("Dec 01 12:34:{:02} {line}", at % 60)),
+    ("a terminal program", |at, line| format!("[12:34:56.{:03}] {line}", at % 1000)),
+    ("several programs' output", |_, line| format!("qemu-1  | {line}")),
+    ("a table", |_, line| format!("| {line}")),
+    ("a patch", |_, line| format!("+{line}")),
+    ("a list", |_, line| format!("  - {line}")),
+    ("a comment", |_, line| format!("// {line}")),
+    ("grep -n", |at, line| format!("{}:{line}", at + 1)),
+    ("grep -n of two", |at, line| format!("report.txt:{}:{line}", at + 117)),
+    ("cat -n", |at, line| format!("{:6}\t{line}", at + 95)),
+];
+
+#[test]
+fn what_carries_a_text_changes_nothing() {
+    for (form, text) in FORMS {
+        for (carrier, carry) in CARRIERS {
+            let carried: String =
+                text.lines().enumerate().map(|(at, line)| carry(at, line) + "\n").collect();
+            assert_eq!(cedt(&carried).0, CEDT, "{form} by {carrier}:\n{carried}");
+        }
+    }
+    for (carrier, carry) in CARRIERS {
+        let carry = |text: &str| -> String {
+            text.lines().enumerate().map(|(at, line)| carry(at, line) + "\n").collect()
+        };
+        assert_eq!(witness(&carry(CXL_LIST)), witness(CXL_LIST), "{carrier}");
+        // The log's stamps hide no path, but a path's own colon does that of a file's name.
+        if carrier != "grep -n of two" {
+            assert_eq!(witness(&carry(SYSFS)), witness(SYSFS), "{carrier}");
+        }
+        let lspci = found(&carry(&lspci()));
+        let [Found { content: Content::Dump(dump), .. }] = lspci.as_slice() else {
+            panic!("{carrier}: {lspci:?}")
+        };
+        assert_eq!(dump.sections().next().unwrap(), (Some("0d:00.0"), &function()[..]));
+    }
+    // What cannot be seen line by line.
+    let all: Vec<(&str, fn(&str) -> Vec<u8>)> = vec![
+        ("UTF-16 that does not say so", |text| {
+            text.encode_utf16().flat_map(u16::to_le_bytes).collect()
+        }),
+        ("an older kind of text", |text| {
+            text.bytes().map(|byte| if byte == b' ' { 0xA0 } else { byte }).collect()
+        }),
+        ("lines of an old machine", |text| text.replace('\n', "\r").into_bytes()),
+    ];
+    for (carrier, carry) in all {
+        for (form, text) in FORMS {
+            let capture = read(&carry(text), Ask::default()).unwrap();
+            let [Found { form: taken, content: Content::Dump(dump), .. }] =
+                capture.found.as_slice()
+            else {
+                panic!("{form} by {carrier}: {capture:?}")
+            };
+            assert_eq!((*taken, dump.sections().next().unwrap().1), (form, &CEDT[..]), "{carrier}");
+        }
+    }
+}
+
+/// All rows of a function, as `lspci -xxxx` prints them.
+fn lspci() -> String {
+    let rows = function().chunks(16).enumerate().fold(String::new(), |mut text, (row, bytes)| {
+        let bytes: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        text += &format!("{row:x}0: {}\n", bytes.join(" "));
+        text
+    });
+    format!("0d:00.0 CXL [0502]: a device (rev 01)\n\tControl: I/O- Mem+\n{rows}\n")
+}
+
+#[test]
+fn bytes_are_no_text_whatever_they_look_like() {
+    for bytes in [vec![0; 4096], vec![0xFF; 4096], function(), range(), CEDT.to_vec()] {
+        let force = Options { kind: Some(Kind::Config), force: true, ..Options::default() };
+        let capture = read(&bytes, Ask { options: force, reading: None }).unwrap();
+        let [Found { content: Content::Dump(dump), .. }] = capture.found.as_slice() else {
+            panic!("{capture:?}")
+        };
+        assert_eq!(dump.sections().next().unwrap().1, bytes);
+    }
+}
+
+#[test]
+fn buses_that_are_counted_are_no_numbers_of_lines() {
+    let list: String = (0..8).map(|bus| format!("{bus:02x}:00.0 CXL: a device\n")).collect();
+    let capture = read(format!("{list}\n{CXL_LIST}").as_bytes(), Ask::default()).unwrap();
+    assert!(capture.remarks[0].starts_with("8 functions"), "{:?}", capture.remarks);
+}
+
+#[test]
+fn rows_of_a_log_go_on_behind_what_others_wrote() {
+    let other = "[    0.612350] usb 1-1: new device\n[    0.612350] XSDT: 00000010: 00 00 00 00\n";
+    let mut lines: Vec<_> = DMESG.lines().map(|line| format!("{line}\n")).collect();
+    lines.insert(4, other.to_owned());
+    lines.insert(2, other.to_owned());
+    assert_eq!(cedt(&lines.concat()).0, CEDT);
+    // A row that is missing is no row of somebody else.
+    let gone = lines.concat().replace("CEDT: 00000030", "XSDT: 00000030");
+    assert!(read(gone.as_bytes(), Ask::default()).is_err(), "{gone}");
+}
+
+#[test]
+fn format_hex_of_powershell_is_read() {
+    for (heading, width, gap) in
+        [("           00 01 02", 8, "   "), ("                  00 01 02", 16, " ")]
+    {
+        let rows = CEDT.chunks(16).enumerate().map(|(row, bytes)| {
+            let digits: String = bytes.iter().map(|byte| format!("{byte:02X} ")).collect();
+            let text: String = bytes
+                .iter()
+                .map(|byte| match byte {
+                    b' '..=b'~' => char::from(*byte),
+                    _ => '.',
+                })
+                .collect();
+            format!("{:0width$X}{gap}{digits:<48}{gap}{text}\n", 16 * row)
+        });
+        let text =
+            format!("\n   Label: C:\\CEDT.bin\n\n{heading}\n\n{}\n", rows.collect::<String>());
+        assert_eq!(cedt(&text), (CEDT.to_vec(), Form::Bytes), "{text}");
+    }
 }
 
 #[test]

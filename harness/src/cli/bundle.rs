@@ -88,9 +88,13 @@ impl Bundle {
         if is_tar(bytes) && (named || ask.options.kind.is_none()) {
             return self.archive(path, bytes, ask);
         }
-        let capture = capture::read(bytes, ask);
-        let capture = capture.map_err(|error| format!("{}: {error}", said(path)))?;
-        self.captures.push((path.to_owned(), capture));
+        let capture = capture::read(bytes, ask).map_err(|error| {
+            let options = Options { force: true, ..ask.options };
+            let rest = !ask.options.force && capture::read(bytes, Ask { options, ..ask }).is_ok();
+            let advice = if rest { " (cxl-harness decode --force reads what is left)" } else { "" };
+            format!("{}: {error}{advice}", said(path))
+        });
+        self.captures.push((path.to_owned(), capture?));
         Ok(())
     }
 

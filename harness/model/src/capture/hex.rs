@@ -20,11 +20,15 @@ const MAX_BLOCK: usize = 1 << 20;
 const LEAST: usize = 16;
 /// The longest text column: 16 characters between bars.
 const GUTTER: usize = 18;
+/// The most lines of somebody else between two rows of a log.
+const MOST_BETWEEN: usize = 16;
 
 /// One row: an offset and groups of digits.
 #[derive(Clone, Debug)]
 struct Row<'a> {
     line: Line<'a>,
+    /// The words in front.
+    prefix: &'a str,
     offset: &'a str,
     /// A colon behind the offset.
     colon: bool,
@@ -37,10 +41,11 @@ impl<'a> Row<'a> {
     /// The row in a line; a kernel's `print_hex_dump` may have words with colons in front of it.
     fn of(line: Line<'a>) -> Option<Self> {
         let starts = line.text.match_indices(": ").take(4).map(|(at, _)| at + 2);
-        std::iter::once(0).chain(starts).find_map(|start| Self::at(line, line.text.get(start..)?))
+        std::iter::once(0).chain(starts).find_map(|start| Self::at(line, start))
     }
 
-    fn at(line: Line<'a>, text: &'a str) -> Option<Self> {
+    fn at(line: Line<'a>, start: usize) -> Option<Self> {
+        let (prefix, text) = line.text.split_at_checked(start)?;
         let text = text.trim_start();
         let digits = text.bytes().take_while(u8::is_ascii_hexdigit).count();
         let (offset, rest) = text.split_at_checked(digits)?;
@@ -59,13 +64,20 @@ impl<'a> Row<'a> {
             }
             None => return None,
         };
-        let groups: Vec<_> = data.split_ascii_whitespace().collect();
+        let mut groups: Vec<_> = data.split_ascii_whitespace().collect();
         let even = |group: &&str| {
             group.len().is_multiple_of(2) && group.bytes().all(|digit| digit.is_ascii_hexdigit())
         };
+        if !colon && !groups.iter().all(even) {
+            groups = bytes_before_text(data);
+            if groups.is_empty() {
+                return None;
+            }
+        }
         let alone = groups.is_empty() && colon;
         (!alone && groups.iter().all(even)).then_some(Self {
             line,
+            prefix,
             offset,
             colon,
             groups,
@@ -92,6 +104,11 @@ impl<'a> Row<'a> {
     fn is_at(&self, last: &Self, radix: u32) -> bool {
         let end = last.offset(radix).and_then(|offset| offset.checked_add(last.length() as u64));
         end.is_some() && self.offset(radix) == end
+    }
+
+    /// Whether a log has it, in which others write as well.
+    fn is_logged(&self) -> bool {
+        self.line.before > 0 || !self.prefix.is_empty()
     }
 
     /// Whether the row lies behind another of the same block, its offset in hexadecimal.
@@ -122,6 +139,17 @@ impl<'a> Row<'a> {
             }
         }
     }
+}
+
+/// The bytes of a row whose text column nothing but blanks sets off: sixteen of them, or fewer and a gap
+/// (PowerShell's `Format-Hex`).
+fn bytes_before_text(data: &str) -> Vec<&str> {
+    let is_byte =
+        |group: &&str| group.len() == 2 && group.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let first = data.trim_start().split("  ").next().unwrap_or_default();
+    let groups: Vec<_> = first.split(' ').take(16).take_while(is_byte).collect();
+    let is_short = first.split(' ').count() == groups.len() && first.len() < data.trim().len();
+    if groups.len() == 16 || is_short { groups } else { vec![] }
 }
 
 /// Whether a line is a row.
@@ -178,7 +206,12 @@ fn rows<'a>(text: &Lines<'a>, start: usize) -> Option<Rows<'a>> {
             at = next + 1;
             continue;
         }
-        let Some(row) = row else { break };
+        let is_theirs = |row: &Row<'_>| row.is_logged() && row.prefix != first.prefix;
+        let Some(row) = row.filter(|row| !is_theirs(row)) else {
+            let Some(behind) = resumes(text, next, last) else { break };
+            at = behind;
+            continue;
+        };
         let restarts = restarts(&row) && last.length() > 0;
         if row.colon != first.colon || restarts || last.groups.is_empty() {
             break;
@@ -191,6 +224,17 @@ fn rows<'a>(text: &Lines<'a>, start: usize) -> Option<Rows<'a>> {
         }
     }
     Some(Rows { rows, next: at, elided, inside })
+}
+
+/// Where rows of a log go on behind what somebody else wrote meanwhile.
+fn resumes(text: &Lines<'_>, at: usize, last: &Row<'_>) -> Option<usize> {
+    if !last.is_logged() {
+        return None;
+    }
+    let lines = text.from(at).iter().take(MOST_BETWEEN);
+    let goes_on = |row: Row<'_>| row.prefix == last.prefix && row.follows(last);
+    let behind = lines.into_iter().position(|line| Row::of(*line).is_some_and(goes_on))?;
+    Some(at + behind)
 }
 
 /// Rows as bytes; in words or not.
@@ -420,7 +464,7 @@ fn plain(text: &Lines<'_>, start: usize, ask: Ask, notes: &mut Notes) -> Taken {
     let next = start + lines.len();
     let rows = lines.iter().map(|line| {
         let groups = line.text.split_ascii_whitespace().collect::<Vec<_>>();
-        Row { line: **line, offset: "", colon: false, groups, star: false }
+        Row { line: **line, prefix: "", offset: "", colon: false, groups, star: false }
     });
     let rows: Vec<_> = rows.collect();
     let even = |row: &Row<'_>| row.groups.iter().all(|group| group.len().is_multiple_of(2));

@@ -2,7 +2,7 @@
 //!
 //! **Invariant**: a function's bytes are the rows below its own heading.
 
-use super::lines::{Lines, is_elision};
+use super::lines::{Line, Lines, is_elision};
 use super::{Ask, CaptureError, Content, Form, Found, Notes, Taken};
 use crate::dump::{Dump, Kind};
 
@@ -54,6 +54,9 @@ pub(super) fn take(text: &Lines<'_>, start: usize, ask: Ask, notes: &mut Notes) 
             }
         }
         let line = text.get(at);
+        if let Some(error) = broken_row(line, bytes.len()) {
+            return Some(Err(error));
+        }
         if is_elision(line.text) && byte_row(text.get(at + 1).text).is_some() {
             let expected = format!("the row of offset {:#x}", bytes.len());
             let found = format!("\"{}\": {address} was shortened", line.text.trim());
@@ -97,6 +100,29 @@ pub(super) fn take(text: &Lines<'_>, start: usize, ask: Ask, notes: &mut Notes) 
         }
         Err(error) => Err(CaptureError::At { line, form, error }),
     })
+}
+
+/// What is wrong with a line that should be the row of an offset, and begins as one.
+fn broken_row(line: Line<'_>, offset: usize) -> Option<CaptureError> {
+    let row = line.text.trim_start();
+    let (digits, data) = row.split_once(':')?;
+    let is_it = u64::from_str_radix(digits, 16) == Ok(offset as u64) && data.starts_with(' ');
+    if !is_it || digits.len() > 3 {
+        return None;
+    }
+    let is_pair = |word: &str| word.len() == 2 && u8::from_str_radix(word, 16).is_ok();
+    let mut at = line.text.len() - data.len();
+    let mut found = "nothing".to_owned();
+    for word in data.split(' ') {
+        if !word.is_empty() && !is_pair(word) {
+            found = format!("{word:?}");
+            break;
+        }
+        at += word.len() + 1;
+    }
+    let column = line.column(at.min(line.text.len()));
+    let expected = "pairs of hex digits".to_owned();
+    Some(CaptureError::Line { line: line.number, column, expected, found })
 }
 
 /// `10: 00 00 00 00`: its offset and bytes.

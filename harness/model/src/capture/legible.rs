@@ -1,0 +1,87 @@
+//! An input as its reader sees it: text without what the way here put in. Terminals colour and draw, serial
+//! lines drop zeros, mailers and web pages have blanks and quotation marks of their own.
+//!
+//! **Invariant**: bytes that are no text are left as they are; lines stay the lines they were.
+
+use std::borrow::Cow;
+
+use crate::dump::MAX_INPUT;
+
+/// What pages write for characters that mean something to them.
+const ENTITIES: [(&str, char); 9] = [
+    ("&quot;", '"'),
+    ("&#34;", '"'),
+    ("&apos;", '\''),
+    ("&#39;", '\''),
+    ("&lt;", '<'),
+    ("&gt;", '>'),
+    ("&nbsp;", ' '),
+    ("&#160;", ' '),
+    // Last, so that what it makes is no entity.
+    ("&amp;", '&'),
+];
+
+/// The input as text, where it is text.
+pub(super) fn legible(input: &[u8]) -> Cow<'_, [u8]> {
+    if input.len() > MAX_INPUT {
+        return Cow::Borrowed(input);
+    }
+    let Some(text) = narrow(input).or_else(|| text(input)) else { return Cow::Borrowed(input) };
+    let seen = anstream::adapter::strip_str(&text).to_string();
+    let mut seen: String = seen.chars().filter_map(plain).collect();
+    if !seen.contains('\n') {
+        seen = seen.replace('\r', "\n");
+    }
+    for (entity, character) in ENTITIES {
+        if seen.contains(entity) {
+            seen = seen.replace(entity, character.encode_utf8(&mut [0; 4]));
+        }
+    }
+    match seen.as_bytes() == input {
+        true => Cow::Borrowed(input),
+        false => Cow::Owned(seen.into_bytes()),
+    }
+}
+
+/// What stands for a character; nothing for what has no width.
+fn plain(c: char) -> Option<char> {
+    match c {
+        '\0' | '\u{200B}'..='\u{200F}' | '\u{2060}' | '\u{FEFF}' | '\u{AD}' => None,
+        '\u{A0}' | '\u{2000}'..='\u{200A}' | '\u{202F}' | '\u{205F}' | '\u{3000}' => Some(' '),
+        '\u{201C}'..='\u{201F}' => Some('"'),
+        _ => Some(c),
+    }
+}
+
+/// UTF-16: a UEFI shell and PowerShell write that where they redirect into a file. Its first character says
+/// so, and all of it has to be text.
+fn narrow(input: &[u8]) -> Option<Cow<'_, str>> {
+    let decode: fn([u8; 2]) -> u16 = match input {
+        [0xFF, 0xFE, ..] => u16::from_le_bytes,
+        [0xFE, 0xFF, ..] => u16::from_be_bytes,
+        _ => return None,
+    };
+    let (units, rest) = input.as_chunks::<2>();
+    let text = char::decode_utf16(units.iter().skip(1).map(|unit| decode(*unit)));
+    let text = text.map(|c| c.ok().filter(|c| !c.is_control() || is_layout(*c)));
+    text.collect::<Option<String>>().filter(|_| rest.is_empty()).map(Cow::Owned)
+}
+
+/// What is text but for zeros, which are half of it at most: that many has UTF-16 without a first character
+/// that says so. Text that is no UTF-8 is of an older kind, in which all that is read here is the same.
+fn text(input: &[u8]) -> Option<Cow<'_, str>> {
+    let zeros = input.iter().filter(|byte| **byte == 0).count();
+    let is_text = |byte: &u8| *byte == 0 || *byte >= b' ' || is_layout(char::from(*byte));
+    // A block of zeros, or of 0xFF, has no lines.
+    let has_lines = input.contains(&b'\n') || input.contains(&b'\r');
+    if !has_lines || zeros > input.len().div_ceil(2) || !input.iter().all(is_text) {
+        return str::from_utf8(input).ok().filter(|_| zeros == 0).map(Cow::Borrowed);
+    }
+    let older = || input.iter().map(|byte| char::from(*byte)).collect();
+    Some(str::from_utf8(input).map_or_else(|_| Cow::Owned(older()), Cow::Borrowed))
+}
+
+/// Control characters that text has: blanks, lines, what begins a terminal's sequences and ends some.
+fn is_layout(c: char) -> bool {
+    c.is_ascii_whitespace() || matches!(c, '\u{7}' | '\u{8}' | '\u{1B}')
+}
