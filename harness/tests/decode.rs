@@ -478,8 +478,11 @@ fn a_thing_that_is_broken_fails_the_whole_report() {
     let broken = report().replace("> 00000010: ", "> 00000011: ");
     let (output, complaints, code) = ran(&[], broken.as_bytes());
     let reason = "line 4, column 3: expected the row of offset 0x10, found offset 00000011";
-    assert_eq!(complaints, format!("error: standard input: {reason}\n"));
+    let advice = "cxl-harness decode --force reads what is left";
+    assert_eq!(complaints, format!("error: standard input: {reason} ({advice})\n"));
     assert_eq!((code, output.as_str()), (2, ""));
+    // As it does.
+    assert_eq!(ran(&["--force"], broken.as_bytes()).2, 0);
 }
 
 #[test]

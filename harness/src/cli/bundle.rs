@@ -90,7 +90,10 @@ impl Bundle {
         }
         let capture = capture::read(bytes, ask).map_err(|error| {
             let options = Options { force: true, ..ask.options };
-            let rest = !ask.options.force && capture::read(bytes, Ask { options, ..ask }).is_ok();
+            // Of an input that is one thing nothing is left.
+            let is_part = matches!(error, CaptureError::Line { .. } | CaptureError::At { .. });
+            let rest = || capture::read(bytes, Ask { options, ..ask }).is_ok();
+            let rest = !ask.options.force && is_part && rest();
             let advice = if rest { " (cxl-harness decode --force reads what is left)" } else { "" };
             format!("{}: {error}{advice}", said(path))
         });
