@@ -460,6 +460,10 @@ fn scan(text: &Lines<'_>, ask: Ask, deeper: bool) -> Result<(Capture, Vec<Captur
             Some(Err(error)) if ask.options.force => {
                 let behind = error.line().saturating_sub(1);
                 at = behind.clamp(at + 1, text.len().max(at + 1));
+                // What is left of a block may look like another.
+                while at < text.len() && hex::is_row(text.get(at)) {
+                    at += 1;
+                }
                 notes.pass_over(error)?;
             }
             Some(Err(error)) => return Err(error),

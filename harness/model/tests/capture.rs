@@ -846,6 +846,11 @@ fn force_names_what_is_broken_and_reads_the_rest() {
     let capture = read(text.as_bytes(), Ask { options, reading: None }).unwrap();
     assert!(capture.found.iter().any(|found| found.form == Form::CxlList), "{capture:?}");
     assert!(capture.remarks[0].contains("expected the row of offset 0x30"));
+    // Zeros that are left of a block are no function that does not answer.
+    let rows: String =
+        (0..9).map(|row| format!("{:08x}:{}\n", 16 * row, " 0000".repeat(8))).collect();
+    let broken = rows.replace("00000040:", "00000041:");
+    assert!(read(broken.as_bytes(), Ask { options, reading: None }).is_err());
 }
 
 #[test]

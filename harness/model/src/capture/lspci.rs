@@ -4,7 +4,7 @@
 
 use super::lines::{Line, Lines, is_elision};
 use super::{Ask, CaptureError, Content, Form, Found, Notes, Taken};
-use crate::dump::{Dump, Kind};
+use crate::dump::{Dump, DumpError, Kind};
 
 /// The most lines that `-vvv` prints between a heading and its bytes.
 const MOST_WORDS: usize = 1000;
@@ -20,9 +20,11 @@ pub(super) fn take(text: &Lines<'_>, start: usize, ask: Ask, notes: &mut Notes) 
         return None;
     }
     let mut functions = Vec::new();
+    let mut headings = Vec::new();
     let (mut at, mut end) = (start, start + 1);
     while at < text.len() && is_heading(at) {
         let address = text.get(at).text.split(' ').next().unwrap_or_default();
+        headings.push((address, text.get(at).number));
         at += 1;
         let words = (at..text.len()).take(MOST_WORDS).take_while(|&at| !is_heading(at));
         let first = words.into_iter().find(|&at| byte_row(text.get(at).text).is_some());
@@ -98,7 +100,14 @@ pub(super) fn take(text: &Lines<'_>, start: usize, ask: Ask, notes: &mut Notes) 
             let content = Content::Dump(dump);
             Ok((vec![Found { lines, form, content, seat: None }], end))
         }
-        Err(error) => Err(CaptureError::At { line, form, error }),
+        Err(error) => {
+            let of = |(heading, _): &&(&str, usize)| match &error {
+                DumpError::Function { address, .. } => address == heading,
+                _ => false,
+            };
+            let line = headings.iter().find(of).map_or(line, |(_, line)| *line);
+            Err(CaptureError::At { line, form, error })
+        }
     })
 }
 
