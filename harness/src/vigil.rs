@@ -1,7 +1,7 @@
 //! Whether what was locked at the hand-off is so at every later moment, and in the end.
 //!
-//! The registers are looked at after everything that can change one: a guest's write, a read that
-//! ends a commit, an event. What the firmware handed over is the measure. A decoder that becomes
+//! The registers, and where locked memory leads, are looked at after everything that can change one: a guest's
+//! write, a read that ends a commit, an event. What the firmware handed over is the measure. A decoder that becomes
 //! usable without a lock, or a locked address that comes to lead elsewhere, is a violation at once. A
 //! lock that is lost (a reset clears it) is one unless everything is locked again in the end, and
 //! nothing was committed without a lock meanwhile.
@@ -96,6 +96,9 @@ pub struct Watched {
 #[derive(Debug, Default)]
 pub struct Vigil {
     registers: Vec<u32>,
+    /// Where the borders of locked ranges led when they were looked at last: decode may move and no register
+    /// show it.
+    leads: Vec<Option<Landing>>,
     /// What the locks protected when the firmware handed over, and the machine then.
     measure: Option<(Protection, Machine)>,
     /// Locked decoders that a reset has cleared, and that are not locked again yet.
@@ -120,17 +123,19 @@ impl Vigil {
         self.watched.at_handoff = violations(machine, &found, &moment);
         self.watched.anything = !found.locked.is_empty();
         self.registers = registers(machine);
+        self.leads = leads(machine, &found);
         self.measure = Some((found, machine.frozen()));
     }
 
     /// Looks at the machine after something that may have changed it.
     pub fn look(&mut self, machine: &Machine, moment: impl FnOnce() -> Moment) {
-        if self.over || self.measure.is_none() {
+        if self.over {
             return;
         }
-        let now = registers(machine);
-        if now != self.registers {
-            self.registers = now;
+        let Some((measure, _)) = &self.measure else { return };
+        let (registers, leads) = (registers(machine), leads(machine, measure));
+        if registers != self.registers || leads != self.leads {
+            (self.registers, self.leads) = (registers, leads);
             self.judge(machine, &moment());
         }
     }
@@ -153,7 +158,8 @@ impl Vigil {
             return;
         }
         self.hand_off(machine, moment.clone());
-        self.look(machine, || moment);
+        // Whatever moved or did not: the last word is about how things are.
+        self.judge(machine, &moment);
         for violation in std::mem::take(&mut self.open) {
             self.keep(violation);
         }
@@ -312,6 +318,12 @@ fn dwords(machine: &Machine, At { place, index }: At) -> Option<[u32; DecoderIma
     let decoders = decoders(machine, place);
     let image = decoders.into_iter().find(|(number, _)| *number == index);
     image.map(|(_, image)| image.to_dwords())
+}
+
+/// Where the borders of locked ranges lead.
+fn leads(machine: &Machine, measure: &Protection) -> Vec<Option<Landing>> {
+    let borders = measure.ranges.iter().flat_map(|range| &range.leads);
+    borders.map(|(hpa, _)| machine.lands(*hpa)).collect()
 }
 
 /// Every register that has to do with locks: of bridges, switches and devices that are plugged in.

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use cxl_attack::{Event, Locks, Mode, Skipped, State, Trigger};
 use cxl_harness::attack::{self, Class, LeftOut, Report};
 use cxl_harness::run::{self, DirectRun, Refusal};
+use cxl_harness::vigil::{Level, Moment, Vigil};
 use cxl_image::doorbell::Call;
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Scenario, builtin, builtins};
@@ -314,6 +315,37 @@ fn a_range_that_did_not_move_is_not_charged_with_its_neighbours_addresses() {
                 assert_eq!(breach.contains(range), index == moved, "{at}, {range}: {breaches:#?}");
             }
         }
+    }
+}
+
+/// A range that a hidden store moves after the hand-off, without a sign in any register, is not as it was
+/// handed over: at once, and in the end.
+#[test]
+fn a_range_that_moves_without_a_sign_is_seen_at_every_moment() {
+    let machine = builtin("one-device").expect("built in").text;
+    let cases = [("base_low", true), ("base_low", false), ("size_low", true), ("size_low", false)];
+    for (register, looks) in cases {
+        let leak = hidden("mem0", &format!("decoder = 0\nregister = '{register}'"));
+        let scenario = Scenario::parse(&format!("{machine}{leak}"), "test").unwrap();
+        let mut machine = Machine::new(&scenario);
+        let done = run::direct(&mut machine);
+        assert!(done.refusal.is_none(), "{:?}", done.refusal);
+        let decoder = done.room.committed.decoders.iter().find(|entry| entry.node.0 > 1).unwrap();
+        let node = done.room.topology.tree().get(decoder.node).unwrap();
+        let offset = if register == "base_low" { 0x10 } else { 0x18 };
+        let at = node.hdm.unwrap().block.0 + offset;
+        let mut vigil = Vigil::default();
+        vigil.hand_off(&machine, Moment::HandOff);
+        vigil.look(&machine, || panic!("nothing has changed"));
+        machine.write_bytes(at, &0x1000_0000_u32.to_le_bytes());
+        if looks {
+            vigil.look(&machine, || Moment::After("a store".to_owned()));
+        }
+        let watched = vigil.finish(&machine);
+        assert!(watched.at_handoff.is_empty(), "{watched:?}");
+        let against = watched.against(Level::Locked, false);
+        let moment = if looks { Moment::After("a store".to_owned()) } else { Moment::End };
+        assert!(against.iter().any(|it| it.moment == moment), "{register}: {watched:?}");
     }
 }
 
