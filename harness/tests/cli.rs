@@ -61,6 +61,7 @@ fn exit_0_is_good_1_refused_and_2_bad_input() {
         (&["linux", "--timeout", "0"], 2),
         (&["boot", "--image", "x", "--until-port", "0x10000"], 2),
         (&["boot", "--image", "x", "--until-port", "+5"], 2),
+        (&["boot", "--image", "x", "--until-port", "0xf4"], 2),
     ];
     for (arguments, code) in cases {
         let (_, complaints, found) = ran(arguments);

@@ -21,6 +21,7 @@ use cxl_harness::run;
 use cxl_harness::suite::Suite;
 use cxl_harness::vigil::{Moment, Vigil};
 use cxl_harness::{attack, kvm};
+use cxl_image::doorbell;
 use cxl_model::fabric::Fabric;
 use cxl_model::kept::Kept;
 use cxl_model::machine::{Machine, TraceText, WalksText};
@@ -303,10 +304,17 @@ fn payload_help() -> String {
     )
 }
 
-/// The number of an I/O port.
-fn port(text: &str) -> Result<u16, &'static str> {
+/// The number of an I/O port, behind which nothing of ours is: the byte that an image writes to the exit port
+/// would be lost.
+fn port(text: &str) -> Result<u16, String> {
     let number = super::number(text).ok().and_then(|number| number.try_into().ok());
-    number.ok_or("expected a port number from 0 to 0xffff")
+    let number = number.ok_or("expected a port number from 0 to 0xffff")?;
+    match [doorbell::EXIT_PORT, doorbell::PORT].contains(&number) {
+        true => {
+            Err(format!("expected a port that nothing is behind: {number:#x} is the machine's own"))
+        }
+        false => Ok(number),
+    }
 }
 
 /// A number of bytes as scenarios have it.
