@@ -354,7 +354,11 @@ fn nested(input: &[u8], ask: Ask, deeper: bool) -> Result<Capture> {
     if let Some(found) = whole(input, ask)? {
         return Ok(Capture { found: vec![found], remarks: vec![] });
     }
-    let first = Dump::read(input, ask.options).map_err(CaptureError::Dump);
+    let first = match are_characters(input) {
+        true => Err(Dump::no_dump(input)),
+        false => Dump::read(input, ask.options),
+    };
+    let first = first.map_err(CaptureError::Dump);
     let Some(text) = text_of(input) else { return one(first, Form::Raw) };
     let text = Lines::of(text);
     let (mut capture, broken) = scan(&text, ask, deeper)?;
@@ -412,15 +416,20 @@ fn whole(input: &[u8], ask: Ask) -> Result<Option<Found>> {
     // The forms that have always been read, so that their complaints stay as they are.
     let text = text_of(input).is_some();
     let read = Dump::read(input, ask.options).ok();
-    // acpidump's heading starts as a table does, and no table is text.
-    let heading = |dump: &Dump| {
-        let is_input = dump.sections().next().is_some_and(|(_, bytes)| bytes == input);
-        text && ask.options.kind.is_none() && is_input
-    };
-    Ok(read.filter(|dump| !heading(dump)).map(|dump| {
+    // A heading starts as a table does, and with a kind and force any bytes are that.
+    let characters = are_characters(input);
+    Ok(read.filter(|_| !characters).map(|dump| {
         let form = if text { Form::Bytes } else { Form::Raw };
         Found { lines: None, form, content: Content::Dump(dump), seat: None }
     }))
+}
+
+/// Whether the bytes are a text's characters, and no digits that stand for others. Whoever means the
+/// characters themselves says so ([`Reading::Raw`]).
+fn are_characters(input: &[u8]) -> bool {
+    let is_text = |text: &str| !text.contains(|c: char| c.is_control() && !c.is_whitespace());
+    text_of(input).is_some_and(|text| !text.trim().is_empty() && is_text(text))
+        && Dump::is_raw(input)
 }
 
 /// The input as text, if it is text: without zero bytes, and short enough.

@@ -288,6 +288,17 @@ impl Dump {
         }
     }
 
+    /// Whether nothing but the bytes themselves can be meant: no line of them is digits.
+    pub(crate) fn is_raw(input: &[u8]) -> bool {
+        matches!(input::sections(input).as_deref(), Ok([one]) if one.bytes == input)
+    }
+
+    /// What is said of characters that are no dump.
+    pub(crate) fn no_dump(input: &[u8]) -> DumpError {
+        let start = std::array::from_fn(|at| input.get(at).copied().unwrap_or(0));
+        DumpError::Unrecognised { length: input.len(), start }
+    }
+
     /// The dump in bytes that somebody else has taken out of their text.
     pub fn of_bytes(bytes: &[u8], options: Options) -> Result<Self, DumpError> {
         Self::of(&[Section { address: None, bytes: bytes.to_vec() }], options)

@@ -617,8 +617,47 @@ fn as_many_bytes_as_a_function_has_are_no_function() {
         assert!(!error.is_recognised(), "{error}");
         // Whoever knows better says so.
         let options = Options { kind: Some(Kind::Config), ..Options::default() };
-        assert!(read(&bytes, Ask { options, reading: None }).is_ok());
+        let reading = Some(Reading::Raw).filter(|_| text.starts_with(&bytes[..4]));
+        assert!(read(&bytes, Ask { options, reading }).is_ok());
     }
+}
+
+#[test]
+fn characters_are_no_bytes_of_a_table() {
+    let prose = "CEDT table is attached, see below please have a look at it\n";
+    for text in [ACPIDUMP, prose, "CEDT\n"] {
+        for kind in [None, Some(Kind::Cedt), Some(Kind::Hdm), Some(Kind::Config)] {
+            let options = Options { kind, force: true, ..Options::default() };
+            if let Ok(Capture { found, .. }) = read(text.as_bytes(), Ask { options, reading: None })
+            {
+                let [Found { content: Content::Dump(dump), .. }] = found.as_slice() else {
+                    panic!("{found:?}")
+                };
+                assert_eq!(dump.sections().next().unwrap().1, CEDT, "{kind:?} {text}");
+            }
+        }
+    }
+    assert!(error("CEDT\n").contains("5 bytes of text that start with \"CEDT\""));
+}
+
+#[test]
+fn pairs_of_bytes_are_numbers_only_where_a_table_says_so() {
+    let zeros = "0000 ".repeat(8);
+    let text = format!(
+        "00000000: 0100 {}\n00000010: {zeros}\n00000020: {zeros}\n",
+        "0000 ".repeat(7).trim_end()
+    );
+    assert!(read(text.as_bytes(), Ask::default()).is_err(), "{text}");
+}
+
+#[test]
+fn another_dump_behind_a_blank_line_is_another() {
+    let other = "02c0: 11 22 33 44 55 66 77 88 99 aa bb cc dd ee ff 00\n\
+                 0300: 11 22 33 44 55 66 77 88 99 aa bb cc dd ee ff 00\n";
+    let options = Options { force: true, ..Options::default() };
+    let text = format!("{ACPIDUMP}{other}");
+    let capture = read(text.as_bytes(), Ask { options, reading: None }).unwrap();
+    assert!(matches!(&capture.found[0].content, Content::Dump(dump) if dump.kind() == Kind::Cedt));
 }
 
 #[test]
@@ -663,7 +702,7 @@ fn text_of_a_shell_of_two_bytes_a_character_is_text() {
 }
 
 /// What lies between a machine and whoever reads of it, as it leaves each line.
-const CARRIERS: [(&str, fn(usize, &str) -> String); 23] = [
+const CARRIERS: [(&str, fn(usize, &str) -> String); 24] = [
     ("a page's blanks", |_, line| line.replace(' ', "\u{A0}")),
     ("a page's entities", |_, line| {
         line.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;")
@@ -685,6 +724,7 @@ const CARRIERS: [(&str, fn(usize, &str) -> String); 23] = [
     ("a table", |_, line| format!("| {line}")),
     ("a patch", |_, line| format!("+{line}")),
     ("a list", |_, line| format!("  - {line}")),
+    ("a block of code", |_, line| format!("    {line}")),
     ("a comment", |_, line| format!("// {line}")),
     ("grep -n", |at, line| format!("{}:{line}", at + 1)),
     ("grep -n of two", |at, line| format!("report.txt:{}:{line}", at + 117)),
@@ -708,6 +748,9 @@ fn what_carries_a_text_changes_nothing() {
         // The log's stamps hide no path, but a path's own colon does that of a file's name.
         if carrier != "grep -n of two" {
             assert_eq!(witness(&carry(SYSFS)), witness(SYSFS), "{carrier}");
+        }
+        if carrier != "a block of code" {
+            assert_eq!(witness(&carry(IOMEM)), witness(IOMEM), "{carrier}");
         }
         let lspci = found(&carry(&lspci()));
         let [Found { content: Content::Dump(dump), .. }] = lspci.as_slice() else {
@@ -919,6 +962,9 @@ fn holds(input: &[u8], reading: Option<Reading>) {
         Err(error) => assert!(!error.to_string().contains('\n'), "{error}"),
     }
 }
+
+/// `/proc/iomem`.
+const IOMEM: &str = "100000000-1ffffffff : CXL Window 0\n  100000000-10fffffff : region0\n    100000000-10fffffff : dax0.0\n";
 
 const TEXTS: [&str; 12] = [
     ACPIDUMP,

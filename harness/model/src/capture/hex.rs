@@ -207,6 +207,11 @@ fn rows<'a>(text: &Lines<'a>, start: usize) -> Option<Rows<'a>> {
             continue;
         }
         let is_theirs = |row: &Row<'_>| row.is_logged() && row.prefix != first.prefix;
+        // Behind a blank line another dump may begin, anywhere.
+        let goes_on = |row: &Row<'_>| [16, 8, 10].iter().any(|&radix| row.is_at(last, radix));
+        if next > at && !star && row.as_ref().is_some_and(|row| !goes_on(row)) {
+            break;
+        }
         let Some(row) = row.filter(|row| !is_theirs(row)) else {
             let Some(behind) = resumes(text, next, last) else { break };
             at = behind;
@@ -387,8 +392,11 @@ fn block(text: &Lines<'_>, start: usize, rows: &[Row<'_>], next: usize, ask: Ask
         let turned = colon && uniform && [4, 8, 16].contains(&width) && ask.reading.is_none();
         if turned && !is_known(&found) {
             let form = Form::Words(u8::try_from(width / 2).unwrap_or(u8::MAX));
-            let words = judged(bytes(rows, radix, true)?, form, lines, ask);
-            if is_known(&words) || is_broken(&words) && !is_broken(&found) {
+            let words = bytes(rows, radix, true)?;
+            // `xxd` prints bytes in pairs: they are numbers where that makes a table, which says so itself.
+            let is_named = width > 4 || words.starts_with(b"CEDT");
+            let words = judged(words, form, lines, ask);
+            if is_named && (is_known(&words) || is_broken(&words) && !is_broken(&found)) {
                 return words;
             }
         }

@@ -37,7 +37,10 @@ impl<'a> Line<'a> {
         // Behind a carriage return a terminal writes over what stood there.
         let shown = raw.trim_end().rsplit('\r').next().unwrap_or_default();
         let mut line = Self { number, before: 0, text: shown };
-        line.begin(stamped(quoted(shown)));
+        let text = quoted(shown);
+        // A log that is indented as a whole begins its lines with stamps all the same.
+        let body = stamped(text.trim_start());
+        line.begin(if body.len() < text.trim_start().len() { body } else { text });
         line
     }
 
@@ -214,7 +217,7 @@ fn take_margin(lines: &mut [Line<'_>]) {
     for line in lines.iter_mut() {
         let is_empty = line.text == margin.trim_end();
         if let Some(text) = line.text.strip_prefix(margin).or(is_empty.then_some("")) {
-            line.begin(stamped(quoted(text.strip_prefix(' ').unwrap_or(text))));
+            line.begin(stamped(quoted(text)));
         }
     }
 }

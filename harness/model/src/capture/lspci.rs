@@ -12,8 +12,8 @@ const MOST_WORDS: usize = 1000;
 /// The functions from a line on.
 pub(super) fn take(text: &Lines<'_>, start: usize, ask: Ask, notes: &mut Notes) -> Taken {
     let is_heading = |at: usize| {
-        let line = text.get(at).text;
-        let word = line.split(' ').next().unwrap_or_default();
+        let line = text.get(at).text.trim_start();
+        let word = line.split([' ', '\t']).next().unwrap_or_default();
         word.len() < line.len() && Dump::is_address(word)
     };
     if !is_heading(start) {
@@ -23,7 +23,8 @@ pub(super) fn take(text: &Lines<'_>, start: usize, ask: Ask, notes: &mut Notes) 
     let mut headings = Vec::new();
     let (mut at, mut end) = (start, start + 1);
     while at < text.len() && is_heading(at) {
-        let address = text.get(at).text.split(' ').next().unwrap_or_default();
+        let heading = text.get(at).text.trim_start();
+        let address = heading.split([' ', '\t']).next().unwrap_or_default();
         headings.push((address, text.get(at).number));
         at += 1;
         let words = (at..text.len()).take(MOST_WORDS).take_while(|&at| !is_heading(at));
