@@ -458,7 +458,7 @@ fn scan(text: &Lines<'_>, ask: Ask, deeper: bool) -> Result<(Capture, Vec<Captur
             .or_else(|| dsl::take(text, at, ask, &mut notes))
             .or_else(|| hex::take(text, at, ask, &mut notes))
             .or_else(|| cxl_list::take(text, at, &mut notes))
-            .or_else(|| iomem::take(text, at))
+            .or_else(|| iomem::take(text, at, &mut notes))
             .or_else(|| deeper.then(|| base64::take(text, at, ask, &mut notes)).flatten());
         match taken {
             Some(Ok((found, next))) => {

@@ -305,7 +305,7 @@ fn what_is_broken_is_named_with_line_and_column() {
         ),
         (
             "[{\"memdevs\":[{\"memdev\":\"mem0\",\n\"ram_size\":,}]}]\n".to_owned(),
-            "line 2, column 12: expected JSON, as of cxl list, found expected value",
+            "line 2, column 12: expected JSON, as of cxl list, found something that is no value",
         ),
         (
             "/sys/devices/platform/ACPI0017:00/root0/decoder0.0/size:many\n".to_owned(),
@@ -820,6 +820,69 @@ fn rows_of_a_log_go_on_behind_what_others_wrote() {
     // A row that is missing is no row of somebody else.
     let gone = lines.concat().replace("CEDT: 00000030", "XSDT: 00000030");
     assert!(read(gone.as_bytes(), Ask::default()).is_err(), "{gone}");
+}
+
+#[test]
+fn numbers_that_say_what_they_are_are_read() {
+    let number = |bytes: &[u8]| {
+        format!("0x{}", bytes.iter().rev().map(|byte| format!("{byte:02x}")).collect::<String>())
+    };
+    let by = |size: usize, row: usize, line: &dyn Fn(usize, Vec<String>) -> String| -> String {
+        let rows = CEDT.chunks(row).enumerate();
+        rows.map(|(at, bytes)| line(row * at, bytes.chunks(size).map(number).collect())).collect()
+    };
+    let array = |_, words: Vec<String>| format!("  {},\n", words.join(", "));
+    let gdb =
+        |at, words: Vec<String>| format!("0x{at:x} :\t{}\n", words.join("\t")).replace(" :", ":");
+    let qemu = |at, words: Vec<String>| format!("{:016x}: {}\n", at, words.join(" "));
+    let iasl = |at, words: Vec<String>| {
+        format!("    {},    /* {at:08X}    \"CEDT\" */\n", words.join(","))
+    };
+    let texts = [
+        format!(
+            "unsigned char cedt[] = {{\n{}}};\nunsigned int cedt_len = 108;\n",
+            by(1, 12, &array)
+        ),
+        by(1, 12, &array).replace("0x00", "0x0"),
+        format!("{{\n{}}};\n", by(1, 8, &iasl)),
+        by(1, 8, &gdb),
+        by(4, 16, &gdb),
+        by(1, 8, &qemu),
+        by(4, 16, &qemu),
+        by(4, 4, &|_, words| words.join(" ").replace("0x", "") + "\n"),
+    ];
+    for text in texts {
+        assert_eq!(cedt(&text).0, CEDT, "{text}");
+    }
+}
+
+#[test]
+fn what_others_log_is_named_and_costs_nothing() {
+    let packets =
+        "mctp: 00000000: 82 b7 0e ee\nmctp: 00000010: 82 b7 0e ee 82 b7 0e ee 82 b7 0e ee 01\n";
+    let zeros: String =
+        (0..256).map(|row| format!("{:08x}:{}\n", 16 * row, " 0000".repeat(8))).collect();
+    let hidden = "00000000-00000000 : System RAM\n00000000-00000000 : CXL Window 0\n";
+    for other in [packets, &zeros, hidden] {
+        let text = format!("{ACPIDUMP}\nand\n{other}");
+        let capture = read(text.as_bytes(), Ask::default()).unwrap();
+        assert!(
+            matches!(&capture.found[0].content, Content::Dump(dump) if dump.kind() == Kind::Cedt)
+        );
+        assert_eq!(cedt(&text).0, CEDT);
+    }
+    // A part of what is read here is no log of others.
+    let broken = ACPIDUMP.replace("    0030: 00", "    0031: 00");
+    assert!(error(&format!("{broken}\n{CXL_LIST}")).contains("expected the row of offset 0x30"));
+}
+
+#[test]
+fn two_machines_are_not_one() {
+    let other = SYSFS.replace("start:0x100000000", "start:0x200000000");
+    let reason = "expected one machine, in which decoder0.0/start is \"0x100000000\" (others are files of their own), \
+                  found \"0x200000000\"";
+    assert!(error(&format!("A:\n{SYSFS}\nB:\n{other}")).contains(reason));
+    assert_eq!(witness(&format!("{SYSFS}\n{SYSFS}")), witness(SYSFS));
 }
 
 #[test]

@@ -93,7 +93,8 @@ impl Bundle {
             // Of an input that is one thing nothing is left.
             let is_part = matches!(error, CaptureError::Line { .. } | CaptureError::At { .. });
             let rest = || capture::read(bytes, Ask { options, ..ask }).is_ok();
-            let rest = !ask.options.force && is_part && rest();
+            let advised = error.to_string().ends_with(')');
+            let rest = !ask.options.force && is_part && !advised && rest();
             let advice = if rest { " (cxl-harness decode --force reads what is left)" } else { "" };
             format!("{}: {error}{advice}", said(path))
         });

@@ -80,7 +80,7 @@ pub(super) fn take(text: &Lines<'_>, start: usize, notes: &mut Notes) -> Taken {
             }
             let line = text.get(start + behind.min(json.lines().count().saturating_sub(1)));
             let said = error.to_string();
-            let mut found = said.split(" at line").next().unwrap_or_default().to_owned();
+            let mut found = plainly(said.split(" at line").next().unwrap_or_default()).to_owned();
             if error.is_eof() {
                 found = "its end: it is cut off".to_owned();
             } else if is_elision(line.text) {
@@ -100,6 +100,18 @@ pub(super) fn take(text: &Lines<'_>, start: usize, notes: &mut Notes) -> Taken {
             }
             Some(Err(error))
         }
+    }
+}
+
+/// What a reader of JSON complains of, for whoever pasted it.
+fn plainly(said: &str) -> &str {
+    match said {
+        "expected value" => "something that is no value",
+        "key must be a string" => "a key without quotation marks",
+        "trailing comma" => "a comma in front of an end",
+        said if said.starts_with("control character") => "a line that ends inside quotation marks",
+        said if said.starts_with("expected `") => "neither a comma nor an end behind a value",
+        said => said,
     }
 }
 

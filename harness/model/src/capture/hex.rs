@@ -12,12 +12,16 @@
 //! **Invariant**: rows lie end to end; the one that does not is named.
 
 use super::lines::{Line, Lines, is_elision};
+use crate::dump::Dump;
+
 use super::{Ask, CaptureError, Content, Form, Found, Notes, Reading, Result, Taken, judged};
 
 /// The most bytes that one block may expand to.
 const MAX_BLOCK: usize = 1 << 20;
 /// Fewer bytes than this in a single row are no dump, but prose with digits in it.
 const LEAST: usize = 16;
+/// The fewest digits of a line without an offset: a dword.
+const FEWEST: usize = 8;
 /// The longest text column: 16 characters between bars.
 const GUTTER: usize = 18;
 /// The most lines of somebody else between two rows of a log.
@@ -47,6 +51,7 @@ impl<'a> Row<'a> {
     fn at(line: Line<'a>, start: usize) -> Option<Self> {
         let (prefix, text) = line.text.split_at_checked(start)?;
         let text = text.trim_start();
+        let text = text.strip_prefix("0x").unwrap_or(text);
         let digits = text.bytes().take_while(u8::is_ascii_hexdigit).count();
         let (offset, rest) = text.split_at_checked(digits)?;
         if offset.is_empty() || offset.len() > 16 {
@@ -56,6 +61,9 @@ impl<'a> Row<'a> {
         let data = match rest.strip_prefix(':') {
             Some(rest) => {
                 let rest = rest.trim_start();
+                if let Some(groups) = numbers(rest) {
+                    return Some(Self { line, prefix, offset, colon, groups, star: false });
+                }
                 // Two blanks set off the text column, and so do iasl's slashes.
                 rest.split("  ").next()?.split("//").next()?.split('\t').next()?
             }
@@ -139,6 +147,16 @@ impl<'a> Row<'a> {
             }
         }
     }
+}
+
+/// The digits of numbers that say that they are hexadecimal: GDB's `x`, QEMU's `xp`.
+fn numbers(data: &str) -> Option<Vec<&str>> {
+    let words = data.split_ascii_whitespace();
+    let is_number = |digits: &&str| {
+        [2, 4, 8, 16].contains(&digits.len()) && digits.bytes().all(|c| c.is_ascii_hexdigit())
+    };
+    let digits = words.map(|word| word.strip_prefix("0x").filter(is_number));
+    digits.collect::<Option<Vec<_>>>().filter(|digits| !digits.is_empty())
 }
 
 /// The bytes of a row whose text column nothing but blanks sets off: sixteen of them, or fewer and a gap
@@ -312,9 +330,24 @@ pub(super) fn take(text: &Lines<'_>, start: usize, ask: Ask, notes: &mut Notes) 
     };
     Some(match found {
         Ok(found) => Ok((vec![found], next)),
-        Err(error) if elided.is_some() => notes.pass_over(error).map(|()| (vec![], next)),
+        Err(error) if elided.is_some() || !may_be_ours(&error, &rows) => {
+            notes.pass_over(error).map(|()| (vec![], next))
+        }
         Err(error) => Err(error),
     })
+}
+
+/// Whether rows that are no dump may be meant for one that is read here. Others log packets, programs and
+/// pages of zeros.
+fn may_be_ours(error: &CaptureError, rows: &[Row<'_>]) -> bool {
+    match error {
+        CaptureError::Line { .. } => {
+            let mut bytes = Vec::new();
+            rows.iter().for_each(|row| row.bytes(false, &mut bytes));
+            bytes.starts_with(b"CEDT") || Dump::kind_of(&bytes).is_some()
+        }
+        error => error.is_recognised(),
+    }
 }
 
 /// Whether no row lies behind the one before it, by any way of counting: a table of addresses, and no dump.
@@ -463,12 +496,14 @@ fn plain(text: &Lines<'_>, start: usize, ask: Ask, notes: &mut Notes) -> Taken {
         let only = line.text.bytes().all(|c| c.is_ascii_hexdigit() || c == b' ');
         (only && count > 0 && count.is_multiple_of(2)).then_some(count)
     };
-    if digits(&text.get(start)).is_none_or(|count| count < 2 * LEAST)
-        || notes.digits.are_spent(start)
+    if digits(&text.get(start)).is_none_or(|count| count < FEWEST) || notes.digits.are_spent(start)
     {
         return None;
     }
     let lines: Vec<_> = text.from(start).iter().take_while(|line| digits(line).is_some()).collect();
+    if lines.iter().filter_map(|line| digits(line)).sum::<usize>() < 2 * LEAST {
+        return None;
+    }
     let next = start + lines.len();
     let rows = lines.iter().map(|line| {
         let groups = line.text.split_ascii_whitespace().collect::<Vec<_>>();
@@ -496,7 +531,8 @@ fn plain_rows(rows: &[Row<'_>], lines: (usize, usize), ask: Ask) -> Result<Found
     let width = rows.first().and_then(Row::width).unwrap_or(2);
     let numbers = Form::Words(u8::try_from(width / 2).unwrap_or(u8::MAX));
     let uniform = rows.iter().all(|row| row.width() == Some(width));
-    let spaced = rows.first().is_some_and(|row| row.groups.len() > 1);
+    let spaced =
+        rows.first().is_some_and(|row| row.groups.len() > 1) || rows.len() > 1 && width <= 16;
     match ask.reading {
         Some(Reading::Words) => return judged(read(true), numbers, lines, ask),
         Some(_) => return judged(read(false), Form::Plain, lines, ask),

@@ -4,7 +4,7 @@
 
 use super::lines::Lines;
 use super::witness::{Resource, Witness};
-use super::{CaptureError, Content, Form, Found, Taken};
+use super::{CaptureError, Content, Form, Found, Notes, Taken};
 
 /// The most ranges.
 const MOST: usize = 1 << 16;
@@ -23,7 +23,7 @@ fn resource(text: &str) -> Option<Resource> {
 }
 
 /// The ranges from a line on.
-pub(super) fn take(text: &Lines<'_>, start: usize) -> Taken {
+pub(super) fn take(text: &Lines<'_>, start: usize, notes: &mut Notes) -> Taken {
     let lines = text.from(start).iter().take(MOST);
     let resources: Vec<_> = lines.map_while(|line| resource(line.text)).collect();
     if resources.len() < 2 {
@@ -35,7 +35,8 @@ pub(super) fn take(text: &Lines<'_>, start: usize) -> Taken {
         let expected = "addresses".to_owned();
         let found = "zeros alone (root sees /proc/iomem as it is)".to_owned();
         let (line, column) = (line.number, line.column(0));
-        return Some(Err(CaptureError::Line { line, column, expected, found }));
+        let hidden = CaptureError::Line { line, column, expected, found };
+        return Some(notes.pass_over(hidden).map(|()| (vec![], next)));
     }
     let lines = Some((line.number, text.get(next - 1).number));
     let content = Content::Witness(Witness { resources, ..Witness::default() });

@@ -37,6 +37,12 @@ pub(super) fn legible(input: &[u8]) -> Cow<'_, [u8]> {
             seen = seen.replace(entity, character.encode_utf8(&mut [0; 4]));
         }
     }
+    if seen.contains("0x") {
+        seen = seen
+            .split_inclusive('\n')
+            .map(|line| array(line).unwrap_or_else(|| line.to_owned()))
+            .collect();
+    }
     match seen.as_bytes() == input {
         true => Cow::Borrowed(input),
         false => Cow::Owned(seen.into_bytes()),
@@ -84,4 +90,44 @@ fn text(input: &[u8]) -> Option<Cow<'_, str>> {
 /// Control characters that text has: blanks, lines, what begins a terminal's sequences and ends some.
 fn is_layout(c: char) -> bool {
     c.is_ascii_whitespace() || matches!(c, '\u{7}' | '\u{8}' | '\u{1B}')
+}
+
+/// A line of an array, as programs have it (`0x43, 0x45,`), as digits in the same columns.
+fn array(line: &str) -> Option<String> {
+    let code = line.split("/*").next()?.split("//").next()?.trim_end();
+    if !code.is_ascii() || !code.contains(',') {
+        return None;
+    }
+    let inner = code.trim_matches(|c: char| c.is_whitespace() || "{}[]();,".contains(c));
+    let is_number = |word: &str| {
+        let digits = word.trim().strip_prefix("0x").unwrap_or_default();
+        [1, 2, 8, 16].contains(&digits.len()) && digits.bytes().all(|c| c.is_ascii_hexdigit())
+    };
+    if !inner.split(',').all(is_number) {
+        return None;
+    }
+    let mut digits = String::with_capacity(line.len());
+    for (at, c) in code.char_indices() {
+        let rest = code.get(at..).unwrap_or_default();
+        let alone =
+            |rest: &str| rest.bytes().skip(1).take_while(u8::is_ascii_hexdigit).count() == 1;
+        digits.push(match c {
+            '0' if rest.starts_with("0x") => ' ',
+            // A byte of one digit has two.
+            'x' if alone(rest) => '0',
+            c if c.is_ascii_hexdigit() => c,
+            _ => ' ',
+        });
+    }
+    digits.push('\n');
+    Some(digits)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn an_array_keeps_its_columns() {
+        let line = "    0x07,0x0,0x00,0xFf,    /* 00000068    \"CEDT\" */\n";
+        assert_eq!(super::array(line).as_deref(), Some("      07  00   00   Ff \n"));
+    }
 }

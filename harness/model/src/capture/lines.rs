@@ -227,6 +227,8 @@ fn take_margin(lines: &mut [Line<'_>]) {
 struct Numbered<'a> {
     head: &'a str,
     number: usize,
+    /// By blanks alone, as digits of a dump are.
+    set_off: bool,
     text: &'a str,
 }
 
@@ -251,8 +253,9 @@ impl<'a> Numbered<'a> {
                 .strip_prefix("  ")
                 .or_else(|| behind.strip_prefix(' ').filter(|_| blanks >= 2))?,
         };
-        let number = number.parse().ok().filter(|_| digits <= 6)?;
-        Some(Self { head, number, text })
+        let set_off = behind.starts_with(' ');
+        let number = number.parse().ok().filter(|_| digits <= 6 && !number.starts_with('0'))?;
+        Some(Self { head, number, set_off, text })
     }
 }
 
@@ -273,16 +276,18 @@ fn take_numbers(lines: &mut [Line<'_>]) {
                 last.as_ref().is_none_or(|last| last.number < next.number && last.head == next.head)
             };
             let Some(next) = numbered.filter(grows) else { break };
-            steps += usize::from(last.is_some_and(|last| last.number + 1 == next.number));
+            steps += usize::from(last.as_ref().is_some_and(|last| last.number + 1 == next.number));
             last = Some(next);
             end += 1;
         }
+        let least =
+            if last.is_some_and(|last| last.set_off) { 2 * LEAST_NUMBERED } else { LEAST_NUMBERED };
         let run = lines.get_mut(start..end).unwrap_or_default();
         // Of a list of buses the numbers are no lines'.
         let is_address =
             |line: &Line<'_>| line.text.split(' ').next().is_some_and(Dump::is_address);
         let are_lines = !run.iter().all(is_address);
-        if run.len() >= LEAST_NUMBERED && 2 * steps >= run.len() && are_lines {
+        if run.len() >= least && 2 * steps >= run.len() && are_lines {
             for line in run {
                 if let Some(Numbered { text, .. }) = Numbered::of(*line) {
                     line.begin(stamped(quoted(text)));

@@ -4,6 +4,8 @@
 //! **Invariant**: attributes that nothing here knows are passed over; a value of a known one that is no
 //! value is an error with its place.
 
+use std::collections::BTreeMap;
+
 use super::lines::Line;
 use super::witness::{Decoder, Memdev, Port, Region, Witness, index_of, number};
 use super::{CaptureError, Result};
@@ -38,6 +40,8 @@ const KNOWN: [&str; 21] = [
 pub struct Tree {
     witness: Witness,
     wrong: Option<CaptureError>,
+    /// The value of each attribute that was read: a second one is another machine's.
+    values: BTreeMap<(String, String), String>,
 }
 
 /// The object that a path leads to, the objects of the CXL bus above it, and what stands behind it.
@@ -106,8 +110,18 @@ impl Tree {
 
     fn attribute_at(&mut self, path: &str, value: &str, line: usize, column: usize) {
         let Some(place) = place(path) else { return };
-        if self.set(&place, value.trim()).is_none() && self.wrong.is_none() {
-            let expected = format!("a value of {}/{}", place.object, place.rest);
+        let value = value.trim();
+        let of = format!("{}/{}", place.object, place.rest);
+        let known = (place.object.to_owned(), place.rest.clone());
+        let before = self.values.entry(known).or_insert_with(|| value.to_owned()).clone();
+        let expected = match before == value {
+            true if self.set(&place, value).is_some() => return,
+            true => format!("a value of {of}"),
+            false => {
+                format!("one machine, in which {of} is {before:?} (others are files of their own)")
+            }
+        };
+        if self.wrong.is_none() {
             let found = format!("{value:?}");
             self.wrong = Some(CaptureError::Line { line, column, expected, found });
         }
