@@ -30,10 +30,10 @@ Input:
   config     256 or 4096 bytes of PCI configuration space
   cedt       the ACPI CEDT
   Each as raw bytes or as text: xxd (-p, -e), hexdump (-C), od (-t x1, -t x4, ...), Format-Hex, GDB's x,
-  QEMU's xp, arrays of C, base64, a kernel's log; tables also as acpidump prints them, and as iasl does (-d: fields or raw data);
-  configuration space as the text of lspci -xxxx, any number of functions, with or without -vv. Text
-  counts from its first offset. What programs put round a text is passed over: quotes of a mail (\"> \"),
-  stamps of a log, numbers of lines (grep -n), a margin that all lines have, colours.
+  QEMU's xp, arrays of C, base64, a kernel's log; tables also as acpidump prints them, and as iasl does
+  (-d: fields or raw data); configuration space as the text of lspci -xxxx, any number of functions, with
+  or without -vv. Text counts from its first offset. What programs put round a text is passed over: quotes
+  of a mail (\"> \"), stamps of a log, numbers of lines (grep -n), a margin that all lines have, colours.
   What our image prints for -append dump (record, table, decoders, DVSECs, with their places), and what
   Linux shows of a machine: cxl list (-vvv), /proc/iomem, the CXL bus of sysfs, as a directory, a tar
   archive, or lines PATH:VALUE (grep -r . /sys/bus/cxl/devices/root0/).
