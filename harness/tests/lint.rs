@@ -1693,8 +1693,15 @@ fn what_is_no_input_is_one_line_and_exit_2() {
         (&["lint", "no-name.toml"], "found \"port7\""),
         (&["lint", "no-file.toml"], "no-file.toml:2:8: gone: "),
         (&["lint", "twice.toml"], "twice.toml:7:8: expected different names, found \"a\" twice"),
-        (&["lint", "key.toml"], "key.toml:4:1: unknown field `colour`"),
-        (&["lint", "status.toml"], "status.toml:3:10: invalid value: integer `4294967316`"),
+        (
+            &["lint", "key.toml"],
+            "key.toml:4:1: expected one of the keys of `bridge` (`name`, `uid`, `address`, `registers` or \
+             `rcrb`), found `colour`",
+        ),
+        (
+            &["lint", "status.toml"],
+            "status.toml:3:10: `status`: expected a whole number from 0 to 4294967295, found 0x100000014",
+        ),
         (&["lint", "sets/kind.toml"], "sets/kind.toml:3:13: sets/config: expected a component"),
         (&["lint", "noise"], "noise: "),
         (&["lint", "noise", "--kind", "hdm"], "noise: "),

@@ -50,6 +50,7 @@ use cxl_model::capture::{self, Ask, CaptureError, Content};
 use cxl_model::dump::{Dump, DumpError, Kind, Options};
 use cxl_model::fabric::Parent;
 use cxl_model::scenario::Bytes;
+use cxl_model::typed::{self, place};
 use cxl_model::words::on_one_line;
 
 /// Why files are no input for the linter.
@@ -336,13 +337,6 @@ fn alone(bytes: &[u8], options: Options) -> Option<Dump> {
 /// Reads a file.
 pub type Reader<'r> = &'r mut dyn FnMut(&Path) -> std::io::Result<Vec<u8>>;
 
-/// Line and column of a byte, from 1.
-fn place(text: &str, at: usize) -> (usize, usize) {
-    let before = text.get(..at).unwrap_or_default();
-    let last = before.rsplit('\n').next().unwrap_or_default();
-    (before.matches('\n').count() + 1, last.chars().count() + 1)
-}
-
 /// A set that is being read.
 struct Set<'r> {
     file: &'r str,
@@ -387,10 +381,9 @@ impl Images {
     /// Reads a set; the files that it names are looked for beside it.
     pub fn read(text: &str, file: &Path, read: Reader<'_>) -> Result<Self> {
         let name = file.display().to_string();
-        let document: Document = toml::from_str(text).map_err(|error| {
-            let (line, column) = place(text, error.span().map_or(0, |span| span.start));
-            let (file, message) = (name.clone(), error.message().to_owned());
-            ImagesError::Document { file, line, column, message }
+        let document: Document = typed::read(text).map_err(|error| {
+            let (line, column) = error.place(text);
+            ImagesError::Document { file: name.clone(), line, column, message: error.message }
         })?;
         let directory = file.parent().unwrap_or(Path::new(""));
         Set { file: &name, text, directory, read, in_part: Vec::new() }.images(document)

@@ -16,6 +16,7 @@ mod leaks;
 mod modes;
 mod names;
 mod resolve;
+mod values;
 
 use std::fmt;
 
@@ -26,10 +27,10 @@ use serde::Deserialize;
 pub use crate::fabric::Parent;
 
 pub use builtin::{Builtin, builtin, builtins};
-pub use document::Bytes;
 pub use error::{Problem, ScenarioError};
 pub use leaks::{Leak, LeakBy, LeakValue, LeakWhen, VENDOR_MEMORY};
 pub use modes::AttackMode;
+pub use values::Bytes;
 
 /// PCI segments there is room for.
 pub const SEGMENTS: u16 = 2;
