@@ -18,6 +18,7 @@ mod names;
 mod resolve;
 mod values;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use cxl_regs::acpi::cedt::Restrictions;
@@ -79,6 +80,10 @@ pub struct Scenario {
     pub modes: Vec<AttackMode>,
     /// What happens while a guest runs, in order of time.
     pub events: Vec<Event>,
+    /// UIDs that no bridge has, by the names that windows call them.
+    pub nobodies: BTreeMap<u32, String>,
+    /// What whoever wrote the text may have meant otherwise, each with its place in it.
+    pub remarks: Vec<String>,
 }
 
 impl Scenario {
@@ -96,6 +101,12 @@ impl Scenario {
             Place::Device(index) => self.devices.get(index).map(|device| &device.name),
         };
         name.map_or("", String::as_str)
+    }
+
+    /// Who is called by a name that no bridge has, where such a UID is in a table.
+    pub fn no_such_bridge(&self, uid: u32) -> Option<String> {
+        let names: Vec<_> = self.bridges.iter().map(|bridge| bridge.name.clone()).collect();
+        self.nobodies.get(&uid).map(|name| resolve::no_such_bridge(name, &names))
     }
 
     /// How many buses a bridge needs: its own, one below each port, one inside each switch.

@@ -487,6 +487,43 @@ fn what_firmware_has_to_refuse_stays_expressible() {
 }
 
 #[test]
+fn what_may_have_been_meant_otherwise_is_remarked_with_its_place() {
+    let lines = GOOD.lines().count();
+    let remarks = |text: &str| parse(&format!("{GOOD}{text}")).remarks;
+    let nobody = "[[window]]\ntargets = [\"hb7\"]\nsize = \"1GiB\"";
+    assert_eq!(
+        remarks(nobody),
+        [format!(
+            "test.toml:{}:12: `targets`: no host bridge is called hb7; there is hb0; the table has the \
+             UID 4294967295 for it",
+            lines + 2
+        )]
+    );
+    let scenario = parse(&format!("{GOOD}{nobody}"));
+    let told = "no host bridge is called hb7; there is hb0";
+    assert_eq!(scenario.no_such_bridge(u32::MAX).as_deref(), Some(told));
+    assert_eq!(scenario.no_such_bridge(16), None);
+    // A UID is meant as it stands.
+    assert_eq!(remarks("[[window]]\ntargets = [99]\nsize = \"1GiB\""), [""; 0]);
+    let window = "[[window]]\ntargets = [16]\nsize = \"1GiB\"\nbase = ";
+    let meant = "is decimal, 0x5f5e100; the hexadecimal one is 0x100000000";
+    for written in ["\"100000000\"", "100000000", "\"1_0000_0000\""] {
+        let digits = written.trim_matches('"');
+        let remark = format!("test.toml:{}:8: `base`: {digits} {meant}", lines + 4);
+        assert_eq!(remarks(&format!("{window}{written}")), [remark]);
+    }
+    // Where a window can be in decimal, and where none can be in hexadecimal either.
+    for written in ["4294967296", "\"4294967297\"", "\"0x100000000\"", "\"4GiB\"", "0"] {
+        assert_eq!(remarks(&format!("{window}{written}")), [""; 0], "{written}");
+    }
+    let region = remarks("[[region]]\ndevice = \"mem0\"\nwindow = \"100000000\"");
+    assert_eq!(region, [format!("test.toml:{}:10: `window`: 100000000 {meant}", lines + 3)]);
+    let text = format!("{GOOD}[platform]\nmemory_base = \"100000000\"");
+    let error = Scenario::parse(&text, "").unwrap_err().to_string();
+    assert!(error.contains(&format!("found 0x5f5e100 (100000000 {meant})")), "{error}");
+}
+
+#[test]
 fn sizes_are_numbers_or_strings_with_a_unit() {
     for (written, bytes) in [
         ("4096", 4096),

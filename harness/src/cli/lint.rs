@@ -270,9 +270,10 @@ fn scenario(text: &str, name: &str) -> Result<Subject, String> {
     let scenario = Scenario::parse(text, name).map_err(|error| error.to_string())?;
     let mut machine = Machine::new(&scenario);
     let done = run::direct(&mut machine);
-    let remarks = done.refusal.iter().map(|refusal| {
+    let stopped = done.refusal.iter().map(|refusal| {
         format!("the firmware stopped ({refusal}); this is what it left, with the platform's table")
     });
+    let remarks = stopped.chain(scenario.remarks);
     let input = Input::of(&machine, &done.cedt);
     Ok(Subject { name: name.to_owned(), input, remarks: remarks.collect() })
 }

@@ -83,7 +83,9 @@ impl Source {
             Some(builtin) => builtin.text.to_owned(),
             None => read(name)?,
         };
-        Scenario::parse(&text, name).map_err(SourceError::Scenario)
+        let scenario = Scenario::parse(&text, name).map_err(SourceError::Scenario)?;
+        scenario.remarks.iter().for_each(|remark| super::note(remark));
+        Ok(scenario)
     }
 
     /// Its machine.

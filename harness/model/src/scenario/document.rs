@@ -140,7 +140,7 @@ pub(super) struct Device {
 #[serde(deny_unknown_fields)]
 pub(super) struct Window {
     pub(super) name: Option<Spanned<String>>,
-    pub(super) targets: Spanned<Vec<TargetName>>,
+    pub(super) targets: Spanned<Vec<Spanned<TargetName>>>,
     pub(super) size: Bytes,
     pub(super) base: Option<Spanned<Address>>,
     pub(super) host: Option<Spanned<Address>>,

@@ -44,7 +44,8 @@ pub(super) fn scenario(text: &str, file: &str) -> Result<Scenario> {
     one_thing_a_port(&source, &document, &switches, &devices, &names)?;
     no_cycles(&source, &document, &ports, &switches, &names)?;
     windows_once(&source, &platform, &document.window)?;
-    let windows = windows(&source, &names, &document.window, &bridges)?;
+    let mut nobody = NobodyUids::new(&bridges, &document.window);
+    let windows = windows(&source, &names, &document.window, &bridges, &mut nobody)?;
     let regions = regions(&source, &names, &document.region)?;
     let leave_out = document.leave_out.iter().map(|name| names.place(&source, name));
     let leave_out = leave_out.collect::<Result<_>>()?;
@@ -65,7 +66,7 @@ pub(super) fn scenario(text: &str, file: &str) -> Result<Scenario> {
     let events = events(&source, &names, &document.event)?;
     let scenario = Scenario {
         name: file.to_owned(),
-        description: document.description,
+        description: document.description.clone(),
         platform,
         bridges,
         ports,
@@ -81,6 +82,11 @@ pub(super) fn scenario(text: &str, file: &str) -> Result<Scenario> {
         leaks,
         modes,
         events,
+        remarks: nobody
+            .remarks(&source, &names, &document.window)
+            .chain(decimals(&source, &document))
+            .collect(),
+        nobodies: nobody.given.into_iter().map(|(name, uid)| (uid, name)).collect(),
     };
     buses_apart(&source, &document.bridge, &scenario)?;
     Ok(scenario)
@@ -115,7 +121,10 @@ fn platform(source: &Source<'_>, platform: &document::Platform) -> Result<Platfo
             let fits = end.is_some_and(|end| end <= 1 << physical_bits) && found >= 1 << 32;
             if !fits || !found.is_multiple_of(DECODER_UNIT) {
                 let expected = "a multiple of 256 MiB from 4 GiB on, with room for all memory";
-                return source.out_of_range(base.span(), "memory_base", expected, Hpa(found));
+                let meant = source.meant_in_hexadecimal(&base.span());
+                let meant = meant.map_or_else(String::new, |meant| format!(" ({meant})"));
+                let found = format!("{}{meant}", Hpa(found));
+                return source.out_of_range(base.span(), "memory_base", expected, found);
             }
             Some(Hpa(found))
         }
@@ -391,8 +400,8 @@ fn windows(
     names: &Names,
     given: &[document::Window],
     bridges: &[Bridge],
+    nobody: &mut NobodyUids,
 ) -> Result<Vec<Window>> {
-    let mut nobody = NobodyUids::new(bridges, given);
     let mut windows: Vec<Window> = Vec::new();
     for (name, given) in names.windows.iter().zip(given) {
         let targets = given.targets.get_ref();
@@ -407,7 +416,7 @@ fn windows(
             name: name.clone(),
             targets: targets
                 .iter()
-                .map(|target| match target {
+                .map(|target| match target.get_ref() {
                     TargetName::Uid(uid) => *uid,
                     TargetName::Name(name) => {
                         let bridge = bridges.iter().find(|bridge| bridge.name == *name);
@@ -489,11 +498,30 @@ impl NobodyUids {
     fn new(bridges: &[Bridge], windows: &[document::Window]) -> Self {
         let mut used: BTreeSet<u32> = bridges.iter().map(|bridge| bridge.uid).collect();
         for target in windows.iter().flat_map(|window| window.targets.get_ref()) {
-            if let TargetName::Uid(uid) = target {
+            if let TargetName::Uid(uid) = target.get_ref() {
                 used.insert(*uid);
             }
         }
         Self { used, given: BTreeMap::new() }
+    }
+
+    /// What is to be known of them: few who write a name mean nobody.
+    fn remarks<'a>(
+        &'a self,
+        source: &'a Source<'_>,
+        names: &'a Names,
+        windows: &'a [document::Window],
+    ) -> impl Iterator<Item = String> + 'a {
+        let targets = windows.iter().flat_map(|window| window.targets.get_ref());
+        targets.filter_map(|target| {
+            let TargetName::Name(name) = target.get_ref() else { return None };
+            let uid = self.given.get(name)?;
+            Some(format!(
+                "{}: `targets`: {}; the table has the UID {uid} for it",
+                source.place(&target.span()),
+                no_such_bridge(name, &names.bridges)
+            ))
+        })
     }
 
     fn uid(&mut self, name: &str) -> u32 {
@@ -505,6 +533,34 @@ impl NobodyUids {
             free
         })
     }
+}
+
+/// Who is not there, and who is.
+pub(super) fn no_such_bridge(name: &str, bridges: &[String]) -> String {
+    let name = crate::words::on_one_line(name);
+    match bridges {
+        [] => format!("no host bridge is called {name}; there is none"),
+        [only] => format!("no host bridge is called {name}; there is {only}"),
+        some => format!("no host bridge is called {name}; there are {}", some.join(", ")),
+    }
+}
+
+/// Addresses that were meant in hexadecimal, to judge by where they are.
+fn decimals(source: &Source<'_>, document: &Document) -> impl Iterator<Item = String> {
+    let windows = document.window.iter();
+    let windows = windows.flat_map(|it| [("base", &it.base), ("host", &it.host)]);
+    let windows = windows.filter_map(|(key, address)| Some((key, address.as_ref()?.span())));
+    let regions = document.region.iter().filter_map(|region| region.get_ref().window.as_ref());
+    let named = |name: &&Spanned<String>| {
+        !document.window.iter().any(|window| {
+            window.name.as_ref().is_some_and(|other| other.get_ref() == name.get_ref())
+        })
+    };
+    let regions = regions.filter(named).map(|name| ("window", name.span()));
+    windows.chain(regions).filter_map(|(key, span)| {
+        let meant = source.meant_in_hexadecimal(&span)?;
+        Some(format!("{}: `{key}`: {meant}", source.place(&span)))
+    })
 }
 
 fn restrictions(names: Option<&[document::RestrictionName]>) -> Restrictions {
