@@ -1677,6 +1677,13 @@ fn what_is_no_input_is_one_line_and_exit_2() {
         "twice.toml",
         "images = \"x\"\n[[bridge]]\nuid = 1\nname = \"a\"\n[[bridge]]\nuid = 2\nname = \"a\"\n",
     );
+    file("uid.toml", "images = \"x\"\n[[bridge]]\nuid = 1\n[[bridge]]\nuid = 1\n");
+    let bridge = "images = \"x\"\n[[bridge]]\naddress = ";
+    file("root.toml", &format!("{bridge}\"0000:0c:00.0\"\n"));
+    let device = "[[device]]\naddress = ";
+    file("foo.toml", &format!("{bridge}\"pci0000:0c\"\n{device}\"foo\"\n"));
+    let twice = format!("{device}\"0d:00.0\"\n{device}\"0000:0d:00.0\"\n");
+    file("there.toml", &format!("{bridge}\"ACPI0016:00\"\n{twice}"));
     file("key.toml", "images = \"x\"\n[[bridge]]\nuid = 1\ncolour = 3\n");
     file("status.toml", "images = \"x\"\n[[device]]\nstatus = 0x100000014\n");
     fs::create_dir(directory.path().join("sets")).unwrap();
@@ -1702,11 +1709,34 @@ fn what_is_no_input_is_one_line_and_exit_2() {
             &["lint", "status.toml"],
             "status.toml:3:10: `status`: expected a whole number from 0 to 4294967295, found 0x100000014",
         ),
+        (
+            &["lint", "uid.toml"],
+            "uid.toml:5:7: expected a UID that is free, found 1, which hb0 has",
+        ),
+        (
+            &["lint", "root.toml"],
+            "root.toml:3:11: `address`: expected a root bus as Linux prints it, such as pci0000:0c, found \
+             \"0000:0c:00.0\"",
+        ),
+        (
+            &["lint", "foo.toml"],
+            "foo.toml:5:11: `address`: expected a PCI address as Linux prints it, such as 0000:0d:00.0, \
+             found \"foo\"",
+        ),
+        (
+            &["lint", "there.toml"],
+            "there.toml:7:11: expected an address that is free, found 0000:0d:00.0, which mem0 has",
+        ),
+        (
+            &["lint", "default", "one-device"],
+            "default: expected a dump, a table, or what Linux shows",
+        ),
+        (&["lint", "uid.toml", "noise"], "uid.toml: expected a dump, a table, or what Linux shows"),
         (&["lint", "sets/kind.toml"], "sets/kind.toml:3:13: sets/config: expected a component"),
         (&["lint", "noise"], "noise: "),
         (&["lint", "noise", "--kind", "hdm"], "noise: "),
         (&["lint", "-"], "standard input: offset 0x0: expected a register dump, found nothing"),
-        (&["lint", "noise", "default"], "noise: "),
+        (&["lint", "noise", "default"], "default: expected a dump"),
     ] {
         let (output, complaints, code) = ran(arguments, directory.path());
         assert_eq!((code, output.as_str()), (2, ""), "{arguments:?}: {complaints}");

@@ -92,6 +92,22 @@ pub enum ImagesError {
         /// The name.
         name: String,
     },
+    /// What only one thing can have, and two have.
+    Taken {
+        /// What it is.
+        what: &'static str,
+        /// Its value.
+        found: String,
+        /// Who has it already.
+        by: String,
+    },
+    /// An address that is none.
+    NoAddress {
+        /// What would have been good.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
     /// A file that cannot be read.
     Io {
         /// The file.
@@ -167,6 +183,12 @@ impl fmt::Display for ImagesError {
             ),
             Self::Twice { name } => {
                 write!(f, "expected different names, found \"{name}\" twice")
+            }
+            Self::Taken { what, found, by } => {
+                write!(f, "expected {what} that is free, found {found}, which {by} has")
+            }
+            Self::NoAddress { expected, found } => {
+                write!(f, "`address`: expected {expected}, found \"{found}\"")
             }
             Self::Io { file, error } => write!(f, "{}: {error}", file.display()),
             Self::Dump { file, error } => write!(f, "{}: {error}", file.display()),
@@ -264,7 +286,7 @@ impl Images {
 struct BridgeEntry {
     name: Option<Spanned<String>>,
     uid: Option<Spanned<u32>>,
-    address: Option<String>,
+    address: Option<Spanned<String>>,
     registers: Option<Spanned<PathBuf>>,
     rcrb: Option<[u32; 4]>,
 }
@@ -275,7 +297,7 @@ struct PortEntry {
     name: Option<Spanned<String>>,
     below: Spanned<String>,
     number: u8,
-    address: Option<String>,
+    address: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -283,7 +305,7 @@ struct PortEntry {
 struct SwitchEntry {
     name: Option<Spanned<String>>,
     below: Spanned<String>,
-    address: Option<String>,
+    address: Option<Spanned<String>>,
     registers: Option<Spanned<PathBuf>>,
 }
 
@@ -292,7 +314,7 @@ struct SwitchEntry {
 struct DeviceEntry {
     name: Option<Spanned<String>>,
     below: Option<Spanned<String>>,
-    address: Option<String>,
+    address: Option<Spanned<String>>,
     registers: Option<Spanned<PathBuf>>,
     config: Option<Spanned<PathBuf>>,
     volatile: Option<Bytes>,
@@ -303,6 +325,13 @@ struct DeviceEntry {
 /// A PCI address with its domain, which `lspci` leaves out where it is 0.
 pub(super) fn in_full(address: &str) -> String {
     if address.matches(':').count() == 1 { format!("0000:{address}") } else { address.to_owned() }
+}
+
+/// Whether Linux calls a root bus so: `pci0000:0c`, or `ACPI0016:00`.
+fn is_root(text: &str) -> bool {
+    let hex = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_hexdigit());
+    let root = text.strip_prefix("pci").or(text.strip_prefix("ACPI"));
+    root.and_then(|root| root.split_once(':')).is_some_and(|(one, other)| hex(one) && hex(other))
 }
 
 /// Of the functions of a dump the one at an address; without one the memory device, or the only
@@ -345,6 +374,8 @@ struct Set<'r> {
     read: Reader<'r>,
     /// Configuration space that was shown without its DVSECs.
     in_part: Vec<Withheld>,
+    /// Addresses, and who has them.
+    addresses: Vec<(String, String)>,
 }
 
 impl Input {
@@ -386,7 +417,8 @@ impl Images {
             ImagesError::Document { file: name.clone(), line, column, message: error.message }
         })?;
         let directory = file.parent().unwrap_or(Path::new(""));
-        Set { file: &name, text, directory, read, in_part: Vec::new() }.images(document)
+        Set { file: &name, text, directory, read, in_part: Vec::new(), addresses: Vec::new() }
+            .images(document)
     }
 }
 
@@ -467,6 +499,32 @@ impl Set<'_> {
         Ok(dump.hdm().map_or(Registers::NoHdm, |(image, _)| Registers::Hdm(image)))
     }
 
+    /// Where something sits, as Linux prints it, if that is said: nothing else is there.
+    fn address(
+        &mut self,
+        given: Option<Spanned<String>>,
+        name: &str,
+        root: bool,
+    ) -> Result<Option<String>> {
+        let Some(given) = given else { return Ok(None) };
+        let (expected, good): (_, fn(&str) -> bool) = match root {
+            true => ("a root bus as Linux prints it, such as pci0000:0c", is_root),
+            false => ("a PCI address as Linux prints it, such as 0000:0d:00.0", Dump::is_address),
+        };
+        if !good(given.get_ref()) {
+            let found = on_one_line(given.get_ref()).into_owned();
+            return Err(self.at(given.span(), ImagesError::NoAddress { expected, found }));
+        }
+        let address = if root { given.get_ref().clone() } else { in_full(given.get_ref()) };
+        if let Some((found, by)) = self.addresses.iter().find(|(other, _)| *other == address) {
+            let (found, by) = (found.clone(), by.clone());
+            let error = ImagesError::Taken { what: "an address", found, by };
+            return Err(self.at(given.span(), error));
+        }
+        self.addresses.push((address.clone(), name.to_owned()));
+        Ok(Some(address))
+    }
+
     fn input(&mut self, document: Document) -> Result<Input> {
         // Every name, and where it stands, or what it is the name of.
         let mut names: Vec<(String, Range<usize>)> = Vec::new();
@@ -490,12 +548,15 @@ impl Set<'_> {
                 if registers == Registers::NoBlock { Registers::NoHdm } else { registers };
             let registers = entry.rcrb.map_or(registers, Registers::Rcrb);
             let of = entry.uid.as_ref().map_or(0..0, Spanned::span);
-            input.bridges.push(Bridge {
-                name: named(entry.name, "hb", index, of),
-                uid: entry.uid.map(Spanned::into_inner),
-                address: entry.address,
-                registers,
-            });
+            let uid = entry.uid.map(Spanned::into_inner);
+            let same = |other: &&Bridge| uid.is_some() && other.uid == uid;
+            if let (Some(other), Some(uid)) = (input.bridges.iter().find(same), uid) {
+                let (found, by) = (uid.to_string(), other.name.clone());
+                return Err(self.at(of, ImagesError::Taken { what: "a UID", found, by }));
+            }
+            let name = named(entry.name, "hb", index, of);
+            let address = self.address(entry.address, &name, true)?;
+            input.bridges.push(Bridge { name, uid, address, registers });
         }
         let switches: Vec<_> = document.switch.into_iter().enumerate().collect();
         let switch_names: Vec<_> = switches
@@ -512,30 +573,32 @@ impl Set<'_> {
                 let known = bridges.chain(&switch_names).cloned().collect();
                 self.no_such(&entry.below, "a bridge or switch", known)
             })?;
-            input.ports.push(Port {
-                name: named(entry.name, "port", index, entry.below.span()),
-                parent,
-                number: entry.number,
-                address: entry.address,
-            });
+            let name = named(entry.name, "port", index, entry.below.span());
+            let address = self.address(entry.address, &name, false)?;
+            input.ports.push(Port { name, parent, number: entry.number, address });
         }
         for ((_, entry), name) in switches.into_iter().zip(switch_names) {
             let port = self.port(&input, &entry.below)?;
             let registers = self.registers(entry.registers, Component::UpstreamPort)?;
-            input.switches.push(Switch { name, port, address: entry.address, registers });
+            let address = self.address(entry.address, &name, false)?;
+            input.switches.push(Switch { name, port, address, registers });
         }
         for (index, entry) in document.device.into_iter().enumerate() {
             let port = match &entry.below {
                 Some(below) => Some(self.port(&input, below)?),
                 None => None,
             };
+            // Of one with nothing else to point at, where the file begins.
+            let of = entry.below.as_ref().map_or(0..0, Spanned::span);
+            let name = named(entry.name, "mem", index, of);
+            let given = self.address(entry.address, &name, false)?;
             let (config, address) = match &entry.config {
                 Some(file) => {
                     let dump = self.dump(file.get_ref(), Some(Kind::Config), None);
                     let dump = dump.map_err(|error| self.at(file.span(), error))?;
-                    let found = function(&dump, entry.address.as_deref());
+                    let found = function(&dump, given.as_deref());
                     let found = found.ok_or_else(|| {
-                        let wanted = entry.address.clone();
+                        let wanted = given.clone();
                         let path = self.directory.join(file.get_ref());
                         self.at(file.span(), ImagesError::NoFunction { file: path, wanted })
                     })?;
@@ -545,9 +608,9 @@ impl Set<'_> {
                         let what = format!("extended configuration space in {file}");
                         self.in_part.push(Withheld { what, why: shown_in_part(bytes) });
                     }
-                    (config.known(), entry.address.or(address))
+                    (config.known(), given.or(address))
                 }
-                None => (None, entry.address),
+                None => (None, given),
             };
             let capacity = match (entry.volatile, entry.persistent) {
                 (None, None) => None,
@@ -556,10 +619,8 @@ impl Set<'_> {
                     Some((bytes(volatile), bytes(persistent)))
                 }
             };
-            // Of one with nothing else to point at, where the file begins.
-            let of = entry.below.as_ref().map_or(0..0, Spanned::span);
             input.devices.push(Device {
-                name: named(entry.name, "mem", index, of),
+                name,
                 port,
                 registers: self.registers(entry.registers, Component::Device)?,
                 config,

@@ -216,8 +216,24 @@ impl Lint {
         }
     }
 
+    /// What is a whole machine by its name.
+    fn whole_machine(&self) -> Option<&str> {
+        let mut names = self.input.iter().map(String::as_str);
+        names.find(|name| {
+            let path = Path::new(name);
+            let toml = path.extension().is_some_and(|extension| extension == "toml");
+            toml || builtin(name).is_some() && !path.exists()
+        })
+    }
+
     /// Dumps by themselves; of a single one the bytes, if they have been read.
     fn dumps(&self, mut known: Option<Vec<u8>>) -> Result<Subject, String> {
+        if let (Some(whole), true) = (self.whole_machine(), self.input.len() > 1) {
+            return Err(format!(
+                "{whole}: expected a dump, a table, or what Linux shows, as several files are parts of one \
+                 machine; a scenario or an image set is a whole one, and is given by itself"
+            ));
+        }
         let kind = self.kind.map(Kind::from);
         let options = Options { kind, component: self.component, force: false };
         let ask = Ask { options, reading: self.form.map(Reading::from) };
