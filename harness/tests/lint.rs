@@ -1854,6 +1854,33 @@ fn configuration_space_that_was_shown_in_part_decides_nothing() {
 }
 
 #[test]
+fn decoders_that_read_as_all_ones_are_not_counted_as_locked() {
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path().join("board");
+    let (_, complaints, code) = ran(&["dump", "one-device", "board"], directory.path());
+    assert_eq!(code, 0, "{complaints}");
+    // The structure that does not answer, in a component that does.
+    let mut bytes = fs::read(folder.join("mem0.bin")).unwrap();
+    let (image, _) = Dump::read(&bytes, Options::default()).unwrap().hdm().unwrap();
+    let structure = image.bytes();
+    let at = bytes.windows(structure.len()).position(|part| part == structure).unwrap();
+    bytes[at..].fill(0xFF);
+    fs::write(folder.join("mem0.bin"), &bytes).unwrap();
+    let (output, _, code) = ran(&["inspect", "board"], directory.path());
+    assert_eq!(code, 1, "{output}");
+    assert!(output.contains("not given         registers of mem0"), "{output}");
+    assert!(output.contains("decoders in use   1, 1 of them locked"), "{output}");
+    assert!(output.contains("registers in mem0.bin"), "{output}");
+    assert!(output.contains("they read as all-ones: nothing answers"), "{output}");
+    assert!(!output.contains("32 decoders"), "{output}");
+    // And alone.
+    let (output, complaints, code) = ran(&["inspect", "board/mem0.bin"], directory.path());
+    assert_eq!(code, 1, "{output}{complaints}");
+    assert!(output.contains("board/mem0.bin: registers: they read as all-ones"), "{output}");
+    assert!(output.contains("decoders in use   0, 0 of them locked"), "{output}");
+}
+
+#[test]
 fn what_a_verdict_rests_on_is_in_every_form_of_it() {
     let remark = "the firmware stopped (plan: ";
     let directory = tempfile::tempdir().unwrap();

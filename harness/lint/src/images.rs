@@ -48,7 +48,7 @@ use super::witness;
 use cxl_model::capture::witness::Witness;
 use cxl_model::capture::{self, Ask, CaptureError, Content};
 use cxl_model::dump::{Dump, DumpError, Kind, Options};
-use cxl_model::fabric::Parent;
+use cxl_model::fabric::{HdmImage, Parent};
 use cxl_model::scenario::Bytes;
 use cxl_model::typed::{self, place};
 use cxl_model::words::on_one_line;
@@ -363,6 +363,9 @@ fn alone(bytes: &[u8], options: Options) -> Option<Dump> {
     }
 }
 
+/// Why registers that were given say nothing.
+pub(super) const SILENT: &str = "they read as all-ones: nothing answers";
+
 /// Reads a file.
 pub type Reader<'r> = &'r mut dyn FnMut(&Path) -> std::io::Result<Vec<u8>>;
 
@@ -372,8 +375,8 @@ struct Set<'r> {
     text: &'r str,
     directory: &'r Path,
     read: Reader<'r>,
-    /// Configuration space that was shown without its DVSECs.
-    in_part: Vec<Withheld>,
+    /// Configuration space that was shown without its DVSECs, and registers that do not answer.
+    withheld: Vec<Withheld>,
     /// Addresses, and who has them.
     addresses: Vec<(String, String)>,
 }
@@ -417,7 +420,7 @@ impl Images {
             ImagesError::Document { file: name.clone(), line, column, message: error.message }
         })?;
         let directory = file.parent().unwrap_or(Path::new(""));
-        Set { file: &name, text, directory, read, in_part: Vec::new(), addresses: Vec::new() }
+        Set { file: &name, text, directory, read, withheld: Vec::new(), addresses: Vec::new() }
             .images(document)
     }
 }
@@ -434,7 +437,7 @@ impl Set<'_> {
         let kernel = document.kernel.take();
         let mut withheld = std::mem::take(&mut document.withheld);
         let input = self.input(document)?;
-        withheld.append(&mut self.in_part);
+        withheld.append(&mut self.withheld);
         let witness = Some(seen).filter(|seen| !seen.is_empty());
         Ok(Images { subject, kernel, input, witness, withheld })
     }
@@ -496,7 +499,13 @@ impl Set<'_> {
             let file = self.directory.join(file);
             return Err(ImagesError::Kind { file, expected, found: dump.kind() });
         }
-        Ok(dump.hdm().map_or(Registers::NoHdm, |(image, _)| Registers::Hdm(image)))
+        let hdm = dump.hdm().map(|(image, _)| image);
+        if hdm.as_ref().is_some_and(HdmImage::is_silent) {
+            let what = format!("registers in {}", file.display());
+            self.withheld.push(Withheld { what, why: SILENT.to_owned() });
+            return Ok(Registers::Unknown);
+        }
+        Ok(hdm.map_or(Registers::NoHdm, Registers::Hdm))
     }
 
     /// Where something sits, as Linux prints it, if that is said: nothing else is there.
@@ -606,7 +615,7 @@ impl Set<'_> {
                     if !config.is_whole() {
                         let file = file.get_ref().display();
                         let what = format!("extended configuration space in {file}");
-                        self.in_part.push(Withheld { what, why: shown_in_part(bytes) });
+                        self.withheld.push(Withheld { what, why: shown_in_part(bytes) });
                     }
                     (config.known(), given.or(address))
                 }
