@@ -1,6 +1,7 @@
 //! Words of somebody else's, for a line of ours.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 
 /// The text on one line: breaks and tabs as they are written down. A name that had one could make a report
 /// say what nobody has found.
@@ -14,6 +15,13 @@ pub fn on_one_line(text: &str) -> Cow<'_, str> {
         if breaks(c) { output.extend(c.escape_default()) } else { output.push(c) }
     }
     output.into()
+}
+
+/// So many of something: `1 port`, `2 ports`. What ends otherwise in the plural is not counted by this.
+pub fn counted(number: impl Display, what: &str) -> String {
+    let number = number.to_string();
+    let ending = if number == "1" { "" } else { "s" };
+    format!("{number} {what}{ending}")
 }
 
 /// Of some words the one that is at most a third different.
