@@ -546,6 +546,14 @@ pub(crate) fn ways(count: usize) -> String {
     counted(count, "way")
 }
 
+/// That so many ranges hold, in words.
+pub(crate) fn hold(ranges: usize) -> String {
+    match ranges {
+        1 => "the one sealed range could not be made to lead elsewhere".to_owned(),
+        _ => format!("none of {ranges} sealed ranges could be made to lead elsewhere"),
+    }
+}
+
 /// How many entries a list had more.
 fn more(f: &mut Formatter<'_>, left_out: usize) -> fmt::Result {
     if left_out == 0 { Ok(()) } else { writeln!(f, "  and {left_out} more") }

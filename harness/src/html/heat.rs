@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 
 use super::tables::framed;
-use crate::attack::{Availability, Cell, Class, Detail, Found, Report, Row, ways};
+use crate::attack::{Availability, Cell, Class, Detail, Found, Report, Row, hold, ways};
 use cxl_model::words::counted;
 
 /// Consequences that are listed.
@@ -36,7 +36,7 @@ pub(super) fn section(report: &Report) -> Markup {
                 Found::Nothing => { span.shape aria-hidden="true" { "✕" } " Nothing to hold: no range is sealed" },
                 Found::Holds(ranges) => {
                     span.shape aria-hidden="true" { "✓" }
-                    " Integrity holds: none of " (counted(ranges, "sealed range")) " could be made to lead elsewhere"
+                    " Integrity holds: " (hold(ranges))
                 },
                 Found::Broken => {
                     span.shape aria-hidden="true" { "✕" } " Integrity BROKEN: "

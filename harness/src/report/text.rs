@@ -16,7 +16,7 @@ use super::{
     Component, Decoder, Facts, Finding, Kind, LastState, Locks, Measured, Member, Report, Required,
     Runner, Stages, Verdict, Witness, passed, picture,
 };
-use crate::attack::Found;
+use crate::attack::{Found, hold};
 use cxl_model::trace::Count;
 use cxl_model::words::counted;
 use cxl_model::words::on_one_line;
@@ -134,9 +134,7 @@ impl Facts {
         let integrity = match attack.integrity.found() {
             Found::Nothing => "nothing to hold: no range is sealed".to_owned(),
             Found::NotKnown => format!("not known: {}", attack.cut_off()),
-            Found::Holds(ranges) => {
-                format!("holds: none of {ranges} sealed ranges could be made to lead elsewhere")
-            }
+            Found::Holds(ranges) => format!("holds: {}", hold(ranges)),
             Found::Broken => "BROKEN".to_owned(),
         };
         fact(f, "integrity", integrity)?;
