@@ -29,8 +29,8 @@ use rules::Rule;
 use shadow::{At, Block, Change, Shadow};
 
 pub use grid::{Cell, Class, Grid, Row};
-pub(crate) use report::ways;
 pub use report::{Availability, Detail, Found, Integrity, LeftOut, Report, StateReport};
+pub(crate) use report::{hold, ways};
 
 /// Attacks a machine that [`run::direct`] has brought up. What is left of it afterwards is good for
 /// a reset.

@@ -18,6 +18,7 @@ mod tables;
 use cxl_lint::{Reached, Severity};
 use cxl_model::dump::{Change, RegisterDiff};
 use cxl_model::fabric::Fabric;
+use cxl_model::words::counted;
 
 use crate::attack::Found;
 use crate::inspect::{Answer, Inspection};
@@ -105,10 +106,10 @@ pub fn of_lint(report: &cxl_lint::Report, reached: Reached, command: &str) -> Pa
     let mut page = Page::new(report.subject.clone(), command);
     let count = |severity| report.findings.iter().filter(|f| f.severity == severity).count();
     let words = format!(
-        "{} refused, {} degraded, {} notes, {}",
+        "{} refused, {} degraded, {}, {}",
         count(Severity::Refused),
         count(Severity::Degraded),
-        count(Severity::Note),
+        counted(count(Severity::Note), "note"),
         report
             .kernel
             .map_or_else(|| "all kernels from 6.12 on".to_owned(), |k| format!("Linux {k}")),
@@ -126,8 +127,10 @@ pub fn of_lint(report: &cxl_lint::Report, reached: Reached, command: &str) -> Pa
 pub fn of_linux(verdict: &linux::Verdict, seen: Option<&Seen>, command: &str) -> Page {
     let mut page = Page::new(format!("Linux on {}", verdict.scenario), command);
     let words = format!(
-        "{}; {} of {} regions as planned",
-        verdict.result, verdict.as_planned, verdict.planned
+        "{}; {} of {} as planned",
+        verdict.result,
+        verdict.as_planned,
+        counted(verdict.planned, "region")
     );
     page.verdict(tone(verdict.result), words);
     let versions = [("Linux", &verdict.linux), ("QEMU", &verdict.qemu)];

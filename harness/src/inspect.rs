@@ -14,6 +14,7 @@ use cxl_lint::{
 use cxl_model::capture::witness::Witness;
 use cxl_model::capture::{Capture, Content, Found};
 use cxl_model::mapping::MappingsText;
+use cxl_model::words::counted;
 use cxl_regs::Size;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -306,8 +307,7 @@ fn decoders(registers: &Registers) -> String {
             let committed = of(|control| control.committed());
             let locked = of(|control| control.locked());
             let all = image.decoders.len();
-            let noun = if all == 1 { "decoder" } else { "decoders" };
-            format!("{all} {noun}, {committed} committed, {locked} locked")
+            format!("{}, {committed} committed, {locked} locked", counted(all, "decoder"))
         }
     }
 }
@@ -416,7 +416,8 @@ impl Display for Locks {
         }
         if let Some(Shown { locked, open, not_shown }) = self.shown {
             let words = format!(
-                "{locked} decoders with a range locked, {open} not, {not_shown} not shown (no verdict)"
+                "{} with a range locked, {open} not, {not_shown} not shown (no verdict)",
+                counted(locked, "decoder")
             );
             fact(f, "Linux shows", words)?;
         }

@@ -44,6 +44,7 @@ use cxl_model::machine::Machine;
 use cxl_model::mapping::{self, Reach, ReasonText};
 use cxl_model::scenario::{PathPolicy, Scenario};
 use cxl_model::trace::{self, Count};
+use cxl_model::words::counted;
 use findings::Findings;
 
 pub use cedt::Cedt;
@@ -377,7 +378,8 @@ impl Facts {
             self.fail(Finding::failure(Witness::Attack, Moment::End, message));
         };
         if report.changed > 0 {
-            fail(format!("the attack changed what it must not, {} times", report.changed));
+            let times = counted(report.changed, "time");
+            fail(format!("the attack changed what it must not, {times}"));
         }
         if report.integrity.ranges == 0 {
             fail(match report.integrity.open.len() {
@@ -470,7 +472,7 @@ impl Report {
                 (written_during_commit, "written to while a commit was under way"),
             ];
             let parts = parts.iter().filter(|(times, _)| *times > 0);
-            let parts = parts.map(|(times, what)| format!("{what} ({times} times)"));
+            let parts = parts.map(|(times, what)| format!("{what} ({})", counted(times, "time")));
             let message = format!(
                 "decoders of {}: {}; the specification leaves undefined what comes of it",
                 machine.name(place),

@@ -95,7 +95,7 @@ pub enum Refusal {
     Scenario(Inexpressible),
     /// The library refused, in any of its phases.
     Library(Error),
-    /// The library refused a table because of what the scenario says of a window.
+    /// The library refused what the scenario says of a window.
     Window {
         /// The library's error.
         error: Error,
@@ -110,6 +110,14 @@ impl Refusal {
         match in_scenario_words(scenario, &error.to_string()) {
             Some(words) => Self::Window { error, words },
             None => Self::Library(error),
+        }
+    }
+
+    /// The same of a scenario.
+    fn said_of(self, scenario: &Scenario) -> Self {
+        match self {
+            Self::Library(error) => Self::of(error, scenario),
+            other => other,
         }
     }
 
@@ -145,6 +153,18 @@ impl std::error::Error for Refusal {}
 /// What the library says of a record of the CEDT, said of the scenario's window that the record was
 /// made of; `None` for anything else. The byte is where the models' table has that window.
 pub(crate) fn in_scenario_words(scenario: &Scenario, message: &str) -> Option<String> {
+    in_words_of_its_names(scenario, message).or_else(|| in_words_of_its_windows(scenario, message))
+}
+
+/// A UID that stands for a name that no bridge has, by that name.
+fn in_words_of_its_names(scenario: &Scenario, message: &str) -> Option<String> {
+    let (_, behind) = message.split_once("its target ")?;
+    let (uid, _) = behind.split_once(" is the UID of no bridge")?;
+    let missing = scenario.no_such_bridge(uid.parse().ok()?)?;
+    Some(format!("{message}: {missing}"))
+}
+
+fn in_words_of_its_windows(scenario: &Scenario, message: &str) -> Option<String> {
     let (byte, problem) = message.strip_prefix("CEDT: byte 0x")?.split_once(": ")?;
     let byte = usize::from_str_radix(byte, 16).ok()?;
     let mut at = size_of::<Header>() + scenario.bridges.len() * size_of::<ChbsRecord>();
@@ -431,7 +451,8 @@ pub fn direct(machine: &mut Machine) -> DirectRun {
     let platform = Platform { occupied: &occupied, ..tables.platform() };
     let mut clock = machine.clock();
     let done = on(machine, &mut clock, &platform, &wanted);
-    DirectRun { passed_wrong: machine.passed_wrong(), ..done }
+    let refusal = done.refusal.map(|refusal| refusal.said_of(machine.scenario()));
+    DirectRun { passed_wrong: machine.passed_wrong(), refusal, ..done }
 }
 
 /// Runs the library on any hardware.
@@ -568,7 +589,7 @@ fn dry_as(machine: &mut Machine, change: impl FnOnce(RunRequest) -> RunRequest) 
     let policy = wanted.policy();
     let result = discover_as(machine, &mut clock, &platform, &policy, &mut *topology)
         .and_then(|()| plan(&platform, &*topology, &policy, room));
-    done.refusal = result.err().map(Refusal::Library);
+    done.refusal = result.err().map(|error| Refusal::of(error, machine.scenario()));
     done
 }
 

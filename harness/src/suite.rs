@@ -12,6 +12,7 @@ use std::path::Path;
 use cxl_firmware::error::Code;
 use cxl_lint::Severity;
 use cxl_model::scenario::builtin;
+use cxl_model::words::counted;
 use serde::Serialize;
 
 use crate::attack;
@@ -231,7 +232,7 @@ impl Suite {
         let why = match (report.changed, report.integrity.ranges) {
             (0, 0) => "nothing is locked, so nothing was shown".to_owned(),
             (0, _) => "something was not tried".to_owned(),
-            (changed, _) => format!("{changed} of {} writes got through", report.tried),
+            (changed, _) => format!("{changed} of {} got through", counted(report.tried, "write")),
         };
         let mut checks = vec![Check::result(result, None, &[why])];
         checks.extend(tried(report));
@@ -455,8 +456,10 @@ fn tried(report: &attack::Report) -> Vec<Check> {
             (0, None) => Outcome::Good,
             (0, Some(why)) => Outcome::Skipped(format!("{}: {why}", state.name)),
             (changed, _) => Outcome::Failed(format!(
-                "{changed} of {} writes got through, {} held, {} allowed",
-                state.tried, state.held, state.allowed
+                "{changed} of {} got through, {} held, {} allowed",
+                counted(state.tried, "write"),
+                state.held,
+                state.allowed
             )),
         };
         Check::new(&format!("attack.{}", state.component), state.name, outcome, rule())

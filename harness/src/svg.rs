@@ -446,7 +446,12 @@ impl Panel<'_> {
         };
         for part in parts {
             if part.base() > end {
-                let words = format!("{} of registers, or of nothing", Size(part.base() - end));
+                // Of a machine that somebody wrote down nobody gave more than windows.
+                let what = match self.ram.is_empty() {
+                    true => "in no window; RAM was not given",
+                    false => "of registers, or of nothing",
+                };
+                let words = format!("{} {what}", Size(part.base() - end));
                 text(f, "q", MAP.0 + 10.0, y + GAP / 2.0 + 4.0, &words)?;
                 y += GAP;
             }

@@ -171,7 +171,7 @@ fn what_is_no_scenario_is_one_complaint_with_its_place() {
         (directory.file("syntax.toml", b"\n[[bridge]\n"), "syntax.toml:2:"),
         (
             directory.file("key.toml", b"[[bridge]]\nuid = 1\ncolour = \"red\"\n"),
-            "key.toml:3:1: unknown field `colour`",
+            "key.toml:3:1: expected one of the keys of `bridge` (`name`, `uid`",
         ),
         (
             directory.file("name.toml", b"[[bridge]]\nuid = 1\n[[port]]\nbelow = \"hb7\"\n"),

@@ -255,7 +255,19 @@ fn attacks_are_good() {
 
 fn other_pages_are_good() {
     let (folder, browser) = (Folder::new(), Browser::start());
-    is_good(&browser, &page(&folder, "lint", &["lint", "pass-through"], 1));
+    let linted = page(&folder, "lint", &["lint", "pass-through"], 1);
+    is_good(&browser, &linted);
+    // What nobody gave is not said to be registers, or nothing.
+    let run = page(&folder, "run", &["boot", "--direct", "two-way"], 0);
+    let has = |page: &Path, words| std::fs::read_to_string(page).unwrap().contains(words);
+    assert!(has(&run, " of registers, or of nothing") && !has(&run, "RAM was not given"));
+    assert!(has(&linted, " in no window; RAM was not given") && !has(&linted, "or of nothing"));
+    // Whoever comes to a register by its heading knows whose it is.
+    browser.open(&run);
+    let whose = "[...document.querySelectorAll('.register h3')].map((head) => head.textContent)\
+                 .filter((head) => !/^(hb|mem)[01] /.test(head)).concat(\
+                 document.querySelectorAll('.register h3').length > 8)";
+    assert_eq!(browser.evaluate(whose), json!([true]));
     for (name, into) in [("two-way", "old"), ("unlocked", "new")] {
         let (_, complaint, code) = ran(&mut command(&["dump", name, &folder.name(into)]));
         assert_eq!(code, 0, "{complaint}");
@@ -287,6 +299,9 @@ fn refusals_are_in_their_place() {
     ] {
         let told = page(&folder, name, &["boot", "--direct", name], 1);
         is_good(&browser, &told);
+        let marks =
+            browser.evaluate("document.querySelector('header').innerText.split('`').length");
+        assert_eq!(marks, 1, "{name}: what is to be typed is set off as such");
         let found = browser.evaluate(
             "(() => { const all = document.querySelectorAll('.tree .node.stopped, tr.stopped'); const \
              [at] = all; const room = at.querySelector('.room.stopped'); const link = \

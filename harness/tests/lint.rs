@@ -1677,6 +1677,13 @@ fn what_is_no_input_is_one_line_and_exit_2() {
         "twice.toml",
         "images = \"x\"\n[[bridge]]\nuid = 1\nname = \"a\"\n[[bridge]]\nuid = 2\nname = \"a\"\n",
     );
+    file("uid.toml", "images = \"x\"\n[[bridge]]\nuid = 1\n[[bridge]]\nuid = 1\n");
+    let bridge = "images = \"x\"\n[[bridge]]\naddress = ";
+    file("root.toml", &format!("{bridge}\"0000:0c:00.0\"\n"));
+    let device = "[[device]]\naddress = ";
+    file("foo.toml", &format!("{bridge}\"pci0000:0c\"\n{device}\"foo\"\n"));
+    let twice = format!("{device}\"0d:00.0\"\n{device}\"0000:0d:00.0\"\n");
+    file("there.toml", &format!("{bridge}\"ACPI0016:00\"\n{twice}"));
     file("key.toml", "images = \"x\"\n[[bridge]]\nuid = 1\ncolour = 3\n");
     file("status.toml", "images = \"x\"\n[[device]]\nstatus = 0x100000014\n");
     fs::create_dir(directory.path().join("sets")).unwrap();
@@ -1693,13 +1700,43 @@ fn what_is_no_input_is_one_line_and_exit_2() {
         (&["lint", "no-name.toml"], "found \"port7\""),
         (&["lint", "no-file.toml"], "no-file.toml:2:8: gone: "),
         (&["lint", "twice.toml"], "twice.toml:7:8: expected different names, found \"a\" twice"),
-        (&["lint", "key.toml"], "key.toml:4:1: unknown field `colour`"),
-        (&["lint", "status.toml"], "status.toml:3:10: invalid value: integer `4294967316`"),
+        (
+            &["lint", "key.toml"],
+            "key.toml:4:1: expected one of the keys of `bridge` (`name`, `uid`, `address`, `registers` or \
+             `rcrb`), found `colour`",
+        ),
+        (
+            &["lint", "status.toml"],
+            "status.toml:3:10: `status`: expected a whole number from 0 to 4294967295, found 0x100000014",
+        ),
+        (
+            &["lint", "uid.toml"],
+            "uid.toml:5:7: expected a UID that is free, found 1, which hb0 has",
+        ),
+        (
+            &["lint", "root.toml"],
+            "root.toml:3:11: `address`: expected a root bus as Linux prints it, such as pci0000:0c, found \
+             \"0000:0c:00.0\"",
+        ),
+        (
+            &["lint", "foo.toml"],
+            "foo.toml:5:11: `address`: expected a PCI address as Linux prints it, such as 0000:0d:00.0, \
+             found \"foo\"",
+        ),
+        (
+            &["lint", "there.toml"],
+            "there.toml:7:11: expected an address that is free, found 0000:0d:00.0, which mem0 has",
+        ),
+        (
+            &["lint", "default", "one-device"],
+            "default: expected a dump, a table, or what Linux shows",
+        ),
+        (&["lint", "uid.toml", "noise"], "uid.toml: expected a dump, a table, or what Linux shows"),
         (&["lint", "sets/kind.toml"], "sets/kind.toml:3:13: sets/config: expected a component"),
         (&["lint", "noise"], "noise: "),
         (&["lint", "noise", "--kind", "hdm"], "noise: "),
         (&["lint", "-"], "standard input: offset 0x0: expected a register dump, found nothing"),
-        (&["lint", "noise", "default"], "noise: "),
+        (&["lint", "noise", "default"], "default: expected a dump"),
     ] {
         let (output, complaints, code) = ran(arguments, directory.path());
         assert_eq!((code, output.as_str()), (2, ""), "{arguments:?}: {complaints}");
@@ -1814,6 +1851,33 @@ fn configuration_space_that_was_shown_in_part_decides_nothing() {
         assert_eq!(code, 1, "{output}");
         assert!(output.contains("locked            nobody can say"), "{output}");
     }
+}
+
+#[test]
+fn decoders_that_read_as_all_ones_are_not_counted_as_locked() {
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path().join("board");
+    let (_, complaints, code) = ran(&["dump", "one-device", "board"], directory.path());
+    assert_eq!(code, 0, "{complaints}");
+    // The structure that does not answer, in a component that does.
+    let mut bytes = fs::read(folder.join("mem0.bin")).unwrap();
+    let (image, _) = Dump::read(&bytes, Options::default()).unwrap().hdm().unwrap();
+    let structure = image.bytes();
+    let at = bytes.windows(structure.len()).position(|part| part == structure).unwrap();
+    bytes[at..].fill(0xFF);
+    fs::write(folder.join("mem0.bin"), &bytes).unwrap();
+    let (output, _, code) = ran(&["inspect", "board"], directory.path());
+    assert_eq!(code, 1, "{output}");
+    assert!(output.contains("not given         registers of mem0"), "{output}");
+    assert!(output.contains("decoders in use   1, 1 of them locked"), "{output}");
+    assert!(output.contains("registers in mem0.bin"), "{output}");
+    assert!(output.contains("they read as all-ones: nothing answers"), "{output}");
+    assert!(!output.contains("32 decoders"), "{output}");
+    // And alone.
+    let (output, complaints, code) = ran(&["inspect", "board/mem0.bin"], directory.path());
+    assert_eq!(code, 1, "{output}{complaints}");
+    assert!(output.contains("board/mem0.bin: registers: they read as all-ones"), "{output}");
+    assert!(output.contains("decoders in use   0, 0 of them locked"), "{output}");
 }
 
 #[test]

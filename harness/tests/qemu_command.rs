@@ -94,7 +94,7 @@ fn each_refusal_is_the_only_one() {
             "coherency = \"back-invalidate\", volatile",
             "mem0: a path for back-invalidate",
         ),
-        ("volatile", "decoders = 1, volatile", "mem0: 1 decoders"),
+        ("volatile", "decoders = 1, volatile", "mem0: 1 decoder;"),
         ("volatile", "selects = \"11:8\", volatile", "mem0: selects on one group"),
         ("volatile", "ways_16 = false, volatile", "mem0: cannot do"),
         ("volatile = \"256MiB\"", "serial = 1", "mem0: no memory"),

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use cxl_model::capture::witness::Witness;
 use cxl_model::capture::{Capture, Content, Found, Seat};
 use cxl_model::dump::{Dump, Kind};
-use cxl_model::fabric::Parent;
+use cxl_model::fabric::{HdmImage, Parent};
 use cxl_regs::{Component, block};
 
-use super::images::{ImagesError, in_full};
+use super::images::{ImagesError, SILENT, in_full};
 use super::input::{
     Bridge, Config, Device, DeviceDvsec, Input, MEMORY_DEVICE, Port, Registers, Switch,
     shown_in_part,
@@ -114,8 +114,8 @@ impl Machine {
                 self.dump(file, found.lines.map(|(line, _)| line), dump)?;
             }
             (Content::Dump(dump), Some(seat)) => {
-                let registers =
-                    dump.hdm().map_or(Registers::NoHdm, |(image, _)| Registers::Hdm(image));
+                let line = found.lines.map(|(line, _)| line);
+                let registers = self.registers(file, line, dump.hdm().map(|(image, _)| image));
                 match seat.component {
                     Component::HostBridge => {
                         let bridge = self.bridge(seat.uid);
@@ -183,10 +183,9 @@ impl Machine {
                 }
             }
             Kind::Component | Kind::Cachemem | Kind::Hdm => {
-                let (registers, component) = match dump.hdm() {
-                    Some((image, component)) => (Registers::Hdm(image), component),
-                    None => (Registers::NoHdm, Component::Device),
-                };
+                let hdm = dump.hdm();
+                let component = hdm.as_ref().map_or(Component::Device, |(_, component)| *component);
+                let registers = self.registers(file, line, hdm.map(|(image, _)| image));
                 match component {
                     Component::HostBridge => {
                         let bridge = Bridge { name, registers, ..Bridge::default() };
@@ -203,6 +202,18 @@ impl Machine {
             }
         }
         Ok(())
+    }
+
+    /// What a dump has of decoders. What does not answer is not known, and that is said.
+    fn registers(&mut self, file: &Path, line: Option<usize>, hdm: Option<HdmImage>) -> Registers {
+        match hdm {
+            Some(image) if image.is_silent() => {
+                self.remarks.push(format!("{}: registers: {SILENT}", place(file, line)));
+                Registers::Unknown
+            }
+            Some(image) => Registers::Hdm(image),
+            None => Registers::NoHdm,
+        }
     }
 
     /// One more function. What has the address of an earlier one is that one, in the same words or with

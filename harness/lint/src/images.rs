@@ -48,8 +48,9 @@ use super::witness;
 use cxl_model::capture::witness::Witness;
 use cxl_model::capture::{self, Ask, CaptureError, Content};
 use cxl_model::dump::{Dump, DumpError, Kind, Options};
-use cxl_model::fabric::Parent;
+use cxl_model::fabric::{HdmImage, Parent};
 use cxl_model::scenario::Bytes;
+use cxl_model::typed::{self, place};
 use cxl_model::words::on_one_line;
 
 /// Why files are no input for the linter.
@@ -90,6 +91,22 @@ pub enum ImagesError {
     Twice {
         /// The name.
         name: String,
+    },
+    /// What only one thing can have, and two have.
+    Taken {
+        /// What it is.
+        what: &'static str,
+        /// Its value.
+        found: String,
+        /// Who has it already.
+        by: String,
+    },
+    /// An address that is none.
+    NoAddress {
+        /// What would have been good.
+        expected: &'static str,
+        /// What it is.
+        found: String,
     },
     /// A file that cannot be read.
     Io {
@@ -166,6 +183,12 @@ impl fmt::Display for ImagesError {
             ),
             Self::Twice { name } => {
                 write!(f, "expected different names, found \"{name}\" twice")
+            }
+            Self::Taken { what, found, by } => {
+                write!(f, "expected {what} that is free, found {found}, which {by} has")
+            }
+            Self::NoAddress { expected, found } => {
+                write!(f, "`address`: expected {expected}, found \"{found}\"")
             }
             Self::Io { file, error } => write!(f, "{}: {error}", file.display()),
             Self::Dump { file, error } => write!(f, "{}: {error}", file.display()),
@@ -263,7 +286,7 @@ impl Images {
 struct BridgeEntry {
     name: Option<Spanned<String>>,
     uid: Option<Spanned<u32>>,
-    address: Option<String>,
+    address: Option<Spanned<String>>,
     registers: Option<Spanned<PathBuf>>,
     rcrb: Option<[u32; 4]>,
 }
@@ -274,7 +297,7 @@ struct PortEntry {
     name: Option<Spanned<String>>,
     below: Spanned<String>,
     number: u8,
-    address: Option<String>,
+    address: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -282,7 +305,7 @@ struct PortEntry {
 struct SwitchEntry {
     name: Option<Spanned<String>>,
     below: Spanned<String>,
-    address: Option<String>,
+    address: Option<Spanned<String>>,
     registers: Option<Spanned<PathBuf>>,
 }
 
@@ -291,7 +314,7 @@ struct SwitchEntry {
 struct DeviceEntry {
     name: Option<Spanned<String>>,
     below: Option<Spanned<String>>,
-    address: Option<String>,
+    address: Option<Spanned<String>>,
     registers: Option<Spanned<PathBuf>>,
     config: Option<Spanned<PathBuf>>,
     volatile: Option<Bytes>,
@@ -302,6 +325,13 @@ struct DeviceEntry {
 /// A PCI address with its domain, which `lspci` leaves out where it is 0.
 pub(super) fn in_full(address: &str) -> String {
     if address.matches(':').count() == 1 { format!("0000:{address}") } else { address.to_owned() }
+}
+
+/// Whether Linux calls a root bus so: `pci0000:0c`, or `ACPI0016:00`.
+fn is_root(text: &str) -> bool {
+    let hex = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_hexdigit());
+    let root = text.strip_prefix("pci").or(text.strip_prefix("ACPI"));
+    root.and_then(|root| root.split_once(':')).is_some_and(|(one, other)| hex(one) && hex(other))
 }
 
 /// Of the functions of a dump the one at an address; without one the memory device, or the only
@@ -333,15 +363,11 @@ fn alone(bytes: &[u8], options: Options) -> Option<Dump> {
     }
 }
 
+/// Why registers that were given say nothing.
+pub(super) const SILENT: &str = "they read as all-ones: nothing answers";
+
 /// Reads a file.
 pub type Reader<'r> = &'r mut dyn FnMut(&Path) -> std::io::Result<Vec<u8>>;
-
-/// Line and column of a byte, from 1.
-fn place(text: &str, at: usize) -> (usize, usize) {
-    let before = text.get(..at).unwrap_or_default();
-    let last = before.rsplit('\n').next().unwrap_or_default();
-    (before.matches('\n').count() + 1, last.chars().count() + 1)
-}
 
 /// A set that is being read.
 struct Set<'r> {
@@ -349,8 +375,10 @@ struct Set<'r> {
     text: &'r str,
     directory: &'r Path,
     read: Reader<'r>,
-    /// Configuration space that was shown without its DVSECs.
-    in_part: Vec<Withheld>,
+    /// Configuration space that was shown without its DVSECs, and registers that do not answer.
+    withheld: Vec<Withheld>,
+    /// Addresses, and who has them.
+    addresses: Vec<(String, String)>,
 }
 
 impl Input {
@@ -387,13 +415,13 @@ impl Images {
     /// Reads a set; the files that it names are looked for beside it.
     pub fn read(text: &str, file: &Path, read: Reader<'_>) -> Result<Self> {
         let name = file.display().to_string();
-        let document: Document = toml::from_str(text).map_err(|error| {
-            let (line, column) = place(text, error.span().map_or(0, |span| span.start));
-            let (file, message) = (name.clone(), error.message().to_owned());
-            ImagesError::Document { file, line, column, message }
+        let document: Document = typed::read(text).map_err(|error| {
+            let (line, column) = error.place(text);
+            ImagesError::Document { file: name.clone(), line, column, message: error.message }
         })?;
         let directory = file.parent().unwrap_or(Path::new(""));
-        Set { file: &name, text, directory, read, in_part: Vec::new() }.images(document)
+        Set { file: &name, text, directory, read, withheld: Vec::new(), addresses: Vec::new() }
+            .images(document)
     }
 }
 
@@ -409,7 +437,7 @@ impl Set<'_> {
         let kernel = document.kernel.take();
         let mut withheld = std::mem::take(&mut document.withheld);
         let input = self.input(document)?;
-        withheld.append(&mut self.in_part);
+        withheld.append(&mut self.withheld);
         let witness = Some(seen).filter(|seen| !seen.is_empty());
         Ok(Images { subject, kernel, input, witness, withheld })
     }
@@ -471,7 +499,39 @@ impl Set<'_> {
             let file = self.directory.join(file);
             return Err(ImagesError::Kind { file, expected, found: dump.kind() });
         }
-        Ok(dump.hdm().map_or(Registers::NoHdm, |(image, _)| Registers::Hdm(image)))
+        let hdm = dump.hdm().map(|(image, _)| image);
+        if hdm.as_ref().is_some_and(HdmImage::is_silent) {
+            let what = format!("registers in {}", file.display());
+            self.withheld.push(Withheld { what, why: SILENT.to_owned() });
+            return Ok(Registers::Unknown);
+        }
+        Ok(hdm.map_or(Registers::NoHdm, Registers::Hdm))
+    }
+
+    /// Where something sits, as Linux prints it, if that is said: nothing else is there.
+    fn address(
+        &mut self,
+        given: Option<Spanned<String>>,
+        name: &str,
+        root: bool,
+    ) -> Result<Option<String>> {
+        let Some(given) = given else { return Ok(None) };
+        let (expected, good): (_, fn(&str) -> bool) = match root {
+            true => ("a root bus as Linux prints it, such as pci0000:0c", is_root),
+            false => ("a PCI address as Linux prints it, such as 0000:0d:00.0", Dump::is_address),
+        };
+        if !good(given.get_ref()) {
+            let found = on_one_line(given.get_ref()).into_owned();
+            return Err(self.at(given.span(), ImagesError::NoAddress { expected, found }));
+        }
+        let address = if root { given.get_ref().clone() } else { in_full(given.get_ref()) };
+        if let Some((found, by)) = self.addresses.iter().find(|(other, _)| *other == address) {
+            let (found, by) = (found.clone(), by.clone());
+            let error = ImagesError::Taken { what: "an address", found, by };
+            return Err(self.at(given.span(), error));
+        }
+        self.addresses.push((address.clone(), name.to_owned()));
+        Ok(Some(address))
     }
 
     fn input(&mut self, document: Document) -> Result<Input> {
@@ -497,12 +557,15 @@ impl Set<'_> {
                 if registers == Registers::NoBlock { Registers::NoHdm } else { registers };
             let registers = entry.rcrb.map_or(registers, Registers::Rcrb);
             let of = entry.uid.as_ref().map_or(0..0, Spanned::span);
-            input.bridges.push(Bridge {
-                name: named(entry.name, "hb", index, of),
-                uid: entry.uid.map(Spanned::into_inner),
-                address: entry.address,
-                registers,
-            });
+            let uid = entry.uid.map(Spanned::into_inner);
+            let same = |other: &&Bridge| uid.is_some() && other.uid == uid;
+            if let (Some(other), Some(uid)) = (input.bridges.iter().find(same), uid) {
+                let (found, by) = (uid.to_string(), other.name.clone());
+                return Err(self.at(of, ImagesError::Taken { what: "a UID", found, by }));
+            }
+            let name = named(entry.name, "hb", index, of);
+            let address = self.address(entry.address, &name, true)?;
+            input.bridges.push(Bridge { name, uid, address, registers });
         }
         let switches: Vec<_> = document.switch.into_iter().enumerate().collect();
         let switch_names: Vec<_> = switches
@@ -519,30 +582,32 @@ impl Set<'_> {
                 let known = bridges.chain(&switch_names).cloned().collect();
                 self.no_such(&entry.below, "a bridge or switch", known)
             })?;
-            input.ports.push(Port {
-                name: named(entry.name, "port", index, entry.below.span()),
-                parent,
-                number: entry.number,
-                address: entry.address,
-            });
+            let name = named(entry.name, "port", index, entry.below.span());
+            let address = self.address(entry.address, &name, false)?;
+            input.ports.push(Port { name, parent, number: entry.number, address });
         }
         for ((_, entry), name) in switches.into_iter().zip(switch_names) {
             let port = self.port(&input, &entry.below)?;
             let registers = self.registers(entry.registers, Component::UpstreamPort)?;
-            input.switches.push(Switch { name, port, address: entry.address, registers });
+            let address = self.address(entry.address, &name, false)?;
+            input.switches.push(Switch { name, port, address, registers });
         }
         for (index, entry) in document.device.into_iter().enumerate() {
             let port = match &entry.below {
                 Some(below) => Some(self.port(&input, below)?),
                 None => None,
             };
+            // Of one with nothing else to point at, where the file begins.
+            let of = entry.below.as_ref().map_or(0..0, Spanned::span);
+            let name = named(entry.name, "mem", index, of);
+            let given = self.address(entry.address, &name, false)?;
             let (config, address) = match &entry.config {
                 Some(file) => {
                     let dump = self.dump(file.get_ref(), Some(Kind::Config), None);
                     let dump = dump.map_err(|error| self.at(file.span(), error))?;
-                    let found = function(&dump, entry.address.as_deref());
+                    let found = function(&dump, given.as_deref());
                     let found = found.ok_or_else(|| {
-                        let wanted = entry.address.clone();
+                        let wanted = given.clone();
                         let path = self.directory.join(file.get_ref());
                         self.at(file.span(), ImagesError::NoFunction { file: path, wanted })
                     })?;
@@ -550,11 +615,11 @@ impl Set<'_> {
                     if !config.is_whole() {
                         let file = file.get_ref().display();
                         let what = format!("extended configuration space in {file}");
-                        self.in_part.push(Withheld { what, why: shown_in_part(bytes) });
+                        self.withheld.push(Withheld { what, why: shown_in_part(bytes) });
                     }
-                    (config.known(), entry.address.or(address))
+                    (config.known(), given.or(address))
                 }
-                None => (None, entry.address),
+                None => (None, given),
             };
             let capacity = match (entry.volatile, entry.persistent) {
                 (None, None) => None,
@@ -563,10 +628,8 @@ impl Set<'_> {
                     Some((bytes(volatile), bytes(persistent)))
                 }
             };
-            // Of one with nothing else to point at, where the file begins.
-            let of = entry.below.as_ref().map_or(0..0, Spanned::span);
             input.devices.push(Device {
-                name: named(entry.name, "mem", index, of),
+                name,
                 port,
                 registers: self.registers(entry.registers, Component::Device)?,
                 config,

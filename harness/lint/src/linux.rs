@@ -16,6 +16,7 @@ use super::system::{
 };
 use super::{Finding, Level, Message, Rule, Severity};
 use cxl_model::fabric::{HdmImage, Parent};
+use cxl_model::words::counted;
 
 /// The most levels of switches that are followed.
 const MAX_DEPTH: usize = 64;
@@ -334,7 +335,8 @@ impl<'i> System<'i> {
                 return Ok(());
             }
             Registers::NoHdm => {
-                let found = format!("no HDM capability, and {} downstream ports", dports.len());
+                let found =
+                    format!("no HDM capability, and {}", counted(dports.len(), "downstream port"));
                 return Err(Refusal::new(Rule::NoDecoderRegisters, ENXIO, found)
                     .error(device, "HDM decoder capability not found"));
             }
@@ -436,7 +438,7 @@ impl<'i> System<'i> {
         let Some((first, _)) = images().find(|(_, image)| image.control().committed()) else {
             return;
         };
-        let found = format!("Linux counts {count} of {} decoders", hdm.decoders.len());
+        let found = format!("Linux counts {count} of {}", counted(hdm.decoders.len(), "decoder"));
         let lost = format!("decoder {first} is committed, and Linux does not see it");
         let finding = Finding::new(Severity::Degraded, Rule::DecoderCount, component, found, lost);
         self.findings.push(finding.of_decoder(first));

@@ -16,6 +16,7 @@ use super::system::{
 };
 use super::{Finding, Level, Rule, Severity};
 use crate::Change;
+use cxl_model::words::counted;
 
 impl System<'_> {
     /// Adds each committed decoder of an endpoint to a region.
@@ -319,7 +320,8 @@ impl System<'_> {
         if let Some(dpa) = decoder.dpa {
             let (share, whole) = (dpa.length(), region.range.length());
             if share.checked_mul(ways) != Some(whole) {
-                let found = format!("{share:#x} bytes of {ways} members, region {whole:#x}");
+                let found =
+                    format!("{share:#x} bytes of {}, region {whole:#x}", counted(ways, "member"));
                 let text = if self.linux.has(Change::LinearCache) {
                     format!(
                         "{member_name}-size-{share:#x} * ways-{ways} + cache-0x0 != \
@@ -580,7 +582,7 @@ impl System<'_> {
             let decoder = new.or_else(|| {
                 port.regions.iter().find(|known| known.region == index).map(|known| known.decoder)
             });
-            let found = format!("{targets} targets of {}", port.target_count);
+            let found = format!("{} of {}", counted(targets, "target"), port.target_count);
             let text = format!(
                 "{} {} add: {} @ {place} overflows targets: {}",
                 self.port_name(port),
@@ -672,7 +674,7 @@ impl System<'_> {
             }
             let wanted = parent_granularity.saturating_mul(parent_ways);
             let Some(code) = granularity_code(wanted) else {
-                let found = format!("{parent_granularity} B times {parent_ways} ways");
+                let found = format!("{parent_granularity} B times {}", counted(parent_ways, "way"));
                 let above = port.parent.and_then(|above| self.ports.get(above));
                 let above = above.map_or_else(|| "root0".to_owned(), |above| self.name(above));
                 let text = format!(
@@ -682,7 +684,7 @@ impl System<'_> {
             };
             let wanted = granularity(code).unwrap_or(wanted);
             if count > 8 || count > port.target_count {
-                let found = format!("{count} ways, {} targets", port.target_count);
+                let found = format!("{count} ways, {}", counted(port.target_count, "target"));
                 let text = format!(
                     "{port_name}:{decoder_name}: ways: {count} overflows targets: {}",
                     port.target_count

@@ -17,6 +17,7 @@ use super::refusal::{Attempt, Refusal, Said};
 use super::system::{AddressRange, Root, System, granularity, ways};
 use super::{Bridge, Finding, Level, Registers, Rule, Severity};
 use crate::Change;
+use cxl_model::words::counted;
 
 /// 256 MiB.
 const UNIT: u64 = 256 << 20;
@@ -396,7 +397,7 @@ impl System<'_> {
         let (length, need) = (u64::from(record.header.length.get()), 0x24 + 4 * way_count);
         if length < need {
             let text = format!("CFMWS length {length} less than expected {need}");
-            let found = format!("length {length:#x} for {way_count} targets");
+            let found = format!("length {length:#x} for {}", counted(way_count, "target"));
             return refusal(Rule::WindowLength, found, &text);
         }
         let Some(mut bytes) = granularity(record.hbig.get()) else {
@@ -490,7 +491,7 @@ impl System<'_> {
             if u32::from(cxims.map_count) < need {
                 let have = cxims.map_count;
                 let text = format!("CXIMS nr_xormaps[{have}] expected[{need}]");
-                let found = format!("{have} maps for {way_count} ways");
+                let found = format!("{} for {way_count} ways", counted(have, "map"));
                 // -ENXIO inside, and what comes of it is -EINVAL: so said 6.12.95 and 7.3.4.
                 return Err(Refusal::new(Rule::NoCxims, EINVAL, found).debug(ACPI, text));
             }

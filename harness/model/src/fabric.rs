@@ -173,6 +173,12 @@ impl HdmImage {
         }
     }
 
+    /// Every dword reads as all-ones: nothing answers, and no bit of it means what it says.
+    pub fn is_silent(&self) -> bool {
+        let decoders = self.decoders.iter().flat_map(|image| image.to_dwords());
+        [self.capability, self.global_control].into_iter().chain(decoders).all(|it| it == u32::MAX)
+    }
+
     /// The structure as bytes (CXL r3.1 section 8.2.4.20), for [`HdmText`](cxl_regs::HdmText).
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; decoder_offset(0).into()];

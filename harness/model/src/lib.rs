@@ -34,6 +34,7 @@ pub mod capture;
 pub mod dump;
 pub mod kept;
 pub mod trace;
+pub mod typed;
 pub mod words;
 
 pub use cxl_regs::mmio::{Clock, Mmio};

@@ -16,7 +16,9 @@ mod leaks;
 mod modes;
 mod names;
 mod resolve;
+mod values;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use cxl_regs::acpi::cedt::Restrictions;
@@ -26,10 +28,10 @@ use serde::Deserialize;
 pub use crate::fabric::Parent;
 
 pub use builtin::{Builtin, builtin, builtins};
-pub use document::Bytes;
 pub use error::{Problem, ScenarioError};
 pub use leaks::{Leak, LeakBy, LeakValue, LeakWhen, VENDOR_MEMORY};
 pub use modes::AttackMode;
+pub use values::Bytes;
 
 /// PCI segments there is room for.
 pub const SEGMENTS: u16 = 2;
@@ -78,6 +80,10 @@ pub struct Scenario {
     pub modes: Vec<AttackMode>,
     /// What happens while a guest runs, in order of time.
     pub events: Vec<Event>,
+    /// UIDs that no bridge has, by the names that windows call them.
+    pub nobodies: BTreeMap<u32, String>,
+    /// What whoever wrote the text may have meant otherwise, each with its place in it.
+    pub remarks: Vec<String>,
 }
 
 impl Scenario {
@@ -95,6 +101,12 @@ impl Scenario {
             Place::Device(index) => self.devices.get(index).map(|device| &device.name),
         };
         name.map_or("", String::as_str)
+    }
+
+    /// Who is called by a name that no bridge has, where such a UID is in a table.
+    pub fn no_such_bridge(&self, uid: u32) -> Option<String> {
+        let names: Vec<_> = self.bridges.iter().map(|bridge| bridge.name.clone()).collect();
+        self.nobodies.get(&uid).map(|name| resolve::no_such_bridge(name, &names))
     }
 
     /// How many buses a bridge needs: its own, one below each port, one inside each switch.

@@ -22,6 +22,7 @@ use crate::device::config::Function;
 use crate::device::hdm::HdmBlock;
 use crate::device::{Effect, Reset};
 use crate::fabric::HdmImage;
+use crate::words::counted;
 
 /// A range of memory by both its addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +118,8 @@ impl fmt::Display for ShadowError {
                  from {before:#x} on, the end of the decoder before it"
             ),
             Self::TooFewDecoders { have, need } => {
-                write!(f, "the bridge has {have} decoders, and {need} ranges lead through it")
+                let have = counted(have, "decoder");
+                write!(f, "the bridge has {have}, and {need} ranges lead through it")
             }
             Self::Disabled => {
                 f.write_str("HDM Decoder Enable or Mem_Enable is off: hardware decodes nothing")

@@ -1709,7 +1709,7 @@ fn a_device_without_a_place_is_refused_with_the_numbers_and_nothing_changes() {
                 share: GIB,
                 ways: Ways::One,
             },
-            "late has 4 GiB of volatile memory, window0 1 GiB for each of its 1 ways",
+            "late has 4 GiB of volatile memory, window0 1 GiB for each of its 1 way",
         ),
         (
             "a bridge's share of it is",
@@ -1877,7 +1877,7 @@ fn a_device_without_a_place_is_refused_with_the_numbers_and_nothing_changes() {
                 targets: 1,
                 waiting: 1,
             },
-            "hb0 has no decoder left for late: 0 of 1 are committed, each lists 1 ports, and other \
+            "hb0 has no decoder left for late: 0 of 1 are committed, each lists 1 port, and other \
              devices without decoders wait for them: 1",
         ),
         (
@@ -1935,7 +1935,7 @@ fn a_device_without_a_place_is_refused_with_the_numbers_and_nothing_changes() {
                 share: 2 * GIB,
                 ways: Ways::One,
             },
-            "late has 4 GiB of volatile memory, window1 2 GiB for each of its 1 ways",
+            "late has 4 GiB of volatile memory, window1 2 GiB for each of its 1 way",
         ),
     ];
     for (name, text, prepare, error, words) in cases {

@@ -89,9 +89,12 @@ size = "1GiB"
 /// What is added to [`GOOD`], and what the error says: line and column count in the addition.
 const ERRORS: &[(&str, &str)] = &[
     ("[[bridge]", "1:10: "),
-    ("[[bridge]]\nuid = \"16\"", "2:7: invalid type: string \"16\", expected u32"),
-    ("[[bridge]]\nname = \"x\"", "1:1: missing field `uid`"),
-    ("[[bridge]]\nuid = 1\ncolour = 3", "3:1: unknown field `colour`, expected one of `name`"),
+    (
+        "[[bridge]]\nuid = \"16\"",
+        "2:7: `uid`: expected a whole number from 0 to 4294967295, found \"16\"",
+    ),
+    ("[[bridge]]\nname = \"x\"", "1:1: expected the key `uid`, found none: every `bridge` has it"),
+    ("[[bridge]]\nuid = 1\ncolour = 3", "3:1: expected one of the keys of `bridge` (`name`, `uid`"),
     ("[[bridge]]\nuid = 16", "2:7: expected a UID that is free, found 16, which hb0 has"),
     (
         "[[bridge]]\nuid = 17",
@@ -105,7 +108,10 @@ const ERRORS: &[(&str, &str)] = &[
     ("[[bridge]]\nuid = 1\nsegment = 2", "3:11: `segment`: expected 0 or 1, found 2"),
     ("[[bridge]]\nuid = 1\ndecoders = 3", "3:12: `decoders`: expected 0, 1, 2, 4, 6"),
     ("[[bridge]]\nuid = 1\ntarget_count = 3", "3:16: `target_count`: expected 1, 2, 4 or 8"),
-    ("[[bridge]]\nuid = 1\nversion = \"3.0\"", "3:11: unknown variant `3.0`, expected `1.1`"),
+    (
+        "[[bridge]]\nuid = 1\nversion = \"3.0\"",
+        "3:11: `version`: expected \"1.1\" or \"2.0\", found \"3.0\"",
+    ),
     (
         "[[port]]\nname = \"mem0\"\nbelow = \"hb0\"",
         "2:8: expected a name that is free, found `mem0`",
@@ -119,7 +125,10 @@ const ERRORS: &[(&str, &str)] = &[
         "[[port]]\nbelow = \"hb0\"\nnumber = 1\n[[port]]\nbelow = \"hb0\"\nnumber = 1",
         "6:10: expected a port number that is free, found 1, which port1 has",
     ),
-    ("[[port]]\nbelow = \"hb0\"\nnumber = 256", "3:10: invalid value: integer `256`, expected u8"),
+    (
+        "[[port]]\nbelow = \"hb0\"\nnumber = 256",
+        "3:10: `number`: expected a whole number from 0 to 255, found 256",
+    ),
     (
         "[[switch]]\nname = \"sw0\"\nbelow = \"dsp0\"\n[[port]]\nname = \"dsp0\"\nbelow = \"sw0\"",
         "3:9: expected a port that leads up to a bridge, found `sw0` below itself",
@@ -140,11 +149,12 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[port]]\nbelow = \"hb0\"\n[[device]]\nbelow = \"port1\"\npersistent = \"1 lot\"",
-        "5:14: invalid value: string \"1 lot\", expected a number of bytes such as \"256MiB\"",
+        "5:14: `persistent`: expected a number of bytes such as \"256MiB\", \"4 GiB\", \"0x10000000\" or \
+         4096, below 16 EiB, found \"1 lot\"",
     ),
     (
         "[[port]]\nbelow = \"hb0\"\n[[device]]\nbelow = \"port1\"\npersistent = -1",
-        "5:14: invalid value: integer `-1`, expected a number of bytes",
+        "5:14: `persistent`: expected a number of bytes such as",
     ),
     (
         "[[port]]\nbelow = \"hb0\"\n[[device]]\nbelow = \"port1\"\ndecoders = 12",
@@ -152,7 +162,7 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[port]]\nbelow = \"hb0\"\n[[device]]\nbelow = \"port1\"\nkind = \"type1\"",
-        "5:8: unknown variant `type1`, expected `type2` or `type3`",
+        "5:8: `kind`: expected \"type2\" or \"type3\", found \"type1\"",
     ),
     (
         "[[region]]\nsize = \"256MiB\"",
@@ -172,7 +182,7 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     ("[[window]]\ntargets = []\nsize = 1", "2:11: `targets`: expected 1, 2, 3, 4, 6, 8, 12 or 16"),
     ("[[window]]\ntargets = [1, 2, 3, 4, 5]\nsize = 1", "2:11: `targets`: expected 1, 2, 3"),
-    ("[[window]]\ntargets = [1.5]\nsize = 1", "expected a bridge's name or UID"),
+    ("[[window]]\ntargets = [1.5]\nsize = 1", "2:12: `targets`: expected a bridge's name or UID"),
     (
         "[[window]]\ntargets = [1]\nsize = 1\ngranularity = \"32KiB\"",
         "4:15: `granularity`: expected 256, 512, 1024, 2048, 4096, 8192 or 16384 bytes",
@@ -183,7 +193,7 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[window]]\ntargets = [1]\nsize = 1\nrestrictions = [\"none\"]",
-        "4:17: unknown variant `none`, expected one of `device-coherent`",
+        "4:17: `restrictions`: expected \"device-coherent\"",
     ),
     (
         "[[window]]\nname = \"window0\"\ntargets = [1]\nsize = 1",
@@ -191,7 +201,10 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     ("[platform]\nphysical_bits = 64", "2:17: `physical_bits`: expected 36 to 52, found 64"),
     ("[platform]\nmemory = 100", "2:10: `memory`: expected whole MiB"),
-    ("[platform]\nwindows = \"mine\"", "unknown variant `mine`, expected `given` or `sized`"),
+    (
+        "[platform]\nwindows = \"mine\"",
+        "2:11: `windows`: expected \"given\" or \"sized\", found \"mine\"",
+    ),
     ("[platform]\nacross = 256", "2:10: expected no key `across` here: only windows that are"),
     (
         "[[window]]\ntargets = [1]\nsize = 1\nhost = \"0x10000000000\"",
@@ -276,7 +289,7 @@ const ERRORS: &[(&str, &str)] = &[
         "3:10: expected the key `device`, found none: a device comes or goes",
     ),
     ("[[event]]\nat = 1\naction = \"reset\"", "3:10: expected the key `kind`"),
-    ("[policy]\npath = \"open\"", "2:8: unknown variant `open`, expected one of `lock-all`"),
+    ("[policy]\npath = \"open\"", "2:8: `path`: expected \"lock-all\", \"guest-programs\""),
 ];
 
 #[test]
@@ -295,6 +308,151 @@ fn every_error_shows_line_column_expected_and_found() {
             error.problem
         );
         assert!(shown.contains(expected), "{addition}\n  says    {shown}\n  expected {expected}");
+    }
+}
+
+/// What is added to [`GOOD`], and what all of the answer is.
+const ANSWERS: &[(&str, &str)] = &[
+    (
+        "[[bridge]]\nUID = 1",
+        "2:1: expected one of the keys of `bridge` (`name`, `uid`, `bus`, `segment`, `decoders`, \
+         `target_count`, `version`, `back_invalidate`, `cache_id` or `bus_known`), found `UID`; \
+         did you mean `uid`?",
+    ),
+    (
+        "[polcy]",
+        "1:2: expected one of the keys (`description`, `platform`, `bridge`, `port`, `switch`, \
+         `device`, `window`, `policy`, `leave_out`, `reserve`, `region`, `fault`, `leak`, `mode` \
+         or `event`), found `polcy`; did you mean `policy`?",
+    ),
+    (
+        "[policy]\npath = \"Lock-All\"",
+        "2:8: `path`: expected \"lock-all\", \"guest-programs\", \"describe\" or \"unlocked\", \
+         found \"Lock-All\"; did you mean \"lock-all\"?",
+    ),
+    (
+        "[policy]\npath = 3",
+        "2:8: `path`: expected \"lock-all\", \"guest-programs\", \"describe\" or \"unlocked\", \
+         found 3",
+    ),
+    (
+        "[policy]\npath.x = 3",
+        "2:6: `path`: expected \"lock-all\", \"guest-programs\", \"describe\" or \"unlocked\", \
+         found a table",
+    ),
+    (
+        "[[policy]]\npath = \"open\"",
+        "1:1: `policy`: expected one table, in single brackets, found a list",
+    ),
+    (
+        "[platform]\nstrict = 1979-05-27",
+        "2:10: `strict`: expected true or false, found the date or time 1979-05-27",
+    ),
+    ("[[bridge]]\nuid = 1\nuid = 2", "3:1: expected `uid` once, found it again"),
+    (
+        "[bridge]\nuid = 1",
+        "1:2: expected `bridge` once, found it again: several are written [[bridge]]",
+    ),
+    (
+        "[[bridge]]\nuid = 1\ndecoders = 300",
+        "3:12: `decoders`: expected 0, 1, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28 or 32, found 300",
+    ),
+    ("[[bridge]]\nuid = 1\nsegment = -1", "3:11: `segment`: expected 0 or 1, found -1"),
+    (
+        "[platform]\nphysical_bits = 1e3",
+        "2:17: `physical_bits`: expected a whole number, found 1e3",
+    ),
+    ("[[region]]\ndevices = [3]", "2:12: `devices`: expected a text in quotes, found 3"),
+    (
+        "[[device]]\nvolatile = 256MiB",
+        "2:12: `volatile`: expected a number, true, false, a list, or a text in quotes, found \
+         256MiB",
+    ),
+    (
+        "[[bridge]]\nuid = 10000000000000000000000",
+        "2:7: `uid`: expected a whole number from 0 to 4294967295, found 10000000000000000000000",
+    ),
+    ("[[bridge]]\nuid = 016", "2:7: `uid`: unexpected leading zero, found 016"),
+    ("[[bridge]]\nuid 3", "2:5: expected `=`: key with no value"),
+];
+
+#[test]
+fn an_answer_says_key_expected_and_found_in_the_words_of_the_format() {
+    let lines_before = GOOD.lines().count();
+    for (addition, expected) in ANSWERS {
+        let error = Scenario::parse(&format!("{GOOD}{addition}"), "").unwrap_err();
+        let line = error.line - lines_before;
+        assert_eq!(format!("{line}:{}: {}", error.column, error.problem), *expected, "{addition}");
+    }
+}
+
+/// Every key, in a table that is good without it.
+const KEYS: &[(&str, &str)] = &[
+    ("[platform]", "physical_bits memory memory_base assigned strict windows across"),
+    (
+        "[policy]",
+        "path config_lock burn_spares target enable_cache interleave leftovers probe prefer on_failure \
+         broken_sets trial",
+    ),
+    (
+        "[[bridge]]\nuid = 17",
+        "name bus segment decoders target_count version back_invalidate cache_id bus_known",
+    ),
+    ("[[bridge]]", "uid"),
+    ("[[port]]\nbelow = \"hb0\"", "name number hdm"),
+    ("[[port]]", "below"),
+    ("[[switch]]\nbelow = \"rp0\"", "name decoders target_count"),
+    (
+        "[[device]]\nbelow = \"rp0\"",
+        "name kind volatile persistent coherency decoders selects ways_3_6_12 ways_16 serial \
+         present",
+    ),
+    (
+        "[[window]]\ntargets = [1]\nsize = 1",
+        "name base host granularity interleave arithmetic xor_maps restrictions qtg",
+    ),
+    ("[[window]]\ntargets = [1]", "size"),
+    ("[[window]]\nsize = 1", "targets"),
+    ("[[reserve]]\nat = \"rp0\"\nsize = 1", "partition"),
+    ("[[reserve]]\nat = \"rp0\"", "size"),
+    ("[[region]]\ndevice = \"mem0\"", "devices partition window offset size skip granularity"),
+    ("[[fault]]\nat = \"mem0\"\nkind = \"unrouted\"", "decoder register offset bits after into"),
+    ("[[fault]]\nat = \"mem0\"", "kind"),
+    (
+        "[[leak]]\nat = \"mem0\"\nregister = \"control\"",
+        "decoder offset bits width value while of is after writes microseconds by by_register \
+         shows",
+    ),
+    ("[[mode]]\nat = \"mem0\"\nregister = \"Command\"", "field value"),
+    ("[[event]]\nat = 1\naction = \"hot-add\"", "device kind refused"),
+    ("[[event]]\naction = \"hot-add\"", "at"),
+];
+
+#[test]
+fn no_answer_to_a_wrong_value_is_in_words_of_rust() {
+    let lines_before = GOOD.lines().count();
+    for (table, keys) in KEYS {
+        for key in keys.split_whitespace() {
+            for wrong in ["-1.5", "[[]]", "{ a = 1 }", "1979-05-27"] {
+                let text = format!("{GOOD}{table}\n{key} = {wrong}\n");
+                let error = Scenario::parse(&text, "").unwrap_err();
+                let words = error.problem.to_string();
+                assert!(
+                    words.starts_with(&format!("`{key}`: expected ")),
+                    "{key} = {wrong}: {words}"
+                );
+                assert_eq!(error.line, lines_before + table.lines().count() + 1, "{words}");
+                for serde in [
+                    "invalid", "struct", "map", "sequence", "variant", "i128", "u8", "u16", "u32",
+                    "u64", "wanted",
+                ] {
+                    assert!(
+                        !words.split(' ').any(|word| word.trim_matches(',') == serde),
+                        "{key} = {wrong}: {words}"
+                    );
+                }
+            }
+        }
     }
 }
 
@@ -326,6 +484,43 @@ fn what_firmware_has_to_refuse_stays_expressible() {
     let xor = "[[window]]\ntargets = [16, 17]\nsize = \"1GiB\"\narithmetic = \"xor\"";
     assert_eq!(window(xor).xor_maps, [0u64; 0]);
     assert_eq!(window(&format!("{xor}\nxor_maps = [\"0x200\"]")).xor_maps, [0x200]);
+}
+
+#[test]
+fn what_may_have_been_meant_otherwise_is_remarked_with_its_place() {
+    let lines = GOOD.lines().count();
+    let remarks = |text: &str| parse(&format!("{GOOD}{text}")).remarks;
+    let nobody = "[[window]]\ntargets = [\"hb7\"]\nsize = \"1GiB\"";
+    assert_eq!(
+        remarks(nobody),
+        [format!(
+            "test.toml:{}:12: `targets`: no host bridge is called hb7; there is hb0; the table has the \
+             UID 4294967295 for it",
+            lines + 2
+        )]
+    );
+    let scenario = parse(&format!("{GOOD}{nobody}"));
+    let told = "no host bridge is called hb7; there is hb0";
+    assert_eq!(scenario.no_such_bridge(u32::MAX).as_deref(), Some(told));
+    assert_eq!(scenario.no_such_bridge(16), None);
+    // A UID is meant as it stands.
+    assert_eq!(remarks("[[window]]\ntargets = [99]\nsize = \"1GiB\""), [""; 0]);
+    let window = "[[window]]\ntargets = [16]\nsize = \"1GiB\"\nbase = ";
+    let meant = "is decimal, 0x5f5e100; the hexadecimal one is 0x100000000";
+    for written in ["\"100000000\"", "100000000", "\"1_0000_0000\""] {
+        let digits = written.trim_matches('"');
+        let remark = format!("test.toml:{}:8: `base`: {digits} {meant}", lines + 4);
+        assert_eq!(remarks(&format!("{window}{written}")), [remark]);
+    }
+    // Where a window can be in decimal, and where none can be in hexadecimal either.
+    for written in ["4294967296", "\"4294967297\"", "\"0x100000000\"", "\"4GiB\"", "0"] {
+        assert_eq!(remarks(&format!("{window}{written}")), [""; 0], "{written}");
+    }
+    let region = remarks("[[region]]\ndevice = \"mem0\"\nwindow = \"100000000\"");
+    assert_eq!(region, [format!("test.toml:{}:10: `window`: 100000000 {meant}", lines + 3)]);
+    let text = format!("{GOOD}[platform]\nmemory_base = \"100000000\"");
+    let error = Scenario::parse(&text, "").unwrap_err().to_string();
+    assert!(error.contains(&format!("found 0x5f5e100 (100000000 {meant})")), "{error}");
 }
 
 #[test]

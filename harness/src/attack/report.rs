@@ -3,6 +3,7 @@
 //! **Invariant**: `tried` is the sum of `held`, `allowed` and `changed`, of the report and of each
 //! state; details name everything that was not simply held.
 
+use cxl_model::words::counted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
 
@@ -209,9 +210,8 @@ impl Report {
     pub fn cut_off(&self) -> String {
         let (begun, most) = self.integrity.begun;
         format!(
-            "the attack did not end: {begun} of at most {most} states of components were begun, {} writes \
-             tried",
-            self.tried
+            "the attack did not end: {begun} of at most {most} states of components were begun, {} tried",
+            counted(self.tried, "write")
         )
     }
 
@@ -543,7 +543,15 @@ impl Report {
 
 /// A number of ways in words.
 pub(crate) fn ways(count: usize) -> String {
-    if count == 1 { "1 way".to_owned() } else { format!("{count} ways") }
+    counted(count, "way")
+}
+
+/// That so many ranges hold, in words.
+pub(crate) fn hold(ranges: usize) -> String {
+    match ranges {
+        1 => "the one sealed range could not be made to lead elsewhere".to_owned(),
+        _ => format!("none of {ranges} sealed ranges could be made to lead elsewhere"),
+    }
 }
 
 /// How many entries a list had more.

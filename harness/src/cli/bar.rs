@@ -4,6 +4,7 @@
 //! **Invariant**: it is one line on standard error, and gone whenever something else is written there and
 //! when the work ends, by a signal too.
 
+use cxl_model::words::counted;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
@@ -267,6 +268,6 @@ fn left(state: &ProgressState, out: &mut dyn std::fmt::Write) {
 fn lines(state: &ProgressState, out: &mut dyn std::fmt::Write) {
     let _ = match state.pos() {
         0 => Ok(()),
-        lines => write!(out, ", {lines} lines, {:.0}/s", state.per_sec()),
+        lines => write!(out, ", {}, {:.0}/s", counted(lines, "line"), state.per_sec()),
     };
 }

@@ -3,6 +3,7 @@
 //! **Invariant**: exit code 0 or 1 comes with a bundle, 2 with one line of error and none; what is there
 //! already is not written over.
 
+use cxl_model::words::counted;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
@@ -110,7 +111,7 @@ impl Collect {
         let told = page.as_ref().zip(told.as_ref());
         let words = match self.to.as_os_str() == "-" {
             true => String::new(),
-            false => format!("{}: {} files\n", self.to.display(), files.len()),
+            false => format!("{}: {}\n", self.to.display(), counted(files.len(), "file")),
         };
         super::print_with(&words, told, code)
     }

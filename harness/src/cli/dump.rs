@@ -2,6 +2,7 @@
 //!
 //! **Invariant**: a directory that has something in it is not written to.
 
+use cxl_model::words::counted;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -81,7 +82,7 @@ impl Dump {
         let to = self.to.display();
         let archive = self.to.extension().is_some_and(|extension| extension == "tar");
         let text = match archive {
-            true => format!("{to}: {} files\n", files.len()),
+            true => format!("{to}: {}\n", counted(files.len(), "file")),
             false => files.iter().map(|(name, _)| format!("{to}/{name}\n")).collect(),
         };
         super::print(&text, super::exit(!refusal))

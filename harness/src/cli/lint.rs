@@ -216,8 +216,24 @@ impl Lint {
         }
     }
 
+    /// What is a whole machine by its name.
+    fn whole_machine(&self) -> Option<&str> {
+        let mut names = self.input.iter().map(String::as_str);
+        names.find(|name| {
+            let path = Path::new(name);
+            let toml = path.extension().is_some_and(|extension| extension == "toml");
+            toml || builtin(name).is_some() && !path.exists()
+        })
+    }
+
     /// Dumps by themselves; of a single one the bytes, if they have been read.
     fn dumps(&self, mut known: Option<Vec<u8>>) -> Result<Subject, String> {
+        if let (Some(whole), true) = (self.whole_machine(), self.input.len() > 1) {
+            return Err(format!(
+                "{whole}: expected a dump, a table, or what Linux shows, as several files are parts of one \
+                 machine; a scenario or an image set is a whole one, and is given by itself"
+            ));
+        }
         let kind = self.kind.map(Kind::from);
         let options = Options { kind, component: self.component, force: false };
         let ask = Ask { options, reading: self.form.map(Reading::from) };
@@ -270,9 +286,10 @@ fn scenario(text: &str, name: &str) -> Result<Subject, String> {
     let scenario = Scenario::parse(text, name).map_err(|error| error.to_string())?;
     let mut machine = Machine::new(&scenario);
     let done = run::direct(&mut machine);
-    let remarks = done.refusal.iter().map(|refusal| {
+    let stopped = done.refusal.iter().map(|refusal| {
         format!("the firmware stopped ({refusal}); this is what it left, with the platform's table")
     });
+    let remarks = stopped.chain(scenario.remarks);
     let input = Input::of(&machine, &done.cedt);
     Ok(Subject { name: name.to_owned(), input, remarks: remarks.collect() })
 }

@@ -12,6 +12,7 @@ use cxl_lint::{Images, Input};
 use cxl_model::capture::Ask;
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Scenario, ScenarioError, builtin, builtins};
+use cxl_model::words::nearest_word;
 
 pub(super) use super::bundle::bytes;
 use super::bundle::{Bundle, images};
@@ -82,7 +83,9 @@ impl Source {
             Some(builtin) => builtin.text.to_owned(),
             None => read(name)?,
         };
-        Scenario::parse(&text, name).map_err(SourceError::Scenario)
+        let scenario = Scenario::parse(&text, name).map_err(SourceError::Scenario)?;
+        scenario.remarks.iter().for_each(|remark| super::note(remark));
+        Ok(scenario)
     }
 
     /// Its machine.
@@ -165,7 +168,10 @@ pub(super) fn record(name: &str) -> Option<Vec<u8>> {
 
 /// There is nothing of this name.
 pub(super) fn unknown(name: &str) -> SourceError {
-    SourceError::Unknown { name: name.to_owned(), near: nearest(name) }
+    SourceError::Unknown {
+        name: name.to_owned(),
+        near: nearest_word(name, builtins().iter().map(|builtin| builtin.name)),
+    }
 }
 
 /// The text of a file.
@@ -193,28 +199,4 @@ fn read(name: &str) -> Result<String, SourceError> {
             byte: bytes.get(at).copied().unwrap_or_default(),
         }
     })
-}
-
-/// The built-in whose name is at most a third different.
-fn nearest(name: &str) -> Option<&'static str> {
-    let near = |builtin: &'static str| (distance(name, builtin), builtin);
-    let (distance, found) = builtins().iter().map(|builtin| near(builtin.name)).min()?;
-    (3 * distance <= name.chars().count()).then_some(found)
-}
-
-/// Letters to insert, drop or replace to make one word of the other.
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (line, letter) in from.chars().take(64).enumerate() {
-        let mut next = vec![line + 1];
-        for (column, other) in to.iter().enumerate() {
-            let replaced = row.get(column).copied().unwrap_or(0) + usize::from(letter != *other);
-            let dropped = row.get(column + 1).copied().unwrap_or(0) + 1;
-            let inserted = next.get(column).copied().unwrap_or(0) + 1;
-            next.push(replaced.min(dropped).min(inserted));
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or(0)
 }

@@ -103,11 +103,11 @@ pub(super) fn section(what: &str, moved: &[RegisterDiff]) -> Option<Markup> {
 }
 
 fn shown(register: &RegisterDiff) -> Markup {
-    let RegisterDiff { register: name, offset, bytes, old, new, fields, .. } = register;
+    let RegisterDiff { place, register: name, offset, bytes, old, new, fields, .. } = register;
     let bits = 8 * u32::from(*bytes);
     html! {
         div.register {
-            h3 { (name) " " span.at { "at " (format!("{offset:#x}")) } }
+            h3 { @if !place.is_empty() { (place) " " } (name) " " span.at { "at " (format!("{offset:#x}")) } }
             (side("before", *old, register.moved(), bits))
             (side("after", *new, register.moved(), bits))
             @if !fields.is_empty() {

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 
 use super::tables::framed;
-use crate::attack::{Availability, Cell, Class, Detail, Found, Report, Row, ways};
+use crate::attack::{Availability, Cell, Class, Detail, Found, Report, Row, hold, ways};
+use cxl_model::words::counted;
 
 /// Consequences that are listed.
 const MOST: usize = 200;
@@ -35,7 +36,7 @@ pub(super) fn section(report: &Report) -> Markup {
                 Found::Nothing => { span.shape aria-hidden="true" { "✕" } " Nothing to hold: no range is sealed" },
                 Found::Holds(ranges) => {
                     span.shape aria-hidden="true" { "✓" }
-                    " Integrity holds: none of " (ranges) " sealed ranges could be made to lead elsewhere"
+                    " Integrity holds: " (hold(ranges))
                 },
                 Found::Broken => {
                     span.shape aria-hidden="true" { "✕" } " Integrity BROKEN: "
@@ -44,7 +45,7 @@ pub(super) fn section(report: &Report) -> Markup {
             }
         }
         p {
-            (tried) " writes tried: " (held) " held, " (allowed) " allowed by the rules, " (changed)
+            (counted(tried, "write")) " tried: " (held) " held, " (allowed) " allowed by the rules, " (changed)
             " changed what they must not."
         }
         @for open in integrity.open.iter().take(MOST) { p { span.tag.warn { "△ not sealed" } " " (open) } }

@@ -8,6 +8,7 @@ use std::fmt::{self, Display, Formatter};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::machine::STOPPED;
+use super::tables::in_code;
 use crate::remedies;
 use crate::report::Refusal;
 use crate::terminal::harmless;
@@ -115,7 +116,7 @@ impl Page {
                     @if *code != 0 { " (" code { (format!("{code:#06x}")) } ")" }
                 }
                 @if let Some(at) = at { p { "In the whole path it is " a href={ "#" (STOPPED) } { (at) } "." } }
-                @if let Some(remedy) = remedy { p { strong { "What to do: " } (remedy) } }
+                @if let Some(remedy) = remedy { p { strong { "What to do: " } (in_code(remedy)) } }
             }
         });
     }

@@ -19,6 +19,15 @@ pub(super) fn framed(label: &str, table: Markup) -> Markup {
     html! { div.frame role="region" aria-label=(label) tabindex="0" { (table) } }
 }
 
+/// Our own words, with what is to be typed between backticks set off as such.
+pub(super) fn in_code(words: &str) -> Markup {
+    html! {
+        @for (index, part) in words.split('`').enumerate() {
+            @if index % 2 == 0 { (part) } @else { code { (part) } }
+        }
+    }
+}
+
 /// What was seen in a run.
 pub(super) fn findings(list: &[Finding], refused: bool) -> Markup {
     match (list, refused) {
@@ -50,7 +59,7 @@ pub(super) fn findings(list: &[Finding], refused: bool) -> Markup {
                                 (finding.message)
                                 @if let Some(code) = finding.code { " (" code { (format!("{code:#06x}")) } ")" }
                                 @if let Some(remedy) = finding.code.and_then(Code::new).and_then(remedies::of) {
-                                    p.why { strong { "What to do: " } (remedy) }
+                                    p.why { strong { "What to do: " } (in_code(remedy)) }
                                 }
                             }
                             td { (witness.as_str().unwrap_or_default()) }
@@ -86,9 +95,9 @@ pub(super) fn lint(report: &cxl_lint::Report) -> Markup {
                 }
                 dl {
                     dt { "Found" } dd { (finding.found) }
-                    dt { "Rule" } dd { (finding.rule.text()) " " code { (finding.rule.name()) } }
+                    dt { "Rule" } dd { (in_code(finding.rule.text())) " " code { (finding.rule.name()) } }
                     @if !finding.lost.is_empty() { dt { "So" } dd { (finding.lost) } }
-                    dt { "Remedy" } dd { (finding.rule.remedy()) }
+                    dt { "Remedy" } dd { (in_code(finding.rule.remedy())) }
                     @if let Some(kernels) = kernels(finding.kernels) { dt { "Kernels" } dd { (kernels) } }
                 }
             }

@@ -2,6 +2,7 @@
 //!
 //! **Invariant**: nothing is interpreted here; a line that is none of the three is an error.
 
+use cxl_model::words::counted;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -40,8 +41,9 @@ impl fmt::Display for FactsError {
             ),
             Self::CutOff { lines, last } => write!(
                 f,
-                "Linux did not come to its end: it stopped after {lines} lines about the machine, \
-                 the last of them \"{last}\""
+                "Linux did not come to its end: it stopped after {} about the machine, the last of \
+                 them \"{last}\"",
+                counted(lines, "line")
             ),
             Self::Line { number, text } => {
                 write!(f, "fact {number}: expected PATH=, PATH: or PATH>, found \"{text}\"")

@@ -20,6 +20,7 @@ use crate::console::Collected;
 use crate::report::{self, address, maybe_address};
 use cxl_model::dump::facts::hex;
 use cxl_model::scenario::Scenario;
+use cxl_model::words::counted;
 
 /// What one boot left to judge by.
 #[derive(Clone, Debug)]
@@ -756,7 +757,7 @@ impl Display for Verdict {
             return writeln!(f, "  refusal           {refusal}");
         }
         let Self { planned, as_planned, .. } = self;
-        write!(f, ": {as_planned} of {planned} region{} as planned", plural(*planned))?;
+        write!(f, ": {as_planned} of {} as planned", counted(planned, "region"))?;
         let some =
             |bytes: u64| if bytes == 0 { "none".to_owned() } else { Size(bytes).to_string() };
         match (self.online, self.persistent) {
@@ -768,7 +769,7 @@ impl Display for Verdict {
         }
         let beside = self.gaps.iter().filter(|gap| gap.region.is_none()).count();
         if beside > 0 && as_planned == planned {
-            write!(f, ", and {beside} gap{} beside them", plural(beside))?;
+            write!(f, ", and {} beside them", counted(beside, "gap"))?;
         }
         writeln!(f)?;
         for gap in &self.gaps {
@@ -789,17 +790,14 @@ impl Display for Verdict {
             }
         }
         if let Some(fields) = self.fields {
-            writeln!(f, "  registers         {fields} fields of our models, held against Linux's")?;
+            let fields = counted(fields, "field");
+            writeln!(f, "  registers         {fields} of our models, held against Linux's")?;
         }
         for note in &self.notes {
             writeln!(f, "  note              {note}")?;
         }
         self.attack.as_ref().map_or(Ok(()), |report| write!(f, "{report}"))
     }
-}
-
-fn plural(count: usize) -> &'static str {
-    if count == 1 { "" } else { "s" }
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use cxl_model::scenario::{
     Action, Bridge, BridgeVersion, Device, DeviceKind, FaultKind, Parent, Place, Scenario, Selects,
     WindowSource,
 };
+use cxl_model::words::counted;
 
 /// Decoders of each QEMU component since 8.2 (`CXL_HDM_DECODER_COUNT` in
 /// `include/hw/cxl/cxl_component.h`).
@@ -147,10 +148,10 @@ impl fmt::Display for Why {
                 "no decoders; QEMU hides those of a bridge with exactly one root port only",
             ),
             Self::Decoders { want, .. } => {
-                write!(f, "{want} decoders; QEMU's components have {DECODERS}")
+                write!(f, "{}; QEMU's components have {DECODERS}", counted(want, "decoder"))
             }
             Self::Targets(count) => {
-                write!(f, "{count} targets a decoder; QEMU's have {TARGET_COUNT}")
+                write!(f, "{} a decoder; QEMU's have {TARGET_COUNT}", counted(count, "target"))
             }
             Self::BackInvalidate => f.write_str(
                 "a path for back-invalidate (HDM-DB); this QEMU has no property hdm-db, 11.1 has it",
@@ -625,8 +626,8 @@ fn difference(scenario: &Scenario, here: &DirectRun, there: &DirectRun) -> Optio
         return Some(format!("{size} of {memory} memory would lie {there}; here {here}"));
     }
     if plan.regions.len() != other.regions.len() || plan.decoders != other.decoders {
-        let (here, there) = (plan.regions.len(), other.regions.len());
-        return Some(format!("the library would make {there} regions, here {here}"));
+        let (here, there) = (plan.regions.len(), counted(other.regions.len(), "region"));
+        return Some(format!("the library would make {there}, here {here}"));
     }
     None
 }

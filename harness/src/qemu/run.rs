@@ -38,6 +38,7 @@ use crate::run::{self, DirectRun, Inexpressible, Room, RunRequest, Tables};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Place, Scenario};
 use cxl_model::trace::{Direction, Traffic};
+use cxl_model::words::counted;
 
 /// How to run.
 #[derive(Clone, Debug)]
@@ -403,8 +404,8 @@ fn finish(
             );
         }
         Some(attack) if !attack.held => {
-            let changed = attack.changed;
-            report.facts.fail_of_peer(format!("the attack changed {changed} bits that are locked"));
+            let changed = counted(attack.changed, "locked bit");
+            report.facts.fail_of_peer(format!("the attack changed {changed}"));
         }
         Some(_) if !values => report.facts.fail_of_peer(format!("the attack is {LEFT_OUT}")),
         _ => {}

@@ -16,6 +16,7 @@ use crate::run::{self, Tables};
 use cxl_model::fabric::{DeviceDvsec, Fabric, HdmImage};
 use cxl_model::layout::AddressMap;
 use cxl_model::scenario::{Place, Scenario};
+use cxl_model::words::counted;
 
 /// A scenario, and where QEMU has put what it says.
 #[derive(Clone, Debug)]
@@ -59,7 +60,8 @@ impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Windows { expected, found } => {
-                write!(f, "QEMU's CEDT: expected {expected} windows, found {found}")
+                let expected = counted(expected, "window");
+                write!(f, "QEMU's CEDT: expected {expected}, found {found}")
             }
             Self::Window { name, expected, found } => {
                 write!(f, "QEMU's CEDT, {name}: expected {expected}, found {found}")

@@ -25,6 +25,7 @@ use crate::virtio::{Done, Trouble};
 use cxl_model::kept::Kept;
 use cxl_model::machine::{Machine, PlugText};
 use cxl_model::scenario::{Action, PathPolicy, Place};
+use cxl_model::words::counted;
 
 /// What a run in a KVM guest took, and what happened in it.
 #[derive(Clone, Debug, JsonSchema, Serialize)]
@@ -262,9 +263,13 @@ impl Display for DiskLine {
         let Self { reads, writes, flushes, failed, together, ram, direct, bounced, .. } = self;
         write!(
             f,
-            "{}: {reads} reads, {writes} writes, {flushes} flushes, {failed} failed, at most \
-             {together} in flight; {ram} bytes in RAM, {direct} in CXL memory direct, {bounced} bounced",
-            Size(self.size)
+            "{}: {}, {}, {flushes} flush{}, {failed} failed, at most {together} in flight; {} in RAM, \
+             {direct} in CXL memory direct, {bounced} bounced",
+            Size(self.size),
+            counted(reads, "read"),
+            counted(writes, "write"),
+            if *flushes == 1 { "" } else { "es" },
+            counted(ram, "byte"),
         )
     }
 }
@@ -592,11 +597,11 @@ impl Facts {
         };
         if *library != expected {
             let message = format!(
-                "the library counted {} reads, {} of them of configuration space, and {} writes; \
-                 KVM delivered {}, {} and {}",
-                library.reads,
+                "the library counted {}, {} of them of configuration space, and {}; KVM delivered {}, \
+                 {} and {}",
+                counted(library.reads, "read"),
                 library.config,
-                library.writes,
+                counted(library.writes, "write"),
                 delivered.reads,
                 delivered.config,
                 delivered.writes
@@ -623,9 +628,11 @@ impl Facts {
         };
         if !right {
             let message = format!(
-                "the library counted {} reads of memory in windows and {} writes; KVM delivered {} \
-                 and {}",
-                made.0, made.1, came.0, came.1
+                "the library counted {} of memory in windows and {}; KVM delivered {} and {}",
+                counted(made.0, "read"),
+                counted(made.1, "write"),
+                came.0,
+                came.1
             );
             self.fail(Finding::failure(Witness::Kvm, Moment::HandOff, message));
         }
@@ -786,8 +793,8 @@ impl Display for GuestMeasured {
         }
         match self.handoff {
             Some(time) => {
-                let (exits, ms) = (self.exits, time.as_secs_f64() * 1e3);
-                fact(f, "firmware", format_args!("done after {ms:.1} ms and {exits} exits"))?;
+                let (exits, ms) = (counted(self.exits, "exit"), time.as_secs_f64() * 1e3);
+                fact(f, "firmware", format_args!("done after {ms:.1} ms and {exits}"))?;
             }
             None => fact(f, "exits", self.exits)?,
         }
@@ -816,7 +823,7 @@ impl Display for GuestMeasured {
             fact(f, if index == 0 { "console" } else { "" }, line)?;
         }
         if hidden > 0 {
-            fact(f, "", format_args!("({hidden} lines before these in --json)"))?;
+            fact(f, "", format_args!("({} before these in --json)", counted(hidden, "line")))?;
         }
         Ok(())
     }
@@ -841,10 +848,11 @@ impl GuestMeasured {
                 said.push(format!("\"handed over\" {times}, first with code {code:#06x}"));
             }
             if passed + failed > 0 {
-                said.push(format!("{passed} checks \"passed\", {failed} \"failed\""));
+                let passed = counted(passed, "check");
+                said.push(format!("{passed} \"passed\", {failed} \"failed\""));
             }
             if attack_events > 0 {
-                said.push(format!("{attack_events} events of an \"attack\""));
+                said.push(format!("{} of an \"attack\"", counted(attack_events, "event")));
             }
             let said = said.join("; ");
             fact(f, "its own words", format_args!("{said} (nobody has checked them)"))?;
@@ -855,8 +863,9 @@ impl GuestMeasured {
                 f,
                 "internal error",
                 format_args!(
-                    "KVM exit 17, suberror 1 {what}, with {slots} ranges mirrored; the guest goes \
-                     on at {resume:#x}"
+                    "KVM exit 17, suberror 1 {what}, with {} mirrored; the guest goes on at \
+                     {resume:#x}",
+                    counted(slots, "range")
                 ),
             )?;
         }
@@ -874,8 +883,8 @@ impl GuestMeasured {
                 f,
                 "DMA",
                 format_args!(
-                    "channel {channel}, {together} in flight: {direct} bytes direct, {bounced} \
-                     bounced{error}"
+                    "channel {channel}, {together} in flight: {} direct, {bounced} bounced{error}",
+                    counted(direct, "byte")
                 ),
             )?;
         }

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::lines::{fact, heading};
 use super::{Facts, Finding, Verdict, Witness};
 use crate::vigil::Moment;
+use cxl_model::words::counted;
 
 /// A run on QEMU.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
@@ -110,7 +111,10 @@ impl Peer {
             _ => fact(
                 f,
                 "verifier",
-                format_args!("{verdict}: {locked} of {committed} committed decoders locked"),
+                format_args!(
+                    "{verdict}: {locked} of {} locked",
+                    counted(committed, "committed decoder")
+                ),
             )?,
         }
         match &self.attack {
@@ -120,7 +124,10 @@ impl Peer {
                 let verdict = if *held { "held" } else { "NOT HELD" };
                 let how = match bits {
                     0 => "nothing is locked, so nothing held".to_owned(),
-                    _ => format!("{verdict}: {changed} of {bits} locked bits changed when written"),
+                    _ => {
+                        let bits = counted(bits, "locked bit");
+                        format!("{verdict}: {changed} of {bits} changed when written")
+                    }
                 };
                 fact(f, "attack", how)?;
                 // Most components give way alike; say it once.

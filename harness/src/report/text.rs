@@ -16,8 +16,9 @@ use super::{
     Component, Decoder, Facts, Finding, Kind, LastState, Locks, Measured, Member, Report, Required,
     Runner, Stages, Verdict, Witness, passed, picture,
 };
-use crate::attack::Found;
+use crate::attack::{Found, hold};
 use cxl_model::trace::Count;
+use cxl_model::words::counted;
 use cxl_model::words::on_one_line;
 
 impl Display for Report {
@@ -98,7 +99,7 @@ fn tells_of_unused(finding: &Finding) -> bool {
 impl Display for Locks {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { in_use, in_force, not_locked, not_sealed, .. } = self;
-        let decoders = count(*in_use, "decoder");
+        let decoders = counted(*in_use, "decoder");
         let word = self.word();
         fact(f, "locks", format_args!("{in_force} of {decoders} in use locked: {word}"))?;
         // Where nothing is locked, each decoder says so in its line.
@@ -133,9 +134,7 @@ impl Facts {
         let integrity = match attack.integrity.found() {
             Found::Nothing => "nothing to hold: no range is sealed".to_owned(),
             Found::NotKnown => format!("not known: {}", attack.cut_off()),
-            Found::Holds(ranges) => {
-                format!("holds: none of {ranges} sealed ranges could be made to lead elsewhere")
-            }
+            Found::Holds(ranges) => format!("holds: {}", hold(ranges)),
             Found::Broken => "BROKEN".to_owned(),
         };
         fact(f, "integrity", integrity)?;
@@ -230,7 +229,7 @@ impl Facts {
             }
         } else {
             let bytes = Size(sizes.iter().sum());
-            let regions = count(sizes.len(), "region");
+            let regions = counted(sizes.len(), "region");
             let how = "every byte leads to one byte of one device";
             fact(f, "memory", format_args!("{bytes} in {regions}; {how}"))?;
         }
@@ -249,7 +248,7 @@ impl Facts {
         let committed = self.decoders.iter().filter(|d| control(d).committed());
         let locked = committed.clone().filter(|d| control(d).locked()).count();
         let Some(locks) = &self.locks else {
-            let committed = count(committed.count(), "committed decoder");
+            let committed = counted(committed.count(), "committed decoder");
             return fact(f, "locks", format_args!("{locked} of {committed} locked"));
         };
         if locks.in_use == 0 {
@@ -273,7 +272,7 @@ impl Facts {
         ];
         for (number, words) in words.map(|(probed, words)| (count_of(probed), words)) {
             if number > 0 {
-                let regions = count(number, "region");
+                let regions = counted(number, "region");
                 fact(f, "probe", format_args!("memory of {regions}: {words}"))?;
             }
         }
@@ -343,7 +342,7 @@ impl Facts {
         }
         heading(f, "register traffic of the firmware")?;
         seen_by(f, "the host, which counts each access")?;
-        let all = format!("{} reads, {} writes", traffic.reads, traffic.writes);
+        let all = both(traffic.reads, traffic.writes);
         fact(f, "all", all)?;
         if traffic.dropped != 0 {
             fact(f, "dropped", format_args!("{} of a wrong width", traffic.dropped))?;
@@ -355,10 +354,10 @@ impl Facts {
             alike.entry(key).or_default().push((&decoder.component, decoder.index));
         }
         for (Reverse((reads, writes, stages)), names) in alike {
-            let decoders = count(names.len(), "decoder");
+            let decoders = counted(names.len(), "decoder");
             let each = if names.len() == 1 { "" } else { " each" };
             let names = runs(&names);
-            let traffic = format!("{reads} reads, {writes} writes");
+            let traffic = both(reads, writes);
             fact(f, decoders, format_args!("{traffic}{each}: {names}"))?;
             if writes != 0 {
                 let Stages { found, program, commit, lock, after } = stages;
@@ -382,10 +381,10 @@ impl Facts {
 /// Reads and writes, those that there are.
 fn traffic_of(Count { reads, writes }: Count) -> String {
     match (reads, writes) {
-        (reads, 0) => count(reads as usize, "read"),
-        (0, writes) => count(writes as usize, "write"),
+        (reads, 0) => counted(reads as usize, "read"),
+        (0, writes) => counted(writes as usize, "write"),
         (reads, writes) => {
-            format!("{}, {}", count(writes as usize, "write"), count(reads as usize, "read"))
+            format!("{}, {}", counted(writes as usize, "write"), counted(reads as usize, "read"))
         }
     }
 }
@@ -416,8 +415,9 @@ fn runs(decoders: &[(&str, u8)]) -> String {
     runs.join(", ")
 }
 
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+/// So many of both.
+fn both(reads: u64, writes: u64) -> String {
+    format!("{}, {}", counted(reads, "read"), counted(writes, "write"))
 }
 
 impl Display for Component {
@@ -425,7 +425,7 @@ impl Display for Component {
         let indent = "  ".repeat(self.depth);
         let label = format!("{indent}{}", self.component);
         let decoders = match self.decoders {
-            Some(decoders) => format!(", {}", count(decoders.into(), "decoder")),
+            Some(decoders) => format!(", {}", counted(decoders, "decoder")),
             None if self.kind == Kind::HostBridge => ", no decoders".to_owned(),
             None => String::new(),
         };

@@ -500,7 +500,7 @@ fn events() {
         (
             "hot-add of huge",
             "refused",
-            "huge has 4 GiB of volatile memory, window0 2 GiB for each of its 1 ways",
+            "huge has 4 GiB of volatile memory, window0 2 GiB for each of its 1 way",
             0,
         ),
         ("hot-add of mem0", "done", "", 0),

@@ -18,6 +18,7 @@ use super::Machine;
 use crate::fabric::{self, Fabric, HdmImage, Parent};
 use crate::mapping::{self, Reason, ReasonText, admits};
 use crate::scenario::{self, DeviceKind, Partition, Place, Scenario};
+use crate::words::counted;
 
 /// Why a device could not be plugged in or pulled out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -250,11 +251,12 @@ impl fmt::Display for PlugText<'_> {
             } => {
                 write!(
                     f,
-                    "{} has {} of {partition} memory, {} {} for each of its {ways} ways",
+                    "{} has {} of {partition} memory, {} {} for each of its {}",
                     device(index),
                     Size(need),
                     window(at),
-                    Size(share)
+                    Size(share),
+                    counted(ways, "way")
                 )
             }
             PlugError::NoRoom { device: index, window: at, need, free, share, waiting } => {
@@ -277,9 +279,10 @@ impl fmt::Display for PlugText<'_> {
                 write!(
                     f,
                     "{} has no decoder left for {}: {committed} of {decoders} are committed, each \
-                     lists {targets} ports",
+                     lists {}",
                     machine.name(at),
-                    device(index)
+                    device(index),
+                    counted(targets, "port")
                 )?;
                 if waiting != 0 {
                     write!(f, ", and other devices without decoders wait for them: {waiting}")?;

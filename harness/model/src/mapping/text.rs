@@ -10,6 +10,7 @@ use cxl_regs::{Arithmetic, Decoder, Interleave, Size, Ways};
 use super::{At, Direct, Endpoint, Hop, Mapping, Path, Reach, Reason};
 use crate::fabric::{self, Fabric};
 use crate::scenario::Place;
+use crate::words::counted;
 
 /// A reason as one sentence.
 #[derive(Clone, Copy)]
@@ -72,7 +73,8 @@ impl Display for ReasonText<'_> {
                 write!(f, "{} has the same addresses", window_name(fabric, other))
             }
             Reason::TargetCount { ways, targets } => {
-                write!(f, "the window has {ways} ways and {targets} targets")
+                let (ways, targets) = (counted(ways, "way"), counted(targets, "target"));
+                write!(f, "the window has {ways} and {targets}")
             }
             Reason::XorMaps(error) => write!(f, "the window cannot pick a target: {error}"),
             Reason::NoSuchBridge { way, uid } => {

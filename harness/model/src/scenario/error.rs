@@ -5,6 +5,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use crate::typed::place;
+
 /// A scenario that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScenarioError {
@@ -23,7 +25,7 @@ pub struct ScenarioError {
 /// What is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
-    /// Not TOML, an unknown or missing key, or a value of another type; the parser's words.
+    /// Not TOML, an unknown or missing key, or a value of another type, as [`crate::typed`] says it.
     Text(String),
     /// A name that leads nowhere.
     UnknownName {
@@ -108,14 +110,12 @@ impl fmt::Display for Problem {
 impl ScenarioError {
     /// A problem at a byte range of the text.
     pub(super) fn at(text: &str, file: &str, span: Range<usize>, problem: Problem) -> Self {
-        let before = text.get(..span.start).unwrap_or(text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let line = text.get(line_start..).unwrap_or_default();
+        let (line, column) = place(text, span.start);
         Self {
             file: file.to_owned(),
-            line: before.matches('\n').count() + 1,
-            column: before.get(line_start..).unwrap_or_default().chars().count() + 1,
-            source_line: line.lines().next().unwrap_or_default().to_owned(),
+            line,
+            column,
+            source_line: text.lines().nth(line - 1).unwrap_or_default().to_owned(),
             problem: Box::new(problem),
         }
     }

@@ -4,8 +4,9 @@
 
 use toml::Spanned;
 
-use super::document::{self, Bytes, FaultName};
+use super::document::{self, FaultName};
 use super::names::{Names, Result, Source};
+use super::values::{Mask, Number};
 use super::{
     Bridge, DecoderRegister, Device, Fault, FaultKind, Place, Problem, RegisterAt, Switch,
 };
@@ -137,13 +138,13 @@ impl FaultKeys<'_> {
 
     /// The decoder, 0 unless given; it has to be there.
     fn decoder(&self) -> Result<u8> {
-        let decoder = self.given.decoder.as_ref().map_or(0, |decoder| *decoder.get_ref());
+        let decoder = self.given.decoder.as_ref().map_or(Number(0), |decoder| *decoder.get_ref());
         self.existing("decoder", decoder)
     }
 
     /// A decoder that a key names, if it is there.
-    fn existing(&self, key: &'static str, decoder: u8) -> Result<u8> {
-        if decoder < self.decoders {
+    fn existing(&self, key: &'static str, decoder: Number) -> Result<u8> {
+        if let Some(decoder) = decoder.fits().filter(|&fits: &u8| fits < self.decoders) {
             return Ok(decoder);
         }
         let given = if key == "into" { &self.given.into } else { &self.given.decoder };
@@ -182,7 +183,7 @@ impl FaultKeys<'_> {
     }
 
     fn bits(&self) -> Result<u32> {
-        let Bytes(bits) = self.need("bits", &self.given.bits)?;
+        let Mask(bits) = self.need("bits", &self.given.bits)?;
         if bits == 0 {
             let span = self.given.bits.as_ref().map_or(0..0, Spanned::span);
             return self.source.out_of_range(span, "bits", "at least one bit", "0");

@@ -16,8 +16,9 @@ use cxl_regs::hdm::GLOBAL_SPECS;
 use cxl_regs::mailbox::Mailbox;
 use toml::Spanned;
 
-use super::document::{self, Bytes, Is, RegisterName};
+use super::document::{self, Is, RegisterName};
 use super::names::{Names, Result, Source};
+use super::values::{Bytes, Number};
 use super::{Place, Problem, RegisterAt, ResetKind};
 
 /// A lock that lets something through.
@@ -122,10 +123,16 @@ impl document::Leak {
                 source.out_of_range(bits.span(), "bits", "at most 0xffffffff", "more")
             })?,
         };
-        let width = self.width.as_ref();
-        if let Some(width) = width.filter(|width| !matches!(width.get_ref(), 1 | 2 | 4 | 8)) {
-            return source.out_of_range(width.span(), "width", "1, 2, 4 or 8", width.get_ref());
-        }
+        let width = match &self.width {
+            None => None,
+            Some(width) => match width.get_ref().fits() {
+                Some(fits @ (1 | 2 | 4 | 8)) => Some(fits),
+                _ => {
+                    let found = width.get_ref();
+                    return source.out_of_range(width.span(), "width", "1, 2, 4 or 8", found);
+                }
+            },
+        };
         let decoder = matches!(register, RegisterAt::Decoder { .. });
         if !self.shows && !decoder {
             let because = "decode without registers is a decoder's".to_owned();
@@ -136,7 +143,7 @@ impl document::Leak {
             at,
             register,
             bits,
-            width: width.map(|width| *width.get_ref()),
+            width,
             value: self.value(source)?,
             when: self.when(source, names, at)?,
             by: self.by(source, names)?,
@@ -149,8 +156,8 @@ impl document::Leak {
         let refused = |expected| source.out_of_range(span.clone(), "register", expected, "another");
         let name = *self.register.get_ref();
         if let Some(register) = name.of_decoder() {
-            let decoder = self.decoder.as_ref().map_or(0, |decoder| *decoder.get_ref());
-            if decoder < decoders {
+            let decoder = self.decoder.as_ref().map_or(Number(0), |decoder| *decoder.get_ref());
+            if let Some(decoder) = decoder.fits().filter(|&fits: &u8| fits < decoders) {
                 return Ok(RegisterAt::Decoder { decoder, register });
             }
             let span = self.decoder.as_ref().map_or(self.at.span(), Spanned::span);

@@ -5,10 +5,12 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use cxl_regs::DECODER_UNIT;
 use toml::Spanned;
 
 use super::document::Document;
 use super::{Parent, Place, Problem, ScenarioError};
+use crate::typed::place;
 use crate::words::on_one_line;
 
 pub(super) type Result<T> = std::result::Result<T, ScenarioError>;
@@ -22,6 +24,25 @@ pub(super) struct Source<'t> {
 impl Source<'_> {
     pub(super) fn error(&self, span: Range<usize>, problem: Problem) -> ScenarioError {
         ScenarioError::at(self.text, self.file, span, problem)
+    }
+
+    /// A place, as errors have it.
+    pub(super) fn place(&self, span: &Range<usize>) -> String {
+        let (line, column) = place(self.text, span.start);
+        format!("{}:{line}:{column}", self.file)
+    }
+
+    /// What an address at a place would have been with `0x` in front, where it is decimal and no window can
+    /// be there, and that is where one could.
+    pub(super) fn meant_in_hexadecimal(&self, span: &Range<usize>) -> Option<String> {
+        let written = self.text.get(span.clone())?.trim_matches(['"', '\'']);
+        let digits = written.replace('_', "");
+        let [decimal, other] = [10, 16].map(|radix| u64::from_str_radix(&digits, radix).ok());
+        let (decimal, other) = (decimal?, other?);
+        let meant = !decimal.is_multiple_of(DECODER_UNIT) && other.is_multiple_of(DECODER_UNIT);
+        meant.then(|| {
+            format!("{written} is decimal, {decimal:#x}; the hexadecimal one is 0x{digits}")
+        })
     }
 
     pub(super) fn out_of_range<T>(

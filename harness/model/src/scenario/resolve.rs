@@ -12,16 +12,18 @@ use cxl_regs::hdm::{Capability, MAX_DEVICE_DECODERS};
 use cxl_regs::{Arithmetic, Coherency, DECODER_UNIT, Granularity, Hpa, Interleave, Ways};
 use toml::Spanned;
 
-use super::document::{self, ActionName, ArithmeticName, Bytes, Document, TargetName, WindowsName};
+use super::document::{self, ActionName, ArithmeticName, Document, WindowsName};
 use super::faults::faults;
 use super::leaks::leaks;
 use super::modes::modes;
 use super::names::{Names, Result, Source};
+use super::values::{Address, Bytes, Mask, Number, TargetName};
 use super::{
     Action, Bridge, Device, DeviceKind, Event, Fault, FaultKind, Parent, Place, Platform, Port,
     Problem, Region, RegisterAt, Reserve, SEGMENTS, SLOTS, Scenario, Switch, Window, WindowChoice,
     WindowSource,
 };
+use crate::typed::{self, Mistyped};
 
 /// Physical address width of a scenario that names none: 64 TiB, as current servers have.
 const DEFAULT_PHYSICAL_BITS: u8 = 46;
@@ -31,10 +33,8 @@ const DEFAULT_TARGET_COUNT: u8 = 8;
 
 pub(super) fn scenario(text: &str, file: &str) -> Result<Scenario> {
     let source = Source { text, file };
-    let document: Document = toml::from_str(text).map_err(|error| {
-        let problem = Problem::Text(error.message().to_owned());
-        source.error(error.span().unwrap_or(0..0), problem)
-    })?;
+    let document: Document = typed::read(text)
+        .map_err(|Mistyped { span, message }| source.error(span, Problem::Text(message)))?;
     let names = Names::collect(&source, &document)?;
     let platform = platform(&source, &document.platform)?;
     let bridges = bridges(&source, &names, &document.bridge)?;
@@ -44,7 +44,8 @@ pub(super) fn scenario(text: &str, file: &str) -> Result<Scenario> {
     one_thing_a_port(&source, &document, &switches, &devices, &names)?;
     no_cycles(&source, &document, &ports, &switches, &names)?;
     windows_once(&source, &platform, &document.window)?;
-    let windows = windows(&source, &names, &document.window, &bridges)?;
+    let mut nobody = NobodyUids::new(&bridges, &document.window);
+    let windows = windows(&source, &names, &document.window, &bridges, &mut nobody)?;
     let regions = regions(&source, &names, &document.region)?;
     let leave_out = document.leave_out.iter().map(|name| names.place(&source, name));
     let leave_out = leave_out.collect::<Result<_>>()?;
@@ -65,7 +66,7 @@ pub(super) fn scenario(text: &str, file: &str) -> Result<Scenario> {
     let events = events(&source, &names, &document.event)?;
     let scenario = Scenario {
         name: file.to_owned(),
-        description: document.description,
+        description: document.description.clone(),
         platform,
         bridges,
         ports,
@@ -81,6 +82,11 @@ pub(super) fn scenario(text: &str, file: &str) -> Result<Scenario> {
         leaks,
         modes,
         events,
+        remarks: nobody
+            .remarks(&source, &names, &document.window)
+            .chain(decimals(&source, &document))
+            .collect(),
+        nobodies: nobody.given.into_iter().map(|(name, uid)| (uid, name)).collect(),
     };
     buses_apart(&source, &document.bridge, &scenario)?;
     Ok(scenario)
@@ -88,10 +94,13 @@ pub(super) fn scenario(text: &str, file: &str) -> Result<Scenario> {
 
 fn platform(source: &Source<'_>, platform: &document::Platform) -> Result<Platform> {
     let physical_bits = match &platform.physical_bits {
-        Some(bits) if !(36..=52).contains(bits.get_ref()) => {
-            return source.out_of_range(bits.span(), "physical_bits", "36 to 52", bits.get_ref());
-        }
-        Some(bits) => *bits.get_ref(),
+        Some(bits) => match bits.get_ref().fits() {
+            Some(fits @ 36..=52) => fits,
+            _ => {
+                let found = bits.get_ref();
+                return source.out_of_range(bits.span(), "physical_bits", "36 to 52", found);
+            }
+        },
         None => DEFAULT_PHYSICAL_BITS,
     };
     let memory = match &platform.memory {
@@ -107,12 +116,15 @@ fn platform(source: &Source<'_>, platform: &document::Platform) -> Result<Platfo
     };
     let memory_base = match &platform.memory_base {
         Some(base) => {
-            let Bytes(found) = *base.get_ref();
+            let Address(found) = *base.get_ref();
             let end = found.checked_add(memory);
             let fits = end.is_some_and(|end| end <= 1 << physical_bits) && found >= 1 << 32;
             if !fits || !found.is_multiple_of(DECODER_UNIT) {
                 let expected = "a multiple of 256 MiB from 4 GiB on, with room for all memory";
-                return source.out_of_range(base.span(), "memory_base", expected, Hpa(found));
+                let meant = source.meant_in_hexadecimal(&base.span());
+                let meant = meant.map_or_else(String::new, |meant| format!(" ({meant})"));
+                let found = format!("{}{meant}", Hpa(found));
+                return source.out_of_range(base.span(), "memory_base", expected, found);
             }
             Some(Hpa(found))
         }
@@ -163,14 +175,17 @@ fn windows_once(
 
 fn decoders(
     source: &Source<'_>,
-    given: &Option<Spanned<u8>>,
+    given: &Option<Spanned<Number>>,
     none_allowed: bool,
     most: usize,
 ) -> Result<u8> {
     let Some(given) = given else { return Ok(DEFAULT_DECODERS) };
-    let count = *given.get_ref();
-    let encodable = Capability::encode_decoders(count).is_some() && usize::from(count) <= most;
-    if encodable || (none_allowed && count == 0) {
+    let encodable = |count: &u8| {
+        let encodable =
+            Capability::encode_decoders(*count).is_some() && usize::from(*count) <= most;
+        encodable || (none_allowed && *count == 0)
+    };
+    if let Some(count) = given.get_ref().fits().filter(encodable) {
         return Ok(count);
     }
     let expected = match (none_allowed, most > MAX_DEVICE_DECODERS) {
@@ -178,14 +193,17 @@ fn decoders(
         (false, true) => "1, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28 or 32",
         (false, false) => "1, 2, 4, 6, 8 or 10",
     };
-    source.out_of_range(given.span(), "decoders", expected, count)
+    source.out_of_range(given.span(), "decoders", expected, given.get_ref())
 }
 
-fn target_count(source: &Source<'_>, given: &Option<Spanned<u8>>) -> Result<u8> {
+fn target_count(source: &Source<'_>, given: &Option<Spanned<Number>>) -> Result<u8> {
     let Some(given) = given else { return Ok(DEFAULT_TARGET_COUNT) };
-    match *given.get_ref() {
-        count @ (1 | 2 | 4 | 8) => Ok(count),
-        count => source.out_of_range(given.span(), "target_count", "1, 2, 4 or 8", count),
+    match given.get_ref().fits() {
+        Some(count @ (1 | 2 | 4 | 8)) => Ok(count),
+        _ => {
+            let found = given.get_ref();
+            source.out_of_range(given.span(), "target_count", "1, 2, 4 or 8", found)
+        }
     }
 }
 
@@ -196,11 +214,16 @@ fn bridges(source: &Source<'_>, names: &Names, given: &[document::Bridge]) -> Re
         if let Some(other) = bridges.iter().find(|other| other.uid == uid) {
             return source.taken(given.uid.span(), "UID", uid, &other.name);
         }
-        let segment = given.segment.as_ref().map_or(0, |segment| *segment.get_ref());
-        if segment >= SEGMENTS {
-            let span = given.segment.as_ref().map_or(0..0, Spanned::span);
-            return source.out_of_range(span, "segment", "0 or 1", segment);
-        }
+        let segment = match &given.segment {
+            None => 0,
+            Some(segment) => match segment.get_ref().fits().filter(|&fits| fits < SEGMENTS) {
+                Some(fits) => fits,
+                None => {
+                    let found = segment.get_ref();
+                    return source.out_of_range(segment.span(), "segment", "0 or 1", found);
+                }
+            },
+        };
         let bus = match (&given.bus, u8::try_from(uid)) {
             (Some(bus), _) => *bus.get_ref(),
             (None, Ok(bus)) => bus,
@@ -377,8 +400,8 @@ fn windows(
     names: &Names,
     given: &[document::Window],
     bridges: &[Bridge],
+    nobody: &mut NobodyUids,
 ) -> Result<Vec<Window>> {
-    let mut nobody = NobodyUids::new(bridges, given);
     let mut windows: Vec<Window> = Vec::new();
     for (name, given) in names.windows.iter().zip(given) {
         let targets = given.targets.get_ref();
@@ -393,7 +416,7 @@ fn windows(
             name: name.clone(),
             targets: targets
                 .iter()
-                .map(|target| match target {
+                .map(|target| match target.get_ref() {
                     TargetName::Uid(uid) => *uid,
                     TargetName::Name(name) => {
                         let bridge = bridges.iter().find(|bridge| bridge.name == *name);
@@ -402,8 +425,8 @@ fn windows(
                 })
                 .collect(),
             size: given.size.0,
-            base: given.base.map(|Bytes(base)| Hpa(base)),
-            host: given.host.map(|Bytes(host)| Hpa(host)),
+            base: given.base.as_ref().map(|base| Hpa(base.get_ref().0)),
+            host: given.host.as_ref().map(|host| Hpa(host.get_ref().0)),
             interleave: Interleave::new(ways, granularity),
             width: given.interleave,
             arithmetic: match given.arithmetic {
@@ -460,7 +483,7 @@ fn xor_maps(source: &Source<'_>, window: &document::Window) -> Result<Vec<u64>> 
             Err(source.error(maps.span(), Problem::UselessKey { key: "xor_maps", because }))
         }
         (Some(maps), ArithmeticName::Xor) => {
-            Ok(maps.get_ref().iter().map(|&Bytes(map)| map).collect())
+            Ok(maps.get_ref().iter().map(|&Mask(map)| map).collect())
         }
     }
 }
@@ -475,11 +498,30 @@ impl NobodyUids {
     fn new(bridges: &[Bridge], windows: &[document::Window]) -> Self {
         let mut used: BTreeSet<u32> = bridges.iter().map(|bridge| bridge.uid).collect();
         for target in windows.iter().flat_map(|window| window.targets.get_ref()) {
-            if let TargetName::Uid(uid) = target {
+            if let TargetName::Uid(uid) = target.get_ref() {
                 used.insert(*uid);
             }
         }
         Self { used, given: BTreeMap::new() }
+    }
+
+    /// What is to be known of them: few who write a name mean nobody.
+    fn remarks<'a>(
+        &'a self,
+        source: &'a Source<'_>,
+        names: &'a Names,
+        windows: &'a [document::Window],
+    ) -> impl Iterator<Item = String> + 'a {
+        let targets = windows.iter().flat_map(|window| window.targets.get_ref());
+        targets.filter_map(|target| {
+            let TargetName::Name(name) = target.get_ref() else { return None };
+            let uid = self.given.get(name)?;
+            Some(format!(
+                "{}: `targets`: {}; the table has the UID {uid} for it",
+                source.place(&target.span()),
+                no_such_bridge(name, &names.bridges)
+            ))
+        })
     }
 
     fn uid(&mut self, name: &str) -> u32 {
@@ -491,6 +533,34 @@ impl NobodyUids {
             free
         })
     }
+}
+
+/// Who is not there, and who is.
+pub(super) fn no_such_bridge(name: &str, bridges: &[String]) -> String {
+    let name = crate::words::on_one_line(name);
+    match bridges {
+        [] => format!("no host bridge is called {name}; there is none"),
+        [only] => format!("no host bridge is called {name}; there is {only}"),
+        some => format!("no host bridge is called {name}; there are {}", some.join(", ")),
+    }
+}
+
+/// Addresses that were meant in hexadecimal, to judge by where they are.
+fn decimals(source: &Source<'_>, document: &Document) -> impl Iterator<Item = String> {
+    let windows = document.window.iter();
+    let windows = windows.flat_map(|it| [("base", &it.base), ("host", &it.host)]);
+    let windows = windows.filter_map(|(key, address)| Some((key, address.as_ref()?.span())));
+    let regions = document.region.iter().filter_map(|region| region.get_ref().window.as_ref());
+    let named = |name: &&Spanned<String>| {
+        !document.window.iter().any(|window| {
+            window.name.as_ref().is_some_and(|other| other.get_ref() == name.get_ref())
+        })
+    };
+    let regions = regions.filter(named).map(|name| ("window", name.span()));
+    windows.chain(regions).filter_map(|(key, span)| {
+        let meant = source.meant_in_hexadecimal(&span)?;
+        Some(format!("{}: `{key}`: {meant}", source.place(&span)))
+    })
 }
 
 fn restrictions(names: Option<&[document::RestrictionName]>) -> Restrictions {
