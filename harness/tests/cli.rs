@@ -37,7 +37,7 @@ fn json(arguments: &[&str], code: i32) -> Value {
 
 #[test]
 fn exit_0_is_good_1_refused_and_2_bad_input() {
-    let cases: [(&[&str], i32); 23] = [
+    let cases: [(&[&str], i32); 24] = [
         (&["boot", "--direct"], 0),
         (&["boot", "--direct", "ambiguous"], 1),
         (&["boot", "--direct", "commit-error"], 1),
