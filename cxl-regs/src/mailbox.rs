@@ -219,6 +219,10 @@ codes! {
         SetLabels = 0x4103, "Set LSA";
         /// Get Health Info.
         GetHealthInfo = 0x4200, "Get Health Info";
+        /// Get Shutdown State.
+        GetShutdownState = 0x4203, "Get Shutdown State";
+        /// Set Shutdown State.
+        SetShutdownState = 0x4204, "Set Shutdown State";
     }
 }
 

@@ -21,6 +21,7 @@
 //! 0x000020   8  the device's serial number
 //! 0x000028  64  the device's name, zeroes behind it
 //! 0x100000  64 KiB of labels, all zeroes where nobody has written any
+//! 0x110000   1  the shutdown state that was set: 0 clean, 1 dirty
 //! 0x200000      the persistent partition
 //! ```
 //!
@@ -97,6 +98,10 @@ const VERSION: u32 = 1;
 const BYTES_AT: u64 = 2 << 20;
 /// Where a device's labels are.
 const LABELS_AT: u64 = 1 << 20;
+/// Bytes of labels of a device with persistent memory.
+pub(crate) const LABEL_STORAGE: usize = 64 * 1024;
+/// Where a device's shutdown state is: files from before it was kept have 0 there, which is clean.
+const SHUTDOWN_STATE_AT: u64 = LABELS_AT + LABEL_STORAGE as u64;
 /// The longest name of a device.
 const NAME: usize = 64;
 const MOST_MEMBERS: usize = 16;
@@ -385,7 +390,7 @@ pub(crate) struct Found {
     pub(crate) record: SetRecord,
 }
 
-/// Where a device's file has its labels.
+/// Where a device's file has its labels and its shutdown state.
 #[derive(Debug)]
 pub(crate) struct LabelFile(File);
 
@@ -398,6 +403,18 @@ impl LabelFile {
     /// Puts some of them at an offset; what a machine that dies has written is there.
     pub(crate) fn write(&self, offset: usize, labels: &[u8]) -> io::Result<()> {
         self.0.write_all_at(labels, LABELS_AT + offset as u64)
+    }
+
+    /// The shutdown state.
+    pub(crate) fn shutdown_state(&self) -> io::Result<u8> {
+        let mut state = [0];
+        self.0.read_exact_at(&mut state, SHUTDOWN_STATE_AT)?;
+        Ok(state[0])
+    }
+
+    /// Puts another one there.
+    pub(crate) fn set_shutdown_state(&self, state: u8) -> io::Result<()> {
+        self.0.write_all_at(&[state], SHUTDOWN_STATE_AT)
     }
 }
 

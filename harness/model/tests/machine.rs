@@ -200,11 +200,11 @@ fn command(machine: &mut Machine, opcode: u32, input: &[u8]) -> (u32, Vec<u8>) {
 #[test]
 fn a_mailbox_tells_its_commands_in_the_command_effects_log() {
     let mut machine = machine(SMALL);
-    // 0da9c0b5-bf41-4b78-8f79-96b1623b3f17; one log, of 13 entries of 4 bytes.
+    // 0da9c0b5-bf41-4b78-8f79-96b1623b3f17; one log, of 15 entries of 4 bytes.
     let name = *b"\x0d\xa9\xc0\xb5\xbf\x41\x4b\x78\x8f\x79\x96\xb1\x62\x3b\x3f\x17";
     let (code, logs) = command(&mut machine, 0x0400, &[]);
     assert_eq!((code, &logs[..8]), (0, &[1, 0, 0, 0, 0, 0, 0, 0][..]));
-    assert_eq!((&logs[8..24], &logs[24..]), (&name[..], &[52, 0, 0, 0][..]));
+    assert_eq!((&logs[8..24], &logs[24..]), (&name[..], &[60, 0, 0, 0][..]));
     let ask = |offset: u8, length: u8| {
         let mut input = name.to_vec();
         input.extend([offset, 0, 0, 0, length, 0, 0, 0]);
@@ -224,10 +224,12 @@ fn a_mailbox_tells_its_commands_in_the_command_effects_log() {
         [0x02, 0x41, 0x00, 0x00],
         [0x03, 0x41, 0x06, 0x00],
         [0x00, 0x42, 0x00, 0x00],
+        [0x03, 0x42, 0x00, 0x00],
+        [0x04, 0x42, 0x08, 0x00],
     ];
-    assert_eq!(command(&mut machine, 0x0401, &ask(0, 52)), (0, log.concat()));
+    assert_eq!(command(&mut machine, 0x0401, &ask(0, 60)), (0, log.concat()));
     assert_eq!(command(&mut machine, 0x0401, &ask(4, 8)), (0, log[1..3].concat()));
-    assert_eq!(command(&mut machine, 0x0401, &ask(4, 52)).0, 0x02, "past the end");
+    assert_eq!(command(&mut machine, 0x0401, &ask(4, 60)).0, 0x02, "past the end");
     assert_eq!(command(&mut machine, 0x0401, &[0; 24]).0, 0x17, "no such log");
     // What the log names is there, with or without the input that it wants; what it does not, is not.
     for opcode in 0..0x6000 {
@@ -301,6 +303,57 @@ fn labels_are_kept_in_the_device_s_file_and_come_back() {
     drop(first);
     let mut second = started();
     assert_eq!(command(&mut second, 0x4102, &get(254, 8)), (0, b"\0\0kept\0\0".to_vec()));
+}
+
+#[test]
+fn the_shutdown_state_is_what_was_set_over_every_reset() {
+    let mut machine = machine(SMALL);
+    assert_eq!(command(&mut machine, 0x4203, &[]), (0, vec![0]), "clean");
+    for reset in Reset::ALL {
+        for state in [1, 0] {
+            assert_eq!(command(&mut machine, 0x4204, &[state]), (0, vec![]));
+            machine.reset_device(0, reset);
+            machine.assign();
+            assert_eq!(command(&mut machine, 0x4203, &[]), (0, vec![state]), "{reset:?}");
+        }
+    }
+    assert_eq!(command(&mut machine, 0x4204, &[1]).0, 0);
+    for bit in 1..8 {
+        assert_eq!(command(&mut machine, 0x4204, &[1 << bit]).0, 0x02, "bit {bit} is reserved");
+    }
+    for wrong in [&[][..], &[0, 0]] {
+        assert_eq!(command(&mut machine, 0x4204, wrong).0, 0x16, "{} bytes", wrong.len());
+    }
+    assert_eq!(command(&mut machine, 0x4203, &[0]).0, 0x16, "it takes no input");
+    assert_eq!(command(&mut machine, 0x4203, &[]), (0, vec![1]), "what is refused changes nothing");
+
+    let mut volatile = Machine::new(&scenario(&SMALL.replace("persistent = \"256MiB\"", "")));
+    assert_eq!(command(&mut volatile, 0x4203, &[]).0, 0x03);
+    assert_eq!(command(&mut volatile, 0x4204, &[1]).0, 0x03);
+}
+
+#[test]
+fn the_shutdown_state_is_kept_in_the_device_s_file_and_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let started = || {
+        let mut machine = machine(SMALL);
+        machine.keep_media(Store::open(folder.path()).unwrap()).unwrap();
+        machine
+    };
+    let mut first = started();
+    assert_eq!(command(&mut first, 0x4203, &[]), (0, vec![0]), "clean");
+    assert_eq!(command(&mut first, 0x4204, &[1]).0, 0);
+    // Behind the labels, and nothing of them. A machine that is killed has written it, too.
+    let file = std::fs::read(folder.path().join("mem0.media")).unwrap();
+    assert_eq!(file[0x11_0000], 1);
+    assert!(file[0x10_0000..0x11_0000].iter().all(|byte| *byte == 0));
+    assert!(file[0x11_0001..0x20_0000].iter().all(|byte| *byte == 0));
+    drop(first);
+    let mut second = started();
+    assert_eq!(command(&mut second, 0x4203, &[]), (0, vec![1]));
+    assert_eq!(command(&mut second, 0x4204, &[0]).0, 0);
+    drop(second);
+    assert_eq!(command(&mut started(), 0x4203, &[]), (0, vec![0]));
 }
 
 #[test]

@@ -265,6 +265,8 @@ const WARNINGS: &[(&str, &str)] = &[
         "of a CXL 1.1 bridge there is what tells that it is one; behind its RCRB nothing answers",
     ),
     ("failed to find decoder mapping", "a bridge without decoders: see `PASS_THROUGH`"),
+    ("failed to attach decoder", "a bridge without decoders: see `PASS_THROUGH`; from 7.x"),
+    (": resetting", "a reset that was asked for; newer kernels tell each of them"),
     (
         "SBR happened without memory regions removal",
         "a bus reset that was asked for, regions in use",

@@ -1,8 +1,10 @@
 //! What the commands of a Type 3 device's mailbox do (CXL r3.1 section 8.2.9): those that an
-//! operating system wants before it takes a memory device, and those that labels need.
+//! operating system wants before it takes a memory device, and those that labels and persistent
+//! memory need.
 //!
 //! The models have no events, no errors and no temperature of their own: event logs are empty,
-//! health is good.
+//! health is good. What was stored is kept whatever the shutdown state is, so that no dirty
+//! shutdown is ever counted.
 //!
 //! **Invariant**: a command either succeeds, or changes nothing.
 
@@ -15,10 +17,7 @@ use cxl_regs::mailbox::{IdentifyMemoryDevice, Opcode, PartitionInfo, ReturnCode}
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::media::Media;
-use crate::store::LabelFile;
-
-/// Bytes of labels of a device with persistent memory.
-const LABEL_STORAGE: usize = 64 * 1024;
+use crate::store::{LABEL_STORAGE, LabelFile};
 
 /// The Command Effects Log's name (section 8.2.9.5.2.1), as bytes on the wire.
 const COMMAND_EFFECTS: [u8; 16] = [
@@ -37,6 +36,9 @@ const EVENT_LOGS: u8 = 4;
 /// Interrupt policy of one event log: how, and by which vector.
 const INTERRUPT_MODE: u8 = 0b11;
 
+/// The shutdown state's one bit (section 8.2.9.9.3.4); the others are reserved.
+const DIRTY: u8 = 1;
+
 /// How many bytes of input a command takes.
 enum Input {
     Exactly(usize),
@@ -44,7 +46,7 @@ enum Input {
 }
 
 /// A command of these devices: its effects, and its input. `None` for one that they lack.
-fn command(opcode: Opcode, labels: bool) -> Option<(u16, Input)> {
+fn command(opcode: Opcode, persistent: bool) -> Option<(u16, Input)> {
     use Input::{AtLeast, Exactly};
     Some(match opcode {
         Opcode::GetEventRecords => (NOTHING, Exactly(1)),
@@ -57,14 +59,16 @@ fn command(opcode: Opcode, labels: bool) -> Option<(u16, Input)> {
         Opcode::GetLog => (NOTHING, Exactly(24)),
         Opcode::IdentifyMemoryDevice | Opcode::GetPartitionInfo => (NOTHING, Exactly(0)),
         Opcode::GetHealthInfo => (NOTHING, Exactly(0)),
-        Opcode::GetLabels if labels => (NOTHING, Exactly(8)),
-        Opcode::SetLabels if labels => (CONFIGURATION | DATA, AtLeast(8)),
+        Opcode::GetLabels if persistent => (NOTHING, Exactly(8)),
+        Opcode::SetLabels if persistent => (CONFIGURATION | DATA, AtLeast(8)),
+        Opcode::GetShutdownState if persistent => (NOTHING, Exactly(0)),
+        Opcode::SetShutdownState if persistent => (POLICY, Exactly(1)),
         _ => return None,
     })
 }
 
 /// In the order of their codes, as the Command Effects Log lists them.
-const COMMANDS: [Opcode; 13] = [
+const COMMANDS: [Opcode; 15] = [
     Opcode::GetEventRecords,
     Opcode::ClearEventRecords,
     Opcode::GetEventInterruptPolicy,
@@ -78,6 +82,8 @@ const COMMANDS: [Opcode; 13] = [
     Opcode::GetLabels,
     Opcode::SetLabels,
     Opcode::GetHealthInfo,
+    Opcode::GetShutdownState,
+    Opcode::SetShutdownState,
 ];
 
 /// What the commands of one device know and keep.
@@ -87,7 +93,9 @@ pub struct Commands {
     persistent: u64,
     /// Labels; empty without persistent memory. Kept over every reset, as the memory is.
     labels: Arc<Vec<u8>>,
-    /// Where they are kept beyond the machine, if they are.
+    /// The shutdown state that was set. Kept as labels are.
+    dirty: bool,
+    /// Where both are kept beyond the machine, if they are.
     label_file: Option<Arc<LabelFile>>,
     /// The time that was set, and when that was.
     timestamp: Option<(u64, Instant)>,
@@ -102,16 +110,18 @@ impl Commands {
             volatile: media.volatile(),
             persistent: media.persistent(),
             labels: Arc::new(vec![0; labels]),
+            dirty: false,
             label_file: None,
             timestamp: None,
             interrupt_policy: [0; EVENT_LOGS as usize],
         }
     }
 
-    /// From now on labels are those of a file, and go there.
+    /// From now on labels and shutdown state are those of a file, and go there.
     pub(crate) fn keep_labels(&mut self, file: LabelFile) -> io::Result<()> {
         let labels: &mut Vec<u8> = Arc::make_mut(&mut self.labels);
         file.read(labels)?;
+        self.dirty = file.shutdown_state()? & DIRTY != 0;
         self.label_file = Some(Arc::new(file));
         Ok(())
     }
@@ -195,6 +205,19 @@ impl Commands {
                 output.as_bytes().to_vec()
             }
             Opcode::GetHealthInfo => vec![0; 18],
+            Opcode::GetShutdownState => vec![if self.dirty { DIRTY } else { 0 }],
+            Opcode::SetShutdownState => {
+                let state = byte(input, 0);
+                if state & !DIRTY != 0 {
+                    return Err(ReturnCode::InvalidInput);
+                }
+                // First where it may fail.
+                let kept =
+                    self.label_file.as_ref().map_or(Ok(()), |file| file.set_shutdown_state(state));
+                kept.map_err(|_| ReturnCode::InternalError)?;
+                self.dirty = state != 0;
+                Vec::new()
+            }
             Opcode::GetLabels => {
                 part(&self.labels, dword(input, 0), dword(input, 4), room)?.to_vec()
             }

@@ -161,7 +161,7 @@ impl Mailbox {
         ReturnCode::Success
     }
 
-    /// From now on labels are those of a file, and go there.
+    /// From now on labels and shutdown state are those of a file, and go there.
     pub(crate) fn keep_labels(&mut self, file: LabelFile) -> io::Result<()> {
         self.commands.keep_labels(file)
     }
