@@ -224,6 +224,13 @@ impl Place {
         Self { first: self.first & !0xFF0F | COMPONENT, ..self }
     }
 
+    /// Another decoder of the component whose decoder it is.
+    #[cold]
+    pub(crate) fn with_decoder(self, index: u8) -> Self {
+        let mask = u32::from(INDEX_MASK) << 8;
+        Self { first: self.first & !mask | u32::from(index) << 8 & mask, ..self }
+    }
+
     const fn depth(&self) -> u8 {
         self.first as u8 >> 4
     }
