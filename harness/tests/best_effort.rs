@@ -688,11 +688,8 @@ fn four_way(broken_sets: &str, fault: &str) -> String {
 /// becomes of them.
 #[test]
 fn a_lock_that_fails_costs_what_is_locked_of_its_set() {
-    let faults = [
-        r#"kind = "stuck-bit", register = "control", bits = "0x100""#,
-        r#"kind = "lock-lost""#,
-        r#"kind = "dropped-write", register = "control", after = 2"#,
-    ];
+    let faults =
+        [r#"kind = "lock-lost""#, r#"kind = "dropped-write", register = "control", after = 2"#];
     for fault in faults {
         for failing in 0..4 {
             let fault = format!("at = \"mem{failing}\", {fault}");
@@ -704,6 +701,31 @@ fn a_lock_that_fails_costs_what_is_locked_of_its_set() {
             let (in_use, _) = left(&four_way("unused", &fault));
             assert!(in_use.is_empty(), "{fault}: {in_use:?}");
         }
+    }
+}
+
+/// A decoder that does not take Lock On Commit is found before anything is locked: what shares a path with
+/// it and nothing else is as it was found, and has another chance.
+#[test]
+fn what_takes_no_lock_costs_itself_and_strands_nothing() {
+    let fault = |at| {
+        format!("at = \"{at}\", kind = \"stuck-bit\", register = \"control\", bits = \"0x100\"")
+    };
+    for failing in 0..4 {
+        for (broken_sets, at) in [("flat", "mem"), ("narrower", "mem"), ("flat", "hb")] {
+            let text = four_way(broken_sets, &fault(format!("{at}{failing}")));
+            let (in_use, lost) = left(&text);
+            let others: Vec<_> = (0..4).filter(|other| *other != failing).collect();
+            assert_eq!((in_use, lost.len()), (others, 1), "{broken_sets}: {lost:?}");
+            assert!(lost[0].contains("HDM Decoder Control"), "{lost:?}");
+            let scenario = Scenario::parse(&text, "test").unwrap();
+            let Run { machine, .. } = run(&scenario, Fault::None, &text);
+            let (fabric, found) = (machine.fabric(), Machine::new(&scenario).fabric());
+            assert_eq!(fabric.bridges[failing].hdm, found.bridges[failing].hdm);
+            assert_eq!(fabric.devices[failing].hdm, found.devices[failing].hdm);
+        }
+        let (in_use, _) = left(&four_way("unused", &fault(format!("mem{failing}"))));
+        assert!(in_use.is_empty(), "{in_use:?}");
     }
 }
 

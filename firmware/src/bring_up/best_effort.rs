@@ -1,7 +1,7 @@
 //! Bringing up what can be: a component that fails costs itself and what lies below it.
 //!
 //! 1. Discover; what makes no sense is remarked and left alone.
-//! 2. Plan, commit without locks, verify, probe. Whatever fails has a culprit, which gets a
+//! 2. Plan, ask each decoder whether it takes its lock, commit without, verify, probe. Whatever fails has a culprit, which gets a
 //!    [`Node::fault`]; all that was written is undone, and the round begins again without it.
 //! 3. Lock what a whole round was content with (`commit::lock`), and look at it once more.
 //! 4. What a lock cost that failed in another member of its set has another chance, beside what is in use.
@@ -12,7 +12,7 @@
 
 use super::{Extent, Scope, WorkspaceMut, check};
 use crate::commit::lock::lock_all;
-use crate::commit::undo;
+use crate::commit::{commit_all, undo};
 use crate::committed::{self, CommittedDecoder, CommittedMut, Fate, Probed};
 use crate::decoder_registers::DecoderRegisters;
 use crate::discover::discover_as;
@@ -443,16 +443,17 @@ fn round(
         plan(platform, tree, policy, wanted.reborrow())?;
     }
     let wanted = wanted.view();
-    let (receipt, committed_as, round) =
-        match scope.commit(hw, clock, tree, wanted, trial, &mut *committed) {
-            Ok(receipt) => (receipt, trial, Round::Tried),
-            // Somebody's: ours, of an earlier run, if it is as the policy wants it.
-            Err(error) if is_foreign(&error) && !scope.is_later() => {
-                let receipt = scope.commit(hw, clock, tree, wanted, policy, &mut *committed)?;
-                (receipt, policy, Round::Final)
-            }
-            Err(error) => return Err(error),
-        };
+    let job = scope.job(tree, wanted, trial, trial.path != policy.path);
+    let (receipt, committed_as, round) = match commit_all(hw, clock, job, &mut *committed) {
+        Ok(receipt) => (receipt, trial, Round::Tried),
+        // Somebody's: ours, of an earlier run, if it is as the policy wants it.
+        Err(error) if is_foreign(&error) && !scope.is_later() => {
+            let job = scope.job(tree, wanted, policy, false);
+            let receipt = commit_all(hw, clock, job, &mut *committed)?;
+            (receipt, policy, Round::Final)
+        }
+        Err(error) => return Err(error),
+    };
     let seen = (&mut *committed, &mut *findings, &mut **errors);
     let probed = check(hw, platform, tree, wanted, committed_as, scope, seen);
     let failure = findings.list.iter().find(|finding| finding.is_failure()).copied();
