@@ -773,6 +773,55 @@ fn what_a_failed_lock_gives_back_goes_beside_what_is_locked() {
     assert_eq!(lost.len(), 1, "{lost:?}");
 }
 
+/// What a lock costs is planned once more beside what is in use by then: that moves away from where it was,
+/// and what was said of the rest still holds.
+#[test]
+fn notes_of_what_is_in_use_outlive_a_plan_beside_it() {
+    let apart = r#"
+        [[bridge]]
+        uid = 80
+        [[port]]
+        below = "hb4"
+        [[device]]
+        below = "port4"
+        volatile = "256MiB"
+        persistent = "256MiB"
+        [[window]]
+        targets = ["hb4"]
+        size = "256MiB"
+        restrictions = ["host-only", "volatile"]
+    "#;
+    let done = |fault: &str, earlier| {
+        let text = format!("{}{apart}", four_way("flat", fault));
+        let mut machine = Machine::new(&Scenario::parse(&text, "test").unwrap());
+        let wanted = run::RunRequest::of(&machine).unwrap().after(earlier);
+        let tables = run::platform(&machine).unwrap();
+        let occupied: Vec<_> = machine.map().fixed().collect();
+        let platform = Platform { occupied: &occupied, ..tables.platform() };
+        let mut clock = machine.clock();
+        let done = run::on(&mut machine, &mut clock, &platform, &wanted);
+        assert_eq!(done.refusal, None, "{fault}");
+        (machine, done)
+    };
+    // Nothing is wrong yet: of the set's device 0 the lock goes when it was read often enough.
+    let (_, before) = done(r#"at = "mem0", kind = "lock-lost", after = 1000"#, vec![]);
+    let record = handoff::read(&before.handoff).unwrap();
+    let earlier: Vec<_> = record.ranges().collect();
+    let set = earlier.iter().find(|range| range.device == Path::new(16, &[0]).unwrap()).unwrap();
+    let unused = |note: &Note| matches!(note, Note::Unused { why: Why::Refused { .. }, .. });
+    assert_eq!(before.room.plan.notes.iter().filter(|note| unused(note)).count(), 1);
+    let (machine, after) = done(r#"at = "mem0", kind = "lock-lost""#, earlier.clone());
+    let in_use = served(&machine, &after, "after");
+    assert_eq!(in_use.len(), 4, "{in_use:?}");
+    let notes: Vec<_> = after.room.plan.notes.iter().copied().collect();
+    let moved = Note::NotKept { device: set.device, span: set.span, partition: set.partition };
+    let not_kept = notes.iter().filter(|note| matches!(note, Note::NotKept { .. }));
+    assert_eq!(not_kept.copied().collect::<Vec<_>>(), [moved], "{notes:?}");
+    assert_eq!(notes.iter().filter(|note| unused(note)).count(), 1, "{notes:?}");
+    // The device that lost its lock, and the kind of memory that has no place.
+    assert_eq!(after.extent, Extent::Less { lost: 2 });
+}
+
 /// A device that has no place for one kind of its memory has the other kind in use, and the plan says which
 /// refusal the first one met.
 #[test]

@@ -18,7 +18,7 @@ use crate::decoder_registers::DecoderRegisters;
 use crate::discover::discover_as;
 use crate::error::{Code, Error, Place};
 use crate::mmio::{Clock, Mmio};
-use crate::plan::{NodeUse, PlanRef, Region, plan, plan_beside};
+use crate::plan::{NodeUse, Note, PlanRef, Region, Why, plan, plan_again};
 use crate::platform::{Platform, claims};
 use crate::policy::{PathPolicy, Policy};
 use crate::probe::probe;
@@ -412,7 +412,16 @@ fn extent(policy: &Policy<'_>, work: &WorkspaceMut<'_>) -> Result<Extent, Error>
     let faults = tree.iter().filter_map(|(_, node)| node.fault).filter(Error::is_failure).count();
     let failures = work.findings.list.iter().filter(|finding| finding.is_failure()).count();
     let remarks = usize::from(work.topology.remarks.lost());
-    let less = work.plan.uses.iter().filter(|used| used.withholds()).count();
+    // Of what was in use before the last plan its notes say so.
+    let withheld = |id: NodeId| {
+        let uses = work.plan.uses.get(usize::from(id.0));
+        let mut notes = work.plan.notes.iter();
+        uses.is_some_and(NodeUse::withholds)
+            || notes.any(|note| {
+                matches!(note, Note::Unused { device, why: Why::Refused { .. }, .. } if *device == id)
+            })
+    };
+    let less = tree.iter().filter(|(id, _)| withheld(*id)).count();
     let lost = remarks + faults + failures + less + work.probe.list().len();
     Ok(match u16::try_from(lost) {
         Ok(0) => Extent::Whole,
@@ -432,13 +441,12 @@ fn round(
     work: &mut WorkspaceMut<'_>,
 ) -> Result<Round, Error> {
     let WorkspaceMut { topology, plan: wanted, committed, findings, probe: errors } = work;
-    wanted.clear();
     findings.clear();
     errors.clear();
     let tree = Tree(&topology.nodes);
     if scope.is_later() {
         verify(hw, platform, tree, policy, &mut *committed, &mut *findings);
-        plan_beside(platform, tree, policy, committed.view(), wanted.reborrow())?;
+        plan_again(platform, tree, policy, committed.view(), wanted.reborrow())?;
     } else {
         plan(platform, tree, policy, wanted.reborrow())?;
     }
