@@ -773,6 +773,54 @@ fn what_a_failed_lock_gives_back_goes_beside_what_is_locked() {
     assert_eq!(lost.len(), 1, "{lost:?}");
 }
 
+/// What the policy asks for and is not there is a loss, of a set as of a device alone; but what it leaves out
+/// it does not want.
+#[test]
+fn memory_that_is_asked_for_and_not_there_is_lost() {
+    let machine = r#"
+        policy = { on_failure = "best-effort" }
+        bridge = [{ uid = 16 }]
+        port = [{ below = "hb0", number = 1 }, { below = "hb0", number = 2 }, { below = "hb0", number = 3 }]
+        window = [{ targets = ["hb0"], size = "2GiB" }]
+    "#;
+    let devices = |absent: &str| {
+        format!(
+            r#"device = [
+                {{ name = "mem0", below = "port0", volatile = "256MiB" }},
+                {{ name = "mem1", below = "port1", volatile = "256MiB"{absent} }},
+                {{ name = "mem2", below = "port2", volatile = "256MiB" }},
+            ]
+            "#
+        )
+    };
+    let set = r#"region = [{ devices = ["mem0", "mem1"] }]"#;
+    let alone = r#"region = [{ device = "mem1" }]"#;
+    let (there, absent) = (devices(""), devices(", present = false"));
+    let left_out = r#"leave_out = ["mem1"]"#;
+    let lost = ["the policy names a device at bridge 16 port 2; there is none"];
+    for (devices, asked, left_out, expected, in_use) in [
+        (&there, set, "", &[][..], 3),
+        (&absent, set, "", &lost, 2),
+        (&absent, alone, "", &lost, 2),
+        (&absent, "", "", &[], 2),
+        (&absent, set, left_out, &[], 2),
+        (&there, set, left_out, &[], 2),
+    ] {
+        let text = format!(
+            "{machine}{devices}{left_out}
+{asked}"
+        );
+        let scenario = Scenario::parse(&text, "test").unwrap_or_else(|e| panic!("{text}: {e}"));
+        let Run { machine, done, .. } = run(&scenario, Fault::None, &text);
+        assert_eq!(done.refusal, None, "{text}");
+        let found: BTreeSet<_> = served(&machine, &done, &text).into_iter().flatten().collect();
+        assert_eq!(found.len(), in_use, "{text}");
+        let told = done.room.topology.remarks.losses().map(ToString::to_string);
+        assert_eq!(told.collect::<Vec<_>>(), expected, "{text}");
+        assert_eq!(done.extent == Extent::Whole, expected.is_empty(), "{text}");
+    }
+}
+
 /// What a lock costs is planned once more beside what is in use by then: that moves away from where it was,
 /// and what was said of the rest still holds.
 #[test]

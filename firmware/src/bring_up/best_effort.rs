@@ -10,6 +10,8 @@
 //! there are nodes and decoders; and each further pass follows a lock that cost something for good, so there
 //! are no more of these than nodes. Nothing is locked before a round has passed.
 
+use core::iter::successors;
+
 use super::{Extent, Scope, WorkspaceMut, check};
 use crate::commit::lock::lock_all;
 use crate::commit::{commit_all, undo};
@@ -18,11 +20,12 @@ use crate::decoder_registers::DecoderRegisters;
 use crate::discover::discover_as;
 use crate::error::{Code, Error, Place};
 use crate::mmio::{Clock, Mmio};
+use crate::outcome::{ComponentOutcome, of_remark};
 use crate::plan::{NodeUse, Note, PlanRef, Region, Why, plan, plan_again};
 use crate::platform::{Platform, claims};
-use crate::policy::{PathPolicy, Policy};
+use crate::policy::{LeaveOut, PathPolicy, Policy};
 use crate::probe::probe;
-use crate::topology::{Node, NodeId, Partition, TopologyMut, Tree};
+use crate::topology::{Node, NodeId, Partition, Path, TopologyMut, Tree};
 use crate::verify::{verify, verify_plan};
 use cxl_regs::{Decoder, Hpa, Route};
 
@@ -53,6 +56,9 @@ pub(super) fn run(
             return Err(Code::DISCOVER_REQUIRED.at(path));
         }
     }
+    if !scope.is_later() {
+        remark_missing(policy, &mut work);
+    }
     let mut locked = pass(hw, clock, platform, policy, scope, &mut work)?;
     for _ in 0..work.topology.nodes.len() {
         // Of what came later, that stays lost: nobody knows by then what of the rest is others' memory.
@@ -76,6 +82,35 @@ pub(super) fn run(
         }
     }
     end(hw, policy, &mut work)
+}
+
+/// Remarks what the policy asks for memory of and is not there, as a loss: but where something is told of it
+/// already, or of what is above it.
+#[cold]
+#[inline(never)]
+fn remark_missing(policy: &Policy<'_>, work: &mut WorkspaceMut<'_>) {
+    let TopologyMut { nodes, remarks, .. } = &mut work.topology;
+    let tree = Tree(nodes);
+    let asked = policy.requests.iter().map(|request| &request.device);
+    for at in asked.chain(policy.sets.iter().flat_map(|set| &set.members)) {
+        let above = |path: &Path| path.split_last().map(|(_, above)| above);
+        let is_above = |place: &Place| successors(Some(*at), above).any(|path| place.names(&path));
+        // Nobody knows which port a function that became no node is behind.
+        let is_told = |found: ComponentOutcome| {
+            let may_be = found.at.is_function() && found.at.uid() == Some(at.uid());
+            may_be || is_above(&found.at)
+        };
+        let told = remarks.list().iter().filter_map(of_remark).any(is_told)
+            || policy.leave_out.iter().any(|wanted| match wanted {
+                LeaveOut::At(place) => is_above(&place.into()),
+                LeaveOut::Device { .. } => false,
+            });
+        let broken =
+            tree.iter().filter_map(|(_, node)| node.fault).any(|fault| is_above(&fault.at));
+        if tree.device_at(at).is_none() && !told && !broken {
+            remarks.add(Code::PLAN_UNKNOWN_DEVICE.at(at));
+        }
+    }
 }
 
 /// Devices that a lock cost which failed in another member of their set, and that are as they were found:

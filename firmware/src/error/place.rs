@@ -182,6 +182,11 @@ impl Place {
         self.kind() == WINDOW
     }
 
+    /// Whether it is a PCI function.
+    pub(crate) const fn is_function(&self) -> bool {
+        self.kind() == FUNCTION
+    }
+
     /// Whether it names the component at a path, or something of it. Of a long path the first ports
     /// are compared, as many as are kept.
     pub fn names(&self, path: &Path) -> bool {
