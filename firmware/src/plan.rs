@@ -456,17 +456,21 @@ pub struct PlanMut<'a> {
 impl PlanMut<'_> {
     /// Forgets everything.
     pub fn clear(&mut self) {
-        self.forget_all_but(|_| false);
+        self.notes.clear();
+        self.regions.clear();
+        self.members.clear();
+        self.decoders.clear();
         self.refusals.clear();
         self.uses.clear();
     }
 
-    /// Forgets everything but what spoke against the windows, and some notes.
-    fn forget_all_but(&mut self, stays: impl FnMut(&Note) -> bool) {
+    /// Forgets everything but what spoke against the windows, and notes about what is in use.
+    #[inline(never)]
+    fn forget_plan(&mut self, tree: Tree<'_>, committed: CommittedRef<'_>) {
         self.regions.clear();
         self.members.clear();
         self.decoders.clear();
-        self.notes.retain(stays);
+        self.notes.retain(|note| beside::is_of_what_stays(tree, committed, note));
     }
 
     /// The plan as it is.
@@ -561,14 +565,14 @@ pub(crate) fn plan_again(
 ) -> Result<(), Error> {
     plan.uses.clear();
     loop {
-        plan.forget_all_but(|note| beside::is_of_what_stays(tree, committed, note));
+        plan.forget_plan(tree, committed);
         plan.refusals.clear();
         match fill(platform, tree, policy, committed, plan.reborrow()) {
             Ok(Filled::Whole) => return Ok(()),
             // It withholds a partition of a device each time.
             Ok(Filled::Again) => {}
             Err(error) => {
-                plan.forget_all_but(|note| beside::is_of_what_stays(tree, committed, note));
+                plan.forget_plan(tree, committed);
                 return Err(error);
             }
         }

@@ -20,7 +20,7 @@ use crate::decoder_registers::DecoderRegisters;
 use crate::discover::discover_as;
 use crate::error::{Code, Error, Place};
 use crate::mmio::{Clock, Mmio};
-use crate::outcome::{ComponentOutcome, of_remark};
+use crate::outcome::of_remark;
 use crate::plan::{NodeUse, Note, PlanRef, Region, Why, plan, plan_again};
 use crate::platform::{Platform, claims};
 use crate::policy::{LeaveOut, PathPolicy, Policy};
@@ -93,24 +93,30 @@ fn remark_missing(policy: &Policy<'_>, work: &mut WorkspaceMut<'_>) {
     let tree = Tree(nodes);
     let asked = policy.requests.iter().map(|request| &request.device);
     for at in asked.chain(policy.sets.iter().flat_map(|set| &set.members)) {
-        let above = |path: &Path| path.split_last().map(|(_, above)| above);
-        let is_above = |place: &Place| successors(Some(*at), above).any(|path| place.names(&path));
-        // Nobody knows which port a function that became no node is behind.
-        let is_told = |found: ComponentOutcome| {
-            let may_be = found.at.is_function() && found.at.uid() == Some(at.uid());
-            may_be || is_above(&found.at)
+        let is_left_out = |wanted: &LeaveOut| match wanted {
+            LeaveOut::At(place) => may_concern(place.into(), at),
+            LeaveOut::Device { .. } => false,
         };
-        let told = remarks.list().iter().filter_map(of_remark).any(is_told)
-            || policy.leave_out.iter().any(|wanted| match wanted {
-                LeaveOut::At(place) => is_above(&place.into()),
-                LeaveOut::Device { .. } => false,
-            });
-        let broken =
-            tree.iter().filter_map(|(_, node)| node.fault).any(|fault| is_above(&fault.at));
-        if tree.device_at(at).is_none() && !told && !broken {
+        let is_told = |remark: &Error| of_remark(remark).is_some() && may_concern(remark.at, at);
+        // That of a bridge: what is below it was not looked for.
+        let is_broken = |node: &Node| node.fault.is_some_and(|fault| may_concern(fault.at, at));
+        let is_known = tree.device_at(at).is_some()
+            || policy.leave_out.iter().any(is_left_out)
+            || remarks.list().iter().any(is_told)
+            || nodes.iter().any(is_broken);
+        if !is_known {
             remarks.add(Code::PLAN_UNKNOWN_DEVICE.at(at));
         }
     }
+}
+
+/// Whether a place is a device's or above it. Nobody knows which port a function that became no node is
+/// behind: it may be.
+#[inline(never)]
+fn may_concern(place: Place, device: &Path) -> bool {
+    let above = |path: &Path| path.split_last().map(|(_, above)| above);
+    place.is_function() && place.uid() == Some(device.uid())
+        || successors(Some(*device), above).any(|path| place.names(&path))
 }
 
 /// Devices that a lock cost which failed in another member of their set, and that are as they were found:
@@ -447,16 +453,15 @@ fn extent(policy: &Policy<'_>, work: &WorkspaceMut<'_>) -> Result<Extent, Error>
     let faults = tree.iter().filter_map(|(_, node)| node.fault).filter(Error::is_failure).count();
     let failures = work.findings.list.iter().filter(|finding| finding.is_failure()).count();
     let remarks = usize::from(work.topology.remarks.lost());
-    // Of what was in use before the last plan its notes say so.
-    let withheld = |id: NodeId| {
-        let uses = work.plan.uses.get(usize::from(id.0));
-        let mut notes = work.plan.notes.iter();
-        uses.is_some_and(NodeUse::withholds)
-            || notes.any(|note| {
-                matches!(note, Note::Unused { device, why: Why::Refused { .. }, .. } if *device == id)
-            })
-    };
-    let less = tree.iter().filter(|(id, _)| withheld(*id)).count();
+    let uses = &*work.plan.uses;
+    // What was in use before the last plan is in its notes alone.
+    let before = work.plan.notes.iter().filter(|note| match note {
+        Note::Unused { device, why: Why::Refused { .. }, .. } => {
+            !uses.get(usize::from(device.0)).is_some_and(NodeUse::withholds)
+        }
+        _ => false,
+    });
+    let less = uses.iter().filter(|used| used.withholds()).count() + before.count();
     let lost = remarks + faults + failures + less + work.probe.list().len();
     Ok(match u16::try_from(lost) {
         Ok(0) => Extent::Whole,

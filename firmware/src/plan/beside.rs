@@ -35,16 +35,13 @@ pub(super) fn is_in_use(tree: Tree<'_>, id: NodeId, used: &[NodeUse]) -> bool {
 /// Whether a note of an earlier plan is about what is in use since: a device, or a bridge above one. What
 /// moved is noted anew.
 pub(super) fn is_of_what_stays(tree: Tree<'_>, committed: CommittedRef<'_>, note: &Note) -> bool {
-    let mut devices = committed.decoders.iter().filter(|entry| {
-        entry.committed() && tree.get(entry.node).is_some_and(|node| node.device().is_some())
-    });
-    match *note {
-        Note::PassThrough { uid } => devices.any(|entry| tree.path(entry.node).uid() == uid),
+    committed.decoders.iter().filter(|entry| entry.committed()).any(|entry| match *note {
+        Note::PassThrough { uid } => tree.path(entry.node).uid() == uid,
         Note::Unused { device, .. }
         | Note::BackInvalidateGap { device, .. }
-        | Note::BackInvalidateWindow { device, .. } => devices.any(|entry| entry.node == device),
+        | Note::BackInvalidateWindow { device, .. } => entry.node == device,
         _ => false,
-    }
+    })
 }
 
 /// Takes the addresses that decoders lead somewhere. What lies there has no members, and is no region.
