@@ -1416,6 +1416,9 @@ fn a_length_that_leads_astray_is_blamed_where_it_stands() {
     let table = joined(&[QEMU, &rdpas(21, 21), &rdpas(24, 20), chbs]);
     let blamed = Cedt::read(&table).unwrap().astray();
     assert_eq!(blamed.map(|astray| astray.record), Some(0x81));
+    // More records than are read are no fault of one that is longer than it has to be.
+    let table = joined(&[QEMU, &rdpas(21, 21), &chbs.repeat(1024)]);
+    assert_eq!(Cedt::read(&table).unwrap().astray(), None);
     // Windows and maps are as long as their own fields say.
     let window = edited(&QEMU[0x44..0x6c], &[(2, &[0x2a])]);
     let table = joined(&[&QEMU[..0x24], &window, chbs, chbs]);

@@ -7,7 +7,7 @@
 mod best_effort;
 
 use crate::built;
-use crate::commit::{Receipt, commit, commit_beside, undo};
+use crate::commit::{Job, commit_all, undo};
 use crate::committed::{
     Committed, CommittedDecoder, CommittedDevice, CommittedMut, CommittedRegion, DecoderBefore,
     DeviceBefore, LinksBefore, WayBefore,
@@ -319,19 +319,15 @@ impl Scope {
         cfg!(feature = "hot-plug") && self == Self::Later
     }
 
-    fn commit(
+    /// What is to be committed; see [`Job::trial`].
+    fn job<'a>(
         self,
-        hw: &mut impl Mmio,
-        clock: &mut impl Clock,
-        tree: Tree<'_>,
-        wanted: PlanRef<'_>,
-        policy: &Policy<'_>,
-        committed: &mut CommittedMut<'_>,
-    ) -> Result<Receipt, Error> {
-        if self.is_later() {
-            return commit_beside(hw, clock, tree, wanted, policy, committed);
-        }
-        commit(hw, clock, tree, wanted, policy, committed)
+        tree: Tree<'a>,
+        plan: PlanRef<'a>,
+        policy: &'a Policy<'a>,
+        trial: bool,
+    ) -> Job<'a> {
+        Job { tree, plan, policy, beside: self.is_later(), trial }
     }
 }
 
@@ -403,7 +399,8 @@ fn strict(
         plan(platform, tree, policy, wanted.reborrow())?;
     }
     let wanted = wanted.view();
-    let receipt = match scope.commit(hw, clock, tree, wanted, policy, &mut committed) {
+    let job = scope.job(tree, wanted, policy, false);
+    let receipt = match commit_all(hw, clock, job, &mut committed) {
         Ok(receipt) => receipt,
         Err(error) => {
             // What is whole and locked stays in use, if it answers.

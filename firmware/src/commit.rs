@@ -75,7 +75,8 @@ pub fn commit<'a>(
     policy: &Policy<'_>,
     committed: impl Into<CommittedMut<'a>>,
 ) -> Result<Receipt, Error> {
-    let job = Job { tree: topology.into(), plan: plan.into(), policy, beside: false };
+    let (tree, plan) = (topology.into(), plan.into());
+    let job = Job { tree, plan, policy, beside: false, trial: false };
     commit_all(hw, clock, job, &mut committed.into())
 }
 
@@ -89,13 +90,14 @@ pub fn commit_beside<'a>(
     policy: &Policy<'_>,
     committed: impl Into<CommittedMut<'a>>,
 ) -> Result<Receipt, Error> {
-    let job = Job { tree: topology.into(), plan: plan.into(), policy, beside: true };
+    let (tree, plan) = (topology.into(), plan.into());
+    let job = Job { tree, plan, policy, beside: true, trial: false };
     commit_all(hw, clock, job, &mut committed.into())
 }
 
 // Compiled once, whatever the lists lie in.
 #[inline(never)]
-fn commit_all(
+pub(crate) fn commit_all(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
     job: Job<'_>,
@@ -136,7 +138,8 @@ pub fn undo<'a>(
     committed: impl Into<CommittedMut<'a>>,
     receipt: Receipt,
 ) {
-    let job = Job { tree: topology.into(), plan: plan.into(), policy, beside: false };
+    let (tree, plan) = (topology.into(), plan.into());
+    let job = Job { tree, plan, policy, beside: false, trial: false };
     if receipt.written > 0 {
         reject(hw, job, &mut committed.into());
     }
@@ -144,12 +147,14 @@ pub fn undo<'a>(
 
 /// What does not change during a run.
 #[derive(Clone, Copy)]
-struct Job<'a> {
-    tree: Tree<'a>,
-    plan: PlanRef<'a>,
-    policy: &'a Policy<'a>,
+pub(crate) struct Job<'a> {
+    pub(crate) tree: Tree<'a>,
+    pub(crate) plan: PlanRef<'a>,
+    pub(crate) policy: &'a Policy<'a>,
     /// Whether lower decoders of a component, and components that the plan has nothing of, may be in use.
-    beside: bool,
+    pub(crate) beside: bool,
+    /// Whether what is committed without locks is to be locked afterwards.
+    pub(crate) trial: bool,
 }
 
 impl Job<'_> {
@@ -349,7 +354,11 @@ fn run(
     for (index, planned) in plan.decoders.iter().enumerate() {
         let Some(entry) = committed.decoders.get_mut(index) else { break };
         *written += 1;
-        entry.image = job.slot(planned, fault)?.program(hw, fault)?;
+        let slot = job.slot(planned, fault)?;
+        // What does not take its lock is found before anything is locked. One that is set already has to
+        // let itself be cleared.
+        let asks = job.trial && !entry.image.control().lock_on_commit();
+        entry.image = if asks { slot.with_lock() } else { slot }.program(hw, fault)?;
         let node = planned.node;
         if plan.decoders.get(index + 1).is_some_and(|next| next.node == node) {
             continue;

@@ -543,8 +543,8 @@ impl<'a> Handoff<'a> {
             }
             sound(region.check(), &mut at, size_of::<RegionRecord>(), fault)?;
         }
-        // Of a record that has components.
-        let have = if header.version.get() == FIRST { usize::MAX } else { self.components.len() };
+        // Without components the number of one is reserved, and 0.
+        let have = if header.version.get() == FIRST { 1 } else { self.components.len() };
         for decoder in self.decoders {
             sound(decoder.check(have), &mut at, size_of::<DecoderRecord>(), fault)?;
         }

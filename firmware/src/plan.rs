@@ -237,6 +237,8 @@ pub enum Note {
     /// another size, its interleave is another one, no window has the place any more, or the policy wants
     /// it otherwise.
     NotKept {
+        /// The device; of several the first by place.
+        device: Path,
         /// Its host addresses.
         span: Span,
         /// Kind of memory. What was in persistent memory is not where it was.
@@ -454,17 +456,21 @@ pub struct PlanMut<'a> {
 impl PlanMut<'_> {
     /// Forgets everything.
     pub fn clear(&mut self) {
-        self.forget_plan();
+        self.notes.clear();
+        self.regions.clear();
+        self.members.clear();
+        self.decoders.clear();
         self.refusals.clear();
         self.uses.clear();
     }
 
-    /// Forgets everything but what spoke against the windows.
-    fn forget_plan(&mut self) {
+    /// Forgets everything but what spoke against the windows, and notes about what is in use.
+    #[inline(never)]
+    fn forget_plan(&mut self, tree: Tree<'_>, committed: CommittedRef<'_>) {
         self.regions.clear();
         self.members.clear();
         self.decoders.clear();
-        self.notes.clear();
+        self.notes.retain(|note| beside::is_of_what_stays(tree, committed, note));
     }
 
     /// The plan as it is.
@@ -544,17 +550,29 @@ pub fn plan_beside<'a, 'c>(
     committed: impl Into<CommittedRef<'c>>,
     plan: impl Into<PlanMut<'a>>,
 ) -> Result<(), Error> {
-    let (mut plan, tree, committed) = (plan.into(), topology.into(), committed.into());
+    let mut plan = plan.into();
     plan.clear();
+    plan_again(platform, topology.into(), policy, committed.into(), plan)
+}
+
+/// The same where an earlier plan has notes: those about what is in use by now stay.
+pub(crate) fn plan_again(
+    platform: &Platform<'_>,
+    tree: Tree<'_>,
+    policy: &Policy<'_>,
+    committed: CommittedRef<'_>,
+    mut plan: PlanMut<'_>,
+) -> Result<(), Error> {
+    plan.uses.clear();
     loop {
-        plan.forget_plan();
+        plan.forget_plan(tree, committed);
         plan.refusals.clear();
         match fill(platform, tree, policy, committed, plan.reborrow()) {
             Ok(Filled::Whole) => return Ok(()),
             // It withholds a partition of a device each time.
             Ok(Filled::Again) => {}
             Err(error) => {
-                plan.forget_plan();
+                plan.forget_plan(tree, committed);
                 return Err(error);
             }
         }
@@ -724,8 +742,8 @@ fn fill(
         Err(_) if withheld(used) > before => return Ok(Filled::Again),
         result => result?,
     }
-    if cfg!(feature = "earlier") && !later {
-        earlier::note_moved(tree, policy.earlier, &layout.regions, plan)?;
+    if cfg!(feature = "earlier") {
+        earlier::note_moved(tree, policy.earlier, &layout.regions, committed, plan)?;
     }
     for (at, region) in layout.regions.iter().enumerate() {
         if region.members.is_empty() {

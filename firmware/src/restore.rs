@@ -19,9 +19,10 @@
 //! addresses are counted from it.
 //!
 //! **Invariant**: nothing is written to a component before it was found to be the one recorded, and no
-//! decoder that is in use otherwise is changed. Every wait is bounded.
+//! decoder that is in use otherwise is changed, nor one below it. Every wait is bounded.
 
 use cxl_regs::access::Register;
+use cxl_regs::bi;
 use cxl_regs::config::{BridgeControl, Command};
 use cxl_regs::dvsec::device;
 use cxl_regs::dvsec::flex_bus;
@@ -95,8 +96,8 @@ fn restore_into(
     for outcome in record.outcomes().take(need) {
         let _ = outcomes.push(outcome);
     }
-    let (at, config) = (Place::NOWHERE, Config::uncached());
-    let mut restore = Restore { hw, clock, ecam, record, pci, config, at, outcomes };
+    let (at, open, config) = (Place::NOWHERE, 0, Config::uncached());
+    let mut restore = Restore { hw, clock, ecam, record, pci, config, at, open, outcomes };
     restore.run();
     Ok(restore.extent())
 }
@@ -111,6 +112,8 @@ struct Restore<'a, M, C> {
     config: Config<'a>,
     /// The component in hand, as an error names it.
     at: Place,
+    /// The decoder of it in hand: those before it are as recorded.
+    open: u8,
     outcomes: &'a mut [ComponentOutcome],
 }
 
@@ -396,6 +399,10 @@ impl<'a, M: Mmio, C: Clock> Restore<'a, M, C> {
         }
         let routes = component.kind() == ComponentKind::UpstreamPort;
         let (at, block) = (component.place(), Block(block));
+        let is_device = component.kind() == ComponentKind::Device;
+        if is_device && block.read::<bi::DecoderControl>(self.hw).into_bits() != control {
+            self.unused(number, component, 0)?;
+        }
         let Self { hw, clock, config, .. } = self;
         back_invalidate::put_back(*hw, *clock, at, block, routes, control, &mut config.fault)
     }
@@ -414,8 +421,12 @@ impl<'a, M: Mmio, C: Clock> Restore<'a, M, C> {
         };
         let Err(Failed) = result else { return Ok(()) };
         let error = self.config.fault.error();
-        let failed = error.at.decoder().filter(|index| routes && *index > 0);
-        self.take_back(number, component, failed.unwrap_or(0));
+        let decoder = error.at.decoder().map(|_| self.open);
+        let failed = decoder.filter(|index| routes && *index > 0);
+        // What is refused as others use it was not written to.
+        if error.code != Code::RESTORE_IN_USE {
+            self.take_back(number, component, failed.unwrap_or(0));
+        }
         let Some(first) = failed else { return Err(Failed) };
         // Those before the one that failed are committed, and what they lead to stays.
         let own = |decoder: &&DecoderRecord| is_done(decoder) && decoder.index >= first;
@@ -519,10 +530,12 @@ impl<'a, M: Mmio, C: Clock> Restore<'a, M, C> {
         writable: Option<Block>,
     ) -> Result<(), Failed> {
         let decoders = Capability::from_bits(component.hdm_capability.get()).decoders();
+        let mut asked = false;
         for decoder in self.decoders(number).filter(|decoder| was_committed(decoder)) {
             if !self.is_wanted(decoder) {
                 continue;
             }
+            self.open = decoder.index;
             let place = decoder.place();
             if decoders.is_none_or(|decoders| decoder.index >= decoders) {
                 self.quiesce(writable);
@@ -530,13 +543,16 @@ impl<'a, M: Mmio, C: Clock> Restore<'a, M, C> {
             }
             let registers = DecoderRegisters::new(Block(component.hdm.get()), decoder.index);
             let (image, found) = (decoder.image(), registers.read(self.hw));
-            let Some(mismatch) = difference(image, found) else { continue };
+            if difference(image, found).is_none() {
+                continue;
+            }
+            if !asked {
+                self.unused(number, component, decoder.index)?;
+                asked = true;
+            }
+            settled(place, found.control(), &mut self.config.fault)?;
             self.quiesce(writable);
             let fault = &mut self.config.fault;
-            if found.control().committed() {
-                return Err(differs(Code::RESTORE_IN_USE, place, mismatch, fault));
-            }
-            settled(place, found.control(), fault)?;
             let slot = Slot::recorded(place, registers, image);
             slot.program(self.hw, fault)?;
             commit_one(self.hw, self.clock, &slot, fault)?;
@@ -544,8 +560,37 @@ impl<'a, M: Mmio, C: Clock> Restore<'a, M, C> {
         Ok(())
     }
 
+    /// Before anything of a component is written: refuses a decoder from `first` on that is committed and
+    /// not as recorded. Somebody uses it, and a lower one must not change below it.
+    #[inline(never)]
+    fn unused(
+        &mut self,
+        number: usize,
+        component: &ComponentRecord,
+        first: u8,
+    ) -> Result<(), Failed> {
+        let decoders = Capability::from_bits(component.hdm_capability.get()).decoders();
+        for index in first..decoders.unwrap_or(0) {
+            let registers = DecoderRegisters::new(Block(component.hdm.get()), index);
+            let control = registers.read_control(self.hw);
+            if !control.committed() || control.into_bits() == u32::MAX {
+                continue;
+            }
+            let recorded = self.decoders(number).find(|decoder| decoder.index == index);
+            let recorded = recorded.map(DecoderRecord::image).unwrap_or_default();
+            let found = registers.read_beside(self.hw, control);
+            let place = self.decoders(number).next().map(DecoderRecord::place);
+            if let (Some(mismatch), Some(place)) = (difference(recorded, found), place) {
+                let (place, fault) = (place.with_decoder(index), &mut self.config.fault);
+                return Err(differs(Code::RESTORE_IN_USE, place, mismatch, fault));
+            }
+        }
+        Ok(())
+    }
+
     /// After a failure: clears what this or an earlier restore committed and no lock holds, from the
-    /// highest decoder down to `first`.
+    /// highest decoder down to `first`. Below one that stays committed nothing is changed: it depends on
+    /// those before it.
     #[inline(never)]
     fn take_back(&mut self, number: usize, component: &ComponentRecord, first: u8) {
         let decoders = Capability::from_bits(component.hdm_capability.get()).decoders();
@@ -558,8 +603,11 @@ impl<'a, M: Mmio, C: Clock> Restore<'a, M, C> {
                 let recorded = decoder.image().with_control(control);
                 decoder.index == index && difference(recorded, found).is_none()
             });
-            if ours && control.commit() && !control.locked() {
+            let is_set = control.commit() || control.committed();
+            if ours && is_set && !control.locked() {
                 registers.write_control(self.hw, control.with_commit(false));
+            } else if control.committed() {
+                break;
             }
         }
     }

@@ -146,7 +146,8 @@ fn what_cannot_stay_is_noted_and_costs_nothing_else() {
     let kept: Vec<_> = was.iter().filter(|(key, at)| now.get(key) == Some(at)).collect();
     assert_eq!(kept.len(), 3);
     let notes: Vec<_> = plan.notes.iter().copied().collect();
-    assert_eq!(notes, [Note::NotKept { span, partition: Partition::Persistent }]);
+    let device = path(7, &[2]);
+    assert_eq!(notes, [Note::NotKept { device, span, partition: Partition::Persistent }]);
     // What a request names goes where that says.
     let request = |partition, offset| Request {
         device: path(7, &[4]),
@@ -186,7 +187,7 @@ fn a_device_that_is_gone_is_noted() {
 /// The kinds and addresses of what is noted not to be where it was.
 fn not_kept(plan: &BoardPlan) -> Vec<(Partition, Span)> {
     let notes = plan.notes.iter().filter_map(|note| match note {
-        Note::NotKept { span, partition } => Some((*partition, *span)),
+        Note::NotKept { span, partition, .. } => Some((*partition, *span)),
         _ => None,
     });
     notes.collect()

@@ -156,6 +156,21 @@ fn a_record_of_version_1_is_read_as_one_without_components() {
     assert_eq!((first.cedt, CEDT), (second.cedt, first.cedt));
 }
 
+/// Whatever the width of an address is: what was reserved in version 1 is no component's number.
+#[test]
+fn a_decoder_of_version_1_is_of_no_component() {
+    for number in [1, u32::MAX] {
+        let mut record = golden_1();
+        record[96 + 52..96 + 56].copy_from_slice(&number.to_le_bytes());
+        record[56..64].fill(0);
+        let digest = fnv(&record).to_le_bytes();
+        record[56..64].copy_from_slice(&digest);
+        let error = handoff::read(&record).expect_err("a number that means nothing");
+        let expected = Code::HANDOFF_CODE.at(Place::byte(96 + 52)).found(number);
+        assert_eq!(error, expected);
+    }
+}
+
 /// A device as discovery found it, registers typed from the specification: what its component
 /// record holds.
 #[rustfmt::skip]

@@ -688,11 +688,8 @@ fn four_way(broken_sets: &str, fault: &str) -> String {
 /// becomes of them.
 #[test]
 fn a_lock_that_fails_costs_what_is_locked_of_its_set() {
-    let faults = [
-        r#"kind = "stuck-bit", register = "control", bits = "0x100""#,
-        r#"kind = "lock-lost""#,
-        r#"kind = "dropped-write", register = "control", after = 2"#,
-    ];
+    let faults =
+        [r#"kind = "lock-lost""#, r#"kind = "dropped-write", register = "control", after = 2"#];
     for fault in faults {
         for failing in 0..4 {
             let fault = format!("at = \"mem{failing}\", {fault}");
@@ -704,6 +701,31 @@ fn a_lock_that_fails_costs_what_is_locked_of_its_set() {
             let (in_use, _) = left(&four_way("unused", &fault));
             assert!(in_use.is_empty(), "{fault}: {in_use:?}");
         }
+    }
+}
+
+/// A decoder that does not take Lock On Commit is found before anything is locked: what shares a path with
+/// it and nothing else is as it was found, and has another chance.
+#[test]
+fn what_takes_no_lock_costs_itself_and_strands_nothing() {
+    let fault = |at| {
+        format!("at = \"{at}\", kind = \"stuck-bit\", register = \"control\", bits = \"0x100\"")
+    };
+    for failing in 0..4 {
+        for (broken_sets, at) in [("flat", "mem"), ("narrower", "mem"), ("flat", "hb")] {
+            let text = four_way(broken_sets, &fault(format!("{at}{failing}")));
+            let (in_use, lost) = left(&text);
+            let others: Vec<_> = (0..4).filter(|other| *other != failing).collect();
+            assert_eq!((in_use, lost.len()), (others, 1), "{broken_sets}: {lost:?}");
+            assert!(lost[0].contains("HDM Decoder Control"), "{lost:?}");
+            let scenario = Scenario::parse(&text, "test").unwrap();
+            let Run { machine, .. } = run(&scenario, Fault::None, &text);
+            let (fabric, found) = (machine.fabric(), Machine::new(&scenario).fabric());
+            assert_eq!(fabric.bridges[failing].hdm, found.bridges[failing].hdm);
+            assert_eq!(fabric.devices[failing].hdm, found.devices[failing].hdm);
+        }
+        let (in_use, _) = left(&four_way("unused", &fault(format!("mem{failing}"))));
+        assert!(in_use.is_empty(), "{in_use:?}");
     }
 }
 
@@ -749,6 +771,103 @@ fn what_a_failed_lock_gives_back_goes_beside_what_is_locked() {
     let (in_use, lost) = left(&format!("{}{apart}", four_way("flat", fault)));
     assert_eq!(in_use, [1, 2, 3, 4], "{lost:?}");
     assert_eq!(lost.len(), 1, "{lost:?}");
+}
+
+/// What the policy asks for and is not there is a loss, of a set as of a device alone; but what it leaves out
+/// it does not want.
+#[test]
+fn memory_that_is_asked_for_and_not_there_is_lost() {
+    let machine = r#"
+        policy = { on_failure = "best-effort" }
+        bridge = [{ uid = 16 }]
+        port = [{ below = "hb0", number = 1 }, { below = "hb0", number = 2 }, { below = "hb0", number = 3 }]
+        window = [{ targets = ["hb0"], size = "2GiB" }]
+    "#;
+    let devices = |absent: &str| {
+        format!(
+            r#"device = [
+                {{ name = "mem0", below = "port0", volatile = "256MiB" }},
+                {{ name = "mem1", below = "port1", volatile = "256MiB"{absent} }},
+                {{ name = "mem2", below = "port2", volatile = "256MiB" }},
+            ]
+            "#
+        )
+    };
+    let set = r#"region = [{ devices = ["mem0", "mem1"] }]"#;
+    let alone = r#"region = [{ device = "mem1" }]"#;
+    let (there, absent) = (devices(""), devices(", present = false"));
+    let left_out = r#"leave_out = ["mem1"]"#;
+    let lost = ["the policy names a device at bridge 16 port 2; there is none"];
+    for (devices, asked, left_out, expected, in_use) in [
+        (&there, set, "", &[][..], 3),
+        (&absent, set, "", &lost, 2),
+        (&absent, alone, "", &lost, 2),
+        (&absent, "", "", &[], 2),
+        (&absent, set, left_out, &[], 2),
+        (&there, set, left_out, &[], 2),
+    ] {
+        let text = format!(
+            "{machine}{devices}{left_out}
+{asked}"
+        );
+        let scenario = Scenario::parse(&text, "test").unwrap_or_else(|e| panic!("{text}: {e}"));
+        let Run { machine, done, .. } = run(&scenario, Fault::None, &text);
+        assert_eq!(done.refusal, None, "{text}");
+        let found: BTreeSet<_> = served(&machine, &done, &text).into_iter().flatten().collect();
+        assert_eq!(found.len(), in_use, "{text}");
+        let told = done.room.topology.remarks.losses().map(ToString::to_string);
+        assert_eq!(told.collect::<Vec<_>>(), expected, "{text}");
+        assert_eq!(done.extent == Extent::Whole, expected.is_empty(), "{text}");
+    }
+}
+
+/// What a lock costs is planned once more beside what is in use by then: that moves away from where it was,
+/// and what was said of the rest still holds.
+#[test]
+fn notes_of_what_is_in_use_outlive_a_plan_beside_it() {
+    let apart = r#"
+        [[bridge]]
+        uid = 80
+        [[port]]
+        below = "hb4"
+        [[device]]
+        below = "port4"
+        volatile = "256MiB"
+        persistent = "256MiB"
+        [[window]]
+        targets = ["hb4"]
+        size = "256MiB"
+        restrictions = ["host-only", "volatile"]
+    "#;
+    let done = |fault: &str, earlier| {
+        let text = format!("{}{apart}", four_way("flat", fault));
+        let mut machine = Machine::new(&Scenario::parse(&text, "test").unwrap());
+        let wanted = run::RunRequest::of(&machine).unwrap().after(earlier);
+        let tables = run::platform(&machine).unwrap();
+        let occupied: Vec<_> = machine.map().fixed().collect();
+        let platform = Platform { occupied: &occupied, ..tables.platform() };
+        let mut clock = machine.clock();
+        let done = run::on(&mut machine, &mut clock, &platform, &wanted);
+        assert_eq!(done.refusal, None, "{fault}");
+        (machine, done)
+    };
+    // Nothing is wrong yet: of the set's device 0 the lock goes when it was read often enough.
+    let (_, before) = done(r#"at = "mem0", kind = "lock-lost", after = 1000"#, vec![]);
+    let record = handoff::read(&before.handoff).unwrap();
+    let earlier: Vec<_> = record.ranges().collect();
+    let set = earlier.iter().find(|range| range.device == Path::new(16, &[0]).unwrap()).unwrap();
+    let unused = |note: &Note| matches!(note, Note::Unused { why: Why::Refused { .. }, .. });
+    assert_eq!(before.room.plan.notes.iter().filter(|note| unused(note)).count(), 1);
+    let (machine, after) = done(r#"at = "mem0", kind = "lock-lost""#, earlier.clone());
+    let in_use = served(&machine, &after, "after");
+    assert_eq!(in_use.len(), 4, "{in_use:?}");
+    let notes: Vec<_> = after.room.plan.notes.iter().copied().collect();
+    let moved = Note::NotKept { device: set.device, span: set.span, partition: set.partition };
+    let not_kept = notes.iter().filter(|note| matches!(note, Note::NotKept { .. }));
+    assert_eq!(not_kept.copied().collect::<Vec<_>>(), [moved], "{notes:?}");
+    assert_eq!(notes.iter().filter(|note| unused(note)).count(), 1, "{notes:?}");
+    // The device that lost its lock, and the kind of memory that has no place.
+    assert_eq!(after.extent, Extent::Less { lost: 2 });
 }
 
 /// A device that has no place for one kind of its memory has the other kind in use, and the plan says which

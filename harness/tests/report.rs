@@ -104,6 +104,40 @@ fn a_device_is_lost_where_it_was_to_serve_and_nowhere_else() {
 
 /// A plan alone is of the machine that a boot would bring up: without what is left out, whatever is wrong
 /// with that.
+/// Two bridges of which one has a device that loses its lock as soon as it was locked.
+const LOCK_LOST: &str = r#"
+policy = { on_failure = "best-effort" }
+bridge = [{ uid = 16 }, { uid = 32 }]
+port = [{ below = "hb0" }, { below = "hb1" }]
+device = [{ below = "port0", volatile = "256MiB" }, { below = "port1", volatile = "256MiB" }]
+window = [{ targets = ["hb0"], size = "1GiB" }, { targets = ["hb1"], size = "1GiB" }]
+fault = [{ at = "mem0", kind = "lock-lost", after = 1 }]
+"#;
+
+/// The record names it as what was lost, the verifier finds it once more, and it is one failure.
+#[test]
+fn an_error_of_a_place_is_one_failure_whoever_comes_to_it() {
+    let (mut machine, done) = booted(LOCK_LOST);
+    let failures = failures(&mut machine, &done);
+    let error = "bridge 16 port 0 device, decoder 0: not locked, HDM Decoder Control is 0x00001600";
+    let told = failures.iter().filter(|failure| failure.contains(error));
+    assert_eq!(told.count(), 1, "{failures:#?}");
+}
+
+/// A device that is asked for and not there is one failure, and no note beside it.
+#[test]
+fn what_is_asked_for_and_not_there_is_told_once() {
+    let sound = LOCK_LOST.split("fault").next().unwrap();
+    let absent =
+        sound.replacen("volatile = \"256MiB\"", "volatile = \"256MiB\", present = false", 1);
+    let (mut machine, done) = booted(&format!("{absent}region = [{{ device = \"mem0\" }}]\n"));
+    let lost = "lost: the policy names a device at bridge 16 port 0; there is none";
+    assert_eq!(failures(&mut machine, &done), [lost]);
+    let report = Report::of_direct(&machine, &done);
+    let about = report.facts.findings.iter().filter(|it| it.message.contains("bridge 16 port 0"));
+    assert_eq!(about.count(), 1, "{:#?}", report.facts.findings);
+}
+
 #[test]
 fn a_plan_alone_leaves_out_what_a_boot_leaves_out() {
     let fault = r#"fault = [{ at = "mem1", kind = "all-ones-after", after = 30 }]"#;

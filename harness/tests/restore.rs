@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use cxl_firmware::DecoderRegisters;
 use cxl_firmware::error::Code;
 use cxl_firmware::handoff::{self, Handoff};
 use cxl_firmware::list::Empty;
@@ -279,6 +280,117 @@ fn what_changed_costs_what_depends_on_it() {
         assert_eq!(registers(&machine), left, "{code:?}");
         assert!(matches!(found.outcomes[0].outcome, Outcome::InUse));
     }
+}
+
+/// A device with two decoders below a bridge with two, nothing of it locked.
+const TWO_DECODERS: &str = r#"
+    policy = { path = "unlocked" }
+    bridge = [{ uid = 16 }]
+    port = [{ below = "hb0" }]
+    device = [{ below = "port0", volatile = "256MiB", persistent = "256MiB" }]
+    window = [{ targets = ["hb0"], size = "2GiB" }]
+"#;
+
+/// Whoever uses a component since: which of its decoders are as recorded, not committed, or theirs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Since {
+    Same,
+    Free,
+    Theirs,
+}
+
+#[test]
+fn a_component_that_others_use_is_refused_before_anything_of_it_is_written() {
+    use Since::{Free, Same, Theirs};
+    let scenario = Scenario::parse(TWO_DECODERS, "test").unwrap();
+    let cases = [
+        [Theirs, Free, Free],
+        [Theirs, Same, Free],
+        [Same, Theirs, Free],
+        [Free, Theirs, Free],
+        [Free, Free, Theirs],
+        [Same, Free, Theirs],
+    ];
+    for place in [Place::Device(0), Place::Bridge(0)] {
+        for case in cases {
+            let what = format!("{place:?} {case:?}");
+            let mut machine = Machine::new(&scenario);
+            let done = run::direct(&mut machine);
+            assert_eq!(done.refusal, None, "{what}");
+            let tree = done.room.topology.tree();
+            let (_, node) = tree
+                .iter()
+                .find(|(_, node)| match place {
+                    Place::Device(_) => node.device().is_some(),
+                    _ => node.hdm.is_some() && node.device().is_none(),
+                })
+                .unwrap();
+            let decoders = |index| DecoderRegisters::new(node.hdm.unwrap().block, index);
+            let first = decoders(0).read(&mut machine);
+            for index in (0..2).rev() {
+                let control = decoders(index).read_control(&mut machine);
+                decoders(index).write_control(&mut machine, control.with_commit(false));
+            }
+            for (index, since) in (0..).zip(case) {
+                let recorded = decoders(index).read(&mut machine);
+                let base = first.base() + (4 + u64::from(index)) * (256 << 20);
+                let image = match since {
+                    Same => recorded,
+                    Free => continue,
+                    Theirs => recorded.with_base(base).with_size(256 << 20),
+                };
+                let control = first.control().with_commit(true).with_committed(false);
+                decoders(index).write(&mut machine, image.with_control(control));
+                let found = decoders(index).read_control(&mut machine);
+                assert!(found.committed(), "{what}: {index}");
+            }
+            let before = registers(&machine);
+            let record = handoff::read(&done.handoff).unwrap();
+            let found = restored(&mut machine, &record, Pci::Library, None);
+            let none: Vec<String> = Vec::new();
+            assert_eq!(differences(&before, &registers(&machine)), none, "{what}");
+            // The error is that of the decoder that is theirs.
+            let theirs = case.iter().position(|since| *since == Theirs).unwrap();
+            let device = fates(&machine, &record, &found);
+            assert_eq!(device[0].0, Some(Code::RESTORE_IN_USE), "{what}: {:?}", found.outcomes);
+            let errors = found.outcomes.iter().filter_map(|found| found.outcome.error());
+            let decoders: Vec<_> = errors.map(|error| error.at.decoder()).collect();
+            assert!(decoders.contains(&Some(theirs as u8)), "{what}: {decoders:?}");
+        }
+    }
+}
+
+/// A decoder that nobody recorded keeps those below it, whatever else of its device fails.
+#[test]
+fn nothing_is_taken_back_below_a_decoder_that_stays() {
+    let scenario = Scenario::parse(TWO_DECODERS, "test").unwrap();
+    let mut machine = Machine::new(&scenario);
+    let done = run::direct(&mut machine);
+    let tree = done.room.topology.tree();
+    let (_, node) = tree.iter().find(|(_, node)| node.device().is_some()).unwrap();
+    let decoders = |index| DecoderRegisters::new(node.hdm.unwrap().block, index);
+    let lower = decoders(1).read(&mut machine);
+    let theirs = lower
+        .with_base(lower.base() + (512 << 20))
+        .with_control(lower.control().with_commit(true).with_committed(false));
+    decoders(2).write(&mut machine, theirs);
+    let before: Vec<_> = (0..3).map(|index| decoders(index).read(&mut machine)).collect();
+    assert!(before.iter().all(|image| image.control().committed()));
+    // An enable that no device has: bit 15 of Control, 90 bytes behind the start of its component.
+    let mut bytes = done.handoff;
+    let record = handoff::read(&bytes).unwrap();
+    let (regions, decoded) = (record.regions().count(), record.decoders().count());
+    let device = record.components().position(|one| one.kind() == ComponentKind::Device).unwrap();
+    bytes[64 + 32 * regions + 56 * decoded + 160 * device + 91] |= 0x80;
+    bytes[56..64].fill(0);
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01B3);
+    let digest = bytes.iter().fold(0xCBF2_9CE4_8422_2325, step);
+    bytes[56..64].copy_from_slice(&digest.to_le_bytes());
+    let record = handoff::read(&bytes).unwrap();
+    let found = restored(&mut machine, &record, Pci::Library, None);
+    assert_eq!(fates(&machine, &record, &found)[0].0, Some(Code::COMMIT_DEVICE_NOT_KEPT));
+    let after: Vec<_> = (0..3).map(|index| decoders(index).read(&mut machine)).collect();
+    assert_eq!(after, before);
 }
 
 /// Planning again with what the record says changes nothing, on any machine.

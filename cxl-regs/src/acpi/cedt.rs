@@ -576,6 +576,10 @@ impl RawRecords<'_> {
     /// what follows it: the first behind whose own length all others are whole, or the first odd one.
     fn astray(&self) -> Option<Astray> {
         let broken = self.clone().find_map(Result::err)?;
+        // More records than are read are told apart all the same.
+        if matches!(broken.problem, Problem::TooMany { .. }) {
+            return None;
+        }
         let odd = self.clone().map_while(Result::ok).filter_map(|raw| {
             let (kind, need) = wire::own_length(raw.bytes)?;
             let found = raw.bytes.len();

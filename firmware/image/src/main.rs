@@ -109,8 +109,9 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
         let room = &mut *room;
         bring_up::describe(&mut hw, &mut clock, &platform, policy, room, extent, IDENTITY, table)
     });
-    if let Some(Ok((_, extent))) = described {
-        result = Ok(extent);
+    // Without a table nothing is up.
+    if let Some(described) = described {
+        result = described.map(|(_, extent)| extent);
     }
     let installed = described.and_then(Result::ok).map(|(bytes, _)| bytes);
     let location = installed
@@ -132,9 +133,6 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
         }
         report::fates(&mut Console, room);
         report::unanswered(&mut Console, room, error);
-        refuse(format_args!("{}: {error}", error.phase()), handed(error.code()));
-    }
-    if let Some(Err(error)) = described {
         refuse(format_args!("{}: {error}", error.phase()), handed(error.code()));
     }
     if let Some(TableLocation { address, .. }) = location

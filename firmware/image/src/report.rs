@@ -58,12 +58,17 @@ pub fn fates(out: &mut dyn Write, room: &Room) {
     told(out, room);
 }
 
-/// What a best effort had to give up, each with its error.
+/// What a best effort had to give up: each error once, however many components it cost.
 pub fn lost(out: &mut dyn Write, room: &Room) {
-    let faults = room.topology.nodes.iter().filter_map(|node| node.fault.as_ref());
-    let faults = faults.filter(|fault| fault.is_failure());
-    for error in room.topology.remarks.losses().chain(faults) {
-        say(out, format_args!("lost: {error}"));
+    let all = || {
+        let faults = room.topology.nodes.iter().filter_map(|node| node.fault.as_ref());
+        let faults = faults.filter(|fault| fault.is_failure());
+        room.topology.remarks.losses().chain(faults)
+    };
+    for (index, error) in all().enumerate() {
+        if !all().take(index).any(|told| told == error) {
+            say(out, format_args!("lost: {error}"));
+        }
     }
 }
 
@@ -181,7 +186,13 @@ fn told(out: &mut dyn Write, room: &Room) -> usize {
     for refused in refusals.list() {
         say(out, format_args!("note: {refused}"));
     }
-    let notes = room.plan.notes.iter().filter(|note| !matches!(note, Note::PassThrough { .. }));
+    let missing = |at| Code::PLAN_UNKNOWN_DEVICE.at(at);
+    let notes = room.plan.notes.iter().filter(|note| match note {
+        Note::PassThrough { .. } => false,
+        // That is said as a loss.
+        Note::NoSuchDevice { at } => !lost(&&missing(at)),
+        _ => true,
+    });
     for note in notes.clone() {
         say(out, format_args!("note: {}", note.text(tree)));
     }

@@ -1,7 +1,7 @@
 //! Bringing up what can be: a component that fails costs itself and what lies below it.
 //!
 //! 1. Discover; what makes no sense is remarked and left alone.
-//! 2. Plan, commit without locks, verify, probe. Whatever fails has a culprit, which gets a
+//! 2. Plan, ask each decoder whether it takes its lock, commit without, verify, probe. Whatever fails has a culprit, which gets a
 //!    [`Node::fault`]; all that was written is undone, and the round begins again without it.
 //! 3. Lock what a whole round was content with (`commit::lock`), and look at it once more.
 //! 4. What a lock cost that failed in another member of its set has another chance, beside what is in use.
@@ -10,19 +10,22 @@
 //! there are nodes and decoders; and each further pass follows a lock that cost something for good, so there
 //! are no more of these than nodes. Nothing is locked before a round has passed.
 
+use core::iter::successors;
+
 use super::{Extent, Scope, WorkspaceMut, check};
 use crate::commit::lock::lock_all;
-use crate::commit::undo;
+use crate::commit::{commit_all, undo};
 use crate::committed::{self, CommittedDecoder, CommittedMut, Fate, Probed};
 use crate::decoder_registers::DecoderRegisters;
 use crate::discover::discover_as;
 use crate::error::{Code, Error, Place};
 use crate::mmio::{Clock, Mmio};
-use crate::plan::{NodeUse, PlanRef, Region, plan, plan_beside};
+use crate::outcome::of_remark;
+use crate::plan::{NodeUse, Note, PlanRef, Region, Why, plan, plan_again};
 use crate::platform::{Platform, claims};
-use crate::policy::{PathPolicy, Policy};
+use crate::policy::{LeaveOut, PathPolicy, Policy};
 use crate::probe::probe;
-use crate::topology::{Node, NodeId, Partition, TopologyMut, Tree};
+use crate::topology::{Node, NodeId, Partition, Path, TopologyMut, Tree};
 use crate::verify::{verify, verify_plan};
 use cxl_regs::{Decoder, Hpa, Route};
 
@@ -53,6 +56,9 @@ pub(super) fn run(
             return Err(Code::DISCOVER_REQUIRED.at(path));
         }
     }
+    if !scope.is_later() {
+        remark_missing(policy, &mut work);
+    }
     let mut locked = pass(hw, clock, platform, policy, scope, &mut work)?;
     for _ in 0..work.topology.nodes.len() {
         // Of what came later, that stays lost: nobody knows by then what of the rest is others' memory.
@@ -76,6 +82,41 @@ pub(super) fn run(
         }
     }
     end(hw, policy, &mut work)
+}
+
+/// Remarks what the policy asks for memory of and is not there, as a loss: but where something is told of it
+/// already, or of what is above it.
+#[cold]
+#[inline(never)]
+fn remark_missing(policy: &Policy<'_>, work: &mut WorkspaceMut<'_>) {
+    let TopologyMut { nodes, remarks, .. } = &mut work.topology;
+    let tree = Tree(nodes);
+    let asked = policy.requests.iter().map(|request| &request.device);
+    for at in asked.chain(policy.sets.iter().flat_map(|set| &set.members)) {
+        let is_left_out = |wanted: &LeaveOut| match wanted {
+            LeaveOut::At(place) => may_concern(place.into(), at),
+            LeaveOut::Device { .. } => false,
+        };
+        let is_told = |remark: &Error| of_remark(remark).is_some() && may_concern(remark.at, at);
+        // That of a bridge: what is below it was not looked for.
+        let is_broken = |node: &Node| node.fault.is_some_and(|fault| may_concern(fault.at, at));
+        let is_known = tree.device_at(at).is_some()
+            || policy.leave_out.iter().any(is_left_out)
+            || remarks.list().iter().any(is_told)
+            || nodes.iter().any(is_broken);
+        if !is_known {
+            remarks.add(Code::PLAN_UNKNOWN_DEVICE.at(at));
+        }
+    }
+}
+
+/// Whether a place is a device's or above it. Nobody knows which port a function that became no node is
+/// behind: it may be.
+#[inline(never)]
+fn may_concern(place: Place, device: &Path) -> bool {
+    let above = |path: &Path| path.split_last().map(|(_, above)| above);
+    place.is_function() && place.uid() == Some(device.uid())
+        || successors(Some(*device), above).any(|path| place.names(&path))
 }
 
 /// Devices that a lock cost which failed in another member of their set, and that are as they were found:
@@ -412,7 +453,15 @@ fn extent(policy: &Policy<'_>, work: &WorkspaceMut<'_>) -> Result<Extent, Error>
     let faults = tree.iter().filter_map(|(_, node)| node.fault).filter(Error::is_failure).count();
     let failures = work.findings.list.iter().filter(|finding| finding.is_failure()).count();
     let remarks = usize::from(work.topology.remarks.lost());
-    let less = work.plan.uses.iter().filter(|used| used.withholds()).count();
+    let uses = &*work.plan.uses;
+    // What was in use before the last plan is in its notes alone.
+    let before = work.plan.notes.iter().filter(|note| match note {
+        Note::Unused { device, why: Why::Refused { .. }, .. } => {
+            !uses.get(usize::from(device.0)).is_some_and(NodeUse::withholds)
+        }
+        _ => false,
+    });
+    let less = uses.iter().filter(|used| used.withholds()).count() + before.count();
     let lost = remarks + faults + failures + less + work.probe.list().len();
     Ok(match u16::try_from(lost) {
         Ok(0) => Extent::Whole,
@@ -432,27 +481,27 @@ fn round(
     work: &mut WorkspaceMut<'_>,
 ) -> Result<Round, Error> {
     let WorkspaceMut { topology, plan: wanted, committed, findings, probe: errors } = work;
-    wanted.clear();
     findings.clear();
     errors.clear();
     let tree = Tree(&topology.nodes);
     if scope.is_later() {
         verify(hw, platform, tree, policy, &mut *committed, &mut *findings);
-        plan_beside(platform, tree, policy, committed.view(), wanted.reborrow())?;
+        plan_again(platform, tree, policy, committed.view(), wanted.reborrow())?;
     } else {
         plan(platform, tree, policy, wanted.reborrow())?;
     }
     let wanted = wanted.view();
-    let (receipt, committed_as, round) =
-        match scope.commit(hw, clock, tree, wanted, trial, &mut *committed) {
-            Ok(receipt) => (receipt, trial, Round::Tried),
-            // Somebody's: ours, of an earlier run, if it is as the policy wants it.
-            Err(error) if is_foreign(&error) && !scope.is_later() => {
-                let receipt = scope.commit(hw, clock, tree, wanted, policy, &mut *committed)?;
-                (receipt, policy, Round::Final)
-            }
-            Err(error) => return Err(error),
-        };
+    let job = scope.job(tree, wanted, trial, trial.path != policy.path);
+    let (receipt, committed_as, round) = match commit_all(hw, clock, job, &mut *committed) {
+        Ok(receipt) => (receipt, trial, Round::Tried),
+        // Somebody's: ours, of an earlier run, if it is as the policy wants it.
+        Err(error) if is_foreign(&error) && !scope.is_later() => {
+            let job = scope.job(tree, wanted, policy, false);
+            let receipt = commit_all(hw, clock, job, &mut *committed)?;
+            (receipt, policy, Round::Final)
+        }
+        Err(error) => return Err(error),
+    };
     let seen = (&mut *committed, &mut *findings, &mut **errors);
     let probed = check(hw, platform, tree, wanted, committed_as, scope, seen);
     let failure = findings.list.iter().find(|finding| finding.is_failure()).copied();

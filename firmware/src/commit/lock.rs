@@ -48,7 +48,7 @@ pub(crate) fn lock_all(
         let view = plan.view();
         let own =
             view.decoders.iter().skip(open).take_while(|planned| planned.node == node).count();
-        let job = Job { tree: Tree(nodes), plan: view, policy, beside: false };
+        let job = Job { tree: Tree(nodes), plan: view, policy, beside: false, trial: false };
         if lock_one(hw, clock, job, node, anew, &mut fault).is_ok() {
             open += own;
             continue;

@@ -70,6 +70,12 @@ impl Slot {
         Self { place, registers, image: image.with_control(control), control_mask }
     }
 
+    /// The same with Lock On Commit, which does nothing before Commit is written.
+    pub(crate) fn with_lock(self) -> Self {
+        let control = self.image.control().with_lock_on_commit(true);
+        Self { image: self.image.with_control(control), ..self }
+    }
+
     /// The first register that is not as it should be, committed or not.
     #[inline(never)]
     pub(crate) fn difference(&self, found: DecoderImage, committed: bool) -> Option<Mismatch> {

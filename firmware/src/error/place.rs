@@ -182,6 +182,11 @@ impl Place {
         self.kind() == WINDOW
     }
 
+    /// Whether it is a PCI function.
+    pub(crate) const fn is_function(&self) -> bool {
+        self.kind() == FUNCTION
+    }
+
     /// Whether it names the component at a path, or something of it. Of a long path the first ports
     /// are compared, as many as are kept.
     pub fn names(&self, path: &Path) -> bool {
@@ -222,6 +227,13 @@ impl Place {
     /// The component whose decoder it is.
     pub(crate) const fn of_component(self) -> Self {
         Self { first: self.first & !0xFF0F | COMPONENT, ..self }
+    }
+
+    /// Another decoder of the component whose decoder it is.
+    #[cold]
+    pub(crate) fn with_decoder(self, index: u8) -> Self {
+        let mask = u32::from(INDEX_MASK) << 8;
+        Self { first: self.first & !mask | u32::from(index) << 8 & mask, ..self }
     }
 
     const fn depth(&self) -> u8 {

@@ -6,10 +6,10 @@
 
 use cxl_regs::{Hpa, Span};
 
-use super::Region;
 use super::error::Count;
 use super::node_use::{NodeUse, used_mut};
 use super::place::Placed;
+use super::{Note, Region};
 use crate::committed::CommittedRef;
 use crate::error::Error;
 use crate::list::{Empty, List};
@@ -30,6 +30,18 @@ pub(super) fn decoders(committed: CommittedRef<'_>, used: &mut [NodeUse]) {
 pub(super) fn is_in_use(tree: Tree<'_>, id: NodeId, used: &[NodeUse]) -> bool {
     let taken = used.get(usize::from(id.0)).is_some_and(|used| used.next > 0);
     taken && tree.get(id).is_some_and(|node| node.device().is_some())
+}
+
+/// Whether a note of an earlier plan is about what is in use since: a device, or a bridge above one. What
+/// moved is noted anew.
+pub(super) fn is_of_what_stays(tree: Tree<'_>, committed: CommittedRef<'_>, note: &Note) -> bool {
+    committed.decoders.iter().filter(|entry| entry.committed()).any(|entry| match *note {
+        Note::PassThrough { uid } => tree.path(entry.node).uid() == uid,
+        Note::Unused { device, .. }
+        | Note::BackInvalidateGap { device, .. }
+        | Note::BackInvalidateWindow { device, .. } => entry.node == device,
+        _ => false,
+    })
 }
 
 /// Takes the addresses that decoders lead somewhere. What lies there has no members, and is no region.

@@ -5,12 +5,12 @@
 
 use cxl_regs::{Interleave, Ways};
 
-use super::error::Count;
 use super::fit::By;
 use super::input::PlanInput;
 use super::node_use::{NodeUse, left, used_mut};
 use super::place::{Layout, PendingRegion, Placed, place};
-use super::{Lists, Note, add, sets};
+use super::{Lists, Note, note, sets};
+use crate::committed::{CommittedDecoder, CommittedRef, CommittedRegion};
 use crate::error::Error;
 use crate::policy::{EarlierRange, Width};
 use crate::topology::{Partition, Tree};
@@ -80,11 +80,12 @@ pub(super) fn keep(
 }
 
 /// Notes what did not stay, or not the same: other devices, another interleave or another kind of memory
-/// at its addresses are not what was there.
+/// at its addresses are not what was there. What is in use already stays where it is.
 pub(super) fn note_moved(
     tree: Tree<'_>,
     earlier: &[EarlierRange],
     placed: &[Placed],
+    committed: CommittedRef<'_>,
     plan: &mut Lists<'_>,
 ) -> Result<(), Error> {
     for range in earlier {
@@ -100,9 +101,19 @@ pub(super) fn note_moved(
         };
         let at = placed.binary_search_by_key(&span.base(), |placed| placed.region.span.base());
         let found = at.ok().and_then(|at| placed.get(at));
-        let note = Note::NotKept { span, partition };
-        if !found.is_some_and(stays) && !plan.notes.contains(&note) {
-            add(&mut plan.notes, note, Count::Notes)?;
+        let in_use = |region: &CommittedRegion| {
+            (region.span, region.partition) == (span, partition) && is_same(region.interleave)
+        };
+        let leads = |entry: &CommittedDecoder| {
+            tree.path(entry.node) == device && entry.active().is_some_and(|one| one.span == span)
+        };
+        let is_there =
+            || committed.regions.iter().any(in_use) && committed.decoders.iter().any(leads);
+        if !found.is_some_and(stays) && !is_there() {
+            let same = |other: &&EarlierRange| (other.span, other.partition) == (span, partition);
+            let first = earlier.iter().filter(same).map(|range| range.device).min();
+            let device = first.unwrap_or(device);
+            note(plan, Note::NotKept { device, span, partition })?;
         }
     }
     Ok(())

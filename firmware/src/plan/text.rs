@@ -195,8 +195,11 @@ impl fmt::Display for NoteText<'_> {
                 },
                 at(gap)
             ),
-            Note::NotKept { span, partition } => {
-                write!(f, "{partition} memory was at {span} before, and could not stay there")
+            Note::NotKept { device, span, partition } => {
+                write!(
+                    f,
+                    "{device}: {partition} memory was at {span} before, and could not stay there"
+                )
             }
             Note::NoSuchDevice { at } => {
                 write!(f, "{at}: the policy asks for memory of a device here; there is none")

@@ -149,12 +149,15 @@ fn start(log: &mut Log, settings: &Settings<'_>) -> Result<Extent, Refused> {
     if let Ok(extent) = result {
         let mut bytes = vec![0; TABLE_ROOM];
         let room = &mut *room;
-        let (made, extent) = bring_up::describe(
+        let made = bring_up::describe(
             &mut hw, &mut clock, &platform, &policy, room, extent, IDENTITY, &mut bytes,
-        )?;
-        result = Ok(extent);
-        let (address, size) = acpi::replace(made)?;
-        described = Some(TableLocation { address, size });
+        );
+        // Without a table nothing is up.
+        result = made.map(|(_, extent)| extent);
+        if let Ok((made, _)) = made {
+            let (address, size) = acpi::replace(made)?;
+            described = Some(TableLocation { address, size });
+        }
     }
     let extent = result.ok();
     space.leave()?;

@@ -6,6 +6,7 @@
 //! the first ones are kept, [`MOST_BYTES`] of sentences, and one more says how many there were besides.
 
 use cxl_firmware::Error;
+use cxl_firmware::error::Place;
 use cxl_firmware::handoff::Handoff;
 use cxl_firmware::outcome::{ComponentOutcome, Outcome};
 use schemars::JsonSchema;
@@ -60,6 +61,9 @@ pub struct Finding {
     /// A failure that follows from what the report says already, such as a refusal.
     #[serde(skip)]
     pub moot: bool,
+    /// The place, of what the library has a number for.
+    #[serde(skip)]
+    pub(super) at: Option<Place>,
     /// It stands for so many that were not kept.
     #[serde(skip)]
     pub(super) more: u64,
@@ -81,7 +85,8 @@ impl Finding {
             message.truncate(end);
             message.push_str(" ...");
         }
-        Self { code: None, failure: true, moment, witness, message, moot: false, more: 0 }
+        let (code, at) = (None, None);
+        Self { code, failure: true, moment, witness, message, moot: false, at, more: 0 }
     }
 
     /// Something that is worth knowing.
@@ -165,24 +170,41 @@ impl Findings {
     /// What the firmware had to give up, by its own record: what of it is in no region is a failure, however
     /// the rest fares. An error that is about several components is told once.
     pub(super) fn lost(&mut self, record: &Handoff<'_>) {
-        let mut told: Vec<Error> = Vec::new();
         for ComponentOutcome { outcome, .. } in record.outcomes() {
             let Outcome::Broken(error) = outcome else { continue };
             // What is remarked and no failure is no loss: a CXL 1.1 host.
-            if told.contains(&error) || !error.is_failure() {
+            if !error.is_failure() {
                 continue;
             }
             let message = format!("{LOST}{error}");
             let found = Finding::failure(Witness::Record, self.moment.clone(), message);
-            add(&mut self.list, Finding { code: Some(error.code()), ..found });
-            told.push(error);
+            self.numbered(&error, found);
         }
     }
 
-    /// What the library has a number for.
-    pub(super) fn numbered(&mut self, code: u16, failure: bool, moot: bool, message: String) {
-        let found = Finding::failure(Witness::Verifier, self.moment.clone(), message);
-        add(&mut self.list, Finding { code: Some(code), failure, moot, ..found });
+    /// Whether an error was told as a loss.
+    pub(super) fn has_lost(&self, error: &Error) -> bool {
+        let place = (Some(error.code()), Some(error.at));
+        self.list.iter().any(|known| known.counts() && (known.code, known.at) == place)
+    }
+
+    /// What the verifier of the library found.
+    pub(super) fn verified(&mut self, error: &Error, moot: bool) {
+        let found = Finding::failure(Witness::Verifier, self.moment.clone(), error.to_string());
+        self.numbered(error, Finding { failure: error.is_failure(), moot, ..found });
+    }
+
+    /// What the library has a number for. A failure that another witness has told of its place is no other one.
+    fn numbered(&mut self, error: &Error, found: Finding) {
+        let found = Finding { code: Some(error.code()), at: Some(error.at), ..found };
+        let same = |known: &Finding| {
+            let is_others = known.witness != found.witness;
+            (known.code, known.at) == (found.code, found.at)
+                && (is_others || known.message == found.message)
+        };
+        if !found.failure || !self.list.iter().any(|known| known.counts() && same(known)) {
+            add(&mut self.list, found);
+        }
     }
 }
 

@@ -30,6 +30,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         claim("range_over_budget_is_decoded_access_by_access", half_by_budget),
         claim("without_mirror_every_access_exits", half_unmirrored),
         claim("console_ends_with_what_is_unused_and_why", unused),
+        claim("console_tells_each_loss_once", lost_once),
+        claim("without_a_table_the_run_is_refused_with_what_became_of_decoders", no_table),
         claim("code_runs_from_every_region", exec),
         claim("cycles_elsewhere_keep_bytes_and_slot_count", || recreate("one-device")),
         claim("cycles_of_the_last_region_leave_others_alone", || recreate("default")),
@@ -142,6 +144,41 @@ fn unused() {
     let ran = good("window-too-small");
     let told = "note: window 0x100000000 has 256 MiB, 512 MiB are needed\n";
     assert!(ran.console().contains(told), "{}", ran.console());
+}
+
+/// A decoder of a bridge that loses its lock costs the bridge that one, and a device all its memory.
+fn lost_once() {
+    let text = r#"
+        policy = { on_failure = "best-effort" }
+        bridge = [{ uid = 16 }]
+        port = [{ below = "hb0" }, { below = "hb0" }]
+        device = [{ below = "port0", volatile = "256MiB" }, { below = "port1", volatile = "256MiB" }]
+        window = [{ targets = ["hb0"], size = "1GiB" }]
+        fault = [{ at = "hb0", kind = "lock-lost", decoder = 1 }]
+    "#;
+    let ran = run(&Scenario::parse(text, "test").unwrap(), &options());
+    let console = ran.console();
+    let lost: Vec<_> = console.lines().filter(|line| line.starts_with("lost: ")).collect();
+    assert_eq!(lost.len(), 1, "{console}");
+    assert!(lost[0].starts_with("lost: bridge 16, decoder 1: "), "{console}");
+}
+
+/// What was brought up and cannot be described, as a lock went since, is not up.
+fn no_table() {
+    let text = r#"
+        bridge = [{ uid = 16 }]
+        port = [{ below = "hb0" }]
+        device = [{ below = "port0", volatile = "256MiB" }]
+        window = [{ targets = ["hb0"], size = "1GiB" }]
+        fault = [{ at = "mem0", kind = "lock-lost", after = 2 }]
+    "#;
+    let ran = run(&Scenario::parse(text, "test").unwrap(), &options());
+    let console = ran.console();
+    let refused = "refused: tables: bridge 16 port 0 device, decoder 0: HDM Decoder Control was \
+                   0x00001700 when the table was made, is 0x00001600\nend: refused\n";
+    assert!(console.ends_with(refused), "{console}");
+    let fates = ["bridge 16 port 0, decoder 0: ", "bridge 16, decoder 0: "];
+    assert!(fates.iter().all(|fate| console.contains(fate)), "{console}");
 }
 
 /// The calls that put slots there, from the mirror's start on.
