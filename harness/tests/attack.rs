@@ -721,6 +721,20 @@ fn modes_that_a_scenario_names_are_tried() {
         never.to_string().contains("  NOT TRIED         while Vendor and Device ID"),
         "{never}"
     );
+    // Of one register several may be named: each is tried, and told, by what it holds.
+    let global = format!("{mode}'HDM Decoder Global Control'\nvalue = ");
+    let both = report(&format!("{SMALL}{global}0\n{global}'0xffffffff'\n"));
+    assert_eq!(both.not_tried, ["while HDM Decoder Global Control of mem0 holds 0xffffffff"]);
+    assert!(!both.held(), "{both}");
+    let payload_is = |value| wide.replace("= 3", &format!("= {value}"));
+    let (first, second) = (payload_is(0), payload_is(3));
+    let either = report(&format!("{SMALL}{leak}{payload}{first}{second}"));
+    assert!(either.not_tried.is_empty(), "{either}");
+    let told = |value| {
+        let when = format!("while Max_Payload_Size of mem0 holds {value}");
+        either.integrity.breaches.iter().any(|breach| breach.contains(&when))
+    };
+    assert!(told("0x3") && !told("0x0"), "{either}");
 }
 
 /// What was not tried has shown nothing: an attack that is cut off does not say that locks hold, and what
