@@ -737,6 +737,19 @@ fn modes_that_a_scenario_names_are_tried() {
     assert!(told("0x3") && !told("0x0"), "{either}");
 }
 
+/// A size that follows writes in a mode without showing it: what the batch of stores ends with is less of
+/// the range, whatever stores beside it have left there.
+#[test]
+fn a_size_that_opens_in_a_mode_and_shows_nothing_is_found() {
+    for (at, of) in [("hb0", "rp0"), ("hb0", "mem0"), ("mem0", "rp0"), ("mem0", "mem0")] {
+        let leak = format!("register = 'size_low'\nwhile = 'Bus Master'\nof = '{of}'\nis = 'off'");
+        let report = by_host(&format!("{SMALL}{}", hidden(at, &leak)));
+        let components: BTreeSet<String> =
+            changed(&report).into_keys().map(|(component, ..)| component).collect();
+        assert_eq!(components, BTreeSet::from([at.to_owned()]), "{at}, {of}: {report}");
+    }
+}
+
 /// What was not tried has shown nothing: an attack that is cut off does not say that locks hold, and what
 /// had given way by then has.
 #[test]
