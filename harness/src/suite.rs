@@ -225,9 +225,10 @@ impl Suite {
         Self::of(name, vec![Check::result(Verdict::Refused, refusal, &[])], true)
     }
 
-    /// Of an attack.
-    pub fn of_attack(name: String, report: &attack::Report) -> Self {
-        let result = if report.held() { Verdict::Ok } else { Verdict::Failed };
+    /// Of an attack on what a boot left, of which there is to be said what its report found.
+    pub fn of_attack(name: String, report: &attack::Report, booted: &Facts) -> Self {
+        let good = report.held() && booted.result == Verdict::Ok;
+        let result = if good { Verdict::Ok } else { Verdict::Failed };
         let why = match (report.changed, report.integrity.ranges) {
             (0, 0) => "nothing is locked, so nothing was shown".to_owned(),
             (0, _) => "something was not tried".to_owned(),
@@ -242,6 +243,7 @@ impl Suite {
     pub fn of_lint(report: &cxl_lint::Report) -> Self {
         // Not that the run is a good one: firmware that stopped is remarked below, and Linux may be
         // content with what it left.
+        checks.extend(booted.findings.iter().filter(|found| found.counts()).map(Check::finding));
         let outcome = match report.refused() {
             true => Outcome::Failed("Linux refuses something".to_owned()),
             false => Outcome::Good,

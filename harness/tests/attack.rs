@@ -750,6 +750,38 @@ fn a_size_that_opens_in_a_mode_and_shows_nothing_is_found() {
     }
 }
 
+/// A device that best effort has to do without.
+const LOST: &str =
+    "[policy]\non_failure = 'best-effort'\n[[fault]]\nat = 'mem0'\nkind = 'unrouted'\n";
+
+/// The attack has no better exit code than the boot that it comes after, and says why in its words.
+#[test]
+fn an_attack_on_what_best_effort_left_says_what_was_lost() {
+    let folder = program::Folder::new();
+    let machine = builtin("two-devices-one-bridge").expect("built in").text;
+    let file = folder.file("lossy.toml", format!("{machine}{LOST}"));
+    let run = |words: &[&str]| program::ran(&mut program::command(words));
+    let json = |command: &str| -> serde_json::Value {
+        let (text, _, code) = run(&[command, &file, "--direct", "--json"]);
+        assert_eq!(code, 1, "{command}: {text}");
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let (booted, attacked) = (json("boot"), json("attack"));
+    assert_eq!(
+        (&attacked["result"], &attacked["attack"]["changed"]),
+        (&"failed".into(), &0.into())
+    );
+    let failures = attacked["failures"].as_array().expect("a list");
+    assert!(!failures.is_empty() && attacked["failures"] == booted["failures"], "{failures:?}");
+    let lost = failures[0].as_str().expect("a sentence");
+    assert!(lost.starts_with("lost: "), "{lost}");
+    for format in ["text", "junit", "sarif"] {
+        let (text, _, code) = run(&["attack", &file, "--direct", "--format", format]);
+        let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(code == 1 && flat.contains(lost), "{format}: {text}");
+    }
+}
+
 /// What was not tried has shown nothing: an attack that is cut off does not say that locks hold, and what
 /// had given way by then has.
 #[test]
