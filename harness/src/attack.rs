@@ -303,9 +303,10 @@ pub struct Judge {
     over: Option<(Place, Vec<Fate>)>,
     /// Components with an unlocked decoder that a bit puts over a range, and what that does.
     overlaps: Vec<(String, String)>,
-    /// The named mode that is being entered, by address and bits, and those that were.
-    entering: Option<(u64, u32)>,
-    entered: Vec<(u64, u32)>,
+    /// The named mode that is being entered: its dword, what that held before, and its bits.
+    entering: Option<(At, u32, u32)>,
+    /// The modes of the scenario that were entered, by their place in it.
+    entered: Vec<usize>,
     /// The attacker was told that it is enough.
     cut: bool,
     /// The last that was heard of the attacker is that it is done.
@@ -354,9 +355,8 @@ impl Judge {
         integrity.complete = self.done && !self.cut;
         integrity.holds &= integrity.complete;
         integrity.begun = (self.report.states.len(), steps(machine));
-        for (mode, at) in machine.scenario().modes.iter().zip(named::all(machine)) {
-            let key = at.map(|at| (at.address, at.bits));
-            if key.is_none_or(|key| !self.entered.contains(&key)) {
+        for (index, mode) in machine.scenario().modes.iter().enumerate() {
+            if !self.entered.contains(&index) {
                 self.report.not_tried.push(named::words(machine, mode));
             }
         }
@@ -423,7 +423,7 @@ impl Judge {
                 self.phase = Phase::Between;
             }
             Event::Patterns { .. } => {
-                self.entered.extend(self.entering.take());
+                self.enter_named(machine);
                 // In a mode nothing may be where it is without: ranges are those from before it.
                 if self.outer.is_none() && self.stale {
                     self.find_ranges(machine);
@@ -434,7 +434,8 @@ impl Judge {
             }
             Event::Mode { mode, address, bits } => {
                 self.phase = Phase::Between;
-                self.entering = (mode == Mode::Named).then_some((address, bits));
+                let named = At::of(machine, address).filter(|_| mode == Mode::Named);
+                self.entering = named.map(|at| (at, self.shadow.dword(at), bits));
                 if let Some(mut outer) = self.outer.take() {
                     self.judge_course(machine, &mut outer);
                 }
@@ -457,6 +458,24 @@ impl Judge {
                 }
             }
             Event::Done => self.phase = Phase::Between,
+        }
+    }
+
+    /// Notes which modes of the scenario a register is in by now: several may be of its bits, and what
+    /// they hold says which.
+    fn enter_named(&mut self, machine: &Machine) {
+        let Some((at, before, bits)) = self.entering.take() else { return };
+        let now = self.shadow.dword(at);
+        for (index, mode) in named::all(machine).into_iter().enumerate() {
+            let Some(mode) = mode else { continue };
+            let wanted = mode.value.unwrap_or(!before);
+            let its = At::of(machine, mode.address) == Some(at) && mode.bits == bits;
+            if its && (now ^ wanted) & bits == 0 {
+                self.entered.push(index);
+                if let Some(mode) = machine.scenario().modes.get(index) {
+                    self.mode = named::words(machine, mode);
+                }
+            }
         }
     }
 
@@ -675,16 +694,8 @@ impl Judge {
                 let field = field_name(machine, at, bits);
                 format!("while {field} of {} is {state}", machine.name(at.place))
             }
-            Mode::Named => {
-                let modes = machine.scenario().modes.iter().zip(named::all(machine));
-                let known = modes
-                    .into_iter()
-                    .find(|(_, at)| at.is_some_and(|at| (at.address, at.bits) == (address, bits)));
-                known.map_or_else(
-                    || format!("while {bits:#x} of {address:#x} is otherwise"),
-                    |(mode, _)| named::words(machine, mode),
-                )
-            }
+            // What it is to hold shows once it holds it.
+            Mode::Named => format!("while {bits:#x} of {address:#x} is otherwise"),
             Mode::BarMoved => "while its BAR is moved".to_owned(),
             Mode::Committing => "while another decoder is being committed".to_owned(),
             Mode::Overlapped => "while another decoder is committed over the range".to_owned(),

@@ -180,13 +180,21 @@ impl Suite {
         let ended = Check::result(facts.result, facts.refusal.as_ref(), &facts.failures());
         let mut checks = vec![ended];
         if let Some(required) = &facts.required {
-            let outcome = match required.met {
-                true => Outcome::Good,
-                false => Outcome::Failed(format!("{} was asked for, and is not so", required.what)),
+            let what = &required.what;
+            let outcome = match (required.met, &required.not_known) {
+                (true, _) => Outcome::Good,
+                (false, None) => Outcome::Failed(format!("{what} was asked for, and is not so")),
+                (false, Some(why)) => {
+                    Outcome::Failed(format!("{what} was asked for, and is not known: {why}"))
+                }
             };
             let rule = Rule::plain("required", "What is demanded of the locks is so.");
             checks.push(Check::new("locks", format!("required: {}", required.what), outcome, rule));
         }
+        checks.extend(facts.not_done().iter().map(|what| {
+            let outcome = Outcome::Skipped(format!("{what} not done: it takes a guest"));
+            Check::new("not-done", what, outcome, Rule::default())
+        }));
         let tries: Vec<_> = facts.attack.iter().flat_map(tried).collect();
         // What the attack sums up is told by the state that it was seen in.
         let told = tries.iter().any(Check::has_failed)
@@ -226,15 +234,17 @@ impl Suite {
         Self::of(name, vec![Check::result(Verdict::Refused, refusal, &[])], true)
     }
 
-    /// Of an attack.
-    pub fn of_attack(name: String, report: &attack::Report) -> Self {
-        let result = if report.held() { Verdict::Ok } else { Verdict::Failed };
+    /// Of an attack on what a boot left, of which there is to be said what its report found.
+    pub fn of_attack(name: String, report: &attack::Report, booted: &Facts) -> Self {
+        let good = report.held() && booted.result == Verdict::Ok;
+        let result = if good { Verdict::Ok } else { Verdict::Failed };
         let why = match (report.changed, report.integrity.ranges) {
             (0, 0) => "nothing is locked, so nothing was shown".to_owned(),
             (0, _) => "something was not tried".to_owned(),
             (changed, _) => format!("{changed} of {} got through", counted(report.tried, "write")),
         };
         let mut checks = vec![Check::result(result, None, &[why])];
+        checks.extend(booted.findings.iter().filter(|found| found.counts()).map(Check::finding));
         checks.extend(tried(report));
         Self::of(name, checks, false)
     }

@@ -753,6 +753,65 @@ fn modes_that_a_scenario_names_are_tried() {
         never.to_string().contains("  NOT TRIED         while Vendor and Device ID"),
         "{never}"
     );
+    // Of one register several may be named: each is tried, and told, by what it holds.
+    let global = format!("{mode}'HDM Decoder Global Control'\nvalue = ");
+    let both = report(&format!("{SMALL}{global}0\n{global}'0xffffffff'\n"));
+    assert_eq!(both.not_tried, ["while HDM Decoder Global Control of mem0 holds 0xffffffff"]);
+    assert!(!both.held(), "{both}");
+    let payload_is = |value| wide.replace("= 3", &format!("= {value}"));
+    let (first, second) = (payload_is(0), payload_is(3));
+    let either = report(&format!("{SMALL}{leak}{payload}{first}{second}"));
+    assert!(either.not_tried.is_empty(), "{either}");
+    let told = |value| {
+        let when = format!("while Max_Payload_Size of mem0 holds {value}");
+        either.integrity.breaches.iter().any(|breach| breach.contains(&when))
+    };
+    assert!(told("0x3") && !told("0x0"), "{either}");
+}
+
+/// A size that follows writes in a mode without showing it: what the batch of stores ends with is less of
+/// the range, whatever stores beside it have left there.
+#[test]
+fn a_size_that_opens_in_a_mode_and_shows_nothing_is_found() {
+    for (at, of) in [("hb0", "rp0"), ("hb0", "mem0"), ("mem0", "rp0"), ("mem0", "mem0")] {
+        let leak = format!("register = 'size_low'\nwhile = 'Bus Master'\nof = '{of}'\nis = 'off'");
+        let report = by_host(&format!("{SMALL}{}", hidden(at, &leak)));
+        let components: BTreeSet<String> =
+            changed(&report).into_keys().map(|(component, ..)| component).collect();
+        assert_eq!(components, BTreeSet::from([at.to_owned()]), "{at}, {of}: {report}");
+    }
+}
+
+/// A device that best effort has to do without.
+const LOST: &str =
+    "[policy]\non_failure = 'best-effort'\n[[fault]]\nat = 'mem0'\nkind = 'unrouted'\n";
+
+/// The attack has no better exit code than the boot that it comes after, and says why in its words.
+#[test]
+fn an_attack_on_what_best_effort_left_says_what_was_lost() {
+    let folder = program::Folder::new();
+    let machine = builtin("two-devices-one-bridge").expect("built in").text;
+    let file = folder.file("lossy.toml", format!("{machine}{LOST}"));
+    let run = |words: &[&str]| program::ran(&mut program::command(words));
+    let json = |command: &str| -> serde_json::Value {
+        let (text, _, code) = run(&[command, &file, "--direct", "--json"]);
+        assert_eq!(code, 1, "{command}: {text}");
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let (booted, attacked) = (json("boot"), json("attack"));
+    assert_eq!(
+        (&attacked["result"], &attacked["attack"]["changed"]),
+        (&"failed".into(), &0.into())
+    );
+    let failures = attacked["failures"].as_array().expect("a list");
+    assert!(!failures.is_empty() && attacked["failures"] == booted["failures"], "{failures:?}");
+    let lost = failures[0].as_str().expect("a sentence");
+    assert!(lost.starts_with("lost: "), "{lost}");
+    for format in ["text", "junit", "sarif"] {
+        let (text, _, code) = run(&["attack", &file, "--direct", "--format", format]);
+        let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(code == 1 && flat.contains(lost), "{format}: {text}");
+    }
 }
 
 /// What was not tried has shown nothing: an attack that is cut off does not say that locks hold, and what

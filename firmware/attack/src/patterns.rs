@@ -163,6 +163,12 @@ impl<H: Stores + Witness, C: Clock> Attacker<'_, H, C> {
                     attacker.strike_widths(frozen, depth);
                     nth += 1;
                 }
+                // Last of all: a store beside a dword would give it another value again.
+                nth = 0;
+                while let Some(frozen) = attacker.frozen(locked, moved, nth) {
+                    attacker.turn_round(frozen);
+                    nth += 1;
+                }
             });
             return;
         }
@@ -171,6 +177,7 @@ impl<H: Stores + Witness, C: Clock> Attacker<'_, H, C> {
             self.batch(frozen.address, |attacker| {
                 attacker.strike_values(frozen, depth);
                 attacker.strike_widths(frozen, depth);
+                attacker.turn_round(frozen);
                 attacker.mend(locked, frozen);
             });
             // Twice the same, as the second may be the one that counts.
@@ -301,15 +308,11 @@ impl<H: Stores + Witness, C: Clock> Attacker<'_, H, C> {
         self.hw.write(address, own & !mask | value & mask);
     }
 
-    /// The stores that are no aligned dword, and the last one, which is.
+    /// The stores that are no aligned dword.
     fn strike_widths(&mut self, frozen: Frozen, depth: Depth) {
-        if depth > Depth::Touch && self.widths {
-            self.strike_each_width(frozen, depth);
+        if depth == Depth::Touch || !self.widths {
+            return;
         }
-        self.turn_round(frozen);
-    }
-
-    fn strike_each_width(&mut self, frozen: Frozen, depth: Depth) {
         let brief: [(u8, i8); 3] = [(1, 3), (2, 0), (8, 0)];
         let every: [(u8, i8); 14] = [
             (1, 0),

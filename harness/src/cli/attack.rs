@@ -32,7 +32,8 @@ Two verdicts:
   availability  what can still be switched off, or added in a spare decoder
 
 JSON:
-  result   ok; failed (something changed); refused (with refusal: phase, code, message)
+  result   ok; failed (something changed, or failures); refused (with refusal: phase, code, message)
+  failures  what was wrong before the attack, as boot says it: what best effort lost
   attack   tried, held, allowed, changed,
            states (name, component, tried, held, allowed, changed, skipped),
            details (register, bits, class, consequence, states, components, decoders),
@@ -47,7 +48,7 @@ JSON:
 Exit code:
   0  there was a sealed range to hold, and nothing changed that must not
   1  something did, no range is sealed, a mode of the scenario was not tried, or the firmware refused
-     to bring the machine up
+     to bring the machine up, or lost a part of it (best effort)
   2  bad usage or scenario
   130  Ctrl-C (128 + n after signal n: 143 SIGTERM, 129 SIGHUP)
 
@@ -79,6 +80,8 @@ pub(crate) struct Attack {
 pub(super) struct Outcome {
     result: Verdict,
     refusal: Option<Refusal>,
+    /// What was wrong before the attack.
+    failures: Vec<String>,
     attack: Option<Report>,
 }
 
@@ -95,11 +98,12 @@ impl Attack {
         let before = machine.fabric();
         let done = run::direct(&mut machine);
         // As the firmware left it: what the attack leaves is good for a reset.
-        let mut facts = page.is_some().then(|| RunReport::of_direct(&machine, &done).facts);
+        let mut facts = RunReport::of_direct(&machine, &done).facts;
         let outcome = match &done.refusal {
             Some(refusal) => Outcome {
                 result: Verdict::Refused,
                 refusal: Some(Refusal::from(refusal)),
+                failures: Vec::new(),
                 attack: None,
             },
             None => {
@@ -107,29 +111,38 @@ impl Attack {
                     Ok(report) => report,
                     Err(so_far) => return super::complain(&so_far, super::signals().code()),
                 };
-                let result = if report.held() { Verdict::Ok } else { Verdict::Failed };
-                Outcome { result, refusal: None, attack: Some(report) }
+                let good = report.held() && facts.result == Verdict::Ok;
+                let result = if good { Verdict::Ok } else { Verdict::Failed };
+                let failures = facts.failures();
+                Outcome { result, refusal: None, failures, attack: Some(report) }
             }
         };
-        if let (Some(facts), Some(attack)) = (&mut facts, &outcome.attack) {
-            facts.set_attack(attack.clone());
-        }
-        let told = facts.map(|facts| html::of_run(&facts, Some(&before), &super::command_line()));
-        let told = page.as_ref().zip(told.as_ref());
         let name = || format!("attack {}", machine.scenario().name);
         let suite = || {
             let suite = match (&outcome.attack, &outcome.refusal) {
-                (Some(report), _) => Suite::of_attack(name(), report),
+                (Some(report), _) => Suite::of_attack(name(), report, &facts),
                 (None, refusal) => Suite::of_refusal(name(), refusal.as_ref()),
             };
             suite.about([self.source.name()])
         };
-        if let Some(output) = self.shape.collected(suite) {
+        let collected = self.shape.collected(suite);
+        if let Some(attack) = &outcome.attack {
+            facts.set_attack(attack.clone());
+        }
+        let told =
+            page.map(|page| (page, html::of_run(&facts, Some(&before), &super::command_line())));
+        let told = told.as_ref().map(|(page, told)| (page, told));
+        if let Some(output) = collected {
             return super::print_with(&output, told, super::exit(outcome.result == Verdict::Ok));
         }
         let output = match &outcome {
             outcome if self.shape.is_json() => super::json(outcome),
-            Outcome { attack: Some(report), .. } => super::styled(&report.to_string()),
+            Outcome { attack: Some(report), failures, .. } => {
+                let lines = failures.iter().map(|failure| format!("  {:<18}{failure}\n", "failure"));
+                let before = lines.collect::<String>();
+                let head = if before.is_empty() { "" } else { "before the attack\n" };
+                super::styled(&format!("{head}{before}{report}"))
+            }
             Outcome { refusal, .. } => super::styled(&refusal.iter().fold(
                 "attack: there is nothing to attack, as the firmware did not bring the machine up\n"
                     .to_owned(),
