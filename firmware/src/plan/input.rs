@@ -36,7 +36,8 @@ impl<'a> PlanInput<'a> {
             })
     }
 
-    /// Whether a request for a device at a place is wrong: there is none, and that is no loss.
+    /// Whether a request for a device at a place is an error: there is none. With best effort it is a loss, which
+    /// is remarked before the plan.
     pub(super) fn is_unknown(&self, place: &Path) -> bool {
         let best_effort = self.policy.on_failure == OnFailure::BestEffort;
         !best_effort && self.tree.device_at(place).is_none()
