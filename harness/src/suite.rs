@@ -179,13 +179,21 @@ impl Suite {
         let ended = Check::result(facts.result, facts.refusal.as_ref(), &facts.failures());
         let mut checks = vec![ended];
         if let Some(required) = &facts.required {
-            let outcome = match required.met {
-                true => Outcome::Good,
-                false => Outcome::Failed(format!("{} was asked for, and is not so", required.what)),
+            let what = &required.what;
+            let outcome = match (required.met, &required.not_known) {
+                (true, _) => Outcome::Good,
+                (false, None) => Outcome::Failed(format!("{what} was asked for, and is not so")),
+                (false, Some(why)) => {
+                    Outcome::Failed(format!("{what} was asked for, and is not known: {why}"))
+                }
             };
             let rule = Rule::plain("required", "What is demanded of the locks is so.");
             checks.push(Check::new("locks", format!("required: {}", required.what), outcome, rule));
         }
+        checks.extend(facts.not_done().iter().map(|what| {
+            let outcome = Outcome::Skipped(format!("{what} not done: it takes a guest"));
+            Check::new("not-done", what, outcome, Rule::default())
+        }));
         let tries: Vec<_> = facts.attack.iter().flat_map(tried).collect();
         // What the attack sums up is told by the state that it was seen in.
         let told = tries.iter().any(Check::has_failed)
@@ -235,6 +243,7 @@ impl Suite {
             (changed, _) => format!("{changed} of {} writes got through", report.tried),
         };
         let mut checks = vec![Check::result(result, None, &[why])];
+        checks.extend(booted.findings.iter().filter(|found| found.counts()).map(Check::finding));
         checks.extend(tried(report));
         Self::of(name, checks, false)
     }
@@ -243,7 +252,6 @@ impl Suite {
     pub fn of_lint(report: &cxl_lint::Report) -> Self {
         // Not that the run is a good one: firmware that stopped is remarked below, and Linux may be
         // content with what it left.
-        checks.extend(booted.findings.iter().filter(|found| found.counts()).map(Check::finding));
         let outcome = match report.refused() {
             true => Outcome::Failed("Linux refuses something".to_owned()),
             false => Outcome::Good,

@@ -238,6 +238,15 @@ fn an_event_that_a_direct_run_cannot_have_is_named() {
     let said =
         "note: hot-remove of mem0 at count 1000 does not happen: it takes a guest to count\n";
     assert_eq!(complaints, said);
+    // What was not done has met no demand, but what is demanded of the moment before it.
+    let demanded = |demand| ran(&["boot", "--direct", &file, "--require", demand]);
+    let (text, _, code) = demanded("sealed");
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("\n  required          sealed: NOT KNOWN\n"), "{text}");
+    assert_eq!(demanded("sealed@handoff").2, 0);
+    let (junit, ..) = ran(&["boot", "--direct", &file, "--format", "junit"]);
+    let skipped = "<skipped message=\"the scenario's events not done: it takes a guest\"/>";
+    assert!(junit.replace("&apos;", "'").contains(skipped), "{junit}");
 }
 
 // ---- what is printed ----

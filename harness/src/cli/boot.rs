@@ -78,8 +78,9 @@ JSON:
 
 Exit code:
   0  the firmware did what was asked, and every check agrees
-  1  the firmware refused, a check failed, a demand was not met, the guest did not end as it
-     should, or what was asked for takes a guest and there is no KVM
+  1  the firmware refused, a check failed, a demand was not met, or is not known to be as something
+     was not done, the guest did not end as it should, or what was asked for takes a guest and there
+     is no KVM
   2  bad usage, scenario file or image
   130  Ctrl-C (128 + n after signal n: 143 SIGTERM, 129 SIGHUP); the report says how far it came
 
@@ -596,13 +597,16 @@ impl Boot {
         let run = start.elapsed();
         let mut report = Report::of_direct(machine, &done);
         report.facts.ran = Some(Runner::Models { why, left_out });
-        if let Some(requirement) = self.require {
+        let watched = self.require.map(|_| {
             let mut vigil = Vigil::default();
             vigil.hand_off(machine, Moment::HandOff);
-            report.facts.require(requirement, &vigil.finish(machine));
-        }
+            vigil.finish(machine)
+        });
         if payload::attacks(&self.payload.join(",")) && done.refusal.is_none() {
             report.facts.set_attack(attack::direct(machine, &done));
+        }
+        if let (Some(requirement), Some(watched)) = (self.require, watched) {
+            report.facts.require(requirement, &watched);
         }
         (Report { measured: Some(Measured { run, guest: None }), ..report }, done.handoff)
     }

@@ -9,8 +9,8 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Facts;
 use super::findings::Finding;
+use super::{Facts, Runner};
 use crate::locks::{Protection, View};
 use crate::vigil::{Level, Moment, Violation, Watched, violations};
 
@@ -111,12 +111,29 @@ impl Facts {
         // What is demanded for good is not so if an attack got through, or was cut off before its end.
         let attack = self.attack.as_ref().filter(|_| !at_handoff_only);
         let shown = attack.is_none_or(|attack| attack.integrity.holds);
-        let met = against.is_empty() && more == 0 && shown;
-        self.required = Some(Required { what: requirement.to_string(), met });
+        let so = against.is_empty() && more == 0 && shown;
+        // A demand of what comes later is not met by what did not happen.
+        let not_done = Some(self.not_done().join(", "));
+        let not_done = not_done.filter(|list| so && !at_handoff_only && !list.is_empty());
+        let not_known = not_done.map(|list| format!("{list} not done: it takes a guest"));
+        if let Some(why) = &not_known {
+            let message = format!("{why}; whether it is {requirement} is not known");
+            self.fail(Finding::failure(super::Witness::Vmm, Moment::End, message));
+        }
+        let met = so && not_known.is_none();
+        self.required = Some(Required { what: requirement.to_string(), met, not_known });
         self.violated(&against);
         if more > 0 {
             let more = format!("{more} more violations of {requirement} came later");
             self.fail(Finding::failure(super::Witness::Registers, Moment::End, more));
+        }
+    }
+
+    /// What was asked for and takes a guest, where there was none.
+    pub fn not_done(&self) -> &[String] {
+        match &self.ran {
+            Some(Runner::Models { left_out, .. }) => left_out,
+            _ => &[],
         }
     }
 
@@ -145,4 +162,7 @@ pub struct Required {
     pub what: String,
     /// Whether it was met at every moment that counts.
     pub met: bool,
+    /// Why nobody can say: not all that was to be done was done.
+    #[serde(skip)]
+    pub not_known: Option<String>,
 }

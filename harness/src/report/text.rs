@@ -54,12 +54,12 @@ impl Display for Facts {
         if !self.description.is_empty() {
             fact(f, "about", on_one_line(&self.description))?;
         }
-        if let Some(Runner::Models { why, left_out }) = &self.ran {
+        if let Some(Runner::Models { why, .. }) = &self.ran {
             fact(f, "ran", format_args!("on the device models, {why}"))?;
-            if !left_out.is_empty() {
-                let left_out = left_out.join(", ");
-                fact(f, "NOT DONE", format_args!("{left_out}: it takes a guest"))?;
-            }
+        }
+        if !self.not_done().is_empty() {
+            let not_done = self.not_done().join(", ");
+            fact(f, "NOT DONE", format_args!("{not_done}: it takes a guest"))?;
         }
         if self.foreign {
             fact(f, "firmware", "somebody else's image; below is what it left in the registers")?;
@@ -205,8 +205,12 @@ impl Facts {
         for failure in self.failures() {
             fact(f, "failure", failure)?;
         }
-        if let Some(Required { what, met }) = &self.required {
-            let met = if *met { "met, at every moment that counts" } else { "NOT MET" };
+        if let Some(Required { what, met, not_known }) = &self.required {
+            let met = match (met, not_known) {
+                (true, _) => "met, at every moment that counts",
+                (false, None) => "NOT MET",
+                (false, Some(_)) => "NOT KNOWN",
+            };
             fact(f, "required", format_args!("{what}: {met}"))?;
         }
         if self.result != Verdict::Ok {
