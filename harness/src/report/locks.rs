@@ -112,12 +112,12 @@ impl Facts {
         let attack = self.attack.as_ref().filter(|_| !at_handoff_only);
         let shown = attack.is_none_or(|attack| attack.integrity.holds);
         let so = against.is_empty() && more == 0 && shown;
-        let not_done =
-            Some(self.not_done()).filter(|list| so && !at_handoff_only && !list.is_empty());
-        let not_known =
-            not_done.map(|list| format!("{} not done: it takes a guest", list.join(", ")));
+        // A demand of what comes later is not met by what did not happen.
+        let not_done = Some(self.not_done().join(", "));
+        let not_done = not_done.filter(|list| so && !at_handoff_only && !list.is_empty());
+        let not_known = not_done.map(|list| format!("{list} not done: it takes a guest"));
         if let Some(why) = &not_known {
-            let message = format!("whether it is {requirement} is not known: {why}");
+            let message = format!("{why}; whether it is {requirement} is not known");
             self.fail(Finding::failure(super::Witness::Vmm, Moment::End, message));
         }
         let met = so && not_known.is_none();
