@@ -422,7 +422,7 @@ fn what_nobody_named_and_may_be_anything_is_passed_over_and_said() {
         ("program", &executable()),
         ("silent", &[0xFF; 4096]),
         ("words", b"deadbeef 1\n"),
-        ("large", &[0x5A; 0x1_0000]),
+        ("large", &[0xA5; 0x1_0000]),
         ("listing", b"0d:00.0 CXL: a device\n"),
     ];
     for (name, bytes) in files {
