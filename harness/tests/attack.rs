@@ -750,6 +750,29 @@ fn a_size_that_opens_in_a_mode_and_shows_nothing_is_found() {
     }
 }
 
+/// A store of one byte or two that comes through in a mode of another component, whichever of a dword's
+/// lanes it needs.
+#[test]
+fn a_lane_that_opens_in_a_mode_of_the_path_is_found() {
+    for (width, bits) in [
+        (1, 0x2),
+        (1, 0x200),
+        (1, 0xFF00),
+        (1, 0xFF_0000),
+        (1, 0x8000_0000_u32),
+        (2, 0xFFFF),
+        (2, 0xFFFF_0000),
+    ] {
+        let leak = format!(
+            "register = 'base_high'\nwhile = 'Bus Master'\nof = 'rp0'\nis = 'off'\n\
+             width = {width}\nbits = {bits}"
+        );
+        let report = report(&format!("{SMALL}\n[[leak]]\nat = 'mem0'\n{leak}\n"));
+        let register = ("mem0".to_owned(), "HDM Decoder Base High".to_owned(), Some(0));
+        assert_eq!(changed(&report), BTreeMap::from([(register, bits)]), "{leak}: {report}");
+    }
+}
+
 /// A device that best effort has to do without.
 const LOST: &str =
     "[policy]\non_failure = 'best-effort'\n[[fault]]\nat = 'mem0'\nkind = 'unrouted'\n";

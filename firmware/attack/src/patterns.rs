@@ -35,7 +35,7 @@ pub(crate) const CONFIG: [(Spec, u16, u32); 6] = [
 pub(crate) enum Depth {
     /// All-ones, and every bit turned round.
     Touch,
-    /// One store of each width as well.
+    /// A store to each byte, half and pair of it as well.
     Brief,
     /// Whole values, each field turned round, each width at each place.
     Short,
@@ -313,7 +313,7 @@ impl<H: Stores + Witness, C: Clock> Attacker<'_, H, C> {
         if depth == Depth::Touch || !self.widths {
             return;
         }
-        let brief: [(u8, i8); 3] = [(1, 3), (2, 0), (8, 0)];
+        let brief: [(u8, i8); 7] = [(1, 0), (1, 1), (1, 2), (1, 3), (2, 0), (2, 2), (8, 0)];
         let every: [(u8, i8); 14] = [
             (1, 0),
             (1, 1),
