@@ -701,8 +701,11 @@ fn text_of_a_shell_of_two_bytes_a_character_is_text() {
     assert!(read(&space, Ask::default()).is_ok());
 }
 
+/// A name, and what it makes of a line, which has a number from 0.
+type Carrier = (&'static str, fn(usize, &str) -> String);
+
 /// What lies between a machine and whoever reads of it, as it leaves each line.
-const CARRIERS: [(&str, fn(usize, &str) -> String); 24] = [
+const CARRIERS: [Carrier; 24] = [
     ("a page's blanks", |_, line| line.replace(' ', "\u{A0}")),
     ("a page's entities", |_, line| {
         line.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;")
@@ -759,7 +762,8 @@ fn what_carries_a_text_changes_nothing() {
         assert_eq!(dump.sections().next().unwrap(), (Some("0d:00.0"), &function()[..]));
     }
     // What cannot be seen line by line.
-    let all: Vec<(&str, fn(&str) -> Vec<u8>)> = vec![
+    type All = (&'static str, fn(&str) -> Vec<u8>);
+    let all: Vec<All> = vec![
         ("UTF-16 that does not say so", |text| {
             text.encode_utf16().flat_map(u16::to_le_bytes).collect()
         }),
