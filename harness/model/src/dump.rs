@@ -512,7 +512,6 @@ impl Kind {
     /// Recognises a dump by its first bytes, then by its size.
     fn of(section: &Section) -> Result<Self, DumpError> {
         let bytes = section.bytes.as_slice();
-        let start = std::array::from_fn(|index| bytes.get(index).copied().unwrap_or(0));
         let size = |kind: Self| kind.sizes().contains(&bytes.len());
         let component = None;
         // The numbers of something with a signature may look like a function as well.
@@ -531,7 +530,7 @@ impl Kind {
         {
             Ok(Self::Config)
         } else {
-            Err(DumpError::Unrecognised { length: bytes.len(), start })
+            Err(Dump::no_dump(bytes))
         }
     }
 }

@@ -77,10 +77,16 @@ fn narrow(input: &[u8]) -> Option<Cow<'_, str>> {
 /// that says so. Text that is no UTF-8 is of an older kind, in which all that is read here is the same.
 fn text(input: &[u8]) -> Option<Cow<'_, str>> {
     let zeros = input.iter().filter(|byte| **byte == 0).count();
-    let is_text = |byte: &u8| *byte == 0 || *byte >= b' ' || is_layout(char::from(*byte));
+    let is_text = |byte: &u8| match *byte {
+        0 => true,
+        byte => (byte >= b' ' && byte != 0x7F) || is_layout(char::from(byte)),
+    };
+    if !input.iter().all(is_text) {
+        return None;
+    }
     // A block of zeros, or of 0xFF, has no lines.
     let has_lines = input.contains(&b'\n') || input.contains(&b'\r');
-    if !has_lines || zeros > input.len().div_ceil(2) || !input.iter().all(is_text) {
+    if !has_lines || zeros > input.len().div_ceil(2) {
         return str::from_utf8(input).ok().filter(|_| zeros == 0).map(Cow::Borrowed);
     }
     let older = || input.iter().map(|byte| char::from(*byte)).collect();
