@@ -24,27 +24,14 @@ pub fn counted(number: impl Display, what: &str) -> String {
     format!("{number} {what}{ending}")
 }
 
+/// The most characters of a word that are compared.
+const MOST: usize = 64;
+
 /// Of some words the one that is at most a third different.
 pub fn nearest_word<'w>(word: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
-    let (distance, found) = words.map(|other| (distance(word, other), other)).min()?;
+    let typed: String = word.chars().take(MOST).collect();
+    let (distance, found) = words.map(|other| (strsim::levenshtein(&typed, other), other)).min()?;
     (3 * distance <= word.chars().count()).then_some(found)
-}
-
-/// Letters to insert, drop or replace to make one word of the other.
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (line, letter) in from.chars().take(64).enumerate() {
-        let mut next = vec![line + 1];
-        for (column, other) in to.iter().enumerate() {
-            let replaced = row.get(column).copied().unwrap_or(0) + usize::from(letter != *other);
-            let dropped = row.get(column + 1).copied().unwrap_or(0) + 1;
-            let inserted = next.get(column).copied().unwrap_or(0) + 1;
-            next.push(replaced.min(dropped).min(inserted));
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]
