@@ -871,11 +871,16 @@ fn notes_of_what_is_in_use_outlive_a_plan_beside_it() {
 }
 
 /// A device that has no place for one kind of its memory has the other kind in use, and the plan says which
-/// refusal the first one met.
+/// refusal the first one met; also where both are asked for by name.
 #[test]
 fn memory_without_a_place_does_not_cost_the_other_kind() {
     let all = [Partition::Volatile, Partition::Persistent];
-    for interleave in ["flat", "widest"] {
+    let by_name = r#"
+                region = [
+                    { device = "mem0" },
+                    { device = "mem0", partition = "persistent" },
+                ]"#;
+    for (interleave, region) in [("flat", ""), ("widest", ""), ("flat", by_name)] {
         for kept in all {
             let (name, code) = match kept {
                 Partition::Volatile => ("volatile", Code::PLAN_MEDIA_NOT_ALLOWED),
@@ -889,7 +894,7 @@ fn memory_without_a_place_does_not_cost_the_other_kind() {
                 device = [{{ below = "port0", volatile = "256MiB", persistent = "256MiB" }}]
                 window = [
                     {{ targets = ["hb0"], size = "1GiB", restrictions = ["host-only", "{name}"] }},
-                ]
+                ]{region}
                 "#
             );
             let scenario = Scenario::parse(&text, "test").unwrap();

@@ -43,6 +43,17 @@ impl<'a> PlanInput<'a> {
         !best_effort && self.tree.device_at(place).is_none()
     }
 
+    /// Whether the policy wants some kind of a device's memory: of one that it names, what it names.
+    pub(super) fn is_asked_for(&self, device: NodeId, partition: Partition) -> bool {
+        let Policy { requests, sets, .. } = *self.policy;
+        let path = self.tree.path(device);
+        let mut asked = requests.iter().filter(|request| request.device == path);
+        let mut named = sets.iter().filter(|set| set.members.contains(&path));
+        self.unrequested().any(|other| other == device)
+            || asked.any(|request| request.partition == partition && request.size != Some(0))
+            || named.any(|set| set.partition == partition)
+    }
+
     /// The devices that no request names.
     pub(super) fn unrequested(&self) -> impl Iterator<Item = NodeId> {
         let Self { tree, policy, devices, .. } = *self;

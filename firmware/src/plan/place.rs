@@ -264,7 +264,8 @@ pub(super) fn withhold_refused(
     let has_other = |used: &NodeUse| {
         let mut others = Partition::ALL.into_iter().filter(|other| *other != partition);
         others.any(|other| {
-            used.withheld(other).is_none() && found.is_some_and(|found| found.capacity(other) > 0)
+            let has_memory = found.is_some_and(|found| found.capacity(other) > 0);
+            has_memory && used.withheld(other).is_none() && given.is_asked_for(device, other)
         })
     };
     if let Some(used) = used_mut(used, device)

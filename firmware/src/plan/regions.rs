@@ -55,9 +55,13 @@ pub(super) fn place_all(
         }
         for &device in devices {
             for request in in_order(policy.requests, tree.path(device), fixed) {
-                if let Some(want) = requested(given, device, request, used)? {
-                    place(given, &want, used, layout)?;
-                }
+                let want = requested(given, device, request, used);
+                let placed = want.and_then(|want| match want {
+                    Some(want) => place(given, &want, used, layout),
+                    None => Ok(()),
+                });
+                let partition = request.partition;
+                placed.map_err(|error| withhold_refused(given, device, partition, used, error))?;
             }
         }
         if cfg!(feature = "interleave") {
