@@ -1758,6 +1758,20 @@ cxl_status cxl_check_cedt(struct cxl_workspace *workspace,
                           size_t size);
 
 /**
+ * Writes the CEDT of what `cxl_bring_up` or `cxl_add` left, and holds it against the decoders, which are
+ * read once more. With `CXL_ON_FAILURE_BEST_EFFORT` what changed meanwhile, or went away, costs itself
+ * here too: the machine is brought up once more, which takes what is locked as it is, the table is made
+ * of what that finds, and the result is `CXL_STATUS_LESS`. So nobody may use the memory yet; ask for
+ * components, regions, SRAT and record afterwards. `length` is as with `cxl_write_cedt`.
+ */
+cxl_status cxl_describe(struct cxl_workspace *workspace,
+                        const struct cxl_hardware *hardware,
+                        const struct cxl_identity *made_by,
+                        void *buffer,
+                        size_t size,
+                        size_t *length);
+
+/**
  * Writes an SRAT with the regions alone, each in a proximity domain of its own from `first_domain` on.
  */
 cxl_status cxl_write_srat(struct cxl_workspace *workspace,
@@ -1983,6 +1997,20 @@ cxl_status cxl_check_cedt(struct cxl_workspace *workspace,
                           const struct cxl_hardware *hardware,
                           const void *cedt,
                           size_t size);
+
+/**
+ * Writes the CEDT of what `cxl_bring_up` or `cxl_add` left, and holds it against the decoders, which are
+ * read once more. With `CXL_ON_FAILURE_BEST_EFFORT` what changed meanwhile, or went away, costs itself
+ * here too: the machine is brought up once more, which takes what is locked as it is, the table is made
+ * of what that finds, and the result is `CXL_STATUS_LESS`. So nobody may use the memory yet; ask for
+ * components, regions, SRAT and record afterwards. `length` is as with `cxl_write_cedt`.
+ */
+cxl_status cxl_describe(struct cxl_workspace *workspace,
+                        const struct cxl_hardware *hardware,
+                        const struct cxl_identity *made_by,
+                        void *buffer,
+                        size_t size,
+                        size_t *length);
 
 /**
  * Writes an SRAT with the regions alone, each in a proximity domain of its own from `first_domain` on.

@@ -284,9 +284,32 @@ fn fixed(record: &[u8]) -> Vec<u8> {
     record
 }
 
+/// KiB of stack that the bootloader may take, from its first instruction to its end: what
+/// firmware/c/README.md says.
+const MOST_STACK: u64 = 12;
+
+/// How much stack was taken: what of it is not as QEMU makes memory, all zeroes.
+fn stack_is_bounded(elf: &[u8], qtest: &mut Qtest, what: &str) {
+    let file = object::File::parse(elf).unwrap();
+    let at = |name: &str| {
+        let mut symbols = file.symbols();
+        symbols.find(|symbol| symbol.name() == Ok(name)).expect(name).address()
+    };
+    let (base, end) = (at("stack"), at("stack_end"));
+    let mut bytes = vec![0; (end - base) as usize];
+    qtest.read_memory(base, &mut bytes).unwrap();
+    let untouched = bytes.iter().take_while(|byte| **byte == 0).count() as u64;
+    let used = end - base - untouched;
+    println!("stack of the bootloader in C, {what}: {used} bytes");
+    assert!(used > 1 << 10, "{what}: {used} bytes are too few to be true");
+    assert!(used <= MOST_STACK << 10, "{what}: {used} bytes");
+}
+
 fn same(compiler: &str, arguments: &str) {
-    let mut ours = Machine::of(&bootloader(compiler), arguments).boot("");
+    let elf = bootloader(compiler);
+    let mut ours = Machine::of(&elf, arguments).boot("");
     let console = ours.until_end(Status::Success);
+    stack_is_bounded(&elf, &mut ours.qtest, &format!("x86-64, {compiler}"));
     let found = Outside::new(&mut ours.qtest).components();
     let mut image = Machine::new(arguments).boot("dump");
     let expected_console = image.until_end(Status::Success);
@@ -406,7 +429,8 @@ fn bare(arguments: &str, expected: &[(&[u8], Vec<Expected>)]) {
     const MIB: u64 = 1 << 20;
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
-    fs::write(at("boot.elf"), bootloader_for(ARM, "clang")).unwrap();
+    let elf = bootloader_for(ARM, "clang");
+    fs::write(at("boot.elf"), &elf).unwrap();
     let mut qemu = Command::new(qemu());
     qemu.args("-accel tcg -cpu max -display none -nodefaults -monitor none".split(' '));
     qemu.args(arguments.split_ascii_whitespace());
@@ -427,6 +451,7 @@ fn bare(arguments: &str, expected: &[(&[u8], Vec<Expected>)]) {
         sleep(Duration::from_millis(20));
     };
     assert!(console.ends_with("end: success\n"), "{console}");
+    stack_is_bounded(&elf, &mut qtest, "aarch64, clang");
     let cedt = bytes(&console, "cedt");
     let mut outside = Outside::bare(&mut qtest, ECAM, cedt);
     let [window] = outside.windows()[..] else { panic!("one window") };

@@ -13,6 +13,6 @@ start:  mov x1, #(3 << 20)              /* CPACR_EL1.FPEN: compiled code uses ve
 
         .bss
         .balign 16
-        .skip 65536
+stack:  .skip 65536
 stack_end:
         .section .note.GNU-stack, "", @progbits

@@ -149,7 +149,9 @@ void boot(uint64_t info)
     find_platform(&hw, info, &platform);
     must("platform", cxl_set_platform(work, &platform));
     must("policy", cxl_set_policy(work, &policy));
-    cxl_status done = must("bring up", cxl_bring_up(work, &hw));
+    must("bring up", cxl_bring_up(work, &hw));
+    cxl_status done =
+        must("describe", cxl_describe(work, &hw, &made_by, cedt, sizeof cedt, &table));
 
     for (uint32_t i = 0; i < cxl_component_count(work); i++) {
         struct cxl_component part = {.size = sizeof part};
@@ -171,8 +173,6 @@ void boot(uint64_t info)
         word(region.locked ? " locked\n" : " unlocked\n");
         /* Here goes an entry of the memory map: region.base, region.bytes, region.e820. */
     }
-    must("CEDT", cxl_write_cedt(work, &made_by, cedt, sizeof cedt, &table));
-    must("CEDT check", cxl_check_cedt(work, &hw, cedt, table));
     must("record", cxl_write_handoff(work, &hw, (uintptr_t)cedt, (uint32_t)table, record,
                                      sizeof record, &length));
     dump("cedt 0x", cedt, table);

@@ -53,6 +53,6 @@ pdpt:   .quad 0x83                      /* 1 GiB of memory; above, registers and
 
         .bss
         .balign 16
-        .skip 65536
+stack:  .skip 65536
 stack_end:
         .section .note.GNU-stack, "", @progbits

@@ -103,9 +103,7 @@ static void cxl_init(void *unused)
 	if (status == CXL_STATUS_OK)
 		status = cxl_bring_up(work, &hw);
 	if (status >= 0)
-		status = cxl_write_cedt(work, &made_by, cedt, sizeof(cedt), &cedt_size);
-	if (status >= 0)
-		status = cxl_check_cedt(work, &hw, cedt, cedt_size);
+		status = cxl_describe(work, &hw, &made_by, cedt, sizeof(cedt), &cedt_size);
 	if (status < 0) {
 		printk(BIOS_ERR, "cxl: status %d\n", (int)status);
 		cedt_size = 0;

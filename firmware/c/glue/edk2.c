@@ -112,6 +112,8 @@ EFI_STATUS EFIAPI CxlBringUp(IN EFI_HANDLE ImageHandle, IN EFI_SYSTEM_TABLE *Sys
         Found = cxl_set_policy(Work, &Policy);
     if (Found == CXL_STATUS_OK)
         Found = cxl_bring_up(Work, &Hw);
+    if (Found >= 0)
+        Found = cxl_describe(Work, &Hw, &MadeBy, Cedt, sizeof Cedt, &Length);
     if (Found < 0)
         return Status(Found);
 
@@ -122,11 +124,6 @@ EFI_STATUS EFIAPI CxlBringUp(IN EFI_HANDLE ImageHandle, IN EFI_SYSTEM_TABLE *Sys
             gDS->AddMemorySpace(EfiGcdMemoryTypeSystemMemory, Region.base, Region.bytes,
                                 EFI_MEMORY_WB | EFI_MEMORY_SP);
     }
-    Found = cxl_write_cedt(Work, &MadeBy, Cedt, sizeof Cedt, &Length);
-    if (Found == CXL_STATUS_OK)
-        Found = cxl_check_cedt(Work, &Hw, Cedt, Length);
-    if (Found != CXL_STATUS_OK)
-        return Status(Found);
     EFI_STATUS Located = gBS->LocateProtocol(&gEfiAcpiTableProtocolGuid, NULL, (VOID **)&Acpi);
     return EFI_ERROR(Located) ? Located : Acpi->InstallAcpiTable(Acpi, Cedt, Length, &Key);
 }

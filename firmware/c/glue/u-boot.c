@@ -99,8 +99,8 @@ static int do_cxl(struct cmd_tbl *cmdtp, int flag, int argc, char *const argv[])
 	if (status == CXL_STATUS_OK)
 		status = cxl_bring_up(work, &hw);
 	if (status >= 0)
-		status = cxl_write_cedt(work, &made_by, map_sysmem(hextoul(argv[3], NULL), 0),
-					SZ_8K, &length);
+		status = cxl_describe(work, &hw, &made_by, map_sysmem(hextoul(argv[3], NULL), 0),
+				      SZ_8K, &length);
 	if (status >= 0)
 		status = cxl_write_handoff(work, &hw, hextoul(argv[3], NULL), length,
 					   map_sysmem(hextoul(argv[4], NULL), 0), SZ_64K, &length);

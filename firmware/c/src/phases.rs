@@ -4,7 +4,7 @@
 //! are refused.
 
 use cxl_firmware::bring_up::{Extent, WorkspaceMut, add, bring_up, inspect};
-use cxl_firmware::commit::{Receipt, commit, undo};
+use cxl_firmware::commit::{commit, undo};
 use cxl_firmware::discover::discover_as;
 use cxl_firmware::error::Error;
 use cxl_firmware::plan::plan;
@@ -22,7 +22,7 @@ use crate::platform::{self, count, cxl_platform, cxl_range, span};
 use crate::policy::cxl_policy;
 use crate::results;
 use crate::status::{Failure, cxl_argument, cxl_status};
-use crate::workspace::{Body, Stage, cxl_workspace, with};
+use crate::workspace::{Body, Done, Stage, cxl_workspace, with};
 
 /// Ranges that `cxl_size_windows` takes.
 const MOST_FREE: usize = 16;
@@ -39,7 +39,7 @@ pub unsafe extern "C" fn cxl_set_platform(
 ) -> cxl_status {
     let work = |body: &mut Body| {
         body.stage = Stage::Empty;
-        body.receipt = None;
+        body.done = Done::default();
         // SAFETY: the contract of C.
         unsafe { body.platform.set(platform) }?;
         body.stage = Stage::Platform;
@@ -63,7 +63,7 @@ pub unsafe extern "C" fn cxl_set_policy(
     let work = |body: &mut Body| {
         // What was planned by another policy counts no more.
         body.stage = body.stage.min(Stage::Discovered);
-        body.receipt = None;
+        body.done = Done::default();
         // SAFETY: the contract of C.
         unsafe { body.policy.set(policy) }?;
         Ok(cxl_status::Ok)
@@ -73,25 +73,65 @@ pub unsafe extern "C" fn cxl_set_policy(
 }
 
 /// A phase: what it needs, and how far the work has come after it.
-struct Phase {
-    name: &'static str,
-    needs: Stage,
-    reached: Stage,
+#[derive(Clone, Copy)]
+pub(crate) struct Phase {
+    pub(crate) name: &'static str,
+    pub(crate) needs: Stage,
+    pub(crate) reached: Stage,
     /// After a failure.
-    failed: Stage,
+    pub(crate) failed: Stage,
 }
 
 /// What a phase works on.
-struct Parts<'a> {
-    machine: Machine<'a>,
-    platform: Platform<'a>,
-    policy: Policy<'a>,
-    work: WorkspaceMut<'a>,
-    receipt: &'a mut Option<Receipt>,
+pub(crate) struct Parts<'a> {
+    pub(crate) machine: Machine<'a>,
+    pub(crate) platform: Platform<'a>,
+    pub(crate) policy: Policy<'a>,
+    pub(crate) work: WorkspaceMut<'a>,
+    pub(crate) done: &'a mut Done,
     planned: bool,
 }
 
-/// Runs a phase on the machine, and tells the log what came of it.
+impl Phase {
+    /// Runs it on the machine, and tells the log what came of it.
+    ///
+    /// # Safety
+    ///
+    /// The contract of C.
+    pub(crate) unsafe fn run(
+        self,
+        body: &mut Body,
+        hardware: *const cxl_hardware,
+        work: impl FnOnce(Parts<'_>) -> Result<Extent, Error>,
+    ) -> Result<Extent, Failure> {
+        // SAFETY: the contract of C.
+        let machine = unsafe { Machine::of(hardware) }?;
+        body.needs(self.needs)?;
+        let platform = body.platform.platform();
+        let result = work(Parts {
+            machine: machine.with_ecam(platform.ecam),
+            platform,
+            policy: body.policy.policy(),
+            work: (&mut body.room).into(),
+            done: &mut body.done,
+            planned: body.stage >= Stage::Planned,
+        });
+        body.stage = if result.is_ok() { self.reached } else { self.failed };
+        body.refresh();
+        results::log(body, &machine, self.name, result.err());
+        Ok(result?)
+    }
+}
+
+/// How much is in use, as a status.
+pub(crate) fn status_of(extent: Extent) -> cxl_status {
+    match extent {
+        Extent::Whole => cxl_status::Ok,
+        Extent::Less { .. } => cxl_status::Less,
+    }
+}
+
+/// Runs a phase.
 ///
 /// # Safety
 ///
@@ -102,27 +142,8 @@ unsafe fn run(
     phase: Phase,
     work: impl FnOnce(Parts<'_>) -> Result<Extent, Error>,
 ) -> cxl_status {
-    let work = |body: &mut Body| {
-        // SAFETY: the contract of C.
-        let machine = unsafe { Machine::of(hardware) }?;
-        body.needs(phase.needs)?;
-        let platform = body.platform.platform();
-        let result = work(Parts {
-            machine: machine.with_ecam(platform.ecam),
-            platform,
-            policy: body.policy.policy(),
-            work: (&mut body.room).into(),
-            receipt: &mut body.receipt,
-            planned: body.stage >= Stage::Planned,
-        });
-        body.stage = if result.is_ok() { phase.reached } else { phase.failed };
-        body.refresh();
-        results::log(body, &machine, phase.name, result.err());
-        match result? {
-            Extent::Whole => Ok(cxl_status::Ok),
-            Extent::Less { .. } => Ok(cxl_status::Less),
-        }
-    };
+    // SAFETY: the contract of C.
+    let work = |body: &mut Body| unsafe { phase.run(body, hardware, work) }.map(status_of);
     // SAFETY: the contract of C.
     unsafe { with(workspace, work) }
 }
@@ -144,8 +165,8 @@ pub unsafe extern "C" fn cxl_discover(
         failed: Stage::Platform,
     };
     let work = |parts: Parts<'_>| {
-        let Parts { mut machine, platform, policy, work, receipt, .. } = parts;
-        *receipt = None;
+        let Parts { mut machine, platform, policy, work, done, .. } = parts;
+        *done = Done::default();
         let WorkspaceMut { topology, mut plan, mut committed, mut findings, probe } = work;
         plan.clear();
         committed.clear();
@@ -230,7 +251,7 @@ pub unsafe extern "C" fn cxl_plan(
         failed: Stage::Discovered,
     };
     let work = |parts: Parts<'_>| {
-        *parts.receipt = None;
+        *parts.done = Done::default();
         let tree = Tree(&parts.work.topology.nodes);
         plan(&parts.platform, tree, &parts.policy, parts.work.plan)?;
         Ok(Extent::Whole)
@@ -256,15 +277,16 @@ pub unsafe extern "C" fn cxl_commit(
         failed: Stage::Planned,
     };
     let work = |parts: Parts<'_>| {
-        let Parts { mut machine, policy, mut work, receipt, .. } = parts;
+        let Parts { mut machine, policy, mut work, done, .. } = parts;
         let (tree, mut clock) = (Tree(&work.topology.nodes), machine);
         let wanted = work.plan.view();
-        let done = commit(&mut machine, &mut clock, tree, wanted, &policy, &mut work.committed)?;
+        let committed = &mut work.committed;
+        let receipt = commit(&mut machine, &mut clock, tree, wanted, &policy, committed)?;
         // One that wrote nothing undoes nothing; an earlier one still can.
-        if receipt.is_none() || done.written() > 0 {
-            *receipt = Some(done);
+        if done.receipt.is_none() || receipt.written() > 0 {
+            done.receipt = Some(receipt);
         } else {
-            done.keep();
+            receipt.keep();
         }
         Ok(Extent::Whole)
     };
@@ -354,8 +376,8 @@ pub unsafe extern "C" fn cxl_undo(
         failed: Stage::Committed,
     };
     let work = |parts: Parts<'_>| {
-        let Parts { mut machine, policy, mut work, receipt, .. } = parts;
-        if let Some(receipt) = receipt.take() {
+        let Parts { mut machine, policy, mut work, done, .. } = parts;
+        if let Some(receipt) = done.receipt.take() {
             let tree = Tree(&work.topology.nodes);
             undo(&mut machine, tree, work.plan.view(), &policy, &mut work.committed, receipt);
         }
@@ -384,10 +406,12 @@ pub unsafe extern "C" fn cxl_bring_up(
         failed: Stage::Discovered,
     };
     let work = |parts: Parts<'_>| {
-        let Parts { mut machine, platform, policy, work, receipt, .. } = parts;
-        *receipt = None;
+        let Parts { mut machine, platform, policy, work, done, .. } = parts;
+        *done = Done::default();
         let mut clock = machine;
-        bring_up(&mut machine, &mut clock, &platform, &policy, work)
+        let extent = bring_up(&mut machine, &mut clock, &platform, &policy, work)?;
+        done.extent = Some(extent);
+        Ok(extent)
     };
     // SAFETY: the contract of C.
     unsafe { run(workspace, hardware, phase, work) }
@@ -416,10 +440,12 @@ pub unsafe extern "C" fn cxl_add(
         failed: Stage::Discovered,
     };
     let work = |parts: Parts<'_>| {
-        let Parts { mut machine, platform, policy, work, receipt, .. } = parts;
-        *receipt = None;
+        let Parts { mut machine, platform, policy, work, done, .. } = parts;
+        *done = Done::default();
         let mut clock = machine;
-        add(&mut machine, &mut clock, &platform, &policy, work)
+        let extent = add(&mut machine, &mut clock, &platform, &policy, work)?;
+        done.extent = Some(extent);
+        Ok(extent)
     };
     // SAFETY: the contract of C.
     unsafe { run(workspace, hardware, phase, work) }
@@ -442,8 +468,8 @@ pub unsafe extern "C" fn cxl_inspect(
         failed: Stage::Discovered,
     };
     let work = |parts: Parts<'_>| {
-        let Parts { mut machine, platform, policy, work, receipt, .. } = parts;
-        *receipt = None;
+        let Parts { mut machine, platform, policy, work, done, .. } = parts;
+        *done = Done::default();
         let mut clock = machine;
         inspect(&mut machine, &mut clock, &platform, &policy, work)?;
         Ok(Extent::Whole)

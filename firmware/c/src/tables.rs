@@ -6,11 +6,11 @@
 use core::ffi::{c_char, c_void};
 
 use cxl_firmware::acpi::find_table;
-use cxl_firmware::bring_up::WorkspaceMut;
+use cxl_firmware::bring_up::{WorkspaceMut, describe};
 use cxl_firmware::error::Code;
 use cxl_firmware::handoff::{self, Contents, TableLocation};
 use cxl_firmware::mmio::Mmio;
-use cxl_firmware::outcome::Extent;
+use cxl_firmware::platform::Platform;
 use cxl_firmware::restore::{self, Pci};
 use cxl_firmware::tables;
 use cxl_firmware::topology::Tree;
@@ -19,6 +19,7 @@ use cxl_regs::acpi::{Header, Identity};
 
 use crate::border;
 use crate::hardware::{Machine, cxl_hardware};
+use crate::phases::{Parts, Phase, status_of};
 use crate::platform::count;
 use crate::status::{Failure, cxl_argument, cxl_status};
 use crate::workspace::{Body, Stage, cxl_workspace, with};
@@ -76,7 +77,7 @@ unsafe fn write(
     size: usize,
     length: *mut usize,
     enough: usize,
-    make: impl FnOnce(&mut [u8]) -> Result<usize, cxl_firmware::Error>,
+    make: impl FnOnce(&mut [u8]) -> Result<usize, Failure>,
 ) -> Result<cxl_status, Failure> {
     // SAFETY: the contract of C.
     unsafe { border::put(length, enough) }?;
@@ -88,7 +89,9 @@ unsafe fn write(
             unsafe { border::put(length, made) }?;
             Ok(cxl_status::Ok)
         }
-        Err(error) if matches!(error.code, Code::TABLES_NO_ROOM | Code::HANDOFF_NO_ROOM) => {
+        Err(Failure::Library(error))
+            if matches!(error.code, Code::TABLES_NO_ROOM | Code::HANDOFF_NO_ROOM) =>
+        {
             if error.code == Code::HANDOFF_NO_ROOM {
                 let need = usize::try_from(error.expected).unwrap_or(usize::MAX);
                 // SAFETY: the contract of C.
@@ -96,7 +99,7 @@ unsafe fn write(
             }
             Err(cxl_status::Short.into())
         }
-        Err(error) => Err(error.into()),
+        Err(failure) => Err(failure),
     }
 }
 
@@ -107,6 +110,14 @@ const CXIMS: usize = 8 + 8 * 4;
 /// Bytes of an SRAT before its records, and of a memory affinity (ACPI 6.5 section 5.2.16).
 const SRAT: usize = size_of::<Header>() + 12;
 const AFFINITY: usize = 40;
+
+/// Bytes that the CEDT of a platform has at most.
+fn enough(platform: &Platform<'_>) -> usize {
+    size_of::<Header>()
+        + CHBS * platform.bridges.len()
+        + CFMWS * platform.windows.len()
+        + CXIMS * Granularity::ALL.len()
+}
 
 /// Writes the CEDT of what the hardware accepted, with checksum. `length` becomes its bytes, or where
 /// the buffer is too short, what is enough.
@@ -127,10 +138,7 @@ pub unsafe extern "C" fn cxl_write_cedt(
         // SAFETY: the contract of C.
         let identity = unsafe { identity(made_by) }?;
         let platform = body.platform.platform();
-        let enough = size_of::<Header>()
-            + CHBS * platform.bridges.len()
-            + CFMWS * platform.windows.len()
-            + CXIMS * Granularity::ALL.len();
+        let enough = enough(&platform);
         let work = WorkspaceMut::from(&mut body.room);
         let (tree, committed) = (Tree(&work.topology.nodes), work.committed.view());
         // SAFETY: the contract of C.
@@ -171,6 +179,54 @@ pub unsafe extern "C" fn cxl_check_cedt(
         let (tree, committed) = (Tree(&work.topology.nodes), work.committed.view());
         tables::cross_check_hardware(&mut machine, cedt, tree, committed)?;
         Ok(cxl_status::Ok)
+    };
+    // SAFETY: the contract of C.
+    unsafe { with(workspace, work) }
+}
+
+/// Writes the CEDT of what `cxl_bring_up` or `cxl_add` left, and holds it against the decoders, which are
+/// read once more. With `CXL_ON_FAILURE_BEST_EFFORT` what changed meanwhile, or went away, costs itself
+/// here too: the machine is brought up once more, which takes what is locked as it is, the table is made
+/// of what that finds, and the result is `CXL_STATUS_LESS`. So nobody may use the memory yet; ask for
+/// components, regions, SRAT and record afterwards. `length` is as with `cxl_write_cedt`.
+///
+/// # Safety
+///
+/// The contract of C, at the top of `border.rs`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cxl_describe(
+    workspace: *mut cxl_workspace,
+    hardware: *const cxl_hardware,
+    made_by: *const cxl_identity,
+    buffer: *mut c_void,
+    size: usize,
+    length: *mut usize,
+) -> cxl_status {
+    // Too short a buffer changes nothing; nor does a difference that costs everything.
+    let reached = Stage::Committed;
+    let phase = Phase { name: "describe", needs: reached, reached, failed: reached };
+    let work = |body: &mut Body| {
+        // Only after these it is known what was wanted.
+        let before = body.done.extent.ok_or(cxl_status::Order)?;
+        // SAFETY: the contract of C.
+        let identity = unsafe { identity(made_by) }?;
+        let (mut extent, enough) = (before, enough(&body.platform.platform()));
+        // SAFETY: the contract of C.
+        unsafe {
+            write(buffer, size, length, enough, |bytes| {
+                let mut made = 0;
+                extent = phase.run(body, hardware, |parts| {
+                    let Parts { mut machine, platform, policy, work, done, .. } = parts;
+                    let (clock, hw) = (&mut { machine }, &mut machine);
+                    let (cedt, now) =
+                        describe(hw, clock, &platform, &policy, work, before, identity, bytes)?;
+                    (made, done.extent) = (cedt.len(), Some(now));
+                    Ok(now)
+                })?;
+                Ok(made)
+            })?;
+        }
+        Ok(status_of(extent))
     };
     // SAFETY: the contract of C.
     unsafe { with(workspace, work) }
@@ -285,10 +341,8 @@ pub unsafe extern "C" fn cxl_restore(
         let (mut machine, mut clock) = (machine.with_ecam(ecam), machine);
         let record = handoff::read(record)?;
         let outcomes = body.outcomes.list();
-        match restore::restore(&mut machine, &mut clock, ecam, &record, pci, outcomes)? {
-            Extent::Whole => Ok(cxl_status::Ok),
-            Extent::Less { .. } => Ok(cxl_status::Less),
-        }
+        let done = restore::restore(&mut machine, &mut clock, ecam, &record, pci, outcomes)?;
+        Ok(status_of(done))
     };
     // SAFETY: the contract of C.
     unsafe { with(workspace, work) }

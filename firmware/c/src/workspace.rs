@@ -12,7 +12,7 @@ use core::slice;
 use cxl_firmware::bring_up::{BorrowedWorkspace, Rest, WorkspaceMut};
 use cxl_firmware::commit::Receipt;
 use cxl_firmware::list::{Empty, Slots};
-use cxl_firmware::outcome::{ComponentOutcome, outcomes};
+use cxl_firmware::outcome::{ComponentOutcome, Extent, outcomes};
 use cxl_firmware::policy::{EarlierRange, Policy};
 use cxl_firmware::topology::Tree;
 use cxl_regs::{Hpa, Span};
@@ -155,6 +155,15 @@ pub(crate) enum Stage {
     Committed,
 }
 
+/// What was done to the machine, beside what the library keeps.
+#[derive(Default)]
+pub(crate) struct Done {
+    /// What can be undone.
+    pub(crate) receipt: Option<Receipt>,
+    /// How much is in use of what was brought up; `None`: nothing was.
+    pub(crate) extent: Option<Extent>,
+}
+
 /// What a workspace holds.
 pub(crate) struct Body {
     pub(crate) platform: platform::Held,
@@ -163,8 +172,7 @@ pub(crate) struct Body {
     pub(crate) outcomes: Slots<'static, ComponentOutcome>,
     /// Whether `outcomes` are those of a restore.
     pub(crate) restored: bool,
-    /// What can be undone.
-    pub(crate) receipt: Option<Receipt>,
+    pub(crate) done: Done,
     pub(crate) stage: Stage,
     pub(crate) error: cxl_error,
 }
@@ -229,7 +237,7 @@ fn lay_out(memory: &mut Memory, counts: Counts) -> Body {
         },
         outcomes: memory.slots(nodes.saturating_add(REMARKS), || Empty::EMPTY),
         restored: false,
-        receipt: None,
+        done: Done::default(),
         stage: Stage::Empty,
         error: cxl_error::default(),
     }
