@@ -44,26 +44,30 @@ impl<'a> PlanInput<'a> {
     }
 
     /// Whether the policy wants some kind of a device's memory: of one that it names, what it names.
+    #[inline(never)]
     pub(super) fn is_asked_for(&self, device: NodeId, partition: Partition) -> bool {
         let Policy { requests, sets, .. } = *self.policy;
         let path = self.tree.path(device);
-        let mut asked = requests.iter().filter(|request| request.device == path);
-        let mut named = sets.iter().filter(|set| set.members.contains(&path));
-        self.unrequested().any(|other| other == device)
-            || asked.any(|request| request.partition == partition && request.size != Some(0))
-            || named.any(|set| set.partition == partition)
+        self.is_unrequested(device)
+            || requests.iter().any(|request| {
+                request.device == path && request.partition == partition && request.size != Some(0)
+            })
+            || sets.iter().any(|set| set.partition == partition && set.members.contains(&path))
+    }
+
+    /// Whether no request names a device, nor a set that can be made.
+    #[inline(never)]
+    fn is_unrequested(&self, device: NodeId) -> bool {
+        let Policy { requests, sets, broken_sets, .. } = *self.policy;
+        let path = self.tree.path(device);
+        let unused = broken_sets == BrokenSets::Unused;
+        let is_free = |set| self.is_broken(set) && !unused;
+        !requests.iter().any(|request| request.device == path)
+            && sets.iter().all(|set| !set.members.contains(&path) || is_free(set))
     }
 
     /// The devices that no request names.
-    pub(super) fn unrequested(&self) -> impl Iterator<Item = NodeId> {
-        let Self { tree, policy, devices, .. } = *self;
-        devices.iter().copied().filter(move |id| {
-            let path = tree.path(*id);
-            let named = |set: &&SetRequest| set.members.contains(&path);
-            let mut sets = policy.sets.iter().filter(named);
-            let unused = policy.broken_sets == BrokenSets::Unused;
-            !policy.requests.iter().any(|request| request.device == path)
-                && sets.all(|set| self.is_broken(set) && !unused)
-        })
+    pub(super) fn unrequested(self) -> impl Iterator<Item = NodeId> {
+        self.devices.iter().copied().filter(move |id| self.is_unrequested(*id))
     }
 }

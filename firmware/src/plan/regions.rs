@@ -55,13 +55,9 @@ pub(super) fn place_all(
         }
         for &device in devices {
             for request in in_order(policy.requests, tree.path(device), fixed) {
-                let want = requested(given, device, request, used);
-                let placed = want.and_then(|want| match want {
-                    Some(want) => place(given, &want, used, layout),
-                    None => Ok(()),
-                });
                 let partition = request.partition;
-                placed.map_err(|error| withhold_refused(given, device, partition, used, error))?;
+                place_requested(given, device, request, used, layout)
+                    .map_err(|error| withhold_refused(given, device, partition, used, error))?;
             }
         }
         if cfg!(feature = "interleave") {
@@ -114,18 +110,19 @@ fn in_order(
         .map(|(_, request)| request)
 }
 
-/// What a request amounts to; nothing for one that asks for no bytes.
-fn requested(
+/// Places what a request amounts to; nothing for one that asks for no bytes.
+fn place_requested(
     given: &PlanInput<'_>,
     device: NodeId,
     request: &Request,
-    used: &[NodeUse],
-) -> Result<Option<PendingRegion>, Error> {
+    used: &mut [NodeUse],
+    layout: &mut Layout<'_>,
+) -> Result<(), Error> {
     let Request { device: path, partition, window, offset, size, skip } = *request;
     let withheld =
         used.get(usize::from(device.0)).is_some_and(|used| used.withheld(partition).is_some());
     if size == Some(0) || withheld {
-        return Ok(None);
+        return Ok(());
     }
     let left = left(given.tree, device, partition, used).saturating_sub(skip);
     let size = size.unwrap_or(left);
@@ -147,5 +144,5 @@ fn requested(
     let reason = Reason::Requested;
     let by = if window.is_some() { By::Request } else { By::Fit };
     let flat = PendingRegion::flat(given, device, partition, size);
-    Ok(Some(PendingRegion { window, by, offset, skip, reason, ..flat }))
+    place(given, &PendingRegion { window, by, offset, skip, reason, ..flat }, used, layout)
 }
