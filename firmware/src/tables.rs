@@ -135,7 +135,7 @@ fn check_whole(
         if decodes && tree.is_lost(entry.node, entry.index) {
             continue;
         }
-        if entry.fate == Fate::Stranded {
+        if entry.fate == Fate::Stranded && !decoders.leads_to_lost(entry) {
             return Err(Code::TABLES_NOT_WHOLE.at(place));
         }
         if !claims {

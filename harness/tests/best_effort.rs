@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cxl_firmware::DecoderRegisters;
 use cxl_firmware::bring_up::Extent;
+use cxl_firmware::committed::Fate;
 use cxl_firmware::error::Code;
 use cxl_firmware::handoff;
 use cxl_firmware::plan::{Note, Why};
@@ -913,6 +914,170 @@ fn memory_without_a_place_does_not_cost_the_other_kind() {
             assert_eq!(whys.collect::<Vec<_>>(), [(lost, 256 << 20, why)], "{text}");
         }
     }
+}
+
+/// A machine's name, its text, and whose memory has to be in use: a device for each region.
+const WHOLE_AROUND: [(&str, &str, &[usize]); 4] = [
+    (
+        "one of a broken set has no other window",
+        r#"
+        policy = { on_failure = "best-effort", interleave = "widest", prefer = "widest" }
+        bridge = [{ uid = 16 }, { uid = 32 }, { uid = 48 }]
+        port = [{ below = "hb0" }, { below = "hb1" }, { below = "hb2" }]
+        device = [
+            { below = "port0", volatile = "512MiB" },
+            { below = "port1", volatile = "512MiB" },
+            { below = "port2", volatile = "512MiB" },
+        ]
+        window = [
+            { targets = ["hb0", "hb1", "hb2"], size = "3GiB" },
+            { targets = ["hb0"], size = "1GiB" },
+        ]
+        fault = [{ at = "mem2", kind = "commit-error" }]
+        "#,
+        &[0],
+    ),
+    (
+        "and has another kind of memory",
+        r#"
+        policy = { on_failure = "best-effort", interleave = "widest", prefer = "widest" }
+        bridge = [{ uid = 16 }, { uid = 32 }, { uid = 48 }]
+        port = [{ below = "hb0" }, { below = "hb1" }, { below = "hb2" }]
+        device = [
+            { below = "port0", volatile = "512MiB", persistent = "512MiB" },
+            { below = "port1", volatile = "512MiB", persistent = "512MiB" },
+            { below = "port2", volatile = "512MiB", persistent = "512MiB" },
+        ]
+        window = [
+            { targets = ["hb0", "hb1", "hb2"], size = "3GiB", restrictions = ["host-only", "volatile"] },
+            { targets = ["hb0"], size = "1GiB", restrictions = ["host-only", "volatile"] },
+            { targets = ["hb0"], size = "1GiB", restrictions = ["host-only", "persistent"] },
+            { targets = ["hb1"], size = "1GiB", restrictions = ["host-only", "persistent"] },
+            { targets = ["hb2"], size = "1GiB", restrictions = ["host-only", "persistent"] },
+        ]
+        leave_out = ["mem2"]
+        "#,
+        &[0, 0, 1],
+    ),
+    (
+        "room that a broken device gives back",
+        r#"
+        policy = { on_failure = "best-effort" }
+        bridge = [{ uid = 16 }]
+        port = [{ below = "hb0" }, { below = "hb0" }, { below = "hb0" }]
+        device = [
+            { below = "port0", volatile = "1GiB" },
+            { below = "port1", volatile = "1GiB" },
+            { below = "port2", volatile = "1GiB" },
+        ]
+        window = [{ targets = ["hb0"], size = "2GiB" }]
+        fault = [{ at = "mem1", kind = "commit-error" }]
+        "#,
+        &[0, 2],
+    ),
+    (
+        "one lock is missing of a machine that is locked already",
+        r#"
+        policy = { on_failure = "best-effort" }
+        bridge = [{ uid = 16 }, { uid = 32 }]
+        port = [{ below = "hb0" }, { below = "hb0" }, { below = "hb1" }]
+        device = [
+            { below = "port0", volatile = "256MiB", persistent = "256MiB" },
+            { below = "port1", volatile = "512MiB" },
+            { below = "port2", volatile = "256MiB" },
+        ]
+        window = [
+            { targets = ["hb0"], size = "2GiB", host = "0x80000000000" },
+            { targets = ["hb1"], size = "1GiB", host = "0x4000000000" },
+        ]
+        fault = [{ at = "hb0", kind = "lock-lost", decoder = 2, after = 2 }]
+        "#,
+        &[0, 0, 2],
+    ),
+];
+
+/// Whatever is lost, what has no part in that is in use, and there is a table of it.
+#[test]
+fn what_is_whole_around_a_loss_is_in_use_and_described() {
+    for (name, text, expected) in WHOLE_AROUND {
+        let scenario = Scenario::parse(text, name).unwrap();
+        let mut machine = Machine::new(&scenario);
+        let done = run::direct(&mut machine);
+        assert_eq!(done.refusal.as_ref().map(ToString::to_string), None, "{name}");
+        let mut in_use: Vec<usize> = served(&machine, &done, name).into_iter().flatten().collect();
+        in_use.sort_unstable();
+        assert_eq!(in_use, expected, "{name}: {:?}", done.room.topology.tree());
+        assert!(Cedt::read(&done.cedt).is_ok(), "{name}");
+    }
+}
+
+/// Of a machine that was locked already: what a bridge that leads nowhere takes with it is not described, and
+/// costs the other bridge nothing. Of persistent memory nobody can tell without writing to it.
+#[test]
+fn what_a_bridge_that_leads_nowhere_has_locked_keeps_no_table_away() {
+    let text = r#"
+        policy = { on_failure = "best-effort" }
+        bridge = [{ uid = 16 }, { uid = 32 }]
+        port = [{ below = "hb0" }, { below = "hb0" }, { below = "hb1" }]
+        device = [
+            { below = "port0", volatile = "256MiB", persistent = "256MiB" },
+            { below = "port1", volatile = "512MiB" },
+            { below = "port2", volatile = "256MiB" },
+        ]
+        window = [
+            { targets = ["hb0"], size = "2GiB", host = "0x80000000000" },
+            { targets = ["hb1"], size = "1GiB", host = "0x4000000000" },
+        ]
+        fault = [{ at = "hb0", kind = "unrouted" }]
+    "#;
+    let mut machine = Machine::new(&Scenario::parse(text, "test").unwrap());
+    let done = run::direct(&mut machine);
+    assert_eq!(done.refusal.as_ref().map(ToString::to_string), None);
+    let regions = done.room.committed.regions.iter();
+    let regions: Vec<_> =
+        regions.map(|region| (region.partition, machine.resolve(region.span.base().0))).collect();
+    let [(Partition::Persistent, None), (Partition::Volatile, Some(landing))] = regions[..] else {
+        panic!("{regions:?}")
+    };
+    assert_eq!(landing.device, 2);
+    assert!(Cedt::read(&done.cedt).is_ok());
+    let fates = done
+        .room
+        .committed
+        .decoders
+        .iter()
+        .map(|entry| (entry.index, entry.fate == Fate::Stranded));
+    // The bridge's own, and those of its two devices; then the other bridge's path.
+    let stranded = fates.filter(|(_, stranded)| *stranded).count();
+    assert_eq!(stranded, 4, "{:?}", done.room.committed.decoders);
+}
+
+/// The decoders that led to a device that is gone keep nobody away from what comes later.
+#[test]
+fn what_comes_after_the_only_device_went_is_brought_up() {
+    let text = r#"
+        policy = { on_failure = "best-effort" }
+        bridge = [{ uid = 16 }]
+        port = [{ below = "hb0" }, { below = "hb0" }]
+        device = [
+            { below = "port0", volatile = "512MiB" },
+            { name = "late", below = "port1", volatile = "512MiB", present = false },
+        ]
+        window = [{ targets = ["hb0"], size = "4GiB" }]
+        reserve = [{ at = "hb0", size = "512MiB" }]
+    "#;
+    let mut machine = Machine::new(&Scenario::parse(text, "test").unwrap());
+    let first = run::direct(&mut machine);
+    assert_eq!((first.refusal, first.extent), (None, Extent::Whole));
+    machine.hot_remove(0).unwrap();
+    machine.hot_add(1).unwrap();
+    machine.assign();
+    let done = run::add(&mut machine);
+    assert_eq!(done.refusal.as_ref().map(ToString::to_string), None);
+    let in_use = served(&machine, &done, "later");
+    assert_eq!(in_use, [BTreeSet::from([1])], "{:?}", done.room.topology.remarks);
+    // What led to the first one is locked, and said to be of no use.
+    assert!(matches!(done.extent, Extent::Less { .. }));
 }
 
 /// What an earlier boot stage left costs what it is in, and what is below that: nothing before it in the

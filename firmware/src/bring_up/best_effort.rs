@@ -18,7 +18,7 @@ use crate::commit::{commit_all, undo};
 use crate::committed::{self, CommittedDecoder, CommittedMut, Fate, Probed};
 use crate::decoder_registers::DecoderRegisters;
 use crate::discover::discover_as;
-use crate::error::{Code, Error, Place};
+use crate::error::{Code, Error, Phase, Place};
 use crate::mmio::{Clock, Mmio};
 use crate::outcome::of_remark;
 use crate::plan::{NodeUse, Note, PlanRef, Region, Why, plan, plan_again};
@@ -75,7 +75,7 @@ pub(super) fn run(
         }
         locked = again.unwrap_or(false);
         if later.is_later() {
-            look(hw, platform, policy, &mut work, false);
+            look(hw, platform, policy, &mut work, later, false);
             let WorkspaceMut { topology, committed, probe: errors, .. } = &mut work;
             let tree = Tree(&topology.nodes);
             let _ = probe(hw, platform, tree, policy.probe, &mut *committed, errors);
@@ -166,10 +166,12 @@ fn pass(
 ) -> Result<bool, Error> {
     if scope.is_later() {
         // What was there and is broken is not what is brought up here.
-        look(hw, platform, policy, work, false);
+        look(hw, platform, policy, work, scope, false);
     }
     let decoders = work.topology.nodes.iter().filter_map(|node| node.hdm);
     let rounds: usize = decoders.map(|hdm| usize::from(hdm.decoders) + 1).sum();
+    // Before each of them every node may have met a plan that had no room for it.
+    let rounds = rounds.saturating_mul(work.topology.nodes.len() + 1);
     let locks = policy.path == PathPolicy::LockAll && !policy.no_trial;
     let trial = match locks {
         true => Policy { path: PathPolicy::Unlocked, config_lock: false, ..*policy },
@@ -177,9 +179,10 @@ fn pass(
     };
     let mut last = Ok(Round::Final);
     for _ in 0..=rounds {
-        last = round(hw, clock, platform, policy, &trial, scope, work);
+        let mut as_found = false;
+        last = round(hw, clock, platform, policy, &trial, scope, work, &mut as_found);
         let Err(mut error) = last else { break };
-        if !scope.is_later() && is_foreign(&error) {
+        if !scope.is_later() && (is_foreign(&error) || as_found) {
             if take_over(hw, platform, policy, work, error) {
                 return Ok(false);
             }
@@ -198,7 +201,7 @@ fn pass(
         lock_all(hw, clock, nodes, remarks, plan, policy, committed);
         // All of it was taken back and made again, so all registers are looked at again. Memory that
         // answered is not asked twice by a pass.
-        look(hw, platform, policy, work, !scope.is_later());
+        look(hw, platform, policy, work, scope, !scope.is_later());
         let WorkspaceMut { plan, committed, .. } = work;
         for region in committed.regions.iter_mut() {
             let answered =
@@ -257,6 +260,7 @@ fn look(
     platform: &Platform<'_>,
     policy: &Policy<'_>,
     work: &mut WorkspaceMut<'_>,
+    scope: Scope,
     planned: bool,
 ) {
     for _ in 0..=work.topology.nodes.len() {
@@ -269,7 +273,7 @@ fn look(
         }
         let failure = findings.list.iter().find(|finding| finding.is_failure()).copied();
         let Some(error) = failure else { return };
-        if !lose_decoders(work, error) && !lose_culprits(platform, policy, work, error) {
+        if !lose_decoders(work, scope, error) && !lose_culprits(platform, policy, work, error) {
             return;
         }
         let locked = work.plan.decoders.len();
@@ -294,9 +298,10 @@ fn lose_culprits(
 }
 
 /// The same for an error about a decoder, or a device's decoder for a range: where its component has
-/// others that serve a region, these stay.
+/// others that serve a region, these stay; and a bridge or switch stays where something came later, which
+/// has its decoders above.
 #[inline(never)]
-fn lose_decoders(work: &mut WorkspaceMut<'_>, error: Error) -> bool {
+fn lose_decoders(work: &mut WorkspaceMut<'_>, scope: Scope, error: Error) -> bool {
     let mut out = false;
     for at in 0..work.committed.decoders.len() {
         let WorkspaceMut { topology, committed, .. } = &mut *work;
@@ -318,7 +323,8 @@ fn lose_decoders(work: &mut WorkspaceMut<'_>, error: Error) -> bool {
         let serves = |decoder: &Decoder| {
             committed.regions.iter().any(|region| decoder.span.contains(region.span.base()))
         };
-        if { others }.any(|other| other.active().is_some_and(serves)) {
+        let stays = scope.is_later() && !is_device;
+        if stays || { others }.any(|other| other.active().is_some_and(serves)) {
             if let Some(hdm) =
                 topology.nodes.get_mut(usize::from(id.0)).and_then(|n| n.hdm.as_mut())
             {
@@ -356,7 +362,7 @@ fn take_over(
     while let Some(port) = deserted(work) {
         lose(work, port, error);
     }
-    look(hw, platform, policy, work, false);
+    look(hw, platform, policy, work, Scope::All, false);
     let WorkspaceMut { topology, committed, probe: errors, .. } = &mut *work;
     let tree = Tree(&topology.nodes);
     let _ = probe(hw, platform, tree, policy.probe, &mut *committed, errors);
@@ -371,6 +377,13 @@ fn take_over(
         });
         if is_device && !serves && tree.fault(id).is_none() {
             lose(work, id, error);
+        }
+    }
+    // What memory did not answer behind, of components that have more in use.
+    for entry in work.committed.decoders.iter().filter(|entry| entry.fate == Fate::Stranded) {
+        let node = work.topology.nodes.get_mut(usize::from(entry.node.0));
+        if let Some(hdm) = node.and_then(|node| node.hdm.as_mut()) {
+            hdm.lose(entry.index);
         }
     }
     true
@@ -469,7 +482,12 @@ fn extent(policy: &Policy<'_>, work: &WorkspaceMut<'_>) -> Result<Extent, Error>
     })
 }
 
-/// One attempt at everything that may be used, without locks; nothing of it stays if it fails.
+/// One attempt at everything that may be used, without locks; nothing of it stays if it fails. `as_found`
+/// becomes true where an earlier run's work is what was looked at.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "those of a pass, and what a failure says beside its error"
+)]
 #[inline(never)]
 fn round(
     hw: &mut impl Mmio,
@@ -479,6 +497,7 @@ fn round(
     trial: &Policy<'_>,
     scope: Scope,
     work: &mut WorkspaceMut<'_>,
+    as_found: &mut bool,
 ) -> Result<Round, Error> {
     let WorkspaceMut { topology, plan: wanted, committed, findings, probe: errors } = work;
     findings.clear();
@@ -498,6 +517,7 @@ fn round(
         Err(error) if is_foreign(&error) && !scope.is_later() => {
             let job = scope.job(tree, wanted, policy, false);
             let receipt = commit_all(hw, clock, job, &mut *committed)?;
+            *as_found = true;
             (receipt, policy, Round::Final)
         }
         Err(error) => return Err(error),
@@ -583,7 +603,16 @@ fn give_up(
             }
         }
     }
-    if out == 0 { Err(error) } else { Ok(()) }
+    if out == 0 {
+        return Err(error);
+    }
+    // What had no room may have some now.
+    if error.phase() != Phase::Plan {
+        for node in work.topology.nodes.iter_mut() {
+            node.fault = node.fault.filter(|fault| fault.phase() != Phase::Plan);
+        }
+    }
+    Ok(())
 }
 
 /// Whether a component with decoders does not answer.

@@ -249,6 +249,24 @@ fn levels(root: Interleave) -> Levels {
     Levels { root, bridge: level, switch: level }
 }
 
+/// Whether a device goes on where one kind of its memory cannot be used: it has another one, which the policy
+/// wants.
+#[inline(never)]
+pub(super) fn has_other(
+    given: &PlanInput<'_>,
+    device: NodeId,
+    partition: Partition,
+    used: &NodeUse,
+) -> bool {
+    let Some(found) = given.tree.get(device).and_then(|node| node.device()) else { return false };
+    let mut others = Partition::ALL.into_iter().filter(|other| *other != partition);
+    others.any(|other| {
+        found.capacity(other) > 0
+            && used.withheld(other).is_none()
+            && given.is_asked_for(device, other)
+    })
+}
+
 /// Where the rest may go on, what is refused of one kind of a device's memory does not cost the other:
 /// withholds it, so that the plan is made without.
 #[inline(never)]
@@ -260,19 +278,11 @@ pub(super) fn withhold_refused(
     error: Error,
 ) -> Error {
     let best_effort = cfg!(feature = "degrade") && given.policy.on_failure == OnFailure::BestEffort;
-    let found = given.tree.get(device).and_then(|node| node.device());
-    let has_other = |used: &NodeUse| {
-        let mut others = Partition::ALL.into_iter().filter(|other| *other != partition);
-        others.any(|other| {
-            let has_memory = found.is_some_and(|found| found.capacity(other) > 0);
-            has_memory && used.withheld(other).is_none() && given.is_asked_for(device, other)
-        })
-    };
     if let Some(used) = used_mut(used, device)
         && best_effort
         && error.code != Code::PLAN_CAPACITY
     {
-        match has_other(used) {
+        match has_other(given, device, partition, used) {
             true => used.withhold(partition, Why::Refused { code: error.code() }),
             // Without either it is the device that has no place.
             false => used.withhold_nothing(),

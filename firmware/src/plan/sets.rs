@@ -20,7 +20,7 @@ use super::error::Unaligned;
 use super::fit::{self, Ask, By, Choice, Refused, ascending};
 use super::input::PlanInput;
 use super::node_use::{NodeUse, Sharing, left, used_mut};
-use super::place::{Layout, PendingRegion, place, withhold_refused};
+use super::place::{Layout, PendingRegion, has_other, place, withhold_refused};
 use super::{Reason, Why, beside, coherency};
 use crate::error::{Code, Error, Place};
 use crate::platform::{Platform, Window};
@@ -116,12 +116,19 @@ pub(super) fn regions(
             && left(tree, device, partition, used) > 0
             && !fits(given, device, partition, &flat)
     };
-    let Some(error) = refused else { return Ok(()) };
+    let Some(mut error) = refused else { return Ok(()) };
     let mut is_lone = false;
     for partition in Partition::ALL {
         is_lone |= given.unrequested().any(|device| lone(device, partition, used));
         let is_meant = |device, used: &[NodeUse]| lone(device, partition, used);
         withhold(given, partition, used, &is_meant);
+        // Where the rest may go on, that costs the device that has nowhere to go, and not all those that the
+        // window leads to.
+        let alone = given.unrequested().find(|device| lone(*device, partition, used));
+        if let Some(device) = alone.filter(|_| policy.on_failure == OnFailure::BestEffort) {
+            let size = left(tree, device, partition, used);
+            error = Code::PLAN_NO_WINDOW.at(tree.path(device)).detail(partition).expected(size);
+        }
     }
     if is_lone { Err(error) } else { Ok(()) }
 }
@@ -155,11 +162,9 @@ fn withhold(
         return;
     }
     for device in given.unrequested() {
-        let mut others = Partition::ALL.into_iter().filter(|other| *other != partition);
-        let has_others = others.any(|other| left(given.tree, device, other, used) > 0);
-        if has_others
-            && is_meant(device, used)
+        if is_meant(device, used)
             && let Some(used) = used_mut(used, device)
+            && has_other(given, device, partition, used)
         {
             used.withhold(partition, Why::Failed);
         }
