@@ -701,7 +701,8 @@ fn fill(
     }
     let devices = order.partition_point(|id| tree.get(*id).is_some_and(|n| n.device().is_some()));
     let devices = order.get(..devices).unwrap_or(&[]);
-    for &device in devices {
+    let sound = |device: &NodeId| tree.fault(*device).is_none();
+    for device in devices.iter().copied().filter(sound) {
         if Partition::ALL.into_iter().all(|partition| left(tree, device, partition, used) == 0) {
             note(plan, Note::Empty { device })?;
         }
@@ -795,7 +796,7 @@ fn fill(
     let first = placed.iter().position(|region| region.skip != 0).unwrap_or(placed.len());
     let skipping = placed.get(first..).unwrap_or(&[]);
     let mut last = [None; 2];
-    for &device in devices {
+    for device in devices.iter().copied().filter(sound) {
         for (partition, last) in Partition::ALL.into_iter().zip(&mut last) {
             let left_out = skipping
                 .iter()
@@ -1137,7 +1138,7 @@ fn burn_spares(
     used: &[NodeUse],
     plan: &mut Lists<'_>,
 ) -> Result<(), Error> {
-    for &node in order {
+    for &node in order.iter().filter(|node| tree.fault(**node).is_none()) {
         let Some(hdm) = tree.get(node).and_then(|node| node.hdm) else { continue };
         let Some(used) = used.get(usize::from(node.0)) else { continue };
         for index in used.next..hdm.decoders {

@@ -1080,6 +1080,80 @@ fn what_comes_after_the_only_device_went_is_brought_up() {
     assert!(matches!(done.extent, Extent::Less { .. }));
 }
 
+/// Sets that have all their members are what they would be without the loss; what is left of the broken one is
+/// dealt with as the policy says.
+#[test]
+fn a_loss_changes_no_set_but_its_own() {
+    // Exact pairs, of which the first one is broken, and the others have members of different sizes.
+    let pairs = |dead: &str| {
+        format!(
+            r#"
+            policy = {{ on_failure = "best-effort", interleave = "2-way at 1 KiB" }}
+            bridge = [{{ uid = 16 }}]
+            port = [
+                {{ below = "hb0" }}, {{ below = "hb0" }}, {{ below = "hb0" }},
+                {{ below = "hb0" }}, {{ below = "hb0" }}, {{ below = "hb0" }},
+            ]
+            device = [
+                {{ below = "port0", volatile = "1GiB" }}, {{ below = "port1", volatile = "1GiB" }},
+                {{ below = "port2", volatile = "1GiB" }}, {{ below = "port3", volatile = "1GiB" }},
+                {{ below = "port4", volatile = "256MiB" }}, {{ below = "port5", volatile = "256MiB" }},
+            ]
+            window = [{{ targets = ["hb0"], size = "8GiB" }}]
+            fault = [{{ at = "{dead}", kind = "commit-error" }}]
+            "#
+        )
+    };
+    let four = |words: &str| {
+        format!(
+            r#"
+            policy = {{ on_failure = "best-effort", {words} }}
+            bridge = [{{ uid = 16, decoders = 8 }}]
+            port = [
+                {{ below = "hb0" }}, {{ below = "hb0" }}, {{ below = "hb0" }}, {{ below = "hb0" }},
+                {{ below = "hb0" }}, {{ below = "hb0" }}, {{ below = "hb0" }}, {{ below = "hb0" }},
+            ]
+            device = [
+                {{ below = "port0", volatile = "512MiB" }}, {{ below = "port1", volatile = "512MiB" }},
+                {{ below = "port2", volatile = "512MiB" }}, {{ below = "port3", volatile = "512MiB" }},
+                {{ below = "port4", volatile = "512MiB" }}, {{ below = "port5", volatile = "512MiB" }},
+                {{ below = "port6", volatile = "512MiB" }}, {{ below = "port7", volatile = "512MiB" }},
+            ]
+            window = [{{ targets = ["hb0"], size = "8GiB" }}]
+            fault = [{{ at = "mem6", kind = "commit-error" }}]
+            "#
+        )
+    };
+    let named = r#"interleave = "4-way at 1 KiB""#;
+    let cases: [(String, &[&[usize]]); 7] = [
+        (pairs("mem0"), &[&[1], &[2, 3], &[4, 5]]),
+        (pairs("mem3"), &[&[0, 1], &[2], &[4, 5]]),
+        (four(named), &[&[0, 1, 2, 3], &[4, 5], &[7]]),
+        (four(&format!(r#"{named}, broken_sets = "flat""#)), &[&[0, 1, 2, 3], &[4], &[5], &[7]]),
+        (four(&format!(r#"{named}, broken_sets = "unused""#)), &[&[0, 1, 2, 3]]),
+        (
+            four(r#"interleave = "widest", broken_sets = "flat""#),
+            &[&[0], &[1], &[2], &[3], &[4], &[5], &[7]],
+        ),
+        (four(r#"interleave = "widest""#), &[&[0, 1, 2, 3], &[4, 5], &[7]]),
+    ];
+    for (text, expected) in cases {
+        let mut machine = Machine::new(&Scenario::parse(&text, "test").unwrap());
+        let done = run::direct(&mut machine);
+        assert_eq!(done.refusal.as_ref().map(ToString::to_string), None, "{text}");
+        let mut sets = served(&machine, &done, &text);
+        sets.sort();
+        let expected: Vec<_> = expected.iter().map(|set| set.iter().copied().collect()).collect();
+        assert_eq!(sets, expected, "{text}");
+        assert!(matches!(done.extent, Extent::Less { .. }), "{text}");
+    }
+    // Nothing is shorter for it: what is in use is what is not lost.
+    let mut machine = Machine::new(&Scenario::parse(&pairs("mem0"), "test").unwrap());
+    let sizes: u64 =
+        run::direct(&mut machine).room.committed.regions.iter().map(|r| r.span.size()).sum();
+    assert_eq!(sizes, 3584_u64 << 20);
+}
+
 /// What an earlier boot stage left costs what it is in, and what is below that: nothing before it in the
 /// order of commit.
 #[test]

@@ -176,8 +176,7 @@ pub(super) fn commit_order(
             used.rank = rank as u16;
         }
     }
-    list.truncate(components);
     // What is not used keeps its rank, and gets no decoder.
-    list.retain(|id| tree.fault(*id).is_none());
+    list.truncate(components);
     Ok(())
 }

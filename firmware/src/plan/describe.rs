@@ -22,7 +22,7 @@ pub(super) fn windows(
     plan: &mut Lists<'_>,
 ) -> Result<(), Error> {
     asks_for_nothing(given.policy)?;
-    for &device in given.devices {
+    for device in given.sound() {
         for partition in Partition::ALL {
             let size = left(given.tree, device, partition, used);
             if size > 0 {

@@ -11,7 +11,7 @@ pub(super) struct PlanInput<'a> {
     pub(super) platform: &'a Platform<'a>,
     pub(super) tree: Tree<'a>,
     pub(super) policy: &'a Policy<'a>,
-    /// All devices by place.
+    /// All devices by place, those that are lost too.
     pub(super) devices: &'a [NodeId],
 }
 
@@ -66,8 +66,21 @@ impl<'a> PlanInput<'a> {
             && sets.iter().all(|set| !set.members.contains(&path) || is_free(set))
     }
 
-    /// The devices that no request names.
+    /// The devices that may be used.
+    pub(super) fn sound(self) -> impl Iterator<Item = NodeId> {
+        self.devices.iter().copied().filter(move |id| self.tree.fault(*id).is_none())
+    }
+
+    /// Those of them that no request names.
     pub(super) fn unrequested(self) -> impl Iterator<Item = NodeId> {
-        self.devices.iter().copied().filter(move |id| self.is_unrequested(*id))
+        self.sound().filter(move |id| self.is_unrequested(*id))
+    }
+
+    /// The same, and those that are lost, where the rest goes on.
+    pub(super) fn unrequested_and_lost(self) -> impl Iterator<Item = NodeId> {
+        let best_effort =
+            cfg!(feature = "degrade") && self.policy.on_failure == OnFailure::BestEffort;
+        let may_be = move |id: &NodeId| best_effort || self.tree.fault(*id).is_none();
+        { self.devices }.iter().copied().filter(may_be).filter(move |id| self.is_unrequested(*id))
     }
 }

@@ -33,6 +33,8 @@ pub struct NodeUse {
     earlier: [u16; 2],
     /// Of which partitions nothing is planned, and why.
     withheld: [Option<Why>; 2],
+    /// Of which partitions the set has lost a member.
+    apart: [bool; 2],
 }
 
 impl Empty for NodeUse {
@@ -50,6 +52,7 @@ impl Empty for NodeUse {
         sharing: [None; 2],
         earlier: [0; 2],
         withheld: [None; 2],
+        apart: [false; 2],
     };
 }
 
@@ -93,6 +96,23 @@ impl NodeUse {
     /// Whether it has memory that goes on without some of the rest.
     pub(crate) fn withholds(&self) -> bool {
         self.count_withheld() > 0
+    }
+
+    /// Whether it is what is left of a set that lost a member, or that member.
+    pub(super) fn is_apart(&self, partition: Partition) -> bool {
+        let [volatile, persistent] = self.apart;
+        match partition {
+            Partition::Volatile => volatile,
+            Partition::Persistent => persistent,
+        }
+    }
+
+    pub(super) fn set_apart(&mut self, partition: Partition) {
+        let [volatile, persistent] = &mut self.apart;
+        match partition {
+            Partition::Volatile => *volatile = true,
+            Partition::Persistent => *persistent = true,
+        }
     }
 
     pub(super) fn count_withheld(&self) -> usize {

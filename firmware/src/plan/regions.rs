@@ -34,7 +34,7 @@ pub(super) fn place_all(
     if let Some(nobody) = members.filter(|member| given.is_unknown(member)).min() {
         return Err(Code::PLAN_UNKNOWN_DEVICE.at(nobody));
     }
-    for &id in devices {
+    for id in given.sound() {
         let Some(device) = tree.get(id).and_then(|node| node.device()) else { continue };
         let Device { volatile, persistent, .. } = *device;
         if volatile.checked_add(persistent).is_none() {
@@ -53,7 +53,7 @@ pub(super) fn place_all(
         if cfg!(feature = "earlier") && !fixed {
             earlier::keep(given, used, layout)?;
         }
-        for &device in devices {
+        for device in given.sound() {
             for request in in_order(policy.requests, tree.path(device), fixed) {
                 let partition = request.partition;
                 place_requested(given, device, request, used, layout)

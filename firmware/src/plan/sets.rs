@@ -48,12 +48,17 @@ pub(super) fn regions(
         return Ok(());
     }
     if policy.prefer.is_none() {
-        for device in given.unrequested() {
+        for device in given.unrequested_and_lost() {
             for partition in Partition::ALL {
                 if left(tree, device, partition, used) > 0 {
                     let chosen = choose_window(given, device, partition, layout);
-                    let sharing = chosen
-                        .map_err(|error| withhold_refused(given, device, partition, used, error))?;
+                    // One that is lost has no place to be refused.
+                    let sharing = match tree.fault(device) {
+                        Some(_) => chosen.unwrap_or(None),
+                        None => chosen.map_err(|error| {
+                            withhold_refused(given, device, partition, used, error)
+                        })?,
+                    };
                     share(used, device, partition, sharing);
                 }
             }
@@ -63,11 +68,16 @@ pub(super) fn regions(
     for window in preferred(platform, policy) {
         for partition in Partition::ALL {
             if policy.prefer.is_some() {
-                for device in given.unrequested() {
+                for device in given.unrequested_and_lost() {
                     let sharing =
                         used.get(usize::from(device.0)).and_then(|u| u.sharing(partition));
                     if sharing.is_none() && left(tree, device, partition, used) > 0 {
-                        let fit = Choice::of(given, device, partition)?.judge(given, window).ok();
+                        let choice = Choice::of(given, device, partition);
+                        let choice = match tree.fault(device) {
+                            Some(_) => choice.ok(),
+                            None => Some(choice?),
+                        };
+                        let fit = choice.and_then(|choice| choice.judge(given, window).ok());
                         let sharing = window.base.zip(fit);
                         let sharing =
                             sharing.map(|(window, coherency)| Sharing { window, coherency });
@@ -80,7 +90,8 @@ pub(super) fn regions(
             }
             for coherency in [Coherency::HostOnly, Coherency::BackInvalidate, Coherency::Device] {
                 let (only, before) = (None, None);
-                let former = Former { given, window, partition, coherency, only, before };
+                let of = Of::Sound;
+                let former = Former { given, window, partition, coherency, only, before, of };
                 let formed = former.form(used, layout);
                 let unused = policy.on_failure == OnFailure::BestEffort
                     && policy.broken_sets == BrokenSets::Unused
@@ -349,7 +360,8 @@ pub(super) fn awaited<'a>(
     let sharing = used.get(usize::from(device.0)).and_then(|used| used.sharing(partition))?;
     let Sharing { window, coherency } = sharing;
     let window = given.platform.windows.iter().find(|other| other.base == Some(window))?;
-    let former = Former { given, window, partition, coherency, only: None, before: None };
+    let (only, before, of) = (None, None, Of::Sound);
+    let former = Former { given, window, partition, coherency, only, before, of };
     former.is_candidate(device, used).then_some(former)
 }
 
@@ -377,7 +389,8 @@ pub(super) fn keep(
         }
     }
     let before = Some(earlier.span);
-    let former = Former { given, window, partition, coherency, only: None, before };
+    let (only, of) = (None, Of::Sound);
+    let former = Former { given, window, partition, coherency, only, before, of };
     let set = earlier.interleave;
     let wanted = match given.policy.width_of(window.base) {
         Width::Exactly(asked) => asked == set,
@@ -403,6 +416,7 @@ pub(super) fn keep(
 }
 
 /// Forms the sets of one window, one kind of memory and one kind of coherency.
+#[derive(Clone, Copy)]
 pub(super) struct Former<'a> {
     given: &'a PlanInput<'a>,
     window: &'a Window,
@@ -412,6 +426,18 @@ pub(super) struct Former<'a> {
     only: Option<&'a SetRequest>,
     /// Only of devices that were in this region before.
     before: Option<Span>,
+    of: Of,
+}
+
+/// The devices that sets are formed from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    /// Those that may be used.
+    Sound,
+    /// As if none was lost, and of no set that lost a member.
+    Whole,
+    /// What is left of such sets.
+    Broken,
 }
 
 /// Members in order of position, and how addresses find them.
@@ -454,7 +480,8 @@ impl<'a> Former<'a> {
             }
         }
         let coherency = common.unwrap_or(Coherency::HostOnly);
-        let former = Self { given, window, partition, coherency, only: Some(set), before: None };
+        let (only, before, of) = (Some(set), None, Of::Sound);
+        let former = Self { given, window, partition, coherency, only, before, of };
         let (ways, members) = (window.interleave.ways, set.members.len() as u32);
         let granularity = set.granularity.unwrap_or(window.interleave.granularity);
         let root = Interleave::new(ways, granularity);
@@ -476,13 +503,67 @@ impl<'a> Former<'a> {
 
     /// Takes set after set until no memory is left that may be in one. Whether they are as the policy
     /// wants them, and not narrower.
+    ///
+    /// Where devices are lost, sets are formed as if none was: so each that has all its members is what it
+    /// would be without the loss. What is left of the others is dealt with as the policy says.
     fn form(&self, used: &mut [NodeUse], layout: &mut Layout<'_>) -> Result<bool, Error> {
+        let PlanInput { policy, devices, tree, .. } = *self.given;
+        let lost = cfg!(feature = "degrade")
+            && policy.on_failure == OnFailure::BestEffort
+            && has_lost(self.given, self.window, self.partition, used);
+        if !lost {
+            return self.form_all(used, layout);
+        }
+        let whole = Self { of: Of::Whole, ..*self };
+        let width = policy.width_of(self.window.base);
+        let (mut any, mut broken) = (false, false);
+        while self.given.sound().any(|id| whole.is_candidate(id, used)) {
+            let chosen = if any { whole.further(used) } else { whole.choose(width, used) };
+            let Ok((shape, reason)) = chosen else { break };
+            any = true;
+            if shape.members.iter().all(|id| tree.fault(*id).is_none()) {
+                whole.place(shape, reason, None, used, layout)?;
+                continue;
+            }
+            broken = true;
+            for member in shape.members {
+                if let Some(used) = used_mut(used, member) {
+                    used.set_apart(self.partition);
+                }
+            }
+        }
+        let rest = Self { of: Of::Broken, ..*self };
+        match policy.broken_sets {
+            // The loss is in none of them.
+            _ if any && !broken => Ok(true),
+            _ if !any => self.form_all(used, layout),
+            BrokenSets::Narrower => rest.form_all(used, layout).map(|_| false),
+            BrokenSets::Flat => Ok(false),
+            BrokenSets::Unused => {
+                for &id in devices {
+                    if rest.is_candidate(id, used)
+                        && let Some(used) = used_mut(used, id)
+                    {
+                        used.withhold(self.partition, Why::Failed);
+                    }
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// The same, from the devices at hand.
+    fn form_all(&self, used: &mut [NodeUse], layout: &mut Layout<'_>) -> Result<bool, Error> {
         let PlanInput { policy, devices, .. } = *self.given;
         let width = policy.width_of(self.window.base);
         let (mut first, mut wanted) = (true, true);
         // Each round uses up the smallest of its members, so there are no more than devices.
         while devices.iter().any(|id| self.is_candidate(*id, used)) {
-            let chosen = if first { self.choose(width, used) } else { self.further(used) };
+            let chosen = match first {
+                _ if self.of == Of::Broken => self.choose(Width::Widest, used),
+                true => self.choose(width, used),
+                false => self.further(used),
+            };
             match chosen {
                 Ok((shape, reason)) => self.place(shape, reason, None, used, layout)?,
                 Err(error) if first => match self.narrower(used) {
@@ -530,7 +611,14 @@ impl<'a> Former<'a> {
         let was_there = self.before.is_none_or(|span| {
             self.given.earlier(id, self.partition, used).is_some_and(|earlier| earlier.span == span)
         });
+        let apart = used.get(usize::from(id.0)).is_some_and(|used| used.is_apart(self.partition));
+        let meant = match self.of {
+            Of::Sound => tree.fault(id).is_none(),
+            Of::Whole => !apart,
+            Of::Broken => apart && tree.fault(id).is_none(),
+        };
         was_there
+            && meant
             && sharing.is_some_and(|s| Some(s.window) == window && s.coherency == coherency)
             && left > 0
             && (policy.map_leftovers || self.is_whole(id, used))
