@@ -342,7 +342,7 @@ fn lose_decoders(work: &mut WorkspaceMut<'_>, scope: Scope, error: Error) -> boo
 }
 
 /// Takes what an earlier run has locked as it is, where any of it is whole: nothing of it can be
-/// changed. Devices without a part in it are lost to the error that the plan met.
+/// changed. Devices without a part in it are lost, as there is no room for them but by a reset.
 #[inline(never)]
 fn take_over(
     hw: &mut impl Mmio,
@@ -376,7 +376,11 @@ fn take_over(
             entry.node == id && entry.active().is_some_and(serves)
         });
         if is_device && !serves && tree.fault(id).is_none() {
-            lose(work, id, error);
+            // What the plan met may be about another one, which is in use.
+            let is_free = !committed.decoders.iter().any(|entry| entry.node == id);
+            let own = Code::COMMIT_FOREIGN_PART.at(committed::Place::of(tree, id, 0));
+            let is_others = is_free && !error.at.names(&tree.path(id));
+            lose(work, id, if is_others { own } else { error });
         }
     }
     // What memory did not answer behind, of components that have more in use.
