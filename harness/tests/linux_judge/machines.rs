@@ -280,6 +280,10 @@ const WARNINGS: &[(&str, &str)] = &[
     ),
     ("failed to find decoder mapping", "a bridge without decoders: see `PASS_THROUGH`"),
     ("failed to attach decoder", "a bridge without decoders: see `PASS_THROUGH`; from 7.x"),
+    (
+        "Unsupported reset method 'bus'",
+        "a reset that is asked for, and that newer kernels do not offer there",
+    ),
     (": resetting", "a reset that was asked for; newer kernels tell each of them"),
     (
         "SBR happened without memory regions removal",
