@@ -137,23 +137,37 @@ pub(crate) fn busybox() -> Result<PathBuf, Missing> {
     }
 }
 
+/// A kernel, its version and its modules.
+type Found = (PathBuf, String, PathBuf);
+
 /// The newest kernel in `/boot` that has modules, or the one that `LINUX_KERNEL` names; with its
 /// version and its modules.
-pub(crate) fn kernel() -> Result<(PathBuf, String, PathBuf), Missing> {
-    let (kernel, version) = match named(KERNEL) {
-        Some(path) => {
-            let version = version_of(&path).filter(|_| path.is_file());
-            let version =
-                version.ok_or_else(|| Missing::Named { variable: KERNEL, path: path.clone() })?;
-            (path, version)
-        }
-        None => newest().ok_or(Missing::Kernel)?,
-    };
-    let modules = modules_of(&kernel, &version);
+pub(crate) fn kernel() -> Result<Found, Missing> {
+    match kernel_of(KERNEL)? {
+        Some(found) => Ok(found),
+        None => newest(None).ok_or(Missing::Kernel),
+    }
+}
+
+/// The kernel that a variable names; nothing if it names none.
+pub(crate) fn kernel_of(variable: &'static str) -> Result<Option<Found>, Missing> {
+    let Some(path) = named(variable) else { return Ok(None) };
+    let version = version_of(&path).filter(|_| path.is_file());
+    let version = version.ok_or_else(|| Missing::Named { variable, path: path.clone() })?;
+    let modules = modules_of(&path, &version);
     if !modules.join("modules.dep").is_file() {
         return Err(Missing::Modules(modules));
     }
-    Ok((kernel, version, modules))
+    Ok(Some((path, version, modules)))
+}
+
+/// The kernel that [`kernel`] finds, if it is older than a release; else the newest in `/boot` that is,
+/// if there is one.
+pub(crate) fn kernel_before(release: [u64; 2]) -> Result<Found, Missing> {
+    match kernel() {
+        Ok(found) if is_before(&found.1, release) => Ok(found),
+        other => newest(Some(release)).map_or(other, Ok),
+    }
 }
 
 /// The kernel that `LINUX_KERNEL` names, or the newest in `/boot` that has modules.
@@ -209,7 +223,7 @@ impl Installed {
 }
 
 /// The kernel that is installed for an architecture, its version and its modules.
-fn found_for(arch: Arch) -> Result<(PathBuf, String, PathBuf), Missing> {
+fn found_for(arch: Arch) -> Result<Found, Missing> {
     match arch {
         Arch::X86 => kernel(),
         Arch::Arm => kernel_for_arm(),
@@ -230,16 +244,8 @@ fn named(variable: &str) -> Option<PathBuf> {
 }
 
 /// The kernel for Arm, its version and its modules.
-fn kernel_for_arm() -> Result<(PathBuf, String, PathBuf), Missing> {
-    let kernel = named(KERNEL_FOR_ARM).ok_or(Missing::KernelForArm)?;
-    let version = version_of(&kernel).filter(|_| kernel.is_file());
-    let version =
-        version.ok_or_else(|| Missing::Named { variable: KERNEL_FOR_ARM, path: kernel.clone() })?;
-    let modules = modules_of(&kernel, &version);
-    if !modules.join("modules.dep").is_file() {
-        return Err(Missing::Modules(modules));
-    }
-    Ok((kernel, version, modules))
+fn kernel_for_arm() -> Result<Found, Missing> {
+    kernel_of(KERNEL_FOR_ARM)?.ok_or(Missing::KernelForArm)
 }
 
 /// A static busybox for Arm.
@@ -307,18 +313,28 @@ fn version_of(kernel: &Path) -> Option<String> {
     Some(name.strip_prefix("vmlinuz-")?.to_owned())
 }
 
-fn newest() -> Option<(PathBuf, String)> {
+/// The newest kernel in `/boot` that has modules; of those that are older than a release, if one is given.
+fn newest(before: Option<[u64; 2]>) -> Option<Found> {
     let files = std::fs::read_dir("/boot").ok()?;
     let kernels = files.filter_map(|file| {
         let path = file.ok()?.path();
         let version = version_of(&path)?;
-        modules_of(&path, &version).join("modules.dep").is_file().then_some((path, version))
+        let modules = modules_of(&path, &version);
+        modules.join("modules.dep").is_file().then_some((path, version, modules))
     });
-    // 6.12 is newer than 6.9.
-    let numbers = |version: &str| -> Vec<u64> {
-        version.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
-    };
-    kernels.max_by_key(|(_, version)| numbers(version))
+    kernels
+        .filter(|(_, version, _)| before.is_none_or(|release| is_before(version, release)))
+        .max_by_key(|(_, version, _)| numbers(version))
+}
+
+/// A version's numbers: 6.12 is newer than 6.9.
+fn numbers(version: &str) -> Vec<u64> {
+    version.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
+}
+
+/// Whether a version is older than a release of the main line.
+fn is_before(version: &str, release: [u64; 2]) -> bool {
+    numbers(version).as_slice() < release.as_slice()
 }
 
 #[cfg(test)]
@@ -352,6 +368,20 @@ mod tests {
         std::fs::write(modules.join("modules.dep"), "").expect("a file");
         assert_eq!(modules_of(&kernel, "7.3.4"), modules);
         assert_eq!(modules_of(Path::new("vmlinuz-6.12"), "6.12"), Path::new("/lib/modules/6.12"));
+    }
+
+    #[test]
+    fn a_release_s_own_candidates_are_not_before_it() {
+        for (version, before) in [
+            ("6.12.95+deb12-cloud-amd64", true),
+            ("6.9.1", true),
+            ("6.14.11", true),
+            ("6.15.0-rc1", false),
+            ("6.15", false),
+            ("7.3.4+deb13-cloud-amd64", false),
+        ] {
+            assert_eq!(is_before(version, [6, 15]), before, "{version}");
+        }
     }
 
     #[test]

@@ -41,6 +41,13 @@ const DRIVERS: [&str; 1] = ["kvm_amd"];
 /// it does not emulate.
 const PROCESSOR: &str = "EPYC,+svm,+npt,-fxsr-opt,-misalignsse,-osvw,-topoext,-nrip-save,-xsavec";
 
+/// The variable that names the kernel whose KVM is used: not that of a Linux which runs inside of it.
+const KERNEL: &str = "NESTED_KERNEL";
+
+/// From this release on KVM takes what QEMU's emulation leaves behind of an event that has been delivered for
+/// one that is being delivered, and ends the guest at the next access that traps.
+const STALE_EVENTS: [u64; 2] = [6, 15];
+
 /// Linux's command line. Without `no_timer_check` the kernel panics where a busy host lets the
 /// emulated timer miss its test.
 const COMMAND_LINE: &str =
@@ -129,6 +136,15 @@ impl fmt::Display for Lack {
 
 impl std::error::Error for Lack {}
 
+/// The kernel that `NESTED_KERNEL` names, or one that gets on with QEMU's emulation, where there is one;
+/// with its version and its modules.
+fn host_kernel() -> Result<(PathBuf, String, PathBuf), Missing> {
+    match linux::kernel_of(KERNEL)? {
+        Some(named) => Ok(named),
+        None => linux::kernel_before(STALE_EVENTS),
+    }
+}
+
 impl Kernel {
     /// What is named, and of the rest what this machine has; everything that is lacking, QEMU too.
     pub fn find(image: Option<PathBuf>, modules: Option<PathBuf>) -> Result<Self, Vec<Lack>> {
@@ -142,7 +158,7 @@ impl Kernel {
                 let modules = modules.or_else(|| linux::modules_for(&image));
                 (Some(image), modules)
             }
-            (None, named) => match linux::kernel() {
+            (None, named) => match host_kernel() {
                 Ok((image, _, modules)) => (Some(image), named.or(Some(modules))),
                 Err(missing) => {
                     lacks.push(Lack::Linux(missing));

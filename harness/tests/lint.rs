@@ -718,6 +718,7 @@ fn port_cases() -> Vec<Case> {
             &["cxl_port endpoint3: decoder3.0: failed to reserve skipped space"],
         )
         .on("6.12.117"),
+        noted(Rule::SkippedMemory, good("dpa-skip")).on("7.3.4"),
     ]
 }
 
@@ -1021,6 +1022,36 @@ fn each_broken_image_gives_its_rule_and_no_other_refusal() {
             assert!(said.any(|said| said.contains(line)), "{line}\n{name}");
         }
         assert!(!found.found.is_empty() && !found.lost.is_empty(), "{name}");
+    }
+}
+
+/// [6.12.95] [7.3.4]: decoder 1 skips the rest of the volatile partition, decoder 2 some of the persistent one;
+/// and a skip over the border is two of them.
+#[test]
+fn kernels_from_6_15_on_warn_of_what_a_decoder_skips_and_go_on() {
+    let over = by_hand(|input| {
+        input.devices[0].capacity = Some((256 * MIB, 1024 * MIB));
+        *device(input, 0, 0) = image(W0, 512 * MIB, COMMITTED, 0).with_skip(512 * MIB);
+        *bridge(input, 0, 0) = image(W0, 512 * MIB, COMMITTED, 0);
+    });
+    let line = |range| format!("resource: Trying to free nonexistent resource <{range}>");
+    for (input, ranges) in [
+        (
+            good("dpa-skip"),
+            ["0x0000000010000000-0x000000001fffffff", "0x0000000030000000-0x000000003fffffff"],
+        ),
+        (over, ["0x0000000000000000-0x000000000fffffff", "0x0000000010000000-0x000000001fffffff"]),
+    ] {
+        for (kernel, forgets) in [("6.12", false), ("6.14", false), ("6.15", true), ("7.3", true)] {
+            let found = findings(&input, Some(kernel));
+            let found = found.iter().filter(|f| f.rule == Rule::SkippedMemory);
+            let said: Vec<_> =
+                found.flat_map(|f| f.messages.iter()).map(ToString::to_string).collect();
+            let expected = if forgets { ranges.map(line).to_vec() } else { Vec::new() };
+            assert_eq!(said, expected, "{kernel}");
+        }
+        let refused = findings(&input, Some("7.3")).iter().any(Finding::refused);
+        assert!(!refused);
     }
 }
 

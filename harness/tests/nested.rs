@@ -33,6 +33,7 @@ fn main() -> ExitCode {
     let inside = [
         claim("output_code_and_files_come_back", everything_comes_back),
         claim("a_machine_is_locked_and_attacked_inside", a_machine),
+        claim("the_machine_s_kernel_is_chosen_apart_from_the_one_that_boots_inside", two_kernels),
         claim("an_end_without_a_code_is_125", no_code),
         claim("time_limit_and_signals_leave_nothing", ends),
         claim("qemu_goes_when_the_program_is_killed", killed),
@@ -158,10 +159,43 @@ fn a_machine() {
     assert_eq!(run(&["boot", "ambiguous", "--quiet"], 1), "");
 }
 
+/// The kernels whose release the machine inside says, and whether it has a KVM: the one that is named; and
+/// by itself one before 6.15 where this machine has one, whatever is to boot inside.
+fn two_kernels() {
+    let folder = Folder::new();
+    let inside = Installed::find().unwrap();
+    let runs = |named: Option<&Path>| {
+        let mut command = shell(&folder, &[], "uname -r; [ -c /dev/kvm ]");
+        command.env_remove("NESTED_KERNEL").env("LINUX_KERNEL", &inside.kernel);
+        command.envs(named.map(|kernel| ("NESTED_KERNEL", kernel)));
+        let (output, complaints, code) = program::ran(&mut command);
+        assert_eq!(code, 0, "{complaints}");
+        output.trim().to_owned()
+    };
+    assert_eq!(runs(Some(&inside.kernel)), inside.version);
+    // Typed by hand: the versions of /boot, by their numbers.
+    let numbers = |version: &str| {
+        let mut parts = version.split(['.', '-', '+']).map(|part| part.parse::<u32>().unwrap_or(0));
+        (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+    };
+    let installed = fs::read_dir("/boot").unwrap().filter_map(|entry| {
+        let name = entry.ok()?.file_name().into_string().ok()?;
+        let version = name.strip_prefix("vmlinuz-")?.to_owned();
+        Path::new("/lib/modules").join(&version).join("modules.dep").is_file().then_some(version)
+    });
+    let older = installed.chain([inside.version.clone()]).any(|it| numbers(&it) < (6, 15));
+    let found = runs(None);
+    if older {
+        assert!(numbers(&found) < (6, 15), "{found}");
+    } else {
+        assert_eq!(found, inside.version);
+    }
+}
+
 /// An initrd: busybox, the driver cxl_acpi with what it needs, and a script that says what Linux has
 /// and ends the machine.
 fn initrd(folder: &Folder, end: &str) -> String {
-    let kernel = Kernel::find(None, None).unwrap();
+    let kernel = Installed::find().unwrap();
     let list = fs::read_to_string(kernel.modules.join("modules.dep")).unwrap();
     let lines = list.lines().filter_map(|line| line.split_once(':'));
     let driver = |path: &str| path.rsplit('/').next().unwrap().starts_with("cxl_acpi.ko");
@@ -213,7 +247,7 @@ fn initrd(folder: &Folder, end: &str) -> String {
 /// The report of a Linux on the scenario one-device, and what it printed.
 fn booted(end: &str, more: &[&str], code: i32) -> (Value, Vec<String>) {
     let folder = Folder::new();
-    let (kernel, initrd) = (Kernel::find(None, None).unwrap().image, initrd(&folder, end));
+    let (kernel, initrd) = (Installed::find().unwrap().kernel, initrd(&folder, end));
     let mut command = program::command(&["nested", "--", "boot", "one-device", "--json"]);
     command.current_dir(folder.path("")).arg("--linux").arg(kernel);
     command.args(["--initrd", &initrd, "--append", "quiet", "--timeout", "200"]).args(more);
@@ -238,8 +272,8 @@ const WARNINGS: [(&str, &str); 6] = [
 /// Whether Linux shows a port's decoders by themselves, as 6.12 does; 7.3 waits for the first memory
 /// device below the port, whose driver is not loaded here.
 fn shows_ports() -> bool {
-    let name = Kernel::find(None, None).unwrap().name();
-    name.split('.').next().unwrap().parse::<u32>().unwrap() < 7
+    let version = Installed::find().unwrap().version;
+    version.split('.').next().unwrap().parse::<u32>().unwrap() < 7
 }
 
 /// The host has locked the decoders before Linux starts, and Linux has just that.
@@ -517,4 +551,10 @@ fn missing() {
         assert_eq!(code, 125);
         assert!(complaints.contains("expected a program for x86-64 Linux"), "{complaints}");
     }
+    // A kernel that a variable names and that is not there is no other one.
+    let mut command = program::command(&["nested", "--", "boot", "default"]);
+    command.env("NESTED_KERNEL", folder.name("vmlinuz-6.12"));
+    let (output, complaints, code) = program::ran(&mut command);
+    assert_eq!((output.as_str(), code), ("", 125), "{complaints}");
+    assert!(complaints.contains("NESTED_KERNEL=/"), "{complaints}");
 }

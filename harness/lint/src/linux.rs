@@ -845,12 +845,54 @@ impl<'i> System<'i> {
                 return Err(failed(refusal.error(at, text)));
             }
             let (share, skip) = (size / ways, image.raw_route());
-            let (dpa, mode) =
-                self.reserve(index, port, number, next, share, skip).map_err(failed)?;
+            let forgotten = self.forgotten(index, next, skip);
+            let (dpa, mode) = self
+                .reserve(index, port, number, next, share, skip)
+                .map_err(|refusal| refusal.after(forgotten.clone()))
+                .map_err(failed)?;
+            if !forgotten.is_empty() {
+                let component = self.input.devices.get(index).map_or("", |device| &device.name);
+                let found = format!("it skips device memory {}", AddressRange::of(next, skip));
+                let lost = "nothing: Linux warns of a mistake of its own";
+                let rule = Rule::SkippedMemory;
+                let finding = Finding::new(Severity::Note, rule, component, found, lost);
+                let finding = Finding { messages: forgotten, ..finding };
+                self.findings.push(finding.of_decoder(usize::from(number)));
+            }
             next = next.wrapping_add(share).wrapping_add(skip);
             port.decoders.push(Decoder { dpa, mode, ..decoder });
         }
         Ok(())
+    }
+
+    /// What Linux says of device memory that a decoder skips (`__adjust_skip`): of each part that lies in a
+    /// partition, that nobody had it. Whether it is to be taken or given back is told there by the name of
+    /// who asks, and a decoder that is looked at for the first time has none.
+    fn forgotten(&self, index: usize, base: u64, skip: u64) -> Vec<Message> {
+        let capacity = self.input.devices.get(index).and_then(|device| device.capacity);
+        let Some((volatile, persistent)) = capacity.filter(|_| self.linux.has(Change::Partitions))
+        else {
+            return Vec::new();
+        };
+        if skip == 0 {
+            return Vec::new();
+        }
+        let skipped = AddressRange::of(base, skip);
+        let partitions = [(0, volatile), (volatile, persistent)].into_iter();
+        partitions
+            .filter(|(_, size)| *size != 0)
+            .map(|(start, size)| AddressRange::of(start, size))
+            .map(|partition| AddressRange {
+                start: partition.start.max(skipped.start),
+                end: partition.end.min(skipped.end),
+            })
+            .filter(|part| !part.is_empty())
+            .map(|AddressRange { start, end }| {
+                let words = "resource: Trying to free nonexistent resource";
+                let text = format!("{words} <{start:#018x}-{end:#018x}>");
+                Message::new(Level::Warning, ("", ""), text)
+            })
+            .collect()
     }
 
     /// Takes device memory for a decoder (`__cxl_dpa_reserve`).
@@ -882,8 +924,8 @@ impl<'i> System<'i> {
         let skipped = AddressRange::of(base, skip);
         let skip_fits = skip == 0
             || inside(skipped).is_some()
-            // What lies behind the last partition is no longer looked at: so said 7.3.4.
-            || self.linux.has(Change::Partitions) && !skipped.is_empty();
+            // None of it is taken: see `forgotten`.
+            || self.linux.has(Change::Partitions);
         let name = self.name(port);
         let at = ("cxl_port", name.as_str());
         let mode = inside(dpa).filter(|_| !dpa.is_empty() && dpa.start >= base);

@@ -102,6 +102,12 @@ impl Refusal {
         self.error((driver, device), text)
     }
 
+    /// The refusal, behind lines that came before it.
+    pub(super) fn after(mut self, messages: Vec<Message>) -> Self {
+        self.messages.splice(0..0, messages);
+        self
+    }
+
     /// The refusal, for one decoder's sake.
     pub(super) fn of_decoder(self, decoder: u8) -> Self {
         Self { decoder: Some(decoder), ..self }

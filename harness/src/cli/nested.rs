@@ -59,8 +59,17 @@ Exit code:
   2    bad usage of nested itself
 
 Environment:
-  QEMU          the program [default: qemu-system-x86_64]
-  LINUX_KERNEL  what --kernel names [default: the newest vmlinuz-VERSION in /boot with modules]
+  QEMU           the program [default: qemu-system-x86_64]
+  NESTED_KERNEL  what --kernel names [default: what LINUX_KERNEL names, or the newest
+                 vmlinuz-VERSION in /boot with modules; if that is 6.15 or later, the newest
+                 there that is older, if there is one: see below]
+  LINUX_KERNEL   the kernel that `linux` and `bench --linux` boot inside
+
+Two kernels: that of the machine, whose KVM runs the command's guests, and that of a Linux in such a
+guest. They need not be the same. The KVM of Linux 6.15 and later can end a guest by mistake where QEMU
+emulates AMD-V (KVM internal error, suberror 3, at an access that traps soon after a page fault): it does
+not look whether what QEMU has left in EXITINTINFO is valid. So an older kernel is taken for the
+machine, whichever boots inside.
 
 Examples:
   cxl-harness nested -- boot default

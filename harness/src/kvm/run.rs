@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use cxl_image::doorbell::{EXIT_PORT, PORT as DOORBELL_PORT};
 use kvm_bindings::{
-    KVM_INTERNAL_ERROR_EMULATION, KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES, kvm_msi,
+    KVM_INTERNAL_ERROR_DELIVERY_EV, KVM_INTERNAL_ERROR_EMULATION,
+    KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES, kvm_msi, kvm_vcpu_events,
 };
 use kvm_ioctls::VcpuExit;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
@@ -170,6 +171,8 @@ pub enum Hint {
     PageTables(u64),
     /// The instruction lies at this address, where no memory is: it cannot be fetched.
     Code(u64),
+    /// KVM says that an event is being delivered, and has none.
+    NoEvent,
 }
 
 impl std::fmt::Display for Hint {
@@ -187,6 +190,15 @@ impl std::fmt::Display for Hint {
                 return write!(
                     f,
                     "the instruction lies at {at:#x}, where no memory is mapped: it cannot be fetched"
+                );
+            }
+            Self::NoEvent => {
+                return f.write_str(
+                    "this KVM has no interrupt or exception that it would have to deliver again, so the \
+                     guest has done nothing wrong: QEMU's emulation of AMD-V leaves behind what it has \
+                     delivered, marked as not valid, and the KVM of Linux 6.15 and later does not look \
+                     at the mark. Run it in a machine whose kernel is older: `cxl-harness nested \
+                     --kernel FILE`, or NESTED_KERNEL=FILE",
                 );
             }
         };
@@ -543,10 +555,17 @@ impl Vm {
         let emulation = suberror == KVM_INTERNAL_ERROR_EMULATION;
         let refused = if emulation { self.refused_instruction() } else { None };
         let mut end = self.fail(Reason::InternalError { suberror });
-        if let (End::Failed(failure), Some(refused)) = (&mut end, refused)
-            && failure.instruction.is_empty()
-        {
-            failure.instruction = refused;
+        if let End::Failed(failure) = &mut end {
+            if let Some(refused) = refused
+                && failure.instruction.is_empty()
+            {
+                failure.instruction = refused;
+            }
+            let delivery = suberror == KVM_INTERNAL_ERROR_DELIVERY_EV;
+            let events = self.vcpu.get_vcpu_events().ok().filter(|_| delivery);
+            if events.is_some_and(|events| !is_delivered(&events)) {
+                failure.hint = Some(Hint::NoEvent);
+            }
         }
         end
     }
@@ -605,6 +624,12 @@ impl Vm {
         let hint = self.out_of_memory(rip).or_else(|| emulated.then(ring_0));
         End::Failed(Failure { reason, rip, instruction, ring, hint })
     }
+}
+
+/// Whether an event's delivery has begun: KVM keeps one that was cut short, to begin again.
+fn is_delivered(events: &kvm_vcpu_events) -> bool {
+    let kvm_vcpu_events { exception, interrupt, nmi, .. } = events;
+    [exception.injected, interrupt.injected, interrupt.soft, nmi.injected].iter().any(|it| *it != 0)
 }
 
 fn answer(exit: VcpuExit<'_>, bus: &mut impl Bus, ports: &mut Ports) -> Next {
@@ -724,6 +749,30 @@ impl Drop for Kicker {
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
             let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_event_that_was_cut_short_is_one_and_what_waits_is_none() {
+        let mut events = kvm_vcpu_events::default();
+        assert!(!is_delivered(&events));
+        // They come behind whatever runs now.
+        (events.nmi.pending, events.interrupt.nr, events.exception.nr) = (1, 0xEC, 14);
+        assert!(!is_delivered(&events));
+        for set in [
+            (|events| events.exception.injected = 1) as fn(&mut kvm_vcpu_events),
+            |events| events.interrupt.injected = 1,
+            |events| events.interrupt.soft = 1,
+            |events| events.nmi.injected = 1,
+        ] {
+            let mut events = kvm_vcpu_events::default();
+            set(&mut events);
+            assert!(is_delivered(&events));
         }
     }
 }

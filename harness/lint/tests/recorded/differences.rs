@@ -15,7 +15,6 @@ const EXPLAINED: &[(&str, &str)] = &[
     ("is out of range for type 'unsigned char [8]'", "the same: a list of more than 8 targets"),
     ("region mismatch", "said once a boot, as a failed attachment is undone"),
     ("free_region_ref+", "the trace of that"),
-    ("Trying to free nonexistent resource", "said as a failed reservation is undone"),
     ("Expanded resource CXL Window", "a window over RAM, which only this test puts there"),
     ("probe: -", "debug: what a driver's probe came to; the refusal itself has its own lines"),
     ("disconnect mem", "debug: the same"),
