@@ -780,6 +780,36 @@ fn cases(words: &[&str]) -> Vec<(String, String, bool)> {
     .collect()
 }
 
+/// Nothing got through where a write only does not do what it has to: a bit of a spare decoder is stuck.
+#[test]
+fn what_does_not_happen_is_not_told_as_a_hole() {
+    let folder = Folder::new();
+    let stuck = "\n[[fault]]\nat = \"mem0\"\nkind = \"stuck-bit\"\nregister = \"base_high\"\n\
+                 decoder = 3\nbits = 1\n";
+    let text = format!("{}{stuck}", builtin("one-device").unwrap().text);
+    let file = folder.file("stuck.toml", text);
+    let hole = "changed what must not change";
+    for format in ["junit", "sarif"] {
+        let words = ["attack", "--direct", &file, "--format", format];
+        let (told, complaints, code) = ran(&words);
+        assert_eq!(code, 1, "{complaints}");
+        assert!(told.contains("did not do what the rules have them do"), "{told}");
+        assert!(!told.contains(hole) && !told.contains("got through"), "{told}");
+    }
+    let page = folder.name("page.html");
+    let words = ["boot", "--on-models", "--payload", "attack", &file, "--html", &page];
+    let (told, ..) = ran(&words);
+    let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(told.contains(" 0 changed what they must not, "), "{told}");
+    assert!(!told.contains("the attack changed"), "{told}");
+    assert!(fs::read_to_string(&page).unwrap().contains("did not do what the rules have them do"));
+    // A hole is one.
+    for format in ["junit", "sarif"] {
+        let (told, ..) = ran(&["attack", "--direct", "lock-not-enforced", "--format", format]);
+        assert!(told.contains(hole), "{told}");
+    }
+}
+
 #[test]
 fn names_of_tests_are_unique_and_say_what_is_tested() {
     let folder = Folder::new();
