@@ -312,6 +312,9 @@ pub struct Judge {
     entering: Option<(At, u32, u32)>,
     /// The modes of the scenario that were entered, by their place in it.
     entered: Vec<usize>,
+    /// The components that answered when it began. What is tried at one that has stopped is neither held
+    /// nor anything else.
+    answering: Vec<Place>,
     /// The attacker was told that it is enough.
     cut: bool,
     /// The last that was heard of the attacker is that it is done.
@@ -347,6 +350,7 @@ impl Judge {
             overlaps: Vec::new(),
             entering: None,
             entered: Vec::new(),
+            answering: machine.places().into_iter().filter(|p| machine.answers(*p)).collect(),
             cut: false,
             done: false,
         }
@@ -357,7 +361,13 @@ impl Judge {
     pub fn finish(mut self, machine: &Machine) -> Report {
         self.look(machine);
         let integrity = &mut self.report.integrity;
-        integrity.complete = self.done && !self.cut;
+        integrity.silent = self
+            .answering
+            .iter()
+            .filter(|place| there(machine, **place) && !machine.answers(**place))
+            .map(|place| machine.name(*place).to_owned())
+            .collect();
+        integrity.complete = self.done && !self.cut && integrity.silent.is_empty();
         integrity.holds &= integrity.complete;
         integrity.begun = (self.report.states.len(), steps(machine));
         for (index, mode) in machine.scenario().modes.iter().enumerate() {
@@ -596,6 +606,9 @@ impl Judge {
             changes.iter().partition(|change| rules::covered(&self.shadow, change.at));
         let moved: Vec<&Change> = open.iter().filter(|c| !written(c.at)).collect();
         if locked.is_empty() && moved.is_empty() {
+            if !machine.answers(struck.at.place) {
+                return;
+            }
             let name = name(machine, struck.at, u32::MAX);
             self.report.tried(self.state, &name, Class::Held, u32::MAX, "");
             return;
@@ -862,6 +875,14 @@ impl Judge {
 
     fn judge_put_back(&mut self, machine: &Machine, at: At, mut flip: Flip, changes: &[Change]) {
         let mut net = std::mem::take(&mut flip.changes);
+        // What does not answer cannot be put back either.
+        if !machine.answers(at.place) {
+            self.stale = true;
+            if !flip.breach {
+                return;
+            }
+            net.clear();
+        }
         merge(&mut net, changes);
         net.retain(|change| change.old != change.new);
         let stays = match flip.rule {
@@ -931,8 +952,10 @@ impl Judge {
     /// What a state has left behind. Where that is known to have given way it is a consequence of it.
     fn judge_left(&mut self, machine: &Machine, left: Vec<Change>) {
         let stays = "does not go back to what it was";
+        // Nobody could put back what does not answer.
+        let left = left.into_iter().filter(|change| machine.answers(change.at.place));
         let (known, new): (Vec<Change>, Vec<Change>) =
-            left.into_iter().partition(|change| self.gave.iter().any(|gave| gave.at == change.at));
+            left.partition(|change| self.gave.iter().any(|gave| gave.at == change.at));
         for change in known {
             let bits = change.old ^ change.new;
             let name = name(machine, change.at, bits);
@@ -996,6 +1019,9 @@ impl Judge {
         let net: Vec<Change> = changes.iter().filter(|c| c.old != c.new).copied().collect();
         let illegal: Vec<&Change> =
             net.iter().filter(|c| !self.may_change(machine, trigger, at, c, locked)).collect();
+        if illegal.is_empty() && !machine.answers(at.place) {
+            return;
+        }
         let harm = self.harm(machine, &net);
         let elsewhere = harm.as_ref().is_some_and(|harm| harm.breach);
         let done = happened(machine, trigger, at.place);
@@ -1184,6 +1210,14 @@ fn field_name(machine: &Machine, At { place, block, offset }: At, bits: u32) -> 
 /// The component that an address of its registers belongs to.
 fn place_at(machine: &Machine, address: u64) -> Option<Place> {
     At::of(machine, address).map(|at| at.place)
+}
+
+/// Whether a component is plugged in.
+fn there(machine: &Machine, place: Place) -> bool {
+    match place {
+        Place::Device(device) => machine.present(device),
+        Place::Bridge(_) | Place::Switch(_) | Place::Port(_) => true,
+    }
 }
 
 /// Whether a component hangs below a port, at any depth.

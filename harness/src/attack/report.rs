@@ -120,8 +120,11 @@ pub struct Integrity {
     /// No lock gave way, no locked range led elsewhere, and the attack came to its end. Of one that was cut
     /// off before anything gave way this is `false` and `breaches` is empty.
     pub holds: bool,
-    /// The attack came to its end.
+    /// The attack came to its end, and every component answered until then.
     pub complete: bool,
+    /// Components that did not.
+    #[serde(skip)]
+    pub silent: Vec<String>,
     /// States of components that were begun with, and how many there are at most.
     #[serde(skip)]
     pub begun: (usize, usize),
@@ -195,6 +198,7 @@ impl Report {
             integrity: Integrity {
                 holds: true,
                 complete: true,
+                silent: Vec::new(),
                 begun: (0, 0),
                 ranges: sealed.len(),
                 open: open.collect(),
@@ -217,8 +221,15 @@ impl Report {
             && self.not_tried.is_empty()
     }
 
-    /// That the attack was cut off, and where.
+    /// That the attack was cut off, and where, or by what stopped answering.
     pub fn cut_off(&self) -> String {
+        if !self.integrity.silent.is_empty() {
+            return format!(
+                "{} stopped answering while it was attacked, and what was tried there from then on has \
+                 shown nothing",
+                self.integrity.silent.join(", ")
+            );
+        }
         let (begun, most) = self.integrity.begun;
         format!(
             "the attack did not end: {begun} of at most {most} states of components were begun, {} tried",

@@ -57,7 +57,7 @@ JSON:
   cedt       the keys of `cxl-harness decode --json`
   locks      in_use, in_force, ranges, locked, sealed, not_locked, not_sealed: what the locks
              protect at the hand-off, by the models' registers
-  required   with --require: what, met
+  required   with --require: what, met, and not_known: why nobody can say
   findings   code, failure, moment, witness, message: everything that was seen, by whom and when
   final      moment, locks, decoders, mappings, slots: the machine in the end, or as the attack
              found it; only where that is not what was handed over
@@ -743,8 +743,9 @@ impl Boot {
         };
         let mut report = Report::of_guest(machine, &run);
         report.facts.ran = Some(Runner::Guest);
-        if let Some(requirement) = self.require {
-            report.facts.require(requirement, &run.watched);
+        match self.require {
+            Some(requirement) => report.facts.require(requirement, &run.watched),
+            None => report.facts.undemanded(&run.watched),
         }
         let host = run.host.map(|host| host.done.handoff);
         let record =

@@ -595,6 +595,12 @@ impl Report {
                 facts.fail(found);
             }
         }
+        for name in &watched.silent {
+            let message = format!(
+                "{name} has stopped answering since the hand-off: its registers read as all-ones"
+            );
+            facts.fail(Finding::failure(Witness::Registers, Moment::End, message));
+        }
         if let Some(attack) = &run.attack {
             report.facts.set_attack(attack.clone());
         }
