@@ -24,6 +24,7 @@ use crate::vigil::{Level, Moment};
 use crate::virtio::{Done, Trouble};
 use cxl_model::kept::Kept;
 use cxl_model::machine::{Machine, PlugText};
+use cxl_model::mapping::{self, Reach};
 use cxl_model::scenario::{Action, PathPolicy, Place};
 use cxl_model::words::counted;
 
@@ -400,6 +401,12 @@ impl GuestMeasured {
                 let message = format!("a payload's check failed: {line}");
                 failures.push(Told::named("a payload's check failed", message));
             }
+            // Whatever it took that for: it had nothing before it.
+            (_, Outcome::Refused) if complaint.is_some() && vain_for(image) => {
+                let message =
+                    format!("{} had nothing to check: no memory is mapped", image.payload);
+                failures.push(message.into());
+            }
             (_, Outcome::Refused) if run.second.is_some() => {
                 // The verifier's findings are told, not refused: the first of this run.
                 let ran = self
@@ -478,6 +485,15 @@ impl GuestMeasured {
         }
         failures
     }
+}
+
+/// Whether our image was to check memory, and no register leads to any.
+fn vain_for(image: &ImageRun) -> bool {
+    let mapped = || {
+        let mappings = mapping::mappings(&image.left.machine.fabric());
+        mappings.iter().any(|mapping| matches!(mapping.how, Reach::Direct(_)))
+    };
+    image.speaker == Speaker::Ours && payload::finds_memory(&image.payload) && !mapped()
 }
 
 /// What is wrong, in a sentence.

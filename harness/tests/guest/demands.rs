@@ -425,6 +425,14 @@ fn nothing_to_touch() {
     assert!(failures(&report).contains("touch had nothing to check"), "{}", failures(&report));
     let code = [sealing(), EXIT.to_vec()].concat();
     json(files.boot(&code, &["--then", "touch"]), 0);
+    // Where there is nothing, no window is full of it.
+    for report in [
+        json(files.boot(&EXIT, &["--then", "half"]), 1),
+        json(command(&["boot", "path2", "--payload", "half"]), 1),
+    ] {
+        assert!(failures(&report).contains("half had nothing to check"), "{}", failures(&report));
+        assert!(!failures(&report).contains("full"), "{}", failures(&report));
+    }
 }
 
 fn last_state() {
