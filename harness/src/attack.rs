@@ -24,7 +24,7 @@ use cxl_regs::mmio::Mmio;
 use crate::run::{self, DirectRun};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{Parent, Place};
-use ranges::{Astray, Fate, Followed, Home, WatchedRange};
+use ranges::{Astray, Effects, Fate, Followed, Home, Points, WatchedRange};
 use rules::Rule;
 use shadow::{At, Block, Change, Shadow};
 
@@ -209,8 +209,8 @@ struct Course {
 
 impl Course {
     /// As it is now.
-    fn of(machine: &Machine, addresses: &[u64]) -> Self {
-        Self { followed: Followed::of(machine, addresses), ..Self::default() }
+    fn of(machine: &Machine, points: &Points) -> Self {
+        Self { followed: Followed::of(machine, points), ..Self::default() }
     }
 
     fn strike(&mut self, reached: &[At]) {
@@ -234,6 +234,8 @@ struct Strayed {
     fate: Fate,
     /// Component, register and decoder.
     name: Name,
+    /// The cause, as it was told, and with what comes of it.
+    cause: String,
     text: String,
 }
 
@@ -250,6 +252,8 @@ struct Flip {
     text: String,
     /// What it has to do with locked ranges.
     effect: Option<String>,
+    /// The same, and whether it could not be taken back.
+    effects: Effects,
 }
 
 impl Flip {
@@ -266,6 +270,7 @@ struct Harm {
     /// A sealed range leads elsewhere.
     breach: bool,
     words: String,
+    effects: Effects,
 }
 
 /// Judges an attack, write by write.
@@ -287,8 +292,8 @@ pub struct Judge {
     phase: Phase,
     /// The mode that the attacker is in, in words; empty for none.
     mode: String,
-    /// The addresses that are followed: those in the ranges, and right beside them.
-    addresses: Vec<u64>,
+    /// What is followed: addresses in the ranges and right beside them, and the borders of locked decoders.
+    points: Points,
     home: Home,
     /// What came since stores at locked dwords were last judged.
     course: Course,
@@ -307,6 +312,9 @@ pub struct Judge {
     entering: Option<(At, u32, u32)>,
     /// The modes of the scenario that were entered, by their place in it.
     entered: Vec<usize>,
+    /// The components that answered when it began. What is tried at one that has stopped is neither held
+    /// nor anything else.
+    answering: Vec<Place>,
     /// The attacker was told that it is enough.
     cut: bool,
     /// The last that was heard of the attacker is that it is done.
@@ -319,13 +327,13 @@ impl Judge {
     pub fn new(machine: &Machine) -> Self {
         let mut home = Home::default();
         let ranges = ranges::locked(machine, &home);
-        let addresses = ranges::addresses(&ranges);
-        home.learn(machine, &addresses);
+        let points = Points::of(machine, &ranges);
+        home.learn(machine, &points);
         Self {
             shadow: Shadow::of(machine),
             report: Report::new(&ranges),
             ranges,
-            addresses,
+            points,
             home,
             stale: false,
             fate: Fate::Same,
@@ -342,6 +350,7 @@ impl Judge {
             overlaps: Vec::new(),
             entering: None,
             entered: Vec::new(),
+            answering: machine.places().into_iter().filter(|p| machine.answers(*p)).collect(),
             cut: false,
             done: false,
         }
@@ -352,7 +361,13 @@ impl Judge {
     pub fn finish(mut self, machine: &Machine) -> Report {
         self.look(machine);
         let integrity = &mut self.report.integrity;
-        integrity.complete = self.done && !self.cut;
+        integrity.silent = self
+            .answering
+            .iter()
+            .filter(|place| there(machine, **place) && !machine.answers(**place))
+            .map(|place| machine.name(*place).to_owned())
+            .collect();
+        integrity.complete = self.done && !self.cut && integrity.silent.is_empty();
         integrity.holds &= integrity.complete;
         integrity.begun = (self.report.states.len(), steps(machine));
         for (index, mode) in machine.scenario().modes.iter().enumerate() {
@@ -396,7 +411,7 @@ impl Judge {
                 let at = At::of(machine, address);
                 self.course.struck.clear();
                 if let Some(at) = at.filter(|at| rules::covered(&self.shadow, *at)) {
-                    self.course = Course::of(machine, &self.addresses);
+                    self.course = Course::of(machine, &self.points);
                     self.course.strike(&[at]);
                 }
                 self.phase = match at {
@@ -417,9 +432,7 @@ impl Judge {
             }
             Event::PutBack => {
                 let left = std::mem::take(&mut self.entry);
-                if !left.is_empty() {
-                    self.breach(machine, &left, "does not go back to what it was");
-                }
+                self.judge_left(machine, left);
                 self.phase = Phase::Between;
             }
             Event::Patterns { .. } => {
@@ -429,7 +442,7 @@ impl Judge {
                     self.find_ranges(machine);
                 }
                 self.judge_overlap(machine);
-                self.course = Course::of(machine, &self.addresses);
+                self.course = Course::of(machine, &self.points);
                 self.phase = Phase::Patterns { struck: None };
             }
             Event::Mode { mode, address, bits } => {
@@ -445,7 +458,7 @@ impl Judge {
                     if self.stale {
                         self.find_ranges(machine);
                     }
-                    self.outer = Some(Course::of(machine, &self.addresses));
+                    self.outer = Some(Course::of(machine, &self.points));
                 }
                 let over = At::of(machine, address).filter(|_| mode == Mode::Overlapped);
                 self.over = over.map(|at| (at.place, ranges::fates(machine, &self.ranges)));
@@ -482,8 +495,8 @@ impl Judge {
     /// Looks for the ranges that locks protect now.
     fn find_ranges(&mut self, machine: &Machine) {
         self.ranges = ranges::locked(machine, &self.home);
-        self.addresses = ranges::addresses(&self.ranges);
-        self.home.learn(machine, &self.addresses);
+        self.points = Points::of(machine, &self.ranges);
+        self.home.learn(machine, &self.points);
         (self.stale, self.fate) = (false, Fate::Same);
     }
 
@@ -593,12 +606,18 @@ impl Judge {
             changes.iter().partition(|change| rules::covered(&self.shadow, change.at));
         let moved: Vec<&Change> = open.iter().filter(|c| !written(c.at)).collect();
         if locked.is_empty() && moved.is_empty() {
+            if !machine.answers(struck.at.place) {
+                return;
+            }
             let name = name(machine, struck.at, u32::MAX);
             self.report.tried(self.state, &name, Class::Held, u32::MAX, "");
             return;
         }
         let harm = self.harm(machine, changes);
-        let harm = harm.map_or(String::new(), |harm| format!("; {}", harm.words));
+        let (harm, effects) = match harm {
+            Some(Harm { words, effects, .. }) => (format!("; {words}"), effects),
+            None => (String::new(), Effects::default()),
+        };
         for change in locked {
             let own = self.shadow.dword(change.at);
             let beside = if change.at == struck.at { "" } else { ", written beside it" };
@@ -626,15 +645,16 @@ impl Judge {
                 bits => bits,
             };
             let name = name(machine, change.at, bits);
-            let text = format!("{text}{harm}");
-            self.report.tried(self.state, &name, Class::Changed, bits, &text);
-            self.report.breach(&name, &text);
+            let told = format!("{text}{harm}");
+            self.report.tried(self.state, &name, Class::Changed, bits, &told);
+            self.report.breach(&name, &text, &effects);
         }
         if !moved.is_empty() {
             let name = name(machine, struck.at, u32::MAX);
-            let text = format!("a store to it changes {}{harm}", self.names(machine, &moved));
-            self.report.tried(self.state, &name, Class::Changed, u32::MAX, &text);
-            self.report.breach(&name, &text);
+            let text = format!("a store to it changes {}", self.names(machine, &moved));
+            let told = format!("{text}{harm}");
+            self.report.tried(self.state, &name, Class::Changed, u32::MAX, &told);
+            self.report.breach(&name, &text, &effects);
         }
         if changes.iter().any(|change| self.decodes(change)) {
             self.stale |= changes.iter().any(|change| rules::covered(&self.shadow, change.at));
@@ -739,30 +759,42 @@ impl Judge {
             Some(index) => index,
             None => {
                 let before = self.strayed.iter().find(|strayed| known(strayed));
-                let (at, name) = match before {
-                    Some(Strayed { at, name, .. }) => (at.clone(), name.clone()),
+                let also = if when.is_empty() { String::new() } else { format!(", {when}") };
+                let plain = "reads as locked, and decode follows writes all the same";
+                let mut effects = astray.effects.clone();
+                let (at, name, cause) = match before {
+                    Some(Strayed { at, name, cause, when: known, .. }) => {
+                        // It is worse here than where it was seen first.
+                        for (_, worse) in effects.ranges.values_mut().filter(|_| *known != when) {
+                            worse.clone_from(&when);
+                        }
+                        (at.clone(), name.clone(), cause.clone())
+                    }
                     None => {
                         let Some(name) = self.culprit(machine, struck) else { return };
-                        (struck.to_vec(), name)
+                        (struck.to_vec(), name, format!("{plain}{also}"))
                     }
                 };
-                let circumstances =
-                    if when.is_empty() { String::new() } else { format!(", {when}") };
-                let text = format!(
-                    "reads as locked, and decode follows writes all the same{circumstances}; {}",
-                    astray.words
-                );
-                self.report.breach(&name, &text);
+                let text = format!("{plain}{also}{}", astray.effects);
+                self.report.breach(&name, &cause, &effects);
                 self.report.tried(self.state, &name, Class::Changed, u32::MAX, &text);
                 if self.strayed.len() < MOST_STRAYED {
-                    self.strayed.push(Strayed { at, when, fate: astray.fate, name, text });
+                    self.strayed.push(Strayed { at, when, fate: astray.fate, name, cause, text });
                 }
                 return;
             }
         };
-        if let Some(Strayed { name, text, .. }) = self.strayed.get(index) {
-            self.report.tried(self.state, name, Class::Changed, u32::MAX, text);
+        let only = match struck {
+            [only] => Some((*only, name(machine, *only, u32::MAX))),
+            _ => None,
+        };
+        let Some(strayed) = self.strayed.get_mut(index) else { return };
+        // Seen with stores to several dwords, and now with those to one of them alone: it is that one.
+        if let (Some((only, name)), true) = (only, strayed.at.len() > 1) {
+            self.report.is_of(&strayed.name, &strayed.cause, &name);
+            (strayed.at, strayed.name) = (vec![only], name);
         }
+        self.report.tried(self.state, &strayed.name, Class::Changed, u32::MAX, &strayed.text);
     }
 
     /// What the stores were made to that led decode astray, as far as that is known.
@@ -836,12 +868,21 @@ impl Judge {
         if harm.as_ref().is_some_and(|harm| harm.breach) {
             (class, breach) = (Class::Changed, true);
         }
-        let effect = harm.map(|harm| harm.words);
-        Flip { rule, bits, changes: changes.to_vec(), class, breach, text, effect }
+        let (effect, effects) = harm.map(|harm| (harm.words, harm.effects)).unzip();
+        let effects = effects.unwrap_or_default();
+        Flip { rule, bits, changes: changes.to_vec(), class, breach, text, effect, effects }
     }
 
     fn judge_put_back(&mut self, machine: &Machine, at: At, mut flip: Flip, changes: &[Change]) {
         let mut net = std::mem::take(&mut flip.changes);
+        // What does not answer cannot be put back either.
+        if !machine.answers(at.place) {
+            self.stale = true;
+            if !flip.breach {
+                return;
+            }
+            net.clear();
+        }
         merge(&mut net, changes);
         net.retain(|change| change.old != change.new);
         let stays = match flip.rule {
@@ -853,7 +894,10 @@ impl Judge {
             (flip.class, flip.breach) = (Class::Changed, true);
             let names = self.names(machine, &net.iter().collect::<Vec<_>>());
             let left = format!("does not go back: {names}");
-            flip.text = if flip.text.is_empty() { left } else { format!("{}; {left}", flip.text) };
+            match flip.text.is_empty() {
+                true => flip.text = left,
+                false => flip.effects.others.push(left),
+            }
             self.stale = true;
         } else if !net.is_empty() {
             flip.text += "; stays so until a conventional reset";
@@ -862,8 +906,11 @@ impl Judge {
         let name = name(machine, at, flip.bits);
         let consequence = flip.consequence();
         self.report.tried(self.state, &name, flip.class, flip.bits, &consequence);
+        if flip.class == Class::Changed && !flip.breach {
+            self.report.fell_short(self.state, &name);
+        }
         if flip.breach {
-            self.report.breach(&name, &consequence);
+            self.report.breach(&name, &flip.text, &flip.effects);
         }
         if flip.class != Class::Allowed {
             return;
@@ -902,17 +949,36 @@ impl Judge {
         (0..decoder).filter(|n| self.shadow.control(place, *n) >> 10 & 1 == 0).count()
     }
 
+    /// What a state has left behind. Where that is known to have given way it is a consequence of it.
+    fn judge_left(&mut self, machine: &Machine, left: Vec<Change>) {
+        let stays = "does not go back to what it was";
+        // Nobody could put back what does not answer.
+        let left = left.into_iter().filter(|change| machine.answers(change.at.place));
+        let (known, new): (Vec<Change>, Vec<Change>) =
+            left.partition(|change| self.gave.iter().any(|gave| gave.at == change.at));
+        for change in known {
+            let bits = change.old ^ change.new;
+            let name = name(machine, change.at, bits);
+            self.report.tried(self.state, &name, Class::Changed, bits, stays);
+            let effects = Effects { others: vec![stays.to_owned()], ..Effects::default() };
+            if let Some(gave) = self.gave.iter().find(|gave| gave.at == change.at) {
+                self.report.breach(&name, &gave.text, &effects);
+            }
+        }
+        if !new.is_empty() {
+            self.breach(machine, &new, stays);
+        }
+    }
+
     /// Changes without a try of their own.
     fn breach(&mut self, machine: &Machine, changes: &[Change], text: &str) {
-        let text = match self.harm(machine, changes) {
-            Some(harm) => format!("{text}; {}", harm.words),
-            None => text.to_owned(),
-        };
+        let effects = self.harm(machine, changes).map(|harm| harm.effects).unwrap_or_default();
+        let told = format!("{text}{effects}");
         for change in changes {
             let bits = change.old ^ change.new;
             let name = name(machine, change.at, bits);
-            self.report.tried(self.state, &name, Class::Changed, bits, &text);
-            self.report.breach(&name, &text);
+            self.report.tried(self.state, &name, Class::Changed, bits, &told);
+            self.report.breach(&name, text, &effects);
         }
     }
 
@@ -922,7 +988,8 @@ impl Judge {
         let (fate, hit) = ranges::fate(machine, if matters { &self.ranges } else { &[] });
         let words = format!("{} {}", ranges::list(hit.iter().copied()), ranges::words(fate));
         let breach = fate == Fate::Elsewhere && hit.iter().any(|range| range.open.is_empty());
-        (fate > self.fate).then_some(Harm { breach, words })
+        let effects = Effects::of(hit, fate);
+        (fate > self.fate).then_some(Harm { breach, words, effects })
     }
 
     /// Whether a register has a say in where addresses lead. A decoder that is and was out of use
@@ -952,6 +1019,9 @@ impl Judge {
         let net: Vec<Change> = changes.iter().filter(|c| c.old != c.new).copied().collect();
         let illegal: Vec<&Change> =
             net.iter().filter(|c| !self.may_change(machine, trigger, at, c, locked)).collect();
+        if illegal.is_empty() && !machine.answers(at.place) {
+            return;
+        }
         let harm = self.harm(machine, &net);
         let elsewhere = harm.as_ref().is_some_and(|harm| harm.breach);
         let done = happened(machine, trigger, at.place);
@@ -962,14 +1032,15 @@ impl Judge {
         } else {
             effect(machine, trigger).to_owned()
         };
-        let effect = harm.map(|harm| harm.words);
+        let (effect, effects) = harm.map(|harm| (harm.words, harm.effects)).unzip();
         let consequence = match &effect {
             Some(effect) => format!("{text}; {effect}"),
             None => text.clone(),
         };
         let held = trigger == Trigger::MaskedBusReset && illegal.is_empty();
+        let fell_short = illegal.is_empty() && !elsewhere && !done;
         let class = if !illegal.is_empty() || elsewhere {
-            self.report.breach(&name, &consequence);
+            self.report.breach(&name, &text, &effects.unwrap_or_default());
             Class::Changed
         } else if !done {
             Class::Changed
@@ -980,6 +1051,9 @@ impl Judge {
             Class::Allowed
         };
         self.report.tried(self.state, &name, class, 0, &consequence);
+        if fell_short {
+            self.report.fell_short(self.state, &name);
+        }
     }
 
     /// What a reset may reach (CXL r3.1 section 9.7 and 8.1.3.4; PCIe Base 6.x section 6.6).
@@ -1136,6 +1210,14 @@ fn field_name(machine: &Machine, At { place, block, offset }: At, bits: u32) -> 
 /// The component that an address of its registers belongs to.
 fn place_at(machine: &Machine, address: u64) -> Option<Place> {
     At::of(machine, address).map(|at| at.place)
+}
+
+/// Whether a component is plugged in.
+fn there(machine: &Machine, place: Place) -> bool {
+    match place {
+        Place::Device(device) => machine.present(device),
+        Place::Bridge(_) | Place::Switch(_) | Place::Port(_) => true,
+    }
 }
 
 /// Whether a component hangs below a port, at any depth.

@@ -87,7 +87,7 @@ pub(crate) struct Cli {
     command: Option<Command>,
 
     /// Draw the memory map of the main scenario into this file as well.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = output::beside_the_report())]
     svg: Option<PathBuf>,
 
     #[command(flatten)]
@@ -366,7 +366,7 @@ fn unwritten(file: &Path, error: &io::Error) -> String {
 struct PageFile {
     /// Write the result into this file as well, as a page for a browser: all in one file, which asks for
     /// nothing from any network.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = output::beside_the_report())]
     html: Option<PathBuf>,
 }
 

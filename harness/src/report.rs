@@ -377,9 +377,8 @@ impl Facts {
         let mut fail = |message: String| {
             self.fail(Finding::failure(Witness::Attack, Moment::End, message));
         };
-        if report.changed > 0 {
-            let times = counted(report.changed, "time");
-            fail(format!("the attack changed what it must not, {times}"));
+        for wrong in report.wrong() {
+            fail(format!("of the attack {wrong}"));
         }
         if report.integrity.ranges == 0 {
             fail(match report.integrity.open.len() {

@@ -12,7 +12,6 @@ use std::path::Path;
 use cxl_firmware::error::Code;
 use cxl_lint::Severity;
 use cxl_model::scenario::builtin;
-use cxl_model::words::counted;
 use serde::Serialize;
 
 use crate::attack;
@@ -131,13 +130,14 @@ impl Check {
         let rule = finding.code.and_then(Rule::of_code);
         let rule =
             rule.unwrap_or_else(|| Rule::plain(group, "What this witness saw is as it should be."));
-        let name = match code.and_then(|code| code.name()) {
+        let name = match (finding.name, code.and_then(|code| code.name())) {
+            (Some(name), _) => name.to_owned(),
             // Whose it is stands before the colon.
-            Some(code) => match finding.message.split_once(": ") {
+            (None, Some(code)) => match finding.message.split_once(": ") {
                 Some((place, _)) => format!("{code} {}", stable(place)),
                 None => code.to_owned(),
             },
-            None => stable(&finding.message),
+            (None, None) => stable(&finding.message),
         };
         Self::new(group, name, outcome, rule)
     }
@@ -156,12 +156,25 @@ fn stable(sentence: &str) -> String {
 fn unmeasured(sentence: &str) -> String {
     let mut name = String::with_capacity(sentence.len());
     let mut before = "";
+    // The bytes of an instruction are as many as can be read.
+    let mut in_bytes = false;
     for word in sentence.split_whitespace() {
+        let bare = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+        let is_hex = !bare.is_empty() && bare.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let is_byte = is_hex && bare.len() == 2 && (in_bytes || before == "instruction");
+        if in_bytes && is_byte {
+            // What is behind the last one, if anything, ends the list.
+            name.push_str(word.strip_prefix(bare).unwrap_or_default());
+            continue;
+        }
+        in_bytes = is_byte;
         if !name.is_empty() {
             name.push(' ');
         }
-        let bare = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
-        let measures = bare.starts_with("0x")
+        let measures = is_byte
+            || bare.starts_with("0x")
+            // An address without its 0x may begin with a letter.
+            || is_hex && bare.len() >= 8
             || bare.starts_with(|c: char| c.is_ascii_digit()) && !NUMBERED.contains(&before);
         match word.split_once(bare).filter(|_| measures && !bare.is_empty()) {
             Some((ahead, behind)) => {
@@ -240,8 +253,9 @@ impl Suite {
         let result = if good { Verdict::Ok } else { Verdict::Failed };
         let why = match (report.changed, report.integrity.ranges) {
             (0, 0) => "nothing is locked, so nothing was shown".to_owned(),
+            (0, _) if !report.integrity.complete => report.cut_off(),
             (0, _) => "something was not tried".to_owned(),
-            (changed, _) => format!("{changed} of {} got through", counted(report.tried, "write")),
+            _ => report.wrong().join("; "),
         };
         let mut checks = vec![Check::result(result, None, &[why])];
         checks.extend(booted.findings.iter().filter(|found| found.counts()).map(Check::finding));
@@ -465,18 +479,22 @@ fn tried(report: &attack::Report) -> Vec<Check> {
         let outcome = match (state.changed, state.skipped) {
             (0, None) => Outcome::Good,
             (0, Some(why)) => Outcome::Skipped(format!("{}: {why}", state.name)),
-            (changed, _) => Outcome::Failed(format!(
-                "{changed} of {} got through, {} held, {} allowed",
-                counted(state.tried, "write"),
-                state.held,
-                state.allowed
-            )),
+            _ => {
+                let (held, allowed) = (state.held, state.allowed);
+                let wrong = state.wrong().join("; ");
+                Outcome::Failed(format!("{wrong}; {held} held, {allowed} allowed"))
+            }
         };
-        Check::new(&format!("attack.{}", state.component), state.name, outcome, rule())
+        // That something does not happen is no hole in a lock.
+        let broken = match state.changed > 0 && state.changed == state.fell_short {
+            true => Rule::plain("attack.effect", "A write does what the rules have it do."),
+            false => rule(),
+        };
+        Check::new(&format!("attack.{}", state.component), state.name, outcome, broken)
     });
     let breaches = report.integrity.breaches.iter().map(|breach| {
-        // One write may have several ends, which stand behind a semicolon.
-        let name = unmeasured(breach);
+        // What it did stands behind a semicolon.
+        let name = stable(breach);
         Check::new("attack.integrity", name, Outcome::Failed(breach.clone()), rule())
     });
     let not_tried = report.not_tried.iter().map(|mode| {
@@ -569,4 +587,23 @@ struct Artifact<'a> {
 #[serde(rename_all = "camelCase")]
 struct Region {
     start_line: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_nothing_that_was_measured() {
+        for (sentence, name) in [
+            ("up at rip 0x100151, instruction eb fe 00 00", "up at rip N, instruction N"),
+            ("up at rip 0xfe, instruction fe, at last", "up at rip N, instruction N, at last"),
+            ("instruction 0f 0b; the last access", "instruction N"),
+            ("where no instruction can be read", "where no instruction can be read"),
+            ("KVM maps [(a0000000, 10000000)]", "KVM maps [(N, N)]"),
+            ("hb0 decoder 1 of be is added", "hb0 decoder 1 of be is added"),
+        ] {
+            assert_eq!(stable(sentence), name);
+        }
+    }
 }

@@ -73,6 +73,8 @@ pub struct Violation {
     pub level: Level,
     /// Half of a path is locked, which no policy asks for.
     pub mixed: bool,
+    /// A lock did not hold, and no reset had opened it.
+    pub gave_way: bool,
     /// What it is.
     pub message: String,
 }
@@ -90,6 +92,22 @@ pub struct Watched {
     pub mended: Vec<(String, Moment)>,
     /// Something was locked at the hand-off, so that later moments could take it away.
     pub anything: bool,
+    /// Components that answered at the hand-off, and did not in the end: what their registers are said to
+    /// hold is what the models keep, and nobody could read it.
+    pub silent: Vec<String>,
+    /// The run did not come to its end.
+    pub cut_off: Option<CutOff>,
+    /// Events of the scenario that never came.
+    pub pending: usize,
+}
+
+/// A run that was ended from outside, or died: what would have come later was not seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CutOff {
+    /// How, in words.
+    pub how: String,
+    /// Nothing had been handed over by then.
+    pub before_hand_off: bool,
 }
 
 /// Looks at a machine's locks from moment to moment.
@@ -127,6 +145,11 @@ impl Vigil {
         self.measure = Some((found, machine.frozen()));
     }
 
+    /// Whether the firmware has handed over.
+    pub fn has_begun(&self) -> bool {
+        self.measure.is_some()
+    }
+
     /// Looks at the machine after something that may have changed it.
     pub fn look(&mut self, machine: &Machine, moment: impl FnOnce() -> Moment) {
         if self.over {
@@ -149,6 +172,10 @@ impl Vigil {
     /// What was seen, at the end of the run.
     pub fn finish(mut self, machine: &Machine) -> Watched {
         self.close(machine, Moment::End);
+        // An attack does much by right; to silence a component is not among it.
+        if let Some((_, then)) = &self.measure {
+            self.watched.silent = fallen_silent(then, machine);
+        }
         self.watched
     }
 
@@ -189,8 +216,10 @@ impl Vigil {
             moment: moment.clone(),
             level: Level::Locked,
             mixed: false,
+            gave_way: false,
             message,
         };
+        let gave_way = |message| Violation { gave_way: true, ..locked(message) };
         let mut open = Vec::new();
         for found in violations(machine, &now, moment) {
             if self.watched.at_handoff.iter().any(|known| known.message == found.message) {
@@ -209,14 +238,14 @@ impl Vigil {
                 (true, _) if before == after => {
                     self.cleared.remove(at);
                 }
-                (true, false) => at_once.push(locked(format!("{name} is locked, and changed"))),
+                (true, false) => at_once.push(gave_way(format!("{name} is locked, and changed"))),
                 (true, true) => {
                     at_once.push(locked(format!("{name} is locked again, otherwise than it was")));
                 }
                 (false, true) => open.push(locked(format!("{name} lost its lock"))),
                 // No reset has opened it.
                 (false, false) => {
-                    at_once.push(locked(format!("{name} gave way: it lost its lock")))
+                    at_once.push(gave_way(format!("{name} gave way: it lost its lock")))
                 }
             }
         }
@@ -230,11 +259,14 @@ impl Vigil {
         }));
         for range in &measure.ranges {
             match led_astray(&then, machine, range) {
-                Some((hpa, Some(now))) => at_once.push(locked(format!(
-                    "the locked range at {range} leads elsewhere: {hpa:#x} to {} DPA {:#x}",
-                    machine.name(Place::Device(now.device)),
-                    now.dpa.0
-                ))),
+                Some((hpa, Some(now))) => at_once.push(Violation {
+                    gave_way: self.cleared.is_empty(),
+                    ..locked(format!(
+                        "the locked range at {range} leads elsewhere: {hpa:#x} to {} DPA {:#x}",
+                        machine.name(Place::Device(now.device)),
+                        now.dpa.0
+                    ))
+                }),
                 Some((hpa, None)) => open.push(locked(format!(
                     "the locked range at {range} no longer leads to memory at {hpa:#x}"
                 ))),
@@ -278,8 +310,13 @@ pub(crate) fn violations(
     found: &Protection,
     moment: &Moment,
 ) -> Vec<Violation> {
-    let violation =
-        |level, mixed, message| Violation { moment: moment.clone(), level, mixed, message };
+    let violation = |level, mixed, message| Violation {
+        moment: moment.clone(),
+        level,
+        mixed,
+        gave_way: false,
+        message,
+    };
     let unlocked = found.unlocked.iter().map(|why: &Unlocked| {
         let mixed = matches!(why, Unlocked::Mixed { .. });
         violation(Level::Locked, mixed, Words(machine, why).to_string())
@@ -289,6 +326,17 @@ pub(crate) fn violations(
         .iter()
         .map(|why: &Unsealed| violation(Level::Sealed, false, Words(machine, why).to_string()));
     unlocked.chain(unsealed).collect()
+}
+
+/// The components that answered then, are still there, and do not answer any more.
+pub(crate) fn fallen_silent(then: &Machine, machine: &Machine) -> Vec<String> {
+    let there = |place: &Place| match place {
+        Place::Device(device) => machine.present(*device),
+        Place::Bridge(_) | Place::Switch(_) | Place::Port(_) => true,
+    };
+    let silent = |place: &Place| then.answers(*place) && !machine.answers(*place);
+    let places = machine.places().into_iter().filter(there).filter(silent);
+    places.map(|place| machine.name(place).to_owned()).collect()
 }
 
 fn lock_is_set(machine: &Machine, At { place, index }: At) -> bool {

@@ -780,6 +780,36 @@ fn cases(words: &[&str]) -> Vec<(String, String, bool)> {
     .collect()
 }
 
+/// Nothing got through where a write only does not do what it has to: a bit of a spare decoder is stuck.
+#[test]
+fn what_does_not_happen_is_not_told_as_a_hole() {
+    let folder = Folder::new();
+    let stuck = "\n[[fault]]\nat = \"mem0\"\nkind = \"stuck-bit\"\nregister = \"base_high\"\n\
+                 decoder = 3\nbits = 1\n";
+    let text = format!("{}{stuck}", builtin("one-device").unwrap().text);
+    let file = folder.file("stuck.toml", text);
+    let hole = "changed what must not change";
+    for format in ["junit", "sarif"] {
+        let words = ["attack", "--direct", &file, "--format", format];
+        let (told, complaints, code) = ran(&words);
+        assert_eq!(code, 1, "{complaints}");
+        assert!(told.contains("did not do what the rules have them do"), "{told}");
+        assert!(!told.contains(hole) && !told.contains("got through"), "{told}");
+    }
+    let page = folder.name("page.html");
+    let words = ["boot", "--on-models", "--payload", "attack", &file, "--html", &page];
+    let (told, ..) = ran(&words);
+    let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(told.contains(" 0 changed what they must not, "), "{told}");
+    assert!(!told.contains("the attack changed"), "{told}");
+    assert!(fs::read_to_string(&page).unwrap().contains("did not do what the rules have them do"));
+    // A hole is one.
+    for format in ["junit", "sarif"] {
+        let (told, ..) = ran(&["attack", "--direct", "lock-not-enforced", "--format", format]);
+        assert!(told.contains(hole), "{told}");
+    }
+}
+
 #[test]
 fn names_of_tests_are_unique_and_say_what_is_tested() {
     let folder = Folder::new();
@@ -1241,6 +1271,83 @@ fn a_result_is_not_written_over_a_file_of_a_folder_that_is_read() {
     // A second time beside it; what is in it is read by now.
     let (_, complaints, code) = ran(&["lint", &board, "--html", &directory.name("page.html")]);
     assert_eq!(code, 0, "{complaints}");
+}
+
+/// However its path is spelled, and whether it is there or not.
+#[test]
+fn a_file_takes_one_output_by_whatever_name() {
+    let folder = Folder::new();
+    let (there, here) = (folder.path("there"), folder.path("here"));
+    fs::create_dir(&there).unwrap();
+    std::os::unix::fs::symlink("there", &here).unwrap();
+    std::os::unix::fs::symlink("out", there.join("link")).unwrap();
+    let out = folder.name("there/out");
+    for other in ["there/out", "there/./out", "here/out", "there/link", "here/../there/link"] {
+        for one in ["--html", "--record"] {
+            let words = ["boot", "--direct", "one-device", "--svg", &out, one, &folder.name(other)];
+            let (_, complaints, code) = ran(&words);
+            assert_eq!(code, 2, "{other}: {complaints}");
+            let says = "expected a file for each output, found one for two";
+            assert!(complaints.contains(says), "{other}: {complaints}");
+            assert!(!fs::exists(&out).unwrap(), "{other}");
+        }
+    }
+    // One that a shell has put standard output into.
+    let report = fs::File::create(&out).unwrap();
+    let mut told = command(&["boot", "--direct", "one-device", "--json", "--html", &out]);
+    let complaints = told.stdout(report).output().unwrap();
+    assert_eq!(complaints.status.code(), Some(2));
+    assert_eq!(fs::read(&out).unwrap(), b"");
+    // A bundle, and memory in files, take their places themselves.
+    let bundle = folder.name("new.tar");
+    let page = folder.name("here/../new.tar");
+    let root = folder.name("there");
+    let (_, complaints, code) = ran(&["collect", &bundle, "--root", &root, "--html", &page]);
+    assert_eq!(code, 2, "{complaints}");
+    assert!(complaints.contains("found one of "), "{complaints}");
+    let media = folder.name("here/mem0.media");
+    let (_, complaints, code) = ran(&["boot", "one-device", "--media", &root, "--html", &media]);
+    assert_eq!(code, 2, "{complaints}");
+    assert!(complaints.contains("in which memory is kept"), "{complaints}");
+    assert!(!fs::exists(folder.path("there/mem0.media")).unwrap());
+}
+
+#[test]
+fn standard_output_is_no_second_output() {
+    let folder = Folder::new();
+    let run = |words: &[&str]| {
+        let output = command(words).current_dir(folder.path("")).output().unwrap();
+        assert!(!fs::exists(folder.path("-")).unwrap(), "{words:?}");
+        output
+    };
+    for words in [
+        &["--html", "-"][..],
+        &["--svg", "-"],
+        &["boot", "--direct", "one-device", "--html", "-"],
+        &["boot", "--direct", "one-device", "--svg", "-"],
+        &["boot", "--direct", "one-device", "--record", "-"],
+        &["boot", "one-device", "--media", "-"],
+        &["attack", "--direct", "one-device", "--html", "-"],
+        &["lint", "one-device", "--html", "-"],
+        &["inspect", "board", "--html", "-"],
+        &["decode", "--diff", "a", "b", "--html", "-"],
+        &["collect", "new.tar", "--html", "-"],
+        &["linux", "one-device", "--html", "-"],
+        &["linux", "one-device", "--on", "ours", "--media", "-"],
+        &["qemu", "one-device", "--files", "-"],
+        &["man", "-o", "-"],
+    ] {
+        let output = run(words);
+        let complaints = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{words:?}: {complaints}");
+        assert!(complaints.contains("found standard output"), "{words:?}: {complaints}");
+        assert!(output.stdout.is_empty(), "{words:?}");
+    }
+    // Where it is the only one.
+    let table = run(&["cedt", "one-device", "-o", "-"]).stdout;
+    assert_eq!(table.get(..4), Some(&b"CEDT"[..]));
+    let archive = run(&["dump", "one-device", "-"]).stdout;
+    assert!(archive.len().is_multiple_of(512) && archive.ends_with(&[0; 512]));
 }
 
 /// A scenario's events take a guest: who asked for none is told that they did not happen.

@@ -36,6 +36,28 @@ targets = ["hb0"]
 size = "2GiB"
 "#;
 
+/// The same with its spare decoders locked at size 0.
+const BURNT: &str = concat!(
+    "[policy]\nburn_spares = true\ntarget = \"specification\"\n",
+    r#"
+[[bridge]]
+name = "hb0"
+uid = 16
+decoders = 4
+[[port]]
+name = "rp0"
+below = "hb0"
+[[device]]
+name = "mem0"
+below = "rp0"
+volatile = "256MiB"
+decoders = 4
+[[window]]
+targets = ["hb0"]
+size = "2GiB"
+"#
+);
+
 /// A switch between bridge and device.
 const SWITCH: &str = r#"
 [[bridge]]
@@ -66,6 +88,7 @@ size = "1GiB"
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum On {
     One,
+    Burnt,
     Switch,
     Four,
     Sixteen,
@@ -74,13 +97,21 @@ enum On {
 }
 
 impl On {
-    const ALL: [Self; 6] =
-        [Self::One, Self::Switch, Self::Four, Self::Sixteen, Self::Type2, Self::BackInvalidate];
+    const ALL: [Self; 7] = [
+        Self::One,
+        Self::Burnt,
+        Self::Switch,
+        Self::Four,
+        Self::Sixteen,
+        Self::Type2,
+        Self::BackInvalidate,
+    ];
 
     fn text(self) -> &'static str {
         let built_in = |name| builtin(name).map_or("", |builtin| builtin.text);
         match self {
             Self::One => ONE,
+            Self::Burnt => BURNT,
             Self::Switch => SWITCH,
             Self::Four => built_in("four-way"),
             Self::Sixteen => built_in("sixteen-way"),
@@ -570,6 +601,37 @@ const HIDDEN: &[Mutant] = &[
         "at='mem0';register='base_high';shows=false;after='cxl'",
         Found(DECODES),
     ),
+    // What these take leads nowhere, as long as nothing else routes it there.
+    (
+        "a burnt decoder grows",
+        On::Burnt,
+        "at='mem0';decoder=2;register='size_low';shows=false",
+        Found(DECODES),
+    ),
+    (
+        "a burnt decoder of a bridge grows",
+        On::Burnt,
+        "at='hb0';decoder=3;register='size_high';shows=false",
+        Found(DECODES),
+    ),
+    (
+        "a bridge grows by 4 GiB and more",
+        On::Switch,
+        "at='hb0';register='size_high';shows=false",
+        Found("hb0 HDM Decoder Size High of decoder 0 reads as locked, and decode follows"),
+    ),
+    (
+        "a bridge grows by all-ones in a mode",
+        On::Switch,
+        "at='hb0';register='size_high';shows=false;value='all-ones';while='Bus Master';of='mem0';is='off'",
+        Found("decode follows writes all the same, while Bus Master of mem0 is off"),
+    ),
+    (
+        "a device grows by bytes",
+        On::Burnt,
+        "at='mem0';register='size_high';shows=false;width=1",
+        Found(DECODES),
+    ),
 ];
 
 /// Single fields that no lock holds.
@@ -738,8 +800,8 @@ fn mutants() -> impl Iterator<Item = &'static Mutant> {
     [WIDTHS, VALUES, MODES, HIDDEN, FIELDS, ELSEWHERE, CONTRIVED].into_iter().flatten()
 }
 
-/// What gave way first on a machine with this added to it; nothing if all held.
-fn attacked(on: On, leak: &str) -> Vec<String> {
+/// A machine with this added to it.
+fn leaking(on: On, leak: &str) -> Machine {
     let mut text = on.text().to_owned();
     if !leak.is_empty() {
         text += &format!("\n[[leak]]\n{}\n", leak.replace(';', "\n"));
@@ -747,8 +809,12 @@ fn attacked(on: On, leak: &str) -> Vec<String> {
     if leak.contains("another-commits") {
         text += "\n[[fault]]\nat = 'mem0'\nkind = 'commit-polls'\ndecoder = 2\nafter = 100\n";
     }
-    let scenario = Scenario::parse(&text, "mutant").unwrap_or_else(|error| panic!("{error}"));
-    let mut machine = Machine::new(&scenario);
+    Machine::new(&Scenario::parse(&text, "mutant").unwrap_or_else(|error| panic!("{error}")))
+}
+
+/// What gave way first on a machine with this added to it; nothing if all held.
+fn attacked(on: On, leak: &str) -> Vec<String> {
+    let mut machine = leaking(on, leak);
     let done = run::direct(&mut machine);
     if let Some(refusal) = done.refusal {
         return vec![format!("REFUSED before any attack: {refusal}")];
@@ -806,5 +872,64 @@ fn there_are_enough_of_them_and_no_two_are_called_the_same() {
 fn honest_machines_hold() {
     for on in On::ALL {
         assert_eq!(attacked(on, ""), Vec::<String>::new(), "{on:?}");
+    }
+}
+
+/// However many stores come through one hole, in however many states, and whatever they do to ranges.
+#[test]
+fn one_leak_is_one_breach() {
+    for (on, leak, register) in [
+        (
+            On::Switch,
+            "at='mem0';register='base_low';width=1",
+            "mem0 HDM Decoder Base Low of decoder 0",
+        ),
+        (
+            On::One,
+            "at='mem0';register='size_low';width=2",
+            "mem0 HDM Decoder Size Low of decoder 0",
+        ),
+        (
+            On::One,
+            "at='mem0';register='base_high';width=1",
+            "mem0 HDM Decoder Base High of decoder 0",
+        ),
+        (On::One, "at='mem0';register='control';width=1", "mem0 HDM Decoder Control of decoder 0"),
+        (
+            On::One,
+            "at='mem0';register='size_high';shows=false",
+            "mem0 HDM Decoder Size High of decoder 0",
+        ),
+        (
+            On::One,
+            "at='mem0';decoder=1;register='size_low';shows=false",
+            "mem0 HDM Decoder Size Low of decoder 1",
+        ),
+        // Seen first with a store to it and to the register beside it, which is not to blame.
+        (
+            On::Burnt,
+            "at='mem0';decoder=2;register='size_low';shows=false",
+            "mem0 HDM Decoder Size Low of decoder 2",
+        ),
+        (
+            On::Burnt,
+            "at='hb0';decoder=3;register='size_high';shows=false",
+            "hb0 HDM Decoder Size High of decoder 3",
+        ),
+    ] {
+        let mut machine = leaking(on, leak);
+        let done = run::direct(&mut machine);
+        let breaches = attack::direct(&mut machine, &done).integrity.breaches;
+        let [only] = breaches.as_slice() else { panic!("{leak}: {breaches:#?}") };
+        assert!(only.starts_with(register), "{leak}: {only}");
+    }
+    // Two holes are two.
+    let leak =
+        "at='mem0';register='base_low';width=1\n[[leak]]\nat='mem0';register='base_low';width=2";
+    let mut machine = leaking(On::Switch, leak);
+    let done = run::direct(&mut machine);
+    let breaches = attack::direct(&mut machine, &done).integrity.breaches;
+    for width in ["opens to stores of 1 byte", "opens to stores of 2 bytes"] {
+        assert!(breaches.iter().any(|breach| breach.contains(width)), "{width}: {breaches:#?}");
     }
 }

@@ -10,10 +10,11 @@ mod rig;
 use std::fmt::Write;
 
 use cxl_harness::attack;
-use cxl_harness::report::{Refusal, Report, RunRecord, Verdict};
+use cxl_harness::report::{Refusal, Report, Requirement, RunRecord, Verdict};
 use cxl_harness::run::{self, DirectRun};
+use cxl_harness::vigil::{CutOff, Level, Watched};
 use cxl_model::machine::Machine;
-use cxl_model::scenario::{Scenario, builtins};
+use cxl_model::scenario::{Scenario, builtin, builtins};
 use cxl_model::trace::Traffic;
 use cxl_regs::mmio::Mmio;
 use rig::{decoder, machine};
@@ -354,5 +355,47 @@ fn no_line_is_longer_than_the_width_that_was_asked_for() {
         // The narrowest and the widest that there are, and the usual one.
         assert_eq!(longest(&format!("{report:20}")), longest(&format!("{report:60}")));
         assert_eq!(format!("{report:300}"), format!("{report}"));
+    }
+}
+
+/// However a run ended: what was not seen to be so is not known to be so, and one of a thing is one.
+#[test]
+fn a_demand_is_met_by_what_was_seen_alone() {
+    let scenario = builtin("one-device").unwrap().text;
+    let cut = |before_hand_off| {
+        Some(CutOff { how: "the run was interrupted".to_owned(), before_hand_off })
+    };
+    let whole = Watched { anything: true, ..Watched::default() };
+    let silent = Watched { silent: vec!["mem0".to_owned()], ..whole.clone() };
+    for (watched, handoff_only, met, words) in [
+        (whole.clone(), false, true, ""),
+        (Watched { cut_off: cut(false), ..whole.clone() }, false, false, "the run was interrupted"),
+        (Watched { cut_off: cut(false), ..whole.clone() }, true, true, ""),
+        (
+            Watched { cut_off: cut(true), ..whole.clone() },
+            true,
+            false,
+            "before anything was handed over",
+        ),
+        (Watched { pending: 1, ..whole.clone() }, false, false, "the scenario's events"),
+        (silent.clone(), false, false, "mem0 has stopped answering"),
+        (silent, true, true, ""),
+        (Watched { more: [1, 0], ..whole }, false, false, ""),
+    ] {
+        let (machine, done) = booted(scenario);
+        let mut facts = Report::of_direct(&machine, &done).facts;
+        let demand = Requirement { level: Level::Sealed, at_handoff_only: handoff_only };
+        facts.require(demand, &watched);
+        let required = facts.required.as_ref().unwrap();
+        assert_eq!((required.met, facts.result == Verdict::Ok), (met, met), "{watched:?}");
+        let not_known = required.not_known.clone().unwrap_or_default();
+        assert!(
+            not_known.contains(words) && not_known.is_empty() == words.is_empty(),
+            "{not_known}"
+        );
+        if watched.more == [1, 0] {
+            let failures = facts.failures().join("\n");
+            assert!(failures.starts_with("1 more violation of sealed came later"), "{failures}");
+        }
     }
 }

@@ -835,7 +835,7 @@ impl<'i> System<'i> {
             }
             let (size, ways) = (image.raw_size(), decoder.ways);
             if size % ways != 0 {
-                let found = format!("size {size:#x} for {ways} ways");
+                let found = format!("size {size:#x} for {}", counted(ways, "way"));
                 let text = format!(
                     "decoder{}.{number}: invalid committed configuration size: {size:#x} ways: \
                      {ways}",

@@ -684,7 +684,8 @@ impl System<'_> {
             };
             let wanted = granularity(code).unwrap_or(wanted);
             if count > 8 || count > port.target_count {
-                let found = format!("{count} ways, {}", counted(port.target_count, "target"));
+                let found =
+                    format!("{}, {}", counted(count, "way"), counted(port.target_count, "target"));
                 let text = format!(
                     "{port_name}:{decoder_name}: ways: {count} overflows targets: {}",
                     port.target_count

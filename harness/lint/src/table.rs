@@ -450,7 +450,7 @@ impl System<'_> {
             bridges.push(found);
         }
         if size % (UNIT * way_count) != 0 {
-            let found = format!("size {size:#x} for {way_count} ways");
+            let found = format!("size {size:#x} for {}", counted(way_count, "way"));
             let lost = "Linux takes the window; its end cannot be used";
             let (rule, name) = (Rule::WindowShare, format!("window {index}"));
             self.findings.push(Finding::new(Severity::Note, rule, name, found, lost));
@@ -491,7 +491,7 @@ impl System<'_> {
             if u32::from(cxims.map_count) < need {
                 let have = cxims.map_count;
                 let text = format!("CXIMS nr_xormaps[{have}] expected[{need}]");
-                let found = format!("{} for {way_count} ways", counted(have, "map"));
+                let found = format!("{} for {}", counted(have, "map"), counted(way_count, "way"));
                 // -ENXIO inside, and what comes of it is -EINVAL: so said 6.12.95 and 7.3.4.
                 return Err(Refusal::new(Rule::NoCxims, EINVAL, found).debug(ACPI, text));
             }

@@ -300,6 +300,11 @@ impl Machine {
         self.faults.counts(place)
     }
 
+    /// Whether a component still answers: after some faults its registers read as all-ones.
+    pub fn answers(&self, place: Place) -> bool {
+        !self.faults.is_dead(place)
+    }
+
     /// Components whose decoders were used in a way whose outcome the specification leaves undefined,
     /// and how often. A model of hardware takes it one way; other hardware need not.
     pub fn misuse(&self) -> Vec<(Place, Misuse)> {

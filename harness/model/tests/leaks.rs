@@ -221,3 +221,59 @@ fn a_leak_that_would_be_void_is_refused_with_its_place() {
         assert!(found, "{leak}: {error}");
     }
 }
+
+/// What can never come through on the machine would be a mutant that no attack can find.
+#[test]
+fn a_leak_that_never_happens_is_refused_with_the_reason() {
+    let cases = [
+        (
+            "at = \"mem0\"\nregister = \"base_high\"\nbits = 4\nvalue = \"several-bits\"",
+            "of one bit",
+        ),
+        (
+            "at = \"mem0\"\nregister = \"base_high\"\nwidth = 1\nvalue = \"0x7\"",
+            "a store of 1 byte",
+        ),
+        ("at = \"lone\"\nregister = \"base_high\"\nwhile = \"another-committed\"", "no other"),
+        ("at = \"lone\"\nregister = \"base_high\"\nwhile = \"overlapped\"", "lone has no other"),
+        ("at = \"lone\"\nregister = \"base_high\"\nwhile = \"another-commits\"", "no other"),
+        ("at = \"mem0\"\nregister = \"base_high\"\nwhile = \"another-commits\"", "take no time"),
+        (
+            "at = \"mem0\"\nregister = \"dvsec\"\noffset = 12\nwhile = \"overlapped\"",
+            "no decoder lies",
+        ),
+        ("at = \"hb0\"\nregister = \"base_high\"\nwhile = \"bar-moved\"", "behind no BAR"),
+        ("at = \"hb0\"\nregister = \"base_high\"\nafter = \"flr\"", "hb0 is no device"),
+        ("at = \"hb0\"\nregister = \"base_high\"\nafter = \"cxl\"", "goes through no CXL Reset"),
+        (
+            "at = \"hb0\"\nregister = \"base_high\"\nwhile = \"HDM Decoder Enable\"\nis = \"on\"",
+            "always reads 0",
+        ),
+        (
+            "at = \"mem0\"\nregister = \"base_high\"\nwhile = \"Initiate CXL Reset\"\nis = \"on\"",
+            "always reads 0",
+        ),
+        (
+            "at = \"mem0\"\nregister = \"base_high\"\nby = \"mem0\"\nby_register = \"vendor memory\"",
+            "only an accelerator",
+        ),
+        (
+            "at = \"acc0\"\nregister = \"base_high\"\nby = \"acc0\"\nby_register = \"Mailbox Control\"",
+            "has no mailbox",
+        ),
+    ];
+    let machine = "[[bridge]]\nname = \"hb0\"\nuid = 1\n\
+                   [[port]]\nname = \"rp0\"\nbelow = \"hb0\"\n\
+                   [[port]]\nname = \"rp1\"\nbelow = \"hb0\"\n\
+                   [[port]]\nname = \"rp2\"\nbelow = \"hb0\"\n\
+                   [[device]]\nname = \"mem0\"\nbelow = \"rp0\"\nvolatile = \"256MiB\"\n\
+                   [[device]]\nname = \"lone\"\nbelow = \"rp1\"\nvolatile = \"256MiB\"\ndecoders = 1\n\
+                   [[device]]\nname = \"acc0\"\nbelow = \"rp2\"\nkind = \"type2\"\nvolatile = \"256MiB\"\n\
+                   [[window]]\ntargets = [\"hb0\"]\nsize = \"1GiB\"\n";
+    for (leak, because) in cases {
+        let text = format!("{machine}[[leak]]\n{leak}\n");
+        let error = Scenario::parse(&text, "void").expect_err(leak).to_string();
+        assert!(error.contains(because), "{leak}: {error}");
+        assert!(error.contains("expected no key `"), "{leak}: {error}");
+    }
+}

@@ -7,12 +7,14 @@
 //! **Invariant**: a range is watched only if every decoder that its addresses or device addresses
 //! depend on is locked. Whether it is sealed too says [`crate::locks`].
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Display, Formatter};
 
 use cxl_regs::{Hpa, Size, Span};
 
 use super::rules;
-use crate::locks::{Words, unsealed};
+use crate::locks::{Words, decoders, unsealed};
 use cxl_model::fabric::{Fabric, HdmImage};
 use cxl_model::machine::{Landing, Machine};
 use cxl_model::mapping::{At, Mapping, Reach, mappings, resolve};
@@ -134,7 +136,7 @@ pub(super) fn fate<'r>(
 }
 
 /// Addresses in the ranges and right beside them, each once.
-pub(super) fn addresses(ranges: &[WatchedRange]) -> Vec<u64> {
+fn addresses(ranges: &[WatchedRange]) -> Vec<u64> {
     let all = ranges.iter().flat_map(|range| {
         let (base, last) = (range.span.base().0, range.span.last().0);
         let beside = [base.wrapping_sub(GRANULE), last.wrapping_add(1)];
@@ -143,51 +145,135 @@ pub(super) fn addresses(ranges: &[WatchedRange]) -> Vec<u64> {
     all.collect::<BTreeSet<u64>>().into_iter().collect()
 }
 
+/// An address of which a component says by itself whether it takes it, and where to. A decoder that has grown
+/// in decode alone may take addresses that nothing else routes to anything: no address leads elsewhere by it
+/// until somebody else is led there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Claim {
+    place: Place,
+    hpa: u64,
+}
+
+impl Claim {
+    /// The port number or the device address that the component's decoders give it; `None` for an address that
+    /// none of them takes, or that several do.
+    fn now(self, machine: &Machine) -> Option<u64> {
+        match self.place {
+            Place::Device(device) => machine.endpoint(device)?.translate(self.hpa).map(|dpa| dpa.0),
+            place => machine.component(place)?.hdm()?.route(self.hpa).map(u64::from),
+        }
+    }
+}
+
+/// Where each locked decoder begins and ends, and right before that, also of one without a size.
+fn claims(machine: &Machine) -> Vec<Claim> {
+    let mut all = BTreeSet::new();
+    for place in machine.places() {
+        for (_, image) in decoders(machine, place) {
+            if rules::locked(image.control) {
+                let (base, size) = (image.base(), image.size());
+                let ends = [base, base.wrapping_sub(GRANULE), base.wrapping_add(size)];
+                all.extend(ends.map(|hpa| Claim { place, hpa }));
+            }
+        }
+    }
+    all.into_iter().collect()
+}
+
+/// What is followed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Points {
+    /// Addresses, through the whole machine.
+    addresses: Vec<u64>,
+    /// Addresses, in one component.
+    claims: Vec<Claim>,
+}
+
+impl Points {
+    pub(super) fn of(machine: &Machine, ranges: &[WatchedRange]) -> Self {
+        Self { addresses: addresses(ranges), claims: claims(machine) }
+    }
+}
+
 /// Addresses that are known: a hundred times those of the largest machine, however often a guest makes new
 /// ranges.
 const MOST_ADDRESSES: usize = 1 << 16;
 
 /// Where addresses led when they were seen for the first time.
 #[derive(Debug, Default)]
-pub(super) struct Home(BTreeMap<u64, Option<Landing>>);
+pub(super) struct Home {
+    leads: BTreeMap<u64, Option<Landing>>,
+    claims: BTreeMap<Claim, Option<u64>>,
+}
 
 impl Home {
     /// Looks where addresses lead that were not seen before.
-    pub(super) fn learn(&mut self, machine: &Machine, addresses: &[u64]) {
-        for &hpa in addresses {
-            if self.0.len() < MOST_ADDRESSES {
-                self.0.entry(hpa).or_insert_with(|| machine.resolve(hpa));
+    pub(super) fn learn(&mut self, machine: &Machine, points: &Points) {
+        for &hpa in &points.addresses {
+            if self.leads.len() < MOST_ADDRESSES {
+                self.leads.entry(hpa).or_insert_with(|| machine.resolve(hpa));
+            }
+        }
+        for &claim in &points.claims {
+            if self.claims.len() < MOST_ADDRESSES {
+                self.claims.entry(claim).or_insert_with(|| claim.now(machine));
             }
         }
     }
 
     /// Whether an address led elsewhere at first.
     fn left(&self, hpa: u64, now: Option<Landing>) -> bool {
-        self.0.get(&hpa).is_some_and(|first| *first != now)
+        self.leads.get(&hpa).is_some_and(|first| *first != now)
     }
 }
 
 /// Addresses, and where they led when that was last looked at.
 #[derive(Debug, Default)]
-pub(super) struct Followed(Vec<(u64, Option<Landing>)>);
+pub(super) struct Followed {
+    leads: Vec<(u64, Option<Landing>)>,
+    claims: Vec<(Claim, Option<u64>)>,
+}
+
+/// What leads elsewhere than it did, and where to.
+#[derive(Debug, Default)]
+pub(super) struct Moved {
+    leads: Vec<(u64, Option<Landing>)>,
+    claims: Vec<(Claim, Option<u64>)>,
+}
+
+impl Moved {
+    pub(super) fn is_empty(&self) -> bool {
+        self.leads.is_empty() && self.claims.is_empty()
+    }
+}
 
 impl Followed {
-    pub(super) fn of(machine: &Machine, addresses: &[u64]) -> Self {
-        Self(addresses.iter().map(|&hpa| (hpa, machine.resolve(hpa))).collect())
+    pub(super) fn of(machine: &Machine, points: &Points) -> Self {
+        Self {
+            leads: points.addresses.iter().map(|&hpa| (hpa, machine.resolve(hpa))).collect(),
+            claims: points.claims.iter().map(|&claim| (claim, claim.now(machine))).collect(),
+        }
     }
 
     /// Those that have moved, and where to. The next time they are held against that.
-    pub(super) fn moved(&mut self, machine: &Machine) -> Vec<(u64, Option<Landing>)> {
-        let mut moved = Vec::new();
-        for (hpa, led) in &mut self.0 {
-            let now = machine.resolve(*hpa);
-            if now != *led {
-                *led = now;
-                moved.push((*hpa, now));
-            }
+    pub(super) fn moved(&mut self, machine: &Machine) -> Moved {
+        Moved {
+            leads: moved(&mut self.leads, |hpa| machine.resolve(*hpa)),
+            claims: moved(&mut self.claims, |claim| claim.now(machine)),
         }
-        moved
     }
+}
+
+fn moved<K: Copy, V: Copy + PartialEq>(known: &mut [(K, V)], now: impl Fn(&K) -> V) -> Vec<(K, V)> {
+    let mut moved = Vec::new();
+    for (key, was) in known {
+        let is = now(key);
+        if is != *was {
+            *was = is;
+            moved.push((*key, is));
+        }
+    }
+    moved
 }
 
 /// What became of addresses that have gone astray.
@@ -195,7 +281,7 @@ impl Followed {
 pub(super) struct Astray {
     /// The worst of any range. Addresses that no range has count for less than those of any.
     pub(super) fate: Fate,
-    pub(super) words: String,
+    pub(super) effects: Effects,
 }
 
 /// What became of addresses that have moved; `None` if each is back where it was at first. An
@@ -205,31 +291,43 @@ pub(super) fn astray(
     machine: &Machine,
     ranges: &[WatchedRange],
     home: &Home,
-    moved: &[(u64, Option<Landing>)],
+    moved: &Moved,
 ) -> Option<Astray> {
     let (mut owned, mut loose) = (Vec::new(), Vec::new());
-    for &(hpa, now) in moved.iter().filter(|(hpa, now)| home.left(*hpa, *now)) {
+    for &(hpa, now) in moved.leads.iter().filter(|(hpa, now)| home.left(*hpa, *now)) {
         match ranges.iter().position(|range| range.span.contains(Hpa(hpa))) {
             Some(range) if now.is_some() => owned.push((range, Fate::Elsewhere)),
             Some(range) => owned.push((range, Fate::Nowhere)),
             None => loose.push((hpa, now)),
         }
     }
+    if owned.is_empty() && loose.is_empty() {
+        let claims = moved.claims.iter();
+        let strays =
+            claims.filter(|(claim, now)| home.claims.get(claim).is_some_and(|was| was != now));
+        let words = strays.map(|(Claim { place, hpa }, now)| {
+            let takes = if now.is_some() { "takes" } else { "no longer takes" };
+            format!(
+                "{} {takes} {hpa:#x}, at the border of what it has locked",
+                machine.name(*place)
+            )
+        });
+        let effects = Effects { others: words.collect(), ..Effects::default() };
+        let fate = Fate::Traps;
+        return (!effects.others.is_empty()).then_some(Astray { fate, effects });
+    }
     let worst = owned.iter().map(|(_, fate)| *fate).max();
     let fate = worst.or_else(|| (!loose.is_empty()).then_some(Fate::Traps))?;
-    let mut said = Vec::new();
-    if worst.is_some() {
-        let hit = ranges.iter().enumerate().filter(|(at, _)| owned.contains(&(*at, fate)));
-        said.push(format!("{} {}", list(hit.map(|(_, range)| range)), words(fate)));
-    }
-    said.extend(loose.into_iter().map(|(hpa, now)| match now {
+    let hit = ranges.iter().enumerate().filter(|(at, _)| owned.contains(&(*at, fate)));
+    let mut effects = Effects::of(hit.map(|(_, range)| range), fate);
+    effects.others.extend(loose.into_iter().map(|(hpa, now)| match now {
         Some(Landing { device, .. }) => {
             let device = machine.name(Place::Device(device));
             format!("{hpa:#x}, in no locked range, leads to {device}")
         }
         None => format!("{hpa:#x}, in no locked range, leads nowhere"),
     }));
-    Some(Astray { fate, words: said.join("; ") })
+    Some(Astray { fate, effects })
 }
 
 /// The worst that became of addresses.
@@ -251,6 +349,48 @@ impl WatchedRange {
         });
         let worst = lead(machine, &self.probes);
         if worst == Fate::Same && !direct { Fate::Traps } else { worst }
+    }
+}
+
+/// What a breach does: the worst to each range, and what is said of no range.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Effects {
+    /// Under which circumstances, if others than those of the breach.
+    pub(super) ranges: BTreeMap<String, (Fate, String)>,
+    pub(super) others: Vec<String>,
+}
+
+impl Effects {
+    /// That this became of ranges.
+    pub(super) fn of<'r>(ranges: impl IntoIterator<Item = &'r WatchedRange>, fate: Fate) -> Self {
+        let ranges = ranges.into_iter().map(|range| (list([range]), (fate, String::new())));
+        Self { ranges: ranges.collect(), others: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, more: &Self) {
+        for (range, (fate, when)) in &more.ranges {
+            let known = self.ranges.get(range);
+            if known.is_none_or(|(known, _)| known < fate) {
+                self.ranges.insert(range.clone(), (*fate, when.clone()));
+            }
+        }
+        let new = more.others.iter().filter(|other| !self.others.contains(other));
+        self.others.extend(new.cloned().collect::<Vec<_>>());
+    }
+}
+
+impl Display for Effects {
+    /// What is worst comes first.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let mut fates: BTreeMap<(Reverse<Fate>, &str), Vec<&str>> = BTreeMap::new();
+        for (range, (fate, when)) in &self.ranges {
+            fates.entry((Reverse(*fate), when)).or_default().push(range);
+        }
+        for ((Reverse(fate), when), list) in fates {
+            let space = if when.is_empty() { "" } else { " " };
+            write!(f, "; {} {}{space}{when}", list.join(", "), words(fate))?;
+        }
+        self.others.iter().try_for_each(|other| write!(f, "; {other}"))
     }
 }
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::Name;
 use super::grid::{Class, Grid, MOST, name_of};
-use super::ranges::{self, WatchedRange};
+use super::ranges::{self, Effects, WatchedRange};
 
 /// The report of an attack.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
@@ -24,8 +24,11 @@ pub struct Report {
     pub held: u64,
     /// Those that the rules let through.
     pub allowed: u64,
-    /// Those that they do not.
+    /// Those that they do not, and those that did not do what they have to.
     pub changed: u64,
+    /// The latter alone.
+    #[serde(skip)]
+    pub fell_short: u64,
     /// Each state of each component.
     pub states: Vec<StateReport>,
     /// Everything that was not held; bits with the same outcome together. In JSON, where register,
@@ -44,6 +47,9 @@ pub struct Report {
     /// The mode that something is tried in, as a column of the grid; `None` for none.
     #[serde(skip)]
     pub(super) mode: Option<&'static str>,
+    /// What the breaches are made of, in their order.
+    #[serde(skip)]
+    told: Vec<Told>,
     /// What there was more of than is listed.
     pub left_out: LeftOut,
 }
@@ -72,8 +78,11 @@ pub struct StateReport {
     pub held: u64,
     /// Allowed ones.
     pub allowed: u64,
-    /// Breaches.
+    /// Breaches, and what had to happen and did not.
     pub changed: u64,
+    /// The latter alone.
+    #[serde(skip)]
+    pub fell_short: u64,
     /// Why it was left out.
     pub skipped: Option<&'static str>,
 }
@@ -111,8 +120,11 @@ pub struct Integrity {
     /// No lock gave way, no locked range led elsewhere, and the attack came to its end. Of one that was cut
     /// off before anything gave way this is `false` and `breaches` is empty.
     pub holds: bool,
-    /// The attack came to its end.
+    /// The attack came to its end, and every component answered until then.
     pub complete: bool,
+    /// Components that did not.
+    #[serde(skip)]
+    pub silent: Vec<String>,
     /// States of components that were begun with, and how many there are at most.
     #[serde(skip)]
     pub begun: (usize, usize),
@@ -180,11 +192,13 @@ impl Report {
             held: 0,
             allowed: 0,
             changed: 0,
+            fell_short: 0,
             states: Vec::new(),
             details: Vec::new(),
             integrity: Integrity {
                 holds: true,
                 complete: true,
+                silent: Vec::new(),
                 begun: (0, 0),
                 ranges: sealed.len(),
                 open: open.collect(),
@@ -194,6 +208,7 @@ impl Report {
             not_tried: Vec::new(),
             grid: Grid::default(),
             mode: None,
+            told: Vec::new(),
             left_out: LeftOut::default(),
         }
     }
@@ -206,8 +221,15 @@ impl Report {
             && self.not_tried.is_empty()
     }
 
-    /// That the attack was cut off, and where.
+    /// That the attack was cut off, and where, or by what stopped answering.
     pub fn cut_off(&self) -> String {
+        if !self.integrity.silent.is_empty() {
+            return format!(
+                "{} stopped answering while it was attacked, and what was tried there from then on has \
+                 shown nothing",
+                self.integrity.silent.join(", ")
+            );
+        }
         let (begun, most) = self.integrity.begun;
         format!(
             "the attack did not end: {begun} of at most {most} states of components were begun, {} tried",
@@ -230,6 +252,7 @@ impl Report {
                 held,
                 allowed,
                 changed,
+                fell_short: 0,
                 skipped,
             });
             self.states.len() - 1
@@ -280,6 +303,29 @@ impl Report {
         }
     }
 
+    /// Of what was just counted as changed: nothing gave way, but what had to happen did not.
+    pub(super) fn fell_short(&mut self, state: State, register: &Name) {
+        self.state(state, &register.component).fell_short += 1;
+    }
+
+    /// What there was of writes that got through, and of others that did not do what they have to.
+    pub(crate) fn wrong(&self) -> Vec<String> {
+        wrong(self.changed, self.fell_short, |count| counted(count, "write"))
+    }
+
+    /// Those that got through.
+    pub fn through(&self) -> u64 {
+        self.changed.saturating_sub(self.fell_short)
+    }
+
+    /// Behind the count of those: how many did not do what they have to, where there are any.
+    pub fn and_short(&self) -> String {
+        match self.fell_short {
+            0 => String::new(),
+            short => format!(", {short} did not do what the rules have them do"),
+        }
+    }
+
     /// Notes what an attacker can do, and to which ranges.
     pub(super) fn opens(
         &mut self,
@@ -313,14 +359,35 @@ impl Report {
         noted.any(|known| known.component == component && known.register == register)
     }
 
-    /// Notes what gave way.
-    pub(super) fn breach(&mut self, register: &Name, consequence: &str) {
-        let decoder = register.decoder.map_or(String::new(), |n| format!(" of decoder {n}"));
-        let text = format!("{} {}{decoder} {consequence}", register.component, register.register);
+    /// Notes what gave way, and to what: one breach, whatever comes of it in however many tries.
+    pub(super) fn breach(&mut self, register: &Name, cause: &str, effects: &Effects) {
+        self.gave_way(register.gave(cause), effects);
+    }
+
+    fn gave_way(&mut self, cause: String, effects: &Effects) {
         self.integrity.holds = false;
-        if !self.integrity.breaches.contains(&text) {
-            self.integrity.breaches.push(text);
+        let known = self.told.iter().position(|told| told.cause == cause);
+        let index = known.unwrap_or(self.told.len());
+        match self.told.get_mut(index) {
+            Some(told) => told.effects.add(effects),
+            None => self.told.push(Told { cause, effects: effects.clone() }),
         }
+        let text = self.told.get(index).map(ToString::to_string).unwrap_or_default();
+        match self.integrity.breaches.get_mut(index) {
+            Some(breach) => *breach = text,
+            None => self.integrity.breaches.push(text),
+        }
+    }
+
+    /// What was told of several registers is one's alone.
+    pub(super) fn is_of(&mut self, several: &Name, cause: &str, only: &Name) {
+        let (several, only) = (several.gave(cause), only.gave(cause));
+        let Some(index) = self.told.iter().position(|told| told.cause == several) else { return };
+        let Told { effects, .. } = self.told.remove(index);
+        if index < self.integrity.breaches.len() {
+            self.integrity.breaches.remove(index);
+        }
+        self.gave_way(only, &effects);
     }
 
     /// Adds the states up and puts them into the order of a decoder's life.
@@ -330,6 +397,7 @@ impl Report {
         self.held = sum(|state| state.held);
         self.allowed = sum(|state| state.allowed);
         self.changed = sum(|state| state.changed);
+        self.fell_short = sum(|state| state.fell_short);
         let order = State::ALL.map(name_of);
         self.states.sort_by_key(|line| order.iter().position(|name| *name == line.name));
         self.grid.close();
@@ -338,6 +406,46 @@ impl Report {
             breaches: shortened(&mut self.integrity.breaches),
             availability: shortened(&mut self.availability),
         };
+    }
+}
+
+impl StateReport {
+    /// What there was of writes that got through, and of others that did not do what they have to.
+    pub(crate) fn wrong(&self) -> Vec<String> {
+        let tried = counted(self.tried, "write");
+        wrong(self.changed, self.fell_short, |count| format!("{count} of {tried}"))
+    }
+}
+
+fn wrong(changed: u64, fell_short: u64, words: impl Fn(u64) -> String) -> Vec<String> {
+    let through = changed.saturating_sub(fell_short);
+    let kinds = [
+        (through, "changed what must not change"),
+        (fell_short, "did not do what the rules have them do"),
+    ];
+    let kinds = kinds.into_iter().filter(|(count, _)| *count > 0);
+    kinds.map(|(count, what)| format!("{} {what}", words(count))).collect()
+}
+
+impl Name {
+    /// A breach's words.
+    fn gave(&self, cause: &str) -> String {
+        let decoder = self.decoder.map_or(String::new(), |n| format!(" of decoder {n}"));
+        format!("{} {}{decoder} {cause}", self.component, self.register)
+    }
+}
+
+/// A breach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Told {
+    /// What gave way, and to what.
+    cause: String,
+    effects: Effects,
+}
+
+impl Display for Told {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.cause, self.effects)
     }
 }
 
@@ -571,7 +679,7 @@ mod tests {
             register: "HDM Decoder Base Low".to_owned(),
             decoder: Some(0),
         };
-        report.breach(&register, "gives way");
+        report.breach(&register, "gives way", &Effects::default());
         report.opens("mem0", "a register", "is open", None);
         report.close();
         let text = report.to_string();
@@ -594,7 +702,7 @@ mod tests {
             report.tried(state, &name("mem0"), Class::Allowed, 1, "what it leads to");
             report.tried(state, &name("mem1"), Class::Allowed, 1, "what it leads to");
             report.tried(state, &name("hb0"), Class::Changed, 2, "gives way");
-            report.breach(&name("hb0"), "gives way");
+            report.breach(&name("hb0"), "gives way", &Effects::default());
             report.opens("mem0", &format!("register {number}"), "is open", None);
         }
         report.close();

@@ -13,6 +13,7 @@ use cxl_harness::report::{Refusal, Report as RunReport, Verdict};
 use cxl_harness::run::{self, DirectRun};
 use cxl_harness::suite::Suite;
 use cxl_model::machine::Machine;
+use cxl_model::words::counted;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -175,9 +176,10 @@ fn attacked(machine: &mut Machine, done: &DirectRun) -> Result<Report, String> {
     if !ended() {
         return Ok(report);
     }
-    let (tried, changed) = (report.tried, report.changed);
+    let (tried, changed, short) = (report.tried, report.through(), report.and_short());
     Err(format!(
-        "interrupted in step {steps} of at most {most} ({last}); {tried} writes tried by then, \
-         {changed} of them changed what they must not"
+        "interrupted in step {steps} of at most {most} ({last}); {} tried by then, \
+         {changed} of them changed what they must not{short}",
+        counted(tried, "write")
     ))
 }

@@ -34,7 +34,7 @@ use serde::Serialize;
 
 use super::bar::{self, Bar};
 use super::earlier::Earlier;
-use super::output::Output;
+use super::output::{self, Output};
 use super::source::Source;
 use super::{PageFile, Shape};
 
@@ -57,7 +57,7 @@ JSON:
   cedt       the keys of `cxl-harness decode --json`
   locks      in_use, in_force, ranges, locked, sealed, not_locked, not_sealed: what the locks
              protect at the hand-off, by the models' registers
-  required   with --require: what, met
+  required   with --require: what, met, and not_known: why nobody can say
   findings   code, failure, moment, witness, message: everything that was seen, by whom and when
   final      moment, locks, decoders, mappings, slots: the machine in the end, or as the attack
              found it; only where that is not what was handed over
@@ -117,7 +117,7 @@ pub(super) struct Boot {
 
     /// Write the hand-off record into this file as well: what --earlier and a restore take. A run that is
     /// refused, and has no region in use, leaves the file as it is.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = output::beside_the_report())]
     record: Option<PathBuf>,
 
     /// Run the firmware on the device models in this process, without a guest.
@@ -248,7 +248,7 @@ pub(super) struct Boot {
     /// mirrored, its bytes are in a file of their own, in the order of host addresses. The death of
     /// this program at any moment loses no store that the guest had finished; after a loss of power
     /// the latest may be missing.
-    #[arg(long, value_name = "DIR", conflicts_with = "direct")]
+    #[arg(long, value_name = "DIR", conflicts_with = "direct", value_parser = output::folder_to_write())]
     media: Option<PathBuf>,
 
     /// Print every register access of the firmware, with the names of registers and fields, and the
@@ -257,7 +257,7 @@ pub(super) struct Boot {
     trace: bool,
 
     /// Draw the memory map into this file as well.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = output::beside_the_report())]
     svg: Option<PathBuf>,
 
     #[command(flatten)]
@@ -454,6 +454,11 @@ impl Boot {
             Ok(files) => files,
             Err(error) => return super::fail(&error),
         };
+        if let Err(error) =
+            output::apart([&picture, &page, &kept].into_iter().flatten(), self.media.as_deref())
+        {
+            return super::fail(&error);
+        }
         let before = machine.fabric();
         if let Some(directory) = &self.media {
             match Store::open(directory).and_then(|store| machine.keep_media(store)) {
@@ -738,8 +743,9 @@ impl Boot {
         };
         let mut report = Report::of_guest(machine, &run);
         report.facts.ran = Some(Runner::Guest);
-        if let Some(requirement) = self.require {
-            report.facts.require(requirement, &run.watched);
+        match self.require {
+            Some(requirement) => report.facts.require(requirement, &run.watched),
+            None => report.facts.undemanded(&run.watched),
         }
         let host = run.host.map(|host| host.done.handoff);
         let record =

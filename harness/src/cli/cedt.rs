@@ -3,7 +3,7 @@
 //! **Invariant**: a table comes from decoders that were committed and checked, or there is none.
 
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -36,7 +36,7 @@ pub(super) struct Cedt {
     #[command(flatten)]
     source: Source,
 
-    /// Where to [default: standard output, unless that is a terminal].
+    /// Where to; `-` is standard output, the default [unless that is a terminal].
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 
@@ -69,12 +69,13 @@ impl Cedt {
             Err(error) => return super::fail(&error.to_string()),
         };
         let binary = !self.text && !self.json;
-        if binary && self.output.is_none() && io::stdout().is_terminal() {
+        let file = self.output.as_deref().filter(|file| *file != Path::new("-"));
+        if binary && file.is_none() && io::stdout().is_terminal() {
             return super::fail(
                 "the table is binary and standard output a terminal: use -o FILE, --text or --json",
             );
         }
-        let output = match self.output.as_deref().map(Output::ready).transpose() {
+        let output = match file.map(Output::ready).transpose() {
             Ok(output) => output,
             Err(error) => return super::fail(&error),
         };

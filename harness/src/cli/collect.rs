@@ -15,7 +15,7 @@ use cxl_harness::collect::live::Linux;
 use cxl_harness::html::{self, Page};
 use cxl_harness::inspect::{Inspection, Subject};
 
-use super::output::Output;
+use super::output::{self, Output};
 
 const EXAMPLES: &str = "\
 Run as root on any Linux with CXL. It reads, and writes nothing: no register, no setting; no driver is
@@ -70,7 +70,7 @@ pub(super) struct Collect {
 
     /// Write what was collected into this file as well, as a page for a browser: what `cxl-harness inspect`
     /// says of it, all in one file, which asks for nothing from any network.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = output::beside_the_report())]
     html: Option<PathBuf>,
 
     /// The root directory of the Linux, if it is another one (files of a machine, for tests).
@@ -88,6 +88,15 @@ impl Collect {
             Ok(page) => page,
             Err(reason) => return super::fail(&reason),
         };
+        if let Some(page) =
+            page.as_ref().filter(|page| self.to != Path::new("-") && page.is_in(&self.to))
+        {
+            return super::fail(&format!(
+                "{}: expected a file of its own for the page, found one of {}, which takes the machine",
+                page.named(),
+                self.to.display()
+            ));
+        }
         let mut found = match Linux::below(&self.root).collect() {
             Ok(found) => found,
             Err(error) => return super::fail(&error.to_string()),

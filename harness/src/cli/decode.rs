@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::bundle::{Bundle, said};
-use super::output::Output;
+use super::output::{self, Output};
 
 /// The two dumps differ, as of diff(1).
 const EXIT_DIFFERENT: u8 = 1;
@@ -123,7 +123,7 @@ pub(crate) struct Decode {
 
     /// With --diff: write it into this file as well, bit by bit, as a page for a browser that asks for
     /// nothing from any network.
-    #[arg(long, value_name = "FILE", requires = "diff")]
+    #[arg(long, value_name = "FILE", requires = "diff", value_parser = output::beside_the_report())]
     html: Option<PathBuf>,
 
     /// Print what cannot be read as a whole too, as far as it goes.

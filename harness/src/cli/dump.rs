@@ -52,7 +52,7 @@ pub(super) struct Dump {
     #[arg(value_name = "SCENARIO")]
     scenario: String,
 
-    /// A new or empty directory, or a new file that ends in .tar.
+    /// A new or empty directory, a new file that ends in .tar, or `-` (an archive on standard output).
     #[arg(value_name = "DIR|FILE.tar")]
     to: PathBuf,
 
@@ -82,6 +82,8 @@ impl Dump {
         let to = self.to.display();
         let archive = self.to.extension().is_some_and(|extension| extension == "tar");
         let text = match archive {
+            // What follows the archive would be a part of it.
+            _ if self.to == Path::new("-") => String::new(),
             true => format!("{to}: {}\n", counted(files.len(), "file")),
             false => files.iter().map(|(name, _)| format!("{to}/{name}\n")).collect(),
         };

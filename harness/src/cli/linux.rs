@@ -26,7 +26,7 @@ use serde::Serialize;
 use super::PageFile;
 use super::bar::{self, Bar};
 use super::earlier::Earlier;
-use super::output::Output;
+use super::output::{self, Output};
 use super::source::Source;
 
 /// The scenario without a name on the command line: the default one has a Type-2 device, which no
@@ -227,7 +227,7 @@ pub(super) struct Linux {
     attack: Option<Way>,
 
     /// With --on ours: keep persistent memory and labels in this folder.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = output::folder_to_write())]
     media: Option<PathBuf>,
 
     /// Give up after this many seconds.
@@ -336,6 +336,9 @@ impl Linux {
             Err(error) => return super::fail(&error),
         };
         let page = page.as_ref();
+        if let Err(error) = output::apart(page.into_iter(), self.media.as_deref()) {
+            return super::fail(&error);
+        }
         let name = known.as_ref().map_or(line::NAME, |scenario| &scenario.name).to_owned();
         let installed = match self.needed(arch) {
             Ok(installed) => installed,

@@ -29,7 +29,7 @@ pub(super) struct Man {
     command: Option<String>,
 
     /// Write every page into this folder, which is made.
-    #[arg(long, short, value_name = "DIR")]
+    #[arg(long, short, value_name = "DIR", value_parser = super::output::folder_to_write())]
     output: Option<PathBuf>,
 }
 

@@ -11,6 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use cxl_model::scenario::builtin;
 
 /// A file that is going to be written.
@@ -20,7 +21,28 @@ pub(super) struct Output {
     named: PathBuf,
     /// Behind symbolic links.
     path: PathBuf,
+    /// The same by whatever way it was named: its folder without links, and its name.
+    real: PathBuf,
     kind: Kind,
+}
+
+/// The word of an option for a result beside the one on standard output.
+pub(super) fn beside_the_report() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| match path.as_os_str() == "-" {
+        true => Err(
+            "expected a file, found standard output, which has the report; a file of that name \
+                     is ./-",
+        ),
+        false => Ok(path),
+    })
+}
+
+/// The word of an option for a folder.
+pub(super) fn folder_to_write() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| match path.as_os_str() == "-" {
+        true => Err("expected a folder, found standard output; a folder of that name is ./-"),
+        false => Ok(path),
+    })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +82,13 @@ impl Output {
                         named.display()
                     ));
                 }
+                if there.is_file() && is_standard(&there) {
+                    return Err(format!(
+                        "{}: expected a file of its own for the result, found the one that standard \
+                         input, output or error is",
+                        named.display()
+                    ));
+                }
                 if there.is_file()
                     && let Some(folder) = folder_named(named, &path)
                 {
@@ -76,7 +105,8 @@ impl Output {
                 }
             }
         };
-        Ok(Self { named: named.to_owned(), path, kind })
+        let real = real(&path).map_err(of)?;
+        Ok(Self { named: named.to_owned(), path, real, kind })
     }
 
     /// The files that can be written, each named once.
@@ -87,16 +117,24 @@ impl Output {
         for (slot, path) in ready.iter_mut().zip(named) {
             *slot = path.map(Self::ready).transpose()?;
         }
-        let mut paths: Vec<&Path> =
-            ready.iter().flatten().map(|file| file.path.as_path()).collect();
-        paths.sort_unstable();
-        match paths.windows(2).find(|pair| pair.first() == pair.last()) {
-            Some([path, _]) if !path.starts_with("/dev") => Err(format!(
-                "{}: expected a file for each output, found one for two",
-                path.display()
+        let mut files: Vec<&Self> =
+            ready.iter().flatten().filter(|file| !file.real.starts_with("/dev")).collect();
+        files.sort_by_key(|file| &file.real);
+        match files.windows(2).find(|pair| matches!(pair, [one, other] if one.real == other.real)) {
+            Some([one, other]) => Err(format!(
+                "{} and {}: expected a file for each output, found one for two",
+                one.named(),
+                other.named()
             )),
             _ => Ok(ready),
         }
+    }
+
+    /// Whether it is a place that something else is written to, or a file in it.
+    pub(super) fn is_in(&self, place: &Path) -> bool {
+        let place =
+            followed(place).and_then(|path| fs::canonicalize(&path).or_else(|_| real(&path)));
+        place.is_ok_and(|place| self.real.starts_with(place))
     }
 
     /// As it was given.
@@ -138,6 +176,22 @@ impl Output {
     }
 }
 
+/// That no output lies in a folder that memory is kept in: it would take the place of some.
+pub(super) fn apart<'o>(
+    mut outputs: impl Iterator<Item = &'o Output>,
+    media: Option<&Path>,
+) -> Result<(), String> {
+    let Some(media) = media else { return Ok(()) };
+    match outputs.find(|output| output.is_in(media)) {
+        Some(output) => Err(format!(
+            "{}: expected a file outside of {}, in which memory is kept",
+            output.named(),
+            media.display()
+        )),
+        None => Ok(()),
+    }
+}
+
 /// The words of the command's line, each with the paths that it may be.
 fn words() -> impl Iterator<Item = Vec<PathBuf>> {
     // The command comes first, and what a built-in scenario is called is that scenario.
@@ -153,6 +207,14 @@ fn words() -> impl Iterator<Item = Vec<PathBuf>> {
     })
 }
 
+/// Whether a file is what a shell has redirected one of the standard streams to, or from.
+fn is_standard(file: &Metadata) -> bool {
+    (0..3).any(|stream| {
+        let open = fs::metadata(format!("/proc/self/fd/{stream}"));
+        open.is_ok_and(|open| (open.dev(), open.ino()) == (file.dev(), file.ino()))
+    })
+}
+
 /// How often the command's line names this file, by whatever path.
 fn times_named(file: &Metadata) -> usize {
     let is_it = |path: &PathBuf| {
@@ -164,11 +226,8 @@ fn times_named(file: &Metadata) -> usize {
 /// The folder on the command's line that a file lies in, by its own name or behind links: a folder that is
 /// named is read, all of it. The root of a system is no such folder: a few of its files are looked for.
 fn folder_named(named: &Path, path: &Path) -> Option<PathBuf> {
-    let real = |file: &Path| {
-        let name = file.file_name()?;
-        Some(fs::canonicalize(folder(file)).ok()?.join(name))
-    };
-    let files: Vec<PathBuf> = [named, path].into_iter().filter_map(real).collect();
+    let files: Vec<PathBuf> =
+        [named, path].into_iter().filter_map(|path| real(path).ok()).collect();
     let mut root = false;
     words().flatten().find(|word| {
         let given = word.as_os_str().as_bytes();
@@ -178,6 +237,12 @@ fn folder_named(named: &Path, path: &Path) -> Option<PathBuf> {
         let inside = || files.iter().any(|file| file.starts_with(&is));
         !of_root && is.is_dir() && is != Path::new("/") && inside()
     })
+}
+
+/// A file, whether it is there or not: its folder without links, and its name.
+fn real(file: &Path) -> io::Result<PathBuf> {
+    let name = file.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
+    Ok(fs::canonicalize(folder(file))?.join(name))
 }
 
 /// The folder that a file is in.

@@ -111,7 +111,7 @@ pub(super) struct Qemu {
     json: bool,
 
     /// Keep devices' memory in files of this directory, in order of device address.
-    #[arg(long, value_name = "DIRECTORY")]
+    #[arg(long, value_name = "DIRECTORY", value_parser = super::output::folder_to_write())]
     files: Option<PathBuf>,
 
     /// What QEMU is to boot: adds -kernel. With --run the Linux (a bzImage) that our image hands over to

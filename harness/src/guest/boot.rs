@@ -28,7 +28,7 @@ use crate::kvm::{
 };
 use crate::mirror::{self, Mirror};
 use crate::run::{self, DirectRun, Inexpressible, Refusal, RunRequest, TABLES_BASE, roots};
-use crate::vigil::{Moment, Watched};
+use crate::vigil::{CutOff, Moment, Watched};
 use crate::virtio::{Disk, Done};
 use cxl_model::acpi::Tables;
 use cxl_model::kept::Kept;
@@ -463,6 +463,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         input: options.input.clone(),
     };
     let mut end = vm.run(&mut guest, &limits);
+    let handed_over = guest.vigil.has_begun();
     // An image that never said so has handed over by its end.
     guest.vigil.hand_off(guest.machine, Moment::HandOff);
     let mut first = None;
@@ -488,6 +489,11 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         let payload = std::mem::replace(&mut asked, payload.to_owned());
         first = Some(ImageRun { speaker, end, said, handed, left, payload, hands_on: behind });
     }
+    let cut_off = cut_off(&end).map(|how| CutOff {
+        how: how.to_owned(),
+        // One that may come to no end of its own has handed over by the other's beginning.
+        before_hand_off: !handed_over && first.is_none(),
+    });
     let run = start.elapsed() - setup;
     let region = |start: *mut u8, size: u64| start as u64..start as u64 + size;
     let guests = vm.ram().iter().map(|ram| region(ram.as_ptr(), ram.len()));
@@ -516,6 +522,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         second,
         host,
         passed_wrong,
+        watched: Watched { cut_off, pending: pending.len(), ..guest.vigil.finish(machine) },
         happened: guest.happened,
         pending,
         transfers: guest.engine.map(|engine| engine.ended).unwrap_or_default(),
@@ -526,7 +533,6 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         counts: guest.counts,
         console: guest.console,
         facts: guest.facts,
-        watched: guest.vigil.finish(machine),
         before_attack,
         mirror: guest.mirror,
         slot_log: vm.slots().log().clone(),
@@ -535,6 +541,17 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
         run,
         kept: guest.kept,
     })
+}
+
+/// What ended a run before its own end, if anything.
+fn cut_off(end: &End) -> Option<&'static str> {
+    match end {
+        End::TimedOut { .. } => Some("the time limit ended the run"),
+        End::Interrupted => Some("the run was interrupted"),
+        End::Failed(_) => Some("the guest could not go on"),
+        End::Reset => Some("the guest died, or reset the machine"),
+        End::Exit(_) | End::Port(_) | End::Halt | End::PoweredOff => None,
+    }
 }
 
 impl ImageRun {

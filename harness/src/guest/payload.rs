@@ -57,6 +57,12 @@ pub fn of_line(line: &str) -> &str {
     words.filter_map(|word| word.strip_prefix("payload=")).next().unwrap_or(NONE)
 }
 
+/// Whether all that a list asks for is about memory that is mapped before it begins: none of it maps any.
+pub fn finds_memory(list: &str) -> bool {
+    const BRING: [&str; 3] = ["program", "add", "restore"];
+    checks(list) && !list.split(',').any(|name| BRING.contains(&name))
+}
+
 /// Whether a list asks for a payload that checks memory, and so has to check some.
 pub fn checks(list: &str) -> bool {
     const APART: [&str; 7] = [NONE, ATTACK, JUDGED, COUNT, "cost", "bench", "sweep"];

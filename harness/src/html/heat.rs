@@ -23,7 +23,7 @@ struct Told<'a> {
 }
 
 pub(super) fn section(report: &Report) -> Markup {
-    let Report { tried, held, allowed, changed, integrity, availability, .. } = report;
+    let Report { tried, held, allowed, integrity, availability, .. } = report;
     let told = told(report);
     let groups = groups(report);
     let columns = report.grid.columns();
@@ -45,8 +45,8 @@ pub(super) fn section(report: &Report) -> Markup {
             }
         }
         p {
-            (counted(tried, "write")) " tried: " (held) " held, " (allowed) " allowed by the rules, " (changed)
-            " changed what they must not."
+            (counted(tried, "write")) " tried: " (held) " held, " (allowed) " allowed by the rules, "
+            (report.through()) " changed what they must not" (report.and_short()) "."
         }
         @for open in integrity.open.iter().take(MOST) { p { span.tag.warn { "△ not sealed" } " " (open) } }
         @for mode in &report.not_tried { p { span.tag.bad { "✕ not tried" } " " (mode) } }

@@ -12,6 +12,7 @@ use crate::report::Finding;
 use cxl_firmware::error::Code;
 use cxl_lint::Severity;
 use cxl_model::dump::Change;
+use cxl_model::words::counted;
 use cxl_regs::Size;
 
 /// A table in a frame that scrolls by itself where the page is too narrow.
@@ -254,7 +255,7 @@ pub(super) fn locks(locks: &Locks) -> Markup {
             @if let Some(Shown { locked, open, not_shown }) = locks.shown {
                 dt { "Linux shows" }
                 dd {
-                    (locked) " decoders with a range locked, " (open) " not, " (not_shown)
+                    (counted(locked, "decoder")) " with a range locked, " (open) " not, " (not_shown)
                     " not shown (no verdict)"
                 }
             }

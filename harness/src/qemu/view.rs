@@ -86,7 +86,8 @@ impl View {
         let mut scenario = scenario.clone();
         for (window, found) in scenario.windows.iter_mut().zip(&tables.windows) {
             let shape = |size, ways: u32, granularity, targets: &[u32]| {
-                format!("{}, {ways} ways at {granularity} B, UIDs {targets:?}", Size(size))
+                let ways = counted(ways, "way");
+                format!("{}, {ways} at {granularity} B, UIDs {targets:?}", Size(size))
             };
             let set = found.interleave;
             let theirs = shape(

@@ -61,6 +61,9 @@ pub struct Finding {
     /// A failure that follows from what the report says already, such as a refusal.
     #[serde(skip)]
     pub moot: bool,
+    /// What it is called where names have to be the same whatever a guest did or said.
+    #[serde(skip)]
+    pub(crate) name: Option<&'static str>,
     /// The place, of what the library has a number for.
     #[serde(skip)]
     pub(super) at: Option<Place>,
@@ -85,8 +88,13 @@ impl Finding {
             message.truncate(end);
             message.push_str(" ...");
         }
-        let (code, at) = (None, None);
-        Self { code, failure: true, moment, witness, message, moot: false, at, more: 0 }
+        let (code, at, name) = (None, None, None);
+        Self { code, failure: true, moment, witness, message, moot: false, name, at, more: 0 }
+    }
+
+    /// The same by this name.
+    pub(super) fn named(self, name: Option<&'static str>) -> Self {
+        Self { name, ..self }
     }
 
     /// Something that is worth knowing.

@@ -24,6 +24,7 @@ use crate::vigil::{Level, Moment};
 use crate::virtio::{Done, Trouble};
 use cxl_model::kept::Kept;
 use cxl_model::machine::{Machine, PlugText};
+use cxl_model::mapping::{self, Reach};
 use cxl_model::scenario::{Action, PathPolicy, Place};
 use cxl_model::words::counted;
 
@@ -357,11 +358,11 @@ impl GuestMeasured {
     }
 
     /// What is wrong with how the guest went, in sentences.
-    fn failures(&self, run: &GuestRun, facts: &Facts) -> Vec<String> {
+    fn failures(&self, run: &GuestRun, facts: &Facts) -> Vec<Told> {
         let refused = facts.result == Verdict::Refused;
         // Each loss is told by the record, with its error; the image's last line is one of them.
         let told = facts.findings.iter().any(Finding::is_loss);
-        let mut failures = Vec::new();
+        let mut failures: Vec<Told> = Vec::new();
         let image = run.last();
         let place = |what: &dyn Display| match &self.last_access {
             Some(access) => format!("{what}; the last access that left the guest: {access}"),
@@ -377,23 +378,34 @@ impl GuestMeasured {
         // What came after it, as the next payload's lines, is no reason.
         let complaint = self.console.iter().rfind(|line| line.starts_with("payload: "));
         match (&image.end, image.verdict()) {
-            (End::Failed(failure), _) => failures.push(place(failure)),
+            (End::Failed(failure), _) => {
+                failures.push(Told::named("the guest could not go on", place(failure)));
+            }
             (end @ End::TimedOut { .. }, _) => {
                 let limit = run.limit;
-                failures.push(place(&format_args!(
+                let message = place(&format_args!(
                     "the guest did not end by itself within {limit:?} (--timeout): {end}"
-                )));
+                ));
+                failures.push(Told::named("the guest did not end by itself in time", message));
             }
             (End::Interrupted, _) => {
-                failures.push(place(&"interrupted: this is the report so far"));
+                let message = place(&"interrupted: this is the report so far");
+                failures.push(Told::named("interrupted", message));
             }
             (end, outcome) if image.speaker == Speaker::Theirs => {
-                failures.extend(theirs(end, outcome));
+                failures.extend(theirs(end, outcome).map(Told::from));
             }
             (_, Outcome::Good) => {}
             (_, Outcome::Refused) if self.checks.failed > 0 => {
                 let line = last("it does not say which");
-                failures.push(format!("a payload's check failed: {line}"));
+                let message = format!("a payload's check failed: {line}");
+                failures.push(Told::named("a payload's check failed", message));
+            }
+            // Whatever it took that for: it had nothing before it.
+            (_, Outcome::Refused) if complaint.is_some() && vain_for(image) => {
+                let message =
+                    format!("{} had nothing to check: no memory is mapped", image.payload);
+                failures.push(message.into());
             }
             (_, Outcome::Refused) if run.second.is_some() => {
                 // The verifier's findings are told, not refused: the first of this run.
@@ -406,62 +418,100 @@ impl GuestMeasured {
                 let refused = || refusal(&run.console, 0).map(|refusal| refusal.message);
                 let why = found.map(str::to_owned).or_else(refused);
                 let why = why.unwrap_or_else(|| last("it does not say why"));
-                failures.push(format!("our image, run afterwards, refused: {why}"));
+                let message = format!("our image, run afterwards, refused: {why}");
+                failures.push(Told::named("our image, run afterwards, refused", message));
             }
             (_, Outcome::Refused) if refused => {}
             (_, Outcome::Refused) if told && complaint.is_none() => {}
             (_, Outcome::Refused) => {
                 let why = complaint.cloned().unwrap_or_else(|| last("it does not say why"));
-                failures.push(format!("the image gave up: {why}"));
+                failures
+                    .push(Told::named("the image gave up", format!("the image gave up: {why}")));
             }
             (_, Outcome::Panicked) => {
                 // The place is in the line before the message.
                 let place = words.next_back().filter(|line| line.starts_with("panicked at "));
                 let place = place.map(|line| format!("{line} ")).unwrap_or_default();
                 let what = last("it does not say where");
-                failures.push(format!("the image panicked: {place}{what}"));
+                let message = format!("the image panicked: {place}{what}");
+                failures.push(Told::named("the image panicked", message));
             }
             (_, Outcome::Contradicted) => {
-                failures.push("the image says that all is well, its checks do not".to_owned());
+                let message = "the image says that all is well, its checks do not".to_owned();
+                failures.push(message.into());
             }
             (end, Outcome::NoStatus) => {
-                failures.push(place(&format_args!("no end of our image: {end}")));
+                let message = place(&format_args!("no end of our image: {end}"));
+                failures.push(Told::named("no end of our image", message));
             }
         }
         // The first of two images has said its last word before the second one came.
         if run.second.is_some() {
-            failures.extend(theirs(&run.first.end, run.first.verdict()));
+            failures.extend(theirs(&run.first.end, run.first.verdict()).map(Told::from));
         }
         let made = self.checks.passed + self.checks.failed;
         if made == 0 && image.speaker == Speaker::Ours && payload::checks(&image.payload) {
             let list = &image.payload;
             if matches!(image.verdict(), Outcome::Good) {
-                failures.push(format!("{list} had nothing to check: no memory is mapped"));
+                failures.push(format!("{list} had nothing to check: no memory is mapped").into());
             }
         }
-        failures.extend(self.disk.iter().flat_map(|disk| disk.hosts.iter().cloned()));
+        let disk = self.disk.iter().flat_map(|disk| disk.hosts.iter().cloned());
+        failures.extend(disk.map(Told::from));
         let vain = image.said.announced.iter().filter(|error| !error.happened).count();
         if vain > 0 {
-            failures.push(format!("{vain} internal errors of KVM were announced and never came"));
+            let errors = counted(vain, "announced internal error");
+            failures.push(format!("{errors} of KVM never came").into());
         }
         for event in &self.events {
             let EventLine { at, action, .. } = event;
             match &event.error {
-                _ if event.slots.is_none() => failures.push(format!(
-                    "event at count {at}: {action} never came: the guest did not count so far \
-                     (the payload count does)"
-                )),
+                _ if event.slots.is_none() => {
+                    let message = format!(
+                        "event at count {at}: {action} never came: the guest did not count so far \
+                         (the payload count does)"
+                    );
+                    failures.push(message.into());
+                }
                 Some(error) if !event.to_be_refused => {
-                    failures.push(format!("event at count {at}: {action}: {error}"));
+                    failures.push(format!("event at count {at}: {action}: {error}").into());
                 }
                 None if event.to_be_refused => {
                     let what = "was to be refused and was not";
-                    failures.push(format!("event at count {at}: {action} {what}"));
+                    failures.push(format!("event at count {at}: {action} {what}").into());
                 }
                 _ => {}
             }
         }
         failures
+    }
+}
+
+/// Whether our image was to check memory, and no register leads to any.
+fn vain_for(image: &ImageRun) -> bool {
+    let mapped = || {
+        let mappings = mapping::mappings(&image.left.machine.fabric());
+        mappings.iter().any(|mapping| matches!(mapping.how, Reach::Direct(_)))
+    };
+    image.speaker == Speaker::Ours && payload::finds_memory(&image.payload) && !mapped()
+}
+
+/// What is wrong, in a sentence.
+struct Told {
+    /// What it is called where the sentence has what a guest said, or where it was.
+    name: Option<&'static str>,
+    message: String,
+}
+
+impl Told {
+    fn named(name: &'static str, message: String) -> Self {
+        Self { name: Some(name), message }
+    }
+}
+
+impl From<String> for Told {
+    fn from(message: String) -> Self {
+        Self { name: None, message }
     }
 }
 
@@ -536,8 +586,8 @@ impl Report {
             facts.counted(first, handed);
             facts.mapped(handed);
         }
-        for message in guest.failures(run, facts) {
-            facts.fail(Finding::failure(Witness::Vmm, Moment::End, message));
+        for Told { name, message } in guest.failures(run, facts) {
+            facts.fail(Finding::failure(Witness::Vmm, Moment::End, message).named(name));
         }
         if let Some(host) = &run.host {
             facts.lost_by(&host.done.handoff);
@@ -560,6 +610,12 @@ impl Report {
                 let found = Finding { failure: false, ..Finding::from(violation) };
                 facts.fail(found);
             }
+        }
+        for name in &watched.silent {
+            let message = format!(
+                "{name} has stopped answering since the hand-off: its registers read as all-ones"
+            );
+            facts.fail(Finding::failure(Witness::Registers, Moment::End, message));
         }
         if let Some(attack) = &run.attack {
             report.facts.set_attack(attack.clone());

@@ -11,8 +11,10 @@ use serde::Serialize;
 
 use super::findings::Finding;
 use super::{Facts, Runner};
+use crate::attack::Found;
 use crate::locks::{Protection, View};
-use crate::vigil::{Level, Moment, Violation, Watched, violations};
+use crate::vigil::{CutOff, Level, Moment, Violation, Watched, violations};
+use cxl_model::words::counted;
 
 /// What the locks protect at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize)]
@@ -108,14 +110,12 @@ impl Facts {
             (false, Level::Locked) => locked,
             (false, Level::Sealed) => locked + sealed,
         };
-        // What is demanded for good is not so if an attack got through, or was cut off before its end.
+        // What is demanded for good is not so if an attack got through.
         let attack = self.attack.as_ref().filter(|_| !at_handoff_only);
-        let shown = attack.is_none_or(|attack| attack.integrity.holds);
-        let so = against.is_empty() && more == 0 && shown;
-        // A demand of what comes later is not met by what did not happen.
-        let not_done = Some(self.not_done().join(", "));
-        let not_done = not_done.filter(|list| so && !at_handoff_only && !list.is_empty());
-        let not_known = not_done.map(|list| format!("{list} not done: it takes a guest"));
+        let broken = attack.is_some_and(|attack| attack.integrity.found() == Found::Broken);
+        let so = against.is_empty() && more == 0 && !broken;
+        let unseen = if so { self.unseen(at_handoff_only, watched) } else { Vec::new() };
+        let not_known = (!unseen.is_empty()).then(|| unseen.join("; "));
         if let Some(why) = &not_known {
             let message = format!("{why}; whether it is {requirement} is not known");
             self.fail(Finding::failure(super::Witness::Vmm, Moment::End, message));
@@ -124,9 +124,46 @@ impl Facts {
         self.required = Some(Required { what: requirement.to_string(), met, not_known });
         self.violated(&against);
         if more > 0 {
-            let more = format!("{more} more violations of {requirement} came later");
+            let more = format!("{} of {requirement} came later", counted(more, "more violation"));
             self.fail(Finding::failure(super::Witness::Registers, Moment::End, more));
         }
+    }
+
+    /// What keeps anybody from saying that a demand is met: a demand of what comes later is not met by what
+    /// did not happen, or could not be looked at.
+    fn unseen(&self, at_handoff_only: bool, watched: &Watched) -> Vec<String> {
+        let mut why = Vec::new();
+        if let Some(CutOff { how, before_hand_off }) = &watched.cut_off {
+            match before_hand_off {
+                true => why.push(format!("{how} before anything was handed over")),
+                false if at_handoff_only => {}
+                false => why.push(how.clone()),
+            }
+        }
+        if at_handoff_only {
+            return why;
+        }
+        let not_done = self.not_done().join(", ");
+        if !not_done.is_empty() {
+            why.push(format!("{not_done} not done: it takes a guest"));
+        }
+        if watched.pending > 0 {
+            why.push("the scenario's events did not all come".to_owned());
+        }
+        why.extend(watched.silent.iter().map(|name| format!("{name} has stopped answering")));
+        if let Some(attack) = &self.attack {
+            match attack.integrity.complete {
+                false => why.push(attack.cut_off()),
+                true => why.extend(attack.not_tried.iter().map(|mode| format!("not tried {mode}"))),
+            }
+        }
+        why
+    }
+
+    /// Without a demand: a lock that does not hold, though no reset opened it, is a failure all the same.
+    pub fn undemanded(&mut self, watched: &Watched) {
+        let gave_way = watched.later.iter().filter(|violation| violation.gave_way);
+        self.violated(&gave_way.collect::<Vec<_>>());
     }
 
     /// What was asked for and takes a guest, where there was none.
@@ -162,7 +199,7 @@ pub struct Required {
     pub what: String,
     /// Whether it was met at every moment that counts.
     pub met: bool,
-    /// Why nobody can say: not all that was to be done was done.
-    #[serde(skip)]
+    /// Why nobody can say: not all that was to be done was done, or seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub not_known: Option<String>,
 }

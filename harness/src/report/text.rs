@@ -122,13 +122,13 @@ impl Facts {
         )?;
         seen_by(f, "the host, which compares every register after every write of our own image")?;
         let (tried, held, allowed) = (attack.tried, attack.held, attack.allowed);
-        let changed = attack.changed;
+        let (changed, short) = (attack.through(), attack.and_short());
         fact(
             f,
             "writes",
             format_args!(
                 "{tried} tried: {held} held, {allowed} allowed by the rules, {changed} changed \
-                 what they must not"
+                 what they must not{short}"
             ),
         )?;
         let integrity = match attack.integrity.found() {

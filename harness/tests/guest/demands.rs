@@ -31,6 +31,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         claim("prove_is_the_whole_demand_in_one_call", proved),
         claim("payload_with_nothing_to_check_is_no_success", nothing_to_touch),
         claim("last_state_is_in_the_report_where_it_is_another", last_state),
+        claim("component_that_stops_answering_after_the_hand_off_is_a_failure_of_any_run", silent),
+        claim("run_that_was_cut_off_has_met_no_demand_of_what_comes_later", cut_off),
     ]
 }
 
@@ -273,7 +275,100 @@ fn gave_way() {
         let report = boot(&files, &handed_over(&sealing(), &after), "locked", 1);
         assert!(failures(&report).contains(words), "{at}: {}", failures(&report));
         boot(&files, &handed_over(&sealing(), &after), "sealed@handoff", 0);
+        // Nobody has to ask for it.
+        let report = json(files.boot(&handed_over(&sealing(), &after), &[]), 1);
+        assert!(failures(&report).contains(words), "{at}: {}", failures(&report));
     }
+}
+
+/// It answers the firmware and the host at the hand-off, and is gone before the end.
+fn silent() {
+    let files = Files::new();
+    let good = 600;
+    let fault = format!("[[fault]]\nat = \"mem0\"\nkind = \"all-ones-after\"\nafter = {good}\n");
+    files.0.file("low.toml", format!("{LOW}{fault}"));
+    let idle = |times: usize| store(DEVICE + 0x20, 0).repeat(times);
+    let words = "mem0 has stopped answering since the hand-off";
+    let code = handed_over(&sealing(), &[idle(good), EXIT.to_vec()].concat());
+    for (demand, met) in [("locked", false), ("sealed", false), ("sealed@handoff", true)] {
+        let report = boot(&files, &code, demand, 1);
+        assert!(failures(&report).contains(words), "{demand}: {}", failures(&report));
+        assert_eq!(report["required"]["met"], met, "{demand}");
+    }
+    let report = json(files.boot(&code, &[]), 1);
+    assert!(failures(&report).contains(words), "{}", failures(&report));
+    // What an attack tried at it from then on has shown nothing.
+    let code = handed_over(&sealing(), &EXIT);
+    let more = ["--then", "attack", "--require", "sealed", "--timeout", "300"];
+    let report = json(files.boot(&code, &more), 1);
+    assert!(failures(&report).contains(words), "{}", failures(&report));
+    let attack = "mem0 stopped answering while it was attacked";
+    assert!(failures(&report).contains(attack), "{}", failures(&report));
+    assert_eq!(report["attack"]["integrity"]["holds"], false);
+    assert_eq!(report["attack"]["changed"], 0, "nothing is said of what nobody answers for");
+    assert_eq!(report["required"]["met"], false);
+    assert!(report["required"]["not_known"].is_string(), "{}", report["required"]);
+}
+
+fn cut_off() {
+    let files = Files::new();
+    // jmp $
+    let for_ever = [0xEB, 0xFE];
+    // cli; ud2, without a handler for it.
+    let dies = [0xFA, 0x0F, 0x0B];
+    let at_once = [sealing(), for_ever.to_vec()].concat();
+    for (code, demand, met) in [
+        (handed_over(&sealing(), &for_ever), "sealed", false),
+        (handed_over(&sealing(), &for_ever), "locked", false),
+        (handed_over(&sealing(), &dies), "sealed", false),
+        (handed_over(&sealing(), &for_ever), "sealed@handoff", true),
+        // It never came to its hand-off.
+        (at_once, "sealed@handoff", false),
+    ] {
+        let more = ["--timeout", "1", "--require", demand];
+        let report = json(files.boot(&code, &more), 1);
+        assert_eq!(report["required"]["met"], met, "{demand}: {}", failures(&report));
+        assert_eq!(report["required"]["not_known"].is_string(), !met, "{}", report["required"]);
+        let printed = |format: &str| {
+            let mut command = files.boot(&code, &more);
+            let output = command.args(["--format", format]).output().unwrap();
+            assert_eq!(output.status.code(), Some(1), "{format}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        if met {
+            continue;
+        }
+        let text = printed("text");
+        assert!(text.contains(&format!("required          {demand}: NOT KNOWN")), "{text}");
+        for format in ["junit", "sarif"] {
+            let text = printed(format);
+            assert!(
+                text.contains(&format!("{demand} was asked for, and is not known: ")),
+                "{text}"
+            );
+        }
+    }
+    // What the tests are called does not hang on where it was.
+    let names = |code: &[u8]| {
+        let mut command = files.boot(code, &["--timeout", "1", "--format", "junit"]);
+        let junit = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        let cases = junit.lines().filter(|line| line.contains("<testcase "));
+        cases.map(|line| line.replace("/>", ">")).collect::<Vec<_>>()
+    };
+    let elsewhere = [&[0x90; 3][..], &for_ever, &[0xCC, 0xAB, 0xDE]].concat();
+    let known = names(&handed_over(&sealing(), &for_ever));
+    assert_eq!(names(&handed_over(&sealing(), &elsewhere)), known);
+    assert!(known.iter().any(|case| case.contains("did not end by itself in time\"")), "{known:?}");
+    // What is not so by then is not met, whatever would have come.
+    let open = handed_over(&program(LOCKED, LOCKED), &for_ever);
+    let report = json(files.boot(&open, &["--timeout", "1", "--require", "sealed"]), 1);
+    assert!(report["required"].get("not_known").is_none(), "{}", report["required"]);
+    // Events that never came are no moments at which anything was seen to hold.
+    let event = "[[event]]\nat = 5\naction = \"reset\"\nkind = \"cold\"\n";
+    files.0.file("low.toml", format!("{LOW}{event}"));
+    let report = boot(&files, &handed_over(&sealing(), &EXIT), "sealed", 1);
+    let why = report["required"]["not_known"].to_string();
+    assert!(why.contains("the scenario's events"), "{why}");
 }
 
 /// A further decoder, locked.
@@ -330,6 +425,14 @@ fn nothing_to_touch() {
     assert!(failures(&report).contains("touch had nothing to check"), "{}", failures(&report));
     let code = [sealing(), EXIT.to_vec()].concat();
     json(files.boot(&code, &["--then", "touch"]), 0);
+    // Where there is nothing, no window is full of it.
+    for report in [
+        json(files.boot(&EXIT, &["--then", "half"]), 1),
+        json(command(&["boot", "path2", "--payload", "half"]), 1),
+    ] {
+        assert!(failures(&report).contains("half had nothing to check"), "{}", failures(&report));
+        assert!(!failures(&report).contains("full"), "{}", failures(&report));
+    }
 }
 
 fn last_state() {

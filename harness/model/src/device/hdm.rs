@@ -480,8 +480,10 @@ impl HdmBlock {
 
     /// What a dword holds after a write, by access class, lock and what is hardwired.
     fn stored(&self, spec: &Spec, (locked, leaks): (bool, u32), old: u32, value: u32) -> u32 {
-        let write = |locked| spec.write(self.component, self.features, locked, old, value);
-        let stored = write(locked) & !leaks | write(false) & leaks;
+        let write = || spec.write(self.component, self.features, false, old, value);
+        // Of a locked decoder nothing changes, what a leak has left in reserved bits no more than the rest.
+        let held = if locked { old } else { write() };
+        let stored = held & !leaks | write() & leaks;
         let device_only = self.capability.coherency_models() == DEVICE_COHERENT_ONLY;
         if spec.offset == CONTROL && device_only {
             // A device without host-only coherency has no such bit to set.

@@ -5,21 +5,24 @@
 //! bytes, only some values, only while a field somewhere holds or another decoder is in the way,
 //! only after a reset, only late. All that it says has to be so at once.
 //!
-//! **Invariant**: a leak names a lock, a register and fields that its components have, so that none
-//! is void.
+//! **Invariant**: a leak names a lock, a register and fields that its components have, and circumstances
+//! that they can be in, so that none is void.
 
-use cxl_regs::access::Spec;
+use std::ops::Range;
+
+use cxl_regs::access::{Class, Component, Register, Spec};
 use cxl_regs::config::{BridgeHeader, EndpointHeader, PcieCapability};
 use cxl_regs::dvsec::device::{DeviceDvsec, DeviceDvsecTail};
 use cxl_regs::dvsec::port::PortDvsec;
-use cxl_regs::hdm::GLOBAL_SPECS;
+use cxl_regs::hdm::{GLOBAL_SPECS, GlobalControl};
 use cxl_regs::mailbox::Mailbox;
 use toml::Spanned;
 
 use super::document::{self, Is, RegisterName};
 use super::names::{Names, Result, Source};
 use super::values::{Bytes, Number};
-use super::{Place, Problem, RegisterAt, ResetKind};
+use super::{Fault, FaultKind, Place, Problem, RegisterAt, ResetKind};
+use crate::words::counted;
 
 /// A lock that lets something through.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,14 +98,28 @@ pub struct LeakBy {
 /// What a scenario calls the memory behind a device's component BAR.
 pub const VENDOR_MEMORY: &str = "vendor memory";
 
-/// The leaks of a document. `decoders` says how many a component has.
+/// What a leak depends on beside its own keys.
+pub(super) struct Around<'a> {
+    /// How many decoders a component has.
+    pub(super) decoders: &'a dyn Fn(Place) -> u8,
+    /// Whether it is an accelerator, which has memory of its vendor's and no mailbox.
+    pub(super) accelerator: &'a dyn Fn(Place) -> bool,
+    pub(super) faults: &'a [Fault],
+}
+
+/// The leaks of a document.
 pub(super) fn leaks(
     source: &Source<'_>,
     names: &Names,
     given: &[document::Leak],
-    decoders: impl Fn(Place) -> u8,
+    around: &Around<'_>,
 ) -> Result<Vec<Leak>> {
-    given.iter().map(|given| given.leak(source, names, &decoders)).collect()
+    let leak = |given: &document::Leak| {
+        let leak = given.leak(source, names, around.decoders)?;
+        given.can_happen(source, &leak, around)?;
+        Ok(leak)
+    };
+    given.iter().map(leak).collect()
 }
 
 impl document::Leak {
@@ -239,6 +256,86 @@ impl document::Leak {
         Ok(list)
     }
 
+    /// Refuses what never comes through on this machine, whatever anybody writes to it: an attack that does not
+    /// find it has missed nothing.
+    fn can_happen(&self, source: &Source<'_>, leak: &Leak, around: &Around<'_>) -> Result<()> {
+        let at = self.at.get_ref();
+        let never = |span: Range<usize>, key, because: String| {
+            Err(source.error(span, Problem::UselessKey { key, because }))
+        };
+        if let Some(value) = &self.value {
+            match (leak.value, leak.width) {
+                (Some(LeakValue::SeveralBits), _) if leak.bits.count_ones() < 2 => {
+                    let because = "of one bit never several change".to_owned();
+                    return never(value.span(), "value", because);
+                }
+                (Some(LeakValue::Exactly(_)), Some(width @ (1 | 2))) => {
+                    let bytes = counted(width, "byte");
+                    let because = format!("a store of {bytes} never writes a whole dword");
+                    return never(value.span(), "value", because);
+                }
+                _ => {}
+            }
+        }
+        let own = match leak.register {
+            RegisterAt::Decoder { decoder, .. } => Some(decoder),
+            _ => None,
+        };
+        let others = (around.decoders)(leak.at).saturating_sub(own.is_some().into());
+        let others_commit_late = around.faults.iter().any(|fault| match fault.kind {
+            FaultKind::CommitPolls { decoder, polls } => {
+                fault.at == leak.at && Some(decoder) != own && polls > 0
+            }
+            FaultKind::CommitNever { decoder } => fault.at == leak.at && Some(decoder) != own,
+            _ => false,
+        });
+        for when in &leak.when {
+            let span = || self.when.as_ref().map_or(self.register.span(), Spanned::span);
+            let because = match when {
+                LeakWhen::AnotherCommits | LeakWhen::AnotherCommitted | LeakWhen::Overlapped
+                    if others == 0 =>
+                {
+                    format!("{at} has no other decoder")
+                }
+                LeakWhen::AnotherCommits if !others_commit_late => format!(
+                    "commits of {at} take no time, unless a fault (commit-polls, commit-never) of \
+                     another decoder says so"
+                ),
+                LeakWhen::Overlapped if own.is_none() => {
+                    "no decoder lies over a register of the Device DVSEC".to_owned()
+                }
+                LeakWhen::BarMoved if matches!(leak.at, Place::Bridge(_)) => {
+                    format!("{at} is a host bridge, whose registers are behind no BAR")
+                }
+                LeakWhen::Field { of, name, on: true } if reads_0(*of, name) => {
+                    format!("{name} always reads 0 there")
+                }
+                LeakWhen::After(kind @ (ResetKind::Cxl | ResetKind::Flr))
+                    if !matches!(leak.at, Place::Device(_)) =>
+                {
+                    let because = format!("{at} is no device, and goes through no {kind}");
+                    return never(self.register.span(), "after", because);
+                }
+                _ => continue,
+            };
+            return never(span(), "while", because);
+        }
+        if let (Some(by), Some(given)) = (&leak.by, &self.by_register) {
+            let accelerator = (around.accelerator)(by.at);
+            let mailbox = Mailbox::REGISTERS.iter().any(|spec| spec.name == by.register);
+            let config = registers(by.at).any(|spec| spec.name == by.register);
+            let because = match () {
+                () if accelerator && mailbox && !config => "an accelerator has no mailbox",
+                () if !accelerator && by.register == VENDOR_MEMORY => {
+                    "only an accelerator has memory of its vendor's"
+                }
+                () => return Ok(()),
+            };
+            return never(given.span(), "by_register", because.to_owned());
+        }
+        Ok(())
+    }
+
     fn by(&self, source: &Source<'_>, names: &Names) -> Result<Option<LeakBy>> {
         let missing = |span, key| {
             let because = "a register elsewhere is named by component and register".to_owned();
@@ -280,6 +377,23 @@ pub(super) fn registers(at: Place) -> impl Iterator<Item = &'static Spec> {
         ],
     };
     lists.iter().flat_map(|list| list.iter())
+}
+
+/// Whether no component of this kind ever holds anything but 0 in a field.
+fn reads_0(at: Place, name: &str) -> bool {
+    let component = match at {
+        Place::Device(_) => Component::Device,
+        Place::Bridge(_) => Component::HostBridge,
+        Place::Port(_) | Place::Switch(_) => Component::UpstreamPort,
+    };
+    let all = registers(at).flat_map(|spec| spec.fields.iter().map(move |field| (spec, field)));
+    let mut fields = all.filter(|(_, field)| field.name == name);
+    fields.all(|(spec, field)| match field.rule(component).class {
+        Class::Reserved | Class::Trigger => true,
+        // Global Control begins as 0, and what is read-only in it stays so.
+        Class::Ro => spec.name == GlobalControl::SPEC.name,
+        _ => false,
+    })
 }
 
 /// The fields of those registers by name.

@@ -14,7 +14,7 @@ use toml::Spanned;
 
 use super::document::{self, ActionName, ArithmeticName, Document, WindowsName};
 use super::faults::faults;
-use super::leaks::leaks;
+use super::leaks::{Around, leaks};
 use super::modes::modes;
 use super::names::{Names, Result, Source};
 use super::values::{Address, Bytes, Mask, Number, TargetName};
@@ -56,12 +56,22 @@ pub(super) fn scenario(text: &str, file: &str) -> Result<Scenario> {
     let reserve = reserve.collect::<Result<_>>()?;
     let faults = faults(&source, &names, &document.fault, &bridges, &switches, &devices)?;
     on_hardware(&source, &document.fault, &faults, &windows)?;
-    let leaks = leaks(&source, &names, &document.leak, |place| match place {
-        Place::Bridge(index) => bridges.get(index).map_or(0, |bridge| bridge.decoders),
-        Place::Switch(index) => switches.get(index).map_or(0, |switch| switch.decoders),
-        Place::Device(index) => devices.get(index).map_or(0, |device| device.decoders),
-        Place::Port(_) => 0,
-    })?;
+    let around = Around {
+        decoders: &|place| match place {
+            Place::Bridge(index) => bridges.get(index).map_or(0, |bridge| bridge.decoders),
+            Place::Switch(index) => switches.get(index).map_or(0, |switch| switch.decoders),
+            Place::Device(index) => devices.get(index).map_or(0, |device| device.decoders),
+            Place::Port(_) => 0,
+        },
+        accelerator: &|place| match place {
+            Place::Device(index) => {
+                devices.get(index).is_some_and(|device| device.kind == DeviceKind::Type2)
+            }
+            _ => false,
+        },
+        faults: &faults,
+    };
+    let leaks = leaks(&source, &names, &document.leak, &around)?;
     let modes = modes(&source, &names, &document.mode, platform.assigned)?;
     let events = events(&source, &names, &document.event)?;
     let scenario = Scenario {
