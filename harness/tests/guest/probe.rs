@@ -78,7 +78,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         let record = handoff::read(ran.run.first.record()).unwrap();
         assert!(record.regions().all(|region| region.probed == Probed::No));
         assert_eq!(record.regions().count(), 2);
-        let said = "probe: 2 of 2 regions were not probed (no-probe)";
+        let said = "probe: 2 of 2 regions not probed (no-probe)";
         assert!(ran.console().contains(said), "{}", ran.console());
         let library = ran.run.first.handed.as_ref().unwrap().library;
         assert_eq!((library.memory_reads, library.memory_writes), (0, 0));
