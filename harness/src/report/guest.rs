@@ -367,9 +367,19 @@ impl GuestMeasured {
             Some(access) => format!("{what}; the last access that left the guest: {access}"),
             None => format!("{what}; no access ever left the guest"),
         };
-        // Our image's last words are `end:` and its status, and what is unused; one before says why.
+        // Our image's last words are `end:` and its status, and what it did and found; one before says why.
         let why = |line: &&String| {
-            !["end: ", "unused: ", "note: ", LOST].iter().any(|topic| line.starts_with(topic))
+            let routine = [
+                "end: ",
+                "unused: ",
+                "note: ",
+                "handoff: ",
+                "table: ",
+                "probe: ",
+                "verifier: ",
+                LOST,
+            ];
+            !routine.iter().any(|topic| line.starts_with(topic))
         };
         let mut words = self.console.iter().filter(why);
         let said = words.next_back();
