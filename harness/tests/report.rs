@@ -506,3 +506,49 @@ fn what_an_operating_system_cannot_use_is_told_where_it_programs() {
         assert_eq!(said, note, "{text}: {notes:#?}");
     }
 }
+
+/// One lock that is lost strands what its set has locked, and is one failure; what is wrong elsewhere is
+/// another.
+#[test]
+fn a_lost_lock_is_one_failure() {
+    let mut text = String::from(
+        "policy = { on_failure = \"best-effort\" }\n\
+         [[window]]\ntargets = [\"hb0\", \"hb1\"]\nsize = \"2GiB\"\n\
+         restrictions = [\"host-only\", \"volatile\"]\n\
+         [[region]]\ndevices = [\"mem0\", \"mem1\"]\n",
+    );
+    for at in 0..2 {
+        write!(
+            text,
+            "[[bridge]]\nuid = {}\n[[port]]\nbelow = \"hb{at}\"\n[[device]]\nbelow = \"port{at}\"\n\
+             volatile = \"512MiB\"\npersistent = \"512MiB\"\n[[window]]\ntargets = [\"hb{at}\"]\n\
+             size = \"2GiB\"\nrestrictions = [\"host-only\", \"persistent\"]\n\
+             [[region]]\ndevice = \"mem{at}\"\npartition = \"persistent\"\n",
+            16 * (at + 1)
+        )
+        .unwrap();
+    }
+    text += "[[fault]]\nat = \"hb1\"\nkind = \"lock-lost\"\ndecoder = 0\nafter = 1\n";
+    let (failures, _) = told(&text);
+    let [failure] = failures.as_slice() else { panic!("{failures:#?}") };
+    assert!(failure.starts_with("lost: bridge 32, decoder 0: not locked"), "{failure}");
+    let other = "[[fault]]\nat = \"mem1\"\nkind = \"all-ones-after\"\nafter = 0\n";
+    let (failures, _) = told(&format!("{text}{other}"));
+    assert!(failures.iter().any(|failure| failure.contains("bridge 32 port 0")), "{failures:#?}");
+}
+
+/// What a device's lost lock strands is told by that, and by nobody else.
+#[test]
+fn what_is_lost_is_judged_by_its_loss_alone() {
+    for (at, kind) in [("mem0", "lock-lost"), ("hb0", "lock-lost")] {
+        for after in 0..4 {
+            let fault = format!("at = \"{at}\", kind = \"{kind}\", after = {after}");
+            let text = LOCK_LOST.replace("at = \"mem0\", kind = \"lock-lost\", after = 1", &fault);
+            let (failures, _) = told(&text);
+            assert!(failures.len() <= 1, "{fault}: {failures:#?}");
+        }
+        let fault = format!("at = \"{at}\", kind = \"{kind}\", after = 1");
+        let text = LOCK_LOST.replace("at = \"mem0\", kind = \"lock-lost\", after = 1", &fault);
+        assert_eq!(told(&text).0.len(), 1, "{fault}");
+    }
+}

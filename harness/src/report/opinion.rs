@@ -15,12 +15,12 @@ use cxl_firmware::error::Code;
 use cxl_firmware::error::Place as At;
 use cxl_firmware::handoff::{Handoff, HandoffDecoder};
 use cxl_firmware::mmio::{Clock, Mmio};
-use cxl_firmware::outcome::{ComponentKind, Outcome};
+use cxl_firmware::outcome::{ComponentKind, ComponentOutcome, Outcome};
 use cxl_firmware::plan::{Note, Why, plan};
 use cxl_firmware::platform::Platform;
 use cxl_firmware::policy::{Demands, LeaveOut, OnFailure, PathPolicy, Policy};
 use cxl_firmware::tables;
-use cxl_firmware::topology::{NodeId, Partition, Path, Tree};
+use cxl_firmware::topology::{Node, NodeId, Partition, Path, Topology, Tree};
 use cxl_firmware::verify::{self, verify_plan};
 use cxl_regs::acpi::cedt::Restrictions;
 use cxl_regs::{Component, Hpa, Size};
@@ -68,6 +68,10 @@ fn verify(
     let asked = RunRequest::on(seen.scenario, seen.map);
     let search = asked.as_ref().map(|asked| Search::from(&asked.policy())).unwrap_or_default();
     discover_as(hw, clock, &platform, search, &mut *topology).map_err(|error| error.to_string())?;
+    // What the record gives up is told by it, and what follows from that is no news.
+    if let (Some(record), None) = (record, left.refusal) {
+        give_up(topology, record);
+    }
     let topology = &*topology;
     let mut done_as_planned = true;
     if left.foreign {
@@ -127,7 +131,15 @@ fn verify(
         && !left.foreign
         && let Err(error) = tables::cross_check(left.cedt, topology, &*committed)
     {
-        found.fail(Witness::Record, format!("CEDT against the registers: {error}"));
+        // What a lock that was lost makes of the table is no second failure.
+        let same = |one: &Error, other: &Error| (one.code, one.at) == (other.code, other.at);
+        let follows = |finding: &Error| match error.code {
+            Code::TABLES_FIXED_UNLOCKED => finding.code == Code::VERIFY_UNLOCKED_ON_PATH,
+            _ => error.finding().is_some_and(|inner| same(&inner, finding)),
+        };
+        let moot = findings.list().iter().any(follows);
+        let message = format!("CEDT against the registers: {error}");
+        found.add(Witness::Record, message, moot);
     }
     let tree = topology.tree();
     for remark in remarks(&topology.remarks) {
@@ -147,6 +159,33 @@ fn verify(
         }
     }
     Ok(())
+}
+
+/// Gives up in a topology what a record gave up: components, and decoders that lead to nothing and could
+/// not be taken back.
+fn give_up<const N: usize>(topology: &mut Topology<N>, record: &Handoff<'_>) {
+    for ComponentOutcome { at, kind, outcome } in record.outcomes() {
+        let Outcome::Broken(error) = outcome else { continue };
+        let tree = topology.tree();
+        let is_it = |(id, node): (NodeId, &Node)| {
+            kind == Some(node.kind.into()) && at == At::from(tree.path(id))
+        };
+        let found = tree.iter().position(is_it).filter(|_| error.is_failure());
+        if let Some(node) = found.and_then(|index| topology.nodes.get_mut(index)) {
+            node.fault = node.fault.or(Some(error));
+        }
+    }
+    for HandoffDecoder { place, fate, .. } in record.decoders() {
+        let tree = topology.tree();
+        let is_its = |(id, node): (NodeId, &Node)| {
+            node.component() == Some(place.component) && tree.path(id) == place.at
+        };
+        let found = tree.iter().position(is_its).filter(|_| fate == Fate::Stranded);
+        let node = found.and_then(|index| topology.nodes.get_mut(index));
+        if let Some(hdm) = node.and_then(|node| node.hdm.as_mut()) {
+            hdm.lost |= 1u32.checked_shl(place.index.into()).unwrap_or(0);
+        }
+    }
 }
 
 /// What a machine's memory is held against.
