@@ -38,6 +38,7 @@ use crate::device_registers::DeviceRegisters;
 use crate::error::{self, Code, Error, Failed, Fault, Numbered};
 use crate::mmio::{Clock, Mmio};
 use crate::plan::{PlanRef, PlannedDecoder, Purpose, Region};
+use crate::platform::claims;
 use crate::policy::Policy;
 use crate::topology::{NodeId, Tree};
 use crate::wait::{TimedOut, poll};
@@ -481,9 +482,9 @@ fn reject(hw: &mut impl Mmio, job: Job<'_>, committed: &mut CommittedMut<'_>) {
         let Ok(slot) = job.slot(planned, &mut { Fault::NONE }) else { break };
         let image = slot.registers.read(hw);
         let mut entry = CommittedDecoder::new(tree, node, index, image, Fate::Done);
-        let leads = |span| regions.iter().any(|region| region.span == span);
+        let leads = |decoder| regions.iter().any(|region| claims(decoder, region.span));
         let stays = match purpose {
-            Purpose::Region { .. } => entry.active().is_some_and(|decoder| leads(decoder.span)),
+            Purpose::Region { .. } => entry.active().is_some_and(leads),
             Purpose::Burn { .. } => image.size() == 0,
         };
         if !stays || !entry.locked() {

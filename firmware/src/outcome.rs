@@ -6,6 +6,7 @@
 use crate::committed::CommittedRef;
 use crate::error::{Code, Error, Place};
 use crate::list::Empty;
+use crate::platform::claims;
 use crate::topology::{NodeId, NodeKind, Remarks, Tree};
 
 /// What a component is.
@@ -117,7 +118,7 @@ fn is_in_use(tree: Tree<'_>, committed: CommittedRef<'_>, id: NodeId) -> bool {
         is_device
             && tree.upwards(entry.node).any(|(above, _)| above == id)
             && entry.active().is_some_and(|decoder| {
-                committed.regions.iter().any(|region| region.span == decoder.span)
+                committed.regions.iter().any(|region| claims(decoder, region.span))
             })
     })
 }

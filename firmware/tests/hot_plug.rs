@@ -130,7 +130,7 @@ fn what_there_is_no_room_for_is_refused_by_name() {
     few.nodes[0].hdm = capable(2);
     let policy = Policy { reserve: &both, ..Policy::default() };
     let error = few.plan(&policy).expect_err("a decoder is missing");
-    assert_eq!(error.to_string(), "bridge 7 port 2: all 2 decoders of bridge 7 are taken");
+    assert_eq!(error.to_string(), "bridge 7 port 2: all 2 usable decoders of bridge 7 are taken");
     let mut none = board.clone();
     let switch = none.nodes.iter().position(|node| matches!(node.kind, NodeKind::UpstreamPort));
     none.nodes[switch.expect("a switch")].hdm = None;

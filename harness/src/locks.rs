@@ -270,7 +270,12 @@ impl Protection {
             }
         }
         for range in &self.ranges {
-            if let Some((hpa, _)) = range.leads.iter().find(|(_, landing)| landing.is_none()) {
+            // Behind a window that ends at a hole nothing is routed to the decoder.
+            let mut windows = machine.windows().into_iter();
+            let low = windows.find(|it| it.base() == Hpa(0) && it.contains(range.span.base()));
+            let is_routed = |hpa: u64| low.is_none_or(|window| window.contains(Hpa(hpa)));
+            let mut leads = range.leads.iter().filter(|(hpa, _)| is_routed(*hpa));
+            if let Some((hpa, _)) = leads.find(|(_, landing)| landing.is_none()) {
                 self.unlocked.push(Unlocked::LeadsNowhere { at: range.at, hpa: *hpa });
             }
         }

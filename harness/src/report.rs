@@ -28,6 +28,7 @@ use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use cxl_firmware::Error;
+use cxl_firmware::committed::Fate;
 use cxl_firmware::handoff;
 use cxl_firmware::mmio::{Clock, Mmio};
 
@@ -459,8 +460,18 @@ impl Report {
             facts.fail(Finding::failure(Witness::Memory, moment.clone(), message));
         }
         for violation in vigil::violations(machine, &Protection::of(machine), &moment) {
-            if violation.mixed {
-                let moot = left.refusal.is_some() || left.unfinished && !left.foreign;
+            if let Some((locked, open)) = violation.mixed {
+                // Of what a loss left behind that says all.
+                let follows = facts.findings.iter().any(Finding::is_loss)
+                    && [Some(locked), open].into_iter().flatten().any(|at| {
+                        let name = machine.name(at.place);
+                        let mut known = facts.decoders.iter();
+                        known.any(|it| {
+                            (it.component.as_str(), it.text.index) == (name, at.index)
+                                && it.fate == Some(Fate::Stranded)
+                        })
+                    });
+                let moot = left.refusal.is_some() || left.unfinished && !left.foreign || follows;
                 facts.fail(Finding { moot, ..Finding::from(&violation) });
             }
         }

@@ -71,8 +71,9 @@ pub struct Violation {
     pub moment: Moment,
     /// The word that it contradicts; what contradicts `locked` contradicts `sealed` too.
     pub level: Level,
-    /// Half of a path is locked, which no policy asks for.
-    pub mixed: bool,
+    /// Half of a path is locked, which no policy asks for: the decoder that is, and the one that is not, if
+    /// there is one.
+    pub mixed: Option<(At, Option<At>)>,
     /// A lock did not hold, and no reset had opened it.
     pub gave_way: bool,
     /// What it is.
@@ -215,7 +216,7 @@ impl Vigil {
         let locked = |message| Violation {
             moment: moment.clone(),
             level: Level::Locked,
-            mixed: false,
+            mixed: None,
             gave_way: false,
             message,
         };
@@ -318,13 +319,18 @@ pub(crate) fn violations(
         message,
     };
     let unlocked = found.unlocked.iter().map(|why: &Unlocked| {
-        let mixed = matches!(why, Unlocked::Mixed { .. });
+        let mixed = match *why {
+            Unlocked::Mixed { locked, open, index } => {
+                Some((locked, index.map(|index| At { place: open, index })))
+            }
+            _ => None,
+        };
         violation(Level::Locked, mixed, Words(machine, why).to_string())
     });
     let unsealed = found
         .unsealed
         .iter()
-        .map(|why: &Unsealed| violation(Level::Sealed, false, Words(machine, why).to_string()));
+        .map(|why: &Unsealed| violation(Level::Sealed, None, Words(machine, why).to_string()));
     unlocked.chain(unsealed).collect()
 }
 

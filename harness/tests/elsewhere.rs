@@ -115,7 +115,7 @@ fn refused() -> Vec<(&'static str, String, u16, &'static str)> {
             "decoders",
             bridge("hb0", 16, "decoders = 20") + &devices("hb0", 21) + &window("16", "8GiB", ""),
             0x030C,
-            "all 20 decoders of bridge 16 are taken",
+            "all 20 usable decoders of bridge 16 are taken",
         ),
         (
             "no decoders",

@@ -291,7 +291,7 @@ fn refusals_are_in_their_place() {
     // The name, the decoder, and what is said there.
     for (name, at, decoder, why) in [
         ("no-window", "mem0", Value::Null, "no window targets bridge 16"),
-        ("too-few-decoders", "mem1", Value::Null, "all 1 decoders of bridge 16 are taken"),
+        ("too-few-decoders", "mem1", Value::Null, "the only usable decoder of bridge 16 is taken"),
         ("dead-device", "mem0", Value::Null, "device capability 1 reads as all-ones"),
         ("commit-error", "mem0", json!("decoder 0"), "the hardware refused the commit"),
         ("lock-lost", "hb0", json!("decoder 0"), "not locked"),

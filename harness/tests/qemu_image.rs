@@ -402,7 +402,7 @@ fn two_levels() {
     // The other device's memory is in use, and it is an end without success.
     assert_eq!(code, Some(exit_code(0x11)), "{console}");
     assert!(console.contains("\nlost: ") && console.contains(refused), "{console}");
-    assert!(console.contains("verifier: ok, 1 regions, 2 of 2"), "{console}");
+    assert!(console.contains("verifier: ok, 1 region, 2 of 2"), "{console}");
     let (code, console) = Machine::new(&arguments).until_exit("strict payload=touch");
     assert_eq!(code, Some(exit_code(0x11)), "{console}");
     assert!(console.contains(refused) && console.contains("\nrefused: probe: "), "{console}");
@@ -412,7 +412,7 @@ fn two_levels() {
     // Nobody asks: then it is somebody else's to find out, and the payload does.
     let (code, console) = Machine::new(&arguments).until_exit("no-probe payload=touch");
     assert_eq!(code, Some(exit_code(0x11)), "{console}");
-    assert!(console.contains("regions were not probed (no-probe)"), "{console}");
+    assert!(console.contains("not probed (no-probe)"), "{console}");
     assert!(console.contains("\ncheck "), "{console}");
 }
 
@@ -515,7 +515,7 @@ fn attack() {
     let mut booted = one_device().boot(&format!("config-lock payload={payload}"));
     let console = booted.until_end(Status::Refused);
     let lines = [
-        "\nverifier: ok, 1 regions, 2 of 2 committed decoders locked\n",
+        "\nverifier: ok, 1 region, 2 of 2 committed decoders locked\n",
         "\nattack: integrity: BROKEN, the machine does not enforce locks: ",
         "\nattack:   bridge 12, decoder 0\n",
         "\nattack:     HDM Decoder Base Low: 4 of 32 bits (0xf0000000)\n",

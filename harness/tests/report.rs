@@ -9,6 +9,9 @@ mod rig;
 
 use std::fmt::Write;
 
+use cxl_firmware::bring_up::Extent;
+use cxl_firmware::handoff;
+use cxl_firmware::outcome::{ComponentKind, Outcome};
 use cxl_harness::attack;
 use cxl_harness::report::{Refusal, Report, Requirement, RunRecord, Verdict};
 use cxl_harness::run::{self, DirectRun};
@@ -397,5 +400,198 @@ fn a_demand_is_met_by_what_was_seen_alone() {
             let failures = facts.failures().join("\n");
             assert!(failures.starts_with("1 more violation of sealed came later"), "{failures}");
         }
+    }
+}
+
+/// The failures of a machine with best effort, brought up directly; and its notes.
+fn told(text: &str) -> (Vec<String>, Vec<String>) {
+    let (mut machine, done) = booted(text);
+    assert_eq!(done.refusal.as_ref().map(ToString::to_string), None, "{text}");
+    let failures = failures(&mut machine, &done);
+    let findings = Report::of_direct(&machine, &done).facts.findings;
+    let notes = findings.into_iter().filter(|found| !found.failure).map(|found| found.message);
+    (failures, notes.collect())
+}
+
+/// A device with both kinds of memory, and a window for volatile memory alone.
+const NO_PLACE: &str = r#"
+policy = { on_failure = "best-effort" }
+bridge = [{ uid = 16 }]
+port = [{ below = "hb0" }]
+device = [{ below = "port0", volatile = "1GiB", persistent = "1GiB" }]
+window = [{ targets = ["hb0"], size = "4GiB", restrictions = ["host-only", "volatile"] }]
+"#;
+
+/// Memory that has no place is lost, beside whatever of its device is in use, and is one failure: but where
+/// the scenario does not ask for it.
+#[test]
+fn memory_without_a_place_is_lost_and_its_refusal_is_told() {
+    let lost = "verifier: 1 GiB of mem0's persistent memory is lost: it has no place \
+                (PLAN_MEDIA_NOT_ALLOWED, 0x030a)";
+    let asked =
+        "region = [{ device = \"mem0\" }, { device = \"mem0\", partition = \"persistent\" }]\n";
+    let not_asked = "region = [{ device = \"mem0\" }]\n";
+    for (more, expected) in [("", Some(lost)), (asked, Some(lost)), (not_asked, None)] {
+        let (failures, notes) = told(&format!("{NO_PLACE}{more}"));
+        assert_eq!(failures, Vec::from_iter(expected), "{more}");
+        let about = notes.iter().filter(|note| note.contains("it has no place"));
+        assert_eq!(about.count(), 0, "{notes:?}");
+    }
+    // Also where something else failed, so that the plan of the whole machine is not what was done.
+    let beside = r#"
+        [[bridge]]
+        uid = 32
+        [[port]]
+        below = "hb1"
+        [[device]]
+        below = "port1"
+        volatile = "1GiB"
+        [[window]]
+        targets = ["hb1"]
+        size = "1GiB"
+        [[fault]]
+        at = "mem1"
+        kind = "commit-error"
+    "#;
+    let sound = NO_PLACE.replace("bridge = [{ uid = 16 }]", "")
+        .replace("port = [{ below = \"hb0\" }]", "")
+        .replace("device = [{ below = \"port0\", volatile = \"1GiB\", persistent = \"1GiB\" }]", "")
+        .replace("window = [{ targets = [\"hb0\"], size = \"4GiB\", restrictions = [\"host-only\", \"volatile\"] }]", "");
+    let first = r#"
+        [[bridge]]
+        uid = 16
+        [[port]]
+        below = "hb0"
+        [[device]]
+        below = "port0"
+        volatile = "1GiB"
+        persistent = "1GiB"
+        [[window]]
+        targets = ["hb0"]
+        size = "4GiB"
+        restrictions = ["host-only", "volatile"]
+    "#;
+    let (failures, _) = told(&format!("{sound}{first}{beside}"));
+    assert_eq!(failures.len(), 2, "{failures:#?}");
+    assert!(failures.iter().any(|failure| failure == lost), "{failures:#?}");
+}
+
+/// A decoder may be larger than its window where that ends at a hole: its devices are in use, in every
+/// judgement.
+#[test]
+fn devices_behind_a_decoder_that_reaches_into_a_hole_are_in_use() {
+    let mut text = String::from(
+        "policy = { on_failure = \"best-effort\", target = \"specification\" }\n\
+         platform = { memory_base = \"64GiB\" }\n",
+    );
+    let list =
+        |what: &str| (0..12).map(|at| format!("\"{what}{at}\"")).collect::<Vec<_>>().join(", ");
+    for at in 0..12 {
+        write!(
+            text,
+            "[[bridge]]\nuid = {}\n[[port]]\nbelow = \"hb{at}\"\n[[device]]\nbelow = \"port{at}\"\n\
+             volatile = \"256MiB\"\n",
+            16 + 4 * at
+        )
+        .unwrap();
+    }
+    write!(
+        text,
+        "[[window]]\ntargets = [{}]\nsize = \"2GiB\"\nbase = \"0\"\n\
+         [[region]]\ndevices = [{}]\nsize = \"3GiB\"\n",
+        list("hb"),
+        list("mem")
+    )
+    .unwrap();
+    let (mut machine, done) = booted(&text);
+    assert_eq!(done.refusal.as_ref().map(ToString::to_string), None);
+    assert_eq!(done.extent, Extent::Whole);
+    assert_eq!(failures(&mut machine, &done), [""; 0]);
+    let record = handoff::read(&done.handoff).unwrap();
+    let devices = record.outcomes().filter(|it| it.kind == Some(ComponentKind::Device));
+    let outcomes: Vec<_> = devices.map(|it| it.outcome).collect();
+    assert_eq!(outcomes, [Outcome::InUse; 12]);
+    let report = Report::of_direct(&machine, &done);
+    let locks = report.facts.locks.unwrap();
+    assert!(locks.locked, "{:?}", locks.not_locked);
+}
+
+/// Nothing is programmed where the operating system does it: what it cannot map is told, and what nobody
+/// can lead to is lost.
+#[test]
+fn what_an_operating_system_cannot_use_is_told_where_it_programs() {
+    let machine = |decoders: &str, ports: &str, window: &str| {
+        format!(
+            r#"
+            policy = {{ path = "describe", config_lock = false, on_failure = "best-effort" }}
+            bridge = [{{ uid = 16{decoders} }}]
+            port = [{{ below = "hb0" }}{ports}]
+            device = [{{ below = "port0", volatile = "4GiB" }}]
+            window = [{{ targets = ["hb0"], size = "{window}" }}]
+            "#
+        )
+    };
+    let (one, two) = ("", ", { below = \"hb0\" }");
+    let small = "hb0 has 4 GiB of volatile memory below it, and windows for 256 MiB of it: the rest has no \
+                 place";
+    let lost = "verifier: mem0 is lost: hb0 has no HDM decoders and 2 ports, so nobody can program a \
+                path to it";
+    for (decoders, ports, window, failure, note) in [
+        ("", one, "4GiB", None, None),
+        ("", one, "256MiB", None, Some(small)),
+        (", decoders = 0", one, "4GiB", None, None),
+        (", decoders = 0", two, "4GiB", Some(lost), None),
+    ] {
+        let text = machine(decoders, ports, window);
+        let (failures, notes) = told(&text);
+        assert_eq!(failures, Vec::from_iter(failure), "{text}");
+        let said = notes.iter().map(String::as_str).find(|said| said.contains("no place"));
+        assert_eq!(said, note, "{text}: {notes:#?}");
+    }
+}
+
+/// One lock that is lost strands what its set has locked, and is one failure; what is wrong elsewhere is
+/// another.
+#[test]
+fn a_lost_lock_is_one_failure() {
+    let mut text = String::from(
+        "policy = { on_failure = \"best-effort\" }\n\
+         [[window]]\ntargets = [\"hb0\", \"hb1\"]\nsize = \"2GiB\"\n\
+         restrictions = [\"host-only\", \"volatile\"]\n\
+         [[region]]\ndevices = [\"mem0\", \"mem1\"]\n",
+    );
+    for at in 0..2 {
+        write!(
+            text,
+            "[[bridge]]\nuid = {}\n[[port]]\nbelow = \"hb{at}\"\n[[device]]\nbelow = \"port{at}\"\n\
+             volatile = \"512MiB\"\npersistent = \"512MiB\"\n[[window]]\ntargets = [\"hb{at}\"]\n\
+             size = \"2GiB\"\nrestrictions = [\"host-only\", \"persistent\"]\n\
+             [[region]]\ndevice = \"mem{at}\"\npartition = \"persistent\"\n",
+            16 * (at + 1)
+        )
+        .unwrap();
+    }
+    text += "[[fault]]\nat = \"hb1\"\nkind = \"lock-lost\"\ndecoder = 0\nafter = 1\n";
+    let (failures, _) = told(&text);
+    let [failure] = failures.as_slice() else { panic!("{failures:#?}") };
+    assert!(failure.starts_with("lost: bridge 32, decoder 0: not locked"), "{failure}");
+    let other = "[[fault]]\nat = \"mem1\"\nkind = \"all-ones-after\"\nafter = 0\n";
+    let (failures, _) = told(&format!("{text}{other}"));
+    assert!(failures.iter().any(|failure| failure.contains("bridge 32 port 0")), "{failures:#?}");
+}
+
+/// What a device's lost lock strands is told by that, and by nobody else.
+#[test]
+fn what_is_lost_is_judged_by_its_loss_alone() {
+    for (at, kind) in [("mem0", "lock-lost"), ("hb0", "lock-lost")] {
+        for after in 0..4 {
+            let fault = format!("at = \"{at}\", kind = \"{kind}\", after = {after}");
+            let text = LOCK_LOST.replace("at = \"mem0\", kind = \"lock-lost\", after = 1", &fault);
+            let (failures, _) = told(&text);
+            assert!(failures.len() <= 1, "{fault}: {failures:#?}");
+        }
+        let fault = format!("at = \"{at}\", kind = \"{kind}\", after = 1");
+        let text = LOCK_LOST.replace("at = \"mem0\", kind = \"lock-lost\", after = 1", &fault);
+        assert_eq!(told(&text).0.len(), 1, "{fault}");
     }
 }

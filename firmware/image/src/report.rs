@@ -8,7 +8,7 @@ use core::fmt::{self, Formatter, Write};
 
 use cxl_firmware::committed::{CommittedDecoder, CommittedRegion, Place, Probed};
 use cxl_firmware::handoff::TableLocation;
-use cxl_firmware::plan::Note;
+use cxl_firmware::plan::{Note, Why};
 use cxl_firmware::platform::{BridgeKind, Platform};
 use cxl_firmware::policy::Probe;
 use cxl_firmware::topology::{NodeId, NodeKind, Partition, Tree};
@@ -70,6 +70,21 @@ pub fn lost(out: &mut dyn Write, room: &Room) {
             say(out, format_args!("lost: {error}"));
         }
     }
+    let tree = room.topology.tree();
+    for note in room.plan.notes.iter().filter(|note| is_loss(note)) {
+        say(out, format_args!("lost: {}", note.text(tree)));
+    }
+}
+
+/// Whether a note of the plan is about memory that was wanted and has no place.
+fn is_loss(note: &Note) -> bool {
+    matches!(note, Note::Unused { why: Why::Refused { .. } | Why::Failed, .. })
+}
+
+/// So many of something: `1 region`, `2 regions`.
+pub fn counted(number: u64, what: &str) -> impl fmt::Display {
+    let ending = if number == 1 { "" } else { "s" };
+    fmt::from_fn(move |f| write!(f, "{number} {what}{ending}"))
 }
 
 /// Devices, regions and decoders, and the verifier's result.
@@ -108,7 +123,9 @@ pub fn verifier(out: &mut dyn Write, room: &Room) {
     say(
         out,
         format_args!(
-            "verifier: {verdict}, {regions} regions, {locked} of {all} committed decoders locked"
+            "verifier: {verdict}, {}, {locked} of {} locked",
+            counted(regions as u64, "region"),
+            counted(all as u64, "committed decoder")
         ),
     );
     for finding in findings.list() {
@@ -126,7 +143,8 @@ pub fn probed(out: &mut dyn Write, room: &Room, wanted: Probe, as_found: bool) {
         say(
             out,
             format_args!(
-                "probe: memory answers at both ends of every way in {held} of {all} regions"
+                "probe: memory answers at both ends of every way in {held} of {}",
+                counted(all as u64, "region")
             ),
         );
     }
@@ -134,7 +152,8 @@ pub fn probed(out: &mut dyn Write, room: &Room, wanted: Probe, as_found: bool) {
         say(
             out,
             format_args!(
-                "probe: {read} of {all} regions are persistent, and were read and not written to"
+                "probe: {read} of {}: persistent, and read and not written to",
+                counted(all as u64, "region")
             ),
         );
     }
@@ -147,9 +166,9 @@ pub fn probed(out: &mut dyn Write, room: &Room, wanted: Probe, as_found: bool) {
         say(
             out,
             format_args!(
-                "probe: {} of {all} regions were not probed ({why}): that there is memory is what \
-             registers say",
-                count(Probed::No)
+                "probe: {} of {} not probed ({why}): that there is memory is what registers say",
+                count(Probed::No),
+                counted(all as u64, "region")
             ),
         );
     }
@@ -191,7 +210,7 @@ fn told(out: &mut dyn Write, room: &Room) -> usize {
         Note::PassThrough { .. } => false,
         // That is said as a loss.
         Note::NoSuchDevice { at } => !lost(&&missing(at)),
-        _ => true,
+        note => !is_loss(note),
     });
     for note in notes.clone() {
         say(out, format_args!("note: {}", note.text(tree)));

@@ -81,7 +81,7 @@ rows! {
     0x0107 PLATFORM_CEDT "CEDT: {rule:table}",
     0x0108 PLATFORM_RECORD "CEDT: {at}: {rule:cedt}",
     0x0109 PLATFORM_CAPACITY
-        "more than {expected} {detail|MCFG allocations|host bridges|windows}: give the library larger structures",
+        "more than {expected} {detail|MCFG allocation|host bridge|window}{expected|s||s}: give the library larger structures",
 
     // Discovery.
     // 0x0201 was the refusal of a machine with a CXL 1.1 host.
@@ -114,7 +114,7 @@ rows! {
     0x0213 DISCOVER_TARGET_COUNT
         "{at}: the HDM Decoder Capability at {expected:x} is {found:x8}: target count {detail} is not 1, 2, 4 or 8",
     0x0214 DISCOVER_DECODERS_PAST_END
-        "{at}: {found} HDM decoders at {detail:x3} pass the end of the 4 KiB range",
+        "{at}: {found} HDM decoder{found|s||s} at {detail:x3} pass the end of the 4 KiB range",
     0x0215 DISCOVER_SHARED_REGISTERS
         "{at}: its HDM decoders at {found:x} are those of another component",
     0x0216 DISCOVER_HDM_COUNT "{at}: HDM_Count is {found}, a CXL.mem device has 1 or 2",
@@ -134,7 +134,7 @@ rows! {
     0x021F DISCOVER_NO_ROOM
         "{at}: BAR {detail.0} needs {detail.1:power} and there is no such room from {expected:x} to {found:x}",
     0x0220 DISCOVER_WINDOW "{at}: {rule:window}",
-    0x0221 DISCOVER_CAPACITY "more than {expected} nodes: give the library a larger topology",
+    0x0221 DISCOVER_CAPACITY "more than {expected} node{expected|s||s}: give the library a larger topology",
     0x0222 DISCOVER_SILENT
         "{at} answered its Vendor ID, and then all-ones: {detail:register} at {expected:x3} cannot be that",
     0x0223 DISCOVER_NO_CAPACITY
@@ -189,7 +189,7 @@ rows! {
     0x030A PLAN_MEDIA_NOT_ALLOWED
         "{at}: window {found:x} does not allow {detail|volatile|persistent} memory",
     0x030B PLAN_COHERENCY_NOT_ALLOWED "{at}: window {found:x} does not allow {detail:coherency} memory",
-    0x030C PLAN_DECODERS_EXHAUSTED "{at}: all {found} decoders of {at:above} are taken",
+    0x030C PLAN_DECODERS_EXHAUSTED "{at}: {found|none of the decoders|the only usable decoder|all {found} usable decoders} of {at:above} {found|can be used|is taken|are taken}",
     0x030D PLAN_NO_DECODERS
         "{at}: {at:above} has no HDM decoders, and is no host bridge with a single port",
     0x030E PLAN_DPA_ORDER
@@ -206,11 +206,11 @@ rows! {
     0x0315 PLAN_PLACE_TAKEN
         "{at}: {expected:size} at offset {found:x} of window {at:window} reach beyond it or overlap another region",
     0x0316 PLAN_MULTIPLE_PORTS
-        "{at} has {found} ports; a guest may program the decoders only below a bridge with one (MultiplePorts)",
+        "{at} has {found} port{found|s||s}; a guest may program the decoders only below a bridge with one (MultiplePorts)",
     0x0317 PLAN_SWITCH_IN_PATH
         "{at} is behind a switch; a guest may program the decoders only where there is none (SwitchInPath)",
     0x0318 PLAN_BRIDGE_NOT_PASS_THROUGH
-        "{at} has {found} decoders of its own; a guest may program the decoders only below a pass-through bridge (BridgeNotPassThrough)",
+        "{at} has {found} decoder{found|s||s} of its own; a guest may program the decoders only below a pass-through bridge (BridgeNotPassThrough)",
     0x0319 PLAN_LINUX_REFUSES_BURNED_DECODERS
         "Linux gives up on a port with a committed decoder of size 0; burn spare decoders only with the specification as target",
     0x031A PLAN_BURN_WITHOUT_LOCK
@@ -219,8 +219,8 @@ rows! {
     0x031C PLAN_XOR "{at}: {rule:xor}",
     0x031D PLAN_DECODER "{at}: {rule:decode}",
     0x031E PLAN_CAPACITY
-        "more than {expected} {detail|regions|decoders|notes|nodes}: give the library larger structures",
-    0x031F PLAN_TARGET_COUNT "{at} interleaves {expected} ways and has {found} targets",
+        "more than {expected} {detail|region|decoder|note|node}{expected|s||s}: give the library larger structures",
+    0x031F PLAN_TARGET_COUNT "{at} interleaves {expected} way{expected|s||s} and has {found} target{found|s||s}",
     0x0320 PLAN_TARGET_TWICE "{at}: two of its targets are bridge {found}",
     0x0321 PLAN_DUPLICATE_BRIDGE "two host bridges have UID {at:uid}",
     0x0322 PLAN_SHARED_PORT "{at}: two components are linked to this port",
@@ -231,11 +231,11 @@ rows! {
     0x0325 PLAN_REQUEST_TO_GUEST
         "{at}: a region is asked for, and the guest programs the decoders; choose one",
     0x0326 PLAN_WAYS_OF_WINDOW
-        "{at} interleaves {expected} ways; a set of {found} is not that times 1, 2, 4 or 8 a level",
+        "{at} interleaves {expected} way{expected|s||s}; a set of {found} is not that times 1, 2, 4 or 8 a level",
     0x0327 PLAN_GRANULARITY_OF_WINDOW
         "{at} interleaves at {expected:size}; its sets cannot do so at {found:size}",
     0x0328 PLAN_TOO_FEW_MEMBERS
-        "{at}: {expected} ports with {detail|volatile|persistent} memory for the set are needed below bridge {found.1}, {found.0} found",
+        "{at}: {expected} port{expected|s||s} with {detail|volatile|persistent} memory for the set {expected|are|is|are} needed below bridge {found.1}, {found.0} found",
     0x0329 PLAN_LINUX_GRANULARITY
         "{at}: Linux would want a granularity of {found:size} at the level below, 16 KiB is the coarsest",
     0x032A PLAN_LINUX_THREE_WITH_PORTS
@@ -248,7 +248,7 @@ rows! {
     0x0331 PLAN_NO_WINDOW_FOR_SET
         "{at}: no window leads to the bridges of all {found} members of its set",
     0x0332 PLAN_MEMBERS_OF_WINDOW
-        "{at} interleaves {expected} ways; a set of {found} members is not that times 1, 2, 4, 8 or 16",
+        "{at} interleaves {expected} way{expected|s||s}; a set of {found} member{found|s||s} is not that times 1, 2, 4, 8 or 16",
     0x0333 PLAN_LINUX_HOLE
         "{at}: window {at:window} has {found:size} up to a hole; decoders of {expected:size} reach into it, and Linux finds no window for them",
     0x0334 PLAN_HPA_ORDER
@@ -291,15 +291,15 @@ rows! {
         "{at}: memory with back-invalidate needs a BI structure here",
     0x040D COMMIT_BACK_INVALIDATE_REFUSED "{at}: the BI commit was refused, status {found:x8}",
     0x040E COMMIT_BACK_INVALIDATE_TIMEOUT
-        "{at}: the BI commit has no result after {expected} us and {found} polls",
+        "{at}: the BI commit has no result after {expected} us and {found} poll{found|s||s}",
     0x040F COMMIT_REFUSED
         "{at}: the hardware refused the commit (Error Not Committed), control {found:x8}",
     0x0410 COMMIT_TIMEOUT
-        "{at}: the commit has no result after {expected} us and {found.1} polls, control {found.0:x8}{found.0:lost}",
+        "{at}: the commit has no result after {expected} us and {found.1} poll{found.1|s||s}, control {found.0:x8}{found.0:lost}",
     0x0411 COMMIT_COMMITTED_OTHERWISE
         "{at}: committed, but control reads {found:x8} instead of {expected:x8}{found:ones}",
     0x0412 COMMIT_CAPACITY
-        "the plan has {expected} decoders, and there is room for the fate of {found}: give the library larger structures",
+        "the plan has {expected} decoder{expected|s||s}, and there is room for the fate of {found}: give the library larger structures",
 
     // Verification.
     0x0501 VERIFY_SILENT
@@ -333,7 +333,7 @@ rows! {
     0x0512 VERIFY_COMPOSE "{at}: {rule:compose}",
     0x0513 VERIFY_SWITCHES_INTERLEAVE
         "{at}: a second switch level interleaves on this path",
-    0x0514 VERIFY_MEMBERS "{at}: the set has {found} of {expected} members",
+    0x0514 VERIFY_MEMBERS "{at}: the set has {found} of {expected} member{expected|s||s}",
     0x0515 VERIFY_UNLOCKED_ON_PATH
         "{at}: not locked, HDM Decoder Control is {found:x8} (UnlockedOnPath)",
     0x0516 VERIFY_DECODERS_DISABLED
@@ -348,7 +348,7 @@ rows! {
         "{at}: {detail:register} is {found:x8}, planned {expected:x8}",
     0x051D VERIFY_NOT_IN_PLAN "{at}: committed, and not in the plan",
     0x051E VERIFY_CAPACITY
-        "more than {expected} decoders are committed: give the library larger structures",
+        "more than {expected} decoder{expected|s are| is|s are} committed: give the library larger structures",
     0x051F VERIFY_PASS_THROUGH
         "{at} is a pass-through without decoders, nothing to lock there; Linux refuses regions behind it (\"failed to find decoder mapping\")",
     0x0520 VERIFY_UNUSED
@@ -411,11 +411,11 @@ rows! {
     0x0905 PROBE_UNEVEN
         "region {span} is not made of two or more stripes of {detail:granules} bytes",
     0x0906 PROBE_CAPACITY
-        "the regions have more than {expected} ways: give the library larger structures",
+        "the regions have more than {expected} way{expected|s||s}: give the library larger structures",
 
     // Putting back what a record has.
     0x0A01 RESTORE_CAPACITY
-        "the record has {expected} components, and there is room for the outcome of {found}: give the library a larger list",
+        "the record has {expected} component{expected|s||s}, and there is room for the outcome of {found}: give the library a larger list",
     0x0A02 RESTORE_NO_COMPONENTS
         "the hand-off record names no component, as one of version 1: there is nothing to restore from",
     0x0A03 RESTORE_NOT_DECODED "{at}: configuration space does not decode {found:bus}",

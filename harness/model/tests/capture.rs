@@ -324,7 +324,7 @@ fn what_is_broken_is_named_with_line_and_column() {
 /// What our image prints: a bridge and, below its port 0, a device.
 const IMAGE: &str = "\
 cxl firmware at ring 0
-verifier: ok, 1 regions, 2 of 2 committed decoders locked
+verifier: ok, 1 region, 2 of 2 committed decoders locked
 dump begin cedt 0x1e6000 0x6c
 dump 0x0000: 434544546c00000001f541434d452020424f41524420372001000000 41434d45
 dump end cedt

@@ -52,7 +52,9 @@ pub(super) fn findings(list: &[Finding], refused: bool) -> Markup {
                             td {
                                 @match (finding.failure, finding.moot) {
                                     (true, false) => span.tag.bad { "✕ failure" },
-                                    (true, true) => span.tag { "follows from the refusal" },
+                                    (true, true) => span.tag {
+                                        "follows from " (if refused { "the refusal" } else { "a loss" })
+                                    },
                                     _ => span.tag { "note" },
                                 }
                             }

@@ -5,10 +5,15 @@
 //! without end (a record with ten thousand decoders): of the failures of each witness, and of its notes,
 //! the first ones are kept, [`MOST_BYTES`] of sentences, and one more says how many there were besides.
 
+use std::iter::successors;
+
 use cxl_firmware::Error;
-use cxl_firmware::error::Place;
-use cxl_firmware::handoff::Handoff;
+use cxl_firmware::committed::Fate;
+use cxl_firmware::error::{Code, Place};
+use cxl_firmware::handoff::{Handoff, HandoffDecoder};
 use cxl_firmware::outcome::{ComponentOutcome, Outcome};
+use cxl_firmware::topology::Path;
+use cxl_regs::{Hpa, Span};
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
@@ -58,7 +63,7 @@ pub struct Finding {
     pub witness: Witness,
     /// One sentence.
     pub message: String,
-    /// A failure that follows from what the report says already, such as a refusal.
+    /// A failure that follows from what the report says already, such as a refusal or a loss.
     #[serde(skip)]
     pub moot: bool,
     /// What it is called where names have to be the same whatever a guest did or said.
@@ -171,6 +176,12 @@ impl Findings {
         add(&mut self.list, Finding::failure(witness, self.moment.clone(), message));
     }
 
+    /// A failure, and whether it follows from another one.
+    pub(super) fn add(&mut self, witness: Witness, message: impl Into<String>, moot: bool) {
+        let found = Finding::failure(witness, self.moment.clone(), message);
+        add(&mut self.list, Finding { moot, ..found });
+    }
+
     pub(super) fn note(&mut self, witness: Witness, message: impl Into<String>) {
         add(&mut self.list, Finding::note(witness, self.moment.clone(), message));
     }
@@ -186,7 +197,7 @@ impl Findings {
             }
             let message = format!("{LOST}{error}");
             let found = Finding::failure(Witness::Record, self.moment.clone(), message);
-            self.numbered(&error, found);
+            self.numbered(&error, Finding { moot: follows(&error, record), ..found });
         }
     }
 
@@ -210,10 +221,46 @@ impl Findings {
             (known.code, known.at) == (found.code, found.at)
                 && (is_others || known.message == found.message)
         };
-        if !found.failure || !self.list.iter().any(|known| known.counts() && same(known)) {
+        let is_told = |known: &Finding| known.counts() || known.failure && found.moot;
+        if !found.failure || !self.list.iter().any(|known| is_told(known) && same(known)) {
             add(&mut self.list, found);
         }
     }
+}
+
+/// The addresses that an error is about which says of a decoder, or of a set, that another decoder is not as
+/// it would have to be: it never comes alone where that one was lost.
+fn missed(error: &Error) -> Option<Span> {
+    match error.code {
+        Code::VERIFY_NOT_CLAIMED | Code::VERIFY_LEADS_NOWHERE => {
+            Span::new(Hpa(error.expected), error.found).ok()
+        }
+        Code::VERIFY_MEMBERS => error.at.span(),
+        _ => None,
+    }
+}
+
+/// Whether a loss follows from another one of the record: the decoder that it misses is stranded, and what
+/// became of that is told by an error of its own.
+fn follows(error: &Error, record: &Handoff<'_>) -> bool {
+    let Some(range) = missed(error) else { return false };
+    let is_missed = |decoder: &HandoffDecoder| {
+        let claims = Span::new(Hpa(decoder.image.base()), decoder.image.size());
+        decoder.fate == Fate::Stranded && claims.is_ok_and(|span| span.overlaps(range))
+    };
+    let is_about = |cause: &Error, decoder: &HandoffDecoder| {
+        let above = |path: &Path| path.split_last().map(|(_, above)| above);
+        match cause.at.decoder() {
+            Some(_) => cause.at == decoder.place.into(),
+            None => successors(Some(decoder.place.at), above).any(|path| cause.at.names(&path)),
+        }
+    };
+    record.outcomes().any(|it| match it.outcome {
+        Outcome::Broken(cause) if cause.is_failure() && missed(&cause).is_none() => {
+            record.decoders().any(|decoder| is_missed(&decoder) && is_about(&cause, &decoder))
+        }
+        _ => false,
+    })
 }
 
 fn in_words<S: Serializer>(moment: &Moment, to: S) -> Result<S::Ok, S::Error> {

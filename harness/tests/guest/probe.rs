@@ -78,12 +78,13 @@ pub(crate) fn trials() -> Vec<Trial> {
         let record = handoff::read(ran.run.first.record()).unwrap();
         assert!(record.regions().all(|region| region.probed == Probed::No));
         assert_eq!(record.regions().count(), 2);
-        let said = "probe: 2 of 2 regions were not probed (no-probe)";
+        let said = "probe: 2 of 2 regions not probed (no-probe)";
         assert!(ran.console().contains(said), "{}", ran.console());
         let library = ran.run.first.handed.as_ref().unwrap().library;
         assert_eq!((library.memory_reads, library.memory_writes), (0, 0));
     });
     trials.push(unasked);
+    trials.push(claim("what_best_effort_lost_is_all_that_a_guest_tells", what_is_lost_is_told));
     trials
 }
 
@@ -119,6 +120,35 @@ fn kept(machine: &Machine) {
             assert!(media.read(Dpa(dpa), &mut found));
             assert_eq!(found, [0; 8], "{device} {dpa:#x}");
         }
+    }
+}
+
+/// A loss is one failure in a guest as it is directly, whichever line of the console comes last, and whatever
+/// the machine's own fault made of the accesses.
+fn what_is_lost_is_told() {
+    let no_place = r#"
+        bridge = [{ uid = 16 }]
+        port = [{ below = "hb0" }]
+        device = [{ below = "port0", volatile = "256MiB", persistent = "256MiB" }]
+        window = [{ targets = ["hb0"], size = "1GiB", restrictions = ["host-only", "volatile"] }]
+    "#;
+    let unrouted = format!("{DEEP}\nfault = [{{ at = \"near\", kind = \"unrouted\" }}]\n");
+    for (text, words) in [
+        (no_place, "256 MiB of mem0's persistent memory is lost: it has no place"),
+        (unrouted.as_str(), "lost: 0x1"),
+    ] {
+        let text = format!("policy.on_failure = \"best-effort\"\n{text}");
+        let scenario = Scenario::parse(&text, "lost").unwrap();
+        let ran = crate::run(&scenario, &options());
+        let failures = Report::of_guest(&ran.machine, &ran.run).facts.failures();
+        let [failure] = failures.as_slice() else { panic!("{failures:#?}\n{}", ran.console()) };
+        assert!(failure.contains(words), "{failure}");
+        let mut direct = Machine::new(&scenario);
+        let done = run::direct(&mut direct);
+        assert_eq!(Report::of_direct(&direct, &done).facts.failures(), failures);
+        let said = ran.console();
+        let lost = said.lines().filter(|line| line.starts_with("lost: ")).count();
+        assert_eq!(lost, 1, "{said}");
     }
 }
 

@@ -18,6 +18,7 @@ use heapless::Vec;
 use super::{Checks, count, memory};
 use crate::hw::Hardware;
 use crate::port::Console;
+use crate::report::counted;
 use crate::{Room, report};
 
 /// Regions and decoders of the machines that this is for.
@@ -71,7 +72,7 @@ pub(super) fn later(
     memory::touch(hw, room, checks);
     // Last: what is said last is quoted.
     if let Extent::Less { lost } = extent {
-        checks.refuse(format_args!("add: {lost} components are lost"));
+        checks.refuse(format_args!("add: {} lost", counted(lost.into(), "component")));
     }
     news().for_each(|error| checks.refuse(format_args!("add: {}: {error}", error.phase())));
 }

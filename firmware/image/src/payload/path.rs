@@ -31,7 +31,7 @@ impl RegionPath {
         let region = room.committed.regions.last()?;
         let mut decoders = Vec::new();
         for entry in &room.committed.decoders {
-            if entry.decoder.is_some_and(|decoder| decoder.span == region.span) {
+            if entry.decoder.is_some_and(|decoder| decoder.span.contains_span(region.span)) {
                 let hdm = room.topology.tree().get(entry.node)?.hdm?;
                 let registers = DecoderRegisters::new(hdm.block, entry.index);
                 decoders.push((registers, entry.image)).ok()?;

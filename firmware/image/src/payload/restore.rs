@@ -19,6 +19,7 @@ use cxl_regs::hdm::DecoderImage;
 
 use super::{Checks, memory};
 use crate::hw::Hardware;
+use crate::report::counted;
 use crate::{Room, say};
 
 /// Components of the machines that this is for.
@@ -55,13 +56,14 @@ pub(super) fn again(
     let result = restore(hw, &mut clock, platform.ecam, &record, Pci::Library, outcomes.list());
     match result {
         Ok(Extent::Whole) => {
-            say(format_args!("restore: {devices} devices are back after a reset of their buses"));
+            let devices = counted(devices, "device");
+            say(format_args!("restore: {devices} back after a reset of their buses"));
         }
         Ok(Extent::Less { lost }) => {
             for error in outcomes.items().iter().filter_map(|found| found.outcome.error()) {
                 say(format_args!("lost: {error}"));
             }
-            checks.refuse(format_args!("restore: {lost} components are lost"));
+            checks.refuse(format_args!("restore: {} lost", counted(lost.into(), "component")));
         }
         Err(error) => return checks.refuse(format_args!("restore: {error}")),
     }
