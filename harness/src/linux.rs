@@ -164,10 +164,11 @@ pub(crate) fn kernel_of(variable: &'static str) -> Result<Option<Found>, Missing
 /// The kernel that [`kernel`] finds, if it is older than a release; else the newest in `/boot` that is,
 /// if there is one.
 pub(crate) fn kernel_before(release: [u64; 2]) -> Result<Found, Missing> {
-    match kernel() {
-        Ok(found) if is_before(&found.1, release) => Ok(found),
-        other => newest(Some(release)).map_or(other, Ok),
+    let found = kernel()?;
+    if is_before(&found.1, release) {
+        return Ok(found);
     }
+    Ok(newest(Some(release)).unwrap_or(found))
 }
 
 /// The kernel that `LINUX_KERNEL` names, or the newest in `/boot` that has modules.

@@ -1053,6 +1053,11 @@ fn kernels_from_6_15_on_warn_of_what_a_decoder_skips_and_go_on() {
         let refused = findings(&input, Some("7.3")).iter().any(Finding::refused);
         assert!(!refused);
     }
+    // The rest of the volatile partition has nothing behind it there; what decoder 2 skips has.
+    let found = findings(&good("dpa-skip"), Some("7.3"));
+    let lost = found.iter().filter(|f| f.rule == Rule::SkippedMemory).map(|f| f.lost.as_str());
+    let free: Vec<_> = lost.map(|lost| lost.contains("counts as free")).collect();
+    assert_eq!(free, [true, false], "{found:#?}");
 }
 
 #[test]

@@ -552,9 +552,11 @@ fn missing() {
         assert!(complaints.contains("expected a program for x86-64 Linux"), "{complaints}");
     }
     // A kernel that a variable names and that is not there is no other one.
-    let mut command = program::command(&["nested", "--", "boot", "default"]);
-    command.env("NESTED_KERNEL", folder.name("vmlinuz-6.12"));
-    let (output, complaints, code) = program::ran(&mut command);
-    assert_eq!((output.as_str(), code), ("", 125), "{complaints}");
-    assert!(complaints.contains("NESTED_KERNEL=/"), "{complaints}");
+    for variable in ["NESTED_KERNEL", "LINUX_KERNEL"] {
+        let mut command = program::command(&["nested", "--", "boot", "default"]);
+        command.env_remove("NESTED_KERNEL").env(variable, folder.name("vmlinuz-6.12"));
+        let (output, complaints, code) = program::ran(&mut command);
+        assert_eq!((output.as_str(), code), ("", 125), "{complaints}");
+        assert!(complaints.contains(&format!("{variable}=/")), "{complaints}");
+    }
 }

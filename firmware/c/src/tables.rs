@@ -211,21 +211,22 @@ pub unsafe extern "C" fn cxl_describe(
         // SAFETY: the contract of C.
         let identity = unsafe { identity(made_by) }?;
         let (mut extent, enough) = (before, enough(&body.platform.platform()));
+        let make = |bytes: &mut [u8]| {
+            let mut made = 0;
+            let work = |parts: Parts<'_>| {
+                let Parts { mut machine, platform, policy, work, done, .. } = parts;
+                let (clock, hw) = (&mut { machine }, &mut machine);
+                let (cedt, now) =
+                    describe(hw, clock, &platform, &policy, work, before, identity, bytes)?;
+                (made, done.extent) = (cedt.len(), Some(now));
+                Ok(now)
+            };
+            // SAFETY: the contract of C.
+            extent = unsafe { phase.run(body, hardware, work) }?;
+            Ok(made)
+        };
         // SAFETY: the contract of C.
-        unsafe {
-            write(buffer, size, length, enough, |bytes| {
-                let mut made = 0;
-                extent = phase.run(body, hardware, |parts| {
-                    let Parts { mut machine, platform, policy, work, done, .. } = parts;
-                    let (clock, hw) = (&mut { machine }, &mut machine);
-                    let (cedt, now) =
-                        describe(hw, clock, &platform, &policy, work, before, identity, bytes)?;
-                    (made, done.extent) = (cedt.len(), Some(now));
-                    Ok(now)
-                })?;
-                Ok(made)
-            })?;
-        }
+        unsafe { write(buffer, size, length, enough, make) }?;
         Ok(status_of(extent))
     };
     // SAFETY: the contract of C.

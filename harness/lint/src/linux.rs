@@ -853,7 +853,14 @@ impl<'i> System<'i> {
             if !forgotten.is_empty() {
                 let component = self.input.devices.get(index).map_or("", |device| &device.name);
                 let found = format!("it skips device memory {}", AddressRange::of(next, skip));
-                let lost = "nothing: Linux warns of a mistake of its own";
+                // Linux gives out what lies behind the last decoder of a partition.
+                let tail = self.is_tail(index, next, dpa);
+                let lost = if tail {
+                    "the end of a partition counts as free, and no later decoder can reach it: a \
+                     region made of it has other bytes behind it"
+                } else {
+                    "nothing but the warning, as the decoder's own memory lies behind it"
+                };
                 let rule = Rule::SkippedMemory;
                 let finding = Finding::new(Severity::Note, rule, component, found, lost);
                 let finding = Finding { messages: forgotten, ..finding };
@@ -893,6 +900,13 @@ impl<'i> System<'i> {
                 Message::new(Level::Warning, ("", ""), text)
             })
             .collect()
+    }
+
+    /// Whether what a decoder skips from an address on is the end of a partition that its own memory is not in.
+    fn is_tail(&self, index: usize, skipped: u64, dpa: Option<AddressRange>) -> bool {
+        let capacity = self.input.devices.get(index).and_then(|device| device.capacity);
+        let of = |address: u64| capacity.map(|(volatile, _)| address < volatile);
+        dpa.is_some_and(|dpa| of(skipped) != of(dpa.start))
     }
 
     /// Takes device memory for a decoder (`__cxl_dpa_reserve`).

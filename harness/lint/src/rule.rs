@@ -176,8 +176,8 @@ rules! {
         "A decoder's device memory lies behind that of the decoders below it, inside one partition of the device."
         => "correct size, ways and DPA skip: DPA base = skip + everything the lower decoders took",
     SkippedMemory "skipped-memory"
-        "What a decoder skips of its device's memory is kept from other decoders. Kernels 6.15 to 7.3 give it back instead of taking it, as the decoder has no name yet, and warn that it is nobody's."
-        => "nothing: the warning is the kernel's own mistake, and no later decoder is given that memory",
+        "What a decoder skips of its device's memory is kept from other decoders. Kernels 6.15 to 7.3 give it back instead of taking it, as a decoder that firmware set up has no name yet, and warn that nobody had it."
+        => "nothing for the warning, a mistake of the kernel's own; make no region of what counts as free by it",
     NoWindow "no-window"
         "A device decoder's range lies inside one window of the CEDT."
         => "move the decoder into a window, or publish the window",
