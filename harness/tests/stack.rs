@@ -34,7 +34,7 @@ type Bound = (usize, usize);
 const BOUNDS: [(&str, Bound, Bound); 11] = [
     ("Tables::from_acpi", (24, 104), (24, 104)),
     ("discover", (8, 32), (8, 32)),
-    ("plan", (6, 30), (6, 30)),
+    ("plan", (7, 30), (7, 30)),
     ("commit", (3, 24), (3, 24)),
     ("verify_plan", (4, 28), (4, 28)),
     ("probe", (4, 16), (4, 16)),
