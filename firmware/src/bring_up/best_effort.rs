@@ -6,9 +6,11 @@
 //! 3. Lock what a whole round was content with (`commit::lock`), and look at it once more.
 //! 4. What a lock cost that failed in another member of its set has another chance, beside what is in use.
 //!
-//! **Invariant**: each round takes a node out, or some decoders of one, so a pass has no more rounds than
-//! there are nodes and decoders; and each further pass follows a lock that cost something for good, so there
-//! are no more of these than nodes. Nothing is locked before a round has passed.
+//! **Invariant**: each round takes a node out, or some decoders of one. What the plan had no room for is asked
+//! again after every other failure, so a pass has no more rounds than there are nodes and decoders, times the
+//! nodes; only the plan is made in those that are more, which touches no register. Each further pass follows a
+//! lock that cost something for good, so there are no more of these than nodes. Nothing is locked before a
+//! round has passed.
 
 use core::iter::successors;
 
