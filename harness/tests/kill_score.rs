@@ -36,7 +36,7 @@ targets = ["hb0"]
 size = "2GiB"
 "#;
 
-/// The same with its spare decoders locked at size 0.
+/// The same without persistent memory, and with its spare decoders locked at size 0.
 const BURNT: &str = concat!(
     "[policy]\nburn_spares = true\ntarget = \"specification\"\n",
     r#"

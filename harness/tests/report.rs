@@ -439,39 +439,20 @@ fn memory_without_a_place_is_lost_and_its_refusal_is_told() {
     }
     // Also where something else failed, so that the plan of the whole machine is not what was done.
     let beside = r#"
-        [[bridge]]
-        uid = 32
-        [[port]]
-        below = "hb1"
-        [[device]]
-        below = "port1"
-        volatile = "1GiB"
-        [[window]]
-        targets = ["hb1"]
-        size = "1GiB"
-        [[fault]]
-        at = "mem1"
-        kind = "commit-error"
+        policy = { on_failure = "best-effort" }
+        bridge = [{ uid = 16 }, { uid = 32 }]
+        port = [{ below = "hb0" }, { below = "hb1" }]
+        device = [
+            { below = "port0", volatile = "1GiB", persistent = "1GiB" },
+            { below = "port1", volatile = "1GiB" },
+        ]
+        window = [
+            { targets = ["hb0"], size = "4GiB", restrictions = ["host-only", "volatile"] },
+            { targets = ["hb1"], size = "1GiB" },
+        ]
+        fault = [{ at = "mem1", kind = "commit-error" }]
     "#;
-    let sound = NO_PLACE.replace("bridge = [{ uid = 16 }]", "")
-        .replace("port = [{ below = \"hb0\" }]", "")
-        .replace("device = [{ below = \"port0\", volatile = \"1GiB\", persistent = \"1GiB\" }]", "")
-        .replace("window = [{ targets = [\"hb0\"], size = \"4GiB\", restrictions = [\"host-only\", \"volatile\"] }]", "");
-    let first = r#"
-        [[bridge]]
-        uid = 16
-        [[port]]
-        below = "hb0"
-        [[device]]
-        below = "port0"
-        volatile = "1GiB"
-        persistent = "1GiB"
-        [[window]]
-        targets = ["hb0"]
-        size = "4GiB"
-        restrictions = ["host-only", "volatile"]
-    "#;
-    let (failures, _) = told(&format!("{sound}{first}{beside}"));
+    let (failures, _) = told(beside);
     assert_eq!(failures.len(), 2, "{failures:#?}");
     assert!(failures.iter().any(|failure| failure == lost), "{failures:#?}");
 }
