@@ -8,6 +8,7 @@
 mod program;
 mod trial;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     let trials = [
         claim("iasl_reads_every_table_of_every_built_in", reads),
         claim("the_dsdt_compiles_again", compiles),
+        claim("the_mcfg_has_the_buses_of_root_buses_and_no_others", buses),
         claim("a_broken_dsdt_is_not_taken", broken),
     ];
     trial::run(trials.into_iter().map(|trial| unless(lack(), trial)).collect())
@@ -97,6 +99,42 @@ fn compiles() {
         let (done, words) = iasl(&folder, &["-p", "again", "dsdt.dsl"]);
         assert!(done && words.contains("0 Errors, 0 Warnings"), "{}: {words}", found.name);
         assert!(Path::new(&folder.path("again.aml")).is_file());
+    }
+}
+
+/// As iasl reads the MCFG: every bus of a bridge and the disk's, each once, and none besides.
+fn buses() {
+    for found in builtins() {
+        let scenario = Scenario::built_in(found.name).unwrap();
+        let machine = Machine::new(&scenario);
+        let mut expected = BTreeSet::new();
+        for (bridge, place) in scenario.bridges.iter().zip(&machine.map().bridges) {
+            expected.extend((place.first_bus..=place.last_bus).map(|bus| (bridge.segment, bus)));
+        }
+        let disk = RootBus::free(&scenario, machine.map()).unwrap();
+        assert!(expected.insert((disk.segment, disk.bus)));
+        let folder = Folder::new();
+        let all = tables(found.name);
+        let (_, mcfg) = all.iter().find(|(signature, _)| signature == "MCFG").unwrap();
+        fs::write(folder.path("mcfg.aml"), mcfg).unwrap();
+        assert!(iasl(&folder, &["-d", "mcfg.aml"]).0);
+        let text = fs::read_to_string(folder.path("mcfg.dsl")).unwrap();
+        let numbers = |what: &str| -> Vec<u16> {
+            let lines = text.lines().filter(|line| line.contains(what));
+            let values = lines.map(|line| line.rsplit_once(" : ").unwrap().1.trim());
+            values.map(|value| u16::from_str_radix(value, 16).unwrap()).collect()
+        };
+        let (first, last) = (numbers("Start Bus Number"), numbers("End Bus Number"));
+        let segments = numbers("Segment Group Number");
+        assert_eq!([first.len(), last.len()], [segments.len(); 2], "{}:\n{text}", found.name);
+        let mut seen = BTreeSet::new();
+        for ((segment, first), last) in segments.into_iter().zip(first).zip(last) {
+            for bus in first..=last {
+                let bus = (segment, u8::try_from(bus).unwrap());
+                assert!(seen.insert(bus), "{}: {bus:?} twice\n{text}", found.name);
+            }
+        }
+        assert_eq!(seen, expected, "{}:\n{text}", found.name);
     }
 }
 

@@ -5,19 +5,21 @@
 //! sleep. Each CXL host bridge is a root bus, ACPI0016, with the buses and the BARs that the address
 //! map gives it; ACPI0017 tells that there is a CEDT (CXL r3.1 section 9.18).
 //!
-//! **Invariant**: CEDT and MCFG are byte for byte those that other images find; nothing here is made
-//! of what firmware programmed.
+//! **Invariant**: the CEDT is byte for byte the one that other images find, or what firmware made of it;
+//! nothing else here is made of what firmware programmed.
 
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace as Space, GAS};
 use acpi_tables::madt::{
     EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic,
 };
+use acpi_tables::mcfg::MCFG;
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::srat::MemoryAffinity;
 use acpi_tables::xsdt::XSDT;
 use acpi_tables::{Aml, aml};
+use cxl_firmware::acpi::MAX_ECAM;
 use cxl_regs::config::CONFIG_SIZE;
 use cxl_regs::{Hpa, Span};
 
@@ -102,7 +104,8 @@ pub fn tables(scenario: &Scenario, map: &AddressMap, base: u64, extras: &Extras<
         encoded(&madt()),
         encoded(&srat(map, scenario, !extras.firmware_first)),
     );
-    for table in [&fadt, &madt, &srat, plain.table(&plain.mcfg)] {
+    let mcfg = encoded(&mcfg(scenario, map, extras.disk));
+    for table in [&fadt, &madt, &srat, &mcfg] {
         xsdt.add_entry(put(table));
     }
     xsdt.add_entry(put(extras.cedt.unwrap_or(plain.table(&plain.cedt))));
@@ -143,6 +146,44 @@ fn madt() -> MADT {
     madt.add_structure(ProcessorLocalApic::new(0, 0, EnabledStatus::Enabled));
     madt.add_structure(IoApic::new(1, IO_APIC, 0));
     madt
+}
+
+/// Configuration space of the buses that some root bus has, and of no others: Linux asks each bus up to
+/// the last one that is told here for 32 devices, and every one of those reads would leave the guest.
+fn mcfg(scenario: &Scenario, map: &AddressMap, disk: Option<RootBus>) -> MCFG {
+    let mut runs: Vec<_> = scenario
+        .bridges
+        .iter()
+        .zip(&map.bridges)
+        .map(|(bridge, place)| (bridge.segment, place.first_bus, place.last_bus))
+        .chain(disk.map(|root| (root.segment, root.bus, root.bus)))
+        .collect();
+    runs.sort_unstable();
+    // Runs that meet are one, and all of a segment where there are more than firmware takes.
+    let joined = |near: u16| {
+        let mut joined: Vec<(u16, u8, u8)> = Vec::new();
+        for &(segment, first, last) in &runs {
+            match joined.last_mut() {
+                Some((of, _, end))
+                    if *of == segment && u16::from(first) <= u16::from(*end) + near =>
+                {
+                    *end = last.max(*end);
+                }
+                _ => joined.push((segment, first, last)),
+            }
+        }
+        joined
+    };
+    let meeting = joined(1);
+    let spans = if meeting.len() > MAX_ECAM { joined(u8::MAX.into()) } else { meeting };
+    let mut mcfg = MCFG::new(OEM, OEM_TABLE, 1);
+    for (segment, first, last) in spans {
+        // What a base tells is where bus 0 is, or would be.
+        if let Some((_, ecam)) = map.ecam.iter().find(|(of, _)| *of == segment) {
+            mcfg.add_ecam(ecam.base().0, segment, first, last);
+        }
+    }
+    mcfg
 }
 
 /// RAM and the processor in one proximity domain, each window in one of its own: without that Linux
