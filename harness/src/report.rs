@@ -31,6 +31,7 @@ use cxl_firmware::Error;
 use cxl_firmware::committed::Fate;
 use cxl_firmware::handoff;
 use cxl_firmware::mmio::{Clock, Mmio};
+use cxl_image::words::Words;
 
 use crate::attack;
 use crate::kvm::End;
@@ -43,7 +44,7 @@ use cxl_model::fabric::Fabric;
 use cxl_model::layout::AddressMap;
 use cxl_model::machine::Machine;
 use cxl_model::mapping::{self, Reach, ReasonText};
-use cxl_model::scenario::{PathPolicy, Scenario};
+use cxl_model::scenario::Scenario;
 use cxl_model::trace::{self, Count};
 use cxl_model::words::counted;
 use findings::Findings;
@@ -133,6 +134,8 @@ pub struct RunRecord<'a> {
     pub foreign: bool,
     /// The firmware was stopped on its way: what it has not done yet is no failure of its own.
     pub unfinished: bool,
+    /// What it was asked for, where it has a command line; else what the scenario says.
+    pub asked: Option<&'a Words>,
 }
 
 /// A machine of any make, as a report wants it.
@@ -490,8 +493,7 @@ impl Report {
             );
             facts.fail(Finding::note(Witness::Registers, moment.clone(), message));
         }
-        let path = scenario.policy.path;
-        let asked = !matches!(path, PathPolicy::GuestPrograms | PathPolicy::Describe);
+        let asked = opinion::wants_memory(machine, left.asked);
         let done = left.refusal.is_none() && !left.foreign && !left.unfinished;
         if asked && done && facts.regions.is_empty() {
             let message = "no region was made: the machine has no CXL memory to map";
@@ -596,6 +598,7 @@ impl Report {
         report
     }
 }
+            asked: None,
 
 impl Mapping {
     fn of(fabric: &Fabric, mapping: &mapping::Mapping) -> Self {

@@ -258,6 +258,7 @@ fn a_table_of_another_machine_is_a_failure() {
 fn bytes_from_elsewhere_make_the_same_facts_as_a_direct_run() {
     let (machine, done) = booted(UNLOCKED);
     let direct = Report::of_direct(&machine, &done);
+        asked: None,
     let traffic = machine.traffic().clone();
     // As a guest leaves them: copies in memory, the record with other bytes behind it.
     let mut memory = done.handoff.clone();
@@ -297,6 +298,7 @@ fn a_request_that_cannot_be_expressed_is_refused_by_name() {
     assert_eq!(machine.traffic(), &Traffic::default());
 }
 
+        asked: None,
 /// `bridges` bridges in two segments with `ports` devices each, and a window a bridge.
 fn large(bridges: u32, ports: u32) -> String {
     let mut text = String::new();

@@ -589,6 +589,7 @@ impl Report {
             traffic,
             foreign,
             unfinished: first.handed.is_none() && !matches!(run.last().end, End::Exit(_)),
+            asked: run.asked.as_ref(),
         };
         let mut report = Self::at(&then.machine, &left, moment);
         let facts = &mut report.facts;
@@ -837,11 +838,11 @@ fn slot_calls(run: &GuestRun) -> Kept<String, MOST_CALLS> {
 
 /// A line of a console that may hold anything: its first columns, without controls.
 fn shown(line: &str) -> String {
-    let clean = line.trim_end().chars().map(|c| if c.is_control() { '.' } else { c });
     cut(line, CONSOLE_COLUMNS)
 }
 
 fn cut(line: &str, most: usize) -> String {
+    let clean = line.trim_end().chars().map(|c| if c.is_control() { '.' } else { c });
     clean.take(most).collect()
 }
 
