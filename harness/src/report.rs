@@ -457,7 +457,8 @@ impl Report {
         let mut copy = machine.frozen();
         let mut clock = copy.clock();
         let mut report = Self::seen_at(&seen, &mut copy, &mut clock, left, moment.clone());
-        let locks = Locks::of(machine);
+        // What the verifier found may be what its look did: a lock that goes when it is read is none.
+        let locks = Locks::of(&copy);
         let facts = &mut report.facts;
         for message in opinion::decode(machine, &facts.regions) {
             facts.fail(Finding::failure(Witness::Memory, moment.clone(), message));
@@ -499,7 +500,7 @@ impl Report {
             let message = "no region was made: the machine has no CXL memory to map";
             facts.fail(Finding::failure(Witness::Registers, moment, message));
         }
-        facts.seen.sealed_by(machine);
+        facts.seen.sealed_by(&copy);
         facts.locks = Some(locks);
         report
     }
