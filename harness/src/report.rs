@@ -419,6 +419,11 @@ impl Facts {
         counting.map(Finding::sentence).collect()
     }
 
+    /// Whether all that makes the run a bad one is what the firmware had to give up.
+    pub fn only_lost(&self) -> bool {
+        self.findings.iter().filter(|finding| finding.counts()).all(Finding::is_loss)
+    }
+
     /// Adds what firmware had to give up by a record that is another than the one that was looked at.
     fn lost_by(&mut self, record: &[u8]) {
         let Ok(record) = handoff::read(record) else { return };
@@ -593,13 +598,13 @@ impl Report {
             traffic: machine.traffic(),
             foreign: false,
             unfinished: false,
+            asked: None,
         };
         let mut report = Self::of(machine, &left);
         report.facts.handed_over(machine, &done.passed_wrong);
         report
     }
 }
-            asked: None,
 
 impl Mapping {
     fn of(fabric: &Fabric, mapping: &mapping::Mapping) -> Self {
