@@ -29,6 +29,7 @@ pub use program::ProgramError;
 use crate::linux::initramfs::{self, Entry, InitramfsError, PLAIN, PROGRAM};
 use crate::linux::{self, Missing};
 use crate::qemu::command::escaped;
+use crate::qemu::files::{self, Files};
 use crate::qemu::process::{self, Process, ProcessError};
 use streams::{Event, Streams};
 
@@ -299,7 +300,7 @@ pub fn run(
 ) -> Result<Ended, NestedError> {
     let directory = tempfile::tempdir().map_err(NestedError::File)?;
     let at = |name: &str| directory.path().join(name);
-    let qemu = options.qemu.then(process::files).transpose().map_err(NestedError::Qemu)?;
+    let qemu = options.qemu.then(files::files).transpose().map_err(NestedError::Qemu)?;
     let (entries, roots) = entries(options, qemu.as_ref())?;
     let end = streams::mark().map_err(NestedError::File)?;
     let mut variables = Vec::new();
@@ -307,8 +308,8 @@ pub fn run(
     if let Some(kernel) = std::env::var_os(linux::KERNEL).filter(|_| options.linux) {
         variables.push((linux::KERNEL, kernel));
     }
-    if let Some((program, _)) = &qemu {
-        variables.push((process::QEMU, program.clone().into_os_string()));
+    if let Some(qemu) = &qemu {
+        variables.push((process::QEMU, qemu.program.clone().into_os_string()));
     }
     let line = command(options, &variables, entries.directory());
     let archive = archive(options, entries, line, &roots, &end)?;
@@ -403,20 +404,38 @@ fn wait(
 /// back.
 fn entries(
     options: &Options<'_>,
-    qemu: Option<&(PathBuf, Vec<PathBuf>)>,
+    qemu: Option<&Files>,
 ) -> Result<(baggage::Baggage, Vec<baggage::Root>), NestedError> {
     // Memory holds the archive, what is unpacked of it, and the command.
     let most = options.memory << 20 >> 2;
     let mut baggage = baggage::Baggage::new(most).map_err(NestedError::Baggage)?;
     let mut known = Vec::new();
-    for program in std::iter::once(&options.program).chain(qemu.map(|(program, _)| program)) {
+    let mut programs = vec![&options.program];
+    match qemu {
+        Some(Files { script: Some(script), program, .. }) => {
+            for path in script.files.iter().chain([program]) {
+                baggage.add(path).map_err(NestedError::Baggage)?;
+            }
+            // Inside, busybox is the shell.
+            programs
+                .extend(Some(&script.interpreter).filter(|shell| **shell != Path::new("/bin/sh")));
+            // The script may tell a loader where the libraries are, which does not find them by itself.
+            let found = program::libraries(&script.runs).unwrap_or_default();
+            for path in &found {
+                baggage.add(path).map_err(NestedError::Baggage)?;
+            }
+        }
+        Some(Files { script: None, program, .. }) => programs.push(program),
+        None => {}
+    }
+    for program in programs {
         let libraries = program::libraries(program).map_err(NestedError::Program)?;
         for path in std::iter::once(program).chain(&libraries) {
             baggage.add(path).map_err(NestedError::Baggage)?;
         }
         known.extend(libraries);
     }
-    for folder in qemu.into_iter().flat_map(|(_, folders)| folders) {
+    for folder in qemu.into_iter().flat_map(|qemu| &qemu.folders) {
         baggage.add(folder).map_err(NestedError::Baggage)?;
     }
     let mut roots = baggage.named(&options.arguments).map_err(NestedError::Baggage)?;

@@ -8,6 +8,7 @@
 
 pub mod bare;
 pub mod command;
+pub(crate) mod files;
 pub mod line;
 pub mod locks;
 pub mod offers;

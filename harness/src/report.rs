@@ -31,6 +31,7 @@ use cxl_firmware::Error;
 use cxl_firmware::committed::Fate;
 use cxl_firmware::handoff;
 use cxl_firmware::mmio::{Clock, Mmio};
+use cxl_image::words::Words;
 
 use crate::attack;
 use crate::kvm::End;
@@ -43,7 +44,7 @@ use cxl_model::fabric::Fabric;
 use cxl_model::layout::AddressMap;
 use cxl_model::machine::Machine;
 use cxl_model::mapping::{self, Reach, ReasonText};
-use cxl_model::scenario::{PathPolicy, Scenario};
+use cxl_model::scenario::Scenario;
 use cxl_model::trace::{self, Count};
 use cxl_model::words::counted;
 use findings::Findings;
@@ -133,6 +134,8 @@ pub struct RunRecord<'a> {
     pub foreign: bool,
     /// The firmware was stopped on its way: what it has not done yet is no failure of its own.
     pub unfinished: bool,
+    /// What it was asked for, where it has a command line; else what the scenario says.
+    pub asked: Option<&'a Words>,
 }
 
 /// A machine of any make, as a report wants it.
@@ -416,6 +419,11 @@ impl Facts {
         counting.map(Finding::sentence).collect()
     }
 
+    /// Whether all that makes the run a bad one is what the firmware had to give up.
+    pub fn only_lost(&self) -> bool {
+        self.findings.iter().filter(|finding| finding.counts()).all(Finding::is_loss)
+    }
+
     /// Adds what firmware had to give up by a record that is another than the one that was looked at.
     fn lost_by(&mut self, record: &[u8]) {
         let Ok(record) = handoff::read(record) else { return };
@@ -454,7 +462,8 @@ impl Report {
         let mut copy = machine.frozen();
         let mut clock = copy.clock();
         let mut report = Self::seen_at(&seen, &mut copy, &mut clock, left, moment.clone());
-        let locks = Locks::of(machine);
+        // What the verifier found may be what its look did: a lock that goes when it is read is none.
+        let locks = Locks::of(&copy);
         let facts = &mut report.facts;
         for message in opinion::decode(machine, &facts.regions) {
             facts.fail(Finding::failure(Witness::Memory, moment.clone(), message));
@@ -490,14 +499,13 @@ impl Report {
             );
             facts.fail(Finding::note(Witness::Registers, moment.clone(), message));
         }
-        let path = scenario.policy.path;
-        let asked = !matches!(path, PathPolicy::GuestPrograms | PathPolicy::Describe);
+        let asked = opinion::wants_memory(machine, left.asked);
         let done = left.refusal.is_none() && !left.foreign && !left.unfinished;
         if asked && done && facts.regions.is_empty() {
             let message = "no region was made: the machine has no CXL memory to map";
             facts.fail(Finding::failure(Witness::Registers, moment, message));
         }
-        facts.seen.sealed_by(machine);
+        facts.seen.sealed_by(&copy);
         facts.locks = Some(locks);
         report
     }
@@ -590,6 +598,7 @@ impl Report {
             traffic: machine.traffic(),
             foreign: false,
             unfinished: false,
+            asked: None,
         };
         let mut report = Self::of(machine, &left);
         report.facts.handed_over(machine, &done.passed_wrong);

@@ -192,7 +192,7 @@ pub struct DirectRun {
     pub room: Box<Room>,
     /// The CEDT it built; empty if it did not come so far.
     pub cedt: Vec<u8>,
-    /// The hand-off record; empty if nothing was found. After a refusal it says what is there, and
+    /// The hand-off record; empty after a refusal before anything was found. After a later one it says what is there, and
     /// after a failed commit what became of each decoder.
     pub handoff: Vec<u8>,
     /// Why it stopped.
@@ -681,8 +681,8 @@ impl DirectRun {
     fn record(&mut self, hw: &mut impl Mmio, platform: &Platform<'_>) {
         let room = &*self.room;
         let Room { topology, .. } = room;
-        // A refusal before anything was found.
-        if topology.nodes.is_empty() {
+        // A refusal before anything was found. Where all is left out by request, the record says so.
+        if topology.nodes.is_empty() && self.refusal.is_some() {
             return;
         }
         let mut buffer = vec![0; HANDOFF_ROOM];

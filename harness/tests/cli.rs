@@ -1051,6 +1051,62 @@ fn a_plan_with_nothing_in_it_is_no_good_plan() {
     }
 }
 
+/// Three devices of which the window has room for two, and a policy that is content with these.
+const ROOM_FOR_TWO: &str = r#"
+policy = { on_failure = "best-effort" }
+bridge = [{ uid = 16 }]
+port = [{ below = "hb0" }, { below = "hb0" }, { below = "hb0" }]
+device = [
+    { below = "port0", volatile = "256MiB" },
+    { below = "port1", volatile = "256MiB" },
+    { below = "port2", volatile = "256MiB" },
+]
+window = [{ targets = ["hb0"], size = "512MiB" }]
+"#;
+
+/// What a boot would lose is left out of plan and table, and told as a boot tells it; what is left out by
+/// request is no loss.
+#[test]
+fn plan_and_table_are_of_what_works_and_tell_what_does_not() {
+    let folder = Folder::new();
+    let wide = ROOM_FOR_TWO.replace("512MiB", "1GiB");
+    let broken = format!("{wide}[[fault]]\nat = \"mem1\"\nkind = \"commit-error\"\ndecoder = 0\n");
+    let left_out = format!("leave_out = [\"mem2\"]\n{ROOM_FOR_TWO}");
+    let all = format!("leave_out = [\"hb0\"]\n{ROOM_FOR_TWO}");
+    let twice = format!("leave_out = [\"mem2\"]\n{broken}");
+    for (name, text, code, regions, lost) in [
+        ("no-place.toml", ROOM_FOR_TWO, 1, 2, "bridge 16 port 2: window"),
+        ("broken.toml", &broken, 1, 2, "Error Not Committed"),
+        ("left-out.toml", &left_out, 0, 2, ""),
+        ("all-left-out.toml", &all, 0, 0, ""),
+        ("both.toml", &twice, 1, 1, "Error Not Committed"),
+    ] {
+        let file = folder.file(name, text);
+        let boot = json(&["boot", "--direct", &file, "--json"], code);
+        let plan = json(&["plan", &file, "--json"], code);
+        assert_eq!(plan["regions"].as_array().unwrap().len(), regions, "{name}: {plan}");
+        assert_eq!(plan["result"], boot["result"], "{name}");
+        let told = boot["failures"].as_array().unwrap();
+        assert_eq!(plan["lost"].as_array().unwrap_or(&Vec::new()), told, "{name}");
+        assert_eq!(told.len(), code as usize, "{name}: {told:?}");
+        let (text, complaints, found) = ran(&["plan", &file]);
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!((found, complaints.as_str()), (code, ""), "{name}: {text}");
+        assert_eq!(text.contains("WITHOUT WHAT IS LOST"), code == 1, "{name}: {text}");
+        assert_eq!(text.matches("failure ").count(), told.len(), "{name}: {text}");
+        assert!(text.contains(lost), "{name}: {text}");
+        // The same of the table, which is there all the same.
+        let table = folder.path("cedt.dat");
+        let path = table.to_str().unwrap();
+        let (_, complaints, found) = ran(&["cedt", &file, "-o", path]);
+        assert_eq!(found, code, "{name}: {complaints}");
+        assert_eq!(complaints.lines().count(), told.len(), "{name}: {complaints}");
+        assert!(complaints.contains(lost), "{name}: {complaints}");
+        assert_eq!(&fs::read(&table).unwrap()[..4], b"CEDT", "{name}");
+        fs::remove_file(&table).unwrap();
+    }
+}
+
 /// A device that is lost whole is one loss, whoever sees it.
 #[test]
 fn what_is_lost_is_told_once() {

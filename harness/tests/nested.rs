@@ -13,6 +13,7 @@ mod trial;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         claim("linux_dies_in_cxl_memory_that_is_not_mirrored", not_mirrored),
         claim("linux_makes_regions_itself_and_slots_follow", own_regions),
         claim("linux_reads_what_is_typed_at_its_console", typed),
+        claim("a_qemu_that_a_script_starts_goes_in_or_what_it_lacks_is_said", script),
     ];
     let mut trials: Vec<_> = inside.into_iter().map(|trial| unless(lack(), trial)).collect();
     trials.push(claim("all_that_is_missing_is_named_at_once", missing));
@@ -522,6 +524,26 @@ fn killed() {
     while qemu.exists() {
         assert!(start.elapsed() < Duration::from_secs(30), "QEMU goes on");
         std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A script that has QEMU take its place goes in with all that it runs; one that does not is told to.
+fn script() {
+    let folder = Folder::new();
+    let qemu = "qemu-system-x86_64 -L /usr/share/seabios \"$@\"";
+    for (text, want, words) in [
+        // What runs inside is busybox, which knows no such command.
+        (format!("#!/bin/sh\nexec {qemu}\n"), 127, "applet not found"),
+        (format!("#!/bin/sh\n{qemu}\n"), 125, "start that with `exec`"),
+        (format!("#!/usr/bin/env sh\nexec {qemu}\n"), 125, "such as #!/bin/sh"),
+    ] {
+        let path = folder.file("qemu", text);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut command = program::command(&["nested", "--harness"]);
+        command.arg(busybox()).args(["--", "bench", "--linux"]).env("QEMU", &path);
+        let (_, complaints, code) = program::ran(&mut command);
+        assert_eq!(code, want, "{complaints}");
+        assert!(complaints.contains(words), "{complaints}");
     }
 }
 

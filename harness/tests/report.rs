@@ -106,8 +106,6 @@ fn a_device_is_lost_where_it_was_to_serve_and_nowhere_else() {
     }
 }
 
-/// A plan alone is of the machine that a boot would bring up: without what is left out, whatever is wrong
-/// with that.
 /// Two bridges of which one has a device that loses its lock as soon as it was locked.
 const LOCK_LOST: &str = r#"
 policy = { on_failure = "best-effort" }
@@ -128,6 +126,34 @@ fn an_error_of_a_place_is_one_failure_whoever_comes_to_it() {
     assert_eq!(told.count(), 1, "{failures:#?}");
 }
 
+/// What the verifier finds unlocked when it looks again is locked in no line of the report.
+#[test]
+fn a_lock_that_is_lost_at_the_last_look_is_in_no_word_about_locks() {
+    let mut seen = 0;
+    for (at, policy) in [("mem0", "best-effort"), ("hb0", "strict"), ("mem0", "strict")] {
+        for after in 0..12 {
+            let text = LOCK_LOST
+                .replace("best-effort", policy)
+                .replace("at = \"mem0\"", &format!("at = \"{at}\""))
+                .replace("after = 1", &format!("after = {after}"));
+            let (machine, done) = booted(&text);
+            let report = Report::of_direct(&machine, &done);
+            let failures = report.facts.failures();
+            let Some(locks) = &report.facts.locks else { panic!("{text}") };
+            let unlocked = failures.iter().any(|failure| failure.contains("not locked, HDM"));
+            if unlocked && done.refusal.is_none() {
+                assert!(!locks.locked && !locks.sealed, "{at} {policy} {after}: {locks:?}");
+                assert!(
+                    !report.to_string().contains(": sealed"),
+                    "{at} {policy} {after}: {report}"
+                );
+                seen += usize::from(failures.iter().any(|it| it.starts_with("verifier: ")));
+            }
+        }
+    }
+    assert!(seen > 0, "the last look found none");
+}
+
 /// A device that is asked for and not there is one failure, and no note beside it.
 #[test]
 fn what_is_asked_for_and_not_there_is_told_once() {
@@ -142,6 +168,8 @@ fn what_is_asked_for_and_not_there_is_told_once() {
     assert_eq!(about.count(), 1, "{:#?}", report.facts.findings);
 }
 
+/// A plan alone is of the machine that a boot would bring up: without what is left out, whatever is wrong
+/// with that.
 #[test]
 fn a_plan_alone_leaves_out_what_a_boot_leaves_out() {
     let fault = r#"fault = [{ at = "mem1", kind = "all-ones-after", after = 30 }]"#;
@@ -230,6 +258,7 @@ fn a_record_that_is_missing_broken_or_of_another_machine_is_a_failure() {
         traffic: &traffic,
         foreign: false,
         unfinished: false,
+        asked: None,
     };
     let first = |left: &RunRecord<'_>| Report::of(&machine, left).facts.failures()[0].clone();
     let missing = first(&RunRecord { handoff: &[], ..left });
@@ -269,6 +298,7 @@ fn bytes_from_elsewhere_make_the_same_facts_as_a_direct_run() {
         traffic: &traffic,
         foreign: false,
         unfinished: false,
+        asked: None,
     };
     let guest = Report::of(&machine, &left);
     let facts = |report: &Report| serde_json::to_value(&report.facts).unwrap();

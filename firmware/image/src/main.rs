@@ -34,7 +34,7 @@ use cxl_image::{dump, report};
 use cxl_regs::acpi::{Identity, Rsdp};
 
 use hw::{Count, Hardware};
-use options::{BadWord, Options};
+use options::Options;
 use paging::Pages;
 use payload::linux::{Next, kept};
 use port::Console;
@@ -200,9 +200,7 @@ fn asked_for(info: &StartInfo) -> Options<'_> {
     };
     match Options::parse(line) {
         Ok(options) => options,
-        Err(BadWord(word)) => {
-            refuse(format_args!("command line: \"{word}\" is not known"), nothing(0))
-        }
+        Err(bad) => refuse(format_args!("command line: {bad}"), nothing(0)),
     }
 }
 

@@ -1,4 +1,5 @@
-//! The command line: policy, requests and payload. Words that nobody knows are refused by name.
+//! The command line: policy, requests and payload. A word that cannot be taken is refused with its number
+//! and what may stand there.
 //!
 //! Those of the policy are in `words.rs`. The image's own:
 //!
@@ -23,8 +24,10 @@
 //!
 //! **Invariant**: nothing here says what the machine is; that comes from ACPI and the devices.
 
+use core::fmt;
+
 use cxl_attack::NamedMode;
-use cxl_image::words::{Words, number};
+use cxl_image::words::{Misread, Words, keys, number, parts};
 use heapless::Vec;
 
 /// What the command line asks for.
@@ -39,8 +42,35 @@ pub(crate) struct Options<'a> {
     pub(crate) next_line: Option<&'a str>,
 }
 
-/// A word that cannot be understood.
-pub(crate) struct BadWord<'a>(pub(crate) &'a str);
+/// Its own words, and what may stand behind the `=` of each; nothing where it stands alone.
+const OWN: [(&str, &str); 7] = [
+    ("mode", "ADDRESS:BITS:VALUE:ACTED in hexadecimal"),
+    ("payload", "the name of a payload"),
+    ("as-found", ""),
+    ("exits", "a number"),
+    ("ring3", ""),
+    ("dump", ""),
+    ("quiet", ""),
+];
+
+/// A word that cannot be taken.
+pub(crate) struct BadWord<'a> {
+    /// Which one, from 1.
+    number: usize,
+    word: &'a str,
+    why: Misread,
+}
+
+impl fmt::Display for BadWord<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { number, word, why } = self;
+        write!(f, "word {number}, \"{word}\": ")?;
+        match why {
+            Misread::Unknown => keys(f, &OWN.map(|(key, _)| key)),
+            why => why.fmt(f),
+        }
+    }
+}
 
 impl<'a> Options<'a> {
     pub(crate) fn parse(line: &'a str) -> Result<Self, BadWord<'a>> {
@@ -54,19 +84,27 @@ impl<'a> Options<'a> {
             quiet: false,
             next_line: None,
         };
-        let (own, next) = match line.split_once("-- ") {
-            Some((own, next)) if own.is_empty() || own.ends_with(' ') => (own, Some(next)),
-            _ => (line, None),
-        };
+        let (own, next) = parts(line);
         options.next_line = next;
-        for word in own.split_ascii_whitespace() {
-            options.word(word).ok_or(BadWord(word))?;
+        for (number, word) in (1..).zip(own.split_ascii_whitespace()) {
+            options.word(word).map_err(|why| BadWord { number, word, why })?;
         }
         Ok(options)
     }
 
-    fn word(&mut self, word: &'a str) -> Option<()> {
+    fn word(&mut self, word: &'a str) -> Result<(), Misread> {
         let (key, value) = word.split_once('=').unwrap_or((word, ""));
+        let Some(&(key, expected)) = OWN.iter().find(|(own, _)| *own == key) else {
+            return self.words.word(word);
+        };
+        if key == "mode" && self.modes.is_full() {
+            return Err(Misread::TooMany { key, most: self.modes.capacity() });
+        }
+        self.own(key, value).ok_or(Misread::Value { key, expected })
+    }
+
+    /// Takes the value of a word of its own; `None` if it makes no sense.
+    fn own(&mut self, key: &str, value: &'a str) -> Option<()> {
         match (key, value) {
             ("mode", value) => self.modes.push(mode(value)?).ok()?,
             ("payload", name) => self.payload = name,
@@ -76,7 +114,7 @@ impl<'a> Options<'a> {
             ("quiet", "") => self.quiet = true,
             // The entry has looked at it already.
             ("ring3", "") => {}
-            _ => return self.words.word(word),
+            _ => return None,
         }
         Some(())
     }

@@ -1,5 +1,5 @@
 //! The policy in words, for whoever starts with a line or a file of text: the image's command line, and
-//! the file beside the UEFI driver. Words that nobody knows are refused by name.
+//! the file beside the UEFI driver. A word that cannot be taken is refused with what may stand there.
 //!
 //! ```text
 //! path=lock-all|unlocked|guest-programs|describe
@@ -37,6 +37,8 @@
 //! exceptions are `bus=`, which stands for `_BBN` (a method in AML that nobody here interprets), and
 //! `address-bits=`, which stands for what the processor says.
 
+use core::fmt;
+
 use cxl_firmware::platform::RootBus;
 use cxl_firmware::policy::{
     BrokenSets, EarlierRange, LeaveOut, OnFailure, PathPolicy, Policy, Prefer, Probe, Request,
@@ -45,6 +47,90 @@ use cxl_firmware::policy::{
 use cxl_firmware::topology::{Partition, Path};
 use cxl_regs::{Granularity, Hpa, Interleave, Span, Ways};
 use heapless::Vec;
+
+/// Each key, and what may stand behind its `=`; nothing where it stands alone.
+const KEYS: [(&str, &str); 22] = [
+    ("path", "lock-all, unlocked, guest-programs or describe"),
+    ("config-lock", ""),
+    ("burn-spares", ""),
+    ("enable-cache", ""),
+    ("target", "linux or specification"),
+    ("width", "flat, widest or WAYSxBYTES such as 2x256"),
+    ("window", "BASE:WIDTH such as 0x100000000:2x256"),
+    ("leftovers", ""),
+    ("strict", ""),
+    ("best-effort", ""),
+    ("no-trial", ""),
+    ("broken-sets", "narrower, flat or unused"),
+    ("prefer", "widest, narrowest or lowest"),
+    ("required", "UID[/PORT[.PORT]] such as 0/1"),
+    ("leave-out", "UID[/PORT[.PORT]] such as 0/1, or VENDOR:DEVICE[:SERIAL] in hexadecimal"),
+    ("reserve", "UID[/PORT[.PORT]],KIND,BYTES such as 0,volatile,0x10000000"),
+    ("earlier", "UID/PORT[.PORT],KIND,BASE,BYTES,WAYSxBYTES"),
+    ("no-probe", ""),
+    ("probe-bits", "a number below 64"),
+    ("bus", "UID:SEGMENT:BUS in hexadecimal"),
+    (
+        "region",
+        "UID/PORT[.PORT][+UID/PORT...],KIND[,window=A][,offset=A][,size=A][,skip=A][,granularity=A], \
+         each A such as 4096 or 0x1000",
+    ),
+    ("address-bits", "a number up to 255"),
+];
+
+/// Why a word is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misread {
+    /// No word begins so. Programs may have words of their own beside these.
+    Unknown,
+    /// The key is known, and what stands behind it is not: what may.
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What may stand behind its `=`; nothing where it stands alone.
+        expected: &'static str,
+    },
+    /// There are more of this key than there is room for.
+    TooMany {
+        /// The key.
+        key: &'static str,
+        /// How many there may be.
+        most: usize,
+    },
+}
+
+impl fmt::Display for Misread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Unknown => keys(f, &[]),
+            Self::Value { key, expected: "" } => write!(f, "expected {key} with nothing behind it"),
+            Self::Value { key, expected } => write!(f, "expected behind {key}=: {expected}"),
+            Self::TooMany { key, most } => write!(f, "expected {key}= at most {most} times"),
+        }
+    }
+}
+
+impl core::error::Error for Misread {}
+
+/// The words that there are, `own` ones of a program before those of the policy.
+pub fn keys(f: &mut fmt::Formatter<'_>, own: &[&str]) -> fmt::Result {
+    f.write_str("expected one of the words ")?;
+    for key in own {
+        write!(f, "{key}, ")?;
+    }
+    for (index, (key, _)) in KEYS.iter().enumerate() {
+        write!(f, "{}{key}", if index == 0 { "" } else { ", " })?;
+    }
+    Ok(())
+}
+
+/// A command line of the image: its own words, and the line of what is booted behind `--`.
+pub fn parts(line: &str) -> (&str, Option<&str>) {
+    match line.split_once("-- ") {
+        Some((own, next)) if own.is_empty() || own.ends_with(' ') => (own, Some(next)),
+        _ => (line, None),
+    }
+}
 
 /// What words ask for.
 #[derive(Clone, Debug)]
@@ -102,9 +188,26 @@ impl Words {
         }
     }
 
-    /// Takes one word; `None` if it is not known, or there are too many of its kind.
-    pub fn word(&mut self, word: &str) -> Option<()> {
+    /// What the policy's words of a command line ask for, whatever else stands there.
+    pub fn of_line(line: &str) -> Self {
+        let mut words = Self::default();
+        for word in parts(line).0.split_ascii_whitespace() {
+            let _ = words.word(word);
+        }
+        words
+    }
+
+    /// Takes one word, or says what may stand there.
+    pub fn word(&mut self, word: &str) -> Result<(), Misread> {
         let (key, value) = word.split_once('=').unwrap_or((word, ""));
+        let known = KEYS.iter().find(|(known, _)| *known == key);
+        let &(key, expected) = known.ok_or(Misread::Unknown)?;
+        let taken = self.take(key, value).ok_or(Misread::Value { key, expected })?;
+        taken.map_err(|Full(most)| Misread::TooMany { key, most })
+    }
+
+    /// Takes the value of a key; `None` if it makes no sense.
+    fn take(&mut self, key: &str, value: &str) -> Option<Result<(), Full>> {
         match (key, value) {
             ("path", "lock-all") => self.policy.path = PathPolicy::LockAll,
             ("path", "unlocked") => self.policy.path = PathPolicy::Unlocked,
@@ -119,7 +222,7 @@ impl Words {
             ("window", value) => {
                 let (window, value) = value.split_once(':')?;
                 let named = WindowWidth { window: Hpa(number(window)?), width: width(value)? };
-                self.windows.push(named).ok()?;
+                return Some(push(&mut self.windows, named));
             }
             ("leftovers", "") => self.policy.map_leftovers = true,
             ("strict", "") => self.policy.on_failure = OnFailure::Strict,
@@ -131,28 +234,28 @@ impl Words {
             ("prefer", "widest") => self.policy.prefer = Some(Prefer::Widest),
             ("prefer", "narrowest") => self.policy.prefer = Some(Prefer::Narrowest),
             ("prefer", "lowest") => self.policy.prefer = Some(Prefer::Lowest),
-            ("required", value) => self.required.push(place(value)?).ok()?,
-            ("leave-out", value) => self.leave_out.push(left_out(value)?).ok()?,
-            ("reserve", value) => self.reserve.push(reserve(value)?).ok()?,
-            ("earlier", value) => self.earlier.push(earlier(value)?).ok()?,
+            ("required", value) => return Some(push(&mut self.required, place(value)?)),
+            ("leave-out", value) => return Some(push(&mut self.leave_out, left_out(value)?)),
+            ("reserve", value) => return Some(push(&mut self.reserve, reserve(value)?)),
+            ("earlier", value) => return Some(push(&mut self.earlier, earlier(value)?)),
             ("no-probe", "") => self.policy.probe = Probe::Skip,
             ("probe-bits", bits) => {
                 self.probe_bits = u8::try_from(number(bits)?).ok().filter(|bits| *bits < 64)?;
             }
-            ("bus", value) => self.roots.push(root(value)?).ok()?,
-            ("region", value) => self.region(value)?,
+            ("bus", value) => return Some(push(&mut self.roots, root(value)?)),
+            ("region", value) => return self.region(value),
             ("address-bits", value) => {
                 self.address_bits = Some(number(value)?.try_into().ok()?);
             }
             _ => return None,
         }
-        Some(())
+        Some(Ok(()))
     }
 }
 
 impl Words {
     /// A region of one device, or of all members of a set.
-    fn region(&mut self, text: &str) -> Option<()> {
+    fn region(&mut self, text: &str) -> Option<Result<(), Full>> {
         let mut parts = text.split(',');
         let mut members = Vec::new();
         for member in parts.next()?.split('+') {
@@ -174,14 +277,21 @@ impl Words {
             }
         }
         let &SetRequest { window, offset, size, skip, .. } = &set;
-        match *set.members.as_slice() {
+        Some(match *set.members.as_slice() {
             [device] if set.granularity.is_none() => {
                 let request = Request { device, partition, window, offset, size, skip };
-                self.requests.push(request).ok()
+                push(&mut self.requests, request)
             }
-            _ => self.sets.push(set).ok(),
-        }
+            _ => push(&mut self.sets, set),
+        })
     }
+}
+
+/// A list that has as many as this already.
+struct Full(usize);
+
+fn push<T, const N: usize>(list: &mut Vec<T, N>, item: T) -> Result<(), Full> {
+    list.push(item).map_err(|_| Full(N))
 }
 
 /// A number, decimal or with `0x`.

@@ -10,10 +10,10 @@
 //! -- console=ttyS0 ro         its command line: the rest of the line
 //! ```
 //!
-//! **Invariant**: a word that nobody knows is refused by line and name, and then nothing of the file
+//! **Invariant**: a word that cannot be taken is refused by line and name, and then nothing of the file
 //! counts; without a file the policy is the default one.
 
-use cxl_image::words::Words;
+use cxl_image::words::{Misread, Words, keys};
 
 /// The most characters of a path or a command line.
 pub const MAX_LINE: usize = 1024;
@@ -49,8 +49,8 @@ pub struct BadWord<'t> {
 /// Why a word is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// Nobody knows it, its value makes no sense, or there are too many of its kind.
-    Unknown,
+    /// It cannot be taken, and this may stand there.
+    Misread(Misread),
     /// It stands there for the second time, with another value perhaps.
     Again,
     /// A path is from the root of the file system, with `\` between its parts.
@@ -65,7 +65,11 @@ impl core::fmt::Display for BadWord<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "line {}: \"{}\"", self.line, self.word)?;
         match self.why {
-            Why::Unknown => f.write_str(" is not known"),
+            Why::Misread(Misread::Unknown) => {
+                f.write_str(": ")?;
+                keys(f, &["dump", "quiet", "next", "initrd"])
+            }
+            Why::Misread(why) => write!(f, ": {why}"),
             Why::Again => f.write_str(" stands there twice"),
             Why::Path => f.write_str(" is no path: expected one that begins with \\"),
             Why::Text => {
@@ -112,7 +116,7 @@ impl<'t> Settings<'t> {
                         set(&mut settings.initrd, path).map_err(|why| bad(word, why))?;
                         of_next.get_or_insert(bad(word, Why::NoNext));
                     }
-                    _ => settings.words.word(word).ok_or(bad(word, Why::Unknown))?,
+                    _ => settings.words.word(word).map_err(|why| bad(word, Why::Misread(why)))?,
                 }
             }
         }

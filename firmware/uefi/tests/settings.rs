@@ -5,6 +5,7 @@ use cxl_firmware::committed::{CommittedRegion, Probed};
 use cxl_firmware::platform::RootBus;
 use cxl_firmware::policy::{OnFailure, PathPolicy, Probe, Width};
 use cxl_firmware::topology::Partition;
+use cxl_image::words::Misread;
 use cxl_regs::{Coherency, Hpa, Interleave, Span};
 use cxl_uefi::settings::{BadWord, Settings, Why};
 use cxl_uefi::{given, roots};
@@ -52,10 +53,21 @@ fn words_comments_and_a_command_line_are_told_apart() {
 
 #[test]
 fn what_makes_no_sense_is_refused_by_line_and_word() {
-    assert_eq!(refused("config-lock\nconfiglock"), (2, "configlock", Why::Unknown));
-    assert_eq!(refused("width=3x100"), (1, "width=3x100", Why::Unknown));
+    let unknown = Why::Misread(Misread::Unknown);
+    assert_eq!(refused("config-lock\nconfiglock"), (2, "configlock", unknown));
+    let (line, word, why) = refused("width=3x100");
+    assert_eq!((line, word), (1, "width=3x100"));
+    assert!(matches!(why, Why::Misread(Misread::Value { key: "width", .. })), "{why:?}");
+    let words = Settings::parse("\nnext").expect_err("a refusal").to_string();
+    assert_eq!(words, "line 2: \"next\" is no path: expected one that begins with \\");
+    let words = Settings::parse("broken-sets=wide").expect_err("a refusal").to_string();
+    let expected = "expected behind broken-sets=: narrower, flat or unused";
+    assert_eq!(words, format!("line 1: \"broken-sets=wide\": {expected}"));
+    let words = Settings::parse("pathe=unlocked").expect_err("a refusal").to_string();
+    let expected = "expected one of the words dump, quiet, next, initrd, path, config-lock, ";
+    assert!(words.starts_with(&format!("line 1: \"pathe=unlocked\": {expected}")), "{words}");
     // Words of the bare-metal image that mean nothing here.
-    assert_eq!(refused("payload=linux"), (1, "payload=linux", Why::Unknown));
+    assert_eq!(refused("payload=linux"), (1, "payload=linux", unknown));
     assert_eq!(refused("next=vmlinuz"), (1, "next=vmlinuz", Why::Path));
     assert_eq!(refused("next="), (1, "next=", Why::Path));
     assert_eq!(refused("next=\\a\nnext=\\b"), (2, "next=\\b", Why::Again));
@@ -65,10 +77,6 @@ fn what_makes_no_sense_is_refused_by_line_and_word() {
     assert_eq!(refused("next=\\k\n-- a\n-- b"), (3, "-- b", Why::Again));
     let long = format!("next=\\{}", "k".repeat(1024));
     assert_eq!(refused(&long), (1, long.as_str(), Why::Text));
-    assert_eq!(
-        Settings::parse("x").expect_err("a refusal").to_string(),
-        "line 1: \"x\" is not known"
-    );
 }
 
 #[test]

@@ -532,6 +532,11 @@ fn sizes_are_numbers_or_strings_with_a_unit() {
         ("0x1000", 4096),
         ("\"4KiB\"", 4096),
         ("\"4 KiB\"", 4096),
+        ("\"256B\"", 256),
+        ("\"256 B\"", 256),
+        ("\"0x100 B\"", 256),
+        // B is a digit there.
+        ("\"0x10B\"", 0x10B),
         ("\"0x10 MiB\"", 16 << 20),
         ("\"1_024MiB\"", 1 << 30),
         ("\"2TiB\"", 2 << 40),
@@ -737,6 +742,9 @@ fn a_width_is_a_word_or_ways_and_granularity_for_all_windows_or_one() {
     for (policy, window, want) in [
         ("", "", (Flat, None, false)),
         ("interleave = \"widest\"", "interleave = \"flat\"", (Widest, Some(Flat), false)),
+        ("interleave = \"12-way at 2048B\"\nleftovers = true", "", (twelve, None, true)),
+        ("interleave = \"12-way at 2048 B\"\nleftovers = true", "", (twelve, None, true)),
+        ("interleave = \"12-way at 2KiB\"\nleftovers = true", "", (twelve, None, true)),
         ("interleave = \"12-way at 2 KiB\"\nleftovers = true", "", (twelve, None, true)),
         ("", "interleave = \"12-way at 2048\"", (Flat, Some(twelve), false)),
     ] {

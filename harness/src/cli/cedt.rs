@@ -1,6 +1,7 @@
 //! `cxl-harness cedt`: the table that the firmware makes for the operating system.
 //!
-//! **Invariant**: a table comes from decoders that were committed and checked, or there is none.
+//! **Invariant**: a table comes from decoders that were committed and checked, or there is none. With best
+//! effort it is of what is in use, and what is lost is told beside it.
 
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -20,8 +21,9 @@ use super::source::Source;
 
 const EXAMPLES: &str = "\
 Exit code:
-  0  here is the table
-  1  the firmware refused or a check failed, so there is none
+  0  here is the table, without what the scenario leaves out
+  1  the firmware refused or a check failed, so there is none; or with best effort something is lost,
+     which is told on standard error, and here is the table of the rest
   2  bad usage, scenario file or output file
 
 Examples:
@@ -80,9 +82,10 @@ impl Cedt {
             Err(error) => return super::fail(&error),
         };
         let done = run::direct(&mut machine);
-        let report = Report::of_direct(&machine, &done);
-        if report.facts.result != Verdict::Ok {
-            let facts = report.facts;
+        let facts = Report::of_direct(&machine, &done).facts;
+        // Whatever else is wrong is wrong with what the table says.
+        let usable = facts.refusal.is_none() && facts.only_lost() && !done.cedt.is_empty();
+        if facts.result != Verdict::Ok && !usable {
             let refusal = facts.refusal.as_ref().map(|refusal| {
                 format!("{}: {} ({:#06x})", refusal.phase, refusal.message, refusal.code)
             });
@@ -97,13 +100,18 @@ impl Cedt {
             let why = refusal.or_else(|| facts.failures().into_iter().next()).unwrap_or_default();
             return super::refuse(&format!("there is no CEDT: {why}"));
         }
-        match self.bytes(&done.cedt) {
+        let written = match self.bytes(&done.cedt) {
             Ok(bytes) if self.text && output.is_none() => {
                 super::print(&super::fitted(&String::from_utf8_lossy(&bytes)), ExitCode::SUCCESS)
             }
             Ok(bytes) => super::save(&bytes, output.as_ref()),
             Err(error) => super::fail(&error),
+        };
+        let lost = facts.failures();
+        for lost in &lost {
+            super::refuse(lost);
         }
+        if written == ExitCode::SUCCESS { super::exit(lost.is_empty()) } else { written }
     }
 
     fn bytes(&self, table: &[u8]) -> Result<Vec<u8>, String> {

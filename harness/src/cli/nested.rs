@@ -59,7 +59,7 @@ Exit code:
   2    bad usage of nested itself
 
 Environment:
-  QEMU           the program [default: qemu-system-x86_64]
+  QEMU           the program [default: qemu-system-x86_64]; or a script that does `exec` of it
   NESTED_KERNEL  what --kernel names [default: what LINUX_KERNEL names, or the newest
                  vmlinuz-VERSION in /boot with modules; if that is 6.15 or later, the newest
                  there that is older, if there is one: see below]

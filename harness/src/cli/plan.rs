@@ -6,19 +6,19 @@ use std::process::ExitCode;
 
 use clap::Args;
 use cxl_harness::report::{PlanReport, Verdict};
-use cxl_harness::run;
 
 use super::earlier::Earlier;
 use super::source::Source;
 
 const EXAMPLES: &str = "\
 Exit code:
-  0  there is a plan
-  1  the firmware refuses: one line says why, with the numbers; or there is no CXL memory to plan for
+  0  there is a plan, without what the scenario leaves out
+  1  the firmware refuses: one line says why, with the numbers; or there is no CXL memory to plan for;
+     or with best effort something is lost, and the plan is that of the rest
   2  bad usage or scenario file
 
 JSON:
-  result, refusal (phase, code, message), refused (where a region has no place: window, why),
+  result, refusal (phase, code, message), lost (with best effort: what and why), refused (where a region has no place: window, why),
   regions (window, reason, refused, hpa, size, memory, coherency, members), decoders (component,
   index, region, base, size, ways, granularity, targets, skip) in order of commit, notes,
   windows (where the operating system programs: window, base, size, ways, granularity, targets, ...)
@@ -48,12 +48,11 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn run(self) -> ExitCode {
-        let mut machine = match self.earlier.machine(&self.source) {
-            Ok(machine) => machine,
+        let scenario = match self.earlier.scenario(&self.source) {
+            Ok(scenario) => scenario,
             Err(error) => return super::fail(&error),
         };
-        let done = run::dry(&mut machine);
-        let report = PlanReport::of(&machine, &done);
+        let report = PlanReport::new(&scenario);
         let columns = super::columns();
         let text = || super::styled(&format!("{report:columns$}"));
         let output = if self.json { super::json(&report) } else { text() };

@@ -15,6 +15,7 @@ use cxl_firmware::policy::{
 };
 use cxl_firmware::topology::Path;
 use cxl_image::doorbell::{Call, Status};
+use cxl_image::words::Words;
 use cxl_regs::{Granularity, Interleave};
 
 use super::engine::{Ended, MOST_ENDED};
@@ -206,6 +207,8 @@ pub struct ImageRun {
 pub struct GuestRun {
     /// The image that was booted.
     pub first: ImageRun,
+    /// What that was asked for on its command line, if it is ours.
+    pub asked: Option<Words>,
     /// Our image that ran afterwards, if it did.
     pub second: Option<ImageRun>,
     /// What the library did for the host before the first instruction, if it was to.
@@ -517,6 +520,7 @@ pub fn boot(machine: &mut Machine, options: &Options<'_>) -> Result<GuestRun, Gu
     };
     Ok(GuestRun {
         limit: options.timeout,
+        asked: (!foreign).then(|| Words::of_line(&line)),
         attack: judge.map(|judge| judge.finish(machine)),
         first,
         second,

@@ -103,6 +103,13 @@ pub enum ProcessError {
         /// What it says.
         found: String,
     },
+    /// The program is a script, and what it starts cannot be taken along.
+    Script {
+        /// The script.
+        program: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// A version without the CXL devices that are needed.
     TooOld {
         /// Whose processor it was to emulate.
@@ -156,6 +163,9 @@ impl fmt::Display for ProcessError {
                 program.display(),
                 remedy(arch)
             ),
+            Self::Script { program, why } => {
+                write!(f, "{}: this QEMU is a script, and {why}", program.display())
+            }
             Self::TooOld { arch, found } => write!(
                 f,
                 "QEMU {}.{} is older than {major}.{minor}, the first whose devices do all ways; \
@@ -198,23 +208,6 @@ pub fn program() -> OsString {
 fn program_for(arch: Arch) -> OsString {
     let (variable, program) = arch.program();
     std::env::var_os(variable).filter(|name| !name.is_empty()).unwrap_or(program.into())
-}
-
-/// The program's own file, and the folders of firmware that it reads: for whoever runs it elsewhere.
-pub(crate) fn files() -> Result<(PathBuf, Vec<PathBuf>), ProcessError> {
-    let program = program();
-    let named = PathBuf::from(&program);
-    let path = if named.components().count() > 1 {
-        named
-    } else {
-        let folders = std::env::var_os("PATH").unwrap_or_default();
-        let mut all = std::env::split_paths(&folders).map(|folder| folder.join(&named));
-        let found = all.find(|file| file.is_file());
-        found.ok_or(ProcessError::Missing { arch: Arch::X86, program })?
-    };
-    let folders = answer(Arch::X86, &["-L", "help"])?;
-    let folders = folders.lines().map(PathBuf::from).filter(|folder| folder.is_dir());
-    Ok((path, folders.collect()))
 }
 
 /// Whether there is a QEMU at all; its version.
@@ -271,7 +264,7 @@ pub fn has_property(arch: Arch, device: &str, property: &str) -> Result<bool, Pr
 }
 
 /// What the program prints and ends.
-fn answer(arch: Arch, arguments: &[&str]) -> Result<String, ProcessError> {
+pub(super) fn answer(arch: Arch, arguments: &[&str]) -> Result<String, ProcessError> {
     let program = program_for(arch);
     let start = |error: io::Error| start_error(arch, &error);
     let mut out = tempfile::tempfile().map_err(start)?;
@@ -428,6 +421,19 @@ impl Process {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
+    }
+}
+
+impl Process {
+    /// Ends it with all that it started, where it is a shell: they are a group of their own.
+    pub(super) fn end_all(&mut self) {
+        let group = i32::try_from(self.id()).ok().filter(|_| self.ended().is_none());
+        if let Some(group) = group {
+            // SAFETY: a system call with two numbers; the group has the number of a child that is not
+            // waited for yet, so nobody else can have it.
+            let _ = unsafe { libc::kill(-group, libc::SIGKILL) };
+        }
+        self.end();
     }
 }
 

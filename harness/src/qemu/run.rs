@@ -350,6 +350,7 @@ pub fn direct(scenario: &Scenario, options: &Options) -> Result<Report, RunError
         traffic: &traffic,
         foreign: false,
         unfinished: false,
+        asked: None,
     };
     let platform = Ok(tables);
     let seen = MachineView {
@@ -454,6 +455,7 @@ pub fn guest(scenario: &Scenario, options: &Options) -> Result<Report, RunError>
         traffic: &Traffic::default(),
         foreign: false,
         unfinished: false,
+        asked: None,
     };
     let platform = Ok(tables);
     let seen = MachineView {

@@ -80,7 +80,7 @@ pub struct Finding {
 /// Bytes of sentences that one witness's failures have, and its notes.
 const MOST_BYTES: usize = 8 << 10;
 /// Characters of one sentence.
-const MOST_CHARACTERS: usize = 1 << 10;
+pub(super) const MOST_CHARACTERS: usize = 1 << 10;
 
 /// What a finding about something that was given up begins with, and so does our image's line about it.
 pub(super) const LOST: &str = "lost: ";

@@ -12,7 +12,7 @@ use cxl_regs::Size;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
-use super::findings::LOST;
+use super::findings::{LOST, MOST_CHARACTERS};
 use super::last::{LastState, SlotRange};
 use super::lines::fact;
 use super::{Facts, Finding, Refusal, Report, RunRecord, Verdict, Witness, address, microseconds};
@@ -589,6 +589,7 @@ impl Report {
             traffic,
             foreign,
             unfinished: first.handed.is_none() && !matches!(run.last().end, End::Exit(_)),
+            asked: run.asked.as_ref(),
         };
         let mut report = Self::at(&then.machine, &left, moment);
         let facts = &mut report.facts;
@@ -778,7 +779,8 @@ fn refusal(console: &[u8], code: u16) -> Option<Refusal> {
     if words.is_none() && code == 0 {
         return None;
     }
-    let words = shown(words.unwrap_or("image: it does not say why"));
+    // It says what may stand there, which may be long.
+    let words = cut(words.unwrap_or("image: it does not say why"), MOST_CHARACTERS);
     let (phase, message) = words.split_once(": ").unwrap_or(("image", &words));
     Some(Refusal { phase: phase.to_owned(), code, message: message.to_owned() })
 }
@@ -836,8 +838,12 @@ fn slot_calls(run: &GuestRun) -> Kept<String, MOST_CALLS> {
 
 /// A line of a console that may hold anything: its first columns, without controls.
 fn shown(line: &str) -> String {
+    cut(line, CONSOLE_COLUMNS)
+}
+
+fn cut(line: &str, most: usize) -> String {
     let clean = line.trim_end().chars().map(|c| if c.is_control() { '.' } else { c });
-    clean.take(CONSOLE_COLUMNS).collect()
+    clean.take(most).collect()
 }
 
 /// The last lines of a console.

@@ -113,7 +113,12 @@ impl Facts {
         // What is demanded for good is not so if an attack got through.
         let attack = self.attack.as_ref().filter(|_| !at_handoff_only);
         let broken = attack.is_some_and(|attack| attack.integrity.found() == Found::Broken);
-        let so = against.is_empty() && more == 0 && !broken;
+        // The verifier's look at the hand-off has the last word about that.
+        let lost = self.locks.as_ref().is_some_and(|locks| match level {
+            Level::Locked => !locks.locked,
+            Level::Sealed => !locks.sealed,
+        });
+        let so = against.is_empty() && more == 0 && !broken && !lost;
         let unseen = if so { self.unseen(at_handoff_only, watched) } else { Vec::new() };
         let not_known = (!unseen.is_empty()).then(|| unseen.join("; "));
         if let Some(why) = &not_known {

@@ -22,17 +22,19 @@ use cxl_firmware::policy::{Demands, LeaveOut, OnFailure, PathPolicy, Policy};
 use cxl_firmware::tables;
 use cxl_firmware::topology::{Node, NodeId, Partition, Path, Topology, Tree};
 use cxl_firmware::verify::{self, verify_plan};
+use cxl_image::words::Words;
 use cxl_regs::acpi::cedt::Restrictions;
 use cxl_regs::{Component, Hpa, Size};
 
 use super::findings::Findings;
 use super::{MachineView, Region, RunRecord, Witness};
-use crate::run::{self, RunRequest};
+use crate::run::{self, Inexpressible, RunRequest};
+use cxl_model::device::config::ENDPOINT;
 use cxl_model::fabric::Fabric;
 use cxl_model::layout::AddressMap;
 use cxl_model::machine::Machine;
 use cxl_model::mapping;
-use cxl_model::scenario::{BridgeVersion, Parent, Place, Scenario};
+use cxl_model::scenario::{BridgeVersion, Device, Parent, Place, Scenario};
 
 /// Discovers, plans and verifies the machine once more. Without a topology or a plan there is
 /// nothing to verify, which is news only where the firmware had one.
@@ -66,7 +68,8 @@ fn verify(
     let mut room = run::room();
     let Workspace { topology, plan: planned, committed, findings, .. } = &mut *room;
     let asked = RunRequest::on(seen.scenario, seen.map);
-    let search = asked.as_ref().map(|asked| Search::from(&asked.policy())).unwrap_or_default();
+    let policy = policy_of(left.asked, &asked, platform.address_bits);
+    let search = policy.as_ref().map(Search::from).unwrap_or_default();
     discover_as(hw, clock, &platform, search, &mut *topology).map_err(|error| error.to_string())?;
     // What the record gives up is told by it, and what follows from that is no news.
     if let (Some(record), None) = (record, left.refusal) {
@@ -80,8 +83,7 @@ fn verify(
         let demands = Demands { path: PathPolicy::Unlocked, ..Demands::default() };
         verify::verify(hw, &platform, topology, demands, &mut *committed, &mut *findings);
     } else {
-        let wanted = RunRequest::on(seen.scenario, seen.map).map_err(|error| error.to_string())?;
-        let policy = wanted.policy();
+        let policy = policy.map_err(|error| error.to_string())?;
         if policy.on_failure == OnFailure::BestEffort {
             // What was given up changes the places of the rest, so what is there is judged by itself.
             verify::verify(hw, &platform, topology, &policy, &mut *committed, &mut *findings);
@@ -159,6 +161,46 @@ fn verify(
         }
     }
     Ok(())
+}
+
+/// What the firmware was asked for: the words that it had, or what the scenario says.
+fn policy_of<'a>(
+    words: Option<&'a Words>,
+    asked: &'a Result<RunRequest, Inexpressible>,
+    bits: u8,
+) -> Result<Policy<'a>, &'a Inexpressible> {
+    match words {
+        Some(words) => Ok(words.policy(bits)),
+        None => asked.as_ref().map(RunRequest::policy),
+    }
+}
+
+/// Whether somebody wants memory of a machine: not where others program, and not where all that has any is
+/// left out by request.
+pub(super) fn wants_memory(machine: &Machine, words: Option<&Words>) -> bool {
+    let (scenario, asked) = (machine.scenario(), RunRequest::of(machine));
+    let Ok(policy) = policy_of(words, &asked, scenario.platform.physical_bits) else { return true };
+    if matches!(policy.path, PathPolicy::GuestPrograms | PathPolicy::Describe) {
+        return false;
+    }
+    let present = scenario.devices.iter().enumerate().filter(|(_, device)| device.present);
+    let mut memory =
+        present.filter(|(_, device)| device.volatile + device.persistent > 0).peekable();
+    memory.peek().is_none()
+        || memory.any(|(index, device)| {
+            let path = run::path(scenario, Place::Device(index));
+            path.is_none_or(|path| !is_left_out(&policy, &path, device))
+        })
+}
+
+/// Whether a device is left out by request.
+fn is_left_out(policy: &Policy<'_>, path: &Path, given: &Device) -> bool {
+    policy.leave_out.iter().any(|wanted| match wanted {
+        LeaveOut::At(at) => path.uid() == at.uid() && path.ports().starts_with(at.ports()),
+        LeaveOut::Device { vendor, device, serial } => {
+            (*vendor, *device) == ENDPOINT && serial.is_none_or(|serial| serial == given.serial)
+        }
+    })
 }
 
 /// Gives up in a topology what a record gave up: components, and decoders that lead to nothing and could
@@ -242,22 +284,16 @@ impl Given<'_> {
 
     /// The devices that are there and not left out, by number. Below a CXL 1.1 bridge nothing is looked for.
     fn devices(&self) -> impl Iterator<Item = (usize, Path)> {
-        let left_out = |path: &Path| {
-            self.policy.leave_out.iter().any(|wanted| match wanted {
-                LeaveOut::At(at) => path.uid() == at.uid() && path.ports().starts_with(at.ports()),
-                // A scenario names places.
-                LeaveOut::Device { .. } => false,
-            })
-        };
         let restricted = |path: &Path| {
             let mut bridges = self.scenario.bridges.iter();
             bridges.any(|it| it.uid == path.uid() && it.version == BridgeVersion::Cxl1)
         };
         let devices = self.scenario.devices.iter().enumerate().filter(|(_, device)| device.present);
-        let devices = devices.filter_map(|(index, _)| {
-            Some((index, run::path(self.scenario, Place::Device(index))?))
-        });
-        devices.filter(move |(_, path)| !left_out(path) && !restricted(path))
+        devices.filter_map(move |(index, given)| {
+            let path = run::path(self.scenario, Place::Device(index))?;
+            let is_there = !is_left_out(self.policy, &path, given) && !restricted(&path);
+            is_there.then_some((index, path))
+        })
     }
 
     /// Whether the policy asks for a kind of a device's memory: it does of all that it does not name.

@@ -1,7 +1,8 @@
 //! The plan of a dry run: what would be written where, and why there.
 //!
-//! **Invariant**: made from discovery and the pure plan alone; no decoder has been written when
-//! this is printed.
+//! **Invariant**: made from discovery and the pure plan alone, and no decoder has been written when this is
+//! printed; but with best effort what a machine loses shows only where it is tried, so there a copy is
+//! brought up, and what was lost of it is told as a boot tells it.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -13,18 +14,18 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::lines::{fact, heading};
-use super::opinion::{name, remarks, words};
+use super::opinion::{name, remarks, wants_memory, words};
 use super::topology::{self, Window, coherency};
-use super::{Refusal, Verdict, address, maybe_address};
+use super::{Refusal, Report, Verdict, address, maybe_address};
 use crate::run::{self, DirectRun, Room, RunRequest, Tables};
 use cxl_model::machine::Machine;
-use cxl_model::scenario::PathPolicy;
+use cxl_model::scenario::{OnFailure, PathPolicy, Scenario};
 use cxl_model::words::on_one_line;
 
 /// A dry run's output.
 #[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct PlanReport {
-    /// Whether there is a plan; `failed` where nothing is in it, and something was to be.
+    /// Whether there is a plan; `failed` where something was to be in it and is not.
     pub result: Verdict,
     /// The scenario.
     pub scenario: String,
@@ -34,6 +35,9 @@ pub struct PlanReport {
     pub refusal: Option<Refusal>,
     /// Where it is for want of a place: what spoke against each window.
     pub refused: Vec<NotTaken>,
+    /// With best effort: what a boot would lose and why, each a failure of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<String>,
     /// What leads to memory, by ascending address.
     pub regions: Vec<PlannedRegion>,
     /// What is written, in order of commit.
@@ -139,6 +143,34 @@ fn short<S: serde::Serializer>(value: &Coherency, to: S) -> Result<S::Ok, S::Err
 }
 
 impl PlanReport {
+    /// What a boot of this scenario's machine would do.
+    pub fn new(scenario: &Scenario) -> Self {
+        let mut machine = Machine::new(scenario);
+        if scenario.policy.on_failure == OnFailure::Strict {
+            let done = run::dry(&mut machine);
+            return Self::of(&machine, &done);
+        }
+        let done = run::direct(&mut machine);
+        let facts = Report::of_direct(&machine, &done).facts;
+        let mut report = Self::of(&machine, &done);
+        // What was in use before the last plan, which is of what came beside it.
+        for region in done.room.committed.regions.iter() {
+            let is_it = |planned: &PlannedRegion| planned.hpa == region.span.base().0;
+            if !report.regions.iter().any(is_it) {
+                report.notes.push(format!(
+                    "{} at {} stays from the plan before a lock was lost",
+                    Size(region.span.size()),
+                    region.span.base()
+                ));
+            }
+        }
+        report.result = facts.result;
+        report.lost = facts.failures();
+        let is_told = |note: &String| report.lost.iter().any(|lost| lost.ends_with(note.as_str()));
+        report.notes.retain(|note| note != NOTHING && !is_told(note));
+        report
+    }
+
     /// The plan that a dry run of this machine made.
     pub fn of(machine: &Machine, done: &DirectRun) -> Self {
         let scenario = machine.scenario();
@@ -151,10 +183,7 @@ impl PlanReport {
         let policy = wanted.as_ref().map(RunRequest::policy);
         let refusal = done.refusal.as_ref().map(Refusal::from);
         let notes = plan.notes.iter().map(|note| words(machine.scenario(), found.tree(), note));
-        // Who has others program asks for no region; everybody else wants memory, as of a boot.
-        let others =
-            matches!(scenario.policy.path, PathPolicy::GuestPrograms | PathPolicy::Describe);
-        let nothing = refusal.is_none() && plan.regions.is_empty() && !others;
+        let nothing = refusal.is_none() && plan.regions.is_empty() && wants_memory(machine, None);
         let nothing_said = nothing.then(|| NOTHING.to_owned());
         let regions = plan.regions.iter().enumerate().map(|(index, region)| {
             let asked = platform.as_ref().zip(policy.as_ref());
@@ -171,6 +200,7 @@ impl PlanReport {
             },
             scenario: scenario.name.clone(),
             description: scenario.description.clone(),
+            lost: Vec::new(),
             regions: regions.collect(),
             decoders: plan.decoders.iter().map(|decoder| names.decoder(decoder)).collect(),
             notes: nothing_said.into_iter().chain(remarks(&found.remarks)).chain(notes).collect(),
@@ -307,7 +337,8 @@ impl Display for PlanReport {
         let result = match self.result {
             Verdict::Ok => "planned",
             Verdict::Refused => "refused",
-            Verdict::Failed => "nothing planned",
+            Verdict::Failed if self.regions.is_empty() => "nothing planned",
+            Verdict::Failed => "planned WITHOUT WHAT IS LOST",
         };
         writeln!(f, "scenario {}: {result}, no decoder has been written", self.scenario)?;
         if !self.description.is_empty() {
@@ -319,6 +350,9 @@ impl Display for PlanReport {
             return refused.try_for_each(|NotTaken { window, why }| {
                 fact(f, "  window", format_args!("{window} {why}"))
             });
+        }
+        for lost in &self.lost {
+            fact(f, "failure", lost)?;
         }
         for note in &self.notes {
             fact(f, "note", note)?;

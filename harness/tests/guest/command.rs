@@ -40,6 +40,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         claim("file_without_an_end_is_no_image", endless_image),
         claim("refusal_by_the_host_is_exit_1_and_no_guest", refused_by_host),
         claim("what_is_given_up_is_told_with_its_error_whoever_runs_the_firmware", losses),
+        claim("what_the_image_was_told_to_leave_out_is_no_loss", left_out),
         claim("events_of_a_scenario_are_reported_and_the_guest_counts_on", events),
         claim("event_that_should_have_been_refused_is_a_failure", surprising_event),
         claim("internal_errors_that_were_announced_are_passed_checks", announced),
@@ -478,6 +479,35 @@ fn losses() {
             });
             assert_eq!(told.count(), lost, "{name} {more:?}: {}", report["failures"]);
         }
+    }
+}
+
+/// Left out by request is no loss, whoever asks and however; what is lost beside it is one.
+fn left_out() {
+    let files = Files::new();
+    let image = files.0.file("own.elf", crate::IMAGE);
+    let sound = LOSES.split("fault = ").next().unwrap();
+    let sound = sound.replace("name = \"mem0\"", "name = \"mem0\", serial = 5");
+    for policy in ["strict", "best-effort"] {
+        let text = sound.replace("best-effort", policy);
+        let path = files.0.file("pair.toml", text);
+        for (words, regions) in [
+            ("leave-out=16/1", 1),
+            ("leave-out=1e98:1:5", 2),
+            ("leave-out=1e98:1", 0),
+            ("leave-out=16", 0),
+            ("", 3),
+        ] {
+            let report = json(command(&["boot", &path, "--image", &image, "--append", words]), 0);
+            assert_eq!(report["failures"], serde_json::json!([]), "{policy} {words}");
+            assert_eq!(report["regions"].as_array().unwrap().len(), regions, "{policy} {words}");
+        }
+    }
+    let path = files.0.file("loses.toml", LOSES);
+    for (words, exit) in [("leave-out=16/1", 0), ("leave-out=16/0", 1)] {
+        let report = json(command(&["boot", &path, "--image", &image, "--append", words]), exit);
+        let failures = report["failures"].as_array().unwrap();
+        assert_eq!(failures.len(), exit as usize, "{words}: {failures:?}");
     }
 }
 

@@ -649,11 +649,29 @@ fn broken_headers() {
 }
 
 fn unknown_word() {
-    let line = Some("path=lock-all pathe=unlocked".to_owned());
-    let ran = run(&builtin("one-device"), &Options { command_line: line, ..options() });
-    assert_eq!(ran.run.last().verdict(), Verdict::Refused);
-    let refused = "refused: command line: \"pathe=unlocked\" is not known\nend: refused\n";
-    assert_eq!(ran.console(), refused);
+    for (line, number, word, expected) in [
+        (
+            "path=lock-all pathe=unlocked",
+            2,
+            "pathe=unlocked",
+            "expected one of the words mode, payload, ",
+        ),
+        (
+            "broken-sets=wide",
+            1,
+            "broken-sets=wide",
+            "expected behind broken-sets=: narrower, flat or unused",
+        ),
+        ("quiet strict=1", 2, "strict=1", "expected strict with nothing behind it"),
+        ("exits=many", 1, "exits=many", "expected behind exits=: a number"),
+    ] {
+        let command_line = Some(line.to_owned());
+        let ran = run(&builtin("one-device"), &Options { command_line, ..options() });
+        assert_eq!(ran.run.last().verdict(), Verdict::Refused);
+        let refused = format!("refused: command line: word {number}, \"{word}\": {expected}");
+        assert!(ran.console().starts_with(&refused), "{}", ran.console());
+        assert!(ran.console().ends_with("\nend: refused\n"), "{}", ran.console());
+    }
 }
 
 fn unknown_payload() {

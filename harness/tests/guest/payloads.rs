@@ -250,6 +250,16 @@ fn half() {
     let ran = payload(&builtin("one-device"), "half").good();
     assert_eq!(ran.window_exits(), [0, SWEEP]);
     assert_eq!(ran.memory_log(), [Slot::Add { base: 4 * GIB, size: 512 * MIB }]);
+    // It says itself what it lacks: of a window that is full that, and of nothing mapped that.
+    let mut full = builtin("one-device");
+    full.windows[0].size = 512 * MIB;
+    let full_window = "region 0x100000000-0x11fffffff reaches to the end of its window, ";
+    for (scenario, words) in [(full, full_window), (builtin("path2"), "no memory is mapped, ")] {
+        let ran = payload(&scenario, "half");
+        assert_eq!(ran.run.last().verdict(), Verdict::Refused);
+        let said = format!("payload: half: {words}");
+        assert!(ran.console().contains(&said), "{}", ran.console());
+    }
 }
 
 fn half_by_budget() {

@@ -80,17 +80,24 @@ const SWEEP: u64 = 64;
 /// host counts which of them it had to serve.
 pub(super) fn half(hw: &mut Hardware, room: &Room, platform: &Platform<'_>, checks: &mut Checks) {
     let regions = &room.committed.regions;
+    let Some(last) = regions.last() else {
+        return checks
+            .refuse(format_args!("half: no memory is mapped, so there is none to look behind"));
+    };
     let mut marks = (0..).map(|id| port::call(Call::Mark { id }));
     for region in regions {
         let found = swept(hw, region.span, &mut marks);
         checks.equal(format_args!("right values in {}", region.span), SWEEP, found);
     }
-    let rest = regions.last().and_then(|last| {
-        let window = platform.windows.iter().find(|window| window.base == Some(last.window))?;
-        let end = window.span()?.end();
-        Span::new(last.span.end(), end.0 - last.span.end().0).ok()
-    });
-    let Some(rest) = rest else { return checks.refuse(format_args!("the window is full")) };
+    let windows = &mut platform.windows.iter();
+    let end = windows.find(|window| window.base == Some(last.window)).and_then(|it| it.span());
+    let rest = end.and_then(|it| Span::new(last.span.end(), it.end().0 - last.span.end().0).ok());
+    let Some(rest) = rest else {
+        return checks.refuse(format_args!(
+            "half: region {} reaches to the end of its window, so nothing is behind it to look at",
+            last.span
+        ));
+    };
     let found = swept(hw, rest, &mut marks);
     checks.equal(format_args!("right values in {rest}, which nothing covers"), 0, found);
 }

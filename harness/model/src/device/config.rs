@@ -21,6 +21,8 @@ use super::{Effect, Name, Reset};
 
 /// What every function here says it was made by; the ID means nothing to anybody.
 const VENDOR: u16 = cxl_regs::dvsec::CXL_VENDOR;
+/// Vendor and device of every endpoint here: only serial numbers tell them apart.
+pub const ENDPOINT: (u16, u16) = (VENDOR, 1);
 /// Where the PCI Express capability is.
 const PCIE: u16 = 0x40;
 
@@ -71,7 +73,7 @@ impl Function {
     /// An endpoint of this class.
     pub fn endpoint(class: u32, features: Features, bars: &[Bar]) -> Self {
         let header = EndpointHeader {
-            id: Id::new().with_vendor(VENDOR).with_device(1),
+            id: Id::new().with_vendor(ENDPOINT.0).with_device(ENDPOINT.1),
             status: Status::new().with_capability_list(true),
             class: ClassRegister::new().with_code(class),
             capabilities: CapabilitiesPointer::new().with_pointer(PCIE as u8),

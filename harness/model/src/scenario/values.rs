@@ -22,16 +22,26 @@ pub struct Bytes(
 impl Bytes {
     /// The number that the text says: decimal or `0x`, `_` between digits, then maybe a unit.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        const UNITS: [(&str, u32); 6] =
-            [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40), ("PiB", 50), ("EiB", 60)];
+        const UNITS: [(&str, u32); 7] = [
+            ("KiB", 10),
+            ("MiB", 20),
+            ("GiB", 30),
+            ("TiB", 40),
+            ("PiB", 50),
+            ("EiB", 60),
+            ("B", 0),
+        ];
         let text = text.trim();
         let with_unit = UNITS.iter().find_map(|&(unit, shift)| {
-            text.strip_suffix(unit).map(|number| (number.trim_end(), shift))
+            let number = text.strip_suffix(unit)?;
+            // It is a digit of hexadecimal too.
+            let is_digit = unit == "B" && number.starts_with("0x") && !number.ends_with(' ');
+            (!is_digit).then(|| (number.trim_end(), shift))
         });
         let (number, shift) = with_unit.unwrap_or((text, 0));
         let (digits, radix) = match number.strip_prefix("0x") {
             Some(digits) => (digits, 16),
-            None => (number.strip_suffix(" B").unwrap_or(number), 10),
+            None => (number, 10),
         };
         // `from_str_radix` would take a sign.
         if !digits.starts_with(|c: char| c.is_digit(radix)) {
