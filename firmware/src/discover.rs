@@ -423,7 +423,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         let answers = function::answers(self.hw, &mut self.config);
         self.config.fault.told(answers)?;
         match (found, cxl_link) {
-            (Sighting::Aside(remark), _) => self.remarks.add(remark),
+            (Sighting::Aside, _) => self.remarks.add(self.config.fault.error()),
             (_, Some(port)) if function.bdf.function() == 0 => {
                 self.remarks.add(Code::DISCOVER_LINK_WITHOUT_CXL.at(at).found(port));
             }

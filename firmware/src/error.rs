@@ -213,13 +213,19 @@ impl Error {
     }
 
     /// The error with the rule that is broken: its number in the detail's lower half, and its facts.
+    pub fn rule(mut self, rule: impl Rule) -> Self {
+        self.set_rule(rule);
+        self
+    }
+
     // One copy of it for each kind of rule.
     #[cold]
     #[inline(never)]
-    pub fn rule(self, rule: impl Rule) -> Self {
+    fn set_rule(&mut self, rule: impl Rule) {
         let (number, expected, found) = rule.pack();
         let [_, high] = self.detail.to_le_bytes();
-        Self { expected, found, ..self.halves(number, high) }
+        (self.expected, self.found) = (expected, found);
+        self.detail = u16::from_le_bytes([number, high]);
     }
 
     /// The error with a second place: a component on the way from its own to the bridge, or one of

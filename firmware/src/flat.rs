@@ -48,7 +48,7 @@ use crate::committed::{DecoderBefore, Place};
 use crate::device_registers::{DeviceImage, DeviceRegisters};
 #[cfg(doc)]
 use crate::error::Code;
-use crate::error::Error;
+use crate::error::{Error, Failed, Fault};
 use crate::list::{Empty, List};
 use crate::mmio::{Clock, Mmio};
 use crate::platform::Platform;
@@ -211,6 +211,7 @@ pub struct WorkspaceMut<'a> {
 impl<'a, const B: usize, const P: usize, const R: usize> From<&'a mut Workspace<B, P, R>>
     for WorkspaceMut<'a>
 {
+    #[inline(never)]
     fn from(work: &'a mut Workspace<B, P, R>) -> Self {
         let Workspace { bridges, ports, regions, rest } = work;
         Self { bridges: bridges.into(), ports: ports.into(), regions: regions.into(), rest }
@@ -245,16 +246,30 @@ pub fn bring_up<'a>(
     policy: &Policy,
     work: impl Into<WorkspaceMut<'a>>,
 ) -> Result<(), Error> {
-    let mut work = work.into();
+    let mut fault = Fault::NONE;
+    let result = phases(hw, clock, platform, policy, &mut work.into(), &mut fault);
+    fault.told(result)
+}
+
+#[inline(never)]
+fn phases(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    platform: &Platform<'_>,
+    policy: &Policy,
+    work: &mut WorkspaceMut<'_>,
+    fault: &mut Fault,
+) -> Result<(), Failed> {
     work.clear();
     // Where something else answers in a window, nothing below may be read as if it were there.
-    plan::windows(platform)?;
-    discover::discover(hw, clock, platform, policy, &mut work)?;
-    plan::plan(platform, &mut work)?;
-    commit::commit(hw, clock, policy, &mut work)?;
-    if let Err(error) = verify::verify(hw, platform, policy.config_lock, work.view()) {
+    plan::windows(platform, fault)?;
+    discover::discover(hw, clock, platform, policy, work, fault)?;
+    plan::plan(platform, work, fault)?;
+    commit::commit(hw, clock, policy.config_lock, work, fault)?;
+    let result = verify::verify(hw, platform, policy.config_lock, work.view(), fault);
+    if result.is_err() {
         commit::put_back(hw, work.view(), usize::MAX);
-        return Err(error);
+        return result;
     }
     (work.rest.whole, work.rest.config_lock) = (true, policy.config_lock);
     Ok(())
@@ -319,14 +334,27 @@ impl<'a> View<'a> {
     }
 
     /// The `nth` decoder of the plan in order of commit: devices, then bridges, of each by number.
+    fn nth(self, nth: usize) -> Option<Planned<'a>> {
+        self.nth_of(None, nth)
+    }
+
+    /// Decoder `index` of a component, if the plan has one.
+    fn planned(self, component: Component, number: u16, index: u8) -> Option<Planned<'a>> {
+        self.nth_of(Some((component, number)), index.into())
+    }
+
+    /// The `nth` decoder of the plan, of all components or of one.
     // One walk for all who go through the plan: it has few decoders.
     #[inline(never)]
-    fn nth(self, nth: usize) -> Option<Planned<'a>> {
+    fn nth_of(self, of: Option<(Component, u16)>, nth: usize) -> Option<Planned<'a>> {
         let mut left = nth;
         for component in [Component::Device, Component::HostBridge] {
             let count =
                 if component == Component::Device { self.ports.len() } else { self.bridges.len() };
             for number in 0..count as u16 {
+                if of.is_some_and(|of| of != (component, number)) {
+                    continue;
+                }
                 let mut index = 0;
                 for region in self.regions {
                     let Some(port) = self.port(region.port) else { continue };
@@ -340,19 +368,6 @@ impl<'a> View<'a> {
                     }
                     (left, index) = (left - 1, index + 1);
                 }
-            }
-        }
-        None
-    }
-
-    /// Decoder `index` of a component, if the plan has one.
-    #[inline(never)]
-    fn planned(self, component: Component, number: u16, index: u8) -> Option<Planned<'a>> {
-        for nth in 0.. {
-            let planned = self.nth(nth)?;
-            let place = planned.place;
-            if (place.component, planned.number, place.index) == (component, number, index) {
-                return Some(planned);
             }
         }
         None

@@ -13,7 +13,7 @@ use cxl_regs::dvsec::{Dvsec, DvsecId, Dvsecs};
 
 use super::error::Unassigned;
 use crate::config::{self, Config};
-use crate::error::{BarProblem, Code, Error, Failed, Numbered};
+use crate::error::{BarProblem, Code, Failed, Numbered};
 use crate::mmio::Mmio;
 use crate::platform::RootBus;
 use crate::topology::Path;
@@ -112,8 +112,9 @@ pub(crate) struct CxlFunction {
 pub(crate) enum Sighting {
     /// A part of a CXL hierarchy.
     Cxl(CxlFunction),
-    /// None, but it says something of CXL, or there may be something behind it.
-    Aside(Error),
+    /// None, but it says something of CXL, or there may be something behind it: what is to be remarked
+    /// stands in the configuration space's [`Fault`](crate::error::Fault).
+    Aside,
     /// Nobody's business.
     Nothing,
 }
@@ -123,7 +124,7 @@ impl Sighting {
     pub(crate) fn cxl(self) -> Option<CxlFunction> {
         match self {
             Self::Cxl(found) => Some(found),
-            Self::Aside(_) | Self::Nothing => None,
+            Self::Aside | Self::Nothing => None,
         }
     }
 }
@@ -138,7 +139,6 @@ impl CxlFunction {
         above: Option<Role>,
     ) -> Result<Sighting, Failed> {
         sound::<HeaderType>(hw, config, 0)?;
-        let at = config.place();
         let bridge = header.layout() == 1;
         if header.layout() > 1 {
             return Ok(Sighting::Nothing);
@@ -146,14 +146,9 @@ impl CxlFunction {
         // Endpoints on a root bus are the chip set's: whatever is wrong with their lists is no
         // reason to refuse anything.
         let integrated = above.is_none() && !bridge;
-        let plain = if bridge {
-            Sighting::Aside(Code::DISCOVER_PLAIN_PORT.at(at))
-        } else {
-            Sighting::Nothing
-        };
         let pcie = match Capabilities::new(config.reader(hw)).find(CapabilityId::PciExpress) {
             Ok(Some(pcie)) => pcie,
-            Ok(None) => return Ok(plain),
+            Ok(None) => return Ok(plain(config, bridge)),
             Err(_) if integrated => return Ok(Sighting::Nothing),
             Err(error) => {
                 return config.refuse(Code::DISCOVER_CAPABILITIES).rule(error).into();
@@ -192,18 +187,20 @@ impl CxlFunction {
                 extensions || flex_bus.is_some()
             }
         };
-        Ok(match (role, has) {
+        match (role, has) {
             (Some(role), _) if is_cxl => {
-                Sighting::Cxl(Self { role, pcie, device, flex_bus, locator })
+                return Ok(Sighting::Cxl(Self { role, pcie, device, flex_bus, locator }));
             }
-            (Some(role), Some(has)) => Sighting::Aside(
-                Code::DISCOVER_INCOMPLETE.at(at).detail(has).expected(role == Role::Device),
-            ),
+            (_, None) => return Ok(plain(config, bridge)),
+            (Some(role), Some(has)) => {
+                let remark = config.refuse(Code::DISCOVER_INCOMPLETE).detail(has);
+                remark.expected(role == Role::Device);
+            }
             (None, Some(has)) => {
-                Sighting::Aside(Code::DISCOVER_MISPLACED.at(at).detail(has).found(port_type))
+                config.refuse(Code::DISCOVER_MISPLACED).detail(has).found(port_type);
             }
-            (_, None) => plain,
-        })
+        }
+        Ok(Sighting::Aside)
     }
 
     /// The port's number, by which target lists name it; 0 for what is no target.
@@ -229,6 +226,15 @@ impl CxlFunction {
             Role::UpstreamPort | Role::Device => Some(above),
         }
     }
+}
+
+/// A function that says nothing of CXL: behind a port there may be something all the same.
+fn plain(config: &mut Config<'_>, bridge: bool) -> Sighting {
+    if !bridge {
+        return Sighting::Nothing;
+    }
+    config.refuse(Code::DISCOVER_PLAIN_PORT);
+    Sighting::Aside
 }
 
 /// Refuses a function whose register `R`, in the structure at `base`, shares a dword of all-ones,

@@ -6,13 +6,13 @@
 use cxl_regs::access::Component;
 use cxl_regs::hdm::DecoderImage;
 
-use super::{Planned, Policy, Port, Region, View, WorkspaceMut};
+use super::{Planned, Port, Region, View, WorkspaceMut};
 use crate::commit::planned_registers::Slot;
 use crate::commit::{commit_one, settled, take_back};
 use crate::committed::DecoderBefore;
 use crate::decoder_registers::DecoderRegisters;
 use crate::device_registers::{DeviceImage, DeviceRegisters};
-use crate::error::{Code, Error, Failed, Fault};
+use crate::error::{Code, Failed, Fault};
 use crate::mmio::{Clock, Mmio};
 use crate::policy;
 
@@ -20,20 +20,17 @@ use crate::policy;
 pub(super) fn commit(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
-    policy: &Policy,
+    config_lock: bool,
     work: &mut WorkspaceMut<'_>,
-) -> Result<(), Error> {
-    let mut fault = Fault::NONE;
-    let policy = &policy::Policy { config_lock: policy.config_lock, ..policy::Policy::DEFAULT };
-    let mut written = 0;
-    let mut result = survey(hw, policy, work, &mut fault);
-    if result.is_ok() {
-        result = run(hw, clock, policy, work.view(), &mut written, &mut fault);
-        if result.is_err() {
-            put_back(hw, work.view(), written);
-        }
+    fault: &mut Fault,
+) -> Result<(), Failed> {
+    survey(hw, work, fault)?;
+    let (view, mut written) = (work.view(), 0);
+    let result = run(hw, clock, config_lock, view, &mut written, fault);
+    if result.is_err() {
+        put_back(hw, view, written);
     }
-    fault.told(result)
+    result
 }
 
 /// A planned decoder: where it is, and what its registers shall hold.
@@ -64,7 +61,6 @@ fn device(view: View<'_>, number: u16) -> Option<(DeviceRegisters, &DeviceImage,
 #[inline(never)]
 fn survey(
     hw: &mut impl Mmio,
-    policy: &policy::Policy<'_>,
     work: &mut WorkspaceMut<'_>,
     fault: &mut Fault,
 ) -> Result<(), Failed> {
@@ -89,7 +85,9 @@ fn survey(
         if let Some(register) = image.silent() {
             return fault.at(Code::COMMIT_SILENT, path).detail(register).into();
         }
-        if let Some((_, expected, found)) = registers.frozen(&image, policy) {
+        if let Some((_, expected, found)) =
+            registers.frozen(&image, policy::Policy::DEFAULT.enable_cache)
+        {
             let fault = fault.at(Code::COMMIT_CONFIG_LOCKED, path);
             return fault.expected(expected).found(found).into();
         }
@@ -114,7 +112,6 @@ enum Step {
 #[inline(never)]
 fn device_step(
     hw: &mut impl Mmio,
-    policy: &policy::Policy<'_>,
     view: View<'_>,
     number: u16,
     step: Step,
@@ -133,7 +130,7 @@ fn device_step(
             }
             registers.mirror(hw, before, &images)
         }
-        Step::Enable => registers.enable(hw, before, policy),
+        Step::Enable => registers.enable(hw, before, policy::Policy::DEFAULT.enable_cache),
         Step::Lock => registers.lock(hw),
     };
     let Err((register, expected, found)) = done else { return Ok(()) };
@@ -146,14 +143,14 @@ fn device_step(
 fn run(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
-    policy: &policy::Policy<'_>,
+    config_lock: bool,
     view: View<'_>,
     written: &mut usize,
     fault: &mut Fault,
 ) -> Result<(), Failed> {
     let ports = view.ports.len() as u16;
     for number in 0..ports {
-        device_step(hw, policy, view, number, Step::Quiesce, fault)?;
+        device_step(hw, view, number, Step::Quiesce, fault)?;
     }
     for commits in [false, true] {
         let mut nth = 0;
@@ -171,12 +168,12 @@ fn run(
             let next = view.nth(nth).map(|next| (next.place.component, next.number));
             if planned.place.component == Component::Device && next != Some(own) {
                 let step = if commits { Step::Enable } else { Step::Mirror };
-                device_step(hw, policy, view, number, step, fault)?;
+                device_step(hw, view, number, step, fault)?;
             }
         }
     }
-    for number in (0..ports).filter(|_| policy.config_lock) {
-        device_step(hw, policy, view, number, Step::Lock, fault)?;
+    for number in (0..ports).filter(|_| config_lock) {
+        device_step(hw, view, number, Step::Lock, fault)?;
     }
     Ok(())
 }

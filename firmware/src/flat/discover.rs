@@ -20,7 +20,7 @@ use crate::discover::leaf::{
     bus_range_end, by_uid, capacity, check_bridge, link_status, mem_capability, open, sound,
     structures,
 };
-use crate::error::{Code, Error, Failed, Place};
+use crate::error::{Code, Error, Failed, Fault, Place};
 use crate::list::Empty;
 use crate::mmio::{Clock, Mmio};
 use crate::platform::{BridgeKind, Platform, RootBus};
@@ -33,10 +33,12 @@ pub(super) fn discover(
     platform: &Platform<'_>,
     policy: &Policy,
     work: &mut WorkspaceMut<'_>,
-) -> Result<(), Error> {
+    fault: &mut Fault,
+) -> Result<(), Failed> {
     let mut walk = Walk { hw, clock, platform, policy, work, config: Config::uncached() };
     let result = walk.all();
-    walk.config.fault.told(result)
+    *fault = walk.config.fault;
+    result
 }
 
 struct Walk<'a, 'w, M, C> {
@@ -153,8 +155,8 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
             return Ok((Some(found), false));
         }
         answers(self.hw, &mut self.config)?;
-        if let Sighting::Aside(remark) = found {
-            self.remark(remark)?;
+        if let Sighting::Aside = found {
+            self.remark(self.config.fault.error())?;
             return Ok((None, true));
         }
         Ok((None, false))

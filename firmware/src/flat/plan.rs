@@ -8,7 +8,7 @@ use cxl_regs::{Arithmetic, Coherency, DECODER_UNIT, Hpa, Span, Ways};
 
 use super::{Below, NotPlanned, Port, Region, View, WorkspaceMut};
 use crate::admits;
-use crate::error::{Code, Error, Failed, Fault, Place};
+use crate::error::{Code, Failed, Fault, Place};
 use crate::list::Empty;
 use crate::platform::{Platform, Window};
 use crate::topology::{DeviceKind, Partition, Path};
@@ -18,30 +18,8 @@ const OF_WINDOW_BASE: u8 = 3;
 const OF_MEMORY: u8 = 4;
 
 /// Decides where everything goes; touches no hardware.
-pub(super) fn plan(platform: &Platform<'_>, work: &mut WorkspaceMut<'_>) -> Result<(), Error> {
-    let mut fault = Fault::NONE;
-    let result = all(platform, work, &mut fault);
-    fault.told(result)
-}
-
-/// The rules on windows that hold whichever of them is used, and whatever is found.
-pub(super) fn windows(platform: &Platform<'_>) -> Result<(), Error> {
-    // Of several faults the one of the lowest window, in whatever order they are listed.
-    let (mut lowest, mut fault) = (None, Fault::NONE);
-    for window in platform.windows {
-        let mut found = Fault::NONE;
-        if check_window(platform, window, &mut found).is_err() {
-            let key = (window.base, window.size, window.targets.first().copied());
-            if lowest.is_none_or(|before| key < before) {
-                (lowest, fault) = (Some(key), found);
-            }
-        }
-    }
-    fault.told(if lowest.is_some() { Err(Failed) } else { Ok(()) })
-}
-
 #[inline(never)]
-fn all(
+pub(super) fn plan(
     platform: &Platform<'_>,
     work: &mut WorkspaceMut<'_>,
     fault: &mut Fault,
@@ -65,6 +43,35 @@ fn all(
         }
     }
     decoders(work.view(), fault)
+}
+
+/// The rules on windows that hold whichever of them is used, and whatever is found.
+#[inline(never)]
+pub(super) fn windows(platform: &Platform<'_>, fault: &mut Fault) -> Result<(), Failed> {
+    // Of several faults the one of the lowest window, in whatever order they are listed.
+    let mut lowest = None;
+    for window in platform.windows {
+        let mut found = Fault::NONE;
+        if check_window(platform, window, &mut found).is_err()
+            && lowest.is_none_or(|lowest| is_lower(window, lowest))
+        {
+            (lowest, *fault) = (Some(window), found);
+        }
+    }
+    if lowest.is_some() { Err(Failed) } else { Ok(()) }
+}
+
+/// Whether what is wrong with a window is told rather than what is wrong with another.
+#[inline(never)]
+fn is_lower(window: &Window, other: &Window) -> bool {
+    // A window without a base before all others.
+    let key = |window: &Window| {
+        let base = window.base.map_or([0, 0], |base| [1, base.0]);
+        let target = window.targets.first().map_or(0, |target| u64::from(*target) + 1);
+        let [placed, base] = base;
+        [placed, base, window.size, target]
+    };
+    key(window) < key(other)
 }
 
 #[cold]
@@ -208,7 +215,7 @@ fn place(
     let mut second: Option<Hpa> = None;
     let mut fits = 0u16;
     // How far the window came that came furthest, and the lowest of these: it says why none fits.
-    let mut closest = None;
+    let mut closest: Option<(u8, &Window)> = None;
     for window in platform.windows {
         let mut found = Fault::NONE;
         match ask.judge(platform, window, &mut found) {
@@ -227,11 +234,11 @@ fn place(
                 second = Some(second.map_or(other, |second| second.min(other)));
             }
             Err(stage) => {
-                let lower = |(before, base, size): (u8, Option<Hpa>, u64)| {
-                    stage > before || stage == before && (window.base, window.size) < (base, size)
+                let lower = |(before, other): (u8, &Window)| {
+                    stage > before || stage == before && is_lower(window, other)
                 };
                 if closest.is_none_or(lower) {
-                    closest = Some((stage, window.base, window.size));
+                    closest = Some((stage, window));
                     *fault = found;
                 }
             }
@@ -239,7 +246,7 @@ fn place(
     }
     let Some((base, window, at, coherency)) = best else {
         return match closest {
-            Some((1.., ..)) => Err(Failed),
+            Some((1.., _)) => Err(Failed),
             _ => fault.at(Code::PLAN_NO_WINDOW, path).detail(partition).expected(need).into(),
         };
     };

@@ -4,7 +4,7 @@
 //! **Invariant**: only reads. Nothing is taken from the plan but what the registers are compared with.
 
 use cxl_regs::access::Component;
-use cxl_regs::hdm::{Control, DecoderImage};
+use cxl_regs::hdm::Control;
 use cxl_regs::{Decoder, Hpa, Route, Span};
 
 use super::commit::slot;
@@ -12,25 +12,14 @@ use super::{Bridge, Port, View};
 use crate::admits;
 use crate::committed;
 use crate::decoder_registers::DecoderRegisters;
-use crate::error::{Code, Error, Failed, Fault, Numbered, Place};
+use crate::error::{Code, Failed, Fault, Numbered, Place};
 use crate::mmio::Mmio;
 use crate::platform::Platform;
 use crate::topology::{Hdm, Partition};
 
-/// The first thing that is wrong.
-pub(super) fn verify(
-    hw: &mut impl Mmio,
-    platform: &Platform<'_>,
-    config_lock: bool,
-    view: View<'_>,
-) -> Result<(), Error> {
-    let mut fault = Fault::NONE;
-    let result = all(hw, platform, config_lock, view, &mut fault);
-    fault.told(result)
-}
-
+/// Finds the first thing that is wrong.
 #[inline(never)]
-fn all(
+pub(super) fn verify(
     hw: &mut impl Mmio,
     platform: &Platform<'_>,
     config_lock: bool,
@@ -55,7 +44,7 @@ fn all(
             if !control.committed() {
                 return fault.at(Code::VERIFY_NOT_COMMITTED, place).into();
             }
-            locked(place, &found, fault)?;
+            locked(place, control, fault)?;
             let slot = slot(&planned, fault)?;
             if let Some((register, expected, found)) = slot.difference(found, true) {
                 let fault = fault.at(Code::VERIFY_DIFFERS_FROM_PLAN, place).detail(register);
@@ -88,8 +77,7 @@ fn all(
 }
 
 #[inline(never)]
-fn locked(place: committed::Place, image: &DecoderImage, fault: &mut Fault) -> Result<(), Failed> {
-    let control = image.control();
+fn locked(place: committed::Place, control: Control, fault: &mut Fault) -> Result<(), Failed> {
     if control.locked() {
         return Ok(());
     }
@@ -103,13 +91,14 @@ fn in_use(
     hdm: &Hdm,
     place: committed::Place,
     fault: &mut Fault,
-) -> Result<Option<(DecoderImage, Decoder)>, Failed> {
+) -> Result<Option<(Control, Decoder)>, Failed> {
     let image = DecoderRegisters::new(hdm.block, place.index).read(hw);
-    if !image.control().committed() {
+    let control = image.control();
+    if !control.committed() {
         return Ok(None);
     }
     match Decoder::decode(&image, place.component, hdm.capability) {
-        Ok(decoder) => Ok(Some((image, decoder))),
+        Ok(decoder) => Ok(Some((control, decoder))),
         Err(error) => fault.at(Code::VERIFY_ILLEGAL, place).rule(error).into(),
     }
 }
@@ -130,9 +119,9 @@ fn path(
     let (mut dpa, mut above) = (0u64, Hpa(0));
     for index in 0..hdm.decoders {
         let place = view.place(Component::Device, number, index);
-        let Some((image, decoder)) = in_use(hw, &hdm, place, fault)? else { continue };
+        let Some((control, decoder)) = in_use(hw, &hdm, place, fault)? else { continue };
         let span = decoder.span;
-        locked(place, &image, fault)?;
+        locked(place, control, fault)?;
         if span.base() < above {
             let fault = fault.at(Code::VERIFY_OVERLAP, place).expected(above);
             return fault.found(span.base()).into();
@@ -190,12 +179,12 @@ fn leads(
     let mut claims = 0;
     for index in 0..bridge.hdm.decoders {
         let above = view.place(Component::HostBridge, port.bridge, index);
-        let Some((image, found)) = in_use(hw, &bridge.hdm, above, fault)? else { continue };
+        let Some((control, found)) = in_use(hw, &bridge.hdm, above, fault)? else { continue };
         if !found.span.overlaps(span) {
             continue;
         }
         claims += 1;
-        locked(above, &image, fault)?;
+        locked(above, control, fault)?;
         if found.span != span {
             let fault = fault.at(Code::VERIFY_RANGE_DIFFERS, place).above(above);
             return fault.expected(span).found(found.span).into();
