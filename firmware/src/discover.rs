@@ -54,7 +54,7 @@ pub(crate) mod leaf {
     pub(crate) use super::component::{Structures, structures};
     pub(crate) use super::error::Unassigned;
     pub(crate) use super::function::{
-        Blocks, CxlFunction, Functions, Role, Sighting, answers, sound,
+        Blocks, CxlFunction, Functions, RegisterBlock, Role, Sighting, answers, sound,
     };
     pub(crate) use super::{bus_range_end, by_uid, check_bridge, link_status, open};
 }

@@ -373,13 +373,23 @@ impl<'a> View<'a> {
         None
     }
 
-    /// All components with decoders, devices first; the number is as in [`Self::planned`].
-    fn components(self) -> impl Iterator<Item = (Component, u16, Hdm)> + Clone + 'a {
-        let devices = self.ports.iter().zip(0..).filter_map(|(port, number)| {
-            Some((Component::Device, number, port.device.as_ref()?.hdm?))
-        });
-        let bridges = self.bridges.iter().zip(0..);
-        devices.chain(bridges.map(|(bridge, number)| (Component::HostBridge, number, bridge.hdm)))
+    /// Component `nth`, devices first, and its decoders, if it has any; the number is as in
+    /// [`Self::planned`].
+    #[inline(never)]
+    fn component_with_decoders(self, nth: usize) -> Option<(Component, u16, Hdm)> {
+        match nth.checked_sub(self.ports.len()) {
+            None => {
+                let hdm = self.ports.get(nth)?.device.as_ref()?.hdm?;
+                Some((Component::Device, nth as u16, hdm))
+            }
+            Some(nth) => Some((Component::HostBridge, nth as u16, self.bridges.get(nth)?.hdm)),
+        }
+    }
+
+    /// All components with decoders, devices first.
+    fn components(self) -> impl Iterator<Item = (Component, u16, Hdm)> + 'a {
+        let count = self.ports.len() + self.bridges.len();
+        (0..count).filter_map(move |nth| self.component_with_decoders(nth))
     }
 
     /// The place of any decoder of a component.

@@ -8,7 +8,7 @@ use cxl_regs::config::{
     Bar, BarKind, Bdf, Capabilities, CapabilityId, Command, ExtendedCapabilities,
     ExtendedCapabilityId, HeaderType, Id, LinkCapabilities, PcieCapabilities, PortType, Sbdf,
 };
-use cxl_regs::dvsec::locator::{BLOCK_ALIGNMENT, BlockId, Locations};
+use cxl_regs::dvsec::locator::{BLOCK_ALIGNMENT, BlockId, BlockLocation, Locations};
 use cxl_regs::dvsec::{Dvsec, DvsecId, Dvsecs};
 
 use super::error::Unassigned;
@@ -158,8 +158,7 @@ impl CxlFunction {
         let port_type = capabilities.port_type();
         let role = Role::of(header, PortType::from_code(port_type), above);
         let (mut device, mut flex_bus, mut locator) = (None, None, None);
-        let (mut extensions, mut has) = (false, None);
-        let mut wrong = None;
+        let (mut extensions, mut has, mut wrong) = (None, None, None);
         for dvsec in Dvsecs::new(config.reader(hw)) {
             let dvsec = match dvsec {
                 Ok(dvsec) => dvsec,
@@ -169,13 +168,14 @@ impl CxlFunction {
                 }
             };
             has.get_or_insert(dvsec.id);
-            match dvsec.id {
-                DvsecId::Device => _ = device.get_or_insert(dvsec),
-                DvsecId::FlexBusPort => _ = flex_bus.get_or_insert(dvsec),
-                DvsecId::RegisterLocator => _ = locator.get_or_insert(dvsec),
-                DvsecId::PortExtensions => extensions = true,
-                _ => {}
-            }
+            let first = match dvsec.id {
+                DvsecId::Device => &mut device,
+                DvsecId::FlexBusPort => &mut flex_bus,
+                DvsecId::RegisterLocator => &mut locator,
+                DvsecId::PortExtensions => &mut extensions,
+                _ => continue,
+            };
+            first.get_or_insert(dvsec);
         }
         if let Some(error) = wrong {
             return config.refuse(Code::DISCOVER_DVSECS).rule(error).into();
@@ -184,7 +184,7 @@ impl CxlFunction {
             None => false,
             Some(Role::Device) => device.is_some(),
             Some(Role::RootPort | Role::UpstreamPort | Role::DownstreamPort) => {
-                extensions || flex_bus.is_some()
+                extensions.is_some() || flex_bus.is_some()
             }
         };
         match (role, has) {
@@ -296,49 +296,46 @@ impl CxlFunction {
         config: &mut Config<'_>,
     ) -> Result<Blocks, Failed> {
         let Some(locator) = &self.locator else { return Ok(Blocks::default()) };
-        // Of each kind: its BAR, and its offset there.
+        // The first of each kind.
         let (mut component, mut device, mut wrong) = (None, None, None);
         match Locations::new(locator, config.reader(hw)) {
             Err(error) => wrong = Some(error),
             Ok(locations) => {
                 for location in locations {
-                    match location {
-                        Ok(found) if found.id == BlockId::Component => {
-                            component.get_or_insert((found.bar, found.offset));
-                        }
-                        Ok(found) if found.id == BlockId::Device => {
-                            device.get_or_insert((found.bar, found.offset));
-                        }
-                        Ok(_) => {}
+                    let found = match location {
+                        Ok(found) => found,
                         Err(error) => {
                             wrong = Some(error);
                             break;
                         }
-                    }
+                    };
+                    let first = match found.id {
+                        BlockId::Component => &mut component,
+                        BlockId::Device => &mut device,
+                        _ => continue,
+                    };
+                    first.get_or_insert(found);
                 }
             }
         }
         if let Some(error) = wrong {
             return config.refuse(Code::DISCOVER_LOCATOR).rule(error).into();
         }
-        let mut blocks = Blocks::default();
-        for (named, block) in [(component, &mut blocks.component), (device, &mut blocks.device)] {
-            if let Some((bar, offset)) = named {
-                *block = Some(self.address(hw, config, bar, offset)?);
-            }
-        }
-        Ok(blocks)
+        Ok(Blocks {
+            component: self.address(hw, config, component)?,
+            device: self.address(hw, config, device)?,
+        })
     }
 
-    /// The address of a register block at `offset` into a BAR that somebody has assigned.
+    /// The address of a register block, if there is one, in a BAR that somebody has assigned.
     #[inline(never)]
     fn address(
         &self,
         hw: &mut impl Mmio,
         config: &mut Config<'_>,
-        bar: u8,
-        offset: u64,
-    ) -> Result<RegisterBlock, Failed> {
+        location: Option<BlockLocation>,
+    ) -> Result<Option<RegisterBlock>, Failed> {
+        let Some(BlockLocation { bar, offset, .. }) = location else { return Ok(None) };
         match self.bar(hw, config, bar) {
             Err(problem) => {
                 let fault = config.refuse(Code::DISCOVER_BAR).halves(0u8, bar);
@@ -350,7 +347,7 @@ impl CxlFunction {
                 let bar_size = base & base.wrapping_neg();
                 let room = bar_size.checked_sub(offset).filter(|room| *room >= BLOCK_ALIGNMENT);
                 match room {
-                    Some(room) => Ok(RegisterBlock { address: base + offset, room }),
+                    Some(room) => Ok(Some(RegisterBlock { address: base + offset, room })),
                     None => {
                         let fault = config.refuse(Code::DISCOVER_OUTSIDE_BAR).detail(bar);
                         fault.expected(bar_size).found(offset).into()

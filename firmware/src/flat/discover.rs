@@ -6,7 +6,7 @@
 //! visited once.
 
 use cxl_regs::access::Component;
-use cxl_regs::config::{BridgeHeader, BusNumbers, HeaderType, Windows};
+use cxl_regs::config::{BridgeHeader, BusNumbers, HeaderType, Sbdf, Windows};
 use cxl_regs::dvsec::flex_bus;
 use cxl_regs::dvsec::locator::BLOCK_ALIGNMENT;
 use cxl_regs::{Hpa, Span};
@@ -16,9 +16,9 @@ use crate::config::{Config, bus_base};
 use crate::decoder_registers::DecoderRegisters;
 use crate::device_registers::DeviceImage;
 use crate::discover::leaf::{
-    Blocks, Capacity, CxlFunction, Functions, Role, Sighting, Structures, Unassigned, answers,
-    bus_range_end, by_uid, capacity, check_bridge, link_status, mem_capability, open, sound,
-    structures,
+    Blocks, Capacity, CxlFunction, Functions, RegisterBlock, Role, Sighting, Structures,
+    Unassigned, answers, bus_range_end, by_uid, capacity, check_bridge, link_status,
+    mem_capability, open, sound, structures,
 };
 use crate::error::{Code, Error, Failed, Fault, Place};
 use crate::list::Empty;
@@ -270,16 +270,11 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
             let capability = capability.into_bits();
             return self.remark(Code::DISCOVER_NO_MEM.at(at).found(capability));
         }
-        for (link, status) in [(function, status), (port, above.status)] {
-            if let Some(status) = status.filter(|status| !status.mem()) {
-                let fault = self.config.fault.at(Code::DISCOVER_NO_MEM_LINK, at);
-                return fault.expected(link).found(status.into_bits()).into();
-            }
-        }
+        self.trained(function, status, at)?;
+        self.trained(port, above.status, at)?;
         let Blocks { component, device: registers } = found.blocks(self.hw, &mut self.config)?;
-        for block in [component, registers].into_iter().flatten() {
-            self.check_forwarded(above.windows, block.address, uid, port, at)?;
-        }
+        self.check_forwarded(&above.windows, component, uid, port, at)?;
+        self.check_forwarded(&above.windows, registers, uid, port, at)?;
         found.enable_memory(self.hw, &mut self.config);
         let Structures { hdm, back_invalidate } = match component {
             Some(block) => self.structures(block.address, Some(Component::Device), at)?,
@@ -338,16 +333,30 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         Ok(())
     }
 
-    /// The port above must forward a register block.
+    /// A link has to carry CXL.mem, if its end says what it trained to.
+    #[inline(never)]
+    fn trained(
+        &mut self,
+        link: Sbdf,
+        status: Option<flex_bus::Status>,
+        at: Place,
+    ) -> Result<(), Failed> {
+        let Some(status) = status.filter(|status| !status.mem()) else { return Ok(()) };
+        let fault = self.config.fault.at(Code::DISCOVER_NO_MEM_LINK, at);
+        fault.expected(link).found(status.into_bits()).into()
+    }
+
+    /// The port above must forward a register block, if there is one.
     #[inline(never)]
     fn check_forwarded(
         &mut self,
-        windows: Windows,
-        address: u64,
+        windows: &Windows,
+        block: Option<RegisterBlock>,
         uid: u32,
-        port: cxl_regs::config::Sbdf,
+        port: Sbdf,
         at: Place,
     ) -> Result<(), Failed> {
+        let Some(RegisterBlock { address, .. }) = block else { return Ok(()) };
         let Ok(block) = Span::new(Hpa(address), BLOCK_ALIGNMENT) else { return Ok(()) };
         let open = [windows.memory, windows.prefetchable];
         if open == [None; 2] {

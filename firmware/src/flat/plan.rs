@@ -6,7 +6,7 @@
 use cxl_regs::access::Component;
 use cxl_regs::{Arithmetic, Coherency, DECODER_UNIT, Hpa, Span, Ways};
 
-use super::{Below, NotPlanned, Port, Region, View, WorkspaceMut};
+use super::{Below, NotPlanned, Planned, Port, Region, View, WorkspaceMut};
 use crate::admits;
 use crate::error::{Code, Failed, Fault, Place};
 use crate::list::Empty;
@@ -34,7 +34,7 @@ pub(super) fn plan(
                 continue;
             }
             let path = view.path(port);
-            let region = place(platform, view, number, path, port, below, partition, fault)?;
+            let region = place(platform, &view, number, &path, port, below, partition, fault)?;
             let base = region.span.base();
             let at = work.regions.iter().filter(|other| other.span.base() < base).count();
             if work.regions.insert(at, region).is_err() {
@@ -181,9 +181,9 @@ fn coherencies(
 
 /// What is to be placed.
 struct Ask<'a> {
-    view: View<'a>,
+    view: &'a View<'a>,
     number: u16,
-    path: Path,
+    path: &'a Path,
     coherencies: [Option<Coherency>; 2],
     partition: Partition,
     need: u64,
@@ -195,9 +195,9 @@ struct Ask<'a> {
 #[inline(never)]
 fn place(
     platform: &Platform<'_>,
-    view: View<'_>,
+    view: &View<'_>,
     number: u16,
-    path: Path,
+    path: &Path,
     port: &Port,
     below: &Below,
     partition: Partition,
@@ -208,7 +208,7 @@ fn place(
         let fault = fault.at(Code::PLAN_UNALIGNED, path).detail(OF_MEMORY);
         return fault.expected(DECODER_UNIT).found(need).into();
     }
-    let coherencies = coherencies(&path, port, below, fault)?;
+    let coherencies = coherencies(path, port, below, fault)?;
     let address_bits = platform.address_bits;
     let ask = Ask { view, number, path, coherencies, partition, need, address_bits };
     let mut best: Option<(Hpa, &Window, Hpa, Coherency)> = None;
@@ -315,7 +315,7 @@ impl Ask<'_> {
             return Err(5);
         };
         let inside = |code, found, fault: &mut Fault| {
-            fault.at(code, Place::in_window(path, base)).expected(need).found(found);
+            fault.at(code, Place::in_window(*path, base)).expected(need).found(found);
         };
         if size < need {
             inside(Code::PLAN_WINDOW_TOO_SMALL, size, fault);
@@ -344,7 +344,7 @@ impl Ask<'_> {
 
 /// The first gap of `need` bytes in a window between its regions, from an address on, or else the largest.
 #[inline(never)]
-fn first_gap(view: View<'_>, window: Span, from: Hpa, need: u64) -> Result<Hpa, u64> {
+fn first_gap(view: &View<'_>, window: Span, from: Hpa, need: u64) -> Result<Hpa, u64> {
     let (mut at, mut largest) = (from, 0);
     let mut regions = view.regions.iter();
     loop {
@@ -374,29 +374,26 @@ fn decoders(view: View<'_>, fault: &mut Fault) -> Result<(), Failed> {
         if let (Partition::Volatile, Some(lower)) =
             (region.partition, before.iter().find(|other| other.port == region.port))
         {
-            let fault = fault.at(Code::PLAN_DPA_ORDER, path).expected(region.span.base());
+            let fault = fault.at(Code::PLAN_DPA_ORDER, &path).expected(region.span.base());
             return fault.found(lower.span.base()).into();
         }
         for component in [Component::Device, Component::HostBridge] {
             let above = match component {
-                Component::Device => Place::from(path),
+                Component::Device => Place::from(&path),
                 _ => Place::bridge(path.uid()),
             };
-            let Some((owner, hdm)) = view.owner(component, region) else { continue };
-            let same = |other: &&Region| {
-                view.owner(component, other).is_some_and(|(other, _)| other == owner)
+            let is_its = |planned: &Planned<'_>| {
+                planned.place.component == component && planned.region.span == region.span
             };
-            let index = before.iter().filter(same).count();
-            let planned = view.planned(component, owner, index as u8);
-            let (Some(hdm), Some(planned)) = (hdm, planned) else {
-                return fault.at(Code::PLAN_NO_DECODERS, path).above(above).into();
+            let Some(planned) = (0..).map_while(|nth| view.nth(nth)).find(is_its) else {
+                return fault.at(Code::PLAN_NO_DECODERS, &path).above(above).into();
             };
             if let Err(error) = planned.image() {
                 return fault.at(Code::PLAN_DECODER, above).rule(error).into();
             }
-            if index >= usize::from(hdm.decoders) {
-                let fault = fault.at(Code::PLAN_DECODERS_EXHAUSTED, path).above(above);
-                return fault.found(hdm.decoders).into();
+            if planned.place.index >= planned.hdm.decoders {
+                let fault = fault.at(Code::PLAN_DECODERS_EXHAUSTED, &path).above(above);
+                return fault.found(planned.hdm.decoders).into();
             }
         }
     }
