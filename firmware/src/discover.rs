@@ -720,6 +720,7 @@ fn guesses<'a>(
 }
 
 /// The last bus that configuration space has in the region of a bus.
+#[inline(never)]
 pub(crate) fn bus_range_end(platform: &Platform<'_>, bus: RootBus) -> u8 {
     let regions = platform.ecam.iter().filter(|e| e.bus(bus.segment, bus.bus).is_some());
     regions.map(|region| region.last_bus).max().unwrap_or(bus.bus)

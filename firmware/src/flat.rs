@@ -50,7 +50,7 @@ use crate::device_registers::{DeviceImage, DeviceRegisters};
 use crate::error::Code;
 use crate::error::{Error, Failed, Fault};
 use crate::list::{Empty, List};
-use crate::mmio::{Clock, Mmio};
+use crate::mmio::{Block, Clock, Mmio};
 use crate::platform::Platform;
 use crate::topology::{BackInvalidate, Device, Hdm, NodeId, Partition, Path};
 
@@ -386,10 +386,16 @@ impl<'a> View<'a> {
         }
     }
 
-    /// All components with decoders, devices first.
-    fn components(self) -> impl Iterator<Item = (Component, u16, Hdm)> + 'a {
-        let count = self.ports.len() + self.bridges.len();
-        (0..count).filter_map(move |nth| self.component_with_decoders(nth))
+    /// How many there are to go through by [`Self::component_with_decoders`].
+    fn places(self) -> usize {
+        self.ports.len() + self.bridges.len()
+    }
+
+    /// Whether the decoders of a device or bridge are there.
+    #[inline(never)]
+    fn has_decoders_at(self, block: Block) -> bool {
+        let there = |nth| self.component_with_decoders(nth).is_some_and(|c| c.2.block == block);
+        (0..self.places()).any(there)
     }
 
     /// The place of any decoder of a component.

@@ -204,6 +204,7 @@ impl CxlFunction {
     }
 
     /// The port's number, by which target lists name it; 0 for what is no target.
+    #[inline(never)]
     pub(crate) fn port_number(
         &self,
         hw: &mut impl Mmio,
@@ -244,9 +245,18 @@ pub(crate) fn sound<R: Numbered>(
     config: &mut Config<'_>,
     base: u16,
 ) -> Result<(), Failed> {
-    let offset = base.saturating_add(R::SPEC.offset) & !3;
+    sound_at(hw, config, base.saturating_add(R::SPEC.offset) & !3, R::NUMBER)
+}
+
+#[inline(never)]
+fn sound_at(
+    hw: &mut impl Mmio,
+    config: &mut Config<'_>,
+    offset: u16,
+    register: u16,
+) -> Result<(), Failed> {
     let dword = config.dword(hw, offset);
-    not_silent(config, dword, offset, R::NUMBER)
+    not_silent(config, dword, offset, register)
 }
 
 #[inline(never)]

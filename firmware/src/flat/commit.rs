@@ -65,7 +65,7 @@ fn survey(
     fault: &mut Fault,
 ) -> Result<(), Failed> {
     let mut nth = 0;
-    while let Some(planned) = work.view().nth(nth) {
+    while let Some(planned) = &work.view().nth(nth) {
         let place = planned.place;
         let image = DecoderRegisters::new(planned.hdm.block, place.index).read(hw);
         settled(place.into(), image.control(), fault)?;
@@ -117,14 +117,14 @@ fn device_step(
     step: Step,
     fault: &mut Fault,
 ) -> Result<(), Failed> {
-    let Some((registers, before, port)) = device(view, number) else { return Ok(()) };
+    let Some((registers, before, port)) = &device(view, number) else { return Ok(()) };
     let done = match step {
         Step::Quiesce => registers.quiesce(hw, before),
         Step::Mirror => {
             // One for each kind of memory; the plan has seen that each can be encoded.
             let mut images = [DecoderImage::default(); 2];
             for (index, image) in (0..).zip(&mut images) {
-                if let Some(planned) = view.planned(Component::Device, number, index) {
+                if let Some(planned) = &view.planned(Component::Device, number, index) {
                     *image = planned.image().unwrap_or_default();
                 }
             }
@@ -154,11 +154,11 @@ fn run(
     }
     for commits in [false, true] {
         let mut nth = 0;
-        while let Some(planned) = view.nth(nth) {
+        while let Some(planned) = &view.nth(nth) {
             nth += 1;
-            let slot = slot(&planned, fault)?;
+            let slot = &slot(planned, fault)?;
             if commits {
-                commit_one(hw, clock, &slot, fault)?;
+                commit_one(hw, clock, slot, fault)?;
             } else {
                 *written = nth;
                 slot.program(hw, fault)?;
@@ -186,11 +186,11 @@ pub(super) fn put_back(hw: &mut impl Mmio, view: View<'_>, written: usize) {
     devices_back(hw, view, DeviceRegisters::restore_enables);
     let count = 2 * view.regions.len();
     for nth in (0..count.min(written)).rev() {
-        let Some(planned) = view.nth(nth) else { continue };
+        let Some(planned) = &view.nth(nth) else { continue };
         let [device, bridge] = planned.region.before;
         let of_device = planned.place.component == Component::Device;
         let DecoderBefore(before) = if of_device { device } else { bridge };
-        let slot = slot(&planned, &mut { Fault::NONE });
+        let slot = &slot(planned, &mut { Fault::NONE });
         if let (Ok(slot), false) = (slot, is_locked(hw, view, planned.region)) {
             take_back(hw, slot.registers, before);
         }
@@ -223,7 +223,7 @@ fn serves(hw: &mut impl Mmio, view: View<'_>, number: u16) -> bool {
 #[inline(never)]
 fn is_locked(hw: &mut impl Mmio, view: View<'_>, wanted: &Region) -> bool {
     let mut nth = 0;
-    while let Some(planned) = view.nth(nth) {
+    while let Some(planned) = &view.nth(nth) {
         nth += 1;
         if planned.region.span != wanted.span {
             continue;

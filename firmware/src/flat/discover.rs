@@ -20,7 +20,7 @@ use crate::discover::leaf::{
     Unassigned, answers, bus_range_end, by_uid, capacity, check_bridge, link_status,
     mem_capability, open, sound, structures,
 };
-use crate::error::{Code, Error, Failed, Fault, Place};
+use crate::error::{Code, Failed, Fault, Place};
 use crate::list::Empty;
 use crate::mmio::{Clock, Mmio};
 use crate::platform::{BridgeKind, Platform, RootBus};
@@ -52,6 +52,7 @@ struct Walk<'a, 'w, M, C> {
 
 /// What a device needs of the port above it.
 struct Above {
+    port: Sbdf,
     windows: Windows,
     status: Option<flex_bus::Status>,
 }
@@ -78,9 +79,11 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         self.config.fault.at(Code::DISCOVER_NOT_FLAT, at).detail(what as u8).into()
     }
 
+    /// Keeps what was written as an error, which is none.
     #[cold]
     #[inline(never)]
-    fn remark(&mut self, remark: Error) -> Result<(), Failed> {
+    fn remark(&mut self) -> Result<(), Failed> {
+        let remark = self.config.fault.error();
         match self.work.rest.remarks.push(remark) {
             Ok(()) => Ok(()),
             Err(_) => self.not_flat(NotFlat::Remarks, remark.at),
@@ -111,7 +114,8 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
             self.port(uid, number, first, root, header)?;
         }
         if self.work.ports.len() == first {
-            self.remark(Code::DISCOVER_NO_PORTS.at(at).found(root))?;
+            self.config.fault.at(Code::DISCOVER_NO_PORTS, at).found(root);
+            self.remark()?;
         }
         for index in first..self.work.ports.len() {
             self.below(uid, index)?;
@@ -143,23 +147,29 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         self.work.ports.iter().any(same)
     }
 
-    /// What the open function is, unless it is none of CXL's.
+    /// What the open function is, unless it is none of CXL's; `trained` is a port above whose link trained
+    /// to CXL.mem.
     #[inline(never)]
     fn identify(
         &mut self,
         header: HeaderType,
         above: Option<Role>,
-    ) -> Result<(Option<CxlFunction>, bool), Failed> {
+        trained: Option<Sbdf>,
+    ) -> Result<Option<CxlFunction>, Failed> {
         let found = CxlFunction::identify(self.hw, &mut self.config, header, above)?;
         if let Sighting::Cxl(found) = found {
-            return Ok((Some(found), false));
+            return Ok(Some(found));
         }
         answers(self.hw, &mut self.config)?;
-        if let Sighting::Aside = found {
-            self.remark(self.config.fault.error())?;
-            return Ok((None, true));
+        match (found, trained) {
+            (Sighting::Aside, _) => self.remark()?,
+            (_, Some(port)) if self.config.function().bdf.function() == 0 => {
+                self.config.refuse(Code::DISCOVER_LINK_WITHOUT_CXL).found(port);
+                self.remark()?;
+            }
+            _ => {}
         }
-        Ok((None, false))
+        Ok(None)
     }
 
     /// Adds the open function, if it is a root port, to those of its bridge, which start at `first`.
@@ -172,11 +182,12 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         root: RootBus,
         header: HeaderType,
     ) -> Result<(), Failed> {
-        let (Some(found), _) = self.identify(header, None)? else { return Ok(()) };
+        let found = &self.identify(header, None, None)?;
+        let Some(found) = found else { return Ok(()) };
         let function = self.config.function();
         let at = Place::function(uid, function);
         let number = found.port_number(self.hw, &mut self.config)?;
-        let status = link_status(self.hw, &mut self.config, &found)?;
+        let status = link_status(self.hw, &mut self.config, found)?;
         let buses: BusNumbers = self.config.read(self.hw, 0);
         sound::<BusNumbers>(self.hw, &mut self.config, 0)?;
         let (secondary, subordinate) = (buses.secondary(), buses.subordinate());
@@ -186,11 +197,11 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         let bus = RootBus { segment: root.segment, bus: secondary };
         let is_root = self.platform.bridges.iter().any(|bridge| bridge.root == Some(bus));
         if is_root || self.is_visited(bus) {
-            return self.config.fault.at(Code::DISCOVER_BUS_LOOP, at).found(bus).into();
+            return self.config.refuse(Code::DISCOVER_BUS_LOOP).found(bus).into();
         }
         let last = bus_range_end(self.platform, root);
         if secondary <= root.bus || subordinate < secondary || subordinate > last {
-            let fault = self.config.fault.at(Code::DISCOVER_BUS_NUMBERS, at);
+            let fault = self.config.refuse(Code::DISCOVER_BUS_NUMBERS);
             return fault.expected((root.bus, last)).found((secondary, subordinate)).into();
         }
         let component = found.blocks(self.hw, &mut self.config)?.component;
@@ -231,7 +242,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
             ..BridgeHeader::default()
         };
         let windows = open(header.windows());
-        let above = Above { windows, status };
+        let above = Above { port: function, windows, status };
         let bus = RootBus { segment, bus };
         let base = self.bus_base(bus, at)?;
         let mut functions = Functions::new(uid, base, bus, Some(Role::RootPort));
@@ -250,31 +261,27 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         header: HeaderType,
         above: &Above,
     ) -> Result<(), Failed> {
-        let (found, aside) = self.identify(header, Some(Role::RootPort))?;
+        let port = above.port;
+        let trained = above.status.is_some_and(|status| status.mem());
+        let trained = Some(port).filter(|_| trained);
+        let found = &self.identify(header, Some(Role::RootPort), trained)?;
+        let Some(found) = found else { return Ok(()) };
         let function = self.config.function();
         let at = Place::function(uid, function);
-        let port = self.work.ports.get(index).map_or(function, |port| port.function);
-        let Some(found) = found else {
-            let trained = above.status.is_some_and(|status| status.mem());
-            if trained && !aside && function.bdf.function() == 0 {
-                return self.remark(Code::DISCOVER_LINK_WITHOUT_CXL.at(at).found(port));
-            }
-            return Ok(());
-        };
         let (Role::Device, Some(dvsec)) = (found.role, &found.device) else {
             return self.not_flat(NotFlat::Switch, at);
         };
-        let status = link_status(self.hw, &mut self.config, &found)?;
+        let status = link_status(self.hw, &mut self.config, found)?;
         let capability = mem_capability(self.hw, &mut self.config, dvsec)?;
         if !capability.mem_capable() {
-            let capability = capability.into_bits();
-            return self.remark(Code::DISCOVER_NO_MEM.at(at).found(capability));
+            self.config.refuse(Code::DISCOVER_NO_MEM).found(capability.into_bits());
+            return self.remark();
         }
-        self.trained(function, status, at)?;
-        self.trained(port, above.status, at)?;
+        self.trained(function, status)?;
+        self.trained(port, above.status)?;
         let Blocks { component, device: registers } = found.blocks(self.hw, &mut self.config)?;
-        self.check_forwarded(&above.windows, component, uid, port, at)?;
-        self.check_forwarded(&above.windows, registers, uid, port, at)?;
+        self.check_forwarded(above, uid, component)?;
+        self.check_forwarded(above, uid, registers)?;
         found.enable_memory(self.hw, &mut self.config);
         let Structures { hdm, back_invalidate } = match component {
             Some(block) => self.structures(block.address, Some(Component::Device), at)?,
@@ -295,13 +302,13 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
             source,
         };
         if let Some(remark) = remark {
-            self.remark(remark)?;
+            _ = self.config.fault.keep(remark);
+            self.remark()?;
         }
         if let Some(hdm) = hdm
-            && self.work.view().components().any(|(_, _, other)| other.block == hdm.block)
+            && self.work.view().has_decoders_at(hdm.block)
         {
-            let fault = self.config.fault.at(Code::DISCOVER_SHARED_REGISTERS, at);
-            return fault.found(hdm.block.0).into();
+            return self.config.refuse(Code::DISCOVER_SHARED_REGISTERS).found(hdm.block.0).into();
         }
         let Some(port) = self.work.ports.get_mut(index) else { return Ok(()) };
         if port.device.is_some() {
@@ -318,7 +325,10 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
     #[inline(never)]
     fn uncommitted(&mut self) -> Result<(), Failed> {
         let view = self.work.view();
-        for (component, number, hdm) in view.components() {
+        for nth in 0..view.places() {
+            let Some((component, number, hdm)) = view.component_with_decoders(nth) else {
+                continue;
+            };
             for index in 0..hdm.decoders {
                 let control = DecoderRegisters::new(hdm.block, index).read_control(self.hw);
                 let place = view.place(component, number, index).into();
@@ -335,14 +345,9 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
 
     /// A link has to carry CXL.mem, if its end says what it trained to.
     #[inline(never)]
-    fn trained(
-        &mut self,
-        link: Sbdf,
-        status: Option<flex_bus::Status>,
-        at: Place,
-    ) -> Result<(), Failed> {
+    fn trained(&mut self, link: Sbdf, status: Option<flex_bus::Status>) -> Result<(), Failed> {
         let Some(status) = status.filter(|status| !status.mem()) else { return Ok(()) };
-        let fault = self.config.fault.at(Code::DISCOVER_NO_MEM_LINK, at);
+        let fault = self.config.refuse(Code::DISCOVER_NO_MEM_LINK);
         fault.expected(link).found(status.into_bits()).into()
     }
 
@@ -350,23 +355,21 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
     #[inline(never)]
     fn check_forwarded(
         &mut self,
-        windows: &Windows,
-        block: Option<RegisterBlock>,
+        above: &Above,
         uid: u32,
-        port: Sbdf,
-        at: Place,
+        block: Option<RegisterBlock>,
     ) -> Result<(), Failed> {
         let Some(RegisterBlock { address, .. }) = block else { return Ok(()) };
         let Ok(block) = Span::new(Hpa(address), BLOCK_ALIGNMENT) else { return Ok(()) };
-        let open = [windows.memory, windows.prefetchable];
+        let open = [above.windows.memory, above.windows.prefetchable];
         if open == [None; 2] {
-            let error = Unassigned::Windows.error(Place::function(uid, port));
+            let error = Unassigned::Windows.error(Place::function(uid, above.port));
             return Err(self.config.fault.keep(error));
         }
         if open.iter().flatten().any(|window| window.contains_span(block)) {
             return Ok(());
         }
-        let fault = self.config.fault.at(Code::DISCOVER_NOT_FORWARDED, at);
-        fault.expected(port).found(address).into()
+        let fault = self.config.refuse(Code::DISCOVER_NOT_FORWARDED);
+        fault.expected(above.port).found(address).into()
     }
 }

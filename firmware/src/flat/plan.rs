@@ -131,16 +131,16 @@ fn check_window(platform: &Platform<'_>, window: &Window, fault: &mut Fault) -> 
     let Some(own) = platform.claimed(window) else { return Ok(()) };
     let mut lowest = None;
     for other in platform.windows {
-        let same = platform.base_of(other) == Some(own.base());
-        let overlaps = same || platform.claimed(other).is_some_and(|other| other.overlaps(own));
-        let lower = lowest.is_none_or(|lowest| other.base < lowest);
-        if overlaps && lower && !core::ptr::eq(other, window) {
-            lowest = Some(other.base);
+        let Some(base) = platform.base_of(other) else { continue };
+        let claimed = platform.claimed(other);
+        let overlaps = base == own.base() || claimed.is_some_and(|other| other.overlaps(own));
+        if overlaps && lowest.is_none_or(|lowest| base < lowest) && !core::ptr::eq(other, window) {
+            lowest = Some(base);
         }
     }
     if let Some(other) = lowest {
-        let fault = fault.at(Code::PLAN_WINDOWS_OVERLAP, Place::window(base.min(other)));
-        return fault.found(base.max(other).unwrap_or_default()).into();
+        let at = Place::window(own.base().min(other));
+        return fault.at(Code::PLAN_WINDOWS_OVERLAP, at).found(own.base().max(other)).into();
     }
     match platform.taken_in(own) {
         Some(by) => {

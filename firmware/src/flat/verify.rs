@@ -26,7 +26,8 @@ pub(super) fn verify(
     view: View<'_>,
     fault: &mut Fault,
 ) -> Result<(), Failed> {
-    for (component, number, hdm) in view.components() {
+    for nth in 0..view.places() {
+        let Some((component, number, hdm)) = view.component_with_decoders(nth) else { continue };
         for index in 0..hdm.decoders {
             let place = view.place(component, number, index);
             let registers = DecoderRegisters::new(hdm.block, index);
@@ -34,7 +35,8 @@ pub(super) fn verify(
             if control.into_bits() == u32::MAX {
                 return fault.at(Code::VERIFY_SILENT, place.at).detail(Control::NUMBER).into();
             }
-            let Some(planned) = view.planned(component, number, index) else {
+            let planned = &view.planned(component, number, index);
+            let Some(planned) = planned else {
                 if control.committed() {
                     return fault.at(Code::VERIFY_NOT_IN_PLAN, place).into();
                 }
@@ -45,7 +47,7 @@ pub(super) fn verify(
                 return fault.at(Code::VERIFY_NOT_COMMITTED, place).into();
             }
             locked(place, control, fault)?;
-            let slot = slot(&planned, fault)?;
+            let slot = &slot(planned, fault)?;
             if let Some((register, expected, found)) = slot.difference(found, true) {
                 let fault = fault.at(Code::VERIFY_DIFFERS_FROM_PLAN, place).detail(register);
                 return fault.expected(expected).found(found).into();
@@ -119,9 +121,10 @@ fn path(
     let (mut dpa, mut above) = (0u64, Hpa(0));
     for index in 0..hdm.decoders {
         let place = view.place(Component::Device, number, index);
-        let Some((control, decoder)) = in_use(hw, &hdm, place, fault)? else { continue };
+        let in_use = &in_use(hw, &hdm, place, fault)?;
+        let Some((control, decoder)) = in_use else { continue };
         let span = decoder.span;
-        locked(place, control, fault)?;
+        locked(place, *control, fault)?;
         if span.base() < above {
             let fault = fault.at(Code::VERIFY_OVERLAP, place).expected(above);
             return fault.found(span.base()).into();
@@ -159,7 +162,7 @@ fn path(
             let fault = fault.at(Code::VERIFY_COHERENCY_NOT_ALLOWED, place);
             return fault.detail(decoder.coherency).found(base).into();
         }
-        leads(hw, view, port, bridge, place, &decoder, fault)?;
+        leads(hw, view, port, bridge, place, decoder, fault)?;
     }
     Ok(())
 }
@@ -179,12 +182,13 @@ fn leads(
     let mut claims = 0;
     for index in 0..bridge.hdm.decoders {
         let above = view.place(Component::HostBridge, port.bridge, index);
-        let Some((control, found)) = in_use(hw, &bridge.hdm, above, fault)? else { continue };
+        let in_use = &in_use(hw, &bridge.hdm, above, fault)?;
+        let Some((control, found)) = in_use else { continue };
         if !found.span.overlaps(span) {
             continue;
         }
         claims += 1;
-        locked(above, control, fault)?;
+        locked(above, *control, fault)?;
         if found.span != span {
             let fault = fault.at(Code::VERIFY_RANGE_DIFFERS, place).above(above);
             return fault.expected(span).found(found.span).into();
