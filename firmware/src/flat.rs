@@ -320,74 +320,60 @@ impl<'a> View<'a> {
         self.regions.iter().any(behind)
     }
 
-    /// The number of the device or bridge that has a decoder for a region, and its decoders.
-    #[inline(never)]
-    fn owner(self, component: Component, region: &Region) -> Option<(u16, Option<Hdm>)> {
-        let port = self.port(region.port)?;
-        Some(match component {
-            Component::Device => (region.port, port.device.as_ref().and_then(|below| below.hdm)),
-            _ => {
-                let bridge = self.bridges.get(usize::from(port.bridge));
-                (port.bridge, bridge.map(|bridge| bridge.hdm))
-            }
-        })
-    }
-
     /// The `nth` decoder of the plan in order of commit: devices, then bridges, of each by number.
     fn nth(self, nth: usize) -> Option<Planned<'a>> {
         self.nth_of(None, nth)
     }
 
     /// Decoder `index` of a component, if the plan has one.
-    fn planned(self, component: Component, number: u16, index: u8) -> Option<Planned<'a>> {
-        self.nth_of(Some((component, number)), index.into())
+    fn planned(self, component: usize, index: u8) -> Option<Planned<'a>> {
+        self.nth_of(Some(component), index.into())
     }
 
     /// The `nth` decoder of the plan, of all components or of one.
     // One walk for all who go through the plan: it has few decoders.
     #[inline(never)]
-    fn nth_of(self, of: Option<(Component, u16)>, nth: usize) -> Option<Planned<'a>> {
+    fn nth_of(self, of: Option<usize>, nth: usize) -> Option<Planned<'a>> {
         let mut left = nth;
-        for component in [Component::Device, Component::HostBridge] {
-            let count =
-                if component == Component::Device { self.ports.len() } else { self.bridges.len() };
-            for number in 0..count as u16 {
-                if of.is_some_and(|of| of != (component, number)) {
+        for at in 0..self.components() {
+            let Some((component, number, hdm)) = self.component_with_decoders(at) else { continue };
+            if of.is_some_and(|of| of != at) {
+                continue;
+            }
+            let mut index = 0;
+            for region in self.regions {
+                let Some(port) = self.port(region.port) else { continue };
+                let owner = if component == Component::Device { region.port } else { port.bridge };
+                if owner != number {
                     continue;
                 }
-                let mut index = 0;
-                for region in self.regions {
-                    let Some(port) = self.port(region.port) else { continue };
-                    let Some((owner, Some(hdm))) = self.owner(component, region) else { continue };
-                    if owner != number {
-                        continue;
-                    }
-                    if left == 0 {
-                        let place = self.place(component, number, index);
-                        return Some(Planned { region, port, number, place, hdm });
-                    }
-                    (left, index) = (left - 1, index + 1);
+                if left == 0 {
+                    let place = self.place(component, number, index);
+                    return Some(Planned { region, port, number, place, hdm });
                 }
+                (left, index) = (left - 1, index + 1);
             }
         }
         None
     }
 
-    /// Component `nth`, devices first, and its decoders, if it has any; the number is as in
-    /// [`Self::planned`].
+    /// What a component is, its number among its like, and its decoders, if it has any. Devices are counted
+    /// first, each by the number of its port, then bridges.
     #[inline(never)]
-    fn component_with_decoders(self, nth: usize) -> Option<(Component, u16, Hdm)> {
-        match nth.checked_sub(self.ports.len()) {
+    fn component_with_decoders(self, component: usize) -> Option<(Component, u16, Hdm)> {
+        match component.checked_sub(self.ports.len()) {
             None => {
-                let hdm = self.ports.get(nth)?.device.as_ref()?.hdm?;
-                Some((Component::Device, nth as u16, hdm))
+                let hdm = self.ports.get(component)?.device.as_ref()?.hdm?;
+                Some((Component::Device, component as u16, hdm))
             }
-            Some(nth) => Some((Component::HostBridge, nth as u16, self.bridges.get(nth)?.hdm)),
+            Some(bridge) => {
+                Some((Component::HostBridge, bridge as u16, self.bridges.get(bridge)?.hdm))
+            }
         }
     }
 
-    /// How many there are to go through by [`Self::component_with_decoders`].
-    fn places(self) -> usize {
+    /// How many components there are, with decoders or without.
+    fn components(self) -> usize {
         self.ports.len() + self.bridges.len()
     }
 
@@ -395,7 +381,7 @@ impl<'a> View<'a> {
     #[inline(never)]
     fn has_decoders_at(self, block: Block) -> bool {
         let there = |nth| self.component_with_decoders(nth).is_some_and(|c| c.2.block == block);
-        (0..self.places()).any(there)
+        (0..self.components()).any(there)
     }
 
     /// The place of any decoder of a component.

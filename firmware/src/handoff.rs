@@ -277,7 +277,9 @@ pub fn write<'b>(
         components: tree.0.len(),
         outcomes: all().count(),
     };
-    let mut record = Writer::new(counts, buffer)?;
+    let mut fault = Fault::NONE;
+    let record = Writer::new(counts, buffer, &mut fault);
+    let mut record = fault.told(record)?;
     for region in committed.regions {
         record.region(region);
     }
@@ -307,13 +309,22 @@ pub(crate) struct Writer<'b> {
 
 impl<'b> Writer<'b> {
     /// An empty record, with room for all its parts.
-    pub(crate) fn new(counts: Counts, buffer: &'b mut [u8]) -> Result<Self, Error> {
+    #[inline(never)]
+    pub(crate) fn new(
+        counts: Counts,
+        buffer: &'b mut [u8],
+        fault: &mut Fault,
+    ) -> Result<Self, Failed> {
         let (need, have) = (counts.size(), buffer.len());
-        let record = usize::try_from(need)
-            .ok()
-            .and_then(|need| buffer.get_mut(..need))
-            .ok_or_else(|| Code::HANDOFF_NO_ROOM.error().expected(need).found(have))?;
-        Ok(Self { record, counts, at: size_of::<Header>(), registers: Digest::START })
+        match usize::try_from(need).ok().and_then(|need| buffer.get_mut(..need)) {
+            Some(record) => {
+                Ok(Self { record, counts, at: size_of::<Header>(), registers: Digest::START })
+            }
+            None => {
+                let fault = fault.at(Code::HANDOFF_NO_ROOM, Place::NOWHERE);
+                fault.expected(need).found(have).into()
+            }
+        }
     }
 
     #[inline(never)]
@@ -354,8 +365,9 @@ impl<'b> Writer<'b> {
 
     /// The whole record.
     #[inline(never)]
-    pub(crate) fn finish(self, cedt: Option<TableLocation>, unsaid: u16) -> &'b mut [u8] {
-        let Self { record, counts, registers, .. } = self;
+    pub(crate) fn finish(&mut self, cedt: Option<TableLocation>, unsaid: u16) -> &'b mut [u8] {
+        let Self { counts, registers, .. } = *self;
+        let record = core::mem::take(&mut self.record);
         let cedt = cedt.unwrap_or(TableLocation { address: 0, size: 0 });
         let header = Header {
             magic: MAGIC,

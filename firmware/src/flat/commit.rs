@@ -124,7 +124,7 @@ fn device_step(
             // One for each kind of memory; the plan has seen that each can be encoded.
             let mut images = [DecoderImage::default(); 2];
             for (index, image) in (0..).zip(&mut images) {
-                if let Some(planned) = &view.planned(Component::Device, number, index) {
+                if let Some(planned) = &view.planned(number.into(), index) {
                     *image = planned.image().unwrap_or_default();
                 }
             }

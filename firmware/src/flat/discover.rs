@@ -325,8 +325,8 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
     #[inline(never)]
     fn uncommitted(&mut self) -> Result<(), Failed> {
         let view = self.work.view();
-        for nth in 0..view.places() {
-            let Some((component, number, hdm)) = view.component_with_decoders(nth) else {
+        for at in 0..view.components() {
+            let Some((component, number, hdm)) = view.component_with_decoders(at) else {
                 continue;
             };
             for index in 0..hdm.decoders {

@@ -6,7 +6,7 @@
 use cxl_regs::access::Component;
 use cxl_regs::{Arithmetic, Coherency, DECODER_UNIT, Hpa, Span, Ways};
 
-use super::{Below, NotPlanned, Planned, Port, Region, View, WorkspaceMut};
+use super::{Below, NotPlanned, Port, Region, View, WorkspaceMut};
 use crate::admits;
 use crate::error::{Code, Failed, Fault, Place};
 use crate::list::Empty;
@@ -382,18 +382,23 @@ fn decoders(view: View<'_>, fault: &mut Fault) -> Result<(), Failed> {
                 Component::Device => Place::from(&path),
                 _ => Place::bridge(path.uid()),
             };
-            let is_its = |planned: &Planned<'_>| {
-                planned.place.component == component && planned.region.span == region.span
-            };
-            let Some(planned) = (0..).map_while(|nth| view.nth(nth)).find(is_its) else {
-                return fault.at(Code::PLAN_NO_DECODERS, &path).above(above).into();
-            };
-            if let Err(error) = planned.image() {
-                return fault.at(Code::PLAN_DECODER, above).rule(error).into();
-            }
-            if planned.place.index >= planned.hdm.decoders {
-                let fault = fault.at(Code::PLAN_DECODERS_EXHAUSTED, &path).above(above);
-                return fault.found(planned.hdm.decoders).into();
+            for nth in 0.. {
+                let planned = &view.nth(nth);
+                let Some(planned) = planned else {
+                    return fault.at(Code::PLAN_NO_DECODERS, &path).above(above).into();
+                };
+                let place = planned.place;
+                if place.component != component || planned.region.span != region.span {
+                    continue;
+                }
+                if let Err(error) = planned.image() {
+                    return fault.at(Code::PLAN_DECODER, above).rule(error).into();
+                }
+                if place.index >= planned.hdm.decoders {
+                    let fault = fault.at(Code::PLAN_DECODERS_EXHAUSTED, &path).above(above);
+                    return fault.found(planned.hdm.decoders).into();
+                }
+                break;
             }
         }
     }

@@ -3,7 +3,6 @@
 //!
 //! **Invariant**: nothing is told before the registers were read again and found as they were verified.
 
-use cxl_regs::access::Component;
 use cxl_regs::acpi::cedt::CedtWriteError;
 use cxl_regs::acpi::cedt::{Cfmws, Chbs, ChbsVersion};
 use cxl_regs::acpi::{CedtWriter, Identity};
@@ -155,7 +154,8 @@ fn write<'b>(
         components: components.into(),
         outcomes,
     };
-    let mut record = Writer::new(counts, buffer).map_err(|error| fault.keep(error))?;
+    let writer = &mut Writer::new(counts, buffer, fault);
+    let Ok(record) = writer else { return Err(Failed) };
     for Region { window, span, coherency, partition, .. } in view.regions {
         record.region(&CommittedRegion {
             window: *window,
@@ -168,17 +168,7 @@ fn write<'b>(
         });
     }
     for number in 0..components {
-        let Some(found) = view.component(number) else { continue };
-        let (component, of) = match found.kind {
-            ComponentKind::HostBridge => (Component::HostBridge, found.bridge),
-            ComponentKind::Device => (Component::Device, found.port),
-            _ => continue,
-        };
-        for index in 0..u8::MAX {
-            let Some(planned) = view.planned(component, of, index) else { break };
-            let registers = DecoderRegisters::new(planned.hdm.block, index);
-            record.decoder(planned.place, registers.read(hw), Fate::Done, number.into());
-        }
+        decoders(hw, view, number, record);
     }
     let mut config = Config::uncached();
     for number in 0..components {
@@ -187,21 +177,45 @@ fn write<'b>(
         record.component(&ComponentRecord::of(hw, &mut config, platform.ecam, &subject));
     }
     for number in 0..components {
-        let Some(found) = view.component(number) else { continue };
-        let in_use = match found.kind {
-            ComponentKind::HostBridge => view.has_region_behind(found.bridge),
-            _ => view.has_region(found.port),
-        };
-        record.outcome(ComponentOutcome {
-            at: view.subject(found).at.into(),
-            kind: Some(found.kind),
-            outcome: if in_use { Outcome::InUse } else { Outcome::Unused },
-        });
+        outcome(view, number, record);
     }
-    for outcome in remarks.iter().filter_map(of_remark) {
-        record.outcome(outcome);
+    for remark in remarks {
+        if let Some(outcome) = of_remark(remark) {
+            record.outcome(outcome);
+        }
     }
     Ok(record.finish(cedt, 0))
+}
+
+/// Records the decoders of a component.
+#[inline(never)]
+fn decoders(hw: &mut impl Mmio, view: View<'_>, number: u16, record: &mut Writer<'_>) {
+    let Some(found) = view.component(number) else { return };
+    let component = match found.kind {
+        ComponentKind::HostBridge => view.ports.len() + usize::from(found.bridge),
+        ComponentKind::Device => usize::from(found.port),
+        _ => return,
+    };
+    for index in 0..u8::MAX {
+        let Some(planned) = &view.planned(component, index) else { break };
+        let registers = DecoderRegisters::new(planned.hdm.block, index);
+        record.decoder(planned.place, registers.read(hw), Fate::Done, number.into());
+    }
+}
+
+/// Records what became of a component.
+#[inline(never)]
+fn outcome(view: View<'_>, number: u16, record: &mut Writer<'_>) {
+    let Some(found) = view.component(number) else { return };
+    let in_use = match found.kind {
+        ComponentKind::HostBridge => view.has_region_behind(found.bridge),
+        _ => view.has_region(found.port),
+    };
+    record.outcome(ComponentOutcome {
+        at: (&view.subject(found).at).into(),
+        kind: Some(found.kind),
+        outcome: if in_use { Outcome::InUse } else { Outcome::Unused },
+    });
 }
 
 /// A component in the order of the general topology.

@@ -26,8 +26,8 @@ pub(super) fn verify(
     view: View<'_>,
     fault: &mut Fault,
 ) -> Result<(), Failed> {
-    for nth in 0..view.places() {
-        let Some((component, number, hdm)) = view.component_with_decoders(nth) else { continue };
+    for at in 0..view.components() {
+        let Some((component, number, hdm)) = view.component_with_decoders(at) else { continue };
         for index in 0..hdm.decoders {
             let place = view.place(component, number, index);
             let registers = DecoderRegisters::new(hdm.block, index);
@@ -35,7 +35,7 @@ pub(super) fn verify(
             if control.into_bits() == u32::MAX {
                 return fault.at(Code::VERIFY_SILENT, place.at).detail(Control::NUMBER).into();
             }
-            let planned = &view.planned(component, number, index);
+            let planned = &view.planned(at, index);
             let Some(planned) = planned else {
                 if control.committed() {
                     return fault.at(Code::VERIFY_NOT_IN_PLAN, place).into();

@@ -169,6 +169,7 @@ impl<'a> CedtWriter<'a> {
 
     /// Sets length and checksum and returns the table, exactly; refuses an XOR window whose maps
     /// are missing, too few or wrong.
+    #[inline(never)]
     pub fn finish(self) -> Result<&'a mut [u8], CedtWriteError> {
         if let Some(judge) = self.judge {
             judge(self.table.written())?;
