@@ -22,7 +22,7 @@ mod error;
 mod facts;
 mod function;
 
-use core::iter::successors;
+use core::iter::from_fn;
 
 pub use crate::topology::Remarks;
 use cxl_regs::access::{Component, Register, Spec};
@@ -139,7 +139,12 @@ struct Walk<'a, M, C> {
 
 /// All bridges by ascending UID, each UID once.
 pub(crate) fn by_uid(bridges: &[Bridge]) -> impl Iterator<Item = &Bridge> {
-    successors(above(bridges, None), |bridge| above(bridges, Some(bridge.uid)))
+    let mut last = None;
+    from_fn(move || {
+        let bridge = above(bridges, last)?;
+        last = Some(bridge.uid);
+        Some(bridge)
+    })
 }
 
 /// The bridge with the lowest UID above another.

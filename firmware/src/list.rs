@@ -116,9 +116,12 @@ impl<T> List<'_, T> {
     #[inline(never)]
     pub(crate) fn insert(&mut self, index: usize, item: T) -> Result<(), Full> {
         self.add(item).map_err(|_| Full)?;
-        let items = &mut **self;
-        for at in (index.saturating_add(1)..items.len()).rev() {
-            swap(items, at - 1, at);
+        // Each moves on by one, by way of the last place.
+        let behind = self.get_mut(index..).and_then(<[T]>::split_last_mut);
+        if let Some((last, items)) = behind {
+            for item in items {
+                core::mem::swap(item, last);
+            }
         }
         Ok(())
     }

@@ -58,7 +58,7 @@ facts! {
     [u8; 8]: 64, u64::from_le_bytes, |n| Some(n.to_le_bytes());
     Hpa: 64, |address| address.0, |n| Some(Self(n));
     Dpa: 64, |address| address.0, |n| Some(Self(n));
-    Ways: 8, |ways| ways.count().into(), |n| Self::from_count(u32::unpack(n)?);
+    Ways: 8, count, |n| Self::from_count(u32::unpack(n)?);
     Granularity: 16, |granularity| granularity.bytes(), Self::from_bytes;
     Interleave: 24,
         |set| set.ways.pack() | set.granularity.pack() << 8,
@@ -108,6 +108,13 @@ facts! {
     Opcode: 16, |opcode| opcode.code().into(), |n| Some(Self::from_code(u16::unpack(n)?));
     Kind: 8, |kind| kind.encode().into(), |n| Self::decode(u8::unpack(n)?);
     ChbsVersion: 32, |version| version.encode().into(), |n| Self::decode(u32::unpack(n)?).ok();
+}
+
+/// The number of ways. Errors are rare: one copy of this is enough.
+#[cold]
+#[inline(never)]
+fn count(ways: Ways) -> u64 {
+    ways.count().into()
 }
 
 /// The fields of range registers that hold a code.

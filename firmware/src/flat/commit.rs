@@ -156,7 +156,7 @@ fn run(
         let mut nth = 0;
         while let Some(planned) = &view.nth(nth) {
             nth += 1;
-            let slot = &slot(planned, fault)?;
+            let Ok(slot) = &slot(planned, fault) else { return Err(Failed) };
             if commits {
                 commit_one(hw, clock, slot, fault)?;
             } else {

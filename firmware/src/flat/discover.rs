@@ -182,7 +182,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         root: RootBus,
         header: HeaderType,
     ) -> Result<(), Failed> {
-        let found = &self.identify(header, None, None)?;
+        let Ok(found) = &self.identify(header, None, None) else { return Err(Failed) };
         let Some(found) = found else { return Ok(()) };
         let function = self.config.function();
         let at = Place::function(uid, function);
@@ -264,7 +264,8 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         let port = above.port;
         let trained = above.status.is_some_and(|status| status.mem());
         let trained = Some(port).filter(|_| trained);
-        let found = &self.identify(header, Some(Role::RootPort), trained)?;
+        let found = &self.identify(header, Some(Role::RootPort), trained);
+        let Ok(found) = found else { return Err(Failed) };
         let Some(found) = found else { return Ok(()) };
         let function = self.config.function();
         let at = Place::function(uid, function);

@@ -4,10 +4,11 @@
 //! refused there is refused here by the same number; what only that can plan has a number of its own.
 
 use cxl_regs::access::Component;
-use cxl_regs::{Arithmetic, Coherency, DECODER_UNIT, Hpa, Span, Ways};
+use cxl_regs::{Arithmetic, Coherency, DECODER_UNIT, Granularity, Hpa, Span, Ways};
 
 use super::{Below, NotPlanned, Port, Region, View, WorkspaceMut};
 use crate::admits;
+use crate::committed::DecoderBefore;
 use crate::error::{Code, Failed, Fault, Place};
 use crate::list::Empty;
 use crate::platform::{Platform, Window};
@@ -30,13 +31,27 @@ pub(super) fn plan(
             let view = work.view();
             let Some(port) = view.port(number) else { continue };
             let Some(below) = &port.device else { continue };
-            if below.device.capacity(partition) == 0 {
+            let need = below.device.capacity(partition);
+            if need == 0 {
                 continue;
             }
             let path = view.path(port);
-            let region = place(platform, &view, number, &path, port, below, partition, fault)?;
-            let base = region.span.base();
-            let at = work.regions.iter().filter(|other| other.span.base() < base).count();
+            let Ok(spot) = &place(platform, &view, number, &path, port, below, partition, fault)
+            else {
+                return Err(Failed);
+            };
+            let region = Region {
+                port: number,
+                window: spot.window,
+                // Its window holds it, so it has an end.
+                span: Span::new(spot.at, need).unwrap_or(Span::<Hpa>::ORIGIN),
+                partition,
+                coherency: spot.coherency,
+                granularity: spot.granularity,
+                before: [DecoderBefore::EMPTY; 2],
+            };
+            let lower = |other: &&Region| other.span.base() < spot.at;
+            let at = work.regions.iter().filter(lower).count();
             if work.regions.insert(at, region).is_err() {
                 return not_planned(fault, NotPlanned::Regions, path.into());
             }
@@ -190,6 +205,15 @@ struct Ask<'a> {
     address_bits: u8,
 }
 
+/// Where something goes: the base of its window, and its own.
+struct Spot {
+    window: Hpa,
+    at: Hpa,
+    coherency: Coherency,
+    /// The window's.
+    granularity: Granularity,
+}
+
 /// Finds the one window that fits, and the place in it.
 #[allow(clippy::too_many_arguments, reason = "each is one fact of a device that is placed")]
 #[inline(never)]
@@ -202,7 +226,7 @@ fn place(
     below: &Below,
     partition: Partition,
     fault: &mut Fault,
-) -> Result<Region, Failed> {
+) -> Result<Spot, Failed> {
     let need = below.device.capacity(partition);
     if !need.is_multiple_of(DECODER_UNIT) {
         let fault = fault.at(Code::PLAN_UNALIGNED, path).detail(OF_MEMORY);
@@ -257,16 +281,7 @@ fn place(
     if coherency == Coherency::BackInvalidate {
         return not_planned(fault, NotPlanned::BackInvalidate, path.into());
     }
-    Ok(Region {
-        port: number,
-        window: base,
-        // Its window holds it, so it has an end.
-        span: Span::new(at, need).unwrap_or(Span::<Hpa>::ORIGIN),
-        partition,
-        coherency,
-        granularity: window.interleave.granularity,
-        ..Region::EMPTY
-    })
+    Ok(Spot { window: base, at, coherency, granularity: window.interleave.granularity })
 }
 
 impl Ask<'_> {
@@ -280,7 +295,8 @@ impl Ask<'_> {
         fault: &mut Fault,
     ) -> Result<(Hpa, Hpa, Coherency), u8> {
         let Self { view, number, path, partition, need, .. } = *self;
-        if !window.targets.contains(&path.uid()) {
+        // Each window has one, as was seen before.
+        if *window.targets != [path.uid()] {
             return Err(0);
         }
         let size = window.size;

@@ -47,7 +47,7 @@ pub(super) fn verify(
                 return fault.at(Code::VERIFY_NOT_COMMITTED, place).into();
             }
             locked(place, control, fault)?;
-            let slot = &slot(planned, fault)?;
+            let Ok(slot) = &slot(planned, fault) else { return Err(Failed) };
             if let Some((register, expected, found)) = slot.difference(found, true) {
                 let fault = fault.at(Code::VERIFY_DIFFERS_FROM_PLAN, place).detail(register);
                 return fault.expected(expected).found(found).into();
@@ -121,7 +121,7 @@ fn path(
     let (mut dpa, mut above) = (0u64, Hpa(0));
     for index in 0..hdm.decoders {
         let place = view.place(Component::Device, number, index);
-        let in_use = &in_use(hw, &hdm, place, fault)?;
+        let Ok(in_use) = &in_use(hw, &hdm, place, fault) else { return Err(Failed) };
         let Some((control, decoder)) = in_use else { continue };
         let span = decoder.span;
         locked(place, *control, fault)?;
@@ -182,7 +182,7 @@ fn leads(
     let mut claims = 0;
     for index in 0..bridge.hdm.decoders {
         let above = view.place(Component::HostBridge, port.bridge, index);
-        let in_use = &in_use(hw, &bridge.hdm, above, fault)?;
+        let Ok(in_use) = &in_use(hw, &bridge.hdm, above, fault) else { return Err(Failed) };
         let Some((control, found)) = in_use else { continue };
         if !found.span.overlaps(span) {
             continue;
