@@ -104,7 +104,7 @@ pub(crate) use component::{ComponentRecord, HEADER_START, Subject, header_dwords
 
 use crate::committed::{self, CommittedRef, CommittedRegion, Fate, Probed};
 use crate::config::{Cache, Config};
-use crate::error::{Code, Error, Failed, Fault, Numbered, Place};
+use crate::error::{Code, Error, Fact, Failed, Fault, Numbered, Place};
 use crate::mmio::Mmio;
 use crate::outcome::{ComponentOutcome, outcomes};
 use crate::platform::Ecam;
@@ -208,7 +208,7 @@ pub struct TableLocation {
     pub size: u32,
 }
 
-/// Codes of the record, each with its value.
+/// Codes of the record, each with its value; those of the first three are as [`Fact`] numbers them.
 const COHERENCY: [Coherency; 3] =
     [Coherency::HostOnly, Coherency::Device, Coherency::BackInvalidate];
 const PARTITION: [Partition; 2] = [Partition::Volatile, Partition::Persistent];
@@ -410,9 +410,9 @@ impl From<&CommittedRegion> for RegionRecord {
             size: region.span.size().into(),
             ways: region.interleave.ways.encode(),
             granularity: region.interleave.granularity.encode(),
-            coherency: encode(&COHERENCY, region.coherency),
-            partition: encode(&PARTITION, region.partition),
-            locked: encode(&LOCKED, region.locked),
+            coherency: region.coherency.pack() as u8,
+            partition: region.partition.pack() as u8,
+            locked: region.locked.into(),
             probed: encode(&PROBED, region.probed),
             reserved: [0; 2],
         }
@@ -432,7 +432,7 @@ impl DecoderRecord {
         }
         Self {
             uid: at.uid().into(),
-            component: encode(&COMPONENT, component),
+            component: component.pack() as u8,
             index,
             fate: encode(&FATE, fate),
             depth: at.ports().len() as u8,

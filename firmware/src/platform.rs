@@ -40,9 +40,9 @@ impl Ecam {
 
     /// The addresses of all it decodes; `None` if these would pass the end of the address space.
     pub fn span(&self) -> Option<Span> {
-        let first = self.bus(self.segment, self.first_bus)?;
-        let last = self.bus(self.segment, self.last_bus)?;
-        Span::new(first, (last.0 - first.0).checked_add(Self::BUS)?).ok()
+        let buses = u64::from(self.last_bus.checked_sub(self.first_bus)?) + 1;
+        let first = self.base.0.checked_add(u64::from(self.first_bus) * Self::BUS)?;
+        Span::new(Hpa(first), buses * Self::BUS).ok()
     }
 }
 

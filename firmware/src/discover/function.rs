@@ -8,7 +8,7 @@ use cxl_regs::config::{
     Bar, BarKind, Bdf, Capabilities, CapabilityId, Command, ExtendedCapabilities,
     ExtendedCapabilityId, HeaderType, Id, LinkCapabilities, PcieCapabilities, PortType, Sbdf,
 };
-use cxl_regs::dvsec::locator::{BLOCK_ALIGNMENT, BlockId, BlockLocation, Locations};
+use cxl_regs::dvsec::locator::{BLOCK_ALIGNMENT, BlockId, BlockLocation, Locations, LocatorError};
 use cxl_regs::dvsec::{Dvsec, DvsecId, Dvsecs};
 
 use super::error::Unassigned;
@@ -306,31 +306,11 @@ impl CxlFunction {
         config: &mut Config<'_>,
     ) -> Result<Blocks, Failed> {
         let Some(locator) = &self.locator else { return Ok(Blocks::default()) };
-        // The first of each kind.
-        let (mut component, mut device, mut wrong) = (None, None, None);
-        match Locations::new(locator, config.reader(hw)) {
-            Err(error) => wrong = Some(error),
-            Ok(locations) => {
-                for location in locations {
-                    let found = match location {
-                        Ok(found) => found,
-                        Err(error) => {
-                            wrong = Some(error);
-                            break;
-                        }
-                    };
-                    let first = match found.id {
-                        BlockId::Component => &mut component,
-                        BlockId::Device => &mut device,
-                        _ => continue,
-                    };
-                    first.get_or_insert(found);
-                }
-            }
-        }
-        if let Some(error) = wrong {
-            return config.refuse(Code::DISCOVER_LOCATOR).rule(error).into();
-        }
+        let named = named(locator, config.reader(hw));
+        let (component, device) = match named {
+            Ok(named) => named,
+            Err(error) => return config.refuse(Code::DISCOVER_LOCATOR).rule(error).into(),
+        };
         Ok(Blocks {
             component: self.address(hw, config, component)?,
             device: self.address(hw, config, device)?,
@@ -351,7 +331,10 @@ impl CxlFunction {
                 let fault = config.refuse(Code::DISCOVER_BAR).halves(0u8, bar);
                 fault.rule(problem).into()
             }
-            Ok(0) => Err(config.fault.keep(Unassigned::Bar(bar).error(config.place()))),
+            Ok(0) => {
+                let at = config.place();
+                Err(Unassigned::Bar(bar).fail(&mut config.fault, at))
+            }
             Ok(base) => {
                 // A BAR's address is a multiple of its size, so the size is at most the lowest bit set.
                 let bar_size = base & base.wrapping_neg();
@@ -395,6 +378,25 @@ impl CxlFunction {
             config.write(hw, &config::ENDPOINT, command.with_memory_space(true));
         }
     }
+}
+
+/// The first block of each kind that a locator names: component registers, and device registers.
+#[inline(never)]
+fn named(
+    locator: &Dvsec,
+    reader: impl FnMut(u16) -> u32,
+) -> Result<(Option<BlockLocation>, Option<BlockLocation>), LocatorError> {
+    let (mut component, mut device) = (None, None);
+    for found in Locations::new(locator, reader)? {
+        let found = found?;
+        let first = match found.id {
+            BlockId::Component => &mut component,
+            BlockId::Device => &mut device,
+            _ => continue,
+        };
+        first.get_or_insert(found);
+    }
+    Ok((component, device))
 }
 
 /// The type and value of the open function's BAR that starts at register `index` of `bars`.

@@ -152,28 +152,41 @@ fn run(
     for number in 0..ports {
         device_step(hw, view, number, Step::Quiesce, fault)?;
     }
-    for commits in [false, true] {
-        let mut nth = 0;
-        while let Some(planned) = &view.nth(nth) {
-            nth += 1;
-            let Ok(slot) = &slot(planned, fault) else { return Err(Failed) };
-            if commits {
-                commit_one(hw, clock, slot, fault)?;
-            } else {
-                *written = nth;
-                slot.program(hw, fault)?;
-            }
-            let number = planned.number;
-            let own = (Component::Device, number);
-            let next = view.nth(nth).map(|next| (next.place.component, next.number));
-            if planned.place.component == Component::Device && next != Some(own) {
-                let step = if commits { Step::Enable } else { Step::Mirror };
-                device_step(hw, view, number, step, fault)?;
-            }
-        }
-    }
+    decoders(hw, clock, view, false, written, fault)?;
+    decoders(hw, clock, view, true, written, fault)?;
     for number in (0..ports).filter(|_| config_lock) {
         device_step(hw, view, number, Step::Lock, fault)?;
+    }
+    Ok(())
+}
+
+/// Programs every decoder of the plan, or commits them all; then what their device needs.
+#[inline(never)]
+fn decoders(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    view: View<'_>,
+    commits: bool,
+    written: &mut usize,
+    fault: &mut Fault,
+) -> Result<(), Failed> {
+    let mut nth = 0;
+    while let Some(planned) = &view.nth(nth) {
+        nth += 1;
+        let Ok(slot) = &slot(planned, fault) else { return Err(Failed) };
+        if commits {
+            commit_one(hw, clock, slot, fault)?;
+        } else {
+            *written = nth;
+            slot.program(hw, fault)?;
+        }
+        let number = planned.number;
+        let own = (Component::Device, number);
+        let next = view.nth(nth).map(|next| (next.place.component, next.number));
+        if planned.place.component == Component::Device && next != Some(own) {
+            let step = if commits { Step::Enable } else { Step::Mirror };
+            device_step(hw, view, number, step, fault)?;
+        }
     }
     Ok(())
 }

@@ -192,7 +192,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         sound::<BusNumbers>(self.hw, &mut self.config, 0)?;
         let (secondary, subordinate) = (buses.secondary(), buses.subordinate());
         if secondary == 0 {
-            return Err(self.config.fault.keep(Unassigned::BusNumbers.error(at)));
+            return Err(Unassigned::BusNumbers.fail(&mut self.config.fault, at));
         }
         let bus = RootBus { segment: root.segment, bus: secondary };
         let is_root = self.platform.bridges.iter().any(|bridge| bridge.root == Some(bus));
@@ -211,12 +211,15 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
             None => None,
         };
         let ports = &mut self.work.ports;
-        let lower = ports.iter().skip(first).filter(|other| other.number <= number).count();
+        let mut at = first;
+        while ports.get(at).is_some_and(|other| other.number <= number) {
+            at += 1;
+        }
         let (bus, device) = (secondary, None);
         let port = Port { bridge, number, bus, status, function, back_invalidate, device };
-        match ports.insert(first + lower, port) {
+        match ports.insert(at, port) {
             Ok(()) => Ok(()),
-            Err(_) => self.not_flat(NotFlat::Ports, at),
+            Err(_) => self.not_flat(NotFlat::Ports, self.config.place()),
         }
     }
 
@@ -364,8 +367,8 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         let Ok(block) = Span::new(Hpa(address), BLOCK_ALIGNMENT) else { return Ok(()) };
         let open = [above.windows.memory, above.windows.prefetchable];
         if open == [None; 2] {
-            let error = Unassigned::Windows.error(Place::function(uid, above.port));
-            return Err(self.config.fault.keep(error));
+            let at = Place::function(uid, above.port);
+            return Err(Unassigned::Windows.fail(&mut self.config.fault, at));
         }
         if open.iter().flatten().any(|window| window.contains_span(block)) {
             return Ok(());

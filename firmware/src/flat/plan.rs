@@ -393,30 +393,38 @@ fn decoders(view: View<'_>, fault: &mut Fault) -> Result<(), Failed> {
             let fault = fault.at(Code::PLAN_DPA_ORDER, &path).expected(region.span.base());
             return fault.found(lower.span.base()).into();
         }
-        for component in [Component::Device, Component::HostBridge] {
-            let above = match component {
-                Component::Device => Place::from(&path),
-                _ => Place::bridge(path.uid()),
-            };
-            for nth in 0.. {
-                let planned = &view.nth(nth);
-                let Some(planned) = planned else {
-                    return fault.at(Code::PLAN_NO_DECODERS, &path).above(above).into();
-                };
-                let place = planned.place;
-                if place.component != component || planned.region.span != region.span {
-                    continue;
-                }
-                if let Err(error) = planned.image() {
-                    return fault.at(Code::PLAN_DECODER, above).rule(error).into();
-                }
-                if place.index >= planned.hdm.decoders {
-                    let fault = fault.at(Code::PLAN_DECODERS_EXHAUSTED, &path).above(above);
-                    return fault.found(planned.hdm.decoders).into();
-                }
-                break;
-            }
-        }
+        decoder(view, region, Component::Device, &path, Place::from(&path), fault)?;
+        let above = Place::bridge(path.uid());
+        decoder(view, region, Component::HostBridge, &path, above, fault)?;
     }
     Ok(())
+}
+
+/// The same of one component; `above` is its place, and the path is the device's.
+#[inline(never)]
+fn decoder(
+    view: View<'_>,
+    region: &Region,
+    component: Component,
+    path: &Path,
+    above: Place,
+    fault: &mut Fault,
+) -> Result<(), Failed> {
+    let mut nth = 0;
+    while let Some(planned) = &view.nth(nth) {
+        nth += 1;
+        let place = planned.place;
+        if place.component != component || planned.region.span != region.span {
+            continue;
+        }
+        if let Err(error) = planned.image() {
+            return fault.at(Code::PLAN_DECODER, above).rule(error).into();
+        }
+        if place.index >= planned.hdm.decoders {
+            let fault = fault.at(Code::PLAN_DECODERS_EXHAUSTED, path).above(above);
+            return fault.found(planned.hdm.decoders).into();
+        }
+        return Ok(());
+    }
+    fault.at(Code::PLAN_NO_DECODERS, path).above(above).into()
 }
