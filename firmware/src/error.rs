@@ -277,7 +277,7 @@ mod tests {
     use cxl_regs::acpi::cedt::Problem;
     use cxl_regs::component::{ArrayError, CapabilityId};
     use cxl_regs::config::WindowError;
-    use cxl_regs::dvsec::device::RangeError;
+    use cxl_regs::dvsec::device::{RangeError, RangeField};
     use cxl_regs::{DecodeError, Granularity, Hpa, Interleave, NotDecodable, Span, Ways};
 
     use super::*;
@@ -317,7 +317,10 @@ mod tests {
             pointer: 0xFFC,
             length: 0x234,
         }]);
-        same(&[RangeError::Reserved { field: "Memory_Class", code: 7 }, RangeError::NotValid]);
+        same(&[
+            RangeError::Reserved { field: RangeField::MemoryClass, code: 7 },
+            RangeError::NotValid,
+        ]);
         same(&[WindowError::Above4GiB { span: span(0x10_0000, 0x30_0000) }]);
         let (window, other) = (span(0xFFFF_FFFF_0000_0000, 1 << 28), span(1 << 28, 1 << 55));
         same(&[

@@ -99,6 +99,8 @@ pub struct Bridge {
 }
 
 /// A root port of a [`Workspace`], and the device below it.
+// What is asked everywhere lies in front, as what is behind 128 bytes takes longer code to reach.
+#[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Port {
     bridge: u16,

@@ -95,6 +95,8 @@ impl Bridge {
 }
 
 /// A fixed memory window: host addresses that the platform routes to CXL.
+// The lists last: what is behind 128 bytes takes longer code to reach.
+#[repr(C)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
     /// First address, by which the window is known; `None` when the platform found no place for it.
@@ -105,12 +107,12 @@ pub struct Window {
     pub interleave: Interleave,
     /// How addresses choose a target.
     pub arithmetic: Arithmetic,
-    /// XOR maps for [`Arithmetic::Xor`]; empty for modulo.
-    pub xor_maps: Vec<u64, { Selector::MAX_MAPS }>,
     /// What may be mapped here.
     pub restrictions: Restrictions,
     /// QoS throttling group.
     pub qtg: u16,
+    /// XOR maps for [`Arithmetic::Xor`]; empty for modulo.
+    pub xor_maps: Vec<u64, { Selector::MAX_MAPS }>,
     /// UIDs of the bridges, way 0 first.
     pub targets: Vec<u32, 16>,
 }
