@@ -401,7 +401,7 @@ impl<'a> View<'a> {
 }
 
 impl Planned<'_> {
-    /// What its registers are to hold; the Commit bit is 0.
+    /// What its registers are to hold, without Commit and its lock.
     #[inline(never)]
     fn image(&self) -> Result<DecoderImage, DecodeError> {
         let Region { span, coherency, granularity, .. } = *self.region;
@@ -418,8 +418,7 @@ impl Planned<'_> {
             }
         };
         let decoder = Decoder { span, interleave, coherency, uio: None, set_position: 0, route };
-        let image = decoder.encode(self.place.component, self.hdm.capability)?;
-        Ok(image.with_control(image.control().with_lock_on_commit(true)))
+        decoder.encode(self.place.component, self.hdm.capability)
     }
 }
 

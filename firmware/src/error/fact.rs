@@ -144,6 +144,8 @@ const SIZE_BITS: u32 = UNIT;
 impl Fact for Span {
     const BITS: u32 = 64;
 
+    #[cold]
+    #[inline(never)]
     fn pack(self) -> u64 {
         let most = (1 << SIZE_BITS) - 1;
         self.base().0 >> UNIT << SIZE_BITS | (self.size() >> UNIT).min(most)

@@ -40,7 +40,7 @@ pub(super) fn slot(planned: &Planned<'_>, fault: &mut Fault) -> Result<Slot, Fai
     match planned.image() {
         Ok(image) => {
             let registers = DecoderRegisters::new(planned.hdm.block, place.index);
-            Ok(Slot::recorded(place.into(), registers, image))
+            Ok(Slot::recorded(place.into(), registers, image).with_lock())
         }
         Err(error) => fault.at(Code::COMMIT_ILLEGAL, place).rule(error).into(),
     }
@@ -83,12 +83,12 @@ fn survey(
         let path = view.path(port);
         let image = registers.read(hw);
         if let Some(register) = image.silent() {
-            return fault.at(Code::COMMIT_SILENT, path).detail(register).into();
+            return fault.at(Code::COMMIT_SILENT, &path).detail(register).into();
         }
         if let Some((_, expected, found)) =
             registers.frozen(&image, policy::Policy::DEFAULT.enable_cache)
         {
-            let fault = fault.at(Code::COMMIT_CONFIG_LOCKED, path);
+            let fault = fault.at(Code::COMMIT_CONFIG_LOCKED, &path);
             return fault.expected(expected).found(found).into();
         }
         let port = work.ports.get_mut(usize::from(number));
@@ -134,7 +134,7 @@ fn device_step(
         Step::Lock => registers.lock(hw),
     };
     let Err((register, expected, found)) = done else { return Ok(()) };
-    let fault = fault.at(Code::COMMIT_DEVICE_NOT_KEPT, view.path(port)).detail(register);
+    let fault = fault.at(Code::COMMIT_DEVICE_NOT_KEPT, &view.path(port)).detail(register);
     fault.expected(expected).found(found).into()
 }
 

@@ -61,7 +61,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
     #[inline(never)]
     fn all(&mut self) -> Result<(), Failed> {
         if let Some(given) = self.platform.resources.first() {
-            return self.not_flat(NotFlat::Resources, Place::bridge(given.uid));
+            return Err(self.not_flat(NotFlat::Resources, Place::bridge(given.uid)));
         }
         let bridges = self.platform.bridges;
         by_uid(bridges)
@@ -75,7 +75,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
 
     #[cold]
     #[inline(never)]
-    fn not_flat<T>(&mut self, what: NotFlat, at: Place) -> Result<T, Failed> {
+    fn not_flat(&mut self, what: NotFlat, at: Place) -> Failed {
         self.config.fault.at(Code::DISCOVER_NOT_FLAT, at).detail(what as u8).into()
     }
 
@@ -86,7 +86,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         let remark = self.config.fault.error();
         match self.work.rest.remarks.push(remark) {
             Ok(()) => Ok(()),
-            Err(_) => self.not_flat(NotFlat::Remarks, remark.at),
+            Err(_) => Err(self.not_flat(NotFlat::Remarks, remark.at)),
         }
     }
 
@@ -95,17 +95,17 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         let uid = bridge.uid;
         let at = Place::bridge(uid);
         if bridge.kind == BridgeKind::Rcrb {
-            return self.not_flat(NotFlat::Rcrb, at);
+            return Err(self.not_flat(NotFlat::Rcrb, at));
         }
-        let Some(root) = bridge.root else { return self.not_flat(NotFlat::RootBus, at) };
+        let Some(root) = bridge.root else { return Err(self.not_flat(NotFlat::RootBus, at)) };
         let found = self.structures(bridge.registers.0, Some(Component::HostBridge), at)?;
-        let Some(hdm) = found.hdm else { return self.not_flat(NotFlat::PassThrough, at) };
+        let Some(hdm) = found.hdm else { return Err(self.not_flat(NotFlat::PassThrough, at)) };
         if self.is_visited(root) {
             return self.config.fault.at(Code::DISCOVER_BUS_LOOP, at).found(root).into();
         }
         let number = self.work.bridges.len() as u16;
         if self.work.bridges.push(Bridge { uid, hdm }).is_err() {
-            return self.not_flat(NotFlat::Bridges, at);
+            return Err(self.not_flat(NotFlat::Bridges, at));
         }
         let first = self.work.ports.len();
         let base = self.bus_base(root, at)?;
@@ -219,7 +219,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         let port = Port { bridge, number, bus, status, function, back_invalidate, device };
         match ports.insert(at, port) {
             Ok(()) => Ok(()),
-            Err(_) => self.not_flat(NotFlat::Ports, self.config.place()),
+            Err(_) => Err(self.not_flat(NotFlat::Ports, self.config.place())),
         }
     }
 
@@ -273,7 +273,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         let function = self.config.function();
         let at = Place::function(uid, function);
         let (Role::Device, Some(dvsec)) = (found.role, &found.device) else {
-            return self.not_flat(NotFlat::Switch, at);
+            return Err(self.not_flat(NotFlat::Switch, at));
         };
         let status = link_status(self.hw, &mut self.config, found)?;
         let capability = mem_capability(self.hw, &mut self.config, dvsec)?;
@@ -318,7 +318,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         if port.device.is_some() {
             let port = port.number;
             let path = crate::topology::Path::new(uid, &[port]).unwrap_or_default();
-            return self.config.fault.at(Code::PLAN_SHARED_PORT, path).into();
+            return self.config.fault.at(Code::PLAN_SHARED_PORT, &path).into();
         }
         let before = DeviceImage::EMPTY;
         port.device = Some(Below { function, device, hdm, back_invalidate, before });

@@ -53,7 +53,7 @@ pub(super) fn plan(
             let lower = |other: &&Region| other.span.base() < spot.at;
             let at = work.regions.iter().filter(lower).count();
             if work.regions.insert(at, region).is_err() {
-                return not_planned(fault, NotPlanned::Regions, path.into());
+                return Err(not_planned(fault, NotPlanned::Regions, path.into()));
             }
         }
     }
@@ -64,9 +64,8 @@ pub(super) fn plan(
 #[inline(never)]
 pub(super) fn windows(platform: &Platform<'_>, fault: &mut Fault) -> Result<(), Failed> {
     // Of several faults the one of the lowest window, in whatever order they are listed.
-    let mut lowest = None;
+    let (mut lowest, mut found) = (None, Fault::NONE);
     for window in platform.windows {
-        let mut found = Fault::NONE;
         if check_window(platform, window, &mut found).is_err()
             && lowest.is_none_or(|lowest| is_lower(window, lowest))
         {
@@ -91,7 +90,7 @@ fn is_lower(window: &Window, other: &Window) -> bool {
 
 #[cold]
 #[inline(never)]
-fn not_planned<T>(fault: &mut Fault, what: NotPlanned, at: Place) -> Result<T, Failed> {
+fn not_planned(fault: &mut Fault, what: NotPlanned, at: Place) -> Failed {
     fault.at(Code::PLAN_NOT_FLAT, at).detail(what as u8).into()
 }
 
@@ -111,7 +110,7 @@ fn check_devices(view: View<'_>, fault: &mut Fault) -> Result<(), Failed> {
         let Some(below) = &port.device else { continue };
         let (volatile, persistent) = (below.device.volatile, below.device.persistent);
         if volatile.checked_add(persistent).is_none() {
-            let fault = fault.at(Code::PLAN_DEVICE_TOO_LARGE, view.path(port));
+            let fault = fault.at(Code::PLAN_DEVICE_TOO_LARGE, &view.path(port));
             return fault.expected(volatile).found(persistent).into();
         }
     }
@@ -134,7 +133,7 @@ fn check_window(platform: &Platform<'_>, window: &Window, fault: &mut Fault) -> 
         None
     };
     if let Some(what) = not_flat {
-        return not_planned(fault, what, at);
+        return Err(not_planned(fault, what, at));
     }
     let &[target] = &*window.targets else {
         let targets = window.targets.len() as u8;
@@ -183,7 +182,7 @@ fn coherencies(
     };
     let back_invalidate = below.back_invalidate.is_some() && port.back_invalidate.is_some();
     if !expander && coherent && below.back_invalidate.is_some() {
-        return not_planned(fault, NotPlanned::BackInvalidate, path.into());
+        return Err(not_planned(fault, NotPlanned::BackInvalidate, path.into()));
     }
     if expander && coherent && !host && !back_invalidate {
         return fault.at(Code::PLAN_NO_BACK_INVALIDATE, path).above(path).into();
@@ -240,8 +239,8 @@ fn place(
     let mut fits = 0u16;
     // How far the window came that came furthest, and the lowest of these: it says why none fits.
     let mut closest: Option<(u8, &Window)> = None;
+    let mut found = Fault::NONE;
     for window in platform.windows {
-        let mut found = Fault::NONE;
         match ask.judge(platform, window, &mut found) {
             Ok((base, at, coherency)) => {
                 fits = fits.saturating_add(1);
@@ -279,7 +278,7 @@ fn place(
         return fault.expected(base).found(second).into();
     }
     if coherency == Coherency::BackInvalidate {
-        return not_planned(fault, NotPlanned::BackInvalidate, path.into());
+        return Err(not_planned(fault, NotPlanned::BackInvalidate, path.into()));
     }
     Ok(Spot { window: base, at, coherency, granularity: window.interleave.granularity })
 }

@@ -33,7 +33,7 @@ pub(super) fn verify(
             let registers = DecoderRegisters::new(hdm.block, index);
             let control = registers.read_control(hw);
             if control.into_bits() == u32::MAX {
-                return fault.at(Code::VERIFY_SILENT, place.at).detail(Control::NUMBER).into();
+                return fault.at(Code::VERIFY_SILENT, &place.at).detail(Control::NUMBER).into();
             }
             let planned = &view.planned(at, index);
             let Some(planned) = planned else {
@@ -71,7 +71,7 @@ pub(super) fn verify(
             None
         };
         if let Some(code) = wrong {
-            return fault.at(code, view.path(port)).into();
+            return fault.at(code, &view.path(port)).into();
         }
         path(hw, platform, view, number, fault)?;
     }
