@@ -1,9 +1,10 @@
-//! Enums of the codes a specification names.
+//! Types of the codes a specification names.
 //!
-//! **Invariant**: every raw code has a value and every value its raw code: `Other` holds exactly
-//! the codes without a name of their own when it comes from `from_code`.
+//! **Invariant**: every raw code is a value, named or not, and is kept as it is: nothing is looked up where
+//! codes are read, written and compared.
 
-/// An enum with one variant a named code, and `Other` for the rest.
+/// A code, with a constant for each that has a name. They are called as variants of an enum are, and can be
+/// matched as these.
 macro_rules! codes {
     (
         $(#[$doc:meta])*
@@ -12,36 +13,45 @@ macro_rules! codes {
         }
     ) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $name {
-            $($(#[$variant_doc])* $variant,)*
-            /// A code without a name here.
-            Other($repr),
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name($repr);
+
+        #[allow(non_upper_case_globals, reason = "each is one of the values that a field can have")]
+        impl $name {
+            $($(#[$variant_doc])* pub const $variant: Self = Self($code);)*
         }
 
         impl $name {
             /// The value of a raw code.
             pub const fn from_code(code: $repr) -> Self {
-                match code {
-                    $($code => Self::$variant,)*
-                    other => Self::Other(other),
-                }
+                Self(code)
             }
 
             /// The raw code.
             pub const fn code(self) -> $repr {
-                match self {
-                    $(Self::$variant => $code,)*
-                    Self::Other(code) => code,
+                self.0
+            }
+
+            /// Whether the code has a name here.
+            pub const fn is_named(self) -> bool {
+                matches!(self, $(Self::$variant)|*)
+            }
+        }
+
+        impl core::fmt::Debug for $name {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                match *self {
+                    $(Self::$variant => f.write_str(stringify!($variant)),)*
+                    Self(code) => f.debug_tuple("Other").field(&code).finish(),
                 }
             }
         }
 
         impl core::fmt::Display for $name {
             fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-                match self {
+                match *self {
                     $(Self::$variant => f.write_str($text),)*
-                    Self::Other(code) => write!(f, "unknown {code:#x}"),
+                    Self(code) => write!(f, "unknown {code:#x}"),
                 }
             }
         }

@@ -257,6 +257,7 @@ impl Decoder {
     /// The legal meaning of raw dwords, or the first rule they break.
     ///
     /// Lock, commit and status bits may hold anything. `capability` is the component's own.
+    #[inline(never)]
     pub fn decode(
         image: &DecoderImage,
         component: Component,
@@ -308,6 +309,7 @@ impl Decoder {
     }
 
     /// The dwords to write, with lock, commit and status bits 0; refuses what breaks a rule.
+    #[inline(never)]
     pub fn encode(
         &self,
         component: Component,

@@ -257,6 +257,7 @@ pub(crate) fn identify(
 impl<R: FnMut(u16) -> u32> Iterator for Dvsecs<R> {
     type Item = Result<Dvsec, DvsecError>;
 
+    #[inline(never)]
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let found = match self.walk.next()? {

@@ -21,7 +21,8 @@ use cxl_regs::config::{
     ExtendedCapabilities, PcieCapability, PortType, Sbdf, Status, WalkError, WindowError, Windows,
 };
 use cxl_regs::dvsec::device::{
-    self, DeviceDvsec, DeviceDvsecTail, MediaType, MemoryClass, Range, RangeError, Readiness,
+    self, DeviceDvsec, DeviceDvsecTail, MediaType, MemoryClass, Range, RangeError, RangeField,
+    Readiness,
 };
 use cxl_regs::dvsec::flex_bus::{FlexBusDvsec, FlexBusTail};
 use cxl_regs::dvsec::gpf::{GpfDeviceDvsec, GpfPortDvsec};
@@ -294,10 +295,10 @@ fn ranges_are_what_the_registers_say_and_back() {
         Range::decode(DeviceDvsec::read(image(&bytes), 0).ranges()[0])
     };
     let reserved = |field, code| Err(RangeError::Reserved { field, code });
-    assert_eq!(broken(0x4000_624f), reserved("Media_Type", 3));
-    assert_eq!(broken(0x4000_626b), reserved("Memory_Class", 3));
-    assert_eq!(broken(0x4000_684b), reserved("Desired_Interleave", 8));
-    assert_eq!(broken(0x4000_a24b), reserved("Memory_Active_Timeout", 5));
+    assert_eq!(broken(0x4000_624f), reserved(RangeField::MediaType, 3));
+    assert_eq!(broken(0x4000_626b), reserved(RangeField::MemoryClass, 3));
+    assert_eq!(broken(0x4000_684b), reserved(RangeField::DesiredInterleave, 8));
+    assert_eq!(broken(0x4000_a24b), reserved(RangeField::ActiveTimeout, 5));
     assert_eq!(broken(0x4001_624b), Err(RangeError::ActiveAndDegraded));
     assert_eq!(broken(0x4001_6249).unwrap().readiness, Readiness::Degraded);
 

@@ -276,7 +276,7 @@ fn survey(
         let Some(registers) = job.device(device) else { continue };
         let before = &device.image;
         if in_use == 0 {
-            if let Some((_, expected, found)) = registers.frozen(before, job.policy) {
+            if let Some((_, expected, found)) = registers.frozen(before, job.policy.enable_cache) {
                 let at = job.tree.path(device.node);
                 let fault = fault.at(Code::COMMIT_CONFIG_LOCKED, at);
                 return fault.expected(expected).found(found).into();
@@ -391,7 +391,11 @@ fn run(
         if let Some(device) = device
             && let Some(registers) = job.device(device)
         {
-            job.kept(planned.node, registers.enable(hw, &device.image, policy), fault)?;
+            job.kept(
+                planned.node,
+                registers.enable(hw, &device.image, policy.enable_cache),
+                fault,
+            )?;
             device.enabled = true;
         }
     }

@@ -27,6 +27,7 @@ fn within_bus(function: Sbdf) -> u64 {
 
 /// The registers that a bus's functions have in configuration space; `None` where no region
 /// decodes the bus.
+#[inline(never)]
 pub(crate) fn bus_base(ecam: &[Ecam], bus: RootBus) -> Option<u64> {
     ecam.iter().find_map(|region| region.bus(bus.segment, bus.bus)).map(|base| base.0)
 }
@@ -198,6 +199,7 @@ impl<'c> Config<'c> {
     }
 
     /// Turns to another function below a bridge, of which nothing is known yet. `bus_base` is its bus's.
+    #[inline(never)]
     pub(crate) fn open(&mut self, uid: u32, bus_base: u64, function: Sbdf) {
         (self.uid, self.function) = (uid, function);
         self.base = bus_base.wrapping_add(within_bus(function));

@@ -8,6 +8,16 @@ use cxl_regs::hdm::{self, Control, DecoderImage};
 use crate::error::decoder_register;
 use crate::mmio::{Block, Mmio};
 
+/// Where they are. Their descriptions would be linked with all names of their fields.
+const OFFSETS: [u16; hdm::DECODER_SPECS.len()] = {
+    let (mut offsets, mut at) = ([0; hdm::DECODER_SPECS.len()], 0);
+    while at < offsets.len() {
+        offsets[at] = hdm::DECODER_SPECS[at].offset;
+        at += 1;
+    }
+    offsets
+};
+
 /// The registers of one decoder, in any component.
 #[derive(Clone, Copy, Debug)]
 pub struct DecoderRegisters {
@@ -51,8 +61,8 @@ impl DecoderRegisters {
     /// Reads the six registers beside a control register that was read already.
     pub(crate) fn read_beside(self, hw: &mut impl Mmio, control: Control) -> DecoderImage {
         let mut dwords = [0; DecoderImage::DWORDS];
-        for (slot, spec) in dwords.iter_mut().zip(&hdm::DECODER_SPECS) {
-            *slot = match spec.offset {
+        for (slot, offset) in dwords.iter_mut().zip(OFFSETS) {
+            *slot = match offset {
                 offset if offset == Control::SPEC.offset => control.into_bits(),
                 offset => hw.read(self.address(offset)),
             };
@@ -63,9 +73,9 @@ impl DecoderRegisters {
     /// Writes the seven registers in the order of CXL r3.1 section 8.2.4.20.12: base, size, route,
     /// and Control last.
     pub fn write(self, hw: &mut impl Mmio, image: DecoderImage) {
-        for (value, spec) in image.to_dwords().into_iter().zip(&hdm::DECODER_SPECS) {
-            if spec.offset != Control::SPEC.offset {
-                hw.write(self.address(spec.offset), value);
+        for (value, offset) in image.to_dwords().into_iter().zip(OFFSETS) {
+            if offset != Control::SPEC.offset {
+                hw.write(self.address(offset), value);
             }
         }
         self.write_control(hw, image.control());
@@ -78,7 +88,7 @@ pub(crate) type Mismatch = (u16, u32, u32);
 /// The first of a decoder's registers that differs.
 pub(crate) fn difference(expected: DecoderImage, found: DecoderImage) -> Option<Mismatch> {
     let both = expected.to_dwords().into_iter().zip(found.to_dwords());
-    let registers = { both }.take(hdm::DECODER_SPECS.len()).enumerate();
+    let registers = { both }.take(OFFSETS.len()).enumerate();
     { registers }.find_map(|(index, (expected, found))| {
         (expected != found).then_some((decoder_register(index), expected, found))
     })

@@ -129,16 +129,16 @@ impl DeviceRegisters {
 
     /// What Control shall hold in the end.
     #[inline(never)]
-    fn wanted_control(self, before: &DeviceImage, policy: &Policy<'_>) -> device::Control {
-        let cache = policy.enable_cache && self.accelerator && before.capability.cache_capable();
+    fn wanted_control(self, before: &DeviceImage, enable_cache: bool) -> device::Control {
+        let cache = enable_cache && self.accelerator && before.capability.cache_capable();
         let control = before.control.with_mem_enable(true);
         if cache { control.with_cache_enable(true) } else { control }
     }
 
     /// What Control would have to hold, where CONFIG_LOCK keeps it from being written.
     #[inline(never)]
-    pub(crate) fn frozen(self, before: &DeviceImage, policy: &Policy<'_>) -> Option<Mismatch> {
-        let wanted = self.wanted_control(before, policy);
+    pub(crate) fn frozen(self, before: &DeviceImage, enable_cache: bool) -> Option<Mismatch> {
+        let wanted = self.wanted_control(before, enable_cache);
         kept(wanted, before.control).err().filter(|_| before.lock.config_lock())
     }
 
@@ -206,12 +206,12 @@ impl DeviceRegisters {
         self,
         hw: &mut impl Mmio,
         before: &DeviceImage,
-        policy: &Policy<'_>,
+        enable_cache: bool,
     ) -> Result<(), Mismatch> {
         let global = before.global.with_decoder_enable(true);
         self.hdm.write(hw, global);
         kept(global, self.read_global(hw))?;
-        let wanted = self.wanted_control(before, policy);
+        let wanted = self.wanted_control(before, enable_cache);
         if before.lock.config_lock() {
             return Ok(());
         }
@@ -258,7 +258,7 @@ impl DeviceRegisters {
     pub(crate) fn difference(self, found: &DeviceImage, policy: &Policy<'_>) -> Option<Mismatch> {
         let locked = found.lock.config_lock() || policy.config_lock;
         kept(found.global.with_decoder_enable(true), found.global)
-            .and_then(|()| kept(self.wanted_control(found, policy), found.control))
+            .and_then(|()| kept(self.wanted_control(found, policy.enable_cache), found.control))
             .and_then(|()| kept(found.lock.with_config_lock(locked), found.lock))
             .err()
     }

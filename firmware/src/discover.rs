@@ -22,7 +22,7 @@ mod error;
 mod facts;
 mod function;
 
-use core::iter::successors;
+use core::iter::from_fn;
 
 pub use crate::topology::Remarks;
 use cxl_regs::access::{Component, Register, Spec};
@@ -54,7 +54,7 @@ pub(crate) mod leaf {
     pub(crate) use super::component::{Structures, structures};
     pub(crate) use super::error::Unassigned;
     pub(crate) use super::function::{
-        Blocks, CxlFunction, Functions, Role, Sighting, answers, sound,
+        Blocks, CxlFunction, Functions, RegisterBlock, Role, Sighting, answers, sound,
     };
     pub(crate) use super::{bus_range_end, by_uid, check_bridge, link_status, open};
 }
@@ -139,7 +139,12 @@ struct Walk<'a, M, C> {
 
 /// All bridges by ascending UID, each UID once.
 pub(crate) fn by_uid(bridges: &[Bridge]) -> impl Iterator<Item = &Bridge> {
-    successors(above(bridges, None), |bridge| above(bridges, Some(bridge.uid)))
+    let mut last = None;
+    from_fn(move || {
+        let bridge = above(bridges, last)?;
+        last = Some(bridge.uid);
+        Some(bridge)
+    })
 }
 
 /// The bridge with the lowest UID above another.
@@ -423,7 +428,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         let answers = function::answers(self.hw, &mut self.config);
         self.config.fault.told(answers)?;
         match (found, cxl_link) {
-            (Sighting::Aside(remark), _) => self.remarks.add(remark),
+            (Sighting::Aside, _) => self.remarks.add(self.config.fault.error()),
             (_, Some(port)) if function.bdf.function() == 0 => {
                 self.remarks.add(Code::DISCOVER_LINK_WITHOUT_CXL.at(at).found(port));
             }
@@ -720,6 +725,7 @@ fn guesses<'a>(
 }
 
 /// The last bus that configuration space has in the region of a bus.
+#[inline(never)]
 pub(crate) fn bus_range_end(platform: &Platform<'_>, bus: RootBus) -> u8 {
     let regions = platform.ecam.iter().filter(|e| e.bus(bus.segment, bus.bus).is_some());
     regions.map(|region| region.last_bus).max().unwrap_or(bus.bus)

@@ -213,13 +213,19 @@ impl Error {
     }
 
     /// The error with the rule that is broken: its number in the detail's lower half, and its facts.
+    pub fn rule(mut self, rule: impl Rule) -> Self {
+        self.set_rule(rule);
+        self
+    }
+
     // One copy of it for each kind of rule.
     #[cold]
     #[inline(never)]
-    pub fn rule(self, rule: impl Rule) -> Self {
+    fn set_rule(&mut self, rule: impl Rule) {
         let (number, expected, found) = rule.pack();
         let [_, high] = self.detail.to_le_bytes();
-        Self { expected, found, ..self.halves(number, high) }
+        (self.expected, self.found) = (expected, found);
+        self.detail = u16::from_le_bytes([number, high]);
     }
 
     /// The error with a second place: a component on the way from its own to the bridge, or one of
@@ -271,7 +277,7 @@ mod tests {
     use cxl_regs::acpi::cedt::Problem;
     use cxl_regs::component::{ArrayError, CapabilityId};
     use cxl_regs::config::WindowError;
-    use cxl_regs::dvsec::device::RangeError;
+    use cxl_regs::dvsec::device::{RangeError, RangeField};
     use cxl_regs::{DecodeError, Granularity, Hpa, Interleave, NotDecodable, Span, Ways};
 
     use super::*;
@@ -311,7 +317,10 @@ mod tests {
             pointer: 0xFFC,
             length: 0x234,
         }]);
-        same(&[RangeError::Reserved { field: "Memory_Class", code: 7 }, RangeError::NotValid]);
+        same(&[
+            RangeError::Reserved { field: RangeField::MemoryClass, code: 7 },
+            RangeError::NotValid,
+        ]);
         same(&[WindowError::Above4GiB { span: span(0x10_0000, 0x30_0000) }]);
         let (window, other) = (span(0xFFFF_FFFF_0000_0000, 1 << 28), span(1 << 28, 1 << 55));
         same(&[

@@ -48,9 +48,9 @@ use crate::committed::{DecoderBefore, Place};
 use crate::device_registers::{DeviceImage, DeviceRegisters};
 #[cfg(doc)]
 use crate::error::Code;
-use crate::error::Error;
+use crate::error::{Error, Failed, Fault};
 use crate::list::{Empty, List};
-use crate::mmio::{Clock, Mmio};
+use crate::mmio::{Block, Clock, Mmio};
 use crate::platform::Platform;
 use crate::topology::{BackInvalidate, Device, Hdm, NodeId, Partition, Path};
 
@@ -99,6 +99,8 @@ pub struct Bridge {
 }
 
 /// A root port of a [`Workspace`], and the device below it.
+// What is asked everywhere lies in front, as what is behind 128 bytes takes longer code to reach.
+#[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Port {
     bridge: u16,
@@ -211,6 +213,7 @@ pub struct WorkspaceMut<'a> {
 impl<'a, const B: usize, const P: usize, const R: usize> From<&'a mut Workspace<B, P, R>>
     for WorkspaceMut<'a>
 {
+    #[inline(never)]
     fn from(work: &'a mut Workspace<B, P, R>) -> Self {
         let Workspace { bridges, ports, regions, rest } = work;
         Self { bridges: bridges.into(), ports: ports.into(), regions: regions.into(), rest }
@@ -245,16 +248,30 @@ pub fn bring_up<'a>(
     policy: &Policy,
     work: impl Into<WorkspaceMut<'a>>,
 ) -> Result<(), Error> {
-    let mut work = work.into();
+    let mut fault = Fault::NONE;
+    let result = phases(hw, clock, platform, policy, &mut work.into(), &mut fault);
+    fault.told(result)
+}
+
+#[inline(never)]
+fn phases(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    platform: &Platform<'_>,
+    policy: &Policy,
+    work: &mut WorkspaceMut<'_>,
+    fault: &mut Fault,
+) -> Result<(), Failed> {
     work.clear();
     // Where something else answers in a window, nothing below may be read as if it were there.
-    plan::windows(platform)?;
-    discover::discover(hw, clock, platform, policy, &mut work)?;
-    plan::plan(platform, &mut work)?;
-    commit::commit(hw, clock, policy, &mut work)?;
-    if let Err(error) = verify::verify(hw, platform, policy.config_lock, work.view()) {
+    plan::windows(platform, fault)?;
+    discover::discover(hw, clock, platform, policy, work, fault)?;
+    plan::plan(platform, work, fault)?;
+    commit::commit(hw, clock, policy.config_lock, work, fault)?;
+    let result = verify::verify(hw, platform, policy.config_lock, work.view(), fault);
+    if result.is_err() {
         commit::put_back(hw, work.view(), usize::MAX);
-        return Err(error);
+        return result;
     }
     (work.rest.whole, work.rest.config_lock) = (true, policy.config_lock);
     Ok(())
@@ -305,66 +322,68 @@ impl<'a> View<'a> {
         self.regions.iter().any(behind)
     }
 
-    /// The number of the device or bridge that has a decoder for a region, and its decoders.
-    #[inline(never)]
-    fn owner(self, component: Component, region: &Region) -> Option<(u16, Option<Hdm>)> {
-        let port = self.port(region.port)?;
-        Some(match component {
-            Component::Device => (region.port, port.device.as_ref().and_then(|below| below.hdm)),
-            _ => {
-                let bridge = self.bridges.get(usize::from(port.bridge));
-                (port.bridge, bridge.map(|bridge| bridge.hdm))
-            }
-        })
-    }
-
     /// The `nth` decoder of the plan in order of commit: devices, then bridges, of each by number.
-    // One walk for all who go through the plan: it has few decoders.
-    #[inline(never)]
     fn nth(self, nth: usize) -> Option<Planned<'a>> {
-        let mut left = nth;
-        for component in [Component::Device, Component::HostBridge] {
-            let count =
-                if component == Component::Device { self.ports.len() } else { self.bridges.len() };
-            for number in 0..count as u16 {
-                let mut index = 0;
-                for region in self.regions {
-                    let Some(port) = self.port(region.port) else { continue };
-                    let Some((owner, Some(hdm))) = self.owner(component, region) else { continue };
-                    if owner != number {
-                        continue;
-                    }
-                    if left == 0 {
-                        let place = self.place(component, number, index);
-                        return Some(Planned { region, port, number, place, hdm });
-                    }
-                    (left, index) = (left - 1, index + 1);
-                }
-            }
-        }
-        None
+        self.nth_of(None, nth)
     }
 
     /// Decoder `index` of a component, if the plan has one.
+    fn planned(self, component: usize, index: u8) -> Option<Planned<'a>> {
+        self.nth_of(Some(component), index.into())
+    }
+
+    /// The `nth` decoder of the plan, of all components or of one.
+    // One walk for all who go through the plan: it has few decoders.
     #[inline(never)]
-    fn planned(self, component: Component, number: u16, index: u8) -> Option<Planned<'a>> {
-        for nth in 0.. {
-            let planned = self.nth(nth)?;
-            let place = planned.place;
-            if (place.component, planned.number, place.index) == (component, number, index) {
-                return Some(planned);
+    fn nth_of(self, of: Option<usize>, nth: usize) -> Option<Planned<'a>> {
+        let mut left = nth;
+        for at in 0..self.components() {
+            let Some((component, number, hdm)) = self.component_with_decoders(at) else { continue };
+            if of.is_some_and(|of| of != at) {
+                continue;
+            }
+            let mut index = 0;
+            for region in self.regions {
+                let Some(port) = self.port(region.port) else { continue };
+                let owner = if component == Component::Device { region.port } else { port.bridge };
+                if owner != number {
+                    continue;
+                }
+                if left == 0 {
+                    let place = self.place(component, number, index);
+                    return Some(Planned { region, port, number, place, hdm });
+                }
+                (left, index) = (left - 1, index + 1);
             }
         }
         None
     }
 
-    /// All components with decoders, devices first; the number is as in [`Self::planned`].
-    fn components(self) -> impl Iterator<Item = (Component, u16, Hdm)> + Clone + 'a {
-        let devices = self.ports.iter().zip(0..).filter_map(|(port, number)| {
-            Some((Component::Device, number, port.device.as_ref()?.hdm?))
-        });
-        let bridges = self.bridges.iter().zip(0..);
-        devices.chain(bridges.map(|(bridge, number)| (Component::HostBridge, number, bridge.hdm)))
+    /// What a component is, its number among its like, and its decoders, if it has any. Devices are counted
+    /// first, each by the number of its port, then bridges.
+    #[inline(never)]
+    fn component_with_decoders(self, component: usize) -> Option<(Component, u16, Hdm)> {
+        match component.checked_sub(self.ports.len()) {
+            None => {
+                let hdm = self.ports.get(component)?.device.as_ref()?.hdm?;
+                Some((Component::Device, component as u16, hdm))
+            }
+            Some(bridge) => {
+                Some((Component::HostBridge, bridge as u16, self.bridges.get(bridge)?.hdm))
+            }
+        }
+    }
+
+    /// How many components there are, with decoders or without.
+    fn components(self) -> usize {
+        self.ports.len() + self.bridges.len()
+    }
+
+    /// Whether the decoders of a device or bridge are there.
+    #[inline(never)]
+    fn has_decoders_at(self, block: Block) -> bool {
+        let there = |nth| self.component_with_decoders(nth).is_some_and(|c| c.2.block == block);
+        (0..self.components()).any(there)
     }
 
     /// The place of any decoder of a component.
@@ -382,7 +401,7 @@ impl<'a> View<'a> {
 }
 
 impl Planned<'_> {
-    /// What its registers are to hold; the Commit bit is 0.
+    /// What its registers are to hold, without Commit and its lock.
     #[inline(never)]
     fn image(&self) -> Result<DecoderImage, DecodeError> {
         let Region { span, coherency, granularity, .. } = *self.region;
@@ -399,8 +418,7 @@ impl Planned<'_> {
             }
         };
         let decoder = Decoder { span, interleave, coherency, uio: None, set_position: 0, route };
-        let image = decoder.encode(self.place.component, self.hdm.capability)?;
-        Ok(image.with_control(image.control().with_lock_on_commit(true)))
+        decoder.encode(self.place.component, self.hdm.capability)
     }
 }
 

@@ -104,7 +104,7 @@ pub(crate) use component::{ComponentRecord, HEADER_START, Subject, header_dwords
 
 use crate::committed::{self, CommittedRef, CommittedRegion, Fate, Probed};
 use crate::config::{Cache, Config};
-use crate::error::{Code, Error, Failed, Fault, Numbered, Place};
+use crate::error::{Code, Error, Fact, Failed, Fault, Numbered, Place};
 use crate::mmio::Mmio;
 use crate::outcome::{ComponentOutcome, outcomes};
 use crate::platform::Ecam;
@@ -208,7 +208,7 @@ pub struct TableLocation {
     pub size: u32,
 }
 
-/// Codes of the record, each with its value.
+/// Codes of the record, each with its value; those of the first three are as [`Fact`] numbers them.
 const COHERENCY: [Coherency; 3] =
     [Coherency::HostOnly, Coherency::Device, Coherency::BackInvalidate];
 const PARTITION: [Partition; 2] = [Partition::Volatile, Partition::Persistent];
@@ -277,7 +277,9 @@ pub fn write<'b>(
         components: tree.0.len(),
         outcomes: all().count(),
     };
-    let mut record = Writer::new(counts, buffer)?;
+    let mut fault = Fault::NONE;
+    let record = Writer::new(counts, buffer, &mut fault);
+    let mut record = fault.told(record)?;
     for region in committed.regions {
         record.region(region);
     }
@@ -307,13 +309,22 @@ pub(crate) struct Writer<'b> {
 
 impl<'b> Writer<'b> {
     /// An empty record, with room for all its parts.
-    pub(crate) fn new(counts: Counts, buffer: &'b mut [u8]) -> Result<Self, Error> {
+    #[inline(never)]
+    pub(crate) fn new(
+        counts: Counts,
+        buffer: &'b mut [u8],
+        fault: &mut Fault,
+    ) -> Result<Self, Failed> {
         let (need, have) = (counts.size(), buffer.len());
-        let record = usize::try_from(need)
-            .ok()
-            .and_then(|need| buffer.get_mut(..need))
-            .ok_or_else(|| Code::HANDOFF_NO_ROOM.error().expected(need).found(have))?;
-        Ok(Self { record, counts, at: size_of::<Header>(), registers: Digest::START })
+        match usize::try_from(need).ok().and_then(|need| buffer.get_mut(..need)) {
+            Some(record) => {
+                Ok(Self { record, counts, at: size_of::<Header>(), registers: Digest::START })
+            }
+            None => {
+                let fault = fault.at(Code::HANDOFF_NO_ROOM, Place::NOWHERE);
+                fault.expected(need).found(have).into()
+            }
+        }
     }
 
     #[inline(never)]
@@ -354,8 +365,9 @@ impl<'b> Writer<'b> {
 
     /// The whole record.
     #[inline(never)]
-    pub(crate) fn finish(self, cedt: Option<TableLocation>, unsaid: u16) -> &'b mut [u8] {
-        let Self { record, counts, registers, .. } = self;
+    pub(crate) fn finish(&mut self, cedt: Option<TableLocation>, unsaid: u16) -> &'b mut [u8] {
+        let Self { counts, registers, .. } = *self;
+        let record = core::mem::take(&mut self.record);
         let cedt = cedt.unwrap_or(TableLocation { address: 0, size: 0 });
         let header = Header {
             magic: MAGIC,
@@ -398,9 +410,9 @@ impl From<&CommittedRegion> for RegionRecord {
             size: region.span.size().into(),
             ways: region.interleave.ways.encode(),
             granularity: region.interleave.granularity.encode(),
-            coherency: encode(&COHERENCY, region.coherency),
-            partition: encode(&PARTITION, region.partition),
-            locked: encode(&LOCKED, region.locked),
+            coherency: region.coherency.pack() as u8,
+            partition: region.partition.pack() as u8,
+            locked: region.locked.into(),
             probed: encode(&PROBED, region.probed),
             reserved: [0; 2],
         }
@@ -420,7 +432,7 @@ impl DecoderRecord {
         }
         Self {
             uid: at.uid().into(),
-            component: encode(&COMPONENT, component),
+            component: component.pack() as u8,
             index,
             fate: encode(&FATE, fate),
             depth: at.ports().len() as u8,

@@ -71,6 +71,10 @@ impl<'m, T> Slots<'m, T> {
     }
 }
 
+/// There is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Full;
+
 // What looks which kind of memory it is is not inlined: the phases do it everywhere, and that was a tenth
 // of their size.
 impl<T> List<'_, T> {
@@ -93,6 +97,10 @@ impl<T> List<'_, T> {
     /// Adds an item behind the last; gives it back if there is no room.
     #[inline(never)]
     pub fn push(&mut self, item: T) -> Result<(), T> {
+        self.add(item)
+    }
+
+    fn add(&mut self, item: T) -> Result<(), T> {
         match &mut self.0 {
             Memory::Vec(vec) => vec.push(item),
             Memory::Slots { slots, len } => {
@@ -104,14 +112,16 @@ impl<T> List<'_, T> {
         }
     }
 
-    /// Puts an item before the one at `index`, or behind the last; gives it back if there is no
-    /// room.
+    /// Puts an item before the one at `index`, or behind the last; it is gone if there is no room.
     #[inline(never)]
-    pub(crate) fn insert(&mut self, index: usize, item: T) -> Result<(), T> {
-        self.push(item)?;
-        let items = &mut **self;
-        for at in (index.saturating_add(1)..items.len()).rev() {
-            swap(items, at - 1, at);
+    pub(crate) fn insert(&mut self, index: usize, item: T) -> Result<(), Full> {
+        self.add(item).map_err(|_| Full)?;
+        // Each moves on by one, by way of the last place.
+        let behind = self.get_mut(index..).and_then(<[T]>::split_last_mut);
+        if let Some((last, items)) = behind {
+            for item in items {
+                core::mem::swap(item, last);
+            }
         }
         Ok(())
     }
@@ -282,7 +292,7 @@ mod tests {
                 expected.insert(index, 0xA5);
                 prop_assert_eq!(list.insert(index, 0xA5), Ok(()));
                 prop_assert_eq!(&*list, expected.as_slice());
-                prop_assert_eq!(list.insert(index, 0x5A), Err(0x5A));
+                prop_assert_eq!(list.insert(index, 0x5A), Err(Full));
                 prop_assert_eq!(&*list, expected.as_slice());
                 expected.retain(|item| *item >= least);
                 list.retain(|item| *item >= least);

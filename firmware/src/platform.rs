@@ -40,9 +40,9 @@ impl Ecam {
 
     /// The addresses of all it decodes; `None` if these would pass the end of the address space.
     pub fn span(&self) -> Option<Span> {
-        let first = self.bus(self.segment, self.first_bus)?;
-        let last = self.bus(self.segment, self.last_bus)?;
-        Span::new(first, (last.0 - first.0).checked_add(Self::BUS)?).ok()
+        let buses = u64::from(self.last_bus.checked_sub(self.first_bus)?) + 1;
+        let first = self.base.0.checked_add(u64::from(self.first_bus) * Self::BUS)?;
+        Span::new(Hpa(first), buses * Self::BUS).ok()
     }
 }
 
@@ -95,6 +95,8 @@ impl Bridge {
 }
 
 /// A fixed memory window: host addresses that the platform routes to CXL.
+// The lists last: what is behind 128 bytes takes longer code to reach.
+#[repr(C)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
     /// First address, by which the window is known; `None` when the platform found no place for it.
@@ -105,12 +107,12 @@ pub struct Window {
     pub interleave: Interleave,
     /// How addresses choose a target.
     pub arithmetic: Arithmetic,
-    /// XOR maps for [`Arithmetic::Xor`]; empty for modulo.
-    pub xor_maps: Vec<u64, { Selector::MAX_MAPS }>,
     /// What may be mapped here.
     pub restrictions: Restrictions,
     /// QoS throttling group.
     pub qtg: u16,
+    /// XOR maps for [`Arithmetic::Xor`]; empty for modulo.
+    pub xor_maps: Vec<u64, { Selector::MAX_MAPS }>,
     /// UIDs of the bridges, way 0 first.
     pub targets: Vec<u32, 16>,
 }

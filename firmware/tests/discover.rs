@@ -13,7 +13,7 @@ use cxl_firmware::topology::{
 use cxl_regs::Hpa;
 use cxl_regs::component::{ArrayError, CapabilityId};
 use cxl_regs::config::{BarError, Bdf, Sbdf, WalkError};
-use cxl_regs::dvsec::device::RangeError;
+use cxl_regs::dvsec::device::{RangeError, RangeField};
 use cxl_regs::dvsec::locator::LocatorError;
 use cxl_regs::dvsec::{DvsecError, DvsecId};
 use cxl_regs::hdm::Capability;
@@ -1088,7 +1088,7 @@ fn broken_hardware_is_refused_with_place_and_value() {
             Code::DISCOVER_RANGE
                 .at(dev)
                 .halves(0, 1)
-                .rule(RangeError::Reserved { field: "Media_Type", code: 7 }),
+                .rule(RangeError::Reserved { field: RangeField::MediaType, code: 7 }),
         ),
         (
             "reserved timeout",
@@ -1096,7 +1096,7 @@ fn broken_hardware_is_refused_with_place_and_value() {
             Code::DISCOVER_RANGE
                 .at(dev)
                 .halves(0, 1)
-                .rule(RangeError::Reserved { field: "Memory_Active_Timeout", code: 5 }),
+                .rule(RangeError::Reserved { field: RangeField::ActiveTimeout, code: 5 }),
         ),
         (
             "persistent in front of volatile",

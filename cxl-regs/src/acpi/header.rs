@@ -280,6 +280,7 @@ pub(crate) struct TableWriter<'a> {
 }
 
 impl<'a> TableWriter<'a> {
+    #[inline(never)]
     pub(crate) fn new(
         buffer: &'a mut [u8],
         signature: [u8; 4],
@@ -331,6 +332,7 @@ impl<'a> TableWriter<'a> {
     }
 
     /// Length and checksum; the exact table.
+    #[inline(never)]
     pub(crate) fn finish(mut self) -> Result<&'a mut [u8], NoRoom> {
         let no_room = NoRoom { need: self.length, have: self.buffer.len() };
         self.header.length = (self.length as u32).into();

@@ -431,6 +431,7 @@ impl<R: FnMut(u16) -> u32> Capabilities<R> {
     }
 
     /// The first capability of a kind.
+    #[inline(never)]
     pub fn find(mut self, id: CapabilityId) -> Result<Option<u16>, WalkError> {
         self.find_map(|found| match found {
             Ok(found) => (found.id == id).then_some(Ok(found.offset)),

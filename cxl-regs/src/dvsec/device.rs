@@ -475,6 +475,31 @@ pub struct Range {
     pub active_timeout: u8,
 }
 
+/// A field of range registers that holds a code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RangeField {
+    /// Media_Type.
+    MediaType,
+    /// Memory_Class.
+    MemoryClass,
+    /// Desired_Interleave.
+    DesiredInterleave,
+    /// Memory_Active_Timeout.
+    ActiveTimeout,
+}
+
+impl fmt::Display for RangeField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MediaType => "Media_Type",
+            Self::MemoryClass => "Memory_Class",
+            Self::DesiredInterleave => "Desired_Interleave",
+            Self::ActiveTimeout => "Memory_Active_Timeout",
+        })
+    }
+}
+
 /// Why four registers are not a range, or a range not four registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -483,8 +508,8 @@ pub enum RangeError {
     NotValid,
     /// A field holds a reserved code.
     Reserved {
-        /// The specification's name of the field.
-        field: &'static str,
+        /// Which field.
+        field: RangeField,
         /// The code.
         code: u8,
     },
@@ -553,7 +578,7 @@ impl Range {
         }
         if active_timeout_seconds(self.active_timeout).is_none() {
             let code = self.active_timeout;
-            return Err(RangeError::Reserved { field: "Memory_Active_Timeout", code });
+            return Err(RangeError::Reserved { field: RangeField::ActiveTimeout, code });
         }
         Ok(self)
     }
@@ -576,11 +601,11 @@ impl Range {
                 (true, true) => return Err(RangeError::ActiveAndDegraded),
             },
             media: MediaType::decode(low.media_type())
-                .ok_or(reserved("Media_Type", low.media_type()))?,
+                .ok_or(reserved(RangeField::MediaType, low.media_type()))?,
             class: MemoryClass::decode(low.memory_class())
-                .ok_or(reserved("Memory_Class", low.memory_class()))?,
+                .ok_or(reserved(RangeField::MemoryClass, low.memory_class()))?,
             desired_interleave: desired_interleave(wish)
-                .ok_or(reserved("Desired_Interleave", wish))?,
+                .ok_or(reserved(RangeField::DesiredInterleave, wish))?,
             active_timeout: low.active_timeout(),
         }
         .check()

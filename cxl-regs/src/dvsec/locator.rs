@@ -185,6 +185,7 @@ impl<R: FnMut(u16) -> u32> Locations<R> {
 impl<R: FnMut(u16) -> u32> Iterator for Locations<R> {
     type Item = Result<BlockLocation, LocatorError>;
 
+    #[inline(never)]
     fn next(&mut self) -> Option<Self::Item> {
         let entry = self.entries.next()?;
         let at = self.base.wrapping_add(entry.wrapping_mul(ENTRY_SIZE));

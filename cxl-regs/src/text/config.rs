@@ -77,10 +77,8 @@ fn header(f: &mut fmt::Formatter<'_>, reader: impl Fn(u16) -> u32 + Copy) -> fmt
     }
     let title = |f: &mut fmt::Formatter<'_>, kind: &str| {
         write!(f, "{kind} {:04x}:{:04x}, class {:#08x}", id.vendor(), id.device(), class.code())?;
-        match ClassCode::from_code(class.code()) {
-            ClassCode::Other(_) => writeln!(f),
-            named => writeln!(f, ", {named}"),
-        }
+        let class = ClassCode::from_code(class.code());
+        if class.is_named() { writeln!(f, ", {class}") } else { writeln!(f) }
     };
     match kind.layout() {
         0 => {

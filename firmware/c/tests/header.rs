@@ -144,7 +144,7 @@ fn constants() -> String {
     all.define("cache mem range OFFSET", Region::CacheMem.extent().start, 1);
     all.title("IDs in the capability array of a CXL.cache/mem range.");
     for id in (0..=0xFF).map(CapabilityId::from_code) {
-        if !matches!(id, CapabilityId::Other(_)) {
+        if id.is_named() {
             all.define(
                 &format!("capability id {}", words(&format!("{id:?}"))),
                 id.code().into(),
@@ -179,7 +179,7 @@ fn constants() -> String {
     all.title("DVSECs: the vendor, and IDs.");
     all.define("DVSEC vendor", CXL_VENDOR.into(), 4);
     for id in (0..=0xFF).map(DvsecId::from_code) {
-        if !matches!(id, DvsecId::Other(_)) {
+        if id.is_named() {
             all.define(&format!("DVSEC id {}", words(&format!("{id:?}"))), id.code().into(), 4);
         }
     }

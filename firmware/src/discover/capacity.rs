@@ -6,8 +6,8 @@
 
 use cxl_regs::access::Register;
 use cxl_regs::dvsec::device::{
-    Capability, DeviceDvsec, MediaType, RANGE_STRIDE, Range, RangeError, RangeRegisters,
-    RangeSizeLow, active_timeout_seconds,
+    Capability, DeviceDvsec, MediaType, RANGE_STRIDE, Range, RangeError, RangeField,
+    RangeRegisters, RangeSizeLow, active_timeout_seconds,
 };
 use cxl_regs::dvsec::{Dvsec, DvsecId};
 use cxl_regs::mailbox::{
@@ -137,7 +137,7 @@ fn await_range(
     let code = RangeSizeLow::from_raw(low).active_timeout();
     let Some(seconds) = active_timeout_seconds(code) else {
         let fault = config.refuse(Code::DISCOVER_RANGE).halves(0u8, range);
-        return fault.rule(RangeError::Reserved { field: "Memory_Active_Timeout", code }).into();
+        return fault.rule(RangeError::Reserved { field: RangeField::ActiveTimeout, code }).into();
     };
     let milliseconds = u32::from(seconds) * 1000;
     if !ready(low) {

@@ -30,11 +30,12 @@ pub(crate) fn structures(
     fault: &mut Fault,
 ) -> Result<Structures, Failed> {
     let range = block.wrapping_add(u64::from(Region::CacheMem.extent().start));
-    let wanted_hdm = component.map(|_| CapabilityId::HdmDecoder);
+    // No entry is found as null.
+    let wanted_hdm = component.map_or(CapabilityId::Null, |_| CapabilityId::HdmDecoder);
     let wanted_bi = match component {
-        None | Some(Component::Device) => Some(CapabilityId::BiDecoder),
-        Some(Component::UpstreamPort) => Some(CapabilityId::BiRouteTable),
-        Some(Component::HostBridge) => None,
+        None | Some(Component::Device) => CapabilityId::BiDecoder,
+        Some(Component::UpstreamPort) => CapabilityId::BiRouteTable,
+        Some(Component::HostBridge) => CapabilityId::Null,
     };
     let (mut hdm_at, mut bi_at) = (None, None);
     let reader = |offset: u16| hw.read(range.wrapping_add(u64::from(offset)));
@@ -44,17 +45,24 @@ pub(crate) fn structures(
         Err(error) => return refuse(error),
     };
     for found in array {
-        // Of several structures of a kind the last one counts, as for Linux.
-        match found {
-            Ok(found) if Some(found.id) == wanted_hdm => hdm_at = Some(found.pointer),
-            Ok(found) if Some(found.id) == wanted_bi => bi_at = Some(found.pointer),
-            Ok(_) => {}
-            // A broken entry of a kind that nobody here uses does no harm.
+        let id = match &found {
+            Ok(found) => found.id,
             Err(
                 ArrayError::Misaligned { id, .. }
                 | ArrayError::InsideArray { id, .. }
                 | ArrayError::PastEnd { id, .. },
-            ) if Some(id) != wanted_hdm && Some(id) != wanted_bi => {}
+            ) => *id,
+            Err(error) => return refuse(*error),
+        };
+        // Of several structures of a kind the last one counts, as for Linux.
+        let at = match id {
+            id if id == wanted_hdm => &mut hdm_at,
+            id if id == wanted_bi => &mut bi_at,
+            // A broken entry of a kind that nobody here uses does no harm.
+            _ => continue,
+        };
+        match found {
+            Ok(found) => *at = Some(found.pointer),
             Err(error) => return refuse(error),
         }
     }

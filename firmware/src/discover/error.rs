@@ -5,7 +5,7 @@
 use cxl_regs::mailbox::Opcode;
 
 use crate::config::Config;
-use crate::error::{Code, Error, Failed, Place};
+use crate::error::{Code, Error, Failed, Fault, Place};
 
 /// Why a bridge's root bus could not be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +36,22 @@ pub(crate) enum Unassigned {
 impl Unassigned {
     /// The refusal where there is nothing to assign from.
     pub(crate) fn error(self, at: Place) -> Error {
-        let error = Code::DISCOVER_UNASSIGNED.at(at);
+        let mut fault = Fault::NONE;
+        self.fail(&mut fault, at);
+        fault.error()
+    }
+
+    /// The same, written where errors go.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn fail(self, fault: &mut Fault, at: Place) -> Failed {
+        let fault = fault.at(Code::DISCOVER_UNASSIGNED, at);
         match self {
-            Self::BusNumbers => error,
-            Self::Bar(bar) => error.detail(1u8).found(bar),
-            Self::Windows => error.detail(2u8),
+            Self::BusNumbers => fault,
+            Self::Bar(bar) => fault.detail(1u8).found(bar),
+            Self::Windows => fault.detail(2u8),
         }
+        .into()
     }
 }
 

@@ -8,7 +8,7 @@ use cxl_regs::dvsec::device::{Capability, DeviceDvsec};
 use cxl_regs::dvsec::{Dvsec, DvsecId};
 
 use super::capacity::{Capacity, capacity};
-use super::function::{CxlFunction, RegisterBlock, Role};
+use super::function::{CxlFunction, RegisterBlock, Role, Sighting};
 use crate::config::Config;
 use crate::error::Failed;
 use crate::mmio::{Clock, Mmio};
@@ -34,7 +34,8 @@ pub(crate) fn facts(
     above: Option<Role>,
 ) -> Option<FunctionFacts> {
     let header: HeaderType = config.read(hw, 0);
-    let found = CxlFunction::identify(hw, config, header, above).ok()?.cxl()?;
+    let found = &CxlFunction::identify(hw, config, header, above);
+    let Ok(Sighting::Cxl(found)) = found else { return None };
     if found.role != role {
         return None;
     }
@@ -47,7 +48,7 @@ pub(crate) fn facts(
         }
     }
     let serial = at_serial.map_or((0, 0), |offset| {
-        let [low, high] = [4, 8].map(|within| config.dword(hw, offset + within));
+        let (low, high) = (config.dword(hw, offset + 4), config.dword(hw, offset + 8));
         (offset, u64::from(high) << 32 | u64::from(low))
     });
     let blocks = found.blocks(hw, config).unwrap_or_default();

@@ -8,12 +8,12 @@ use cxl_regs::config::{
     Bar, BarKind, Bdf, Capabilities, CapabilityId, Command, ExtendedCapabilities,
     ExtendedCapabilityId, HeaderType, Id, LinkCapabilities, PcieCapabilities, PortType, Sbdf,
 };
-use cxl_regs::dvsec::locator::{BLOCK_ALIGNMENT, BlockId, Locations};
+use cxl_regs::dvsec::locator::{BLOCK_ALIGNMENT, BlockId, BlockLocation, Locations, LocatorError};
 use cxl_regs::dvsec::{Dvsec, DvsecId, Dvsecs};
 
 use super::error::Unassigned;
 use crate::config::{self, Config};
-use crate::error::{BarProblem, Code, Error, Failed, Numbered};
+use crate::error::{BarProblem, Code, Failed, Numbered};
 use crate::mmio::Mmio;
 use crate::platform::RootBus;
 use crate::topology::Path;
@@ -112,8 +112,9 @@ pub(crate) struct CxlFunction {
 pub(crate) enum Sighting {
     /// A part of a CXL hierarchy.
     Cxl(CxlFunction),
-    /// None, but it says something of CXL, or there may be something behind it.
-    Aside(Error),
+    /// None, but it says something of CXL, or there may be something behind it: what is to be remarked
+    /// stands in the configuration space's [`Fault`](crate::error::Fault).
+    Aside,
     /// Nobody's business.
     Nothing,
 }
@@ -123,7 +124,7 @@ impl Sighting {
     pub(crate) fn cxl(self) -> Option<CxlFunction> {
         match self {
             Self::Cxl(found) => Some(found),
-            Self::Aside(_) | Self::Nothing => None,
+            Self::Aside | Self::Nothing => None,
         }
     }
 }
@@ -138,7 +139,6 @@ impl CxlFunction {
         above: Option<Role>,
     ) -> Result<Sighting, Failed> {
         sound::<HeaderType>(hw, config, 0)?;
-        let at = config.place();
         let bridge = header.layout() == 1;
         if header.layout() > 1 {
             return Ok(Sighting::Nothing);
@@ -146,14 +146,9 @@ impl CxlFunction {
         // Endpoints on a root bus are the chip set's: whatever is wrong with their lists is no
         // reason to refuse anything.
         let integrated = above.is_none() && !bridge;
-        let plain = if bridge {
-            Sighting::Aside(Code::DISCOVER_PLAIN_PORT.at(at))
-        } else {
-            Sighting::Nothing
-        };
         let pcie = match Capabilities::new(config.reader(hw)).find(CapabilityId::PciExpress) {
             Ok(Some(pcie)) => pcie,
-            Ok(None) => return Ok(plain),
+            Ok(None) => return Ok(plain(config, bridge)),
             Err(_) if integrated => return Ok(Sighting::Nothing),
             Err(error) => {
                 return config.refuse(Code::DISCOVER_CAPABILITIES).rule(error).into();
@@ -163,8 +158,7 @@ impl CxlFunction {
         let port_type = capabilities.port_type();
         let role = Role::of(header, PortType::from_code(port_type), above);
         let (mut device, mut flex_bus, mut locator) = (None, None, None);
-        let (mut extensions, mut has) = (false, None);
-        let mut wrong = None;
+        let (mut extensions, mut has, mut wrong) = (None, None, None);
         for dvsec in Dvsecs::new(config.reader(hw)) {
             let dvsec = match dvsec {
                 Ok(dvsec) => dvsec,
@@ -174,13 +168,14 @@ impl CxlFunction {
                 }
             };
             has.get_or_insert(dvsec.id);
-            match dvsec.id {
-                DvsecId::Device => _ = device.get_or_insert(dvsec),
-                DvsecId::FlexBusPort => _ = flex_bus.get_or_insert(dvsec),
-                DvsecId::RegisterLocator => _ = locator.get_or_insert(dvsec),
-                DvsecId::PortExtensions => extensions = true,
-                _ => {}
-            }
+            let first = match dvsec.id {
+                DvsecId::Device => &mut device,
+                DvsecId::FlexBusPort => &mut flex_bus,
+                DvsecId::RegisterLocator => &mut locator,
+                DvsecId::PortExtensions => &mut extensions,
+                _ => continue,
+            };
+            first.get_or_insert(dvsec);
         }
         if let Some(error) = wrong {
             return config.refuse(Code::DISCOVER_DVSECS).rule(error).into();
@@ -189,24 +184,27 @@ impl CxlFunction {
             None => false,
             Some(Role::Device) => device.is_some(),
             Some(Role::RootPort | Role::UpstreamPort | Role::DownstreamPort) => {
-                extensions || flex_bus.is_some()
+                extensions.is_some() || flex_bus.is_some()
             }
         };
-        Ok(match (role, has) {
+        match (role, has) {
             (Some(role), _) if is_cxl => {
-                Sighting::Cxl(Self { role, pcie, device, flex_bus, locator })
+                return Ok(Sighting::Cxl(Self { role, pcie, device, flex_bus, locator }));
             }
-            (Some(role), Some(has)) => Sighting::Aside(
-                Code::DISCOVER_INCOMPLETE.at(at).detail(has).expected(role == Role::Device),
-            ),
+            (_, None) => return Ok(plain(config, bridge)),
+            (Some(role), Some(has)) => {
+                let remark = config.refuse(Code::DISCOVER_INCOMPLETE).detail(has);
+                remark.expected(role == Role::Device);
+            }
             (None, Some(has)) => {
-                Sighting::Aside(Code::DISCOVER_MISPLACED.at(at).detail(has).found(port_type))
+                config.refuse(Code::DISCOVER_MISPLACED).detail(has).found(port_type);
             }
-            (_, None) => plain,
-        })
+        }
+        Ok(Sighting::Aside)
     }
 
     /// The port's number, by which target lists name it; 0 for what is no target.
+    #[inline(never)]
     pub(crate) fn port_number(
         &self,
         hw: &mut impl Mmio,
@@ -231,6 +229,15 @@ impl CxlFunction {
     }
 }
 
+/// A function that says nothing of CXL: behind a port there may be something all the same.
+fn plain(config: &mut Config<'_>, bridge: bool) -> Sighting {
+    if !bridge {
+        return Sighting::Nothing;
+    }
+    config.refuse(Code::DISCOVER_PLAIN_PORT);
+    Sighting::Aside
+}
+
 /// Refuses a function whose register `R`, in the structure at `base`, shares a dword of all-ones,
 /// which no such register can: it answered its Vendor ID, and then no more.
 pub(crate) fn sound<R: Numbered>(
@@ -238,9 +245,18 @@ pub(crate) fn sound<R: Numbered>(
     config: &mut Config<'_>,
     base: u16,
 ) -> Result<(), Failed> {
-    let offset = base.saturating_add(R::SPEC.offset) & !3;
+    sound_at(hw, config, base.saturating_add(R::SPEC.offset) & !3, R::NUMBER)
+}
+
+#[inline(never)]
+fn sound_at(
+    hw: &mut impl Mmio,
+    config: &mut Config<'_>,
+    offset: u16,
+    register: u16,
+) -> Result<(), Failed> {
     let dword = config.dword(hw, offset);
-    not_silent(config, dword, offset, R::NUMBER)
+    not_silent(config, dword, offset, register)
 }
 
 #[inline(never)]
@@ -290,61 +306,41 @@ impl CxlFunction {
         config: &mut Config<'_>,
     ) -> Result<Blocks, Failed> {
         let Some(locator) = &self.locator else { return Ok(Blocks::default()) };
-        // Of each kind: its BAR, and its offset there.
-        let (mut component, mut device, mut wrong) = (None, None, None);
-        match Locations::new(locator, config.reader(hw)) {
-            Err(error) => wrong = Some(error),
-            Ok(locations) => {
-                for location in locations {
-                    match location {
-                        Ok(found) if found.id == BlockId::Component => {
-                            component.get_or_insert((found.bar, found.offset));
-                        }
-                        Ok(found) if found.id == BlockId::Device => {
-                            device.get_or_insert((found.bar, found.offset));
-                        }
-                        Ok(_) => {}
-                        Err(error) => {
-                            wrong = Some(error);
-                            break;
-                        }
-                    }
-                }
-            }
-        }
-        if let Some(error) = wrong {
-            return config.refuse(Code::DISCOVER_LOCATOR).rule(error).into();
-        }
-        let mut blocks = Blocks::default();
-        for (named, block) in [(component, &mut blocks.component), (device, &mut blocks.device)] {
-            if let Some((bar, offset)) = named {
-                *block = Some(self.address(hw, config, bar, offset)?);
-            }
-        }
-        Ok(blocks)
+        let named = named(locator, config.reader(hw));
+        let (component, device) = match named {
+            Ok(named) => named,
+            Err(error) => return config.refuse(Code::DISCOVER_LOCATOR).rule(error).into(),
+        };
+        Ok(Blocks {
+            component: self.address(hw, config, component)?,
+            device: self.address(hw, config, device)?,
+        })
     }
 
-    /// The address of a register block at `offset` into a BAR that somebody has assigned.
+    /// The address of a register block, if there is one, in a BAR that somebody has assigned.
     #[inline(never)]
     fn address(
         &self,
         hw: &mut impl Mmio,
         config: &mut Config<'_>,
-        bar: u8,
-        offset: u64,
-    ) -> Result<RegisterBlock, Failed> {
+        location: Option<BlockLocation>,
+    ) -> Result<Option<RegisterBlock>, Failed> {
+        let Some(BlockLocation { bar, offset, .. }) = location else { return Ok(None) };
         match self.bar(hw, config, bar) {
             Err(problem) => {
                 let fault = config.refuse(Code::DISCOVER_BAR).halves(0u8, bar);
                 fault.rule(problem).into()
             }
-            Ok(0) => Err(config.fault.keep(Unassigned::Bar(bar).error(config.place()))),
+            Ok(0) => {
+                let at = config.place();
+                Err(Unassigned::Bar(bar).fail(&mut config.fault, at))
+            }
             Ok(base) => {
                 // A BAR's address is a multiple of its size, so the size is at most the lowest bit set.
                 let bar_size = base & base.wrapping_neg();
                 let room = bar_size.checked_sub(offset).filter(|room| *room >= BLOCK_ALIGNMENT);
                 match room {
-                    Some(room) => Ok(RegisterBlock { address: base + offset, room }),
+                    Some(room) => Ok(Some(RegisterBlock { address: base + offset, room })),
                     None => {
                         let fault = config.refuse(Code::DISCOVER_OUTSIDE_BAR).detail(bar);
                         fault.expected(bar_size).found(offset).into()
@@ -382,6 +378,25 @@ impl CxlFunction {
             config.write(hw, &config::ENDPOINT, command.with_memory_space(true));
         }
     }
+}
+
+/// The first block of each kind that a locator names: component registers, and device registers.
+#[inline(never)]
+fn named(
+    locator: &Dvsec,
+    reader: impl FnMut(u16) -> u32,
+) -> Result<(Option<BlockLocation>, Option<BlockLocation>), LocatorError> {
+    let (mut component, mut device) = (None, None);
+    for found in Locations::new(locator, reader)? {
+        let found = found?;
+        let first = match found.id {
+            BlockId::Component => &mut component,
+            BlockId::Device => &mut device,
+            _ => continue,
+        };
+        first.get_or_insert(found);
+    }
+    Ok((component, device))
 }
 
 /// The type and value of the open function's BAR that starts at register `index` of `bars`.

@@ -8,6 +8,7 @@ use cxl_regs::acpi::cedt::wire::Kind;
 use cxl_regs::component::CapabilityId;
 use cxl_regs::config::{Bdf, Sbdf};
 use cxl_regs::dvsec::DvsecId;
+use cxl_regs::dvsec::device::RangeField;
 use cxl_regs::mailbox::Opcode;
 use cxl_regs::{Coherency, Dpa, Granularity, Hpa, Interleave, Span, Ways};
 
@@ -58,7 +59,7 @@ facts! {
     [u8; 8]: 64, u64::from_le_bytes, |n| Some(n.to_le_bytes());
     Hpa: 64, |address| address.0, |n| Some(Self(n));
     Dpa: 64, |address| address.0, |n| Some(Self(n));
-    Ways: 8, |ways| ways.count().into(), |n| Self::from_count(u32::unpack(n)?);
+    Ways: 8, count, |n| Self::from_count(u32::unpack(n)?);
     Granularity: 16, |granularity| granularity.bytes(), Self::from_bytes;
     Interleave: 24,
         |set| set.ways.pack() | set.granularity.pack() << 8,
@@ -103,6 +104,15 @@ facts! {
     RootBus: 24,
         |bus| u64::from(bus.segment) << 8 | u64::from(bus.bus),
         |n| Some(Self { segment: u16::unpack(n >> 8)?, bus: n as u8 });
+    RangeField: 8,
+        |field| match field {
+            Self::MediaType => 1,
+            Self::MemoryClass => 2,
+            Self::DesiredInterleave => 3,
+            Self::ActiveTimeout => 4,
+            _ => 0,
+        },
+        |n| FIELDS.get(usize::unpack(n)?.checked_sub(1)?).copied();
     DvsecId: 16, |id| id.code().into(), |n| Some(Self::from_code(u16::unpack(n)?));
     CapabilityId: 16, |id| id.code().into(), |n| Some(Self::from_code(u16::unpack(n)?));
     Opcode: 16, |opcode| opcode.code().into(), |n| Some(Self::from_code(u16::unpack(n)?));
@@ -110,23 +120,20 @@ facts! {
     ChbsVersion: 32, |version| version.encode().into(), |n| Self::decode(u32::unpack(n)?).ok();
 }
 
-/// The fields of range registers that hold a code.
-const FIELDS: [&str; 4] =
-    ["Media_Type", "Memory_Class", "Desired_Interleave", "Memory_Active_Timeout"];
-
-/// The name of such a field, counted from 1; 0 is one that is not known here.
-impl Fact for &'static str {
-    const BITS: u32 = 8;
-
-    fn pack(self) -> u64 {
-        FIELDS.iter().position(|field| *field == self).map_or(0, |index| index as u64 + 1)
-    }
-
-    fn unpack(number: u64) -> Option<Self> {
-        let index = usize::unpack(number)?.checked_sub(1);
-        index.map_or(Some("a field"), |index| FIELDS.get(index).copied())
-    }
+/// The number of ways. Errors are rare: one copy of this is enough.
+#[cold]
+#[inline(never)]
+fn count(ways: Ways) -> u64 {
+    ways.count().into()
 }
+
+/// Counted from 1.
+const FIELDS: [RangeField; 4] = [
+    RangeField::MediaType,
+    RangeField::MemoryClass,
+    RangeField::DesiredInterleave,
+    RangeField::ActiveTimeout,
+];
 
 /// How many bits of a base or size are 0: 256 MiB.
 const UNIT: u32 = cxl_regs::DECODER_UNIT.trailing_zeros();
@@ -137,6 +144,8 @@ const SIZE_BITS: u32 = UNIT;
 impl Fact for Span {
     const BITS: u32 = 64;
 
+    #[cold]
+    #[inline(never)]
     fn pack(self) -> u64 {
         let most = (1 << SIZE_BITS) - 1;
         self.base().0 >> UNIT << SIZE_BITS | (self.size() >> UNIT).min(most)

@@ -76,7 +76,7 @@ impl Telling<'_> {
     }
 
     pub(crate) fn rule(self, rule: impl Rule) -> Self {
-        *self.0 = self.0.rule(rule);
+        self.0.set_rule(rule);
         self
     }
 

@@ -257,6 +257,8 @@ impl Place {
     }
 
     /// As a detail of an error whose own place is this component's, or lies behind it.
+    #[cold]
+    #[inline(never)]
     pub(super) fn as_detail(self) -> u16 {
         let (component, index) = match self.decoder() {
             Some(index) => (u16::from(self.extra() >> INDEX_BITS) + 1, index),

@@ -6,13 +6,13 @@
 use cxl_regs::access::Component;
 use cxl_regs::hdm::DecoderImage;
 
-use super::{Planned, Policy, Port, Region, View, WorkspaceMut};
+use super::{Planned, Port, Region, View, WorkspaceMut};
 use crate::commit::planned_registers::Slot;
 use crate::commit::{commit_one, settled, take_back};
 use crate::committed::DecoderBefore;
 use crate::decoder_registers::DecoderRegisters;
 use crate::device_registers::{DeviceImage, DeviceRegisters};
-use crate::error::{Code, Error, Failed, Fault};
+use crate::error::{Code, Failed, Fault};
 use crate::mmio::{Clock, Mmio};
 use crate::policy;
 
@@ -20,20 +20,17 @@ use crate::policy;
 pub(super) fn commit(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
-    policy: &Policy,
+    config_lock: bool,
     work: &mut WorkspaceMut<'_>,
-) -> Result<(), Error> {
-    let mut fault = Fault::NONE;
-    let policy = &policy::Policy { config_lock: policy.config_lock, ..policy::Policy::DEFAULT };
-    let mut written = 0;
-    let mut result = survey(hw, policy, work, &mut fault);
-    if result.is_ok() {
-        result = run(hw, clock, policy, work.view(), &mut written, &mut fault);
-        if result.is_err() {
-            put_back(hw, work.view(), written);
-        }
+    fault: &mut Fault,
+) -> Result<(), Failed> {
+    survey(hw, work, fault)?;
+    let (view, mut written) = (work.view(), 0);
+    let result = run(hw, clock, config_lock, view, &mut written, fault);
+    if result.is_err() {
+        put_back(hw, view, written);
     }
-    fault.told(result)
+    result
 }
 
 /// A planned decoder: where it is, and what its registers shall hold.
@@ -43,7 +40,7 @@ pub(super) fn slot(planned: &Planned<'_>, fault: &mut Fault) -> Result<Slot, Fai
     match planned.image() {
         Ok(image) => {
             let registers = DecoderRegisters::new(planned.hdm.block, place.index);
-            Ok(Slot::recorded(place.into(), registers, image))
+            Ok(Slot::recorded(place.into(), registers, image).with_lock())
         }
         Err(error) => fault.at(Code::COMMIT_ILLEGAL, place).rule(error).into(),
     }
@@ -64,12 +61,11 @@ fn device(view: View<'_>, number: u16) -> Option<(DeviceRegisters, &DeviceImage,
 #[inline(never)]
 fn survey(
     hw: &mut impl Mmio,
-    policy: &policy::Policy<'_>,
     work: &mut WorkspaceMut<'_>,
     fault: &mut Fault,
 ) -> Result<(), Failed> {
     let mut nth = 0;
-    while let Some(planned) = work.view().nth(nth) {
+    while let Some(planned) = &work.view().nth(nth) {
         let place = planned.place;
         let image = DecoderRegisters::new(planned.hdm.block, place.index).read(hw);
         settled(place.into(), image.control(), fault)?;
@@ -87,10 +83,12 @@ fn survey(
         let path = view.path(port);
         let image = registers.read(hw);
         if let Some(register) = image.silent() {
-            return fault.at(Code::COMMIT_SILENT, path).detail(register).into();
+            return fault.at(Code::COMMIT_SILENT, &path).detail(register).into();
         }
-        if let Some((_, expected, found)) = registers.frozen(&image, policy) {
-            let fault = fault.at(Code::COMMIT_CONFIG_LOCKED, path);
+        if let Some((_, expected, found)) =
+            registers.frozen(&image, policy::Policy::DEFAULT.enable_cache)
+        {
+            let fault = fault.at(Code::COMMIT_CONFIG_LOCKED, &path);
             return fault.expected(expected).found(found).into();
         }
         let port = work.ports.get_mut(usize::from(number));
@@ -114,30 +112,29 @@ enum Step {
 #[inline(never)]
 fn device_step(
     hw: &mut impl Mmio,
-    policy: &policy::Policy<'_>,
     view: View<'_>,
     number: u16,
     step: Step,
     fault: &mut Fault,
 ) -> Result<(), Failed> {
-    let Some((registers, before, port)) = device(view, number) else { return Ok(()) };
+    let Some((registers, before, port)) = &device(view, number) else { return Ok(()) };
     let done = match step {
         Step::Quiesce => registers.quiesce(hw, before),
         Step::Mirror => {
             // One for each kind of memory; the plan has seen that each can be encoded.
             let mut images = [DecoderImage::default(); 2];
             for (index, image) in (0..).zip(&mut images) {
-                if let Some(planned) = view.planned(Component::Device, number, index) {
+                if let Some(planned) = &view.planned(number.into(), index) {
                     *image = planned.image().unwrap_or_default();
                 }
             }
             registers.mirror(hw, before, &images)
         }
-        Step::Enable => registers.enable(hw, before, policy),
+        Step::Enable => registers.enable(hw, before, policy::Policy::DEFAULT.enable_cache),
         Step::Lock => registers.lock(hw),
     };
     let Err((register, expected, found)) = done else { return Ok(()) };
-    let fault = fault.at(Code::COMMIT_DEVICE_NOT_KEPT, view.path(port)).detail(register);
+    let fault = fault.at(Code::COMMIT_DEVICE_NOT_KEPT, &view.path(port)).detail(register);
     fault.expected(expected).found(found).into()
 }
 
@@ -146,37 +143,50 @@ fn device_step(
 fn run(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
-    policy: &policy::Policy<'_>,
+    config_lock: bool,
     view: View<'_>,
     written: &mut usize,
     fault: &mut Fault,
 ) -> Result<(), Failed> {
     let ports = view.ports.len() as u16;
     for number in 0..ports {
-        device_step(hw, policy, view, number, Step::Quiesce, fault)?;
+        device_step(hw, view, number, Step::Quiesce, fault)?;
     }
-    for commits in [false, true] {
-        let mut nth = 0;
-        while let Some(planned) = view.nth(nth) {
-            nth += 1;
-            let slot = slot(&planned, fault)?;
-            if commits {
-                commit_one(hw, clock, &slot, fault)?;
-            } else {
-                *written = nth;
-                slot.program(hw, fault)?;
-            }
-            let number = planned.number;
-            let own = (Component::Device, number);
-            let next = view.nth(nth).map(|next| (next.place.component, next.number));
-            if planned.place.component == Component::Device && next != Some(own) {
-                let step = if commits { Step::Enable } else { Step::Mirror };
-                device_step(hw, policy, view, number, step, fault)?;
-            }
+    decoders(hw, clock, view, false, written, fault)?;
+    decoders(hw, clock, view, true, written, fault)?;
+    for number in (0..ports).filter(|_| config_lock) {
+        device_step(hw, view, number, Step::Lock, fault)?;
+    }
+    Ok(())
+}
+
+/// Programs every decoder of the plan, or commits them all; then what their device needs.
+#[inline(never)]
+fn decoders(
+    hw: &mut impl Mmio,
+    clock: &mut impl Clock,
+    view: View<'_>,
+    commits: bool,
+    written: &mut usize,
+    fault: &mut Fault,
+) -> Result<(), Failed> {
+    let mut nth = 0;
+    while let Some(planned) = &view.nth(nth) {
+        nth += 1;
+        let Ok(slot) = &slot(planned, fault) else { return Err(Failed) };
+        if commits {
+            commit_one(hw, clock, slot, fault)?;
+        } else {
+            *written = nth;
+            slot.program(hw, fault)?;
         }
-    }
-    for number in (0..ports).filter(|_| policy.config_lock) {
-        device_step(hw, policy, view, number, Step::Lock, fault)?;
+        let number = planned.number;
+        let own = (Component::Device, number);
+        let next = view.nth(nth).map(|next| (next.place.component, next.number));
+        if planned.place.component == Component::Device && next != Some(own) {
+            let step = if commits { Step::Enable } else { Step::Mirror };
+            device_step(hw, view, number, step, fault)?;
+        }
     }
     Ok(())
 }
@@ -189,11 +199,11 @@ pub(super) fn put_back(hw: &mut impl Mmio, view: View<'_>, written: usize) {
     devices_back(hw, view, DeviceRegisters::restore_enables);
     let count = 2 * view.regions.len();
     for nth in (0..count.min(written)).rev() {
-        let Some(planned) = view.nth(nth) else { continue };
+        let Some(planned) = &view.nth(nth) else { continue };
         let [device, bridge] = planned.region.before;
         let of_device = planned.place.component == Component::Device;
         let DecoderBefore(before) = if of_device { device } else { bridge };
-        let slot = slot(&planned, &mut { Fault::NONE });
+        let slot = &slot(planned, &mut { Fault::NONE });
         if let (Ok(slot), false) = (slot, is_locked(hw, view, planned.region)) {
             take_back(hw, slot.registers, before);
         }
@@ -226,7 +236,7 @@ fn serves(hw: &mut impl Mmio, view: View<'_>, number: u16) -> bool {
 #[inline(never)]
 fn is_locked(hw: &mut impl Mmio, view: View<'_>, wanted: &Region) -> bool {
     let mut nth = 0;
-    while let Some(planned) = view.nth(nth) {
+    while let Some(planned) = &view.nth(nth) {
         nth += 1;
         if planned.region.span != wanted.span {
             continue;

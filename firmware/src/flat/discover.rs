@@ -6,7 +6,7 @@
 //! visited once.
 
 use cxl_regs::access::Component;
-use cxl_regs::config::{BridgeHeader, BusNumbers, HeaderType, Windows};
+use cxl_regs::config::{BridgeHeader, BusNumbers, HeaderType, Sbdf, Windows};
 use cxl_regs::dvsec::flex_bus;
 use cxl_regs::dvsec::locator::BLOCK_ALIGNMENT;
 use cxl_regs::{Hpa, Span};
@@ -16,11 +16,11 @@ use crate::config::{Config, bus_base};
 use crate::decoder_registers::DecoderRegisters;
 use crate::device_registers::DeviceImage;
 use crate::discover::leaf::{
-    Blocks, Capacity, CxlFunction, Functions, Role, Sighting, Structures, Unassigned, answers,
-    bus_range_end, by_uid, capacity, check_bridge, link_status, mem_capability, open, sound,
-    structures,
+    Blocks, Capacity, CxlFunction, Functions, RegisterBlock, Role, Sighting, Structures,
+    Unassigned, answers, bus_range_end, by_uid, capacity, check_bridge, link_status,
+    mem_capability, open, sound, structures,
 };
-use crate::error::{Code, Error, Failed, Place};
+use crate::error::{Code, Failed, Fault, Place};
 use crate::list::Empty;
 use crate::mmio::{Clock, Mmio};
 use crate::platform::{BridgeKind, Platform, RootBus};
@@ -33,10 +33,12 @@ pub(super) fn discover(
     platform: &Platform<'_>,
     policy: &Policy,
     work: &mut WorkspaceMut<'_>,
-) -> Result<(), Error> {
+    fault: &mut Fault,
+) -> Result<(), Failed> {
     let mut walk = Walk { hw, clock, platform, policy, work, config: Config::uncached() };
     let result = walk.all();
-    walk.config.fault.told(result)
+    *fault = walk.config.fault;
+    result
 }
 
 struct Walk<'a, 'w, M, C> {
@@ -50,6 +52,7 @@ struct Walk<'a, 'w, M, C> {
 
 /// What a device needs of the port above it.
 struct Above {
+    port: Sbdf,
     windows: Windows,
     status: Option<flex_bus::Status>,
 }
@@ -58,7 +61,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
     #[inline(never)]
     fn all(&mut self) -> Result<(), Failed> {
         if let Some(given) = self.platform.resources.first() {
-            return self.not_flat(NotFlat::Resources, Place::bridge(given.uid));
+            return Err(self.not_flat(NotFlat::Resources, Place::bridge(given.uid)));
         }
         let bridges = self.platform.bridges;
         by_uid(bridges)
@@ -72,16 +75,18 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
 
     #[cold]
     #[inline(never)]
-    fn not_flat<T>(&mut self, what: NotFlat, at: Place) -> Result<T, Failed> {
+    fn not_flat(&mut self, what: NotFlat, at: Place) -> Failed {
         self.config.fault.at(Code::DISCOVER_NOT_FLAT, at).detail(what as u8).into()
     }
 
+    /// Keeps what was written as an error, which is none.
     #[cold]
     #[inline(never)]
-    fn remark(&mut self, remark: Error) -> Result<(), Failed> {
+    fn remark(&mut self) -> Result<(), Failed> {
+        let remark = self.config.fault.error();
         match self.work.rest.remarks.push(remark) {
             Ok(()) => Ok(()),
-            Err(_) => self.not_flat(NotFlat::Remarks, remark.at),
+            Err(_) => Err(self.not_flat(NotFlat::Remarks, remark.at)),
         }
     }
 
@@ -90,17 +95,17 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         let uid = bridge.uid;
         let at = Place::bridge(uid);
         if bridge.kind == BridgeKind::Rcrb {
-            return self.not_flat(NotFlat::Rcrb, at);
+            return Err(self.not_flat(NotFlat::Rcrb, at));
         }
-        let Some(root) = bridge.root else { return self.not_flat(NotFlat::RootBus, at) };
+        let Some(root) = bridge.root else { return Err(self.not_flat(NotFlat::RootBus, at)) };
         let found = self.structures(bridge.registers.0, Some(Component::HostBridge), at)?;
-        let Some(hdm) = found.hdm else { return self.not_flat(NotFlat::PassThrough, at) };
+        let Some(hdm) = found.hdm else { return Err(self.not_flat(NotFlat::PassThrough, at)) };
         if self.is_visited(root) {
             return self.config.fault.at(Code::DISCOVER_BUS_LOOP, at).found(root).into();
         }
         let number = self.work.bridges.len() as u16;
         if self.work.bridges.push(Bridge { uid, hdm }).is_err() {
-            return self.not_flat(NotFlat::Bridges, at);
+            return Err(self.not_flat(NotFlat::Bridges, at));
         }
         let first = self.work.ports.len();
         let base = self.bus_base(root, at)?;
@@ -109,7 +114,8 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
             self.port(uid, number, first, root, header)?;
         }
         if self.work.ports.len() == first {
-            self.remark(Code::DISCOVER_NO_PORTS.at(at).found(root))?;
+            self.config.fault.at(Code::DISCOVER_NO_PORTS, at).found(root);
+            self.remark()?;
         }
         for index in first..self.work.ports.len() {
             self.below(uid, index)?;
@@ -141,23 +147,29 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         self.work.ports.iter().any(same)
     }
 
-    /// What the open function is, unless it is none of CXL's.
+    /// What the open function is, unless it is none of CXL's; `trained` is a port above whose link trained
+    /// to CXL.mem.
     #[inline(never)]
     fn identify(
         &mut self,
         header: HeaderType,
         above: Option<Role>,
-    ) -> Result<(Option<CxlFunction>, bool), Failed> {
+        trained: Option<Sbdf>,
+    ) -> Result<Option<CxlFunction>, Failed> {
         let found = CxlFunction::identify(self.hw, &mut self.config, header, above)?;
         if let Sighting::Cxl(found) = found {
-            return Ok((Some(found), false));
+            return Ok(Some(found));
         }
         answers(self.hw, &mut self.config)?;
-        if let Sighting::Aside(remark) = found {
-            self.remark(remark)?;
-            return Ok((None, true));
+        match (found, trained) {
+            (Sighting::Aside, _) => self.remark()?,
+            (_, Some(port)) if self.config.function().bdf.function() == 0 => {
+                self.config.refuse(Code::DISCOVER_LINK_WITHOUT_CXL).found(port);
+                self.remark()?;
+            }
+            _ => {}
         }
-        Ok((None, false))
+        Ok(None)
     }
 
     /// Adds the open function, if it is a root port, to those of its bridge, which start at `first`.
@@ -170,25 +182,26 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         root: RootBus,
         header: HeaderType,
     ) -> Result<(), Failed> {
-        let (Some(found), _) = self.identify(header, None)? else { return Ok(()) };
+        let Ok(found) = &self.identify(header, None, None) else { return Err(Failed) };
+        let Some(found) = found else { return Ok(()) };
         let function = self.config.function();
         let at = Place::function(uid, function);
         let number = found.port_number(self.hw, &mut self.config)?;
-        let status = link_status(self.hw, &mut self.config, &found)?;
+        let status = link_status(self.hw, &mut self.config, found)?;
         let buses: BusNumbers = self.config.read(self.hw, 0);
         sound::<BusNumbers>(self.hw, &mut self.config, 0)?;
         let (secondary, subordinate) = (buses.secondary(), buses.subordinate());
         if secondary == 0 {
-            return Err(self.config.fault.keep(Unassigned::BusNumbers.error(at)));
+            return Err(Unassigned::BusNumbers.fail(&mut self.config.fault, at));
         }
         let bus = RootBus { segment: root.segment, bus: secondary };
         let is_root = self.platform.bridges.iter().any(|bridge| bridge.root == Some(bus));
         if is_root || self.is_visited(bus) {
-            return self.config.fault.at(Code::DISCOVER_BUS_LOOP, at).found(bus).into();
+            return self.config.refuse(Code::DISCOVER_BUS_LOOP).found(bus).into();
         }
         let last = bus_range_end(self.platform, root);
         if secondary <= root.bus || subordinate < secondary || subordinate > last {
-            let fault = self.config.fault.at(Code::DISCOVER_BUS_NUMBERS, at);
+            let fault = self.config.refuse(Code::DISCOVER_BUS_NUMBERS);
             return fault.expected((root.bus, last)).found((secondary, subordinate)).into();
         }
         let component = found.blocks(self.hw, &mut self.config)?.component;
@@ -198,12 +211,15 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
             None => None,
         };
         let ports = &mut self.work.ports;
-        let lower = ports.iter().skip(first).filter(|other| other.number <= number).count();
+        let mut at = first;
+        while ports.get(at).is_some_and(|other| other.number <= number) {
+            at += 1;
+        }
         let (bus, device) = (secondary, None);
         let port = Port { bridge, number, bus, status, function, back_invalidate, device };
-        match ports.insert(first + lower, port) {
+        match ports.insert(at, port) {
             Ok(()) => Ok(()),
-            Err(_) => self.not_flat(NotFlat::Ports, at),
+            Err(_) => Err(self.not_flat(NotFlat::Ports, self.config.place())),
         }
     }
 
@@ -229,7 +245,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
             ..BridgeHeader::default()
         };
         let windows = open(header.windows());
-        let above = Above { windows, status };
+        let above = Above { port: function, windows, status };
         let bus = RootBus { segment, bus };
         let base = self.bus_base(bus, at)?;
         let mut functions = Functions::new(uid, base, bus, Some(Role::RootPort));
@@ -248,36 +264,28 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         header: HeaderType,
         above: &Above,
     ) -> Result<(), Failed> {
-        let (found, aside) = self.identify(header, Some(Role::RootPort))?;
+        let port = above.port;
+        let trained = above.status.is_some_and(|status| status.mem());
+        let trained = Some(port).filter(|_| trained);
+        let found = &self.identify(header, Some(Role::RootPort), trained);
+        let Ok(found) = found else { return Err(Failed) };
+        let Some(found) = found else { return Ok(()) };
         let function = self.config.function();
         let at = Place::function(uid, function);
-        let port = self.work.ports.get(index).map_or(function, |port| port.function);
-        let Some(found) = found else {
-            let trained = above.status.is_some_and(|status| status.mem());
-            if trained && !aside && function.bdf.function() == 0 {
-                return self.remark(Code::DISCOVER_LINK_WITHOUT_CXL.at(at).found(port));
-            }
-            return Ok(());
-        };
         let (Role::Device, Some(dvsec)) = (found.role, &found.device) else {
-            return self.not_flat(NotFlat::Switch, at);
+            return Err(self.not_flat(NotFlat::Switch, at));
         };
-        let status = link_status(self.hw, &mut self.config, &found)?;
+        let status = link_status(self.hw, &mut self.config, found)?;
         let capability = mem_capability(self.hw, &mut self.config, dvsec)?;
         if !capability.mem_capable() {
-            let capability = capability.into_bits();
-            return self.remark(Code::DISCOVER_NO_MEM.at(at).found(capability));
+            self.config.refuse(Code::DISCOVER_NO_MEM).found(capability.into_bits());
+            return self.remark();
         }
-        for (link, status) in [(function, status), (port, above.status)] {
-            if let Some(status) = status.filter(|status| !status.mem()) {
-                let fault = self.config.fault.at(Code::DISCOVER_NO_MEM_LINK, at);
-                return fault.expected(link).found(status.into_bits()).into();
-            }
-        }
+        self.trained(function, status)?;
+        self.trained(port, above.status)?;
         let Blocks { component, device: registers } = found.blocks(self.hw, &mut self.config)?;
-        for block in [component, registers].into_iter().flatten() {
-            self.check_forwarded(above.windows, block.address, uid, port, at)?;
-        }
+        self.check_forwarded(above, uid, component)?;
+        self.check_forwarded(above, uid, registers)?;
         found.enable_memory(self.hw, &mut self.config);
         let Structures { hdm, back_invalidate } = match component {
             Some(block) => self.structures(block.address, Some(Component::Device), at)?,
@@ -298,19 +306,19 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
             source,
         };
         if let Some(remark) = remark {
-            self.remark(remark)?;
+            _ = self.config.fault.keep(remark);
+            self.remark()?;
         }
         if let Some(hdm) = hdm
-            && self.work.view().components().any(|(_, _, other)| other.block == hdm.block)
+            && self.work.view().has_decoders_at(hdm.block)
         {
-            let fault = self.config.fault.at(Code::DISCOVER_SHARED_REGISTERS, at);
-            return fault.found(hdm.block.0).into();
+            return self.config.refuse(Code::DISCOVER_SHARED_REGISTERS).found(hdm.block.0).into();
         }
         let Some(port) = self.work.ports.get_mut(index) else { return Ok(()) };
         if port.device.is_some() {
             let port = port.number;
             let path = crate::topology::Path::new(uid, &[port]).unwrap_or_default();
-            return self.config.fault.at(Code::PLAN_SHARED_PORT, path).into();
+            return self.config.fault.at(Code::PLAN_SHARED_PORT, &path).into();
         }
         let before = DeviceImage::EMPTY;
         port.device = Some(Below { function, device, hdm, back_invalidate, before });
@@ -321,7 +329,10 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
     #[inline(never)]
     fn uncommitted(&mut self) -> Result<(), Failed> {
         let view = self.work.view();
-        for (component, number, hdm) in view.components() {
+        for at in 0..view.components() {
+            let Some((component, number, hdm)) = view.component_with_decoders(at) else {
+                continue;
+            };
             for index in 0..hdm.decoders {
                 let control = DecoderRegisters::new(hdm.block, index).read_control(self.hw);
                 let place = view.place(component, number, index).into();
@@ -336,26 +347,33 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         Ok(())
     }
 
-    /// The port above must forward a register block.
+    /// A link has to carry CXL.mem, if its end says what it trained to.
+    #[inline(never)]
+    fn trained(&mut self, link: Sbdf, status: Option<flex_bus::Status>) -> Result<(), Failed> {
+        let Some(status) = status.filter(|status| !status.mem()) else { return Ok(()) };
+        let fault = self.config.refuse(Code::DISCOVER_NO_MEM_LINK);
+        fault.expected(link).found(status.into_bits()).into()
+    }
+
+    /// The port above must forward a register block, if there is one.
     #[inline(never)]
     fn check_forwarded(
         &mut self,
-        windows: Windows,
-        address: u64,
+        above: &Above,
         uid: u32,
-        port: cxl_regs::config::Sbdf,
-        at: Place,
+        block: Option<RegisterBlock>,
     ) -> Result<(), Failed> {
+        let Some(RegisterBlock { address, .. }) = block else { return Ok(()) };
         let Ok(block) = Span::new(Hpa(address), BLOCK_ALIGNMENT) else { return Ok(()) };
-        let open = [windows.memory, windows.prefetchable];
+        let open = [above.windows.memory, above.windows.prefetchable];
         if open == [None; 2] {
-            let error = Unassigned::Windows.error(Place::function(uid, port));
-            return Err(self.config.fault.keep(error));
+            let at = Place::function(uid, above.port);
+            return Err(Unassigned::Windows.fail(&mut self.config.fault, at));
         }
         if open.iter().flatten().any(|window| window.contains_span(block)) {
             return Ok(());
         }
-        let fault = self.config.fault.at(Code::DISCOVER_NOT_FORWARDED, at);
-        fault.expected(port).found(address).into()
+        let fault = self.config.refuse(Code::DISCOVER_NOT_FORWARDED);
+        fault.expected(above.port).found(address).into()
     }
 }

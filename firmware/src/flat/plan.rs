@@ -4,11 +4,12 @@
 //! refused there is refused here by the same number; what only that can plan has a number of its own.
 
 use cxl_regs::access::Component;
-use cxl_regs::{Arithmetic, Coherency, DECODER_UNIT, Hpa, Span, Ways};
+use cxl_regs::{Arithmetic, Coherency, DECODER_UNIT, Granularity, Hpa, Span, Ways};
 
 use super::{Below, NotPlanned, Port, Region, View, WorkspaceMut};
 use crate::admits;
-use crate::error::{Code, Error, Failed, Fault, Place};
+use crate::committed::DecoderBefore;
+use crate::error::{Code, Failed, Fault, Place};
 use crate::list::Empty;
 use crate::platform::{Platform, Window};
 use crate::topology::{DeviceKind, Partition, Path};
@@ -18,30 +19,8 @@ const OF_WINDOW_BASE: u8 = 3;
 const OF_MEMORY: u8 = 4;
 
 /// Decides where everything goes; touches no hardware.
-pub(super) fn plan(platform: &Platform<'_>, work: &mut WorkspaceMut<'_>) -> Result<(), Error> {
-    let mut fault = Fault::NONE;
-    let result = all(platform, work, &mut fault);
-    fault.told(result)
-}
-
-/// The rules on windows that hold whichever of them is used, and whatever is found.
-pub(super) fn windows(platform: &Platform<'_>) -> Result<(), Error> {
-    // Of several faults the one of the lowest window, in whatever order they are listed.
-    let (mut lowest, mut fault) = (None, Fault::NONE);
-    for window in platform.windows {
-        let mut found = Fault::NONE;
-        if check_window(platform, window, &mut found).is_err() {
-            let key = (window.base, window.size, window.targets.first().copied());
-            if lowest.is_none_or(|before| key < before) {
-                (lowest, fault) = (Some(key), found);
-            }
-        }
-    }
-    fault.told(if lowest.is_some() { Err(Failed) } else { Ok(()) })
-}
-
 #[inline(never)]
-fn all(
+pub(super) fn plan(
     platform: &Platform<'_>,
     work: &mut WorkspaceMut<'_>,
     fault: &mut Fault,
@@ -52,24 +31,66 @@ fn all(
             let view = work.view();
             let Some(port) = view.port(number) else { continue };
             let Some(below) = &port.device else { continue };
-            if below.device.capacity(partition) == 0 {
+            let need = below.device.capacity(partition);
+            if need == 0 {
                 continue;
             }
             let path = view.path(port);
-            let region = place(platform, view, number, path, port, below, partition, fault)?;
-            let base = region.span.base();
-            let at = work.regions.iter().filter(|other| other.span.base() < base).count();
+            let Ok(spot) = &place(platform, &view, number, &path, port, below, partition, fault)
+            else {
+                return Err(Failed);
+            };
+            let region = Region {
+                port: number,
+                window: spot.window,
+                // Its window holds it, so it has an end.
+                span: Span::new(spot.at, need).unwrap_or(Span::<Hpa>::ORIGIN),
+                partition,
+                coherency: spot.coherency,
+                granularity: spot.granularity,
+                before: [DecoderBefore::EMPTY; 2],
+            };
+            let lower = |other: &&Region| other.span.base() < spot.at;
+            let at = work.regions.iter().filter(lower).count();
             if work.regions.insert(at, region).is_err() {
-                return not_planned(fault, NotPlanned::Regions, path.into());
+                return Err(not_planned(fault, NotPlanned::Regions, path.into()));
             }
         }
     }
     decoders(work.view(), fault)
 }
 
+/// The rules on windows that hold whichever of them is used, and whatever is found.
+#[inline(never)]
+pub(super) fn windows(platform: &Platform<'_>, fault: &mut Fault) -> Result<(), Failed> {
+    // Of several faults the one of the lowest window, in whatever order they are listed.
+    let (mut lowest, mut found) = (None, Fault::NONE);
+    for window in platform.windows {
+        if check_window(platform, window, &mut found).is_err()
+            && lowest.is_none_or(|lowest| is_lower(window, lowest))
+        {
+            (lowest, *fault) = (Some(window), found);
+        }
+    }
+    if lowest.is_some() { Err(Failed) } else { Ok(()) }
+}
+
+/// Whether what is wrong with a window is told rather than what is wrong with another.
+#[inline(never)]
+fn is_lower(window: &Window, other: &Window) -> bool {
+    // A window without a base before all others.
+    let key = |window: &Window| {
+        let base = window.base.map_or([0, 0], |base| [1, base.0]);
+        let target = window.targets.first().map_or(0, |target| u64::from(*target) + 1);
+        let [placed, base] = base;
+        [placed, base, window.size, target]
+    };
+    key(window) < key(other)
+}
+
 #[cold]
 #[inline(never)]
-fn not_planned<T>(fault: &mut Fault, what: NotPlanned, at: Place) -> Result<T, Failed> {
+fn not_planned(fault: &mut Fault, what: NotPlanned, at: Place) -> Failed {
     fault.at(Code::PLAN_NOT_FLAT, at).detail(what as u8).into()
 }
 
@@ -89,7 +110,7 @@ fn check_devices(view: View<'_>, fault: &mut Fault) -> Result<(), Failed> {
         let Some(below) = &port.device else { continue };
         let (volatile, persistent) = (below.device.volatile, below.device.persistent);
         if volatile.checked_add(persistent).is_none() {
-            let fault = fault.at(Code::PLAN_DEVICE_TOO_LARGE, view.path(port));
+            let fault = fault.at(Code::PLAN_DEVICE_TOO_LARGE, &view.path(port));
             return fault.expected(volatile).found(persistent).into();
         }
     }
@@ -112,7 +133,7 @@ fn check_window(platform: &Platform<'_>, window: &Window, fault: &mut Fault) -> 
         None
     };
     if let Some(what) = not_flat {
-        return not_planned(fault, what, at);
+        return Err(not_planned(fault, what, at));
     }
     let &[target] = &*window.targets else {
         let targets = window.targets.len() as u8;
@@ -124,16 +145,16 @@ fn check_window(platform: &Platform<'_>, window: &Window, fault: &mut Fault) -> 
     let Some(own) = platform.claimed(window) else { return Ok(()) };
     let mut lowest = None;
     for other in platform.windows {
-        let same = platform.base_of(other) == Some(own.base());
-        let overlaps = same || platform.claimed(other).is_some_and(|other| other.overlaps(own));
-        let lower = lowest.is_none_or(|lowest| other.base < lowest);
-        if overlaps && lower && !core::ptr::eq(other, window) {
-            lowest = Some(other.base);
+        let Some(base) = platform.base_of(other) else { continue };
+        let claimed = platform.claimed(other);
+        let overlaps = base == own.base() || claimed.is_some_and(|other| other.overlaps(own));
+        if overlaps && lowest.is_none_or(|lowest| base < lowest) && !core::ptr::eq(other, window) {
+            lowest = Some(base);
         }
     }
     if let Some(other) = lowest {
-        let fault = fault.at(Code::PLAN_WINDOWS_OVERLAP, Place::window(base.min(other)));
-        return fault.found(base.max(other).unwrap_or_default()).into();
+        let at = Place::window(own.base().min(other));
+        return fault.at(Code::PLAN_WINDOWS_OVERLAP, at).found(own.base().max(other)).into();
     }
     match platform.taken_in(own) {
         Some(by) => {
@@ -161,7 +182,7 @@ fn coherencies(
     };
     let back_invalidate = below.back_invalidate.is_some() && port.back_invalidate.is_some();
     if !expander && coherent && below.back_invalidate.is_some() {
-        return not_planned(fault, NotPlanned::BackInvalidate, path.into());
+        return Err(not_planned(fault, NotPlanned::BackInvalidate, path.into()));
     }
     if expander && coherent && !host && !back_invalidate {
         return fault.at(Code::PLAN_NO_BACK_INVALIDATE, path).above(path).into();
@@ -174,13 +195,22 @@ fn coherencies(
 
 /// What is to be placed.
 struct Ask<'a> {
-    view: View<'a>,
+    view: &'a View<'a>,
     number: u16,
-    path: Path,
+    path: &'a Path,
     coherencies: [Option<Coherency>; 2],
     partition: Partition,
     need: u64,
     address_bits: u8,
+}
+
+/// Where something goes: the base of its window, and its own.
+struct Spot {
+    window: Hpa,
+    at: Hpa,
+    coherency: Coherency,
+    /// The window's.
+    granularity: Granularity,
 }
 
 /// Finds the one window that fits, and the place in it.
@@ -188,29 +218,29 @@ struct Ask<'a> {
 #[inline(never)]
 fn place(
     platform: &Platform<'_>,
-    view: View<'_>,
+    view: &View<'_>,
     number: u16,
-    path: Path,
+    path: &Path,
     port: &Port,
     below: &Below,
     partition: Partition,
     fault: &mut Fault,
-) -> Result<Region, Failed> {
+) -> Result<Spot, Failed> {
     let need = below.device.capacity(partition);
     if !need.is_multiple_of(DECODER_UNIT) {
         let fault = fault.at(Code::PLAN_UNALIGNED, path).detail(OF_MEMORY);
         return fault.expected(DECODER_UNIT).found(need).into();
     }
-    let coherencies = coherencies(&path, port, below, fault)?;
+    let coherencies = coherencies(path, port, below, fault)?;
     let address_bits = platform.address_bits;
     let ask = Ask { view, number, path, coherencies, partition, need, address_bits };
     let mut best: Option<(Hpa, &Window, Hpa, Coherency)> = None;
     let mut second: Option<Hpa> = None;
     let mut fits = 0u16;
     // How far the window came that came furthest, and the lowest of these: it says why none fits.
-    let mut closest = None;
+    let mut closest: Option<(u8, &Window)> = None;
+    let mut found = Fault::NONE;
     for window in platform.windows {
-        let mut found = Fault::NONE;
         match ask.judge(platform, window, &mut found) {
             Ok((base, at, coherency)) => {
                 fits = fits.saturating_add(1);
@@ -227,11 +257,11 @@ fn place(
                 second = Some(second.map_or(other, |second| second.min(other)));
             }
             Err(stage) => {
-                let lower = |(before, base, size): (u8, Option<Hpa>, u64)| {
-                    stage > before || stage == before && (window.base, window.size) < (base, size)
+                let lower = |(before, other): (u8, &Window)| {
+                    stage > before || stage == before && is_lower(window, other)
                 };
                 if closest.is_none_or(lower) {
-                    closest = Some((stage, window.base, window.size));
+                    closest = Some((stage, window));
                     *fault = found;
                 }
             }
@@ -239,7 +269,7 @@ fn place(
     }
     let Some((base, window, at, coherency)) = best else {
         return match closest {
-            Some((1.., ..)) => Err(Failed),
+            Some((1.., _)) => Err(Failed),
             _ => fault.at(Code::PLAN_NO_WINDOW, path).detail(partition).expected(need).into(),
         };
     };
@@ -248,18 +278,9 @@ fn place(
         return fault.expected(base).found(second).into();
     }
     if coherency == Coherency::BackInvalidate {
-        return not_planned(fault, NotPlanned::BackInvalidate, path.into());
+        return Err(not_planned(fault, NotPlanned::BackInvalidate, path.into()));
     }
-    Ok(Region {
-        port: number,
-        window: base,
-        // Its window holds it, so it has an end.
-        span: Span::new(at, need).unwrap_or(Span::<Hpa>::ORIGIN),
-        partition,
-        coherency,
-        granularity: window.interleave.granularity,
-        ..Region::EMPTY
-    })
+    Ok(Spot { window: base, at, coherency, granularity: window.interleave.granularity })
 }
 
 impl Ask<'_> {
@@ -273,7 +294,8 @@ impl Ask<'_> {
         fault: &mut Fault,
     ) -> Result<(Hpa, Hpa, Coherency), u8> {
         let Self { view, number, path, partition, need, .. } = *self;
-        if !window.targets.contains(&path.uid()) {
+        // Each window has one, as was seen before.
+        if *window.targets != [path.uid()] {
             return Err(0);
         }
         let size = window.size;
@@ -308,7 +330,7 @@ impl Ask<'_> {
             return Err(5);
         };
         let inside = |code, found, fault: &mut Fault| {
-            fault.at(code, Place::in_window(path, base)).expected(need).found(found);
+            fault.at(code, Place::in_window(*path, base)).expected(need).found(found);
         };
         if size < need {
             inside(Code::PLAN_WINDOW_TOO_SMALL, size, fault);
@@ -337,7 +359,7 @@ impl Ask<'_> {
 
 /// The first gap of `need` bytes in a window between its regions, from an address on, or else the largest.
 #[inline(never)]
-fn first_gap(view: View<'_>, window: Span, from: Hpa, need: u64) -> Result<Hpa, u64> {
+fn first_gap(view: &View<'_>, window: Span, from: Hpa, need: u64) -> Result<Hpa, u64> {
     let (mut at, mut largest) = (from, 0);
     let mut regions = view.regions.iter();
     loop {
@@ -367,31 +389,41 @@ fn decoders(view: View<'_>, fault: &mut Fault) -> Result<(), Failed> {
         if let (Partition::Volatile, Some(lower)) =
             (region.partition, before.iter().find(|other| other.port == region.port))
         {
-            let fault = fault.at(Code::PLAN_DPA_ORDER, path).expected(region.span.base());
+            let fault = fault.at(Code::PLAN_DPA_ORDER, &path).expected(region.span.base());
             return fault.found(lower.span.base()).into();
         }
-        for component in [Component::Device, Component::HostBridge] {
-            let above = match component {
-                Component::Device => Place::from(path),
-                _ => Place::bridge(path.uid()),
-            };
-            let Some((owner, hdm)) = view.owner(component, region) else { continue };
-            let same = |other: &&Region| {
-                view.owner(component, other).is_some_and(|(other, _)| other == owner)
-            };
-            let index = before.iter().filter(same).count();
-            let planned = view.planned(component, owner, index as u8);
-            let (Some(hdm), Some(planned)) = (hdm, planned) else {
-                return fault.at(Code::PLAN_NO_DECODERS, path).above(above).into();
-            };
-            if let Err(error) = planned.image() {
-                return fault.at(Code::PLAN_DECODER, above).rule(error).into();
-            }
-            if index >= usize::from(hdm.decoders) {
-                let fault = fault.at(Code::PLAN_DECODERS_EXHAUSTED, path).above(above);
-                return fault.found(hdm.decoders).into();
-            }
-        }
+        decoder(view, region, Component::Device, &path, Place::from(&path), fault)?;
+        let above = Place::bridge(path.uid());
+        decoder(view, region, Component::HostBridge, &path, above, fault)?;
     }
     Ok(())
+}
+
+/// The same of one component; `above` is its place, and the path is the device's.
+#[inline(never)]
+fn decoder(
+    view: View<'_>,
+    region: &Region,
+    component: Component,
+    path: &Path,
+    above: Place,
+    fault: &mut Fault,
+) -> Result<(), Failed> {
+    let mut nth = 0;
+    while let Some(planned) = &view.nth(nth) {
+        nth += 1;
+        let place = planned.place;
+        if place.component != component || planned.region.span != region.span {
+            continue;
+        }
+        if let Err(error) = planned.image() {
+            return fault.at(Code::PLAN_DECODER, above).rule(error).into();
+        }
+        if place.index >= planned.hdm.decoders {
+            let fault = fault.at(Code::PLAN_DECODERS_EXHAUSTED, path).above(above);
+            return fault.found(planned.hdm.decoders).into();
+        }
+        return Ok(());
+    }
+    fault.at(Code::PLAN_NO_DECODERS, path).above(above).into()
 }

@@ -3,17 +3,17 @@
 //!
 //! **Invariant**: nothing is told before the registers were read again and found as they were verified.
 
-use cxl_regs::access::Component;
+use cxl_regs::acpi::cedt::CedtWriteError;
 use cxl_regs::acpi::cedt::{Cfmws, Chbs, ChbsVersion};
 use cxl_regs::acpi::{CedtWriter, Identity};
-use cxl_regs::{Arithmetic, Interleave, Ways};
+use cxl_regs::{Arithmetic, Hpa, Interleave, Ways};
 
 use super::{NotPlanned, Region, View, WorkspaceMut, verify};
 use crate::committed::{CommittedRegion, Fate, Probed};
 use crate::config::Config;
 use crate::decoder_registers::DecoderRegisters;
 use crate::discover::leaf::{Role, by_uid};
-use crate::error::{Code, Error, Place};
+use crate::error::{Code, Error, Failed, Fault, Place};
 use crate::handoff::{ComponentRecord, Counts, Subject, TableLocation, Writer};
 use crate::mmio::Mmio;
 use crate::outcome::{ComponentKind, ComponentOutcome, Outcome, of_remark};
@@ -22,15 +22,17 @@ use crate::tables::{no_room, range, refused, restrictions};
 use crate::topology::Path;
 
 /// Whether everything was brought up, and is as it was then.
+#[inline(never)]
 fn ready(
     hw: &mut impl Mmio,
     platform: &Platform<'_>,
     work: &WorkspaceMut<'_>,
-) -> Result<(), Error> {
+    fault: &mut Fault,
+) -> Result<(), Failed> {
     if !work.rest.whole {
-        return Err(Code::TABLES_UNREAD.error());
+        return fault.at(Code::TABLES_UNREAD, Place::NOWHERE).into();
     }
-    verify::verify(hw, platform, work.rest.config_lock, work.view())
+    verify::verify(hw, platform, work.rest.config_lock, work.view(), fault)
 }
 
 /// Reads every decoder once more, writes the CEDT into `buffer` and returns exactly it: a CHBS for every
@@ -42,9 +44,10 @@ pub fn cedt<'a, 'b>(
     identity: Identity,
     buffer: &'b mut [u8],
 ) -> Result<&'b mut [u8], Error> {
-    let work = work.into();
-    ready(hw, platform, &work)?;
-    table(platform, work.view(), identity, buffer)
+    let (work, mut fault) = (work.into(), Fault::NONE);
+    let table = ready(hw, platform, &work, &mut fault)
+        .and_then(|()| table(platform, work.view(), identity, buffer, &mut fault));
+    fault.told(table)
 }
 
 #[inline(never)]
@@ -53,44 +56,62 @@ fn table<'b>(
     view: View<'_>,
     identity: Identity,
     buffer: &'b mut [u8],
-) -> Result<&'b mut [u8], Error> {
-    let mut writer = CedtWriter::new(buffer, identity).map_err(no_room)?;
+    fault: &mut Fault,
+) -> Result<&'b mut [u8], Failed> {
+    let mut writer =
+        CedtWriter::new(buffer, identity).map_err(|error| fault.keep(no_room(error)))?;
     for bridge in by_uid(platform.bridges) {
-        let chbs = Chbs::new(bridge.uid, ChbsVersion::Chbcr, bridge.registers);
-        let chbs = chbs
-            .map_err(|problem| Code::TABLES_BRIDGE.at(Place::bridge(bridge.uid)).rule(problem))?;
-        writer.chbs(&chbs).map_err(refused)?;
-    }
-    let mut last = None;
-    loop {
-        let mut next: Option<&Window> = None;
-        for window in platform.windows {
-            let lower = next.is_none_or(|next| window.base < next.base);
-            if window.base > last && lower && platform.base_of(window).is_some() {
-                next = Some(window);
+        match Chbs::new(bridge.uid, ChbsVersion::Chbcr, bridge.registers) {
+            Ok(chbs) => written(writer.chbs(&chbs), fault)?,
+            Err(error) => {
+                let at = Place::bridge(bridge.uid);
+                return fault.at(Code::TABLES_BRIDGE, at).rule(error).into();
             }
         }
-        let Some(window) = next else { break };
-        last = window.base;
-        let at = Place::window(window.base);
+    }
+    let mut last = None;
+    while let Some((base, window)) = next_window(platform, last) {
+        last = Some(base);
+        let at = Place::window(base);
         // The platform is the one that was planned for, so each window is of one way.
         let (Ways::One, Arithmetic::Modulo, [target]) =
             (window.interleave.ways, window.arithmetic, &*window.targets)
         else {
-            return Err(Code::PLAN_NOT_FLAT.at(at).detail(NotPlanned::Interleaved as u8));
+            let what = NotPlanned::Interleaved as u8;
+            return fault.at(Code::PLAN_NOT_FLAT, at).detail(what).into();
         };
-        let span = range(window.base.unwrap_or_default(), window.size).and_then(|span| {
+        let span = range(base, window.size).and_then(|span| {
             Cfmws::check_range(span, Ways::One)?;
             Ok(span)
         });
-        let span = span.map_err(|problem| Code::TABLES_WINDOW.at(at).rule(problem))?;
-        let fixed = view.regions.iter().any(|region| Some(region.window) == window.base);
+        let span = match span {
+            Ok(span) => span,
+            Err(error) => return fault.at(Code::TABLES_WINDOW, at).rule(error).into(),
+        };
+        let fixed = view.regions.iter().any(|region| region.window == base);
         let (granularity, allowed) = (window.interleave.granularity, restrictions(window, fixed));
-        writer
-            .cfmws_of_one_way(span, *target, granularity, allowed, window.qtg)
-            .map_err(refused)?;
+        let added = writer.cfmws_of_one_way(span, *target, granularity, allowed, window.qtg);
+        written(added, fault)?;
     }
-    writer.finish().map_err(refused)
+    written(writer.finish(), fault)
+}
+
+/// The window with the lowest base above another, of those that have a place.
+#[inline(never)]
+fn next_window<'a>(platform: &Platform<'a>, last: Option<Hpa>) -> Option<(Hpa, &'a Window)> {
+    let mut next: Option<(Hpa, &Window)> = None;
+    for window in platform.windows {
+        let Some(base) = platform.base_of(window) else { continue };
+        let lower = next.is_none_or(|(next, _)| base < next);
+        if lower && last.is_none_or(|last| base > last) {
+            next = Some((base, window));
+        }
+    }
+    next
+}
+
+fn written<T>(result: Result<T, CedtWriteError>, fault: &mut Fault) -> Result<T, Failed> {
+    result.map_err(|error| fault.keep(refused(error)))
 }
 
 /// Writes the hand-off record into `buffer` and returns exactly it. What a restore has to put back
@@ -102,7 +123,9 @@ pub fn hand_off<'a, 'b>(
     cedt: Option<TableLocation>,
     buffer: &'b mut [u8],
 ) -> Result<&'b mut [u8], Error> {
-    write(hw, platform, &work.into(), cedt, buffer)
+    let mut fault = Fault::NONE;
+    let record = write(hw, platform, &work.into(), cedt, buffer, &mut fault);
+    fault.told(record)
 }
 
 #[inline(never)]
@@ -112,8 +135,9 @@ fn write<'b>(
     work: &WorkspaceMut<'_>,
     cedt: Option<TableLocation>,
     buffer: &'b mut [u8],
-) -> Result<&'b mut [u8], Error> {
-    ready(hw, platform, work)?;
+    fault: &mut Fault,
+) -> Result<&'b mut [u8], Failed> {
+    ready(hw, platform, work, fault)?;
     let (view, remarks) = (work.view(), &work.rest.remarks);
     let mut components = 0;
     while view.component(components).is_some() {
@@ -130,7 +154,8 @@ fn write<'b>(
         components: components.into(),
         outcomes,
     };
-    let mut record = Writer::new(counts, buffer)?;
+    let writer = &mut Writer::new(counts, buffer, fault);
+    let Ok(record) = writer else { return Err(Failed) };
     for Region { window, span, coherency, partition, .. } in view.regions {
         record.region(&CommittedRegion {
             window: *window,
@@ -143,17 +168,7 @@ fn write<'b>(
         });
     }
     for number in 0..components {
-        let Some(found) = view.component(number) else { continue };
-        let (component, of) = match found.kind {
-            ComponentKind::HostBridge => (Component::HostBridge, found.bridge),
-            ComponentKind::Device => (Component::Device, found.port),
-            _ => continue,
-        };
-        for index in 0..u8::MAX {
-            let Some(planned) = view.planned(component, of, index) else { break };
-            let registers = DecoderRegisters::new(planned.hdm.block, index);
-            record.decoder(planned.place, registers.read(hw), Fate::Done, number.into());
-        }
+        decoders(hw, view, number, record);
     }
     let mut config = Config::uncached();
     for number in 0..components {
@@ -162,21 +177,45 @@ fn write<'b>(
         record.component(&ComponentRecord::of(hw, &mut config, platform.ecam, &subject));
     }
     for number in 0..components {
-        let Some(found) = view.component(number) else { continue };
-        let in_use = match found.kind {
-            ComponentKind::HostBridge => view.has_region_behind(found.bridge),
-            _ => view.has_region(found.port),
-        };
-        record.outcome(ComponentOutcome {
-            at: view.subject(found).at.into(),
-            kind: Some(found.kind),
-            outcome: if in_use { Outcome::InUse } else { Outcome::Unused },
-        });
+        outcome(view, number, record);
     }
-    for outcome in remarks.iter().filter_map(of_remark) {
-        record.outcome(outcome);
+    for remark in remarks {
+        if let Some(outcome) = of_remark(remark) {
+            record.outcome(outcome);
+        }
     }
     Ok(record.finish(cedt, 0))
+}
+
+/// Records the decoders of a component.
+#[inline(never)]
+fn decoders(hw: &mut impl Mmio, view: View<'_>, number: u16, record: &mut Writer<'_>) {
+    let Some(found) = view.component(number) else { return };
+    let component = match found.kind {
+        ComponentKind::HostBridge => view.ports.len() + usize::from(found.bridge),
+        ComponentKind::Device => usize::from(found.port),
+        _ => return,
+    };
+    for index in 0..u8::MAX {
+        let Some(planned) = &view.planned(component, index) else { break };
+        let registers = DecoderRegisters::new(planned.hdm.block, index);
+        record.decoder(planned.place, registers.read(hw), Fate::Done, number.into());
+    }
+}
+
+/// Records what became of a component.
+#[inline(never)]
+fn outcome(view: View<'_>, number: u16, record: &mut Writer<'_>) {
+    let Some(found) = view.component(number) else { return };
+    let in_use = match found.kind {
+        ComponentKind::HostBridge => view.has_region_behind(found.bridge),
+        _ => view.has_region(found.port),
+    };
+    record.outcome(ComponentOutcome {
+        at: (&view.subject(found).at).into(),
+        kind: Some(found.kind),
+        outcome: if in_use { Outcome::InUse } else { Outcome::Unused },
+    });
 }
 
 /// A component in the order of the general topology.

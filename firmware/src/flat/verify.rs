@@ -4,7 +4,7 @@
 //! **Invariant**: only reads. Nothing is taken from the plan but what the registers are compared with.
 
 use cxl_regs::access::Component;
-use cxl_regs::hdm::{Control, DecoderImage};
+use cxl_regs::hdm::Control;
 use cxl_regs::{Decoder, Hpa, Route, Span};
 
 use super::commit::slot;
@@ -12,40 +12,31 @@ use super::{Bridge, Port, View};
 use crate::admits;
 use crate::committed;
 use crate::decoder_registers::DecoderRegisters;
-use crate::error::{Code, Error, Failed, Fault, Numbered, Place};
+use crate::error::{Code, Failed, Fault, Numbered, Place};
 use crate::mmio::Mmio;
 use crate::platform::Platform;
 use crate::topology::{Hdm, Partition};
 
-/// The first thing that is wrong.
-pub(super) fn verify(
-    hw: &mut impl Mmio,
-    platform: &Platform<'_>,
-    config_lock: bool,
-    view: View<'_>,
-) -> Result<(), Error> {
-    let mut fault = Fault::NONE;
-    let result = all(hw, platform, config_lock, view, &mut fault);
-    fault.told(result)
-}
-
+/// Finds the first thing that is wrong.
 #[inline(never)]
-fn all(
+pub(super) fn verify(
     hw: &mut impl Mmio,
     platform: &Platform<'_>,
     config_lock: bool,
     view: View<'_>,
     fault: &mut Fault,
 ) -> Result<(), Failed> {
-    for (component, number, hdm) in view.components() {
+    for at in 0..view.components() {
+        let Some((component, number, hdm)) = view.component_with_decoders(at) else { continue };
         for index in 0..hdm.decoders {
             let place = view.place(component, number, index);
             let registers = DecoderRegisters::new(hdm.block, index);
             let control = registers.read_control(hw);
             if control.into_bits() == u32::MAX {
-                return fault.at(Code::VERIFY_SILENT, place.at).detail(Control::NUMBER).into();
+                return fault.at(Code::VERIFY_SILENT, &place.at).detail(Control::NUMBER).into();
             }
-            let Some(planned) = view.planned(component, number, index) else {
+            let planned = &view.planned(at, index);
+            let Some(planned) = planned else {
                 if control.committed() {
                     return fault.at(Code::VERIFY_NOT_IN_PLAN, place).into();
                 }
@@ -55,8 +46,8 @@ fn all(
             if !control.committed() {
                 return fault.at(Code::VERIFY_NOT_COMMITTED, place).into();
             }
-            locked(place, &found, fault)?;
-            let slot = slot(&planned, fault)?;
+            locked(place, control, fault)?;
+            let Ok(slot) = &slot(planned, fault) else { return Err(Failed) };
             if let Some((register, expected, found)) = slot.difference(found, true) {
                 let fault = fault.at(Code::VERIFY_DIFFERS_FROM_PLAN, place).detail(register);
                 return fault.expected(expected).found(found).into();
@@ -80,7 +71,7 @@ fn all(
             None
         };
         if let Some(code) = wrong {
-            return fault.at(code, view.path(port)).into();
+            return fault.at(code, &view.path(port)).into();
         }
         path(hw, platform, view, number, fault)?;
     }
@@ -88,8 +79,7 @@ fn all(
 }
 
 #[inline(never)]
-fn locked(place: committed::Place, image: &DecoderImage, fault: &mut Fault) -> Result<(), Failed> {
-    let control = image.control();
+fn locked(place: committed::Place, control: Control, fault: &mut Fault) -> Result<(), Failed> {
     if control.locked() {
         return Ok(());
     }
@@ -103,13 +93,14 @@ fn in_use(
     hdm: &Hdm,
     place: committed::Place,
     fault: &mut Fault,
-) -> Result<Option<(DecoderImage, Decoder)>, Failed> {
+) -> Result<Option<(Control, Decoder)>, Failed> {
     let image = DecoderRegisters::new(hdm.block, place.index).read(hw);
-    if !image.control().committed() {
+    let control = image.control();
+    if !control.committed() {
         return Ok(None);
     }
     match Decoder::decode(&image, place.component, hdm.capability) {
-        Ok(decoder) => Ok(Some((image, decoder))),
+        Ok(decoder) => Ok(Some((control, decoder))),
         Err(error) => fault.at(Code::VERIFY_ILLEGAL, place).rule(error).into(),
     }
 }
@@ -130,9 +121,10 @@ fn path(
     let (mut dpa, mut above) = (0u64, Hpa(0));
     for index in 0..hdm.decoders {
         let place = view.place(Component::Device, number, index);
-        let Some((image, decoder)) = in_use(hw, &hdm, place, fault)? else { continue };
+        let Ok(in_use) = &in_use(hw, &hdm, place, fault) else { return Err(Failed) };
+        let Some((control, decoder)) = in_use else { continue };
         let span = decoder.span;
-        locked(place, &image, fault)?;
+        locked(place, *control, fault)?;
         if span.base() < above {
             let fault = fault.at(Code::VERIFY_OVERLAP, place).expected(above);
             return fault.found(span.base()).into();
@@ -170,7 +162,7 @@ fn path(
             let fault = fault.at(Code::VERIFY_COHERENCY_NOT_ALLOWED, place);
             return fault.detail(decoder.coherency).found(base).into();
         }
-        leads(hw, view, port, bridge, place, &decoder, fault)?;
+        leads(hw, view, port, bridge, place, decoder, fault)?;
     }
     Ok(())
 }
@@ -190,12 +182,13 @@ fn leads(
     let mut claims = 0;
     for index in 0..bridge.hdm.decoders {
         let above = view.place(Component::HostBridge, port.bridge, index);
-        let Some((image, found)) = in_use(hw, &bridge.hdm, above, fault)? else { continue };
+        let Ok(in_use) = &in_use(hw, &bridge.hdm, above, fault) else { return Err(Failed) };
+        let Some((control, found)) = in_use else { continue };
         if !found.span.overlaps(span) {
             continue;
         }
         claims += 1;
-        locked(above, &image, fault)?;
+        locked(above, *control, fault)?;
         if found.span != span {
             let fault = fault.at(Code::VERIFY_RANGE_DIFFERS, place).above(above);
             return fault.expected(span).found(found.span).into();

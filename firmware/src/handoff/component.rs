@@ -199,7 +199,8 @@ impl ComponentRecord {
             self.lock = dvsec.read::<device::Lock>(hw).into_bits().into();
             let capability: device::Capability = dvsec.read(hw);
             for (range, slots) in (0..capability.hdm_count()).zip(&mut self.range_bases) {
-                *slots = range_base(dvsec, range).map(|address| hw.read(address).into());
+                let [high, low] = range_base(dvsec, range);
+                *slots = [hw.read(high).into(), hw.read(low).into()];
             }
         }
     }

@@ -46,7 +46,7 @@ fn reader(machine: &mut Machine, base: u64) -> impl FnMut(u16) -> u32 {
 
 #[test]
 fn every_function_has_its_dvsecs_and_its_locator_leads_to_component_registers() {
-    use DvsecId::*;
+    use DvsecId as Id;
     let text = format!(
         "{SMALL}\n[[port]]\nname = \"rp1\"\nbelow = \"hb0\"\n\
          [[switch]]\nname = \"sw0\"\nbelow = \"rp1\"\n\
@@ -54,11 +54,11 @@ fn every_function_has_its_dvsecs_and_its_locator_leads_to_component_registers() 
          kind = \"type2\"\nvolatile = \"256MiB\"\n"
     );
     let mut machine = machine(&text);
-    let port = &[PortExtensions, GpfPort, FlexBusPort, RegisterLocator][..];
-    let device = &[Device, GpfDevice, FlexBusPort, RegisterLocator][..];
+    let port = &[Id::PortExtensions, Id::GpfPort, Id::FlexBusPort, Id::RegisterLocator][..];
+    let device = &[Id::Device, Id::GpfDevice, Id::FlexBusPort, Id::RegisterLocator][..];
     for (name, kind, dvsecs, hdm) in [
         ("rp0", PortType::RootPort, port, false),
-        ("sw0", PortType::UpstreamPort, &[FlexBusPort, RegisterLocator][..], true),
+        ("sw0", PortType::UpstreamPort, &[Id::FlexBusPort, Id::RegisterLocator][..], true),
         ("dp0", PortType::DownstreamPort, port, false),
         ("mem0", PortType::Endpoint, device, true),
         ("acc0", PortType::Endpoint, device, true),
@@ -119,19 +119,19 @@ fn back_invalidate_and_cache_id_structures_are_where_the_scenario_asks() {
         text
     );
     let mut machine = machine(&text);
-    use CapabilityId::{BiDecoder, BiRouteTable, CacheIdDecoder, CacheIdRouteTable};
+    use CapabilityId as Id;
     for (name, expected) in [
-        ("hb0", &[CacheIdRouteTable][..]),
-        ("rp0", &[BiDecoder, CacheIdDecoder]),
-        ("sw0", &[BiRouteTable, CacheIdRouteTable]),
-        ("dp0", &[BiDecoder, CacheIdDecoder]),
-        ("bi0", &[BiDecoder]),
+        ("hb0", &[Id::CacheIdRouteTable][..]),
+        ("rp0", &[Id::BiDecoder, Id::CacheIdDecoder]),
+        ("sw0", &[Id::BiRouteTable, Id::CacheIdRouteTable]),
+        ("dp0", &[Id::BiDecoder, Id::CacheIdDecoder]),
+        ("bi0", &[Id::BiDecoder]),
         ("mem0", &[]),
     ] {
         let at = component(&machine, name) + 0x1000;
         let found = Capabilities::new(reader(&mut machine, at)).unwrap().flatten();
         let found: Vec<_> =
-            found.map(|found| found.id).filter(|id| id.code() >= BiRouteTable.code()).collect();
+            found.map(|found| found.id).filter(|id| id.code() >= Id::BiRouteTable.code()).collect();
         assert_eq!(found, expected, "{name}");
     }
     // A downstream port's BI decoder commits: Committed follows Commit.

@@ -104,7 +104,7 @@ impl<'a> CedtWriter<'a> {
 
     /// Adds a host bridge; refuses a UID that is there already.
     pub fn chbs(&mut self, chbs: &Chbs) -> Result<(), CedtWriteError> {
-        self.push(chbs.encode().as_bytes(), &[])
+        self.push(chbs.encode().as_bytes(), &[], same_bridge)
     }
 
     /// Adds a window; refuses one that overlaps another. The maps of an XOR window may follow
@@ -114,7 +114,7 @@ impl<'a> CedtWriter<'a> {
             self.judge = Some(judge);
         }
         let (record, targets) = window.encode();
-        self.push(record.as_bytes(), targets.as_bytes())
+        self.push(record.as_bytes(), targets.as_bytes(), overlap)
     }
 
     /// Adds a window of one way: one that needs no list of targets and no maps, and no room for them. It
@@ -142,18 +142,18 @@ impl<'a> CedtWriter<'a> {
             restrictions: restrictions.into_bits().into(),
             qtg: qtg.into(),
         };
-        self.push(record.as_bytes(), &target.to_le_bytes())
+        self.push(record.as_bytes(), &target.to_le_bytes(), overlap)
     }
 
     /// Adds the XOR maps for a granularity; refuses a second set for the same one.
     pub fn cxims(&mut self, cxims: &Cxims) -> Result<(), CedtWriteError> {
         let (record, maps) = cxims.encode();
-        self.push(record.as_bytes(), maps.as_bytes())
+        self.push(record.as_bytes(), maps.as_bytes(), same_maps)
     }
 
     /// Adds what the system can do, and makes the table one of revision 2.
     pub fn csds(&mut self, csds: &Csds) -> Result<(), CedtWriteError> {
-        self.push(csds.encode().as_bytes(), &[])?;
+        self.push(csds.encode().as_bytes(), &[], |_, _| None)?;
         self.table.set_revision(REVISION_WITH_CSDS);
         Ok(())
     }
@@ -164,11 +164,12 @@ impl<'a> CedtWriter<'a> {
     /// before the base, and would take a wrong address from what is written here. Only error
     /// reporting of CXL 1.1 hosts needs it. Without that need, leave it out.
     pub fn rdpas_in_current_layout(&mut self, rdpas: &Rdpas) -> Result<(), CedtWriteError> {
-        self.push(rdpas.encode().as_bytes(), &[])
+        self.push(rdpas.encode().as_bytes(), &[], |_, _| None)
     }
 
     /// Sets length and checksum and returns the table, exactly; refuses an XOR window whose maps
     /// are missing, too few or wrong.
+    #[inline(never)]
     pub fn finish(self) -> Result<&'a mut [u8], CedtWriteError> {
         if let Some(judge) = self.judge {
             judge(self.table.written())?;
@@ -181,12 +182,18 @@ impl<'a> CedtWriter<'a> {
     }
 
     #[inline(never)]
-    fn push(&mut self, fixed: &[u8], rest: &[u8]) -> Result<(), CedtWriteError> {
+    fn push(
+        &mut self,
+        fixed: &[u8],
+        rest: &[u8],
+        conflict: Conflict,
+    ) -> Result<(), CedtWriteError> {
         let written = self.table.written();
         let offset = written.len();
         let mut earlier = written.get(size_of::<Header>()..).unwrap_or_default();
         while let Ok((header, _)) = RecordHeader::ref_from_prefix(earlier) {
-            if let Some(problem) = conflict(fixed, earlier) {
+            let same_kind = fixed.first() == earlier.first();
+            if let Some(problem) = conflict(fixed, earlier).filter(|_| same_kind) {
                 return Err(CedtError { record: offset, problem }.into());
             }
             earlier = earlier.get(usize::from(header.length.get()).max(1)..).unwrap_or_default();
@@ -200,32 +207,32 @@ impl<'a> CedtWriter<'a> {
     }
 }
 
-/// What keeps a legal record out of a table that has a legal `earlier` one already; of both the bytes,
-/// and what follows.
-fn conflict(new: &[u8], earlier: &[u8]) -> Option<Problem> {
-    let kind = new.first().filter(|kind| earlier.first() == Some(kind))?;
-    match Kind::decode(*kind)? {
-        Kind::Chbs => {
-            let [new, earlier] =
-                [new, earlier].map(|bytes| Some(ChbsRecord::ref_from_prefix(bytes).ok()?.0.uid));
-            (new == earlier).then_some(Problem::DuplicateChbs { uid: new?.get() })
-        }
-        Kind::Cfmws => {
-            let [window, other] = [new, earlier].map(|bytes| {
-                let (record, _) = CfmwsRecord::ref_from_prefix(bytes).ok()?;
-                Span::new(Hpa(record.base.get()), record.size.get()).ok()
-            });
-            let (window, other) = (window?, other?);
-            window.overlaps(other).then_some(Problem::Overlap { window, other })
-        }
-        Kind::Cxims => {
-            let [new, earlier] =
-                [new, earlier].map(|bytes| Some(CximsRecord::ref_from_prefix(bytes).ok()?.0.hbig));
-            let granularity = Granularity::decode(new?).ok()?;
-            (new == earlier).then_some(Problem::DuplicateCxims { granularity })
-        }
-        Kind::Rdpas | Kind::Csds => None,
-    }
+/// What keeps a legal record out of a table that has a legal one of its kind already; of both the bytes,
+/// and what follows. A pointer, so that only those are linked of whose kind records are added.
+type Conflict = fn(new: &[u8], earlier: &[u8]) -> Option<Problem>;
+
+fn same_bridge(new: &[u8], earlier: &[u8]) -> Option<Problem> {
+    let uid = |bytes| Some(ChbsRecord::ref_from_prefix(bytes).ok()?.0.uid.get());
+    let (new, earlier) = (uid(new)?, uid(earlier)?);
+    (new == earlier).then_some(Problem::DuplicateChbs { uid: new })
+}
+
+fn overlap(new: &[u8], earlier: &[u8]) -> Option<Problem> {
+    let (window, other) = (window(new)?, window(earlier)?);
+    window.overlaps(other).then_some(Problem::Overlap { window, other })
+}
+
+#[inline(never)]
+fn window(bytes: &[u8]) -> Option<Span> {
+    let (record, _) = CfmwsRecord::ref_from_prefix(bytes).ok()?;
+    Span::new(Hpa(record.base.get()), record.size.get()).ok()
+}
+
+fn same_maps(new: &[u8], earlier: &[u8]) -> Option<Problem> {
+    let hbig = |bytes| Some(CximsRecord::ref_from_prefix(bytes).ok()?.0.hbig);
+    let (new, earlier) = (hbig(new)?, hbig(earlier)?);
+    let granularity = Granularity::decode(new).ok()?;
+    (new == earlier).then_some(Problem::DuplicateCxims { granularity })
 }
 
 /// Judges every record of a table by itself and beside the others.
