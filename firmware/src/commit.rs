@@ -77,7 +77,7 @@ pub fn commit<'a>(
     committed: impl Into<CommittedMut<'a>>,
 ) -> Result<Receipt, Error> {
     let (tree, plan) = (topology.into(), plan.into());
-    let job = Job { tree, plan, policy, beside: false, trial: false };
+    let job = Job { tree, plan, policy, beside: false, how: How::Whole };
     commit_all(hw, clock, job, &mut committed.into())
 }
 
@@ -92,7 +92,7 @@ pub fn commit_beside<'a>(
     committed: impl Into<CommittedMut<'a>>,
 ) -> Result<Receipt, Error> {
     let (tree, plan) = (topology.into(), plan.into());
-    let job = Job { tree, plan, policy, beside: true, trial: false };
+    let job = Job { tree, plan, policy, beside: true, how: How::Whole };
     commit_all(hw, clock, job, &mut committed.into())
 }
 
@@ -140,7 +140,7 @@ pub fn undo<'a>(
     receipt: Receipt,
 ) {
     let (tree, plan) = (topology.into(), plan.into());
-    let job = Job { tree, plan, policy, beside: false, trial: false };
+    let job = Job { tree, plan, policy, beside: false, how: How::Whole };
     if receipt.written > 0 {
         reject(hw, job, &mut committed.into());
     }
@@ -154,8 +154,19 @@ pub(crate) struct Job<'a> {
     pub(crate) policy: &'a Policy<'a>,
     /// Whether lower decoders of a component, and components that the plan has nothing of, may be in use.
     pub(crate) beside: bool,
-    /// Whether what is committed without locks is to be locked afterwards.
-    pub(crate) trial: bool,
+    /// How far it goes.
+    pub(crate) how: How,
+}
+
+/// How far a commit goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// To the end, as the policy wants it.
+    Whole,
+    /// To the end without locks, which are made afterwards: each decoder is asked whether it takes its own.
+    Tried,
+    /// Every register is written, and nothing is committed: [`lock::lock_all`] does that.
+    Programmed,
 }
 
 impl Job<'_> {
@@ -358,7 +369,7 @@ fn run(
         let slot = job.slot(planned, fault)?;
         // What does not take its lock is found before anything is locked. One that is set already has to
         // let itself be cleared.
-        let asks = job.trial && !entry.image.control().lock_on_commit();
+        let asks = job.how == How::Tried && !entry.image.control().lock_on_commit();
         entry.image = if asks { slot.with_lock() } else { slot }.program(hw, fault)?;
         let node = planned.node;
         if plan.decoders.get(index + 1).is_some_and(|next| next.node == node) {
@@ -379,6 +390,9 @@ fn run(
         if cfg!(feature = "back-invalidate") && plan.decoders_of(node).any(needs_back_invalidate) {
             back_invalidate::enable(hw, clock, tree, node, &mut committed.links_before, fault)?;
         }
+    }
+    if job.how == How::Programmed {
+        return Ok(());
     }
     let mut next = plan.decoders.iter().skip(1);
     for (planned, entry) in plan.decoders.iter().zip(&mut *committed.decoders) {

@@ -222,8 +222,10 @@ fn run_on(mut machine: Machine, fault: Fault, what: &str) -> Run {
 }
 
 /// Every fault of a machine; how many devices were in use after how many of them.
-fn sweep(name: &str) -> BTreeMap<usize, u32> {
-    let scenario = Scenario::parse(builtin(name).unwrap().text, name).unwrap();
+fn sweep(name: &str, trial: bool) -> BTreeMap<usize, u32> {
+    let mut scenario = Scenario::parse(builtin(name).unwrap().text, name).unwrap();
+    scenario.policy.trial = trial;
+    let name = &*format!("{name}{}", if trial { "" } else { " without trial" });
     let clean = run(&scenario, Fault::None, name);
     assert!(clean.done.refusal.is_none() && clean.done.extent == Extent::Whole, "{name}");
     let mut dry = Machine::new(&scenario);
@@ -553,9 +555,11 @@ fn one_bad_part_costs_one_part() {
         "two-partitions",
         "persistent-interleave",
     ] {
-        let outcomes = sweep(name);
-        // Some faults have to have cost something.
-        assert!(outcomes.len() > 1, "{name}: {outcomes:?}");
+        for trial in [true, false] {
+            let outcomes = sweep(name, trial);
+            // Some faults have to have cost something.
+            assert!(outcomes.len() > 1, "{name}: {outcomes:?}");
+        }
     }
 }
 
