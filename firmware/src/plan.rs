@@ -694,9 +694,10 @@ fn fill(
     let used = &mut *used;
     check::tree(tree, used)?;
     check::commit_order(tree, used, &mut order)?;
-    let later = cfg!(feature = "hot-plug") && !committed.decoders.is_empty();
-    if later {
-        beside::decoders(committed, used);
+    let beside = cfg!(any(feature = "hot-plug", feature = "degrade"));
+    let beside = beside && !committed.decoders.is_empty();
+    if beside {
+        beside::decoders(tree, committed, used);
         order.retain(|id| !beside::is_in_use(tree, *id, used));
     }
     let devices = order.partition_point(|id| tree.get(*id).is_some_and(|n| n.device().is_some()));
@@ -733,7 +734,7 @@ fn fill(
         }
     }
     placed.clear();
-    if later {
+    if beside {
         beside::addresses(committed, &mut placed)?;
     }
     let mut layout = place::Layout { regions: placed, refusals };

@@ -221,6 +221,25 @@ fn run_on(mut machine: Machine, fault: Fault, what: &str) -> Run {
     Run { machine, done, reads, writes, place, dead }
 }
 
+/// No region lies where a device that is not of it claims addresses for ever.
+fn keeps_off(machine: &Machine, done: &DirectRun, what: &str) {
+    let served = served(machine, done, what);
+    let fabric = machine.fabric();
+    for (device, found) in fabric.devices.iter().enumerate() {
+        let decoders = found.hdm.iter().flat_map(|hdm| &hdm.decoders);
+        for image in decoders.filter(|image| image.control().locked() && image.size() != 0) {
+            let (base, end) = (image.base(), image.base() + image.size());
+            for (region, devices) in done.room.committed.regions.iter().zip(&served) {
+                let apart = region.span.end().0 <= base || end <= region.span.base().0;
+                assert!(
+                    apart || devices.contains(&device),
+                    "{what}: {device} {image:x?} {region:?}"
+                );
+            }
+        }
+    }
+}
+
 /// Every fault of a machine; how many devices were in use after how many of them.
 fn sweep(name: &str, trial: bool) -> BTreeMap<usize, u32> {
     let mut scenario = Scenario::parse(builtin(name).unwrap().text, name).unwrap();
@@ -252,6 +271,7 @@ fn sweep(name: &str, trial: bool) -> BTreeMap<usize, u32> {
             });
             assert!(touched || in_use.contains(device), "{what}: device {device} is lost");
         }
+        keeps_off(&machine, &done, &what);
         let lost = all.len() - in_use.len();
         // What is gone before it is discovered was never there, as far as anybody can say.
         let hidden = matches!(fault, Fault::Gone(at) if at < discovered);

@@ -24,7 +24,7 @@ use crate::discover::discover_as;
 use crate::error::{Code, Error, Phase, Place};
 use crate::mmio::{Clock, Mmio};
 use crate::outcome::of_remark;
-use crate::plan::{NodeUse, Note, PlanRef, Region, Why, plan, plan_again};
+use crate::plan::{NodeUse, Note, PlanRef, Region, Why, plan_again, plan_beside};
 use crate::platform::{Platform, claims};
 use crate::policy::{LeaveOut, PathPolicy, Policy};
 use crate::probe::{probe, probe_only};
@@ -542,12 +542,14 @@ fn round(
         let WorkspaceMut { topology, committed, findings, .. } = &mut *work;
         verify(hw, platform, Tree(&topology.nodes), policy, &mut *committed, &mut *findings);
     }
+    // What is locked and leads nowhere has its addresses all the same: nothing else may be led there.
+    note_stranded(hw, work);
     let WorkspaceMut { topology, plan: wanted, committed, findings, probe: errors } = work;
     let tree = Tree(&topology.nodes);
     if scope.is_later() {
         plan_again(platform, tree, policy, committed.view(), wanted.reborrow())?;
     } else {
-        plan(platform, tree, policy, wanted.reborrow())?;
+        plan_beside(platform, tree, policy, committed.view(), wanted.reborrow())?;
     }
     let wanted = wanted.view();
     let how = match policy.path {
