@@ -46,6 +46,9 @@ use crate::wait::{TimedOut, poll};
 /// How long a decoder may take to commit, in microseconds (CXL r3.1 section 8.2.4.20.12).
 pub const COMMIT_TIMEOUT: u64 = 10_000;
 
+/// How often a decoder is looked at that is to give up its commit, where nobody has a clock.
+const CLEAR_READS: u32 = 100;
+
 /// What a commit did, until somebody decides whether it stays: see [`Receipt::keep`] and [`undo`].
 #[must_use = "what was committed stays, or is undone"]
 #[derive(Debug, PartialEq, Eq)]
@@ -575,7 +578,8 @@ fn belongs(planned: &PlannedDecoder, wanted: u16) -> bool {
     matches!(planned.purpose, Purpose::Region { region, .. } if region == wanted)
 }
 
-/// Puts a decoder back as far as it lets itself, and reads what it holds then.
+/// Puts a decoder back as far as it lets itself, and reads what it holds then. Nothing is written to one that
+/// stays committed: what it claims is what it claimed.
 pub(crate) fn take_back(
     hw: &mut impl Mmio,
     registers: DecoderRegisters,
@@ -587,8 +591,13 @@ pub(crate) fn take_back(
     }
     // Other fields may change only once Commit is 0. That clears Error Not Committed as well, and
     // is the best that can be done about a commit that never ends.
-    registers.write_control(hw, control.with_commit(false));
-    registers.write(hw, before);
+    registers.write_control(hw, control.with_commit(false).with_committed(false));
+    for _ in 0..CLEAR_READS {
+        if !registers.read_control(hw).committed() {
+            registers.write(hw, before);
+            break;
+        }
+    }
     registers.read(hw)
 }
 

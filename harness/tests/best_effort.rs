@@ -221,10 +221,18 @@ fn run_on(mut machine: Machine, fault: Fault, what: &str) -> Run {
     Run { machine, done, reads, writes, place, dead }
 }
 
-/// No region lies where a device that is not of it claims addresses for ever.
+/// No region lies where a device that is not of it claims addresses for ever, and what stays committed claims
+/// what it claimed.
 fn keeps_off(machine: &Machine, done: &DirectRun, what: &str) {
     let served = served(machine, done, what);
     let fabric = machine.fabric();
+    let bridges = fabric.bridges.iter().map(|bridge| &bridge.hdm);
+    let switches = fabric.switches.iter().map(|switch| &switch.hdm);
+    let devices = fabric.devices.iter().map(|device| &device.hdm);
+    let all = bridges.chain(switches).chain(devices).flatten();
+    for image in all.flat_map(|hdm| &hdm.decoders) {
+        assert!(image.size() != 0 || !image.control().committed(), "{what}: {image:x?}");
+    }
     for (device, found) in fabric.devices.iter().enumerate() {
         let decoders = found.hdm.iter().flat_map(|hdm| &hdm.decoders);
         for image in decoders.filter(|image| image.control().locked() && image.size() != 0) {
