@@ -654,6 +654,11 @@ impl PlanMut<'_> {
     }
 }
 
+/// What a noun ends in behind a number.
+fn plural(count: u32) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
 /// Adds an item, or says what there is no room for. Items are numbered with 16 bits.
 fn add<T>(list: &mut List<'_, T>, item: T, what: Count) -> Result<(), Error> {
     let have = list.room().min(usize::from(u16::MAX));
