@@ -756,11 +756,11 @@ fn fill(
         if region.members.is_empty() {
             continue;
         }
-        let Some(device) = lacks_decoder(tree, policy, region, used) else {
+        let Some((device, why)) = lacks_place(tree, policy, region, used) else {
             add_region(tree, region, used, plan)?;
             continue;
         };
-        // Decoders that failed cost what lies above, and nothing else of a device.
+        // What one region lacks costs nothing else of a device.
         let partition = region.region.partition;
         let is_set = region.members.len() > 1 && region.region.reason != Reason::Members;
         let same =
@@ -770,13 +770,13 @@ fn fill(
             && !before
             && let Some(used) = used_mut(used, device)
         {
-            used.withhold(partition, Why::Failed);
+            used.withhold(partition, why);
             return Ok(Filled::Again);
         }
         for &device in &region.members {
             let size = region.region.span.size().checked_div(region.members.len() as u64);
             let size = size.unwrap_or(0);
-            note(plan, Note::Unused { device, partition, size, why: Why::Failed })?;
+            note(plan, Note::Unused { device, partition, size, why })?;
         }
     }
     for (device, node) in tree.sound() {
@@ -819,23 +819,35 @@ fn fill(
 }
 
 /// The member of a region that has others already, and for which one of its components has no decoder
-/// left, as those from one that failed on are not used.
-fn lacks_decoder(
+/// left, or itself no device addresses: they ascend with the decoder's number, and so with host addresses.
+fn lacks_place(
     tree: Tree<'_>,
     policy: &Policy<'_>,
     placed: &Placed,
     used: &[NodeUse],
-) -> Option<NodeId> {
+) -> Option<(NodeId, Why)> {
     if cfg!(not(feature = "degrade")) || policy.on_failure != OnFailure::BestEffort {
         return None;
     }
     let next = |id: NodeId| used.get(usize::from(id.0)).map_or(0, |used| used.next);
+    let exhausted = Why::Refused { code: Code::PLAN_DECODERS_EXHAUSTED.number() };
     let lacks = |(id, node): (NodeId, &Node)| {
-        let hdm = node.hdm.filter(|_| node.component().is_some());
-        hdm.is_some_and(|hdm| hdm.is_cut() && next(id) >= hdm.decoders)
+        let hdm = node.hdm.filter(|hdm| node.component().is_some() && next(id) >= hdm.decoders)?;
+        Some(if hdm.is_cut() { Why::Failed } else { exhausted })
     };
-    let mut members = placed.members.iter().copied();
-    members.find(|id| next(*id) > 0 && tree.upwards(*id).any(lacks))
+    let is_behind = |id: NodeId| {
+        let partition = placed.region.partition;
+        let device = tree.get(id).and_then(|node| node.device());
+        let end =
+            device.map(|device| device.start(partition).saturating_add(device.capacity(partition)));
+        used.get(usize::from(id.0)).is_some_and(|used| end.is_some_and(|end| used.dpa_end > end))
+    };
+    let order = Why::Refused { code: Code::PLAN_DPA_ORDER.number() };
+    let mut members = placed.members.iter().copied().filter(|id| next(*id) > 0);
+    members.find_map(|id| {
+        let why = tree.upwards(id).find_map(lacks);
+        Some((id, why.or_else(|| is_behind(id).then_some(order))?))
+    })
 }
 
 /// Why a device has memory that is in no region. What was found for the device before is kept in

@@ -1246,3 +1246,68 @@ fn a_cxl_1_1_host_costs_nothing_else_and_is_no_loss() {
         assert_eq!(found.iter().any(|finding| finding.rule == Rule::Rcrb), !in_table);
     }
 }
+
+/// A machine, and what is in use of it: the kinds of memory by ascending address, what the policy's notes
+/// number, and how many losses are told.
+fn parts(text: &str) -> (Vec<(Partition, BTreeSet<usize>)>, Vec<Note>, Extent) {
+    let scenario = Scenario::parse(text, "test").unwrap_or_else(|e| panic!("{text}: {e}"));
+    let Run { machine, done, .. } = run(&scenario, Fault::None, text);
+    let refusal = done.refusal.as_ref().map(ToString::to_string);
+    assert_eq!(refusal, None, "{text}");
+    let regions = done.room.committed.regions.iter().map(|region| region.partition);
+    let parts = regions.zip(served(&machine, &done, text)).collect();
+    (parts, done.room.plan.notes.iter().copied().collect(), done.extent)
+}
+
+fn refused(notes: &[Note]) -> Vec<(Partition, u16)> {
+    let refused = notes.iter().filter_map(|note| match note {
+        Note::Unused { partition, why: Why::Refused { code }, .. } => Some((*partition, *code)),
+        _ => None,
+    });
+    refused.collect()
+}
+
+/// One decoder too few, or host addresses against the order of device addresses: one kind of a device's memory
+/// has no place, and the other one is in use.
+#[test]
+fn what_one_kind_of_memory_lacks_does_not_cost_the_other() {
+    use Partition::{Persistent, Volatile};
+    let device = r#"
+        bridge = [{ uid = 16, DECODERS }]
+        port = [{ below = "hb0" }, { below = "hb0" }]
+        device = [{ below = "port0", volatile = "512MiB", persistent = "256MiB", OWN }]
+    "#;
+    let one = r#"window = [{ targets = ["hb0"], size = "2GiB" }]"#;
+    let contrary = r#"
+        window = [
+            { targets = ["hb0"], size = "1GiB", restrictions = ["host-only", "persistent"] },
+            { targets = ["hb0"], size = "1GiB", restrictions = ["host-only", "volatile"] },
+        ]
+    "#;
+    let asked = r#"
+        region = [
+            { device = "mem0", size = "256MiB" },
+            { device = "mem0", size = "256MiB", partition = "volatile" },
+            { device = "mem0", partition = "persistent" },
+        ]
+    "#;
+    let exhausted = Code::PLAN_DECODERS_EXHAUSTED.number();
+    let order = Code::PLAN_DPA_ORDER.number();
+    let of_bridge = |count: u8| format!("decoders = {count}");
+    for (bridge, own, windows, region, in_use, lost) in [
+        (of_bridge(1), "decoders = 4", one, "", &[Volatile][..], (Persistent, exhausted)),
+        (of_bridge(4), "decoders = 1", one, "", &[Volatile], (Persistent, exhausted)),
+        (of_bridge(2), "decoders = 4", one, asked, &[Volatile, Volatile], (Persistent, exhausted)),
+        (of_bridge(4), "decoders = 4", contrary, "", &[Persistent], (Volatile, order)),
+    ] {
+        for trial in [true, false] {
+            let device = device.replace("DECODERS", &bridge).replace("OWN", own);
+            let text = format!("policy.trial = {trial}\n{device}{windows}{region}");
+            let (parts, notes, extent) = parts(&text);
+            let kinds: Vec<_> = parts.iter().map(|(kind, _)| *kind).collect();
+            assert_eq!(kinds, in_use, "{text}: {notes:?}");
+            assert_eq!(refused(&notes), [lost], "{text}");
+            assert_eq!(extent, Extent::Less { lost: 1 }, "{text}");
+        }
+    }
+}
