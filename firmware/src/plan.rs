@@ -27,7 +27,7 @@ use heapless::Vec;
 pub(crate) use check::windows as check_windows;
 use error::Count;
 pub use fit::{Refusals, Refused, Unfit};
-use input::PlanInput;
+use input::{PlanInput, SetNowhere};
 pub use node_use::NodeUse;
 use node_use::{left, used_mut};
 pub use place::Placed;
@@ -254,6 +254,16 @@ pub enum Note {
         /// Where it may lie. Which port is filled first gets the lowest such place.
         span: Span,
     },
+    /// With best effort, a set whose members the policy names has no place: lost, and its members go on as
+    /// those of a set that lost one ([`BrokenSets`](crate::policy::BrokenSets)).
+    SetWithoutPlace {
+        /// The first of its members by place.
+        at: Path,
+        /// How many members it has.
+        members: u8,
+        /// The [`Error`]'s number.
+        code: u16,
+    },
     /// The policy keeps room for a port, and there is none at its place, where the rest may go on without
     /// it.
     NoSuchPort {
@@ -287,6 +297,7 @@ codes! {
         Reserved = 0x038A,
         NoSuchPort = 0x038B,
         NoEmptyPort = 0x038C,
+        SetWithoutPlace = 0x038D,
     }
 }
 
@@ -564,12 +575,13 @@ pub(crate) fn plan_again(
     mut plan: PlanMut<'_>,
 ) -> Result<(), Error> {
     plan.uses.clear();
+    let mut nowhere = Vec::new();
     loop {
         plan.forget_plan(tree, committed);
         plan.refusals.clear();
-        match fill(platform, tree, policy, committed, plan.reborrow()) {
+        match fill(platform, tree, policy, committed, plan.reborrow(), &mut nowhere) {
             Ok(Filled::Whole) => return Ok(()),
-            // It withholds a partition of a device each time.
+            // It withholds a partition of a device each time, or a set.
             Ok(Filled::Again) => {}
             Err(error) => {
                 plan.forget_plan(tree, committed);
@@ -583,7 +595,7 @@ pub(crate) fn plan_again(
 enum Filled {
     /// With a plan.
     Whole,
-    /// A part of a set cannot be used, and was withheld: without it there may be another set.
+    /// A set, or a part of one, cannot be used, and was withheld: without it there may be another set.
     Again,
 }
 
@@ -677,6 +689,7 @@ fn fill(
     policy: &Policy<'_>,
     committed: CommittedRef<'_>,
     plan: PlanMut<'_>,
+    nowhere: &mut Vec<SetNowhere, 8>,
 ) -> Result<Filled, Error> {
     let PlanMut { regions, members, decoders, notes, refusals, .. } = plan;
     let PlanMut { uses: mut used, mut order, mut placed, .. } = plan;
@@ -718,7 +731,7 @@ fn fill(
         let (window, size, ways) = (base.unwrap_or_default(), *size, interleave.ways);
         note(plan, Note::WindowTooSmall { window, size, ways })?;
     }
-    let given = PlanInput { platform, tree, policy, devices };
+    let given = PlanInput { platform, tree, policy, devices, nowhere };
     match policy.path {
         PathPolicy::GuestPrograms => {
             return guest_programs(&given, used, plan).map(|()| Filled::Whole);
@@ -742,12 +755,23 @@ fn fill(
     if beside {
         beside::addresses(committed, &mut placed)?;
     }
-    let mut layout = place::Layout { regions: placed, refusals };
+    let mut layout = place::Layout { regions: placed, refusals, nowhere: None };
     let withheld = |used: &[NodeUse]| used.iter().map(NodeUse::count_withheld).sum::<usize>();
     let before = withheld(used);
     match regions::place_all(&given, used, &mut layout) {
         Err(_) if withheld(used) > before => return Ok(Filled::Again),
-        result => result?,
+        Err(error) => {
+            let set = layout.nowhere.ok_or(error)?;
+            return nowhere.push(set).map(|()| Filled::Again).map_err(|_| error);
+        }
+        Ok(()) => {}
+    }
+    for &(number, code) in &*nowhere {
+        let set = policy.sets.get(usize::from(number));
+        if let Some((set, at)) = set.and_then(|set| Some((set, *set.members.iter().min()?))) {
+            let (members, code) = (set.members.len() as u8, code.number());
+            note(plan, Note::SetWithoutPlace { at, members, code })?;
+        }
     }
     if cfg!(feature = "earlier") {
         earlier::note_moved(tree, policy.earlier, &layout.regions, committed, plan)?;
@@ -861,10 +885,11 @@ fn why_unused(
 ) -> Why {
     let path = given.tree.path(device);
     let policy = given.policy;
-    if policy.requests.iter().any(|request| request.device == path)
-        || policy.sets.iter().any(|set| set.members.contains(&path))
+    let mut sets = policy.sets.iter().filter(|set| set.members.contains(&path));
+    if policy.requests.iter().any(|request| request.device == path) || sets.clone().next().is_some()
     {
-        return Why::NotAsked;
+        let of_broken = sets.any(|set| set.partition == partition && given.is_broken(set));
+        return if of_broken { Why::Failed } else { Why::NotAsked };
     }
     if cfg!(not(feature = "interleave")) {
         return Why::SetEnds;
@@ -921,7 +946,7 @@ fn guest_programs(
     used: &[NodeUse],
     plan: &mut Lists<'_>,
 ) -> Result<(), Error> {
-    let PlanInput { platform, tree, policy, devices } = *given;
+    let PlanInput { platform, tree, policy, devices, .. } = *given;
     asks_for_nothing(policy)?;
     for &device in devices {
         let path = tree.path(device);

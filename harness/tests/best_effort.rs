@@ -1311,3 +1311,63 @@ fn what_one_kind_of_memory_lacks_does_not_cost_the_other() {
         }
     }
 }
+
+/// A set that no window leads to is said to have no place, once; its members go on as those of a set that lost
+/// one, and none of them is at fault.
+#[test]
+fn a_set_without_a_place_costs_none_of_its_members() {
+    use Partition::{Persistent, Volatile};
+    const SETS: u16 = 0x038D;
+    let machine = r#"
+        bridge = [{ uid = 16 }, { uid = 32 }]
+        port = [{ below = "hb0" }, { below = "hb1" }]
+        device = [
+            { below = "port0", volatile = "256MiB", persistent = "256MiB" },
+            { below = "port1", volatile = "256MiB" },
+        ]
+        window = [{ targets = ["hb0"], size = "1GiB" }, { targets = ["hb1"], size = "1GiB" }]
+    "#;
+    let set = r#"{ devices = ["mem0", "mem1"] }"#;
+    let kind = r#"{ device = "mem0", partition = "persistent" }"#;
+    for (broken_sets, regions, expected) in [
+        ("narrower", set.to_owned(), &[(Volatile, 0), (Persistent, 0), (Volatile, 1)][..]),
+        ("flat", set.to_owned(), &[(Volatile, 0), (Persistent, 0), (Volatile, 1)]),
+        ("unused", set.to_owned(), &[]),
+        ("narrower", format!("{set}, {kind}"), &[(Persistent, 0), (Volatile, 1)]),
+        ("unused", format!("{set}, {kind}"), &[(Persistent, 0)]),
+    ] {
+        let policy = format!("policy.broken_sets = \"{broken_sets}\"\n");
+        let text = format!("{policy}{machine}region = [{regions}]\n");
+        let (parts, notes, extent) = parts(&text);
+        let parts: Vec<_> =
+            parts.iter().map(|(kind, set)| (*kind, *set.first().unwrap())).collect();
+        assert_eq!(parts, expected, "{text}: {notes:?}");
+        assert_eq!(notes.iter().filter(|note| note.code() == SETS).count(), 1, "{text}: {notes:?}");
+        assert_eq!(extent, Extent::Less { lost: 1 }, "{text}");
+        let unasked = |note: &&Note| {
+            matches!(note, Note::Unused { why: Why::NotAsked, partition: Volatile, .. })
+        };
+        assert_eq!(notes.iter().find(unasked), None, "{text}");
+    }
+}
+
+/// What the owner leaves out is no loss; what that leaves of its set is told with the reason.
+#[test]
+fn what_a_left_out_member_leaves_unused_is_told() {
+    let text = r#"
+        policy.broken_sets = "unused"
+        leave_out = ["mem1"]
+        bridge = [{ uid = 16 }]
+        port = [{ below = "hb0" }, { below = "hb0" }]
+        device = [{ below = "port0", volatile = "256MiB" }, { below = "port1", volatile = "256MiB" }]
+        window = [{ targets = ["hb0"], size = "1GiB" }]
+        region = [{ devices = ["mem0", "mem1"] }]
+    "#;
+    let (parts, notes, _) = parts(text);
+    assert_eq!(parts, []);
+    let whys = notes.iter().filter_map(|note| match note {
+        Note::Unused { why, .. } => Some(*why),
+        _ => None,
+    });
+    assert_eq!(whys.collect::<Vec<_>>(), [Why::Failed], "{notes:?}");
+}

@@ -514,6 +514,7 @@ fn extent(policy: &Policy<'_>, work: &WorkspaceMut<'_>) -> Result<Extent, Error>
         Note::Unused { device, why: Why::Refused { .. }, .. } => {
             !uses.get(usize::from(device.0)).is_some_and(NodeUse::withholds)
         }
+        Note::SetWithoutPlace { .. } => true,
         _ => false,
     });
     let less = uses.iter().filter(|used| used.withholds()).count() + before.count();

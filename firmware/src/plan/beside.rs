@@ -41,6 +41,9 @@ pub(super) fn is_in_use(tree: Tree<'_>, id: NodeId, used: &[NodeUse]) -> bool {
 /// Whether a note of an earlier plan is about what is in use since: a device, or a bridge above one. What
 /// moved is noted anew.
 pub(super) fn is_of_what_stays(tree: Tree<'_>, committed: CommittedRef<'_>, note: &Note) -> bool {
+    if matches!(note, Note::SetWithoutPlace { .. }) {
+        return !committed.regions.is_empty();
+    }
     committed.decoders.iter().filter(|entry| entry.committed()).any(|entry| match *note {
         Note::PassThrough { uid } => tree.path(entry.node).uid() == uid,
         Note::Unused { device, .. }

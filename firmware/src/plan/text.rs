@@ -204,6 +204,15 @@ impl fmt::Display for NoteText<'_> {
             Note::NoSuchDevice { at } => {
                 write!(f, "{at}: the policy asks for memory of a device here; there is none")
             }
+            Note::SetWithoutPlace { at, members, code } => {
+                let name = Code::new(code).and_then(Code::name).unwrap_or("unknown");
+                write!(
+                    f,
+                    "{at}: the policy's set of {members} member{} with this device has no place \
+                     ({name}, {code:#06x})",
+                    plural(members.into())
+                )
+            }
             Note::NoSuchPort { at } => {
                 write!(f, "{at}: the policy keeps room for devices to come here; there is no port")
             }
