@@ -7,7 +7,7 @@
 mod best_effort;
 
 use crate::built;
-use crate::commit::{Job, commit_all, undo};
+use crate::commit::{How, Job, commit_all, undo};
 use crate::committed::{
     Committed, CommittedDecoder, CommittedDevice, CommittedMut, CommittedRegion, DecoderBefore,
     DeviceBefore, LinksBefore, WayBefore,
@@ -319,15 +319,15 @@ impl Scope {
         cfg!(feature = "hot-plug") && self == Self::Later
     }
 
-    /// What is to be committed; see [`Job::trial`].
+    /// What is to be committed, and how far.
     fn job<'a>(
         self,
         tree: Tree<'a>,
         plan: PlanRef<'a>,
         policy: &'a Policy<'a>,
-        trial: bool,
+        how: How,
     ) -> Job<'a> {
-        Job { tree, plan, policy, beside: self.is_later(), trial }
+        Job { tree, plan, policy, beside: self.is_later(), how }
     }
 }
 
@@ -399,7 +399,7 @@ fn strict(
         plan(platform, tree, policy, wanted.reborrow())?;
     }
     let wanted = wanted.view();
-    let job = scope.job(tree, wanted, policy, false);
+    let job = scope.job(tree, wanted, policy, How::Whole);
     let receipt = match commit_all(hw, clock, job, &mut committed) {
         Ok(receipt) => receipt,
         Err(error) => {

@@ -46,6 +46,9 @@ use crate::wait::{TimedOut, poll};
 /// How long a decoder may take to commit, in microseconds (CXL r3.1 section 8.2.4.20.12).
 pub const COMMIT_TIMEOUT: u64 = 10_000;
 
+/// How often a decoder is looked at that is to give up its commit, where nobody has a clock.
+const CLEAR_READS: u32 = 100;
+
 /// What a commit did, until somebody decides whether it stays: see [`Receipt::keep`] and [`undo`].
 #[must_use = "what was committed stays, or is undone"]
 #[derive(Debug, PartialEq, Eq)]
@@ -77,7 +80,7 @@ pub fn commit<'a>(
     committed: impl Into<CommittedMut<'a>>,
 ) -> Result<Receipt, Error> {
     let (tree, plan) = (topology.into(), plan.into());
-    let job = Job { tree, plan, policy, beside: false, trial: false };
+    let job = Job { tree, plan, policy, beside: false, how: How::Whole };
     commit_all(hw, clock, job, &mut committed.into())
 }
 
@@ -92,7 +95,7 @@ pub fn commit_beside<'a>(
     committed: impl Into<CommittedMut<'a>>,
 ) -> Result<Receipt, Error> {
     let (tree, plan) = (topology.into(), plan.into());
-    let job = Job { tree, plan, policy, beside: true, trial: false };
+    let job = Job { tree, plan, policy, beside: true, how: How::Whole };
     commit_all(hw, clock, job, &mut committed.into())
 }
 
@@ -140,7 +143,7 @@ pub fn undo<'a>(
     receipt: Receipt,
 ) {
     let (tree, plan) = (topology.into(), plan.into());
-    let job = Job { tree, plan, policy, beside: false, trial: false };
+    let job = Job { tree, plan, policy, beside: false, how: How::Whole };
     if receipt.written > 0 {
         reject(hw, job, &mut committed.into());
     }
@@ -154,8 +157,19 @@ pub(crate) struct Job<'a> {
     pub(crate) policy: &'a Policy<'a>,
     /// Whether lower decoders of a component, and components that the plan has nothing of, may be in use.
     pub(crate) beside: bool,
-    /// Whether what is committed without locks is to be locked afterwards.
-    pub(crate) trial: bool,
+    /// How far it goes.
+    pub(crate) how: How,
+}
+
+/// How far a commit goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// To the end, as the policy wants it.
+    Whole,
+    /// To the end without locks, which are made afterwards: each decoder is asked whether it takes its own.
+    Tried,
+    /// Every register is written, and nothing is committed: [`lock::lock_all`] does that.
+    Programmed,
 }
 
 impl Job<'_> {
@@ -358,7 +372,7 @@ fn run(
         let slot = job.slot(planned, fault)?;
         // What does not take its lock is found before anything is locked. One that is set already has to
         // let itself be cleared.
-        let asks = job.trial && !entry.image.control().lock_on_commit();
+        let asks = job.how == How::Tried && !entry.image.control().lock_on_commit();
         entry.image = if asks { slot.with_lock() } else { slot }.program(hw, fault)?;
         let node = planned.node;
         if plan.decoders.get(index + 1).is_some_and(|next| next.node == node) {
@@ -379,6 +393,9 @@ fn run(
         if cfg!(feature = "back-invalidate") && plan.decoders_of(node).any(needs_back_invalidate) {
             back_invalidate::enable(hw, clock, tree, node, &mut committed.links_before, fault)?;
         }
+    }
+    if job.how == How::Programmed {
+        return Ok(());
     }
     let mut next = plan.decoders.iter().skip(1);
     for (planned, entry) in plan.decoders.iter().zip(&mut *committed.decoders) {
@@ -565,7 +582,8 @@ fn belongs(planned: &PlannedDecoder, wanted: u16) -> bool {
     matches!(planned.purpose, Purpose::Region { region, .. } if region == wanted)
 }
 
-/// Puts a decoder back as far as it lets itself, and reads what it holds then.
+/// Puts a decoder back as far as it lets itself, and reads what it holds then. Nothing is written to one that
+/// stays committed: what it claims is what it claimed.
 pub(crate) fn take_back(
     hw: &mut impl Mmio,
     registers: DecoderRegisters,
@@ -577,8 +595,13 @@ pub(crate) fn take_back(
     }
     // Other fields may change only once Commit is 0. That clears Error Not Committed as well, and
     // is the best that can be done about a commit that never ends.
-    registers.write_control(hw, control.with_commit(false));
-    registers.write(hw, before);
+    registers.write_control(hw, control.with_commit(false).with_committed(false));
+    for _ in 0..CLEAR_READS {
+        if !registers.read_control(hw).committed() {
+            registers.write(hw, before);
+            break;
+        }
+    }
     registers.read(hw)
 }
 

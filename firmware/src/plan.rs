@@ -27,7 +27,7 @@ use heapless::Vec;
 pub(crate) use check::windows as check_windows;
 use error::Count;
 pub use fit::{Refusals, Refused, Unfit};
-use input::PlanInput;
+use input::{PlanInput, SetNowhere};
 pub use node_use::NodeUse;
 use node_use::{left, used_mut};
 pub use place::Placed;
@@ -254,6 +254,16 @@ pub enum Note {
         /// Where it may lie. Which port is filled first gets the lowest such place.
         span: Span,
     },
+    /// With best effort, a set whose members the policy names has no place: lost, and its members go on as
+    /// those of a set that lost one ([`BrokenSets`](crate::policy::BrokenSets)).
+    SetWithoutPlace {
+        /// The first of its members by place.
+        at: Path,
+        /// How many members it has.
+        members: u8,
+        /// The [`Error`]'s number.
+        code: u16,
+    },
     /// The policy keeps room for a port, and there is none at its place, where the rest may go on without
     /// it.
     NoSuchPort {
@@ -287,6 +297,7 @@ codes! {
         Reserved = 0x038A,
         NoSuchPort = 0x038B,
         NoEmptyPort = 0x038C,
+        SetWithoutPlace = 0x038D,
     }
 }
 
@@ -564,12 +575,13 @@ pub(crate) fn plan_again(
     mut plan: PlanMut<'_>,
 ) -> Result<(), Error> {
     plan.uses.clear();
+    let mut nowhere = Vec::new();
     loop {
         plan.forget_plan(tree, committed);
         plan.refusals.clear();
-        match fill(platform, tree, policy, committed, plan.reborrow()) {
+        match fill(platform, tree, policy, committed, plan.reborrow(), &mut nowhere) {
             Ok(Filled::Whole) => return Ok(()),
-            // It withholds a partition of a device each time.
+            // It withholds a partition of a device each time, or a set.
             Ok(Filled::Again) => {}
             Err(error) => {
                 plan.forget_plan(tree, committed);
@@ -583,7 +595,7 @@ pub(crate) fn plan_again(
 enum Filled {
     /// With a plan.
     Whole,
-    /// A part of a set cannot be used, and was withheld: without it there may be another set.
+    /// A set, or a part of one, cannot be used, and was withheld: without it there may be another set.
     Again,
 }
 
@@ -654,6 +666,11 @@ impl PlanMut<'_> {
     }
 }
 
+/// What a noun ends in behind a number.
+fn plural(count: u32) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
 /// Adds an item, or says what there is no room for. Items are numbered with 16 bits.
 fn add<T>(list: &mut List<'_, T>, item: T, what: Count) -> Result<(), Error> {
     let have = list.room().min(usize::from(u16::MAX));
@@ -672,6 +689,7 @@ fn fill(
     policy: &Policy<'_>,
     committed: CommittedRef<'_>,
     plan: PlanMut<'_>,
+    nowhere: &mut Vec<SetNowhere, 8>,
 ) -> Result<Filled, Error> {
     let PlanMut { regions, members, decoders, notes, refusals, .. } = plan;
     let PlanMut { uses: mut used, mut order, mut placed, .. } = plan;
@@ -694,9 +712,10 @@ fn fill(
     let used = &mut *used;
     check::tree(tree, used)?;
     check::commit_order(tree, used, &mut order)?;
-    let later = cfg!(feature = "hot-plug") && !committed.decoders.is_empty();
-    if later {
-        beside::decoders(committed, used);
+    let beside = cfg!(any(feature = "hot-plug", feature = "degrade"));
+    let beside = beside && !committed.decoders.is_empty();
+    if beside {
+        beside::decoders(tree, committed, used);
         order.retain(|id| !beside::is_in_use(tree, *id, used));
     }
     let devices = order.partition_point(|id| tree.get(*id).is_some_and(|n| n.device().is_some()));
@@ -712,7 +731,7 @@ fn fill(
         let (window, size, ways) = (base.unwrap_or_default(), *size, interleave.ways);
         note(plan, Note::WindowTooSmall { window, size, ways })?;
     }
-    let given = PlanInput { platform, tree, policy, devices };
+    let given = PlanInput { platform, tree, policy, devices, nowhere };
     match policy.path {
         PathPolicy::GuestPrograms => {
             return guest_programs(&given, used, plan).map(|()| Filled::Whole);
@@ -733,15 +752,26 @@ fn fill(
         }
     }
     placed.clear();
-    if later {
+    if beside {
         beside::addresses(committed, &mut placed)?;
     }
-    let mut layout = place::Layout { regions: placed, refusals };
+    let mut layout = place::Layout { regions: placed, refusals, nowhere: None };
     let withheld = |used: &[NodeUse]| used.iter().map(NodeUse::count_withheld).sum::<usize>();
     let before = withheld(used);
     match regions::place_all(&given, used, &mut layout) {
         Err(_) if withheld(used) > before => return Ok(Filled::Again),
-        result => result?,
+        Err(error) => {
+            let set = layout.nowhere.ok_or(error)?;
+            return nowhere.push(set).map(|()| Filled::Again).map_err(|_| error);
+        }
+        Ok(()) => {}
+    }
+    for &(number, code) in &*nowhere {
+        let set = policy.sets.get(usize::from(number));
+        if let Some((set, at)) = set.and_then(|set| Some((set, *set.members.iter().min()?))) {
+            let (members, code) = (set.members.len() as u8, code.number());
+            note(plan, Note::SetWithoutPlace { at, members, code })?;
+        }
     }
     if cfg!(feature = "earlier") {
         earlier::note_moved(tree, policy.earlier, &layout.regions, committed, plan)?;
@@ -750,11 +780,11 @@ fn fill(
         if region.members.is_empty() {
             continue;
         }
-        let Some(device) = lacks_decoder(tree, policy, region, used) else {
+        let Some((device, why)) = lacks_place(tree, policy, region, used) else {
             add_region(tree, region, used, plan)?;
             continue;
         };
-        // Decoders that failed cost what lies above, and nothing else of a device.
+        // What one region lacks costs nothing else of a device.
         let partition = region.region.partition;
         let is_set = region.members.len() > 1 && region.region.reason != Reason::Members;
         let same =
@@ -764,13 +794,13 @@ fn fill(
             && !before
             && let Some(used) = used_mut(used, device)
         {
-            used.withhold(partition, Why::Failed);
+            used.withhold(partition, why);
             return Ok(Filled::Again);
         }
         for &device in &region.members {
             let size = region.region.span.size().checked_div(region.members.len() as u64);
             let size = size.unwrap_or(0);
-            note(plan, Note::Unused { device, partition, size, why: Why::Failed })?;
+            note(plan, Note::Unused { device, partition, size, why })?;
         }
     }
     for (device, node) in tree.sound() {
@@ -813,23 +843,35 @@ fn fill(
 }
 
 /// The member of a region that has others already, and for which one of its components has no decoder
-/// left, as those from one that failed on are not used.
-fn lacks_decoder(
+/// left, or itself no device addresses: they ascend with the decoder's number, and so with host addresses.
+fn lacks_place(
     tree: Tree<'_>,
     policy: &Policy<'_>,
     placed: &Placed,
     used: &[NodeUse],
-) -> Option<NodeId> {
+) -> Option<(NodeId, Why)> {
     if cfg!(not(feature = "degrade")) || policy.on_failure != OnFailure::BestEffort {
         return None;
     }
     let next = |id: NodeId| used.get(usize::from(id.0)).map_or(0, |used| used.next);
+    let exhausted = Why::Refused { code: Code::PLAN_DECODERS_EXHAUSTED.number() };
     let lacks = |(id, node): (NodeId, &Node)| {
-        let hdm = node.hdm.filter(|_| node.component().is_some());
-        hdm.is_some_and(|hdm| hdm.is_cut() && next(id) >= hdm.decoders)
+        let hdm = node.hdm.filter(|hdm| node.component().is_some() && next(id) >= hdm.decoders)?;
+        Some(if hdm.is_cut() { Why::Failed } else { exhausted })
     };
-    let mut members = placed.members.iter().copied();
-    members.find(|id| next(*id) > 0 && tree.upwards(*id).any(lacks))
+    let is_behind = |id: NodeId| {
+        let partition = placed.region.partition;
+        let device = tree.get(id).and_then(|node| node.device());
+        let end =
+            device.map(|device| device.start(partition).saturating_add(device.capacity(partition)));
+        used.get(usize::from(id.0)).is_some_and(|used| end.is_some_and(|end| used.dpa_end > end))
+    };
+    let order = Why::Refused { code: Code::PLAN_DPA_ORDER.number() };
+    let mut members = placed.members.iter().copied().filter(|id| next(*id) > 0);
+    members.find_map(|id| {
+        let why = tree.upwards(id).find_map(lacks);
+        Some((id, why.or_else(|| is_behind(id).then_some(order))?))
+    })
 }
 
 /// Why a device has memory that is in no region. What was found for the device before is kept in
@@ -843,10 +885,11 @@ fn why_unused(
 ) -> Why {
     let path = given.tree.path(device);
     let policy = given.policy;
-    if policy.requests.iter().any(|request| request.device == path)
-        || policy.sets.iter().any(|set| set.members.contains(&path))
+    let mut sets = policy.sets.iter().filter(|set| set.members.contains(&path));
+    if policy.requests.iter().any(|request| request.device == path) || sets.clone().next().is_some()
     {
-        return Why::NotAsked;
+        let of_broken = sets.any(|set| set.partition == partition && given.is_broken(set));
+        return if of_broken { Why::Failed } else { Why::NotAsked };
     }
     if cfg!(not(feature = "interleave")) {
         return Why::SetEnds;
@@ -903,7 +946,7 @@ fn guest_programs(
     used: &[NodeUse],
     plan: &mut Lists<'_>,
 ) -> Result<(), Error> {
-    let PlanInput { platform, tree, policy, devices } = *given;
+    let PlanInput { platform, tree, policy, devices, .. } = *given;
     asks_for_nothing(policy)?;
     for &device in devices {
         let path = tree.path(device);

@@ -246,7 +246,8 @@ pub struct Policy<'a> {
     /// What becomes of the others where a set loses a member.
     pub broken_sets: BrokenSets,
     /// Lock with the first commit, as [`OnFailure::Strict`] does. It saves two writes a decoder; a
-    /// component that fails then costs what is locked already, as nothing of that can be planned anew.
+    /// component that fails then costs what of its regions is locked already, as nothing of that can be
+    /// planned anew.
     pub no_trial: bool,
     /// Components without which the machine is not to be brought up, whatever else a failure costs.
     pub required: &'a [Path],

@@ -650,7 +650,7 @@ fn every_plan_error() {
 #[test]
 fn every_note() {
     type Change = fn(&mut Board, &mut Ask);
-    let cases: [(u16, Change); 13] = [
+    let cases: [(u16, Change); 14] = [
         (0x0380, |board, _| board.node(NodeId(0)).hdm = None),
         (0x0381, |_, ask| asks(ask).size = Some(UNIT)),
         (0x0382, to_guest),
@@ -684,12 +684,18 @@ fn every_note() {
             ask.reserve.push(room(1));
         }),
         (0x038C, |_, ask| ask.reserve.push(room(0))),
+        (0x038D, |_, ask| {
+            ask.policy.on_failure = OnFailure::BestEffort;
+            let window = Some(Hpa(GIB));
+            ask.sets.push(SetRequest { window, ..members(&[path(7, &[0])]) });
+        }),
     ];
     let mut provoked = vec![];
     for (expected, change) in cases {
         let (mut board, mut ask) = (plain(), Ask::default());
         change(&mut board, &mut ask);
-        let policy = Policy { requests: &ask.requests, reserve: &ask.reserve, ..ask.policy };
+        let Ask { requests, sets, reserve, .. } = &ask;
+        let policy = Policy { requests, sets, reserve, ..ask.policy };
         let (topology, mut made) = (board.topology(), Plan::<16, 4, 16>::new());
         assert_eq!(plan(&board.platform(), topology.tree(), &policy, &mut made), Ok(()));
         let notes = made.notes.iter();

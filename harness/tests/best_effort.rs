@@ -221,9 +221,38 @@ fn run_on(mut machine: Machine, fault: Fault, what: &str) -> Run {
     Run { machine, done, reads, writes, place, dead }
 }
 
+/// No region lies where a device that is not of it claims addresses for ever, and what stays committed claims
+/// what it claimed.
+fn keeps_off(machine: &Machine, done: &DirectRun, what: &str) {
+    let served = served(machine, done, what);
+    let fabric = machine.fabric();
+    let bridges = fabric.bridges.iter().map(|bridge| &bridge.hdm);
+    let switches = fabric.switches.iter().map(|switch| &switch.hdm);
+    let devices = fabric.devices.iter().map(|device| &device.hdm);
+    let all = bridges.chain(switches).chain(devices).flatten();
+    for image in all.flat_map(|hdm| &hdm.decoders) {
+        assert!(image.size() != 0 || !image.control().committed(), "{what}: {image:x?}");
+    }
+    for (device, found) in fabric.devices.iter().enumerate() {
+        let decoders = found.hdm.iter().flat_map(|hdm| &hdm.decoders);
+        for image in decoders.filter(|image| image.control().locked() && image.size() != 0) {
+            let (base, end) = (image.base(), image.base() + image.size());
+            for (region, devices) in done.room.committed.regions.iter().zip(&served) {
+                let apart = region.span.end().0 <= base || end <= region.span.base().0;
+                assert!(
+                    apart || devices.contains(&device),
+                    "{what}: {device} {image:x?} {region:?}"
+                );
+            }
+        }
+    }
+}
+
 /// Every fault of a machine; how many devices were in use after how many of them.
-fn sweep(name: &str) -> BTreeMap<usize, u32> {
-    let scenario = Scenario::parse(builtin(name).unwrap().text, name).unwrap();
+fn sweep(name: &str, trial: bool) -> BTreeMap<usize, u32> {
+    let mut scenario = Scenario::parse(builtin(name).unwrap().text, name).unwrap();
+    scenario.policy.trial = trial;
+    let name = &*format!("{name}{}", if trial { "" } else { " without trial" });
     let clean = run(&scenario, Fault::None, name);
     assert!(clean.done.refusal.is_none() && clean.done.extent == Extent::Whole, "{name}");
     let mut dry = Machine::new(&scenario);
@@ -250,6 +279,7 @@ fn sweep(name: &str) -> BTreeMap<usize, u32> {
             });
             assert!(touched || in_use.contains(device), "{what}: device {device} is lost");
         }
+        keeps_off(&machine, &done, &what);
         let lost = all.len() - in_use.len();
         // What is gone before it is discovered was never there, as far as anybody can say.
         let hidden = matches!(fault, Fault::Gone(at) if at < discovered);
@@ -553,9 +583,11 @@ fn one_bad_part_costs_one_part() {
         "two-partitions",
         "persistent-interleave",
     ] {
-        let outcomes = sweep(name);
-        // Some faults have to have cost something.
-        assert!(outcomes.len() > 1, "{name}: {outcomes:?}");
+        for trial in [true, false] {
+            let outcomes = sweep(name, trial);
+            // Some faults have to have cost something.
+            assert!(outcomes.len() > 1, "{name}: {outcomes:?}");
+        }
     }
 }
 
@@ -1213,4 +1245,129 @@ fn a_cxl_1_1_host_costs_nothing_else_and_is_no_loss() {
         let found = lint(&own);
         assert_eq!(found.iter().any(|finding| finding.rule == Rule::Rcrb), !in_table);
     }
+}
+
+/// A machine, and what is in use of it: the kinds of memory by ascending address, what the policy's notes
+/// number, and how many losses are told.
+fn parts(text: &str) -> (Vec<(Partition, BTreeSet<usize>)>, Vec<Note>, Extent) {
+    let scenario = Scenario::parse(text, "test").unwrap_or_else(|e| panic!("{text}: {e}"));
+    let Run { machine, done, .. } = run(&scenario, Fault::None, text);
+    let refusal = done.refusal.as_ref().map(ToString::to_string);
+    assert_eq!(refusal, None, "{text}");
+    let regions = done.room.committed.regions.iter().map(|region| region.partition);
+    let parts = regions.zip(served(&machine, &done, text)).collect();
+    (parts, done.room.plan.notes.iter().copied().collect(), done.extent)
+}
+
+fn refused(notes: &[Note]) -> Vec<(Partition, u16)> {
+    let refused = notes.iter().filter_map(|note| match note {
+        Note::Unused { partition, why: Why::Refused { code }, .. } => Some((*partition, *code)),
+        _ => None,
+    });
+    refused.collect()
+}
+
+/// One decoder too few, or host addresses against the order of device addresses: one kind of a device's memory
+/// has no place, and the other one is in use.
+#[test]
+fn what_one_kind_of_memory_lacks_does_not_cost_the_other() {
+    use Partition::{Persistent, Volatile};
+    let device = r#"
+        bridge = [{ uid = 16, DECODERS }]
+        port = [{ below = "hb0" }, { below = "hb0" }]
+        device = [{ below = "port0", volatile = "512MiB", persistent = "256MiB", OWN }]
+    "#;
+    let one = r#"window = [{ targets = ["hb0"], size = "2GiB" }]"#;
+    let contrary = r#"
+        window = [
+            { targets = ["hb0"], size = "1GiB", restrictions = ["host-only", "persistent"] },
+            { targets = ["hb0"], size = "1GiB", restrictions = ["host-only", "volatile"] },
+        ]
+    "#;
+    let asked = r#"
+        region = [
+            { device = "mem0", size = "256MiB" },
+            { device = "mem0", size = "256MiB", partition = "volatile" },
+            { device = "mem0", partition = "persistent" },
+        ]
+    "#;
+    let exhausted = Code::PLAN_DECODERS_EXHAUSTED.number();
+    let order = Code::PLAN_DPA_ORDER.number();
+    let of_bridge = |count: u8| format!("decoders = {count}");
+    for (bridge, own, windows, region, in_use, lost) in [
+        (of_bridge(1), "decoders = 4", one, "", &[Volatile][..], (Persistent, exhausted)),
+        (of_bridge(4), "decoders = 1", one, "", &[Volatile], (Persistent, exhausted)),
+        (of_bridge(2), "decoders = 4", one, asked, &[Volatile, Volatile], (Persistent, exhausted)),
+        (of_bridge(4), "decoders = 4", contrary, "", &[Persistent], (Volatile, order)),
+    ] {
+        for trial in [true, false] {
+            let device = device.replace("DECODERS", &bridge).replace("OWN", own);
+            let text = format!("policy.trial = {trial}\n{device}{windows}{region}");
+            let (parts, notes, extent) = parts(&text);
+            let kinds: Vec<_> = parts.iter().map(|(kind, _)| *kind).collect();
+            assert_eq!(kinds, in_use, "{text}: {notes:?}");
+            assert_eq!(refused(&notes), [lost], "{text}");
+            assert_eq!(extent, Extent::Less { lost: 1 }, "{text}");
+        }
+    }
+}
+
+/// A set that no window leads to is said to have no place, once; its members go on as those of a set that lost
+/// one, and none of them is at fault.
+#[test]
+fn a_set_without_a_place_costs_none_of_its_members() {
+    use Partition::{Persistent, Volatile};
+    const SETS: u16 = 0x038D;
+    let machine = r#"
+        bridge = [{ uid = 16 }, { uid = 32 }]
+        port = [{ below = "hb0" }, { below = "hb1" }]
+        device = [
+            { below = "port0", volatile = "256MiB", persistent = "256MiB" },
+            { below = "port1", volatile = "256MiB" },
+        ]
+        window = [{ targets = ["hb0"], size = "1GiB" }, { targets = ["hb1"], size = "1GiB" }]
+    "#;
+    let set = r#"{ devices = ["mem0", "mem1"] }"#;
+    let kind = r#"{ device = "mem0", partition = "persistent" }"#;
+    for (broken_sets, regions, expected) in [
+        ("narrower", set.to_owned(), &[(Volatile, 0), (Persistent, 0), (Volatile, 1)][..]),
+        ("flat", set.to_owned(), &[(Volatile, 0), (Persistent, 0), (Volatile, 1)]),
+        ("unused", set.to_owned(), &[]),
+        ("narrower", format!("{set}, {kind}"), &[(Persistent, 0), (Volatile, 1)]),
+        ("unused", format!("{set}, {kind}"), &[(Persistent, 0)]),
+    ] {
+        let policy = format!("policy.broken_sets = \"{broken_sets}\"\n");
+        let text = format!("{policy}{machine}region = [{regions}]\n");
+        let (parts, notes, extent) = parts(&text);
+        let parts: Vec<_> =
+            parts.iter().map(|(kind, set)| (*kind, *set.first().unwrap())).collect();
+        assert_eq!(parts, expected, "{text}: {notes:?}");
+        assert_eq!(notes.iter().filter(|note| note.code() == SETS).count(), 1, "{text}: {notes:?}");
+        assert_eq!(extent, Extent::Less { lost: 1 }, "{text}");
+        let unasked = |note: &&Note| {
+            matches!(note, Note::Unused { why: Why::NotAsked, partition: Volatile, .. })
+        };
+        assert_eq!(notes.iter().find(unasked), None, "{text}");
+    }
+}
+
+/// What the owner leaves out is no loss; what that leaves of its set is told with the reason.
+#[test]
+fn what_a_left_out_member_leaves_unused_is_told() {
+    let text = r#"
+        policy.broken_sets = "unused"
+        leave_out = ["mem1"]
+        bridge = [{ uid = 16 }]
+        port = [{ below = "hb0" }, { below = "hb0" }]
+        device = [{ below = "port0", volatile = "256MiB" }, { below = "port1", volatile = "256MiB" }]
+        window = [{ targets = ["hb0"], size = "1GiB" }]
+        region = [{ devices = ["mem0", "mem1"] }]
+    "#;
+    let (parts, notes, _) = parts(text);
+    assert_eq!(parts, []);
+    let whys = notes.iter().filter_map(|note| match note {
+        Note::Unused { why, .. } => Some(*why),
+        _ => None,
+    });
+    assert_eq!(whys.collect::<Vec<_>>(), [Why::Failed], "{notes:?}");
 }

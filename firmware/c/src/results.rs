@@ -457,6 +457,7 @@ fn of_note(note: &Note, tree: Tree<'_>) -> cxl_error {
         Note::WindowTooSmall { window, size, .. } => (Place::window(window), size),
         Note::Reserved { at, span, .. } => (at.into(), span.size()),
         Note::NoSuchPort { at } | Note::NoEmptyPort { at } => (at.into(), 0),
+        Note::SetWithoutPlace { at, members, .. } => (at.into(), members.into()),
         Note::NotKept { span, .. } => (Place::range(span), span.size()),
         _ => (Place::NOWHERE, 0),
     };

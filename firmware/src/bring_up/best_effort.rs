@@ -3,7 +3,8 @@
 //! 1. Discover; what makes no sense is remarked and left alone.
 //! 2. Plan, ask each decoder whether it takes its lock, commit without, verify, probe. Whatever fails has a culprit, which gets a
 //!    [`Node::fault`]; all that was written is undone, and the round begins again without it.
-//! 3. Lock what a whole round was content with (`commit::lock`), and look at it once more.
+//! 3. Lock what a whole round was content with (`commit::lock`), and look at it once more. Without a trial
+//!    a round ends where all is programmed, and memory is asked behind the locks.
 //! 4. What a lock cost that failed in another member of its set has another chance, beside what is in use.
 //!
 //! **Invariant**: each round takes a node out, or some decoders of one. What the plan had no room for is asked
@@ -16,17 +17,17 @@ use core::iter::successors;
 
 use super::{Extent, Scope, WorkspaceMut, check};
 use crate::commit::lock::lock_all;
-use crate::commit::{commit_all, undo};
+use crate::commit::{How, commit_all, undo};
 use crate::committed::{self, CommittedDecoder, CommittedMut, Fate, Probed};
 use crate::decoder_registers::DecoderRegisters;
 use crate::discover::discover_as;
 use crate::error::{Code, Error, Phase, Place};
 use crate::mmio::{Clock, Mmio};
 use crate::outcome::of_remark;
-use crate::plan::{NodeUse, Note, PlanRef, Region, Why, plan, plan_again};
+use crate::plan::{NodeUse, Note, PlanRef, Region, Why, plan_again, plan_beside};
 use crate::platform::{Platform, claims};
 use crate::policy::{LeaveOut, PathPolicy, Policy};
-use crate::probe::probe;
+use crate::probe::{probe, probe_only};
 use crate::topology::{Node, NodeId, Partition, Path, TopologyMut, Tree};
 use crate::verify::{verify, verify_plan};
 use cxl_regs::{Decoder, Hpa, Route};
@@ -35,8 +36,12 @@ use cxl_regs::{Decoder, Hpa, Route};
 enum Round {
     /// Committed, not locked.
     Tried,
-    /// As the policy wants it: an earlier run's work.
+    /// Programmed, not committed: without a trial, what commits it locks it.
+    Programmed,
+    /// As the policy wants it.
     Final,
+    /// What is committed is an earlier run's, or somebody's, and this speaks against it.
+    Found(Error),
 }
 
 #[inline(never)]
@@ -174,48 +179,81 @@ fn pass(
     let rounds: usize = decoders.map(|hdm| usize::from(hdm.decoders) + 1).sum();
     // Before each of them every node may have met a plan that had no room for it.
     let rounds = rounds.saturating_mul(work.topology.nodes.len() + 1);
-    let locks = policy.path == PathPolicy::LockAll && !policy.no_trial;
-    let trial = match locks {
+    let trial = match policy.path == PathPolicy::LockAll && !policy.no_trial {
         true => Policy { path: PathPolicy::Unlocked, config_lock: false, ..*policy },
         false => *policy,
     };
     let mut last = Ok(Round::Final);
     for _ in 0..=rounds {
-        let mut as_found = false;
-        last = round(hw, clock, platform, policy, &trial, scope, work, &mut as_found);
-        let Err(mut error) = last else { break };
-        if !scope.is_later() && (is_foreign(&error) || as_found) {
-            if take_over(hw, platform, policy, work, error) {
+        last = round(hw, clock, platform, policy, &trial, scope, work);
+        let error = match last {
+            Ok(Round::Found(error)) if take_over(hw, platform, policy, work, error) => {
                 return Ok(false);
             }
-            error = foreign(policy, work, error);
-        }
+            Ok(Round::Found(error)) => foreign(policy, work, error),
+            Ok(_) => break,
+            Err(error) => error,
+        };
         give_up(hw, platform, policy, scope, work, error)?;
     }
-    let locks = matches!((last?, locks), (Round::Tried, true));
-    if locks {
-        let WorkspaceMut { topology, plan, committed, .. } = &mut *work;
-        for region in plan.regions.iter_mut() {
-            let mut asked = committed.regions.iter().filter(|asked| asked.probed != Probed::No);
-            region.answered = asked.any(|asked| asked.span.base() == region.span.base());
-        }
-        let TopologyMut { nodes, remarks, .. } = topology;
-        lock_all(hw, clock, nodes, remarks, plan, policy, committed);
-        // All of it was taken back and made again, so all registers are looked at again. Memory that
-        // answered is not asked twice by a pass.
-        look(hw, platform, policy, work, scope, !scope.is_later());
-        let WorkspaceMut { plan, committed, .. } = work;
-        for region in committed.regions.iter_mut() {
-            let answered =
-                |asked: &Region| asked.span.base() == region.span.base() && asked.answered;
-            region.probed = match region.partition {
-                _ if !plan.regions.iter().any(answered) => Probed::No,
-                Partition::Volatile => Probed::Held,
-                Partition::Persistent => Probed::Read,
-            };
-        }
+    let programmed = match last? {
+        Round::Tried => false,
+        Round::Programmed => true,
+        Round::Final => return Ok(false),
+        Round::Found(error) => return Err(error),
+    };
+    let WorkspaceMut { topology, plan, committed, .. } = &mut *work;
+    for region in plan.regions.iter_mut() {
+        let mut asked = committed.regions.iter().filter(|asked| asked.probed != Probed::No);
+        region.answered = asked.any(|asked| asked.span.base() == region.span.base());
     }
-    Ok(locks)
+    lock_all(hw, clock, topology, plan, policy, committed, programmed);
+    // All of it was made, or taken back and made again, so all registers are looked at. Memory that
+    // answered is not asked twice by a pass.
+    look(hw, platform, policy, work, scope, !scope.is_later());
+    if programmed {
+        ask(hw, platform, policy, scope, work);
+        return Ok(true);
+    }
+    let WorkspaceMut { plan, committed, .. } = work;
+    for region in committed.regions.iter_mut() {
+        let answered = |asked: &Region| asked.span.base() == region.span.base() && asked.answered;
+        region.probed = match region.partition {
+            _ if !plan.regions.iter().any(answered) => Probed::No,
+            Partition::Volatile => Probed::Held,
+            Partition::Persistent => Probed::Read,
+        };
+    }
+    Ok(true)
+}
+
+/// Asks memory that nobody asked before it was locked: what does not answer is lost where it is.
+fn ask(
+    hw: &mut impl Mmio,
+    platform: &Platform<'_>,
+    policy: &Policy<'_>,
+    scope: Scope,
+    work: &mut WorkspaceMut<'_>,
+) {
+    for _ in 0..=work.topology.nodes.len() {
+        let WorkspaceMut { topology, plan, committed, probe: errors, .. } = &mut *work;
+        let (tree, only) = (Tree(&topology.nodes), scope.is_later().then_some(&*plan.regions));
+        let committed = committed.reborrow();
+        let asked = probe_only(hw, platform, tree, policy.probe, only, committed, errors);
+        let Err(error) = asked else { return };
+        if !lose_culprits(platform, policy, work, error) {
+            return;
+        }
+        drop_lost(work);
+        look(hw, platform, policy, work, scope, !scope.is_later());
+    }
+}
+
+/// Takes what is lost out of a plan that is locked.
+fn drop_lost(work: &mut WorkspaceMut<'_>) {
+    let (tree, locked) = (Tree(&work.topology.nodes), work.plan.decoders.len());
+    work.plan.mark_lost(tree);
+    work.plan.drop_lost(tree, locked);
 }
 
 /// The end of a run: what could not be taken back is in the list, and how much is in use.
@@ -278,9 +316,7 @@ fn look(
         if !lose_decoders(work, scope, error) && !lose_culprits(platform, policy, work, error) {
             return;
         }
-        let locked = work.plan.decoders.len();
-        work.plan.mark_lost(Tree(&work.topology.nodes));
-        work.plan.drop_lost(Tree(&work.topology.nodes), locked);
+        drop_lost(work);
     }
 }
 
@@ -478,6 +514,7 @@ fn extent(policy: &Policy<'_>, work: &WorkspaceMut<'_>) -> Result<Extent, Error>
         Note::Unused { device, why: Why::Refused { .. }, .. } => {
             !uses.get(usize::from(device.0)).is_some_and(NodeUse::withholds)
         }
+        Note::SetWithoutPlace { .. } => true,
         _ => false,
     });
     let less = uses.iter().filter(|used| used.withholds()).count() + before.count();
@@ -488,12 +525,7 @@ fn extent(policy: &Policy<'_>, work: &WorkspaceMut<'_>) -> Result<Extent, Error>
     })
 }
 
-/// One attempt at everything that may be used, without locks; nothing of it stays if it fails. `as_found`
-/// becomes true where an earlier run's work is what was looked at.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "those of a pass, and what a failure says beside its error"
-)]
+/// One attempt at everything that may be used, without locks; nothing of it stays if it fails.
 #[inline(never)]
 fn round(
     hw: &mut impl Mmio,
@@ -503,42 +535,65 @@ fn round(
     trial: &Policy<'_>,
     scope: Scope,
     work: &mut WorkspaceMut<'_>,
-    as_found: &mut bool,
 ) -> Result<Round, Error> {
+    work.findings.clear();
+    work.probe.clear();
+    work.committed.clear();
+    if scope.is_later() {
+        let WorkspaceMut { topology, committed, findings, .. } = &mut *work;
+        verify(hw, platform, Tree(&topology.nodes), policy, &mut *committed, &mut *findings);
+    }
+    // What is locked and leads nowhere has its addresses all the same: nothing else may be led there.
+    note_stranded(hw, work);
     let WorkspaceMut { topology, plan: wanted, committed, findings, probe: errors } = work;
-    findings.clear();
-    errors.clear();
     let tree = Tree(&topology.nodes);
     if scope.is_later() {
-        verify(hw, platform, tree, policy, &mut *committed, &mut *findings);
         plan_again(platform, tree, policy, committed.view(), wanted.reborrow())?;
     } else {
-        plan(platform, tree, policy, wanted.reborrow())?;
+        plan_beside(platform, tree, policy, committed.view(), wanted.reborrow())?;
     }
     let wanted = wanted.view();
-    let job = scope.job(tree, wanted, trial, trial.path != policy.path);
+    let how = match policy.path {
+        _ if trial.path != policy.path => How::Tried,
+        PathPolicy::LockAll => How::Programmed,
+        _ => How::Whole,
+    };
+    let job = scope.job(tree, wanted, trial, how);
     let (receipt, committed_as, round) = match commit_all(hw, clock, job, &mut *committed) {
-        Ok(receipt) => (receipt, trial, Round::Tried),
+        Ok(receipt) if how == How::Programmed && receipt.written() > 0 => {
+            receipt.keep();
+            return Ok(Round::Programmed);
+        }
+        Ok(receipt) if how == How::Tried => (receipt, trial, Round::Tried),
+        Ok(receipt) => (receipt, trial, Round::Final),
         // Somebody's: ours, of an earlier run, if it is as the policy wants it.
         Err(error) if is_foreign(&error) && !scope.is_later() => {
-            let job = scope.job(tree, wanted, policy, false);
-            let receipt = commit_all(hw, clock, job, &mut *committed)?;
-            *as_found = true;
-            (receipt, policy, Round::Final)
+            let job = scope.job(tree, wanted, policy, How::Whole);
+            match commit_all(hw, clock, job, &mut *committed) {
+                Ok(receipt) => (receipt, policy, Round::Found(error)),
+                Err(error) if is_foreign(&error) => return Ok(Round::Found(error)),
+                Err(error) => return Err(error),
+            }
         }
         Err(error) => return Err(error),
     };
     let seen = (&mut *committed, &mut *findings, &mut **errors);
     let probed = check(hw, platform, tree, wanted, committed_as, scope, seen);
     let failure = findings.list.iter().find(|finding| finding.is_failure()).copied();
-    match failure.map_or(probed, Err) {
-        Ok(()) => {
+    match (failure.map_or(probed, Err), round) {
+        (Ok(()), round) => {
             receipt.keep();
-            Ok(round)
+            Ok(match round {
+                Round::Found(_) => Round::Final,
+                round => round,
+            })
         }
-        Err(error) => {
+        (Err(error), round) => {
             undo(hw, tree, wanted, committed_as, &mut *committed, receipt);
-            Err(error)
+            match round {
+                Round::Found(_) => Ok(Round::Found(error)),
+                _ => Err(error),
+            }
         }
     }
 }

@@ -4,9 +4,10 @@
 //! committed again: of each component Commit is cleared from the highest decoder down, then written
 //! together with Lock On Commit from the lowest up (CXL r3.1 section 8.2.4.20.12). Writing the lock
 //! into a decoder that stays committed is undefined. Devices go first, then switches from the bottom
-//! up, then bridges: while anything below may still fail, what leads there can be made anew.
+//! up, then bridges: while anything below may still fail, what leads there can be made anew. Without a trial
+//! all is programmed and nothing committed before, and each device is switched on behind its last decoder.
 //!
-//! It takes two writes of Control and, on hardware that commits at once, two reads a decoder; a test
+//! After a trial it takes two writes of Control and, on hardware that commits at once, two reads a decoder; a test
 //! counts the writes.
 //!
 //! **Invariant**: what fails costs the regions that it is for. A component of which no decoder is locked
@@ -16,28 +17,31 @@
 use cxl_regs::hdm::{Control, DecoderImage};
 
 use super::planned_registers::Slot;
-use super::{COMMIT_TIMEOUT, Job, commit_one, take_back};
+use super::{COMMIT_TIMEOUT, How, Job, commit_one, take_back};
 use crate::committed::CommittedMut;
 use crate::decoder_registers::DecoderRegisters;
-use crate::device_registers::DeviceRegisters;
+use crate::device_registers::{DeviceImage, DeviceRegisters};
 use crate::error::{Code, Error, Failed, Fault};
 use crate::mmio::{Clock, Mmio};
 use crate::plan::{PlanMut, PlanRef, PlannedDecoder};
 use crate::policy::Policy;
-use crate::topology::{Node, NodeId, Remarks, Tree};
+use crate::topology::{Node, NodeId, Remarks, TopologyMut, Tree};
 use crate::wait::{TimedOut, poll};
 
-/// Locks every decoder of a plan that is committed without locks. What fails has a fault afterwards,
-/// or fewer decoders, and the plan has none of its regions.
+/// Locks every decoder of a plan that is committed without locks; or, without a trial, that is
+/// `programmed` and not committed yet. What fails has a fault afterwards, or fewer decoders, and the plan
+/// has none of its regions.
 pub(crate) fn lock_all(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
-    nodes: &mut [Node],
-    remarks: &mut Remarks,
+    topology: &mut TopologyMut<'_>,
     plan: &mut PlanMut<'_>,
     policy: &Policy<'_>,
     committed: &CommittedMut<'_>,
+    programmed: bool,
 ) {
+    let TopologyMut { nodes, remarks, .. } = topology;
+    let how = if programmed { How::Programmed } else { How::Tried };
     // Decoders of a component stand together, in the order in which components are committed: those
     // from here on are not locked yet.
     let mut open = 0;
@@ -48,8 +52,10 @@ pub(crate) fn lock_all(
         let view = plan.view();
         let own =
             view.decoders.iter().skip(open).take_while(|planned| planned.node == node).count();
-        let job = Job { tree: Tree(nodes), plan: view, policy, beside: false, trial: false };
-        if lock_one(hw, clock, job, node, anew, &mut fault).is_ok() {
+        let job = Job { tree: Tree(nodes), plan: view, policy, beside: false, how };
+        let before = committed.devices_before.iter().find(|device| device.node == node);
+        let before = before.filter(|_| programmed).map(|device| &device.image);
+        if lock_one(hw, clock, job, (node, before), anew, &mut fault).is_ok() {
             open += own;
             continue;
         }
@@ -68,7 +74,8 @@ pub(crate) fn lock_all(
         if let Some(registers) = DeviceRegisters::of(tree, node) {
             // What is no decoder's is all the device's.
             locked = if failed.is_some() { locked } else { 0 };
-            if locked > 0 && keep_lowest(hw, job, registers, locked, &mut fault).is_err() {
+            let device = (registers, before);
+            if locked > 0 && keep_lowest(hw, job, device, locked, &mut fault).is_err() {
                 (locked, error) = (0, fault.error());
             }
         }
@@ -119,7 +126,7 @@ fn loses_any(plan: PlanRef<'_>, open: usize, node: NodeId) -> bool {
 fn keep_lowest(
     hw: &mut impl Mmio,
     job: Job<'_>,
-    registers: DeviceRegisters,
+    (registers, before): (DeviceRegisters, Option<&DeviceImage>),
     locked: usize,
     fault: &mut Fault,
 ) -> Result<(), Failed> {
@@ -130,14 +137,14 @@ fn keep_lowest(
             take_back(hw, slot.registers, DecoderImage::default());
         }
     }
-    finish(hw, job, registers, locked, fault)
+    finish(hw, job, (registers, before), locked, fault)
 }
 
-/// Mirrors a device's first decoders into its ranges, and locks what is no decoder.
+/// Mirrors a device's first decoders into its ranges, and ends it.
 fn finish(
     hw: &mut impl Mmio,
     job: Job<'_>,
-    registers: DeviceRegisters,
+    (registers, before): (DeviceRegisters, Option<&DeviceImage>),
     decoders: usize,
     fault: &mut Fault,
 ) -> Result<(), Failed> {
@@ -150,6 +157,20 @@ fn finish(
         *image = own;
     }
     job.kept(node, registers.mirror(hw, &now, &images), fault)?;
+    end(hw, job, (registers, before), fault)
+}
+
+/// Switches a device on that was not, as it was `before`, and locks what is no decoder.
+fn end(
+    hw: &mut impl Mmio,
+    job: Job<'_>,
+    (registers, before): (DeviceRegisters, Option<&DeviceImage>),
+    fault: &mut Fault,
+) -> Result<(), Failed> {
+    let node = registers.node;
+    if let Some(before) = before {
+        job.kept(node, registers.enable(hw, before, job.policy), fault)?;
+    }
     match job.policy.config_lock {
         true => job.kept(node, registers.lock(hw), fault),
         false => Ok(()),
@@ -200,16 +221,16 @@ fn lose(
 }
 
 /// Locks the decoders of one component, which are committed without locks, or, if they are to be made
-/// anew, not committed.
+/// anew or only programmed, not committed.
 fn lock_one(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
     job: Job<'_>,
-    node: NodeId,
+    (node, before): (NodeId, Option<&DeviceImage>),
     anew: bool,
     fault: &mut Fault,
 ) -> Result<(), Failed> {
-    let Job { tree, plan, policy, .. } = job;
+    let Job { tree, plan, .. } = job;
     // A device of which nothing was taken back is as it was.
     let is_open = |hw: &mut _, fault: &mut Fault| {
         let first = plan.decoders_of(node).next();
@@ -221,7 +242,7 @@ fn lock_one(
         for planned in plan.decoders_of(node) {
             job.slot(planned, fault)?.program(hw, fault)?;
         }
-    } else {
+    } else if job.how != How::Programmed {
         let count = plan.decoders_of(node).count();
         for index in (0..count).rev() {
             if let Some(planned) = plan.decoders_of(node).nth(index) {
@@ -233,9 +254,9 @@ fn lock_one(
         commit_one(hw, clock, &job.slot(planned, fault)?, fault)?;
     }
     match DeviceRegisters::of(tree, node) {
-        Some(registers) if anew => finish(hw, job, registers, usize::MAX, fault),
-        Some(registers) if policy.config_lock => job.kept(node, registers.lock(hw), fault),
-        _ => Ok(()),
+        Some(registers) if anew => finish(hw, job, (registers, before), usize::MAX, fault),
+        Some(registers) => end(hw, job, (registers, before), fault),
+        None => Ok(()),
     }
 }
 

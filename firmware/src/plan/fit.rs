@@ -14,6 +14,7 @@ use heapless::Vec;
 
 use super::error::Unaligned;
 use super::input::PlanInput;
+use super::plural;
 use crate::admits;
 use crate::coherency;
 use crate::error::{Code, Error, Place};
@@ -172,7 +173,8 @@ impl fmt::Display for Unfit {
                 Size(size)
             ),
             Self::Interleaved { ways } => {
-                write!(f, "interleaves {ways} bridges, a flat one is needed")
+                let s = plural(ways.count());
+                write!(f, "interleaves {ways} bridge{s}, a flat one is needed")
             }
             Self::MediaNotAllowed { partition } => write!(f, "admits no {partition} memory"),
             Self::CoherencyNotAllowed { coherency } => write!(f, "admits no {coherency} memory"),
@@ -186,7 +188,8 @@ impl fmt::Display for Unfit {
                 Size(need)
             ),
             Self::NoSet { ways } => {
-                write!(f, "interleaves {ways} bridges, and the device got into no set")
+                let s = plural(ways.count());
+                write!(f, "interleaves {ways} bridge{s}, and the device got into no set")
             }
             Self::Full { need, free } => {
                 write!(f, "had {} left in one piece, {} are needed", Size(free), Size(need))

@@ -1,6 +1,9 @@
 //! What a plan is made from.
 
+use core::ptr;
+
 use super::node_use::NodeUse;
+use crate::error::Code;
 use crate::platform::Platform;
 use crate::policy::{BrokenSets, EarlierRange, OnFailure, Policy, SetRequest};
 use crate::topology::{NodeId, Partition, Path, Tree};
@@ -13,7 +16,12 @@ pub(super) struct PlanInput<'a> {
     pub(super) policy: &'a Policy<'a>,
     /// All devices by place, those that are lost too.
     pub(super) devices: &'a [NodeId],
+    /// Where the rest may go on: the sets that name their members and have no place.
+    pub(super) nowhere: &'a [SetNowhere],
 }
+
+/// A set that names its members and has no place: its number in the policy, and the refusal.
+pub(super) type SetNowhere = (u16, Code);
 
 impl<'a> PlanInput<'a> {
     /// The earlier range that led to a device.
@@ -27,13 +35,17 @@ impl<'a> PlanInput<'a> {
         self.policy.earlier.get(usize::from(number).checked_sub(1)?)
     }
 
-    /// Whether a set that names its members lost one.
+    /// Whether a set that names its members lost one, or has no place.
     pub(super) fn is_broken(&self, set: &SetRequest) -> bool {
         let Self { tree, policy, .. } = *self;
+        let is_it = |number: u16| {
+            policy.sets.get(usize::from(number)).is_some_and(|other| ptr::eq(other, set))
+        };
         policy.on_failure == OnFailure::BestEffort
-            && set.members.iter().any(|member| {
-                tree.device_at(member).is_none_or(|device| tree.fault(device).is_some())
-            })
+            && (self.nowhere.iter().any(|(number, _)| is_it(*number))
+                || set.members.iter().any(|member| {
+                    tree.device_at(member).is_none_or(|device| tree.fault(device).is_some())
+                }))
     }
 
     /// Whether a request for a device at a place is an error: there is none. With best effort it is a loss, which

@@ -25,10 +25,9 @@ pub struct NodeUse {
     /// Where a device's last decoder ends in DPA.
     pub(super) dpa_end: u64,
     /// Bytes of each partition that are in regions, or left out in front of one.
-    pub(super) volatile: u64,
-    pub(super) persistent: u64,
+    taken: [u64; 2],
     /// Where a device's memory goes, for each partition, if the policy gives widths.
-    pub(super) sharing: [Option<Sharing>; 2],
+    sharing: [Option<Sharing>; 2],
     /// The number, from 1, of the earlier range of each partition.
     earlier: [u16; 2],
     /// Of which partitions nothing is planned, and why.
@@ -47,8 +46,7 @@ impl Empty for NodeUse {
         hpa_base: Hpa(0),
         hpa_end: Hpa(0),
         dpa_end: 0,
-        volatile: 0,
-        persistent: 0,
+        taken: [0; 2],
         sharing: [None; 2],
         earlier: [0; 2],
         withheld: [None; 2],
@@ -63,21 +61,21 @@ pub(super) struct Sharing {
     pub(super) coherency: Coherency,
 }
 
+/// What is of one kind of memory, of two that are of both.
+fn of<T>([volatile, persistent]: [T; 2], partition: Partition) -> T {
+    match partition {
+        Partition::Volatile => volatile,
+        Partition::Persistent => persistent,
+    }
+}
+
 impl NodeUse {
     pub(super) fn sharing(&self, partition: Partition) -> Option<Sharing> {
-        let [volatile, persistent] = self.sharing;
-        match partition {
-            Partition::Volatile => volatile,
-            Partition::Persistent => persistent,
-        }
+        of(self.sharing, partition)
     }
 
     pub(super) fn sharing_mut(&mut self, partition: Partition) -> &mut Option<Sharing> {
-        let [volatile, persistent] = &mut self.sharing;
-        match partition {
-            Partition::Volatile => volatile,
-            Partition::Persistent => persistent,
-        }
+        of(self.sharing.each_mut(), partition)
     }
 
     /// Nothing is used; what is withheld stays so.
@@ -86,11 +84,7 @@ impl NodeUse {
     }
 
     pub(super) fn withheld(&self, partition: Partition) -> Option<Why> {
-        let [volatile, persistent] = self.withheld;
-        match partition {
-            Partition::Volatile => volatile,
-            Partition::Persistent => persistent,
-        }
+        of(self.withheld, partition)
     }
 
     /// Whether it has memory that goes on without some of the rest.
@@ -100,19 +94,11 @@ impl NodeUse {
 
     /// Whether it is what is left of a set that lost a member, or that member.
     pub(super) fn is_apart(&self, partition: Partition) -> bool {
-        let [volatile, persistent] = self.apart;
-        match partition {
-            Partition::Volatile => volatile,
-            Partition::Persistent => persistent,
-        }
+        of(self.apart, partition)
     }
 
     pub(super) fn set_apart(&mut self, partition: Partition) {
-        let [volatile, persistent] = &mut self.apart;
-        match partition {
-            Partition::Volatile => *volatile = true,
-            Partition::Persistent => *persistent = true,
-        }
+        *of(self.apart.each_mut(), partition) = true;
     }
 
     pub(super) fn count_withheld(&self) -> usize {
@@ -120,11 +106,7 @@ impl NodeUse {
     }
 
     pub(super) fn withhold(&mut self, partition: Partition, why: Why) {
-        let [volatile, persistent] = &mut self.withheld;
-        match partition {
-            Partition::Volatile => *volatile = Some(why),
-            Partition::Persistent => *persistent = Some(why),
-        }
+        *of(self.withheld.each_mut(), partition) = Some(why);
     }
 
     pub(super) fn withhold_nothing(&mut self) {
@@ -132,33 +114,19 @@ impl NodeUse {
     }
 
     pub(super) fn earlier(&self, partition: Partition) -> u16 {
-        let [volatile, persistent] = self.earlier;
-        match partition {
-            Partition::Volatile => volatile,
-            Partition::Persistent => persistent,
-        }
+        of(self.earlier, partition)
     }
 
     pub(super) fn earlier_mut(&mut self, partition: Partition) -> &mut u16 {
-        let [volatile, persistent] = &mut self.earlier;
-        match partition {
-            Partition::Volatile => volatile,
-            Partition::Persistent => persistent,
-        }
+        of(self.earlier.each_mut(), partition)
     }
 
     pub(super) fn taken(&self, partition: Partition) -> u64 {
-        match partition {
-            Partition::Volatile => self.volatile,
-            Partition::Persistent => self.persistent,
-        }
+        of(self.taken, partition)
     }
 
     pub(super) fn take(&mut self, partition: Partition, size: u64) {
-        let taken = match partition {
-            Partition::Volatile => &mut self.volatile,
-            Partition::Persistent => &mut self.persistent,
-        };
+        let taken = of(self.taken.each_mut(), partition);
         *taken = taken.saturating_add(size);
     }
 }

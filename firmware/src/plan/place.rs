@@ -10,7 +10,7 @@ use heapless::Vec;
 
 use super::error::{Count, Unaligned};
 use super::fit::{self, Ask, By, Earlier, FittingWindow, Refusals, Refused, Stage, Unfit};
-use super::input::PlanInput;
+use super::input::{PlanInput, SetNowhere};
 use super::node_use::{NodeUse, used_mut};
 use super::{Reason, Region, Why};
 use crate::coherency;
@@ -39,6 +39,8 @@ pub(super) struct Layout<'a> {
     /// By ascending address.
     pub(super) regions: List<'a, Placed>,
     pub(super) refusals: &'a mut Refusals,
+    /// Where the rest may go on without it.
+    pub(super) nowhere: Option<SetNowhere>,
 }
 
 /// What has to find a place.
@@ -102,7 +104,7 @@ pub(super) fn place(
         (None, None) => return Ok(()),
     };
     let PlanInput { platform, policy, .. } = *given;
-    let Layout { regions, refusals } = layout;
+    let Layout { regions, refusals, .. } = layout;
     let ask = Ask { above: above(given.tree, want.members.iter().copied(), used), ..want.ask() };
     let judge = |window: &Window| {
         let earlier = |span| earlier(&want.members, span, regions);

@@ -50,7 +50,7 @@ impl<'a> PlanRef<'a> {
     ) -> Option<Replay<'a>> {
         let region = self.regions.get(region)?;
         let device = self.members(region).first()?.device;
-        let given = PlanInput { platform, tree, policy, devices: &[] };
+        let given = PlanInput { platform, tree, policy, devices: &[], nowhere: &[] };
         let partition = region.partition;
         let decision = if region.by == By::Width {
             Decision::Width(Choice::of(&given, device, partition).ok()?)

@@ -100,7 +100,7 @@ fn room(
     let (window, offset, set, members) = (None, None, false, 1);
     let above = place::above(tree, [port], used);
     let ask = Ask { uid: at.uid(), partition, window, offset, size, set, members, above };
-    let Layout { regions, refusals } = layout;
+    let Layout { regions, refusals, .. } = layout;
     let mut closest = None;
     for window in fit::ascending(platform.windows) {
         let taken = |span| place::earlier(&[], span, regions);

@@ -255,14 +255,21 @@ pub(super) fn named(
                 next = Some(set);
             }
         }
-        let Some((_, set)) = next else { return Ok(()) };
+        let Some((number, set)) = next else { return Ok(()) };
         last = next;
         let mut members = set.members.iter().filter_map(|path| given.tree.device_at(path));
         // What is in use already is not made again.
         let made = members.all(|id| beside::is_in_use(given.tree, id, used));
-        if !given.is_broken(set) && !made {
-            place_named(given, set, used, layout)?;
+        if given.is_broken(set) || made {
+            continue;
         }
+        place_named(given, set, used, layout).inspect_err(|error| {
+            let best_effort =
+                cfg!(feature = "degrade") && given.policy.on_failure == OnFailure::BestEffort;
+            if best_effort && error.code != Code::PLAN_CAPACITY {
+                layout.nowhere = Some((number as u16, error.code));
+            }
+        })?;
     }
 }
 

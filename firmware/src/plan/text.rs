@@ -7,7 +7,7 @@ use core::fmt;
 use cxl_regs::access::Component;
 use cxl_regs::{Interleave, Route, Size, Ways};
 
-use super::{Note, PlanRef, Purpose, Reason, Why};
+use super::{Note, PlanRef, Purpose, Reason, Why, plural};
 use crate::error::Code;
 use crate::topology::{NodeKind, Tree};
 
@@ -64,7 +64,7 @@ impl fmt::Display for Reason {
             Self::Named => f.write_str("ways and granularity by policy"),
             Self::Widest { refused: None } => f.write_str("as wide as a set can be"),
             Self::Widest { refused: Some((ways, error)) } => {
-                write!(f, "as wide as possible; not {ways} ways: {error}")
+                write!(f, "as wide as possible; not {ways} way{}: {error}", plural(ways.count()))
             }
         }
     }
@@ -204,6 +204,15 @@ impl fmt::Display for NoteText<'_> {
             Note::NoSuchDevice { at } => {
                 write!(f, "{at}: the policy asks for memory of a device here; there is none")
             }
+            Note::SetWithoutPlace { at, members, code } => {
+                let name = Code::new(code).and_then(Code::name).unwrap_or("unknown");
+                write!(
+                    f,
+                    "{at}: the policy's set of {members} member{} with this device has no place \
+                     ({name}, {code:#06x})",
+                    plural(members.into())
+                )
+            }
             Note::NoSuchPort { at } => {
                 write!(f, "{at}: the policy keeps room for devices to come here; there is no port")
             }
@@ -217,9 +226,10 @@ impl fmt::Display for NoteText<'_> {
             ),
             Note::WindowTooSmall { window, size, ways } => write!(
                 f,
-                "window {window}: has {}, and no 256 MiB for each of {ways} ways: nothing can lie \
+                "window {window}: has {}, and no 256 MiB for each of {ways} way{}: nothing can lie \
                  in it, and no table has it",
-                Size(size)
+                Size(size),
+                plural(ways.count())
             ),
             Note::BackInvalidateWindow { device, window, coherency } => write!(
                 f,
@@ -244,8 +254,10 @@ impl fmt::Display for Why {
             ),
             Self::TooFewMembers { uid, need, have } => write!(
                 f,
-                "a further set needs {need} ports with such memory below bridge {uid}, {have} \
-                 have some left"
+                "a further set needs {need} port{} with such memory below bridge {uid}, {have} {} \
+                 some left",
+                plural(need.into()),
+                if have == 1 { "has" } else { "have" }
             ),
             Self::NoSet { code } => {
                 let name = Code::new(code).and_then(Code::name).unwrap_or("unknown");
