@@ -76,9 +76,12 @@ pub fn lost(out: &mut dyn Write, room: &Room) {
     }
 }
 
-/// Whether a note of the plan is about memory that was wanted and has no place.
+/// Whether a note of the plan is about memory, or a set, that was wanted and has no place.
 fn is_loss(note: &Note) -> bool {
-    matches!(note, Note::Unused { why: Why::Refused { .. } | Why::Failed, .. })
+    matches!(
+        note,
+        Note::Unused { why: Why::Refused { .. } | Why::Failed, .. } | Note::SetWithoutPlace { .. }
+    )
 }
 
 /// So many of something: `1 region`, `2 regions`.

@@ -169,7 +169,7 @@ fn end(
 ) -> Result<(), Failed> {
     let node = registers.node;
     if let Some(before) = before {
-        job.kept(node, registers.enable(hw, before, job.policy), fault)?;
+        job.kept(node, registers.enable(hw, before, job.policy.enable_cache), fault)?;
     }
     match job.policy.config_lock {
         true => job.kept(node, registers.lock(hw), fault),

@@ -248,7 +248,9 @@ impl Given<'_> {
     fn lost(&self) -> Vec<String> {
         let others = matches!(self.policy.path, PathPolicy::GuestPrograms | PathPolicy::Describe);
         let has_to_serve = self.policy.on_failure == OnFailure::BestEffort && !others;
-        let mut lost = Vec::new();
+        // What its members go on as is not what was asked for.
+        let sets = self.notes.iter().filter(|note| matches!(note, Note::SetWithoutPlace { .. }));
+        let mut lost: Vec<_> = sets.map(|note| words(self.scenario, self.tree, note)).collect();
         for (index, path) in self.devices() {
             let Some(device) = self.scenario.devices.get(index) else { continue };
             let wanted = Partition::ALL.map(|kind| self.is_wanted(&path, kind));

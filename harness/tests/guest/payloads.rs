@@ -41,6 +41,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         claim("judge_inside_and_judge_outside_agree_on_locks_that_hold", || judges(false)),
         claim("judge_inside_and_judge_outside_agree_on_locks_that_leak", || judges(true)),
         claim("the_same_memory_is_back_after_a_reset_of_every_bus", restored),
+        claim("what_is_stranded_is_not_counted_as_back", restored_beside_what_is_stranded),
         claim("what_is_plugged_in_is_brought_up_beside_what_is_in_use", added),
         claim("counter_counts_to_its_end", count),
         claim("pvh_entry_at_cpl_3_does_the_same", pvh_ring3),
@@ -381,6 +382,30 @@ fn restored() {
         assert_eq!(guest.machine.fabric(), direct.fabric(), "{name}");
         assert!(guest.console().contains("back after a reset"), "{}", guest.console());
     }
+}
+
+/// What a lost lock strands is not put back, and nobody counts it: mem0's persistent memory is what is left.
+fn restored_beside_what_is_stranded() {
+    let text = r#"
+policy = { on_failure = "best-effort" }
+bridge = [{ uid = 16 }, { uid = 32 }]
+port = [{ below = "hb0" }, { below = "hb1" }]
+device = [
+    { below = "port0", volatile = "512MiB", persistent = "512MiB" },
+    { below = "port1", volatile = "512MiB", persistent = "512MiB" },
+]
+window = [
+    { targets = ["hb0", "hb1"], size = "2GiB", restrictions = ["host-only", "volatile"] },
+    { targets = ["hb0"], size = "2GiB", restrictions = ["host-only", "persistent"] },
+    { targets = ["hb1"], size = "2GiB", restrictions = ["host-only", "persistent"] },
+]
+fault = [{ at = "hb1", kind = "lock-lost", decoder = 0, after = 1 }]
+"#;
+    let guest = payload(&Scenario::parse(text, "test").unwrap(), "restore");
+    let console = guest.console();
+    let said: Vec<_> = console.lines().filter(|line| line.contains("restore")).collect();
+    let [back] = said[..] else { panic!("{console}") };
+    assert!(back.ends_with("restore: 1 device back after a reset of their buses"), "{back}");
 }
 
 /// A device that comes while the guest counts, and room that was kept for it.
