@@ -27,6 +27,11 @@
 //!
 //! **Invariant**: whatever succeeds here would succeed in [`mod@crate::bring_up`], with the same result.
 
+#![allow(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a path is lent to errors: by value it would be copied first, and compiled once more"
+)]
+
 mod commit;
 mod discover;
 mod plan;
