@@ -355,7 +355,6 @@ impl<R: FnMut(u16) -> u32> Capabilities<R> {
 impl<R: FnMut(u16) -> u32> Iterator for Capabilities<R> {
     type Item = Result<Capability, ArrayError>;
 
-    #[inline(never)]
     fn next(&mut self) -> Option<Self::Item> {
         let last = u16::from(self.header.size());
         while self.next <= last {

@@ -182,7 +182,9 @@ pub(crate) struct Config<'c> {
     /// Of the bridge that the function is below.
     uid: u32,
     function: Sbdf,
-    base: u64,
+    /// Where its bus's functions are. Its own place is not kept beside: of three fields the compiler passes
+    /// a pointer to whoever reads, of two it would load both at each call.
+    bus_base: u64,
     /// Why something could not be made of what is there.
     pub(crate) fault: Fault,
     cache: Option<&'c mut Cache>,
@@ -190,19 +192,24 @@ pub(crate) struct Config<'c> {
 
 impl<'c> Config<'c> {
     pub(crate) fn new(cache: &'c mut Cache) -> Self {
-        Self { uid: 0, function: Sbdf::default(), base: 0, fault: Fault::NONE, cache: Some(cache) }
+        Self {
+            uid: 0,
+            function: Sbdf::default(),
+            bus_base: 0,
+            fault: Fault::NONE,
+            cache: Some(cache),
+        }
     }
 
     /// The open function's registers, each read again whenever it is asked for.
     pub(crate) fn uncached() -> Self {
-        Self { uid: 0, function: Sbdf::default(), base: 0, fault: Fault::NONE, cache: None }
+        Self { uid: 0, function: Sbdf::default(), bus_base: 0, fault: Fault::NONE, cache: None }
     }
 
     /// Turns to another function below a bridge, of which nothing is known yet. `bus_base` is its bus's.
     #[inline(never)]
     pub(crate) fn open(&mut self, uid: u32, bus_base: u64, function: Sbdf) {
-        (self.uid, self.function) = (uid, function);
-        self.base = bus_base.wrapping_add(within_bus(function));
+        (self.uid, self.bus_base, self.function) = (uid, bus_base, function);
         if let Some(cache) = &mut self.cache {
             cache.known = [0; DWORDS / 64];
         }
@@ -228,7 +235,8 @@ impl<'c> Config<'c> {
 
     /// The structure at an offset.
     pub(crate) fn block(&self, offset: u16) -> Block {
-        Block(self.base.wrapping_add(u64::from(offset)))
+        let within = within_bus(self.function).wrapping_add(u64::from(offset));
+        Block(self.bus_base.wrapping_add(within))
     }
 
     /// The dword at an offset, fetched if it is not known yet.
@@ -236,7 +244,7 @@ impl<'c> Config<'c> {
     #[inline(never)]
     pub(crate) fn dword(&mut self, hw: &mut impl Mmio, offset: u16) -> u32 {
         let index = usize::from(offset / 4);
-        let address = self.base.wrapping_add(u64::from(offset & !3));
+        let Block(address) = self.block(offset & !3);
         let Some(cache) = &mut self.cache else {
             return if index < DWORDS { hw.read(address) } else { u32::MAX };
         };
@@ -315,7 +323,8 @@ impl<'c> Config<'c> {
     /// Writes a dword. What the function made of it is not known afterwards.
     pub(crate) fn write_dword(&mut self, hw: &mut impl Mmio, offset: u16, value: u32) {
         self.forget(offset);
-        hw.write(self.base.wrapping_add(u64::from(offset & !3)), value);
+        let Block(address) = self.block(offset & !3);
+        hw.write(address, value);
     }
 
     /// Writes a register of the header that does not fill its dword.

@@ -27,6 +27,11 @@
 //!
 //! **Invariant**: whatever succeeds here would succeed in [`mod@crate::bring_up`], with the same result.
 
+#![allow(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a path is lent to errors: by value it would be copied first, and compiled once more"
+)]
+
 mod commit;
 mod discover;
 mod plan;
@@ -248,7 +253,7 @@ pub fn bring_up<'a>(
     policy: &Policy,
     work: impl Into<WorkspaceMut<'a>>,
 ) -> Result<(), Error> {
-    let mut fault = Fault::NONE;
+    let mut fault = Fault::none();
     let result = phases(hw, clock, platform, policy, &mut work.into(), &mut fault);
     fault.told(result)
 }
@@ -293,7 +298,7 @@ struct Planned<'a> {
     /// Of a bridge its own, of a device that of the port above it.
     number: u16,
     place: Place,
-    hdm: Hdm,
+    hdm: &'a Hdm,
 }
 
 impl<'a> View<'a> {
@@ -305,9 +310,9 @@ impl<'a> View<'a> {
         self.bridges.get(usize::from(port.bridge)).map_or(0, |bridge| bridge.uid)
     }
 
-    #[inline(never)]
-    fn path(self, port: &Port) -> Path {
-        Path::new(self.uid(port), &[port.number]).unwrap_or_default()
+    /// Where the device below a port is.
+    fn path(self, number: u16) -> Path {
+        self.at(Component::Device, number)
     }
 
     /// Whether the device below a port has a region.
@@ -362,14 +367,14 @@ impl<'a> View<'a> {
     /// What a component is, its number among its like, and its decoders, if it has any. Devices are counted
     /// first, each by the number of its port, then bridges.
     #[inline(never)]
-    fn component_with_decoders(self, component: usize) -> Option<(Component, u16, Hdm)> {
+    fn component_with_decoders(self, component: usize) -> Option<(Component, u16, &'a Hdm)> {
         match component.checked_sub(self.ports.len()) {
             None => {
-                let hdm = self.ports.get(component)?.device.as_ref()?.hdm?;
+                let hdm = self.ports.get(component)?.device.as_ref()?.hdm.as_ref()?;
                 Some((Component::Device, component as u16, hdm))
             }
             Some(bridge) => {
-                Some((Component::HostBridge, bridge as u16, self.bridges.get(bridge)?.hdm))
+                Some((Component::HostBridge, bridge as u16, &self.bridges.get(bridge)?.hdm))
             }
         }
     }
@@ -386,17 +391,26 @@ impl<'a> View<'a> {
         (0..self.components()).any(there)
     }
 
-    /// The place of any decoder of a component.
+    /// Where a component is.
     #[inline(never)]
-    fn place(self, component: Component, number: u16, index: u8) -> Place {
+    fn at(self, component: Component, number: u16) -> Path {
         let at = match component {
-            Component::Device => self.port(number).map(|port| self.path(port)),
+            Component::Device => {
+                let port = self.port(number);
+                port.and_then(|port| Path::new(self.uid(port), &[port.number]))
+            }
             _ => {
                 let bridge = self.bridges.get(usize::from(number));
                 bridge.and_then(|bridge| Path::new(bridge.uid, &[]))
             }
         };
-        Place { at: at.unwrap_or_default(), component, index }
+        at.unwrap_or_default()
+    }
+
+    /// The place of any decoder of a component.
+    #[inline(never)]
+    fn place(self, component: Component, number: u16, index: u8) -> Place {
+        Place { at: self.at(component, number), component, index }
     }
 }
 

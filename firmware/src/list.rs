@@ -106,7 +106,7 @@ impl<T> List<'_, T> {
             Memory::Slots { slots, len } => {
                 let Some(slot) = slots.get_mut(**len) else { return Err(item) };
                 *slot = item;
-                **len = len.saturating_add(1);
+                **len += 1;
                 Ok(())
             }
         }

@@ -59,7 +59,7 @@ facts! {
     [u8; 8]: 64, u64::from_le_bytes, |n| Some(n.to_le_bytes());
     Hpa: 64, |address| address.0, |n| Some(Self(n));
     Dpa: 64, |address| address.0, |n| Some(Self(n));
-    Ways: 8, count, |n| Self::from_count(u32::unpack(n)?);
+    Ways: 8, |ways| count(ways).into(), |n| Self::from_count(u32::unpack(n)?);
     Granularity: 16, |granularity| granularity.bytes(), Self::from_bytes;
     Interleave: 24,
         |set| set.ways.pack() | set.granularity.pack() << 8,
@@ -123,8 +123,8 @@ facts! {
 /// The number of ways. Errors are rare: one copy of this is enough.
 #[cold]
 #[inline(never)]
-fn count(ways: Ways) -> u64 {
-    ways.count().into()
+fn count(ways: Ways) -> u8 {
+    ways.count() as u8
 }
 
 /// Counted from 1.

@@ -20,6 +20,12 @@ impl Fault {
     /// Nothing has failed yet; never told.
     pub(crate) const NONE: Self = Self(Code::of(u16::MAX).error());
 
+    /// The same, copied at one place for all who need it alone.
+    #[inline(never)]
+    pub(crate) fn none() -> Self {
+        Self::NONE
+    }
+
     /// The beginning of an error: its number and place.
     pub(crate) fn at(&mut self, code: Code, place: impl Into<Place>) -> Telling<'_> {
         self.set(code, place.into())

@@ -36,6 +36,12 @@ pub trait Rule: Sized {
     fn words(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
 }
 
+/// A rule's number apart from its facts: of an enum with many, a table that is compiled once, and the rules
+/// of like facts share their code.
+trait RuleNumber {
+    fn number(&self) -> u8;
+}
+
 /// The number of a rule that has no row; `unpack` knows none of it.
 const NO_ROW: u8 = u8::MAX;
 
@@ -59,15 +65,29 @@ macro_rules! unpack {
 
 /// A row a rule: its number, its value, and which of its facts make the first and second number.
 macro_rules! rules {
-    ($rule:ident { $($number:literal [$($form:tt)*] ($($first:ident)*) ($($second:ident)*),)* }) => {
-        impl Rule for $rule {
-            fn pack(self) -> (u8, u64, u64) {
-                match self {
-                    $($($form)* => ($number, pack!($($first)*), pack!($($second)*)),)*
+    ($(#[$how:meta])* $rule:ident { $($number:literal [$($form:tt)*] ($($first:ident)*) ($($second:ident)*),)* }) => {
+        impl RuleNumber for $rule {
+            $(#[$how])*
+            #[allow(unused_variables, reason = "a rule's number does not depend on its facts")]
+            fn number(&self) -> u8 {
+                match *self {
+                    $($($form)* => $number,)*
                     // Of a `cxl-regs` that is newer than this crate.
                     #[allow(unreachable_patterns, reason = "some of the enums are of this crate")]
-                    _ => (NO_ROW, 0, 0),
+                    _ => NO_ROW,
                 }
+            }
+        }
+
+        impl Rule for $rule {
+            fn pack(self) -> (u8, u64, u64) {
+                let number = self.number();
+                let (first, second) = match self {
+                    $($($form)* => (pack!($($first)*), pack!($($second)*)),)*
+                    #[allow(unreachable_patterns, reason = "some of the enums are of this crate")]
+                    _ => (0, 0),
+                };
+                (number, first, second)
             }
 
             fn unpack(number: u8, first: u64, second: u64) -> Option<Self> {
@@ -129,6 +149,7 @@ rules! {
 }
 
 rules! {
+    #[inline(never)]
     Problem {
         1 [Self::RecordHeader { left }] () (left),
         2 [Self::TooMany { limit }] (limit) (),
@@ -240,6 +261,7 @@ rules! {
 }
 
 rules! {
+    #[inline(never)]
     DecodeError {
         1 [Self::BaseUnaligned { base }] () (base),
         2 [Self::SizeUnaligned { size }] () (size),

@@ -48,7 +48,10 @@ pub(super) fn slot(planned: &Planned<'_>, fault: &mut Fault) -> Result<Slot, Fai
 
 /// The registers of the device below a port, and what they held before, if it has a region.
 #[inline(never)]
-fn device(view: View<'_>, number: u16) -> Option<(DeviceRegisters, &DeviceImage, &Port)> {
+pub(super) fn device(
+    view: View<'_>,
+    number: u16,
+) -> Option<(DeviceRegisters, &DeviceImage, &Port)> {
     if !view.has_region(number) {
         return None;
     }
@@ -79,8 +82,8 @@ fn survey(
     }
     for number in 0..work.ports.len() as u16 {
         let view = work.view();
-        let Some((registers, _, port)) = device(view, number) else { continue };
-        let path = view.path(port);
+        let Some((registers, ..)) = device(view, number) else { continue };
+        let path = view.path(number);
         let image = registers.read(hw);
         if let Some(register) = image.silent() {
             return fault.at(Code::COMMIT_SILENT, &path).detail(register).into();
@@ -117,7 +120,7 @@ fn device_step(
     step: Step,
     fault: &mut Fault,
 ) -> Result<(), Failed> {
-    let Some((registers, before, port)) = &device(view, number) else { return Ok(()) };
+    let Some((registers, before, _)) = &device(view, number) else { return Ok(()) };
     let done = match step {
         Step::Quiesce => registers.quiesce(hw, before),
         Step::Mirror => {
@@ -134,7 +137,7 @@ fn device_step(
         Step::Lock => registers.lock(hw),
     };
     let Err((register, expected, found)) = done else { return Ok(()) };
-    let fault = fault.at(Code::COMMIT_DEVICE_NOT_KEPT, &view.path(port)).detail(register);
+    let fault = fault.at(Code::COMMIT_DEVICE_NOT_KEPT, &view.path(number)).detail(register);
     fault.expected(expected).found(found).into()
 }
 
@@ -203,7 +206,7 @@ pub(super) fn put_back(hw: &mut impl Mmio, view: View<'_>, written: usize) {
         let [device, bridge] = planned.region.before;
         let of_device = planned.place.component == Component::Device;
         let DecoderBefore(before) = if of_device { device } else { bridge };
-        let slot = &slot(planned, &mut { Fault::NONE });
+        let slot = &slot(planned, &mut { Fault::none() });
         if let (Ok(slot), false) = (slot, is_locked(hw, view, planned.region)) {
             take_back(hw, slot.registers, before);
         }

@@ -98,7 +98,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
             return Err(self.not_flat(NotFlat::Rcrb, at));
         }
         let Some(root) = bridge.root else { return Err(self.not_flat(NotFlat::RootBus, at)) };
-        let found = self.structures(bridge.registers.0, Some(Component::HostBridge), at)?;
+        let found = self.structures(Some(bridge.registers.0), Some(Component::HostBridge), at)?;
         let Some(hdm) = found.hdm else { return Err(self.not_flat(NotFlat::PassThrough, at)) };
         if self.is_visited(root) {
             return self.config.fault.at(Code::DISCOVER_BUS_LOOP, at).found(root).into();
@@ -111,7 +111,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         let base = self.bus_base(root, at)?;
         let mut functions = Functions::new(uid, base, root, None);
         while let Some(header) = functions.next(self.hw, &mut self.config) {
-            self.port(uid, number, first, root, header)?;
+            self.port(number, first, root, header)?;
         }
         if self.work.ports.len() == first {
             self.config.fault.at(Code::DISCOVER_NO_PORTS, at).found(root);
@@ -123,14 +123,18 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         Ok(())
     }
 
+    /// What a block of component registers has, if there is one.
     #[inline(never)]
     fn structures(
         &mut self,
-        block: u64,
+        block: Option<u64>,
         component: Option<Component>,
         at: Place,
     ) -> Result<Structures, Failed> {
-        structures(self.hw, block, component, at, &mut self.config.fault)
+        match block {
+            Some(block) => structures(self.hw, block, component, at, &mut self.config.fault),
+            None => Ok(Structures::default()),
+        }
     }
 
     #[inline(never)]
@@ -176,7 +180,6 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
     #[inline(never)]
     fn port(
         &mut self,
-        uid: u32,
         bridge: u16,
         first: usize,
         root: RootBus,
@@ -185,7 +188,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         let Ok(found) = &self.identify(header, None, None) else { return Err(Failed) };
         let Some(found) = found else { return Ok(()) };
         let function = self.config.function();
-        let at = Place::function(uid, function);
+        let at = self.config.place();
         let number = found.port_number(self.hw, &mut self.config)?;
         let status = link_status(self.hw, &mut self.config, found)?;
         let buses: BusNumbers = self.config.read(self.hw, 0);
@@ -206,10 +209,10 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         }
         let component = found.blocks(self.hw, &mut self.config)?.component;
         found.enable_memory(self.hw, &mut self.config);
-        let back_invalidate = match component {
-            Some(block) => self.structures(block.address, None, at)?.back_invalidate,
-            None => None,
+        let Ok(found) = &self.structures(component.map(|block| block.address), None, at) else {
+            return Err(Failed);
         };
+        let back_invalidate = found.back_invalidate;
         let ports = &mut self.work.ports;
         let mut at = first;
         while ports.get(at).is_some_and(|other| other.number <= number) {
@@ -271,7 +274,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         let Ok(found) = found else { return Err(Failed) };
         let Some(found) = found else { return Ok(()) };
         let function = self.config.function();
-        let at = Place::function(uid, function);
+        let at = self.config.place();
         let (Role::Device, Some(dvsec)) = (found.role, &found.device) else {
             return Err(self.not_flat(NotFlat::Switch, at));
         };
@@ -287,9 +290,9 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         self.check_forwarded(above, uid, component)?;
         self.check_forwarded(above, uid, registers)?;
         found.enable_memory(self.hw, &mut self.config);
-        let Structures { hdm, back_invalidate } = match component {
-            Some(block) => self.structures(block.address, Some(Component::Device), at)?,
-            None => Structures::default(),
+        let block = component.map(|block| block.address);
+        let Ok(structures) = &self.structures(block, Some(Component::Device), at) else {
+            return Err(Failed);
         };
         // Without the feature, what is here is not asked.
         let believed = cfg!(not(feature = "mailbox")) && self.policy.assume_volatile;
@@ -309,7 +312,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
             _ = self.config.fault.keep(remark);
             self.remark()?;
         }
-        if let Some(hdm) = hdm
+        if let Some(hdm) = &structures.hdm
             && self.work.view().has_decoders_at(hdm.block)
         {
             return self.config.refuse(Code::DISCOVER_SHARED_REGISTERS).found(hdm.block.0).into();
@@ -321,6 +324,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
             return self.config.fault.at(Code::PLAN_SHARED_PORT, &path).into();
         }
         let before = DeviceImage::EMPTY;
+        let Structures { hdm, back_invalidate } = *structures;
         port.device = Some(Below { function, device, hdm, back_invalidate, before });
         Ok(())
     }

@@ -28,43 +28,54 @@ pub(super) fn plan(
     check_devices(work.view(), fault)?;
     for number in 0..work.ports.len() as u16 {
         for partition in Partition::ALL {
-            let view = work.view();
-            let Some(port) = view.port(number) else { continue };
-            let Some(below) = &port.device else { continue };
-            let need = below.device.capacity(partition);
-            if need == 0 {
-                continue;
-            }
-            let path = view.path(port);
-            let Ok(spot) = &place(platform, &view, number, &path, port, below, partition, fault)
-            else {
-                return Err(Failed);
-            };
-            let region = Region {
-                port: number,
-                window: spot.window,
-                // Its window holds it, so it has an end.
-                span: Span::new(spot.at, need).unwrap_or(Span::<Hpa>::ORIGIN),
-                partition,
-                coherency: spot.coherency,
-                granularity: spot.granularity,
-                before: [DecoderBefore::EMPTY; 2],
-            };
-            let lower = |other: &&Region| other.span.base() < spot.at;
-            let at = work.regions.iter().filter(lower).count();
-            if work.regions.insert(at, region).is_err() {
-                return Err(not_planned(fault, NotPlanned::Regions, path.into()));
-            }
+            memory(platform, work, number, partition, fault)?;
         }
     }
     decoders(work.view(), fault)
+}
+
+/// Decides where one kind of memory of the device below a port goes, if it has any.
+#[inline(never)]
+fn memory(
+    platform: &Platform<'_>,
+    work: &mut WorkspaceMut<'_>,
+    number: u16,
+    partition: Partition,
+    fault: &mut Fault,
+) -> Result<(), Failed> {
+    let view = work.view();
+    let Some(port) = view.port(number) else { return Ok(()) };
+    let Some(below) = &port.device else { return Ok(()) };
+    let need = below.device.capacity(partition);
+    if need == 0 {
+        return Ok(());
+    }
+    let path = view.path(number);
+    let ask = &mut Ask { view, number, path, port, below, coherencies: [None; 2], partition, need };
+    let Ok(spot) = &place(platform, ask, fault) else { return Err(Failed) };
+    let region = Region {
+        port: number,
+        window: spot.window,
+        // Its window holds it, so it has an end.
+        span: Span::new(spot.at, need).unwrap_or(Span::<Hpa>::ORIGIN),
+        partition,
+        coherency: spot.coherency,
+        granularity: spot.granularity,
+        before: [DecoderBefore::EMPTY; 2],
+    };
+    let lower = |other: &&Region| other.span.base() < spot.at;
+    let at = work.regions.iter().filter(lower).count();
+    match work.regions.insert(at, region) {
+        Ok(()) => Ok(()),
+        Err(_) => Err(not_planned(fault, NotPlanned::Regions, path.into())),
+    }
 }
 
 /// The rules on windows that hold whichever of them is used, and whatever is found.
 #[inline(never)]
 pub(super) fn windows(platform: &Platform<'_>, fault: &mut Fault) -> Result<(), Failed> {
     // Of several faults the one of the lowest window, in whatever order they are listed.
-    let (mut lowest, mut found) = (None, Fault::NONE);
+    let (mut lowest, mut found) = (None, Fault::none());
     for window in platform.windows {
         if check_window(platform, window, &mut found).is_err()
             && lowest.is_none_or(|lowest| is_lower(window, lowest))
@@ -106,11 +117,11 @@ fn check_devices(view: View<'_>, fault: &mut Fault) -> Result<(), Failed> {
         }
         before = key;
     }
-    for port in view.ports {
+    for (number, port) in (0..).zip(view.ports) {
         let Some(below) = &port.device else { continue };
         let (volatile, persistent) = (below.device.volatile, below.device.persistent);
         if volatile.checked_add(persistent).is_none() {
-            let fault = fault.at(Code::PLAN_DEVICE_TOO_LARGE, &view.path(port));
+            let fault = fault.at(Code::PLAN_DEVICE_TOO_LARGE, &view.path(number));
             return fault.expected(volatile).found(persistent).into();
         }
     }
@@ -195,13 +206,15 @@ fn coherencies(
 
 /// What is to be placed.
 struct Ask<'a> {
-    view: &'a View<'a>,
+    view: View<'a>,
     number: u16,
-    path: &'a Path,
+    path: Path,
+    port: &'a Port,
+    below: &'a Below,
+    /// As they are preferred, once they are known.
     coherencies: [Option<Coherency>; 2],
     partition: Partition,
     need: u64,
-    address_bits: u8,
 }
 
 /// Where something goes: the base of its window, and its own.
@@ -214,32 +227,21 @@ struct Spot {
 }
 
 /// Finds the one window that fits, and the place in it.
-#[allow(clippy::too_many_arguments, reason = "each is one fact of a device that is placed")]
 #[inline(never)]
-fn place(
-    platform: &Platform<'_>,
-    view: &View<'_>,
-    number: u16,
-    path: &Path,
-    port: &Port,
-    below: &Below,
-    partition: Partition,
-    fault: &mut Fault,
-) -> Result<Spot, Failed> {
-    let need = below.device.capacity(partition);
+fn place(platform: &Platform<'_>, ask: &mut Ask<'_>, fault: &mut Fault) -> Result<Spot, Failed> {
+    let Ask { partition, need, .. } = *ask;
     if !need.is_multiple_of(DECODER_UNIT) {
-        let fault = fault.at(Code::PLAN_UNALIGNED, path).detail(OF_MEMORY);
+        let fault = fault.at(Code::PLAN_UNALIGNED, &ask.path).detail(OF_MEMORY);
         return fault.expected(DECODER_UNIT).found(need).into();
     }
-    let coherencies = coherencies(path, port, below, fault)?;
-    let address_bits = platform.address_bits;
-    let ask = Ask { view, number, path, coherencies, partition, need, address_bits };
+    ask.coherencies = coherencies(&ask.path, ask.port, ask.below, fault)?;
+    let (ask, path) = (&*ask, &ask.path);
     let mut best: Option<(Hpa, &Window, Hpa, Coherency)> = None;
     let mut second: Option<Hpa> = None;
     let mut fits = 0u16;
     // How far the window came that came furthest, and the lowest of these: it says why none fits.
     let mut closest: Option<(u8, &Window)> = None;
-    let mut found = Fault::NONE;
+    let mut found = Fault::none();
     for window in platform.windows {
         match ask.judge(platform, window, &mut found) {
             Ok((base, at, coherency)) => {
@@ -293,7 +295,7 @@ impl Ask<'_> {
         window: &Window,
         fault: &mut Fault,
     ) -> Result<(Hpa, Hpa, Coherency), u8> {
-        let Self { view, number, path, partition, need, .. } = *self;
+        let Self { view, number, ref path, partition, need, .. } = *self;
         // Each window has one, as was seen before.
         if *window.targets != [path.uid()] {
             return Err(0);
@@ -308,7 +310,7 @@ impl Ask<'_> {
             fault.expected(DECODER_UNIT).found(base);
             return Err(1);
         }
-        let bits = self.address_bits;
+        let bits = platform.address_bits;
         let span = Span::new(base, size).ok();
         let most = 1u64.checked_shl(bits.into()).unwrap_or(u64::MAX);
         let Some(span) = span.filter(|span| span.end().0 <= most) else {
@@ -341,10 +343,10 @@ impl Ask<'_> {
             other.port == number && other.partition < partition && other.span.overlaps(span)
         });
         let from = volatile.map_or(base, |volatile| volatile.span.end());
-        match first_gap(view, span, from, need) {
+        match first_gap(&view, span, from, need) {
             Ok(at) => Ok((base, at, coherency)),
             Err(free) => {
-                match (volatile, first_gap(view, span, base, need)) {
+                match (volatile, first_gap(&view, span, base, need)) {
                     (Some(volatile), Ok(lower)) => {
                         let fault = fault.at(Code::PLAN_DPA_ORDER, path);
                         fault.expected(volatile.span.base()).found(lower);
@@ -383,8 +385,7 @@ fn first_gap(view: &View<'_>, window: Span, from: Hpa, need: u64) -> Result<Hpa,
 #[inline(never)]
 fn decoders(view: View<'_>, fault: &mut Fault) -> Result<(), Failed> {
     for (at, region) in view.regions.iter().enumerate() {
-        let Some(port) = view.port(region.port) else { continue };
-        let path = view.path(port);
+        let path = view.path(region.port);
         let before = view.regions.get(..at).unwrap_or_default();
         if let (Partition::Volatile, Some(lower)) =
             (region.partition, before.iter().find(|other| other.port == region.port))

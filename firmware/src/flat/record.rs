@@ -3,6 +3,7 @@
 //!
 //! **Invariant**: nothing is told before the registers were read again and found as they were verified.
 
+use cxl_regs::access::Component;
 use cxl_regs::acpi::cedt::CedtWriteError;
 use cxl_regs::acpi::cedt::{Cfmws, Chbs, ChbsVersion};
 use cxl_regs::acpi::{CedtWriter, Identity};
@@ -17,7 +18,7 @@ use crate::error::{Code, Error, Failed, Fault, Place};
 use crate::handoff::{ComponentRecord, Counts, Subject, TableLocation, Writer};
 use crate::mmio::Mmio;
 use crate::outcome::{ComponentKind, ComponentOutcome, Outcome, of_remark};
-use crate::platform::{Platform, Window};
+use crate::platform::{Bridge, Platform, Window};
 use crate::tables::{no_room, range, refused, restrictions};
 use crate::topology::Path;
 
@@ -44,7 +45,7 @@ pub fn cedt<'a, 'b>(
     identity: Identity,
     buffer: &'b mut [u8],
 ) -> Result<&'b mut [u8], Error> {
-    let (work, mut fault) = (work.into(), Fault::NONE);
+    let (work, mut fault) = (work.into(), Fault::none());
     let table = ready(hw, platform, &work, &mut fault)
         .and_then(|()| table(platform, work.view(), identity, buffer, &mut fault));
     fault.told(table)
@@ -61,39 +62,61 @@ fn table<'b>(
     let mut writer =
         CedtWriter::new(buffer, identity).map_err(|error| fault.keep(no_room(error)))?;
     for bridge in by_uid(platform.bridges) {
-        match Chbs::new(bridge.uid, ChbsVersion::Chbcr, bridge.registers) {
-            Ok(chbs) => written(writer.chbs(&chbs), fault)?,
-            Err(error) => {
-                let at = Place::bridge(bridge.uid);
-                return fault.at(Code::TABLES_BRIDGE, at).rule(error).into();
-            }
-        }
+        structure(&mut writer, bridge, fault)?;
     }
     let mut last = None;
     while let Some((base, window)) = next_window(platform, last) {
         last = Some(base);
-        let at = Place::window(base);
-        // The platform is the one that was planned for, so each window is of one way.
-        let (Ways::One, Arithmetic::Modulo, [target]) =
-            (window.interleave.ways, window.arithmetic, &*window.targets)
-        else {
-            let what = NotPlanned::Interleaved as u8;
-            return fault.at(Code::PLAN_NOT_FLAT, at).detail(what).into();
-        };
-        let span = range(base, window.size).and_then(|span| {
-            Cfmws::check_range(span, Ways::One)?;
-            Ok(span)
-        });
-        let span = match span {
-            Ok(span) => span,
-            Err(error) => return fault.at(Code::TABLES_WINDOW, at).rule(error).into(),
-        };
-        let fixed = view.regions.iter().any(|region| region.window == base);
-        let (granularity, allowed) = (window.interleave.granularity, restrictions(window, fixed));
-        let added = writer.cfmws_of_one_way(span, *target, granularity, allowed, window.qtg);
-        written(added, fault)?;
+        fixed_window(&mut writer, view, base, window, fault)?;
     }
     written(writer.finish(), fault)
+}
+
+/// Adds a bridge.
+#[inline(never)]
+fn structure(
+    writer: &mut CedtWriter<'_>,
+    bridge: &Bridge,
+    fault: &mut Fault,
+) -> Result<(), Failed> {
+    match Chbs::new(bridge.uid, ChbsVersion::Chbcr, bridge.registers) {
+        Ok(chbs) => written(writer.chbs(&chbs), fault),
+        Err(error) => {
+            let at = Place::bridge(bridge.uid);
+            fault.at(Code::TABLES_BRIDGE, at).rule(error).into()
+        }
+    }
+}
+
+/// Adds a window.
+#[inline(never)]
+fn fixed_window(
+    writer: &mut CedtWriter<'_>,
+    view: View<'_>,
+    base: Hpa,
+    window: &Window,
+    fault: &mut Fault,
+) -> Result<(), Failed> {
+    let at = Place::window(base);
+    // The platform is the one that was planned for, so each window is of one way.
+    let (Ways::One, Arithmetic::Modulo, [target]) =
+        (window.interleave.ways, window.arithmetic, &*window.targets)
+    else {
+        let what = NotPlanned::Interleaved as u8;
+        return fault.at(Code::PLAN_NOT_FLAT, at).detail(what).into();
+    };
+    let span = range(base, window.size).and_then(|span| {
+        Cfmws::check_range(span, Ways::One)?;
+        Ok(span)
+    });
+    let span = match span {
+        Ok(span) => span,
+        Err(error) => return fault.at(Code::TABLES_WINDOW, at).rule(error).into(),
+    };
+    let fixed = view.regions.iter().any(|region| region.window == base);
+    let (granularity, allowed) = (window.interleave.granularity, restrictions(window, fixed));
+    let added = writer.cfmws_of_one_way(span, *target, granularity, allowed, window.qtg);
+    written(added, fault)
 }
 
 /// The window with the lowest base above another, of those that have a place.
@@ -123,7 +146,7 @@ pub fn hand_off<'a, 'b>(
     cedt: Option<TableLocation>,
     buffer: &'b mut [u8],
 ) -> Result<&'b mut [u8], Error> {
-    let mut fault = Fault::NONE;
+    let mut fault = Fault::none();
     let record = write(hw, platform, &work.into(), cedt, buffer, &mut fault);
     fault.told(record)
 }
@@ -154,6 +177,7 @@ fn write<'b>(
         components: components.into(),
         outcomes,
     };
+    let mut config = Config::uncached();
     let writer = &mut Writer::new(counts, buffer, fault);
     let Ok(record) = writer else { return Err(Failed) };
     for Region { window, span, coherency, partition, .. } in view.regions {
@@ -170,7 +194,6 @@ fn write<'b>(
     for number in 0..components {
         decoders(hw, view, number, record);
     }
-    let mut config = Config::uncached();
     for number in 0..components {
         let Some(found) = view.component(number) else { continue };
         let subject = view.subject(found);
@@ -207,12 +230,16 @@ fn decoders(hw: &mut impl Mmio, view: View<'_>, number: u16, record: &mut Writer
 #[inline(never)]
 fn outcome(view: View<'_>, number: u16, record: &mut Writer<'_>) {
     let Some(found) = view.component(number) else { return };
-    let in_use = match found.kind {
-        ComponentKind::HostBridge => view.has_region_behind(found.bridge),
-        _ => view.has_region(found.port),
+    let (at, in_use) = match found.kind {
+        ComponentKind::HostBridge => {
+            let at = view.at(Component::HostBridge, found.bridge);
+            (at, view.has_region_behind(found.bridge))
+        }
+        // A port has the place of what is behind it.
+        _ => (view.at(Component::Device, found.port), view.has_region(found.port)),
     };
     record.outcome(ComponentOutcome {
-        at: (&view.subject(found).at).into(),
+        at: (&at).into(),
         kind: Some(found.kind),
         outcome: if in_use { Outcome::InUse } else { Outcome::Unused },
     });
@@ -279,7 +306,8 @@ impl View<'_> {
             back_invalidate: None,
             sound: true,
         };
-        let port = self.port(port).filter(|_| kind != ComponentKind::HostBridge);
+        let number = port;
+        let port = self.port(number).filter(|_| kind != ComponentKind::HostBridge);
         match port {
             None => {
                 if let Some(bridge) = self.bridges.get(usize::from(bridge)) {
@@ -288,7 +316,7 @@ impl View<'_> {
                 }
             }
             Some(port) => {
-                subject.at = self.path(port);
+                subject.at = self.path(number);
                 match port.device.as_ref().filter(|_| kind == ComponentKind::Device) {
                     None => {
                         subject.function = Some(port.function);

@@ -5,9 +5,9 @@
 
 use cxl_regs::access::Component;
 use cxl_regs::hdm::Control;
-use cxl_regs::{Decoder, Hpa, Route, Span};
+use cxl_regs::{Decoder, Hpa, Route};
 
-use super::commit::slot;
+use super::commit::{self, slot};
 use super::{Bridge, Port, View};
 use crate::admits;
 use crate::committed;
@@ -54,28 +54,34 @@ pub(super) fn verify(
             }
         }
     }
-    for (number, port) in (0..).zip(view.ports) {
-        let Some(below) = &port.device else { continue };
-        let Some(registers) = below.registers() else { continue };
-        if !view.has_region(number) {
-            continue;
-        }
-        let now = registers.read(hw);
-        let wrong = if !now.global.decoder_enable() {
-            Some(Code::VERIFY_DECODERS_DISABLED)
-        } else if !now.control.mem_enable() {
-            Some(Code::VERIFY_MEMORY_DISABLED)
-        } else if config_lock && !now.lock.config_lock() {
-            Some(Code::VERIFY_CONFIG_UNLOCKED)
-        } else {
-            None
-        };
-        if let Some(code) = wrong {
-            return fault.at(code, &view.path(port)).into();
-        }
-        path(hw, platform, view, number, fault)?;
+    for number in 0..view.ports.len() as u16 {
+        device(hw, platform, config_lock, view, number, fault)?;
     }
     Ok(())
+}
+
+/// Whether the device below a port is switched on, if it has a region, and what its decoders lead to.
+#[inline(never)]
+fn device(
+    hw: &mut impl Mmio,
+    platform: &Platform<'_>,
+    config_lock: bool,
+    view: View<'_>,
+    number: u16,
+    fault: &mut Fault,
+) -> Result<(), Failed> {
+    let Some((registers, _, port)) = &commit::device(view, number) else { return Ok(()) };
+    let now = registers.read(hw);
+    let wrong = if !now.global.decoder_enable() {
+        Code::VERIFY_DECODERS_DISABLED
+    } else if !now.control.mem_enable() {
+        Code::VERIFY_MEMORY_DISABLED
+    } else if config_lock && !now.lock.config_lock() {
+        Code::VERIFY_CONFIG_UNLOCKED
+    } else {
+        return path(hw, platform, view, number, port, fault);
+    };
+    fault.at(wrong, &view.path(number)).into()
 }
 
 #[inline(never)]
@@ -112,16 +118,16 @@ fn path(
     platform: &Platform<'_>,
     view: View<'_>,
     number: u16,
+    port: &Port,
     fault: &mut Fault,
 ) -> Result<(), Failed> {
-    let Some(port) = view.port(number) else { return Ok(()) };
     let Some(below) = &port.device else { return Ok(()) };
-    let Some(hdm) = below.hdm else { return Ok(()) };
+    let Some(hdm) = &below.hdm else { return Ok(()) };
     let Some(bridge) = view.bridges.get(usize::from(port.bridge)) else { return Ok(()) };
     let (mut dpa, mut above) = (0u64, Hpa(0));
     for index in 0..hdm.decoders {
         let place = view.place(Component::Device, number, index);
-        let Ok(in_use) = &in_use(hw, &hdm, place, fault) else { return Err(Failed) };
+        let Ok(in_use) = &in_use(hw, hdm, place, fault) else { return Err(Failed) };
         let Some((control, decoder)) = in_use else { continue };
         let span = decoder.span;
         locked(place, *control, fault)?;
@@ -144,12 +150,14 @@ fn path(
         }
         // The window.
         let mut windows = platform.windows.iter();
-        let holds = |whole: Span| whole.contains_span(span);
-        let Some(window) = windows.find(|window| window.span().is_some_and(holds)) else {
+        let found = windows.find_map(|window| {
+            let whole = window.span().filter(|whole| whole.contains_span(span))?;
+            Some((window, whole.base()))
+        });
+        let Some((window, base)) = found else {
             let fault = fault.at(Code::VERIFY_OUTSIDE_WINDOWS, place).expected(span.base());
             return fault.found(span.size()).into();
         };
-        let base = window.base.unwrap_or_default();
         if *window.targets != [bridge.uid] {
             let fault = fault.at(Code::VERIFY_NOT_A_TARGET, place).expected(bridge.uid);
             return fault.found(base).into();

@@ -222,6 +222,17 @@ impl Problem {
     /// Byte offset in the record of the field that the problem is about.
     pub const fn field(self) -> usize {
         match self {
+            Self::DuplicateTarget { index, .. } => {
+                size_of::<CfmwsRecord>().saturating_add(index.saturating_mul(size_of::<U32>()))
+            }
+            _ => self.fixed_field() as usize,
+        }
+    }
+
+    /// The same of a field that has its place in each record of its kind: a table of bytes.
+    #[inline(never)]
+    const fn fixed_field(self) -> u8 {
+        let offset = match self {
             Self::RecordHeader { .. } | Self::TooMany { .. } => 0,
             Self::RecordLength { .. } | Self::PastEnd { .. } | Self::RecordTooShort { .. } => {
                 offset_of!(RecordHeader, length)
@@ -242,13 +253,12 @@ impl Problem {
                 offset_of!(CfmwsRecord, size)
             }
             Self::TargetCount { .. } => offset_of!(RecordHeader, length),
-            Self::DuplicateTarget { index, .. } => {
-                size_of::<CfmwsRecord>().saturating_add(index.saturating_mul(size_of::<U32>()))
-            }
+            Self::DuplicateTarget { .. } => size_of::<CfmwsRecord>(),
             Self::MapGranularity(_) | Self::DuplicateCxims { .. } => offset_of!(CximsRecord, hbig),
             Self::MapCount { .. } => offset_of!(CximsRecord, map_count),
             Self::RdpasProtocol { .. } => offset_of!(RdpasRecord, protocol),
-        }
+        };
+        offset as u8
     }
 }
 
