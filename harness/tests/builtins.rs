@@ -58,7 +58,7 @@ const RESULTS: [(&str, u16, u64, u64); 45] = [
     ("coherency", 0x030B, 165, 0),
     ("cxl-1-1", 0, 307, 24),
     ("lock-not-enforced", 0, 303, 24),
-    ("lock-lost", 0x0515, 316, 33),
+    ("lock-lost", 0x0515, 317, 33),
     ("commit-polls", 0, 306, 24),
     ("commit-never", 0x0410, 5273, 38),
     ("commit-error", 0x040F, 273, 38),
