@@ -1247,9 +1247,12 @@ fn a_cxl_1_1_host_costs_nothing_else_and_is_no_loss() {
     }
 }
 
+/// A region: its kind of memory, and the devices that have it.
+type Part = (Partition, BTreeSet<usize>);
+
 /// A machine, and what is in use of it: the kinds of memory by ascending address, what the policy's notes
 /// number, and how many losses are told.
-fn parts(text: &str) -> (Vec<(Partition, BTreeSet<usize>)>, Vec<Note>, Extent) {
+fn parts(text: &str) -> (Vec<Part>, Vec<Note>, Extent) {
     let scenario = Scenario::parse(text, "test").unwrap_or_else(|e| panic!("{text}: {e}"));
     let Run { machine, done, .. } = run(&scenario, Fault::None, text);
     let refusal = done.refusal.as_ref().map(ToString::to_string);
