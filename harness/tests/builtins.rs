@@ -60,10 +60,10 @@ const RESULTS: [(&str, u16, u64, u64); 45] = [
     ("lock-not-enforced", 0, 303, 24),
     ("lock-lost", 0x0515, 317, 33),
     ("commit-polls", 0, 306, 24),
-    ("commit-never", 0x0410, 5273, 38),
-    ("commit-error", 0x040F, 273, 38),
-    ("dropped-write", 0x040A, 253, 18),
-    ("stuck-bit", 0x040A, 253, 18),
+    ("commit-never", 0x0410, 5275, 38),
+    ("commit-error", 0x040F, 275, 38),
+    ("dropped-write", 0x040A, 254, 18),
+    ("stuck-bit", 0x040A, 254, 18),
     ("dead-device", 0x021B, 111, 0),
 ];
 

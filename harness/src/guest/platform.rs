@@ -417,7 +417,9 @@ mod tests {
         let names: Vec<_> = all.iter().map(|table| &table[..4]).collect();
         assert_eq!(names, [b"FACP", b"APIC", b"SRAT", b"MCFG", b"CEDT"]);
         let plain = Tables::new(&scenario, machine.map(), base);
-        assert_eq!(all[3], plain.table(&plain.mcfg));
+        // Each a base of bus 0, a segment, the first and the last bus (PCI Firmware 3.3, table 4-3).
+        let buses = |first, last| [0, 0, 0, 0xC0, 0, 0, 0, 0, 0, 0, first, last, 0, 0, 0, 0];
+        assert_eq!(all[3][44..], [buses(16, 17), buses(32, 33)].concat());
         assert_eq!(all[4], plain.table(&plain.cedt));
         // Memory affinity of the only window, behind the processor's and RAM's (ACPI 6.5 table 5.59):
         // domain 1, 1 GiB from 0x100000000 on, enabled and hot-pluggable.
