@@ -448,9 +448,12 @@ fn say(label: &str, style: Style, what: &str) {
         }
         None => what,
     };
+    // The terminal echoes Ctrl-C when it gets to it, which may be after the line was cleared.
+    let echo = if bar::is_terminal() && interrupted_by_now() { bar::CLEAR } else { "" };
+    let told = format!("{echo}{style}{label}{style:#}: {what}\n");
     bar::beside(|| {
         // There is nobody left to tell if standard error is gone too.
-        let _ = writeln!(anstream::stderr(), "{style}{label}{style:#}: {what}");
+        let _ = anstream::stderr().write_all(told.as_bytes());
     });
 }
 
@@ -463,6 +466,11 @@ struct Signals {
 }
 
 static SIGNALS: OnceLock<Signals> = OnceLock::new();
+
+/// Whether one of those signals came, and somebody looks at them.
+fn interrupted_by_now() -> bool {
+    SIGNALS.get().is_some_and(|signals| signals.any.load(Ordering::Relaxed))
+}
 
 /// Whether somebody looks at those signals.
 fn takes_signals() -> bool {

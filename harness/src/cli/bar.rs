@@ -25,6 +25,15 @@ fn line() -> MutexGuard<'static, Option<ProgressBar>> {
     LINE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What clears a line, and goes back to where it begins.
+pub(super) const CLEAR: &str = "\r\x1b[2K";
+
+/// Whether standard error is a terminal that can clear a line: a dumb one cannot.
+pub(super) fn is_terminal() -> bool {
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    !dumb && io::stderr().is_terminal()
+}
+
 /// Work under way; its line is gone when this is.
 #[must_use]
 pub(super) struct Bar(());
@@ -49,9 +58,7 @@ impl Bar {
     }
 
     fn shown(steps: Option<usize>, template: &str, limit: Duration, what: &str) -> Self {
-        // A dumb terminal cannot clear a line.
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        if dumb || !io::stderr().is_terminal() {
+        if !is_terminal() {
             return Self(());
         }
         let terminal = Box::new(Narrower::default());
@@ -201,7 +208,7 @@ impl TermLike for Narrower {
     }
 
     fn clear_line(&self) -> io::Result<()> {
-        self.put("\r\x1b[2K")
+        self.put(CLEAR)
     }
 
     fn flush(&self) -> io::Result<()> {
