@@ -571,7 +571,16 @@ pub fn dry(machine: &mut Machine) -> DirectRun {
     dry_as(machine, |wanted| wanted)
 }
 
-/// The same, where memory was somewhere before.
+/// What the policy plans for a machine that does as its model does. With best effort that is known only once
+/// all has been tried: what has no place, or fails, is planned around.
+pub fn planned(machine: &mut Machine) -> DirectRun {
+    match machine.scenario().policy.on_failure {
+        scenario::OnFailure::Strict => dry(machine),
+        scenario::OnFailure::BestEffort => direct(machine),
+    }
+}
+
+/// The same as [`dry`], where memory was somewhere before.
 pub fn dry_after(machine: &mut Machine, earlier: Vec<EarlierRange>) -> DirectRun {
     dry_as(machine, |wanted| wanted.after(earlier))
 }

@@ -222,6 +222,11 @@ fn as_planned() -> Boot {
 }
 
 fn persistent() -> Boot {
+    persistent_on(PERSISTENT)
+}
+
+/// The same facts of another machine.
+fn persistent_on(machine: &str) -> Boot {
     let mut text = String::new();
     let facts = &mut text;
     common(facts);
@@ -236,7 +241,7 @@ fn persistent() -> Boot {
     writeln!(facts, "{nd}>/sys/devices/ndbus0/region0\n{nd}/devtype=nd_pmem").unwrap();
     writeln!(facts, "{nd}/resource=0x170000000\n{nd}/size=536870912").unwrap();
     writeln!(facts, "{nd}/driver>/sys/bus/nd/drivers/nd_region").unwrap();
-    Boot::new(PERSISTENT, &text)
+    Boot::new(machine, &text)
 }
 
 #[test]
@@ -664,6 +669,31 @@ fn memory_of_hmem_has_its_line_of_the_log() {
     let verdict = boot.verdict();
     let gap = verdict.gaps.iter().find(|gap| gap.message.contains("not as a CXL region")).unwrap();
     assert!(gap.log.as_ref().unwrap().contains("did not claim resource"), "{gap}");
+}
+
+/// What has no place costs a best-effort machine itself: Linux is held against the rest, and the loss is no
+/// success. Without best effort nothing is expected of such a machine.
+#[test]
+fn what_best_effort_loses_is_a_gap() {
+    let machine = PERSISTENT
+        .replace(
+            "below = \"hb0\" }]",
+            "below = \"hb0\" }, { name = \"rp1\", below = \"hb0\", number = 1 }]",
+        )
+        .replace(
+            "\"512MiB\" }]",
+            "\"512MiB\" }, { name = \"mem1\", below = \"rp1\", persistent = \"4GiB\" }]",
+        );
+    let parse = |machine: &str| Scenario::parse(machine, "machine").unwrap();
+    assert!(Planned::of(&parse(&machine)).is_err());
+    let machine = format!("policy = {{ on_failure = \"best-effort\" }}\n{machine}");
+    let boot = persistent_on(&machine);
+    let verdict = boot.verdict();
+    assert_eq!((verdict.planned, verdict.as_planned), (1, 1));
+    let gaps: Vec<_> = verdict.gaps.iter().map(|gap| gap.message.as_str()).collect();
+    let words = "lost: bridge 16 port 1: window 0x170000000 has 1 GiB, 4 GiB are needed";
+    assert_eq!(gaps, [words]);
+    assert_eq!(verdict.result, report::Verdict::Failed);
 }
 
 /// A policy that plans nothing leaves nothing to find, which is no success.

@@ -11,15 +11,18 @@ use cxl_firmware::topology::{NodeId, Partition, Path, Tree};
 use cxl_regs::{Component, Decoder, Dpa, Interleave, Route, Size, Span};
 
 use crate::console::Collected;
+use crate::report::Report;
 use crate::run::{self, Refusal};
 use cxl_model::machine::Machine;
-use cxl_model::scenario::{self, PathPolicy, Scenario};
+use cxl_model::scenario::{self, OnFailure, PathPolicy, Scenario};
 
 /// What is planned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Planned {
     /// By ascending address.
     pub regions: Vec<Region>,
+    /// What has none although nobody left it out, in sentences: best effort goes on without.
+    pub lost: Vec<String>,
 }
 
 /// A planned region.
@@ -53,10 +56,15 @@ pub struct Member {
 impl Planned {
     /// The library's plan for this scenario, whose windows have the places that QEMU gave them.
     pub fn of(scenario: &Scenario) -> Result<Self, Refusal> {
-        let done = run::dry(&mut Machine::new(scenario));
+        let mut machine = Machine::new(scenario);
+        let done = run::planned(&mut machine);
         if let Some(refusal) = done.refusal {
             return Err(refusal);
         }
+        let lost = match scenario.policy.on_failure {
+            OnFailure::Strict => Vec::new(),
+            OnFailure::BestEffort => Report::of_direct(&machine, &done).facts.failures(),
+        };
         let (plan, tree) = (&done.room.plan, done.room.topology.tree());
         let regions = (0..).zip(&plan.regions).map(|(index, region)| {
             let decoders = plan.decoders.iter().filter_map(|planned| match planned.purpose {
@@ -81,7 +89,7 @@ impl Planned {
                 decoders,
             }
         });
-        Ok(Self { regions: regions.collect() })
+        Ok(Self { regions: regions.collect(), lost })
     }
 
     /// What the image's record has otherwise than the plan: the region that it is about, and what.

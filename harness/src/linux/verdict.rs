@@ -321,6 +321,9 @@ impl<'a> Judge<'a> {
     /// The image committed what is planned, and Linux has the table that it made.
     fn the_image(&mut self) {
         let &Evidence { scenario, planned, said, facts, .. } = self.evidence;
+        for lost in &planned.lost {
+            self.gap(lost.clone(), None);
+        }
         for (region, message) in planned.against(said, scenario) {
             match region.and_then(|index| planned.regions.get(index)) {
                 Some(region) => self.gap_in(region, message, None),

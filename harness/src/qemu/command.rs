@@ -569,7 +569,8 @@ fn restrictions(
     for window in &mut theirs.windows {
         window.restrictions = admits;
     }
-    let [here, there] = [scenario, &theirs].map(|scenario| run::dry(&mut Machine::new(scenario)));
+    let [here, there] =
+        [scenario, &theirs].map(|scenario| run::planned(&mut Machine::new(scenario)));
     if let Some(otherwise) = difference(scenario, &here, &there) {
         let windows: Vec<_> = others().map(|window| window.name.as_str()).collect();
         no(&windows.join(", "), Why::Restrictions { admits, otherwise });

@@ -656,7 +656,7 @@ fn refusal(said: &[u8], scenario: &Scenario) -> Option<Refusal> {
     let (phase, message) = words.split_once(": ").unwrap_or(("firmware", words));
     let said = Refusal { phase: phase.to_owned(), code: 0, message: message.to_owned() };
     let said = said.said_of(scenario);
-    let ours = run::dry(&mut Machine::new(scenario)).refusal;
+    let ours = run::planned(&mut Machine::new(scenario)).refusal;
     let ours = ours.as_ref().map(Refusal::from).filter(|ours| ours.message == said.message);
     Some(Refusal { code: ours.map_or(0, |ours| ours.code), ..said })
 }

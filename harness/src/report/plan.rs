@@ -146,11 +146,10 @@ impl PlanReport {
     /// What a boot of this scenario's machine would do.
     pub fn new(scenario: &Scenario) -> Self {
         let mut machine = Machine::new(scenario);
+        let done = run::planned(&mut machine);
         if scenario.policy.on_failure == OnFailure::Strict {
-            let done = run::dry(&mut machine);
             return Self::of(&machine, &done);
         }
-        let done = run::direct(&mut machine);
         let facts = Report::of_direct(&machine, &done).facts;
         let mut report = Self::of(&machine, &done);
         // What was in use before the last plan, which is of what came beside it.
