@@ -806,6 +806,51 @@ fn what_a_failed_lock_gives_back_goes_beside_what_is_locked() {
     assert_eq!(lost.len(), 1, "{lost:?}");
 }
 
+/// What is locked and leads nowhere claims its addresses for ever: what is planned for the rest of its set
+/// comes behind them in the window, although the lowest addresses have no region any more.
+#[test]
+fn nothing_is_planned_over_what_stays_locked_and_leads_nowhere() {
+    const WINDOW: u64 = 0x1_0000_0000;
+    // Four devices of 256 MiB in one set, of which the second one loses its lock.
+    const SET: u64 = 0x4000_0000;
+    for (broken_sets, trial) in
+        [("flat", true), ("flat", false), ("narrower", true), ("narrower", false)]
+    {
+        let text = format!(
+            r#"
+                policy = {{ interleave = "widest", on_failure = "best-effort",
+                            broken_sets = "{broken_sets}", trial = {trial} }}
+                bridge = [{{ uid = 16 }}]
+                port = [
+                    {{ below = "hb0" }}, {{ below = "hb0", number = 1 }},
+                    {{ below = "hb0", number = 2 }}, {{ below = "hb0", number = 3 }},
+                ]
+                device = [
+                    {{ below = "port0", volatile = "256MiB" }},
+                    {{ below = "port1", volatile = "256MiB" }},
+                    {{ below = "port2", volatile = "256MiB" }},
+                    {{ below = "port3", volatile = "256MiB" }},
+                ]
+                window = [{{ targets = ["hb0"], base = "{WINDOW:#x}", size = "2GiB" }}]
+                fault = [{{ at = "mem1", kind = "lock-lost" }}]
+            "#
+        );
+        let what = format!("{broken_sets}, trial {trial}");
+        let scenario = Scenario::parse(&text, "test").unwrap_or_else(|e| panic!("{e}"));
+        let Run { machine, done, .. } = run(&scenario, Fault::None, &what);
+        // The test is about something: the first device is locked where the set was.
+        let first = machine.fabric().devices[0].hdm.as_ref().unwrap().decoders[0];
+        assert!(first.control().locked() && first.control().committed(), "{what}");
+        assert_eq!((first.base(), first.size()), (WINDOW, SET), "{what}");
+        let in_use: BTreeSet<_> = served(&machine, &done, &what).into_iter().flatten().collect();
+        assert_eq!(in_use, BTreeSet::from([2, 3]), "{what}");
+        for region in &done.room.committed.regions {
+            assert!(region.span.base().0 >= WINDOW + SET, "{what}: {region:?}");
+        }
+        keeps_off(&machine, &done, &what);
+    }
+}
+
 /// What the policy asks for and is not there is a loss, of a set as of a device alone; but what it leaves out
 /// it does not want.
 #[test]
