@@ -12,7 +12,7 @@ use cxl_firmware::DecoderRegisters;
 use cxl_firmware::bring_up::Extent;
 use cxl_firmware::committed::Fate;
 use cxl_firmware::error::Code;
-use cxl_firmware::handoff;
+use cxl_firmware::handoff::{self, Handoff};
 use cxl_firmware::plan::{Note, Why};
 use cxl_firmware::platform::Platform;
 use cxl_firmware::topology::{Partition, Path};
@@ -480,6 +480,38 @@ const THREE_REGIONS: &str = r#"
     ]
 "#;
 
+/// A decoder's place and its registers. The eighth dword is reserved, and not recorded.
+fn words(at: Path, component: Component, index: u8, image: &DecoderImage) -> String {
+    format!("{at} {component:?} {index} {:x?}", &image.to_dwords()[..7])
+}
+
+/// Each committed decoder of bridges and devices, and whether all are locked.
+fn committed(machine: &Machine) -> (BTreeSet<String>, bool) {
+    let fabric = machine.fabric();
+    let bridges = (0..).zip(&fabric.bridges).map(|(at, it)| (Place::Bridge(at), &it.hdm));
+    let devices = (0..).zip(&fabric.devices).map(|(at, it)| (Place::Device(at), &it.hdm));
+    let (mut committed, mut locked) = (BTreeSet::new(), true);
+    for (place, hdm) in bridges.chain(devices) {
+        let is_device = matches!(place, Place::Device(_));
+        let component = if is_device { Component::Device } else { Component::HostBridge };
+        let decoders = hdm.iter().flat_map(|hdm| &hdm.decoders);
+        for (index, image) in (0..).zip(decoders).filter(|(_, it)| it.control().committed()) {
+            let at = run::path(machine.scenario(), place).unwrap();
+            committed.insert(words(at, component, index, image));
+            locked &= image.control().locked();
+        }
+    }
+    (committed, locked)
+}
+
+/// The same of a record.
+fn recorded(record: &Handoff<'_>) -> BTreeSet<String> {
+    let entries = record.decoders().filter(|entry| entry.image.control().committed());
+    entries
+        .map(|entry| words(entry.place.at, entry.place.component, entry.place.index, &entry.image))
+        .collect()
+}
+
 /// Devices are locked first, so what the bridge then loses stays locked in them.
 #[test]
 fn what_a_lost_lock_leaves_is_in_the_record_and_said() {
@@ -491,33 +523,9 @@ fn what_a_lost_lock_leaves_is_in_the_record_and_said() {
         assert_eq!(refusal, None, "{fault}");
         assert!(matches!(done.extent, Extent::Less { .. }), "{fault}");
         assert_eq!(served(&machine, &done, &fault).len(), decoder, "{fault}");
-        let fabric = machine.fabric();
-        let bridges = (0..).zip(&fabric.bridges).map(|(at, it)| (Place::Bridge(at), &it.hdm));
-        let devices = (0..).zip(&fabric.devices).map(|(at, it)| (Place::Device(at), &it.hdm));
-        let words = |at: Path, component: Component, index: u8, image: &DecoderImage| {
-            // The eighth dword is reserved, and not recorded.
-            format!("{at} {component:?} {index} {:x?}", &image.to_dwords()[..7])
-        };
-        let mut committed = BTreeSet::new();
-        let mut locked = true;
-        for (place, hdm) in bridges.chain(devices) {
-            let is_device = matches!(place, Place::Device(_));
-            let component = if is_device { Component::Device } else { Component::HostBridge };
-            let decoders = hdm.iter().flat_map(|hdm| &hdm.decoders);
-            for (index, image) in (0..).zip(decoders).filter(|(_, it)| it.control().committed()) {
-                let at = run::path(&scenario, place).unwrap();
-                committed.insert(words(at, component, index, image));
-                locked &= image.control().locked();
-            }
-        }
+        let (committed, locked) = committed(&machine);
         let record = handoff::read(&done.handoff).unwrap();
-        let recorded = record.decoders().filter(|entry| entry.image.control().committed());
-        let recorded: BTreeSet<_> = recorded
-            .map(|entry| {
-                words(entry.place.at, entry.place.component, entry.place.index, &entry.image)
-            })
-            .collect();
-        assert_eq!(recorded, committed, "{fault}");
+        assert_eq!(recorded(&record), committed, "{fault}");
         // All three of the devices', and of the bridge those below the one that failed.
         assert_eq!((committed.len(), locked), (3 + decoder, true), "{fault}");
         let cause = |error: &cxl_firmware::Error| error.to_string().contains("but control reads");
@@ -697,6 +705,13 @@ fn a_decoder_that_stays_committed_costs_nothing_before_it() {
         (2, 1, 1),
         "{lost:?}"
     );
+    // What stays keeps its addresses, in hardware and in the record.
+    let scenario = Scenario::parse(&format!("{THREE_BRIDGES}{faults}"), "test").unwrap();
+    let Run { machine, done, .. } = run(&scenario, Fault::None, "record");
+    let image = machine.fabric().devices[1].hdm.as_ref().unwrap().decoders[0];
+    assert!(image.control().committed() && image.size() == 256 << 20, "{image:x?}");
+    let record = handoff::read(&done.handoff).unwrap();
+    assert_eq!(recorded(&record), committed(&machine).0);
 }
 
 /// Four bridges with a device each, a set of them, and a window for each alone.
