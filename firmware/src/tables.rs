@@ -143,6 +143,10 @@ fn check_whole(
         }
         // Whatever is said of its fate.
         let Some(decoder) = entry.active() else { return Err(Code::TABLES_NOT_WHOLE.at(place)) };
+        // Wherever it lies: what it leads to is lost, and said to be.
+        if decoders.leads_to_lost(entry) {
+            continue;
+        }
         let span = decoder.span;
         // How many share a range the devices' decoders say; sixteen at most.
         let is_device = decoders.is_device(entry.node);
@@ -154,7 +158,7 @@ fn check_whole(
                 .found(span.size()));
         }
         let whole = committed.regions.iter().any(|region| span.contains_span(region.span));
-        if !whole && !decoders.leads_to_lost(entry) {
+        if !whole {
             return Err(Code::TABLES_NOT_WHOLE.at(place));
         }
     }
