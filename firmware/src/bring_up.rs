@@ -20,8 +20,8 @@ use crate::mmio::{Clock, Mmio};
 pub use crate::outcome::Extent;
 use crate::outcome::{ComponentOutcome, outcomes};
 use crate::plan::{
-    Member, NodeUse, Note, Placed, Plan, PlanMut, PlanRef, PlannedDecoder, Refusals, Region,
-    check_windows, plan, plan_beside,
+    Member, NodeUse, Note, Placed, Plan, PlanMut, PlanRef, PlannedDecoder, Refusals, Region, plan,
+    plan_beside,
 };
 use crate::platform::{Ecam, Platform};
 use crate::policy::{Demands, OnFailure, Policy};
@@ -29,6 +29,7 @@ use crate::probe::{ProbeErrors, probe, probe_only};
 use crate::tables;
 use crate::topology::{Link, Node, NodeId, Topology, TopologyMut, Tree};
 use crate::verify::{Findings, FindingsMut, Tally, verify, verify_plan};
+use crate::window_check;
 use cxl_regs::acpi::Identity;
 use cxl_regs::hdm::Control;
 
@@ -289,7 +290,7 @@ pub fn describe<'a, 'b>(
     let (mut work, mut extent, mut looks) = (work.into(), extent, LOOKS);
     let length = loop {
         let (tree, committed) = (Tree(&work.topology.nodes), work.committed.view());
-        let cedt = tables::cedt(platform, tree, committed, identity, &mut *buffer)?;
+        let cedt = tables::cedt_as(platform, tree, committed, policy, identity, &mut *buffer)?;
         let Err(error) = tables::cross_check_hardware(hw, cedt, tree, committed) else {
             break cedt.len();
         };
@@ -345,7 +346,7 @@ fn run(
     let policy = &policy.effective();
     built::brings_up(policy)?;
     // Where something else answers in a window, nothing below may be read as if it were there.
-    check_windows(platform)?;
+    window_check::windows(platform, policy.on_failure)?;
     match policy.on_failure {
         OnFailure::BestEffort if cfg!(not(feature = "degrade")) => {
             Err(built::Feature::Degrade.not_built(Place::default()))

@@ -42,6 +42,7 @@ use crate::policy::{LeaveOut, OnFailure, Policy};
 use crate::topology::{
     Device, DeviceKind, Link, MAX_DEPTH, Node, NodeId, NodeKind, Path, TopologyMut, Tree,
 };
+use crate::window_check;
 use capacity::Capacity;
 use component::{Structures, structures};
 use error::{NoRootBus, Unassigned};
@@ -206,7 +207,20 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
             }
             self.lost(result)?;
         }
+        self.broken_windows();
         Ok(())
+    }
+
+    /// Remarks the windows that are left alone.
+    #[inline(never)]
+    fn broken_windows(&mut self) {
+        for window in self.platform.windows {
+            let broken = window_check::broken(self.platform, self.search.on_failure, window);
+            if let Some(error) = broken {
+                let remark = Code::DISCOVER_WINDOW_BROKEN.at(Place::window(window.base));
+                self.remarks.add(remark.window_error(error));
+            }
+        }
     }
 
     /// Whether the policy leaves out what lies at a place.

@@ -53,6 +53,10 @@ pub struct Error {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Code(NonZeroU16);
 
+/// Of the number of what is wrong with a window, in a detail's upper half: it is of the tables, not of the
+/// plan. No such number of either has this bit.
+const OF_TABLES: u8 = 0x80;
+
 const _: () = {
     assert!(size_of::<Error>() <= 32 && align_of::<Error>() == 8);
     assert!(size_of::<Result<(), Error>>() <= 32, "0 is no number, so success needs no room");
@@ -226,6 +230,31 @@ impl Error {
         let [_, high] = self.detail.to_le_bytes();
         (self.expected, self.found) = (expected, found);
         self.detail = u16::from_le_bytes([number, high]);
+    }
+
+    /// The error with what is wrong with the window that its place names too.
+    pub(crate) fn window_error(self, error: Self) -> Self {
+        let [number, _] = error.code().to_le_bytes();
+        let of_tables = if error.phase() == Phase::Tables { OF_TABLES } else { 0 };
+        let detail = u16::from_le_bytes([error.detail as u8, number | of_tables]);
+        Self { detail, expected: error.expected, found: error.found, ..self }
+    }
+
+    /// What is wrong with the window, where this says that something is.
+    pub fn broken_window(&self) -> Option<Self> {
+        let says =
+            [Code::DISCOVER_WINDOW_BROKEN, Code::PLAN_WINDOW_BROKEN, Code::COMMIT_WINDOW_BROKEN];
+        let [detail, number] = self.detail.to_le_bytes();
+        let sort = if number & OF_TABLES == 0 { Code::PLAN_XOR } else { Code::TABLES_WINDOW };
+        let [_, phase] = sort.number().to_le_bytes();
+        let code = Code::new(u16::from_le_bytes([number & !OF_TABLES, phase]));
+        let code = code.filter(|_| says.contains(&self.code))?;
+        Some(Self {
+            code,
+            detail: detail.into(),
+            at: Place::window(self.at.window_base()),
+            ..*self
+        })
     }
 
     /// The error with a second place: a component on the way from its own to the bridge, or one of

@@ -52,6 +52,7 @@ pub mod config;
 mod decoder_registers;
 mod device_registers;
 pub mod wait;
+mod window_check;
 
 pub use decoder_registers::DecoderRegisters;
 pub use error::{Code, Error};

@@ -24,7 +24,6 @@ use cxl_regs::access::Component;
 use cxl_regs::{Coherency, Decoder, Dpa, Hpa, Interleave, Levels, Route, Span, Targets, Ways};
 use heapless::Vec;
 
-pub(crate) use check::windows as check_windows;
 use error::Count;
 pub use fit::{Refusals, Refused, Unfit};
 use input::{PlanInput, SetNowhere};
@@ -42,6 +41,7 @@ use crate::list::{self, Empty, List};
 use crate::platform::{Platform, Window};
 use crate::policy::{OnFailure, PathPolicy, Policy, TargetSystem, Width};
 use crate::topology::{Node, NodeId, NodeKind, Partition, Path, Tree};
+use crate::window_check;
 
 /// A range of host addresses and the set of devices behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -695,7 +695,7 @@ fn fill(
     let PlanMut { uses: mut used, mut order, mut placed, .. } = plan;
     let plan = &mut Lists { regions, members, decoders, notes };
     built::plans(platform, policy)?;
-    check::windows(platform)?;
+    window_check::windows(platform, policy.on_failure)?;
     check::widths(platform, policy)?;
     if policy.burn_spares && policy.target == TargetSystem::Linux {
         return Err(Code::PLAN_LINUX_REFUSES_BURNED_DECODERS.error());

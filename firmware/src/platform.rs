@@ -4,7 +4,7 @@
 //! with [`crate::acpi`]. Order means nothing: bridges are known by UID, windows by base.
 //!
 //! **Invariant**: nothing here was judged. Windows may be unplaced, overlap or name bridges that
-//! do not exist; the plan refuses them by name.
+//! do not exist; a strict run refuses them by name, and one that is content with the rest leaves them alone.
 
 use core::fmt;
 

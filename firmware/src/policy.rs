@@ -150,7 +150,7 @@ pub enum OnFailure {
     #[default]
     Strict,
     /// That component, and what lies below it. All others are brought up, and what was lost is told
-    /// with its error.
+    /// with its error. A window of the platform's that makes no sense costs what no other one can hold.
     BestEffort,
 }
 

@@ -6,9 +6,7 @@
 //! decoder that is in use, about to be, or stranded belongs to no region that is whole on every path,
 //! nor while nobody has read all decoders.
 
-use cxl_regs::acpi::cedt::{
-    CedtError, CedtWriteError, Cfmws, Chbs, ChbsVersion, Cxims, Problem, Restrictions,
-};
+use cxl_regs::acpi::cedt::{CedtError, CedtWriteError, Chbs, ChbsVersion, Cxims};
 use cxl_regs::acpi::srat::{self, MemoryAffinity};
 use cxl_regs::acpi::{Cedt, CedtWriter, Identity, NoRoom};
 use cxl_regs::hdm::Control;
@@ -22,24 +20,26 @@ use crate::device_registers::DeviceRegisters;
 use crate::error::{self, Code, Error, Numbered};
 use crate::mmio::Mmio;
 use crate::platform::{self, BridgeKind, Platform, Window, holds};
-use crate::policy::{PathPolicy, TargetSystem};
+use crate::policy::{OnFailure, PathPolicy, Policy, TargetSystem};
 use crate::topology::{Node, NodeId, NodeKind, Partition, Tree};
 use crate::verify::paths::{Decoders, WindowView};
 use crate::verify::view;
+use crate::window_check::{broken, is_described, record};
+pub(crate) use crate::window_check::{range, restrictions};
 
 pub(crate) fn no_room(NoRoom { need, have }: NoRoom) -> Error {
     Code::TABLES_NO_ROOM.error().expected(need).found(have)
 }
 
 /// A record that breaks a rule, at the byte that it breaks it with.
-fn broken(error: CedtError) -> Error {
+fn wrong(error: CedtError) -> Error {
     Code::TABLES_RECORD.at(error::Place::byte(error.offset())).rule(error.problem)
 }
 
 pub(crate) fn refused(error: CedtWriteError) -> Error {
     match error {
         CedtWriteError::NoRoom(error) => no_room(error),
-        CedtWriteError::Refused(error) => broken(error),
+        CedtWriteError::Refused(error) => wrong(error),
     }
 }
 
@@ -66,7 +66,32 @@ pub fn cedt<'a, 'b>(
     identity: Identity,
     buffer: &'b mut [u8],
 ) -> Result<&'b mut [u8], Error> {
-    let (tree, committed) = (topology.into(), committed.into());
+    write(platform, topology.into(), committed.into(), OnFailure::Strict, identity, buffer)
+}
+
+/// As [`cedt`], as a policy wants it: with [`OnFailure::BestEffort`] a window that makes no sense is left out,
+/// and refused otherwise.
+pub fn cedt_as<'a, 'b>(
+    platform: &Platform<'_>,
+    topology: impl Into<Tree<'a>>,
+    committed: impl Into<CommittedRef<'a>>,
+    policy: &Policy<'_>,
+    identity: Identity,
+    buffer: &'b mut [u8],
+) -> Result<&'b mut [u8], Error> {
+    write(platform, topology.into(), committed.into(), policy.on_failure, identity, buffer)
+}
+
+// Compiled once, whatever the lists lie in.
+#[inline(never)]
+fn write<'b>(
+    platform: &Platform<'_>,
+    tree: Tree<'_>,
+    committed: CommittedRef<'_>,
+    on_failure: OnFailure,
+    identity: Identity,
+    buffer: &'b mut [u8],
+) -> Result<&'b mut [u8], Error> {
     check_whole(platform, tree, committed)?;
     let mut writer = CedtWriter::new(buffer, identity).map_err(no_room)?;
     for bridge in ascending(platform.bridges, |bridge| bridge.uid) {
@@ -84,20 +109,19 @@ pub fn cedt<'a, 'b>(
             .map_err(|problem| Code::TABLES_BRIDGE.at(error::Place::bridge(uid)).rule(problem))?;
         writer.chbs(&chbs).map_err(refused)?;
     }
-    // A window without a place decodes nothing, nor can anything lie in one without a share. What is in
-    // use at 0 shows that there is one.
+    // What is in use at 0 shows that there is a window.
     let in_use = |window: &Window| {
         { committed.regions.iter() }.any(|region| Some(region.window) == window.base)
     };
     let decodes = |window: &&Window| {
-        (window.size == 0 || window.has_share())
-            && (platform.base_of(window).is_some() || in_use(window))
+        (is_described(platform, window) || window.has_share() && in_use(window))
+            && broken(platform, on_failure, window).is_none()
     };
     for window in ascending(platform.windows, |window| window.base).filter(decodes) {
-        writer.cfmws(&cfmws(window, is_fixed(window, committed))?).map_err(refused)?;
+        writer.cfmws(&record(window, is_fixed(window, committed))?).map_err(refused)?;
     }
     for granularity in Granularity::ALL.into_iter().filter(|_| cfg!(feature = "xor")) {
-        if let Some(cxims) = cxims(platform.windows, granularity)? {
+        if let Some(cxims) = cxims(platform, on_failure, granularity)? {
             writer.cxims(&cxims).map_err(refused)?;
         }
     }
@@ -203,43 +227,16 @@ fn is_fixed(window: &Window, committed: CommittedRef<'_>) -> bool {
         && !decoders.iter().any(open)
 }
 
-/// A platform's window as the table has it.
-fn cfmws(window: &Window, fixed: bool) -> Result<Cfmws, Error> {
-    let base = window.base.unwrap_or_default();
-    let refuse = |problem| Code::TABLES_WINDOW.at(error::Place::window(base)).rule(problem);
-    let span = range(base, window.size).map_err(refuse)?;
-    let mut record = Cfmws::new(span, window.interleave, &window.targets).map_err(refuse)?;
-    record.arithmetic = window.arithmetic;
-    record.qtg = window.qtg;
-    record.restrictions = restrictions(window, fixed);
-    Ok(record)
-}
-
-/// The addresses of a window.
-pub(crate) fn range(base: Hpa, size: u64) -> Result<Span, Problem> {
-    Span::new(base, size).map_err(|_| match size {
-        0 => Problem::ZeroSize { base: base.0 },
-        _ => Problem::WindowWraps { base: base.0, size },
-    })
-}
-
-/// What a window admits, as the table has it.
-pub(crate) fn restrictions(window: &Window, fixed: bool) -> Restrictions {
-    let allowed = window.restrictions;
-    Restrictions::new()
-        .with_device_coherent(allowed.device_coherent())
-        .with_host_only(allowed.host_only())
-        .with_volatile(allowed.volatile())
-        .with_persistent(allowed.persistent())
-        // Means nothing without device-coherent.
-        .with_back_invalidate(allowed.back_invalidate() && allowed.device_coherent())
-        .with_fixed(fixed)
-}
-
 /// The XOR maps of a granularity: those of its widest window, which all others have to share.
-fn cxims(windows: &[Window], granularity: Granularity) -> Result<Option<Cxims>, Error> {
-    let mut windows = ascending(windows, |window| window.base).filter(|window| {
-        window.arithmetic == Arithmetic::Xor && window.interleave.granularity == granularity
+fn cxims(
+    platform: &Platform<'_>,
+    on_failure: OnFailure,
+    granularity: Granularity,
+) -> Result<Option<Cxims>, Error> {
+    let mut windows = ascending(platform.windows, |window| window.base).filter(|window| {
+        window.arithmetic == Arithmetic::Xor
+            && window.interleave.granularity == granularity
+            && broken(platform, on_failure, window).is_none()
     });
     let Some(mut widest) = windows.next() else { return Ok(None) };
     for window in windows {
@@ -342,7 +339,7 @@ pub fn cross_check<'a>(
 #[inline(never)]
 fn check_table(cedt: &[u8], tree: Tree<'_>, committed: CommittedRef<'_>) -> Result<(), Error> {
     let table = Cedt::read(cedt).map_err(|error| Code::TABLES_TABLE.error().rule(error))?;
-    table.check().map_err(broken)?;
+    table.check().map_err(wrong)?;
     let decoders = as_found(tree, committed);
     for (entry, decoder) in decoders.device_claims() {
         check_bridge(&table, tree, entry.node)?;

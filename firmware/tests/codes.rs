@@ -15,7 +15,7 @@ use std::ops::RangeInclusive;
 
 use board::{Board, GIB, MIB, UNIT, bi, capable, members, path, request};
 use cxl_firmware::acpi::{Tables, find_table};
-use cxl_firmware::bring_up::{Workspace, bring_up};
+use cxl_firmware::bring_up::{Extent, Workspace, bring_up};
 use cxl_firmware::commit::commit;
 use cxl_firmware::committed::{Committed, CommittedDecoder, CommittedRegion, Fate};
 use cxl_firmware::discover::{Search, discover, discover_as};
@@ -378,6 +378,12 @@ fn every_remark() {
     let platform = fake::platform(&bridges, &[]);
     assert_eq!(discover_as(&mut hw, &mut fake::clock(), &platform, search, &mut topology), Ok(()));
     provoked.extend(topology.remarks.list().iter().map(|remark| number(remark.code(), remark)));
+    let mut board = plain();
+    board.windows[0].targets = [99].into_iter().collect();
+    let platform = Platform { windows: &board.windows, ..platform };
+    let search = Search { on_failure: OnFailure::BestEffort, ..Search::default() };
+    assert_eq!(discover_as(&mut hw, &mut fake::clock(), &platform, search, &mut topology), Ok(()));
+    provoked.extend(topology.remarks.list().iter().map(|remark| number(remark.code(), remark)));
     complete(defined(0x0280..=0x028F), provoked);
 }
 
@@ -638,6 +644,10 @@ fn every_plan_error() {
         assert_eq!(planned::<8, 32>(&board, &ask), Some(expected), "{expected:#06x}");
         provoked.push(expected);
     }
+    let (mut board, mut ask) = (plain(), Ask::default());
+    ask.policy.on_failure = OnFailure::BestEffort;
+    board.windows[0].targets.push(99).expect("room for 16");
+    provoked.extend(planned::<8, 32>(&board, &ask));
     provoked.extend(planned::<0, 16>(&plain(), &Ask::default()));
     let (board, small) = (plain(), Span::new(Hpa(0), GIB / 2).expect("a range"));
     let sizing = windows::Sizing { free: &[small], across: None };
@@ -807,6 +817,21 @@ fn every_commit_error() {
     let error = result.expect_err("two decoders");
     assert_eq!(error, Code::COMMIT_CAPACITY.error().expected(2).found(1));
     provoked.push(number(error.code(), &error));
+    // A decoder that is committed and locked, at 4 GiB, in a window whose targets make no sense.
+    let (mut hw, bridges) = fake::small();
+    fake::put(&mut hw.fixed, fake::BRIDGE + 0x112C, &[0; 40]);
+    let registers = &mut hw.functions[1].blocks[0].2;
+    fake::put(registers, 0x112C, &[0; 40]);
+    fake::put(registers, 0x1138, &[0, 1, 0x1000_0000, 0, 0x1600]);
+    let mut board = Board::new();
+    board.window(WINDOW, GIB, &[12, 99]).interleave.ways = Ways::One;
+    let platform = Platform { windows: &board.windows, ..fake::platform(&bridges, &[]) };
+    let policy = Policy { on_failure: OnFailure::BestEffort, ..Policy::default() };
+    let mut work = Workspace::<8, 4, 8>::new();
+    let result = bring_up(&mut hw, &mut fake::clock(), &platform, &policy, &mut work);
+    assert_eq!(result, Ok(Extent::Less { lost: 1 }));
+    let faults = work.topology.nodes.iter().filter_map(|node| node.fault);
+    provoked.extend(faults.map(|fault| number(fault.code(), &fault)));
     complete(defined(0x0400..=0x04FF), provoked);
 }
 

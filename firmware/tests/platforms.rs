@@ -10,7 +10,7 @@ mod board;
 
 use board::{Board, GIB, UNIT, members, path};
 use cxl_firmware::error::{Code, Error};
-use cxl_firmware::plan::{Note, Purpose, Reason};
+use cxl_firmware::plan::{Note, Purpose, Reason, Unfit};
 use cxl_firmware::platform::Restrictions;
 use cxl_firmware::policy::{
     BrokenSets, OnFailure, Policy, Prefer, SetRequest, TargetSystem, Width,
@@ -333,4 +333,64 @@ fn what_becomes_of_a_broken_set_the_policy_says() {
         let policy = Policy { broken_sets, windows: &windows, ..best };
         assert_eq!(without(&board, 0, &policy), expected, "{broken_sets:?}");
     }
+}
+
+/// What best effort plans, and what is told of the windows that it leaves alone.
+fn without_broken(board: &Board, policy: &Policy<'_>) -> (Vec<(u64, u64, usize)>, Vec<String>) {
+    let policy = Policy { on_failure: OnFailure::BestEffort, ..*policy };
+    let found = regions(board, &policy).unwrap();
+    let (platform, topology) = (board.platform(), board.topology());
+    let plan = board.plan(&policy).unwrap();
+    let refused = plan.refused(&platform, topology.tree(), &policy, 0);
+    let broken = refused.filter(|refused| matches!(refused.why, Unfit::Broken { .. }));
+    (found, broken.map(|refused| refused.to_string()).collect())
+}
+
+#[test]
+fn a_broken_window_is_left_alone_and_its_set_goes_where_it_can() {
+    let policy = Policy { width: Width::Widest, prefer: Some(Prefer::Widest), ..Policy::default() };
+    let mut board = server();
+    board.windows[0].xor_maps[1] = 0x40_4100;
+    // Strict, that is the end.
+    assert_eq!(regions(&board, &policy), Err(0x031C));
+    let (found, words) = without_broken(&board, &policy);
+    assert_eq!(found, one_each(VOLATILE).chain(one_each(PERSISTENT)).collect::<Vec<_>>());
+    let [words] = &words[..] else { panic!("{words:?}") };
+    let start = "window 0x2df80000000 cannot be used: window 0x2df80000000: ";
+    assert!(words.starts_with(start), "{words}");
+    // In whatever order windows are listed.
+    assert_eq!(without_broken(&board.reordered(&[5, 1, 7, 2]), &policy).0, found);
+}
+
+#[test]
+fn neither_of_two_windows_is_used_that_contradict_each_other() {
+    let policy = Policy { width: Width::Widest, prefer: Some(Prefer::Widest), ..Policy::default() };
+    // Another XOR window of the same granularity over the same bridges, with other maps: a table has one
+    // set for both, whichever is right.
+    let mut board = server();
+    let volatile = Restrictions::from_bits(0x06);
+    let other = board.window(0x1000_0000_0000, 64 * GIB, &[3, 0x23, 0x43, 0x53]);
+    (other.arithmetic, other.restrictions) = (Arithmetic::Xor, volatile);
+    other.xor_maps.extend([0x40_4100, 0x100_8200]);
+    let narrow: Vec<_> = one_each(VOLATILE).chain(one_each(PERSISTENT)).collect();
+    let (found, words) = without_broken(&board, &policy);
+    assert_eq!((found, words.len()), (narrow, 2), "{words:?}");
+    let (own, other) = ("0x2df80000000", "0x100000000000");
+    let maps = "have different XOR maps for 256 B; a CEDT has one set for both";
+    let say = |own, other| format!("window {own} cannot be used: windows {own} and {other} {maps}");
+    assert_eq!(words, [say(own, other), say(other, own)]);
+    // The volatile windows of two bridges overlap: their memory is in the wide one, where it always was, or
+    // it has no place.
+    let mut board = server();
+    board.windows[1].size = 20 * GIB;
+    assert_eq!(regions(&board, &policy), Err(0x0307));
+    let (found, words) = without_broken(&board, &policy);
+    let wide: Vec<_> = [(WIDE, 4 * GIB, 4)].into_iter().chain(one_each(PERSISTENT)).collect();
+    assert_eq!((found, words.len()), (wide, 1), "{words:?}");
+    let flat = Policy { on_failure: OnFailure::BestEffort, ..Policy::default() };
+    let found = regions(&board, &flat).unwrap();
+    let volatile: Vec<_> =
+        one_each(VOLATILE).filter(|(base, ..)| *base >= VOLATILE + 32 * GIB).collect();
+    let persistent = one_each(PERSISTENT);
+    assert_eq!(found, volatile.into_iter().chain(persistent).collect::<Vec<_>>());
 }

@@ -228,6 +228,11 @@ const REMEDIES: &[Remedy] = &[
         "Nothing, where all of it is volatile. Else mend the device's firmware: persistent memory that \
          no command and no range register tells of is given away as volatile.",
     ),
+    (
+        &[Code::DISCOVER_WINDOW_BROKEN, Code::PLAN_WINDOW_BROKEN, Code::COMMIT_WINDOW_BROKEN],
+        "Mend the window in the platform's table, as the sentence says. What is committed in it is given \
+         back only by a reset.",
+    ),
     (&[Code::DISCOVER_RCRB], "Publish the RCRB where it answers, or no CHBS for this host at all."),
     (
         &[Code::DISCOVER_NOT_FLAT, Code::PLAN_NOT_FLAT],

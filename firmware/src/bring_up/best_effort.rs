@@ -30,7 +30,8 @@ use crate::policy::{LeaveOut, PathPolicy, Policy};
 use crate::probe::{probe, probe_only};
 use crate::topology::{Node, NodeId, Partition, Path, TopologyMut, Tree};
 use crate::verify::{verify, verify_plan};
-use cxl_regs::{Decoder, Hpa, Route};
+use crate::window_check;
+use cxl_regs::{Decoder, Hpa, Route, Span};
 
 /// How a round ended well.
 enum Round {
@@ -54,6 +55,7 @@ pub(super) fn run(
     mut work: WorkspaceMut<'_>,
 ) -> Result<Extent, Error> {
     discover_as(hw, clock, platform, policy, work.topology.reborrow())?;
+    lose_in_broken(hw, platform, policy, &mut work);
     for path in policy.required {
         let tree = Tree(&work.topology.nodes);
         // A port has the place of what is behind it, and is not what is required.
@@ -89,6 +91,54 @@ pub(super) fn run(
         }
     }
     end(hw, policy, &mut work)
+}
+
+/// Loses what is committed already in windows that cannot be used: of a device that has other decoders in use,
+/// those that lead there; any other device.
+#[inline(never)]
+fn lose_in_broken(
+    hw: &mut impl Mmio,
+    platform: &Platform<'_>,
+    policy: &Policy<'_>,
+    work: &mut WorkspaceMut<'_>,
+) {
+    for window in platform.windows {
+        let broken = window_check::broken(platform, policy.on_failure, window);
+        let Some((broken, span)) = broken.zip(window.span()) else { continue };
+        let WorkspaceMut { topology, committed, findings, .. } = &mut *work;
+        let tree = Tree(&topology.nodes);
+        verify(hw, platform, tree, policy, &mut *committed, &mut *findings);
+        lose_in(work, span, broken);
+    }
+}
+
+/// Loses what devices' decoders that were read lead to in a window.
+#[inline(never)]
+fn lose_in(work: &mut WorkspaceMut<'_>, window: Span, broken: Error) {
+    let lies = |entry: &CommittedDecoder| entry.active().map(|one| one.span.overlaps(window));
+    for at in 0..work.committed.decoders.len() {
+        let WorkspaceMut { topology, committed, .. } = &mut *work;
+        let Some(entry) = committed.decoders.get(at).filter(|entry| lies(entry) == Some(true))
+        else {
+            continue;
+        };
+        let (id, index, tree) = (entry.node, entry.index, Tree(&topology.nodes));
+        if tree.get(id).is_none_or(|node| node.device().is_none() || node.fault.is_some()) {
+            continue;
+        }
+        let place = Place::in_window(tree.path(id), window.base());
+        let error = Code::COMMIT_WINDOW_BROKEN.at(place).window_error(broken);
+        let mut others = committed.decoders.iter().filter(|other| other.node == id);
+        let others = others.any(|other| lies(other) == Some(false));
+        let node = topology.nodes.get_mut(usize::from(id.0));
+        match node.and_then(|node| node.hdm.as_mut()).filter(|_| others) {
+            Some(hdm) => {
+                hdm.lose(index);
+                topology.remarks.add(error);
+            }
+            None => lose(work, id, error),
+        }
+    }
 }
 
 /// Remarks what the policy asks for memory of and is not there, as a loss: but where something is told of it

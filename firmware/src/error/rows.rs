@@ -163,6 +163,7 @@ rows! {
         "{at}: a CXL 1.1 host, and its RCRB at {expected:x} {detail|is no page|does not answer|has Memory Space off|has no block of 64 KiB in BAR 0} (found {found:x8}): it is left out of the table, as Linux gives up every bridge for it",
     0x028B DISCOVER_MAILBOX_REFUSES
         "{at}: its mailbox refuses {detail:opcode} (return code {found:x4}): its memory is what its range registers say, volatile where they do not say of what kind",
+    0x028C DISCOVER_WINDOW_BROKEN "{broken}; nothing is mapped there, and the table leaves it out",
     // What the flat path, or a build without a feature, does not do: refusals, no remarks.
     0x0290 DISCOVER_NOT_FLAT
         "{at}: {detail|a CXL 1.1 host bridge|its root bus is not given|resources to assign are given|has no decoders of its own|a switch|committed already|one bridge more than there is room for|one root port more than there is room for|one remark more than there is room for}: not for the flat path; the general path does it, or larger structures",
@@ -260,6 +261,7 @@ rows! {
         "{at}: room for it would lie in window {found:x}, and for other ports of the bridge in {expected:x}; as any of them may be filled first, it has to be one window",
     0x0340 PLAN_NO_ROOM_FOR_WINDOW
         "{at}: the free address space has no place for its window of {expected:size}; give more of it",
+    0x0341 PLAN_WINDOW_BROKEN "{at}: its window cannot be used: {broken}",
     // What the flat path, or a build without a feature, does not do: refusals, no notes.
     0x0390 PLAN_NOT_FLAT
         "{at}: {detail|interleaves|has XOR arithmetic|starts at 0|has less than 256 MiB|back-invalidate comes into question|one region more than there is room for}: not for the flat path; the general path does it, or larger structures",
@@ -300,6 +302,8 @@ rows! {
         "{at}: committed, but control reads {found:x8} instead of {expected:x8}{found:ones}",
     0x0412 COMMIT_CAPACITY
         "the plan has {expected} decoder{expected|s||s}, and there is room for the fate of {found}: give the library larger structures",
+    0x0413 COMMIT_WINDOW_BROKEN
+        "{at}: committed in a window that cannot be used: {broken}",
 
     // Verification.
     0x0501 VERIFY_SILENT

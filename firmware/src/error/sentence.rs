@@ -118,6 +118,10 @@ fn fill(f: &mut Formatter<'_>, hole: &str, error: &Error) -> fmt::Result {
             Some(finding) => write(f, &finding),
             None => unknown(f, hole),
         },
+        "broken" => match error.broken_window() {
+            Some(broken) => write(f, &broken),
+            None => unknown(f, hole),
+        },
         _ => match number(error, field) {
             Some(number) => numeral(f, format, number, error),
             None => unknown(f, hole),

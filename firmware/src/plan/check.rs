@@ -1,74 +1,21 @@
-//! What has to hold before anything is planned: the windows make sense, the topology is a tree.
+//! What has to hold before anything is planned: the topology is a tree, and widths are given to windows.
 //!
-//! **Invariant**: after these checks a place names one component, a parent stands before its
-//! children, and a window has one bridge a way. Which of several faults is reported does not depend
+//! **Invariant**: after these checks a place names one component, and a parent stands before its
+//! children. Which of several faults is reported does not depend
 //! on the order of listing; only a broken tree, which has no places, names a node by its number.
 
 use core::cmp::Reverse;
 
 use cxl_regs::access::Component;
-use cxl_regs::{Arithmetic, Selector};
 
 use super::add;
 use super::error::Count;
 use super::node_use::{NodeUse, used_mut};
 use crate::error::{Code, Error, Place};
 use crate::list::{self, List};
-use crate::platform::{Platform, Window};
+use crate::platform::Platform;
 use crate::policy::{Policy, WindowWidth};
 use crate::topology::{MAX_DEPTH, NodeId, NodeKind, Tree};
-
-/// The rules on windows that hold whichever of them is used.
-pub(crate) fn windows(platform: &Platform<'_>) -> Result<(), Error> {
-    let faults = platform.windows.iter().filter_map(|window| {
-        let error = check_window(platform, window).err()?;
-        Some(((window.base, window.size, window.targets.as_slice()), error))
-    });
-    match faults.min_by_key(|(place, _)| *place) {
-        Some((_, error)) => Err(error),
-        None => Ok(()),
-    }
-}
-
-fn check_window(platform: &Platform<'_>, window: &Window) -> Result<(), Error> {
-    let (base, ways) = (window.base, window.interleave.ways);
-    if window.targets.len() != ways.count() as usize {
-        let targets = window.targets.len() as u8;
-        return Err(Code::PLAN_TARGET_COUNT.at(Place::window(base)).expected(ways).found(targets));
-    }
-    for (way, &uid) in window.targets.iter().enumerate() {
-        if !platform.bridges.iter().any(|bridge| bridge.uid == uid) {
-            return Err(Code::PLAN_TARGET_MISSING.at(Place::window(base)).found(uid));
-        }
-        if window.targets.iter().take(way).any(|&before| before == uid) {
-            return Err(Code::PLAN_TARGET_TWICE.at(Place::window(base)).found(uid));
-        }
-    }
-    if cfg!(feature = "xor") && window.arithmetic == Arithmetic::Xor {
-        Selector::xor(window.interleave, &window.xor_maps)
-            .map_err(|error| Code::PLAN_XOR.at(Place::window(base)).rule(error))?;
-    }
-    let overlaps = |other: &&Window| {
-        // Windows are known by their bases, so even two that cannot be used must differ in them.
-        let at = |window| platform.base_of(window);
-        let same = at(other) == at(window) && at(window).is_some();
-        let claims = (platform.claimed(other), platform.claimed(window));
-        same || matches!(claims, (Some(a), Some(b)) if a.overlaps(b))
-    };
-    let others = platform.windows.iter().filter(|other| !core::ptr::eq(*other, window));
-    if let Some(other) = others.filter(overlaps).map(|other| other.base).min() {
-        return Err(Code::PLAN_WINDOWS_OVERLAP
-            .at(Place::window(base.min(other)))
-            .found(base.max(other).unwrap_or_default()));
-    }
-    match platform.claimed(window).and_then(|own| platform.taken_in(own)) {
-        Some(by) => Err(Code::PLAN_WINDOW_OCCUPIED
-            .at(Place::window(base))
-            .expected(by.base())
-            .found(by.size())),
-        None => Ok(()),
-    }
-}
 
 /// A width is given to windows that exist, once.
 pub(super) fn widths(platform: &Platform<'_>, policy: &Policy<'_>) -> Result<(), Error> {

@@ -21,6 +21,8 @@ use crate::error::{Code, Error, Place};
 use crate::platform::{Platform, Window};
 use crate::policy::{Policy, TargetSystem, Width};
 use crate::topology::{NodeId, Partition, Path};
+use crate::window_check;
+pub(super) use crate::window_check::ascending;
 
 /// Why a window does not hold a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub enum Unfit {
     NotPreferred { preferred: Hpa },
     /// The platform found no place for it.
     Unplaced { size: u64 },
+    /// With best effort: it makes no sense, and is left alone.
+    Broken { error: Error },
     /// Its base is not a multiple of 256 MiB.
     Unaligned { base: Hpa },
     /// It has no bytes.
@@ -85,7 +89,10 @@ impl Unfit {
             Self::NotATarget { .. } | Self::NotAsked { .. } | Self::NotPreferred { .. } => {
                 Stage::Asked
             }
-            Self::Unplaced { .. } | Self::Unaligned { .. } | Self::Empty { .. } => Stage::Placed,
+            Self::Unplaced { .. }
+            | Self::Broken { .. }
+            | Self::Unaligned { .. }
+            | Self::Empty { .. } => Stage::Placed,
             Self::BeyondAddressWidth { .. } => Stage::Reachable,
             Self::Interleaved { .. } => Stage::Flat,
             Self::MediaNotAllowed { .. } => Stage::Media,
@@ -108,6 +115,9 @@ impl Unfit {
                 return None;
             }
             Self::Unplaced { size } => Code::PLAN_UNPLACED.at(device).found(size),
+            Self::Broken { error } => {
+                Code::PLAN_WINDOW_BROKEN.at(Place::in_window(device, base)).window_error(error)
+            }
             Self::Unaligned { base } => Unaligned::WindowBase.error(device, base.0),
             Self::Empty { need } => Code::PLAN_WINDOW_TOO_SMALL
                 .at(Place::in_window(device, base))
@@ -163,6 +173,7 @@ impl fmt::Display for Unfit {
             Self::Unplaced { size } => {
                 write!(f, "has no base: the platform found no place for its {}", Size(size))
             }
+            Self::Broken { error } => write!(f, "cannot be used: {error}"),
             Self::Unaligned { base } => {
                 write!(f, "starts at {base}, no multiple of {}", Size(DECODER_UNIT))
             }
@@ -325,6 +336,9 @@ pub(super) fn admit(
     }
     if let Some(asked) = ask.window.filter(|asked| Some(*asked) != window.base) {
         return Err(Unfit::NotAsked { asked });
+    }
+    if let Some(error) = window_check::broken(platform, policy.on_failure, window) {
+        return Err(Unfit::Broken { error });
     }
     let base = platform.base_of(window).ok_or(Unfit::Unplaced { size })?;
     if !base.0.is_multiple_of(DECODER_UNIT) {
@@ -506,18 +520,6 @@ impl Choice {
 /// Whether the policy gives the window a width of its own.
 fn names(policy: &Policy<'_>, window: Option<Hpa>) -> bool {
     policy.windows.iter().any(|named| Some(named.window) == window)
-}
-
-/// Windows by ascending base, as their order means nothing.
-pub(super) fn ascending(windows: &[Window]) -> impl Iterator<Item = &Window> {
-    let mut last = None;
-    core::iter::from_fn(move || {
-        let keys = windows.iter().enumerate().map(|(at, window)| ((window.base, at), window));
-        let (key, window) =
-            keys.filter(|(key, _)| Some(*key) > last).min_by_key(|(key, _)| *key)?;
-        last = Some(key);
-        Some(window)
-    })
 }
 
 #[cfg(test)]

@@ -208,6 +208,27 @@ impl Board {
         window.base.filter(|base| base.0 != 0 || !unknown)
     }
 
+    /// Whether a window is as wrong as a refusal with this number says.
+    fn is_broken(&self, window: &Window, number: u16) -> bool {
+        let range = |window: &Window| {
+            let base = window.base.map_or(0, |base| base.0);
+            base..base + window.size
+        };
+        let own = range(window);
+        let mut others = self.windows.iter().filter(|other| !std::ptr::eq(*other, window));
+        match number {
+            0x0307 => others.any(|o| own.start < range(o).end && range(o).start < own.end),
+            // A bit of the maps stands in two of them: two ways are led to one target.
+            0x031C => window.xor_maps.iter().fold(0, |bits, map| bits ^ map) == 0,
+            0x0605 => others.any(|other| {
+                let same = other.arithmetic == Arithmetic::Xor;
+                same && other.interleave.granularity == window.interleave.granularity
+                    && other.xor_maps != window.xor_maps
+            }),
+            other => panic!("a breakage that nobody holds against the board: {other:#x}"),
+        }
+    }
+
     /// Every window that a region does not lie in is told, with a reason that is true of it.
     fn check_refused(&self, policy: &Policy<'_>, plan: &BoardPlan) {
         let (platform, topology) = (self.platform(), self.topology());
@@ -260,6 +281,7 @@ impl Board {
                                 || plan.regions.iter().any(|region| over(region.span))
                         }
                         Unfit::DpaOrder { lower, higher } => Hpa(base) <= lower && lower < higher,
+                        Unfit::Broken { error } => self.is_broken(window, error.code()),
                         other => panic!("a reason that nobody holds against the board: {other:?}"),
                     }
                 };
