@@ -487,6 +487,30 @@ fn memory_without_a_place_is_lost_and_its_refusal_is_told() {
     assert!(failures.iter().any(|failure| failure == lost), "{failures:#?}");
 }
 
+/// A set that has no place is one failure, whatever its members go on as, and says which set and why.
+#[test]
+fn a_set_without_a_place_is_lost_and_its_refusal_is_told() {
+    let text = r#"
+        bridge = [{ uid = 16 }, { uid = 32 }]
+        port = [{ below = "hb0" }, { below = "hb1" }]
+        device = [
+            { below = "port0", volatile = "256MiB" },
+            { below = "port1", volatile = "256MiB" },
+        ]
+        window = [{ targets = ["hb0"], size = "1GiB" }, { targets = ["hb1"], size = "1GiB" }]
+        region = [{ devices = ["mem0", "mem1"] }]
+    "#;
+    let said = "verifier: a set is lost: bridge 16 port 0: the policy's set of 2 members with this device \
+                has no place (PLAN_NO_WINDOW_FOR_SET, 0x0331)";
+    let (failures, notes) = told(&format!("policy.on_failure = \"best-effort\"\n{text}"));
+    assert_eq!(failures, [said]);
+    assert_eq!(
+        notes.iter().filter(|note| note.contains("set of 2 members")).count(),
+        0,
+        "{notes:?}"
+    );
+}
+
 /// A decoder may be larger than its window where that ends at a hole: its devices are in use, in every
 /// judgement.
 #[test]

@@ -512,6 +512,7 @@ pub(super) fn words(scenario: &Scenario, tree: Tree<'_>, note: &Note) -> String 
             let how = if is_lost { "is lost" } else { "stay unused" };
             format!("{} of {}'s {partition} memory {how}: {why}", Size(size), name(device))
         }
+        Note::SetWithoutPlace { .. } => format!("a set is lost: {}", note.text(tree)),
         Note::GuestPrograms { device } => {
             format!("the guest programs the decoders of {} (path 2)", name(device))
         }
