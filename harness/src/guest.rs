@@ -8,9 +8,9 @@
 //! keep.
 
 pub mod boot;
-pub mod config;
 pub mod engine;
 pub(crate) mod footprint;
+pub mod pages;
 pub mod payload;
 pub mod platform;
 mod witness;
@@ -29,13 +29,13 @@ use crate::kvm::{Bus, Signal, Slot, Slots};
 use crate::mirror::{self, Limits, Mirror};
 use crate::vigil::{Moment, Vigil};
 use crate::virtio::Disk;
-use config::ConfigPages;
 use cxl_model::backing;
 use cxl_model::kept::Kept;
 use cxl_model::machine::{Changes, Machine, PlugError};
 use cxl_model::scenario::Event;
 use cxl_model::trace::{Direction, Target, Traffic};
 use engine::Engine;
+use pages::{Listed, RegisterPages};
 
 /// What the guest did that no register shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub struct Counts {
     pub config: u64,
     /// Of the writes, those of 64-bit registers: the library and the machine count two dwords.
     pub paired: u64,
+    /// Reads that left no exit, as our image lists them: of registers, but not configuration space.
+    pub listed: u64,
 }
 
 /// An access that exited.
@@ -193,8 +195,12 @@ pub struct Guest<'a> {
     pub mirror: Mirror,
     /// Slots of plain memory behind BARs.
     pub bar_slots: Vec<Slot>,
-    /// Configuration space that is read without an exit.
-    config: ConfigPages,
+    /// Registers that are read without an exit.
+    pages: RegisterPages,
+    /// Where our image lists the registers that it reads, until it hands over.
+    listed: Option<Listed>,
+    /// The pages are to be found anew, whatever the machine says.
+    turned: bool,
     /// Bounds of the mirror.
     pub limits: Limits,
     /// What the guest printed.
@@ -287,7 +293,9 @@ impl<'a> Guest<'a> {
             last_access: None,
             engine: Engine::of(machine),
             disk: None,
-            config: ConfigPages::new(machine),
+            pages: RegisterPages::new(machine),
+            listed: None,
+            turned: false,
             ram,
             events: machine.scenario().events.clone().into_iter(),
             machine,
@@ -331,6 +339,29 @@ impl<'a> Guest<'a> {
         self.counts.config += u64::from(config);
         self.last_access = Some(LastAccess { direction, address, length });
         !window
+    }
+
+    /// Our image lists what it reads here from now on, or no more.
+    fn list(&mut self, listed: Option<Listed>) {
+        self.turned |= self.listed != listed;
+        self.listed = listed;
+    }
+
+    /// Slots that are left for pages of registers: memory has the first choice.
+    fn room_for_pages(&self) -> usize {
+        self.limits.slots.saturating_sub(self.mirror.slots.len() + self.bar_slots.len())
+    }
+
+    /// Has the machine answer, and count, what was read from pages since the last exit. What is
+    /// listed and has no page exits by itself.
+    fn catch_up(&mut self) {
+        let Some(listed) = self.listed else { return };
+        for address in listed.take(&self.ram) {
+            if self.pages.shows_listed(address, self.room_for_pages()) {
+                self.counts.listed += 1;
+                self.machine.read_bytes(address, &mut [0; 4]);
+            }
+        }
     }
 
     /// Does what is due by the guest's own count.
@@ -383,6 +414,7 @@ impl Guest<'_> {
         (self.speaker, self.attacks) = (speaker, attacks);
         self.expecting = false;
         self.judge = None;
+        self.list(None);
         if let Some(engine) = &mut self.engine {
             engine.stop();
         }
@@ -413,6 +445,8 @@ impl Guest<'_> {
         let unseen = self.unseen(library);
         let mut traffic = self.machine.traffic().clone();
         traffic.all.reads += unseen;
+        // From here on whoever reads component registers leaves the guest.
+        self.list(None);
         self.vigil.hand_off(self.machine, Moment::HandOff);
         let counts = self.counts;
         let astray = witness::astray(self.machine, &self.mirror.slots);
@@ -433,7 +467,7 @@ impl Guest<'_> {
 
     /// Reads of configuration space that left no exit: nobody but the library knows how many.
     fn unseen(&self, library: Counted) -> u64 {
-        let most = if self.config.is_empty() { 0 } else { library.config };
+        let most = if self.pages.is_empty() { 0 } else { library.config };
         most.saturating_sub(self.counts.config)
     }
 
@@ -463,8 +497,7 @@ impl Guest<'_> {
     /// What the guest is to see besides RAM; memory has the first choice of slots.
     fn all_slots(&self) -> Vec<Slot> {
         let memory = self.mirror.slots.iter().chain(&self.bar_slots);
-        let left = self.limits.slots.saturating_sub(memory.clone().count());
-        memory.cloned().chain(self.config.slots().take(left)).collect()
+        memory.cloned().chain(self.pages.slots().take(self.room_for_pages())).collect()
     }
 
     /// Looks at the locks after an access.
@@ -535,6 +568,7 @@ impl Bus for Guest<'_> {
         if address == EMPTY_HANDLER {
             return;
         }
+        self.catch_up();
         let registers = self.count(Direction::Read, address, data.len());
         if let Some(disk) = self.disk_at(address) {
             disk.read(address, data);
@@ -551,6 +585,7 @@ impl Bus for Guest<'_> {
     }
 
     fn write(&mut self, address: u64, data: &[u8]) {
+        self.catch_up();
         let registers = self.count(Direction::Write, address, data.len());
         if let Some(judge) = &mut self.judge {
             judge.before_write(self.machine, address, data);
@@ -571,7 +606,8 @@ impl Bus for Guest<'_> {
 
     fn slots(&mut self) -> Option<Vec<Slot>> {
         let changes = self.machine.take_changes();
-        let changed = changes != Changes::default();
+        let turned = std::mem::take(&mut self.turned);
+        let changed = changes != Changes::default() || turned;
         if changes.remap {
             self.mirror = Mirror::follow(self.machine, &self.limits);
         }
@@ -580,10 +616,10 @@ impl Bus for Guest<'_> {
             self.bar_slots = mirror::bar_slots(self.machine, &self.limits, used);
         }
         // Of somebody else's image every access is to be seen.
-        if changes.relocate && self.limits.enabled && !self.sees_all {
-            self.config.relocate(self.machine);
+        if (changes.relocate || turned) && self.limits.enabled && !self.sees_all {
+            self.pages.relocate(self.machine, self.listed.is_some());
         }
-        self.config.refresh(self.machine);
+        self.pages.refresh(self.machine);
         changed.then(|| self.all_slots())
     }
 
@@ -616,6 +652,7 @@ impl Bus for Guest<'_> {
     }
 
     fn doorbell(&mut self, value: u32, slots: &Slots) {
+        self.catch_up();
         let mut bytes = [0; size_of::<Message>()];
         if self.ram.read_slice(&mut bytes, GuestAddress(value.into())).is_err() {
             return;
@@ -676,6 +713,12 @@ impl Bus for Guest<'_> {
                 }
                 let (counts, slots) = (self.counts, self.mirror.slots.len());
                 self.said.marks.push(Mark { id, counts, slots });
+            }
+            Call::List { address } => {
+                if ours && self.handed.is_none() && !self.sees_all {
+                    self.list(Some(Listed { address }));
+                }
+                return;
             }
             Call::Check { .. } => {}
         }

@@ -166,7 +166,16 @@ pub enum Call {
     },
     /// What the attacker is about to do.
     Attack(Event),
+    /// Registers that are read from now on are listed here: how many, then the address of each, in eight
+    /// bytes each; [`MOST_LISTED`] at most. Whoever takes them puts 0 for their number.
+    List {
+        /// Where in guest memory.
+        address: u64,
+    },
 }
+
+/// Reads that are listed before somebody has to take them.
+pub const MOST_LISTED: usize = 511;
 
 impl Call {
     /// The message.
@@ -189,6 +198,7 @@ impl Call {
             }
             Self::Pair { figure, a, b } => (7, [u64::from(figure as u8), a, b, 0, 0, 0, 0, 0]),
             Self::Forget { a, b, length } => (8, [a, b, length, 0, 0, 0, 0, 0]),
+            Self::List { address } => (9, [address, 0, 0, 0, 0, 0, 0, 0]),
             Self::Mark { id } => (6, [id, 0, 0, 0, 0, 0, 0, 0]),
             Self::Attack(event) => {
                 let [kind, a, b, c] = event.encode();
@@ -217,6 +227,7 @@ impl Call {
             4 => Self::Check { id: a, passed: b != 0, expected: c, found: d },
             7 => Self::Pair { figure: Figure::decode(a)?, a: b, b: c },
             8 => Self::Forget { a, b, length: c },
+            9 => Self::List { address: a },
             6 => Self::Mark { id: a },
             5 => Self::Attack(Event::decode([a, b, c, d])?),
             _ => return None,

@@ -6,6 +6,7 @@
 
 use core::arch::asm;
 use core::arch::x86_64::{__cpuid, _rdtsc};
+use core::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
 use cxl_firmware::mmio::{Clock, Mmio};
 use cxl_firmware::platform::{BridgeKind, Platform};
@@ -14,8 +15,9 @@ use cxl_regs::component::BLOCK_SIZE;
 use cxl_regs::{Hpa, Span};
 use heapless::Vec;
 
-use crate::paging;
 use crate::vmm::Vmm;
+use crate::{paging, port};
+use cxl_image::doorbell::{Call, MOST_LISTED};
 
 /// The machine this image runs on.
 pub(crate) struct Hardware {
@@ -35,7 +37,19 @@ pub(crate) struct Hardware {
     bridges: Vec<Span, WINDOWS>,
     /// Whose machine it is.
     pub(crate) vmm: Vmm,
+    /// Reads of registers are listed but those of configuration space, for a host that need not have seen them.
+    lists: bool,
 }
+
+/// The list: how many, then where.
+#[repr(C)]
+struct Listed {
+    count: AtomicU64,
+    at: [AtomicU64; MOST_LISTED],
+}
+
+static LISTED: Listed =
+    Listed { count: AtomicU64::new(0), at: [const { AtomicU64::new(0) }; MOST_LISTED] };
 
 /// Accesses, in dwords.
 #[derive(Clone, Copy, Default)]
@@ -68,7 +82,45 @@ impl Hardware {
         // access goes through; it is to registers that discovery found in ECAM, BARs and bridge
         // blocks, or to memory in a CXL window. No Rust object lives in any of them.
         let mapped = unsafe { Mapped::new(0) };
-        Self { mapped, tables, last_page: u64::MAX, count, config, windows, bridges, vmm }
+        let lists = false;
+        Self { mapped, tables, last_page: u64::MAX, count, config, windows, bridges, vmm, lists }
+    }
+
+    /// Lists reads of registers from now on, but of configuration space, where the harness takes them.
+    pub(crate) fn list(&mut self) {
+        self.lists = self.vmm == Vmm::Harness;
+        if self.lists {
+            Self::offer();
+        }
+    }
+
+    /// Lists no more: whoever reads after the hand-off leaves the guest.
+    pub(crate) fn list_no_more(&mut self) {
+        self.lists = false;
+    }
+
+    fn offer() {
+        port::call(Call::List { address: core::ptr::from_ref(&LISTED) as u64 });
+    }
+
+    /// Lists a read that is to come.
+    fn note(&mut self, address: u64) {
+        if !self.lists {
+            return;
+        }
+        if LISTED.count.load(Ordering::Relaxed) as usize >= MOST_LISTED {
+            Self::offer();
+        }
+        let count = LISTED.count.load(Ordering::Relaxed);
+        let Some(entry) = LISTED.at.get(count as usize) else {
+            // Nobody takes them.
+            self.lists = false;
+            return;
+        };
+        entry.store(address, Ordering::Relaxed);
+        LISTED.count.store(count.wrapping_add(1), Ordering::Relaxed);
+        // The read comes behind its entry.
+        compiler_fence(Ordering::SeqCst);
     }
 
     /// Says where configuration space is; reads of it are counted from now on.
@@ -162,6 +214,9 @@ impl Mmio for Hardware {
         self.count.reads = self.count.reads.wrapping_add(1);
         let config = self.config.iter().any(|span| span.contains(Hpa(address)));
         self.count.config = self.count.config.wrapping_add(config.into());
+        if !config {
+            self.note(address);
+        }
         self.mapped.read(address)
     }
 

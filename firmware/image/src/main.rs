@@ -92,6 +92,7 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
     let platform = Platform { occupied: &occupied, ..found.platform() };
     hw.set_config(platform.ecam.iter().filter_map(Ecam::span));
     hw.set_windows(&platform);
+    hw.list();
     power::prepare(&mut hw, info.rsdp, buffer);
     let policy = options.words.policy(tables::address_bits());
 
@@ -122,6 +123,7 @@ extern "C" fn main(start_info: u64, tables: u64, ring: u32) -> ! {
         Ok(bytes) => &*bytes,
         Err(error) => refuse(format_args!("handoff: {error}"), handed(&[], hw.count, error.code())),
     };
+    hw.list_no_more();
     let counted = hw.count;
     let handed = |code| handed(record, counted, code);
     // What somebody else left is told, not refused: the payload is here to look at it.

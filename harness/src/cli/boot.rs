@@ -73,7 +73,7 @@ JSON:
   attack     after the payload attack: tried, held, allowed, changed, integrity, availability, ...
   measured   what varies from run to run: run_us; guest with kvm (the host's kind of KVM, as seen at
              the start: ring0, after_triple_fault, extension, paging, exit_ns, slowness), setup_us,
-             handoff_us, exits, slots, unmirrored, cost, end, then, last_access, checks, its_words,
+             handoff_us, exits, without_exit, slots, unmirrored, cost, end, then, last_access, checks, its_words,
              internal_errors, events, transfers, disk, slot_calls, left_out, console
   Addresses, sizes and codes are strings like \"0x1f\"; what does not apply is null.
 

@@ -43,6 +43,8 @@ pub struct GuestMeasured {
     pub handoff: Option<Duration>,
     /// Exits until the hand-off, or in all where nothing was handed over.
     pub exits: u64,
+    /// Reads until then that left no exit, by the image's own count.
+    pub without_exit: u64,
     /// Memory slots at the hand-off, or in the end.
     pub slots: Vec<SlotRange>,
     /// Direct ranges without a slot, and why.
@@ -337,6 +339,8 @@ impl GuestMeasured {
             setup: run.setup,
             handoff: run.to_handoff(),
             exits: counts.reads + counts.writes,
+            without_exit: counts.listed
+                + run.first.handed.as_ref().map_or(0, |handed| handed.unseen),
             slots: slots.memory.iter().map(|&(hpa, size)| SlotRange { hpa, size }).collect(),
             unmirrored: unmirrored.collect(),
             cost: if ours { Cost::of(&said.calls) } else { None },
@@ -643,11 +647,11 @@ impl Facts {
         if image.speaker == Speaker::Theirs {
             return;
         }
-        let Counts { reads, config, writes, paired, window, window_writes } = *counts;
+        let Counts { reads, config, writes, window, window_writes, paired, listed } = *counts;
         let (memory_reads, memory_writes) = (window - window_writes, window_writes);
         // The library counts dwords.
         let delivered = Counted {
-            reads: reads - memory_reads,
+            reads: reads + listed - memory_reads,
             config,
             writes: writes + paired - memory_writes,
             memory_reads,
@@ -873,7 +877,11 @@ impl Display for GuestMeasured {
         match self.handoff {
             Some(time) => {
                 let (exits, ms) = (counted(self.exits, "exit"), time.as_secs_f64() * 1e3);
-                fact(f, "firmware", format_args!("done after {ms:.1} ms and {exits}"))?;
+                let without = match self.without_exit {
+                    0 => String::new(),
+                    reads => format!("; {} left none", counted(reads, "read")),
+                };
+                fact(f, "firmware", format_args!("done after {ms:.1} ms and {exits}{without}"))?;
             }
             None => fact(f, "exits", self.exits)?,
         }

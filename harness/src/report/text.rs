@@ -345,7 +345,10 @@ impl Facts {
             return Ok(());
         }
         heading(f, "register traffic of the firmware")?;
-        seen_by(f, "the host, which counts each access")?;
+        seen_by(
+            f,
+            "the host, which counts each access, and the image where a read leaves no exit",
+        )?;
         let all = both(traffic.reads, traffic.writes);
         fact(f, "all", all)?;
         if traffic.dropped != 0 {

@@ -512,11 +512,12 @@ fn pvh_ring3() {
         direct.run.first.handed.as_ref().unwrap().counts,
         direct.run.first.handed.as_ref().unwrap().library,
     );
-    let unseen = counted.config - exits.config;
-    assert_ne!(unseen, 0);
-    let (reads, config) = (exits.reads + unseen, exits.config + unseen);
+    let (unseen, listed) = (counted.config - exits.config, exits.listed);
+    assert!(unseen != 0 && listed != 0);
+    let (reads, config) = (exits.reads + unseen + listed, exits.config + unseen);
     let handed = ran.run.first.handed.as_ref().unwrap();
-    assert_eq!(handed.counts, Counts { reads, config, ..exits });
+    assert_eq!(handed.counts, Counts { reads, config, listed: 0, ..exits });
+    assert_eq!(handed.traffic, direct.run.first.handed.as_ref().unwrap().traffic);
     assert_eq!(handed.library, counted);
     assert_eq!(ran.run.last().cedt(), direct.run.last().cedt());
     let ran = pvh(&unlocked("one-device"), "sse", true).good();

@@ -11,7 +11,7 @@ use cxl_harness::run::{self, Refusal};
 use cxl_model::machine::Machine;
 use cxl_model::mapping::mappings;
 use cxl_model::scenario::{FaultKind, Place, Scenario, builtins};
-use cxl_model::trace::Direction;
+use cxl_model::trace::{Direction, Target};
 use cxl_regs::Component;
 use cxl_regs::hdm::DecoderImage;
 use libtest_mimic::Trial;
@@ -175,11 +175,12 @@ fn same(scenario: &Scenario, timed: bool) {
     assert_eq!(guest.run.mirror.mappings, mappings(&machine.fabric()));
     assert_eq!(guest.run.last().cedt(), direct.cedt);
 
-    // What the library counts is what it does directly, and what exited, but for configuration space
-    // of functions that are there: that is memory to it. It counts dwords.
+    // What the library counts is what it does directly, and what exited, but for registers that are there
+    // and answer the same at any time: they are memory to it. It counts dwords.
     let counted = guest.run.first.handed.as_ref().unwrap().library;
     let exits = guest.run.first.handed.as_ref().unwrap().counts;
-    let exited = (exits.reads - exits.config, exits.writes + exits.paired, exits.window);
+    let reads = exits.reads + exits.listed - exits.config;
+    let exited = (reads, exits.writes + exits.paired, exits.window);
     assert_eq!(exited, (counted.reads - counted.config, counted.writes, 0));
     if !timed {
         let ecam = 0xC000_0000..0xE000_0000;
@@ -190,6 +191,22 @@ fn same(scenario: &Scenario, timed: bool) {
             faults.any(|f| f.at == place && matches!(f.kind, FaultKind::AllOnesAfter { .. }))
         };
         let trapped = config.iter().filter(|a| a.place.is_none_or(dies)).count() as u64;
+        let counts = |place| {
+            scenario.faults.iter().any(|fault| {
+                use FaultKind::{CommitNever, CommitPolls, LockLost};
+                let by_read =
+                    matches!(fault.kind, CommitNever { .. } | CommitPolls { .. } | LockLost { .. });
+                fault.at == place && by_read
+            })
+        };
+        let listed = reads.iter().filter(|access| match access.target {
+            Some(Target::Component { place, .. }) => {
+                machine.component(place).is_some() && !dies(place) && !counts(place)
+            }
+            Some(Target::DeviceRegisters { device, .. }) => !dies(Place::Device(device)),
+            _ => false,
+        });
+        assert_eq!(exits.listed, listed.count() as u64);
         let all = machine.traffic().all;
         let (reads, config) = (reads.len() as u64, config.len() as u64);
         let (memory_reads, memory_writes) = (counted.memory_reads, counted.memory_writes);

@@ -57,13 +57,15 @@ pub struct ComponentBlock {
     structures: Vec<Structure>,
     /// Plain memory in the implementation's part.
     vendor: Backing,
+    /// Goes up with every change of a register, and now and then without one.
+    changes: u64,
 }
 
 impl ComponentBlock {
     /// A block whose array is empty.
     pub fn new(component: Component) -> Self {
         let vendor = Backing::new(0);
-        Self { component, array: vec![0], structures: Vec::new(), vendor }
+        Self { component, array: vec![0], structures: Vec::new(), vendor, changes: 0 }
     }
 
     /// Makes the implementation's part plain memory.
@@ -236,6 +238,7 @@ impl ComponentBlock {
 
     /// The HDM decoders, if the block has any.
     pub fn hdm_mut(&mut self) -> Option<&mut HdmBlock> {
+        self.changes += 1;
         self.structures.iter_mut().find_map(|structure| match &mut structure.body {
             Body::Hdm(hdm) => Some(hdm.as_mut()),
             _ => None,
@@ -254,6 +257,7 @@ impl ComponentBlock {
 
     /// Gives those the values that another block of this kind has, now and after each reset.
     pub fn preset_like(&mut self, other: &Self) {
+        self.changes += 1;
         for structure in &mut self.structures {
             let (Body::Plain(registers) | Body::Handshake { registers, .. }) = &mut structure.body
             else {
@@ -278,6 +282,33 @@ impl ComponentBlock {
                 sum.wrapping_add(registers.version())
             }
         })
+    }
+
+    /// A number that is another one after every change of any register.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Whether no read changes anything, however often and whenever it comes.
+    pub fn is_steady(&self) -> bool {
+        self.hdm().is_none_or(HdmBlock::is_steady)
+    }
+
+    /// The array and the structures as a read gives them, each dword with its offset from the array; all
+    /// others read 0.
+    pub fn dwords(&self) -> impl Iterator<Item = (u16, u32)> {
+        let array = (0..).step_by(4).zip(self.array.iter().copied());
+        array.chain(self.structures.iter().flat_map(|structure| {
+            (0..structure.length).step_by(4).map(|within| {
+                let dword = match &structure.body {
+                    Body::Hdm(hdm) => hdm.dword(within),
+                    Body::Plain(registers) | Body::Handshake { registers, .. } => {
+                        registers.read(within)
+                    }
+                };
+                (structure.pointer + within, dword)
+            })
+        }))
     }
 
     /// The offset in the HDM decoder structure of an offset in the block, if it lies there.
@@ -363,6 +394,7 @@ impl ComponentBlock {
 
     /// Writes the dword at an offset, a multiple of 4.
     pub fn write(&mut self, offset: u32, value: u32, now: u64) -> Effect {
+        self.changes += 1;
         let Some((index, within)) = self.structure(offset) else { return Effect::None };
         match self.structures.get_mut(index).map(|structure| &mut structure.body) {
             Some(Body::Hdm(hdm)) => hdm.write(within, value, now),
@@ -395,6 +427,7 @@ impl ComponentBlock {
 
     /// Puts back to defaults what this reset reaches.
     pub fn reset(&mut self, reset: Reset) {
+        self.changes += 1;
         for structure in &mut self.structures {
             match &mut structure.body {
                 Body::Hdm(hdm) => hdm.reset(reset),

@@ -49,7 +49,7 @@ pub struct Make {
 }
 
 /// The device registers of a Type 3 device.
-const DEVICE_BAR: Bar = Bar { index: 2, size: BLOCK_SIZE as u64 };
+pub(crate) const DEVICE_BAR: Bar = Bar { index: 2, size: BLOCK_SIZE as u64 };
 
 /// Supported Coherency Models (CXL r3.1 section 8.2.4.20.1).
 fn coherency_models(make: &Make) -> u8 {

@@ -396,20 +396,35 @@ impl HdmBlock {
 
     /// Reads the dword at an offset; reserved ones read 0. A read can end a commit under way.
     pub fn read(&mut self, offset: u16, now: u64) -> (u32, Effect) {
-        if offset == Capability::SPEC.offset {
-            return (self.capability.raw(), Effect::None);
-        }
-        if offset == GlobalControl::SPEC.offset {
-            return (self.global, Effect::None);
-        }
-        let Some((decoder, within)) = self.locate(offset) else { return (0, Effect::None) };
+        let Some((decoder, within)) = self.locate(offset) else {
+            return (self.dword(offset), Effect::None);
+        };
         let effect = self.advance(decoder, now, within == CONTROL);
-        let dword = usize::from(within / 4);
-        let Some(slot) = self.slots.get_mut(decoder) else { return (0, effect) };
-        if within == CONTROL {
+        if let Some(slot) = self.slots.get_mut(decoder).filter(|_| within == CONTROL) {
             slot.forget_lock();
         }
-        (slot.image.to_dwords().get(dword).copied().unwrap_or(0), effect)
+        (self.dword(offset), effect)
+    }
+
+    /// The dword at an offset as it is; reserved ones are 0.
+    pub fn dword(&self, offset: u16) -> u32 {
+        if offset == Capability::SPEC.offset {
+            return self.capability.raw();
+        }
+        if offset == GlobalControl::SPEC.offset {
+            return self.global;
+        }
+        let Some((decoder, within)) = self.locate(offset) else { return 0 };
+        let slot = self.slots.get(decoder);
+        let dwords = slot.map(|slot| slot.image.to_dwords()).unwrap_or_default();
+        dwords.get(usize::from(within / 4)).copied().unwrap_or(0)
+    }
+
+    /// Whether no read changes anything, however often and whenever it comes.
+    pub fn is_steady(&self) -> bool {
+        self.slots.iter().all(|slot| {
+            slot.time == CommitTime::AtOnce && slot.pending.is_none() && slot.lock_lasts.is_none()
+        })
     }
 
     /// Writes the dword at an offset; reserved and read-only bits are lost.

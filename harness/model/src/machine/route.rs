@@ -8,6 +8,7 @@
 //! alone; of two that could claim an address, the one that is asked first here always wins.
 
 use cxl_regs::access::Spec;
+use cxl_regs::component;
 use cxl_regs::config::Bdf;
 use cxl_regs::{Hpa, Span};
 
@@ -15,6 +16,7 @@ use super::Machine;
 use crate::backing::Backing;
 use crate::device::Name;
 use crate::device::bridge::HostBridge;
+use crate::device::endpoint::DEVICE_BAR;
 use crate::device::port::{COMPONENT_BAR, Port};
 use crate::fault::Where;
 use crate::scenario::{BridgeVersion, Parent, Place};
@@ -116,6 +118,34 @@ impl Machine {
             }
         }
         pages
+    }
+
+    /// The pages of registers behind memory accesses that answer the same however often and whenever they
+    /// are asked, where accesses reach them now: first address, and what answers there. Of each component
+    /// it is the page with the capability array, and of a device with a mailbox the one with that.
+    pub fn register_pages(&self) -> Vec<(u64, Target)> {
+        let offset = component::Region::CacheMem.extent().start;
+        let components = self.places().into_iter().filter_map(|place| {
+            let steady = self.component(place)?.is_steady();
+            let base = self.registers_of(place).filter(|_| steady)?.checked_add(offset.into())?;
+            Some((base, Target::Component { place, offset }))
+        });
+        let devices = (0..self.devices.len()).filter_map(|device| {
+            self.endpoint(device)?.mailbox.as_ref()?;
+            let bar = self.function(Place::Device(device))?.bar(DEVICE_BAR.index)?;
+            Some((bar.base().0, Target::DeviceRegisters { device, offset: 0 }))
+        });
+        let reached = components.chain(devices).filter(|&(base, target)| {
+            let counts = target.place().is_none_or(|place| self.counts_reads_of(place));
+            // BARs and forwarding windows have whole pages; a CXL memory window may be anything.
+            let windows = || {
+                Span::new(Hpa(base), PAGE).is_ok_and(|page| {
+                    self.placed_windows().all(|(_, window)| !window.overlaps(page))
+                })
+            };
+            !counts && self.target(base) == Some(target) && windows()
+        });
+        reached.collect()
     }
 
     /// Every function that configuration cycles reach now, with the address of its configuration
