@@ -63,9 +63,14 @@ macro_rules! unpack {
     };
 }
 
-/// A row a rule: its number, its value, and which of its facts make the first and second number.
+/// A row a rule: its number, its value, and which of its facts make the first and second number. Behind them
+/// may stand the variant that has rules of another enum in it, and how much higher their numbers are here.
 macro_rules! rules {
-    ($(#[$how:meta])* $rule:ident { $($number:literal [$($form:tt)*] ($($first:ident)*) ($($second:ident)*),)* }) => {
+    (
+        $(#[$how:meta])*
+        $rule:ident { $($number:literal [$($form:tt)*] ($($first:ident)*) ($($second:ident)*),)* }
+        $($below:literal + $inner:ident)?
+    ) => {
         impl RuleNumber for $rule {
             $(#[$how])*
             #[allow(unused_variables, reason = "a rule's number does not depend on its facts")]
@@ -81,6 +86,10 @@ macro_rules! rules {
 
         impl Rule for $rule {
             fn pack(self) -> (u8, u64, u64) {
+                $(if let Self::$inner(rule) = self {
+                    let (number, first, second) = rule.pack();
+                    return (number.saturating_add($below), first, second);
+                })?
                 let number = self.number();
                 let (first, second) = match self {
                     $($($form)* => (pack!($($first)*), pack!($($second)*)),)*
@@ -97,6 +106,9 @@ macro_rules! rules {
                         unpack!(second; $($second)*);
                         $($form)*
                     })*
+                    $(_ if number > $below => {
+                        Self::$inner(Rule::unpack(number.saturating_sub($below), first, second)?)
+                    })?
                     _ => return None,
                 })
             }
@@ -178,10 +190,8 @@ rules! {
         25 [Self::DuplicateCxims { granularity }] () (granularity),
         26 [Self::Overlap { window, other }] (other) (window),
         27 [Self::NoCxims { granularity }] (granularity) (),
-        28 [Self::Maps(XorMapError::TooFew { need, have })] (need) (have),
-        29 [Self::Maps(XorMapError::WrongLowestBit { index, map, expected_bit })]
-            (expected_bit index) (map),
     }
+    27 + Maps
 }
 
 rules! {
