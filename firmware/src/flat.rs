@@ -272,13 +272,15 @@ fn phases(
     plan::windows(platform, fault)?;
     discover::discover(hw, clock, platform, policy, work, fault)?;
     plan::plan(platform, work, fault)?;
-    commit::commit(hw, clock, policy.config_lock, work, fault)?;
-    let result = verify::verify(hw, platform, policy.config_lock, work.view(), fault);
+    commit::survey(hw, work, fault)?;
+    let (view, config_lock, mut written) = (work.view(), policy.config_lock, 0);
+    let result = commit::commit(hw, clock, config_lock, view, &mut written, fault)
+        .and_then(|()| verify::verify(hw, platform, config_lock, view, fault));
     if result.is_err() {
-        commit::put_back(hw, work.view(), usize::MAX);
+        commit::put_back(hw, view, written);
         return result;
     }
-    (work.rest.whole, work.rest.config_lock) = (true, policy.config_lock);
+    (work.rest.whole, work.rest.config_lock) = (true, config_lock);
     Ok(())
 }
 

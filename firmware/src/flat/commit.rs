@@ -16,23 +16,6 @@ use crate::error::{Code, Failed, Fault};
 use crate::mmio::{Clock, Mmio};
 use crate::policy;
 
-/// Programs, commits and locks every decoder of the plan.
-pub(super) fn commit(
-    hw: &mut impl Mmio,
-    clock: &mut impl Clock,
-    config_lock: bool,
-    work: &mut WorkspaceMut<'_>,
-    fault: &mut Fault,
-) -> Result<(), Failed> {
-    survey(hw, work, fault)?;
-    let (view, mut written) = (work.view(), 0);
-    let result = run(hw, clock, config_lock, view, &mut written, fault);
-    if result.is_err() {
-        put_back(hw, view, written);
-    }
-    result
-}
-
 /// A planned decoder: where it is, and what its registers shall hold.
 #[inline(never)]
 pub(super) fn slot(planned: &Planned<'_>, fault: &mut Fault) -> Result<Slot, Failed> {
@@ -62,7 +45,7 @@ pub(super) fn device(
 
 /// Reads what is there, to be put back; discovery has seen that nothing is committed.
 #[inline(never)]
-fn survey(
+pub(super) fn survey(
     hw: &mut impl Mmio,
     work: &mut WorkspaceMut<'_>,
     fault: &mut Fault,
@@ -141,9 +124,10 @@ fn device_step(
     fault.expected(expected).found(found).into()
 }
 
-/// `written` counts the decoders of the plan that were written to, or begun to be.
+/// Programs, commits and locks every decoder of the plan. `written` counts those that were written to, or begun
+/// to be.
 #[inline(never)]
-fn run(
+pub(super) fn commit(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,
     config_lock: bool,
