@@ -317,16 +317,18 @@ impl<'a> View<'a> {
         self.at(Component::Device, number)
     }
 
-    /// Whether the device below a port has a region.
+    /// Whether a region is of a device, or of any device behind a bridge.
     #[inline(never)]
-    fn has_region(self, number: u16) -> bool {
-        self.regions.iter().any(|region| region.port == number)
+    fn has_region(self, component: Component, number: u16) -> bool {
+        self.regions.iter().any(|region| self.owner(component, region) == Some(number))
     }
 
-    /// The same of any device behind a bridge.
-    fn has_region_behind(self, bridge: u16) -> bool {
-        let behind = |region: &Region| self.port(region.port).is_some_and(|p| p.bridge == bridge);
-        self.regions.iter().any(behind)
+    /// Which of the devices or bridges a region is of.
+    fn owner(self, component: Component, region: &Region) -> Option<u16> {
+        match component {
+            Component::Device => Some(region.port),
+            _ => Some(self.port(region.port)?.bridge),
+        }
     }
 
     /// The `nth` decoder of the plan in order of commit: devices, then bridges, of each by number.

@@ -35,7 +35,7 @@ pub(super) fn device(
     view: View<'_>,
     number: u16,
 ) -> Option<(DeviceRegisters, &DeviceImage, &Port)> {
-    if !view.has_region(number) {
+    if !view.has_region(Component::Device, number) {
         return None;
     }
     let port = view.port(number)?;

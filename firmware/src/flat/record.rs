@@ -230,16 +230,11 @@ fn decoders(hw: &mut impl Mmio, view: View<'_>, number: u16, record: &mut Writer
 #[inline(never)]
 fn outcome(view: View<'_>, number: u16, record: &mut Writer<'_>) {
     let Some(found) = view.component(number) else { return };
-    let (at, in_use) = match found.kind {
-        ComponentKind::HostBridge => {
-            let at = view.at(Component::HostBridge, found.bridge);
-            (at, view.has_region_behind(found.bridge))
-        }
-        // A port has the place of what is behind it.
-        _ => (view.at(Component::Device, found.port), view.has_region(found.port)),
-    };
+    // A port has the place of what is behind it.
+    let (component, number) = found.with_decoders();
+    let in_use = view.has_region(component, number);
     record.outcome(ComponentOutcome {
-        at: (&at).into(),
+        at: (&view.at(component, number)).into(),
         kind: Some(found.kind),
         outcome: if in_use { Outcome::InUse } else { Outcome::Unused },
     });
@@ -254,6 +249,16 @@ struct Found {
     port: u16,
     /// The number in that order of the component above.
     parent: Option<u16>,
+}
+
+impl Found {
+    /// What has the decoders of it, by its number among its like: of a port, the device below.
+    fn with_decoders(&self) -> (Component, u16) {
+        match self.kind {
+            ComponentKind::HostBridge => (Component::HostBridge, self.bridge),
+            _ => (Component::Device, self.port),
+        }
+    }
 }
 
 impl View<'_> {
