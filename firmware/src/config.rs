@@ -221,6 +221,7 @@ impl<'c> Config<'c> {
     }
 
     /// Where this is, as an error names it.
+    #[inline(never)]
     pub(crate) fn place(&self) -> Place {
         Place::function(self.uid, self.function)
     }
