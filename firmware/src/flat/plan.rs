@@ -43,27 +43,31 @@ fn memory(
     partition: Partition,
     fault: &mut Fault,
 ) -> Result<(), Failed> {
-    let view = work.view();
+    let view = &work.view();
     let Some(port) = view.port(number) else { return Ok(()) };
     let Some(below) = &port.device else { return Ok(()) };
     let need = below.device.capacity(partition);
     if need == 0 {
         return Ok(());
     }
-    let path = view.path(number);
-    let ask = &mut Ask { view, number, path, port, below, coherencies: [None; 2], partition, need };
-    let Ok(spot) = &place(platform, ask, fault) else { return Err(Failed) };
-    let region = Region {
+    let path = &view.path(number);
+    if !need.is_multiple_of(DECODER_UNIT) {
+        let fault = fault.at(Code::PLAN_UNALIGNED, path).detail(OF_MEMORY);
+        return fault.expected(DECODER_UNIT).found(need).into();
+    }
+    let coherencies = coherencies(path, port, below, fault)?;
+    let mut region = Region {
         port: number,
-        window: spot.window,
-        // Its window holds it, so it has an end.
-        span: Span::new(spot.at, need).unwrap_or(Span::<Hpa>::ORIGIN),
         partition,
-        coherency: spot.coherency,
-        granularity: spot.granularity,
+        // Until it has a place.
+        window: Hpa(0),
+        span: Span::<Hpa>::ORIGIN,
+        coherency: Coherency::HostOnly,
+        granularity: Granularity::B256,
         before: [DecoderBefore::EMPTY; 2],
     };
-    let lower = |other: &&Region| other.span.base() < spot.at;
+    place(platform, &Ask { view, path, coherencies, need }, &mut region, fault)?;
+    let lower = |other: &&Region| other.span.base() < region.span.base();
     let at = work.regions.iter().filter(lower).count();
     match work.regions.insert(at, region) {
         Ok(()) => Ok(()),
@@ -204,38 +208,24 @@ fn coherencies(
     Ok(if expander { [host, through] } else { [through, host] })
 }
 
-/// What is to be placed.
+/// What is to be placed: a region's memory.
 struct Ask<'a> {
-    view: View<'a>,
-    number: u16,
-    path: Path,
-    port: &'a Port,
-    below: &'a Below,
-    /// As they are preferred, once they are known.
+    view: &'a View<'a>,
+    path: &'a Path,
+    /// As they are preferred.
     coherencies: [Option<Coherency>; 2],
-    partition: Partition,
     need: u64,
 }
 
-/// Where something goes: the base of its window, and its own.
-struct Spot {
-    window: Hpa,
-    at: Hpa,
-    coherency: Coherency,
-    /// The window's.
-    granularity: Granularity,
-}
-
-/// Finds the one window that fits, and the place in it.
+/// Finds the one window that fits, and the place in it, and gives them to the region.
 #[inline(never)]
-fn place(platform: &Platform<'_>, ask: &mut Ask<'_>, fault: &mut Fault) -> Result<Spot, Failed> {
-    let Ask { partition, need, .. } = *ask;
-    if !need.is_multiple_of(DECODER_UNIT) {
-        let fault = fault.at(Code::PLAN_UNALIGNED, &ask.path).detail(OF_MEMORY);
-        return fault.expected(DECODER_UNIT).found(need).into();
-    }
-    ask.coherencies = coherencies(&ask.path, ask.port, ask.below, fault)?;
-    let (ask, path) = (&*ask, &ask.path);
+fn place(
+    platform: &Platform<'_>,
+    ask: &Ask<'_>,
+    region: &mut Region,
+    fault: &mut Fault,
+) -> Result<(), Failed> {
+    let (&Ask { path, need, .. }, partition) = (ask, region.partition);
     let mut best: Option<(Hpa, &Window, Hpa, Coherency)> = None;
     let mut second: Option<Hpa> = None;
     let mut fits = 0u16;
@@ -243,7 +233,7 @@ fn place(platform: &Platform<'_>, ask: &mut Ask<'_>, fault: &mut Fault) -> Resul
     let mut closest: Option<(u8, &Window)> = None;
     let mut found = Fault::none();
     for window in platform.windows {
-        match ask.judge(platform, window, &mut found) {
+        match ask.judge(platform, window, region, &mut found) {
             Ok((base, at, coherency)) => {
                 fits = fits.saturating_add(1);
                 let other = match best {
@@ -282,7 +272,12 @@ fn place(platform: &Platform<'_>, ask: &mut Ask<'_>, fault: &mut Fault) -> Resul
     if coherency == Coherency::BackInvalidate {
         return Err(not_planned(fault, NotPlanned::BackInvalidate, path.into()));
     }
-    Ok(Spot { window: base, at, coherency, granularity: window.interleave.granularity })
+    region.window = base;
+    // Its window holds it, so it has an end.
+    region.span = Span::new(at, need).unwrap_or(Span::<Hpa>::ORIGIN);
+    region.coherency = coherency;
+    region.granularity = window.interleave.granularity;
+    Ok(())
 }
 
 impl Ask<'_> {
@@ -293,9 +288,10 @@ impl Ask<'_> {
         &self,
         platform: &Platform<'_>,
         window: &Window,
+        region: &Region,
         fault: &mut Fault,
     ) -> Result<(Hpa, Hpa, Coherency), u8> {
-        let Self { view, number, ref path, partition, need, .. } = *self;
+        let (&Self { view, path, need, .. }, partition) = (self, region.partition);
         // Each window has one, as was seen before.
         if *window.targets != [path.uid()] {
             return Err(0);
@@ -340,13 +336,13 @@ impl Ask<'_> {
         }
         // Decoders go up in HPA and DPA together: persistent memory lies above the volatile.
         let volatile = view.regions.iter().find(|other| {
-            other.port == number && other.partition < partition && other.span.overlaps(span)
+            other.port == region.port && other.partition < partition && other.span.overlaps(span)
         });
         let from = volatile.map_or(base, |volatile| volatile.span.end());
-        match first_gap(&view, span, from, need) {
+        match first_gap(view, span, from, need) {
             Ok(at) => Ok((base, at, coherency)),
             Err(free) => {
-                match (volatile, first_gap(&view, span, base, need)) {
+                match (volatile, first_gap(view, span, base, need)) {
                     (Some(volatile), Ok(lower)) => {
                         let fault = fault.at(Code::PLAN_DPA_ORDER, path);
                         fault.expected(volatile.span.base()).found(lower);
