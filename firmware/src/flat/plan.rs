@@ -64,7 +64,7 @@ fn memory(
         span: Span::<Hpa>::ORIGIN,
         coherency: Coherency::HostOnly,
         granularity: Granularity::B256,
-        before: [DecoderBefore::EMPTY; 2],
+        before: [DecoderBefore::EMPTY, DecoderBefore::EMPTY],
     };
     place(platform, &Ask { view, path, coherencies, need }, &mut region, fault)?;
     let lower = |other: &&Region| other.span.base() < region.span.base();
