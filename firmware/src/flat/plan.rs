@@ -226,58 +226,49 @@ fn place(
     fault: &mut Fault,
 ) -> Result<(), Failed> {
     let (&Ask { path, need, .. }, partition) = (ask, region.partition);
-    let mut best: Option<(Hpa, &Window, Hpa, Coherency)> = None;
-    let mut second: Option<Hpa> = None;
-    let mut fits = 0u16;
+    let (mut fits, mut second) = (0u16, Hpa(u64::MAX));
     // How far the window came that came furthest, and the lowest of these: it says why none fits.
-    let mut closest: Option<(u8, &Window)> = None;
+    let (mut furthest, mut closest) = (0, None);
     let mut found = Fault::none();
     for window in platform.windows {
         match ask.judge(platform, window, region, &mut found) {
             Ok((base, at, coherency)) => {
-                fits = fits.saturating_add(1);
-                let other = match best {
-                    Some((before, ..)) if before <= base => base,
-                    before => {
-                        best = Some((base, window, at, coherency));
-                        match before {
-                            Some((before, ..)) => before,
-                            None => continue,
-                        }
+                let lowest = fits == 0 || base < region.window;
+                if !lowest {
+                    second = second.min(base);
+                } else {
+                    if fits != 0 {
+                        second = region.window;
                     }
-                };
-                second = Some(second.map_or(other, |second| second.min(other)));
+                    region.window = base;
+                    // Its window holds it, so it has an end.
+                    region.span = Span::new(at, need).unwrap_or(Span::<Hpa>::ORIGIN);
+                    region.coherency = coherency;
+                    region.granularity = window.interleave.granularity;
+                }
+                fits = fits.saturating_add(1);
             }
             Err(stage) => {
-                let lower = |(before, other): (u8, &Window)| {
-                    stage > before || stage == before && is_lower(window, other)
-                };
-                if closest.is_none_or(lower) {
-                    closest = Some((stage, window));
+                let lower = |other| is_lower(window, other);
+                if stage > furthest || stage == furthest && closest.is_none_or(lower) {
+                    (furthest, closest) = (stage, Some(window));
                     *fault = found;
                 }
             }
         }
     }
-    let Some((base, window, at, coherency)) = best else {
-        return match closest {
-            Some((1.., _)) => Err(Failed),
-            _ => fault.at(Code::PLAN_NO_WINDOW, path).detail(partition).expected(need).into(),
-        };
-    };
-    if let Some(second) = second {
-        let fault = fault.at(Code::PLAN_AMBIGUOUS, path).halves(partition, fits);
-        return fault.expected(base).found(second).into();
+    match fits {
+        0 if furthest != 0 => Err(Failed),
+        0 => fault.at(Code::PLAN_NO_WINDOW, path).detail(partition).expected(need).into(),
+        1 if region.coherency == Coherency::BackInvalidate => {
+            Err(not_planned(fault, NotPlanned::BackInvalidate, path.into()))
+        }
+        1 => Ok(()),
+        _ => {
+            let fault = fault.at(Code::PLAN_AMBIGUOUS, path).halves(partition, fits);
+            fault.expected(region.window).found(second).into()
+        }
     }
-    if coherency == Coherency::BackInvalidate {
-        return Err(not_planned(fault, NotPlanned::BackInvalidate, path.into()));
-    }
-    region.window = base;
-    // Its window holds it, so it has an end.
-    region.span = Span::new(at, need).unwrap_or(Span::<Hpa>::ORIGIN);
-    region.coherency = coherency;
-    region.granularity = window.interleave.granularity;
-    Ok(())
 }
 
 impl Ask<'_> {
