@@ -52,9 +52,9 @@ pub(super) fn survey(
 ) -> Result<(), Failed> {
     let mut nth = 0;
     while let Some(planned) = &work.view().nth(nth) {
-        let place = planned.place;
+        let place = &planned.place;
         let image = DecoderRegisters::new(planned.hdm.block, place.index).read(hw);
-        settled(place.into(), image.control(), fault)?;
+        settled((*place).into(), image.control(), fault)?;
         let base = planned.region.span.base();
         for region in work.regions.iter_mut().filter(|region| region.span.base() == base) {
             let [device, bridge] = &mut region.before;
@@ -65,7 +65,7 @@ pub(super) fn survey(
     }
     for number in 0..work.ports.len() as u16 {
         let view = work.view();
-        let Some((registers, ..)) = device(view, number) else { continue };
+        let Some((registers, ..)) = &device(view, number) else { continue };
         let path = view.path(number);
         let image = registers.read(hw);
         if let Some(register) = image.silent() {
@@ -187,12 +187,12 @@ pub(super) fn put_back(hw: &mut impl Mmio, view: View<'_>, written: usize) {
     let count = 2 * view.regions.len();
     for nth in (0..count.min(written)).rev() {
         let Some(planned) = &view.nth(nth) else { continue };
-        let [device, bridge] = planned.region.before;
+        let [device, bridge] = &planned.region.before;
         let of_device = planned.place.component == Component::Device;
         let DecoderBefore(before) = if of_device { device } else { bridge };
         let slot = &slot(planned, &mut { Fault::none() });
         if let (Ok(slot), false) = (slot, is_locked(hw, view, planned.region)) {
-            take_back(hw, slot.registers, before);
+            take_back(hw, slot.registers, *before);
         }
     }
     devices_back(hw, view, DeviceRegisters::restore_ranges);
@@ -206,10 +206,10 @@ fn devices_back<M: Mmio>(
     back: fn(DeviceRegisters, &mut M, &DeviceImage),
 ) {
     for number in 0..view.ports.len() as u16 {
-        if let Some((registers, before, _)) = device(view, number)
+        if let Some((registers, before, _)) = &device(view, number)
             && !serves(hw, view, number)
         {
-            back(registers, hw, before);
+            back(*registers, hw, before);
         }
     }
 }

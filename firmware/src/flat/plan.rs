@@ -400,7 +400,7 @@ fn decoder(
     let mut nth = 0;
     while let Some(planned) = &view.nth(nth) {
         nth += 1;
-        let place = planned.place;
+        let place = &planned.place;
         if place.component != component || planned.region.span != region.span {
             continue;
         }
