@@ -258,7 +258,6 @@ pub fn bring_up<'a>(
     fault.told(result)
 }
 
-#[inline(never)]
 fn phases(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,

@@ -300,16 +300,8 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         let mut found = Capacity::NONE;
         let Self { hw, clock, config, .. } = self;
         capacity(*hw, *clock, config, dvsec, capability, asked, &mut found)?;
-        let Capacity { volatile, persistent, source, remark } = found;
-        let device = Device {
-            kind: if capability.cache_capable() { DeviceKind::Type2 } else { DeviceKind::Type3 },
-            dvsec: self.config.block(dvsec.offset),
-            volatile,
-            persistent,
-            source,
-        };
-        if let Some(remark) = remark {
-            _ = self.config.fault.keep(remark);
+        if let Some(remark) = &found.remark {
+            _ = self.config.fault.keep(*remark);
             self.remark()?;
         }
         if let Some(hdm) = &structures.hdm
@@ -323,6 +315,14 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
             let path = crate::topology::Path::new(uid, &[port]).unwrap_or_default();
             return self.config.fault.at(Code::PLAN_SHARED_PORT, &path).into();
         }
+        let Capacity { volatile, persistent, source, .. } = found;
+        let device = Device {
+            kind: if capability.cache_capable() { DeviceKind::Type2 } else { DeviceKind::Type3 },
+            dvsec: self.config.block(dvsec.offset),
+            volatile,
+            persistent,
+            source,
+        };
         let before = DeviceImage::EMPTY;
         let Structures { hdm, back_invalidate } = *structures;
         port.device = Some(Below { function, device, hdm, back_invalidate, before });
