@@ -140,7 +140,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(page, dword, v)| Step::Register(page, dword, v)),
         // Control, in any decoder: commits, and takes back.
         4 => (0usize..16, 0u16..4, 0u32..8)
-            .prop_map(|(page, n, v)| Step::Register(page, (0x138 + 0x20 * n) / 4, v << 8)),
+            .prop_map(|(page, n, v)| Step::Register(page, (0x148 + 0x20 * n) / 4, v << 8)),
         2 => (0usize..16, prop::collection::vec(0x10u32..0x18, 3))
             .prop_map(|(f, b)| Step::Buses(f, b.iter().rev().fold(0, |all, bus| all << 8 | bus))),
         1 => (0usize..4).prop_map(Step::Remove),
