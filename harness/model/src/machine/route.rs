@@ -138,12 +138,12 @@ impl Machine {
         let reached = components.chain(devices).filter(|&(base, target)| {
             let counts = target.place().is_none_or(|place| self.counts_reads_of(place));
             // BARs and forwarding windows have whole pages; a CXL memory window may be anything.
-            let windows = || {
+            let alone = || {
                 Span::new(Hpa(base), PAGE).is_ok_and(|page| {
                     self.placed_windows().all(|(_, window)| !window.overlaps(page))
                 })
             };
-            !counts && self.target(base) == Some(target) && windows()
+            !counts && self.target(base) == Some(target) && alone()
         });
         reached.collect()
     }
