@@ -53,6 +53,7 @@ fn main() {
         xor_maps: Default::default(),
         restrictions: Restrictions::new().with_host_only(true).with_volatile(true),
         qtg: 0,
+        unreadable: None,
         targets: bridges.iter().map(|bridge| bridge.uid).collect(),
     };
     let windows = [window];

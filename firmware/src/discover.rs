@@ -161,16 +161,22 @@ fn above(bridges: &[Bridge], uid: Option<u32>) -> Option<&Bridge> {
     next
 }
 
-/// The rules on a bridge that can be told without hardware.
+/// The rules on a bridge that can be told without hardware. With those of which `is_left_out` says so nothing
+/// has to be shared.
 #[inline(never)]
-pub(crate) fn check_bridge(bridges: &[Bridge], bridge: &Bridge) -> Result<(), Error> {
+pub(crate) fn check_bridge(
+    bridges: &[Bridge],
+    bridge: &Bridge,
+    is_left_out: impl Fn(u32) -> bool,
+) -> Result<(), Error> {
     let uid = bridge.uid;
     let mut shares: Option<(u32, RootBus)> = None;
     let mut same = 0;
     for other in bridges {
         same += usize::from(other.uid == uid);
         let Some(root) = bridge.root.filter(|_| other.root == bridge.root) else { continue };
-        if other.uid > uid && shares.is_none_or(|(lowest, _)| other.uid < lowest) {
+        let is_other = other.uid != uid && !is_left_out(other.uid);
+        if is_other && shares.is_none_or(|(lowest, _)| other.uid < lowest) {
             shares = Some((other.uid, root));
         }
     }
@@ -187,10 +193,12 @@ pub(crate) fn check_bridge(bridges: &[Bridge], bridge: &Bridge) -> Result<(), Er
 impl<M: Mmio, C: Clock> Walk<'_, M, C> {
     fn all(&mut self) -> Result<(), Error> {
         let bridges = self.platform.bridges;
+        self.platform.unreadable.iter().for_each(|&error| self.remarks.add(error));
         let left_out = |uid| self.leaves_out(Path::new(uid, &[]).unwrap_or_default());
         let mut wanted = by_uid(bridges).filter(|bridge| !left_out(bridge.uid));
         if self.search.on_failure == OnFailure::Strict {
-            wanted.try_for_each(|bridge| check_bridge(bridges, bridge))?;
+            self.platform.unread().map_or(Ok(()), Err)?;
+            wanted.try_for_each(|bridge| self.alone(bridge))?;
         }
         for bridge in by_uid(bridges) {
             let at = Place::bridge(bridge.uid);
@@ -200,7 +208,7 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
             }
             let first = self.nodes.len();
             self.assigned = false;
-            let result = check_bridge(bridges, bridge).and_then(|()| self.bridge(bridge));
+            let result = self.check(bridge).and_then(|()| self.bridge(bridge));
             if result.is_err() {
                 self.nodes.truncate(first);
                 self.links.truncate(first);
@@ -209,6 +217,22 @@ impl<M: Mmio, C: Clock> Walk<'_, M, C> {
         }
         self.broken_windows();
         Ok(())
+    }
+
+    /// The rules on a bridge beside the others that the policy has to do with.
+    fn alone(&self, bridge: &Bridge) -> Result<(), Error> {
+        let left_out = |uid| self.leaves_out(Path::new(uid, &[]).unwrap_or_default());
+        check_bridge(self.platform.bridges, bridge, left_out)
+    }
+
+    /// Whether a bridge may be looked at: what stands in the table of one of CXL 1.1, `restricted` says.
+    #[inline(never)]
+    fn check(&self, bridge: &Bridge) -> Result<(), Error> {
+        self.alone(bridge)?;
+        match bridge.kind {
+            BridgeKind::ComponentRegisters => window_check::chbs(bridge).map(|_| ()),
+            BridgeKind::Rcrb => Ok(()),
+        }
     }
 
     /// Remarks the windows that are left alone.

@@ -1,5 +1,5 @@
 //! How a component is named, and a part of its memory: by what does not depend on bus numbers, nor on
-//! the order in which things were found.
+//! the order in which things were found. And the one bus number that has to be known, where a bridge's begin.
 //!
 //! **Invariant**: paths sort as the tree of components is walked.
 
@@ -65,6 +65,21 @@ impl fmt::Display for Path {
             write!(f, "{}{port}", if level == 0 { " port " } else { "." })?;
         }
         Ok(())
+    }
+}
+
+/// Where a host bridge's PCI hierarchy starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RootBus {
+    /// PCI segment group.
+    pub segment: u16,
+    /// Bus number of the root ports.
+    pub bus: u8,
+}
+
+impl fmt::Display for RootBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "bus {:04x}:{:02x}", self.segment, self.bus)
     }
 }
 

@@ -6,12 +6,13 @@
 //! **Invariant**: nothing here was judged. Windows may be unplaced, overlap or name bridges that
 //! do not exist; a strict run refuses them by name, and one that is content with the rest leaves them alone.
 
-use core::fmt;
-
 use cxl_regs::acpi::cedt::ChbsVersion;
 use cxl_regs::{Arithmetic, DECODER_UNIT, Decoder, Hpa, Interleave, Selector, Span, Ways};
 use heapless::Vec;
 
+use crate::error::{Code, Error};
+
+pub use crate::path::RootBus;
 pub use cxl_regs::acpi::cedt::Restrictions;
 
 /// A memory-mapped configuration region of one segment.
@@ -43,21 +44,6 @@ impl Ecam {
         let buses = u64::from(self.last_bus.checked_sub(self.first_bus)?) + 1;
         let first = self.base.0.checked_add(u64::from(self.first_bus) * Self::BUS)?;
         Span::new(Hpa(first), buses * Self::BUS).ok()
-    }
-}
-
-/// Where a host bridge's PCI hierarchy starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RootBus {
-    /// PCI segment group.
-    pub segment: u16,
-    /// Bus number of the root ports.
-    pub bus: u8,
-}
-
-impl fmt::Display for RootBus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "bus {:04x}:{:02x}", self.segment, self.bus)
     }
 }
 
@@ -111,6 +97,10 @@ pub struct Window {
     pub restrictions: Restrictions,
     /// QoS throttling group.
     pub qtg: u16,
+    /// Why its record in the platform's table cannot be read, if that is so
+    /// ([`Tables::from_acpi_in_part`](crate::acpi::Tables::from_acpi_in_part)): what is said here of it beside
+    /// is as much as could be. A strict run refuses it, any other one leaves it alone.
+    pub unreadable: Option<Error>,
     /// XOR maps for [`Arithmetic::Xor`]; empty for modulo.
     pub xor_maps: Vec<u64, { Selector::MAX_MAPS }>,
     /// UIDs of the bridges, way 0 first.
@@ -162,9 +152,23 @@ pub struct Platform<'a> {
     /// Where something else answers, as far as the caller knows: RAM, registers of the chip set.
     /// No window may reach there, nor over the configuration regions and register blocks above.
     pub occupied: &'a [Span],
+    /// What could not be read of the platform's tables, beside windows. A strict run refuses the first, one
+    /// that is content with the rest remarks each.
+    pub unreadable: &'a [Error],
 }
 
 impl Platform<'_> {
+    /// Why a run that needs all of the platform is refused: the first record that could not be read.
+    #[inline(never)]
+    pub(crate) fn unread(&self) -> Option<Error> {
+        let &error = self.unreadable.first()?;
+        let code = match error.code {
+            Code::DISCOVER_RECORD_PASSED_OVER => Code::PLATFORM_RECORD,
+            code => code,
+        };
+        Some(Error { code, ..error })
+    }
+
     /// What the platform itself says is no window: configuration regions, register blocks, and what
     /// is [`occupied`](Self::occupied).
     pub(crate) fn taken(&self) -> impl Iterator<Item = Span> {

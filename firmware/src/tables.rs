@@ -6,7 +6,7 @@
 //! decoder that is in use, about to be, or stranded belongs to no region that is whole on every path,
 //! nor while nobody has read all decoders.
 
-use cxl_regs::acpi::cedt::{CedtError, CedtWriteError, Chbs, ChbsVersion, Cxims};
+use cxl_regs::acpi::cedt::{CedtError, CedtWriteError, Cxims};
 use cxl_regs::acpi::srat::{self, MemoryAffinity};
 use cxl_regs::acpi::{Cedt, CedtWriter, Identity, NoRoom};
 use cxl_regs::hdm::Control;
@@ -19,12 +19,12 @@ use crate::decoder_registers::{DecoderRegisters, difference};
 use crate::device_registers::DeviceRegisters;
 use crate::error::{self, Code, Error, Numbered};
 use crate::mmio::Mmio;
-use crate::platform::{self, BridgeKind, Platform, Window, holds};
+use crate::platform::{self, Platform, Window, holds};
 use crate::policy::{OnFailure, PathPolicy, Policy, TargetSystem};
 use crate::topology::{Node, NodeId, NodeKind, Partition, Tree};
 use crate::verify::paths::{Decoders, WindowView};
 use crate::verify::view;
-use crate::window_check::{broken, is_described, record};
+use crate::window_check::{broken, chbs, costs_itself, is_described, record};
 pub(crate) use crate::window_check::{range, restrictions};
 
 pub(crate) fn no_room(NoRoom { need, have }: NoRoom) -> Error {
@@ -69,8 +69,8 @@ pub fn cedt<'a, 'b>(
     write(platform, topology.into(), committed.into(), OnFailure::Strict, identity, buffer)
 }
 
-/// As [`cedt`], as a policy wants it: with [`OnFailure::BestEffort`] a window that makes no sense is left out,
-/// and refused otherwise.
+/// As [`cedt`], as a policy wants it: with [`OnFailure::BestEffort`] a window or a bridge that makes no sense is
+/// left out, and refused otherwise.
 pub fn cedt_as<'a, 'b>(
     platform: &Platform<'_>,
     topology: impl Into<Tree<'a>>,
@@ -101,13 +101,15 @@ fn write<'b>(
         if fault.is_some_and(|fault| fault.code == Code::DISCOVER_RCRB) {
             continue;
         }
-        let version = match bridge.kind {
-            BridgeKind::ComponentRegisters => ChbsVersion::Chbcr,
-            BridgeKind::Rcrb => ChbsVersion::Rch,
-        };
-        let chbs = Chbs::new(uid, version, bridge.registers)
-            .map_err(|problem| Code::TABLES_BRIDGE.at(error::Place::bridge(uid)).rule(problem))?;
-        writer.chbs(&chbs).map_err(refused)?;
+        // Discovery lost it, as it says: of two with one UID neither is known to be right.
+        let same = platform.bridges.iter().filter(|other| other.uid == uid).count();
+        match chbs(bridge) {
+            Ok(record) if same == 1 || !costs_itself(on_failure) => {
+                writer.chbs(&record).map_err(refused)?;
+            }
+            Err(error) if !costs_itself(on_failure) => return Err(error),
+            _ => {}
+        }
     }
     // What is in use at 0 shows that there is a window.
     let in_use = |window: &Window| {

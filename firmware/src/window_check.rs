@@ -2,17 +2,17 @@
 //!
 //! A strict bring-up is refused for one of them, whichever of them it would use. One that is content with
 //! the rest leaves them alone: nothing is planned into such a window, no table has it, and what is committed
-//! there already is lost.
+//! there already is lost. Of a bridge, what is wrong with the place of its registers.
 //!
 //! **Invariant**: a window that nothing is wrong with shares no address with another one, sound or not, nor
 //! with anything else that the platform names; has one bridge a way; and has a record in the table. What is
 //! told of a window does not depend on the order of listing.
 
-use cxl_regs::acpi::cedt::{Cfmws, Problem, Restrictions};
+use cxl_regs::acpi::cedt::{Cfmws, Chbs, ChbsVersion, Problem, Restrictions};
 use cxl_regs::{Arithmetic, Hpa, Selector, Span};
 
 use crate::error::{Code, Error, Place};
-use crate::platform::{Platform, Window};
+use crate::platform::{Bridge, BridgeKind, Platform, Window};
 use crate::policy::OnFailure;
 
 /// The rules on windows that hold whichever of them is used.
@@ -20,13 +20,15 @@ pub(crate) fn windows(platform: &Platform<'_>, on_failure: OnFailure) -> Result<
     if costs_itself(on_failure) {
         return Ok(());
     }
+    // What is not there for it seems to be wrong as well.
+    platform.unread().map_or(Ok(()), Err)?;
     let wrong = platform.windows.iter().filter(|window| check(platform, window).is_err());
     let lowest = wrong.min_by_key(|window| (window.base, window.size, window.targets.as_slice()));
     lowest.map_or(Ok(()), |window| check(platform, window))
 }
 
-/// Whether a window that makes no sense costs what it would have held, and nothing else.
-fn costs_itself(on_failure: OnFailure) -> bool {
+/// Whether a window or bridge that makes no sense costs what it would have held, and nothing else.
+pub(crate) fn costs_itself(on_failure: OnFailure) -> bool {
     cfg!(feature = "degrade") && on_failure == OnFailure::BestEffort
 }
 
@@ -70,6 +72,9 @@ pub(crate) fn is_described(platform: &Platform<'_>, window: &Window) -> bool {
 
 #[inline(never)]
 fn check(platform: &Platform<'_>, window: &Window) -> Result<(), Error> {
+    if let Some(error) = window.unreadable {
+        return Err(error);
+    }
     let (base, ways) = (window.base, window.interleave.ways);
     if window.targets.len() != ways.count() as usize {
         let targets = window.targets.len() as u8;
@@ -131,6 +136,16 @@ fn maps(platform: &Platform<'_>, window: &Window) -> Result<(), Error> {
             .found(other.unwrap_or_default())),
         None => Ok(()),
     }
+}
+
+/// A bridge as the table has it, if its registers can be where they are said to be.
+pub(crate) fn chbs(bridge: &Bridge) -> Result<Chbs, Error> {
+    let version = match bridge.kind {
+        BridgeKind::ComponentRegisters => ChbsVersion::Chbcr,
+        BridgeKind::Rcrb => ChbsVersion::Rch,
+    };
+    let refuse = |problem| Code::TABLES_BRIDGE.at(Place::bridge(bridge.uid)).rule(problem);
+    Chbs::new(bridge.uid, version, bridge.registers).map_err(refuse)
 }
 
 /// A platform's window as the table has it.

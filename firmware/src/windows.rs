@@ -127,6 +127,7 @@ impl Job<'_> {
             xor_maps: Vec::new(),
             restrictions: Restrictions::from_bits(restrictions),
             qtg: 0,
+            unreadable: None,
             targets: Vec::from_slice(targets).unwrap_or_default(),
         };
         let room = windows.room();

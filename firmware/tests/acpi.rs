@@ -1,6 +1,6 @@
 //! The platform out of table bytes. Tables are typed by hand; only their sums are computed.
 
-use cxl_firmware::acpi::{Tables, find_table};
+use cxl_firmware::acpi::{MAX_UNREADABLE, Tables, find_table};
 use cxl_firmware::error::{Code, Error, Place};
 use cxl_firmware::platform::{Bridge, BridgeKind, Ecam, RootBus};
 use cxl_regs::acpi::cedt::{CedtError, Problem};
@@ -160,6 +160,91 @@ fn xor_windows_get_the_maps_of_their_granularity_wherever_they_stand() {
     // Modulo windows have none.
     let modulo = cfmws(0x3_d000_0000, 1, 0, &[12, 20]);
     assert_eq!(maps(&[cxims(0x10100), modulo]), []);
+}
+
+/// A table in which one record cannot be read says all else, and of that what it was; whoever wants all of it is
+/// refused with the byte.
+#[test]
+fn read_in_part_a_broken_record_costs_itself() {
+    type Edit = fn(&mut Vec<u8>);
+    let good = || cfmws(0x4_d000_0000, 0, 0, &[12]);
+    let in_part = |records: &[Vec<u8>]| {
+        Tables::<4, 4>::from_acpi_in_part(&mcfg(), &cedt(records), 46, &ROOTS)
+    };
+    let cases: [(&str, Edit); 8] = [
+        ("interleave ways code 0xd is reserved (defined: 0-4, 8-a)", |record| record[0x18] = 0x0D),
+        ("interleave arithmetic code 0x2 is reserved (defined: 0, 1)", |record| record[0x19] = 2),
+        ("interleave granularity code 0x7 is reserved (defined: 0-6)", |record| record[0x1C] = 7),
+        ("target 1 names host bridge 0xc a second time", |record| record[0x28] = 12),
+        ("window base 0x3d0100000 is not a multiple of 256 MiB", |record| record[0x0A] = 0x10),
+        ("window size 0x100100000 is not a multiple of 256 MiB", |record| record[0x12] = 0x10),
+        ("the window at 0x3d0000000 has size 0", |record| record[0x14] = 0),
+        ("a 2-way window has 2 targets, here are 1", |record| {
+            record.truncate(0x28);
+            record[2] = 0x28;
+        }),
+    ];
+    for (words, edit) in cases {
+        let mut record = cfmws(0x3_d000_0000, 1, 0, &[12, 20]);
+        edit(&mut record);
+        let targets = (record.len() - 0x24) / 4;
+        let records = [record, chbs(12, 1, 0x1000_0000), chbs(20, 1, 0x2000_0000), good()];
+        assert_eq!(read(&records).unwrap_err().code, Code::PLATFORM_RECORD, "{words}");
+        let tables = in_part(&records).unwrap();
+        assert_eq!((tables.bridges.len(), tables.unreadable.len()), (2, 0), "{words}");
+        let [broken, sound] = &tables.windows[..] else { panic!("{words}: two windows") };
+        assert_eq!((sound.base, &sound.unreadable), (Some(Hpa(0x4_d000_0000)), &None), "{words}");
+        assert_eq!(broken.base.unwrap().0 & !0x10_0000, 0x3_d000_0000, "{words}");
+        assert_eq!((broken.targets[0], broken.targets.len()), (12, targets), "{words}");
+        let error = broken.unreadable.unwrap();
+        assert_eq!(error.code, Code::TABLES_WINDOW, "{words}");
+        assert_eq!(error.to_string(), format!("window {:#x}: {words}", broken.base.unwrap().0));
+    }
+    // What is no window is listed by its byte, a bridge as what is missed, all else as passed over.
+    let cases: [(Code, Vec<u8>, Edit); 6] = [
+        (Code::PLATFORM_RECORD, chbs(20, 1, 0x2000_0000), |record| record[8] = 2),
+        (Code::PLATFORM_RECORD, chbs(20, 1, 0x2000_0000), |record| record[0x1A] = 0),
+        (Code::PLATFORM_RECORD, chbs(20, 1, 0x2000_0000), |record| record[0x13] = 0),
+        (Code::PLATFORM_RECORD, chbs(20, 1, 0x2000_0000), |record| {
+            record.truncate(0x18);
+            record[2] = 0x18;
+        }),
+        (Code::DISCOVER_RECORD_PASSED_OVER, cxims(0x100), |record| record[6] = 7),
+        (Code::DISCOVER_RECORD_PASSED_OVER, good(), |record| {
+            record.truncate(0x20);
+            record[2] = 0x20;
+        }),
+    ];
+    for (code, mut record, edit) in cases {
+        edit(&mut record);
+        let records = [chbs(12, 1, 0x1000_0000), record, good()];
+        let refused = read(&records).unwrap_err();
+        assert_eq!(refused.code, Code::PLATFORM_RECORD);
+        let tables = in_part(&records).unwrap();
+        assert_eq!((tables.bridges.len(), tables.windows.len()), (1, 1), "{refused}");
+        assert_eq!(tables.unreadable, [Error { code, ..refused }], "{refused}");
+    }
+    // Of two with one UID nobody knows which one is right.
+    let two = [chbs(12, 1, 0x1000_0000), chbs(12, 1, 0x2000_0000)];
+    assert_eq!(in_part(&two).unwrap().bridges.len(), 2);
+    // An allocation of configuration space.
+    let mut bad = mcfg();
+    (bad[54], bad[55]) = (9, 3);
+    mend(&mut bad, 9);
+    let tables = Small::from_acpi_in_part(&bad, &cedt(&[]), 46, &[]).unwrap();
+    let buses = AllocationError::Buses { first: 9, last: 3 };
+    let error = Code::PLATFORM_ALLOCATION.at(Place::entry(0)).rule(buses);
+    assert_eq!((tables.ecam.len(), &tables.unreadable[..]), (0, &[error][..]));
+    // A table of which nothing can be told, and one with too many.
+    let mut cut = chbs(12, 1, 0x1000_0000);
+    cut.truncate(0x1f);
+    let past = CedtError { record: 36, problem: Problem::PastEnd { length: 0x20, left: 0x1f } };
+    assert_eq!(in_part(&[cut]).unwrap_err(), broken(past));
+    let mut unknown = cxims(0x100);
+    unknown[6] = 7;
+    assert_eq!(in_part(&vec![unknown.clone(); MAX_UNREADABLE]).unwrap().unreadable.len(), 8);
+    let many = in_part(&vec![unknown; MAX_UNREADABLE + 1]).unwrap_err();
+    assert_eq!((many.code, many.at), (Code::PLATFORM_RECORD, Place::byte(36 + 8 * 16 + 6)));
 }
 
 #[test]

@@ -72,6 +72,7 @@ fn window() -> Window {
         xor_maps: Default::default(),
         restrictions: Restrictions::from_bits(0x000F),
         qtg: 0,
+        unreadable: None,
         targets: [12].into_iter().collect(),
     }
 }

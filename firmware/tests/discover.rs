@@ -286,6 +286,40 @@ fn bridges_that_contradict_each_other_are_refused_before_any_access() {
     assert_eq!(found(&mut hw, &bridges).unwrap().nodes.len(), 0);
 }
 
+/// Of two bridges that are said to start at one bus neither is known to be right: both are lost, but where the
+/// policy leaves out one of them.
+#[test]
+fn of_bridges_that_share_a_root_bus_none_is_used() {
+    let bridges_found = |search: Search<'_>, change: fn(&mut [Bridge])| {
+        let (mut hw, mut bridges) = two_bridges();
+        change(&mut bridges);
+        let (mut topology, platform) = (Topology::<16>::new(), platform(&bridges, &[]));
+        let result = discover_as(&mut hw, &mut clock(), &platform, search, &mut topology);
+        let nodes = topology.nodes.iter().filter_map(|node| match node.kind {
+            NodeKind::HostBridge { uid } => Some(uid),
+            _ => None,
+        });
+        (result, nodes.collect::<Vec<_>>(), topology.remarks.lost())
+    };
+    let leave_out = [LeaveOut::At(Path::new(7, &[]).expect("a bridge"))];
+    let shared: fn(&mut [Bridge]) = |bridges| bridges[0].root = bridges[1].root;
+    let rest = Search { on_failure: OnFailure::BestEffort, ..Search::default() };
+    assert_eq!(bridges_found(rest, shared), (Ok(()), vec![], 2));
+    for on_failure in [OnFailure::Strict, OnFailure::BestEffort] {
+        let search = Search { on_failure, leave_out: &leave_out };
+        assert_eq!(bridges_found(search, shared), (Ok(()), vec![20], 0));
+    }
+    // Registers that nothing can have there cost their bridge; a CXL 1.1 host nothing at all.
+    assert_eq!(bridges_found(rest, |b| b[0].registers = Hpa(0)), (Ok(()), vec![7], 1));
+    for on_failure in [OnFailure::Strict, OnFailure::BestEffort] {
+        let restricted: fn(&mut [Bridge]) = |bridges| {
+            (bridges[0].kind, bridges[0].registers) = (BridgeKind::Rcrb, Hpa(0));
+        };
+        let search = Search { on_failure, ..Search::default() };
+        assert_eq!(bridges_found(search, restricted), (Ok(()), vec![7, 20], 0));
+    }
+}
+
 /// The detail of what is wrong with an RCRB, and what was found.
 type Wrong = Option<(u32, u32)>;
 

@@ -10,7 +10,7 @@ mod fake;
 use std::cell::Cell;
 
 use cxl_firmware::bring_up::{Workspace, bring_up, inspect};
-use cxl_firmware::error::{Code, Error};
+use cxl_firmware::error::{Code, Error, Place};
 use cxl_firmware::handoff::{self, TableLocation};
 use cxl_firmware::platform::{Bridge, BridgeKind, Platform, Resources, Restrictions, Window};
 use cxl_firmware::policy::{Policy, Probe};
@@ -168,6 +168,7 @@ impl Shape {
                 xor_maps: Default::default(),
                 restrictions: Restrictions::from_bits(restrictions),
                 qtg: 0,
+                unreadable: None,
                 targets: [uid(bridge % self.bridges.len())].into_iter().collect(),
             };
             base += 32 * UNIT;
@@ -410,6 +411,27 @@ fn what_is_not_flat_is_refused_by_name_and_nothing_is_written() {
         #[cfg(feature = "sentences")]
         assert!(error.to_string().starts_with(words), "{words}: {error}");
         assert_eq!(hw.writes, [], "{words}");
+    }
+}
+
+#[test]
+fn tables_that_were_read_in_part_are_refused_by_both() {
+    let code = Code::DISCOVER_RECORD_PASSED_OVER;
+    let listed = Error { at: Place::byte(0x44), ..code.error() };
+    let broken = Code::TABLES_WINDOW.at(Place::window(Some(Hpa(0x5_0000_0000))));
+    let cases = [
+        (vec![listed], None, Error { code: Code::PLATFORM_RECORD, ..listed }),
+        (vec![], Some(broken), broken),
+    ];
+    for (unreadable, of_window, expected) in cases {
+        let (mut hw, bridges) = good().machine();
+        let mut windows = good().windows();
+        windows[0].unreadable = of_window;
+        let platform = fake::platform(&bridges, &[]);
+        let platform = Platform { windows: &windows, unreadable: &unreadable, ..platform };
+        assert_eq!(general(&mut hw, &platform, false), Err(expected));
+        assert_eq!(flat(&mut hw, &platform, false), Err(expected));
+        assert_eq!(hw.writes, []);
     }
 }
 

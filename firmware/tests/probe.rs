@@ -116,6 +116,7 @@ fn bare() -> (Platform<'static>, Topology<4>) {
         address_bits: 46,
         resources: &[],
         occupied: &[],
+        unreadable: &[],
     };
     (platform, Topology::new())
 }

@@ -89,7 +89,7 @@ const REMEDIES: &[Remedy] = &[
          and buses that ascend.",
     ),
     (
-        &[Code::PLATFORM_RECORD],
+        &[Code::PLATFORM_RECORD, Code::DISCOVER_RECORD_PASSED_OVER],
         "Correct the record where the CEDT is made; `cxl-harness decode` shows the table byte by \
          byte, and `cxl-harness lint` says what Linux does with it.",
     ),

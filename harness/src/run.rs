@@ -227,6 +227,11 @@ impl RunRequest {
         Self { on_failure: OnFailure::BestEffort, ..self }
     }
 
+    /// The same, all or nothing.
+    pub fn strict(self) -> Self {
+        Self { on_failure: OnFailure::Strict, ..self }
+    }
+
     /// The policy of a machine's scenario in the library's words; refuses what they cannot say.
     pub fn of(machine: &Machine) -> Result<Self, Inexpressible> {
         Self::on(machine.scenario(), machine.map())

@@ -23,6 +23,7 @@ use cxl_model::device::Reset;
 use cxl_model::layout::{chip_set, memory_map, window_space};
 use cxl_model::machine::{Machine, MachineClock};
 use cxl_model::scenario::{Scenario, WindowSource, builtins};
+use cxl_regs::acpi::Cedt;
 use cxl_regs::mmio::{Clock, Mmio};
 
 /// What callbacks get.
@@ -65,6 +66,8 @@ macro_rules! sized {
 struct Rig {
     host: Box<Host>,
     work: *mut cxl_workspace,
+    /// The CEDT that C is given, where it is not the machine's.
+    cedt: Option<Vec<u8>>,
 }
 
 fn limits() -> cxl_limits {
@@ -110,7 +113,7 @@ impl Rig {
         let status =
             unsafe { cxl_workspace_init(alloc(memory).cast(), size, &limits(), &mut work) };
         assert_eq!(status, cxl_status::Ok);
-        Self { host, work }
+        Self { host, work, cedt: None }
     }
 
     fn hardware(&mut self) -> cxl_hardware {
@@ -129,6 +132,7 @@ impl Rig {
         let (scenario, map) = (self.host.machine.scenario(), self.host.machine.map());
         let tables = Tables::new(scenario, map, run::TABLES_BASE);
         let (mcfg, cedt) = (tables.table(&tables.mcfg), tables.table(&tables.cedt));
+        let cedt = self.cedt.as_deref().unwrap_or(cedt);
         let roots: Vec<cxl_root> = run::roots(scenario)
             .iter()
             .map(|(uid, root)| cxl_root {
@@ -455,6 +459,40 @@ fn what_changes_before_the_table_costs_itself() {
     assert_eq!(unsafe { cxl_inspect(rig.work, &hardware) }, cxl_status::Ok);
     let status = unsafe { cxl_describe(rig.work, &hardware, &by, ptr::null_mut(), 0, &mut length) };
     assert_eq!(status, cxl_status::Order);
+}
+
+/// One record that cannot be read costs what it says with best effort, and else everything, by its number.
+#[test]
+fn a_record_that_cannot_be_read_costs_itself() {
+    const CFMWS: u8 = 1;
+    let scenario = Scenario::built_in("four-bridges").unwrap();
+    let machine = Machine::new(&scenario);
+    let tables = Tables::new(&scenario, machine.map(), run::TABLES_BASE);
+    let mut cedt = tables.table(&tables.cedt).to_vec();
+    // The first window has a granularity that there is none of.
+    let records = Cedt::read(&cedt).unwrap().raw_records();
+    let mut windows = records.map(Result::unwrap).filter(|record| record.bytes[0] == CFMWS);
+    let window = windows.next().unwrap().offset;
+    cedt[window + 0x1C] = 7;
+    cedt[9] = cedt[9].wrapping_sub(7);
+    for best_effort in [true, false] {
+        let mut rig = Rig::new(&scenario);
+        rig.cedt = Some(cedt.clone());
+        let status = bring_up(&mut rig, |wanted| match best_effort {
+            true => wanted.best_effort(),
+            false => wanted.strict(),
+        });
+        if !best_effort {
+            assert_eq!(status, cxl_status::Refused);
+            assert_eq!(rig.last_error().code, cxl_firmware::Code::TABLES_WINDOW.number());
+            continue;
+        }
+        assert_eq!(status, cxl_status::Less, "{:x?}", rig.last_error());
+        assert_eq!(unsafe { cxl_region_count(rig.work) }, 3);
+        let (status, described) = rig.cedt();
+        assert_eq!(status, cxl_status::Less);
+        assert_eq!(Cedt::read(&described).unwrap().windows().count(), 3);
+    }
 }
 
 /// A machine with an empty port for which room is kept, and the device that is plugged in there later.

@@ -215,15 +215,16 @@ pub unsafe extern "C" fn cxl_size_windows(
         for (entry, (place, range)) in spans.iter_mut().zip(free).enumerate() {
             *place = span(*range, entry)?;
         }
-        let platform::Held { ecam, bridges, windows, resources, occupied, address_bits, .. } =
-            &mut body.platform;
+        let held = &mut body.platform;
+        let platform::Held { ecam, bridges, windows, resources, occupied, unreadable, .. } = held;
         let bare = Platform {
             ecam: ecam.items(),
             bridges: bridges.items(),
             windows: &[],
-            address_bits: *address_bits,
+            address_bits: held.address_bits,
             resources: resources.items(),
             occupied: occupied.items(),
+            unreadable: unreadable.items(),
         };
         let tree = Tree(body.room.nodes.items());
         let sizing = Sizing { free: spans, across: granularity };

@@ -4,6 +4,7 @@
 //! sense together is the library's to judge.
 
 use cxl_firmware::acpi::TablesMut;
+use cxl_firmware::error::Error;
 use cxl_firmware::list::{List, Slots};
 use cxl_firmware::platform::{
     Bridge, BridgeKind, Ecam, Platform, Resources, Restrictions, RootBus, Window,
@@ -221,6 +222,7 @@ pub(crate) struct Held {
     pub(crate) windows: Slots<'static, Window>,
     pub(crate) resources: Slots<'static, Resources>,
     pub(crate) occupied: Slots<'static, Span>,
+    pub(crate) unreadable: Slots<'static, Error>,
     pub(crate) roots: Slots<'static, (u32, RootBus)>,
     pub(crate) address_bits: u8,
 }
@@ -240,6 +242,7 @@ pub(crate) const fn no_window() -> Window {
         xor_maps: cxl_firmware::heapless::Vec::new(),
         restrictions: Restrictions::new(),
         qtg: 0,
+        unreadable: None,
         targets: cxl_firmware::heapless::Vec::new(),
     }
 }
@@ -336,6 +339,7 @@ fn window(given: cxl_window, entry: usize) -> Result<Window, Failure> {
             .ok_or(wrong(cxl_argument::XorMaps, given.xor_map_count))?,
         restrictions: Restrictions::from_bits(given.restrictions),
         qtg: given.qtg,
+        unreadable: None,
         targets: targets
             .and_then(|targets| targets.try_into().ok())
             .ok_or(wrong(cxl_argument::Targets, given.target_count))?,
@@ -393,6 +397,7 @@ impl Held {
         self.windows.list().clear();
         self.resources.list().clear();
         self.occupied.list().clear();
+        self.unreadable.list().clear();
         self.roots.list().clear();
     }
 
@@ -439,9 +444,12 @@ impl Held {
         if values != 0 {
             return Err(Failure::argument(cxl_argument::TablesAndValues, 0, values as u64));
         }
-        let Self { ecam, bridges, windows, roots, .. } = self;
-        let (ecam, bridges, windows) = (ecam.list(), bridges.list(), windows.list());
-        TablesMut { ecam, bridges, windows }.read(mcfg, cedt, roots.items())?;
+        let Self { ecam, bridges, windows, unreadable, roots, .. } = self;
+        let (ecam, bridges) = (ecam.list(), bridges.list());
+        let (windows, unreadable) = (windows.list(), unreadable.list());
+        // The policy, which is given later, says what a record that cannot be read costs.
+        let mut tables = TablesMut { ecam, bridges, windows, unreadable };
+        tables.read_in_part(mcfg, cedt, roots.items())?;
         Ok(())
     }
 
@@ -454,6 +462,7 @@ impl Held {
             address_bits: self.address_bits,
             resources: self.resources.items(),
             occupied: self.occupied.items(),
+            unreadable: self.unreadable.items(),
         }
     }
 }

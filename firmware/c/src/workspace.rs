@@ -9,8 +9,10 @@ use core::mem::align_of;
 use core::ptr;
 use core::slice;
 
+use cxl_firmware::acpi::MAX_UNREADABLE;
 use cxl_firmware::bring_up::{BorrowedWorkspace, Rest, WorkspaceMut};
 use cxl_firmware::commit::Receipt;
+use cxl_firmware::error::Code;
 use cxl_firmware::list::{Empty, Slots};
 use cxl_firmware::outcome::{ComponentOutcome, Extent, outcomes};
 use cxl_firmware::policy::{EarlierRange, Policy};
@@ -201,6 +203,7 @@ fn lay_out(memory: &mut Memory, counts: Counts) -> Body {
             windows: memory.slots(windows, platform::no_window),
             resources: memory.slots(ranges, || platform::NO_RESOURCES),
             occupied: memory.slots(ranges, || Span::<Hpa>::ORIGIN),
+            unreadable: memory.slots(MAX_UNREADABLE, || Code::PLATFORM_RECORD.error()),
             roots: memory.slots(bridges, || platform::NO_ROOT),
             address_bits: 0,
         },

@@ -42,7 +42,7 @@ pub(crate) fn platform(
     let mut reader = |address, bytes: &mut [u8]| read(hw, address, bytes);
     let mcfg = acpi::find_table(&mut reader, rsdp, *b"MCFG", first)?;
     let cedt = acpi::find_table(&mut reader, rsdp, *b"CEDT", second)?;
-    Tables::from_acpi(mcfg, cedt, bits.unwrap_or_else(address_bits), roots)
+    Tables::from_acpi_in_part(mcfg, cedt, bits.unwrap_or_else(address_bits), roots)
 }
 
 /// What no window may reach into: the map's memory, and the chip set. What the map calls reserved

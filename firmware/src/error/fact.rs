@@ -13,7 +13,7 @@ use cxl_regs::mailbox::Opcode;
 use cxl_regs::{Coherency, Dpa, Granularity, Hpa, Interleave, Span, Ways};
 
 use crate::path::Partition;
-use crate::platform::RootBus;
+use crate::path::RootBus;
 
 /// A value that fits a number of an [`Error`](super::Error).
 pub trait Fact: Sized {

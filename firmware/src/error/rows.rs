@@ -164,6 +164,7 @@ rows! {
     0x028B DISCOVER_MAILBOX_REFUSES
         "{at}: its mailbox refuses {detail:opcode} (return code {found:x4}): its memory is what its range registers say, volatile where they do not say of what kind",
     0x028C DISCOVER_WINDOW_BROKEN "{broken}; nothing is mapped there, and the table leaves it out",
+    0x028D DISCOVER_RECORD_PASSED_OVER "CEDT: {at}: {rule:cedt}; the record is passed over",
     // What the flat path, or a build without a feature, does not do: refusals, no remarks.
     0x0290 DISCOVER_NOT_FLAT
         "{at}: {detail|a CXL 1.1 host bridge|its root bus is not given|resources to assign are given|has no decoders of its own|a switch|committed already|one bridge more than there is room for|one root port more than there is room for|one remark more than there is room for}: not for the flat path; the general path does it, or larger structures",

@@ -22,7 +22,7 @@ use cxl_regs::{Coherency, ComposeError, DecodeError, Hpa, Interleave, Size, Span
 
 use super::rows::row;
 use super::{BarProblem, Error, Fact, Rule, registers};
-use crate::platform::RootBus;
+use crate::path::RootBus;
 
 /// What a register that reads all-ones means.
 const SILENT: &str = " (all-ones: the component does not answer)";

@@ -65,7 +65,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
         }
         let bridges = self.platform.bridges;
         by_uid(bridges)
-            .try_for_each(|bridge| check_bridge(bridges, bridge))
+            .try_for_each(|bridge| check_bridge(bridges, bridge, |_| false))
             .map_err(|error| self.config.fault.keep(error))?;
         for bridge in by_uid(bridges) {
             self.bridge(bridge)?;

@@ -78,6 +78,9 @@ fn memory(
 /// The rules on windows that hold whichever of them is used, and whatever is found.
 #[inline(never)]
 pub(super) fn windows(platform: &Platform<'_>, fault: &mut Fault) -> Result<(), Failed> {
+    if let Some(error) = platform.unread() {
+        return Err(fault.keep(error));
+    }
     // Of several faults the one of the lowest window, in whatever order they are listed.
     let (mut lowest, mut found) = (None, Fault::none());
     for window in platform.windows {
@@ -136,6 +139,9 @@ fn check_devices(view: View<'_>, fault: &mut Fault) -> Result<(), Failed> {
 fn check_window(platform: &Platform<'_>, window: &Window, fault: &mut Fault) -> Result<(), Failed> {
     let base = window.base;
     let at = Place::window(base);
+    if let Some(error) = window.unreadable {
+        return Err(fault.keep(error));
+    }
     let not_flat = if window.interleave.ways != Ways::One {
         Some(NotPlanned::Interleaved)
     } else if window.arithmetic == Arithmetic::Xor {

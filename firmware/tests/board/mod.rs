@@ -161,6 +161,7 @@ impl Board {
             xor_maps: Default::default(),
             restrictions: any_use(),
             qtg: 0,
+            unreadable: None,
             targets: targets.iter().copied().collect(),
         });
         self.windows.last_mut().expect("just pushed")
@@ -191,6 +192,7 @@ impl Board {
             address_bits: self.address_bits,
             resources: &[],
             occupied: &self.occupied,
+            unreadable: &[],
         }
     }
 

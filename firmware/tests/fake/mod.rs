@@ -362,7 +362,15 @@ pub(crate) const ALL_BUSES: [Ecam; 1] =
     [Ecam { base: Hpa(ECAM), segment: 0, first_bus: 0, last_bus: 255 }];
 
 pub(crate) fn platform<'a>(bridges: &'a [Bridge], resources: &'a [Resources]) -> Platform<'a> {
-    Platform { ecam: &ALL_BUSES, bridges, windows: &[], address_bits: 46, resources, occupied: &[] }
+    Platform {
+        ecam: &ALL_BUSES,
+        bridges,
+        windows: &[],
+        address_bits: 46,
+        resources,
+        occupied: &[],
+        unreadable: &[],
+    }
 }
 
 /// One bridge (UID 12, bus 12), a root port with number 3 at 0c:00.0, an endpoint at 0d:00.0.

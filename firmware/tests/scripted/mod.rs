@@ -453,6 +453,7 @@ impl Machine {
             xor_maps: heapless::Vec::new(),
             restrictions: Restrictions::from_bits(0x002F),
             qtg: 0,
+            unreadable: None,
             targets: targets.iter().copied().collect(),
         });
         self.windows.last_mut().expect("one was pushed")
@@ -466,6 +467,7 @@ impl Machine {
             address_bits: 46,
             resources: &[],
             occupied: &[],
+            unreadable: &[],
         }
     }
 

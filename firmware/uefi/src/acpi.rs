@@ -68,7 +68,7 @@ pub(crate) fn platform(
 ) -> Result<Tables<32, 64>, Refused> {
     let mcfg = acpi::find_table(&mut read, rsdp, *b"MCFG", mcfg)?;
     let cedt = acpi::find_table(&mut read, rsdp, *b"CEDT", cedt)?;
-    Ok(Tables::from_acpi(mcfg, cedt, bits, roots)?)
+    Ok(Tables::from_acpi_in_part(mcfg, cedt, bits, roots)?)
 }
 
 /// Opens a protocol beside whoever has it open: drivers of the firmware do.

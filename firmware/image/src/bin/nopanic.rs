@@ -127,7 +127,7 @@ pub fn _start(caller: &mut Caller<'_>) {
     let found = acpi::find_table(&mut copy, caller.rsdp, caller.signature, buffer);
     keep(found.map_or_else(|error| error.code().into(), |bytes| bytes.len() as u64));
     let (mcfg, cedt) = (caller.bytes, &**buffer);
-    match Tables::from_acpi(mcfg, cedt, caller.address_bits, caller.roots) {
+    match Tables::from_acpi_in_part(mcfg, cedt, caller.address_bits, caller.roots) {
         Ok(tables) => caller.platform = tables,
         Err(error) => keep(error.code().into()),
     }

@@ -63,7 +63,7 @@ fn before(caller: &mut Caller<'_>) -> Result<(), Error> {
     let Caller { registers: hw, platform, work, policy, more, .. } = caller;
     let clock = &mut hw.clone();
     let cedt = acpi::find_table(&mut copy, more.rsdp, more.signature, more.cedt)?;
-    more.tables = Tables::from_acpi(more.mcfg, cedt, more.address_bits, more.roots)?;
+    more.tables = Tables::from_acpi_in_part(more.mcfg, cedt, more.address_bits, more.roots)?;
     inspect(hw, clock, &more.tables.platform(), &*policy, &mut *work)?;
     let sizing = Sizing { free: more.free, across: None };
     windows::place(platform, &work.topology, &sizing, &mut more.windows)

@@ -1,35 +1,89 @@
-//! One broken window costs what it alone would have held: in whichever way a window of a platform's table is
-//! wrong, everything that other windows carry is in use, locked and described, and the table that is made does
-//! not have it.
+//! One broken window costs what it alone would have held, one broken bridge what lies below it: in whichever
+//! way a record of a platform's table is wrong, by its values or so that it cannot be read, everything that does
+//! not need it is in use, locked and described, and the table that is made does not have it.
 //!
-//! **Invariant**: what a broken window may cost is taken from a run without the breakage: the devices that have
-//! memory there. Everything else has to be as much as it was.
+//! **Invariant**: what a broken record may cost is taken from a run without the breakage: the devices that have
+//! memory in the window, or lie below the bridge. Everything else has to be as much as it was.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cxl_firmware::acpi::Tables;
 use cxl_firmware::bring_up::Extent;
 use cxl_firmware::committed::Fate;
 use cxl_firmware::error::{Code, Error};
 use cxl_firmware::handoff;
-use cxl_firmware::platform::{Platform, Window};
+use cxl_firmware::platform::{Bridge, BridgeKind, Platform, RootBus, Window};
+use cxl_firmware::topology::NodeKind;
 use cxl_harness::run::{self, DirectRun, RunRequest};
 use cxl_model::machine::Machine;
 use cxl_model::scenario::{PathPolicy, Scenario, builtins};
 use cxl_regs::acpi::cedt::Cedt;
+use cxl_regs::acpi::cedt::wire::Kind;
 use cxl_regs::{Arithmetic, Hpa, Span, Ways};
 
 const MIB: u64 = 1 << 20;
 
-/// The windows of a table, and what else answers somewhere.
+/// What a table says, its bytes, and what else answers somewhere.
 #[derive(Clone)]
 struct Board {
     windows: Vec<Window>,
+    bridges: Vec<Bridge>,
+    unreadable: Vec<Error>,
     occupied: Vec<Span>,
+    mcfg: Vec<u8>,
+    cedt: Vec<u8>,
+    bits: u8,
+    roots: Vec<(u32, RootBus)>,
 }
 
 impl Board {
+    fn of(machine: &Machine) -> Self {
+        let (scenario, map) = (machine.scenario(), machine.map());
+        let bytes = cxl_model::acpi::Tables::new(scenario, map, run::TABLES_BASE);
+        let bridges = run::platform(machine).unwrap().bridges.to_vec();
+        let roots = bridges.iter().filter_map(|bridge| Some((bridge.uid, bridge.root?)));
+        let mut board = Self {
+            windows: vec![],
+            unreadable: vec![],
+            occupied: map.fixed().collect(),
+            mcfg: bytes.table(&bytes.mcfg).to_vec(),
+            cedt: bytes.table(&bytes.cedt).to_vec(),
+            bits: scenario.platform.physical_bits,
+            roots: roots.collect(),
+            bridges,
+        };
+        board.read();
+        board
+    }
+
+    /// Reads the bytes, whatever is wrong with a record.
+    fn read(&mut self) {
+        let Self { mcfg, cedt, bits, roots, .. } = &*self;
+        let tables = Tables::<32, 64>::from_acpi_in_part(mcfg, cedt, *bits, roots).unwrap();
+        self.windows = tables.windows.to_vec();
+        self.bridges = tables.bridges.to_vec();
+        self.unreadable = tables.unreadable.to_vec();
+    }
+
+    /// Changes the bytes of the record of a kind that comes so far behind the first one, and reads the table.
+    fn edit(&mut self, kind: Kind, at: usize, edit: impl FnOnce(&mut Vec<u8>)) {
+        let cedt = Cedt::read(&self.cedt).unwrap();
+        let records = cedt.raw_records().map(Result::unwrap);
+        let mut of_kind = records.filter(|record| record.bytes[0] == kind as u8);
+        let record = of_kind.nth(at).unwrap();
+        let (start, end) = (record.offset, record.offset + record.bytes.len());
+        let mut bytes = record.bytes.to_vec();
+        edit(&mut bytes);
+        self.cedt.splice(start..end, bytes);
+        let length = self.cedt.len() as u32;
+        self.cedt[4..8].copy_from_slice(&length.to_le_bytes());
+        self.cedt[9] = 0;
+        self.cedt[9] = self.cedt.iter().fold(0u8, |sum, byte| sum.wrapping_sub(*byte));
+        self.read();
+    }
+
     /// A window, and those that it shares an address with.
     fn meets(&self, at: usize) -> Vec<usize> {
         let range = |at: usize| {
@@ -46,7 +100,7 @@ impl Board {
 /// windows that cannot be used then; none where this one cannot be wrong so.
 type Breakage = (&'static str, fn(&mut Board, usize) -> Vec<usize>);
 
-const BREAKAGES: [Breakage; 12] = [
+const BREAKAGES: [Breakage; 20] = [
     ("a target that is no bridge", |board, at| {
         *board.windows[at].targets.last_mut().unwrap() = 0xDEAD;
         vec![at]
@@ -116,16 +170,66 @@ const BREAKAGES: [Breakage; 12] = [
         board.windows[at].size = 512 * MIB * u64::from(board.windows[at].interleave.ways.count());
         vec![at]
     }),
+    // The rest by bytes, at their offsets in the record.
+    ("a code of ways that means nothing", |board, at| {
+        board.edit(Kind::Cfmws, at, |record| record[0x18] = 0x0D);
+        vec![at]
+    }),
+    ("an arithmetic that means nothing", |board, at| {
+        board.edit(Kind::Cfmws, at, |record| record[0x19] = 2);
+        vec![at]
+    }),
+    ("a code of granularity that means nothing", |board, at| {
+        board.edit(Kind::Cfmws, at, |record| record[0x1C] = 7);
+        vec![at]
+    }),
+    ("a record without its last target", |board, at| {
+        board.edit(Kind::Cfmws, at, |record| {
+            record.truncate(record.len() - 4);
+            record[2] -= 4;
+        });
+        vec![at]
+    }),
+    ("a target twice in the record", |board, at| {
+        if board.windows[at].targets.len() < 2 {
+            return vec![];
+        }
+        board.edit(Kind::Cfmws, at, |record| record.copy_within(0x24..0x28, 0x28));
+        vec![at]
+    }),
+    ("a base off the grid in the record", |board, at| {
+        board.edit(Kind::Cfmws, at, |record| record[0x0A] ^= 0x10);
+        board.meets(at)
+    }),
+    ("no bytes in the record", |board, at| {
+        board.edit(Kind::Cfmws, at, |record| record[0x10..0x18].fill(0));
+        vec![at]
+    }),
+    ("all ones behind its base", |board, at| {
+        board.edit(Kind::Cfmws, at, |record| record[0x10..].fill(0xFF));
+        let above = |other: &usize| board.windows[*other].base >= board.windows[at].base;
+        (0..board.windows.len()).filter(above).collect()
+    }),
 ];
 
 /// A best-effort run on what a table says.
 fn on(machine: &mut Machine, board: &Board) -> DirectRun {
     let wanted = RunRequest::of(machine).unwrap().best_effort();
+    as_wanted(machine, board, &wanted)
+}
+
+/// Why a strict one is refused.
+fn strictly(machine: &mut Machine, board: &Board) -> Option<String> {
+    let wanted = RunRequest::of(machine).unwrap().strict();
+    as_wanted(machine, board, &wanted).refusal.map(|refusal| refusal.to_string())
+}
+
+fn as_wanted(machine: &mut Machine, board: &Board, wanted: &RunRequest) -> DirectRun {
     let tables = run::platform(machine).unwrap();
-    let Board { windows, occupied } = board;
-    let platform = Platform { windows, occupied, ..tables.platform() };
+    let Board { windows, bridges, unreadable, occupied, .. } = board;
+    let platform = Platform { windows, bridges, unreadable, occupied, ..tables.platform() };
     let mut clock = machine.clock();
-    run::on(machine, &mut clock, &platform, &wanted)
+    run::on(machine, &mut clock, &platform, wanted)
 }
 
 /// Bytes in use of each device, by the window that they lie in.
@@ -179,15 +283,11 @@ fn machines() -> impl Iterator<Item = (&'static str, Machine, Board)> {
     builtins().iter().filter_map(|builtin| {
         let mut machine = Machine::new(&Scenario::parse(builtin.text, builtin.name).unwrap());
         run::prepare(&mut machine).ok()?;
-        let tables = run::platform(&machine).ok()?;
-        let windows = tables.windows.to_vec();
-        let placed = windows.iter().all(|window| window.base.is_some_and(|base| base.0 != 0));
-        let occupied = machine.map().fixed().collect();
-        (windows.len() > 1 && placed).then_some((
-            builtin.name,
-            machine,
-            Board { windows, occupied },
-        ))
+        run::platform(&machine).ok()?;
+        let board = Board::of(&machine);
+        let mut bases = board.windows.iter().map(|window| window.base);
+        let placed = bases.all(|base| base.is_some_and(|base| base.0 != 0));
+        (board.windows.len() > 1 && placed).then_some((builtin.name, machine, board))
     })
 }
 
@@ -234,7 +334,7 @@ fn a_broken_window_costs_what_it_alone_holds() {
     }
     // Each breakage was met by a window that others could stand in for. Of one way there is only one target.
     assert_eq!(seen.len(), BREAKAGES.len(), "{seen:?}");
-    let one_way = ["a target twice", "XOR maps that cannot be"];
+    let one_way = ["a target twice", "a target twice in the record", "XOR maps that cannot be"];
     let both =
         |(how, seen): (&&str, &[u32; 2])| seen[0] > 0 && (seen[1] > 0 || one_way.contains(how));
     assert!(seen.iter().all(both), "{seen:?}");
@@ -251,11 +351,15 @@ fn what_is_locked_in_a_broken_window_is_lost_and_not_described() {
         if machine.scenario().policy.path != PathPolicy::LockAll || first.extent != Extent::Whole {
             continue;
         }
-        for (at, window) in board.windows.iter().enumerate() {
+        let windows = board.windows.iter().enumerate();
+        for (at, window, readable) in windows.flat_map(|(at, w)| [(at, w, true), (at, w, false)]) {
             let base = window.base.unwrap();
             let mut broken = board.clone();
-            broken.windows[at].targets.pop();
-            let what = format!("{name}: window {at}");
+            match readable {
+                true => drop(broken.windows[at].targets.pop()),
+                false => broken.edit(Kind::Cfmws, at, |record| record[0x1C] = 7),
+            }
+            let what = format!("{name}: window {at}, readable: {readable}");
             let (sound, inside): (Vec<_>, Vec<_>) =
                 had.iter().partition(|((_, window), _)| *window != base);
             let done = on(&mut machine, &broken);
@@ -266,7 +370,12 @@ fn what_is_locked_in_a_broken_window_is_lost_and_not_described() {
             if inside.is_empty() {
                 assert!(lost.is_empty() && done.extent == Extent::Whole, "{what}: {lost:?}");
             } else {
-                assert!(lost.iter().any(|error| is_about(error, base)), "{what}: {lost:?}");
+                let why = if readable { "target" } else { "granularity" };
+                assert!(
+                    lost.iter().any(|error| is_about(error, base, why)),
+                    "{what}: {lost:?} {}",
+                    lost[0]
+                );
             }
             check(&machine, &done, &broken, &[at], &what);
             let tree = done.room.topology.tree();
@@ -284,11 +393,142 @@ fn what_is_locked_in_a_broken_window_is_lost_and_not_described() {
 }
 
 /// Whether an error says, in words, that something is committed in a window that cannot be used, and why.
-fn is_about(error: &Error, base: Hpa) -> bool {
+fn is_about(error: &Error, base: Hpa, why: &str) -> bool {
     let says = error.to_string();
     error.code == Code::COMMIT_WINDOW_BROKEN
-        && says.contains(&format!("committed in a window that cannot be used: window {base} "))
-        && says.trim_end_matches('s').ends_with("target")
+        && says.contains(&format!("committed in a window that cannot be used: window {base}"))
+        && says.contains(why)
+}
+
+/// A way in which a bridge can be wrong: its name, and what it makes of one of a table's bridges. Gives the UIDs
+/// that lead nowhere then; none where this one cannot be wrong so.
+type BrokenBridge = (&'static str, fn(&mut Board, usize) -> Vec<u32>);
+
+/// One bridge is wrong by the bytes of its record.
+fn chbs(board: &mut Board, at: usize, edit: impl FnOnce(&mut Vec<u8>)) -> Vec<u32> {
+    let uid = board.bridges[at].uid;
+    board.edit(Kind::Chbs, at, edit);
+    vec![uid]
+}
+
+const BROKEN_BRIDGES: [BrokenBridge; 12] = [
+    ("a version that means nothing", |board, at| chbs(board, at, |record| record[8] = 2)),
+    ("a length of neither version", |board, at| chbs(board, at, |record| record[0x19] = 0x40)),
+    ("no base", |board, at| chbs(board, at, |record| record[0x10..0x18].fill(0))),
+    ("a base at the end of all addresses", |board, at| {
+        chbs(board, at, |record| record[0x10..0x18].fill(0xFF))
+    }),
+    ("a record without its length of registers", |board, at| {
+        chbs(board, at, |record| {
+            record.truncate(0x18);
+            record[2] = 0x18;
+        })
+    }),
+    ("the UID of another one in its record", |board, at| {
+        let other = board.bridges[(at + 1) % board.bridges.len()].uid;
+        let mut both = chbs(board, at, |record| record[4..8].copy_from_slice(&other.to_le_bytes()));
+        both.push(other);
+        both
+    }),
+    ("registers at 0", |board, at| {
+        board.bridges[at].registers = Hpa(0);
+        vec![board.bridges[at].uid]
+    }),
+    ("registers off the grid", |board, at| {
+        board.bridges[at].registers.0 += 0x1000;
+        vec![board.bridges[at].uid]
+    }),
+    ("registers where nothing answers", |board, at| {
+        board.bridges[at].registers = Hpa(0xEFFF_0000);
+        vec![board.bridges[at].uid]
+    }),
+    ("registers at the end of all addresses", |board, at| {
+        board.bridges[at].registers = Hpa(u64::MAX - 0xFFF);
+        vec![board.bridges[at].uid]
+    }),
+    ("the root bus of another one", |board, at| {
+        let other = (at + 1) % board.bridges.len();
+        board.bridges[at].root = board.bridges[other].root;
+        vec![board.bridges[at].uid, board.bridges[other].uid]
+    }),
+    ("the registers of a CXL 1.1 host", |board, at| {
+        board.bridges[at].kind = BridgeKind::Rcrb;
+        vec![board.bridges[at].uid]
+    }),
+];
+
+#[test]
+fn a_broken_bridge_costs_what_lies_below_it() {
+    let mut seen = BTreeMap::new();
+    for (name, mut machine, board) in machines() {
+        if board.bridges.len() < 2 {
+            continue;
+        }
+        let clean = on(&mut machine, &board);
+        let had = bytes(&machine, &clean);
+        for (how, breakage) in BROKEN_BRIDGES {
+            for at in 0..board.bridges.len() {
+                if board.bridges[at].kind == BridgeKind::Rcrb {
+                    continue;
+                }
+                let mut broken = board.clone();
+                let wrong = breakage(&mut broken, at);
+                let what = format!("{name}: bridge {at} has {how}");
+                let (_, mut machine, _) = machines().find(|(other, ..)| *other == name).unwrap();
+                if let Some(error) = broken.unreadable.first() {
+                    // A strict run is refused by what no table could be read for.
+                    let refusal = strictly(&mut machine, &broken)
+                        .map(|words| words.contains(&error.to_string()));
+                    assert_eq!(refusal, Some(true), "{what}");
+                }
+                let done = on(&mut machine, &broken);
+                // A window that leads to what the table does not have is broken too.
+                let known = |uid: &u32| broken.bridges.iter().any(|bridge| bridge.uid == *uid);
+                let windows = 0..broken.windows.len();
+                let windows: Vec<_> =
+                    windows.filter(|at| !broken.windows[*at].targets.iter().all(known)).collect();
+                check(&machine, &done, &broken, &windows, &what);
+                // Which of two is right nobody knows, so neither is used.
+                for node in &done.room.topology.nodes {
+                    let NodeKind::HostBridge { uid } = node.kind else { continue };
+                    assert!(node.fault.is_some() || !wrong.contains(&uid), "{what}: {uid}");
+                }
+                let has = bytes(&machine, &done);
+                let mut kept = 0;
+                for device in had.keys().map(|(device, _)| *device).collect::<BTreeSet<_>>() {
+                    let touched = board.windows.iter().any(|window| {
+                        had.contains_key(&(device, window.base.unwrap()))
+                            && window.targets.iter().any(|uid| wrong.contains(uid))
+                    });
+                    let (before, now) = (of_device(&had, device), of_device(&has, device));
+                    assert!(touched || now >= before, "{what}: device {device}: {now:#x}");
+                    kept += now;
+                }
+                // It is told, by its UID or by where its record stands; and a bridge that is a CXL 1.1 host by
+                // what the table says is none that could be lost.
+                let remarks = done.room.topology.remarks.losses().copied();
+                let faults = done.room.topology.nodes.iter().filter_map(|node| node.fault);
+                let told: Vec<_> = remarks.chain(faults).map(|error| error.to_string()).collect();
+                let is_named = |words: &String| {
+                    let names = |uid: &u32| words.contains(&uid.to_string());
+                    words.starts_with("CEDT: byte 0x")
+                        || words.contains("bridge") && wrong.iter().any(names)
+                };
+                assert!(told.iter().any(is_named), "{what}: {told:?}");
+                let restricted = board.bridges[at].kind
+                    != broken.bridges.get(at).map_or(board.bridges[at].kind, |bridge| bridge.kind);
+                assert!(restricted || done.extent != Extent::Whole, "{what}");
+                let (fabric, again) = (machine.fabric(), on(&mut machine, &broken));
+                check(&machine, &again, &broken, &windows, &format!("{what}, again"));
+                assert!(again.cedt == done.cedt, "{what}: the second run's table");
+                assert_eq!(machine.fabric(), fabric, "{what}: the second run changed something");
+                seen.entry(how).or_insert([0; 2])[usize::from(kept > 0)] += 1;
+            }
+        }
+    }
+    // Each breakage was met by a machine with other bridges that had memory, and kept it.
+    assert_eq!(seen.len(), BROKEN_BRIDGES.len(), "{seen:?}");
+    assert!(seen.values().all(|[_, kept]| *kept > 0), "{seen:?}");
 }
 
 /// What nothing but a broken window could hold is lost, and why is said in words; strict, the whole machine is.
