@@ -1740,7 +1740,8 @@ const char *cxl_phase_name(uint16_t code);
 
 /**
  * Writes the CEDT of what the hardware accepted, with checksum. `length` becomes its bytes, or where
- * the buffer is too short, what is enough.
+ * the buffer is too short, what is enough. With a policy that is content with the rest, windows and bridges
+ * that make no sense are left out; with any other they are refused.
  */
 cxl_status cxl_write_cedt(struct cxl_workspace *workspace,
                           const struct cxl_identity *made_by,
@@ -1981,7 +1982,8 @@ const char *cxl_phase_name(uint16_t code);
 
 /**
  * Writes the CEDT of what the hardware accepted, with checksum. `length` becomes its bytes, or where
- * the buffer is too short, what is enough.
+ * the buffer is too short, what is enough. With a policy that is content with the rest, windows and bridges
+ * that make no sense are left out; with any other they are refused.
  */
 cxl_status cxl_write_cedt(struct cxl_workspace *workspace,
                           const struct cxl_identity *made_by,

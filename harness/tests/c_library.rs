@@ -492,6 +492,13 @@ fn a_record_that_cannot_be_read_costs_itself() {
         let (status, described) = rig.cedt();
         assert_eq!(status, cxl_status::Less);
         assert_eq!(Cedt::read(&described).unwrap().windows().count(), 3);
+        // And so by its half, which follows the policy too.
+        let identity = unsafe { std::mem::zeroed::<cxl_identity>() };
+        let (status, written) = filled(|buffer, size, length| unsafe {
+            cxl_write_cedt(rig.work, &identity, buffer, size, length)
+        });
+        assert_eq!(status, cxl_status::Ok, "{:x?}", rig.last_error());
+        assert_eq!(Cedt::read(&written).unwrap().windows().count(), 3);
     }
 }
 

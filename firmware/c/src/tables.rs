@@ -120,7 +120,8 @@ fn enough(platform: &Platform<'_>) -> usize {
 }
 
 /// Writes the CEDT of what the hardware accepted, with checksum. `length` becomes its bytes, or where
-/// the buffer is too short, what is enough.
+/// the buffer is too short, what is enough. With a policy that is content with the rest, windows and bridges
+/// that make no sense are left out; with any other they are refused.
 ///
 /// # Safety
 ///
@@ -137,14 +138,15 @@ pub unsafe extern "C" fn cxl_write_cedt(
         body.needs(Stage::Discovered)?;
         // SAFETY: the contract of C.
         let identity = unsafe { identity(made_by) }?;
-        let platform = body.platform.platform();
+        let (platform, policy) = (body.platform.platform(), body.policy.policy());
         let enough = enough(&platform);
         let work = WorkspaceMut::from(&mut body.room);
         let (tree, committed) = (Tree(&work.topology.nodes), work.committed.view());
         // SAFETY: the contract of C.
         unsafe {
             write(buffer, size, length, enough, |bytes| {
-                Ok(tables::cedt(&platform, tree, committed, identity, bytes)?.len())
+                let made = tables::cedt_as(&platform, tree, committed, &policy, identity, bytes)?;
+                Ok(made.len())
             })
         }
     };
