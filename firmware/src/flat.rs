@@ -312,6 +312,7 @@ impl<'a> View<'a> {
     }
 
     /// Where the device below a port is.
+    #[inline(never)]
     fn path(self, number: u16) -> Path {
         self.at(Component::Device, number)
     }
@@ -323,6 +324,7 @@ impl<'a> View<'a> {
     }
 
     /// Which of the devices or bridges a region is of.
+    #[inline(always)]
     fn owner(self, component: Component, region: &Region) -> Option<u16> {
         match component {
             Component::Device => Some(region.port),
@@ -336,13 +338,13 @@ impl<'a> View<'a> {
     }
 
     /// Decoder `index` of a component, if the plan has one.
+    #[inline(always)]
     fn planned(self, component: usize, index: u8) -> Option<Planned<'a>> {
         self.nth_of(Some(component), index.into())
     }
 
     /// The `nth` decoder of the plan, of all components or of one.
     // One walk for all who go through the plan: it has few decoders.
-    #[inline(never)]
     fn nth_of(self, of: Option<usize>, nth: usize) -> Option<Planned<'a>> {
         let mut left = nth;
         for at in 0..self.components() {

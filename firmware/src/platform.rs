@@ -159,7 +159,6 @@ pub struct Platform<'a> {
 
 impl Platform<'_> {
     /// Why a run that needs all of the platform is refused: the first record that could not be read.
-    #[inline(never)]
     pub(crate) fn unread(&self) -> Option<Error> {
         let &error = self.unreadable.first()?;
         let code = match error.code {
@@ -178,7 +177,6 @@ impl Platform<'_> {
     }
 
     /// The lowest of what is [`taken`](Self::taken) among these addresses.
-    #[inline(never)]
     pub(crate) fn taken_in(&self, span: Span) -> Option<Span> {
         let mut lowest = None;
         for region in self.ecam {
@@ -239,7 +237,6 @@ impl Platform<'_> {
 }
 
 /// Keeps the lowest of what is among some addresses.
-#[inline(never)]
 fn lower(lowest: &mut Option<Span>, among: Span, taken: Option<Span>) {
     if let Some(taken) = taken
         && taken.overlaps(among)

@@ -29,7 +29,7 @@ struct Profile {
 }
 
 const PROFILES: [Profile; 4] = [
-    Profile { name: "minimal", program: "minimal", features: "minimal", aim: 24, limit: 41 },
+    Profile { name: "minimal", program: "minimal", features: "minimal", aim: 24, limit: 40 },
     Profile { name: "typical", program: "typical", features: "typical", aim: 56, limit: 175 },
     Profile { name: "full", program: "full", features: "full", aim: 80, limit: 227 },
     Profile {

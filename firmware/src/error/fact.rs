@@ -12,8 +12,7 @@ use cxl_regs::dvsec::device::RangeField;
 use cxl_regs::mailbox::Opcode;
 use cxl_regs::{Coherency, Dpa, Granularity, Hpa, Interleave, Span, Ways};
 
-use crate::path::Partition;
-use crate::path::RootBus;
+use crate::path::{Partition, RootBus};
 
 /// A value that fits a number of an [`Error`](super::Error).
 pub trait Fact: Sized {

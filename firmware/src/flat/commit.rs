@@ -126,7 +126,6 @@ fn device_step(
 
 /// Programs, commits and locks every decoder of the plan. `written` counts those that were written to, or begun
 /// to be.
-#[inline(never)]
 pub(super) fn commit(
     hw: &mut impl Mmio,
     clock: &mut impl Clock,

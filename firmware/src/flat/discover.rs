@@ -124,7 +124,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
     }
 
     /// What a block of component registers has, if there is one.
-    #[inline(never)]
+    #[inline(always)]
     fn structures(
         &mut self,
         block: Option<u64>,
@@ -259,7 +259,7 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
     }
 
     /// Adds the open function to its port, if it is a memory device.
-    #[inline(never)]
+    #[inline(always)]
     fn device(
         &mut self,
         uid: u32,
@@ -330,7 +330,6 @@ impl<M: Mmio, C: Clock> Walk<'_, '_, M, C> {
     }
 
     /// Refuses a machine that somebody has programmed: what it did, only the general path can judge.
-    #[inline(never)]
     fn uncommitted(&mut self) -> Result<(), Failed> {
         let view = self.work.view();
         for at in 0..view.components() {

@@ -76,7 +76,6 @@ fn memory(
 }
 
 /// The rules on windows that hold whichever of them is used, and whatever is found.
-#[inline(never)]
 pub(super) fn windows(platform: &Platform<'_>, fault: &mut Fault) -> Result<(), Failed> {
     if let Some(error) = platform.unread() {
         return Err(fault.keep(error));
@@ -113,7 +112,6 @@ fn not_planned(fault: &mut Fault, what: NotPlanned, at: Place) -> Failed {
 }
 
 /// The rules on ports and devices that hold whatever there are of windows.
-#[inline(never)]
 fn check_devices(view: View<'_>, fault: &mut Fault) -> Result<(), Failed> {
     let mut before = None;
     for port in view.ports {
@@ -187,7 +185,6 @@ fn check_window(platform: &Platform<'_>, window: &Window, fault: &mut Fault) -> 
 }
 
 /// The coherency models that a device can be programmed for, preferred first.
-#[inline(never)]
 fn coherencies(
     path: &Path,
     port: &Port,
@@ -353,7 +350,7 @@ impl Ask<'_> {
 }
 
 /// The first gap of `need` bytes in a window between its regions, from an address on, or else the largest.
-#[inline(never)]
+#[inline(always)]
 fn first_gap(view: &View<'_>, window: Span, from: Hpa, need: u64) -> Result<Hpa, u64> {
     let (mut at, mut largest) = (from, 0);
     let mut regions = view.regions.iter();
@@ -375,7 +372,6 @@ fn first_gap(view: &View<'_>, window: Span, from: Hpa, need: u64) -> Result<Hpa,
 }
 
 /// Whether every region has its decoders, and these agree to what they are to hold.
-#[inline(never)]
 fn decoders(view: View<'_>, fault: &mut Fault) -> Result<(), Failed> {
     for (at, region) in view.regions.iter().enumerate() {
         let path = view.path(region.port);

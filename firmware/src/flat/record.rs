@@ -120,7 +120,6 @@ fn fixed_window(
 }
 
 /// The window with the lowest base above another, of those that have a place.
-#[inline(never)]
 fn next_window<'a>(platform: &Platform<'a>, last: Option<Hpa>) -> Option<(Hpa, &'a Window)> {
     let mut next: Option<(Hpa, &Window)> = None;
     for window in platform.windows {
@@ -227,7 +226,6 @@ fn decoders(hw: &mut impl Mmio, view: View<'_>, number: u16, record: &mut Writer
 }
 
 /// Records what became of a component.
-#[inline(never)]
 fn outcome(view: View<'_>, number: u16, record: &mut Writer<'_>) {
     let Some(found) = view.component(number) else { return };
     // A port has the place of what is behind it.

@@ -61,7 +61,6 @@ pub(super) fn verify(
 }
 
 /// Whether the device below a port is switched on, if it has a region, and what its decoders lead to.
-#[inline(never)]
 fn device(
     hw: &mut impl Mmio,
     platform: &Platform<'_>,
@@ -84,7 +83,6 @@ fn device(
     fault.at(wrong, &view.path(number)).into()
 }
 
-#[inline(never)]
 fn locked(place: committed::Place, control: Control, fault: &mut Fault) -> Result<(), Failed> {
     if control.locked() {
         return Ok(());
@@ -176,7 +174,6 @@ fn path(
 }
 
 /// Whether exactly one decoder of the bridge leads to a device's decoder.
-#[inline(never)]
 fn leads(
     hw: &mut impl Mmio,
     view: View<'_>,
