@@ -430,6 +430,8 @@ proptest! {
     #[test]
     fn any_bytes_end_in_an_answer(body in prop::collection::vec(any::<u8>(), 0..300)) {
         let _ = Small::from_acpi(&table(b"MCFG", &body), &table(b"CEDT", &body), 46, &[]);
+        let _ = Small::from_acpi_in_part(&table(b"MCFG", &body), &table(b"CEDT", &body), 46, &[]);
+        let _ = Small::from_acpi_in_part(&mcfg(), &table(b"CEDT", &body), 46, &[]);
         let _ = Small::from_acpi(&mcfg(), &table(b"CEDT", &body), 46, &[]);
     }
 
