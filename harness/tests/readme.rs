@@ -276,6 +276,8 @@ fn examples(readme: &'static str) {
         .arg("--target-dir")
         .arg(target().join("tmp/stranger"))
         .current_dir(directory.path())
+        // Built once, and nobody steps through it.
+        .envs([("CARGO_PROFILE_DEV_DEBUG", "0"), ("CARGO_INCREMENTAL", "0")])
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("CARGO_BUILD_TARGET")
