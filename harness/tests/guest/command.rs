@@ -325,12 +325,18 @@ fn ctrl_c() {
 
 fn ctrl_c_in_attack() {
     let words = ["boot", "default", "--payload", "attack", "--timeout", "600", "--json"];
-    let output = interrupt(command(&words), Duration::from_secs(1));
-    assert_eq!(code_of(&output), 130);
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report["measured"]["guest"]["end"], "interrupted");
+    // A busy host may not have come to the attack after a second.
+    let interrupted = |seconds| {
+        let output = interrupt(command(&words), Duration::from_secs(seconds));
+        assert_eq!(code_of(&output), 130);
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["measured"]["guest"]["end"], "interrupted");
+        report
+    };
+    let began =
+        |report: &Value| report["failures"].to_string().contains("the attack did not end: ");
+    let report = [1, 4, 16].into_iter().map(interrupted).find(began).expect("an attack that began");
     let failures = report["failures"].to_string();
-    assert!(failures.contains("the attack did not end: "), "{failures}");
     assert_eq!(report["failures"].as_array().unwrap().len(), 2, "{failures}");
     assert_eq!(report["attack"]["integrity"]["holds"], false);
 }
