@@ -1,60 +1,87 @@
-//! How much stack each verb of the library needs, measured on a stack of the test's
-//! own, over every built-in scenario.
+//! How much stack each verb of the library takes, and each profile as a whole, on x86-64 and on aarch64: on
+//! every built-in machine, with policies from the least to the most.
 //!
-//! A verb first runs on the machine, and every value it reads is kept; then it runs again on those
-//! values alone, so that no device model is on the stack that is measured. The table in the
-//! library's README is what `cargo test --release -p cxl-harness --test stack -- --nocapture`
-//! prints.
+//! A verb first runs on the models, and every value that it reads is kept (`cxl_sizes::recording`). Then the
+//! program `stack` of `cxl-sizes`, built as users build the library, runs it again on those values alone: no
+//! model is on the stack that is measured, and none is needed on Arm. That is QEMU's `virt`, with nothing on
+//! it; `QEMU_AARCH64` is the QEMU, `AARCH64_CARGO` what `.ci/targets aarch64-unknown-none` printed, if
+//! anything.
 //!
-//! **Invariant**: the bounds are those of the README in a release build, and looser ones where
-//! nothing is optimised.
+//! **Invariant**: what the program measured went the same way as the models saw it: every verb of the full
+//! profile came to the same tables, records and errors. The papers state what was measured, rounded up to
+//! whole KiB; other numbers there are failures, in either direction.
 
-#![cfg(target_arch = "x86_64")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::arch::asm;
-use std::collections::BTreeMap;
+mod trial;
 
-use cxl_firmware::acpi::Tables;
-use cxl_firmware::bring_up::{Workspace, bring_up};
-use cxl_firmware::commit::commit;
-use cxl_firmware::discover::discover;
-use cxl_firmware::plan::plan;
-use cxl_firmware::probe::probe;
-use cxl_firmware::verify::verify_plan;
-use cxl_firmware::{flat, handoff, tables};
-use cxl_harness::run::{IDENTITY, RunRequest, TABLES_BASE, roots};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::{Mutex, OnceLock};
+use std::{env, fs, iter};
+
+use cxl_harness::run::{self, TABLES_BASE, roots};
+use cxl_model::device::Reset;
 use cxl_model::machine::{Machine, MachineClock};
 use cxl_model::scenario::{Scenario, builtins};
+use cxl_regs::Hpa;
 use cxl_regs::mmio::{Clock, Mmio};
+use cxl_sizes::recording::{self, Described, FAILED, POLICIES, Room, Runner, Verb};
 
-/// KiB in a release build, and in a debug build.
-type Bound = (usize, usize);
+use trial::{claim, unless};
 
-/// By verb, as firmware/README.md states them: in a workspace of 64 nodes, 32 regions and 128 decoders; in one of ten times that.
-const BOUNDS: [(&str, Bound, Bound); 11] = [
-    ("Tables::from_acpi", (30, 104), (30, 104)),
-    ("discover", (8, 32), (8, 32)),
-    ("plan", (7, 30), (7, 30)),
-    ("commit", (3, 24), (3, 24)),
-    ("verify_plan", (4, 28), (4, 28)),
-    ("probe", (4, 16), (4, 16)),
-    ("bring_up", (12, 64), (12, 64)),
-    ("tables::cedt", (4, 16), (4, 16)),
-    ("tables::cross_check", (4, 16), (4, 16)),
-    ("tables::srat", (2, 8), (2, 8)),
-    ("handoff::write", (7, 24), (7, 24)),
-];
-
-/// The machine, with everything that is read from it kept.
-struct Recorded<'a> {
-    machine: &'a mut Machine,
-    reads: Vec<u32>,
+fn main() -> ExitCode {
+    let mut trials = vec![claim("a_recording_goes_to_the_end_of_most_machines", recorded_whole)];
+    let lack = (!cfg!(all(target_arch = "x86_64", target_os = "linux")))
+        .then_some("needs Linux on x86-64");
+    for (column, architecture, lack) in [(1, X86, lack.map(str::to_owned)), (2, ARM, no_aarch64())]
+    {
+        let name = architecture.split('-').next().unwrap();
+        let trial =
+            claim(format!("verbs_take_the_stack_that_the_readme_states_on_{name}"), move || {
+                verbs(architecture, column);
+            });
+        trials.push(unless(lack.clone(), trial));
+        let trial = claim(format!("profiles_take_the_stack_that_is_stated_on_{name}"), move || {
+            profiles(architecture, column);
+        });
+        trials.push(unless(lack, trial));
+    }
+    trial::run(trials)
 }
 
-impl Mmio for Recorded<'_> {
+const X86: &str = "x86_64-unknown-linux-gnu";
+const ARM: &str = "aarch64-unknown-none";
+
+fn qemu() -> OsString {
+    env::var_os("QEMU_AARCH64").unwrap_or(OsString::from("qemu-system-aarch64"))
+}
+
+/// What is missing to measure on aarch64.
+fn no_aarch64() -> Option<String> {
+    if !Command::new(qemu()).arg("--version").output().is_ok_and(|output| output.status.success()) {
+        return Some("needs a QEMU for aarch64, by QEMU_AARCH64".into());
+    }
+    let folder = Command::new("rustc").args(["--print", "target-libdir", "--target", ARM]).output();
+    let folder = folder.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    let there = folder.is_ok_and(|folder| Path::new(&folder).is_dir());
+    (!there && env::var_os("AARCH64_CARGO").is_none())
+        .then(|| format!("needs {ARM}, by .ci/targets"))
+}
+
+/// A machine, with everything kept that is read of it.
+struct Bus {
+    machine: Machine,
+    reads: Vec<(u64, u32)>,
+}
+
+impl Mmio for Bus {
     fn read(&mut self, address: u64) -> u32 {
         let value = self.machine.read(address);
-        self.reads.push(value);
+        self.reads.push((address, value));
         value
     }
 
@@ -63,12 +90,12 @@ impl Mmio for Recorded<'_> {
     }
 }
 
-struct RecordedClock {
+struct Time {
     clock: MachineClock,
     reads: Vec<u64>,
 }
 
-impl Clock for RecordedClock {
+impl Clock for Time {
     fn microseconds(&mut self) -> u64 {
         let value = self.clock.microseconds();
         self.reads.push(value);
@@ -76,277 +103,294 @@ impl Clock for RecordedClock {
     }
 }
 
-/// What was kept, read again.
-struct Replayed<'a, T>(std::slice::Iter<'a, T>);
-
-impl Mmio for Replayed<'_, u32> {
-    fn read(&mut self, _: u64) -> u32 {
-        self.0.next().copied().unwrap_or(u32::MAX)
-    }
-
-    fn write(&mut self, _: u64, _: u32) {}
+/// What became of each verb, and the words of each that ran.
+struct Recorder<'a> {
+    scenario: &'a Scenario,
+    bus: Bus,
+    time: Time,
+    verbs: u32,
+    words: Vec<u32>,
+    ended: BTreeMap<Verb, (usize, usize)>,
 }
 
-impl Clock for Replayed<'_, u64> {
-    fn microseconds(&mut self) -> u64 {
-        self.0.next().copied().unwrap_or(u64::MAX)
+impl<'a> Recorder<'a> {
+    fn new(scenario: &'a Scenario) -> Self {
+        let machine = Machine::new(scenario);
+        let time = Time { clock: machine.clock(), reads: Vec::new() };
+        let bus = Bus { machine, reads: Vec::new() };
+        Self { scenario, bus, time, verbs: 0, words: Vec::new(), ended: BTreeMap::new() }
     }
 }
 
-const STACK: usize = 4 << 20;
-const PAINT: u64 = 0xA5A5_5A5A_C3C3_3C3C;
-
-/// Runs a job on a painted stack and says how many bytes of it have been written to.
-fn stack_of(mut job: impl FnMut()) -> usize {
-    extern "C" fn enter(job: &mut &mut dyn FnMut()) {
-        job();
-    }
-    let mut stack = vec![PAINT; STACK / size_of::<u64>()];
-    let mut job: &mut dyn FnMut() = &mut job;
-    let top = stack.as_mut_ptr_range().end as u64 & !0xF;
-    // SAFETY: the job gets a stack that nothing else uses, aligned as the ABI asks, and far larger
-    // than it needs; it does not unwind, as `enter` is `extern "C"`. The old stack pointer lies in
-    // a register that the ABI keeps.
-    unsafe {
-        asm!(
-            "xchg rsp, r12",
-            "call {enter}",
-            "mov rsp, r12",
-            enter = sym enter,
-            in("rdi") &raw mut job,
-            inout("r12") top => _,
-            clobber_abi("C"),
-        );
-    }
-    let untouched = stack.iter().take_while(|word| **word == PAINT).count();
-    assert!(untouched > 0, "the stack was too small");
-    STACK - untouched * size_of::<u64>()
+fn long(value: u64) -> [u32; 2] {
+    [value as u32, (value >> 32) as u32]
 }
 
-/// The most that any scenario needed, by verb.
-type Needs = BTreeMap<&'static str, usize>;
-
-fn measure(needs: &mut Needs, verb: &'static str, job: impl FnMut()) {
-    let need = stack_of(job);
-    let most = needs.entry(verb).or_default();
-    *most = need.max(*most);
+fn count(length: usize) -> u32 {
+    u32::try_from(length).unwrap()
 }
 
-/// Runs the phases of one scenario as far as they go.
-fn run<const N: usize, const R: usize, const D: usize>(
-    scenario: &Scenario,
-    room: &mut Workspace<N, R, D>,
-    needs: &mut Needs,
-) {
-    let mut machine = Machine::new(scenario);
-    // A scenario that asks for what cannot be said never reaches the library.
-    let Ok(wanted) = RunRequest::of(&machine) else { return };
-    let policy = wanted.policy();
-    let acpi = cxl_model::acpi::Tables::new(scenario, machine.map(), TABLES_BASE);
-    let (mcfg, cedt) = (acpi.table(&acpi.mcfg), acpi.table(&acpi.cedt));
-    let (bits, roots) = (scenario.platform.physical_bits, roots(scenario));
-    let read = || Tables::<32, 64>::from_acpi(mcfg, cedt, bits, &roots);
-    let Ok(found) = read() else { return };
-    measure(needs, "Tables::from_acpi", || drop(std::hint::black_box(read())));
-    let platform = found.platform();
+impl Runner for Recorder<'_> {
+    type Hardware = Bus;
+    type Time = Time;
 
-    let mut whole = Machine::new(scenario);
-    let mut clock = RecordedClock { clock: whole.clock(), reads: Vec::new() };
-    let mut hw = Recorded { machine: &mut whole, reads: Vec::new() };
-    let result = bring_up(&mut hw, &mut clock, &platform, &policy, &mut *room);
-    let (reads, times) = (hw.reads, clock.reads);
-    measure(needs, "bring_up", || {
-        let (mut hw, mut clock) = (Replayed(reads.iter()), Replayed(times.iter()));
-        assert_eq!(bring_up(&mut hw, &mut clock, &platform, &policy, &mut *room), result);
-    });
-
-    let Workspace { topology, plan: planned, committed, findings, probe: errors } = room;
-    let mut clock = RecordedClock { clock: machine.clock(), reads: Vec::new() };
-    let mut hw = Recorded { machine: &mut machine, reads: Vec::new() };
-
-    let result = discover(&mut hw, &mut clock, &platform, &mut *topology);
-    let (reads, times) = (std::mem::take(&mut hw.reads), std::mem::take(&mut clock.reads));
-    measure(needs, "discover", || {
-        let (mut hw, mut clock) = (Replayed(reads.iter()), Replayed(times.iter()));
-        assert_eq!(discover(&mut hw, &mut clock, &platform, &mut *topology), result);
-    });
-    let result = result.is_ok().then(|| plan(&platform, &*topology, &policy, &mut *planned));
-    measure(needs, "plan", || {
-        let _ = plan(&platform, &*topology, &policy, &mut *planned);
-    });
-    if result != Some(Ok(())) {
-        return;
+    fn wants(_: Verb) -> bool {
+        true
     }
 
-    let (topology, planned) = (&*topology, &*planned);
-    let result = commit(&mut hw, &mut clock, topology, planned, &policy, &mut *committed);
-    let (reads, times) = (std::mem::take(&mut hw.reads), std::mem::take(&mut clock.reads));
-    measure(needs, "commit", || {
-        let (mut hw, mut clock) = (Replayed(reads.iter()), Replayed(times.iter()));
-        assert_eq!(
-            commit(&mut hw, &mut clock, topology, planned, &policy, &mut *committed),
-            result
-        );
-    });
-    verify_plan(&mut hw, &platform, topology, planned, &policy, &mut *committed, &mut *findings);
-    let reads = std::mem::take(&mut hw.reads);
-    measure(needs, "verify_plan", || {
-        let mut hw = Replayed(reads.iter());
-        verify_plan(
-            &mut hw,
-            &platform,
-            topology,
-            planned,
-            &policy,
-            &mut *committed,
-            &mut *findings,
-        );
-    });
+    fn begin(&mut self) {
+        let machine = Machine::new(self.scenario);
+        self.time.clock = machine.clock();
+        self.bus.machine = machine;
+    }
 
-    // Memory that answers is left as it is listed, so that the second probe is the first.
-    let result = probe(&mut hw, &platform, topology, policy.probe, &mut *committed, errors);
-    assert_eq!(result, Ok(()));
-    let reads = std::mem::take(&mut hw.reads);
-    measure(needs, "probe", || {
-        let mut hw = Replayed(reads.iter());
-        let again = probe(&mut hw, &platform, topology, policy.probe, &mut *committed, errors);
-        assert_eq!(again, result);
-    });
+    fn reset(&mut self) {
+        self.bus.machine.reset(Reset::Warm);
+    }
 
-    let committed = &*committed;
-    let mut buffer = vec![0; 256 << 10];
-    measure(needs, "tables::cedt", || {
-        let _ = tables::cedt(&platform, topology, committed, IDENTITY, &mut buffer);
-    });
-    measure(needs, "tables::cross_check", || {
-        let _ = tables::cross_check(cedt, topology, committed);
-    });
-    measure(needs, "tables::srat", || {
-        let _ = tables::srat(committed, IDENTITY, 1, &mut buffer);
-    });
-    let contents = handoff::Contents {
-        ecam: platform.ecam,
-        topology: topology.tree(),
-        remarks: &topology.remarks,
-        committed: committed.view(),
-        cedt: None,
+    fn run(&mut self, verb: Verb, job: &mut dyn FnMut(&mut Bus, &mut Time) -> u32) -> Option<u32> {
+        let outcome = job(&mut self.bus, &mut self.time);
+        let (mut reads, times) =
+            (std::mem::take(&mut self.bus.reads), std::mem::take(&mut self.time.reads));
+        if verb == Verb::FlatBringUp {
+            unread(Machine::new(self.scenario), &mut reads);
+        }
+        self.verbs += 1;
+        self.words.extend([verb as u32, outcome, count(reads.len())]);
+        for (address, value) in reads {
+            self.words.extend(long(address).into_iter().chain([value]));
+        }
+        self.words.push(count(times.len()));
+        self.words.extend(times.into_iter().flat_map(long));
+        let (well, refused) = self.ended.entry(verb).or_default();
+        *if outcome & FAILED == 0 { well } else { refused } += 1;
+        Some(outcome)
+    }
+}
+
+/// Adds what a smaller build may read of the functions that were read: one that asks no mailbox how much memory
+/// there is, which is how this was recorded, has it from range registers.
+fn unread(mut machine: Machine, reads: &mut Vec<(u64, u32)>) {
+    let map = machine.map();
+    let configuration =
+        |address: u64| map.ecam.iter().any(|(_, ecam)| ecam.offset_of(Hpa(address)).is_some());
+    let read: BTreeSet<_> = reads.iter().map(|&(address, _)| address).collect();
+    let functions: BTreeSet<_> =
+        read.iter().filter(|&&at| configuration(at)).map(|at| at & !0xFFF).collect();
+    let all = functions.into_iter().flat_map(|function| (function..function + 0x1000).step_by(4));
+    let others = all.filter(|at| !read.contains(at)).map(|at| (at, machine.read(at)));
+    reads.extend(others.filter(|&(_, value)| value != u32::MAX));
+}
+
+/// All cases.
+struct Recording {
+    words: Vec<u32>,
+    /// How often each verb did its job, and how often it refused.
+    ended: BTreeMap<Verb, (usize, usize)>,
+}
+
+fn recording() -> &'static Recording {
+    static MADE: OnceLock<Recording> = OnceLock::new();
+    MADE.get_or_init(record)
+}
+
+fn record() -> Recording {
+    let mut room = Box::new(const { Room::new() });
+    let (mut words, mut cases) = (vec![0], 0);
+    let mut ended = BTreeMap::<Verb, (usize, usize)>::new();
+    for builtin in builtins() {
+        let scenario = Scenario::parse(builtin.text, builtin.name).unwrap();
+        let machine = Machine::new(&scenario);
+        let acpi = cxl_model::acpi::Tables::new(&scenario, machine.map(), TABLES_BASE);
+        let (mcfg, cedt) = (acpi.table(&acpi.mcfg), acpi.table(&acpi.cedt));
+        let roots = roots(&scenario);
+        let resources = run::platform(&machine).map_or(vec![], |tables| tables.resources.to_vec());
+        let described = Described {
+            mcfg,
+            cedt,
+            address_bits: scenario.platform.physical_bits,
+            roots: &roots,
+            resources: &resources,
+        };
+        for number in 0..POLICIES {
+            for table in [mcfg, cedt] {
+                words.push(count(table.len()));
+                words.extend(table.iter().map(|byte| u32::from(*byte)));
+            }
+            words.extend([u32::from(described.address_bits), count(roots.len())]);
+            words.extend(
+                roots
+                    .iter()
+                    .flat_map(|(uid, root)| [*uid, u32::from(root.segment), u32::from(root.bus)]),
+            );
+            words.push(count(resources.len()));
+            words.extend(resources.iter().flat_map(|given| {
+                let (base, size) = (long(given.span.base().0), long(given.span.size()));
+                iter::once(given.uid).chain(base).chain(size)
+            }));
+            let mut recorder = Recorder::new(&scenario);
+            let _ =
+                recording::run(&mut recorder, &described, &recording::policy(number), &mut room);
+            words.extend([number, recorder.verbs]);
+            words.extend(recorder.words);
+            for (verb, (well, refused)) in recorder.ended {
+                let sum = ended.entry(verb).or_default();
+                *sum = (sum.0 + well, sum.1 + refused);
+            }
+            cases += 1;
+        }
+    }
+    words[0] = cases;
+    Recording { words, ended }
+}
+
+/// What is measured is what users run: every verb does its job on many machines, and some are refused.
+fn recorded_whole() {
+    let Recording { words, ended } = recording();
+    println!("{} words", words.len());
+    for verb in Verb::ALL {
+        let (well, refused) = ended[&verb];
+        println!("{:28} {well:4} {refused:4} refused", verb.name());
+        let least = if verb <= Verb::FlatHandOff { 10 } else { 60 };
+        assert!(well >= least, "{} did its job on {well} alone", verb.name());
+    }
+    assert!(ended[&Verb::BringUp].1 > 0 && ended[&Verb::Plan].1 > 0, "nothing was refused");
+}
+
+/// Bytes by verb's name.
+type Needs = BTreeMap<String, usize>;
+
+/// What the program prints that is built so.
+fn measured(architecture: &str, profile: &str, level: &str) -> Needs {
+    let program = build(architecture, profile, level);
+    let words = &recording().words;
+    let bytes =
+        |words: &[u32]| -> Vec<u8> { words.iter().flat_map(|word| word.to_le_bytes()).collect() };
+    let output = if architecture == X86 {
+        let mut child =
+            Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        let writer = std::thread::spawn(move || input.write_all(&bytes(words)));
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap().unwrap();
+        output
+    } else {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("recording");
+        fs::write(&file, bytes(&[&[count(words.len())], &words[..]].concat())).unwrap();
+        let mut command = Command::new("timeout");
+        command.arg("300").arg(qemu());
+        command.args("-accel tcg -cpu max -M virt -m 1G -display none -nodefaults".split(' '));
+        command.args(["-monitor", "none", "-serial", "stdio", "-kernel"]).arg(program);
+        command.arg("-device");
+        command.arg(format!("loader,file={},addr=0x50000000,force-raw=on", file.display()));
+        command.stdin(Stdio::null()).output().unwrap()
     };
-    hw.reads.clear();
-    let length = handoff::write(&mut hw, &contents, &mut buffer).map(|record| record.len());
-    let reads = std::mem::take(&mut hw.reads);
-    measure(needs, "handoff::write", || {
-        let mut hw = Replayed(reads.iter());
-        let again = handoff::write(&mut hw, &contents, &mut buffer).map(|record| record.len());
-        assert_eq!(again, length);
-    });
-}
-
-/// What the flat path needs, as far as it goes with a scenario; whether it went to its end.
-fn run_flat(scenario: &Scenario, needs: &mut Needs) -> bool {
-    let mut machine = Machine::new(scenario);
-    let acpi = cxl_model::acpi::Tables::new(scenario, machine.map(), TABLES_BASE);
-    let (mcfg, cedt) = (acpi.table(&acpi.mcfg), acpi.table(&acpi.cedt));
-    let (bits, roots) = (scenario.platform.physical_bits, roots(scenario));
-    let Ok(found) = Tables::<32, 64>::from_acpi(mcfg, cedt, bits, &roots) else { return false };
-    let platform = found.platform();
-    let mut work = flat::Workspace::<4, 8, 16>::new();
-    let mut buffer = vec![0; 64 << 10];
-    let policy = flat::Policy { config_lock: true, ..flat::Policy::default() };
-    let mut clock = RecordedClock { clock: machine.clock(), reads: Vec::new() };
-    let mut hw = Recorded { machine: &mut machine, reads: Vec::new() };
-
-    let result = flat::bring_up(&mut hw, &mut clock, &platform, &policy, &mut work);
-    let (reads, times) = (std::mem::take(&mut hw.reads), std::mem::take(&mut clock.reads));
-    measure(needs, "flat::bring_up", || {
-        let (mut hw, mut clock) = (Replayed(reads.iter()), Replayed(times.iter()));
-        assert_eq!(flat::bring_up(&mut hw, &mut clock, &platform, &policy, &mut work), result);
-    });
-    if result.is_err() {
-        return false;
-    }
-    let length = flat::cedt(&mut hw, &platform, &mut work, IDENTITY, &mut buffer).map(|t| t.len());
-    let reads = std::mem::take(&mut hw.reads);
-    measure(needs, "flat::cedt", || {
-        let mut hw = Replayed(reads.iter());
-        let again = flat::cedt(&mut hw, &platform, &mut work, IDENTITY, &mut buffer);
-        assert_eq!(again.map(|table| table.len()), length);
-    });
-    let length =
-        flat::hand_off(&mut hw, &platform, &mut work, None, &mut buffer).map(|record| record.len());
-    let reads = std::mem::take(&mut hw.reads);
-    measure(needs, "flat::hand_off", || {
-        let mut hw = Replayed(reads.iter());
-        let again = flat::hand_off(&mut hw, &platform, &mut work, None, &mut buffer);
-        assert_eq!(again.map(|record| record.len()), length);
-    });
-    true
-}
-
-/// KiB of the flat path in a release build, as firmware/README.md states it, and in a debug build.
-const FLAT: Bound = (4, 24);
-
-#[test]
-fn the_flat_path_keeps_to_the_stack_that_the_readme_states() {
-    let (mut needs, mut whole) = (Needs::new(), 0);
-    for builtin in builtins() {
-        let scenario = Scenario::parse(builtin.text, builtin.name).expect("a built-in scenario");
-        whole += usize::from(run_flat(&scenario, &mut needs));
-    }
-    assert!(whole >= 4, "only {whole} built-in machines are flat");
-    let bound = in_this_build(FLAT);
-    for (verb, need) in needs {
-        println!("{verb:20} {need:6} bytes of {bound} KiB");
-        assert!(need <= bound * 1024, "{verb} needs {need} bytes");
-    }
-    let readme = include_str!("../../firmware/README.md");
-    assert!(readme.contains(&format!("no more than {} KiB of stack", FLAT.0)));
-}
-
-/// What every verb needs in a workspace of a size.
-fn needs<const N: usize, const R: usize, const D: usize>() -> Needs {
-    let mut room = Box::new(Workspace::<N, R, D>::new());
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let mut lines: Vec<_> = text.lines().map(str::trim_end).collect();
+    assert_eq!(lines.pop(), Some("end"), "{:?} {text}{errors}", output.status);
+    println!("{profile} at opt-level {level} on {architecture}");
+    let ended = &recording().ended;
     let mut needs = Needs::new();
-    for builtin in builtins() {
-        let scenario = Scenario::parse(builtin.text, builtin.name).expect("a built-in scenario");
-        run(&scenario, &mut room, &mut needs);
+    for line in lines {
+        let [most, same, other, name] = line.splitn(4, ' ').collect::<Vec<_>>()[..] else {
+            panic!("{text}");
+        };
+        let [most, same, other] = [most, same, other].map(|number| number.parse().unwrap());
+        println!("    {name:28} {most:6} bytes, in {same} runs as recorded and {other} others");
+        let verb = Verb::ALL.into_iter().find(|verb| verb.name() == name).expect(name);
+        if profile == "full" {
+            let (well, refused) = ended[&verb];
+            assert_eq!((same, other), (well + refused, 0), "{name} came to something else here");
+        } else {
+            // What a profile does not have, it refuses.
+            assert!(same >= 10, "{name} went {same} times alone as it was recorded, {other} not");
+        }
+        needs.insert(name.to_owned(), most);
     }
+    let wanted = match profile {
+        "minimal" => 3,
+        "typical" => 8,
+        _ => Verb::ALL.len(),
+    };
+    assert_eq!(needs.len(), wanted, "{profile} ran {:?}", needs.keys());
     needs
 }
 
-fn in_this_build((release, debug): Bound) -> usize {
-    if cfg!(debug_assertions) { debug } else { release }
+/// Builds the program with a nested cargo, alone, as a workspace would turn on all features.
+fn build(architecture: &str, profile: &str, level: &str) -> PathBuf {
+    // Until the program has been put aside.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock();
+    let this = env::current_exe().unwrap();
+    let folder = this.ancestors().nth(3).unwrap().join("tmp/stack");
+    let words = env::var("AARCH64_CARGO").unwrap_or_default();
+    let bare = words.split_whitespace().filter_map(|word| word.split_once('='));
+    let output = Command::new(env::var_os("CARGO").unwrap_or(OsString::from("cargo")))
+        .args(["build", "--locked", "-p", "cxl-sizes", "--bin", "stack", "--no-default-features"])
+        .arg(format!("--features=stack,{profile}"))
+        .args(["--profile", "image", "--target", architecture, "--target-dir"])
+        .arg(&folder)
+        .env("CARGO_PROFILE_IMAGE_OPT_LEVEL", level)
+        .envs(bare.filter(|_| architecture == ARM))
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("RUSTFLAGS")
+        .env_remove("RUSTC_WRAPPER")
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
+        .env_remove("CARGO_BUILD_TARGET")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let kept = folder.join(format!("{architecture}-{profile}-{level}"));
+    fs::copy(folder.join(architecture).join("image/stack"), &kept).unwrap();
+    kept
 }
 
-#[test]
-fn every_verb_keeps_to_the_stack_that_the_readme_states() {
-    let (small, large) = (needs::<64, 32, 128>(), needs::<640, 320, 1280>());
-    let mut beyond = Vec::new();
-    for (verb, in_small, in_large) in BOUNDS {
-        for (needs, bound) in [(&small, in_small), (&large, in_large)] {
-            let need = needs.get(verb).copied().unwrap_or(usize::MAX).div_ceil(1024);
-            let bound = in_this_build(bound);
-            let line = format!("{verb:20} {need:4} KiB of {bound}");
-            println!("{line}");
-            if need > bound {
-                beyond.push(line);
-            }
-        }
+/// What a row of a paper's table on stack states in a column, in KiB.
+fn stated(paper: &str, row: &str, column: usize) -> usize {
+    let mut tables =
+        paper.split("\n\n").filter(|part| part.trim_start().starts_with("| stack of |"));
+    let (Some(table), None) = (tables.next(), tables.next()) else {
+        panic!("not one table on stack")
+    };
+    let head = format!("| {row} |");
+    let line = table.lines().find(|line| line.starts_with(&head)).expect(row);
+    let cell = line.split('|').nth(1 + column).unwrap_or_default().trim();
+    cell.strip_suffix(" KiB").and_then(|number| number.parse().ok()).expect(line)
+}
+
+/// Prints what was measured beside what is stated, and adds to the faults what it should be.
+fn compare(name: &str, need: usize, stated: usize, faults: &mut Vec<String>) {
+    println!("{name:28} {need:6} bytes of {stated} KiB");
+    // A compiler that differs in its core alone may move a border.
+    let kib = need.div_ceil(1024);
+    if kib > stated || kib + 1 < stated {
+        faults.push(format!("{name}: {stated} KiB stated, {need} bytes measured"));
     }
-    assert_eq!(beyond, Vec::<String>::new(), "needs more than the README says");
 }
 
-#[test]
-fn the_readme_states_these_bounds() {
+/// Each verb as part of a program that has all of them, at opt-level 3.
+fn verbs(architecture: &str, column: usize) {
     let readme = include_str!("../../firmware/README.md");
-    for (verb, (small, _), (large, _)) in BOUNDS {
-        let name = verb.rsplit("::").next().unwrap_or(verb);
-        let rows = readme.lines().filter(|line| {
-            // As a word: `commit` is not `committed`.
-            let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
-            line.starts_with("| stack:") && words.any(|word| word == name)
-        });
-        let rows: Vec<_> = rows.collect();
-        let numbers = format!("| {small} KiB | {large} KiB |");
-        assert!(rows.len() == 1 && rows[0].ends_with(&numbers), "{verb} {numbers}: {rows:?}");
+    let needs = measured(architecture, "full", "3");
+    let mut faults = vec![];
+    for verb in Verb::ALL {
+        let name = verb.name();
+        compare(name, needs[name], stated(readme, &format!("`{name}`"), column), &mut faults);
     }
+    assert_eq!(faults, Vec::<String>::new());
+}
+
+/// The deepest way of each profile, at opt-level s.
+fn profiles(architecture: &str, column: usize) {
+    let paper = include_str!("../../firmware/SIZES.md");
+    let mut faults = vec![];
+    for profile in ["minimal", "typical", "full"] {
+        let needs = measured(architecture, profile, "s");
+        // Verbs by themselves are within `bring_up`; programs that measure sizes do not call them.
+        let most = *needs.values().max().unwrap();
+        compare(profile, most, stated(paper, profile, column), &mut faults);
+    }
+    assert_eq!(faults, Vec::<String>::new());
 }

@@ -8,6 +8,8 @@ use core::ptr;
 
 use cxl_firmware::mmio::{Clock, Mmio};
 
+// For bare targets Rust has them.
+#[cfg(not(target_os = "none"))]
 #[path = "../../image/src/memory.rs"]
 mod memory;
 
