@@ -3,14 +3,14 @@
 //! table, the same record.
 //!
 //! On aarch64 it runs bare, on QEMU's machine `virt`: nobody has assigned a bus or a BAR there. Its
-//! registers are held against values typed by hand. `QEMU_AARCH64` is the QEMU, `AARCH64_CARGO` what
-//! `.ci/targets aarch64-unknown-none` printed, if anything.
+//! registers are held against values typed by hand.
 //!
 //! **Invariant**: what the bootloader says is compared, never believed. A compiler, or a QEMU, that is
 //! not there shows as ignored, by name.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod bare;
 mod peer;
 
 #[path = "qemu_image/machine.rs"]
@@ -19,8 +19,6 @@ mod machine;
 #[path = "qemu_image/outside.rs"]
 mod outside;
 
-use std::env;
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode};
@@ -33,6 +31,7 @@ use cxl_harness::qemu::qtest::Qtest;
 use cxl_image::doorbell::Status;
 use object::{Object, ObjectSymbol};
 
+use bare::AARCH64;
 use machine::Machine;
 use outside::{Component, Outside};
 use peer::{LIMIT, claim, trial};
@@ -189,35 +188,20 @@ fn short() {
 }
 
 const X86: &str = "x86_64-unknown-linux-gnu";
-const ARM: &str = "aarch64-unknown-none";
 
 /// The archive for this machine, or for bare aarch64.
 fn archive(target: &str) -> &'static Path {
     static MADE: [OnceLock<PathBuf>; 2] = [const { OnceLock::new() }; 2];
-    MADE[usize::from(target == ARM)].get_or_init(|| make_archive(target))
+    MADE[usize::from(target == AARCH64)].get_or_init(|| make_archive(target))
 }
 
 /// Makes it as the README of the crate says, in a folder that no outer cargo has locked.
 fn make_archive(target: &str) -> PathBuf {
-    let this = env::current_exe().unwrap();
-    let folder = this.ancestors().nth(3).unwrap().join("tmp/c");
+    let folder = bare::folder("c");
     let readme = readme();
     let command = readme.lines().find_map(|line| line.strip_prefix("$ cargo rustc "));
-    let words = env::var("AARCH64_CARGO").unwrap_or_default();
-    let how = words.split_whitespace().filter_map(|word| word.split_once('='));
-    let output = Command::new(env::var_os("CARGO").unwrap_or(OsString::from("cargo")))
-        .arg("rustc")
-        .args(command.expect("the README says how").split(' '))
-        .args(["--locked", "--target", target, "--target-dir"])
-        .arg(&folder)
-        .envs(how.filter(|_| target == ARM))
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .env_remove("RUSTFLAGS")
-        .env_remove("RUSTC_WRAPPER")
-        .env_remove("RUSTC_WORKSPACE_WRAPPER")
-        .env_remove("CARGO_BUILD_TARGET")
-        .output()
-        .unwrap();
+    let words: Vec<_> = command.expect("the README says how").split(' ').collect();
+    let output = bare::cargo("rustc", target, &folder).args(words).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "no archive:\n{errors}");
     folder.join(target).join("archive/libcxl_firmware_c.a")
@@ -350,26 +334,13 @@ fn refused(compiler: &str) {
     assert!(console.contains(words), "{console}");
 }
 
-/// QEMU for aarch64.
-fn qemu() -> OsString {
-    env::var_os("QEMU_AARCH64").unwrap_or(OsString::from("qemu-system-aarch64"))
-}
-
 /// What is missing to run bare on aarch64.
 fn no_aarch64() -> Option<String> {
     // `virt` has CXL from 11.0 on; its help does not list it.
-    let output = Command::new(qemu()).arg("--version").output();
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    let text = text.unwrap_or_default();
-    let version = text.split_once("version ").and_then(|(_, rest)| rest.split('.').next());
-    if version.and_then(|major| major.parse().ok()).is_none_or(|major: u32| major < 11) {
+    if bare::qemu_version().is_none_or(|major| major < 11) {
         return Some("needs a QEMU for aarch64 with CXL (11.0), by QEMU_AARCH64".into());
     }
-    let folder = Command::new("rustc").args(["--print", "target-libdir", "--target", ARM]).output();
-    let folder = folder.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    let there = folder.is_ok_and(|folder| Path::new(&folder).is_dir());
-    (!there && env::var_os("AARCH64_CARGO").is_none())
-        .then(|| format!("needs {ARM}, by .ci/targets"))
+    bare::no_target()
 }
 
 /// A decoder in use: offset in the window and size in MiB, Control, and the route.
@@ -429,9 +400,9 @@ fn bare(arguments: &str, expected: &[(&[u8], Vec<Expected>)]) {
     const MIB: u64 = 1 << 20;
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
-    let elf = bootloader_for(ARM, "clang");
+    let elf = bootloader_for(AARCH64, "clang");
     fs::write(at("boot.elf"), &elf).unwrap();
-    let mut qemu = Command::new(qemu());
+    let mut qemu = Command::new(bare::qemu());
     qemu.args("-accel tcg -cpu max -display none -nodefaults -monitor none".split(' '));
     qemu.args(arguments.split_ascii_whitespace());
     qemu.arg("-serial").arg(format!("file:{}", at("serial").display()));

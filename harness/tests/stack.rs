@@ -3,9 +3,7 @@
 //!
 //! A verb first runs on the models, and every value that it reads is kept (`cxl_sizes::recording`). Then the
 //! program `stack` of `cxl-sizes`, built as users build the library, runs it again on those values alone: no
-//! model is on the stack that is measured, and none is needed on Arm. That is QEMU's `virt`, with nothing on
-//! it; `QEMU_AARCH64` is the QEMU, `AARCH64_CARGO` what `.ci/targets aarch64-unknown-none` printed, if
-//! anything.
+//! model is on the stack that is measured, and none is needed on Arm, which is bare here.
 //!
 //! **Invariant**: what the program measured went the same way as the models saw it: every verb of the full
 //! profile came to the same tables, records and errors. The papers state what was measured, rounded up to
@@ -13,15 +11,15 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod bare;
 mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Mutex, OnceLock};
-use std::{env, fs, iter};
+use std::{fs, iter};
 
 use cxl_harness::run::{self, TABLES_BASE, roots};
 use cxl_model::device::Reset;
@@ -31,13 +29,15 @@ use cxl_regs::Hpa;
 use cxl_regs::mmio::{Clock, Mmio};
 use cxl_sizes::recording::{self, Described, FAILED, POLICIES, Room, Runner, Verb};
 
+use bare::AARCH64;
 use trial::{claim, unless};
 
 fn main() -> ExitCode {
     let mut trials = vec![claim("a_recording_goes_to_the_end_of_most_machines", recorded_whole)];
     let lack = (!cfg!(all(target_arch = "x86_64", target_os = "linux")))
         .then_some("needs Linux on x86-64");
-    for (column, architecture, lack) in [(1, X86, lack.map(str::to_owned)), (2, ARM, no_aarch64())]
+    for (column, architecture, lack) in
+        [(1, X86, lack.map(str::to_owned)), (2, AARCH64, no_aarch64())]
     {
         let name = architecture.split('-').next().unwrap();
         let trial =
@@ -54,22 +54,13 @@ fn main() -> ExitCode {
 }
 
 const X86: &str = "x86_64-unknown-linux-gnu";
-const ARM: &str = "aarch64-unknown-none";
-
-fn qemu() -> OsString {
-    env::var_os("QEMU_AARCH64").unwrap_or(OsString::from("qemu-system-aarch64"))
-}
 
 /// What is missing to measure on aarch64.
 fn no_aarch64() -> Option<String> {
-    if !Command::new(qemu()).arg("--version").output().is_ok_and(|output| output.status.success()) {
+    if bare::qemu_version().is_none() {
         return Some("needs a QEMU for aarch64, by QEMU_AARCH64".into());
     }
-    let folder = Command::new("rustc").args(["--print", "target-libdir", "--target", ARM]).output();
-    let folder = folder.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    let there = folder.is_ok_and(|folder| Path::new(&folder).is_dir());
-    (!there && env::var_os("AARCH64_CARGO").is_none())
-        .then(|| format!("needs {ARM}, by .ci/targets"))
+    bare::no_target()
 }
 
 /// A machine, with everything kept that is read of it.
@@ -279,7 +270,7 @@ fn measured(architecture: &str, profile: &str, level: &str) -> Needs {
         let file = directory.path().join("recording");
         fs::write(&file, bytes(&[&[count(words.len())], &words[..]].concat())).unwrap();
         let mut command = Command::new("timeout");
-        command.arg("300").arg(qemu());
+        command.arg("300").arg(bare::qemu());
         command.args("-accel tcg -cpu max -M virt -m 1G -display none -nodefaults".split(' '));
         command.args(["-monitor", "none", "-serial", "stdio", "-kernel"]).arg(program);
         command.arg("-device");
@@ -323,22 +314,11 @@ fn build(architecture: &str, profile: &str, level: &str) -> PathBuf {
     // Until the program has been put aside.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock();
-    let this = env::current_exe().unwrap();
-    let folder = this.ancestors().nth(3).unwrap().join("tmp/stack");
-    let words = env::var("AARCH64_CARGO").unwrap_or_default();
-    let bare = words.split_whitespace().filter_map(|word| word.split_once('='));
-    let output = Command::new(env::var_os("CARGO").unwrap_or(OsString::from("cargo")))
-        .args(["build", "--locked", "-p", "cxl-sizes", "--bin", "stack", "--no-default-features"])
+    let folder = bare::folder("stack");
+    let output = bare::cargo("build", architecture, &folder)
+        .args(["-p", "cxl-sizes", "--bin", "stack", "--profile", "image", "--no-default-features"])
         .arg(format!("--features=stack,{profile}"))
-        .args(["--profile", "image", "--target", architecture, "--target-dir"])
-        .arg(&folder)
         .env("CARGO_PROFILE_IMAGE_OPT_LEVEL", level)
-        .envs(bare.filter(|_| architecture == ARM))
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .env_remove("RUSTFLAGS")
-        .env_remove("RUSTC_WRAPPER")
-        .env_remove("RUSTC_WORKSPACE_WRAPPER")
-        .env_remove("CARGO_BUILD_TARGET")
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
