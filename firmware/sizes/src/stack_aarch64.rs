@@ -20,15 +20,10 @@ global_asm!(
     "mov x2, #{size}",
     "add sp, x1, x2",
     "b {begin}",
-    stack = sym STACK,
-    size = const size_of::<Stack>(),
+    stack = sym super::STACK,
+    size = const size_of::<super::Stack>(),
     begin = sym super::begin,
 );
-
-#[repr(C, align(16))]
-struct Stack([u8; 4 * super::PAINTED]);
-
-static mut STACK: Stack = Stack([0; 4 * super::PAINTED]);
 
 pub(crate) fn recording() -> &'static [u32] {
     let (length, words) = (RECORDING as *const u32, (RECORDING + 4) as *const u32);

@@ -10,20 +10,14 @@ const READ: u64 = 0;
 const WRITE: u64 = 1;
 const EXIT: u64 = 60;
 
-// The stack is this program's own, as Linux's grows only while it is used from the top.
 global_asm!(
     ".globl _start",
     "_start: lea rsp, [{stack} + {size}]",
     "call {begin}",
-    stack = sym STACK,
-    size = const size_of::<Stack>(),
+    stack = sym super::STACK,
+    size = const size_of::<super::Stack>(),
     begin = sym super::begin,
 );
-
-#[repr(C, align(16))]
-struct Stack([u8; 3 * super::PAINTED]);
-
-static mut STACK: Stack = Stack([0; 3 * super::PAINTED]);
 
 /// The most words that a recording may have.
 const WORDS: usize = 16 << 20;
