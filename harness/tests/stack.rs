@@ -50,6 +50,8 @@ fn main() -> ExitCode {
         });
         trials.push(unless(lack, trial));
     }
+    let trial = claim("without_optimisation_verbs_take_at_most_seven_times_that", unoptimised);
+    trials.push(unless(no_aarch64(), trial));
     trial::run(trials)
 }
 
@@ -360,6 +362,19 @@ fn verbs(architecture: &str, column: usize) {
         compare(name, needs[name], stated(readme, &format!("`{name}`"), column), &mut faults);
     }
     assert_eq!(faults, Vec::<String>::new());
+}
+
+/// The README's bound for builds without optimisation. Bare, as code for an operating system does not link
+/// so without what unwinds.
+fn unoptimised() {
+    let readme = include_str!("../../firmware/README.md");
+    assert!(readme.contains("without optimisation it is up to seven times that"));
+    let needs = measured(AARCH64, "full", "0");
+    for verb in Verb::ALL {
+        let name = verb.name();
+        let (need, stated) = (needs[name], stated(readme, &format!("`{name}`"), 2));
+        assert!(need <= 7 * stated * 1024, "{name} takes {need} bytes, of {stated} KiB");
+    }
 }
 
 /// The deepest way of each profile, at opt-level s.

@@ -95,7 +95,7 @@ impl Verb {
             Self::FlatBringUp => "flat::bring_up",
             Self::FlatCedt => "flat::cedt",
             Self::FlatHandOff => "flat::hand_off",
-            Self::FromAcpi => "Tables::from_acpi",
+            Self::FromAcpi => "Tables::<32, 64>::from_acpi",
             Self::BringUp => "bring_up",
             Self::Discover => "discover",
             Self::Plan => "plan",
